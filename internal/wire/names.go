@@ -1,0 +1,90 @@
+// Package wire turns Dynamo's bytes into the values of package fleet and back:
+// names, keys, replies and events, per release. It is pure: no network, no clock.
+package wire
+
+import (
+	"encoding/hex"
+	"strconv"
+	"strings"
+
+	"lukechampine.com/blake3"
+)
+
+// Era is a span of releases that name NATS services alike.
+type Era int
+
+const (
+	// EraSeed is up to 0.1.0: a hash of "{namespace}|{component}" ends the name.
+	EraSeed Era = iota
+	// EraHashed is 0.1.1 and 0.2.0: a hash of "{namespace}_{component}".
+	EraHashed
+	// EraPlain is 0.2.1 and later: no hash, and "-" is kept.
+	EraPlain
+)
+
+// Eras lists every era, oldest first. One poll asks under all of their names.
+var Eras = [...]Era{EraSeed, EraHashed, EraPlain}
+
+// ServiceName is the NATS service name that the releases of era give a component.
+func ServiceName(era Era, namespace, component string) string {
+	name := slug(namespace+"_"+component, era == EraPlain)
+	switch era {
+	case EraSeed:
+		return name + "_" + hash(namespace+"|"+component)
+	case EraHashed:
+		return name + "_" + hash(namespace+"_"+component)
+	default:
+		return name
+	}
+}
+
+// slug is Dynamo's: lower case, everything but [a-z0-9_] (and "-" from 0.2.1 on)
+// becomes "_", and leading "_" go.
+func slug(s string, keepDash bool) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_', r == '-' && keepDash:
+			return r
+		default:
+			return '_'
+		}
+	}, strings.ToLower(s))
+	return strings.TrimLeft(s, "_")
+}
+
+// hash is the last eight hexadecimal digits of the blake3 digest of s.
+func hash(s string) string {
+	sum := blake3.Sum256([]byte(s))
+	return hex.EncodeToString(sum[len(sum)-4:])
+}
+
+// StatsSubject is where every instance of a NATS micro service answers with its statistics.
+func StatsSubject(service string) string { return "$SRV.STATS." + service }
+
+// Subject is the NATS subject of an endpoint of a service. A static worker
+// (started without etcd) has lease 0 and no suffix.
+func Subject(service, endpoint string, lease uint64) string {
+	if lease == 0 {
+		return service + "." + endpoint
+	}
+	return service + "." + endpoint + "-" + HexID(lease)
+}
+
+// HexID is how Dynamo writes a lease or instance id in subjects and keys:
+// lower-case hexadecimal, not padded.
+func HexID(id uint64) string { return strconv.FormatUint(id, 16) }
+
+// parseHexID is the inverse of HexID; it refuses what HexID would not have written.
+func parseHexID(s string) (id uint64, ok bool) {
+	id, err := strconv.ParseUint(s, 16, 64)
+	return id, err == nil && id != 0 && HexID(id) == s
+}
+
+// HitRateSubject is where the KV routers of a namespace publish their hit-rate
+// events (all releases to 0.8).
+func HitRateSubject(namespace string) string { return "namespace." + namespace + ".kv-hit-rate" }
+
+// L2CSubject is where the original published what it had polled.
+func L2CSubject(namespace, component, endpoint string) string {
+	return "namespace." + namespace + ".l2c." + component + "." + endpoint
+}
