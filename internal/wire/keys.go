@@ -61,22 +61,13 @@ func UniqueInstanceKey(namespace string) string {
 // It reports false for keys that register no endpoint.
 func (l Layout) ParseKey(namespace, key string) (fleet.Instance, bool) {
 	rest, ok := strings.CutPrefix(key, l.Prefix(namespace))
-	if !ok {
-		return fleet.Instance{}, false
-	}
-	component, rest, ok := strings.Cut(rest, "/")
-	if !ok || component == "" {
-		return fleet.Instance{}, false
-	}
+	component, rest, found := strings.Cut(rest, "/")
 	colon := strings.LastIndexByte(rest, ':')
-	if colon <= 0 {
+	if !ok || !found || colon < 0 || !validName(component) || !validName(rest[:colon]) {
 		return fleet.Instance{}, false
 	}
 	id, ok := parseHexID(rest[colon+1:])
-	if !ok {
-		return fleet.Instance{}, false
-	}
-	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:colon]}, ID: id}, true
+	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:colon]}, ID: id}, ok
 }
 
 // CheckValue reports what is wrong with the value of an endpoint's key, nil if

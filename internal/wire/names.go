@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"lukechampine.com/blake3"
 )
@@ -78,6 +79,20 @@ func HexID(id uint64) string { return strconv.FormatUint(id, 16) }
 func parseHexID(s string) (id uint64, ok bool) {
 	id, err := strconv.ParseUint(s, 16, 64)
 	return id, err == nil && id != 0 && HexID(id) == s
+}
+
+// maxName bounds, in bytes, the names and ids that are taken from the network.
+const maxName = 256
+
+// validName reports whether a name from the network can be an endpoint's or a
+// component's: something a page can show, and of a size that a page can bear.
+func validName(s string) bool { return s != "" && len(s) <= maxName && utf8.ValidString(s) }
+
+// ValidStaticID reports whether the id of a stats reply can tell a static worker
+// apart. It must not look like a lease id, or two workers would share one label.
+func ValidStaticID(id string) bool {
+	_, err := strconv.ParseUint(id, 10, 64)
+	return validName(id) && err != nil
 }
 
 // HitRateSubject is where the KV routers of a namespace publish their hit-rate

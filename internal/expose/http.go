@@ -1,0 +1,103 @@
+package expose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// drain is how long Serve waits for requests under way when it ends.
+const drain = time.Second
+
+// Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
+// for people, and on the probes: /-/healthy and /live say that the program runs,
+// /-/ready and /health that it shows a fleet that it is connected to.
+func Handler(f *fleet.Fleet, namespace string, metrics prometheus.Gatherer, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
+		// OpenMetrics would put _total behind the names of the original's two counters.
+		EnableOpenMetrics: false,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
+	}))
+	mux.Handle("GET /{$}", page(f, namespace))
+	for _, path := range []string{"/-/healthy", "/live"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintln(w, "healthy")
+		})
+	}
+	for _, path := range []string{"/-/ready", "/health"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			ready(w, &f.Tally)
+		})
+	}
+	return mux
+}
+
+func ready(w http.ResponseWriter, t *fleet.Tally) {
+	if missing := notReady(t); len(missing) > 0 {
+		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+// notReady says what is missing until the page shows the fleet as it is.
+func notReady(t *fleet.Tally) (missing []string) {
+	if !t.Etcd.Up() {
+		missing = append(missing, "etcd is not connected")
+	}
+	if !t.NATS.Up() {
+		missing = append(missing, "NATS is not connected")
+	}
+	if !t.HasPolled() {
+		missing = append(missing, "no poll has been done yet")
+	}
+	return missing
+}
+
+// Serve answers HTTP on l until ctx ends, then lets requests under way finish.
+// webConfig is an exporter-toolkit file for TLS and basic auth; empty for neither.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	toolkit := log
+	if webConfig == "" {
+		// It would only say that TLS is off.
+		toolkit = slog.New(slog.DiscardHandler)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- web.Serve(l, server, &web.FlagConfig{WebConfigFile: &webConfig}, toolkit) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		server.Close()
+	}
+	l.Close()
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package expose
+
+import (
+	"log/slog"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// L2C publishes what a poll has found for whoever listens on the bus, as the
+// original did: one event an endpoint.
+type L2C struct {
+	Fleet     *fleet.Fleet
+	Namespace string
+	Conn      *nats.Conn
+	Log       *slog.Logger
+
+	warned bool
+}
+
+// Publish sends the events of one poll. It must not be called twice at once.
+func (l *L2C) Publish() {
+	s := l.Fleet.Snapshot()
+	for _, e := range s.Endpoints {
+		if !e.Load.OK {
+			continue
+		}
+		var found []fleet.WorkerState
+		for _, w := range s.Workers {
+			if w.Endpoint == e.Endpoint && w.Load.OK && w.Service != "" {
+				found = append(found, w)
+			}
+		}
+		l.publish(e, found)
+	}
+}
+
+func (l *L2C) publish(e fleet.EndpointState, found []fleet.WorkerState) {
+	subject := wire.L2CSubject(l.Namespace, e.Component, e.Name)
+	event, err := wire.L2C(found, e.Load.V)
+	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
+		// The original died of it.
+		l.Fleet.Tally.Drop(fleet.OverMaxBytes, 1)
+		l.warn("The l2c event is larger than the NATS server's max_payload and is not sent",
+			"subject", subject, "bytes", len(event), "max_payload", l.Conn.MaxPayload())
+		return
+	}
+	if err == nil {
+		err = l.Conn.Publish(subject, event)
+	}
+	if err != nil {
+		l.warn("Failed to publish the l2c event", "subject", subject, "error", err)
+	}
+}
+
+func (l *L2C) warn(message string, fields ...any) {
+	if !l.warned {
+		l.Log.Warn(message, fields...)
+	}
+	l.warned = true
+}

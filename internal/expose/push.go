@@ -1,0 +1,124 @@
+package expose
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/push"
+)
+
+// Gateway is a Pushgateway and how to push to it.
+type Gateway struct {
+	URL          *url.URL // with or without a path; userinfo becomes basic auth
+	Job          string
+	Grouping     map[string]string // further labels of the grouping key
+	Interval     time.Duration
+	DeleteOnExit bool // take the group away at the end, instead of a last push
+}
+
+// lastPush bounds what is said to the gateway when the program ends.
+const lastPush = 2 * time.Second
+
+// maxAnswer bounds, in bytes, how much is read of a gateway's answer.
+const maxAnswer = 4 << 10
+
+// Push puts all metrics into the group of the gateway once an interval until ctx
+// ends, and once more then. A gateway in trouble is reported when its state
+// changes, counted, and tried again at the next interval; it never ends the program.
+func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *fleet.Tally, log *slog.Logger) {
+	bare := *g.URL
+	bare.User = nil
+	log.Info("Started pushing metrics to Pushgateway at " + bare.String() + " with job name '" + g.Job + "'")
+	p := pusher{gateway: g, url: bare.String(), metrics: metrics, tally: t, log: log}
+
+	ticker := time.NewTicker(g.Interval)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		p.push(ctx, min(10*time.Second, g.Interval*9/10))
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+	p.last(context.WithoutCancel(ctx))
+}
+
+type pusher struct {
+	gateway Gateway
+	url     string // without userinfo
+	metrics prometheus.Gatherer
+	tally   *fleet.Tally
+	log     *slog.Logger
+	failing bool
+}
+
+func (p *pusher) push(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := p.client(ctx).Push()
+	if err != nil && context.Cause(ctx) == context.Canceled {
+		return // the program is ending: not the gateway's fault, and the last push is yet to come
+	}
+	if err != nil {
+		p.tally.PushError.Add(1)
+		if !p.failing {
+			p.log.Warn("Failed to push metrics to Pushgateway; trying again at every interval", "error", err)
+		}
+		p.failing = true
+		return
+	}
+	p.tally.PushOK.Add(1)
+	p.tally.LastPush.Store(time.Now().UnixNano())
+	if p.failing {
+		p.log.Info("Pushing metrics to Pushgateway again")
+	}
+	p.failing = false
+}
+
+func (p *pusher) last(ctx context.Context) {
+	if !p.gateway.DeleteOnExit {
+		p.push(ctx, lastPush)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastPush)
+	defer cancel()
+	if err := p.client(ctx).Delete(); err != nil {
+		p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
+	}
+}
+
+// client is made anew for each request: a Pusher keeps the first error for good.
+func (p *pusher) client(ctx context.Context) *push.Pusher {
+	c := push.New(p.url, p.gateway.Job).Gatherer(p.metrics).Client(boundedClient{ctx})
+	for name, value := range p.gateway.Grouping {
+		c.Grouping(name, value)
+	}
+	if user := p.gateway.URL.User; user != nil {
+		password, _ := user.Password()
+		c.BasicAuth(user.Username(), password)
+	}
+	return c
+}
+
+// boundedClient reads no more than maxAnswer of an answer, and ends with its
+// context: the push package has no way to give one to a deletion.
+type boundedClient struct{ ctx context.Context }
+
+func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultClient.Do(r.WithContext(c.ctx))
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	return resp, nil
+}

@@ -1,0 +1,205 @@
+// Package expose is the readers' side: the metrics page, the Pushgateway, the
+// l2c event and the web page. Everything here reads a Snapshot of the Fleet.
+package expose
+
+import (
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The metric table: every metric stands here once, whoever writes it out. The
+// first nine are the original's, to the letter; METRICS in the README is checked
+// against the table.
+
+type number = fleet.Opt[float64]
+
+// family is what all kinds of metrics have in common.
+type family struct {
+	name, help string
+	kind       prometheus.ValueType
+}
+
+// workerFamily is a metric with the labels component, endpoint and worker_id.
+type workerFamily struct {
+	family
+	value func(*fleet.WorkerState) number // absent: no series
+}
+
+// endpointFamily is a metric with the labels component and endpoint.
+type endpointFamily struct {
+	family
+	value func(*fleet.EndpointState) number
+}
+
+var workerFamilies = []workerFamily{
+	{gauge("llm_kv_blocks_active", "Active KV cache blocks"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.KVActive, w.ShowsBlocks()) }},
+	{gauge("llm_kv_blocks_total", "Total KV cache blocks"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.KVTotal, w.ShowsBlocks()) }},
+	{gauge("llm_requests_active_slots", "Active request slots"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.ActiveSlots, w.ShowsSlots()) }},
+	{gauge("llm_requests_total_slots", "Total request slots"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.TotalSlots, w.ShowsSlots()) }},
+	// A fraction in spite of its name: the dashboards multiply it by 100.
+	{gauge("llm_kv_hit_rate_percent", "KV hit rate percentage per worker"),
+		func(w *fleet.WorkerState) number { return w.Load.V.HitRate }},
+	{counter("llm_kv_hit_rate_isl_blocks", "Cumulative count of ISL blocks in KV hit rate events"),
+		func(w *fleet.WorkerState) number { return number{V: float64(w.Hits.V.ISLBlocks), OK: w.Hits.OK} }},
+	{counter("llm_kv_hit_rate_overlap_blocks", "Cumulative count of overlapping blocks in KV hit rate events"),
+		func(w *fleet.WorkerState) number { return number{V: float64(w.Hits.V.OverlapBlocks), OK: w.Hits.OK} }},
+
+	{gauge("llm_worker_up", "Whether the worker answered the last poll (1) or is registered and silent (0)"),
+		func(w *fleet.WorkerState) number { return number{V: truth(w.Up), OK: w.Listed} }},
+	{gauge("llm_worker_load_age_seconds", "Time since the load of the worker was received"),
+		func(w *fleet.WorkerState) number { return number{V: w.LoadAge.Seconds(), OK: w.Load.OK} }},
+	{gauge("llm_requests_waiting", "Requests waiting in the worker's queue"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.Waiting, true) }},
+	{gauge("llm_kv_cache_usage_ratio", "Fraction of the worker's KV cache in use, 0 to 1"),
+		func(w *fleet.WorkerState) number { return w.Load.V.CacheUsage }},
+	{gauge("llm_spec_decode_drafts", "Speculative decoding: drafts, as the worker reports them"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecDrafts, true) }},
+	{gauge("llm_spec_decode_draft_tokens", "Speculative decoding: tokens drafted, as the worker reports them"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecDraftTokens, true) }},
+	{gauge("llm_spec_decode_accepted_tokens", "Speculative decoding: tokens accepted, as the worker reports them"),
+		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecAccepted, true) }},
+}
+
+// workerInfo joins our ids with Dynamo's own hexadecimal ones. Its further labels
+// are worker_id_hex, source and model.
+var workerInfo = gauge("llm_worker_info", "What is known of the worker beside numbers; always 1")
+
+var endpointFamilies = []endpointFamily{
+	{gauge("llm_load_avg", "Average load across workers"),
+		func(e *fleet.EndpointState) number { return number{V: e.Load.V.Mean, OK: e.Load.OK} }},
+	{gauge("llm_load_std", "Load standard deviation across workers"),
+		func(e *fleet.EndpointState) number { return number{V: e.Load.V.Std, OK: e.Load.OK} }},
+	{gauge("llm_load_max", "Largest number of active KV cache blocks among the workers"),
+		func(e *fleet.EndpointState) number { return number{V: e.Load.V.Max, OK: e.Load.OK} }},
+	{gauge("llm_load_imbalance_ratio", "Largest number of active KV cache blocks, divided by the mean"),
+		func(e *fleet.EndpointState) number {
+			if !e.Load.OK {
+				return number{}
+			}
+			return e.Load.V.Imbalance()
+		}},
+	{counter("llm_kv_hit_rate_events_total", "KV hit rate events booked on this endpoint"),
+		func(e *fleet.EndpointState) number { return fleet.Some(float64(e.HitEvents)) }},
+}
+
+// workersByState has the further label state; all four states are always present.
+var workersByState = gauge("llm_workers", "Workers by state: answering, silent (registered, no load), unregistered (answer without a key), malformed")
+
+var workerStates = []struct {
+	name  string
+	count func(*fleet.EndpointState) int
+}{
+	{"answering", func(e *fleet.EndpointState) int { return e.Answering }},
+	{"malformed", func(e *fleet.EndpointState) int { return e.Malformed }},
+	{"silent", func(e *fleet.EndpointState) int { return e.Silent }},
+	{"unregistered", func(e *fleet.EndpointState) int { return e.Unregistered }},
+}
+
+// point is one series of a metric of the program itself.
+type point struct {
+	value  float64
+	labels []string
+}
+
+// programFamily is a metric of the program itself.
+type programFamily struct {
+	family
+	labels []string
+	points func(*fleet.Tally) []point
+}
+
+var programFamilies = []programFamily{
+	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
+		func(t *fleet.Tally) []point {
+			return append(link("nats", &t.NATS), link("etcd", &t.Etcd)...)
+		}},
+	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
+		func(t *fleet.Tally) []point {
+			if !t.Etcd.Used() {
+				return nil
+			}
+			return []point{{value: truth(t.Leader.Load())}}
+		}},
+	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
+		func(t *fleet.Tally) []point { return each(fleet.PollResults(), t.Polls) }},
+	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
+		func(t *fleet.Tally) []point { return each(fleet.Kinds(), t.Messages) }},
+	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},
+		rejected},
+	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
+		func(t *fleet.Tally) []point { return each(fleet.Drops(), t.Dropped) }},
+	{counter("dynamo_metrics_workers_over_limit_total", "Workers, replies and events turned away at --max-workers"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.OverLimit.Load())}} }},
+	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events of workers of components that are not watched"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
+	{counter("dynamo_metrics_push_total", "Pushes to the Pushgateway by result"), []string{"result"},
+		func(t *fleet.Tally) []point {
+			return []point{
+				{value: float64(t.PushError.Load()), labels: []string{"error"}},
+				{value: float64(t.PushOK.Load()), labels: []string{"ok"}},
+			}
+		}},
+	{gauge("dynamo_metrics_push_last_success_timestamp_seconds", "Unix time of the last successful push; absent before it"), nil,
+		func(t *fleet.Tally) []point {
+			at := t.LastPush.Load()
+			if at == 0 {
+				return nil
+			}
+			return []point{{value: time.Duration(at).Seconds()}}
+		}},
+}
+
+// pollDuration is a histogram over fleet.PollBuckets.
+var pollDuration = family{name: "dynamo_metrics_poll_duration_seconds", help: "Duration of stats polls"}
+
+// buildInfo has the labels version, revision and goversion.
+var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; always 1")
+
+func gauge(name, help string) family   { return family{name, help, prometheus.GaugeValue} }
+func counter(name, help string) family { return family{name, help, prometheus.CounterValue} }
+
+func count(n fleet.Opt[uint64], shown bool) number {
+	return number{V: float64(n.V), OK: n.OK && shown}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func link(system string, l *fleet.Link) []point {
+	if !l.Used() {
+		return nil
+	}
+	return []point{{truth(l.Up()), []string{system}}}
+}
+
+func each[K interface{ String() string }](keys []K, value func(K) uint64) []point {
+	var ps []point
+	for _, k := range keys {
+		ps = append(ps, point{float64(value(k)), []string{k.String()}})
+	}
+	return ps
+}
+
+func rejected(t *fleet.Tally) []point {
+	var ps []point
+	for _, k := range fleet.Kinds() {
+		for _, r := range fleet.Reasons() {
+			// Most pairs cannot happen; one that can appears with its first case.
+			if n := t.Rejected(k, r); n > 0 {
+				ps = append(ps, point{float64(n), []string{k.String(), r.String()}})
+			}
+		}
+	}
+	return ps
+}

@@ -1,0 +1,86 @@
+package fleet
+
+// Hits are the sums over the hit-rate events of one worker.
+type Hits struct {
+	ISLBlocks     uint64 // blocks of the requests' input
+	OverlapBlocks uint64 // those of them that the worker's KV cache held; may exceed ISLBlocks to 0.2.1
+	Events        uint64
+}
+
+// Hit books one hit-rate event. The event names only the worker: it belongs to the
+// watched endpoint that reports that worker. Of a worker that is known to be of a
+// component that is not watched it is counted as foreign; of an id nobody knows it
+// goes to the endpoint named by the flags, as the original did, else to Unknown.
+func (f *Fleet) Hit(lease, isl, overlap uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := WorkerID{Lease: lease}
+	w := f.workers[id]
+	if w == nil {
+		if w = f.worker(id, false); w == nil {
+			return
+		}
+		f.rehome(w)
+	}
+	if w.home == nil {
+		f.Tally.ForeignEvents.Add(1)
+		return
+	}
+	w.hits.ISLBlocks += isl
+	w.hits.OverlapBlocks += overlap
+	w.hits.Events++
+	w.lastHit = f.now
+	w.home.events++
+	w.home.useful = true
+}
+
+// rehome decides where the worker's hits are shown. One that has left every
+// endpoint keeps its last home, so that its counters stay where they were.
+func (f *Fleet) rehome(w *worker) {
+	if len(w.seats) > 0 {
+		f.setHome(w, f.homeOf(w))
+	} else if w.home == nil {
+		f.setHome(w, f.homeOfUnknown())
+	}
+}
+
+// homeOf is the watched endpoint that a worker's hits belong to, nil if it is of
+// another component: the endpoint named by the flags; else the one that carries
+// its load; else, until one does, the first by name.
+func (f *Fleet) homeOf(w *worker) *endpoint {
+	var home *endpoint
+	carries := false
+	for i := range w.seats {
+		s := &w.seats[i]
+		if !f.target.CoversComponent(s.endpoint.Component) {
+			continue
+		}
+		if f.target.Name != "" {
+			return f.homeOfUnknown()
+		}
+		if home == nil || s.load.OK && !carries || s.load.OK == carries && compareEndpoints(s.endpoint.Endpoint, home.Endpoint) < 0 {
+			home, carries = s.endpoint, s.load.OK
+		}
+	}
+	return home
+}
+
+func (f *Fleet) homeOfUnknown() *endpoint {
+	if f.target.Name != "" {
+		return f.endpoint(Endpoint(f.target))
+	}
+	return f.endpoint(Unknown)
+}
+
+func (f *Fleet) setHome(w *worker, home *endpoint) {
+	if w.home == home {
+		return
+	}
+	if home != nil {
+		home.refs++
+	}
+	if w.home != nil {
+		f.release(w.home)
+	}
+	w.home = home
+}

@@ -1,0 +1,124 @@
+package fleet
+
+// Outcome is what became of the load in one endpoint's statistics.
+type Outcome int
+
+const (
+	// Reported: the load was decoded.
+	Reported Outcome = iota
+	// NoLoad: the endpoint carries none ("data": null).
+	NoLoad
+	// Malformed: there is one, and it could not be decoded.
+	Malformed
+)
+
+// Report is what one worker said of one endpoint in its answer to a stats poll.
+type Report struct {
+	Endpoint
+	Worker  WorkerID
+	Service string // the NATS service name it answered under
+	Outcome Outcome
+	Load    Load // with Reported
+}
+
+// BeginPoll starts a stats poll: from now on the Fleet waits for an answer of
+// every worker that has registered in a watched component.
+func (f *Fleet) BeginPoll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.poll++
+	f.expected = 0
+	for _, w := range f.workers {
+		w.awaited = 0
+		if f.watchedRegistered(w) {
+			w.awaited = f.poll
+			f.expected++
+		}
+	}
+	f.awaiting = f.expected
+}
+
+// PollAnswered reports whether the running poll has nobody to wait for: every
+// registered worker has answered. It is never true where nobody is registered or
+// static workers are known, since nobody can say how many of those there are.
+func (f *Fleet) PollAnswered() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.expected > 0 && f.awaiting == 0 && f.statics == 0
+}
+
+// EndPoll ends the running poll. If it counts, those who did not answer have
+// missed it; it must not count if the connection to NATS or etcd broke meanwhile.
+func (f *Fleet) EndPoll(counts bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.awaiting = 0
+	if !counts {
+		return
+	}
+	for _, w := range f.workers {
+		f.miss(w)
+	}
+}
+
+// miss counts the poll against those seats of the worker that were left unanswered.
+func (f *Fleet) miss(w *worker) {
+	changed := false
+	for i := len(w.seats) - 1; i >= 0; i-- {
+		s := &w.seats[i]
+		if !s.answered || s.poll == f.poll {
+			continue
+		}
+		s.missed++
+		if s.missed < missesToForget {
+			continue
+		}
+		changed = true
+		s.answered, s.malformed, s.load = false, false, Opt[Load]{}
+		if !s.registered {
+			f.leave(w, s)
+		}
+	}
+	if changed {
+		f.settle(w)
+	}
+}
+
+// Report applies what a worker said of one endpoint, whenever it arrives. Of
+// endpoints that are not watched only the fact that the worker answered is kept.
+func (f *Fleet) Report(r Report) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.workers[r.Worker]
+	if w != nil {
+		f.answer(w)
+	}
+	s := w.at(r.Endpoint)
+	if !f.target.Covers(r.Endpoint) || s == nil && r.Outcome == NoLoad {
+		return
+	}
+	moved := s == nil
+	if moved {
+		if s = f.seat(r.Worker, r.Endpoint, false); s == nil {
+			return
+		}
+		w = f.workers[r.Worker]
+	}
+	moved = moved || s.load.OK != (r.Outcome == Reported)
+	s.answered, s.missed, s.poll, s.service = true, 0, f.poll, r.Service
+	s.noLoad, s.malformed = r.Outcome == NoLoad, r.Outcome == Malformed
+	s.load = Opt[Load]{V: r.Load, OK: r.Outcome == Reported}
+	s.loadAt = f.now
+	s.endpoint.useful = s.endpoint.useful || s.load.OK
+	if moved {
+		f.rehome(w)
+	}
+}
+
+// answer notes that the running poll need not wait for the worker any more.
+func (f *Fleet) answer(w *worker) {
+	if w.awaited == f.poll && w.awaited != 0 && f.awaiting > 0 {
+		w.awaited = 0
+		f.awaiting--
+	}
+}

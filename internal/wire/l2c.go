@@ -1,0 +1,70 @@
+package wire
+
+import (
+	"encoding/json"
+	"math"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// l2cLoad is a load as the original published it, whichever release it came from:
+// flat, the fractions in single precision. What is not known is left out.
+type l2cLoad struct {
+	ActiveSlots  *uint64  `json:"request_active_slots,omitempty"`
+	TotalSlots   *uint64  `json:"request_total_slots,omitempty"`
+	ActiveBlocks *uint64  `json:"kv_active_blocks,omitempty"`
+	TotalBlocks  *uint64  `json:"kv_total_blocks,omitempty"`
+	Waiting      *uint64  `json:"num_requests_waiting,omitempty"`
+	CacheUsage   *float32 `json:"gpu_cache_usage_perc,omitempty"`
+	HitRate      *float32 `json:"gpu_prefix_cache_hit_rate,omitempty"`
+}
+
+type l2cEndpoint struct {
+	Name    string  `json:"name"`
+	Subject string  `json:"subject"`
+	Data    l2cLoad `json:"data"`
+}
+
+// L2C encodes the original's l2c event, in its later form, for one endpoint: the
+// loads of workers, and the statistics over them.
+func L2C(workers []fleet.WorkerState, stats fleet.LoadStats) ([]byte, error) {
+	event := struct {
+		Endpoints map[string]l2cEndpoint `json:"endpoints"`
+		LoadAvg   float64                `json:"load_avg"`
+		LoadStd   float64                `json:"load_std"`
+	}{make(map[string]l2cEndpoint, len(workers)), stats.Mean, stats.Std}
+	for _, w := range workers {
+		load := w.Load.V
+		event.Endpoints[w.Label] = l2cEndpoint{
+			Name:    "worker-" + w.Label,
+			Subject: Subject(w.Service, w.Name, w.ID.Lease),
+			Data: l2cLoad{
+				ActiveSlots:  pointer(load.ActiveSlots),
+				TotalSlots:   pointer(load.TotalSlots),
+				ActiveBlocks: pointer(load.KVActive),
+				TotalBlocks:  pointer(load.KVTotal),
+				Waiting:      pointer(load.Waiting),
+				CacheUsage:   single(load.CacheUsage),
+				HitRate:      single(load.HitRate),
+			},
+		}
+	}
+	return json.Marshal(event)
+}
+
+func pointer[T any](o fleet.Opt[T]) *T {
+	if !o.OK {
+		return nil
+	}
+	return &o.V
+}
+
+// single is the fraction as the worker had it before it was widened for the wire.
+// JSON has no infinity, so one that was never single precision is left out.
+func single(o fleet.Opt[float64]) *float32 {
+	f := float32(o.V)
+	if !o.OK || math.IsInf(float64(f), 0) {
+		return nil
+	}
+	return &f
+}
