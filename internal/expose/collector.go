@@ -1,6 +1,7 @@
 package expose
 
 import (
+	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -27,6 +28,17 @@ func NewRegistry(c Collector) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(&c)
 	return r
+}
+
+// HasLabel reports whether a metric that is pushed has a label of this name, which
+// therefore cannot be part of a grouping key.
+func HasLabel(name string) bool {
+	names := []string{"component", "endpoint", "worker_id", "worker_id_hex", "source", "model", "state",
+		"version", "revision", "goversion", "job", "quantile", "le"}
+	for _, f := range programFamilies {
+		names = append(names, f.labels...)
+	}
+	return slices.Contains(names, name)
 }
 
 // descriptions are those of the whole table, by name.

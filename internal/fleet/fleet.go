@@ -41,6 +41,7 @@ type Fleet struct {
 	target   Target
 	limit    int
 	registry bool
+	synced   chan struct{} // closed when it is known who is registered
 
 	mu        sync.Mutex
 	now       time.Time
@@ -101,6 +102,7 @@ func New(target Target, limit int, registry bool) *Fleet {
 		target:    target,
 		limit:     limit,
 		registry:  registry,
+		synced:    make(chan struct{}),
 		workers:   make(map[WorkerID]*worker),
 		strangers: make(map[WorkerID]*worker),
 		endpoints: make(map[Endpoint]*endpoint),
@@ -108,8 +110,14 @@ func New(target Target, limit int, registry bool) *Fleet {
 	if target.Name != "" {
 		f.endpoint(Endpoint(target)).named = true
 	}
+	if !registry {
+		close(f.synced)
+	}
 	return f
 }
+
+// Synced is closed when it is first known who is registered, or that nobody registers.
+func (f *Fleet) Synced() <-chan struct{} { return f.synced }
 
 // Target is what the Fleet watches.
 func (f *Fleet) Target() Target { return f.target }
@@ -198,6 +206,11 @@ func (f *Fleet) Sync(all []Instance) {
 	}
 	for _, in := range all {
 		f.register(in)
+	}
+	select {
+	case <-f.synced:
+	default:
+		close(f.synced)
 	}
 }
 

@@ -52,7 +52,7 @@ func (f *Fleet) PollAnswered() bool {
 func (f *Fleet) EndPoll(counts bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.awaiting = 0
+	f.expected, f.awaiting = 0, 0
 	if !counts {
 		return
 	}

@@ -1,0 +1,134 @@
+// Package cli is what the programs' command lines have in common: a kingpin
+// application that never exits by itself, and values whose errors name the flag,
+// what was given and what is allowed.
+package cli
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// App is a kingpin application that returns where kingpin would exit.
+type App struct {
+	*kingpin.Application
+	ended bool
+}
+
+// New makes an application that prints help and version to stdout.
+func New(name, help, version string, stdout io.Writer) *App {
+	a := &App{Application: kingpin.New(name, help)}
+	a.UsageWriter(stdout)
+	a.ErrorWriter(stdout)
+	a.Terminate(func(int) { a.ended = true })
+	a.Flag("version", "Show the version and exit.").PreAction(func(*kingpin.ParseContext) error {
+		fmt.Fprintln(stdout, name+" "+version)
+		a.ended = true
+		return nil
+	}).Bool()
+	return a
+}
+
+// Parse reads the command line. It reports true if help or version was asked for
+// and given, so that there is nothing left to do.
+func (a *App) Parse(args []string) (ended bool, err error) {
+	_, err = a.Application.Parse(args)
+	if a.ended {
+		return true, nil
+	}
+	return false, err
+}
+
+// Error says that a flag has a value that it must not have.
+func Error(flag, value, want string) error {
+	return fmt.Errorf("--%s %q: want %s", flag, value, want)
+}
+
+// value is a kingpin.Value made of a function.
+type value struct {
+	set  func(string) error
+	last string
+}
+
+func (v *value) Set(s string) error {
+	v.last = s
+	return v.set(s)
+}
+
+func (v *value) String() string { return v.last }
+
+// Duration sets d from seconds ("2", "0.1") or a Go duration ("100ms"), at least least.
+func Duration(flag string, d *time.Duration, least time.Duration) kingpin.Value {
+	return &value{set: func(s string) error {
+		got, err := time.ParseDuration(s)
+		if seconds, numeric := strconv.ParseFloat(s, 64); numeric == nil {
+			got, err = time.Duration(math.Round(seconds*1e9)), nil
+			if !(seconds < math.MaxInt64/1e9) {
+				got = -1
+			}
+		}
+		if err != nil || got < least {
+			return Error(flag, s, fmt.Sprintf("seconds (2, 0.1) or a duration (100ms), at least %s", least))
+		}
+		*d = got
+		return nil
+	}}
+}
+
+// Number sets n from a decimal number between least and most.
+func Number(flag string, n *int, least, most int) kingpin.Value {
+	return &value{set: func(s string) error {
+		got, err := strconv.Atoi(s)
+		if err != nil || got < least || got > most {
+			return Error(flag, s, fmt.Sprintf("a number from %d to %d", least, most))
+		}
+		*n = got
+		return nil
+	}}
+}
+
+// Name sets name from a text that is not empty and holds none of the forbidden characters.
+func Name(flag string, name *string, forbidden string) kingpin.Value {
+	want := "a name that is not empty"
+	if forbidden != "" {
+		want += fmt.Sprintf(" and has none of %q in it", forbidden)
+	}
+	return &value{set: func(s string) error {
+		if s == "" || strings.ContainsAny(s, forbidden) {
+			return Error(flag, s, want)
+		}
+		*name = s
+		return nil
+	}}
+}
+
+// OneOf sets choice from one of the choices.
+func OneOf(flag string, choice *string, choices ...string) kingpin.Value {
+	return &value{set: func(s string) error {
+		for _, c := range choices {
+			if s == c {
+				*choice = s
+				return nil
+			}
+		}
+		return Error(flag, s, "one of "+strings.Join(choices, ", "))
+	}}
+}
+
+// SubjectBreakers are the characters that a namespace must not have: it becomes a
+// token of NATS subjects and of etcd keys.
+const SubjectBreakers = " \t\r\n*>/"
+
+// Or is s, or otherwise where s is empty: the default of a flag that has an
+// environment variable.
+func Or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

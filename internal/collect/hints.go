@@ -1,0 +1,133 @@
+package collect
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// announce says once where the load of an endpoint is looked for.
+func (p *Poller) announce(e fleet.Endpoint) {
+	if p.announced[e] {
+		return
+	}
+	p.announced[e] = true
+	for _, era := range wire.Eras {
+		level := slog.LevelDebug
+		if era == wire.EraSeed {
+			level = slog.LevelInfo
+		}
+		service := wire.ServiceName(era, p.Namespace, e.Component)
+		p.Log.Log(context.Background(), level,
+			"Scraping service "+service+" and filtering on subject "+wire.Subject(service, e.Name, 0))
+	}
+}
+
+// notFound says that a poll found nobody; the first time also what would help.
+func (p *Poller) notFound() {
+	t := p.Fleet.Target()
+	if t.Component == "" {
+		p.Log.Warn("No endpoints found in namespace " + p.Namespace)
+	} else {
+		name := t.Name
+		if name == "" {
+			name = "*"
+		}
+		service := wire.ServiceName(wire.EraSeed, p.Namespace, t.Component)
+		p.Log.Warn("No endpoints found matching subject " + wire.Subject(service, name, 0))
+	}
+	if !p.hinted {
+		p.Log.Info(hint(p.Namespace, t, p.Fleet.Registered()))
+	}
+	p.hinted = true
+}
+
+// noLoad says once that the watched endpoint exists but carries no load, and which do.
+func (p *Poller) noLoad(others []string) {
+	t := p.Fleet.Target()
+	if p.toldNoLoad || t.Name == "" {
+		return
+	}
+	p.toldNoLoad = true
+	message := "Endpoint " + t.Name + " of component " + t.Component + " carries no load"
+	if len(others) > 0 {
+		message += "; these of the component do: " + strings.Join(others, ", ")
+	}
+	p.Log.Info(message)
+}
+
+// mostNames bounds how many endpoints a line of the log lists.
+const mostNames = 20
+
+// hint says what is registered in the namespace and which of it may be meant.
+func hint(namespace string, t fleet.Target, registered []fleet.Endpoint) string {
+	if len(registered) == 0 {
+		return "Nothing is registered in namespace " + namespace +
+			" yet: are the workers up, and is --namespace theirs?"
+	}
+	var names []string
+	for _, e := range registered[:min(len(registered), mostNames)] {
+		names = append(names, e.String())
+	}
+	if len(registered) > mostNames {
+		names = append(names, "…")
+	}
+	message := "Registered in namespace " + namespace + ": " + strings.Join(names, ", ")
+	if e, ok := nearest(t, registered); ok {
+		message += "; did you mean --component " + e.Component
+		if t.Name != "" {
+			message += " --endpoint " + e.Name
+		}
+		message += "?"
+	}
+	return message
+}
+
+// nearest is the registered endpoint whose name is closest to what is watched, if
+// one is close.
+func nearest(t fleet.Target, registered []fleet.Endpoint) (best fleet.Endpoint, ok bool) {
+	least := -1
+	for _, e := range registered {
+		component, near := distance(t.Component, e.Component)
+		if !near || t.Covers(e) {
+			continue
+		}
+		name, near := distance(t.Name, e.Name)
+		if t.Name == "" {
+			name, near = 0, true
+		}
+		if near && (least < 0 || component+name < least) {
+			best, least = e, component+name
+		}
+	}
+	return best, least >= 0
+}
+
+// distance is the number of edits between two names, written alike: case, "-", "_"
+// and "." do not count. They are near if at most a third of the wanted one differs.
+func distance(want, have string) (edits int, near bool) {
+	alike := func(s string) []rune {
+		return []rune(strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "").Replace(s)))
+	}
+	a, b := alike(want), alike(have)
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range a {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range b {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	edits = row[len(b)]
+	return edits, edits <= len(a)/3
+}

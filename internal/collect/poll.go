@@ -1,0 +1,221 @@
+// Package collect learns what workers report: it polls their statistics and hears
+// their routers' events.
+package collect
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	longestPoll  = time.Second
+	shortestPoll = 100 * time.Millisecond
+
+	// grace is how long after a reconnection a poll without answers means nothing:
+	// workers take their time to come back to the server too.
+	grace = 5 * time.Second
+
+	// maxPending bounds the bytes that may wait in the NATS client for one
+	// subscription; what goes beyond is dropped there, and counted.
+	maxPending = 64 << 20
+)
+
+// Poller asks the workers of the watched components for their statistics.
+type Poller struct {
+	Conn      *nats.Conn
+	Fleet     *fleet.Fleet
+	Namespace string
+	Interval  time.Duration
+	Log       *slog.Logger
+	Found     func() // called after each poll that found a load; may be nil
+
+	wake       chan struct{}           // the running poll may have nobody to wait for
+	announced  map[fleet.Endpoint]bool // watched endpoints the log has named
+	reconnects uint64                  // of Conn, when last seen
+	settled    time.Time               // when the workers have had time to reconnect too
+	hinted     bool                    // the log has said what is registered
+	toldNoLoad bool                    // the log has said which endpoints carry load
+
+	mu         sync.Mutex          // guards what replies share with the polls
+	components map[string][]string // by the service names that are asked
+	poll       pollState
+}
+
+// pollState is what the replies to one poll add up to.
+type pollState struct {
+	inbox     string
+	requests  int
+	refusals  int             // requests for which NATS says that nobody is there
+	matched   bool            // somebody serves a watched endpoint
+	loads     int             // loads reported
+	loadless  bool            // a watched endpoint's data is null
+	elsewhere map[string]bool // endpoints not watched that carry a load
+}
+
+// Run polls once an interval until ctx ends, for the first time when the registry
+// is known. Polls never overlap; ticks that come due meanwhile are skipped.
+func (p *Poller) Run(ctx context.Context) error {
+	p.wake = make(chan struct{}, 1)
+	p.announced = make(map[fleet.Endpoint]bool)
+	p.components = make(map[string][]string)
+	inbox := p.Conn.NewInbox()
+	replies, err := p.Conn.Subscribe(inbox+".*", p.reply)
+	if err != nil {
+		return fmt.Errorf("subscribe to stats replies: %w", err)
+	}
+	defer replies.Unsubscribe()
+	if err := replies.SetPendingLimits(-1, maxPending); err != nil {
+		return fmt.Errorf("subscribe to stats replies: %w", err)
+	}
+	drops := dropCounter{subscription: replies, tally: &p.Fleet.Tally}
+	defer drops.count()
+
+	if t := p.Fleet.Target(); t.Name != "" {
+		p.announce(fleet.Endpoint(t))
+	}
+	select {
+	case <-p.Fleet.Synced():
+	case <-ctx.Done():
+	}
+	tick := time.NewTicker(p.Interval)
+	defer tick.Stop()
+	for number := 1; ctx.Err() == nil; number++ {
+		p.once(ctx, fmt.Sprintf("%s.%d", inbox, number))
+		drops.count()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// once is one poll, its replies sent to inbox.
+func (p *Poller) once(ctx context.Context, inbox string) {
+	t := &p.Fleet.Tally
+	if !p.Conn.IsConnected() {
+		t.Polled(fleet.PollError, 0)
+		return
+	}
+	start := time.Now()
+	if n := p.Conn.Stats().Reconnects; n != p.reconnects {
+		p.reconnects, p.settled = n, start.Add(grace)
+	}
+	registryUp := t.Etcd.Up()
+	services := p.targets()
+	p.begin(inbox, len(services))
+	p.Fleet.Advance(start)
+	p.Fleet.BeginPoll()
+	if err := p.ask(services, inbox); err != nil {
+		p.Log.Debug("Poll not sent", "error", err)
+		p.Fleet.EndPoll(false)
+		t.Polled(fleet.PollError, 0)
+		return
+	}
+	p.await(ctx, max(shortestPoll, min(longestPoll, p.Interval)))
+
+	p.Fleet.Advance(time.Now())
+	connected := p.Conn.IsConnected() && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.Etcd.Up()
+	p.Fleet.EndPoll(connected && ctx.Err() == nil && start.After(p.settled))
+	if ctx.Err() == nil {
+		p.conclude(time.Since(start))
+	}
+}
+
+// ask sends one request for each service to one inbox.
+func (p *Poller) ask(services []string, inbox string) error {
+	for _, service := range services {
+		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
+			return fmt.Errorf("ask %s: %w", service, err)
+		}
+	}
+	if err := p.Conn.FlushTimeout(longestPoll); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
+// await returns when there is nobody left to wait for, and at the deadline.
+func (p *Poller) await(ctx context.Context, deadline time.Duration) {
+	timer := time.NewTimer(deadline)
+	defer timer.Stop()
+	for !p.Fleet.PollAnswered() && !p.nobody() {
+		select {
+		case <-p.wake:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// targets are the names of the services to ask: those of every watched component
+// that is named or registered, as each era wrote them.
+func (p *Poller) targets() []string {
+	t := p.Fleet.Target()
+	var components []string
+	if t.Component != "" {
+		components = []string{t.Component}
+	}
+	for _, e := range p.Fleet.Registered() {
+		if !t.Covers(e) {
+			continue
+		}
+		p.announce(e)
+		if !slices.Contains(components, e.Component) {
+			components = append(components, e.Component)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var services []string
+	for _, component := range components {
+		for _, era := range wire.Eras {
+			service := wire.ServiceName(era, p.Namespace, component)
+			// Components may share a service: from 0.2.1 on, those whose names differ in case only.
+			if !slices.Contains(services, service) {
+				services = append(services, service)
+			}
+			if !slices.Contains(p.components[service], component) {
+				p.components[service] = append(p.components[service], component)
+			}
+		}
+	}
+	return services
+}
+
+func (p *Poller) begin(inbox string, requests int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.poll = pollState{inbox: inbox, requests: requests, elsewhere: make(map[string]bool)}
+}
+
+// conclude books the poll and says what the operator should know of it.
+func (p *Poller) conclude(took time.Duration) {
+	p.mu.Lock()
+	poll := p.poll
+	p.mu.Unlock()
+	if !poll.matched {
+		p.Fleet.Tally.Polled(fleet.PollEmpty, took)
+		p.notFound()
+		return
+	}
+	p.Fleet.Tally.Polled(fleet.PollOK, took)
+	if poll.loads > 0 && p.Found != nil {
+		p.Found()
+	}
+	if poll.loads == 0 && poll.loadless {
+		p.noLoad(slices.Sorted(maps.Keys(poll.elsewhere)))
+	}
+}

@@ -1,0 +1,135 @@
+package collect
+
+import (
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// reply takes one answer to a poll, whenever it arrives.
+func (p *Poller) reply(m *nats.Msg) {
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // NATS itself: nobody is there
+		p.refused(m.Subject)
+		return
+	}
+	t := &p.Fleet.Tally
+	t.Receive(fleet.StatsReply)
+	r, err := wire.ParseStatsReply(m.Data)
+	if err != nil {
+		t.Reject(fleet.StatsReply, fleet.BadJSON)
+		p.Log.Debug("Ignored a stats reply", "error", err)
+		return
+	}
+	components := p.componentsOf(r.Service)
+	if len(components) == 0 {
+		t.Reject(fleet.StatsReply, fleet.BadID)
+		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
+		return
+	}
+	for _, e := range r.Endpoints {
+		p.endpoint(r, e, components)
+	}
+	p.wakeUp()
+}
+
+// endpoint takes what a reply says of one endpoint. What is wrong with it is no
+// trouble of the others.
+func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []string) {
+	t := &p.Fleet.Tally
+	name, lease, ok := wire.SplitSubject(r.Service, e.Subject, func(name string) bool {
+		return name == p.Fleet.Target().Name
+	})
+	worker := fleet.WorkerID{Lease: lease}
+	if lease == 0 {
+		worker.Static = r.ID
+		ok = ok && wire.ValidStaticID(r.ID)
+	}
+	if !ok {
+		t.Reject(fleet.StatsReply, fleet.BadName)
+		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", e.Subject, "service", r.Service, "id", r.ID)
+		return
+	}
+	report := fleet.Report{
+		Endpoint: fleet.Endpoint{Component: p.componentOf(components, name, lease), Name: name},
+		Worker:   worker,
+		Service:  r.Service,
+	}
+	load, found, err := wire.ParseLoad(e.Data)
+	switch {
+	case err != nil:
+		report.Outcome = fleet.Malformed
+	case !found:
+		report.Outcome = fleet.NoLoad
+	default:
+		report.Outcome, report.Load = fleet.Reported, load
+	}
+	watched := p.Fleet.Target().Covers(report.Endpoint)
+	if err != nil && watched {
+		t.Reject(fleet.StatsReply, fleet.BadLoad)
+		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", err)
+	}
+	p.Fleet.Report(report)
+	p.note(report, watched)
+}
+
+// note keeps what the operator is told after the poll.
+func (p *Poller) note(r fleet.Report, watched bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !watched && r.Outcome == fleet.Reported:
+		p.poll.elsewhere[r.Name] = true
+	case !watched:
+	case r.Outcome == fleet.Reported:
+		p.poll.matched = true
+		p.poll.loads++
+	default:
+		p.poll.matched = true
+		p.poll.loadless = p.poll.loadless || r.Outcome == fleet.NoLoad
+	}
+}
+
+// refused counts one request of the running poll that nobody answers.
+func (p *Poller) refused(inbox string) {
+	p.mu.Lock()
+	if inbox == p.poll.inbox {
+		p.poll.refusals++
+	}
+	p.mu.Unlock()
+	p.wakeUp()
+}
+
+// nobody reports whether nobody answers any request of the running poll.
+func (p *Poller) nobody() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.poll.refusals == p.poll.requests
+}
+
+// wakeUp has the running poll look whether there is anybody left to wait for.
+func (p *Poller) wakeUp() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Poller) componentsOf(service string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.components[service]
+}
+
+// componentOf is the component that the worker belongs to, of those that share the
+// service: the one that it has registered in, else the first.
+func (p *Poller) componentOf(components []string, endpoint string, lease uint64) string {
+	if len(components) > 1 {
+		for _, c := range components {
+			if p.Fleet.IsRegistered(fleet.Instance{Endpoint: fleet.Endpoint{Component: c, Name: endpoint}, ID: lease}) {
+				return c
+			}
+		}
+	}
+	return components[0]
+}

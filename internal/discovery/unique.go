@@ -1,0 +1,163 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/wire"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// leaseTTL is that of Dynamo's own processes, in seconds.
+const leaseTTL = 10
+
+// farewell bounds what is said to etcd when the program ends.
+const farewell = 1500 * time.Millisecond
+
+// ErrExists says that another program holds the unique-instance key.
+var ErrExists = errors.New("another instance exists")
+
+// Hold makes this the unique instance of the namespace, with value in its key, and
+// keeps it so until ctx ends; then the key goes. Losing the lease is no end: it gets
+// a new one and the key again. It fails with ErrExists where somebody else has the
+// key, and where etcd refuses the credentials.
+func (r *Etcd) Hold(ctx context.Context, value []byte) error {
+	key := wire.UniqueInstanceKey(r.Namespace)
+	r.Log.Info("Creating unique instance of Metrics at " + key)
+	h := holder{Etcd: r, key: key, value: string(value)}
+	defer h.release(context.WithoutCancel(ctx))
+	for again := false; ; again = true {
+		if err := h.acquire(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		if again {
+			r.Log.Info("Holding the unique instance at " + key + " again")
+		}
+		r.Fleet.Tally.Leader.Store(true)
+		h.keep(ctx)
+		r.Fleet.Tally.Leader.Store(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.Log.Warn("Lost the lease of the unique instance at " + key)
+	}
+}
+
+type holder struct {
+	*Etcd
+	key, value string
+	lease      clientv3.LeaseID   // the one the key hangs on, or hung on; 0: none yet
+	leases     []clientv3.LeaseID // all that were granted and may be alive
+}
+
+// keep renews the lease until it is lost or ctx ends.
+func (h *holder) keep(ctx context.Context) {
+	answers, err := h.Client.KeepAlive(ctx, h.lease)
+	if err != nil {
+		return
+	}
+	for range answers {
+	}
+}
+
+// acquire gets the key, however long etcd takes to come. What follows from a
+// passing fault is tried again, silently: Watch speaks of the connection.
+func (h *holder) acquire(ctx context.Context) error {
+	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, longestWait) {
+		err := h.attempt(ctx)
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, ErrExists) || refused(err) {
+			return err
+		}
+		h.Log.Debug("Unique instance not created yet", "error", err)
+		wait(ctx, pause)
+	}
+	return nil
+}
+
+func (h *holder) attempt(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := h.renew(ctx); err != nil {
+		return err
+	}
+	create, err := h.Client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(h.key), "=", 0)).
+		Then(clientv3.OpPut(h.key, h.value, clientv3.WithLease(h.lease))).
+		Else(clientv3.OpGet(h.key)).
+		Commit()
+	if err != nil {
+		return fmt.Errorf("create %s: %w", h.key, err)
+	}
+	if create.Succeeded {
+		return nil
+	}
+	found := create.Responses[0].GetResponseRange().Kvs[0]
+	switch owner := clientv3.LeaseID(found.Lease); {
+	case owner == h.lease:
+		return nil // an earlier attempt whose answer was lost had created it
+	case slices.Contains(h.leases, owner):
+		h.revoke(ctx, owner)
+		return fmt.Errorf("create %s: held by an earlier lease of ours", h.key)
+	default:
+		return fmt.Errorf("create %s: %w, started for %s (a program that was killed leaves its key for up to %d s)",
+			h.key, ErrExists, oneLine(found.Value), leaseTTL)
+	}
+}
+
+// renew sees to it that h.lease is a lease that is alive.
+func (h *holder) renew(ctx context.Context) error {
+	if h.lease != 0 {
+		_, err := h.Client.KeepAliveOnce(ctx, h.lease)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
+			return fmt.Errorf("renew lease %x: %w", h.lease, err)
+		}
+		h.leases = slices.DeleteFunc(h.leases, func(id clientv3.LeaseID) bool { return id == h.lease })
+		h.lease = 0
+	}
+	grant, err := h.Client.Grant(ctx, leaseTTL)
+	if err != nil {
+		return fmt.Errorf("get a lease: %w", err)
+	}
+	h.lease = grant.ID
+	h.leases = append(h.leases, grant.ID)
+	return nil
+}
+
+// release gives back every lease, and with them the key.
+func (h *holder) release(ctx context.Context) {
+	h.Fleet.Tally.Leader.Store(false)
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	for _, id := range h.leases {
+		h.revoke(ctx, id)
+	}
+}
+
+func (h *holder) revoke(ctx context.Context, id clientv3.LeaseID) {
+	if _, err := h.Client.Revoke(ctx, id); err != nil && !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
+		h.Log.Debug("Failed to revoke a lease; it ends by itself", "lease", fmt.Sprintf("%x", id), "ttl_seconds", leaseTTL, "error", err)
+		return
+	}
+	h.leases = slices.DeleteFunc(slices.Clone(h.leases), func(l clientv3.LeaseID) bool { return l == id })
+}
+
+// oneLine is what a key's value says, fit for an error message.
+func oneLine(value []byte) string {
+	s := strings.Join(strings.Fields(string(value)), " ")
+	if len(s) > 200 {
+		s = s[:200] + "…"
+	}
+	return s
+}

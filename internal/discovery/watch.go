@@ -1,0 +1,202 @@
+// Package discovery learns who exists: it watches a namespace's registry in etcd,
+// and holds the key that makes this program the only one of its kind there.
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
+)
+
+const (
+	callTimeout = 5 * time.Second        // bounds one call to etcd
+	firstPause  = 100 * time.Millisecond // before the first new attempt; each next one doubles it
+	longestWait = time.Second            // between two attempts
+	pageSize    = 1000                   // keys a page of the listing
+)
+
+// Etcd is the registry of one Dynamo namespace.
+type Etcd struct {
+	Client    *clientv3.Client
+	Namespace string
+	Fleet     *fleet.Fleet
+	Log       *slog.Logger
+}
+
+// Watch keeps the Fleet's registrations equal to etcd's until ctx ends. After every
+// loss of the connection, and after a compaction, it lists the registry anew and
+// takes the difference, so that no deletion is missed; until then nothing is
+// forgotten. It fails only where etcd refuses the credentials.
+func (r *Etcd) Watch(ctx context.Context) error {
+	link := &r.Fleet.Tally.Etcd
+	announced := false // that etcd is away
+	pause := firstPause
+	for {
+		err := r.round(ctx, func() {
+			link.Set(true)
+			if announced {
+				r.Log.Info("Connected to etcd")
+			}
+			announced, pause = false, firstPause
+		})
+		link.Set(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if refused(err) {
+			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespace, err)
+		}
+		if !announced {
+			r.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", err)
+		}
+		announced = true
+		wait(ctx, pause)
+		pause = min(2*pause, longestWait)
+	}
+}
+
+// round lists the registry, then follows it until something breaks.
+func (r *Etcd) round(ctx context.Context, connected func()) error {
+	// Without a leader a member answers watches with silence.
+	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
+	defer cancel(nil)
+	all, revision, err := r.list(ctx)
+	if err != nil {
+		return err
+	}
+	r.Fleet.Sync(all)
+
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel(nil)
+	following.Go(func() {
+		// The client would resume by itself, but not notice that it talks to a server
+		// that has lost its data and whose revisions began anew.
+		conn := r.Client.ActiveConnection()
+		if conn.GetState() == connectivity.Ready {
+			conn.WaitForStateChange(ctx, connectivity.Ready)
+		}
+		cancel(errors.New("connection lost"))
+	})
+	for _, l := range wire.Layouts {
+		changes := r.Client.Watch(ctx, l.Prefix(r.Namespace), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+		following.Go(func() { cancel(r.follow(l, changes)) })
+	}
+	connected()
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// list reads every registration of the namespace at one revision.
+func (r *Etcd) list(ctx context.Context) (all []fleet.Instance, revision int64, err error) {
+	for _, l := range wire.Layouts {
+		prefix := l.Prefix(r.Namespace)
+		end := clientv3.GetPrefixRangeEnd(prefix)
+		for from := prefix; from != ""; {
+			page, err := r.page(ctx, from, end, revision)
+			if err != nil {
+				return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
+			}
+			if revision == 0 {
+				revision = page.Header.Revision
+			}
+			from = ""
+			for _, kv := range page.Kvs {
+				if in, ok := r.read(l, kv); ok {
+					all = append(all, in)
+				}
+				if page.More {
+					from = string(kv.Key) + "\x00"
+				}
+			}
+		}
+	}
+	return all, revision, nil
+}
+
+func (r *Etcd) page(ctx context.Context, from, end string, revision int64) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return r.Client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
+}
+
+// follow applies changes until the watch ends, and says why it did.
+func (r *Etcd) follow(l wire.Layout, changes clientv3.WatchChan) error {
+	for change := range changes {
+		if err := change.Err(); err != nil {
+			return fmt.Errorf("watch %s: %w", l.Prefix(r.Namespace), err)
+		}
+		for _, ev := range change.Events {
+			r.apply(l, ev)
+		}
+	}
+	return fmt.Errorf("watch %s: ended", l.Prefix(r.Namespace))
+}
+
+func (r *Etcd) apply(l wire.Layout, ev *clientv3.Event) {
+	if ev.Type == mvccpb.DELETE {
+		if in, ok := l.ParseKey(r.Namespace, string(ev.Kv.Key)); ok {
+			r.Fleet.Tally.Receive(fleet.Instances)
+			r.Fleet.Deregister(in)
+			r.Log.Debug("Worker deregistered", "endpoint", in.Endpoint, "worker_id", in.ID)
+		}
+		return
+	}
+	if in, ok := r.read(l, ev.Kv); ok {
+		r.Fleet.Register(in)
+		r.Log.Debug("Worker registered", "endpoint", in.Endpoint, "worker_id", in.ID)
+	}
+}
+
+// read decodes one registration; what is none is counted.
+func (r *Etcd) read(l wire.Layout, kv *mvccpb.KeyValue) (fleet.Instance, bool) {
+	key := string(kv.Key)
+	if key == wire.UniqueInstanceKey(r.Namespace) {
+		return fleet.Instance{}, false
+	}
+	t := &r.Fleet.Tally
+	t.Receive(fleet.Instances)
+	in, ok := l.ParseKey(r.Namespace, key)
+	if !ok {
+		t.Reject(fleet.Instances, fleet.BadName)
+		r.Log.Debug("Ignored a key that names no endpoint", "key", key)
+		return in, false
+	}
+	if err := l.CheckValue(r.Namespace, in, kv.Value); err != nil {
+		reason := fleet.BadJSON
+		if errors.Is(err, wire.ErrMismatch) {
+			reason = fleet.BadID
+		}
+		t.Reject(fleet.Instances, reason)
+		r.Log.Debug("Ignored an endpoint", "key", key, "error", err)
+		return in, false
+	}
+	return in, true
+}
+
+// refused reports whether etcd knows who we are, and will not have it.
+func refused(err error) bool {
+	return slices.ContainsFunc([]error{
+		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
+	}, func(refusal error) bool { return errors.Is(err, refusal) })
+}
+
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,214 @@
+package program
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// noEtcd is the value of --etcd-endpoints for a fleet of static workers.
+const noEtcd = "none"
+
+// config is what the command line and the environment say.
+type config struct {
+	namespace    string
+	target       fleet.Target
+	pollInterval time.Duration
+	modelName    string
+	nats, etcd   string
+	maxWorkers   int
+
+	address   string // host:port to listen on; empty: nowhere
+	webConfig string
+
+	push    bool
+	gateway expose.Gateway // but for its URL
+	pushURL string
+	unused  []string // flags that say nothing in this mode
+
+	ended bool // help or version was asked for and given
+}
+
+// flags are those values that need others to be understood.
+type flags struct {
+	component, endpoint             string
+	host                            string
+	port, metricsPort               int
+	pushURL                         string
+	hasComponent, hasEndpoint       bool
+	hasHost, hasPort, hasMetricPort bool
+	hasPushURL                      bool
+}
+
+// parse reads the command line; help and version go to stdout.
+func parse(args []string, getenv func(string) string, stdout io.Writer) (config, error) {
+	var c config
+	var f flags
+	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", Version, stdout)
+
+	a.Flag("namespace", "The Dynamo namespace to watch (DYN_NAMESPACE).").
+		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
+		SetValue(cli.Name("namespace", &c.namespace, cli.SubjectBreakers))
+	a.Flag("component", "The component to watch; without it, all of the namespace.").
+		IsSetByUser(&f.hasComponent).SetValue(cli.Name("component", &f.component, "/"))
+	a.Flag("endpoint", "The endpoint of the component to watch; without it, all of them.").
+		IsSetByUser(&f.hasEndpoint).SetValue(cli.Name("endpoint", &f.endpoint, ""))
+	a.Flag("poll-interval", "How often to ask the workers, in seconds or as a duration; at least 10ms.").
+		Default("2").SetValue(cli.Duration("poll-interval", &c.pollInterval, 10*time.Millisecond))
+	a.Flag("metrics-port", "Port to serve metrics on.").Default("9091").
+		IsSetByUser(&f.hasMetricPort).SetValue(cli.Number("metrics-port", &f.metricsPort, 0, 65535))
+	a.Flag("port", "The same; with --push and without --push-url, the Pushgateway's.").Default("9091").
+		IsSetByUser(&f.hasPort).SetValue(cli.Number("port", &f.port, 0, 65535))
+	a.Flag("host", "Address to serve on; with --push and without --push-url, the Pushgateway's.").Default("0.0.0.0").
+		IsSetByUser(&f.hasHost).SetValue(cli.Name("host", &f.host, " /"))
+	a.Flag("push", "Push to a Pushgateway instead of serving; with --metrics-port, serve too.").BoolVar(&c.push)
+	a.Flag("push-url", "The Pushgateway, with or without path and userinfo.").Default("http://localhost:9091").
+		IsSetByUser(&f.hasPushURL).SetValue(cli.Name("push-url", &f.pushURL, ""))
+	a.Flag("push-interval", "How often to push, in seconds or as a duration; at least 1s.").
+		Default("15").SetValue(cli.Duration("push-interval", &c.gateway.Interval, time.Second))
+	a.Flag("push-job", "The job label of what is pushed.").Default("dynamo_push_metrics").
+		SetValue(cli.Name("push-job", &c.gateway.Job, ""))
+	a.Flag("push-grouping", "A further label of the grouping key, name=value; may be repeated.").
+		SetValue(&groupings{labels: &c.gateway.Grouping})
+	a.Flag("push-delete-on-exit", "Delete the pushed group at shutdown.").BoolVar(&c.gateway.DeleteOnExit)
+	a.Flag("model-name", "Kept in the instance's key and in llm_worker_info.").StringVar(&c.modelName)
+	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
+		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
+		SetValue(cli.Name("nats-server", &c.nats, ""))
+	a.Flag("etcd-endpoints", "etcd endpoints, a comma list; none for a fleet of static workers (ETCD_ENDPOINTS).").
+		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
+		SetValue(cli.Name("etcd-endpoints", &c.etcd, ""))
+	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
+		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
+	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
+
+	ended, err := a.Parse(args)
+	if err != nil || ended {
+		return config{ended: ended}, err
+	}
+	if err := c.complete(f); err != nil {
+		return config{}, err
+	}
+	return c, nil
+}
+
+// complete understands the flags that depend on each other.
+func (c *config) complete(f flags) error {
+	if f.hasEndpoint && !f.hasComponent {
+		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
+	}
+	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
+	if c.etcd == noEtcd && !f.hasComponent {
+		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", noEtcd)
+	}
+	if f.hasPort && f.hasMetricPort && f.port != f.metricsPort {
+		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)
+	}
+	if err := web.Validate(c.webConfig); err != nil {
+		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, oneLine(err))
+	}
+	c.listen(f)
+	c.pushURL = pushURL(f)
+	return nil
+}
+
+// listen decides where to serve: with --push nowhere, since the Pushgateway has
+// the port, unless --metrics-port says so.
+func (c *config) listen(f flags) {
+	port := f.metricsPort
+	if f.hasPort {
+		port = f.port
+	}
+	if !c.push || f.hasMetricPort {
+		c.address = net.JoinHostPort(strings.Trim(f.host, "[]"), strconv.Itoa(port))
+	}
+	if c.push && f.hasPushURL && !f.hasMetricPort {
+		for name, given := range map[string]bool{"--host": f.hasHost, "--port": f.hasPort} {
+			if given {
+				c.unused = append(c.unused, name)
+			}
+		}
+	}
+}
+
+// pushURL is the Pushgateway's: in the later original's form, --host and --port were.
+func pushURL(f flags) string {
+	if f.hasPushURL || f.hasMetricPort || !f.hasHost && !f.hasPort {
+		return f.pushURL
+	}
+	host := strings.Trim(f.host, "[]")
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(f.port))
+}
+
+// parseGateway is the Pushgateway with its URL understood.
+func (c *config) parseGateway(log *slog.Logger) (expose.Gateway, error) {
+	if !c.push {
+		return expose.Gateway{}, nil
+	}
+	for _, flag := range c.unused {
+		log.Warn(flag + " says nothing here: --push-url names the Pushgateway, and nothing is served without --metrics-port")
+	}
+	s := c.pushURL
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		return expose.Gateway{}, fmt.Errorf("--push-url %q: malformed: want http(s)://[user:password@]host[:port][/path]", redact(s))
+	}
+	g := c.gateway
+	g.URL = u
+	return g, nil
+}
+
+// redact hides a password in what may not even be a URL.
+func redact(s string) string {
+	scheme, rest, found := strings.Cut(s, "://")
+	if at := strings.LastIndexByte(rest, '@'); found && at >= 0 {
+		return scheme + "://***@" + rest[at+1:]
+	}
+	return s
+}
+
+// groupings is the value of --push-grouping.
+type groupings struct{ labels *map[string]string }
+
+func (g *groupings) Set(s string) error {
+	name, value, found := strings.Cut(s, "=")
+	if !found || !model.LegacyValidation.IsValidLabelName(name) || value == "" {
+		return cli.Error("push-grouping", s, "name=value, the name a label's")
+	}
+	if expose.HasLabel(name) {
+		return cli.Error("push-grouping", s, "a label that no metric has")
+	}
+	if *g.labels == nil {
+		*g.labels = make(map[string]string)
+	}
+	if _, again := (*g.labels)[name]; again {
+		return cli.Error("push-grouping", s, "each label once")
+	}
+	(*g.labels)[name] = value
+	return nil
+}
+
+func (g *groupings) String() string { return "" }
+
+// IsCumulative lets kingpin take the flag more than once.
+func (g *groupings) IsCumulative() bool { return true }
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

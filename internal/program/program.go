@@ -1,0 +1,196 @@
+// Package program is the metrics program: its flags, and the goroutines that they
+// call for. It is a package of its own so that cmd/devstack can run it in its
+// process beside the servers.
+package program
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"dynamo-metrics/internal/collect"
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/discovery"
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/tracing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+)
+
+// Version is the version of the programs.
+const Version = "0.1.0"
+
+// The exit codes of Main.
+const (
+	exitOK    = 0
+	exitError = 1 // the program cannot go on
+	exitUsage = 2 // a flag or variable has a value that it must not have
+)
+
+// Main runs the program until ctx ends and returns its exit code.
+func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	c, err := parse(args, getenv, stdout)
+	if err != nil {
+		fmt.Fprintln(stderr, "metrics: "+oneLine(err))
+		return exitUsage
+	}
+	if c.ended {
+		return exitOK
+	}
+	terminal, _ := stderr.(*os.File)
+	log, err := tracing.New(stderr, getenv, terminal != nil && tracing.Terminal(terminal), "metrics")
+	if err != nil {
+		fmt.Fprintln(stderr, "metrics: "+oneLine(err))
+		return exitUsage
+	}
+	if err := run(ctx, c, getenv, log); err != nil {
+		log.Error(oneLine(err))
+		return exitError
+	}
+	return exitOK
+}
+
+// run is the table of contents: what is made, and which loops work on it. The
+// registration outlives the work, so that the last push is still the only one's.
+func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
+	gateway, err := c.parseGateway(log)
+	if err != nil {
+		return err
+	}
+	listener, err := c.open(log)
+	if err != nil {
+		return err
+	}
+	f := fleet.New(c.target, c.maxWorkers, c.etcd != noEtcd)
+	f.Advance(time.Now())
+	metrics := newRegistry(c, f)
+
+	g, ctx := errgroup.WithContext(ctx)
+	registered, release := context.WithCancel(context.WithoutCancel(ctx))
+	if c.etcd != noEtcd {
+		f.Tally.Etcd.Use()
+		g.Go(func() error { return register(registered, c, f, getenv, tracing.Target(log, "metrics")) })
+	}
+	f.Tally.NATS.Use()
+	g.Go(func() error {
+		defer release()
+		work, ctx := errgroup.WithContext(ctx)
+		work.Go(func() error { tick(ctx, f); return nil })
+		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
+		if listener != nil {
+			web := tracing.Target(log, "http")
+			work.Go(func() error {
+				return expose.Serve(ctx, listener, expose.Handler(f, c.namespace, metrics, web), c.webConfig, web)
+			})
+		}
+		if c.push {
+			work.Go(func() error { expose.Push(ctx, gateway, metrics, &f.Tally, log); return nil })
+		}
+		return work.Wait()
+	})
+	return g.Wait()
+}
+
+// register watches the namespace's registry and holds the unique instance's key.
+func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
+	client, err := connect.Etcd(ctx, c.etcd, getenv, tracing.Target(log, "etcd"))
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	defer client.Close()
+	etcd := &discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: log}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return etcd.Watch(ctx) })
+	g.Go(func() error { return etcd.Hold(ctx, instanceValue(c)) })
+	return g.Wait()
+}
+
+// instanceValue is what the original wrote into its key.
+func instanceValue(c config) []byte {
+	value, _ := json.MarshalIndent(struct { // strings alone: it cannot fail
+		Component string `json:"component_name"`
+		Endpoint  string `json:"endpoint_name"`
+		Model     string `json:"model_name,omitempty"`
+	}{c.target.Component, c.target.Name, c.modelName}, "", "  ")
+	return value
+}
+
+// collectAll polls the workers and hears the events.
+func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
+	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), f.Tally.NATS.Set)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	defer conn.Close()
+	l2c := &expose.L2C{Fleet: f, Namespace: c.namespace, Conn: conn, Log: log}
+	poller := &collect.Poller{
+		Conn: conn, Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log, Found: l2c.Publish,
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return poller.Run(ctx) })
+	g.Go(func() error { return collect.HitRates(ctx, conn, c.namespace, f, log) })
+	return g.Wait()
+}
+
+// open listens where the flags say; nil if nowhere.
+func (c config) open(log *slog.Logger) (net.Listener, error) {
+	if c.address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", c.address)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics (--host, --metrics-port): %w", err)
+	}
+	log.Info("Prometheus metrics server started at " + l.Addr().String() + "/metrics")
+	return l, nil
+}
+
+// newRegistry holds everything that is served and pushed.
+func newRegistry(c config, f *fleet.Fleet) *prometheus.Registry {
+	r := expose.NewRegistry(expose.Collector{
+		Fleet: f,
+		Build: expose.Build{Version: Version, Revision: revision(), GoVersion: runtime.Version()},
+		Model: c.modelName,
+		Now:   time.Now,
+	})
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// tick advances the Fleet's clock until ctx ends.
+func tick(ctx context.Context, f *fleet.Fleet) {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			f.Advance(now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// revision is the commit that the program was built from, as far as Go knows.
+func revision() string {
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return "unknown"
+}
