@@ -1,0 +1,125 @@
+package tracing
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A handler is never changed once it is in use: With, WithGroup and Target
+// make copies, which share only the output.
+type handler struct {
+	out    *output
+	filter filter
+	zone   *time.Location
+	jsonl  bool
+	color  bool
+
+	target string
+	min    slog.Level // what filter says of target, so that Enabled is one comparison
+	prefix string     // open groups, each with its dot
+	fields []byte     // the fields given to With, as they stand in the line
+}
+
+type output struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (o *output) write(line []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// An error has nowhere to go: it could only be logged. slog.Logger ignores
+	// what Handle returns for the same reason.
+	_, _ = o.w.Write(line)
+}
+
+func (h *handler) withTarget(target string) *handler {
+	c := *h
+	c.target = target
+	c.min = h.filter.min(target)
+	return &c
+}
+
+// Enabled reports whether DYN_LOG lets the level of the handler's target pass.
+func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.min
+}
+
+// Handle writes the record as one line. It formats before it takes the lock:
+// a value's own method may log in turn.
+func (h *handler) Handle(_ context.Context, r slog.Record) error {
+	b := make([]byte, 0, 256)
+	if h.jsonl {
+		b = h.appendObject(b, r)
+	} else {
+		b = h.appendLine(b, r)
+	}
+	h.out.write(append(b, '\n'))
+	return nil
+}
+
+// WithAttrs returns a handler whose records carry the attributes as well.
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	// Without the clip two children of one parent would write their fields
+	// into the same spare bytes.
+	c.fields = slices.Clip(h.fields)
+	for _, a := range attrs {
+		c.fields = h.appendAttr(c.fields, h.prefix, a)
+	}
+	return &c
+}
+
+// WithGroup returns a handler that puts name and a dot before later keys.
+func (h *handler) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	c := *h
+	c.prefix += name + "."
+	return &c
+}
+
+// appendFields appends the fields of With, then those of the record.
+func (h *handler) appendFields(b []byte, r slog.Record) []byte {
+	b = append(b, h.fields...)
+	r.Attrs(func(a slog.Attr) bool {
+		b = h.appendAttr(b, h.prefix, a)
+		return true
+	})
+	return b
+}
+
+// appendAttr obeys slog.Handler's rules: an empty attribute and a group
+// without members vanish, a group without a name is inlined.
+func (h *handler) appendAttr(b []byte, prefix string, a slog.Attr) []byte {
+	a.Value = a.Value.Resolve()
+	switch {
+	case a.Equal(slog.Attr{}):
+		return b
+	case a.Value.Kind() != slog.KindGroup && h.jsonl:
+		return h.appendMember(b, prefix+a.Key, a.Value)
+	case a.Value.Kind() != slog.KindGroup:
+		return h.appendField(b, prefix+a.Key, a.Value)
+	}
+	if a.Key != "" {
+		prefix += a.Key + "."
+	}
+	for _, member := range a.Value.Group() {
+		b = h.appendAttr(b, prefix, member)
+	}
+	return b
+}
+
+// appendTime appends six digits of a second, always. In UTC the zone is Z; a
+// local zone keeps its numbers even where the offset is zero, as chrono's %:z.
+func (h *handler) appendTime(b []byte, t time.Time) []byte {
+	if h.zone == time.UTC {
+		return t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+	}
+	return t.In(h.zone).AppendFormat(b, "2006-01-02T15:04:05.000000-07:00")
+}
