@@ -37,11 +37,26 @@ func New(name, help, version string, stdout io.Writer) *App {
 // Parse reads the command line. It reports true if help or version was asked for
 // and given, so that there is nothing left to do.
 func (a *App) Parse(args []string) (ended bool, err error) {
-	_, err = a.Application.Parse(args)
+	_, err = a.Application.Parse(joinNegative(args))
 	if a.ended {
 		return true, nil
 	}
 	return false, err
+}
+
+// joinNegative writes "--flag -1" as "--flag=-1": kingpin takes -1 for a flag, and
+// would say that the value is missing instead of what is wrong with it.
+func joinNegative(args []string) []string {
+	var joined []string
+	for _, arg := range args {
+		last := len(joined) - 1
+		if len(arg) > 1 && arg[0] == '-' && arg[1] >= '0' && arg[1] <= '9' && last >= 0 && strings.HasPrefix(joined[last], "--") {
+			joined[last] += "=" + arg
+		} else {
+			joined = append(joined, arg)
+		}
+	}
+	return joined
 }
 
 // Error says that a flag has a value that it must not have.

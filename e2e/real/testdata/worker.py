@@ -3,8 +3,9 @@
 usage: worker.py NAMESPACE COMPONENT '{"active_slots": 3, "total_slots": 16, "waiting": 2,
     "kv_active": 40, "kv_total": 100, "usage": 0.25, "hit": 0.5}'
 
-It serves COMPONENT/generate and, through the runtime's own publisher,
-COMPONENT/load_metrics. It prints its id when it has values to report.
+With 0.5.1 there may also be "spec", the arguments of llm.SpecDecodeStats. It serves
+COMPONENT/generate and, through the runtime's own publisher, COMPONENT/load_metrics.
+It prints its id when it has values to report.
 """
 
 import asyncio
@@ -20,11 +21,12 @@ from dynamo.runtime import DistributedRuntime, dynamo_worker
 
 def publish(publisher, v):
     if hasattr(llm, "ForwardPassMetrics"):
+        spec = llm.SpecDecodeStats(*v["spec"]) if "spec" in v else None
         publisher.publish(
             llm.ForwardPassMetrics(
                 llm.WorkerStats(v["active_slots"], v["total_slots"], v["waiting"], None),
                 llm.KvStats(v["kv_active"], v["kv_total"], v["usage"], v["hit"]),
-                None,
+                spec,
             )
         )
     else:

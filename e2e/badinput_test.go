@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(broken, []byte("tls_server_config:\n  cert_file: nowhere\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"--poll-interval abc", `--poll-interval "abc": want seconds (2, 0.1) or a duration (100ms), at least 10ms`},
+		{"--poll-interval 0.001", `--poll-interval "0.001": want seconds`},
+		{"--poll-interval -1", `--poll-interval "-1": want seconds`},
+		{"--poll-interval NaN", `--poll-interval "NaN": want seconds`},
+		{"--poll-interval 1e300", `--poll-interval "1e300": want seconds`},
+		{"--push-interval 0.5", `--push-interval "0.5": want seconds (2, 0.1) or a duration (100ms), at least 1s`},
+		{"--metrics-port 70000", `--metrics-port "70000": want a number from 0 to 65535`},
+		{"--port x", `--port "x": want a number from 0 to 65535`},
+		{"--port 1 --metrics-port 2", `--port "1": want the same as --metrics-port (2)`},
+		{"--max-workers 0", `--max-workers "0": want a number from 1`},
+		{"--namespace=", `--namespace "": want a name that is not empty`},
+		{"--namespace a.*", `--namespace "a.*": want a name that is not empty and has none of`},
+		{"--component=", `--component "": want a name that is not empty`},
+		{"--component a --endpoint=", `--endpoint "": want a name that is not empty`},
+		{"--endpoint generate", `--endpoint "generate": needs --component`},
+		{"--push-grouping novalue", `--push-grouping "novalue": want name=value`},
+		{"--push-grouping worker_id=1", `--push-grouping "worker_id=1": want a label that no metric has`},
+		{"--etcd-endpoints none", `--etcd-endpoints "none": needs --component`},
+		{"--web.config.file " + broken, `--web.config.file "` + broken + `": want an exporter-toolkit configuration`},
+		{"--no-such-flag", `unknown long flag '--no-such-flag'`},
+		{"stray", `unexpected stray`},
+	} {
+		p := start(t, "metrics", nil, strings.Fields(c.args)...)
+		if code := p.ends(); code != 2 || !strings.Contains(p.log(), c.want) || strings.Contains(p.log(), "\n") {
+			t.Errorf("%s: exit code %d and\n%s\nwant 2 and one line with\n%s", c.args, code, p.log(), c.want)
+		}
+	}
+	code, last := fails(t, "metrics", []string{"DYN_LOG=metrics=loud"})
+	if code != 2 || !strings.Contains(last, `DYN_LOG "metrics=loud"`) {
+		t.Errorf("wrong DYN_LOG: exit code %d and %q, want 2", code, last)
+	}
+}
+
+func TestWhatCannotBeMendedByWaitingEndsWithCode1(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	for _, c := range []struct{ args, want string }{
+		{"--metrics-port " + port, "address already in use"},
+		{"--push --push-url ftp://gateway", `--push-url "ftp://gateway": malformed`},
+		{"--push --push-url http://a:secret@", `malformed`},
+		{"--metrics-port 0 --nats-server nats://:4222", "malformed"},
+		{"--metrics-port 0 --etcd-endpoints http://", "malformed"},
+	} {
+		code, last := fails(t, "metrics", nil, append([]string{"--host", "127.0.0.1"}, strings.Fields(c.args)...)...)
+		if code != 1 || !strings.Contains(last, c.want) {
+			t.Errorf("%s: exit code %d and %q, want 1 and %q", c.args, code, last, c.want)
+		}
+		if strings.Contains(last, "secret") {
+			t.Errorf("%s: a secret in %q", c.args, last)
+		}
+	}
+}
+
+func TestHelpAndVersionEndWithCode0(t *testing.T) {
+	for _, args := range []string{"--help", "--version"} {
+		p := start(t, "metrics", nil, args)
+		if code := p.ends(); code != 0 || p.log() != "" {
+			t.Errorf("%s: exit code %d, on standard error %q; want 0 and nothing", args, code, p.log())
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/wire"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const instanceKey = "dynamo/components/metrics/instance"
+
+func TestServersThatComeLater(t *testing.T) {
+	s := newStack(t)
+	env := s.env()
+	s.StopNATS()
+	s.StopEtcd()
+	m := serve(t, env, "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+	devstacktest.Until(t, func() error {
+		status, body := get(m.url + "/-/ready")
+		for _, why := range []string{"etcd is not connected", "NATS is not connected", "no poll has been done yet"} {
+			if status != 503 || !strings.Contains(body, why) {
+				return fmt.Errorf("GET /-/ready: %d %q, want 503 and %q", status, body, why)
+			}
+		}
+		return nil
+	})
+	m.says("etcd is not connected")
+	m.says("NATS is not connected")
+	s.StartNATS(t)
+	s.StartEtcd(t)
+	m.ready()
+	m.shows(page{
+		`dynamo_metrics_connected{system="nats"}`: "1",
+		`dynamo_metrics_connected{system="etcd"}`: "1",
+		"dynamo_metrics_leader":                   "1",
+	})
+	for _, line := range []string{"WARN nats: ", "WARN etcd: "} {
+		if n := m.count(line); n > 1 {
+			t.Errorf("%q said %d times, want once per change of state", line, n)
+		}
+	}
+	m.terminate()
+}
+
+func TestValuesStayWhileServersAreAway(t *testing.T) {
+	s := newStack(t)
+	s.register(wire.LayoutInstances, instance("generate", 7))
+	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 7, flat(3, 9)))
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+	shown := page{worker("llm_kv_blocks_active", "generate", 7): "3", workers("generate", "answering"): "1"}
+	m.shows(shown)
+
+	s.StopNATS()
+	s.StopEtcd()
+	m.shows(page{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
+	m.until(func(p page) error { // well past the two polls that would forget it
+		if n := p[`dynamo_metrics_polls_total{result="error"}`]; len(n) < 2 {
+			return fmt.Errorf("%s polls that could not be asked, want ten", n)
+		}
+		return p.has(shown)
+	})
+	if status, body := get(m.url + "/-/ready"); status != 503 {
+		t.Errorf("GET /-/ready: %d %q, want 503", status, body)
+	}
+	s.StartEtcd(t)
+	s.StartNATS(t)
+	m.ready()
+	m.shows(shown)
+	s.hit(7, 4, 1)
+	m.shows(page{worker("llm_kv_hit_rate_isl_blocks", "generate", 7): "4"})
+	m.terminate()
+}
+
+func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
+	s := newStack(t)
+	for id := range uint64(2) {
+		s.register(wire.LayoutInstances, instance("generate", id+1))
+		s.responder("dynamo_backend", reply("dynamo_backend", "generate", id+1, flat(3, 9)))
+	}
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+	m.shows(page{workers("generate", "answering"): "2"})
+
+	// An etcd that has lost everything counts its revisions anew: a watch that
+	// went on from where it was would wait in silence.
+	s.StopEtcd()
+	s.StartEmptyEtcd(t)
+	s.register(wire.LayoutInstances, instance("generate", 2))
+	m.shows(page{
+		workers("generate", "answering"):              "1",
+		worker("llm_kv_blocks_active", "generate", 1): "",
+		worker("llm_kv_blocks_active", "generate", 2): "3",
+		"dynamo_metrics_leader":                       "1",
+	})
+	devstacktest.Until(t, func() error {
+		if s.key(t.Context(), instanceKey) == "" {
+			return fmt.Errorf("the unique instance's key has not come back")
+		}
+		return nil
+	})
+}
+
+func TestCompactionIsSurvived(t *testing.T) {
+	s := newStack(t)
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+	m.ready()
+	s.register(wire.LayoutInstances, instance("generate", 1))
+	s.register(wire.LayoutInstances, instance("generate", 2))
+	got, err := s.etcd.Get(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.StopEtcd()
+	s.StartEtcd(t)
+	if _, err := s.etcd.Compact(t.Context(), got.Header.Revision); err != nil {
+		t.Fatal(err)
+	}
+	s.deregister(wire.LayoutInstances, instance("generate", 1))
+	m.shows(page{workers("generate", "silent"): "1"})
+}
+
+func TestALostLeaseIsNotDeath(t *testing.T) {
+	s := newStack(t)
+	m := s.metrics("--component", "backend", "--endpoint", "generate")
+	m.shows(page{"dynamo_metrics_leader": "1"})
+	revokeInstance(t, s)
+	m.says("Holding the unique instance at " + instanceKey + " again")
+	m.shows(page{"dynamo_metrics_leader": "1"})
+	m.terminate()
+}
+
+func TestALostLeaseWhoseKeySomebodyElseHas(t *testing.T) {
+	s := newStack(t)
+	m := s.metrics("--component", "backend", "--endpoint", "generate")
+	m.shows(page{"dynamo_metrics_leader": "1"})
+	// The key is overwritten before its old lease ends, as if in between two attempts.
+	lease := instanceLease(t, s)
+	if _, err := s.etcd.Put(t.Context(), instanceKey, `{"component_name": "other"}`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.etcd.Revoke(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	if code := m.ends(); code != 1 || !strings.Contains(m.log(), instanceKey+": another instance exists") {
+		t.Errorf("exit code %d, want 1 and a word about the other instance:\n%s", code, m.log())
+	}
+}
+
+func instanceLease(t *testing.T, s *stack) clientv3.LeaseID {
+	t.Helper()
+	got, err := s.etcd.Get(t.Context(), instanceKey)
+	if err != nil || len(got.Kvs) != 1 {
+		t.Fatalf("get %s: %v, %v", instanceKey, got, err)
+	}
+	return clientv3.LeaseID(got.Kvs[0].Lease)
+}
+
+func revokeInstance(t *testing.T, s *stack) {
+	t.Helper()
+	if _, err := s.etcd.Revoke(t.Context(), instanceLease(t, s)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// freePort is a port that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(port)
+}

@@ -1,0 +1,222 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// stack is a NATS server and an etcd, and connections of the test's own to them.
+type stack struct {
+	*devstacktest.Stack
+	t    *testing.T
+	nats *nats.Conn
+	etcd *clientv3.Client
+}
+
+func newStack(t *testing.T) *stack {
+	t.Helper()
+	s := devstacktest.Start(t)
+	return &stack{Stack: s, t: t, nats: s.Conn(t), etcd: s.Client(t)}
+}
+
+// env tells the programs where the servers are.
+func (s *stack) env() []string {
+	return []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()}
+}
+
+// server is the metrics program in server mode.
+type server struct {
+	*process
+	url string
+}
+
+// metrics starts the program on a free port.
+func (s *stack) metrics(args ...string) *server {
+	s.t.Helper()
+	return serve(s.t, s.env(), args...)
+}
+
+func serve(t *testing.T, env []string, args ...string) *server {
+	t.Helper()
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	args = append([]string{"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port)}, args...)
+	return &server{start(t, "metrics", env, args...), "http://" + address}
+}
+
+// page is what is served on /metrics: values, as they are written, by series.
+type page map[string]string
+
+func (v *server) page() (page, error) {
+	status, body := get(v.url + "/metrics")
+	if status != 200 {
+		return nil, fmt.Errorf("GET /metrics: %d %s", status, body)
+	}
+	return parsePage(body), nil
+}
+
+func parsePage(body string) page {
+	p := make(page)
+	for line := range strings.SplitSeq(body, "\n") {
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			p[line[:i]] = line[i+1:]
+		}
+	}
+	return p
+}
+
+// of is the part of the page that holds all of these texts.
+func (p page) of(texts ...string) page {
+	part := make(page)
+series:
+	for s, v := range p {
+		for _, text := range texts {
+			if !strings.Contains(s, text) {
+				continue series
+			}
+		}
+		part[s] = v
+	}
+	return part
+}
+
+// until waits for a page that check has nothing to complain about.
+func (v *server) until(check func(page) error) {
+	v.t.Helper()
+	devstacktest.Until(v.t, func() error {
+		p, err := v.page()
+		if err != nil {
+			return err
+		}
+		return check(p)
+	})
+}
+
+// shows waits until these series have these values; an empty value means absent.
+func (v *server) shows(want page) {
+	v.t.Helper()
+	v.until(func(p page) error { return p.has(want) })
+}
+
+func (p page) has(want page) error {
+	for s, value := range want {
+		if p[s] != value {
+			return fmt.Errorf("%s is %q, want %q", s, p[s], value)
+		}
+	}
+	return nil
+}
+
+// ready waits until the program is.
+func (v *server) ready() {
+	v.t.Helper()
+	devstacktest.Until(v.t, func() error {
+		if status, body := get(v.url + "/-/ready"); status != 200 {
+			return fmt.Errorf("GET /-/ready: %d %s", status, body)
+		}
+		return nil
+	})
+}
+
+// register puts the key of an endpoint into etcd, as a worker of that layout does.
+func (s *stack) register(l wire.Layout, in fleet.Instance) {
+	s.t.Helper()
+	subject := wire.Subject(wire.ServiceName(wire.EraPlain, "dynamo", in.Component), in.Name, in.ID)
+	_, err := s.etcd.Put(s.t.Context(), l.Key("dynamo", in), string(l.Value("dynamo", in, subject)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stack) deregister(l wire.Layout, in fleet.Instance) {
+	s.t.Helper()
+	if _, err := s.etcd.Delete(s.t.Context(), l.Key("dynamo", in)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// responder answers every stats poll of a service with the same bytes, as a worker
+// does, until it is unsubscribed.
+func (s *stack) responder(service string, reply []byte) *nats.Subscription {
+	s.t.Helper()
+	sub, err := s.nats.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) { m.Respond(reply) })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.nats.Flush(); err != nil {
+		s.t.Fatal(err)
+	}
+	return sub
+}
+
+// reply is a stats reply of one worker with one endpoint.
+func reply(service, endpoint string, lease uint64, data string) []byte {
+	subject := wire.Subject(service, endpoint, lease)
+	return fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"id-of-%d","endpoints":[{"name":%q,"subject":%q,"data":%s}]}`,
+		service, lease, subject, subject, data)
+}
+
+// flat is a load in the form of the releases to 0.2.1.
+func flat(active, total int) string {
+	return fmt.Sprintf(`{"request_active_slots":1,"request_total_slots":8,"kv_active_blocks":%d,"kv_total_blocks":%d,"num_requests_waiting":0,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`, active, total)
+}
+
+// hit publishes a hit-rate event.
+func (s *stack) hit(worker uint64, isl, overlap int) {
+	s.t.Helper()
+	event := fmt.Sprintf(`{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, worker, isl, overlap)
+	if err := s.nats.Publish(wire.HitRateSubject("dynamo"), []byte(event)); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.nats.Flush(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// key is the value of an etcd key, empty if there is none.
+func (s *stack) key(ctx context.Context, key string) string {
+	s.t.Helper()
+	got, err := s.etcd.Get(ctx, key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(got.Kvs) == 0 {
+		return ""
+	}
+	return string(got.Kvs[0].Value)
+}
+
+// worker is the series of a metric of one worker of backend.
+func worker(metric, endpoint string, id uint64) string {
+	return fmt.Sprintf(`%s{component="backend",endpoint=%q,worker_id="%d"}`, metric, endpoint, id)
+}
+
+// workers is the series of llm_workers of an endpoint of backend.
+func workers(endpoint, state string) string {
+	return fmt.Sprintf(`llm_workers{component="backend",endpoint=%q,state=%q}`, endpoint, state)
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

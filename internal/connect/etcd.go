@@ -1,0 +1,161 @@
+package connect
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// The environment variables of Dynamo's etcd client.
+const (
+	etcdUser = "ETCD_AUTH_USERNAME"
+	etcdPass = "ETCD_AUTH_PASSWORD"
+	etcdCA   = "ETCD_AUTH_CA"
+	etcdCert = "ETCD_AUTH_CLIENT_CERT"
+	etcdKey  = "ETCD_AUTH_CLIENT_KEY"
+)
+
+var etcdServers = list{flag: "etcd-endpoints", schemes: []string{"http", "https"}, port: "2379"}
+
+// Etcd makes a client of the etcd at a comma list of endpoints, with the credentials
+// of Dynamo's environment variables. Without a user it returns at once, whether or
+// not somebody is there. With one it logs in first, however long it takes until
+// there is somebody to log in at; if ctx ends before, client and error are nil.
+// Refused credentials are an error. The client outlives ctx.
+func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log *slog.Logger) (*clientv3.Client, error) {
+	urls, err := etcdServers.parse(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	config, err := etcdConfig(urls, getenv, log)
+	if err != nil {
+		return nil, err
+	}
+	announced := false
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		client, err := newClient(ctx, config)
+		if err == nil {
+			if announced {
+				log.Info("Connected to etcd", "endpoints", shown(urls))
+			}
+			return client, nil
+		}
+		if errors.Is(err, rpctypes.ErrAuthFailed) {
+			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", shown(urls), etcdUser, etcdPass, err)
+		}
+		if ctx.Err() == nil && !announced {
+			log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
+			announced = true
+		}
+		Wait(ctx, Pause(attempt))
+	}
+	return nil, nil
+}
+
+// newClient gives up when ctx ends, but a client that it made lives on.
+func newClient(ctx context.Context, config clientv3.Config) (*clientv3.Client, error) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	release := context.AfterFunc(ctx, end)
+	config.Context = life
+	client, err := clientv3.New(config)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	if !release() { // too late: ctx has ended the client
+		client.Close()
+		return nil, ctx.Err()
+	}
+	return client, nil
+}
+
+func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (clientv3.Config, error) {
+	config := clientv3.Config{
+		Logger:      zap.NewNop(),    // it speaks of every single attempt
+		DialTimeout: 2 * time.Second, // bounds the login
+		// A server that hangs is noticed after 13 s. gRPC allows no shorter interval,
+		// and etcd takes pings without a stream for an attack.
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
+		// gRPC's own pauses between attempts grow to two minutes.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		})},
+	}
+	for _, u := range urls {
+		if err := checkEndpoint(u, urls[0].Scheme); err != nil {
+			return config, err
+		}
+		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host)
+	}
+	if err := half(getenv, etcdUser, etcdPass); err != nil {
+		return config, err
+	}
+	config.Username, config.Password = getenv(etcdUser), getenv(etcdPass)
+	var err error
+	if config.TLS, err = etcdTLS(getenv); err != nil {
+		return config, err
+	}
+	if config.TLS != nil && urls[0].Scheme == "http" {
+		log.Warn("etcd is asked without TLS, in spite of its certificates: --etcd-endpoints says http")
+	}
+	return config, nil
+}
+
+func checkEndpoint(u *url.URL, scheme string) error {
+	name := shown([]*url.URL{u})
+	switch {
+	case u.User != nil:
+		return fmt.Errorf("--etcd-endpoints %q: want no user in it: set %s and %s", name, etcdUser, etcdPass)
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("--etcd-endpoints %q: want nothing after the port", name)
+	case u.Scheme != scheme:
+		// The client does with all of them what the first says.
+		return fmt.Errorf("--etcd-endpoints %q: want http for all endpoints, or https for all", name)
+	}
+	return nil
+}
+
+// etcdTLS is nil if the environment says nothing of certificates: then https uses
+// the system's.
+func etcdTLS(getenv func(string) string) (*tls.Config, error) {
+	if err := half(getenv, etcdCert, etcdKey); err != nil {
+		return nil, err
+	}
+	ca, cert, key := getenv(etcdCA), getenv(etcdCert), getenv(etcdKey)
+	if ca == "" && cert == "" {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", etcdCA, err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s: %s holds no certificate", etcdCA, ca)
+		}
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("%s, %s: %w", etcdCert, etcdKey, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}

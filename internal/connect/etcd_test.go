@@ -1,0 +1,194 @@
+package connect
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+func startEtcd(t *testing.T, tune func(*embed.Config)) *devstack.EtcdServer {
+	t.Helper()
+	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: tune})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// checkEtcd makes a client and puts a key with it, and says what came of it: an
+// error's text, or nothing.
+func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) string {
+	t.Helper()
+	log, journal := newLog()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	ec, err := Etcd(ctx, endpoints, getenv, log)
+	if err != nil {
+		return err.Error()
+	}
+	if ec == nil {
+		t.Fatalf("neither connected nor refused in 10 s: %s", journal)
+	}
+	defer ec.Close()
+	ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if _, err := ec.Put(ctx, "k", "v"); err != nil {
+		return "put: " + err.Error()
+	}
+	return ""
+}
+
+// lock makes an etcd want a user.
+func lock(t *testing.T, s *devstack.EtcdServer) {
+	t.Helper()
+	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ec.Close()
+	ctx := t.Context()
+	if _, err := ec.UserAdd(ctx, "root", "secret"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ec.RoleAdd(ctx, "root"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ec.UserGrantRole(ctx, "root", "root"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ec.AuthEnable(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEtcdTakesUserAndPassword(t *testing.T) {
+	s := startEtcd(t, nil)
+	good := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
+	if got := checkEtcd(t, s.Endpoint(), good); got != "" {
+		t.Error("user where none is wanted:", got)
+	}
+	lock(t, s)
+	if got := checkEtcd(t, s.Endpoint(), good); got != "" {
+		t.Error(got)
+	}
+	got := checkEtcd(t, s.Endpoint(), env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret2"))
+	for _, want := range []string{s.Endpoint(), "ETCD_AUTH_USERNAME", "ETCD_AUTH_PASSWORD", "authentication failed"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+	if strings.Contains(got, "secret") {
+		t.Errorf("secret shown: %q", got)
+	}
+	if got := checkEtcd(t, s.Endpoint(), env()); !strings.Contains(got, "user name is empty") {
+		t.Errorf("no user: got %q", got)
+	}
+}
+
+func TestEtcdLogsInWhenItComes(t *testing.T) {
+	s := startEtcd(t, nil)
+	lock(t, s)
+	config, endpoint := s.Config(), s.Endpoint()
+	s.Close()
+
+	log, journal := newLog()
+	ready := make(chan *clientv3.Client, 1)
+	go func() {
+		ec, err := Etcd(t.Context(), endpoint, env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
+		if err != nil {
+			t.Error(err)
+		}
+		ready <- ec
+	}()
+	devstacktest.Until(t, journal.wants("etcd is not connected", 1))
+	s, err := devstack.Etcd(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	ec := <-ready
+	defer ec.Close()
+	if _, err := ec.Put(t.Context(), "k", "v"); err != nil {
+		t.Error(err)
+	}
+	t.Log(journal)
+	if n := journal.count("\n"); n != 2 || journal.count("Connected to etcd") != 1 {
+		t.Errorf("got:\n%s", journal)
+	}
+}
+
+func TestEtcdDoesNotWaitForAServer(t *testing.T) {
+	log, _ := newLog()
+	start := time.Now()
+	ec, err := Etcd(t.Context(), "127.0.0.1:1", env(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ec.Close()
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
+	log, _ := newLog()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	ec, err := Etcd(ctx, "127.0.0.1:1", env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
+	if ec != nil || err != nil {
+		t.Errorf("got %v, %v; want neither", ec, err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestEtcdClientOutlivesTheContext(t *testing.T) {
+	s := startEtcd(t, nil)
+	log, _ := newLog()
+	ctx, cancel := context.WithCancel(t.Context())
+	ec, err := Etcd(ctx, s.Endpoint(), env(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ec.Close()
+	cancel()
+	if _, err := ec.Put(t.Context(), "k", "v"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEtcdEndpointsAreChecked(t *testing.T) {
+	for value, want := range map[string]string{
+		"http://alice:secret@h:2379": "ETCD_AUTH_USERNAME",
+		"http://h:2379/v3":           "nothing after the port",
+		"http://h,https://h":         "http for all endpoints, or https for all",
+		"ftp://h":                    "scheme is none of http, https",
+		"":                           "an empty name",
+	} {
+		got := checkEtcd(t, value, env())
+		if !strings.HasPrefix(got, "--etcd-endpoints") || !strings.Contains(got, want) || strings.Contains(got, "secret") {
+			t.Errorf("%q: got %q, want %q in it", value, got, want)
+		}
+	}
+}
+
+func TestHalfOfEtcdCredentialsIsAnError(t *testing.T) {
+	for _, pair := range [][2]string{{"ETCD_AUTH_USERNAME", "ETCD_AUTH_PASSWORD"}, {"ETCD_AUTH_CLIENT_CERT", "ETCD_AUTH_CLIENT_KEY"}} {
+		for i := range pair {
+			got := checkEtcd(t, "h", env(pair[i], "x"))
+			if want := pair[i] + " is set, but not " + pair[1-i] + ": want both or neither"; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+var natsServers = list{flag: "nats-server", schemes: []string{"nats", "tls", "ws", "wss"}}
+
+// refusals are the errors of a server that does not want these credentials.
+var refusals = []error{
+	nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
+}
+
+// NATS connects to one of the servers of a comma list, however long that takes; if
+// ctx ends first, connection and error are nil. Credentials are those in the URL, or
+// else those of Dynamo's environment variables; credentials that are refused now are
+// an error, later they are tried again and again. What the connection loses it
+// regains by itself, for good; meanwhile publishing fails.
+//
+// Status, which may be nil, hears each change of the connection, and log says it
+// once. Extra options have the last word, but must leave the handlers of connection
+// and disconnection alone.
+func NATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger,
+	status func(connected bool), extra ...nats.Option) (*nats.Conn, error) {
+	urls, err := natsServers.parse(servers)
+	if err != nil {
+		return nil, err
+	}
+	auth, source, err := natsAuth(urls, getenv)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{log: log, servers: shown(urls), status: status}
+	opts := nats.GetDefaultOptions()
+	for _, u := range urls {
+		if isWebsocket(u) != isWebsocket(urls[0]) {
+			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", l.servers)
+		}
+		opts.Servers = append(opts.Servers, u.String())
+	}
+	for _, set := range slices.Concat(defaults(l), auth, extra) {
+		if err := set(&opts); err != nil {
+			return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
+		}
+	}
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		nc, err := dial(ctx, opts)
+		if err == nil {
+			return nc, nil
+		}
+		if slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
+			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", l.servers, source, err)
+		}
+		if ctx.Err() == nil {
+			l.unreachable(err)
+			Wait(ctx, Pause(attempt))
+		}
+	}
+	return nil, nil
+}
+
+func isWebsocket(u *url.URL) bool { return strings.HasPrefix(u.Scheme, "ws") }
+
+// dial is Connect, but gives up when ctx ends.
+func dial(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
+	type result struct {
+		nc  *nats.Conn
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		nc, err := opts.Connect()
+		done <- result{nc, err}
+	}()
+	select {
+	case r := <-done:
+		return r.nc, r.err
+	case <-ctx.Done():
+		// Connect takes no context. It ends by itself, within its time-out.
+		go func() {
+			if r := <-done; r.err == nil {
+				r.nc.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
+}
+
+// defaults are the options of every connection of ours.
+func defaults(l *link) []nats.Option {
+	return []nats.Option{
+		nats.Name("dynamo-metrics"),
+		nats.MaxReconnects(-1),
+		nats.CustomReconnectDelay(func(rounds int) time.Duration { return Pause(rounds - 1) }),
+		nats.IgnoreAuthErrorAbort(),
+		// What is published while disconnected would arrive late and in a heap.
+		nats.ReconnectBufSize(-1),
+		// A server that hangs is noticed when the third ping is due, after 9 s.
+		nats.PingInterval(3 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.FlusherTimeout(5 * time.Second),
+		nats.ConnectHandler(l.connected),
+		nats.ReconnectHandler(l.connected),
+		nats.DisconnectErrHandler(l.disconnected),
+		nats.ErrorHandler(l.fault),
+	}
+}
+
+// link tells log and status once per change how the connection is.
+type link struct {
+	log     *slog.Logger
+	servers string
+	status  func(bool)
+
+	mu        sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
+	up        bool
+	announced bool   // that there is no connection
+	last      string // fault that was told and may come again
+}
+
+// unreachable hears of every attempt at the first connection that failed.
+func (l *link) unreachable(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.announced {
+		l.log.Warn("NATS is not connected; connecting goes on", "server", l.servers, "error", err)
+	}
+	l.announced = true
+}
+
+func (l *link) connected(nc *nats.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !nc.IsConnected() {
+		return // the callback came late: it is lost again
+	}
+	l.log.Info("Connected to NATS", "server", nc.ConnectedUrlRedacted())
+	l.announced, l.last = false, ""
+	l.set(true)
+}
+
+func (l *link) disconnected(nc *nats.Conn, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !nc.IsClosed() && !l.announced {
+		l.log.Warn("Lost the connection to NATS; connecting goes on", "server", l.servers, "error", err)
+		l.announced = true
+	}
+	l.set(false)
+}
+
+// fault hears what the server holds against us, which nats.go would print on stderr.
+// The same fault comes with every attempt to reconnect, or with every message.
+func (l *link) fault(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrSlowConsumer) {
+		return // who subscribed counts what is lost
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last == err.Error() {
+		return
+	}
+	l.last = err.Error()
+	attrs := []any{"server", l.servers, "error", err}
+	if sub != nil {
+		attrs = append(attrs, "subject", sub.Subject)
+	}
+	l.log.Warn("NATS reports a fault", attrs...)
+}
+
+func (l *link) set(up bool) {
+	if l.up != up && l.status != nil {
+		l.status(up)
+	}
+	l.up = up
+}

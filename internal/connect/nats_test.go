@@ -1,0 +1,295 @@
+package connect
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+func startNATS(t *testing.T, tune func(*server.Options)) *devstack.NATSServer {
+	t.Helper()
+	s, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: tune})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// checkNATS connects and says what came of it: an error's text, or nothing.
+func checkNATS(t *testing.T, servers string, getenv func(string) string) string {
+	t.Helper()
+	log, journal := newLog()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	nc, err := NATS(ctx, servers, getenv, log, nil)
+	if err != nil {
+		return err.Error()
+	}
+	if nc == nil {
+		t.Fatalf("neither connected nor refused in 10 s: %s", journal)
+	}
+	defer nc.Close()
+	if err := nc.FlushTimeout(5 * time.Second); err != nil {
+		t.Error(err)
+	}
+	return ""
+}
+
+func checkRefused(t *testing.T, got string, want ...string) {
+	t.Helper()
+	for _, w := range append(want, "Authorization Violation") {
+		if !strings.Contains(got, w) {
+			t.Errorf("got %q, want %q in it", got, w)
+		}
+	}
+	if strings.Contains(got, "secret") || strings.Contains(got, "\n") {
+		t.Errorf("got %q, want one line without secrets", got)
+	}
+}
+
+func TestNATSTakesUserAndPassword(t *testing.T) {
+	s := startNATS(t, func(o *server.Options) { o.Username, o.Password = "alice", "secret" })
+	if got := checkNATS(t, s.URL(), env("NATS_AUTH_USERNAME", "alice", "NATS_AUTH_PASSWORD", "secret")); got != "" {
+		t.Error(got)
+	}
+	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_USERNAME", "alice", "NATS_AUTH_PASSWORD", "secret2")),
+		s.URL(), "NATS_AUTH_USERNAME", "NATS_AUTH_PASSWORD")
+	checkRefused(t, checkNATS(t, s.URL(), env()), "default user")
+
+	in := strings.Replace(s.URL(), "nats://", "nats://alice:secret@", 1)
+	if got := checkNATS(t, in, env("NATS_AUTH_USERNAME", "bob", "NATS_AUTH_PASSWORD", "secret")); got != "" {
+		t.Error("URL before environment:", got)
+	}
+	checkRefused(t, checkNATS(t, strings.Replace(in, "secret", "secret2", 1), env()), "--nats-server")
+}
+
+func TestNATSDefaultsToDynamosUser(t *testing.T) {
+	s := startNATS(t, func(o *server.Options) { o.Username, o.Password = "user", "user" })
+	if got := checkNATS(t, s.URL(), env()); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestNATSTakesAToken(t *testing.T) {
+	s := startNATS(t, func(o *server.Options) { o.Authorization = "secret" })
+	if got := checkNATS(t, s.URL(), env("NATS_AUTH_TOKEN", "secret")); got != "" {
+		t.Error(got)
+	}
+	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_TOKEN", "secret2")), "NATS_AUTH_TOKEN")
+}
+
+func TestNATSTakesAnNkey(t *testing.T) {
+	key, _ := nkeys.CreateUser()
+	public, _ := key.PublicKey()
+	seed, _ := key.Seed()
+	s := startNATS(t, func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} })
+	if got := checkNATS(t, s.URL(), env("NATS_AUTH_NKEY", string(seed)+"\n")); got != "" {
+		t.Error(got)
+	}
+	other, _ := nkeys.CreateUser()
+	seed, _ = other.Seed()
+	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_NKEY", string(seed))), "NATS_AUTH_NKEY")
+	if got := checkNATS(t, s.URL(), env("NATS_AUTH_NKEY", "secret")); !strings.HasPrefix(got, "NATS_AUTH_NKEY: ") || strings.Contains(got, "secret") {
+		t.Error(got)
+	}
+}
+
+func TestNATSTakesACredentialsFile(t *testing.T) {
+	operator, _ := nkeys.CreateOperator()
+	trusted, _ := operator.PublicKey()
+	account, _ := nkeys.CreateAccount()
+	accountID, _ := account.PublicKey()
+	accountJWT, _ := jwt.NewAccountClaims(accountID).Encode(operator)
+	resolver := &server.MemAccResolver{}
+	resolver.Store(accountID, accountJWT)
+	s := startNATS(t, func(o *server.Options) {
+		o.TrustedKeys, o.AccountResolver = []string{trusted}, resolver
+		o.JetStream = false // it would want an account of its own
+	})
+
+	good := writeCreds(t, account)
+	if got := checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", good)); got != "" {
+		t.Error(got)
+	}
+	stranger, _ := nkeys.CreateAccount()
+	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", writeCreds(t, stranger))), "NATS_AUTH_CREDENTIALS_FILE")
+
+	for _, file := range []string{good + "-missing", os.DevNull} {
+		if got := checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", file)); !strings.HasPrefix(got, "NATS_AUTH_CREDENTIALS_FILE: ") || !strings.Contains(got, file) {
+			t.Errorf("%s: got %q", file, got)
+		}
+	}
+}
+
+// writeCreds writes a credentials file of a new user of the account.
+func writeCreds(t *testing.T, account nkeys.KeyPair) string {
+	t.Helper()
+	user, _ := nkeys.CreateUser()
+	id, _ := user.PublicKey()
+	seed, _ := user.Seed()
+	claims, err := jwt.NewUserClaims(id).Encode(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := jwt.FormatUserConfig(claims, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "user.creds")
+	if err := os.WriteFile(file, creds, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestHalfOfNATSCredentialsIsAnError(t *testing.T) {
+	want := "NATS_AUTH_USERNAME is set, but not NATS_AUTH_PASSWORD: want both or neither"
+	if got := checkNATS(t, "nats://127.0.0.1:1", env("NATS_AUTH_USERNAME", "alice")); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestNATSConnectsToTheServerThatIsThere(t *testing.T) {
+	s := startNATS(t, nil)
+	if got := checkNATS(t, "nats://127.0.0.1:1,"+s.URL(), env()); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestNATSGivesUpWhenItsContextEnds(t *testing.T) {
+	log, _ := newLog()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if nc, err := NATS(ctx, "nats://127.0.0.1:1", env(), log, nil); nc != nil || err != nil {
+		t.Errorf("got %v, %v; want neither", nc, err)
+	}
+}
+
+func TestNATSSaysEachChangeOnce(t *testing.T) {
+	s := startNATS(t, nil)
+	config, url := s.Config(), s.URL()
+	s.Close()
+
+	log, journal := newLog()
+	var changes changes
+	connected := make(chan *nats.Conn, 1)
+	go func() {
+		nc, err := NATS(t.Context(), url, env(), log, changes.add)
+		if err != nil {
+			t.Error(err)
+		}
+		connected <- nc
+	}()
+	devstacktest.Until(t, journal.wants("NATS is not connected", 1))
+	s = restart(t, config)
+	nc := <-connected
+	defer nc.Close()
+	devstacktest.Until(t, journal.wants("Connected to NATS", 1))
+
+	s.Close()
+	devstacktest.Until(t, journal.wants("Lost the connection to NATS", 1))
+	if err := nc.Publish("x", nil); err == nil {
+		t.Error("publishing while disconnected succeeded")
+	}
+	rounds := nc.Stats().Reconnects
+	s = restart(t, config)
+	devstacktest.Until(t, journal.wants("Connected to NATS", 2))
+	if got := nc.Stats().Reconnects - rounds; got != 1 {
+		t.Errorf("got %d reconnections, want 1", got)
+	}
+	s.Close()
+	devstacktest.Until(t, journal.wants("Lost the connection to NATS", 2))
+	if want := 5; journal.count("\n") != want {
+		t.Errorf("got %d lines, want %d:\n%s", journal.count("\n"), want, journal)
+	}
+	if got := changes.String(); got != "[true false true false]" {
+		t.Errorf("status heard %s", got)
+	}
+}
+
+func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
+	s := startNATS(t, nil)
+	config := s.Config()
+	log, journal := newLog()
+	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	s.Close()
+
+	locked := config
+	locked.Tune = func(o *server.Options) { o.Username, o.Password = "alice", "secret" }
+	s = restart(t, locked)
+	devstacktest.Until(t, journal.wants("uthorization", 1))
+	// The third refusal is past where nats.go would have given up.
+	devstacktest.Until(t, func() error {
+		if n := s.Varz().TotalConnections; n < 3 {
+			return fmt.Errorf("%d attempts", n)
+		}
+		return nil
+	})
+	if n := journal.count("uthorization"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, journal)
+	}
+	s.Close()
+	restart(t, config)
+	devstacktest.Until(t, func() error {
+		if !nc.IsConnected() {
+			return fmt.Errorf("not connected: %s", journal)
+		}
+		return nil
+	})
+}
+
+func restart(t *testing.T, config devstack.NATSConfig) *devstack.NATSServer {
+	t.Helper()
+	s, err := devstack.NATS(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// wants is a check that s was said n times.
+func (j *journal) wants(s string, n int) func() error {
+	return func() error {
+		if got := j.count(s); got != n {
+			return fmt.Errorf("%q said %d times, want %d:\n%s", s, got, n, j)
+		}
+		return nil
+	}
+}
+
+// changes records what status hears.
+type changes struct {
+	mu  sync.Mutex
+	all []bool
+}
+
+func (c *changes) add(up bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, up)
+}
+
+func (c *changes) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprint(c.all)
+}

@@ -1,0 +1,75 @@
+package connect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// The environment variables of Dynamo's NATS client, in the order in which the
+// first that is set counts.
+const (
+	natsUser  = "NATS_AUTH_USERNAME"
+	natsPass  = "NATS_AUTH_PASSWORD"
+	natsToken = "NATS_AUTH_TOKEN"
+	natsNkey  = "NATS_AUTH_NKEY"
+	natsCreds = "NATS_AUTH_CREDENTIALS_FILE"
+)
+
+// natsAuth chooses the credentials, and says where they are from.
+func natsAuth(urls []*url.URL, getenv func(string) string) (opts []nats.Option, source string, err error) {
+	user, pass := getenv(natsUser), getenv(natsPass)
+	switch {
+	case !slices.ContainsFunc(urls, func(u *url.URL) bool { return u.User == nil }):
+		return nil, "the credentials in --nats-server", nil
+	case user != "" && pass != "":
+		return []nats.Option{nats.UserInfo(user, pass)}, natsUser + " and " + natsPass, nil
+	case getenv(natsToken) != "":
+		return []nats.Option{nats.Token(getenv(natsToken))}, natsToken, nil
+	case getenv(natsNkey) != "":
+		opt, err := nkeyOption([]byte(getenv(natsNkey)))
+		return []nats.Option{opt}, natsNkey, err
+	case getenv(natsCreds) != "":
+		return []nats.Option{nats.UserCredentials(getenv(natsCreds))}, natsCreds, checkCreds(getenv(natsCreds))
+	}
+	// Dynamo falls back silently here, too; but half a pair is nobody's intention.
+	if err := half(getenv, natsUser, natsPass); err != nil {
+		return nil, "", err
+	}
+	return []nats.Option{nats.UserInfo("user", "user")}, fmt.Sprintf("Dynamo's default user (neither %s and %s, nor %s, %s or %s is set)",
+		natsUser, natsPass, natsToken, natsNkey, natsCreds), nil
+}
+
+// nkeyOption signs with the seed of a user. The errors of package nkeys never show it.
+func nkeyOption(seed []byte) (nats.Option, error) {
+	key, err := nkeys.FromSeed(bytes.TrimSpace(seed))
+	if err != nil {
+		return nil, fmt.Errorf("%s: want the seed of an nkey (SU…): %w", natsNkey, err)
+	}
+	public, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%s: want the seed of an nkey (SU…): %w", natsNkey, err)
+	}
+	return nats.Nkey(public, key.Sign), nil
+}
+
+// checkCreds finds out now what nats.go would only find out while connecting, where
+// it looks like a server that is not there.
+func checkCreds(file string) error {
+	contents, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", natsCreds, err)
+	}
+	_, jwtErr := nkeys.ParseDecoratedJWT(contents)
+	_, keyErr := nkeys.ParseDecoratedUserNKey(contents)
+	if err := errors.Join(jwtErr, keyErr); err != nil {
+		return fmt.Errorf("%s: %s holds no user JWT and seed", natsCreds, file)
+	}
+	return nil
+}
