@@ -17,6 +17,10 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
+
+	// What the programs are made of: without it go test would not see that they
+	// have changed, and repeat its last result.
+	_ "dynamo-metrics/internal/program"
 )
 
 // bin is where TestMain has put the programs.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -69,7 +70,7 @@ func (h *holder) keep(ctx context.Context) {
 // acquire gets the key, however long etcd takes to come. What follows from a
 // passing fault is tried again, silently: Watch speaks of the connection.
 func (h *holder) acquire(ctx context.Context) error {
-	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, longestWait) {
+	for attempt := 0; ctx.Err() == nil; attempt++ {
 		err := h.attempt(ctx)
 		if err == nil {
 			return nil
@@ -78,7 +79,7 @@ func (h *holder) acquire(ctx context.Context) error {
 			return err
 		}
 		h.Log.Debug("Unique instance not created yet", "error", err)
-		wait(ctx, pause)
+		connect.Wait(ctx, connect.Pause(attempt))
 	}
 	return nil
 }

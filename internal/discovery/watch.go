@@ -8,23 +8,24 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 )
 
 const (
-	callTimeout = 5 * time.Second        // bounds one call to etcd
-	firstPause  = 100 * time.Millisecond // before the first new attempt; each next one doubles it
-	longestWait = time.Second            // between two attempts
-	pageSize    = 1000                   // keys a page of the listing
+	callTimeout = 5 * time.Second // bounds one call to etcd
+	pageSize    = 1000            // keys a page of the listing
 )
 
 // Etcd is the registry of one Dynamo namespace.
@@ -42,14 +43,13 @@ type Etcd struct {
 func (r *Etcd) Watch(ctx context.Context) error {
 	link := &r.Fleet.Tally.Etcd
 	announced := false // that etcd is away
-	pause := firstPause
-	for {
+	for attempt := 0; ; attempt++ {
 		err := r.round(ctx, func() {
 			link.Set(true)
 			if announced {
 				r.Log.Info("Connected to etcd")
 			}
-			announced, pause = false, firstPause
+			announced, attempt = false, 0
 		})
 		link.Set(false)
 		if ctx.Err() != nil {
@@ -62,8 +62,7 @@ func (r *Etcd) Watch(ctx context.Context) error {
 			r.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", err)
 		}
 		announced = true
-		wait(ctx, pause)
-		pause = min(2*pause, longestWait)
+		connect.Wait(ctx, connect.Pause(attempt))
 	}
 }
 
@@ -72,6 +71,10 @@ func (r *Etcd) round(ctx context.Context, connected func()) error {
 	// Without a leader a member answers watches with silence.
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	defer cancel(nil)
+	conn := r.Client.ActiveConnection()
+	if err := reach(ctx, conn); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(r.Client.Endpoints(), ","), err)
+	}
 	all, revision, err := r.list(ctx)
 	if err != nil {
 		return err
@@ -84,7 +87,6 @@ func (r *Etcd) round(ctx context.Context, connected func()) error {
 	following.Go(func() {
 		// The client would resume by itself, but not notice that it talks to a server
 		// that has lost its data and whose revisions began anew.
-		conn := r.Client.ActiveConnection()
 		if conn.GetState() == connectivity.Ready {
 			conn.WaitForStateChange(ctx, connectivity.Ready)
 		}
@@ -97,6 +99,20 @@ func (r *Etcd) round(ctx context.Context, connected func()) error {
 	connected()
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// reach waits until conn is connected, no longer than it has hope: calls to etcd
+// would wait, and not say that nobody is there.
+func reach(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	conn.Connect()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		if state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state) {
+			return errors.New("nobody answers there")
+		}
+	}
+	return nil
 }
 
 // list reads every registration of the namespace at one revision.
@@ -191,12 +207,4 @@ func refused(err error) bool {
 	return slices.ContainsFunc([]error{
 		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
 	}, func(refusal error) bool { return errors.Is(err, refusal) })
-}
-
-// wait returns after d, or when ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

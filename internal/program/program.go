@@ -79,7 +79,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
 	if c.etcd != noEtcd {
 		f.Tally.Etcd.Use()
-		g.Go(func() error { return register(registered, c, f, getenv, tracing.Target(log, "metrics")) })
+		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
 	f.Tally.NATS.Use()
 	g.Go(func() error {
@@ -103,15 +103,18 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 
 // register watches the namespace's registry and holds the unique instance's key.
 func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
-	client, err := connect.Etcd(ctx, c.etcd, getenv, tracing.Target(log, "etcd"))
-	if err != nil || ctx.Err() != nil {
+	etcd := tracing.Target(log, "etcd")
+	client, err := connect.Etcd(ctx, c.etcd, getenv, etcd)
+	if err != nil || client == nil {
 		return err
 	}
 	defer client.Close()
-	etcd := &discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: log}
+	registry := discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: etcd}
+	instance := registry
+	instance.Log = log
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return etcd.Watch(ctx) })
-	g.Go(func() error { return etcd.Hold(ctx, instanceValue(c)) })
+	g.Go(func() error { return registry.Watch(ctx) })
+	g.Go(func() error { return instance.Hold(ctx, instanceValue(c)) })
 	return g.Wait()
 }
 
@@ -128,7 +131,7 @@ func instanceValue(c config) []byte {
 // collectAll polls the workers and hears the events.
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), f.Tally.NATS.Set)
-	if err != nil || ctx.Err() != nil {
+	if err != nil || conn == nil {
 		return err
 	}
 	defer conn.Close()
@@ -151,7 +154,10 @@ func (c config) open(log *slog.Logger) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics (--host, --metrics-port): %w", err)
 	}
-	log.Info("Prometheus metrics server started at " + l.Addr().String() + "/metrics")
+	// The host as it was given: the listener would say [::] of 0.0.0.0.
+	host, _, _ := net.SplitHostPort(c.address)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	log.Info("Prometheus metrics server started at " + net.JoinHostPort(host, port) + "/metrics")
 	return l, nil
 }
 

@@ -1,0 +1,39 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+)
+
+var client = &http.Client{Timeout: 10 * time.Second}
+
+// get is the body that a GET request is answered with; any status but 200 is an error.
+func get(url string) (string, error) {
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", fmt.Errorf("GET %s: %w", url, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+	}
+	return string(body), nil
+}
+
+// answers waits until url answers with 200.
+func answers(t *testing.T, url string) {
+	t.Helper()
+	until(t, func() error {
+		_, err := get(url)
+		return err
+	})
+}

@@ -1,0 +1,138 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// metrics is the running program.
+type metrics struct {
+	*process
+	url string
+}
+
+// metrics starts the program with a page on a free port.
+func (s *servers) metrics(args ...string) *metrics {
+	s.t.Helper()
+	args = append([]string{"--host", "127.0.0.1", "--metrics-port", "0"}, args...)
+	p := start(s.t, s.env(), filepath.Join(bin, "metrics"), args...)
+	return &metrics{p, "http://" + strings.TrimSuffix(p.says("Prometheus metrics server started at "), "/metrics")}
+}
+
+// page is what is served: values, as they are written, by series.
+type page map[string]string
+
+func (m *metrics) page() (page, error) {
+	text, err := get(m.url + "/metrics")
+	return parsePage(text), err
+}
+
+func parsePage(text string) page {
+	p := make(page)
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			p[line[:i]] = line[i+1:]
+		}
+	}
+	return p
+}
+
+// about is the part of the page that says anything of a worker.
+func (p page) about(id uint64) (series []string) {
+	label := fmt.Sprintf(`worker_id="%d"`, id)
+	for name := range p {
+		if strings.Contains(name, label) {
+			series = append(series, name)
+		}
+	}
+	slices.Sort(series)
+	return series
+}
+
+// polls is how many polls have been done.
+func (p page) polls() (n int) {
+	for _, result := range []string{"ok", "empty", "error"} {
+		count, _ := strconv.Atoi(p[`dynamo_metrics_polls_total{result="`+result+`"}`])
+		n += count
+	}
+	return n
+}
+
+// polls waits until n more polls have been done. After two it is certain that what
+// the program had subscribed to before is known to the server.
+func (m *metrics) polls(n int) {
+	m.t.Helper()
+	first := -1
+	until(m.t, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		if first < 0 {
+			first = p.polls()
+		}
+		if done := p.polls() - first; done < n {
+			return fmt.Errorf("%d polls done, want %d", done, n)
+		}
+		return nil
+	})
+}
+
+// names are what workers are called in the golden pages, since real ones have
+// other ids each time.
+type names map[string]uint64
+
+// shows waits until the llm_ series are exactly those of a golden page, and returns
+// the whole page. In the golden page ids are names, and the age of a load, which
+// is another at each look, is "…".
+func (m *metrics) shows(golden string, workers names) (whole string) {
+	m.t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	want := strings.Split(strings.TrimSpace(string(b)), "\n")
+	slices.Sort(want)
+	until(m.t, func() error {
+		var err error
+		if whole, err = get(m.url + "/metrics"); err != nil {
+			return err
+		}
+		if diff := cmp.Diff(want, workers.called(parsePage(whole))); diff != "" {
+			return fmt.Errorf("the page is not %s (-want +got):\n%s", golden, diff)
+		}
+		return nil
+	})
+	return whole
+}
+
+// called are the llm_ series of a page as golden pages have them, sorted.
+func (n names) called(p page) (lines []string) {
+	var ids []string
+	for name, id := range n {
+		ids = append(ids,
+			fmt.Sprintf(`worker_id="%d"`, id), `worker_id="`+name+`"`,
+			fmt.Sprintf(`worker_id_hex="%x"`, id), `worker_id_hex="`+name+`"`)
+	}
+	rename := strings.NewReplacer(ids...)
+	for series, value := range p {
+		if !strings.HasPrefix(series, "llm_") {
+			continue
+		}
+		if strings.HasPrefix(series, "llm_worker_load_age_seconds{") {
+			value = "…"
+		}
+		lines = append(lines, rename.Replace(series)+" "+value)
+	}
+	slices.Sort(lines)
+	return lines
+}
