@@ -184,6 +184,9 @@ func (p *Poller) targets() []string {
 		for _, era := range wire.Eras {
 			service := wire.ServiceName(era, p.Namespace, component)
 			// Components may share a service: from 0.2.1 on, those whose names differ in case only.
+			if service == "" {
+				continue // of names without a single ASCII letter or digit nothing is left from 0.2.1 on
+			}
 			if !slices.Contains(services, service) {
 				services = append(services, service)
 			}

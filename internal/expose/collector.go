@@ -1,6 +1,7 @@
 package expose
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -40,6 +41,9 @@ func HasLabel(name string) bool {
 	}
 	return slices.Contains(names, name)
 }
+
+// Names lists every metric of the table, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(descriptions())) }
 
 // descriptions are those of the whole table, by name.
 func descriptions() map[string]*prometheus.Desc {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -70,6 +71,9 @@ func (l Layout) ParseKey(namespace, key string) (fleet.Instance, bool) {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:colon]}, ID: id}, ok
 }
 
+// ErrMismatch says that a key and its value speak of different endpoints or workers.
+var ErrMismatch = errors.New("endpoint value does not fit its key")
+
 // CheckValue reports what is wrong with the value of an endpoint's key, nil if
 // nothing is. The key alone says which worker it is: a deletion carries no value.
 func (l Layout) CheckValue(namespace string, in fleet.Instance, value []byte) error {
@@ -86,7 +90,7 @@ func (l Layout) CheckValue(namespace string, in fleet.Instance, value []byte) er
 		id = v.LeaseID
 	}
 	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || id != in.ID {
-		return fmt.Errorf("endpoint value is of %s/%s/%s:%x", v.Namespace, v.Component, v.Endpoint, id)
+		return fmt.Errorf("%w: it is of %q/%q/%q, id %x", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
 	}
 	return nil
 }

@@ -60,10 +60,10 @@ func pointer[T any](o fleet.Opt[T]) *T {
 }
 
 // single is the fraction as the worker had it before it was widened for the wire.
-// JSON has no infinity, so one that was never single precision is left out.
+// What JSON has no number for, such as one too large for single precision, is left out.
 func single(o fleet.Opt[float64]) *float32 {
 	f := float32(o.V)
-	if !o.OK || math.IsInf(float64(f), 0) {
+	if !o.OK || math.IsInf(float64(f), 0) || math.IsNaN(o.V) {
 		return nil
 	}
 	return &f

@@ -31,18 +31,19 @@ func ServiceName(era Era, namespace, component string) string {
 	name := slug(namespace+"_"+component, era == EraPlain)
 	switch era {
 	case EraSeed:
-		return name + "_" + hash(namespace+"|"+component)
+		name += "_" + hash(namespace+"|"+component)
 	case EraHashed:
-		return name + "_" + hash(namespace+"_"+component)
-	default:
-		return name
+		name += "_" + hash(namespace+"_"+component)
 	}
+	// Only now: of a name without a single letter or digit the hash is all that is left.
+	return strings.TrimLeft(name, "_")
 }
 
 // slug is Dynamo's: lower case, everything but [a-z0-9_] (and "-" from 0.2.1 on)
-// becomes "_", and leading "_" go.
+// becomes "_".
 func slug(s string, keepDash bool) string {
-	s = strings.Map(func(r rune) rune {
+	s = strings.ReplaceAll(s, "\u0130", "i_") // the one letter that Rust lowers to two characters, Go to one
+	return strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_', r == '-' && keepDash:
 			return r
@@ -50,7 +51,6 @@ func slug(s string, keepDash bool) string {
 			return '_'
 		}
 	}, strings.ToLower(s))
-	return strings.TrimLeft(s, "_")
 }
 
 // hash is the last eight hexadecimal digits of the blake3 digest of s.

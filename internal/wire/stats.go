@@ -54,16 +54,16 @@ func ParseStatsReply(b []byte) (StatsReply, error) {
 // isEndpoint knows whole is a static worker's (lease 0). It reports false if the
 // subject is not one of the service.
 func SplitSubject(service, subject string, isEndpoint func(string) bool) (endpoint string, lease uint64, ok bool) {
-	rest, ok := strings.CutPrefix(subject, service+".")
-	if !ok || !validName(rest) {
-		return "", 0, false
-	}
-	if dash := strings.LastIndexByte(rest, '-'); dash > 0 && !isEndpoint(rest) {
-		if id, ok := parseHexID(rest[dash+1:]); ok {
-			return rest[:dash], id, true
+	endpoint, ok = strings.CutPrefix(subject, service+".")
+	if dash := strings.LastIndexByte(endpoint, '-'); ok && dash > 0 && !isEndpoint(endpoint) {
+		if id, isID := parseHexID(endpoint[dash+1:]); isID {
+			endpoint, lease = endpoint[:dash], id
 		}
 	}
-	return rest, 0, true
+	if !ok || !validName(endpoint) {
+		return "", 0, false
+	}
+	return endpoint, lease, true
 }
 
 // workerStats and kvStats are the two halves of a load: side by side in one flat

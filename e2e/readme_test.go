@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/expose"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReadmeNamesEveryMetricAndNoOther(t *testing.T) {
+	got := find(readme(t), `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
+	if diff := cmp.Diff(expose.Names(), got); diff != "" {
+		t.Errorf("metrics (-table +README):\n%s", diff)
+	}
+}
+
+func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
+	var all []string
+	for _, program := range []string{"metrics", "mock_worker", "devstack"} {
+		help, err := exec.Command(filepath.Join(bin, program), "--help").Output()
+		if err != nil {
+			t.Fatalf("%s --help: %v", program, err)
+		}
+		flags := find(strings.ReplaceAll(string(help), "--[no-]", "--"), `--[a-z][a-z.-]*`)
+		all = append(all, flags...)
+		if program != "metrics" {
+			continue
+		}
+		_, section, _ := strings.Cut(readme(t), "## Flags of metrics")
+		section, _, _ = strings.Cut(section, "### Environment")
+		hidden := []string{"--help-long", "--help-man"}
+		want := slices.DeleteFunc(flags, func(f string) bool { return slices.Contains(hidden, f) })
+		if diff := cmp.Diff(want, find(section, `--[a-z][a-z.-]*`)); diff != "" {
+			t.Errorf("flags (-program +README):\n%s", diff)
+		}
+	}
+	for _, f := range find(readme(t), `--[a-z][a-z.-]*`) {
+		if !slices.Contains(all, f) {
+			t.Errorf("no program has the flag %s", f)
+		}
+	}
+}
+
+func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
+	const variable = `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`
+	var source strings.Builder
+	err := filepath.WalkDir("../internal", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			source.Write(readFile(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(find(source.String(), variable), find(readme(t), variable)); diff != "" {
+		t.Errorf("variables (-program +README):\n%s", diff)
+	}
+}
+
+func TestReadmeCommandsExist(t *testing.T) {
+	for _, dir := range find(readme(t), `\./cmd/[a-z_]+`) {
+		if _, err := os.Stat(filepath.Join("..", dir)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, program := range find(readme(t), `(?m)^(?:DYN_LOG=info )?\./[a-z_]+`) {
+		name := program[strings.LastIndexByte(program, '/')+1:]
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestReadmePathsAnswer(t *testing.T) {
+	s := newStack(t)
+	m := s.metrics("--component", "backend")
+	m.ready()
+	for _, path := range find(readme(t), "`/[a-z/-]*`") {
+		if status, body := get(m.url + strings.Trim(path, "`")); status != 200 {
+			t.Errorf("GET %s: %d %s", path, status, body)
+		}
+	}
+}
+
+func readme(t *testing.T) string {
+	t.Helper()
+	return string(readFile(t, "../README.md"))
+}
+
+// find lists what matches in text, sorted, each once.
+func find(text, expression string) []string {
+	found := regexp.MustCompile(expression).FindAllString(text, -1)
+	slices.Sort(found)
+	return slices.Compact(found)
+}

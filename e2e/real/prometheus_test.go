@@ -1,0 +1,192 @@
+//go:build real
+
+package real
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// prometheus is a running Prometheus.
+type prometheus struct {
+	*process
+	url string
+}
+
+// startPrometheus scrapes target every second; settings are further lines of its
+// scrape configuration.
+func startPrometheus(t *testing.T, target string, settings ...string) *prometheus {
+	t.Helper()
+	path := installed(t, "prometheus", "prometheus")
+	dir := t.TempDir()
+	config := filepath.Join(dir, "prometheus.yml")
+	lines := []string{
+		"global: {scrape_interval: 1s}",
+		"scrape_configs:",
+		"- job_name: scraped",
+		"  static_configs:",
+		"  - targets: ['" + strings.TrimPrefix(target, "http://") + "']",
+		"    labels: {instance: here}",
+	}
+	for _, s := range settings {
+		lines = append(lines, "  "+s)
+	}
+	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	p := &prometheus{start(t, nil, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"),
+		"--web.listen-address", address), "http://" + address}
+	answers(t, p.url+"/-/ready")
+	return p
+}
+
+// ask is the data in an answer of the HTTP API.
+func (p *prometheus) ask(path string, parameters url.Values, data any) error {
+	body, err := get(p.url + path + "?" + parameters.Encode())
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(body), &struct {
+		Data any `json:"data"`
+	}{data})
+}
+
+// series are what a query evaluates to, by worker; of all workers together the key
+// is empty. Every series has the labels, but for those over which the query has
+// aggregated.
+func (p *prometheus) series(query string, labels map[string]string) (map[string]string, error) {
+	var answer struct {
+		Result []struct {
+			Metric map[string]string
+			Value  [2]any // time and value
+		}
+	}
+	if err := p.ask("/api/v1/query", url.Values{"query": {query}}, &answer); err != nil {
+		return nil, err
+	}
+	values := make(map[string]string)
+	for _, r := range answer.Result {
+		worker := r.Metric["worker_id"]
+		delete(r.Metric, "worker_id")
+		delete(r.Metric, "__name__")
+		if len(r.Metric) > 0 && !maps.Equal(r.Metric, labels) {
+			return nil, fmt.Errorf("%s: labels %v, want %v", query, r.Metric, labels)
+		}
+		if _, again := values[worker]; again {
+			return nil, fmt.Errorf("%s: more than one series for worker %q", query, worker)
+		}
+		values[worker] = fmt.Sprint(r.Value[1])
+	}
+	return values, nil
+}
+
+// The workers of the original's capture.
+const (
+	workerA = "9041998838276177453"
+	workerB = "9041998838276177456"
+	workerC = "9041998838276177458"
+)
+
+// dashboards are the queries of the dashboards that people have, and what they
+// evaluate to for the original's workers and events. {s} stands for the endpoint.
+var dashboards = []struct {
+	query string
+	want  map[string]string
+}{
+	{`100 * llm_kv_blocks_active{s} / llm_kv_blocks_total{s}`,
+		map[string]string{workerA: "25", workerB: "5", workerC: "40"}},
+	{`100 * llm_requests_active_slots{s} / llm_requests_total_slots{s}`,
+		map[string]string{workerA: "10.9375", workerB: "15.625", workerC: "18.75"}},
+	{`100 * avg(llm_kv_blocks_active{s}) / avg(llm_kv_blocks_total{s})`, map[string]string{"": "21.428571428571427"}},
+	{`llm_load_avg{s}`, map[string]string{"": "50"}},
+	{`llm_load_std{s}`, map[string]string{"": "37.416573867739416"}},
+	{`sum(llm_kv_blocks_total{s} - llm_kv_blocks_active{s})`, map[string]string{"": "550"}},
+	{`sum(llm_requests_total_slots{s} - llm_requests_active_slots{s})`, map[string]string{"": "97"}},
+	{`100 * sum(llm_kv_hit_rate_overlap_blocks{s}) / sum(llm_kv_hit_rate_isl_blocks{s})`,
+		map[string]string{"": "24.242424242424242"}}, // 16 of 66
+	{`100 * llm_kv_hit_rate_percent{s}`, map[string]string{workerA: "50", workerB: "75", workerC: "25"}},
+}
+
+// showsDashboards waits until every query has its exact values.
+func (p *prometheus) showsDashboards(labels map[string]string) {
+	p.t.Helper()
+	for _, d := range dashboards {
+		query := strings.ReplaceAll(d.query, "{s}", `{component="backend",endpoint="load_metrics"}`)
+		until(p.t, func() error {
+			got, err := p.series(query, labels)
+			if err != nil {
+				return err
+			}
+			if diff := cmp.Diff(d.want, got); diff != "" {
+				return fmt.Errorf("%s (-want +got):\n%s", query, diff)
+			}
+			return nil
+		})
+	}
+	p.offers("component", `llm_kv_blocks_active`, "backend")
+	p.offers("endpoint", `llm_kv_blocks_active{component="backend"}`, "load_metrics")
+}
+
+// offers waits until label_values(selector, label) is one value, in each of the two
+// ways that Grafana has of finding out.
+func (p *prometheus) offers(label, selector, want string) {
+	p.t.Helper()
+	until(p.t, func() error {
+		var values []string
+		if err := p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values); err != nil {
+			return err
+		}
+		if diff := cmp.Diff([]string{want}, values); diff != "" {
+			return fmt.Errorf("label_values(%s, %s) (-want +got):\n%s", selector, label, diff)
+		}
+		var series []map[string]string
+		if err := p.ask("/api/v1/series", url.Values{"match[]": {selector}}, &series); err != nil {
+			return err
+		}
+		for _, s := range series {
+			if s[label] != want {
+				return fmt.Errorf("series %v of %s: want %s=%q", s, selector, label, want)
+			}
+		}
+		if len(series) != 3 {
+			return fmt.Errorf("%d series of %s, want 3", len(series), selector)
+		}
+		return nil
+	})
+}
+
+func TestEveryDashboardQueryHasDataWherePrometheusScrapesTheProgram(t *testing.T) {
+	t.Parallel()
+	installed(t, "prometheus", "prometheus")
+	s := startServers(t)
+	s.originals()
+	m := s.metrics(watched("--poll-interval", "0.5")...)
+	m.polls(2)
+	s.hits()
+	startPrometheus(t, m.url).showsDashboards(map[string]string{
+		"component": "backend", "endpoint": "load_metrics", "job": "scraped", "instance": "here",
+	})
+}
+
+func TestEveryDashboardQueryHasDataWherePrometheusScrapesThePushgateway(t *testing.T) {
+	t.Parallel()
+	installed(t, "prometheus", "prometheus")
+	gateway := startGateway(t)
+	s := startServers(t)
+	s.originals()
+	m := s.metrics(watched("--poll-interval", "0.5", "--push", "--push-url", gateway.url, "--push-interval", "1")...)
+	m.polls(2)
+	s.hits()
+	startPrometheus(t, gateway.url, "honor_labels: true").showsDashboards(map[string]string{
+		"component": "backend", "endpoint": "load_metrics", "job": "dynamo_push_metrics",
+	})
+}

@@ -1,0 +1,63 @@
+//go:build real
+
+package real
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// keptOnPurpose is what promtool dislikes about the page: names of the original's,
+// which its users' dashboards ask for.
+var keptOnPurpose = []string{
+	`llm_kv_blocks_total non-counter metrics should not have "_total" suffix`,
+	`llm_kv_hit_rate_isl_blocks counter metrics should have "_total" suffix`,
+	`llm_kv_hit_rate_overlap_blocks counter metrics should have "_total" suffix`,
+	`llm_kv_hit_rate_percent use base unit "ratio" instead of "percent"`,
+}
+
+func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
+	t.Parallel()
+	promtool := installed(t, "promtool", "prometheus")
+	s := startServers(t)
+	s.originals()
+	captured := filepath.Join("testdata", "0.5.1") // with speculative decoding
+	s.replay(filepath.Join(captured, "stats_reply_1.json"), filepath.Join(captured, "etcd_keys.json"))
+	m := s.metrics(watched()...)
+	m.polls(2)
+	s.hits()
+	until(t, func() error {
+		p, err := m.page()
+		if err == nil && p[`llm_kv_hit_rate_events_total{component="backend",endpoint="load_metrics"}`] != "5" {
+			err = errors.New("the events are not on the page")
+		}
+		return err
+	})
+	whole, err := get(m.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(whole, "llm_spec_decode_drafts") {
+		t.Error("the page has no speculative decoding")
+	}
+
+	check := exec.Command(promtool, "check", "metrics")
+	check.Stdin = strings.NewReader(whole)
+	out, err := check.CombinedOutput()
+	var exit *exec.ExitError
+	const complains = 3
+	if !errors.As(err, &exit) || exit.ExitCode() != complains {
+		t.Errorf("promtool check metrics: %v, want exit status %d", err, complains)
+	}
+	got := strings.Split(strings.TrimSpace(string(out)), "\n")
+	slices.Sort(got)
+	if diff := cmp.Diff(keptOnPurpose, got); diff != "" {
+		t.Errorf("promtool check metrics (-want +got):\n%s", diff)
+	}
+}

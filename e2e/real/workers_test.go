@@ -1,0 +1,165 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// ofEachRelease runs a test with workers of each release, at the same time: most of
+// it is waiting for leases to run out.
+func ofEachRelease(t *testing.T, test func(t *testing.T, s *servers, release string)) {
+	t.Parallel()
+	for _, release := range releases {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			python(t, release)
+			test(t, startServers(t), release)
+		})
+	}
+}
+
+// watched are the flags for the endpoint that carries the load of real workers.
+func watched(more ...string) []string {
+	return append([]string{"--component", "backend", "--endpoint", "load_metrics"}, more...)
+}
+
+func TestThePageIsWhatRealWorkersReport(t *testing.T) {
+	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
+		workers := names{"A": a.id, "B": b.id}
+		for _, flags := range [][]string{watched("--poll-interval", "0.2"), {"--poll-interval", "0.2"}} {
+			m := s.metrics(flags...)
+			m.shows("two", workers)
+			m.polls(2)
+			s.hit(a.id, 10, 4)
+			s.hit(b.id, 8, 0)
+			s.hit(a.id, 5, 5)
+			t.Logf("metrics %s, with two workers of ai-dynamo-runtime %s:\n%s",
+				strings.Join(flags, " "), release, m.shows("two-hit", workers))
+			m.terminate()
+		}
+	})
+}
+
+func TestWorkersOfTwoReleasesShareANamespace(t *testing.T) {
+	t.Parallel()
+	for _, release := range releases {
+		python(t, release)
+	}
+	s := startServers(t)
+	a, b := s.worker("0.2.1", valuesA), s.worker("0.2.1", valuesB)
+	c, d := s.worker("0.5.1", valuesC), s.worker("0.5.1", valuesD)
+	workers := names{"A": a.id, "B": b.id, "C": c.id, "D": d.id}
+	for _, flags := range [][]string{watched(), nil} {
+		m := s.metrics(flags...)
+		t.Logf("metrics %s, with two workers each of ai-dynamo-runtime 0.2.1 and 0.5.1:\n%s",
+			strings.Join(flags, " "), m.shows("four", workers))
+		m.terminate()
+	}
+}
+
+// After its first poll the program here does not poll again: what makes it forget
+// the worker can only be the key.
+func TestATerminatedWorkerGoesWithItsKey(t *testing.T) {
+	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
+		m := s.metrics(watched("--poll-interval", "1h")...)
+		m.shows("two", names{"A": a.id, "B": b.id})
+		a.signal(syscall.SIGTERM)
+		whole := m.shows("b", names{"A": a.id, "B": b.id})
+		if n := parsePage(whole).polls(); n != 1 {
+			t.Errorf("%d polls done, want 1", n)
+		}
+		if s.registered(a.key) {
+			t.Errorf("%s is still there", a.key)
+		}
+	})
+}
+
+func TestAKilledWorkerIsSilentUntilItsKeyGoes(t *testing.T) {
+	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
+		workers := names{"A": a.id, "B": b.id}
+		m := s.metrics(watched("--poll-interval", "0.2")...)
+		m.shows("two", workers)
+		m.polls(2)
+		s.hit(a.id, 15, 9)
+		s.hit(b.id, 4, 0)
+		s.hit(b.id, 4, 0)
+		m.shows("two-hit", workers)
+
+		a.kill()
+		m.shows("a-silent-hit", workers)
+		if !s.registered(a.key) {
+			t.Errorf("%s went before the worker's gauges", a.key)
+		}
+		m.shows("b-hit", workers)
+		if s.registered(a.key) {
+			t.Errorf("%s is still there", a.key)
+		}
+	})
+}
+
+func TestAWorkerThatWakesUpWithoutItsKeyIsNotShown(t *testing.T) {
+	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
+		workers := names{"A": a.id, "B": b.id}
+		m := s.metrics(watched("--poll-interval", "0.2")...)
+		m.shows("two", workers)
+
+		a.signal(syscall.SIGSTOP)
+		m.shows("a-silent", workers)
+		m.shows("b", workers)
+		if s.registered(a.key) {
+			t.Errorf("%s is still there", a.key)
+		}
+		a.signal(syscall.SIGCONT)
+		m.shows("a-unregistered", workers)
+		m.polls(10)
+		m.shows("a-unregistered", workers)
+		if s.registered(a.key) {
+			t.Errorf("%s is back", a.key)
+		}
+	})
+}
+
+func TestWatchingAnEndpointWithoutLoadSaysWhichHasOne(t *testing.T) {
+	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+		s.worker(release, valuesA)
+		s.worker(release, valuesB)
+		m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+		m.says("carries no load")
+		m.polls(5)
+		m.shows("generate", nil)
+		hints := m.said("carries no load")
+		if len(hints) != 1 || !strings.Contains(hints[0], " INFO ") || !strings.Contains(hints[0], "load_metrics") {
+			t.Errorf("got %q, want one line of INFO that names load_metrics", hints)
+		}
+	})
+}
+
+func TestMockWorkersOfEveryReleaseAreSeen(t *testing.T) {
+	t.Parallel()
+	s := startServers(t)
+	mocked := []string{"0.1.0", "0.1.1", "0.2.1", "0.3.0", "0.5.1"}
+	for _, release := range mocked {
+		start(t, s.env(), bin+"/mock_worker", "--release", release, "--workers", "2", "--event-interval", "0.1")
+	}
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.2")
+	until(t, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		const answering = `llm_workers{component="backend",endpoint="generate",state="answering"}`
+		const events = `llm_kv_hit_rate_events_total{component="backend",endpoint="generate"}`
+		if want := fmt.Sprint(2 * len(mocked)); p[answering] != want || p[events] == "0" {
+			return fmt.Errorf("%s workers answer after %s hit-rate events, want %s and some events", p[answering], p[events], want)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,134 @@
+package wire
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// releases are those whose bytes are in testdata.
+var releases = [...]struct {
+	name   string
+	era    Era
+	layout Layout
+}{
+	{"0.1.1", EraHashed, LayoutComponents},
+	{"0.2.1", EraPlain, LayoutComponents},
+	{"0.3.0", EraPlain, LayoutInstances},
+	{"0.3.2", EraPlain, LayoutInstances},
+	{"0.5.1", EraPlain, LayoutInstances},
+}
+
+// capturedWorker is a worker of a capture, as it was started.
+type capturedWorker struct {
+	Namespace string
+	Component string
+	Endpoints []string
+	LeaseID   uint64 `json:"lease_id"`
+	Values    struct {
+		ActiveSlots uint64 `json:"active_slots"`
+		TotalSlots  uint64 `json:"total_slots"`
+		KVActive    uint64 `json:"kv_active"`
+		KVTotal     uint64 `json:"kv_total"`
+		Waiting     uint64
+		Usage, Hit  float32 // Dynamo keeps them in single precision, and widens them for the wire
+	}
+}
+
+// load is what such a worker then reports.
+func (w capturedWorker) load() fleet.Load {
+	return fleet.Load{
+		ActiveSlots: fleet.Some(w.Values.ActiveSlots),
+		TotalSlots:  fleet.Some(w.Values.TotalSlots),
+		Waiting:     fleet.Some(w.Values.Waiting),
+		KVActive:    fleet.Some(w.Values.KVActive),
+		KVTotal:     fleet.Some(w.Values.KVTotal),
+		CacheUsage:  fleet.Some(float64(w.Values.Usage)),
+		HitRate:     fleet.Some(float64(w.Values.Hit)),
+	}
+}
+
+// captured are the bytes of a file of testdata, without the newline at its end.
+func captured(t testing.TB, path ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", filepath.Join(path...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(strings.TrimSuffix(string(b), "\n"))
+}
+
+// capturedJSON is a file of testdata, decoded.
+func capturedJSON[T any](t testing.TB, path ...string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal(captured(t, path...), &v); err != nil {
+		t.Fatalf("%s: %v", filepath.Join(path...), err)
+	}
+	return v
+}
+
+// capturedReplies are the names of the files with stats replies, below testdata.
+func capturedReplies(t testing.TB) []string {
+	t.Helper()
+	var all []string
+	for _, pattern := range []string{"*/stats_reply_*.json", "*/edge/*.json"} {
+		files, err := filepath.Glob(filepath.Join("testdata", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if name := filepath.Base(file); name != "nan.json" && name != "names.json" {
+				all = append(all, strings.TrimPrefix(filepath.ToSlash(file), "testdata/"))
+			}
+		}
+	}
+	if len(all) < 40 {
+		t.Fatalf("testdata has %d stats replies, want at least 40", len(all))
+	}
+	return all
+}
+
+// seat is what a reply says of one endpoint, decoded to the end.
+type seat struct {
+	Endpoint  string
+	Lease     uint64
+	Load      fleet.Opt[fleet.Load]
+	Malformed bool
+}
+
+// seatsOf decodes all of a reply that must be one, the endpoints sorted by name.
+func seatsOf(t testing.TB, b []byte) (StatsReply, []seat) {
+	t.Helper()
+	reply, err := ParseStatsReply(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seats := []seat{}
+	for _, e := range reply.Endpoints {
+		endpoint, lease, ok := SplitSubject(reply.Service, e.Subject, nobody)
+		if !ok {
+			t.Errorf("SplitSubject(%q, %q) is not ok", reply.Service, e.Subject)
+		}
+		load, found, err := ParseLoad(e.Data)
+		seats = append(seats, seat{endpoint, lease, fleet.Opt[fleet.Load]{V: load, OK: found}, err != nil})
+	}
+	slices.SortFunc(seats, func(a, b seat) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+	return reply, seats
+}
+
+// nobody knows no endpoint by name.
+func nobody(string) bool { return false }
+
+func equal(t testing.TB, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}

@@ -1,0 +1,214 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+func instance(component, endpoint string, id uint64) fleet.Instance {
+	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}
+}
+
+func TestRegistrationIsWrittenAsEveryReleaseWroteIt(t *testing.T) {
+	for _, r := range releases {
+		t.Run(r.name, func(t *testing.T) {
+			keys := make(map[string]string)
+			for _, kv := range capturedJSON[[]struct{ Key, Value string }](t, r.name, "etcd_keys.json") {
+				keys[kv.Key] = kv.Value
+			}
+			written := make(map[string]string)
+			for _, w := range capturedJSON[[]capturedWorker](t, r.name, "workers.json") {
+				service := ServiceName(r.era, w.Namespace, w.Component)
+				for _, endpoint := range w.Endpoints {
+					in := instance(w.Component, endpoint, w.LeaseID)
+					subject := Subject(service, endpoint, w.LeaseID)
+					written[r.layout.Key(w.Namespace, in)] = string(r.layout.Value(w.Namespace, in, subject))
+				}
+			}
+			equal(t, written, keys)
+		})
+	}
+}
+
+func TestRegistrationOfEveryReleaseIsReadExactly(t *testing.T) {
+	for _, r := range releases {
+		t.Run(r.name, func(t *testing.T) {
+			want := make(map[fleet.Instance]bool)
+			for _, w := range capturedJSON[[]capturedWorker](t, r.name, "workers.json") {
+				for _, endpoint := range w.Endpoints {
+					want[instance(w.Component, endpoint, w.LeaseID)] = true
+				}
+			}
+			got := make(map[fleet.Instance]bool)
+			for _, kv := range capturedJSON[[]struct{ Key, Value string }](t, r.name, "etcd_keys.json") {
+				in, ok := r.layout.ParseKey("dynamo", kv.Key)
+				if !ok {
+					t.Errorf("ParseKey(%q) is not ok", kv.Key)
+				}
+				if err := r.layout.CheckValue("dynamo", in, []byte(kv.Value)); err != nil {
+					t.Errorf("CheckValue of %s: %v", kv.Key, err)
+				}
+				got[in] = true
+			}
+			equal(t, got, want)
+		})
+	}
+}
+
+func TestKeysOfOddlyNamedComponentsAreReadAndWritten(t *testing.T) {
+	for _, r := range []struct {
+		release string
+		layout  Layout
+		lease   uint64 // of the first component; each next worker's is larger by 6
+	}{
+		{"0.1.1", LayoutComponents, 0x7d7ba2096ef2460a},
+		{"0.2.1", LayoutComponents, 0x7d7ba2096ef24128},
+		{"0.5.1", LayoutInstances, 0x7d7ba2096ef2448a},
+	} {
+		for i, c := range capturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
+			for j, endpoint := range []string{"My-End.point", "load_metrics"} {
+				want := instance(c.Component, endpoint, r.lease+6*uint64(i))
+				equal(t, r.layout.Key(c.Namespace, want), c.Etcd[j])
+				got, ok := r.layout.ParseKey(c.Namespace, c.Etcd[j])
+				if got != want || !ok {
+					t.Errorf("ParseKey(%q) = %+v, %v, want %+v, true", c.Etcd[j], got, ok, want)
+				}
+			}
+		}
+	}
+}
+
+func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
+	for _, l := range Layouts {
+		for _, in := range []fleet.Instance{
+			instance("backend", "generate", 1),
+			instance("backend", "generate", math.MaxUint64),
+			instance("backend", "generate", 1<<63+1),
+			instance("backend", "a:b", 0x1f),
+			instance("backend", "a/b", 0x1f),
+			instance("backend", "generate:1f", 0x1f),
+			instance("components", "instances", 0x1f),
+			instance("über", "日本", 0x1f),
+			instance(`quo"te\`, "<a&b>\u2028", 0x1f),
+		} {
+			key := l.Key("ns", in)
+			if got, ok := l.ParseKey("ns", key); got != in || !ok {
+				t.Errorf("ParseKey(%q) = %+v, %v, want %+v, true", key, got, ok, in)
+			}
+			if err := l.CheckValue("ns", in, l.Value("ns", in, "svc.e")); err != nil {
+				t.Errorf("CheckValue of %q: %v", key, err)
+			}
+		}
+	}
+}
+
+func TestKeyThatRegistersNoEndpointIsRefused(t *testing.T) {
+	for _, l := range Layouts {
+		for _, rest := range []string{
+			"",
+			"/",
+			":",
+			"backend",
+			"backend/generate",
+			"backend/generate:",
+			"backend/generate:1F",
+			"backend/generate:01f",
+			"backend/generate:0",
+			"backend/generate:0x1f",
+			"backend/generate:-1f",
+			"backend/generate:+1f",
+			"backend/generate:10000000000000000",
+			"backend/generate:1f ",
+			"backend/generate:generate",
+			"backend/:1f",
+			"/generate:1f",
+			"generate:1f",
+			"backend\xff/generate:1f",
+			"backend/gen\xfferate:1f",
+			"metrics/instance",
+		} {
+			key := l.Prefix("dynamo") + rest
+			if in, ok := l.ParseKey("dynamo", key); ok {
+				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
+			}
+		}
+	}
+}
+
+func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
+	for _, key := range []string{
+		"",
+		"mdc/tiny",
+		"models/04ec71f3-702c-4f15-bfcb-a3eed8bf7dd9",
+		"kv_routers/edge/backend/7b361a09-bb9e-4c84-8560-5c5e96b3c875",
+		"dynamo2/components/backend/generate:1f",
+		"instances/dynamo2/backend/generate:1f",
+		"instances/dynam/backend/generate:1f",
+		"v1/instances/dynamo/backend/generate/1f",
+		"Dynamo/components/backend/generate:1f",
+	} {
+		for _, l := range Layouts {
+			if in, ok := l.ParseKey("dynamo", key); ok {
+				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
+			}
+		}
+	}
+}
+
+func TestKeyOfOneLayoutIsNoneOfTheOther(t *testing.T) {
+	in := instance("backend", "generate", 0x1f)
+	for _, l := range Layouts {
+		for _, other := range Layouts {
+			if _, ok := other.ParseKey("dynamo", l.Key("dynamo", in)); ok != (l == other) {
+				t.Errorf("layout %d reads a key of layout %d: %v", other, l, ok)
+			}
+		}
+	}
+}
+
+func TestKeyOfTheUniqueInstanceIsTheOriginals(t *testing.T) {
+	equal(t, UniqueInstanceKey("dynamo"), "dynamo/components/metrics/instance")
+}
+
+func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
+	in := instance("backend", "generate", 0x1f)
+	for _, l := range Layouts {
+		idField := map[Layout]string{LayoutComponents: "lease_id", LayoutInstances: "instance_id"}[l]
+		value := func(namespace, component, endpoint, idField string, id uint64) string {
+			return fmt.Sprintf(`{"namespace":%q,"component":%q,"endpoint":%q,%q:%d}`, namespace, component, endpoint, idField, id)
+		}
+		if err := l.CheckValue("dynamo", in, []byte(value("dynamo", "backend", "generate", idField, 0x1f))); err != nil {
+			t.Errorf("CheckValue of its own value: %v", err)
+		}
+		for name, value := range map[string]string{
+			"another namespace": value("dynamo2", "backend", "generate", idField, 0x1f),
+			"another component": value("dynamo", "backend2", "generate", idField, 0x1f),
+			"another endpoint":  value("dynamo", "backend", "generate2", idField, 0x1f),
+			"another id":        value("dynamo", "backend", "generate", idField, 0x1e),
+			"no id":             `{"namespace":"dynamo","component":"backend","endpoint":"generate"}`,
+			"nothing":           `{}`,
+			"null":              `null`,
+			"the id field of the other layout": value("dynamo", "backend", "generate",
+				map[Layout]string{LayoutComponents: "instance_id", LayoutInstances: "lease_id"}[l], 0x1f),
+		} {
+			if err := l.CheckValue("dynamo", in, []byte(value)); !errors.Is(err, ErrMismatch) {
+				t.Errorf("layout %d, %s: CheckValue = %v, want %v", l, name, err, ErrMismatch)
+			}
+		}
+	}
+}
+
+func TestValueThatCannotBeDecodedIsNoMismatch(t *testing.T) {
+	in := instance("backend", "generate", 0x1f)
+	for _, l := range Layouts {
+		for _, value := range []string{"", "{", "[]", `"x"`, "\xff", `{"lease_id":-1}`, `{"instance_id":18446744073709551616}`, `{"component":5}`} {
+			if err := l.CheckValue("dynamo", in, []byte(value)); err == nil || errors.Is(err, ErrMismatch) {
+				t.Errorf("layout %d: CheckValue(%q) = %v, want an error of the decoder", l, value, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package wire
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// l2c is the event, decoded as whoever hears it would.
+func l2c(t *testing.T, stats fleet.LoadStats, workers ...fleet.WorkerState) (event map[string]any) {
+	t.Helper()
+	b, err := L2C(workers, stats)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &event); err != nil {
+		t.Fatal(err)
+	}
+	return event
+}
+
+func row(service string, id fleet.WorkerID, load fleet.Load) fleet.WorkerState {
+	return fleet.WorkerState{
+		Endpoint: fleet.Endpoint{Component: "backend", Name: "load_metrics"},
+		ID:       id, Label: id.String(), Service: service, Load: fleet.Some(load),
+	}
+}
+
+func TestL2CEventIsTheOriginals(t *testing.T) {
+	var rows []fleet.WorkerState
+	for _, file := range []string{"stats_reply_1.json", "stats_reply_2.json", "stats_reply_3.json"} {
+		reply, seats := seatsOf(t, captured(t, "original", file))
+		for _, s := range seats {
+			if s.Endpoint == "load_metrics" {
+				rows = append(rows, row(reply.Service, fleet.WorkerID{Lease: s.Lease}, s.Load.V))
+			}
+		}
+	}
+	got := l2c(t, fleet.LoadStats{Mean: 50, Std: 37.416573867739416, Max: 100}, rows...)
+	equal(t, got, capturedJSON[map[string]any](t, "original", "l2c.json"))
+}
+
+func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
+	got := l2c(t, fleet.LoadStats{Mean: 40, Max: 40},
+		row("svc", fleet.WorkerID{Lease: 0x1f}, fleet.Load{KVActive: fleet.Some[uint64](40), KVTotal: fleet.Some[uint64](0)}),
+		row("svc", fleet.WorkerID{Static: "p6nqGIpvsufbGe0wLMOj0A"}, fleet.Load{HitRate: fleet.Some(0.0)}),
+		row("svc", fleet.WorkerID{Lease: 0x20}, fleet.Load{}),
+	)
+	equal(t, got, map[string]any{
+		"endpoints": map[string]any{
+			"31": map[string]any{
+				"name": "worker-31", "subject": "svc.load_metrics-1f",
+				"data": map[string]any{"kv_active_blocks": 40.0, "kv_total_blocks": 0.0},
+			},
+			"p6nqGIpvsufbGe0wLMOj0A": map[string]any{
+				"name": "worker-p6nqGIpvsufbGe0wLMOj0A", "subject": "svc.load_metrics",
+				"data": map[string]any{"gpu_prefix_cache_hit_rate": 0.0},
+			},
+			"32": map[string]any{"name": "worker-32", "subject": "svc.load_metrics-20", "data": map[string]any{}},
+		},
+		"load_avg": 40.0, "load_std": 0.0,
+	})
+}
+
+func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
+	got := l2c(t, fleet.LoadStats{}, row("svc", fleet.WorkerID{Lease: 1}, fleet.Load{
+		CacheUsage: fleet.Some(1e300),
+		HitRate:    fleet.Some(float64(float32(0.1))),
+	}), row("svc", fleet.WorkerID{Lease: 2}, fleet.Load{
+		CacheUsage: fleet.Some(-1e300),
+		HitRate:    fleet.Some(float64(math.MaxFloat32)),
+	}))
+	data := func(id string) any { return got["endpoints"].(map[string]any)[id].(map[string]any)["data"] }
+	equal(t, data("1"), any(map[string]any{"gpu_prefix_cache_hit_rate": 0.1}))
+	equal(t, data("2"), any(map[string]any{"gpu_prefix_cache_hit_rate": 3.4028235e38}))
+}
+
+func TestL2CEventWritesCountsInFull(t *testing.T) {
+	b, err := L2C([]fleet.WorkerState{row("svc", fleet.WorkerID{Lease: math.MaxUint64}, fleet.Load{
+		KVActive: fleet.Some[uint64](math.MaxUint64),
+	})}, fleet.LoadStats{Mean: 1 << 53, Std: 0.1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, string(b), `{"endpoints":{"18446744073709551615":{"name":"worker-18446744073709551615",`+
+		`"subject":"svc.load_metrics-ffffffffffffffff","data":{"kv_active_blocks":18446744073709551615}}},`+
+		`"load_avg":9007199254740992,"load_std":0.1}`)
+}
+
+func TestL2CEventOfNobodyHasNoEndpoints(t *testing.T) {
+	equal(t, l2c(t, fleet.LoadStats{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
+}

@@ -1,0 +1,204 @@
+package wire
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+type serviceName struct{ Version, Era, Namespace, Component, Service string }
+
+func capturedNames(t testing.TB) []serviceName {
+	t.Helper()
+	names := capturedJSON[[]serviceName](t, "service_names.json")
+	if len(names) != 45 {
+		t.Fatalf("testdata has %d service names, want 45", len(names))
+	}
+	return names
+}
+
+func TestServiceNameOfEveryReleaseIsDynamos(t *testing.T) {
+	eras := map[string]Era{"hash-pipe": EraSeed, "hash-underscore": EraHashed, "plain": EraPlain}
+	for _, c := range capturedNames(t) {
+		era, ok := eras[c.Era]
+		if !ok {
+			t.Fatalf("no era is called %q", c.Era)
+		}
+		if got := ServiceName(era, c.Namespace, c.Component); got != c.Service {
+			t.Errorf("%s: ServiceName(%d, %q, %q) = %q, want %q", c.Version, era, c.Namespace, c.Component, got, c.Service)
+		}
+	}
+}
+
+func TestAskingUnderTheNamesOfAllErasReachesEveryRelease(t *testing.T) {
+	for _, c := range capturedNames(t) {
+		var asked []string
+		for _, era := range Eras {
+			asked = append(asked, ServiceName(era, c.Namespace, c.Component))
+		}
+		if !slices.Contains(asked, c.Service) {
+			t.Errorf("%s: %q is not among the names asked for %q, %q: %q", c.Version, c.Service, c.Namespace, c.Component, asked)
+		}
+	}
+}
+
+// Known from the source of the slug only: it trims what the hash was appended to.
+func TestLeadingUnderscoresGoEvenBeforeTheHash(t *testing.T) {
+	equal(t, ServiceName(EraSeed, "_", "_"), hash("_|_"))
+	equal(t, ServiceName(EraHashed, "дина", "мо"), hash("дина_мо"))
+	equal(t, ServiceName(EraHashed, "_lead", "x"), "lead_x_"+hash("_lead_x"))
+	equal(t, ServiceName(EraPlain, "_lead", "x"), "lead_x")
+}
+
+func TestLowerCaseOfANameIsRusts(t *testing.T) {
+	equal(t, ServiceName(EraPlain, "\u0130zmir", "x"), "i_zmir_x")
+	equal(t, ServiceName(EraPlain, "\u212a", "x"), "k_x") // the Kelvin sign
+}
+
+func TestSubjectsOfTheNamespaceAreThoseSeen(t *testing.T) {
+	equal(t, StatsSubject("dynamo_backend"), "$SRV.STATS.dynamo_backend")
+	equal(t, HitRateSubject("edge"), "namespace.edge.kv-hit-rate")
+	equal(t, L2CSubject("dynamo", "backend", "load_metrics"), string(captured(t, "original", "l2c_subject.txt")))
+}
+
+// capturedName is a component with an odd name, and what a worker made of it.
+type capturedName struct {
+	Namespace, Component, Service string
+	Subjects, Etcd                []string
+}
+
+func TestSubjectsOfOddlyNamedComponentsSplitAsTheyWereJoined(t *testing.T) {
+	for _, r := range []struct {
+		release string
+		era     Era
+		lease   uint64 // of the first component; each next worker's is larger by 6
+	}{
+		{"0.1.1", EraHashed, 0x7d7ba2096ef2460a},
+		{"0.2.1", EraPlain, 0x7d7ba2096ef24128},
+		{"0.5.1", EraPlain, 0x7d7ba2096ef2448a},
+	} {
+		for i, c := range capturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
+			lease := r.lease + 6*uint64(i)
+			equal(t, ServiceName(r.era, c.Namespace, c.Component), c.Service)
+			for j, want := range []string{"My-End.point", "load_metrics"} {
+				equal(t, Subject(c.Service, want, lease), c.Subjects[j])
+				endpoint, id, ok := SplitSubject(c.Service, c.Subjects[j], nobody)
+				if endpoint != want || id != lease || !ok {
+					t.Errorf("SplitSubject(%q, %q) = %q, %x, %v, want %q, %x, true", c.Service, c.Subjects[j], endpoint, id, ok, want, lease)
+				}
+			}
+		}
+	}
+}
+
+func TestSubjectSplitsIntoEndpointAndLease(t *testing.T) {
+	for name, c := range map[string]struct {
+		subject  string
+		static   string // the endpoint that is known by name
+		endpoint string
+		lease    uint64
+	}{
+		"a plain one":                                       {"svc.generate-1f", "", "generate", 0x1f},
+		"generate2 is not a worker of generate":             {"svc.generate2-1f", "generate", "generate2", 0x1f},
+		"a name with dashes":                                {"svc.a-b-c-1f", "", "a-b-c", 0x1f},
+		"a name with dots":                                  {"svc.a.b.c-1f", "", "a.b.c", 0x1f},
+		"a name with both":                                  {"svc.My-End.point-1f", "", "My-End.point", 0x1f},
+		"a name that begins with a dash":                    {"svc.-a-1f", "", "-a", 0x1f},
+		"a name that ends like an id":                       {"svc.generate-beef-1f", "", "generate-beef", 0x1f},
+		"a name that ends like an id, the worker is static": {"svc.generate-beef", "generate-beef", "generate-beef", 0},
+		"nobody knows that name: it is an id":               {"svc.generate-beef", "generate", "generate", 0xbeef},
+		"a static worker":                                   {"svc.generate", "", "generate", 0},
+		"a static worker whose name has a dash":             {"svc.my-endpoint", "", "my-endpoint", 0},
+		"a name that is but a dash and an id":               {"svc.-1f", "", "-1f", 0},
+		"the first id":                                      {"svc.e-1", "", "e", 1},
+		"an id above 2^53":                                  {"svc.e-7d7ba2096ef23e32", "", "e", 9041998838276177458},
+		"an id above 2^63":                                  {"svc.e-8000000000000001", "", "e", 1<<63 + 1},
+		"the last id":                                       {"svc.e-ffffffffffffffff", "", "e", 1<<64 - 1},
+		"an id of seventeen digits is part of the name":     {"svc.e-10000000000000000", "", "e-10000000000000000", 0},
+		"so is one in upper case":                           {"svc.e-1F", "", "e-1F", 0},
+		"so is a padded one":                                {"svc.e-01f", "", "e-01f", 0},
+		"so is zero":                                        {"svc.e-0", "", "e-0", 0},
+		"so is nothing":                                     {"svc.e-", "", "e-", 0},
+		"a name that ends with a dash":                      {"svc.e--1f", "", "e-", 0x1f},
+		"so is a sign":                                      {"svc.e-+1f", "", "e-+1f", 0},
+		"so is a prefix":                                    {"svc.e-0x1f", "", "e-0x1f", 0},
+		"so is an underscore":                               {"svc.e-1_f", "", "e-1_f", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			endpoint, lease, ok := SplitSubject("svc", c.subject, func(s string) bool { return s == c.static })
+			if endpoint != c.endpoint || lease != c.lease || !ok {
+				t.Errorf("SplitSubject(%q) = %q, %x, %v, want %q, %x, true", c.subject, endpoint, lease, ok, c.endpoint, c.lease)
+			}
+			if got := Subject("svc", endpoint, lease); got != c.subject {
+				t.Errorf("Subject(%q, %x) = %q, want %q", endpoint, lease, got, c.subject)
+			}
+		})
+	}
+}
+
+func TestSubjectOfAnotherServiceIsRefused(t *testing.T) {
+	for _, subject := range []string{
+		"",
+		"dynamo_backend",
+		"dynamo_backend.",
+		"dynamo_backend2.generate-1f",
+		"dynamo_backend_9ce3f3b7.generate-1f",
+		"xdynamo_backend.generate-1f",
+		"dynamo_backen.generate-1f",
+		"Dynamo_backend.generate-1f",
+		"dynamo_backend.\xff-1f",
+	} {
+		if endpoint, lease, ok := SplitSubject("dynamo_backend", subject, nobody); endpoint != "" || lease != 0 || ok {
+			t.Errorf("SplitSubject(%q) = %q, %x, %v, want it refused", subject, endpoint, lease, ok)
+		}
+	}
+}
+
+func TestNamesFromTheNetworkAreBounded(t *testing.T) {
+	longest := strings.Repeat("e", 256)
+	const id = 1<<64 - 1
+	for _, c := range []struct {
+		endpoint string
+		want     bool
+	}{{longest, true}, {longest + "e", false}} {
+		for _, lease := range []uint64{0, id} {
+			_, _, ok := SplitSubject("svc", Subject("svc", c.endpoint, lease), nobody)
+			if ok != c.want {
+				t.Errorf("SplitSubject, %d bytes, lease %x: %v, want %v", len(c.endpoint), lease, ok, c.want)
+			}
+		}
+		for _, l := range Layouts {
+			for _, key := range []string{
+				fmt.Sprintf("%sbackend/%s:%x", l.Prefix("dynamo"), c.endpoint, uint64(id)),
+				fmt.Sprintf("%s%s/generate:%x", l.Prefix("dynamo"), c.endpoint, uint64(id)),
+			} {
+				if _, ok := l.ParseKey("dynamo", key); ok != c.want {
+					t.Errorf("ParseKey, %d bytes: %v, want %v", len(c.endpoint), ok, c.want)
+				}
+			}
+		}
+		if got := ValidStaticID(c.endpoint); got != c.want {
+			t.Errorf("ValidStaticID, %d bytes: %v, want %v", len(c.endpoint), got, c.want)
+		}
+	}
+}
+
+func TestStaticIDMustNotLookLikeALease(t *testing.T) {
+	for id, want := range map[string]bool{
+		"p6nqGIpvsufbGe0wLMOj0A": true, // captured
+		"7d7ba2096ef23e32":       true, // the label is decimal
+		"18446744073709551616":   true, // 2^64
+		"-1":                     true,
+		"18446744073709551615":   false,
+		"9041998838276177458":    false,
+		"0":                      false,
+		"007":                    false,
+		"":                       false,
+		"a\xffb":                 false,
+	} {
+		if got := ValidStaticID(id); got != want {
+			t.Errorf("ValidStaticID(%q) = %v, want %v", id, got, want)
+		}
+	}
+}
