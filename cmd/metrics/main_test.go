@@ -1,0 +1,51 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+func TestMetricsNeverLinksTheServers(t *testing.T) {
+	deps, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"internal/devstack", "internal/mock", "nats-server", "etcd/server", "testing"} {
+		for dep := range strings.Lines(string(deps)) {
+			if dep = strings.TrimSpace(dep); dep == part || strings.Contains(dep, "/"+part) {
+				t.Errorf("linked: %s", dep)
+			}
+		}
+	}
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	below := map[string]string{
+		"fleet":     "",
+		"wire":      "fleet",
+		"tracing":   "",
+		"connect":   "",
+		"cli":       "",
+		"discovery": "fleet wire connect",
+		"collect":   "fleet wire",
+		"expose":    "fleet wire",
+		"program":   "fleet wire tracing connect cli discovery collect expose",
+	}
+	const module = "dynamo-metrics/internal/"
+	for room, allowed := range below {
+		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, module+room).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for dep := range strings.Lines(string(out)) {
+			name, ours := strings.CutPrefix(strings.TrimSpace(dep), module)
+			if ours && !strings.Contains(" "+allowed+" ", " "+name+" ") {
+				t.Errorf("%s imports %s", room, name)
+			}
+			if room == "fleet" && strings.Contains(strings.Split(dep, "/")[0], ".") {
+				t.Errorf("fleet imports %s, which is not of the standard library", dep)
+			}
+		}
+	}
+}

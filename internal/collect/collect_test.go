@@ -1,0 +1,218 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// bench is a Fleet that is polled on an embedded NATS server.
+type bench struct {
+	*devstacktest.Stack
+	t     *testing.T
+	fleet *fleet.Fleet
+	nats  *nats.Conn // of the workers
+	conn  *nats.Conn // of the program
+}
+
+func newBench(t *testing.T, target fleet.Target) *bench {
+	t.Helper()
+	s := devstacktest.Start(t)
+	f := fleet.New(target, 1000, true)
+	f.Sync(nil)
+	return &bench{s, t, f, s.Conn(t), s.Conn(t)}
+}
+
+// run lets loop work until the end of the test.
+func (b *bench) run(loop func(context.Context) error) {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := loop(ctx); err != nil {
+			b.t.Error(err)
+		}
+	})
+	b.t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+func (b *bench) poll(every time.Duration) {
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespace: "dynamo", Interval: every, Log: slog.New(slog.DiscardHandler)}
+	b.run(p.Run)
+}
+
+// answer has a worker answer the polls of a service.
+func (b *bench) answer(service, format string, args ...any) {
+	b.t.Helper()
+	reply := fmt.Appendf(nil, format, args...)
+	_, err := b.nats.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) { m.Respond(reply) })
+	if err = errors.Join(err, b.nats.Flush()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// rows waits until the Fleet shows these workers, as component/endpoint/id=active.
+func (b *bench) rows(want ...string) {
+	b.t.Helper()
+	devstacktest.Until(b.t, func() error {
+		var got []string
+		for _, w := range b.fleet.Snapshot().Workers {
+			got = append(got, fmt.Sprintf("%s/%s=%d", w.Endpoint, w.Label, w.Load.V.KVActive.V))
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			return fmt.Errorf("the fleet shows %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+const head = `{"type":"io.nats.micro.v1.stats_response","name":"%s","id":"x","endpoints":[{"subject":"%s","data":{"kv_active_blocks":%d,"kv_total_blocks":9}}]}`
+
+func TestComponentsThatShareAServiceAreToldApartByTheRegistry(t *testing.T) {
+	b := newBench(t, fleet.Target{})
+	for id, component := range map[uint64]string{1: "Decode", 2: "decode"} {
+		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id})
+		b.answer("dynamo_decode", head, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
+	}
+	b.poll(50 * time.Millisecond)
+	b.rows("Decode/e/1=1", "decode/e/2=2")
+}
+
+func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7})
+	for _, reply := range []string{
+		"garbage", `[]`, strings.Repeat("[", 100_000),
+		`{"type":"io.nats.micro.v1.stats_response","name":"another","id":"x","endpoints":[]}`,
+		`{"type":"io.nats.micro.v1.stats_response","name":"dynamo_c","id":"x","endpoints":[{"subject":"elsewhere.e-7"}]}`,
+		`{"type":"io.nats.micro.v1.stats_response","name":"dynamo_c","id":"123","endpoints":[{"subject":"dynamo_c.e"}]}`,
+	} {
+		b.answer("dynamo_c", "%s", reply)
+	}
+	b.answer("dynamo_c", head, "dynamo_c", "dynamo_c.e-7", 5)
+	b.poll(50 * time.Millisecond)
+	b.rows("c/e/7=5")
+	tally := &b.fleet.Tally
+	devstacktest.Until(t, func() error {
+		for reason, least := range map[fleet.Reason]uint64{fleet.BadJSON: 3, fleet.BadID: 1, fleet.BadName: 2} {
+			if got := tally.Rejected(fleet.StatsReply, reason); got < least {
+				return fmt.Errorf("%d rejected for %s, want at least %d", got, reason, least)
+			}
+		}
+		return nil
+	})
+}
+
+func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7})
+	first := make(chan string, 1) // the inbox of the first poll
+	_, err := b.nats.Subscribe(wire.StatsSubject("dynamo_c"), func(m *nats.Msg) {
+		select {
+		case first <- m.Reply:
+		default:
+		}
+	})
+	if err = errors.Join(err, b.nats.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	b.poll(20 * time.Millisecond)
+	devstacktest.Until(t, func() error {
+		if n := b.fleet.Tally.Polls(fleet.PollEmpty); n < 3 {
+			return fmt.Errorf("%d polls, want three", n)
+		}
+		return nil
+	})
+	if err := b.nats.Publish(<-first, fmt.Appendf(nil, head, "dynamo_c", "dynamo_c.e-7", 5)); err != nil {
+		t.Fatal(err)
+	}
+	b.rows("c/e/7=5")
+}
+
+func TestAPollEndsWhenEverybodyHasAnswered(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7})
+	b.answer("dynamo_c", head, "dynamo_c", "dynamo_c.e-7", 5)
+	const polls = 20
+	b.poll(20 * time.Millisecond) // the deadline is 100 ms: waiting for it would show in the histogram
+	devstacktest.Until(t, func() error {
+		if n := b.fleet.Tally.Polls(fleet.PollOK); n < polls {
+			return fmt.Errorf("%d polls", n)
+		}
+		return nil
+	})
+	h := b.fleet.Tally.PollDurations()
+	below := h.Buckets[6] // up to 100 ms, less than any deadline
+	if below < h.Count/2 {
+		t.Errorf("%d of %d polls ended before the deadline, want most", below, h.Count)
+	}
+}
+
+func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	b.run(func(ctx context.Context) error {
+		return HitRates(ctx, b.conn, "dynamo", b.fleet, slog.New(slog.DiscardHandler))
+	})
+	subject := wire.HitRateSubject("dynamo")
+	devstacktest.Until(t, func() error {
+		err := b.nats.Publish(subject, []byte("garbage"))
+		if err == nil && b.fleet.Tally.Rejected(fleet.HitRate, fleet.BadJSON) == 0 {
+			err = errors.New("not heard yet")
+		}
+		return err
+	})
+	const events = 50_000
+	for i := range events {
+		if err := b.nats.Publish(subject, fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":3,"overlap_blocks":1}`, 1+i%10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	devstacktest.Until(t, func() error {
+		var sum fleet.Hits
+		for _, w := range b.fleet.Snapshot().Workers {
+			sum.Events += w.Hits.V.Events
+			sum.ISLBlocks += w.Hits.V.ISLBlocks
+			sum.OverlapBlocks += w.Hits.V.OverlapBlocks
+		}
+		if want := (fleet.Hits{ISLBlocks: 3 * events, OverlapBlocks: events, Events: events}); sum != want {
+			return fmt.Errorf("booked %+v, want %+v", sum, want)
+		}
+		return nil
+	})
+	if n := b.fleet.Tally.Dropped(fleet.QueueFull); n != 0 {
+		t.Errorf("%d dropped", n)
+	}
+}
+
+func TestWhatTheClientDropsIsCounted(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	busy, hold := make(chan struct{}, 10), make(chan struct{})
+	sub, err := b.conn.Subscribe("x", func(*nats.Msg) { busy <- struct{}{}; <-hold })
+	if err = errors.Join(err, sub.SetPendingLimits(2, -1), b.conn.Flush(), b.nats.Publish("x", nil)); err != nil {
+		t.Fatal(err)
+	}
+	<-busy
+	for range 9 {
+		b.nats.Publish("x", nil)
+	}
+	drops := dropCounter{subscription: sub, tally: &b.fleet.Tally}
+	devstacktest.Until(t, func() error {
+		drops.count()
+		// One is being handled, which counts as pending too, and one waits.
+		if got := b.fleet.Tally.Dropped(fleet.QueueFull); got != 8 {
+			return fmt.Errorf("%d dropped, want 8", got)
+		}
+		return nil
+	})
+	close(hold)
+}
