@@ -35,10 +35,15 @@ func (g *gateway) start() {
 	g.says("Listening on")
 }
 
-// families are the metrics of a page, each series as the text format has it but with
-// its labels sorted and without those of grouping, which must have these values.
-// In place of a histogram or summary there is its number of observations.
-func families(text string, grouping map[string]string) (map[string]family, error) {
+// family is one metric with all of its series: values by labels.
+type family struct {
+	Help, Type string
+	Series     map[string]string
+}
+
+// families are the metrics of a page that are in the group with exactly these
+// labels, without them. In place of a histogram or summary there is its count.
+func families(text string, group map[string]string) (map[string]family, error) {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	parsed, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	if err != nil {
@@ -48,22 +53,15 @@ func families(text string, grouping map[string]string) (map[string]family, error
 	for name, mf := range parsed {
 		f := family{Help: mf.GetHelp(), Type: mf.GetType().String(), Series: make(map[string]string)}
 		for _, m := range mf.GetMetric() {
-			var labels []string
-			matches := 0
+			labels := make(map[string]string)
 			for _, l := range m.GetLabel() {
-				want, grouped := grouping[l.GetName()]
-				if grouped && want == l.GetValue() {
-					matches++
-				}
-				if !grouped {
-					labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
-				}
+				labels[l.GetName()] = l.GetValue()
 			}
-			value := m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetUntyped().GetValue() +
-				float64(m.GetHistogram().GetSampleCount()+m.GetSummary().GetSampleCount())
-			if matches == len(grouping) {
-				f.Series[strings.Join(labels, ",")] = fmt.Sprint(value)
+			if !without(labels, group) {
+				continue
 			}
+			f.Series[fmt.Sprint(labels)] = fmt.Sprint(m.GetGauge().GetValue() + m.GetCounter().GetValue() +
+				float64(m.GetHistogram().GetSampleCount()+m.GetSummary().GetSampleCount()))
 		}
 		if len(f.Series) > 0 {
 			all[name] = f
@@ -72,7 +70,43 @@ func families(text string, grouping map[string]string) (map[string]family, error
 	return all, nil
 }
 
-type family struct {
-	Help, Type string
-	Series     map[string]string
+// without takes the group's labels away, and reports whether all were there.
+func without(labels, group map[string]string) bool {
+	for name, want := range group {
+		got, found := labels[name]
+		if !found || got != want {
+			return false
+		}
+		delete(labels, name)
+	}
+	return true
+}
+
+// group waits until the Pushgateway holds a group with these labels, and returns
+// what was pushed to it.
+func (g *gateway) group(labels map[string]string) map[string]family {
+	g.t.Helper()
+	var all map[string]family
+	until(g.t, func() error {
+		var err error
+		all, err = g.look(labels)
+		if err == nil && len(all) == 0 {
+			err = fmt.Errorf("the Pushgateway has no group %v", labels)
+		}
+		return err
+	})
+	return all
+}
+
+// look is what the Pushgateway holds in the group with these labels now.
+func (g *gateway) look(labels map[string]string) (map[string]family, error) {
+	text, err := get(g.url + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	all, err := families(text, labels)
+	for _, own := range []string{"push_time_seconds", "push_failure_time_seconds"} {
+		delete(all, own) // the Pushgateway's word on the group
+	}
+	return all, err
 }

@@ -65,18 +65,12 @@ type pollState struct {
 // Run polls once an interval until ctx ends, for the first time when the registry
 // is known. Polls never overlap; ticks that come due meanwhile are skipped.
 func (p *Poller) Run(ctx context.Context) error {
-	p.wake = make(chan struct{}, 1)
-	p.announced = make(map[fleet.Endpoint]bool)
-	p.components = make(map[string][]string)
 	inbox := p.Conn.NewInbox()
-	replies, err := p.Conn.Subscribe(inbox+".*", p.reply)
+	replies, err := p.listen(inbox)
 	if err != nil {
 		return fmt.Errorf("subscribe to stats replies: %w", err)
 	}
 	defer replies.Unsubscribe()
-	if err := replies.SetPendingLimits(-1, maxPending); err != nil {
-		return fmt.Errorf("subscribe to stats replies: %w", err)
-	}
 	drops := dropCounter{subscription: replies, tally: &p.Fleet.Tally}
 	defer drops.count()
 
@@ -98,6 +92,18 @@ func (p *Poller) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listen takes the replies to all polls, whose inboxes are below one.
+func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
+	p.wake = make(chan struct{}, 1)
+	p.announced = make(map[fleet.Endpoint]bool)
+	p.components = make(map[string][]string)
+	replies, err := p.Conn.Subscribe(inbox+".*", p.reply)
+	if err != nil {
+		return nil, err
+	}
+	return replies, replies.SetPendingLimits(-1, maxPending)
 }
 
 // once is one poll, its replies sent to inbox.

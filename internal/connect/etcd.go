@@ -55,6 +55,9 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 		if errors.Is(err, rpctypes.ErrAuthFailed) {
 			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", shown(urls), etcdUser, etcdPass, err)
 		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer in %v", config.DialTimeout)
+		}
 		if ctx.Err() == nil && !announced {
 			log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
 			announced = true

@@ -94,6 +94,7 @@ func TestEtcdTakesUserAndPassword(t *testing.T) {
 }
 
 func TestEtcdLogsInWhenItComes(t *testing.T) {
+	t.Parallel()
 	s := startEtcd(t, nil)
 	lock(t, s)
 	config, endpoint := s.Config(), s.Endpoint()
@@ -119,7 +120,6 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 	if _, err := ec.Put(t.Context(), "k", "v"); err != nil {
 		t.Error(err)
 	}
-	t.Log(journal)
 	if n := journal.count("\n"); n != 2 || journal.count("Connected to etcd") != 1 {
 		t.Errorf("got:\n%s", journal)
 	}

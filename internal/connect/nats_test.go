@@ -222,6 +222,7 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 }
 
 func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
+	t.Parallel()
 	s := startNATS(t, nil)
 	config := s.Config()
 	log, journal := newLog()

@@ -67,6 +67,7 @@ func (a *authority) write(name, kind string, der []byte) {
 }
 
 func TestEtcdTakesCertificates(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	a.issue("server", &x509.Certificate{
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
