@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDurationTakesSecondsAndDurations(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"2": 2 * time.Second, "0.1": 100 * time.Millisecond, "100ms": 100 * time.Millisecond,
+		"1e-2": 10 * time.Millisecond, "1m30s": 90 * time.Second, "10ms": 10 * time.Millisecond,
+	} {
+		var got time.Duration
+		if err := Duration("every", &got, 10*time.Millisecond).Set(in); err != nil || got != want {
+			t.Errorf("%s: got %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "x", "9ms", "0", "-1", "-1s", "NaN", "Inf", "-Inf", "1e300", "99999999999999999999", "2 s"} {
+		var got time.Duration
+		err := Duration("every", &got, 10*time.Millisecond).Set(in)
+		if err == nil || !strings.HasPrefix(err.Error(), `--every "`+in+`": want seconds`) || got != 0 {
+			t.Errorf("%q: got %v, %v; want an error that names flag and value", in, got, err)
+		}
+	}
+}
+
+func TestNumberKeepsItsBounds(t *testing.T) {
+	var n int
+	for _, in := range []string{"0", "65535"} {
+		if err := Number("port", &n, 0, 65535).Set(in); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, in := range []string{"-1", "65536", "1.5", "", "x"} {
+		if err := Number("port", &n, 0, 65535).Set(in); err == nil {
+			t.Errorf("%q: no error", in)
+		}
+	}
+}
+
+func TestANegativeNumberIsAValueAndNoFlag(t *testing.T) {
+	got := joinNegative([]string{"--a", "-1", "--b", "--c", "x", "-2", "-v", "-"})
+	want := []string{"--a=-1", "--b", "--c", "x", "-2", "-v", "-"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
+	for args, want := range map[string]struct {
+		ended bool
+		out   string
+		err   string
+	}{
+		"--version":     {true, "prog 1.2\n", ""},
+		"--help":        {true, "usage: prog", ""},
+		"--count 3":     {false, "", ""},
+		"--count 4":     {false, "", `--count "4": want a number from 0 to 3`},
+		"--choice c":    {false, "", `--choice "c": want one of a, b`},
+		"--name=":       {false, "", `--name "": want a name that is not empty`},
+		"--name a/b":    {false, "", `--name "a/b": want a name that is not empty and has none of "/" in it`},
+		"--nothing":     {false, "", "unknown long flag '--nothing'"},
+		"--count":       {false, "", "expected argument for flag '--count'"},
+		"--version x":   {true, "prog 1.2\n", ""},
+		"--count 1 who": {false, "", "unexpected who"},
+	} {
+		var out bytes.Buffer
+		var n int
+		var choice, name string
+		a := New("prog", "A program.", "1.2", &out)
+		a.Flag("count", "").SetValue(Number("count", &n, 0, 3))
+		a.Flag("choice", "").SetValue(OneOf("choice", &choice, "a", "b"))
+		a.Flag("name", "").SetValue(Name("name", &name, "/"))
+		ended, err := a.Parse(strings.Fields(args))
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if ended != want.ended || got != want.err || !strings.HasPrefix(out.String(), want.out) {
+			t.Errorf("%s: ended %v, error %q, output %q; want %v, %q, %q", args, ended, got, out.String(), want.ended, want.err, want.out)
+		}
+	}
+}
+
+func FuzzDuration(f *testing.F) {
+	for _, s := range []string{"2", "0.1", "100ms", "-1", "1e300", "NaN"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d := time.Duration(math.MinInt64)
+		if err := Duration("x", &d, time.Second).Set(s); err == nil && d < time.Second {
+			t.Errorf("%q became %v, less than allowed", s, d)
+		}
+	})
+}
