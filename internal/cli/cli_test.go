@@ -61,7 +61,7 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		"--count 3":     {false, "", ""},
 		"--count 4":     {false, "", `--count "4": want a number from 0 to 3`},
 		"--choice c":    {false, "", `--choice "c": want one of a, b`},
-		"--name=":       {false, "", `--name "": want a name that is not empty`},
+		"--name=":       {false, "", `--name "": want a name that is not empty and has none of "/" in it`},
 		"--name a/b":    {false, "", `--name "a/b": want a name that is not empty and has none of "/" in it`},
 		"--nothing":     {false, "", "unknown long flag '--nothing'"},
 		"--count":       {false, "", "expected argument for flag '--count'"},
