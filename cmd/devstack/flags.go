@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/program"
+)
+
+// The addresses to listen on. Metrics is for Prometheus, too, which may be in a container.
+const (
+	serverHost  = "127.0.0.1"
+	metricsHost = "0.0.0.0"
+)
+
+// flags is what the command line and the environment say.
+type flags struct {
+	namespace            string
+	workers              int
+	noMetrics, noWorkers bool
+	nats, etcd, metrics  int // ports; 0: any free one
+	dataDir              string
+}
+
+// parse reads the command line. It reports true if help or version was asked for,
+// and given on stdout.
+func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags, ended bool, err error) {
+	a := cli.New("devstack", "Runs NATS, etcd, mock workers and metrics in one process.", program.Version, stdout)
+	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
+		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
+		SetValue(cli.Name("namespace", &f.namespace, cli.SubjectBreakers))
+	a.Flag("workers", "How many mock workers.").Default("3").
+		SetValue(cli.Number("workers", &f.workers, 1, 10_000))
+	a.Flag("no-workers", "No mock workers.").BoolVar(&f.noWorkers)
+	a.Flag("no-metrics", "No metrics.").BoolVar(&f.noMetrics)
+	a.Flag("nats-port", "Port of NATS; 0: any free one.").Default("4222").
+		SetValue(cli.Number("nats-port", &f.nats, 0, 65535))
+	a.Flag("etcd-port", "Port of etcd; 0: any free one.").Default("2379").
+		SetValue(cli.Number("etcd-port", &f.etcd, 0, 65535))
+	a.Flag("metrics-port", "Port of metrics; 0: any free one.").Default("9091").
+		SetValue(cli.Number("metrics-port", &f.metrics, 0, 65535))
+	a.Flag("data-dir", "Directory of the servers' data; without it a temporary one, removed at the end.").StringVar(&f.dataDir)
+	ended, err = a.Parse(args)
+	return f, ended, err
+}
+
+// checkPorts finds out before anything starts whether everything can.
+func (f flags) checkPorts() error {
+	ports := []struct {
+		flag, host string
+		port       int
+	}{{"nats-port", serverHost, f.nats}, {"etcd-port", serverHost, f.etcd}, {"metrics-port", metricsHost, f.metrics}}
+	if f.noMetrics {
+		ports = ports[:2]
+	}
+	taken := map[int]string{}
+	for _, p := range ports {
+		if other := taken[p.port]; other != "" && p.port != 0 {
+			return fmt.Errorf("--%s %d is the port of --%s, too: choose another one", p.flag, p.port, other)
+		}
+		taken[p.port] = p.flag
+		_, err := devstack.FreePort(p.host, p.port)
+		var inUse *devstack.InUseError
+		if errors.As(err, &inUse) {
+			return fmt.Errorf("%w: choose another port with --%s", err, p.flag)
+		}
+		if err != nil {
+			return fmt.Errorf("--%s: %w", p.flag, err)
+		}
+	}
+	return nil
+}

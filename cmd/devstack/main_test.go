@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func noEnv(string) string { return "" }
+
+// output is what a program writes, read while it is written.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// started is a run in its own goroutine, on free ports.
+type started struct {
+	end            context.CancelFunc
+	code           chan int
+	stdout, stderr *output
+}
+
+func start(t *testing.T, getenv func(string) string, args ...string) *started {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	s := &started{end: cancel, code: make(chan int, 1), stdout: new(output), stderr: new(output)}
+	args = append([]string{"--nats-port", "0", "--etcd-port", "0", "--metrics-port", "0"}, args...)
+	go func() { s.code <- run(ctx, args, getenv, s.stdout, s.stderr) }()
+	t.Cleanup(cancel)
+	devstacktest.Until(t, func() error {
+		if !strings.Contains(s.stdout.String(), "Try next") {
+			return fmt.Errorf("not up: %s\n%s", s.stdout, s.stderr)
+		}
+		return nil
+	})
+	return s
+}
+
+// stop ends it as a signal does.
+func (s *started) stop(t *testing.T) {
+	t.Helper()
+	s.end()
+	select {
+	case code := <-s.code:
+		if code != 0 {
+			t.Errorf("got exit code %d:\n%s", code, s.stderr)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("does not end:\n%s", s.stderr)
+	}
+}
+
+// find is the first match in what was printed.
+func (s *started) find(t *testing.T, expression string) string {
+	t.Helper()
+	found := regexp.MustCompile(expression).FindString(s.stdout.String())
+	if found == "" {
+		t.Fatalf("no %s in:\n%s", expression, s.stdout)
+	}
+	return found
+}
+
+func TestStackIsUpWhenItSaysSo(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	s := start(t, noEnv)
+
+	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if js, _ := nc.JetStream(); js != nil {
+		if _, err := js.AccountInfo(); err != nil {
+			t.Error("JetStream:", err)
+		}
+	}
+	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.find(t, `http://127\.[0-9.:]+`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ec.Close()
+	got, err := ec.Get(t.Context(), "instances/dynamo/backend/generate:", clientv3.WithPrefix())
+	if err != nil || got.Count != 3 {
+		t.Errorf("got %v, %v; want three workers", got, err)
+	}
+	url := s.find(t, `http://localhost:[0-9]+/metrics`)
+	devstacktest.Until(t, func() error {
+		page, err := get(url)
+		if err != nil {
+			return err
+		}
+		workers := `llm_workers{component="backend",endpoint="generate",state="answering"} 3`
+		if !strings.Contains(page, workers) || strings.Count(page, "\nllm_kv_hit_rate_isl_blocks{") != 3 {
+			return fmt.Errorf("want %s and the hits of three workers:\n%s", workers, page)
+		}
+		return nil
+	})
+
+	s.stop(t)
+	if left, _ := os.ReadDir(tmp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func get(url string) (string, error) {
+	resp, err := http.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+func TestServersAlone(t *testing.T) {
+	dir := t.TempDir() + "/data"
+	// What the environment says of other servers is not for the stack.
+	s := start(t, func(name string) string {
+		return map[string]string{"NATS_AUTH_CREDENTIALS_FILE": "/missing", "ETCD_AUTH_CA": "/missing", "DYN_NAMESPACE": "mine"}[name]
+	}, "--no-metrics", "--no-workers", "--data-dir", dir)
+	for _, unwanted := range []string{"workers ", "curl", "page"} {
+		if strings.Contains(s.stdout.String(), unwanted) {
+			t.Errorf("speaks of %s:\n%s", unwanted, s.stdout)
+		}
+	}
+	for _, wanted := range []string{dir, "kept", "DYN_NAMESPACE=mine", "NATS_SERVER=nats://", "ETCD_ENDPOINTS=http://", "./cmd/mock_worker", "./cmd/metrics"} {
+		if !strings.Contains(s.stdout.String(), wanted) {
+			t.Errorf("does not speak of %s:\n%s", wanted, s.stdout)
+		}
+	}
+	s.stop(t)
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("got %v, %v in the data directory, want those of NATS and etcd", left, err)
+	}
+}
+
+func TestTakenPortIsNamedWithItsFlag(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for _, flag := range []string{"--nats-port", "--etcd-port", "--metrics-port"} {
+		args := []string{"--nats-port", "0", "--etcd-port", "0", "--metrics-port", "0", flag, port}
+		var merged []string // kingpin takes a flag once
+		for i := 0; i < len(args); i += 2 {
+			if args[i] != flag || i == 6 {
+				merged = append(merged, args[i], args[i+1])
+			}
+		}
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), merged, noEnv, &stdout, &stderr)
+		got := stderr.String()
+		if code != 1 || !strings.Contains(got, ":"+port+" is already in use") || !strings.Contains(got, flag) || strings.Count(got, "\n") != 1 || stdout.Len() > 0 {
+			t.Errorf("%s: got %d, %q, %q", flag, code, got, stdout.String())
+		}
+	}
+	if left, _ := os.ReadDir(tmp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestTwoOnOnePortIsAnError(t *testing.T) {
+	var stderr bytes.Buffer
+	code := run(t.Context(), []string{"--nats-port", "23791", "--etcd-port", "23791"}, noEnv, nil, &stderr)
+	if code != 1 || !strings.Contains(stderr.String(), "--etcd-port 23791 is the port of --nats-port, too") {
+		t.Errorf("got %d, %q", code, stderr.String())
+	}
+}
+
+func TestWrongValuesAreNamedInOneLine(t *testing.T) {
+	for _, args := range [][]string{
+		{"--workers", "0"}, {"--nats-port", "70000"}, {"--etcd-port=-1"}, {"--metrics-port", "http"}, {"--namespace", "a b"}, {"--nonsense"}, {"nonsense"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), args, noEnv, &stdout, &stderr)
+		flag, _, _ := strings.Cut(args[0], "=")
+		if code != 2 || !strings.Contains(stderr.String(), flag) || strings.Count(stderr.String(), "\n") != 1 || stdout.Len() > 0 {
+			t.Errorf("%q: got %d, %q, %q", args, code, stderr.String(), stdout.String())
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/program"
+	"dynamo-metrics/internal/tracing"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+)
+
+// endpoint is that of the mock workers, as of mock_worker without flags.
+var endpoint = fleet.Endpoint{Component: "backend", Name: "generate"}
+
+// stack is everything that runs, and where.
+type stack struct {
+	flags
+	getenv         func(string) string
+	stdout, stderr io.Writer
+	log            *slog.Logger
+
+	temporary bool
+	natsURL   string
+	etcdURL   string
+}
+
+// run runs it all until ctx ends. The servers end last, so that everybody can take
+// leave of them.
+func (s *stack) run(ctx context.Context) error {
+	if err := s.checkPorts(); err != nil {
+		return err
+	}
+	if s.dataDir == "" {
+		dir, err := os.MkdirTemp("", "devstack-")
+		if err != nil {
+			return fmt.Errorf("make a temporary directory: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		s.dataDir, s.temporary = dir, true
+	}
+	natsServer, err := devstack.NATS(devstack.NATSConfig{Host: serverHost, Port: s.nats, Dir: filepath.Join(s.dataDir, "nats")})
+	if err != nil {
+		return err
+	}
+	defer natsServer.Close()
+	etcdServer, err := devstack.Etcd(devstack.EtcdConfig{Host: serverHost, Port: s.etcd, Dir: filepath.Join(s.dataDir, "etcd")})
+	if err != nil {
+		return err
+	}
+	defer etcdServer.Close()
+	s.natsURL, s.etcdURL = natsServer.URL(), etcdServer.Endpoint()
+	return s.live(ctx)
+}
+
+// live runs what connects to the servers.
+func (s *stack) live(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	registered := make(chan struct{}, s.workers) // one for each worker
+	if !s.noWorkers {
+		g.Go(func() error { return s.runWorkers(ctx, registered) })
+	}
+	g.Go(func() error {
+		// Metrics comes when the workers are there, so that it misses nobody.
+		if !s.noWorkers && !receive(ctx, registered, s.workers) {
+			return nil
+		}
+		if !s.noMetrics {
+			var err error
+			if s.metrics, err = devstack.FreePort(metricsHost, s.metrics); err != nil {
+				return err
+			}
+			g.Go(func() error { return s.runMetrics(ctx) })
+			if !listening(ctx, net.JoinHostPort(serverHost, strconv.Itoa(s.metrics))) {
+				return nil
+			}
+		}
+		s.welcome()
+		<-ctx.Done()
+		return nil
+	})
+	return g.Wait()
+}
+
+func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) error {
+	log := tracing.Target(s.log, "mock_worker")
+	quiet := slog.New(slog.DiscardHandler) // that our own server is there is no news
+	nc, err := connect.NATS(ctx, s.natsURL, s.getenv, quiet, nil, nats.Name("mock_worker"))
+	if err != nil || nc == nil {
+		return err
+	}
+	defer nc.Close()
+	ec, err := connect.Etcd(ctx, s.etcdURL, s.getenv, quiet)
+	if err != nil || ec == nil {
+		return err
+	}
+	defer ec.Close()
+	return mock.Run(ctx, nc, ec, mock.Config{
+		Namespace: s.namespace, Component: endpoint.Component, Endpoint: endpoint.Name,
+		Workers: s.workers, Correlated: true, EventInterval: time.Second,
+		Registered: func(int, fleet.Instance) {
+			select {
+			case registered <- struct{}{}:
+			default: // again, after a lost lease
+			}
+		},
+		Log: log,
+	})
+}
+
+func (s *stack) runMetrics(ctx context.Context) error {
+	args := []string{
+		"--namespace", s.namespace, "--nats-server", s.natsURL, "--etcd-endpoints", s.etcdURL,
+		"--host", metricsHost, "--metrics-port", strconv.Itoa(s.metrics),
+	}
+	if code := program.Main(ctx, args, s.getenv, io.Discard, s.stderr); code != 0 {
+		return fmt.Errorf("metrics ended with code %d", code)
+	}
+	return nil
+}
+
+// receive takes n from c. It reports false if ctx ended before.
+func receive(ctx context.Context, c <-chan struct{}, n int) bool {
+	for range n {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// listening waits until somebody listens on address. It reports false if ctx ended
+// before.
+func listening(ctx context.Context, address string) bool {
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			return conn.Close() == nil
+		}
+		if !connect.Wait(ctx, 10*time.Millisecond) {
+			return false
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/mock"
+)
+
+// version is that of the metrics program; a test keeps it so.
+const version = "0.1.0"
+
+// flags is what the command line and the environment say.
+type flags struct {
+	workers    mock.Config
+	static     bool
+	nats, etcd string
+}
+
+// parse reads the command line. It reports true if help or version was asked for,
+// and given on stdout.
+func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags, ended bool, err error) {
+	c := &f.workers
+	var seed int
+	a := cli.New("mock_worker", "Runs mock workers of an NVIDIA Dynamo fleet.", version, stdout)
+	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
+		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
+		SetValue(cli.Name("namespace", &c.Namespace, cli.SubjectBreakers))
+	a.Flag("component", "Component of the workers.").Default("backend").
+		SetValue(cli.Name("component", &c.Component, "/"))
+	a.Flag("endpoint", "Endpoint of the workers.").Default("generate").
+		SetValue(cli.Name("endpoint", &c.Endpoint, ""))
+	a.Flag("workers", "How many workers, each under an id of its own.").Default("1").
+		SetValue(cli.Number("workers", &c.Workers, 1, 10_000))
+	a.Flag("release", "Dynamo release to imitate.").Default(mock.Latest).
+		SetValue(cli.OneOf("release", &c.Release, mock.Releases()...))
+	a.Flag("seed", "Of everything random; 0: another one each time.").Default("0").
+		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
+	a.Flag("event-interval", "Between two hit-rate events, in seconds or as a duration; 0: no events.").Default("1").
+		SetValue(cli.Duration("event-interval", &c.EventInterval, 0))
+	a.Flag("correlated", "Load moves smoothly, and hit-rate events carry the workers' own ids.").BoolVar(&c.Correlated)
+	a.Flag("static", "Static workers: no etcd, no ids.").BoolVar(&f.static)
+	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
+		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
+		SetValue(cli.Name("nats-server", &f.nats, ""))
+	a.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
+		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
+		SetValue(cli.Name("etcd-endpoints", &f.etcd, ""))
+
+	if ended, err = a.Parse(args); ended || err != nil {
+		return f, ended, err
+	}
+	if c.EventInterval > 0 && c.EventInterval < time.Millisecond {
+		return f, false, cli.Error("event-interval", c.EventInterval.String(), "0 for no events, or at least 1ms")
+	}
+	c.Seed = uint64(seed)
+	if err := c.Check(); err != nil {
+		return f, false, fmt.Errorf("--%w", err) // the settings have the names of the flags
+	}
+	return f, false, nil
+}

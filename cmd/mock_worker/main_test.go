@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/program"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats-server/v2/server"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func noEnv(string) string { return "" }
+
+// output is a program's standard error, read while it is written.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func TestWrongValuesAreNamedInOneLine(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--workers", "0"}, `--workers "0": want a number from 1 to 10000`},
+		{[]string{"--workers=many"}, `--workers "many"`},
+		{[]string{"--release", "0.9.1"}, `--release "0.9.1": want one of 0.1.0, 0.1.1, 0.2.1, 0.3.0, 0.5.1`},
+		{[]string{"--seed=-1"}, `--seed "-1"`},
+		{[]string{"--event-interval", "soon"}, `--event-interval "soon"`},
+		{[]string{"--event-interval=-1"}, `--event-interval "-1"`},
+		{[]string{"--event-interval", "10us"}, `--event-interval "10µs"`},
+		{[]string{"--namespace", "a b"}, `--namespace "a b"`},
+		{[]string{"--namespace", "a..b"}, `--namespace "a..b"`},
+		{[]string{"--component", ""}, `--component ""`},
+		{[]string{"--endpoint", "a.b"}, `--endpoint "a.b": want a name of letters, digits, "-" and "_"`},
+		{[]string{"--nats-server", ""}, `--nats-server ""`},
+		{[]string{"--etcd-endpoints", ""}, `--etcd-endpoints ""`},
+		{[]string{"--nonsense"}, "--nonsense"},
+		{[]string{"nonsense"}, "nonsense"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), c.args, noEnv, &stdout, &stderr)
+		got := stderr.String()
+		if code != 2 || !strings.Contains(got, c.want) || strings.Count(got, "\n") != 1 || stdout.Len() > 0 {
+			t.Errorf("%q: got %d, %q, %q; want 2 and one line with %q", c.args, code, got, stdout.String(), c.want)
+		}
+	}
+}
+
+func TestWrongLogFilterIsNamed(t *testing.T) {
+	var stderr bytes.Buffer
+	code := run(t.Context(), nil, func(name string) string {
+		if name == "DYN_LOG" {
+			return "loud,,=="
+		}
+		return ""
+	}, nil, &stderr)
+	if code != 2 || !strings.Contains(stderr.String(), "DYN_LOG") || strings.Count(stderr.String(), "\n") != 1 {
+		t.Errorf("got %d, %q; want 2 and one line", code, stderr.String())
+	}
+}
+
+func TestHelpAndVersionGoToStdout(t *testing.T) {
+	for flag, want := range map[string]string{"--help": "--event-interval", "--version": "mock_worker " + program.Version + "\n"} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), []string{flag}, noEnv, &stdout, &stderr)
+		if code != 0 || !strings.Contains(stdout.String(), want) || stderr.Len() > 0 {
+			t.Errorf("%s: got %d, %q, %q", flag, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// started is a run in its own goroutine.
+type started struct {
+	end    context.CancelFunc
+	code   chan int
+	stderr *output
+}
+
+func start(t *testing.T, getenv func(string) string, args ...string) *started {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	s := &started{end: cancel, code: make(chan int, 1), stderr: new(output)}
+	go func() { s.code <- run(ctx, args, getenv, nil, s.stderr) }()
+	t.Cleanup(cancel)
+	return s
+}
+
+func (s *started) says(text string) func() error {
+	return func() error {
+		if !strings.Contains(s.stderr.String(), text) {
+			return fmt.Errorf("does not say %q:\n%s", text, s.stderr)
+		}
+		return nil
+	}
+}
+
+func keys(t *testing.T, ec *clientv3.Client, prefix string) (names []string) {
+	t.Helper()
+	got, err := ec.Get(t.Context(), prefix, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range got.Kvs {
+		names = append(names, string(kv.Key))
+	}
+	return names
+}
+
+func TestRunsUntilItIsTold(t *testing.T) {
+	stack := devstacktest.Start(t)
+	ec := stack.Client(t)
+	env := func(name string) string {
+		return map[string]string{"NATS_SERVER": stack.NATS.URL(), "ETCD_ENDPOINTS": stack.Etcd.Endpoint()}[name]
+	}
+	s := start(t, env, "--workers", "2", "--release", "0.2.1", "--component", "my_component", "--endpoint", "my_endpoint")
+	devstacktest.Until(t, func() error {
+		if got := keys(t, ec, "dynamo/components/my_component/my_endpoint:"); len(got) != 2 {
+			return fmt.Errorf("got keys %q, want two:\n%s", got, s.stderr)
+		}
+		return nil
+	})
+	if err := s.says("INFO mock_worker: Starting Mock Worker on Endpoint: dynamo/my_component/my_endpoint")(); err != nil {
+		t.Error(err)
+	}
+	if _, err := stack.Conn(t).Request(wire.StatsSubject("dynamo_my_component"), nil, 10*time.Second); err != nil {
+		t.Error("stats:", err)
+	}
+	s.end()
+	if code := <-s.code; code != 0 {
+		t.Errorf("got exit code %d:\n%s", code, s.stderr)
+	}
+	if got := keys(t, ec, ""); len(got) != 0 {
+		t.Errorf("left behind: %q", got)
+	}
+}
+
+func TestStaticWorkerNeedsNoEtcd(t *testing.T) {
+	stack := devstacktest.Start(t)
+	nc := stack.Conn(t)
+	s := start(t, noEnv, "--static", "--nats-server", stack.NATS.URL(), "--etcd-endpoints", "http://127.0.0.1:1")
+	devstacktest.Until(t, func() error {
+		_, err := nc.Request(wire.StatsSubject("dynamo_backend"), nil, 10*time.Second)
+		return err
+	})
+	s.end()
+	if code := <-s.code; code != 0 {
+		t.Errorf("got exit code %d:\n%s", code, s.stderr)
+	}
+}
+
+func TestWaitsForItsServers(t *testing.T) {
+	stack := devstacktest.Start(t)
+	ec := stack.Client(t)
+	natsURL, endpoint := stack.NATS.URL(), stack.Etcd.Endpoint()
+	stack.StopNATS()
+	stack.StopEtcd()
+
+	s := start(t, noEnv, "--nats-server", natsURL, "--etcd-endpoints", endpoint)
+	devstacktest.Until(t, s.says("NATS is not connected"))
+	stack.StartNATS(t)
+	devstacktest.Until(t, s.says("etcd is not connected"))
+	stack.StartEtcd(t)
+	devstacktest.Until(t, func() error {
+		if got := keys(t, ec, "instances/dynamo/backend/generate:"); len(got) != 1 {
+			return fmt.Errorf("got keys %q:\n%s", got, s.stderr)
+		}
+		return nil
+	})
+	if n := strings.Count(s.stderr.String(), "is not connected"); n != 2 {
+		t.Errorf("said %d times that a server is not connected, want once each:\n%s", n, s.stderr)
+	}
+	s.end()
+	if code := <-s.code; code != 0 {
+		t.Errorf("got exit code %d:\n%s", code, s.stderr)
+	}
+}
+
+func TestEndsWhileItWaits(t *testing.T) {
+	s := start(t, noEnv, "--nats-server", "nats://127.0.0.1:1")
+	devstacktest.Until(t, s.says("NATS is not connected"))
+	s.end()
+	if code := <-s.code; code != 0 {
+		t.Errorf("got exit code %d:\n%s", code, s.stderr)
+	}
+}
+
+func TestWhatCannotBeMendedEndsIt(t *testing.T) {
+	locked, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: func(o *server.Options) { o.Authorization = "secret" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	for _, c := range []struct{ server, want string }{
+		{locked.URL(), "Authorization Violation"},
+		{strings.Replace(locked.URL(), "nats://", "nats://wrong@", 1), "Authorization Violation"},
+		{"nats://user:secret@" + net.JoinHostPort("h", "port"), "malformed"},
+	} {
+		s := start(t, noEnv, "--nats-server", c.server)
+		code, got := <-s.code, s.stderr.String()
+		if code != 1 || !strings.Contains(got, c.want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "secret") || strings.Contains(got, "wrong") {
+			t.Errorf("%s: got %d, %q; want 1 and one line with %q", c.server, code, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+// Package devstacktest gives a test its own NATS server and etcd. It is apart from
+// package devstack so that no program links package testing.
+package devstacktest
+
+import (
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// Stack is a NATS server and an etcd on free ports of 127.0.0.1, for one test.
+// What the test connects to them is best closed in its cleanups: they run first.
+type Stack struct {
+	NATS *devstack.NATSServer
+	Etcd *devstack.EtcdServer
+
+	natsConfig devstack.NATSConfig
+	etcdConfig devstack.EtcdConfig
+	natsDown   bool
+	etcdDown   bool
+}
+
+// Start starts both servers and closes them at the end of the test.
+func Start(t testing.TB) *Stack {
+	t.Helper()
+	s := &Stack{
+		natsConfig: devstack.NATSConfig{Dir: t.TempDir()},
+		etcdConfig: devstack.EtcdConfig{Dir: t.TempDir()},
+		natsDown:   true,
+		etcdDown:   true,
+	}
+	t.Cleanup(func() { s.StopNATS(); s.StopEtcd() })
+	s.StartNATS(t)
+	s.StartEtcd(t)
+	return s
+}
+
+// StopNATS takes the NATS server down until StartNATS; its port stays reserved in
+// name only.
+func (s *Stack) StopNATS() {
+	if !s.natsDown {
+		s.NATS.Close()
+		s.natsDown = true
+	}
+}
+
+// StartNATS brings the NATS server back on the same port with the same streams.
+func (s *Stack) StartNATS(t testing.TB) {
+	t.Helper()
+	srv, err := devstack.NATS(s.natsConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.NATS, s.natsConfig, s.natsDown = srv, srv.Config(), false
+}
+
+// StopEtcd takes etcd down until StartEtcd or StartEmptyEtcd.
+func (s *Stack) StopEtcd() {
+	if !s.etcdDown {
+		s.Etcd.Close()
+		s.etcdDown = true
+	}
+}
+
+// StartEtcd brings etcd back on the same port with the same keys and leases.
+func (s *Stack) StartEtcd(t testing.TB) {
+	t.Helper()
+	srv, err := devstack.Etcd(s.etcdConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Etcd, s.etcdConfig, s.etcdDown = srv, srv.Config(), false
+}
+
+// StartEmptyEtcd brings etcd back on the same port, with every key and lease lost.
+func (s *Stack) StartEmptyEtcd(t testing.TB) {
+	t.Helper()
+	s.etcdConfig.Dir = t.TempDir()
+	s.StartEtcd(t)
+}
+
+// Conn is a connection to the NATS server that outlives its restarts and is
+// closed at the end of the test.
+func (s *Stack) Conn(t testing.TB) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(s.NATS.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
+		nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// Client is an etcd client that outlives restarts of the server and is closed at
+// the end of the test.
+func (s *Stack) Client(t testing.TB) *clientv3.Client {
+	t.Helper()
+	ec, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{s.Etcd.Endpoint()},
+		Logger:    zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ec.Close() })
+	return ec
+}
+
+// Until runs check again and again until it has nothing to complain about, and
+// fails the test with its last complaint after 20 seconds.
+func Until(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still after 20 s: %v", err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

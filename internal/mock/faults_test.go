@@ -1,0 +1,267 @@
+package mock
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+func keyOf(id uint64) string {
+	return wire.LayoutInstances.Key("dynamo", fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id})
+}
+
+func TestKilledWorkersLeaveTheirKey(t *testing.T) {
+	stack := devstacktest.Start(t)
+	nc, ec := stack.Conn(t), stack.Client(t)
+	r := start(t, nc, ec, backend(""))
+	id := r.id(t, 0, 0)
+	r.stop(t, ErrKilled)
+	if answered(t, nc, "dynamo_backend") {
+		t.Error("answers after its end")
+	}
+	got, err := ec.Get(t.Context(), keyOf(id))
+	if err != nil || got.Count != 1 {
+		t.Errorf("key: got %v, %v; want it there until the lease expires", got, err)
+	}
+}
+
+func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
+	t.Parallel()
+	stack := devstacktest.Start(t)
+	nc, ec := stack.Conn(t), stack.Client(t)
+	log, said := newLog()
+	c := backend("")
+	c.Log = log
+	r := start(t, nc, ec, c)
+	first := r.id(t, 0, 0)
+	if !answered(t, nc, "dynamo_backend") {
+		t.Fatal("does not answer")
+	}
+
+	stack.StopEtcd()
+	stack.StartEmptyEtcd(t)
+	second := r.id(t, 0, first)
+	if got, err := ec.Get(t.Context(), keyOf(second)); err != nil || got.Count != 1 {
+		t.Errorf("key of the new lease: got %v, %v", got, err)
+	}
+	devstacktest.Until(t, func() error { // the service of the old id is on its way out
+		m := poll(t, nc, "dynamo_backend", 1)[0]
+		if !strings.Contains(string(m.Data), wire.HexID(second)) {
+			return fmt.Errorf("answers %s, want %x", m.Data, second)
+		}
+		return nil
+	})
+	if n := strings.Count(said(), "lost its lease"); n != 1 {
+		t.Errorf("said %d times that the lease was lost:\n%s", n, said())
+	}
+	r.stop(t, nil)
+}
+
+func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
+	t.Parallel()
+	stack := devstacktest.Start(t)
+	nc, ec := stack.Conn(t), stack.Client(t)
+	r := start(t, nc, ec, backend(""))
+	id := r.id(t, 0, 0)
+	stack.StopEtcd()
+	if !answered(t, nc, "dynamo_backend") {
+		t.Error("does not answer while etcd is away")
+	}
+	stack.StartEtcd(t)
+	// It has renewed once the time that is left has grown.
+	var least int64 = leaseTTL
+	devstacktest.Until(t, func() error {
+		l, err := ec.TimeToLive(t.Context(), clientv3.LeaseID(id))
+		if err != nil {
+			return err
+		}
+		renewed := l.TTL > least
+		least = min(least, l.TTL)
+		if !renewed {
+			return fmt.Errorf("lease %x has %d s left and was not renewed", id, l.TTL)
+		}
+		return nil
+	})
+	r.stop(t, nil)
+	checkGone(t, ec, keyOf(id), id)
+}
+
+func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
+	stack := devstacktest.Start(t)
+	nc := stack.Conn(t)
+	log, said := newLog()
+	c := backend("")
+	c.Log, c.EventInterval = log, time.Millisecond
+	r := start(t, nc, stack.Client(t), c)
+	r.id(t, 0, 0)
+	events, err := stack.Conn(t).SubscribeSync(wire.HitRateSubject("dynamo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := events.NextMsg(10 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	stack.StopNATS()
+	devstacktest.Until(t, func() error {
+		if nc.IsConnected() {
+			return fmt.Errorf("still connected")
+		}
+		return nil
+	})
+	before := said()
+	stack.StartNATS(t)
+	devstacktest.Until(t, func() error {
+		if !nc.IsConnected() {
+			return fmt.Errorf("not connected")
+		}
+		return nil
+	})
+	if !answered(t, nc, "dynamo_backend") {
+		t.Error("does not answer")
+	}
+	for { // what came before the loss
+		if n, _, _ := events.Pending(); n == 0 {
+			break
+		}
+		_, _ = events.NextMsg(time.Second)
+	}
+	if _, err := events.NextMsg(10 * time.Second); err != nil {
+		t.Error("no events after the loss:", err)
+	}
+	if said() != before {
+		t.Errorf("lost events were logged:\n%s", said())
+	}
+	r.stop(t, nil)
+}
+
+func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
+	stack := devstacktest.Start(t)
+	r := start(t, stack.Conn(t), stack.Client(t), backend(""))
+	r.id(t, 0, 0)
+	stack.StopEtcd()
+	stack.StopNATS()
+	began := time.Now()
+	r.stop(t, nil)
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestClosedConnectionsEndRun(t *testing.T) {
+	stack := devstacktest.Start(t)
+	nc := stack.Conn(t)
+	c := backend("")
+	c.EventInterval = time.Millisecond
+	r := start(t, nc, stack.Client(t), c)
+	r.id(t, 0, 0)
+	nc.Close()
+	if err := <-r.done; err == nil || !strings.Contains(err.Error(), "connection closed") {
+		t.Errorf("closed NATS connection: got %v", err)
+	}
+	ec := stack.Client(t)
+	r = start(t, stack.Conn(t), ec, backend(""))
+	r.id(t, 0, 0)
+	ec.Close()
+	if err := <-r.done; err == nil {
+		t.Error("closed etcd client: Run ended without an error")
+	}
+}
+
+func TestEventsAreTheOriginals(t *testing.T) {
+	stack := devstacktest.Start(t)
+	nc := stack.Conn(t)
+	c := backend("")
+	c.Workers, c.EventInterval = 3, time.Millisecond
+	events := subscribe(t, nc)
+	start(t, nc, stack.Client(t), c)
+	var worker uint64
+	for range 50 {
+		e := next(t, events)
+		if worker == 0 {
+			worker = e.WorkerID
+		}
+		if e.WorkerID != worker || worker < 1 || worker > 1000 || e.ISL > 100 || e.Overlap > e.ISL {
+			t.Fatalf("got %+v, want one worker of 1 to 1000, isl to 100, overlap to isl", e)
+		}
+	}
+}
+
+func TestCorrelatedEventsAreOfTheWorkers(t *testing.T) {
+	stack := devstacktest.Start(t)
+	nc := stack.Conn(t)
+	c := backend("")
+	c.Workers, c.EventInterval, c.Correlated = 3, time.Millisecond, true
+	events := subscribe(t, nc)
+	r := start(t, nc, stack.Client(t), c)
+	missing := map[uint64]bool{}
+	for n := range c.Workers {
+		missing[r.id(t, n, 0)] = true
+	}
+	for len(missing) > 0 {
+		e := next(t, events)
+		delete(missing, e.WorkerID)
+		if e.ISL > 100 || e.Overlap > e.ISL {
+			t.Fatalf("got %+v", e)
+		}
+	}
+}
+
+// event is a hit-rate event as strict as it can be read.
+type event struct {
+	WorkerID uint64 `json:"worker_id"`
+	ISL      uint64 `json:"isl_blocks"`
+	Overlap  uint64 `json:"overlap_blocks"`
+}
+
+func subscribe(t *testing.T, nc *nats.Conn) *nats.Subscription {
+	t.Helper()
+	sub, err := nc.SubscribeSync("namespace.dynamo.kv-hit-rate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+func next(t *testing.T, sub *nats.Subscription) (e event) {
+	t.Helper()
+	m, err := sub.NextMsg(10 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := json.NewDecoder(strings.NewReader(string(m.Data)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&e); err != nil {
+		t.Fatalf("%s: %v", m.Data, err)
+	}
+	return e
+}
+
+// newLog is a log, and what was written to it.
+func newLog() (*slog.Logger, func() string) {
+	var mu sync.Mutex
+	var b strings.Builder
+	return slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return b.Write(p)
+		}), nil)), func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return b.String()
+		}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }

@@ -1,0 +1,149 @@
+package mock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	leaseTTL    = 10 // seconds, as real workers to 0.9
+	callTimeout = 3 * time.Second
+	farewell    = 2 * time.Second // for what is said to etcd at the end
+)
+
+// registry is etcd, for workers that outlast its absence.
+type registry struct {
+	client *clientv3.Client
+	log    *slog.Logger
+
+	mu   sync.Mutex
+	away bool // as was logged
+}
+
+// grant gets a lease; 0 if ctx ended before.
+func (r *registry) grant(ctx context.Context) (lease clientv3.LeaseID, err error) {
+	err = r.insist(ctx, func(ctx context.Context) error {
+		grant, err := r.client.Grant(ctx, leaseTTL)
+		if err != nil {
+			return fmt.Errorf("get a lease: %w", err)
+		}
+		lease = grant.ID
+		return nil
+	})
+	return lease, err
+}
+
+// register puts the key on the lease; false if the lease is lost.
+func (r *registry) register(ctx context.Context, lease clientv3.LeaseID, key string, value []byte) (alive bool, err error) {
+	alive = true
+	err = r.insist(ctx, func(ctx context.Context) error {
+		_, err := r.client.Put(ctx, key, string(value), clientv3.WithLease(lease))
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			alive = false
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("register %s: %w", key, err)
+		}
+		return nil
+	})
+	return alive, err
+}
+
+// keep renews the lease until it is lost (false), or ctx ends.
+func (r *registry) keep(ctx context.Context, lease clientv3.LeaseID) (alive bool, err error) {
+	for alive = true; alive && err == nil && ctx.Err() == nil; {
+		// The answers end when etcd has been silent for as long as the lease lasts,
+		// too: restarted, it may well have kept the lease.
+		if answers, err := r.client.KeepAlive(ctx, lease); err == nil {
+			for range answers {
+			}
+		}
+		err = r.insist(ctx, func(ctx context.Context) error {
+			left, err := r.client.TimeToLive(ctx, lease)
+			if err != nil {
+				return fmt.Errorf("look after lease %x: %w", lease, err)
+			}
+			alive = left.TTL > 0
+			return nil
+		})
+	}
+	return alive, err
+}
+
+// release deletes the key and revokes the lease, though ctx has ended.
+func (r *registry) release(ctx context.Context, lease clientv3.LeaseID, key string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if key != "" {
+		if _, err := r.client.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	_, err := r.client.Revoke(ctx, lease)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	return err
+}
+
+// insist calls until the call succeeds or ctx ends, with growing pauses. What
+// another attempt cannot mend is an error.
+func (r *registry) insist(ctx context.Context, call func(context.Context) error) error {
+	for attempt := 0; ; attempt++ {
+		err := once(ctx, call)
+		if err == nil {
+			r.back()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if refused(err) || r.client.Ctx().Err() != nil {
+			return err
+		}
+		r.gone(err)
+		connect.Wait(ctx, connect.Pause(attempt))
+	}
+}
+
+func once(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return call(ctx)
+}
+
+// refused reports whether etcd does not want our credentials.
+func refused(err error) bool {
+	return slices.ContainsFunc([]error{rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound},
+		func(refusal error) bool { return errors.Is(err, refusal) })
+}
+
+// gone and back log once, for all workers, that etcd went and came.
+func (r *registry) gone(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.away {
+		r.log.Warn("etcd is not connected; connecting goes on", "error", err)
+	}
+	r.away = true
+}
+
+func (r *registry) back() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.away {
+		r.log.Info("Connected to etcd")
+	}
+	r.away = false
+}

@@ -1,0 +1,138 @@
+package mock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go/micro"
+)
+
+// worker is one imitated worker.
+type worker struct {
+	*process
+	n    int
+	load func() fleet.Load
+	id   atomic.Uint64 // its lease while it is registered, else 0
+}
+
+// run lives one life after the other, each under its own lease, until ctx ends.
+func (w *worker) run(ctx context.Context) error {
+	if w.registry == nil {
+		return w.static(ctx)
+	}
+	for ctx.Err() == nil {
+		if err := w.life(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *worker) static(ctx context.Context) error {
+	service, err := w.serve(0)
+	if err != nil {
+		return err
+	}
+	defer w.stop(service)
+	w.registered(w.instance(0))
+	<-ctx.Done()
+	return nil
+}
+
+// life is from the grant of a lease to its loss, or to the end of ctx.
+func (w *worker) life(ctx context.Context) error {
+	lease, err := w.registry.grant(ctx)
+	if err != nil || lease == 0 {
+		return err
+	}
+	in := w.instance(uint64(lease))
+	service, err := w.serve(in.ID)
+	if err != nil {
+		return errors.Join(err, w.registry.release(ctx, lease, ""))
+	}
+	// A worker that deregisters answers until it is gone, and so do those whose
+	// lease is lost.
+	defer w.stop(service)
+
+	key := w.release.layout.Key(w.Namespace, in)
+	value := w.release.layout.Value(w.Namespace, in, w.subject(in.ID))
+	alive, err := w.registry.register(ctx, lease, key, value)
+	if err != nil {
+		return err
+	}
+	if alive && ctx.Err() == nil {
+		w.id.Store(in.ID)
+		w.Log.Debug("Registered mock worker", "key", key)
+		w.registered(in)
+		alive, err = w.registry.keep(ctx, lease)
+		w.id.Store(0)
+	}
+	switch {
+	case err != nil, errors.Is(context.Cause(ctx), ErrKilled):
+		return err
+	case ctx.Err() != nil:
+		if err := w.registry.release(ctx, lease, key); err != nil {
+			w.Log.Warn("Failed to deregister a mock worker; its key ends with its lease", "key", key, "error", err)
+		}
+	case !alive:
+		w.Log.Warn("A mock worker lost its lease and gets a new one", "key", key)
+	}
+	return nil
+}
+
+func (w *worker) registered(in fleet.Instance) {
+	if w.Registered != nil {
+		w.Registered(w.n, in)
+	}
+}
+
+func (w *worker) instance(id uint64) fleet.Instance {
+	return fleet.Instance{Endpoint: fleet.Endpoint{Component: w.Component, Name: w.Endpoint}, ID: id}
+}
+
+func (w *worker) service() string { return wire.ServiceName(w.release.era, w.Namespace, w.Component) }
+
+func (w *worker) subject(id uint64) string { return wire.Subject(w.service(), w.Endpoint, id) }
+
+// serve makes the worker a NATS micro service.
+func (w *worker) serve(id uint64) (micro.Service, error) {
+	name := w.service() + "-" + w.Endpoint
+	if id != 0 {
+		name += "-" + wire.HexID(id)
+	}
+	service, err := micro.AddService(w.nc, micro.Config{
+		Name:         w.service(),
+		Version:      serviceVersion,
+		Description:  fmt.Sprintf("Dynamo component %s in namespace %s", w.Component, w.Namespace),
+		StatsHandler: func(*micro.Endpoint) any { return w.release.data(w.load()) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("serve %s: %w", w.service(), err)
+	}
+	err = service.AddEndpoint(name, micro.HandlerFunc(refuse),
+		micro.WithEndpointSubject(w.subject(id)), micro.WithEndpointQueueGroup(micro.DefaultQueueGroup))
+	if err != nil {
+		w.stop(service)
+		return nil, fmt.Errorf("serve %s: %w", w.subject(id), err)
+	}
+	return service, nil
+}
+
+func refuse(r micro.Request) {
+	// It fails only where the requester cannot be reached.
+	_ = r.Error("501", "this is a mock worker: it serves no requests", nil)
+}
+
+// stop ends the service and waits until the server knows, so that no later request
+// is answered; the wait is in vain, and short, while there is no server.
+func (w *worker) stop(service micro.Service) {
+	// It fails only on a closed connection, which ended the service before.
+	_ = service.Stop()
+	_ = w.nc.FlushTimeout(500 * time.Millisecond)
+}
