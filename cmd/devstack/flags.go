@@ -7,7 +7,6 @@ import (
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/devstack"
-	"dynamo-metrics/internal/program"
 )
 
 // The addresses to listen on. Metrics is for Prometheus, too, which may be in a container.
@@ -28,7 +27,7 @@ type flags struct {
 // parse reads the command line. It reports true if help or version was asked for,
 // and given on stdout.
 func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags, ended bool, err error) {
-	a := cli.New("devstack", "Runs NATS, etcd, mock workers and metrics in one process.", program.Version, stdout)
+	a := cli.New("devstack", "Runs NATS, etcd, mock workers and metrics in one process.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Name("namespace", &f.namespace, cli.SubjectBreakers))

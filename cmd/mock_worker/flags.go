@@ -10,9 +10,6 @@ import (
 	"dynamo-metrics/internal/mock"
 )
 
-// version is that of the metrics program; a test keeps it so.
-const version = "0.1.0"
-
 // flags is what the command line and the environment say.
 type flags struct {
 	workers    mock.Config
@@ -25,7 +22,7 @@ type flags struct {
 func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags, ended bool, err error) {
 	c := &f.workers
 	var seed int
-	a := cli.New("mock_worker", "Runs mock workers of an NVIDIA Dynamo fleet.", version, stdout)
+	a := cli.New("mock_worker", "Runs mock workers of an NVIDIA Dynamo fleet.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Name("namespace", &c.Namespace, cli.SubjectBreakers))

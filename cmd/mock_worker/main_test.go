@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
-	"dynamo-metrics/internal/program"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -83,7 +83,7 @@ func TestWrongLogFilterIsNamed(t *testing.T) {
 }
 
 func TestHelpAndVersionGoToStdout(t *testing.T) {
-	for flag, want := range map[string]string{"--help": "--event-interval", "--version": "mock_worker " + program.Version + "\n"} {
+	for flag, want := range map[string]string{"--help": "--event-interval", "--version": "mock_worker " + cli.Version + "\n"} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), []string{flag}, noEnv, &stdout, &stderr)
 		if code != 0 || !strings.Contains(stdout.String(), want) || stderr.Len() > 0 {

@@ -14,6 +14,9 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
+// Version is the version of all programs.
+const Version = "0.1.0"
+
 // App is a kingpin application that returns where kingpin would exit.
 type App struct {
 	*kingpin.Application
@@ -21,13 +24,13 @@ type App struct {
 }
 
 // New makes an application that prints help and version to stdout.
-func New(name, help, version string, stdout io.Writer) *App {
+func New(name, help string, stdout io.Writer) *App {
 	a := &App{Application: kingpin.New(name, help)}
 	a.UsageWriter(stdout)
 	a.ErrorWriter(stdout)
 	a.Terminate(func(int) { a.ended = true })
 	a.Flag("version", "Show the version and exit.").PreAction(func(*kingpin.ParseContext) error {
-		fmt.Fprintln(stdout, name+" "+version)
+		fmt.Fprintln(stdout, name+" "+Version)
 		a.ended = true
 		return nil
 	}).Bool()

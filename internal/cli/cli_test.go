@@ -56,7 +56,7 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		out   string
 		err   string
 	}{
-		"--version":     {true, "prog 1.2\n", ""},
+		"--version":     {true, "prog " + Version + "\n", ""},
 		"--help":        {true, "usage: prog", ""},
 		"--count 3":     {false, "", ""},
 		"--count 4":     {false, "", `--count "4": want a number from 0 to 3`},
@@ -65,13 +65,13 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		"--name a/b":    {false, "", `--name "a/b": want a name that is not empty and has none of "/" in it`},
 		"--nothing":     {false, "", "unknown long flag '--nothing'"},
 		"--count":       {false, "", "expected argument for flag '--count'"},
-		"--version x":   {true, "prog 1.2\n", ""},
+		"--version x":   {true, "prog " + Version + "\n", ""},
 		"--count 1 who": {false, "", "unexpected who"},
 	} {
 		var out bytes.Buffer
 		var n int
 		var choice, name string
-		a := New("prog", "A program.", "1.2", &out)
+		a := New("prog", "A program.", &out)
 		a.Flag("count", "").SetValue(Number("count", &n, 0, 3))
 		a.Flag("choice", "").SetValue(OneOf("choice", &choice, "a", "b"))
 		a.Flag("name", "").SetValue(Name("name", &name, "/"))

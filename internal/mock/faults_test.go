@@ -147,14 +147,21 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 
 func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
 	stack := devstacktest.Start(t)
-	r := start(t, stack.Conn(t), stack.Client(t), backend(""))
+	log, said := newLog()
+	c := backend("")
+	c.Workers, c.Log = 2, log
+	r := start(t, stack.Conn(t), stack.Client(t), c)
 	r.id(t, 0, 0)
+	r.id(t, 1, 0)
 	stack.StopEtcd()
 	stack.StopNATS()
 	began := time.Now()
 	r.stop(t, nil)
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("took %v", took)
+	}
+	if strings.Count(said(), "\n") != 1 || !strings.Contains(said(), "Failed to deregister") || !strings.Contains(said(), "workers=2") {
+		t.Errorf("got %q, want one line for both", said())
 	}
 }
 

@@ -39,6 +39,7 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 	m := &process{Config: c, release: r, nc: nc, start: time.Now()}
 	if ec != nil {
 		m.registry = &registry{client: ec, log: c.Log}
+		defer m.registry.leave()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for n := range c.Workers {

@@ -27,7 +27,9 @@ type registry struct {
 	log    *slog.Logger
 
 	mu   sync.Mutex
-	away bool // as was logged
+	away bool  // as was logged
+	left int   // leases that could not be revoked
+	why  error // for one of them
 }
 
 // grant gets a lease; 0 if ctx ended before.
@@ -81,20 +83,27 @@ func (r *registry) keep(ctx context.Context, lease clientv3.LeaseID) (alive bool
 	return alive, err
 }
 
-// release deletes the key and revokes the lease, though ctx has ended.
-func (r *registry) release(ctx context.Context, lease clientv3.LeaseID, key string) error {
+// release revokes the lease, and so deletes its key at once, though ctx has ended.
+func (r *registry) release(ctx context.Context, lease clientv3.LeaseID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
-	if key != "" {
-		if _, err := r.client.Delete(ctx, key); err != nil {
-			return err
-		}
-	}
 	_, err := r.client.Revoke(ctx, lease)
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return nil
+	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return
 	}
-	return err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left++
+	r.why = err
+}
+
+// leave says, once for all workers, if some could not be deregistered.
+func (r *registry) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left > 0 {
+		r.log.Warn("Failed to deregister; the keys end with their leases", "workers", r.left, "error", r.why)
+	}
 }
 
 // insist calls until the call succeeds or ctx ends, with growing pauses. What

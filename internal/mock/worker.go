@@ -54,7 +54,8 @@ func (w *worker) life(ctx context.Context) error {
 	in := w.instance(uint64(lease))
 	service, err := w.serve(in.ID)
 	if err != nil {
-		return errors.Join(err, w.registry.release(ctx, lease, ""))
+		w.registry.release(ctx, lease)
+		return err
 	}
 	// A worker that deregisters answers until it is gone, and so do those whose
 	// lease is lost.
@@ -77,9 +78,7 @@ func (w *worker) life(ctx context.Context) error {
 	case err != nil, errors.Is(context.Cause(ctx), ErrKilled):
 		return err
 	case ctx.Err() != nil:
-		if err := w.registry.release(ctx, lease, key); err != nil {
-			w.Log.Warn("Failed to deregister a mock worker; its key ends with its lease", "key", key, "error", err)
-		}
+		w.registry.release(ctx, lease)
 	case !alive:
 		w.Log.Warn("A mock worker lost its lease and gets a new one", "key", key)
 	}

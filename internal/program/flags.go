@@ -56,7 +56,7 @@ type flags struct {
 func parse(args []string, getenv func(string) string, stdout io.Writer) (config, error) {
 	var c config
 	var f flags
-	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", Version, stdout)
+	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", stdout)
 
 	a.Flag("namespace", "The Dynamo namespace to watch (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).

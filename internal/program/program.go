@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/collect"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/discovery"
@@ -26,9 +27,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 )
-
-// Version is the version of the programs.
-const Version = "0.1.0"
 
 // The exit codes of Main.
 const (
@@ -165,7 +163,7 @@ func (c config) open(log *slog.Logger) (net.Listener, error) {
 func newRegistry(c config, f *fleet.Fleet) *prometheus.Registry {
 	r := expose.NewRegistry(expose.Collector{
 		Fleet: f,
-		Build: expose.Build{Version: Version, Revision: revision(), GoVersion: runtime.Version()},
+		Build: expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
 		Model: c.modelName,
 		Now:   time.Now,
 	})
