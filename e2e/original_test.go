@@ -40,6 +40,7 @@ func TestQuickstartOfTheOriginal(t *testing.T) {
 
 	first := start(t, "mock_worker", s.env(), "--seed", "1", "--event-interval", "0.05")
 	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "1"})
+	m.says(" INFO metrics: Found endpoints matching subject dynamo_backend_020af9f2.generate")
 	warnings := m.count(warning)
 	start(t, "mock_worker", s.env(), "--seed", "2", "--event-interval", "0.05")
 	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "2"})

@@ -28,21 +28,33 @@ func (p *Poller) announce(e fleet.Endpoint) {
 
 // notFound says that a poll found nobody; the first time also what would help.
 func (p *Poller) notFound() {
-	t := p.Fleet.Target()
-	if t.Component == "" {
-		p.Log.Warn("No endpoints found in namespace " + p.Namespace)
-	} else {
-		name := t.Name
-		if name == "" {
-			name = "*"
-		}
-		service := wire.ServiceName(wire.EraSeed, p.Namespace, t.Component)
-		p.Log.Warn("No endpoints found matching subject " + wire.Subject(service, name, 0))
-	}
+	p.missing = true
+	p.Log.Warn("No endpoints found " + p.where())
 	if !p.hinted {
-		p.Log.Info(hint(p.Namespace, t, p.Fleet.Registered()))
+		p.Log.Info(hint(p.Namespace, p.Fleet.Target(), p.Fleet.Registered()))
 	}
 	p.hinted = true
+}
+
+// found says that the warnings are over.
+func (p *Poller) found() {
+	if p.missing {
+		p.Log.Info("Found endpoints " + p.where())
+	}
+	p.missing = false
+}
+
+// where is what is looked for, in the original's words.
+func (p *Poller) where() string {
+	t := p.Fleet.Target()
+	if t.Component == "" {
+		return "in namespace " + p.Namespace
+	}
+	service := wire.ServiceName(wire.EraSeed, p.Namespace, t.Component)
+	if t.Name == "" {
+		return "matching subject " + wire.Subject(service, "*", 0)
+	}
+	return "matching subject " + wire.Subject(service, t.Name, 0)
 }
 
 // noLoad says once that the watched endpoint exists but carries no load, and which do.

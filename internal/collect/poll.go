@@ -43,6 +43,7 @@ type Poller struct {
 	announced  map[fleet.Endpoint]bool // watched endpoints the log has named
 	reconnects uint64                  // of Conn, when last seen
 	settled    time.Time               // when the workers have had time to reconnect too
+	missing    bool                    // the last poll found nobody
 	hinted     bool                    // the log has said what is registered
 	toldNoLoad bool                    // the log has said which endpoints carry load
 
@@ -221,6 +222,7 @@ func (p *Poller) conclude(took time.Duration) {
 		return
 	}
 	p.Fleet.Tally.Polled(fleet.PollOK, took)
+	p.found()
 	if poll.loads > 0 && p.Found != nil {
 		p.Found()
 	}

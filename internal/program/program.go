@@ -55,6 +55,7 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 		log.Error(oneLine(err))
 		return exitError
 	}
+	log.Info("Stopped")
 	return exitOK
 }
 
