@@ -9,6 +9,7 @@ import (
 )
 
 func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
+	t.Parallel()
 	broken := filepath.Join(t.TempDir(), "web.yml")
 	if err := os.WriteFile(broken, []byte("tls_server_config:\n  cert_file: nowhere\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -51,6 +52,7 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 }
 
 func TestWhatCannotBeMendedByWaitingEndsWithCode1(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +77,7 @@ func TestWhatCannotBeMendedByWaitingEndsWithCode1(t *testing.T) {
 }
 
 func TestHelpAndVersionEndWithCode0(t *testing.T) {
+	t.Parallel()
 	for _, args := range []string{"--help", "--version"} {
 		p := start(t, "metrics", nil, args)
 		if code := p.ends(); code != 0 || p.log() != "" {

@@ -18,6 +18,7 @@ func instance(endpoint string, id uint64) fleet.Instance {
 // TestThePageOfTheOriginal gives the program what the original was given, and looks
 // for every line of the page that the original served.
 func TestThePageOfTheOriginal(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	const dir = "testdata/original"
 	for i := 1; i <= 3; i++ {
@@ -75,6 +76,7 @@ func TestThePageOfTheOriginal(t *testing.T) {
 }
 
 func TestADeregisteredWorkerIsGoneAndItsAnswersReviveNothing(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	s.register(wire.LayoutInstances, instance("generate", 7))
@@ -93,6 +95,7 @@ func TestADeregisteredWorkerIsGoneAndItsAnswersReviveNothing(t *testing.T) {
 }
 
 func TestGenerateNeverTakesTheWorkersOfGenerate2(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	for i, name := range []string{"generate", "generate2", "generate-2"} {
 		id := uint64(i + 1)
@@ -111,6 +114,7 @@ func TestGenerateNeverTakesTheWorkersOfGenerate2(t *testing.T) {
 }
 
 func TestAnUndecodableLoadIsItsWorkersTroubleOnly(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	for id, data := range map[uint64]string{1: flat(10, 100), 2: `{"kv_active_blocks":-1}`, 3: flat(30, 100)} {
 		s.register(wire.LayoutInstances, instance("generate", id))
@@ -129,6 +133,7 @@ func TestAnUndecodableLoadIsItsWorkersTroubleOnly(t *testing.T) {
 }
 
 func TestIdsAboveWhatADoubleHolds(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	const a, b = 1<<63 + 1, 1<<63 + 2 // alike as doubles
 	for _, id := range []uint64{a, b} {
@@ -148,6 +153,7 @@ func TestIdsAboveWhatADoubleHolds(t *testing.T) {
 }
 
 func TestNoWorkersNoNumbers(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	m.shows(page{workers("generate", "answering"): "0", `dynamo_metrics_polls_total{result="error"}`: "0"})
@@ -167,6 +173,7 @@ func TestNoWorkersNoNumbers(t *testing.T) {
 }
 
 func TestStaticWorkersAreShownAndToldApart(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	for id, active := range map[string]int{"p6nqGIpvsufbGe0wLMOj0A": 41, "hPB5m9ZEpxuG7coMu2nFks": 40} {
 		s.responder("dynamo_backend", fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":"dynamo_backend","id":%q,"endpoints":[{"subject":"dynamo_backend.load_metrics","data":%s},{"subject":"dynamo_backend.generate","data":null}]}`, id, flat(active, 100)))
@@ -185,6 +192,7 @@ func TestStaticWorkersAreShownAndToldApart(t *testing.T) {
 }
 
 func TestAnEndpointWithoutLoadIsExplained(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.register(wire.LayoutInstances, instance("generate", 7))
 	s.register(wire.LayoutInstances, instance("load_metrics", 7))
@@ -198,6 +206,7 @@ func TestAnEndpointWithoutLoadIsExplained(t *testing.T) {
 }
 
 func TestAMisspelledNameIsHelped(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.register(wire.LayoutComponents, fleet.Instance{Endpoint: fleet.Endpoint{Component: "MyComponent", Name: "my_endpoint"}, ID: 9})
 	m := s.metrics("--component", "my_component", "--endpoint", "my_endpoint", "--poll-interval", "0.1")
@@ -205,6 +214,7 @@ func TestAMisspelledNameIsHelped(t *testing.T) {
 }
 
 func TestEveryReleaseAtOnceInOneNamespace(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--poll-interval", "0.1")
 	releases := []string{"0.1.0", "0.1.1", "0.2.1", "0.3.0", "0.5.1"}
@@ -218,14 +228,16 @@ func TestEveryReleaseAtOnceInOneNamespace(t *testing.T) {
 		if n := len(p.of("llm_kv_hit_rate_overlap_blocks{")); n != 2*len(releases) {
 			return fmt.Errorf("hits of %d workers, want of %d: %v", n, 2*len(releases), p.of("overlap"))
 		}
-		if foreign := p.of(`component="unknown"`); len(foreign) > 0 {
-			return fmt.Errorf("hits of workers that are registered: %v", foreign)
+		// An event may overtake its worker's registration; then its blocks move.
+		if strangers := p.of(`component="unknown"`, "worker_id"); len(strangers) > 0 {
+			return fmt.Errorf("hits of workers that are registered: %v", strangers)
 		}
 		return nil
 	})
 }
 
 func TestForeignAndUnknownHits(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.register(wire.LayoutInstances, instance("generate", 1))
 	s.register(wire.LayoutInstances, fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 2})

@@ -23,6 +23,7 @@ import (
 const backend = `component="backend",endpoint="generate"`
 
 func TestQuickstartOfTheOriginal(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--namespace", "dynamo", "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 
@@ -85,6 +86,7 @@ func aggregates(p page) error {
 }
 
 func TestCustomPort(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	port := freePort(t)
 	for _, flag := range []string{"--metrics-port", "--port"} {
@@ -127,6 +129,7 @@ func (g *gateway) seen() []string {
 }
 
 func TestPushModeOfBothOriginals(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	g := newGateway(t)
 	host, port, _ := strings.Cut(strings.TrimPrefix(g.URL, "http://"), ":")
@@ -156,6 +159,7 @@ func TestPushModeOfBothOriginals(t *testing.T) {
 }
 
 func TestPushAndServeAtOnce(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	g := newGateway(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--push", "--push-url", g.URL, "--push-interval", "1", "--push-grouping", "instance=a", "--push-delete-on-exit")
@@ -173,6 +177,7 @@ func TestPushAndServeAtOnce(t *testing.T) {
 }
 
 func TestASecondInstanceIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--model-name", "tiny")
 	devstacktest.Until(t, func() error {
@@ -197,6 +202,7 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 }
 
 func TestAKilledWorkerVanishesAfterTwoPolls(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	w := start(t, "mock_worker", s.env(), "--event-interval", "0")

@@ -15,6 +15,7 @@ import (
 const instanceKey = "dynamo/components/metrics/instance"
 
 func TestServersThatComeLater(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	env := s.env()
 	s.StopNATS()
@@ -48,6 +49,7 @@ func TestServersThatComeLater(t *testing.T) {
 }
 
 func TestValuesStayWhileServersAreAway(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.register(wire.LayoutInstances, instance("generate", 7))
 	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 7, flat(3, 9)))
@@ -77,6 +79,7 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 }
 
 func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	for id := range uint64(2) {
 		s.register(wire.LayoutInstances, instance("generate", id+1))
@@ -105,6 +108,7 @@ func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
 }
 
 func TestCompactionIsSurvived(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	m.ready()
@@ -124,6 +128,7 @@ func TestCompactionIsSurvived(t *testing.T) {
 }
 
 func TestALostLeaseIsNotDeath(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
 	m.shows(page{"dynamo_metrics_leader": "1"})
@@ -134,6 +139,7 @@ func TestALostLeaseIsNotDeath(t *testing.T) {
 }
 
 func TestALostLeaseWhoseKeySomebodyElseHas(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
 	m.shows(page{"dynamo_metrics_leader": "1"})

@@ -16,6 +16,7 @@ import (
 )
 
 func TestReadmeNamesEveryMetricAndNoOther(t *testing.T) {
+	t.Parallel()
 	got := find(readme(t), `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
 	if diff := cmp.Diff(expose.Names(), got); diff != "" {
 		t.Errorf("metrics (-table +README):\n%s", diff)
@@ -23,6 +24,7 @@ func TestReadmeNamesEveryMetricAndNoOther(t *testing.T) {
 }
 
 func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
+	t.Parallel()
 	var all []string
 	for _, program := range []string{"metrics", "mock_worker", "devstack"} {
 		help, err := exec.Command(filepath.Join(bin, program), "--help").Output()
@@ -50,6 +52,7 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 }
 
 func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
+	t.Parallel()
 	const variable = `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`
 	var source strings.Builder
 	err := filepath.WalkDir("../internal", func(path string, _ fs.DirEntry, err error) error {
@@ -67,6 +70,7 @@ func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
 }
 
 func TestReadmeCommandsExist(t *testing.T) {
+	t.Parallel()
 	for _, dir := range find(readme(t), `\./cmd/[a-z_]+`) {
 		if _, err := os.Stat(filepath.Join("..", dir)); err != nil {
 			t.Error(err)
@@ -81,6 +85,7 @@ func TestReadmeCommandsExist(t *testing.T) {
 }
 
 func TestReadmePathsAnswer(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend")
 	m.ready()
