@@ -47,6 +47,8 @@ type Poller struct {
 	hinted     bool                    // the log has said what is registered
 	toldNoLoad bool                    // the log has said which endpoints carry load
 
+	answer []fleet.Report // of the reply at hand; the replies' goroutine's own
+
 	mu         sync.Mutex          // guards what replies share with the polls
 	components map[string][]string // by the service names that are asked
 	poll       pollState
@@ -215,6 +217,7 @@ func (p *Poller) begin(inbox string, requests int) {
 func (p *Poller) conclude(took time.Duration) {
 	p.mu.Lock()
 	poll := p.poll
+	poll.elsewhere = maps.Clone(poll.elsewhere) // late replies may still add to it
 	p.mu.Unlock()
 	if !poll.matched {
 		p.Fleet.Tally.Polled(fleet.PollEmpty, took)

@@ -27,15 +27,20 @@ func (p *Poller) reply(m *nats.Msg) {
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
 	}
+	p.answer = p.answer[:0]
 	for _, e := range r.Endpoints {
-		p.endpoint(r, e, components)
+		if report, ok := p.endpoint(r, e, components); ok {
+			p.answer = append(p.answer, report)
+		}
 	}
+	p.note(p.answer)
+	p.Fleet.Report(p.answer...)
 	p.wakeUp()
 }
 
-// endpoint takes what a reply says of one endpoint. What is wrong with it is no
-// trouble of the others.
-func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []string) {
+// endpoint is what a reply says of one endpoint, false if that is of no use. What
+// is wrong with it is no trouble of the others.
+func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []string) (report fleet.Report, ok bool) {
 	t := &p.Fleet.Tally
 	name, lease, ok := wire.SplitSubject(r.Service, e.Subject, func(name string) bool {
 		return name == p.Fleet.Target().Name
@@ -48,9 +53,9 @@ func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []
 	if !ok {
 		t.Reject(fleet.StatsReply, fleet.BadName)
 		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", e.Subject, "service", r.Service, "id", r.ID)
-		return
+		return report, false
 	}
-	report := fleet.Report{
+	report = fleet.Report{
 		Endpoint: fleet.Endpoint{Component: p.componentOf(components, name, lease), Name: name},
 		Worker:   worker,
 		Service:  r.Service,
@@ -64,29 +69,30 @@ func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []
 	default:
 		report.Outcome, report.Load = fleet.Reported, load
 	}
-	watched := p.Fleet.Target().Covers(report.Endpoint)
-	if err != nil && watched {
+	if err != nil && p.Fleet.Target().Covers(report.Endpoint) {
 		t.Reject(fleet.StatsReply, fleet.BadLoad)
 		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", err)
 	}
-	p.Fleet.Report(report)
-	p.note(report, watched)
+	return report, true
 }
 
-// note keeps what the operator is told after the poll.
-func (p *Poller) note(r fleet.Report, watched bool) {
+// note keeps of an answer what the operator is told after the poll.
+func (p *Poller) note(answer []fleet.Report) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case !watched && r.Outcome == fleet.Reported:
-		p.poll.elsewhere[r.Name] = true
-	case !watched:
-	case r.Outcome == fleet.Reported:
-		p.poll.matched = true
-		p.poll.loads++
-	default:
-		p.poll.matched = true
-		p.poll.loadless = p.poll.loadless || r.Outcome == fleet.NoLoad
+	for _, r := range answer {
+		watched := p.Fleet.Target().Covers(r.Endpoint)
+		switch {
+		case !watched && r.Outcome == fleet.Reported:
+			p.poll.elsewhere[r.Name] = true
+		case !watched:
+		case r.Outcome == fleet.Reported:
+			p.poll.matched = true
+			p.poll.loads++
+		default:
+			p.poll.matched = true
+			p.poll.loadless = p.poll.loadless || r.Outcome == fleet.NoLoad
+		}
 	}
 }
 
