@@ -75,6 +75,7 @@ type seat struct {
 	registered bool
 	answered   bool   // answered a poll lately
 	noLoad     bool   // its answers say that this endpoint carries no load
+	carried    bool   // it has reported a load here
 	malformed  bool   // its last answer could not be decoded
 	missed     int    // polls since its last answer
 	poll       uint64 // the poll it last answered
@@ -182,8 +183,10 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 		return
 	}
 	f.leave(w, s)
-	if !w.registered() {
+	if !f.watchedRegistered(w) {
 		f.answer(w)
+	}
+	if !w.registered() {
 		f.setStranger(w, true)
 	}
 	f.settle(w)

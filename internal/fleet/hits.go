@@ -46,7 +46,8 @@ func (f *Fleet) rehome(w *worker) {
 
 // homeOf is the watched endpoint that a worker's hits belong to, nil if it is of
 // another component: the endpoint named by the flags; else the one that carries
-// its load; else, until one does, the first by name.
+// its load, even while it is silent; else, until one does, where its counters are
+// already; else the first by name.
 func (f *Fleet) homeOf(w *worker) *endpoint {
 	var home *endpoint
 	carries := false
@@ -58,9 +59,12 @@ func (f *Fleet) homeOf(w *worker) *endpoint {
 		if f.target.Name != "" {
 			return f.homeOfUnknown()
 		}
-		if home == nil || s.load.OK && !carries || s.load.OK == carries && compareEndpoints(s.endpoint.Endpoint, home.Endpoint) < 0 {
-			home, carries = s.endpoint, s.load.OK
+		if home == nil || s.carried && !carries || s.carried == carries && compareEndpoints(s.endpoint.Endpoint, home.Endpoint) < 0 {
+			home, carries = s.endpoint, s.carried
 		}
+	}
+	if home != nil && !carries && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != Unknown {
+		return w.home
 	}
 	return home
 }

@@ -84,11 +84,18 @@ func (f *Fleet) miss(w *worker) {
 	}
 }
 
-// Report applies what a worker said of one endpoint, whenever it arrives. Of
-// endpoints that are not watched only the fact that the worker answered is kept.
-func (f *Fleet) Report(r Report) {
+// Report applies one answer to a poll, whenever it arrives: what a worker said of
+// each of its endpoints, all at once. Of endpoints that are not watched only the
+// fact that the worker answered is kept.
+func (f *Fleet) Report(answer ...Report) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for i := range answer {
+		f.report(&answer[i])
+	}
+}
+
+func (f *Fleet) report(r *Report) {
 	w := f.workers[r.Worker]
 	if w != nil {
 		f.answer(w)
@@ -104,7 +111,8 @@ func (f *Fleet) Report(r Report) {
 		}
 		w = f.workers[r.Worker]
 	}
-	moved = moved || s.load.OK != (r.Outcome == Reported)
+	moved = moved || !s.carried && r.Outcome == Reported
+	s.carried = s.carried || r.Outcome == Reported
 	s.answered, s.missed, s.poll, s.service = true, 0, f.poll, r.Service
 	s.noLoad, s.malformed = r.Outcome == NoLoad, r.Outcome == Malformed
 	s.load = Opt[Load]{V: r.Load, OK: r.Outcome == Reported}

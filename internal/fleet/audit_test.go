@@ -1,0 +1,184 @@
+package fleet
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"testing"
+	"time"
+)
+
+// audit recounts everything the Fleet keeps count of, from the workers alone.
+func audit(t *testing.T, f *Fleet) {
+	t.Helper()
+	f.mu.Lock()
+	auditWorkers(t, f)
+	auditEndpoints(t, f)
+	auditPoll(t, f)
+	f.mu.Unlock()
+	auditSnapshot(t, f.Snapshot())
+	if t.Failed() {
+		t.FailNow() // one broken book breaks many
+	}
+}
+
+func auditWorkers(t *testing.T, f *Fleet) {
+	t.Helper()
+	tracked, statics := 0, 0
+	strangers := make(map[WorkerID]*worker)
+	for id, w := range f.workers {
+		tracked += max(1, len(w.seats))
+		if id.IsStatic() {
+			statics++
+		}
+		if !w.registered() {
+			strangers[id] = w
+		}
+		if w.stranger == w.registered() {
+			t.Errorf("worker %s: stranger is %v, registered %v", w.label, w.stranger, w.registered())
+		}
+		auditWorker(t, f, w)
+	}
+	if f.tracked != tracked || f.statics != statics {
+		t.Errorf("tracked, statics = %d, %d; recounted %d, %d", f.tracked, f.statics, tracked, statics)
+	}
+	if f.tracked > f.limit {
+		t.Errorf("tracked = %d, above the limit %d", f.tracked, f.limit)
+	}
+	if !maps.Equal(f.strangers, strangers) {
+		t.Errorf("strangers = %d workers, recounted %d", len(f.strangers), len(strangers))
+	}
+}
+
+func auditWorker(t *testing.T, f *Fleet, w *worker) {
+	t.Helper()
+	if f.workers[w.id] != w || w.label != w.id.String() {
+		t.Errorf("worker %s stands under another id", w.label)
+	}
+	if len(w.seats) == 0 && (w.hits.Events == 0 || w.home == nil) {
+		t.Errorf("worker %s has nothing to be remembered for", w.label)
+	}
+	seen := make(map[Endpoint]bool)
+	for _, s := range w.seats {
+		if seen[s.endpoint.Endpoint] {
+			t.Errorf("worker %s sits twice at %s", w.label, s.endpoint)
+		}
+		seen[s.endpoint.Endpoint] = true
+		if !s.registered && !s.answered {
+			t.Errorf("worker %s sits at %s, neither registered nor answering", w.label, s.endpoint)
+		}
+		if s.load.OK && (s.noLoad || s.malformed || !s.answered) {
+			t.Errorf("worker %s at %s has a load that it did not report", w.label, s.endpoint)
+		}
+	}
+}
+
+func auditEndpoints(t *testing.T, f *Fleet) {
+	t.Helper()
+	refs := make(map[*endpoint]int)
+	for _, w := range f.workers {
+		for _, s := range w.seats {
+			refs[s.endpoint]++
+		}
+		if w.home != nil {
+			refs[w.home]++
+		}
+	}
+	for e, n := range refs {
+		if f.endpoints[e.Endpoint] != e {
+			t.Errorf("endpoint %s has %d refs and no record", e, n)
+		}
+	}
+	for key, e := range f.endpoints {
+		if e.refs != refs[e] || e.Endpoint != key || e.watched != f.target.Covers(key) {
+			t.Errorf("endpoint %s: refs = %d, recounted %d; watched %v", key, e.refs, refs[e], e.watched)
+		}
+		lingers := e.useful && f.swept.Sub(e.lastSeen) < retention
+		if e.refs == 0 && !e.named && !lingers {
+			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.lastSeen))
+		}
+	}
+}
+
+func auditPoll(t *testing.T, f *Fleet) {
+	t.Helper()
+	if f.expected == 0 && f.awaiting == 0 {
+		return // no poll runs
+	}
+	awaited := 0
+	for _, w := range f.workers {
+		if w.awaited != 0 && w.awaited == f.poll {
+			awaited++
+		}
+	}
+	if f.awaiting != awaited || f.awaiting > f.expected {
+		t.Errorf("poll awaits %d of %d workers, recounted %d", f.awaiting, f.expected, awaited)
+	}
+}
+
+// auditExpiry checks what holds whenever the clock has just been advanced.
+func auditExpiry(t *testing.T, f *Fleet) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.workers {
+		if len(w.seats) == 0 && f.now.Sub(w.lastHit) >= retention {
+			t.Fatalf("worker %s should have expired: its last hit was %s ago", w.label, f.now.Sub(w.lastHit))
+		}
+	}
+}
+
+// auditSnapshot checks what holds for every page, whatever the Fleet went through.
+func auditSnapshot(t *testing.T, s Snapshot) {
+	t.Helper()
+	if !slices.IsSortedFunc(s.Endpoints, func(a, b EndpointState) int { return compareEndpoints(a.Endpoint, b.Endpoint) }) {
+		t.Errorf("endpoints are not sorted: %v", s.Endpoints)
+	}
+	endpoints := make(map[Endpoint]EndpointState)
+	for _, e := range s.Endpoints {
+		endpoints[e.Endpoint] = e
+	}
+	if len(endpoints) != len(s.Endpoints) {
+		t.Errorf("an endpoint is shown twice: %v", s.Endpoints)
+	}
+	for i, w := range s.Workers {
+		if i > 0 && compareEndpoints(s.Workers[i-1].Endpoint, w.Endpoint) == 0 && s.Workers[i-1].Label >= w.Label {
+			t.Errorf("workers %s and %s are not in order, or one", s.Workers[i-1].Label, w.Label)
+		}
+		if w.Load.OK && !w.Listed || w.Up && !w.Listed || w.LoadAge < 0 || w.LoadAge > 1000*time.Hour {
+			t.Errorf("worker is shown as %+v", w)
+		}
+	}
+	for e, state := range endpoints {
+		auditStats(t, s, e, state)
+	}
+}
+
+// auditStats recomputes an endpoint's statistics from the rows that are shown.
+func auditStats(t *testing.T, s Snapshot, e Endpoint, state EndpointState) {
+	t.Helper()
+	var blocks []float64
+	for _, w := range s.Workers {
+		if w.Endpoint == e && w.ShowsBlocks() {
+			blocks = append(blocks, float64(w.Load.V.KVActive.V))
+		}
+	}
+	if state.Load.OK != (len(blocks) > 0) {
+		t.Errorf("%s has statistics: %v, over %d workers", e, state.Load.OK, len(blocks))
+	}
+	if len(blocks) == 0 {
+		return
+	}
+	sum := 0.0
+	for _, b := range blocks {
+		sum += b
+	}
+	mean := sum / float64(len(blocks))
+	l := state.Load.V
+	if math.Abs(l.Mean-mean) > 1e-9*mean || l.Max != slices.Max(blocks) || math.IsNaN(l.Std) || l.Std < 0 {
+		t.Errorf("%s: load %+v over %v", e, l, blocks)
+	}
+	if r := l.Imbalance(); r.OK != (mean != 0) || math.IsNaN(r.V) || math.IsInf(r.V, 0) {
+		t.Errorf("%s: imbalance %+v with mean %v", e, r, mean)
+	}
+}

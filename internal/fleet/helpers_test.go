@@ -1,0 +1,152 @@
+package fleet
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var (
+	generate    = Endpoint{"backend", "generate"}
+	generate2   = Endpoint{"backend", "generate2"}
+	loadMetrics = Endpoint{"backend", "load_metrics"}
+	prefill     = Endpoint{"prefill", "generate"}
+
+	everything = Target{}
+	backend    = Target{Component: "backend"}
+)
+
+var start = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
+
+// plenty is a limit that no test reaches by accident.
+const plenty = 1000
+
+// fleetAt is a new Fleet whose clock stands at start.
+func fleetAt(target Target, limit int) *Fleet {
+	f := New(target, limit, true)
+	f.Advance(start)
+	return f
+}
+
+// after moves the Fleet's clock to this long after start.
+func after(f *Fleet, d time.Duration) { f.Advance(start.Add(d)) }
+
+func lease(id uint64) WorkerID { return WorkerID{Lease: id} }
+func static(id string) WorkerID {
+	return WorkerID{Static: id}
+}
+
+func register(f *Fleet, e Endpoint, ids ...uint64) {
+	for _, id := range ids {
+		f.Register(Instance{Endpoint: e, ID: id})
+	}
+}
+
+func deregister(f *Fleet, e Endpoint, ids ...uint64) {
+	for _, id := range ids {
+		f.Deregister(Instance{Endpoint: e, ID: id})
+	}
+}
+
+// loaded is a report of this many KV blocks in use, of 100.
+func loaded(e Endpoint, id WorkerID, blocks uint64) Report {
+	return Report{
+		Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Reported,
+		Load: Load{KVActive: Some(blocks), KVTotal: Some[uint64](100)},
+	}
+}
+
+func loadless(e Endpoint, id WorkerID) Report {
+	return Report{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: NoLoad}
+}
+
+func malformed(e Endpoint, id WorkerID) Report {
+	return Report{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Malformed}
+}
+
+// poll is one whole poll with these answers.
+func poll(f *Fleet, answers ...Report) {
+	f.BeginPoll()
+	for _, r := range answers {
+		f.Report(r)
+	}
+	f.EndPoll(true)
+}
+
+// shown writes a Snapshot as people would read it: a line for each endpoint, and
+// indented below it a line for each of its workers. Zeros are left out.
+func shown(s Snapshot) string {
+	var b strings.Builder
+	rows := s.Workers
+	for _, e := range s.Endpoints {
+		fmt.Fprintln(&b, e.Endpoint.String()+":"+endpointText(e))
+		for len(rows) > 0 && rows[0].Endpoint == e.Endpoint {
+			fmt.Fprintln(&b, "  "+rows[0].Label+workerText(rows[0]))
+			rows = rows[1:]
+		}
+	}
+	for _, w := range rows {
+		fmt.Fprintln(&b, "NO ENDPOINT "+w.Endpoint.String()+" "+w.Label)
+	}
+	return b.String()
+}
+
+func endpointText(e EndpointState) string {
+	var b strings.Builder
+	if !e.Counted {
+		b.WriteString(" not counted")
+	}
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{e.Answering, "answering"}, {e.Silent, "silent"}, {e.Unregistered, "unregistered"}, {e.Malformed, "malformed"}, {int(e.HitEvents), "events"}} {
+		if c.n != 0 {
+			fmt.Fprintf(&b, " %d %s", c.n, c.what)
+		}
+	}
+	if e.Load.OK {
+		fmt.Fprintf(&b, " mean %g", e.Load.V.Mean)
+	}
+	return b.String()
+}
+
+func workerText(w WorkerState) string {
+	var b strings.Builder
+	switch {
+	case w.Up:
+		b.WriteString(" up")
+	case w.Listed:
+		b.WriteString(" down")
+	}
+	if w.Load.OK {
+		fmt.Fprintf(&b, " kv %d", w.Load.V.KVActive.V)
+	}
+	if w.Hits.OK {
+		fmt.Fprintf(&b, " hits %d/%d", w.Hits.V.OverlapBlocks, w.Hits.V.ISLBlocks)
+	}
+	return b.String()
+}
+
+// shows fails the test unless the Fleet shows these lines; it also checks the books.
+func shows(t *testing.T, f *Fleet, lines ...string) {
+	t.Helper()
+	audit(t, f)
+	want := ""
+	for _, l := range lines {
+		want += l + "\n"
+	}
+	if diff := cmp.Diff(want, shown(f.Snapshot())); diff != "" {
+		t.Errorf("the fleet shows (-want +got):\n%s", diff)
+	}
+}
+
+// equal fails the test unless got is want.
+func equal[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}

@@ -1,0 +1,127 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+)
+
+func overLimit(t *testing.T, f *Fleet, want uint64) {
+	t.Helper()
+	audit(t, f)
+	equal(t, "over limit", f.Tally.OverLimit.Load(), want)
+}
+
+func TestWhatDoesNotFitIsCounted(t *testing.T) {
+	f := fleetAt(everything, 2)
+	register(f, generate, 1, 2)
+	overLimit(t, f, 0)
+	register(f, generate, 3)
+	overLimit(t, f, 1)
+	register(f, loadMetrics, 1) // a second endpoint of a known worker counts as well
+	overLimit(t, f, 2)
+	f.Hit(977, 3, 1)
+	f.Hit(977, 3, 1)
+	overLimit(t, f, 4)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, static("a"), 20))
+	overLimit(t, f, 5)
+	shows(t, f, "backend/generate: 1 answering 1 silent mean 10", "  1 up kv 10", "  2 down")
+}
+
+func TestKnownWorkersAreServedAtTheLimit(t *testing.T) {
+	f := fleetAt(everything, 1)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	f.Hit(1, 20, 5)
+	f.Sync([]Instance{{generate, 1}})
+	overLimit(t, f, 0)
+	shows(t, f, "backend/generate: 1 answering 1 events mean 10", "  1 up kv 10 hits 5/20")
+}
+
+func TestThereIsRoomAgainWhenAWorkerLeaves(t *testing.T) {
+	f := fleetAt(everything, 2)
+	register(f, generate, 1)
+	register(f, loadMetrics, 1)
+	deregister(f, generate, 1)
+	register(f, generate, 2)
+	deregister(f, generate, 2)
+	deregister(f, loadMetrics, 1)
+	register(f, generate, 3, 4)
+	overLimit(t, f, 0)
+	f.Sync([]Instance{{generate, 5}, {generate, 6}})
+	overLimit(t, f, 0)
+	shows(t, f, "backend/generate: 2 silent", "  5 down", "  6 down")
+}
+
+func TestARegisteringWorkerPushesOutAStranger(t *testing.T) {
+	f := fleetAt(Target(generate), 2)
+	f.Hit(976, 3, 1)
+	f.Hit(977, 3, 1)
+	register(f, generate, 1)
+	overLimit(t, f, 1)
+	register(f, generate, 2)
+	overLimit(t, f, 2)
+	register(f, generate, 3)
+	overLimit(t, f, 3)
+	shows(t, f, "backend/generate: 2 silent 2 events", "  1 down", "  2 down")
+}
+
+func TestARegisteringWorkerPushesOutOneThatOnlyAnswers(t *testing.T) {
+	f := fleetAt(Target(generate), 1)
+	poll(f, loaded(generate, lease(9), 10))
+	shows(t, f, "backend/generate: 1 unregistered")
+	register(f, generate, 1)
+	overLimit(t, f, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+}
+
+func TestARegisteringWorkerDoesNotPushOutItself(t *testing.T) {
+	f := fleetAt(everything, 1)
+	f.Hit(1, 20, 5)
+	register(f, generate, 1)
+	overLimit(t, f, 0)
+	register(f, loadMetrics, 1)
+	overLimit(t, f, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down hits 5/20", "unknown/unknown: not counted 1 events")
+
+	// A stranger that answers and registers elsewhere is the only stranger there is.
+	f = fleetAt(everything, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	register(f, loadMetrics, 1)
+	overLimit(t, f, 1)
+	shows(t, f, "backend/generate: 1 unregistered")
+}
+
+func TestARegisteringWorkerPushesOutNoStaticWorker(t *testing.T) {
+	f := fleetAt(everything, 2)
+	poll(f, loaded(generate, static("a"), 10), loaded(generate, static("b"), 20))
+	register(f, generate, 1)
+	overLimit(t, f, 1)
+	shows(t, f, "backend/generate: 2 unregistered mean 15", "  a up kv 10", "  b up kv 20")
+}
+
+func TestOneWorkerWithManyEndpointsPushesOutOneWithMany(t *testing.T) {
+	f := fleetAt(everything, 3)
+	poll(f, loaded(generate, lease(9), 10), loaded(generate2, lease(9), 10), loaded(loadMetrics, lease(9), 10))
+	register(f, generate, 1)
+	overLimit(t, f, 1)
+	register(f, generate2, 1)
+	register(f, loadMetrics, 1)
+	overLimit(t, f, 1)
+	equal(t, "tracked", f.tracked, 3)
+}
+
+func TestStrangersFillTheLimitOnlyUntilTheyExpire(t *testing.T) {
+	f := fleetAt(Target(generate), 100)
+	for id := range uint64(1000) {
+		f.Hit(id, 1, 0)
+	}
+	overLimit(t, f, 900)
+	after(f, retention)
+	overLimit(t, f, 900)
+	equal(t, "tracked", f.tracked, 0)
+	f.Hit(5000, 1, 0)
+	overLimit(t, f, 900)
+	shows(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
+	after(f, 2*retention+time.Second)
+	equal(t, "tracked", f.tracked, 0)
+}

@@ -1,0 +1,42 @@
+package fleet
+
+import "testing"
+
+func TestTargetsCoverExactNames(t *testing.T) {
+	for _, c := range []struct {
+		target   Target
+		endpoint Endpoint
+		want     bool
+	}{
+		{everything, generate, true},
+		{everything, prefill, true},
+		{backend, generate, true},
+		{backend, prefill, false},
+		{backend, Endpoint{"backend2", "generate"}, false},
+		{Target(generate), generate, true},
+		{Target(generate), generate2, false},
+		{Target(generate), prefill, false},
+		{Target(generate2), generate, false},
+		{Target(generate), Endpoint{"Backend", "generate"}, false},
+	} {
+		equal(t, Endpoint(c.target).String()+" covers "+c.endpoint.String(), c.target.Covers(c.endpoint), c.want)
+	}
+}
+
+func TestWorkerIDsAreWrittenAsDynamoDoes(t *testing.T) {
+	for _, c := range []struct {
+		id           WorkerID
+		decimal, hex string
+		static       bool
+	}{
+		{lease(9041998838276177456), "9041998838276177456", "7d7ba2096ef23e30", false},
+		{lease(1<<53 + 1), "9007199254740993", "20000000000001", false},
+		{lease(1<<64 - 1), "18446744073709551615", "ffffffffffffffff", false},
+		{lease(0), "0", "0", false},
+		{static("CsgAmtqLwkJxQTmEo2KmbD"), "CsgAmtqLwkJxQTmEo2KmbD", "", true},
+	} {
+		equal(t, "label", c.id.String(), c.decimal)
+		equal(t, "hex", c.id.Hex(), c.hex)
+		equal(t, "static", c.id.IsStatic(), c.static)
+	}
+}

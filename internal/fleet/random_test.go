@@ -1,0 +1,245 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestBooksBalanceWhateverHappens applies random changes to Fleets of all sorts
+// and audits the books after each. What the Fleet shows is compared with a second
+// opinion that is too simple to be wrong.
+func TestBooksBalanceWhateverHappens(t *testing.T) {
+	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {"prefill", ""}}
+	for seed := range uint64(20) {
+		target := targets[seed%uint64(len(targets))]
+		registry := seed%4 != 3
+		limit := plenty
+		if seed%2 == 0 {
+			limit = int(1 + seed) // where it binds, the second opinion has nothing to say
+		}
+		t.Run(fmt.Sprintf("seed %d, %s, limit %d, registry %v", seed, Endpoint(target), limit, registry), func(t *testing.T) {
+			f := New(target, limit, registry)
+			f.Advance(start)
+			h := &history{
+				rand: rand.New(rand.NewPCG(seed, 0)), f: f, now: start, registry: registry,
+				keys: make(map[Instance]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
+			}
+			for range 1000 {
+				what := h.step()
+				audit(t, f)
+				if what == "advance" {
+					auditExpiry(t, f)
+				}
+				if limit == plenty {
+					h.compare(t, what)
+				}
+			}
+			h.emptyOut(t)
+		})
+	}
+}
+
+// place is one worker at one endpoint.
+type place struct {
+	Endpoint
+	Worker WorkerID
+}
+
+// saying is what a worker last said of an endpoint, and when.
+type saying struct {
+	Report
+	poll   uint64
+	missed int
+}
+
+// history makes random changes and keeps the second opinion on them.
+type history struct {
+	rand     *rand.Rand
+	f        *Fleet
+	now      time.Time
+	registry bool
+	poll     uint64
+	polling  bool
+
+	keys map[Instance]bool
+	said map[place]*saying
+	hits map[string]uint64 // ISL blocks shown of each registered worker
+}
+
+var places = []Endpoint{generate, generate2, loadMetrics, prefill, {"prefill", "load_metrics"}}
+
+func (h *history) endpoint() Endpoint { return places[h.rand.IntN(len(places))] }
+
+func (h *history) instance() Instance {
+	return Instance{Endpoint: h.endpoint(), ID: 1 + h.rand.Uint64N(12)}
+}
+
+// step makes one change and says which.
+func (h *history) step() string {
+	switch n := h.rand.IntN(100); {
+	case n < 12 && h.registry:
+		in := h.instance()
+		h.f.Register(in)
+		h.keys[in] = true
+		return "register " + in.String()
+	case n < 20:
+		in := h.instance()
+		h.f.Deregister(in)
+		h.gone(in)
+		return "deregister " + in.String()
+	case n < 22 && h.registry:
+		return h.sync()
+	case n < 55:
+		return h.report()
+	case n < 75:
+		id := 1 + h.rand.Uint64N(20)
+		h.f.Hit(id, h.rand.Uint64N(100), h.rand.Uint64N(100))
+		return fmt.Sprint("hit ", id)
+	case n < 85:
+		h.f.BeginPoll()
+		h.poll, h.polling = h.poll+1, true
+		return "begin poll"
+	case n < 95:
+		return h.endPoll(h.rand.IntN(4) > 0)
+	default:
+		h.now = h.now.Add(time.Duration(1+h.rand.IntN(400)) * time.Second)
+		h.f.Advance(h.now)
+		return "advance"
+	}
+}
+
+func (h *history) gone(in Instance) {
+	if h.keys[in] {
+		delete(h.said, place{in.Endpoint, lease(in.ID)})
+	}
+	delete(h.keys, in)
+}
+
+func (h *history) sync() string {
+	var all []Instance
+	present := make(map[Instance]bool)
+	for range h.rand.IntN(20) {
+		in := h.instance()
+		all = append(all, in)
+		present[in] = true
+	}
+	for in := range h.keys {
+		if !present[in] {
+			h.gone(in)
+		}
+	}
+	h.keys = present
+	h.f.Sync(all)
+	return fmt.Sprint("sync ", all)
+}
+
+func (h *history) report() string {
+	r := loaded(h.endpoint(), lease(1+h.rand.Uint64N(14)), h.rand.Uint64N(100))
+	if h.rand.IntN(8) == 0 {
+		r.Worker = static(string(rune('a' + h.rand.IntN(3))))
+	}
+	switch h.rand.IntN(6) {
+	case 0:
+		r.Outcome, r.Load = NoLoad, Load{}
+	case 1:
+		r.Outcome, r.Load = Malformed, Load{}
+	}
+	h.f.Report(r)
+	if h.f.Target().Covers(r.Endpoint) {
+		h.said[place{r.Endpoint, r.Worker}] = &saying{Report: r, poll: h.poll}
+	}
+	return fmt.Sprint("report ", r)
+}
+
+func (h *history) endPoll(counts bool) string {
+	h.f.EndPoll(counts)
+	h.polling = false
+	for at, s := range h.said {
+		if !counts || s.poll == h.poll {
+			continue
+		}
+		s.missed++
+		if s.missed == 2 {
+			delete(h.said, at)
+		}
+	}
+	return fmt.Sprint("end poll ", counts)
+}
+
+// compare holds the page against the second opinion.
+func (h *history) compare(t *testing.T, what string) {
+	t.Helper()
+	registered := make(map[Endpoint]bool)
+	members := make(map[string]bool)
+	for in := range h.keys {
+		registered[in.Endpoint] = true
+		members[lease(in.ID).String()] = true
+	}
+	want := make(map[place]uint64)
+	for at, s := range h.said {
+		seen := !h.registry || at.Worker.IsStatic() || h.keys[Instance{at.Endpoint, at.Worker.Lease}]
+		if seen && s.Outcome == Reported {
+			want[at] = s.Load.KVActive.V
+		}
+	}
+	got := make(map[place]uint64)
+	hits := make(map[string]uint64)
+	for _, w := range h.f.Snapshot().Workers {
+		if w.Load.OK {
+			got[place{w.Endpoint, w.ID}] = w.Load.V.KVActive.V
+		}
+		if members[w.Label] {
+			hits[w.Label] += w.Hits.V.ISLBlocks
+		}
+	}
+	same(t, "loads shown after "+what, got, want)
+	endpoints := make(map[Endpoint]bool)
+	for _, e := range h.f.Registered() {
+		endpoints[e] = true
+	}
+	same(t, "registered endpoints after "+what, endpoints, registered)
+	if h.f.Target() == everything { // elsewhere a worker can turn out to be foreign
+		for label, before := range h.hits {
+			if members[label] && hits[label] < before {
+				t.Errorf("counter of registered worker %s went from %d back to %d after %s", label, before, hits[label], what)
+			}
+		}
+	}
+	h.hits = hits
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// same is equal, for the thousandfold.
+func same[K, V comparable](t *testing.T, what string, got, want map[K]V) {
+	t.Helper()
+	if !maps.Equal(got, want) {
+		equal(t, what, got, want)
+	}
+}
+
+// emptyOut lets everybody leave: nothing may be left but the endpoint of the flags.
+func (h *history) emptyOut(t *testing.T) {
+	h.f.Sync(nil)
+	for range 3 {
+		h.f.BeginPoll()
+		h.f.EndPoll(true)
+	}
+	for range 3 {
+		h.now = h.now.Add(retention)
+		h.f.Advance(h.now)
+	}
+	audit(t, h.f)
+	equal(t, "workers left", h.f.tracked, 0)
+	left := slices.Collect(maps.Keys(h.f.endpoints))
+	if h.f.Target().Name != "" {
+		equal(t, "endpoints left", left, []Endpoint{Endpoint(h.f.Target())})
+		return
+	}
+	equal(t, "endpoints left", len(left), 0)
+}

@@ -1,0 +1,164 @@
+package fleet
+
+import "testing"
+
+func TestARegisteredWorkerIsSilentUntilItAnswers(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	poll(f, loaded(generate, lease(1), 10))
+	shows(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
+}
+
+func TestADeregisteredWorkerIsGoneAtOnce(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1, 2)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
+	deregister(f, generate, 1)
+	shows(t, f, "backend/generate: 1 answering mean 20", "  2 up kv 20")
+}
+
+func TestLateAnswersBringNothingBackUntilTheKeyIsBack(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1, 2)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
+	deregister(f, generate, 1)
+
+	f.Report(loaded(generate, lease(1), 11))
+	shows(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
+	poll(f, loaded(generate, lease(1), 12), loaded(generate, lease(2), 20))
+	shows(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
+
+	register(f, generate, 1)
+	shows(t, f, "backend/generate: 2 answering mean 16", "  1 up kv 12", "  2 up kv 20")
+}
+
+func TestAWorkerThatCameBackMustReportAnew(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	deregister(f, generate, 1)
+	register(f, generate, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+}
+
+func TestAnUnregisteredWorkerIsForgottenWhenItFallsSilent(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1, 2)
+	deregister(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
+	poll(f, loaded(generate, lease(2), 20))
+	shows(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
+	poll(f, loaded(generate, lease(2), 20))
+	shows(t, f, "backend/generate: 1 answering mean 20", "  2 up kv 20")
+}
+
+func TestAnAnswerMayComeBeforeTheKey(t *testing.T) {
+	f := fleetAt(Target(generate), plenty)
+	poll(f, loaded(generate, lease(1), 10))
+	shows(t, f, "backend/generate: 1 unregistered")
+	register(f, generate, 1)
+	shows(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
+}
+
+func TestOneEndpointOfAWorkerGoesAndTheOtherStays(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	register(f, loadMetrics, 1)
+	poll(f, loaded(generate, lease(1), 10), loaded(loadMetrics, lease(1), 30))
+	deregister(f, generate, 1)
+	shows(t, f, "backend/generate:", "backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
+}
+
+func TestRegisteringTwiceIsRegisteringOnce(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1, 1)
+	deregister(f, generate, 1)
+	shows(t, f)
+	deregister(f, generate, 1, 2)
+	shows(t, f)
+}
+
+func TestOnlyTheTargetIsShown(t *testing.T) {
+	all := []Endpoint{generate, generate2, loadMetrics, prefill}
+	for _, c := range []struct {
+		target Target
+		want   []string
+	}{
+		{everything, []string{
+			"backend/generate: 1 answering mean 10", "  1 up kv 10",
+			"backend/generate2: 1 answering mean 20", "  1 up kv 20",
+			"backend/load_metrics: 1 answering mean 30", "  1 up kv 30",
+			"prefill/generate: 1 answering mean 40", "  1 up kv 40",
+		}},
+		{backend, []string{
+			"backend/generate: 1 answering mean 10", "  1 up kv 10",
+			"backend/generate2: 1 answering mean 20", "  1 up kv 20",
+			"backend/load_metrics: 1 answering mean 30", "  1 up kv 30",
+		}},
+		{Target(generate), []string{"backend/generate: 1 answering mean 10", "  1 up kv 10"}},
+		{Target{"backend", "gen"}, []string{"backend/gen:"}},
+	} {
+		t.Run(Endpoint(c.target).String(), func(t *testing.T) {
+			f := fleetAt(c.target, plenty)
+			var answers []Report
+			for i, e := range all {
+				register(f, e, 1)
+				answers = append(answers, loaded(e, lease(1), uint64(10*(i+1))))
+			}
+			poll(f, answers...)
+			shows(t, f, c.want...)
+		})
+	}
+}
+
+func TestSyncTakesTheWholeRegistry(t *testing.T) {
+	f := fleetAt(backend, plenty)
+	register(f, generate, 1, 2)
+	register(f, loadMetrics, 1)
+	register(f, prefill, 3)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20), loaded(loadMetrics, lease(1), 30))
+
+	f.Sync([]Instance{{generate, 2}, {loadMetrics, 1}, {generate, 4}, {prefill, 5}})
+	shows(t, f,
+		"backend/generate: 1 answering 1 silent mean 20", "  2 up kv 20", "  4 down",
+		"backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
+	equal(t, "prefill worker 3 is registered", f.IsRegistered(Instance{prefill, 3}), false)
+	equal(t, "prefill worker 5 is registered", f.IsRegistered(Instance{prefill, 5}), true)
+
+	f.Sync(nil)
+	shows(t, f, "backend/generate:", "backend/load_metrics:")
+	equal(t, "registered", f.Registered(), []Endpoint{})
+}
+
+func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
+	synced := func(f *Fleet) bool {
+		select {
+		case <-f.Synced():
+			return true
+		default:
+			return false
+		}
+	}
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	equal(t, "synced before Sync", synced(f), false)
+	f.Sync(nil)
+	f.Sync(nil)
+	equal(t, "synced after Sync", synced(f), true)
+	equal(t, "synced without a registry", synced(New(everything, plenty, false)), true)
+}
+
+func TestRegisteredListsEveryEndpointWatchedOrNot(t *testing.T) {
+	f := fleetAt(Target(generate), plenty)
+	register(f, prefill, 1, 2)
+	register(f, loadMetrics, 1)
+	register(f, generate, 3)
+	deregister(f, generate, 3)
+	f.Report(loaded(generate, lease(3), 10)) // answers, but its key is gone
+	equal(t, "registered", f.Registered(), []Endpoint{loadMetrics, prefill})
+	equal(t, "watched", f.Target(), Target(generate))
+	for in, want := range map[Instance]bool{{prefill, 1}: true, {loadMetrics, 2}: false, {generate, 3}: false, {generate, 9}: false} {
+		equal(t, in.String(), f.IsRegistered(in), want)
+	}
+}

@@ -1,0 +1,174 @@
+package fleet
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func TestSnapshotIsInOrder(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, prefill, 2)
+	register(f, loadMetrics, 10, 9, 1)
+	register(f, generate, 7)
+	poll(f, loaded(loadMetrics, static("a"), 10))
+	shows(t, f,
+		"backend/generate: 1 silent", "  7 down",
+		"backend/load_metrics: 3 silent 1 unregistered mean 10", "  1 down", "  10 down", "  9 down", "  a up kv 10",
+		"prefill/generate: 1 silent", "  2 down")
+}
+
+func TestSnapshotHoldsTheWholeRow(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 0x7d7ba2096ef23e30)
+	r := loaded(generate, lease(0x7d7ba2096ef23e30), 10)
+	r.Load.HitRate = Some(0.75)
+	poll(f, r)
+	f.Hit(0x7d7ba2096ef23e30, 20, 5)
+	after(f, 3*time.Second)
+	equal(t, "snapshot", f.Snapshot(), Snapshot{
+		Endpoints: []EndpointState{{
+			Endpoint: generate, Counted: true, Answering: 1, HitEvents: 1, Load: Some(LoadStats{Mean: 10, Max: 10}),
+		}},
+		Workers: []WorkerState{{
+			Endpoint: generate, ID: lease(0x7d7ba2096ef23e30), Label: "9041998838276177456", Service: "dynamo_backend",
+			Listed: true, Up: true, Load: Some(r.Load), LoadAge: 3 * time.Second,
+			Hits: Some(Hits{ISLBlocks: 20, OverlapBlocks: 5, Events: 1}),
+		}},
+	})
+}
+
+func TestSnapshotIsTheReadersOwn(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	s := f.Snapshot()
+	s.Workers[0].Load.V.KVActive.V = 99
+	s.Endpoints[0].Answering = 99
+	shows(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
+}
+
+func TestAgesGrowFromTheLastReport(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	age := func(want time.Duration) {
+		t.Helper()
+		equal(t, "age", f.Snapshot().Workers[0].LoadAge, want)
+	}
+	age(0)
+	after(f, 90*time.Second)
+	age(90 * time.Second)
+	f.Report(loaded(generate, lease(1), 10))
+	age(0)
+	after(f, 89*time.Second) // two owners may advance the clock, one of them a little late
+	age(0)
+}
+
+func TestAnEmptyFleetShowsNothingButWhatIsNamed(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	shows(t, f)
+	f = fleetAt(Target(generate), plenty)
+	poll(f)
+	shows(t, f, "backend/generate:")
+	equal(t, "load", f.Snapshot().Endpoints[0].Load, Opt[LoadStats]{})
+}
+
+func TestLoadStatistics(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		blocks    []uint64
+		want      LoadStats
+		imbalance Opt[float64]
+	}{
+		{"one worker", []uint64{7}, LoadStats{Mean: 7, Std: 0, Max: 7}, Some(1.0)},
+		{"the original's", []uint64{100, 10, 40}, LoadStats{Mean: 50, Std: 37.416573867739416, Max: 100}, Some(2.0)},
+		{"equal", []uint64{3, 3, 3}, LoadStats{Mean: 3, Std: 0, Max: 3}, Some(1.0)},
+		{"idle", []uint64{0, 0}, LoadStats{}, Opt[float64]{}},
+		{"huge", []uint64{math.MaxUint64, math.MaxUint64}, LoadStats{Mean: 1 << 64, Std: 0, Max: 1 << 64}, Some(1.0)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := fleetAt(everything, plenty)
+			for i, blocks := range c.blocks {
+				register(f, generate, uint64(i+1))
+				f.Report(loaded(generate, lease(uint64(i+1)), blocks))
+			}
+			got := f.Snapshot().Endpoints[0].Load
+			equal(t, "statistics", got, Some(c.want))
+			equal(t, "imbalance", got.V.Imbalance(), c.imbalance)
+		})
+	}
+}
+
+func TestStatisticsAreOverThePairsThatAreShown(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1, 2)
+	half := loaded(generate, lease(2), 90)
+	half.Load.KVTotal = Opt[uint64]{}
+	half.Load.ActiveSlots = Some[uint64](1)
+	poll(f, loaded(generate, lease(1), 10), half)
+	shows(t, f, "backend/generate: 2 answering mean 10", "  1 up kv 10", "  2 up kv 90")
+	w := f.Snapshot().Workers
+	equal(t, "worker 1 shows blocks", w[0].ShowsBlocks(), true)
+	equal(t, "worker 2 shows blocks", w[1].ShowsBlocks(), false)
+	equal(t, "worker 2 shows slots", w[1].ShowsSlots(), false)
+	half.Load.TotalSlots = Some[uint64](2)
+	f.Report(half)
+	equal(t, "worker 2 shows slots, both known", f.Snapshot().Workers[1].ShowsSlots(), true)
+
+	deregister(f, generate, 1)
+	shows(t, f, "backend/generate: 1 answering", "  2 up kv 90")
+}
+
+func TestAnEndpointThatLostItsLastWorkerIsShownTenMoreMinutes(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	after(f, time.Hour)
+	deregister(f, generate, 1)
+	after(f, time.Hour+retention-time.Second)
+	shows(t, f, "backend/generate:")
+	after(f, time.Hour+retention)
+	shows(t, f)
+	equal(t, "endpoints", len(f.endpoints), 0)
+}
+
+func TestAnEndpointThatIsFoundAgainIsNotForgotten(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	f.Hit(1, 20, 5)
+	deregister(f, generate, 1)
+	after(f, retention-time.Second)
+	register(f, generate, 2)
+	after(f, time.Hour)
+	shows(t, f, "backend/generate: 1 silent 1 events", "  2 down")
+}
+
+func TestAnEndpointThatNeverHadAnythingGoesAtOnce(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	poll(f, loadless(generate, lease(1)))
+	deregister(f, generate, 1)
+	shows(t, f)
+	equal(t, "endpoints", len(f.endpoints), 0)
+}
+
+func TestANamedEndpointIsAlwaysShown(t *testing.T) {
+	f := fleetAt(Target(generate), plenty)
+	register(f, generate, 1)
+	poll(f, loaded(generate, lease(1), 10))
+	deregister(f, generate, 1)
+	after(f, 24*time.Hour)
+	shows(t, f, "backend/generate:")
+}
+
+func TestUnknownGoesWithItsLastCounters(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	f.Hit(977, 3, 1)
+	after(f, retention)
+	shows(t, f, "unknown/unknown: not counted 1 events")
+	after(f, 2*retention)
+	shows(t, f)
+	equal(t, "endpoints", len(f.endpoints), 0)
+}

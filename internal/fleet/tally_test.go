@@ -1,0 +1,83 @@
+package fleet
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestEveryCounterCountsForItself(t *testing.T) {
+	var tally Tally
+	for i, k := range Kinds() {
+		for range i + 1 {
+			tally.Receive(k)
+		}
+		for j, r := range Reasons() {
+			for range 10*i + j {
+				tally.Reject(k, r)
+			}
+		}
+	}
+	for i, d := range Drops() {
+		tally.Drop(d, uint64(7+i))
+		tally.Drop(d, 100)
+	}
+	for i, k := range Kinds() {
+		equal(t, k.String(), tally.Messages(k), uint64(i+1))
+		for j, r := range Reasons() {
+			equal(t, k.String()+" "+r.String(), tally.Rejected(k, r), uint64(10*i+j))
+		}
+	}
+	for i, d := range Drops() {
+		equal(t, d.String(), tally.Dropped(d), uint64(107+i))
+	}
+}
+
+func TestEveryValueHasANameOfItsOwn(t *testing.T) {
+	unique := func(names ...fmt.Stringer) {
+		t.Helper()
+		seen := make(map[string]bool)
+		for _, n := range names {
+			if n.String() == "" || seen[n.String()] {
+				t.Errorf("name %q is empty, or stands for two", n)
+			}
+			seen[n.String()] = true
+		}
+	}
+	unique(StatsReply, HitRate, Instances)
+	unique(BadJSON, BadName, BadID, BadLoad)
+	unique(QueueFull, OverMaxBytes)
+	unique(PollOK, PollEmpty, PollError)
+	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults())}, []int{3, 4, 2, 3})
+}
+
+func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {
+	var tally Tally
+	equal(t, "has polled", tally.HasPolled(), false)
+	tally.Polled(PollError, time.Hour)
+	equal(t, "has polled, with an error", tally.HasPolled(), false)
+	tally.Polled(PollEmpty, time.Second) // on a bound: le means up to and with it
+	equal(t, "has polled", tally.HasPolled(), true)
+	tally.Polled(PollOK, 2*time.Millisecond)
+	tally.Polled(PollOK, 3*time.Second)
+	equal(t, "ok", tally.Polls(PollOK), uint64(2))
+	equal(t, "empty", tally.Polls(PollEmpty), uint64(1))
+	equal(t, "error", tally.Polls(PollError), uint64(1))
+	equal(t, "durations", tally.PollDurations(), Histogram{
+		Count: 3, Sum: 4.002,
+		//         1ms 2.5 5  10 25 50 100 250 500 1s 2.5
+		Buckets: [...]uint64{0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2},
+	})
+}
+
+func TestALinkThatIsNotUsedIsNotMissed(t *testing.T) {
+	var l Link
+	equal(t, "up before use", l.Up(), true)
+	l.Use()
+	equal(t, "used", l.Used(), true)
+	equal(t, "up before it is connected", l.Up(), false)
+	l.Set(true)
+	equal(t, "up", l.Up(), true)
+	l.Set(false)
+	equal(t, "up when it broke", l.Up(), false)
+}
