@@ -1,0 +1,124 @@
+package fleet
+
+import "slices"
+
+// Register notes that a worker has registered an endpoint.
+func (f *Fleet) Register(in Instance) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.register(in)
+}
+
+func (f *Fleet) register(in Instance) {
+	id := WorkerID{Lease: in.ID}
+	if s := f.workers[id].at(in.Endpoint); s != nil && s.registered {
+		return
+	}
+	s := f.seat(id, in.Endpoint, true)
+	if s == nil {
+		return
+	}
+	s.registered = true
+	w := f.workers[id]
+	f.setStranger(w, false)
+	f.rehome(w)
+}
+
+// Deregister notes that a worker's registration of an endpoint is gone. Its load
+// goes at once, and later answers bring nothing back until it registers again.
+func (f *Fleet) Deregister(in Instance) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w := f.workers[WorkerID{Lease: in.ID}]; w != nil {
+		f.deregister(w, in.Endpoint)
+	}
+}
+
+func (f *Fleet) deregister(w *worker, e Endpoint) {
+	s := w.at(e)
+	if s == nil || !s.registered {
+		return
+	}
+	f.leave(w, s)
+	if !f.watchedRegistered(w) {
+		f.answer(w)
+	}
+	if !w.registered() {
+		f.setStranger(w, true)
+	}
+	f.settle(w)
+}
+
+// Sync takes the whole registry at one moment: who is not in it is gone.
+func (f *Fleet) Sync(all []Instance) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	present := make(map[Instance]bool, len(all))
+	for _, in := range all {
+		present[in] = true
+	}
+	for _, w := range f.workers {
+		for _, e := range w.registrations() {
+			if !present[Instance{Endpoint: e, ID: w.id.Lease}] {
+				f.deregister(w, e)
+			}
+		}
+	}
+	for _, in := range all {
+		f.register(in)
+	}
+	select {
+	case <-f.synced:
+	default:
+		close(f.synced)
+	}
+}
+
+// Registered lists the endpoints that workers have registered, sorted, watched or not.
+func (f *Fleet) Registered() []Endpoint {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	set := make(map[Endpoint]bool)
+	for _, w := range f.workers {
+		for _, e := range w.registrations() {
+			set[e] = true
+		}
+	}
+	all := make([]Endpoint, 0, len(set))
+	for e := range set {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, compareEndpoints)
+	return all
+}
+
+// IsRegistered reports whether this worker has registered this endpoint.
+func (f *Fleet) IsRegistered(in Instance) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.workers[WorkerID{Lease: in.ID}].at(in.Endpoint)
+	return s != nil && s.registered
+}
+
+// registrations are the endpoints that the worker has registered.
+func (w *worker) registrations() []Endpoint {
+	var es []Endpoint
+	for i := range w.seats {
+		if w.seats[i].registered {
+			es = append(es, w.seats[i].endpoint.Endpoint)
+		}
+	}
+	return es
+}
+
+func (w *worker) registered() bool {
+	return slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered })
+}
+
+// watchedRegistered reports whether polls wait for the worker: a component's
+// workers answer for all of their endpoints at once.
+func (f *Fleet) watchedRegistered(w *worker) bool {
+	return slices.ContainsFunc(w.seats, func(s seat) bool {
+		return s.registered && f.target.CoversComponent(s.endpoint.Component)
+	})
+}

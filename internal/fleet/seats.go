@@ -1,0 +1,141 @@
+package fleet
+
+import "slices"
+
+// at is the worker's seat at e, nil if it has none.
+func (w *worker) at(e Endpoint) *seat {
+	if w == nil {
+		return nil
+	}
+	for i := range w.seats {
+		if w.seats[i].endpoint.Endpoint == e {
+			return &w.seats[i]
+		}
+	}
+	return nil
+}
+
+// endpoint is the record of e, made if there is none.
+func (f *Fleet) endpoint(e Endpoint) *endpoint {
+	p := f.endpoints[e]
+	if p == nil {
+		p = &endpoint{Endpoint: e, watched: f.target.Covers(e)}
+		f.endpoints[e] = p
+	}
+	return p
+}
+
+// release drops one reference to e. An endpoint that never had anything to show goes with it.
+func (f *Fleet) release(e *endpoint) {
+	e.refs--
+	e.lastSeen = f.now
+	if e.refs == 0 && !e.named && !e.useful {
+		delete(f.endpoints, e.Endpoint)
+	}
+}
+
+// worker is the record of id, made if there is room; nil if there is none.
+func (f *Fleet) worker(id WorkerID, registering bool) *worker {
+	if w := f.workers[id]; w != nil {
+		return w
+	}
+	if !f.room(registering, nil) {
+		return nil
+	}
+	w := &worker{id: id, label: id.String(), stranger: true}
+	f.workers[id] = w
+	f.strangers[id] = w
+	f.tracked++
+	if id.IsStatic() {
+		f.statics++
+	}
+	return w
+}
+
+// room reports whether one more can be tracked. What registers, for whom or for
+// another endpoint of whom, pushes out an id that nobody has registered. Whatever
+// is turned away or pushed out is counted.
+func (f *Fleet) room(registering bool, whom *worker) bool {
+	if f.tracked < f.limit {
+		return true
+	}
+	f.Tally.OverLimit.Add(1)
+	if !registering {
+		return false
+	}
+	for _, w := range f.strangers {
+		if w != whom && !w.id.IsStatic() {
+			f.drop(w)
+			return true
+		}
+	}
+	return false
+}
+
+// seat is the worker's seat at e, made if there is room; nil if there is none.
+func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
+	w := f.worker(id, registering)
+	if w == nil {
+		return nil
+	}
+	if s := w.at(e); s != nil {
+		return s
+	}
+	if len(w.seats) > 0 {
+		if !f.room(registering, w) {
+			return nil
+		}
+		f.tracked++
+	}
+	p := f.endpoint(e)
+	p.refs++
+	w.seats = append(w.seats, seat{endpoint: p})
+	return &w.seats[len(w.seats)-1]
+}
+
+// leave takes the worker from its seat; what else is known of it stays.
+func (f *Fleet) leave(w *worker, s *seat) {
+	f.release(s.endpoint)
+	i := slices.IndexFunc(w.seats, func(o seat) bool { return o.endpoint == s.endpoint })
+	w.seats = slices.Delete(w.seats, i, i+1)
+	if len(w.seats) > 0 {
+		f.tracked--
+	}
+}
+
+// settle follows a change of the worker's seats: its hits may move, and a worker
+// with neither seats nor hits is forgotten.
+func (f *Fleet) settle(w *worker) {
+	if len(w.seats) == 0 && (w.hits.Events == 0 || w.home == nil) {
+		f.drop(w)
+		return
+	}
+	f.rehome(w)
+}
+
+// drop forgets everything about the worker.
+func (f *Fleet) drop(w *worker) {
+	for i := range w.seats {
+		f.release(w.seats[i].endpoint)
+	}
+	f.tracked -= max(1, len(w.seats))
+	w.seats = nil
+	f.setHome(w, nil)
+	delete(f.workers, w.id)
+	delete(f.strangers, w.id)
+	if w.id.IsStatic() {
+		f.statics--
+	}
+}
+
+func (f *Fleet) setStranger(w *worker, stranger bool) {
+	if w.stranger == stranger {
+		return
+	}
+	w.stranger = stranger
+	if stranger {
+		f.strangers[w.id] = w
+	} else {
+		delete(f.strangers, w.id)
+	}
+}
