@@ -10,43 +10,26 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
-	"dynamo-metrics/internal/tracing"
+	"dynamo-metrics/internal/cli"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	f, ended, err := parse(args, getenv, stdout)
-	if ended {
-		return 0
-	}
-	terminal, _ := stderr.(*os.File)
-	var log *slog.Logger
-	if err == nil {
-		log, err = tracing.New(stderr, getenv, terminal != nil && tracing.Terminal(terminal), "devstack")
-	}
-	if err != nil {
-		fmt.Fprintln(stderr, "devstack: "+strings.Join(strings.Fields(err.Error()), " "))
-		return 2
-	}
-	s := &stack{flags: f, getenv: withoutServers(getenv), stdout: stdout, stderr: stderr, log: log}
-	if err := s.run(ctx); err != nil {
-		log.Error(err.Error())
-		return 1
-	}
-	return 0
+	var f flags
+	return cli.Run("devstack", getenv, stderr,
+		func() (ended bool, err error) { f, ended, err = parse(args, getenv, stdout); return ended, err },
+		func(log *slog.Logger) error {
+			s := &stack{flags: f, getenv: withoutServers(getenv), stdout: stdout, stderr: stderr, log: log}
+			return s.run(ctx)
+		})
 }
 
 // withoutServers is the environment without what it says of other servers and of

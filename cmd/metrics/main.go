@@ -9,16 +9,12 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/program"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	os.Exit(program.Main(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(program.Main(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }

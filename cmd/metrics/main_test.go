@@ -26,7 +26,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"wire":      "fleet",
 		"tracing":   "",
 		"connect":   "",
-		"cli":       "",
+		"cli":       "tracing",
 		"discovery": "fleet wire connect",
 		"collect":   "fleet wire",
 		"expose":    "fleet wire",

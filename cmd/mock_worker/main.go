@@ -16,10 +16,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 
+	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/mock"
 	"dynamo-metrics/internal/tracing"
@@ -29,30 +27,14 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	f, ended, err := parse(args, getenv, stdout)
-	if ended {
-		return 0
-	}
-	terminal, _ := stderr.(*os.File)
-	var log *slog.Logger
-	if err == nil {
-		log, err = tracing.New(stderr, getenv, terminal != nil && tracing.Terminal(terminal), "mock_worker")
-	}
-	if err != nil {
-		fmt.Fprintln(stderr, "mock_worker: "+strings.Join(strings.Fields(err.Error()), " "))
-		return 2
-	}
-	if err := work(ctx, f, getenv, log); err != nil {
-		log.Error(err.Error())
-		return 1
-	}
-	return 0
+	var f flags
+	return cli.Run("mock_worker", getenv, stderr,
+		func() (ended bool, err error) { f, ended, err = parse(args, getenv, stdout); return ended, err },
+		func(log *slog.Logger) error { return work(ctx, f, getenv, log) })
 }
 
 // work runs the workers until ctx ends.

@@ -37,8 +37,6 @@ type config struct {
 	gateway expose.Gateway // but for its URL
 	pushURL string
 	unused  []string // flags that say nothing in this mode
-
-	ended bool // help or version was asked for and given
 }
 
 // flags are those values that need others to be understood.
@@ -52,9 +50,9 @@ type flags struct {
 	hasPushURL                      bool
 }
 
-// parse reads the command line; help and version go to stdout.
-func parse(args []string, getenv func(string) string, stdout io.Writer) (config, error) {
-	var c config
+// parse reads the command line. It reports true if help or version was asked for,
+// and given on stdout.
+func parse(args []string, getenv func(string) string, stdout io.Writer) (c config, ended bool, err error) {
 	var f flags
 	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", stdout)
 
@@ -94,14 +92,10 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (config,
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
 
-	ended, err := a.Parse(args)
-	if err != nil || ended {
-		return config{ended: ended}, err
+	if ended, err = a.Parse(args); ended || err != nil {
+		return c, ended, err
 	}
-	if err := c.complete(f); err != nil {
-		return config{}, err
-	}
-	return c, nil
+	return c, false, c.complete(f)
 }
 
 // complete understands the flags that depend on each other.
@@ -117,7 +111,7 @@ func (c *config) complete(f flags) error {
 		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)
 	}
 	if err := web.Validate(c.webConfig); err != nil {
-		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, oneLine(err))
+		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, cli.OneLine(err))
 	}
 	c.listen(f)
 	c.pushURL = pushURL(f)
@@ -210,5 +204,3 @@ func (g *groupings) String() string { return "" }
 
 // IsCumulative lets kingpin take the flag more than once.
 func (g *groupings) IsCumulative() bool { return true }
-
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -28,35 +27,18 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The exit codes of Main.
-const (
-	exitOK    = 0
-	exitError = 1 // the program cannot go on
-	exitUsage = 2 // a flag or variable has a value that it must not have
-)
-
 // Main runs the program until ctx ends and returns its exit code.
 func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	c, err := parse(args, getenv, stdout)
-	if err != nil {
-		fmt.Fprintln(stderr, "metrics: "+oneLine(err))
-		return exitUsage
-	}
-	if c.ended {
-		return exitOK
-	}
-	terminal, _ := stderr.(*os.File)
-	log, err := tracing.New(stderr, getenv, terminal != nil && tracing.Terminal(terminal), "metrics")
-	if err != nil {
-		fmt.Fprintln(stderr, "metrics: "+oneLine(err))
-		return exitUsage
-	}
-	if err := run(ctx, c, getenv, log); err != nil {
-		log.Error(oneLine(err))
-		return exitError
-	}
-	log.Info("Stopped")
-	return exitOK
+	var c config
+	return cli.Run("metrics", getenv, stderr,
+		func() (ended bool, err error) { c, ended, err = parse(args, getenv, stdout); return ended, err },
+		func(log *slog.Logger) error {
+			err := run(ctx, c, getenv, log)
+			if err == nil {
+				log.Info("Stopped")
+			}
+			return err
+		})
 }
 
 // run is the table of contents: what is made, and which loops work on it. The

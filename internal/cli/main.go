@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"dynamo-metrics/internal/tracing"
+)
+
+// The exit codes of all programs.
+const (
+	exitOK    = 0
+	exitError = 1 // the program cannot go on
+	exitUsage = 2 // a flag or variable has a value that it must not have
+)
+
+// Run is the life of a program: it reads the flags, then runs with a log on stderr,
+// and returns the exit code. An error is one line, whatever it is made of.
+func Run(name string, getenv func(string) string, stderr io.Writer,
+	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
+	ended, err := parse()
+	if ended {
+		return exitOK
+	}
+	var log *slog.Logger
+	if err == nil {
+		terminal, _ := stderr.(*os.File)
+		log, err = tracing.New(stderr, getenv, terminal != nil && tracing.Terminal(terminal), name)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, name+": "+OneLine(err))
+		return exitUsage
+	}
+	if err := run(log); err != nil {
+		log.Error(OneLine(err))
+		return exitError
+	}
+	return exitOK
+}
+
+// Signals is a context that SIGINT and SIGTERM end; a second one ends the program.
+func Signals() context.Context {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx
+}
+
+// OneLine is an error's text without line breaks.
+func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
