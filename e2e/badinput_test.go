@@ -37,6 +37,8 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--push-grouping worker_id=1", `--push-grouping "worker_id=1": want a label that no metric has`},
 		{"--etcd-endpoints none", `--etcd-endpoints "none": needs --component`},
 		{"--web.config.file " + broken, `--web.config.file "` + broken + `": want an exporter-toolkit configuration`},
+		{"--component \xff", `--component "\xff": want UTF-8`},
+		{"--model-name \xff", `--model-name "\xff": want UTF-8`},
 		{"--no-such-flag", `unknown long flag '--no-such-flag'`},
 		{"stray", `unexpected stray`},
 	} {

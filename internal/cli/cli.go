@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -116,11 +117,22 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 	if forbidden != "" {
 		want += fmt.Sprintf(" and has none of %q in it", forbidden)
 	}
+	text := Text(flag, name)
 	return &value{set: func(s string) error {
 		if s == "" || strings.ContainsAny(s, forbidden) {
 			return Error(flag, s, want)
 		}
-		*name = s
+		return text.Set(s)
+	}}
+}
+
+// Text sets text from anything that a page can show.
+func Text(flag string, text *string) kingpin.Value {
+	return &value{set: func(s string) error {
+		if !utf8.ValidString(s) {
+			return Error(flag, s, "UTF-8")
+		}
+		*text = s
 		return nil
 	}}
 }

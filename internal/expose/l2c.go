@@ -17,7 +17,7 @@ type L2C struct {
 	Conn      *nats.Conn
 	Log       *slog.Logger
 
-	warned bool
+	warned map[string]bool // by message
 }
 
 // Publish sends the events of one poll. It must not be called twice at once.
@@ -55,9 +55,14 @@ func (l *L2C) publish(e fleet.EndpointState, found []fleet.WorkerState) {
 	}
 }
 
+// warn says each message once.
 func (l *L2C) warn(message string, fields ...any) {
-	if !l.warned {
-		l.Log.Warn(message, fields...)
+	if l.warned[message] {
+		return
 	}
-	l.warned = true
+	if l.warned == nil {
+		l.warned = make(map[string]bool)
+	}
+	l.warned[message] = true
+	l.Log.Warn(message, fields...)
 }

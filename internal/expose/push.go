@@ -2,6 +2,7 @@ package expose
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -41,7 +42,7 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *fleet.
 	ticker := time.NewTicker(g.Interval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		p.push(ctx, min(10*time.Second, g.Interval*9/10))
+		p.push(ctx, min(10*time.Second, g.Interval/10*9))
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -63,8 +64,9 @@ func (p *pusher) push(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := p.client(ctx).Push()
-	if err != nil && context.Cause(ctx) == context.Canceled {
-		return // the program is ending: not the gateway's fault, and the last push is yet to come
+	// Not the cause: that is the signal, or the error, which ends the program.
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return // not the gateway's fault, and the last push is yet to come
 	}
 	if err != nil {
 		p.tally.PushError.Add(1)
@@ -112,7 +114,8 @@ func (p *pusher) client(ctx context.Context) *push.Pusher {
 type boundedClient struct{ ctx context.Context }
 
 func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
-	resp, err := http.DefaultClient.Do(r.WithContext(c.ctx))
+	client := http.Client{CheckRedirect: sameMethod}
+	resp, err := client.Do(r.WithContext(c.ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -121,4 +124,13 @@ func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
 		io.Closer
 	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
 	return resp, nil
+}
+
+// sameMethod follows a redirect only if the request stays what it was. Most turn
+// it into a GET: a log-in page that answers 200 is no push that worked.
+func sameMethod(next *http.Request, before []*http.Request) error {
+	if next.Method != before[0].Method || len(before) >= 10 {
+		return http.ErrUseLastResponse
+	}
+	return nil
 }

@@ -71,3 +71,25 @@ func TestEveryEventIsBooked(t *testing.T) {
 	shows(t, f, "backend/generate: 3 silent 24000 events",
 		"  1 down hits 8000/16000", "  2 down hits 8000/16000", "  3 down hits 8000/16000")
 }
+
+// TestAnAnswerIsAppliedAtOnce, be it of several endpoints: no page and no poll sees half of it.
+func TestAnAnswerIsAppliedAtOnce(t *testing.T) {
+	f := fleetAt(backend, plenty)
+	register(f, generate, 1)
+	register(f, loadMetrics, 1)
+	f.Report(loaded(generate, lease(1), 0), loaded(loadMetrics, lease(1), 0))
+	var g sync.WaitGroup
+	g.Go(func() {
+		for blocks := range uint64(2000) {
+			f.Report(loaded(generate, lease(1), blocks), loaded(loadMetrics, lease(1), blocks))
+		}
+	})
+	for range 500 {
+		w := f.Snapshot().Workers
+		if a, b := w[0].Load.V.KVActive.V, w[1].Load.V.KVActive.V; a != b {
+			t.Errorf("the page shows %d blocks at one endpoint and %d at the other", a, b)
+			break
+		}
+	}
+	g.Wait()
+}

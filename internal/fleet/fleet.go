@@ -92,6 +92,11 @@ type endpoint struct {
 	refs     int    // seats here and workers whose home it is
 	events   uint64 // hit-rate events booked here
 	lastSeen time.Time
+
+	// What a Snapshot works out.
+	state    EndpointState
+	loadless bool // every worker that answers says that it carries no load
+	carries  bool // one has a load here
 }
 
 // New makes an empty Fleet that watches target and tracks at most limit workers

@@ -81,53 +81,47 @@ func (f *Fleet) Snapshot() Snapshot {
 func (f *Fleet) copy() Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	states := make(map[*endpoint]*EndpointState, len(f.endpoints))
+	f.findLoadless()
 	for _, e := range f.endpoints {
-		if e.watched || e.Endpoint == Unknown {
-			states[e] = &EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
-		}
+		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
 	}
 	s := Snapshot{Workers: make([]WorkerState, 0, f.tracked)}
-	loadless := f.loadless()
 	for _, w := range f.workers {
-		s.Workers = f.appendRows(s.Workers, w, states, loadless)
+		s.Workers = f.appendRows(s.Workers, w)
 	}
-	for e, state := range states {
-		state.Counted = e.named || e.watched && !loadless[e] && e.Endpoint != Unknown
-		if state.Counted || e.useful {
-			s.Endpoints = append(s.Endpoints, *state)
+	for _, e := range f.endpoints {
+		e.state.Counted = e.named || e.watched && !e.loadless && e.Endpoint != Unknown
+		if e.state.Counted || e.useful && (e.watched || e.Endpoint == Unknown) {
+			s.Endpoints = append(s.Endpoints, e.state)
 		}
 	}
 	return s
 }
 
-// loadless are the endpoints of which every worker that answers says that they carry no load.
-func (f *Fleet) loadless() map[*endpoint]bool {
-	set := make(map[*endpoint]bool)
+// findLoadless marks the endpoints of which every worker that answers says that
+// they carry no load.
+func (f *Fleet) findLoadless() {
+	for _, e := range f.endpoints {
+		e.loadless, e.carries = false, false
+	}
 	for _, w := range f.workers {
 		for i := range w.seats {
 			s := &w.seats[i]
-			carries, seen := set[s.endpoint]
-			switch {
-			case s.load.OK, s.malformed:
-				set[s.endpoint] = false
-			case s.noLoad && (carries || !seen):
-				set[s.endpoint] = true
-			}
+			s.endpoint.loadless = s.endpoint.loadless || s.noLoad
+			s.endpoint.carries = s.endpoint.carries || s.load.OK || s.malformed
 		}
 	}
-	return set
+	for _, e := range f.endpoints {
+		e.loadless = e.loadless && !e.carries
+	}
 }
 
 // appendRows appends what is shown of one worker and counts it on its endpoints.
-func (f *Fleet) appendRows(rows []WorkerState, w *worker, states map[*endpoint]*EndpointState, loadless map[*endpoint]bool) []WorkerState {
+func (f *Fleet) appendRows(rows []WorkerState, w *worker) []WorkerState {
 	hits := Opt[Hits]{V: w.hits, OK: w.hits.Events > 0 && w.home != nil}
 	for i := range w.seats {
 		s := &w.seats[i]
-		if !s.endpoint.watched || s.noLoad || loadless[s.endpoint] {
-			continue
-		}
-		if !f.count(w, s, states[s.endpoint]) {
+		if !s.endpoint.watched || s.noLoad || s.endpoint.loadless || !f.count(w, s) {
 			continue
 		}
 		row := WorkerState{
@@ -151,7 +145,8 @@ func (f *Fleet) appendRows(rows []WorkerState, w *worker, states map[*endpoint]*
 // count puts the seat under one of the states of its endpoint and reports
 // whether it is shown: a worker that answers without being registered is, if
 // that is how it was started, and not, if its registration is gone.
-func (f *Fleet) count(w *worker, s *seat, state *EndpointState) bool {
+func (f *Fleet) count(w *worker, s *seat) bool {
+	state := &s.endpoint.state
 	shown := s.registered || w.id.IsStatic() || !f.registry
 	switch {
 	case s.malformed && shown:

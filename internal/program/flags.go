@@ -81,7 +81,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	a.Flag("push-grouping", "A further label of the grouping key, name=value; may be repeated.").
 		SetValue(&groupings{labels: &c.gateway.Grouping})
 	a.Flag("push-delete-on-exit", "Delete the pushed group at shutdown.").BoolVar(&c.gateway.DeleteOnExit)
-	a.Flag("model-name", "Kept in the instance's key and in llm_worker_info.").StringVar(&c.modelName)
+	a.Flag("model-name", "Kept in the instance's key and in llm_worker_info.").
+		SetValue(cli.Text("model-name", &c.modelName))
 	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		SetValue(cli.Name("nats-server", &c.nats, ""))

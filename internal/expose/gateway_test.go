@@ -1,0 +1,191 @@
+package expose
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// pushgateway plays one, on a network in memory that all of http leads to.
+type pushgateway struct {
+	*pipes
+	start time.Time
+
+	mu     sync.Mutex
+	answer http.HandlerFunc // nil: 200
+	asked  []asked
+}
+
+// asked is one request to the gateway.
+type asked struct {
+	After          time.Duration // since the start of the test
+	Method, URL    string
+	User, Password string
+	ContentType    string
+	Body           []byte
+}
+
+func newPushgateway(t *testing.T) *pushgateway {
+	g := &pushgateway{pipes: newPipes(), start: time.Now()}
+	server := &http.Server{Handler: g}
+	go server.Serve(g.pipes)
+	before := http.DefaultTransport
+	// Connections that are kept would be goroutines left over at the end of the bubble.
+	http.DefaultTransport = &http.Transport{DialContext: g.dial, DisableKeepAlives: true}
+	t.Cleanup(func() {
+		http.DefaultTransport = before
+		server.Close()
+	})
+	return g
+}
+
+func (g *pushgateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := asked{After: time.Since(g.start), Method: r.Method, URL: r.URL.String(), ContentType: r.Header.Get("Content-Type")}
+	a.User, a.Password, _ = r.BasicAuth()
+	a.Body, _ = io.ReadAll(r.Body)
+	g.mu.Lock()
+	g.asked = append(g.asked, a)
+	answer := g.answer
+	g.mu.Unlock()
+	if answer != nil {
+		answer(w, r)
+	}
+}
+
+// answers sets what the gateway does from now on; nil is 200.
+func (g *pushgateway) answers(h http.HandlerFunc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answer = h
+}
+
+// requests are those since the last call.
+func (g *pushgateway) requests() []asked {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := g.asked
+	g.asked = nil
+	return all
+}
+
+// briefly is when, with which method and of what the gateway was asked.
+func (g *pushgateway) briefly() []asked {
+	all := g.requests()
+	for i := range all {
+		all[i].ContentType, all[i].Body = "", nil
+	}
+	return all
+}
+
+func status(code int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		io.WriteString(w, body)
+	}
+}
+
+// hang answers never.
+func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// pushing is Push at work.
+type pushing struct {
+	gateway *pushgateway
+	fleet   *fleet.Fleet
+	book    *logbook
+	cancel  context.CancelCauseFunc
+	ended   chan struct{}
+}
+
+const group = "/metrics/job/dynamo_push_metrics"
+
+// withPush runs a test with Push at work on a fake gateway, in a bubble.
+func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushing)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := &pushing{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
+		u, err := url.Parse("http://gateway:9091")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := Gateway{URL: u, Job: "dynamo_push_metrics", Interval: 15 * time.Second}
+		if change != nil {
+			change(&g)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		p.cancel = cancel
+		log, book := newLog()
+		p.book = book
+		go func() {
+			defer close(p.ended)
+			Push(ctx, g, registryOf(p.fleet), &p.fleet.Tally, log)
+		}()
+		t.Cleanup(func() { cancel(nil); <-p.ended })
+		synctest.Wait()
+		test(t, p)
+	})
+}
+
+// stop ends Push as a signal does and returns how long it took.
+func (p *pushing) stop() time.Duration {
+	start := time.Now()
+	p.cancel(errors.New("terminated signal received"))
+	<-p.ended
+	return time.Since(start)
+}
+
+// pass lets this much of the bubble's time pass, and what is then due happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// counts fails the test unless this many pushes have come to each end.
+func (p *pushing) counts(t *testing.T, ok, failed uint64) {
+	t.Helper()
+	equal(t, "ok, failed pushes", [2]uint64{p.fleet.Tally.PushOK.Load(), p.fleet.Tally.PushError.Load()}, [2]uint64{ok, failed})
+}
+
+// says fails the test unless the log has so many warnings and so many lines of relief.
+func (p *pushing) says(t *testing.T, failed, again int) {
+	t.Helper()
+	equal(t, "warnings, and lines that it works again",
+		[2]int{len(p.book.with("level=WARN", "Failed to push metrics to Pushgateway")), len(p.book.with("level=INFO", "Pushing metrics to Pushgateway again"))},
+		[2]int{failed, again})
+}
+
+// lastSuccess is when the last push succeeded, since the start of the test.
+func (p *pushing) lastSuccess() time.Duration {
+	return time.Unix(0, p.fleet.Tally.LastPush.Load()).Sub(p.gateway.start)
+}
+
+// TestPushOnARealNetwork leaves nothing to the imagination, but all details to the others.
+func TestPushOnARealNetwork(t *testing.T) {
+	methods := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { methods <- r.Method + " " + r.URL.Path }))
+	defer server.Close()
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	f := originalFleet(t)
+	log, _ := newLog()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		Push(ctx, Gateway{URL: u, Job: "j", Interval: time.Hour}, registryOf(f), &f.Tally, log)
+	}()
+	equal(t, "first push", <-methods, "PUT /metrics/job/j")
+	cancel()
+	equal(t, "last push", <-methods, "PUT /metrics/job/j")
+	<-ended
+}

@@ -1,0 +1,257 @@
+package expose
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden pages")
+
+var (
+	loadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
+	everything  = fleet.Target{}
+)
+
+const plenty = 1000
+
+// reported is when every load of these tests is received, served when its page is read.
+var (
+	reported = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
+	served   = reported.Add(1500 * time.Millisecond)
+)
+
+var build = Build{Version: "1.2.3", Revision: "0123456789abcdef", GoVersion: "go1.26"}
+
+func fleetAt(target fleet.Target, registry bool) *fleet.Fleet {
+	f := fleet.New(target, plenty, registry)
+	f.Advance(reported)
+	return f
+}
+
+func registryOf(f *fleet.Fleet) *prometheus.Registry {
+	return NewRegistry(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
+}
+
+// captured are the bytes of a file of testdata.
+func captured(t testing.TB, path ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// edited are captured bytes with old replaced by new, which must be there.
+func edited(t testing.TB, b []byte, old, new string) []byte {
+	t.Helper()
+	if !bytes.Contains(b, []byte(old)) {
+		t.Fatalf("%q is not in %s", old, b)
+	}
+	return bytes.ReplaceAll(b, []byte(old), []byte(new))
+}
+
+// reports is what one worker's answer says of each endpoint of the component.
+func reports(t testing.TB, component string, answer []byte) []fleet.Report {
+	t.Helper()
+	reply, err := wire.ParseStatsReply(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rs []fleet.Report
+	for _, e := range reply.Endpoints {
+		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
+		if !ok {
+			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
+		}
+		r := fleet.Report{
+			Endpoint: fleet.Endpoint{Component: component, Name: name},
+			Worker:   fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad,
+		}
+		if lease == 0 {
+			r.Worker.Static = reply.ID
+		}
+		load, found, err := wire.ParseLoad(e.Data)
+		switch {
+		case err != nil:
+			r.Outcome = fleet.Malformed
+		case found:
+			r.Outcome, r.Load = fleet.Reported, load
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+// registerAll registers every worker of these answers that has a lease.
+func registerAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
+	t.Helper()
+	for _, a := range answers {
+		for _, r := range reports(t, component, a) {
+			if !r.Worker.IsStatic() {
+				f.Register(fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease})
+			}
+		}
+	}
+}
+
+// poll is one poll with these answers.
+func poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
+	t.Helper()
+	f.BeginPoll()
+	for _, a := range answers {
+		f.Report(reports(t, component, a)...)
+	}
+	f.EndPoll(true)
+}
+
+// originalFleet is the fleet that the original's page was taken from.
+func originalFleet(t testing.TB) *fleet.Fleet {
+	t.Helper()
+	f := fleetAt(fleet.Target(loadMetrics), true)
+	answers := originalAnswers(t)
+	registerAll(t, f, "backend", answers...)
+	poll(t, f, "backend", answers...)
+	var events []json.RawMessage
+	if err := json.Unmarshal(captured(t, "original", "hit_rate_events.json"), &events); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		hit, err := wire.ParseHitRate(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Hit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+	}
+	return f
+}
+
+func originalAnswers(t testing.TB) [][]byte {
+	t.Helper()
+	return [][]byte{
+		captured(t, "original", "stats_reply_1.json"),
+		captured(t, "original", "stats_reply_2.json"),
+		captured(t, "original", "stats_reply_3.json"),
+	}
+}
+
+// get asks the handler for a path, with header name, value pairs.
+func get(t testing.TB, h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	return ask(t, h, http.MethodGet, path, header...)
+}
+
+func ask(t testing.TB, h http.Handler, method, path string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(method, path, nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func handler(f *fleet.Fleet) http.Handler {
+	return Handler(f, "dynamo", registryOf(f), slog.New(slog.DiscardHandler))
+}
+
+// pageOf is the metrics page of the fleet, as text.
+func pageOf(t testing.TB, f *fleet.Fleet) string {
+	t.Helper()
+	w := get(t, handler(f), "/metrics")
+	if w.Code != http.StatusOK {
+		t.Fatalf("GET /metrics: %d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// golden compares a page with the one in testdata/pages; -update rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "pages", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := string(captured(t, "pages", name))
+	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// equal fails the test unless got is want.
+func equal[T any](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Errorf("error: %v, want none", err)
+	}
+}
+
+// logbook keeps what is logged.
+type logbook struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logbook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
+}
+
+// with lists the lines that have all of these in them.
+func (l *logbook) with(parts ...string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for _, line := range l.lines {
+		all := true
+		for _, p := range parts {
+			all = all && strings.Contains(line, p)
+		}
+		if all {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// newLog returns a log without times, and what it keeps.
+func newLog() (*slog.Logger, *logbook) {
+	var book logbook
+	return slog.New(slog.NewTextHandler(&book, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	})), &book
+}

@@ -1,0 +1,230 @@
+package expose
+
+import (
+	"compress/gzip"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/health"}
+
+// readyFleet is the fleet of the original, connected and polled.
+func readyFleet(t *testing.T) *fleet.Fleet {
+	f := originalFleet(t)
+	for _, l := range []*fleet.Link{&f.Tally.NATS, &f.Tally.Etcd} {
+		l.Use()
+		l.Set(true)
+	}
+	f.Tally.Polled(fleet.PollOK, time.Millisecond)
+	return f
+}
+
+// families are what a page says, in the order in which it says it.
+func families(t *testing.T, page io.Reader, format expfmt.Format) []*dto.MetricFamily {
+	t.Helper()
+	d := expfmt.NewDecoder(page, format)
+	var all []*dto.MetricFamily
+	for {
+		var family dto.MetricFamily
+		err := d.Decode(&family)
+		if err == io.EOF {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, &family)
+	}
+}
+
+func TestPrometheusAcceptsThePage(t *testing.T) {
+	w := get(t, handler(originalFleet(t)), "/metrics")
+	equal(t, "content type", w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	parsed, err := parser.TextToMetricFamilies(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, family := range parsed {
+		if family.GetHelp() == "" || family.GetType() == dto.MetricType_UNTYPED {
+			t.Errorf("%s has help %q and type %s", name, family.GetHelp(), family.GetType())
+		}
+	}
+}
+
+func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
+	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
+	f := fleetAt(everything, true)
+	f.Register(fleet.Instance{Endpoint: odd, ID: 1})
+	f.Report(fleet.Report{Endpoint: odd, Worker: fleet.WorkerID{Lease: 1}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
+	for _, family := range families(t, get(t, handler(f), "/metrics").Body, expfmt.NewFormat(expfmt.TypeTextPlain)) {
+		if family.GetName() != "llm_requests_waiting" {
+			continue
+		}
+		labels := make(map[string]string)
+		for _, l := range family.Metric[0].Label {
+			labels[l.GetName()] = l.GetValue()
+		}
+		equal(t, "labels", labels, map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"})
+		return
+	}
+	t.Error("the worker's series is missing")
+}
+
+func TestPrometheusMayAskForProtobuf(t *testing.T) {
+	f := originalFleet(t)
+	h := handler(f)
+	w := get(t, h, "/metrics", "Accept", string(expfmt.FmtProtoDelim))
+	format := expfmt.ResponseFormat(w.Header())
+	equal(t, "format", format.FormatType(), expfmt.TypeProtoDelim)
+	var text strings.Builder
+	for _, family := range families(t, w.Body, format) {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	equal(t, "page in protobuf, as text", text.String(), pageOf(t, f))
+}
+
+// TestOpenMetricsIsNotNegotiated because it would put _total behind the names of
+// the original's two counters.
+func TestOpenMetricsIsNotNegotiated(t *testing.T) {
+	f := originalFleet(t)
+	for _, accept := range []string{
+		"application/openmetrics-text; version=1.0.0; charset=utf-8",
+		// What Prometheus 2 and 3 send.
+		"application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,*/*;q=0.1",
+	} {
+		w := get(t, handler(f), "/metrics", "Accept", accept)
+		if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=") {
+			t.Errorf("Accept: %s: content type %q", accept, got)
+		}
+		equal(t, "page for Accept: "+accept, w.Body.String(), pageOf(t, f))
+	}
+}
+
+func TestThePageComesCompressedToWhoAsksForIt(t *testing.T) {
+	f := originalFleet(t)
+	plain := get(t, handler(f), "/metrics")
+	equal(t, "encoding nobody asked for", plain.Header().Get("Content-Encoding"), "")
+	w := get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
+	equal(t, "encoding", w.Header().Get("Content-Encoding"), "gzip")
+	z, err := gzip.NewReader(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "page", string(page), plain.Body.String())
+}
+
+func TestOnlyReadingIsAllowed(t *testing.T) {
+	h := handler(readyFleet(t))
+	for _, path := range paths {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
+			w := ask(t, h, method, path)
+			equal(t, method+" "+path, w.Code, http.StatusMethodNotAllowed)
+			equal(t, method+" "+path+": Allow", w.Header().Get("Allow"), "GET, HEAD")
+		}
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			equal(t, method+" "+path, ask(t, h, method, path).Code, http.StatusOK)
+		}
+	}
+}
+
+func TestOtherPathsAreNotFound(t *testing.T) {
+	h := handler(readyFleet(t))
+	for _, path := range []string{"/metric", "/metrics/", "/metrics/job/x", "/-/", "/-/ready/", "/ready", "/index.html", "/debug/pprof/"} {
+		equal(t, path, get(t, h, path).Code, http.StatusNotFound)
+	}
+}
+
+func TestTheProbesSayHealthyAndReady(t *testing.T) {
+	h := handler(readyFleet(t))
+	for _, path := range []string{"/-/healthy", "/live"} {
+		equal(t, path, get(t, h, path).Body.String(), "healthy\n")
+	}
+	for _, path := range []string{"/-/ready", "/health"} {
+		equal(t, path, get(t, h, path).Body.String(), "ready\n")
+	}
+}
+
+func TestReadySaysWhatIsMissing(t *testing.T) {
+	f := fleetAt(fleet.Target(loadMetrics), true)
+	h := handler(f)
+	is := func(code int, text string) {
+		t.Helper()
+		for _, path := range []string{"/-/ready", "/health"} {
+			w := get(t, h, path)
+			equal(t, path, w.Code, code)
+			equal(t, path, w.Body.String(), text+"\n")
+		}
+		equal(t, "/live", get(t, h, "/live").Code, http.StatusOK)
+		equal(t, "/metrics", get(t, h, "/metrics").Code, http.StatusOK)
+	}
+	y := &f.Tally
+	y.Etcd.Use()
+	y.NATS.Use()
+	is(503, "not ready: etcd is not connected, NATS is not connected, no poll has been done yet")
+	y.Etcd.Set(true)
+	is(503, "not ready: NATS is not connected, no poll has been done yet")
+	y.NATS.Set(true)
+	is(503, "not ready: no poll has been done yet")
+	y.Polled(fleet.PollError, 0)
+	is(503, "not ready: no poll has been done yet")
+	y.Polled(fleet.PollEmpty, time.Second)
+	is(200, "ready")
+	y.Etcd.Set(false)
+	is(503, "not ready: etcd is not connected")
+}
+
+func TestReadyDoesNotNeedAServerThatIsNotUsed(t *testing.T) {
+	f := fleetAt(fleet.Target(loadMetrics), false)
+	f.Tally.NATS.Use()
+	f.Tally.NATS.Set(true)
+	f.Tally.Polled(fleet.PollEmpty, time.Second)
+	equal(t, "/-/ready", get(t, handler(f), "/-/ready").Body.String(), "ready\n")
+}
+
+func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
+	log, book := newLog()
+	bad := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return nil, io.ErrUnexpectedEOF })
+	w := get(t, Handler(originalFleet(t), "dynamo", bad, log), "/metrics")
+	equal(t, "status", w.Code, http.StatusInternalServerError)
+	equal(t, "lines of the log", len(book.with("level=ERROR", "unexpected EOF")), 1)
+}
+
+// TestHandlerServesManyAtOnce is for the race detector.
+func TestHandlerServesManyAtOnce(t *testing.T) {
+	f := readyFleet(t)
+	h := Handler(f, "dynamo", registryOf(f), slog.New(slog.DiscardHandler))
+	done := make(chan struct{})
+	for _, path := range paths {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for i := range uint64(20) {
+				f.Hit(i, 1, 0)
+				if w := get(t, h, path); w.Code != http.StatusOK {
+					t.Errorf("GET %s: %d", path, w.Code)
+				}
+			}
+		}()
+	}
+	for range paths {
+		<-done
+	}
+}

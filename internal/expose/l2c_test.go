@@ -1,0 +1,163 @@
+package expose
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// bus is a NATS server of its own, a connection to it, and all that is published there.
+type bus struct {
+	conn   *nats.Conn
+	events *nats.Subscription
+}
+
+func newBus(t *testing.T, maxPayload int32) *bus {
+	t.Helper()
+	s, err := devstack.NATS(devstack.NATSConfig{
+		Dir: t.TempDir(),
+		Tune: func(o *server.Options) {
+			if maxPayload > 0 {
+				o.MaxPayload = maxPayload
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	conn, err := nats.Connect(s.URL(), nats.NoReconnect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	events, err := conn.SubscribeSync(">")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bus{conn, events}
+}
+
+// published are the events, by subject, that this call publishes.
+func (b *bus) published(t *testing.T, publish func()) map[string]any {
+	t.Helper()
+	publish()
+	const last = "test.last" // comes after everything else
+	if err := b.conn.Publish(last, nil); err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]any)
+	for {
+		m, err := b.events.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject == last {
+			return all
+		}
+		if _, twice := all[m.Subject]; twice {
+			t.Errorf("two events on %s", m.Subject)
+		}
+		all[m.Subject] = decoded(t, m.Data)
+	}
+}
+
+func decoded(t *testing.T, b []byte) (v any) {
+	t.Helper()
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatalf("%v in %s", err, b)
+	}
+	return v
+}
+
+func TestL2CEventIsTheOriginals(t *testing.T) {
+	b := newBus(t, 0)
+	log, book := newLog()
+	l := &L2C{Fleet: originalFleet(t), Namespace: "dynamo", Conn: b.conn, Log: log}
+	subject := strings.TrimSpace(string(captured(t, "original", "l2c_subject.txt")))
+	want := map[string]any{subject: decoded(t, captured(t, "original", "l2c.json"))}
+	equal(t, "events", b.published(t, l.Publish), want)
+	equal(t, "events of the next poll", b.published(t, l.Publish), want)
+	equal(t, "lines of the log", book.with(""), nil)
+}
+
+func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
+	b := newBus(t, 0)
+	f := fleetAt(everything, true)
+	log, _ := newLog()
+	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
+	equal(t, "events of an empty fleet", b.published(t, l.Publish), map[string]any{})
+
+	backend, spec := originalAnswers(t)[1], captured(t, "0.5.1", "spec_and_rank.json")
+	malformed := edited(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
+	registerAll(t, f, "backend", backend, malformed)
+	registerAll(t, f, "spec", spec)
+	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}) // silent
+	f.Hit(977, 3, 1)
+	poll(t, f, "backend", backend, malformed)
+	poll(t, f, "spec", spec)
+	equal(t, "events", b.published(t, l.Publish), map[string]any{
+		"namespace.dynamo.l2c.backend.load_metrics": decoded(t, []byte(`{
+			"endpoints": {"9041998838276177458": {
+				"name": "worker-9041998838276177458",
+				"subject": "dynamo_backend_9ce3f3b7.load_metrics-7d7ba2096ef23e32",
+				"data": {
+					"request_active_slots": 3, "request_total_slots": 16, "kv_active_blocks": 40, "kv_total_blocks": 100,
+					"num_requests_waiting": 2, "gpu_cache_usage_perc": 0.4, "gpu_prefix_cache_hit_rate": 0.25
+				}
+			}},
+			"load_avg": 40, "load_std": 0}`)),
+		"namespace.dynamo.l2c.spec.load_metrics": decoded(t, []byte(`{
+			"endpoints": {"9041998838276179077": {
+				"name": "worker-9041998838276179077",
+				"subject": "edge_spec.load_metrics-7d7ba2096ef24485",
+				"data": {
+					"request_active_slots": 3, "request_total_slots": 16, "kv_active_blocks": 40, "kv_total_blocks": 100,
+					"num_requests_waiting": 2, "gpu_cache_usage_perc": 0.4, "gpu_prefix_cache_hit_rate": 0.25
+				}
+			}},
+			"load_avg": 40, "load_std": 0}`)),
+	})
+}
+
+// TestL2CEventThatIsTooLargeIsNotSent: the original died of it.
+func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
+	b := newBus(t, 512)
+	f := originalFleet(t)
+	log, book := newLog()
+	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
+	for range 3 {
+		equal(t, "events", b.published(t, l.Publish), map[string]any{})
+	}
+	equal(t, "dropped", f.Tally.Dropped(fleet.OverMaxBytes), uint64(3))
+	equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
+	equal(t, "lines of the log", len(book.with("")), 1)
+	if !b.conn.IsConnected() {
+		t.Error("the connection is lost")
+	}
+
+	// Once the fleet is smaller its event fits.
+	f.Sync([]fleet.Instance{{Endpoint: loadMetrics, ID: 9041998838276177458}})
+	equal(t, "events", len(b.published(t, l.Publish)), 1)
+}
+
+func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
+	b := newBus(t, 0)
+	f := originalFleet(t)
+	log, book := newLog()
+	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
+	b.conn.Close()
+	for range 3 {
+		l.Publish()
+	}
+	equal(t, "warnings", len(book.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
+	equal(t, "lines of the log", len(book.with("")), 1)
+	equal(t, "dropped for their size", f.Tally.Dropped(fleet.OverMaxBytes), uint64(0))
+}

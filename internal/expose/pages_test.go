@@ -1,0 +1,253 @@
+package expose
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+func TestPageOfTheOriginal(t *testing.T) {
+	golden(t, "original.prom", pageOf(t, originalFleet(t)))
+}
+
+// TestEveryLineOfTheOriginalsPageIsOnOurs compares the numbers as numbers: the
+// original prints them as Rust does.
+func TestEveryLineOfTheOriginalsPageIsOnOurs(t *testing.T) {
+	ours := lines(pageOf(t, originalFleet(t)))
+	original := lines(string(captured(t, "original", "page.prom")))
+	if len(original) < 40 {
+		t.Fatalf("the original's page has %d lines, want all of them", len(original))
+	}
+	for series, want := range original {
+		got, ok := ours[series]
+		switch {
+		case !ok:
+			t.Errorf("line is missing: %s %s", series, want)
+		case strings.HasPrefix(series, "#"):
+			equal(t, series, got, want)
+		default:
+			equal(t, series, parseNumber(t, got), parseNumber(t, want))
+		}
+	}
+}
+
+// lines are those of a page: a comment by its kind and metric, a value by its series.
+func lines(page string) map[string]string {
+	m := make(map[string]string)
+	for line := range strings.Lines(page) {
+		line = strings.TrimSuffix(line, "\n")
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") {
+			at = len(strings.Join(strings.SplitN(line, " ", 4)[:3], " "))
+		}
+		m[line[:at]] = line[at+1:]
+	}
+	return m
+}
+
+func parseNumber(t *testing.T, s string) float64 {
+	t.Helper()
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestPageOfAnEmptyFleet(t *testing.T) {
+	named := pageOf(t, fleetAt(fleet.Target(loadMetrics), true))
+	golden(t, "empty.prom", named)
+	golden(t, "empty_everything.prom", pageOf(t, fleetAt(everything, true)))
+	for _, wrong := range []string{"NaN", "llm_load_avg", "llm_load_std", "worker_id="} {
+		if strings.Contains(named, wrong) {
+			t.Errorf("the page of an empty fleet has %s:\n%s", wrong, named)
+		}
+	}
+	equal(t, "answering", lines(named)[`llm_workers{component="backend",endpoint="load_metrics",state="answering"}`], "0")
+}
+
+// TestPageOfAFleetInTrouble has one good worker among those that answer nonsense,
+// not at all, without a key, or nothing but half of each pair.
+func TestPageOfAFleetInTrouble(t *testing.T) {
+	f := fleetAt(everything, true)
+	a := originalAnswers(t)
+	registerAll(t, f, "backend", a...)
+	poll(t, f, "backend",
+		edited(t, a[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`),
+		a[1],
+		edited(t, edited(t, edited(t, a[2],
+			`"kv_total_blocks":400,`, ``),
+			`"request_active_slots":7,`, ``),
+			`"gpu_cache_usage_perc":0.25`, `"gpu_cache_usage_perc":null`),
+		edited(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
+	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40})
+	f.Hit(977, 3, 1)
+	golden(t, "trouble.prom", pageOf(t, f))
+}
+
+// TestPairsAreShownTogetherOrNotAtAll because dashboards divide one by the other.
+func TestPairsAreShownTogetherOrNotAtAll(t *testing.T) {
+	blocks := []string{"llm_kv_blocks_active", "llm_kv_blocks_total"}
+	slots := []string{"llm_requests_active_slots", "llm_requests_total_slots"}
+	hits := []string{"llm_kv_hit_rate_isl_blocks", "llm_kv_hit_rate_overlap_blocks"}
+	for missing, want := range map[string][]string{
+		`"kv_active_blocks":100,`:   slots,
+		`"kv_total_blocks":400,`:    slots,
+		`"request_active_slots":7,`: blocks,
+		`,"request_total_slots":64`: blocks,
+		`"num_requests_waiting":9,`: slices.Concat(blocks, slots),
+	} {
+		f := fleetAt(everything, true)
+		answer := edited(t, originalAnswers(t)[2], missing, "")
+		registerAll(t, f, "backend", answer)
+		poll(t, f, "backend", answer)
+		p := pageOf(t, f)
+		for _, name := range slices.Concat(blocks, slots, hits) {
+			shown := strings.Contains(p, "# TYPE "+name+" ")
+			equal(t, name+" without "+missing, shown, slices.Contains(want, name))
+		}
+		f.Hit(0x7d7ba2096ef23e2d, 20, 0)
+		series := lines(pageOf(t, f))
+		for name, value := range map[string]string{hits[0]: "20", hits[1]: "0"} {
+			equal(t, name, series[name+`{component="backend",endpoint="load_metrics",worker_id="9041998838276177453"}`], value)
+		}
+	}
+}
+
+func TestPageOfStaticWorkers(t *testing.T) {
+	f := fleetAt(fleet.Target(loadMetrics), false)
+	poll(t, f, "backend", captured(t, "0.5.1", "static_1.json"), captured(t, "0.5.1", "static_2.json"))
+	golden(t, "static.prom", pageOf(t, f))
+}
+
+func TestPageOfAWorkerThatDecodesSpeculatively(t *testing.T) {
+	f := fleetAt(everything, true)
+	answer := captured(t, "0.5.1", "spec_and_rank.json")
+	registerAll(t, f, "spec", answer)
+	poll(t, f, "spec", answer)
+	golden(t, "spec_decode.prom", pageOf(t, f))
+}
+
+func TestPageOfAWorkerWithTheLargestNumbers(t *testing.T) {
+	f := fleetAt(everything, true)
+	answer := captured(t, "0.5.1", "big.json")
+	registerAll(t, f, "big", answer)
+	poll(t, f, "big", answer)
+	golden(t, "big.prom", pageOf(t, f))
+}
+
+// TestPageOfTheProgramItself has everything that the program counts.
+func TestPageOfTheProgramItself(t *testing.T) {
+	f := fleet.New(fleet.Target(loadMetrics), 1, true)
+	f.Advance(reported)
+	y := &f.Tally
+	y.NATS.Use()
+	y.NATS.Set(true)
+	y.Etcd.Use()
+	y.Leader.Store(true)
+	y.Polled(fleet.PollOK, 3*time.Millisecond)
+	y.Polled(fleet.PollOK, 300*time.Millisecond)
+	y.Polled(fleet.PollEmpty, time.Second)
+	y.Polled(fleet.PollError, 0)
+	for i, k := range fleet.Kinds() {
+		for range i + 1 {
+			y.Receive(k)
+		}
+		y.Reject(k, fleet.BadJSON)
+	}
+	y.Reject(fleet.StatsReply, fleet.BadLoad)
+	y.Drop(fleet.QueueFull, 12)
+	y.Drop(fleet.OverMaxBytes, 1)
+	y.PushOK.Store(5)
+	y.PushError.Store(2)
+	y.LastPush.Store(reported.UnixNano())
+	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1})
+	f.Hit(1, 20, 5) // foreign
+	f.Hit(2, 20, 5) // over the limit
+	golden(t, "program.prom", pageOf(t, f))
+}
+
+func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join("testdata", "pages", "*.prom"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("golden pages: %v, %v", paths, err)
+	}
+	seen := make(map[string]bool)
+	for _, p := range paths {
+		parser := expfmt.NewTextParser(model.LegacyValidation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(string(captured(t, "pages", filepath.Base(p)))))
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+		for name := range families {
+			seen[name] = true
+		}
+	}
+	for _, name := range Names() {
+		if !seen[name] {
+			t.Errorf("no golden page has %s", name)
+		}
+		delete(seen, name)
+	}
+	for name := range seen {
+		t.Errorf("a golden page has %s, which is not in the table", name)
+	}
+}
+
+func TestTheModelIsALabelOfTheWorkersInfo(t *testing.T) {
+	f := originalFleet(t)
+	r := NewRegistry(Collector{Fleet: f, Build: build, Model: `llama "3"`, Now: func() time.Time { return served }})
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	models := 0
+	for _, family := range families {
+		for _, m := range family.Metric {
+			for _, l := range m.Label {
+				if l.GetName() == "model" {
+					equal(t, family.GetName(), l.GetValue(), `llama "3"`)
+					models++
+				}
+			}
+		}
+	}
+	equal(t, "series with a model", models, 3)
+}
+
+func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
+	now := reported
+	f := originalFleet(t)
+	r := NewRegistry(Collector{Fleet: f, Build: build, Now: func() time.Time { return now }})
+	for _, age := range []time.Duration{0, time.Second, time.Hour} {
+		now = reported.Add(age)
+		families, err := r.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() == "llm_worker_load_age_seconds" {
+				equal(t, "workers", len(family.Metric), 3)
+				equal(t, "age", family.Metric[0].Gauge.GetValue(), age.Seconds())
+			}
+		}
+	}
+}
+
+func TestGroupingKeysMustNotBeLabels(t *testing.T) {
+	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model",
+		"state", "system", "kind", "reason", "result", "le", "quantile", "version", "revision", "goversion"} {
+		equal(t, name, HasLabel(name), true)
+	}
+	for _, name := range []string{"instance", "cluster", ""} {
+		equal(t, name, HasLabel(name), false)
+	}
+}

@@ -1,0 +1,116 @@
+package expose
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+)
+
+func TestPushPutsTheWholePageOnceAnInterval(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		first := p.gateway.requests()
+		equal(t, "requests at once", len(first), 1)
+		format := expfmt.ResponseFormat(http.Header{"Content-Type": {first[0].ContentType}})
+		var text strings.Builder
+		for _, family := range families(t, bytes.NewReader(first[0].Body), format) {
+			if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+				t.Fatal(err)
+			}
+		}
+		golden(t, "original.prom", text.String())
+
+		pass(31 * time.Second)
+		equal(t, "requests", p.gateway.briefly(), []asked{
+			{After: 15 * time.Second, Method: "PUT", URL: group},
+			{After: 30 * time.Second, Method: "PUT", URL: group},
+		})
+		p.counts(t, 3, 0)
+		p.says(t, 0, 0)
+		equal(t, "last success", p.lastSuccess(), 30*time.Second)
+		equal(t, "lines of the log", p.book.with(""), []string{
+			`level=INFO msg="Started pushing metrics to Pushgateway at http://gateway:9091 with job name 'dynamo_push_metrics'"`,
+		})
+	})
+}
+
+func TestPushPutsTheLastPageAtTheEnd(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		pass(20 * time.Second)
+		p.gateway.requests()
+		p.fleet.Hit(977, 3, 1)
+		equal(t, "time to end", p.stop(), 0)
+		last := p.gateway.requests()
+		if len(last) != 1 || last[0].Method != "PUT" || last[0].After != 20*time.Second {
+			t.Fatalf("requests at the end: %+v, want one PUT", last)
+		}
+		p.counts(t, 3, 0)
+		equal(t, "last success", p.lastSuccess(), 20*time.Second)
+	})
+}
+
+func TestPushDeletesTheGroupAtTheEndIfToldTo(t *testing.T) {
+	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
+		p.gateway.requests()
+		p.gateway.answers(status(http.StatusAccepted, ""))
+		equal(t, "time to end", p.stop(), 0)
+		equal(t, "requests", p.gateway.briefly(), []asked{{Method: "DELETE", URL: group}})
+		equal(t, "warnings", p.book.with("level=WARN"), nil)
+	})
+}
+
+func TestPushSaysWhyTheGroupCouldNotBeDeleted(t *testing.T) {
+	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
+		p.gateway.answers(status(http.StatusForbidden, "not you"))
+		p.stop()
+		equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
+	})
+}
+
+func TestPushNamesTheGroup(t *testing.T) {
+	for _, c := range []struct {
+		url, job string
+		grouping map[string]string
+		want     string
+	}{
+		{"http://gateway:9091", "dynamo_push_metrics", nil, group},
+		{"http://gateway:9091/", "dynamo_push_metrics", nil, group},
+		{"http://gateway:9091/prefix", "j", nil, "/prefix/metrics/job/j"},
+		{"http://gateway:9091/prefix/", "j", nil, "/prefix/metrics/job/j"},
+		{"http://gateway:9091", "j", map[string]string{"cluster": "a"}, "/metrics/job/j/cluster/a"},
+		{"http://gateway:9091", "a/b", map[string]string{"path": "/x"}, "/metrics/job@base64/YS9i/path@base64/L3g"},
+		{"http://gateway:9091", "j", map[string]string{"empty": ""}, "/metrics/job/j/empty@base64/="},
+	} {
+		t.Run(c.url+" "+c.want, func(t *testing.T) {
+			withPush(t, func(g *Gateway) {
+				u, err := url.Parse(c.url)
+				noError(t, err)
+				g.URL, g.Job, g.Grouping, g.DeleteOnExit = u, c.job, c.grouping, true
+			}, func(t *testing.T, p *pushing) {
+				p.stop()
+				equal(t, "requests", p.gateway.briefly(), []asked{{Method: "PUT", URL: c.want}, {Method: "DELETE", URL: c.want}})
+			})
+		})
+	}
+}
+
+func TestPushLogsInAndNeverShowsThePassword(t *testing.T) {
+	for _, trouble := range []http.HandlerFunc{nil, status(http.StatusUnauthorized, "who are you?"), hang} {
+		withPush(t, func(g *Gateway) { g.URL.User, g.DeleteOnExit = url.UserPassword("dynamo", "hunter2"), true }, func(t *testing.T, p *pushing) {
+			p.gateway.answers(trouble)
+			pass(30 * time.Second)
+			p.gateway.Close() // and a connection that is refused
+			pass(30 * time.Second)
+			p.stop()
+			for _, r := range p.gateway.requests() {
+				equal(t, r.Method+": login", r.User+":"+r.Password, "dynamo:hunter2")
+			}
+			equal(t, "lines with the password", p.book.with("hunter2"), nil)
+			equal(t, "lines with the user", p.book.with("dynamo:"), nil)
+		})
+	}
+}

@@ -1,0 +1,165 @@
+package expose
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestPushWarnsOncePerChangeOfState(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		p.counts(t, 1, 0)
+		p.gateway.answers(status(http.StatusBadRequest, "pushed metrics are inconsistent"))
+		pass(time.Minute)
+		p.counts(t, 1, 4)
+		p.says(t, 1, 0)
+		equal(t, "warnings with the answer", len(p.book.with("level=WARN", "400", "pushed metrics are inconsistent")), 1)
+		equal(t, "last success", p.lastSuccess(), 0)
+
+		p.gateway.answers(nil)
+		pass(30 * time.Second)
+		p.counts(t, 3, 4)
+		p.says(t, 1, 1)
+		equal(t, "last success", p.lastSuccess(), 90*time.Second)
+
+		p.gateway.answers(status(http.StatusBadGateway, ""))
+		pass(30 * time.Second)
+		p.counts(t, 3, 6)
+		p.says(t, 2, 1)
+	})
+}
+
+func TestPushGoesOnWhenTheGatewayIsDown(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		p.gateway.Close()
+		pass(time.Hour)
+		p.counts(t, 1, 240)
+		p.says(t, 1, 0)
+		equal(t, "warnings that say why", len(p.book.with("connection refused")), 1)
+		equal(t, "time to end", p.stop(), 0)
+		p.counts(t, 1, 241)
+	})
+}
+
+func TestPushHasNoTimeOfSuccessBeforeTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := originalFleet(t)
+		equal(t, "last push", f.Tally.LastPush.Load(), 0)
+		if strings.Contains(pageOf(t, f), "push_last_success") {
+			t.Error("the page has the time of a success that never was")
+		}
+	})
+}
+
+func TestPushReadsLittleOfALongAnswer(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"long": status(http.StatusInternalServerError, strings.Repeat("no ", 1<<20)),
+		"not ending": func(w http.ResponseWriter, r *http.Request) {
+			status(http.StatusInternalServerError, "no no no")(w, r)
+			w.(http.Flusher).Flush()
+			hang(w, r)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withPush(t, nil, func(t *testing.T, p *pushing) {
+				p.gateway.answers(answer)
+				pass(30 * time.Second)
+				warnings := p.book.with("level=WARN")
+				if len(warnings) != 1 || len(warnings[0]) > maxAnswer+512 || !strings.Contains(warnings[0], "500") {
+					t.Errorf("%d warnings, the first of %d bytes, want one of at most %d", len(warnings), len(strings.Join(warnings, "")), maxAnswer+512)
+				}
+			})
+		})
+	}
+}
+
+func TestPushGivesUpOnAGatewayThatHangsBeforeTheNextIsDue(t *testing.T) {
+	for _, c := range []struct{ interval, timeout time.Duration }{
+		{time.Second, 900 * time.Millisecond},
+		{10 * time.Second, 9 * time.Second},
+		{time.Hour, 10 * time.Second},
+	} {
+		t.Run(c.interval.String(), func(t *testing.T) {
+			withPush(t, func(g *Gateway) { g.Interval = c.interval }, func(t *testing.T, p *pushing) {
+				p.gateway.answers(hang)
+				pass(c.interval)
+				p.gateway.requests()
+				p.counts(t, 1, 0)
+				pass(c.timeout - time.Millisecond)
+				p.counts(t, 1, 0)
+				pass(time.Millisecond)
+				p.counts(t, 1, 1)
+				p.says(t, 1, 0)
+
+				p.gateway.answers(nil)
+				pass(c.interval - c.timeout)
+				equal(t, "requests", p.gateway.briefly(), []asked{{After: 2 * c.interval, Method: "PUT", URL: group}})
+				p.counts(t, 2, 1)
+				p.says(t, 1, 1)
+			})
+		})
+	}
+}
+
+func TestPushEndsSoonWhateverTheGatewayDoes(t *testing.T) {
+	for _, deletes := range []bool{false, true} {
+		withPush(t, func(g *Gateway) { g.Interval, g.DeleteOnExit = 2*time.Second, deletes }, func(t *testing.T, p *pushing) {
+			p.gateway.answers(hang)
+			pass(2500 * time.Millisecond) // a push is under way
+			equal(t, "time to end", p.stop(), lastPush)
+			// The push that the end cut short is nobody's fault; the last one is the gateway's.
+			want := uint64(1)
+			if deletes {
+				want = 0
+			}
+			p.counts(t, 1, want)
+			equal(t, "warnings", len(p.book.with("level=WARN")), 1)
+		})
+	}
+}
+
+func TestPushIsNotFooledByALogInPage(t *testing.T) {
+	for _, code := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther} {
+		withPush(t, nil, func(t *testing.T, p *pushing) {
+			p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/login" {
+					http.Redirect(w, r, "/login", code)
+				}
+			})
+			pass(15 * time.Second)
+			p.counts(t, 1, 1)
+			p.says(t, 1, 0)
+		})
+	}
+}
+
+func TestPushFollowsAGatewayThatHasMoved(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		p.gateway.requests()
+		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasPrefix(r.URL.Path, "/new") {
+				http.Redirect(w, r, "/new"+r.URL.Path, http.StatusPermanentRedirect)
+			}
+		})
+		pass(15 * time.Second)
+		p.counts(t, 2, 0)
+		moved := p.gateway.requests()
+		equal(t, "requests", len(moved), 2)
+		equal(t, "method and path", moved[1].Method+" "+moved[1].URL, "PUT /new"+group)
+		equal(t, "body", moved[1].Body, moved[0].Body)
+	})
+}
+
+func TestPushDoesNotFollowForEver(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		p.gateway.requests()
+		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+		})
+		pass(15 * time.Second)
+		p.counts(t, 1, 1)
+		equal(t, "requests", len(p.gateway.requests()), 10)
+	})
+}

@@ -1,0 +1,238 @@
+package expose
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// serving is Serve at work on a network in memory.
+type serving struct {
+	*pipes
+	client *http.Client
+	stop   context.CancelFunc
+	ended  chan struct{}
+	err    error // what Serve returned, once it has ended
+}
+
+func serve(t *testing.T, h http.Handler) *serving {
+	ctx, stop := context.WithCancel(t.Context())
+	s := &serving{pipes: newPipes(), stop: stop, ended: make(chan struct{})}
+	s.client = &http.Client{Transport: &http.Transport{DialContext: s.dial}}
+	go func() {
+		defer close(s.ended)
+		s.err = Serve(ctx, s.pipes, h, "", slog.New(slog.DiscardHandler))
+	}()
+	t.Cleanup(func() {
+		stop()
+		s.client.CloseIdleConnections()
+		<-s.ended
+	})
+	return s
+}
+
+func (s *serving) connect(t *testing.T) net.Conn {
+	t.Helper()
+	c, err := s.dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func write(t *testing.T, c net.Conn, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ends fails the test unless Serve ends well this long after it was told to.
+func (s *serving) ends(t *testing.T, atLeast, atMost time.Duration) {
+	t.Helper()
+	start := time.Now()
+	s.stop()
+	<-s.ended
+	noError(t, s.err)
+	if took := time.Since(start); took < atLeast || took > atMost {
+		t.Errorf("Serve took %s to end, want %s to %s", took, atLeast, atMost)
+	}
+}
+
+func TestServeAnswersUntilItIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, handler(readyFleet(t)))
+		resp, err := s.client.Get("http://metrics/-/ready")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		noError(t, err)
+		equal(t, "answer", string(body), "ready\n")
+		s.ends(t, 0, drain/2) // the idle connection of the client does not keep it
+		if _, err := s.client.Get("http://metrics/-/ready"); err == nil {
+			t.Error("it still answers after its end")
+		}
+	})
+}
+
+func TestServeLetsARequestUnderWayFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(drain / 2) // in the bubble's time
+			io.WriteString(w, "done")
+		}))
+		answer := make(chan string, 1)
+		go func() {
+			resp, err := s.client.Get("http://metrics/")
+			if err != nil {
+				answer <- err.Error()
+				return
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			answer <- string(body)
+		}()
+		synctest.Wait()
+		s.ends(t, drain/2, drain)
+		equal(t, "answer", <-answer, "done")
+	})
+}
+
+func TestServeWaitsNoLongerThanTheDrain(t *testing.T) {
+	hang := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	const half, whole = "GET / HTTP/1.1\r\nHost", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	for name, requests := range map[string][]string{
+		"a client that says nothing":         {""},
+		"a client that stops in its headers": {half},
+		"a handler that hangs":               {whole},
+		"all of them":                        {"", half, whole},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serve(t, hang)
+				var stalled []net.Conn
+				for _, r := range requests {
+					c := s.connect(t)
+					write(t, c, r)
+					stalled = append(stalled, c)
+				}
+				synctest.Wait()
+				s.ends(t, 0, drain)
+				start := time.Now()
+				for _, c := range stalled {
+					io.Copy(io.Discard, c)
+				}
+				equal(t, "time until they are cut off", time.Since(start), 0)
+			})
+		})
+	}
+}
+
+func TestServeCutsOffWhoIsTooSlow(t *testing.T) {
+	for name, c := range map[string]struct {
+		send string
+		want time.Duration
+	}{
+		"nothing is sent":     {"", 5 * time.Second},
+		"headers do not end":  {"GET / HTTP/1.1\r\nHost", 5 * time.Second},
+		"a body does not end": {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", 10 * time.Second},
+		"no next request":     {"GET /live HTTP/1.1\r\nHost: a\r\n\r\n", 2 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := serve(t, handler(readyFleet(t))).connect(t)
+				start := time.Now()
+				write(t, conn, c.send)
+				io.Copy(io.Discard, conn)
+				if took := time.Since(start); took < c.want || took > c.want+time.Second {
+					t.Errorf("cut off after %s, want %s", took, c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := serve(t, handler(readyFleet(t))).connect(t)
+		write(t, conn, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+		pass(31 * time.Second)
+		start := time.Now()
+		n, _ := io.Copy(io.Discard, conn)
+		equal(t, "bytes answered", n, 0)
+		equal(t, "time until the end", time.Since(start), 0)
+	})
+}
+
+func TestServeRefusesHeadersOfAnySize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, handler(readyFleet(t)))
+		conn := s.connect(t)
+		go io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat("x", 1<<20))
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "answer", line, "HTTP/1.1 431 Request Header Fields Too Large\r\n")
+	})
+}
+
+func TestServeReturnsTheListenersError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, handler(readyFleet(t)))
+		synctest.Wait()
+		s.Close()
+		<-s.ended
+		if !errors.Is(s.err, net.ErrClosed) || !strings.HasPrefix(s.err.Error(), "serve http on pipe: ") {
+			t.Errorf("error %v, want the listener's, and where it listened", s.err)
+		}
+	})
+}
+
+func TestServeThatIsToldBeforeItStartsClosesTheListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		p := newPipes()
+		noError(t, Serve(ctx, p, http.NotFoundHandler(), "", slog.New(slog.DiscardHandler)))
+		<-p.closed
+	})
+}
+
+func TestServeRefusesAWebConfigThatIsWrong(t *testing.T) {
+	for name, content := range map[string]string{
+		"unknown field":   "tls_servr_config: {}\n",
+		"no certificate":  "tls_server_config: {cert_file: missing.crt, key_file: missing.key}\n",
+		"no bcrypt":       "basic_auth_users: {dynamo: secret}\n",
+		"not YAML at all": "{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPipes()
+			defer p.Close()
+			log, book := newLog()
+			err := Serve(t.Context(), p, http.NotFoundHandler(), webConfig(t, content), log)
+			if err == nil || !strings.HasPrefix(err.Error(), "serve http on pipe: ") {
+				t.Errorf("error %v, want one that says what was attempted", err)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") || len(book.with("secret")) > 0 {
+				t.Errorf("the password is shown: %v %v", err, book.with("secret"))
+			}
+		})
+	}
+	err := Serve(t.Context(), newPipes(), http.NotFoundHandler(), filepath.Join(t.TempDir(), "absent.yml"), slog.New(slog.DiscardHandler))
+	if err == nil {
+		t.Error("no error for a file that is not there")
+	}
+}
