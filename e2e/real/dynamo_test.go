@@ -35,8 +35,7 @@ type worker struct {
 // worker starts a worker and waits until it is registered.
 func (s *servers) worker(release, values string) *worker {
 	s.t.Helper()
-	python := python(s.t, release)
-	p := start(s.t, s.env(), python, filepath.Join("testdata", "worker.py"), "dynamo", "backend", values)
+	p := start(s.t, s.env(), python(s.t, release), filepath.Join("testdata", "worker.py"), "dynamo", "backend", values)
 	text := p.says("worker ")
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

@@ -23,15 +23,14 @@ func startGateway(t *testing.T, args ...string) *gateway {
 	address := freeAddress(t)
 	g := &gateway{url: "http://" + address, args: append([]string{
 		"--web.listen-address", address, "--persistence.file="}, args...)}
-	g.process = &process{t: t}
-	g.start()
+	g.start(t)
 	return g
 }
 
 // start starts the Pushgateway, empty, where it was before.
-func (g *gateway) start() {
-	g.t.Helper()
-	g.process = start(g.t, nil, installed(g.t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
+func (g *gateway) start(t *testing.T) {
+	t.Helper()
+	g.process = start(t, nil, installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
 	g.says("Listening on")
 }
 

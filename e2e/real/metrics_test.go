@@ -115,6 +115,18 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 	return whole
 }
 
+// ours leaves of a page what is not the Go client library's own.
+func ours(whole string) string {
+	var lines []string
+	for line := range strings.Lines(whole) {
+		name := strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE ")
+		if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
 // called are the llm_ series of a page as golden pages have them, sorted.
 func (n names) called(p page) (lines []string) {
 	var ids []string

@@ -46,7 +46,7 @@ func start(t *testing.T, env []string, path string, args ...string) *process {
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			const last = 60
+			const last = 40
 			lines := p.log()
 			lines = lines[max(0, len(lines)-last):]
 			t.Logf("%s %s\n%s", filepath.Base(path), strings.Join(args, " "), strings.Join(lines, "\n"))

@@ -19,7 +19,6 @@ var keptOnPurpose = []string{
 	`llm_kv_blocks_total non-counter metrics should not have "_total" suffix`,
 	`llm_kv_hit_rate_isl_blocks counter metrics should have "_total" suffix`,
 	`llm_kv_hit_rate_overlap_blocks counter metrics should have "_total" suffix`,
-	`llm_kv_hit_rate_percent use base unit "ratio" instead of "percent"`,
 }
 
 func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {

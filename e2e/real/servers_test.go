@@ -37,7 +37,7 @@ func startServers(t *testing.T) *servers {
 	n := start(t, nil, natsServer, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", filepath.Join(dir, "jetstream"))
 	s.etcdURL = "http://" + freeAddress(t)
 	peers := "http://" + freeAddress(t)
-	start(t, nil, etcd, "--data-dir", filepath.Join(dir, "etcd"), "--log-level", "warn",
+	start(t, nil, etcd, "--data-dir", filepath.Join(dir, "etcd"), "--logger", "zap", "--log-level", "warn",
 		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
 	s.natsURL = "nats://" + n.says("Listening for client connections on ")

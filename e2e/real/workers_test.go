@@ -4,6 +4,7 @@ package real
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +28,10 @@ func watched(more ...string) []string {
 	return append([]string{"--component", "backend", "--endpoint", "load_metrics"}, more...)
 }
 
+func commandLine(flags []string) string {
+	return strings.Join(append([]string{"metrics"}, flags...), " ")
+}
+
 func TestThePageIsWhatRealWorkersReport(t *testing.T) {
 	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
@@ -38,8 +43,8 @@ func TestThePageIsWhatRealWorkersReport(t *testing.T) {
 			s.hit(a.id, 10, 4)
 			s.hit(b.id, 8, 0)
 			s.hit(a.id, 5, 5)
-			t.Logf("metrics %s, with two workers of ai-dynamo-runtime %s:\n%s",
-				strings.Join(flags, " "), release, m.shows("two-hit", workers))
+			t.Logf("%s, with two workers of ai-dynamo-runtime %s:\n%s",
+				commandLine(flags), release, ours(m.shows("two-hit", workers)))
 			m.terminate()
 		}
 	})
@@ -56,8 +61,8 @@ func TestWorkersOfTwoReleasesShareANamespace(t *testing.T) {
 	workers := names{"A": a.id, "B": b.id, "C": c.id, "D": d.id}
 	for _, flags := range [][]string{watched(), nil} {
 		m := s.metrics(flags...)
-		t.Logf("metrics %s, with two workers each of ai-dynamo-runtime 0.2.1 and 0.5.1:\n%s",
-			strings.Join(flags, " "), m.shows("four", workers))
+		t.Logf("%s, with two workers each of ai-dynamo-runtime 0.2.1 and 0.5.1:\n%s",
+			commandLine(flags), ours(m.shows("four", workers)))
 		m.terminate()
 	}
 }
@@ -77,6 +82,21 @@ func TestATerminatedWorkerGoesWithItsKey(t *testing.T) {
 		if s.registered(a.key) {
 			t.Errorf("%s is still there", a.key)
 		}
+	})
+}
+
+func TestATerminatedWorkerThatGoesOnAnsweringIsNotShown(t *testing.T) {
+	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
+		workers := names{"A": a.id, "B": b.id}
+		m := s.metrics(watched("--poll-interval", "0.2")...)
+		m.shows("two", workers)
+		a.signal(syscall.SIGTERM)
+		m.shows("a-unregistered", workers)
+		m.polls(5)
+		m.shows("a-unregistered", workers)
+		a.kill()
+		m.shows("b", workers)
 	})
 }
 
@@ -147,7 +167,7 @@ func TestMockWorkersOfEveryReleaseAreSeen(t *testing.T) {
 	s := startServers(t)
 	mocked := []string{"0.1.0", "0.1.1", "0.2.1", "0.3.0", "0.5.1"}
 	for _, release := range mocked {
-		start(t, s.env(), bin+"/mock_worker", "--release", release, "--workers", "2", "--event-interval", "0.1")
+		start(t, s.env(), filepath.Join(bin, "mock_worker"), "--release", release, "--workers", "2", "--event-interval", "0.1")
 	}
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.2")
 	until(t, func() error {

@@ -53,6 +53,8 @@ async def worker(runtime: DistributedRuntime):
     print("worker", endpoint.lease_id(), flush=True)
     # To 0.2.1 create_endpoint serves, later it returns at once.
     await asyncio.gather(publisher.create_endpoint(component), endpoint.serve_endpoint(generate))
+    # Neither a shutdown nor a lost lease ends an engine: it goes on, and answers polls.
+    await asyncio.Event().wait()
 
 
 uvloop.install()

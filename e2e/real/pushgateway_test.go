@@ -1,0 +1,212 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// defaultGroup is the group that is pushed to where no flag says otherwise. The
+// Pushgateway itself adds the empty instance.
+var defaultGroup = map[string]string{"job": "dynamo_push_metrics", "instance": ""}
+
+// pushing starts the program in push mode, with a page of its own beside, and the
+// original's workers.
+func pushing(t *testing.T, pushURL string, flags ...string) (*metrics, []*replayed) {
+	t.Helper()
+	s := startServers(t)
+	workers := s.originals()
+	flags = append([]string{"--poll-interval", "0.2", "--push", "--push-url", pushURL, "--push-interval", "1"}, flags...)
+	return s.metrics(watched(flags...)...), workers
+}
+
+// pushed waits until n more pushes have ended with this result.
+func (m *metrics) pushed(result string, n int) {
+	m.t.Helper()
+	first := -1
+	until(m.t, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		count, err := strconv.Atoi(p[`dynamo_metrics_push_total{result="`+result+`"}`])
+		if first < 0 {
+			first = count
+		}
+		if err == nil && count < first+n {
+			err = fmt.Errorf("%d pushes with result %s, want %d", count-first, result, n)
+		}
+		return err
+	})
+}
+
+// comparable leaves of families what does not change from one look to the next:
+// the values of workers but for the ages of their loads, and of everything else
+// that it exists.
+func comparable(all map[string]family) map[string]family {
+	for name, f := range all {
+		workers := strings.HasPrefix(name, "llm_")
+		if !workers || name == "llm_worker_load_age_seconds" {
+			for labels := range f.Series {
+				f.Series[labels] = "…"
+			}
+		}
+		if !workers && !strings.HasPrefix(name, "dynamo_metrics_") {
+			f.Help = "…" // the Pushgateway has metrics of these names too, and their help
+		}
+		all[name] = f
+	}
+	return all
+}
+
+func TestThePushgatewayHoldsWhatIsServed(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	m, _ := pushing(t, g.url)
+	m.polls(2)
+	m.pushed("ok", 1)
+	until(t, func() error {
+		text, err := get(m.url + "/metrics")
+		if err != nil {
+			return err
+		}
+		served, err := families(text, nil)
+		if err != nil {
+			return err
+		}
+		held, err := g.look(defaultGroup)
+		if err != nil {
+			return err
+		}
+		if diff := cmp.Diff(comparable(served), comparable(held)); diff != "" {
+			return fmt.Errorf("the Pushgateway does not hold what is served (-served +held):\n%s", diff)
+		}
+		return nil
+	})
+	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
+		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
+	}
+}
+
+func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	m, workers := pushing(t, g.url)
+	gone, stays := workers[0], workers[1]
+	until(t, func() error {
+		held, err := g.look(defaultGroup)
+		if err == nil && !strings.Contains(fmt.Sprint(held), fmt.Sprint(gone.id)) {
+			err = fmt.Errorf("worker %d is not on the Pushgateway", gone.id)
+		}
+		return err
+	})
+
+	gone.leave()
+	until(t, func() error {
+		p, err := m.page()
+		if series := p.about(gone.id); err == nil && len(series) > 0 {
+			err = fmt.Errorf("worker %d has left, but is served: %v", gone.id, series)
+		}
+		return err
+	})
+	// The first of these may have been under way; the second was made after it left.
+	m.pushed("ok", 2)
+	held := fmt.Sprint(g.group(defaultGroup))
+	if strings.Contains(held, fmt.Sprint(gone.id)) {
+		t.Errorf("worker %d has left, but is on the Pushgateway: %s", gone.id, held)
+	}
+	if !strings.Contains(held, fmt.Sprint(stays.id)) {
+		t.Errorf("worker %d has not left, but is not on the Pushgateway: %s", stays.id, held)
+	}
+}
+
+func TestWhatWasPushedStaysWhenTheProgramEnds(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	m, _ := pushing(t, g.url)
+	m.polls(2)
+	m.terminate() // pushes a last time
+	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
+		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
+	}
+}
+
+func TestTheGroupHasTheLabelsOfTheFlagsAndGoesWithTheProgram(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	m, _ := pushing(t, g.url, "--push-job", "fleet", "--push-grouping", "cluster=lab/1", "--push-grouping", "instance=one",
+		"--push-delete-on-exit")
+	group := map[string]string{"job": "fleet", "cluster": "lab/1", "instance": "one"}
+	g.group(group)
+	if held, err := g.look(defaultGroup); err != nil || len(held) > 0 {
+		t.Errorf("the default group is there too: %v, error %v", held, err)
+	}
+	m.terminate()
+	if held, err := g.look(group); err != nil || len(held) > 0 {
+		t.Errorf("the program has ended, but its group is there: %v, error %v", held, err)
+	}
+}
+
+func TestAKilledPushgatewayIsWarnedAboutOnceAndPushedToAgain(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	m, _ := pushing(t, g.url)
+	g.group(defaultGroup)
+	g.kill()
+	m.pushed("error", 3)
+	warnings := m.said("Failed to push")
+	if len(warnings) != 1 || !strings.Contains(warnings[0], " WARN ") {
+		t.Errorf("three pushes have failed, and the log says %q, want one warning", warnings)
+	}
+	g.start(t)
+	g.group(defaultGroup)
+	m.says("Pushing metrics to Pushgateway again")
+	m.pushed("ok", 2)
+	if again := m.said("Pushing metrics to Pushgateway again"); len(again) != 1 {
+		t.Errorf("the log says %q, want one line", again)
+	}
+	if warnings := m.said("Failed to push"); len(warnings) != 1 {
+		t.Errorf("the log says %q, want one line", warnings)
+	}
+}
+
+// protected is a configuration with the user dynamo and the password lets-push. The
+// hash is of the lowest cost that there is: it protects nothing else.
+const protected = `basic_auth_users: {dynamo: $2a$04$0soiH/Pr8mTV.AOxGEc7reLXtTYLEn9l4ze5HvkGrxMYJ0KfBeeb.}`
+
+func TestAProtectedPushgatewayIsPushedToWithTheCredentialsInItsURL(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(config, []byte(protected), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := startGateway(t, "--web.config.file", config)
+	address := strings.TrimPrefix(g.url, "http://")
+
+	stranger, _ := pushing(t, "http://dynamo:wrong-word@"+address)
+	stranger.pushed("error", 2)
+	warnings := stranger.said("Failed to push")
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "401") {
+		t.Errorf("the log says %q, want one warning with the status 401", warnings)
+	}
+	friend, _ := pushing(t, "http://dynamo:lets-push@"+address)
+	friend.pushed("ok", 2)
+	for _, m := range []*metrics{stranger, friend} {
+		for _, line := range m.log() {
+			if strings.Contains(line, "wrong-word") || strings.Contains(line, "lets-push") {
+				t.Errorf("a password is in the log: %s", line)
+			}
+		}
+	}
+	g.url = "http://dynamo:lets-push@" + address
+	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
+		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
+	}
+}
