@@ -198,9 +198,9 @@ func TestAnEndpointWithoutLoadIsExplained(t *testing.T) {
 	s.register(wire.LayoutInstances, instance("load_metrics", 7))
 	s.responder("dynamo_backend", fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":"dynamo_backend","id":"x","endpoints":[{"subject":"dynamo_backend.generate-7","data":null},{"subject":"dynamo_backend.load_metrics-7","data":%s}]}`, flat(1, 2)))
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	m.says(" INFO metrics: Endpoint generate of component backend carries no load; these of the component do: load_metrics")
+	m.Says(" INFO metrics: Endpoint generate of component backend carries no load; these of the component do: load_metrics")
 	m.shows(page{workers("generate", "answering"): "0", workers("generate", "silent"): "0"})
-	if n := m.count("carries no load"); n != 1 {
+	if n := len(m.Said("carries no load")); n != 1 {
 		t.Errorf("said %d times, want once", n)
 	}
 }
@@ -210,7 +210,7 @@ func TestAMisspelledNameIsHelped(t *testing.T) {
 	s := newStack(t)
 	s.register(wire.LayoutComponents, fleet.Instance{Endpoint: fleet.Endpoint{Component: "MyComponent", Name: "my_endpoint"}, ID: 9})
 	m := s.metrics("--component", "my_component", "--endpoint", "my_endpoint", "--poll-interval", "0.1")
-	m.says("Registered in namespace dynamo: MyComponent/my_endpoint; did you mean --component MyComponent --endpoint my_endpoint?")
+	m.Says("Registered in namespace dynamo: MyComponent/my_endpoint; did you mean --component MyComponent --endpoint my_endpoint?")
 }
 
 func TestEveryReleaseAtOnceInOneNamespace(t *testing.T) {

@@ -27,13 +27,13 @@ func TestQuickstartOfTheOriginal(t *testing.T) {
 	s := newStack(t)
 	m := s.metrics("--namespace", "dynamo", "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 
-	m.says(" INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance")
-	m.says(" INFO metrics: Scraping service dynamo_backend_020af9f2 and filtering on subject dynamo_backend_020af9f2.generate")
+	m.Says(" INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance")
+	m.Says(" INFO metrics: Scraping service dynamo_backend_020af9f2 and filtering on subject dynamo_backend_020af9f2.generate")
 	const warning = " WARN metrics: No endpoints found matching subject dynamo_backend_020af9f2.generate"
-	m.says(warning)
-	m.says("Nothing is registered in namespace dynamo")
+	m.Says(warning)
+	m.Says("Nothing is registered in namespace dynamo")
 	line := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [ A-Z]{5} [a-z]+: .`)
-	for l := range strings.SplitSeq(m.log(), "\n") {
+	for _, l := range m.Lines() {
 		if !line.MatchString(l) {
 			t.Errorf("not the original's line: %q", l)
 		}
@@ -41,11 +41,11 @@ func TestQuickstartOfTheOriginal(t *testing.T) {
 
 	first := start(t, "mock_worker", s.env(), "--seed", "1", "--event-interval", "0.05")
 	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "1"})
-	m.says(" INFO metrics: Found endpoints matching subject dynamo_backend_020af9f2.generate")
-	warnings := m.count(warning)
+	m.Says(" INFO metrics: Found endpoints matching subject dynamo_backend_020af9f2.generate")
+	warnings := len(m.Said(warning))
 	start(t, "mock_worker", s.env(), "--seed", "2", "--event-interval", "0.05")
 	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "2"})
-	if n := m.count(warning); n != warnings {
+	if n := len(m.Said(warning)); n != warnings {
 		t.Errorf("%d warnings after a worker was found, want none", n-warnings)
 	}
 	m.until(aggregates)
@@ -56,9 +56,9 @@ func TestQuickstartOfTheOriginal(t *testing.T) {
 		return nil
 	})
 
-	first.terminate()
+	first.Terminate()
 	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "1", `llm_workers{` + backend + `,state="silent"}`: "0"})
-	m.terminate()
+	m.Terminate()
 	if key := s.key(t.Context(), "dynamo/components/metrics/instance"); key != "" {
 		t.Errorf("the instance's key is still there: %s", key)
 	}
@@ -91,11 +91,11 @@ func TestCustomPort(t *testing.T) {
 	port := freePort(t)
 	for _, flag := range []string{"--metrics-port", "--port"} {
 		m := start(t, "metrics", s.env(), "--component", "backend", "--endpoint", "generate", "--host", "127.0.0.1", flag, port)
-		m.says("Prometheus metrics server started at 127.0.0.1:" + port + "/metrics")
+		m.Says("Prometheus metrics server started at 127.0.0.1:" + port + "/metrics")
 		if status, body := get("http://127.0.0.1:" + port + "/metrics"); status != 200 {
 			t.Errorf("%s: GET /metrics: %d %s", flag, status, body)
 		}
-		m.terminate()
+		m.Terminate()
 	}
 }
 
@@ -136,20 +136,20 @@ func TestPushModeOfBothOriginals(t *testing.T) {
 	for _, where := range [][]string{{"--push-url", g.URL}, {"--host", host, "--port", port}} {
 		before := len(g.seen())
 		m := start(t, "metrics", s.env(), append([]string{"--component", "backend", "--endpoint", "generate", "--push", "--push-interval", "1"}, where...)...)
-		m.says("Started pushing metrics to Pushgateway at " + g.URL + " with job name 'dynamo_push_metrics'")
+		m.Says("Started pushing metrics to Pushgateway at " + g.URL + " with job name 'dynamo_push_metrics'")
 		devstacktest.Until(t, func() error {
 			if len(g.seen()) < before+2 {
 				return fmt.Errorf("pushed %v, want twice", g.seen())
 			}
 			return nil
 		})
-		m.terminate()
+		m.Terminate()
 		for _, r := range g.seen() {
 			if r != "PUT /metrics/job/dynamo_push_metrics" {
 				t.Errorf("%v: request %q", where, r)
 			}
 		}
-		if m.count("Prometheus metrics server started") > 0 {
+		if len(m.Said("Prometheus metrics server started")) > 0 {
 			t.Errorf("%v: it listens, though the gateway has the port", where)
 		}
 	}
@@ -169,7 +169,7 @@ func TestPushAndServeAtOnce(t *testing.T) {
 		}
 		return nil
 	})
-	m.terminate()
+	m.Terminate()
 	requests := g.seen()
 	if last := requests[len(requests)-1]; last != "DELETE /metrics/job/dynamo_push_metrics/instance/a" {
 		t.Errorf("last request %q, want the deletion of the group", last)
@@ -207,7 +207,7 @@ func TestAKilledWorkerVanishesAfterTwoPolls(t *testing.T) {
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	w := start(t, "mock_worker", s.env(), "--event-interval", "0")
 	m.shows(page{workers("generate", "answering"): "1"})
-	w.signal(syscall.SIGKILL)
+	w.Signal(syscall.SIGKILL)
 	m.shows(page{workers("generate", "answering"): "0", workers("generate", "silent"): "1"})
 	m.until(func(p page) error {
 		if rest := p.of("llm_kv_blocks", `component="backend"`); len(rest) > 0 {

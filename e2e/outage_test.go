@@ -30,8 +30,8 @@ func TestServersThatComeLater(t *testing.T) {
 		}
 		return nil
 	})
-	m.says("etcd is not connected")
-	m.says("NATS is not connected")
+	m.Says("etcd is not connected")
+	m.Says("NATS is not connected")
 	s.StartNATS(t)
 	s.StartEtcd(t)
 	m.ready()
@@ -41,11 +41,11 @@ func TestServersThatComeLater(t *testing.T) {
 		"dynamo_metrics_leader":                   "1",
 	})
 	for _, line := range []string{"WARN nats: ", "WARN etcd: "} {
-		if n := m.count(line); n > 1 {
+		if n := len(m.Said(line)); n > 1 {
 			t.Errorf("%q said %d times, want once per change of state", line, n)
 		}
 	}
-	m.terminate()
+	m.Terminate()
 }
 
 func TestValuesStayWhileServersAreAway(t *testing.T) {
@@ -75,7 +75,7 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 	m.shows(shown)
 	s.hit(7, 4, 1)
 	m.shows(page{worker("llm_kv_hit_rate_isl_blocks", "generate", 7): "4"})
-	m.terminate()
+	m.Terminate()
 }
 
 func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
@@ -133,9 +133,9 @@ func TestALostLeaseIsNotDeath(t *testing.T) {
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
 	m.shows(page{"dynamo_metrics_leader": "1"})
 	revokeInstance(t, s)
-	m.says("Holding the unique instance at " + instanceKey + " again")
+	m.Says("Holding the unique instance at " + instanceKey + " again")
 	m.shows(page{"dynamo_metrics_leader": "1"})
-	m.terminate()
+	m.Terminate()
 }
 
 func TestALostLeaseWhoseKeySomebodyElseHas(t *testing.T) {
@@ -151,8 +151,8 @@ func TestALostLeaseWhoseKeySomebodyElseHas(t *testing.T) {
 	if _, err := s.etcd.Revoke(t.Context(), lease); err != nil {
 		t.Fatal(err)
 	}
-	if code := m.ends(); code != 1 || !strings.Contains(m.log(), instanceKey+": another instance exists") {
-		t.Errorf("exit code %d, want 1 and a word about the other instance:\n%s", code, m.log())
+	if code := m.Ends(); code != 1 || len(m.Said(instanceKey+": another instance exists")) != 1 {
+		t.Errorf("exit code %d, want 1 and a word about the other instance:\n%q", code, m.Lines())
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
@@ -39,7 +40,8 @@ func (s *stack) env() []string {
 
 // server is the metrics program in server mode.
 type server struct {
-	*process
+	*process.Process
+	t   *testing.T
 	url string
 }
 
@@ -57,7 +59,7 @@ func serve(t *testing.T, env []string, args ...string) *server {
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	args = append([]string{"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port)}, args...)
-	return &server{start(t, "metrics", env, args...), "http://" + address}
+	return &server{start(t, "metrics", env, args...), t, "http://" + address}
 }
 
 // page is what is served on /metrics: values, as they are written, by series.

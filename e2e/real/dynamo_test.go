@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 // releases are those of ai-dynamo-runtime whose workers are started: the last before
@@ -27,7 +30,7 @@ const (
 // worker is a real Dynamo worker that serves backend/generate and backend/load_metrics
 // in the namespace dynamo.
 type worker struct {
-	*process
+	*process.Process
 	id  uint64
 	key string // of its load_metrics in etcd
 }
@@ -35,8 +38,8 @@ type worker struct {
 // worker starts a worker and waits until it is registered.
 func (s *servers) worker(release, values string) *worker {
 	s.t.Helper()
-	p := start(s.t, s.env(), python(s.t, release), filepath.Join("testdata", "worker.py"), "dynamo", "backend", values)
-	text := p.says("worker ")
+	p := process.Start(s.t, s.env(), python(s.t, release), filepath.Join("testdata", "worker.py"), "dynamo", "backend", values)
+	text := p.Says("worker ")
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		s.t.Fatalf("the worker says %q, want its id: %v", text, err)
@@ -46,8 +49,8 @@ func (s *servers) worker(release, values string) *worker {
 		prefix = "dynamo/components/"
 	}
 	w := &worker{p, id, fmt.Sprintf("%sbackend/load_metrics:%x", prefix, id)}
-	until(s.t, func() error {
-		if w.over() {
+	devstacktest.Until(s.t, func() error {
+		if w.Over() {
 			s.t.Fatalf("the worker of %s has ended", release)
 		}
 		if !s.registered(w.key) {

@@ -7,13 +7,16 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
 
 // gateway is a running Pushgateway that keeps what is pushed in memory only.
 type gateway struct {
-	*process
+	*process.Process
 	url  string
 	args []string
 }
@@ -30,8 +33,8 @@ func startGateway(t *testing.T, args ...string) *gateway {
 // start starts the Pushgateway, empty, where it was before.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
-	g.process = start(t, nil, installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
-	g.says("Listening on")
+	g.Process = process.Start(t, nil, installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
+	g.Says("Listening on")
 }
 
 // family is one metric with all of its series: values by labels.
@@ -84,9 +87,9 @@ func without(labels, group map[string]string) bool {
 // group waits until the Pushgateway holds a group with these labels, and returns
 // what was pushed to it.
 func (g *gateway) group(labels map[string]string) map[string]family {
-	g.t.Helper()
+	g.T.Helper()
 	var all map[string]family
-	until(g.t, func() error {
+	devstacktest.Until(g.T, func() error {
 		var err error
 		all, err = g.look(labels)
 		if err == nil && len(all) == 0 {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 var client = &http.Client{Timeout: 10 * time.Second}
@@ -32,7 +34,7 @@ func get(url string) (string, error) {
 // answers waits until url answers with 200.
 func answers(t *testing.T, url string) {
 	t.Helper()
-	until(t, func() error {
+	devstacktest.Until(t, func() error {
 		_, err := get(url)
 		return err
 	})

@@ -10,12 +10,15 @@ import (
 	"strconv"
 	"strings"
 
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
 	"github.com/google/go-cmp/cmp"
 )
 
 // metrics is the running program.
 type metrics struct {
-	*process
+	*process.Process
 	url string
 }
 
@@ -23,8 +26,8 @@ type metrics struct {
 func (s *servers) metrics(args ...string) *metrics {
 	s.t.Helper()
 	args = append([]string{"--host", "127.0.0.1", "--metrics-port", "0"}, args...)
-	p := start(s.t, s.env(), filepath.Join(bin, "metrics"), args...)
-	return &metrics{p, "http://" + strings.TrimSuffix(p.says("Prometheus metrics server started at "), "/metrics")}
+	p := process.Start(s.t, s.env(), filepath.Join(bin, "metrics"), args...)
+	return &metrics{p, "http://" + strings.TrimSuffix(p.Says("Prometheus metrics server started at "), "/metrics")}
 }
 
 // page is what is served: values, as they are written, by series.
@@ -70,9 +73,9 @@ func (p page) polls() (n int) {
 // polls waits until n more polls have been done. After two it is certain that what
 // the program had subscribed to before is known to the server.
 func (m *metrics) polls(n int) {
-	m.t.Helper()
+	m.T.Helper()
 	first := -1
-	until(m.t, func() error {
+	devstacktest.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -95,14 +98,14 @@ type names map[string]uint64
 // the whole page. In the golden page ids are names, and the age of a load, which
 // is another at each look, is "…".
 func (m *metrics) shows(golden string, workers names) (whole string) {
-	m.t.Helper()
+	m.T.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	want := strings.Split(strings.TrimSpace(string(b)), "\n")
 	slices.Sort(want)
-	until(m.t, func() error {
+	devstacktest.Until(m.T, func() error {
 		var err error
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err

@@ -12,12 +12,15 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
 	"github.com/google/go-cmp/cmp"
 )
 
 // prometheus is a running Prometheus.
 type prometheus struct {
-	*process
+	*process.Process
 	url string
 }
 
@@ -43,7 +46,7 @@ func startPrometheus(t *testing.T, target string, settings ...string) *prometheu
 		t.Fatal(err)
 	}
 	address := freeAddress(t)
-	p := &prometheus{start(t, nil, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"),
+	p := &prometheus{process.Start(t, nil, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", address), "http://" + address}
 	answers(t, p.url+"/-/ready")
 	return p
@@ -118,10 +121,10 @@ var dashboards = []struct {
 
 // showsDashboards waits until every query has its exact values.
 func (p *prometheus) showsDashboards(labels map[string]string) {
-	p.t.Helper()
+	p.T.Helper()
 	for _, d := range dashboards {
 		query := strings.ReplaceAll(d.query, "{s}", `{component="backend",endpoint="load_metrics"}`)
-		until(p.t, func() error {
+		devstacktest.Until(p.T, func() error {
 			got, err := p.series(query, labels)
 			if err != nil {
 				return err
@@ -139,8 +142,8 @@ func (p *prometheus) showsDashboards(labels map[string]string) {
 // offers waits until label_values(selector, label) is one value, in each of the two
 // ways that Grafana has of finding out.
 func (p *prometheus) offers(label, selector, want string) {
-	p.t.Helper()
-	until(p.t, func() error {
+	p.T.Helper()
+	devstacktest.Until(p.T, func() error {
 		var values []string
 		if err := p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values); err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -31,7 +33,7 @@ func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
 	m := s.metrics(watched()...)
 	m.polls(2)
 	s.hits()
-	until(t, func() error {
+	devstacktest.Until(t, func() error {
 		p, err := m.page()
 		if err == nil && p[`llm_kv_hit_rate_events_total{component="backend",endpoint="load_metrics"}`] != "5" {
 			err = errors.New("the events are not on the page")

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -29,9 +31,9 @@ func pushing(t *testing.T, pushURL string, flags ...string) (*metrics, []*replay
 
 // pushed waits until n more pushes have ended with this result.
 func (m *metrics) pushed(result string, n int) {
-	m.t.Helper()
+	m.T.Helper()
 	first := -1
-	until(m.t, func() error {
+	devstacktest.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -72,7 +74,7 @@ func TestThePushgatewayHoldsWhatIsServed(t *testing.T) {
 	m, _ := pushing(t, g.url)
 	m.polls(2)
 	m.pushed("ok", 1)
-	until(t, func() error {
+	devstacktest.Until(t, func() error {
 		text, err := get(m.url + "/metrics")
 		if err != nil {
 			return err
@@ -100,7 +102,7 @@ func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
 	g := startGateway(t)
 	m, workers := pushing(t, g.url)
 	gone, stays := workers[0], workers[1]
-	until(t, func() error {
+	devstacktest.Until(t, func() error {
 		held, err := g.look(defaultGroup)
 		if err == nil && !strings.Contains(fmt.Sprint(held), fmt.Sprint(gone.id)) {
 			err = fmt.Errorf("worker %d is not on the Pushgateway", gone.id)
@@ -109,7 +111,7 @@ func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
 	})
 
 	gone.leave()
-	until(t, func() error {
+	devstacktest.Until(t, func() error {
 		p, err := m.page()
 		if series := p.about(gone.id); err == nil && len(series) > 0 {
 			err = fmt.Errorf("worker %d has left, but is served: %v", gone.id, series)
@@ -132,7 +134,7 @@ func TestWhatWasPushedStaysWhenTheProgramEnds(t *testing.T) {
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
 	m.polls(2)
-	m.terminate() // pushes a last time
+	m.Terminate() // pushes a last time
 	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
 		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
 	}
@@ -148,7 +150,7 @@ func TestTheGroupHasTheLabelsOfTheFlagsAndGoesWithTheProgram(t *testing.T) {
 	if held, err := g.look(defaultGroup); err != nil || len(held) > 0 {
 		t.Errorf("the default group is there too: %v, error %v", held, err)
 	}
-	m.terminate()
+	m.Terminate()
 	if held, err := g.look(group); err != nil || len(held) > 0 {
 		t.Errorf("the program has ended, but its group is there: %v, error %v", held, err)
 	}
@@ -159,20 +161,20 @@ func TestAKilledPushgatewayIsWarnedAboutOnceAndPushedToAgain(t *testing.T) {
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
 	g.group(defaultGroup)
-	g.kill()
+	g.Kill()
 	m.pushed("error", 3)
-	warnings := m.said("Failed to push")
+	warnings := m.Said("Failed to push")
 	if len(warnings) != 1 || !strings.Contains(warnings[0], " WARN ") {
 		t.Errorf("three pushes have failed, and the log says %q, want one warning", warnings)
 	}
 	g.start(t)
 	g.group(defaultGroup)
-	m.says("Pushing metrics to Pushgateway again")
+	m.Says("Pushing metrics to Pushgateway again")
 	m.pushed("ok", 2)
-	if again := m.said("Pushing metrics to Pushgateway again"); len(again) != 1 {
+	if again := m.Said("Pushing metrics to Pushgateway again"); len(again) != 1 {
 		t.Errorf("the log says %q, want one line", again)
 	}
-	if warnings := m.said("Failed to push"); len(warnings) != 1 {
+	if warnings := m.Said("Failed to push"); len(warnings) != 1 {
 		t.Errorf("the log says %q, want one line", warnings)
 	}
 }
@@ -192,14 +194,14 @@ func TestAProtectedPushgatewayIsPushedToWithTheCredentialsInItsURL(t *testing.T)
 
 	stranger, _ := pushing(t, "http://dynamo:wrong-word@"+address)
 	stranger.pushed("error", 2)
-	warnings := stranger.said("Failed to push")
+	warnings := stranger.Said("Failed to push")
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "401") {
 		t.Errorf("the log says %q, want one warning with the status 401", warnings)
 	}
 	friend, _ := pushing(t, "http://dynamo:lets-push@"+address)
 	friend.pushed("ok", 2)
 	for _, m := range []*metrics{stranger, friend} {
-		for _, line := range m.log() {
+		for _, line := range m.Lines() {
 			if strings.Contains(line, "wrong-word") || strings.Contains(line, "lets-push") {
 				t.Errorf("a password is in the log: %s", line)
 			}

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -34,14 +37,14 @@ func startServers(t *testing.T) *servers {
 	dir := t.TempDir()
 
 	// Workers of 0.5.1 need JetStream.
-	n := start(t, nil, natsServer, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", filepath.Join(dir, "jetstream"))
+	n := process.Start(t, nil, natsServer, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", filepath.Join(dir, "jetstream"))
 	s.etcdURL = "http://" + freeAddress(t)
 	peers := "http://" + freeAddress(t)
-	start(t, nil, etcd, "--data-dir", filepath.Join(dir, "etcd"), "--logger", "zap", "--log-level", "warn",
+	process.Start(t, nil, etcd, "--data-dir", filepath.Join(dir, "etcd"), "--logger", "zap", "--log-level", "warn",
 		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
-	s.natsURL = "nats://" + n.says("Listening for client connections on ")
-	n.says("Server is ready")
+	s.natsURL = "nats://" + n.Says("Listening for client connections on ")
+	n.Says("Server is ready")
 	answers(t, s.etcdURL+"/health")
 	s.connect()
 	return s
@@ -56,7 +59,7 @@ func (s *servers) connect() {
 	}
 	s.t.Cleanup(nc.Close)
 	ec, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{s.etcdURL}, DialTimeout: patience, Logger: zap.NewNop(),
+		Endpoints: []string{s.etcdURL}, DialTimeout: devstacktest.Patience, Logger: zap.NewNop(),
 	})
 	if err != nil {
 		s.t.Fatal(err)

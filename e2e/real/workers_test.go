@@ -8,6 +8,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 // ofEachRelease runs a test with workers of each release, at the same time: most of
@@ -45,7 +48,7 @@ func TestThePageIsWhatRealWorkersReport(t *testing.T) {
 			s.hit(a.id, 5, 5)
 			t.Logf("%s, with two workers of ai-dynamo-runtime %s:\n%s",
 				commandLine(flags), release, ours(m.shows("two-hit", workers)))
-			m.terminate()
+			m.Terminate()
 		}
 	})
 }
@@ -63,7 +66,7 @@ func TestWorkersOfTwoReleasesShareANamespace(t *testing.T) {
 		m := s.metrics(flags...)
 		t.Logf("%s, with two workers each of ai-dynamo-runtime 0.2.1 and 0.5.1:\n%s",
 			commandLine(flags), ours(m.shows("four", workers)))
-		m.terminate()
+		m.Terminate()
 	}
 }
 
@@ -74,7 +77,7 @@ func TestATerminatedWorkerGoesWithItsKey(t *testing.T) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		m := s.metrics(watched("--poll-interval", "1h")...)
 		m.shows("two", names{"A": a.id, "B": b.id})
-		a.signal(syscall.SIGTERM)
+		a.Signal(syscall.SIGTERM)
 		whole := m.shows("b", names{"A": a.id, "B": b.id})
 		if n := parsePage(whole).polls(); n != 1 {
 			t.Errorf("%d polls done, want 1", n)
@@ -91,11 +94,11 @@ func TestATerminatedWorkerThatGoesOnAnsweringIsNotShown(t *testing.T) {
 		workers := names{"A": a.id, "B": b.id}
 		m := s.metrics(watched("--poll-interval", "0.2")...)
 		m.shows("two", workers)
-		a.signal(syscall.SIGTERM)
+		a.Signal(syscall.SIGTERM)
 		m.shows("a-unregistered", workers)
 		m.polls(5)
 		m.shows("a-unregistered", workers)
-		a.kill()
+		a.Kill()
 		m.shows("b", workers)
 	})
 }
@@ -112,7 +115,7 @@ func TestAKilledWorkerIsSilentUntilItsKeyGoes(t *testing.T) {
 		s.hit(b.id, 4, 0)
 		m.shows("two-hit", workers)
 
-		a.kill()
+		a.Kill()
 		m.shows("a-silent-hit", workers)
 		if !s.registered(a.key) {
 			t.Errorf("%s went before the worker's gauges", a.key)
@@ -131,13 +134,13 @@ func TestAWorkerThatWakesUpWithoutItsKeyIsNotShown(t *testing.T) {
 		m := s.metrics(watched("--poll-interval", "0.2")...)
 		m.shows("two", workers)
 
-		a.signal(syscall.SIGSTOP)
+		a.Signal(syscall.SIGSTOP)
 		m.shows("a-silent", workers)
 		m.shows("b", workers)
 		if s.registered(a.key) {
 			t.Errorf("%s is still there", a.key)
 		}
-		a.signal(syscall.SIGCONT)
+		a.Signal(syscall.SIGCONT)
 		m.shows("a-unregistered", workers)
 		m.polls(10)
 		m.shows("a-unregistered", workers)
@@ -152,10 +155,10 @@ func TestWatchingAnEndpointWithoutLoadSaysWhichHasOne(t *testing.T) {
 		s.worker(release, valuesA)
 		s.worker(release, valuesB)
 		m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-		m.says("carries no load")
+		m.Says("carries no load")
 		m.polls(5)
 		m.shows("generate", nil)
-		hints := m.said("carries no load")
+		hints := m.Said("carries no load")
 		if len(hints) != 1 || !strings.Contains(hints[0], " INFO ") || !strings.Contains(hints[0], "load_metrics") {
 			t.Errorf("got %q, want one line of INFO that names load_metrics", hints)
 		}
@@ -167,10 +170,10 @@ func TestMockWorkersOfEveryReleaseAreSeen(t *testing.T) {
 	s := startServers(t)
 	mocked := []string{"0.1.0", "0.1.1", "0.2.1", "0.3.0", "0.5.1"}
 	for _, release := range mocked {
-		start(t, s.env(), filepath.Join(bin, "mock_worker"), "--release", release, "--workers", "2", "--event-interval", "0.1")
+		process.Start(t, s.env(), filepath.Join(bin, "mock_worker"), "--release", release, "--workers", "2", "--event-interval", "0.1")
 	}
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.2")
-	until(t, func() error {
+	devstacktest.Until(t, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err

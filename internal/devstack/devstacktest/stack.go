@@ -118,18 +118,22 @@ func (s *Stack) Client(t testing.TB) *clientv3.Client {
 	return ec
 }
 
+// Patience is how long a condition may take. It is far beyond what anything here
+// needs, so that a slow machine fails no test.
+const Patience = time.Minute
+
 // Until runs check again and again until it has nothing to complain about, and
-// fails the test with its last complaint after 20 seconds.
+// fails the test with its last complaint when Patience is over.
 func Until(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(Patience)
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still after 20 s: %v", err)
+			t.Fatalf("still after %v: %v", Patience, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
