@@ -41,6 +41,7 @@ func (r *Etcd) Hold(ctx context.Context, value []byte) error {
 			r.Log.Info("Holding the unique instance at " + key + " again")
 		}
 		r.Fleet.Tally.Leader.Store(true)
+		r.Fleet.Tally.Unique.Store(true)
 		h.keep(ctx)
 		r.Fleet.Tally.Leader.Store(false)
 		if ctx.Err() != nil {
@@ -67,18 +68,22 @@ func (h *holder) keep(ctx context.Context) {
 	}
 }
 
-// acquire gets the key, however long etcd takes to come. What follows from a
-// passing fault is tried again, silently: Watch speaks of the connection.
+// acquire gets the key, however long etcd takes to come.
 func (h *holder) acquire(ctx context.Context) error {
+	said := false
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		err := h.attempt(ctx)
 		if err == nil {
 			return nil
 		}
 		if errors.Is(err, ErrExists) || refused(err) {
+			h.Fleet.Tally.Unique.Store(false)
 			return err
 		}
-		h.Log.Debug("Unique instance not created yet", "error", err)
+		if h.Fleet.Tally.Etcd.Up() && !said { // else Watch speaks of the connection
+			h.Log.Warn("Failed to create the unique instance; trying goes on", "error", err)
+			said = true
+		}
 		connect.Wait(ctx, connect.Pause(attempt))
 	}
 	return nil
@@ -144,11 +149,14 @@ func (h *holder) release(ctx context.Context) {
 	for _, id := range h.leases {
 		h.revoke(ctx, id)
 	}
+	if len(h.leases) > 0 {
+		h.Log.Warn(fmt.Sprintf("Failed to delete %s; it goes with its lease within %d s", h.key, leaseTTL))
+	}
 }
 
 func (h *holder) revoke(ctx context.Context, id clientv3.LeaseID) {
 	if _, err := h.Client.Revoke(ctx, id); err != nil && !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
-		h.Log.Debug("Failed to revoke a lease; it ends by itself", "lease", fmt.Sprintf("%x", id), "ttl_seconds", leaseTTL, "error", err)
+		h.Log.Debug("Failed to revoke a lease; it ends by itself", "lease", fmt.Sprintf("%x", id), "error", err)
 		return
 	}
 	h.leases = slices.DeleteFunc(slices.Clone(h.leases), func(l clientv3.LeaseID) bool { return l == id })

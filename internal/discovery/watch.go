@@ -16,11 +16,13 @@ import (
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -51,6 +53,9 @@ func (r *Etcd) Watch(ctx context.Context) error {
 			}
 			announced, attempt = false, 0
 		})
+		if errors.Is(err, errRoom) && ctx.Err() == nil {
+			continue
+		}
 		link.Set(false)
 		if ctx.Err() != nil {
 			return nil
@@ -97,8 +102,21 @@ func (r *Etcd) round(ctx context.Context, connected func()) error {
 		following.Go(func() { cancel(r.follow(l, changes)) })
 	}
 	connected()
+	following.Go(func() { r.awaitRoom(ctx, cancel) })
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// errRoom ends a round because there is room for workers that were turned away.
+var errRoom = errors.New("there is room for more workers")
+
+// awaitRoom ends the round when workers that found no room in the Fleet have some.
+func (r *Etcd) awaitRoom(ctx context.Context, cancel context.CancelCauseFunc) {
+	for connect.Wait(ctx, time.Second) {
+		if r.Fleet.WantsSync() {
+			cancel(errRoom)
+		}
+	}
 }
 
 // reach waits until conn is connected, no longer than it has hope: calls to etcd
@@ -109,10 +127,20 @@ func reach(ctx context.Context, conn *grpc.ClientConn) error {
 	conn.Connect()
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		if state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state) {
-			return errors.New("nobody answers there")
+			return whyNot(ctx, conn)
 		}
 	}
 	return nil
+}
+
+// whyNot is why conn is not connected: only a call that does not wait says so.
+func whyNot(ctx context.Context, conn *grpc.ClientConn) error {
+	err := conn.Invoke(ctx, "/etcdserverpb.Maintenance/Status", new(etcdserverpb.StatusRequest), new(etcdserverpb.StatusResponse),
+		grpc.WaitForReady(false))
+	if err == nil {
+		return errors.New("connected too late")
+	}
+	return errors.New(status.Convert(err).Message())
 }
 
 // list reads every registration of the namespace at one revision.

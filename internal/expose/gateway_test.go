@@ -111,27 +111,40 @@ const group = "/metrics/job/dynamo_push_metrics"
 func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushing)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p := &pushing{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
-		u, err := url.Parse("http://gateway:9091")
-		if err != nil {
-			t.Fatal(err)
+		if change == nil {
+			change = func(*Gateway) {}
 		}
-		g := Gateway{URL: u, Job: "dynamo_push_metrics", Interval: 15 * time.Second}
-		if change != nil {
-			change(&g)
-		}
-		ctx, cancel := context.WithCancelCause(t.Context())
-		p.cancel = cancel
-		log, book := newLog()
-		p.book = book
-		go func() {
-			defer close(p.ended)
-			Push(ctx, g, registryOf(p.fleet), &p.fleet.Tally, log)
-		}()
-		t.Cleanup(func() { cancel(nil); <-p.ended })
-		synctest.Wait()
+		p, _ := startPush(t, mayPush, change)
 		test(t, p)
 	})
+}
+
+// startPush has Push work on a fake gateway for a prepared fleet, until end is
+// called or the test ends.
+func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gateway)) (p *pushing, end func()) {
+	t.Helper()
+	p = &pushing{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
+	prepare(p.fleet)
+	u, err := url.Parse("http://gateway:9091")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := Gateway{URL: u, Job: "dynamo_push_metrics", Interval: 15 * time.Second}
+	for _, change := range changes {
+		change(&g)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p.cancel = cancel
+	log, book := newLog()
+	p.book = book
+	go func() {
+		defer close(p.ended)
+		Push(ctx, g, registryOf(p.fleet), &p.fleet.Tally, log)
+	}()
+	end = func() { cancel(nil); <-p.ended }
+	t.Cleanup(end)
+	synctest.Wait()
+	return p, end
 }
 
 // stop ends Push as a signal does and returns how long it took.
@@ -178,6 +191,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	f := originalFleet(t)
+	mayPush(f)
 	log, _ := newLog()
 	ended := make(chan struct{})
 	go func() {
@@ -188,4 +202,10 @@ func TestPushOnARealNetwork(t *testing.T) {
 	cancel()
 	equal(t, "last push", <-methods, "PUT /metrics/job/j")
 	<-ended
+}
+
+// mayPush is what lets Push begin: the program is its namespace's only one, and has polled.
+func mayPush(f *fleet.Fleet) {
+	f.Tally.Unique.Store(true)
+	f.Tally.Polled(fleet.PollOK, 0)
 }

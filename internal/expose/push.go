@@ -39,16 +39,33 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *fleet.
 	log.Info("Started pushing metrics to Pushgateway at " + bare.String() + " with job name '" + g.Job + "'")
 	p := pusher{gateway: g, url: bare.String(), metrics: metrics, tally: t, log: log}
 
+	p.awaitPoll(ctx)
 	ticker := time.NewTicker(g.Interval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		p.push(ctx, min(10*time.Second, g.Interval/10*9))
+		p.push(ctx)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 		}
 	}
 	p.last(context.WithoutCancel(ctx))
+}
+
+// awaitPoll waits for the first poll, at most one interval: before it there is
+// nothing to push, and a push replaces what is there.
+func (p *pusher) awaitPoll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.gateway.Interval)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for !p.tally.HasPolled() || !p.tally.Unique.Load() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 type pusher struct {
@@ -60,8 +77,13 @@ type pusher struct {
 	failing bool
 }
 
-func (p *pusher) push(ctx context.Context, timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// push pushes once. A program that is not, or not any more, its namespace's only
+// one has no right to the group.
+func (p *pusher) push(ctx context.Context) {
+	if !p.tally.Unique.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(10*time.Second, p.gateway.Interval/10*9))
 	defer cancel()
 	err := p.client(ctx).Push()
 	// Not the cause: that is the signal, or the error, which ends the program.
@@ -84,16 +106,26 @@ func (p *pusher) push(ctx context.Context, timeout time.Duration) {
 	p.failing = false
 }
 
+// last is the last word to the gateway.
 func (p *pusher) last(ctx context.Context) {
-	if !p.gateway.DeleteOnExit {
-		p.push(ctx, lastPush)
+	if !p.tally.Unique.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastPush)
 	defer cancel()
-	if err := p.client(ctx).Delete(); err != nil {
-		p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
+	if p.gateway.DeleteOnExit {
+		if err := p.client(ctx).Delete(); err != nil {
+			p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
+		}
+		return
 	}
+	if err := p.client(ctx).Push(); err != nil {
+		p.tally.PushError.Add(1)
+		p.log.Warn("Failed to make the last push to Pushgateway", "error", err)
+		return
+	}
+	p.tally.PushOK.Add(1)
+	p.tally.LastPush.Store(time.Now().UnixNano())
 }
 
 // client is made anew for each request: a Pusher keeps the first error for good.

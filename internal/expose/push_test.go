@@ -6,7 +6,10 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"dynamo-metrics/internal/fleet"
 
 	"github.com/prometheus/common/expfmt"
 )
@@ -22,7 +25,7 @@ func TestPushPutsTheWholePageOnceAnInterval(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		golden(t, "original.prom", text.String())
+		golden(t, "pushed.prom", text.String())
 
 		pass(31 * time.Second)
 		equal(t, "requests", p.gateway.briefly(), []asked{
@@ -111,6 +114,39 @@ func TestPushLogsInAndNeverShowsThePassword(t *testing.T) {
 			}
 			equal(t, "lines with the password", p.book.with("hunter2"), nil)
 			equal(t, "lines with the user", p.book.with("dynamo:"), nil)
+		})
+	}
+}
+
+func TestNothingIsPushedBeforeTheFirstPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
+		pass(2 * time.Second)
+		equal(t, "requests before a poll", len(p.gateway.requests()), 0)
+		p.fleet.Tally.Polled(fleet.PollOK, 0)
+		pass(100 * time.Millisecond)
+		equal(t, "requests after it", len(p.gateway.requests()), 1)
+		end()
+	})
+}
+
+func TestWithoutAPollTheFirstPushComesAfterAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
+		pass(15*time.Second + time.Millisecond)
+		equal(t, "requests", len(p.gateway.requests()), 1)
+		end()
+	})
+}
+
+func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
+	for _, deletes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(fleet.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
+			pass(time.Minute)
+			end()
+			equal(t, "requests", len(p.gateway.requests()), 0)
+			p.counts(t, 0, 0)
 		})
 	}
 }

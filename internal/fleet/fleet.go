@@ -11,6 +11,9 @@ import (
 // lost its last worker is still shown, so that alerts can see the loss.
 const retention = 10 * time.Minute
 
+// maxSeats bounds the endpoints of one worker.
+const maxSeats = 64
+
 // missesToForget is how many polls in a row a worker may miss before its load is forgotten.
 const missesToForget = 2
 
@@ -48,12 +51,12 @@ type Fleet struct {
 	workers   map[WorkerID]*worker
 	strangers map[WorkerID]*worker // those of workers that are not registered
 	endpoints map[Endpoint]*endpoint
-	tracked   int // seats, and workers without one
-	statics   int // static workers
+	statics   int  // static workers
+	refused   bool // somebody registered and found no room since the registry was last listed
 
 	poll     uint64 // number of the running or last poll
-	expected int    // registered workers when it began
-	awaiting int    // those of them that have not answered it
+	expected int    // answers of registered workers that it began with: one a worker and component
+	awaiting int    // those of them that have not come
 }
 
 // worker is everything known of one worker process; deleting it deletes all its series.
@@ -64,7 +67,6 @@ type worker struct {
 	home     *endpoint // where its hits are shown; nil: on an endpoint that is not watched
 	hits     Hits
 	lastHit  time.Time
-	awaited  uint64 // the poll that waits for its answer
 	stranger bool
 }
 
@@ -78,6 +80,7 @@ type seat struct {
 	malformed  bool   // its last answer could not be decoded
 	missed     int    // polls since its last answer
 	poll       uint64 // the poll it last answered
+	awaited    uint64 // the poll that waits for the component's answer, on one seat a component
 	service    string // the NATS service name it answered under
 	load       Opt[Load]
 	loadAt     time.Time
@@ -99,9 +102,8 @@ type endpoint struct {
 	carries  bool // one has a load here
 }
 
-// New makes an empty Fleet that watches target and tracks at most limit workers
-// (an endpoint and a worker there count as one). With registry false nobody
-// registers workers, so every one that answers is shown.
+// New makes an empty Fleet that watches target and tracks at most limit workers.
+// With registry false nobody registers workers, so every one that answers is shown.
 func New(target Target, limit int, registry bool) *Fleet {
 	f := &Fleet{
 		target:    target,

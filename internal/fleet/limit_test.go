@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -17,13 +18,11 @@ func TestWhatDoesNotFitIsCounted(t *testing.T) {
 	overLimit(t, f, 0)
 	register(f, generate, 3)
 	overLimit(t, f, 1)
-	register(f, loadMetrics, 1) // a second endpoint of a known worker counts as well
-	overLimit(t, f, 2)
 	f.Hit(977, 3, 1)
 	f.Hit(977, 3, 1)
-	overLimit(t, f, 4)
+	overLimit(t, f, 3)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, static("a"), 20))
-	overLimit(t, f, 5)
+	overLimit(t, f, 4)
 	shows(t, f, "backend/generate: 1 answering 1 silent mean 10", "  1 up kv 10", "  2 down")
 }
 
@@ -74,21 +73,34 @@ func TestARegisteringWorkerPushesOutOneThatOnlyAnswers(t *testing.T) {
 	shows(t, f, "backend/generate: 1 silent", "  1 down")
 }
 
-func TestARegisteringWorkerDoesNotPushOutItself(t *testing.T) {
+func TestAWorkerIsCountedOnceHoweverManyEndpointsItHas(t *testing.T) {
 	f := fleetAt(everything, 1)
 	f.Hit(1, 20, 5)
 	register(f, generate, 1)
+	register(f, loadMetrics, 1)
 	overLimit(t, f, 0)
-	register(f, loadMetrics, 1)
-	overLimit(t, f, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down hits 5/20", "unknown/unknown: not counted 1 events")
+	shows(t, f, "backend/generate: 1 silent", "  1 down hits 5/20", "backend/load_metrics: 1 silent", "  1 down", "unknown/unknown: not counted 1 events")
+}
 
-	// A stranger that answers and registers elsewhere is the only stranger there is.
-	f = fleetAt(everything, 1)
-	poll(f, loaded(generate, lease(1), 10))
-	register(f, loadMetrics, 1)
-	overLimit(t, f, 1)
-	shows(t, f, "backend/generate: 1 unregistered")
+func TestTheEndpointsOfOneWorkerAreBounded(t *testing.T) {
+	f := fleetAt(everything, 1)
+	for i := range maxSeats + 3 {
+		register(f, Endpoint{Component: "c", Name: fmt.Sprint(i)}, 1)
+	}
+	overLimit(t, f, 3)
+	equal(t, "seats", len(f.workers[lease(1)].seats), maxSeats)
+}
+
+func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T) {
+	f := fleetAt(everything, 1)
+	register(f, generate, 1)
+	register(f, generate, 2)
+	equal(t, "wanted while full", f.WantsSync(), false)
+	f.Deregister(Instance{Endpoint: generate, ID: 1})
+	equal(t, "wanted with room", f.WantsSync(), true)
+	f.Sync([]Instance{{Endpoint: generate, ID: 2}})
+	equal(t, "wanted after it was listed", f.WantsSync(), false)
+	shows(t, f, "backend/generate: 1 silent", "  2 down")
 }
 
 func TestARegisteringWorkerPushesOutNoStaticWorker(t *testing.T) {
@@ -99,17 +111,6 @@ func TestARegisteringWorkerPushesOutNoStaticWorker(t *testing.T) {
 	shows(t, f, "backend/generate: 2 unregistered mean 15", "  a up kv 10", "  b up kv 20")
 }
 
-func TestOneWorkerWithManyEndpointsPushesOutOneWithMany(t *testing.T) {
-	f := fleetAt(everything, 3)
-	poll(f, loaded(generate, lease(9), 10), loaded(generate2, lease(9), 10), loaded(loadMetrics, lease(9), 10))
-	register(f, generate, 1)
-	overLimit(t, f, 1)
-	register(f, generate2, 1)
-	register(f, loadMetrics, 1)
-	overLimit(t, f, 1)
-	equal(t, "tracked", f.tracked, 3)
-}
-
 func TestStrangersFillTheLimitOnlyUntilTheyExpire(t *testing.T) {
 	f := fleetAt(Target(generate), 100)
 	for id := range uint64(1000) {
@@ -118,10 +119,10 @@ func TestStrangersFillTheLimitOnlyUntilTheyExpire(t *testing.T) {
 	overLimit(t, f, 900)
 	after(f, retention)
 	overLimit(t, f, 900)
-	equal(t, "tracked", f.tracked, 0)
+	equal(t, "tracked", len(f.workers), 0)
 	f.Hit(5000, 1, 0)
 	overLimit(t, f, 900)
 	shows(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
 	after(f, 2*retention+time.Second)
-	equal(t, "tracked", f.tracked, 0)
+	equal(t, "tracked", len(f.workers), 0)
 }

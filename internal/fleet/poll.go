@@ -1,5 +1,7 @@
 package fleet
 
+import "slices"
+
 // Outcome is what became of the load in one endpoint's statistics.
 type Outcome int
 
@@ -21,21 +23,51 @@ type Report struct {
 	Load    Load // with Reported
 }
 
-// BeginPoll starts a stats poll: from now on the Fleet waits for an answer of
-// every worker that has registered in a watched component.
+// BeginPoll starts a stats poll: from now on the Fleet waits for an answer of every
+// worker that has registered in a watched component, one for each such component.
 func (f *Fleet) BeginPoll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.poll++
 	f.expected = 0
 	for _, w := range f.workers {
-		w.awaited = 0
-		if f.watchedRegistered(w) {
-			w.awaited = f.poll
-			f.expected++
+		for i := range w.seats {
+			if f.awaits(w, i) {
+				w.seats[i].awaited = f.poll
+				f.expected++
+			}
 		}
 	}
 	f.awaiting = f.expected
+}
+
+// awaits reports whether the poll waits for the component of the worker's ith seat
+// because of this seat: a worker answers for all of a component's at once.
+func (f *Fleet) awaits(w *worker, i int) bool {
+	s := &w.seats[i]
+	if !s.registered || !f.target.CoversComponent(s.endpoint.Component) {
+		return false
+	}
+	return !slices.ContainsFunc(w.seats[:i], func(o seat) bool {
+		return o.awaited == f.poll && o.endpoint.Component == s.endpoint.Component
+	})
+}
+
+// answered notes that the running poll need not wait for the worker's component any more.
+func (f *Fleet) answered(w *worker, component string) {
+	for i := range w.seats {
+		if w.seats[i].endpoint.Component == component {
+			f.arrived(&w.seats[i])
+		}
+	}
+}
+
+// arrived notes that the running poll need not wait because of this seat any more.
+func (f *Fleet) arrived(s *seat) {
+	if s.awaited == f.poll && f.awaiting > 0 {
+		f.awaiting--
+	}
+	s.awaited = 0
 }
 
 // PollAnswered reports whether the running poll has nobody to wait for: every
@@ -98,7 +130,7 @@ func (f *Fleet) Report(answer ...Report) {
 func (f *Fleet) report(r *Report) {
 	w := f.workers[r.Worker]
 	if w != nil {
-		f.answer(w)
+		f.answered(w, r.Component)
 	}
 	s := w.at(r.Endpoint)
 	if !f.target.Covers(r.Endpoint) || s == nil && r.Outcome == NoLoad {
@@ -120,13 +152,5 @@ func (f *Fleet) report(r *Report) {
 	s.endpoint.useful = s.endpoint.useful || s.load.OK
 	if moved {
 		f.rehome(w)
-	}
-}
-
-// answer notes that the running poll need not wait for the worker any more.
-func (f *Fleet) answer(w *worker) {
-	if w.awaited == f.poll && w.awaited != 0 && f.awaiting > 0 {
-		w.awaited = 0
-		f.awaiting--
 	}
 }

@@ -117,7 +117,7 @@ func TestOneThatShouldCarryALoadMakesTheEndpointCount(t *testing.T) {
 func TestStrangersWithoutLoadAreNotTracked(t *testing.T) {
 	f := fleetAt(Target(generate), plenty)
 	poll(f, loadless(generate, lease(9)), loadless(generate, static("a")))
-	equal(t, "tracked", f.tracked, 0)
+	equal(t, "tracked", len(f.workers), 0)
 }
 
 func TestAnEndpointThatCarriesNoLoadIsShownIfItIsNamed(t *testing.T) {
@@ -153,7 +153,7 @@ func TestAnswersForOtherEndpointsAreNotKept(t *testing.T) {
 	f := fleetAt(Target(generate), plenty)
 	poll(f, loaded(generate2, lease(1), 10), loaded(prefill, lease(2), 20), malformed(generate2, static("a")))
 	shows(t, f, "backend/generate:")
-	equal(t, "tracked", f.tracked, 0)
+	equal(t, "tracked", len(f.workers), 0)
 }
 
 func TestAPollIsAnsweredWhenEveryRegisteredWorkerHasAnswered(t *testing.T) {
@@ -231,4 +231,18 @@ func TestAPollWaitsWhereNobodyKnowsHowManyAnswer(t *testing.T) {
 			f.EndPoll(true)
 		}
 	})
+}
+
+func TestAPollWaitsForEachComponentOfAWorker(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	prefill := Endpoint{Component: "prefill", Name: "generate"}
+	register(f, generate, 1)
+	register(f, prefill, 1)
+	f.BeginPoll()
+	f.Report(loaded(generate, lease(1), 10))
+	equal(t, "answered by one of two components", f.PollAnswered(), false)
+	audit(t, f)
+	f.Report(loaded(prefill, lease(1), 20))
+	equal(t, "answered by both", f.PollAnswered(), true)
+	audit(t, f)
 }

@@ -40,9 +40,6 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 		return
 	}
 	f.leave(w, s)
-	if !f.watchedRegistered(w) {
-		f.answer(w)
-	}
 	if !w.registered() {
 		f.setStranger(w, true)
 	}
@@ -64,6 +61,7 @@ func (f *Fleet) Sync(all []Instance) {
 			}
 		}
 	}
+	f.refused = false
 	for _, in := range all {
 		f.register(in)
 	}
@@ -72,6 +70,14 @@ func (f *Fleet) Sync(all []Instance) {
 	default:
 		close(f.synced)
 	}
+}
+
+// WantsSync reports whether the registry should be listed anew: somebody found no
+// room, and now there is some.
+func (f *Fleet) WantsSync() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refused && len(f.workers) < f.limit
 }
 
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
@@ -113,12 +119,4 @@ func (w *worker) registrations() []Endpoint {
 
 func (w *worker) registered() bool {
 	return slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered })
-}
-
-// watchedRegistered reports whether polls wait for the worker: a component's
-// workers answer for all of their endpoints at once.
-func (f *Fleet) watchedRegistered(w *worker) bool {
-	return slices.ContainsFunc(w.seats, func(s seat) bool {
-		return s.registered && f.target.CoversComponent(s.endpoint.Component)
-	})
 }

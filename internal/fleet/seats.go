@@ -39,24 +39,22 @@ func (f *Fleet) worker(id WorkerID, registering bool) *worker {
 	if w := f.workers[id]; w != nil {
 		return w
 	}
-	if !f.room(registering, nil) {
+	if !f.room(registering) {
 		return nil
 	}
 	w := &worker{id: id, label: id.String(), stranger: true}
 	f.workers[id] = w
 	f.strangers[id] = w
-	f.tracked++
 	if id.IsStatic() {
 		f.statics++
 	}
 	return w
 }
 
-// room reports whether one more can be tracked. What registers, for whom or for
-// another endpoint of whom, pushes out an id that nobody has registered. Whatever
-// is turned away or pushed out is counted.
-func (f *Fleet) room(registering bool, whom *worker) bool {
-	if f.tracked < f.limit {
+// room reports whether one more can be tracked. A worker that registers pushes out
+// an id that nobody has registered. Whoever is turned away or pushed out is counted.
+func (f *Fleet) room(registering bool) bool {
+	if len(f.workers) < f.limit {
 		return true
 	}
 	f.Tally.OverLimit.Add(1)
@@ -64,11 +62,12 @@ func (f *Fleet) room(registering bool, whom *worker) bool {
 		return false
 	}
 	for _, w := range f.strangers {
-		if w != whom && !w.id.IsStatic() {
+		if !w.id.IsStatic() {
 			f.drop(w)
 			return true
 		}
 	}
+	f.refused = true
 	return false
 }
 
@@ -81,11 +80,9 @@ func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
 	if s := w.at(e); s != nil {
 		return s
 	}
-	if len(w.seats) > 0 {
-		if !f.room(registering, w) {
-			return nil
-		}
-		f.tracked++
+	if len(w.seats) >= maxSeats {
+		f.Tally.OverLimit.Add(1)
+		return nil
 	}
 	p := f.endpoint(e)
 	p.refs++
@@ -95,12 +92,10 @@ func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
 
 // leave takes the worker from its seat; what else is known of it stays.
 func (f *Fleet) leave(w *worker, s *seat) {
+	f.arrived(s)
 	f.release(s.endpoint)
 	i := slices.IndexFunc(w.seats, func(o seat) bool { return o.endpoint == s.endpoint })
 	w.seats = slices.Delete(w.seats, i, i+1)
-	if len(w.seats) > 0 {
-		f.tracked--
-	}
 }
 
 // settle follows a change of the worker's seats: its hits may move, and a worker
@@ -116,9 +111,9 @@ func (f *Fleet) settle(w *worker) {
 // drop forgets everything about the worker.
 func (f *Fleet) drop(w *worker) {
 	for i := range w.seats {
+		f.arrived(&w.seats[i])
 		f.release(w.seats[i].endpoint)
 	}
-	f.tracked -= max(1, len(w.seats))
 	w.seats = nil
 	f.setHome(w, nil)
 	delete(f.workers, w.id)

@@ -85,7 +85,7 @@ func (f *Fleet) copy() Snapshot {
 	for _, e := range f.endpoints {
 		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
 	}
-	s := Snapshot{Workers: make([]WorkerState, 0, f.tracked)}
+	s := Snapshot{Workers: make([]WorkerState, 0, len(f.workers))}
 	for _, w := range f.workers {
 		s.Workers = f.appendRows(s.Workers, w)
 	}

@@ -85,6 +85,7 @@ func (l *Link) Up() bool { return l.up.Load() || !l.used.Load() }
 type Tally struct {
 	NATS, Etcd    Link
 	Leader        atomic.Bool   // holds the unique-instance key
+	Unique        atomic.Bool   // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
 	OverLimit     atomic.Uint64 // workers, replies and events turned away at the limit of tracked workers
 	ForeignEvents atomic.Uint64 // hit-rate events of workers of components that are not watched
 	PushOK        atomic.Uint64

@@ -62,6 +62,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		f.Tally.Etcd.Use()
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
+	f.Tally.Unique.Store(c.etcd == noEtcd)
 	f.Tally.NATS.Use()
 	g.Go(func() error {
 		defer release()
@@ -118,7 +119,12 @@ func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(strin
 	defer conn.Close()
 	l2c := &expose.L2C{Fleet: f, Namespace: c.namespace, Conn: conn, Log: log}
 	poller := &collect.Poller{
-		Conn: conn, Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log, Found: l2c.Publish,
+		Conn: conn, Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log,
+		Found: func() {
+			if f.Tally.Unique.Load() {
+				l2c.Publish()
+			}
+		},
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return poller.Run(ctx) })
