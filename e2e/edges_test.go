@@ -254,3 +254,18 @@ func TestForeignAndUnknownHits(t *testing.T) {
 		`llm_kv_hit_rate_events_total{` + backend + `}`:     "2",
 	})
 }
+
+func TestAWorkerThatFoundNoRoomIsShownWhenThereIsSome(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--max-workers", "2")
+	m.ready()
+	for id := range uint64(3) {
+		s.register(wire.LayoutInstances, instance("generate", id+1))
+		s.responder("dynamo_backend", reply("dynamo_backend", "generate", id+1, flat(int(id), 9)))
+	}
+	m.shows(page{workers("generate", "answering"): "2", worker("llm_kv_blocks_active", "generate", 3): ""})
+	m.Says(" WARN metrics: There is no room for more workers: raise --max-workers max_workers=2")
+	s.deregister(wire.LayoutInstances, instance("generate", 1))
+	m.shows(page{workers("generate", "answering"): "2", worker("llm_kv_blocks_active", "generate", 3): "2"})
+}

@@ -219,3 +219,26 @@ func TestAKilledWorkerVanishesAfterTwoPolls(t *testing.T) {
 		return nil
 	})
 }
+
+func TestARefusedInstanceLeavesTheGatewayAlone(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	g := newGateway(t)
+	push := []string{"--component", "backend", "--push", "--push-url", g.URL, "--push-interval", "1"}
+	start(t, "metrics", s.env(), push...)
+	devstacktest.Until(t, func() error {
+		if len(g.seen()) == 0 {
+			return fmt.Errorf("nothing pushed")
+		}
+		return nil
+	})
+	code, _ := fails(t, "metrics", s.env(), append(push, "--push-grouping", "who=second", "--push-delete-on-exit")...)
+	if code != 1 {
+		t.Errorf("exit code %d of the second instance, want 1", code)
+	}
+	for _, r := range g.seen() {
+		if strings.Contains(r, "second") {
+			t.Errorf("the second instance asked for %q", r)
+		}
+	}
+}

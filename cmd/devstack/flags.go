@@ -30,7 +30,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a := cli.New("devstack", "Runs NATS, etcd, mock workers and metrics in one process.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
-		SetValue(cli.Name("namespace", &f.namespace, cli.SubjectBreakers))
+		SetValue(cli.Namespace("namespace", &f.namespace))
 	a.Flag("workers", "How many mock workers.").Default("3").
 		SetValue(cli.Number("workers", &f.workers, 1, 10_000))
 	a.Flag("no-workers", "No mock workers.").BoolVar(&f.noWorkers)

@@ -36,7 +36,8 @@ func (s *stack) welcome() {
 	if s.noMetrics {
 		fmt.Fprintf(w, "  %sgo run ./cmd/metrics\n", env)
 	} else { // a namespace has only one
-		fmt.Fprintf(w, "  %sgo run ./cmd/metrics --namespace another --metrics-port %d\n", env, s.metrics+1)
+		fmt.Fprintf(w, "  %sgo run ./cmd/mock_worker --namespace another\n", env)
+		fmt.Fprintf(w, "  %sgo run ./cmd/metrics --namespace another --metrics-port 0\n", env)
 	}
 	fmt.Fprintln(w)
 }

@@ -25,7 +25,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a := cli.New("mock_worker", "Runs mock workers of an NVIDIA Dynamo fleet.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
-		SetValue(cli.Name("namespace", &c.Namespace, cli.SubjectBreakers))
+		SetValue(cli.Namespace("namespace", &c.Namespace))
 	a.Flag("component", "Component of the workers.").Default("backend").
 		SetValue(cli.Name("component", &c.Component, "/"))
 	a.Flag("endpoint", "Endpoint of the workers.").Default("generate").

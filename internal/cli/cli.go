@@ -126,6 +126,18 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 	}}
 }
 
+// Namespace sets name from a Dynamo namespace: it becomes tokens of NATS subjects
+// and a part of etcd keys.
+func Namespace(flag string, name *string) kingpin.Value {
+	return &value{set: func(s string) error {
+		if s == "" || strings.ContainsAny(s, " \t\r\n*>/") || strings.Contains("."+s+".", "..") || !utf8.ValidString(s) {
+			return Error(flag, s, `a name without spaces, "*", ">", "/" and empty parts between dots`)
+		}
+		*name = s
+		return nil
+	}}
+}
+
 // Text sets text from anything that a page can show.
 func Text(flag string, text *string) kingpin.Value {
 	return &value{set: func(s string) error {
@@ -149,10 +161,6 @@ func OneOf(flag string, choice *string, choices ...string) kingpin.Value {
 		return Error(flag, s, "one of "+strings.Join(choices, ", "))
 	}}
 }
-
-// SubjectBreakers are the characters that a namespace must not have: it becomes a
-// token of NATS subjects and of etcd keys.
-const SubjectBreakers = " \t\r\n*>/"
 
 // Or is s, or otherwise where s is empty: the default of a flag that has an
 // environment variable.

@@ -38,6 +38,9 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 		return exitUsage
 	}
 	if err := run(log); err != nil {
+		if !log.Enabled(context.Background(), slog.LevelError) {
+			fmt.Fprintln(stderr, name+": "+OneLine(err)) // DYN_LOG=off is no reason to end without a word
+		}
 		log.Error(OneLine(err))
 		return exitError
 	}

@@ -88,6 +88,19 @@ func TestComponentsThatShareAServiceAreToldApartByTheRegistry(t *testing.T) {
 	b.rows("Decode/e/1=1", "decode/e/2=2")
 }
 
+func TestAWorkerOfAComponentThatIsNotWatchedIsNotOursBecauseTheyShareAService(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "decode", Name: "e"})
+	for id, component := range map[uint64]string{1: "Decode", 2: "decode"} {
+		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id})
+		b.answer("dynamo_decode", head, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
+	}
+	b.poll(50 * time.Millisecond)
+	b.rows("decode/e/2=2")
+	if n := b.fleet.Snapshot().Endpoints[0].Unregistered; n != 0 {
+		t.Errorf("%d unregistered, want none: it is registered elsewhere", n)
+	}
+}
+
 func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7})
@@ -152,10 +165,10 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 		inbox := fmt.Sprintf("%s.%d", inbox, number)
 		p.begin(inbox, len(services))
 		b.fleet.BeginPoll()
-		if err := p.ask(services, inbox); err != nil {
+		if err := p.ask(services, inbox, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		p.await(t.Context(), time.Hour)
+		p.await(t.Context(), time.Now().Add(time.Hour))
 		b.fleet.EndPoll(true)
 	}
 	poll(1) // NATS itself says of every name that nobody is there

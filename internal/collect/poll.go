@@ -125,13 +125,14 @@ func (p *Poller) once(ctx context.Context, inbox string) {
 	p.begin(inbox, len(services))
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
-	if err := p.ask(services, inbox); err != nil {
+	deadline := start.Add(max(shortestPoll, min(longestPoll, p.Interval)))
+	if err := p.ask(services, inbox, deadline); err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
 		t.Polled(fleet.PollError, 0)
 		return
 	}
-	p.await(ctx, max(shortestPoll, min(longestPoll, p.Interval)))
+	p.await(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
 	connected := p.Conn.IsConnected() && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.Etcd.Up()
@@ -142,21 +143,21 @@ func (p *Poller) once(ctx context.Context, inbox string) {
 }
 
 // ask sends one request for each service to one inbox.
-func (p *Poller) ask(services []string, inbox string) error {
+func (p *Poller) ask(services []string, inbox string, deadline time.Time) error {
 	for _, service := range services {
 		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
 			return fmt.Errorf("ask %s: %w", service, err)
 		}
 	}
-	if err := p.Conn.FlushTimeout(longestPoll); err != nil {
+	if err := p.Conn.FlushTimeout(time.Until(deadline)); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
 	return nil
 }
 
 // await returns when there is nobody left to wait for, and at the deadline.
-func (p *Poller) await(ctx context.Context, deadline time.Duration) {
-	timer := time.NewTimer(deadline)
+func (p *Poller) await(ctx context.Context, deadline time.Time) {
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	for !p.Fleet.PollAnswered() && !p.nobody() {
 		select {

@@ -56,7 +56,7 @@ func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []
 		return report, false
 	}
 	report = fleet.Report{
-		Endpoint: fleet.Endpoint{Component: p.componentOf(components, name, lease), Name: name},
+		Endpoint: fleet.Endpoint{Component: p.componentOf(r.Service, components, name, lease), Name: name},
 		Worker:   worker,
 		Service:  r.Service,
 	}
@@ -127,14 +127,16 @@ func (p *Poller) componentsOf(service string) []string {
 	return p.components[service]
 }
 
-// componentOf is the component that the worker belongs to, of those that share the
-// service: the one that it has registered in, else the first.
-func (p *Poller) componentOf(components []string, endpoint string, lease uint64) string {
-	if len(components) > 1 {
-		for _, c := range components {
-			if p.Fleet.IsRegistered(fleet.Instance{Endpoint: fleet.Endpoint{Component: c, Name: endpoint}, ID: lease}) {
-				return c
-			}
+// componentOf is the component that the worker belongs to: of those that share the
+// service, watched or not, the one that it has registered in; else the first.
+func (p *Poller) componentOf(service string, components []string, endpoint string, lease uint64) string {
+	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: components[0], Name: endpoint}, ID: lease}
+	if lease == 0 || len(components) == 1 && p.Fleet.IsRegistered(in) {
+		return components[0]
+	}
+	for _, e := range p.Fleet.Registrations(lease) {
+		if e.Name == endpoint && wire.IsServiceOf(service, p.Namespace, e.Component) {
+			return e.Component
 		}
 	}
 	return components[0]

@@ -50,6 +50,22 @@ func Wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// Check reports what is wrong with the addresses of servers, before anybody is
+// asked. Either may be empty.
+func Check(nats, etcd string) error {
+	if nats != "" {
+		if _, err := natsServers.parse(nats); err != nil {
+			return err
+		}
+	}
+	if etcd != "" {
+		if _, err := etcdServers.parse(etcd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // list is the value of a flag that lists servers.
 type list struct {
 	flag    string

@@ -73,11 +73,11 @@ func (f *Fleet) Sync(all []Instance) {
 }
 
 // WantsSync reports whether the registry should be listed anew: somebody found no
-// room, and now there is some.
+// room, and now there is some, or a stranger to push out.
 func (f *Fleet) WantsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.refused && len(f.workers) < f.limit
+	return f.refused && (len(f.workers) < f.limit || len(f.strangers) > f.statics)
 }
 
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
@@ -96,6 +96,16 @@ func (f *Fleet) Registered() []Endpoint {
 	}
 	slices.SortFunc(all, compareEndpoints)
 	return all
+}
+
+// Registrations lists the endpoints that one worker has registered.
+func (f *Fleet) Registrations(id uint64) []Endpoint {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w := f.workers[WorkerID{Lease: id}]; w != nil {
+		return w.registrations()
+	}
+	return nil
 }
 
 // IsRegistered reports whether this worker has registered this endpoint.

@@ -20,10 +20,10 @@ func (d *dice) load() fleet.Load {
 	defer d.mu.Unlock()
 	const total = 100
 	return fleet.Load{
-		ActiveSlots: fleet.Some(d.rng.Uint64N(total)),
+		ActiveSlots: fleet.Some(d.rng.Uint64N(total + 1)),
 		TotalSlots:  fleet.Some[uint64](total),
-		Waiting:     fleet.Some(d.rng.Uint64N(total)),
-		KVActive:    fleet.Some(d.rng.Uint64N(total)),
+		Waiting:     fleet.Some(d.rng.Uint64N(total + 1)),
+		KVActive:    fleet.Some(d.rng.Uint64N(total + 1)),
 		KVTotal:     fleet.Some[uint64](total),
 		CacheUsage:  fleet.Some(d.rng.Float64()),
 		HitRate:     fleet.Some(d.rng.Float64()),

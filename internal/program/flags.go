@@ -58,7 +58,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 
 	a.Flag("namespace", "The Dynamo namespace to watch (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
-		SetValue(cli.Name("namespace", &c.namespace, cli.SubjectBreakers))
+		SetValue(cli.Namespace("namespace", &c.namespace))
 	a.Flag("component", "The component to watch; without it, all of the namespace.").
 		IsSetByUser(&f.hasComponent).SetValue(cli.Name("component", &f.component, "/"))
 	a.Flag("endpoint", "The endpoint of the component to watch; without it, all of them.").
@@ -67,7 +67,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		Default("2").SetValue(cli.Duration("poll-interval", &c.pollInterval, 10*time.Millisecond))
 	a.Flag("metrics-port", "Port to serve metrics on.").Default("9091").
 		IsSetByUser(&f.hasMetricPort).SetValue(cli.Number("metrics-port", &f.metricsPort, 0, 65535))
-	a.Flag("port", "The same; with --push and without --push-url, the Pushgateway's.").Default("9091").
+	a.Flag("port", "The later original's name of --metrics-port; with --push and without --push-url, the Pushgateway's port.").Default("9091").
 		IsSetByUser(&f.hasPort).SetValue(cli.Number("port", &f.port, 0, 65535))
 	a.Flag("host", "Address to serve on; with --push and without --push-url, the Pushgateway's.").Default("0.0.0.0").
 		IsSetByUser(&f.hasHost).SetValue(cli.Name("host", &f.host, " /"))
@@ -99,6 +99,14 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	return c, false, c.complete(f)
 }
 
+// registry is where workers register; empty if nowhere.
+func (c config) registry() string {
+	if c.etcd == noEtcd {
+		return ""
+	}
+	return c.etcd
+}
+
 // complete understands the flags that depend on each other.
 func (c *config) complete(f flags) error {
 	if f.hasEndpoint && !f.hasComponent {
@@ -113,6 +121,9 @@ func (c *config) complete(f flags) error {
 	}
 	if err := web.Validate(c.webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, cli.OneLine(err))
+	}
+	if c.push && f.hasPort && f.port == 0 && !f.hasPushURL && !f.hasMetricPort {
+		return cli.Error("port", "0", "the Pushgateway's port")
 	}
 	c.listen(f)
 	c.pushURL = pushURL(f)
@@ -156,19 +167,25 @@ func (c *config) parseGateway(log *slog.Logger) (expose.Gateway, error) {
 		return expose.Gateway{}, nil
 	}
 	for _, flag := range c.unused {
-		log.Warn(flag + " says nothing here: --push-url names the Pushgateway, and nothing is served without --metrics-port")
+		log.Warn(flag + " is ignored: --push-url names the Pushgateway, and nothing is served without --metrics-port")
 	}
 	s := c.pushURL
 	if !strings.Contains(s, "://") {
 		s = "http://" + s
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !validPort(u.Port()) || u.RawQuery != "" || u.Fragment != "" {
 		return expose.Gateway{}, fmt.Errorf("--push-url %q: malformed: want http(s)://[user:password@]host[:port][/path]", redact(s))
 	}
 	g := c.gateway
 	g.URL = u
 	return g, nil
+}
+
+// validPort reports whether a URL's port can be one; none at all can.
+func validPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return s == "" || err == nil && n >= 1 && n <= 65535
 }
 
 // redact hides a password in what may not even be a URL.
@@ -185,8 +202,8 @@ type groupings struct{ labels *map[string]string }
 
 func (g *groupings) Set(s string) error {
 	name, value, found := strings.Cut(s, "=")
-	if !found || !model.LegacyValidation.IsValidLabelName(name) || value == "" {
-		return cli.Error("push-grouping", s, "name=value, the name a label's")
+	if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || value == "" {
+		return cli.Error("push-grouping", s, "name=value, where name can be a label's")
 	}
 	if expose.HasLabel(name) {
 		return cli.Error("push-grouping", s, "a label that no metric has")

@@ -44,6 +44,9 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 // run is the table of contents: what is made, and which loops work on it. The
 // registration outlives the work, so that the last push is still the only one's.
 func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
+	if err := connect.Check(c.nats, c.registry()); err != nil {
+		return err
+	}
 	gateway, err := c.parseGateway(log)
 	if err != nil {
 		return err
@@ -52,22 +55,22 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if err != nil {
 		return err
 	}
-	f := fleet.New(c.target, c.maxWorkers, c.etcd != noEtcd)
+	f := fleet.New(c.target, c.maxWorkers, c.registry() != "")
 	f.Advance(time.Now())
 	metrics := newRegistry(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
-	if c.etcd != noEtcd {
+	if c.registry() != "" {
 		f.Tally.Etcd.Use()
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
-	f.Tally.Unique.Store(c.etcd == noEtcd)
+	f.Tally.Unique.Store(c.registry() == "")
 	f.Tally.NATS.Use()
 	g.Go(func() error {
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
-		work.Go(func() error { tick(ctx, f); return nil })
+		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
 		if listener != nil {
 			web := tracing.Target(log, "http")
@@ -86,7 +89,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 // register watches the namespace's registry and holds the unique instance's key.
 func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	etcd := tracing.Target(log, "etcd")
-	client, err := connect.Etcd(ctx, c.etcd, getenv, etcd)
+	client, err := connect.Etcd(ctx, c.registry(), getenv, etcd)
 	if err != nil || client == nil {
 		return err
 	}
@@ -160,14 +163,19 @@ func newRegistry(c config, f *fleet.Fleet) *prometheus.Registry {
 	return r
 }
 
-// tick advances the Fleet's clock until ctx ends.
-func tick(ctx context.Context, f *fleet.Fleet) {
+// tick advances the Fleet's clock until ctx ends, and says once that it is full.
+func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
+	said := false
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		select {
 		case now := <-ticker.C:
 			f.Advance(now)
+			if !said && f.Tally.OverLimit.Load() > 0 {
+				said = true
+				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -4,6 +4,7 @@ package wire
 
 import (
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,6 +38,12 @@ func ServiceName(era Era, namespace, component string) string {
 	}
 	// Only now: of a name without a single letter or digit the hash is all that is left.
 	return strings.TrimLeft(name, "_")
+}
+
+// IsServiceOf reports whether the releases of some era give the component this
+// service name. Several components may: from 0.2.1 on, those that differ in case only.
+func IsServiceOf(service, namespace, component string) bool {
+	return slices.ContainsFunc(Eras[:], func(era Era) bool { return ServiceName(era, namespace, component) == service })
 }
 
 // slug is Dynamo's: lower case, everything but [a-z0-9_] (and "-" from 0.2.1 on)
