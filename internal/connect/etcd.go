@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -52,7 +53,7 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 			}
 			return client, nil
 		}
-		if errors.Is(err, rpctypes.ErrAuthFailed) {
+		if EtcdRefused(err) {
 			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", shown(urls), etcdUser, etcdPass, err)
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -65,6 +66,14 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 		Wait(ctx, Pause(attempt))
 	}
 	return nil, nil
+}
+
+// EtcdRefused reports whether etcd knows who we are, and will not have it: waiting
+// does not mend that.
+func EtcdRefused(err error) bool {
+	return slices.ContainsFunc([]error{
+		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
+	}, func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 // newClient gives up when ctx ends, but a client that it made lives on.

@@ -76,7 +76,7 @@ func (h *holder) acquire(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, ErrExists) || refused(err) {
+		if errors.Is(err, ErrExists) || connect.EtcdRefused(err) {
 			h.Fleet.Tally.Unique.Store(false)
 			return err
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +17,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
@@ -60,7 +58,7 @@ func (r *Etcd) Watch(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if refused(err) {
+		if connect.EtcdRefused(err) {
 			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespace, err)
 		}
 		if !announced {
@@ -228,11 +226,4 @@ func (r *Etcd) read(l wire.Layout, kv *mvccpb.KeyValue) (fleet.Instance, bool) {
 		return in, false
 	}
 	return in, true
-}
-
-// refused reports whether etcd knows who we are, and will not have it.
-func refused(err error) bool {
-	return slices.ContainsFunc([]error{
-		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
-	}, func(refusal error) bool { return errors.Is(err, refusal) })
 }

@@ -31,15 +31,39 @@ func NewRegistry(c Collector) *prometheus.Registry {
 	return r
 }
 
+// labelled is a family of the table with its labels.
+type labelled struct {
+	family
+	labels []string
+}
+
+// table is the whole metric table.
+func table() []labelled {
+	var all []labelled
+	for _, f := range workerFamilies {
+		all = append(all, labelled{f.family, []string{"component", "endpoint", "worker_id"}})
+	}
+	for _, f := range endpointFamilies {
+		all = append(all, labelled{f.family, []string{"component", "endpoint"}})
+	}
+	for _, f := range programFamilies {
+		all = append(all, labelled{f.family, f.labels})
+	}
+	return append(all,
+		labelled{workerInfo, []string{"component", "endpoint", "worker_id", "worker_id_hex", "source", "model"}},
+		labelled{workersByState, []string{"component", "endpoint", "state"}},
+		labelled{buildInfo, []string{"version", "revision", "goversion"}},
+		labelled{pollDuration, nil},
+	)
+}
+
 // HasLabel reports whether a metric that is pushed has a label of this name, which
 // therefore cannot be part of a grouping key.
 func HasLabel(name string) bool {
-	names := []string{"component", "endpoint", "worker_id", "worker_id_hex", "source", "model", "state",
-		"version", "revision", "goversion", "job", "quantile", "le"}
-	for _, f := range programFamilies {
-		names = append(names, f.labels...)
-	}
-	return slices.Contains(names, name)
+	others := []string{"job", "quantile", "le"} // of the group itself, and of go_* and histograms
+	return slices.Contains(others, name) || slices.ContainsFunc(table(), func(f labelled) bool {
+		return slices.Contains(f.labels, name)
+	})
 }
 
 // Names lists every metric of the table, sorted.
@@ -48,22 +72,9 @@ func Names() []string { return slices.Sorted(maps.Keys(descriptions())) }
 // descriptions are those of the whole table, by name.
 func descriptions() map[string]*prometheus.Desc {
 	descs := make(map[string]*prometheus.Desc)
-	add := func(f family, labels ...string) {
-		descs[f.name] = prometheus.NewDesc(f.name, f.help, labels, nil)
+	for _, f := range table() {
+		descs[f.name] = prometheus.NewDesc(f.name, f.help, f.labels, nil)
 	}
-	for _, f := range workerFamilies {
-		add(f.family, "component", "endpoint", "worker_id")
-	}
-	add(workerInfo, "component", "endpoint", "worker_id", "worker_id_hex", "source", "model")
-	for _, f := range endpointFamilies {
-		add(f.family, "component", "endpoint")
-	}
-	add(workersByState, "component", "endpoint", "state")
-	for _, f := range programFamilies {
-		add(f.family, f.labels...)
-	}
-	add(pollDuration)
-	add(buildInfo, "version", "revision", "goversion")
 	return descs
 }
 

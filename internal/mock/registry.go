@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -118,7 +117,7 @@ func (r *registry) insist(ctx context.Context, call func(context.Context) error)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if refused(err) || r.client.Ctx().Err() != nil {
+		if connect.EtcdRefused(err) || r.client.Ctx().Err() != nil {
 			return err
 		}
 		r.gone(err)
@@ -130,12 +129,6 @@ func once(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return call(ctx)
-}
-
-// refused reports whether etcd does not want our credentials.
-func refused(err error) bool {
-	return slices.ContainsFunc([]error{rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound},
-		func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 // gone and back log once, for all workers, that etcd went and came.
