@@ -40,6 +40,7 @@ var build = Build{Version: "1.2.3", Revision: "0123456789abcdef", GoVersion: "go
 
 func fleetAt(target fleet.Target, registry bool) *fleet.Fleet {
 	f := fleet.New(target, plenty, registry)
+	f.Sync(nil)
 	f.Advance(reported)
 	return f
 }

@@ -147,6 +147,7 @@ func TestPageOfAWorkerWithTheLargestNumbers(t *testing.T) {
 // TestPageOfTheProgramItself has everything that the program counts.
 func TestPageOfTheProgramItself(t *testing.T) {
 	f := fleet.New(fleet.Target(loadMetrics), 1, true)
+	f.Sync(nil)
 	f.Advance(reported)
 	y := &f.Tally
 	y.NATS.Use()

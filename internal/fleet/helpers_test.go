@@ -24,9 +24,11 @@ var start = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
 // plenty is a limit that no test reaches by accident.
 const plenty = 1000
 
-// fleetAt is a new Fleet whose clock stands at start.
+// fleetAt is a new Fleet that knows that nobody is registered, and whose clock
+// stands at start.
 func fleetAt(target Target, limit int) *Fleet {
 	f := New(target, limit, true)
+	f.Sync(nil)
 	f.Advance(start)
 	return f
 }

@@ -65,10 +65,18 @@ func (f *Fleet) Sync(all []Instance) {
 	for _, in := range all {
 		f.register(in)
 	}
+	if !f.knows() {
+		close(f.synced)
+	}
+}
+
+// knows reports whether it is known who is registered, or that nobody registers.
+func (f *Fleet) knows() bool {
 	select {
 	case <-f.synced:
+		return true
 	default:
-		close(f.synced)
+		return false
 	}
 }
 

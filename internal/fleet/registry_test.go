@@ -140,11 +140,12 @@ func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
 			return false
 		}
 	}
-	f := fleetAt(everything, plenty)
-	register(f, generate, 1)
+	f := New(Target(generate), plenty, true)
 	equal(t, "synced before Sync", synced(f), false)
+	equal(t, "endpoints whose workers are counted before Sync", len(f.Snapshot().Endpoints), 0)
 	f.Sync(nil)
 	f.Sync(nil)
+	equal(t, "endpoints after Sync", len(f.Snapshot().Endpoints), 1)
 	equal(t, "synced after Sync", synced(f), true)
 	equal(t, "synced without a registry", synced(New(everything, plenty, false)), true)
 }

@@ -90,7 +90,8 @@ func (f *Fleet) copy() Snapshot {
 		s.Workers = f.appendRows(s.Workers, w)
 	}
 	for _, e := range f.endpoints {
-		e.state.Counted = e.named || e.watched && !e.loadless && e.Endpoint != Unknown
+		// Before the registry is known, no workers would be a zero that means unknown.
+		e.state.Counted = f.knows() && (e.named || e.watched && !e.loadless && e.Endpoint != Unknown)
 		if e.state.Counted || e.useful && (e.watched || e.Endpoint == Unknown) {
 			s.Endpoints = append(s.Endpoints, e.state)
 		}
