@@ -57,16 +57,19 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	}
 	f := fleet.New(c.target, c.maxWorkers, c.registry() != "")
 	f.Advance(time.Now())
+	f.Tally.NATS.Use()
+	if c.registry() != "" {
+		f.Tally.Etcd.Use()
+	} else {
+		f.Tally.Unique.Store(true) // nobody can say otherwise
+	}
 	metrics := newRegistry(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
 	if c.registry() != "" {
-		f.Tally.Etcd.Use()
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
-	f.Tally.Unique.Store(c.registry() == "")
-	f.Tally.NATS.Use()
 	g.Go(func() error {
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
