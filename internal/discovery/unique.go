@@ -129,7 +129,7 @@ func (h *holder) renew(ctx context.Context) error {
 		if !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
 			return fmt.Errorf("renew lease %x: %w", h.lease, err)
 		}
-		h.leases = slices.DeleteFunc(h.leases, func(id clientv3.LeaseID) bool { return id == h.lease })
+		h.forget(h.lease)
 		h.lease = 0
 	}
 	grant, err := h.Client.Grant(ctx, leaseTTL)
@@ -146,7 +146,7 @@ func (h *holder) release(ctx context.Context) {
 	h.Fleet.Tally.Leader.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
-	for _, id := range h.leases {
+	for _, id := range slices.Clone(h.leases) {
 		h.revoke(ctx, id)
 	}
 	if len(h.leases) > 0 {
@@ -159,7 +159,11 @@ func (h *holder) revoke(ctx context.Context, id clientv3.LeaseID) {
 		h.Log.Debug("Failed to revoke a lease; it ends by itself", "lease", fmt.Sprintf("%x", id), "error", err)
 		return
 	}
-	h.leases = slices.DeleteFunc(slices.Clone(h.leases), func(l clientv3.LeaseID) bool { return l == id })
+	h.forget(id)
+}
+
+func (h *holder) forget(id clientv3.LeaseID) {
+	h.leases = slices.DeleteFunc(h.leases, func(l clientv3.LeaseID) bool { return l == id })
 }
 
 // oneLine is what a key's value says, fit for an error message.

@@ -77,33 +77,39 @@ type pusher struct {
 	failing bool
 }
 
-// push pushes once. A program that is not, or not any more, its namespace's only
-// one has no right to the group.
+// push is one push of many. A program that is not, or not any more, its namespace's
+// only one has no right to the group.
 func (p *pusher) push(ctx context.Context) {
 	if !p.tally.Unique.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(10*time.Second, p.gateway.Interval/10*9))
 	defer cancel()
-	err := p.client(ctx).Push()
+	err := p.put(ctx)
+	switch {
 	// Not the cause: that is the signal, or the error, which ends the program.
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
 		return // not the gateway's fault, and the last push is yet to come
-	}
-	if err != nil {
-		p.tally.PushError.Add(1)
-		if !p.failing {
-			p.log.Warn("Failed to push metrics to Pushgateway; trying again at every interval", "error", err)
-		}
-		p.failing = true
-		return
-	}
-	p.tally.PushOK.Add(1)
-	p.tally.LastPush.Store(time.Now().UnixNano())
-	if p.failing {
+	case err != nil && !p.failing:
+		p.log.Warn("Failed to push metrics to Pushgateway; trying again at every interval", "error", err)
+	case err == nil && p.failing:
 		p.log.Info("Pushing metrics to Pushgateway again")
 	}
-	p.failing = false
+	p.failing = err != nil
+}
+
+// put replaces what is in the group and counts that, unless the end of the program
+// cut it short.
+func (p *pusher) put(ctx context.Context) error {
+	err := p.client(ctx).Push()
+	switch {
+	case err == nil:
+		p.tally.PushOK.Add(1)
+		p.tally.LastPush.Store(time.Now().UnixNano())
+	case !errors.Is(ctx.Err(), context.Canceled):
+		p.tally.PushError.Add(1)
+	}
+	return err
 }
 
 // last is the last word to the gateway.
@@ -117,15 +123,9 @@ func (p *pusher) last(ctx context.Context) {
 		if err := p.client(ctx).Delete(); err != nil {
 			p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
 		}
-		return
-	}
-	if err := p.client(ctx).Push(); err != nil {
-		p.tally.PushError.Add(1)
+	} else if err := p.put(ctx); err != nil {
 		p.log.Warn("Failed to make the last push to Pushgateway", "error", err)
-		return
 	}
-	p.tally.PushOK.Add(1)
-	p.tally.LastPush.Store(time.Now().UnixNano())
 }
 
 // client is made anew for each request: a Pusher keeps the first error for good.

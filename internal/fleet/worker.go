@@ -58,6 +58,14 @@ type Opt[T any] struct {
 // Some is a reported value.
 func Some[T any](v T) Opt[T] { return Opt[T]{V: v, OK: true} }
 
+// Pointer is the value as encoding/json leaves it out: nil if it is absent.
+func (o Opt[T]) Pointer() *T {
+	if !o.OK {
+		return nil
+	}
+	return &o.V
+}
+
 // Load is what one worker last reported about itself, whichever release sent it.
 type Load struct {
 	ActiveSlots Opt[uint64] // requests being served

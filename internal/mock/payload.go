@@ -49,8 +49,8 @@ type specLoad struct {
 func flat(l fleet.Load) any {
 	return flatLoad{
 		CacheUsage: fractionOf(l.CacheUsage), HitRate: fractionOf(l.HitRate),
-		KVActive: count(l.KVActive), KVTotal: count(l.KVTotal),
-		Waiting: count(l.Waiting), ActiveSlots: count(l.ActiveSlots), TotalSlots: count(l.TotalSlots),
+		KVActive: l.KVActive.Pointer(), KVTotal: l.KVTotal.Pointer(),
+		Waiting: l.Waiting.Pointer(), ActiveSlots: l.ActiveSlots.Pointer(), TotalSlots: l.TotalSlots.Pointer(),
 	}
 }
 
@@ -62,20 +62,13 @@ func flatWithRank(l fleet.Load) any {
 
 func nested(l fleet.Load) any {
 	var n nestedLoad
-	n.Worker.ActiveSlots, n.Worker.TotalSlots, n.Worker.Waiting = count(l.ActiveSlots), count(l.TotalSlots), count(l.Waiting)
-	n.KV.Active, n.KV.Total = count(l.KVActive), count(l.KVTotal)
+	n.Worker.ActiveSlots, n.Worker.TotalSlots, n.Worker.Waiting = l.ActiveSlots.Pointer(), l.TotalSlots.Pointer(), l.Waiting.Pointer()
+	n.KV.Active, n.KV.Total = l.KVActive.Pointer(), l.KVTotal.Pointer()
 	n.KV.CacheUsage, n.KV.HitRate = fractionOf(l.CacheUsage), fractionOf(l.HitRate)
 	if l.SpecDrafts.OK || l.SpecDraftTokens.OK || l.SpecAccepted.OK {
-		n.Spec = &specLoad{Drafts: count(l.SpecDrafts), DraftTokens: count(l.SpecDraftTokens), AcceptedTokens: count(l.SpecAccepted)}
+		n.Spec = &specLoad{Drafts: l.SpecDrafts.Pointer(), DraftTokens: l.SpecDraftTokens.Pointer(), AcceptedTokens: l.SpecAccepted.Pointer()}
 	}
 	return n
-}
-
-func count(o fleet.Opt[uint64]) *uint64 {
-	if !o.OK {
-		return nil
-	}
-	return &o.V
 }
 
 // fraction is an f32 in Dynamo, and is written as Rust does: widened, with a digit

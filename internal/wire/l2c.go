@@ -39,24 +39,17 @@ func L2C(workers []fleet.WorkerState, stats fleet.LoadStats) ([]byte, error) {
 			Name:    "worker-" + w.Label,
 			Subject: Subject(w.Service, w.Name, w.ID.Lease),
 			Data: l2cLoad{
-				ActiveSlots:  pointer(load.ActiveSlots),
-				TotalSlots:   pointer(load.TotalSlots),
-				ActiveBlocks: pointer(load.KVActive),
-				TotalBlocks:  pointer(load.KVTotal),
-				Waiting:      pointer(load.Waiting),
+				ActiveSlots:  load.ActiveSlots.Pointer(),
+				TotalSlots:   load.TotalSlots.Pointer(),
+				ActiveBlocks: load.KVActive.Pointer(),
+				TotalBlocks:  load.KVTotal.Pointer(),
+				Waiting:      load.Waiting.Pointer(),
 				CacheUsage:   single(load.CacheUsage),
 				HitRate:      single(load.HitRate),
 			},
 		}
 	}
 	return json.Marshal(event)
-}
-
-func pointer[T any](o fleet.Opt[T]) *T {
-	if !o.OK {
-		return nil
-	}
-	return &o.V
 }
 
 // single is the fraction as the worker had it before it was widened for the wire.
