@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// HitRate is one KV hit-rate event: a router's word on how much of a request's
-// input the chosen worker had in its KV cache.
+// HitRate is one KV hit-rate event (to 0.9): a router's word on how much of a
+// request's input the chosen worker had in its KV cache.
 type HitRate struct {
 	Worker        uint64 // lease id
 	ISLBlocks     uint64 // blocks of the input; never above 1 to 0.2.1
@@ -20,7 +20,8 @@ const maxBlocks = 1 << 32
 
 var errHitRateField = errors.New("decode hit-rate event: worker_id, isl_blocks or overlap_blocks is missing or out of range")
 
-// ParseHitRate decodes a hit-rate event (JSON, all releases to 0.8).
+// ParseHitRate decodes a hit-rate event in JSON (all releases to 0.8; from 0.6 on it
+// names the rank as well).
 func ParseHitRate(b []byte) (HitRate, error) {
 	var v struct {
 		Worker  *uint64 `json:"worker_id"`
@@ -34,4 +35,28 @@ func ParseHitRate(b []byte) (HitRate, error) {
 		return HitRate{}, errHitRateField
 	}
 	return HitRate{Worker: *v.Worker, ISLBlocks: *v.ISL, OverlapBlocks: *v.Overlap}, nil
+}
+
+// ParseHitRatePack decodes the payload of an event of TopicHitRate (0.9).
+func ParseHitRatePack(payload []byte) (HitRate, error) {
+	var h HitRate
+	var got uint
+	u := unpack{b: payload}
+	for range u.fields() {
+		switch string(u.key()) {
+		case "worker_id":
+			h.Worker, got = u.uint(), got|1
+		case "isl_blocks":
+			h.ISLBlocks, got = u.count(maxBlocks), got|2
+		case "overlap_blocks":
+			h.OverlapBlocks, got = u.count(maxBlocks), got|4
+		default:
+			u.skip()
+		}
+	}
+	u.require(got, 1|2|4)
+	if err := u.done(); err != nil {
+		return HitRate{}, fmt.Errorf("decode hit-rate event: %w", err)
+	}
+	return h, nil
 }

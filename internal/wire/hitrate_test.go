@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"testing"
 )
 
@@ -115,4 +116,89 @@ func TestHitRateEventIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func hitRateFields() pairs {
+	return pairs{"worker_id", uint64(2228897027003907597), "dp_rank", 0, "isl_blocks", 26, "overlap_blocks", 23}
+}
+
+func TestHitRateEventsOfAWholePipelineAreReadExactly(t *testing.T) {
+	var got []HitRate
+	for _, m := range natsEvents(t, "0.6.1") {
+		if m.subject != HitRateSubject("lab") {
+			continue
+		}
+		hit, err := ParseHitRate(m.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, hit)
+	}
+	const w = 2228897027003908224
+	equal(t, got, []HitRate{
+		{w, 25, 0}, {w, 26, 23}, {w, 27, 23}, {w, 28, 23}, {w, 25, 23},
+		{w, 26, 23}, {w, 25, 24}, {w, 28, 27}, {w, 26, 25}, {w, 27, 26},
+	})
+}
+
+func TestPackedHitRateEventIsReadExactly(t *testing.T) {
+	var got []HitRate
+	for _, payload := range payloadsOf(t, TopicHitRate) {
+		hit, err := ParseHitRatePack(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, hit)
+	}
+	equal(t, got, []HitRate{{2228897027003907597, 26, 23}, {2228897027003907814, 26, 23}}) // NATS, ZMQ
+}
+
+func TestPackedHitRateEventIsRead(t *testing.T) {
+	fields := hitRateFields()
+	const w = 2228897027003907597
+	for name, c := range map[string]struct {
+		fields pairs
+		want   HitRate
+	}{
+		"in another order":        {fields.reversed(), HitRate{w, 26, 23}},
+		"with more fields":        {fields.with("later", unread()), HitRate{w, 26, 23}},
+		"without a rank":          {fields.without("dp_rank"), HitRate{w, 26, 23}},
+		"a rank of any kind":      {fields.with("dp_rank", "x"), HitRate{w, 26, 23}},
+		"no input at all":         {fields.with("isl_blocks", 0).with("overlap_blocks", 0), HitRate{w, 0, 0}},
+		"more overlap than input": {fields.with("isl_blocks", 1), HitRate{w, 1, 23}},
+		"the most blocks":         {fields.with("isl_blocks", uint64(maxBlocks)).with("overlap_blocks", uint64(maxBlocks)), HitRate{w, maxBlocks, maxBlocks}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseHitRatePack(pack(c.fields))
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, got, c.want)
+		})
+	}
+}
+
+func TestPackedHitRateEventIsRefused(t *testing.T) {
+	fields := hitRateFields()
+	for name, payload := range map[string][]byte{
+		"empty":                {},
+		"an empty map":         pack(pairs{}),
+		"no id":                pack(fields.without("worker_id")),
+		"no isl":               pack(fields.without("isl_blocks")),
+		"no overlap":           pack(fields.without("overlap_blocks")),
+		"a nil overlap":        pack(fields.with("overlap_blocks", nil)),
+		"a negative isl":       pack(fields.with("isl_blocks", -26)),
+		"a float for an isl":   pack(fields.with("isl_blocks", 26.0)),
+		"isl out of range":     pack(fields.with("isl_blocks", uint64(maxBlocks+1))),
+		"overlap out of range": pack(fields.with("overlap_blocks", uint64(math.MaxUint64))),
+		"something behind it":  append(pack(fields), pack(fields)...),
+		"an event in JSON":     []byte(`{"worker_id":1,"isl_blocks":12,"overlap_blocks":4}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if hit, err := ParseHitRatePack(payload); err == nil || hit != (HitRate{}) {
+				t.Errorf("ParseHitRatePack = %+v, %v, want an error and nothing else", hit, err)
+			}
+		})
+	}
+	checkCutOff(t, pack(fields), func(b []byte) error { _, err := ParseHitRatePack(b); return err })
 }

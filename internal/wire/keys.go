@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// Layout is a way of writing the registry of endpoints in etcd.
+// Layout is a way of writing the registry of endpoints in etcd, or in files.
 type Layout int
 
 const (
@@ -17,31 +17,52 @@ const (
 	LayoutComponents Layout = iota
 	// LayoutInstances is 0.3.0 to 0.5.1: instances/{ns}/{component}/{endpoint}:{hex}.
 	LayoutInstances
+	// LayoutV1 is 0.6 to 1.6: v1/instances/{ns}/{component}/{endpoint}/{hex}.
+	LayoutV1
 )
 
-// Layouts lists every layout, oldest first.
+// Layouts lists the layouts that are watched, oldest first.
 var Layouts = [...]Layout{LayoutComponents, LayoutInstances}
 
 // Prefix is the start of every key of a namespace.
 func (l Layout) Prefix(namespace string) string {
-	if l == LayoutComponents {
+	switch l {
+	case LayoutComponents:
 		return namespace + "/components/"
+	case LayoutInstances:
+		return "instances/" + namespace + "/"
+	default:
+		return "v1/instances/" + namespace + "/"
 	}
-	return "instances/" + namespace + "/"
+}
+
+// separator is what stands between endpoint and id in a key.
+func (l Layout) separator() byte {
+	if l == LayoutV1 {
+		return '/'
+	}
+	return ':'
 }
 
 // Key is where a worker registers an endpoint.
 func (l Layout) Key(namespace string, in fleet.Instance) string {
-	return l.Prefix(namespace) + in.Component + "/" + in.Name + ":" + HexID(in.ID)
+	return l.Prefix(namespace) + in.Component + "/" + in.Name + string(l.separator()) + HexID(in.ID)
 }
 
-// Value is what a worker writes there, as Dynamo does; subject is the endpoint's.
-func (l Layout) Value(namespace string, in fleet.Instance, subject string) []byte {
+// Value is what a worker writes there, as Dynamo does. The address is the endpoint's
+// Subject. With LayoutV1 the value is that of 1.6, and the address is over TCP:
+// {host}:{port}/{hex}/{ns}/{component}/{endpoint}. Under that layout 0.6 writes what
+// LayoutInstances does, and releases between leave out one or both of the last fields.
+func (l Layout) Value(namespace string, in fleet.Instance, address string) []byte {
+	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
+	if l == LayoutV1 {
+		return fmt.Appendf(nil, `{"type":%q,"component":%s,"endpoint":%s,"namespace":%s,"instance_id":%d,"transport":{"tcp":%s},"device_type":"cuda","request_plane_codec":"msgpack"}`,
+			typeEndpoint, quote(in.Component), quote(in.Name), quote(namespace), in.ID, quote(address))
+	}
 	idField := "lease_id"
 	if l == LayoutInstances {
 		idField = "instance_id"
 	}
-	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	return fmt.Appendf(nil, `{
   "component": %s,
   "endpoint": %s,
@@ -50,7 +71,7 @@ func (l Layout) Value(namespace string, in fleet.Instance, subject string) []byt
   "transport": {
     "nats_tcp": %s
   }
-}`, quote(in.Component), quote(in.Name), quote(namespace), idField, in.ID, quote(subject))
+}`, quote(in.Component), quote(in.Name), quote(namespace), idField, in.ID, quote(address))
 }
 
 // UniqueInstanceKey is held by the one metrics program of a namespace.
@@ -62,28 +83,58 @@ func UniqueInstanceKey(namespace string) string {
 // It reports false for keys that register no endpoint.
 func (l Layout) ParseKey(namespace, key string) (fleet.Instance, bool) {
 	rest, ok := strings.CutPrefix(key, l.Prefix(namespace))
-	component, rest, found := strings.Cut(rest, "/")
-	colon := strings.LastIndexByte(rest, ':')
-	if !ok || !found || colon < 0 || !validName(component) || !validName(rest[:colon]) {
+	if !ok {
 		return fleet.Instance{}, false
 	}
-	id, ok := parseHexID(rest[colon+1:])
-	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:colon]}, ID: id}, ok
+	return parseInstance(rest, l.separator())
 }
 
-// ErrMismatch says that a key and its value speak of different endpoints or workers.
-var ErrMismatch = errors.New("endpoint value does not fit its key")
+// parseInstance reads {component}/{endpoint}, a separator, {hex}.
+func parseInstance(s string, separator byte) (fleet.Instance, bool) {
+	component, rest, ok := strings.Cut(s, "/")
+	last := strings.LastIndexByte(rest, separator)
+	if !ok || last < 0 || !validName(component) || !validName(rest[:last]) {
+		return fleet.Instance{}, false
+	}
+	id, ok := parseHexID(rest[last+1:])
+	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:last]}, ID: id}, ok
+}
+
+// Ignored reports whether a key that ParseKey or ParseCardKey reads, or refuses, is
+// one that this program has no use for though nothing is wrong with it (1.x): that
+// of an endpoint where routers ask a worker for lost KV events, or of the model card
+// of a LoRA adapter, whose worker has a card of its own.
+func Ignored(namespace, key string) bool {
+	if rest, ok := strings.CutPrefix(key, LayoutV1.Prefix(namespace)); ok {
+		in, ok := parseInstance(rest, '/')
+		return ok && strings.HasPrefix(in.Name, "worker_kv_query_source_")
+	}
+	last := strings.LastIndexByte(key, '/')
+	_, ok := ParseCardKey(namespace, key[:max(last, 0)])
+	return ok && validName(key[last+1:])
+}
+
+// ErrMismatch says that a key and its value speak of different endpoints, workers
+// or publishers.
+var ErrMismatch = errors.New("value does not fit its key")
+
+// typeEndpoint is the type of a value of LayoutV1, from 0.8 on.
+const typeEndpoint = "Endpoint"
 
 // CheckValue reports what is wrong with the value of an endpoint's key, nil if
 // nothing is. The key alone says which worker it is: a deletion carries no value.
 func (l Layout) CheckValue(namespace string, in fleet.Instance, value []byte) error {
 	var v struct {
-		Component, Endpoint, Namespace string
-		LeaseID                        uint64 `json:"lease_id"`
-		InstanceID                     uint64 `json:"instance_id"`
+		Type, Component, Endpoint, Namespace string
+
+		LeaseID    uint64 `json:"lease_id"`
+		InstanceID uint64 `json:"instance_id"`
 	}
 	if err := json.Unmarshal(value, &v); err != nil {
 		return fmt.Errorf("decode endpoint value: %w", err)
+	}
+	if l == LayoutV1 && v.Type != typeEndpoint && v.Type != "" {
+		return fmt.Errorf("%w: it is of type %q", ErrMismatch, v.Type)
 	}
 	id := v.InstanceID
 	if l == LayoutComponents {

@@ -1,13 +1,17 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
 )
+
+var layouts = [...]Layout{LayoutComponents, LayoutInstances, LayoutV1}
 
 func instance(component, endpoint string, id uint64) fleet.Instance {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}
@@ -83,7 +87,7 @@ func TestKeysOfOddlyNamedComponentsAreReadAndWritten(t *testing.T) {
 }
 
 func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
-	for _, l := range Layouts {
+	for _, l := range layouts {
 		for _, in := range []fleet.Instance{
 			instance("backend", "generate", 1),
 			instance("backend", "generate", math.MaxUint64),
@@ -107,7 +111,7 @@ func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
 }
 
 func TestKeyThatRegistersNoEndpointIsRefused(t *testing.T) {
-	for _, l := range Layouts {
+	for _, l := range layouts {
 		for _, rest := range []string{
 			"",
 			"/",
@@ -131,7 +135,7 @@ func TestKeyThatRegistersNoEndpointIsRefused(t *testing.T) {
 			"backend/gen\xfferate:1f",
 			"metrics/instance",
 		} {
-			key := l.Prefix("dynamo") + rest
+			key := l.Prefix("dynamo") + strings.ReplaceAll(rest, ":", string(l.separator()))
 			if in, ok := l.ParseKey("dynamo", key); ok {
 				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
 			}
@@ -148,10 +152,12 @@ func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
 		"dynamo2/components/backend/generate:1f",
 		"instances/dynamo2/backend/generate:1f",
 		"instances/dynam/backend/generate:1f",
-		"v1/instances/dynamo/backend/generate/1f",
+		"v1/instances/dynamo2/backend/generate/1f",
+		"v1/instances/dynam/backend/generate/1f",
+		"v1/mdc/dynamo/backend/generate/1f",
 		"Dynamo/components/backend/generate:1f",
 	} {
-		for _, l := range Layouts {
+		for _, l := range layouts {
 			if in, ok := l.ParseKey("dynamo", key); ok {
 				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
 			}
@@ -161,8 +167,8 @@ func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
 
 func TestKeyOfOneLayoutIsNoneOfTheOther(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
-	for _, l := range Layouts {
-		for _, other := range Layouts {
+	for _, l := range layouts {
+		for _, other := range layouts {
 			if _, ok := other.ParseKey("dynamo", l.Key("dynamo", in)); ok != (l == other) {
 				t.Errorf("layout %d reads a key of layout %d: %v", other, l, ok)
 			}
@@ -176,8 +182,8 @@ func TestKeyOfTheUniqueInstanceIsTheOriginals(t *testing.T) {
 
 func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
-	for _, l := range Layouts {
-		idField := map[Layout]string{LayoutComponents: "lease_id", LayoutInstances: "instance_id"}[l]
+	for _, l := range layouts {
+		idField := map[Layout]string{LayoutComponents: "lease_id", LayoutInstances: "instance_id", LayoutV1: "instance_id"}[l]
 		value := func(namespace, component, endpoint, idField string, id uint64) string {
 			return fmt.Sprintf(`{"namespace":%q,"component":%q,"endpoint":%q,%q:%d}`, namespace, component, endpoint, idField, id)
 		}
@@ -193,7 +199,7 @@ func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 			"nothing":           `{}`,
 			"null":              `null`,
 			"the id field of the other layout": value("dynamo", "backend", "generate",
-				map[Layout]string{LayoutComponents: "instance_id", LayoutInstances: "lease_id"}[l], 0x1f),
+				map[Layout]string{LayoutComponents: "instance_id", LayoutInstances: "lease_id", LayoutV1: "lease_id"}[l], 0x1f),
 		} {
 			if err := l.CheckValue("dynamo", in, []byte(value)); !errors.Is(err, ErrMismatch) {
 				t.Errorf("layout %d, %s: CheckValue = %v, want %v", l, name, err, ErrMismatch)
@@ -204,11 +210,67 @@ func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 
 func TestValueThatCannotBeDecodedIsNoMismatch(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
-	for _, l := range Layouts {
+	for _, l := range layouts {
 		for _, value := range []string{"", "{", "[]", `"x"`, "\xff", `{"lease_id":-1}`, `{"instance_id":18446744073709551616}`, `{"component":5}`} {
 			if err := l.CheckValue("dynamo", in, []byte(value)); err == nil || errors.Is(err, ErrMismatch) {
 				t.Errorf("layout %d: CheckValue(%q) = %v, want an error of the decoder", l, value, err)
 			}
+		}
+	}
+}
+
+func TestRegistrationUnderV1IsReadExactly(t *testing.T) {
+	const backend, generate = "backend", "generate"
+	for release, want := range map[string][]fleet.Instance{
+		"0.6.1": {instance(backend, generate, 0x1eeea2096f7e0080), instance(backend, generate, 0x1eeea2096f7e0082)},
+		"0.9.1": {instance(backend, generate, 0x1eeea2096f7dffaf), instance(backend, generate, 0x1eeea2096f7dffb3)},
+		"1.6.1": {
+			instance(backend, generate, 0x1eeea2096f7e0a32), instance(backend, generate, 0x1eeea2096f7e0a3b),
+			instance(backend, "worker_kv_query_source_1bd98c761f1568", 0x1eeea2096f7e0a3b),
+			instance(backend, "worker_kv_query_source_b2467324522d", 0x1eeea2096f7e0a32),
+		},
+	} {
+		t.Run(release, func(t *testing.T) {
+			var got []fleet.Instance
+			for _, kv := range etcdKeys(t, release, LayoutV1.Prefix("lab")) {
+				in, ok := LayoutV1.ParseKey("lab", kv.Key)
+				if !ok {
+					t.Errorf("ParseKey(%q) is not ok", kv.Key)
+				}
+				equal(t, LayoutV1.Key("lab", in), kv.Key)
+				if err := LayoutV1.CheckValue("lab", in, []byte(kv.Value)); err != nil {
+					t.Errorf("CheckValue of %s: %v", kv.Key, err)
+				}
+				got = append(got, in)
+			}
+			equal(t, got, want)
+		})
+	}
+}
+
+func TestRegistrationUnderV1IsWrittenAsDynamoDoes(t *testing.T) {
+	for _, kv := range etcdKeys(t, "1.6.1", LayoutV1.Prefix("lab")) {
+		in, _ := LayoutV1.ParseKey("lab", kv.Key)
+		var v struct{ Transport struct{ TCP string } }
+		if err := json.Unmarshal([]byte(kv.Value), &v); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, string(LayoutV1.Value("lab", in, v.Transport.TCP)), kv.Value)
+	}
+	// 0.6 writes under the new key what 0.5 wrote under the old one.
+	for _, kv := range etcdKeys(t, "0.6.1", LayoutV1.Prefix("lab")) {
+		in, _ := LayoutV1.ParseKey("lab", kv.Key)
+		subject := Subject(ServiceName(EraPlain, "lab", in.Component), in.Name, in.ID)
+		equal(t, string(LayoutInstances.Value("lab", in, subject)), kv.Value)
+	}
+}
+
+func TestValueOfAnotherTypeDoesNotFitItsKey(t *testing.T) {
+	in := instance("backend", "generate", 0x1f)
+	for kind, fits := range map[string]bool{"Endpoint": true, "": true, "Model": false, "EventChannel": false, "endpoint": false} {
+		value := fmt.Sprintf(`{"type":%q,"namespace":"dynamo","component":"backend","endpoint":"generate","instance_id":31}`, kind)
+		if err := LayoutV1.CheckValue("dynamo", in, []byte(value)); errors.Is(err, ErrMismatch) == fits {
+			t.Errorf("CheckValue of type %q: %v", kind, err)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func ValidStaticID(id string) bool {
 }
 
 // HitRateSubject is where the KV routers of a namespace publish their hit-rate
-// events (all releases to 0.8).
+// events (all releases to 0.9).
 func HitRateSubject(namespace string) string { return "namespace." + namespace + ".kv-hit-rate" }
 
 // L2CSubject is where the original published what it had polled.

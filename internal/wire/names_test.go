@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -168,10 +167,10 @@ func TestNamesFromTheNetworkAreBounded(t *testing.T) {
 				t.Errorf("SplitSubject, %d bytes, lease %x: %v, want %v", len(c.endpoint), lease, ok, c.want)
 			}
 		}
-		for _, l := range Layouts {
+		for _, l := range layouts {
 			for _, key := range []string{
-				fmt.Sprintf("%sbackend/%s:%x", l.Prefix("dynamo"), c.endpoint, uint64(id)),
-				fmt.Sprintf("%s%s/generate:%x", l.Prefix("dynamo"), c.endpoint, uint64(id)),
+				l.Key("dynamo", instance("backend", c.endpoint, id)),
+				l.Key("dynamo", instance(c.endpoint, "generate", id)),
 			} {
 				if _, ok := l.ParseKey("dynamo", key); ok != c.want {
 					t.Errorf("ParseKey, %d bytes: %v, want %v", len(c.endpoint), ok, c.want)

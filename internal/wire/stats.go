@@ -70,6 +70,7 @@ func SplitSubject(service, subject string, isEndpoint func(string) bool) (endpoi
 // object to 0.3.0, each in an object of its own from 0.3.2 on. A value that the
 // worker did not send, or that was NaN or infinite (null), is nil.
 type workerStats struct {
+	Rank        *uint32 `json:"data_parallel_rank"` // from 0.3.0 on
 	ActiveSlots *uint64 `json:"request_active_slots"`
 	TotalSlots  *uint64 `json:"request_total_slots"`
 	Waiting     *uint64 `json:"num_requests_waiting"`
@@ -88,6 +89,41 @@ type specStats struct {
 	Accepted    *uint64 `json:"num_accepted_tokens"`
 }
 
+// loadData is a load of any release to 0.7, in either shape.
+type loadData struct {
+	workerStats
+	kvStats
+	Worker *workerStats `json:"worker_stats"`
+	KV     *kvStats     `json:"kv_stats"`
+	Spec   *specStats   `json:"spec_decode_stats"`
+}
+
+// load is the load itself, empty if no field is known, and of which rank it is.
+func (d *loadData) load() (fleet.Load, *uint32) {
+	worker, kv, spec := d.workerStats, d.kvStats, specStats{}
+	if d.Worker != nil {
+		worker = *d.Worker
+	}
+	if d.KV != nil {
+		kv = *d.KV
+	}
+	if d.Spec != nil {
+		spec = *d.Spec
+	}
+	return fleet.Load{
+		ActiveSlots:     opt(worker.ActiveSlots),
+		TotalSlots:      opt(worker.TotalSlots),
+		Waiting:         opt(worker.Waiting),
+		KVActive:        opt(kv.ActiveBlocks),
+		KVTotal:         opt(kv.TotalBlocks),
+		CacheUsage:      opt(kv.CacheUsage),
+		HitRate:         opt(kv.HitRate),
+		SpecDrafts:      opt(spec.Drafts),
+		SpecDraftTokens: opt(spec.DraftTokens),
+		SpecAccepted:    opt(spec.Accepted),
+	}, worker.Rank
+}
+
 var errNoKnownField = errors.New("decode load: no known field")
 
 // ParseLoad decodes a load of any release to 0.5.1. It reports false without an
@@ -96,38 +132,11 @@ func ParseLoad(data []byte) (load fleet.Load, ok bool, err error) {
 	if len(data) == 0 || bytes.Equal(data, []byte("null")) {
 		return fleet.Load{}, false, nil
 	}
-	var v struct {
-		workerStats
-		kvStats
-		Worker *workerStats `json:"worker_stats"`
-		KV     *kvStats     `json:"kv_stats"`
-		Spec   *specStats   `json:"spec_decode_stats"`
-	}
-	if err := json.Unmarshal(data, &v); err != nil {
+	var d loadData
+	if err := json.Unmarshal(data, &d); err != nil {
 		return fleet.Load{}, false, fmt.Errorf("decode load: %w", err)
 	}
-	if v.Worker != nil {
-		v.workerStats = *v.Worker
-	}
-	if v.KV != nil {
-		v.kvStats = *v.KV
-	}
-	if v.Spec == nil {
-		v.Spec = new(specStats)
-	}
-	load = fleet.Load{
-		ActiveSlots:     opt(v.ActiveSlots),
-		TotalSlots:      opt(v.TotalSlots),
-		Waiting:         opt(v.Waiting),
-		KVActive:        opt(v.ActiveBlocks),
-		KVTotal:         opt(v.TotalBlocks),
-		CacheUsage:      opt(v.CacheUsage),
-		HitRate:         opt(v.HitRate),
-		SpecDrafts:      opt(v.Spec.Drafts),
-		SpecDraftTokens: opt(v.Spec.DraftTokens),
-		SpecAccepted:    opt(v.Spec.Accepted),
-	}
-	if load == (fleet.Load{}) {
+	if load, _ = d.load(); load == (fleet.Load{}) {
 		return fleet.Load{}, false, errNoKnownField
 	}
 	return load, true, nil

@@ -363,5 +363,17 @@ func TestDeeplyNestedJSONIsAnErrorNotACrash(t *testing.T) {
 		if err := LayoutInstances.CheckValue("dynamo", in, b); err == nil {
 			t.Errorf("%s: CheckValue has no error", shape)
 		}
+		if _, err := ParseLoadEvent(b); err == nil {
+			t.Errorf("%s: ParseLoadEvent has no error", shape)
+		}
+		if _, err := ParseTrace(b); err == nil {
+			t.Errorf("%s: ParseTrace has no error", shape)
+		}
+		if _, err := ParseCard(b); err == nil {
+			t.Errorf("%s: ParseCard has no error", shape)
+		}
+		if _, err := ParseChannel("lab", "v1/event_channels/lab//kv_metrics/1f", b); err == nil {
+			t.Errorf("%s: ParseChannel has no error", shape)
+		}
 	}
 }

@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// CardPrefix is the start of the keys of a namespace's model cards (0.6 to 1.6):
+// v1/mdc/{ns}/{component}/{endpoint}/{hex}.
+func CardPrefix(namespace string) string { return "v1/mdc/" + namespace + "/" }
+
+// CardKey is where a worker puts the card of the model it serves at an endpoint.
+func CardKey(namespace string, in fleet.Instance) string {
+	return CardPrefix(namespace) + in.Component + "/" + in.Name + "/" + HexID(in.ID)
+}
+
+// ParseCardKey reads out of a key below CardPrefix whose model card it is. It
+// reports false for other keys, those of LoRA adapters among them: see Ignored.
+func ParseCardKey(namespace, key string) (fleet.Instance, bool) {
+	rest, ok := strings.CutPrefix(key, CardPrefix(namespace))
+	if !ok || strings.Count(rest, "/") != 2 {
+		return fleet.Instance{}, false
+	}
+	return parseInstance(rest, '/')
+}
+
+// Card is what a worker's model card says of it (0.6 to 1.6). That its totals are for
+// each rank is from Dynamo's source: no worker of several ranks was captured.
+type Card struct {
+	Model     string            // as requests name it; empty where no page can show it
+	KVTotal   fleet.Opt[uint64] // KV cache blocks there are, for each rank
+	MaxSeqs   fleet.Opt[uint64] // requests that can be served at once, by each rank
+	BlockSize fleet.Opt[uint64] // tokens in a KV cache block
+	Ranks     fleet.Opt[uint64] // data parallel ranks of the worker
+}
+
+var errCard = errors.New("decode model card: it is of another type, or has no runtime_config")
+
+// ParseCard decodes a model card. 0.6 writes it alone; from 0.9 at the latest it is
+// the card_json of a value of type Model.
+func ParseCard(value []byte) (Card, error) {
+	type card struct {
+		Name      string  `json:"display_name"`
+		BlockSize *uint64 `json:"kv_cache_block_size"`
+		Runtime   *struct {
+			KVTotal *uint64 `json:"total_kv_blocks"`
+			MaxSeqs *uint64 `json:"max_num_seqs"`
+			Ranks   *uint64 `json:"data_parallel_size"`
+		} `json:"runtime_config"`
+	}
+	var v struct {
+		Type string
+		card
+		Card *card `json:"card_json"`
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return Card{}, fmt.Errorf("decode model card: %w", err)
+	}
+	if v.Card != nil {
+		v.card = *v.Card
+	}
+	if v.Type != "" && v.Type != "Model" || v.Runtime == nil {
+		return Card{}, errCard
+	}
+	c := Card{
+		Model:     v.Name,
+		KVTotal:   opt(v.Runtime.KVTotal),
+		MaxSeqs:   opt(v.Runtime.MaxSeqs),
+		BlockSize: opt(v.BlockSize),
+		Ranks:     opt(v.Runtime.Ranks),
+	}
+	if !validName(c.Model) {
+		c.Model = ""
+	}
+	return c, nil
+}

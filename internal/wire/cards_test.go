@@ -1,0 +1,144 @@
+package wire
+
+import (
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// keyValue is an entry of etcd.
+type keyValue struct{ Key, Value string }
+
+// etcdKeys are the captured entries of a release whose keys start with prefix.
+func etcdKeys(t testing.TB, release, prefix string) (all []keyValue) {
+	t.Helper()
+	for _, kv := range capturedJSON[[]keyValue](t, release, "etcd_keys.json") {
+		if strings.HasPrefix(kv.Key, prefix) {
+			all = append(all, kv)
+		}
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s: no key below %s is captured", release, prefix)
+	}
+	return all
+}
+
+func TestCapturedModelCardIsReadExactly(t *testing.T) {
+	some := fleet.Some[uint64]
+	mocker := func(model string) Card { return Card{model, some(512), some(8), some(16), some(1)} }
+	known := Card{"known", some(1000), some(100), some(16), some(1)}
+	for release, want := range map[string]map[fleet.Instance]Card{
+		"0.6.1": {instance("backend", "generate", 0x1eeea2096f7e0080): mocker("model"), instance("backend", "generate", 0x1eeea2096f7e0082): mocker("model")},
+		"0.9.1": {instance("backend", "generate", 0x1eeea2096f7dffaf): known, instance("backend", "generate", 0x1eeea2096f7dffb3): known},
+		"1.6.1": {instance("backend", "generate", 0x1eeea2096f7e0a32): mocker("tiny"), instance("backend", "generate", 0x1eeea2096f7e0a3b): mocker("tiny")},
+	} {
+		t.Run(release, func(t *testing.T) {
+			got := make(map[fleet.Instance]Card)
+			for _, kv := range etcdKeys(t, release, CardPrefix("lab")) {
+				in, ok := ParseCardKey("lab", kv.Key)
+				if !ok {
+					t.Errorf("ParseCardKey(%q) is not ok", kv.Key)
+				}
+				equal(t, CardKey("lab", in), kv.Key)
+				card, err := ParseCard([]byte(kv.Value))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[in] = card
+			}
+			equal(t, got, want)
+		})
+	}
+}
+
+func TestModelCardIsRead(t *testing.T) {
+	some := fleet.Some[uint64]
+	for name, c := range map[string]struct {
+		value string
+		want  Card
+	}{
+		"without totals":      {`{"type":"Model","card_json":{"display_name":"m","runtime_config":{"total_kv_blocks":null}}}`, Card{Model: "m"}},
+		"without a name":      {`{"runtime_config":{"max_num_seqs":3}}`, Card{MaxSeqs: some(3)}},
+		"with too long a one": {`{"display_name":"` + strings.Repeat("m", maxName+1) + `","runtime_config":{}}`, Card{}},
+		"of ranks":            {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
+		"of a path":           {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseCard([]byte(c.value))
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, got, c.want)
+		})
+	}
+}
+
+func TestModelCardIsRefused(t *testing.T) {
+	for name, value := range map[string]string{
+		"empty":                ``,
+		"null":                 `null`,
+		"an empty object":      `{}`,
+		"an endpoint":          `{"type":"Endpoint","component":"backend","endpoint":"generate","namespace":"lab","instance_id":1}`,
+		"an endpoint's card":   `{"type":"Endpoint","card_json":{"display_name":"m","runtime_config":{}}}`,
+		"no runtime config":    `{"type":"Model","card_json":{"display_name":"m"}}`,
+		"a null card":          `{"type":"Model","card_json":null}`,
+		"a negative total":     `{"display_name":"m","runtime_config":{"total_kv_blocks":-1}}`,
+		"a float for a total":  `{"display_name":"m","runtime_config":{"max_num_seqs":1.5}}`,
+		"a number for a name":  `{"display_name":5,"runtime_config":{}}`,
+		"cut off":              `{"display_name":"m","runtime_config":{}`,
+		"something behind it":  `{"display_name":"m","runtime_config":{}}x`,
+		"deeply nested arrays": `{"deep":` + strings.Repeat("[", 1_000_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := ParseCard([]byte(value)); err == nil || got != (Card{}) {
+				t.Errorf("ParseCard = %+v, %v, want an error and nothing else", got, err)
+			}
+		})
+	}
+}
+
+func TestKeyOfNoCardIsRefused(t *testing.T) {
+	for _, key := range []string{
+		"", "v1/mdc/lab/", "v1/mdc/lab", "v1/mdc/lab/backend", "v1/mdc/lab/backend/generate", "v1/mdc/lab/backend/generate/",
+		"v1/mdc/lab/backend/generate/1F", "v1/mdc/lab/backend/generate/0", "v1/mdc/lab/backend//1f", "v1/mdc/lab//generate/1f",
+		"v1/mdc/lab/backend/generate/1f/", "v1/mdc/lab/backend/generate/1f/my-lora", "v1/mdc/lab/backend/generate/1f/beef",
+		"v1/mdc/lab2/backend/generate/1f", "v1/instances/lab/backend/generate/1f", "mdc/tiny",
+	} {
+		if in, ok := ParseCardKey("lab", key); ok {
+			t.Errorf("ParseCardKey(%q) = %+v, want it refused", key, in)
+		}
+	}
+}
+
+func TestKeysThatAreNotOfInterestAreToldFromGarbage(t *testing.T) {
+	want := make(map[string]bool)
+	for _, kv := range capturedJSON[[]keyValue](t, "1.6.1", "etcd_keys.json") {
+		want[kv.Key] = strings.Contains(kv.Key, "worker_kv_query_source_") && strings.HasPrefix(kv.Key, "v1/instances/")
+	}
+	for key, ignored := range map[string]bool{
+		"v1/mdc/lab/backend/generate/1f/my-lora":                      true,
+		"v1/mdc/lab/backend/generate/1f/beef":                         true,
+		"v1/mdc/lab/backend/generate/1f/":                             false,
+		"v1/mdc/lab/backend/generate/1F/my-lora":                      false,
+		"v1/mdc/lab/backend/generate/1f/a/b":                          false,
+		"v1/mdc/lab/backend/generate/1f":                              false,
+		"v1/mdc/lab2/backend/generate/1f/lora":                        false,
+		"v1/instances/lab/backend/worker_kv_query_source_1f/":         false,
+		"v1/instances/lab/backend/worker_kv_query_source_1f/1F":       false,
+		"v1/instances/lab2/backend/worker_kv_query_source_1f/1f":      false,
+		"v1/instances/lab/worker_kv_query_source_1f/generate/1f":      false,
+		"v1/instances/lab/backend/my_worker_kv_query_source_1f/1f":    false,
+		"instances/lab/backend/worker_kv_query_source_1f:1f":          false,
+		"v1/instances/lab/backend/worker_kv_query_source_1f/1f":       true,
+		"v1/instances/lab/backend/worker_kv_query_source_1f_dp3/beef": true,
+		"": false,
+	} {
+		want[key] = ignored
+	}
+	got := make(map[string]bool)
+	for key := range want {
+		got[key] = Ignored("lab", key)
+	}
+	equal(t, got, want)
+}

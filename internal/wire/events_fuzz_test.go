@@ -1,0 +1,465 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// An envelope is part of what was decoded, and reads back the same through NATS and
+// through ZMQ.
+func FuzzParseEnvelope(f *testing.F) {
+	for _, release := range natsReleases {
+		for _, m := range natsEvents(f, release) {
+			f.Add(m.data)
+		}
+	}
+	f.Add(pack(envelopeFields().with("later", unread())))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := ParseEnvelope(b)
+		if err != nil {
+			equal(t, e, Envelope{})
+			return
+		}
+		if !IsEnvelope(b) || len(e.Topic) == 0 || len(e.Topic) > 256 || e.PublishedAt > 1<<48 {
+			t.Errorf("ParseEnvelope(%x) = %+v", b, e)
+		}
+		if !bytes.Contains(b, e.Topic) || !bytes.Contains(b, e.Payload) {
+			t.Errorf("%q or %q is not of %x", e.Topic, e.Payload, b)
+		}
+		anew := pack(pairs{
+			"topic", string(e.Topic), "payload", e.Payload, "sequence", e.Sequence, "publisher_id", e.Publisher, "published_at", e.PublishedAt,
+		})
+		equal(t, envelopeOf(t, anew), e)
+		subject, got, err := ParseFrames(framesOf([]byte("s"), e, anew))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, e)
+		equal(t, string(subject), "s")
+	})
+}
+
+func framesOf(subject []byte, e Envelope, envelope []byte) [][]byte {
+	body := binary.BigEndian.AppendUint32([]byte{1}, uint32(len(envelope)))
+	return [][]byte{
+		subject, binary.BigEndian.AppendUint64(nil, e.Publisher), binary.BigEndian.AppendUint64(nil, e.Sequence), append(body, envelope...),
+	}
+}
+
+// Frames that are read agree with each other, to the last byte.
+func FuzzParseFrames(f *testing.F) {
+	for _, release := range zmqReleases {
+		for _, frames := range zmqEvents(f, release) {
+			f.Add(frames[0], frames[1], frames[2], frames[3])
+		}
+	}
+	f.Fuzz(func(t *testing.T, a, b, c, d []byte) {
+		frames := [][]byte{a, b, c, d}
+		subject, e, err := ParseFrames(frames)
+		if err != nil {
+			equal(t, e, Envelope{})
+			return
+		}
+		equal(t, framesOf(subject, e, d[5:]), frames)
+		equal(t, envelopeOf(t, d[5:]), e)
+	})
+}
+
+// A load reads back the same, whatever order its fields are in.
+func FuzzParseActiveLoad(f *testing.F) {
+	for _, payload := range payloadsOf(f, TopicLoad) {
+		f.Add(payload)
+	}
+	f.Add(pack(activeLoadFields().with("later", unread())))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		l, err := ParseActiveLoad(payload)
+		if err != nil {
+			equal(t, l, ActiveLoad{})
+			return
+		}
+		fields := pairs{
+			"kv_used_blocks", l.UsedBlocks, "active_prefill_tokens", l.PrefillTokens, "active_decode_blocks", l.DecodeBlocks,
+			"dp_rank", uint64(l.Rank), "worker_id", l.Worker,
+		}
+		for _, fields := range []pairs{fields, fields.reversed()} {
+			got, err := ParseActiveLoad(pack(fields))
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, got, l)
+		}
+		for _, o := range []fleet.Opt[uint64]{l.UsedBlocks, l.PrefillTokens, l.DecodeBlocks} {
+			if !o.OK && o.V != 0 {
+				t.Errorf("%+v has a value that is absent", l)
+			}
+		}
+	})
+}
+
+// A hit in msgpack says what the same hit in JSON says.
+func FuzzParseHitRatePack(f *testing.F) {
+	for _, payload := range payloadsOf(f, TopicHitRate) {
+		f.Add(payload)
+	}
+	f.Add(pack(hitRateFields().with("later", unread())))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		hit, err := ParseHitRatePack(payload)
+		if err != nil {
+			equal(t, hit, HitRate{})
+			return
+		}
+		got, err := ParseHitRate(fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":0,"isl_blocks":%d,"overlap_blocks":%d}`, hit.Worker, hit.ISLBlocks, hit.OverlapBlocks))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, hit)
+		got, err = ParseHitRatePack(pack(pairs{"overlap_blocks", hit.OverlapBlocks, "isl_blocks", hit.ISLBlocks, "worker_id", hit.Worker}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, hit)
+	})
+}
+
+// A load event says of a load what a reply to a stats poll would, in fractions of
+// single precision.
+func FuzzParseLoadEvent(f *testing.F) {
+	for _, release := range []string{"0.5.1", "0.6.1", "0.7.1", "0.8.1"} {
+		for _, event := range loadEventsOf(f, release) {
+			f.Add(event)
+		}
+	}
+	f.Add([]byte(`{"worker_id":1,"dp_rank":3,"active_decode_blocks":24,"active_prefill_tokens":388}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := ParseLoadEvent(b)
+		if err != nil {
+			equal(t, e, LoadEvent{})
+			return
+		}
+		if !json.Valid(b) || e.Load == (fleet.Load{}) && !e.Estimate {
+			t.Fatalf("ParseLoadEvent(%q) = %+v", b, e)
+		}
+		for _, fraction := range []fleet.Opt[float64]{e.Load.CacheUsage, e.Load.HitRate} {
+			if float64(float32(fraction.V)) != fraction.V || math.IsInf(fraction.V, 0) {
+				t.Errorf("a fraction is %v", fraction.V)
+			}
+		}
+		if e.Estimate || e.Load == (fleet.Load{KVActive: e.Load.KVActive}) {
+			flat := fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":%d,%s}`, e.Worker, e.Rank, fields("active_decode_blocks", e.Load.KVActive,
+				"active_prefill_tokens", fleet.Opt[uint64]{OK: e.Estimate})+strings.Repeat(`"x":0`, boolInt(!e.Load.KVActive.OK && !e.Estimate)))
+			checkSame(t, flat, e)
+		}
+		if !e.Estimate {
+			rank := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":%d,`, e.Rank)
+			data := strings.Replace(strings.Replace(string(nestedLoad(e.Load)), `{"worker_stats":{`, rank, 1), ",}", "}", 1)
+			checkSame(t, fmt.Appendf(nil, `{"data":%s,"worker_id":%d}`, data, e.Worker), e)
+		}
+	})
+}
+
+func checkSame(t *testing.T, anew []byte, want LoadEvent) {
+	t.Helper()
+	got, err := ParseLoadEvent(anew)
+	if err != nil {
+		t.Fatalf("%v, of %s", err, anew)
+	}
+	equal(t, got, want)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A pass reads back the same, and sums of passes neither wrap nor stop being numbers.
+func FuzzParseForwardPass(f *testing.F) {
+	for _, payload := range payloadsOf(f, TopicForwardPass) {
+		f.Add(payload)
+	}
+	f.Add(pack(forwardPassFields().with("later", unread())))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		p, err := ParseForwardPass(payload)
+		if err != nil {
+			equal(t, p, ForwardPass{})
+			return
+		}
+		if !(p.WallTime >= 0 && p.WallTime <= 1e7) || p.HasWorker != (p.Worker != 0) {
+			t.Errorf("ParseForwardPass(%x) = %+v", payload, p)
+		}
+		for _, n := range []uint64{p.Running(), p.Waiting()} {
+			if n > 2*maxRequests {
+				t.Errorf("%d requests of %+v", n, p)
+			}
+		}
+		requests := func(r PassRequests) pairs {
+			return pairs{
+				"sum_decode_kv_tokens", r.DecodeKVTokens, "num_decode_requests", r.DecodeRequests, "sum_prefill_kv_tokens", r.PrefillKVTokens,
+				"sum_prefill_tokens", r.PrefillTokens, "num_prefill_requests", r.PrefillRequests,
+			}
+		}
+		worker := ""
+		if p.HasWorker {
+			worker = fmt.Sprint(p.Worker)
+		}
+		got, err := ParseForwardPass(pack(pairs{
+			"queued_requests", requests(p.Queued), "scheduled_requests", requests(p.Scheduled), "wall_time", p.WallTime,
+			"counter_id", p.Counter, "dp_rank", uint64(p.Rank), "worker_id", worker, "version", 1,
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, p)
+	})
+}
+
+// A trace record is of JSON, and sums over its parts neither wrap nor go down.
+func FuzzParseTrace(f *testing.F) {
+	for _, record := range traces(f) {
+		f.Add(record)
+	}
+	f.Add([]byte(request(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":3,"decode_worker_id":2},"kv_hit_rate":0.5,"replay":{"trace_block_size":16,"input_length":33}`)))
+	f.Add([]byte(`{"schema":"dynamo.request.trace.v1","event_type":"tool_end"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		trace, err := ParseTrace(b)
+		if err != nil {
+			equal(t, trace, Trace{})
+			if err == ErrNotRequestEnd && !json.Valid(b) {
+				t.Errorf("ParseTrace(%q) = %v", b, err)
+			}
+			return
+		}
+		if !json.Valid(b) {
+			t.Errorf("ParseTrace(%q) = %+v", b, trace)
+		}
+		for _, o := range []fleet.Opt[uint64]{
+			trace.ISLBlocks, trace.OverlapBlocks, trace.BlockSize, trace.InputTokens, trace.CachedTokens, trace.OutputTokens, trace.QueueDepth,
+		} {
+			if o.V > 1<<40 || !o.OK && o.V != 0 {
+				t.Errorf("a count is %+v in %+v", o, trace)
+			}
+		}
+		for _, o := range []fleet.Opt[float64]{trace.TTFT, trace.InterToken, trace.Duration} {
+			if !(o.V >= 0 && o.V <= 1e7) {
+				t.Errorf("a time is %+v in %+v", o, trace)
+			}
+		}
+		if trace.OverlapBlocks.OK && !trace.ISLBlocks.OK || trace.ISLBlocks.OK != trace.BlockSize.OK {
+			t.Errorf("there is one without the other in %+v", trace)
+		}
+	})
+}
+
+// What is subscribed to is read, and only that.
+func FuzzParseEventSubject(f *testing.F) {
+	for _, release := range natsReleases {
+		for _, m := range natsEvents(f, release) {
+			f.Add("lab", m.subject, "backend", "generate", TopicLoad)
+		}
+	}
+	f.Add("a.b", "namespace.a.b.component.c*d.kv_metrics", "ü", "e.endpoint.f", "%")
+	f.Fuzz(func(t *testing.T, namespace, subject, component, endpoint, topic string) {
+		e, got, ok := ParseEventSubject(namespace, subject)
+		if !ok && (e != fleet.Endpoint{} || got != "") {
+			t.Errorf("ParseEventSubject(%q) is not ok, but %+v, %q", subject, e, got)
+		}
+		if ok && (!showable(got) || e.Component != "" && !showable(e.Component) || e.Name != "" && !showable(e.Name) || e.Name != "" && e.Component == "") {
+			t.Errorf("ParseEventSubject(%q) = %+v, %q", subject, e, got)
+		}
+		if !showable(component) || !showable(endpoint) || !showable(topic) {
+			return
+		}
+		for _, c := range []struct {
+			scope string
+			want  fleet.Endpoint
+		}{
+			{"namespace." + escapeName(namespace), fleet.Endpoint{}},
+			{"namespace." + escapeName(namespace) + ".component." + escapeName(component), fleet.Endpoint{Component: component}},
+			{"namespace." + escapeName(namespace) + ".component." + escapeName(component) + ".endpoint." + escapeName(endpoint), fleet.Endpoint{Component: component, Name: endpoint}},
+		} {
+			subject := c.scope + "." + escapeName(topic)
+			e, got, ok := ParseEventSubject(namespace, subject)
+			if e != c.want || got != topic || !ok {
+				t.Errorf("ParseEventSubject(%q) = %+v, %q, %v, want %+v, %q", subject, e, got, ok, c.want, topic)
+			}
+		}
+	})
+}
+
+// A card's key is read as that of one worker or as none, never as that of another.
+func FuzzParseCardKey(f *testing.F) {
+	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
+		for _, kv := range capturedJSON[[]keyValue](f, release, "etcd_keys.json") {
+			f.Add("lab", kv.Key, "backend", "generate", uint64(0x1f))
+		}
+	}
+	f.Add("lab", "v1/mdc/lab/backend/generate/1f/beef", "über", "a/b", uint64(math.MaxUint64))
+	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
+		in, ok := ParseCardKey(namespace, key)
+		if ok {
+			equal(t, CardKey(namespace, in), key)
+			if !showable(in.Component) || !showable(in.Name) || in.ID == 0 || Ignored(namespace, key) {
+				t.Errorf("ParseCardKey(%q) = %+v", key, in)
+			}
+		}
+		want := instance(component, endpoint, id)
+		key = CardKey(namespace, want)
+		got, ok := ParseCardKey(namespace, key)
+		valid := showable(component) && showable(endpoint) && id != 0 && !strings.Contains(component+endpoint, "/")
+		if ok != valid || ok && got != want {
+			t.Errorf("ParseCardKey(%q) = %+v, %v, want %+v, %v", key, got, ok, want, valid)
+		}
+		if adapter := key + "/beef"; valid && !Ignored(namespace, adapter) {
+			t.Errorf("Ignored(%q) is false", adapter)
+		}
+	})
+}
+
+// A card is of JSON, and says the same alone as in a value of type Model.
+func FuzzParseCard(f *testing.F) {
+	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
+		for _, kv := range etcdKeys(f, release, CardPrefix("lab")) {
+			f.Add([]byte(kv.Value))
+		}
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		card, err := ParseCard(value)
+		if err != nil {
+			equal(t, card, Card{})
+			return
+		}
+		if !json.Valid(value) || card.Model != "" && !showable(card.Model) {
+			t.Errorf("ParseCard(%q) = %+v", value, card)
+		}
+		alone := fmt.Sprintf(`{"display_name":%s%s,"runtime_config":{%s}}`, quoted(card.Model), commaBefore(fields("kv_cache_block_size", card.BlockSize)),
+			fields("total_kv_blocks", card.KVTotal, "max_num_seqs", card.MaxSeqs, "data_parallel_size", card.Ranks))
+		for _, anew := range []string{alone, `{"type":"Model","card_json":` + alone + `}`} {
+			got, err := ParseCard([]byte(anew))
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, got, card)
+		}
+	})
+}
+
+func commaBefore(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "," + s
+}
+
+// A channel is what its key says, has an address that can be connected to if any, and
+// the keys of the two layouts are not taken for each other.
+func FuzzParseChannel(f *testing.F) {
+	for _, release := range []string{"0.9.1", "1.6.1"} {
+		for _, kv := range capturedJSON[[]keyValue](f, release, "etcd_keys.json") {
+			f.Add("lab", kv.Key, []byte(kv.Value))
+		}
+	}
+	for _, release := range fileReleases {
+		for _, kv := range fileEntries(f, release) {
+			f.Add("lab", kv.Key, []byte(kv.Value))
+		}
+	}
+	f.Add("namespace", "v1/event_channels/namespace/namespace/kv_metrics/1f", []byte(`{}`))
+	f.Fuzz(func(t *testing.T, namespace, key string, value []byte) {
+		fromKey, ok := ParseChannelKey(namespace, key)
+		if !ok && fromKey != (Channel{}) {
+			t.Errorf("ParseChannelKey(%q) is not ok, but %+v", key, fromKey)
+		}
+		c, err := ParseChannel(namespace, key, value)
+		if err != nil {
+			equal(t, c, Channel{})
+		} else {
+			checkChannel(t, fromKey, c)
+		}
+		if !ok {
+			return
+		}
+		if !slices.ContainsFunc(ChannelPrefixes(namespace), func(p string) bool { return strings.HasPrefix(key, p) }) {
+			t.Errorf("ParseChannelKey(%q) = %+v, below none of the prefixes", key, fromKey)
+		}
+		checkChannelKeys(t, namespace, fromKey)
+	})
+}
+
+func checkChannel(t *testing.T, fromKey, c Channel) {
+	t.Helper()
+	bare := c
+	bare.Kind, bare.Address, bare.SubjectPrefix = "", "", ""
+	equal(t, bare, fromKey)
+	switch c.Kind {
+	case ChannelZmq, ChannelBroker:
+		for address := range strings.SplitSeq(c.Address, ";") {
+			if c.SubjectPrefix != "" || len(address) > 1024 || !strings.HasPrefix(address, "tcp://") || !strings.Contains(address[6:], ":") {
+				t.Errorf("%+v is a channel", c)
+			}
+		}
+	default:
+		if c.Address != "" || len(c.SubjectPrefix) > 1024 || c.Kind != ChannelNats && c.SubjectPrefix != "" {
+			t.Errorf("%+v is a channel", c)
+		}
+	}
+}
+
+// checkChannelKeys checks that the same channel in either layout reads the same.
+func checkChannelKeys(t *testing.T, namespace string, c Channel) {
+	t.Helper()
+	scope := "namespace/" + escapeName(namespace)
+	if c.Endpoint.Component != "" {
+		scope += "/component/" + escapeName(c.Endpoint.Component)
+	}
+	if c.Endpoint.Name != "" {
+		scope += "/endpoint/" + escapeName(c.Endpoint.Name)
+	}
+	keys := []string{"v1/event_channels/" + scope + "/topic/" + escapeName(c.Topic) + "/" + HexID(c.Publisher)}
+	if c.Endpoint.Name == "" && !strings.Contains(c.Endpoint.Component+c.Topic, "/") {
+		keys = append(keys, "v1/event_channels/"+namespace+"/"+c.Endpoint.Component+"/"+c.Topic+"/"+HexID(c.Publisher))
+	}
+	for _, key := range keys {
+		if got, ok := ParseChannelKey(namespace, key); got != c || !ok {
+			t.Errorf("ParseChannelKey(%q) = %+v, %v, want %+v", key, got, ok, c)
+		}
+	}
+}
+
+// A key is one file, and a file one key.
+func FuzzFileName(f *testing.F) {
+	for _, release := range fileReleases {
+		for path := range capturedJSON[map[string]string](f, release, "file_kv.json") {
+			slash := strings.LastIndexByte(path, '/')
+			f.Add(path[:slash], path[slash+1:], "lab/backend/generate/1f")
+		}
+	}
+	f.Add("v1/instances", ".tmp_0123456789abcdef", "a%20b/\xff\x00é")
+	f.Fuzz(func(t *testing.T, bucket, name, rest string) {
+		if key, ok := FileKey(bucket, name); ok && strings.Count(bucket, "/") == 1 {
+			gotBucket, gotName := FileName(key)
+			equal(t, []string{gotBucket, gotName}, []string{bucket, name})
+		}
+		if rest == "" {
+			return
+		}
+		key := "v1/mdc/" + rest
+		bucket, name = FileName(key)
+		if strings.ContainsAny(name, "/._-~ ") || !utf8.ValidString(name) {
+			t.Errorf("FileName(%q) = %q", key, name)
+		}
+		got, ok := FileKey(bucket, name)
+		if got != key || !ok {
+			t.Errorf("FileKey(%q, %q) = %q, %v, want %q", bucket, name, got, ok, key)
+		}
+	})
+}
