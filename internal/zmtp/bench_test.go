@@ -1,0 +1,80 @@
+package zmtp
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+)
+
+// event has the size of a worker's load event: four frames, 203 bytes.
+var event = message("kv_metrics", "\x00\x1f\x0f\x37\x24\xc2\xe4\x61", "\x00\x00\x00\x00\x00\x00\x00\x01", strings.Repeat("x", 177))
+
+// loop says s again and again, times times.
+type loop struct {
+	s     string
+	times int
+	at    int
+}
+
+func (l *loop) Read(b []byte) (n int, err error) {
+	if l.times == 0 {
+		return 0, io.EOF
+	}
+	for n < len(b) && l.times > 0 {
+		c := copy(b[n:], l.s[l.at:])
+		n += c
+		if l.at += c; l.at == len(l.s) {
+			l.at = 0
+			l.times--
+		}
+	}
+	return n, nil
+}
+
+// Ours alone: what cutting and delivering one message costs.
+func BenchmarkDeliver(b *testing.B) {
+	c := &tape{Reader: io.MultiReader(strings.NewReader(begun), &loop{s: event, times: b.N})}
+	s := &Sub{Address: testAddress, Topics: []string{"a"}}
+	got := 0
+	b.ReportAllocs()
+	b.SetBytes(int64(len(event)))
+	b.ResetTimer()
+	replayInto(s, c, func([][]byte) { got++ })
+	b.StopTimer()
+	if got != b.N {
+		b.Fatalf("delivered %d messages, want %d", got, b.N)
+	}
+	b.ReportMetric(float64(got)/b.Elapsed().Seconds(), "messages/s")
+}
+
+// With TCP on loopback and a publisher that writes 64 KiB at once.
+func BenchmarkTCP(b *testing.B) {
+	endpoint, accept := listen(b, "127.0.0.1:0")
+	batch := []byte(strings.Repeat(event, 64<<10/len(event)))
+	go func() {
+		p := accept()
+		defer p.conn.Close()
+		p.accept(1, "a")
+		for {
+			if _, err := p.conn.Write(batch); err != nil {
+				return
+			}
+		}
+	}()
+	ctx, cancel := context.WithCancel(b.Context())
+	s := &Sub{Address: endpoint, Topics: []string{"a"}, Connected: b.ResetTimer}
+	got := 0
+	b.ReportAllocs()
+	b.SetBytes(int64(len(event)))
+	err := s.Run(ctx, func([][]byte) {
+		if got++; got == b.N {
+			b.StopTimer()
+			cancel()
+		}
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+}

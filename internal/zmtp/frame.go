@@ -1,0 +1,164 @@
+package zmtp
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// The bits of a frame's first byte. The others must be zero.
+const (
+	flagMore    = 1 << 0
+	flagLong    = 1 << 1 // the length takes 8 bytes
+	flagCommand = 1 << 2
+)
+
+const (
+	maxCommand = 4 << 10   // READY is the largest: libzmq's has 25 bytes, more with an application's metadata
+	chunk      = 64 << 10  // memory is taken for what has come, never for what is announced
+	keepBody   = 128 << 10 // a larger buffer, as no message up to 64 KiB leaves, is not kept for the next one
+)
+
+// appendFrame appends a frame whose body is the concatenation of parts.
+func appendFrame(b []byte, flags byte, parts ...string) []byte {
+	size := 0
+	for _, part := range parts {
+		size += len(part)
+	}
+	if size > 255 {
+		b = append(b, flags|flagLong)
+		b = binary.BigEndian.AppendUint64(b, uint64(size))
+	} else {
+		b = append(b, flags, byte(size))
+	}
+	for _, part := range parts {
+		b = append(b, part...)
+	}
+	return b
+}
+
+// reader cuts a stream into commands and messages.
+type reader struct {
+	in        *bufio.Reader
+	maxBytes  int
+	maxFrames int
+
+	began func() // called with a frame's first byte
+	ended func() // called with a frame's last byte
+
+	command []byte
+	frames  [][]byte
+
+	inside bool   // a message whose last frame has not come
+	body   []byte // its frames, one behind the other
+	ends   []int  // where they end
+}
+
+// next reads the next command or message; frames and command are valid until the call
+// after. Publishers put commands between the frames of a message too.
+func (r *reader) next() (isCommand bool, err error) {
+	if !r.inside {
+		r.clear()
+	}
+	for {
+		flags, size, err := r.header()
+		if err != nil {
+			return false, err
+		}
+		if flags&flagCommand != 0 {
+			return true, r.readCommand(flags, size)
+		}
+		if err := r.readFrame(size); err != nil {
+			return false, err
+		}
+		r.inside = flags&flagMore != 0
+		r.ended()
+		if !r.inside {
+			r.cut()
+			return false, nil
+		}
+	}
+}
+
+func (r *reader) header() (flags byte, size uint64, err error) {
+	flags, err = r.in.ReadByte()
+	if err != nil {
+		return 0, 0, r.torn(err, r.inside)
+	}
+	r.began()
+	if flags&^(flagMore|flagLong|flagCommand) != 0 {
+		return 0, 0, fmt.Errorf("frame with flags %#02x", flags)
+	}
+	if flags&flagLong == 0 {
+		short, err := r.in.ReadByte()
+		return flags, uint64(short), r.torn(err, true)
+	}
+	var long [8]byte
+	if _, err := io.ReadFull(r.in, long[:]); err != nil {
+		return 0, 0, r.torn(err, true)
+	}
+	return flags, binary.BigEndian.Uint64(long[:]), nil
+}
+
+func (r *reader) readCommand(flags byte, size uint64) error {
+	if flags&flagMore != 0 {
+		return errors.New("command that goes on in another frame")
+	}
+	if size > maxCommand {
+		return fmt.Errorf("command of %d bytes, more than %d", size, maxCommand)
+	}
+	r.command = slices.Grow(r.command[:0], int(size))[:size]
+	if _, err := io.ReadFull(r.in, r.command); err != nil {
+		return r.torn(err, true)
+	}
+	r.ended()
+	return nil
+}
+
+// readFrame appends a frame's body to the message.
+func (r *reader) readFrame(size uint64) error {
+	if len(r.ends) == r.maxFrames {
+		return fmt.Errorf("message of more than %d frames", r.maxFrames)
+	}
+	if size > uint64(r.maxBytes-len(r.body)) {
+		return fmt.Errorf("message of more than %d bytes: a frame of %d behind %d", r.maxBytes, size, len(r.body))
+	}
+	for left := int(size); left > 0; {
+		n := min(left, chunk)
+		at := len(r.body)
+		r.body = slices.Grow(r.body, n)[:at+n]
+		if _, err := io.ReadFull(r.in, r.body[at:]); err != nil {
+			return r.torn(err, true)
+		}
+		left -= n
+	}
+	r.ends = append(r.ends, len(r.body))
+	return nil
+}
+
+// cut makes frames of the message. A frame's capacity ends with it.
+func (r *reader) cut() {
+	start := 0
+	for _, end := range r.ends {
+		r.frames = append(r.frames, r.body[start:end:end])
+		start = end
+	}
+}
+
+func (r *reader) clear() {
+	r.body, r.ends, r.frames = r.body[:0], r.ends[:0], r.frames[:0]
+	if cap(r.body) > keepBody {
+		r.body, r.frames = nil, nil
+	}
+}
+
+// torn makes the end of the stream an unexpected one where something had begun.
+func (r *reader) torn(err error, inside bool) error {
+	if err == io.EOF && inside {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,129 @@
+package zmtp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var fuzzLimits = Sub{Topics: []string{"a"}, MaxMessage: 300, MaxFrames: 4}
+
+// Whatever a stranger says in whatever pieces: an error, no message, and no more said
+// than a handshake, a subscription and as many answers as there are pings.
+func FuzzPeer(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.hex")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("recordings: %v, %v", files, err)
+	}
+	for _, file := range files {
+		f.Add([]byte(recorded(f, file)), 0)
+	}
+	f.Add([]byte(greetingOf(3, 1)+command("ERROR", "\x02no")), 1)
+	f.Add([]byte(greetingOf(3, 0)+readyXPUB+message("a", "", strings.Repeat("b", 280))), 3)
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"), 0)
+	f.Fuzz(func(t *testing.T, says []byte, step int) {
+		c := &tape{Reader: bytes.NewReader(says), step: step}
+		err := replayInto(named(fuzzLimits), c, func(frames [][]byte) { within(t, frames) })
+		if err == nil {
+			t.Error("got no error, want at least the end")
+		}
+		pings := bytes.Count(says, []byte("PING"))
+		if most := len(said31) + pings*(len(emptyPong)+maxEcho); c.said.Len() > most {
+			t.Errorf("said %d bytes to %d pings, want at most %d", c.said.Len(), pings, most)
+		}
+	})
+}
+
+// Behind a good handshake, messages are what a decoder says that does not care about
+// speed, memory or pieces.
+func FuzzTraffic(f *testing.F) {
+	f.Add([]byte(message("a", "b")+command("PING", "\x00\x00x")+message("", "", "", "")), 0)
+	f.Add([]byte("\x01\x01a"+command("PONG", "")+"\x02\x00\x00\x00\x00\x00\x00\x01\x00"+strings.Repeat("x", 256)), 1)
+	f.Add([]byte("\x02\xff\xff\xff\xff\xff\xff\xff\xffx"), 0)
+	f.Add([]byte("\x01\x00\x01\x00\x01\x00\x01\x00\x01\x00"), 2)
+	f.Add([]byte(command("ERROR", "\x03bye")+"\x04\x01\x00\x08\x00"), 5)
+	f.Fuzz(func(t *testing.T, says []byte, step int) {
+		var got []string
+		c := &tape{Reader: io.MultiReader(strings.NewReader(begun), bytes.NewReader(says)), step: step}
+		err := replayInto(named(fuzzLimits), c, func(frames [][]byte) {
+			within(t, frames)
+			got = append(got, shown(frames))
+		})
+		want, wantErr := decode(says)
+		if strings.Join(got, "") != strings.Join(want, "") {
+			t.Errorf("delivered %q, want %q", got, want)
+		}
+		if errors.Is(err, io.EOF) != (wantErr == nil) {
+			t.Errorf("got error %v, want %v", err, wantErr)
+		}
+	})
+}
+
+func named(s Sub) *Sub {
+	s.Address = testAddress
+	return &s
+}
+
+func within(t *testing.T, frames [][]byte) {
+	total := 0
+	for _, frame := range frames {
+		total += len(frame)
+	}
+	if len(frames) == 0 || len(frames) > fuzzLimits.MaxFrames || total > fuzzLimits.MaxMessage {
+		t.Errorf("delivered %d frames of %d bytes together", len(frames), total)
+	}
+}
+
+// decode is the slow oracle: the messages in b, and what is wrong behind them, if
+// anything is.
+func decode(b []byte) (messages []string, err error) {
+	var frames [][]byte
+	total := 0
+	for len(b) > 0 {
+		flags := b[0]
+		head := 2
+		if flags&2 != 0 {
+			head = 9
+		}
+		if flags > 7 || len(b) < head {
+			return messages, errors.New("bad head")
+		}
+		size := uint64(b[1])
+		if head == 9 {
+			size = binary.BigEndian.Uint64(b[1:])
+		}
+		b = b[head:]
+		if flags&4 != 0 {
+			if flags&1 != 0 || size > maxCommand || size > uint64(len(b)) || !goodCommand(b[:size]) {
+				return messages, errors.New("bad command")
+			}
+			b = b[size:]
+			continue
+		}
+		if size > uint64(len(b)) || total+int(size) > fuzzLimits.MaxMessage || len(frames) == fuzzLimits.MaxFrames {
+			return messages, errors.New("bad frame")
+		}
+		frames, total, b = append(frames, b[:size]), total+int(size), b[size:]
+		if flags&1 == 0 {
+			messages = append(messages, shown(frames))
+			frames, total = nil, 0
+		}
+	}
+	if frames != nil {
+		return messages, fmt.Errorf("%d frames of a message", len(frames))
+	}
+	return messages, nil
+}
+
+func goodCommand(b []byte) bool {
+	if len(b) < 2 || b[0] == 0 || int(b[0]) > len(b)-1 {
+		return false
+	}
+	name, data := string(b[1:1+b[0]]), b[1+b[0]:]
+	return name != "ERROR" && (name != "PING" || len(data) >= 2)
+}

@@ -1,0 +1,156 @@
+package zmtp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+const (
+	// signature is the part of a greeting that tells the protocol. The padding between
+	// its ends means nothing.
+	signature = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
+
+	null = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+	// greeting is all that we say before the publisher has spoken: version 3.1, no
+	// security, no server.
+	greeting = signature + "\x03\x01" + null + "\x00" +
+		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+	readyCommand = "\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+)
+
+// greet shakes hands, all of it within one deadline.
+func (p *peer) greet() error {
+	err := p.exchange()
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		// It hangs up before the part of its greeting that would tell.
+		return fmt.Errorf("closed by the peer, as libzmq does if it wants another socket type or security mechanism: %w", err)
+	}
+	return err
+}
+
+func (p *peer) exchange() error {
+	if err := p.conn.SetDeadline(time.Now().Add(p.handshake)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(p.conn, greeting); err != nil {
+		return err
+	}
+	minor, err := readGreeting(p.in)
+	if err != nil {
+		return err
+	}
+	if _, err := p.conn.Write(appendFrame(p.out[:0], flagCommand, readyCommand)); err != nil {
+		return err
+	}
+	isCommand, err := p.reader.next()
+	if err != nil {
+		return err
+	}
+	if !isCommand {
+		return errors.New("a message before READY")
+	}
+	if err := parseReady(p.reader.command); err != nil {
+		return err
+	}
+	p.modern = minor > 0
+	p.traffic = true
+	return p.conn.SetDeadline(time.Time{})
+}
+
+// readGreeting reads as much at a time as every version sends unasked: a publisher of
+// ZMTP 2.0 waits for us after its version.
+func readGreeting(in io.Reader) (minor byte, err error) {
+	var b [len(greeting)]byte
+	version, mechanism := b[len(signature):len(signature)+2], b[len(signature)+2:len(signature)+2+len(null)]
+	if _, err := io.ReadFull(in, b[:1]); err != nil {
+		return 0, err
+	}
+	if b[0] != signature[0] {
+		return 0, fmt.Errorf("greeting begins with %#02x: this is no ZMTP, or one before 2.0", b[0])
+	}
+	if _, err := io.ReadFull(in, b[1:len(signature)+1]); err != nil {
+		return 0, err
+	}
+	if b[len(signature)-1] != signature[len(signature)-1] {
+		return 0, fmt.Errorf("greeting begins with % x: this is no ZMTP, or one before 2.0", b[:len(signature)])
+	}
+	// A version above ours must be accepted, and then speaks ours.
+	if version[0] < 3 {
+		return 0, errors.New("the peer speaks a ZMTP before 3.0")
+	}
+	if _, err := io.ReadFull(in, b[len(signature)+1:]); err != nil {
+		return 0, err
+	}
+	if string(mechanism) != null {
+		return 0, fmt.Errorf("the peer wants the security mechanism %q; only NULL is spoken here", bytes.TrimRight(mechanism, "\x00"))
+	}
+	if version[0] > 3 {
+		return 1, nil
+	}
+	return version[1], nil
+}
+
+// parseReady refuses what is not the READY of a publisher.
+func parseReady(command []byte) error {
+	name, data, err := splitCommand(command)
+	if err != nil {
+		return err
+	}
+	switch string(name) {
+	case "READY":
+	case "ERROR":
+		return parseError(data)
+	default:
+		return fmt.Errorf("command %q instead of READY", name)
+	}
+	kind := ""
+	for len(data) > 0 {
+		var key, value []byte
+		if key, value, data, err = splitProperty(data); err != nil {
+			return err
+		}
+		if strings.EqualFold(string(key), "Socket-Type") {
+			kind = string(value)
+		}
+	}
+	if kind != "PUB" && kind != "XPUB" {
+		return fmt.Errorf("the peer's socket is a %.20q; want PUB or XPUB", kind)
+	}
+	return nil
+}
+
+// parseError is the reason that a publisher gives for going away.
+func parseError(data []byte) error {
+	if len(data) == 0 || int(data[0]) > len(data)-1 {
+		return errors.New("the peer refuses us, for a reason cut short")
+	}
+	return fmt.Errorf("the peer refuses us: %q", data[1:1+int(data[0])])
+}
+
+func splitCommand(command []byte) (name, data []byte, err error) {
+	if len(command) == 0 || command[0] == 0 || int(command[0]) > len(command)-1 {
+		return nil, nil, errors.New("command without a name")
+	}
+	n := 1 + int(command[0])
+	return command[1:n], command[n:], nil
+}
+
+func splitProperty(data []byte) (key, value, rest []byte, err error) {
+	n := 1 + int(data[0])
+	if n == 1 || len(data) < n+4 {
+		return nil, nil, nil, errors.New("READY with a property cut short")
+	}
+	size := binary.BigEndian.Uint32(data[n:])
+	key, rest = data[1:n], data[n+4:]
+	if uint64(size) > uint64(len(rest)) {
+		return nil, nil, nil, errors.New("READY with a property cut short")
+	}
+	return key, rest[:size], rest[size:], nil
+}

@@ -1,0 +1,119 @@
+package zmtp
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+)
+
+// begun is all a publisher says before its first message.
+const begun = "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x01" + null +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" + readyPUB
+
+func TestLimits(t *testing.T) {
+	s := Sub{MaxMessage: 100, MaxFrames: 3}
+	full := message("a", strings.Repeat("b", 99))
+	for _, test := range []struct{ name, says, want string }{
+		{"frame of 4 GiB", "\x02\x00\x00\x00\x01\x00\x00\x00\x00", "message of more than 100 bytes: a frame of 4294967296 behind 0"},
+		{"frame of 2^63 bytes", "\x02\x80\x00\x00\x00\x00\x00\x00\x00", "a frame of 9223372036854775808 behind 0"},
+		{"frame of 2^64-1 bytes", "\x02\xff\xff\xff\xff\xff\xff\xff\xff", "a frame of 18446744073709551615 behind 0"},
+		{"second frame of 2^64-1 bytes", "\x01\x01a\x02\xff\xff\xff\xff\xff\xff\xff\xff", "a frame of 18446744073709551615 behind 1"},
+		{"a byte too much", "\x00\x65", "message of more than 100 bytes: a frame of 101 behind 0"},
+		{"a byte too much at the end", message("a", strings.Repeat("b", 98), "cc"), "a frame of 2 behind 99"},
+		{"a frame too many", message("a", "", "", ""), "message of more than 3 frames"},
+		{"endless frames", strings.Repeat("\x01\x00", 1000), "message of more than 3 frames"},
+		{"endless bytes", strings.Repeat("\x01\x28"+strings.Repeat("x", 40), 1000), "message of more than 100 bytes: a frame of 40 behind 80"},
+		{"a command too large", string(appendFrame(nil, flagCommand, "\x04NEWS", strings.Repeat("x", maxCommand))), "command of 4101 bytes, more than 4096"},
+		{"a command of 4 GiB", "\x06\x00\x00\x00\x01\x00\x00\x00\x00", "command of 4294967296 bytes"},
+		{"a command in two frames", "\x05\x05\x04PONG", "command that goes on in another frame"},
+		{"unknown flags", "\x48\x01a", "frame with flags 0x48"},
+		{"PING without a time to live", command("PING", "\x00"), "PING without a time to live"},
+		{"a command without a name", "\x04\x00", "command without a name"},
+		{"end within a length", "\x02\x00\x00", "in the middle of something"},
+		{"end within a frame", "\x00\x05a", "in the middle of something"},
+		{"end before a frame's first byte", "\x00\x05", "in the middle of something"},
+		{"end before a frame's length", "\x00", "in the middle of something"},
+		{"end within a message", "\x01\x01a", "in the middle of something"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := replay(t, s, &tape{Reader: strings.NewReader(begun + full + test.says)})
+			o.failsWith(t, test.want)
+			o.heard(t, fmt.Sprintf("[%q][%q]", "a", strings.Repeat("b", 99)))
+		})
+	}
+}
+
+func TestDefaultLimits(t *testing.T) {
+	most := strings.Repeat("b", defaultMessage)
+	for says, want := range map[string]string{
+		message(most) + "\x02\x00\x00\x00\x00\x00\x10\x00\x01":          "message of more than 1048576 bytes: a frame of 1048577 behind 0",
+		message(make([]string, 64)...) + message(make([]string, 65)...): "message of more than 64 frames",
+	} {
+		o := replay(t, Sub{}, &tape{Reader: strings.NewReader(begun + says)})
+		o.failsWith(t, want)
+		if len(o.messages) != 1 {
+			t.Errorf("delivered %d messages, want the one within the limits", len(o.messages))
+		}
+	}
+}
+
+func newReader(in io.Reader) *reader {
+	return &reader{in: bufio.NewReader(in), maxBytes: defaultMessage, maxFrames: defaultFrames, began: func() {}, ended: func() {}}
+}
+
+// Thousands of connections may each announce a mebibyte and send nothing.
+func TestMemoryIsTakenForWhatHasCome(t *testing.T) {
+	r := newReader(strings.NewReader("\x02\x00\x00\x00\x00\x00\x10\x00\x00and then nothing"))
+	if _, err := r.next(); err != io.ErrUnexpectedEOF {
+		t.Errorf("got error %v, want %v", err, io.ErrUnexpectedEOF)
+	}
+	if cap(r.body) > 2*chunk {
+		t.Errorf("took %d bytes for 16", cap(r.body))
+	}
+}
+
+func TestMemoryOfALargeMessageIsGivenBack(t *testing.T) {
+	r := newReader(strings.NewReader(message(strings.Repeat("x", defaultMessage)) + message("a")))
+	for _, want := range []int{defaultMessage, 1} {
+		if _, err := r.next(); err != nil || len(r.frames) != 1 || len(r.frames[0]) != want {
+			t.Fatalf("got %d frames, error %v; want one of %d bytes", len(r.frames), err, want)
+		}
+	}
+	if cap(r.body) > keepBody {
+		t.Errorf("keeps %d bytes, want at most %d", cap(r.body), keepBody)
+	}
+}
+
+// What a callee appends to one frame must not run into the next.
+func TestFramesDoNotTouch(t *testing.T) {
+	r := newReader(strings.NewReader(message("a", "b")))
+	if _, err := r.next(); err != nil {
+		t.Fatal(err)
+	}
+	_ = append(r.frames[0], 'x')
+	if string(r.frames[1]) != "b" {
+		t.Errorf("got %q, want %q", r.frames[1], "b")
+	}
+}
+
+func TestDeliveryDoesNotAllocate(t *testing.T) {
+	const messages = 10_000
+	one := message("kv_metrics", "publisher", "sequence", strings.Repeat("x", 250))
+	says := begun + strings.Repeat(one+command("PING", "\x00\x00context"), messages)
+	s := Sub{Address: testAddress, Topics: []string{"a"}}
+	got := 0
+	allocs := testing.AllocsPerRun(1, func() {
+		c := &tape{Reader: strings.NewReader(says)}
+		s.Connected = func() { c.said.Reset() }
+		c.said.Grow(1 << 20)
+		replayInto(&s, c, func([][]byte) { got++ })
+	})
+	if got != 2*messages {
+		t.Errorf("delivered %d messages, want %d", got, 2*messages)
+	}
+	if allocs > 100 {
+		t.Errorf("%v allocations for %d messages and pings, want no more than a connection takes", allocs, messages)
+	}
+}

@@ -1,0 +1,226 @@
+package zmtp
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	testAddress = "tcp://192.0.2.1:5555"
+
+	readyPUB  = "\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"
+	readyXPUB = "\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04XPUB"
+	subPing   = "\x04\x07\x04PING\x00\x00"
+	emptyPong = "\x04\x05\x04PONG"
+)
+
+// greetingOf is a publisher's greeting, its padding not zero, as libzmq's is not.
+func greetingOf(major, minor byte) string {
+	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" + string([]byte{major, minor}) + null + strings.Repeat("\x00", 32)
+}
+
+func message(frames ...string) string {
+	var b []byte
+	for i, frame := range frames {
+		flags := byte(flagMore)
+		if i == len(frames)-1 {
+			flags = 0
+		}
+		b = appendFrame(b, flags, frame)
+	}
+	return string(b)
+}
+
+func command(name, data string) string {
+	return string(appendFrame(nil, flagCommand, string(rune(len(name))), name, data))
+}
+
+// player plays a publisher.
+type player struct {
+	t    testing.TB
+	conn net.Conn
+}
+
+// say says what it can: the subscriber may have hung up.
+func (p *player) say(s string) { io.WriteString(p.conn, s) }
+
+func (p *player) hear(want string) {
+	p.t.Helper()
+	got := make([]byte, len(want))
+	n, err := io.ReadFull(p.conn, got)
+	if string(got[:n]) != want {
+		p.t.Errorf("the subscriber says\n%q, want\n%q (%v)", got[:n], want, err)
+	}
+}
+
+// rest is what the subscriber says until it hangs up.
+func (p *player) rest() string {
+	b, _ := io.ReadAll(p.conn)
+	return string(b)
+}
+
+func (p *player) greet(minor byte) {
+	p.t.Helper()
+	p.hear(greeting)
+	p.say(greetingOf(3, minor))
+	p.hear("\x04\x19" + readyCommand)
+	p.say(readyPUB)
+}
+
+// accept is the publisher's part up to the subscription to topics.
+func (p *player) accept(minor byte, topics ...string) {
+	p.t.Helper()
+	p.greet(minor)
+	for _, topic := range topics {
+		if minor > 0 {
+			p.hear(command("SUBSCRIBE", topic))
+		} else {
+			p.hear(message("\x01" + topic))
+		}
+	}
+	if minor > 0 {
+		p.hear(subPing)
+		p.say(emptyPong)
+	}
+}
+
+// outcome is what became of a Run.
+type outcome struct {
+	messages  []string
+	connected int
+	err       error
+	took      time.Duration
+}
+
+func (o outcome) failsWith(t *testing.T, want string) {
+	t.Helper()
+	if got := fmt.Sprint(o.err); !strings.Contains(got, want) || !strings.Contains(got, testAddress) {
+		t.Errorf("got error %q, want one at %s that contains %q", got, testAddress, want)
+	}
+}
+
+func (o outcome) heard(t *testing.T, want ...string) {
+	t.Helper()
+	if got := strings.Join(o.messages, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("delivered\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+// wire is one end of a net.Pipe, which refuses deadlines when the other end has hung up.
+// TCP does not.
+type wire struct{ net.Conn }
+
+func pipe() (ours, theirs net.Conn) {
+	ours, theirs = net.Pipe()
+	return wire{ours}, theirs
+}
+
+func (w wire) SetReadDeadline(at time.Time) error {
+	w.Conn.SetReadDeadline(at)
+	return nil
+}
+
+func (w wire) SetWriteDeadline(at time.Time) error {
+	w.Conn.SetWriteDeadline(at)
+	return nil
+}
+
+func (w wire) SetDeadline(at time.Time) error {
+	w.Conn.SetDeadline(at)
+	return nil
+}
+
+// perform runs s against script, which hangs up when it returns.
+func perform(t *testing.T, s Sub, script func(p *player)) outcome {
+	t.Helper()
+	return performUntil(t, t.Context(), s, script)
+}
+
+func performUntil(t *testing.T, ctx context.Context, s Sub, script func(p *player)) outcome {
+	t.Helper()
+	ours, theirs := pipe()
+	s.dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer theirs.Close()
+		script(&player{t, theirs})
+	}()
+	o := follow(ctx, s)
+	<-done
+	return o
+}
+
+func follow(ctx context.Context, s Sub) (o outcome) {
+	s.Address = testAddress
+	if s.Topics == nil {
+		s.Topics = []string{"a"}
+	}
+	s.Connected = func() { o.connected++ }
+	start := time.Now()
+	o.err = s.Run(ctx, func(frames [][]byte) { o.messages = append(o.messages, shown(frames)) })
+	o.took = time.Since(start)
+	return o
+}
+
+func shown(frames [][]byte) string {
+	var b strings.Builder
+	for _, frame := range frames {
+		fmt.Fprintf(&b, "[%q]", frame)
+	}
+	return b.String()
+}
+
+// tape is a connection whose other end has said everything already. It hangs up at
+// the end, and gives at most step bytes at once, if step is not zero.
+type tape struct {
+	io.Reader
+	said bytes.Buffer
+	step int
+}
+
+func (c *tape) Read(b []byte) (int, error) {
+	if c.step > 0 {
+		b = b[:min(len(b), c.step)]
+	}
+	return c.Reader.Read(b)
+}
+func (c *tape) Write(b []byte) (int, error)      { return c.said.Write(b) }
+func (c *tape) Close() error                     { return nil }
+func (c *tape) LocalAddr() net.Addr              { return nil }
+func (c *tape) RemoteAddr() net.Addr             { return nil }
+func (c *tape) SetDeadline(time.Time) error      { return nil }
+func (c *tape) SetReadDeadline(time.Time) error  { return nil }
+func (c *tape) SetWriteDeadline(time.Time) error { return nil }
+
+// replay runs s against everything a publisher says.
+func replay(t testing.TB, s Sub, c *tape) outcome {
+	s.dial = func(context.Context, string) (net.Conn, error) { return c, nil }
+	return follow(t.Context(), s)
+}
+
+func recorded(t testing.TB, file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// replayInto is replay without anything that allocates for each message.
+func replayInto(s *Sub, c *tape, deliver func([][]byte)) error {
+	s.dial = func(context.Context, string) (net.Conn, error) { return c, nil }
+	return s.Run(context.Background(), deliver)
+}

@@ -1,0 +1,243 @@
+//go:build real
+
+package zmtp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is for tests that would wait for ever if they failed.
+const patience = 2 * time.Minute
+
+// python is one that has pyzmq, and so libzmq: DYNAMO_VENVS/pyzmq, or else python3.
+func python(t *testing.T) string {
+	name := "python3"
+	if venvs := os.Getenv("DYNAMO_VENVS"); venvs != "" {
+		name = filepath.Join(venvs, "pyzmq", "bin", "python")
+	}
+	out, err := exec.Command(name, "-c", "import zmq; print(zmq.zmq_version())").CombinedOutput()
+	if err == nil {
+		t.Logf("libzmq %s", bytes.TrimSpace(out))
+		return name
+	}
+	why := fmt.Sprintf("%s has no pyzmq: python3 -m venv $DYNAMO_VENVS/pyzmq && $DYNAMO_VENVS/pyzmq/bin/pip install pyzmq: %v: %s", name, err, out)
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+	return ""
+}
+
+// publisher is a process of testdata/publisher.py.
+type publisher struct {
+	*exec.Cmd
+	endpoint string
+	out      *bufio.Scanner
+}
+
+func publish(t *testing.T, args ...string) *publisher {
+	t.Helper()
+	cmd := exec.Command(python(t), append([]string{filepath.Join("testdata", "publisher.py")}, args...)...)
+	cmd.Stderr = t.Output()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &publisher{Cmd: cmd, out: bufio.NewScanner(out)}
+	t.Cleanup(func() {
+		in.Close()
+		p.kill()
+	})
+	p.endpoint = strings.Replace(p.says(t, "listening "), "[::]", "[::1]", 1)
+	return p
+}
+
+func (p *publisher) says(t *testing.T, prefix string) string {
+	t.Helper()
+	p.out.Scan()
+	text, ok := strings.CutPrefix(p.out.Text(), prefix)
+	if !ok {
+		t.Fatalf("the publisher says %q, want %q", p.out.Text(), prefix)
+	}
+	return text
+}
+
+func (p *publisher) kill() {
+	p.Process.Kill()
+	p.Wait()
+}
+
+// number is an event's, which must be whole.
+func number(t *testing.T, topic string, frames [][]byte) uint64 {
+	if len(frames) != 4 || string(frames[0]) != topic || len(frames[2]) != 8 {
+		t.Fatalf("got %s, want an event of %s", shown(frames), topic)
+	}
+	n := binary.BigEndian.Uint64(frames[2])
+	if want := append([]byte{1}, bytes.Repeat([]byte{byte(n % 251)}, int(n%300))...); !bytes.Equal(frames[3], want) {
+		t.Fatalf("event %d has %q, want %q", n, frames[3], want)
+	}
+	return n
+}
+
+// Heartbeats come in the middle of messages here, and every message arrives.
+func TestRealFloodArrivesWhole(t *testing.T) {
+	const events = 300_000
+	p := publish(t, "flood", "tcp://127.0.0.1:*", fmt.Sprint(events))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	next, start := uint64(0), time.Time{}
+	s := &Sub{Address: p.endpoint, Topics: []string{"kv_met"}, Ping: 50 * time.Millisecond, Timeout: patience}
+	err := s.Run(ctx, func(frames [][]byte) {
+		if next == 0 {
+			start = time.Now()
+		}
+		if n := number(t, "kv_metrics", frames); n != next {
+			t.Fatalf("got event %d, want %d", n, next)
+		}
+		if next++; next == events {
+			cancel()
+		}
+	})
+	if err != nil || next != events {
+		t.Fatalf("got %d events and error %v, want %d and none", next, err, events)
+	}
+	t.Logf("%.0f events a second", events/time.Since(start).Seconds())
+	if got, want := p.says(t, "subscription "), fmt.Sprintf("01%x", "kv_met"); got != want {
+		t.Errorf("the publisher heard %s, want %s", got, want)
+	}
+}
+
+// libzmq would have hung up if it had missed the answer to one of its pings.
+func TestRealHeartbeatsAreAnswered(t *testing.T) {
+	p := publish(t, "quiet", "tcp://[::]:*")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	connected, got := 0, 0
+	s := &Sub{Address: p.endpoint, Topics: []string{""}, Ping: 30 * time.Millisecond, Connected: func() { connected++ }}
+	err := s.Run(ctx, func(frames [][]byte) {
+		number(t, "kv_metrics", frames)
+		got++
+		cancel()
+	})
+	if err != nil || connected != 1 || got != 1 {
+		t.Errorf("connected %d times, got %d events and error %v; want 1, 1 and none", connected, got, err)
+	}
+}
+
+// step waits for what it wants to hear, and then does something to the publisher.
+type step struct {
+	want string // "event", or what the status is
+	then func()
+}
+
+func keepThrough(t *testing.T, s *Sub, steps []step) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	heard := func(what string) {
+		if len(steps) > 0 && strings.Contains(what, steps[0].want) {
+			if steps[0].then != nil {
+				steps[0].then()
+			}
+			steps = steps[1:]
+		}
+		if len(steps) == 0 {
+			cancel()
+		}
+	}
+	err := s.Keep(ctx,
+		func(frames [][]byte) { number(t, "kv_metrics", frames); heard("event") },
+		func(err error) { t.Log(err); heard(fmt.Sprint(err)) })
+	if err != nil || len(steps) > 0 {
+		t.Errorf("got error %v with %d steps to go, want none", err, len(steps))
+	}
+}
+
+func TestRealPublisherKilledAndRestarted(t *testing.T) {
+	p := publish(t, "tick", "tcp://127.0.0.1:*")
+	keepThrough(t, &Sub{Address: p.endpoint, Topics: []string{"kv_metrics"}}, []step{
+		{"<nil>", nil},
+		{"event", p.kill},
+		{"closed by the peer", nil},
+		{"connection refused", func() { publish(t, "tick", p.endpoint) }},
+		{"<nil>", nil},
+		{"event", nil},
+	})
+}
+
+func TestRealPublisherStopsAndGoesOn(t *testing.T) {
+	p := publish(t, "tick", "tcp://127.0.0.1:*")
+	signal := func(s os.Signal) func() {
+		return func() {
+			if err := p.Process.Signal(s); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	s := &Sub{
+		Address: p.endpoint, Topics: []string{"kv_metrics"},
+		Ping: 200 * time.Millisecond, Timeout: 300 * time.Millisecond, Handshake: time.Second,
+	}
+	keepThrough(t, s, []step{
+		{"event", signal(syscall.SIGSTOP)},
+		{"no sign of life for 300ms after a ping", nil},
+		{"handshake: not done in 1s", signal(syscall.SIGCONT)},
+		{"<nil>", nil},
+		{"event", nil},
+	})
+}
+
+func TestRealBroker(t *testing.T) {
+	p := publish(t, "broker", "tcp://127.0.0.1:*")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	next := map[string]uint64{}
+	s := &Sub{Address: p.endpoint, Topics: []string{"namespace.a.kv_metrics", "namespace.b.", "namespace.c."}}
+	err := s.Run(ctx, func(frames [][]byte) {
+		topic := string(frames[0])
+		n := number(t, topic, frames)
+		if want, known := next[topic]; known && n != want {
+			t.Errorf("%s: got event %d, want %d", topic, n, want)
+		}
+		next[topic] = n + 1
+		if n >= 100 && len(next) == 2 {
+			cancel()
+		}
+	})
+	if err != nil || len(next) != 2 {
+		t.Errorf("heard of %v and error %v, want two topics and none", next, err)
+	}
+}
+
+func TestRealStrangersAreRefused(t *testing.T) {
+	for kind, want := range map[string]string{
+		"pusher": `the peer's socket is a "PUSH"; want PUB or XPUB`,
+		// It hangs up before it has said what it wants.
+		"curve": "as libzmq does if it wants another socket type or security mechanism",
+	} {
+		p := publish(t, kind, "tcp://127.0.0.1:*")
+		s := &Sub{Address: p.endpoint, Topics: []string{""}}
+		err := s.Run(t.Context(), func([][]byte) {})
+		if got := fmt.Sprint(err); !strings.Contains(got, want) {
+			t.Errorf("%s: got error %q, want %q", kind, got, want)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package zmtp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// listen is a publisher's address, and accept waits for the next subscriber.
+func listen(t testing.TB, address string) (endpoint string, accept func() *player) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Skipf("listen on %s: %v", address, err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return "tcp://" + l.Addr().String(), func() *player {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			conn, _ = net.Pipe()
+		}
+		return &player{t, conn}
+	}
+}
+
+func TestRunOnTCP(t *testing.T) {
+	large := strings.Repeat("0123456789abcdef", defaultMessage/16)
+	for _, host := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(host, func(t *testing.T) {
+			endpoint, accept := listen(t, host)
+			go func() {
+				p := accept()
+				defer p.conn.Close()
+				p.accept(1, "a", "b")
+				p.say(message("a", "1") + message(large) + message("b", ""))
+				p.say("\x01\x01a")
+			}()
+			var got []string
+			s := &Sub{Address: endpoint, Topics: []string{"a", "b"}}
+			err := s.Run(t.Context(), func(frames [][]byte) { got = append(got, shown(frames)) })
+			if want := []string{`["a"]["1"]`, fmt.Sprintf("[%q]", large), `["b"][""]`}; strings.Join(got, "") != strings.Join(want, "") {
+				t.Errorf("delivered %.99q, want %.99q", got, want)
+			}
+			if want := "subscription at " + endpoint + ": closed by the peer in the middle of something: unexpected EOF"; fmt.Sprint(err) != want {
+				t.Errorf("got error %q, want %q", err, want)
+			}
+		})
+	}
+}
+
+// Ports of ours would make each error a new one.
+func TestErrorsOfTheNetworkNameThePublisherOnly(t *testing.T) {
+	endpoint, accept := listen(t, "127.0.0.1:0")
+	go func() {
+		p := accept()
+		p.accept(1, "a")
+		p.conn.(*net.TCPConn).SetLinger(0) // hang up with a reset
+		p.conn.Close()
+	}()
+	s := &Sub{Address: endpoint, Topics: []string{"a"}}
+	err := s.Run(t.Context(), func([][]byte) {})
+	if want := "subscription at " + endpoint + ": read: connection reset by peer"; fmt.Sprint(err) != want {
+		t.Errorf("got error %q, want %q", err, want)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Address = "tcp://" + l.Addr().String()
+	l.Close()
+	err = s.Run(t.Context(), func([][]byte) {})
+	if want := "subscription at " + s.Address + ": dial: connect: connection refused"; fmt.Sprint(err) != want {
+		t.Errorf("got error %q, want %q", err, want)
+	}
+}
+
+// Whatever Run is waiting for, it returns with ctx and leaves nothing behind: synctest
+// fails a test whose goroutines do not end.
+func TestRunEndsWithItsContext(t *testing.T) {
+	for name, script := range map[string]func(p *player){
+		"in the greeting":           func(p *player) { p.rest() },
+		"waiting for READY":         func(p *player) { p.hear(greeting); p.say(greetingOf(3, 1)); p.rest() },
+		"waiting for a first reply": func(p *player) { p.greet(1); p.rest() },
+		"idle":                      func(p *player) { p.accept(0, "a"); p.rest() },
+		"within a frame":            func(p *player) { p.accept(0, "a"); p.say("\x00\x05a"); p.rest() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				o := performUntil(t, ctx, Sub{}, script)
+				if o.err != nil || o.took != time.Second {
+					t.Errorf("ended after %v with %v, want 1s and no error", o.took, o.err)
+				}
+			})
+		})
+	}
+}
+
+func TestCancellationOnTCP(t *testing.T) {
+	endpoint, accept := listen(t, "127.0.0.1:0")
+	said := make(chan string)
+	go func() {
+		p := accept()
+		p.accept(1, "a")
+		said <- p.rest()
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &Sub{Address: endpoint, Topics: []string{"a"}, Connected: cancel}
+	if err := s.Run(ctx, func([][]byte) {}); err != nil {
+		t.Errorf("got error %v, want none", err)
+	}
+	if got := <-said; got != "" {
+		t.Errorf("the publisher heard %q before the end, want nothing", got)
+	}
+}
+
+func TestKeepOnTCP(t *testing.T) {
+	endpoint, accept := listen(t, "127.0.0.1:0")
+	go func() {
+		for n := range 3 {
+			p := accept()
+			p.accept(byte(n%2), "a")
+			p.say(message("a", fmt.Sprint(n)))
+			if n == 2 {
+				p.rest()
+			}
+			p.conn.Close()
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	var heard []string
+	s := &Sub{Address: endpoint, Topics: []string{"a"}}
+	err := s.Keep(ctx, func(frames [][]byte) {
+		heard = append(heard, shown(frames))
+		if len(heard) == 8 {
+			cancel()
+		}
+	}, func(err error) { heard = append(heard, fmt.Sprint(err)) })
+	if err != nil {
+		t.Errorf("got error %v, want none", err)
+	}
+	expect(t, heard, "<nil>", `["a"]["0"]`, "closed by the peer: EOF", "<nil>", `["a"]["1"]`, "closed by the peer: EOF", "<nil>", `["a"]["2"]`)
+}
