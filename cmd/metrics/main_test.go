@@ -28,7 +28,8 @@ func TestImportsPointOneWay(t *testing.T) {
 		"connect":   "",
 		"cli":       "tracing",
 		"discovery": "fleet wire connect",
-		"collect":   "fleet wire",
+		"zmtp":      "",
+		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
 		"program":   "fleet wire tracing connect cli discovery collect expose",
 	}

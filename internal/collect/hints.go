@@ -30,8 +30,8 @@ func (p *Poller) announce(e fleet.Endpoint) {
 func (p *Poller) notFound() {
 	p.missing = true
 	p.Log.Warn("No endpoints found " + p.where())
-	if !p.hinted && !p.Fleet.Tally.Etcd.Used() {
-		p.Log.Info("Without etcd only workers that answer are seen: are they up, and are --namespace and --component theirs?")
+	if !p.hinted && !p.Fleet.HasRegistry() {
+		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
 	} else if !p.hinted {
 		p.Log.Info(hint(p.Namespace, p.Fleet.Target(), p.Fleet.Registered()))
 	}

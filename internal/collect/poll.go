@@ -32,7 +32,7 @@ const (
 
 // Poller asks the workers of the watched components for their statistics.
 type Poller struct {
-	Conn      *nats.Conn
+	Conn      *nats.Conn // nil: nobody is asked, and the operator is only told what the registry says
 	Fleet     *fleet.Fleet
 	Namespace string
 	Interval  time.Duration
@@ -68,6 +68,10 @@ type pollState struct {
 // Run polls once an interval until ctx ends, for the first time when the registry
 // is known. Polls never overlap; ticks that come due meanwhile are skipped.
 func (p *Poller) Run(ctx context.Context) error {
+	if p.Conn == nil {
+		p.every(ctx, func(int) { p.conclude(pollState{}) })
+		return nil
+	}
 	inbox := p.Conn.NewInbox()
 	replies, err := p.listen(inbox)
 	if err != nil {
@@ -80,6 +84,16 @@ func (p *Poller) Run(ctx context.Context) error {
 	if t := p.Fleet.Target(); t.Name != "" {
 		p.announce(fleet.Endpoint(t))
 	}
+	p.every(ctx, func(number int) {
+		p.once(ctx, fmt.Sprintf("%s.%d", inbox, number))
+		drops.count()
+	})
+	return nil
+}
+
+// every calls f once an interval until ctx ends, for the first time when the registry
+// is known.
+func (p *Poller) every(ctx context.Context, f func(number int)) {
 	select {
 	case <-p.Fleet.Synced():
 	case <-ctx.Done():
@@ -87,14 +101,12 @@ func (p *Poller) Run(ctx context.Context) error {
 	tick := time.NewTicker(p.Interval)
 	defer tick.Stop()
 	for number := 1; ctx.Err() == nil; number++ {
-		p.once(ctx, fmt.Sprintf("%s.%d", inbox, number))
-		drops.count()
+		f(number)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	return nil
 }
 
 // listen takes the replies to all polls, whose inboxes are below one.
@@ -120,7 +132,7 @@ func (p *Poller) once(ctx context.Context, inbox string) {
 	if n := p.Conn.Stats().Reconnects; n != p.reconnects {
 		p.reconnects, p.settled = n, start.Add(grace)
 	}
-	registryUp := t.Etcd.Up()
+	registryUp := t.RegistryUp()
 	services := p.targets()
 	p.begin(inbox, len(services))
 	p.Fleet.Advance(start)
@@ -135,10 +147,10 @@ func (p *Poller) once(ctx context.Context, inbox string) {
 	p.await(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
-	connected := p.Conn.IsConnected() && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.Etcd.Up()
+	connected := p.Conn.IsConnected() && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.RegistryUp()
 	p.Fleet.EndPoll(connected && ctx.Err() == nil && start.After(p.settled))
 	if ctx.Err() == nil {
-		p.conclude(time.Since(start))
+		p.finish(time.Since(start))
 	}
 }
 
@@ -214,23 +226,38 @@ func (p *Poller) begin(inbox string, requests int) {
 	p.poll = pollState{inbox: inbox, requests: requests, elsewhere: make(map[string]bool)}
 }
 
-// conclude books the poll and says what the operator should know of it.
-func (p *Poller) conclude(took time.Duration) {
+// finish books the poll and has it concluded.
+func (p *Poller) finish(took time.Duration) {
 	p.mu.Lock()
 	poll := p.poll
 	poll.elsewhere = maps.Clone(poll.elsewhere) // late replies may still add to it
 	p.mu.Unlock()
-	if !poll.matched {
-		p.Fleet.Tally.Polled(fleet.PollEmpty, took)
-		p.notFound()
-		return
+	result := fleet.PollEmpty
+	if poll.matched {
+		result = fleet.PollOK
 	}
-	p.Fleet.Tally.Polled(fleet.PollOK, took)
-	p.found()
+	p.Fleet.Tally.Polled(result, took)
 	if poll.loads > 0 && p.Found != nil {
 		p.Found()
 	}
-	if poll.loads == 0 && poll.loadless {
-		p.noLoad(slices.Sorted(maps.Keys(poll.elsewhere)))
+	p.conclude(poll)
+}
+
+// conclude says what the operator should know: of the poll, and of the workers that
+// publish.
+func (p *Poller) conclude(poll pollState) {
+	publishing, elsewhere := p.Fleet.Publishing()
+	if !poll.matched && !publishing {
+		p.notFound()
+		return
+	}
+	p.found()
+	for _, name := range slices.Sorted(maps.Keys(poll.elsewhere)) {
+		if !slices.Contains(elsewhere, name) {
+			elsewhere = append(elsewhere, name)
+		}
+	}
+	if poll.loads == 0 && (poll.loadless || len(elsewhere) > 0) {
+		p.noLoad(elsewhere)
 	}
 }

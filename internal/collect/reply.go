@@ -60,14 +60,14 @@ func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []
 		Worker:   worker,
 		Service:  r.Service,
 	}
-	load, found, err := wire.ParseLoad(e.Data)
+	load, rank, found, err := wire.ParseLoad(e.Data)
 	switch {
 	case err != nil:
 		report.Outcome = fleet.Malformed
 	case !found:
 		report.Outcome = fleet.NoLoad
 	default:
-		report.Outcome, report.Load = fleet.Reported, load
+		report.Outcome, report.Load, report.Rank = fleet.Reported, load, rank
 	}
 	if err != nil && p.Fleet.Target().Covers(report.Endpoint) {
 		t.Reject(fleet.StatsReply, fleet.BadLoad)

@@ -91,18 +91,17 @@ func TestMoreWorkersThanAPageHolds(t *testing.T) {
 	r.has(workers, func(uint64) bool { return true })
 }
 
-func TestBothLayoutsAreFollowed(t *testing.T) {
+func TestEveryLayoutIsFollowed(t *testing.T) {
 	r := newRegistry(t)
 	run(t, r.Watch)
-	r.register(wire.LayoutComponents, worker(1))
-	r.register(wire.LayoutInstances, worker(2))
-	r.has(2, func(uint64) bool { return true })
 	for i, l := range wire.Layouts {
-		if _, err := r.worker.Delete(t.Context(), l.Key("dynamo", worker(uint64(i+1)))); err != nil {
-			t.Fatal(err)
-		}
+		r.register(l, worker(uint64(i+1)))
 	}
-	r.has(2, func(uint64) bool { return false })
+	r.has(3, func(uint64) bool { return true })
+	for i, l := range wire.Layouts {
+		r.delete(l.Key("dynamo", worker(uint64(i+1))))
+	}
+	r.has(3, func(uint64) bool { return false })
 }
 
 func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {

@@ -1,5 +1,6 @@
-// Package discovery learns who exists: it watches a namespace's registry in etcd,
-// and holds the key that makes this program the only one of its kind there.
+// Package discovery learns who exists: it watches a namespace's registry, in etcd or
+// in files, and holds the key in etcd that makes this program the only one of its
+// kind there.
 package discovery
 
 import (
@@ -13,7 +14,6 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -36,7 +36,7 @@ type Etcd struct {
 	Log       *slog.Logger
 }
 
-// Watch keeps the Fleet's registrations equal to etcd's until ctx ends. After every
+// Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every
 // loss of the connection, and after a compaction, it lists the registry anew and
 // takes the difference, so that no deletion is missed; until then nothing is
 // forgotten. It fails only where etcd refuses the credentials.
@@ -95,9 +95,9 @@ func (r *Etcd) round(ctx context.Context, connected func()) error {
 		}
 		cancel(errors.New("connection lost"))
 	})
-	for _, l := range wire.Layouts {
-		changes := r.Client.Watch(ctx, l.Prefix(r.Namespace), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-		following.Go(func() { cancel(r.follow(l, changes)) })
+	for _, prefix := range prefixes(r.Namespace) {
+		changes := r.Client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+		following.Go(func() { cancel(r.follow(prefix, changes)) })
 	}
 	connected()
 	following.Go(func() { r.awaitRoom(ctx, cancel) })
@@ -141,23 +141,24 @@ func whyNot(ctx context.Context, conn *grpc.ClientConn) error {
 	return errors.New(status.Convert(err).Message())
 }
 
-// list reads every registration of the namespace at one revision.
-func (r *Etcd) list(ctx context.Context) (all []fleet.Instance, revision int64, err error) {
-	for _, l := range wire.Layouts {
-		prefix := l.Prefix(r.Namespace)
+// list reads the whole registry of the namespace at one revision.
+func (r *Etcd) list(ctx context.Context) (all fleet.Listing, revision int64, err error) {
+	all = newListing()
+	reader := r.reader()
+	for _, prefix := range prefixes(r.Namespace) {
 		end := clientv3.GetPrefixRangeEnd(prefix)
 		for from := prefix; from != ""; {
 			page, err := r.page(ctx, from, end, revision)
 			if err != nil {
-				return nil, 0, fmt.Errorf("list %s: %w", prefix, err)
+				return all, 0, fmt.Errorf("list %s: %w", prefix, err)
 			}
 			if revision == 0 {
 				revision = page.Header.Revision
 			}
 			from = ""
 			for _, kv := range page.Kvs {
-				if in, ok := r.read(l, kv); ok {
-					all = append(all, in)
+				if e, ok := reader.read(string(kv.Key), kv.Value); ok {
+					e.list(all)
 				}
 				if page.More {
 					from = string(kv.Key) + "\x00"
@@ -174,56 +175,24 @@ func (r *Etcd) page(ctx context.Context, from, end string, revision int64) (*cli
 	return r.Client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
 }
 
-// follow applies changes until the watch ends, and says why it did.
-func (r *Etcd) follow(l wire.Layout, changes clientv3.WatchChan) error {
+// follow applies the changes below prefix until the watch ends, and says why it did.
+func (r *Etcd) follow(prefix string, changes clientv3.WatchChan) error {
+	reader := r.reader()
 	for change := range changes {
 		if err := change.Err(); err != nil {
-			return fmt.Errorf("watch %s: %w", l.Prefix(r.Namespace), err)
+			return fmt.Errorf("watch %s: %w", prefix, err)
 		}
 		for _, ev := range change.Events {
-			r.apply(l, ev)
+			if ev.Type == mvccpb.DELETE {
+				reader.gone(string(ev.Kv.Key))
+			} else {
+				reader.put(string(ev.Kv.Key), ev.Kv.Value)
+			}
 		}
 	}
-	return fmt.Errorf("watch %s: ended", l.Prefix(r.Namespace))
+	return fmt.Errorf("watch %s: ended", prefix)
 }
 
-func (r *Etcd) apply(l wire.Layout, ev *clientv3.Event) {
-	if ev.Type == mvccpb.DELETE {
-		if in, ok := l.ParseKey(r.Namespace, string(ev.Kv.Key)); ok {
-			r.Fleet.Tally.Receive(fleet.Instances)
-			r.Fleet.Deregister(in)
-			r.Log.Debug("Worker deregistered", "endpoint", in.Endpoint, "worker_id", in.ID)
-		}
-		return
-	}
-	if in, ok := r.read(l, ev.Kv); ok {
-		r.Fleet.Register(in)
-		r.Log.Debug("Worker registered", "endpoint", in.Endpoint, "worker_id", in.ID)
-	}
-}
-
-// read decodes one registration; what is none is counted.
-func (r *Etcd) read(l wire.Layout, kv *mvccpb.KeyValue) (fleet.Instance, bool) {
-	key := string(kv.Key)
-	if key == wire.UniqueInstanceKey(r.Namespace) {
-		return fleet.Instance{}, false
-	}
-	t := &r.Fleet.Tally
-	t.Receive(fleet.Instances)
-	in, ok := l.ParseKey(r.Namespace, key)
-	if !ok {
-		t.Reject(fleet.Instances, fleet.BadName)
-		r.Log.Debug("Ignored a key that names no endpoint", "key", key)
-		return in, false
-	}
-	if err := l.CheckValue(r.Namespace, in, kv.Value); err != nil {
-		reason := fleet.BadJSON
-		if errors.Is(err, wire.ErrMismatch) {
-			reason = fleet.BadID
-		}
-		t.Reject(fleet.Instances, reason)
-		r.Log.Debug("Ignored an endpoint", "key", key, "error", err)
-		return in, false
-	}
-	return in, true
+func (r *Etcd) reader() *reader {
+	return &reader{namespace: r.Namespace, fleet: r.Fleet, log: r.Log}
 }

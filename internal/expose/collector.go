@@ -1,8 +1,10 @@
 package expose
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -39,12 +41,22 @@ type labelled struct {
 
 // table is the whole metric table.
 func table() []labelled {
+	ofWorker, ofEndpoint := []string{"component", "endpoint", "worker_id"}, []string{"component", "endpoint"}
 	var all []labelled
 	for _, f := range workerFamilies {
-		all = append(all, labelled{f.family, []string{"component", "endpoint", "worker_id"}})
+		all = append(all, labelled{f.family, ofWorker})
+	}
+	for _, f := range rankFamilies {
+		all = append(all, labelled{f.family, append(slices.Clip(ofWorker), "dp_rank")})
+	}
+	for _, f := range timingFamilies {
+		all = append(all, labelled{family{name: f.name, help: f.help}, ofWorker})
 	}
 	for _, f := range endpointFamilies {
-		all = append(all, labelled{f.family, []string{"component", "endpoint"}})
+		all = append(all, labelled{f.family, ofEndpoint})
+	}
+	for _, f := range requestFamilies {
+		all = append(all, labelled{family{name: f.name, help: f.help}, ofEndpoint})
 	}
 	for _, f := range programFamilies {
 		all = append(all, labelled{f.family, f.labels})
@@ -52,8 +64,10 @@ func table() []labelled {
 	return append(all,
 		labelled{workerInfo, []string{"component", "endpoint", "worker_id", "worker_id_hex", "source", "model"}},
 		labelled{workersByState, []string{"component", "endpoint", "state"}},
+		labelled{passDuration, ofWorker},
 		labelled{buildInfo, []string{"version", "revision", "goversion"}},
 		labelled{pollDuration, nil},
+		labelled{eventLag, nil},
 	)
 }
 
@@ -92,11 +106,15 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	send := func(f family, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(c.descs[f.name], f.kind, v, labels...)
 	}
+	distribution := func(name string, h *fleet.Histogram, labels ...string) {
+		ch <- newHistogram(c.descs[name], h, labels...)
+	}
 	for i := range s.Workers {
 		c.worker(&s.Workers[i], send)
+		c.durations(&s.Workers[i], ch)
 	}
 	for i := range s.Endpoints {
-		endpoint(&s.Endpoints[i], send)
+		endpoint(&s.Endpoints[i], send, distribution)
 	}
 	t := &c.Fleet.Tally
 	for _, f := range programFamilies {
@@ -105,10 +123,15 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	send(buildInfo, 1, c.Build.Version, c.Build.Revision, c.Build.GoVersion)
-	ch <- pollHistogram(c.descs[pollDuration.name], t.PollDurations())
+	polls, lags := t.PollDurations(), t.Lags()
+	distribution(pollDuration.name, &polls)
+	distribution(eventLag.name, &lags)
 }
 
-type sender func(f family, v float64, labels ...string)
+type (
+	sender      func(f family, v float64, labels ...string)
+	distributor func(name string, h *fleet.Histogram, labels ...string)
+)
 
 func (c *Collector) worker(w *fleet.WorkerState, send sender) {
 	for _, f := range workerFamilies {
@@ -116,15 +139,39 @@ func (c *Collector) worker(w *fleet.WorkerState, send sender) {
 			send(f.family, v.V, w.Component, w.Name, w.Label)
 		}
 	}
+	for _, r := range w.Ranks {
+		for _, f := range rankFamilies {
+			if v := f.value(r); v.OK {
+				send(f.family, v.V, w.Component, w.Name, w.Label, strconv.FormatUint(uint64(r.Number), 10))
+			}
+		}
+	}
 	if w.Load.OK {
-		send(workerInfo, 1, w.Component, w.Name, w.Label, w.ID.Hex(), "stats", c.Model)
+		send(workerInfo, 1, w.Component, w.Name, w.Label, w.ID.Hex(), w.Source.String(), cmp.Or(w.Model, c.Model))
 	}
 }
 
-func endpoint(e *fleet.EndpointState, send sender) {
+// durations are the worker's histogram and summaries.
+func (c *Collector) durations(w *fleet.WorkerState, ch chan<- prometheus.Metric) {
+	if w.Passes.OK {
+		ch <- newHistogram(c.descs[passDuration.name], &w.Passes.V.Seconds, w.Component, w.Name, w.Label)
+	}
+	for _, f := range timingFamilies {
+		if t := f.value(&w.Timings); t.Count > 0 {
+			ch <- prometheus.MustNewConstSummary(c.descs[f.name], t.Count, t.Sum, nil, w.Component, w.Name, w.Label)
+		}
+	}
+}
+
+func endpoint(e *fleet.EndpointState, send sender, distribution distributor) {
 	for _, f := range endpointFamilies {
 		if v := f.value(e); v.OK {
 			send(f.family, v.V, e.Component, e.Name)
+		}
+	}
+	if e.Requests != nil {
+		for _, f := range requestFamilies {
+			distribution(f.name, f.value(e.Requests), e.Component, e.Name)
 		}
 	}
 	if !e.Counted {
@@ -133,12 +180,4 @@ func endpoint(e *fleet.EndpointState, send sender) {
 	for _, state := range workerStates {
 		send(workersByState, float64(state.count(e)), e.Component, e.Name, state.name)
 	}
-}
-
-func pollHistogram(desc *prometheus.Desc, h fleet.Histogram) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(h.Buckets))
-	for i, bound := range fleet.PollBuckets {
-		buckets[bound] = h.Buckets[i]
-	}
-	return prometheus.MustNewConstHistogram(desc, h.Count, h.Sum, buckets)
 }

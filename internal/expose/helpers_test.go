@@ -40,7 +40,7 @@ var build = Build{Version: "1.2.3", Revision: "0123456789abcdef", GoVersion: "go
 
 func fleetAt(target fleet.Target, registry bool) *fleet.Fleet {
 	f := fleet.New(target, plenty, registry)
-	f.Sync(nil)
+	f.Sync(fleet.Listing{})
 	f.Advance(reported)
 	return f
 }
@@ -88,12 +88,12 @@ func reports(t testing.TB, component string, answer []byte) []fleet.Report {
 		if lease == 0 {
 			r.Worker.Static = reply.ID
 		}
-		load, found, err := wire.ParseLoad(e.Data)
+		load, rank, found, err := wire.ParseLoad(e.Data)
 		switch {
 		case err != nil:
 			r.Outcome = fleet.Malformed
 		case found:
-			r.Outcome, r.Load = fleet.Reported, load
+			r.Outcome, r.Load, r.Rank = fleet.Reported, load, rank
 		}
 		rs = append(rs, r)
 	}
@@ -106,7 +106,7 @@ func registerAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]by
 	for _, a := range answers {
 		for _, r := range reports(t, component, a) {
 			if !r.Worker.IsStatic() {
-				f.Register(fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease})
+				f.Register(fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease}, fleet.Registration{NATS: true})
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func TestThePageForPeopleSaysWhatIsMissing(t *testing.T) {
 	f := fleetAt(everything, true)
 	f.Tally.Etcd.Use()
 	has(t, get(t, handler(f), "/").Body.String(), "every endpoint in the namespace dynamo",
-		"Not ready: etcd is not connected, no poll has been done yet.", "No endpoint is known yet.")
+		"Not ready: etcd is not connected.", "No endpoint is known yet.")
 }
 
 func TestThePageForPeopleSaysWhatIsWatched(t *testing.T) {
@@ -49,7 +49,7 @@ func TestThePageForPeopleShowsEndpointsThatAreNotCounted(t *testing.T) {
 func TestThePageForPeopleEscapesNames(t *testing.T) {
 	const evil = `<script>alert("&")</script>`
 	f := fleetAt(everything, true)
-	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1})
+	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
 	h := Handler(f, evil, registryOf(f), slog.New(slog.DiscardHandler))
 	page := get(t, h, "/").Body.String()
 	if strings.Contains(page, "<script") {

@@ -38,24 +38,38 @@ func Handler(f *fleet.Fleet, namespace string, metrics prometheus.Gatherer, log 
 	}
 	for _, path := range []string{"/-/ready", "/health"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
-			ready(w, &f.Tally)
+			ready(w, f)
 		})
 	}
 	return mux
 }
 
-func ready(w http.ResponseWriter, t *fleet.Tally) {
-	if missing := notReady(t); len(missing) > 0 {
+func ready(w http.ResponseWriter, f *fleet.Fleet) {
+	if missing := notReady(f); len(missing) > 0 {
 		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")
 }
 
-// notReady says what is missing until the page shows the fleet as it is.
-func notReady(t *fleet.Tally) (missing []string) {
+// notReady says what is missing until the page shows the fleet as it is. Of the event
+// planes only those matter that the namespace uses, once that is known.
+func notReady(f *fleet.Fleet) (missing []string) {
+	t := &f.Tally
 	if !t.Etcd.Up() {
 		missing = append(missing, "etcd is not connected")
+	}
+	if !t.Files.Up() {
+		missing = append(missing, "the directory of workers cannot be read")
+	}
+	if t.RegistryUp() && !f.IsSynced() {
+		missing = append(missing, "it is not known yet who is registered")
+	}
+	if !t.ZMQ.Up() {
+		missing = append(missing, "no ZMQ publisher is connected")
+	}
+	if f.IsSynced() && !f.UsesNATS() {
+		return missing
 	}
 	if !t.NATS.Up() {
 		missing = append(missing, "NATS is not connected")

@@ -66,7 +66,7 @@ func TestPrometheusAcceptsThePage(t *testing.T) {
 func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 	f := fleetAt(everything, true)
-	f.Register(fleet.Instance{Endpoint: odd, ID: 1})
+	f.Register(fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{NATS: true})
 	f.Report(fleet.Report{Endpoint: odd, Worker: fleet.WorkerID{Lease: 1}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
 	for _, family := range families(t, get(t, handler(f), "/metrics").Body, expfmt.NewFormat(expfmt.TypeTextPlain)) {
 		if family.GetName() != "llm_requests_waiting" {
@@ -179,6 +179,15 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 	y := &f.Tally
 	y.Etcd.Use()
 	y.NATS.Use()
+	y.ZMQ.Use()
+	is(503, "not ready: etcd is not connected, no ZMQ publisher is connected")
+	y.ZMQ.Set(true)
+	is(503, "not ready: etcd is not connected")
+	y.Etcd.Set(true)
+	is(200, "ready") // the namespace does without NATS
+	y.Etcd.Set(false)
+	// A worker that is polled makes NATS a part of it.
+	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
 	is(503, "not ready: etcd is not connected, NATS is not connected, no poll has been done yet")
 	y.Etcd.Set(true)
 	is(503, "not ready: NATS is not connected, no poll has been done yet")
@@ -190,6 +199,9 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 	is(200, "ready")
 	y.Etcd.Set(false)
 	is(503, "not ready: etcd is not connected")
+
+	unsynced := handler(fleet.New(fleet.Target(loadMetrics), 1000, true))
+	equal(t, "/-/ready", get(t, unsynced, "/-/ready").Body.String(), "not ready: it is not known yet who is registered, no poll has been done yet\n")
 }
 
 func TestReadyDoesNotNeedAServerThatIsNotUsed(t *testing.T) {

@@ -88,7 +88,7 @@ func TestPageOfAFleetInTrouble(t *testing.T) {
 			`"request_active_slots":7,`, ``),
 			`"gpu_cache_usage_perc":0.25`, `"gpu_cache_usage_perc":null`),
 		edited(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
-	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40})
+	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
 	f.Hit(977, 3, 1)
 	golden(t, "trouble.prom", pageOf(t, f))
 }
@@ -147,7 +147,7 @@ func TestPageOfAWorkerWithTheLargestNumbers(t *testing.T) {
 // TestPageOfTheProgramItself has everything that the program counts.
 func TestPageOfTheProgramItself(t *testing.T) {
 	f := fleet.New(fleet.Target(loadMetrics), 1, true)
-	f.Sync(nil)
+	f.Sync(fleet.Listing{})
 	f.Advance(reported)
 	y := &f.Tally
 	y.NATS.Use()
@@ -170,10 +170,53 @@ func TestPageOfTheProgramItself(t *testing.T) {
 	y.PushOK.Store(5)
 	y.PushError.Store(2)
 	y.LastPush.Store(reported.UnixNano())
-	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1})
+	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
 	f.Hit(1, 20, 5) // foreign
 	f.Hit(2, 20, 5) // over the limit
 	golden(t, "program.prom", pageOf(t, f))
+}
+
+// TestPageOfWorkersThatPublish has what only the releases from 0.6 on send: model
+// cards, published loads, ranks, forward passes and request traces.
+func TestPageOfWorkersThatPublish(t *testing.T) {
+	f := fleetAt(everything, true)
+	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
+	some := fleet.Some[uint64]
+	for id := range uint64(4) {
+		in := fleet.Instance{Endpoint: generate, ID: 1 + id}
+		f.Register(in, fleet.Registration{Publishes: true})
+		f.SetCard(in, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
+	}
+	from := func(worker uint64, rank uint32) fleet.Origin {
+		return fleet.Origin{Endpoint: generate, Worker: worker, Rank: rank}
+	}
+	f.Publish(from(1, 0), fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
+	f.Pass(from(1, 0), fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3, Waiting: 2, PrefillTokens: 512, DecodeTokens: 2, QueuedTokens: 900, ScheduledKVTokens: 4000})
+	f.Pass(from(1, 0), fleet.Pass{Counter: 5, Seconds: 0.3, Running: 4, Waiting: 1, PrefillTokens: 0, DecodeTokens: 4, QueuedTokens: 100, ScheduledKVTokens: 5000})
+	f.Pass(from(1, 0), fleet.Pass{Counter: 6, Running: 4, Waiting: 1, QueuedTokens: 100, ScheduledKVTokens: 5000})
+	// Two ranks; the router's events to 1.3 do not name the endpoint.
+	f.Publish(fleet.Origin{Worker: 2, Rank: 0}, fleet.FromActiveLoad, fleet.Load{KVActive: some(100)})
+	f.Publish(fleet.Origin{Worker: 2, Rank: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: some(300)})
+	f.Pass(from(2, 0), fleet.Pass{Counter: 1, Running: 7})
+	f.Pass(from(2, 1), fleet.Pass{Counter: 1, Running: 9, Waiting: 5})
+	// Nothing but forward passes, and nothing at all.
+	f.Pass(from(3, 0), fleet.Pass{Counter: 1, Seconds: 0.002, Running: 1, DecodeTokens: 1})
+	for range 3 {
+		f.Serve(fleet.Request{
+			Prefill: some(1), Decode: some(2), ISLBlocks: some(20), OverlapBlocks: some(12),
+			FirstToken: fleet.Some(0.2), InterToken: fleet.Some(0.015), Duration: fleet.Some(4.0),
+		})
+	}
+	f.Serve(fleet.Request{Prefill: some(977), Decode: some(977)}) // another namespace's
+	y := &f.Tally
+	y.ZMQ.Use()
+	y.Publishers.Store(7)
+	y.PublishersUp.Store(6)
+	y.ZMQ.Set(true)
+	y.Gaps.Add(3)
+	y.Lagged(3 * time.Millisecond)
+	y.Lagged(-time.Second) // their clock is ahead
+	golden(t, "published.prom", pageOf(t, f))
 }
 
 func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {

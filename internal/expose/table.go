@@ -3,6 +3,7 @@
 package expose
 
 import (
+	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -51,7 +52,7 @@ var workerFamilies = []workerFamily{
 	{counter("llm_kv_hit_rate_overlap_blocks", "Cumulative count of overlapping blocks in KV hit rate events"),
 		func(w *fleet.WorkerState) number { return number{V: float64(w.Hits.V.OverlapBlocks), OK: w.Hits.OK} }},
 
-	{gauge("llm_worker_up", "Whether the worker answered the last poll (1) or is registered and silent (0)"),
+	{gauge("llm_worker_up", "Whether the worker answered the last poll, or is registered and has published a load (1), or is silent (0)"),
 		func(w *fleet.WorkerState) number { return number{V: truth(w.Up), OK: w.Listed} }},
 	{gauge("llm_worker_load_age_seconds", "Time since the load of the worker was received"),
 		func(w *fleet.WorkerState) number { return number{V: w.LoadAge.Seconds(), OK: w.Load.OK} }},
@@ -65,6 +66,66 @@ var workerFamilies = []workerFamily{
 		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecDraftTokens, true) }},
 	{gauge("llm_spec_decode_accepted_tokens", "Speculative decoding: tokens accepted, as the worker reports them"),
 		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecAccepted, true) }},
+
+	{counter("llm_forward_passes_total", "Forward passes of the worker's engine"),
+		ofPasses(func(p *fleet.Passes) uint64 { return p.Count })},
+	{counter("llm_forward_passes_missed_total", "Reports of the worker's engine that never came, by the gaps in their counter"),
+		ofPasses(func(p *fleet.Passes) uint64 { return p.Missed })},
+	{counter("llm_forward_pass_prefill_tokens_total", "Prefill tokens computed in the forward passes"),
+		ofPasses(func(p *fleet.Passes) uint64 { return p.PrefillTokens })},
+	{counter("llm_forward_pass_decode_tokens_total", "Tokens made in the forward passes"),
+		ofPasses(func(p *fleet.Passes) uint64 { return p.DecodeTokens })},
+	{gauge("llm_queued_prefill_tokens", "Prefill tokens of the requests that wait in the worker's engine"),
+		ofPasses(func(p *fleet.Passes) uint64 { return p.QueuedTokens })},
+	{gauge("llm_scheduled_kv_tokens", "Tokens in the KV cache of the requests that the worker's engine runs"),
+		ofPasses(func(p *fleet.Passes) uint64 { return p.ScheduledKVTokens })},
+}
+
+// rankFamily is a metric with the labels component, endpoint, worker_id and dp_rank.
+type rankFamily struct {
+	family
+	value func(fleet.RankState) number
+}
+
+// rankFamilies are shown for workers of several data parallel ranks only.
+var rankFamilies = []rankFamily{
+	{gauge("llm_rank_kv_blocks_active", "Active KV cache blocks of a data parallel rank"),
+		func(r fleet.RankState) number { return count(r.KVActive, true) }},
+	{gauge("llm_rank_requests_active", "Active requests of a data parallel rank"),
+		func(r fleet.RankState) number { return count(r.Requests, true) }},
+}
+
+// passDuration is a histogram with the labels of a worker.
+var passDuration = family{name: "llm_forward_pass_duration_seconds", help: "Duration of the forward passes of the worker's engine"}
+
+// timingFamily is a summary without quantiles, with the labels of a worker.
+type timingFamily struct {
+	name, help string
+	value      func(*fleet.Timings) fleet.Timing
+}
+
+var timingFamilies = []timingFamily{
+	{"llm_worker_request_ttft_seconds", "Time to the first token of the requests whose input the worker computed",
+		func(t *fleet.Timings) fleet.Timing { return t.FirstToken }},
+	{"llm_worker_request_inter_token_seconds", "Mean time between tokens of the requests whose output the worker made",
+		func(t *fleet.Timings) fleet.Timing { return t.InterToken }},
+	{"llm_worker_request_duration_seconds", "Time in all of the requests whose output the worker made",
+		func(t *fleet.Timings) fleet.Timing { return t.Duration }},
+}
+
+// requestFamily is a histogram with the labels component and endpoint.
+type requestFamily struct {
+	name, help string
+	value      func(*fleet.Histograms) *fleet.Histogram
+}
+
+var requestFamilies = []requestFamily{
+	{"llm_request_ttft_seconds", "Time to the first token of the finished requests",
+		func(h *fleet.Histograms) *fleet.Histogram { return &h.FirstToken }},
+	{"llm_request_inter_token_seconds", "Mean time between tokens of the finished requests",
+		func(h *fleet.Histograms) *fleet.Histogram { return &h.InterToken }},
+	{"llm_request_duration_seconds", "Time in all of the finished requests",
+		func(h *fleet.Histograms) *fleet.Histogram { return &h.Duration }},
 }
 
 // workerInfo joins our ids with Dynamo's own hexadecimal ones. Its further labels
@@ -118,7 +179,7 @@ type programFamily struct {
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
 		func(t *fleet.Tally) []point {
-			return append(link("nats", &t.NATS), link("etcd", &t.Etcd)...)
+			return slices.Concat(link("nats", &t.NATS), link("etcd", &t.Etcd), link("file", &t.Files), link("zmq", &t.ZMQ))
 		}},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
 		func(t *fleet.Tally) []point {
@@ -137,8 +198,12 @@ var programFamilies = []programFamily{
 		func(t *fleet.Tally) []point { return each(fleet.Drops(), t.Dropped) }},
 	{counter("dynamo_metrics_workers_over_limit_total", "Workers, replies and events turned away at --max-workers"), nil,
 		func(t *fleet.Tally) []point { return []point{{value: float64(t.OverLimit.Load())}} }},
-	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events of workers of components that are not watched"), nil,
+	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
 		func(t *fleet.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
+	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that never came, by the gaps in their publishers' sequences"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.Gaps.Load())}} }},
+	{gauge("dynamo_metrics_zmq_publishers", "ZMQ publishers that are announced, by whether they are connected"), []string{"state"},
+		zmqPublishers},
 	{counter("dynamo_metrics_push_total", "Pushes to the Pushgateway by result"), []string{"result"},
 		func(t *fleet.Tally) []point {
 			return []point{
@@ -156,8 +221,11 @@ var programFamilies = []programFamily{
 		}},
 }
 
-// pollDuration is a histogram over fleet.PollBuckets.
-var pollDuration = family{name: "dynamo_metrics_poll_duration_seconds", help: "Duration of stats polls"}
+// pollDuration and eventLag are histograms.
+var (
+	pollDuration = family{name: "dynamo_metrics_poll_duration_seconds", help: "Duration of stats polls"}
+	eventLag     = family{name: "dynamo_metrics_event_lag_seconds", help: "Time from the publishing to the arrival of the events that carry it, by both clocks"}
+)
 
 // buildInfo has the labels version, revision and goversion.
 var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; always 1")
@@ -167,6 +235,21 @@ func counter(name, help string) family { return family{name, help, prometheus.Co
 
 func count(n fleet.Opt[uint64], shown bool) number {
 	return number{V: float64(n.V), OK: n.OK && shown}
+}
+
+// ofPasses is a value of the forward passes, absent before the first.
+func ofPasses(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) number {
+	return func(w *fleet.WorkerState) number {
+		return number{V: float64(value(&w.Passes.V)), OK: w.Passes.OK}
+	}
+}
+
+func zmqPublishers(t *fleet.Tally) []point {
+	if !t.ZMQ.Used() {
+		return nil
+	}
+	up, all := t.PublishersUp.Load(), t.Publishers.Load()
+	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up)), []string{"disconnected"}}}
 }
 
 func truth(b bool) float64 {

@@ -30,11 +30,11 @@ func auditWorkers(t *testing.T, f *Fleet) {
 		if id.IsStatic() {
 			statics++
 		}
-		if !w.registered() {
+		if !w.listed() {
 			strangers[id] = w
 		}
-		if w.stranger == w.registered() {
-			t.Errorf("worker %s: stranger is %v, registered %v", w.label, w.stranger, w.registered())
+		if w.stranger == w.listed() {
+			t.Errorf("worker %s: stranger is %v, listed %v", w.label, w.stranger, w.listed())
 		}
 		auditWorker(t, f, w)
 	}
@@ -54,20 +54,34 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 	if f.workers[w.id] != w || w.label != w.id.String() {
 		t.Errorf("worker %s stands under another id", w.label)
 	}
-	if len(w.seats) == 0 && (w.hits.Events == 0 || w.home == nil) {
+	if len(w.seats) == 0 && len(w.loose) == 0 && (w.hits.Events == 0 || w.home == nil) {
 		t.Errorf("worker %s has nothing to be remembered for", w.label)
 	}
+	auditRanks(t, w, w.loose)
 	seen := make(map[Endpoint]bool)
 	for _, s := range w.seats {
 		if seen[s.endpoint.Endpoint] {
 			t.Errorf("worker %s sits twice at %s", w.label, s.endpoint)
 		}
 		seen[s.endpoint.Endpoint] = true
-		if !s.registered && !s.answered {
-			t.Errorf("worker %s sits at %s, neither registered nor answering", w.label, s.endpoint)
+		if !s.registered && !s.answered && !s.card.OK && len(s.ranks) == 0 {
+			t.Errorf("worker %s sits at %s for nothing", w.label, s.endpoint)
 		}
-		if s.load.OK && (s.noLoad || s.malformed || !s.answered) {
-			t.Errorf("worker %s at %s has a load that it did not report", w.label, s.endpoint)
+		auditRanks(t, w, s.ranks)
+		for _, r := range s.ranks {
+			if r.load.OK && r.source == FromStats && (s.noLoad || s.malformed || !s.answered) {
+				t.Errorf("worker %s at %s has a load that it did not report", w.label, s.endpoint)
+			}
+		}
+	}
+}
+
+// auditRanks checks that ranks are in order, and that each is there for something.
+func auditRanks(t *testing.T, w *worker, ranks []rank) {
+	t.Helper()
+	for i, r := range ranks {
+		if i > 0 && ranks[i-1].number >= r.number || !r.load.OK && r.passes == nil {
+			t.Errorf("worker %s has ranks %+v", w.label, ranks)
 		}
 	}
 }
@@ -123,7 +137,7 @@ func auditExpiry(t *testing.T, f *Fleet) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.workers {
-		if len(w.seats) == 0 && f.now.Sub(w.lastHit) >= retention {
+		if len(w.seats) == 0 && len(w.loose) == 0 && f.now.Sub(w.lastHit) >= retention {
 			t.Fatalf("worker %s should have expired: its last hit was %s ago", w.label, f.now.Sub(w.lastHit))
 		}
 	}

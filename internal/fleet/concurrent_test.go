@@ -27,7 +27,7 @@ func TestEverybodyAtOnce(t *testing.T) {
 	work(func(r *rand.Rand, _ int) { deregister(f, places[r.IntN(len(places))], id(r)) })
 	work(func(r *rand.Rand, round int) {
 		if round%100 == 0 {
-			f.Sync([]Instance{{generate, id(r)}, {prefill, id(r)}})
+			f.Sync(listing([]Instance{{generate, id(r)}, {prefill, id(r)}}...))
 		}
 	})
 	for range 2 {

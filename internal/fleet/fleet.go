@@ -49,10 +49,14 @@ type Fleet struct {
 	now       time.Time
 	swept     time.Time
 	workers   map[WorkerID]*worker
-	strangers map[WorkerID]*worker // those of workers that are not registered
+	strangers map[WorkerID]*worker // those of workers of which the registry has nothing
 	endpoints map[Endpoint]*endpoint
-	statics   int  // static workers
-	refused   bool // somebody registered and found no room since the registry was last listed
+	channels  map[string]Channel // by their keys
+	loads     uint64             // loads received: the order of each
+
+	rechannelled chan struct{} // closed when channels change
+	statics      int           // static workers
+	refused      bool          // somebody registered and found no room since the registry was last listed
 
 	poll     uint64 // number of the running or last poll
 	expected int    // answers of registered workers that it began with: one a worker and component
@@ -68,22 +72,28 @@ type worker struct {
 	hits     Hits
 	lastHit  time.Time
 	stranger bool
+	timings  Timings
+
+	loose   []rank // from events that do not name the endpoint: see origin
+	looseOf string // their component, if they named that
 }
 
 // seat is one worker at one endpoint.
 type seat struct {
 	endpoint   *endpoint
 	registered bool
-	answered   bool   // answered a poll lately
-	noLoad     bool   // its answers say that this endpoint carries no load
-	carried    bool   // it has reported a load here
-	malformed  bool   // its last answer could not be decoded
-	missed     int    // polls since its last answer
-	poll       uint64 // the poll it last answered
-	awaited    uint64 // the poll that waits for the component's answer, on one seat a component
-	service    string // the NATS service name it answered under
-	load       Opt[Load]
-	loadAt     time.Time
+	Registration
+	card      Opt[Card]
+	answered  bool   // answered a poll lately
+	noLoad    bool   // its answers say that this endpoint carries no load
+	carried   bool   // it has reported a load here in an answer
+	malformed bool   // its last answer could not be decoded
+	mute      bool   // it publishes, used to answer polls too, and does no more: its load is not shown until it is heard
+	missed    int    // polls since its last answer
+	poll      uint64 // the poll it last answered
+	awaited   uint64 // the poll that waits for the component's answer, on one seat a component
+	service   string // the NATS service name it answered under
+	ranks     []rank // by number
 }
 
 // endpoint is one endpoint somebody is or was at.
@@ -95,6 +105,7 @@ type endpoint struct {
 	refs     int    // seats here and workers whose home it is
 	events   uint64 // hit-rate events booked here
 	lastSeen time.Time
+	requests *Histograms // nil before the first
 
 	// What a Snapshot works out.
 	state    EndpointState
@@ -113,7 +124,11 @@ func New(target Target, limit int, registry bool) *Fleet {
 		workers:   make(map[WorkerID]*worker),
 		strangers: make(map[WorkerID]*worker),
 		endpoints: make(map[Endpoint]*endpoint),
+		channels:  make(map[string]Channel),
+
+		rechannelled: make(chan struct{}),
 	}
+	f.Tally.polling, f.Tally.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
 	if target.Name != "" {
 		f.endpoint(Endpoint(target)).named = true
 	}
@@ -140,9 +155,7 @@ func (f *Fleet) Advance(now time.Time) {
 	}
 	f.swept = now
 	for _, w := range f.strangers {
-		if len(w.seats) == 0 && now.Sub(w.lastHit) >= retention {
-			f.drop(w)
-		}
+		f.expire(w)
 	}
 	for key, e := range f.endpoints {
 		if e.refs == 0 && !e.named && now.Sub(e.lastSeen) >= retention {

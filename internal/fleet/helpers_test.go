@@ -28,7 +28,7 @@ const plenty = 1000
 // stands at start.
 func fleetAt(target Target, limit int) *Fleet {
 	f := New(target, limit, true)
-	f.Sync(nil)
+	f.Sync(Listing{})
 	f.Advance(start)
 	return f
 }
@@ -43,8 +43,17 @@ func static(id string) WorkerID {
 
 func register(f *Fleet, e Endpoint, ids ...uint64) {
 	for _, id := range ids {
-		f.Register(Instance{Endpoint: e, ID: id})
+		f.Register(Instance{Endpoint: e, ID: id}, Registration{NATS: true})
 	}
+}
+
+// listing is a registry of workers that are polled.
+func listing(all ...Instance) Listing {
+	l := Listing{Instances: make(map[Instance]Registration)}
+	for _, in := range all {
+		l.Instances[in] = Registration{NATS: true}
+	}
+	return l
 }
 
 func deregister(f *Fleet, e Endpoint, ids ...uint64) {

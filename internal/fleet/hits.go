@@ -26,6 +26,11 @@ func (f *Fleet) Hit(lease, isl, overlap uint64) {
 		f.Tally.ForeignEvents.Add(1)
 		return
 	}
+	f.hit(w, isl, overlap)
+}
+
+// hit books on a worker that has a home.
+func (f *Fleet) hit(w *worker, isl, overlap uint64) {
 	w.hits.ISLBlocks += isl
 	w.hits.OverlapBlocks += overlap
 	w.hits.Events++
@@ -45,28 +50,21 @@ func (f *Fleet) rehome(w *worker) {
 }
 
 // homeOf is the watched endpoint that a worker's hits belong to, nil if it is of
-// another component: the endpoint named by the flags; else the one that carries
-// its load, even while it is silent; else, until one does, where its counters are
+// another component: the endpoint named by the flags; else the one that bears its
+// load, even while it is silent; else, until one does, where its counters are
 // already; else the first by name.
 func (f *Fleet) homeOf(w *worker) *endpoint {
-	var home *endpoint
-	carries := false
-	for i := range w.seats {
-		s := &w.seats[i]
-		if !f.target.CoversComponent(s.endpoint.Component) {
-			continue
-		}
-		if f.target.Name != "" {
-			return f.homeOfUnknown()
-		}
-		if home == nil || s.carried && !carries || s.carried == carries && compareEndpoints(s.endpoint.Endpoint, home.Endpoint) < 0 {
-			home, carries = s.endpoint, s.carried
-		}
+	best := w.bearer(f.target.Component)
+	if best == nil {
+		return nil
 	}
-	if home != nil && !carries && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != Unknown {
+	if f.target.Name != "" {
+		return f.homeOfUnknown()
+	}
+	if best.bears() == 0 && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != Unknown {
 		return w.home
 	}
-	return home
+	return best.endpoint
 }
 
 func (f *Fleet) homeOfUnknown() *endpoint {

@@ -31,7 +31,7 @@ func TestKnownWorkersAreServedAtTheLimit(t *testing.T) {
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	f.Hit(1, 20, 5)
-	f.Sync([]Instance{{generate, 1}})
+	f.Sync(listing([]Instance{{generate, 1}}...))
 	overLimit(t, f, 0)
 	shows(t, f, "backend/generate: 1 answering 1 events mean 10", "  1 up kv 10 hits 5/20")
 }
@@ -46,7 +46,7 @@ func TestThereIsRoomAgainWhenAWorkerLeaves(t *testing.T) {
 	deregister(f, loadMetrics, 1)
 	register(f, generate, 3, 4)
 	overLimit(t, f, 0)
-	f.Sync([]Instance{{generate, 5}, {generate, 6}})
+	f.Sync(listing([]Instance{{generate, 5}, {generate, 6}}...))
 	overLimit(t, f, 0)
 	shows(t, f, "backend/generate: 2 silent", "  5 down", "  6 down")
 }
@@ -98,7 +98,7 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T
 	equal(t, "wanted while full", f.WantsSync(), false)
 	f.Deregister(Instance{Endpoint: generate, ID: 1})
 	equal(t, "wanted with room", f.WantsSync(), true)
-	f.Sync([]Instance{{Endpoint: generate, ID: 2}})
+	f.Sync(listing([]Instance{{Endpoint: generate, ID: 2}}...))
 	equal(t, "wanted after it was listed", f.WantsSync(), false)
 	shows(t, f, "backend/generate: 1 silent", "  2 down")
 }

@@ -20,7 +20,8 @@ type Report struct {
 	Worker  WorkerID
 	Service string // the NATS service name it answered under
 	Outcome Outcome
-	Load    Load // with Reported
+	Load    Load   // with Reported
+	Rank    uint32 // whose load it is
 }
 
 // BeginPoll starts a stats poll: from now on the Fleet waits for an answer of every
@@ -45,8 +46,8 @@ func (f *Fleet) BeginPoll() {
 // because of this seat: a worker answers for all of a component's at once.
 func (f *Fleet) awaits(w *worker, i int) bool {
 	s := &w.seats[i]
-	if !s.registered || !f.target.CoversComponent(s.endpoint.Component) {
-		return false
+	if !s.registered || s.Publishes || !f.target.CoversComponent(s.endpoint.Component) {
+		return false // those that publish need not answer, and most do not
 	}
 	return !slices.ContainsFunc(w.seats[:i], func(o seat) bool {
 		return o.awaited == f.poll && o.endpoint.Component == s.endpoint.Component
@@ -106,8 +107,12 @@ func (f *Fleet) miss(w *worker) {
 			continue
 		}
 		changed = true
-		s.answered, s.malformed, s.load = false, false, Opt[Load]{}
-		if !s.registered {
+		s.answered, s.malformed, s.ranks = false, false, forgetPolled(s.ranks)
+		if s.carried {
+			s.ranks, w.loose = nil, nil // what it also published is no newer than its last answer
+		}
+		s.mute = s.Publishes
+		if !s.registered && !s.card.OK && len(s.ranks) == 0 {
 			f.leave(w, s)
 		}
 	}
@@ -145,11 +150,14 @@ func (f *Fleet) report(r *Report) {
 	}
 	moved = moved || !s.carried && r.Outcome == Reported
 	s.carried = s.carried || r.Outcome == Reported
-	s.answered, s.missed, s.poll, s.service = true, 0, f.poll, r.Service
-	s.noLoad, s.malformed = r.Outcome == NoLoad, r.Outcome == Malformed
-	s.load = Opt[Load]{V: r.Load, OK: r.Outcome == Reported}
-	s.loadAt = f.now
-	s.endpoint.useful = s.endpoint.useful || s.load.OK
+	s.answered, s.missed, s.poll, s.service, s.mute = true, 0, f.poll, r.Service, false
+	s.noLoad, s.malformed = r.Outcome == NoLoad && !s.Publishes, r.Outcome == Malformed
+	if r.Outcome == Reported {
+		f.setLoad(&s.ranks, r.Rank, r.Load, FromStats)
+		s.endpoint.useful = true
+	} else {
+		s.ranks = forgetPolled(s.ranks)
+	}
 	if moved {
 		f.rehome(w)
 	}

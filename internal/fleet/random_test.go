@@ -43,6 +43,58 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 	}
 }
 
+// TestBooksBalanceWhateverIsPublished does the same with events, cards and channels
+// among the changes, of which there is no second opinion.
+func TestBooksBalanceWhateverIsPublished(t *testing.T) {
+	for seed := range uint64(10) {
+		limit := plenty
+		if seed%2 == 0 {
+			limit = int(1 + seed)
+		}
+		f := New([]Target{everything, backend, Target(generate)}[seed%3], limit, seed%4 != 3)
+		f.Advance(start)
+		h := &history{
+			rand: rand.New(rand.NewPCG(seed, 1)), f: f, now: start, registry: seed%4 != 3,
+			keys: make(map[Instance]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
+		}
+		for range 1000 {
+			if h.rand.IntN(2) == 0 {
+				h.step()
+			} else {
+				h.event()
+			}
+			audit(t, f)
+		}
+		h.emptyOut(t)
+	}
+}
+
+// event makes one change of the kinds that releases from 0.6 on bring.
+func (h *history) event() {
+	from := Origin{Endpoint: h.endpoint(), Worker: 1 + h.rand.Uint64N(14), Rank: uint32(h.rand.IntN(3))}
+	switch h.rand.IntN(3) {
+	case 0:
+		from.Endpoint = Endpoint{}
+	case 1:
+		from.Name = ""
+	}
+	some := func() Opt[uint64] { return Opt[uint64]{h.rand.Uint64N(100), h.rand.IntN(4) > 0} }
+	switch h.rand.IntN(7) {
+	case 0:
+		h.f.Register(h.instance(), Registration{Publishes: true})
+	case 1:
+		h.f.SetCard(h.instance(), Card{KVTotal: some(), MaxSeqs: some()})
+	case 2:
+		h.f.DropCard(h.instance())
+	case 3, 4:
+		h.f.Publish(from, Source(1+h.rand.IntN(2)), Load{KVActive: some(), KVTotal: some(), ActiveSlots: some(), CacheUsage: Some(0.5)})
+	case 5:
+		h.f.Pass(from, Pass{Counter: h.rand.Uint64N(10), Seconds: float64(h.rand.IntN(3)), Running: h.rand.Uint64N(9)})
+	case 6:
+		h.f.Serve(Request{Prefill: some(), Decode: some(), ISLBlocks: some(), OverlapBlocks: some(), FirstToken: Some(0.1), Duration: Some(1.0)})
+	}
+}
+
 // place is one worker at one endpoint.
 type place struct {
 	Endpoint
@@ -83,7 +135,7 @@ func (h *history) step() string {
 	switch n := h.rand.IntN(100); {
 	case n < 12 && h.registry:
 		in := h.instance()
-		h.f.Register(in)
+		h.f.Register(in, Registration{NATS: true})
 		h.keys[in] = true
 		return "register " + in.String()
 	case n < 20:
@@ -133,7 +185,7 @@ func (h *history) sync() string {
 		}
 	}
 	h.keys = present
-	h.f.Sync(all)
+	h.f.Sync(listing(all...))
 	return fmt.Sprint("sync ", all)
 }
 
@@ -225,7 +277,7 @@ func same[K, V comparable](t *testing.T, what string, got, want map[K]V) {
 
 // emptyOut lets everybody leave: nothing may be left but the endpoint of the flags.
 func (h *history) emptyOut(t *testing.T) {
-	h.f.Sync(nil)
+	h.f.Sync(Listing{})
 	for range 3 {
 		h.f.BeginPoll()
 		h.f.EndPoll(true)

@@ -2,23 +2,40 @@ package fleet
 
 import "slices"
 
-// Register notes that a worker has registered an endpoint.
-func (f *Fleet) Register(in Instance) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.register(in)
+// Registration is what a worker's registration of an endpoint says of its release.
+type Registration struct {
+	// Publishes: its loads come as events (from 0.6 on), and if it answers polls
+	// nevertheless, an answer without a load means nothing.
+	Publishes bool
+	// NATS: it takes requests over NATS.
+	NATS bool
 }
 
-func (f *Fleet) register(in Instance) {
+// Listing is what the registry holds at one moment.
+type Listing struct {
+	Instances map[Instance]Registration
+	Cards     map[Instance]Card
+	Channels  map[string]Channel // by their keys
+}
+
+// Register notes that a worker has registered an endpoint.
+func (f *Fleet) Register(in Instance, r Registration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.register(in, r)
+}
+
+func (f *Fleet) register(in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
 	if s := f.workers[id].at(in.Endpoint); s != nil && s.registered {
+		s.Registration = r
 		return
 	}
 	s := f.seat(id, in.Endpoint, true)
 	if s == nil {
 		return
 	}
-	s.registered = true
+	s.registered, s.Registration = true, r
 	w := f.workers[id]
 	f.setStranger(w, false)
 	f.rehome(w)
@@ -39,39 +56,55 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 	if s == nil || !s.registered {
 		return
 	}
-	f.leave(w, s)
-	if !w.registered() {
-		f.setStranger(w, true)
+	if s == w.bearer(w.looseOf) {
+		w.loose = nil
 	}
+	if card := s.card; card.OK {
+		f.arrived(s)
+		*s = seat{endpoint: s.endpoint, card: card} // it goes with its own key
+	} else {
+		f.leave(w, s)
+	}
+	if !w.registered() {
+		w.loose = nil
+	}
+	f.setStranger(w, !w.listed())
 	f.settle(w)
 }
 
-// Sync takes the whole registry at one moment: who is not in it is gone.
-func (f *Fleet) Sync(all []Instance) {
+// Sync takes the whole registry at one moment: what is not in it is gone.
+func (f *Fleet) Sync(all Listing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	present := make(map[Instance]bool, len(all))
-	for _, in := range all {
-		present[in] = true
-	}
 	for _, w := range f.workers {
-		for _, e := range w.registrations() {
-			if !present[Instance{Endpoint: e, ID: w.id.Lease}] {
+		for _, e := range w.places() {
+			in := Instance{Endpoint: e, ID: w.id.Lease}
+			if _, stays := all.Instances[in]; !stays {
 				f.deregister(w, e)
+			}
+			if _, stays := all.Cards[in]; !stays {
+				f.dropCard(w, e)
 			}
 		}
 	}
 	f.refused = false
-	for _, in := range all {
-		f.register(in)
+	for in, r := range all.Instances {
+		f.register(in, r)
 	}
-	if !f.knows() {
+	for in, c := range all.Cards {
+		f.setCard(in, c)
+	}
+	f.syncChannels(all.Channels)
+	if !f.IsSynced() {
 		close(f.synced)
 	}
 }
 
-// knows reports whether it is known who is registered, or that nobody registers.
-func (f *Fleet) knows() bool {
+// HasRegistry reports whether workers register anywhere.
+func (f *Fleet) HasRegistry() bool { return f.registry }
+
+// IsSynced reports whether it is known who is registered, or that nobody registers.
+func (f *Fleet) IsSynced() bool {
 	select {
 	case <-f.synced:
 		return true
@@ -137,4 +170,9 @@ func (w *worker) registrations() []Endpoint {
 
 func (w *worker) registered() bool {
 	return slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered })
+}
+
+// listed reports whether the registry has anything of the worker.
+func (w *worker) listed() bool {
+	return slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered || s.card.OK })
 }

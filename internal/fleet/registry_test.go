@@ -119,14 +119,14 @@ func TestSyncTakesTheWholeRegistry(t *testing.T) {
 	register(f, prefill, 3)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20), loaded(loadMetrics, lease(1), 30))
 
-	f.Sync([]Instance{{generate, 2}, {loadMetrics, 1}, {generate, 4}, {prefill, 5}})
+	f.Sync(listing([]Instance{{generate, 2}, {loadMetrics, 1}, {generate, 4}, {prefill, 5}}...))
 	shows(t, f,
 		"backend/generate: 1 answering 1 silent mean 20", "  2 up kv 20", "  4 down",
 		"backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
 	equal(t, "prefill worker 3 is registered", f.IsRegistered(Instance{prefill, 3}), false)
 	equal(t, "prefill worker 5 is registered", f.IsRegistered(Instance{prefill, 5}), true)
 
-	f.Sync(nil)
+	f.Sync(Listing{})
 	shows(t, f, "backend/generate:", "backend/load_metrics:")
 	equal(t, "registered", f.Registered(), []Endpoint{})
 }
@@ -143,8 +143,8 @@ func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
 	f := New(Target(generate), plenty, true)
 	equal(t, "synced before Sync", synced(f), false)
 	equal(t, "endpoints whose workers are counted before Sync", len(f.Snapshot().Endpoints), 0)
-	f.Sync(nil)
-	f.Sync(nil)
+	f.Sync(Listing{})
+	f.Sync(Listing{})
 	equal(t, "endpoints after Sync", len(f.Snapshot().Endpoints), 1)
 	equal(t, "synced after Sync", synced(f), true)
 	equal(t, "synced without a registry", synced(New(everything, plenty, false)), true)

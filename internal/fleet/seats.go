@@ -101,7 +101,7 @@ func (f *Fleet) leave(w *worker, s *seat) {
 // settle follows a change of the worker's seats: its hits may move, and a worker
 // with neither seats nor hits is forgotten.
 func (f *Fleet) settle(w *worker) {
-	if len(w.seats) == 0 && (w.hits.Events == 0 || w.home == nil) {
+	if len(w.seats) == 0 && len(w.loose) == 0 && (w.hits.Events == 0 || w.home == nil) {
 		f.drop(w)
 		return
 	}
@@ -114,7 +114,7 @@ func (f *Fleet) drop(w *worker) {
 		f.arrived(&w.seats[i])
 		f.release(w.seats[i].endpoint)
 	}
-	w.seats = nil
+	w.seats, w.loose = nil, nil
 	f.setHome(w, nil)
 	delete(f.workers, w.id)
 	delete(f.strangers, w.id)

@@ -21,11 +21,36 @@ type WorkerState struct {
 	Label   string // ID as in the label worker_id
 	Service string // NATS service name under which it answered; empty if it never did
 
-	Listed  bool // registered or answering there; else only its hits are left
-	Up      bool // answered the last poll
-	Load    Opt[Load]
+	Listed  bool          // registered or answering there; else only its hits are left
+	Up      bool          // answered the last poll, or publishes and has
+	Load    Opt[Load]     // the sum over its ranks, and of fractions the mean
 	LoadAge time.Duration // since Load was received
+	Source  Source        // of Load
+	Model   string        // as its model card has it; may be empty
+	Ranks   []RankState   // by number; nil where there is only one
+	Passes  Opt[Passes]   // absent before its first forward pass
 	Hits    Opt[Hits]     // absent before its first event
+	Timings Timings       // shown where Hits are
+}
+
+// RankState is what is shown of one data parallel rank of several.
+type RankState struct {
+	Number   uint32
+	KVActive Opt[uint64] // KV cache blocks in use
+	Requests Opt[uint64] // being served
+}
+
+// Passes are the sums over the forward passes of one worker.
+type Passes struct {
+	Count         uint64
+	Missed        uint64 // that were not heard of, by the gaps in the ranks' counters
+	PrefillTokens uint64
+	DecodeTokens  uint64
+	Seconds       Histogram
+
+	// As of the last pass of each rank.
+	QueuedTokens      uint64 // prefill tokens of requests that wait
+	ScheduledKVTokens uint64 // in the KV cache, of requests that run
 }
 
 // EndpointState is what holds for a watched endpoint as a whole.
@@ -38,6 +63,7 @@ type EndpointState struct {
 	Malformed    int  // answer what cannot be decoded
 	HitEvents    uint64
 	Load         Opt[LoadStats] // absent where no worker has a load
+	Requests     *Histograms    // nil before the first finished request
 }
 
 // LoadStats are over the KV cache blocks in use of the workers that show them.
@@ -83,7 +109,7 @@ func (f *Fleet) copy() Snapshot {
 	defer f.mu.Unlock()
 	f.findLoadless()
 	for _, e := range f.endpoints {
-		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
+		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events, Requests: e.requests.clone()}
 	}
 	s := Snapshot{Workers: make([]WorkerState, 0, len(f.workers))}
 	for _, w := range f.workers {
@@ -91,7 +117,7 @@ func (f *Fleet) copy() Snapshot {
 	}
 	for _, e := range f.endpoints {
 		// Before the registry is known, no workers would be a zero that means unknown.
-		e.state.Counted = f.knows() && (e.named || e.watched && !e.loadless && e.Endpoint != Unknown)
+		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != Unknown)
 		if e.state.Counted || e.useful && (e.watched || e.Endpoint == Unknown) {
 			s.Endpoints = append(s.Endpoints, e.state)
 		}
@@ -99,17 +125,19 @@ func (f *Fleet) copy() Snapshot {
 	return s
 }
 
-// findLoadless marks the endpoints of which every worker that answers says that
-// they carry no load.
+// findLoadless marks the endpoints that carry no load, as far as every worker there
+// says: by its answers to polls, or by having its load at another endpoint.
 func (f *Fleet) findLoadless() {
 	for _, e := range f.endpoints {
 		e.loadless, e.carries = false, false
 	}
 	for _, w := range f.workers {
+		elsewhere := w.bears()
 		for i := range w.seats {
 			s := &w.seats[i]
-			s.endpoint.loadless = s.endpoint.loadless || s.noLoad
-			s.endpoint.carries = s.endpoint.carries || s.load.OK || s.malformed
+			carries := s.carries(w)
+			s.endpoint.carries = s.endpoint.carries || carries
+			s.endpoint.loadless = s.endpoint.loadless || s.noLoad || elsewhere && !carries
 		}
 	}
 	for _, e := range f.endpoints {
@@ -117,44 +145,79 @@ func (f *Fleet) findLoadless() {
 	}
 }
 
+// bears reports whether it is known at which seat the worker's load is.
+func (w *worker) bears() bool {
+	return len(w.loose) > 0 || slices.ContainsFunc(w.seats, func(s seat) bool { return s.bears() > 0 })
+}
+
+// carries reports whether the worker's load is, or has been, at this seat.
+func (s *seat) carries(w *worker) bool {
+	return s.malformed || s.bears() > 0 || len(w.loose) > 0 && s == w.bearer(w.looseOf)
+}
+
 // appendRows appends what is shown of one worker and counts it on its endpoints.
 func (f *Fleet) appendRows(rows []WorkerState, w *worker) []WorkerState {
 	hits := Opt[Hits]{V: w.hits, OK: w.hits.Events > 0 && w.home != nil}
+	timed := w.timings != Timings{} && w.home != nil
+	elsewhere := w.bears()
 	for i := range w.seats {
 		s := &w.seats[i]
-		if !s.endpoint.watched || s.noLoad || s.endpoint.loadless || !f.count(w, s) {
+		if !s.endpoint.watched || s.noLoad || s.endpoint.loadless || elsewhere && !s.carries(w) {
 			continue
 		}
-		row := WorkerState{
-			Endpoint: s.endpoint.Endpoint, ID: w.id, Label: w.label, Service: s.service,
-			Listed: true, Up: s.answered && s.missed == 0, Load: s.load,
+		row := WorkerState{Endpoint: s.endpoint.Endpoint, ID: w.id, Label: w.label, Service: s.service, Listed: true}
+		f.fill(&row, w, s)
+		if !f.count(&row, w, s) {
+			continue
 		}
-		if s.load.OK {
-			row.LoadAge = max(0, f.now.Sub(s.loadAt))
-		}
+		s.endpoint.useful = s.endpoint.useful || row.Load.OK
 		if s.endpoint == w.home {
-			row.Hits, hits = hits, Opt[Hits]{}
+			row.Hits, row.Timings = hits, w.timings
+			hits, timed = Opt[Hits]{}, false
 		}
 		rows = append(rows, row)
 	}
-	if hits.OK {
-		rows = append(rows, WorkerState{Endpoint: w.home.Endpoint, ID: w.id, Label: w.label, Hits: hits})
+	if hits.OK || timed {
+		rows = append(rows, WorkerState{Endpoint: w.home.Endpoint, ID: w.id, Label: w.label, Hits: hits, Timings: w.timings})
 	}
 	return rows
 }
 
+// fill writes what the worker has reported at this seat into its row.
+func (f *Fleet) fill(row *WorkerState, w *worker, s *seat) {
+	row.Model = s.card.V.Model
+	answered := s.answered && s.missed == 0
+	row.Up = answered && !s.Publishes
+	if s.mute {
+		return
+	}
+	ranks := s.ranks
+	if len(w.loose) > 0 && s == w.bearer(w.looseOf) {
+		ranks = merged(ranks, w.loose)
+	}
+	if len(ranks) == 0 {
+		return
+	}
+	row.Load = Some(loadOf(ranks, s.card.V))
+	row.Source, row.LoadAge = f.newest(ranks)
+	row.Passes = passesOf(ranks)
+	row.Ranks = rankStates(ranks)
+	row.Up = answered || !s.carried
+}
+
 // count puts the seat under one of the states of its endpoint and reports
-// whether it is shown: a worker that answers without being registered is, if
+// whether it is shown: a worker that is heard of without being registered is, if
 // that is how it was started, and not, if its registration is gone.
-func (f *Fleet) count(w *worker, s *seat) bool {
+func (f *Fleet) count(row *WorkerState, w *worker, s *seat) bool {
 	state := &s.endpoint.state
-	shown := s.registered || w.id.IsStatic() || !f.registry
+	shown := s.registered || (w.id.IsStatic() || !f.registry) && (s.answered || len(s.ranks) > 0)
 	switch {
 	case s.malformed && shown:
 		state.Malformed++
-	case !s.registered:
+	case !s.registered && (shown || s.speaks(f.now)):
 		state.Unregistered++
-	case s.load.OK:
+	case !s.registered:
+	case row.Load.OK:
 		state.Answering++
 	default:
 		state.Silent++

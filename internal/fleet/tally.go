@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,29 +11,43 @@ type Kind int
 
 // The kinds of messages.
 const (
-	StatsReply Kind = iota // an answer to a stats poll
-	HitRate                // a KV hit-rate event
-	Instances              // a change of an endpoint's key in etcd
+	StatsReply  Kind = iota // an answer to a stats poll
+	HitRate                 // a KV hit-rate event
+	LoadEvent               // a published load
+	ForwardPass             // a forward pass
+	Trace                   // a record of the request trace
+	Instances               // a change of an endpoint's key in the registry
+	Cards                   // of a model card's
+	Channels                // of an event channel's
 	kinds
 )
 
 // String is the value of the label kind.
-func (k Kind) String() string { return [kinds]string{"stats", "hit_rate", "instance"}[k] }
+func (k Kind) String() string {
+	return [kinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel"}[k]
+}
 
 // Reason is why a message was rejected.
 type Reason int
 
 // The reasons to reject a message.
 const (
-	BadJSON Reason = iota // not JSON, or JSON of another shape
-	BadName               // a key or subject that does not name an endpoint and a worker
-	BadID                 // key and value, or reply and service, speak of different workers
-	BadLoad               // a load that cannot be decoded
+	BadJSON   Reason = iota // not JSON, or JSON of another shape
+	BadName                 // a key or subject that does not name an endpoint and a worker
+	BadID                   // key and value, or reply and service, speak of different workers
+	BadLoad                 // a load that cannot be decoded
+	BadPack                 // not msgpack, or msgpack of another shape
+	BadFrames               // a ZMQ message that is no event
+	NoWorker                // a forward pass of an engine that was not told its worker's id
+	Estimate                // a load that a router made up
+	Repeated                // an event that came before
 	reasons
 )
 
 // String is the value of the label reason.
-func (r Reason) String() string { return [reasons]string{"json", "name", "mismatch", "load"}[r] }
+func (r Reason) String() string {
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated"}[r]
+}
 
 // Drop is a reason for losing a message that was, or could have been, received or sent.
 type Drop int
@@ -63,9 +76,6 @@ const (
 // String is the value of the label result.
 func (r PollResult) String() string { return [pollResults]string{"ok", "empty", "error"}[r] }
 
-// PollBuckets are the upper bounds, in seconds, of the histogram of poll durations.
-var PollBuckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5}
-
 // Link is a connection to a server the program works with. The zero Link is not in use.
 type Link struct{ used, up atomic.Bool }
 
@@ -83,11 +93,16 @@ func (l *Link) Up() bool { return l.up.Load() || !l.used.Load() }
 
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
-	NATS, Etcd    Link
+	NATS          Link
+	Etcd, Files   Link          // where workers register; one of them at most is in use
+	ZMQ           Link          // to publishers, or to a broker
 	Leader        atomic.Bool   // holds the unique-instance key
 	Unique        atomic.Bool   // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
 	OverLimit     atomic.Uint64 // workers, replies and events turned away at the limit of tracked workers
-	ForeignEvents atomic.Uint64 // hit-rate events of workers of components that are not watched
+	ForeignEvents atomic.Uint64 // hit-rate events and traces of workers that are not watched
+	Gaps          atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
+	PublishersUp  atomic.Int64  // ZMQ publishers that are connected
+	Publishers    atomic.Int64  // ZMQ publishers that are announced
 	PushOK        atomic.Uint64
 	PushError     atomic.Uint64
 	LastPush      atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
@@ -99,14 +114,11 @@ type Tally struct {
 
 	mu      sync.Mutex
 	polling Histogram
+	lags    Histogram
 }
 
-// Histogram is a cumulative histogram over PollBuckets.
-type Histogram struct {
-	Count   uint64
-	Sum     float64 // seconds
-	Buckets [len(PollBuckets)]uint64
-}
+// RegistryUp reports whether the registry can be read, or there is none.
+func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() }
 
 // Receive counts one message.
 func (t *Tally) Receive(k Kind) { t.messages[k].Add(1) }
@@ -125,12 +137,15 @@ func (t *Tally) Polled(r PollResult, took time.Duration) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.polling.Count++
-	t.polling.Sum += took.Seconds()
-	first, _ := slices.BinarySearch(PollBuckets[:], took.Seconds())
-	for i := first; i < len(PollBuckets); i++ {
-		t.polling.Buckets[i]++
-	}
+	t.polling.Observe(took.Seconds())
+}
+
+// Lagged books how long an event was under way, by its publisher's clock and ours.
+// Where theirs is ahead it took no time.
+func (t *Tally) Lagged(lag time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lags.Observe(max(0, lag.Seconds()))
 }
 
 // HasPolled reports whether a poll has been done.
@@ -154,7 +169,14 @@ func (t *Tally) Polls(r PollResult) uint64 { return t.polls[r].Load() }
 func (t *Tally) PollDurations() Histogram {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.polling
+	return t.polling.Clone()
+}
+
+// Lags is the histogram of the events that carry their time.
+func (t *Tally) Lags() Histogram {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lags.Clone()
 }
 
 // Kinds, Reasons, Drops and PollResults list every value, for those who show them all.

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/collect"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 
@@ -18,8 +20,15 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// noEtcd is the value of --etcd-endpoints for a fleet of static workers.
-const noEtcd = "none"
+// none is the value of --etcd-endpoints for a fleet of static workers, and of
+// --nats-server for one that does without NATS.
+const none = "none"
+
+// The backends of discovery.
+const (
+	byEtcd  = "etcd"
+	byFiles = "file"
+)
 
 // config is what the command line and the environment say.
 type config struct {
@@ -28,6 +37,10 @@ type config struct {
 	pollInterval time.Duration
 	modelName    string
 	nats, etcd   string
+	discovery    string // byEtcd or byFiles
+	files        string // the directory of file discovery
+	brokerURL    string
+	brokers      []string // addresses of ZMQ brokers
 	maxWorkers   int
 
 	address   string // host:port to listen on; empty: nowhere
@@ -83,12 +96,20 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	a.Flag("push-delete-on-exit", "Delete the pushed group at shutdown.").BoolVar(&c.gateway.DeleteOnExit)
 	a.Flag("model-name", "Kept in the instance's key and in llm_worker_info.").
 		SetValue(cli.Text("model-name", &c.modelName))
-	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
+	a.Flag("nats-server", "NATS servers, a comma list; none for a fleet whose events are ZeroMQ (NATS_SERVER).").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		SetValue(cli.Name("nats-server", &c.nats, ""))
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list; none for a fleet of static workers (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		SetValue(cli.Name("etcd-endpoints", &c.etcd, ""))
+	a.Flag("discovery", "Where workers register: etcd, or file (DYN_DISCOVERY_BACKEND).").
+		Default(cli.Or(getenv("DYN_DISCOVERY_BACKEND"), byEtcd)).
+		SetValue(cli.OneOf("discovery", &c.discovery, byEtcd, byFiles))
+	a.Flag("file-kv", "The directory of --discovery file (DYN_FILE_KV).").
+		Default(cli.Or(getenv("DYN_FILE_KV"), filepath.Join(cli.Or(getenv("TMPDIR"), "/tmp"), "dynamo_store_kv"))).
+		StringVar(&c.files)
+	a.Flag("zmq-broker", "ZeroMQ broker of the events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
+		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
 	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
@@ -99,13 +120,24 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	return c, false, c.complete(f)
 }
 
-// registry is where workers register; empty if nowhere.
-func (c config) registry() string {
-	if c.etcd == noEtcd {
+// etcdServers are where workers register; empty if elsewhere or nowhere.
+func (c config) etcdServers() string {
+	if c.etcd == none || c.discovery != byEtcd {
 		return ""
 	}
 	return c.etcd
 }
+
+// natsServers are those to connect to; empty if there are none.
+func (c config) natsServers() string {
+	if c.nats == none {
+		return ""
+	}
+	return c.nats
+}
+
+// hasRegistry reports whether workers register anywhere.
+func (c config) hasRegistry() bool { return c.discovery == byFiles || c.etcd != none }
 
 // complete understands the flags that depend on each other.
 func (c *config) complete(f flags) error {
@@ -113,8 +145,15 @@ func (c *config) complete(f flags) error {
 		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
 	}
 	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
-	if c.etcd == noEtcd && !f.hasComponent {
-		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", noEtcd)
+	if !c.hasRegistry() && !f.hasComponent {
+		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", none)
+	}
+	if !c.hasRegistry() && c.nats == none {
+		return fmt.Errorf("--nats-server %q: needs a registry, since without both nothing can be learnt: leave --etcd-endpoints %q out", none, none)
+	}
+	var err error
+	if c.brokers, err = collect.ParseBrokers(c.brokerURL); err != nil {
+		return fmt.Errorf("--zmq-broker %q: %w", c.brokerURL, err)
 	}
 	if f.hasPort && f.hasMetricPort && f.port != f.metricsPort {
 		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)

@@ -44,7 +44,7 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 // run is the table of contents: what is made, and which loops work on it. The
 // registration outlives the work, so that the last push is still the only one's.
 func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
-	if err := connect.Check(c.nats, c.registry()); err != nil {
+	if err := connect.Check(c.natsServers(), c.etcdServers()); err != nil {
 		return err
 	}
 	gateway, err := c.parseGateway(log)
@@ -55,10 +55,13 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if err != nil {
 		return err
 	}
-	f := fleet.New(c.target, c.maxWorkers, c.registry() != "")
+	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	f.Tally.NATS.Use()
-	if c.registry() != "" {
+	if c.discovery == byFiles {
+		f.Tally.Files.Use()
+	}
+	if c.etcdServers() != "" {
 		f.Tally.Etcd.Use()
 	} else {
 		f.Tally.Unique.Store(true) // nobody can say otherwise
@@ -67,14 +70,19 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 
 	g, ctx := errgroup.WithContext(ctx)
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
-	if c.registry() != "" {
+	if c.etcdServers() != "" {
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
+	}
+	if c.discovery == byFiles {
+		files := discovery.Files{Root: c.files, Namespace: c.namespace, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
+		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
+		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
 		if listener != nil {
 			web := tracing.Target(log, "http")
 			work.Go(func() error {
@@ -92,7 +100,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 // register watches the namespace's registry and holds the unique instance's key.
 func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	etcd := tracing.Target(log, "etcd")
-	client, err := connect.Etcd(ctx, c.registry(), getenv, etcd)
+	client, err := connect.Etcd(ctx, c.etcdServers(), getenv, etcd)
 	if err != nil || client == nil {
 		return err
 	}
@@ -116,25 +124,36 @@ func instanceValue(c config) []byte {
 	return value
 }
 
-// collectAll polls the workers and hears the events.
+// collectAll polls the workers and hears the events, over NATS and ZMQ. Neither waits
+// for the other.
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
+	events := collect.NewEvents(f, c.namespace, log)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return events.ZMQ(ctx, c.brokers) })
+	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log) })
+	return g.Wait()
+}
+
+func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger) error {
+	poller := &collect.Poller{Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log}
+	if c.natsServers() == "" {
+		return poller.Run(ctx)
+	}
 	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), f.Tally.NATS.Set)
 	if err != nil || conn == nil {
 		return err
 	}
 	defer conn.Close()
 	l2c := &expose.L2C{Fleet: f, Namespace: c.namespace, Conn: conn, Log: log}
-	poller := &collect.Poller{
-		Conn: conn, Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log,
-		Found: func() {
-			if f.Tally.Unique.Load() {
-				l2c.Publish()
-			}
-		},
+	poller.Conn = conn
+	poller.Found = func() {
+		if f.Tally.Unique.Load() {
+			l2c.Publish()
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return poller.Run(ctx) })
-	g.Go(func() error { return collect.HitRates(ctx, conn, c.namespace, f, log) })
+	g.Go(func() error { return events.NATS(ctx, conn) })
 	return g.Wait()
 }
 

@@ -116,7 +116,7 @@ func seatsOf(t testing.TB, b []byte) (StatsReply, []seat) {
 		if !ok {
 			t.Errorf("SplitSubject(%q, %q) is not ok", reply.Service, e.Subject)
 		}
-		load, found, err := ParseLoad(e.Data)
+		load, _, found, err := ParseLoad(e.Data)
 		seats = append(seats, seat{endpoint, lease, fleet.Opt[fleet.Load]{V: load, OK: found}, err != nil})
 	}
 	slices.SortFunc(seats, func(a, b seat) int { return strings.Compare(a.Endpoint, b.Endpoint) })

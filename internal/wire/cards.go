@@ -28,21 +28,11 @@ func ParseCardKey(namespace, key string) (fleet.Instance, bool) {
 	return parseInstance(rest, '/')
 }
 
-// Card is what a worker's model card says of it (0.6 to 1.6). That its totals are for
-// each rank is from Dynamo's source: no worker of several ranks was captured.
-type Card struct {
-	Model     string            // as requests name it; empty where no page can show it
-	KVTotal   fleet.Opt[uint64] // KV cache blocks there are, for each rank
-	MaxSeqs   fleet.Opt[uint64] // requests that can be served at once, by each rank
-	BlockSize fleet.Opt[uint64] // tokens in a KV cache block
-	Ranks     fleet.Opt[uint64] // data parallel ranks of the worker
-}
-
 var errCard = errors.New("decode model card: it is of another type, or has no runtime_config")
 
-// ParseCard decodes a model card. 0.6 writes it alone; from 0.9 at the latest it is
+// ParseCard decodes a model card (0.6 to 1.6). 0.6 writes it alone; from 0.9 at the latest it is
 // the card_json of a value of type Model.
-func ParseCard(value []byte) (Card, error) {
+func ParseCard(value []byte) (fleet.Card, error) {
 	type card struct {
 		Name      string  `json:"display_name"`
 		BlockSize *uint64 `json:"kv_cache_block_size"`
@@ -58,15 +48,15 @@ func ParseCard(value []byte) (Card, error) {
 		Card *card `json:"card_json"`
 	}
 	if err := json.Unmarshal(value, &v); err != nil {
-		return Card{}, fmt.Errorf("decode model card: %w", err)
+		return fleet.Card{}, fmt.Errorf("decode model card: %w", err)
 	}
 	if v.Card != nil {
 		v.card = *v.Card
 	}
 	if v.Type != "" && v.Type != "Model" || v.Runtime == nil {
-		return Card{}, errCard
+		return fleet.Card{}, errCard
 	}
-	c := Card{
+	c := fleet.Card{
 		Model:     v.Name,
 		KVTotal:   opt(v.Runtime.KVTotal),
 		MaxSeqs:   opt(v.Runtime.MaxSeqs),

@@ -26,15 +26,18 @@ func etcdKeys(t testing.TB, release, prefix string) (all []keyValue) {
 
 func TestCapturedModelCardIsReadExactly(t *testing.T) {
 	some := fleet.Some[uint64]
-	mocker := func(model string) Card { return Card{model, some(512), some(8), some(16), some(1)} }
-	known := Card{"known", some(1000), some(100), some(16), some(1)}
-	for release, want := range map[string]map[fleet.Instance]Card{
+	card := func(model string, blocks, seqs uint64) fleet.Card {
+		return fleet.Card{Model: model, KVTotal: some(blocks), MaxSeqs: some(seqs), BlockSize: some(16), Ranks: some(1)}
+	}
+	mocker := func(model string) fleet.Card { return card(model, 512, 8) }
+	known := card("known", 1000, 100)
+	for release, want := range map[string]map[fleet.Instance]fleet.Card{
 		"0.6.1": {instance("backend", "generate", 0x1eeea2096f7e0080): mocker("model"), instance("backend", "generate", 0x1eeea2096f7e0082): mocker("model")},
 		"0.9.1": {instance("backend", "generate", 0x1eeea2096f7dffaf): known, instance("backend", "generate", 0x1eeea2096f7dffb3): known},
 		"1.6.1": {instance("backend", "generate", 0x1eeea2096f7e0a32): mocker("tiny"), instance("backend", "generate", 0x1eeea2096f7e0a3b): mocker("tiny")},
 	} {
 		t.Run(release, func(t *testing.T) {
-			got := make(map[fleet.Instance]Card)
+			got := make(map[fleet.Instance]fleet.Card)
 			for _, kv := range etcdKeys(t, release, CardPrefix("lab")) {
 				in, ok := ParseCardKey("lab", kv.Key)
 				if !ok {
@@ -56,13 +59,13 @@ func TestModelCardIsRead(t *testing.T) {
 	some := fleet.Some[uint64]
 	for name, c := range map[string]struct {
 		value string
-		want  Card
+		want  fleet.Card
 	}{
-		"without totals":      {`{"type":"Model","card_json":{"display_name":"m","runtime_config":{"total_kv_blocks":null}}}`, Card{Model: "m"}},
-		"without a name":      {`{"runtime_config":{"max_num_seqs":3}}`, Card{MaxSeqs: some(3)}},
-		"with too long a one": {`{"display_name":"` + strings.Repeat("m", maxName+1) + `","runtime_config":{}}`, Card{}},
-		"of ranks":            {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
-		"of a path":           {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
+		"without totals":      {`{"type":"Model","card_json":{"display_name":"m","runtime_config":{"total_kv_blocks":null}}}`, fleet.Card{Model: "m"}},
+		"without a name":      {`{"runtime_config":{"max_num_seqs":3}}`, fleet.Card{MaxSeqs: some(3)}},
+		"with too long a one": {`{"display_name":"` + strings.Repeat("m", maxName+1) + `","runtime_config":{}}`, fleet.Card{}},
+		"of ranks":            {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, fleet.Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
+		"of a path":           {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, fleet.Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseCard([]byte(c.value))
@@ -91,7 +94,7 @@ func TestModelCardIsRefused(t *testing.T) {
 		"deeply nested arrays": `{"deep":` + strings.Repeat("[", 1_000_000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := ParseCard([]byte(value)); err == nil || got != (Card{}) {
+			if got, err := ParseCard([]byte(value)); err == nil || got != (fleet.Card{}) {
 				t.Errorf("ParseCard = %+v, %v, want an error and nothing else", got, err)
 			}
 		})

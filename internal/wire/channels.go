@@ -11,27 +11,6 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// The kinds of event channels.
-const (
-	ChannelNats   = "Nats"
-	ChannelZmq    = "Zmq"       // the publisher's own socket
-	ChannelBroker = "ZmqBroker" // a broker that publishers were told to find by itself
-)
-
-// Channel is where one publisher's events of one topic come out (0.9 to 1.6).
-type Channel struct {
-	// Endpoint is the publisher's. It has no name where the channel is of a component
-	// (forward passes, 1.1 to 1.3), and is empty where it is of the whole namespace
-	// (load to 1.3, hit rate to 0.9).
-	Endpoint  fleet.Endpoint
-	Topic     string
-	Publisher uint64 // as in its envelopes
-
-	Kind          string // ChannelNats, ChannelZmq, or one we do not know
-	Address       string // of ChannelZmq: tcp://host:port; of ChannelBroker: those of its readers' side, with ";" between
-	SubjectPrefix string // of ChannelNats: that of EventSubjects, without the topic
-}
-
 const channelRoot = "v1/event_channels/"
 
 // ChannelPrefixes are the starts of the keys of a namespace's event channels:
@@ -43,8 +22,8 @@ func ChannelPrefixes(namespace string) []string {
 }
 
 // ParseChannelKey reads out of a key below one of ChannelPrefixes which channel it
-// is. Kind and what follows it are in the value only: a deletion has none.
-func ParseChannelKey(namespace, key string) (Channel, bool) {
+// is. Plane and what follows it are in the value only: a deletion has none.
+func ParseChannelKey(namespace, key string) (fleet.Channel, bool) {
 	prefixes := ChannelPrefixes(namespace)
 	if rest, ok := strings.CutPrefix(key, prefixes[1]); ok {
 		if c, ok := parseScopedChannel(rest); ok {
@@ -56,24 +35,24 @@ func ParseChannelKey(namespace, key string) (Channel, bool) {
 	topic, hex, ok2 := strings.Cut(rest, "/")
 	id, ok3 := parseHexID(hex)
 	if !ok || !ok1 || !ok2 || !ok3 || component != "" && !validName(component) || !validName(topic) {
-		return Channel{}, false
+		return fleet.Channel{}, false
 	}
-	return Channel{Endpoint: fleet.Endpoint{Component: component}, Topic: topic, Publisher: id}, true
+	return fleet.Channel{Endpoint: fleet.Endpoint{Component: component}, Topic: topic, Publisher: id}, true
 }
 
-func parseScopedChannel(s string) (Channel, bool) {
+func parseScopedChannel(s string) (fleet.Channel, bool) {
 	e, rest, ok := cutScope(s, '/')
 	if !ok {
-		return Channel{}, false
+		return fleet.Channel{}, false
 	}
 	rest, ok = cutWord(rest, "topic", '/')
 	word, hex, found := strings.Cut(rest, "/")
 	topic, decoded := unescape(word)
 	id, valid := parseHexID(hex)
 	if !ok || !found || !decoded || !valid || !validName(topic) {
-		return Channel{}, false
+		return fleet.Channel{}, false
 	}
-	return Channel{Endpoint: e, Topic: topic, Publisher: id}, true
+	return fleet.Channel{Endpoint: e, Topic: topic, Publisher: id}, true
 }
 
 var (
@@ -81,40 +60,39 @@ var (
 	errChannelAddress = errors.New("decode event channel: no address of the form tcp://host:port")
 )
 
-// ParseChannel decodes an event channel. Of a kind that we do not know nothing but
-// the kind is read.
-func ParseChannel(namespace, key string, value []byte) (Channel, error) {
+// ParseChannel decodes an event channel (0.9 to 1.6). What a plane that we do not know
+// says of itself is not read.
+func ParseChannel(namespace, key string, value []byte) (fleet.Channel, error) {
 	c, ok := ParseChannelKey(namespace, key)
 	if !ok {
-		return Channel{}, errChannelKey
+		return fleet.Channel{}, errChannelKey
 	}
 	var v channelValue
 	if err := json.Unmarshal(value, &v); err != nil {
-		return Channel{}, fmt.Errorf("decode event channel: %w", err)
+		return fleet.Channel{}, fmt.Errorf("decode event channel: %w", err)
 	}
 	if ns, e := v.scope(); v.Type != "EventChannel" || ns != namespace || e != c.Endpoint || v.Topic != c.Topic || v.Publisher != c.Publisher {
-		return Channel{}, fmt.Errorf("%w: it is a %q of %q/%q, topic %q, publisher %x", ErrMismatch, v.Type, ns, e, v.Topic, v.Publisher)
+		return fleet.Channel{}, fmt.Errorf("%w: it is a %q of %q/%q, topic %q, publisher %x", ErrMismatch, v.Type, ns, e, v.Topic, v.Publisher)
 	}
-	c.Kind = v.Transport.Kind
 	config := &v.Transport.Config
-	switch c.Kind {
-	case ChannelNats:
-		c.SubjectPrefix = config.SubjectPrefix
-	case ChannelZmq:
-		c.Address = config.Endpoint
-		if !validAddress(c.Address) {
-			return Channel{}, errChannelAddress
+	switch v.Transport.Kind {
+	case "Nats":
+		c.Plane, c.SubjectPrefix = fleet.NATSPlane, config.SubjectPrefix
+	case "Zmq":
+		c.Plane, c.Address = fleet.ZMQPlane, config.Endpoint
+		if !ValidAddress(c.Address) {
+			return fleet.Channel{}, errChannelAddress
 		}
-	case ChannelBroker:
-		c.Address = strings.Join(config.XPub, ";")
+	case "ZmqBroker":
+		c.Plane, c.Address = fleet.BrokerPlane, strings.Join(config.XPub, ";")
 		for _, address := range config.XPub {
-			if !validAddress(address) {
-				return Channel{}, errChannelAddress
+			if !ValidAddress(address) {
+				return fleet.Channel{}, errChannelAddress
 			}
 		}
 	}
-	if len(c.Kind) > maxName || len(c.SubjectPrefix) > 4*maxName || len(c.Address) > 4*maxName || c.Kind == ChannelBroker && c.Address == "" {
-		return Channel{}, errChannelAddress
+	if len(c.SubjectPrefix) > 4*maxName || len(c.Address) > 4*maxName || c.Plane == fleet.BrokerPlane && c.Address == "" {
+		return fleet.Channel{}, errChannelAddress
 	}
 	return c, nil
 }
@@ -156,8 +134,8 @@ func (v *channelValue) scope() (namespace string, e fleet.Endpoint) {
 	return "", fleet.Endpoint{}
 }
 
-// validAddress reports whether a ZMQ address can be connected to over TCP.
-func validAddress(s string) bool {
+// ValidAddress reports whether a ZMQ address can be connected to over TCP.
+func ValidAddress(s string) bool {
 	rest, ok := strings.CutPrefix(s, "tcp://")
 	host, port, err := net.SplitHostPort(rest)
 	n, errPort := strconv.ParseUint(port, 10, 16)

@@ -11,10 +11,10 @@ import (
 )
 
 // channelsOf are the event channels in what a release wrote, decoded, by key.
-func channelsOf(t testing.TB, entries []keyValue) []Channel {
+func channelsOf(t testing.TB, entries []keyValue) []fleet.Channel {
 	t.Helper()
 	prefixes := ChannelPrefixes("lab")
-	var all []Channel
+	var all []fleet.Channel
 	for _, kv := range entries {
 		if !strings.HasPrefix(kv.Key, prefixes[0]) && !strings.HasPrefix(kv.Key, prefixes[1]) {
 			continue
@@ -24,7 +24,7 @@ func channelsOf(t testing.TB, entries []keyValue) []Channel {
 			t.Fatalf("ParseChannel(%q): %v", kv.Key, err)
 		}
 		fromKey, ok := ParseChannelKey("lab", kv.Key)
-		equal(t, fromKey, Channel{Endpoint: c.Endpoint, Topic: c.Topic, Publisher: c.Publisher})
+		equal(t, fromKey, fleet.Channel{Endpoint: c.Endpoint, Topic: c.Topic, Publisher: c.Publisher})
 		equal(t, ok, true)
 		all = append(all, c)
 	}
@@ -49,30 +49,30 @@ func fileEntries(t testing.TB, release string) (all []keyValue) {
 
 func TestCapturedChannelsAreReadExactly(t *testing.T) {
 	whole, component, endpoint := fleet.Endpoint{}, fleet.Endpoint{Component: "backend"}, fleet.Endpoint{Component: "backend", Name: "generate"}
-	nats := func(e fleet.Endpoint, topic string, publisher uint64, prefix string) Channel {
-		return Channel{Endpoint: e, Topic: topic, Publisher: publisher, Kind: ChannelNats, SubjectPrefix: prefix}
+	nats := func(e fleet.Endpoint, topic string, publisher uint64, prefix string) fleet.Channel {
+		return fleet.Channel{Endpoint: e, Topic: topic, Publisher: publisher, Plane: fleet.NATSPlane, SubjectPrefix: prefix}
 	}
-	zmq := func(e fleet.Endpoint, topic string, publisher uint64, port int) Channel {
-		return Channel{Endpoint: e, Topic: topic, Publisher: publisher, Kind: ChannelZmq, Address: fmt.Sprintf("tcp://192.0.2.2:%d", port)}
+	zmq := func(e fleet.Endpoint, topic string, publisher uint64, port int) fleet.Channel {
+		return fleet.Channel{Endpoint: e, Topic: topic, Publisher: publisher, Plane: fleet.ZMQPlane, Address: fmt.Sprintf("tcp://192.0.2.2:%d", port)}
 	}
-	for name, c := range map[string]struct{ got, want []Channel }{
-		"0.9.1": {channelsOf(t, etcdKeys(t, "0.9.1", "v1/")), []Channel{
+	for name, c := range map[string]struct{ got, want []fleet.Channel }{
+		"0.9.1": {channelsOf(t, etcdKeys(t, "0.9.1", "v1/")), []fleet.Channel{
 			nats(whole, TopicLoad, 0x1eeea2096f7dffaf, "namespace.lab"),
 			nats(whole, TopicLoad, 0x1eeea2096f7dffb3, "namespace.lab"),
 		}},
-		"1.2.1, files": {channelsOf(t, fileEntries(t, "1.2.1")), []Channel{
+		"1.2.1, files": {channelsOf(t, fileEntries(t, "1.2.1")), []fleet.Channel{
 			nats(whole, TopicLoad, 0x642de08a46dcd742, "namespace.lab"),
 			zmq(whole, TopicLoad, 0xbb69e82f28c48527, 41337),
 			nats(component, TopicForwardPass, 0x642de08a46dcd742, "namespace.lab.component.backend"),
 			zmq(component, TopicForwardPass, 0xbb69e82f28c48527, 38611),
 		}},
-		"1.3.1, files": {channelsOf(t, fileEntries(t, "1.3.1")), []Channel{
+		"1.3.1, files": {channelsOf(t, fileEntries(t, "1.3.1")), []fleet.Channel{
 			nats(whole, TopicLoad, 0x568b89f16cd3e63d, "namespace.lab"),
 			zmq(whole, TopicLoad, 0xe3d4813399f7905e, 46803),
 			zmq(component, TopicForwardPass, 0x876378b17d40df0, 40593),
 			nats(component, TopicForwardPass, 0x9587d6502fe76bb, "namespace.lab.component.backend"),
 		}},
-		"1.6.1": {channelsOf(t, etcdKeys(t, "1.6.1", "v1/")), []Channel{
+		"1.6.1": {channelsOf(t, etcdKeys(t, "1.6.1", "v1/")), []fleet.Channel{
 			zmq(endpoint, "active_sequences_events", 0x18326665edc3a6, 34197),
 			zmq(endpoint, "active_sequences_events", 0xbbe67c0b2a868, 45145),
 			zmq(endpoint, TopicForwardPass, 0x1f6f80b741a288, 43717),
@@ -82,7 +82,7 @@ func TestCapturedChannelsAreReadExactly(t *testing.T) {
 			zmq(endpoint, TopicLoad, 0x16b5795a010a6b, 38417),
 			zmq(endpoint, TopicLoad, 0x188c1003a5a13a, 41547),
 		}},
-		"1.6.1, files": {channelsOf(t, fileEntries(t, "1.6.1")), []Channel{
+		"1.6.1, files": {channelsOf(t, fileEntries(t, "1.6.1")), []fleet.Channel{
 			zmq(endpoint, "active_sequences_events", 1890812294276976, 39361),
 			zmq(endpoint, "active_sequences_events", 151783796603800, 44967),
 			zmq(endpoint, TopicForwardPass, 6476123676411050, 33847),
@@ -101,7 +101,7 @@ func TestChannelOfZMQIsOfThePublisherInItsEvents(t *testing.T) {
 	for _, release := range []string{"1.0.2", "1.2.1", "1.3.1", "1.4.2", "1.5.1"} {
 		publishers := make(map[string]uint64) // by topic
 		for _, c := range channelsOf(t, fileEntries(t, release)) {
-			if c.Kind == ChannelZmq {
+			if c.Plane == fleet.ZMQPlane {
 				publishers[c.Topic] = c.Publisher
 			}
 		}
@@ -124,19 +124,19 @@ func scopedValue(topic, publisher, transport string) string {
 func TestChannelIsRead(t *testing.T) {
 	const key = "v1/event_channels/namespace/lab/component/c/endpoint/e/topic/kv_metrics/1f"
 	nats := `{"kind":"Nats","config":{"subject_prefix":"p"}}`
-	channel := func(e fleet.Endpoint, topic string) Channel {
-		return Channel{Endpoint: e, Topic: topic, Publisher: 0x1f, Kind: ChannelNats, SubjectPrefix: "p"}
+	channel := func(e fleet.Endpoint, topic string) fleet.Channel {
+		return fleet.Channel{Endpoint: e, Topic: topic, Publisher: 0x1f, Plane: fleet.NATSPlane, SubjectPrefix: "p"}
 	}
 	value := func(scope, topic string) string {
 		return fmt.Sprintf(`{"type":"EventChannel",%s,"topic":%q,"instance_id":31,"transport":%s}`, scope, topic, nats)
 	}
 	endpoint := fleet.Endpoint{Component: "c", Name: "e"}
-	with := func(kind, address string) Channel {
-		return Channel{Endpoint: endpoint, Topic: TopicLoad, Publisher: 0x1f, Kind: kind, Address: address}
+	with := func(plane fleet.Plane, address string) fleet.Channel {
+		return fleet.Channel{Endpoint: endpoint, Topic: TopicLoad, Publisher: 0x1f, Plane: plane, Address: address}
 	}
 	for name, c := range map[string]struct {
 		namespace, key, value string
-		want                  Channel
+		want                  fleet.Channel
 	}{
 		"of a namespace": {"lab", "v1/event_channels/namespace/lab/topic/kv_metrics/1f",
 			value(`"scope":{"kind":"namespace","name":"lab"}`, TopicLoad), channel(fleet.Endpoint{}, TopicLoad)},
@@ -154,12 +154,12 @@ func TestChannelIsRead(t *testing.T) {
 		"of a component called namespace, to 1.3": {"namespace", "v1/event_channels/namespace/namespace/kv_metrics/1f",
 			value(`"namespace":"namespace","component":"namespace"`, TopicLoad), channel(fleet.Endpoint{Component: "namespace"}, TopicLoad)},
 		"over IPv6": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Zmq","config":{"endpoint":"tcp://[2001:db8::1]:5000"}}`),
-			with(ChannelZmq, "tcp://[2001:db8::1]:5000")},
+			with(fleet.ZMQPlane, "tcp://[2001:db8::1]:5000")},
 		"of a host with a name": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Zmq","config":{"endpoint":"tcp://worker-0.svc:5000"}}`),
-			with(ChannelZmq, "tcp://worker-0.svc:5000")},
+			with(fleet.ZMQPlane, "tcp://worker-0.svc:5000")},
 		"of brokers": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xsub_endpoints":["tcp://h:1"],"xpub_endpoints":["tcp://h:2","tcp://i:2"]}}`),
-			with(ChannelBroker, "tcp://h:2;tcp://i:2")},
-		"of a kind that is not known": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Carrier","config":{"endpoint":"pigeon"}}`), with("Carrier", "")},
+			with(fleet.BrokerPlane, "tcp://h:2;tcp://i:2")},
+		"of a kind that is not known": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Carrier","config":{"endpoint":"pigeon"}}`), with(fleet.OtherPlane, "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseChannel(c.namespace, c.key, []byte(c.value))
@@ -211,7 +211,7 @@ func TestChannelIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseChannel("lab", c.key, []byte(c.value))
-			if err == nil || got != (Channel{}) || errors.Is(err, ErrMismatch) != c.mismatch {
+			if err == nil || got != (fleet.Channel{}) || errors.Is(err, ErrMismatch) != c.mismatch {
 				t.Errorf("ParseChannel = %+v, %v, want an error and nothing else, mismatch %v", got, err, c.mismatch)
 			}
 		})
@@ -229,7 +229,7 @@ func TestKeyOfNoChannelIsRefused(t *testing.T) {
 		"v1/event_channels/namespace/lab/endpoint/e/topic/kv_metrics/1f", "v1/event_channels/namespace/lab2/topic/kv_metrics/1f",
 		"v1/event_sources/namespace/lab/component/c/endpoint/e/topic/kv-events/1f",
 	} {
-		if c, ok := ParseChannelKey("lab", key); ok || c != (Channel{}) {
+		if c, ok := ParseChannelKey("lab", key); ok || c != (fleet.Channel{}) {
 			t.Errorf("ParseChannelKey(%q) = %+v, %v, want it refused", key, c, ok)
 		}
 	}

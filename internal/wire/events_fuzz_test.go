@@ -156,11 +156,14 @@ func FuzzParseLoadEvent(f *testing.F) {
 		if e.Estimate || e.Load == (fleet.Load{KVActive: e.Load.KVActive}) {
 			flat := fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":%d,%s}`, e.Worker, e.Rank, fields("active_decode_blocks", e.Load.KVActive,
 				"active_prefill_tokens", fleet.Opt[uint64]{OK: e.Estimate})+strings.Repeat(`"x":0`, boolInt(!e.Load.KVActive.OK && !e.Estimate)))
+			e := e
+			e.Source = fleet.FromActiveLoad
 			checkSame(t, flat, e)
 		}
 		if !e.Estimate {
 			rank := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":%d,`, e.Rank)
 			data := strings.Replace(strings.Replace(string(nestedLoad(e.Load)), `{"worker_stats":{`, rank, 1), ",}", "}", 1)
+			e.Source = fleet.FromLoadEvent
 			checkSame(t, fmt.Appendf(nil, `{"data":%s,"worker_id":%d}`, data, e.Worker), e)
 		}
 	})
@@ -335,7 +338,7 @@ func FuzzParseCard(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value []byte) {
 		card, err := ParseCard(value)
 		if err != nil {
-			equal(t, card, Card{})
+			equal(t, card, fleet.Card{})
 			return
 		}
 		if !json.Valid(value) || card.Model != "" && !showable(card.Model) {
@@ -361,7 +364,7 @@ func commaBefore(s string) string {
 }
 
 // A channel is what its key says, has an address that can be connected to if any, and
-// the keys of the two layouts are not taken for each other.
+// the keys of the two Layouts are not taken for each other.
 func FuzzParseChannel(f *testing.F) {
 	for _, release := range []string{"0.9.1", "1.6.1"} {
 		for _, kv := range capturedJSON[[]keyValue](f, release, "etcd_keys.json") {
@@ -376,12 +379,12 @@ func FuzzParseChannel(f *testing.F) {
 	f.Add("namespace", "v1/event_channels/namespace/namespace/kv_metrics/1f", []byte(`{}`))
 	f.Fuzz(func(t *testing.T, namespace, key string, value []byte) {
 		fromKey, ok := ParseChannelKey(namespace, key)
-		if !ok && fromKey != (Channel{}) {
+		if !ok && fromKey != (fleet.Channel{}) {
 			t.Errorf("ParseChannelKey(%q) is not ok, but %+v", key, fromKey)
 		}
 		c, err := ParseChannel(namespace, key, value)
 		if err != nil {
-			equal(t, c, Channel{})
+			equal(t, c, fleet.Channel{})
 		} else {
 			checkChannel(t, fromKey, c)
 		}
@@ -395,27 +398,27 @@ func FuzzParseChannel(f *testing.F) {
 	})
 }
 
-func checkChannel(t *testing.T, fromKey, c Channel) {
+func checkChannel(t *testing.T, fromKey, c fleet.Channel) {
 	t.Helper()
 	bare := c
-	bare.Kind, bare.Address, bare.SubjectPrefix = "", "", ""
+	bare.Plane, bare.Address, bare.SubjectPrefix = fleet.OtherPlane, "", ""
 	equal(t, bare, fromKey)
-	switch c.Kind {
-	case ChannelZmq, ChannelBroker:
+	switch c.Plane {
+	case fleet.ZMQPlane, fleet.BrokerPlane:
 		for address := range strings.SplitSeq(c.Address, ";") {
 			if c.SubjectPrefix != "" || len(address) > 1024 || !strings.HasPrefix(address, "tcp://") || !strings.Contains(address[6:], ":") {
 				t.Errorf("%+v is a channel", c)
 			}
 		}
 	default:
-		if c.Address != "" || len(c.SubjectPrefix) > 1024 || c.Kind != ChannelNats && c.SubjectPrefix != "" {
+		if c.Address != "" || len(c.SubjectPrefix) > 1024 || c.Plane != fleet.NATSPlane && c.SubjectPrefix != "" {
 			t.Errorf("%+v is a channel", c)
 		}
 	}
 }
 
 // checkChannelKeys checks that the same channel in either layout reads the same.
-func checkChannelKeys(t *testing.T, namespace string, c Channel) {
+func checkChannelKeys(t *testing.T, namespace string, c fleet.Channel) {
 	t.Helper()
 	scope := "namespace/" + escapeName(namespace)
 	if c.Endpoint.Component != "" {

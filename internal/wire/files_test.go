@@ -33,7 +33,7 @@ func TestEveryCapturedRegistrationInAFileIsRead(t *testing.T) {
 			}
 			n++
 			in, ok := LayoutV1.ParseKey("lab", kv.Key)
-			if err := LayoutV1.CheckValue("lab", in, []byte(kv.Value)); !ok || err != nil {
+			if err := checkValue(LayoutV1, "lab", in, []byte(kv.Value)); !ok || err != nil {
 				t.Errorf("%s: %s: %v, %v", release, kv.Key, ok, err)
 			}
 			equal(t, in.Endpoint, fleet.Endpoint{Component: "backend", Name: "generate"})

@@ -63,7 +63,7 @@ func FuzzParseLoad(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		load, ok, err := ParseLoad(data)
+		load, _, ok, err := ParseLoad(data)
 		if ok != (load != fleet.Load{}) {
 			t.Fatalf("ParseLoad = %+v, %v, %v", load, ok, err)
 		}
@@ -81,7 +81,7 @@ func FuzzParseLoad(f *testing.F) {
 				t.Errorf("a fraction is %v", fraction.V)
 			}
 		}
-		nested, _, err := ParseLoad(nestedLoad(load))
+		nested, _, _, err := ParseLoad(nestedLoad(load))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func FuzzParseLoad(f *testing.F) {
 
 		flat := load
 		flat.SpecDrafts, flat.SpecDraftTokens, flat.SpecAccepted = fleet.Opt[uint64]{}, fleet.Opt[uint64]{}, fleet.Opt[uint64]{}
-		got, _, err := ParseLoad(flatLoad(flat))
+		got, _, _, err := ParseLoad(flatLoad(flat))
 		if err != nil && flat != (fleet.Load{}) {
 			t.Fatal(err)
 		}
@@ -174,7 +174,7 @@ func FuzzParseKey(f *testing.F) {
 	}
 	f.Add("dynamo", "dynamo/components/metrics/instance", "über", "a:b", uint64(math.MaxUint64))
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
-		for _, l := range layouts {
+		for _, l := range Layouts {
 			if in, ok := l.ParseKey(namespace, key); ok {
 				equal(t, l.Key(namespace, in), key)
 				if !showable(in.Component) || !showable(in.Name) || in.ID == 0 {
@@ -192,7 +192,7 @@ func FuzzParseKey(f *testing.F) {
 }
 
 // A value fits the key it was written for, and no other.
-func FuzzCheckValue(f *testing.F) {
+func FuzzParseValue(f *testing.F) {
 	for _, r := range releases {
 		for _, kv := range capturedJSON[[]struct{ Key, Value string }](f, r.name, "etcd_keys.json") {
 			in, _ := r.layout.ParseKey("dynamo", kv.Key)
@@ -201,20 +201,20 @@ func FuzzCheckValue(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, namespace, component, endpoint string, id uint64, value []byte) {
 		in := instance(component, endpoint, id)
-		for _, l := range layouts {
+		for _, l := range Layouts {
 			checkFits(t, l, namespace, in, value)
 			if !utf8.ValidString(namespace + "\x00" + component + "\x00" + endpoint) {
 				continue
 			}
 			own := l.Value(namespace, in, string(value))
-			if err := l.CheckValue(namespace, in, own); err != nil {
-				t.Errorf("layout %d: CheckValue of its own value %s: %v", l, own, err)
+			if err := checkValue(l, namespace, in, own); err != nil {
+				t.Errorf("layout %d: ParseValue of its own value %s: %v", l, own, err)
 			}
 			checkFits(t, l, namespace, in, own)
 			// From 0.3.0 on the field of the id has one name.
-			for _, other := range layouts {
+			for _, other := range Layouts {
 				differ := (l == LayoutComponents) != (other == LayoutComponents)
-				if differ && id != 0 && !errors.Is(other.CheckValue(namespace, in, own), ErrMismatch) {
+				if differ && id != 0 && !errors.Is(checkValue(other, namespace, in, own), ErrMismatch) {
 					t.Errorf("a value of layout %d fits layout %d: %s", l, other, own)
 				}
 			}
@@ -225,9 +225,9 @@ func FuzzCheckValue(f *testing.F) {
 // checkFits checks what must hold of any value: it is refused, or fits this key only.
 func checkFits(t *testing.T, l Layout, namespace string, in fleet.Instance, value []byte) {
 	t.Helper()
-	err := l.CheckValue(namespace, in, value)
+	err := checkValue(l, namespace, in, value)
 	if (err == nil || errors.Is(err, ErrMismatch)) && !json.Valid(value) {
-		t.Errorf("layout %d: CheckValue = %v of %q, which is no JSON", l, err, value)
+		t.Errorf("layout %d: ParseValue = %v of %q, which is no JSON", l, err, value)
 	}
 	if err != nil {
 		return
@@ -235,11 +235,11 @@ func checkFits(t *testing.T, l Layout, namespace string, in fleet.Instance, valu
 	for _, other := range []fleet.Instance{
 		instance(in.Component+"x", in.Name, in.ID), instance(in.Component, in.Name+"x", in.ID), instance(in.Component, in.Name, in.ID+1),
 	} {
-		if err := l.CheckValue(namespace, other, value); !errors.Is(err, ErrMismatch) {
+		if err := checkValue(l, namespace, other, value); !errors.Is(err, ErrMismatch) {
 			t.Errorf("layout %d: the value of %+v fits %+v: %v", l, in, other, err)
 		}
 	}
-	if err := l.CheckValue(namespace+"x", in, value); !errors.Is(err, ErrMismatch) {
+	if err := checkValue(l, namespace+"x", in, value); !errors.Is(err, ErrMismatch) {
 		t.Errorf("layout %d: the value of %+v fits another namespace: %v", l, in, err)
 	}
 }

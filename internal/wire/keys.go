@@ -21,8 +21,8 @@ const (
 	LayoutV1
 )
 
-// Layouts lists the layouts that are watched, oldest first.
-var Layouts = [...]Layout{LayoutComponents, LayoutInstances}
+// Layouts lists every layout, oldest first.
+var Layouts = [...]Layout{LayoutComponents, LayoutInstances, LayoutV1}
 
 // Prefix is the start of every key of a namespace.
 func (l Layout) Prefix(namespace string) string {
@@ -121,27 +121,30 @@ var ErrMismatch = errors.New("value does not fit its key")
 // typeEndpoint is the type of a value of LayoutV1, from 0.8 on.
 const typeEndpoint = "Endpoint"
 
-// CheckValue reports what is wrong with the value of an endpoint's key, nil if
-// nothing is. The key alone says which worker it is: a deletion carries no value.
-func (l Layout) CheckValue(namespace string, in fleet.Instance, value []byte) error {
+// ParseValue decodes the value of an endpoint's key. The key alone says which worker
+// it is: a deletion carries no value.
+func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (fleet.Registration, error) {
 	var v struct {
 		Type, Component, Endpoint, Namespace string
 
 		LeaseID    uint64 `json:"lease_id"`
 		InstanceID uint64 `json:"instance_id"`
+		Transport  struct {
+			NATS *string `json:"nats_tcp"`
+		}
 	}
 	if err := json.Unmarshal(value, &v); err != nil {
-		return fmt.Errorf("decode endpoint value: %w", err)
+		return fleet.Registration{}, fmt.Errorf("decode endpoint value: %w", err)
 	}
 	if l == LayoutV1 && v.Type != typeEndpoint && v.Type != "" {
-		return fmt.Errorf("%w: it is of type %q", ErrMismatch, v.Type)
+		return fleet.Registration{}, fmt.Errorf("%w: it is of type %q", ErrMismatch, v.Type)
 	}
 	id := v.InstanceID
 	if l == LayoutComponents {
 		id = v.LeaseID
 	}
 	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || id != in.ID {
-		return fmt.Errorf("%w: it is of %q/%q/%q, id %x", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
+		return fleet.Registration{}, fmt.Errorf("%w: it is of %q/%q/%q, id %x", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
 	}
-	return nil
+	return fleet.Registration{Publishes: l == LayoutV1, NATS: v.Transport.NATS != nil || l != LayoutV1}, nil
 }

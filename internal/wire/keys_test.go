@@ -11,8 +11,6 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-var layouts = [...]Layout{LayoutComponents, LayoutInstances, LayoutV1}
-
 func instance(component, endpoint string, id uint64) fleet.Instance {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}
 }
@@ -53,8 +51,8 @@ func TestRegistrationOfEveryReleaseIsReadExactly(t *testing.T) {
 				if !ok {
 					t.Errorf("ParseKey(%q) is not ok", kv.Key)
 				}
-				if err := r.layout.CheckValue("dynamo", in, []byte(kv.Value)); err != nil {
-					t.Errorf("CheckValue of %s: %v", kv.Key, err)
+				if err := checkValue(r.layout, "dynamo", in, []byte(kv.Value)); err != nil {
+					t.Errorf("ParseValue of %s: %v", kv.Key, err)
 				}
 				got[in] = true
 			}
@@ -87,7 +85,7 @@ func TestKeysOfOddlyNamedComponentsAreReadAndWritten(t *testing.T) {
 }
 
 func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
-	for _, l := range layouts {
+	for _, l := range Layouts {
 		for _, in := range []fleet.Instance{
 			instance("backend", "generate", 1),
 			instance("backend", "generate", math.MaxUint64),
@@ -103,15 +101,15 @@ func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
 			if got, ok := l.ParseKey("ns", key); got != in || !ok {
 				t.Errorf("ParseKey(%q) = %+v, %v, want %+v, true", key, got, ok, in)
 			}
-			if err := l.CheckValue("ns", in, l.Value("ns", in, "svc.e")); err != nil {
-				t.Errorf("CheckValue of %q: %v", key, err)
+			if err := checkValue(l, "ns", in, l.Value("ns", in, "svc.e")); err != nil {
+				t.Errorf("ParseValue of %q: %v", key, err)
 			}
 		}
 	}
 }
 
 func TestKeyThatRegistersNoEndpointIsRefused(t *testing.T) {
-	for _, l := range layouts {
+	for _, l := range Layouts {
 		for _, rest := range []string{
 			"",
 			"/",
@@ -157,7 +155,7 @@ func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
 		"v1/mdc/dynamo/backend/generate/1f",
 		"Dynamo/components/backend/generate:1f",
 	} {
-		for _, l := range layouts {
+		for _, l := range Layouts {
 			if in, ok := l.ParseKey("dynamo", key); ok {
 				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
 			}
@@ -167,8 +165,8 @@ func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
 
 func TestKeyOfOneLayoutIsNoneOfTheOther(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
-	for _, l := range layouts {
-		for _, other := range layouts {
+	for _, l := range Layouts {
+		for _, other := range Layouts {
 			if _, ok := other.ParseKey("dynamo", l.Key("dynamo", in)); ok != (l == other) {
 				t.Errorf("layout %d reads a key of layout %d: %v", other, l, ok)
 			}
@@ -182,13 +180,13 @@ func TestKeyOfTheUniqueInstanceIsTheOriginals(t *testing.T) {
 
 func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
-	for _, l := range layouts {
+	for _, l := range Layouts {
 		idField := map[Layout]string{LayoutComponents: "lease_id", LayoutInstances: "instance_id", LayoutV1: "instance_id"}[l]
 		value := func(namespace, component, endpoint, idField string, id uint64) string {
 			return fmt.Sprintf(`{"namespace":%q,"component":%q,"endpoint":%q,%q:%d}`, namespace, component, endpoint, idField, id)
 		}
-		if err := l.CheckValue("dynamo", in, []byte(value("dynamo", "backend", "generate", idField, 0x1f))); err != nil {
-			t.Errorf("CheckValue of its own value: %v", err)
+		if err := checkValue(l, "dynamo", in, []byte(value("dynamo", "backend", "generate", idField, 0x1f))); err != nil {
+			t.Errorf("ParseValue of its own value: %v", err)
 		}
 		for name, value := range map[string]string{
 			"another namespace": value("dynamo2", "backend", "generate", idField, 0x1f),
@@ -201,8 +199,8 @@ func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 			"the id field of the other layout": value("dynamo", "backend", "generate",
 				map[Layout]string{LayoutComponents: "instance_id", LayoutInstances: "lease_id", LayoutV1: "lease_id"}[l], 0x1f),
 		} {
-			if err := l.CheckValue("dynamo", in, []byte(value)); !errors.Is(err, ErrMismatch) {
-				t.Errorf("layout %d, %s: CheckValue = %v, want %v", l, name, err, ErrMismatch)
+			if err := checkValue(l, "dynamo", in, []byte(value)); !errors.Is(err, ErrMismatch) {
+				t.Errorf("layout %d, %s: ParseValue = %v, want %v", l, name, err, ErrMismatch)
 			}
 		}
 	}
@@ -210,10 +208,10 @@ func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 
 func TestValueThatCannotBeDecodedIsNoMismatch(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
-	for _, l := range layouts {
+	for _, l := range Layouts {
 		for _, value := range []string{"", "{", "[]", `"x"`, "\xff", `{"lease_id":-1}`, `{"instance_id":18446744073709551616}`, `{"component":5}`} {
-			if err := l.CheckValue("dynamo", in, []byte(value)); err == nil || errors.Is(err, ErrMismatch) {
-				t.Errorf("layout %d: CheckValue(%q) = %v, want an error of the decoder", l, value, err)
+			if err := checkValue(l, "dynamo", in, []byte(value)); err == nil || errors.Is(err, ErrMismatch) {
+				t.Errorf("layout %d: ParseValue(%q) = %v, want an error of the decoder", l, value, err)
 			}
 		}
 	}
@@ -238,8 +236,8 @@ func TestRegistrationUnderV1IsReadExactly(t *testing.T) {
 					t.Errorf("ParseKey(%q) is not ok", kv.Key)
 				}
 				equal(t, LayoutV1.Key("lab", in), kv.Key)
-				if err := LayoutV1.CheckValue("lab", in, []byte(kv.Value)); err != nil {
-					t.Errorf("CheckValue of %s: %v", kv.Key, err)
+				if err := checkValue(LayoutV1, "lab", in, []byte(kv.Value)); err != nil {
+					t.Errorf("ParseValue of %s: %v", kv.Key, err)
 				}
 				got = append(got, in)
 			}
@@ -269,8 +267,14 @@ func TestValueOfAnotherTypeDoesNotFitItsKey(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
 	for kind, fits := range map[string]bool{"Endpoint": true, "": true, "Model": false, "EventChannel": false, "endpoint": false} {
 		value := fmt.Sprintf(`{"type":%q,"namespace":"dynamo","component":"backend","endpoint":"generate","instance_id":31}`, kind)
-		if err := LayoutV1.CheckValue("dynamo", in, []byte(value)); errors.Is(err, ErrMismatch) == fits {
-			t.Errorf("CheckValue of type %q: %v", kind, err)
+		if err := checkValue(LayoutV1, "dynamo", in, []byte(value)); errors.Is(err, ErrMismatch) == fits {
+			t.Errorf("ParseValue of type %q: %v", kind, err)
 		}
 	}
+}
+
+// checkValue is what is wrong with a value.
+func checkValue(l Layout, namespace string, in fleet.Instance, value []byte) error {
+	_, err := l.ParseValue(namespace, in, value)
+	return err
 }

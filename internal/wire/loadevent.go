@@ -13,7 +13,8 @@ type LoadEvent struct {
 	Worker   uint64
 	Rank     uint32
 	Load     fleet.Load
-	Estimate bool // a router's, not the worker's own (0.8); see ActiveLoad.IsEstimate
+	Source   fleet.Source // FromLoadEvent, or FromActiveLoad (0.8)
+	Estimate bool         // a router's, not the worker's own (0.8); see ActiveLoad.IsEstimate
 }
 
 var errLoadEventWorker = errors.New("decode load event: no worker_id")
@@ -34,15 +35,14 @@ func ParseLoadEvent(b []byte) (LoadEvent, error) {
 	if v.Worker == nil {
 		return LoadEvent{}, errLoadEventWorker
 	}
-	e := LoadEvent{Worker: *v.Worker, Load: fleet.Load{KVActive: opt(v.Blocks)}, Estimate: v.Prefill != nil}
-	rank := v.Rank
-	if v.Data != nil {
-		e.Load, rank = v.Data.load()
-		e.Load.CacheUsage, e.Load.HitRate = widened(e.Load.CacheUsage), widened(e.Load.HitRate)
-		e.Estimate = false
+	e := LoadEvent{Worker: *v.Worker, Load: fleet.Load{KVActive: opt(v.Blocks)}, Source: fleet.FromActiveLoad, Estimate: v.Prefill != nil}
+	if v.Rank != nil {
+		e.Rank = *v.Rank
 	}
-	if rank != nil {
-		e.Rank = *rank
+	if v.Data != nil {
+		e.Load, e.Rank = v.Data.load()
+		e.Load.CacheUsage, e.Load.HitRate = widened(e.Load.CacheUsage), widened(e.Load.HitRate)
+		e.Source, e.Estimate = fleet.FromLoadEvent, false
 	}
 	if e.Load == (fleet.Load{}) && !e.Estimate {
 		return LoadEvent{}, errNoKnownField

@@ -34,29 +34,29 @@ func TestCapturedLoadEventsAreReadExactly(t *testing.T) {
 	blocks := func(n uint64) fleet.Load { return fleet.Load{KVActive: some(n)} }
 	for release, want := range map[string][]LoadEvent{
 		"0.5.1": {
-			{Worker: 9041998838276177525, Load: load(1, 8, 1, 6, 50, 0.12, 0)},
-			{Worker: 9041998838276177521, Load: load(5, 32, 0, 10, 200, 0.05, 0.75)},
-			{Worker: 9041998838276177519, Load: load(3, 16, 2, 40, 100, 0.4, 0.25)},
-			{Worker: 9041998838276177523, Load: load(7, 64, 9, 100, 400, 0.25, 0.5)},
-			{Worker: 9041998838276177519, Load: load(3, 16, 3, 41, 100, 0.4, 0.25)},
-			{Worker: 9041998838276177519, Load: load(3, 16, 2, 40, 100, 0.4, 0.25)},
+			{Worker: 9041998838276177525, Source: fleet.FromLoadEvent, Load: load(1, 8, 1, 6, 50, 0.12, 0)},
+			{Worker: 9041998838276177521, Source: fleet.FromLoadEvent, Load: load(5, 32, 0, 10, 200, 0.05, 0.75)},
+			{Worker: 9041998838276177519, Source: fleet.FromLoadEvent, Load: load(3, 16, 2, 40, 100, 0.4, 0.25)},
+			{Worker: 9041998838276177523, Source: fleet.FromLoadEvent, Load: load(7, 64, 9, 100, 400, 0.25, 0.5)},
+			{Worker: 9041998838276177519, Source: fleet.FromLoadEvent, Load: load(3, 16, 3, 41, 100, 0.4, 0.25)},
+			{Worker: 9041998838276177519, Source: fleet.FromLoadEvent, Load: load(3, 16, 2, 40, 100, 0.4, 0.25)},
 		},
 		"0.6.1": {
-			{Worker: 2228897027003908410, Load: spec(load(11, 100, 4, 42, 1000, 0.25, 0.5))},
-			{Worker: 2228897027003908413, Load: spec(load(10, 100, 3, 40, 1000, 0.25, 0.5))},
-			{Worker: 2228897027003908410, Load: spec(load(11, 100, 4, 43, 1000, 0.25, 0.5))},
-			{Worker: 2228897027003908410, Load: spec(load(11, 100, 4, 42, 1000, 0.25, 0.5))},
-			{Worker: 2228897027003908224, Load: load(1, 1024, 0, 25, 512, 0.048828125, 0)},
-			{Worker: 2228897027003908224, Load: load(1, 1024, 0, 26, 512, 0.05078125, 0)},
-			{Worker: 2228897027003908224, Load: load(0, 1024, 0, 0, 512, 0, 0)},
+			{Worker: 2228897027003908410, Source: fleet.FromLoadEvent, Load: spec(load(11, 100, 4, 42, 1000, 0.25, 0.5))},
+			{Worker: 2228897027003908413, Source: fleet.FromLoadEvent, Load: spec(load(10, 100, 3, 40, 1000, 0.25, 0.5))},
+			{Worker: 2228897027003908410, Source: fleet.FromLoadEvent, Load: spec(load(11, 100, 4, 43, 1000, 0.25, 0.5))},
+			{Worker: 2228897027003908410, Source: fleet.FromLoadEvent, Load: spec(load(11, 100, 4, 42, 1000, 0.25, 0.5))},
+			{Worker: 2228897027003908224, Source: fleet.FromLoadEvent, Load: load(1, 1024, 0, 25, 512, 0.048828125, 0)},
+			{Worker: 2228897027003908224, Source: fleet.FromLoadEvent, Load: load(1, 1024, 0, 26, 512, 0.05078125, 0)},
+			{Worker: 2228897027003908224, Source: fleet.FromLoadEvent, Load: load(0, 1024, 0, 0, 512, 0, 0)},
 		},
 		"0.7.1": {
-			{Worker: 6318054997115220728, Load: load(10, 100, 3, 40, 1000, 0.25, 0.5)},
-			{Worker: 6318054997115220728, Load: load(11, 100, 3, 41, 1000, 0.25, 0.5)},
+			{Worker: 6318054997115220728, Source: fleet.FromLoadEvent, Load: load(10, 100, 3, 40, 1000, 0.25, 0.5)},
+			{Worker: 6318054997115220728, Source: fleet.FromLoadEvent, Load: load(11, 100, 3, 41, 1000, 0.25, 0.5)},
 		},
 		"0.8.1": {
-			{Worker: 5843087455060271333, Load: blocks(40)},
-			{Worker: 5843087455060271333, Load: blocks(41)},
+			{Worker: 5843087455060271333, Source: fleet.FromActiveLoad, Load: blocks(40)},
+			{Worker: 5843087455060271333, Source: fleet.FromActiveLoad, Load: blocks(41)},
 		},
 	} {
 		t.Run(release, func(t *testing.T) {
@@ -81,31 +81,31 @@ func TestLoadEventIsRead(t *testing.T) {
 	}{
 		"of a rank": {
 			`{"worker_id":1,"data":{"worker_stats":{"data_parallel_rank":3,"request_active_slots":2}}}`,
-			LoadEvent{Worker: 1, Rank: 3, Load: fleet.Load{ActiveSlots: some(2)}},
+			LoadEvent{Source: fleet.FromLoadEvent, Worker: 1, Rank: 3, Load: fleet.Load{ActiveSlots: some(2)}},
 		},
 		"flat, as 0.3.0 would have": {
 			`{"worker_id":1,"data":{"data_parallel_rank":3,"kv_active_blocks":2}}`,
-			LoadEvent{Worker: 1, Rank: 3, Load: fleet.Load{KVActive: some(2)}},
+			LoadEvent{Source: fleet.FromLoadEvent, Worker: 1, Rank: 3, Load: fleet.Load{KVActive: some(2)}},
 		},
 		"of a rank, 0.8": {
 			`{"worker_id":1,"dp_rank":3,"active_decode_blocks":2,"active_prefill_tokens":null}`,
-			LoadEvent{Worker: 1, Rank: 3, Load: fleet.Load{KVActive: some(2)}},
+			LoadEvent{Source: fleet.FromActiveLoad, Worker: 1, Rank: 3, Load: fleet.Load{KVActive: some(2)}},
 		},
 		"of a router, 0.8": {
 			`{"worker_id":1,"dp_rank":0,"active_decode_blocks":24,"active_prefill_tokens":388}`,
-			LoadEvent{Worker: 1, Load: fleet.Load{KVActive: some(24)}, Estimate: true},
+			LoadEvent{Source: fleet.FromActiveLoad, Worker: 1, Load: fleet.Load{KVActive: some(24)}, Estimate: true},
 		},
 		"of a router, no blocks": {
 			`{"worker_id":1,"dp_rank":0,"active_decode_blocks":null,"active_prefill_tokens":0}`,
-			LoadEvent{Worker: 1, Estimate: true},
+			LoadEvent{Source: fleet.FromActiveLoad, Worker: 1, Estimate: true},
 		},
 		"the last id": {
 			`{"worker_id":18446744073709551615,"data":{"kv_stats":{"kv_active_blocks":0}}}`,
-			LoadEvent{Worker: 1<<64 - 1, Load: fleet.Load{KVActive: some(0)}},
+			LoadEvent{Source: fleet.FromLoadEvent, Worker: 1<<64 - 1, Load: fleet.Load{KVActive: some(0)}},
 		},
 		"fields of another release": {
 			`{"later":[{}],"data":{"later":1,"kv_stats":{"kv_active_blocks":0}},"worker_id":1}`,
-			LoadEvent{Worker: 1, Load: fleet.Load{KVActive: some(0)}},
+			LoadEvent{Source: fleet.FromLoadEvent, Worker: 1, Load: fleet.Load{KVActive: some(0)}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

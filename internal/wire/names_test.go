@@ -167,7 +167,7 @@ func TestNamesFromTheNetworkAreBounded(t *testing.T) {
 				t.Errorf("SplitSubject, %d bytes, lease %x: %v, want %v", len(c.endpoint), lease, ok, c.want)
 			}
 		}
-		for _, l := range layouts {
+		for _, l := range Layouts {
 			for _, key := range []string{
 				l.Key("dynamo", instance("backend", c.endpoint, id)),
 				l.Key("dynamo", instance(c.endpoint, "generate", id)),

@@ -99,7 +99,7 @@ type loadData struct {
 }
 
 // load is the load itself, empty if no field is known, and of which rank it is.
-func (d *loadData) load() (fleet.Load, *uint32) {
+func (d *loadData) load() (l fleet.Load, rank uint32) {
 	worker, kv, spec := d.workerStats, d.kvStats, specStats{}
 	if d.Worker != nil {
 		worker = *d.Worker
@@ -109,6 +109,9 @@ func (d *loadData) load() (fleet.Load, *uint32) {
 	}
 	if d.Spec != nil {
 		spec = *d.Spec
+	}
+	if worker.Rank != nil {
+		rank = *worker.Rank
 	}
 	return fleet.Load{
 		ActiveSlots:     opt(worker.ActiveSlots),
@@ -121,25 +124,26 @@ func (d *loadData) load() (fleet.Load, *uint32) {
 		SpecDrafts:      opt(spec.Drafts),
 		SpecDraftTokens: opt(spec.DraftTokens),
 		SpecAccepted:    opt(spec.Accepted),
-	}, worker.Rank
+	}, rank
 }
 
 var errNoKnownField = errors.New("decode load: no known field")
 
-// ParseLoad decodes a load of any release to 0.5.1. It reports false without an
-// error where the endpoint carries none.
-func ParseLoad(data []byte) (load fleet.Load, ok bool, err error) {
+// ParseLoad decodes a load of any release to 0.5.1, and of which data parallel rank
+// it is (from 0.3.0 on). It reports false without an error where the endpoint carries
+// none.
+func ParseLoad(data []byte) (load fleet.Load, rank uint32, ok bool, err error) {
 	if len(data) == 0 || bytes.Equal(data, []byte("null")) {
-		return fleet.Load{}, false, nil
+		return fleet.Load{}, 0, false, nil
 	}
 	var d loadData
 	if err := json.Unmarshal(data, &d); err != nil {
-		return fleet.Load{}, false, fmt.Errorf("decode load: %w", err)
+		return fleet.Load{}, 0, false, fmt.Errorf("decode load: %w", err)
 	}
-	if load, _ = d.load(); load == (fleet.Load{}) {
-		return fleet.Load{}, false, errNoKnownField
+	if load, rank = d.load(); load == (fleet.Load{}) {
+		return fleet.Load{}, 0, false, errNoKnownField
 	}
-	return load, true, nil
+	return load, rank, true, nil
 }
 
 func opt[T any](p *T) fleet.Opt[T] {

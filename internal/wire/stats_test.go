@@ -154,7 +154,7 @@ func TestFractionsThatAreNoNumberAreAbsent(t *testing.T) {
 	for _, release := range []string{"0.1.1", "0.2.1", "0.5.1"} {
 		got := make(map[string]fleet.Load)
 		for published, data := range capturedJSON[map[string]json.RawMessage](t, release, "edge", "nan.json") {
-			load, ok, err := ParseLoad(data)
+			load, _, ok, err := ParseLoad(data)
 			if !ok || err != nil {
 				t.Fatalf("%s: ParseLoad(%s) = %v, %v", release, data, ok, err)
 			}
@@ -228,7 +228,7 @@ func TestMissingFieldsOfAReplyAreEmpty(t *testing.T) {
 
 func TestAnEndpointMayCarryNoLoad(t *testing.T) {
 	for _, data := range []string{"", "null"} {
-		load, ok, err := ParseLoad([]byte(data))
+		load, _, ok, err := ParseLoad([]byte(data))
 		if load != (fleet.Load{}) || ok || err != nil {
 			t.Errorf("ParseLoad(%q) = %+v, %v, %v, want no load and no error", data, load, ok, err)
 		}
@@ -291,7 +291,7 @@ func TestLoadIsRead(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, ok, err := ParseLoad([]byte(c.data))
+			got, _, ok, err := ParseLoad([]byte(c.data))
 			if !ok || err != nil {
 				t.Fatalf("ParseLoad = %v, %v, want a load", ok, err)
 			}
@@ -329,7 +329,7 @@ func TestLoadIsRefused(t *testing.T) {
 		"bytes that are not even text": "\x00\xff",
 	} {
 		t.Run(name, func(t *testing.T) {
-			load, ok, err := ParseLoad([]byte(data))
+			load, _, ok, err := ParseLoad([]byte(data))
 			if load != (fleet.Load{}) || ok || err == nil {
 				t.Errorf("ParseLoad = %+v, %v, %v, want an error and nothing else", load, ok, err)
 			}
@@ -354,14 +354,14 @@ func TestDeeplyNestedJSONIsAnErrorNotACrash(t *testing.T) {
 		if _, err := ParseStatsReply(b); err == nil {
 			t.Errorf("%s: ParseStatsReply has no error", shape)
 		}
-		if _, _, err := ParseLoad(b); err == nil {
+		if _, _, _, err := ParseLoad(b); err == nil {
 			t.Errorf("%s: ParseLoad has no error", shape)
 		}
 		if _, err := ParseHitRate(b); err == nil {
 			t.Errorf("%s: ParseHitRate has no error", shape)
 		}
-		if err := LayoutInstances.CheckValue("dynamo", in, b); err == nil {
-			t.Errorf("%s: CheckValue has no error", shape)
+		if err := checkValue(LayoutInstances, "dynamo", in, b); err == nil {
+			t.Errorf("%s: ParseValue has no error", shape)
 		}
 		if _, err := ParseLoadEvent(b); err == nil {
 			t.Errorf("%s: ParseLoadEvent has no error", shape)

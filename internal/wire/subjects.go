@@ -11,6 +11,7 @@ const (
 	TopicLoad        = "kv_metrics"           // 0.4.1 to 1.6
 	TopicHitRate     = "kv-hit-rate"          // to 0.9
 	TopicForwardPass = "forward-pass-metrics" // 1.1 to 1.6
+	TopicKVEvents    = "kv-events"            // what workers tell routers of their caches; nobody reads it here
 )
 
 // EventSubjects are the NATS subjects on which a namespace's events of one topic

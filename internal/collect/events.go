@@ -1,0 +1,182 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// Events books what workers, routers and frontends publish, whatever it comes by.
+type Events struct {
+	fleet     *fleet.Fleet
+	namespace string
+	log       *slog.Logger
+	verbose   bool // single events are logged
+
+	sequences sequences
+	nameless  sync.Once // says that an engine does not know its worker's id
+}
+
+// NewEvents books the events of a namespace in the Fleet.
+func NewEvents(f *fleet.Fleet, namespace string, log *slog.Logger) *Events {
+	return &Events{fleet: f, namespace: namespace, log: log, verbose: log.Enabled(context.Background(), slog.LevelDebug)}
+}
+
+// message books an event of a topic in the form that its release gives it: an
+// envelope, or to 0.8 bare JSON. At is the publisher's endpoint, as far as it is known.
+func (e *Events) message(at fleet.Endpoint, topic string, data []byte) {
+	kind := kinds[topic]
+	e.fleet.Tally.Receive(kind)
+	if !wire.IsEnvelope(data) {
+		e.bare(topic, data)
+		return
+	}
+	envelope, err := wire.ParseEnvelope(data)
+	if err != nil {
+		e.reject(kind, fleet.BadPack, err)
+		return
+	}
+	e.envelope(at, topic, envelope)
+}
+
+// kinds are the topics that are read.
+var kinds = map[string]fleet.Kind{
+	wire.TopicLoad:        fleet.LoadEvent,
+	wire.TopicHitRate:     fleet.HitRate,
+	wire.TopicForwardPass: fleet.ForwardPass,
+}
+
+// envelope books what is in an envelope (0.9 to 1.6).
+func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope) {
+	kind := kinds[topic]
+	if string(v.Topic) != topic {
+		e.reject(kind, fleet.BadID, errors.New("topic and subject of an event differ"))
+		return
+	}
+	t := &e.fleet.Tally
+	// The one look at the clock for each event: a lag in milliseconds needs it.
+	t.Lagged(time.Since(time.UnixMilli(int64(v.PublishedAt))))
+	t.Gaps.Add(e.sequences.gap(v.Publisher, kind, v.Sequence))
+	switch kind {
+	case fleet.LoadEvent:
+		e.load(at, v.Payload)
+	case fleet.HitRate:
+		hit, err := wire.ParseHitRatePack(v.Payload)
+		e.hit(hit, fleet.BadPack, err)
+	case fleet.ForwardPass:
+		e.pass(at, v.Payload)
+	}
+}
+
+// bare books an event in JSON (to 0.8).
+func (e *Events) bare(topic string, data []byte) {
+	switch topic {
+	case wire.TopicLoad:
+		l, err := wire.ParseLoadEvent(data)
+		if err != nil {
+			e.reject(fleet.LoadEvent, fleet.BadJSON, err)
+			return
+		}
+		e.publish(fleet.Origin{Worker: l.Worker, Rank: l.Rank}, l.Source, l.Load, l.Estimate)
+	case wire.TopicHitRate:
+		hit, err := wire.ParseHitRate(data)
+		e.hit(hit, fleet.BadJSON, err)
+	default:
+		e.reject(kinds[topic], fleet.BadPack, errors.New("not an envelope"))
+	}
+}
+
+func (e *Events) load(at fleet.Endpoint, payload []byte) {
+	l, err := wire.ParseActiveLoad(payload)
+	if err != nil {
+		e.reject(fleet.LoadEvent, fleet.BadPack, err)
+		return
+	}
+	e.publish(fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
+}
+
+// publish books a load, unless it is a router's word, or says nothing.
+func (e *Events) publish(from fleet.Origin, source fleet.Source, l fleet.Load, estimate bool) {
+	switch {
+	case estimate:
+		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.Estimate)
+	case l == fleet.Load{}:
+		e.reject(fleet.LoadEvent, fleet.BadLoad, errors.New("a load without a value"))
+	default:
+		e.fleet.Publish(from, source, l)
+	}
+}
+
+func (e *Events) hit(hit wire.HitRate, otherwise fleet.Reason, err error) {
+	if err != nil {
+		e.fleet.Tally.Reject(fleet.HitRate, otherwise)
+		if e.verbose {
+			e.log.Debug("Failed to deserialize KV hit rate event", "error", err)
+		}
+		return
+	}
+	e.fleet.Hit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+	if e.verbose {
+		e.log.Debug(fmt.Sprintf("Received KV hit rate event: worker_id=%d, isl_blocks=%d, overlap_blocks=%d",
+			hit.Worker, hit.ISLBlocks, hit.OverlapBlocks))
+	}
+}
+
+func (e *Events) pass(at fleet.Endpoint, payload []byte) {
+	p, err := wire.ParseForwardPass(payload)
+	if err != nil {
+		e.reject(fleet.ForwardPass, fleet.BadPack, err)
+		return
+	}
+	if !p.HasWorker {
+		e.fleet.Tally.Reject(fleet.ForwardPass, fleet.NoWorker)
+		e.nameless.Do(func() {
+			e.log.Warn("Forward passes come without their worker's id and cannot be shown: an engine was not told it when it was started", "endpoint", at)
+		})
+		return
+	}
+	e.fleet.Pass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
+		Counter:           p.Counter,
+		Seconds:           p.WallTime,
+		Running:           p.Running(),
+		Waiting:           p.Waiting(),
+		PrefillTokens:     p.Scheduled.PrefillTokens,
+		DecodeTokens:      p.Scheduled.DecodeRequests, // each makes one a pass
+		QueuedTokens:      p.Queued.PrefillTokens,
+		ScheduledKVTokens: p.Scheduled.PrefillKVTokens + p.Scheduled.DecodeKVTokens,
+	})
+}
+
+// trace books a record of the request trace (1.4 to 1.6).
+func (e *Events) trace(data []byte) {
+	e.fleet.Tally.Receive(fleet.Trace)
+	r, err := wire.ParseTrace(data)
+	if errors.Is(err, wire.ErrNotRequestEnd) {
+		return
+	}
+	if err != nil {
+		e.reject(fleet.Trace, fleet.BadJSON, err)
+		return
+	}
+	id := func(w fleet.Opt[wire.TraceWorker]) fleet.Opt[uint64] {
+		return fleet.Opt[uint64]{V: w.V.Worker, OK: w.OK}
+	}
+	e.fleet.Serve(fleet.Request{
+		Prefill: id(r.Prefill), Decode: id(r.Decode),
+		ISLBlocks: r.ISLBlocks, OverlapBlocks: r.OverlapBlocks,
+		FirstToken: r.TTFT, InterToken: r.InterToken, Duration: r.Duration,
+	})
+}
+
+func (e *Events) reject(kind fleet.Kind, reason fleet.Reason, err error) {
+	e.fleet.Tally.Reject(kind, reason)
+	if e.verbose {
+		e.log.Debug("Ignored an event", "kind", kind, "error", err)
+	}
+}

@@ -1,0 +1,100 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// NATS books the events of the namespace that come over NATS until ctx ends: loads,
+// hit rates and forward passes of every release, and request traces.
+func (e *Events) NATS(ctx context.Context, conn *nats.Conn) error {
+	var drops []*dropCounter
+	defer func() {
+		for _, d := range drops {
+			d.count()
+			d.subscription.Unsubscribe()
+		}
+	}()
+	for _, s := range e.subscriptions() {
+		events, err := conn.Subscribe(s.subject, s.book)
+		if err == nil {
+			err = events.SetPendingLimits(-1, maxPending)
+		}
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", s.subject, err)
+		}
+		drops = append(drops, &dropCounter{subscription: events, tally: &e.fleet.Tally})
+		e.log.Log(ctx, s.level, s.what+" on subject: "+s.subject)
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			for _, d := range drops {
+				d.count()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// subscription is one subject and what is done with its messages.
+type subscription struct {
+	subject string
+	what    string     // that the log says of it
+	level   slog.Level // of that line: the original's own is for everybody
+	book    nats.MsgHandler
+}
+
+func (e *Events) subscriptions() []subscription {
+	all := []subscription{{
+		subject: wire.HitRateSubject(e.namespace), what: "Subscribing to KV hit rate events", level: slog.LevelInfo,
+		book: func(m *nats.Msg) { e.message(fleet.Endpoint{}, wire.TopicHitRate, m.Data) },
+	}, {
+		subject: wire.TraceSubject, what: "Subscribing to request traces", level: slog.LevelDebug,
+		book: func(m *nats.Msg) { e.trace(m.Data) },
+	}}
+	for topic, what := range map[string]string{wire.TopicLoad: "Subscribing to load events", wire.TopicForwardPass: "Subscribing to forward passes"} {
+		for _, subject := range wire.EventSubjects(e.namespace, topic) {
+			all = append(all, subscription{subject: subject, what: what, level: slog.LevelDebug, book: e.bySubject})
+		}
+	}
+	return all
+}
+
+// bySubject books an event whose subject says where it came from.
+func (e *Events) bySubject(m *nats.Msg) {
+	at, topic, ok := wire.ParseEventSubject(e.namespace, m.Subject)
+	if _, read := kinds[topic]; !ok || !read {
+		// Its last word is one of those subscribed to, so it is a name before it that is none.
+		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.BadName)
+		e.log.Debug("Ignored an event", "subject", m.Subject)
+		return
+	}
+	e.message(at, topic, m.Data)
+}
+
+// dropCounter carries what the NATS client drops of a subscription over to the tally.
+type dropCounter struct {
+	subscription *nats.Subscription
+	tally        *fleet.Tally
+	counted      int
+}
+
+func (d *dropCounter) count() {
+	dropped, err := d.subscription.Dropped()
+	if err != nil || dropped == d.counted {
+		return // an error says that the subscription has ended, and was counted before
+	}
+	d.tally.Drop(fleet.QueueFull, uint64(dropped-d.counted))
+	d.counted = dropped
+}

@@ -1,0 +1,246 @@
+package collect
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+	"dynamo-metrics/internal/zmtp"
+)
+
+const (
+	// settle is how long changes of the channels are gathered before they are followed.
+	settle = 20 * time.Millisecond
+
+	// warnAfter is how long an announced publisher may be out of reach before the log
+	// says so: the channel of one that was killed stands for as long as its lease.
+	warnAfter = 45 * time.Second
+
+	// A publisher may send burst events in each period; one that sends more waits in
+	// its own connection, and what overflows there shows as a gap. A hundred engines
+	// do not make so many passes.
+	burst  = 2000
+	period = 200 * time.Millisecond
+)
+
+// ZMQ keeps a subscription at every ZMQ publisher that the Fleet's channels announce,
+// and at every broker, theirs or one of these addresses, until ctx ends.
+func (e *Events) ZMQ(ctx context.Context, brokers []string) error {
+	z := &subscribers{events: e, running: make(map[string]*subscriber)}
+	defer z.stopAll()
+	for ctx.Err() == nil {
+		channels, changed := e.fleet.Channels()
+		z.follow(ctx, z.wanted(channels, brokers))
+		select {
+		case <-changed:
+			connect.Wait(ctx, settle)
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// subscribers are the subscriptions that run.
+type subscribers struct {
+	events   *Events
+	running  map[string]*subscriber // by the channel's key, or the broker's address
+	repeated *repeats               // nil while there is only one broker
+}
+
+type subscriber struct {
+	channel fleet.Channel // its Topic is empty at a broker
+	stop    context.CancelFunc
+	ended   sync.WaitGroup
+	up      bool
+}
+
+// wanted are the subscriptions that there should be.
+func (z *subscribers) wanted(channels map[string]fleet.Channel, brokers []string) map[string]fleet.Channel {
+	all := make(map[string]fleet.Channel)
+	at := func(addresses []string) {
+		for _, address := range addresses {
+			all[address] = fleet.Channel{Plane: fleet.BrokerPlane, Address: address}
+		}
+	}
+	at(brokers)
+	for key, c := range channels {
+		if _, read := kinds[c.Topic]; !read {
+			continue
+		}
+		switch c.Plane {
+		case fleet.ZMQPlane:
+			if t := z.events.fleet.Target(); t.CoversComponent(c.Endpoint.Component) || c.Endpoint.Component == "" {
+				all[key] = c
+			}
+		case fleet.BrokerPlane:
+			at(strings.Split(c.Address, ";"))
+		}
+	}
+	return all
+}
+
+// follow starts and stops subscriptions until those that run are those wanted.
+func (z *subscribers) follow(ctx context.Context, wanted map[string]fleet.Channel) {
+	t := &z.events.fleet.Tally
+	brokers := 0
+	for _, c := range wanted {
+		if c.Plane == fleet.BrokerPlane {
+			brokers++
+		}
+	}
+	if brokers > 1 && z.repeated == nil {
+		z.repeated = new(repeats)
+	}
+	for key, s := range z.running {
+		if c, stays := wanted[key]; !stays || c != s.channel {
+			s.stop()
+		}
+	}
+	for key, s := range z.running {
+		if c, stays := wanted[key]; !stays || c != s.channel {
+			s.ended.Wait()
+			delete(z.running, key)
+		}
+	}
+	t.Publishers.Store(int64(len(wanted)))
+	if len(wanted) > 0 {
+		t.ZMQ.Use()
+	}
+	for key, c := range wanted {
+		if z.running[key] == nil {
+			z.running[key] = z.start(ctx, c)
+		}
+	}
+	z.events.zmqUp()
+}
+
+func (z *subscribers) stopAll() {
+	for _, s := range z.running {
+		s.stop()
+	}
+	for _, s := range z.running {
+		s.ended.Wait()
+	}
+}
+
+// zmqUp says whether ZMQ is connected: to one publisher at least, if there are any.
+// Single ones that are away are on their own gauge.
+func (e *Events) zmqUp() {
+	t := &e.fleet.Tally
+	t.ZMQ.Set(t.PublishersUp.Load() > 0 || t.Publishers.Load() == 0)
+}
+
+// start subscribes at one publisher or broker.
+func (z *subscribers) start(ctx context.Context, c fleet.Channel) *subscriber {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &subscriber{channel: c, stop: cancel}
+	e := z.events
+	sub := zmtp.Sub{Address: c.Address, Topics: []string{c.Topic}}
+	deliver := throttled(ctx, func(frames [][]byte) { e.direct(c, frames) })
+	if c.Plane == fleet.BrokerPlane {
+		sub.Topics = brokerTopics(e.namespace)
+		repeated := z.repeated
+		deliver = func(frames [][]byte) { e.brokered(repeated, frames) }
+	}
+	s.ended.Go(func() {
+		away := time.AfterFunc(warnAfter, func() { e.warnAway(c) })
+		defer away.Stop()
+		if err := sub.Keep(ctx, deliver, func(err error) { e.status(s, away, err) }); err != nil {
+			e.log.Warn("A ZMQ publisher cannot be subscribed to", "error", err)
+		}
+		e.status(s, away, context.Canceled)
+		away.Stop()
+	})
+	return s
+}
+
+// status hears whether a subscription is set, from its own goroutine alone.
+func (e *Events) status(s *subscriber, away *time.Timer, err error) {
+	if up := err == nil; up != s.up {
+		s.up = up
+		if up {
+			e.fleet.Tally.PublishersUp.Add(1)
+			away.Stop()
+		} else {
+			e.fleet.Tally.PublishersUp.Add(-1)
+			away.Reset(warnAfter)
+		}
+		e.zmqUp()
+	}
+	e.log.Debug("ZMQ publisher", "address", s.channel.Address, "endpoint", s.channel.Endpoint, "topic", s.channel.Topic, "connected", s.up, "error", err)
+}
+
+func (e *Events) warnAway(c fleet.Channel) {
+	e.log.Warn("A ZMQ publisher is announced and cannot be reached: its events are lost; connecting goes on",
+		"address", c.Address, "endpoint", c.Endpoint, "topic", c.Topic)
+}
+
+// direct books what a publisher of its own sent. A subscription is by prefix, so that
+// other topics may come with it.
+func (e *Events) direct(c fleet.Channel, frames [][]byte) {
+	if len(frames) > 0 && string(frames[0]) != c.Topic {
+		return
+	}
+	kind := kinds[c.Topic]
+	e.fleet.Tally.Receive(kind)
+	_, envelope, err := wire.ParseFrames(frames)
+	if err != nil {
+		e.reject(kind, fleet.BadFrames, err)
+		return
+	}
+	if envelope.Publisher != c.Publisher {
+		// Its address is another's now: what that one says is heard under its own key.
+		e.reject(kind, fleet.BadID, errOtherPublisher)
+		return
+	}
+	e.envelope(c.Endpoint, c.Topic, envelope)
+}
+
+// brokered books what came by a broker, whose first frame is the whole subject.
+func (e *Events) brokered(repeated *repeats, frames [][]byte) {
+	if len(frames) == 0 || !ofReadTopic(frames[0]) {
+		return
+	}
+	at, topic, ok := wire.ParseEventSubject(e.namespace, string(frames[0]))
+	kind, read := kinds[topic]
+	if !ok || !read {
+		return
+	}
+	e.fleet.Tally.Receive(kind)
+	_, envelope, err := wire.ParseFrames(frames)
+	if err != nil {
+		e.reject(kind, fleet.BadFrames, err)
+		return
+	}
+	if repeated != nil && repeated.seen(envelope, kind) {
+		e.fleet.Tally.Reject(kind, fleet.Repeated)
+		return
+	}
+	e.envelope(at, topic, envelope)
+}
+
+// brokerTopics are the prefixes of a namespace's subjects. Topics come last in them,
+// so that a broker sends us those that nobody reads here, too.
+func brokerTopics(namespace string) []string {
+	var all []string
+	for topic := range kinds {
+		subjects := wire.EventSubjects(namespace, topic)
+		all = append(all, subjects[0])
+		for _, s := range subjects[1:] {
+			prefix, _, _ := strings.Cut(s, "*")
+			all = append(all, prefix)
+		}
+	}
+	return compacted(all)
+}
+
+// ofReadTopic reports, at the least expense, whether a subject may be of a topic that is read.
+func ofReadTopic(subject []byte) bool {
+	_, read := kinds[string(subject[bytes.LastIndexByte(subject, '.')+1:])]
+	return read
+}

@@ -1,0 +1,282 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+const (
+	scanEvery = 250 * time.Millisecond
+	fileTTL   = 10 * time.Second // Dynamo's own; owners touch their files every third of it
+	maxFile   = 1 << 20          // bytes of a value; model cards have some thousands
+	maxFiles  = 200_000          // in one directory; a worker has about five in the fullest
+)
+
+// Files is the registry of one Dynamo namespace in a directory: file discovery, for
+// fleets without etcd (0.8 to 1.6).
+type Files struct {
+	Root      string // as the workers have it in DYN_FILE_KV
+	Namespace string
+	Fleet     *fleet.Fleet
+	Link      *fleet.Link // is up while the registry can be read
+	Log       *slog.Logger
+}
+
+// Watch keeps what the Fleet knows of the registry equal to the files below Root until
+// ctx ends. While they cannot be read nothing is forgotten. A directory that is not
+// there yet is one in which nobody has registered. It returns no error but nil.
+func (r *Files) Watch(ctx context.Context) error {
+	r.Log.Info("Watching the registry in " + r.Root)
+	if _, err := os.Stat(r.Root); errors.Is(err, fs.ErrNotExist) {
+		r.Log.Warn("There is no directory " + r.Root + "; nobody has registered there yet")
+	}
+	d := directory{
+		root:   r.Root,
+		link:   r.Link,
+		reader: reader{namespace: r.Namespace, fleet: r.Fleet, log: r.Log},
+		seed:   maphash.MakeSeed(),
+	}
+	defer r.Link.Set(false)
+	for {
+		began := time.Now()
+		d.scan(began)
+		// 50,000 files take 0.2 s, and longer on a network: no more than a fifth of the time goes by with it.
+		if !connect.Wait(ctx, max(scanEvery, 4*time.Since(began))) {
+			return nil
+		}
+	}
+}
+
+// directory is what was seen of the files below root.
+type directory struct {
+	root string
+	link *fleet.Link
+	reader
+	seed  maphash.Seed
+	files map[string]*file // those of keys that are read, by their paths below root
+
+	synced    bool // the Fleet knows it
+	away      bool // it cannot be read
+	complains bool // about a file that cannot be read
+}
+
+// file is one file, dead or alive.
+type file struct {
+	entry
+	modified time.Time // by whatever clock
+	size     int64
+	changed  bool      // since it was read
+	touched  time.Time // when its owner last showed life, by our clock
+	content  uint64    // a hash of what was read; 0: nothing yet
+	listed   bool      // the Fleet knows it
+}
+
+// scan looks through the directory once.
+func (d *directory) scan(now time.Time) {
+	seen, err := d.look(now)
+	if err != nil {
+		d.link.Set(false)
+		if !d.away {
+			d.log.Warn("The registry cannot be read; the fleet stays as it is known, and trying goes on", "error", err)
+		}
+		d.away = true
+		return
+	}
+	if d.away {
+		d.log.Info("The registry can be read again")
+		d.away = false
+		// What we could not reach their owners perhaps could not touch either.
+		for _, f := range d.files {
+			if f.listed {
+				f.touched = now
+			}
+		}
+	}
+	d.apply(seen, now)
+	d.link.Set(true)
+}
+
+// look finds the files that are there, and notes which of them have changed.
+func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
+	seen = make(map[string]*file, len(d.files))
+	for _, bucket := range wire.FileBuckets {
+		entries, err := list(filepath.Join(d.root, bucket), maxFiles)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			path := bucket + "/" + e.Name()
+			f := d.file(path)
+			if f == nil || !e.Type().IsRegular() {
+				continue
+			}
+			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			f.note(info, now)
+			seen[path] = f
+		}
+	}
+	return seen, nil
+}
+
+// list is what is in a directory, with no more than limit names. One that does not
+// exist is empty.
+func list(dir string, limit int) ([]fs.DirEntry, error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(limit + 1)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if len(entries) > limit {
+		return nil, fmt.Errorf("list %s: it has more than %d files", dir, limit)
+	}
+	return entries, nil
+}
+
+// file is the record of the file at path, a new one if it was not there before; nil if
+// it is of no key that is read.
+func (d *directory) file(path string) *file {
+	if f := d.files[path]; f != nil {
+		return f
+	}
+	key, ok := wire.FileKey(filepath.Dir(path), filepath.Base(path))
+	if !ok {
+		return nil
+	}
+	entry, ok := d.find(key)
+	if !ok {
+		return nil
+	}
+	return &file{entry: entry}
+}
+
+// note compares a file with what was seen of it before.
+func (f *file) note(info fs.FileInfo, now time.Time) {
+	modified, size := info.ModTime(), info.Size()
+	switch known := !f.touched.IsZero(); {
+	case !known:
+		// The time of its last change is by its owner's clock. We have no better
+		// measure only here: whoever is alive changes it soon.
+		f.touched = now
+		if modified.Before(now) {
+			f.touched = modified
+		}
+		f.changed = true
+	case !modified.Equal(f.modified):
+		f.touched, f.changed = now, true
+	case size != f.size:
+		f.changed = true
+	}
+	f.modified, f.size = modified, size
+}
+
+// apply makes the Fleet's knowledge that of the files that were seen.
+func (d *directory) apply(seen map[string]*file, now time.Time) {
+	for path, f := range d.files {
+		if seen[path] == nil || now.Sub(f.touched) > fileTTL {
+			d.forget(f)
+		}
+	}
+	d.files = seen
+	for path, f := range seen {
+		if f.changed && now.Sub(f.touched) <= fileTTL {
+			d.read(path, f)
+		}
+	}
+	if d.synced && !d.fleet.WantsSync() {
+		return
+	}
+	d.synced = true
+	all := newListing()
+	for _, f := range seen {
+		if f.listed {
+			f.list(all)
+		}
+	}
+	d.fleet.Sync(all)
+}
+
+// forget takes a file out of the Fleet. If it comes back it is as if it were new.
+func (d *directory) forget(f *file) {
+	f.content = 0
+	if f.listed {
+		f.listed = false
+		d.drop(&f.entry)
+	}
+}
+
+// read reads a file that is new or has changed. Most of the time it was only touched.
+// One that cannot be read is tried again in every scan, and counted once; what it
+// said before stays.
+func (d *directory) read(path string, f *file) {
+	value, err := d.value(path, f.size)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	f.changed = err != nil
+	content := maphash.Bytes(d.seed, value)
+	if err != nil {
+		content = maphash.String(d.seed, err.Error())
+	}
+	if content == f.content {
+		return
+	}
+	f.content = content
+	if err != nil {
+		d.refuse(f, err)
+		return
+	}
+	if !d.decode(&f.entry, value) {
+		return
+	}
+	f.listed = true
+	if d.synced {
+		d.add(&f.entry)
+	}
+}
+
+func (d *directory) value(path string, size int64) ([]byte, error) {
+	if size > maxFile {
+		return nil, fmt.Errorf("read %s: it has more than %d bytes", path, maxFile)
+	}
+	f, err := os.Open(filepath.Join(d.root, path))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile)) // it may have grown since
+}
+
+// refuse counts a file that cannot be read.
+func (d *directory) refuse(f *file, err error) {
+	d.fleet.Tally.Receive(f.kind)
+	d.reject(&f.entry, fleet.BadJSON, err)
+	if !d.complains {
+		d.complains = true
+		d.log.Warn("A file of the registry cannot be read; of others that cannot, nothing more is said", "error", err)
+	}
+}

@@ -1,0 +1,426 @@
+package discovery
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// folder is a registry of the program's in files, in a bubble. What is written has
+// the time of the real clock, far ahead of the bubble's, unless touch changes it.
+type folder struct {
+	*Files
+	t    *testing.T
+	said said
+}
+
+// said is a log that is written and read at once.
+type said struct {
+	mu  sync.Mutex
+	log strings.Builder
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Write(b)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// inFolder runs a test with a registry that is not watched yet.
+func inFolder(t *testing.T, limit int, test func(*folder)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &folder{t: t}
+		r.Files = &Files{
+			Root:      filepath.Join(t.TempDir(), "root"),
+			Namespace: "lab",
+			Fleet:     fleet.New(fleet.Target{}, limit, true),
+			Link:      new(fleet.Link),
+			Log:       slog.New(slog.NewTextHandler(&r.said, nil)),
+		}
+		r.Link.Use()
+		test(r)
+	})
+}
+
+func (r *folder) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// watch begins to watch; the first scan is done when it returns.
+func (r *folder) watch() {
+	run(r.t, r.Watch)
+	synctest.Wait()
+}
+
+// scan returns after the next scan.
+func (r *folder) scan() { r.wait(scanEvery) }
+
+// wait returns after the scans of the next d.
+func (r *folder) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (r *folder) path(key string) string {
+	bucket, name := wire.FileName(key)
+	return filepath.Join(r.Root, bucket, name)
+}
+
+// put writes a file as Dynamo does.
+func (r *folder) put(key, value string) {
+	r.t.Helper()
+	path := r.path(key)
+	r.must(os.MkdirAll(filepath.Dir(path), 0o777))
+	temporary := filepath.Join(filepath.Dir(path), ".tmp_0123456789abcdef")
+	r.must(os.WriteFile(temporary, []byte(value), 0o666))
+	r.must(os.Rename(temporary, path))
+}
+
+// touch sets the time of a file's last change, ahead of ours by the given time.
+func (r *folder) touch(key string, ahead time.Duration) {
+	r.t.Helper()
+	now := time.Now().Add(ahead)
+	r.must(os.Chtimes(r.path(key), now, now))
+}
+
+func (r *folder) remove(key string) {
+	r.t.Helper()
+	r.must(os.Remove(r.path(key)))
+}
+
+func (r *folder) knows(want known) {
+	r.t.Helper()
+	if err := differs(r.Fleet, want); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// says compares how often the log says something.
+func (r *folder) says(what string, want int) {
+	r.t.Helper()
+	if got := strings.Count(r.said.String(), what); got != want {
+		r.t.Errorf("%q was said %d times, want %d:\n%s", what, got, want, &r.said)
+	}
+}
+
+// only are registered workers without cards and channels.
+func only(ids ...uint64) known {
+	k := nothing()
+	for _, id := range ids {
+		k.Workers[id] = ""
+	}
+	return k
+}
+
+// register writes the file of a worker and returns its key.
+func (r *folder) register(id uint64) string {
+	r.t.Helper()
+	key := wire.LayoutV1.Key("lab", worker(id))
+	r.put(key, string(wire.LayoutV1.Value("lab", worker(id), "192.0.2.2:1/a")))
+	return key
+}
+
+func TestFilesOfEveryReleaseAreTheRegistry(t *testing.T) {
+	for release, workers := range map[string]map[uint64]string{
+		"0.8.1": {0x5116d1151668a0e5: ""},
+		"1.6.1": {0xad43e8e1d52b94ed: "tiny", 0xe0cd5081c8d73e9d: ""},
+	} {
+		t.Run(release, func(t *testing.T) {
+			inFolder(t, 10, func(r *folder) {
+				keys := make(map[string]string)
+				for path, value := range captured[map[string]string](r.t, release, "file_kv.json") {
+					slash := strings.LastIndexByte(path, '/')
+					key, _ := wire.FileKey(path[:slash], path[slash+1:])
+					keys[key] = value
+					r.put(key, value)
+				}
+				want := known{workers, channels(r.t, keys)}
+				r.watch()
+				r.knows(want) // listed
+				if !r.Fleet.IsSynced() || !r.Link.Up() {
+					r.t.Error("the registry is not known")
+				}
+				for key := range keys {
+					r.remove(key)
+				}
+				r.scan()
+				r.knows(nothing())
+				for key, value := range keys {
+					r.put(key, value)
+				}
+				r.scan()
+				r.knows(want) // watched
+				tally := &r.Fleet.Tally
+				counts(r.t, tally, fleet.Instances, 3*uint64(len(workers)), nil)
+				counts(r.t, tally, fleet.Channels, 3*uint64(len(want.Channels)), nil)
+			})
+		})
+	}
+}
+
+func TestFileThatNobodyTouchesIsGone(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		dead, live := r.register(1), r.register(2)
+		r.watch()
+		for range 4 {
+			r.wait(fileTTL / 4)
+			r.touch(live, 0) // seen in the scan after
+		}
+		r.knows(only(1, 2))
+		r.scan()
+		r.knows(only(2))
+		r.wait(fileTTL)
+		r.knows(only(2))
+		r.scan()
+		r.knows(nothing())
+		r.touch(dead, 0) // it was only slow
+		r.scan()
+		r.knows(only(1))
+		counts(r.t, &r.Fleet.Tally, fleet.Instances, 5, nil) // touches are no messages
+	})
+}
+
+func TestAgeOfAFileCountsAtFirstSightOnly(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		young, old, ahead, behind := r.register(1), r.register(2), r.register(3), r.register(4)
+		r.touch(young, -fileTTL+time.Second)
+		r.touch(old, -fileTTL-time.Second)
+		r.touch(ahead, time.Hour)
+		r.touch(behind, -time.Hour)
+		r.watch()
+		r.knows(only(1, 3))
+		r.touch(behind, -time.Hour+time.Second)
+		r.wait(2 * time.Second)
+		r.knows(only(3, 4))
+		r.wait(fileTTL - 2*time.Second)
+		r.knows(only(3, 4))
+		r.wait(2 * time.Second)
+		r.knows(nothing())
+	})
+}
+
+func TestFilesOfNobodyAreIgnored(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		bucket := filepath.Join(r.Root, "v1/instances")
+		r.must(os.MkdirAll(filepath.Join(bucket, "lab%2Fc%2Fe%2F1"), 0o777))
+		r.must(os.MkdirAll(filepath.Join(r.Root, "v1/mdc/lab"), 0o777))
+		key := wire.LayoutV1.Key("lab", worker(2))
+		value := wire.LayoutV1.Value("lab", worker(2), "192.0.2.2:1/a")
+		for _, name := range []string{".tmp_0123456789abcdef", "README", "lab/c/e/2", "lab%2fc%2fe%2f2"} {
+			r.must(os.MkdirAll(filepath.Dir(filepath.Join(bucket, name)), 0o777))
+			r.must(os.WriteFile(filepath.Join(bucket, name), value, 0o666))
+		}
+		r.must(os.Symlink(filepath.Join(bucket, "README"), r.path(key)))
+		r.put(wire.LayoutV1.Key("other", worker(3)), string(wire.LayoutV1.Value("other", worker(3), "a")))
+		r.put("v1/event_sources/lab/1", "{}")
+		r.put("v1/instances/lab/c/worker_kv_query_source_1/2", "{}")
+		r.watch()
+		r.scan()
+		r.knows(nothing())
+		counts(r.t, &r.Fleet.Tally, fleet.Instances, 0, nil)
+		counts(r.t, &r.Fleet.Tally, fleet.Cards, 0, nil)
+	})
+}
+
+func TestFileOfGarbageIsCountedOnce(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		tally := &r.Fleet.Tally
+		key := r.register(1)
+		whole, err := os.ReadFile(r.path(key))
+		r.must(err)
+		r.must(os.WriteFile(r.path(key), nil, 0o666)) // by somebody who does not rename
+		r.put("v1/instances/lab/c", "{}")
+		r.put("v1/mdc/lab/c/e/1", strings.Repeat(" ", maxFile+1))
+		r.watch()
+		r.wait(4 * scanEvery)
+		r.touch(key, 0)
+		r.scan()
+		r.knows(nothing())
+		counts(r.t, tally, fleet.Instances, 2, map[fleet.Reason]uint64{fleet.BadJSON: 1, fleet.BadName: 1})
+		counts(r.t, tally, fleet.Cards, 1, map[fleet.Reason]uint64{fleet.BadJSON: 1})
+		r.says("more than 1048576 bytes", 1)
+
+		r.must(os.WriteFile(r.path(key), whole[:len(whole)/2], 0o666))
+		r.scan()
+		r.must(os.WriteFile(r.path(key), whole, 0o666))
+		r.scan()
+		r.knows(only(1))
+		counts(r.t, tally, fleet.Instances, 4, map[fleet.Reason]uint64{fleet.BadJSON: 2, fleet.BadName: 1})
+	})
+}
+
+func TestFileIsReplaced(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		keys := etcdKeys(r.t, "1.6.1")
+		for _, key := range []string{generate, card, loads} {
+			r.put(key, keys[key])
+		}
+		r.watch()
+		want := known{map[uint64]string{id: "tiny"}, channels(r.t, map[string]string{loads: keys[loads]})}
+		r.knows(want)
+		before, err := os.Stat(r.path(card))
+		r.must(err)
+		r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1))
+		r.must(os.Chtimes(r.path(card), before.ModTime(), before.ModTime())) // a coarse clock
+		r.put(loads, strings.Replace(keys[loads], "tcp://192.0.2.2:", "tcp://198.51.100.2:", 1))
+		r.scan()
+		want.Workers[id] = "small"
+		c := want.Channels[loads]
+		c.Address = strings.Replace(c.Address, "192.0.2.2", "198.51.100.2", 1)
+		want.Channels[loads] = c
+		r.knows(want)
+		for _, key := range []string{generate, card, loads} {
+			r.put(key, "garbage") // what it said before stays
+		}
+		r.scan()
+		r.knows(want)
+		for _, key := range []string{generate, card, loads} {
+			r.remove(key)
+		}
+		r.scan()
+		r.knows(nothing())
+	})
+}
+
+func TestNothingIsForgottenWhileADirectoryCannotBeRead(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		vanishes, dead, live := r.register(1), r.register(2), r.register(3)
+		r.put(loads, etcdKeys(r.t, "1.6.1")[loads])
+		all := only(1, 2, 3)
+		all.Channels = channels(r.t, map[string]string{loads: etcdKeys(r.t, "1.6.1")[loads]})
+		r.watch()
+		r.knows(all)
+
+		bucket, aside := filepath.Dir(r.path(dead)), filepath.Join(r.Root, "aside")
+		r.must(os.Rename(bucket, aside))
+		r.must(os.WriteFile(bucket, nil, 0o666)) // no directory: not even root can list it
+		r.remove(loads)
+		r.wait(2 * fileTTL)
+		r.knows(all)
+		if r.Link.Up() {
+			r.t.Error("the registry is connected")
+		}
+		r.says("cannot be read", 1)
+
+		r.must(os.Remove(bucket))
+		r.must(os.Rename(aside, bucket))
+		r.remove(vanishes)
+		r.scan()
+		r.knows(only(2, 3)) // their owners get the time to touch them
+		if !r.Link.Up() {
+			r.t.Error("the registry is not connected")
+		}
+		r.says("can be read again", 1)
+		r.wait(fileTTL - scanEvery)
+		r.touch(live, 0)
+		r.wait(2 * scanEvery)
+		r.knows(only(3))
+	})
+}
+
+func TestDirectoryThatCannotBeReadAtFirst(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		r.must(os.WriteFile(r.Root, nil, 0o666))
+		r.watch()
+		if r.Fleet.IsSynced() || r.Link.Up() {
+			r.t.Error("the registry is known")
+		}
+		r.must(os.Remove(r.Root))
+		r.register(1)
+		r.scan()
+		r.knows(only(1))
+		if !r.Fleet.IsSynced() || !r.Link.Up() {
+			r.t.Error("the registry is not known")
+		}
+	})
+}
+
+func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	inFolder(t, 10, func(r *folder) {
+		key := r.register(1)
+		r.register(2)
+		r.must(os.Chmod(r.path(key), 0))
+		r.watch()
+		r.wait(4 * scanEvery)
+		r.knows(only(2))
+		counts(r.t, &r.Fleet.Tally, fleet.Instances, 2, map[fleet.Reason]uint64{fleet.BadJSON: 1})
+		r.says("permission denied", 1)
+		r.must(os.Chmod(r.path(key), 0o666))
+		r.scan()
+		r.knows(only(1, 2))
+	})
+}
+
+func TestDirectoryThatComesLater(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		r.watch()
+		if !r.Fleet.IsSynced() || !r.Link.Up() {
+			r.t.Error("it is not known that nobody has registered")
+		}
+		r.wait(time.Minute)
+		r.register(1)
+		r.scan()
+		r.knows(only(1))
+		r.must(os.RemoveAll(r.Root))
+		r.scan()
+		r.knows(nothing())
+		r.says("Watching the registry in "+r.Root, 1)
+		r.says("There is no directory "+r.Root, 1)
+	})
+}
+
+func TestWorkerInAFileGetsTheRoomOfAnother(t *testing.T) {
+	inFolder(t, 1, func(r *folder) {
+		first := r.register(1)
+		r.watch()
+		r.register(2)
+		r.scan()
+		r.knows(only(1))
+		r.remove(first)
+		r.scan()
+		r.knows(only(2))
+	})
+}
+
+func TestDirectoryWithTooManyFilesIsNotListed(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for limit, want := range map[int]int{1: 0, 2: 2, 3: 2} {
+		got, err := list(dir, limit)
+		if len(got) != want || (err == nil) != (want > 0) {
+			t.Errorf("list of two files, limit %d: %d, %v, want %d", limit, len(got), err, want)
+		}
+	}
+	if got, err := list(filepath.Join(dir, "c"), 1); len(got) != 0 || err != nil {
+		t.Errorf("list of a directory that does not exist: %v, %v", got, err)
+	}
+	if _, err := list(filepath.Join(dir, "a"), 1); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("list of a file: %v, want an error", err)
+	}
+}

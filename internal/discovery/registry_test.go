@@ -1,0 +1,353 @@
+package discovery
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// known is what a Fleet knows of the registry.
+type known struct {
+	Workers  map[uint64]string // that are registered: the models of their cards
+	Channels map[string]fleet.Channel
+}
+
+func knownOf(f *fleet.Fleet) known {
+	k := known{Workers: make(map[uint64]string)}
+	for _, w := range f.Snapshot().Workers {
+		k.Workers[w.ID.Lease] = w.Model
+	}
+	k.Channels, _ = f.Channels()
+	return k
+}
+
+// differs says in which way the Fleet does not know exactly this.
+func differs(f *fleet.Fleet, want known) error {
+	if diff := cmp.Diff(want, knownOf(f)); diff != "" {
+		return fmt.Errorf("what is known (-want +got):\n%s", diff)
+	}
+	return nil
+}
+
+func nothing() known {
+	return known{Workers: map[uint64]string{}, Channels: map[string]fleet.Channel{}}
+}
+
+func captured[T any](t *testing.T, release, file string) (v T) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("../wire/testdata", release, file))
+	if err == nil {
+		err = json.Unmarshal(b, &v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// etcdKeys are the keys that workers of a release wrote, and their values.
+func etcdKeys(t *testing.T, release string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	for _, kv := range captured[[]struct{ Key, Value string }](t, release, "etcd_keys.json") {
+		all[kv.Key] = kv.Value
+	}
+	return all
+}
+
+// channels are the event channels among what was captured. That they are read rightly
+// is for package wire to test.
+func channels(t *testing.T, keys map[string]string) map[string]fleet.Channel {
+	t.Helper()
+	all := make(map[string]fleet.Channel)
+	for key, value := range keys {
+		if !strings.HasPrefix(key, "v1/event_channels/") {
+			continue
+		}
+		c, err := wire.ParseChannel("lab", key, []byte(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[key] = c
+	}
+	return all
+}
+
+// etcdWorkers are the workers of the captures, by release.
+var etcdWorkers = map[string]map[uint64]string{
+	"0.6.1": {0x1eeea2096f7e0080: "model", 0x1eeea2096f7e0082: "model"},
+	"0.9.1": {0x1eeea2096f7dffaf: "known", 0x1eeea2096f7dffb3: "known"},
+	"1.6.1": {0x1eeea2096f7e0a32: "tiny", 0x1eeea2096f7e0a3b: "tiny"},
+}
+
+func (r *registry) delete(key string) {
+	r.t.Helper()
+	if _, err := r.worker.Delete(r.t.Context(), key); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// knows waits until the Fleet knows exactly this.
+func (r *registry) knows(want known) {
+	r.t.Helper()
+	devstacktest.Until(r.t, func() error { return differs(r.Fleet, want) })
+}
+
+// counts compares what was received and rejected.
+func counts(t *testing.T, tally *fleet.Tally, k fleet.Kind, received uint64, rejected map[fleet.Reason]uint64) {
+	t.Helper()
+	if got := tally.Messages(k); got != received {
+		t.Errorf("%d messages of kind %s, want %d", got, k, received)
+	}
+	for _, reason := range fleet.Reasons() {
+		if got := tally.Rejected(k, reason); got != rejected[reason] {
+			t.Errorf("%d of kind %s rejected for %s, want %d", got, k, reason, rejected[reason])
+		}
+	}
+}
+
+func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
+	for release, workers := range etcdWorkers {
+		t.Run(release, func(t *testing.T) {
+			r := newRegistry(t)
+			r.Namespace = "lab"
+			keys := etcdKeys(t, release)
+			for key, value := range keys {
+				r.put(key, value)
+			}
+			run(t, r.Watch)
+			want := known{workers, channels(t, keys)}
+			r.knows(want)
+			tally := &r.Fleet.Tally
+			counts(t, tally, fleet.Instances, 2, nil)
+			counts(t, tally, fleet.Cards, 2, nil)
+			counts(t, tally, fleet.Channels, uint64(len(want.Channels)), nil)
+		})
+	}
+}
+
+func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
+	for release, workers := range etcdWorkers {
+		t.Run(release, func(t *testing.T) {
+			r := newRegistry(t)
+			r.Namespace = "lab"
+			run(t, r.Watch)
+			<-r.Fleet.Synced()
+			keys := etcdKeys(t, release)
+			for key, value := range keys {
+				r.put(key, value)
+			}
+			want := known{workers, channels(t, keys)}
+			r.knows(want)
+			all := uint64(len(want.Channels))
+			for _, gone := range []struct {
+				prefix string
+				left   known
+			}{
+				{"v1/mdc/", known{map[uint64]string{}, want.Channels}},
+				{"v1/event_channels/", known{map[uint64]string{}, map[string]fleet.Channel{}}},
+				{"v1/instances/", nothing()},
+			} {
+				if gone.prefix != "v1/instances/" {
+					for id := range workers {
+						gone.left.Workers[id] = ""
+					}
+				}
+				for key := range keys {
+					if strings.HasPrefix(key, gone.prefix) {
+						r.delete(key)
+					}
+				}
+				r.knows(gone.left)
+			}
+			tally := &r.Fleet.Tally
+			counts(t, tally, fleet.Instances, 4, nil)
+			counts(t, tally, fleet.Cards, 4, nil)
+			counts(t, tally, fleet.Channels, 2*all, nil)
+		})
+	}
+}
+
+const (
+	generate = "v1/instances/lab/backend/generate/1eeea2096f7e0a32"
+	card     = "v1/mdc/lab/backend/generate/1eeea2096f7e0a32"
+	loads    = "v1/event_channels/namespace/lab/component/backend/endpoint/generate/topic/kv_metrics/16b5795a010a6b"
+	id       = 0x1eeea2096f7e0a32
+)
+
+func TestCardOfAnAdapterIsNotTheWorkers(t *testing.T) {
+	r := newRegistry(t)
+	r.Namespace = "lab"
+	run(t, r.Watch)
+	<-r.Fleet.Synced()
+	keys := etcdKeys(t, "1.6.1")
+	r.put(generate, keys[generate])
+	r.put(card, keys[card])
+	r.put(card+"/adapter", keys[card])
+	r.knows(known{map[uint64]string{id: "tiny"}, map[string]fleet.Channel{}})
+	r.delete(card + "/adapter")
+	r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1)) // after the deletion
+	r.knows(known{map[uint64]string{id: "small"}, map[string]fleet.Channel{}})
+	counts(t, &r.Fleet.Tally, fleet.Cards, 2, nil)
+}
+
+func TestGarbageOfEveryKindIsCounted(t *testing.T) {
+	r := newRegistry(t)
+	r.Namespace = "lab"
+	run(t, r.Watch)
+	<-r.Fleet.Synced()
+	keys := etcdKeys(t, "1.6.1")
+	for _, kv := range [][2]string{
+		{"v1/instances/lab/backend", "{}"},
+		{"v1/instances/lab/backend/generate/1", "{"},
+		{"v1/instances/lab/backend/generate/2", keys[generate]},
+		{generate, keys[generate]}, // each watch comes to its last key after all others
+		{"v1/mdc/lab/backend", "{}"},
+		{"v1/mdc/lab/backend/generate/1", "{"},
+		{"v1/mdc/lab/backend/generate/2", "{}"},
+		{card, keys[card]},
+		{"v1/event_channels/lab/backend", "{}"},
+		{"v1/event_channels/lab/backend/topic/1", "{}"},
+		{"v1/event_channels/namespace/lab/topic/kv_metrics/1", "["},
+		{loads, keys[loads]},
+	} {
+		r.put(kv[0], kv[1])
+	}
+	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
+	tally := &r.Fleet.Tally
+	devstacktest.Until(t, func() error { // of two watches one may be behind
+		if tally.Messages(fleet.Channels) < 4 {
+			return errors.New("not all channels were received")
+		}
+		return nil
+	})
+	counts(t, tally, fleet.Instances, 4, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 1, fleet.BadID: 1})
+	counts(t, tally, fleet.Cards, 4, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 2})
+	counts(t, tally, fleet.Channels, 4, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 1, fleet.BadID: 1})
+
+	r.delete("v1/instances/lab/backend") // says nothing of anybody
+	r.delete(generate)
+	r.knows(known{map[uint64]string{}, channels(t, map[string]string{loads: keys[loads]})})
+	counts(t, tally, fleet.Instances, 5, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 1, fleet.BadID: 1})
+}
+
+func TestValueThatTurnsBadChangesNothing(t *testing.T) {
+	r := newRegistry(t)
+	r.Namespace = "lab"
+	run(t, r.Watch)
+	<-r.Fleet.Synced()
+	keys := etcdKeys(t, "1.6.1")
+	want := known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})}
+	for _, key := range []string{generate, card, loads} {
+		r.put(key, keys[key])
+	}
+	r.knows(want)
+	for _, key := range []string{generate, card, loads} {
+		r.put(key, "garbage")
+	}
+	devstacktest.Until(t, func() error {
+		for _, k := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} {
+			if r.Fleet.Tally.Rejected(k, fleet.BadJSON) == 0 {
+				return fmt.Errorf("no %s was rejected", k)
+			}
+		}
+		return nil
+	})
+	r.knows(want)
+	for _, key := range []string{generate, card, loads} {
+		r.delete(key)
+	}
+	r.knows(nothing())
+}
+
+func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
+	r := newRegistry(t)
+	r.Namespace = "lab"
+	r.Fleet.Tally.Etcd.Use()
+	keys := etcdKeys(t, "1.6.1")
+	for key, value := range keys {
+		r.put(key, value)
+	}
+	run(t, r.Watch)
+	all := known{etcdWorkers["1.6.1"], channels(t, keys)}
+	r.knows(all)
+	r.StopEtcd()
+	devstacktest.Until(t, func() error {
+		if r.Fleet.Tally.Etcd.Up() {
+			return errors.New("etcd is connected")
+		}
+		return nil
+	})
+	if err := differs(r.Fleet, all); err != nil {
+		t.Error(err)
+	}
+	r.StartEmptyEtcd(t) // there is no deletion that a watch could tell of
+	for _, key := range []string{generate, card, loads} {
+		devstacktest.Until(t, func() error { _, err := r.worker.Put(t.Context(), key, keys[key]); return err })
+	}
+	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
+}
+
+func TestNamespaceCalledNamespace(t *testing.T) {
+	// The channels that others write in the second layout are below the prefix of its
+	// first one.
+	const ns = "namespace"
+	r := newRegistry(t)
+	r.Namespace = ns
+	old, scoped := "v1/event_channels/lab//kv_metrics/1eeea2096f7dffaf", loads
+	ours := map[string]string{
+		strings.Replace(old, "lab", ns, 1):    strings.ReplaceAll(etcdKeys(t, "0.9.1")[old], "lab", ns),
+		strings.Replace(scoped, "lab", ns, 1): strings.ReplaceAll(etcdKeys(t, "1.6.1")[scoped], "lab", ns),
+	}
+	write := func() {
+		for key, value := range etcdKeys(t, "1.6.1") {
+			r.put(key, value)
+		}
+		for key, value := range ours {
+			r.put(key, value)
+		}
+	}
+	want := nothing()
+	for key, value := range ours {
+		c, err := wire.ParseChannel(ns, key, []byte(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.Channels[key] = c
+	}
+	write()
+	run(t, r.Watch)
+	r.knows(want) // listed
+	counts(t, &r.Fleet.Tally, fleet.Channels, 2, nil)
+	for key := range ours {
+		r.delete(key)
+	}
+	r.knows(nothing())
+	counts(t, &r.Fleet.Tally, fleet.Channels, 4, nil)
+	write()
+	r.knows(want) // watched
+	counts(t, &r.Fleet.Tally, fleet.Channels, 6, nil)
+}
+
+func TestNoKeyIsWatchedTwice(t *testing.T) {
+	for _, ns := range []string{"dynamo", "namespace", "instances", "components", "v1", "mdc", "event_channels", "namespace/namespace", "ü %"} {
+		all := prefixes(ns)
+		for i, p := range all {
+			for j, q := range all {
+				if i != j && strings.HasPrefix(p, q) {
+					t.Errorf("namespace %q: %q is below %q", ns, p, q)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package expose
+
+import (
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/proto"
+)
+
+// histogram is a histogram with classic and native buckets at once. The library's
+// constant ones have either.
+type histogram struct {
+	desc   *prometheus.Desc
+	labels []*dto.LabelPair
+	of     *fleet.Histogram
+}
+
+func newHistogram(desc *prometheus.Desc, h *fleet.Histogram, labels ...string) prometheus.Metric {
+	return histogram{desc: desc, labels: prometheus.MakeLabelPairs(desc, labels), of: h}
+}
+
+// Desc implements prometheus.Metric.
+func (m histogram) Desc() *prometheus.Desc { return m.desc }
+
+// Write implements prometheus.Metric.
+func (m histogram) Write(out *dto.Metric) error {
+	h := &dto.Histogram{
+		SampleCount:   proto.Uint64(m.of.Count),
+		SampleSum:     proto.Float64(m.of.Sum),
+		Schema:        proto.Int32(fleet.NativeSchema),
+		ZeroThreshold: proto.Float64(fleet.NativeZero),
+		ZeroCount:     proto.Uint64(m.of.Zero),
+	}
+	cumulative := uint64(0)
+	for i, bound := range m.of.Bounds {
+		cumulative += m.of.Counts[i]
+		h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(bound), CumulativeCount: proto.Uint64(cumulative)})
+	}
+	h.PositiveSpan, h.PositiveDelta = spans(m.of.First, m.of.Fine)
+	out.Label, out.Histogram = m.labels, h
+	return nil
+}
+
+// spans are the native buckets from the index first on, as runs without longer gaps,
+// each count as the difference from the one before.
+func spans(first int, counts []uint64) (runs []*dto.BucketSpan, deltas []int64) {
+	var before int64
+	next := 0 // index behind the last run
+	count := func(n int64) {
+		*runs[len(runs)-1].Length++
+		deltas = append(deltas, n-before)
+		before = n
+		next++
+	}
+	for i, n := range counts {
+		index := first + i
+		if n == 0 {
+			continue
+		}
+		if len(runs) == 0 || index-next > 2 { // another run takes more than two empty buckets
+			runs = append(runs, &dto.BucketSpan{Offset: proto.Int32(int32(index - next)), Length: proto.Uint32(0)})
+			next = index
+		}
+		for next < index {
+			count(0)
+		}
+		count(int64(n))
+	}
+	return runs, deltas
+}

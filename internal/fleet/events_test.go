@@ -1,0 +1,269 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+)
+
+// publishing registers workers of a release that publishes its loads.
+func publishing(f *Fleet, e Endpoint, ids ...uint64) {
+	for _, id := range ids {
+		f.Register(Instance{Endpoint: e, ID: id}, Registration{Publishes: true})
+	}
+}
+
+func card(f *Fleet, e Endpoint, id uint64) {
+	f.SetCard(Instance{Endpoint: e, ID: id}, Card{Model: "m", KVTotal: Some[uint64](100), MaxSeqs: Some[uint64](8)})
+}
+
+// published is a load event of this many KV blocks in use that names no endpoint.
+func published(f *Fleet, id, blocks uint64) { publishedAt(f, Endpoint{}, id, blocks) }
+
+func publishedAt(f *Fleet, e Endpoint, id, blocks uint64) {
+	f.Publish(Origin{Endpoint: e, Worker: id}, FromActiveLoad, Load{KVActive: Some(blocks)})
+}
+
+func TestAPublishedLoadLivesWhileItsWorkerIsRegistered(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	publishedAt(f, generate, 1, 40)
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	after(f, 24*time.Hour) // nothing has changed since
+	for range 5 {
+		poll(f)
+	}
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	equal(t, "age", f.Snapshot().Workers[0].LoadAge, 24*time.Hour)
+	deregister(f, generate, 1)
+	shows(t, f, "backend/generate:")
+}
+
+func TestALoadThatComesBeforeTheRegistrationWaitsForIt(t *testing.T) {
+	for name, at := range map[string]Endpoint{"named": generate, "of a component": {Component: "backend"}, "not named": {}} {
+		t.Run(name, func(t *testing.T) {
+			f := fleetAt(everything, plenty)
+			publishedAt(f, at, 1, 40)
+			after(f, retention-time.Second)
+			publishing(f, generate, 1)
+			shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+		})
+	}
+}
+
+func TestALateEventBringsNobodyBackUntilTheKeyIs(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	publishedAt(f, generate, 1, 40)
+	deregister(f, generate, 1)
+	publishedAt(f, generate, 1, 41)
+	shows(t, f, "backend/generate: 1 unregistered")
+	after(f, lingering)
+	shows(t, f, "backend/generate:")
+	publishing(f, generate, 1)
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 41")
+	deregister(f, generate, 1)
+	publishing(f, generate, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down") // its load went with its key
+}
+
+func TestAnEventWithoutAnEndpointGoesWhereItsWorkerHasItsLoad(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	publishing(f, loadMetrics, 1)
+	published(f, 1, 40)
+	f.Hit(1, 20, 5)
+	// Nothing says where: the first by name.
+	shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 5/20")
+	card(f, loadMetrics, 1)
+	shows(t, f, "backend/generate: not counted 1 events", "backend/load_metrics: 1 answering mean 40", "  1 up kv 40 hits 5/20")
+	// Statistics say it for certain.
+	f.BeginPoll()
+	f.Report(loaded(generate, lease(1), 50))
+	shows(t, f, "backend/generate: 1 answering 1 events mean 50", "  1 up kv 50 hits 5/20", "backend/load_metrics: 1 silent", "  1 down")
+}
+
+func TestAWorkerThatReportsBothWaysIsOneAndTheNewestWins(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1)
+	register(f, loadMetrics, 1)
+	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 10))
+	load := loaded(loadMetrics, lease(1), 11).Load
+	f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+	shows(t, f, "backend/load_metrics: 1 answering mean 11", "  1 up kv 11")
+	equal(t, "source", f.Snapshot().Workers[0].Source.String(), "load_event")
+	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 12))
+	shows(t, f, "backend/load_metrics: 1 answering mean 12", "  1 up kv 12")
+	equal(t, "source", f.Snapshot().Workers[0].Source.String(), "stats")
+	f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+	poll(f)
+	poll(f) // dead: its next answer would bring the load anew
+	shows(t, f, "backend/load_metrics: 1 silent", "  1 down")
+}
+
+func TestAnAnswerWithoutALoadMeansNothingOfAWorkerThatPublishes(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	poll(f, loadless(generate, lease(1)))
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	published(f, 1, 40)
+	poll(f, loadless(generate, lease(1)))
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	poll(f)
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	poll(f) // killed: its key stays for as long as its lease
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	poll(f, loadless(generate, lease(1))) // or it was only slow: its load will not be repeated
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	poll(f)
+	poll(f)
+	published(f, 1, 41)
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 41")
+}
+
+func TestNoPollWaitsForAWorkerThatPublishes(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	register(f, generate, 2)
+	f.BeginPoll()
+	f.Report(loaded(generate, lease(2), 5))
+	equal(t, "answered", f.PollAnswered(), true)
+}
+
+func TestTotalsAreTheModelCards(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	card(f, generate, 1) // comes before the registration
+	shows(t, f, "backend/generate:")
+	publishing(f, generate, 1)
+	publishing(f, generate2, 1) // has no card, and so no load
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	publishedAt(f, generate, 1, 40)
+	shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
+	w := f.Snapshot().Workers[0]
+	equal(t, "load", w.Load.V, Load{KVActive: Some[uint64](40), KVTotal: Some[uint64](100), TotalSlots: Some[uint64](8), CacheUsage: Some(0.4)})
+	equal(t, "model", w.Model, "m")
+	f.DropCard(Instance{Endpoint: generate, ID: 1})
+	equal(t, "load", f.Snapshot().Workers[0].Load.V, Load{KVActive: Some[uint64](40)})
+	card(f, generate, 1)
+	deregister(f, generate, 1)
+	deregister(f, generate2, 1)
+	shows(t, f, "backend/generate:")
+	f.DropCard(Instance{Endpoint: generate, ID: 1})
+	shows(t, f, "backend/generate:")
+	equal(t, "workers", len(f.workers), 0)
+}
+
+func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	card(f, generate, 1)
+	for rank := range uint32(2) {
+		f.Publish(Origin{generate, 1, rank}, FromLoadEvent, Load{
+			KVActive: Some(uint64(10 + rank)), KVTotal: Some[uint64](50), ActiveSlots: Some(uint64(rank)), Waiting: Some[uint64](3),
+			CacheUsage: Some(0.2 + 0.2*float64(rank)), HitRate: Some(0.5),
+		})
+	}
+	w := f.Snapshot().Workers[0]
+	equal(t, "ranks", w.Ranks, []RankState{
+		{Number: 0, KVActive: Some[uint64](10), Requests: Some[uint64](0)},
+		{Number: 1, KVActive: Some[uint64](11), Requests: Some[uint64](1)},
+	})
+	w.Load.V.CacheUsage.V = float64(float32(w.Load.V.CacheUsage.V))
+	equal(t, "load", w.Load.V, Load{
+		KVActive: Some[uint64](21), KVTotal: Some[uint64](100), ActiveSlots: Some[uint64](1), TotalSlots: Some[uint64](16), Waiting: Some[uint64](6),
+		CacheUsage: Some(float64(float32(0.3))), HitRate: Some(0.5),
+	})
+	for rank := range uint32(2 * maxRanks) {
+		f.Publish(Origin{generate, 1, rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+	}
+	equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), maxRanks)
+	equal(t, "over the limit", f.Tally.OverLimit.Load(), uint64(maxRanks))
+}
+
+func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	card(f, generate, 1)
+	from := Origin{Endpoint: generate, Worker: 1}
+	for _, p := range []Pass{
+		{Counter: 7, Seconds: 0.5, Running: 2, Waiting: 1, PrefillTokens: 100, DecodeTokens: 1},
+		{Counter: 8, Running: 2},       // idle: no pass
+		{Counter: 12, Seconds: 0.25},   // 9, 10, 11
+		{Counter: 3, Seconds: 0.25},    // it has begun anew
+		{Counter: 4, Seconds: 0.25},    //
+		{Counter: 0, Seconds: 0.25},    // not counted
+		{Counter: 1 << 63, Running: 5}, // not believed
+		{Counter: 1<<63 + 2, Running: 6, QueuedTokens: 9, ScheduledKVTokens: 8}, // one
+	} {
+		f.Pass(from, p)
+	}
+	w := f.Snapshot().Workers[0]
+	equal(t, "load", w.Load.V, Load{ActiveSlots: Some[uint64](6), Waiting: Some[uint64](0), TotalSlots: Some[uint64](8), KVTotal: Some[uint64](100)})
+	equal(t, "source", w.Source.String(), "fpm")
+	equal(t, "up", w.Up, true)
+	seconds := w.Passes.V.Seconds
+	equal(t, "durations", []float64{float64(seconds.Count), seconds.Sum}, []float64{5, 1.5})
+	w.Passes.V.Seconds = Histogram{}
+	equal(t, "passes", w.Passes.V, Passes{Count: 5, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
+}
+
+func TestWhatIsNotWatchedIsNotKept(t *testing.T) {
+	f := fleetAt(Target(generate), plenty)
+	publishing(f, generate2, 1)
+	publishing(f, prefill, 2)
+	for _, e := range []Endpoint{generate2, prefill, {Component: "prefill"}} {
+		publishedAt(f, e, 9, 40)
+		f.Pass(Origin{Endpoint: e, Worker: 9}, Pass{Running: 1})
+	}
+	shows(t, f, "backend/generate:")
+	equal(t, "workers", len(f.workers), 2)
+	found, elsewhere := f.Publishing()
+	equal(t, "publishing", found, false)
+	equal(t, "elsewhere", elsewhere, nil)
+	publishing(f, generate, 1)
+	card(f, generate2, 1)
+	found, elsewhere = f.Publishing()
+	equal(t, "publishing", found, true)
+	equal(t, "elsewhere", elsewhere, []string{"generate2"})
+}
+
+func TestWhereNobodyRegistersAnEventShowsItsWorkerForAMinute(t *testing.T) {
+	f := New(backend, plenty, false)
+	f.Advance(start)
+	publishedAt(f, generate, 1, 40)
+	shows(t, f, "backend/generate: 1 unregistered", "  1 up kv 40")
+	after(f, unconfirmed+time.Second)
+	shows(t, f, "backend/generate:")
+}
+
+func TestNothingExpiresWhileTheRegistryIsAway(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	f.Tally.Etcd.Use()
+	publishedAt(f, generate, 1, 40)
+	after(f, 2*retention)
+	equal(t, "workers", len(f.workers), 1)
+	f.Tally.Etcd.Set(true)
+	after(f, 2*retention+time.Second)
+	equal(t, "workers", len(f.workers), 0)
+}
+
+func TestFinishedRequestsAreBookedOnWhoServedThem(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, prefill, 1)
+	publishing(f, generate, 2)
+	some := Some[uint64]
+	f.Serve(Request{Prefill: some(1), Decode: some(2), ISLBlocks: some(20), OverlapBlocks: some(5), FirstToken: Some(0.5), InterToken: Some(0.02), Duration: Some(3.0)})
+	f.Serve(Request{Prefill: some(1), FirstToken: Some(0.25)})
+	f.Serve(Request{Prefill: some(9), Decode: some(9), ISLBlocks: some(20), OverlapBlocks: some(5)})
+	f.Serve(Request{})
+	shows(t, f, "backend/generate: 1 silent", "  2 down", "prefill/generate: 1 silent 1 events", "  1 down hits 5/20")
+	equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(2))
+	s := f.Snapshot()
+	equal(t, "decode", s.Workers[0].Timings, Timings{InterToken: Timing{1, 0.02}, Duration: Timing{1, 3}})
+	equal(t, "prefill", s.Workers[1].Timings, Timings{FirstToken: Timing{2, 0.75}})
+	equal(t, "requests", s.Endpoints[0].Requests.Duration.Count, 1)
+	equal(t, "requests", s.Endpoints[1].Requests.FirstToken.Count, 2)
+	deregister(f, prefill, 1)
+	f.Serve(Request{Prefill: some(1), FirstToken: Some(0.25)})
+	equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(3))
+}

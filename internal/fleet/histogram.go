@@ -1,0 +1,110 @@
+package fleet
+
+import (
+	"math"
+	"slices"
+)
+
+// Histogram is a distribution of durations in seconds, in two resolutions: a few
+// classic buckets, and those of a Prometheus native histogram.
+type Histogram struct {
+	Count uint64
+	Sum   float64
+
+	Bounds []float64 // upper bounds of the classic buckets, ascending
+	Counts []uint64  // in each of them alone; what is above the last Bound is in none
+
+	First int      // index of the first native bucket
+	Fine  []uint64 // in each native bucket alone; index i is for (2^((i-1)/8), 2^(i/8)]
+	Zero  uint64   // at most NativeZero
+}
+
+const (
+	// NativeSchema is the resolution of the native buckets: 2^3 for each doubling.
+	NativeSchema = 3
+	// NativeZero is, in seconds, what is as good as nothing. It bounds the native
+	// buckets from below, as nativeTop does from above.
+	NativeZero = 1e-6
+	nativeTop  = 1 << 13 // seconds: more than two hours
+)
+
+// Bounds of the histograms, in seconds.
+var (
+	PollBounds        = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5}
+	LagBounds         = []float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30}
+	PassBounds        = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1}
+	FirstTokenBounds  = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
+	InterTokenBounds  = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1}
+	WholeRequestBound = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+)
+
+// NewHistogram is an empty one with these upper bounds, which stay the caller's.
+func NewHistogram(bounds []float64) Histogram {
+	return Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds))}
+}
+
+// Observe books one duration. It must be finite and not negative.
+func (h *Histogram) Observe(seconds float64) {
+	h.Count++
+	h.Sum += seconds
+	if i, _ := slices.BinarySearch(h.Bounds, seconds); i < len(h.Bounds) {
+		h.Counts[i]++
+	}
+	if seconds <= NativeZero {
+		h.Zero++
+		return
+	}
+	h.observeFine(nativeBucket(min(seconds, nativeTop)))
+}
+
+func (h *Histogram) observeFine(i int) {
+	if len(h.Fine) == 0 {
+		h.First = i
+	}
+	if i < h.First {
+		h.Fine = slices.Insert(h.Fine, 0, make([]uint64, h.First-i)...)
+		h.First = i
+	}
+	if more := i - h.First + 1 - len(h.Fine); more > 0 {
+		h.Fine = append(h.Fine, make([]uint64, more)...)
+	}
+	h.Fine[i-h.First]++
+}
+
+// Add books all of o, which has the same bounds.
+func (h *Histogram) Add(o *Histogram) {
+	h.Count += o.Count
+	h.Sum += o.Sum
+	h.Zero += o.Zero
+	for i, n := range o.Counts {
+		h.Counts[i] += n
+	}
+	for i, n := range o.Fine {
+		if n > 0 {
+			h.observeFine(o.First + i)
+			h.Fine[o.First+i-h.First] += n - 1
+		}
+	}
+}
+
+// Clone is a copy that shares nothing that changes.
+func (h *Histogram) Clone() Histogram {
+	c := *h
+	c.Counts, c.Fine = slices.Clone(h.Counts), slices.Clone(h.Fine)
+	return c
+}
+
+// steps are the upper bounds of the native buckets between 1/2 and 1.
+var steps = func() (s [1 << NativeSchema]float64) {
+	for i := range s {
+		s[i] = math.Exp2(float64(i)/float64(len(s)) - 1)
+	}
+	return s
+}()
+
+// nativeBucket is the index of the native bucket of a positive number.
+func nativeBucket(v float64) int {
+	fraction, exponent := math.Frexp(v)
+	i, _ := slices.BinarySearch(steps[:], fraction)
+	return i + (exponent-1)*len(steps)
+}

@@ -1,0 +1,254 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+)
+
+// maxRanks bounds the data parallel ranks of one worker.
+const maxRanks = 256
+
+// Source is where the number of a worker's KV cache blocks in use came from.
+type Source int
+
+// The sources.
+const (
+	FromStats      Source = iota // an answer to a stats poll (to 0.5.1)
+	FromLoadEvent                // the same load, published (0.4.1 to 0.7)
+	FromActiveLoad               // the KV cache blocks alone, published (0.8 to 1.6)
+	FromPass                     // none came, but requests of forward passes did (1.1 to 1.6)
+)
+
+// String is the value of the label source.
+func (s Source) String() string {
+	return [...]string{"stats", "load_event", "active_load", "fpm"}[s]
+}
+
+// rank is what one data parallel rank of a worker last reported. To 0.2.1, and
+// mostly later too, a worker has only one, of number 0.
+type rank struct {
+	number uint32
+	load   Opt[Load]
+	source Source
+	at     time.Time // when load was received
+	order  uint64    // of load among all the Fleet's: the highest is the newest
+	passes *passes   // nil before its first forward pass
+}
+
+// rankOf is the rank of this number, made if there is room; nil if there is none.
+func (f *Fleet) rankOf(ranks *[]rank, number uint32) *rank {
+	i, found := slices.BinarySearchFunc(*ranks, number, func(r rank, n uint32) int { return int(int64(r.number) - int64(n)) })
+	if found {
+		return &(*ranks)[i]
+	}
+	if len(*ranks) >= maxRanks {
+		f.Tally.OverLimit.Add(1)
+		return nil
+	}
+	*ranks = slices.Insert(*ranks, i, rank{number: number})
+	return &(*ranks)[i]
+}
+
+// setLoad notes a load of a rank; the newest wins.
+func (f *Fleet) setLoad(ranks *[]rank, number uint32, l Load, from Source) {
+	r := f.rankOf(ranks, number)
+	if r == nil {
+		return
+	}
+	f.loads++
+	r.load, r.source, r.at, r.order = Some(l), from, f.now, f.loads
+}
+
+// forgetPolled forgets the loads that came in answers to polls.
+func forgetPolled(ranks []rank) []rank {
+	for i := range ranks {
+		if ranks[i].source == FromStats {
+			ranks[i].load = Opt[Load]{}
+		}
+	}
+	return slices.DeleteFunc(ranks, func(r rank) bool { return !r.load.OK && r.passes == nil })
+}
+
+// forgetBefore forgets what was received before at.
+func forgetBefore(ranks []rank, at time.Time) []rank {
+	return slices.DeleteFunc(ranks, func(r rank) bool {
+		return r.heard().Before(at)
+	})
+}
+
+// heard is when the rank was last heard of.
+func (r *rank) heard() time.Time {
+	if r.passes != nil && r.passes.at.After(r.at) {
+		return r.passes.at
+	}
+	return r.at
+}
+
+// merged is what is known of each rank, of two lists of them.
+func merged(a, b []rank) []rank {
+	if len(b) == 0 {
+		return a
+	}
+	if len(a) == 0 {
+		return b
+	}
+	all := slices.Clone(a)
+	for _, r := range b {
+		i := slices.IndexFunc(all, func(o rank) bool { return o.number == r.number })
+		if i < 0 {
+			all = append(all, r)
+			continue
+		}
+		if r.load.OK && (!all[i].load.OK || r.order > all[i].order) {
+			all[i].load, all[i].source, all[i].at, all[i].order = r.load, r.source, r.at, r.order
+		}
+		if all[i].passes == nil {
+			all[i].passes = r.passes
+		}
+	}
+	slices.SortFunc(all, func(a, b rank) int { return int(int64(a.number) - int64(b.number)) })
+	return all
+}
+
+// whole is the load of the rank with what its forward passes and the model card add.
+func (r *rank) whole(card Card) Load {
+	l := r.load.V
+	if r.passes != nil {
+		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.last.Running))
+		l.Waiting = l.Waiting.or(Some(r.passes.last.Waiting))
+	}
+	l.KVTotal = l.KVTotal.or(card.KVTotal)
+	l.TotalSlots = l.TotalSlots.or(card.MaxSeqs)
+	if r.source == FromActiveLoad && l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0 {
+		l.CacheUsage = Some(float64(l.KVActive.V) / float64(l.KVTotal.V))
+	}
+	return l
+}
+
+// or is o if it is there, else another.
+func (o Opt[T]) or(another Opt[T]) Opt[T] {
+	if o.OK {
+		return o
+	}
+	return another
+}
+
+// sumLoads is the load of a worker of several ranks: the sum, and of fractions the
+// mean. Of the pairs whose halves are shown together, a rank adds both or none.
+func sumLoads(loads []Load) Load {
+	var all Load
+	var usage, hits mean
+	for i := range loads {
+		l := &loads[i]
+		if l.KVActive.OK && l.KVTotal.OK {
+			all.KVActive, all.KVTotal = plus(all.KVActive, l.KVActive), plus(all.KVTotal, l.KVTotal)
+		}
+		if l.ActiveSlots.OK && l.TotalSlots.OK {
+			all.ActiveSlots, all.TotalSlots = plus(all.ActiveSlots, l.ActiveSlots), plus(all.TotalSlots, l.TotalSlots)
+		}
+		all.Waiting = plus(all.Waiting, l.Waiting)
+		all.SpecDrafts = plus(all.SpecDrafts, l.SpecDrafts)
+		all.SpecDraftTokens = plus(all.SpecDraftTokens, l.SpecDraftTokens)
+		all.SpecAccepted = plus(all.SpecAccepted, l.SpecAccepted)
+		usage.add(l.CacheUsage)
+		hits.add(l.HitRate)
+	}
+	all.CacheUsage, all.HitRate = usage.value(), hits.value()
+	return all
+}
+
+// plus adds what is known. A sum beyond 2^64 stays at its largest: no worker has so many.
+func plus(a, b Opt[uint64]) Opt[uint64] {
+	if !b.OK {
+		return a
+	}
+	sum := a.V + b.V
+	if sum < a.V {
+		sum = 1<<64 - 1
+	}
+	return Some(sum)
+}
+
+// mean is the mean of what is known.
+type mean struct{ sum, n float64 }
+
+func (m *mean) add(o Opt[float64]) {
+	if o.OK {
+		m.sum += o.V
+		m.n++
+	}
+}
+
+func (m *mean) value() Opt[float64] {
+	if m.n == 0 {
+		return Opt[float64]{}
+	}
+	return Some(m.sum / m.n)
+}
+
+// loadOf is the load of a worker of these ranks.
+func loadOf(ranks []rank, card Card) Load {
+	if len(ranks) == 1 {
+		return ranks[0].whole(card)
+	}
+	loads := make([]Load, len(ranks))
+	for i := range ranks {
+		loads[i] = ranks[i].whole(card)
+	}
+	return sumLoads(loads)
+}
+
+// newest is where the newest load came from and how old it is.
+func (f *Fleet) newest(ranks []rank) (Source, time.Duration) {
+	var best *rank
+	for i := range ranks {
+		if r := &ranks[i]; r.load.OK && (best == nil || r.order > best.order) {
+			best = r
+		}
+	}
+	if best != nil {
+		return best.source, max(0, f.now.Sub(best.at))
+	}
+	var heard time.Time
+	for i := range ranks {
+		if at := ranks[i].heard(); at.After(heard) {
+			heard = at
+		}
+	}
+	return FromPass, max(0, f.now.Sub(heard))
+}
+
+// rankStates are the ranks where there are several.
+func rankStates(ranks []rank) []RankState {
+	if len(ranks) < 2 {
+		return nil
+	}
+	all := make([]RankState, len(ranks))
+	for i := range ranks {
+		l := ranks[i].whole(Card{})
+		all[i] = RankState{Number: ranks[i].number, KVActive: l.KVActive, Requests: l.ActiveSlots}
+	}
+	return all
+}
+
+// passesOf sums the forward passes of the ranks.
+func passesOf(ranks []rank) Opt[Passes] {
+	var all Opt[Passes]
+	for i := range ranks {
+		p := ranks[i].passes
+		if p == nil {
+			continue
+		}
+		if !all.OK {
+			all = Some(Passes{Seconds: NewHistogram(PassBounds)})
+		}
+		all.V.Count += p.count
+		all.V.Missed += p.missed
+		all.V.PrefillTokens += p.prefill
+		all.V.DecodeTokens += p.decode
+		all.V.QueuedTokens += p.last.QueuedTokens
+		all.V.ScheduledKVTokens += p.last.ScheduledKVTokens
+		all.V.Seconds.Add(&p.seconds)
+	}
+	return all
+}
