@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/mock"
 )
 
 // The addresses to listen on. Metrics is for Prometheus, too, which may be in a container.
@@ -18,7 +20,9 @@ const (
 // flags is what the command line and the environment say.
 type flags struct {
 	namespace            string
-	workers              int
+	workers              int // all of them
+	release, plane       string
+	fleet                []mock.Config
 	noMetrics, noWorkers bool
 	nats, etcd, metrics  int // ports; 0: any free one
 	dataDir              string
@@ -33,6 +37,11 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		SetValue(cli.Namespace("namespace", &f.namespace))
 	a.Flag("workers", "How many mock workers.").Default("3").
 		SetValue(cli.Number("workers", &f.workers, 1, 10_000))
+	a.Flag("release", "Dynamo release that the mock workers imitate; mixed: every release and event plane, at least one worker each.").
+		Default(mock.Latest).
+		SetValue(cli.OneOf("release", &f.release, append(mock.Releases(), mixed)...))
+	a.Flag("event-plane", "What events travel on, nats or zmq; without it the release's own default.").
+		SetValue(cli.OneOf("event-plane", &f.plane, mock.NATS, mock.ZMQ))
 	a.Flag("no-workers", "No mock workers.").BoolVar(&f.noWorkers)
 	a.Flag("no-metrics", "No metrics.").BoolVar(&f.noMetrics)
 	a.Flag("nats-port", "Port of NATS; 0: any free one.").Default("4222").
@@ -42,8 +51,35 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("metrics-port", "Port of metrics; 0: any free one.").Default("9091").
 		SetValue(cli.Number("metrics-port", &f.metrics, 0, 65535))
 	a.Flag("data-dir", "Directory of the servers' data; without it a temporary one, removed at the end.").StringVar(&f.dataDir)
-	ended, err = a.Parse(args)
-	return f, ended, err
+	if ended, err = a.Parse(args); ended || err != nil {
+		return f, ended, err
+	}
+	return f, false, f.plan()
+}
+
+// mixed takes the place of a release.
+const mixed = "mixed"
+
+// plan says which workers there are to be.
+func (f *flags) plan() error {
+	c := mock.Config{
+		Namespace: f.namespace, Component: endpoint.Component, Endpoint: endpoint.Name,
+		Workers: f.workers, Correlated: true, EventInterval: time.Second,
+	}
+	if f.release == mixed {
+		if f.plane != "" {
+			return cli.Error("event-plane", f.plane, "no such flag with --release mixed: it has both")
+		}
+		f.fleet = mock.Mixed(c)
+		f.workers = max(f.workers, len(f.fleet))
+		return nil
+	}
+	c.Release, c.EventPlane = f.release, f.plane
+	f.fleet = []mock.Config{c}
+	if err := c.Check(); err != nil {
+		return fmt.Errorf("--%w", err) // the settings have the names of the flags
+	}
+	return nil
 }
 
 // checkPorts finds out before anything starts whether everything can.

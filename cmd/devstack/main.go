@@ -3,6 +3,7 @@
 // Dynamo workers in other shells find it with no configuration.
 //
 //	go run ./cmd/devstack
+//	go run ./cmd/devstack --release mixed # mock workers of every release and event plane
 //
 // It exits with 0 after SIGINT or SIGTERM, with 1 if it cannot go on, and with 2 if
 // a flag has a value that it must not have.

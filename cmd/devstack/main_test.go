@@ -141,6 +141,36 @@ func get(url string) (string, error) {
 	return string(body), err
 }
 
+func TestMixedStackHasEveryRelease(t *testing.T) {
+	s := start(t, noEnv, "--no-metrics", "--release", "mixed")
+	s.find(t, `10 on backend/generate +mock workers of every release and event plane, namespace dynamo`)
+	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.find(t, `http://127\.[0-9.:]+`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ec.Close()
+	for prefix, want := range map[string]int64{
+		"dynamo/components/backend/generate:":           3,
+		"instances/dynamo/backend/generate:":            2,
+		"v1/instances/dynamo/backend/generate/":         5,
+		"v1/mdc/dynamo/backend/generate/":               5,
+		"v1/event_channels/dynamo//":                    4, // of 0.9.1: loads and hits, on both planes
+		"v1/event_channels/namespace/dynamo/component/": 4, // of 1.6.1: loads and passes, on both planes
+	} {
+		got, err := ec.Get(t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil || got.Count != want {
+			t.Errorf("%s: got %v, %v; want %d keys", prefix, got, err, want)
+		}
+	}
+	s.stop(t)
+}
+
+func TestStackOfOneRelease(t *testing.T) {
+	s := start(t, noEnv, "--no-metrics", "--release", "0.9.1", "--event-plane", "zmq", "--workers", "1")
+	s.find(t, `1 on backend/generate +mock workers of release 0.9.1, namespace dynamo`)
+	s.stop(t)
+}
+
 func TestServersAlone(t *testing.T) {
 	dir := t.TempDir() + "/data"
 	// What the environment says of other servers is not for the stack.
@@ -202,7 +232,8 @@ func TestTwoOnOnePortIsAnError(t *testing.T) {
 
 func TestWrongValuesAreNamedInOneLine(t *testing.T) {
 	for _, args := range [][]string{
-		{"--workers", "0"}, {"--nats-port", "70000"}, {"--etcd-port=-1"}, {"--metrics-port", "http"}, {"--namespace", "a b"}, {"--nonsense"}, {"nonsense"},
+		{"--workers", "0"}, {"--nats-port", "70000"}, {"--etcd-port=-1"}, {"--metrics-port", "http"}, {"--namespace", "a b"},
+		{"--release", "0.9.2"}, {"--event-plane", "kafka"}, {"--event-plane", "zmq"}, {"--event-plane", "zmq", "--release", "mixed"}, {"--nonsense"}, {"nonsense"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), args, noEnv, &stdout, &stderr)

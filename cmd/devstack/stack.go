@@ -107,17 +107,18 @@ func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) erro
 		return err
 	}
 	defer ec.Close()
-	return mock.Run(ctx, nc, ec, mock.Config{
-		Namespace: s.namespace, Component: endpoint.Component, Endpoint: endpoint.Name,
-		Workers: s.workers, Correlated: true, EventInterval: time.Second,
-		Registered: func(int, fleet.Instance) {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range s.fleet {
+		c.Log = log
+		c.Registered = func(int, fleet.Instance) {
 			select {
 			case registered <- struct{}{}:
 			default: // again, after a lost lease
 			}
-		},
-		Log: log,
-	})
+		}
+		g.Go(func() error { return mock.Run(ctx, nc, ec, c) })
+	}
+	return g.Wait()
 }
 
 func (s *stack) runMetrics(ctx context.Context) error {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+
+	"dynamo-metrics/internal/mock"
 )
 
 // welcome says where everything is, and what to try next.
@@ -14,7 +16,7 @@ func (s *stack) welcome() {
 	fmt.Fprintf(w, "  NATS\t%s\twith JetStream\n", s.natsURL)
 	fmt.Fprintf(w, "  etcd\t%s\n", s.etcdURL)
 	if !s.noWorkers {
-		fmt.Fprintf(w, "  workers\t%d on %s/%s\tmock workers, namespace %s\n", s.workers, endpoint.Component, endpoint.Name, s.namespace)
+		fmt.Fprintf(w, "  workers\t%d on %s/%s\tmock workers%s, namespace %s\n", s.workers, endpoint.Component, endpoint.Name, s.releases(), s.namespace)
 	}
 	page := fmt.Sprintf("http://localhost:%d", s.metrics)
 	if !s.noMetrics {
@@ -40,6 +42,17 @@ func (s *stack) welcome() {
 		fmt.Fprintf(w, "  %sgo run ./cmd/metrics --namespace another --metrics-port 0\n", env)
 	}
 	fmt.Fprintln(w)
+}
+
+// releases says of which release the workers are, if it was asked for.
+func (s *stack) releases() string {
+	switch s.release {
+	case mock.Latest:
+		return ""
+	case mixed:
+		return " of every release and event plane"
+	}
+	return " of release " + s.release
 }
 
 // environment is what programs in other shells need to find the stack: nothing, if

@@ -10,6 +10,9 @@ import (
 	"dynamo-metrics/internal/mock"
 )
 
+// noNATS takes the place of the NATS servers.
+const noNATS = "none"
+
 // flags is what the command line and the environment say.
 type flags struct {
 	workers    mock.Config
@@ -34,13 +37,17 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		SetValue(cli.Number("workers", &c.Workers, 1, 10_000))
 	a.Flag("release", "Dynamo release to imitate.").Default(mock.Latest).
 		SetValue(cli.OneOf("release", &c.Release, mock.Releases()...))
-	a.Flag("seed", "Of everything random; 0: another one each time.").Default("0").
+	a.Flag("event-plane", "What events travel on, nats or zmq; without it the release's own default.").
+		SetValue(cli.OneOf("event-plane", &c.EventPlane, mock.NATS, mock.ZMQ))
+	a.Flag("host", "Where ZMQ subscribers find the workers.").Default("127.0.0.1").
+		SetValue(cli.Name("host", &c.Host, "/ "))
+	a.Flag("seed", "Of everything random but ids; 0: another one each time.").Default("0").
 		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
-	a.Flag("event-interval", "Between two hit-rate events, in seconds or as a duration; 0: no events.").Default("1").
+	a.Flag("event-interval", "Between two hit-rate events or traces of requests, in seconds or as a duration; 0: no events.").Default("1").
 		SetValue(cli.Duration("event-interval", &c.EventInterval, 0))
 	a.Flag("correlated", "Load moves smoothly, and hit-rate events carry the workers' own ids.").BoolVar(&c.Correlated)
 	a.Flag("static", "Static workers: no etcd, no ids.").BoolVar(&f.static)
-	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
+	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER); none: no NATS, where ZMQ is all that the workers need.").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		SetValue(cli.Name("nats-server", &f.nats, ""))
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
@@ -56,6 +63,12 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	c.Seed = uint64(seed)
 	if err := c.Check(); err != nil {
 		return f, false, fmt.Errorf("--%w", err) // the settings have the names of the flags
+	}
+	if f.nats == noNATS && c.NeedsNATS() {
+		return f, false, cli.Error("nats-server", f.nats, "servers: only workers with --event-plane zmq do without")
+	}
+	if f.static && c.NeedsEtcd() {
+		return f, false, cli.Error("static", "true", "no such flag with release "+c.Release+": its events carry the id that etcd gives")
 	}
 	return f, false, nil
 }

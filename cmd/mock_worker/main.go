@@ -1,10 +1,11 @@
-// Command mock_worker runs mock workers: they register in etcd and answer stats
-// polls like the workers of a Dynamo release, with made-up load, and publish made-up
-// KV hit-rate events. No GPU is needed, and several may run at once.
+// Command mock_worker runs mock workers: they register in etcd and report made-up
+// load like the workers of a Dynamo release, in answers to stats polls or in events,
+// and publish made-up KV hit-rate events. No GPU is needed, and several may run at once.
 //
 //	mock_worker                          # one worker on dynamo/backend/generate
 //	mock_worker --workers 8 --correlated # eight whose load looks alive on a dashboard
 //	mock_worker --release 0.1.1          # speaks as that release did
+//	mock_worker --release 1.6.1          # publishes with ZMQ
 //
 // It exits with 0 after SIGINT or SIGTERM, when its workers are deregistered, with 1
 // if it cannot go on, and with 2 if a flag has a value that it must not have.
@@ -39,12 +40,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // work runs the workers until ctx ends.
 func work(ctx context.Context, f flags, getenv func(string) string, log *slog.Logger) error {
-	nc, err := connect.NATS(ctx, f.nats, getenv, tracing.Target(log, "nats"), nil, nats.Name("mock_worker"))
-	if err != nil || nc == nil {
-		return err
-	}
-	defer nc.Close()
+	var nc *nats.Conn
 	var ec *clientv3.Client
+	var err error
+	if f.nats != noNATS {
+		nc, err = connect.NATS(ctx, f.nats, getenv, tracing.Target(log, "nats"), nil, nats.Name("mock_worker"))
+		if err != nil || nc == nil {
+			return err
+		}
+		defer nc.Close()
+	}
 	if !f.static {
 		if ec, err = connect.Etcd(ctx, f.etcd, getenv, tracing.Target(log, "etcd")); err != nil || ec == nil {
 			return err

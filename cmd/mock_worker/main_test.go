@@ -14,6 +14,7 @@ import (
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/wire"
+	"dynamo-metrics/internal/zmtp"
 
 	"github.com/nats-io/nats-server/v2/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -46,7 +47,14 @@ func TestWrongValuesAreNamedInOneLine(t *testing.T) {
 	}{
 		{[]string{"--workers", "0"}, `--workers "0": want a number from 1 to 10000`},
 		{[]string{"--workers=many"}, `--workers "many"`},
-		{[]string{"--release", "0.9.1"}, `--release "0.9.1": want one of 0.1.0, 0.1.1, 0.2.1, 0.3.0, 0.5.1`},
+		{[]string{"--release", "0.9.2"}, `--release "0.9.2": want one of 0.1.0, 0.1.1, 0.2.1, 0.3.0, 0.5.1, 0.6.1, 0.9.1, 1.6.1`},
+		{[]string{"--event-plane", "kafka"}, `--event-plane "kafka": want one of nats, zmq`},
+		{[]string{"--event-plane", "zmq"}, `--event-plane "zmq": want nats with release 0.5.1`},
+		{[]string{"--release", "0.6.1", "--event-plane", "zmq"}, `--event-plane "zmq": want nats with release 0.6.1`},
+		{[]string{"--release", "1.6.1", "--event-plane", "nats", "--nats-server", "none"}, `--nats-server "none": want servers`},
+		{[]string{"--nats-server", "none"}, `--nats-server "none": want servers`},
+		{[]string{"--release", "0.6.1", "--static"}, `--static "true": want no such flag with release 0.6.1`},
+		{[]string{"--host", "a/b"}, `--host "a/b"`},
 		{[]string{"--seed=-1"}, `--seed "-1"`},
 		{[]string{"--event-interval", "soon"}, `--event-interval "soon"`},
 		{[]string{"--event-interval=-1"}, `--event-interval "-1"`},
@@ -168,6 +176,40 @@ func TestStaticWorkerNeedsNoEtcd(t *testing.T) {
 	s.end()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
+	}
+}
+
+func TestWorkerWithZMQNeedsNoNATS(t *testing.T) {
+	stack := devstacktest.Start(t)
+	ec := stack.Client(t)
+	s := start(t, noEnv, "--release", "1.6.1", "--nats-server", "none", "--etcd-endpoints", stack.Etcd.Endpoint(), "--host", "localhost", "--correlated")
+	const prefix = "v1/event_channels/namespace/dynamo/component/backend/endpoint/generate/topic/" + wire.TopicLoad + "/"
+	devstacktest.Until(t, func() error {
+		if got := keys(t, ec, prefix); len(got) != 1 {
+			return fmt.Errorf("got channels %q:\n%s", got, s.stderr)
+		}
+		return nil
+	})
+	got, err := ec.Get(t.Context(), prefix, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := wire.ParseChannel("dynamo", string(got.Kvs[0].Key), got.Kvs[0].Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, heard := context.WithTimeout(t.Context(), devstacktest.Patience)
+	defer heard()
+	sub := zmtp.Sub{Address: c.Address, Topics: []string{wire.TopicLoad}}
+	if err := sub.Run(ctx, func([][]byte) { heard() }); err != nil || ctx.Err() != context.Canceled {
+		t.Errorf("no load was published: %v, %v\n%s", err, ctx.Err(), s.stderr)
+	}
+	s.end()
+	if code := <-s.code; code != 0 {
+		t.Errorf("got exit code %d:\n%s", code, s.stderr)
+	}
+	if got := keys(t, ec, ""); len(got) != 0 {
+		t.Errorf("left behind: %q", got)
 	}
 }
 

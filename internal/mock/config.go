@@ -1,12 +1,13 @@
-// Package mock is Dynamo's mock worker: it registers like a real one, answers stats
-// polls with made-up load and publishes made-up hit-rate events, in the form of the
-// release that it is told to imitate.
+// Package mock is Dynamo's mock worker: it registers like a real one, reports made-up
+// load and publishes made-up events, in the form of the release that it is told to
+// imitate.
 package mock
 
 import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,21 +15,21 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// Latest is the release that is imitated if none is named.
-const Latest = "0.5.1"
-
 // Config says which workers Run imitates. Namespace, Component and Endpoint must be set.
 type Config struct {
-	Namespace string
-	Component string
-	Endpoint  string
-	Workers   int    // default 1
-	Release   string // one of Releases; default Latest
-	Seed      uint64 // of everything random; 0: from the time
+	Namespace  string
+	Component  string
+	Endpoint   string
+	Workers    int    // default 1
+	Release    string // one of Releases; default Latest
+	EventPlane string // NATS or ZMQ; default that of the release
+	Host       string // where ZMQ sockets listen, as subscribers are told; default 127.0.0.1
+	Seed       uint64 // of everything random but ids; 0: from the time
 
-	// EventInterval is between two hit-rate events; 0: none. There is one publisher
-	// with a made-up worker id for all workers, as in the original; if they are
-	// Correlated there is one for each.
+	// EventInterval is between two hit-rate events, or from 1.6.1 on two traces of
+	// requests, which need NATS on any event plane; 0: none. To 0.5.1 there is one
+	// publisher with a made-up worker id for all workers, as in the original; if they
+	// are Correlated, and from 0.6.1 on, there is one for each.
 	EventInterval time.Duration
 
 	// Correlated workers are like real ones: their load moves smoothly, its values
@@ -38,42 +39,24 @@ type Config struct {
 	Correlated bool
 
 	// Load, if not nil, takes the place of the made-up load. It is asked at each
-	// stats poll, by several goroutines at once.
+	// stats poll, and from 0.6.1 on four times a second, by several goroutines at
+	// once: what changed is published.
 	Load func(worker int) fleet.Load
+
+	// Hit, if not nil, takes the place of the made-up hits. It is asked at each
+	// EventInterval, by several goroutines at once; if it is not ok there is no event.
+	// Events then carry the workers' own ids.
+	Hit func(worker int) (isl, overlap int, ok bool)
+
+	// Lose, if not nil, is asked about each event that has a sequence number. If it
+	// says so the event is not sent, and its number is missing.
+	Lose func(worker int, topic string) bool
 
 	// Registered, if not nil, hears each worker's registration, also those after
 	// a lost lease, from the worker's goroutine.
 	Registered func(worker int, in fleet.Instance)
 
 	Log *slog.Logger // default: nowhere
-}
-
-// release is how the workers of a release speak.
-type release struct {
-	name   string
-	era    wire.Era
-	layout wire.Layout
-	data   func(fleet.Load) any // what they put into "data", for encoding/json
-}
-
-var releases = []release{
-	{"0.1.0", wire.EraSeed, wire.LayoutComponents, flat},
-	{"0.1.1", wire.EraHashed, wire.LayoutComponents, flat},
-	{"0.2.1", wire.EraPlain, wire.LayoutComponents, flat},
-	{"0.3.0", wire.EraPlain, wire.LayoutInstances, flatWithRank},
-	{"0.5.1", wire.EraPlain, wire.LayoutInstances, nested},
-}
-
-// serviceVersion is what all of them give as the version of their NATS service.
-const serviceVersion = "0.0.1"
-
-// Releases lists the releases that can be imitated, oldest first.
-func Releases() []string {
-	names := make([]string, len(releases))
-	for i, r := range releases {
-		names[i] = r.name
-	}
-	return names
 }
 
 // endpointName is what the NATS micro libraries take for one. Dynamo's own takes
@@ -98,6 +81,8 @@ func (c Config) Check() error {
 		return bad("workers", fmt.Sprint(c.Workers), "at least 1")
 	case !known:
 		return bad("release", c.Release, "one of "+strings.Join(Releases(), ", "))
+	case c.EventPlane != "" && !slices.Contains(r.planes, c.EventPlane):
+		return bad("event-plane", c.EventPlane, strings.Join(r.planes, " or ")+" with release "+r.name)
 	case wire.ServiceName(r.era, c.Namespace, c.Component) == "":
 		return bad("component", c.Component, "a name that, behind the namespace, leaves something of a NATS service's name")
 	case c.EventInterval < 0:
@@ -121,4 +106,27 @@ func (c Config) release() (release, bool) {
 		}
 	}
 	return release{}, false
+}
+
+// plane is the event plane of workers that Check has nothing against.
+func (c Config) plane() string {
+	if c.EventPlane != "" {
+		return c.EventPlane
+	}
+	r, _ := c.release()
+	return r.planes[0]
+}
+
+// NeedsNATS reports whether there are no such workers without a NATS server. Check
+// must have nothing against them.
+func (c Config) NeedsNATS() bool {
+	r, _ := c.release()
+	return r.data != nil || c.plane() == NATS
+}
+
+// NeedsEtcd reports whether there are no such static workers: from 0.6.1 on they
+// report by events, which carry their ids. Check must have nothing against them.
+func (c Config) NeedsEtcd() bool {
+	r, _ := c.release()
+	return r.voice != nil
 }

@@ -25,7 +25,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		{`endpoint "a.b"`, func(c *Config) { c.Endpoint = "a.b" }},
 		{`endpoint ""`, func(c *Config) { c.Endpoint = "" }},
 		{`workers "-1"`, func(c *Config) { c.Workers = -1 }},
-		{`release "0.9.1": want one of 0.1.0, 0.1.1, 0.2.1, 0.3.0, 0.5.1`, func(c *Config) { c.Release = "0.9.1" }},
+		{`release "0.9.2": want one of 0.1.0, 0.1.1, 0.2.1, 0.3.0, 0.5.1, 0.6.1, 0.9.1, 1.6.1`, func(c *Config) { c.Release = "0.9.2" }},
 		{`event-interval "-1ns"`, func(c *Config) { c.EventInterval = -1 }},
 	} {
 		bad := good

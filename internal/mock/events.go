@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/wire"
-
-	"github.com/nats-io/nats.go"
 )
 
 // hit is what a hit-rate event says.
@@ -18,19 +16,22 @@ type hit struct {
 	isl, overlap int
 }
 
-// publish publishes what next gives, at once and then every interval, until ctx ends
-// or the connection is closed by its owner. What cannot be published now is lost:
-// nobody wants to hear of it later.
-func publish(ctx context.Context, nc *nats.Conn, namespace string, interval time.Duration, next func() (hit, bool)) error {
-	subject := wire.HitRateSubject(namespace)
+// hitOf05 is the event of all releases to it, hitOf06 that of 0.6.
+func hitOf05(h hit) []byte {
+	return fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap)
+}
+
+func hitOf06(h hit) []byte {
+	return fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":0,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap)
+}
+
+// every calls f at once and then every interval, until ctx ends or f fails.
+func every(ctx context.Context, interval time.Duration, f func() error) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		if h, ok := next(); ok {
-			err := nc.Publish(subject, fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap))
-			if err != nil && nc.IsClosed() {
-				return fmt.Errorf("publish on %s: %w", subject, err)
-			}
+		if err := f(); err != nil {
+			return err
 		}
 		select {
 		case <-ticker.C:
@@ -38,6 +39,18 @@ func publish(ctx context.Context, nc *nats.Conn, namespace string, interval time
 			return nil
 		}
 	}
+}
+
+// publishHits publishes what next gives every EventInterval, as workers to 0.5 do.
+func (p *process) publishHits(ctx context.Context, next func() (hit, bool)) error {
+	subject := wire.HitRateSubject(p.Namespace)
+	return every(ctx, p.EventInterval, func() error {
+		h, ok := next()
+		if !ok {
+			return nil
+		}
+		return publish(p.nc, subject, hitOf05(h))
+	})
 }
 
 // strangeHits are the original's: of a worker that does not exist.
@@ -49,13 +62,17 @@ func strangeHits(rng *rand.Rand) func() (hit, bool) {
 	}
 }
 
-// ownHits are of the worker itself, scattered around its hit rate. There are none
-// while it is not registered.
+// ownHits are of the worker itself: those of Config.Hit, else some scattered around
+// its hit rate. There are none while it is not registered.
 func ownHits(rng *rand.Rand, w *worker) func() (hit, bool) {
 	return func() (hit, bool) {
 		id := w.id.Load()
 		if id == 0 {
 			return hit{}, false
+		}
+		if w.Hit != nil {
+			isl, overlap, ok := w.Hit(w.n)
+			return hit{id, isl, overlap}, ok
 		}
 		isl := 1 + rng.IntN(100)
 		part := w.load().HitRate.V + 0.1*rng.NormFloat64()

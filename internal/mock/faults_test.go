@@ -80,7 +80,7 @@ func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
 	}
 	stack.StartEtcd(t)
 	// It has renewed once the time that is left has grown.
-	var least int64 = leaseTTL
+	var least int64 = shortLease
 	devstacktest.Until(t, func() error {
 		l, err := ec.TimeToLive(t.Context(), clientv3.LeaseID(id))
 		if err != nil {

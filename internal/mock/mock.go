@@ -1,6 +1,7 @@
 package mock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,20 +16,34 @@ import (
 )
 
 // ErrKilled as the cause of Run's context makes it end like a process that gets
-// SIGKILL: the workers stop answering and renewing, but their keys stay until the
-// leases expire.
+// SIGKILL: the workers stop answering, publishing and renewing, but their keys stay
+// until the leases expire.
 var ErrKilled = errors.New("mock worker killed")
+
+var (
+	errNoNATS = errors.New("these mock workers need a NATS connection")
+	errNoEtcd = errors.New("these mock workers need an etcd client")
+)
 
 // Run imitates the workers of c until ctx ends, and then deregisters them as workers
 // do on SIGTERM, within about two seconds. With a nil ec they are static workers:
-// without lease and registration. Losing NATS or etcd ends nothing: workers that lost
-// their lease register again under a new id. It fails only on a wrong configuration,
-// where etcd refuses the credentials, and where nc or ec is closed under it.
+// without lease and registration. With a nil nc they say nothing on NATS. Losing NATS
+// or etcd ends nothing: workers that lost their lease register again under a new id.
+// It fails only on a wrong configuration, one that needs what is nil among them, where
+// etcd refuses the credentials, where nc or ec is closed under it, and where no port
+// is free for a ZMQ socket.
 func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) error {
 	if err := c.Check(); err != nil {
 		return err
 	}
+	if nc == nil && c.NeedsNATS() {
+		return errNoNATS
+	}
+	if ec == nil && c.NeedsEtcd() {
+		return errNoEtcd
+	}
 	c.Workers = max(c.Workers, 1)
+	c.Host = cmp.Or(c.Host, "127.0.0.1")
 	if c.Seed == 0 {
 		c.Seed = uint64(time.Now().UnixNano())
 	}
@@ -38,19 +53,21 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 	r, _ := c.release()
 	m := &process{Config: c, release: r, nc: nc, start: time.Now()}
 	if ec != nil {
-		m.registry = &registry{client: ec, log: c.Log}
+		m.registry = &registry{client: ec, ttl: r.ttl, log: c.Log}
 		defer m.registry.leave()
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	hits := c.EventInterval > 0 && r.voice == nil // from 0.6 on they are a part of a worker's life
+	own := c.Correlated || c.Hit != nil
 	for n := range c.Workers {
 		w := m.worker(n)
 		g.Go(func() error { return w.run(ctx) })
-		if c.EventInterval > 0 && c.Correlated && ec != nil {
-			g.Go(func() error { return publish(ctx, nc, c.Namespace, c.EventInterval, ownHits(m.stream(2*n+2), w)) })
+		if hits && own && ec != nil {
+			g.Go(func() error { return m.publishHits(ctx, w.hits) })
 		}
 	}
-	if c.EventInterval > 0 && !c.Correlated {
-		g.Go(func() error { return publish(ctx, nc, c.Namespace, c.EventInterval, strangeHits(m.stream(0))) })
+	if hits && !own {
+		g.Go(func() error { return m.publishHits(ctx, strangeHits(m.stream(0))) })
 	}
 	return g.Wait()
 }
@@ -59,8 +76,8 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 type process struct {
 	Config
 	release  release
-	nc       *nats.Conn
-	registry *registry // nil: static workers
+	nc       *nats.Conn // nil: none
+	registry *registry  // nil: static workers
 	start    time.Time
 }
 
@@ -70,6 +87,7 @@ func (p *process) stream(n int) *rand.Rand { return rand.New(rand.NewPCG(p.Seed,
 
 func (p *process) worker(n int) *worker {
 	w := &worker{process: p, n: n}
+	w.hits = ownHits(p.stream(2*n+2), w)
 	switch {
 	case p.Load != nil:
 		w.load = func() fleet.Load { return p.Load(n) }

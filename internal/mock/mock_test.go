@@ -106,7 +106,7 @@ func backend(release string) Config {
 	return Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate", Release: release, Seed: 1}
 }
 
-func TestWorkersOfEveryRelease(t *testing.T) {
+func TestWorkersOfEveryReleaseThatIsPolled(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
 	for release, want := range map[string]struct{ service, key, idField, data string }{

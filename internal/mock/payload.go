@@ -48,7 +48,7 @@ type specLoad struct {
 
 func flat(l fleet.Load) any {
 	return flatLoad{
-		CacheUsage: fractionOf(l.CacheUsage), HitRate: fractionOf(l.HitRate),
+		CacheUsage: fractionOf(l.CacheUsage, 64), HitRate: fractionOf(l.HitRate, 64),
 		KVActive: l.KVActive.Pointer(), KVTotal: l.KVTotal.Pointer(),
 		Waiting: l.Waiting.Pointer(), ActiveSlots: l.ActiveSlots.Pointer(), TotalSlots: l.TotalSlots.Pointer(),
 	}
@@ -60,38 +60,54 @@ func flatWithRank(l fleet.Load) any {
 	return f
 }
 
-func nested(l fleet.Load) any {
+// nothing is what workers that have no stats handler give.
+func nothing(fleet.Load) any { return nil }
+
+func nested(l fleet.Load) any { return newNestedLoad(l, 64) }
+
+func newNestedLoad(l fleet.Load, bits int) any {
 	var n nestedLoad
 	n.Worker.ActiveSlots, n.Worker.TotalSlots, n.Worker.Waiting = l.ActiveSlots.Pointer(), l.TotalSlots.Pointer(), l.Waiting.Pointer()
 	n.KV.Active, n.KV.Total = l.KVActive.Pointer(), l.KVTotal.Pointer()
-	n.KV.CacheUsage, n.KV.HitRate = fractionOf(l.CacheUsage), fractionOf(l.HitRate)
+	n.KV.CacheUsage, n.KV.HitRate = fractionOf(l.CacheUsage, bits), fractionOf(l.HitRate, bits)
 	if l.SpecDrafts.OK || l.SpecDraftTokens.OK || l.SpecAccepted.OK {
 		n.Spec = &specLoad{Drafts: l.SpecDrafts.Pointer(), DraftTokens: l.SpecDraftTokens.Pointer(), AcceptedTokens: l.SpecAccepted.Pointer()}
 	}
 	return n
 }
 
-// fraction is an f32 in Dynamo, and is written as Rust does: widened, with a digit
-// behind the point, and null if it is no number.
-type fraction float64
+// loadOf06 is a load event, in JSON.
+func loadOf06(worker uint64, l fleet.Load) (event []byte, known bool) {
+	return encode(struct {
+		Worker uint64 `json:"worker_id"`
+		Data   any    `json:"data"`
+	}{worker, newNestedLoad(l, 32)}), l != (fleet.Load{})
+}
 
-func fractionOf(o fleet.Opt[float64]) *fraction {
+// fraction is an f32 in Dynamo. It is written as Rust does: with a digit behind the
+// point, and null if it is no number; replies to a stats poll widen it before.
+type fraction struct {
+	v    float32
+	bits int // 64 where it is widened, else 32
+}
+
+func fractionOf(o fleet.Opt[float64], bits int) *fraction {
 	if !o.OK {
 		return nil
 	}
-	f := fraction(float32(o.V))
-	return &f
+	return &fraction{float32(o.V), bits}
 }
 
 // MarshalJSON implements json.Marshaler.
-func (f fraction) MarshalJSON() ([]byte, error) {
-	v := float64(f)
+func (f fraction) MarshalJSON() ([]byte, error) { return rustFloat(float64(f.v), f.bits), nil }
+
+func rustFloat(v float64, bits int) []byte {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
-		return []byte("null"), nil
+		return []byte("null")
 	}
-	s := strconv.FormatFloat(v, 'g', -1, 64)
+	s := strconv.FormatFloat(v, 'g', -1, bits)
 	if !strings.ContainsAny(s, ".e") {
 		s += ".0"
 	}
-	return []byte(s), nil
+	return []byte(s)
 }

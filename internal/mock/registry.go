@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	leaseTTL    = 10 // seconds, as real workers to 0.9
 	callTimeout = 3 * time.Second
 	farewell    = 2 * time.Second // for what is said to etcd at the end
 )
@@ -23,6 +22,7 @@ const (
 // registry is etcd, for workers that outlast its absence.
 type registry struct {
 	client *clientv3.Client
+	ttl    int64 // seconds, of leases
 	log    *slog.Logger
 
 	mu   sync.Mutex
@@ -34,7 +34,7 @@ type registry struct {
 // grant gets a lease; 0 if ctx ended before.
 func (r *registry) grant(ctx context.Context) (lease clientv3.LeaseID, err error) {
 	err = r.insist(ctx, func(ctx context.Context) error {
-		grant, err := r.client.Grant(ctx, leaseTTL)
+		grant, err := r.client.Grant(ctx, r.ttl)
 		if err != nil {
 			return fmt.Errorf("get a lease: %w", err)
 		}
@@ -44,20 +44,25 @@ func (r *registry) grant(ctx context.Context) (lease clientv3.LeaseID, err error
 	return lease, err
 }
 
-// register puts the key on the lease; false if the lease is lost.
-func (r *registry) register(ctx context.Context, lease clientv3.LeaseID, key string, value []byte) (alive bool, err error) {
+// register puts the keys on the lease; false if the lease is lost.
+func (r *registry) register(ctx context.Context, lease clientv3.LeaseID, entries []entry) (alive bool, err error) {
 	alive = true
-	err = r.insist(ctx, func(ctx context.Context) error {
-		_, err := r.client.Put(ctx, key, string(value), clientv3.WithLease(lease))
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			alive = false
+	for _, e := range entries {
+		err = r.insist(ctx, func(ctx context.Context) error {
+			_, err := r.client.Put(ctx, e.key, string(e.value), clientv3.WithLease(lease))
+			if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+				alive = false
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("register %s: %w", e.key, err)
+			}
 			return nil
+		})
+		if err != nil || !alive {
+			break
 		}
-		if err != nil {
-			return fmt.Errorf("register %s: %w", key, err)
-		}
-		return nil
-	})
+	}
 	return alive, err
 }
 
@@ -82,7 +87,7 @@ func (r *registry) keep(ctx context.Context, lease clientv3.LeaseID) (alive bool
 	return alive, err
 }
 
-// release revokes the lease, and so deletes its key at once, though ctx has ended.
+// release revokes the lease, and so deletes its keys at once, though ctx has ended.
 func (r *registry) release(ctx context.Context, lease clientv3.LeaseID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()

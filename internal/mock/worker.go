@@ -1,6 +1,7 @@
 package mock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +12,19 @@ import (
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go/micro"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 )
+
+// serviceVersion is what all of them to 0.5 give as the version of their NATS service.
+const serviceVersion = "0.0.1"
 
 // worker is one imitated worker.
 type worker struct {
 	*process
 	n    int
 	load func() fleet.Load
+	hits func() (hit, bool)
 	id   atomic.Uint64 // its lease while it is registered, else 0
 }
 
@@ -60,10 +67,16 @@ func (w *worker) life(ctx context.Context) error {
 	// A worker that deregisters answers until it is gone, and so do those whose
 	// lease is lost.
 	defer w.stop(service)
+	out, err := w.open(in.ID)
+	if err != nil {
+		w.registry.release(ctx, lease)
+		return err
+	}
+	defer out.close()
 
-	key := w.release.layout.Key(w.Namespace, in)
-	value := w.release.layout.Value(w.Namespace, in, w.subject(in.ID))
-	alive, err := w.registry.register(ctx, lease, key, value)
+	entries := w.entries(in, out)
+	key := entries[0].key
+	alive, err := w.registry.register(ctx, lease, entries)
 	if err != nil {
 		return err
 	}
@@ -71,7 +84,7 @@ func (w *worker) life(ctx context.Context) error {
 		w.id.Store(in.ID)
 		w.Log.Debug("Registered mock worker", "key", key)
 		w.registered(in)
-		alive, err = w.registry.keep(ctx, lease)
+		alive, err = w.work(ctx, lease, out)
 		w.id.Store(0)
 	}
 	switch {
@@ -83,6 +96,18 @@ func (w *worker) life(ctx context.Context) error {
 		w.Log.Warn("A mock worker lost its lease and gets a new one", "key", key)
 	}
 	return nil
+}
+
+// work keeps the lease and publishes what there is to say, until the lease is lost
+// (false), or ctx ends.
+func (w *worker) work(ctx context.Context, lease clientv3.LeaseID, out *outlets) (alive bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.speak(ctx, out) })
+	alive, err = w.registry.keep(ctx, lease)
+	cancel()
+	return alive, cmp.Or(err, g.Wait())
 }
 
 func (w *worker) registered(in fleet.Instance) {
@@ -99,15 +124,18 @@ func (w *worker) service() string { return wire.ServiceName(w.release.era, w.Nam
 
 func (w *worker) subject(id uint64) string { return wire.Subject(w.service(), w.Endpoint, id) }
 
-// serve makes the worker a NATS micro service.
+// serve makes the worker a NATS micro service, nil if those of the release are none.
 func (w *worker) serve(id uint64) (micro.Service, error) {
+	if w.release.data == nil {
+		return nil, nil
+	}
 	name := w.service() + "-" + w.Endpoint
 	if id != 0 {
 		name += "-" + wire.HexID(id)
 	}
 	service, err := micro.AddService(w.nc, micro.Config{
 		Name:         w.service(),
-		Version:      serviceVersion,
+		Version:      cmp.Or(w.release.version, serviceVersion),
 		Description:  fmt.Sprintf("Dynamo component %s in namespace %s", w.Component, w.Namespace),
 		StatsHandler: func(*micro.Endpoint) any { return w.release.data(w.load()) },
 	})
@@ -131,6 +159,9 @@ func refuse(r micro.Request) {
 // stop ends the service and waits until the server knows, so that no later request
 // is answered; the wait is in vain, and short, while there is no server.
 func (w *worker) stop(service micro.Service) {
+	if service == nil {
+		return
+	}
 	// It fails only on a closed connection, which ended the service before.
 	_ = service.Stop()
 	_ = w.nc.FlushTimeout(500 * time.Millisecond)

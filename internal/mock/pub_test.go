@@ -1,0 +1,254 @@
+package mock
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/zmtp"
+)
+
+// startPub is a pub that serves until the test ends, or until it is ended.
+func startPub(t *testing.T) (p *pub, end func()) {
+	t.Helper()
+	p, err := newPub("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var serving sync.WaitGroup
+	serving.Go(func() { p.serve(ctx) })
+	end = func() { cancel(); serving.Wait() }
+	t.Cleanup(end)
+	return p, end
+}
+
+// inbox is what a subscriber got.
+type inbox struct {
+	mu       sync.Mutex
+	messages []string
+}
+
+func inboxOf(t *testing.T, p *pub, topics ...string) *inbox {
+	t.Helper()
+	box := &inbox{}
+	follow(t, p.address(), box.take, topics...)
+	return box
+}
+
+// follow subscribes until the test ends, and waits until the subscription is set.
+func follow(t *testing.T, address string, deliver func(frames [][]byte), topics ...string) {
+	t.Helper()
+	connected := make(chan struct{})
+	s := zmtp.Sub{Address: address, Topics: topics, Connected: sync.OnceFunc(func() { close(connected) })}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := s.Keep(ctx, deliver, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	select {
+	case <-connected:
+	case <-time.After(devstacktest.Patience):
+		t.Fatalf("no subscription at %s", address)
+	}
+}
+
+func (b *inbox) take(frames [][]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.messages = append(b.messages, fmt.Sprintf("%s", frames))
+}
+
+// holds waits until the messages are exactly these.
+func (b *inbox) holds(t *testing.T, want ...string) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !slices.Equal(b.messages, want) {
+			return fmt.Errorf("got %q, want %q", b.messages, want)
+		}
+		return nil
+	})
+}
+
+func say(p *pub, frames ...string) {
+	var all [][]byte
+	for _, frame := range frames {
+		all = append(all, []byte(frame))
+	}
+	p.publish(all)
+}
+
+func TestSubscribersGetTheirTopics(t *testing.T) {
+	p, _ := startPub(t)
+	loads, all := inboxOf(t, p, "load"), inboxOf(t, p, "x", "")
+	long := strings.Repeat("long", 1000)
+	say(p, "load", "1")
+	say(p, "pass", "2", "")
+	say(p, "loads", long)
+	say(p, "loa", "3")
+	say(p, "load", "last")
+	loads.holds(t, "[load 1]", "[loads "+long+"]", "[load last]")
+	all.holds(t, "[load 1]", "[pass 2 ]", "[loads "+long+"]", "[loa 3]", "[load last]")
+}
+
+func TestNobodyListens(t *testing.T) {
+	p, end := startPub(t)
+	say(p, "load", "1")
+	end()
+	say(p, "load", "2")
+	if conn, err := net.Dial("tcp", p.listener.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("still listens after its end")
+	}
+}
+
+// raw is a subscriber that says what it likes.
+type raw struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+const subReady = "\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+
+func greetingOf(minor byte) string {
+	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03" + string(rune(minor)) + null + strings.Repeat("\x00", 32)
+}
+
+func dial(t *testing.T, p *pub) *raw {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(devstacktest.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	return &raw{t, conn, bufio.NewReader(conn)}
+}
+
+func (r *raw) say(s string) {
+	r.t.Helper()
+	if _, err := io.WriteString(r.conn, s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *raw) hear(want string) {
+	r.t.Helper()
+	got := make([]byte, len(want))
+	n, err := io.ReadFull(r.in, got)
+	if string(got[:n]) != want {
+		r.t.Fatalf("got %q, %v; want %q", got[:n], err, want)
+	}
+}
+
+// greet shakes hands, in the order of a subscriber that waits for each answer.
+func (r *raw) greet(minor byte) {
+	r.t.Helper()
+	r.hear(signature + "\x03\x01" + null + strings.Repeat("\x00", 32))
+	r.say(greetingOf(minor))
+	r.hear("\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB")
+	r.say(subReady)
+}
+
+// Both forms set and take back a subscription, and a topic must be cancelled as
+// often as it was subscribed to. The PONG tells when that is done.
+func TestBothFormsOfSubscribing(t *testing.T) {
+	for minor, form := range []struct{ subscribe, cancel string }{
+		{"\x00\x02\x01a", "\x00\x02\x00a"},
+		{"\x04\x0b\x09SUBSCRIBEa", "\x04\x08\x06CANCELa"},
+	} {
+		p, _ := startPub(t)
+		r := dial(t, p)
+		r.greet(byte(minor))
+		ping := func(context string) {
+			t.Helper()
+			r.say("\x04" + string(rune(7+len(context))) + "\x04PING\x00\x0a" + context)
+			r.hear("\x04" + string(rune(5+len(context))) + "\x04PONG" + context)
+		}
+		r.say(form.subscribe + form.subscribe + form.cancel)
+		ping("once upon a time")
+		say(p, "a", "1")
+		say(p, "b", "2")
+		r.hear("\x01\x01a\x00\x011")
+		r.say(form.cancel)
+		ping("")
+		say(p, "a", "3")
+		ping("the end") // nothing came before it
+	}
+}
+
+func TestStrangersAreHungUpOn(t *testing.T) {
+	for name, said := range map[string]string{
+		"no ZMTP":            "GET / HTTP/1.1\r\n" + strings.Repeat("Host: nobody\r\n", 10),
+		"an older ZMTP":      strings.Replace(greetingOf(0), "\x7f\x03", "\x7f\x01", 1),
+		"another mechanism":  strings.Replace(greetingOf(1), "NULL", "OOPS", 1),
+		"no READY":           greetingOf(1) + "\x00\x02\x01a",
+		"a large frame":      greetingOf(1) + subReady + "\x02\x00\x00\x00\x01\x00\x00\x00\x00",
+		"unknown flags":      greetingOf(1) + subReady + "\x80\x00",
+		"a cut command":      greetingOf(1) + subReady + "\x04\x02\x09S",
+		"too many topics":    greetingOf(1) + subReady + strings.Repeat("\x00\x02\x01a", maxTopics+1),
+		"an empty command":   greetingOf(1) + subReady + "\x04\x00",
+		"a message of parts": greetingOf(1) + subReady + "\x01\x01\x01\x00\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, _ := startPub(t)
+			r := dial(t, p)
+			r.say(said)
+			// It hangs up: with an end of the stream, or a reset where it left something unread.
+			if _, err := io.Copy(io.Discard, r.in); err != nil && !strings.Contains(err.Error(), "reset") {
+				t.Error(err)
+			}
+			devstacktest.Until(t, func() error {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				if n := len(p.subscribers); n > 0 {
+					return fmt.Errorf("%d subscribers are left", n)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// Who does not read loses what is beyond the bounds, and nobody waits for it.
+func TestSlowSubscriberLosesMessages(t *testing.T) {
+	p, _ := startPub(t)
+	slow := dial(t, p)
+	slow.greet(1)
+	slow.say("\x04\x0b\x09SUBSCRIBEa\x04\x07\x04PING\x00\x00")
+	slow.hear("\x04\x05\x04PONG")
+
+	body := strings.Repeat("x", 8<<10)
+	dropped := func() uint64 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.dropped
+	}
+	const most = 10 * highWater // far beyond the queue and what the kernel takes
+	sent := 0
+	for ; dropped() == 0 && sent < most; sent++ {
+		say(p, "a", body)
+	}
+	if sent <= highWater || sent == most {
+		t.Errorf("lost the first message after %d, want more than %d and less than %d", sent, highWater, most)
+	}
+	quick := inboxOf(t, p, "a")
+	say(p, "a", "for the quick")
+	quick.holds(t, "[a for the quick]")
+}

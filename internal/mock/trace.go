@@ -1,0 +1,82 @@
+package mock
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// trace is a record of a finished request, as frontends of 1.6 publish it.
+type trace struct {
+	Schema  string       `json:"schema"`
+	Event   string       `json:"event_type"`
+	Time    int64        `json:"event_time_unix_ms"`
+	Request traceRequest `json:"request"`
+}
+
+type traceRequest struct {
+	ID           string      `json:"request_id"`
+	InputTokens  int         `json:"input_tokens"`
+	OutputTokens int         `json:"output_tokens"`
+	CachedTokens int         `json:"cached_tokens"`
+	Received     int64       `json:"request_received_ms"`
+	PrefillWait  double      `json:"prefill_wait_time_ms"`
+	Prefill      double      `json:"prefill_time_ms"`
+	TTFT         double      `json:"ttft_ms"`
+	Total        double      `json:"total_time_ms"`
+	InterToken   double      `json:"avg_itl_ms"`
+	HitRate      double      `json:"kv_hit_rate"`
+	QueueDepth   int         `json:"queue_depth"`
+	Worker       traceWorker `json:"worker"`
+	Replay       traceReplay `json:"replay"`
+}
+
+type traceWorker struct {
+	Prefill     uint64 `json:"prefill_worker_id"`
+	PrefillRank int    `json:"prefill_dp_rank"`
+	Decode      uint64 `json:"decode_worker_id"`
+	DecodeRank  int    `json:"decode_dp_rank"`
+}
+
+type traceReplay struct {
+	BlockSize   int      `json:"trace_block_size"`
+	InputLength int      `json:"input_length"`
+	Hashes      []uint64 `json:"input_sequence_hashes"`
+}
+
+// What every made-up request has.
+const (
+	outputTokens = 24
+	prefillWait  = 1.0  // ms
+	tokenTime    = 0.05 // ms, of a token that is not in the cache
+	interToken   = 8.0  // ms
+)
+
+// traceOf makes a trace of a hit. All that is made up but the request's id follows
+// from how much had to be computed.
+func traceOf(h hit) []byte { return encode(newTrace(h, time.Now())) }
+
+func newTrace(h hit, end time.Time) trace {
+	input, cached := h.isl*blockSize, h.overlap*blockSize
+	prefill := tokenTime * float64(max(input-cached, 0))
+	total := prefillWait + prefill + interToken*(outputTokens-1)
+	r := traceRequest{
+		ID:          fmt.Sprintf("%08x-0000-4000-8000-%012x", rand.Uint32(), rand.Uint64N(1<<48)),
+		InputTokens: input, OutputTokens: outputTokens, CachedTokens: cached,
+		Received:    end.UnixMilli() - int64(total),
+		PrefillWait: prefillWait, Prefill: double(prefill), TTFT: double(prefillWait + prefill),
+		Total: double(total), InterToken: interToken,
+		Worker: traceWorker{Prefill: h.worker, Decode: h.worker},
+		Replay: traceReplay{BlockSize: blockSize, InputLength: input, Hashes: []uint64{}},
+	}
+	if h.isl > 0 {
+		r.HitRate = double(float64(h.overlap) / float64(h.isl))
+	}
+	return trace{Schema: "dynamo.request.trace.v1", Event: "request_end", Time: end.UnixMilli(), Request: r}
+}
+
+// double is an f64 as Rust writes it.
+type double float64
+
+// MarshalJSON implements json.Marshaler.
+func (d double) MarshalJSON() ([]byte, error) { return rustFloat(float64(d), 64), nil }

@@ -1,0 +1,114 @@
+package mock
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// The bits of a frame's first byte.
+const (
+	flagMore    = 1 << 0
+	flagLong    = 1 << 1 // the length takes 8 bytes
+	flagCommand = 1 << 2
+)
+
+const (
+	maxFrame      = 4 << 10 // bytes of what a subscriber may say
+	handshakeTime = 5 * time.Second
+
+	signature = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
+	null      = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+)
+
+var errNoZMTP = errors.New("no ZMTP 3 subscriber with the NULL mechanism")
+
+// shakeHands is the greeting and the READY of both sides, within handshakeTime.
+func shakeHands(conn net.Conn, in *bufio.Reader) error {
+	if err := conn.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return err
+	}
+	greeting := signature + "\x03\x01" + null + strings.Repeat("\x00", 32)
+	if _, err := io.WriteString(conn, greeting); err != nil {
+		return err
+	}
+	theirs := make([]byte, len(greeting))
+	if _, err := io.ReadFull(in, theirs); err != nil {
+		return err
+	}
+	// The padding of the signature means nothing, and the minor version is the reader's
+	// affair: we send no command unasked.
+	mechanism := theirs[len(signature)+2:][:len(null)]
+	if theirs[0] != 0xff || theirs[9] != 0x7f || theirs[10] < 3 || string(mechanism) != null {
+		return errNoZMTP
+	}
+	if _, err := conn.Write(encodeCommand("READY", "\x0bSocket-Type\x00\x00\x00\x03PUB")); err != nil {
+		return err
+	}
+	flags, body, err := readFrame(in)
+	if err != nil {
+		return err
+	}
+	if name, _, err := splitCommand(body); err != nil || name != "READY" || flags&flagCommand == 0 {
+		return errNoZMTP
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// readFrame reads a frame of a subscriber: its messages have one each.
+func readFrame(in *bufio.Reader) (flags byte, body string, err error) {
+	if flags, err = in.ReadByte(); err != nil {
+		return 0, "", err
+	}
+	length := make([]byte, 8)
+	short := length[7:]
+	if flags&flagLong != 0 {
+		short = length
+	}
+	if _, err := io.ReadFull(in, short); err != nil {
+		return 0, "", err
+	}
+	size := binary.BigEndian.Uint64(length)
+	if size > maxFrame || flags&^(flagLong|flagCommand) != 0 {
+		return 0, "", errNoZMTP
+	}
+	b := make([]byte, size)
+	_, err = io.ReadFull(in, b)
+	return flags, string(b), err
+}
+
+func splitCommand(body string) (name, data string, err error) {
+	if body == "" || int(body[0]) > len(body)-1 {
+		return "", "", errNoZMTP
+	}
+	n := 1 + int(body[0])
+	return body[1:n], body[n:], nil
+}
+
+func encodeCommand(name, data string) []byte {
+	return appendFrame(nil, flagCommand, []byte(string(rune(len(name)))+name+data))
+}
+
+func encodeMessage(frames [][]byte) (b []byte) {
+	for i, frame := range frames {
+		flags := byte(flagMore)
+		if i == len(frames)-1 {
+			flags = 0
+		}
+		b = appendFrame(b, flags, frame)
+	}
+	return b
+}
+
+func appendFrame(b []byte, flags byte, body []byte) []byte {
+	if len(body) > 255 {
+		b = binary.BigEndian.AppendUint64(append(b, flags|flagLong), uint64(len(body)))
+	} else {
+		b = append(b, flags, byte(len(body)))
+	}
+	return append(b, body...)
+}
