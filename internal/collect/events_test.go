@@ -1,0 +1,239 @@
+package collect
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// captures is where the bytes of every release are.
+const captures = "../wire/testdata"
+
+// TestCapturedEventsBecomeWhatTheyMean hears everything that was captured of each
+// release, over each plane, in the namespace that it was captured in.
+func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
+	var got strings.Builder
+	releases, err := filepath.Glob(filepath.Join(captures, "*.*.*"))
+	if err != nil || len(releases) == 0 {
+		t.Fatalf("captures: %v, %v", releases, err)
+	}
+	slices.SortFunc(releases, func(a, b string) int { return strings.Compare(filepath.Base(a), filepath.Base(b)) })
+	for _, dir := range releases {
+		for _, plane := range []string{"nats", "zmq"} {
+			lines, err := os.ReadFile(filepath.Join(dir, plane+".jsonl"))
+			if err != nil {
+				continue
+			}
+			f := fleet.New(fleet.Target{}, 1000, true)
+			f.Advance(time.Unix(1, 0))
+			f.Sync(registryOf(t, dir))
+			namespace := "lab"
+			if strings.HasPrefix(filepath.Base(dir), "0.5") {
+				namespace = "dynamo"
+			}
+			e := NewEvents(f, namespace, slog.New(slog.DiscardHandler))
+			for line := range bytes.Lines(lines) {
+				for _, id := range hear(t, e, line) {
+					// Some were captured without their keys. These come late.
+					in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id}
+					if !f.IsRegistered(in) {
+						f.Register(in, fleet.Registration{Publishes: true})
+					}
+				}
+			}
+			fmt.Fprintf(&got, "%s over %s\n%s\n", filepath.Base(dir), plane, shown(f))
+		}
+	}
+	golden(t, "testdata/captured.txt", got.String())
+}
+
+// hear books a line of captured events, and says whose loads or passes they were.
+func hear(t *testing.T, e *Events, line []byte) (workers []uint64) {
+	t.Helper()
+	var m struct {
+		Subject, Payload string
+		Base64           []byte   `json:"payload_base64"`
+		Frames           [][]byte `json:"frames_base64"`
+	}
+	if err := json.Unmarshal(line, &m); err != nil {
+		t.Fatal(err)
+	}
+	if m.Payload != "" {
+		m.Base64 = []byte(m.Payload)
+	}
+	switch {
+	case m.Frames != nil:
+		// The channel that such frames come by is known by their publisher alone.
+		channels, _ := e.fleet.Channels()
+		_, envelope, err := wire.ParseFrames(m.Frames)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.HasPrefix(m.Frames[0], []byte("namespace.")) {
+			e.brokered(nil, m.Frames)
+			return workersOf(envelope)
+		}
+		at := fleet.Channel{Topic: string(m.Frames[0]), Publisher: envelope.Publisher}
+		for _, c := range channels {
+			if c.Publisher == at.Publisher && c.Topic == at.Topic {
+				at = c
+			}
+		}
+		if _, read := kinds[at.Topic]; read {
+			e.direct(at, m.Frames)
+		}
+		return workersOf(envelope)
+	case m.Subject == wire.TraceSubject:
+		e.trace(m.Base64)
+	case strings.HasSuffix(m.Subject, wire.TopicHitRate):
+		e.message(fleet.Endpoint{}, wire.TopicHitRate, m.Base64)
+	case !strings.HasSuffix(m.Subject, wire.TopicKVEvents): // nobody subscribes to those
+		e.bySubject(&nats.Msg{Subject: m.Subject, Data: m.Base64})
+		if l, err := wire.ParseLoadEvent(m.Base64); err == nil {
+			return []uint64{l.Worker}
+		}
+		if envelope, err := wire.ParseEnvelope(m.Base64); err == nil {
+			return workersOf(envelope)
+		}
+	}
+	return nil
+}
+
+func workersOf(v wire.Envelope) []uint64 {
+	if l, err := wire.ParseActiveLoad(v.Payload); err == nil && string(v.Topic) == wire.TopicLoad && !l.IsEstimate() {
+		return []uint64{l.Worker}
+	}
+	if p, err := wire.ParseForwardPass(v.Payload); err == nil && p.HasWorker {
+		return []uint64{p.Worker}
+	}
+	return nil
+}
+
+// registryOf is what had been registered when a release was captured.
+func registryOf(t *testing.T, dir string) fleet.Listing {
+	t.Helper()
+	all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration), Cards: make(map[fleet.Instance]fleet.Card), Channels: make(map[string]fleet.Channel)}
+	put := func(key, value string) {
+		if in, ok := wire.LayoutV1.ParseKey("lab", key); ok && !wire.Ignored("lab", key) {
+			r, err := wire.LayoutV1.ParseValue("lab", in, []byte(value))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Instances[in] = r
+		}
+		if in, ok := wire.ParseCardKey("lab", key); ok {
+			all.Cards[in], _ = wire.ParseCard([]byte(value))
+		}
+		if _, ok := wire.ParseChannelKey("lab", key); ok {
+			all.Channels[key], _ = wire.ParseChannel("lab", key, []byte(value))
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "etcd_keys.json")); err == nil {
+		var keys []struct{ Key, Value string }
+		if err := json.Unmarshal(b, &keys); err != nil {
+			t.Fatal(err)
+		}
+		for _, kv := range keys {
+			put(kv.Key, kv.Value)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "file_kv.json")); err == nil {
+		var files map[string]string
+		if err := json.Unmarshal(b, &files); err != nil {
+			t.Fatal(err)
+		}
+		for path, value := range files {
+			at := strings.LastIndexByte(path, '/')
+			key, ok := wire.FileKey(path[:at], path[at+1:])
+			if !ok {
+				t.Fatalf("%s is no key's file", path)
+			}
+			put(key, value)
+		}
+	}
+	return all
+}
+
+// shown is the whole Fleet in words, and what was of no use.
+func shown(f *fleet.Fleet) string {
+	var b strings.Builder
+	s := f.Snapshot()
+	for _, w := range s.Workers {
+		fmt.Fprintf(&b, "  %s %s %q up=%v %s:", w.Endpoint, w.Label, w.Model, w.Up, w.Source)
+		for _, v := range []struct {
+			name string
+			fleet.Opt[uint64]
+		}{{"blocks", w.Load.V.KVActive}, {"of", w.Load.V.KVTotal}, {"slots", w.Load.V.ActiveSlots}, {"of", w.Load.V.TotalSlots}, {"waiting", w.Load.V.Waiting}, {"drafts", w.Load.V.SpecDrafts}} {
+			if v.OK {
+				fmt.Fprintf(&b, " %s %d", v.name, v.V)
+			}
+		}
+		for _, v := range []struct {
+			name string
+			fleet.Opt[float64]
+		}{{"usage", w.Load.V.CacheUsage}, {"hit rate", w.Load.V.HitRate}} {
+			if v.OK {
+				fmt.Fprintf(&b, " %s %.4f", v.name, v.V)
+			}
+		}
+		if w.Passes.OK {
+			p := w.Passes.V
+			fmt.Fprintf(&b, ", passes %d in %.4g s, missed %d, tokens %d and %d, queued %d, scheduled %d",
+				p.Count, p.Seconds.Sum, p.Missed, p.PrefillTokens, p.DecodeTokens, p.QueuedTokens, p.ScheduledKVTokens)
+		}
+		if w.Hits.OK {
+			fmt.Fprintf(&b, ", hits %d of %d in %d events", w.Hits.V.OverlapBlocks, w.Hits.V.ISLBlocks, w.Hits.V.Events)
+		}
+		if x := w.Timings; x != (fleet.Timings{}) {
+			fmt.Fprintf(&b, ", first token %.4g s in %d, between %.4g s in %d, whole %.4g s in %d",
+				x.FirstToken.Sum, x.FirstToken.Count, x.InterToken.Sum, x.InterToken.Count, x.Duration.Sum, x.Duration.Count)
+		}
+		b.WriteByte('\n')
+	}
+	for _, k := range fleet.Kinds() {
+		for _, r := range fleet.Reasons() {
+			if n := f.Tally.Rejected(k, r); n > 0 {
+				fmt.Fprintf(&b, "  rejected %s %s %d\n", k, r, n)
+			}
+		}
+	}
+	if n := f.Tally.Gaps.Load(); n > 0 {
+		fmt.Fprintf(&b, "  gaps %d\n", n)
+	}
+	if n := f.Tally.ForeignEvents.Load(); n > 0 {
+		fmt.Fprintf(&b, "  foreign %d\n", n)
+	}
+	return b.String()
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
