@@ -21,6 +21,9 @@ const (
 	// says so: the channel of one that was killed stands for as long as its lease.
 	warnAfter = 45 * time.Second
 
+	// maxEvent bounds an event in bytes; those that are read have some hundreds.
+	maxEvent = 64 << 10
+
 	// A publisher may send burst events in each period; one that sends more waits in
 	// its own connection, and what overflows there shows as a gap. A hundred engines
 	// do not make so many passes.
@@ -140,10 +143,10 @@ func (z *subscribers) start(ctx context.Context, c fleet.Channel) *subscriber {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &subscriber{channel: c, stop: cancel}
 	e := z.events
-	sub := zmtp.Sub{Address: c.Address, Topics: []string{c.Topic}}
+	sub := zmtp.Sub{Address: c.Address, Topics: []string{c.Topic}, MaxMessage: maxEvent}
 	deliver := throttled(ctx, func(frames [][]byte) { e.direct(c, frames) })
 	if c.Plane == fleet.BrokerPlane {
-		sub.Topics = brokerTopics(e.namespace)
+		sub.Topics, sub.MaxMessage = brokerTopics(e.namespace), 0 // what workers tell routers, which comes too, is larger
 		repeated := z.repeated
 		deliver = func(frames [][]byte) { e.brokered(repeated, frames) }
 	}
