@@ -3,7 +3,6 @@ package collect
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"strings"
 	"sync"
@@ -45,40 +44,72 @@ func compacted(all []string) []string {
 	return slices.Compact(all)
 }
 
-// repeats tells events that came before, by another broker: publishers send each to
-// all of them. The number of an event alone does not tell, since publishers to 1.2
-// may share an id.
-type repeats struct {
-	mu   sync.Mutex
-	seed maphash.Seed
-	last map[stream]*[memory]uint64 // hashes of the last events
+// copies tells the copies of an event apart that come by several brokers: publishers
+// send each to all of them. A stream here is of one rank of a worker, since to 1.2
+// several publishers of a process share an id and count side by side.
+type copies struct {
+	mu      sync.Mutex // held while an event is booked: the brokers must not overtake each other between
+	several bool       // brokers
+	streams map[copyStream]*window
 }
 
-// memory is how many events one broker may be ahead of another.
-const memory = 256
-
-// seen reports whether the event came before, and remembers it.
-func (r *repeats) seen(v wire.Envelope, kind fleet.Kind) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.last == nil || len(r.last) > maxStreams/memory {
-		r.seed, r.last = maphash.MakeSeed(), make(map[stream]*[memory]uint64)
-	}
-	var h maphash.Hash
-	h.SetSeed(r.seed)
-	h.Write(v.Payload)
-	maphash.WriteComparable(&h, v.Sequence)
-	maphash.WriteComparable(&h, v.PublishedAt)
-	key := stream{v.Publisher, kind}
-	last := r.last[key]
-	if last == nil {
-		last = new([memory]uint64)
-		r.last[key] = last
-	}
-	slot := &last[v.Sequence%memory]
-	if sum := h.Sum64(); *slot != sum {
-		*slot = sum
-		return false
-	}
-	return true
+type copyStream struct {
+	stream
+	worker uint64
+	rank   uint32
 }
+
+// remembered is how many events one broker may be ahead of another.
+const remembered = 1024
+
+// window is the last numbers of a stream.
+type window struct {
+	newest uint64
+	seen   [remembered / 64]uint64 // a bit for each number, by the number's last bits
+}
+
+// arrival is how an event stands to those that came before it.
+type arrival int
+
+const (
+	inOrder arrival = iota
+	late            // it comes for the first time, after a newer one
+	again           // it came before, or so long ago that nobody knows
+)
+
+// arrives notes an event of a stream. Copies that are nil are of no broker.
+func (c *copies) arrives(v wire.Envelope, kind fleet.Kind, worker uint64, rank uint32) arrival {
+	if c == nil {
+		return inOrder
+	}
+	if c.streams == nil || len(c.streams) >= maxStreams {
+		c.streams = make(map[copyStream]*window)
+	}
+	key := copyStream{stream{v.Publisher, kind}, worker, rank}
+	w := c.streams[key]
+	if w == nil {
+		w = &window{newest: v.Sequence}
+		c.streams[key] = w
+		w.mark(v.Sequence)
+		return inOrder
+	}
+	return w.arrives(v.Sequence)
+}
+
+func (w *window) arrives(number uint64) arrival {
+	if number > w.newest {
+		for n := range min(number-w.newest, remembered) {
+			w.seen[(number-n)%remembered/64] &^= 1 << ((number - n) % 64)
+		}
+		w.newest = number
+		w.mark(number)
+		return inOrder
+	}
+	if w.newest-number >= remembered || w.seen[number%remembered/64]&(1<<(number%64)) != 0 {
+		return again
+	}
+	w.mark(number)
+	return late
+}
+
+func (w *window) mark(number uint64) { w.seen[number%remembered/64] |= 1 << (number % 64) }

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -36,30 +37,58 @@ func TestBrokersAreReadAsDynamoWritesThem(t *testing.T) {
 	}
 }
 
-func TestAnEventThatCameByAnotherBrokerIsTold(t *testing.T) {
-	var r repeats
-	event := func(publisher, sequence uint64, payload string) wire.Envelope {
-		return wire.Envelope{Publisher: publisher, Sequence: sequence, PublishedAt: 1, Payload: []byte(payload)}
-	}
-	for i, c := range []struct {
-		event wire.Envelope
-		kind  fleet.Kind
-		want  bool
+func TestCopiesOfAnEventAreTold(t *testing.T) {
+	var c copies
+	for i, s := range []struct {
+		publisher, sequence, worker uint64
+		kind                        fleet.Kind
+		want                        arrival
 	}{
-		{event(1, 0, "a"), fleet.LoadEvent, false},
-		{event(1, 0, "a"), fleet.LoadEvent, true},
-		{event(1, 0, "a"), fleet.ForwardPass, false}, // another topic
-		{event(2, 0, "a"), fleet.LoadEvent, false},   // another publisher
-		{event(1, 1, "a"), fleet.LoadEvent, false},   // another number
-		{event(1, 1, "b"), fleet.LoadEvent, false},   // another publisher of the same id
-		{event(1, 2, "a"), fleet.LoadEvent, false},
-		{event(1, 2, "a"), fleet.LoadEvent, true},
-		{event(1, memory, "a"), fleet.LoadEvent, false}, // number 0 is forgotten
-		{event(1, 0, "a"), fleet.LoadEvent, false},
+		{1, 0, 7, fleet.LoadEvent, inOrder},
+		{1, 0, 7, fleet.LoadEvent, again},
+		{1, 0, 7, fleet.ForwardPass, inOrder}, // another topic
+		{2, 0, 7, fleet.LoadEvent, inOrder},   // another publisher
+		{1, 0, 8, fleet.LoadEvent, inOrder},   // another publisher of the same id
+		{1, 3, 7, fleet.LoadEvent, inOrder},   // 1 and 2 were lost here
+		{1, 2, 7, fleet.LoadEvent, late},
+		{1, 2, 7, fleet.LoadEvent, again},
+		{1, 3, 7, fleet.LoadEvent, again},
+		{1, remembered, 7, fleet.LoadEvent, inOrder},
+		{1, 1, 7, fleet.LoadEvent, late}, // the last that is remembered
+		{1, 0, 7, fleet.LoadEvent, again},
+		{1, 1 << 40, 7, fleet.LoadEvent, inOrder},
+		{1, 1<<40 - 1, 7, fleet.LoadEvent, late},
+		{1, 1 << 40, 7, fleet.LoadEvent, again},
+		{1, remembered, 7, fleet.LoadEvent, again},
 	} {
-		if got := r.seen(c.event, c.kind); got != c.want {
-			t.Errorf("event %d: seen = %v, want %v", i, got, c.want)
+		got := c.arrives(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
+		if got != s.want {
+			t.Errorf("event %d: %d, want %d", i, got, s.want)
 		}
+	}
+	var none *copies
+	if got := none.arrives(wire.Envelope{}, fleet.LoadEvent, 1, 0); got != inOrder {
+		t.Errorf("without a broker: %d, want %d", got, inOrder)
+	}
+}
+
+func TestCopiesAreToldInWhateverOrderTheyCome(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var c copies
+	seen, newest := make(map[uint64]bool), uint64(0)
+	for i := range 20_000 {
+		number := newest - min(newest, r.Uint64N(2*remembered)) + r.Uint64N(3)*r.Uint64N(40)
+		want := inOrder
+		switch {
+		case seen[number] || newest >= number+remembered:
+			want = again
+		case number < newest:
+			want = late
+		}
+		if got := c.arrives(wire.Envelope{Sequence: number}, fleet.LoadEvent, 1, 0); got != want && i > 0 {
+			t.Fatalf("number %d, newest %d: %d, want %d", number, newest, got, want)
+		}
+		seen[number], newest = true, max(newest, number)
 	}
 }
 

@@ -42,7 +42,7 @@ func (e *Events) message(at fleet.Endpoint, topic string, data []byte) {
 		e.reject(kind, fleet.BadPack, err)
 		return
 	}
-	e.envelope(at, topic, envelope)
+	e.envelope(at, topic, envelope, nil)
 }
 
 // kinds are the topics that are read.
@@ -52,8 +52,9 @@ var kinds = map[string]fleet.Kind{
 	wire.TopicForwardPass: fleet.ForwardPass,
 }
 
-// envelope books what is in an envelope (0.9 to 1.6).
-func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope) {
+// envelope books what is in an envelope (0.9 to 1.6), unless it is a copy of what
+// another broker has brought.
+func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, by *copies) {
 	kind := kinds[topic]
 	if string(v.Topic) != topic {
 		e.reject(kind, fleet.BadID, errors.New("topic and subject of an event differ"))
@@ -62,15 +63,21 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope) {
 	t := &e.fleet.Tally
 	// The one look at the clock for each event: a lag in milliseconds needs it.
 	t.Lagged(time.Since(time.UnixMilli(int64(v.PublishedAt))))
-	t.Gaps.Add(e.sequences.gap(v.Publisher, kind, v.Sequence))
+	if by == nil || !by.several { // what one broker lost another may bring
+		t.Gaps.Add(e.sequences.gap(v.Publisher, kind, v.Sequence))
+	}
 	switch kind {
 	case fleet.LoadEvent:
-		e.load(at, v.Payload)
+		e.load(at, v, by)
 	case fleet.HitRate:
 		hit, err := wire.ParseHitRatePack(v.Payload)
+		if err == nil && by.arrives(v, kind, hit.Worker, 0) == again {
+			t.Reject(kind, fleet.Repeated)
+			return
+		}
 		e.hit(hit, fleet.BadPack, err)
 	case fleet.ForwardPass:
-		e.pass(at, v.Payload)
+		e.pass(at, v, by)
 	}
 }
 
@@ -92,10 +99,14 @@ func (e *Events) bare(topic string, data []byte) {
 	}
 }
 
-func (e *Events) load(at fleet.Endpoint, payload []byte) {
-	l, err := wire.ParseActiveLoad(payload)
+func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies) {
+	l, err := wire.ParseActiveLoad(v.Payload)
 	if err != nil {
 		e.reject(fleet.LoadEvent, fleet.BadPack, err)
+		return
+	}
+	if by.arrives(v, fleet.LoadEvent, l.Worker, l.Rank) != inOrder { // a late one is not the load any more
+		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.Repeated)
 		return
 	}
 	e.publish(fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
@@ -128,8 +139,8 @@ func (e *Events) hit(hit wire.HitRate, otherwise fleet.Reason, err error) {
 	}
 }
 
-func (e *Events) pass(at fleet.Endpoint, payload []byte) {
-	p, err := wire.ParseForwardPass(payload)
+func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies) {
+	p, err := wire.ParseForwardPass(v.Payload)
 	if err != nil {
 		e.reject(fleet.ForwardPass, fleet.BadPack, err)
 		return
@@ -141,7 +152,13 @@ func (e *Events) pass(at fleet.Endpoint, payload []byte) {
 		})
 		return
 	}
+	order := by.arrives(v, fleet.ForwardPass, p.Worker, p.Rank)
+	if order == again {
+		e.fleet.Tally.Reject(fleet.ForwardPass, fleet.Repeated)
+		return
+	}
 	e.fleet.Pass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
+		Late:              order == late,
 		Counter:           p.Counter,
 		Seconds:           p.WallTime,
 		Running:           p.Running(),

@@ -86,7 +86,7 @@ func hear(t *testing.T, e *Events, line []byte) (workers []uint64) {
 			t.Fatal(err)
 		}
 		if bytes.HasPrefix(m.Frames[0], []byte("namespace.")) {
-			e.brokered(nil, m.Frames)
+			e.brokered(new(copies), m.Frames)
 			return workersOf(envelope)
 		}
 		at := fleet.Channel{Topic: string(m.Frames[0]), Publisher: envelope.Publisher}

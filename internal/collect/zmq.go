@@ -50,9 +50,9 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string) error {
 
 // subscribers are the subscriptions that run.
 type subscribers struct {
-	events   *Events
-	running  map[string]*subscriber // by the channel's key, or the broker's address
-	repeated *repeats               // nil while there is only one broker
+	events  *Events
+	running map[string]*subscriber // by the channel's key, or the broker's address
+	copies  copies                 // of what comes by brokers
 }
 
 type subscriber struct {
@@ -96,9 +96,9 @@ func (z *subscribers) follow(ctx context.Context, wanted map[string]fleet.Channe
 			brokers++
 		}
 	}
-	if brokers > 1 && z.repeated == nil {
-		z.repeated = new(repeats)
-	}
+	z.copies.mu.Lock()
+	z.copies.several = brokers > 1
+	z.copies.mu.Unlock()
 	for key, s := range z.running {
 		if c, stays := wanted[key]; !stays || c != s.channel {
 			s.stop()
@@ -147,8 +147,7 @@ func (z *subscribers) start(ctx context.Context, c fleet.Channel) *subscriber {
 	deliver := throttled(ctx, func(frames [][]byte) { e.direct(c, frames) })
 	if c.Plane == fleet.BrokerPlane {
 		sub.Topics, sub.MaxMessage = brokerTopics(e.namespace), 0 // what workers tell routers, which comes too, is larger
-		repeated := z.repeated
-		deliver = func(frames [][]byte) { e.brokered(repeated, frames) }
+		deliver = func(frames [][]byte) { e.brokered(&z.copies, frames) }
 	}
 	s.ended.Go(func() {
 		away := time.AfterFunc(warnAfter, func() { e.warnAway(c) })
@@ -179,6 +178,10 @@ func (e *Events) status(s *subscriber, away *time.Timer, err error) {
 }
 
 func (e *Events) warnAway(c fleet.Channel) {
+	if c.Plane == fleet.BrokerPlane {
+		e.log.Warn("A ZMQ broker cannot be reached: the events that go through it are lost; connecting goes on", "address", c.Address)
+		return
+	}
 	e.log.Warn("A ZMQ publisher is announced and cannot be reached: its events are lost; connecting goes on",
 		"address", c.Address, "endpoint", c.Endpoint, "topic", c.Topic)
 }
@@ -201,11 +204,11 @@ func (e *Events) direct(c fleet.Channel, frames [][]byte) {
 		e.reject(kind, fleet.BadID, errOtherPublisher)
 		return
 	}
-	e.envelope(c.Endpoint, c.Topic, envelope)
+	e.envelope(c.Endpoint, c.Topic, envelope, nil)
 }
 
 // brokered books what came by a broker, whose first frame is the whole subject.
-func (e *Events) brokered(repeated *repeats, frames [][]byte) {
+func (e *Events) brokered(by *copies, frames [][]byte) {
 	if len(frames) == 0 || !ofReadTopic(frames[0]) {
 		return
 	}
@@ -220,11 +223,9 @@ func (e *Events) brokered(repeated *repeats, frames [][]byte) {
 		e.reject(kind, fleet.BadFrames, err)
 		return
 	}
-	if repeated != nil && repeated.seen(envelope, kind) {
-		e.fleet.Tally.Reject(kind, fleet.Repeated)
-		return
-	}
-	e.envelope(at, topic, envelope)
+	by.mu.Lock()
+	defer by.mu.Unlock()
+	e.envelope(at, topic, envelope, by)
 }
 
 // brokerTopics are the prefixes of a namespace's subjects. Topics come last in them,

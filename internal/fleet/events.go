@@ -84,6 +84,7 @@ func (w *worker) ranksOf(s *seat) *[]rank {
 type Pass struct {
 	Counter uint64  // one more with every event of the rank, idle or not; 0: not counted
 	Seconds float64 // 0 while idle, and then it was no pass
+	Late    bool    // a newer one came before it: it says nothing of the present
 
 	Running, Waiting  uint64 // requests
 	PrefillTokens     uint64 // computed
@@ -123,12 +124,12 @@ func (f *Fleet) Pass(from Origin, p Pass) {
 }
 
 func (r *passes) book(p Pass, now time.Time) {
-	if r.last.Counter > 0 && p.Counter > r.last.Counter {
-		if gap := p.Counter - r.last.Counter - 1; gap < maxGap {
+	if !p.Late {
+		if gap := p.Counter - r.last.Counter - 1; r.last.Counter > 0 && p.Counter > r.last.Counter && gap < maxGap {
 			r.missed += gap
 		}
+		r.at, r.last = now, p
 	}
-	r.at, r.last = now, p
 	if p.Seconds == 0 {
 		return
 	}

@@ -187,12 +187,13 @@ func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
 	from := Origin{Endpoint: generate, Worker: 1}
 	for _, p := range []Pass{
 		{Counter: 7, Seconds: 0.5, Running: 2, Waiting: 1, PrefillTokens: 100, DecodeTokens: 1},
-		{Counter: 8, Running: 2},       // idle: no pass
-		{Counter: 12, Seconds: 0.25},   // 9, 10, 11
-		{Counter: 3, Seconds: 0.25},    // it has begun anew
-		{Counter: 4, Seconds: 0.25},    //
-		{Counter: 0, Seconds: 0.25},    // not counted
-		{Counter: 1 << 63, Running: 5}, // not believed
+		{Counter: 8, Running: 2},                                                // idle: no pass
+		{Counter: 12, Seconds: 0.25},                                            // 9, 10, 11
+		{Counter: 3, Seconds: 0.25},                                             // it has begun anew
+		{Counter: 4, Seconds: 0.25},                                             //
+		{Counter: 0, Seconds: 0.25},                                             // not counted
+		{Counter: 2, Seconds: 0.25, Late: true, Running: 99},                    // of another time
+		{Counter: 1 << 63, Running: 5},                                          // not believed
 		{Counter: 1<<63 + 2, Running: 6, QueuedTokens: 9, ScheduledKVTokens: 8}, // one
 	} {
 		f.Pass(from, p)
@@ -202,9 +203,9 @@ func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
 	equal(t, "source", w.Source.String(), "fpm")
 	equal(t, "up", w.Up, true)
 	seconds := w.Passes.V.Seconds
-	equal(t, "durations", []float64{float64(seconds.Count), seconds.Sum}, []float64{5, 1.5})
+	equal(t, "durations", []float64{float64(seconds.Count), seconds.Sum}, []float64{6, 1.75})
 	w.Passes.V.Seconds = Histogram{}
-	equal(t, "passes", w.Passes.V, Passes{Count: 5, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
+	equal(t, "passes", w.Passes.V, Passes{Count: 6, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
 }
 
 func TestWhatIsNotWatchedIsNotKept(t *testing.T) {
