@@ -67,11 +67,7 @@ func python(t *testing.T, release string) string {
 	t.Helper()
 	venvs := os.Getenv("DYNAMO_VENVS")
 	if venvs == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		venvs = filepath.Join(cache, "dynamo-metrics", "venvs")
+		venvs = filepath.Join(cache(t), "venvs")
 	}
 	venv := filepath.Join(venvs, release)
 	path := filepath.Join(venv, "bin", "python")
@@ -81,4 +77,14 @@ func python(t *testing.T, release string) string {
 			release, venv))
 	}
 	return path
+}
+
+// cache is the directory that .ci/run fills.
+func cache(t *testing.T) string {
+	t.Helper()
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "dynamo-metrics")
 }

@@ -1,8 +1,8 @@
 //go:build real
 
 // Package real runs the program as people run it: the built binaries beside Debian's
-// nats-server, etcd, prometheus and pushgateway and beside real Dynamo workers, each
-// a process of its own.
+// nats-server, etcd, prometheus and pushgateway and beside real Dynamo workers and
+// frontends, each a process of its own.
 //
 //	go test -tags real -count=1 -v ./e2e/real/
 //

@@ -118,6 +118,30 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 	return whole
 }
 
+// holds waits until every series of a golden page is there, with its value, and
+// returns the whole page. There may be more: histograms, and what depends on time.
+func (m *metrics) holds(golden string, workers names) (whole string) {
+	m.T.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	want := strings.Split(strings.TrimSpace(string(b)), "\n")
+	devstacktest.Until(m.T, func() error {
+		var err error
+		if whole, err = get(m.url + "/metrics"); err != nil {
+			return err
+		}
+		got := workers.called(parsePage(whole))
+		missing := slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(got, line) })
+		if len(missing) > 0 {
+			return fmt.Errorf("the page lacks, of %s,\n%s\nand has\n%s", golden, strings.Join(missing, "\n"), strings.Join(got, "\n"))
+		}
+		return nil
+	})
+	return whole
+}
+
 // ours leaves of a page what is not the Go client library's own.
 func ours(whole string) string {
 	var lines []string

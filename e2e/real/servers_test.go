@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -20,44 +21,49 @@ import (
 	"go.uber.org/zap"
 )
 
-// servers are a nats-server and an etcd of Debian's, and the test's own connections
-// to them.
+// servers are where a fleet meets: a nats-server and an etcd, with the test's own
+// connections to them, or a directory. What the fleet does without is empty.
 type servers struct {
 	t                *testing.T
 	natsURL, etcdURL string
 	nats             *nats.Conn
 	etcd             *clientv3.Client
+	files            string // of file discovery
 }
 
+// startServers starts both servers of Debian's.
 func startServers(t *testing.T) *servers {
 	t.Helper()
 	s := &servers{t: t}
-	natsServer := installed(t, "nats-server", "nats-server")
-	etcd := installed(t, "etcd", "etcd-server")
-	dir := t.TempDir()
-
-	// Workers of 0.5.1 need JetStream.
-	n := process.Start(t, nil, natsServer, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", filepath.Join(dir, "jetstream"))
-	s.etcdURL = "http://" + freeAddress(t)
-	peers := "http://" + freeAddress(t)
-	process.Start(t, nil, etcd, "--data-dir", filepath.Join(dir, "etcd"), "--logger", "zap", "--log-level", "warn",
-		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
-		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
-	s.natsURL = "nats://" + n.Says("Listening for client connections on ")
-	n.Says("Server is ready")
-	answers(t, s.etcdURL+"/health")
-	s.connect()
+	s.startNATS(debianNATSServer(t))
+	s.startEtcd()
 	return s
 }
 
-// connect opens the test's own connections.
-func (s *servers) connect() {
+// startNATS starts a nats-server. Workers from 0.5.1 on need JetStream.
+func (s *servers) startNATS(path string) {
 	s.t.Helper()
+	n := process.Start(s.t, nil, path, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", s.t.TempDir())
+	s.natsURL = "nats://" + n.Says("Listening for client connections on ")
+	n.Says("Server is ready")
 	nc, err := nats.Connect(s.natsURL)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(nc.Close)
+	s.nats = nc
+}
+
+// startEtcd starts Debian's etcd.
+func (s *servers) startEtcd() {
+	s.t.Helper()
+	s.etcdURL = "http://" + freeAddress(s.t)
+	peers := "http://" + freeAddress(s.t)
+	process.Start(s.t, nil, installed(s.t, "etcd", "etcd-server"),
+		"--data-dir", filepath.Join(s.t.TempDir(), "etcd"), "--logger", "zap", "--log-level", "warn",
+		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
+		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
+	answers(s.t, s.etcdURL+"/health")
 	ec, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{s.etcdURL}, DialTimeout: devstacktest.Patience, Logger: zap.NewNop(),
 	})
@@ -65,12 +71,44 @@ func (s *servers) connect() {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { ec.Close() })
-	s.nats, s.etcd = nc, ec
+	s.etcd = ec
 }
 
-// env tells programs where the servers are.
-func (s *servers) env() []string {
-	return []string{"NATS_SERVER=" + s.natsURL, "ETCD_ENDPOINTS=" + s.etcdURL}
+// debianNATSServer is the path of Debian's nats-server.
+func debianNATSServer(t *testing.T) string {
+	t.Helper()
+	return installed(t, "nats-server", "nats-server")
+}
+
+// newNATSServer is the path of a nats-server that workers of every release can use:
+// those of 0.9.1 refuse Debian's 2.9. DYNAMO_NATS_SERVER names it; by default it
+// is in the cache that .ci/run fills.
+func newNATSServer(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("DYNAMO_NATS_SERVER")
+	if path == "" {
+		path = filepath.Join(cache(t), "bin", "nats-server")
+	}
+	if _, err := os.Stat(path); err != nil {
+		missing(t, fmt.Sprintf("there is no %[1]s: go build -o %[1]s github.com/nats-io/nats-server/v2 "+
+			"(DYNAMO_NATS_SERVER names another)", path))
+	}
+	return path
+}
+
+// env tells programs where the fleet meets. It does not name a NATS server that there
+// is not: a worker would wait for it.
+func (s *servers) env() (env []string) {
+	if s.natsURL != "" {
+		env = append(env, "NATS_SERVER="+s.natsURL)
+	}
+	if s.etcdURL != "" {
+		env = append(env, "ETCD_ENDPOINTS="+s.etcdURL)
+	}
+	if s.files != "" {
+		env = append(env, "DYN_DISCOVERY_BACKEND=file", "DYN_FILE_KV="+s.files)
+	}
+	return env
 }
 
 // registered reports whether etcd has the key.

@@ -1,0 +1,292 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// What the workers of the golden pages publish.
+const (
+	loadA = `{"worker": [11, 100, 4, null], "kv": [42, 1000, 0.25, 0.5], "spec": [2, 10, 20, 15, [8, 7]]}`
+	loadB = `{"worker": [3, 100, 0, null], "kv": [10, 1000, 0.0625, 0.75]}`
+
+	activeDecodeA = `{"load": {"dp_rank": 0, "active_decode_blocks": 47}}`
+	activeDecodeB = `{"load": {"dp_rank": 0, "active_decode_blocks": 10}}`
+
+	activeA = `{"load": {"kv_used_blocks": 47}}`
+	activeB = `{"load": {"kv_used_blocks": 10}}`
+
+	// What one forward pass of A computes.
+	prefillTokens, decodeRequests = 128, 11
+	passA                         = `{"pass": {
+		"scheduled_num_prefill_requests": 1, "scheduled_sum_prefill_tokens": 128, "scheduled_sum_prefill_kv_tokens": 64,
+		"scheduled_num_decode_requests": 11, "scheduled_sum_decode_kv_tokens": 672,
+		"queued_num_prefill_requests": 4, "queued_sum_prefill_tokens": 400,
+		"queued_num_decode_requests": 1, "queued_sum_decode_kv_tokens": 16, "wall_time_secs": 0.0125}}`
+)
+
+// publisher is a real Dynamo worker of 0.6 or later: it serves backend/generate in the
+// namespace dynamo, and publishes what it is told to.
+type publisher struct {
+	*process.Process
+	id   uint64
+	file string // what to publish
+}
+
+// publisher starts a worker and waits until it can be told.
+func (s *servers) publisher(release string, env ...string) *publisher {
+	s.t.Helper()
+	file := filepath.Join(s.t.TempDir(), "values.json")
+	p := process.Start(s.t, append(s.env(), env...), python(s.t, release), filepath.Join("testdata", "event_worker.py"),
+		"dynamo", "backend", modelDir(s.t), file)
+	text := p.Says("id: ")
+	id, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		s.t.Fatalf("the worker says %q, want its id: %v", text, err)
+	}
+	return &publisher{p, id, file}
+}
+
+// modelDir is the directory of a model without weights: 61 words and how requests for
+// it are put together. Programs look for it where the worker's model card says.
+func modelDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("testdata", "model"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// publish tells the worker what to publish. What it has published already, it does
+// not publish again.
+func (p *publisher) publish(values string) {
+	p.T.Helper()
+	next := p.file + ".next"
+	if err := os.WriteFile(next, []byte(values), 0o600); err != nil {
+		p.T.Fatal(err)
+	}
+	if err := os.Rename(next, p.file); err != nil {
+		p.T.Fatal(err)
+	}
+	p.Signal(syscall.SIGUSR1)
+}
+
+// series is the name of a series of the worker.
+func (p *publisher) series(name string) string {
+	return fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, name, p.id)
+}
+
+// hears waits until the program gets what the worker publishes of its load: a message
+// that comes before a ZeroMQ subscriber has connected is lost.
+func (m *metrics) hears(p *publisher) {
+	m.T.Helper()
+	used := 0
+	devstacktest.Until(m.T, func() error {
+		used++
+		p.publish(fmt.Sprintf(`{"load": {"kv_used_blocks": %d}}`, used))
+		page, err := m.page()
+		if err != nil {
+			return err
+		}
+		if _, found := page[p.series("llm_kv_blocks_active")]; !found {
+			return fmt.Errorf("no load of worker %d after %d", p.id, used)
+		}
+		return nil
+	})
+}
+
+// passes waits until the worker has made some forward passes.
+func (m *metrics) passes(p *publisher, n int) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		page, err := m.page()
+		if err != nil {
+			return err
+		}
+		got := page[p.series("llm_forward_passes_total")]
+		if done, err := strconv.Atoi(got); err != nil || done < n {
+			return fmt.Errorf("%q forward passes of worker %d, want %d", got, p.id, n)
+		}
+		return nil
+	})
+}
+
+// lists reports whether the worker is registered.
+func (s *servers) lists(p *publisher) bool {
+	s.t.Helper()
+	if s.files == "" {
+		return s.registered(fmt.Sprintf("v1/instances/dynamo/backend/generate/%x", p.id))
+	}
+	files, err := filepath.Glob(filepath.Join(s.files, "v1", "instances", fmt.Sprintf("*%x", p.id)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(files) > 0
+}
+
+// forgets waits until nothing on the page is about the worker.
+func (m *metrics) forgets(p *publisher) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		page, err := m.page()
+		if err != nil {
+			return err
+		}
+		if series := page.about(p.id); len(series) > 0 {
+			return fmt.Errorf("of a worker that is gone there is\n%s", strings.Join(series, "\n"))
+		}
+		return nil
+	})
+}
+
+func TestThePageIsWhatRealWorkersPublish(t *testing.T) {
+	t.Parallel()
+	for _, of := range []struct {
+		release, a, b, golden string
+		natsServer            func(*testing.T) string
+	}{
+		{"0.6.1", loadA, loadB, "load-events", debianNATSServer},
+		{"0.9.1", activeDecodeA, activeDecodeB, "active-decode-loads", newNATSServer},
+	} {
+		t.Run(of.release, func(t *testing.T) {
+			t.Parallel()
+			python(t, of.release)
+			s := &servers{t: t}
+			s.startNATS(of.natsServer(t))
+			s.startEtcd()
+			a, b := s.publisher(of.release), s.publisher(of.release)
+			workers := names{"A": a.id, "B": b.id}
+			m := s.metrics("--poll-interval", "0.2")
+			m.polls(2)
+			a.publish(of.a)
+			b.publish(of.b)
+			t.Logf("with two workers of ai-dynamo-runtime %s:\n%s", of.release, ours(m.holds(of.golden, workers)))
+
+			a.Signal(syscall.SIGTERM)
+			m.forgets(a)
+			b.Kill()
+			m.forgets(b)
+		})
+	}
+}
+
+// planes are the ways from a worker of 1.6.1 to the program.
+var planes = []struct {
+	name  string
+	start func(*servers)
+	env   []string // of workers
+	flags []string // of the program
+}{
+	{"NATS", func(s *servers) { s.startNATS(newNATSServer(s.t)); s.startEtcd() }, []string{"DYN_EVENT_PLANE=nats"}, nil},
+	{"ZMQ", (*servers).startEtcd, nil, []string{"--nats-server", "none"}},
+	{"files", func(s *servers) { s.files = s.t.TempDir() }, nil, []string{"--nats-server", "none"}},
+}
+
+// onEachPlane runs a test with two workers of 1.6.1 on each plane at the same time.
+func onEachPlane(t *testing.T, test func(s *servers, m *metrics, a, b *publisher)) {
+	t.Parallel()
+	for _, plane := range planes {
+		t.Run(plane.name, func(t *testing.T) {
+			t.Parallel()
+			python(t, "1.6.1")
+			s := &servers{t: t}
+			plane.start(s)
+			m := s.metrics(append([]string{"--poll-interval", "0.2"}, plane.flags...)...)
+			test(s, m, s.publisher("1.6.1", plane.env...), s.publisher("1.6.1", plane.env...))
+		})
+	}
+}
+
+func TestThePageIsWhatRealWorkersPublishOnEachPlane(t *testing.T) {
+	onEachPlane(t, func(_ *servers, m *metrics, a, b *publisher) {
+		workers := names{"A": a.id, "B": b.id}
+		m.hears(a)
+		m.hears(b)
+		a.publish(activeA)
+		b.publish(activeB)
+		// A worker without work says so once a second: then its passes are heard, too.
+		m.T.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", ours(m.holds("active-loads", workers)))
+
+		a.publish(passA)
+		m.holds("at-work", workers)
+		m.passes(a, 20)
+		a.publish(`{}`)
+		said := a.Says("forward passes: ")
+		passes, err := strconv.Atoi(said)
+		if err != nil {
+			m.T.Fatalf("the worker says %q, want the number of its forward passes: %v", said, err)
+		}
+		m.holds("active-loads", workers)
+		page, err := m.page()
+		if err != nil {
+			m.T.Fatal(err)
+		}
+		for series, want := range map[string]int{
+			a.series("llm_forward_passes_total"):                passes,
+			a.series("llm_forward_pass_prefill_tokens_total"):   passes * prefillTokens,
+			a.series("llm_forward_pass_decode_tokens_total"):    passes * decodeRequests,
+			a.series("llm_forward_passes_missed_total"):         0,
+			b.series("llm_forward_passes_total"):                0,
+			a.series("llm_forward_pass_duration_seconds_count"): passes,
+		} {
+			if got := page[series]; got != strconv.Itoa(want) {
+				m.T.Errorf("%s: got %q, want %d", series, got, want)
+			}
+		}
+	})
+}
+
+func TestAWorkerIsGoneWithItsRegistrationOnEachPlane(t *testing.T) {
+	onEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
+		m.hears(a)
+		m.hears(b)
+		a.Signal(syscall.SIGTERM)
+		m.forgets(a)
+		a.Kill()
+		b.Kill()
+		m.forgets(b)
+		// The last worker's files stay: there is none left to remove them.
+		if left := s.files != ""; s.lists(b) != left {
+			m.T.Errorf("worker %x is registered: %v, want %v", b.id, !left, left)
+		}
+	})
+}
+
+// A worker that has slept for too long goes on with its work and is never registered
+// again: neither etcd's lease nor a file comes back.
+func TestAWorkerThatWakesUpWithoutItsRegistrationIsNotShownOnEachPlane(t *testing.T) {
+	onEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
+		m.hears(a)
+		m.hears(b)
+		a.Signal(syscall.SIGSTOP)
+		m.forgets(a)
+		// The files of a sleeper are removed by other workers, some time after they are
+		// too old. Until then it can come back.
+		devstacktest.Until(m.T, func() error {
+			if s.lists(a) {
+				return fmt.Errorf("worker %x is still registered", a.id)
+			}
+			return nil
+		})
+		a.Signal(syscall.SIGCONT)
+		a.publish(passA)
+		a.Says("at work")
+		b.publish(passA)
+		m.passes(b, 10)
+		m.forgets(a)
+		if s.lists(a) {
+			m.T.Errorf("worker %x is registered again", a.id)
+		}
+	})
+}

@@ -1,0 +1,332 @@
+//go:build real
+
+package real
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+)
+
+// blockSize is how many tokens are in a block of the pipeline's KV caches.
+const blockSize = 16
+
+// pipeline is a whole Dynamo: a frontend that routes by what is in the KV caches of
+// two of Dynamo's own mock engines.
+type pipeline struct {
+	url     string   // of the frontend
+	model   string   // as requests name it
+	workers []uint64 // ids
+}
+
+// pipeline starts a pipeline of ai-dynamo, with env for the frontend, and waits until
+// both of its engines can be asked.
+func (s *servers) pipeline(release string, env ...string) *pipeline {
+	s.t.Helper()
+	python := python(s.t, release)
+	if err := exec.Command(python, "-c", "import dynamo.frontend, dynamo.mocker").Run(); err != nil {
+		missing(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
+	}
+	for range 2 {
+		process.Start(s.t, s.env(), python, "-m", "dynamo.mocker", "--model-path", modelDir(s.t),
+			"--endpoint", "dyn://dynamo.backend.generate", "--block-size", strconv.Itoa(blockSize),
+			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10")
+	}
+	address := freeAddress(s.t)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	frontend := process.Start(s.t, append(s.env(), env...), python, "-m", "dynamo.frontend",
+		"--router-mode", "kv", "--http-host", host, "--http-port", port)
+	p := &pipeline{url: "http://" + address}
+	devstacktest.Until(s.t, func() error {
+		if frontend.Over() {
+			s.t.Fatalf("the frontend of %s has ended", release)
+		}
+		return p.ready()
+	})
+	return p
+}
+
+// ready looks which engines the frontend knows.
+func (p *pipeline) ready() error {
+	var models struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := getJSON(p.url+"/v1/models", &models); err != nil {
+		return err
+	}
+	if len(models.Data) != 1 {
+		return fmt.Errorf("the frontend has the models %v, want one", models.Data)
+	}
+	p.model = models.Data[0].ID
+	var health struct {
+		Instances []struct {
+			Component string `json:"component"`
+			Endpoint  string `json:"endpoint"`
+			ID        uint64 `json:"instance_id"`
+		} `json:"instances"`
+	}
+	if err := getJSON(p.url+"/health", &health); err != nil {
+		return err
+	}
+	p.workers = nil
+	for _, in := range health.Instances {
+		if in.Component == "backend" && in.Endpoint == "generate" {
+			p.workers = append(p.workers, in.ID)
+		}
+	}
+	if len(p.workers) != 2 {
+		return fmt.Errorf("the frontend knows the workers %v, want two", p.workers)
+	}
+	return nil
+}
+
+// getJSON decodes what a GET request is answered with.
+func getJSON(url string, v any) error {
+	text, err := get(url)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		return fmt.Errorf("GET %s: %w: %s", url, err, text)
+	}
+	return nil
+}
+
+// usage is how many tokens a request took.
+type usage struct {
+	Prompt int `json:"prompt_tokens"`
+	Cached struct {
+		Tokens int `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"` // from 0.7 on
+}
+
+// ask sends a chat request and waits for its answer.
+func (p *pipeline) ask(prompt string) (usage, error) {
+	body, err := json.Marshal(map[string]any{
+		"model": p.model, "max_tokens": 20,
+		"messages": []map[string]string{{"role": "user", "content": prompt}},
+	})
+	if err != nil {
+		return usage{}, err
+	}
+	client := http.Client{Timeout: devstacktest.Patience}
+	resp, err := client.Post(p.url+"/v1/chat/completions", "application/json", bytes.NewReader(body))
+	if err != nil {
+		return usage{}, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Usage usage `json:"usage"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusOK {
+		return usage{}, fmt.Errorf("the frontend answers %s (%v)", resp.Status, err)
+	}
+	return answer.Usage, nil
+}
+
+// talks is what conversations that went on at the same time took.
+type talks struct {
+	requests, inputBlocks, cachedTokens int
+}
+
+// talk holds conversations, each of whose requests begins with all of the one before,
+// so that most of it is in the cache of the worker that got that one.
+func (p *pipeline) talk(t *testing.T) talks {
+	t.Helper()
+	const conversations, turns, first, more = 6, 5, 200, 50 // words
+	var mu sync.Mutex
+	var sum talks
+	var g errgroup.Group
+	for c := range conversations {
+		g.Go(func() error {
+			var prompt strings.Builder
+			said := 0
+			for turn := range turns {
+				for ; said < first+turn*more; said++ {
+					fmt.Fprintf(&prompt, "w%d ", (c+said*(c+1))%61)
+				}
+				u, err := p.ask(prompt.String())
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				sum.requests++
+				sum.inputBlocks += (u.Prompt + blockSize - 1) / blockSize
+				sum.cachedTokens += u.Cached.Tokens
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// hits are the numbers of a page about what was in the caches.
+type hits struct{ events, isl, overlap int }
+
+func (p page) hits() hits {
+	return hits{p.sum("llm_kv_hit_rate_events_total"), p.sum("llm_kv_hit_rate_isl_blocks"), p.sum("llm_kv_hit_rate_overlap_blocks")}
+}
+
+// sum adds up the series of a metric whose values are whole.
+func (p page) sum(metric string) (sum int) {
+	for series, value := range p {
+		if strings.HasPrefix(series, metric+"{") {
+			n, _ := strconv.ParseFloat(value, 64)
+			sum += int(n)
+		}
+	}
+	return sum
+}
+
+// counts waits until the page has as many hit-rate events as there were requests.
+func (m *metrics) counts(requests int) (p page) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		var err error
+		if p, err = m.page(); err != nil {
+			return err
+		}
+		if n := p.hits().events; n != requests {
+			return fmt.Errorf("%d hit-rate events of %d requests", n, requests)
+		}
+		return nil
+	})
+	return p
+}
+
+// knows waits until the page has a series of each of the workers.
+func (m *metrics) knows(metric string, workers []uint64) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		for _, id := range workers {
+			series := fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, metric, id)
+			if _, found := p[series]; !found {
+				return fmt.Errorf("the page has no %s", series)
+			}
+		}
+		return nil
+	})
+}
+
+// heard is what a NATS subscriber hears of the hits.
+type heard struct {
+	t *testing.T
+
+	mu   sync.Mutex
+	hits hits
+}
+
+// take counts a hit-rate event, which is JSON to 0.6 and msgpack from 0.9 on.
+func (h *heard) take(msg *nats.Msg) {
+	r, err := wire.ParseHitRate(msg.Data)
+	if wire.IsEnvelope(msg.Data) {
+		var e wire.Envelope
+		if e, err = wire.ParseEnvelope(msg.Data); err == nil {
+			r, err = wire.ParseHitRatePack(e.Payload)
+		}
+	}
+	if err != nil {
+		h.t.Errorf("hit-rate event %q: %v", msg.Data, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hits = hits{h.hits.events + 1, h.hits.isl + int(r.ISLBlocks), h.hits.overlap + int(r.OverlapBlocks)}
+}
+
+func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
+	t.Parallel()
+	for release, natsServer := range map[string]func(*testing.T) string{"0.6.1": debianNATSServer, "0.9.1": newNATSServer} {
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			python(t, release)
+			s := &servers{t: t}
+			s.startNATS(natsServer(t))
+			s.startEtcd()
+			h := &heard{t: t}
+			if _, err := s.nats.Subscribe("namespace.dynamo.kv-hit-rate", h.take); err != nil {
+				t.Fatal(err)
+			}
+			m := s.metrics("--poll-interval", "0.2")
+			m.polls(2)
+			pipeline := s.pipeline(release)
+			talks := pipeline.talk(t)
+			got := m.counts(talks.requests).hits()
+			devstacktest.Until(t, func() error {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				if got != h.hits || got.isl != talks.inputBlocks {
+					return fmt.Errorf("got hits %+v, want %+v of %d input blocks", got, h.hits, talks.inputBlocks)
+				}
+				return nil
+			})
+			m.knows("llm_kv_blocks_total", pipeline.workers)
+			if got.overlap == 0 {
+				t.Error("nothing was in any cache: the requests prove nothing")
+			}
+			t.Logf("ai-dynamo %s, %+v: %+v", release, talks, got)
+		})
+	}
+}
+
+func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
+	t.Parallel()
+	python(t, "1.6.1")
+	s := &servers{t: t}
+	s.startNATS(newNATSServer(t))
+	s.startEtcd()
+	m := s.metrics("--poll-interval", "0.2")
+	m.polls(2)
+	pipeline := s.pipeline("1.6.1", "DYN_REQUEST_TRACE=1", "DYN_REQUEST_TRACE_SINKS=nats")
+	m.knows("llm_requests_active_slots", pipeline.workers)
+	talks := pipeline.talk(t)
+	p := m.counts(talks.requests)
+
+	text, err := get(pipeline.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := parsePage(text).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
+	got := p.hits()
+	if got.isl != talks.inputBlocks || got.overlap*blockSize != router {
+		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", got, talks.inputBlocks, router)
+	}
+	if router == 0 {
+		t.Error("nothing was in any cache: the requests prove nothing")
+	}
+	for _, metric := range []string{
+		"llm_request_ttft_seconds", "llm_request_inter_token_seconds", "llm_request_duration_seconds",
+		"llm_worker_request_ttft_seconds", "llm_worker_request_inter_token_seconds", "llm_worker_request_duration_seconds",
+	} {
+		if n := p.sum(metric + "_count"); n != talks.requests {
+			t.Errorf("%s has %d requests, want %d", metric, n, talks.requests)
+		}
+	}
+	t.Logf("ai-dynamo 1.6.1, %+v: %+v", talks, got)
+}

@@ -1,0 +1,140 @@
+"""A real worker of Dynamo 0.6 or later, of the release of ai-dynamo-runtime that is
+installed (tried: 0.6.1, 0.9.1 and 1.6.1), that publishes given values when it is told to.
+
+usage: event_worker.py NAMESPACE COMPONENT MODEL FILE
+
+It serves COMPONENT/generate and registers the model directory MODEL there, with
+total_kv_blocks 1000 and max_num_seqs 100. FILE says in JSON what to publish: the
+arguments of the release's own publishers. At each SIGUSR1 it is read again.
+
+    0.6.1  {"worker": [11, 100, 4, null], "kv": [42, 1000, 0.25, 0.5], "spec": [2, 10, 20, 15, [8, 7]]}
+    0.9.1  {"load": {"dp_rank": 0, "active_decode_blocks": 47}}
+    1.6.1  {"load": {"kv_used_blocks": 47}, "pass": {"scheduled_num_decode_requests": 11, ...}}
+
+Each part may be absent. A "pass" is published again and again, as an engine at work
+does, from "at work" until the file has none; then "forward passes: N" says how many
+there were. SIGTERM shuts the runtime down; the process goes on, as an engine does.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+
+import uvloop
+
+import dynamo.llm as llm
+from dynamo.runtime import DistributedRuntime, dynamo_worker
+
+PASS_SECONDS = 0.05
+
+
+class Load:
+    """What 0.6.1 publishes: all in one event."""
+
+    def __init__(self, component):
+        self.component = component
+        self.publisher = llm.WorkerMetricsPublisher()
+
+    async def start(self):
+        await self.publisher.create_endpoint(self.component)
+
+    def publish(self, values):
+        if "worker" not in values:
+            return
+        spec = llm.SpecDecodeStats(*values["spec"]) if "spec" in values else None
+        self.publisher.publish(
+            llm.ForwardPassMetrics(llm.WorkerStats(*values["worker"]), llm.KvStats(*values["kv"]), spec)
+        )
+
+
+class ActiveLoad:
+    """What 0.9.1 publishes."""
+
+    def __init__(self, place):
+        self.place = place
+        self.publisher = llm.WorkerMetricsPublisher()
+
+    async def start(self):
+        await self.publisher.create_endpoint(self.place)
+
+    def publish(self, values):
+        if "load" in values:
+            self.publisher.publish(**values["load"])
+
+
+class ActiveLoadAndPasses(ActiveLoad):
+    """What 1.6.1 publishes: forward passes, too."""
+
+    def __init__(self, endpoint):
+        super().__init__(endpoint)
+        self.passes = llm.FpmDirectPublisher(endpoint, str(endpoint.connection_id()))
+        self.one = None
+        self.count = 0
+
+    async def start(self):
+        await super().start()
+        self.task = asyncio.create_task(self.work())
+
+    def publish(self, values):
+        super().publish(values)
+        worked, self.one = self.one, values.get("pass")
+        if worked and not self.one:
+            print("forward passes:", self.count, flush=True)
+        if self.one and not worked:
+            print("at work", flush=True)
+
+    async def work(self):
+        while True:
+            if self.one:
+                self.passes.publish(dp_rank=0, **self.one)
+                self.count += 1
+            await asyncio.sleep(PASS_SECONDS)
+
+
+async def generate(request):
+    yield "none"
+
+
+@dynamo_worker()
+async def worker(runtime: DistributedRuntime):
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, runtime.shutdown)
+    namespace, component, model, file = sys.argv[1:5]
+
+    if hasattr(runtime, "namespace"):
+        component = runtime.namespace(namespace).component(component)
+        endpoint = component.endpoint("generate")
+    else:
+        endpoint = runtime.endpoint(f"{namespace}.{component}.generate")
+    if hasattr(llm, "ForwardPassMetrics"):
+        await component.create_service()
+        worker_id, publisher = endpoint.lease_id(), Load(component)
+    elif hasattr(llm, "FpmDirectPublisher"):
+        worker_id, publisher = endpoint.connection_id(), ActiveLoadAndPasses(endpoint)
+    else:
+        worker_id, publisher = endpoint.connection_id(), ActiveLoad(component)
+    await publisher.start()
+
+    def publish():
+        with open(file) as f:
+            publisher.publish(json.load(f))
+
+    loop.add_signal_handler(signal.SIGUSR1, publish)
+
+    config = llm.ModelRuntimeConfig()
+    config.total_kv_blocks = 1000
+    config.max_num_seqs = 100
+    kind = {"worker_type": llm.WorkerType.Aggregated} if hasattr(llm, "WorkerType") else {}
+    serving = asyncio.ensure_future(endpoint.serve_endpoint(generate))
+    await llm.register_llm(
+        llm.ModelInput.Tokens, llm.ModelType.Chat, endpoint, model,
+        model_name="tiny", kv_cache_block_size=16, runtime_config=config, **kind,
+    )
+    print("id:", worker_id, flush=True)
+    await serving
+    await asyncio.Event().wait()
+
+
+uvloop.install()
+asyncio.run(worker())
