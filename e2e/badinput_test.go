@@ -44,6 +44,10 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--web.config.file " + broken, `--web.config.file "` + broken + `": want an exporter-toolkit configuration`},
 		{"--component \xff", `--component "\xff": want UTF-8`},
 		{"--model-name \xff", `--model-name "\xff": want UTF-8`},
+		{"--nats-server none --etcd-endpoints none --component x", `--nats-server "none": needs a registry`},
+		{"--discovery kubernetes", `--discovery "kubernetes": want one of etcd, file`},
+		{"--zmq-broker nonsense", `--zmq-broker "nonsense": no xpub: want xsub=tcp://host:port , xpub=tcp://host:port`},
+		{"--zmq-broker xpub=ipc:///tmp/x", `--zmq-broker "xpub=ipc:///tmp/x": address "ipc:///tmp/x": want tcp://host:port`},
 		{"--no-such-flag", `unknown long flag '--no-such-flag'`},
 		{"stray", `unexpected stray`},
 	} {

@@ -181,3 +181,34 @@ func freePort(t *testing.T) string {
 	}
 	return fmt.Sprint(port)
 }
+
+func TestPublishedLoadsStayWhileServersAreAway(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.put(registration(7)...)
+	s.put(registration(8)...)
+	m := s.metrics("--poll-interval", "0.1")
+	m.hears()
+	const subject = scope + "." + wire.TopicLoad
+	s.publish(subject, event{70, 0, wire.TopicLoad, load16(7, 10)}.envelope())
+	s.publish(subject, event{80, 0, wire.TopicLoad, load16(8, 20)}.envelope())
+	shown := page{
+		worker("llm_kv_blocks_active", "generate", 7): "10",
+		worker("llm_kv_blocks_active", "generate", 8): "20",
+		workers("generate", "answering"):              "2",
+	}
+	m.shows(shown)
+
+	s.StopNATS()
+	s.StopEtcd()
+	m.shows(page{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
+	m.shows(shown)
+	s.StartNATS(t)
+	s.StartEmptyEtcd(t) // and one of them does not come back
+	s.put(registration(7)...)
+	m.ready()
+	m.shows(page{workers("generate", "answering"): "1", worker("llm_kv_blocks_active", "generate", 7): "10"})
+	m.until(func(p page) error { return p.hasNothingOf(8) })
+	s.publish(subject, event{70, 2, wire.TopicLoad, load16(7, 11)}.envelope())
+	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "11", `dynamo_metrics_event_sequence_gaps_total`: "1"})
+}

@@ -65,6 +65,7 @@ const remembered = 1024
 // window is the last numbers of a stream.
 type window struct {
 	newest uint64
+	at     uint64                  // when that was published, in Unix milliseconds
 	seen   [remembered / 64]uint64 // a bit for each number, by the number's last bits
 }
 
@@ -88,21 +89,31 @@ func (c *copies) arrives(v wire.Envelope, kind fleet.Kind, worker uint64, rank u
 	key := copyStream{stream{v.Publisher, kind}, worker, rank}
 	w := c.streams[key]
 	if w == nil {
-		w = &window{newest: v.Sequence}
+		w = new(window)
 		c.streams[key] = w
-		w.mark(v.Sequence)
+		w.begin(v)
 		return inOrder
 	}
-	return w.arrives(v.Sequence)
+	return w.arrives(v)
 }
 
-func (w *window) arrives(number uint64) arrival {
+func (w *window) begin(v wire.Envelope) {
+	*w = window{newest: v.Sequence, at: v.PublishedAt}
+	w.mark(v.Sequence)
+}
+
+func (w *window) arrives(v wire.Envelope) arrival {
+	number := v.Sequence
 	if number > w.newest {
 		for n := range min(number-w.newest, remembered) {
 			w.seen[(number-n)%remembered/64] &^= 1 << ((number - n) % 64)
 		}
-		w.newest = number
+		w.newest, w.at = number, v.PublishedAt
 		w.mark(number)
+		return inOrder
+	}
+	if w.newest-number >= remembered && v.PublishedAt > w.at {
+		w.begin(v) // a publisher made anew in the same process
 		return inOrder
 	}
 	if w.newest-number >= remembered || w.seen[number%remembered/64]&(1<<(number%64)) != 0 {

@@ -66,6 +66,9 @@ func TestCopiesOfAnEventAreTold(t *testing.T) {
 			t.Errorf("event %d: %d, want %d", i, got, s.want)
 		}
 	}
+	if got := c.arrives(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, fleet.LoadEvent, 7, 0); got != inOrder {
+		t.Errorf("of a publisher that has begun anew: %d, want %d", got, inOrder)
+	}
 	var none *copies
 	if got := none.arrives(wire.Envelope{}, fleet.LoadEvent, 1, 0); got != inOrder {
 		t.Errorf("without a broker: %d, want %d", got, inOrder)

@@ -183,7 +183,7 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
 	b.run(func(ctx context.Context) error {
-		return NewEvents(b.fleet, "dynamo", slog.New(slog.DiscardHandler)).NATS(ctx, b.conn)
+		return NewEvents(b.fleet, "dynamo", slog.New(slog.DiscardHandler)).NATS(ctx, b.conn, func() {})
 	})
 	subject := wire.HitRateSubject("dynamo")
 	devstacktest.Until(t, func() error {

@@ -13,8 +13,9 @@ import (
 )
 
 // NATS books the events of the namespace that come over NATS until ctx ends: loads,
-// hit rates and forward passes of every release, and request traces.
-func (e *Events) NATS(ctx context.Context, conn *nats.Conn) error {
+// hit rates and forward passes of every release, and request traces. It calls listening
+// when the server has all subscriptions.
+func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) error {
 	var drops []*dropCounter
 	defer func() {
 		for _, d := range drops {
@@ -33,6 +34,10 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn) error {
 		drops = append(drops, &dropCounter{subscription: events, tally: &e.fleet.Tally})
 		e.log.Log(ctx, s.level, s.what+" on subject: "+s.subject)
 	}
+	if err := conn.FlushTimeout(5 * time.Second); err != nil {
+		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
+	}
+	listening()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {

@@ -152,8 +152,16 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return poller.Run(ctx) })
-	g.Go(func() error { return events.NATS(ctx, conn) })
+	// The first poll makes the program ready, so events must be heard by then.
+	listening := make(chan struct{})
+	g.Go(func() error { return events.NATS(ctx, conn, func() { close(listening) }) })
+	g.Go(func() error {
+		select {
+		case <-listening:
+		case <-ctx.Done():
+		}
+		return poller.Run(ctx)
+	})
 	return g.Wait()
 }
 

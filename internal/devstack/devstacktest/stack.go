@@ -3,6 +3,7 @@
 package devstacktest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -54,11 +55,23 @@ func (s *Stack) StopNATS() {
 // StartNATS brings the NATS server back on the same port with the same streams.
 func (s *Stack) StartNATS(t testing.TB) {
 	t.Helper()
-	srv, err := devstack.NATS(s.natsConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	srv := again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(s.natsConfig) })
 	s.NATS, s.natsConfig, s.natsDown = srv, srv.Config(), false
+}
+
+// again starts a server, if need be when a parallel test has given its port back:
+// while the server was down anybody could take it.
+func again[S any](t testing.TB, start func() (S, error)) (server S) {
+	t.Helper()
+	Until(t, func() error {
+		var err error
+		server, err = start()
+		if inUse := new(devstack.InUseError); err != nil && !errors.As(err, &inUse) {
+			t.Fatal(err)
+		}
+		return err
+	})
+	return server
 }
 
 // StopEtcd takes etcd down until StartEtcd or StartEmptyEtcd.
@@ -72,10 +85,7 @@ func (s *Stack) StopEtcd() {
 // StartEtcd brings etcd back on the same port with the same keys and leases.
 func (s *Stack) StartEtcd(t testing.TB) {
 	t.Helper()
-	srv, err := devstack.Etcd(s.etcdConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	srv := again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(s.etcdConfig) })
 	s.Etcd, s.etcdConfig, s.etcdDown = srv, srv.Config(), false
 }
 

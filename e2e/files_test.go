@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/wire"
+)
+
+// registryDir is a directory in which workers register, as Dynamo's file discovery
+// has it.
+type registryDir struct {
+	t    *testing.T
+	path string
+}
+
+func (d registryDir) file(e entry) string {
+	bucket, name := wire.FileName(e.key)
+	return filepath.Join(d.path, bucket, name)
+}
+
+// put writes keys as their owners do: beside their place, and then into it. Modified
+// is when they were last touched.
+func (d registryDir) put(modified time.Time, entries ...entry) {
+	d.t.Helper()
+	for _, e := range entries {
+		file := d.file(e)
+		draft := filepath.Join(filepath.Dir(file), ".tmp_"+filepath.Base(file))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.WriteFile(draft, []byte(e.value), 0o644); err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.Chtimes(draft, modified, modified); err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.Rename(draft, file); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+func (d registryDir) remove(entries ...entry) {
+	d.t.Helper()
+	for _, e := range entries {
+		if err := os.Remove(d.file(e)); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// touch shows that the owners of keys are alive, until the end of the test.
+func (d registryDir) touch(entries ...entry) {
+	every(d.t, time.Second, func() {
+		now := time.Now()
+		for _, e := range entries {
+			os.Chtimes(d.file(e), now, now) // where it was removed, it fails
+		}
+	})
+}
+
+// every calls f in each period until the end of the test.
+func every(t *testing.T, period time.Duration, f func()) {
+	tick := time.NewTicker(period)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-tick.C:
+				f()
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { tick.Stop(); <-ended })
+}
+
+func TestWorkersThatRegisterInFiles(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	dir := registryDir{t, filepath.Join(t.TempDir(), "dynamo store")}
+	// An etcd that nobody must ask for anything.
+	etcd, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer etcd.Close()
+	var asked atomic.Int64
+	go func() {
+		for {
+			conn, err := etcd.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			conn.Close()
+		}
+	}()
+	env := []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=http://" + etcd.Addr().String(), "DYN_FILE_KV=" + dir.path}
+	m := serve(t, env, "--discovery", "file", "--poll-interval", "0.1")
+	m.Says(" WARN files: There is no directory " + dir.path + "; nobody has registered there yet")
+	m.ready()
+	m.hears()
+
+	p := newPublisher(t, "PUB")
+	first := append(registration(1), channel(wire.TopicLoad, 10, onNATS))
+	second := append(registration(2), channel(wire.TopicLoad, 20, onZMQ(p.address)))
+	dead := append(registration(3), channel(wire.TopicLoad, 30, onNATS)) // of one that has not touched them for long
+	dir.put(time.Now(), first...)
+	dir.put(time.Now(), second...)
+	dir.put(time.Now().Add(-time.Hour), dead...)
+	dir.touch(first...)
+	dir.touch(second...)
+	m.publishers(1, 0)
+	s.publish(scope+"."+wire.TopicLoad, event{10, 0, wire.TopicLoad, load16(1, 10)}.envelope())
+	p.send(event{20, 0, wire.TopicLoad, load16(2, 20)}.frames(wire.TopicLoad))
+	m.shows(page{
+		worker("llm_kv_blocks_active", "generate", 1): "10",
+		worker("llm_kv_blocks_active", "generate", 2): "20",
+		worker("llm_kv_blocks_total", "generate", 1):  "1000",
+		workers("generate", "answering"):              "2",
+		workers("generate", "silent"):                 "0",
+		`llm_load_avg{` + backend + `}`:               "15",
+		`dynamo_metrics_connected{system="file"}`:     "1",
+		`dynamo_metrics_connected{system="etcd"}`:     "",
+		`dynamo_metrics_leader`:                       "",
+		`llm_worker_info{` + backend + `,model="tiny",source="active_load",worker_id="1",worker_id_hex="1"}`: "1",
+	})
+
+	dir.remove(second...)
+	m.shows(page{workers("generate", "answering"): "1", `llm_load_avg{` + backend + `}`: "10"})
+	m.until(func(p page) error { return p.hasNothingOf(2) })
+	m.publishers(0, 0)
+	m.shows(page{worker("llm_kv_blocks_active", "generate", 1): "10"})
+	if n := asked.Load(); n > 0 {
+		t.Errorf("etcd was asked %d times", n)
+	}
+	m.Terminate()
+}
+
+func TestARegistryThatCannotBeReadForgetsNobody(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	dir := registryDir{t, t.TempDir()}
+	all := append(registration(1), channel(wire.TopicLoad, 10, onNATS))
+	dir.put(time.Now(), all...)
+	dir.touch(all...)
+	m := serve(t, s.env(), "--discovery", "file", "--file-kv", dir.path)
+	m.hears()
+	s.publish(scope+"."+wire.TopicLoad, event{10, 0, wire.TopicLoad, load16(1, 10)}.envelope())
+	shown := page{worker("llm_kv_blocks_active", "generate", 1): "10", workers("generate", "answering"): "1"}
+	m.shows(shown)
+
+	bucket := filepath.Join(dir.path, "v1/mdc")
+	if err := os.Rename(bucket, bucket+" away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bucket, nil, 0o644); err != nil { // no directory
+		t.Fatal(err)
+	}
+	m.notReady("the directory of workers cannot be read")
+	m.shows(page{`dynamo_metrics_connected{system="file"}`: "0"})
+	m.shows(shown)
+	if err := os.Remove(bucket); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(bucket+" away", bucket); err != nil {
+		t.Fatal(err)
+	}
+	m.ready()
+	m.shows(shown)
+	m.shows(page{`dynamo_metrics_connected{system="file"}`: "1"})
+	if n := len(m.Said("The registry cannot be read")); n != 1 {
+		t.Errorf("said %d times that it cannot be read", n)
+	}
+}

@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/mock"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// part is what one mock worker plays: its load, until it is changed, and hits, once each.
+type part struct {
+	mu   sync.Mutex
+	load fleet.Load
+	hits [][2]int
+	step func(*fleet.Load) // if not nil, taken at each look at the load
+	lose func(string) bool // if not nil, asked about each event of a topic
+}
+
+// loadOf is a load with these active slots, requests that wait, and active blocks.
+func loadOf(slots, waiting, blocks uint64) fleet.Load {
+	return fleet.Load{
+		ActiveSlots: fleet.Some(slots), TotalSlots: fleet.Some[uint64](100), Waiting: fleet.Some(waiting),
+		KVActive: fleet.Some(blocks), KVTotal: fleet.Some[uint64](1000),
+		CacheUsage: fleet.Some(0.25), HitRate: fleet.Some(0.5),
+	}
+}
+
+// change changes what is played.
+func (p *part) change(f func(*part)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p)
+}
+
+func (p *part) setLoad(l fleet.Load) { p.change(func(p *part) { p.load = l }) }
+
+// config is of one worker of backend/generate that plays the part.
+func (p *part) config(release, plane string) mock.Config {
+	return p.of(mock.Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate", Release: release, EventPlane: plane})
+}
+
+func (p *part) of(c mock.Config) mock.Config {
+	c.EventInterval = 10 * time.Millisecond
+	c.Load = func(int) fleet.Load {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.step != nil {
+			p.step(&p.load)
+		}
+		return p.load
+	}
+	c.Hit = func(int) (isl, overlap int, ok bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.hits) == 0 {
+			return 0, 0, false
+		}
+		h := p.hits[0]
+		p.hits = p.hits[1:]
+		return h[0], h[1], true
+	}
+	c.Lose = func(_ int, topic string) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.lose != nil && p.lose(topic)
+	}
+	return c
+}
+
+// mockWorker is one mock worker in the test's own process.
+type mockWorker struct {
+	t    *testing.T
+	id   uint64
+	end  context.CancelCauseFunc
+	done chan error
+}
+
+// startMock runs one mock worker until the end of the test, and waits until it is registered.
+func startMock(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c mock.Config) *mockWorker {
+	t.Helper()
+	ctx, end := context.WithCancelCause(context.WithoutCancel(t.Context()))
+	w := &mockWorker{t: t, end: end, done: make(chan error, 1)}
+	registered := make(chan uint64, 10)
+	c.Registered = func(_ int, in fleet.Instance) { registered <- in.ID }
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.done <- mock.Run(ctx, nc, ec, c)
+	}()
+	t.Cleanup(func() { end(nil); <-ended })
+	select {
+	case w.id = <-registered:
+	case err := <-w.done:
+		t.Fatalf("a mock worker of %s ended: %v", c.Release, err)
+	case <-time.After(devstacktest.Patience):
+		t.Fatalf("a mock worker of %s does not register", c.Release)
+	}
+	return w
+}
+
+// mock runs one mock worker with everything that the stack has.
+func (s *stack) mock(c mock.Config) *mockWorker {
+	s.t.Helper()
+	return startMock(s.t, s.nats, s.etcd, c)
+}
+
+// stop ends the worker: with mock.ErrKilled as SIGKILL does, with nil as SIGTERM.
+func (w *mockWorker) stop(cause error) {
+	w.t.Helper()
+	w.end(cause)
+	select {
+	case err := <-w.done:
+		if err != nil {
+			w.t.Error("mock worker:", err)
+		}
+	case <-time.After(devstacktest.Patience):
+		w.t.Fatal("a mock worker does not end")
+	}
+}
+
+// of is the series of a metric of this worker.
+func (w *mockWorker) of(metric string) string { return worker(metric, "generate", w.id) }
+
+// hasNothingOf complains about every series of a worker.
+func (p page) hasNothingOf(id uint64) error {
+	if left := p.of(fmt.Sprintf(`worker_id="%d"`, id)); len(left) > 0 {
+		return fmt.Errorf("still there: %v", left)
+	}
+	return nil
+}
+
+// publishers waits until so many ZMQ publishers are connected and disconnected.
+func (v *server) publishers(connected, disconnected int) {
+	v.t.Helper()
+	v.shows(page{
+		`dynamo_metrics_zmq_publishers{state="connected"}`:    fmt.Sprint(connected),
+		`dynamo_metrics_zmq_publishers{state="disconnected"}`: fmt.Sprint(disconnected),
+	})
+}
+
+// hears waits until what is published on NATS is heard: even a fleet that is ready
+// may do without NATS so far.
+func (v *server) hears() {
+	v.t.Helper()
+	v.until(func(p page) error {
+		if p[`dynamo_metrics_connected{system="nats"}`] != "1" || p[`dynamo_metrics_polls_total{result="ok"}`] == p[`dynamo_metrics_polls_total{result="empty"}`] {
+			return fmt.Errorf("no poll over NATS yet: %v", p.of("polls_total"))
+		}
+		return nil
+	})
+}
+
+// notReady waits for 503 with these words.
+func (v *server) notReady(why string) {
+	v.t.Helper()
+	devstacktest.Until(v.t, func() error {
+		if status, body := get(v.url + "/-/ready"); status != 503 || body != "not ready: "+why+"\n" {
+			return fmt.Errorf("GET /-/ready: %d %q, want 503 and %q", status, body, why)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,246 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+func TestAZMQPublisherThatIsGoneAndBack(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPublisher(t, "PUB")
+	s.put(append(registration(7), channel(wire.TopicLoad, 70, onZMQ(p.address)))...)
+	m := s.metrics("--nats-server", "none")
+	m.publishers(1, 0)
+	p.send(event{70, 0, wire.TopicLoad, load16(7, 10)}.frames(wire.TopicLoad))
+	shown := page{worker("llm_kv_blocks_active", "generate", 7): "10", workers("generate", "answering"): "1"}
+	m.shows(shown)
+
+	p.close()
+	m.publishers(0, 1)
+	m.notReady("no ZMQ publisher is connected")
+	m.shows(page{`dynamo_metrics_connected{system="zmq"}`: "0"})
+	m.shows(shown)
+
+	p.open()
+	m.publishers(1, 0)
+	m.ready()
+	p.send(event{70, 3, wire.TopicLoad, load16(7, 20)}.frames(wire.TopicLoad)) // 1 and 2 were for nobody
+	m.shows(page{
+		worker("llm_kv_blocks_active", "generate", 7): "20",
+		`dynamo_metrics_connected{system="zmq"}`:      "1",
+		`dynamo_metrics_event_sequence_gaps_total`:    "2",
+	})
+}
+
+// broker is the value of --zmq-broker for these.
+func broker(brokers ...*publisher) string {
+	s := "xsub=tcp://127.0.0.1:1 , xpub=" + brokers[0].address
+	for _, p := range brokers[1:] {
+		s += ";" + p.address
+	}
+	return s
+}
+
+func TestEventsByAZMQBroker(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.put(registration(7)...)
+	b := newPublisher(t, "XPUB")
+	m := s.metrics("--nats-server", "none", "--zmq-broker", broker(b))
+	m.publishers(1, 0)
+	for _, e := range []struct {
+		subject string
+		event
+	}{
+		{"namespace.dynamo." + wire.TopicLoad, event{7, 0, wire.TopicLoad, load09(7, 10)}},
+		{"namespace.dynamo." + wire.TopicLoad, event{7, 1, wire.TopicLoad, load09(7, 20)}},
+		{scope + "." + wire.TopicForwardPass, event{71, 0, wire.TopicForwardPass, pass("7", 1)}},
+		{scope + "." + wire.TopicForwardPass, event{71, 1, wire.TopicForwardPass, pass("7", 2)}},
+		{scope + "." + wire.TopicKVEvents, event{72, 0, wire.TopicKVEvents, []byte("for routers")}},
+		{"namespace.other." + wire.TopicLoad, event{73, 0, wire.TopicLoad, load16(7, 999)}},
+		{scope + "." + wire.TopicLoad, event{70, 0, wire.TopicLoad, load16(7, 30)}},
+	} {
+		b.send(e.frames(e.subject))
+	}
+	m.shows(page{
+		worker("llm_kv_blocks_active", "generate", 7):     "30",
+		worker("llm_kv_blocks_total", "generate", 7):      "1000",
+		worker("llm_forward_passes_total", "generate", 7): "2",
+		messages(fleet.LoadEvent):                         "3",
+		messages(fleet.ForwardPass):                       "2",
+		`dynamo_metrics_connected{system="nats"}`:         "0",
+		`dynamo_metrics_connected{system="zmq"}`:          "1",
+		`dynamo_metrics_event_sequence_gaps_total`:        "0",
+	})
+	m.ready()
+	if p, err := m.page(); err != nil || len(p.of("rejected_messages")) > 0 {
+		t.Errorf("rejected: %v, %v", p.of("rejected_messages"), err)
+	}
+}
+
+func TestWhatTwoZMQBrokersSendCountsOnce(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.put(registration(7)...)
+	one, other := newPublisher(t, "XPUB"), newPublisher(t, "XPUB")
+	m := s.metrics("--nats-server", "none", "--zmq-broker", broker(one, other))
+	m.publishers(2, 0)
+	const events = 200 // fewer than are remembered, however far one is ahead
+	said := make([][2][]byte, events)
+	for i := range said {
+		n := uint64(i)
+		load := event{70, n, wire.TopicLoad, load16(7, 100+n)}.frames(scope + "." + wire.TopicLoad)
+		passed := event{71, n, wire.TopicForwardPass, pass("7", n+1)}.frames(scope + "." + wire.TopicForwardPass)
+		said[i] = [2][]byte{appendMessage(nil, load), appendMessage(nil, passed)}
+	}
+	var both sync.WaitGroup
+	for _, b := range []*publisher{one, other} {
+		both.Go(func() {
+			for _, messages := range said {
+				b.say(bytes.Join(messages[:], nil))
+			}
+		})
+	}
+	both.Wait()
+	m.shows(page{
+		messages(fleet.LoadEvent):                                fmt.Sprint(2 * events),
+		messages(fleet.ForwardPass):                              fmt.Sprint(2 * events),
+		rejected(fleet.LoadEvent, fleet.Repeated):                fmt.Sprint(events),
+		rejected(fleet.ForwardPass, fleet.Repeated):              fmt.Sprint(events),
+		worker("llm_forward_passes_total", "generate", 7):        fmt.Sprint(events),
+		worker("llm_forward_passes_missed_total", "generate", 7): "0",
+		worker("llm_kv_blocks_active", "generate", 7):            fmt.Sprint(99 + events),
+	})
+
+	one.close() // the other one is enough
+	m.publishers(1, 1)
+	m.ready()
+	other.send(event{70, events, wire.TopicLoad, load16(7, 500)}.frames(scope + "." + wire.TopicLoad))
+	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "500", `dynamo_metrics_event_sequence_gaps_total`: "0"})
+}
+
+// TestAZMQBrokerThatIsAnnouncedLater joins one that the flag names.
+func TestAZMQBrokerThatIsAnnouncedLater(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.put(registration(7)...)
+	one, other := newPublisher(t, "XPUB"), newPublisher(t, "XPUB")
+	m := s.metrics("--nats-server", "none", "--zmq-broker", broker(one))
+	m.publishers(1, 0)
+	s.put(channel(wire.TopicLoad, 70, fmt.Sprintf(`{"kind":"ZmqBroker","config":{"xsub_endpoints":["tcp://127.0.0.1:1"],"xpub_endpoints":[%q,%q]}}`, one.address, other.address)))
+	m.publishers(2, 0)
+	m.ready()
+	for n := range uint64(3) {
+		frames := event{70, n, wire.TopicForwardPass, pass("7", n+1)}.frames(scope + "." + wire.TopicForwardPass)
+		one.send(frames)
+		other.send(frames)
+	}
+	m.shows(page{
+		messages(fleet.ForwardPass):                       "6",
+		rejected(fleet.ForwardPass, fleet.Repeated):       "3",
+		worker("llm_forward_passes_total", "generate", 7): "3",
+	})
+}
+
+func TestWhatOneOfTwoZMQBrokersHasLostIsNotMissing(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.put(registration(7)...)
+	one, other := newPublisher(t, "XPUB"), newPublisher(t, "XPUB")
+	m := s.metrics("--nats-server", "none", "--zmq-broker", broker(one, other))
+	m.publishers(2, 0)
+	say := func(b *publisher, e event) { b.send(e.frames(scope + "." + wire.TopicLoad)) }
+	first, second, third := event{70, 0, wire.TopicLoad, load16(7, 10)}, event{70, 1, wire.TopicLoad, load16(7, 20)}, event{70, 2, wire.TopicLoad, load16(7, 30)}
+	say(one, first)
+	say(one, third)
+	m.shows(page{messages(fleet.LoadEvent): "2"})
+	say(other, first)
+	say(other, second)
+	say(other, third)
+	m.shows(page{
+		messages(fleet.LoadEvent):                     "5",
+		worker("llm_kv_blocks_active", "generate", 7): "30",
+		`dynamo_metrics_event_sequence_gaps_total`:    "0",
+	})
+}
+
+// TestBadPublishersAreNoTroubleOfTheGoodOne has one that floods, one whose messages
+// are no events, one that breaks the protocol, one that announces a frame of 4 GiB,
+// one that accepts and says nothing, and one that is not there.
+func TestBadPublishersAreNoTroubleOfTheGoodOne(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	var flooding sync.WaitGroup
+	t.Cleanup(flooding.Wait)
+	m := s.metrics("--nats-server", "none")
+	id := uint64(0)
+	join := func(kind string) *publisher {
+		id++
+		p := newPublisher(t, kind)
+		s.put(append(registration(id), channel(wire.TopicLoad, 10*id, onZMQ(p.address)))...)
+		return p
+	}
+	good, flood, garbage, breaker, giant := join("PUB"), join("PUB"), join("PUB"), join("PUB"), join("PUB")
+	join(mute)
+	join("PUB").close()
+	for _, p := range []*publisher{good, flood, garbage, breaker, giant} {
+		p.heard(1)
+	}
+
+	flooding.Go(func() {
+		for n := uint64(0); t.Context().Err() == nil; {
+			var b []byte
+			for range 1000 {
+				b = appendMessage(b, event{20, n, wire.TopicLoad, load16(2, n%1000)}.frames(wire.TopicLoad))
+				n++
+			}
+			flood.say(b)
+		}
+	})
+	const rounds = 30
+	var slowest time.Duration
+	for i := range uint64(rounds) {
+		garbage.send([][]byte{[]byte(wire.TopicLoad)})
+		garbage.send(event{31, i, wire.TopicLoad, load16(3, i)}.frames(wire.TopicLoad)) // of another publisher
+		garbage.send(event{30, i, wire.TopicLoad, []byte("\xc1")}.frames(wire.TopicLoad))
+		breaker.say(bytes.Repeat([]byte("\xff"), 1000))
+		giant.say(append([]byte{long, 0, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 1<<20)...))
+		said := time.Now()
+		good.send(event{10, i, wire.TopicLoad, load16(1, i)}.frames(wire.TopicLoad))
+		m.shows(page{worker("llm_kv_blocks_active", "generate", 1): fmt.Sprint(i)})
+		slowest = max(slowest, time.Since(said))
+	}
+	breaker.heard(2) // it was given up, and tried again
+	giant.heard(2)
+	if slowest > 5*time.Second {
+		t.Errorf("a load was shown after %v", slowest)
+	}
+	m.shows(page{
+		rejected(fleet.LoadEvent, fleet.BadFrames): fmt.Sprint(rounds),
+		rejected(fleet.LoadEvent, fleet.BadID):     fmt.Sprint(rounds),
+		rejected(fleet.LoadEvent, fleet.BadPack):   fmt.Sprint(rounds),
+		workers("generate", "answering"):           "2",
+		workers("generate", "silent"):              "5",
+		`dynamo_metrics_event_sequence_gaps_total`: "0",
+	})
+	m.until(func(p page) error {
+		loads, _ := strconv.ParseFloat(p[messages(fleet.LoadEvent)], 64)
+		if loads < 5000 {
+			return fmt.Errorf("%v loads, want a flood", loads)
+		}
+		memory, _ := strconv.ParseFloat(p["process_resident_memory_bytes"], 64)
+		if memory == 0 || memory > 512<<20 {
+			t.Errorf("%v bytes of memory", memory)
+		}
+		return nil
+	})
+	m.ready()
+}
