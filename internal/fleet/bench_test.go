@@ -53,16 +53,18 @@ func BenchmarkReport(b *testing.B) {
 func BenchmarkSnapshot(b *testing.B) {
 	f := fleetOf(many)
 	b.ReportAllocs()
+	var s Snapshot
 	for b.Loop() {
-		f.Snapshot()
+		f.SnapshotInto(&s)
 	}
 }
 
 func BenchmarkSnapshotUnderTheLock(b *testing.B) {
 	f := fleetOf(many)
 	b.ReportAllocs()
+	var s Snapshot
 	for b.Loop() {
-		f.copy()
+		f.copy(&s)
 	}
 }
 

@@ -55,8 +55,11 @@ type Fleet struct {
 	loads     uint64             // loads received: the order of each
 
 	rechannelled chan struct{} // closed when channels change
-	statics      int           // static workers
-	refused      bool          // somebody registered and found no room since the registry was last listed
+
+	order    []*endpoint // sorted, if not reseated
+	reseated bool        // who is where has changed since order and the members were arranged
+	statics  int         // static workers
+	refused  bool        // somebody registered and found no room since the registry was last listed
 
 	poll     uint64 // number of the running or last poll
 	expected int    // answers of registered workers that it began with: one a worker and component
@@ -106,6 +109,8 @@ type endpoint struct {
 	events   uint64 // hit-rate events booked here
 	lastSeen time.Time
 	requests *Histograms // nil before the first
+
+	members []*worker // with a seat or their home here, by label, if the Fleet is not reseated
 
 	// What a Snapshot works out.
 	state    EndpointState
@@ -160,6 +165,7 @@ func (f *Fleet) Advance(now time.Time) {
 	for key, e := range f.endpoints {
 		if e.refs == 0 && !e.named && now.Sub(e.lastSeen) >= retention {
 			delete(f.endpoints, key)
+			f.reseated = true
 		}
 	}
 }

@@ -43,6 +43,13 @@ func NewHistogram(bounds []float64) Histogram {
 	return Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds))}
 }
 
+// empty makes h one with these upper bounds in the memory that it has.
+func (h *Histogram) empty(bounds []float64) {
+	counts := slices.Grow(h.Counts[:0], len(bounds))[:len(bounds)]
+	clear(counts)
+	*h = Histogram{Bounds: bounds, Counts: counts, Fine: h.Fine[:0]}
+}
+
 // Observe books one duration. It must be finite and not negative.
 func (h *Histogram) Observe(seconds float64) {
 	h.Count++
@@ -54,10 +61,11 @@ func (h *Histogram) Observe(seconds float64) {
 		h.Zero++
 		return
 	}
-	h.observeFine(nativeBucket(min(seconds, nativeTop)))
+	h.observeFine(nativeBucket(min(seconds, nativeTop)), 1)
 }
 
-func (h *Histogram) observeFine(i int) {
+// observeFine books n in the native bucket of index i.
+func (h *Histogram) observeFine(i int, n uint64) {
 	if len(h.Fine) == 0 {
 		h.First = i
 	}
@@ -65,10 +73,10 @@ func (h *Histogram) observeFine(i int) {
 		h.Fine = slices.Insert(h.Fine, 0, make([]uint64, h.First-i)...)
 		h.First = i
 	}
-	if more := i - h.First + 1 - len(h.Fine); more > 0 {
-		h.Fine = append(h.Fine, make([]uint64, more)...)
+	for len(h.Fine) <= i-h.First {
+		h.Fine = append(h.Fine, 0)
 	}
-	h.Fine[i-h.First]++
+	h.Fine[i-h.First] += n
 }
 
 // Add books all of o, which has the same bounds.
@@ -81,8 +89,7 @@ func (h *Histogram) Add(o *Histogram) {
 	}
 	for i, n := range o.Fine {
 		if n > 0 {
-			h.observeFine(o.First + i)
-			h.Fine[o.First+i-h.First] += n - 1
+			h.observeFine(o.First+i, n)
 		}
 	}
 }

@@ -80,6 +80,7 @@ func (f *Fleet) setHome(w *worker, home *endpoint) {
 	}
 	if home != nil {
 		home.refs++
+		f.reseated = true
 	}
 	if w.home != nil {
 		f.release(w.home)

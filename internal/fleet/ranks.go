@@ -218,29 +218,28 @@ func (f *Fleet) newest(ranks []rank) (Source, time.Duration) {
 	return FromPass, max(0, f.now.Sub(heard))
 }
 
-// rankStates are the ranks where there are several.
-func rankStates(ranks []rank) []RankState {
+// rankStates are the ranks where there are several, in the memory of to.
+func rankStates(to []RankState, ranks []rank) []RankState {
 	if len(ranks) < 2 {
-		return nil
+		return to
 	}
-	all := make([]RankState, len(ranks))
 	for i := range ranks {
 		l := ranks[i].whole(Card{})
-		all[i] = RankState{Number: ranks[i].number, KVActive: l.KVActive, Requests: l.ActiveSlots}
+		to = append(to, RankState{Number: ranks[i].number, KVActive: l.KVActive, Requests: l.ActiveSlots})
 	}
-	return all
+	return to
 }
 
-// passesOf sums the forward passes of the ranks.
-func passesOf(ranks []rank) Opt[Passes] {
-	var all Opt[Passes]
+// sumPasses sums the forward passes of the ranks.
+func sumPasses(all *Opt[Passes], ranks []rank) {
 	for i := range ranks {
 		p := ranks[i].passes
 		if p == nil {
 			continue
 		}
 		if !all.OK {
-			all = Some(Passes{Seconds: NewHistogram(PassBounds)})
+			all.OK = true
+			all.V.Seconds.empty(PassBounds)
 		}
 		all.V.Count += p.count
 		all.V.Missed += p.missed
@@ -250,5 +249,4 @@ func passesOf(ranks []rank) Opt[Passes] {
 		all.V.ScheduledKVTokens += p.last.ScheduledKVTokens
 		all.V.Seconds.Add(&p.seconds)
 	}
-	return all
 }

@@ -15,12 +15,23 @@ func (w *worker) at(e Endpoint) *seat {
 	return nil
 }
 
+// seatAt is the worker's seat at e, nil if it has none.
+func (w *worker) seatAt(e *endpoint) *seat {
+	for i := range w.seats {
+		if w.seats[i].endpoint == e {
+			return &w.seats[i]
+		}
+	}
+	return nil
+}
+
 // endpoint is the record of e, made if there is none.
 func (f *Fleet) endpoint(e Endpoint) *endpoint {
 	p := f.endpoints[e]
 	if p == nil {
 		p = &endpoint{Endpoint: e, watched: f.target.Covers(e)}
 		f.endpoints[e] = p
+		f.reseated = true
 	}
 	return p
 }
@@ -28,6 +39,7 @@ func (f *Fleet) endpoint(e Endpoint) *endpoint {
 // release drops one reference to e. An endpoint that never had anything to show goes with it.
 func (f *Fleet) release(e *endpoint) {
 	e.refs--
+	f.reseated = true
 	e.lastSeen = f.now
 	if e.refs == 0 && !e.named && !e.useful {
 		delete(f.endpoints, e.Endpoint)
@@ -86,6 +98,7 @@ func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
 	}
 	p := f.endpoint(e)
 	p.refs++
+	f.reseated = true
 	w.seats = append(w.seats, seat{endpoint: p})
 	return &w.seats[len(w.seats)-1]
 }

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -64,6 +63,8 @@ type EndpointState struct {
 	HitEvents    uint64
 	Load         Opt[LoadStats] // absent where no worker has a load
 	Requests     *Histograms    // nil before the first finished request
+
+	Shown int // its rows of Workers, which stand in the order of Endpoints
 }
 
 // LoadStats are over the KV cache blocks in use of the workers that show them.
@@ -94,35 +95,68 @@ func (w *WorkerState) ShowsSlots() bool {
 
 // Snapshot copies what readers show.
 func (f *Fleet) Snapshot() Snapshot {
-	s := f.copy()
-	slices.SortFunc(s.Workers, func(a, b WorkerState) int {
-		return cmp.Or(compareEndpoints(a.Endpoint, b.Endpoint), strings.Compare(a.Label, b.Label))
-	})
-	slices.SortFunc(s.Endpoints, func(a, b EndpointState) int { return compareEndpoints(a.Endpoint, b.Endpoint) })
-	s.aggregate()
+	var s Snapshot
+	f.SnapshotInto(&s)
 	return s
 }
 
-// copy is the part of Snapshot that needs the lock.
-func (f *Fleet) copy() Snapshot {
+// SnapshotInto is Snapshot into the memory of an earlier one, which must not be in
+// use any more.
+func (f *Fleet) SnapshotInto(s *Snapshot) {
+	f.copy(s)
+	s.aggregate()
+}
+
+// copy is the part of Snapshot that needs the lock. What it takes is copied there and
+// not shared until written, since events would then have to copy.
+func (f *Fleet) copy(s *Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.reseated {
+		f.arrange()
+	}
 	f.findLoadless()
-	for _, e := range f.endpoints {
-		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events, Requests: e.requests.clone()}
-	}
-	s := Snapshot{Workers: make([]WorkerState, 0, len(f.workers))}
-	for _, w := range f.workers {
-		s.Workers = f.appendRows(s.Workers, w)
-	}
-	for _, e := range f.endpoints {
+	s.Endpoints, s.Workers = s.Endpoints[:0], s.Workers[:0]
+	for _, e := range f.order {
+		first := len(s.Workers)
+		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
+		for _, w := range e.members {
+			s.Workers = f.appendRow(s.Workers, w, e)
+		}
 		// Before the registry is known, no workers would be a zero that means unknown.
 		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != Unknown)
 		if e.state.Counted || e.useful && (e.watched || e.Endpoint == Unknown) {
+			e.state.Shown = len(s.Workers) - first
+			e.state.Requests = e.requests.clone()
 			s.Endpoints = append(s.Endpoints, e.state)
+		} else {
+			s.Workers = s.Workers[:first]
 		}
 	}
-	return s
+}
+
+// arrange puts the endpoints, and at each the workers that have a seat or their home
+// there, in the order of a Snapshot.
+func (f *Fleet) arrange() {
+	f.order = f.order[:0]
+	for _, e := range f.endpoints {
+		f.order = append(f.order, e)
+		e.members = e.members[:0]
+	}
+	slices.SortFunc(f.order, func(a, b *endpoint) int { return compareEndpoints(a.Endpoint, b.Endpoint) })
+	for _, w := range f.workers {
+		for i := range w.seats {
+			e := w.seats[i].endpoint
+			e.members = append(e.members, w)
+		}
+		if w.home != nil && w.seatAt(w.home) == nil {
+			w.home.members = append(w.home.members, w)
+		}
+	}
+	for _, e := range f.order {
+		slices.SortFunc(e.members, func(a, b *worker) int { return strings.Compare(a.label, b.label) })
+	}
+	f.reseated = false
 }
 
 // findLoadless marks the endpoints that carry no load, as far as every worker there
@@ -147,7 +181,15 @@ func (f *Fleet) findLoadless() {
 
 // bears reports whether it is known at which seat the worker's load is.
 func (w *worker) bears() bool {
-	return len(w.loose) > 0 || slices.ContainsFunc(w.seats, func(s seat) bool { return s.bears() > 0 })
+	if len(w.loose) > 0 {
+		return true
+	}
+	for i := range w.seats { // not by value: a seat is large
+		if w.seats[i].bears() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // carries reports whether the worker's load is, or has been, at this seat.
@@ -155,54 +197,74 @@ func (s *seat) carries(w *worker) bool {
 	return s.malformed || s.bears() > 0 || len(w.loose) > 0 && s == w.bearer(w.looseOf)
 }
 
-// appendRows appends what is shown of one worker and counts it on its endpoints.
-func (f *Fleet) appendRows(rows []WorkerState, w *worker) []WorkerState {
-	hits := Opt[Hits]{V: w.hits, OK: w.hits.Events > 0 && w.home != nil}
-	timed := w.timings != Timings{} && w.home != nil
-	elsewhere := w.bears()
-	for i := range w.seats {
-		s := &w.seats[i]
-		if !s.endpoint.watched || s.noLoad || s.endpoint.loadless || elsewhere && !s.carries(w) {
-			continue
-		}
-		row := WorkerState{Endpoint: s.endpoint.Endpoint, ID: w.id, Label: w.label, Service: s.service, Listed: true}
-		f.fill(&row, w, s)
-		if !f.count(&row, w, s) {
-			continue
-		}
-		s.endpoint.useful = s.endpoint.useful || row.Load.OK
-		if s.endpoint == w.home {
-			row.Hits, row.Timings = hits, w.timings
-			hits, timed = Opt[Hits]{}, false
-		}
-		rows = append(rows, row)
+// appendRow appends what is shown of one worker at one endpoint, if anything is, and
+// counts it there.
+func (f *Fleet) appendRow(rows []WorkerState, w *worker, e *endpoint) []WorkerState {
+	row := extend(&rows)
+	row.Endpoint, row.ID, row.Label = e.Endpoint, w.id, w.label
+	shown := f.fill(row, w, e)
+	if e == w.home {
+		row.Hits = Opt[Hits]{V: w.hits, OK: w.hits.Events > 0}
+		row.Timings = w.timings
+		shown = shown || row.Hits.OK || row.Timings != Timings{}
 	}
-	if hits.OK || timed {
-		rows = append(rows, WorkerState{Endpoint: w.home.Endpoint, ID: w.id, Label: w.label, Hits: hits, Timings: w.timings})
+	if !shown {
+		return rows[:len(rows)-1]
 	}
 	return rows
 }
 
-// fill writes what the worker has reported at this seat into its row.
-func (f *Fleet) fill(row *WorkerState, w *worker, s *seat) {
-	row.Model = s.card.V.Model
+// extend makes the slice longer by one that is empty but for the memory of its slices.
+func extend(rows *[]WorkerState) *WorkerState {
+	n := len(*rows)
+	if n == cap(*rows) {
+		*rows = append(*rows, WorkerState{})
+		return &(*rows)[n]
+	}
+	*rows = (*rows)[:n+1]
+	row := &(*rows)[n]
+	ranks, seconds := row.Ranks[:0], row.Passes.V.Seconds
+	*row = WorkerState{Ranks: ranks}
+	row.Passes.V.Seconds.Counts, row.Passes.V.Seconds.Fine = seconds.Counts[:0], seconds.Fine[:0]
+	return row
+}
+
+// fill writes what the worker has reported at the endpoint into its row, counts it
+// there, and reports whether it is to be shown.
+func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint) bool {
+	s := w.seatAt(e)
+	if s == nil || !e.watched || e.loadless || s.noLoad || w.bears() && !s.carries(w) {
+		return false
+	}
+	row.Service, row.Model, row.Listed = s.service, s.card.V.Model, true
 	answered := s.answered && s.missed == 0
 	row.Up = answered && !s.Publishes
-	if s.mute {
-		return
+	if ranks := w.ranksAt(s); len(ranks) > 0 && !s.mute {
+		f.show(row, ranks, s)
+		row.Up = answered || !s.carried
+		e.useful = true
 	}
-	ranks := s.ranks
+	shown := f.count(row, w, s)
+	if !shown {
+		*row = WorkerState{Endpoint: row.Endpoint, ID: row.ID, Label: row.Label}
+	}
+	return shown
+}
+
+// ranksAt are the ranks that are shown at the worker's seat.
+func (w *worker) ranksAt(s *seat) []rank {
 	if len(w.loose) > 0 && s == w.bearer(w.looseOf) {
-		ranks = merged(ranks, w.loose)
+		return merged(s.ranks, w.loose)
 	}
-	if len(ranks) == 0 {
-		return
-	}
+	return s.ranks
+}
+
+// show writes what the ranks have reported into the worker's row.
+func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat) {
 	row.Load = Some(loadOf(ranks, s.card.V))
 	row.Source, row.LoadAge = f.newest(ranks)
-	row.Passes = passesOf(ranks)
-	row.Ranks = rankStates(ranks)
-	row.Up = answered || !s.carried
+	sumPasses(&row.Passes, ranks)
+	row.Ranks = rankStates(row.Ranks, ranks)
 }
 
 // count puts the seat under one of the states of its endpoint and reports
@@ -230,15 +292,8 @@ func (s *Snapshot) aggregate() {
 	rows := s.Workers
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		for len(rows) > 0 && compareEndpoints(rows[0].Endpoint, e.Endpoint) < 0 {
-			rows = rows[1:]
-		}
-		n := 0
-		for n < len(rows) && rows[n].Endpoint == e.Endpoint {
-			n++
-		}
-		e.Load = loadStats(rows[:n])
-		rows = rows[n:]
+		e.Load = loadStats(rows[:e.Shown])
+		rows = rows[e.Shown:]
 	}
 }
 

@@ -28,7 +28,7 @@ func TestSnapshotHoldsTheWholeRow(t *testing.T) {
 	after(f, 3*time.Second)
 	equal(t, "snapshot", f.Snapshot(), Snapshot{
 		Endpoints: []EndpointState{{
-			Endpoint: generate, Counted: true, Answering: 1, HitEvents: 1, Load: Some(LoadStats{Mean: 10, Max: 10}),
+			Endpoint: generate, Counted: true, Answering: 1, Shown: 1, HitEvents: 1, Load: Some(LoadStats{Mean: 10, Max: 10}),
 		}},
 		Workers: []WorkerState{{
 			Endpoint: generate, ID: lease(0x7d7ba2096ef23e30), Label: "9041998838276177456", Service: "dynamo_backend",
