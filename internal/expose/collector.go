@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -25,12 +27,25 @@ type Collector struct {
 	descs map[string]*prometheus.Desc
 }
 
-// NewRegistry is a registry with the Fleet's metrics and none else.
-func NewRegistry(c Collector) *prometheus.Registry {
+// Metrics are all that is served and pushed.
+type Metrics struct {
+	*prometheus.Registry           // everything: for protobuf, and to be pushed
+	pages                sync.Pool // of *text, the fast way to the same page
+}
+
+// NewMetrics are the metrics of the Fleet, of the program, and of others.
+func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	c.descs = descriptions()
-	r := prometheus.NewRegistry()
-	r.MustRegister(&c)
-	return r
+	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs}
+	m := &Metrics{Registry: prometheus.NewRegistry()}
+	rest := prometheus.NewRegistry()
+	for _, o := range append(others, program) {
+		m.MustRegister(o)
+		rest.MustRegister(o)
+	}
+	m.MustRegister(&c)
+	m.pages.New = func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: rest} }
+	return m
 }
 
 // labelled is a family of the table with its labels.
@@ -94,8 +109,10 @@ func descriptions() map[string]*prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range c.descs {
-		ch <- d
+	for name, d := range c.descs {
+		if !ofProgram(name) {
+			ch <- d
+		}
 	}
 }
 
@@ -116,16 +133,39 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range s.Endpoints {
 		endpoint(&s.Endpoints[i], send, distribution)
 	}
-	t := &c.Fleet.Tally
-	for _, f := range programFamilies {
-		for _, p := range f.points(t) {
-			send(f.family, p.value, p.labels...)
+}
+
+// programCollector writes what the program itself has done.
+type programCollector struct {
+	fleet *fleet.Fleet
+	build Build
+	descs map[string]*prometheus.Desc
+}
+
+// ofProgram reports whether a family of the table is of the program itself.
+func ofProgram(name string) bool { return strings.HasPrefix(name, "dynamo_metrics_") }
+
+// Describe implements prometheus.Collector.
+func (c programCollector) Describe(ch chan<- *prometheus.Desc) {
+	for name, d := range c.descs {
+		if ofProgram(name) {
+			ch <- d
 		}
 	}
-	send(buildInfo, 1, c.Build.Version, c.Build.Revision, c.Build.GoVersion)
+}
+
+// Collect implements prometheus.Collector.
+func (c programCollector) Collect(ch chan<- prometheus.Metric) {
+	t := &c.fleet.Tally
+	for _, f := range programFamilies {
+		for _, p := range f.points(t) {
+			ch <- prometheus.MustNewConstMetric(c.descs[f.name], f.kind, p.value, p.labels...)
+		}
+	}
+	ch <- prometheus.MustNewConstMetric(c.descs[buildInfo.name], buildInfo.kind, 1, c.build.Version, c.build.Revision, c.build.GoVersion)
 	polls, lags := t.PollDurations(), t.Lags()
-	distribution(pollDuration.name, &polls)
-	distribution(eventLag.name, &lags)
+	ch <- newHistogram(c.descs[pollDuration.name], &polls)
+	ch <- newHistogram(c.descs[eventLag.name], &lags)
 }
 
 type (

@@ -139,7 +139,7 @@ func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gatewa
 	p.book = book
 	go func() {
 		defer close(p.ended)
-		Push(ctx, g, registryOf(p.fleet), &p.fleet.Tally, log)
+		Push(ctx, g, metricsOf(p.fleet), &p.fleet.Tally, log)
 	}()
 	end = func() { cancel(nil); <-p.ended }
 	t.Cleanup(end)
@@ -196,7 +196,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		Push(ctx, Gateway{URL: u, Job: "j", Interval: time.Hour}, registryOf(f), &f.Tally, log)
+		Push(ctx, Gateway{URL: u, Job: "j", Interval: time.Hour}, metricsOf(f), &f.Tally, log)
 	}()
 	equal(t, "first push", <-methods, "PUT /metrics/job/j")
 	cancel()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden pages")
@@ -45,8 +46,8 @@ func fleetAt(target fleet.Target, registry bool) *fleet.Fleet {
 	return f
 }
 
-func registryOf(f *fleet.Fleet) *prometheus.Registry {
-	return NewRegistry(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
+func metricsOf(f *fleet.Fleet) *Metrics {
+	return NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
 }
 
 // captured are the bytes of a file of testdata.
@@ -170,17 +171,38 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) *h
 }
 
 func handler(f *fleet.Fleet) http.Handler {
-	return Handler(f, "dynamo", registryOf(f), slog.New(slog.DiscardHandler))
+	return Handler(f, "dynamo", metricsOf(f), slog.New(slog.DiscardHandler))
 }
 
-// pageOf is the metrics page of the fleet, as text.
+// pageOf is the metrics page of the fleet, as text. It is also held against what the
+// library would write.
 func pageOf(t testing.TB, f *fleet.Fleet) string {
 	t.Helper()
 	w := get(t, handler(f), "/metrics")
 	if w.Code != http.StatusOK {
 		t.Fatalf("GET /metrics: %d: %s", w.Code, w.Body)
 	}
-	return w.Body.String()
+	page := w.Body.String()
+	if diff := cmp.Diff(strings.Split(libraryPage(t, metricsOf(f)), "\n"), strings.Split(page, "\n")); diff != "" {
+		t.Errorf("the page is not what the library writes (-library +ours):\n%s", diff)
+	}
+	return page
+}
+
+// libraryPage is the page as text, written by the library alone.
+func libraryPage(t testing.TB, m prometheus.Gatherer) string {
+	t.Helper()
+	families, err := m.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
 }
 
 // golden compares a page with the one in testdata/pages; -update rewrites it.

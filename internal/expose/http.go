@@ -12,8 +12,6 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
@@ -23,13 +21,9 @@ const drain = time.Second
 // Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
 // for people, and on the probes: /-/healthy and /live say that the program runs,
 // /-/ready and /health that it shows a fleet that it is connected to.
-func Handler(f *fleet.Fleet, namespace string, metrics prometheus.Gatherer, log *slog.Logger) http.Handler {
+func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
-		// OpenMetrics would put _total behind the names of the original's two counters.
-		EnableOpenMetrics: false,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
-	}))
+	mux.Handle("GET /metrics", metrics.handler(log))
 	mux.Handle("GET /{$}", page(f, namespace))
 	for _, path := range []string{"/-/healthy", "/live"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {

@@ -214,16 +214,27 @@ func TestReadyDoesNotNeedAServerThatIsNotUsed(t *testing.T) {
 
 func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
 	log, book := newLog()
-	bad := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return nil, io.ErrUnexpectedEOF })
-	w := get(t, Handler(originalFleet(t), "dynamo", bad, log), "/metrics")
-	equal(t, "status", w.Code, http.StatusInternalServerError)
-	equal(t, "lines of the log", len(book.with("level=ERROR", "unexpected EOF")), 1)
+	f := originalFleet(t)
+	bad := prometheus.NewDesc("x", "x", nil, nil)
+	invalid := collectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, io.ErrUnexpectedEOF) })
+	h := Handler(f, "dynamo", NewMetrics(Collector{Fleet: f, Build: build, Now: time.Now}, invalid), log)
+	for i, accept := range []string{"text/plain", string(expfmt.FmtProtoDelim)} {
+		w := get(t, h, "/metrics", "Accept", accept)
+		equal(t, "status", w.Code, http.StatusInternalServerError)
+		equal(t, "lines of the log", len(book.with("level=ERROR", "unexpected EOF")), i+1)
+	}
 }
+
+// collectorFunc is a collector without descriptions.
+type collectorFunc func(chan<- prometheus.Metric)
+
+func (collectorFunc) Describe(chan<- *prometheus.Desc)      {}
+func (f collectorFunc) Collect(ch chan<- prometheus.Metric) { f(ch) }
 
 // TestHandlerServesManyAtOnce is for the race detector.
 func TestHandlerServesManyAtOnce(t *testing.T) {
 	f := readyFleet(t)
-	h := Handler(f, "dynamo", registryOf(f), slog.New(slog.DiscardHandler))
+	h := Handler(f, "dynamo", metricsOf(f), slog.New(slog.DiscardHandler))
 	done := make(chan struct{})
 	for _, path := range paths {
 		go func() {

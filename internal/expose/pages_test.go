@@ -248,7 +248,7 @@ func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
 
 func TestTheModelIsALabelOfTheWorkersInfo(t *testing.T) {
 	f := originalFleet(t)
-	r := NewRegistry(Collector{Fleet: f, Build: build, Model: `llama "3"`, Now: func() time.Time { return served }})
+	r := NewMetrics(Collector{Fleet: f, Build: build, Model: `llama "3"`, Now: func() time.Time { return served }})
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestTheModelIsALabelOfTheWorkersInfo(t *testing.T) {
 func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
 	now := reported
 	f := originalFleet(t)
-	r := NewRegistry(Collector{Fleet: f, Build: build, Now: func() time.Time { return now }})
+	r := NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return now }})
 	for _, age := range []time.Duration{0, time.Second, time.Hour} {
 		now = reported.Add(age)
 		families, err := r.Gather()

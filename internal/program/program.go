@@ -22,7 +22,6 @@ import (
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/tracing"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 )
@@ -66,7 +65,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	} else {
 		f.Tally.Unique.Store(true) // nobody can say otherwise
 	}
-	metrics := newRegistry(c, f)
+	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
@@ -181,16 +180,14 @@ func (c config) open(log *slog.Logger) (net.Listener, error) {
 	return l, nil
 }
 
-// newRegistry holds everything that is served and pushed.
-func newRegistry(c config, f *fleet.Fleet) *prometheus.Registry {
-	r := expose.NewRegistry(expose.Collector{
+// newMetrics are everything that is served and pushed.
+func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
+	return expose.NewMetrics(expose.Collector{
 		Fleet: f,
 		Build: expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
 		Model: c.modelName,
 		Now:   time.Now,
-	})
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
+	}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
 // tick advances the Fleet's clock until ctx ends, and says once that it is full.

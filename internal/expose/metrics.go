@@ -1,0 +1,72 @@
+package expose
+
+import (
+	"compress/gzip"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
+)
+
+// handler answers with the metrics page: in the text format by the fast way, in
+// others by the library's.
+func (m *Metrics) handler(log *slog.Logger) http.Handler {
+	others := promhttp.HandlerFor(m, promhttp.HandlerOpts{
+		// OpenMetrics would put _total behind the names of the original's two counters.
+		EnableOpenMetrics: false,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		format := expfmt.Negotiate(r.Header)
+		if format.FormatType() != expfmt.TypeTextPlain {
+			others.ServeHTTP(w, r)
+			return
+		}
+		page := m.pages.Get().(*text)
+		defer m.pages.Put(page)
+		body, err := page.page()
+		if err != nil {
+			log.Error("The metrics page cannot be written", "error", err)
+			http.Error(w, "the metrics page cannot be written: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", string(format))
+		w.Header().Add("Vary", "Accept-Encoding")
+		send(w, body, acceptsGzip(r.Header))
+	})
+}
+
+var zippers = sync.Pool{New: func() any {
+	z, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
+	return z
+}}
+
+// send writes the body. The only error left is that of a reader who has gone.
+func send(w http.ResponseWriter, body []byte, zipped bool) {
+	if !zipped {
+		_, _ = w.Write(body)
+		return
+	}
+	w.Header().Set("Content-Encoding", "gzip")
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	z.Reset(w)
+	_, _ = z.Write(body)
+	_ = z.Close()
+}
+
+// acceptsGzip reports whether a client takes gzip (RFC 9110, section 12.5.3).
+func acceptsGzip(h http.Header) bool {
+	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
+		coding, quality, _ := strings.Cut(part, ";")
+		if strings.EqualFold(strings.TrimSpace(coding), "gzip") {
+			q := strings.ReplaceAll(quality, " ", "")
+			return q != "q=0" && !strings.HasPrefix(q, "q=0.0") || strings.ContainsAny(strings.TrimPrefix(q, "q=0."), "123456789")
+		}
+	}
+	return false
+}

@@ -1,0 +1,113 @@
+package expose
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// TestThePageIsWhatTheLibraryWrites of Fleets of every sort: pageOf compares.
+func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
+	odd := []string{"backend", "a\"b", `a\b`, "a\nb", "ü", "a{b}", "z"}
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		f := fleetAt(everything, true)
+		name := func() string { return odd[r.IntN(len(odd))] }
+		number := func() fleet.Opt[uint64] {
+			return fleet.Opt[uint64]{V: []uint64{0, 1, 999_999, 1_000_000, 123_456_789, 1<<64 - 1, r.Uint64N(100)}[r.IntN(7)], OK: r.IntN(5) > 0}
+		}
+		fraction := func() fleet.Opt[float64] {
+			return fleet.Opt[float64]{V: []float64{0, 1, 0.5, 1e-9, r.Float64(), 1e21}[r.IntN(6)], OK: r.IntN(5) > 0}
+		}
+		for range 60 {
+			e := fleet.Endpoint{Component: name(), Name: name()}
+			in := fleet.Instance{Endpoint: e, ID: 1 + r.Uint64N(30)}
+			from := fleet.Origin{Endpoint: e, Worker: in.ID, Rank: uint32(r.IntN(12))}
+			f.Register(in, fleet.Registration{Publishes: r.IntN(2) == 0})
+			switch r.IntN(5) {
+			case 0:
+				f.SetCard(in, fleet.Card{Model: name(), KVTotal: number(), MaxSeqs: number()})
+			case 1:
+				f.Publish(from, fleet.FromLoadEvent, fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(),
+					Waiting: number(), CacheUsage: fraction(), HitRate: fraction(), SpecDrafts: number()})
+			case 2:
+				f.Pass(from, fleet.Pass{Counter: r.Uint64N(5), Seconds: r.ExpFloat64(), Running: r.Uint64N(9), PrefillTokens: r.Uint64N(9_000_000)})
+			case 3:
+				f.Serve(fleet.Request{Prefill: fleet.Some(in.ID), Decode: fleet.Some(in.ID), ISLBlocks: number(), OverlapBlocks: number(),
+					FirstToken: fraction(), InterToken: fraction(), Duration: fraction()})
+			case 4:
+				f.Report(fleet.Report{Endpoint: e, Worker: fleet.WorkerID{Static: "x\"" + name()}, Service: "s", Load: fleet.Load{Waiting: number()}})
+			}
+		}
+		pageOf(t, f)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func TestGzipIsSentToWhoTakesIt(t *testing.T) {
+	h := handler(originalFleet(t))
+	for accept, want := range map[string]string{
+		"": "", "gzip": "gzip", "deflate, GZIP;q=1.0": "gzip", "gzip;q=0": "", "gzip; q=0.0": "", "gzip;q=0.001": "gzip", "identity": "", "br;q=1,gzip;q=0.5": "gzip",
+	} {
+		w := get(t, h, "/metrics", "Accept-Encoding", accept)
+		equal(t, accept, w.Header().Get("Content-Encoding"), want)
+	}
+}
+
+// fullFleet has n workers that report everything a poll can.
+func fullFleet(n int) *fleet.Fleet {
+	f := fleet.New(everything, n, true)
+	f.Sync(fleet.Listing{})
+	f.Advance(reported)
+	some := fleet.Some[uint64]
+	for id := range uint64(n) {
+		in := fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e30 + id}
+		f.Register(in, fleet.Registration{NATS: true})
+		f.Report(fleet.Report{Endpoint: loadMetrics, Worker: fleet.WorkerID{Lease: in.ID}, Service: "dynamo_backend", Load: fleet.Load{
+			ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(id % 1000), KVTotal: some(1000),
+			CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),
+		}})
+		f.Hit(in.ID, 20, id%20)
+	}
+	return f
+}
+
+// BenchmarkPage is the whole answer to a scrape, ours and the library's.
+func BenchmarkPage(b *testing.B) {
+	for _, n := range []int{1000, 10_000} {
+		m := metricsOf(fullFleet(n))
+		for name, h := range map[string]http.Handler{
+			"ours":    m.handler(slog.New(slog.DiscardHandler)),
+			"library": promhttp.HandlerFor(m, promhttp.HandlerOpts{DisableCompression: true}),
+		} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+				for b.Loop() {
+					h.ServeHTTP(new(nobody), request)
+				}
+			})
+		}
+	}
+}
+
+// nobody takes an answer and keeps nothing.
+type nobody struct{ header http.Header }
+
+func (n *nobody) Header() http.Header {
+	if n.header == nil {
+		n.header = make(http.Header)
+	}
+	return n.header
+}
+func (*nobody) Write(b []byte) (int, error) { return len(b), nil }
+func (*nobody) WriteHeader(int)             {}
