@@ -18,6 +18,17 @@ import (
 // leaseTTL is that of Dynamo's own processes, in seconds.
 const leaseTTL = 10
 
+const (
+	// lookAgain is how often a standby looks whether the key is free.
+	lookAgain = 500 * time.Millisecond
+
+	renewEvery = time.Second
+
+	// unsure is how long after its last renewal a lease is still alive for certain:
+	// beyond it a standby may hold the key before we hear of it.
+	unsure = (leaseTTL - 2) * time.Second
+)
+
 // farewell bounds what is said to etcd when the program ends.
 const farewell = 1500 * time.Millisecond
 
@@ -27,7 +38,10 @@ var ErrExists = errors.New("another instance exists")
 // Hold makes this the unique instance of the namespace, with value in its key, and
 // keeps it so until ctx ends; then the key goes. Losing the lease is no end: it gets
 // a new one and the key again. It fails with ErrExists where somebody else has the
-// key, and where etcd refuses the credentials.
+// key, unless it may stand by, and where etcd refuses the credentials.
+//
+// Where programs stand by, at most one of them takes itself for the unique instance at
+// any time: one that may have lost its lease unheard does not.
 func (r *Etcd) Hold(ctx context.Context, value []byte) error {
 	key := wire.UniqueInstanceKey(r.Namespace)
 	r.Log.Info("Creating unique instance of Metrics at " + key)
@@ -37,11 +51,11 @@ func (r *Etcd) Hold(ctx context.Context, value []byte) error {
 		if err := h.acquire(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if again {
-			r.Log.Info("Holding the unique instance at " + key + " again")
+		if again || h.stoodBy {
+			r.Log.Info("Holding the unique instance at " + key)
 		}
+		h.stoodBy = false
 		r.Fleet.Tally.Leader.Store(true)
-		r.Fleet.Tally.Unique.Store(true)
 		h.keep(ctx)
 		r.Fleet.Tally.Leader.Store(false)
 		if ctx.Err() != nil {
@@ -54,17 +68,45 @@ func (r *Etcd) Hold(ctx context.Context, value []byte) error {
 type holder struct {
 	*Etcd
 	key, value string
+	stoodBy    bool               // somebody else held it when last tried
+	renewed    time.Time          // when that was last asked for, with success
 	lease      clientv3.LeaseID   // the one the key hangs on, or hung on; 0: none yet
 	leases     []clientv3.LeaseID // all that were granted and may be alive
 }
 
-// keep renews the lease until it is lost or ctx ends.
+// keep renews the lease until it is lost or ctx ends. Not by the client's own loop:
+// its answers do not say when they were asked for, and one that waited while the
+// process was stopped would seem to be new.
 func (h *holder) keep(ctx context.Context) {
-	answers, err := h.Client.KeepAlive(ctx, h.lease)
-	if err != nil {
-		return
+	for h.claim(); ctx.Err() == nil; {
+		connect.Wait(ctx, renewEvery)
+		err := h.renewOnce(ctx)
+		switch {
+		case err == nil:
+			h.claim()
+		case errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound), time.Since(h.renewed) > leaseTTL*time.Second:
+			return
+		}
 	}
-	for range answers {
+}
+
+func (h *holder) renewOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	asked := time.Now()
+	_, err := h.Client.KeepAliveOnce(ctx, h.lease)
+	if err == nil {
+		h.renewed = asked
+	}
+	return err
+}
+
+// claim says that the key was ours when the lease was last renewed.
+func (h *holder) claim() {
+	if h.Standby {
+		h.Fleet.Tally.Unique.For(unsure, h.renewed)
+	} else {
+		h.Fleet.Tally.Unique.Store(true)
 	}
 }
 
@@ -75,6 +117,11 @@ func (h *holder) acquire(ctx context.Context) error {
 		err := h.attempt(ctx)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, ErrExists) && h.Standby {
+			h.standBy(ctx, err)
+			attempt = 0
+			continue
 		}
 		if errors.Is(err, ErrExists) || connect.EtcdRefused(err) {
 			h.Fleet.Tally.Unique.Store(false)
@@ -87,6 +134,16 @@ func (h *holder) acquire(ctx context.Context) error {
 		connect.Wait(ctx, connect.Pause(attempt))
 	}
 	return nil
+}
+
+// standBy waits before the next attempt at a key that somebody else holds.
+func (h *holder) standBy(ctx context.Context, reason error) {
+	h.Fleet.Tally.Unique.Store(false)
+	if !h.stoodBy {
+		h.Log.Info("Standing by: " + reason.Error())
+	}
+	h.stoodBy = true
+	connect.Wait(ctx, lookAgain)
 }
 
 func (h *holder) attempt(ctx context.Context) error {
@@ -122,7 +179,7 @@ func (h *holder) attempt(ctx context.Context) error {
 // renew sees to it that h.lease is a lease that is alive.
 func (h *holder) renew(ctx context.Context) error {
 	if h.lease != 0 {
-		_, err := h.Client.KeepAliveOnce(ctx, h.lease)
+		err := h.renewOnce(ctx)
 		if err == nil {
 			return nil
 		}
@@ -132,11 +189,12 @@ func (h *holder) renew(ctx context.Context) error {
 		h.forget(h.lease)
 		h.lease = 0
 	}
+	asked := time.Now()
 	grant, err := h.Client.Grant(ctx, leaseTTL)
 	if err != nil {
 		return fmt.Errorf("get a lease: %w", err)
 	}
-	h.lease = grant.ID
+	h.lease, h.renewed = grant.ID, asked
 	h.leases = append(h.leases, grant.ID)
 	return nil
 }

@@ -34,6 +34,7 @@ type Etcd struct {
 	Namespace string
 	Fleet     *fleet.Fleet
 	Log       *slog.Logger
+	Standby   bool // Hold waits where another program holds the key
 }
 
 // Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every

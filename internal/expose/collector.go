@@ -24,27 +24,32 @@ type Collector struct {
 	Model string           // label model of llm_worker_info; may be empty
 	Now   func() time.Time // advances the Fleet's clock before each Snapshot
 
+	// Standby, if not nil, reports whether another program shows the Fleet: then a
+	// scrape gets what the program itself has done and no more, unless it asks for it.
+	Standby func() bool
+
 	descs map[string]*prometheus.Desc
 }
 
 // Metrics are all that is served and pushed.
 type Metrics struct {
-	*prometheus.Registry           // everything: for protobuf, and to be pushed
-	pages                sync.Pool // of *text, the fast way to the same page
+	*prometheus.Registry                      // everything: for protobuf, and to be pushed
+	rest                 *prometheus.Registry // all but the Fleet's
+	pages                sync.Pool            // of *text, the fast way to the same page
+	standby              func() bool
 }
 
 // NewMetrics are the metrics of the Fleet, of the program, and of others.
 func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	c.descs = descriptions()
 	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs}
-	m := &Metrics{Registry: prometheus.NewRegistry()}
-	rest := prometheus.NewRegistry()
+	m := &Metrics{Registry: prometheus.NewRegistry(), rest: prometheus.NewRegistry(), standby: c.Standby}
 	for _, o := range append(others, program) {
 		m.MustRegister(o)
-		rest.MustRegister(o)
+		m.rest.MustRegister(o)
 	}
 	m.MustRegister(&c)
-	m.pages.New = func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: rest} }
+	m.pages.New = func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }
 	return m
 }
 

@@ -13,16 +13,22 @@ import (
 )
 
 // handler answers with the metrics page: in the text format by the fast way, in
-// others by the library's.
+// others by the library's. On a standby it leaves the Fleet out, so that two programs
+// behind one scrape job do not double every sum; /metrics?standby=1 shows it.
 func (m *Metrics) handler(log *slog.Logger) http.Handler {
-	others := promhttp.HandlerFor(m, promhttp.HandlerOpts{
+	options := promhttp.HandlerOpts{
 		// OpenMetrics would put _total behind the names of the original's two counters.
 		EnableOpenMetrics: false,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
-	})
+	}
+	others, rest := promhttp.HandlerFor(m, options), promhttp.HandlerFor(m.rest, options)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		format := expfmt.Negotiate(r.Header)
-		if format.FormatType() != expfmt.TypeTextPlain {
+		switch {
+		case m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1":
+			rest.ServeHTTP(w, r)
+			return
+		case format.FormatType() != expfmt.TypeTextPlain:
 			others.ServeHTTP(w, r)
 			return
 		}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,13 +92,41 @@ func (l *Link) Set(up bool) { l.up.Store(up) }
 // Up reports whether it is, or is not needed.
 func (l *Link) Up() bool { return l.up.Load() || !l.used.Load() }
 
+// Claim is something that holds for good, or for a time. It needs nobody to take it
+// back when the time is over, so that a process that was stopped meanwhile does not go
+// on as if nothing had happened. The zero Claim does not hold.
+type Claim struct{ until atomic.Int64 } // since epoch, in nanoseconds; 0: not at all
+
+const forever = math.MaxInt64
+
+// epoch is a time before every claim; the clock that it carries cannot be set.
+var epoch = time.Now().Add(-time.Hour)
+
+// Store makes it hold for good, or not at all.
+func (c *Claim) Store(holds bool) {
+	if holds {
+		c.until.Store(forever)
+	} else {
+		c.until.Store(0)
+	}
+}
+
+// For makes it hold for so long, counted from a moment.
+func (c *Claim) For(d time.Duration, from time.Time) { c.until.Store(int64(from.Add(d).Sub(epoch))) }
+
+// Load reports whether it holds.
+func (c *Claim) Load() bool {
+	until := c.until.Load()
+	return until == forever || until != 0 && int64(time.Since(epoch)) < until
+}
+
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
 	NATS          Link
 	Etcd, Files   Link          // where workers register; one of them at most is in use
 	ZMQ           Link          // to publishers, or to a broker
 	Leader        atomic.Bool   // holds the unique-instance key
-	Unique        atomic.Bool   // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
+	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
 	OverLimit     atomic.Uint64 // workers, replies and events turned away at the limit of tracked workers
 	ForeignEvents atomic.Uint64 // hit-rate events and traces of workers that are not watched
 	Gaps          atomic.Uint64 // events that never came, by the gaps in their publishers' sequences

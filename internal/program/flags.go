@@ -1,6 +1,7 @@
 package program
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,6 +43,7 @@ type config struct {
 	brokerURL    string
 	brokers      []string // addresses of ZMQ brokers
 	maxWorkers   int
+	standby      bool
 
 	address   string // host:port to listen on; empty: nowhere
 	webConfig string
@@ -110,6 +112,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		StringVar(&c.files)
 	a.Flag("zmq-broker", "ZeroMQ broker of the events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
 		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
+	a.Flag("standby", "Wait where another instance holds the namespace, and take over when it is gone.").BoolVar(&c.standby)
 	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
@@ -150,6 +153,9 @@ func (c *config) complete(f flags) error {
 	}
 	if !c.hasRegistry() && c.nats == none {
 		return fmt.Errorf("--nats-server %q: needs a registry, since without both nothing can be learnt: leave --etcd-endpoints %q out", none, none)
+	}
+	if c.standby && c.etcdServers() == "" {
+		return errors.New("--standby: needs etcd, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none")
 	}
 	var err error
 	if c.brokers, err = collect.ParseBrokers(c.brokerURL); err != nil {

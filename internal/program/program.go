@@ -106,7 +106,7 @@ func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string)
 	defer client.Close()
 	registry := discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: etcd}
 	instance := registry
-	instance.Log = log
+	instance.Log, instance.Standby = log, c.standby
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registry.Watch(ctx) })
 	g.Go(func() error { return instance.Hold(ctx, instanceValue(c)) })
@@ -183,10 +183,11 @@ func (c config) open(log *slog.Logger) (net.Listener, error) {
 // newMetrics are everything that is served and pushed.
 func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
 	return expose.NewMetrics(expose.Collector{
-		Fleet: f,
-		Build: expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
-		Model: c.modelName,
-		Now:   time.Now,
+		Fleet:   f,
+		Build:   expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
+		Model:   c.modelName,
+		Now:     time.Now,
+		Standby: func() bool { return c.standby && !f.Tally.Unique.Load() },
 	}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 

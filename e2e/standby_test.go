@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// watched is a stack with one worker, whose load everybody sees.
+func watched(t *testing.T) (*stack, page) {
+	s := newStack(t)
+	s.register(wire.LayoutInstances, instance("generate", 7))
+	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 7, flat(3, 9)))
+	return s, page{worker("llm_kv_blocks_active", "generate", 7): "3", workers("generate", "answering"): "1", "dynamo_metrics_leader": "1"}
+}
+
+// standingBy waits until the program shows nothing of the fleet but to those who ask.
+func standingBy(t *testing.T, v *server, shown page) {
+	t.Helper()
+	v.until(func(p page) error {
+		if n := len(p.of("llm_")); n > 0 || p["dynamo_metrics_leader"] != "0" {
+			return fmt.Errorf("a standby has %d series of the fleet, leader is %q", n, p["dynamo_metrics_leader"])
+		}
+		status, body := get(v.url + "/metrics?standby=1")
+		whole := parsePage(body)
+		whole["dynamo_metrics_leader"] = "1" // but for that it is the leader's page
+		if err := whole.has(shown); status != 200 || err != nil {
+			return fmt.Errorf("GET /metrics?standby=1: %d, %w", status, err)
+		}
+		return nil
+	})
+}
+
+func TestAStandbyTakesOverAtOnceFromALeaderThatEnds(t *testing.T) {
+	t.Parallel()
+	s, shown := watched(t)
+	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
+	var published atomic.Int64
+	if _, err := s.nats.Subscribe("namespace.dynamo.l2c.>", func(*nats.Msg) { published.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	first := s.metrics(args...)
+	first.shows(shown)
+	second := s.metrics(args...)
+	second.ready()
+	standingBy(t, second, shown)
+	second.Says("Standing by: create dynamo/components/metrics/instance: another instance exists")
+	first.Terminate()
+	second.shows(shown)
+	before := published.Load()
+	devstacktest.Until(t, func() error {
+		if published.Load() == before {
+			return errors.New("the new leader publishes no l2c event")
+		}
+		return nil
+	})
+	second.Terminate()
+}
+
+func TestAStandbyTakesOverFromALeaderThatIsKilledOrStopped(t *testing.T) {
+	t.Parallel()
+	s, shown := watched(t)
+	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
+	first := s.metrics(args...)
+	first.shows(shown)
+	second := s.metrics(args...)
+	standingBy(t, second, shown)
+	first.Signal(syscall.SIGSTOP) // longer than its lease lives
+	second.shows(shown)
+	first.Signal(syscall.SIGCONT)
+	standingBy(t, first, shown)
+	second.Kill()
+	first.shows(shown)
+	first.Says("Lost the lease of the unique instance")
+	first.Terminate()
+}
+
+func TestStandingByNeedsEtcd(t *testing.T) {
+	t.Parallel()
+	m := start(t, "metrics", nil, "--standby", "--etcd-endpoints", "none", "--component", "c")
+	if code := m.Ends(); code != 2 || !strings.Contains(m.Last(), "--standby: needs etcd") {
+		t.Errorf("exit code %d, %q; want 2 and why", code, m.Last())
+	}
+}
