@@ -89,7 +89,28 @@ func (z *subscribers) wanted(channels map[string]fleet.Channel, brokers []string
 
 // follow starts and stops subscriptions until those that run are those wanted.
 func (z *subscribers) follow(ctx context.Context, wanted map[string]fleet.Channel) {
-	t := &z.events.fleet.Tally
+	for key, s := range z.running {
+		if wanted[key] != s.channel {
+			s.stop()
+		}
+	}
+	for key, s := range z.running {
+		if wanted[key] != s.channel {
+			s.ended.Wait()
+			delete(z.running, key)
+		}
+	}
+	z.count(wanted)
+	for key, c := range wanted {
+		if z.running[key] == nil {
+			z.running[key] = z.start(ctx, c)
+		}
+	}
+	z.events.zmqUp()
+}
+
+// count says how many publishers there are, and whether there are several brokers.
+func (z *subscribers) count(wanted map[string]fleet.Channel) {
 	brokers := 0
 	for _, c := range wanted {
 		if c.Plane == fleet.BrokerPlane {
@@ -99,27 +120,11 @@ func (z *subscribers) follow(ctx context.Context, wanted map[string]fleet.Channe
 	z.copies.mu.Lock()
 	z.copies.several = brokers > 1
 	z.copies.mu.Unlock()
-	for key, s := range z.running {
-		if c, stays := wanted[key]; !stays || c != s.channel {
-			s.stop()
-		}
-	}
-	for key, s := range z.running {
-		if c, stays := wanted[key]; !stays || c != s.channel {
-			s.ended.Wait()
-			delete(z.running, key)
-		}
-	}
+	t := &z.events.fleet.Tally
 	t.Publishers.Store(int64(len(wanted)))
 	if len(wanted) > 0 {
 		t.ZMQ.Use()
 	}
-	for key, c := range wanted {
-		if z.running[key] == nil {
-			z.running[key] = z.start(ctx, c)
-		}
-	}
-	z.events.zmqUp()
 }
 
 func (z *subscribers) stopAll() {

@@ -17,23 +17,25 @@ type L2C struct {
 	Conn      *nats.Conn
 	Log       *slog.Logger
 
-	warned map[string]bool // by message
+	snapshot fleet.Snapshot  // the last one's memory
+	warned   map[string]bool // by message
 }
 
 // Publish sends the events of one poll. It must not be called twice at once.
 func (l *L2C) Publish() {
-	s := l.Fleet.Snapshot()
-	for _, e := range s.Endpoints {
-		if !e.Load.OK {
-			continue
-		}
+	l.Fleet.SnapshotInto(&l.snapshot)
+	rows := l.snapshot.Workers
+	for _, e := range l.snapshot.Endpoints {
 		var found []fleet.WorkerState
-		for _, w := range s.Workers {
-			if w.Endpoint == e.Endpoint && w.Load.OK && w.Service != "" {
+		for _, w := range rows[:e.Shown] {
+			if w.Load.OK && w.Service != "" { // those that publish are no part of the original's event
 				found = append(found, w)
 			}
 		}
-		l.publish(e, found)
+		rows = rows[e.Shown:]
+		if e.Load.OK && len(found) > 0 {
+			l.publish(e, found)
+		}
 	}
 }
 
