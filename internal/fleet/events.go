@@ -3,16 +3,7 @@ package fleet
 import (
 	"maps"
 	"slices"
-	"time"
 )
-
-// lingering is how long an id that nobody has registered counts as one that still
-// speaks, after an event of its.
-const lingering = 10 * time.Second
-
-// unconfirmed is how long the worker of an event is shown where nobody registers, so
-// that nothing but its silence says that it is gone.
-const unconfirmed = time.Minute
 
 // Origin is which rank of which worker an event speaks of. Its Endpoint has no name
 // where only the component is known, and is empty where not even that is (to 1.3).
@@ -52,7 +43,9 @@ func (f *Fleet) origin(from Origin) (w *worker, s *seat) {
 		if !known {
 			f.rehome(w)
 		}
-		w.looseOf = from.Component
+		if from.Component != "" {
+			w.looseOf = from.Component
+		}
 		if s := w.bearer(w.looseOf); s != nil {
 			s.mute = false
 		}
@@ -77,66 +70,6 @@ func (w *worker) ranksOf(s *seat) *[]rank {
 		return &w.loose
 	}
 	return &s.ranks
-}
-
-// Pass is what one rank of a worker's engine says of one forward pass of its model,
-// or while it has none to do (1.1 to 1.6).
-type Pass struct {
-	Counter uint64  // one more with every event of the rank, idle or not; 0: not counted
-	Seconds float64 // 0 while idle, and then it was no pass
-	Late    bool    // a newer one came before it: it says nothing of the present
-
-	Running, Waiting  uint64 // requests
-	PrefillTokens     uint64 // computed
-	DecodeTokens      uint64 // made
-	QueuedTokens      uint64 // prefill tokens of the requests that wait
-	ScheduledKVTokens uint64 // in the KV cache, of the requests that run
-}
-
-// passes is what the passes of one rank add up to.
-type passes struct {
-	at      time.Time
-	last    Pass
-	count   uint64
-	prefill uint64
-	decode  uint64
-	missed  uint64
-	seconds Histogram
-}
-
-// maxGap is a gap in a counter beyond which it is not believed: it began anew.
-const maxGap = 1 << 32
-
-// Pass books one forward pass.
-func (f *Fleet) Pass(from Origin, p Pass) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	w, s := f.origin(from)
-	if w == nil {
-		return
-	}
-	if r := f.rankOf(w.ranksOf(s), from.Rank); r != nil {
-		if r.passes == nil {
-			r.passes = &passes{seconds: NewHistogram(PassBounds)}
-		}
-		r.passes.book(p, f.now)
-	}
-}
-
-func (r *passes) book(p Pass, now time.Time) {
-	if !p.Late {
-		if gap := p.Counter - r.last.Counter - 1; r.last.Counter > 0 && p.Counter > r.last.Counter && gap < maxGap {
-			r.missed += gap
-		}
-		r.at, r.last = now, p
-	}
-	if p.Seconds == 0 {
-		return
-	}
-	r.count++
-	r.prefill += p.PrefillTokens
-	r.decode += p.DecodeTokens
-	r.seconds.Observe(p.Seconds)
 }
 
 // bearer is the seat that events without an endpoint belong to: the one with stats
@@ -169,45 +102,6 @@ func (s *seat) bears() int {
 		return 1
 	}
 	return 0
-}
-
-// expire forgets what nobody has registered and who has not been heard of for long.
-// While the registry is away nobody can register.
-func (f *Fleet) expire(w *worker) {
-	if f.registry && !f.Tally.RegistryUp() {
-		return
-	}
-	since := f.now.Add(-retention)
-	if !f.registry {
-		since = f.now.Add(-unconfirmed)
-	}
-	w.loose = forgetBefore(w.loose, since)
-	for _, e := range w.places() {
-		s := w.at(e)
-		if s.answered || s.card.OK {
-			continue
-		}
-		if s.ranks = forgetBefore(s.ranks, since); len(s.ranks) == 0 {
-			f.leave(w, s)
-		}
-	}
-	if len(w.seats) == 0 && len(w.loose) == 0 && f.now.Sub(w.lastHit) >= retention {
-		f.drop(w)
-	}
-}
-
-// places are the endpoints that the worker has a seat at.
-func (w *worker) places() []Endpoint {
-	es := make([]Endpoint, len(w.seats))
-	for i := range w.seats {
-		es[i] = w.seats[i].endpoint.Endpoint
-	}
-	return es
-}
-
-// speaks reports whether something of the seat was heard lately.
-func (s *seat) speaks(now time.Time) bool {
-	return s.answered || slices.ContainsFunc(s.ranks, func(r rank) bool { return now.Sub(r.heard()) < lingering })
 }
 
 // Publishing reports whether a worker that publishes its load is registered at a

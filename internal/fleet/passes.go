@@ -1,0 +1,63 @@
+package fleet
+
+import "time"
+
+// Pass is what one rank of a worker's engine says of one forward pass of its model,
+// or while it has none to do (1.1 to 1.6).
+type Pass struct {
+	Counter uint64  // one more with every event of the rank, idle or not; 0: not counted
+	Seconds float64 // 0 while idle, and then it was no pass
+	Late    bool    // a newer one came before it: it says nothing of the present
+
+	Running, Waiting  uint64 // requests
+	PrefillTokens     uint64 // computed
+	DecodeTokens      uint64 // made
+	QueuedTokens      uint64 // prefill tokens of the requests that wait
+	ScheduledKVTokens uint64 // in the KV cache, of the requests that run
+}
+
+// passes is what the passes of one rank add up to.
+type passes struct {
+	at      time.Time
+	last    Pass
+	count   uint64
+	prefill uint64
+	decode  uint64
+	missed  uint64
+	seconds Histogram
+}
+
+// maxGap is a gap in a counter beyond which it is not believed: it began anew.
+const maxGap = 1 << 32
+
+// Pass books one forward pass.
+func (f *Fleet) Pass(from Origin, p Pass) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w, s := f.origin(from)
+	if w == nil {
+		return
+	}
+	if r := f.rankOf(w.ranksOf(s), from.Rank); r != nil {
+		if r.passes == nil {
+			r.passes = &passes{seconds: NewHistogram(PassBounds)}
+		}
+		r.passes.book(p, f.now)
+	}
+}
+
+func (r *passes) book(p Pass, now time.Time) {
+	if !p.Late {
+		if gap := p.Counter - r.last.Counter - 1; r.last.Counter > 0 && p.Counter > r.last.Counter && gap < maxGap {
+			r.missed += gap
+		}
+		r.at, r.last = now, p
+	}
+	if p.Seconds == 0 {
+		return
+	}
+	r.count++
+	r.prefill += p.PrefillTokens
+	r.decode += p.DecodeTokens
+	r.seconds.Observe(p.Seconds)
+}
