@@ -51,7 +51,10 @@ func (r *Etcd) Hold(ctx context.Context, value []byte) error {
 		if err := h.acquire(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if again || h.stoodBy {
+		switch {
+		case again:
+			r.Log.Info("Holding the unique instance at " + key + " again")
+		case h.stoodBy:
 			r.Log.Info("Holding the unique instance at " + key)
 		}
 		h.stoodBy = false
