@@ -59,16 +59,41 @@ func BenchmarkEventSubject(b *testing.B) {
 	})
 }
 
-// Those below are of JSON, and allocate as encoding/json does.
+// Those below are of JSON: what the scan takes stands beside what encoding/json takes.
 
 func BenchmarkHitRateJSON(b *testing.B) {
 	data := natsEvents(b, "0.6.1")[7].data
-	benchmark(b, func() error { _, err := ParseHitRate(data); return err })
+	b.Run("scan", func(b *testing.B) {
+		benchmark(b, func() error { _, err := ParseHitRate(data); return err })
+	})
+	b.Run("encoding", func(b *testing.B) {
+		benchmark(b, func() error { _, err := unmarshalHitRate(data); return err })
+	})
+}
+
+func BenchmarkStatsReply(b *testing.B) {
+	for _, file := range []string{"0.2.1/stats_reply_1.json", "0.5.1/stats_reply_1.json", "0.5.1/stats_reply_2.json"} {
+		data := captured(b, file)
+		var d StatsDecoder
+		b.Run("scan/"+file, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			benchmark(b, func() error { _, err := d.Decode(data); return err })
+		})
+		b.Run("encoding/"+file, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			benchmark(b, func() error { _, _, err := d.unmarshal(data); return err })
+		})
+	}
 }
 
 func BenchmarkLoadEvent(b *testing.B) {
 	data := loadEventsOf(b, "0.6.1")[0]
-	benchmark(b, func() error { _, err := ParseLoadEvent(data); return err })
+	b.Run("scan", func(b *testing.B) {
+		benchmark(b, func() error { _, err := ParseLoadEvent(data); return err })
+	})
+	b.Run("encoding", func(b *testing.B) {
+		benchmark(b, func() error { var v loadEventFields; return v.unmarshal(data) })
+	})
 }
 
 func BenchmarkTrace(b *testing.B) {
@@ -78,6 +103,12 @@ func BenchmarkTrace(b *testing.B) {
 
 func TestHotDecodersDoNotAllocate(t *testing.T) {
 	load, pass, hit := natsEvents(t, "1.6.1")[0], zmqEvents(t, "1.6.1")[2], natsEvents(t, "0.9.1")[7]
+	hitJSON, loadJSON := natsEvents(t, "0.6.1")[7].data, loadEventsOf(t, "0.6.1")[0]
+	var replies [][]byte
+	for _, file := range capturedReplies(t) {
+		replies = append(replies, captured(t, file))
+	}
+	var d StatsDecoder
 	for name, decode := range map[string]func(){
 		"active load": func() {
 			e, _ := ParseEnvelope(load.data)
@@ -90,6 +121,13 @@ func TestHotDecodersDoNotAllocate(t *testing.T) {
 		"hit rate": func() {
 			e, _ := ParseEnvelope(hit.data)
 			_, _ = ParseHitRatePack(e.Payload)
+		},
+		"hit rate in JSON":   func() { _, _ = ParseHitRate(hitJSON) },
+		"load event in JSON": func() { _, _ = ParseLoadEvent(loadJSON) },
+		"every stats reply": func() {
+			for _, b := range replies {
+				_, _ = d.Decode(b)
+			}
 		},
 		"subject": func() { _, _, _ = ParseEventSubject("lab", load.subject) },
 	} {

@@ -140,6 +140,7 @@ func FuzzParseLoadEvent(f *testing.F) {
 	}
 	f.Add([]byte(`{"worker_id":1,"dp_rank":3,"active_decode_blocks":24,"active_prefill_tokens":388}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		checkLoadEvent(t, b)
 		e, err := ParseLoadEvent(b)
 		if err != nil {
 			equal(t, e, LoadEvent{})

@@ -112,6 +112,7 @@ func FuzzParseHitRate(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		checkHitRate(t, b)
 		hit, err := ParseHitRate(b)
 		if err != nil {
 			equal(t, hit, HitRate{})

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"dynamo-metrics/internal/fleet"
 )
 
 // HitRate is one KV hit-rate event (to 0.9): a router's word on how much of a
@@ -23,6 +25,44 @@ var errHitRateField = errors.New("decode hit-rate event: worker_id, isl_blocks o
 // ParseHitRate decodes a hit-rate event in JSON (all releases to 0.8; from 0.6 on it
 // names the rank as well).
 func ParseHitRate(b []byte) (HitRate, error) {
+	if h, ok := scanHitRate(b); ok {
+		return h, nil
+	}
+	return unmarshalHitRate(b)
+}
+
+const (
+	hitWorker = iota
+	hitRank
+	hitISL
+	hitOverlap
+)
+
+var hitRateKeys = keys{hitWorker: `"worker_id":`, hitRank: `"dp_rank":`, hitISL: `"isl_blocks":`, hitOverlap: `"overlap_blocks":`}
+
+// scanHitRate is the fast path of ParseHitRate.
+func scanHitRate(s scan) (h HitRate, ok bool) {
+	var worker, isl, overlap fleet.Opt[uint64]
+	which := -1
+	i := s.open(s.space(0), '{')
+	for ; s.at(i, '"'); i = s.next(i, '"') {
+		switch which, i = s.member(i, hitRateKeys, which+1); which {
+		case hitWorker:
+			i = s.count(i, &worker)
+		case hitISL:
+			i = s.count(i, &isl)
+		case hitOverlap:
+			i = s.count(i, &overlap)
+		default:
+			i = s.skip(i, maxSkip)
+		}
+	}
+	ok = s.done(s.shut(i, '}')) && worker.OK && isl.OK && overlap.OK && isl.V <= maxBlocks && overlap.V <= maxBlocks
+	return HitRate{Worker: worker.V, ISLBlocks: isl.V, OverlapBlocks: overlap.V}, ok
+}
+
+// unmarshalHitRate is the slow path of ParseHitRate.
+func unmarshalHitRate(b []byte) (HitRate, error) {
 	var v struct {
 		Worker  *uint64 `json:"worker_id"`
 		ISL     *uint64 `json:"isl_blocks"`

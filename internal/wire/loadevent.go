@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"dynamo-metrics/internal/fleet"
 )
@@ -19,28 +20,40 @@ type LoadEvent struct {
 
 var errLoadEventWorker = errors.New("decode load event: no worker_id")
 
+// loadEventFields are the fields of a load event.
+type loadEventFields struct {
+	worker, rank    fleet.Opt[uint64]
+	blocks, prefill fleet.Opt[uint64] // 0.8
+
+	carries  bool       // it has data (to 0.7)
+	data     fleet.Load // in it
+	dataRank uint32
+}
+
 // ParseLoadEvent decodes a load event in JSON. To 0.7 it carries a load as in the
 // replies to a stats poll, in 0.8 only the KV cache blocks of an ActiveLoad.
 func ParseLoadEvent(b []byte) (LoadEvent, error) {
-	var v struct {
-		Worker  *uint64   `json:"worker_id"`
-		Data    *loadData `json:"data"`
-		Rank    *uint32   `json:"dp_rank"`
-		Blocks  *uint64   `json:"active_decode_blocks"`
-		Prefill *uint64   `json:"active_prefill_tokens"`
+	var v loadEventFields
+	if !v.scan(b) {
+		v = loadEventFields{}
+		if err := v.unmarshal(b); err != nil {
+			return LoadEvent{}, fmt.Errorf("decode load event: %w", err)
+		}
 	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return LoadEvent{}, fmt.Errorf("decode load event: %w", err)
-	}
-	if v.Worker == nil {
+	return v.event()
+}
+
+// event is the event itself.
+func (v *loadEventFields) event() (LoadEvent, error) {
+	if !v.worker.OK {
 		return LoadEvent{}, errLoadEventWorker
 	}
-	e := LoadEvent{Worker: *v.Worker, Load: fleet.Load{KVActive: opt(v.Blocks)}, Source: fleet.FromActiveLoad, Estimate: v.Prefill != nil}
-	if v.Rank != nil {
-		e.Rank = *v.Rank
+	e := LoadEvent{
+		Worker: v.worker.V, Rank: uint32(v.rank.V), Load: fleet.Load{KVActive: v.blocks},
+		Source: fleet.FromActiveLoad, Estimate: v.prefill.OK,
 	}
-	if v.Data != nil {
-		e.Load, e.Rank = v.Data.load()
+	if v.carries {
+		e.Load, e.Rank = v.data, v.dataRank
 		e.Load.CacheUsage, e.Load.HitRate = widened(e.Load.CacheUsage), widened(e.Load.HitRate)
 		e.Source, e.Estimate = fleet.FromLoadEvent, false
 	}
@@ -48,6 +61,73 @@ func ParseLoadEvent(b []byte) (LoadEvent, error) {
 		return LoadEvent{}, errNoKnownField
 	}
 	return e, nil
+}
+
+const (
+	loadEventWorker = iota
+	loadEventData
+	loadEventRank
+	loadEventBlocks
+	loadEventPrefill
+)
+
+var loadEventKeys = keys{
+	loadEventWorker:  `"worker_id":`,
+	loadEventData:    `"data":`,
+	loadEventRank:    `"dp_rank":`,
+	loadEventBlocks:  `"active_decode_blocks":`,
+	loadEventPrefill: `"active_prefill_tokens":`,
+}
+
+// scan is the fast path of ParseLoadEvent.
+func (v *loadEventFields) scan(s scan) (ok bool) {
+	which := -1
+	i := s.open(s.space(0), '{')
+	for ; s.at(i, '"'); i = s.next(i, '"') {
+		switch which, i = s.member(i, loadEventKeys, which+1); which {
+		case loadEventWorker:
+			i = s.count(i, &v.worker)
+		case loadEventData:
+			if v.carries {
+				return false
+			}
+			f := loadFields{Load: &v.data, last: -1}
+			i = f.scan(s, i)
+			v.dataRank, v.carries = uint32(f.rank.V), true
+		case loadEventRank:
+			i = s.count(i, &v.rank)
+		case loadEventBlocks:
+			i = s.count(i, &v.blocks)
+		case loadEventPrefill:
+			i = s.count(i, &v.prefill)
+		default:
+			i = s.skip(i, maxSkip)
+		}
+	}
+	return s.done(s.shut(i, '}')) && v.rank.V <= math.MaxUint32
+}
+
+// unmarshal is the slow path of ParseLoadEvent.
+func (v *loadEventFields) unmarshal(b []byte) error {
+	var slow struct {
+		Worker  *uint64   `json:"worker_id"`
+		Data    *loadData `json:"data"`
+		Rank    *uint32   `json:"dp_rank"`
+		Blocks  *uint64   `json:"active_decode_blocks"`
+		Prefill *uint64   `json:"active_prefill_tokens"`
+	}
+	if err := json.Unmarshal(b, &slow); err != nil {
+		return err
+	}
+	v.worker, v.blocks, v.prefill = opt(slow.Worker), opt(slow.Blocks), opt(slow.Prefill)
+	if slow.Rank != nil {
+		v.rank = fleet.Some(uint64(*slow.Rank))
+	}
+	if slow.Data != nil {
+		v.carries = true
+		v.data, v.dataRank = slow.Data.load()
+	}
+	return nil
 }
 
 // widened is the fraction as a reply to a stats poll has it. The worker has 0.4 in

@@ -82,10 +82,25 @@ func Subject(service, endpoint string, lease uint64) string {
 // lower-case hexadecimal, not padded.
 func HexID(id uint64) string { return strconv.FormatUint(id, 16) }
 
+// lowerHex has the value of every digit that HexID writes, with the fifth bit set.
+var lowerHex = [256]uint8{
+	'0': 0x10, '1': 0x11, '2': 0x12, '3': 0x13, '4': 0x14, '5': 0x15, '6': 0x16, '7': 0x17,
+	'8': 0x18, '9': 0x19, 'a': 0x1a, 'b': 0x1b, 'c': 0x1c, 'd': 0x1d, 'e': 0x1e, 'f': 0x1f,
+}
+
 // parseHexID is the inverse of HexID; it refuses what HexID would not have written.
-func parseHexID(s string) (id uint64, ok bool) {
-	id, err := strconv.ParseUint(s, 16, 64)
-	return id, err == nil && id != 0 && HexID(id) == s
+// No branch hangs on a digit: they are random, and those of a fleet come by the thousand.
+func parseHexID[S string | []byte](s S) (id uint64, ok bool) {
+	if len(s) == 0 || len(s) > 16 || s[0] == '0' {
+		return 0, false
+	}
+	all := uint8(0x10)
+	for i := range len(s) {
+		digit := lowerHex[s[i]]
+		all &= digit
+		id = id<<4 | uint64(digit&15)
+	}
+	return id, all != 0
 }
 
 // maxName bounds, in bytes, the names and ids that are taken from the network.
@@ -93,7 +108,9 @@ const maxName = 256
 
 // validName reports whether a name from the network can be an endpoint's or a
 // component's: something a page can show, and of a size that a page can bear.
-func validName(s string) bool { return s != "" && len(s) <= maxName && utf8.ValidString(s) }
+func validName[S string | []byte](s S) bool {
+	return 0 < len(s) && len(s) <= maxName && utf8.Valid([]byte(s))
+}
 
 // ValidStaticID reports whether the id of a stats reply can tell a static worker
 // apart. It must not look like a lease id, or two workers would share one label.

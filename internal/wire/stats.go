@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"dynamo-metrics/internal/fleet"
 )
@@ -27,7 +26,7 @@ type EndpointStats struct {
 }
 
 // ParseStatsReply decodes an answer to a stats poll, but for the loads in it:
-// one that cannot be decoded must not take the others with it.
+// one that cannot be decoded must not take the others with it. See also StatsDecoder.
 func ParseStatsReply(b []byte) (StatsReply, error) {
 	var r struct {
 		Type, Name, ID string
@@ -53,15 +52,23 @@ func ParseStatsReply(b []byte) (StatsReply, error) {
 // of Subject. Endpoint names may hold "-" and end like an id: a subject that
 // isEndpoint knows whole is a static worker's (lease 0). It reports false if the
 // subject is not one of the service.
-func SplitSubject(service, subject string, isEndpoint func(string) bool) (endpoint string, lease uint64, ok bool) {
-	endpoint, ok = strings.CutPrefix(subject, service+".")
-	if dash := strings.LastIndexByte(endpoint, '-'); ok && dash > 0 && !isEndpoint(endpoint) {
+func SplitSubject[S string | []byte](service string, subject S, isEndpoint func(S) bool) (endpoint S, lease uint64, ok bool) {
+	var none S
+	if len(subject) <= len(service) || string(subject[:len(service)]) != service || subject[len(service)] != '.' {
+		return none, 0, false
+	}
+	endpoint = subject[len(service)+1:]
+	dash := len(endpoint) - 1
+	for dash > 0 && endpoint[dash] != '-' {
+		dash--
+	}
+	if dash > 0 && !isEndpoint(endpoint) {
 		if id, isID := parseHexID(endpoint[dash+1:]); isID {
 			endpoint, lease = endpoint[:dash], id
 		}
 	}
-	if !ok || !validName(endpoint) {
-		return "", 0, false
+	if !validName(endpoint) {
+		return none, 0, false
 	}
 	return endpoint, lease, true
 }

@@ -1,0 +1,360 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// answerOf is what encoding/json makes of an answer, the oracle of the StatsDecoder,
+// without the loads' errors themselves.
+func answerOf(b []byte, endpoint string) (Answer, error) {
+	r, err := ParseStatsReply(b)
+	if err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Service: r.Service, ID: []byte(r.ID), Endpoints: []EndpointAnswer{}}
+	for _, e := range r.Endpoints {
+		name, lease, _ := SplitSubject(r.Service, e.Subject, func(s string) bool { return s == endpoint })
+		load, rank, ok, err := ParseLoad(e.Data)
+		answer := EndpointAnswer{Subject: []byte(e.Subject), Name: name, Lease: lease, Outcome: fleet.NoLoad, Load: load, Rank: rank, Err: err}
+		if ok {
+			answer.Outcome = fleet.Reported
+		}
+		if err != nil {
+			answer.Outcome = fleet.Malformed
+		}
+		a.Endpoints = append(a.Endpoints, answer)
+	}
+	return a, nil
+}
+
+// said is an error as text.
+func said(err error) string { return fmt.Sprint(err) }
+
+// checkAnswer checks that d and encoding/json read an answer alike. D may have read others.
+func checkAnswer(t *testing.T, d *StatsDecoder, b []byte) {
+	t.Helper()
+	want, wantErr := answerOf(b, d.Endpoint)
+	got, err := d.Decode(b)
+	equal(t, said(err), said(wantErr))
+	if err != nil || wantErr != nil {
+		return
+	}
+	plain := func(a Answer) (texts []string) {
+		for _, e := range a.Endpoints {
+			texts = append(texts, fmt.Sprintf("%q %q %x %d %d %v", e.Subject, e.Name, e.Lease, e.Outcome, e.Rank, e.Err))
+		}
+		return append(texts, fmt.Sprintf("%q %q", a.Service, a.ID))
+	}
+	equal(t, plain(got), plain(want))
+	for i := range want.Endpoints {
+		equal(t, got.Endpoints[i].Load, want.Endpoints[i].Load)
+	}
+}
+
+func checkHitRate(t *testing.T, b []byte) {
+	t.Helper()
+	want, wantErr := unmarshalHitRate(b)
+	got, err := ParseHitRate(b)
+	equal(t, got, want)
+	equal(t, said(err), said(wantErr))
+}
+
+func checkLoadEvent(t *testing.T, b []byte) {
+	t.Helper()
+	var want, got loadEventFields
+	err := want.unmarshal(b)
+	if got.scan(b) {
+		equal(t, err, nil)
+		if got != want {
+			t.Errorf("the scan has %+v of %s, want %+v", got, b, want)
+		}
+	}
+}
+
+func TestEveryCapturedReplyIsScanned(t *testing.T) {
+	d := StatsDecoder{Endpoint: "generate"}
+	for _, file := range append(capturedReplies(t), "original/stats_reply_1.json", "original/stats_reply_2.json", "original/stats_reply_3.json") {
+		t.Run(file, func(t *testing.T) {
+			b := captured(t, file)
+			if _, _, ok := d.scan(b); !ok {
+				t.Error("it is left to encoding/json")
+			}
+			checkAnswer(t, &d, b)
+			for n := range b {
+				if _, _, ok := d.scan(b[:n]); ok {
+					t.Errorf("its first %d of %d bytes are a reply", n, len(b))
+				}
+			}
+		})
+	}
+}
+
+func TestEveryCapturedEventInJSONIsScanned(t *testing.T) {
+	for _, release := range []string{"0.5.1", "0.6.1", "0.7.1", "0.8.1"} {
+		for _, m := range natsEvents(t, release) {
+			switch {
+			case strings.HasSuffix(m.subject, "."+TopicLoad):
+				var v loadEventFields
+				if !v.scan(m.data) {
+					t.Errorf("%s: %s is left to encoding/json", release, m.data)
+				}
+				checkLoadEvent(t, m.data)
+			case strings.HasSuffix(m.subject, ".kv-hit-rate"):
+				if _, ok := scanHitRate(m.data); !ok {
+					t.Errorf("%s: %s is left to encoding/json", release, m.data)
+				}
+				checkHitRate(t, m.data)
+			}
+		}
+	}
+}
+
+func TestScanOfWhatItIsNotSureOf(t *testing.T) {
+	const head = `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":"svc.e-1f","data":`
+	for name, c := range map[string]struct {
+		data string // of an endpoint
+		sure bool
+	}{
+		"in order":                       {`{"worker_stats":{"request_active_slots":1},"kv_stats":{"kv_active_blocks":2}}`, true},
+		"in another order":               {`{"kv_stats":{"kv_active_blocks":2},"worker_stats":{"request_active_slots":1}}`, true},
+		"with spaces":                    {"\n{ \"kv_active_blocks\" :\t1 ,\r\n\"later\" : [ 1 , { } ] }", true},
+		"fields of another release":      {`{"kv_active_blocks":1,"later":{"a":[null,true,false,-1.5e+3,"x",{"b":[]}]}}`, true},
+		"a capital":                      {`{"KV_active_blocks":1}`, false},
+		"a capital after it":             {`{"kv_active_blocks":1,"kv_Active_blocks":2}`, false},
+		"a letter that folds":            {"{\"\u212av_active_blocks\":1}", false}, // the sign of Kelvin
+		"an escape in a key":             {`{"kv_active\u005fblocks":1}`, false},
+		"a field twice":                  {`{"kv_active_blocks":1,"kv_active_blocks":2}`, false},
+		"a field twice, null":            {`{"kv_active_blocks":1,"kv_active_blocks":null}`, false},
+		"a half twice":                   {`{"kv_stats":{"kv_active_blocks":1},"kv_stats":null}`, false},
+		"a half twice, null first":       {`{"kv_stats":null,"kv_stats":{"kv_active_blocks":1}}`, false},
+		"both shapes":                    {`{"request_active_slots":1,"kv_stats":{"kv_active_blocks":1}}`, false},
+		"both shapes, an empty half":     {`{"request_active_slots":1,"worker_stats":{}}`, false},
+		"a field in the wrong half":      {`{"worker_stats":{"kv_active_blocks":1},"kv_stats":{"kv_active_blocks":2}}`, false},
+		"a half in a half":               {`{"worker_stats":{"kv_stats":{"kv_active_blocks":1},"request_active_slots":1}}`, false},
+		"spec decode outside its object": {`{"num_drafts":1,"kv_active_blocks":1}`, false},
+		"a rank above 32 bits":           {`{"data_parallel_rank":4294967296,"kv_active_blocks":1}`, false},
+		"2^64":                           {`{"kv_active_blocks":18446744073709551616}`, false},
+		"2^64-1":                         {`{"kv_active_blocks":18446744073709551615}`, true},
+		"a wrapped count":                {`{"kv_active_blocks":28446744073709551616}`, false},
+		"a zero before a count":          {`{"kv_active_blocks":01}`, false},
+		"a minus zero":                   {`{"kv_active_blocks":-0}`, false},
+		"a float for a count":            {`{"kv_active_blocks":1.0}`, false},
+		"a fraction beyond float64":      {`{"gpu_cache_usage_perc":1e400}`, false},
+		"a fraction without a digit":     {`{"gpu_cache_usage_perc":1.}`, false},
+		"no field":                       {`{}`, false},
+		"a comma too much":               {`{"kv_active_blocks":1,}`, false},
+		"a comma too much, in an array":  {`{"kv_active_blocks":1,"a":[1,]}`, false},
+		"no comma":                       {`{"later":1 "kv_active_blocks":1}`, false},
+		"no comma, in an array":          {`{"kv_active_blocks":1,"a":[1 2]}`, false},
+		"no colon":                       {`{"kv_active_blocks" 1}`, false},
+		"text that is not ASCII":         {`{"kv_active_blocks":1,"a":"ü"}`, true},
+		"text that is not UTF-8":         {"{\"kv_active_blocks\":1,\"a\":\"\xff\"}", true},
+		"an escape":                      {`{"kv_active_blocks":1,"a":"\n\\\"\/"}`, true},
+		"an escape in hexadecimal":       {`{"kv_active_blocks":1,"a":"\u000a"}`, false},
+		"an escape of nothing":           {`{"kv_active_blocks":1,"a":"\q"}`, false},
+		"an escape of the end":           {`{"kv_active_blocks":1,"a":"\`, false},
+		"a control character":            {"{\"kv_active_blocks\":1,\"a\":\"\x1f\"}", false},
+		"deep":                           {`{"kv_active_blocks":1,"a":[[[[[[[[[[]]]]]]]]]]}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := loadFields{Load: new(fleet.Load), last: -1}
+			s := scan(c.data)
+			if sure := s.done(f.scan(s, s.space(0))) && *f.Load != (fleet.Load{}); sure != c.sure {
+				t.Errorf("the scan is sure: %v, want %v", sure, c.sure)
+			}
+			checkAnswer(t, new(StatsDecoder), []byte(head+c.data+"}]}"))
+			checkLoadEvent(t, []byte(`{"worker_id":1,"data":`+c.data+"}"))
+		})
+	}
+}
+
+func TestAnswerIsReadWhateverTheOneBefore(t *testing.T) {
+	d := StatsDecoder{Endpoint: "generate"}
+	for _, b := range [][]byte{
+		captured(t, "0.5.1/stats_reply_2.json"),
+		captured(t, "0.5.1/edge/no_endpoints.json"),
+		[]byte(`{"type":"io.nats.micro.v1.stats_response","name":"a","endpoints":[{},{"subject":"b.c-1"},{"data":{}}]}`),
+		captured(t, "0.2.1/edge/static_1.json"),
+		[]byte(`{"type":"io.nats.micro.v1.stats_response","name":"\u0061","endpoints":[null,{"subject":"a.\u0062-1"},{"subject":"a.c","data":5}]}`),
+		captured(t, "0.1.1/stats_reply_3.json"),
+		[]byte(`{"type":"io.nats.micro.v1.stats_response","name":"a","endpoints":[` + strings.Repeat(`{"subject":"a.e"},`, 1000) + `{}]}`),
+		captured(t, "0.5.1/edge/spec_and_rank.json"),
+		{},
+		captured(t, "0.3.2/stats_reply_1.json"),
+	} {
+		checkAnswer(t, &d, b)
+	}
+}
+
+func TestNamesThatAreRememberedAreBounded(t *testing.T) {
+	var d StatsDecoder
+	for i := range 3 * maxNames {
+		service := fmt.Sprintf("svc%d", i)
+		checkAnswer(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, service, service))
+	}
+	long := strings.Repeat("x", maxName+1)
+	checkAnswer(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, long, long))
+	if _, ok := d.names[long]; ok || len(d.names) > maxNames {
+		t.Errorf("%d names are remembered, a long one: %v", len(d.names), ok)
+	}
+}
+
+func TestStringsOfAnAnswerOutliveIt(t *testing.T) {
+	var d StatsDecoder
+	b := bytes.Clone(captured(t, "0.5.1/stats_reply_1.json"))
+	a, err := d.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, name := a.Service, a.Endpoints[0].Name
+	clear(b)
+	_, _ = d.Decode(captured(t, "0.2.1/edge/static_1.json"))
+	equal(t, service+"."+name, "dynamo_backend.generate")
+}
+
+func FuzzStatsDecoder(f *testing.F) {
+	for _, file := range capturedReplies(f) {
+		f.Add(captured(f, file))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := StatsDecoder{Endpoint: "generate"}
+		checkAnswer(t, &d, b)
+		checkAnswer(t, &d, b) // once more, over what is left of the first
+	})
+}
+
+// The scan and encoding/json agree on what is nearly what workers send: the fuzzer's
+// bytes choose among the parts of a text, most of them well-formed.
+func FuzzScan(f *testing.F) {
+	random := rand.New(rand.NewPCG(5, 5))
+	for range 2000 {
+		f.Add(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, random.Uint64()), random.Uint64()))
+	}
+	f.Fuzz(func(t *testing.T, choices []byte) {
+		c := chooser{choices: choices}
+		switch c.choose(3) {
+		case 0:
+			checkHitRate(t, c.object(hitRateKeys, 2*c.choose(2)))
+		case 1:
+			checkLoadEvent(t, c.object(loadEventKeys, 3))
+		default:
+			checkAnswer(t, &StatsDecoder{Endpoint: "e-1f"}, c.answer())
+		}
+	})
+}
+
+// chooser writes JSON, or nearly so.
+type chooser struct{ choices []byte }
+
+// choose is a number below n, 0 when nothing is left to choose by.
+func (c *chooser) choose(n int) int {
+	if len(c.choices) == 0 {
+		return 0
+	}
+	b := int(c.choices[0])
+	c.choices = c.choices[1:]
+	return b % n
+}
+
+// answer is one to a stats poll.
+func (c *chooser) answer() []byte {
+	b := []byte(`{"type":"io.nats.micro.v1.stats_response","name":"svc"`)
+	for range c.choose(4) {
+		b = append(append(b, ','), c.member(answerKeys[c.choose(len(answerKeys))], 3)...)
+	}
+	b = append(b, `,"endpoints":[`...)
+	for i := range c.choose(4) {
+		if i > 0 {
+			b = append(b, c.comma()...)
+		}
+		b = append(b, c.object(endpointKeys, 4)...)
+	}
+	return append(b, "]}"...)
+}
+
+// object is one with keys from a random one on, most of them in order.
+func (c *chooser) object(of keys, depth int) []byte {
+	b := []byte("{")
+	first := c.choose(len(of))
+	for i := range c.choose(8) {
+		if i > 0 {
+			b = append(b, c.comma()...)
+		}
+		if c.choose(8) == 1 {
+			first = c.choose(len(of))
+		}
+		b = append(b, c.member(of[(first+i)%len(of)], depth)...)
+	}
+	return append(b, c.pick("}", "}", "}", "}", "} ", "}", "}", ",}")...)
+}
+
+func (c *chooser) member(key string, depth int) []byte {
+	switch c.choose(16) {
+	case 1:
+		key = strings.ToUpper(key)
+	case 2:
+		key = strings.Replace(key, "s", "ſ", 1)
+	case 3:
+		key = strings.Replace(key, "k", "\u212a", 1)
+	case 4:
+		key = c.pick(`"later":`, `"num_requests":`, `"":`, `"type" :`, `"subject\u0000":`, "\"a\xff\":", `"worker_stat":`, `"data": `)
+	case 5:
+		key = strings.Replace(key, "_", `\u005f`, 1)
+	}
+	return append([]byte(key), c.value(depth)...)
+}
+
+func (c *chooser) value(depth int) []byte {
+	if depth > 0 {
+		switch c.choose(6) {
+		case 0, 1, 2:
+			return c.object(loadKeys, depth-1)
+		case 3:
+			return fmt.Appendf(nil, "[%s%s%s]", c.value(depth-1), c.comma(), c.value(depth-1))
+		}
+	}
+	return []byte(c.pick(
+		"1", "0", "null", "0.5", `"svc.e-1f"`, "18446744073709551615", "18446744073709551616", "4294967295", "4294967296", "4294967297",
+		"9999999999999999999", "10000000000000000000", "27446744073709551616", "99999999999999999999", "111111111111111111111",
+		"-1", "-0", "1.0", "1e3", "1E-2", "01", "1.", ".5", "1e400", "+1", "-", "0.4000000059604645", "5e-324", "true", "false", "nul", "NaN",
+		`""`, `"svc"`, `"svc.\u0065"`, `"sv`, `"ü"`, "\"\xff\"", "\"\x00\"", "\"\t\"", `"\q"`, `"a\"b"`, `"\\"`, `"\\\"`, `"ü\n\/é`, `"svc.e-0"`, `"io.nats.micro.v1.stats_response"`,
+		"{}", "[]", "[[[[[[[[[[[[1]]]]]]]]]]]]", " 7 ", "\n7\r",
+	))
+}
+
+func (c *chooser) comma() string {
+	if c.choose(16) != 1 {
+		return ","
+	}
+	return c.pick(" , ", ",,", " ", "", "\t,")
+}
+
+func (c *chooser) pick(of ...string) string { return of[c.choose(len(of))] }
+
+func TestStringsEndAtTheFirstByteThatIsNotPlain(t *testing.T) {
+	for first := range 20 {
+		for a := range 256 {
+			for _, after := range []byte{'"', '\\', '\x1f', ' ', '\x7f', 0x80, 0xff, 'a'} {
+				b := bytes.Repeat([]byte{'a'}, 20)
+				if first+1 < len(b) {
+					b[first+1] = after
+				}
+				b[first] = byte(a)
+				want := bytes.IndexFunc(b, func(r rune) bool { return r < ' ' || r > 0x7f || r == '"' || r == '\\' })
+				if want < 0 {
+					want = len(b)
+				}
+				if got := scan(b).plain(0); got != want {
+					t.Fatalf("plain of %q = %d, want %d", b, got, want)
+				}
+			}
+		}
+	}
+}
