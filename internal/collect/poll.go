@@ -47,7 +47,9 @@ type Poller struct {
 	hinted     bool                    // the log has said what is registered
 	toldNoLoad bool                    // the log has said which endpoints carry load
 
-	answer []fleet.Report // of the reply at hand; the replies' goroutine's own
+	// Of the reply at hand, and the replies' goroutine's own.
+	decoder wire.StatsDecoder
+	answer  []fleet.Report
 
 	mu         sync.Mutex          // guards what replies share with the polls
 	components map[string][]string // by the service names that are asked
@@ -114,6 +116,7 @@ func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
 	p.wake = make(chan struct{}, 1)
 	p.announced = make(map[fleet.Endpoint]bool)
 	p.components = make(map[string][]string)
+	p.decoder.Endpoint = p.Fleet.Target().Name
 	replies, err := p.Conn.Subscribe(inbox+".*", p.reply)
 	if err != nil {
 		return nil, err

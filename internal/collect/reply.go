@@ -15,7 +15,7 @@ func (p *Poller) reply(m *nats.Msg) {
 	}
 	t := &p.Fleet.Tally
 	t.Receive(fleet.StatsReply)
-	r, err := wire.ParseStatsReply(m.Data)
+	r, err := p.decoder.Decode(m.Data)
 	if err != nil {
 		t.Reject(fleet.StatsReply, fleet.BadJSON)
 		p.Log.Debug("Ignored a stats reply", "error", err)
@@ -28,8 +28,8 @@ func (p *Poller) reply(m *nats.Msg) {
 		return
 	}
 	p.answer = p.answer[:0]
-	for _, e := range r.Endpoints {
-		if report, ok := p.endpoint(r, e, components); ok {
+	for i := range r.Endpoints {
+		if report, ok := p.endpoint(&r, &r.Endpoints[i], components); ok {
 			p.answer = append(p.answer, report)
 		}
 	}
@@ -40,38 +40,30 @@ func (p *Poller) reply(m *nats.Msg) {
 
 // endpoint is what a reply says of one endpoint, false if that is of no use. What
 // is wrong with it is no trouble of the others.
-func (p *Poller) endpoint(r wire.StatsReply, e wire.EndpointStats, components []string) (report fleet.Report, ok bool) {
+func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, components []string) (report fleet.Report, ok bool) {
 	t := &p.Fleet.Tally
-	name, lease, ok := wire.SplitSubject(r.Service, e.Subject, func(name string) bool {
-		return name == p.Fleet.Target().Name
-	})
-	worker := fleet.WorkerID{Lease: lease}
-	if lease == 0 {
-		worker.Static = r.ID
-		ok = ok && wire.ValidStaticID(r.ID)
+	worker := fleet.WorkerID{Lease: e.Lease}
+	ok = e.Name != ""
+	if e.Lease == 0 {
+		worker.Static = string(r.ID)
+		ok = ok && wire.ValidStaticID(worker.Static)
 	}
 	if !ok {
 		t.Reject(fleet.StatsReply, fleet.BadName)
-		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", e.Subject, "service", r.Service, "id", r.ID)
+		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", string(e.Subject), "service", r.Service, "id", string(r.ID))
 		return report, false
 	}
 	report = fleet.Report{
-		Endpoint: fleet.Endpoint{Component: p.componentOf(r.Service, components, name, lease), Name: name},
+		Endpoint: fleet.Endpoint{Component: p.componentOf(r.Service, components, e.Name, e.Lease), Name: e.Name},
 		Worker:   worker,
 		Service:  r.Service,
+		Outcome:  e.Outcome,
+		Load:     e.Load,
+		Rank:     e.Rank,
 	}
-	load, rank, found, err := wire.ParseLoad(e.Data)
-	switch {
-	case err != nil:
-		report.Outcome = fleet.Malformed
-	case !found:
-		report.Outcome = fleet.NoLoad
-	default:
-		report.Outcome, report.Load, report.Rank = fleet.Reported, load, rank
-	}
-	if err != nil && p.Fleet.Target().Covers(report.Endpoint) {
+	if e.Err != nil && p.Fleet.Target().Covers(report.Endpoint) {
 		t.Reject(fleet.StatsReply, fleet.BadLoad)
-		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", err)
+		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", e.Err)
 	}
 	return report, true
 }
