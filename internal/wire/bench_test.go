@@ -59,7 +59,7 @@ func BenchmarkEventSubject(b *testing.B) {
 	})
 }
 
-// Those below are of JSON: what the scan takes stands beside what encoding/json takes.
+// Those below are of JSON: where there is a scan, beside what encoding/json takes.
 
 func BenchmarkHitRateJSON(b *testing.B) {
 	data := natsEvents(b, "0.6.1")[7].data

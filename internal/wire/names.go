@@ -115,6 +115,9 @@ func validName[S string | []byte](s S) bool {
 // ValidStaticID reports whether the id of a stats reply can tell a static worker
 // apart. It must not look like a lease id, or two workers would share one label.
 func ValidStaticID(id string) bool {
+	if strings.Trim(id, "0123456789") != "" {
+		return validName(id)
+	}
 	_, err := strconv.ParseUint(id, 10, 64)
 	return validName(id) && err != nil
 }
