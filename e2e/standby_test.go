@@ -12,6 +12,7 @@ import (
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // watched is a stack with one worker, whose load everybody sees.
@@ -77,7 +78,14 @@ func TestAStandbyTakesOverFromALeaderThatIsKilledOrStopped(t *testing.T) {
 	second.shows(shown)
 	first.Signal(syscall.SIGCONT)
 	standingBy(t, first, shown)
+	key, err := s.etcd.Get(t.Context(), instanceKey)
+	if err != nil || len(key.Kvs) != 1 {
+		t.Fatalf("%s: %v, %v", instanceKey, key, err)
+	}
 	second.Kill()
+	if _, err := s.etcd.Revoke(t.Context(), clientv3.LeaseID(key.Kvs[0].Lease)); err != nil { // once is long enough
+		t.Fatal(err)
+	}
 	first.shows(shown)
 	first.Says("Lost the lease of the unique instance")
 	first.Terminate()
