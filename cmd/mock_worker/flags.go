@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/mock"
 )
 
@@ -18,6 +19,7 @@ type flags struct {
 	workers    mock.Config
 	static     bool
 	nats, etcd string
+	natsTLS    connect.NATSTLS
 }
 
 // parse reads the command line. It reports true if help or version was asked for,
@@ -49,10 +51,18 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("static", "Static workers: no etcd, no ids.").BoolVar(&f.static)
 	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER); none: no NATS, where ZMQ is all that the workers need.").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
-		SetValue(cli.Name("nats-server", &f.nats, ""))
+		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
+		SetValue(cli.Address("nats-server", &f.nats))
+	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it.").
+		PlaceHolder("FILE").StringVar(&f.natsTLS.CA)
+	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too.").
+		PlaceHolder("FILE").StringVar(&f.natsTLS.Cert)
+	a.Flag("nats-tls-key", "File of that certificate's key.").
+		PlaceHolder("FILE").StringVar(&f.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
-		SetValue(cli.Name("etcd-endpoints", &f.etcd, ""))
+		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
+		SetValue(cli.Address("etcd-endpoints", &f.etcd))
 
 	if ended, err = a.Parse(args); ended || err != nil {
 		return f, ended, err
@@ -66,6 +76,13 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	}
 	if f.nats == noNATS && c.NeedsNATS() {
 		return f, false, cli.Error("nats-server", f.nats, "servers: only workers with --event-plane zmq do without")
+	}
+	servers := f.nats
+	if servers == noNATS {
+		servers = ""
+	}
+	if err := f.natsTLS.Check(servers); err != nil {
+		return f, false, err
 	}
 	if f.static && c.NeedsEtcd() {
 		return f, false, cli.Error("static", "true", "no such flag with release "+c.Release+": its events carry the id that etcd gives")

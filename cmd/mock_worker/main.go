@@ -44,7 +44,11 @@ func work(ctx context.Context, f flags, getenv func(string) string, log *slog.Lo
 	var ec *clientv3.Client
 	var err error
 	if f.nats != noNATS {
-		nc, err = connect.NATS(ctx, f.nats, getenv, tracing.Target(log, "nats"), nil, nats.Name("mock_worker"))
+		options, err := f.natsTLS.Options()
+		if err != nil {
+			return err
+		}
+		nc, err = connect.NATS(ctx, f.nats, getenv, tracing.Target(log, "nats"), nil, append(options, nats.Name("mock_worker"))...)
 		if err != nil || nc == nil {
 			return err
 		}

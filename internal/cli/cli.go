@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -45,7 +46,20 @@ func (a *App) Parse(args []string) (ended bool, err error) {
 	if a.ended {
 		return true, nil
 	}
-	return false, err
+	return false, hide(err, args)
+}
+
+// hide takes out of an error what may be a piece of a password: kingpin quotes
+// arguments that it does not expect.
+func hide(err error, args []string) error {
+	if err == nil || !strings.Contains(err.Error(), "@") {
+		return err
+	}
+	text := err.Error()
+	for _, arg := range args {
+		text = strings.ReplaceAll(text, arg, Redact(arg))
+	}
+	return errors.New(text)
 }
 
 // joinNegative writes "--flag -1" as "--flag=-1": kingpin takes -1 for a flag, and
@@ -124,6 +138,35 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 		}
 		return text.Set(s)
 	}}
+}
+
+// Address sets s from a text that is not empty. It may hold a password, which errors
+// do not show.
+func Address(flag string, s *string) kingpin.Value {
+	return &value{set: func(given string) error {
+		switch {
+		case given == "":
+			return Error(flag, given, "an address that is not empty")
+		case !utf8.ValidString(given):
+			return Error(flag, Redact(given), "UTF-8")
+		}
+		*s = given
+		return nil
+	}}
+}
+
+// Redact hides who is to get in, and how, in what may be the URL of a server, a comma
+// list of such, or none at all: whatever stands before an @, but for a scheme.
+func Redact(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return s
+	}
+	scheme, _, found := strings.Cut(s[:at], "://")
+	if !found || strings.ContainsFunc(scheme, func(r rune) bool { return r < 'a' || r > 'z' }) {
+		return "***" + s[at:]
+	}
+	return scheme + "://***" + s[at:]
 }
 
 // Namespace sets name from a Dynamo namespace: it becomes tokens of NATS subjects

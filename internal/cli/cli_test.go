@@ -86,6 +86,50 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 	}
 }
 
+func TestAddressesShowNoPassword(t *testing.T) {
+	var got string
+	if err := Address("server", &got).Set("nats://user:secret@h:1"); err != nil || got != "nats://user:secret@h:1" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for in, want := range map[string]string{
+		"":                           `--server "": want an address that is not empty`,
+		"\xff":                       `--server "\xff": want UTF-8`,
+		"nats://u:secret\xff@h:1":    `--server "nats://***@h:1": want UTF-8`,
+		"nats://a,b://u:secret@\xff": `--server "nats://***@\xff": want UTF-8`,
+	} {
+		if err := Address("server", &got).Set(in); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", in, err, want)
+		}
+	}
+}
+
+func TestRedactHidesWhatStandsBeforeAnAt(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                             "",
+		"nats://h:1":                   "nats://h:1",
+		"nats://secret@h:1":            "nats://***@h:1",
+		"http://u:se@cret@h/p":         "http://***@h/p",
+		"u:secret@h":                   "***@h",
+		"u:sec://ret@h":                "***@h",
+		"--push-url=http://u:secret@h": "***@h",
+		"nats://a,nats://u:secret@b":   "nats://***@b",
+	} {
+		if got := Redact(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestAPieceOfAPasswordIsNoUnexpectedWord(t *testing.T) {
+	a := New("prog", "A program.", new(bytes.Buffer))
+	var server string
+	a.Flag("server", "").SetValue(Address("server", &server))
+	_, err := a.Parse(strings.Fields("--server nats://user:my secret@h"))
+	if want := "unexpected ***@h"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func FuzzDuration(f *testing.F) {
 	for _, s := range []string{"2", "0.1", "100ms", "-1", "1e300", "NaN"} {
 		f.Add(s)

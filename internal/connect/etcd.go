@@ -1,14 +1,13 @@
 package connect
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"slices"
 	"time"
 
@@ -56,10 +55,10 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 		if EtcdRefused(err) {
 			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", shown(urls), etcdUser, etcdPass, err)
 		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer in %v", config.DialTimeout)
-		}
 		if ctx.Err() == nil && !announced {
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = cmp.Or(EtcdTLS(ctx, endpoints, getenv), fmt.Errorf("no answer in %v", config.DialTimeout))
+			}
 			log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
 			announced = true
 		}
@@ -153,19 +152,16 @@ func etcdTLS(getenv func(string) string) (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
-		pem, err := os.ReadFile(ca)
+		roots, err := readCA(etcdCA, ca)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", etcdCA, err)
+			return nil, err
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: %s holds no certificate", etcdCA, ca)
-		}
+		config.RootCAs = roots
 	}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
+		pair, err := readPair(etcdCert+", "+etcdKey, cert, key)
 		if err != nil {
-			return nil, fmt.Errorf("%s, %s: %w", etcdCert, etcdKey, err)
+			return nil, err
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

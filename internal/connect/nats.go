@@ -16,6 +16,12 @@ import (
 
 var natsServers = list{flag: "nats-server", schemes: []string{"nats", "tls", "ws", "wss"}}
 
+// inboxes is where the answers to what we ask arrive.
+const inboxes = "_INBOX.dynamo-metrics"
+
+// maxDenials bounds how many subjects that we may not use are told.
+const maxDenials = 32
+
 // refusals are the errors of a server that does not want these credentials.
 var refusals = []error{
 	nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
@@ -28,15 +34,10 @@ var refusals = []error{
 // regains by itself, for good; meanwhile publishing fails.
 //
 // Status, which may be nil, hears each change of the connection, and log says it
-// once. Extra options have the last word, but must leave the handlers of connection
-// and disconnection alone.
+// once. Extra options must leave the handlers of connection and disconnection alone.
 func NATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger,
 	status func(connected bool), extra ...nats.Option) (*nats.Conn, error) {
 	urls, err := natsServers.parse(servers)
-	if err != nil {
-		return nil, err
-	}
-	auth, source, err := natsAuth(urls, getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +49,15 @@ func NATS(ctx context.Context, servers string, getenv func(string) string, log *
 		}
 		opts.Servers = append(opts.Servers, u.String())
 	}
-	for _, set := range slices.Concat(defaults(l), auth, extra) {
-		if err := set(&opts); err != nil {
-			return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
-		}
+	if err := apply(&opts, slices.Concat(defaults(l), extra)); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
+	}
+	auth, source, err := natsAuth(urls, getenv, opts.TLSCertCB != nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := apply(&opts, auth); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
 	}
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		nc, err := dial(ctx, opts)
@@ -67,6 +73,15 @@ func NATS(ctx context.Context, servers string, getenv func(string) string, log *
 		}
 	}
 	return nil, nil
+}
+
+func apply(opts *nats.Options, all []nats.Option) error {
+	for _, set := range all {
+		if err := set(opts); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func isWebsocket(u *url.URL) bool { return strings.HasPrefix(u.Scheme, "ws") }
@@ -100,6 +115,9 @@ func dial(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 func defaults(l *link) []nats.Option {
 	return []nats.Option{
 		nats.Name("dynamo-metrics"),
+		// Still below _INBOX, where everybody may answer, but apart from the inboxes
+		// of others: a server can let us hear no more than our own.
+		nats.CustomInboxPrefix(inboxes),
 		nats.MaxReconnects(-1),
 		nats.CustomReconnectDelay(func(rounds int) time.Duration { return Pause(rounds - 1) }),
 		nats.IgnoreAuthErrorAbort(),
@@ -124,8 +142,9 @@ type link struct {
 
 	mu        sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
 	up        bool
-	announced bool   // that there is no connection
-	last      string // fault that was told and may come again
+	announced bool            // that there is no connection
+	last      string          // fault that was told and may come again
+	denied    map[string]bool // permissions that we lack and have told
 }
 
 // unreachable hears of every attempt at the first connection that failed.
@@ -133,7 +152,7 @@ func (l *link) unreachable(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.announced {
-		l.log.Warn("NATS is not connected; connecting goes on", "server", l.servers, "error", err)
+		l.log.Warn("NATS is not connected; connecting goes on", l.about(err)...)
 	}
 	l.announced = true
 }
@@ -144,7 +163,7 @@ func (l *link) connected(nc *nats.Conn) {
 	if !nc.IsConnected() {
 		return // the callback came late: it is lost again
 	}
-	l.log.Info("Connected to NATS", "server", nc.ConnectedUrlRedacted())
+	l.log.Info("Connected to NATS", "server", where(nc))
 	l.announced, l.last = false, ""
 	l.set(true)
 }
@@ -153,7 +172,7 @@ func (l *link) disconnected(nc *nats.Conn, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !nc.IsClosed() && !l.announced {
-		l.log.Warn("Lost the connection to NATS; connecting goes on", "server", l.servers, "error", err)
+		l.log.Warn("Lost the connection to NATS; connecting goes on", l.about(err)...)
 		l.announced = true
 	}
 	l.set(false)
@@ -167,15 +186,55 @@ func (l *link) fault(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		l.deny(err)
+		return
+	}
 	if l.last == err.Error() {
 		return
 	}
 	l.last = err.Error()
-	attrs := []any{"server", l.servers, "error", err}
+	attrs := l.about(err)
 	if sub != nil {
 		attrs = append(attrs, "subject", sub.Subject)
 	}
 	l.log.Warn("NATS reports a fault", attrs...)
+}
+
+// deny says once of each permission that we lack it: that comes again with every poll
+// and every reconnection, for several subjects in turn.
+func (l *link) deny(err error) {
+	if l.denied[err.Error()] || len(l.denied) >= maxDenials {
+		return
+	}
+	if l.denied == nil {
+		l.denied = make(map[string]bool)
+	}
+	l.denied[err.Error()] = true
+	l.log.Warn("NATS denies a permission; going on without what it is for (SECURITY.md lists those needed)",
+		"server", l.servers, "error", err)
+	if len(l.denied) == maxDenials {
+		l.log.Warn("NATS denies many permissions; further ones are not logged", "server", l.servers)
+	}
+}
+
+// about are the fields of a line on what is wrong.
+func (l *link) about(err error) []any {
+	attrs := []any{"server", l.servers, "error", err}
+	if hint := natsHint(err); hint != "" {
+		attrs = append(attrs, "hint", hint)
+	}
+	return attrs
+}
+
+// where is the server of nc. What nats.go calls redacted still has the user's name,
+// which is the secret where that is a token.
+func where(nc *nats.Conn) string {
+	u, err := url.Parse(nc.ConnectedUrl())
+	if err != nil {
+		return ""
+	}
+	return shown([]*url.URL{u})
 }
 
 func (l *link) set(up bool) {

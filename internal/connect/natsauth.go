@@ -22,8 +22,9 @@ const (
 	natsCreds = "NATS_AUTH_CREDENTIALS_FILE"
 )
 
-// natsAuth chooses the credentials, and says where they are from.
-func natsAuth(urls []*url.URL, getenv func(string) string) (opts []nats.Option, source string, err error) {
+// natsAuth chooses the credentials, and says where they are from. Certified says that
+// a certificate shows who we are.
+func natsAuth(urls []*url.URL, getenv func(string) string, certified bool) (opts []nats.Option, source string, err error) {
 	user, pass := getenv(natsUser), getenv(natsPass)
 	switch {
 	case !slices.ContainsFunc(urls, func(u *url.URL) bool { return u.User == nil }):
@@ -41,6 +42,11 @@ func natsAuth(urls []*url.URL, getenv func(string) string) (opts []nats.Option, 
 	// Dynamo falls back silently here, too; but half a pair is nobody's intention.
 	if err := half(getenv, natsUser, natsPass); err != nil {
 		return nil, "", err
+	}
+	if certified {
+		// A server that takes the user's name from the certificate (verify_and_map)
+		// refuses a password that its user does not have.
+		return nil, "the certificate of " + flagCert, nil
 	}
 	return []nats.Option{nats.UserInfo("user", "user")}, fmt.Sprintf("Dynamo's default user (neither %s and %s, nor %s, %s or %s is set)",
 		natsUser, natsPass, natsToken, natsNkey, natsCreds), nil

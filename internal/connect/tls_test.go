@@ -1,90 +1,37 @@
 package connect
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"context"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// authority is a certificate authority in a directory.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key = a.issue("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
-
-// issue writes name.crt and name.key.
-func (a *authority) issue(name string, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.Subject = pkix.Name{CommonName: name}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	keyDER, _ := x509.MarshalECPrivateKey(key)
-	a.write(name+".crt", "CERTIFICATE", der)
-	a.write(name+".key", "EC PRIVATE KEY", keyDER)
-	cert, _ := x509.ParseCertificate(der)
-	return cert, key
-}
-
-func (a *authority) write(name, kind string, der []byte) {
-	a.t.Helper()
-	if err := os.WriteFile(a.file(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
 func TestEtcdTakesCertificates(t *testing.T) {
 	t.Parallel()
-	a := newAuthority(t)
-	a.issue("server", &x509.Certificate{
+	a := devstacktest.NewAuthority(t)
+	a.Issue("server", &x509.Certificate{
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})
-	a.issue("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	a.Issue("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	s := startEtcd(t, func(c *embed.Config) {
 		c.ListenClientUrls[0].Scheme = "https"
 		c.AdvertiseClientUrls = c.ListenClientUrls
-		c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = a.file("server.crt"), a.file("server.key")
-		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = a.file("ca.crt"), true
+		c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = a.File("server.crt"), a.File("server.key")
+		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = a.File("ca.crt"), true
 	})
-	if got := checkEtcd(t, s.Endpoint(), env("ETCD_AUTH_CA", a.file("ca.crt"),
-		"ETCD_AUTH_CLIENT_CERT", a.file("client.crt"), "ETCD_AUTH_CLIENT_KEY", a.file("client.key"))); got != "" {
+	if got := checkEtcd(t, s.Endpoint(), env("ETCD_AUTH_CA", a.File("ca.crt"),
+		"ETCD_AUTH_CLIENT_CERT", a.File("client.crt"), "ETCD_AUTH_CLIENT_KEY", a.File("client.key"))); got != "" {
 		t.Error(got)
 	}
-	if got := checkEtcd(t, s.Endpoint(), env("ETCD_AUTH_CA", a.file("ca.crt"))); !strings.HasPrefix(got, "put: ") {
+	if got := checkEtcd(t, s.Endpoint(), env("ETCD_AUTH_CA", a.File("ca.crt"))); !strings.HasPrefix(got, "put: ") {
 		t.Errorf("without a client certificate: got %q, want a failed put", got)
 	}
 	if got := checkEtcd(t, s.Endpoint(), env()); !strings.HasPrefix(got, "put: ") {
@@ -93,8 +40,8 @@ func TestEtcdTakesCertificates(t *testing.T) {
 }
 
 func TestUnusableCertificatesAreNamed(t *testing.T) {
-	a := newAuthority(t)
-	missing, junk := a.file("missing"), a.file("junk")
+	a := devstacktest.NewAuthority(t)
+	missing, junk := a.File("missing"), a.File("junk")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +49,7 @@ func TestUnusableCertificatesAreNamed(t *testing.T) {
 		if got := checkEtcd(t, "https://h", env("ETCD_AUTH_CA", file)); !strings.HasPrefix(got, "ETCD_AUTH_CA: ") || !strings.Contains(got, file) {
 			t.Errorf("got %q", got)
 		}
-		got := checkEtcd(t, "https://h", env("ETCD_AUTH_CLIENT_CERT", file, "ETCD_AUTH_CLIENT_KEY", a.file("ca.key")))
+		got := checkEtcd(t, "https://h", env("ETCD_AUTH_CLIENT_CERT", file, "ETCD_AUTH_CLIENT_KEY", a.File("ca.key")))
 		if !strings.HasPrefix(got, "ETCD_AUTH_CLIENT_CERT, ETCD_AUTH_CLIENT_KEY: ") {
 			t.Errorf("got %q", got)
 		}
@@ -110,14 +57,69 @@ func TestUnusableCertificatesAreNamed(t *testing.T) {
 }
 
 func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
-	a := newAuthority(t)
+	a := devstacktest.NewAuthority(t)
 	log, journal := newLog()
-	ec, err := Etcd(t.Context(), "http://127.0.0.1:1", env("ETCD_AUTH_CA", a.file("ca.crt")), log)
+	ec, err := Etcd(t.Context(), "http://127.0.0.1:1", env("ETCD_AUTH_CA", a.File("ca.crt")), log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ec.Close()
 	if journal.count("without TLS") != 1 {
 		t.Errorf("got:\n%s", journal)
+	}
+}
+
+func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
+	t.Parallel()
+	a, stranger := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	s := startEtcd(t, func(c *embed.Config) {
+		c.ListenClientUrls[0].Scheme = "https"
+		c.AdvertiseClientUrls = c.ListenClientUrls
+		c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = a.File("server.crt"), a.File("server.key")
+		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = a.File("ca.crt"), true
+	})
+	plain := startEtcd(t, nil)
+	pair := func(of *devstacktest.Authority) []string {
+		return []string{etcdCA, a.File("ca.crt"), etcdCert, of.File("client.crt"), etcdKey, of.File("client.key")}
+	}
+	for name, c := range map[string]struct {
+		endpoints string
+		env       []string
+		want      string // empty: nothing
+	}{
+		"right":             {s.Endpoint(), pair(a), ""},
+		"another authority": {s.Endpoint(), []string{etcdCA, stranger.File("ca.crt")}, "(" + etcdCA},
+		"the system's":      {s.Endpoint(), nil, "(" + etcdCA},
+		"no certificate":    {s.Endpoint(), []string{etcdCA, a.File("ca.crt")}, "tls: certificate required (" + etcdCert},
+		"a stranger's":      {s.Endpoint(), pair(stranger), "(" + etcdCert},
+		"no TLS there":      {strings.Replace(plain.Endpoint(), "http", "https", 1), pair(a), "(is it a server with TLS?)"},
+		"without TLS":       {plain.Endpoint(), pair(a), ""},
+		"nobody there":      {"https://127.0.0.1:1", pair(a), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := ""
+			if err := EtcdTLS(t.Context(), c.endpoints, env(c.env...)); err != nil {
+				got = err.Error()
+			}
+			if !strings.Contains(got, c.want) || c.want == "" && got != "" {
+				t.Errorf("got %q, want %q in it", got, c.want)
+			}
+			if c.want == "" {
+				return
+			}
+			log, journal := newLog()
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				Etcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
+			}()
+			defer func() { cancel(); <-ended }()
+			devstacktest.Until(t, journal.wants("etcd is not connected", 1))
+			if journal.count(c.want) != 1 {
+				t.Errorf("logging in: want %q in\n%s", c.want, journal)
+			}
+		})
 	}
 }

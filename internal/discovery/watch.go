@@ -4,6 +4,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type Etcd struct {
 	Fleet     *fleet.Fleet
 	Log       *slog.Logger
 	Standby   bool // Hold waits where another program holds the key
+
+	Why func(context.Context) error // knows better why etcd is not connected, or says nil; may be nil
 }
 
 // Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every
@@ -63,6 +66,9 @@ func (r *Etcd) Watch(ctx context.Context) error {
 			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespace, err)
 		}
 		if !announced {
+			if r.Why != nil {
+				err = cmp.Or(r.Why(ctx), err)
+			}
 			r.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", err)
 		}
 		announced = true

@@ -21,9 +21,10 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 		EnableOpenMetrics: false,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
 	}
+	formats := expfmt.DefaultAcceptedFormats()
 	others, rest := promhttp.HandlerFor(m, options), promhttp.HandlerFor(m.rest, options)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		format := expfmt.Negotiate(r.Header)
+		format := expfmt.NegotiateAccept(r.Header, formats...)
 		switch {
 		case m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1":
 			rest.ServeHTTP(w, r)

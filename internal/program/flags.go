@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/collect"
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 
@@ -38,6 +40,7 @@ type config struct {
 	pollInterval time.Duration
 	modelName    string
 	nats, etcd   string
+	natsTLS      connect.NATSTLS
 	discovery    string // byEtcd or byFiles
 	files        string // the directory of file discovery
 	brokerURL    string
@@ -47,6 +50,7 @@ type config struct {
 
 	address   string // host:port to listen on; empty: nowhere
 	webConfig string
+	pprof     bool
 
 	push    bool
 	gateway expose.Gateway // but for its URL
@@ -88,7 +92,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		IsSetByUser(&f.hasHost).SetValue(cli.Name("host", &f.host, " /"))
 	a.Flag("push", "Push to a Pushgateway instead of serving; with --metrics-port, serve too.").BoolVar(&c.push)
 	a.Flag("push-url", "The Pushgateway, with or without path and userinfo.").Default("http://localhost:9091").
-		IsSetByUser(&f.hasPushURL).SetValue(cli.Name("push-url", &f.pushURL, ""))
+		IsSetByUser(&f.hasPushURL).SetValue(cli.Address("push-url", &f.pushURL))
 	a.Flag("push-interval", "How often to push, in seconds or as a duration; at least 1s.").
 		Default("15").SetValue(cli.Duration("push-interval", &c.gateway.Interval, time.Second))
 	a.Flag("push-job", "The job label of what is pushed.").Default("dynamo_push_metrics").
@@ -100,10 +104,18 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		SetValue(cli.Text("model-name", &c.modelName))
 	a.Flag("nats-server", "NATS servers, a comma list; none for a fleet whose events are ZeroMQ (NATS_SERVER).").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
-		SetValue(cli.Name("nats-server", &c.nats, ""))
+		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
+		SetValue(cli.Address("nats-server", &c.nats))
+	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it.").
+		PlaceHolder("FILE").StringVar(&c.natsTLS.CA)
+	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too.").
+		PlaceHolder("FILE").StringVar(&c.natsTLS.Cert)
+	a.Flag("nats-tls-key", "File of that certificate's key.").
+		PlaceHolder("FILE").StringVar(&c.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list; none for a fleet of static workers (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
-		SetValue(cli.Name("etcd-endpoints", &c.etcd, ""))
+		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
+		SetValue(cli.Address("etcd-endpoints", &c.etcd))
 	a.Flag("discovery", "Where workers register: etcd, or file (DYN_DISCOVERY_BACKEND).").
 		Default(cli.Or(getenv("DYN_DISCOVERY_BACKEND"), byEtcd)).
 		SetValue(cli.OneOf("discovery", &c.discovery, byEtcd, byFiles))
@@ -116,6 +128,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
+	a.Flag("debug.pprof", "Serve profiles of the program on /debug/pprof/.").BoolVar(&c.pprof)
 
 	if ended, err = a.Parse(args); ended || err != nil {
 		return c, ended, err
@@ -157,7 +170,10 @@ func (c *config) complete(f flags) error {
 	if c.standby && c.etcdServers() == "" {
 		return errors.New("--standby: needs etcd, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none")
 	}
-	var err error
+	err := c.natsTLS.Check(c.natsServers())
+	if err != nil {
+		return err
+	}
 	if c.brokers, err = collect.ParseBrokers(c.brokerURL); err != nil {
 		return fmt.Errorf("--zmq-broker %q: %w", c.brokerURL, err)
 	}
@@ -165,15 +181,25 @@ func (c *config) complete(f flags) error {
 		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)
 	}
 	if err := web.Validate(c.webConfig); err != nil {
-		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, cli.OneLine(err))
+		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, webTrouble(err))
 	}
 	if c.push && f.hasPort && f.port == 0 && !f.hasPushURL && !f.hasMetricPort {
 		return cli.Error("port", "0", "the Pushgateway's port")
 	}
 	c.listen(f)
+	if c.pprof && c.address == "" {
+		return errors.New("--debug.pprof: needs --metrics-port, since with --push alone nothing is served")
+	}
 	c.pushURL = pushURL(f)
 	return nil
 }
+
+// quoted is a value that the YAML package quotes in an error.
+var quoted = regexp.MustCompile("`[^`]*`")
+
+// webTrouble is what is wrong with the web configuration, in one line and without the
+// file's own values: one of them may be a password in the wrong place.
+func webTrouble(err error) string { return quoted.ReplaceAllString(cli.OneLine(err), "…") }
 
 // listen decides where to serve: with --push nowhere, since the Pushgateway has
 // the port, unless --metrics-port says so.
@@ -220,7 +246,7 @@ func (c *config) parseGateway(log *slog.Logger) (expose.Gateway, error) {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !validPort(u.Port()) || u.RawQuery != "" || u.Fragment != "" {
-		return expose.Gateway{}, fmt.Errorf("--push-url %q: malformed: want http(s)://[user:password@]host[:port][/path]", redact(s))
+		return expose.Gateway{}, fmt.Errorf("--push-url %q: malformed: want http(s)://[user:password@]host[:port][/path]", cli.Redact(s))
 	}
 	g := c.gateway
 	g.URL = u
@@ -231,15 +257,6 @@ func (c *config) parseGateway(log *slog.Logger) (expose.Gateway, error) {
 func validPort(s string) bool {
 	n, err := strconv.Atoi(s)
 	return s == "" || err == nil && n >= 1 && n <= 65535
-}
-
-// redact hides a password in what may not even be a URL.
-func redact(s string) string {
-	scheme, rest, found := strings.Cut(s, "://")
-	if at := strings.LastIndexByte(rest, '@'); found && at >= 0 {
-		return scheme + "://***@" + rest[at+1:]
-	}
-	return s
 }
 
 // groupings is the value of --push-grouping.

@@ -22,6 +22,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/tracing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 )
@@ -44,6 +45,10 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 // registration outlives the work, so that the last push is still the only one's.
 func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
 	if err := connect.Check(c.natsServers(), c.etcdServers()); err != nil {
+		return err
+	}
+	natsOptions, err := c.natsTLS.Options()
+	if err != nil {
 		return err
 	}
 	gateway, err := c.parseGateway(log)
@@ -80,13 +85,15 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
-		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
+		work.Go(func() error { return collectAll(ctx, c, f, getenv, log, natsOptions) })
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
 		if listener != nil {
 			web := tracing.Target(log, "http")
-			work.Go(func() error {
-				return expose.Serve(ctx, listener, expose.Handler(f, c.namespace, metrics, web), c.webConfig, web)
-			})
+			handler := expose.Handler(f, c.namespace, metrics, web)
+			if c.pprof {
+				handler = expose.WithProfiles(handler)
+			}
+			work.Go(func() error { return expose.Serve(ctx, listener, handler, c.webConfig, web) })
 		}
 		if c.push {
 			work.Go(func() error { expose.Push(ctx, gateway, metrics, &f.Tally, log); return nil })
@@ -105,6 +112,7 @@ func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string)
 	}
 	defer client.Close()
 	registry := discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: etcd}
+	registry.Why = func(ctx context.Context) error { return connect.EtcdTLS(ctx, c.etcdServers(), getenv) }
 	instance := registry
 	instance.Log, instance.Standby = log, c.standby
 	g, ctx := errgroup.WithContext(ctx)
@@ -125,20 +133,21 @@ func instanceValue(c config) []byte {
 
 // collectAll polls the workers and hears the events, over NATS and ZMQ. Neither waits
 // for the other.
-func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
+func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger, options []nats.Option) error {
 	events := collect.NewEvents(f, c.namespace, log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return events.ZMQ(ctx, c.brokers) })
-	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log) })
+	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log, options) })
 	return g.Wait()
 }
 
-func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger) error {
+func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger,
+	options []nats.Option) error {
 	poller := &collect.Poller{Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log}
 	if c.natsServers() == "" {
 		return poller.Run(ctx)
 	}
-	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), f.Tally.NATS.Set)
+	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), f.Tally.NATS.Set, options...)
 	if err != nil || conn == nil {
 		return err
 	}

@@ -1,0 +1,233 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+)
+
+// secret is a part of every secret of these tests, right or wrong.
+const secret = "s3cret"
+
+// keeps fails the test if any of the texts shows a secret.
+func keeps(t *testing.T, what string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, secret) {
+				t.Errorf("%s: a secret in %q", what, line)
+			}
+		}
+	}
+}
+
+// natsWith is a NATS server that demands what tune says.
+func natsWith(t *testing.T, tune func(*natsserver.Options)) *devstack.NATSServer {
+	t.Helper()
+	s, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: tune})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// lockedGateway is a Pushgateway that knows one user, and counts what it accepts.
+func lockedGateway(t *testing.T, password string) (address string, accepted *atomic.Int64) {
+	t.Helper()
+	accepted = new(atomic.Int64)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if _, got, _ := r.BasicAuth(); got != password {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		accepted.Add(1)
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://"), accepted
+}
+
+// TestSecretsNeverShow gives the program secrets by every way it takes them, and looks
+// for them in all that it says and serves, at the most talkative.
+func TestSecretsNeverShow(t *testing.T) {
+	t.Parallel()
+	registry, root := lockedEtcd(t)
+	addUser(t, root, "metrics", "s3cret-etcd", documentedGrants(t))
+	pushes, accepted := lockedGateway(t, "s3cret-push")
+	byPassword := func(o *natsserver.Options) { o.Username, o.Password = "metrics", "s3cret-nats" }
+	byToken := func(o *natsserver.Options) { o.Authorization = "s3cret-token" }
+	at := func(s *devstack.NATSServer, who string) string {
+		return "NATS_SERVER=" + strings.Replace(s.URL(), "nats://", "nats://"+who+"@", 1)
+	}
+	push := func(password string) []string {
+		return []string{"--push", "--push-interval", "1", "--poll-interval", "0.1", "--push-url", "http://push:" + password + "@" + pushes}
+	}
+	loud := append(etcdEnv(registry, "metrics", "s3cret-etcd"), "DYN_LOG=trace")
+
+	for name, c := range map[string]struct {
+		tune           func(*natsserver.Options)
+		address        string // the user in NATS's, if any
+		right, refused []string
+	}{
+		"password in the address": {byPassword, "metrics:s3cret-nats", nil, nil},
+		"password":                {byPassword, "", []string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret-nats"}, []string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret-wrong"}},
+		"token in the address":    {byToken, "s3cret-token", nil, nil},
+		"token":                   {byToken, "", []string{"NATS_AUTH_TOKEN=s3cret-token"}, []string{"NATS_AUTH_TOKEN=s3cret-wrong"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bus := natsWith(t, c.tune)
+			server := func(who string) string {
+				if who == "" {
+					return "NATS_SERVER=" + bus.URL()
+				}
+				return at(bus, who)
+			}
+			for _, format := range []string{"DYN_LOGGING_JSONL=0", "DYN_LOGGING_JSONL=1"} {
+				before := accepted.Load()
+				m := serve(t, slices.Concat(loud, c.right, []string{server(c.address), format}), push("s3cret-push")...)
+				m.ready()
+				m.Says("Connected to NATS")
+				devstacktest.Until(t, func() error {
+					if accepted.Load() == before {
+						return fmt.Errorf("the gateway has accepted nothing")
+					}
+					return nil
+				})
+				for _, path := range []string{"/", "/metrics", "/-/ready"} {
+					_, body := get(m.url + path)
+					keeps(t, path, body)
+				}
+				m.Terminate()
+				keeps(t, "log", m.Lines()...)
+			}
+			wrong := c.address
+			if wrong != "" {
+				wrong = strings.NewReplacer("s3cret-nats", "s3cret-wrong", "s3cret-token", "s3cret-wrong").Replace(wrong)
+			}
+			p := start(t, "metrics", slices.Concat(loud, c.refused, []string{server(wrong)}), append(push("s3cret-push"), "--host", "127.0.0.1", "--metrics-port", "0")...)
+			if code := p.Ends(); code != 1 || !strings.Contains(p.Last(), "Authorization Violation") {
+				t.Errorf("refused: exit code %d and %q", code, p.Last())
+			}
+			keeps(t, "refused", p.Lines()...)
+		})
+	}
+
+	t.Run("lost and refused", func(t *testing.T) {
+		bus := natsWith(t, byPassword)
+		m := serve(t, append(slices.Clone(loud), at(bus, "metrics:s3cret-nats")), push("s3cret-wrong")...)
+		m.Says("Failed to push")
+		m.Says("Connected to NATS")
+		config := bus.Config()
+		bus.Close()
+		m.Says("Lost the connection to NATS")
+		config.Tune = byToken
+		locked, err := devstack.NATS(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(locked.Close)
+		m.Says("NATS reports a fault")
+		m.Terminate()
+		keeps(t, "log", m.Lines()...)
+	})
+
+	t.Run("nkey", func(t *testing.T) {
+		key, err := nkeys.CreateUser()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, _ := key.PublicKey()
+		seed, _ := key.Seed()
+		bus := natsWith(t, func(o *natsserver.Options) { o.Nkeys = []*natsserver.NkeyUser{{Nkey: public}} })
+		m := serve(t, append(slices.Clone(loud), "NATS_SERVER="+bus.URL(), "NATS_AUTH_NKEY="+string(seed)))
+		m.ready()
+		m.Terminate()
+		if said := m.Said(string(seed)); len(said) > 0 {
+			t.Errorf("the seed in %q", said)
+		}
+	})
+
+	t.Run("etcd refuses", func(t *testing.T) {
+		bus := natsWith(t, nil)
+		env := append(etcdEnv(registry, "metrics", "s3cret-wrong"), "NATS_SERVER="+bus.URL(), "DYN_LOG=trace")
+		p := start(t, "metrics", env, "--host", "127.0.0.1", "--metrics-port", "0")
+		if code := p.Ends(); code != 1 || !strings.Contains(p.Last(), "ETCD_AUTH_PASSWORD") {
+			t.Errorf("exit code %d and %q", code, p.Last())
+		}
+		keeps(t, "log", p.Lines()...)
+	})
+
+	t.Run("nobody there", func(t *testing.T) {
+		m := serve(t, []string{
+			"NATS_SERVER=nats://metrics:s3cret@127.0.0.1:1,nats://s3cret@127.0.0.1:2", "ETCD_ENDPOINTS=127.0.0.1:1",
+			"ETCD_AUTH_USERNAME=metrics", "ETCD_AUTH_PASSWORD=s3cret-etcd", "DYN_LOG=trace",
+		}, "--push", "--push-url", "http://push:s3cret-push@127.0.0.1:1")
+		m.Says("NATS is not connected")
+		m.Says("etcd is not connected")
+		_, body := get(m.url + "/")
+		keeps(t, "/", body)
+		m.Terminate()
+		keeps(t, "log", m.Lines()...)
+	})
+}
+
+func TestSecretsAreInNoErrorOfTheCommandLine(t *testing.T) {
+	t.Parallel()
+	web := filepath.Join(t.TempDir(), "web.yml")
+	for _, c := range []struct{ program, args, web, want string }{
+		{"metrics", "--nats-server nats://u:s3cret@h:port", "", "malformed"},
+		{"metrics", "--nats-server nats://u:s3cret,x@h:4222", "", "malformed"},
+		{"metrics", "--nats-server nats://u:s3cret\xff@h:4222", "", "want UTF-8"},
+		{"metrics", "--nats-server nats://u:my s3cret@h:4222", "", "unexpected ***@h:4222"},
+		{"metrics", "--nats-server wss://s3cret@h,nats://s3cret@h", "", "websocket servers only"},
+		{"metrics", "--etcd-endpoints http://u:s3cret@h", "", "ETCD_AUTH_PASSWORD"},
+		{"metrics", "--etcd-endpoints http://u:s3cret\xff@h", "", "want UTF-8"},
+		{"metrics", "--push --push-url http://u:s3cret@h:port", "", "malformed"},
+		{"metrics", "--push --push-url http://u:s3cret\xff@h", "", "want UTF-8"},
+		{"metrics", "--push --push-url u:s3cret@h?x", "", "malformed"},
+		{"metrics", "--web.config.file " + web, "basic_auth_users: s3cret\n", "want an exporter-toolkit configuration"},
+		{"metrics", "--web.config.file " + web, "basic_auth_users:\n  u: s3cret\n", "want an exporter-toolkit configuration"},
+		{"metrics", "--web.config.file " + web, "basic_auth_users:\n  u: [s3cret]\n", "want an exporter-toolkit configuration"},
+		{"mock_worker", "--nats-server nats://u:s3cret@h:port", "", "malformed"},
+		{"mock_worker", "--nats-server nats://u:s3cret\xff@h:4222", "", "want UTF-8"},
+	} {
+		if c.web != "" {
+			if err := os.WriteFile(web, []byte(c.web), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		args := strings.Fields(c.args)
+		if c.program == "metrics" {
+			args = append(args, "--host", "127.0.0.1", "--metrics-port", "0")
+		}
+		p := start(t, c.program, []string{"DYN_LOG=trace", "ETCD_ENDPOINTS=127.0.0.1:1"}, args...)
+		if code := p.Ends(); code == 0 || !strings.Contains(p.Last(), c.want) {
+			t.Errorf("%s: exit code %d and %q, want %q", c.args, code, p.Last(), c.want)
+		}
+		keeps(t, c.args, p.Lines()...)
+	}
+	for _, program := range []string{"metrics", "mock_worker"} {
+		cmd := exec.Command(filepath.Join(bin, program), "--help")
+		cmd.Env = []string{"NATS_SERVER=nats://u:s3cret@h:4222", "ETCD_ENDPOINTS=http://u:s3cret@h", "NATS_AUTH_PASSWORD=s3cret"}
+		help, err := cmd.Output()
+		if err != nil || !strings.Contains(string(help), "nats://***@h:4222") {
+			t.Errorf("%s --help: %v\n%s", program, err, help)
+		}
+		keeps(t, program+" --help", string(help))
+	}
+}

@@ -1,0 +1,285 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// demandTLS has a NATS server take connections over TLS only, and with verify those of
+// a's clients only.
+func demandTLS(t *testing.T, a *devstacktest.Authority, verify bool) func(*server.Options) {
+	t.Helper()
+	config, err := server.GenTLSConfig(&server.TLSConfigOpts{
+		CertFile: a.File("server.crt"), KeyFile: a.File("server.key"), CaFile: a.File("ca.crt"), Verify: verify,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(o *server.Options) { o.TLS, o.TLSVerify, o.TLSConfig, o.TLSTimeout = true, verify, config, 10 }
+}
+
+func over(scheme string, s *devstack.NATSServer) string {
+	return strings.Replace(s.URL(), "nats", scheme, 1)
+}
+
+// connectTLS connects in the background, and returns the connection, if there ever is
+// one, and the log.
+func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn, *journal) {
+	t.Helper()
+	opts, err := files.Options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, journal := newLog()
+	ctx, cancel := context.WithCancel(t.Context())
+	connected, ended := make(chan *nats.Conn, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		nc, err := NATS(ctx, servers, env(), log, nil, opts...)
+		if err != nil {
+			t.Error(err)
+		}
+		connected <- nc
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return connected, journal
+}
+
+func TestNATSTakesCertificates(t *testing.T) {
+	a := devstacktest.NewCertified(t)
+	mutual := NATSTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
+	for name, c := range map[string]struct {
+		tune  func(*server.Options)
+		files NATSTLS
+	}{
+		"server": {demandTLS(t, a, false), NATSTLS{CA: a.File("ca.crt")}},
+		"mutual": {demandTLS(t, a, true), mutual},
+		"mapped": {func(o *server.Options) {
+			demandTLS(t, a, true)(o)
+			o.TLSMap, o.Users = true, []*server.User{{Username: "CN=client"}}
+		}, mutual},
+	} {
+		s := startNATS(t, c.tune)
+		for _, scheme := range []string{"nats", "tls"} {
+			connected, journal := connectTLS(t, over(scheme, s), c.files)
+			nc := <-connected
+			if nc == nil {
+				t.Fatalf("%s, %s: not connected:\n%s", name, scheme, journal)
+			}
+			if _, err := nc.TLSConnectionState(); err != nil {
+				t.Errorf("%s, %s: %v", name, scheme, err)
+			}
+			nc.Close()
+		}
+	}
+}
+
+func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	a, stranger := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	locked, plain := startNATS(t, demandTLS(t, a, true)), startNATS(t, nil)
+	ca := a.File("ca.crt")
+	for name, c := range map[string]struct {
+		servers string
+		files   NATSTLS
+		want    []string
+	}{
+		"another authority":       {over("tls", locked), NATSTLS{CA: stranger.File("ca.crt")}, []string{"unknown authority", flagCA}},
+		"the system's":            {over("tls", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
+		"unasked":                 {over("nats", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
+		"no certificate":          {over("tls", locked), NATSTLS{CA: ca}, []string{flagCert, flagKey}},
+		"a stranger's":            {over("tls", locked), NATSTLS{ca, stranger.File("client.crt"), stranger.File("client.key")}, []string{flagCert, flagKey}},
+		"a server without":        {over("nats", plain), NATSTLS{CA: ca}, []string{nats.ErrSecureConnWanted.Error(), flagCA}},
+		"tls:// and no TLS there": {over("tls", plain), NATSTLS{}, []string{nats.ErrSecureConnWanted.Error(), "tls://"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, journal := connectTLS(t, c.servers, c.files)
+			devstacktest.Until(t, journal.wants("NATS is not connected; connecting goes on", 1))
+			for _, want := range c.want {
+				if journal.count(want) == 0 {
+					t.Errorf("want %q in\n%s", want, journal)
+				}
+			}
+			if journal.count("\n") != 1 {
+				t.Errorf("want one line:\n%s", journal)
+			}
+		})
+	}
+}
+
+// TestRenewedCertificatesAreUsed because the program outlives them.
+func TestRenewedCertificatesAreUsed(t *testing.T) {
+	t.Parallel()
+	old, renewed := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	s := startNATS(t, demandTLS(t, old, true))
+	config := s.Config()
+	connected, journal := connectTLS(t, over("tls", s), NATSTLS{old.File("ca.crt"), old.File("client.crt"), old.File("client.key")})
+	nc := <-connected
+	if nc == nil {
+		t.Fatalf("not connected:\n%s", journal)
+	}
+	defer nc.Close()
+	s.Close()
+	for _, name := range []string{"ca.crt", "client.crt", "client.key"} {
+		b, err := os.ReadFile(renewed.File(name))
+		if err == nil {
+			err = os.WriteFile(old.File(name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	config.Tune = demandTLS(t, renewed, true)
+	restart(t, config)
+	devstacktest.Until(t, func() error {
+		if !nc.IsConnected() {
+			return fmt.Errorf("not connected:\n%s", journal)
+		}
+		return nil
+	})
+}
+
+func TestUnusableFilesForNATSAreNamed(t *testing.T) {
+	a := devstacktest.NewCertified(t)
+	junk, missing := a.File("junk"), a.File("missing")
+	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert, key := a.File("client.crt"), a.File("client.key")
+	for _, c := range []struct {
+		files NATSTLS
+		want  string
+	}{
+		{NATSTLS{CA: missing}, flagCA + ": open " + missing + ": no such file or directory"},
+		{NATSTLS{CA: a.Dir}, flagCA + ": read " + a.Dir + ": is a directory"},
+		{NATSTLS{CA: junk}, flagCA + ": " + junk + " holds no certificate: want PEM"},
+		{NATSTLS{CA: key}, flagCA + ": " + key + " holds no certificate: want PEM"},
+		{NATSTLS{Cert: missing, Key: key}, flagCert + ", " + flagKey + ": open " + missing + ": no such file or directory"},
+		{NATSTLS{Cert: junk, Key: key}, flagCert + ", " + flagKey + ": want a certificate in " + junk + " and its key in " + key + ", both PEM: "},
+		{NATSTLS{Cert: cert, Key: a.File("ca.key")}, flagCert + ", " + flagKey + ": want a certificate in " + cert + " and its key in " + a.File("ca.key") + ", both PEM: "},
+	} {
+		_, err := c.files.Options()
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v: got %v, want %s", c.files, err, c.want)
+		}
+	}
+}
+
+func TestFlagsOfTLSFitTogether(t *testing.T) {
+	for _, c := range []struct {
+		files   NATSTLS
+		servers string
+		want    string
+	}{
+		{NATSTLS{Cert: "c"}, "h", `--nats-tls-cert "c": needs --nats-tls-key`},
+		{NATSTLS{CA: "a", Key: "k"}, "h", `--nats-tls-key "k": needs --nats-tls-cert`},
+		{NATSTLS{CA: "a"}, "", "--nats-tls-ca: needs --nats-server"},
+		{NATSTLS{Cert: "c", Key: "k"}, "ws://h", "--nats-tls-cert: needs servers with TLS"},
+		{NATSTLS{}, "", ""},
+		{NATSTLS{}, "ws://h", ""},
+		{NATSTLS{CA: "a"}, "wss://h", ""},
+		{NATSTLS{"a", "c", "k"}, "tls://h,nats://i", ""},
+	} {
+		got := ""
+		if err := c.files.Check(c.servers); err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%+v for %q: got %q, want %q", c.files, c.servers, got, c.want)
+		}
+	}
+}
+
+func TestATokenInTheAddressIsNotShown(t *testing.T) {
+	s := startNATS(t, func(o *server.Options) { o.Authorization = "secret" })
+	log, journal := newLog()
+	nc, err := NATS(t.Context(), strings.Replace(s.URL(), "nats://", "nats://secret@", 1), env(), log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	devstacktest.Until(t, journal.wants("server="+s.URL(), 1))
+	if journal.count("secret") != 0 {
+		t.Errorf("shown:\n%s", journal)
+	}
+}
+
+func TestADeniedPermissionIsSaidOnce(t *testing.T) {
+	s := startNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "user", Password: "user", Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Deny: []string{"a", "b"}},
+			Subscribe: &server.SubjectPermission{Deny: []string{"c"}},
+		}}}
+	})
+	config := s.Config()
+	log, journal := newLog()
+	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Subscribe("c", func(*nats.Msg) {}); err != nil {
+		t.Fatal(err)
+	}
+	use := func() {
+		t.Helper()
+		for range 5 {
+			if err := errors.Join(nc.Publish("a", nil), nc.Publish("b", nil), nc.Flush()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	use()
+	s.Close()
+	restart(t, config)
+	devstacktest.Until(t, journal.wants("Connected to NATS", 2))
+	use()
+	// The faults that came before this one are told before it.
+	if err := errors.Join(nc.Publish("a", nil), nc.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{"a", "b", "c"} {
+		devstacktest.Until(t, journal.wants(fmt.Sprintf(`\"%s\`, subject), 1))
+	}
+	if n := journal.count("NATS denies a permission"); n != 3 || journal.count("NATS reports a fault") != 0 {
+		t.Errorf("want one line for each of three permissions:\n%s", journal)
+	}
+	if !nc.IsConnected() {
+		t.Error("the connection is lost")
+	}
+}
+
+func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
+	log, journal := newLog()
+	l := &link{log: log}
+	for i := range 3 * maxDenials {
+		l.fault(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
+	}
+	if got, want := journal.count("\n"), maxDenials+1; got != want {
+		t.Errorf("got %d lines, want %d", got, want)
+	}
+}
+
+func TestInboxesAreOurOwn(t *testing.T) {
+	s := startNATS(t, nil)
+	log, _ := newLog()
+	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if got := nc.NewInbox(); !strings.HasPrefix(got, inboxes+".") {
+		t.Errorf("got %s, want it below %s", got, inboxes)
+	}
+}

@@ -1,0 +1,196 @@
+package connect
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// The flags of TLS with NATS.
+const (
+	flagCA   = "--nats-tls-ca"
+	flagCert = "--nats-tls-cert"
+	flagKey  = "--nats-tls-key"
+)
+
+// NATSTLS are the files for TLS with NATS; each may be empty. Whoever gives one wants
+// TLS, whatever the addresses of the servers say.
+type NATSTLS struct {
+	CA, Cert, Key string
+}
+
+// Check reports which of the files lacks another, or servers that speak TLS. Those
+// are a comma list; empty means that there are none.
+func (f NATSTLS) Check(servers string) error {
+	switch given := f.given(); {
+	case given == "":
+		return nil
+	case f.Cert != "" && f.Key == "":
+		return fmt.Errorf("%s %q: needs %s, the file with its key", flagCert, f.Cert, flagKey)
+	case f.Key != "" && f.Cert == "":
+		return fmt.Errorf("%s %q: needs %s, the file with its certificate", flagKey, f.Key, flagCert)
+	case servers == "":
+		return fmt.Errorf("%s: needs --nats-server, which says that there is none", given)
+	case strings.Contains(servers, "ws://"):
+		return fmt.Errorf("%s: needs servers with TLS, which those of ws:// have not: want wss://", given)
+	}
+	return nil
+}
+
+// given is the first of the flags that has a value.
+func (f NATSTLS) given() string {
+	for _, flag := range [][2]string{{flagCA, f.CA}, {flagCert, f.Cert}, {flagKey, f.Key}} {
+		if flag[1] != "" {
+			return flag[0]
+		}
+	}
+	return ""
+}
+
+// Options are those of a connection that uses the files. They are read now, so that
+// an unusable one is an error, and again for every connection: certificates are
+// renewed while the program runs.
+func (f NATSTLS) Options() ([]nats.Option, error) {
+	if f.given() == "" {
+		return nil, nil
+	}
+	opts := []nats.Option{nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12})}
+	if f.CA != "" {
+		roots := func() (*x509.CertPool, error) { return readCA(flagCA, f.CA) }
+		if _, err := roots(); err != nil {
+			return nil, err
+		}
+		opts = append(opts, func(o *nats.Options) error { o.RootCAsCB = roots; return nil })
+	}
+	if f.Cert != "" {
+		pair := func() (tls.Certificate, error) { return readPair(flagCert+", "+flagKey, f.Cert, f.Key) }
+		if _, err := pair(); err != nil {
+			return nil, err
+		}
+		opts = append(opts, func(o *nats.Options) error { o.TLSCertCB = pair; return nil })
+	}
+	return opts, nil
+}
+
+// readCA reads a file of certificate authorities that name, a flag or a variable,
+// says.
+func readCA(name, file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: %s holds no certificate: want PEM", name, file)
+	}
+	return roots, nil
+}
+
+// readPair reads a certificate and its key from the files that names say.
+func readPair(names, cert, key string) (tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	var missing *os.PathError
+	switch {
+	case errors.As(err, &missing):
+		return pair, fmt.Errorf("%s: %w", names, err)
+	case err != nil:
+		return pair, fmt.Errorf("%s: want a certificate in %s and its key in %s, both PEM: %w", names, cert, key, err)
+	}
+	return pair, nil
+}
+
+// natsHint is which flag may mend what went wrong between us and NATS over TLS; empty
+// if none.
+func natsHint(err error) string {
+	switch {
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return "the server has no TLS, which tls://, " + flagCA + " and " + flagCert + " ask for"
+	// The server looks at our certificate when for us the handshake is over. What comes
+	// first, its alert or the end, is chance.
+	case errors.Is(err, nats.ErrTLS) && strings.Contains(err.Error(), "closed by remote after TLS handshake"):
+		return flagCert + " and " + flagKey + whoWeAre
+	}
+	return hint(err, flagCA, flagCert+" and "+flagKey)
+}
+
+const (
+	whoSigns = " says who may have signed the server's certificate"
+	whoWeAre = " say who we are"
+)
+
+// hint is which of the two, the authorities or our own certificate, may mend what went
+// wrong with TLS; empty if neither.
+func hint(err error, authorities, pair string) string {
+	var unverified *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &unverified):
+		return authorities + whoSigns
+	case isAlert(err):
+		return pair + whoWeAre
+	}
+	return ""
+}
+
+// isAlert reports whether err is the other side's: their type is not exported.
+func isAlert(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "remote error: tls: ")
+}
+
+// EtcdTLS is why TLS with one of a comma list of etcd endpoints fails, with the
+// variable that may mend it; nil if it does not, or nobody is there. It asks with a
+// connection of its own: gRPC says only that a connection has ended, or not even that.
+func EtcdTLS(ctx context.Context, endpoints string, getenv func(string) string) error {
+	urls, err := etcdServers.parse(endpoints)
+	if err != nil || urls[0].Scheme != "https" {
+		return nil
+	}
+	config, err := etcdTLS(getenv)
+	if err != nil {
+		return nil // it was usable when the client was made
+	}
+	if config == nil {
+		config = new(tls.Config)
+	}
+	config.NextProtos = []string{"h2"}
+	for _, u := range urls {
+		if err := greet(ctx, u, config); err != nil {
+			hint := cmp.Or(hint(err, etcdCA, etcdCert+" and "+etcdKey), "is it a server with TLS?")
+			return fmt.Errorf("%s: TLS handshake: %w (%s)", shown([]*url.URL{u}), err, hint)
+		}
+	}
+	return nil
+}
+
+// greet shakes hands with a server and waits for its first word: an alert, if it does
+// not like our certificate.
+func greet(ctx context.Context, u *url.URL, config *tls.Config) error {
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	config = config.Clone()
+	config.ServerName = u.Hostname()
+	c := tls.Client(conn, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := c.Read(make([]byte, 1)); isAlert(err) {
+		return err
+	}
+	return nil
+}

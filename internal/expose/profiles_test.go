@@ -1,0 +1,60 @@
+package expose
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
+	plain := handler(readyFleet(t))
+	profiled := WithProfiles(plain)
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/cmdline", "/debug/vars"} {
+		equal(t, path+" by default", get(t, plain, path).Code, http.StatusNotFound)
+	}
+	for path, want := range map[string]string{
+		"/debug/pprof/":                  "goroutine",
+		"/debug/pprof/heap?debug=1":      "heap profile",
+		"/debug/pprof/goroutine?debug=2": "TestProfilesAreServedOnlyWhenAskedFor",
+		"/debug/pprof/trace?seconds=0.1": "go 1.",
+		"/metrics":                       "llm_load_avg",
+		"/-/ready":                       "ready",
+	} {
+		w := get(t, profiled, path)
+		equal(t, path, w.Code, http.StatusOK)
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: want %q in\n%.500s", path, want, w.Body)
+		}
+	}
+	// Passwords may be on the command line.
+	equal(t, "command line", get(t, profiled, "/debug/pprof/cmdline").Code, http.StatusNotFound)
+	equal(t, "unknown path", get(t, profiled, "/debug").Code, http.StatusNotFound)
+}
+
+func TestProfilesNeedThePasswordOfThePage(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	log, _ := newLog()
+	ended := make(chan error, 1)
+	config := webConfig(t, "basic_auth_users:\n  dynamo: "+hash+"\n")
+	go func() { ended <- Serve(ctx, l, WithProfiles(handler(readyFleet(t))), config, log) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	r := request(t, "http://"+l.Addr().String()+"/debug/pprof/heap")
+	status, _ := fetch(t, client, r)
+	equal(t, "without a password", status, http.StatusUnauthorized)
+	r.SetBasicAuth("dynamo", "secret")
+	status, _ = fetch(t, client, r)
+	equal(t, "with it", status, http.StatusOK)
+}
