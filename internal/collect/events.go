@@ -21,6 +21,7 @@ type Events struct {
 
 	sequences sequences
 	nameless  sync.Once // says that an engine does not know its worker's id
+	heard     sync.Once // says that there is ZMQ
 }
 
 // NewEvents books the events of a namespace in the Fleet.
