@@ -173,7 +173,9 @@ func (e *Events) status(s *subscriber, away *time.Timer, err error) {
 		if up {
 			e.fleet.Tally.PublishersUp.Add(1)
 			away.Stop()
-			e.heard.Do(func() { e.log.Info("Subscribing to events over ZMQ, at the first of its publishers", "address", s.channel.Address) })
+			e.heard.Do(func() {
+				e.log.Info("Subscribing to events over ZMQ, at the first of its publishers", "address", s.channel.Address)
+			})
 		} else {
 			e.fleet.Tally.PublishersUp.Add(-1)
 			away.Reset(warnAfter)
