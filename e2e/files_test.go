@@ -177,7 +177,9 @@ func TestARegistryThatCannotBeReadForgetsNobody(t *testing.T) {
 	m.ready()
 	m.shows(shown)
 	m.shows(page{`dynamo_metrics_connected{system="file"}`: "1"})
-	if n := len(m.Said("The registry cannot be read")); n != 1 {
+	const warning = "The registry cannot be read"
+	m.Says(warning)
+	if n := len(m.Said(warning)); n != 1 {
 		t.Errorf("said %d times that it cannot be read", n)
 	}
 }

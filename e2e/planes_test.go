@@ -53,7 +53,9 @@ func TestNATSThatIsDownMattersOnceAWorkerNeedsIt(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := zmqFleet(t, s, "nats://127.0.0.1:"+freePort(t))
-	if lines := m.Said("WARN nats: "); len(lines) != 1 {
+	const warning = " WARN nats: "
+	m.Says(warning)
+	if lines := m.Said(warning); len(lines) != 1 {
 		t.Errorf("got %q, want one warning", lines)
 	}
 	s.register(wire.LayoutInstances, instance("generate", 5)) // of 0.5.1

@@ -188,7 +188,9 @@ func TestAForwardPassWithoutItsWorkerIsRejectedAndWarnedOfOnce(t *testing.T) {
 		workers("generate", "answering"):                                                             "1",
 		`llm_worker_info{` + backend + `,model="tiny",source="fpm",worker_id="7",worker_id_hex="7"}`: "1",
 	})
-	if said := m.Said("Forward passes come without their worker's id"); len(said) != 1 || !strings.Contains(said[0], " WARN metrics: ") {
+	const warning = " WARN metrics: Forward passes come without their worker's id"
+	m.Says(warning)
+	if said := m.Said(warning); len(said) != 1 {
 		t.Errorf("said %q, want one warning", said)
 	}
 }
