@@ -67,24 +67,14 @@ func python(t *testing.T, release string) string {
 	t.Helper()
 	venvs := os.Getenv("DYNAMO_VENVS")
 	if venvs == "" {
-		venvs = filepath.Join(cache(t), "venvs")
+		venvs = filepath.Join(process.Cache(t), "venvs")
 	}
 	venv := filepath.Join(venvs, release)
 	path := filepath.Join(venv, "bin", "python")
 	if _, err := os.Stat(path); err != nil {
-		missing(t, fmt.Sprintf("ai-dynamo-runtime %[1]s is not installed in %[2]s: "+
+		process.Missing(t, fmt.Sprintf("ai-dynamo-runtime %[1]s is not installed in %[2]s: "+
 			"python3 -m venv %[2]s && %[2]s/bin/pip install ai-dynamo-runtime==%[1]s (DYNAMO_VENVS names another directory)",
 			release, venv))
 	}
 	return path
-}
-
-// cache is the directory that .ci/run fills.
-func cache(t *testing.T) string {
-	t.Helper()
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, "dynamo-metrics")
 }

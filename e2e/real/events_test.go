@@ -157,7 +157,7 @@ func TestThePageIsWhatRealWorkersPublish(t *testing.T) {
 		natsServer            func(*testing.T) string
 	}{
 		{"0.6.1", loadA, loadB, "load-events", debianNATSServer},
-		{"0.9.1", activeDecodeA, activeDecodeB, "active-decode-loads", newNATSServer},
+		{"0.9.1", activeDecodeA, activeDecodeB, "active-decode-loads", process.NATSServer},
 	} {
 		t.Run(of.release, func(t *testing.T) {
 			t.Parallel()
@@ -188,7 +188,7 @@ var planes = []struct {
 	env   []string // of workers
 	flags []string // of the program
 }{
-	{"NATS", func(s *servers) { s.startNATS(newNATSServer(s.t)); s.startEtcd() }, []string{"DYN_EVENT_PLANE=nats"}, nil},
+	{"NATS", func(s *servers) { s.startNATS(process.NATSServer(s.t)); s.startEtcd() }, []string{"DYN_EVENT_PLANE=nats"}, nil},
 	{"ZMQ", (*servers).startEtcd, nil, []string{"--nats-server", "none"}},
 	{"files", func(s *servers) { s.files = s.t.TempDir() }, nil, []string{"--nats-server", "none"}},
 }

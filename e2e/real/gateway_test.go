@@ -23,7 +23,7 @@ type gateway struct {
 
 func startGateway(t *testing.T, args ...string) *gateway {
 	t.Helper()
-	address := freeAddress(t)
+	address := process.FreeAddress(t)
 	g := &gateway{url: "http://" + address, args: append([]string{
 		"--web.listen-address", address, "--persistence.file="}, args...)}
 	g.start(t)
@@ -33,7 +33,7 @@ func startGateway(t *testing.T, args ...string) *gateway {
 // start starts the Pushgateway, empty, where it was before.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
-	g.Process = process.Start(t, nil, installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
+	g.Process = process.Start(t, nil, process.Installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
 	g.Says("Listening on")
 }
 

@@ -13,8 +13,6 @@ package real
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"dynamo-metrics/e2e/process"
@@ -38,27 +36,4 @@ func TestMain(m *testing.M) {
 		}
 		return m.Run()
 	}())
-}
-
-// installed is the path of a program of Debian's; without it the test is over.
-func installed(t *testing.T, name, debianPackage string) string {
-	t.Helper()
-	// A user's PATH may lack the directory that Debian puts servers in.
-	for _, candidate := range []string{name, filepath.Join("/usr/sbin", name)} {
-		if path, err := exec.LookPath(candidate); err == nil {
-			return path
-		}
-	}
-	missing(t, fmt.Sprintf("%s is not installed: apt-get install %s", name, debianPackage))
-	return ""
-}
-
-// missing ends a test that lacks a part. A test run that is to prove something
-// cannot do so by skipping.
-func missing(t *testing.T, message string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(message)
-	}
-	t.Skip(message)
 }

@@ -39,14 +39,14 @@ func (s *servers) pipeline(release string, env ...string) *pipeline {
 	s.t.Helper()
 	python := python(s.t, release)
 	if err := exec.Command(python, "-c", "import dynamo.frontend, dynamo.mocker").Run(); err != nil {
-		missing(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
+		process.Missing(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
 	}
 	for range 2 {
 		process.Start(s.t, s.env(), python, "-m", "dynamo.mocker", "--model-path", modelDir(s.t),
 			"--endpoint", "dyn://dynamo.backend.generate", "--block-size", strconv.Itoa(blockSize),
 			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10")
 	}
-	address := freeAddress(s.t)
+	address := process.FreeAddress(s.t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		s.t.Fatal(err)
@@ -262,7 +262,7 @@ func (h *heard) take(msg *nats.Msg) {
 
 func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
 	t.Parallel()
-	for release, natsServer := range map[string]func(*testing.T) string{"0.6.1": debianNATSServer, "0.9.1": newNATSServer} {
+	for release, natsServer := range map[string]func(*testing.T) string{"0.6.1": debianNATSServer, "0.9.1": process.NATSServer} {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
 			python(t, release)
@@ -299,7 +299,7 @@ func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
 	s := &servers{t: t}
-	s.startNATS(newNATSServer(t))
+	s.startNATS(process.NATSServer(t))
 	s.startEtcd()
 	m := s.metrics("--poll-interval", "0.2")
 	m.polls(2)

@@ -28,7 +28,7 @@ type prometheus struct {
 // scrape configuration.
 func startPrometheus(t *testing.T, target string, settings ...string) *prometheus {
 	t.Helper()
-	path := installed(t, "prometheus", "prometheus")
+	path := process.Installed(t, "prometheus", "prometheus")
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
 	lines := []string{
@@ -45,7 +45,7 @@ func startPrometheus(t *testing.T, target string, settings ...string) *prometheu
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := process.FreeAddress(t)
 	p := &prometheus{process.Start(t, nil, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", address), "http://" + address}
 	answers(t, p.url+"/-/ready")
@@ -169,7 +169,7 @@ func (p *prometheus) offers(label, selector, want string) {
 
 func TestEveryDashboardQueryHasDataWherePrometheusScrapesTheProgram(t *testing.T) {
 	t.Parallel()
-	installed(t, "prometheus", "prometheus")
+	process.Installed(t, "prometheus", "prometheus")
 	s := startServers(t)
 	s.originals()
 	m := s.metrics(watched("--poll-interval", "0.5")...)
@@ -182,7 +182,7 @@ func TestEveryDashboardQueryHasDataWherePrometheusScrapesTheProgram(t *testing.T
 
 func TestEveryDashboardQueryHasDataWherePrometheusScrapesThePushgateway(t *testing.T) {
 	t.Parallel()
-	installed(t, "prometheus", "prometheus")
+	process.Installed(t, "prometheus", "prometheus")
 	gateway := startGateway(t)
 	s := startServers(t)
 	s.originals()

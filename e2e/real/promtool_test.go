@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,7 +26,7 @@ var keptOnPurpose = []string{
 
 func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
 	t.Parallel()
-	promtool := installed(t, "promtool", "prometheus")
+	promtool := process.Installed(t, "promtool", "prometheus")
 	s := startServers(t)
 	s.originals()
 	captured := filepath.Join("testdata", "0.5.1") // with speculative decoding

@@ -4,12 +4,7 @@ package real
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"os"
 	"path/filepath"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -57,9 +52,9 @@ func (s *servers) startNATS(path string) {
 // startEtcd starts Debian's etcd.
 func (s *servers) startEtcd() {
 	s.t.Helper()
-	s.etcdURL = "http://" + freeAddress(s.t)
-	peers := "http://" + freeAddress(s.t)
-	process.Start(s.t, nil, installed(s.t, "etcd", "etcd-server"),
+	s.etcdURL = "http://" + process.FreeAddress(s.t)
+	peers := "http://" + process.FreeAddress(s.t)
+	process.Start(s.t, nil, process.Installed(s.t, "etcd", "etcd-server"),
 		"--data-dir", filepath.Join(s.t.TempDir(), "etcd"), "--logger", "zap", "--log-level", "warn",
 		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
@@ -77,23 +72,7 @@ func (s *servers) startEtcd() {
 // debianNATSServer is the path of Debian's nats-server.
 func debianNATSServer(t *testing.T) string {
 	t.Helper()
-	return installed(t, "nats-server", "nats-server")
-}
-
-// newNATSServer is the path of a nats-server that workers of every release can use:
-// those of 0.9.1 refuse Debian's 2.9. DYNAMO_NATS_SERVER names it; by default it
-// is in the cache that .ci/run fills.
-func newNATSServer(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv("DYNAMO_NATS_SERVER")
-	if path == "" {
-		path = filepath.Join(cache(t), "bin", "nats-server")
-	}
-	if _, err := os.Stat(path); err != nil {
-		missing(t, fmt.Sprintf("there is no %[1]s: go build -o %[1]s github.com/nats-io/nats-server/v2 "+
-			"(DYNAMO_NATS_SERVER names another)", path))
-	}
-	return path
+	return process.Installed(t, "nats-server", "nats-server")
 }
 
 // env tells programs where the fleet meets. It does not name a NATS server that there
@@ -131,32 +110,4 @@ func (s *servers) hit(worker uint64, isl, overlap int) {
 	if err := s.nats.FlushTimeout(10 * time.Second); err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-// ports are those that freeAddress has given out.
-var ports = struct {
-	sync.Mutex
-	given map[int]bool
-}{given: make(map[int]bool)}
-
-// freeAddress is a loopback address that nobody listens on. Its port is below those
-// that the kernel gives to clients, so that none takes it while its server is down.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for range 1000 {
-		port := 15000 + rand.IntN(15000)
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		if ports.given[port] {
-			continue
-		}
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			ports.given[port] = true
-			return address
-		}
-	}
-	t.Fatal("no free port found")
-	return ""
 }

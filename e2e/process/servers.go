@@ -1,0 +1,90 @@
+package process
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+// Installed is the path of a program of Debian's; without it the test is over.
+func Installed(t *testing.T, name, debianPackage string) string {
+	t.Helper()
+	// A user's PATH may lack the directory that Debian puts servers in.
+	for _, candidate := range []string{name, filepath.Join("/usr/sbin", name)} {
+		if path, err := exec.LookPath(candidate); err == nil {
+			return path
+		}
+	}
+	Missing(t, fmt.Sprintf("%s is not installed: apt-get install %s", name, debianPackage))
+	return ""
+}
+
+// NATSServer is the path of a nats-server of the version in go.mod: Debian's is too old
+// for workers of 0.9.1. DYNAMO_NATS_SERVER names it; by default it is in the cache that
+// .ci/run fills.
+func NATSServer(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("DYNAMO_NATS_SERVER")
+	if path == "" {
+		path = filepath.Join(Cache(t), "bin", "nats-server")
+	}
+	if _, err := os.Stat(path); err != nil {
+		Missing(t, fmt.Sprintf("there is no %[1]s: go build -o %[1]s github.com/nats-io/nats-server/v2 "+
+			"(DYNAMO_NATS_SERVER names another)", path))
+	}
+	return path
+}
+
+// Cache is the directory that .ci/run installs into.
+func Cache(t *testing.T) string {
+	t.Helper()
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "dynamo-metrics")
+}
+
+// Missing ends a test that lacks a part. A test run that is to prove something
+// cannot do so by skipping.
+func Missing(t *testing.T, message string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(message)
+	}
+	t.Skip(message)
+}
+
+// ports are those that FreeAddress has given out.
+var ports = struct {
+	sync.Mutex
+	given map[int]bool
+}{given: make(map[int]bool)}
+
+// FreeAddress is a loopback address that nobody listens on. Its port is below those
+// that the kernel gives to clients, so that none takes it while its server is down.
+func FreeAddress(t *testing.T) string {
+	t.Helper()
+	ports.Lock()
+	defer ports.Unlock()
+	for range 1000 {
+		port := 15000 + rand.IntN(15000)
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if ports.given[port] {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			ports.given[port] = true
+			return address
+		}
+	}
+	t.Fatal("no free port found")
+	return ""
+}
