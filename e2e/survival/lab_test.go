@@ -1,0 +1,255 @@
+//go:build real
+
+package survival
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	service     = "dynamo_backend"
+	instanceKey = "dynamo/components/metrics/instance"
+)
+
+// lab is the servers, the test's own connections to them, and its workers.
+type lab struct {
+	t    *testing.T
+	nats []*server
+	etcd []*server
+	nc   *nats.Conn
+	ec   *clientv3.Client
+}
+
+// newLab starts a nats-server and an etcd.
+func newLab(t *testing.T, natsFlags ...string) *lab {
+	t.Helper()
+	n, e := natsServer(t, natsFlags...), etcdServers(t, 1)
+	n.start()
+	e[0].start()
+	return connect(t, []*server{n}, e)
+}
+
+func connect(t *testing.T, nats, etcd []*server) *lab {
+	t.Helper()
+	return &lab{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: dialEtcd(t, strings.Split(urls(etcd), ",")...)}
+}
+
+func urls(servers []*server) string {
+	var all []string
+	for _, s := range servers {
+		all = append(all, s.url)
+	}
+	return strings.Join(all, ",")
+}
+
+func (f *lab) env() []string {
+	return []string{"NATS_SERVER=" + urls(f.nats), "ETCD_ENDPOINTS=" + urls(f.etcd)}
+}
+
+// run starts the program on backend/generate, with ten polls a second.
+func (f *lab) run(args ...string) *program {
+	f.t.Helper()
+	return f.runBy(nil, args...)
+}
+
+func (f *lab) runBy(prefix []string, args ...string) *program {
+	f.t.Helper()
+	return run(f.t, f.env(), prefix, append([]string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1"}, args...)...)
+}
+
+// worker is one whose registration hangs on no lease, so that nothing but the test ends
+// it. It answers polls with the blocks in use that it is told.
+type worker struct {
+	lab  *lab
+	id   uint64
+	load atomic.Uint64
+}
+
+func instance(id uint64) fleet.Instance {
+	return fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id}
+}
+
+// worker registers one that answers.
+func (f *lab) worker(id, load uint64) *worker {
+	f.t.Helper()
+	w := &worker{lab: f, id: id}
+	w.load.Store(load)
+	f.answer(func() []byte { return reply(id, flat(w.load.Load())) })
+	f.register(f.ec, id)
+	return w
+}
+
+// answer answers each poll with what it gives.
+func (f *lab) answer(with func() []byte) *nats.Subscription {
+	f.t.Helper()
+	sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) { m.Respond(with()) })
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.flush()
+	return sub
+}
+
+func (f *lab) flush() {
+	f.t.Helper()
+	if err := f.nc.FlushTimeout(10 * time.Second); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// key and value are a worker's registration.
+func keyOf(id uint64) string { return wire.LayoutInstances.Key("dynamo", instance(id)) }
+
+func valueOf(id uint64) string {
+	return string(wire.LayoutInstances.Value("dynamo", instance(id), wire.Subject(service, "generate", id)))
+}
+
+func (f *lab) register(ec *clientv3.Client, ids ...uint64) {
+	f.t.Helper()
+	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpPut(keyOf(id), valueOf(id)) })
+}
+
+func (f *lab) deregister(ec *clientv3.Client, ids ...uint64) {
+	f.t.Helper()
+	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpDelete(keyOf(id)) })
+}
+
+// commit changes many keys, as many at once as etcd takes.
+func (f *lab) commit(ec *clientv3.Client, ids []uint64, op func(uint64) clientv3.Op) {
+	f.t.Helper()
+	for len(ids) > 0 {
+		n := min(len(ids), 100)
+		var ops []clientv3.Op
+		for _, id := range ids[:n] {
+			ops = append(ops, op(id))
+		}
+		ids = ids[n:]
+		devstacktest.Until(f.t, func() error { // a member that loses its leader refuses
+			ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
+			defer cancel()
+			_, err := ec.Txn(ctx).Then(ops...).Commit()
+			return err
+		})
+	}
+}
+
+// loads are what the workers must be shown with.
+func loads(workers ...*worker) page {
+	p := make(page)
+	for _, w := range workers {
+		p[of(active, w.id)] = fmt.Sprint(w.load.Load())
+		p[of(total, w.id)] = "1000"
+		p[of("llm_worker_up", w.id)] = "1"
+	}
+	return p
+}
+
+// reply is a worker's answer to a poll.
+func reply(id uint64, data string) []byte { return replyOf(service, id, data) }
+
+func replyOf(service string, id uint64, data string) []byte {
+	subject := wire.Subject(service, "generate", id)
+	return fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"id-of-%d","endpoints":[{"name":%q,"subject":%q,"data":%s}]}`,
+		service, id, subject, subject, data)
+}
+
+// flat is a load in the form of the releases to 0.2.1.
+func flat(active uint64) string {
+	return fmt.Sprintf(`{"request_active_slots":1,"request_total_slots":8,"kv_active_blocks":%d,"kv_total_blocks":1000,"num_requests_waiting":0,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`, active)
+}
+
+// hit publishes a hit-rate event, with four times as much input as overlap.
+func (f *lab) hit(id uint64, overlap int) error {
+	return f.nc.Publish(wire.HitRateSubject("dynamo"), fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 4*overlap, overlap))
+}
+
+// router publishes hits of its workers all the time.
+type router struct {
+	lab     *lab
+	workers []*worker
+	sent    []uint64 // blocks of overlap that the client took, by worker
+	stopped chan struct{}
+	once    sync.Once
+	work    sync.WaitGroup
+}
+
+func (f *lab) route(workers ...*worker) *router {
+	r := &router{lab: f, workers: workers, sent: make([]uint64, len(workers)), stopped: make(chan struct{})}
+	r.work.Go(func() {
+		ticker := time.NewTicker(time.Millisecond)
+		defer ticker.Stop()
+		for n := 0; ; n++ {
+			for i := range workers {
+				r.hit(i, 1+n%5)
+			}
+			select {
+			case <-ticker.C:
+			case <-r.stopped:
+				return
+			}
+		}
+	})
+	f.t.Cleanup(r.stop)
+	return r
+}
+
+// hit is one event of a worker. The client refuses it while there is no server.
+func (r *router) hit(worker, blocks int) {
+	if r.lab.hit(r.workers[worker].id, blocks) == nil {
+		r.sent[worker] += uint64(blocks)
+	}
+}
+
+func (r *router) stop() {
+	r.once.Do(func() { close(r.stopped); r.work.Wait() })
+}
+
+// settle stops the router, waits until the program has booked all that will ever come,
+// and checks that no event was booked twice, and that from then on each counts.
+func (r *router) settle(m *program) {
+	r.lab.t.Helper()
+	r.stop()
+	// Events come in order: when the mark is booked, which is too large to be anything
+	// else, nothing is on its way.
+	const mark = 1 << 30
+	last := len(r.workers) - 1
+	r.hit(last, mark)
+	want := make(page)
+	m.until(func(p page) error {
+		if n := p.number(of(overlap, r.workers[last].id)); n < mark {
+			return fmt.Errorf("%v blocks booked, the mark is not", n)
+		}
+		for i, w := range r.workers {
+			booked := uint64(p.number(of(overlap, w.id)))
+			if booked > r.sent[i] {
+				r.lab.t.Errorf("worker %d: %d blocks booked of %d that were sent", w.id, booked, r.sent[i])
+			}
+			want[of(overlap, w.id)], want[of(isl, w.id)] = decimal(booked+1000), decimal(4*(booked+1000))
+		}
+		return nil
+	})
+	for range 1000 {
+		for i := range r.workers {
+			r.hit(i, 1)
+		}
+	}
+	r.lab.flush()
+	m.shows(want)
+}
+
+// decimal is a number as the page has it.
+func decimal(n uint64) string { return strconv.FormatFloat(float64(n), 'g', -1, 64) }

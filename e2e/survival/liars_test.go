@@ -1,0 +1,182 @@
+//go:build real
+
+package survival
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// liar is a worker that answers polls in a way of its own.
+type liar struct {
+	about  string
+	id     uint64
+	answer func(id uint64, m *nats.Msg) (sent uint64) // nil: not at all
+	shown  page                                       // of it, besides; empty: absent
+	state  string                                     // that it counts as
+	reason fleet.Reason                               // for which each message of it is rejected; -1: none is
+}
+
+// says is a liar whose answer always has this data.
+func says(data string) func(uint64, *nats.Msg) uint64 {
+	return func(id uint64, m *nats.Msg) uint64 { return respond(m, reply(id, data)) }
+}
+
+func respond(m *nats.Msg, b []byte) uint64 {
+	if m.Respond(b) != nil {
+		return 0
+	}
+	return 1
+}
+
+// million is that many levels of JSON.
+var million = strings.Repeat("[", 1e6) + strings.Repeat("]", 1e6)
+
+// with is a good load but for one field.
+func with(field, value string) string {
+	before, after, _ := strings.Cut(flat(77), `"`+field+`":`)
+	_, after, more := strings.Cut(after, ",")
+	if !more {
+		return before + `"` + field + `":` + value + "}"
+	}
+	return before + `"` + field + `":` + value + "," + after
+}
+
+func liars() []liar {
+	const none = fleet.Reason(-1)
+	seventySeven := func(id uint64) page { return page{of(active, id): "77", of(total, id): "1000"} }
+	absent := func(id uint64) page {
+		return page{of(active, id): "", of(total, id): "", of("llm_kv_cache_usage_ratio", id): ""}
+	}
+	var all []liar
+	add := func(about, state string, reason fleet.Reason, shown func(uint64) page, answer func(uint64, *nats.Msg) uint64) {
+		id := uint64(100 + len(all))
+		all = append(all, liar{about, id, answer, shown(id), state, reason})
+	}
+	add("says nothing", "silent", none, absent, nil)
+	add("answers after the deadline", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
+		time.AfterFunc(250*time.Millisecond, func() { m.Respond(reply(id, flat(77))) })
+		return 1
+	})
+	add("answers twice", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
+		return respond(m, reply(id, flat(77))) + respond(m, reply(id, flat(77)))
+	})
+	add("answers for a service that nobody asked", "silent", fleet.BadID, absent, func(id uint64, m *nats.Msg) uint64 {
+		return respond(m, replyOf("dynamo_other", id, flat(77)))
+	})
+	add("answers with the subject of another service", "silent", fleet.BadName, absent, func(id uint64, m *nats.Msg) uint64 {
+		return respond(m, []byte(strings.Replace(string(reply(id, flat(77))), `"name":"dynamo_backend"`, `"name":"dynamo_backend_020af9f2"`, 1)))
+	})
+	add("has 1 MB of other data", "answering", none, seventySeven, says(with("num_requests_waiting", `0,"other":"`+strings.Repeat("x", 1<<20)+`"`)))
+	add("has 1 MB of no JSON", "silent", fleet.BadJSON, absent, func(id uint64, m *nats.Msg) uint64 {
+		return respond(m, []byte(strings.Repeat("{", 1<<20)))
+	})
+	add("has a million levels", "silent", fleet.BadJSON, absent, says(million))
+	add("has a million levels in a field nobody reads", "silent", fleet.BadJSON, absent, says(with("num_requests_waiting", `0,"other":`+million)))
+	add("has a NaN in JSON", "silent", fleet.BadJSON, absent, says(with("kv_active_blocks", "NaN")))
+	add("has null for a count", "answering", none, func(id uint64) page {
+		return page{of(active, id): "", of(total, id): "", of("llm_requests_active_slots", id): "1"}
+	}, says(with("kv_active_blocks", "null")))
+	add("has null for a fraction", "answering", none, func(id uint64) page {
+		return merged(seventySeven(id), page{of("llm_kv_cache_usage_ratio", id): "", of("llm_kv_hit_rate_percent", id): "0.25"})
+	}, says(with("gpu_cache_usage_perc", "null")))
+	for _, bad := range []string{"-1", "18446744073709551616", "1e400", "1.5", `"77"`, "[]", "{}", "true"} {
+		add("has "+bad+" for a count", "malformed", fleet.BadLoad, absent, says(with("kv_active_blocks", bad)))
+	}
+	add("has no load at all", "silent", none, absent, says("null"))
+	add("has a list for a load", "malformed", fleet.BadLoad, absent, says("[1,2]"))
+	return all
+}
+
+// TestWorkersThatLie has one of each kind beside a good one, whose values stay exact all
+// the while. A worker that answers under the very id of another is believed: nothing in
+// an answer could tell who it is from.
+func TestWorkersThatLie(t *testing.T) {
+	t.Parallel()
+	config := filepath.Join(t.TempDir(), "nats.conf")
+	if err := os.WriteFile(config, []byte("max_payload: 8MB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := newLab(t, "-c", config)
+	good := f.worker(1, 10)
+	m := f.run()
+	m.shows(merged(up, loads(good)))
+	r := f.route(good)
+	w := m.witnessed(always(loads(good)), countersOf(good), pairs(nil), func(_, now page) error {
+		if now.number(resident) > 400<<20 {
+			return fmt.Errorf("%s bytes resident", now[resident])
+		}
+		return nil
+	})
+	for _, l := range liars() {
+		base, err := m.page()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.register(f.ec, l.id)
+		var sent, polls atomic.Uint64
+		sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(msg *nats.Msg) {
+			if l.answer != nil {
+				sent.Add(l.answer(l.id, msg))
+			}
+			polls.Add(1)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.flush()
+		want := merged(up, loads(good), l.shown, page{workers(l.state): fmt.Sprint(base.number(workers(l.state)) + 1)})
+		m.until(func(page) error {
+			if n := polls.Load(); n < 5 {
+				return fmt.Errorf("%s: %d polls", l.about, n)
+			}
+			return nil
+		})
+		m.until(func(now page) error {
+			if err := now.has(want); err != nil {
+				return fmt.Errorf("%s: %w", l.about, err)
+			}
+			return nil
+		})
+		if err := sub.Drain(); err != nil {
+			t.Fatal(err)
+		}
+		m.until(func(page) error {
+			if sub.IsValid() {
+				return errors.New("the subscription is not drained")
+			}
+			return nil
+		})
+		if l.reason >= 0 {
+			series := rejected(fleet.StatsReply, l.reason)
+			count := page{series: decimal(uint64(base.number(series)) + sent.Load())}
+			m.until(func(now page) error {
+				if err := now.has(count); err != nil {
+					return fmt.Errorf("%s: %w", l.about, err)
+				}
+				return nil
+			})
+		}
+		f.deregister(f.ec, l.id)
+		m.until(func(now page) error {
+			if n := now.count(fmt.Sprintf(`worker_id="%d"`, l.id)); n > 0 {
+				return fmt.Errorf("%s: it has left, and %d series of it have not", l.about, n)
+			}
+			return now.has(page{workers(l.state): fmt.Sprint(base.number(workers(l.state)))})
+		})
+	}
+	r.settle(m)
+	w.stop()
+	m.Terminate()
+}

@@ -1,0 +1,49 @@
+//go:build real
+
+// Package survival takes away what the program needs, and gives it what nobody should:
+// the built binary beside real nats-server and etcd processes that are killed, workers
+// that lie, garbage everywhere, too few file descriptors. What the page says is checked
+// before, during and after.
+//
+//	go test -tags real -count=1 -v ./e2e/survival/
+//
+// With SURVIVAL=long it takes the whole time that the outages, the churn and the fuzzing
+// are meant to last, as .ci/nightly has it. A server that is not installed skips its
+// tests; with CI=true that is a failure.
+package survival
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"dynamo-metrics/e2e/process"
+)
+
+// bin is where TestMain has put the programs.
+var bin string
+
+// pick is what is meant, or its shortened form.
+func pick[T any](short, whole T) T {
+	if os.Getenv("SURVIVAL") == "long" {
+		return whole
+	}
+	return short
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "e2e-survival-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		bin = dir
+		if err := process.Build(dir, "../../cmd/metrics", "../../cmd/mock_worker"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}

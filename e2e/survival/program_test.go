@@ -1,0 +1,284 @@
+//go:build real
+
+package survival
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+)
+
+// program is the running program.
+type program struct {
+	*process.Process
+	url string
+}
+
+// run starts the program with a page on a free port, by way of another if prefix names one.
+func run(t *testing.T, env, prefix []string, args ...string) *program {
+	t.Helper()
+	command := append(append([]string{}, prefix...), filepath.Join(bin, "metrics"), "--host", "127.0.0.1", "--metrics-port", "0")
+	command = append(command, args...)
+	p := process.Start(t, env, command[0], command[1:]...)
+	return &program{p, "http://" + strings.TrimSuffix(p.Says("Prometheus metrics server started at "), "/metrics")}
+}
+
+// page is what is served: values, as they are written, by series.
+type page map[string]string
+
+func (m *program) page() (page, error) {
+	text, err := body(m.url + "/metrics")
+	if err != nil && m.Over() {
+		err = errOver
+	}
+	return parsePage(text), err
+}
+
+func parsePage(text string) page {
+	p := make(page)
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			p[line[:i]] = line[i+1:]
+		}
+	}
+	return p
+}
+
+// number is the value of a series, 0 if there is none.
+func (p page) number(series string) float64 {
+	v, _ := strconv.ParseFloat(p[series], 64)
+	return v
+}
+
+// count is how many series hold text.
+func (p page) count(text string) (n int) {
+	for s := range p {
+		if strings.Contains(s, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// has complains unless these series have these values; an empty one means absent.
+func (p page) has(want page) error {
+	for s, value := range want {
+		if p[s] != value {
+			return fmt.Errorf("%s is %q, want %q", s, p[s], value)
+		}
+	}
+	return nil
+}
+
+// right complains unless the program is ready and its page has what is wanted.
+func (m *program) right(want page) error {
+	p, err := m.page()
+	if err != nil {
+		return err
+	}
+	if err := p.has(want); err != nil {
+		return err
+	}
+	status, text, err := get(m.url + "/-/ready")
+	if err == nil && status != 200 {
+		err = fmt.Errorf("GET /-/ready: %d %s", status, text)
+	}
+	return err
+}
+
+// hasStill complains unless the page has what is wanted, ready or not.
+func (m *program) hasStill(want page) error {
+	p, err := m.page()
+	if err == nil {
+		err = p.has(want)
+	}
+	return err
+}
+
+// shows waits until right has nothing to complain about.
+func (m *program) shows(want page) {
+	m.T.Helper()
+	m.until(func(page) error { return m.right(want) })
+}
+
+// until waits for a page that check does not complain about.
+func (m *program) until(check func(page) error) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		p, err := m.page()
+		if err == errOver {
+			m.T.Fatal(err)
+		}
+		if err != nil {
+			return err
+		}
+		return check(p)
+	})
+}
+
+// polls waits until n more polls have been answered.
+func (m *program) polls(n float64) {
+	m.T.Helper()
+	const series = `dynamo_metrics_polls_total{result="ok"}`
+	first := -1.0
+	m.until(func(p page) error {
+		if first < 0 {
+			first = p.number(series)
+		}
+		if done := p.number(series) - first; done < n {
+			return fmt.Errorf("%v polls, want %v", done, n)
+		}
+		return nil
+	})
+}
+
+// The series of one worker of backend/generate, and of the program's own counters.
+func of(metric string, id uint64) string {
+	return fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, metric, id)
+}
+
+func workers(state string) string {
+	return fmt.Sprintf(`llm_workers{component="backend",endpoint="generate",state=%q}`, state)
+}
+
+func connected(system string) string {
+	return fmt.Sprintf("dynamo_metrics_connected{system=%q}", system)
+}
+
+func messages(k fleet.Kind) string {
+	return fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", k)
+}
+
+func rejected(k fleet.Kind, r fleet.Reason) string {
+	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, r)
+}
+
+const (
+	isl       = "llm_kv_hit_rate_isl_blocks"
+	overlap   = "llm_kv_hit_rate_overlap_blocks"
+	active    = "llm_kv_blocks_active"
+	total     = "llm_kv_blocks_total"
+	overLimit = "dynamo_metrics_workers_over_limit_total"
+	queueFull = `dynamo_metrics_dropped_messages_total{reason="queue_full"}`
+	resident  = "process_resident_memory_bytes"
+)
+
+// rule is what must hold on every page, seen after another.
+type rule func(before, now page) error
+
+// always says that these series have these values.
+func always(want page) rule { return func(_, now page) error { return now.has(want) } }
+
+// countersOf says that the program's own counters, and these workers', never go back:
+// what was shown once is there for good, and no less.
+func countersOf(workers ...*worker) rule {
+	kept := make(map[string]bool)
+	for _, w := range workers {
+		kept[of(isl, w.id)], kept[of(overlap, w.id)] = true, true
+	}
+	return func(before, now page) error {
+		for s := range before {
+			name, _, _ := strings.Cut(s, "{")
+			own := strings.HasPrefix(name, "dynamo_metrics_") && strings.HasSuffix(name, "_total")
+			if (own || kept[s] || name == "llm_kv_hit_rate_events_total") && (now[s] == "" || now.number(s) < before.number(s)) {
+				return fmt.Errorf("%s goes from %s back to %q", s, before[s], now[s])
+			}
+		}
+		return nil
+	}
+}
+
+// pairs says that input and overlap of a worker are of the same events, which all had
+// four times as much input as overlap.
+func pairs(but func(series string) bool) rule {
+	return func(_, now page) error {
+		for s, v := range now {
+			rest, input := strings.CutPrefix(s, isl)
+			if !input || but != nil && but(s) {
+				continue
+			}
+			if now[overlap+rest] == "" || 4*now.number(overlap+rest) != now.number(s) {
+				return fmt.Errorf("%s is %s beside an overlap of %q", s, v, now[overlap+rest])
+			}
+		}
+		return nil
+	}
+}
+
+// witness looks at the page again and again until it is told to stop.
+type witness struct {
+	m       *program
+	rules   []rule
+	stopped chan struct{}
+	once    sync.Once
+	work    sync.WaitGroup
+	pages   int
+}
+
+// witnessed has a witness for these rules until the end of the test, or stop.
+func (m *program) witnessed(rules ...rule) *witness {
+	w := &witness{m: m, rules: rules, stopped: make(chan struct{})}
+	w.work.Go(w.look)
+	m.T.Cleanup(w.stop)
+	return w
+}
+
+func (w *witness) look() {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for before := (page)(nil); ; {
+		now, err := w.m.page()
+		select {
+		case <-w.stopped:
+			return
+		default:
+		}
+		for _, r := range w.rules {
+			if err == nil {
+				err = r(before, now)
+			}
+		}
+		if err != nil {
+			w.m.T.Errorf("page %d: %v", w.pages, err)
+			return
+		}
+		before = now
+		w.pages++
+		select {
+		case <-ticker.C:
+		case <-w.stopped:
+			return
+		}
+	}
+}
+
+// stop ends it; a test that has looked at nothing has proved nothing.
+func (w *witness) stop() {
+	w.once.Do(func() {
+		w.m.T.Helper()
+		close(w.stopped)
+		w.work.Wait()
+		if w.pages == 0 {
+			w.m.T.Error("the witness has seen no page")
+		}
+		w.m.T.Logf("%d pages witnessed", w.pages)
+	})
+}
+
+func merged(pages ...page) page {
+	all := make(page)
+	for _, p := range pages {
+		maps.Copy(all, p)
+	}
+	return all
+}

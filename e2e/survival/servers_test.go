@@ -1,0 +1,263 @@
+//go:build real
+
+package survival
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// server is a process that can be killed, and started again where it was.
+type server struct {
+	t       *testing.T
+	url     string
+	path    string
+	args    []string
+	up      func() error // complains until it serves
+	running *process.Process
+}
+
+// start starts it, and returns when it serves.
+func (s *server) start() {
+	s.t.Helper()
+	s.launch()
+	s.serves()
+}
+
+func (s *server) launch() {
+	s.t.Helper()
+	s.running = process.Start(s.t, nil, s.path, s.args...)
+}
+
+func (s *server) serves() {
+	s.t.Helper()
+	devstacktest.Until(s.t, func() error {
+		if s.running.Over() {
+			s.t.Fatalf("%s has ended", s.path)
+		}
+		return s.up()
+	})
+}
+
+func (s *server) kill() { s.running.Kill() }
+
+// natsServer is a nats-server that is not started yet.
+func natsServer(t *testing.T, flags ...string) *server {
+	t.Helper()
+	address := process.FreeAddress(t)
+	host, port, _ := net.SplitHostPort(address)
+	return &server{
+		t: t, url: "nats://" + address, path: process.NATSServer(t),
+		args: append([]string{"-a", host, "-p", port}, flags...),
+		up:   func() error { return greets(address) },
+	}
+}
+
+// greets reports whether a NATS server says its first word.
+func greets(address string) error {
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Second))
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && !strings.HasPrefix(line, "INFO ") {
+		err = fmt.Errorf("%s says %q", address, line)
+	}
+	return err
+}
+
+// natsCluster is a cluster of three.
+func natsCluster(t *testing.T) (nodes [3]*server) {
+	t.Helper()
+	var routes [3]string
+	for i := range routes {
+		routes[i] = "nats://" + process.FreeAddress(t)
+	}
+	for i := range nodes {
+		monitor := process.FreeAddress(t)
+		_, port, _ := net.SplitHostPort(monitor)
+		nodes[i] = natsServer(t, "-m", port, "-cluster_name", "three", "-cluster", routes[i], "-routes", strings.Join(routes[:], ","))
+		nodes[i].up = func() error { return routed(monitor, len(nodes)-1) }
+		nodes[i].launch()
+	}
+	for _, n := range nodes {
+		n.serves()
+	}
+	return nodes
+}
+
+// routed reports whether a server of a cluster has found n others.
+func routed(monitor string, n int) error {
+	body, err := body("http://" + monitor + "/routez")
+	if err != nil {
+		return err
+	}
+	var v struct {
+		Routes []struct {
+			Remote string `json:"remote_id"`
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		return err
+	}
+	others := make(map[string]bool)
+	for _, r := range v.Routes {
+		others[r.Remote] = true
+	}
+	if len(others) != n {
+		return fmt.Errorf("%s has routes to %d servers, want %d", monitor, len(others), n)
+	}
+	return nil
+}
+
+// etcdServers are the members of a new cluster, not started yet.
+func etcdServers(t *testing.T, n int) []*server {
+	t.Helper()
+	path := process.Installed(t, "etcd", "etcd-server")
+	var peers, cluster []string
+	for i := range n {
+		peers = append(peers, "http://"+process.FreeAddress(t))
+		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peers[i]))
+	}
+	var members []*server
+	for i := range n {
+		url := "http://" + process.FreeAddress(t)
+		members = append(members, &server{t: t, url: url, path: path, up: func() error { return healthy(url) },
+			args: []string{"--data-dir", filepath.Join(t.TempDir(), "etcd"), "--logger", "zap", "--log-level", "error",
+				"--name", fmt.Sprintf("m%d", i), "--listen-client-urls", url, "--advertise-client-urls", url,
+				"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
+				"--initial-cluster", strings.Join(cluster, ",")}})
+	}
+	return members
+}
+
+func healthy(url string) error {
+	_, err := body(url + "/health")
+	return err
+}
+
+// elsewhere is the same etcd with the same data where nobody else looks for it.
+func (s *server) elsewhere() *server {
+	url := "http://" + process.FreeAddress(s.t)
+	o := &server{t: s.t, url: url, path: s.path, up: func() error { return healthy(url) }}
+	for _, a := range s.args {
+		if a == s.url {
+			a = url
+		}
+		o.args = append(o.args, a)
+	}
+	return o
+}
+
+// dialNATS is a connection that outlives the servers.
+func dialNATS(t *testing.T, urls string) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.ReconnectBufSize(-1), nats.PingInterval(time.Second), nats.RetryOnFailedConnect(true),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// dialEtcd is a client that outlives the servers.
+func dialEtcd(t *testing.T, urls ...string) *clientv3.Client {
+	t.Helper()
+	ec, err := clientv3.New(clientv3.Config{
+		Endpoints: urls, Logger: zap.NewNop(), MaxCallSendMsgSize: 8 << 20,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ec.Close() })
+	return ec
+}
+
+var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+
+// get is one HTTP request.
+func get(url string) (status int, text string, err error) {
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// body is the body of an answer that must be 200.
+func body(url string) (string, error) {
+	status, text, err := get(url)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("GET %s: %d %s", url, status, text)
+	}
+	return text, err
+}
+
+// file is a file of testdata.
+func file(t *testing.T, elements ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, elements...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// within fails unless check has nothing to complain about in time, which is what the
+// program promises and not what it takes.
+func within(t *testing.T, d time.Duration, check func() error) {
+	t.Helper()
+	start := time.Now()
+	for {
+		err := check()
+		if err == nil {
+			t.Logf("all right after %v", time.Since(start).Round(time.Millisecond))
+			return
+		}
+		if time.Since(start) > d {
+			t.Fatalf("still after %v: %v", d, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// throughout fails if check complains at any time while d passes.
+func throughout(t *testing.T, d time.Duration, check func() error) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err := check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var errOver = errors.New("the program has ended")
