@@ -94,9 +94,17 @@ func (f *lab) worker(id, load uint64) *worker {
 }
 
 // answer answers each poll with what it gives.
-func (f *lab) answer(with func() []byte) *nats.Subscription {
+func (f *lab) answer(with func() []byte) {
 	f.t.Helper()
-	sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) { m.Respond(with()) })
+	f.answers(func(respond func([]byte)) { respond(with()) })
+}
+
+// answers has each poll answered as often as it calls respond.
+func (f *lab) answers(with func(respond func([]byte))) *nats.Subscription {
+	f.t.Helper()
+	sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
+		with(func(b []byte) { m.Respond(b) })
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
