@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -35,7 +34,7 @@ type Collector struct {
 type Metrics struct {
 	*prometheus.Registry                      // everything: for protobuf, and to be pushed
 	rest                 *prometheus.Registry // all but the Fleet's
-	pages                sync.Pool            // of *text, the fast way to the same page
+	press                press                // the fast way to the same page
 	standby              func() bool
 }
 
@@ -49,7 +48,8 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 		m.rest.MustRegister(o)
 	}
 	m.MustRegister(&c)
-	m.pages.New = func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }
+	m.press.printing = make(chan struct{}, 1)
+	m.press.memory.New = func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }
 	return m
 }
 

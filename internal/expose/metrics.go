@@ -1,12 +1,9 @@
 package expose
 
 import (
-	"compress/gzip"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/expfmt"
@@ -33,37 +30,22 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 			others.ServeHTTP(w, r)
 			return
 		}
-		page := m.pages.Get().(*text)
-		defer m.pages.Put(page)
-		body, err := page.page()
-		if err != nil {
-			log.Error("The metrics page cannot be written", "error", err)
-			http.Error(w, "the metrics page cannot be written: "+err.Error(), http.StatusInternalServerError)
+		page := m.press.print()
+		defer m.press.release(page)
+		if page.err != nil {
+			log.Error("The metrics page cannot be written", "error", page.err)
+			http.Error(w, "the metrics page cannot be written: "+page.err.Error(), http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", string(format))
 		w.Header().Add("Vary", "Accept-Encoding")
-		send(w, body, acceptsGzip(r.Header))
+		body := page.body
+		if acceptsGzip(r.Header) {
+			w.Header().Set("Content-Encoding", "gzip")
+			body = page.zip()
+		}
+		_, _ = w.Write(body) // the only error is that of a reader who has gone
 	})
-}
-
-var zippers = sync.Pool{New: func() any {
-	z, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
-	return z
-}}
-
-// send writes the body. The only error left is that of a reader who has gone.
-func send(w http.ResponseWriter, body []byte, zipped bool) {
-	if !zipped {
-		_, _ = w.Write(body)
-		return
-	}
-	w.Header().Set("Content-Encoding", "gzip")
-	z := zippers.Get().(*gzip.Writer)
-	defer zippers.Put(z)
-	z.Reset(w)
-	_, _ = z.Write(body)
-	_ = z.Close()
 }
 
 // acceptsGzip reports whether a client takes gzip (RFC 9110, section 12.5.3).

@@ -28,6 +28,7 @@ type text struct {
 
 	snapshot fleet.Snapshot
 	body     bytes.Buffer
+	zipped   bytes.Buffer
 	series   []series
 	info     []*fleet.WorkerState
 }

@@ -1,0 +1,83 @@
+package expose
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// TestWhoAsksAtOnceSharesAPage has a hundred who ask while a page is being printed.
+// What happened before they asked is on the one that they get.
+func TestWhoAsksAtOnceSharesAPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 10, false)
+		f.Advance(time.Now())
+		printed, first := 0, make(chan struct{})
+		m := NewMetrics(Collector{Fleet: f, Now: func() time.Time {
+			if printed++; printed == 1 {
+				<-first
+			}
+			return time.Now()
+		}})
+		var readers sync.WaitGroup
+		read := func(want string) {
+			readers.Go(func() {
+				page := m.press.print()
+				defer m.press.release(page)
+				if page.err != nil || !strings.Contains(string(page.body), want) {
+					t.Errorf("%v, and the page lacks %q:\n%s", page.err, want, page.body)
+				}
+				z, err := gzip.NewReader(bytes.NewReader(page.zip()))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, page.body) {
+					t.Errorf("compressed it is another page, error %v", err)
+				}
+			})
+		}
+		read("llm_workers")
+		synctest.Wait()
+		f.Hit(7, 4, 1)
+		for range 100 {
+			read(`llm_kv_hit_rate_isl_blocks{component="backend",endpoint="generate",worker_id="7"} 4`)
+		}
+		synctest.Wait()
+		close(first)
+		readers.Wait()
+		if printed != 2 {
+			t.Errorf("%d pages printed for 101 readers, want 2", printed)
+		}
+	})
+}
+
+func TestAPageWhosePrintingPanickedIsNobodys(t *testing.T) {
+	broken := true
+	m := NewMetrics(Collector{Fleet: fleet.New(fleet.Target{}, 10, false), Now: func() time.Time {
+		if broken {
+			panic("broken")
+		}
+		return time.Now()
+	}})
+	h := m.handler(slog.New(slog.DiscardHandler))
+	func() {
+		defer func() { recover() }() // as net/http does
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+	}()
+	broken = false
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 || !strings.Contains(w.Body.String(), "dynamo_metrics_build_info") {
+		t.Errorf("the next page: %d %s", w.Code, w.Body)
+	}
+}
