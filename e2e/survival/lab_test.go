@@ -32,6 +32,8 @@ type lab struct {
 	etcd []*server
 	nc   *nats.Conn
 	ec   *clientv3.Client
+
+	interval string // between two polls, of which a worker may miss one
 }
 
 // newLab starts a nats-server and an etcd.
@@ -45,7 +47,7 @@ func newLab(t *testing.T, natsFlags ...string) *lab {
 
 func connect(t *testing.T, nats, etcd []*server) *lab {
 	t.Helper()
-	return &lab{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: dialEtcd(t, strings.Split(urls(etcd), ",")...)}
+	return &lab{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: dialEtcd(t, strings.Split(urls(etcd), ",")...), interval: "0.5"}
 }
 
 func urls(servers []*server) string {
@@ -60,7 +62,7 @@ func (f *lab) env() []string {
 	return []string{"NATS_SERVER=" + urls(f.nats), "ETCD_ENDPOINTS=" + urls(f.etcd)}
 }
 
-// run starts the program on backend/generate, with ten polls a second.
+// run starts the program on backend/generate.
 func (f *lab) run(args ...string) *program {
 	f.t.Helper()
 	return f.runBy(nil, args...)
@@ -68,7 +70,7 @@ func (f *lab) run(args ...string) *program {
 
 func (f *lab) runBy(prefix []string, args ...string) *program {
 	f.t.Helper()
-	return run(f.t, f.env(), prefix, append([]string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1"}, args...)...)
+	return run(f.t, f.env(), prefix, append([]string{"--component", "backend", "--endpoint", "generate", "--poll-interval", f.interval}, args...)...)
 }
 
 // worker is one whose registration hangs on no lease, so that nothing but the test ends

@@ -66,7 +66,7 @@ func liars() []liar {
 	}
 	add("says nothing", "silent", none, absent, nil)
 	add("answers after the deadline", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
-		time.AfterFunc(250*time.Millisecond, func() { m.Respond(reply(id, flat(77))) })
+		time.AfterFunc(350*time.Millisecond, func() { m.Respond(reply(id, flat(77))) })
 		return 1
 	})
 	add("answers twice", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
@@ -122,6 +122,7 @@ func TestWorkersThatLie(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newLab(t, "-c", config)
+	f.interval = "0.2"
 	good := f.worker(1, 10)
 	m := f.run()
 	m.shows(merged(up, loads(good)))
@@ -151,7 +152,7 @@ func TestWorkersThatLie(t *testing.T) {
 		f.flush()
 		want := merged(up, loads(good), l.shown, states(base, l.state))
 		m.until(func(page) error {
-			if n := polls.Load(); n < 5 {
+			if n := polls.Load(); n < 4 {
 				return fmt.Errorf("%s: %d polls", l.about, n)
 			}
 			return nil

@@ -67,7 +67,7 @@ func TestAProgramThatWasStoppedGetsItsKeyAgain(t *testing.T) {
 	w := m.witnessed(always(loads(b)), countersOf(a, b), pairs(nil), func(_, now page) error { return countersOf(a, b)(before, now) })
 	m.Says("Holding the unique instance at " + instanceKey + " again")
 	m.shows(merged(up, loads(a, b)))
-	m.polls(20)
+	m.polls(4)
 	if f.owner() == 0 {
 		t.Error("it takes itself for the leader, but there is no key")
 	}

@@ -1,0 +1,267 @@
+//go:build real
+
+package survival
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// TestAPushgatewayInEveryKindOfTrouble has one that answers as it is told. The values on
+// it, and on the page beside, are right before and after, and never wrong.
+func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	var status atomic.Int64
+	var mu sync.Mutex
+	var held string // by the gateway
+	release := make(chan struct{})
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		switch code := int(status.Load()); code {
+		case hangs:
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		case slow: // but in time
+			time.Sleep(500 * time.Millisecond)
+			fallthrough
+		case http.StatusOK:
+			if err == nil && r.Method == http.MethodPut {
+				mu.Lock()
+				held = string(body)
+				mu.Unlock()
+			}
+		default:
+			w.WriteHeader(code)
+		}
+	}))
+	defer gateway.Close()
+	defer close(release)
+	status.Store(http.StatusOK)
+	m := f.run("--push", "--push-url", gateway.URL, "--push-interval", "1")
+	m.shows(merged(up, loads(a, b)))
+	r := f.route(a, b)
+	w := m.witnessed(always(loads(b)), countersOf(a, b), pairs(nil))
+	pushed := func(result string, n float64) {
+		t.Helper()
+		series := fmt.Sprintf("dynamo_metrics_push_total{result=%q}", result)
+		first := -1.0
+		m.until(func(p page) error {
+			if first < 0 {
+				first = p.number(series)
+			}
+			if p.number(series) < first+n {
+				return fmt.Errorf("%v pushes end with result %s, want %v", p.number(series)-first, result, n)
+			}
+			return nil
+		})
+	}
+	for i, code := range []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable, hangs} {
+		status.Store(int64(code))
+		pushed("error", 2)
+		status.Store(int64([]int{http.StatusOK, slow}[i%2]))
+		pushed("ok", 2)
+		if n := len(m.Said("Failed to push")); n != i+1 {
+			t.Errorf("after trouble %d the log speaks of it %d times, want %d", code, n, i+1)
+		}
+		mu.Lock()
+		// It comes as protobuf: the names are readable, and the worker's id.
+		if !strings.Contains(held, active) || !strings.Contains(held, "worker_id") {
+			t.Errorf("after trouble %d the gateway holds %d bytes without a load", code, len(held))
+		}
+		mu.Unlock()
+	}
+	r.settle(m)
+	w.stop()
+	m.Terminate()
+}
+
+const (
+	hangs = -1
+	slow  = -2
+)
+
+// dial is a connection to the program's page, which the test closes.
+func (m *program) dial() net.Conn {
+	m.T.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(m.url, "http://"))
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	m.T.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestClientsThatStallHurtNobodyAndAreCutOff(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	m := f.run()
+	m.shows(merged(up, loads(a, b)))
+	r := f.route(a, b)
+	w := m.witnessed(always(loads(a, b)), countersOf(a, b), pairs(nil), bounded(2, 150<<20))
+	const clients = 200
+	var cut sync.WaitGroup
+	for range clients {
+		conn := m.dial()
+		cut.Go(func() {
+			// A byte of the headers now and then, as slowloris does.
+			fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+			for end := time.Now().Add(devstacktest.Patience); time.Now().Before(end); {
+				conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+				if _, err := io.Copy(io.Discard, conn); err == nil || !isTimeout(err) {
+					return // it hung up
+				}
+				fmt.Fprint(conn, "x")
+			}
+			t.Error("a client that stalls is not cut off")
+		})
+	}
+	cut.Wait()
+	m.shows(merged(up, loads(a, b)))
+	r.settle(m)
+	w.stop()
+	m.Terminate()
+}
+
+func isTimeout(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout()
+}
+
+func TestTwoHundredScrapersAtOnce(t *testing.T) {
+	f := newLab(t)
+	f.interval = "2" // the workers are in the process of the scrapers, which have much to read
+	good := f.worker(1, 10)
+	m := f.run()
+	ids := sequence(1000, 1000)
+	f.register(f.ec, ids...)
+	f.answerAll(ids, 50)
+	want := merged(up, loads(good), page{workers("answering"): "1001"})
+	m.shows(want)
+	r := f.route(good)
+	w := m.witnessed(always(loads(good)), countersOf(good), pairs(nil), bounded(1001, 150<<20))
+	var scrapers sync.WaitGroup
+	for range 200 {
+		scrapers.Go(func() {
+			for range pick(5, 100) {
+				text, err := body(m.url + "/metrics")
+				// Not parsed: the workers, in the same process, would miss polls.
+				if n := strings.Count(text, "\n"+active+"{"); err == nil && n != 1001 {
+					err = fmt.Errorf("%d loads, want 1001", n)
+				}
+				if s := of(active, good.id) + " 10\n"; err == nil && !strings.Contains(text, s) {
+					err = fmt.Errorf("the page lacks %s", s)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	scrapers.Wait()
+	m.shows(want)
+	r.settle(m)
+	w.stop()
+	m.Terminate()
+}
+
+// TestFileDescriptorsRunOut lets clients take them all, and the servers' connections
+// break meanwhile: there are none to connect anew. When the clients have gone all is right
+// again.
+func TestFileDescriptorsRunOut(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	const limit = 48
+	m := f.runBy([]string{process.Installed(t, "prlimit", "util-linux"), fmt.Sprintf("--nofile=%[1]d:%[1]d", limit)})
+	m.shows(merged(up, loads(a, b)))
+	before, err := m.page()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before["process_max_fds"] != fmt.Sprint(limit) {
+		t.Fatalf("process_max_fds is %s, want %d", before["process_max_fds"], limit)
+	}
+	// One connection is ours, and looks at the page all the while.
+	m.until(func(p page) error { return p.has(loads(a, b)) })
+	var taken []net.Conn
+	for range limit {
+		conn := m.dial() // the kernel accepts more than the program does
+		fmt.Fprint(conn, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+		taken = append(taken, conn)
+	}
+	f.nats[0].kill()
+	a.load.Store(11)
+	f.nats[0].start()
+	throughout(t, pick(5*time.Second, 30*time.Second), func() error {
+		if m.Over() {
+			return errOver
+		}
+		p, err := m.page()
+		if err != nil {
+			return nil // there is none for us either
+		}
+		return p.has(page{of(active, b.id): "20", workers("answering"): "2"})
+	})
+	for _, c := range taken {
+		c.Close()
+	}
+	within(t, promised, func() error { return m.right(merged(up, loads(a, b))) })
+	w := m.witnessed(always(loads(a, b)), func(_, now page) error { return countersOf(a, b)(before, now) })
+	f.route(a, b).settle(m)
+	w.stop()
+	m.Terminate()
+}
+
+// TestTooFewFileDescriptorsToStart leaves room for its page, and for no server.
+func TestTooFewFileDescriptorsToStart(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	// Beyond what we inherit there are three: the runtime's two and the listener. The
+	// shell sees one more, of the pipe it counts by.
+	m := f.runBy([]string{"sh", "-c", `n=$(($(ls /proc/$$/fd | wc -l) + 2)); exec "$0" --nofile=$n:$n "$@"`, process.Installed(t, "prlimit", "util-linux")})
+	for _, line := range []string{"NATS is not connected", "etcd is not connected"} {
+		if rest := m.Says(line); !strings.Contains(rest, "too many open files") {
+			t.Errorf("%s%s: want a word about too many open files", line, rest)
+		}
+	}
+	m.Terminate()
+}
+
+// TestADiskThatIsFull has no room for the log.
+func TestADiskThatIsFull(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		process.Missing(t, "there is no sh")
+	}
+	address := process.FreeAddress(t)
+	host, port, _ := net.SplitHostPort(address)
+	m := &program{process.Start(t, append(f.env(), "DYN_LOG=trace"), shell, "-c", `exec "$0" "$@" >/dev/full 2>/dev/full`, bin+"/metrics", "--host", host,
+		"--metrics-port", port, "--component", "backend", "--endpoint", "generate", "--poll-interval", f.interval), "http://" + address}
+	m.shows(merged(up, loads(a, b)))
+	w := m.witnessed(always(loads(a, b)), countersOf(a, b), pairs(nil))
+	f.route(a, b).settle(m)
+	w.stop()
+	m.Terminate()
+}
