@@ -209,6 +209,7 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 		taken = append(taken, conn)
 	}
 	f.nats[0].kill()
+	m.Says("Lost the connection to NATS")
 	a.load.Store(11)
 	f.nats[0].start()
 	throughout(t, pick(5*time.Second, 30*time.Second), func() error {
@@ -219,7 +220,7 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 		if err != nil {
 			return nil // there is none for us either
 		}
-		return p.has(page{of(active, b.id): "20", workers("answering"): "2"})
+		return p.has(page{of(active, a.id): "10", of(active, b.id): "20", workers("answering"): "2", connected("nats"): "0"})
 	})
 	for _, c := range taken {
 		c.Close()
