@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// crowd is a great many workers of 0.5.1 that cost next to nothing: one lease holds
+// the keys of all, and one subscription answers polls for all, with bytes made before.
+type crowd struct {
+	n       int
+	replies [][]byte
+	client  *clientv3.Client
+	answers *nats.Subscription
+	lease   clientv3.LeaseID
+	stop    context.CancelFunc
+	renewal sync.WaitGroup
+}
+
+const (
+	component = "backend"
+
+	// firstWorker is of the size that leases have.
+	firstWorker = 0x7d7ba2096ef00000
+
+	crowdLease = 30  // seconds
+	batch      = 128 // most operations that etcd takes at once
+)
+
+// crowdEndpoints are those of a worker; the first carries its load.
+var crowdEndpoints = []string{"load_metrics", "generate"}
+
+func workerID(n int) uint64 { return firstWorker + uint64(n) }
+
+// instances are the registrations of a worker.
+func instances(n int) []fleet.Instance {
+	var all []fleet.Instance
+	for _, name := range crowdEndpoints {
+		all = append(all, fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: name}, ID: workerID(n)})
+	}
+	return all
+}
+
+// gather registers n workers and has them answer, until leave.
+func gather(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, n int) (*crowd, error) {
+	lease, err := client.Grant(ctx, crowdLease)
+	if err != nil {
+		return nil, fmt.Errorf("grant a lease: %w", err)
+	}
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c := &crowd{n: n, client: client, lease: lease.ID, stop: stop}
+	renewals, err := client.KeepAlive(renewing, lease.ID)
+	if err == nil {
+		c.renewal.Go(func() {
+			for range renewals { // it must be read
+			}
+		})
+		err = c.register(ctx, namespace)
+	}
+	if err == nil {
+		err = c.answer(nc, namespace)
+	}
+	if err != nil {
+		c.leave()
+		return nil, fmt.Errorf("gather %d workers: %w", n, err)
+	}
+	return c, nil
+}
+
+func (c *crowd) register(ctx context.Context, namespace string) error {
+	var puts []clientv3.Op
+	flush := func() error {
+		_, err := c.client.Txn(ctx).Then(puts...).Commit()
+		puts = puts[:0]
+		return err
+	}
+	service := wire.ServiceName(wire.EraPlain, namespace, component)
+	for n := range c.n {
+		for _, in := range instances(n) {
+			value := wire.LayoutInstances.Value(namespace, in, wire.Subject(service, in.Name, in.ID))
+			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key(namespace, in), string(value), clientv3.WithLease(c.lease)))
+		}
+		if len(puts)+len(crowdEndpoints) > batch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// answer answers every poll with one message of each worker.
+func (c *crowd) answer(nc *nats.Conn, namespace string) (err error) {
+	service := wire.ServiceName(wire.EraPlain, namespace, component)
+	for n := range c.n {
+		c.replies = append(c.replies, statsReply(service, n))
+	}
+	c.answers, err = nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
+		for _, reply := range c.replies {
+			if nc.Publish(m.Reply, reply) != nil {
+				return // the connection is gone
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return nc.FlushTimeout(patience)
+}
+
+// leave ends the workers and waits until nothing of them is left.
+func (c *crowd) leave() {
+	if c.answers != nil {
+		c.answers.Unsubscribe() // fails where the connection is gone
+	}
+	c.stop()
+	c.renewal.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	c.client.Revoke(ctx, c.lease) // else it expires by itself
+}
+
+// statsReply is what worker n of 0.5.1 answers, as captured.
+func statsReply(service string, n int) []byte {
+	b := fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"mlCmLGawmKd9l2%08x","version":"0.0.1","started":"2026-11-23T17:39:24.477497021Z","endpoints":[`, service, n)
+	data := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":null,"request_active_slots":7,"request_total_slots":64,"num_requests_waiting":9},"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":0.25,"gpu_prefix_cache_hit_rate":0.5},"spec_decode_stats":null}`, n%1000)
+	for i, name := range crowdEndpoints {
+		if i > 0 {
+			b, data = append(b, ','), "null"
+		}
+		b = fmt.Appendf(b, `{"name":"%s-%s-%x","subject":"%s.%s-%x","num_requests":0,"num_errors":0,"processing_time":0,"average_processing_time":0,"last_error":"","data":%s,"queue_group":"q"}`,
+			service, name, workerID(n), service, name, workerID(n), data)
+	}
+	return append(b, "]}"...)
+}

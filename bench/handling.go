@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// handling is what a hit-rate event costs when it is here: to decode and to book it,
+// beside what one would write first.
+func (s *stage) handling(context.Context) error {
+	const workers = 10_000
+	events := hitEvents(workers)
+	ours, err := benchmark(func(b *testing.B) {
+		f := registeredFleet(workers)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i = (i + 1) % workers {
+			f.Tally.Receive(fleet.HitRate)
+			hit, err := wire.ParseHitRate(events[i].data)
+			if err != nil {
+				b.Fatal(err)
+			}
+			f.Hit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	first, err := benchmark(func(b *testing.B) {
+		labels := []string{"component", "endpoint", "worker_id"}
+		isl := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "isl"}, labels)
+		overlap := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "overlap"}, labels)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i = (i + 1) % workers {
+			var hit struct {
+				Worker  uint64 `json:"worker_id"`
+				ISL     uint64 `json:"isl_blocks"`
+				Overlap uint64 `json:"overlap_blocks"`
+			}
+			if err := json.Unmarshal(events[i].data, &hit); err != nil {
+				b.Fatal(err)
+			}
+			id := strconv.FormatUint(hit.Worker, 10)
+			isl.WithLabelValues(component, "generate", id).Add(float64(hit.ISL))
+			overlap.WithLabelValues(component, "generate", id).Add(float64(hit.Overlap))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	ratio := perRun(ours) / perRun(first)
+	s.table.add(row{
+		measure: "a hit-rate event decoded and booked, of 10,000 workers, beside encoding/json and two CounterVecs",
+		ours:    nanoseconds(perRun(ours)), baseline: nanoseconds(perRun(first)),
+		ratio: times(ratio), must: "≤ 0.2, or 150 ns", met: ratio <= 0.2 || perRun(ours) <= 150, gate: true,
+	})
+	s.table.add(row{
+		measure: "the same: allocations", ours: fmt.Sprint(ours.AllocsPerOp()), baseline: fmt.Sprint(first.AllocsPerOp()),
+		must: "0", met: ours.AllocsPerOp() == 0, gate: true,
+	})
+	return nil
+}
+
+// registeredFleet knows n workers of which each reports everything a poll can, and
+// has been hit.
+func registeredFleet(n int) *fleet.Fleet {
+	f := fleet.New(fleet.Target{}, n, true)
+	f.Sync(fleet.Listing{})
+	f.Advance(time.Now())
+	some := fleet.Some[uint64]
+	for i := range n {
+		for _, in := range instances(i) {
+			f.Register(in, fleet.Registration{NATS: true})
+		}
+		f.Report(fleet.Report{
+			Endpoint: instances(i)[0].Endpoint, Worker: fleet.WorkerID{Lease: workerID(i)}, Service: "dynamo_backend",
+			Load: fleet.Load{
+				ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(uint64(i % 1000)), KVTotal: some(1000),
+				CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),
+			},
+		})
+		f.Hit(workerID(i), 20, uint64(i%20))
+	}
+	return f
+}
+
+// benchmark runs f as go test -bench does, for a shorter time.
+func benchmark(f func(*testing.B)) (testing.BenchmarkResult, error) {
+	if flag.Lookup("test.benchtime") == nil {
+		testing.Init()
+	}
+	if err := flag.Set("test.benchtime", "500ms"); err != nil {
+		return testing.BenchmarkResult{}, err
+	}
+	best := testing.BenchmarkResult{}
+	for range 3 { // of which the best: others on the machine only ever slow it down
+		r := testing.Benchmark(f)
+		if r.N == 0 {
+			return r, fmt.Errorf("a benchmark has failed")
+		}
+		if best.N == 0 || perRun(r) < perRun(best) {
+			best = r
+		}
+	}
+	return best, nil
+}
+
+// perRun is the time of one run in nanoseconds, with its fraction.
+func perRun(r testing.BenchmarkResult) float64 { return float64(r.T.Nanoseconds()) / float64(r.N) }

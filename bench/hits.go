@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	countedSeries = `dynamo_metrics_messages_total{kind="hit_rate"}`
+	droppedSeries = `dynamo_metrics_dropped_messages_total{reason="queue_full"}`
+	islSeries     = "llm_kv_hit_rate_isl_blocks{"
+)
+
+// event is a hit-rate event.
+type event struct {
+	data []byte
+	isl  uint64
+}
+
+// hitEvents are events of n workers, in no order that a cache likes.
+func hitEvents(n int) []event {
+	all := make([]event, n)
+	for i := range all {
+		isl := uint64(1 + i%100)
+		all[i] = event{fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, workerID(i*7919%n), isl, isl/2), isl}
+	}
+	return all
+}
+
+// hits is a burst of events at full speed: whether all are counted, and how fast
+// beside a bare subscriber.
+func (s *stage) hits(ctx context.Context) error {
+	const namespace, workers, rounds = "bench-hits", 1000, 2
+	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	if err != nil {
+		return err
+	}
+	defer c.leave()
+	events := hitEvents(workers)
+	var ours, bare burst
+	for range rounds {
+		m, err := s.bare(ctx, namespace)
+		if err != nil {
+			return err
+		}
+		err = s.burst(ctx, m, &bare, namespace, events)
+		m.end()
+		if err != nil {
+			return fmt.Errorf("bare subscriber: %w", err)
+		}
+		if m, err = s.metrics(ctx, namespace); err != nil {
+			return err
+		}
+		err = s.burst(ctx, m, &ours, namespace, events)
+		m.end()
+		if err != nil {
+			return err
+		}
+	}
+	name := fmt.Sprintf("hit-rate events, %d bursts of %s at full speed: ", rounds, count(s.events))
+	lost := ours.published - ours.counted - ours.dropped
+	s.table.add(row{
+		measure: name + "published − counted − reported as dropped", ours: count(lost), must: "0",
+		met: lost == 0, gate: true,
+	})
+	s.table.add(row{
+		measure: name + "reported as dropped", ours: count(ours.dropped), baseline: count(bare.dropped), must: "0",
+		met: ours.dropped == 0, gate: true,
+	})
+	s.table.add(row{
+		measure: name + "isl blocks published − shown", ours: count(ours.isl - ours.shown), must: "0 when none is dropped",
+		met: ours.isl == ours.shown || ours.dropped > 0, gate: true,
+	})
+	ratio := ours.rate() / bare.rate()
+	s.table.add(row{
+		measure: name + "counted, beside a bare nats.go subscriber", ours: count(int(ours.rate())) + "/s", baseline: count(int(bare.rate())) + "/s",
+		ratio: times(ratio), must: "≥ 0.9", met: ratio >= 0.9, gate: true,
+	})
+	return nil
+}
+
+// burst is what became of all events of one side.
+type burst struct {
+	published, counted, dropped int
+	isl, shown                  int // blocks
+	took                        time.Duration
+}
+
+func (b *burst) rate() float64 { return float64(b.counted) / b.took.Seconds() }
+
+// burst publishes s.events and waits until the instance has accounted for all.
+func (s *stage) burst(ctx context.Context, m *instance, b *burst, namespace string, events []event) error {
+	nc, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	begin := time.Now()
+	for i := range s.events {
+		e := &events[i%len(events)]
+		if err := nc.Publish(wire.HitRateSubject(namespace), e.data); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+		b.isl += int(e.isl)
+		if i%100_000 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	if err := nc.FlushTimeout(patience); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	b.published += s.events
+
+	var p page
+	var counted, dropped float64
+	still, since := -1.0, time.Now()
+	err = until(ctx, 5*time.Millisecond, func() (err error) {
+		if p, err = m.page(ctx); err != nil {
+			return err
+		}
+		_, counted = p.sum(countedSeries)
+		_, dropped = p.sum(droppedSeries)
+		if done := counted + dropped; done != still {
+			still, since = done, time.Now()
+		}
+		if int(still) >= s.events || time.Since(since) > 5*time.Second {
+			return nil // all are accounted for, or nothing comes any more
+		}
+		return fmt.Errorf("%.0f of %d events counted", counted, s.events)
+	})
+	if err != nil {
+		return err
+	}
+	b.took += since.Sub(begin)
+	_, shown := p.sum(islSeries)
+	b.counted, b.dropped, b.shown = b.counted+int(counted), b.dropped+int(dropped), b.shown+int(shown)
+	return nil
+}
+
+// bare starts a process that subscribes to the events with an empty callback.
+func (s *stage) bare(ctx context.Context, namespace string) (*instance, error) {
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		return nil, err
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	m := &instance{url: "http://" + address}
+	if m.process, err = s.child(ctx, sideBare, "--namespace", namespace, "--address", address); err != nil {
+		return nil, err
+	}
+	return m, m.ready(ctx)
+}
+
+// bare is that process.
+func (s side) bare(ctx context.Context) error {
+	nc, err := nats.Connect(s.url, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	events, err := nc.Subscribe(wire.HitRateSubject(s.namespace), func(*nats.Msg) {})
+	if err != nil {
+		return err
+	}
+	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // as metrics has it
+		return err
+	}
+	if err := nc.FlushTimeout(patience); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/-/ready", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		delivered, _ := events.Delivered()
+		dropped, _ := events.Dropped()
+		fmt.Fprintf(w, "%s %d\n%s %d\n", countedSeries, delivered, droppedSeries, dropped)
+	})
+	server := &http.Server{Addr: s.address, Handler: mux, ReadHeaderTimeout: patience}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.ListenAndServe(); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// child starts a side of a measure in a process of its own.
+func (s *stage) child(ctx context.Context, name string, args ...string) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, nil, self, append([]string{"child", name, "--url", s.natsURL}, args...)...)
+}

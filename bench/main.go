@@ -1,0 +1,185 @@
+// Command bench says how fast metrics is, and beside what: it measures the program,
+// and in the same run what it could be at best or would be without effort, and prints
+// one table.
+//
+//	go run ./bench                    # everything, in some minutes
+//	go run ./bench --quick            # small figures, for CI
+//	go run ./bench --only hits,page   # some of it
+//	go run ./bench load hits          # hit-rate events for any running instance
+//	go run ./bench load workers       # workers for it
+//
+// It builds metrics and a nats-server, and starts them and an etcd of its own. Ratios
+// and counts that miss their target make it exit with 1. Absolute figures depend on
+// the machine and are only reported.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/cli"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+func main() {
+	os.Exit(run(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// command is what the command line asks for.
+type command func(ctx context.Context, log *slog.Logger) error
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	var do command
+	return cli.Run("bench", getenv, stderr,
+		func() (ended bool, err error) {
+			do, ended, err = parse(args, getenv, stdout, stderr)
+			return ended, err
+		},
+		func(log *slog.Logger) error { return do(ctx, log) })
+}
+
+// parse reads the command line. It reports true if help or version was asked for,
+// and given on stdout.
+func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (do command, ended bool, err error) {
+	a := cli.New("bench", "Measures metrics, and loads running instances of it.", stdout)
+	choose := func(c *kingpin.CmdClause, f command) {
+		c.Action(func(*kingpin.ParseContext) error { do = f; return nil })
+	}
+
+	var o options
+	var only string
+	measure := a.Command("measure", "Measure, and print one table.").Default()
+	measure.Flag("events", "Hit-rate events of one burst.").Default("5000000").
+		SetValue(cli.Number("events", &o.events, 1000, 1_000_000_000))
+	measure.Flag("quick", "Small figures: 300,000 events, 1,000 workers.").BoolVar(&o.quick)
+	measure.Flag("only", "A comma list of measures: "+strings.Join(measureNames(), ", ")+".").StringVar(&only)
+	choose(measure, func(ctx context.Context, _ *slog.Logger) error { return measureAll(ctx, o, stdout, stderr) })
+
+	var l loader
+	load := a.Command("load", "Load a running instance.")
+	for _, c := range []struct {
+		name, help string
+		run        func(loader, context.Context, *slog.Logger) error
+	}{
+		{"hits", "Publish hit-rate events of the workers of load workers.", loader.hits},
+		{"workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.", loader.workers},
+	} {
+		sub := load.Command(c.name, c.help)
+		l.flags(sub, getenv)
+		choose(sub, func(ctx context.Context, log *slog.Logger) error { return c.run(l, ctx, log) })
+	}
+	load.GetCommand("hits").Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
+	load.GetCommand("hits").Flag("duration", "For how long, in seconds or as a duration.").Default("10s").
+		SetValue(cli.Duration("duration", &l.duration, time.Millisecond))
+
+	var s side
+	child := a.Command("child", "One side of a measure, in a process of its own.").Hidden()
+	child.Arg("side", "Which.").Required().SetValue(cli.OneOf("side", &s.name, sideNames()...))
+	child.Flag("url", "The NATS server.").StringVar(&s.url)
+	child.Flag("namespace", "Where the workers are.").StringVar(&s.namespace)
+	child.Flag("workers", "How many they are.").IntVar(&s.workers)
+	child.Flag("polls", "How often to ask them.").IntVar(&s.polls)
+	child.Flag("address", "Where to say what was counted.").StringVar(&s.address)
+	choose(child, func(ctx context.Context, _ *slog.Logger) error { return s.run(ctx, stdout) })
+
+	if ended, err = a.Parse(args); ended || err != nil {
+		return nil, ended, err
+	}
+	if o.only, err = measuresOf(only); err != nil {
+		return nil, false, err
+	}
+	if o.quick && o.events == 5_000_000 {
+		o.events = 300_000
+	}
+	return do, false, nil
+}
+
+// options are those of a run.
+type options struct {
+	events int
+	quick  bool
+	only   []string
+}
+
+// sizes are the numbers of workers to measure with.
+func (o options) sizes() []int {
+	if o.quick {
+		return []int{1000}
+	}
+	return []int{1000, 10_000}
+}
+
+// measure is one of those that make the table.
+type measure struct {
+	name string
+	run  func(s *stage, ctx context.Context) error
+}
+
+func measures() []measure {
+	return []measure{
+		{"hits", (*stage).hits},
+		{"handling", (*stage).handling},
+		{"poll", (*stage).polls},
+		{"fresh", (*stage).fresh},
+		{"page", (*stage).pages},
+		{"memory", (*stage).memory},
+		{"start", (*stage).starts},
+		{"many", (*stage).many},
+	}
+}
+
+func measureNames() (names []string) {
+	for _, m := range measures() {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// measuresOf are the measures of a comma list, or all.
+func measuresOf(list string) ([]string, error) {
+	all := measureNames()
+	if list == "" {
+		return all, nil
+	}
+	names := strings.Split(list, ",")
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			return nil, cli.Error("only", list, "a comma list of "+strings.Join(all, ", "))
+		}
+	}
+	return names, nil
+}
+
+// measureAll prints the table, also where a measure fails: then of those before it.
+func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	s, err := newStage(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	var failed error
+	for _, m := range measures() {
+		if !slices.Contains(o.only, m.name) {
+			continue
+		}
+		fmt.Fprintf(stderr, "measuring %s\n", m.name)
+		if failed = m.run(s, ctx); failed != nil {
+			failed = fmt.Errorf("measure %s: %w", m.name, failed)
+			break
+		}
+	}
+	if err := s.table.print(stdout); err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	return s.table.verdict()
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// memory is what the program has resident at most under all the events that one
+// publisher can make, polls and scrapes.
+func (s *stage) memory(ctx context.Context) error {
+	most := map[int]int64{1000: 60e6, 10_000: 200e6}
+	for _, n := range s.sizes() {
+		peak, events, err := s.residentOf(ctx, n)
+		if err != nil {
+			return fmt.Errorf("%d workers: %w", n, err)
+		}
+		s.table.add(row{
+			measure: fmt.Sprintf("memory: resident at most, %s workers, %s events at full speed, a scrape a second", count(n), count(events)),
+			ours:    megabytes(peak), must: "≤ " + megabytes(most[n]), met: peak <= most[n],
+		})
+	}
+	return nil
+}
+
+func (s *stage) residentOf(ctx context.Context, workers int) (peak int64, events int, err error) {
+	namespace := fmt.Sprintf("bench-memory-%d", workers)
+	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer c.leave()
+	m, err := s.metrics(ctx, namespace)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer m.end()
+	if err := m.shows(ctx, "llm_kv_blocks_active{", workers); err != nil {
+		return 0, 0, err
+	}
+	nc, err := s.connect(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer nc.Close()
+	length := 15 * time.Second
+	if s.quick {
+		length = 4 * time.Second
+	}
+	loading, stop := context.WithTimeout(ctx, length)
+	defer stop()
+	var scraper sync.WaitGroup
+	defer scraper.Wait()
+	scraper.Go(func() {
+		for connect.Wait(loading, time.Second) {
+			m.page(loading) // a failure shows below
+		}
+	})
+	events, err = flood(loading, nc, namespace, hitEvents(workers), 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := m.page(ctx); err != nil {
+		return 0, 0, err
+	}
+	_, peak, err = m.resident()
+	return peak, events, err
+}
+
+// flood publishes events until ctx ends, rate of them a second, or 0: as many as go.
+func flood(ctx context.Context, nc *nats.Conn, namespace string, events []event, rate int) (n int, err error) {
+	subject := wire.HitRateSubject(namespace)
+	begin := time.Now()
+	for ctx.Err() == nil {
+		due := n + 1000
+		if rate > 0 {
+			due = int(float64(rate) * time.Since(begin).Seconds())
+		}
+		for ; n < due; n++ {
+			if err := nc.Publish(subject, events[n%len(events)].data); err != nil {
+				return n, fmt.Errorf("publish: %w", err)
+			}
+		}
+		if rate > 0 {
+			connect.Wait(ctx, time.Millisecond)
+		}
+	}
+	if err := nc.FlushTimeout(patience); err != nil {
+		return n, fmt.Errorf("publish: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"dynamo-metrics/internal/collect"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// polls is what a reply to a poll costs: in the real Poller, beside receiving the
+// same replies and throwing them away. Both sides are processes, take turns, and ask
+// the same workers, which run in this process, over the same server.
+func (s *stage) polls(ctx context.Context) error {
+	for _, n := range s.sizes() {
+		if err := s.pollsOf(ctx, n); err != nil {
+			return fmt.Errorf("%d workers: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// interval is between two polls, which must have time for all replies.
+func interval(workers int) time.Duration {
+	if workers > 1000 {
+		return time.Second
+	}
+	return 100 * time.Millisecond
+}
+
+func (s *stage) pollsOf(ctx context.Context, workers int) error {
+	const rounds = 4
+	polls := 10
+	if workers > 1000 {
+		polls = 3
+	}
+	namespace := fmt.Sprintf("bench-poll-%d", workers)
+	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	if err != nil {
+		return err
+	}
+	defer c.leave()
+	var ours, discarded cost
+	for range rounds {
+		for name, sum := range map[string]*cost{sidePoll: &ours, sideDiscard: &discarded} {
+			one, err := s.costOf(ctx, name, namespace, workers, polls)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			sum.add(one)
+		}
+	}
+	name := fmt.Sprintf("poll of %s workers: ", count(workers))
+	ratio := ours.cpu() / discarded.cpu()
+	s.table.add(row{
+		measure: name + "CPU per reply, beside nats.go throwing it away", ours: nanoseconds(ours.cpu()), baseline: nanoseconds(discarded.cpu()),
+		ratio: times(ratio), must: "≤ 2", met: ratio <= 2, gate: true,
+	})
+	extra := ours.allocs() - discarded.allocs()
+	s.table.add(row{
+		measure: name + "allocations per reply", ours: fmt.Sprintf("%.2f", ours.allocs()), baseline: fmt.Sprintf("%.2f", discarded.allocs()),
+		ratio: times(ours.allocs() / discarded.allocs()), must: "at most 1 more", met: extra <= 1, gate: true,
+	})
+	return nil
+}
+
+// costOf runs one side.
+func (s *stage) costOf(ctx context.Context, name, namespace string, workers, polls int) (cost, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p, err := s.child(ctx, name, "--namespace", namespace, "--workers", fmt.Sprint(workers), "--polls", fmt.Sprint(polls))
+	if err != nil {
+		return cost{}, err
+	}
+	<-p.ended
+	var c cost
+	if err := json.Unmarshal([]byte(p.tail()), &c); err != nil || !p.cmd.ProcessState.Success() {
+		return cost{}, fmt.Errorf("%v: %s", p.cmd.ProcessState, p.tail())
+	}
+	if ctx.Err() != nil {
+		return cost{}, ctx.Err()
+	}
+	return c, nil
+}
+
+// poll polls as metrics does. The first poll is not measured.
+func (s side) poll(ctx context.Context, m *meter) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	nc, err := nats.Connect(s.url)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	f := fleet.New(fleet.Target{}, s.workers, true)
+	registered := make(map[fleet.Instance]fleet.Registration)
+	for n := range s.workers {
+		for _, in := range instances(n) {
+			registered[in] = fleet.Registration{NATS: true}
+		}
+	}
+	f.Sync(fleet.Listing{Instances: registered})
+	done := 0
+	p := &collect.Poller{Conn: nc, Fleet: f, Namespace: s.namespace, Interval: interval(s.workers), Log: quiet}
+	p.Found = func() {
+		replies := int(f.Tally.Messages(fleet.StatsReply))
+		if done == 0 {
+			m.start(replies)
+		} else if done == s.polls {
+			m.stop(replies)
+			cancel()
+		}
+		done++
+	}
+	return p.Run(ctx)
+}
+
+// discard asks as often as poll, and throws the replies away.
+func (s side) discard(ctx context.Context, m *meter) error {
+	nc, err := nats.Connect(s.url)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	inbox := nc.NewInbox()
+	replies, complete := 0, make(chan int)
+	answers, err := nc.Subscribe(inbox, func(answer *nats.Msg) {
+		if len(answer.Data) == 0 {
+			return // from the server: nobody is there under this name
+		}
+		if replies++; replies%s.workers == 0 {
+			complete <- replies
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := answers.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	tick := time.NewTicker(interval(s.workers))
+	defer tick.Stop()
+	for number := range s.polls + 1 {
+		for _, era := range wire.Eras {
+			if err := nc.PublishRequest(wire.StatsSubject(wire.ServiceName(era, s.namespace, component)), inbox, nil); err != nil {
+				return err
+			}
+		}
+		select {
+		case received := <-complete:
+			if number == 0 {
+				m.start(received)
+			} else if number == s.polls {
+				m.stop(received)
+			}
+		case <-time.After(patience):
+			return errors.New("not every worker has answered")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		<-tick.C
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is a running program. It ends with its context at the latest, or with us.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+
+	mu     sync.Mutex
+	output []byte // the end of it
+}
+
+// start runs a program. Of our environment it gets only what it needs, and env.
+func start(ctx context.Context, env []string, path string, args ...string) (*process, error) {
+	p := &process{cmd: exec.CommandContext(ctx, path, args...), ended: make(chan struct{})}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir()}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(p.ended)
+		p.cmd.Wait() // the exit code is in ProcessState
+	}()
+	return p, nil
+}
+
+// end asks the process to end, so that it leaves nothing behind, and waits until it
+// has; one that does not is killed.
+func (p *process) end() {
+	p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+		p.kill()
+	}
+}
+
+// kill ends the process and waits until it is gone.
+func (p *process) kill() {
+	p.cmd.Process.Kill() // an error says that it has ended
+	<-p.ended
+}
+
+func (p *process) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+const keep = 4096 // bytes of output
+
+// Write takes what the process writes.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.output = append(p.output, b...)
+	p.output = p.output[max(0, len(p.output)-keep):]
+	return len(b), nil
+}
+
+// tail is the last line of what the process has written.
+func (p *process) tail() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lines := bytes.Split(bytes.TrimSpace(p.output), []byte("\n"))
+	return string(lines[len(lines)-1])
+}
+
+// resident is the memory of the process in bytes, now and at most so far.
+func (p *process) resident() (now, most int64, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 || fields[2] != "kB" {
+			continue
+		}
+		kilobytes, _ := strconv.ParseInt(fields[1], 10, 64)
+		switch fields[0] {
+		case "VmRSS:":
+			now = kilobytes * 1024
+		case "VmHWM:":
+			most = kilobytes * 1024
+		}
+	}
+	return now, most, nil
+}
+
+// usage is the CPU time that this process has taken.
+func usage() int64 {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return r.Utime.Nano() + r.Stime.Nano()
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/devstack"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// patience bounds the wait for whatever must happen.
+const patience = time.Minute
+
+// stage is what all measures need: the programs, the servers, and connections to them.
+type stage struct {
+	options
+	table table
+
+	dir     string // of the programs
+	natsURL string
+	server  *process // NATS
+	etcd    *devstack.EtcdServer
+	nats    *nats.Conn
+	client  *clientv3.Client
+}
+
+// newStage builds the programs and starts the servers: NATS as a process, so that its
+// work is nobody else's, and etcd, which has next to none, in this one.
+func newStage(ctx context.Context, o options) (s *stage, err error) {
+	s = &stage{options: o, table: table{quick: o.quick}}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return nil, err
+	}
+	for _, pkg := range []string{"dynamo-metrics/cmd/metrics", "github.com/nats-io/nats-server/v2"} {
+		build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", s.dir, pkg)
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+		}
+	}
+	if s.etcd, err = devstack.Etcd(devstack.EtcdConfig{Dir: filepath.Join(s.dir, "etcd")}); err != nil {
+		return nil, err
+	}
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		return nil, err
+	}
+	s.natsURL = fmt.Sprintf("nats://127.0.0.1:%d", port)
+	if s.server, err = start(ctx, nil, filepath.Join(s.dir, "nats-server"), "-a", "127.0.0.1", "-p", strconv.Itoa(port)); err != nil {
+		return nil, err
+	}
+	if s.nats, err = s.connect(ctx); err != nil {
+		return nil, err
+	}
+	s.client, err = connect.Etcd(ctx, s.etcd.Endpoint(), noEnv, quiet)
+	if err == nil && s.client == nil {
+		err = ctx.Err()
+	}
+	return s, err
+}
+
+func (s *stage) close() {
+	if s.client != nil {
+		s.client.Close()
+	}
+	if s.nats != nil {
+		s.nats.Close()
+	}
+	if s.server != nil {
+		s.server.kill()
+	}
+	if s.etcd != nil {
+		s.etcd.Close()
+	}
+	os.RemoveAll(s.dir)
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func noEnv(string) string { return "" }
+
+// connect is a further connection to NATS.
+func (s *stage) connect(ctx context.Context) (*nats.Conn, error) {
+	var nc *nats.Conn
+	err := until(ctx, time.Millisecond, func() (err error) {
+		if s.server.over() {
+			return fmt.Errorf("nats-server ended: %s", s.server.tail())
+		}
+		nc, err = nats.Connect(s.natsURL)
+		return err
+	})
+	return nc, err
+}
+
+// until runs check until it has nothing to complain about, or for as long as patience
+// lasts: then its last complaint is the error.
+func until(ctx context.Context, pause time.Duration, check func() error) error {
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("still after %v: %w", patience, err)
+		}
+		if !connect.Wait(ctx, pause) {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// instance is a running metrics, or what stands in for it.
+type instance struct {
+	*process
+	url     string
+	started time.Time
+}
+
+// metrics starts the program in a namespace, and returns when it is ready.
+func (s *stage) metrics(ctx context.Context, namespace string, args ...string) (*instance, error) {
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		return nil, err
+	}
+	args = append([]string{"--namespace", namespace, "--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port)}, args...)
+	env := []string{"NATS_SERVER=" + s.natsURL, "ETCD_ENDPOINTS=" + s.etcd.Endpoint(), "DYN_LOG=warn"}
+	m := &instance{url: "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), started: time.Now()}
+	if m.process, err = start(ctx, env, filepath.Join(s.dir, "metrics"), args...); err != nil {
+		return nil, err
+	}
+	return m, m.ready(ctx)
+}
+
+// ready waits until the instance is; it is killed if it never gets there.
+func (m *instance) ready(ctx context.Context) error {
+	err := until(ctx, time.Millisecond, func() error {
+		if m.over() {
+			return nil // there is nobody to wait for
+		}
+		_, err := m.get(ctx, "/-/ready")
+		return err
+	})
+	if m.over() {
+		err = errEnded
+	}
+	if err != nil {
+		m.end()
+		err = fmt.Errorf("%s is not ready: %w: %s", filepath.Base(m.cmd.Path), err, m.tail())
+	}
+	return err
+}
+
+var errEnded = errors.New("it has ended")
+
+// get is the body of an answer, which must have status 200.
+func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := plain.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %.200s", path, answer.Status, b)
+	}
+	return b, err
+}
+
+// plain asks for no compression.
+var plain = &http.Client{Transport: &http.Transport{DisableCompression: true}}
+
+// page is what the instance serves.
+func (m *instance) page(ctx context.Context) (page, error) {
+	b, err := m.get(ctx, "/metrics")
+	return page(b), err
+}
+
+// shows waits until the page has so many series that start so.
+func (m *instance) shows(ctx context.Context, start string, n int) error {
+	return until(ctx, 50*time.Millisecond, func() error {
+		p, err := m.page(ctx)
+		if err != nil {
+			return err
+		}
+		if got, _ := p.sum(start); got != n {
+			return fmt.Errorf("%d series of %s, want %d", got, start, n)
+		}
+		return nil
+	})
+}
