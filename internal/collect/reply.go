@@ -34,8 +34,9 @@ func (p *Poller) reply(m *nats.Msg) {
 		}
 	}
 	p.note(p.answer)
-	p.Fleet.Report(p.answer...)
-	p.wakeUp()
+	if p.Fleet.Report(p.answer...) {
+		p.wakeUp() // only now: to wake it for each reply would cost as much as the reply
+	}
 }
 
 // endpoint is what a reply says of one endpoint, false if that is of no use. What

@@ -77,8 +77,10 @@ func (f *Fleet) arrived(s *seat) {
 func (f *Fleet) PollAnswered() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.expected > 0 && f.awaiting == 0 && f.statics == 0
+	return f.pollAnswered()
 }
+
+func (f *Fleet) pollAnswered() bool { return f.expected > 0 && f.awaiting == 0 && f.statics == 0 }
 
 // EndPoll ends the running poll. If it counts, those who did not answer have
 // missed it; it must not count if the connection to NATS or etcd broke meanwhile.
@@ -123,13 +125,14 @@ func (f *Fleet) miss(w *worker) {
 
 // Report applies one answer to a poll, whenever it arrives: what a worker said of
 // each of its endpoints, all at once. Of endpoints that are not watched only the
-// fact that the worker answered is kept.
-func (f *Fleet) Report(answer ...Report) {
+// fact that the worker answered is kept. It reports what PollAnswered then does.
+func (f *Fleet) Report(answer ...Report) (pollAnswered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range answer {
 		f.report(&answer[i])
 	}
+	return f.pollAnswered()
 }
 
 func (f *Fleet) report(r *Report) {

@@ -125,15 +125,15 @@ func (f *Fleet) WantsSync() bool {
 func (f *Fleet) Registered() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	set := make(map[Endpoint]bool)
+	set := make(map[*endpoint]bool)
+	all := []Endpoint{}
 	for _, w := range f.workers {
-		for _, e := range w.registrations() {
-			set[e] = true
+		for i := range w.seats {
+			if s := &w.seats[i]; s.registered && !set[s.endpoint] {
+				set[s.endpoint] = true
+				all = append(all, s.endpoint.Endpoint)
+			}
 		}
-	}
-	all := make([]Endpoint, 0, len(set))
-	for e := range set {
-		all = append(all, e)
 	}
 	slices.SortFunc(all, compareEndpoints)
 	return all
