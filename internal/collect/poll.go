@@ -50,6 +50,7 @@ type Poller struct {
 	// Of the reply at hand, and the replies' goroutine's own.
 	decoder wire.StatsDecoder
 	answer  []fleet.Report
+	plain   uint64 // the worker that it is of, if that is of the one component of its service
 
 	mu         sync.Mutex          // guards what replies share with the polls
 	components map[string][]string // by the service names that are asked

@@ -27,7 +27,7 @@ func (p *Poller) reply(m *nats.Msg) {
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
 	}
-	p.answer = p.answer[:0]
+	p.answer, p.plain = p.answer[:0], 0
 	for i := range r.Endpoints {
 		if report, ok := p.endpoint(&r, &r.Endpoints[i], components); ok {
 			p.answer = append(p.answer, report)
@@ -123,8 +123,15 @@ func (p *Poller) componentsOf(service string) []string {
 // componentOf is the component that the worker belongs to: of those that share the
 // service, watched or not, the one that it has registered in; else the first.
 func (p *Poller) componentOf(service string, components []string, endpoint string, lease uint64) string {
+	if lease == 0 || lease == p.plain {
+		return components[0]
+	}
+	if len(components) == 1 && p.Fleet.IsOf(components[0], lease) {
+		p.plain = lease // the other endpoints of the reply have the same
+		return components[0]
+	}
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: components[0], Name: endpoint}, ID: lease}
-	if lease == 0 || len(components) == 1 && p.Fleet.IsRegistered(in) {
+	if len(components) == 1 && p.Fleet.IsRegistered(in) {
 		return components[0]
 	}
 	for _, e := range p.Fleet.Registrations(lease) {

@@ -88,10 +88,16 @@ func auditRanks(t *testing.T, w *worker, ranks []rank) {
 
 func auditEndpoints(t *testing.T, f *Fleet) {
 	t.Helper()
-	refs := make(map[*endpoint]int)
+	refs, here, speaking := make(map[*endpoint]int), make(map[*endpoint]int), make(map[*endpoint]int)
 	for _, w := range f.workers {
 		for _, s := range w.seats {
 			refs[s.endpoint]++
+			if s.registered {
+				here[s.endpoint]++
+			}
+			if s.registered && s.Publishes {
+				speaking[s.endpoint]++
+			}
 		}
 		if w.home != nil {
 			refs[w.home]++
@@ -105,6 +111,9 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 	for key, e := range f.endpoints {
 		if e.refs != refs[e] || e.Endpoint != key || e.watched != f.target.Covers(key) {
 			t.Errorf("endpoint %s: refs = %d, recounted %d; watched %v", key, e.refs, refs[e], e.watched)
+		}
+		if e.here != here[e] || e.speaking != speaking[e] {
+			t.Errorf("endpoint %s: %d registered, %d of them publish; recounted %d and %d", key, e.here, e.speaking, here[e], speaking[e])
 		}
 		lingers := e.useful && f.swept.Sub(e.lastSeen) < retention
 		if e.refs == 0 && !e.named && !lingers {

@@ -110,18 +110,19 @@ func (s *seat) bears() int {
 func (f *Fleet) Publishing() (found bool, elsewhere []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, e := range f.endpoints {
+		found = found || e.watched && e.speaking > 0
+	}
+	if !found || f.target.Name == "" {
+		return found, nil
+	}
 	others := make(map[string]bool)
 	here := false
 	for _, w := range f.workers {
 		s := w.at(Endpoint(f.target))
-		if f.target.Name == "" {
-			found = found || slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered && s.Publishes && s.endpoint.watched })
-			continue
-		}
 		if s == nil || !s.registered || !s.Publishes {
 			continue
 		}
-		found = true
 		if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
 			others[b.endpoint.Name] = true
 		} else {

@@ -106,6 +106,8 @@ type endpoint struct {
 	named    bool   // by the flags: shown even if nobody was ever there
 	useful   bool   // had a load or a hit
 	refs     int    // seats here and workers whose home it is
+	here     int    // seats here that are registered
+	speaking int    // those of them that publish
 	events   uint64 // hit-rate events booked here
 	lastSeen time.Time
 	requests *Histograms // nil before the first

@@ -28,7 +28,9 @@ func (f *Fleet) Register(in Instance, r Registration) {
 func (f *Fleet) register(in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
 	if s := f.workers[id].at(in.Endpoint); s != nil && s.registered {
+		s.enrol(-1)
 		s.Registration = r
+		s.enrol(1)
 		return
 	}
 	s := f.seat(id, in.Endpoint, true)
@@ -36,6 +38,7 @@ func (f *Fleet) register(in Instance, r Registration) {
 		return
 	}
 	s.registered, s.Registration = true, r
+	s.enrol(1)
 	w := f.workers[id]
 	f.setStranger(w, false)
 	f.rehome(w)
@@ -59,6 +62,8 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 	if s == w.bearer(w.looseOf) {
 		w.loose = nil
 	}
+	s.enrol(-1)
+	s.registered = false
 	if card := s.card; card.OK {
 		f.arrived(s)
 		*s = seat{endpoint: s.endpoint, card: card} // it goes with its own key
@@ -125,14 +130,10 @@ func (f *Fleet) WantsSync() bool {
 func (f *Fleet) Registered() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	set := make(map[*endpoint]bool)
 	all := []Endpoint{}
-	for _, w := range f.workers {
-		for i := range w.seats {
-			if s := &w.seats[i]; s.registered && !set[s.endpoint] {
-				set[s.endpoint] = true
-				all = append(all, s.endpoint.Endpoint)
-			}
+	for _, e := range f.endpoints {
+		if e.here > 0 {
+			all = append(all, e.Endpoint)
 		}
 	}
 	slices.SortFunc(all, compareEndpoints)
@@ -155,6 +156,38 @@ func (f *Fleet) IsRegistered(in Instance) bool {
 	defer f.mu.Unlock()
 	s := f.workers[WorkerID{Lease: in.ID}].at(in.Endpoint)
 	return s != nil && s.registered
+}
+
+// IsOf reports whether this worker has registered nothing but endpoints of this
+// component, and at least one.
+func (f *Fleet) IsOf(component string, id uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.workers[WorkerID{Lease: id}]
+	if w == nil {
+		return false
+	}
+	some := false
+	for i := range w.seats {
+		if s := &w.seats[i]; s.registered {
+			if s.endpoint.Component != component {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
+}
+
+// enrol counts a registered seat at its endpoint, once or once less.
+func (s *seat) enrol(once int) {
+	if !s.registered {
+		return
+	}
+	s.endpoint.here += once
+	if s.Publishes {
+		s.endpoint.speaking += once
+	}
 }
 
 // registrations are the endpoints that the worker has registered.

@@ -125,6 +125,7 @@ func (f *Fleet) settle(w *worker) {
 func (f *Fleet) drop(w *worker) {
 	for i := range w.seats {
 		f.arrived(&w.seats[i])
+		w.seats[i].enrol(-1)
 		f.release(w.seats[i].endpoint)
 	}
 	w.seats, w.loose = nil, nil
