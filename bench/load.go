@@ -37,9 +37,6 @@ func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 	c.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		SetValue(cli.Name("nats-server", &l.nats, ""))
-	c.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
-		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
-		SetValue(cli.Name("etcd-endpoints", &l.etcd, ""))
 }
 
 // rate is a number of events a second; 0: as many as go.

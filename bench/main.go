@@ -64,20 +64,18 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 
 	var l loader
 	load := a.Command("load", "Load a running instance.")
-	for _, c := range []struct {
-		name, help string
-		run        func(loader, context.Context, *slog.Logger) error
-	}{
-		{"hits", "Publish hit-rate events of the workers of load workers.", loader.hits},
-		{"workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.", loader.workers},
-	} {
-		sub := load.Command(c.name, c.help)
-		l.flags(sub, getenv)
-		choose(sub, func(ctx context.Context, log *slog.Logger) error { return c.run(l, ctx, log) })
-	}
-	load.GetCommand("hits").Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
-	load.GetCommand("hits").Flag("duration", "For how long, in seconds or as a duration.").Default("10s").
+	hits := load.Command("hits", "Publish hit-rate events of the workers of load workers.")
+	l.flags(hits, getenv)
+	hits.Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
+	hits.Flag("duration", "For how long, in seconds or as a duration.").Default("10s").
 		SetValue(cli.Duration("duration", &l.duration, time.Millisecond))
+	choose(hits, func(ctx context.Context, log *slog.Logger) error { return l.hits(ctx, log) })
+	workers := load.Command("workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.")
+	l.flags(workers, getenv)
+	workers.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
+		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
+		SetValue(cli.Name("etcd-endpoints", &l.etcd, ""))
+	choose(workers, func(ctx context.Context, log *slog.Logger) error { return l.workers(ctx, log) })
 
 	var s side
 	child := a.Command("child", "One side of a measure, in a process of its own.").Hidden()

@@ -35,8 +35,8 @@ func interval(workers int) time.Duration {
 }
 
 func (s *stage) pollsOf(ctx context.Context, workers int) error {
-	const rounds = 4
-	polls := 10
+	const rounds = 5
+	polls := 15
 	if workers > 1000 {
 		polls = 3
 	}
@@ -47,13 +47,15 @@ func (s *stage) pollsOf(ctx context.Context, workers int) error {
 	}
 	defer c.leave()
 	var ours, discarded cost
-	for range rounds {
-		for name, sum := range map[string]*cost{sidePoll: &ours, sideDiscard: &discarded} {
+	for range rounds { // of which the best counts: others on the machine only ever slow it down
+		for name, best := range map[string]*cost{sidePoll: &ours, sideDiscard: &discarded} {
 			one, err := s.costOf(ctx, name, namespace, workers, polls)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			sum.add(one)
+			if best.Replies == 0 || one.cpu() < best.cpu() {
+				*best = one
+			}
 		}
 	}
 	name := fmt.Sprintf("poll of %s workers: ", count(workers))

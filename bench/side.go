@@ -43,12 +43,6 @@ type cost struct {
 	Allocs  uint64
 }
 
-func (c *cost) add(o cost) {
-	c.Replies += o.Replies
-	c.CPU += o.CPU
-	c.Allocs += o.Allocs
-}
-
 func (c cost) cpu() float64    { return float64(c.CPU) / float64(c.Replies) }
 func (c cost) allocs() float64 { return float64(c.Allocs) / float64(c.Replies) }
 
