@@ -40,7 +40,11 @@ func hitEvents(n int) []event {
 // hits is a burst of events at full speed: whether all are counted, and how fast
 // beside a bare subscriber.
 func (s *stage) hits(ctx context.Context) error {
-	const namespace, workers, rounds = "bench-hits", 1000, 2
+	const namespace, workers = "bench-hits", 1000
+	rounds := 2
+	if s.quick {
+		rounds = 6 // bursts are over in half a second
+	}
 	c, err := gather(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
 		return err
@@ -81,9 +85,9 @@ func (s *stage) hits(ctx context.Context) error {
 		measure: name + "isl blocks published − shown", ours: count(ours.isl - ours.shown), must: "0 when none is dropped",
 		met: ours.isl == ours.shown || ours.dropped > 0, gate: true,
 	})
-	ratio := ours.rate() / bare.rate()
+	ratio := ours.best / bare.best
 	s.table.add(row{
-		measure: name + "counted, beside a bare nats.go subscriber", ours: count(int(ours.rate())) + "/s", baseline: count(int(bare.rate())) + "/s",
+		measure: name + "counted in the best, beside a bare nats.go subscriber", ours: count(int(ours.best)) + "/s", baseline: count(int(bare.best)) + "/s",
 		ratio: times(ratio), must: "≥ 0.9", met: ratio >= 0.9, gate: true,
 	})
 	return nil
@@ -92,11 +96,9 @@ func (s *stage) hits(ctx context.Context) error {
 // burst is what became of all events of one side.
 type burst struct {
 	published, counted, dropped int
-	isl, shown                  int // blocks
-	took                        time.Duration
+	isl, shown                  int     // blocks
+	best                        float64 // counted a second: others on the machine only ever slow it down
 }
-
-func (b *burst) rate() float64 { return float64(b.counted) / b.took.Seconds() }
 
 // burst publishes s.events and waits until the instance has accounted for all.
 func (s *stage) burst(ctx context.Context, m *instance, b *burst, namespace string, events []event) error {
@@ -141,7 +143,7 @@ func (s *stage) burst(ctx context.Context, m *instance, b *burst, namespace stri
 	if err != nil {
 		return err
 	}
-	b.took += since.Sub(begin)
+	b.best = max(b.best, counted/since.Sub(begin).Seconds())
 	_, shown := p.sum(islSeries)
 	b.counted, b.dropped, b.shown = b.counted+int(counted), b.dropped+int(dropped), b.shown+int(shown)
 	return nil

@@ -14,6 +14,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -169,7 +170,7 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		}
 		fmt.Fprintf(stderr, "measuring %s\n", m.name)
 		if failed = m.run(s, ctx); failed != nil {
-			failed = fmt.Errorf("measure %s: %w", m.name, failed)
+			failed = fmt.Errorf("measure %s: %w", m.name, cmp.Or(ctx.Err(), failed))
 			break
 		}
 	}
