@@ -17,7 +17,8 @@ type Events struct {
 	fleet     *fleet.Fleet
 	namespace string
 	log       *slog.Logger
-	verbose   bool // single events are logged
+	verbose   bool     // single events are logged
+	ours      []string // what a broker is asked for: the prefixes of the namespace's subjects
 
 	sequences sequences
 	nameless  sync.Once // says that an engine does not know its worker's id
@@ -26,7 +27,7 @@ type Events struct {
 
 // NewEvents books the events of a namespace in the Fleet.
 func NewEvents(f *fleet.Fleet, namespace string, log *slog.Logger) *Events {
-	return &Events{fleet: f, namespace: namespace, log: log, verbose: log.Enabled(context.Background(), slog.LevelDebug)}
+	return &Events{fleet: f, namespace: namespace, log: log, verbose: log.Enabled(context.Background(), slog.LevelDebug), ours: brokerTopics(namespace)}
 }
 
 // message books an event of a topic in the form that its release gives it: an

@@ -170,6 +170,27 @@ func registryOf(t *testing.T, dir string) fleet.Listing {
 	return all
 }
 
+// TestSubjectsThatNameNoEndpoint count as what their last word says, and as of no use,
+// whichever way they come.
+func TestSubjectsThatNameNoEndpoint(t *testing.T) {
+	for topic, kind := range map[string]fleet.Kind{wire.TopicLoad: fleet.LoadEvent, wire.TopicForwardPass: fleet.ForwardPass} {
+		for _, name := range []string{"%", "%2", "%zz", "%2f", "%FF"} {
+			subject := "namespace.lab.component." + name + ".endpoint.generate." + topic
+			for plane, hear := range map[string]func(*Events){
+				"nats": func(e *Events) { e.bySubject(&nats.Msg{Subject: subject, Data: []byte{0x80}}) },
+				"zmq":  func(e *Events) { e.brokered(new(copies), [][]byte{[]byte(subject), {0x80}}) },
+			} {
+				f := fleet.New(fleet.Target{}, 1000, true)
+				hear(NewEvents(f, "lab", slog.New(slog.DiscardHandler)))
+				want := fmt.Sprintf("  rejected %s name 1\n", kind)
+				if got := shown(f); got != want || f.Tally.Messages(kind) != 1 {
+					t.Errorf("%s over %s: %q and %d received, want %q and 1", subject, plane, got, f.Tally.Messages(kind), want)
+				}
+			}
+		}
+	}
+}
+
 // shown is the whole Fleet in words, and what was of no use.
 func shown(f *fleet.Fleet) string {
 	var b strings.Builder

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -78,14 +79,23 @@ func (e *Events) subscriptions() []subscription {
 
 // bySubject books an event whose subject says where it came from.
 func (e *Events) bySubject(m *nats.Msg) {
-	at, topic, ok := wire.ParseEventSubject(e.namespace, m.Subject)
-	if _, read := kinds[topic]; !ok || !read {
-		// Its last word is one of those subscribed to, so it is a name before it that is none.
-		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.BadName)
-		e.log.Debug("Ignored an event", "subject", m.Subject)
-		return
+	at, topic, ok := e.subject(m.Subject)
+	if ok {
+		e.message(at, topic, m.Data)
 	}
-	e.message(at, topic, m.Data)
+}
+
+// subject reads an event's subject, whose last word is a topic that is read. One that
+// names no endpoint is counted as what its topic says.
+func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bool) {
+	at, topic, ok = wire.ParseEventSubject(e.namespace, subject)
+	last := subject[strings.LastIndexByte(subject, '.')+1:]
+	if ok && topic == last {
+		return at, topic, true
+	}
+	e.fleet.Tally.Receive(kinds[last])
+	e.reject(kinds[last], fleet.BadName, fmt.Errorf("the subject %q names no endpoint", subject))
+	return fleet.Endpoint{}, "", false
 }
 
 // dropCounter carries what the NATS client drops of a subscription over to the tally.

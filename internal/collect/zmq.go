@@ -3,6 +3,7 @@ package collect
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -151,7 +152,7 @@ func (z *subscribers) start(ctx context.Context, c fleet.Channel) *subscriber {
 	sub := zmtp.Sub{Address: c.Address, Topics: []string{c.Topic}, MaxMessage: maxEvent}
 	deliver := throttled(ctx, func(frames [][]byte) { e.direct(c, frames) })
 	if c.Plane == fleet.BrokerPlane {
-		sub.Topics, sub.MaxMessage = brokerTopics(e.namespace), 0 // what workers tell routers, which comes too, is larger
+		sub.Topics, sub.MaxMessage = e.ours, 0 // what workers tell routers, which comes too, is larger
 		deliver = func(frames [][]byte) { e.brokered(&z.copies, frames) }
 	}
 	s.ended.Go(func() {
@@ -220,11 +221,15 @@ func (e *Events) brokered(by *copies, frames [][]byte) {
 	if len(frames) == 0 || !ofReadTopic(frames[0]) {
 		return
 	}
-	at, topic, ok := wire.ParseEventSubject(e.namespace, string(frames[0]))
-	kind, read := kinds[topic]
-	if !ok || !read {
+	subject := string(frames[0])
+	if !slices.ContainsFunc(e.ours, func(prefix string) bool { return strings.HasPrefix(subject, prefix) }) {
+		return // some brokers send what nobody asked for
+	}
+	at, topic, ok := e.subject(subject)
+	if !ok {
 		return
 	}
+	kind := kinds[topic]
 	e.fleet.Tally.Receive(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
