@@ -152,6 +152,39 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 	b.rows("c/e/7=5")
 }
 
+// TestAPollThatIsDueDoesNotWaitForTheInterval would hang where it does, and where the
+// polls after a reconnection come no sooner than others.
+func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespace: "dynamo", Interval: time.Hour, Due: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler)}
+	b.run(p.Run)
+	polls := func(least uint64) {
+		t.Helper()
+		devstacktest.Until(t, func() error {
+			if n := b.fleet.Tally.Polls(fleet.PollEmpty); n < least {
+				return fmt.Errorf("%d polls, want %d", n, least)
+			}
+			return nil
+		})
+	}
+	polls(1)
+	p.Due <- struct{}{}
+	polls(2)
+	b.StopNATS()
+	b.StartNATS(t)
+	devstacktest.Until(t, func() error {
+		if !b.conn.IsConnected() || b.conn.Stats().Reconnects == 0 {
+			return errors.New("it has not reconnected")
+		}
+		return nil
+	})
+	p.Due <- struct{}{}
+	polls(3)
+	b.answer("dynamo_c", head, "dynamo_c", "dynamo_c.e-7", 5) // who comes back later than we do
+	b.rows("c/e/7=5")
+}
+
 // TestAPollEndsBeforeItsDeadline would hang where a poll waits for its deadline.
 func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})

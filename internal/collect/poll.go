@@ -25,6 +25,9 @@ const (
 	// workers take their time to come back to the server too.
 	grace = 5 * time.Second
 
+	// soon is between two polls in that time, at most.
+	soon = 500 * time.Millisecond
+
 	// maxPending bounds the bytes that may wait in the NATS client for one
 	// subscription; what goes beyond is dropped there, and counted.
 	maxPending = 64 << 20
@@ -37,7 +40,8 @@ type Poller struct {
 	Namespace string
 	Interval  time.Duration
 	Log       *slog.Logger
-	Found     func() // called after each poll that found a load; may be nil
+	Found     func()        // called after each poll that found a load; may be nil
+	Due       chan struct{} // of one place: says that a poll is due at once; may be nil
 
 	wake       chan struct{}           // the running poll may have nobody to wait for
 	announced  map[fleet.Endpoint]bool // watched endpoints the log has named
@@ -95,7 +99,7 @@ func (p *Poller) Run(ctx context.Context) error {
 }
 
 // every calls f once an interval until ctx ends, for the first time when the registry
-// is known.
+// is known, and besides when that is due.
 func (p *Poller) every(ctx context.Context, f func(number int)) {
 	select {
 	case <-p.Fleet.Synced():
@@ -104,9 +108,19 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 	tick := time.NewTicker(p.Interval)
 	defer tick.Stop()
 	for number := 1; ctx.Err() == nil; number++ {
+		select {
+		case <-p.Due: // for this one
+		default:
+		}
 		f(number)
+		var again <-chan time.Time
+		if time.Now().Before(p.settled) {
+			again = time.After(soon)
+		}
 		select {
 		case <-tick.C:
+		case <-again:
+		case <-p.Due:
 		case <-ctx.Done():
 		}
 	}

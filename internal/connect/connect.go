@@ -26,14 +26,17 @@ func init() {
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 }
 
+const longestPause = 500 * time.Millisecond
+
 // Pause is how long to wait before trying again for the nth time, counted from 0:
-// from 100 ms growing to 1 s, and up to a fifth off, so that a fleet does not come
-// back in step.
+// from 100 ms growing to half a second, which leaves time to be right again within two
+// seconds of a server's return, and up to a fifth off, so that a fleet does not come back
+// in step.
 func Pause(n int) time.Duration {
-	const first, longest = 100 * time.Millisecond, time.Second
-	full := longest
-	if n < 4 {
-		full = min(first<<max(n, 0), longest)
+	const first = 100 * time.Millisecond
+	full := longestPause
+	if n < 3 {
+		full = first << max(n, 0)
 	}
 	return full - rand.N(full/5)
 }

@@ -102,7 +102,7 @@ func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (
 		DialKeepAliveTimeout: 3 * time.Second,
 		// gRPC's own pauses between attempts grow to two minutes.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause},
 			MinConnectTimeout: 3 * time.Second,
 		})},
 	}

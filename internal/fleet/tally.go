@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,19 @@ func (c *Claim) For(d time.Duration, from time.Time) { c.until.Store(int64(from.
 func (c *Claim) Load() bool {
 	until := c.until.Load()
 	return until == forever || until != 0 && int64(time.Since(epoch)) < until
+}
+
+// Await returns when it holds, or does not, as asked, and when ctx ends.
+func (c *Claim) Await(ctx context.Context, holds bool) {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for c.Load() != holds {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Tally counts what the program itself did. It needs no lock of the Fleet's.

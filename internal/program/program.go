@@ -143,11 +143,22 @@ func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(strin
 
 func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger,
 	options []nats.Option) error {
-	poller := &collect.Poller{Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log}
+	poller := &collect.Poller{Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
+	pollNow := func() {
+		select {
+		case poller.Due <- struct{}{}:
+		default:
+		}
+	}
 	if c.natsServers() == "" {
 		return poller.Run(ctx)
 	}
-	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), f.Tally.NATS.Set, options...)
+	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), func(up bool) {
+		f.Tally.NATS.Set(up)
+		if up { // what is shown is as old as the outage
+			pollNow()
+		}
+	}, options...)
 	if err != nil || conn == nil {
 		return err
 	}
@@ -160,6 +171,9 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	if c.standby { // the l2c event, too, is to follow at once
+		g.Go(func() error { atEachTakeover(ctx, &f.Tally.Unique, pollNow); return nil })
+	}
 	// The first poll makes the program ready, so events must be heard by then.
 	listening := make(chan struct{})
 	g.Go(func() error { return events.NATS(ctx, conn, func() { close(listening) }) })
@@ -171,6 +185,15 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		return poller.Run(ctx)
 	})
 	return g.Wait()
+}
+
+// atEachTakeover calls f whenever this becomes the one program of its namespace.
+func atEachTakeover(ctx context.Context, unique *fleet.Claim, f func()) {
+	for ctx.Err() == nil {
+		unique.Await(ctx, false)
+		unique.Await(ctx, true)
+		f()
+	}
 }
 
 // open listens where the flags say; nil if nowhere.
