@@ -19,8 +19,9 @@ import (
 const leaseTTL = 10
 
 const (
-	// lookAgain is how often a standby looks whether the key is free.
-	lookAgain = 500 * time.Millisecond
+	// lookAgain is how often a standby looks at the key, whose end it hears of at once, and
+	// keeps its own lease alive.
+	lookAgain = 2 * time.Second
 
 	renewEvery = time.Second
 
@@ -72,6 +73,7 @@ type holder struct {
 	*Etcd
 	key, value string
 	stoodBy    bool               // somebody else held it when last tried
+	seen       int64              // etcd's revision then
 	renewed    time.Time          // when that was last asked for, with success
 	lease      clientv3.LeaseID   // the one the key hangs on, or hung on; 0: none yet
 	leases     []clientv3.LeaseID // all that were granted and may be alive
@@ -139,14 +141,23 @@ func (h *holder) acquire(ctx context.Context) error {
 	return nil
 }
 
-// standBy waits before the next attempt at a key that somebody else holds.
+// standBy waits until the key that somebody else holds may be free.
 func (h *holder) standBy(ctx context.Context, reason error) {
 	h.Fleet.Tally.Unique.Store(false)
 	if !h.stoodBy {
 		h.Log.Info("Standing by: " + reason.Error())
 	}
 	h.stoodBy = true
-	connect.Wait(ctx, lookAgain)
+	watching, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), lookAgain)
+	defer cancel()
+	for change := range h.Client.Watch(watching, h.key, clientv3.WithRev(h.seen+1), clientv3.WithFilterPut()) {
+		if change.Err() == nil {
+			return // it is gone
+		}
+	}
+	if watching.Err() == nil { // the watch broke
+		connect.Wait(ctx, connect.Pause(0))
+	}
 }
 
 func (h *holder) attempt(ctx context.Context) error {
@@ -174,6 +185,7 @@ func (h *holder) attempt(ctx context.Context) error {
 		h.revoke(ctx, owner)
 		return fmt.Errorf("create %s: held by an earlier lease of ours", h.key)
 	default:
+		h.seen = create.Header.Revision
 		return fmt.Errorf("create %s: %w, started for %s (a program that was killed leaves its key for up to %d s)",
 			h.key, ErrExists, oneLine(found.Value), leaseTTL)
 	}

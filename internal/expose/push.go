@@ -40,6 +40,7 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *fleet.
 	p := pusher{gateway: g, url: bare.String(), metrics: metrics, tally: t, log: log}
 
 	p.awaitPoll(ctx)
+	p.tally.Unique.Await(ctx, true)
 	ticker := time.NewTicker(g.Interval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -47,6 +48,10 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *fleet.
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
+		}
+		if !p.tally.Unique.Load() {
+			p.tally.Unique.Await(ctx, true)
+			ticker.Reset(g.Interval) // who takes over pushes at once
 		}
 	}
 	p.last(context.WithoutCancel(ctx))
@@ -59,7 +64,7 @@ func (p *pusher) awaitPoll(ctx context.Context) {
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for !p.tally.HasPolled() || !p.tally.Unique.Load() {
+	for !p.tally.HasPolled() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

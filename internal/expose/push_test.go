@@ -150,3 +150,22 @@ func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoTakesOverPushesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(fleet.PollOK, 0) })
+		pass(20 * time.Second)
+		equal(t, "requests of a standby", len(p.gateway.requests()), 0)
+		p.fleet.Tally.Unique.For(8*time.Second, time.Now())
+		pass(100 * time.Millisecond)
+		equal(t, "requests of the leader", len(p.gateway.requests()), 1)
+		pass(30 * time.Second) // another leads
+		equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
+		p.fleet.Tally.Unique.Store(true)
+		pass(100 * time.Millisecond)
+		equal(t, "requests of the leader again", len(p.gateway.requests()), 1)
+		pass(15 * time.Second)
+		equal(t, "requests an interval later", len(p.gateway.requests()), 1)
+		end()
+	})
+}
