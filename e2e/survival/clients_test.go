@@ -13,11 +13,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
 )
 
 // TestAPushgatewayInEveryKindOfTrouble has one that answers as it is told. The values on
@@ -137,6 +139,60 @@ func TestClientsThatStallHurtNobodyAndAreCutOff(t *testing.T) {
 	m.shows(merged(up, loads(a, b)))
 	r.settle(m)
 	w.stop()
+	m.Terminate()
+}
+
+// TestClientsThatDoNotReadTheirPages holds two hundred of them against a page of many
+// megabytes. A page each would be gigabytes.
+func TestClientsThatDoNotReadTheirPages(t *testing.T) {
+	f := newLab(t)
+	f.interval = "2" // the workers are in the process of the witness, which has much to read
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	const strangers = 40_000
+	m := f.run("--max-workers", fmt.Sprint(strangers+2))
+	m.shows(merged(up, loads(a, b)))
+	for id := range uint64(strangers) {
+		if err := f.hit(1<<40+id, 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.shows(page{messages(fleet.HitRate): decimal(strangers)})
+	r := f.route(a, b)
+	before, err := m.page()
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := 0.0
+	w := m.witnessed(always(loads(a, b)), countersOf(a, b), pairs(nil), bounded(strangers+2, 700<<20), func(_, now page) error {
+		most = max(most, now.number(resident))
+		return nil
+	})
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }), err)
+	}}
+	pace := time.NewTicker(20 * time.Millisecond)
+	defer pace.Stop()
+	for range 200 {
+		conn, err := dialer.Dial("tcp", strings.TrimPrefix(m.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+		<-pace.C // who asks later gets another page
+	}
+	const cutOff = "dynamo_metrics_scrapes_cut_off_total"
+	m.until(func(p page) error {
+		if p.number(cutOff) == 0 {
+			return errors.New("nobody has been cut off")
+		}
+		return nil
+	})
+	m.shows(loads(a, b))
+	r.settle(m)
+	w.stop()
+	t.Logf("%.0f MiB resident, at first %.0f", most/(1<<20), before.number(resident)/(1<<20))
 	m.Terminate()
 }
 

@@ -1,16 +1,20 @@
 package expose
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 )
 
 // Build says which build of the program is running.
@@ -34,7 +38,8 @@ type Collector struct {
 type Metrics struct {
 	*prometheus.Registry                      // everything: for protobuf, and to be pushed
 	rest                 *prometheus.Registry // all but the Fleet's
-	press                press                // the fast way to the same page
+	press                *press               // of what is served of everything
+	forms                map[expfmt.FormatType]*form
 	standby              func() bool
 }
 
@@ -48,9 +53,27 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 		m.rest.MustRegister(o)
 	}
 	m.MustRegister(&c)
-	m.press.printing = make(chan struct{}, 1)
-	m.press.memory.New = func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }
+	m.press, m.forms = newPress(&c.Fleet.Tally.CutOff), make(map[expfmt.FormatType]*form)
+	for _, format := range expfmt.DefaultAcceptedFormats() {
+		m.forms[format.FormatType()] = newForm(func(to *bytes.Buffer) error { return encode(m, format, to) })
+	}
+	texts := sync.Pool{New: func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }}
+	m.forms[expfmt.TypeTextPlain] = newForm(func(to *bytes.Buffer) error { // the fast way to the same page
+		t := texts.Get().(*text)
+		defer texts.Put(t)
+		return t.page(to)
+	})
 	return m
+}
+
+// encode writes everything as the library does.
+func encode(metrics prometheus.Gatherer, format expfmt.Format, to *bytes.Buffer) error {
+	families, err := metrics.Gather()
+	encoder := expfmt.NewEncoder(to, format)
+	for _, f := range families {
+		err = errors.Join(err, encoder.Encode(f))
+	}
+	return err
 }
 
 // labelled is a family of the table with its labels.

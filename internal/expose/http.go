@@ -18,6 +18,11 @@ import (
 // drain is how long Serve waits for requests under way when it ends.
 const drain = time.Second
 
+// stalled is how long a connection of HTTP/2 may take not a single byte: there the end
+// of a request's time does not end a write that is stuck. The library looks at these
+// intervals, so that it may be twice as long.
+const stalled = 3 * time.Second
+
 // Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
 // for people, and on the probes: /-/healthy and /live say that the program runs,
 // /-/ready and /health that it shows a fleet that it is connected to.
@@ -85,6 +90,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stalled},
 	}
 	toolkit := log
 	if webConfig == "" {

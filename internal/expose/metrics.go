@@ -18,20 +18,15 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 		EnableOpenMetrics: false,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
 	}
-	formats := expfmt.DefaultAcceptedFormats()
-	others, rest := promhttp.HandlerFor(m, options), promhttp.HandlerFor(m.rest, options)
+	formats, rest := expfmt.DefaultAcceptedFormats(), promhttp.HandlerFor(m.rest, options)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		format := expfmt.NegotiateAccept(r.Header, formats...)
-		switch {
-		case m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1":
+		if m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1" {
 			rest.ServeHTTP(w, r)
 			return
-		case format.FormatType() != expfmt.TypeTextPlain:
-			others.ServeHTTP(w, r)
-			return
 		}
-		page := m.press.print()
-		defer m.press.release(page)
+		format, reader := expfmt.NegotiateAccept(r.Header, formats...), &reader{connection: http.NewResponseController(w)}
+		page := m.press.print(m.forms[format.FormatType()], reader)
+		defer m.press.release(page, reader)
 		if page.err != nil {
 			log.Error("The metrics page cannot be written", "error", page.err)
 			http.Error(w, "the metrics page cannot be written: "+page.err.Error(), http.StatusInternalServerError)
@@ -39,12 +34,12 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 		}
 		w.Header().Set("Content-Type", string(format))
 		w.Header().Add("Vary", "Accept-Encoding")
-		body := page.body
+		body := page.body.Bytes()
 		if acceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
 			body = page.zip()
 		}
-		_, _ = w.Write(body) // the only error is that of a reader who has gone
+		page.send(w, reader, body)
 	})
 }
 

@@ -5,12 +5,15 @@ import (
 	"compress/gzip"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/common/expfmt"
 
 	"dynamo-metrics/internal/fleet"
 )
@@ -31,17 +34,18 @@ func TestWhoAsksAtOnceSharesAPage(t *testing.T) {
 		var readers sync.WaitGroup
 		read := func(want string) {
 			readers.Go(func() {
-				page := m.press.print()
-				defer m.press.release(page)
-				if page.err != nil || !strings.Contains(string(page.body), want) {
-					t.Errorf("%v, and the page lacks %q:\n%s", page.err, want, page.body)
+				reader := &reader{connection: http.NewResponseController(httptest.NewRecorder())}
+				page := m.press.print(m.forms[expfmt.TypeTextPlain], reader)
+				defer m.press.release(page, reader)
+				if page.err != nil || !strings.Contains(page.body.String(), want) {
+					t.Errorf("%v, and the page lacks %q:\n%s", page.err, want, page.body.String())
 				}
 				z, err := gzip.NewReader(bytes.NewReader(page.zip()))
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, page.body) {
+				if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, page.body.Bytes()) {
 					t.Errorf("compressed it is another page, error %v", err)
 				}
 			})

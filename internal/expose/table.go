@@ -200,6 +200,8 @@ var programFamilies = []programFamily{
 		func(t *fleet.Tally) []point { return []point{{value: float64(t.OverLimit.Load())}} }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
 		func(t *fleet.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
+	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients did not read the page while others waited for theirs"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.CutOff.Load())}} }},
 	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that never came, by the gaps in their publishers' sequences"), nil,
 		func(t *fleet.Tally) []point { return []point{{value: float64(t.Gaps.Load())}} }},
 	{gauge("dynamo_metrics_zmq_publishers", "ZMQ publishers that are announced, by whether they are connected"), []string{"state"},

@@ -16,7 +16,7 @@ import (
 )
 
 // text writes the page in the Prometheus text format: what the Fleet shows straight
-// from a Snapshot, in the memory of the page before, and the few other families by way
+// from a Snapshot, in the memory of the one before, and the few other families by way
 // of the library. The bytes are those that the library alone would write; the tests
 // compare them. What speed costs: the order and the escapes of the format stand here
 // a second time.
@@ -27,8 +27,7 @@ type text struct {
 	rest  prometheus.Gatherer // all families but the Fleet's
 
 	snapshot fleet.Snapshot
-	body     bytes.Buffer
-	zipped   bytes.Buffer
+	body     *bytes.Buffer
 	series   []series
 	info     []*fleet.WorkerState
 }
@@ -40,16 +39,16 @@ type series struct {
 	value  float64
 }
 
-// page is the whole page. It is valid until the next call.
-func (t *text) page() ([]byte, error) {
+// page writes the whole page.
+func (t *text) page(to *bytes.Buffer) error {
 	others, err := t.rest.Gather() // sorted by name
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.fleet.Advance(t.now())
 	t.fleet.SnapshotInto(&t.snapshot)
-	t.body.Reset()
-	encoder := expfmt.NewEncoder(&t.body, expfmt.NewFormat(expfmt.TypeTextPlain))
+	t.body = to
+	encoder := expfmt.NewEncoder(to, expfmt.NewFormat(expfmt.TypeTextPlain))
 	families := textFamilies
 	for _, other := range others {
 		for len(families) > 0 && families[0].name < other.GetName() {
@@ -57,13 +56,13 @@ func (t *text) page() ([]byte, error) {
 			families = families[1:]
 		}
 		if err := encoder.Encode(other); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, f := range families {
 		t.family(f)
 	}
-	return t.body.Bytes(), nil
+	return nil
 }
 
 // textFamily is a family of the Fleet's and how its series are written.

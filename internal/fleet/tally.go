@@ -143,6 +143,7 @@ type Tally struct {
 	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
 	OverLimit     atomic.Uint64 // workers, replies and events turned away at the limit of tracked workers
 	ForeignEvents atomic.Uint64 // hit-rate events and traces of workers that are not watched
+	CutOff        atomic.Uint64 // scrapes whose clients did not read while others waited
 	Gaps          atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
 	PublishersUp  atomic.Int64  // ZMQ publishers that are connected
 	Publishers    atomic.Int64  // ZMQ publishers that are announced
