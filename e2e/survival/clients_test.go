@@ -32,7 +32,7 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 	var mu sync.Mutex
 	var held string // by the gateway
 	release := make(chan struct{})
-	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	gateway := &gateway{t: t, address: process.FreeAddress(t), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		switch code := int(status.Load()); code {
 		case hangs:
@@ -52,11 +52,12 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 		default:
 			w.WriteHeader(code)
 		}
-	}))
-	defer gateway.Close()
+	})}
+	gateway.start()
+	defer gateway.stop()
 	defer close(release)
 	status.Store(http.StatusOK)
-	m := f.run("--push", "--push-url", gateway.URL, "--push-interval", "1")
+	m := f.run("--push", "--push-url", "http://"+gateway.address, "--push-interval", "1")
 	m.shows(merged(up, loads(a, b)))
 	r := f.route(a, b)
 	w := m.witnessed(always(loads(b)), countersOf(a, b), pairs(nil))
@@ -74,10 +75,16 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 			return nil
 		})
 	}
-	for i, code := range []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable, hangs} {
+	for i, code := range []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable, hangs, isDown} {
 		status.Store(int64(code))
+		if code == isDown {
+			gateway.stop()
+		}
 		pushed("error", 2)
 		status.Store(int64([]int{http.StatusOK, slow}[i%2]))
+		if code == isDown {
+			gateway.start()
+		}
 		pushed("ok", 2)
 		if n := len(m.Said("Failed to push")); n != i+1 {
 			t.Errorf("after trouble %d the log speaks of it %d times, want %d", code, n, i+1)
@@ -95,9 +102,30 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 }
 
 const (
-	hangs = -1
-	slow  = -2
+	hangs  = -1
+	slow   = -2
+	isDown = -3
 )
+
+// gateway is a Pushgateway that can be away: then its address refuses connections.
+type gateway struct {
+	t       *testing.T
+	address string
+	handler http.Handler
+	server  *httptest.Server
+}
+
+func (g *gateway) start() {
+	g.t.Helper()
+	l, err := net.Listen("tcp", g.address)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.server = &httptest.Server{Listener: l, Config: &http.Server{Handler: g.handler}}
+	g.server.Start()
+}
+
+func (g *gateway) stop() { g.server.Close() }
 
 // dial is a connection to the program's page, which the test closes.
 func (m *program) dial() net.Conn {

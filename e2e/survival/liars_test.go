@@ -75,6 +75,11 @@ func liars() []liar {
 	add("answers for a service that nobody asked", "silent", fleet.BadID, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, replyOf("dynamo_other", id, flat(77)))
 	})
+	add("answers with the id of nobody", "silent", none, func(id uint64) page {
+		return merged(absent(id), absent(1000+id), page{workers("unregistered"): "1"})
+	}, func(id uint64, m *nats.Msg) uint64 { return respond(m, reply(1000+id, flat(77))) })
+	add("answers with the id of another worker, and as that one does", "silent", none, absent,
+		func(id uint64, m *nats.Msg) uint64 { return respond(m, reply(1, flat(10))) })
 	add("answers with the subject of another service", "silent", fleet.BadName, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, []byte(strings.Replace(string(reply(id, flat(77))), `"name":"dynamo_backend"`, `"name":"dynamo_backend_020af9f2"`, 1)))
 	})
@@ -150,7 +155,7 @@ func TestWorkersThatLie(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.flush()
-		want := merged(up, loads(good), l.shown, states(base, l.state))
+		want := merged(up, loads(good), states(base, l.state), l.shown)
 		m.until(func(page) error {
 			if n := polls.Load(); n < 4 {
 				return fmt.Errorf("%s: %d polls", l.about, n)
@@ -191,6 +196,34 @@ func TestWorkersThatLie(t *testing.T) {
 		})
 	}
 	r.settle(m)
+	w.stop()
+	m.Terminate()
+}
+
+// TestAWorkerThatStopsAnswering is silent after two polls, and nothing of its hits is lost.
+func TestAWorkerThatStopsAnswering(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	good := f.worker(1, 10)
+	answers := f.answerAll([]uint64{2}, 20)
+	f.register(f.ec, 2)
+	m := f.run()
+	both := merged(up, loads(good), page{of(active, 2): "20", workers("answering"): "2", workers("silent"): "0"})
+	m.shows(both)
+	if err := f.hit(2, 5); err != nil {
+		t.Fatal(err)
+	}
+	hits := page{of(isl, 2): "20", of(overlap, 2): "5"}
+	m.shows(merged(both, hits))
+	w := m.witnessed(always(merged(loads(good), hits)), countersOf(good, &worker{id: 2}), pairs(nil))
+	for range 3 {
+		answers()
+		m.shows(merged(up, loads(good), hits, page{of(active, 2): "", of(total, 2): "", of("llm_worker_up", 2): "0",
+			workers("answering"): "1", workers("silent"): "1"}))
+		answers = f.answerAll([]uint64{2}, 20)
+		m.shows(merged(both, hits))
+	}
+	f.route(good).settle(m)
 	w.stop()
 	m.Terminate()
 }

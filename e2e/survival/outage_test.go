@@ -39,7 +39,7 @@ func TestNATSIsKilledTwentyTimesUnderLoad(t *testing.T) {
 		f.nats[0].kill()
 		m.until(func(p page) error { return p.has(page{connected("nats"): "0"}) })
 		// The longer it is gone the longer the pauses between attempts.
-		throughout(t, time.Duration(i%4)*500*time.Millisecond, func() error { return m.hasStill(loads(b)) })
+		throughout(t, time.Duration(i%4)*500*time.Millisecond, func() error { return m.isAway(merged(loads(b), page{connected("nats"): "0"})) })
 		before, err := m.page()
 		if err != nil {
 			t.Fatal(err)
@@ -62,6 +62,27 @@ func TestNATSIsKilledTwentyTimesUnderLoad(t *testing.T) {
 	if n := len(m.Said("Lost the connection to NATS")); n != 20 {
 		t.Errorf("the log speaks of %d losses, want 20", n)
 	}
+	m.Terminate()
+}
+
+// TestNATSComesBackLongBeforeTheNextPoll has an interval that alone would take longer
+// than the return of the values may.
+func TestNATSComesBackLongBeforeTheNextPoll(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	f.interval = "60"
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	m := f.run()
+	m.shows(merged(up, loads(a, b)))
+	w := m.witnessed(always(loads(b)), countersOf(a, b))
+	for i := range pick(3, 20) {
+		f.nats[0].kill()
+		m.until(func(p page) error { return p.has(page{connected("nats"): "0"}) })
+		a.load.Store(uint64(100 + i))
+		f.nats[0].start()
+		within(t, promised, func() error { return m.right(merged(up, loads(a, b))) })
+	}
+	w.stop()
 	m.Terminate()
 }
 
@@ -114,6 +135,9 @@ func TestEtcdIsKilledAndComesBack(t *testing.T) {
 		m.until(func(p page) error { return p.has(page{connected("etcd"): "0"}) })
 		a.load.Store(uint64(100 + i))
 		m.until(func(p page) error { return p.has(loads(a, b)) }) // who is known is polled all the same
+		if err := m.isAway(merged(loads(a, b), page{connected("etcd"): "0"})); err != nil {
+			t.Error(err)
+		}
 		f.etcd[0].start()
 		within(t, promised, func() error { return m.right(merged(up, loads(a, b))) })
 	}

@@ -105,6 +105,18 @@ func (m *program) hasStill(want page) error {
 	return err
 }
 
+// isAway complains unless the program is not ready, and shows what is wanted still.
+func (m *program) isAway(want page) error {
+	status, text, err := get(m.url + "/-/ready")
+	if err == nil && status != 503 {
+		err = fmt.Errorf("GET /-/ready: %d %s, want 503", status, text)
+	}
+	if err != nil {
+		return err
+	}
+	return m.hasStill(want)
+}
+
 // shows waits until right has nothing to complain about.
 func (m *program) shows(want page) {
 	m.T.Helper()

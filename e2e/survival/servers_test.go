@@ -232,8 +232,11 @@ func file(t *testing.T, elements ...string) []byte {
 	return b
 }
 
+// slack is what a machine with other things to do may add to a promise.
+const slack = time.Second
+
 // within fails unless check has nothing to complain about in time, which is what the
-// program promises and not what it takes.
+// program promises and not what it takes: that is logged.
 func within(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	start := time.Now()
@@ -243,7 +246,7 @@ func within(t *testing.T, d time.Duration, check func() error) {
 			t.Logf("all right after %v", time.Since(start).Round(time.Millisecond))
 			return
 		}
-		if time.Since(start) > d {
+		if time.Since(start) > d+slack {
 			t.Fatalf("still after %v: %v", d, err)
 		}
 		time.Sleep(5 * time.Millisecond)
