@@ -252,7 +252,9 @@ func (w *witness) look() {
 		now, err := w.m.page()
 		select {
 		case <-w.stopped:
-			return
+			if w.pages > 0 { // at least one, however soon it is stopped
+				return
+			}
 		default:
 		}
 		for _, r := range w.rules {
