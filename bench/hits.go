@@ -174,7 +174,7 @@ func (s side) bare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // as metrics has it
+	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // or it drops some, which is less work
 		return err
 	}
 	if err := nc.FlushTimeout(patience); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
@@ -25,10 +26,7 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 		}
 	}()
 	for _, s := range e.subscriptions() {
-		events, err := conn.Subscribe(s.subject, s.book)
-		if err == nil {
-			err = events.SetPendingLimits(-1, maxPending)
-		}
+		events, err := connect.Subscribe(conn, s.subject, s.book)
 		if err != nil {
 			return fmt.Errorf("subscribe to %s: %w", s.subject, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
@@ -27,10 +28,6 @@ const (
 
 	// soon is between two polls in that time, at most.
 	soon = 500 * time.Millisecond
-
-	// maxPending bounds the bytes that may wait in the NATS client for one
-	// subscription; what goes beyond is dropped there, and counted.
-	maxPending = 64 << 20
 )
 
 // Poller asks the workers of the watched components for their statistics.
@@ -132,11 +129,7 @@ func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
 	p.announced = make(map[fleet.Endpoint]bool)
 	p.components = make(map[string][]string)
 	p.decoder.Endpoint = p.Fleet.Target().Name
-	replies, err := p.Conn.Subscribe(inbox+".*", p.reply)
-	if err != nil {
-		return nil, err
-	}
-	return replies, replies.SetPendingLimits(-1, maxPending)
+	return connect.Subscribe(p.Conn, inbox+".*", p.reply)
 }
 
 // once is one poll, its replies sent to inbox.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,6 +19,9 @@ var natsServers = list{flag: "nats-server", schemes: []string{"nats", "tls", "ws
 
 // inboxes is where the answers to what we ask arrive.
 const inboxes = "_INBOX.dynamo-metrics"
+
+// dialTimeout bounds the attempt to reach one address.
+const dialTimeout = nats.DefaultTimeout
 
 // maxDenials bounds how many subjects that we may not use are told.
 const maxDenials = 32
@@ -127,6 +131,7 @@ func defaults(l *link) []nats.Option {
 		nats.PingInterval(3 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(5 * time.Second),
+		nats.SetCustomDialer(&flow{Dialer: net.Dialer{Timeout: dialTimeout}}),
 		nats.ConnectHandler(l.connected),
 		nats.ReconnectHandler(l.connected),
 		nats.DisconnectErrHandler(l.disconnected),

@@ -26,8 +26,9 @@ func (l *L2C) Publish() {
 	l.Fleet.SnapshotInto(&l.snapshot)
 	rows := l.snapshot.Workers
 	for _, e := range l.snapshot.Endpoints {
-		var found []fleet.WorkerState
-		for _, w := range rows[:e.Shown] {
+		var found []*fleet.WorkerState
+		for i := range rows[:e.Shown] {
+			w := &rows[i]
 			if w.Load.OK && w.Service != "" { // those that publish are no part of the original's event
 				found = append(found, w)
 			}
@@ -39,7 +40,7 @@ func (l *L2C) Publish() {
 	}
 }
 
-func (l *L2C) publish(e fleet.EndpointState, found []fleet.WorkerState) {
+func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) {
 	subject := wire.L2CSubject(l.Namespace, e.Component, e.Name)
 	event, err := wire.L2C(found, e.Load.V)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {

@@ -27,7 +27,7 @@ type l2cEndpoint struct {
 
 // L2C encodes the original's l2c event, in its later form, for one endpoint: the
 // loads of workers, and the statistics over them.
-func L2C(workers []fleet.WorkerState, stats fleet.LoadStats) ([]byte, error) {
+func L2C(workers []*fleet.WorkerState, stats fleet.LoadStats) ([]byte, error) {
 	event := struct {
 		Endpoints map[string]l2cEndpoint `json:"endpoints"`
 		LoadAvg   float64                `json:"load_avg"`

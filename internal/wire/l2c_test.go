@@ -9,7 +9,7 @@ import (
 )
 
 // l2c is the event, decoded as whoever hears it would.
-func l2c(t *testing.T, stats fleet.LoadStats, workers ...fleet.WorkerState) (event map[string]any) {
+func l2c(t *testing.T, stats fleet.LoadStats, workers ...*fleet.WorkerState) (event map[string]any) {
 	t.Helper()
 	b, err := L2C(workers, stats)
 	if err != nil {
@@ -21,15 +21,15 @@ func l2c(t *testing.T, stats fleet.LoadStats, workers ...fleet.WorkerState) (eve
 	return event
 }
 
-func row(service string, id fleet.WorkerID, load fleet.Load) fleet.WorkerState {
-	return fleet.WorkerState{
+func row(service string, id fleet.WorkerID, load fleet.Load) *fleet.WorkerState {
+	return &fleet.WorkerState{
 		Endpoint: fleet.Endpoint{Component: "backend", Name: "load_metrics"},
 		ID:       id, Label: id.String(), Service: service, Load: fleet.Some(load),
 	}
 }
 
 func TestL2CEventIsTheOriginals(t *testing.T) {
-	var rows []fleet.WorkerState
+	var rows []*fleet.WorkerState
 	for _, file := range []string{"stats_reply_1.json", "stats_reply_2.json", "stats_reply_3.json"} {
 		reply, seats := seatsOf(t, captured(t, "original", file))
 		for _, s := range seats {
@@ -78,7 +78,7 @@ func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
 }
 
 func TestL2CEventWritesCountsInFull(t *testing.T) {
-	b, err := L2C([]fleet.WorkerState{row("svc", fleet.WorkerID{Lease: math.MaxUint64}, fleet.Load{
+	b, err := L2C([]*fleet.WorkerState{row("svc", fleet.WorkerID{Lease: math.MaxUint64}, fleet.Load{
 		KVActive: fleet.Some[uint64](math.MaxUint64),
 	})}, fleet.LoadStats{Mean: 1 << 53, Std: 0.1})
 	if err != nil {
