@@ -124,16 +124,34 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 
 func auditPoll(t *testing.T, f *Fleet) {
 	t.Helper()
-	if f.expected == 0 && f.awaiting == 0 {
-		return // no poll runs
-	}
-	awaited := 0
+	asked, awaited, answering, heard := 0, 0, 0, 0
 	for _, w := range f.workers {
-		for _, s := range w.seats {
-			if s.awaited == f.poll {
-				awaited++
+		for i, s := range w.seats {
+			if s.awaited {
+				asked++
+				if s.arrived != f.poll {
+					awaited++
+				}
+			}
+			if s.answered {
+				answering++
+				if s.poll == f.poll {
+					heard++
+				}
+			}
+			if !f.reenrolled && s.awaited != f.awaits(w, i) {
+				t.Errorf("worker %s at %s: awaited %v", w.label, s.endpoint.Endpoint, s.awaited)
 			}
 		}
+	}
+	if !f.reenrolled && f.asked != asked {
+		t.Errorf("%d seats are asked, recounted %d", f.asked, asked)
+	}
+	if f.answering != answering || f.heard != heard {
+		t.Errorf("%d seats answer, %d of them the poll; recounted %d and %d", f.answering, f.heard, answering, heard)
+	}
+	if f.expected == 0 && f.awaiting == 0 {
+		return // no poll runs
 	}
 	if f.awaiting != awaited || f.awaiting > f.expected {
 		t.Errorf("poll awaits %d of %d answers, recounted %d", f.awaiting, f.expected, awaited)

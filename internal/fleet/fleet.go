@@ -61,9 +61,13 @@ type Fleet struct {
 	statics  int         // static workers
 	refused  bool        // somebody registered and found no room since the registry was last listed
 
-	poll     uint64 // number of the running or last poll
-	expected int    // answers of registered workers that it began with: one a worker and component
-	awaiting int    // those of them that have not come
+	poll       uint64 // number of the running or last poll
+	asked      int    // seats that polls wait for, unless reenrolled
+	reenrolled bool   // who is registered has changed since asked was counted
+	expected   int    // answers of registered workers that the running poll began with: one a worker and component
+	awaiting   int    // those of them that have not come
+	answering  int    // seats that have answered lately
+	heard      int    // those of them that have answered the poll
 }
 
 // worker is everything known of one worker process; deleting it deletes all its series.
@@ -94,7 +98,8 @@ type seat struct {
 	mute      bool   // it publishes, used to answer polls too, and does no more: its load is not shown until it is heard
 	missed    int    // polls since its last answer
 	poll      uint64 // the poll it last answered
-	awaited   uint64 // the poll that waits for the component's answer, on one seat a component
+	awaited   bool   // polls wait for the component's answer, on one seat a component
+	arrived   uint64 // the poll that need not wait because of this seat any more
 	service   string // the NATS service name it answered under
 	ranks     []rank // by number
 }

@@ -30,19 +30,28 @@ func (f *Fleet) BeginPoll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.poll++
-	f.expected = 0
+	if f.reenrolled {
+		f.ask()
+	}
+	f.expected, f.awaiting, f.heard = f.asked, f.asked, 0
+}
+
+// ask chooses the seats that polls wait for. To look at all workers costs as much as
+// their answers, so it is done only if there is another choice.
+func (f *Fleet) ask() {
+	f.asked = 0
 	for _, w := range f.workers {
 		for i := range w.seats {
-			if f.awaits(w, i) {
-				w.seats[i].awaited = f.poll
-				f.expected++
+			w.seats[i].awaited = f.awaits(w, i)
+			if w.seats[i].awaited {
+				f.asked++
 			}
 		}
 	}
-	f.awaiting = f.expected
+	f.reenrolled = false
 }
 
-// awaits reports whether the poll waits for the component of the worker's ith seat
+// awaits reports whether polls wait for the component of the worker's ith seat
 // because of this seat: a worker answers for all of a component's at once.
 func (f *Fleet) awaits(w *worker, i int) bool {
 	s := &w.seats[i]
@@ -50,7 +59,7 @@ func (f *Fleet) awaits(w *worker, i int) bool {
 		return false // those that publish need not answer, and most do not
 	}
 	return !slices.ContainsFunc(w.seats[:i], func(o seat) bool {
-		return o.awaited == f.poll && o.endpoint.Component == s.endpoint.Component
+		return o.awaited && o.endpoint.Component == s.endpoint.Component
 	})
 }
 
@@ -65,10 +74,30 @@ func (f *Fleet) answered(w *worker, component string) {
 
 // arrived notes that the running poll need not wait because of this seat any more.
 func (f *Fleet) arrived(s *seat) {
-	if s.awaited == f.poll && f.awaiting > 0 {
+	if s.awaited && s.arrived != f.poll && f.awaiting > 0 {
 		f.awaiting--
 	}
-	s.awaited = 0
+	s.arrived = f.poll
+}
+
+// hear notes that the seat has answered the poll.
+func (f *Fleet) hear(s *seat) {
+	f.unhear(s)
+	s.answered, s.missed, s.poll = true, 0, f.poll
+	f.answering++
+	f.heard++
+}
+
+// unhear forgets that the seat has answered.
+func (f *Fleet) unhear(s *seat) {
+	if !s.answered {
+		return
+	}
+	s.answered = false
+	f.answering--
+	if s.poll == f.poll {
+		f.heard--
+	}
 }
 
 // PollAnswered reports whether the running poll has nobody to wait for: every
@@ -88,8 +117,8 @@ func (f *Fleet) EndPoll(counts bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.expected, f.awaiting = 0, 0
-	if !counts {
-		return
+	if !counts || f.heard == f.answering {
+		return // nobody has missed it
 	}
 	for _, w := range f.workers {
 		f.miss(w)
@@ -109,7 +138,8 @@ func (f *Fleet) miss(w *worker) {
 			continue
 		}
 		changed = true
-		s.answered, s.malformed, s.ranks = false, false, forgetPolled(s.ranks)
+		f.unhear(s)
+		s.malformed, s.ranks = false, forgetPolled(s.ranks)
 		if s.carried {
 			s.ranks, w.loose = nil, nil // what it also published is no newer than its last answer
 		}
@@ -153,7 +183,8 @@ func (f *Fleet) report(r *Report) {
 	}
 	moved = moved || !s.carried && r.Outcome == Reported
 	s.carried = s.carried || r.Outcome == Reported
-	s.answered, s.missed, s.poll, s.service, s.mute = true, 0, f.poll, r.Service, false
+	f.hear(s)
+	s.service, s.mute = r.Service, false
 	s.noLoad, s.malformed = r.Outcome == NoLoad && !s.Publishes, r.Outcome == Malformed
 	if r.Outcome == Reported {
 		f.setLoad(&s.ranks, r.Rank, r.Load, FromStats)

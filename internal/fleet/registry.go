@@ -28,9 +28,9 @@ func (f *Fleet) Register(in Instance, r Registration) {
 func (f *Fleet) register(in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
 	if s := f.workers[id].at(in.Endpoint); s != nil && s.registered {
-		s.enrol(-1)
+		f.enrol(s, -1)
 		s.Registration = r
-		s.enrol(1)
+		f.enrol(s, 1)
 		return
 	}
 	s := f.seat(id, in.Endpoint, true)
@@ -38,7 +38,7 @@ func (f *Fleet) register(in Instance, r Registration) {
 		return
 	}
 	s.registered, s.Registration = true, r
-	s.enrol(1)
+	f.enrol(s, 1)
 	w := f.workers[id]
 	f.setStranger(w, false)
 	f.rehome(w)
@@ -62,10 +62,11 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 	if s == w.bearer(w.looseOf) {
 		w.loose = nil
 	}
-	s.enrol(-1)
+	f.enrol(s, -1)
 	s.registered = false
 	if card := s.card; card.OK {
 		f.arrived(s)
+		f.unhear(s)
 		*s = seat{endpoint: s.endpoint, card: card} // it goes with its own key
 	} else {
 		f.leave(w, s)
@@ -180,10 +181,11 @@ func (f *Fleet) IsOf(component string, id uint64) bool {
 }
 
 // enrol counts a registered seat at its endpoint, once or once less.
-func (s *seat) enrol(once int) {
+func (f *Fleet) enrol(s *seat, once int) {
 	if !s.registered {
 		return
 	}
+	f.reenrolled = true
 	s.endpoint.here += once
 	if s.Publishes {
 		s.endpoint.speaking += once

@@ -106,6 +106,7 @@ func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
 // leave takes the worker from its seat; what else is known of it stays.
 func (f *Fleet) leave(w *worker, s *seat) {
 	f.arrived(s)
+	f.unhear(s)
 	f.release(s.endpoint)
 	i := slices.IndexFunc(w.seats, func(o seat) bool { return o.endpoint == s.endpoint })
 	w.seats = slices.Delete(w.seats, i, i+1)
@@ -125,7 +126,8 @@ func (f *Fleet) settle(w *worker) {
 func (f *Fleet) drop(w *worker) {
 	for i := range w.seats {
 		f.arrived(&w.seats[i])
-		w.seats[i].enrol(-1)
+		f.unhear(&w.seats[i])
+		f.enrol(&w.seats[i], -1)
 		f.release(w.seats[i].endpoint)
 	}
 	w.seats, w.loose = nil, nil
