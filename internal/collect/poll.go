@@ -51,11 +51,11 @@ type Poller struct {
 	// Of the reply at hand, and the replies' goroutine's own.
 	decoder wire.StatsDecoder
 	answer  []fleet.Report
-	plain   uint64 // the worker that it is of, if that is of the one component of its service
 
-	mu         sync.Mutex          // guards what replies share with the polls
-	components map[string][]string // by the service names that are asked
-	poll       pollState
+	mu       sync.Mutex         // guards what replies share with the polls
+	services map[string]service // that are asked, by their names
+	openings uint64             // of the Fleet, when the services were last looked at
+	poll     pollState
 }
 
 // pollState is what the replies to one poll add up to.
@@ -127,7 +127,7 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
 	p.wake = make(chan struct{}, 1)
 	p.announced = make(map[fleet.Endpoint]bool)
-	p.components = make(map[string][]string)
+	p.services = make(map[string]service)
 	p.decoder.Endpoint = p.Fleet.Target().Name
 	return connect.Subscribe(p.Conn, inbox+".*", p.reply)
 }
@@ -197,38 +197,57 @@ func (p *Poller) await(ctx context.Context, deadline time.Time) {
 // that is named or registered, as each era wrote them.
 func (p *Poller) targets() []string {
 	t := p.Fleet.Target()
-	var components []string
+	openings := p.Fleet.Openings() // before it is asked what they are
+	var watched, others []string
 	if t.Component != "" {
-		components = []string{t.Component}
+		watched = []string{t.Component}
 	}
 	for _, e := range p.Fleet.Registered() {
-		if !t.Covers(e) {
-			continue
-		}
-		p.announce(e)
-		if !slices.Contains(components, e.Component) {
-			components = append(components, e.Component)
+		if t.Covers(e) {
+			p.announce(e)
+			watched = append(watched, e.Component)
+		} else {
+			others = append(others, e.Component)
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var services []string
-	for _, component := range components {
-		for _, era := range wire.Eras {
-			service := wire.ServiceName(era, p.Namespace, component)
+	for _, component := range slices.Compact(watched) {
+		for _, name := range p.names(component) {
 			// Components may share a service: from 0.2.1 on, those whose names differ in case only.
-			if service == "" {
-				continue // of names without a single ASCII letter or digit nothing is left from 0.2.1 on
+			if !slices.Contains(services, name) {
+				services = append(services, name)
 			}
-			if !slices.Contains(services, service) {
-				services = append(services, service)
+			s := p.services[name]
+			if !slices.Contains(s.components, component) {
+				s.components = append(s.components, component)
 			}
-			if !slices.Contains(p.components[service], component) {
-				p.components[service] = append(p.components[service], component)
+			s.alone = len(s.components) == 1
+			p.services[name] = s
+		}
+	}
+	for _, component := range slices.Compact(others) {
+		for _, name := range p.names(component) {
+			if s, asked := p.services[name]; asked && !slices.Contains(s.components, component) {
+				s.alone = false
+				p.services[name] = s
 			}
 		}
 	}
+	p.openings = openings
 	return services
+}
+
+// names are the component's service names. Of a name without a single ASCII letter or
+// digit nothing is left from 0.2.1 on.
+func (p *Poller) names(component string) (names []string) {
+	for _, era := range wire.Eras {
+		if name := wire.ServiceName(era, p.Namespace, component); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (p *Poller) begin(inbox string, requests int) {

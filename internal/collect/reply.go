@@ -21,15 +21,15 @@ func (p *Poller) reply(m *nats.Msg) {
 		p.Log.Debug("Ignored a stats reply", "error", err)
 		return
 	}
-	components := p.componentsOf(r.Service)
-	if len(components) == 0 {
+	service := p.serviceOf(r.Service)
+	if len(service.components) == 0 {
 		t.Reject(fleet.StatsReply, fleet.BadID)
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
 	}
-	p.answer, p.plain = p.answer[:0], 0
+	p.answer = p.answer[:0]
 	for i := range r.Endpoints {
-		if report, ok := p.endpoint(&r, &r.Endpoints[i], components); ok {
+		if report, ok := p.endpoint(&r, &r.Endpoints[i], service); ok {
 			p.answer = append(p.answer, report)
 		}
 	}
@@ -41,7 +41,7 @@ func (p *Poller) reply(m *nats.Msg) {
 
 // endpoint is what a reply says of one endpoint, false if that is of no use. What
 // is wrong with it is no trouble of the others.
-func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, components []string) (report fleet.Report, ok bool) {
+func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (report fleet.Report, ok bool) {
 	t := &p.Fleet.Tally
 	worker := fleet.WorkerID{Lease: e.Lease}
 	ok = e.Name != ""
@@ -55,7 +55,7 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, components []s
 		return report, false
 	}
 	report = fleet.Report{
-		Endpoint: fleet.Endpoint{Component: p.componentOf(r.Service, components, e.Name, e.Lease), Name: e.Name},
+		Endpoint: fleet.Endpoint{Component: p.componentOf(r.Service, s, e.Name, e.Lease), Name: e.Name},
 		Worker:   worker,
 		Service:  r.Service,
 		Outcome:  e.Outcome,
@@ -73,7 +73,8 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, components []s
 func (p *Poller) note(answer []fleet.Report) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range answer {
+	for i := range answer {
+		r := &answer[i]
 		watched := p.Fleet.Target().Covers(r.Endpoint)
 		switch {
 		case !watched && r.Outcome == fleet.Reported:
@@ -114,30 +115,30 @@ func (p *Poller) wakeUp() {
 	}
 }
 
-func (p *Poller) componentsOf(service string) []string {
+// service is what answers under one NATS service name.
+type service struct {
+	components []string // watched ones that have the name
+	alone      bool     // nobody has registered in another component of that name
+}
+
+func (p *Poller) serviceOf(name string) service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.components[service]
+	s := p.services[name]
+	s.alone = s.alone && p.Fleet.Openings() == p.openings
+	return s
 }
 
 // componentOf is the component that the worker belongs to: of those that share the
 // service, watched or not, the one that it has registered in; else the first.
-func (p *Poller) componentOf(service string, components []string, endpoint string, lease uint64) string {
-	if lease == 0 || lease == p.plain {
-		return components[0]
-	}
-	if len(components) == 1 && p.Fleet.IsOf(components[0], lease) {
-		p.plain = lease // the other endpoints of the reply have the same
-		return components[0]
-	}
-	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: components[0], Name: endpoint}, ID: lease}
-	if len(components) == 1 && p.Fleet.IsRegistered(in) {
-		return components[0]
+func (p *Poller) componentOf(name string, s service, endpoint string, lease uint64) string {
+	if lease == 0 || s.alone {
+		return s.components[0]
 	}
 	for _, e := range p.Fleet.Registrations(lease) {
-		if e.Name == endpoint && wire.IsServiceOf(service, p.Namespace, e.Component) {
+		if e.Name == endpoint && wire.IsServiceOf(name, p.Namespace, e.Component) {
 			return e.Component
 		}
 	}
-	return components[0]
+	return s.components[0]
 }

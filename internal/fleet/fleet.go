@@ -3,6 +3,7 @@ package fleet
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -44,6 +45,7 @@ type Fleet struct {
 	limit    int
 	registry bool
 	synced   chan struct{} // closed when it is known who is registered
+	openings atomic.Uint64
 
 	mu        sync.Mutex
 	now       time.Time

@@ -159,26 +159,9 @@ func (f *Fleet) IsRegistered(in Instance) bool {
 	return s != nil && s.registered
 }
 
-// IsOf reports whether this worker has registered nothing but endpoints of this
-// component, and at least one.
-func (f *Fleet) IsOf(component string, id uint64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	w := f.workers[WorkerID{Lease: id}]
-	if w == nil {
-		return false
-	}
-	some := false
-	for i := range w.seats {
-		if s := &w.seats[i]; s.registered {
-			if s.endpoint.Component != component {
-				return false
-			}
-			some = true
-		}
-	}
-	return some
-}
+// Openings is how often a registration was the only one of its endpoint: while it
+// stays the same, Registered names no endpoint that it did not name before.
+func (f *Fleet) Openings() uint64 { return f.openings.Load() }
 
 // enrol counts a registered seat at its endpoint, once or once less.
 func (f *Fleet) enrol(s *seat, once int) {
@@ -187,6 +170,9 @@ func (f *Fleet) enrol(s *seat, once int) {
 	}
 	f.reenrolled = true
 	s.endpoint.here += once
+	if once > 0 && s.endpoint.here == 1 {
+		f.openings.Add(1)
+	}
 	if s.Publishes {
 		s.endpoint.speaking += once
 	}
