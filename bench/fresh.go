@@ -219,19 +219,13 @@ func (c *changes) load(n int, publishes bool) fleet.Load {
 	return fleet.Load{KVActive: fleet.Some(c.workers[n].value), KVTotal: fleet.Some[uint64](1 << 30)}
 }
 
-var (
-	activeStart = []byte(`llm_kv_blocks_active{`)
-	idStart     = []byte(`worker_id="`)
-)
+var idStart = []byte(`worker_id="`)
 
 // seen books the changes that a page has.
 func (c *changes) seen(p page, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p.each(func(series, value []byte) {
-		if !bytes.HasPrefix(series, activeStart) {
-			return
-		}
+	p.part("llm_kv_blocks_active{").each(func(series, value []byte) {
 		_, label, _ := bytes.Cut(series, idStart)
 		id, _ := strconv.ParseUint(string(bytes.TrimSuffix(label, []byte(`"}`))), 10, 64)
 		n, known := c.index[id]

@@ -18,14 +18,23 @@ func (p page) each(f func(series, value []byte)) {
 	}
 }
 
+// part is the part of the page with the series that start so: they stand together.
+func (p page) part(start string) page {
+	first := bytes.Index(p, []byte("\n"+start))
+	if first < 0 {
+		return nil
+	}
+	p = p[first+1:]
+	last := bytes.LastIndex(p, []byte("\n"+start)) + 1
+	return p[:last+bytes.IndexByte(p[last:], '\n')+1]
+}
+
 // sum is how many series start so, and the sum of their values.
 func (p page) sum(start string) (n int, sum float64) {
-	p.each(func(series, value []byte) {
-		if bytes.HasPrefix(series, []byte(start)) {
-			v, _ := strconv.ParseFloat(string(value), 64)
-			n++
-			sum += v
-		}
+	p.part(start).each(func(_, value []byte) {
+		v, _ := strconv.ParseFloat(string(value), 64)
+		n++
+		sum += v
 	})
 	return n, sum
 }
