@@ -4,6 +4,7 @@ package real
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -61,5 +62,29 @@ func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
 	slices.Sort(got)
 	if diff := cmp.Diff(keptOnPurpose, got); diff != "" {
 		t.Errorf("promtool check metrics (-want +got):\n%s", diff)
+	}
+}
+
+// TestConfigurationsInTheREADMEAreGood as Prometheus reads them.
+func TestConfigurationsInTheREADMEAreGood(t *testing.T) {
+	t.Parallel()
+	promtool := process.Installed(t, "promtool", "prometheus")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(readme), "```yaml\n")[1:]
+	if len(blocks) < 3 {
+		t.Fatalf("%d configurations in the README, want 3 or more", len(blocks))
+	}
+	for _, block := range blocks {
+		config, _, _ := strings.Cut(block, "```")
+		file := filepath.Join(t.TempDir(), "prometheus.yml")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(promtool, "check", "config", file).CombinedOutput(); err != nil {
+			t.Errorf("promtool check config: %v: %s\nof\n%s", err, out, config)
+		}
 	}
 }
