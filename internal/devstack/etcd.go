@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 )
 
@@ -113,8 +115,15 @@ func (c EtcdConfig) embedded(dir string) *embed.Config {
 	ec.ElectionMs = 100
 	ec.UnsafeNoFsync = true
 	ec.BcryptCost = 4 // the least: passwords here guard nothing
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(lastWords())
 	return ec
+}
+
+// lastWords is a logger that writes nothing but what an etcd says before it ends the
+// process that it is embedded in.
+func lastWords() *zap.Logger {
+	encoder := zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zapcore.DPanicLevel), zap.AddStacktrace(zapcore.DPanicLevel))
 }
 
 // Endpoint is what a client of the server connects to.
