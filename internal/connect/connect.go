@@ -53,6 +53,11 @@ func Wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// late reports whether ctx ended because its time was over.
+func late(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
+
+var errNoAnswer = errors.New("no answer in time")
+
 // Check reports what is wrong with the addresses of servers, before anybody is
 // asked. Either may be empty.
 func Check(nats, etcd string) error {

@@ -32,7 +32,8 @@ var etcdServers = list{flag: "etcd-endpoints", schemes: []string{"http", "https"
 // Etcd makes a client of the etcd at a comma list of endpoints, with the credentials
 // of Dynamo's environment variables. Without a user it returns at once, whether or
 // not somebody is there. With one it logs in first, however long it takes until
-// there is somebody to log in at; if ctx ends before, client and error are nil.
+// there is somebody to log in at; if ctx is cancelled before, client and error are nil,
+// and if it had a deadline, the error says why nobody is logged in.
 // Refused credentials are an error. The client outlives ctx.
 func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log *slog.Logger) (*clientv3.Client, error) {
 	urls, err := etcdServers.parse(endpoints)
@@ -44,6 +45,7 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 		return nil, err
 	}
 	announced := false
+	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		client, err := newClient(ctx, config)
 		if err == nil {
@@ -60,9 +62,12 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 				err = cmp.Or(EtcdTLS(ctx, endpoints, getenv), fmt.Errorf("no answer in %v", config.DialTimeout))
 			}
 			log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
-			announced = true
+			announced, last = true, err
 		}
 		Wait(ctx, Pause(attempt))
+	}
+	if late(ctx) {
+		return nil, fmt.Errorf("connect to etcd at %s: %w", shown(urls), cmp.Or(last, errNoAnswer))
 	}
 	return nil, nil
 }

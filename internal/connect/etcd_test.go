@@ -140,12 +140,19 @@ func TestEtcdDoesNotWaitForAServer(t *testing.T) {
 
 func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
 	log, _ := newLog()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
+	user := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
 	start := time.Now()
-	ec, err := Etcd(ctx, "127.0.0.1:1", env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
+	ec, err := Etcd(ctx, "127.0.0.1:1", user, log)
 	if ec != nil || err != nil {
 		t.Errorf("got %v, %v; want neither", ec, err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	ec, err = Etcd(ctx, "127.0.0.1:1", user, log)
+	if want := "connect to etcd at http://127.0.0.1:1: "; ec != nil || err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, %v; want an error that begins with %q", ec, err, want)
 	}
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("took %v", took)

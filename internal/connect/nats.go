@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,9 @@ var refusals = []error{
 	nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
 }
 
-// NATS connects to one of the servers of a comma list, however long that takes; if
-// ctx ends first, connection and error are nil. Credentials are those in the URL, or
+// NATS connects to one of the servers of a comma list, however long that takes. If ctx
+// is cancelled first, connection and error are nil; if it had a deadline, the error says
+// why there is no connection. Credentials are those in the URL, or
 // else those of Dynamo's environment variables; credentials that are refused now are
 // an error, later they are tried again and again. What the connection loses it
 // regains by itself, for good; meanwhile publishing fails.
@@ -63,6 +65,7 @@ func NATS(ctx context.Context, servers string, getenv func(string) string, log *
 	if err := apply(&opts, auth); err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
 	}
+	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		nc, err := dial(ctx, opts)
 		if err == nil {
@@ -72,9 +75,13 @@ func NATS(ctx context.Context, servers string, getenv func(string) string, log *
 			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", l.servers, source, err)
 		}
 		if ctx.Err() == nil {
+			last = err
 			l.unreachable(err)
 			Wait(ctx, Pause(attempt))
 		}
+	}
+	if late(ctx) {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, cmp.Or(last, errNoAnswer))
 	}
 	return nil, nil
 }

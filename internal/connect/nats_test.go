@@ -172,10 +172,16 @@ func TestNATSConnectsToTheServerThatIsThere(t *testing.T) {
 
 func TestNATSGivesUpWhenItsContextEnds(t *testing.T) {
 	log, _ := newLog()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
 	if nc, err := NATS(ctx, "nats://127.0.0.1:1", env(), log, nil); nc != nil || err != nil {
 		t.Errorf("got %v, %v; want neither", nc, err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	nc, err := NATS(ctx, "nats://user:secret@127.0.0.1:1", env(), log, nil)
+	if want := "connect to NATS at nats://127.0.0.1:1: "; nc != nil || err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, %v; want an error that begins with %q", nc, err, want)
 	}
 }
 
