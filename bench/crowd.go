@@ -16,6 +16,7 @@ import (
 // crowd is a great many workers of 0.5.1 that cost next to nothing: one lease holds
 // the keys of all, and one subscription answers polls for all, with bytes made before.
 type crowd struct {
+	first   int // of their numbers
 	n       int
 	replies [][]byte
 	client  *clientv3.Client
@@ -23,6 +24,7 @@ type crowd struct {
 	lease   clientv3.LeaseID
 	stop    context.CancelFunc
 	renewal sync.WaitGroup
+	lost    chan struct{} // closed when the lease is not renewed any more
 }
 
 const (
@@ -51,15 +53,21 @@ func instances(n int) []fleet.Instance {
 
 // gather registers n workers and has them answer, until leave.
 func gather(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, n int) (*crowd, error) {
+	return gatherFrom(ctx, nc, client, namespace, 0, n)
+}
+
+// gatherFrom is gather, of the n workers from one on.
+func gatherFrom(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, first, n int) (*crowd, error) {
 	lease, err := client.Grant(ctx, crowdLease)
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease: %w", err)
 	}
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &crowd{n: n, client: client, lease: lease.ID, stop: stop}
+	c := &crowd{first: first, n: n, client: client, lease: lease.ID, stop: stop, lost: make(chan struct{})}
 	renewals, err := client.KeepAlive(renewing, lease.ID)
 	if err == nil {
 		c.renewal.Go(func() {
+			defer close(c.lost)
 			for range renewals { // it must be read
 			}
 		})
@@ -84,7 +92,7 @@ func (c *crowd) register(ctx context.Context, namespace string) error {
 	}
 	service := wire.ServiceName(wire.EraPlain, namespace, component)
 	for n := range c.n {
-		for _, in := range instances(n) {
+		for _, in := range instances(c.first + n) {
 			value := wire.LayoutInstances.Value(namespace, in, wire.Subject(service, in.Name, in.ID))
 			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key(namespace, in), string(value), clientv3.WithLease(c.lease)))
 		}
@@ -101,7 +109,7 @@ func (c *crowd) register(ctx context.Context, namespace string) error {
 func (c *crowd) answer(nc *nats.Conn, namespace string) (err error) {
 	service := wire.ServiceName(wire.EraPlain, namespace, component)
 	for n := range c.n {
-		c.replies = append(c.replies, statsReply(service, n))
+		c.replies = append(c.replies, statsReply(service, c.first+n))
 	}
 	c.answers, err = nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
 		for _, reply := range c.replies {
@@ -116,11 +124,16 @@ func (c *crowd) answer(nc *nats.Conn, namespace string) (err error) {
 	return nc.FlushTimeout(patience)
 }
 
+// hush has the workers answer no more.
+func (c *crowd) hush() {
+	if c.answers != nil {
+		c.answers.Unsubscribe() // fails where the connection is gone, or it was done before
+	}
+}
+
 // leave ends the workers and waits until nothing of them is left.
 func (c *crowd) leave() {
-	if c.answers != nil {
-		c.answers.Unsubscribe() // fails where the connection is gone
-	}
+	c.hush()
 	c.stop()
 	c.renewal.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -2,18 +2,21 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/tracing"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // loader loads an instance that runs somewhere.
@@ -66,8 +69,22 @@ func (r *rate) String() string {
 	return strconv.Itoa(int(*r))
 }
 
+// patienceOfLoaders is how long servers may take to answer: nobody waits for a loader.
+const patienceOfLoaders = 5 * time.Second
+
+// connect connects to NATS, and says what becomes of the connection later.
 func (l loader) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
-	return connect.NATS(ctx, l.nats, l.getenv, tracing.Target(log, "nats"), nil, nats.Name("bench"))
+	connecting, stop := context.WithTimeout(ctx, patienceOfLoaders)
+	defer stop()
+	status := func(connected bool) {
+		switch {
+		case connected:
+			log.Info("Connected to NATS")
+		case ctx.Err() == nil:
+			log.Warn("Lost the connection to NATS; connecting goes on")
+		}
+	}
+	return connect.NATS(connecting, l.nats, l.getenv, quiet, status, nats.Name("bench"))
 }
 
 // hits publishes events and says how many.
@@ -81,31 +98,65 @@ func (l loader) hits(ctx context.Context, log *slog.Logger) error {
 	defer stop()
 	begin := time.Now()
 	n, err := flood(loading, nc, l.namespace, hitEvents(l.workerN), int(l.rate))
-	if err != nil {
-		return err
-	}
 	log.Info(fmt.Sprintf("Published %s hit-rate events, %s", count(n), perSecond(n, time.Since(begin))))
-	return nil
+	return err
 }
 
 // workers runs workers until ctx ends.
 func (l loader) workers(ctx context.Context, log *slog.Logger) error {
+	client, err := l.registry(ctx)
+	if err != nil || client == nil {
+		return err
+	}
+	defer client.Close()
 	nc, err := l.connect(ctx, log)
 	if err != nil || nc == nil {
 		return err
 	}
 	defer nc.Close()
-	client, err := connect.Etcd(ctx, l.etcd, l.getenv, tracing.Target(log, "etcd"))
-	if err != nil || client == nil {
-		return err
-	}
-	defer client.Close()
 	c, err := gather(ctx, nc, client, l.namespace, l.workerN)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	defer c.leave()
 	log.Info(fmt.Sprintf("%s workers on %s/%s/%s", count(l.workerN), l.namespace, component, crowdEndpoints[0]))
-	<-ctx.Done()
-	return nil
+	select {
+	case <-ctx.Done():
+		c.leave()
+		log.Info(fmt.Sprintf("%s workers have left", count(l.workerN)))
+		return nil
+	case <-c.lost:
+		c.leave()
+		return fmt.Errorf("the workers are not registered any more: etcd has not renewed their lease in %d s", crowdLease)
+	}
+}
+
+// registry is a client of an etcd that answers, and has none of our workers: a second
+// crowd would take the first one's keys with it when it leaves. If ctx ends first, client
+// and error are nil.
+func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
+	connecting, stop := context.WithTimeout(ctx, patienceOfLoaders)
+	defer stop()
+	client, err := connect.Etcd(connecting, l.etcd, l.getenv, quiet)
+	if err != nil || client == nil {
+		return nil, err
+	}
+	first := wire.LayoutInstances.Key(l.namespace, instances(0)[0])
+	there, err := client.Get(connecting, first)
+	switch {
+	case ctx.Err() != nil:
+		err = nil
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("etcd at %s: no answer in %v", strings.Join(client.Endpoints(), ","), patienceOfLoaders)
+	case err != nil:
+		err = fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ","), err)
+	case there.Count > 0:
+		err = fmt.Errorf("namespace %s has a load of workers already: end that one, or choose another --namespace", l.namespace)
+	default:
+		return client, nil
+	}
+	client.Close()
+	return nil, err
 }

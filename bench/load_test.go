@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/program"
+)
+
+// journal is what a command says on standard error.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// background runs a command until stop, which returns its exit code.
+func background(t *testing.T, command func(ctx context.Context) int) (stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	code, ended := 0, make(chan struct{})
+	go func() {
+		defer close(ended)
+		code = command(ctx)
+	}()
+	stop = func() int {
+		cancel()
+		<-ended
+		return code
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// runningInstance is metrics beside a stack's servers, in this process.
+func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
+	t.Helper()
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said journal
+	background(t, func(ctx context.Context) int {
+		return program.Main(ctx, []string{"--nats-server", s.NATS.URL(), "--etcd-endpoints", s.Etcd.Endpoint(),
+			"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port), "--poll-interval", "0.1"}, noEnv, io.Discard, &said)
+	})
+	m := &instance{url: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	devstacktest.Until(t, func() error {
+		_, err := m.get(t.Context(), "/-/ready")
+		return err
+	})
+	return m
+}
+
+func TestLoadersLoadARunningInstance(t *testing.T) {
+	t.Parallel()
+	s := devstacktest.Start(t)
+	m := runningInstance(t, s)
+	servers := []string{"--nats-server", s.NATS.URL()}
+	ofWorkers := append([]string{"load", "workers", "--workers", "50", "--etcd-endpoints", s.Etcd.Endpoint()}, servers...)
+	var said journal
+	stop := background(t, func(ctx context.Context) int { return run(ctx, ofWorkers, noEnv, io.Discard, &said) })
+	if err := m.shows(t.Context(), "llm_kv_blocks_active{", 50); err != nil {
+		t.Fatalf("%v: %s", err, &said)
+	}
+	devstacktest.Until(t, func() error {
+		if want := "50 workers on dynamo/backend/load_metrics"; !strings.Contains(said.String(), want) {
+			return fmt.Errorf("got %q, want it to say %q", &said, want)
+		}
+		return nil
+	})
+
+	var again journal
+	if code := run(t.Context(), ofWorkers, noEnv, io.Discard, &again); code != 1 || !strings.Contains(again.String(), "has a load of workers already") {
+		t.Errorf("a second one: exit code %d, %q; want 1, and why", code, &again)
+	}
+
+	var published journal
+	hits := append([]string{"load", "hits", "--workers", "50", "--rate", "1000", "--duration", "0.5"}, servers...)
+	if code := run(t.Context(), hits, noEnv, io.Discard, &published); code != 0 {
+		t.Fatalf("exit code %d: %s", code, &published)
+	}
+	_, rest, _ := strings.Cut(published.String(), "Published ")
+	number, _, _ := strings.Cut(rest, " hit-rate events")
+	n, err := strconv.Atoi(strings.ReplaceAll(number, ",", ""))
+	if err != nil || n < 50 {
+		t.Fatalf("got %q, want how many events it has published", &published)
+	}
+	for series, want := range map[string]int{countedSeries: n, "llm_kv_hit_rate_events_total": n} {
+		if err := m.counts(t.Context(), series, want); err != nil {
+			t.Error(err)
+		}
+	}
+
+	if code := stop(); code != 0 || !strings.Contains(said.String(), "50 workers have left") {
+		t.Errorf("exit code %d, %q; want 0, and that they have left", code, &said)
+	}
+	if err := m.shows(t.Context(), "llm_kv_blocks_active{", 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALoaderWithoutServersSaysSoInOneLine(t *testing.T) {
+	t.Parallel()
+	s := devstacktest.Start(t)
+	for args, want := range map[string]string{
+		"load hits --nats-server nats://user:secret@127.0.0.1:1":                         "connect to NATS at nats://127.0.0.1:1: ",
+		"load workers --nats-server 127.0.0.1:1 --etcd-endpoints " + s.Etcd.Endpoint():   "connect to NATS at nats://127.0.0.1:1: ",
+		"load workers --etcd-endpoints http://127.0.0.1:1 --nats-server " + s.NATS.URL(): "etcd at http://127.0.0.1:1: no answer in 5s",
+		"load workers --etcd-endpoints ftp://127.0.0.1:1 --nats-server " + s.NATS.URL():  `--etcd-endpoints "ftp://127.0.0.1:1": malformed`,
+		"load hits --nats-server http://127.0.0.1:1":                                     `--nats-server "http://127.0.0.1:1": malformed`,
+	} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			var said journal
+			code := run(t.Context(), strings.Fields(args), noEnv, io.Discard, &said)
+			got := said.String()
+			if code != 1 || !strings.Contains(got, want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "secret") {
+				t.Errorf("exit code %d, %q; want 1, and one line with %q", code, got, want)
+			}
+		})
+	}
+}
