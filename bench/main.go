@@ -5,6 +5,7 @@
 //	go run ./bench                    # everything, in some minutes
 //	go run ./bench --quick            # small figures, for CI
 //	go run ./bench --only hits,page   # some of it
+//	go run ./bench soak               # a minute of strangers, and of workers that come and go
 //	go run ./bench load hits          # hit-rate events for any running instance
 //	go run ./bench load workers       # workers for it
 //
@@ -61,7 +62,17 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		SetValue(cli.Number("events", &o.events, 1000, 1_000_000_000))
 	measure.Flag("quick", "Small figures: 300,000 events, 1,000 workers.").BoolVar(&o.quick)
 	measure.Flag("only", "A comma list of measures: "+strings.Join(measureNames(), ", ")+".").StringVar(&only)
-	choose(measure, func(ctx context.Context, _ *slog.Logger) error { return measureAll(ctx, o, stdout, stderr) })
+	choose(measure, func(ctx context.Context, _ *slog.Logger) error {
+		return tabled(ctx, o, stdout, func(ctx context.Context, s *stage) error { return measureAll(ctx, s, stderr) })
+	})
+
+	var soaking time.Duration
+	soak := a.Command("soak", "Strangers, and workers that come and go: what is counted, and whether memory stays as it is.")
+	soak.Flag("duration", "For how long at least, in seconds or as a duration.").Default("1m").
+		SetValue(cli.Duration("duration", &soaking, leastSoak))
+	choose(soak, func(ctx context.Context, _ *slog.Logger) error {
+		return tabled(ctx, options{}, stdout, func(ctx context.Context, s *stage) error { return s.soak(ctx, soaking) })
+	})
 
 	var l loader
 	load := a.Command("load", "Load a running instance.")
@@ -156,29 +167,34 @@ func measuresOf(list string) ([]string, error) {
 	return names, nil
 }
 
-// measureAll prints the table, also where a measure fails: then of those before it.
-func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error {
+// measureAll measures all that was asked for.
+func measureAll(ctx context.Context, s *stage, stderr io.Writer) error {
+	for _, m := range measures() {
+		if !slices.Contains(s.only, m.name) {
+			continue
+		}
+		fmt.Fprintf(stderr, "measuring %s\n", m.name)
+		if err := m.run(s, ctx); err != nil {
+			return fmt.Errorf("measure %s: %w", m.name, cmp.Or(ctx.Err(), err))
+		}
+	}
+	return nil
+}
+
+// tabled does work on a stage and prints its table, also where the work fails: then of
+// what it had done before.
+func tabled(ctx context.Context, o options, stdout io.Writer, work func(context.Context, *stage) error) error {
 	s, err := newStage(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	var failed error
-	for _, m := range measures() {
-		if !slices.Contains(o.only, m.name) {
-			continue
-		}
-		fmt.Fprintf(stderr, "measuring %s\n", m.name)
-		if failed = m.run(s, ctx); failed != nil {
-			failed = fmt.Errorf("measure %s: %w", m.name, cmp.Or(ctx.Err(), failed))
-			break
-		}
+	failed := work(ctx, s)
+	if failed != nil && len(s.table.rows) == 0 {
+		return failed
 	}
 	if err := s.table.print(stdout); err != nil {
 		return err
 	}
-	if failed != nil {
-		return failed
-	}
-	return s.table.verdict()
+	return cmp.Or(failed, s.table.verdict())
 }

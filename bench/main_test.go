@@ -15,6 +15,7 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		"load hits --rate 0":             `--rate "0": want`,
 		"load workers --workers 0":       `--workers "0": want`,
 		"load workers --duration 1":      "unknown long flag '--duration'",
+		"soak --duration 9":              `--duration "9": want`,
 		"load hits --etcd-endpoints x:1": "unknown long flag '--etcd-endpoints'",
 	} {
 		_, _, err := parse(strings.Fields(args), noEnv, io.Discard, io.Discard)

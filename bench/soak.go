@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// A soak is rounds of everything that could make the program grow: workers register,
+// answer, are hit and go, and thousands of ids that nobody has are hit. There are more of
+// them than there is room for, beside a crowd that stays.
+const (
+	soakNamespace = "bench-soak"
+	soakLimit     = 2000 // --max-workers
+	soakStaying   = 500  // workers that stay
+	soakComing    = 500  // workers that come in a round, and go
+	soakForged    = 5000 // ids of a round that nobody has
+
+	// What a soak has seen at least, however short it is.
+	leastForged = 100_000
+	leastComing = 10_000
+	leastSoak   = 10 * time.Second
+
+	// firstForged is far from the ids of workers.
+	firstForged = 1 << 40
+)
+
+// soaking is a soak that runs.
+type soaking struct {
+	*stage
+	m      *instance
+	ledger ledger
+	begin  time.Time
+	rounds int
+}
+
+// soak soaks a program for so long at least.
+func (s *stage) soak(ctx context.Context, length time.Duration) error {
+	c, err := gather(ctx, s.nats, s.client, soakNamespace, soakStaying)
+	if err != nil {
+		return err
+	}
+	defer c.leave()
+	m, err := s.metrics(ctx, soakNamespace, "--max-workers", strconv.Itoa(soakLimit), "--poll-interval", "0.5")
+	if err != nil {
+		return err
+	}
+	defer m.end()
+	k := soaking{stage: s, m: m, ledger: newLedger(), begin: time.Now()}
+	if err := k.settle(ctx, 0); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := witness{m: m}
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		if err := w.look(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	err = k.run(ctx, length)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // what the driver says then is a consequence
+	}
+	cancel(nil)
+	looking.Wait()
+	if err == nil {
+		err = k.figures(&w)
+	}
+	if m.over() {
+		err = fmt.Errorf("%w: %s", errEnded, m.tail())
+	}
+	if err != nil {
+		return fmt.Errorf("soak, round %d: %w", k.rounds, err)
+	}
+	return nil
+}
+
+func (k *soaking) run(ctx context.Context, length time.Duration) error {
+	for time.Since(k.begin) < length || k.rounds*soakForged < leastForged || k.rounds*soakComing < leastComing {
+		if err := k.round(ctx); err != nil {
+			return err
+		}
+		k.rounds++
+	}
+	return nil
+}
+
+// round has workers come and go, and everybody hit meanwhile.
+func (k *soaking) round(ctx context.Context) error {
+	first := soakStaying + k.rounds*soakComing
+	c, err := gatherFrom(ctx, k.nats, k.client, soakNamespace, first, soakComing)
+	if err != nil {
+		return err
+	}
+	defer c.leave() // again, unless something fails
+	k.ledger.register(soakComing)
+	if err := k.settle(ctx, soakComing); err != nil {
+		return fmt.Errorf("%d workers have come: %w", soakComing, err)
+	}
+	if err := k.hitAll(first); err != nil {
+		return err
+	}
+	if err := k.settle(ctx, soakComing); err != nil {
+		return fmt.Errorf("everybody was hit: %w", err)
+	}
+	// An answer that is still under way when its worker is gone, and has been pushed
+	// out, would be turned away and count.
+	c.hush()
+	if err := k.polls(ctx, 2); err != nil {
+		return err
+	}
+	c.leave()
+	if err := k.settle(ctx, 0); err != nil {
+		return fmt.Errorf("%d workers have gone: %w", soakComing, err)
+	}
+	return nil
+}
+
+// hitAll hits the workers that stay four times, those that have come once, and the
+// round's ids that nobody has.
+func (k *soaking) hitAll(first int) error {
+	for i := range 4 * soakStaying {
+		if err := k.hit(workerID(i%soakStaying), uint64(1+(i+k.rounds)%5)); err != nil {
+			return err
+		}
+	}
+	for i := range soakComing {
+		if err := k.hit(workerID(first+i), 3); err != nil {
+			return err
+		}
+	}
+	k.ledger.forge(soakForged)
+	for i := range soakForged {
+		if err := k.publish(firstForged+uint64(k.rounds*soakForged+i), 2); err != nil {
+			return err
+		}
+	}
+	return k.nats.FlushTimeout(patience)
+}
+
+// hit hits a worker that is registered.
+func (k *soaking) hit(id, blocks uint64) error {
+	k.ledger.hit(id, blocks)
+	return k.publish(id, blocks)
+}
+
+// publish sends a hit-rate event of twice as much input as overlap.
+func (k *soaking) publish(id, blocks uint64) error {
+	b := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 2*blocks, blocks)
+	if err := k.nats.Publish(wire.HitRateSubject(soakNamespace), b); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
+}
+
+// settle waits until the page is as the ledger has it, with so many workers beside
+// those that stay.
+func (k *soaking) settle(ctx context.Context, others int) error {
+	return until(ctx, 100*time.Millisecond, func() error {
+		p, err := k.m.page(ctx)
+		if err != nil {
+			return err
+		}
+		return k.ledger.check(look(p), soakStaying+others)
+	})
+}
+
+// polls waits until so many more polls have been answered.
+func (k *soaking) polls(ctx context.Context, n float64) error {
+	first := -1.0
+	return until(ctx, 100*time.Millisecond, func() error {
+		p, err := k.m.page(ctx)
+		if err != nil {
+			return err
+		}
+		_, now := p.sum("dynamo_metrics_polls_total{")
+		if first < 0 {
+			first = now
+		}
+		if now < first+n {
+			return fmt.Errorf("%.0f polls, want %.0f", now-first, n)
+		}
+		return nil
+	})
+}
+
+// ledger is what the program must have counted, to the last event.
+type ledger struct {
+	events    int // hit-rate events
+	booked    int // those of them that somebody was there for
+	tracked   int // ids
+	overLimit int // turned away, or pushed out by workers that register
+
+	overlap map[uint64]uint64 // blocks, of the workers that stay
+}
+
+func newLedger() ledger { return ledger{tracked: soakStaying, overlap: make(map[uint64]uint64)} }
+
+// register has n workers come, for whom others are pushed out if need be.
+func (l *ledger) register(n int) {
+	l.overLimit += max(0, l.tracked+n-soakLimit)
+	l.tracked = min(soakLimit, l.tracked+n)
+}
+
+// forge has n ids hit that nobody has: there is room for some, or none.
+func (l *ledger) forge(n int) {
+	room := min(n, soakLimit-l.tracked)
+	l.tracked += room
+	l.overLimit += n - room
+	l.events += n
+	l.booked += room
+}
+
+// hit has a registered worker hit. One that goes leaves its counters, and the id.
+func (l *ledger) hit(id, blocks uint64) {
+	l.events++
+	l.booked++
+	if id < workerID(soakStaying) {
+		l.overlap[id] += blocks
+	}
+}
+
+// check complains unless the page is as the ledger has it, with so many workers
+// registered, and nothing but hits is left of all others.
+func (l *ledger) check(v view, registered int) error {
+	state := func(s string) string {
+		return fmt.Sprintf(`llm_workers{component="backend",endpoint="load_metrics",state=%q}`, s)
+	}
+	for series, want := range map[string]int{
+		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", fleet.HitRate): l.events,
+		"dynamo_metrics_workers_over_limit_total":                            l.overLimit,
+		state("answering"):    registered,
+		state("silent"):       0,
+		state("unregistered"): 0,
+	} {
+		if got, there := v.series[series]; !there || got != float64(want) {
+			return fmt.Errorf("%s is %.0f, want %d", series, got, want)
+		}
+	}
+	if v.booked != float64(l.booked) {
+		return fmt.Errorf("%.0f hit-rate events are booked, want %d", v.booked, l.booked)
+	}
+	if len(v.lively) != registered {
+		return fmt.Errorf("more than hits is shown of %d ids, want %d", len(v.lively), registered)
+	}
+	// A worker that stays, or has just come, has no hits before its first.
+	if n := len(v.ids); n != l.tracked {
+		return fmt.Errorf("%d ids are shown, want %d", n, l.tracked)
+	}
+	for id, blocks := range l.overlap {
+		label := strconv.FormatUint(id, 10)
+		if v.overlap[label] != float64(blocks) {
+			return fmt.Errorf("worker %d has %.0f blocks of overlap, want %d", id, v.overlap[label], blocks)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
+
+// view is what a soak wants to know of a page.
+type view struct {
+	bytes  int
+	lines  int                // series, workers' among them
+	series map[string]float64 // those of no single worker
+
+	ids          map[string]bool    // that have any series
+	lively       map[string]bool    // that have others than those of hits
+	active       map[string]float64 // blocks in use, by id
+	isl, overlap map[string]float64 // by id
+	booked       float64            // hit-rate events of all endpoints
+}
+
+const (
+	islName     = "llm_kv_hit_rate_isl_blocks"
+	overlapName = "llm_kv_hit_rate_overlap_blocks"
+)
+
+// look takes a page apart.
+func look(p page) view {
+	v := view{
+		bytes: len(p), series: make(map[string]float64), ids: make(map[string]bool), lively: make(map[string]bool),
+		active: make(map[string]float64), isl: make(map[string]float64), overlap: make(map[string]float64),
+	}
+	p.each(func(series, value []byte) {
+		v.lines++
+		number, _ := strconv.ParseFloat(string(value), 64)
+		_, label, ofWorker := bytes.Cut(series, idStart)
+		if !ofWorker {
+			v.add(string(series), number)
+			return
+		}
+		id, _, _ := strings.Cut(string(label), `"`)
+		v.ids[id] = true
+		name, _, _ := bytes.Cut(series, []byte("{"))
+		switch string(name) {
+		case islName:
+			v.isl[id] += number
+		case overlapName:
+			v.overlap[id] += number
+		case "llm_kv_blocks_active":
+			v.active[id] = number
+			v.lively[id] = true
+		default:
+			v.lively[id] = true
+		}
+	})
+	return v
+}
+
+func (v *view) add(series string, number float64) {
+	v.series[series] = number
+	if strings.HasPrefix(series, "llm_kv_hit_rate_events_total{") {
+		v.booked += number
+	}
+}
