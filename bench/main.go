@@ -6,6 +6,7 @@
 //	go run ./bench --quick            # small figures, for CI
 //	go run ./bench --only hits,page   # some of it
 //	go run ./bench soak               # a minute of strangers, and of workers that come and go
+//	go run ./bench fuzz               # two minutes of messages that are almost right
 //	go run ./bench load hits          # hit-rate events for any running instance
 //	go run ./bench load workers       # workers for it
 //
@@ -20,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -72,6 +74,17 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		SetValue(cli.Duration("duration", &soaking, leastSoak))
 	choose(soak, func(ctx context.Context, _ *slog.Logger) error {
 		return tabled(ctx, options{}, stdout, func(ctx context.Context, s *stage) error { return s.soak(ctx, soaking) })
+	})
+
+	var fuzzing time.Duration
+	var seed int
+	fuzz := a.Command("fuzz", "Messages that are almost right, by every way into the program: whether it counts them all, and lives.")
+	fuzz.Flag("duration", "For how long, in seconds or as a duration.").Default("2m").
+		SetValue(cli.Duration("duration", &fuzzing, time.Second))
+	fuzz.Flag("seed", "Of all messages; 0: another one each time.").Default("0").
+		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
+	choose(fuzz, func(ctx context.Context, _ *slog.Logger) error {
+		return tabled(ctx, options{}, stdout, func(ctx context.Context, s *stage) error { return s.fuzz(ctx, fuzzing, uint64(seed), stderr) })
 	})
 
 	var l loader

@@ -16,6 +16,7 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		"load workers --workers 0":       `--workers "0": want`,
 		"load workers --duration 1":      "unknown long flag '--duration'",
 		"soak --duration 9":              `--duration "9": want`,
+		"fuzz --seed -1":                 `--seed "-1": want`,
 		"load hits --etcd-endpoints x:1": "unknown long flag '--etcd-endpoints'",
 	} {
 		_, _, err := parse(strings.Fields(args), noEnv, io.Discard, io.Discard)

@@ -20,6 +20,7 @@ type process struct {
 
 	mu     sync.Mutex
 	output []byte // the end of it
+	panic  string // the line of its first panic
 }
 
 // start runs a program. Of our environment it gets only what it needs, and env.
@@ -71,6 +72,10 @@ func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.output = append(p.output, b...)
+	if i := bytes.Index(p.output, []byte("panic")); i >= 0 && p.panic == "" {
+		line, _, _ := bytes.Cut(p.output[i:], []byte("\n"))
+		p.panic = string(line)
+	}
 	p.output = p.output[max(0, len(p.output)-keep):]
 	return len(b), nil
 }
@@ -81,6 +86,13 @@ func (p *process) tail() string {
 	defer p.mu.Unlock()
 	lines := bytes.Split(bytes.TrimSpace(p.output), []byte("\n"))
 	return string(lines[len(lines)-1])
+}
+
+// panicked is what the process has said of a panic, empty if there was none.
+func (p *process) panicked() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.panic
 }
 
 // resident is the memory of the process in bytes, now and at most so far.

@@ -7,9 +7,10 @@
 //
 //	go test -tags real -count=1 -v ./e2e/survival/
 //
-// With SURVIVAL=long it takes the whole time that the outages, the churn and the fuzzing
-// are meant to last, as .ci/nightly has it. A server that is not installed skips its
-// tests; with CI=true that is a failure.
+// With SURVIVAL=long it takes the whole time that the outages are meant to last, and waits
+// for counters to expire, as .ci/nightly has it. A server that is not installed skips its
+// tests; with CI=true that is a failure. bench soak and bench fuzz go on for longer, with
+// more of the same strangers and garbage.
 package survival
 
 import (

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -220,16 +219,6 @@ func body(url string) (string, error) {
 		err = fmt.Errorf("GET %s: %d %s", url, status, text)
 	}
 	return text, err
-}
-
-// file is a file of testdata.
-func file(t *testing.T, elements ...string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, elements...)...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // slack is what a machine with other things to do may add to a promise.

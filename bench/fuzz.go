@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"dynamo-metrics/e2e/garbage"
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// What a round of fuzzing sends.
+const (
+	fuzzEvents  = 5000 // over NATS
+	fuzzReplies = 200  // to one poll
+	fuzzKeys    = 60   // put into etcd
+	fuzzFrames  = 200  // messages of each honest ZeroMQ publisher
+
+	fuzzLimit = 500 // --max-workers
+)
+
+// fuzzer sends what is almost right by every way into the program. Of such messages
+// anything may be, but for the good worker's values, the program's life, and each
+// message's being counted.
+type fuzzer struct {
+	*stage
+	m     *instance
+	seed  uint64
+	round uint64
+	begin time.Time
+	seeds map[fleet.Kind][][]byte
+
+	good     *goodWorker
+	registry *scribbler
+	zmq      *speakers
+	sent     map[fleet.Kind]int
+}
+
+// The streams of random numbers of a round. Each has its own, so that what one way
+// needs does not change what goes by another.
+const (
+	eventStream = iota
+	replyStream
+	keyStream
+	frameStream
+	rudeStream
+	streams
+)
+
+func (f *fuzzer) random(stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(f.seed, f.round*streams+stream))
+}
+
+// fuzz fuzzes a program for so long at least. A seed of 0 is another one each time.
+func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, stderr io.Writer) (err error) {
+	if seed == 0 {
+		seed = rand.Uint64N(math.MaxInt64)
+	}
+	fmt.Fprintf(stderr, "fuzzing with --seed %d\n", seed)
+	f := &fuzzer{stage: s, seed: seed, seeds: garbage.Messages(), sent: make(map[fleet.Kind]int)}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("fuzz --seed %d, round %d: %w", seed, f.round, err)
+		}
+	}()
+	if f.good, err = newGoodWorker(ctx, s); err != nil {
+		return err
+	}
+	if f.zmq, err = newSpeakers(); err != nil {
+		return err
+	}
+	defer f.zmq.close()
+	f.registry = newScribbler(s.client, f.zmq)
+	if f.m, err = s.metrics(ctx, garbage.Namespace, "--component", garbage.Endpoint.Component, "--endpoint", garbage.Endpoint.Name,
+		"--poll-interval", "0.1", "--max-workers", strconv.Itoa(fuzzLimit)); err != nil {
+		return err
+	}
+	defer f.m.end()
+	return f.run(ctx, length)
+}
+
+func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
+	f.sent[fleet.Instances]++ // the good worker's
+	if err := f.announce(ctx); err != nil {
+		return err
+	}
+	for f.begin = time.Now(); time.Since(f.begin) < length; f.round++ {
+		if err := f.once(ctx); err != nil {
+			return err
+		}
+	}
+	p, err := f.m.page(ctx)
+	if err != nil {
+		return err
+	}
+	_, peak, err := f.m.resident()
+	if err != nil {
+		return err
+	}
+	f.m.end()
+	if said := f.m.panicked(); said != "" || !f.m.cmd.ProcessState.Success() {
+		return fmt.Errorf("the program ends with %v: %s", f.m.cmd.ProcessState, said)
+	}
+	f.figures(look(p), peak)
+	return nil
+}
+
+// announce tells the program of the honest ZeroMQ publishers, and waits until it
+// listens to them.
+func (f *fuzzer) announce(ctx context.Context) error {
+	for _, e := range f.zmq.announcements() {
+		if err := f.registry.put(ctx, e, f.sent); err != nil {
+			return err
+		}
+	}
+	f.registry.keep()
+	return f.m.counts(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, len(f.zmq.honest))
+}
+
+// once is one round.
+func (f *fuzzer) once(ctx context.Context) error {
+	f.zmq.rehearse(f.random(rudeStream))
+	if err := f.registry.scribble(ctx, f.random(keyStream), f.sent); err != nil {
+		return err
+	}
+	if err := f.zmq.say(f.random(frameStream), f.sent); err != nil {
+		return err
+	}
+	if err := f.events(f.random(eventStream)); err != nil {
+		return err
+	}
+	if err := f.replies(ctx, f.random(replyStream)); err != nil {
+		return err
+	}
+	return f.settle(ctx)
+}
+
+// events publishes on every subject, and among it hits of the good worker.
+func (f *fuzzer) events(rng *rand.Rand) error {
+	subjects := garbage.Subjects()
+	kinds := slices.Sorted(maps.Keys(subjects))
+	for i := range fuzzEvents {
+		kind := kinds[rng.IntN(len(kinds))]
+		subject := subjects[kind][rng.IntN(len(subjects[kind]))]
+		if err := f.nats.Publish(subject, garbage.Mutated(rng, f.seeds[kind])); err != nil {
+			return fmt.Errorf("publish on %s: %w", subject, err)
+		}
+		f.sent[kind]++
+		if i%100 > 0 {
+			continue
+		}
+		if err := f.good.hit(f.nats); err != nil {
+			return err
+		}
+		f.sent[fleet.HitRate]++
+	}
+	return f.nats.FlushTimeout(patience)
+}
+
+// replies answers the next poll.
+func (f *fuzzer) replies(ctx context.Context, rng *rand.Rand) error {
+	all := make([][]byte, fuzzReplies)
+	for i := range all {
+		all[i] = garbage.Mutated(rng, f.seeds[fleet.StatsReply])
+	}
+	f.sent[fleet.StatsReply] += len(all)
+	return f.good.mutter(ctx, all)
+}
+
+// settle waits until the program has counted every message, and shows what the good
+// worker has said and nothing else of it.
+func (f *fuzzer) settle(ctx context.Context) error {
+	err := until(ctx, 10*time.Millisecond, func() error {
+		if f.m.over() {
+			return nil // there is nobody to wait for
+		}
+		answered := f.good.answered.Load()
+		p, err := f.m.page(ctx)
+		if err != nil {
+			return err
+		}
+		v := look(p)
+		for _, kind := range fleet.Kinds() {
+			want := f.sent[kind]
+			if kind == fleet.StatsReply {
+				want += int(answered)
+			}
+			if got := v.series[received(kind)]; got != float64(want) {
+				return fmt.Errorf("%v: %.0f messages received of %d", kind, got, want)
+			}
+		}
+		if err := f.good.check(p); err != nil {
+			return err
+		}
+		parser := expfmt.NewTextParser(model.LegacyValidation)
+		if _, err := parser.TextToMetricFamilies(bytes.NewReader(p)); err != nil {
+			return fmt.Errorf("the page cannot be read: %w", err)
+		}
+		return nil
+	})
+	switch said := f.m.panicked(); {
+	case said != "":
+		return errors.New(said)
+	case f.m.over():
+		return fmt.Errorf("%w: %s", errEnded, f.m.tail())
+	}
+	return err
+}
+
+func received(k fleet.Kind) string {
+	return fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", k)
+}
+
+// figures says what has become of all messages.
+func (f *fuzzer) figures(v view, peak int64) {
+	name := fmt.Sprintf("fuzzing of %.0f s, seed %d, %d rounds: ", time.Since(f.begin).Seconds(), f.seed, f.round)
+	f.table.add(row{measure: name + "panics; code at the end", ours: "0; 0", must: "0; 0", met: true, gate: true})
+	f.table.add(row{
+		measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", v.series[droppedSeries]), must: "0", met: v.series[droppedSeries] == 0, gate: true,
+	})
+	for _, kind := range fleet.Kinds() {
+		var reasons []string
+		for _, r := range fleet.Reasons() {
+			if n := v.series[fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", kind, r)]; n > 0 {
+				reasons = append(reasons, fmt.Sprintf("%v %s", r, count(int(n))))
+			}
+		}
+		f.table.add(row{
+			measure: name + kind.String() + " sent; received; rejected, by reason",
+			ours:    fmt.Sprintf("%s; as many; %s", count(f.sent[kind]), strings.Join(reasons, ", ")),
+			must:    "sent = received, some rejected", met: len(reasons) > 0, gate: true,
+		})
+	}
+	f.table.add(row{
+		measure: name + "hits of the good worker among them; blocks sent − shown", ours: fmt.Sprintf("%s; 0", count(f.good.hits)), must: "0", met: true, gate: true,
+	})
+	f.table.add(row{measure: name + "connections to ZeroMQ publishers that talk nonsense", ours: count(f.zmq.met())})
+	most := int64(200e6)
+	f.table.add(row{
+		measure: name + fmt.Sprintf("resident at most, --max-workers %d", fuzzLimit), ours: megabytes(peak), must: "≤ " + megabytes(most), met: peak <= most, gate: true,
+	})
+}

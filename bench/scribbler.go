@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+
+	"dynamo-metrics/e2e/garbage"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// scribbler puts entries of the registry into etcd that are almost right, and takes
+// them out again.
+type scribbler struct {
+	client  *clientv3.Client
+	zmq     *speakers
+	entries map[fleet.Kind][]garbage.Entry
+	values  map[fleet.Kind][][]byte
+	there   map[string]fleet.Kind // by key
+}
+
+func newScribbler(client *clientv3.Client, zmq *speakers) *scribbler {
+	s := &scribbler{
+		client: client, zmq: zmq, entries: garbage.Entries(), values: make(map[fleet.Kind][][]byte), there: make(map[string]fleet.Kind),
+	}
+	for kind, entries := range s.entries {
+		for _, e := range entries {
+			s.values[kind] = append(s.values[kind], []byte(e.Value))
+		}
+		s.values[kind] = append(s.values[kind], garbage.Messages()[kind]...)
+	}
+	return s
+}
+
+// keep forgets what is there, so that nothing takes it out again.
+func (s *scribbler) keep() { clear(s.there) }
+
+// scribble takes out half of what is there, and puts other things in.
+func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[fleet.Kind]int) error {
+	for _, key := range slices.Sorted(maps.Keys(s.there)) {
+		if rng.IntN(2) == 0 {
+			continue
+		}
+		if err := s.remove(ctx, key, sent); err != nil {
+			return err
+		}
+	}
+	kinds := slices.Sorted(maps.Keys(s.entries))
+	for range fuzzKeys {
+		kind := kinds[rng.IntN(len(kinds))]
+		if err := s.put(ctx, s.entry(rng, kind), sent); err != nil {
+			return err
+		}
+	}
+	for _, e := range s.zmq.nonsense(rng) {
+		if err := s.put(ctx, e, sent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addresses are those that channels name. Real ones are of machines that we know
+// nothing of.
+var addresses = regexp.MustCompile(`tcp://[^"]*`)
+
+// entry is one of a kind with its key changed, its value, both, or neither.
+func (s *scribbler) entry(rng *rand.Rand, kind fleet.Kind) garbage.Entry {
+	for {
+		e := s.entries[kind][rng.IntN(len(s.entries[kind]))]
+		if kind == fleet.Channels {
+			address := s.zmq.anyAddress(rng)
+			e.Value = addresses.ReplaceAllLiteralString(e.Value, address)
+			if rng.IntN(4) == 0 {
+				e.Value = strings.Replace(e.Value, `"kind":"Zmq","config":{"endpoint":"`+address+`"}`, `"kind":"ZmqBroker","config":{"xpub_endpoints":["`+address+`"]}`, 1)
+			}
+		}
+		what := rng.IntN(8)
+		if what < 2 {
+			prefix := prefixOf(kind, e.Key)
+			e.Key = prefix + string(garbage.Mutated(rng, [][]byte{[]byte(e.Key[len(prefix):])}))
+		}
+		switch {
+		case what > 0 && what < 6:
+			e.Value = string(garbage.Mutated(rng, [][]byte{[]byte(e.Value)}))
+		case what == 6:
+			e.Value = string(garbage.Mutated(rng, s.values[kind]))
+		}
+		if e.Key != wire.UniqueInstanceKey(garbage.Namespace) && s.confined(kind, e) {
+			return e
+		}
+	}
+}
+
+// confined reports whether the program would connect to nobody because of an entry but
+// to our own publishers, and to ports where nobody is. It reads it as the program does.
+func (s *scribbler) confined(kind fleet.Kind, e garbage.Entry) bool {
+	if kind != fleet.Channels {
+		return true
+	}
+	c, err := wire.ParseChannel(garbage.Namespace, e.Key, []byte(e.Value))
+	if err != nil || c.Address == "" {
+		return true
+	}
+	return !slices.ContainsFunc(strings.Split(c.Address, ";"), func(a string) bool { return !s.zmq.permits(a) })
+}
+
+// prefixOf is the start of a key that is watched.
+func prefixOf(kind fleet.Kind, key string) string {
+	longest := ""
+	for _, p := range garbage.Prefixes()[kind] {
+		if strings.HasPrefix(key, p) && len(p) > len(longest) {
+			longest = p
+		}
+	}
+	return longest
+}
+
+// put puts an entry in, and counts it if the program has to.
+func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[fleet.Kind]int) error {
+	kind := kindOf(e.Key)
+	if _, err := s.client.Put(ctx, e.Key, e.Value); err != nil {
+		return fmt.Errorf("put %q: %w", e.Key, err)
+	}
+	s.there[e.Key] = kind
+	if !wire.Ignored(garbage.Namespace, e.Key) {
+		sent[kind]++
+	}
+	return nil
+}
+
+// remove takes an entry out. That a key is gone that names nobody is of no interest.
+func (s *scribbler) remove(ctx context.Context, key string, sent map[fleet.Kind]int) error {
+	if _, err := s.client.Delete(ctx, key); err != nil {
+		return fmt.Errorf("delete %q: %w", key, err)
+	}
+	kind := s.there[key]
+	delete(s.there, key)
+	if !wire.Ignored(garbage.Namespace, key) && named(kind, key) {
+		sent[kind]++
+	}
+	return nil
+}
+
+func kindOf(key string) fleet.Kind {
+	for kind := range garbage.Prefixes() {
+		if prefixOf(kind, key) != "" {
+			return kind
+		}
+	}
+	return -1
+}
+
+// named reports whether a key names what it is of.
+func named(kind fleet.Kind, key string) (ok bool) {
+	switch kind {
+	case fleet.Cards:
+		_, ok = wire.ParseCardKey(garbage.Namespace, key)
+	case fleet.Channels:
+		_, ok = wire.ParseChannelKey(garbage.Namespace, key)
+	case fleet.Instances:
+		for _, l := range wire.Layouts {
+			if strings.HasPrefix(key, l.Prefix(garbage.Namespace)) {
+				_, ok = l.ParseKey(garbage.Namespace, key)
+			}
+		}
+	}
+	return ok
+}

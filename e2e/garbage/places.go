@@ -1,0 +1,62 @@
+package garbage
+
+import (
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// Namespace is where all that garbage goes.
+const Namespace = "dynamo"
+
+// Endpoint is the one that it speaks of.
+var Endpoint = fleet.Endpoint{Component: "backend", Name: "generate"}
+
+// Subjects are what the program has subscribed to, with names for the wildcards.
+func Subjects() map[fleet.Kind][]string {
+	all := map[fleet.Kind][]string{fleet.HitRate: {wire.HitRateSubject(Namespace)}, fleet.Trace: {wire.TraceSubject}}
+	for kind, topic := range map[fleet.Kind]string{fleet.LoadEvent: wire.TopicLoad, fleet.ForwardPass: wire.TopicForwardPass} {
+		for _, s := range wire.EventSubjects(Namespace, topic) {
+			s = strings.Replace(strings.Replace(s, "*", Endpoint.Component, 1), "*", Endpoint.Name, 1)
+			all[kind] = append(all[kind], s)
+		}
+	}
+	return all
+}
+
+// Prefixes are the starts of the keys that are watched.
+func Prefixes() map[fleet.Kind][]string {
+	all := map[fleet.Kind][]string{fleet.Cards: {wire.CardPrefix(Namespace)}, fleet.Channels: wire.ChannelPrefixes(Namespace)}
+	for _, l := range wire.Layouts {
+		all[fleet.Instances] = append(all[fleet.Instances], l.Prefix(Namespace))
+	}
+	return all
+}
+
+// Keys are keys that name a worker, below every prefix that is watched.
+func Keys(id uint64) map[fleet.Kind][]string {
+	in, hex := fleet.Instance{Endpoint: Endpoint, ID: id}, wire.HexID(id)
+	all := make(map[fleet.Kind][]string)
+	for _, l := range wire.Layouts {
+		all[fleet.Instances] = append(all[fleet.Instances], l.Key(Namespace, in))
+	}
+	all[fleet.Cards] = []string{wire.CardKey(Namespace, in)}
+	prefixes := wire.ChannelPrefixes(Namespace)
+	all[fleet.Channels] = []string{prefixes[0] + "backend/kv_metrics/" + hex, prefixes[1] + "component/backend/endpoint/generate/topic/kv_metrics/" + hex}
+	return all
+}
+
+// BadKeys are keys below the same prefixes that name nobody.
+func BadKeys() map[fleet.Kind][]string {
+	all := make(map[fleet.Kind][]string)
+	for kind, prefixes := range Prefixes() {
+		for _, p := range prefixes {
+			for _, rest := range []string{"x", "//", "backend/generate:", "backend/generate/", "backend/generate:XYZ", "backend/generate/-1", "a/b/c/d/e/f/g",
+				"\x00\xff", "backend/generate:00", strings.Repeat("y", 2000), "backend/\xff:7f"} {
+				all[kind] = append(all[kind], p+rest)
+			}
+		}
+	}
+	return all
+}

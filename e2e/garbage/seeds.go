@@ -1,0 +1,97 @@
+package garbage
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+	"dynamo-metrics/internal/wire/testdata"
+)
+
+// Messages are real ones of all releases, as they came over NATS, and with each kind a
+// small part of the corpus: what is hardly wrong gets farther than what is nothing.
+func Messages() map[fleet.Kind][][]byte {
+	all := make(map[fleet.Kind][][]byte)
+	ends := map[string]fleet.Kind{
+		wire.TopicLoad: fleet.LoadEvent, wire.TopicHitRate: fleet.HitRate, wire.TopicForwardPass: fleet.ForwardPass, wire.TraceSubject: fleet.Trace,
+	}
+	for _, v := range lines[struct {
+		Subject, Payload string
+		Base64           []byte `json:"payload_base64"`
+	}]("*/*.jsonl") {
+		for end, kind := range ends {
+			if strings.HasSuffix(v.Subject, end) {
+				all[kind] = append(all[kind], append([]byte(v.Payload), v.Base64...))
+			}
+		}
+	}
+	for _, pattern := range []string{"*/stats_reply_*.json", "*/edge/*.json"} {
+		for _, name := range files(testdata.Captures, pattern) {
+			all[fleet.StatsReply] = append(all[fleet.StatsReply], read(testdata.Captures, name))
+		}
+	}
+	corpus := small()
+	for kind, captured := range all {
+		for len(all[kind]) < 5*len(corpus) {
+			all[kind] = append(all[kind], captured...)
+		}
+		all[kind] = append(all[kind], corpus...)
+	}
+	return all
+}
+
+// Frames are events of a topic as real publishers and brokers sent them over ZMQ.
+func Frames(topic string) (all [][][]byte) {
+	for _, v := range lines[struct {
+		Frames [][]byte `json:"frames_base64"`
+	}]("*/zmq.jsonl") {
+		if len(v.Frames) > 0 && strings.HasSuffix(string(v.Frames[0]), topic) {
+			all = append(all, v.Frames)
+		}
+	}
+	return all
+}
+
+// lines are those of the captured files that match, decoded.
+func lines[T any](pattern string) (all []T) {
+	for _, name := range files(testdata.Captures, pattern) {
+		in := bufio.NewScanner(bytes.NewReader(read(testdata.Captures, name)))
+		for in.Buffer(nil, 1<<20); in.Scan(); {
+			all = append(all, decoded[T](name, in.Bytes()))
+		}
+	}
+	return all
+}
+
+func decoded[T any](name string, b []byte) (v T) {
+	if err := json.Unmarshal(b, &v); err != nil {
+		panic(name + ": " + err.Error()) // it is built in
+	}
+	return v
+}
+
+// Entry is a key of etcd with its value.
+type Entry struct{ Key, Value string }
+
+// Entries are those of real workers of all releases below the prefixes that are
+// watched, with our namespace in place of theirs.
+func Entries() map[fleet.Kind][]Entry {
+	ours := strings.NewReplacer("/lab/", "/"+Namespace+"/", `"lab"`, `"`+Namespace+`"`)
+	all := make(map[fleet.Kind][]Entry)
+	for _, name := range files(testdata.Captures, "*/etcd_keys.json") {
+		for _, e := range decoded[[]Entry](name, read(testdata.Captures, name)) {
+			e = Entry{ours.Replace(e.Key), ours.Replace(e.Value)}
+			for kind, prefixes := range Prefixes() {
+				for _, p := range prefixes {
+					if strings.HasPrefix(e.Key, p) {
+						all[kind] = append(all[kind], e)
+					}
+				}
+			}
+		}
+	}
+	return all
+}
