@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -98,7 +98,7 @@ func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
 	}
 	for f.begin = time.Now(); time.Since(f.begin) < length; f.round++ {
 		if err := f.once(ctx); err != nil {
-			return err
+			return cmp.Or(f.m.death(), err)
 		}
 	}
 	p, err := f.m.page(ctx)
@@ -176,15 +176,15 @@ func (f *fuzzer) replies(ctx context.Context, rng *rand.Rand) error {
 		all[i] = garbage.Mutated(rng, f.seeds[fleet.StatsReply])
 	}
 	f.sent[fleet.StatsReply] += len(all)
-	return f.good.mutter(ctx, all)
+	return f.good.mutter(ctx, f.m, all)
 }
 
 // settle waits until the program has counted every message, and shows what the good
 // worker has said and nothing else of it.
 func (f *fuzzer) settle(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
-		if f.m.over() {
-			return nil // there is nobody to wait for
+		if f.m.death() != nil {
+			return nil // there is nothing to wait for
 		}
 		answered := f.good.answered.Load()
 		p, err := f.m.page(ctx)
@@ -210,13 +210,7 @@ func (f *fuzzer) settle(ctx context.Context) error {
 		}
 		return nil
 	})
-	switch said := f.m.panicked(); {
-	case said != "":
-		return errors.New(said)
-	case f.m.over():
-		return fmt.Errorf("%w: %s", errEnded, f.m.tail())
-	}
-	return err
+	return cmp.Or(f.m.death(), err)
 }
 
 func received(k fleet.Kind) string {

@@ -72,8 +72,8 @@ func (g *goodWorker) answer(m *nats.Msg, reply []byte) {
 	}
 }
 
-// mutter has these said at the next poll, and waits for it.
-func (g *goodWorker) mutter(ctx context.Context, all [][]byte) error {
+// mutter has these said at the next poll of the program, and waits for it.
+func (g *goodWorker) mutter(ctx context.Context, m *instance, all [][]byte) error {
 	done := make(chan struct{})
 	g.mu.Lock()
 	g.muttering, g.muttered = all, done
@@ -83,6 +83,8 @@ func (g *goodWorker) mutter(ctx context.Context, all [][]byte) error {
 		return nil
 	case <-time.After(patience):
 		return errors.New("the program does not poll")
+	case <-m.ended:
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -73,10 +74,7 @@ func (s *stage) soak(ctx context.Context, length time.Duration) error {
 	if err == nil {
 		err = k.figures(&w)
 	}
-	if m.over() {
-		err = fmt.Errorf("%w: %s", errEnded, m.tail())
-	}
-	if err != nil {
+	if err = cmp.Or(m.death(), err); err != nil {
 		return fmt.Errorf("soak, round %d: %w", k.rounds, err)
 	}
 	return nil

@@ -172,6 +172,18 @@ func (m *instance) ready(ctx context.Context) error {
 
 var errEnded = errors.New("it has ended")
 
+// death is why the instance can do no more, nil while it can: it has ended, or somebody
+// in it has panicked.
+func (m *instance) death() error {
+	switch said := m.panicked(); {
+	case said != "":
+		return errors.New(said)
+	case m.over():
+		return fmt.Errorf("%w: %s", errEnded, m.tail())
+	}
+	return nil
+}
+
 // get is the body of an answer, which must have status 200.
 func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
