@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// ledger is what the program must have counted, to the last event.
+type ledger struct {
+	events    int // hit-rate events
+	booked    int // those of them that somebody was there for
+	tracked   int // ids
+	overLimit int // turned away, or pushed out by workers that register
+
+	overlap map[uint64]uint64 // blocks, of the workers that stay
+}
+
+func newLedger() ledger { return ledger{tracked: soakStaying, overlap: make(map[uint64]uint64)} }
+
+// register has n workers come, for whom others are pushed out if need be.
+func (l *ledger) register(n int) {
+	l.overLimit += max(0, l.tracked+n-soakLimit)
+	l.tracked = min(soakLimit, l.tracked+n)
+}
+
+// forge has n ids hit that nobody has: there is room for some, or none.
+func (l *ledger) forge(n int) {
+	room := min(n, soakLimit-l.tracked)
+	l.tracked += room
+	l.overLimit += n - room
+	l.events += n
+	l.booked += room
+}
+
+// hit has a registered worker hit. One that goes leaves its counters, and the id.
+func (l *ledger) hit(id, blocks uint64) {
+	l.events++
+	l.booked++
+	if id < workerID(soakStaying) {
+		l.overlap[id] += blocks
+	}
+}
+
+// check complains unless the page is as the ledger has it, with so many workers
+// registered, and nothing but hits is left of all others.
+func (l *ledger) check(v view, registered int) error {
+	state := func(s string) string {
+		return fmt.Sprintf(`llm_workers{component="backend",endpoint="load_metrics",state=%q}`, s)
+	}
+	for series, want := range map[string]int{
+		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", fleet.HitRate): l.events,
+		"dynamo_metrics_workers_over_limit_total":                            l.overLimit,
+		state("answering"):    registered,
+		state("silent"):       0,
+		state("unregistered"): 0,
+	} {
+		if got, there := v.series[series]; !there || got != float64(want) {
+			return fmt.Errorf("%s is %.0f, want %d", series, got, want)
+		}
+	}
+	if v.booked != float64(l.booked) {
+		return fmt.Errorf("%.0f hit-rate events are booked, want %d", v.booked, l.booked)
+	}
+	if len(v.lively) != registered {
+		return fmt.Errorf("more than hits is shown of %d ids, want %d", len(v.lively), registered)
+	}
+	if n := len(v.ids); n != l.tracked {
+		return fmt.Errorf("%d ids are shown, want %d", n, l.tracked)
+	}
+	for id, blocks := range l.overlap {
+		label := strconv.FormatUint(id, 10)
+		if v.overlap[label] != float64(blocks) {
+			return fmt.Errorf("worker %d has %.0f blocks of overlap, want %d", id, v.overlap[label], blocks)
+		}
+	}
+	return nil
+}
