@@ -55,6 +55,11 @@ func (k *soaking) flat(name string, w *witness) {
 		measure: name + "resident memory in the first, second, last third: median (most); last beside second", ours: strings.Join(shown, ", "),
 		ratio: times(ratio), must: "≤ 1.15", met: ratio <= 1.15, gate: true,
 	})
+	var least []string // which is what is left by a collection
+	for n := range middles {
+		least = append(least, megabytes(int64(w.third(n, func(s sample) float64 { return s.heap })[0])))
+	}
+	k.table.add(row{measure: name + "heap in the first, second, last third: least", ours: strings.Join(least, ", ")})
 	// A connection more or less is no leak: one would show a thousand times over.
 	const slack = 10
 	for _, f := range []struct {

@@ -21,8 +21,8 @@ type witness struct {
 
 // sample is how large the program was at a moment.
 type sample struct {
-	resident, goroutines, descriptors float64
-	ids, lines, bytes                 float64
+	resident, heap, goroutines, descriptors float64
+	ids, lines, bytes                       float64
 }
 
 // look looks until ctx ends, or something is wrong.
@@ -40,7 +40,8 @@ func (w *witness) look(ctx context.Context) error {
 			return fmt.Errorf("page %d: %w", len(w.samples), err)
 		}
 		w.samples = append(w.samples, sample{
-			resident: now.series["process_resident_memory_bytes"], goroutines: now.series["go_goroutines"], descriptors: now.series["process_open_fds"],
+			resident: now.series["process_resident_memory_bytes"], heap: now.series["go_memstats_heap_alloc_bytes"],
+			goroutines: now.series["go_goroutines"], descriptors: now.series["process_open_fds"],
 			ids: float64(len(now.ids)), lines: float64(now.lines), bytes: float64(now.bytes),
 		})
 		before = &now
