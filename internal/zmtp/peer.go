@@ -12,7 +12,7 @@ import (
 )
 
 // bufferSize is what a connection costs while little is said. There may be thousands.
-const bufferSize = 4 << 10
+const bufferSize = 1 << 10
 
 const maxEcho = 16 // bytes of a ping that its answer repeats
 
