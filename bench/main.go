@@ -110,6 +110,9 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	child.Flag("workers", "How many they are.").IntVar(&s.workers)
 	child.Flag("polls", "How often to ask them.").IntVar(&s.polls)
 	child.Flag("address", "Where to say what was counted.").StringVar(&s.address)
+	child.Flag("etcd", "The etcd server.").StringVar(&s.etcd)
+	child.Flag("release", "Of the workers.").StringVar(&s.release)
+	child.Flag("event-plane", "Of the workers.").StringVar(&s.plane)
 	choose(child, func(ctx context.Context, _ *slog.Logger) error { return s.run(ctx, stdout) })
 
 	if ended, err = a.Parse(args); ended || err != nil {

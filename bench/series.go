@@ -25,8 +25,11 @@ func (p page) part(start string) page {
 		return nil
 	}
 	p = p[first+1:]
-	last := bytes.LastIndex(p, []byte("\n"+start)) + 1
-	return p[:last+bytes.IndexByte(p[last:], '\n')+1]
+	end := 0
+	for bytes.HasPrefix(p[end:], []byte(start)) {
+		end += bytes.IndexByte(p[end:], '\n') + 1
+	}
+	return p[:end]
 }
 
 // sum is how many series start so, and the sum of their values.

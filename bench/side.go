@@ -14,15 +14,19 @@ const (
 	sideBare    = "bare"    // subscribes to hit rates, and does nothing with them
 	sidePoll    = "poll"    // polls as metrics does
 	sideDiscard = "discard" // asks likewise, and throws the replies away
+
+	sideChanging = "changing" // workers whose loads change
 )
 
-func sideNames() []string { return []string{sideBare, sidePoll, sideDiscard} }
+func sideNames() []string { return []string{sideBare, sidePoll, sideDiscard, sideChanging} }
 
 // side is what such a process is told.
 type side struct {
 	name, url, namespace string
 	workers, polls       int
 	address              string
+
+	etcd, release, plane string
 }
 
 func (s side) run(ctx context.Context, stdout io.Writer) error {
@@ -31,6 +35,8 @@ func (s side) run(ctx context.Context, stdout io.Writer) error {
 		return s.report(ctx, stdout, s.poll)
 	case sideDiscard:
 		return s.report(ctx, stdout, s.discard)
+	case sideChanging:
+		return s.changing(ctx)
 	default:
 		return s.bare(ctx)
 	}

@@ -24,6 +24,8 @@ const (
 	overlapName = "llm_kv_hit_rate_overlap_blocks"
 )
 
+var idStart = []byte(`worker_id="`)
+
 // look takes a page apart.
 func look(p page) view {
 	v := view{
