@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -70,6 +71,9 @@ func (s *stage) hits(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+	}
+	if bare.counted == 0 {
+		return errors.New("the bare subscriber has counted nothing")
 	}
 	name := fmt.Sprintf("hit-rate events, %d bursts of %s at full speed: ", rounds, count(s.events))
 	lost := ours.published - ours.counted - ours.dropped

@@ -20,11 +20,13 @@ func (p page) each(f func(series, value []byte)) {
 
 // part is the part of the page with the series that start so: they stand together.
 func (p page) part(start string) page {
-	first := bytes.Index(p, []byte("\n"+start))
-	if first < 0 {
-		return nil
+	if !bytes.HasPrefix(p, []byte(start)) {
+		before := bytes.Index(p, []byte("\n"+start))
+		if before < 0 {
+			return nil
+		}
+		p = p[before+1:]
 	}
-	p = p[first+1:]
 	end := 0
 	for bytes.HasPrefix(p[end:], []byte(start)) {
 		end += bytes.IndexByte(p[end:], '\n') + 1
