@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
@@ -51,7 +52,7 @@ func TestThePageOfTheOriginal(t *testing.T) {
 		s.hit(e.Worker, e.ISL, e.Overlap)
 	}
 	original := string(readFile(t, filepath.Join(dir, "page.prom")))
-	m.shows(parsePage(original))
+	m.shows(process.ParsePage(original))
 	_, body := get(m.url + "/metrics")
 	for line := range strings.SplitSeq(original, "\n") {
 		if strings.HasPrefix(line, "#") && !strings.Contains(body, line+"\n") {

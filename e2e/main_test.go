@@ -4,9 +4,7 @@ package e2e
 
 import (
 	"bytes"
-	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -21,22 +19,7 @@ import (
 // bin is where TestMain has put the programs.
 var bin string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		bin = dir
-		if err := process.Build(dir, append(buildFlags, "../cmd/...")...); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { process.Main(m, &bin, append(buildFlags, "../cmd/...")...) }
 
 // start runs one of the programs until the end of the test.
 func start(t *testing.T, name string, env []string, args ...string) *process.Process {

@@ -70,17 +70,7 @@ func (v *server) page() (page, error) {
 	if status != 200 {
 		return nil, fmt.Errorf("GET /metrics: %d %s", status, body)
 	}
-	return parsePage(body), nil
-}
-
-func parsePage(body string) page {
-	p := make(page)
-	for line := range strings.SplitSeq(body, "\n") {
-		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
-			p[line[:i]] = line[i+1:]
-		}
-	}
-	return p
+	return process.ParsePage(body), nil
 }
 
 // of is the part of the page that holds all of these texts.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/wire"
 
@@ -31,7 +32,7 @@ func standingBy(t *testing.T, v *server, shown page) {
 			return fmt.Errorf("a standby has %d series of the fleet, leader is %q", n, p["dynamo_metrics_leader"])
 		}
 		status, body := get(v.url + "/metrics?standby=1")
-		whole := parsePage(body)
+		whole := page(process.ParsePage(body))
 		whole["dynamo_metrics_leader"] = "1" // but for that it is the leader's page
 		if err := whole.has(shown); status != 200 || err != nil {
 			return fmt.Errorf("GET /metrics?standby=1: %d, %w", status, err)

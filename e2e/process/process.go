@@ -29,13 +29,24 @@ type Process struct {
 	lines []string // of its standard output and standard error
 }
 
-// Build builds the packages' programs into dir.
-func Build(dir string, args ...string) error {
-	build := exec.Command("go", slices.Concat([]string{"build", "-o", dir}, args)...)
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w\n%s", err, out)
-	}
-	return nil
+// Main runs the tests of a package beside the programs of those packages that go build
+// is told. The directory that they are in goes to bin.
+func Main(m *testing.M, bin *string, build ...string) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		cmd := exec.Command("go", slices.Concat([]string{"build", "-o", dir}, build)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+			return 1
+		}
+		*bin = dir
+		return m.Run()
+	}())
 }
 
 // Start runs a program. Of this process's environment it gets only what it needs to

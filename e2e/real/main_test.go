@@ -11,8 +11,6 @@
 package real
 
 import (
-	"fmt"
-	"os"
 	"testing"
 
 	"dynamo-metrics/e2e/process"
@@ -21,19 +19,4 @@ import (
 // bin is where TestMain has put the programs.
 var bin string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "e2e-real-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		bin = dir
-		if err := process.Build(dir, "../../cmd/metrics", "../../cmd/mock_worker"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { process.Main(m, &bin, "../../cmd/metrics", "../../cmd/mock_worker") }

@@ -35,18 +35,7 @@ type page map[string]string
 
 func (m *metrics) page() (page, error) {
 	text, err := get(m.url + "/metrics")
-	return parsePage(text), err
-}
-
-func parsePage(text string) page {
-	p := make(page)
-	for line := range strings.Lines(text) {
-		line = strings.TrimSuffix(line, "\n")
-		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
-			p[line[:i]] = line[i+1:]
-		}
-	}
-	return p
+	return process.ParsePage(text), err
 }
 
 // about is the part of the page that says anything of a worker.
@@ -110,7 +99,7 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err
 		}
-		if diff := cmp.Diff(want, workers.called(parsePage(whole))); diff != "" {
+		if diff := cmp.Diff(want, workers.called(process.ParsePage(whole))); diff != "" {
 			return fmt.Errorf("the page is not %s (-want +got):\n%s", golden, diff)
 		}
 		return nil
@@ -132,7 +121,7 @@ func (m *metrics) holds(golden string, workers names) (whole string) {
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err
 		}
-		got := workers.called(parsePage(whole))
+		got := workers.called(process.ParsePage(whole))
 		missing := slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(got, line) })
 		if len(missing) > 0 {
 			return fmt.Errorf("the page lacks, of %s,\n%s\nand has\n%s", golden, strings.Join(missing, "\n"), strings.Join(got, "\n"))

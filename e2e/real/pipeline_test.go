@@ -312,7 +312,7 @@ func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	router := parsePage(text).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
+	router := page(process.ParsePage(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
 	got := p.hits()
 	if got.isl != talks.inputBlocks || got.overlap*blockSize != router {
 		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", got, talks.inputBlocks, router)

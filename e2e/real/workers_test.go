@@ -79,7 +79,7 @@ func TestATerminatedWorkerGoesWithItsKey(t *testing.T) {
 		m.shows("two", names{"A": a.id, "B": b.id})
 		a.Signal(syscall.SIGTERM)
 		whole := m.shows("b", names{"A": a.id, "B": b.id})
-		if n := parsePage(whole).polls(); n != 1 {
+		if n := page(process.ParsePage(whole)).polls(); n != 1 {
 			t.Errorf("%d polls done, want 1", n)
 		}
 		if s.registered(a.key) {

@@ -47,7 +47,7 @@ func newLab(t *testing.T, natsFlags ...string) *lab {
 
 func connect(t *testing.T, nats, etcd []*server) *lab {
 	t.Helper()
-	return &lab{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: dialEtcd(t, strings.Split(urls(etcd), ",")...), interval: "0.5"}
+	return &lab{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: devstacktest.EtcdClient(t, strings.Split(urls(etcd), ",")...), interval: "0.5"}
 }
 
 func urls(servers []*server) string {

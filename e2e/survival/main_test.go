@@ -14,7 +14,6 @@
 package survival
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -32,19 +31,4 @@ func pick[T any](short, whole T) T {
 	return short
 }
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "e2e-survival-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		bin = dir
-		if err := process.Build(dir, "../../cmd/metrics", "../../cmd/mock_worker"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { process.Main(m, &bin, "../../cmd/metrics", "../../cmd/mock_worker") }

@@ -161,7 +161,7 @@ func TestEtcdIsCompactedWhileWeAreAway(t *testing.T) {
 
 	away := etcd.elsewhere()
 	away.start()
-	ec := dialEtcd(t, away.url)
+	ec := devstacktest.EtcdClient(t, away.url)
 	f.deregister(ec, leaves.id)
 	f.register(ec, 3)
 	f.answer(func() []byte { return reply(3, flat(30)) })

@@ -40,18 +40,7 @@ func (m *program) page() (page, error) {
 	if err != nil && m.Over() {
 		err = errOver
 	}
-	return parsePage(text), err
-}
-
-func parsePage(text string) page {
-	p := make(page)
-	for line := range strings.Lines(text) {
-		line = strings.TrimSuffix(line, "\n")
-		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
-			p[line[:i]] = line[i+1:]
-		}
-	}
-	return p
+	return process.ParsePage(text), err
 }
 
 // number is the value of a series, 0 if there is none.

@@ -19,10 +19,6 @@ import (
 	"dynamo-metrics/internal/devstack/devstacktest"
 
 	"github.com/nats-io/nats.go"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 )
 
 // server is a process that can be killed, and started again where it was.
@@ -180,23 +176,6 @@ func dialNATS(t *testing.T, urls string) *nats.Conn {
 	}
 	t.Cleanup(nc.Close)
 	return nc
-}
-
-// dialEtcd is a client that outlives the servers.
-func dialEtcd(t *testing.T, urls ...string) *clientv3.Client {
-	t.Helper()
-	ec, err := clientv3.New(clientv3.Config{
-		Endpoints: urls, Logger: zap.NewNop(), MaxCallSendMsgSize: 8 << 20,
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
-			MinConnectTimeout: time.Second,
-		})},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ec.Close() })
-	return ec
 }
 
 var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}

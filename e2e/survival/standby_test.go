@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/wire"
 
@@ -181,7 +182,7 @@ func (r *replicas) loadAt(n int) page {
 // whole is the page as it would be if the program led.
 func (m *program) whole() (page, error) {
 	text, err := body(m.url + "/metrics?standby=1")
-	return parsePage(text), err
+	return process.ParsePage(text), err
 }
 
 // isStandby complains unless it shows the fleet to those alone who ask for it.

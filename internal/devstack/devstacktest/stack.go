@@ -113,9 +113,16 @@ func (s *Stack) Conn(t testing.TB) *nats.Conn {
 // the end of the test.
 func (s *Stack) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
+	return EtcdClient(t, s.Etcd.Endpoint())
+}
+
+// EtcdClient is such a client of any etcd.
+func EtcdClient(t testing.TB, endpoints ...string) *clientv3.Client {
+	t.Helper()
 	ec, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{s.Etcd.Endpoint()},
-		Logger:    zap.NewNop(),
+		Endpoints:          endpoints,
+		Logger:             zap.NewNop(),
+		MaxCallSendMsgSize: 8 << 20,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond},
 			MinConnectTimeout: time.Second,

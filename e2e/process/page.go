@@ -1,0 +1,16 @@
+package process
+
+import "strings"
+
+// ParsePage is the values of a page in the Prometheus text format, as they stand there,
+// by their series.
+func ParsePage(text string) map[string]string {
+	p := make(map[string]string)
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			p[line[:i]] = line[i+1:]
+		}
+	}
+	return p
+}
