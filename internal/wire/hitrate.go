@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
-	"dynamo-metrics/internal/fleet"
 )
 
 // HitRate is one KV hit-rate event (to 0.9): a router's word on how much of a
@@ -31,34 +29,18 @@ func ParseHitRate(b []byte) (HitRate, error) {
 	return unmarshalHitRate(b)
 }
 
-const (
-	hitWorker = iota
-	hitRank
-	hitISL
-	hitOverlap
-)
-
-var hitRateKeys = keys{hitWorker: `"worker_id":`, hitRank: `"dp_rank":`, hitISL: `"isl_blocks":`, hitOverlap: `"overlap_blocks":`}
-
-// scanHitRate is the fast path of ParseHitRate.
+// scanHitRate is the fast path of ParseHitRate: it takes what workers send to the letter
+// (0.6 and 0.7 with a rank), and nothing else.
 func scanHitRate(s scan) (h HitRate, ok bool) {
-	var worker, isl, overlap fleet.Opt[uint64]
-	which := -1
-	i := s.open(s.space(0), '{')
-	for ; s.at(i, '"'); i = s.next(i, '"') {
-		switch which, i = s.member(i, hitRateKeys, which+1); which {
-		case hitWorker:
-			i = s.count(i, &worker)
-		case hitISL:
-			i = s.count(i, &isl)
-		case hitOverlap:
-			i = s.count(i, &overlap)
-		default:
-			i = s.skip(i, maxSkip)
-		}
+	i := s.literal(0, `{"worker_id":`)
+	h.Worker, i = s.uint(i)
+	if rank := s.literal(i, `,"dp_rank":`); rank <= len(s) {
+		_, i = s.uint(rank)
 	}
-	ok = s.done(s.shut(i, '}')) && worker.OK && isl.OK && overlap.OK && isl.V <= maxBlocks && overlap.V <= maxBlocks
-	return HitRate{Worker: worker.V, ISLBlocks: isl.V, OverlapBlocks: overlap.V}, ok
+	h.ISLBlocks, i = s.uint(s.literal(i, `,"isl_blocks":`))
+	h.OverlapBlocks, i = s.uint(s.literal(i, `,"overlap_blocks":`))
+	ok = s.literal(i, "}") == len(s) && h.ISLBlocks <= maxBlocks && h.OverlapBlocks <= maxBlocks
+	return h, ok
 }
 
 // unmarshalHitRate is the slow path of ParseHitRate.

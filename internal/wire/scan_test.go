@@ -241,7 +241,7 @@ func FuzzScan(f *testing.F) {
 		c := chooser{choices: choices}
 		switch c.choose(3) {
 		case 0:
-			checkHitRate(t, c.object(hitRateKeys, 2*c.choose(2)))
+			checkHitRate(t, c.object(keys{`"worker_id":`, `"dp_rank":`, `"isl_blocks":`, `"overlap_blocks":`}, 2*c.choose(2)))
 		case 1:
 			checkLoadEvent(t, c.object(loadEventKeys, 3))
 		default:
