@@ -24,25 +24,18 @@ func audit(t *testing.T, f *Fleet) {
 
 func auditWorkers(t *testing.T, f *Fleet) {
 	t.Helper()
-	statics := 0
 	strangers := make(map[WorkerID]*worker)
-	for id, w := range f.workers {
-		if id.IsStatic() {
-			statics++
-		}
+	for w := range f.workers.all() {
 		if !w.listed() {
-			strangers[id] = w
+			strangers[w.id] = w
 		}
 		if w.stranger == w.listed() {
 			t.Errorf("worker %s: stranger is %v, listed %v", w.label, w.stranger, w.listed())
 		}
 		auditWorker(t, f, w)
 	}
-	if f.statics != statics {
-		t.Errorf("statics = %d; recounted %d", f.statics, statics)
-	}
-	if len(f.workers) > f.limit {
-		t.Errorf("%d workers are tracked, above the limit %d", len(f.workers), f.limit)
+	if f.workers.len() > f.limit {
+		t.Errorf("%d workers are tracked, above the limit %d", f.workers.len(), f.limit)
 	}
 	if !maps.Equal(f.strangers, strangers) {
 		t.Errorf("strangers = %d workers, recounted %d", len(f.strangers), len(strangers))
@@ -51,7 +44,7 @@ func auditWorkers(t *testing.T, f *Fleet) {
 
 func auditWorker(t *testing.T, f *Fleet, w *worker) {
 	t.Helper()
-	if f.workers[w.id] != w || w.label != w.id.String() {
+	if f.workers.of(w.id) != w || w.label != w.id.String() {
 		t.Errorf("worker %s stands under another id", w.label)
 	}
 	if len(w.seats) == 0 && len(w.loose) == 0 && (w.hits.Events == 0 || w.home == nil) {
@@ -89,7 +82,7 @@ func auditRanks(t *testing.T, w *worker, ranks []rank) {
 func auditEndpoints(t *testing.T, f *Fleet) {
 	t.Helper()
 	refs, here, speaking := make(map[*endpoint]int), make(map[*endpoint]int), make(map[*endpoint]int)
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		for _, s := range w.seats {
 			refs[s.endpoint]++
 			if s.registered {
@@ -125,7 +118,7 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 func auditPoll(t *testing.T, f *Fleet) {
 	t.Helper()
 	asked, awaited, answering, heard := 0, 0, 0, 0
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		for i, s := range w.seats {
 			if s.awaited {
 				asked++
@@ -163,7 +156,7 @@ func auditExpiry(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		if len(w.seats) == 0 && len(w.loose) == 0 && f.now.Sub(w.lastHit) >= retention {
 			t.Fatalf("worker %s should have expired: its last hit was %s ago", w.label, f.now.Sub(w.lastHit))
 		}

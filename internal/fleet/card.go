@@ -23,7 +23,7 @@ func (f *Fleet) setCard(in Instance, c Card) {
 		return
 	}
 	s.card = Some(c)
-	w := f.workers[WorkerID{Lease: in.ID}]
+	w := f.workers.of(WorkerID{Lease: in.ID})
 	f.setStranger(w, false)
 	f.rehome(w)
 }
@@ -32,7 +32,7 @@ func (f *Fleet) setCard(in Instance, c Card) {
 func (f *Fleet) DropCard(in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w := f.workers[WorkerID{Lease: in.ID}]; w != nil {
+	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
 		f.dropCard(w, in.Endpoint)
 	}
 }

@@ -104,7 +104,7 @@ func (f *Fleet) UsesNATS() bool {
 		}
 	}
 	unsaid := len(f.channels) == 0 && !f.Tally.ZMQ.Used()
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		for i := range w.seats {
 			if s := &w.seats[i]; s.registered && (s.NATS || unsaid) {
 				return true

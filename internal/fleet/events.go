@@ -36,7 +36,7 @@ func (f *Fleet) origin(from Origin) (w *worker, s *seat) {
 		if from.Component != "" && !f.target.CoversComponent(from.Component) {
 			return nil, nil
 		}
-		known := f.workers[id] != nil
+		known := f.workers.of(id) != nil
 		if w = f.worker(id, false); w == nil {
 			return nil, nil
 		}
@@ -54,14 +54,14 @@ func (f *Fleet) origin(from Origin) (w *worker, s *seat) {
 	if !f.target.Covers(from.Endpoint) {
 		return nil, nil
 	}
-	if s = f.workers[id].at(from.Endpoint); s == nil {
+	if s = f.workers.of(id).at(from.Endpoint); s == nil {
 		if s = f.seat(id, from.Endpoint, false); s == nil {
 			return nil, nil
 		}
-		f.rehome(f.workers[id])
+		f.rehome(f.workers.of(id))
 	}
 	s.mute = false
-	return f.workers[id], s
+	return f.workers.of(id), s
 }
 
 // ranksOf are the ranks at a seat, or of events without an endpoint.
@@ -118,7 +118,7 @@ func (f *Fleet) Publishing() (found bool, elsewhere []string) {
 	}
 	others := make(map[string]bool)
 	here := false
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		s := w.at(Endpoint(f.target))
 		if s == nil || !s.registered || !s.Publishes {
 			continue

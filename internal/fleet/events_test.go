@@ -150,7 +150,7 @@ func TestTotalsAreTheModelCards(t *testing.T) {
 	shows(t, f, "backend/generate:")
 	f.DropCard(Instance{Endpoint: generate, ID: 1})
 	shows(t, f, "backend/generate:")
-	equal(t, "workers", len(f.workers), 0)
+	equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
@@ -217,7 +217,7 @@ func TestWhatIsNotWatchedIsNotKept(t *testing.T) {
 		f.Pass(Origin{Endpoint: e, Worker: 9}, Pass{Running: 1})
 	}
 	shows(t, f, "backend/generate:")
-	equal(t, "workers", len(f.workers), 2)
+	equal(t, "workers", f.workers.len(), 2)
 	found, elsewhere := f.Publishing()
 	equal(t, "publishing", found, false)
 	equal(t, "elsewhere", elsewhere, nil)
@@ -242,10 +242,10 @@ func TestNothingExpiresWhileTheRegistryIsAway(t *testing.T) {
 	f.Tally.Etcd.Use()
 	publishedAt(f, generate, 1, 40)
 	after(f, 2*retention)
-	equal(t, "workers", len(f.workers), 1)
+	equal(t, "workers", f.workers.len(), 1)
 	f.Tally.Etcd.Set(true)
 	after(f, 2*retention+time.Second)
-	equal(t, "workers", len(f.workers), 0)
+	equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestFinishedRequestsAreBookedOnWhoServedThem(t *testing.T) {

@@ -50,7 +50,7 @@ type Fleet struct {
 	mu        sync.Mutex
 	now       time.Time
 	swept     time.Time
-	workers   map[WorkerID]*worker
+	workers   roster
 	strangers map[WorkerID]*worker // those of workers of which the registry has nothing
 	endpoints map[Endpoint]*endpoint
 	channels  map[string]Channel // by their keys
@@ -60,7 +60,6 @@ type Fleet struct {
 
 	order    []*endpoint // sorted, if not reseated
 	reseated bool        // who is where has changed since order and the members were arranged
-	statics  int         // static workers
 	refused  bool        // somebody registered and found no room since the registry was last listed
 
 	poll       uint64 // number of the running or last poll
@@ -135,7 +134,7 @@ func New(target Target, limit int, registry bool) *Fleet {
 		limit:     limit,
 		registry:  registry,
 		synced:    make(chan struct{}),
-		workers:   make(map[WorkerID]*worker),
+		workers:   newRoster(),
 		strangers: make(map[WorkerID]*worker),
 		endpoints: make(map[Endpoint]*endpoint),
 		channels:  make(map[string]Channel),

@@ -15,7 +15,7 @@ func (f *Fleet) Hit(lease, isl, overlap uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id := WorkerID{Lease: lease}
-	w := f.workers[id]
+	w := f.workers.of(id)
 	if w == nil {
 		if w = f.worker(id, false); w == nil {
 			return

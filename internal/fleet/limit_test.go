@@ -88,7 +88,7 @@ func TestTheEndpointsOfOneWorkerAreBounded(t *testing.T) {
 		register(f, Endpoint{Component: "c", Name: fmt.Sprint(i)}, 1)
 	}
 	overLimit(t, f, 3)
-	equal(t, "seats", len(f.workers[lease(1)].seats), maxSeats)
+	equal(t, "seats", len(f.workers.of(lease(1)).seats), maxSeats)
 }
 
 func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T) {
@@ -119,10 +119,10 @@ func TestStrangersFillTheLimitOnlyUntilTheyExpire(t *testing.T) {
 	overLimit(t, f, 900)
 	after(f, retention)
 	overLimit(t, f, 900)
-	equal(t, "tracked", len(f.workers), 0)
+	equal(t, "tracked", f.workers.len(), 0)
 	f.Hit(5000, 1, 0)
 	overLimit(t, f, 900)
 	shows(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
 	after(f, 2*retention+time.Second)
-	equal(t, "tracked", len(f.workers), 0)
+	equal(t, "tracked", f.workers.len(), 0)
 }

@@ -40,7 +40,7 @@ func (f *Fleet) BeginPoll() {
 // their answers, so it is done only if there is another choice.
 func (f *Fleet) ask() {
 	f.asked = 0
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		for i := range w.seats {
 			w.seats[i].awaited = f.awaits(w, i)
 			if w.seats[i].awaited {
@@ -109,7 +109,9 @@ func (f *Fleet) PollAnswered() bool {
 	return f.pollAnswered()
 }
 
-func (f *Fleet) pollAnswered() bool { return f.expected > 0 && f.awaiting == 0 && f.statics == 0 }
+func (f *Fleet) pollAnswered() bool {
+	return f.expected > 0 && f.awaiting == 0 && len(f.workers.static) == 0
+}
 
 // EndPoll ends the running poll. If it counts, those who did not answer have
 // missed it; it must not count if the connection to NATS or etcd broke meanwhile.
@@ -120,7 +122,7 @@ func (f *Fleet) EndPoll(counts bool) {
 	if !counts || f.heard == f.answering {
 		return // nobody has missed it
 	}
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		f.miss(w)
 	}
 }
@@ -166,7 +168,7 @@ func (f *Fleet) Report(answer ...Report) (pollAnswered bool) {
 }
 
 func (f *Fleet) report(r *Report) {
-	w := f.workers[r.Worker]
+	w := f.workers.of(r.Worker)
 	if w != nil {
 		f.answered(w, r.Component)
 	}
@@ -179,7 +181,7 @@ func (f *Fleet) report(r *Report) {
 		if s = f.seat(r.Worker, r.Endpoint, false); s == nil {
 			return
 		}
-		w = f.workers[r.Worker]
+		w = f.workers.of(r.Worker)
 	}
 	moved = moved || !s.carried && r.Outcome == Reported
 	s.carried = s.carried || r.Outcome == Reported

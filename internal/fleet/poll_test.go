@@ -117,7 +117,7 @@ func TestOneThatShouldCarryALoadMakesTheEndpointCount(t *testing.T) {
 func TestStrangersWithoutLoadAreNotTracked(t *testing.T) {
 	f := fleetAt(Target(generate), plenty)
 	poll(f, loadless(generate, lease(9)), loadless(generate, static("a")))
-	equal(t, "tracked", len(f.workers), 0)
+	equal(t, "tracked", f.workers.len(), 0)
 }
 
 func TestAnEndpointThatCarriesNoLoadIsShownIfItIsNamed(t *testing.T) {
@@ -153,7 +153,7 @@ func TestAnswersForOtherEndpointsAreNotKept(t *testing.T) {
 	f := fleetAt(Target(generate), plenty)
 	poll(f, loaded(generate2, lease(1), 10), loaded(prefill, lease(2), 20), malformed(generate2, static("a")))
 	shows(t, f, "backend/generate:")
-	equal(t, "tracked", len(f.workers), 0)
+	equal(t, "tracked", f.workers.len(), 0)
 }
 
 func TestAPollIsAnsweredWhenEveryRegisteredWorkerHasAnswered(t *testing.T) {

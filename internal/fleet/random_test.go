@@ -287,7 +287,7 @@ func (h *history) emptyOut(t *testing.T) {
 		h.f.Advance(h.now)
 	}
 	audit(t, h.f)
-	equal(t, "workers left", len(h.f.workers), 0)
+	equal(t, "workers left", h.f.workers.len(), 0)
 	left := slices.Collect(maps.Keys(h.f.endpoints))
 	if h.f.Target().Name != "" {
 		equal(t, "endpoints left", left, []Endpoint{Endpoint(h.f.Target())})

@@ -27,7 +27,7 @@ func (f *Fleet) Register(in Instance, r Registration) {
 
 func (f *Fleet) register(in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
-	if s := f.workers[id].at(in.Endpoint); s != nil && s.registered {
+	if s := f.workers.of(id).at(in.Endpoint); s != nil && s.registered {
 		f.enrol(s, -1)
 		s.Registration = r
 		f.enrol(s, 1)
@@ -39,7 +39,7 @@ func (f *Fleet) register(in Instance, r Registration) {
 	}
 	s.registered, s.Registration = true, r
 	f.enrol(s, 1)
-	w := f.workers[id]
+	w := f.workers.of(id)
 	f.setStranger(w, false)
 	f.rehome(w)
 }
@@ -49,7 +49,7 @@ func (f *Fleet) register(in Instance, r Registration) {
 func (f *Fleet) Deregister(in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w := f.workers[WorkerID{Lease: in.ID}]; w != nil {
+	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
 		f.deregister(w, in.Endpoint)
 	}
 }
@@ -82,7 +82,7 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 func (f *Fleet) Sync(all Listing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		for _, e := range w.places() {
 			in := Instance{Endpoint: e, ID: w.id.Lease}
 			if _, stays := all.Instances[in]; !stays {
@@ -124,7 +124,7 @@ func (f *Fleet) IsSynced() bool {
 func (f *Fleet) WantsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.refused && (len(f.workers) < f.limit || len(f.strangers) > f.statics)
+	return f.refused && (f.workers.len() < f.limit || len(f.strangers) > len(f.workers.static))
 }
 
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
@@ -145,7 +145,7 @@ func (f *Fleet) Registered() []Endpoint {
 func (f *Fleet) Registrations(id uint64) []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w := f.workers[WorkerID{Lease: id}]; w != nil {
+	if w := f.workers.of(WorkerID{Lease: id}); w != nil {
 		return w.registrations()
 	}
 	return nil
@@ -155,7 +155,7 @@ func (f *Fleet) Registrations(id uint64) []Endpoint {
 func (f *Fleet) IsRegistered(in Instance) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.workers[WorkerID{Lease: in.ID}].at(in.Endpoint)
+	s := f.workers.of(WorkerID{Lease: in.ID}).at(in.Endpoint)
 	return s != nil && s.registered
 }
 

@@ -52,7 +52,7 @@ func (f *Fleet) Serve(r Request) {
 // ours is the worker of this id, if it is registered, or answers where nobody
 // registers, and belongs to a watched endpoint; else nil.
 func (f *Fleet) ours(id uint64) *worker {
-	w := f.workers[WorkerID{Lease: id}]
+	w := f.workers.of(WorkerID{Lease: id})
 	if w == nil || w.home == nil || f.registry && !w.registered() {
 		return nil
 	}

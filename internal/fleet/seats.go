@@ -48,25 +48,22 @@ func (f *Fleet) release(e *endpoint) {
 
 // worker is the record of id, made if there is room; nil if there is none.
 func (f *Fleet) worker(id WorkerID, registering bool) *worker {
-	if w := f.workers[id]; w != nil {
+	if w := f.workers.of(id); w != nil {
 		return w
 	}
 	if !f.room(registering) {
 		return nil
 	}
 	w := &worker{id: id, label: id.String(), stranger: true}
-	f.workers[id] = w
+	f.workers.add(w)
 	f.strangers[id] = w
-	if id.IsStatic() {
-		f.statics++
-	}
 	return w
 }
 
 // room reports whether one more can be tracked. A worker that registers pushes out
 // an id that nobody has registered. Whoever is turned away or pushed out is counted.
 func (f *Fleet) room(registering bool) bool {
-	if len(f.workers) < f.limit {
+	if f.workers.len() < f.limit {
 		return true
 	}
 	f.Tally.OverLimit.Add(1)
@@ -132,11 +129,8 @@ func (f *Fleet) drop(w *worker) {
 	}
 	w.seats, w.loose = nil, nil
 	f.setHome(w, nil)
-	delete(f.workers, w.id)
+	f.workers.remove(w)
 	delete(f.strangers, w.id)
-	if w.id.IsStatic() {
-		f.statics--
-	}
 }
 
 func (f *Fleet) setStranger(w *worker, stranger bool) {

@@ -144,7 +144,7 @@ func (f *Fleet) arrange() {
 		e.members = e.members[:0]
 	}
 	slices.SortFunc(f.order, func(a, b *endpoint) int { return compareEndpoints(a.Endpoint, b.Endpoint) })
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		for i := range w.seats {
 			e := w.seats[i].endpoint
 			e.members = append(e.members, w)
@@ -165,7 +165,7 @@ func (f *Fleet) findLoadless() {
 	for _, e := range f.endpoints {
 		e.loadless, e.carries = false, false
 	}
-	for _, w := range f.workers {
+	for w := range f.workers.all() {
 		elsewhere := w.bears()
 		for i := range w.seats {
 			s := &w.seats[i]
