@@ -39,6 +39,26 @@ func TestAPublishedLoadLivesWhileItsWorkerIsRegistered(t *testing.T) {
 	shows(t, f, "backend/generate:")
 }
 
+func TestARestartedContainerKeepsItsIDAndNotItsLoad(t *testing.T) {
+	for name, at := range map[string]Endpoint{"named": generate, "not named": {}} {
+		t.Run(name, func(t *testing.T) {
+			f := fleetAt(everything, plenty)
+			process := func(transport string) {
+				f.Register(Instance{Endpoint: generate, ID: 1}, Registration{Publishes: true, Transport: transport})
+			}
+			process("192.0.2.2:1000/1/lab/backend/generate")
+			f.Hit(1, 8, 4)
+			publishedAt(f, at, 1, 40)
+			process("192.0.2.2:1000/1/lab/backend/generate")
+			shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 4/8")
+			process("192.0.2.2:2000/1/lab/backend/generate")
+			shows(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 4/8")
+			publishedAt(f, at, 1, 5)
+			shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 5 hits 4/8")
+		})
+	}
+}
+
 func TestALoadThatComesBeforeTheRegistrationWaitsForIt(t *testing.T) {
 	for name, at := range map[string]Endpoint{"named": generate, "of a component": {Component: "backend"}, "not named": {}} {
 		t.Run(name, func(t *testing.T) {

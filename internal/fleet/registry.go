@@ -9,6 +9,13 @@ type Registration struct {
 	Publishes bool
 	// NATS: it takes requests over NATS.
 	NATS bool
+	// Transport is where it takes requests otherwise, host:port and what follows. With
+	// Kubernetes discovery a restarted container keeps its id, and only this tells its
+	// process from the one before.
+	Transport string
+	// Metrics is host:port of its own metrics page, where the registry says it
+	// (Kubernetes discovery); empty if not.
+	Metrics string
 }
 
 // Listing is what the registry holds at one moment.
@@ -27,11 +34,16 @@ func (f *Fleet) Register(in Instance, r Registration) {
 
 func (f *Fleet) register(in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
-	if s := f.workers.of(id).at(in.Endpoint); s != nil && s.registered {
-		f.enrol(s, -1)
-		s.Registration = r
-		f.enrol(s, 1)
-		return
+	if w := f.workers.of(id); w != nil {
+		if s := w.at(in.Endpoint); s != nil && s.registered {
+			if s.Transport != r.Transport {
+				s.ranks, w.loose = nil, nil // of a process that is no more
+			}
+			f.enrol(s, -1)
+			s.Registration = r
+			f.enrol(s, 1)
+			return
+		}
 	}
 	s := f.seat(id, in.Endpoint, true)
 	if s == nil {

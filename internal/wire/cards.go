@@ -41,6 +41,7 @@ func ParseCard(value []byte) (fleet.Card, error) {
 			MaxSeqs *uint64 `json:"max_num_seqs"`
 			Ranks   *uint64 `json:"data_parallel_size"`
 		} `json:"runtime_config"`
+		Info json.RawMessage `json:"model_info"` // a card is of use whatever stands there
 	}
 	var v struct {
 		Type string
@@ -62,9 +63,31 @@ func ParseCard(value []byte) (fleet.Card, error) {
 		MaxSeqs:   opt(v.Runtime.MaxSeqs),
 		BlockSize: opt(v.BlockSize),
 		Ranks:     opt(v.Runtime.Ranks),
+		Metrics:   systemServer(v.Info),
 	}
 	if !validName(c.Model) {
 		c.Model = ""
 	}
 	return c, nil
 }
+
+// systemServer is the host:port that serves the files of the model, which is the
+// server of the worker's metrics page, too (1.6). To 1.4 they are on the worker's own
+// disk, and there is none.
+func systemServer(info json.RawMessage) string {
+	var v struct {
+		Config struct{ Path string } `json:"hf_config_json"`
+	}
+	if json.Unmarshal(info, &v) != nil {
+		return ""
+	}
+	rest, ok := strings.CutPrefix(v.Config.Path, "http://")
+	host, _, found := strings.Cut(rest, systemFiles)
+	if !ok || !found || !ValidAddress("tcp://"+host) {
+		return ""
+	}
+	return host
+}
+
+// systemFiles is below what a worker's system server has the files of its model.
+const systemFiles = "/v1/metadata/"

@@ -30,11 +30,16 @@ func TestCapturedModelCardIsReadExactly(t *testing.T) {
 		return fleet.Card{Model: model, KVTotal: some(blocks), MaxSeqs: some(seqs), BlockSize: some(16), Ranks: some(1)}
 	}
 	mocker := func(model string) fleet.Card { return card(model, 512, 8) }
+	served := func(metrics string) fleet.Card {
+		c := mocker("tiny")
+		c.Metrics = metrics
+		return c
+	}
 	known := card("known", 1000, 100)
 	for release, want := range map[string]map[fleet.Instance]fleet.Card{
 		"0.6.1": {instance("backend", "generate", 0x1eeea2096f7e0080): mocker("model"), instance("backend", "generate", 0x1eeea2096f7e0082): mocker("model")},
 		"0.9.1": {instance("backend", "generate", 0x1eeea2096f7dffaf): known, instance("backend", "generate", 0x1eeea2096f7dffb3): known},
-		"1.6.1": {instance("backend", "generate", 0x1eeea2096f7e0a32): mocker("tiny"), instance("backend", "generate", 0x1eeea2096f7e0a3b): mocker("tiny")},
+		"1.6.1": {instance("backend", "generate", 0x1eeea2096f7e0a32): served("192.0.2.2:28082"), instance("backend", "generate", 0x1eeea2096f7e0a3b): served("192.0.2.2:28081")},
 	} {
 		t.Run(release, func(t *testing.T) {
 			got := make(map[fleet.Instance]fleet.Card)

@@ -345,7 +345,11 @@ func FuzzParseCard(f *testing.F) {
 		if !json.Valid(value) || card.Model != "" && !showable(card.Model) {
 			t.Errorf("ParseCard(%q) = %+v", value, card)
 		}
-		alone := fmt.Sprintf(`{"display_name":%s%s,"runtime_config":{%s}}`, quoted(card.Model), commaBefore(fields("kv_cache_block_size", card.BlockSize)),
+		info := `"not what it is today"`
+		if card.Metrics != "" {
+			info = `{"hf_config_json":{"path":` + quoted("http://"+card.Metrics+systemFiles) + `}}`
+		}
+		alone := fmt.Sprintf(`{"display_name":%s%s,"model_info":%s,"runtime_config":{%s}}`, quoted(card.Model), commaBefore(fields("kv_cache_block_size", card.BlockSize)), info,
 			fields("total_kv_blocks", card.KVTotal, "max_num_seqs", card.MaxSeqs, "data_parallel_size", card.Ranks))
 		for _, anew := range []string{alone, `{"type":"Model","card_json":` + alone + `}`} {
 			got, err := ParseCard([]byte(anew))

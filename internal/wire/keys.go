@@ -131,6 +131,7 @@ func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (f
 		InstanceID uint64 `json:"instance_id"`
 		Transport  struct {
 			NATS *string `json:"nats_tcp"`
+			TCP  string  `json:"tcp"`
 		}
 	}
 	if err := json.Unmarshal(value, &v); err != nil {
@@ -146,5 +147,9 @@ func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (f
 	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || id != in.ID {
 		return fleet.Registration{}, fmt.Errorf("%w: it is of %q/%q/%q, id %x", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
 	}
-	return fleet.Registration{Publishes: l == LayoutV1, NATS: v.Transport.NATS != nil || l != LayoutV1}, nil
+	return fleet.Registration{
+		Publishes: l == LayoutV1,
+		NATS:      v.Transport.NATS != nil || l != LayoutV1,
+		Transport: v.Transport.TCP,
+	}, nil
 }

@@ -254,6 +254,8 @@ func TestRegistrationUnderV1IsWrittenAsDynamoDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, string(LayoutV1.Value("lab", in, v.Transport.TCP)), kv.Value)
+		registration, _ := LayoutV1.ParseValue("lab", in, []byte(kv.Value))
+		equal(t, registration, fleet.Registration{Publishes: true, Transport: v.Transport.TCP})
 	}
 	// 0.6 writes under the new key what 0.5 wrote under the old one.
 	for _, kv := range etcdKeys(t, "0.6.1", LayoutV1.Prefix("lab")) {
