@@ -1,0 +1,64 @@
+// What can be said of a worker. Each is one row and one cell: a worker at an endpoint,
+// or one of its data-parallel ranks.
+import {pct} from './words.js'
+
+const part = (active, total) => active == null || !total ? null : active / total
+export const use = w => part(w.kvActive, w.kvTotal)
+export const slots = w => part(w.slotsActive, w.slotsTotal)
+export const endpointOf = w => `${w.namespace ? w.namespace + '/' : ''}${w.component}/${w.endpoint}`
+
+// A static worker has no number, and so no hexadecimal id.
+export const idOf = w => w.hex || w.id
+export const short = (w, digits = 4) => '…' + idOf(w).slice(-digits)
+export const rank = w => w.dp == null ? '' : ` rank ${w.dp}`
+
+// count is of workers: the ranks of one are one.
+export const count = list => new Set(list.map(w => w.id)).size
+
+export function describe(w) {
+  const u = use(w)
+  return `${endpointOf(w)} ${idOf(w)}${rank(w)}, ${w.state}, KV ${u == null ? 'not reported' : pct(u)}` +
+    (w.slotsActive == null ? '' : `, slots ${w.slotsActive} of ${w.slotsTotal}`) + (w.waiting ? `, ${w.waiting} waiting` : '')
+}
+
+const TROUBLE = {malformed: 3, silent: 2, unregistered: 1, answering: 0}
+
+// What workers are ordered and coloured by.
+export const value = {
+  id: w => w._place,
+  kv: use,
+  slots,
+  waiting: w => w.waiting,
+  hit: w => w.hitRate,
+  hit2: w => w.hitRateTotal,
+  age: w => w.state === 'silent' && w.age == null ? Infinity : w.age,
+  state: w => TROUBLE[w.state] * 2 + (use(w) ?? 0),
+  endpoint: endpointOf,
+  source: w => w.source,
+}
+
+// sorted puts unknown values last, and ties in the order of the ids: rows do not dance.
+export function sorted(list, by, dir) {
+  const sign = dir === 'asc' ? 1 : -1
+  const values = new Map(list.map(w => [w, value[by](w)]))
+  return list.slice().sort((a, b) => {
+    const x = values.get(a), y = values.get(b)
+    if (x === y) return a._place - b._place
+    if (x == null) return 1
+    if (y == null) return -1
+    return x < y ? -sign : sign
+  })
+}
+
+const text = (a, b) => a < b ? -1 : a > b ? 1 : 0
+const inOrder = (a, b) => a.id.length - b.id.length || text(a.id, b.id) || (a.dp ?? 0) - (b.dp ?? 0) || text(a.key, b.key)
+
+// number gives each worker its place in the order of ids. That is worked out once for
+// each set of workers: ids are as wide as 64 bits, and dear to compare.
+export function number(workers, before) {
+  if (before?.length === workers.length && workers.every((w, i) => w.key === before[i].key)) {
+    workers.forEach((w, i) => { w._place = before[i]._place })
+  } else {
+    workers.slice().sort(inOrder).forEach((w, i) => { w._place = i })
+  }
+}
