@@ -1,0 +1,87 @@
+//go:build real
+
+package browser
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRealPageShowsAFullWorkerWithinTwoSeconds(t *testing.T) {
+	s := newStage(t)
+	for n := range 3 {
+		s.worker("backend", nth(n), 40+n)
+	}
+	full := s.worker("backend", nth(3), 50)
+	b := startChromium(t).newTab(t)
+	b.open(s.metrics().url + "/#sort=kv")
+	b.says("#rows tr:first-child", fmt.Sprint(nth(3)), "50 %")
+	before := time.Now()
+	full.load(93, 7)
+	for !strings.Contains(b.text("#rows tr:first-child"), "93 %") || b.text("#n-wait") != "7" {
+		if time.Since(before) > 2*time.Second {
+			t.Fatalf("after 2 s the table says %q, and %q wait", b.text("#rows tr:first-child"), b.text("#n-wait"))
+		}
+	}
+	b.says("#s-load", "40 % to 93 %")
+	b.says("#s-wait", "in 1 worker")
+}
+
+func TestRealPageNamesASilentWorkerWithinTwoPolls(t *testing.T) {
+	s := newStage(t)
+	s.worker("backend", nth(0), 40)
+	s.worker("backend", nth(1), 40)
+	p := s.metrics("--poll-interval", "2")
+	b := startChromium(t).newTab(t)
+	b.open(p.url + "/")
+	b.says("#n-workers", "2")
+	b.says("#finetext", "Nothing.")
+	before := p.polls()
+	s.registered("backend", nth(2))
+	b.says("#problems", "silent", tail(nth(2)))
+	if n := p.polls() - before; n > 2 {
+		t.Errorf("the silent worker is named after %d polls, want at most 2", n)
+	}
+	b.says("#states", "2 answering", "1 silent")
+	b.click("#problems button")
+	b.says("#w-title", fmt.Sprintf("%x", nth(2)))
+	b.says("#w-state", "silent")
+	b.press("Escape")
+	s.worker("backend", nth(2), 40)
+	b.says("#states", "3 answering", "0 silent")
+	b.says("#finetext", "Nothing. All 3 workers answer")
+}
+
+func TestRealPageFillsItself(t *testing.T) {
+	s := newStage(t)
+	s.registered("backend-v2", nth(9))
+	b := startChromium(t).newTab(t)
+	b.open(s.metrics("--component", "backend", "--endpoint", "generate").url + "/")
+	b.says("#empty", "No worker yet", "dynamo/backend/generate", "Did you mean dynamo/backend-v2/generate?", "1 instance", "$SRV.STATS.dynamo_backend")
+	first := s.worker("backend", nth(0), 40)
+	b.says("#n-workers", "1")
+	b.says("#rows", fmt.Sprint(nth(0)), fmt.Sprintf("%x", nth(0)), "backend/generate", "40 %", "4,000 / 10,000", "25 / 64")
+	b.click("#rows tr .c-kv")
+	b.says("#w-v0", "40 % · 4,000 / 10,000")
+	first.leave()
+	b.says("#w-state", "gone")
+	b.press("Escape")
+	b.says("#empty", "No worker yet")
+}
+
+func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
+	s := newStage(t)
+	const evil = `<img src=x onerror=alert(1)>`
+	s.worker(evil, nth(0), 40)
+	s.registered(evil, nth(1))
+	b := startChromium(t).newTab(t)
+	b.open(s.metrics().url + "/")
+	b.says("#rows", evil+"/generate")
+	b.says("#problems", evil)
+	b.says("#groups", evil+"/generate")
+	b.click("#rows tr .c-kv")
+	b.says("#w-endpoint", evil)
+	b.is("!document.querySelector('img')")
+}
