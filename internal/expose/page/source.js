@@ -74,6 +74,7 @@ export function eventSource(stream, workerURL) {
       connect()
       setInterval(watch, 1000)
       document.addEventListener('visibilitychange', look)
+      look()
     },
     async worker(key) {
       try {
