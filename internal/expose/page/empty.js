@@ -14,6 +14,7 @@ export function empty() {
   const registry = connected.etcd ? 'etcd' : 'file'
   html($('empty'), `<h2>No worker yet</h2>
     <p>Looking for ${what}, once ${interval === 1 ? 'a second' : `every ${interval} s`}. This page fills itself as soon as one answers.</p>
+    ${l.why ? `<p>Not ready: ${esc(l.why)}.</p>` : ''}
     ${l.nearest ? nearest(l.nearest) : ''}
     <div class="two">
       <section><h2>What is registered</h2>${l.sees.length ? list(l.sees, s => `<li><span>${many(s.instances, 'instance')}</span><code>${esc(name(s))}</code></li>`) : `<p>${nothing(connected)}</p>`}</section>

@@ -5,7 +5,7 @@ import {$, html, phone, text} from './dom.js'
 import {now} from './state.js'
 import {view} from './view.js'
 import {DASH, many, num, pair, pct, points, span} from './words.js'
-import {count, endpointOf, idOf, rank, short, sorted, use, value} from './workers.js'
+import {blocks, count, endpointOf, idOf, rank, short, sorted, use, value} from './workers.js'
 
 // The sizes of a cell, the largest first whose rows fit: width, height, gap.
 const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
@@ -252,7 +252,7 @@ export function tip(i) {
   if (!w) return
   const facts = {
     state: w.state,
-    'KV blocks': w.kvActive == null ? DASH : pair(w.kvActive, w.kvTotal) + (use(w) == null ? '' : ` · ${pct(use(w))}`),
+    'KV blocks': blocks(w),
     slots: pair(w.slotsActive, w.slotsTotal),
     waiting: num(w.waiting),
     'hit rate, 5 min': pct(w.hitRate, 1),

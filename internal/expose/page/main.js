@@ -94,7 +94,7 @@ function toMap() {
   $('h-map').focus({preventScroll: true})
 }
 onShow(p => {
-  if (p.workers.length === 1) return open(p.workers[0])
+  if (new Set(p.workers).size === 1) return open(p.workers[0])
   only({problem: p.id})
   toMap()
 })

@@ -3,14 +3,13 @@ import {$, phone, say, text} from './dom.js'
 import {now} from './state.js'
 import {clock, many, num, span} from './words.js'
 
-const RANK = {bad: 0, warn: 1, info: 2}
 const KINDS = {bad: 'serious', warn: 'to fix', info: 'to know'}
 const CARD = '<details><summary><svg aria-hidden="true"><use/></svg><h3></h3></summary><p></p><p><b>Check:</b> <span></span></p></details><button class="link"></button>'
 
 let known = new Map(), all = false
 
 export function problems() {
-  const list = now.snap.problems.slice().sort((a, b) => RANK[a.severity] - RANK[b.severity])
+  const list = now.snap.problems // the worst first
   announce(list)
   $('fine').hidden = list.length > 0
   $('problems').hidden = !list.length
@@ -69,8 +68,9 @@ function card(li, p, few) {
   text(detail, p.detail + (p.since ? ` Since ${clock(p.since).slice(0, 5)}.` : ''))
   check.hidden = !p.check
   text(check.lastChild, p.check ?? '')
-  button.hidden = !p.workers.length
-  const label = p.workers.length === 1 ? 'Open it' : `Show ${num(p.workers.length)}`
+  const n = new Set(p.workers).size
+  button.hidden = !n
+  const label = n === 1 ? 'Open it' : `Show ${num(n)}`
   text(button, label)
   if (button._for !== label + p.title) button.setAttribute('aria-label', `${label}: ${p.title}`)
   button._for = label + p.title

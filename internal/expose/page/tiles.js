@@ -43,9 +43,11 @@ const total = f => STATES.reduce((n, s) => n + f.states[s], 0)
 export function bar() {
   const {namespace, connected, leader, fleet} = now.snap
   text($('ns'), namespace)
-  html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail)}">` +
-    `<i aria-hidden="true"></i>${esc(system)}${c.on ? '<span class="sr"> connected</span>' : ' lost'}</li>`).join(''))
-  html($('role'), `${esc(leader.role)}<small>${esc(leader.detail)}</small>`)
+  // Of ZeroMQ there are many connections, and seldom are all of them lost.
+  const says = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : ' lost'
+  html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
+    `<i aria-hidden="true"></i>${esc(system)}${says(system, c)}</li>`).join(''))
+  html($('role'), `${esc(leader.role)}<small>${esc(leader.detail ?? '')}</small>`)
   document.title = `${num(fleet.states.answering)}/${num(total(fleet))} ${namespace} · metrics`
 }
 

@@ -5,7 +5,7 @@ import {AXIS, Plot, newSet, unit, upTo} from './plot.js'
 import {draw, now} from './state.js'
 import {remember, view} from './view.js'
 import {DASH, num, pair, pct, span} from './words.js'
-import {endpointOf, idOf, rank, use} from './workers.js'
+import {blocks, endpointOf, idOf, rank} from './workers.js'
 
 const panel = $('worker')
 let back = null      // what had the focus before
@@ -69,10 +69,7 @@ export function worker() {
     fetchPast()
   }
   html($('w-state'), `${glyph(w.state)} ${esc(w.state)}`)
-  const values = [
-    w.kvActive == null ? DASH : (use(w) == null ? '' : pct(use(w)) + ' · ') + pair(w.kvActive, w.kvTotal),
-    pair(w.slotsActive, w.slotsTotal), num(w.waiting), pct(w.hitRate, 1),
-  ]
+  const values = [blocks(w), pair(w.slotsActive, w.slotsTotal), num(w.waiting), pct(w.hitRate, 1)]
   values.forEach((v, i) => text($('w-v' + i), v))
   text($('w-age'), w.age == null ? 'never' : span(w.age) + ' ago')
   text($('w-hit2'), pct(w.hitRateTotal, 1))
@@ -83,7 +80,7 @@ function build(w) {
   past = null
   const fact = (name, value) => `<dt>${name}</dt><dd${value.startsWith('<') ? ' class="mono"' : ''}>${value}</dd>`
   const id = s => `<span>${esc(s)}</span> <button class="link" data-copy="${esc(s)}">copy</button>`
-  panel.innerHTML = TOP + '<h3 id="w-oddhead" hidden></h3><ul class="odd" id="w-odd"></ul>' +
+  panel.innerHTML = TOP + '<h3 id="w-oddhead" hidden></h3><ul class="odd" id="w-odd"></ul><p class="sub2" id="w-note" hidden></p>' +
     PLOTS.map(([, name], i) => `<div class="ph"><span class="label">${name}${i ? '' : ' · dashed: mean of the endpoint, grey: ± 1 std'}</span><b id="w-v${i}"></b></div><div id="w-p${i}"></div>`).join('') +
     '<h3>Who it is</h3><dl class="facts">' + fact('id, decimal', id(w.id)) + (w.hex ? fact('id, hexadecimal', id(w.hex)) : '') +
     fact('data-parallel rank', w.dp == null ? DASH : String(w.dp)) + fact('model', esc(w.model || DASH)) + fact('source', esc(w.source ?? DASH)) +
@@ -114,6 +111,8 @@ export async function fetchPast() {
     p.el.nextElementSibling.hidden = any
     if (any) p.update(past, past.step)
   }
+  $('w-note').hidden = !past.note
+  text($('w-note'), past.note ?? '')
   $('w-oddhead').hidden = false
   text($('w-oddhead'), past.odd.length ? 'What is odd about it' : 'Nothing is odd about it')
   html($('w-odd'), past.odd.map(o => `<li>${esc(o.text)}${o.check ? `<p>${esc(o.check)}</p>` : ''}</li>`).join(''))

@@ -1,9 +1,9 @@
 // What can be said of a worker. Each is one row and one cell: a worker at an endpoint,
 // or one of its data-parallel ranks.
-import {pct} from './words.js'
+import {DASH, pair, pct} from './words.js'
 
 const part = (active, total) => active == null || !total ? null : active / total
-export const use = w => part(w.kvActive, w.kvTotal)
+export const use = w => w.kvUse ?? part(w.kvActive, w.kvTotal)
 export const slots = w => part(w.slotsActive, w.slotsTotal)
 export const endpointOf = w => `${w.namespace ? w.namespace + '/' : ''}${w.component}/${w.endpoint}`
 
@@ -11,6 +11,12 @@ export const endpointOf = w => `${w.namespace ? w.namespace + '/' : ''}${w.compo
 export const idOf = w => w.hex || w.id
 export const short = (w, digits = 4) => '…' + idOf(w).slice(-digits)
 export const rank = w => w.dp == null ? '' : ` rank ${w.dp}`
+
+// blocks is KV use in blocks and as a fraction, as far as either is known.
+export function blocks(w) {
+  const u = use(w), known = [w.kvActive != null && pair(w.kvActive, w.kvTotal), u != null && pct(u)].filter(Boolean)
+  return known.join(' · ') || DASH
+}
 
 // count is of workers: the ranks of one are one.
 export const count = list => new Set(list.map(w => w.id)).size
