@@ -38,7 +38,7 @@ func page(f *fleet.Fleet, namespace string) http.Handler {
 			Namespace, Watched string
 			Missing, Modules   []string
 			Endpoints          []fleet.EndpointState
-		}{namespace, watched(f.Target()), notReady(f), modules, f.Snapshot().Endpoints})
+		}{namespace, watched(f.Target()), NotReady(f), modules, f.Snapshot().Endpoints})
 		if err != nil {
 			http.Error(w, "the page cannot be written: "+err.Error(), http.StatusInternalServerError)
 			return
@@ -108,7 +108,7 @@ func newDocument(name string, body []byte) *document {
 // still the same: a new version of the program is seen at once.
 func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h, body, etag := w.Header(), d.body, d.etag
-	if acceptsGzip(r.Header) {
+	if AcceptsGzip(r.Header) {
 		h.Set("Content-Encoding", "gzip")
 		body, etag = d.zipped(), etag+"-gzip"
 	}

@@ -90,9 +90,9 @@ type rankFamily struct {
 // rankFamilies are shown for workers of several data parallel ranks only.
 var rankFamilies = []rankFamily{
 	{gauge("llm_rank_kv_blocks_active", "Active KV cache blocks of a data parallel rank"),
-		func(r fleet.RankState) number { return count(r.KVActive, true) }},
+		func(r fleet.RankState) number { return count(r.Load.KVActive, true) }},
 	{gauge("llm_rank_requests_active", "Active requests of a data parallel rank"),
-		func(r fleet.RankState) number { return count(r.Requests, true) }},
+		func(r fleet.RankState) number { return count(r.Load.ActiveSlots, true) }},
 }
 
 // passDuration is a histogram with the labels of a worker.

@@ -40,6 +40,7 @@ func (t Target) CoversComponent(component string) bool {
 // any goroutine; none blocks, none looks at the clock.
 type Fleet struct {
 	Tally Tally
+	Notes Notes
 
 	target   Target
 	limit    int

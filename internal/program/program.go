@@ -89,7 +89,9 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
 		if listener != nil {
 			web := tracing.Target(log, "http")
-			handler := expose.Handler(f, c.namespace, metrics, web)
+			look := newGlance(c, f)
+			work.Go(func() error { look.Run(ctx); return nil })
+			handler := look.Handler(expose.Handler(f, c.namespace, metrics, web))
 			if c.pprof {
 				handler = expose.WithProfiles(handler)
 			}

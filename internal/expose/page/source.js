@@ -92,7 +92,7 @@ export function eventSource(stream, workerURL) {
 async function reason(stream) {
   try {
     const answer = await fetch(stream, {signal: AbortSignal.timeout(3000)})
-    if (!answer.ok) return (await answer.text()).trim().slice(0, 300)
+    if (!answer.ok) return (await answer.json()).error
     await answer.body.cancel()
   } catch { /* there is no server */ }
   return ''

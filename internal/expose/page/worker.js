@@ -97,7 +97,7 @@ function build(w) {
 
 // fetchPast asks for the history of the open worker: when it is opened, and when a step closes.
 export async function fetchPast() {
-  if (!built) return
+  if (!now.byKey.has(built)) return
   const key = built, answer = await ask(key)
   if (key !== built || !answer) return
   past = answer

@@ -1,0 +1,235 @@
+package glance
+
+import (
+	"math"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+type number = fleet.Opt[float64]
+
+// moment is a time in milliseconds since shortly before the first cut: never 0.
+type moment int64
+
+// row is one worker at one endpoint, or one data parallel rank of it: a cell, and a
+// line of the table. It is valid for one cut.
+type row struct {
+	*track
+	of      *place
+	worker  *fleet.WorkerState
+	load    *fleet.Load // nil: none is known
+	loadAge time.Duration
+	hits    *hits // of the whole worker; nil: none
+	outside bool  // no metric shows it, and the sums leave it out
+}
+
+// use is the share of its KV cache that is in use: of the blocks if they are known,
+// else what the worker says.
+func use(l *fleet.Load) number {
+	if l == nil {
+		return number{}
+	}
+	if l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0 {
+		return fleet.Some(float64(l.KVActive.V) / float64(l.KVTotal.V))
+	}
+	return l.CacheUsage
+}
+
+// slots is the share of its request slots that is in use.
+func slots(l *fleet.Load) number {
+	if l == nil || !l.ActiveSlots.OK || !l.TotalSlots.OK || l.TotalSlots.V == 0 {
+		return number{}
+	}
+	return fleet.Some(float64(l.ActiveSlots.V) / float64(l.TotalSlots.V))
+}
+
+func waiting(l *fleet.Load) number {
+	if l == nil || !l.Waiting.OK {
+		return number{}
+	}
+	return fleet.Some(float64(l.Waiting.V))
+}
+
+// hitRate is that of the last five minutes, hitRateTotal since the counters began.
+func (r *row) hitRate() number {
+	if r.hits == nil || r.hits.window == nil {
+		return number{}
+	}
+	return r.hits.window.sum(buckets).rate()
+}
+
+func (r *row) hitRateTotal() number {
+	if r.hits == nil {
+		return number{}
+	}
+	return pair{float64(r.hits.isl), float64(r.hits.overlap)}.rate()
+}
+
+// spread is the mean, standard deviation and range of some values.
+type spread struct {
+	n        float64
+	mean, m2 float64
+	min, max float64
+}
+
+func (s *spread) add(v float64) {
+	s.n++
+	if s.n == 1 {
+		s.min, s.max = v, v
+	}
+	d := v - s.mean
+	s.mean += d / s.n
+	s.m2 += d * (v - s.mean)
+	s.min, s.max = min(s.min, v), max(s.max, v)
+}
+
+// std is that of the population.
+func (s *spread) std() float64 { return math.Sqrt(max(0, s.m2/max(1, s.n))) }
+
+// of is a value that is there if any was added.
+func (s *spread) of(v float64) number { return number{V: v, OK: s.n > 0} }
+
+// sums are over the workers of an endpoint, or of the fleet: those that metrics show.
+// A worker counts once, however many ranks it has.
+type sums struct {
+	answering, silent, unregistered, malformed int
+	shown                                      int // workers that metrics show
+
+	use, blocks    spread
+	waiting        number
+	reportWaiting  int // workers that say how many requests wait
+	waitingWorkers int // those of them where some do
+	running        number
+	queued         number // prefill tokens of requests that wait
+
+	total pair // of the hits, since the counters began
+	last  pair // of the last five minutes
+}
+
+// workers are all that are known to exist.
+func (s *sums) workers() int { return s.answering + s.silent + s.unregistered + s.malformed }
+
+// add counts one worker that metrics show.
+func (s *sums) add(w *fleet.WorkerState) {
+	if w.State != 0 {
+		s.shown++
+	}
+	if !w.Load.OK {
+		return
+	}
+	l := &w.Load.V
+	if v := use(l); v.OK {
+		s.use.add(v.V)
+	}
+	if w.ShowsBlocks() {
+		s.blocks.add(float64(l.KVActive.V))
+	}
+	if l.Waiting.OK {
+		s.reportWaiting++
+		s.waiting = fleet.Some(s.waiting.V + float64(l.Waiting.V))
+		if l.Waiting.V > 0 {
+			s.waitingWorkers++
+		}
+	}
+	if l.ActiveSlots.OK {
+		s.running = fleet.Some(s.running.V + float64(l.ActiveSlots.V))
+	}
+	if w.Passes.OK {
+		s.queued = fleet.Some(s.queued.V + float64(w.Passes.V.QueuedTokens))
+	}
+}
+
+// imbalance is the largest number of blocks in use, divided by the mean.
+func (s *sums) imbalance() number {
+	if s.blocks.mean == 0 {
+		return number{}
+	}
+	return fleet.Some(s.blocks.max / s.blocks.mean)
+}
+
+// take makes the cut: the rows, in the order of the Snapshot, and what they add up to.
+func (g *Glance) take() {
+	s := &g.snapshot
+	g.o.Fleet.SnapshotInto(s)
+	g.looks++
+	g.rows, g.order, g.all, g.booked = g.rows[:0], g.order[:0], sums{}, 0
+	workers, outside := s.Workers, s.Unregistered
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		p := g.place(e)
+		for j := range workers[:e.Shown] {
+			p.sums.add(&workers[j])
+			g.all.add(&workers[j])
+			g.worker(p, &workers[j], false)
+		}
+		workers = workers[e.Shown:]
+		for len(outside) > 0 && outside[0].Endpoint == e.Endpoint {
+			g.worker(p, &outside[0], true)
+			outside = outside[1:]
+		}
+		p.sums.last = p.window.sum(buckets)
+		g.all.total.add(p.sums.total)
+		g.all.last.add(p.sums.last)
+		g.all.answering += e.Answering
+		g.all.silent += e.Silent
+		g.all.unregistered += e.Unregistered
+		g.all.malformed += e.Malformed
+	}
+	g.sweep()
+}
+
+// worker adds the rows of one worker at an endpoint.
+func (g *Glance) worker(p *place, w *fleet.WorkerState, outside bool) {
+	h := g.book(p, w)
+	if w.State == 0 {
+		return // of whom only hits are left
+	}
+	if len(w.Ranks) == 0 {
+		r := row{of: p, worker: w, hits: h, loadAge: w.LoadAge, outside: outside}
+		if w.Load.OK {
+			r.load = &w.Load.V
+		}
+		g.row(r, noRank, w.Source)
+		return
+	}
+	for i := range w.Ranks {
+		k := &w.Ranks[i]
+		g.row(row{of: p, worker: w, hits: h, load: &k.Load, loadAge: k.LoadAge, outside: outside}, int64(k.Number), k.Source)
+	}
+}
+
+func (g *Glance) row(r row, rank int64, source fleet.Source) {
+	r.track = g.track(r.of, r.worker.ID, rank)
+	r.track.note(&r, g.now, source)
+	g.rows = append(g.rows, r)
+	r.of.end = len(g.rows)
+}
+
+// book adds the worker's new hits to the endpoint's, and to its own if it is shown.
+func (g *Glance) book(p *place, w *fleet.WorkerState) *hits {
+	if !w.Hits.OK {
+		return nil
+	}
+	h := g.hits[w.ID]
+	if h == nil {
+		h = new(hits)
+		g.hits[w.ID] = h
+		if g.looks == 1 {
+			h.book(w.Hits.V) // of before we looked: nobody knows when
+		}
+	}
+	if w.State != 0 && h.window == nil {
+		h.window = new(window)
+	}
+	isl, overlap := h.book(w.Hits.V)
+	p.sums.total.add(pair{float64(h.isl), float64(h.overlap)})
+	p.window.add(isl, overlap)
+	if h.window != nil {
+		h.window.turn(p.window.last)
+		h.window.add(isl, overlap)
+	}
+	h.seen = g.looks
+	g.booked++
+	return h
+}

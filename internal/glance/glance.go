@@ -1,0 +1,164 @@
+package glance
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+)
+
+// interval is how often the Fleet is looked at.
+const interval = time.Second
+
+// Options say what is looked at, and what people call it.
+type Options struct {
+	Fleet     *fleet.Fleet
+	Namespace string
+	Version   string
+	Model     string        // of workers whose own is not known; may be empty
+	Limit     int           // of tracked workers
+	Poll      time.Duration // how often workers are asked
+
+	Servers  map[string]string // what the program is connected to, by system, without passwords
+	Registry string            // what workers register in, as people call it; empty: in nothing
+	Watches  []string          // what is watched there
+	Instance string            // what the leader holds; empty where there is none
+	Gateway  string            // where pushes go, without password; empty: nowhere
+	Mock     string            // the command that starts a mock worker here
+}
+
+// Glance looks at the Fleet once a second and remembers what it saw. All methods may be
+// called at once from any goroutine.
+type Glance struct {
+	o Options
+
+	mu    sync.Mutex
+	born  time.Time // moments are since then
+	at    time.Time // of the last cut
+	now   moment    // the same
+	looks uint64    // cuts that were made
+
+	snapshot fleet.Snapshot
+	rows     []row
+	order    []*place // the cut's, sorted
+	all      sums
+	usesNATS bool
+	missing  []string // why the cut may not show the fleet as it is
+	problems []problem
+
+	places map[fleet.Endpoint]*place
+	seats  map[fleet.WorkerID]seat
+	hits   map[fleet.WorkerID]*hits
+	booked int // of them in the cut
+	memory []memory
+	flows  [flowCount]flow
+	pushes pushes
+	events rate
+
+	clock   clock
+	series  series
+	rings   int // that exist
+	ringing int // rows that have some
+
+	length  [2]int        // of the last events
+	event   [2]*event     // of the cut: without and with the history; nil: nobody has asked
+	news    chan struct{} // closed with the next cut
+	streams int
+	ended   chan struct{} // closed when Run has ended
+}
+
+// New makes a Glance and takes a first look.
+func New(o Options) *Glance {
+	g := &Glance{
+		o:        o,
+		snapshot: fleet.Snapshot{Brief: true},
+		places:   make(map[fleet.Endpoint]*place),
+		seats:    make(map[fleet.WorkerID]seat),
+		hits:     make(map[fleet.WorkerID]*hits),
+		memory:   make([]memory, len(programRules)),
+		news:     make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
+	now := time.Now()
+	g.born = now.Add(-time.Millisecond)
+	g.Look(now)
+	return g
+}
+
+// Run looks once a second until ctx ends, and then ends all streams.
+func (g *Glance) Run(ctx context.Context) {
+	defer close(g.ended)
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			g.Look(now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Look makes a cut at this moment, and tells those who wait for one.
+func (g *Glance) Look(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := g.o.Fleet
+	f.Advance(now)
+	g.at, g.now = now, moment(now.Sub(g.born).Milliseconds())
+	g.take()
+	g.usesNATS = !f.IsSynced() || f.UsesNATS()
+	g.missing = expose.NotReady(f)
+	for i, n := range counters(&f.Tally) {
+		g.flows[i].take(n)
+	}
+	g.pushes.take(&f.Tally)
+	g.events.take(received(&f.Tally), g.now)
+	g.judge()
+	g.sample()
+	g.event = [2]*event{}
+	close(g.news)
+	g.news = make(chan struct{})
+}
+
+func (g *Glance) tally() *fleet.Tally { return &g.o.Fleet.Tally }
+
+// ready reports whether the cut shows the fleet as it is.
+func (g *Glance) ready() bool { return len(g.missing) == 0 }
+
+// bucket is the number of the bucket of hits that is being filled.
+func (g *Glance) bucket() int64 { return int64(g.now) / (bucketSeconds * 1000) }
+
+// received are the messages that say something of load or hits.
+func received(t *fleet.Tally) (n uint64) {
+	for _, k := range []fleet.Kind{fleet.StatsReply, fleet.HitRate, fleet.LoadEvent, fleet.ForwardPass, fleet.Trace} {
+		n += t.Messages(k)
+	}
+	return n
+}
+
+// rate is how fast a counter grows: over the last five seconds, since polls come in
+// bursts.
+type rate struct {
+	past  [rateOver + 1]struct{ n, at float64 }
+	count int
+}
+
+const rateOver = int(step / interval)
+
+func (r *rate) take(n uint64, now moment) {
+	copy(r.past[:], r.past[1:])
+	r.past[rateOver].n, r.past[rateOver].at = float64(n), float64(now)/1000
+	r.count = min(r.count+1, len(r.past))
+}
+
+func (r *rate) perSecond() float64 {
+	first, last := r.past[len(r.past)-r.count], r.past[rateOver]
+	if last.at <= first.at {
+		return 0
+	}
+	return (last.n - first.n) / (last.at - first.at)
+}
