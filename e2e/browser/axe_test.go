@@ -22,47 +22,54 @@ func TestRealPageIsAccessible(t *testing.T) {
 	c := startChromium(t)
 
 	empty := s.metrics("--component", "nobody", "--standby")
-	check(t, c, axe, "empty", empty.url+"/", "#empty")
-
+	looksFine(t, c, axe, "empty", empty.url+"/", "#empty", nil)
 	for n := range 20 {
 		s.worker("backend", nth(n), 5*n)
 		s.hit(nth(n), 100, 40)
 	}
-	fine := s.metrics("--component", "backend", "--standby")
-	check(t, c, axe, "ok", fine.url+"/", "#rows")
+	ok := s.metrics("--component", "backend", "--standby")
+	looksFine(t, c, axe, "ok", ok.url+"/", "#rows", nil)
 	company(s)
 	trouble := s.metrics("--standby")
-	check(t, c, axe, "trouble", trouble.url+"/", "#serious")
-	check(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, nth(30)), "#w-odd")
-	check(t, c, axe, "lost", trouble.url+"/", "#rows", func(b *tab) {
+	looksFine(t, c, axe, "trouble", trouble.url+"/", "#serious", nil)
+	looksFine(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, nth(30)), "#w-odd", nil)
+	looksFine(t, c, axe, "keys", trouble.url+"/", "#rows", func(b *tab) { b.press("?") })
+	looksFine(t, c, axe, "lost", trouble.url+"/", "#rows", func(b *tab) {
 		b.down(true)
 		trouble.Kill()
 		b.says("#banner", "Connection lost")
 	})
 }
 
-// check has axe look at a state of the page in both themes and all widths.
-func check(t *testing.T, c *chromium, axe, name, address, until string, then ...func(*tab)) {
-	t.Helper()
-	b := c.newTab(t)
-	b.open(address)
-	b.is(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", until))
-	for _, f := range then {
-		f(b)
-	}
-	must(t, b.try(axe, nil))
-	for _, theme := range []string{"light", "dark"} {
-		b.theme(theme)
-		b.is(fmt.Sprintf("document.documentElement.dataset.theme === %q", theme))
-		for _, width := range widths {
-			b.size(width, 900)
-			b.is(fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", width))
-			for _, v := range b.violations() {
-				t.Errorf("%s, %s, %d wide: %s", name, theme, width, v)
-			}
-			b.picture(fmt.Sprintf("%s-%s-%d", name, theme, width))
+// looksFine has axe look at a state of the page in both themes and all widths: once until
+// is there, and then has been done.
+func looksFine(t *testing.T, c *chromium, axe, state, address, until string, then func(*tab)) {
+	t.Run(state, func(t *testing.T) {
+		b := c.newTab(t)
+		b.open(address)
+		b.is(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", until))
+		if then != nil {
+			then(b)
 		}
-	}
+		must(t, b.try(axe, nil))
+		for _, theme := range []string{"light", "dark"} {
+			b.theme(theme)
+			b.is(fmt.Sprintf("document.documentElement.dataset.theme === %q", theme))
+			for _, width := range widths {
+				b.size(width, 900)
+				b.is(fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", width))
+				for _, v := range b.violations() {
+					t.Errorf("%s, %d wide: %s", theme, width, v)
+				}
+				b.picture(fmt.Sprintf("%s-%s-%d", state, theme, width))
+			}
+		}
+		// What finds nothing may not look.
+		b.do("(document.querySelector('dialog[open]') ?? document.body).insertAdjacentHTML('beforeend', '<button></button>')")
+		if found := strings.Join(b.violations(), "\n"); !strings.Contains(found, "button-name") {
+			t.Errorf("axe finds no fault in a button without a name: %s", found)
+		}
+	})
 }
 
 // violations are what axe has found.

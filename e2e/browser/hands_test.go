@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// company is a fleet of two components: forty workers, of which one is full, one silent,
-// one not registered and one malformed.
+// company is a fleet of two components: forty-four workers, of which one is full, one
+// silent, one not registered and one malformed.
 func company(s *stage) {
 	for n := range 30 {
 		s.worker("backend", nth(n), 40+n%20)
@@ -37,7 +37,7 @@ func TestRealPageFiltersAndSorts(t *testing.T) {
 	b.press("/")
 	b.is("document.activeElement.id === 'f-q'")
 	b.press("p", "r", "e", "f") // letters in a field are letters
-	b.says("#shown", "10 of 43 workers shown")
+	b.says("#shown", "10 of 44 workers shown")
 	b.fragment("#q=pref")
 	b.says("#groups", "prefill/generate 10 workers")
 	b.says("#live", "Live")
@@ -65,7 +65,7 @@ func TestRealPageFiltersAndSorts(t *testing.T) {
 	b.says("#rows tr:first-child", fmt.Sprint(nth(0)))
 
 	b.choose("#f-group", "component")
-	b.says("#groups", "backend 33 workers", "prefill 10 workers")
+	b.says("#groups", "backend 34 workers", "prefill 10 workers")
 	b.choose("#f-by", "hit")
 	b.choose("#f-order", "kv")
 	b.fragment("#by=hit&order=kv&group=component&sort=id&dir=asc")
@@ -88,7 +88,7 @@ func TestRealPageHasAnAddressForEveryView(t *testing.T) {
 	b.is("document.querySelector('#worker').hidden")
 	for _, nonsense := range []string{"#by=x&order=y&group=z&sort=constructor&dir=up&page=-7&w=nobody&problem=none", "#page=999999", "#%E0%A4%A", "#group=__proto__"} {
 		b.open(p.url + "/?" + nonsense)
-		b.says("#n-workers", "43")
+		b.says("#n-workers", "44")
 		b.is("document.querySelectorAll('#rows tr').length > 0")
 	}
 }
@@ -97,12 +97,13 @@ func TestRealPageShowsTheWorkersOfAProblem(t *testing.T) {
 	s := newStage(t)
 	company(s)
 	s.registered("backend", nth(40))
+	p := s.metrics()
 	b := startChromium(t).newTab(t)
-	b.open(s.metrics().url + "/")
+	b.open(p.url + "/")
 	b.says("#serious", "silent")
 	b.is("[...document.querySelectorAll('#serious .problem')].some(p => p.innerText.includes('silent') && p.querySelector('button').innerText === 'Show 2')")
 	b.do("[...document.querySelectorAll('#serious .problem')].find(p => p.innerText.includes('silent')).querySelector('button').click()")
-	b.says("#shown", "2 of 44 workers shown")
+	b.says("#shown", "2 of 45 workers shown")
 	b.is("document.querySelectorAll('#rows tr').length === 2")
 	b.is("location.hash.startsWith('#problem=silent')")
 }
@@ -110,9 +111,10 @@ func TestRealPageShowsTheWorkersOfAProblem(t *testing.T) {
 func TestRealPageByKeyboard(t *testing.T) {
 	s := newStage(t)
 	company(s)
+	p := s.metrics()
 	b := startChromium(t).newTab(t)
-	b.open(s.metrics().url + "/#sort=id&dir=asc")
-	b.says("#n-workers", "43")
+	b.open(p.url + "/#sort=id&dir=asc")
+	b.says("#n-workers", "44")
 
 	b.press("t")
 	b.is("document.documentElement.dataset.theme === 'dark'")
@@ -127,12 +129,12 @@ func TestRealPageByKeyboard(t *testing.T) {
 	b.says("#live", "Paused")
 	late := s.worker("backend", nth(50), 60)
 	b.is("document.querySelector('#ago').innerText !== ''")
-	b.says("#n-workers", "43")
+	b.says("#n-workers", "44")
 	b.press("p")
 	b.says("#live", "Live")
-	b.says("#n-workers", "44")
+	b.says("#n-workers", "45")
 	late.leave()
-	b.says("#n-workers", "43")
+	b.says("#n-workers", "44")
 
 	b.do("document.querySelector('#map').focus()")
 	b.press("ArrowRight", "ArrowRight", "ArrowDown")
@@ -156,7 +158,7 @@ func TestRealPageByKeyboard(t *testing.T) {
 	b.is("document.activeElement === document.querySelectorAll('#rows tr')[1]")
 
 	b.do("document.querySelector('#p-load .plot').focus()")
-	b.press("ArrowLeft")
+	b.press("ArrowLeft", "ArrowLeft") // to now, and to the sample before
 	b.is("document.querySelector('#p-load .plot').getAttribute('aria-valuetext').startsWith('5.0 s ago')")
 	b.is("[...document.querySelectorAll('#fleet .hair')].every(hair => !hair.hidden)")
 }
@@ -169,7 +171,7 @@ func TestRealPageByPointer(t *testing.T) {
 	must(t, c.call("", "Browser.grantPermissions", object{"origin": p.url, "permissions": []string{"clipboardReadWrite", "clipboardSanitizedWrite"}}, nil))
 	b := c.newTab(t)
 	b.open(p.url + "/")
-	b.says("#n-workers", "43")
+	b.says("#n-workers", "44")
 	b.do("document.querySelector('#map').scrollIntoView()")
 	var at struct{ X, Y float64 }
 	must(t, b.try("(r => ({x: r.x + 10, y: r.y + 30}))(document.querySelector('#map').getBoundingClientRect())", &at))

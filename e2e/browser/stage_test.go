@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -47,11 +49,15 @@ type program struct {
 	url  string
 }
 
+// metrics starts the program. A tab that looks at it is best opened later: what is
+// closed first is what was opened last, and a tab notes that its program is gone.
 func (s *stage) metrics(args ...string) *program {
 	s.t.Helper()
 	host, port, _ := net.SplitHostPort(process.FreeAddress(s.t))
-	p := &program{s: s, url: "http://" + net.JoinHostPort(host, port),
-		args: append([]string{"--host", host, "--metrics-port", port, "--poll-interval", "0.1"}, args...)}
+	if !slices.Contains(args, "--poll-interval") {
+		args = append(args, "--poll-interval", "0.1")
+	}
+	p := &program{s: s, url: "http://" + net.JoinHostPort(host, port), args: append(args, "--host", host, "--metrics-port", port)}
 	p.start()
 	return p
 }
@@ -62,15 +68,32 @@ func (p *program) start() {
 	p.Says("Prometheus metrics server started")
 }
 
-// polls is how many polls have been done.
-func (p *program) polls() (n int) {
+// get is what the program answers.
+func (p *program) get(path string) string {
 	p.s.t.Helper()
-	resp, err := http.Get(p.url + "/metrics?standby=1")
+	resp, err := http.Get(p.url + path)
 	must(p.s.t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	must(p.s.t, err)
-	_, err = fmt.Sscan(process.ParsePage(string(body))["dynamo_metrics_poll_duration_seconds_count"], &n)
+	return string(body)
+}
+
+// tells waits until the fleet as JSON has this text.
+func (p *program) tells(want string) {
+	p.s.t.Helper()
+	devstacktest.Until(p.s.t, func() error {
+		if got := p.get("/api/v1/fleet"); !strings.Contains(got, want) {
+			return fmt.Errorf("%s is not in %s", want, got)
+		}
+		return nil
+	})
+}
+
+// polls is how many polls have been done.
+func (p *program) polls() (n int) {
+	p.s.t.Helper()
+	_, err := fmt.Sscan(process.ParsePage(p.get("/metrics"))["dynamo_metrics_poll_duration_seconds_count"], &n)
 	must(p.s.t, err)
 	return n
 }

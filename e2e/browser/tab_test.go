@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -46,9 +47,11 @@ func (c *chromium) newTab(t *testing.T) *tab {
 	c.mu.Lock()
 	c.tabs[b.session] = b
 	c.mu.Unlock()
-	for _, domain := range []string{"Page", "Runtime", "Log", "Network", "Performance"} {
+	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
 		b.call(domain+".enable", object{}, nil)
 	}
+	// Of the processor's time: others use it, too.
+	b.call("Performance.enable", object{"timeDomain": "threadTicks"}, nil)
 	b.size(1440, 1120)
 	b.theme("light")
 	t.Cleanup(func() {
@@ -72,6 +75,9 @@ func (b *tab) call(method string, params, result any) {
 	}
 }
 
+// userinfo is a name and a password in an address.
+var userinfo = regexp.MustCompile("//[^/@]*@")
+
 // hear notes what a test must know of at its end.
 func (b *tab) hear(m message) {
 	b.mu.Lock()
@@ -82,8 +88,10 @@ func (b *tab) hear(m message) {
 		Entry            struct{ Source, Level, Text, URL string }
 		Type             string
 		Args             []struct{ Value, Description any }
-		ExceptionDetails json.RawMessage
-		AuthChallenge    json.RawMessage
+		ExceptionDetails struct {
+			Text      string
+			Exception struct{ Description string }
+		}
 	}
 	if err := json.Unmarshal(m.Params, &p); err != nil {
 		b.errors = append(b.errors, fmt.Sprintf("%s: %v", m.Method, err))
@@ -91,9 +99,9 @@ func (b *tab) hear(m message) {
 	}
 	switch m.Method {
 	case "Network.requestWillBeSent":
-		b.requests = append(b.requests, p.Request.URL)
+		b.requests = append(b.requests, userinfo.ReplaceAllString(p.Request.URL, "//"))
 	case "Runtime.exceptionThrown":
-		b.errors = append(b.errors, "exception: "+string(p.ExceptionDetails))
+		b.errors = append(b.errors, p.ExceptionDetails.Text+" "+p.ExceptionDetails.Exception.Description)
 	case "Runtime.consoleAPICalled":
 		b.errors = append(b.errors, fmt.Sprintf("console.%s: %v", p.Type, p.Args))
 	case "Log.entryAdded":
@@ -167,7 +175,8 @@ func (b *tab) theme(name string) {
 // open goes to an address.
 func (b *tab) open(address string) {
 	b.t.Helper()
-	u, err := url.Parse(address)
+	page, _, _ := strings.Cut(address, "#")
+	u, err := url.Parse(page)
 	must(b.t, err)
 	b.origin = u.Scheme + "://" + u.Host
 	var at struct{ ErrorText string }
@@ -256,18 +265,18 @@ var codes = map[string]int{"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp"
 func (b *tab) press(keys ...string) {
 	b.t.Helper()
 	for _, k := range keys {
-		down := object{"type": "keyDown", "key": k}
+		key := object{"type": "keyDown", "key": k, "text": k}
 		if code, named := codes[k]; named {
-			down["windowsVirtualKeyCode"] = code
-			down["code"] = k
-			if k == "Enter" {
-				down["text"] = "\r"
-			}
-		} else {
-			down["text"] = k
+			key["windowsVirtualKeyCode"], key["code"] = code, k
+			delete(key, "text")
 		}
-		b.call("Input.dispatchKeyEvent", down, nil)
-		b.call("Input.dispatchKeyEvent", object{"type": "keyUp", "key": k, "windowsVirtualKeyCode": down["windowsVirtualKeyCode"]}, nil)
+		if k == "Enter" {
+			key["text"] = "\r"
+		}
+		b.call("Input.dispatchKeyEvent", key, nil)
+		key["type"] = "keyUp"
+		delete(key, "text")
+		b.call("Input.dispatchKeyEvent", key, nil)
 	}
 }
 
@@ -284,23 +293,4 @@ func (b *tab) clickAt(x, y float64) {
 	for _, kind := range []string{"mouseMoved", "mousePressed", "mouseReleased"} {
 		b.call("Input.dispatchMouseEvent", object{"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}, nil)
 	}
-}
-
-// metric is one of the browser's own measurements of the page.
-func (b *tab) metric(name string) float64 {
-	b.t.Helper()
-	var answer struct {
-		Metrics []struct {
-			Name  string
-			Value float64
-		}
-	}
-	b.call("Performance.getMetrics", object{}, &answer)
-	for _, m := range answer.Metrics {
-		if m.Name == name {
-			return m.Value
-		}
-	}
-	b.t.Fatalf("chromium does not measure %s", name)
-	return 0
 }

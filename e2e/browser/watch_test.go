@@ -15,8 +15,9 @@ func TestRealPageShowsAFullWorkerWithinTwoSeconds(t *testing.T) {
 		s.worker("backend", nth(n), 40+n)
 	}
 	full := s.worker("backend", nth(3), 50)
+	p := s.metrics()
 	b := startChromium(t).newTab(t)
-	b.open(s.metrics().url + "/#sort=kv")
+	b.open(p.url + "/#sort=kv")
 	b.says("#rows tr:first-child", fmt.Sprint(nth(3)), "50 %")
 	before := time.Now()
 	full.load(93, 7)
@@ -57,8 +58,9 @@ func TestRealPageNamesASilentWorkerWithinTwoPolls(t *testing.T) {
 func TestRealPageFillsItself(t *testing.T) {
 	s := newStage(t)
 	s.registered("backend-v2", nth(9))
+	p := s.metrics("--component", "backend", "--endpoint", "generate")
 	b := startChromium(t).newTab(t)
-	b.open(s.metrics("--component", "backend", "--endpoint", "generate").url + "/")
+	b.open(p.url + "/")
 	b.says("#empty", "No worker yet", "dynamo/backend/generate", "Did you mean dynamo/backend-v2/generate?", "1 instance", "$SRV.STATS.dynamo_backend")
 	first := s.worker("backend", nth(0), 40)
 	b.says("#n-workers", "1")
@@ -76,8 +78,9 @@ func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
 	const evil = `<img src=x onerror=alert(1)>`
 	s.worker(evil, nth(0), 40)
 	s.registered(evil, nth(1))
+	p := s.metrics()
 	b := startChromium(t).newTab(t)
-	b.open(s.metrics().url + "/")
+	b.open(p.url + "/")
 	b.says("#rows", evil+"/generate")
 	b.says("#problems", evil)
 	b.says("#groups", evil+"/generate")

@@ -29,7 +29,7 @@ export const live = {
   },
   asleep() {
     status = 'asleep'
-    document.title = `${now.snap?.namespace ?? ''} · metrics` // the numbers in it would be old
+    pulse()
   },
 }
 

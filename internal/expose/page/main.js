@@ -14,7 +14,7 @@ import {draw, drawWith, now} from './state.js'
 import {table, tableKeys} from './table.js'
 import {bar, overview, tiles} from './tiles.js'
 import {askWith, fetchPast, open, worker} from './worker.js'
-import {number} from './workers.js'
+import {inOrder} from './workers.js'
 
 drawWith(() => {
   const none = !now.snap.workers.length && !!now.snap.looking
@@ -49,7 +49,7 @@ function take(s) {
   if (now.snap && now.snap.version !== s.version) return location.reload()
   const step = !!s.history
   s.history ??= now.snap?.history
-  number(s.workers, now.snap?.workers)
+  s.workers = inOrder(s.workers)
   now.snap = s
   now.byKey = new Map(s.workers.map(w => [w.key, w]))
   draw()

@@ -1,15 +1,16 @@
-// A plot of the last 15 minutes: one SVG, a handful of paths, and a hair line that all
-// plots of a set share. To a screen reader it is a slider that is moved through time.
+// A plot of the last 15 minutes, or at first of the last one or five: one SVG, a handful
+// of paths, and a hair line that all plots of a set share. To a screen reader it is a
+// slider that is moved through time.
 import {text} from './dom.js'
 import {span} from './words.js'
 
-const SAMPLES = 180
-const LAST = SAMPLES - 1
-const KEYS = {ArrowLeft: i => i - 1, ArrowRight: i => i + 1, PageUp: i => i - 12, PageDown: i => i + 12, Home: () => 0, End: () => LAST}
+// How many samples a plot may have room for: a program that has just begun has few.
+const ROOMS = [12, 60, 180]
+const KEYS = {ArrowLeft: i => i - 1, ArrowRight: i => i + 1, PageUp: i => i - 12, PageDown: i => i + 12, Home: () => 0, End: () => Infinity}
 
-export const AXIS = '<div class="axis" aria-hidden="true"><span>15 min ago</span><span>now</span></div>'
+export const AXIS = '<div class="axis" aria-hidden="true"><span></span><span>now</span></div>'
 
-const FRAME = `<div class="plot" tabindex="0" role="slider" aria-valuemin="-900" aria-valuemax="0" aria-valuenow="0">
+const FRAME = `<div class="plot" tabindex="0" role="slider" aria-valuemin="0" aria-valuemax="0" aria-valuenow="0">
   <svg viewBox="0 0 1000 60" preserveAspectRatio="none" aria-hidden="true">PATHS</svg><i class="dot" hidden></i>
   <span class="y hi" aria-hidden="true"></span><span class="y mid" aria-hidden="true"></span><span class="y lo" aria-hidden="true"></span>
   <i class="hair" hidden></i><span class="say" aria-hidden="true" hidden></span></div>`
@@ -30,6 +31,8 @@ export class Plot {
     this.paths = this.el.querySelectorAll('path')
     for (const part of ['dot', 'hi', 'mid', 'lo', 'hair']) this[part] = this.el.querySelector('.' + part)
     this.box = this.el.querySelector('.say')
+    this.begin = parent.querySelector('.axis span')
+    this.room = ROOMS[0]
     set.plots.push(this)
     this.listen()
   }
@@ -37,32 +40,32 @@ export class Plot {
   listen() {
     this.el.onpointermove = e => {
       const box = this.el.getBoundingClientRect()
-      this.point(Math.round((e.clientX - box.left) / box.width * LAST))
+      this.point(Math.round((e.clientX - box.left) / box.width * (this.room - 1)))
     }
     this.el.onpointerleave = this.el.onblur = () => this.point(null)
     this.el.onkeydown = e => {
       if (!KEYS[e.key]) return
       e.preventDefault()
-      this.point(KEYS[e.key](this.set.at ?? SAMPLES))
+      this.point(KEYS[e.key](this.set.at ?? this.room))
     }
   }
 
   point(i) {
-    this.set.at = i == null ? null : Math.max(0, Math.min(LAST, i))
+    this.set.at = i == null ? null : Math.max(0, Math.min(this.room - 1, i))
     for (const p of this.set.plots) p.mark(p === this)
   }
 
   // mark draws the hair line, and on the plot that is pointed at says what is there.
   mark(own) {
-    const i = this.set.at
+    const i = this.set.at, last = this.room - 1
     this.hair.hidden = i == null
     this.box.hidden = i == null || !own
     if (i == null || !this.data) return
-    this.hair.style.left = i / LAST * 100 + '%'
+    this.hair.style.left = i / last * 100 + '%'
     if (!own) return
-    const ago = (LAST - i) * this.step, k = i - (SAMPLES - this.len)
+    const ago = (last - i) * this.step, k = i - (this.room - this.len)
     text(this.box, `${ago ? span(ago) + ' ago' : 'now'}: ${k < 0 ? 'not running yet' : this.say(this.data, k)}`)
-    this.box.style.left = `clamp(60px, ${i / LAST * 100}%, calc(100% - 60px))`
+    this.box.style.left = `clamp(60px, ${i / last * 100}%, calc(100% - 60px))`
     this.el.setAttribute('aria-valuenow', -ago)
     this.el.setAttribute('aria-valuetext', this.box.textContent)
   }
@@ -72,6 +75,11 @@ export class Plot {
     this.step = step
     const [first] = this.layers
     this.len = data[first.y ?? first.lo].length
+    this.room = ROOMS.find(n => this.len <= n) ?? ROOMS.at(-1)
+    const minutes = this.room * step / 60
+    this.time = minutes === 1 ? 'last minute' : `last ${minutes} minutes`
+    if (this.begin) text(this.begin, `${minutes} min ago`)
+    this.el.setAttribute('aria-valuemin', -this.room * step)
     this.layers.forEach((l, n) => {
       const [lo, hi] = l.dom(data), [top, bottom] = l.part ?? [2, 58]
       const y = v => (bottom - (Math.min(hi, Math.max(lo, v)) - lo) / (hi - lo || 1) * (bottom - top)).toFixed(1)
@@ -83,7 +91,7 @@ export class Plot {
 
   // path draws what is known: a hole in the series is a hole in the line.
   path(l, data, y, bottom) {
-    const x = i => ((SAMPLES - this.len + i) / LAST * 1000).toFixed(1)
+    const x = i => ((this.room - this.len + i) / (this.room - 1) * 1000).toFixed(1)
     const known = data[l.y ?? l.lo]
     let d = ''
     for (let i = 0; i < this.len;) {
@@ -103,7 +111,7 @@ export class Plot {
     text(this.hi, l.fmt(hi))
     text(this.lo, l.lo2 ? l.lo2(data) : l.fmt(lo))
     if (l.mid) text(this.mid, l.mid(data))
-    this.el.setAttribute('aria-label', `${this.name}, last 15 minutes: ` + (known.length
+    this.el.setAttribute('aria-label', `${this.name}, ${this.time}: ` + (known.length
       ? `now ${l.fmt(v)}, lowest ${l.fmt(Math.min(...known))}, highest ${l.fmt(Math.max(...known))}` : 'not reported'))
     if (this.set.at == null) this.el.setAttribute('aria-valuetext', v == null ? 'not reported' : `now ${l.fmt(v)}`)
   }

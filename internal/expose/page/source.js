@@ -78,7 +78,7 @@ export function eventSource(stream, workerURL) {
     },
     async worker(key) {
       try {
-        const answer = await fetch(workerURL + encodeURIComponent(key))
+        const answer = await fetch(address(workerURL + encodeURIComponent(key)))
         return answer.ok ? await answer.json() : null
       } catch {
         return null
@@ -91,9 +91,16 @@ export function eventSource(stream, workerURL) {
 // that to nobody.
 async function reason(stream) {
   try {
-    const answer = await fetch(stream, {signal: AbortSignal.timeout(3000)})
+    const answer = await fetch(address(stream), {signal: AbortSignal.timeout(3000)})
     if (!answer.ok) return (await answer.json()).error
     await answer.body.cancel()
   } catch { /* there is no server */ }
   return ''
+}
+
+// address is one that fetch takes, where the page's own has a password in it.
+function address(path) {
+  const url = new URL(path, document.baseURI)
+  url.username = url.password = ''
+  return url
 }

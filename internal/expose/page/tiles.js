@@ -48,7 +48,7 @@ export function bar() {
   html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
     `<i aria-hidden="true"></i>${esc(system)}${says(system, c)}</li>`).join(''))
   html($('role'), `${esc(leader.role)}<small>${esc(leader.detail ?? '')}</small>`)
-  document.title = `${num(fleet.states.answering)}/${num(total(fleet))} ${namespace} · metrics`
+  document.title = (now.online ? `${num(fleet.states.answering)}/${num(total(fleet))} ` : '') + `${namespace} · metrics`
 }
 
 export function tiles() {

@@ -31,7 +31,6 @@ const TROUBLE = {malformed: 3, silent: 2, unregistered: 1, answering: 0}
 
 // What workers are ordered and coloured by.
 export const value = {
-  id: w => w._place,
   kv: use,
   slots,
   waiting: w => w.waiting,
@@ -43,28 +42,29 @@ export const value = {
   source: w => w.source,
 }
 
-// sorted puts unknown values last, and ties in the order of the ids: rows do not dance.
+// sorted puts unknown values last, and ties in the order of the ids, which lists have
+// before: rows do not dance.
 export function sorted(list, by, dir) {
-  const sign = dir === 'asc' ? 1 : -1
-  const values = new Map(list.map(w => [w, value[by](w)]))
-  return list.slice().sort((a, b) => {
-    const x = values.get(a), y = values.get(b)
-    if (x === y) return a._place - b._place
-    if (x == null) return 1
+  if (by === 'id') return dir === 'asc' ? list : list.slice().reverse()
+  const of = value[by], sign = dir === 'asc' ? 1 : -1
+  return list.map(w => [of(w), w]).sort(([x], [y]) => {
+    if (x === y) return 0
+    if (x == null) return y == null ? 0 : 1
     if (y == null) return -1
     return x < y ? -sign : sign
-  })
+  }).map(([, w]) => w)
 }
 
 const text = (a, b) => a < b ? -1 : a > b ? 1 : 0
-const inOrder = (a, b) => a.id.length - b.id.length || text(a.id, b.id) || (a.dp ?? 0) - (b.dp ?? 0) || text(a.key, b.key)
+const byId = (a, b) => a.id.length - b.id.length || text(a.id, b.id) || (a.dp ?? 0) - (b.dp ?? 0) || text(a.key, b.key)
 
-// number gives each worker its place in the order of ids. That is worked out once for
-// each set of workers: ids are as wide as 64 bits, and dear to compare.
-export function number(workers, before) {
-  if (before?.length === workers.length && workers.every((w, i) => w.key === before[i].key)) {
-    workers.forEach((w, i) => { w._place = before[i]._place })
-  } else {
-    workers.slice().sort(inOrder).forEach((w, i) => { w._place = i })
+// inOrder are the workers in the order of their ids. That is worked out once for each set
+// of workers: ids are as wide as 64 bits, and dear to compare.
+export function inOrder(workers) {
+  if (keys.length !== workers.length || workers.some((w, i) => w.key !== keys[i])) {
+    keys = workers.map(w => w.key)
+    order = keys.map((_, i) => i).sort((i, j) => byId(workers[i], workers[j]))
   }
+  return order.map(i => workers[i])
 }
+let keys = [], order = []
