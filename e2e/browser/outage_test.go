@@ -3,6 +3,7 @@
 package browser
 
 import (
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,6 +50,52 @@ func TestRealPageSaysThatItsNumbersAreStale(t *testing.T) {
 	b.says("#live", "Live")
 	b.is("document.querySelector('#banner').hidden")
 	b.down(false)
+}
+
+func TestRealPageSaysWhyItGetsNoStream(t *testing.T) {
+	s := newStage(t)
+	s.worker("backend", nth(0), 40)
+	p := s.metrics()
+	const most = 100 // that the program serves
+	var others []*http.Response
+	for range most {
+		resp, err := http.Get(p.url + "/events")
+		must(t, err)
+		defer resp.Body.Close()
+		others = append(others, resp)
+	}
+	b := startChromium(t).newTab(t)
+	b.down(true)
+	b.open(p.url + "/")
+	b.says("#banner", "Not connected.", "There are 100 open pages already", "Trying again")
+	for _, resp := range others {
+		resp.Body.Close()
+	}
+	b.says("#live", "Live")
+	b.is("document.querySelector('#banner').hidden")
+	b.down(false)
+}
+
+// The page of one version of the program does not know the snapshots of another.
+func TestRealPageIsLoadedAnewForAnotherVersion(t *testing.T) {
+	s := newStage(t)
+	s.worker("backend", nth(0), 40)
+	p := s.metrics()
+	b := startChromium(t).newTab(t)
+	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
+		sessionStorage.loads = +(sessionStorage.loads ?? 0) + 1
+		const {parse} = JSON
+		let n = 0
+		JSON.parse = s => {
+			const snapshot = parse(s)
+			if (sessionStorage.loads === '1' && ++n > 2) snapshot.version = 'another'
+			return snapshot
+		}`}, nil)
+	b.open(p.url + "/#sort=kv")
+	b.says("#n-workers", "1")
+	b.is("sessionStorage.loads === '2'")
+	b.says("#live", "Live")
+	b.fragment("#sort=kv")
 }
 
 // Whoever looks at a page that another is in front of gets it anew.

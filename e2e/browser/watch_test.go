@@ -88,3 +88,19 @@ func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
 	b.says("#w-endpoint", evil)
 	b.is("!document.querySelector('img')")
 }
+
+func TestRealPageShowsStaticWorkers(t *testing.T) {
+	s := newStage(t)
+	s.mocks("--static", "--workers", "2", "--release", "0.5.1", "--etcd-endpoints", "none")
+	p := s.metrics("--etcd-endpoints", "none", "--component", "backend")
+	b := startChromium(t).newTab(t)
+	b.open(p.url + "/")
+	b.says("#states", "0 answering", "2 unregistered")
+	b.says("#finetext", "Nothing. All 2 workers answer")
+	b.says("#role", "single")
+	b.is("document.querySelector('#rows .dec').innerText !== '' && document.querySelector('#rows .hex').hidden")
+	b.size(390, 900)
+	b.is("document.querySelector('#rows .dec').checkVisibility()")
+	b.click("#rows tr .c-kv")
+	b.is("document.querySelector('#w-title').innerText === document.querySelector('#rows .dec').innerText")
+}

@@ -36,10 +36,10 @@ function announce(list) {
 function fine() {
   if (!now.online) return `Not known: the page has had no data since ${clock(now.snap.now)}.`
   const {fleet: f, workers} = now.snap, {answering, silent, unregistered, malformed} = f.states
-  const total = answering + silent + unregistered + malformed
+  const answer = answering + unregistered, total = answer + silent + malformed // static workers are in no registry
   const age = workers.reduce((oldest, w) => Math.max(oldest, w.age ?? 0), 0)
-  const who = answering === total ? `All ${many(total, 'worker')} answer` : `${num(answering)} of ${many(total, 'worker')} answer`
-  return `Nothing. ${total === 1 ? 'The worker answers' : who}, the oldest load is ${span(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
+  const who = answer === total ? `All ${many(total, 'worker')} answer` : `${num(answer)} of ${many(total, 'worker')} answer`
+  return `Nothing. ${total === 1 && answer ? 'The worker answers' : who}, the oldest load is ${span(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
 }
 
 function cards(ul, list, few) {
