@@ -62,6 +62,7 @@ type RankState struct {
 	Load    Load // with what the model card adds
 	LoadAge time.Duration
 	Source  Source
+	PassAge Opt[time.Duration] // since the last report of a forward pass
 }
 
 // Passes are the sums over the forward passes of one worker.

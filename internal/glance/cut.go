@@ -20,8 +20,9 @@ type row struct {
 	worker  *fleet.WorkerState
 	load    *fleet.Load // nil: none is known
 	loadAge time.Duration
-	hits    *hits // of the whole worker; nil: none
-	outside bool  // no metric shows it, and the sums leave it out
+	passAge fleet.Opt[time.Duration] // since its engine has reported a forward pass
+	hits    *hits                    // of the whole worker; nil: none
+	outside bool                     // no metric shows it, and the sums leave it out
 }
 
 // use is the share of its KV cache that is in use: of the blocks if they are known,
@@ -140,6 +141,14 @@ func (s *sums) add(w *fleet.WorkerState) {
 	}
 }
 
+// unevenness is the largest KV use, divided by the mean.
+func (s *sums) unevenness() number {
+	if s.use.mean == 0 {
+		return number{}
+	}
+	return fleet.Some(s.use.max / s.use.mean)
+}
+
 // imbalance is the largest number of blocks in use, divided by the mean.
 func (s *sums) imbalance() number {
 	if s.blocks.mean == 0 {
@@ -190,12 +199,15 @@ func (g *Glance) worker(p *place, w *fleet.WorkerState, outside bool) {
 		if w.Load.OK {
 			r.load = &w.Load.V
 		}
+		if w.Passes.OK {
+			r.passAge = fleet.Some(w.Passes.V.Age)
+		}
 		g.row(r, noRank, w.Source)
 		return
 	}
 	for i := range w.Ranks {
 		k := &w.Ranks[i]
-		g.row(row{of: p, worker: w, hits: h, load: &k.Load, loadAge: k.LoadAge, outside: outside}, int64(k.Number), k.Source)
+		g.row(row{of: p, worker: w, hits: h, load: &k.Load, loadAge: k.LoadAge, passAge: k.PassAge, outside: outside}, int64(k.Number), k.Source)
 	}
 }
 

@@ -76,7 +76,7 @@ func (g *Glance) write(slot int, seen bool) {
 		p.mean = g.put(p.mean, slot, share(of(p.sums.use.of(p.sums.use.mean))))
 		p.std = g.put(p.std, slot, share(of(p.sums.use.of(p.sums.use.std()))))
 		p.waited.put(slot, of(p.sums.waiting))
-		p.there.put(slot, number{V: float64(p.registered()), OK: seen})
+		p.there.put(slot, number{V: float64(p.sums.workers()), OK: seen})
 	}
 	for i := range g.rows {
 		r := &g.rows[i]

@@ -28,7 +28,7 @@ func (g *Glance) odd(r *row) (all []oddity) {
 		say("Which release, or engine, is it? Its load is counted nowhere.", "It answers, but its load cannot be decoded.")
 	case fleet.StateUnregistered:
 		if r.outside {
-			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s is gone since %s: no router sees it.", g.inRegistry(), lasting(time.Duration(g.now-r.turned)*time.Millisecond))
+			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.inRegistry(), lasting(time.Duration(g.now-r.turned)*time.Millisecond))
 		}
 	}
 	if v := use(r.load); v.OK && s.use.n > 2 && math.Abs(v.V-s.use.mean) > 2.5*s.use.std() && math.Abs(v.V-s.use.mean) > 0.05 {
@@ -43,8 +43,8 @@ func (g *Glance) odd(r *row) (all []oddity) {
 		say(either(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
 			"Hit rate %s against %s of its endpoint.", percent(own.V), percent(of.V))
 	}
-	if r.worker.Passes.OK && r.worker.Passes.V.Age > 5*time.Second {
-		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.worker.Passes.V.Age))
+	if r.passAge.OK && r.passAge.V > 5*time.Second {
+		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.passAge.V))
 	}
 	if l := r.load; l != nil && r.state == fleet.StateAnswering {
 		switch {

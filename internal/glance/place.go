@@ -24,7 +24,7 @@ type place struct {
 
 	mean, std *ring // of KV use
 	waited    floats
-	there     floats // workers that are registered
+	there     floats // workers
 	gone      []gone
 }
 
@@ -206,8 +206,9 @@ func (g *Glance) sweepTracks(p *place) {
 	slices.SortFunc(left, func(a, b *track) int { return strings.Compare(a.key, b.key) })
 	for _, t := range left {
 		// One that has got ranks, or lost them, is still there.
-		if t.state != fleet.StateUnregistered && g.seats[t.id].at != p && len(p.gone) < mostGone {
+		if g.seats[t.id].at != p {
 			p.gone = append(p.gone, gone{t.name(), g.now})
 		}
 	}
+	p.gone = slices.Clone(p.gone[max(0, len(p.gone)-mostGone):])
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
@@ -162,7 +163,12 @@ func (g *Glance) writeRow(d *doc, r *row) {
 	d.open('{')
 	d.text("key", r.key)
 	d.text("id", r.worker.Label)
-	d.text("hex", hexOf(r.id))
+	d.field("hex")
+	if r.id.IsStatic() {
+		d.string(r.id.Static)
+	} else {
+		d.b = append(strconv.AppendUint(append(d.b, '"'), r.id.Lease, 16), '"')
+	}
 	if r.rank != noRank {
 		d.int("dp", r.rank)
 	}
