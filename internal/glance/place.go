@@ -121,9 +121,9 @@ func (g *Glance) place(e *fleet.EndpointState) *place {
 	return p
 }
 
-// learn takes the bucket that is full for normal, unless hit rates have collapsed.
+// learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
 func (p *place) learn() {
-	if !p.memory[hitsCollapsed].raised {
+	if p.memory[hitsCollapsed].since == 0 {
 		p.normal.learn(p.window.sum(1))
 	}
 }

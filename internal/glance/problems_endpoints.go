@@ -26,7 +26,7 @@ func lostShare(g *Glance, p *place) number {
 	if most == 0 || !g.o.Fleet.HasRegistry() {
 		return number{}
 	}
-	return fleet.Some(1 - float64(p.sums.workers())/most)
+	return fleet.Some((most - float64(p.sums.workers())) / most)
 }
 
 func sayLost(g *Glance, p *problem) words {
