@@ -32,7 +32,7 @@ func serve(t *testing.T, h http.Handler) *serving {
 	s.client = &http.Client{Transport: &http.Transport{DialContext: s.Dial}}
 	go func() {
 		defer close(s.ended)
-		s.err = Serve(ctx, s.pipes, h, "", slog.New(slog.DiscardHandler))
+		s.err = Serve(ctx, s.Network, h, "", slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() {
 		stop()

@@ -257,7 +257,7 @@ func TestAQueueThatGrowsIsNamedAndThenThatAllAreBusy(t *testing.T) {
 		equal(t, "title", l.problem(growing).Title, "The queue grows: 9 requests wait")
 		equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
 		equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
-		l.within(50, busy, true) // a minute after it has begun
+		l.within(50, busy, true)      // a minute after it has begun
 		l.within(110, growing, false) // when most of what was a minute or two ago was as much
 		equal(t, "what stays", l.raised(), []string{busy})
 		wait(1)
