@@ -2,6 +2,7 @@ package glance
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -481,6 +482,30 @@ func TestEveryRuleHasWordsForPeople(t *testing.T) {
 		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
 	}
 	equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
+}
+
+func TestTheReadmeHasEveryRule(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(b), "| kind | is raised when |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var kinds []string
+	for _, r := range workerRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range endpointRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range programRules {
+		kinds = append(kinds, kindOf(r.kind))
+	}
+	for _, kind := range kinds {
+		if !strings.Contains(table, "`"+kind+"`") {
+			t.Errorf("it says nothing of %s", kind)
+		}
+	}
 }
 
 func TestWords(t *testing.T) {
