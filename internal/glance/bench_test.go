@@ -21,13 +21,13 @@ func crowd(n int) *fleet.Fleet {
 	}
 	f.Sync(l)
 	for in := range l.Instances {
-		burden(f, in.ID, 0)
+		renew(f, in.ID, 0)
 	}
 	return f
 }
 
-// burden gives a worker of crowd a new load, and a hit.
-func burden(f *fleet.Fleet, id uint64, at int) {
+// renew gives a worker of crowd a new load, and a hit.
+func renew(f *fleet.Fleet, id uint64, at int) {
 	from := fleet.Origin{Endpoint: generate, Worker: id}
 	blocks := (id/7919*37 + uint64(at)*41) % 16384
 	f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(blocks)})
@@ -50,7 +50,7 @@ func BenchmarkGlance(b *testing.B) {
 			b.StopTimer()
 			round++
 			for _, id := range ids {
-				burden(f, id, round)
+				renew(f, id, round)
 			}
 			at = at.Add(time.Second)
 			b.StartTimer()

@@ -31,7 +31,7 @@ func lostShare(g *Glance, p *place) number {
 
 func sayLost(g *Glance, p *problem) words {
 	most, left := int(p.of.mostThere(g)), p.of.sums.workers()
-	who := slices.DeleteFunc(slices.Clone(p.of.gone), func(l gone) bool { return g.now-l.at >= moment(rememberIt.Milliseconds()) })
+	who := slices.DeleteFunc(slices.Clone(p.of.gone), func(l gone) bool { return g.now-l.at >= span(rememberIt) })
 	slices.Reverse(who) // the last first
 	w := words{
 		title:    either(most-left == 1, "1 worker is gone", many(most-left, "worker")+" are gone"),
@@ -110,16 +110,16 @@ func saySaturated(g *Glance, p *problem) words {
 // byWaiting are the endpoint's rows where requests wait, the longest queue first.
 func (g *Glance) byWaiting(p *place) (rows []*row) {
 	for i := p.start; i < p.end; i++ {
-		if r := &g.rows[i]; waiting(r.load).V > 0 {
+		if r := &g.rows[i]; r.load.waiting().V > 0 {
 			rows = append(rows, r)
 		}
 	}
-	slices.SortStableFunc(rows, func(a, b *row) int { return compare(waiting(b.load).V, waiting(a.load).V) })
+	slices.SortStableFunc(rows, func(a, b *row) int { return compare(b.load.waiting().V, a.load.waiting().V) })
 	return rows
 }
 
 func longest(rows []*row) string {
-	return and(first(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), thousands(r.load.Waiting.V)) }))
+	return and(first(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), thousands(r.load.waits.V)) }))
 }
 
 // unevenness matters where somebody is at least half full.
@@ -136,11 +136,11 @@ func sayUneven(g *Glance, p *problem) words {
 	waits, most, share := 0.0, 0.0, pair{}
 	for i := p.of.start; i < p.of.end; i++ {
 		r := &g.rows[i]
-		switch v := use(r.load); {
+		switch v := r.load.use(); {
 		case !v.OK || r.outside:
 		case v.V >= (s.use.mean+s.use.max)/2:
 			hot = append(hot, r)
-			waits += waiting(r.load).V
+			waits += r.load.waiting().V
 			if r.hits != nil && r.hits.window != nil {
 				share.add(r.hits.window.sum(buckets))
 			}
@@ -170,7 +170,7 @@ func sayUneven(g *Glance, p *problem) words {
 // hitsLost is how much less of the input of the last minute was cached than normally.
 func hitsLost(g *Glance, p *place) number {
 	m := &p.memory[hitsCollapsed]
-	if m.raised && g.now-m.since >= moment(acceptAfter.Milliseconds()) {
+	if m.raised && g.now-m.since >= span(acceptAfter) {
 		p.normal, *m = normal{}, memory{} // it is how things are now
 	}
 	last := p.window.sum(2)

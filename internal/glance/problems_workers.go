@@ -14,7 +14,7 @@ const grace = 15 * time.Second
 
 // silence: it had a load, or should have one by now, and has none.
 func silence(g *Glance, r *row) number {
-	late := g.now-r.since >= moment(grace.Milliseconds()) && !r.worker.Publishes
+	late := g.now-r.since >= span(grace) && !r.publishes
 	return yes(r.state == fleet.StateSilent && (r.loaded != 0 || late))
 }
 
@@ -39,10 +39,10 @@ func saySilent(g *Glance, p *problem) words {
 
 // quietFor: it publishes when something changes, and nothing has, as far as we know.
 func quietFor(g *Glance, r *row) number {
-	if r.state != fleet.StateSilent || r.loaded != 0 || !r.worker.Publishes {
+	if r.state != fleet.StateSilent || r.loaded != 0 || !r.publishes {
 		return number{}
 	}
-	return fleet.Some(float64(g.now-r.since) / 1000)
+	return fleet.Some((g.now - r.since).duration().Seconds())
 }
 
 func sayQuiet(g *Glance, p *problem) words {
@@ -53,7 +53,7 @@ func sayQuiet(g *Glance, p *problem) words {
 	return words{
 		title: many(len(p.rows), "worker") + either(one, " has", " have") + " not published a load yet",
 		detail: fmt.Sprintf("%s: %s. From 0.6 on a worker publishes its load when it changes, and none has come in %s.",
-			p.of, names(p.rows), lasting(time.Duration(g.now-since)*time.Millisecond)),
+			p.of, names(p.rows), lasting((g.now - since).duration())),
 		check: "are they idle? Then nothing. Else: do they publish on a plane that is read here (DYN_EVENT_PLANE), and is the engine told to report its load or forward passes?",
 	}
 }
@@ -89,15 +89,15 @@ func sayStalled(_ *Glance, p *problem) words {
 	}
 }
 
-func fullness(_ *Glance, r *row) number { return use(r.load) }
+func fullness(_ *Glance, r *row) number { return r.load.use() }
 
 func sayFull(_ *Glance, p *problem) words {
 	rows := slices.Clone(p.rows)
-	slices.SortStableFunc(rows, func(a, b *row) int { return compare(use(b.load).V, use(a.load).V) })
-	fullest := some(rows, func(r *row) string { return r.name() + " at " + percent(use(r.load).V) })
+	slices.SortStableFunc(rows, func(a, b *row) int { return compare(b.load.use().V, a.load.use().V) })
+	fullest := some(rows, func(r *row) string { return r.name() + " at " + percent(r.load.use().V) })
 	waits := 0.0
 	for _, r := range rows {
-		waits += waiting(r.load).V
+		waits += r.load.waiting().V
 	}
 	mean := p.of.sums.use.mean
 	w := words{
@@ -124,7 +124,7 @@ func sayUnregistered(g *Glance, p *problem) words {
 	return words{
 		title: many(len(p.rows), "worker") + either(one, " answers but is", " answer but are") + " not registered",
 		detail: fmt.Sprintf("%s: %s. %s registration%s has been gone for %s, and %s still heard. No metric counts %s.", p.of, names(p.rows),
-			either(one, "Its", "Their"), g.inRegistry(), lasting(time.Duration(g.now-p.since)*time.Millisecond), either(one, "it is", "they are"), either(one, "it", "them")),
+			either(one, "Its", "Their"), g.inRegistry(), lasting((g.now - p.since).duration()), either(one, "it is", "they are"), either(one, "it", "them")),
 		check: "is it shutting down, and finishes its requests? Else it was paused or cut off for longer than its lease: routers do not see it and will send it nothing. Restart it.",
 	}
 }

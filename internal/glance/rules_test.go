@@ -34,7 +34,7 @@ func TestAProblemIsRaisedAndWithdrawnWithHysteresis(t *testing.T) {
 		{fleet.Some(0.1), false, "three seconds"},
 		{fleet.Some(0.85), false, "below the upper line"},
 	} {
-		if got := m.look(c.v, up, down, raise, withdraw, moment(1000*(i+1))); got != c.raised {
+		if got := m.look(c.v, up, down, raise, withdraw, moment(10*(i+1))); got != c.raised {
 			t.Errorf("second %d, %v: raised is %v, want %v: %s", i, c.v, got, c.raised, c.why)
 		}
 	}
