@@ -31,7 +31,8 @@ func TestImportsPointOneWay(t *testing.T) {
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
-		"program":   "fleet wire tracing connect cli discovery collect expose",
+		"glance":    "fleet wire expose",
+		"program":   "fleet wire tracing connect cli discovery collect expose glance",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

@@ -116,6 +116,14 @@ type worker struct {
 // worker starts one with so many percent of its KV cache in use.
 func (s *stage) worker(component string, id uint64, percent int) *worker {
 	s.t.Helper()
+	w := s.answering(component, id, percent)
+	w.register()
+	return w
+}
+
+// answering is a worker that is not registered: a static one, if its id is 0.
+func (s *stage) answering(component string, id uint64, percent int) *worker {
+	s.t.Helper()
 	w := &worker{s: s, in: fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "generate"}, ID: id},
 		service: wire.ServiceName(wire.EraPlain, "dynamo", component)}
 	w.load(percent, 0)
@@ -127,7 +135,6 @@ func (s *stage) worker(component string, id uint64, percent int) *worker {
 	})
 	must(s.t, err)
 	must(s.t, s.nats.Flush())
-	w.register()
 	return w
 }
 

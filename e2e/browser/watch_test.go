@@ -89,16 +89,16 @@ func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
 	b.is("!document.querySelector('img')")
 }
 
-func TestRealPageShowsStaticWorkers(t *testing.T) {
+func TestRealPageShowsAStaticWorker(t *testing.T) {
 	s := newStage(t)
-	s.mocks("--static", "--workers", "2", "--release", "0.5.1", "--etcd-endpoints", "none")
+	s.answering("backend", 0, 40)
 	p := s.metrics("--etcd-endpoints", "none", "--component", "backend")
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
-	b.says("#states", "0 answering", "2 unregistered")
-	b.says("#finetext", "Nothing. All 2 workers answer")
+	b.says("#states", "0 answering", "1 unregistered")
+	b.says("#finetext", "Nothing. The worker answers")
 	b.says("#role", "single")
-	b.is("document.querySelector('#rows .dec').innerText !== '' && document.querySelector('#rows .hex').hidden")
+	b.is("document.querySelector('#rows .dec').innerText === 'id-of-0' && document.querySelector('#rows .hex').hidden")
 	b.size(390, 900)
 	b.is("document.querySelector('#rows .dec').checkVisibility()")
 	b.click("#rows tr .c-kv")

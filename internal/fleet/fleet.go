@@ -48,6 +48,8 @@ type Fleet struct {
 	synced   chan struct{} // closed when it is known who is registered
 	openings atomic.Uint64
 
+	spare sync.Pool // of *Snapshot that nobody reads any more
+
 	mu        sync.Mutex
 	now       time.Time
 	swept     time.Time

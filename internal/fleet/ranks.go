@@ -226,6 +226,9 @@ func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState 
 	for i := range ranks {
 		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card)}
 		r.Source, r.LoadAge = f.newest(ranks[i : i+1])
+		if p := ranks[i].passes; p != nil {
+			r.PassAge = Some(max(0, f.now.Sub(p.at)))
+		}
 		to = append(to, r)
 	}
 	return to

@@ -62,6 +62,7 @@ type RankState struct {
 	Load    Load // with what the model card adds
 	LoadAge time.Duration
 	Source  Source
+	PassAge Opt[time.Duration] // since the last report of a forward pass
 }
 
 // Passes are the sums over the forward passes of one worker.
@@ -133,6 +134,22 @@ func (f *Fleet) SnapshotInto(s *Snapshot) {
 	f.copy(s)
 	s.aggregate()
 }
+
+// Borrow is SnapshotInto the memory of one that somebody has given back with Return:
+// those who look again and again, each for a moment, share what it takes.
+func (f *Fleet) Borrow(brief bool) *Snapshot {
+	s, _ := f.spare.Get().(*Snapshot)
+	if s == nil {
+		s = new(Snapshot)
+	}
+	s.Brief = brief
+	f.SnapshotInto(s)
+	return s
+}
+
+// Return gives a borrowed Snapshot back. Nothing of it may be used any more, but for
+// the strings.
+func (f *Fleet) Return(s *Snapshot) { f.spare.Put(s) }
 
 // copy is the part of Snapshot that needs the lock. What it takes is copied there and
 // not shared until written, since events would then have to copy.

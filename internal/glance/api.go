@@ -26,19 +26,24 @@ type answer struct {
 func (g *Glance) Handler(rest http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", rest)
-	for path, a := range map[string]answer{
-		"/events":              {nil, g.stream},
-		"/worker":              {[]string{"key"}, g.serveWorker},
-		"/api/v1/fleet":        {[]string{"history"}, g.serveFleet},
-		"/api/v1/signals":      {[]string{"component", "endpoint", "dynamo_namespace"}, g.serveSignals},
-		"/api/v1/openapi.json": {nil, serveOpenAPI},
-	} {
+	for path, a := range g.answers() {
 		mux.HandleFunc(path, a.guard)
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s: /api/v1/openapi.json says what there is", r.URL.Path))
 	})
 	return mux
+}
+
+// answers are all paths.
+func (g *Glance) answers() map[string]answer {
+	return map[string]answer{
+		"/events":              {nil, g.stream},
+		"/worker":              {[]string{"key"}, g.serveWorker},
+		"/api/v1/fleet":        {[]string{"history"}, g.serveFleet},
+		"/api/v1/signals":      {[]string{"component", "endpoint", "dynamo_namespace"}, g.serveSignals},
+		"/api/v1/openapi.json": {nil, serveOpenAPI},
+	}
 }
 
 // guard refuses what is no question that the path can answer.

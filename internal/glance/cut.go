@@ -9,47 +9,59 @@ import (
 
 type number = fleet.Opt[float64]
 
-// moment is a time in milliseconds since shortly before the first cut: never 0.
-type moment int64
+// moment is a time in tenths of a second since shortly before the first cut: never 0.
+// As exact as the Fleet's clock is, and small: there are many.
+type moment int32
+
+const tenth = 100 * time.Millisecond
+
+// span is a duration in moments.
+func span(d time.Duration) moment { return moment(d / tenth) }
+
+func (m moment) duration() time.Duration { return time.Duration(m) * tenth }
 
 // row is one worker at one endpoint, or one data parallel rank of it: a cell, and a
 // line of the table. It is valid for one cut.
 type row struct {
 	*track
-	of      *place
-	worker  *fleet.WorkerState
-	load    *fleet.Load // nil: none is known
-	loadAge time.Duration
-	hits    *hits // of the whole worker; nil: none
-	outside bool  // no metric shows it, and the sums leave it out
+	of        *place
+	label     string // its id as in the label worker_id
+	model     string // may be empty
+	load      burden
+	passAge   fleet.Opt[time.Duration] // since its engine has reported a forward pass
+	hits      *hits                    // of the whole worker; nil: none
+	publishes bool                     // its loads come as events
+	outside   bool                     // no metric shows it, and the sums leave it out
+}
+
+// burden is what is shown of a load; the zero one if there is none.
+type burden struct {
+	known                                             bool
+	age                                               time.Duration
+	kvActive, kvTotal, slotsActive, slotsTotal, waits fleet.Opt[uint64]
+	cacheUsage                                        number
+}
+
+func burdenOf(l *fleet.Load, age time.Duration) burden {
+	return burden{true, age, l.KVActive, l.KVTotal, l.ActiveSlots, l.TotalSlots, l.Waiting, l.CacheUsage}
 }
 
 // use is the share of its KV cache that is in use: of the blocks if they are known,
 // else what the worker says.
-func use(l *fleet.Load) number {
-	if l == nil {
-		return number{}
+func (b *burden) use() number {
+	if b.kvTotal.V > 0 && b.kvActive.OK {
+		return fleet.Some(float64(b.kvActive.V) / float64(b.kvTotal.V))
 	}
-	if l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0 {
-		return fleet.Some(float64(l.KVActive.V) / float64(l.KVTotal.V))
-	}
-	return l.CacheUsage
+	return b.cacheUsage
 }
 
 // slots is the share of its request slots that is in use.
-func slots(l *fleet.Load) number {
-	if l == nil || !l.ActiveSlots.OK || !l.TotalSlots.OK || l.TotalSlots.V == 0 {
-		return number{}
-	}
-	return fleet.Some(float64(l.ActiveSlots.V) / float64(l.TotalSlots.V))
+func (b *burden) slots() number {
+	return number{V: float64(b.slotsActive.V) / float64(max(1, b.slotsTotal.V)), OK: b.slotsActive.OK && b.slotsTotal.V > 0}
 }
 
-func waiting(l *fleet.Load) number {
-	if l == nil || !l.Waiting.OK {
-		return number{}
-	}
-	return fleet.Some(float64(l.Waiting.V))
-}
+// waiting are the requests that wait.
+func (b *burden) waiting() number { return number{V: float64(b.waits.V), OK: b.waits.OK} }
 
 // hitRate is that of the last five minutes, hitRateTotal since the counters began.
 func (r *row) hitRate() number {
@@ -119,7 +131,8 @@ func (s *sums) add(w *fleet.WorkerState) {
 		return
 	}
 	l := &w.Load.V
-	if v := use(l); v.OK {
+	load := burdenOf(l, w.LoadAge)
+	if v := load.use(); v.OK {
 		s.use.add(v.V)
 	}
 	if w.ShowsBlocks() {
@@ -140,6 +153,14 @@ func (s *sums) add(w *fleet.WorkerState) {
 	}
 }
 
+// unevenness is the largest KV use, divided by the mean.
+func (s *sums) unevenness() number {
+	if s.use.mean == 0 {
+		return number{}
+	}
+	return fleet.Some(s.use.max / s.use.mean)
+}
+
 // imbalance is the largest number of blocks in use, divided by the mean.
 func (s *sums) imbalance() number {
 	if s.blocks.mean == 0 {
@@ -150,8 +171,8 @@ func (s *sums) imbalance() number {
 
 // take makes the cut: the rows, in the order of the Snapshot, and what they add up to.
 func (g *Glance) take() {
-	s := &g.snapshot
-	g.o.Fleet.SnapshotInto(s)
+	s := g.o.Fleet.Borrow(true)
+	defer g.o.Fleet.Return(s)
 	g.looks++
 	g.rows, g.order, g.all, g.booked = g.rows[:0], g.order[:0], sums{}, 0
 	workers, outside := s.Workers, s.Unregistered
@@ -185,23 +206,25 @@ func (g *Glance) worker(p *place, w *fleet.WorkerState, outside bool) {
 	if w.State == 0 {
 		return // of whom only hits are left
 	}
+	r := row{of: p, label: w.Label, model: w.Model, hits: h, publishes: w.Publishes, outside: outside}
 	if len(w.Ranks) == 0 {
-		r := row{of: p, worker: w, hits: h, loadAge: w.LoadAge, outside: outside}
 		if w.Load.OK {
-			r.load = &w.Load.V
+			r.load = burdenOf(&w.Load.V, w.LoadAge)
 		}
-		g.row(r, noRank, w.Source)
+		r.passAge = fleet.Opt[time.Duration]{V: w.Passes.V.Age, OK: w.Passes.OK}
+		g.row(r, w, noRank, w.Source)
 		return
 	}
 	for i := range w.Ranks {
 		k := &w.Ranks[i]
-		g.row(row{of: p, worker: w, hits: h, load: &k.Load, loadAge: k.LoadAge, outside: outside}, int64(k.Number), k.Source)
+		r.load, r.passAge = burdenOf(&k.Load, k.LoadAge), k.PassAge
+		g.row(r, w, int64(k.Number), k.Source)
 	}
 }
 
-func (g *Glance) row(r row, rank int64, source fleet.Source) {
-	r.track = g.track(r.of, r.worker.ID, rank)
-	r.track.note(&r, g.now, source)
+func (g *Glance) row(r row, w *fleet.WorkerState, rank int64, source fleet.Source) {
+	r.track = g.track(r.of, w.ID, rank)
+	r.note(w.State, g.now, source)
 	g.rows = append(g.rows, r)
 	r.of.end = len(g.rows)
 }

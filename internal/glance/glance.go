@@ -40,7 +40,6 @@ type Glance struct {
 	now   moment    // the same
 	looks uint64    // cuts that were made
 
-	snapshot fleet.Snapshot
 	rows     []row
 	order    []*place // the cut's, sorted
 	all      sums
@@ -49,7 +48,6 @@ type Glance struct {
 	problems []problem
 
 	places map[fleet.Endpoint]*place
-	seats  map[fleet.WorkerID]seat
 	hits   map[fleet.WorkerID]*hits
 	booked int // of them in the cut
 	memory []memory
@@ -57,10 +55,10 @@ type Glance struct {
 	pushes pushes
 	events rate
 
-	clock   clock
-	series  series
-	rings   int // that exist
-	ringing int // rows that have some
+	clock     clock
+	series    series
+	ringBytes int64 // of those of all rows
+	ringing   int   // rows whose history is kept
 
 	length  [2]int        // of the last events
 	event   [2]*event     // of the cut: without and with the history; nil: nobody has asked
@@ -72,17 +70,15 @@ type Glance struct {
 // New makes a Glance and takes a first look.
 func New(o Options) *Glance {
 	g := &Glance{
-		o:        o,
-		snapshot: fleet.Snapshot{Brief: true},
-		places:   make(map[fleet.Endpoint]*place),
-		seats:    make(map[fleet.WorkerID]seat),
-		hits:     make(map[fleet.WorkerID]*hits),
-		memory:   make([]memory, len(programRules)),
-		news:     make(chan struct{}),
-		ended:    make(chan struct{}),
+		o:      o,
+		places: make(map[fleet.Endpoint]*place),
+		hits:   make(map[fleet.WorkerID]*hits),
+		memory: make([]memory, len(programRules)),
+		news:   make(chan struct{}),
+		ended:  make(chan struct{}),
 	}
 	now := time.Now()
-	g.born = now.Add(-time.Millisecond)
+	g.born = now.Add(-tenth)
 	g.Look(now)
 	return g
 }
@@ -108,7 +104,7 @@ func (g *Glance) Look(now time.Time) {
 	defer g.mu.Unlock()
 	f := g.o.Fleet
 	f.Advance(now)
-	g.at, g.now = now, moment(now.Sub(g.born).Milliseconds())
+	g.at, g.now = now, span(now.Sub(g.born))
 	g.take()
 	g.usesNATS = !f.IsSynced() || f.UsesNATS()
 	g.missing = expose.NotReady(f)
@@ -130,7 +126,7 @@ func (g *Glance) tally() *fleet.Tally { return &g.o.Fleet.Tally }
 func (g *Glance) ready() bool { return len(g.missing) == 0 }
 
 // bucket is the number of the bucket of hits that is being filled.
-func (g *Glance) bucket() int64 { return int64(g.now) / (bucketSeconds * 1000) }
+func (g *Glance) bucket() int64 { return int64(g.now.duration() / bucket) }
 
 // received are the messages that say something of load or hits.
 func received(t *fleet.Tally) (n uint64) {
@@ -151,7 +147,7 @@ const rateOver = int(step / interval)
 
 func (r *rate) take(n uint64, now moment) {
 	copy(r.past[:], r.past[1:])
-	r.past[rateOver].n, r.past[rateOver].at = float64(n), float64(now)/1000
+	r.past[rateOver].n, r.past[rateOver].at = float64(n), now.duration().Seconds()
 	r.count = min(r.count+1, len(r.past))
 }
 

@@ -2,7 +2,6 @@ package glance
 
 import (
 	"math"
-	"time"
 	"unsafe"
 
 	"dynamo-metrics/internal/fleet"
@@ -31,14 +30,13 @@ func (s *series) each(f func(name string, values *floats)) {
 	f("malformed", &s.malformed)
 }
 
-// mostRings bounds the rows that have a history, however many workers may be tracked:
-// they take 94 MB.
-const mostRings = 65_536
+// mostKept bounds the rows whose history is kept, however many workers may be tracked.
+const mostKept = 65_536
 
 // sample closes the steps that are over. Of those that nobody saw, as when the process
 // was stopped, there are no values.
 func (g *Glance) sample() {
-	due := moment(step.Milliseconds())
+	due := span(step)
 	if g.clock.taken == 0 {
 		g.clock.last = g.now - due
 	}
@@ -73,58 +71,42 @@ func (g *Glance) write(slot int, seen bool) {
 		c.to.put(slot, number{V: float64(c.n), OK: seen})
 	}
 	for _, p := range g.order {
-		p.mean = g.put(p.mean, slot, share(of(p.sums.use.of(p.sums.use.mean))))
-		p.std = g.put(p.std, slot, share(of(p.sums.use.of(p.sums.use.std()))))
+		p.mean.put(slot, of(p.sums.use.of(p.sums.use.mean)))
+		p.std.put(slot, of(p.sums.use.of(p.sums.use.std())))
 		p.waited.put(slot, of(p.sums.waiting))
-		p.there.put(slot, number{V: float64(p.registered()), OK: seen})
+		p.there.put(slot, number{V: float64(p.sums.workers()), OK: seen})
 	}
 	for i := range g.rows {
 		r := &g.rows[i]
-		t := r.track
-		if !t.kept && g.ringing >= min(g.o.Limit, mostRings) {
+		if !r.kept && g.ringing >= g.room() {
 			continue
 		}
-		if !t.kept {
-			t.kept = true
+		if !r.kept {
+			r.kept = true
 			g.ringing++
 		}
-		t.kv = g.put(t.kv, slot, share(of(use(r.load))))
-		t.slots = g.put(t.slots, slot, share(of(slots(r.load))))
-		t.waiting = g.put(t.waiting, slot, tally(of(waiting(r.load))))
-		t.hit = g.put(t.hit, slot, share(of(r.hitRate())))
+		g.ringBytes += put(&r.kv, slot, of(r.load.use()), shares) + put(&r.slots, slot, of(r.load.slots()), shares) +
+			put(&r.waiting, slot, of(r.load.waiting()), 1) + put(&r.hit, slot, of(r.hitRate()), shares)
 	}
 	for i := range g.flows {
 		g.flows[i].close(slot)
 	}
 }
 
-func (g *Glance) put(r *ring, slot int, v uint16) *ring {
-	had := r != nil
-	if r = r.put(slot, v); r != nil && !had {
-		g.rings++
-	}
-	return r
-}
-
-// drop counts rings that are given up.
-func (g *Glance) drop(rings ...*ring) {
-	for _, r := range rings {
-		if r != nil {
-			g.rings--
-		}
-	}
-}
+// room is for how many rows a history is kept.
+func (g *Glance) room() int { return min(g.o.Limit, mostKept) }
 
 // historyBytes is the memory of all that is remembered from cut to cut.
 func (g *Glance) historyBytes() int64 {
-	tracks := 0
+	tracks, places := 0, len(g.places)
 	for _, p := range g.places {
 		tracks += len(p.tracks)
 	}
+	const pointer = unsafe.Sizeof(uintptr(0))
 	size := func(n int, of uintptr) int64 { return int64(n) * int64(of) }
-	return size(1, unsafe.Sizeof(*g)) + size(g.rings, unsafe.Sizeof(ring{})) + size(len(g.places), unsafe.Sizeof(place{})) +
-		size(tracks, unsafe.Sizeof(track{})) + size(len(g.seats), unsafe.Sizeof(seat{})+unsafe.Sizeof(fleet.WorkerID{})) +
-		size(len(g.hits), unsafe.Sizeof(hits{})+unsafe.Sizeof(window{})+unsafe.Sizeof(fleet.WorkerID{}))
+	return g.ringBytes + size(1, unsafe.Sizeof(*g)) + size(places, unsafe.Sizeof(place{})) + size(cap(g.rows), unsafe.Sizeof(row{})) +
+		size(tracks, unsafe.Sizeof(track{})+unsafe.Sizeof(rowID{})+pointer) +
+		size(len(g.hits), unsafe.Sizeof(hits{})+unsafe.Sizeof(window{})+unsafe.Sizeof(fleet.WorkerID{})+pointer)
 }
 
 // imbalance is the worst endpoint's: prefill and decode differ by nature.
@@ -149,5 +131,5 @@ func (g *Glance) eventsKept() (n float64) {
 
 // wall is a moment as the clock on the wall has it, in milliseconds.
 func (g *Glance) wall(m moment) int64 {
-	return g.at.Add(time.Duration(m-g.now) * time.Millisecond).UnixMilli()
+	return g.at.Add((m - g.now).duration()).UnixMilli()
 }

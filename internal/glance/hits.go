@@ -1,12 +1,16 @@
 package glance
 
-import "dynamo-metrics/internal/fleet"
+import (
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
 
 // A window of hits slides in steps of a bucket, so that "the last five minutes" are
 // between four and a half and five.
 const (
-	bucketSeconds = 30
-	buckets       = 10
+	bucket  = 30 * time.Second
+	buckets = 10
 )
 
 // pair are blocks of input, and those of them that a cache held.

@@ -28,29 +28,29 @@ func (g *Glance) odd(r *row) (all []oddity) {
 		say("Which release, or engine, is it? Its load is counted nowhere.", "It answers, but its load cannot be decoded.")
 	case fleet.StateUnregistered:
 		if r.outside {
-			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s is gone since %s: no router sees it.", g.inRegistry(), lasting(time.Duration(g.now-r.turned)*time.Millisecond))
+			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.inRegistry(), lasting((g.now - r.turned).duration()))
 		}
 	}
-	if v := use(r.load); v.OK && s.use.n > 2 && math.Abs(v.V-s.use.mean) > 2.5*s.use.std() && math.Abs(v.V-s.use.mean) > 0.05 {
+	if v := r.load.use(); v.OK && s.use.n > 2 && math.Abs(v.V-s.use.mean) > 2.5*s.use.std() && math.Abs(v.V-s.use.mean) > 0.05 {
 		above := v.V > s.use.mean
 		say(either(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
 			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", percent(v.V), math.Abs(v.V-s.use.mean)/s.use.std(), either(above, "above", "below"), percent(s.use.mean))
 	}
-	if v := waiting(r.load); v.V > 0 && s.use.n > 1 && s.use.mean < 0.75 {
+	if v := r.load.waiting(); v.V > 0 && s.use.n > 1 && s.use.mean < 0.75 {
 		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWait(v.V), percent(1-s.use.mean))
 	}
 	if own, of := r.hitRate(), s.last.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
 		say(either(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
 			"Hit rate %s against %s of its endpoint.", percent(own.V), percent(of.V))
 	}
-	if r.worker.Passes.OK && r.worker.Passes.V.Age > 5*time.Second {
-		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.worker.Passes.V.Age))
+	if r.passAge.OK && r.passAge.V > 5*time.Second {
+		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.passAge.V))
 	}
-	if l := r.load; l != nil && r.state == fleet.StateAnswering {
+	if l := &r.load; l.known && r.state == fleet.StateAnswering {
 		switch {
-		case !l.KVTotal.OK && !l.CacheUsage.OK:
+		case !l.kvTotal.OK && !l.cacheUsage.OK:
 			say("Does it register a model card? From 0.9 on the card has them.", "KV use is not shown: nothing says how many blocks there are.")
-		case !l.ActiveSlots.OK:
+		case !l.slotsActive.OK:
 			say("Nothing to do; from 1.1 on forward passes say it, where the engine reports them.", "Slots and waiting are not shown: its release does not publish them, or its engine does not report them.")
 		}
 	}
@@ -60,8 +60,10 @@ func (g *Glance) odd(r *row) (all []oddity) {
 // writeWorker is the history of one row, and what is odd about it. It reports false if
 // there is no such row.
 func (g *Glance) writeWorker(d *doc, key string) bool {
+	var b []byte
 	for i := range g.rows {
-		if r := &g.rows[i]; r.key == key {
+		r := &g.rows[i]
+		if b = r.appendKey(b[:0]); string(b) == key {
 			g.writeWorkerHistory(d, r)
 			return true
 		}
@@ -71,20 +73,21 @@ func (g *Glance) writeWorker(d *doc, key string) bool {
 
 func (g *Glance) writeWorkerHistory(d *doc, r *row) {
 	d.open('{')
-	d.text("key", r.key)
+	d.field("key")
+	d.key(r)
 	d.int("step", int64(step.Seconds()))
 	d.int("end", g.wall(g.clock.last))
-	if room := min(g.o.Limit, mostRings); !r.kept && g.ringing >= room {
-		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", thousands(room)))
+	if !r.kept && g.ringing >= g.room() {
+		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", thousands(g.room())))
 	}
-	g.ring(d, "kv", r.kv, fraction)
-	g.ring(d, "slots", r.slots, fraction)
-	g.ring(d, "waiting", r.waiting, 1)
-	g.ring(d, "hitRate", r.hit, fraction)
+	g.writeSamples(d, "kv", func(slot int) float64 { return r.kv.at(slot, shares) })
+	g.writeSamples(d, "slots", func(slot int) float64 { return r.slots.at(slot, shares) })
+	g.writeSamples(d, "waiting", func(slot int) float64 { return r.waiting.at(slot, 1) })
+	g.writeSamples(d, "hitRate", func(slot int) float64 { return r.hit.at(slot, shares) })
 	d.field("peersKv")
 	d.open('{')
-	g.ring(d, "mean", r.of.mean, fraction)
-	g.ring(d, "std", r.of.std, fraction)
+	g.writeSamples(d, "mean", func(slot int) float64 { return float64(r.of.mean[slot]) })
+	g.writeSamples(d, "std", func(slot int) float64 { return float64(r.of.std[slot]) })
 	d.close('}')
 	d.field("odd")
 	d.open('[')
@@ -98,18 +101,12 @@ func (g *Glance) writeWorkerHistory(d *doc, r *row) {
 	d.close('}')
 }
 
-// ring writes the samples of a ring in units of so many parts of one.
-func (g *Glance) ring(d *doc, name string, r *ring, parts float64) {
+// writeSamples are those of a history, the oldest first.
+func (g *Glance) writeSamples(d *doc, name string, at func(slot int) float64) {
 	d.field(name)
 	d.open('[')
 	for ago := g.clock.kept() - 1; ago >= 0; ago-- {
-		v := math.NaN()
-		if r != nil {
-			if n := r[g.clock.slot(ago)]; n != missing {
-				v = float64(n) / parts
-			}
-		}
-		d.float(v, parts)
+		d.float(at(g.clock.slot(ago)), 1e4)
 	}
 	d.close(']')
 }

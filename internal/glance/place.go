@@ -15,16 +15,17 @@ type place struct {
 	counted    bool
 	seen       uint64
 	tracks     map[rowID]*track
-	start, end int // its rows in the cut
+	ranked     map[fleet.WorkerID]int // how many of them are of ranks
+	start, end int                    // its rows in the cut
 	sums       sums
 
 	window window
 	normal normal
 	memory [endpointRuleCount]memory
 
-	mean, std *ring // of KV use
+	mean, std floats // of KV use
 	waited    floats
-	there     floats // workers that are registered
+	there     floats // workers
 	gone      []gone
 }
 
@@ -50,26 +51,29 @@ const noRank = -1
 // track is what is remembered of a row from cut to cut.
 type track struct {
 	rowID
-	key    string
 	seen   uint64
-	since  moment // first seen
 	state  fleet.State
+	source fleet.Opt[fleet.Source] // of its last load
+	since  moment                  // first seen
 	turned moment                  // into its state
 	loaded moment                  // when its last load was received; 0: never
-	source fleet.Opt[fleet.Source] // of that
 	memory [workerRuleCount]memory
 
-	kept                    bool // its history is
-	kv, slots, waiting, hit *ring
+	elsewhere bool // the worker had a row at another endpoint before
+	kept      bool // its history is
+
+	kv, slots, hit *ring[uint8]
+	waiting        *ring[uint16]
 }
 
-// note takes what the row's cut says of it.
-func (t *track) note(r *row, now moment, source fleet.Source) {
-	if t.state != r.worker.State {
-		t.state, t.turned = r.worker.State, now
+// note takes what the cut says of the row.
+func (r *row) note(state fleet.State, now moment, source fleet.Source) {
+	t := r.track
+	if t.state != state {
+		t.state, t.turned = state, now
 	}
-	if r.load != nil {
-		t.loaded = max(1, now-moment(r.loadAge.Milliseconds()))
+	if r.load.known {
+		t.loaded = max(1, now-span(r.load.age))
 		t.source = fleet.Some(source)
 	}
 }
@@ -79,7 +83,20 @@ func (t *track) age(now moment) fleet.Opt[time.Duration] {
 	if t.loaded == 0 {
 		return fleet.Opt[time.Duration]{}
 	}
-	return fleet.Some(time.Duration(now-t.loaded) * time.Millisecond)
+	return fleet.Some((now - t.loaded).duration())
+}
+
+// appendKey writes what names the row: the worker's id, and its rank where it has
+// several. Where it has another row elsewhere they name the endpoint, too.
+func (r *row) appendKey(b []byte) []byte {
+	b = append(b, r.label...)
+	if r.elsewhere {
+		b = append(append(b, '@'), r.of.String()...)
+	}
+	if r.rank != noRank {
+		b = strconv.AppendInt(append(b, '/'), r.rank, 10)
+	}
+	return b
 }
 
 // name is the worker as Dynamo's own keys and logs have it, and its rank.
@@ -102,12 +119,9 @@ func hexOf(id fleet.WorkerID) string {
 func (g *Glance) place(e *fleet.EndpointState) *place {
 	p := g.places[e.Endpoint]
 	if p == nil {
-		p = &place{Endpoint: e.Endpoint, tracks: make(map[rowID]*track)}
+		p = &place{Endpoint: e.Endpoint, tracks: make(map[rowID]*track), ranked: make(map[fleet.WorkerID]int),
+			mean: newFloats(), std: newFloats(), waited: newFloats(), there: newFloats()}
 		p.window.last = g.bucket()
-		for i := range samples {
-			p.waited.put(i, number{})
-			p.there.put(i, number{})
-		}
 		g.places[e.Endpoint] = p
 	}
 	p.seen, p.counted = g.looks, e.Counted
@@ -121,44 +135,34 @@ func (g *Glance) place(e *fleet.EndpointState) *place {
 	return p
 }
 
-// learn takes the bucket that is full for normal, unless hit rates have collapsed.
+// learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
 func (p *place) learn() {
-	if !p.memory[hitsCollapsed].raised {
+	if p.memory[hitsCollapsed].since == 0 {
 		p.normal.learn(p.window.sum(1))
 	}
 }
 
-// track is what is known of the row, made if need be. The key of a row is the worker's
-// id, and its rank where it has several. Of a worker that is at several endpoints the
-// rows at all but one name the endpoint, too.
+// track is what is known of the row, made if need be.
 func (g *Glance) track(p *place, id fleet.WorkerID, rank int64) *track {
 	of := rowID{id, rank}
 	t := p.tracks[of]
 	if t == nil {
-		t = &track{rowID: of, since: g.now, turned: g.now, key: id.String()}
-		seat, known := g.seats[id]
-		if !known {
-			seat.at = p
-		}
-		if seat.at == p {
-			seat.rows++
-			g.seats[id] = seat
-		} else {
-			t.key += "@" + p.String()
-		}
-		if rank != noRank {
-			t.key += "/" + strconv.FormatInt(rank, 10)
+		t = &track{rowID: of, since: g.now, turned: g.now}
+		for _, other := range g.places {
+			t.elsewhere = t.elsewhere || other != p && other.has(id)
 		}
 		p.tracks[of] = t
+		if rank != noRank {
+			p.ranked[id]++
+		}
 	}
 	t.seen = g.looks
 	return t
 }
 
-// seat is the endpoint at which a worker's rows have the short key, and how many.
-type seat struct {
-	at   *place
-	rows int
+// has reports whether a worker has a row there.
+func (p *place) has(id fleet.WorkerID) bool {
+	return p.tracks[rowID{id, noRank}] != nil || p.ranked[id] > 0
 }
 
 // sweep forgets what is not in the cut.
@@ -167,7 +171,6 @@ func (g *Glance) sweep() {
 		if p.seen != g.looks {
 			p.start, p.end = 0, 0
 			delete(g.places, key)
-			g.drop(p.mean, p.std)
 		}
 		if len(p.tracks) != p.end-p.start {
 			g.sweepTracks(p)
@@ -191,23 +194,22 @@ func (g *Glance) sweepTracks(p *place) {
 		}
 		delete(p.tracks, of)
 		left = append(left, t)
-		if t.kept {
-			g.ringing--
-		}
-		g.drop(t.kv, t.slots, t.waiting, t.hit)
-		if seat := g.seats[t.id]; seat.at == p {
-			seat.rows--
-			g.seats[t.id] = seat
-			if seat.rows == 0 {
-				delete(g.seats, t.id)
+		if t.rank != noRank {
+			p.ranked[t.id]--
+			if p.ranked[t.id] == 0 {
+				delete(p.ranked, t.id)
 			}
 		}
-	}
-	slices.SortFunc(left, func(a, b *track) int { return strings.Compare(a.key, b.key) })
-	for _, t := range left {
-		// One that has got ranks, or lost them, is still there.
-		if t.state != fleet.StateUnregistered && g.seats[t.id].at != p && len(p.gone) < mostGone {
-			p.gone = append(p.gone, gone{t.name(), g.now})
+		if t.kept {
+			g.ringing--
+			g.ringBytes -= t.kv.bytes() + t.slots.bytes() + t.waiting.bytes() + t.hit.bytes()
 		}
 	}
+	// Only the last are remembered. Those that have got ranks, or lost them, are there.
+	left = slices.DeleteFunc(left, func(t *track) bool { return p.has(t.id) })
+	slices.SortFunc(left, func(a, b *track) int { return strings.Compare(a.name(), b.name()) })
+	for _, t := range left[max(0, len(left)-mostGone):] {
+		p.gone = append(p.gone, gone{t.name(), g.now})
+	}
+	p.gone = slices.Clone(p.gone[max(0, len(p.gone)-mostGone):])
 }

@@ -9,12 +9,9 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// registered are the workers that the registry holds of the endpoint.
-func (p *place) registered() int { return p.sums.answering + p.sums.silent + p.sums.malformed }
-
-// mostThere is the most workers that were registered at a time in the last ten minutes.
+// mostThere is the most workers that were there at a time in the last ten minutes.
 func (p *place) mostThere(g *Glance) float64 {
-	most := float64(p.registered())
+	most := float64(p.sums.workers())
 	for ago := range min(g.clock.kept(), int(rememberIt/step)) {
 		if v := float64(p.there[g.clock.slot(ago)]); v > most { // a NaN is not
 			most = v
@@ -29,26 +26,21 @@ func lostShare(g *Glance, p *place) number {
 	if most == 0 || !g.o.Fleet.HasRegistry() {
 		return number{}
 	}
-	return fleet.Some(1 - float64(p.registered())/most)
+	return fleet.Some((most - float64(p.sums.workers())) / most)
 }
 
 func sayLost(g *Glance, p *problem) words {
-	most, left := int(p.of.mostThere(g)), p.of.registered()
-	var who []string
-	for _, l := range p.of.gone {
-		if g.now-l.at < moment(rememberIt.Milliseconds()) {
-			who = append(who, l.name)
-		}
-	}
+	most, left := int(p.of.mostThere(g)), p.of.sums.workers()
+	who := slices.DeleteFunc(slices.Clone(p.of.gone), func(l gone) bool { return g.now-l.at >= span(rememberIt) })
 	slices.Reverse(who) // the last first
 	w := words{
 		title:    either(most-left == 1, "1 worker is gone", many(most-left, "worker")+" are gone"),
-		detail:   fmt.Sprintf("%s: %s of %s that there were in the last 10 min.", p.of, either(left == 0, "none is left", thousands(left)+" are left"), thousands(most)),
+		detail:   fmt.Sprintf("%s: of %s in the last 10 min %s left.", p.of, many(most, "worker"), either(left == 0, "none is", thousands(left)+either(left == 1, " is", " are"))),
 		check:    "was it scaled down, or is it being replaced? Else see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease.",
 		severity: warn,
 	}
 	if len(who) > 0 {
-		w.detail += " Last seen: " + list(who) + "."
+		w.detail += " The last: " + some(who, func(l gone) string { return l.name }) + "."
 	}
 	if left == 0 {
 		w.title, w.severity = "No worker is left", bad
@@ -109,36 +101,33 @@ func saySaturated(g *Glance, p *problem) words {
 	return words{
 		title:  fmt.Sprintf("Requests wait at %s of %s", thousands(s.waitingWorkers), many(s.reportWaiting, "worker")),
 		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), percent(s.use.mean)),
-		check:  "the endpoint is at its limit: add workers, or let fewer requests in.",
-		rows:   rows,
+		check: either(s.use.mean < 0.75, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
+			"the endpoint is at its limit: add workers, or let fewer requests in."),
+		rows: rows,
 	}
 }
 
 // byWaiting are the endpoint's rows where requests wait, the longest queue first.
 func (g *Glance) byWaiting(p *place) (rows []*row) {
 	for i := p.start; i < p.end; i++ {
-		if r := &g.rows[i]; waiting(r.load).V > 0 {
+		if r := &g.rows[i]; r.load.waiting().V > 0 {
 			rows = append(rows, r)
 		}
 	}
-	slices.SortStableFunc(rows, func(a, b *row) int { return compare(waiting(b.load).V, waiting(a.load).V) })
+	slices.SortStableFunc(rows, func(a, b *row) int { return compare(b.load.waiting().V, a.load.waiting().V) })
 	return rows
 }
 
 func longest(rows []*row) string {
-	var all []string
-	for _, r := range rows[:min(few, len(rows))] {
-		all = append(all, fmt.Sprintf("%s (%s)", r.name(), thousands(r.load.Waiting.V)))
-	}
-	return and(all)
+	return and(first(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), thousands(r.load.waits.V)) }))
 }
 
 // unevenness matters where somebody is at least half full.
 func unevenness(_ *Glance, p *place) number {
-	if p.sums.blocks.n < 2 || p.sums.use.max < 0.5 {
+	if p.sums.use.n < 2 || p.sums.use.max < 0.5 {
 		return number{}
 	}
-	return p.sums.imbalance()
+	return p.sums.unevenness()
 }
 
 func sayUneven(g *Glance, p *problem) words {
@@ -147,11 +136,11 @@ func sayUneven(g *Glance, p *problem) words {
 	waits, most, share := 0.0, 0.0, pair{}
 	for i := p.of.start; i < p.of.end; i++ {
 		r := &g.rows[i]
-		switch v := use(r.load); {
+		switch v := r.load.use(); {
 		case !v.OK || r.outside:
 		case v.V >= (s.use.mean+s.use.max)/2:
 			hot = append(hot, r)
-			waits += waiting(r.load).V
+			waits += r.load.waiting().V
 			if r.hits != nil && r.hits.window != nil {
 				share.add(r.hits.window.sum(buckets))
 			}
@@ -161,7 +150,7 @@ func sayUneven(g *Glance, p *problem) words {
 		}
 	}
 	w := words{
-		title:    "Load is uneven: " + times(s.imbalance().V) + " the mean",
+		title:    "Load is uneven: " + times(s.unevenness().V) + " the mean",
 		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), percent(s.use.max), percent(s.use.mean), requestsWait(waits)),
 		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
 		severity: either(waits > 0, bad, warn),
@@ -181,7 +170,7 @@ func sayUneven(g *Glance, p *problem) words {
 // hitsLost is how much less of the input of the last minute was cached than normally.
 func hitsLost(g *Glance, p *place) number {
 	m := &p.memory[hitsCollapsed]
-	if m.raised && g.now-m.since >= moment(acceptAfter.Milliseconds()) {
+	if m.raised && g.now-m.since >= span(acceptAfter) {
 		p.normal, *m = normal{}, memory{} // it is how things are now
 	}
 	last := p.window.sum(2)
@@ -196,12 +185,10 @@ const acceptAfter = 30 * time.Minute
 
 func sayHits(g *Glance, p *problem) words {
 	var rows []*row
-	var who []string
 	for i := p.of.start; i < p.of.end; i++ {
 		r := &g.rows[i]
 		if now, total := r.hitRate(), r.hitRateTotal(); now.OK && total.OK && now.V < total.V/2 {
 			rows = append(rows, r)
-			who = append(who, fmt.Sprintf("%s (%s, in all %s)", r.name(), percent(now.V), percent(total.V)))
 		}
 	}
 	last := p.of.window.sum(2).rate()
@@ -212,8 +199,10 @@ func sayHits(g *Glance, p *problem) words {
 			"It does where DYN_EVENT_PLANE is the same for both and workers publish KV events.",
 		rows: rows,
 	}
-	if len(who) > 0 {
-		w.detail += " Most at " + list(who) + "."
+	if len(rows) > 0 {
+		w.detail += " Worst at " + some(rows, func(r *row) string {
+			return fmt.Sprintf("%s (%s, in all %s)", r.name(), percent(r.hitRate().V), percent(r.hitRateTotal().V))
+		}) + "."
 	}
 	return w
 }

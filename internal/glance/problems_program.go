@@ -174,7 +174,7 @@ func sayPush(g *Glance, p *problem) words {
 	}
 	return words{
 		title:  "Pushes fail",
-		detail: fmt.Sprintf("%s to %s have failed in a row. %s.", many(g.pushes.failed, "push"), g.o.Gateway, last),
+		detail: fmt.Sprintf("%s pushes to %s have failed in a row. %s.", thousands(g.pushes.failed), g.o.Gateway, last),
 		check:  "is the Pushgateway up, and does it take what it is sent? The log says why the first push failed.",
 	}
 }

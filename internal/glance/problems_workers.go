@@ -14,7 +14,7 @@ const grace = 15 * time.Second
 
 // silence: it had a load, or should have one by now, and has none.
 func silence(g *Glance, r *row) number {
-	late := g.now-r.since >= moment(grace.Milliseconds()) && !r.worker.Publishes
+	late := g.now-r.since >= span(grace) && !r.publishes
 	return yes(r.state == fleet.StateSilent && (r.loaded != 0 || late))
 }
 
@@ -39,18 +39,21 @@ func saySilent(g *Glance, p *problem) words {
 
 // quietFor: it publishes when something changes, and nothing has, as far as we know.
 func quietFor(g *Glance, r *row) number {
-	if r.state != fleet.StateSilent || r.loaded != 0 || !r.worker.Publishes {
+	if r.state != fleet.StateSilent || r.loaded != 0 || !r.publishes {
 		return number{}
 	}
-	return fleet.Some(float64(g.now-r.since) / 1000)
+	return fleet.Some((g.now - r.since).duration().Seconds())
 }
 
 func sayQuiet(g *Glance, p *problem) words {
-	one := len(p.rows) == 1
+	one, since := len(p.rows) == 1, g.now
+	for _, r := range p.rows {
+		since = min(since, r.since)
+	}
 	return words{
 		title: many(len(p.rows), "worker") + either(one, " has", " have") + " not published a load yet",
-		detail: fmt.Sprintf("%s: %s. From 0.6 on a worker publishes its load when it changes, and %s not done so since this program began %s ago.",
-			p.of, names(p.rows), either(one, "it has", "they have"), lasting(time.Duration(g.now)*time.Millisecond)),
+		detail: fmt.Sprintf("%s: %s. From 0.6 on a worker publishes its load when it changes, and none has come in %s.",
+			p.of, names(p.rows), lasting((g.now - since).duration())),
 		check: "are they idle? Then nothing. Else: do they publish on a plane that is read here (DYN_EVENT_PLANE), and is the engine told to report its load or forward passes?",
 	}
 }
@@ -68,16 +71,16 @@ func sayMalformed(_ *Glance, p *problem) words {
 
 // sincePass: an engine that reports its forward passes does so at least once a second.
 func sincePass(g *Glance, r *row) number {
-	if r.state != fleet.StateAnswering || !r.worker.Passes.OK || !g.ready() {
+	if r.state != fleet.StateAnswering || !r.passAge.OK || !g.ready() {
 		return number{}
 	}
-	return fleet.Some(r.worker.Passes.V.Age.Seconds())
+	return fleet.Some(r.passAge.V.Seconds())
 }
 
 func sayStalled(_ *Glance, p *problem) words {
 	one, longest := len(p.rows) == 1, time.Duration(0)
 	for _, r := range p.rows {
-		longest = max(longest, r.worker.Passes.V.Age)
+		longest = max(longest, r.passAge.V)
 	}
 	return words{
 		title:  either(one, "The engine of 1 worker", "The engines of "+many(len(p.rows), "worker")) + either(one, " has", " have") + " stopped reporting",
@@ -86,21 +89,20 @@ func sayStalled(_ *Glance, p *problem) words {
 	}
 }
 
-func fullness(_ *Glance, r *row) number { return use(r.load) }
+func fullness(_ *Glance, r *row) number { return r.load.use() }
 
 func sayFull(_ *Glance, p *problem) words {
 	rows := slices.Clone(p.rows)
-	slices.SortStableFunc(rows, func(a, b *row) int { return compare(use(b.load).V, use(a.load).V) })
-	var fullest []string
+	slices.SortStableFunc(rows, func(a, b *row) int { return compare(b.load.use().V, a.load.use().V) })
+	fullest := some(rows, func(r *row) string { return r.name() + " at " + percent(r.load.use().V) })
 	waits := 0.0
 	for _, r := range rows {
-		fullest = append(fullest, r.name()+" "+percent(use(r.load).V))
-		waits += waiting(r.load).V
+		waits += r.load.waiting().V
 	}
 	mean := p.of.sums.use.mean
 	w := words{
 		title:  either(len(rows) == 1, "The KV cache of 1 worker is", "The KV caches of "+many(len(rows), "worker")+" are") + " nearly full",
-		detail: fmt.Sprintf("%s: %s. %s there; the mean of the endpoint is %s.", p.of, list(fullest), requestsWait(waits), percent(mean)),
+		detail: fmt.Sprintf("%s: %s. %s there; the mean of the endpoint is %s.", p.of, fullest, requestsWait(waits), percent(mean)),
 		check: "the whole endpoint is full: add workers, or let each take fewer requests at once (in vLLM max_num_seqs), or give the cache more memory. " +
 			"An engine without a free block throws work away and does it again.",
 		severity: warn,
@@ -121,8 +123,8 @@ func sayUnregistered(g *Glance, p *problem) words {
 	one := len(p.rows) == 1
 	return words{
 		title: many(len(p.rows), "worker") + either(one, " answers but is", " answer but are") + " not registered",
-		detail: fmt.Sprintf("%s: %s. %s registration%s is gone since %s, and %s still heard. No metric counts %s.", p.of, names(p.rows),
-			either(one, "Its", "Their"), g.inRegistry(), lasting(time.Duration(g.now-p.since)*time.Millisecond), either(one, "it is", "they are"), either(one, "it", "them")),
+		detail: fmt.Sprintf("%s: %s. %s registration%s has been gone for %s, and %s still heard. No metric counts %s.", p.of, names(p.rows),
+			either(one, "Its", "Their"), g.inRegistry(), lasting((g.now - p.since).duration()), either(one, "it is", "they are"), either(one, "it", "them")),
 		check: "is it shutting down, and finishes its requests? Else it was paused or cut off for longer than its lease: routers do not see it and will send it nothing. Restart it.",
 	}
 }
@@ -136,13 +138,7 @@ func (g *Glance) inRegistry() string {
 }
 
 // names are those of the first few rows.
-func names(rows []*row) string {
-	var all []string
-	for _, r := range rows {
-		all = append(all, r.name())
-	}
-	return list(all)
-}
+func names(rows []*row) string { return some(rows, func(r *row) string { return r.name() }) }
 
 func requestsWait(n float64) string {
 	switch n {

@@ -98,7 +98,7 @@ func (m *memory) look(v number, up, down float64, raise, withdraw time.Duration,
 			m.since = now
 		}
 		m.cleared = 0
-		m.raised = m.raised || now-m.since >= moment(raise.Milliseconds())
+		m.raised = m.raised || now-m.since >= span(raise)
 		return m.raised
 	}
 	if !m.raised {
@@ -108,7 +108,7 @@ func (m *memory) look(v number, up, down float64, raise, withdraw time.Duration,
 	if m.cleared == 0 {
 		m.cleared = now
 	}
-	if now-m.cleared >= moment(withdraw.Milliseconds()) {
+	if now-m.cleared >= span(withdraw) {
 		*m = memory{}
 	}
 	return m.raised

@@ -105,8 +105,8 @@ func (g *Glance) newestLoad(p *place) (age fleet.Opt[time.Duration]) {
 		return age
 	}
 	for i := p.start; i < p.end; i++ {
-		if r := &g.rows[i]; r.load != nil && !r.outside && (!age.OK || r.loadAge < age.V) {
-			age = fleet.Some(r.loadAge)
+		if r := &g.rows[i]; r.load.known && !r.outside && (!age.OK || r.load.age < age.V) {
+			age = fleet.Some(r.load.age)
 		}
 	}
 	return age
@@ -118,7 +118,7 @@ var published = [...]fleet.Source{fleet.FromLoadEvent, fleet.FromActiveLoad, fle
 // publishes reports whether a load of the endpoint came as an event.
 func (g *Glance) publishes(p *place) bool {
 	for i := p.start; i < p.end; i++ {
-		if r := &g.rows[i]; r.load != nil && !r.outside && slices.Contains(published[:], r.source.V) {
+		if r := &g.rows[i]; r.load.known && !r.outside && slices.Contains(published[:], r.source.V) {
 			return true
 		}
 	}

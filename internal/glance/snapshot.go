@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
@@ -160,9 +161,15 @@ func writeEndpoint(d *doc, e fleet.Endpoint) {
 
 func (g *Glance) writeRow(d *doc, r *row) {
 	d.open('{')
-	d.text("key", r.key)
-	d.text("id", r.worker.Label)
-	d.text("hex", hexOf(r.id))
+	d.field("key")
+	d.key(r)
+	d.text("id", r.label)
+	d.field("hex")
+	if r.id.IsStatic() {
+		d.string(r.id.Static)
+	} else {
+		d.b = append(strconv.AppendUint(append(d.b, '"'), r.id.Lease, 16), '"')
+	}
 	if r.rank != noRank {
 		d.int("dp", r.rank)
 	}
@@ -170,27 +177,37 @@ func (g *Glance) writeRow(d *doc, r *row) {
 	if r.source.OK {
 		d.text("source", r.source.V.String())
 	}
-	d.text("model", cmp.Or(r.worker.Model, g.o.Model))
+	d.text("model", cmp.Or(r.model, g.o.Model))
 	d.text("state", r.state.String())
-	if l := r.load; l != nil {
-		// Each pair only whole, as in the metrics.
-		if l.KVActive.OK && l.KVTotal.OK {
-			d.uint("kvActive", l.KVActive)
-			d.uint("kvTotal", l.KVTotal)
-		}
-		if l.ActiveSlots.OK && l.TotalSlots.OK {
-			d.uint("slotsActive", l.ActiveSlots)
-			d.uint("slotsTotal", l.TotalSlots)
-		}
-		d.uint("waiting", l.Waiting)
-		d.fraction("kvUse", use(l))
+	// Each pair only whole, as in the metrics.
+	if l := &r.load; l.kvActive.OK && l.kvTotal.OK {
+		d.uint("kvActive", l.kvActive)
+		d.uint("kvTotal", l.kvTotal)
 	}
+	if l := &r.load; l.slotsActive.OK && l.slotsTotal.OK {
+		d.uint("slotsActive", l.slotsActive)
+		d.uint("slotsTotal", l.slotsTotal)
+	}
+	d.uint("waiting", r.load.waits)
+	d.fraction("kvUse", r.load.use())
 	d.fraction("hitRate", r.hitRate())
 	d.fraction("hitRateTotal", r.hitRateTotal())
-	if age := r.age(g.now); age.OK {
+	if age := r.age(g.now); r.load.known {
+		d.number("age", fleet.Some(r.load.age.Seconds()), 100)
+	} else if age.OK {
 		d.number("age", fleet.Some(age.V.Seconds()), 100)
 	}
 	d.close('}')
+}
+
+// key is a value, or an element of a list: what names the row.
+func (d *doc) key(r *row) {
+	if r.id.IsStatic() || r.elsewhere { // names of others
+		d.string(string(r.appendKey(nil)))
+		return
+	}
+	d.next()
+	d.b = append(r.appendKey(append(d.b, '"')), '"')
 }
 
 // rank is the order of severities.
@@ -226,7 +243,7 @@ func (g *Glance) writeProblems(d *doc) {
 		d.field("workers")
 		d.open('[')
 		for _, r := range t.words.rows {
-			d.string(r.key)
+			d.key(r)
 		}
 		d.close(']')
 		d.close('}')
@@ -240,12 +257,7 @@ func (g *Glance) writeHistory(d *doc) {
 	d.int("step", int64(step.Seconds()))
 	d.int("end", g.wall(g.clock.last))
 	g.series.each(func(name string, values *floats) {
-		d.field(name)
-		d.open('[')
-		for ago := g.clock.kept() - 1; ago >= 0; ago-- {
-			d.float(float64(values[g.clock.slot(ago)]), 1e4)
-		}
-		d.close(']')
+		g.writeSamples(d, name, func(slot int) float64 { return float64(values[slot]) })
 	})
 	d.close('}')
 }

@@ -49,7 +49,7 @@ func (g *Glance) stream(w http.ResponseWriter, r *http.Request) {
 	_ = s.connection.SetReadDeadline(time.Time{})
 	if g.follow(r.Context(), &s) {
 		s.finish()
-	} else if r.Context().Err() == nil {
+	} else if !time.Now().Before(s.deadline) { // else it has gone
 		g.tally().StreamsCutOff.Add(1)
 	}
 }
@@ -108,12 +108,14 @@ type sender struct {
 	connection *http.ResponseController
 	packed     bool
 	begun      bool
+	deadline   time.Time
 	sum        gzipSum
 }
 
 // send writes one event and reports whether the client took it in time.
 func (s *sender) send(e *event) bool {
-	_ = s.connection.SetWriteDeadline(time.Now().Add(patience))
+	s.deadline = time.Now().Add(patience)
+	_ = s.connection.SetWriteDeadline(s.deadline)
 	if !s.packed {
 		return s.write(e.frame) && s.connection.Flush() == nil
 	}

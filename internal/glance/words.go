@@ -12,11 +12,22 @@ import (
 const few = 3
 
 // list names the first few of all, and says how many more there are.
-func list(all []string) string {
+func list(all []string) string { return some(all, func(s string) string { return s }) }
+
+// some names the first few of all as name does.
+func some[T any](all []T, name func(T) string) string {
 	if len(all) <= few {
-		return and(all)
+		return and(first(all, name))
 	}
-	return fmt.Sprintf("%s and %s more", strings.Join(all[:few], ", "), thousands(len(all)-few))
+	return fmt.Sprintf("%s and %s more", strings.Join(first(all, name), ", "), thousands(len(all)-few))
+}
+
+// first are the names of the first few.
+func first[T any](all []T, name func(T) string) (names []string) {
+	for _, one := range all[:min(few, len(all))] {
+		names = append(names, name(one))
+	}
+	return names
 }
 
 // and joins names as people do.
