@@ -4,7 +4,7 @@ import {changed, onChange} from './filter.js'
 import {now} from './state.js'
 import {view} from './view.js'
 import {DASH, many, num, pair, pct, span} from './words.js'
-import {endpointOf, sorted, use} from './workers.js'
+import {endpointOf, hexOf, sorted, use} from './workers.js'
 
 const COLUMNS = [
   ['state', 'State', ''], ['id', 'Worker<span class="long">, decimal and hex</span>', ''], ['endpoint', 'Component / endpoint', 'c-ep'],
@@ -113,10 +113,11 @@ function name(tr, w) {
   text(_.word, w.state)
   text(_.dec, w.id)
   _.dec.setAttribute('aria-label', 'Copy decimal id ' + w.id)
-  _.dec.classList.toggle('twin', !!w.hex)
-  _.hex.hidden = !w.hex
-  text(_.hex, w.hex ?? '')
-  _.hex.setAttribute('aria-label', 'Copy hexadecimal id ' + w.hex)
+  const hex = hexOf(w)
+  _.dec.classList.toggle('twin', !!hex)
+  _.hex.hidden = !hex
+  text(_.hex, hex)
+  _.hex.setAttribute('aria-label', 'Copy hexadecimal id ' + hex)
   _.ofRank.hidden = w.dp == null
   text(_.rank, w.dp ?? '')
   text(_.endpoint, endpointOf(w))
@@ -124,7 +125,7 @@ function name(tr, w) {
 }
 
 function copyId(w, hex) {
-  if (hex && w.hex) copy(w.hex, 'hexadecimal id')
+  if (hex && hexOf(w)) copy(w.hex, 'hexadecimal id')
   else copy(w.id, 'decimal id')
 }
 

@@ -5,7 +5,7 @@ import {AXIS, Plot, newSet, unit, upTo} from './plot.js'
 import {draw, now} from './state.js'
 import {remember, view} from './view.js'
 import {DASH, num, pair, pct, span} from './words.js'
-import {blocks, endpointOf, idOf, rank} from './workers.js'
+import {blocks, endpointOf, hexOf, idOf, rank} from './workers.js'
 
 const panel = $('worker')
 let back = null      // what had the focus before
@@ -82,7 +82,7 @@ function build(w) {
   const id = s => `<span>${esc(s)}</span> <button class="link" data-copy="${esc(s)}">copy</button>`
   panel.innerHTML = TOP + '<h3 id="w-oddhead" hidden></h3><ul class="odd" id="w-odd"></ul><p class="sub2" id="w-note" hidden></p>' +
     PLOTS.map(([, name], i) => `<div class="ph"><span class="label">${name}${i ? '' : ' · dashed: mean of the endpoint, grey: ± 1 std'}</span><b id="w-v${i}"></b></div><div id="w-p${i}"></div>`).join('') +
-    '<h3>Who it is</h3><dl class="facts">' + fact('id, decimal', id(w.id)) + (w.hex ? fact('id, hexadecimal', id(w.hex)) : '') +
+    '<h3>Who it is</h3><dl class="facts">' + fact('id, decimal', id(w.id)) + (hexOf(w) ? fact('id, hexadecimal', id(w.hex)) : '') +
     fact('data-parallel rank', w.dp == null ? DASH : String(w.dp)) + fact('model', esc(w.model || DASH)) + fact('source', esc(w.source ?? DASH)) +
     '<dt>last report</dt><dd id="w-age"></dd><dt>hit rate since the start</dt><dd id="w-hit2"></dd></dl>'
   text($('w-title'), idOf(w) + rank(w))

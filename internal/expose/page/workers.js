@@ -7,7 +7,8 @@ export const use = w => w.kvUse ?? part(w.kvActive, w.kvTotal)
 export const slots = w => part(w.slotsActive, w.slotsTotal)
 export const endpointOf = w => `${w.namespace ? w.namespace + '/' : ''}${w.component}/${w.endpoint}`
 
-// A static worker has no number, and so no hexadecimal id.
+// A static worker has a name for an id, and no hexadecimal form of it.
+export const hexOf = w => w.hex === w.id ? '' : w.hex ?? ''
 export const idOf = w => w.hex || w.id
 export const short = (w, digits = 4) => '…' + idOf(w).slice(-digits)
 export const rank = w => w.dp == null ? '' : ` rank ${w.dp}`
