@@ -195,6 +195,3 @@ func (s *stage) hit(id uint64, isl, overlap int) {
 
 // nth is the n-th id of a hand-made worker.
 func nth(n int) uint64 { return 0x694d0000_00001000 + uint64(n) }
-
-// tail is the end of that id as pages write it.
-func tail(id uint64) string { return fmt.Sprintf("…%04x", id&0xffff) }

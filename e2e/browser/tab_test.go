@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,13 +136,6 @@ func (b *tab) fine() {
 	}
 }
 
-// asked reports whether a request for a path of the program was sent.
-func (b *tab) asked(path string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Contains(b.requests, b.origin+path)
-}
-
 // down says whether the program is to be seen as down.
 func (b *tab) down(yes bool) {
 	b.mu.Lock()
@@ -164,11 +156,16 @@ func (b *tab) size(width, height int) {
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
 }
 
-// theme is what the person's machine prefers, without motion.
+// theme is what the person prefers, who does not like motion.
 func (b *tab) theme(name string) {
 	b.t.Helper()
+	b.prefers(name, "reduce")
+}
+
+func (b *tab) prefers(theme, motion string) {
+	b.t.Helper()
 	b.call("Emulation.setEmulatedMedia", object{"features": []object{
-		{"name": "prefers-color-scheme", "value": name}, {"name": "prefers-reduced-motion", "value": "reduce"},
+		{"name": "prefers-color-scheme", "value": theme}, {"name": "prefers-reduced-motion", "value": motion},
 	}}, nil)
 }
 
