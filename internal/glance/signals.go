@@ -15,9 +15,6 @@ import (
 // are, while what they come by is connected.
 func (g *Glance) staleAfter() time.Duration { return max(5*time.Second, 3*g.o.Poll+time.Second) }
 
-// stuck is how old the cut itself may be.
-const stuck = 3 * interval
-
 func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	e := fleet.Endpoint{Component: query.Get("component"), Name: query.Get("endpoint")}
@@ -45,6 +42,7 @@ func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 func (g *Glance) signals(e fleet.Endpoint) (d doc, stale string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.refresh()
 	p := g.places[e]
 	if stale = g.stale(p); stale != "" {
 		return d, stale
@@ -80,9 +78,6 @@ func (g *Glance) signals(e fleet.Endpoint) (d doc, stale string) {
 
 // stale is why nothing can be said of the endpoint; empty if it can.
 func (g *Glance) stale(p *place) string {
-	if old := time.Since(g.at); old > stuck {
-		return fmt.Sprintf("stale: the program has not looked for %s", lasting(old))
-	}
 	if !g.ready() {
 		return "stale: " + strings.Join(g.missing, ", ")
 	}
