@@ -52,7 +52,8 @@ func (b *burden) use() number {
 	if b.kvTotal.V > 0 && b.kvActive.OK {
 		return fleet.Some(float64(b.kvActive.V) / float64(b.kvTotal.V))
 	}
-	return b.cacheUsage
+	// What a worker says of itself may be anything.
+	return number{V: b.cacheUsage.V, OK: b.cacheUsage.OK && b.cacheUsage.V >= 0 && b.cacheUsage.V <= math.MaxFloat32}
 }
 
 // slots is the share of its request slots that is in use.
