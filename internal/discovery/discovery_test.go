@@ -28,10 +28,10 @@ func newRegistry(t *testing.T) *registry {
 	t.Helper()
 	s := devstacktest.Start(t)
 	return &registry{s, &Etcd{
-		Client:    s.Client(t),
-		Namespace: "dynamo",
-		Fleet:     fleet.New(fleet.Target{}, 10_000, true),
-		Log:       slog.New(slog.DiscardHandler),
+		Client:     s.Client(t),
+		Namespaces: "dynamo",
+		Fleet:      fleet.New(fleet.Target{}, 10_000, true),
+		Log:        slog.New(slog.DiscardHandler),
 	}, t, s.Client(t)}
 }
 

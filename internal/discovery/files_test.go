@@ -47,11 +47,11 @@ func inFolder(t *testing.T, limit int, test func(*folder)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &folder{t: t}
 		r.Files = &Files{
-			Root:      filepath.Join(t.TempDir(), "root"),
-			Namespace: "lab",
-			Fleet:     fleet.New(fleet.Target{}, limit, true),
-			Link:      new(fleet.Link),
-			Log:       slog.New(slog.NewTextHandler(&r.said, nil)),
+			Root:       filepath.Join(t.TempDir(), "root"),
+			Namespaces: "lab",
+			Fleet:      fleet.New(fleet.Target{}, limit, true),
+			Link:       new(fleet.Link),
+			Log:        slog.New(slog.NewTextHandler(&r.said, nil)),
 		}
 		r.Link.Use()
 		test(r)

@@ -44,7 +44,7 @@ var ErrExists = errors.New("another instance exists")
 // Where programs stand by, at most one of them takes itself for the unique instance at
 // any time: one that may have lost its lease unheard does not.
 func (r *Etcd) Hold(ctx context.Context, value []byte) error {
-	key := wire.UniqueInstanceKey(r.Namespace)
+	key := wire.UniqueInstanceKey(string(r.Namespaces))
 	r.Log.Info("Creating unique instance of Metrics at " + key)
 	h := holder{Etcd: r, key: key, value: string(value)}
 	defer h.release(context.WithoutCancel(ctx))

@@ -219,6 +219,27 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	golden(t, "published.prom", pageOf(t, f))
 }
 
+// TestPageOfARollingUpdate has two generations of workers side by side, in namespaces
+// that end in a hash of theirs: every series of the Fleet names its namespace.
+func TestPageOfARollingUpdate(t *testing.T) {
+	f := fleetAt(severalNamespaces, true)
+	some := fleet.Some[uint64]
+	for id, namespace := range []string{"team-a-lab-0c1d2e3f", "team-a-lab-4b5c6d7e"} {
+		e := fleet.Endpoint{Namespace: namespace, Component: "backend", Name: "generate"}
+		worker := uint64(1 + id)
+		f.Register(fleet.Instance{Endpoint: e, ID: worker}, fleet.Registration{Publishes: true})
+		f.SetCard(fleet.Instance{Endpoint: e, ID: worker}, fleet.Card{Model: "m", KVTotal: some(1000), MaxSeqs: some(100)})
+		for rank := range uint32(2) {
+			from := fleet.Origin{Endpoint: e, Worker: worker, Rank: rank}
+			f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: some(100 * worker)})
+			f.Pass(from, fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3})
+		}
+		f.Serve(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
+	}
+	f.Hit(977, 20, 5) // of nobody that is known
+	golden(t, "several_namespaces.prom", pageOf(t, f))
+}
+
 func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("testdata", "pages", "*.prom"))
 	if err != nil || len(paths) == 0 {
@@ -287,7 +308,7 @@ func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
 }
 
 func TestGroupingKeysMustNotBeLabels(t *testing.T) {
-	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model",
+	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model", "dynamo_namespace",
 		"state", "system", "kind", "reason", "result", "le", "quantile", "version", "revision", "goversion"} {
 		equal(t, name, HasLabel(name), true)
 	}

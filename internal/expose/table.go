@@ -17,6 +17,10 @@ import (
 
 type number = fleet.Opt[float64]
 
+// namespaceLabel is on every series of the Fleet where several namespaces are watched;
+// where it is one, the labels are the original's.
+const namespaceLabel = "dynamo_namespace"
+
 // family is what all kinds of metrics have in common.
 type family struct {
 	name, help string

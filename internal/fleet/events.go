@@ -119,14 +119,16 @@ func (f *Fleet) Publishing() (found bool, elsewhere []string) {
 	others := make(map[string]bool)
 	here := false
 	for w := range f.workers.all() {
-		s := w.at(Endpoint(f.target))
-		if s == nil || !s.registered || !s.Publishes {
-			continue
-		}
-		if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
-			others[b.endpoint.Name] = true
-		} else {
-			here = true
+		for i := range w.seats {
+			s := &w.seats[i]
+			if !s.endpoint.watched || !s.registered || !s.Publishes {
+				continue
+			}
+			if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
+				others[b.endpoint.Name] = true
+			} else {
+				here = true
+			}
 		}
 	}
 	if here {

@@ -13,7 +13,7 @@ import (
 // and audits the books after each. What the Fleet shows is compared with a second
 // opinion that is too simple to be wrong.
 func TestBooksBalanceWhateverHappens(t *testing.T) {
-	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {"prefill", ""}}
+	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {Component: "prefill"}}
 	for seed := range uint64(20) {
 		target := targets[seed%uint64(len(targets))]
 		registry := seed%4 != 3
@@ -122,7 +122,7 @@ type history struct {
 	hits map[string]uint64 // ISL blocks shown of each registered worker
 }
 
-var places = []Endpoint{generate, generate2, loadMetrics, prefill, {"prefill", "load_metrics"}}
+var places = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
 
 func (h *history) endpoint() Endpoint { return places[h.rand.IntN(len(places))] }
 

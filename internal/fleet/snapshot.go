@@ -9,8 +9,8 @@ import (
 
 // Snapshot is one consistent cut through the Fleet; it is the reader's own.
 type Snapshot struct {
-	Endpoints []EndpointState // sorted by component, then endpoint
-	Workers   []WorkerState   // sorted by component, endpoint, then label
+	Endpoints []EndpointState // sorted by component, namespace, endpoint
+	Workers   []WorkerState   // in the order of Endpoints, then by label
 }
 
 // WorkerState is one worker at one endpoint, as readers show it.
@@ -124,8 +124,8 @@ func (f *Fleet) copy(s *Snapshot) {
 			s.Workers = f.appendRow(s.Workers, w, e)
 		}
 		// Before the registry is known, no workers would be a zero that means unknown.
-		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != Unknown)
-		if e.state.Counted || e.useful && (e.watched || e.Endpoint == Unknown) {
+		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != f.unknown)
+		if e.state.Counted || e.useful && (e.watched || e.Endpoint == f.unknown) {
 			e.state.Shown = len(s.Workers) - first
 			e.state.Requests = e.requests.clone()
 			s.Endpoints = append(s.Endpoints, e.state)

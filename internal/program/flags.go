@@ -18,6 +18,7 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -35,7 +36,7 @@ const (
 
 // config is what the command line and the environment say.
 type config struct {
-	namespace    string
+	namespaces   wire.Namespaces
 	target       fleet.Target
 	pollInterval time.Duration
 	modelName    string
@@ -75,9 +76,9 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	var f flags
 	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", stdout)
 
-	a.Flag("namespace", "The Dynamo namespace to watch (DYN_NAMESPACE).").
+	a.Flag("namespace", "The Dynamo namespace to watch, or with a trailing * all whose names begin so (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
-		SetValue(cli.Namespace("namespace", &c.namespace))
+		SetValue(cli.Namespaces("namespace", (*string)(&c.namespaces)))
 	a.Flag("component", "The component to watch; without it, all of the namespace.").
 		IsSetByUser(&f.hasComponent).SetValue(cli.Name("component", &f.component, "/"))
 	a.Flag("endpoint", "The endpoint of the component to watch; without it, all of them.").
@@ -161,6 +162,9 @@ func (c *config) complete(f flags) error {
 		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
 	}
 	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
+	if c.namespaces.Several() {
+		c.target.Namespace = string(c.namespaces)
+	}
 	if !c.hasRegistry() && !f.hasComponent {
 		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", none)
 	}

@@ -78,7 +78,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
 	if c.discovery == byFiles {
-		files := discovery.Files{Root: c.files, Namespace: c.namespace, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
+		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
@@ -89,7 +89,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
 		if listener != nil {
 			web := tracing.Target(log, "http")
-			handler := expose.Handler(f, c.namespace, metrics, web)
+			handler := expose.Handler(f, string(c.namespaces), metrics, web)
 			if c.pprof {
 				handler = expose.WithProfiles(handler)
 			}
@@ -111,7 +111,7 @@ func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string)
 		return err
 	}
 	defer client.Close()
-	registry := discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: etcd}
+	registry := discovery.Etcd{Client: client, Namespaces: c.namespaces, Fleet: f, Log: etcd}
 	registry.Why = func(ctx context.Context) error { return connect.EtcdTLS(ctx, c.etcdServers(), getenv) }
 	instance := registry
 	instance.Log, instance.Standby = log, c.standby
@@ -134,7 +134,7 @@ func instanceValue(c config) []byte {
 // collectAll polls the workers and hears the events, over NATS and ZMQ. Neither waits
 // for the other.
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger, options []nats.Option) error {
-	events := collect.NewEvents(f, c.namespace, log)
+	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return events.ZMQ(ctx, c.brokers) })
 	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log, options) })
@@ -143,7 +143,7 @@ func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(strin
 
 func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger,
 	options []nats.Option) error {
-	poller := &collect.Poller{Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
+	poller := &collect.Poller{Fleet: f, Namespaces: c.namespaces, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
 	pollNow := func() {
 		select {
 		case poller.Due <- struct{}{}:
@@ -163,7 +163,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		return err
 	}
 	defer conn.Close()
-	l2c := &expose.L2C{Fleet: f, Namespace: c.namespace, Conn: conn, Log: log}
+	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Conn: conn, Log: log}
 	poller.Conn = conn
 	poller.Found = func() {
 		if f.Tally.Unique.Load() {
