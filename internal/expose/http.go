@@ -61,6 +61,9 @@ func notReady(f *fleet.Fleet) (missing []string) {
 	if !t.Files.Up() {
 		missing = append(missing, "the directory of workers cannot be read")
 	}
+	if !t.Kubernetes.Up() {
+		missing = append(missing, "the Kubernetes API cannot be read")
+	}
 	if t.RegistryUp() && !f.IsSynced() {
 		missing = append(missing, "it is not known yet who is registered")
 	}

@@ -183,11 +183,11 @@ type programFamily struct {
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
 		func(t *fleet.Tally) []point {
-			return slices.Concat(link("nats", &t.NATS), link("etcd", &t.Etcd), link("file", &t.Files), link("zmq", &t.ZMQ))
+			return slices.Concat(link("nats", &t.NATS), link("etcd", &t.Etcd), link("file", &t.Files), link("kubernetes", &t.Kubernetes), link("zmq", &t.ZMQ))
 		}},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
 		func(t *fleet.Tally) []point {
-			if !t.Etcd.Used() {
+			if !t.Etcd.Used() && !t.Kubernetes.Used() {
 				return nil
 			}
 			return []point{{value: truth(t.Leader.Load())}}

@@ -137,7 +137,8 @@ func (c *Claim) Await(ctx context.Context, holds bool) {
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
 	NATS          Link
-	Etcd, Files   Link          // where workers register; one of them at most is in use
+	Etcd, Files   Link // where workers register; one of these three at most is in use
+	Kubernetes    Link
 	ZMQ           Link          // to publishers, or to a broker
 	Leader        atomic.Bool   // holds the unique-instance key
 	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
@@ -162,7 +163,7 @@ type Tally struct {
 }
 
 // RegistryUp reports whether the registry can be read, or there is none.
-func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() }
+func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() && t.Kubernetes.Up() }
 
 // Receive counts one message.
 func (t *Tally) Receive(k Kind) { t.messages[k].Add(1) }

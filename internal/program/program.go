@@ -20,6 +20,7 @@ import (
 	"dynamo-metrics/internal/discovery"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/tracing"
 
 	"github.com/nats-io/nats.go"
@@ -55,6 +56,12 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if err != nil {
 		return err
 	}
+	var api *kube.Client
+	if c.discovery == byKubernetes {
+		if api, err = c.kubernetes.client(getenv); err != nil {
+			return err
+		}
+	}
 	listener, err := c.open(log)
 	if err != nil {
 		return err
@@ -62,12 +69,15 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	f.Tally.NATS.Use()
-	if c.discovery == byFiles {
+	switch {
+	case c.discovery == byFiles:
 		f.Tally.Files.Use()
-	}
-	if c.etcdServers() != "" {
+	case c.discovery == byKubernetes:
+		f.Tally.Kubernetes.Use()
+	case c.etcdServers() != "":
 		f.Tally.Etcd.Use()
-	} else {
+	}
+	if !c.hasUniqueInstance() {
 		f.Tally.Unique.Store(true) // nobody can say otherwise
 	}
 	metrics := newMetrics(c, f)
@@ -76,6 +86,9 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
 	if c.etcdServers() != "" {
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
+	}
+	if api != nil {
+		g.Go(func() error { return registerInKubernetes(registered, c, f, api, log) })
 	}
 	if c.discovery == byFiles {
 		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
