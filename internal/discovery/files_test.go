@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
@@ -40,6 +42,17 @@ func (s *said) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.log.String()
+}
+
+// has waits until the log has these words.
+func (s *said) has(t *testing.T, words string) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		if !strings.Contains(s.String(), words) {
+			return fmt.Errorf("%q is not said: %s", words, s)
+		}
+		return nil
+	})
 }
 
 // inFolder runs a test with a registry that is not watched yet.

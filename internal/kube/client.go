@@ -38,12 +38,17 @@ const (
 	pingAfter  = 15 * time.Second // without a byte on a connection
 	maxMessage = 64 << 10         // bytes of an answer that is none of a collection
 	maxShown   = 300              // bytes of it in an error
+
+	// idleWatch is how long a watch may bring nothing before it is begun anew: the API
+	// server sends bookmarks once a minute.
+	idleWatch = 2 * time.Minute
 )
 
 // Client talks to one API server. Its methods may be called at once.
 type Client struct {
 	server string // without a slash at its end
 	dir    string // with token and ca.crt; empty: neither
+	idle   time.Duration
 
 	mu    sync.Mutex
 	read  time.Time
@@ -59,7 +64,7 @@ func At(server string) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, errors.New("want http(s)://host[:port][/path]")
 	}
-	c := &Client{server: strings.TrimSuffix(u.String(), "/")}
+	c := &Client{server: strings.TrimSuffix(u.String(), "/"), idle: idleWatch}
 	c.http, err = newHTTP(nil)
 	return c, err
 }
@@ -72,7 +77,7 @@ func InCluster(getenv func(string) string, dir string) (*Client, error) {
 		return nil, errors.New("KUBERNETES_SERVICE_HOST is not set: outside of a cluster want --kubernetes-api, such as http://localhost:8001 of kubectl proxy")
 	}
 	port := cmp.Or(getenv("KUBERNETES_SERVICE_PORT_HTTPS"), getenv("KUBERNETES_SERVICE_PORT"), "443")
-	c := &Client{server: "https://" + net.JoinHostPort(host, port), dir: dir}
+	c := &Client{server: "https://" + net.JoinHostPort(host, port), dir: dir, idle: idleWatch}
 	if err := c.reread(); err != nil {
 		return nil, fmt.Errorf("read the service account: %w", err)
 	}
@@ -195,6 +200,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	response, err := client.Do(request)
 	if err != nil {
+		c.refresh() // its certificate may be of a new authority
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL, which is long

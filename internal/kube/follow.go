@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	pageSize  = 500              // objects of a page, as Dynamo's own runtime has it
-	watchTime = 290              // seconds after which the API server ends a watch, likewise
-	idle      = 2 * time.Minute  // without an event; the API server sends bookmarks once a minute
+	pageSize  = 500 // objects of a page, as Dynamo's own runtime has it
+	watchTime = 290 // seconds after which the API server ends a watch, likewise
+
 	listIn    = time.Minute      // bounds a page
 	maxPage   = 1 << 30          // bytes; etcd bounds an object to 1.5 MiB
 	maxObject = 8 << 20          // bytes of an event; an object and the frame around it
@@ -282,6 +282,7 @@ func expect(d *json.Decoder, want json.Delim) error {
 func (s *stream[T, P]) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	idle := s.client.idle
 	stalled := time.AfterFunc(idle, func() { cancel(errEnded) })
 	defer stalled.Stop()
 	response, err := s.client.do(ctx, http.MethodGet, s.of.path(), s.selected(url.Values{

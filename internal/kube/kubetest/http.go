@@ -155,15 +155,21 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespa
 		select {
 		case <-changed:
 		case <-bookmark.C:
-			_ = send.Encode(Object{"type": "BOOKMARK", "object": Object{"metadata": Object{"resourceVersion": strconv.Itoa(version)}}})
+			s.bookmark(send, version)
 		case <-closed:
+			s.bookmark(send, version) // the last word of a watch, as in a cluster
 			return
 		case <-timeout.C:
+			s.bookmark(send, version)
 			return
 		case <-r.Context().Done():
 			return
 		}
 	}
+}
+
+func (s *Server) bookmark(send *json.Encoder, version int) {
+	_ = send.Encode(Object{"type": "BOOKMARK", "object": Object{"metadata": Object{"resourceVersion": strconv.Itoa(version)}}})
 }
 
 // since are the changes after a version, and what says that there are more.
