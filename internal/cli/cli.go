@@ -184,7 +184,7 @@ func Namespace(flag string, name *string) kingpin.Value {
 // Namespaces sets names from a Dynamo namespace, or from what several begin with and "*".
 func Namespaces(flag string, names *string) kingpin.Value {
 	return &value{set: func(s string) error {
-		if !isNamespace(s) && s != "*" && !isNamespace(strings.TrimSuffix(strings.TrimSuffix(s, "*"), ".")) {
+		if !isNamespace(s) && s != "*" && !isNamespace(strings.TrimSuffix(s, "*")) {
 			return Error(flag, s, `a name without spaces, ">", "/" and empty parts between dots, and "*" only at its end`)
 		}
 		*names = s

@@ -458,7 +458,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.server.Remove(kubetest.Metadatas, false)
 	k.has(shape{one, 0})
 	k.server.Forbid(kubetest.Slices, true)
-	out.has(t, `missing in a Role of namespace team-a: {apiGroups: [\"discovery.k8s.io\"], resources: [endpointslices], verbs: [list, watch]}`)
+	out.has(t, `missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
 	devstacktest.Until(t, func() error {
 		if k.Fleet.Tally.Kubernetes.Up() {
 			return fmt.Errorf("still connected")

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,8 +56,8 @@ func (c Collection) String() string {
 func (c Collection) explain(err error) error {
 	switch {
 	case IsRefused(err, http.StatusForbidden):
-		return fmt.Errorf("%w (missing in a Role of namespace %s: {apiGroups: [%q], resources: [%s], verbs: [list, watch]})",
-			err, c.Namespace, c.Group, c.Resource)
+		return fmt.Errorf("%w (missing in a Role of namespace %s: {apiGroups: [%s], resources: [%s], verbs: [list, watch]})",
+			err, c.Namespace, cmp.Or(c.Group, `""`), c.Resource)
 	case IsRefused(err, http.StatusNotFound) && c.Group != "":
 		return fmt.Errorf("%w (the cluster has no %s.%s: is their CustomResourceDefinition installed?)", err, c.Resource, c.Group)
 	case IsRefused(err, http.StatusUnauthorized):

@@ -241,7 +241,7 @@ func TestRefusalsSayWhatIsMissingAndAreTriedAgain(t *testing.T) {
 		words  string
 	}{
 		"no rule": {func(s *kubetest.Server, no bool) { s.Forbid(kubetest.Metadatas, no) },
-			`missing in a Role of namespace team-a: {apiGroups: ["nvidia.com"], resources: [dynamoworkermetadatas], verbs: [list, watch]}`},
+			`missing in a Role of namespace team-a: {apiGroups: [nvidia.com], resources: [dynamoworkermetadatas], verbs: [list, watch]}`},
 		"no definition": {func(s *kubetest.Server, no bool) { s.Remove(kubetest.Metadatas, no) },
 			"the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?"},
 		"no token": {func(s *kubetest.Server, no bool) {
