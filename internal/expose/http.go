@@ -70,7 +70,8 @@ func notReady(f *fleet.Fleet) (missing []string) {
 	if !t.ZMQ.Up() {
 		missing = append(missing, "no ZMQ publisher is connected")
 	}
-	if f.IsSynced() && !f.UsesNATS() {
+	// Without NATS it is no trouble before it is known that somebody uses it.
+	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Off() {
 		return missing
 	}
 	if !t.NATS.Up() {

@@ -79,13 +79,19 @@ const (
 func (r PollResult) String() string { return [pollResults]string{"ok", "empty", "error"}[r] }
 
 // Link is a connection to a server the program works with. The zero Link is not in use.
-type Link struct{ used, up atomic.Bool }
+type Link struct{ used, up, off atomic.Bool }
 
 // Use says that the program works with this server.
 func (l *Link) Use() { l.used.Store(true) }
 
 // Used reports whether it does.
 func (l *Link) Used() bool { return l.used.Load() }
+
+// TurnOff says that the program is told to do without this server.
+func (l *Link) TurnOff() { l.off.Store(true) }
+
+// Off reports whether it is.
+func (l *Link) Off() bool { return l.off.Load() }
 
 // Set says whether the server is connected.
 func (l *Link) Set(up bool) { l.up.Store(up) }

@@ -69,6 +69,9 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	f.Tally.NATS.Use()
+	if c.natsServers() == "" {
+		f.Tally.NATS.TurnOff()
+	}
 	switch {
 	case c.discovery == byFiles:
 		f.Tally.Files.Use()
