@@ -43,7 +43,7 @@ func (s *servers) pipeline(release string, env ...string) *pipeline {
 	}
 	engines := make([]*process.Process, 2)
 	for i := range engines {
-		engines[i] = process.Start(s.t, s.env(), python, "-m", "dynamo.mocker", "--model-path", modelDir(s.t),
+		engines[i] = process.Start(s.t, append(s.env(), s.pod(fmt.Sprintf("engine-%d", i))...), python, "-m", "dynamo.mocker", "--model-path", modelDir(s.t),
 			"--endpoint", "dyn://dynamo.backend.generate", "--block-size", strconv.Itoa(blockSize),
 			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10")
 	}
@@ -52,7 +52,7 @@ func (s *servers) pipeline(release string, env ...string) *pipeline {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	frontend := process.Start(s.t, append(s.env(), env...), python, "-m", "dynamo.frontend",
+	frontend := process.Start(s.t, append(append(s.env(), s.pod("frontend-0")...), env...), python, "-m", "dynamo.frontend",
 		"--router-mode", "kv", "--http-host", host, "--http-port", port)
 	p := &pipeline{url: "http://" + address}
 	devstacktest.Until(s.t, func() error {
