@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/mock"
@@ -197,6 +200,10 @@ func TestAnAPIServerThatIsAwayEndsNobody(t *testing.T) {
 	m.Says("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
 	w.setLoad(loadOf(4, 3, 50)) // events need no API server
 	m.shows(w.isShown(4, 3, 50))
+	if os.Getenv("SURVIVAL") == "long" { // as in e2e/survival
+		connect.Wait(t.Context(), time.Minute)
+		m.shows(w.isShown(4, 3, 50))
+	}
 	c.upAgain()
 	m.ready()
 	m.shows(w.isShown(4, 3, 50))

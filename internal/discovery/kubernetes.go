@@ -36,15 +36,7 @@ type Kubernetes struct {
 // ends. While the API server is away, or refuses, nothing is forgotten.
 func (k *Kubernetes) Watch(ctx context.Context) {
 	k.Log.Info("Watching Dynamo's workers in the Kubernetes namespace "+k.In, "server", k.Client.Server())
-	c := &cluster{
-		reader:     reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log},
-		containers: k.Containers,
-		seed:       maphash.MakeSeed(),
-		resources:  make(map[string]*resource),
-		owned:      make(map[process]map[*resource]bool),
-		states:     make(map[string]map[process]string),
-		ready:      make(map[process]map[string]string),
-	}
+	c := newCluster(reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log}, k.Containers)
 	defer k.Fleet.Tally.Kubernetes.Set(false)
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -86,6 +78,18 @@ type cluster struct {
 	listed    [2]bool                       // resources; who is ready
 	synced    bool                          // the Fleet knows it
 	errs      [2]string                     // what was last said to be wrong with them
+}
+
+func newCluster(r reader, containers bool) *cluster {
+	return &cluster{
+		reader:     r,
+		containers: containers,
+		seed:       maphash.MakeSeed(),
+		resources:  make(map[string]*resource),
+		owned:      make(map[process]map[*resource]bool),
+		states:     make(map[string]map[process]string),
+		ready:      make(map[process]map[string]string),
+	}
 }
 
 // resource is what one process says of itself.
