@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/mock"
 
+	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -276,4 +279,57 @@ func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
 	c.api.Remove(kubetest.Metadatas, false)
 	c.api.Forbid(kubetest.Slices, false)
 	m.ready()
+}
+
+// TestTheRightsThatAreDocumentedAreThoseThatAreUsed compares SECURITY.md with what the
+// program asks of the API server in both modes.
+func TestTheRightsThatAreDocumentedAreThoseThatAreUsed(t *testing.T) {
+	t.Parallel()
+	used := make(map[string]bool)
+	for _, mode := range []string{"pod", "container"} {
+		c := newCluster(t)
+		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--standby")
+		first.shows(page{"dynamo_metrics_leader": "1"})
+		second := c.metrics("--standby")
+		second.Says("Standing by")
+		first.Terminate()
+		second.shows(page{"dynamo_metrics_leader": "1"})
+		second.Terminate()
+		for _, r := range c.api.Requests() {
+			used[right(t, r)] = true
+		}
+	}
+	documented := make(map[string]bool)
+	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(.*)\], verbs: \[(.*)\]\}`)
+	for _, m := range rule.FindAllStringSubmatch(string(readFile(t, "../SECURITY.md")), -1) {
+		for verb := range strings.SplitSeq(m[3], ", ") {
+			documented[verb+" "+m[2]+"."+strings.Trim(m[1], `"`)] = true
+		}
+	}
+	if diff := cmp.Diff(documented, used); diff != "" {
+		t.Errorf("rights (-documented +used):\n%s", diff)
+	}
+}
+
+// right is the verb, resource and group that a request needs a rule for.
+func right(t *testing.T, request string) string {
+	t.Helper()
+	method, target, _ := strings.Cut(request, " ")
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(strings.Trim(u.Path, "/"), "/") // apis/{group}/{version}/namespaces/{ns}/{resource}[/{name}], or api/{version}/…
+	group := ""
+	if parts[0] == "apis" {
+		group, parts = parts[1], parts[1:]
+	}
+	verb := map[string]string{"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
+	switch {
+	case u.Query().Get("watch") == "true":
+		verb = "watch"
+	case method == "GET" && len(parts) == 5:
+		verb = "list"
+	}
+	return verb + " " + parts[4] + "." + group
 }
