@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"dynamo-metrics/e2e/garbage"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
@@ -313,4 +314,33 @@ func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
 		t.Errorf("the log warns %q, want one line", said)
 	}
 	m.Terminate() // at once, though some stall
+}
+
+// TestGarbageOnPagesOfWorkers is each file of the corpus, none of which is anything, as a
+// worker's page.
+func TestGarbageOnPagesOfWorkers(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	p.set(1, engine(1, 8, 3, 0.25, 0, 0))
+	s.put(registration(1)...)
+	corpus := garbage.Corpus()
+	id := uint64(1)
+	for _, b := range corpus {
+		id++
+		p.set(id, func(w http.ResponseWriter, _ *http.Request) { w.Write(b) })
+		s.put(registration(id)...)
+	}
+	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
+	m.until(func(got page) error {
+		for other := range uint64(len(corpus)) {
+			if n := p.count(2 + other); n < 2 {
+				return fmt.Errorf("page %d was asked for %d times", 2+other, n)
+			}
+		}
+		return got.has(page{
+			workers("generate", "answering"): "1", workers("generate", "silent"): fmt.Sprint(len(corpus)),
+			worker("llm_requests_active_slots", "generate", 1): "8", worker("llm_kv_blocks_active", "generate", 1): "250",
+		})
+	})
 }
