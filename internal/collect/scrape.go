@@ -25,6 +25,10 @@ const (
 	// time have places of their own, so that they take none from the others.
 	quickPlaces, slowPlaces = 24, 8
 
+	// pageTime is what a round has for each page at least: where there are many, it is longer
+	// than the interval. A page takes a quarter of a millisecond of a core.
+	pageTime = time.Millisecond
+
 	// maxIdle bounds the connections that are kept for the next scrape: a larger fleet is
 	// connected to anew each time.
 	maxIdle = 256
@@ -50,7 +54,7 @@ type Scraper struct {
 // target is one page: of one worker, but where several are said to have the same.
 type target struct {
 	url   string
-	phase time.Duration // when it is read, from the beginning of a round on
+	phase float64 // when it is read: which part of a round has gone
 	pages []fleet.WorkerPage
 
 	busy bool // it waits for a place, or is being read
@@ -83,8 +87,8 @@ func (s *Scraper) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for begin := time.Now(); ctx.Err() == nil; {
-		r.round(ctx, begin)
-		if begin = begin.Add(s.Interval); begin.Before(time.Now().Add(-s.Interval)) {
+		begin = r.round(ctx, begin)
+		if time.Since(begin) > s.Interval {
 			begin = time.Now() // the machine has slept
 		}
 	}
@@ -113,14 +117,18 @@ type ended struct {
 	slow, long bool
 }
 
-// round reads each page once, unless it is still being read. What was scraped of a worker
-// whose page cannot be read is kept until the third round without it.
-func (r *rounds) round(ctx context.Context, begin time.Time) {
-	r.Fleet.ForgetScraped(2 * r.Interval)
-	for _, t := range r.targets() {
-		r.until(ctx, begin.Add(t.phase))
+// round reads each page once, unless it is still being read, and returns when the next one
+// begins. What was scraped of a worker whose page cannot be read is kept until the third
+// round without it.
+func (r *rounds) round(ctx context.Context, begin time.Time) (next time.Time) {
+	targets := r.targets()
+	length := max(r.Interval, time.Duration(len(targets))*pageTime)
+	next = begin.Add(length)
+	r.Fleet.ForgetScraped(2 * length)
+	for _, t := range targets {
+		r.until(ctx, begin.Add(time.Duration(t.phase*float64(length))))
 		if ctx.Err() != nil {
-			return
+			return next
 		}
 		if t.busy {
 			continue
@@ -133,7 +141,8 @@ func (r *rounds) round(ctx context.Context, begin time.Time) {
 		from.waiting = append(from.waiting, t)
 		r.start(ctx, from)
 	}
-	r.until(ctx, begin.Add(r.Interval))
+	r.until(ctx, next)
+	return next
 }
 
 // targets are the pages there are now, in the order in which they are read.
@@ -147,7 +156,7 @@ func (r *rounds) targets() []*target {
 		t := now[at]
 		if t == nil {
 			if t = r.known[at]; t == nil {
-				t = &target{url: at, phase: phase(at, r.Interval)}
+				t = &target{url: at, phase: phase(at)}
 			}
 			t.pages, now[at] = nil, t // not the memory of before: it may be in use
 		}
@@ -162,11 +171,11 @@ func (r *rounds) targets() []*target {
 	return all
 }
 
-// phase spreads pages over the interval, each always at the same time in it.
-func phase(url string, interval time.Duration) time.Duration {
+// phase spreads pages over a round, each always at the same time in it.
+func phase(url string) float64 {
 	h := fnv.New64a()
 	h.Write([]byte(url))
-	return time.Duration(h.Sum64() % uint64(interval))
+	return float64(h.Sum64()>>11) / (1 << 53)
 }
 
 // until waits until a time, and meanwhile gives places that become free to those who wait.

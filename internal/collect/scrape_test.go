@@ -489,3 +489,17 @@ func TestNobodyIsAskedBeforeTheRegistryIsKnown(t *testing.T) {
 	f.scraped(1, 1)
 	f.shows(map[uint64]fleet.Load{1: inUse(40)})
 }
+
+func TestPagesAreSpreadOverARound(t *testing.T) {
+	t.Parallel()
+	const tenths = 10
+	var pages [tenths]int
+	for i := range 10_000 {
+		pages[int(phase(fmt.Sprintf("http://192.0.2.%d:%d/metrics", i%250, 9000+i/250))*tenths)]++
+	}
+	for i, n := range pages {
+		if n < 850 || n > 1150 {
+			t.Errorf("%d of 10,000 pages are read in the tenth %d of a round", n, i)
+		}
+	}
+}

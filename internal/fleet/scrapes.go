@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -38,29 +39,36 @@ type scraped struct {
 	hitRate       Opt[float64] // of the last look-ups
 }
 
-// WorkerPages lists the registered workers that are watched, sorted; if so asked, those
-// alone whose load is not whole without what their pages say.
+// WorkerPages lists the registered workers that are watched, sorted as in a Snapshot; if so
+// asked, those alone whose load is not whole without what their pages say.
 func (f *Fleet) WorkerPages(incomplete bool) []WorkerPage {
 	all := f.workerPages(incomplete)
-	slices.SortFunc(all, func(a, b WorkerPage) int {
-		if c := compareEndpoints(a.Endpoint, b.Endpoint); c != 0 {
-			return c
-		}
-		return strings.Compare(WorkerID{Lease: a.ID}.String(), WorkerID{Lease: b.ID}.String())
+	slices.SortFunc(all, func(a, b labelledPage) int {
+		return cmp.Or(compareEndpoints(a.Endpoint, b.Endpoint), strings.Compare(a.label, b.label))
 	})
-	return all
+	pages := make([]WorkerPage, len(all))
+	for i := range all {
+		pages[i] = all[i].WorkerPage
+	}
+	return pages
 }
 
-func (f *Fleet) workerPages(incomplete bool) []WorkerPage {
+// labelledPage is a page with its worker's label, to be sorted by.
+type labelledPage struct {
+	WorkerPage
+	label string
+}
+
+func (f *Fleet) workerPages(incomplete bool) []labelledPage {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	all := make([]WorkerPage, 0, len(f.workers.leased))
+	all := make([]labelledPage, 0, len(f.workers.leased))
 	for _, w := range f.workers.leased {
 		s := w.ownBearer("")
 		if s == nil || incomplete && w.isWhole(s) {
 			continue
 		}
-		all = append(all, WorkerPage{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAt(s)})
+		all = append(all, labelledPage{WorkerPage{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAt(s)}, w.label})
 	}
 	return all
 }
