@@ -53,6 +53,12 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--discovery kubernetes --kubernetes-namespace a/b", `--kubernetes-namespace "a/b": want a name`},
 		{"--zmq-broker nonsense", `--zmq-broker "nonsense": no xpub: want xsub=tcp://host:port , xpub=tcp://host:port`},
 		{"--zmq-broker xpub=ipc:///tmp/x", `--zmq-broker "xpub=ipc:///tmp/x": address "ipc:///tmp/x": want tcp://host:port`},
+		{"--scrape-workers yes", `--scrape-workers "yes": want one of auto, on, off`},
+		{"--scrape-interval 0.5", `--scrape-interval "0.5": want seconds (2, 0.1) or a duration (100ms), at least 1s`},
+		{"--worker-metrics-url {host}:9090", `--worker-metrics-url "{host}:9090": it begins with neither http:// nor https://; want [component=]http(s)://{host}:port/path`},
+		{"--worker-metrics-url http://{pod}", `--worker-metrics-url "http://{pod}": {pod} stands for nothing: there are {host}`},
+		{"--worker-metrics-url a=http://u:secret@h/", `--worker-metrics-url "***@h/": neither a user nor a fragment may be in it`},
+		{"--worker-metrics-url http://a --worker-metrics-url http://b", `--worker-metrics-url "http://b": each component, and all the others, have one template`},
 		{"--no-such-flag", `unknown long flag '--no-such-flag'`},
 		{"stray", `unexpected stray`},
 	} {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -127,8 +128,12 @@ func below(keys map[string]string, prefix string) kubetest.Object {
 }
 
 // ready says whether the pod is.
-func (c *cluster) ready(w *podWorker, ready bool) {
+func (c *cluster) ready(w *podWorker, ready bool) { c.slice(w, ready, nil) }
+
+// slice is that of the worker's pod, with ports.
+func (c *cluster) slice(w *podWorker, ready bool, ports []any) {
 	c.api.Put(kubetest.Slices, kubetest.Object{
+		"ports":    ports,
 		"metadata": kubetest.Object{"name": "slice-of-" + w.name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
 		"endpoints": []any{kubetest.Object{"addresses": []any{"127.0.0.1"}, "conditions": kubetest.Object{"ready": ready},
 			"targetRef": kubetest.Object{"kind": "Pod", "name": w.name, "uid": "uid-of-" + w.name}}},
@@ -187,6 +192,35 @@ func TestAFleetInKubernetesNeedsNeitherEtcdNorNATS(t *testing.T) {
 	m.until(func(p page) error { return p.hasNothingOf(first.id) })
 	m.shows(page{workers("generate", "answering"): "0", `llm_load_avg{` + backend + `}`: ""})
 	m.Terminate()
+}
+
+func TestTheSystemPortOfASliceIsWhereAWorkersOwnMetricsAre(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	w := c.worker("lab-0c1d2e3f", "pod-0")
+	own := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(out, `dynamo_component_total_blocks{dynamo_component="backend",dynamo_endpoint="generate",dynamo_namespace="another",worker_id="%[1]x"} 7
+vllm:prefix_cache_queries_total{engine="0"} 1000
+vllm:prefix_cache_hits_total{engine="0"} 625
+`, w.id)
+	}))
+	t.Cleanup(own.Close)
+	port := own.Listener.Addr().(*net.TCPAddr).Port
+	c.slice(w, true, []any{kubetest.Object{"name": "http", "port": 1}, kubetest.Object{"name": "system", "port": port}})
+	m := c.metrics("--namespace", "lab-*", "--scrape-interval", "1")
+	m.publishers(2, 0)
+	w.setLoad(loadOf(3, 2, 40))
+	shown := page{in("lab-0c1d2e3f", w.mockWorker.of("llm_kv_hit_rate_percent")): "0.625"}
+	for series, value := range w.isShown(3, 2, 40) {
+		shown[in("lab-0c1d2e3f", series)] = value
+	}
+	m.shows(shown)
+	status, body := get(m.url + "/api/v1/targets")
+	for _, want := range []string{fmt.Sprintf(`"targets":["127.0.0.1:%d"]`, port), `"dynamo_namespace":"lab-0c1d2e3f"`} {
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("GET /api/v1/targets: %d %s, want %s", status, body, want)
+		}
+	}
 }
 
 func TestAnAPIServerThatIsAwayEndsNobody(t *testing.T) {

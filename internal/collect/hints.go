@@ -20,7 +20,7 @@ func (p *Poller) announce(e fleet.Endpoint) {
 		if era == wire.EraSeed {
 			level = slog.LevelInfo
 		}
-		service := wire.ServiceName(era, p.namespaceOf(e), e.Component)
+		service := wire.ServiceName(era, p.Namespaces.Name(e), e.Component)
 		p.Log.Log(context.Background(), level,
 			"Scraping service "+service+" and filtering on subject "+wire.Subject(service, e.Name, 0))
 	}

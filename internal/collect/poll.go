@@ -3,7 +3,6 @@
 package collect
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -245,16 +244,11 @@ func componentAt(e fleet.Endpoint) fleet.Endpoint {
 	return fleet.Endpoint{Namespace: e.Namespace, Component: e.Component}
 }
 
-// namespaceOf is the namespace of an endpoint.
-func (p *Poller) namespaceOf(e fleet.Endpoint) string {
-	return cmp.Or(e.Namespace, string(p.Namespaces))
-}
-
 // names are the component's service names. Of a name without a single ASCII letter or
 // digit nothing is left from 0.2.1 on.
 func (p *Poller) names(component fleet.Endpoint) (names []string) {
 	for _, era := range wire.Eras {
-		if name := wire.ServiceName(era, p.namespaceOf(component), component.Component); name != "" {
+		if name := wire.ServiceName(era, p.Namespaces.Name(component), component.Component); name != "" {
 			names = append(names, name)
 		}
 	}

@@ -139,7 +139,7 @@ func (p *Poller) endpointOf(service string, s service, name string, lease uint64
 		return at
 	}
 	for _, e := range p.Fleet.Registrations(lease) {
-		if e.Name == name && wire.IsServiceOf(service, p.namespaceOf(e), e.Component) {
+		if e.Name == name && wire.IsServiceOf(service, p.Namespaces.Name(e), e.Component) {
 			return e
 		}
 	}

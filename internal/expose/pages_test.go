@@ -240,6 +240,34 @@ func TestPageOfARollingUpdate(t *testing.T) {
 	golden(t, "several_namespaces.prom", pageOf(t, f))
 }
 
+// TestPageOfWorkersThatAreScraped is of a worker that is known by its own metrics page
+// alone, one whose card and blocks that page completes, and one of two ranks.
+func TestPageOfWorkersThatAreScraped(t *testing.T) {
+	f := fleetAt(everything, true)
+	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
+	some := fleet.Some[uint64]
+	for id := range uint64(3) {
+		f.Register(fleet.Instance{Endpoint: generate, ID: 1 + id}, fleet.Registration{Publishes: true})
+	}
+	f.SetCard(fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
+	f.Publish(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
+	engine := fleet.Load{ActiveSlots: some(4), Waiting: some(2), CacheUsage: fleet.Some(0.5)}
+	page := []fleet.Scraped{{Load: engine, Lookups: some(1000), Hits: some(625)}}
+	for _, p := range f.WorkerPages(true) {
+		if p.ID == 3 {
+			page[0].Load.KVTotal = some(512)
+			page = append(page, fleet.Scraped{Rank: 1, Load: engine})
+		}
+		f.Scrape(p, page)
+	}
+	y := &f.Tally
+	y.Receive(fleet.Pages)
+	y.Reject(fleet.Pages, fleet.TooLarge)
+	y.Scraped(fleet.ScrapeOK)
+	y.Scraped(fleet.ScrapeError)
+	golden(t, "scraped.prom", pageOf(t, f))
+}
+
 func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("testdata", "pages", "*.prom"))
 	if err != nil || len(paths) == 0 {

@@ -38,7 +38,7 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 			in := fleet.Instance{Endpoint: e, ID: 1 + r.Uint64N(30)}
 			from := fleet.Origin{Endpoint: e, Worker: in.ID, Rank: uint32(r.IntN(12))}
 			f.Register(in, fleet.Registration{Publishes: r.IntN(2) == 0})
-			switch r.IntN(5) {
+			switch r.IntN(6) {
 			case 0:
 				f.SetCard(in, fleet.Card{Model: name(), KVTotal: number(), MaxSeqs: number()})
 			case 1:
@@ -49,6 +49,11 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 			case 3:
 				f.Serve(fleet.Request{Prefill: fleet.Some(in.ID), Decode: fleet.Some(in.ID), ISLBlocks: number(), OverlapBlocks: number(),
 					FirstToken: fraction(), InterToken: fraction(), Duration: fraction()})
+			case 5:
+				for _, p := range f.WorkerPages(r.IntN(2) == 0) {
+					f.Scrape(p, []fleet.Scraped{{Rank: uint32(r.IntN(3)), Lookups: number(), Hits: number(), Inflight: number(),
+						Load: fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(), Waiting: number(), CacheUsage: fraction()}}})
+				}
 			case 4:
 				f.Report(fleet.Report{Endpoint: e, Worker: fleet.WorkerID{Static: "x\"" + name()}, Service: "s", Load: fleet.Load{Waiting: number()}})
 			}

@@ -83,12 +83,19 @@ func (w *worker) bearer(component string) *seat {
 		if component != "" && s.endpoint.Component != component {
 			continue
 		}
-		if best == nil || s.bears() > best.bears() ||
-			s.bears() == best.bears() && compareEndpoints(s.endpoint.Endpoint, best.endpoint.Endpoint) < 0 {
+		if best == nil || s.before(best) {
 			best = s
 		}
 	}
 	return best
+}
+
+// before reports whether the worker's load is rather at this seat than at another.
+func (s *seat) before(o *seat) bool {
+	if a, b := s.bears(), o.bears(); a != b {
+		return a > b
+	}
+	return compareEndpoints(s.endpoint.Endpoint, o.endpoint.Endpoint) < 0
 }
 
 // bears says how sure it is that the worker's load is at this seat; 0: nothing says so.

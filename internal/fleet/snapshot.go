@@ -262,9 +262,9 @@ func (w *worker) ranksAt(s *seat) []rank {
 // show writes what the ranks have reported into the worker's row.
 func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat) {
 	row.Load = Some(loadOf(ranks, s.card.V))
-	row.Source, row.LoadAge = f.newest(ranks)
+	row.Source, row.LoadAge = f.newest(ranks, s.card.V)
 	sumPasses(&row.Passes, ranks)
-	row.Ranks = rankStates(row.Ranks, ranks)
+	row.Ranks = rankStates(row.Ranks, ranks, s.card.V)
 }
 
 // count puts the seat under one of the states of its endpoint and reports

@@ -51,6 +51,7 @@ type config struct {
 	brokers      []string // addresses of ZMQ brokers
 	maxWorkers   int
 	standby      bool
+	scrapes      scrapes
 
 	address   string // host:port to listen on; empty: nowhere
 	webConfig string
@@ -135,6 +136,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	a.Flag("zmq-broker", "ZeroMQ broker of the events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
 		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
 	a.Flag("standby", "Wait where another instance holds the namespace, and take over when it is gone.").BoolVar(&c.standby)
+	c.scrapes.flags(a)
 	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)

@@ -103,9 +103,12 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log, natsOptions) })
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
+		if c.scrapes.which != scrapeNone {
+			work.Go(func() error { return c.scraper(f, log).Run(ctx) })
+		}
 		if listener != nil {
 			web := tracing.Target(log, "http")
-			handler := expose.Handler(f, string(c.namespaces), metrics, web)
+			handler := expose.WithTargets(expose.Handler(f, string(c.namespaces), metrics, web), f, c.namespaces, c.pageOf, web)
 			if c.pprof {
 				handler = expose.WithProfiles(handler)
 			}

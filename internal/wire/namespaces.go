@@ -1,6 +1,11 @@
 package wire
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+)
 
 // Namespaces says which Dynamo namespaces are watched: one, by its name, or with a
 // trailing "*" all whose names begin with what stands before it. Dynamo's Kubernetes
@@ -27,6 +32,9 @@ func (n Namespaces) Label(name string) string {
 	}
 	return ""
 }
+
+// Name is the namespace of an endpoint.
+func (n Namespaces) Name(e fleet.Endpoint) string { return cmp.Or(e.Namespace, string(n)) }
 
 func (n Namespaces) prefix() string { return strings.TrimSuffix(string(n), "*") }
 
