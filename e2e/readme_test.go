@@ -61,7 +61,7 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 
 // ofOtherPrograms are variables of Dynamo's workers and frontends that the README
 // tells operators to set there.
-var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS"}
+var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS", "DYN_SYSTEM_PORT"}
 
 func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
 	t.Parallel()

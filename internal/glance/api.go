@@ -130,6 +130,3 @@ func (g *Glance) serveWorker(w http.ResponseWriter, r *http.Request) {
 func serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 	send(w, r, openAPI, func() []byte { return deflated(openAPI) })
 }
-
-// inNamespace reports whether a request asks for what is watched.
-func (g *Glance) inNamespace(name string) bool { return name == "" || name == g.o.Namespace }

@@ -7,6 +7,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 )
 
 // interval is how often the Fleet is looked at.
@@ -19,12 +20,13 @@ const rest = 50
 
 // Options say what is looked at, and what people call it.
 type Options struct {
-	Fleet     *fleet.Fleet
-	Namespace string
-	Version   string
-	Model     string        // of workers whose own is not known; may be empty
-	Limit     int           // of tracked workers
-	Poll      time.Duration // how often workers are asked
+	Fleet      *fleet.Fleet
+	Namespaces wire.Namespaces
+	Version    string
+	Model      string        // of workers whose own is not known; may be empty
+	Limit      int           // of tracked workers
+	Poll       time.Duration // how often workers are asked
+	Scrape     time.Duration // how often their own pages are read
 
 	Servers  map[string]string // what the program is connected to, by system, without passwords
 	Registry string            // what workers register in, as people call it; empty: in nothing
@@ -134,7 +136,7 @@ func (g *Glance) look(now time.Time) {
 	f.Advance(now)
 	g.at, g.now = now, span(now.Sub(g.born))
 	g.take()
-	g.usesNATS = !f.IsSynced() || f.UsesNATS()
+	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
 	g.missing = expose.NotReady(f)
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)

@@ -47,7 +47,7 @@ func TestStaticWorkersInOneSnapshot(t *testing.T) {
 		f.Tally.NATS.Use()
 		f.Tally.NATS.Set(true)
 		f.Tally.Polled(fleet.PollOK, time.Millisecond)
-		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespace: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
+		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
 		static := load(generate, 0, 250, 0)
 		static.Worker = fleet.WorkerID{Static: "HF2K7T3XQ0"}
 		l.answer(static)

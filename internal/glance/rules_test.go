@@ -379,6 +379,15 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 			end:    func(l *lab) { l.f.Tally.Etcd.Set(true) },
 			raised: 16, withdrawn: 3, detail: "Who holds dynamo/components/metrics/instance cannot be known while etcd is away, so this program neither pushes nor publishes l2c events.",
 		},
+		"connection:kubernetes": {
+			begin: func(l *lab) {
+				l.g.o.Servers["kubernetes"] = "https://10.96.0.1:443, namespace prod"
+				l.f.Tally.Kubernetes.Use()
+			},
+			end:       func(l *lab) { l.f.Tally.Kubernetes.Set(true) },
+			raised:    4,
+			withdrawn: 3, detail: "https://10.96.0.1:443, namespace prod: who comes and goes is not noticed; the fleet is shown as it was known.",
+		},
 		"planes": {
 			begin: func(l *lab) {
 				l.register(prefill, 1)
