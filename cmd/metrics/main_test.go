@@ -27,7 +27,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"tracing":   "",
 		"connect":   "",
 		"cli":       "tracing",
-		"kube":      "",
+		"kube":      "connect",
 		"discovery": "fleet wire kube connect",
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
