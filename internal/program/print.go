@@ -18,7 +18,7 @@ import (
 type printer struct {
 	name, help string
 	// parse reads what follows the name, and says how to print.
-	parse func(a *cli.App, args []string, stdout io.Writer) (print func() error, ended bool, err error)
+	parse func(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error)
 }
 
 var printers = []printer{
@@ -49,16 +49,16 @@ func printersHelp() string {
 
 // main is the life of the program as a printer.
 func (p *printer) main(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	var print func() error
+	var run func() error
 	return cli.Run("metrics", getenv, stderr,
 		func() (ended bool, err error) {
-			print, ended, err = p.parse(cli.New("metrics "+p.name, p.help, stdout), args, stdout)
+			run, ended, err = p.parse(cli.New("metrics "+p.name, p.help, stdout), args, stdout)
 			return ended, err
 		},
-		func(*slog.Logger) error { return print() })
+		func(*slog.Logger) error { return run() })
 }
 
-func parseDashboards(a *cli.App, args []string, stdout io.Writer) (print func() error, ended bool, err error) {
+func parseDashboards(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error) {
 	all := deploy.Dashboards()
 	var names []string
 	for _, d := range all {
@@ -112,7 +112,7 @@ func writeDashboards(all []deploy.Dashboard, dir string, stdout io.Writer) error
 	return nil
 }
 
-func parseRules(a *cli.App, args []string, stdout io.Writer) (print func() error, ended bool, err error) {
+func parseRules(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error) {
 	var settings []string
 	a.Flag("set", "Put another value in place of a threshold's default; may be repeated.").PlaceHolder("NAME=VALUE").StringsVar(&settings)
 	if ended, err = a.Parse(args); ended || err != nil {
@@ -122,7 +122,7 @@ func parseRules(a *cli.App, args []string, stdout io.Writer) (print func() error
 	return say(stdout, rules), false, err
 }
 
-func parseRunbook(a *cli.App, args []string, stdout io.Writer) (print func() error, ended bool, err error) {
+func parseRunbook(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error) {
 	var alert string
 	a.Arg("alert", "The alert, by its name.").StringVar(&alert)
 	if ended, err = a.Parse(args); ended || err != nil {
