@@ -29,11 +29,20 @@ type plot struct {
 	dashboard, Type, Title, Description string
 
 	FieldConfig struct{ Defaults struct{ Unit string } }
-	Targets     []struct {
-		Expr    string
-		Instant bool
-	}
-	Panels []plot // of a row
+	Targets     []query
+	Panels      []plot // of a row
+}
+
+type query struct {
+	Expr, LegendFormat string
+	Instant            bool
+}
+
+// legend is what a plot calls a series.
+func (q query) legend(labels map[string]string) string {
+	return regexp.MustCompile(`{{(\w+)}}`).ReplaceAllStringFunc(q.LegendFormat, func(label string) string {
+		return labels[strings.Trim(label, "{}")]
+	})
 }
 
 // printed is what the program prints when it is told to.
@@ -79,10 +88,7 @@ func plots(t *testing.T) (all []plot, selectors []string) {
 			}
 		}
 		for _, a := range d.Annotations.List {
-			all = append(all, plot{dashboard: d.UID, Title: annotation, Targets: []struct {
-				Expr    string
-				Instant bool
-			}{{Expr: a.Expr}}})
+			all = append(all, plot{dashboard: d.UID, Title: annotation, Targets: []query{{Expr: a.Expr}}})
 		}
 	}
 	if len(all) < 50 || len(selectors) < 9 {
@@ -164,6 +170,7 @@ func (p *prometheus) now() (int64, error) {
 // that a panel can draw, however many workers there are.
 func (p *prometheus) shows(v plot, c choice) error {
 	n := 0
+	legends := make(map[string]bool)
 	for _, q := range v.Targets {
 		samples, err := p.eval(c.put(q.Expr), q.Instant)
 		if err != nil {
@@ -171,7 +178,12 @@ func (p *prometheus) shows(v plot, c choice) error {
 		}
 		n += len(samples)
 		for _, s := range samples {
+			legend := q.legend(s.labels)
+			again := legends[legend]
+			legends[legend] = true
 			switch {
+			case again && v.Type != "table":
+				return fmt.Errorf("more than one series is called %q: %s", legend, q.Expr)
 			case s.labels["worker_id"] != "" && v.Type != "table":
 				return fmt.Errorf("a line for each worker: %s", q.Expr)
 			case s.labels["worker_id"] != "" && !strings.Contains(q.Expr, "topk("):
