@@ -34,7 +34,7 @@ type dashboard struct {
 }
 
 type panel struct {
-	ID                       int
+	ID, MaxDataPoints        int
 	Type, Title, Description string
 	Datasource               source
 	GridPos                  struct{ X, Y, W, H int }
@@ -263,6 +263,30 @@ func TestCountersAreAskedForByTheirRates(t *testing.T) {
 		if n < 5 {
 			t.Errorf("%s: %d counters", d.File, n)
 		}
+	}
+}
+
+// TestPlotsThatReadEveryWorkerHaveFewPoints because each point reads the series of each
+// worker: of ten thousand, a hundred times.
+func TestPlotsThatReadEveryWorkerHaveFewPoints(t *testing.T) {
+	ofWorkers := regexp.MustCompile(`\bllm_(?:kv_blocks|kv_cache|requests|kv_hit_rate_isl|kv_hit_rate_overlap|queued|scheduled|forward|worker_request)\w*\{([^}]*)\}`)
+	n := 0
+	for _, d := range Dashboards() {
+		for _, p := range parse(t, d).plots() {
+			for _, q := range p.Targets {
+				for _, m := range ofWorkers.FindAllStringSubmatch(q.Expr, -1) {
+					if strings.Contains(m[1], "worker_id=") || q.Instant {
+						continue
+					}
+					if n++; p.MaxDataPoints < 10 || p.MaxDataPoints > 100 {
+						t.Errorf("%s: %q: %d points of %s", d.File, p.Title, p.MaxDataPoints, q.Expr)
+					}
+				}
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("%d selectors of all workers", n)
 	}
 }
 
