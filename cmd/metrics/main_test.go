@@ -27,11 +27,12 @@ func TestImportsPointOneWay(t *testing.T) {
 		"tracing":   "",
 		"connect":   "",
 		"cli":       "tracing",
-		"discovery": "fleet wire connect",
+		"kube":      "connect",
+		"discovery": "fleet wire connect kube",
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
-		"program":   "fleet wire tracing connect cli discovery collect expose",
+		"program":   "fleet wire tracing connect kube cli discovery collect expose",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {
