@@ -28,11 +28,12 @@ func TestImportsPointOneWay(t *testing.T) {
 		"connect":   "",
 		"cli":       "tracing",
 		"kube":      "connect",
-		"discovery": "fleet wire connect kube",
+		"discovery": "fleet wire kube connect",
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
-		"program":   "fleet wire tracing connect kube cli discovery collect expose",
+		"glance":    "fleet wire expose",
+		"program":   "fleet wire kube tracing connect cli discovery collect expose glance",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

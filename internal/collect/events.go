@@ -74,7 +74,10 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, by *
 	// The one look at the clock for each event: a lag in milliseconds needs it.
 	t.Lagged(time.Since(time.UnixMilli(int64(v.PublishedAt))))
 	if by == nil || !by.several { // what one broker lost another may bring
-		t.Gaps.Add(e.sequences.gap(v.Publisher, kind, v.Sequence))
+		if missing := e.sequences.gap(v.Publisher, kind, v.Sequence); missing > 0 {
+			t.Gaps.Add(missing)
+			e.fleet.Notes.Missed(fleet.Gap{Publisher: v.Publisher, Kind: kind, After: v.Sequence - missing - 1, Before: v.Sequence, At: time.Now()})
+		}
 	}
 	switch kind {
 	case fleet.LoadEvent:

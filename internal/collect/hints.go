@@ -90,7 +90,7 @@ func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Endpoin
 		names = append(names, "…")
 	}
 	message := "Registered in namespace " + string(namespaces) + ": " + strings.Join(names, ", ")
-	if e, ok := nearest(t, registered); ok {
+	if e, ok := t.Nearest(registered); ok {
 		message += "; did you mean --component " + e.Component
 		if t.Name != "" {
 			message += " --endpoint " + e.Name
@@ -98,50 +98,4 @@ func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Endpoin
 		message += "?"
 	}
 	return message
-}
-
-// nearest is the registered endpoint whose name is closest to what is watched, if
-// one is close.
-func nearest(t fleet.Target, registered []fleet.Endpoint) (best fleet.Endpoint, ok bool) {
-	least := -1
-	for _, e := range registered {
-		component, near := distance(t.Component, e.Component)
-		if !near || t.Covers(e) {
-			continue
-		}
-		name, near := distance(t.Name, e.Name)
-		if t.Name == "" {
-			name, near = 0, true
-		}
-		if near && (least < 0 || component+name < least) {
-			best, least = e, component+name
-		}
-	}
-	return best, least >= 0
-}
-
-// distance is the number of edits between two names, written alike: case, "-", "_"
-// and "." do not count. They are near if at most a third of the wanted one differs.
-func distance(want, have string) (edits int, near bool) {
-	alike := func(s string) []rune {
-		return []rune(strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "").Replace(s)))
-	}
-	a, b := alike(want), alike(have)
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range a {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range b {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	edits = row[len(b)]
-	return edits, edits <= len(a)/3
 }

@@ -25,7 +25,9 @@ func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 		_, changed := f.Channels()
 		if connect.Wait(ctx, gathering) {
 			channels, _ := f.Channels()
-			for component, planes := range split(channels) {
+			clashes := split(channels)
+			f.Notes.SetClashes(clashes)
+			for component, planes := range clashes {
 				if message := component + ": " + planes; !told[message] {
 					told[message] = true
 					log.Warn("Workers and routers of a component are on different event planes, so that routers miss what is cached: set DYN_EVENT_PLANE alike",

@@ -155,7 +155,9 @@ func (z *subscribers) start(ctx context.Context, c fleet.Channel) *subscriber {
 		sub.Topics, sub.MaxMessage = e.ours, 0 // what workers tell routers, which comes too, is larger
 		deliver = func(frames [][]byte) { e.brokered(&z.copies, frames) }
 	}
+	e.fleet.Notes.Away(c, time.Now())
 	s.ended.Go(func() {
+		defer e.fleet.Notes.Back(c)
 		away := time.AfterFunc(warnAfter, func() { e.warnAway(c) })
 		defer away.Stop()
 		if err := sub.Keep(ctx, deliver, func(err error) { e.status(s, away, err) }); err != nil {
@@ -173,12 +175,14 @@ func (e *Events) status(s *subscriber, away *time.Timer, err error) {
 		s.up = up
 		if up {
 			e.fleet.Tally.PublishersUp.Add(1)
+			e.fleet.Notes.Back(s.channel)
 			away.Stop()
 			e.heard.Do(func() {
 				e.log.Info("Subscribing to events over ZMQ, at the first of its publishers", "address", s.channel.Address)
 			})
 		} else {
 			e.fleet.Tally.PublishersUp.Add(-1)
+			e.fleet.Notes.Away(s.channel, time.Now())
 			away.Reset(warnAfter)
 		}
 		e.zmqUp()

@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/pipes"
 )
 
 // pushgateway plays one, on a network in memory that all of http leads to.
 type pushgateway struct {
-	*pipes
+	*pipes.Network
 	start time.Time
 
 	mu     sync.Mutex
@@ -35,12 +36,12 @@ type asked struct {
 }
 
 func newPushgateway(t *testing.T) *pushgateway {
-	g := &pushgateway{pipes: newPipes(), start: time.Now()}
+	g := &pushgateway{Network: pipes.New(), start: time.Now()}
 	server := &http.Server{Handler: g}
-	go server.Serve(g.pipes)
+	go server.Serve(g.Network)
 	before := http.DefaultTransport
 	// Connections that are kept would be goroutines left over at the end of the bubble.
-	http.DefaultTransport = &http.Transport{DialContext: g.dial, DisableKeepAlives: true}
+	http.DefaultTransport = &http.Transport{DialContext: g.Dial, DisableKeepAlives: true}
 	t.Cleanup(func() {
 		http.DefaultTransport = before
 		server.Close()

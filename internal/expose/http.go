@@ -44,16 +44,16 @@ func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logge
 }
 
 func ready(w http.ResponseWriter, f *fleet.Fleet) {
-	if missing := notReady(f); len(missing) > 0 {
+	if missing := NotReady(f); len(missing) > 0 {
 		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")
 }
 
-// notReady says what is missing until the page shows the fleet as it is. Of the event
+// NotReady says what is missing until the page shows the fleet as it is. Of the event
 // planes only those matter that the namespace uses, once that is known.
-func notReady(f *fleet.Fleet) (missing []string) {
+func NotReady(f *fleet.Fleet) (missing []string) {
 	t := &f.Tally
 	if !t.Etcd.Up() {
 		missing = append(missing, "etcd is not connected")

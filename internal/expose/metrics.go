@@ -35,7 +35,7 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 		w.Header().Set("Content-Type", string(format))
 		w.Header().Add("Vary", "Accept-Encoding")
 		body := page.body.Bytes()
-		if acceptsGzip(r.Header) {
+		if AcceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
 			body = page.zip()
 		}
@@ -43,8 +43,8 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 	})
 }
 
-// acceptsGzip reports whether a client takes gzip (RFC 9110, section 12.5.3).
-func acceptsGzip(h http.Header) bool {
+// AcceptsGzip reports whether a client takes gzip (RFC 9110, section 12.5.3).
+func AcceptsGzip(h http.Header) bool {
 	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		coding, quality, _ := strings.Cut(part, ";")
 		if strings.EqualFold(strings.TrimSpace(coding), "gzip") {

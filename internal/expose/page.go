@@ -54,7 +54,7 @@ func page(f *fleet.Fleet, namespace string) http.Handler {
 			Namespace, Watched string
 			Missing            []string
 			Endpoints          []fleet.EndpointState
-		}{namespace, watched(f.Target()), notReady(f), f.Snapshot().Endpoints})
+		}{namespace, watched(f.Target()), NotReady(f), f.Snapshot().Endpoints})
 	})
 }
 

@@ -170,6 +170,11 @@ func TestPageOfTheProgramItself(t *testing.T) {
 	y.PushOK.Store(5)
 	y.PushError.Store(2)
 	y.LastPush.Store(reported.UnixNano())
+	y.HistoryBytes.Store(1 << 20)
+	y.Streams.Store(3)
+	y.StreamsCutOff.Store(2)
+	y.StreamsRefused.Store(1)
+	y.Skipped.Store(4)
 	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
 	f.Hit(1, 20, 5) // foreign
 	f.Hit(2, 20, 5) // over the limit

@@ -13,11 +13,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"dynamo-metrics/internal/pipes"
 )
 
 // serving is Serve at work on a network in memory.
 type serving struct {
-	*pipes
+	*pipes.Network
 	client *http.Client
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -26,11 +28,11 @@ type serving struct {
 
 func serve(t *testing.T, h http.Handler) *serving {
 	ctx, stop := context.WithCancel(t.Context())
-	s := &serving{pipes: newPipes(), stop: stop, ended: make(chan struct{})}
-	s.client = &http.Client{Transport: &http.Transport{DialContext: s.dial}}
+	s := &serving{Network: pipes.New(), stop: stop, ended: make(chan struct{})}
+	s.client = &http.Client{Transport: &http.Transport{DialContext: s.Dial}}
 	go func() {
 		defer close(s.ended)
-		s.err = Serve(ctx, s.pipes, h, "", slog.New(slog.DiscardHandler))
+		s.err = Serve(ctx, s.Network, h, "", slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -42,7 +44,7 @@ func serve(t *testing.T, h http.Handler) *serving {
 
 func (s *serving) connect(t *testing.T) net.Conn {
 	t.Helper()
-	c, err := s.dial(t.Context(), "", "")
+	c, err := s.Dial(t.Context(), "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,9 +207,9 @@ func TestServeThatIsToldBeforeItStartsClosesTheListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
-		p := newPipes()
+		p := pipes.New()
 		noError(t, Serve(ctx, p, http.NotFoundHandler(), "", slog.New(slog.DiscardHandler)))
-		<-p.closed
+		<-p.Closed
 	})
 }
 
@@ -219,7 +221,7 @@ func TestServeRefusesAWebConfigThatIsWrong(t *testing.T) {
 		"not YAML at all": "{",
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPipes()
+			p := pipes.New()
 			defer p.Close()
 			log, book := newLog()
 			err := Serve(t.Context(), p, http.NotFoundHandler(), webConfig(t, content), log)
@@ -231,7 +233,7 @@ func TestServeRefusesAWebConfigThatIsWrong(t *testing.T) {
 			}
 		})
 	}
-	err := Serve(t.Context(), newPipes(), http.NotFoundHandler(), filepath.Join(t.TempDir(), "absent.yml"), slog.New(slog.DiscardHandler))
+	err := Serve(t.Context(), pipes.New(), http.NotFoundHandler(), filepath.Join(t.TempDir(), "absent.yml"), slog.New(slog.DiscardHandler))
 	if err == nil {
 		t.Error("no error for a file that is not there")
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/pipes"
 )
 
 // inUse is how many pages' memory is in use.
@@ -158,18 +159,18 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 				f := fullFleet(10_000) // more than an unread stream takes
 				m := metricsOf(f)
 				certFile, keyFile, trust := certificate(t)
-				pipes := newPipes()
+				wire := pipes.New()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				config := webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}")
 				go func() {
-					ended <- Serve(ctx, pipes, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
+					ended <- Serve(ctx, wire, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
 				}()
 				client := func() (*http.Client, chan struct{}) {
 					shut := make(chan struct{})
 					transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust, ServerName: "127.0.0.1"}, ForceAttemptHTTP2: true, DisableCompression: true,
 						DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-							c, err := pipes.dial(ctx, network, address)
+							c, err := wire.Dial(ctx, network, address)
 							return &gated{c, shut, t.Context()}, err
 						}}
 					t.Cleanup(transport.CloseIdleConnections)

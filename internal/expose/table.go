@@ -94,9 +94,9 @@ type rankFamily struct {
 // rankFamilies are shown for workers of several data parallel ranks only.
 var rankFamilies = []rankFamily{
 	{gauge("llm_rank_kv_blocks_active", "Active KV cache blocks of a data parallel rank"),
-		func(r fleet.RankState) number { return count(r.KVActive, true) }},
+		func(r fleet.RankState) number { return count(r.Load.KVActive, true) }},
 	{gauge("llm_rank_requests_active", "Active requests of a data parallel rank"),
-		func(r fleet.RankState) number { return count(r.Requests, true) }},
+		func(r fleet.RankState) number { return count(r.Load.ActiveSlots, true) }},
 }
 
 // passDuration is a histogram with the labels of a worker.
@@ -227,6 +227,25 @@ var programFamilies = []programFamily{
 			}
 			return []point{{value: time.Duration(at).Seconds()}}
 		}},
+	{gauge("dynamo_metrics_history_bytes", "Memory of what is remembered for the web page; absent where none is served"), nil,
+		func(t *fleet.Tally) []point {
+			n := t.HistoryBytes.Load()
+			if n == 0 {
+				return nil
+			}
+			return []point{{value: float64(n)}}
+		}},
+	{gauge("dynamo_metrics_page_streams", "Web pages that are open"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.Streams.Load())}} }},
+	{counter("dynamo_metrics_page_streams_lost_total", "Web pages that got no data: refused because too many were open, or cut off because they did not read"), []string{"reason"},
+		func(t *fleet.Tally) []point {
+			return []point{
+				{value: float64(t.StreamsCutOff.Load()), labels: []string{"cut_off"}},
+				{value: float64(t.StreamsRefused.Load()), labels: []string{"refused"}},
+			}
+		}},
+	{counter("dynamo_metrics_page_snapshots_skipped_total", "Snapshots that web pages missed because they read slowly"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.Skipped.Load())}} }},
 }
 
 // pollDuration and eventLag are histograms.

@@ -26,7 +26,7 @@ type text struct {
 	model string
 	rest  prometheus.Gatherer // all families but the Fleet's
 
-	snapshot fleet.Snapshot
+	snapshot *fleet.Snapshot
 	body     *bytes.Buffer
 	series   []series
 	info     []*fleet.WorkerState
@@ -46,7 +46,8 @@ func (t *text) page(to *bytes.Buffer) error {
 		return err
 	}
 	t.fleet.Advance(t.now())
-	t.fleet.SnapshotInto(&t.snapshot)
+	t.snapshot = t.fleet.Borrow(false)
+	defer t.fleet.Return(t.snapshot)
 	t.body = to
 	encoder := expfmt.NewEncoder(to, expfmt.NewFormat(expfmt.TypeTextPlain))
 	families := textFamilies

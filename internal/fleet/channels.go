@@ -76,6 +76,18 @@ func (f *Fleet) Channels() (all map[string]Channel, changed <-chan struct{}) {
 	return maps.Clone(f.channels), f.rechannelled
 }
 
+// ChannelOf is a channel of this publisher.
+func (f *Fleet) ChannelOf(publisher uint64) (Channel, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.channels {
+		if c.Publisher == publisher {
+			return c, true
+		}
+	}
+	return Channel{}, false
+}
+
 // syncChannels takes all channels at one moment.
 func (f *Fleet) syncChannels(all map[string]Channel) {
 	if maps.Equal(f.channels, all) {

@@ -184,10 +184,13 @@ func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
 		})
 	}
 	w := f.Snapshot().Workers[0]
-	equal(t, "ranks", w.Ranks, []RankState{
-		{Number: 0, KVActive: Some[uint64](10), Requests: Some[uint64](0)},
-		{Number: 1, KVActive: Some[uint64](11), Requests: Some[uint64](1)},
-	})
+	rank := func(number uint32) RankState { // its slots in all are the card's
+		return RankState{Number: number, Source: FromLoadEvent, Load: Load{
+			KVActive: Some(10 + uint64(number)), KVTotal: Some[uint64](50), ActiveSlots: Some(uint64(number)), TotalSlots: Some[uint64](8),
+			Waiting: Some[uint64](3), CacheUsage: Some(0.2 + 0.2*float64(number)), HitRate: Some(0.5),
+		}}
+	}
+	equal(t, "ranks", w.Ranks, []RankState{rank(0), rank(1)})
 	w.Load.V.CacheUsage.V = float64(float32(w.Load.V.CacheUsage.V))
 	equal(t, "load", w.Load.V, Load{
 		KVActive: Some[uint64](21), KVTotal: Some[uint64](100), ActiveSlots: Some[uint64](1), TotalSlots: Some[uint64](16), Waiting: Some[uint64](6),

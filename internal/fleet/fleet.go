@@ -45,6 +45,7 @@ func (t Target) CoversComponent(component string) bool {
 // any goroutine; none blocks, none looks at the clock.
 type Fleet struct {
 	Tally Tally
+	Notes Notes
 
 	target   Target
 	unknown  Endpoint
@@ -52,6 +53,8 @@ type Fleet struct {
 	registry bool
 	synced   chan struct{} // closed when it is known who is registered
 	openings atomic.Uint64
+
+	spare sync.Pool // of *Snapshot that nobody reads any more
 
 	mu        sync.Mutex
 	now       time.Time

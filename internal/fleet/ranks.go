@@ -241,27 +241,33 @@ func (f *Fleet) newest(ranks []rank, card Card) (Source, time.Duration) {
 }
 
 // rankStates are the ranks where there are several, in the memory of to.
-func rankStates(to []RankState, ranks []rank, card Card) []RankState {
+func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState {
 	if len(ranks) < 2 {
 		return to
 	}
 	for i := range ranks {
-		l := ranks[i].whole(card)
-		to = append(to, RankState{Number: ranks[i].number, KVActive: l.KVActive, Requests: l.ActiveSlots})
+		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card)}
+		r.Source, r.LoadAge = f.newest(ranks[i:i+1], card)
+		if p := ranks[i].passes; p != nil {
+			r.PassAge = Some(max(0, f.now.Sub(p.at)))
+		}
+		to = append(to, r)
 	}
 	return to
 }
 
-// sumPasses sums the forward passes of the ranks.
-func sumPasses(all *Opt[Passes], ranks []rank) {
+// sumPasses sums the forward passes of the ranks, in brief without the histogram.
+func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, brief bool) {
 	for i := range ranks {
 		p := ranks[i].passes
 		if p == nil {
 			continue
 		}
 		if !all.OK {
-			all.OK = true
-			all.V.Seconds.empty(PassBounds)
+			all.OK, all.V.Age = true, f.now.Sub(p.at)
+			if !brief {
+				all.V.Seconds.empty(PassBounds)
+			}
 		}
 		all.V.Count += p.count
 		all.V.Missed += p.missed
@@ -269,6 +275,9 @@ func sumPasses(all *Opt[Passes], ranks []rank) {
 		all.V.DecodeTokens += p.decode
 		all.V.QueuedTokens += p.last.QueuedTokens
 		all.V.ScheduledKVTokens += p.last.ScheduledKVTokens
-		all.V.Seconds.Add(&p.seconds)
+		all.V.Age = max(0, min(all.V.Age, f.now.Sub(p.at)))
+		if !brief {
+			all.V.Seconds.Add(&p.seconds)
+		}
 	}
 }

@@ -153,6 +153,26 @@ func (f *Fleet) Registered() []Endpoint {
 	return all
 }
 
+// Headcount is how many workers have registered an endpoint.
+type Headcount struct {
+	Endpoint
+	Workers int
+}
+
+// Census counts who has registered each endpoint, watched or not, sorted.
+func (f *Fleet) Census() []Headcount {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []Headcount
+	for _, e := range f.endpoints {
+		if e.here > 0 {
+			all = append(all, Headcount{e.Endpoint, e.here})
+		}
+	}
+	slices.SortFunc(all, func(a, b Headcount) int { return compareEndpoints(a.Endpoint, b.Endpoint) })
+	return all
+}
+
 // Registrations lists the endpoints that one worker has registered.
 func (f *Fleet) Registrations(id uint64) []Endpoint {
 	f.mu.Lock()

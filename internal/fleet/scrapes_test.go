@@ -272,7 +272,12 @@ func TestEachRankIsScrapedForItself(t *testing.T) {
 	scrape(f, ranks(0.5, 0.25, 0.75)...)
 	audit(t, f)
 	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(150), KVTotal: n(300), CacheUsage: share(0.5), Waiting: n(3)})
-	equal(t, "ranks", row(f, 0).Ranks, []RankState{{0, n(50), Opt[uint64]{}}, {1, n(25), Opt[uint64]{}}, {2, n(75), Opt[uint64]{}}})
+	var blocks []Opt[uint64]
+	for _, r := range row(f, 0).Ranks {
+		blocks = append(blocks, r.Load.KVActive)
+		equal(t, "source", r.Source, FromScrape)
+	}
+	equal(t, "blocks of the ranks", blocks, []Opt[uint64]{n(50), n(25), n(75)})
 
 	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(90)})
 	equal(t, "blocks, one by an event", row(f, 0).Load.V.KVActive, n(215))

@@ -11,6 +11,28 @@ import (
 type Snapshot struct {
 	Endpoints []EndpointState // sorted by component, namespace, endpoint
 	Workers   []WorkerState   // in the order of Endpoints, then by label
+
+	// Unregistered are those that answer or publish though their registration is gone, in
+	// the same order: no metric shows them, and no statistics count them.
+	Unregistered []WorkerState
+
+	Brief bool // set by a reader who has no use for histograms: they are left out
+}
+
+// State is what a worker counts as at an endpoint.
+type State int
+
+// The states. A row of the zero State is no worker: of an id only its hits are left.
+const (
+	StateAnswering    State = iota + 1 // registered, with a load
+	StateSilent                        // registered, no load
+	StateUnregistered                  // answers without being registered
+	StateMalformed                     // answers what cannot be decoded
+)
+
+// String is the value of the label state.
+func (s State) String() string {
+	return [...]string{"", "answering", "silent", "unregistered", "malformed"}[s]
 }
 
 // WorkerState is one worker at one endpoint, as readers show it.
@@ -20,23 +42,27 @@ type WorkerState struct {
 	Label   string // ID as in the label worker_id
 	Service string // NATS service name under which it answered; empty if it never did
 
-	Listed  bool          // registered or answering there; else only its hits are left
-	Up      bool          // answered the last poll, or publishes and has
-	Load    Opt[Load]     // the sum over its ranks, and of fractions the mean
-	LoadAge time.Duration // since Load was received
-	Source  Source        // of Load
-	Model   string        // as its model card has it; may be empty
-	Ranks   []RankState   // by number; nil where there is only one
-	Passes  Opt[Passes]   // absent before its first forward pass
-	Hits    Opt[Hits]     // absent before its first event
-	Timings Timings       // shown where Hits are
+	State     State
+	Listed    bool          // registered or answering there; else only its hits are left
+	Publishes bool          // its registration says that its loads come as events, when they change
+	Up        bool          // answered the last poll, or publishes and has
+	Load      Opt[Load]     // the sum over its ranks, and of fractions the mean
+	LoadAge   time.Duration // since Load was received
+	Source    Source        // of Load
+	Model     string        // as its model card has it; may be empty
+	Ranks     []RankState   // by number; nil where there is only one
+	Passes    Opt[Passes]   // absent before its first forward pass
+	Hits      Opt[Hits]     // absent before its first event
+	Timings   Timings       // shown where Hits are
 }
 
 // RankState is what is shown of one data parallel rank of several.
 type RankState struct {
-	Number   uint32
-	KVActive Opt[uint64] // KV cache blocks in use
-	Requests Opt[uint64] // being served
+	Number  uint32
+	Load    Load // with what the model card adds
+	LoadAge time.Duration
+	Source  Source
+	PassAge Opt[time.Duration] // since the last report of a forward pass
 }
 
 // Passes are the sums over the forward passes of one worker.
@@ -46,6 +72,8 @@ type Passes struct {
 	PrefillTokens uint64
 	DecodeTokens  uint64
 	Seconds       Histogram
+
+	Age time.Duration // since the last report of one
 
 	// As of the last pass of each rank.
 	QueuedTokens      uint64 // prefill tokens of requests that wait
@@ -107,6 +135,22 @@ func (f *Fleet) SnapshotInto(s *Snapshot) {
 	s.aggregate()
 }
 
+// Borrow is SnapshotInto the memory of one that somebody has given back with Return:
+// those who look again and again, each for a moment, share what it takes.
+func (f *Fleet) Borrow(brief bool) *Snapshot {
+	s, _ := f.spare.Get().(*Snapshot)
+	if s == nil {
+		s = new(Snapshot)
+	}
+	s.Brief = brief
+	f.SnapshotInto(s)
+	return s
+}
+
+// Return gives a borrowed Snapshot back. Nothing of it may be used any more, but for
+// the strings.
+func (f *Fleet) Return(s *Snapshot) { f.spare.Put(s) }
+
 // copy is the part of Snapshot that needs the lock. What it takes is copied there and
 // not shared until written, since events would then have to copy.
 func (f *Fleet) copy(s *Snapshot) {
@@ -116,21 +160,23 @@ func (f *Fleet) copy(s *Snapshot) {
 		f.arrange()
 	}
 	f.findLoadless()
-	s.Endpoints, s.Workers = s.Endpoints[:0], s.Workers[:0]
+	s.Endpoints, s.Workers, s.Unregistered = s.Endpoints[:0], s.Workers[:0], s.Unregistered[:0]
 	for _, e := range f.order {
-		first := len(s.Workers)
+		first, outside := len(s.Workers), len(s.Unregistered)
 		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
 		for _, w := range e.members {
-			s.Workers = f.appendRow(s.Workers, w, e)
+			f.appendRow(s, w, e)
 		}
 		// Before the registry is known, no workers would be a zero that means unknown.
 		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != f.unknown)
 		if e.state.Counted || e.useful && (e.watched || e.Endpoint == f.unknown) {
 			e.state.Shown = len(s.Workers) - first
-			e.state.Requests = e.requests.clone()
+			if !s.Brief {
+				e.state.Requests = e.requests.clone()
+			}
 			s.Endpoints = append(s.Endpoints, e.state)
 		} else {
-			s.Workers = s.Workers[:first]
+			s.Workers, s.Unregistered = s.Workers[:first], s.Unregistered[:outside]
 		}
 	}
 }
@@ -199,19 +245,24 @@ func (s *seat) carries(w *worker) bool {
 
 // appendRow appends what is shown of one worker at one endpoint, if anything is, and
 // counts it there.
-func (f *Fleet) appendRow(rows []WorkerState, w *worker, e *endpoint) []WorkerState {
-	row := extend(&rows)
+func (f *Fleet) appendRow(s *Snapshot, w *worker, e *endpoint) {
+	row := extend(&s.Workers)
 	row.Endpoint, row.ID, row.Label = e.Endpoint, w.id, w.label
-	shown := f.fill(row, w, e)
+	shown := f.fill(row, w, e, s.Brief)
+	if !shown && row.State == StateUnregistered {
+		s.Unregistered = append(s.Unregistered, *row)
+	}
+	if !shown {
+		*row = WorkerState{Endpoint: row.Endpoint, ID: row.ID, Label: row.Label}
+	}
 	if e == w.home {
 		row.Hits = Opt[Hits]{V: w.hits, OK: w.hits.Events > 0}
 		row.Timings = w.timings
 		shown = shown || row.Hits.OK || row.Timings != Timings{}
 	}
 	if !shown {
-		return rows[:len(rows)-1]
+		s.Workers = s.Workers[:len(s.Workers)-1]
 	}
-	return rows
 }
 
 // extend makes the slice longer by one that is empty but for the memory of its slices.
@@ -231,24 +282,20 @@ func extend(rows *[]WorkerState) *WorkerState {
 
 // fill writes what the worker has reported at the endpoint into its row, counts it
 // there, and reports whether it is to be shown.
-func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint) bool {
+func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
 	s := w.seatAt(e)
 	if s == nil || !e.watched || e.loadless || s.noLoad || w.bears() && !s.carries(w) {
 		return false
 	}
-	row.Service, row.Model, row.Listed = s.service, s.card.V.Model, true
+	row.Service, row.Model, row.Listed, row.Publishes = s.service, s.card.V.Model, true, s.Publishes
 	answered := s.answered && s.missed == 0
 	row.Up = answered && !s.Publishes
 	if ranks := w.ranksAt(s); len(ranks) > 0 && !s.mute {
-		f.show(row, ranks, s)
+		f.show(row, ranks, s, brief)
 		row.Up = answered || !s.carried
 		e.useful = true
 	}
-	shown := f.count(row, w, s)
-	if !shown {
-		*row = WorkerState{Endpoint: row.Endpoint, ID: row.ID, Label: row.Label}
-	}
-	return shown
+	return f.count(row, w, s)
 }
 
 // ranksAt are the ranks that are shown at the worker's seat.
@@ -260,11 +307,11 @@ func (w *worker) ranksAt(s *seat) []rank {
 }
 
 // show writes what the ranks have reported into the worker's row.
-func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat) {
+func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat, brief bool) {
 	row.Load = Some(loadOf(ranks, s.card.V))
 	row.Source, row.LoadAge = f.newest(ranks, s.card.V)
-	sumPasses(&row.Passes, ranks)
-	row.Ranks = rankStates(row.Ranks, ranks, s.card.V)
+	f.sumPasses(&row.Passes, ranks, brief)
+	row.Ranks = f.rankStates(row.Ranks, ranks, s.card.V)
 }
 
 // count puts the seat under one of the states of its endpoint and reports
@@ -275,13 +322,17 @@ func (f *Fleet) count(row *WorkerState, w *worker, s *seat) bool {
 	shown := s.registered || (w.id.IsStatic() || !f.registry) && (s.answered || len(s.ranks) > 0)
 	switch {
 	case s.malformed && shown:
+		row.State = StateMalformed
 		state.Malformed++
 	case !s.registered && (shown || s.speaks(f.now)):
+		row.State = StateUnregistered
 		state.Unregistered++
 	case !s.registered:
 	case row.Load.OK:
+		row.State = StateAnswering
 		state.Answering++
 	default:
+		row.State = StateSilent
 		state.Silent++
 	}
 	return shown

@@ -32,10 +32,47 @@ func TestSnapshotHoldsTheWholeRow(t *testing.T) {
 		}},
 		Workers: []WorkerState{{
 			Endpoint: generate, ID: lease(0x7d7ba2096ef23e30), Label: "9041998838276177456", Service: "dynamo_backend",
-			Listed: true, Up: true, Load: Some(r.Load), LoadAge: 3 * time.Second,
+			State: StateAnswering, Listed: true, Up: true, Load: Some(r.Load), LoadAge: 3 * time.Second,
 			Hits: Some(Hits{ISLBlocks: 20, OverlapBlocks: 5, Events: 1}),
 		}},
 	})
+}
+
+func TestSnapshotNamesThoseWhoseRegistrationIsGone(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	register(f, generate, 1, 2, 3)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
+	f.Hit(2, 20, 5)
+	deregister(f, generate, 2)
+	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 30), malformed(generate, lease(3)))
+	shows(t, f, "backend/generate: 1 answering 1 unregistered 1 malformed 1 events mean 10", "  1 up kv 10", "  2 hits 5/20", "  3 up")
+	s := f.Snapshot()
+	var states []State
+	for _, w := range s.Workers {
+		states = append(states, w.State)
+	}
+	equal(t, "states", states, []State{StateAnswering, 0, StateMalformed})
+	equal(t, "outside", s.Unregistered, []WorkerState{{
+		Endpoint: generate, ID: lease(2), Label: "2", Service: "dynamo_backend", State: StateUnregistered, Listed: true, Up: true,
+		Load: Some(loaded(generate, lease(2), 30).Load),
+	}})
+	register(f, generate, 2)
+	f.SnapshotInto(&s)
+	equal(t, "outside, when it is registered again", len(s.Unregistered), 0)
+}
+
+func TestABriefSnapshotLeavesOutHistogramsAlone(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 0.5, Running: 2, QueuedTokens: 9})
+	f.Serve(Request{Decode: Some[uint64](1), Duration: Some(3.0)})
+	after(f, 3*time.Second)
+	whole, brief := f.Snapshot(), Snapshot{Brief: true}
+	f.SnapshotInto(&brief)
+	equal(t, "age of the last pass", whole.Workers[0].Passes.V.Age, 3*time.Second)
+	whole.Brief = true
+	whole.Workers[0].Passes.V.Seconds, whole.Endpoints[0].Requests = Histogram{}, nil
+	equal(t, "the rest", brief, whole)
 }
 
 func TestSnapshotIsTheReadersOwn(t *testing.T) {

@@ -177,6 +177,12 @@ type Tally struct {
 	PushError     atomic.Uint64
 	LastPush      atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
 
+	HistoryBytes   atomic.Int64  // memory of what is remembered for those who look; 0: nobody can
+	Streams        atomic.Int64  // to pages that are open
+	StreamsRefused atomic.Uint64 // because there were too many
+	StreamsCutOff  atomic.Uint64 // because their clients did not read
+	Skipped        atomic.Uint64 // snapshots that a stream left out because its client was slow
+
 	messages [kinds]atomic.Uint64
 	rejected [kinds][reasons]atomic.Uint64
 	dropped  [drops]atomic.Uint64

@@ -111,7 +111,10 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		}
 		if listener != nil {
 			web := tracing.Target(log, "http")
-			handler := expose.WithTargets(expose.Handler(f, string(c.namespaces), metrics, web), f, c.namespaces, c.pageOf, web)
+			look := newGlance(c, f)
+			work.Go(func() error { look.Run(ctx); return nil })
+			handler := look.Handler(expose.Handler(f, string(c.namespaces), metrics, web))
+			handler = expose.WithTargets(handler, f, c.namespaces, c.pageOf, web)
 			if c.pprof {
 				handler = expose.WithProfiles(handler)
 			}

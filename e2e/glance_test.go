@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/wire"
+)
+
+// glance is what these tests read of a snapshot.
+type glance struct {
+	Connected map[string]struct{ On bool }
+	Leader    struct{ Role string }
+	Fleet     struct {
+		States   map[string]int
+		LoadMean float64
+	}
+	Workers []struct {
+		Key, Source, State string
+		DP                 *int
+		KVUse, Waiting     float64
+	}
+	Problems []struct {
+		ID, Title, Detail string
+		Workers           []string
+	}
+	History *struct{ LoadMean []*float64 }
+	Looking *struct {
+		Why, Mock string
+		Asks      []string
+		Nearest   *struct{ Command string }
+	}
+}
+
+// problem is what the snapshot says of one, empty if nothing.
+func (s glance) problem(id string) string {
+	for _, p := range s.Problems {
+		if p.ID == id {
+			return p.Title + ": " + p.Detail + " " + fmt.Sprint(p.Workers)
+		}
+	}
+	return ""
+}
+
+// glances waits for a snapshot that check has nothing to complain about.
+func (v *server) glances(check func(glance) error) {
+	v.t.Helper()
+	devstacktest.Until(v.t, func() error {
+		status, body := get(v.url + "/api/v1/fleet?history=true")
+		var s glance
+		if err := json.Unmarshal([]byte(body), &s); status != 200 || err != nil {
+			return fmt.Errorf("GET /api/v1/fleet: %d %v %s", status, err, body)
+		}
+		return check(s)
+	})
+}
+
+// wrong waits until the problem says something that holds all of these.
+func (v *server) wrong(id string, parts ...string) {
+	v.t.Helper()
+	v.glances(func(s glance) error {
+		said := s.problem(id)
+		for _, p := range parts {
+			if said == "" || !strings.Contains(said, p) {
+				return fmt.Errorf("%s says %q, want %q in it", id, said, p)
+			}
+		}
+		return nil
+	})
+}
+
+// right waits until the problem is withdrawn.
+func (v *server) right(id string) {
+	v.t.Helper()
+	v.glances(func(s glance) error {
+		if said := s.problem(id); said != "" {
+			return fmt.Errorf("%s says %q", id, said)
+		}
+		return nil
+	})
+}
+
+// signals waits until those of backend/generate are answered with this status and hold this.
+func (v *server) signals(status int, part string) {
+	v.t.Helper()
+	devstacktest.Until(v.t, func() error {
+		got, body := get(v.url + "/api/v1/signals?component=backend&endpoint=generate")
+		if got != status || !strings.Contains(body, part) {
+			return fmt.Errorf("signals: %d %s, want %d and %s", got, body, status, part)
+		}
+		return nil
+	})
+}
+
+func TestTheFleetAtAGlance(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+	m.signals(200, `"workers":0,`)
+	m.glances(func(g glance) error {
+		if l := g.Looking; l == nil || l.Why != "" || len(l.Asks) != 3 || !strings.HasPrefix(l.Mock, "mock_worker --component backend --endpoint generate --nats-server nats://127.0.0.1:") {
+			return fmt.Errorf("looking for %+v", l)
+		}
+		return nil
+	})
+
+	// One of each kind: polled, publishing over both planes, and one that cannot be read.
+	parts := make(map[string]*part)
+	all := make(map[string]*mockWorker)
+	for _, of := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
+		p := &part{load: loadOf(1, 1, 1)}
+		parts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
+	}
+	m.publishers(2, 0)
+	m.hears()
+	for _, p := range parts {
+		p.setLoad(loadOf(10, 2, 500))
+	}
+	m.glances(func(g glance) error {
+		sources := make(map[string]string)
+		for _, w := range g.Workers {
+			sources[w.Key] = fmt.Sprint(w.Source, " ", w.State, " ", w.KVUse)
+		}
+		for release, want := range map[string]string{"0.5.1": "stats answering 0.5", "0.9.1": "active_load answering 0.5", "1.6.1": "active_load answering 0.5"} {
+			if got := sources[fmt.Sprint(all[release].id)]; got != want {
+				return fmt.Errorf("the worker of %s is %q, want %q: %v", release, got, want, sources)
+			}
+		}
+		if g.Leader.Role != "leader" || !g.Connected["nats"].On || !g.Connected["etcd"].On || !g.Connected["zmq"].On || g.Looking != nil {
+			return fmt.Errorf("leader %v, connected %v, looking %v", g.Leader, g.Connected, g.Looking)
+		}
+		return nil
+	})
+	m.signals(200, `"workers":3,`)
+	m.signals(200, `"kv_usage_mean":0.5,"kv_usage_max":0.5,`)
+
+	parts["1.6.1"].setLoad(loadOf(60, 9, 930))
+	m.wrong("full:backend/generate", fmt.Sprintf("%x at 93\u00a0%%", all["1.6.1"].id), fmt.Sprintf("[%d]", all["1.6.1"].id))
+	m.signals(200, `"kv_usage_max":0.93,`)
+
+	// Registered, and never heard of; then one whose answers are nonsense.
+	s.register(wire.LayoutInstances, instance("generate", 0x77))
+	m.wrong("silent:backend/generate", "1 worker is registered but silent", ": 77.", "[119]")
+	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 0x77, `{"kv_active_blocks":"many"}`))
+	m.wrong("malformed:backend/generate", ": 77.", "[119]")
+	m.right("silent:backend/generate")
+
+	all["0.5.1"].end(nil)
+	m.wrong("lost:backend/generate", "1 worker is gone", fmt.Sprintf("%x", all["0.5.1"].id))
+
+	// An event is lost.
+	lost := 1
+	parts["0.9.1"].change(func(p *part) {
+		p.step = func(l *fleet.Load) { l.KVActive.V = min(l.KVActive.V+1, 510) }
+		p.lose = func(topic string) bool { lost--; return topic == wire.TopicLoad && lost >= 0 }
+	})
+	m.wrong("gaps", "1 event is missing", fmt.Sprintf("%x skipped from", all["0.9.1"].id))
+
+	s.StopNATS()
+	m.signals(503, "NATS is not connected")
+	m.wrong("connection:nats", "NATS is not connected", "nats://127.0.0.1:")
+	s.StartNATS(t)
+	m.right("connection:nats")
+	m.signals(200, `"workers":3,`)
+}
+
+// TestThePageOfThisProgramEndsWithIt within a moment, however many are open.
+func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	leader := s.metrics("--standby")
+	leader.ready()
+	standby := s.metrics("--standby")
+	standby.Says("Standing by: ")
+	standby.ready()
+	for _, c := range []struct {
+		*server
+		role string
+	}{{standby, "standby"}, {leader, "leader"}} {
+		m, role := c.server, c.role
+		var streams []*bufio.Reader
+		for range 3 {
+			resp, err := http.Get(m.url + "/events") // the library asks for gzip, and decodes it
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { resp.Body.Close() })
+			streams = append(streams, bufio.NewReader(resp.Body))
+		}
+		for i, r := range streams {
+			line, err := r.ReadString('\n')
+			var g glance
+			if err != nil || json.Unmarshal([]byte(strings.TrimPrefix(line, "data: ")), &g) != nil || g.Leader.Role != role || g.History == nil {
+				t.Fatalf("stream %d of the %s begins with %q, %v", i, role, line, err)
+			}
+			if line, err = r.ReadString('\n'); err != nil || line != "\n" {
+				t.Fatalf("stream %d goes on with %q, %v", i, line, err)
+			}
+			if line, err = r.ReadString('\n'); err != nil || !strings.HasPrefix(line, `data: {"namespace":"dynamo"`) {
+				t.Fatalf("stream %d goes on with %q, %v", i, line, err)
+			}
+		}
+		m.shows(page{"dynamo_metrics_page_streams": "3"})
+		m.Terminate()
+	}
+}
+
+// TestTheGlanceIsBehindTheSameDoor of TLS and basic auth, and over HTTP/2 works alike.
+func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	ca := devstacktest.NewCertified(t)
+	config := filepath.Join(t.TempDir(), "web.yml")
+	const of = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // secret
+	content := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {u: %s}\n", ca.File("server.crt"), ca.File("server.key"), of)
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := s.metrics("--web.config.file", config)
+	trust := x509.NewCertPool()
+	trust.AppendCertsFromPEM(readFile(t, ca.File("ca.crt")))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust}, ForceAttemptHTTP2: true}}
+	defer client.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), devstacktest.Patience)
+	defer cancel()
+	ask := func(path string, known bool) *http.Response {
+		var resp *http.Response
+		devstacktest.Until(t, func() error {
+			r, err := http.NewRequestWithContext(ctx, "GET", strings.Replace(m.url, "http:", "https:", 1)+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if known {
+				r.SetBasicAuth("u", "secret")
+			}
+			resp, err = client.Do(r)
+			return err
+		})
+		return resp
+	}
+	for _, path := range []string{"/events", "/worker?key=1", "/api/v1/fleet", "/api/v1/signals", "/api/v1/openapi.json"} {
+		resp := ask(path, false)
+		resp.Body.Close()
+		if resp.StatusCode != 401 || resp.ProtoMajor != 2 {
+			t.Errorf("%s without a password: %s over %s", path, resp.Status, resp.Proto)
+		}
+	}
+	resp := ask("/events", true)
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		t.Fatalf("with a password: %s over %s", resp.Status, resp.Proto)
+	}
+	lines, start := bufio.NewReader(resp.Body), time.Now()
+	for events := 0; events < 12; { // longer than a request may take to be read
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("after %d events and %v: %v", events, time.Since(start), err)
+		}
+		if strings.HasPrefix(line, "data: ") {
+			events++
+		}
+	}
+}
+
+// TestARollingUpdateInKubernetesAtAGlance has workers in two namespaces, and an API server
+// that goes away.
+func TestARollingUpdateInKubernetesAtAGlance(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	old, next := c.worker("lab-0c1d2e3f", "pod-old"), c.worker("lab-4b5c6d7e", "pod-new")
+	c.ready(old, true)
+	c.ready(next, true)
+	m := c.metrics("--namespace", "lab-*")
+	m.publishers(4, 0)
+	old.setLoad(loadOf(3, 2, 200))
+	next.setLoad(loadOf(5, 4, 950))
+	m.signals(200, `"workers":2,"workers_answering":2,"workers_silent":0,"workers_malformed":0,"kv_usage_mean":0.575,"kv_usage_max":0.95,"requests_running":8,"requests_waiting":6,`)
+	status, body := get(m.url + "/api/v1/signals?component=backend&endpoint=generate&dynamo_namespace=lab-0c1d2e3f")
+	if status != 200 || !strings.Contains(body, `"workers":1,`) || !strings.Contains(body, `"kv_usage_max":0.2,`) {
+		t.Errorf("signals of one namespace: %d %s", status, body)
+	}
+	m.wrong("full:lab-4b5c6d7e/backend/generate", fmt.Sprintf("lab-4b5c6d7e/backend/generate: %x at 95", next.id))
+	m.glances(func(g glance) error {
+		_, nats := g.Connected["nats"]
+		if !g.Connected["kubernetes"].On || nats || g.Leader.Role != "leader" {
+			return fmt.Errorf("connected %v, leader %v", g.Connected, g.Leader)
+		}
+		return nil
+	})
+	c.down()
+	m.wrong("connection:kubernetes", "The Kubernetes API cannot be read", "namespace team-a")
+	m.signals(503, "the Kubernetes API cannot be read")
+	c.upAgain()
+	m.right("connection:kubernetes")
+	m.signals(200, `"workers":2,`)
+}

@@ -1,0 +1,79 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// TestPublishersThatCannotBeReachedAreNoted as long as they are announced.
+func TestPublishersThatCannotBeReachedAreNoted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nobody is at its address
+	f := fleet.New(fleet.Target{}, 10, true)
+	away := fleet.Channel{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Topic: wire.TopicLoad, Publisher: 7, Plane: fleet.ZMQPlane, Address: "tcp://" + l.Addr().String()}
+	f.Announce("key", away)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil) }()
+	noted := func(want int) {
+		t.Helper()
+		devstacktest.Until(t, func() error {
+			if got := f.Notes.AwaySince(time.Now()); len(got) != want || want == 1 && got[0] != away {
+				return fmt.Errorf("away: %v, want %d", got, want)
+			}
+			return nil
+		})
+	}
+	noted(1)
+	f.Withdraw("key")
+	noted(0)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGapsAreNotedWithTheNumbersThatCame(t *testing.T) {
+	f := fleet.New(fleet.Target{}, 10, true)
+	e := NewEvents(f, "dynamo", slog.New(slog.DiscardHandler))
+	for _, n := range []uint64{3, 4, 9} {
+		e.envelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, nil)
+	}
+	gaps := f.Notes.Gaps()
+	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != fleet.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {
+		t.Errorf("gaps %+v, want one of publisher 7 from 4 to 9, just now", gaps)
+	}
+}
+
+func TestComponentsThatAreSplitAreNotedUntilTheyAreNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target{}, 10, true)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go WatchPlanes(ctx, f, slog.New(slog.DiscardHandler))
+		of := fleet.Endpoint{Component: "backend", Name: "generate"}
+		f.Announce("worker", fleet.Channel{Endpoint: of, Topic: wire.TopicKVEvents, Plane: fleet.ZMQPlane})
+		f.Announce("router", fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
+		time.Sleep(2 * gathering)
+		if got := f.Notes.Clashes(); len(got) != 1 || got["backend"] != "workers on ZMQ, routers on NATS" {
+			t.Errorf("clashes %v", got)
+		}
+		f.Withdraw("router")
+		time.Sleep(2 * gathering)
+		if got := f.Notes.Clashes(); len(got) != 0 {
+			t.Errorf("clashes %v when the router is gone", got)
+		}
+	})
+}

@@ -1,0 +1,97 @@
+package fleet
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Notes are what the program has found wrong that numbers cannot say: names and
+// addresses, for those who tell people. The zero Notes are empty.
+type Notes struct {
+	mu      sync.Mutex
+	clashes map[string]string
+	away    map[Channel]time.Time
+	gaps    []Gap
+}
+
+// Gap is a run of events of one publisher that never came.
+type Gap struct {
+	Publisher     uint64 // as in its envelopes: to 1.3 the worker's id, later a random one
+	Kind          Kind
+	After, Before uint64 // the numbers of those that came
+	At            time.Time
+}
+
+// lastGaps is how many of them are kept.
+const lastGaps = 8
+
+// Missed notes a gap; the oldest goes for it.
+func (n *Notes) Missed(g Gap) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.gaps) == lastGaps {
+		n.gaps = slices.Delete(n.gaps, 0, 1)
+	}
+	n.gaps = append(n.gaps, g)
+}
+
+// Gaps are the last ones, the newest last.
+func (n *Notes) Gaps() []Gap {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.gaps)
+}
+
+// Away notes since when a ZMQ publisher or broker that should be subscribed to cannot be.
+func (n *Notes) Away(c Channel, since time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.away == nil {
+		n.away = make(map[Channel]time.Time)
+	}
+	n.away[c] = since
+}
+
+// Back notes that it can be, or need not be any more.
+func (n *Notes) Back(c Channel) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.away, c)
+}
+
+// AwaySince are those that have been away since before a moment, by address.
+func (n *Notes) AwaySince(before time.Time) []Channel {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []Channel
+	for c, since := range n.away {
+		if since.Before(before) {
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b Channel) int {
+		if c := strings.Compare(a.Address, b.Address); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Topic, b.Topic)
+	})
+	return all
+}
+
+// SetClashes notes the components whose workers are on another event plane than their
+// routers, and the planes of both in words.
+func (n *Notes) SetClashes(byComponent map[string]string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clashes = byComponent
+}
+
+// Clashes are the reader's own.
+func (n *Notes) Clashes() map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.clashes)
+}

@@ -1,0 +1,132 @@
+package glance
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"dynamo-metrics/internal/expose"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+// answer is one path: the parameters that it knows, and what it says.
+type answer struct {
+	parameters []string
+	serve      http.HandlerFunc
+}
+
+// Handler answers for those who look, and has rest answer everything else. Errors are
+// JSON: {"error": "…"}.
+func (g *Glance) Handler(rest http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", rest)
+	for path, a := range g.answers() {
+		mux.HandleFunc(path, a.guard)
+	}
+	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s: /api/v1/openapi.json says what there is", r.URL.Path))
+	})
+	return mux
+}
+
+// answers are all paths.
+func (g *Glance) answers() map[string]answer {
+	return map[string]answer{
+		"/events":              {nil, g.stream},
+		"/worker":              {[]string{"key"}, g.serveWorker},
+		"/api/v1/fleet":        {[]string{"history"}, g.serveFleet},
+		"/api/v1/signals":      {[]string{"component", "endpoint", "dynamo_namespace"}, g.serveSignals},
+		"/api/v1/openapi.json": {nil, serveOpenAPI},
+	}
+}
+
+// guard refuses what is no question that the path can answer.
+func (a answer) guard(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Add("Vary", "Accept-Encoding")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.Set("Allow", "GET, HEAD")
+		refuse(w, http.StatusMethodNotAllowed, r.Method+" is not allowed here: GET and HEAD are")
+		return
+	}
+	query := r.URL.Query()
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if !slices.Contains(a.parameters, name) {
+			known := "there are none here"
+			if len(a.parameters) > 0 {
+				known = "want " + and(a.parameters)
+			}
+			refuse(w, http.StatusBadRequest, fmt.Sprintf("unknown parameter %q: %s", name, known))
+			return
+		}
+		if len(query[name]) > 1 {
+			refuse(w, http.StatusBadRequest, fmt.Sprintf("parameter %q is given %d times: want it once", name, len(query[name])))
+			return
+		}
+	}
+	a.serve(w, r)
+}
+
+// refuse answers with an error.
+func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	body, _ := json.Marshal(map[string]string{"error": why}) // strings alone: it cannot fail
+	_, _ = w.Write(append(body, '\n'))                       // the reader may have gone
+}
+
+// send answers with JSON. The client has as long for it as for an event.
+func send(w http.ResponseWriter, r *http.Request, plain []byte, packed func() []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	s := sender{w: w, connection: http.NewResponseController(w)}
+	_ = s.connection.SetWriteDeadline(time.Now().Add(patience))
+	if expose.AcceptsGzip(r.Header) {
+		w.Header().Set("Content-Encoding", "gzip")
+		plain = gzipped(plain, packed())
+	}
+	s.write(plain)
+}
+
+func (g *Glance) serveFleet(w http.ResponseWriter, r *http.Request) {
+	seen := -1
+	switch history := r.URL.Query().Get("history"); history {
+	case "true":
+	case "", "false":
+		seen = noHistory
+	default:
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("history is %q: want true or false", history))
+		return
+	}
+	e, _ := g.newest(seen)
+	send(w, r, e.json(), e.packedJSON)
+}
+
+func (g *Glance) serveWorker(w http.ResponseWriter, r *http.Request) {
+	key := r.URL.Query().Get("key")
+	if key == "" {
+		refuse(w, http.StatusBadRequest, "key is missing: want that of a worker in /api/v1/fleet")
+		return
+	}
+	g.mu.Lock()
+	g.refresh()
+	var d doc
+	found := g.writeWorker(&d, key)
+	g.mu.Unlock()
+	if !found {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no worker with the key %q", key))
+		return
+	}
+	send(w, r, d.b, func() []byte { return deflated(d.b) })
+}
+
+func serveOpenAPI(w http.ResponseWriter, r *http.Request) {
+	send(w, r, openAPI, func() []byte { return deflated(openAPI) })
+}

@@ -1,0 +1,229 @@
+package glance
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// ask is one request to the handler, without a network.
+func (l *lab) ask(method, path string, header ...string) *httptest.ResponseRecorder {
+	l.t.Helper()
+	r := httptest.NewRequest(method, path, nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	l.g.Handler(http.NotFoundHandler()).ServeHTTP(w, r)
+	return w
+}
+
+// refused is the error of an answer with this status.
+func (l *lab) refused(method, path string, status int) string {
+	l.t.Helper()
+	w := l.ask(method, path)
+	var e struct{ Error string }
+	if w.Code != status || w.Header().Get("Content-Type") != "application/json" || json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Error == "" {
+		l.t.Errorf("%s %s: %d %s %s, want %d and an error in JSON", method, path, w.Code, w.Header().Get("Content-Type"), w.Body, status)
+	}
+	return e.Error
+}
+
+func TestTheAPIAnswersWithTheLastCut(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1)
+		l.answer(load(generate, 1, 250, 2))
+		l.pass(12 * time.Second)
+		plain := l.ask("GET", "/api/v1/fleet")
+		equal(t, "status", plain.Code, 200)
+		equal(t, "headers", []string{plain.Header().Get("Content-Type"), plain.Header().Get("Vary"), plain.Header().Get("Cache-Control"), plain.Header().Get("X-Content-Type-Options")},
+			[]string{"application/json", "Accept-Encoding", "no-store", "nosniff"})
+		var s snapshot
+		decode(t, plain.Body.Bytes(), &s)
+		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.25")
+		equal(t, "history", s.History, nil)
+		packed := l.ask("GET", "/api/v1/fleet?history=true", "Accept-Encoding", "gzip")
+		equal(t, "encoding", packed.Header().Get("Content-Encoding"), "gzip")
+		r, err := gzip.NewReader(packed.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decode(t, body, &s)
+		equal(t, "samples", len(s.History.LoadMean), 3)
+		head := l.ask("HEAD", "/api/v1/fleet")
+		equal(t, "status of HEAD", head.Code, 200)
+		equal(t, "HEAD of the stream", []any{l.ask("HEAD", "/events").Code, l.f.Tally.Streams.Load()}, []any{200, int64(0)})
+	})
+}
+
+func TestWhatCannotBeAnsweredIsRefusedInJSON(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		for path := range l.g.answers() {
+			equal(t, "error", l.refused("POST", path, 405), "POST is not allowed here: GET and HEAD are")
+			equal(t, "allowed", l.ask("DELETE", path).Header().Get("Allow"), "GET, HEAD")
+			if !strings.HasPrefix(l.refused("GET", path+"?colour=red", 400), `unknown parameter "colour": `) {
+				t.Errorf("%s says nothing of the unknown parameter", path)
+			}
+		}
+		for path, want := range map[string]string{
+			"/api/v1/fleet?history=yes":      `history is "yes": want true or false`,
+			"/api/v1/fleet?history=true&x=1": `unknown parameter "x": want history`,
+			"/events?x=1":                    `unknown parameter "x": there are none here`,
+			"/worker":                        "key is missing: want that of a worker in /api/v1/fleet",
+			"/worker?key=1&key=2":            `parameter "key" is given 2 times: want it once`,
+			"/api/v1/signals":                "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet",
+			"/api/v1/signals?component=a&x=": `unknown parameter "x": want component, endpoint and dynamo_namespace`,
+			"/api/v1/signals?component=a":    "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet",
+		} {
+			equal(t, path, l.refused("GET", path, 400), want)
+		}
+		equal(t, "error", l.refused("GET", "/worker?key=%3C1%3E", 404), `there is no worker with the key "<1>"`)
+		equal(t, "error", l.refused("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: /api/v1/openapi.json says what there is")
+		equal(t, "error", l.refused("POST", "/api/", 404), "there is no /api/: /api/v1/openapi.json says what there is")
+	})
+}
+
+// signals is everything that the signals of an endpoint can have.
+type signals struct {
+	Namespace, Component, Endpoint string
+	Seen                           bool
+	Now                            int64
+	Workers                        int
+	Answering                      int      `json:"workers_answering"`
+	Silent                         int      `json:"workers_silent"`
+	Malformed                      int      `json:"workers_malformed"`
+	Mean                           *float64 `json:"kv_usage_mean"`
+	Max                            *float64 `json:"kv_usage_max"`
+	Running                        *float64 `json:"requests_running"`
+	Waiting                        *float64 `json:"requests_waiting"`
+	Queued                         *float64 `json:"queued_prefill_tokens"`
+	HitRate                        *float64 `json:"hit_rate"`
+	Age                            *float64 `json:"age_seconds"`
+}
+
+const ofGenerate = "/api/v1/signals?component=backend&endpoint=generate"
+
+func (l *lab) signals(path string) (s signals) {
+	l.t.Helper()
+	w := l.ask("GET", path)
+	if w.Code != 200 {
+		l.t.Fatalf("GET %s: %d %s", path, w.Code, w.Body)
+	}
+	decode(l.t, w.Body.Bytes(), &s)
+	return s
+}
+
+func (s signals) String() string {
+	b, _ := json.Marshal([]any{s.Workers, shown(s.Mean), shown(s.Max), shown(s.Running), shown(s.Waiting), shown(s.Queued), shown(s.HitRate), shown(s.Age)})
+	return string(bytes.ReplaceAll(b, []byte(`"`), nil))
+}
+
+func TestSignalsAreSumsAndMeansOfAnEndpoint(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		equal(t, "signals of nobody", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,–,–]")
+		equal(t, "seen", l.signals(ofGenerate).Seen, false)
+		l.register(generate, 1, 2, 3)
+		l.register(prefill, 4)
+		l.answer(load(generate, 1, 200, 2), load(generate, 2, 600, 3), broken(generate, 3), load(prefill, 4, 990, 99))
+		l.pass(2 * time.Second)
+		l.f.Hit(1, 100, 40)
+		l.second()
+		s := l.signals(ofGenerate)
+		equal(t, "signals", s.String(), "[3,0.4,0.6,40,5,–,0.4,0]")
+		equal(t, "by state", []int{s.Answering, s.Silent, s.Malformed}, []int{2, 0, 1})
+		equal(t, "names", []string{s.Namespace, s.Component, s.Endpoint}, []string{"dynamo", "backend", "generate"})
+		equal(t, "seen", s.Seen, true)
+		equal(t, "when", s.Now, time.Now().UnixMilli())
+		equal(t, "the same by namespace", l.signals(ofGenerate+"&dynamo_namespace=dynamo"), s)
+		equal(t, "of another namespace", l.refused("GET", ofGenerate+"&dynamo_namespace=other", 404), `the namespace "other" is not watched: "dynamo" is`)
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 1})
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 2})
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 3})
+		l.pass(time.Second)
+		equal(t, "signals when all have lost their keys, and still answer", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,0.4,–]")
+	})
+}
+
+func TestSignalsAreNeverStale(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		stale := func(want string) {
+			t.Helper()
+			equal(t, "why", l.refused("GET", ofGenerate, 503), want)
+		}
+		l.register(generate, 1)
+		l.second()
+		stale("stale: none of 1 worker has reported a load")
+		l.answer(load(generate, 1, 200, 2))
+		l.second()
+		equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
+		for what, link := range map[string]*fleet.Link{"NATS": &l.f.Tally.NATS, "etcd": &l.f.Tally.Etcd} {
+			link.Set(false)
+			l.second()
+			stale("stale: " + what + " is not connected")
+			link.Set(true)
+			l.second()
+			equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
+		}
+		// Polls every two seconds: the seventh second is more than three of them, and one.
+		for n := range 8 {
+			time.Sleep(time.Second)
+			l.g.Look(time.Now())
+			if n < 7 {
+				l.signals(ofGenerate)
+			}
+		}
+		stale("stale: the newest load is 8 s old, want no more than 7 s")
+		l.second()
+		time.Sleep(7 * time.Second) // and nobody has looked
+		equal(t, "age", shown(l.signals(ofGenerate).Age), "7")
+		time.Sleep(time.Second)
+		equal(t, "age", shown(l.signals(ofGenerate).Age), "7") // a second may pass until somebody does
+		time.Sleep(time.Second)
+		stale("stale: the newest load is 9 s old, want no more than 7 s")
+	})
+}
+
+func TestLoadsThatArePublishedGrowOldWithoutBeingStale(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.publishing(generate, 1)
+		from := fleet.Origin{Endpoint: generate, Worker: 1}
+		l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		l.f.Pass(from, fleet.Pass{Counter: 1, Running: 3, Waiting: 1, QueuedTokens: 512})
+		l.pass(time.Hour)
+		equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.5,0.5,3,1,512,–,3600]")
+		y := &l.f.Tally
+		y.ZMQ.Use()
+		y.Publishers.Store(1)
+		l.second()
+		equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: no ZMQ publisher is connected")
+	})
+}
+
+func TestSignalsOfWhatIsNotWatched(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		f := fleet.New(fleet.Target(prefill), 10, true)
+		o := options(f)
+		f.Sync(fleet.Listing{})
+		l.f, l.g = f, New(o)
+		equal(t, "why", l.refused("GET", ofGenerate, 404), "backend/generate is not watched: prefill/generate is, by --component and --endpoint")
+		equal(t, "signals of what is", l.signals("/api/v1/signals?component=prefill&endpoint=generate").Workers, 0)
+	})
+}

@@ -1,0 +1,169 @@
+package glance
+
+import (
+	"encoding/json"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+	"dynamo-metrics/internal/wire/testdata"
+)
+
+// captured are the bytes of a file that was captured of a release.
+func captured(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := testdata.Captures.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// answered is what a captured answer to a poll says.
+func answered(t *testing.T, component string, answer []byte) (all []fleet.Report) {
+	t.Helper()
+	reply, err := wire.ParseStatsReply(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range reply.Endpoints {
+		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
+		if !ok {
+			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
+		}
+		r := fleet.Report{Endpoint: fleet.Endpoint{Component: component, Name: name}, Worker: fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad}
+		if lease == 0 {
+			r.Worker.Static = reply.ID
+		}
+		load, rank, found, err := wire.ParseLoad(e.Data)
+		switch {
+		case err != nil:
+			r.Outcome = fleet.Malformed
+		case found:
+			r.Outcome, r.Load, r.Rank = fleet.Reported, load, rank
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// polled registers and reports all workers whose answers were captured of a release.
+func (l *lab) polled(release string) {
+	l.t.Helper()
+	files, err := fs.Glob(testdata.Captures, release+"/stats_reply_*.json")
+	if err != nil || len(files) == 0 {
+		l.t.Fatalf("captured answers of %s: %v, %v", release, files, err)
+	}
+	for _, file := range files {
+		for _, r := range answered(l.t, "of-"+release, captured(l.t, file)) {
+			if !r.Worker.IsStatic() {
+				l.register(r.Endpoint, r.Worker.Lease)
+			}
+			l.answers = append(l.answers, r)
+		}
+	}
+}
+
+// published registers and hears all workers whose events were captured of a release.
+func (l *lab) published(release string) {
+	l.t.Helper()
+	var keys []struct{ Key, Value string }
+	if err := json.Unmarshal(captured(l.t, path.Join(release, "etcd_keys.json")), &keys); err != nil {
+		l.t.Fatal(err)
+	}
+	for _, kv := range keys {
+		if in, ok := wire.LayoutV1.ParseKey("lab", kv.Key); ok && !wire.Ignored("lab", kv.Key) {
+			r, err := wire.LayoutV1.ParseValue("lab", in, []byte(kv.Value))
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.f.Register(in, r)
+		}
+		if in, ok := wire.ParseCardKey("lab", kv.Key); ok {
+			card, err := wire.ParseCard([]byte(kv.Value))
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.f.SetCard(in, card)
+		}
+	}
+	for _, file := range []string{"nats.jsonl", "zmq.jsonl"} {
+		b, err := testdata.Captures.ReadFile(path.Join(release, file))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			l.event(line)
+		}
+	}
+}
+
+// event hears one captured event.
+func (l *lab) event(line string) {
+	l.t.Helper()
+	var m struct {
+		Subject, Payload string
+		Base64           []byte   `json:"payload_base64"`
+		Frames           [][]byte `json:"frames_base64"`
+	}
+	if err := json.Unmarshal([]byte(line), &m); err != nil {
+		l.t.Fatal(err)
+	}
+	if m.Payload != "" {
+		m.Base64 = []byte(m.Payload)
+	}
+	if load, err := wire.ParseLoadEvent(m.Base64); err == nil {
+		l.f.Publish(fleet.Origin{Worker: load.Worker, Rank: load.Rank}, load.Source, load.Load)
+		return
+	}
+	envelope, err := wire.ParseEnvelope(m.Base64)
+	if m.Frames != nil {
+		_, envelope, err = wire.ParseFrames(m.Frames)
+	}
+	if err != nil {
+		return // hit rates in JSON, and traces
+	}
+	switch string(envelope.Topic) {
+	case wire.TopicLoad:
+		if a, err := wire.ParseActiveLoad(envelope.Payload); err == nil && !a.IsEstimate() {
+			l.f.Publish(fleet.Origin{Worker: a.Worker, Rank: a.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: a.KVActive()})
+		}
+	case wire.TopicForwardPass:
+		if p, err := wire.ParseForwardPass(envelope.Payload); err == nil && p.HasWorker {
+			l.f.Pass(fleet.Origin{Worker: p.Worker, Rank: p.Rank}, fleet.Pass{Counter: p.Counter, Seconds: p.WallTime, Running: p.Running(), Waiting: p.Waiting()})
+		}
+	}
+}
+
+func (l *lab) golden(name string) {
+	l.t.Helper()
+	e, _ := l.g.newest(-1)
+	golden(l.t, name, e.json())
+}
+
+// TestEveryReleaseInOneSnapshot has workers of all eras as they were captured: polled,
+// publishing, with cards and passes.
+func TestEveryReleaseInOneSnapshot(t *testing.T) {
+	inLab(t, func(l *lab) {
+		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
+			l.polled(release)
+		}
+		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
+			l.published(release)
+		}
+		l.pass(3 * time.Second)
+		l.golden("releases.json")
+		s := l.snapshot()
+		var sources []string
+		for _, w := range s.Workers {
+			sources = append(sources, w.Source)
+		}
+		slices.Sort(sources)
+		equal(t, "sources", slices.Compact(sources), []string{"", "active_load", "fpm", "load_event", "stats"}) // one has published nothing
+	})
+}

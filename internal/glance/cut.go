@@ -1,0 +1,287 @@
+package glance
+
+import (
+	"math"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+type number = fleet.Opt[float64]
+
+// moment is a time in tenths of a second since shortly before the first cut: never 0.
+// As exact as the Fleet's clock is, and small: there are many.
+type moment int32
+
+const tenth = 100 * time.Millisecond
+
+// span is a duration in moments.
+func span(d time.Duration) moment { return moment(d / tenth) }
+
+func (m moment) duration() time.Duration { return time.Duration(m) * tenth }
+
+// row is one worker at one endpoint, or one data parallel rank of it: a cell, and a
+// line of the table. It is valid for one cut.
+type row struct {
+	*track
+	of        *place
+	label     string // its id as in the label worker_id
+	model     string // may be empty
+	load      burden
+	passAge   fleet.Opt[time.Duration] // since its engine has reported a forward pass
+	hits      *hits                    // of the whole worker; nil: none
+	publishes bool                     // its loads come as events
+	outside   bool                     // no metric shows it, and the sums leave it out
+}
+
+// burden is what is shown of a load; the zero one if there is none.
+type burden struct {
+	known                                             bool
+	age                                               time.Duration
+	kvActive, kvTotal, slotsActive, slotsTotal, waits fleet.Opt[uint64]
+	cacheUsage                                        number
+}
+
+func burdenOf(l *fleet.Load, age time.Duration) burden {
+	return burden{true, age, l.KVActive, l.KVTotal, l.ActiveSlots, l.TotalSlots, l.Waiting, l.CacheUsage}
+}
+
+// use is the share of its KV cache that is in use: of the blocks if they are known,
+// else what the worker says.
+func (b *burden) use() number {
+	if b.kvTotal.V > 0 && b.kvActive.OK {
+		return fleet.Some(float64(b.kvActive.V) / float64(b.kvTotal.V))
+	}
+	// What a worker says of itself may be anything.
+	return number{V: b.cacheUsage.V, OK: b.cacheUsage.OK && b.cacheUsage.V >= 0 && b.cacheUsage.V <= math.MaxFloat32}
+}
+
+// slots is the share of its request slots that is in use.
+func (b *burden) slots() number {
+	return number{V: float64(b.slotsActive.V) / float64(max(1, b.slotsTotal.V)), OK: b.slotsActive.OK && b.slotsTotal.V > 0}
+}
+
+// waiting are the requests that wait.
+func (b *burden) waiting() number { return number{V: float64(b.waits.V), OK: b.waits.OK} }
+
+// hitRate is that of the last five minutes, hitRateTotal since the counters began.
+func (r *row) hitRate() number {
+	if r.hits == nil || r.hits.window == nil {
+		return number{}
+	}
+	return r.hits.window.sum(buckets).rate()
+}
+
+func (r *row) hitRateTotal() number {
+	if r.hits == nil {
+		return number{}
+	}
+	return pair{float64(r.hits.isl), float64(r.hits.overlap)}.rate()
+}
+
+// spread is the mean, standard deviation and range of some values.
+type spread struct {
+	n        float64
+	mean, m2 float64
+	min, max float64
+}
+
+func (s *spread) add(v float64) {
+	s.n++
+	if s.n == 1 {
+		s.min, s.max = v, v
+	}
+	d := v - s.mean
+	s.mean += d / s.n
+	s.m2 += d * (v - s.mean)
+	s.min, s.max = min(s.min, v), max(s.max, v)
+}
+
+// merge adds all values of another.
+func (s *spread) merge(o *spread) {
+	if o.n == 0 {
+		return
+	}
+	if s.n == 0 {
+		*s = *o
+		return
+	}
+	n, d := s.n+o.n, o.mean-s.mean
+	s.mean += d * o.n / n
+	s.m2 += o.m2 + d*d*s.n*o.n/n
+	s.min, s.max, s.n = min(s.min, o.min), max(s.max, o.max), n
+}
+
+// std is that of the population.
+func (s *spread) std() float64 { return math.Sqrt(max(0, s.m2/max(1, s.n))) }
+
+// of is a value that is there if any was added.
+func (s *spread) of(v float64) number { return number{V: v, OK: s.n > 0} }
+
+// sums are over the workers of an endpoint, or of the fleet: those that metrics show.
+// A worker counts once, however many ranks it has.
+type sums struct {
+	answering, silent, unregistered, malformed int
+	shown                                      int // workers that metrics show
+
+	use, blocks    spread
+	waiting        number
+	reportWaiting  int // workers that say how many requests wait
+	waitingWorkers int // those of them where some do
+	running        number
+	queued         number // prefill tokens of requests that wait
+
+	total pair // of the hits, since the counters began
+	last  pair // of the last five minutes
+}
+
+// workers are all that are known to exist.
+func (s *sums) workers() int { return s.answering + s.silent + s.unregistered + s.malformed }
+
+// add counts one worker that metrics show.
+func (s *sums) add(w *fleet.WorkerState) {
+	if w.State != 0 {
+		s.shown++
+	}
+	if !w.Load.OK {
+		return
+	}
+	l := &w.Load.V
+	load := burdenOf(l, w.LoadAge)
+	if v := load.use(); v.OK {
+		s.use.add(v.V)
+	}
+	if w.ShowsBlocks() {
+		s.blocks.add(float64(l.KVActive.V))
+	}
+	if l.Waiting.OK {
+		s.reportWaiting++
+		s.waiting = plus(s.waiting, load.waiting())
+		if l.Waiting.V > 0 {
+			s.waitingWorkers++
+		}
+	}
+	if l.ActiveSlots.OK {
+		s.running = plus(s.running, fleet.Some(float64(l.ActiveSlots.V)))
+	}
+	if w.Passes.OK {
+		s.queued = plus(s.queued, fleet.Some(float64(w.Passes.V.QueuedTokens)))
+	}
+}
+
+// merge adds all workers of another.
+func (s *sums) merge(o *sums) {
+	s.answering += o.answering
+	s.silent += o.silent
+	s.unregistered += o.unregistered
+	s.malformed += o.malformed
+	s.shown += o.shown
+	s.use.merge(&o.use)
+	s.blocks.merge(&o.blocks)
+	s.waiting, s.running, s.queued = plus(s.waiting, o.waiting), plus(s.running, o.running), plus(s.queued, o.queued)
+	s.reportWaiting += o.reportWaiting
+	s.waitingWorkers += o.waitingWorkers
+	s.total.add(o.total)
+	s.last.add(o.last)
+}
+
+// plus adds what is known.
+func plus(a, b number) number { return number{V: a.V + b.V, OK: a.OK || b.OK} }
+
+// unevenness is the largest KV use, divided by the mean.
+func (s *sums) unevenness() number {
+	if s.use.mean == 0 {
+		return number{}
+	}
+	return fleet.Some(s.use.max / s.use.mean)
+}
+
+// imbalance is the largest number of blocks in use, divided by the mean.
+func (s *sums) imbalance() number {
+	if s.blocks.mean == 0 {
+		return number{}
+	}
+	return fleet.Some(s.blocks.max / s.blocks.mean)
+}
+
+// take makes the cut: the rows, in the order of the Snapshot, and what they add up to.
+func (g *Glance) take() {
+	s := g.o.Fleet.Borrow(true)
+	defer g.o.Fleet.Return(s)
+	g.looks++
+	g.rows, g.order, g.all, g.booked = g.rows[:0], g.order[:0], sums{}, 0
+	workers, outside := s.Workers, s.Unregistered
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		p := g.place(e)
+		for j := range workers[:e.Shown] {
+			p.sums.add(&workers[j])
+			g.worker(p, &workers[j], false)
+		}
+		workers = workers[e.Shown:]
+		for len(outside) > 0 && outside[0].Endpoint == e.Endpoint {
+			g.worker(p, &outside[0], true)
+			outside = outside[1:]
+		}
+		p.sums.last = p.window.sum(buckets)
+		g.all.merge(&p.sums)
+	}
+	g.sweep()
+}
+
+// worker adds the rows of one worker at an endpoint.
+func (g *Glance) worker(p *place, w *fleet.WorkerState, outside bool) {
+	h := g.book(p, w)
+	if w.State == 0 {
+		return // of whom only hits are left
+	}
+	r := row{of: p, label: w.Label, model: w.Model, hits: h, publishes: w.Publishes, outside: outside}
+	if len(w.Ranks) == 0 {
+		if w.Load.OK {
+			r.load = burdenOf(&w.Load.V, w.LoadAge)
+		}
+		r.passAge = fleet.Opt[time.Duration]{V: w.Passes.V.Age, OK: w.Passes.OK}
+		g.row(r, w, noRank, w.Source)
+		return
+	}
+	for i := range w.Ranks {
+		k := &w.Ranks[i]
+		r.load, r.passAge = burdenOf(&k.Load, k.LoadAge), k.PassAge
+		g.row(r, w, int64(k.Number), k.Source)
+	}
+}
+
+func (g *Glance) row(r row, w *fleet.WorkerState, rank int64, source fleet.Source) {
+	r.track = g.track(r.of, w.ID, rank)
+	r.note(w.State, g.now, source)
+	g.rows = append(g.rows, r)
+	r.of.end = len(g.rows)
+}
+
+// book adds the worker's new hits to the endpoint's, and to its own if it is shown.
+func (g *Glance) book(p *place, w *fleet.WorkerState) *hits {
+	if !w.Hits.OK {
+		return nil
+	}
+	h := g.hits[w.ID]
+	if h == nil {
+		h = new(hits)
+		g.hits[w.ID] = h
+		if g.looks == 1 {
+			h.book(w.Hits.V) // of before we looked: nobody knows when
+		}
+	}
+	if w.State != 0 && h.window == nil {
+		h.window = new(window)
+	}
+	isl, overlap := h.book(w.Hits.V)
+	p.sums.total.add(pair{float64(h.isl), float64(h.overlap)})
+	p.window.add(isl, overlap)
+	if h.window != nil {
+		h.window.turn(p.window.last)
+		h.window.add(isl, overlap)
+	}
+	h.seen = g.looks
+	g.booked++
+	return h
+}

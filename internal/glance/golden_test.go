@@ -1,0 +1,147 @@
+package glance
+
+import (
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// TestAFleetInTroubleInOneSnapshot has a worker that has fallen silent, one that cannot
+// be read, one whose key is gone, one that has published nothing, two ranks, one that
+// is full while requests wait there, and an endpoint whose only worker has left.
+func TestAFleetInTroubleInOneSnapshot(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 0x11, 0x12, 0x13, 0x14, 0x15)
+		l.register(prefill, 0x31)
+		l.publishing(generate, 0x21, 0x22)
+		for rank := range uint32(2) {
+			from := fleet.Origin{Endpoint: generate, Worker: 0x21, Rank: rank}
+			l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(uint64(300 + 100*rank))})
+			l.f.Pass(from, fleet.Pass{Counter: 1, Seconds: 0.02, Running: 3, Waiting: 1, QueuedTokens: 128})
+		}
+		l.answer(load(generate, 0x11, 300, 0), load(generate, 0x12, 400, 0), load(generate, 0x13, 500, 1), load(generate, 0x14, 350, 0), load(generate, 0x15, 420, 0), load(prefill, 0x31, 100, 0))
+		l.pass(30 * time.Second)
+		l.f.Hit(0x11, 100, 40)
+		l.f.Hit(0x15, 100, 90)
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 0x14})
+		l.f.Deregister(fleet.Instance{Endpoint: prefill, ID: 0x31})
+		l.answer(load(generate, 0x11, 310, 0), broken(generate, 0x13), load(generate, 0x14, 350, 0), load(generate, 0x15, 970, 12))
+		l.f.Tally.Gaps.Add(6)
+		l.f.Notes.Missed(fleet.Gap{Publisher: 0x11, Kind: fleet.LoadEvent, After: 88_213, Before: 88_220, At: time.Now()})
+		l.f.Tally.Drop(fleet.QueueFull, 1204)
+		l.pass(90 * time.Second)
+		l.golden("trouble.json")
+		e, _ := l.g.newest(l.g.clock.taken)
+		var s snapshot
+		decode(t, e.json(), &s)
+		equal(t, "history of one who has seen it", s.History, nil)
+	})
+}
+
+func TestStaticWorkersInOneSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
+		f.Tally.NATS.Use()
+		f.Tally.NATS.Set(true)
+		f.Tally.Polled(fleet.PollOK, time.Millisecond)
+		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
+		static := load(generate, 0, 250, 0)
+		static.Worker = fleet.WorkerID{Static: "HF2K7T3XQ0"}
+		l.answer(static)
+		l.pass(2 * time.Minute)
+		l.golden("static.json")
+		equal(t, "problems", l.raised(), nil)
+	})
+}
+
+func TestAnEmptySnapshotSaysWhatIsLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target(generate), 100, true)
+		o := options(f)
+		f.Tally.Etcd.Set(false)
+		g := New(o)
+		l := &lab{t: t, f: f, g: g}
+		equal(t, "why, while it is not known who is registered", l.snapshot().Looking.Why, "etcd is not connected")
+		f.Tally.Etcd.Set(true)
+		f.Sync(fleet.Listing{})
+		l.register(fleet.Endpoint{Component: "backend-v2", Name: "generate"}, 1, 2)
+		l.register(fleet.Endpoint{Component: "frontend", Name: "http"}, 3)
+		l.second()
+		l.golden("empty.json")
+	})
+}
+
+// TestNumbersThatNoWorkerShouldSendDoNoHarm to those of the others, and are JSON.
+func TestNumbersThatNoWorkerShouldSendDoNoHarm(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2, 3, 4, 5)
+		answers := []fleet.Report{load(generate, 1, 500, 1)}
+		for i, usage := range []float64{math.NaN(), math.Inf(1), -1} {
+			r := load(generate, uint64(2+i), 0, 0)
+			r.Load = fleet.Load{CacheUsage: fleet.Some(usage), HitRate: fleet.Some(usage)}
+			answers = append(answers, r)
+		}
+		largest := load(generate, 5, 0, math.MaxUint64)
+		largest.Load.KVActive, largest.Load.KVTotal, largest.Load.ActiveSlots = u(math.MaxUint64), u(math.MaxUint64), u(math.MaxUint64)
+		l.answer(append(answers, largest)...)
+		l.f.Hit(1, math.MaxUint64, math.MaxUint64)
+		l.pass(time.Minute)
+		describe(t).check("Snapshot", l.ask("GET", "/api/v1/fleet?history=true").Body.Bytes())
+		describe(t).check("WorkerHistory", l.ask("GET", "/worker?key=5").Body.Bytes())
+		describe(t).check("Signals", l.ask("GET", ofGenerate).Body.Bytes())
+		s := l.snapshot()
+		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.75")
+		equal(t, "blocks", shown(s.Workers[4].KVActive), "18446744073709551615")
+		equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
+	})
+}
+
+func TestTheRoleOfTheProgram(t *testing.T) {
+	inLab(t, func(l *lab) {
+		role := func(role, detail string) {
+			t.Helper()
+			l.second()
+			equal(t, "leader", l.snapshot().Leader, struct{ Role, Detail string }{role, detail})
+		}
+		role("leader", "holds dynamo/components/metrics/instance")
+		l.f.Tally.Unique.Store(false)
+		role("standby", "another program holds dynamo/components/metrics/instance")
+		l.f.Tally.Etcd.Set(false)
+		role("standby", "who holds dynamo/components/metrics/instance cannot be known now")
+	})
+}
+
+func TestOnlySystemsInUseAreConnected(t *testing.T) {
+	inLab(t, func(l *lab) {
+		connected := func(want ...string) {
+			t.Helper()
+			l.second()
+			var got []string
+			s := l.snapshot()
+			for _, name := range []string{"nats", "etcd", "file", "zmq"} {
+				if c, ok := s.Connected[name]; ok {
+					got = append(got, name+" "+either(c.On, "on", "off")+": "+c.Detail)
+				}
+			}
+			equal(t, "connected", got, want)
+		}
+		const etcd = "etcd on: http://10.0.3.9:2379"
+		connected("nats on: nats://10.0.3.7:4222", etcd)
+		l.publishing(generate, 1)
+		y := &l.f.Tally
+		y.ZMQ.Use()
+		y.ZMQ.Set(true)
+		y.Publishers.Store(3)
+		y.PublishersUp.Store(3)
+		y.NATS.Set(false) // it has a default address, and nobody here needs it
+		connected(etcd, "zmq on: every publisher")
+		y.PublishersUp.Store(2)
+		connected(etcd, "zmq off: 2 of 3 publishers")
+		l.register(generate, 2)
+		connected("nats off: nats://10.0.3.7:4222", etcd, "zmq off: 2 of 3 publishers")
+	})
+}

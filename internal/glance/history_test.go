@@ -1,0 +1,295 @@
+package glance
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// workerHistory is everything that the history of a row has.
+type workerHistory struct {
+	Key                         string
+	Step                        int
+	End                         int64
+	Note                        string
+	KV, Slots, Waiting, HitRate []*float64
+	PeersKV                     struct{ Mean, Std []*float64 }
+	Odd                         []struct{ Text, Check string }
+}
+
+func (l *lab) history(key string) (h workerHistory) {
+	l.t.Helper()
+	w := l.ask("GET", "/worker?key="+key)
+	if w.Code != 200 {
+		l.t.Fatalf("history of %s: %d %s", key, w.Code, w.Body)
+	}
+	decode(l.t, w.Body.Bytes(), &h)
+	return h
+}
+
+// odd are the texts of what is odd about a row.
+func (l *lab) odd(key string) (all []string) {
+	l.t.Helper()
+	for _, o := range l.history(key).Odd {
+		if o.Check == "" {
+			l.t.Errorf("%q has no advice", o.Text)
+		}
+		all = append(all, o.Text)
+	}
+	return all
+}
+
+// line writes samples as people would.
+func line(samples []*float64) string {
+	var all []string
+	for _, v := range samples {
+		all = append(all, shown(v))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestHistoryHasASampleEachStepAndAHoleWhereNothingWasReported(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2)
+		for _, answers := range [][]fleet.Report{
+			{load(generate, 1, 200, 0), load(generate, 2, 400, 5)},
+			{load(generate, 1, 300, 0), broken(generate, 2)},
+			{load(generate, 1, 124, 7), load(generate, 2, 456, 70_000)},
+		} {
+			l.answer(answers...)
+			l.pass(5 * time.Second)
+		}
+		h := l.snapshot().History
+		equal(t, "step", h.Step, 5)
+		equal(t, "end", h.End, time.Now().UnixMilli())
+		equal(t, "mean load", line(h.LoadMean), "– 0.3 0.3 0.29")
+		equal(t, "std of it", line(h.LoadStd), "– 0.1 0 0.166")
+		equal(t, "waiting", line(h.Waiting), "– 5 0 70007")
+		equal(t, "answering", line(h.Answering), "0 2 1 2")
+		equal(t, "malformed", line(h.Malformed), "0 0 1 0")
+		two := l.history("2")
+		equal(t, "KV use", line(two.KV), "– 0.4 – 0.456")
+		equal(t, "waiting", line(two.Waiting), "– 5 – 65534")
+		equal(t, "hit rate", line(two.HitRate), "– – – –")
+		equal(t, "peers", line(two.PeersKV.Mean), "– 0.3 0.3 0.29")
+		equal(t, "spread of the peers", line(two.PeersKV.Std), "– 0.1 0 0.166")
+	})
+}
+
+func TestHistoryIsAQuarterOfAnHour(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1)
+		for n := range 400 {
+			l.answer(load(generate, 1, uint64(n), 0))
+			l.pass(5 * time.Second)
+		}
+		h, own := l.snapshot().History, l.history("1")
+		equal(t, "samples", []int{len(h.LoadMean), len(h.Malformed), len(own.KV), len(own.PeersKV.Std)}, []int{180, 180, 180, 180})
+		equal(t, "the oldest and the newest", []string{shown(own.KV[0]), shown(own.KV[179])}, []string{"0.22", "0.4"})
+	})
+}
+
+func TestStepsThatNobodySawAreHoles(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1)
+		l.answer(load(generate, 1, 500, 0))
+		l.pass(5 * time.Second)
+		time.Sleep(17 * time.Second) // the process was stopped
+		l.pass(4 * time.Second)
+		equal(t, "mean load", line(l.snapshot().History.LoadMean), "– 0.5 – – 0.5 0.5")
+		equal(t, "answering", line(l.snapshot().History.Answering), "0 1 – – 1 1")
+		equal(t, "KV use", line(l.history("1").KV), "– 0.5 – – 0.5 0.5")
+		time.Sleep(time.Hour)
+		l.second()
+		equal(t, "samples that are left of what was an hour ago", line(slices.DeleteFunc(l.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
+	})
+}
+
+func TestTheHistoryOfAWorkerThatIsGoneGoesWithIt(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2)
+		l.answer(load(generate, 1, 500, 0), load(generate, 2, 500, 0))
+		l.pass(time.Minute)
+		with := l.f.Tally.HistoryBytes.Load()
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 2})
+		l.answer(load(generate, 1, 500, 0))
+		l.pass(time.Minute)
+		equal(t, "error", l.refused("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
+		rings := int64(2*unsafe.Sizeof(ring[uint8]{}) + unsafe.Sizeof(ring[uint16]{})) // it had no hit rate
+		if freed := with - l.f.Tally.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
+			t.Errorf("%d bytes are free, want %d of the rings and what is known beside", freed, rings)
+		}
+		l.register(generate, 2)
+		l.answer(load(generate, 1, 500, 0), load(generate, 2, 500, 0))
+		l.pass(5 * time.Second)
+		equal(t, "samples when it is back", line(l.history("2").KV[len(l.history("2").KV)-2:]), "– 0.5")
+	})
+}
+
+func TestHistoryIsBoundedAndSaysWhoseIsNotKept(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.g.o.Limit = 2
+		l.register(generate, 1, 2, 3)
+		l.answer(load(generate, 1, 100, 0), load(generate, 2, 200, 0), load(generate, 3, 300, 0))
+		l.pass(10 * time.Second)
+		equal(t, "rows with a history", l.g.ringing, 2)
+		three := l.history("3")
+		equal(t, "note", three.Note, "No history is kept of this worker: there is room for that of 2.")
+		equal(t, "KV use", line(three.KV), "– – –")
+		equal(t, "note of another", l.history("1").Note, "")
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 1})
+		l.answer(load(generate, 2, 200, 0), load(generate, 3, 300, 0))
+		l.pass(10 * time.Second)
+		equal(t, "when there is room", line(l.history("3").KV), "– – – 0.3 0.3")
+		equal(t, "note", l.history("3").Note, "")
+	})
+}
+
+// TestHistoryTakesWhatTheReadmeSays in memory, of each worker at most.
+func TestHistoryTakesWhatTheReadmeSays(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		const workers = 1000
+		var ids []uint64
+		for id := range uint64(workers) {
+			ids = append(ids, id+1)
+		}
+		before := l.f.Tally.HistoryBytes.Load()
+		l.publishing(generate, ids...)
+		for _, id := range ids {
+			from := fleet.Origin{Endpoint: generate, Worker: id}
+			l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			l.f.Pass(from, fleet.Pass{Counter: 1, Running: 1})
+			l.f.Hit(id, 10, 5)
+		}
+		l.pass(10 * time.Second)
+		if each := (l.f.Tally.HistoryBytes.Load() - before) / workers; each < 1024 || each > 1536 {
+			t.Errorf("%d bytes a worker, want no more than 1.5 kB", each)
+		}
+	})
+}
+
+func TestRowsAreNamedByIdRankAndWhereNeedBeEndpoint(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		keys := func(want ...string) {
+			t.Helper()
+			l.second()
+			var got []string
+			for _, w := range l.snapshot().Workers {
+				got = append(got, w.Component+" "+w.Key)
+			}
+			equal(t, "rows", got, want)
+		}
+		l.register(generate, 7, 8)
+		l.register(prefill, 7)
+		l.answer(load(generate, 7, 1, 0), load(prefill, 7, 1, 0), load(generate, 8, 1, 0))
+		keys("backend 7", "backend 8", "prefill 7@prefill/generate")
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 7})
+		l.answer(load(prefill, 7, 1, 0), load(generate, 8, 1, 0))
+		keys("backend 8", "prefill 7@prefill/generate") // as long as it is there
+		l.publishing(prefill, 9)
+		for rank := range uint32(2) {
+			l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		}
+		keys("backend 8", "prefill 7@prefill/generate", "prefill 9/0", "prefill 9/1")
+		equal(t, "workers, however many ranks", l.snapshot().Fleet.States.Answering, 3)
+		equal(t, "gone", len(l.g.places[prefill].gone), 0)
+		l.f.Deregister(fleet.Instance{Endpoint: prefill, ID: 7})
+		l.answer(load(generate, 8, 1, 0))
+		l.pass(3 * time.Second)
+		l.register(generate, 7)
+		l.answer(load(generate, 7, 1, 0), load(generate, 8, 1, 0))
+		keys("backend 7", "backend 8", "prefill 9/0", "prefill 9/1")
+	})
+}
+
+func TestHitsOfAWorkerThatMovesAreNoNewOnes(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.f.Hit(1, 1000, 0) // of an id that nobody knows
+		l.second()
+		equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0")
+		l.pass(6 * time.Minute)
+		equal(t, "hit rate of the last five minutes", shown(l.snapshot().Fleet.HitRate), "–")
+		l.register(generate, 1) // takes its counters along
+		l.answer(load(generate, 1, 1, 0))
+		l.second()
+		equal(t, "hit rate when it is known", shown(l.snapshot().Fleet.HitRate), "–")
+		l.f.Hit(1, 100, 100)
+		l.second()
+		s := l.snapshot()
+		equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
+		equal(t, "since the start", shown(s.Fleet.HitRateTotal), "0.0909")
+		equal(t, "its own", []string{shown(s.Workers[0].HitRate), shown(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
+	})
+}
+
+func TestHitsFromBeforeTheFirstLookAreOfNoTime(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1)
+		l.f.Hit(1, 100, 50)
+		l.g = New(options(l.f)) // begins in the midst of it
+		l.second()
+		s := l.snapshot()
+		equal(t, "hit rates", []string{shown(s.Fleet.HitRate), shown(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
+	})
+}
+
+func TestEventsASecondAreTheMeanOfFive(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		for range 20 {
+			for range 40 {
+				l.f.Tally.Receive(fleet.LoadEvent)
+				l.f.Tally.Receive(fleet.Instances) // no load
+			}
+			l.pass(2 * time.Second)
+		}
+		if v := l.snapshot().Fleet.EventsPerSecond; v < 16 || v > 24 {
+			t.Errorf("%v events a second, want about 20", v)
+		}
+	})
+}
+
+func TestWhatIsOddAboutAWorker(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+		answers := []fleet.Report{load(generate, 1, 980, 12)}
+		for id := range uint64(9) {
+			answers = append(answers, load(generate, 2+id, 400, 0))
+		}
+		l.answer(answers...)
+		l.f.Hit(1, 100, 90)
+		l.f.Hit(2, 900, 100)
+		l.pass(5 * time.Second)
+		equal(t, "of one like the others", l.odd("3"), nil)
+		equal(t, "of the full one", l.odd("1"), []string{
+			"KV use 98\u00a0% is 3.0 standard deviations above its endpoint's mean of 46\u00a0%.",
+			"12 requests wait here while its endpoint has 54\u00a0% of its blocks free.",
+			"Hit rate 90\u00a0% against 19\u00a0% of its endpoint.",
+		})
+		l.answer(append(answers[:8:8], broken(generate, 9))...)
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 8})
+		l.pass(10 * time.Second)
+		equal(t, "of a silent one", l.odd("10"), []string{"It is registered in etcd, but its last load came 10 s ago."})
+		equal(t, "of one that cannot be read", l.odd("9"), []string{"It answers, but its load cannot be decoded."})
+		equal(t, "of one without a key", l.odd("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
+		l.publishing(prefill, 0x21, 0x22)
+		l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.pass(5 * time.Second)
+		equal(t, "of one that publishes little", l.odd("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
+		equal(t, "of one that has published nothing", l.odd("34"), []string{"It is registered in etcd, but no load of its has come yet."})
+	})
+}

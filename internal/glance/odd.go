@@ -1,0 +1,112 @@
+package glance
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// oddity is something unusual about one worker.
+type oddity struct{ text, check string }
+
+// odd is everything unusual about a row.
+func (g *Glance) odd(r *row) (all []oddity) {
+	say := func(check, format string, args ...any) {
+		all = append(all, oddity{fmt.Sprintf(format, args...), check})
+	}
+	s := &r.of.sums
+	switch r.state {
+	case fleet.StateSilent:
+		if r.loaded == 0 {
+			say("Is it idle, or has it just started? Else read its log.", "It is registered%s, but no load of its has come yet.", g.inRegistry())
+		} else {
+			say("Does the process hang? Read its log.", "It is registered%s, but its last load came %s ago.", g.inRegistry(), lasting(r.age(g.now).V))
+		}
+	case fleet.StateMalformed:
+		say("Which release, or engine, is it? Its load is counted nowhere.", "It answers, but its load cannot be decoded.")
+	case fleet.StateUnregistered:
+		if r.outside {
+			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.inRegistry(), lasting((g.now - r.turned).duration()))
+		}
+	}
+	if v := r.load.use(); v.OK && s.use.n > 2 && math.Abs(v.V-s.use.mean) > 2.5*s.use.std() && math.Abs(v.V-s.use.mean) > 0.05 {
+		above := v.V > s.use.mean
+		say(either(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
+			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", percent(v.V), math.Abs(v.V-s.use.mean)/s.use.std(), either(above, "above", "below"), percent(s.use.mean))
+	}
+	if v := r.load.waiting(); v.V > 0 && s.use.n > 1 && s.use.mean < 0.75 {
+		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWait(v.V), percent(1-s.use.mean))
+	}
+	if own, of := r.hitRate(), s.last.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
+		say(either(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
+			"Hit rate %s against %s of its endpoint.", percent(own.V), percent(of.V))
+	}
+	if r.passAge.OK && r.passAge.V > 5*time.Second {
+		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.passAge.V))
+	}
+	if l := &r.load; l.known && r.state == fleet.StateAnswering {
+		switch {
+		case !l.kvTotal.OK && !l.cacheUsage.OK:
+			say("Does it register a model card? From 0.9 on the card has them.", "KV use is not shown: nothing says how many blocks there are.")
+		case !l.slotsActive.OK:
+			say("Nothing to do; from 1.1 on forward passes say it, where the engine reports them.", "Slots and waiting are not shown: its release does not publish them, or its engine does not report them.")
+		}
+	}
+	return all
+}
+
+// writeWorker is the history of one row, and what is odd about it. It reports false if
+// there is no such row.
+func (g *Glance) writeWorker(d *doc, key string) bool {
+	var b []byte
+	for i := range g.rows {
+		r := &g.rows[i]
+		if b = r.appendKey(b[:0]); string(b) == key {
+			g.writeWorkerHistory(d, r)
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Glance) writeWorkerHistory(d *doc, r *row) {
+	d.open('{')
+	d.field("key")
+	d.key(r)
+	d.int("step", int64(step.Seconds()))
+	d.int("end", g.wall(g.clock.last))
+	if !r.kept && g.ringing >= g.room() {
+		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", thousands(g.room())))
+	}
+	g.writeSamples(d, "kv", func(slot int) float64 { return r.kv.at(slot, shares) })
+	g.writeSamples(d, "slots", func(slot int) float64 { return r.slots.at(slot, shares) })
+	g.writeSamples(d, "waiting", func(slot int) float64 { return r.waiting.at(slot, 1) })
+	g.writeSamples(d, "hitRate", func(slot int) float64 { return r.hit.at(slot, shares) })
+	d.field("peersKv")
+	d.open('{')
+	g.writeSamples(d, "mean", func(slot int) float64 { return float64(r.of.mean[slot]) })
+	g.writeSamples(d, "std", func(slot int) float64 { return float64(r.of.std[slot]) })
+	d.close('}')
+	d.field("odd")
+	d.open('[')
+	for _, o := range g.odd(r) {
+		d.open('{')
+		d.text("text", o.text)
+		d.text("check", o.check)
+		d.close('}')
+	}
+	d.close(']')
+	d.close('}')
+}
+
+// writeSamples are those of a history, the oldest first.
+func (g *Glance) writeSamples(d *doc, name string, at func(slot int) float64) {
+	d.field(name)
+	d.open('[')
+	for ago := g.clock.kept() - 1; ago >= 0; ago-- {
+		d.float(at(g.clock.slot(ago)), 1e4)
+	}
+	d.close(']')
+}

@@ -1,0 +1,266 @@
+package glance
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// description is openapi.json, against which answers are checked.
+type description struct {
+	t        *testing.T
+	doc      map[string]any
+	compiler *jsonschema.Compiler
+	seen     map[string]bool // fields that answers had, by schema
+}
+
+func describe(t *testing.T) *description {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPI))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &description{t: t, doc: doc.(map[string]any), compiler: jsonschema.NewCompiler(), seen: make(map[string]bool)}
+	strict(d.doc["components"])
+	d.compiler.DefaultDraft(jsonschema.Draft2020) // that of OpenAPI 3.1
+	if err := d.compiler.AddResource("openapi.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// strict forbids what is not described.
+func strict(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, fields := v["properties"].(map[string]any); fields {
+			v["additionalProperties"] = false
+		}
+		for _, e := range v {
+			strict(e)
+		}
+	case []any:
+		for _, e := range v {
+			strict(e)
+		}
+	}
+}
+
+// check fails the test unless an answer is what the schema of this name describes.
+func (d *description) check(schema string, answer []byte) {
+	d.t.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(answer))
+	if err != nil {
+		d.t.Fatalf("%v in %s", err, answer)
+	}
+	s, err := d.compiler.Compile("openapi.json#/components/schemas/" + schema)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := s.Validate(v); err != nil {
+		d.t.Errorf("%s: %v in %.2000s", schema, err, answer)
+	}
+	d.note(schema, d.schema(schema), v)
+}
+
+func (d *description) schema(name string) map[string]any {
+	return d.doc["components"].(map[string]any)["schemas"].(map[string]any)[name].(map[string]any)
+}
+
+// note remembers which described fields the value has.
+func (d *description) note(name string, schema map[string]any, v any) {
+	if ref, ok := schema["$ref"].(string); ok {
+		name = ref[strings.LastIndexByte(ref, '/')+1:]
+		schema = d.schema(name)
+	}
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			if items, ok := schema["items"].(map[string]any); ok {
+				d.note(name, items, e)
+			}
+		}
+	case map[string]any:
+		fields, _ := schema["properties"].(map[string]any)
+		for field, value := range v {
+			d.seen[name+"."+field] = true
+			if of, ok := fields[field].(map[string]any); ok {
+				d.note(name+"."+field, of, value)
+			} else if of, ok := schema["additionalProperties"].(map[string]any); ok {
+				d.note(name, of, value)
+			}
+		}
+	}
+}
+
+// unseen are the described fields that no answer had.
+func (d *description) unseen() (all []string) {
+	var walk func(name string, schema map[string]any)
+	walk = func(name string, schema map[string]any) {
+		fields, _ := schema["properties"].(map[string]any)
+		for field, of := range fields {
+			if !d.seen[name+"."+field] {
+				all = append(all, name+"."+field)
+			}
+			of := of.(map[string]any)
+			walk(name+"."+field, of)
+			if items, ok := of["items"].(map[string]any); ok {
+				walk(name+"."+field, items)
+			}
+		}
+	}
+	for name := range d.doc["components"].(map[string]any)["schemas"].(map[string]any) {
+		walk(name, d.schema(name))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestAnswersAreWhatOpenAPIDescribes has answers of fleets of all kinds. They have no
+// field that is not described, none that is required is missing, and none that is
+// described is in none of them.
+func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
+	d := describe(t)
+	check := func(l *lab) {
+		d.check("Snapshot", l.ask("GET", "/api/v1/fleet?history=true").Body.Bytes())
+		for _, w := range l.snapshot().Workers {
+			d.check("WorkerHistory", l.ask("GET", "/worker?key="+w.Key).Body.Bytes())
+		}
+		for _, e := range l.snapshot().Endpoints {
+			w := l.ask("GET", "/api/v1/signals?component="+e.Component+"&endpoint="+e.Endpoint)
+			d.check(either(w.Code == 200, "Signals", "Error"), w.Body.Bytes())
+		}
+	}
+	inLab(t, func(l *lab) { // of all releases
+		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
+			l.polled(release)
+		}
+		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
+			l.published(release)
+		}
+		l.f.Hit(9041998838276177450, 100, 30)
+		l.pass(10 * time.Second)
+		check(l)
+	})
+	inLab(t, func(l *lab) { // in trouble of every kind
+		l.g.o.Limit = 3 // rows with a history
+		l.register(generate, 1, 2, 3)
+		l.publishing(generate, 4)
+		for rank := range uint32(2) {
+			l.f.Pass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
+		}
+		l.answer(load(generate, 1, 900, 9), load(generate, 2, 0, 0), load(generate, 3, 900, 9))
+		l.pass(time.Minute)
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 3})
+		l.answer(broken(generate, 1), load(generate, 3, 900, 9))
+		l.f.Tally.Gaps.Add(1)
+		l.f.Tally.ZMQ.Use()
+		l.f.Tally.NATS.Set(false)
+		l.pass(time.Minute)
+		check(l)
+	})
+	inLab(t, func(l *lab) { // nobody, then two with another name
+		f := fleet.New(fleet.Target(generate), 10, true)
+		o := options(f)
+		f.Tally.Etcd.Set(false)
+		l.f, l.g = f, New(o)
+		check(l)
+		f.Tally.Etcd.Set(true)
+		f.Sync(fleet.Listing{})
+		l.register(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
+		l.second()
+		check(l)
+		for _, path := range []string{"/worker", "/api/v1/signals", "/api/none"} {
+			d.check("Error", l.ask("GET", path).Body.Bytes())
+		}
+	})
+	inLab(t, func(l *lab) { // in several namespaces, with pages of their own
+		l.watch("lab-*")
+		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
+		l.f.Register(fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		l.f.Scrape(l.f.WorkerPages(false)[0], []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		l.pass(5 * time.Second)
+		check(l)
+		w := httptest.NewRecorder()
+		expose.WithTargets(http.NotFoundHandler(), l.f, "lab-*", func(p fleet.WorkerPage) string { return "http://" + p.Metrics + "/metrics" },
+			slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", targets, nil))
+		var all []json.RawMessage
+		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 1 {
+			t.Fatalf("targets %s: %v", w.Body, err)
+		}
+		d.check("Target", all[0])
+	})
+	equal(t, "described, and in no answer", d.unseen(), nil)
+}
+
+// targets is the path that another handler answers on.
+const targets = "/api/v1/targets"
+
+func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		var doc struct {
+			OpenAPI string
+			Paths   map[string]struct {
+				Get struct {
+					Parameters []struct{ Name string }
+					Responses  map[string]any
+				}
+			}
+		}
+		w := l.ask("GET", "/api/v1/openapi.json")
+		if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "version", doc.OpenAPI, "3.1.0")
+		described, served := make(map[string][]string), make(map[string][]string)
+		for path, p := range doc.Paths {
+			described[path] = nil
+			for _, q := range p.Get.Parameters {
+				described[path] = append(described[path], q.Name)
+			}
+			for _, status := range []string{"200", "400", "405"} {
+				if p.Get.Responses[status] == nil && path != targets {
+					t.Errorf("%s does not describe %s", path, status)
+				}
+			}
+		}
+		delete(described, targets)
+		for path, a := range l.g.answers() {
+			served[path] = a.parameters
+		}
+		equal(t, "paths and parameters", described, served)
+	})
+}
+
+// TestOpenAPINamesEveryKindOfProblem and no other.
+func TestOpenAPINamesEveryKindOfProblem(t *testing.T) {
+	var kinds []string
+	for _, r := range workerRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range endpointRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range programRules {
+		kinds = append(kinds, kindOf(r.kind))
+	}
+	var described []string
+	for _, kind := range describe(t).schema("Problem")["properties"].(map[string]any)["kind"].(map[string]any)["enum"].([]any) {
+		described = append(described, kind.(string))
+	}
+	slices.Sort(kinds)
+	slices.Sort(described)
+	equal(t, "kinds", described, slices.Compact(kinds))
+}

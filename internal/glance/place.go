@@ -1,0 +1,215 @@
+package glance
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// place is what is remembered of one endpoint from cut to cut, and its part of the last one.
+type place struct {
+	fleet.Endpoint
+	counted    bool
+	seen       uint64
+	tracks     map[rowID]*track
+	ranked     map[fleet.WorkerID]int // how many of them are of ranks
+	start, end int                    // its rows in the cut
+	sums       sums
+
+	window window
+	normal normal
+	memory [endpointRuleCount]memory
+
+	mean, std floats // of KV use
+	waited    floats
+	there     floats // workers
+	gone      []gone
+}
+
+// gone is a worker that was registered and is not any more.
+type gone struct {
+	name string
+	at   moment
+}
+
+const (
+	mostGone   = 64               // that are remembered of an endpoint
+	rememberIt = 10 * time.Minute // as long as workers count as lost
+)
+
+// rowID tells the rows of an endpoint apart.
+type rowID struct {
+	id   fleet.WorkerID
+	rank int64
+}
+
+const noRank = -1
+
+// track is what is remembered of a row from cut to cut.
+type track struct {
+	rowID
+	seen   uint64
+	state  fleet.State
+	source fleet.Opt[fleet.Source] // of its last load
+	since  moment                  // first seen
+	turned moment                  // into its state
+	loaded moment                  // when its last load was received; 0: never
+	memory [workerRuleCount]memory
+
+	elsewhere bool // the worker had a row at another endpoint before
+	kept      bool // its history is
+
+	kv, slots, hit *ring[uint8]
+	waiting        *ring[uint16]
+}
+
+// note takes what the cut says of the row.
+func (r *row) note(state fleet.State, now moment, source fleet.Source) {
+	t := r.track
+	if t.state != state {
+		t.state, t.turned = state, now
+	}
+	if r.load.known {
+		t.loaded = max(1, now-span(r.load.age))
+		t.source = fleet.Some(source)
+	}
+}
+
+// age is how long ago its last load was received; absent if none ever was.
+func (t *track) age(now moment) fleet.Opt[time.Duration] {
+	if t.loaded == 0 {
+		return fleet.Opt[time.Duration]{}
+	}
+	return fleet.Some((now - t.loaded).duration())
+}
+
+// appendKey writes what names the row: the worker's id, and its rank where it has
+// several. Where it has another row elsewhere they name the endpoint, too.
+func (r *row) appendKey(b []byte) []byte {
+	b = append(b, r.label...)
+	if r.elsewhere {
+		b = append(append(b, '@'), r.of.String()...)
+	}
+	if r.rank != noRank {
+		b = strconv.AppendInt(append(b, '/'), r.rank, 10)
+	}
+	return b
+}
+
+// name is the worker as Dynamo's own keys and logs have it, and its rank.
+func (t *track) name() string {
+	if t.rank == noRank {
+		return hexOf(t.id)
+	}
+	return hexOf(t.id) + " rank " + strconv.FormatInt(t.rank, 10)
+}
+
+// hexOf is a worker's id in hexadecimal, or what a static worker has for it.
+func hexOf(id fleet.WorkerID) string {
+	if id.IsStatic() {
+		return id.Static
+	}
+	return id.Hex()
+}
+
+// place is what is known of the endpoint, made if need be, ready for a new cut.
+func (g *Glance) place(e *fleet.EndpointState) *place {
+	p := g.places[e.Endpoint]
+	if p == nil {
+		p = &place{Endpoint: e.Endpoint, tracks: make(map[rowID]*track), ranked: make(map[fleet.WorkerID]int),
+			mean: newFloats(), std: newFloats(), waited: newFloats(), there: newFloats()}
+		p.window.last = g.bucket()
+		g.places[e.Endpoint] = p
+	}
+	p.seen, p.counted = g.looks, e.Counted
+	p.start, p.end = len(g.rows), len(g.rows)
+	p.sums = sums{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed}
+	if at := g.bucket(); at != p.window.last {
+		p.learn()
+		p.window.turn(at)
+	}
+	g.order = append(g.order, p)
+	return p
+}
+
+// learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
+func (p *place) learn() {
+	if p.memory[hitsCollapsed].since == 0 {
+		p.normal.learn(p.window.sum(1))
+	}
+}
+
+// track is what is known of the row, made if need be.
+func (g *Glance) track(p *place, id fleet.WorkerID, rank int64) *track {
+	of := rowID{id, rank}
+	t := p.tracks[of]
+	if t == nil {
+		t = &track{rowID: of, since: g.now, turned: g.now}
+		for _, other := range g.places {
+			t.elsewhere = t.elsewhere || other != p && other.has(id)
+		}
+		p.tracks[of] = t
+		if rank != noRank {
+			p.ranked[id]++
+		}
+	}
+	t.seen = g.looks
+	return t
+}
+
+// has reports whether a worker has a row there.
+func (p *place) has(id fleet.WorkerID) bool {
+	return p.tracks[rowID{id, noRank}] != nil || p.ranked[id] > 0
+}
+
+// sweep forgets what is not in the cut.
+func (g *Glance) sweep() {
+	for key, p := range g.places {
+		if p.seen != g.looks {
+			p.start, p.end = 0, 0
+			delete(g.places, key)
+		}
+		if len(p.tracks) != p.end-p.start {
+			g.sweepTracks(p)
+		}
+	}
+	if len(g.hits) == g.booked {
+		return
+	}
+	for id, h := range g.hits {
+		if h.seen != g.looks {
+			delete(g.hits, id)
+		}
+	}
+}
+
+func (g *Glance) sweepTracks(p *place) {
+	var left []*track
+	for of, t := range p.tracks {
+		if t.seen == g.looks {
+			continue
+		}
+		delete(p.tracks, of)
+		left = append(left, t)
+		if t.rank != noRank {
+			p.ranked[t.id]--
+			if p.ranked[t.id] == 0 {
+				delete(p.ranked, t.id)
+			}
+		}
+		if t.kept {
+			g.ringing--
+			g.ringBytes -= t.kv.bytes() + t.slots.bytes() + t.waiting.bytes() + t.hit.bytes()
+		}
+	}
+	// Only the last are remembered. Those that have got ranks, or lost them, are there.
+	left = slices.DeleteFunc(left, func(t *track) bool { return p.has(t.id) })
+	slices.SortFunc(left, func(a, b *track) int { return strings.Compare(a.name(), b.name()) })
+	for _, t := range left[max(0, len(left)-mostGone):] {
+		p.gone = append(p.gone, gone{t.name(), g.now})
+	}
+	p.gone = slices.Clone(p.gone[max(0, len(p.gone)-mostGone):])
+}

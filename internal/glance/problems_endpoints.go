@@ -1,0 +1,208 @@
+package glance
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// mostThere is the most workers that were there at a time in the last ten minutes.
+func (p *place) mostThere(g *Glance) float64 {
+	most := float64(p.sums.workers())
+	for ago := range min(g.clock.kept(), int(rememberIt/step)) {
+		if v := float64(p.there[g.clock.slot(ago)]); v > most { // a NaN is not
+			most = v
+		}
+	}
+	return most
+}
+
+// lostShare is which part of them is there no more.
+func lostShare(g *Glance, p *place) number {
+	most := p.mostThere(g)
+	if most == 0 || !g.o.Fleet.HasRegistry() {
+		return number{}
+	}
+	return fleet.Some((most - float64(p.sums.workers())) / most)
+}
+
+func sayLost(g *Glance, p *problem) words {
+	most, left := int(p.of.mostThere(g)), p.of.sums.workers()
+	who := slices.DeleteFunc(slices.Clone(p.of.gone), func(l gone) bool { return g.now-l.at >= span(rememberIt) })
+	slices.Reverse(who) // the last first
+	w := words{
+		title:    either(most-left == 1, "1 worker is gone", many(most-left, "worker")+" are gone"),
+		detail:   fmt.Sprintf("%s: of %s in the last 10 min %s left.", p.of, many(most, "worker"), either(left == 0, "none is", thousands(left)+either(left == 1, " is", " are"))),
+		check:    "was it scaled down, or is it being replaced? Else see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease.",
+		severity: warn,
+	}
+	if len(who) > 0 {
+		w.detail += " The last: " + some(who, func(l gone) string { return l.name }) + "."
+	}
+	if left == 0 {
+		w.title, w.severity = "No worker is left", bad
+	}
+	return w
+}
+
+// A queue grows if so many times as many requests wait as did a minute or two ago.
+const (
+	queueFrom = int(time.Minute / step)
+	queueTo   = int(2 * time.Minute / step)
+)
+
+// queueBefore is the mean of what waited then.
+func (p *place) queueBefore(g *Glance) number {
+	sum, n := 0.0, 0.0
+	if g.clock.kept() < queueTo {
+		return number{}
+	}
+	for ago := queueFrom; ago < queueTo; ago++ {
+		if v := float64(p.waited[g.clock.slot(ago)]); !math.IsNaN(v) {
+			sum, n = sum+v, n+1
+		}
+	}
+	return number{V: sum / max(1, n), OK: n > 0}
+}
+
+// queueGrowth has one request a worker at least below the line: a few are no queue.
+func queueGrowth(g *Glance, p *place) number {
+	before := p.queueBefore(g)
+	if !before.OK || !p.sums.waiting.OK {
+		return number{}
+	}
+	return fleet.Some(p.sums.waiting.V / max(before.V, float64(p.sums.reportWaiting)))
+}
+
+func sayQueue(g *Glance, p *problem) words {
+	s, rows := &p.of.sums, g.byWaiting(p.of)
+	return words{
+		title: "The queue grows: " + requestsWait(s.waiting.V),
+		detail: fmt.Sprintf("%s: in %s, most at %s. A minute or two ago there were %s.", p.of, many(s.waitingWorkers, "worker"), longest(rows),
+			thousands(uint64(math.Round(p.of.queueBefore(g).V)))),
+		check: "do more requests come, or longer ones? Then add workers. If KV use is low while they wait, the engines are slow: see their logs. If few workers have most of the queue, see the imbalance.",
+		rows:  rows,
+	}
+}
+
+// waitShare is the part of the workers at which requests wait, if they are not few.
+func waitShare(_ *Glance, p *place) number {
+	if p.sums.reportWaiting == 0 || p.sums.waiting.V < float64(p.sums.reportWaiting) {
+		return number{}
+	}
+	return fleet.Some(float64(p.sums.waitingWorkers) / float64(p.sums.reportWaiting))
+}
+
+func saySaturated(g *Glance, p *problem) words {
+	s, rows := &p.of.sums, g.byWaiting(p.of)
+	return words{
+		title:  fmt.Sprintf("Requests wait at %s of %s", thousands(s.waitingWorkers), many(s.reportWaiting, "worker")),
+		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), percent(s.use.mean)),
+		check: either(s.use.mean < 0.75, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
+			"the endpoint is at its limit: add workers, or let fewer requests in."),
+		rows: rows,
+	}
+}
+
+// byWaiting are the endpoint's rows where requests wait, the longest queue first.
+func (g *Glance) byWaiting(p *place) (rows []*row) {
+	for i := p.start; i < p.end; i++ {
+		if r := &g.rows[i]; r.load.waiting().V > 0 {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b *row) int { return compare(b.load.waiting().V, a.load.waiting().V) })
+	return rows
+}
+
+func longest(rows []*row) string {
+	return and(first(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), thousands(r.load.waits.V)) }))
+}
+
+// unevenness matters where somebody is at least half full.
+func unevenness(_ *Glance, p *place) number {
+	if p.sums.use.n < 2 || p.sums.use.max < 0.5 {
+		return number{}
+	}
+	return p.sums.unevenness()
+}
+
+func sayUneven(g *Glance, p *problem) words {
+	s := &p.of.sums
+	var hot, cold []*row
+	waits, most, share := 0.0, 0.0, pair{}
+	for i := p.of.start; i < p.of.end; i++ {
+		r := &g.rows[i]
+		switch v := r.load.use(); {
+		case !v.OK || r.outside:
+		case v.V >= (s.use.mean+s.use.max)/2:
+			hot = append(hot, r)
+			waits += r.load.waiting().V
+			if r.hits != nil && r.hits.window != nil {
+				share.add(r.hits.window.sum(buckets))
+			}
+		case v.V <= s.use.mean/4:
+			cold = append(cold, r)
+			most = max(most, v.V)
+		}
+	}
+	w := words{
+		title:    "Load is uneven: " + times(s.unevenness().V) + " the mean",
+		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), percent(s.use.max), percent(s.use.mean), requestsWait(waits)),
+		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
+		severity: either(waits > 0, bad, warn),
+		rows:     append(hot, cold...),
+	}
+	if all := s.last.rate(); share.rate().OK && all.OK {
+		w.check = fmt.Sprintf("one hot prefix? The hot %s %s, the endpoint %s. Give the router less weight on cache overlap, or set --router-temperature above 0.",
+			either(len(hot) == 1, "worker hits", "workers hit"), percent(share.rate().V), percent(all.V))
+	}
+	if len(cold) > 0 {
+		w.detail += fmt.Sprintf(" %s %s at most %s.", names(cold), either(len(cold) == 1, "has", "have"), percent(most))
+		w.check += " See that those with little to do are in the router's list."
+	}
+	return w
+}
+
+// hitsLost is how much less of the input of the last minute was cached than normally.
+func hitsLost(g *Glance, p *place) number {
+	m := &p.memory[hitsCollapsed]
+	if m.raised && g.now-m.since >= span(acceptAfter) {
+		p.normal, *m = normal{}, memory{} // it is how things are now
+	}
+	last := p.window.sum(2)
+	if !p.normal.known() || p.normal.rate < 0.1 || last.isl < 4*fewBlocks {
+		return number{}
+	}
+	return fleet.Some(1 - last.rate().V/p.normal.rate)
+}
+
+// acceptAfter is how long a hit rate may be lower until that is what is normal.
+const acceptAfter = 30 * time.Minute
+
+func sayHits(g *Glance, p *problem) words {
+	var rows []*row
+	for i := p.of.start; i < p.of.end; i++ {
+		r := &g.rows[i]
+		if now, total := r.hitRate(), r.hitRateTotal(); now.OK && total.OK && now.V < total.V/2 {
+			rows = append(rows, r)
+		}
+	}
+	last := p.of.window.sum(2).rate()
+	w := words{
+		title:  fmt.Sprintf("The KV hit rate has collapsed: %s instead of %s", percent(last.V), percent(p.of.normal.rate)),
+		detail: fmt.Sprintf("%s: of the input of the last minute %s was cached; of that before, %s.", p.of, percent(last.V), percent(p.of.normal.rate)),
+		check: "did workers restart, with empty caches, or do requests come that share nothing? If neither: does the router still hear of the workers' caches? " +
+			"It does where DYN_EVENT_PLANE is the same for both and workers publish KV events.",
+		rows: rows,
+	}
+	if len(rows) > 0 {
+		w.detail += " Worst at " + some(rows, func(r *row) string {
+			return fmt.Sprintf("%s (%s, in all %s)", r.name(), percent(r.hitRate().V), percent(r.hitRateTotal().V))
+		}) + "."
+	}
+	return w
+}

@@ -1,0 +1,290 @@
+package glance
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// flow is a counter of the program's: what came since the last cut, and in the last
+// quarter of an hour.
+type flow struct {
+	last  uint64
+	fresh uint64          // since the last cut
+	open  uint64          // in the step that is not over
+	steps [samples]uint32 // in those before
+	begun bool
+}
+
+// The counters whose flow is watched.
+const (
+	gaps = iota
+	drops
+	overLimit
+	rejects
+	nameless
+	flowCount
+)
+
+// counters are what they stand at.
+func counters(t *fleet.Tally) [flowCount]uint64 {
+	return [flowCount]uint64{
+		gaps:      t.Gaps.Load(),
+		drops:     t.Dropped(fleet.QueueFull),
+		overLimit: t.OverLimit.Load(),
+		rejects:   rejected(t),
+		nameless:  t.Rejected(fleet.ForwardPass, fleet.NoWorker),
+	}
+}
+
+// useless are the reasons that say that a message could not be read, and not only that
+// there is no use for it.
+var useless = [...]fleet.Reason{fleet.BadJSON, fleet.BadName, fleet.BadID, fleet.BadLoad, fleet.BadPack, fleet.BadFrames, fleet.BadText, fleet.TooLarge}
+
+// rejected are the messages that could not be read. Answers to polls whose load cannot
+// be are their workers' problem.
+func rejected(t *fleet.Tally) (n uint64) {
+	for _, k := range fleet.Kinds() {
+		for _, r := range useless {
+			if k != fleet.StatsReply || r != fleet.BadLoad {
+				n += t.Rejected(k, r)
+			}
+		}
+	}
+	return n
+}
+
+// take notes what a counter stands at. What it stood at when we began is of before.
+func (f *flow) take(n uint64) {
+	if !f.begun {
+		f.begun, f.last = true, n
+	}
+	f.fresh = n - f.last
+	f.last, f.open = n, f.open+f.fresh
+}
+
+// close ends a step.
+func (f *flow) close(slot int) { f.steps[slot], f.open = more(0, f.open), 0 }
+
+func (f *flow) sum() uint64 {
+	all := f.open
+	for _, n := range f.steps {
+		all += uint64(n)
+	}
+	return all
+}
+
+// flowing is the measure of a counter that should stand still.
+func flowing(which int) func(*Glance, *Glance) number {
+	return func(g, _ *Glance) number { return yes(g.flows[which].fresh > 0) }
+}
+
+func etcdAway(g, _ *Glance) number  { return yes(!g.tally().Etcd.Up()) }
+func filesAway(g, _ *Glance) number { return yes(!g.tally().Files.Up()) }
+
+func kubernetesAway(g, _ *Glance) number { return yes(!g.tally().Kubernetes.Up()) }
+
+// natsAway: NATS matters if something of the namespace comes over it.
+func natsAway(g, _ *Glance) number { return yes(!g.tally().NATS.Up() && g.usesNATS) }
+
+func sayEtcd(g *Glance, p *problem) words {
+	return words{
+		title:  "etcd is not connected",
+		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["etcd"]),
+		check:  "is it up, and can it be reached from here? Compare ETCD_ENDPOINTS here and at the workers.",
+	}
+}
+
+func sayFiles(g *Glance, p *problem) words {
+	return words{
+		title:  "The directory of workers cannot be read",
+		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["file"]),
+		check:  "is it mounted here, and may this program read it? Compare DYN_FILE_KV here and at the workers.",
+	}
+}
+
+func sayKubernetes(g *Glance, p *problem) words {
+	return words{
+		title:  "The Kubernetes API cannot be read",
+		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["kubernetes"]),
+		check:  "is it up, and may this program's service account list and watch what it needs? The log names a right that is missing.",
+	}
+}
+
+func sayNATS(g *Glance, p *problem) words {
+	return words{
+		title:  "NATS is not connected",
+		detail: fmt.Sprintf("%s: no poll is answered and no event over NATS is heard; loads are as old as that.", g.o.Servers["nats"]),
+		check:  "is it up, and can it be reached from here? Compare NATS_SERVER here and at the workers.",
+	}
+}
+
+// awayFor is how long a publisher may be away: one that was killed stays announced for
+// as long as its lease.
+const awayFor = 45 * time.Second
+
+func (g *Glance) publishersAway() []fleet.Channel {
+	if g.tally().PublishersUp.Load() >= g.tally().Publishers.Load() {
+		return nil
+	}
+	return g.o.Fleet.Notes.AwaySince(g.at.Add(-awayFor))
+}
+
+func publishersAway(g, _ *Glance) number { return fleet.Some(float64(len(g.publishersAway()))) }
+
+func sayPublishers(g *Glance, p *problem) words {
+	var all []string
+	for _, c := range g.publishersAway() {
+		all = append(all, c.Address+either(c.Endpoint.Component == "", "", " of "+strings.TrimSuffix(c.Endpoint.String(), "/")))
+	}
+	all = slices.Compact(all)
+	up, want := g.tally().PublishersUp.Load(), g.tally().Publishers.Load()
+	return words{
+		title:    either(up == 0, "No ZMQ publisher can be reached", fmt.Sprintf("%s of %s ZMQ publishers can be reached", thousands(up), thousands(want))),
+		detail:   fmt.Sprintf("These are announced and do not answer: %s. Their events are lost.", list(all)),
+		check:    "is there a network policy between this program and the workers? Each publishes on a port of its own. A process that died without taking its keys back also looks like this.",
+		severity: either(up == 0, bad, warn),
+	}
+}
+
+// nobodyLeads: a program that stands by does not know who leads while the registry is away.
+func nobodyLeads(g, _ *Glance) number {
+	return yes(g.o.Instance != "" && !g.tally().Unique.Load() && !g.tally().RegistryUp())
+}
+
+func sayLeader(g *Glance, p *problem) words {
+	return words{
+		title:  "There may be no leader",
+		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", g.o.Instance, g.o.Registry),
+		check:  "the connection to it: with that a leader is soon back.",
+	}
+}
+
+// pushes are those since the last that succeeded.
+type pushes struct{ ok, failed, since uint64 }
+
+func (p *pushes) take(t *fleet.Tally) {
+	if ok := t.PushOK.Load(); ok != p.ok {
+		p.ok, p.since = ok, t.PushError.Load()
+	}
+	p.failed = t.PushError.Load() - p.since
+}
+
+func failedPushes(g, _ *Glance) number { return fleet.Some(float64(g.pushes.failed)) }
+
+func sayPush(g *Glance, p *problem) words {
+	last := "None has succeeded yet"
+	if at := g.tally().LastPush.Load(); at != 0 {
+		last = "The last that succeeded was " + lasting(g.at.Sub(time.Unix(0, at))) + " ago"
+	}
+	return words{
+		title:  "Pushes fail",
+		detail: fmt.Sprintf("%s pushes to %s have failed in a row. %s.", thousands(g.pushes.failed), g.o.Gateway, last),
+		check:  "is the Pushgateway up, and does it take what it is sent? The log says why the first push failed.",
+	}
+}
+
+func sayLimit(g *Glance, p *problem) words {
+	return words{
+		title:  fmt.Sprintf("There is no room for more than %s", many(g.o.Limit, "worker")),
+		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away.", thousands(g.flows[overLimit].sum())),
+		check:  "is the fleet that large? Then raise --max-workers. Else somebody publishes hit rates of ids that nobody has registered.",
+	}
+}
+
+func clashing(g, _ *Glance) number { return yes(len(g.o.Fleet.Notes.Clashes()) > 0) }
+
+func sayPlanes(g *Glance, p *problem) words {
+	clashes := g.o.Fleet.Notes.Clashes()
+	var all []string
+	for _, component := range slices.Sorted(maps.Keys(clashes)) {
+		all = append(all, component+": "+clashes[component])
+	}
+	var rows []*row
+	for i := range g.rows {
+		of := g.rows[i].of
+		if _, there := clashes[strings.TrimPrefix(of.Namespace+"/"+of.Component, "/")]; there {
+			rows = append(rows, &g.rows[i])
+		}
+	}
+	return words{
+		title:  "Workers and routers are on different event planes",
+		detail: strings.Join(all, "; ") + ". Those routers do not hear what is cached, and send requests as if nothing were.",
+		check:  "set DYN_EVENT_PLANE to the same value for every worker, router and frontend.",
+		rows:   rows,
+	}
+}
+
+func sayDrops(g *Glance, p *problem) words {
+	return words{
+		title:  either(g.flows[drops].sum() == 1, "1 message was dropped here", thousands(g.flows[drops].sum())+" messages were dropped here"),
+		detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
+		check:  "is this program short of CPU? Give it a core.",
+	}
+}
+
+func sayRejects(g *Glance, p *problem) words {
+	var all []string
+	for _, k := range fleet.Kinds() {
+		for _, r := range useless {
+			if n := g.tally().Rejected(k, r); n > 0 && (k != fleet.StatsReply || r != fleet.BadLoad) {
+				all = append(all, fmt.Sprintf("%s: %s (%s)", strings.ReplaceAll(k.String(), "_", " "), thousands(n), r))
+			}
+		}
+	}
+	return words{
+		title:  either(g.flows[rejects].sum() == 1, "1 message could not be read", thousands(g.flows[rejects].sum())+" messages could not be read"),
+		detail: "In the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
+		check:  "a release that is newer than this program, or a stranger at the same place? With DYN_LOG=info,metrics=debug the log has each with its reason.",
+	}
+}
+
+func sayNameless(g *Glance, p *problem) words {
+	return words{
+		title:  "An engine does not know its worker's id",
+		detail: fmt.Sprintf("%s of forward passes in the last 15 min name no worker, and cannot be shown.", thousands(g.flows[nameless].sum())),
+		check:  "how is the engine started? Dynamo's own launchers tell it the id.",
+	}
+}
+
+func sayGaps(g *Glance, p *problem) words {
+	missing := g.flows[gaps].sum()
+	var all []string
+	var rows []*row
+	for _, gap := range slices.Backward(g.o.Fleet.Notes.Gaps()) {
+		who, of := g.publisher(gap.Publisher)
+		rows = append(rows, of...)
+		all = append(all, fmt.Sprintf("%s skipped from %s to %s (%s, %s ago)", who, thousands(gap.After), thousands(gap.Before),
+			strings.ReplaceAll(gap.Kind.String(), "_", " "), lasting(g.at.Sub(gap.At))))
+	}
+	return words{
+		title:    either(missing == 1, "1 event is missing", thousands(missing)+" events are missing"),
+		detail:   "In the last 15 min. The last: " + list(all) + ".",
+		check:    "did the publisher's network drop, or does it send more than a subscriber can read? A few that are missing when a connection has just been made are normal on ZeroMQ.",
+		severity: either(float64(missing) > 0.01*g.eventsKept(), warn, info),
+		rows:     rows,
+	}
+}
+
+// publisher is who an event's publisher is: to 1.3 a worker, by its id; later one of a
+// channel, whose worker is not known.
+func (g *Glance) publisher(id uint64) (name string, rows []*row) {
+	for i := range g.rows {
+		if g.rows[i].id.Lease == id {
+			rows = append(rows, &g.rows[i])
+		}
+	}
+	hex := strconv.FormatUint(id, 16)
+	if len(rows) > 0 {
+		return hex, rows
+	}
+	if c, ok := g.o.Fleet.ChannelOf(id); ok {
+		return strings.TrimSpace(fmt.Sprintf("publisher %s of %s %s", hex, strings.Trim(c.Endpoint.String(), "/"), c.Address)), nil
+	}
+	return "publisher " + hex, nil
+}

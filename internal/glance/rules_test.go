@@ -1,0 +1,534 @@
+package glance
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+func TestAProblemIsRaisedAndWithdrawnWithHysteresis(t *testing.T) {
+	const up, down, raise, withdraw = 0.9, 0.8, 2 * time.Second, 3 * time.Second
+	var m memory
+	for i, c := range []struct {
+		v      number
+		raised bool
+		why    string
+	}{
+		{fleet.Some(0.9), false, "it has just begun"},
+		{fleet.Some(0.95), false, "a second is not two"},
+		{fleet.Some(0.85), false, "below the upper line: it begins anew"},
+		{fleet.Some(0.9), false, "it has just begun"},
+		{fleet.Some(0.9), false, ""},
+		{fleet.Some(0.9), true, "two seconds"},
+		{fleet.Some(0.81), true, "not below the lower line"},
+		{fleet.Some(0.79), true, "just below it"},
+		{fleet.Some(0.79), true, ""},
+		{fleet.Some(0.85), true, "not below the lower line: the end begins anew"},
+		{fleet.Some(0.1), true, "just below it"},
+		{number{}, true, "not known is not wrong"},
+		{fleet.Some(0.1), true, ""},
+		{fleet.Some(0.1), false, "three seconds"},
+		{fleet.Some(0.85), false, "below the upper line"},
+	} {
+		if got := m.look(c.v, up, down, raise, withdraw, moment(10*(i+1))); got != c.raised {
+			t.Errorf("second %d, %v: raised is %v, want %v: %s", i, c.v, got, c.raised, c.why)
+		}
+	}
+}
+
+func TestAWorkerThatFallsSilentIsNamedWithinTwoPolls(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "silent:backend/generate"
+		l.register(generate, 0x694d8b0a1f2c3d04, 2)
+		both := []fleet.Report{load(generate, 0x694d8b0a1f2c3d04, 1, 0), load(generate, 2, 1, 0)}
+		l.answer(both...)
+		l.keeps(time.Minute, id, false)
+		l.answer(both[1:]...)
+		l.within(2, id, true)
+		p := l.problem(id)
+		equal(t, "workers", p.Workers, []string{"7587873822778080516"})
+		equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load for 2 s, but still registered in etcd.")
+		l.answer(both...)
+		l.within(1, id, false)
+	})
+}
+
+func TestAWorkerThatHasNeverAnsweredHasTimeToStart(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1)
+		l.keeps(14*time.Second, "silent:backend/generate", false)
+		l.within(2, "silent:backend/generate", true) // seen first with the first look
+	})
+}
+
+func TestNobodyFallsSilentWhileWeAreCutOff(t *testing.T) {
+	for name, link := range map[string]func(*fleet.Tally) *fleet.Link{
+		"NATS": func(y *fleet.Tally) *fleet.Link { return &y.NATS }, "etcd": func(y *fleet.Tally) *fleet.Link { return &y.Etcd },
+	} {
+		inLab(t, func(l *lab) {
+			l.register(generate, 1)
+			l.answer(load(generate, 1, 1, 0))
+			l.pass(5 * time.Second)
+			link(&l.f.Tally).Set(false)
+			l.answer()
+			l.within(4, "connection:"+strings.ToLower(name), true) // counted from the first look
+			l.keeps(time.Minute, "silent:backend/generate", false)
+			equal(t, "problems without "+name, l.raised(), []string{"connection:" + strings.ToLower(name)})
+			link(&l.f.Tally).Set(true)
+			l.answer(load(generate, 1, 1, 0))
+			l.within(3, "connection:"+strings.ToLower(name), false)
+		})
+	}
+}
+
+func TestNATSThatNobodyNeedsIsNoTrouble(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.f.Tally.ZMQ.Use()
+		l.publishing(generate, 1)
+		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.f.Tally.NATS.Set(false)
+		l.keeps(time.Minute, "connection:nats", false)
+	})
+}
+
+func TestWhatCannotBeReadIsNamed(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "malformed:backend/generate"
+		l.register(generate, 1, 2)
+		l.answer(load(generate, 1, 1, 0), broken(generate, 2))
+		l.within(1, id, true)
+		equal(t, "workers", l.problem(id).Workers, []string{"2"})
+		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
+		l.within(11, id, false)
+	})
+}
+
+func TestAnEngineThatStopsReportingIsNamedByItsRank(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "stalled:backend/generate"
+		l.publishing(generate, 1)
+		counter := uint64(0)
+		second := func(ranks ...uint32) {
+			counter++
+			for _, rank := range ranks {
+				l.f.Pass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
+			}
+			l.second()
+		}
+		for range 30 {
+			second(0, 1)
+		}
+		equal(t, "problems", l.raised(), nil)
+		for range 18 { // the clock of the fleet is a second behind when it hears of a pass
+			second(0)
+		}
+		equal(t, "problems before it is sure", l.raised(), nil)
+		second(0)
+		equal(t, "workers", l.problem(id).Workers, []string{"1/1"})
+		second(0, 1)
+		equal(t, "problems when it is back", l.raised(), nil)
+	})
+}
+
+func TestANearlyFullCacheIsNamedAtOnce(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "full:backend/generate"
+		l.register(generate, 1, 2)
+		at := func(blocks uint64) { l.answer(load(generate, 1, blocks, 0), load(generate, 2, 880, 0)) }
+		at(890)
+		l.keeps(time.Minute, id, false)
+		at(900)
+		l.within(1, id, true)
+		equal(t, "workers", l.problem(id).Workers, []string{"1"})
+		at(850)
+		l.keeps(time.Minute, id, true)
+		at(849)
+		l.within(31, id, false)
+	})
+}
+
+func TestWhyACacheIsFullDependsOnTheOthers(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1, 2, 3)
+		l.answer(load(generate, 1, 950, 3), load(generate, 2, 100, 0), load(generate, 3, 100, 0))
+		l.second()
+		if p := l.problem("full:backend/generate"); !strings.Contains(p.Check, "--router-temperature") {
+			t.Errorf("where others are empty it says %q", p.Check)
+		}
+		l.answer(load(generate, 1, 950, 3), load(generate, 2, 900, 0), load(generate, 3, 890, 0))
+		l.second()
+		p := l.problem("full:backend/generate")
+		if !strings.Contains(p.Check, "add workers") {
+			t.Errorf("where all are full it says %q", p.Check)
+		}
+		equal(t, "the fullest first", p.Workers, []string{"1", "2"})
+	})
+}
+
+func TestAWorkerWithoutAKeyIsNamedWhenItGoesOn(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "unregistered:backend/generate"
+		l.register(generate, 1, 2)
+		l.answer(load(generate, 1, 1, 0), load(generate, 2, 2, 0))
+		l.pass(10 * time.Second)
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 2})
+		l.keeps(time.Minute, id, false) // it may be shutting down
+		l.within(1, id, true)
+		s := l.snapshot()
+		equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
+		equal(t, "mean load, without it", shown(s.Fleet.LoadMean), "0.001")
+		l.register(generate, 2)
+		l.within(1, id, false)
+	})
+}
+
+func TestAWorkerThatPublishesNothingIsNoGreatTrouble(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "quiet:backend/generate"
+		l.publishing(generate, 1)
+		l.keeps(time.Minute, id, false)
+		l.within(1, id, true)
+		equal(t, "severity", l.problem(id).Severity, "info")
+		equal(t, "problems", l.raised(), []string{id})
+		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.within(1, id, false)
+	})
+}
+
+func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "lost:backend/generate"
+		var all []uint64
+		for n := range uint64(20) {
+			all = append(all, 0x100+n)
+		}
+		l.register(generate, all...)
+		l.answer(load(generate, 0x113, 1, 0))
+		l.pass(20 * time.Second)
+		l.answer()
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 0x100})
+		l.keeps(time.Minute, id, false) // one of twenty
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 0x101})
+		l.within(6, id, true)
+		p := l.problem(id)
+		equal(t, "title", p.Title, "2 workers are gone")
+		equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. The last: 101 and 100.")
+		equal(t, "severity", p.Severity, "warn")
+		for _, n := range all[2:] {
+			l.f.Deregister(fleet.Instance{Endpoint: generate, ID: n})
+		}
+		l.second()
+		p = l.problem(id)
+		equal(t, "severity when all have left", p.Severity, "bad")
+		equal(t, "title when all have left", p.Title, "No worker is left")
+		if s := l.snapshot(); s.Looking != nil {
+			t.Error("the page says that nobody came yet, want it to say that all have left")
+		}
+		l.pass(10 * time.Minute)
+		equal(t, "problems ten minutes later", l.raised(), nil)
+		if s := l.snapshot(); s.Looking == nil {
+			t.Error("the page does not say what is looked for")
+		}
+	})
+}
+
+func TestAReplacedWorkerIsNotLost(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1, 2)
+		l.pass(30 * time.Second)
+		l.register(generate, 3)
+		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 1})
+		l.keeps(time.Minute, "lost:backend/generate", false)
+	})
+}
+
+func TestAQueueThatGrowsIsNamedAndThenThatAllAreBusy(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const growing, busy = "waiting:backend/generate", "saturated:backend/generate"
+		l.register(generate, 1, 2)
+		wait := func(n uint64) { l.answer(load(generate, 1, 400, n/2), load(generate, 2, 400, n-n/2)) }
+		wait(1) // a few are no queue
+		l.keeps(3*time.Minute, growing, false)
+		wait(9)
+		l.within(11, growing, true)
+		equal(t, "title", l.problem(growing).Title, "The queue grows: 9 requests wait")
+		equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
+		equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
+		l.within(50, busy, true)      // a minute after it has begun
+		l.within(110, growing, false) // when most of what was a minute or two ago was as much
+		equal(t, "what stays", l.raised(), []string{busy})
+		wait(1)
+		l.within(61, busy, false)
+	})
+}
+
+func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "imbalance:backend/generate"
+		l.register(generate, 1, 2, 3, 4)
+		even := []fleet.Report{load(generate, 1, 420, 0), load(generate, 2, 400, 0), load(generate, 3, 380, 0), load(generate, 4, 400, 0)}
+		l.answer(load(generate, 1, 40, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0), load(generate, 4, 1, 0))
+		l.keeps(time.Minute, id, false) // of a fleet that has nothing to do
+		l.answer(even...)
+		l.keeps(time.Minute, id, false)
+		l.answer(load(generate, 1, 800, 5), even[1], even[2], load(generate, 4, 30, 0))
+		l.within(31, id, true)
+		p := l.problem(id)
+		equal(t, "workers", p.Workers, []string{"1", "4"})
+		equal(t, "severity", p.Severity, "bad")
+		equal(t, "title", p.Title, "Load is uneven: 1.99× the mean")
+		equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
+		l.answer(even...)
+		l.within(61, id, false)
+	})
+}
+
+func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "hits:backend/generate"
+		l.register(generate, 1, 2)
+		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
+		hit := func(d time.Duration, share float64) {
+			for range d / time.Second {
+				l.f.Hit(1, 50, uint64(50*share))
+				l.f.Hit(2, 50, 30)
+				l.second()
+			}
+		}
+		hit(10*time.Minute, 0.6)
+		equal(t, "problems", l.raised(), nil)
+		equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.6")
+		l.pass(10 * time.Minute) // nobody asks: no rate is no low rate
+		equal(t, "problems", l.raised(), nil)
+		equal(t, "hit rate of nothing", shown(l.snapshot().Fleet.HitRate), "–")
+		equal(t, "since the start", shown(l.snapshot().Fleet.HitRateTotal), "0.6")
+		hit(2*time.Minute, 0.2)
+		equal(t, "problems where a third less is hit", l.raised(), nil)
+		hit(10*time.Minute, 0.6)
+		start := time.Now()
+		for n := 0; n < 200 && l.problem(id).ID == ""; n++ {
+			l.f.Hit(1, 100, 2)
+			l.second()
+		}
+		if took := time.Since(start); took < time.Minute || took > 2*time.Minute+30*time.Second {
+			t.Errorf("it took %v, want a minute and what it takes to see", took)
+		}
+		p := l.problem(id)
+		equal(t, "title", p.Title, "The KV hit rate has collapsed: 2\u00a0% instead of 56\u00a0%")
+		l.pass(4 * time.Minute) // it is remembered
+		hit(5*time.Minute, 0.6)
+		equal(t, "problems when it has recovered", l.raised(), nil)
+	})
+}
+
+func TestALowHitRateBecomesNormalInTime(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1)
+		l.answer(load(generate, 1, 1, 0))
+		for n := range 60 * 60 {
+			l.f.Hit(1, 50, either(n < 15*60, uint64(30), 1))
+			l.second()
+		}
+		equal(t, "problems three quarters of an hour later", l.raised(), nil)
+	})
+}
+
+func TestTheProgramsOwnTroubles(t *testing.T) {
+	const second, minutes = time.Second, 5 * time.Minute
+	for id, c := range map[string]struct {
+		begin, end func(*lab)
+		raised     int // after so many seconds
+		withdrawn  int
+		detail     string
+	}{
+		"limit": {
+			begin:  func(l *lab) { l.f.Tally.OverLimit.Add(7) },
+			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away.",
+		},
+		"drops": {
+			begin:  func(l *lab) { l.f.Tally.Drop(fleet.QueueFull, 3) },
+			raised: 1, withdrawn: 301, detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
+		},
+		"malformed:messages": {
+			begin: func(l *lab) {
+				l.f.Tally.Reject(fleet.LoadEvent, fleet.BadPack)
+				l.f.Tally.Reject(fleet.Cards, fleet.BadJSON)
+				l.f.Tally.Reject(fleet.StatsReply, fleet.BadLoad) // its worker's trouble
+				l.f.Tally.Reject(fleet.LoadEvent, fleet.Estimate) // none
+			},
+			raised: 1, withdrawn: 301, detail: "In the last 15 min. Since the start, by kind and reason: load: 1 (msgpack), card: 1 (json).",
+		},
+		"nameless": {
+			begin:  func(l *lab) { l.f.Tally.Reject(fleet.ForwardPass, fleet.NoWorker) },
+			raised: 1, withdrawn: 301, detail: "1 of forward passes in the last 15 min name no worker, and cannot be shown.",
+		},
+		"push": {
+			begin: func(l *lab) {
+				l.f.Tally.LastPush.Store(time.Now().Add(-time.Minute).UnixNano())
+				l.f.Tally.PushError.Add(2)
+			},
+			end:    func(l *lab) { l.f.Tally.PushOK.Add(1) },
+			raised: 1, withdrawn: 1, detail: "2 pushes to http://gateway:9091 have failed in a row. The last that succeeded was 1 min 1 s ago.",
+		},
+		"leader": {
+			begin:  func(l *lab) { l.f.Tally.Unique.Store(false); l.f.Tally.Etcd.Set(false) },
+			end:    func(l *lab) { l.f.Tally.Etcd.Set(true) },
+			raised: 16, withdrawn: 3, detail: "Who holds dynamo/components/metrics/instance cannot be known while etcd is away, so this program neither pushes nor publishes l2c events.",
+		},
+		"connection:kubernetes": {
+			begin: func(l *lab) {
+				l.g.o.Servers["kubernetes"] = "https://10.96.0.1:443, namespace prod"
+				l.f.Tally.Kubernetes.Use()
+			},
+			end:       func(l *lab) { l.f.Tally.Kubernetes.Set(true) },
+			raised:    4,
+			withdrawn: 3, detail: "https://10.96.0.1:443, namespace prod: who comes and goes is not noticed; the fleet is shown as it was known.",
+		},
+		"planes": {
+			begin: func(l *lab) {
+				l.register(prefill, 1)
+				l.f.Notes.SetClashes(map[string]string{"prefill": "workers on ZMQ, routers on NATS"})
+			},
+			end:    func(l *lab) { l.f.Notes.SetClashes(nil) },
+			raised: 1, withdrawn: 11, detail: "prefill: workers on ZMQ, routers on NATS. Those routers do not hear what is cached, and send requests as if nothing were.",
+		},
+		"connection:zmq": {
+			begin: func(l *lab) {
+				y := &l.f.Tally
+				y.ZMQ.Use()
+				y.ZMQ.Set(true)
+				y.Publishers.Store(320)
+				y.PublishersUp.Store(319)
+				l.f.Notes.Away(fleet.Channel{Address: "tcp://10.0.4.19:40113", Endpoint: generate, Topic: "kv_metrics", Plane: fleet.ZMQPlane}, time.Now())
+			},
+			end:    func(l *lab) { l.f.Tally.PublishersUp.Store(320) },
+			raised: 46, withdrawn: 6, detail: "These are announced and do not answer: tcp://10.0.4.19:40113 of backend/generate. Their events are lost.",
+		},
+		"gaps": {
+			begin: func(l *lab) {
+				l.f.Tally.Gaps.Add(9)
+				l.f.Announce("k", fleet.Channel{Publisher: 0xabc, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
+				l.f.Notes.Missed(fleet.Gap{Publisher: 0xabc, Kind: fleet.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
+			},
+			raised: 1, withdrawn: 301, detail: "In the last 15 min. The last: publisher abc of backend/generate tcp://10.0.4.19:40113 skipped from 88,213 to 88,223 (forward pass, 1 s ago).",
+		},
+	} {
+		t.Run(id, func(t *testing.T) {
+			inLab(t, func(l *lab) {
+				l.g.o.Gateway = "http://gateway:9091"
+				l.pass(10 * second)
+				equal(t, "problems before", l.raised(), nil)
+				c.begin(l)
+				l.within(c.raised, id, true)
+				equal(t, "detail", l.problem(id).Detail, c.detail)
+				if c.end != nil {
+					c.end(l)
+				}
+				l.within(c.withdrawn, id, false)
+			})
+		})
+	}
+}
+
+func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {
+	inLab(t, func(l *lab) {
+		for range 100 {
+			for range 10 {
+				l.f.Tally.Receive(fleet.LoadEvent)
+			}
+			l.second()
+		}
+		l.f.Tally.Gaps.Add(5)
+		l.second()
+		equal(t, "severity", l.problem("gaps").Severity, "info")
+		equal(t, "gaps", l.snapshot().Fleet.Gaps, 5)
+		l.f.Tally.Gaps.Add(50)
+		l.second()
+		equal(t, "severity of more", l.problem("gaps").Severity, "warn")
+		l.pass(16 * time.Minute)
+		equal(t, "gaps a quarter of an hour later", l.snapshot().Fleet.Gaps, 0)
+	})
+}
+
+// TestProblemsKeepTheirIdsAndSayWhenTheyBegan since open cards hang on the one, and
+// people on the other.
+func TestProblemsKeepTheirIdsAndSayWhenTheyBegan(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1, 2, 3)
+		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0))
+		l.pass(10 * time.Second)
+		l.answer(load(generate, 2, 1, 0), load(generate, 3, 1, 0))
+		l.pass(2 * time.Second)
+		began := time.Now().UnixMilli()
+		l.pass(time.Minute)
+		l.answer(load(generate, 3, 1, 0))
+		l.pass(time.Minute)
+		p := l.problem("silent:backend/generate")
+		equal(t, "workers", p.Workers, []string{"1", "2"})
+		equal(t, "since", p.Since, began)
+	})
+}
+
+func TestEveryRuleHasWordsForPeople(t *testing.T) {
+	seen := make(map[string]bool)
+	check := func(kind string, s severity, up, down float64, withMeasure, withWords bool) {
+		if seen[kind] || kind == "" || rank[s] == 0 && s != bad || up < down || !withMeasure || !withWords {
+			t.Errorf("rule %q: %v %v %v, measure %v, words %v", kind, s, up, down, withMeasure, withWords)
+		}
+		seen[kind] = true
+	}
+	for _, r := range workerRules {
+		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
+	}
+	for _, r := range endpointRules {
+		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
+	}
+	for _, r := range programRules {
+		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
+	}
+	equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
+}
+
+func TestTheReadmeHasEveryRule(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(b), "| kind | is raised when |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var kinds []string
+	for _, r := range workerRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range endpointRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range programRules {
+		kinds = append(kinds, kindOf(r.kind))
+	}
+	for _, kind := range kinds {
+		if !strings.Contains(table, "`"+kind+"`") {
+			t.Errorf("it says nothing of %s", kind)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for got, want := range map[string]string{
+		thousands(0): "0", thousands(999): "999", thousands(1000): "1,000", thousands(uint64(1<<64 - 1)): "18,446,744,073,709,551,615",
+		many(1, "worker"): "1 worker", many(2000, "worker"): "2,000 workers",
+		lasting(0): "0 s", lasting(59400 * time.Millisecond): "59 s", lasting(59600 * time.Millisecond): "1 min", lasting(262 * time.Second): "4 min 22 s",
+		lasting(2 * time.Hour): "2 h", lasting(90 * time.Minute): "1 h 30 min",
+		percent(0.995): "100\u00a0%", percent(0.004): "0\u00a0%",
+		list([]string{"a"}): "a", list([]string{"a", "b", "c"}): "a, b and c", list([]string{"a", "b", "c", "d"}): "a, b, c and 1 more",
+		fmt.Sprint(Command("metrics", "dynamo", fleet.Endpoint{})):  "metrics",
+		Command("metrics", "a b", fleet.Endpoint{Component: "c's"}): `metrics --namespace 'a b' --component 'c'\''s'`,
+		Quote("-x"): "'-x'",
+	} {
+		equal(t, "words", got, want)
+	}
+}

@@ -1,0 +1,131 @@
+package glance
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// bound is how old the newest load may be: of workers that are polled, or whose pages
+// are read, three times and a second for the answers. Loads that are published are valid
+// however old they are, while what they come by is connected.
+func (g *Glance) bound(newest fleet.Source) (age time.Duration, bounded bool) {
+	switch newest {
+	case fleet.FromStats:
+		return max(5*time.Second, 3*g.o.Poll+time.Second), true
+	case fleet.FromScrape:
+		return max(5*time.Second, 3*g.o.Scrape+time.Second), true
+	}
+	return 0, false
+}
+
+func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	e := fleet.Endpoint{Component: query.Get("component"), Name: query.Get("endpoint")}
+	if e.Component == "" || e.Name == "" {
+		refuse(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
+		return
+	}
+	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.o.Namespaces)))
+	if !g.watches(namespaces) {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.o.Namespaces)))
+		return
+	}
+	if t := g.o.Fleet.Target(); !t.Covers(e) {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
+		return
+	}
+	d, stale := g.signals(namespaces, e)
+	if stale != "" {
+		refuse(w, http.StatusServiceUnavailable, stale)
+		return
+	}
+	send(w, r, d.b, func() []byte { return deflated(d.b) })
+}
+
+// watches reports whether some of the namespaces are watched.
+func (g *Glance) watches(some wire.Namespaces) bool {
+	if g.o.Namespaces.Several() {
+		return g.o.Namespaces.Match(strings.TrimSuffix(string(some), "*"))
+	}
+	return some.Match(string(g.o.Namespaces))
+}
+
+// signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or
+// why it must not be told.
+func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refresh()
+	var places []*place
+	var s sums
+	for _, p := range g.order {
+		if p.Component == e.Component && p.Name == e.Name && of.Match(g.o.Namespaces.Name(p.Endpoint)) {
+			places = append(places, p)
+			s.merge(&p.sums)
+		}
+	}
+	newest, stale := g.freshness(places, s.shown)
+	if stale != "" {
+		return d, stale
+	}
+	d.open('{')
+	d.text("namespace", string(of))
+	writeEndpoint(&d, e)
+	d.bool("seen", len(places) > 0)
+	d.int("now", g.at.UnixMilli())
+	d.int("workers", int64(s.shown))
+	d.int("workers_answering", int64(s.answering))
+	d.int("workers_silent", int64(s.silent))
+	d.int("workers_malformed", int64(s.malformed))
+	d.fraction("kv_usage_mean", s.use.of(s.use.mean))
+	d.fraction("kv_usage_max", s.use.of(s.use.max))
+	// Of nobody nothing waits; of somebody who does not say, nobody knows.
+	empty := s.shown == 0
+	d.number("requests_running", number{V: s.running.V, OK: s.running.OK || empty}, 1)
+	d.number("requests_waiting", number{V: s.waiting.V, OK: s.waiting.OK || empty}, 1)
+	d.number("queued_prefill_tokens", number{V: s.queued.V, OK: s.queued.OK || empty}, 1)
+	d.fraction("hit_rate", s.last.rate())
+	if newest != nil {
+		d.number("age_seconds", fleet.Some(newest.load.age.Seconds()), 100)
+	}
+	d.close('}')
+	return d, ""
+}
+
+// freshness is the newest load of so many workers, or why nothing can be said of them.
+func (g *Glance) freshness(places []*place, workers int) (newest *row, stale string) {
+	if !g.ready() {
+		return nil, "stale: " + strings.Join(g.missing, ", ")
+	}
+	published := false
+	for _, p := range places {
+		for i := p.start; i < p.end; i++ {
+			r := &g.rows[i]
+			if !r.load.known || r.outside {
+				continue
+			}
+			if _, bounded := g.bound(r.source.V); !bounded {
+				published = true
+			}
+			if newest == nil || r.load.age < newest.load.age {
+				newest = r
+			}
+		}
+	}
+	if workers == 0 {
+		return newest, ""
+	}
+	if newest == nil {
+		return nil, fmt.Sprintf("stale: none of %s has reported a load", many(workers, "worker"))
+	}
+	if bound, bounded := g.bound(newest.source.V); bounded && !published && newest.load.age > bound {
+		return nil, fmt.Sprintf("stale: the newest load is %s old, want no more than %s", lasting(newest.load.age), lasting(bound))
+	}
+	return newest, ""
+}

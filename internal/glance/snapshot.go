@@ -1,0 +1,302 @@
+package glance
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// writeSnapshot writes the cut as JSON: the shape that openapi.json describes.
+func (g *Glance) writeSnapshot(d *doc, history bool) {
+	d.open('{')
+	d.text("namespace", string(g.o.Namespaces))
+	d.int("now", g.at.UnixMilli())
+	d.field("interval")
+	d.float(interval.Seconds(), 1000)
+	d.text("version", g.o.Version)
+	g.writeConnected(d)
+	g.writeLeader(d)
+	g.writeFleet(d)
+	g.writeEndpoints(d)
+	d.field("workers")
+	d.open('[')
+	for i := range g.rows {
+		g.writeRow(d, &g.rows[i])
+	}
+	d.close(']')
+	g.writeProblems(d)
+	if g.nothingYet() {
+		g.writeLooking(d)
+	}
+	if history {
+		g.writeHistory(d)
+	}
+	d.close('}')
+}
+
+// system is something that the program is connected to, or should be.
+type system struct {
+	name   string
+	on     bool
+	detail string
+}
+
+// systems are those in use. NATS, which has a default address, is where something of
+// the namespace comes over it, or it is there.
+func (g *Glance) systems() (all []system) {
+	t := g.tally()
+	if t.NATS.Used() && (t.NATS.Up() || g.usesNATS) {
+		all = append(all, system{"nats", t.NATS.Up(), g.o.Servers["nats"]})
+	}
+	for name, link := range map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes} {
+		if link.Used() { // one of them at most
+			all = append(all, system{name, link.Up(), g.o.Servers[name]})
+		}
+	}
+	if t.ZMQ.Used() {
+		up, want := t.PublishersUp.Load(), t.Publishers.Load()
+		detail := "every publisher"
+		if up < want {
+			detail = fmt.Sprintf("%s of %s publishers", thousands(up), thousands(want))
+		}
+		all = append(all, system{"zmq", up >= want, detail})
+	}
+	return all
+}
+
+func (g *Glance) writeConnected(d *doc) {
+	d.field("connected")
+	d.open('{')
+	for _, s := range g.systems() {
+		d.field(s.name)
+		d.open('{')
+		d.bool("on", s.on)
+		d.text("detail", s.detail)
+		d.close('}')
+	}
+	d.close('}')
+}
+
+func (g *Glance) writeLeader(d *doc) {
+	role, detail := "standby", "another program holds "+g.o.Instance
+	switch {
+	case g.o.Instance == "":
+		role, detail = "single", "nothing here tells several programs apart: run one"
+	case g.tally().Unique.Load():
+		role, detail = "leader", "holds "+g.o.Instance
+	case !g.tally().RegistryUp():
+		detail = "who holds " + g.o.Instance + " cannot be known now"
+	}
+	d.field("leader")
+	d.open('{')
+	d.text("role", role)
+	d.text("detail", detail)
+	d.close('}')
+}
+
+func (g *Glance) writeFleet(d *doc) {
+	s := &g.all
+	d.field("fleet")
+	d.open('{')
+	writeStates(d, s)
+	d.fraction("loadMean", s.use.of(s.use.mean))
+	d.fraction("loadStd", s.use.of(s.use.std()))
+	d.fraction("loadMin", s.use.of(s.use.min))
+	d.fraction("loadMax", s.use.of(s.use.max))
+	d.number("blocksMean", s.blocks.of(s.blocks.mean), 10)
+	d.number("blocksStd", s.blocks.of(s.blocks.std()), 10)
+	d.fraction("imbalance", g.imbalance())
+	d.fraction("hitRate", s.last.rate())
+	d.fraction("hitRateTotal", s.total.rate())
+	if s.waiting.OK {
+		d.number("waiting", s.waiting, 1)
+		d.int("waitingWorkers", int64(s.waitingWorkers))
+	}
+	d.number("eventsPerSecond", fleet.Some(g.events.perSecond()), 10)
+	d.int("gaps", int64(g.flows[gaps].sum()))
+	d.int("drops", int64(g.flows[drops].sum()))
+	d.close('}')
+}
+
+func writeStates(d *doc, s *sums) {
+	d.field("states")
+	d.open('{')
+	d.int("answering", int64(s.answering))
+	d.int("silent", int64(s.silent))
+	d.int("unregistered", int64(s.unregistered))
+	d.int("malformed", int64(s.malformed))
+	d.close('}')
+}
+
+func (g *Glance) writeEndpoints(d *doc) {
+	d.field("endpoints")
+	d.open('[')
+	for _, p := range g.order {
+		if !p.counted && p.start == p.end {
+			continue // of which only hits are left
+		}
+		s := &p.sums
+		d.open('{')
+		writeEndpoint(d, p.Endpoint)
+		d.int("workers", int64(s.workers()))
+		writeStates(d, s)
+		d.fraction("loadMean", s.use.of(s.use.mean))
+		d.fraction("loadStd", s.use.of(s.use.std()))
+		d.fraction("imbalance", s.imbalance())
+		d.fraction("hitRate", s.last.rate())
+		d.number("waiting", s.waiting, 1)
+		d.close('}')
+	}
+	d.close(']')
+}
+
+// writeEndpoint has the namespace where several are watched.
+func writeEndpoint(d *doc, e fleet.Endpoint) {
+	d.text("namespace", e.Namespace)
+	d.text("component", e.Component)
+	d.text("endpoint", e.Name)
+}
+
+func (g *Glance) writeRow(d *doc, r *row) {
+	d.open('{')
+	d.field("key")
+	d.key(r)
+	d.text("id", r.label)
+	d.field("hex")
+	if r.id.IsStatic() {
+		d.string(r.id.Static)
+	} else {
+		d.b = append(strconv.AppendUint(append(d.b, '"'), r.id.Lease, 16), '"')
+	}
+	if r.rank != noRank {
+		d.int("dp", r.rank)
+	}
+	writeEndpoint(d, r.of.Endpoint)
+	if r.source.OK {
+		d.text("source", r.source.V.String())
+	}
+	d.text("model", cmp.Or(r.model, g.o.Model))
+	d.text("state", r.state.String())
+	// Each pair only whole, as in the metrics.
+	if l := &r.load; l.kvActive.OK && l.kvTotal.OK {
+		d.uint("kvActive", l.kvActive)
+		d.uint("kvTotal", l.kvTotal)
+	}
+	if l := &r.load; l.slotsActive.OK && l.slotsTotal.OK {
+		d.uint("slotsActive", l.slotsActive)
+		d.uint("slotsTotal", l.slotsTotal)
+	}
+	d.uint("waiting", r.load.waits)
+	d.fraction("kvUse", r.load.use())
+	d.fraction("hitRate", r.hitRate())
+	d.fraction("hitRateTotal", r.hitRateTotal())
+	if age := r.age(g.now); r.load.known {
+		d.number("age", fleet.Some(r.load.age.Seconds()), 100)
+	} else if age.OK {
+		d.number("age", fleet.Some(age.V.Seconds()), 100)
+	}
+	d.close('}')
+}
+
+// key is a value, or an element of a list: what names the row.
+func (d *doc) key(r *row) {
+	if r.id.IsStatic() || r.elsewhere { // names of others
+		d.string(string(r.appendKey(nil)))
+		return
+	}
+	d.next()
+	d.b = append(r.appendKey(append(d.b, '"')), '"')
+}
+
+// rank is the order of severities.
+var rank = map[severity]int{bad: 0, warn: 1, info: 2}
+
+func (g *Glance) writeProblems(d *doc) {
+	type told struct {
+		*problem
+		words
+	}
+	var all []told
+	for i := range g.problems {
+		p := &g.problems[i]
+		t := told{p, p.say(g, p)}
+		t.words.severity = cmp.Or(t.words.severity, p.severity)
+		if t.words.rows == nil {
+			t.words.rows = p.rows
+		}
+		all = append(all, t)
+	}
+	slices.SortStableFunc(all, func(a, b told) int { return rank[a.words.severity] - rank[b.words.severity] })
+	d.field("problems")
+	d.open('[')
+	for _, t := range all {
+		d.open('{')
+		d.text("id", t.id)
+		d.text("kind", t.kind)
+		d.text("severity", string(t.words.severity))
+		d.text("title", t.title)
+		d.text("detail", t.detail)
+		d.text("check", t.check)
+		d.int("since", g.wall(t.since))
+		d.field("workers")
+		d.open('[')
+		for _, r := range t.words.rows {
+			d.key(r)
+		}
+		d.close(']')
+		d.close('}')
+	}
+	d.close(']')
+}
+
+func (g *Glance) writeHistory(d *doc) {
+	d.field("history")
+	d.open('{')
+	d.int("step", int64(step.Seconds()))
+	d.int("end", g.wall(g.clock.last))
+	g.series.each(func(name string, values *floats) {
+		g.writeSamples(d, name, func(slot int) float64 { return float64(values[slot]) })
+	})
+	d.close('}')
+}
+
+// nothingYet reports whether no worker was there lately: then the page says what is
+// looked for.
+func (g *Glance) nothingYet() bool {
+	lost := slices.ContainsFunc(g.problems, func(p problem) bool { return p.kind == endpointRules[workersLost].kind })
+	return len(g.rows) == 0 && !lost
+}
+
+// mostSeen bounds what is listed of what is registered.
+const mostSeen = 50
+
+func (g *Glance) writeLooking(d *doc) {
+	f, t := g.o.Fleet, g.o.Fleet.Target()
+	census := f.Census()
+	d.field("looking")
+	d.open('{')
+	d.text("namespace", string(g.o.Namespaces))
+	d.text("component", t.Component)
+	d.text("endpoint", t.Name)
+	d.text("why", strings.Join(g.missing, ", "))
+	d.field("asks")
+	d.strings(g.asks(census))
+	d.field("watches")
+	d.strings(g.o.Watches)
+	d.field("sees")
+	d.open('[')
+	for _, c := range census[:min(len(census), mostSeen)] {
+		d.open('{')
+		g.writePlace(d, c.Endpoint)
+		d.int("instances", int64(c.Workers))
+		d.close('}')
+	}
+	d.close(']')
+	g.writeNearest(d, t, census)
+	d.text("mock", g.o.Mock)
+	d.close('}')
+}

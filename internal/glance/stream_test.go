@@ -1,0 +1,354 @@
+package glance
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/pipes"
+)
+
+// site is a lab that is looked at once a second, and served as the program does.
+type site struct {
+	*lab
+	network *pipes.Network
+	client  *http.Client
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+func inSite(t *testing.T, test func(*site)) {
+	inLab(t, func(l *lab) {
+		t := l.t // the bubble's
+		ctx, stop := context.WithCancel(t.Context())
+		s := &site{lab: l, network: pipes.New(), stop: stop, ended: make(chan struct{})}
+		s.client = &http.Client{Transport: &http.Transport{DialContext: s.network.Dial, DisableCompression: true}}
+		l.register(generate, 1, 2)
+		l.answer(load(generate, 1, 250, 0), load(generate, 2, 750, 3))
+		l.f.Report(l.answers...)
+		looking := make(chan struct{})
+		go func() { defer close(looking); l.g.Run(ctx) }()
+		go func() {
+			defer close(s.ended)
+			if err := expose.Serve(ctx, s.network, l.g.Handler(http.NotFoundHandler()), "", slog.New(slog.DiscardHandler)); err != nil {
+				t.Error(err)
+			}
+			<-looking
+		}()
+		defer func() {
+			stop()
+			s.client.CloseIdleConnections()
+			<-s.ended
+		}()
+		test(s)
+	})
+}
+
+// get asks for a path and reads the answer, with header name, value pairs.
+func (s *site) ask(method, path string, header ...string) (*http.Response, string) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, "http://metrics"+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := s.client.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+// listener is a client of the stream.
+type listener struct {
+	t     *testing.T
+	resp  *http.Response
+	lines *bufio.Reader
+}
+
+func (s *site) listen(header ...string) *listener {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), "GET", "http://metrics/events", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := s.client.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Vary") != "Accept-Encoding" || resp.Header.Get("Cache-Control") != "no-store" {
+		s.t.Fatalf("%s %v", resp.Status, resp.Header)
+	}
+	body := io.Reader(resp.Body)
+	if resp.Header.Get("Content-Encoding") == "gzip" {
+		if body, err = gzip.NewReader(body); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return &listener{s.t, resp, bufio.NewReader(body)}
+}
+
+// next is the next event of the stream; false at its end.
+func (l *listener) next() (s snapshot, ok bool) {
+	l.t.Helper()
+	line, err := l.lines.ReadString('\n')
+	if err == io.EOF {
+		return s, false
+	}
+	data, isData := strings.CutPrefix(line, "data: ")
+	empty, err2 := l.lines.ReadString('\n')
+	if err != nil || err2 != nil || !isData || empty != "\n" {
+		l.t.Fatalf("%q and %q are no event: %v, %v", line, empty, err, err2)
+	}
+	decode(l.t, []byte(data), &s)
+	return s, true
+}
+
+func TestTheStreamHasASnapshotASecondAndTheHistoryWhenAStepCloses(t *testing.T) {
+	for name, header := range map[string][]string{"plain": nil, "gzip": {"Accept-Encoding", "gzip, br"}} {
+		t.Run(name, func(t *testing.T) {
+			inSite(t, func(s *site) {
+				t := s.t
+				time.Sleep(7500 * time.Millisecond)
+				l := s.listen(header...)
+				start := time.Now()
+				var histories []int
+				var ends []int64
+				for n := range 60 { // beyond what one answer may take to write, and one request to read
+					e, ok := l.next()
+					if !ok || len(e.Workers) != 2 {
+						t.Fatalf("event %d: %v with %d workers", n, ok, len(e.Workers))
+					}
+					if want := start.Add(time.Duration(n)*time.Second - 500*time.Millisecond); e.Now != want.UnixMilli() {
+						t.Fatalf("event %d is of %d, want %d", n, e.Now, want.UnixMilli())
+					}
+					if e.History != nil {
+						histories = append(histories, n)
+						ends = append(ends, e.History.End)
+					}
+				}
+				equal(t, "events with a history", histories, []int{0, 3, 8, 13, 18, 23, 28, 33, 38, 43, 48, 53, 58})
+				equal(t, "a step", ends[5]-ends[4], 5000)
+			})
+		})
+	}
+}
+
+func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		plain, packed := s.listen(), s.listen("Accept-Encoding", "gzip")
+		for _, l := range []*listener{plain, packed} {
+			if _, ok := l.next(); !ok {
+				t.Fatal("no event")
+			}
+		}
+		equal(t, "open pages", s.f.Tally.Streams.Load(), 2)
+		var reading sync.WaitGroup
+		for _, l := range []*listener{plain, packed} {
+			reading.Go(func() {
+				if e, ok := l.next(); ok { // of gzip this reads the checksum, too
+					t.Errorf("one more event, of %d", e.Now)
+				}
+			})
+		}
+		synctest.Wait()
+		start := time.Now()
+		s.stop()
+		<-s.ended
+		if took := time.Since(start); took > 10*time.Millisecond {
+			t.Errorf("the program took %v to end with pages open", took)
+		}
+		reading.Wait()
+		equal(t, "open pages", s.f.Tally.Streams.Load(), 0)
+		equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 0)
+	})
+}
+
+func TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		connect := func() net.Conn {
+			c, err := s.network.Dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			if _, err := io.WriteString(c, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		slow, deaf := connect(), connect()
+		lines := bufio.NewReader(slow)
+		event := func() (e snapshot) {
+			t.Helper()
+			for {
+				line, err := lines.ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				if data, ok := strings.CutPrefix(line, "data: "); ok {
+					decode(t, []byte(data), &e)
+					return e
+				}
+			}
+		}
+		first := event()
+		time.Sleep(9500 * time.Millisecond)
+		second := event() // was made a second after the first, and waited
+		equal(t, "what waited", second.Now-first.Now, 1000)
+		third := event()
+		equal(t, "what came next", third.Now-first.Now, 9000)
+		if third.History == nil {
+			t.Error("the newest lacks the history, of which a step has closed meanwhile")
+		}
+		equal(t, "skipped", s.f.Tally.Skipped.Load(), 7)
+		equal(t, "cut off before its time", s.f.Tally.StreamsCutOff.Load(), 0)
+		time.Sleep(2 * time.Second)
+		equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 1)
+		if rest, err := io.ReadAll(deaf); err != nil || bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
+			t.Errorf("what was cut off looks whole: %q %v", rest, err)
+		}
+		equal(t, "open pages", s.f.Tally.Streams.Load(), 1)
+	})
+}
+
+func TestSoManyPagesMayBeOpenAndNoMore(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		var all []*listener
+		for range mostStreams {
+			l := s.listen()
+			if _, ok := l.next(); !ok {
+				t.Fatal("no event")
+			}
+			all = append(all, l)
+		}
+		resp, body := s.ask("GET", "/events", "Accept-Encoding", "gzip")
+		equal(t, "status", resp.StatusCode, 503)
+		equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
+		equal(t, "answer", body, `{"error":"there are 100 open pages already, or the program is ending: close some, or ask /api/v1/fleet"}`+"\n")
+		equal(t, "refused", s.f.Tally.StreamsRefused.Load(), 1)
+		all[0].resp.Body.Close()
+		time.Sleep(2 * time.Second) // it is noticed when it is written to, at the latest
+		synctest.Wait()
+		if _, ok := s.listen().next(); !ok {
+			t.Error("a page that is closed makes no room")
+		}
+	})
+}
+
+func TestALargeFleetIsLookedAtLessOftenWhileNobodyDoes(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		looks := func(d time.Duration) (n uint64) {
+			s.g.mu.Lock()
+			before := s.g.looks
+			s.g.mu.Unlock()
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				time.Sleep(500 * time.Millisecond)
+				s.g.mu.Lock()
+				s.g.took = 70 * time.Millisecond // in a bubble it takes no time
+				n = s.g.looks - before
+				s.g.mu.Unlock()
+			}
+			return n
+		}
+		time.Sleep(250 * time.Millisecond) // never at the moment of a tick
+		looks(time.Second)
+		equal(t, "looks in twenty seconds", looks(20*time.Second), 5) // one each four: 3.5 are the least
+		equal(t, "samples without a hole", strings.Count(line(s.snapshot().History.Answering), "–"), 0)
+		page := s.listen()
+		go func() {
+			for {
+				if _, ok := page.next(); !ok {
+					return
+				}
+			}
+		}()
+		equal(t, "looks in twenty seconds with a page open", looks(20*time.Second), 20)
+	})
+}
+
+func TestASnapshotIsMadeOnceForAllAndOnlyIfSomebodyAsks(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		time.Sleep(3500 * time.Millisecond)
+		s.g.mu.Lock()
+		if s.g.event != [2]*event{} {
+			t.Error("one is made for nobody")
+		}
+		s.g.mu.Unlock()
+		a, b := s.listen(), s.listen()
+		a.next()
+		b.next()
+		for range 10 {
+			a.next()
+			b.next()
+			synctest.Wait()
+			s.g.mu.Lock()
+			made := s.g.event
+			s.g.mu.Unlock()
+			if made[0] == nil == (made[1] == nil) {
+				t.Fatalf("made %v, want one of the two", made)
+			}
+			e, _ := s.g.newest(made[either(made[0] != nil, 0, 1)].taken)
+			if made[0] != nil && e != made[0] {
+				t.Error("another is made for who asks later")
+			}
+		}
+	})
+}
+
+func TestThePieceOfAStreamStandsForItself(t *testing.T) {
+	first, second := deflated([]byte("data: one, two, three\n\n")), deflated([]byte("data: one, two, three\n\n"))
+	var sum gzipSum
+	stream := bytes.Clone(gzipHeader)
+	for _, piece := range [][]byte{second, first} { // in any order
+		stream = append(stream, piece...)
+		sum.add([]byte("data: one, two, three\n\n"))
+	}
+	r, err := gzip.NewReader(bytes.NewReader(append(stream, sum.end()...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "stream", string(got), strings.Repeat("data: one, two, three\n\n", 2))
+}
+
+func TestAStandbyIsLookedAtLikeALeader(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		s.f.Tally.Unique.Store(false)
+		time.Sleep(1100 * time.Millisecond)
+		e, _ := s.listen().next()
+		equal(t, "role", e.Leader.Role, "standby")
+		equal(t, "workers", len(e.Workers), 2)
+	})
+}

@@ -1,0 +1,87 @@
+package glance
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// few is how many workers, or other things, a sentence names.
+const few = 3
+
+// list names the first few of all, and says how many more there are.
+func list(all []string) string { return some(all, func(s string) string { return s }) }
+
+// some names the first few of all as name does.
+func some[T any](all []T, name func(T) string) string {
+	if len(all) <= few {
+		return and(first(all, name))
+	}
+	return fmt.Sprintf("%s and %s more", strings.Join(first(all, name), ", "), thousands(len(all)-few))
+}
+
+// first are the names of the first few.
+func first[T any](all []T, name func(T) string) (names []string) {
+	for _, one := range all[:min(few, len(all))] {
+		names = append(names, name(one))
+	}
+	return names
+}
+
+// and joins names as people do.
+func and(all []string) string {
+	if len(all) < 2 {
+		return strings.Join(all, "")
+	}
+	last := len(all) - 1
+	return strings.Join(all[:last], ", ") + " and " + all[last]
+}
+
+// many is a number of things.
+func many[N int | uint64](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return thousands(n) + " " + one + "s"
+}
+
+// thousands is a number with commas.
+func thousands[N int | uint64 | int64](n N) string {
+	s := strconv.FormatUint(uint64(n), 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// percent has a space that does not break between number and sign.
+func percent(v float64) string { return fmt.Sprintf("%.0f\u00a0%%", math.Round(v*100)) }
+
+func times(v float64) string { return fmt.Sprintf("%.2f×", v) }
+
+// lasting is a duration as people say it.
+func lasting(d time.Duration) string {
+	d = d.Round(time.Second)
+	minutes, seconds := int(d.Minutes()), int(d.Seconds())%60
+	switch {
+	case minutes == 0:
+		return fmt.Sprintf("%d s", seconds)
+	case minutes < 60 && seconds > 0:
+		return fmt.Sprintf("%d min %d s", minutes, seconds)
+	case minutes < 60:
+		return fmt.Sprintf("%d min", minutes)
+	case minutes%60 > 0:
+		return fmt.Sprintf("%d h %d min", minutes/60, minutes%60)
+	}
+	return fmt.Sprintf("%d h", minutes/60)
+}
+
+// either is one of the two.
+func either[T any](first bool, a, b T) T {
+	if first {
+		return a
+	}
+	return b
+}
