@@ -77,7 +77,7 @@ func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
 		}
 		blocks(40)(w, r)
 	})
-	f.scrape(func(s *Scraper) { s.Interval = 600 * time.Millisecond }) // a busy machine may make a pause
+	f.scrape(func(s *Scraper) { s.Interval = 2 * time.Second }) // a busy machine may make a pause
 	f.shows(map[uint64]fleet.Load{1: inUse(40)})
 	f.scraped(1, 3)
 	devstacktest.Until(t, func() error {
