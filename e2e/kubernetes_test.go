@@ -179,7 +179,9 @@ func TestAFleetInKubernetesNeedsNeitherEtcdNorNATS(t *testing.T) {
 	m.until(func(p page) error { return p.hasNothingOf(first.id) })
 	c.ready(first, true)
 	m.publishers(4, 0)
-	m.shows(page{workers("generate", "answering"): "1", workers("generate", "silent"): "1", first.mockWorker.of("llm_worker_up"): "0"})
+	// Its forward passes, of which there is one a second, say that it lives; its blocks are
+	// not known before they change.
+	m.shows(page{workers("generate", "answering"): "2", first.mockWorker.of("llm_kv_blocks_active"): "", first.mockWorker.of("llm_worker_up"): "1"})
 	first.setLoad(loadOf(6, 5, 70))
 	m.shows(first.isShown(6, 5, 70))
 

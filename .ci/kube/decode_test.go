@@ -30,6 +30,8 @@ type objects struct {
 	monitor    *monitoring.ServiceMonitor
 	network    *networking.NetworkPolicy
 	budget     *policy.PodDisruptionBudget
+	alerts     *monitoring.PrometheusRule
+	dashboards *core.ConfigMap
 }
 
 // pod is the Deployment's.
@@ -47,6 +49,8 @@ func decode(rendered string) (o objects, err error) {
 		{APIVersion: "monitoring.coreos.com/v1", Kind: "ServiceMonitor"}:  once(&o.monitor),
 		{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}:       once(&o.network),
 		{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"}:            once(&o.budget),
+		{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}:  once(&o.alerts),
+		{APIVersion: "v1", Kind: "ConfigMap"}:                             once(&o.dashboards),
 	}
 	for document := range strings.SplitSeq(strings.TrimPrefix(rendered, "---\n"), "\n---\n") {
 		var kind meta.TypeMeta

@@ -1,35 +1,53 @@
 package kube
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	rbac "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
 )
 
-// TestTheRoleHasExactlyTheRightsOfAReader compares with what the program asks for: the
-// registrations, the readiness of pods (of their containers only in container mode), and
-// the Lease of the unique instance.
+// readiness is what a reader asks for who is ready: in container mode pods, else slices.
+var readiness = map[string]string{"container": "pods", "": "endpointslices"}
+
+// SECURITY.md has the rules of both modes. That the program needs them, and no others, is
+// a test of its own.
 func TestTheRoleHasExactlyTheRightsOfAReader(t *testing.T) {
+	_, block, _ := strings.Cut(read(t, root+"/SECURITY.md"), "```yaml\nrules:")
+	block, _, _ = strings.Cut(block, "```")
+	var all rbac.Role
+	if err := yaml.UnmarshalStrict([]byte("rules:"+block), &all); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"dynamoworkermetadatas", "endpointslices", "pods", "leases"}
+	if got := resources(all.Rules); !slices.Equal(got, want) {
+		t.Fatalf("SECURITY.md has rules for %q, want %q", got, want)
+	}
 	each(t, func(t *testing.T, r release, o objects) {
 		if o.role == nil { // rbac.create is false
 			return
 		}
-		rule := func(group, resource string, verbs ...string) rbac.PolicyRule {
-			return rbac.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: verbs}
-		}
-		want := []rbac.PolicyRule{
-			rule("nvidia.com", "dynamoworkermetadatas", "list", "watch"),
-			rule("discovery.k8s.io", "endpointslices", "list", "watch"),
-		}
-		if o.env()["DYN_KUBE_DISCOVERY_MODE"] == "container" {
-			want = append(want, rule("", "pods", "list", "watch"))
-		}
-		want = append(want, rule("coordination.k8s.io", "leases", "create", "get", "update"))
+		asked := readiness[o.env()["DYN_KUBE_DISCOVERY_MODE"]]
+		want := slices.DeleteFunc(slices.Clone(all.Rules), func(rule rbac.PolicyRule) bool {
+			name := rule.Resources[0]
+			return name != asked && slices.Contains(slices.Collect(maps.Values(readiness)), name)
+		})
 		if diff := cmp.Diff(want, o.role.Rules); diff != "" {
-			t.Errorf("rules (-want +got):\n%s", diff)
+			t.Errorf("rules (-SECURITY.md +chart):\n%s", diff)
 		}
 	})
+}
+
+// resources are the rules', each of which is for one.
+func resources(rules []rbac.PolicyRule) (all []string) {
+	for _, rule := range rules {
+		all = append(all, strings.Join(rule.Resources, "+"))
+	}
+	return all
 }
 
 func TestTheRightsAreThePodsAndInTheNamespaceThatIsWatched(t *testing.T) {

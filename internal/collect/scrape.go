@@ -20,6 +20,7 @@ import (
 
 const (
 	scrapeTimeout = 2 * time.Second
+	dialTimeout   = 500 * time.Millisecond // of it: who is not there is known sooner
 
 	// Pages are read at the same time from so many workers. Those that were slow the last
 	// time have places of their own, so that they take none from the others.
@@ -28,6 +29,9 @@ const (
 	// pageTime is what a round has for each page at least: where there are many, it is longer
 	// than the interval. A page takes a quarter of a millisecond of a core.
 	pageTime = time.Millisecond
+
+	// maxStretch bounds how much longer rounds become where there are not places enough.
+	maxStretch = 16
 
 	// maxIdle bounds the connections that are kept for the next scrape: a larger fleet is
 	// connected to anew each time.
@@ -57,16 +61,17 @@ type target struct {
 	phase float64 // when it is read: which part of a round has gone
 	pages []fleet.WorkerPage
 
-	busy bool // it waits for a place, or is being read
-	slow bool // as of the last time
-	long bool // likewise: it is worth compressing
+	busy  bool // it waits for a place, or is being read
+	fresh bool // it has not been read yet
+	slow  bool // as of the last time
+	long  bool // likewise: it is worth compressing
 }
 
 // Run scrapes until ctx ends, for the first time when the registry is known.
 func (s *Scraper) Run(ctx context.Context) error {
 	s.client = &http.Client{
 		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: scrapeTimeout}).DialContext,
+			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
 			TLSHandshakeTimeout:    scrapeTimeout,
 			DisableCompression:     true, // it is asked for where it is worth while
 			MaxIdleConns:           maxIdle,
@@ -79,7 +84,7 @@ func (s *Scraper) Run(ctx context.Context) error {
 	}
 	defer s.client.CloseIdleConnections()
 	s.readers.New = func() any { return new(pageReader) }
-	r := rounds{Scraper: s, known: make(map[string]*target), ended: make(chan ended, quickPlaces+slowPlaces)}
+	r := rounds{Scraper: s, known: make(map[string]*target), ended: make(chan ended, quickPlaces+slowPlaces), stretch: 1}
 	r.quick.places, r.slow.places = quickPlaces, slowPlaces
 	defer r.running.Wait()
 	select {
@@ -102,12 +107,27 @@ type rounds struct {
 	quick, slow lane
 	ended       chan ended // of a place for each that is being read
 	running     sync.WaitGroup
+
+	length  time.Duration // of the last round
+	stretch int           // how much longer it was than it should be
 }
 
-// lane is a queue with so many places.
+// lane is a queue with so many places. Those that were read before go first: of others
+// nobody knows how long they take.
 type lane struct {
-	places  int
-	waiting []*target
+	places         int
+	waiting, fresh []*target
+}
+
+// next takes a target out of the queue; nil if there is none.
+func (l *lane) next() (t *target) {
+	switch {
+	case len(l.waiting) > 0:
+		t, l.waiting = l.waiting[0], l.waiting[1:]
+	case len(l.fresh) > 0:
+		t, l.fresh = l.fresh[0], l.fresh[1:]
+	}
+	return t
 }
 
 // ended is how a page was read.
@@ -122,27 +142,49 @@ type ended struct {
 // round without it.
 func (r *rounds) round(ctx context.Context, begin time.Time) (next time.Time) {
 	targets := r.targets()
-	length := max(r.Interval, time.Duration(len(targets))*pageTime)
+	length := r.nextLength(len(targets))
 	next = begin.Add(length)
-	r.Fleet.ForgetScraped(2 * length)
 	for _, t := range targets {
 		r.until(ctx, begin.Add(time.Duration(t.phase*float64(length))))
 		if ctx.Err() != nil {
 			return next
 		}
-		if t.busy {
-			continue
-		}
-		t.busy = true
-		from := &r.quick
-		if t.slow {
-			from = &r.slow
-		}
-		from.waiting = append(from.waiting, t)
-		r.start(ctx, from)
+		r.admit(ctx, t)
 	}
 	r.until(ctx, next)
 	return next
+}
+
+// nextLength is how long the next round is: the interval, but for many pages, and where
+// those of the last round still wait. It forgets what was scraped too long ago.
+func (r *rounds) nextLength(pages int) time.Duration {
+	if len(r.quick.waiting) > 0 {
+		r.stretch = min(2*r.stretch, maxStretch)
+	} else {
+		r.stretch = max(r.stretch/2, 1)
+	}
+	length := max(r.Interval, time.Duration(pages)*pageTime) * time.Duration(r.stretch)
+	r.Fleet.ForgetScraped(2 * max(length, r.length))
+	r.length = length
+	return length
+}
+
+// admit lets a page wait for a place.
+func (r *rounds) admit(ctx context.Context, t *target) {
+	if t.busy {
+		return
+	}
+	t.busy = true
+	from := &r.quick
+	if t.slow {
+		from = &r.slow
+	}
+	if t.fresh {
+		from.fresh = append(from.fresh, t)
+	} else {
+		from.waiting = append(from.waiting, t)
+	}
+	r.start(ctx, from)
 }
 
 // targets are the pages there are now, in the order in which they are read.
@@ -156,7 +198,7 @@ func (r *rounds) targets() []*target {
 		t := now[at]
 		if t == nil {
 			if t = r.known[at]; t == nil {
-				t = &target{url: at, phase: phase(at)}
+				t = &target{url: at, phase: phase(at), fresh: true}
 			}
 			t.pages, now[at] = nil, t // not the memory of before: it may be in use
 		}
@@ -185,7 +227,7 @@ func (r *rounds) until(ctx context.Context, at time.Time) {
 	for {
 		select {
 		case e := <-r.ended:
-			e.busy, e.target.slow, e.target.long = false, e.slow, e.long
+			e.busy, e.fresh, e.target.slow, e.target.long = false, false, e.slow, e.long
 			e.from.places++
 			r.start(ctx, e.from)
 		case <-timer.C:
@@ -198,9 +240,11 @@ func (r *rounds) until(ctx context.Context, at time.Time) {
 
 // start reads the pages that wait, as far as there are places.
 func (r *rounds) start(ctx context.Context, from *lane) {
-	for from.places > 0 && len(from.waiting) > 0 {
-		t := from.waiting[0]
-		from.waiting = from.waiting[1:]
+	for from.places > 0 {
+		t := from.next()
+		if t == nil {
+			return
+		}
 		if r.known[t.url] != t { // it has gone meanwhile
 			continue
 		}

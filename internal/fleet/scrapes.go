@@ -154,8 +154,10 @@ func (w *worker) seatOf(v *Scraped) *seat {
 	if v.Name == "" {
 		return w.ownBearer(v.Component)
 	}
-	if s := w.at(v.Endpoint); s != nil && s.isOwn() {
-		return s
+	for i := range w.seats {
+		if s := &w.seats[i]; s.endpoint.Component == v.Component && s.endpoint.Name == v.Name && s.isOwn() {
+			return s
+		}
 	}
 	return nil
 }

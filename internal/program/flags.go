@@ -78,7 +78,7 @@ type flags struct {
 // and given on stdout.
 func parse(args []string, getenv func(string) string, stdout io.Writer) (c config, ended bool, err error) {
 	var f flags
-	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", stdout)
+	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker."+printersHelp(), stdout)
 
 	a.Flag("namespace", "The Dynamo namespace to watch, or with a trailing * all whose names begin so (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).

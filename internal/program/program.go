@@ -30,6 +30,9 @@ import (
 
 // Main runs the program until ctx ends and returns its exit code.
 func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if p := printerFor(args); p != nil {
+		return p.main(args[1:], getenv, stdout, stderr)
+	}
 	var c config
 	return cli.Run("metrics", getenv, stderr,
 		func() (ended bool, err error) { c, ended, err = parse(args, getenv, stdout); return ended, err },
