@@ -43,9 +43,11 @@ type fuzzer struct {
 	seeds map[fleet.Kind][][]byte
 
 	good     *goodWorker
+	leaflets *leaflets
 	registry *scribbler
 	zmq      *speakers
 	sent     map[fleet.Kind]int
+	counted  map[fleet.Kind]int // as of the last time that all were
 }
 
 // The streams of random numbers of a round. Each has its own, so that what one way
@@ -56,6 +58,7 @@ const (
 	keyStream
 	frameStream
 	rudeStream
+	pageStream
 	streams
 )
 
@@ -69,7 +72,7 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 		seed = rand.Uint64N(math.MaxInt64)
 	}
 	fmt.Fprintf(stderr, "fuzzing with --seed %d\n", seed)
-	f := &fuzzer{stage: s, seed: seed, seeds: garbage.Messages(), sent: make(map[fleet.Kind]int)}
+	f := &fuzzer{stage: s, seed: seed, seeds: garbage.Messages(), sent: make(map[fleet.Kind]int), counted: make(map[fleet.Kind]int)}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("fuzz --seed %d, round %d: %w", seed, f.round, err)
@@ -82,9 +85,14 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 		return err
 	}
 	defer f.zmq.close()
+	if f.leaflets, err = newLeaflets(ctx, s, f.random(pageStream)); err != nil {
+		return err
+	}
+	defer f.leaflets.close()
 	f.registry = newScribbler(s.client, f.zmq)
 	if f.m, err = s.metrics(ctx, garbage.Namespace, "--component", garbage.Endpoint.Component, "--endpoint", garbage.Endpoint.Name,
-		"--poll-interval", "0.1", "--max-workers", strconv.Itoa(fuzzLimit)); err != nil {
+		"--poll-interval", "0.1", "--max-workers", strconv.Itoa(fuzzLimit),
+		"--scrape-workers", "on", "--scrape-interval", "1", "--worker-metrics-url", f.leaflets.template()); err != nil {
 		return err
 	}
 	defer f.m.end()
@@ -92,7 +100,7 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 }
 
 func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
-	f.sent[fleet.Instances]++ // the good worker's
+	f.sent[fleet.Instances] += 2 // the good worker's, and that of the one with a page
 	if err := f.announce(ctx); err != nil {
 		return err
 	}
@@ -100,6 +108,9 @@ func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
 		if err := f.once(ctx); err != nil {
 			return cmp.Or(f.m.death(), err)
 		}
+	}
+	if err := f.leave(ctx); err != nil {
+		return cmp.Or(f.m.death(), err)
 	}
 	p, err := f.m.page(ctx)
 	if err != nil {
@@ -127,6 +138,20 @@ func (f *fuzzer) announce(ctx context.Context) error {
 	}
 	f.registry.keep()
 	return f.m.counts(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, len(f.zmq.honest))
+}
+
+// leave waits until a few of the worker's pages were read: they are at most every second.
+func (f *fuzzer) leave(ctx context.Context) error {
+	err := until(ctx, 10*time.Millisecond, func() error {
+		if n := f.leaflets.served.Load(); n < 2 && f.m.death() == nil {
+			return fmt.Errorf("%d pages of a worker are read", n)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.settle(ctx)
 }
 
 // once is one round.
@@ -186,7 +211,7 @@ func (f *fuzzer) settle(ctx context.Context) error {
 		if f.m.death() != nil {
 			return nil // there is nothing to wait for
 		}
-		answered := f.good.answered.Load()
+		answered, read := f.good.answered.Load(), f.leaflets.served.Load()
 		p, err := f.m.page(ctx)
 		if err != nil {
 			return err
@@ -194,9 +219,13 @@ func (f *fuzzer) settle(ctx context.Context) error {
 		v := look(p)
 		for _, kind := range fleet.Kinds() {
 			want := f.sent[kind]
-			if kind == fleet.StatsReply {
+			switch kind {
+			case fleet.StatsReply:
 				want += int(answered)
+			case fleet.Pages:
+				want = int(read)
 			}
+			f.counted[kind] = want
 			if got := v.series[received(kind)]; got != float64(want) {
 				return fmt.Errorf("%v: %.0f messages received of %d", kind, got, want)
 			}
@@ -233,7 +262,7 @@ func (f *fuzzer) figures(v view, peak int64) {
 		}
 		f.table.add(row{
 			measure: name + kind.String() + " sent; received; rejected, by reason",
-			ours:    fmt.Sprintf("%s; as many; %s", count(f.sent[kind]), strings.Join(reasons, ", ")),
+			ours:    fmt.Sprintf("%s; as many; %s", count(f.counted[kind]), strings.Join(reasons, ", ")),
 			must:    "sent = received, some rejected", met: len(reasons) > 0, gate: true,
 		})
 	}

@@ -157,6 +157,7 @@ func measures() []measure {
 		{"page", (*stage).pages},
 		{"memory", (*stage).memory},
 		{"start", (*stage).starts},
+		{"kubernetes", (*stage).kubernetes},
 		{"many", (*stage).many},
 	}
 }

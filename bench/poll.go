@@ -109,7 +109,7 @@ func (s side) poll(ctx context.Context, m *meter) error {
 	}
 	f.Sync(fleet.Listing{Instances: registered})
 	done := 0
-	p := &collect.Poller{Conn: nc, Fleet: f, Namespace: s.namespace, Interval: interval(s.workers), Log: quiet}
+	p := &collect.Poller{Conn: nc, Fleet: f, Namespaces: wire.Namespaces(s.namespace), Interval: interval(s.workers), Log: quiet}
 	p.Found = func() {
 		replies := int(f.Tally.Messages(fleet.StatsReply))
 		if done == 0 {

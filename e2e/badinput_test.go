@@ -30,7 +30,9 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--port x", `--port "x": want a number from 0 to 65535`},
 		{"--port 1 --metrics-port 2", `--port "1": want the same as --metrics-port (2)`},
 		{"--max-workers 0", `--max-workers "0": want a number from 1`},
-		{"--namespace=", `--namespace "": want a name without spaces, "*", ">", "/" and empty parts between dots`},
+		{"--namespace=", `--namespace "": want a name without spaces, ">", "/" and empty parts between dots, and "*" only at its end`},
+		{"--namespace a*b", `--namespace "a*b": want a name without spaces`},
+		{"--namespace lab* --etcd-endpoints none --component x", `--etcd-endpoints "none": needs one --namespace`},
 		{"--namespace a.*", `--namespace "a.*": want a name without spaces`},
 		{"--namespace a..b", `--namespace "a..b": want a name without spaces`},
 		{"--push --port 0", `--port "0": want the Pushgateway's port`},
@@ -45,9 +47,18 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--component \xff", `--component "\xff": want UTF-8`},
 		{"--model-name \xff", `--model-name "\xff": want UTF-8`},
 		{"--nats-server none --etcd-endpoints none --component x", `--nats-server "none": needs a registry`},
-		{"--discovery kubernetes", `--discovery "kubernetes": want one of etcd, file`},
+		{"--discovery mem", `--discovery "mem": want one of etcd, file, kubernetes`},
+		{"--kubernetes-api http://localhost:8001", `--kubernetes-api: needs --discovery kubernetes`},
+		{"--discovery kubernetes --kubernetes-api localhost:8001", `--kubernetes-api "localhost:8001": want http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy`},
+		{"--discovery kubernetes --kubernetes-namespace a/b", `--kubernetes-namespace "a/b": want a name`},
 		{"--zmq-broker nonsense", `--zmq-broker "nonsense": no xpub: want xsub=tcp://host:port , xpub=tcp://host:port`},
 		{"--zmq-broker xpub=ipc:///tmp/x", `--zmq-broker "xpub=ipc:///tmp/x": address "ipc:///tmp/x": want tcp://host:port`},
+		{"--scrape-workers yes", `--scrape-workers "yes": want one of auto, on, off`},
+		{"--scrape-interval 0.5", `--scrape-interval "0.5": want seconds (2, 0.1) or a duration (100ms), at least 1s`},
+		{"--worker-metrics-url {host}:9090", `--worker-metrics-url "{host}:9090": it begins with neither http:// nor https://; want [component=]http(s)://{host}:port/path`},
+		{"--worker-metrics-url http://{pod}", `--worker-metrics-url "http://{pod}": {pod} stands for nothing: there are {host}`},
+		{"--worker-metrics-url a=http://u:secret@h/", `--worker-metrics-url "***@h/": neither a user nor a fragment may be in it`},
+		{"--worker-metrics-url http://a --worker-metrics-url http://b", `--worker-metrics-url "http://b": each component, and all the others, have one template`},
 		{"--no-such-flag", `unknown long flag '--no-such-flag'`},
 		{"stray", `unexpected stray`},
 	} {
@@ -77,6 +88,7 @@ func TestWhatCannotBeMendedByWaitingEndsWithCode1(t *testing.T) {
 		{"--push --push-url http://a:secret@b:99999", `malformed`},
 		{"--metrics-port 0 --nats-server nats://:4222", "malformed"},
 		{"--metrics-port 0 --etcd-endpoints http://", "malformed"},
+		{"--metrics-port 0 --discovery kubernetes", "KUBERNETES_SERVICE_HOST is not set: outside of a cluster want --kubernetes-api"},
 	} {
 		code, last := fails(t, "metrics", nil, append([]string{"--host", "127.0.0.1"}, strings.Fields(c.args)...)...)
 		if code != 1 || !strings.Contains(last, c.want) {

@@ -274,3 +274,36 @@ func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
 		}
 	}
 }
+
+// TestARollingUpdateInKubernetesAtAGlance has workers in two namespaces, and an API server
+// that goes away.
+func TestARollingUpdateInKubernetesAtAGlance(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	old, next := c.worker("lab-0c1d2e3f", "pod-old"), c.worker("lab-4b5c6d7e", "pod-new")
+	c.ready(old, true)
+	c.ready(next, true)
+	m := c.metrics("--namespace", "lab-*")
+	m.publishers(4, 0)
+	old.setLoad(loadOf(3, 2, 200))
+	next.setLoad(loadOf(5, 4, 950))
+	m.signals(200, `"workers":2,"workers_answering":2,"workers_silent":0,"workers_malformed":0,"kv_usage_mean":0.575,"kv_usage_max":0.95,"requests_running":8,"requests_waiting":6,`)
+	status, body := get(m.url + "/api/v1/signals?component=backend&endpoint=generate&dynamo_namespace=lab-0c1d2e3f")
+	if status != 200 || !strings.Contains(body, `"workers":1,`) || !strings.Contains(body, `"kv_usage_max":0.2,`) {
+		t.Errorf("signals of one namespace: %d %s", status, body)
+	}
+	m.wrong("full:lab-4b5c6d7e/backend/generate", fmt.Sprintf("lab-4b5c6d7e/backend/generate: %x at 95", next.id))
+	m.glances(func(g glance) error {
+		_, nats := g.Connected["nats"]
+		if !g.Connected["kubernetes"].On || nats || g.Leader.Role != "leader" {
+			return fmt.Errorf("connected %v, leader %v", g.Connected, g.Leader)
+		}
+		return nil
+	})
+	c.down()
+	m.wrong("connection:kubernetes", "The Kubernetes API cannot be read", "namespace team-a")
+	m.signals(503, "the Kubernetes API cannot be read")
+	c.upAgain()
+	m.right("connection:kubernetes")
+	m.signals(200, `"workers":2,`)
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/deploy"
 	"dynamo-metrics/internal/expose"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,11 +32,14 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 	t.Parallel()
 	var all []string
 	for program, section := range map[string][2]string{
-		"metrics":     {"## Flags of metrics", "### Of mock_worker"},
-		"mock_worker": {"| flag of mock_worker", "| flag of devstack"},
-		"devstack":    {"| flag of devstack", "### Environment"},
+		"metrics":            {"## Flags of metrics", "### Of mock_worker"},
+		"mock_worker":        {"| flag of mock_worker", "| flag of devstack"},
+		"devstack":           {"| flag of devstack", "### Environment"},
+		"metrics dashboards": {"| `metrics dashboards", "\n"},
+		"metrics rules":      {"| `metrics rules", "\n"},
 	} {
-		help, err := exec.Command(filepath.Join(bin, program), "--help").Output()
+		command := append(strings.Fields(program), "--help")
+		help, err := exec.Command(filepath.Join(bin, command[0]), command[1:]...).Output()
 		if err != nil {
 			t.Fatalf("%s --help: %v", program, err)
 		}
@@ -61,7 +65,7 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 
 // ofOtherPrograms are variables of Dynamo's workers and frontends that the README
 // tells operators to set there.
-var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS"}
+var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS", "DYN_SYSTEM_PORT"}
 
 func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
 	t.Parallel()
@@ -100,6 +104,22 @@ func TestReadmeCommandsExist(t *testing.T) {
 	for _, program := range find(readme(t), `(?m)^(?:DYN_LOG=info )?\./[a-z_]+`) {
 		name := program[strings.LastIndexByte(program, '/')+1:]
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestReadmeNamesEveryAlertAndNoOther(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(readme(t), "| alert |")
+	section, _, _ = strings.Cut(section, "\n\n")
+	got := find(section, `Dynamo[A-Z]\w+`)
+	want := slices.Sorted(slices.Values(deploy.Alerts()))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("alerts (-runbook +README):\n%s", diff)
+	}
+	for _, setting := range find(readme(t), `--set [a-z]\w+=\S+`) {
+		if _, err := deploy.RulesWith([]string{strings.TrimPrefix(setting, "--set ")}); err != nil {
 			t.Error(err)
 		}
 	}

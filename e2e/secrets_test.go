@@ -108,7 +108,7 @@ func TestSecretsNeverShow(t *testing.T) {
 					}
 					return nil
 				})
-				for _, path := range []string{"/", "/metrics", "/-/ready"} {
+				for _, path := range []string{"/", "/metrics", "/-/ready", "/api/v1/fleet"} {
 					_, body := get(m.url + path)
 					keeps(t, path, body)
 				}

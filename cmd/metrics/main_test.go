@@ -27,12 +27,13 @@ func TestImportsPointOneWay(t *testing.T) {
 		"tracing":   "",
 		"connect":   "",
 		"cli":       "tracing",
-		"discovery": "fleet wire connect",
+		"kube":      "connect",
+		"discovery": "fleet wire kube connect",
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
 		"glance":    "fleet wire expose",
-		"program":   "fleet wire tracing connect cli discovery collect expose glance",
+		"program":   "fleet wire kube tracing connect cli discovery collect expose glance",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

@@ -11,8 +11,9 @@ import (
 	"dynamo-metrics/internal/wire/testdata"
 )
 
-// Messages are real ones of all releases, as they came over NATS, and with each kind a
-// small part of the corpus: what is hardly wrong gets farther than what is nothing.
+// Messages are real ones of all releases, as they came over NATS, and workers' own metrics
+// pages, and with each kind a small part of the corpus: what is hardly wrong gets farther
+// than what is nothing.
 func Messages() map[fleet.Kind][][]byte {
 	all := make(map[fleet.Kind][][]byte)
 	ends := map[string]fleet.Kind{
@@ -32,6 +33,9 @@ func Messages() map[fleet.Kind][][]byte {
 		for _, name := range files(testdata.Captures, pattern) {
 			all[fleet.StatsReply] = append(all[fleet.StatsReply], read(testdata.Captures, name))
 		}
+	}
+	for _, name := range files(testdata.Captures, "engines/*.prom") { // whose lines are all of use
+		all[fleet.Pages] = append(all[fleet.Pages], read(testdata.Captures, name))
 	}
 	corpus := small()
 	for kind, captured := range all {

@@ -37,22 +37,29 @@ type pipeline struct {
 // both of its engines can be asked.
 func (s *servers) pipeline(release string, env ...string) *pipeline {
 	s.t.Helper()
+	return s.pipelineOf(release, env, nil)
+}
+
+// pipelineOf is pipeline with env and further flags for the engines.
+func (s *servers) pipelineOf(release string, env, engineEnv []string, flags ...string) *pipeline {
+	s.t.Helper()
 	python := python(s.t, release)
 	if err := exec.Command(python, "-c", "import dynamo.frontend, dynamo.mocker").Run(); err != nil {
 		process.Missing(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
 	}
 	engines := make([]*process.Process, 2)
 	for i := range engines {
-		engines[i] = process.Start(s.t, s.env(), python, "-m", "dynamo.mocker", "--model-path", modelDir(s.t),
+		args := append([]string{"-m", "dynamo.mocker", "--model-path", modelDir(s.t),
 			"--endpoint", "dyn://dynamo.backend.generate", "--block-size", strconv.Itoa(blockSize),
-			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10")
+			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10"}, flags...)
+		engines[i] = process.Start(s.t, append(append(s.env(), s.pod(fmt.Sprintf("engine-%d", i))...), engineEnv...), python, args...)
 	}
 	address := process.FreeAddress(s.t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	frontend := process.Start(s.t, append(s.env(), env...), python, "-m", "dynamo.frontend",
+	frontend := process.Start(s.t, append(append(s.env(), s.pod("frontend-0")...), env...), python, "-m", "dynamo.frontend",
 		"--router-mode", "kv", "--http-host", host, "--http-port", port)
 	p := &pipeline{url: "http://" + address}
 	devstacktest.Until(s.t, func() error {

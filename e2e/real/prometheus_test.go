@@ -28,11 +28,21 @@ type prometheus struct {
 // scrape configuration.
 func startPrometheus(t *testing.T, target string, settings ...string) *prometheus {
 	t.Helper()
+	return startRuled(t, "", target, settings...)
+}
+
+// startRuled does so with rules, evaluated every second.
+func startRuled(t *testing.T, rules, target string, settings ...string) *prometheus {
+	t.Helper()
 	path := process.Installed(t, "prometheus", "prometheus")
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "rules.yaml"), []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	config := filepath.Join(dir, "prometheus.yml")
 	lines := []string{
-		"global: {scrape_interval: 1s}",
+		"global: {scrape_interval: 1s, evaluation_interval: 1s}",
+		"rule_files: [rules.yaml]",
 		"scrape_configs:",
 		"- job_name: scraped",
 		"  static_configs:",

@@ -24,6 +24,7 @@ type servers struct {
 	nats             *nats.Conn
 	etcd             *clientv3.Client
 	files            string // of file discovery
+	kube             *cluster
 }
 
 // startServers starts both servers of Debian's.
@@ -86,6 +87,9 @@ func (s *servers) env() (env []string) {
 	}
 	if s.files != "" {
 		env = append(env, "DYN_DISCOVERY_BACKEND=file", "DYN_FILE_KV="+s.files)
+	}
+	if s.kube != nil {
+		env = append(env, s.kube.env()...)
 	}
 	return env
 }

@@ -173,12 +173,27 @@ func Redact(s string) string {
 // and a part of etcd keys.
 func Namespace(flag string, name *string) kingpin.Value {
 	return &value{set: func(s string) error {
-		if s == "" || strings.ContainsAny(s, " \t\r\n*>/") || strings.Contains("."+s+".", "..") || !utf8.ValidString(s) {
+		if !isNamespace(s) {
 			return Error(flag, s, `a name without spaces, "*", ">", "/" and empty parts between dots`)
 		}
 		*name = s
 		return nil
 	}}
+}
+
+// Namespaces sets names from a Dynamo namespace, or from what several begin with and "*".
+func Namespaces(flag string, names *string) kingpin.Value {
+	return &value{set: func(s string) error {
+		if !isNamespace(s) && s != "*" && !isNamespace(strings.TrimSuffix(s, "*")) {
+			return Error(flag, s, `a name without spaces, ">", "/" and empty parts between dots, and "*" only at its end`)
+		}
+		*names = s
+		return nil
+	}}
+}
+
+func isNamespace(s string) bool {
+	return s != "" && !strings.ContainsAny(s, " \t\r\n*>/") && !strings.Contains("."+s+".", "..") && utf8.ValidString(s)
 }
 
 // Text sets text from anything that a page can show.

@@ -2,7 +2,6 @@ package collect
 
 import (
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 
@@ -92,18 +91,5 @@ func TestCopiesAreToldInWhateverOrderTheyCome(t *testing.T) {
 			t.Fatalf("number %d, newest %d: %d, want %d", number, newest, got, want)
 		}
 		seen[number], newest = true, max(newest, number)
-	}
-}
-
-func TestBrokersAreAskedForNoMoreThanTheNamespace(t *testing.T) {
-	want := []string{
-		"namespace.a%2Eb.component.",
-		"namespace.a.b.component.",
-		"namespace.a.b.forward-pass-metrics",
-		"namespace.a.b.kv-hit-rate",
-		"namespace.a.b.kv_metrics",
-	}
-	if got := brokerTopics("a.b"); !slices.Equal(got, want) {
-		t.Errorf("topics %q, want %q", got, want)
 	}
 }

@@ -47,7 +47,7 @@ func (b *bench) run(loop func(context.Context) error) {
 }
 
 func (b *bench) poll(every time.Duration) {
-	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespace: "dynamo", Interval: every, Log: slog.New(slog.DiscardHandler)}
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: every, Log: slog.New(slog.DiscardHandler)}
 	b.run(p.Run)
 }
 
@@ -157,7 +157,7 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
-	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespace: "dynamo", Interval: time.Hour, Due: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler)}
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: time.Hour, Due: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler)}
 	b.run(p.Run)
 	polls := func(least uint64) {
 		t.Helper()
@@ -188,7 +188,7 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 // TestAPollEndsBeforeItsDeadline would hang where a poll waits for its deadline.
 func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
-	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespace: "dynamo", Log: slog.New(slog.DiscardHandler)}
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
 	inbox := b.conn.NewInbox()
 	if _, err := p.listen(inbox); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,20 +16,26 @@ import (
 
 // Events books what workers, routers and frontends publish, whatever it comes by.
 type Events struct {
-	fleet     *fleet.Fleet
-	namespace string
-	log       *slog.Logger
-	verbose   bool     // single events are logged
-	ours      []string // what a broker is asked for: the prefixes of the namespace's subjects
+	fleet      *fleet.Fleet
+	namespaces wire.Namespaces
+	log        *slog.Logger
+	verbose    bool     // single events are logged
+	ours       []string // what a broker is asked for: the prefixes of the namespaces' subjects
 
 	sequences sequences
 	nameless  sync.Once // says that an engine does not know its worker's id
 	heard     sync.Once // says that there is ZMQ
 }
 
-// NewEvents books the events of a namespace in the Fleet.
-func NewEvents(f *fleet.Fleet, namespace string, log *slog.Logger) *Events {
-	return &Events{fleet: f, namespace: namespace, log: log, verbose: log.Enabled(context.Background(), slog.LevelDebug), ours: brokerTopics(namespace)}
+// NewEvents books the events of the namespaces in the Fleet.
+func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Events {
+	return &Events{
+		fleet:      f,
+		namespaces: namespaces,
+		log:        log,
+		verbose:    log.Enabled(context.Background(), slog.LevelDebug),
+		ours:       wire.BrokerTopics(namespaces, slices.Collect(maps.Keys(kinds))...),
+	}
 }
 
 // message books an event of a topic in the form that its release gives it: an

@@ -47,7 +47,7 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 			if strings.HasPrefix(filepath.Base(dir), "0.5") {
 				namespace = "dynamo"
 			}
-			e := NewEvents(f, namespace, slog.New(slog.DiscardHandler))
+			e := NewEvents(f, wire.Namespaces(namespace), slog.New(slog.DiscardHandler))
 			for line := range bytes.Lines(lines) {
 				for _, id := range hear(t, e, line) {
 					// Some were captured without their keys. These come late.

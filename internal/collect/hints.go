@@ -20,7 +20,7 @@ func (p *Poller) announce(e fleet.Endpoint) {
 		if era == wire.EraSeed {
 			level = slog.LevelInfo
 		}
-		service := wire.ServiceName(era, p.Namespace, e.Component)
+		service := wire.ServiceName(era, p.Namespaces.Name(e), e.Component)
 		p.Log.Log(context.Background(), level,
 			"Scraping service "+service+" and filtering on subject "+wire.Subject(service, e.Name, 0))
 	}
@@ -33,7 +33,7 @@ func (p *Poller) notFound() {
 	if !p.hinted && !p.Fleet.HasRegistry() {
 		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
 	} else if !p.hinted {
-		p.Log.Info(hint(p.Namespace, p.Fleet.Target(), p.Fleet.Registered()))
+		p.Log.Info(hint(p.Namespaces, p.Fleet.Target(), p.Fleet.Registered()))
 	}
 	p.hinted = true
 }
@@ -49,10 +49,10 @@ func (p *Poller) found() {
 // where is what is looked for, in the original's words.
 func (p *Poller) where() string {
 	t := p.Fleet.Target()
-	if t.Component == "" {
-		return "in namespace " + p.Namespace
+	if t.Component == "" || t.Several() {
+		return "in namespace " + string(p.Namespaces)
 	}
-	service := wire.ServiceName(wire.EraSeed, p.Namespace, t.Component)
+	service := wire.ServiceName(wire.EraSeed, string(p.Namespaces), t.Component)
 	if t.Name == "" {
 		return "matching subject " + wire.Subject(service, "*", 0)
 	}
@@ -77,9 +77,9 @@ func (p *Poller) noLoad(others []string) {
 const mostNames = 20
 
 // hint says what is registered in the namespace and which of it may be meant.
-func hint(namespace string, t fleet.Target, registered []fleet.Endpoint) string {
+func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Endpoint) string {
 	if len(registered) == 0 {
-		return "Nothing is registered in namespace " + namespace +
+		return "Nothing is registered in namespace " + string(namespaces) +
 			" yet: are the workers up, and is --namespace theirs?"
 	}
 	var names []string
@@ -89,7 +89,7 @@ func hint(namespace string, t fleet.Target, registered []fleet.Endpoint) string 
 	if len(registered) > mostNames {
 		names = append(names, "…")
 	}
-	message := "Registered in namespace " + namespace + ": " + strings.Join(names, ", ")
+	message := "Registered in namespace " + string(namespaces) + ": " + strings.Join(names, ", ")
 	if e, ok := t.Nearest(registered); ok {
 		message += "; did you mean --component " + e.Component
 		if t.Name != "" {

@@ -61,18 +61,35 @@ type subscription struct {
 
 func (e *Events) subscriptions() []subscription {
 	all := []subscription{{
-		subject: wire.HitRateSubject(e.namespace), what: "Subscribing to KV hit rate events", level: slog.LevelInfo,
-		book: func(m *nats.Msg) { e.message(fleet.Endpoint{}, wire.TopicHitRate, m.Data) },
+		subject: wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], what: "Subscribing to KV hit rate events", level: slog.LevelInfo,
+		book: e.hitRate,
 	}, {
 		subject: wire.TraceSubject, what: "Subscribing to request traces", level: slog.LevelDebug,
 		book: func(m *nats.Msg) { e.trace(m.Data) },
 	}}
 	for topic, what := range map[string]string{wire.TopicLoad: "Subscribing to load events", wire.TopicForwardPass: "Subscribing to forward passes"} {
-		for _, subject := range wire.EventSubjects(e.namespace, topic) {
+		for _, subject := range wire.EventSubjects(e.namespaces, topic) {
 			all = append(all, subscription{subject: subject, what: what, level: slog.LevelDebug, book: e.bySubject})
 		}
 	}
 	return all
+}
+
+// hitRate books an event of the hit-rate subject, which names the namespace alone.
+func (e *Events) hitRate(m *nats.Msg) {
+	if _, ours := e.namespaceOf(m.Subject); ours {
+		e.message(fleet.Endpoint{}, wire.TopicHitRate, m.Data)
+	}
+}
+
+// namespaceOf is the namespace that an event's subject names, and whether it is
+// watched. Subscriptions of several namespaces bring the others' events, too.
+func (e *Events) namespaceOf(subject string) (name string, ours bool) {
+	if !e.namespaces.Several() {
+		return string(e.namespaces), true
+	}
+	name = wire.SubjectNamespace(subject)
+	return name, e.namespaces.Match(name)
 }
 
 // bySubject books an event whose subject says where it came from.
@@ -86,7 +103,12 @@ func (e *Events) bySubject(m *nats.Msg) {
 // subject reads an event's subject, whose last word is a topic that is read. One that
 // names no endpoint is counted as what its topic says.
 func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bool) {
-	at, topic, ok = wire.ParseEventSubject(e.namespace, subject)
+	namespace, ours := e.namespaceOf(subject)
+	if !ours {
+		return fleet.Endpoint{}, "", false
+	}
+	at, topic, ok = wire.ParseEventSubject(namespace, subject)
+	at.Namespace = e.namespaces.Label(namespace)
 	last := subject[strings.LastIndexByte(subject, '.')+1:]
 	if ok && topic == last {
 		return at, topic, true

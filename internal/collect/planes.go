@@ -45,12 +45,13 @@ func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 // split are the components whose workers are on a plane that no router is on.
 func split(channels map[string]fleet.Channel) map[string]string {
 	type sides struct{ workers, routers map[fleet.Plane]bool }
-	components := make(map[string]sides)
+	components := make(map[fleet.Endpoint]sides)
 	for _, c := range channels {
-		s, known := components[c.Endpoint.Component]
+		at := componentAt(c.Endpoint)
+		s, known := components[at]
 		if !known {
 			s = sides{make(map[fleet.Plane]bool), make(map[fleet.Plane]bool)}
-			components[c.Endpoint.Component] = s
+			components[at] = s
 		}
 		switch {
 		case c.Plane == fleet.OtherPlane:
@@ -64,11 +65,11 @@ func split(channels map[string]fleet.Channel) map[string]string {
 	for component, s := range components {
 		routers := s.routers
 		if len(routers) == 0 {
-			routers = components[""].routers // of the whole namespace, to 1.3
+			routers = components[fleet.Endpoint{Namespace: component.Namespace}].routers // of the whole namespace, to 1.3
 		}
 		for plane := range s.workers {
 			if len(routers) > 0 && !routers[plane] {
-				found[component] = "workers on " + names(s.workers) + ", routers on " + names(routers)
+				found[strings.TrimPrefix(component.Namespace+"/"+component.Component, "/")] = "workers on " + names(s.workers) + ", routers on " + names(routers)
 			}
 		}
 	}

@@ -28,6 +28,13 @@ func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
 		"of different components": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("d", router, fleet.NATSPlane)}, nil},
 		"a router of the namespace": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("", "kv-hit-rate", fleet.NATSPlane)},
 			map[string]string{"c": "workers on ZMQ, routers on NATS"}},
+		"a router of another namespace": {[]fleet.Channel{
+			{Endpoint: fleet.Endpoint{Namespace: "n", Component: "c"}, Topic: worker, Plane: fleet.ZMQPlane},
+			{Endpoint: fleet.Endpoint{Namespace: "m", Component: "c"}, Topic: router, Plane: fleet.NATSPlane}}, nil},
+		"a router of one of several namespaces": {[]fleet.Channel{
+			{Endpoint: fleet.Endpoint{Namespace: "n", Component: "c"}, Topic: worker, Plane: fleet.ZMQPlane},
+			{Endpoint: fleet.Endpoint{Namespace: "n"}, Topic: "kv-hit-rate", Plane: fleet.NATSPlane}},
+			map[string]string{"n/c": "workers on ZMQ, routers on NATS"}},
 		"a plane that is not known": {[]fleet.Channel{channel("c", worker, fleet.OtherPlane), channel("c", router, fleet.NATSPlane)}, nil},
 	} {
 		all := make(map[string]fleet.Channel)

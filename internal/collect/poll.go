@@ -32,13 +32,13 @@ const (
 
 // Poller asks the workers of the watched components for their statistics.
 type Poller struct {
-	Conn      *nats.Conn // nil: nobody is asked, and the operator is only told what the registry says
-	Fleet     *fleet.Fleet
-	Namespace string
-	Interval  time.Duration
-	Log       *slog.Logger
-	Found     func()        // called after each poll that found a load; may be nil
-	Due       chan struct{} // of one place: says that a poll is due at once; may be nil
+	Conn       *nats.Conn // nil: nobody is asked, and the operator is only told what the registry says
+	Fleet      *fleet.Fleet
+	Namespaces wire.Namespaces
+	Interval   time.Duration
+	Log        *slog.Logger
+	Found      func()        // called after each poll that found a load; may be nil
+	Due        chan struct{} // of one place: says that a poll is due at once; may be nil
 
 	wake       chan struct{}           // the running poll may have nobody to wait for
 	announced  map[fleet.Endpoint]bool // watched endpoints the log has named
@@ -85,7 +85,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	drops := dropCounter{subscription: replies, tally: &p.Fleet.Tally}
 	defer drops.count()
 
-	if t := p.Fleet.Target(); t.Name != "" {
+	if t := p.Fleet.Target(); t.Name != "" && !t.Several() {
 		p.announce(fleet.Endpoint(t))
 	}
 	p.every(ctx, func(number int) {
@@ -197,17 +197,17 @@ func (p *Poller) await(ctx context.Context, deadline time.Time) {
 // that is named or registered, as each era wrote them.
 func (p *Poller) targets() []string {
 	t := p.Fleet.Target()
-	openings := p.Fleet.Openings() // before it is asked what they are
-	var watched, others []string
-	if t.Component != "" {
-		watched = []string{t.Component}
+	openings := p.Fleet.Openings()       // before it is asked what they are
+	var watched, others []fleet.Endpoint // without names: components
+	if t.Component != "" && !t.Several() {
+		watched = []fleet.Endpoint{{Component: t.Component}}
 	}
 	for _, e := range p.Fleet.Registered() {
 		if t.Covers(e) {
 			p.announce(e)
-			watched = append(watched, e.Component)
+			watched = append(watched, componentAt(e))
 		} else {
-			others = append(others, e.Component)
+			others = append(others, componentAt(e))
 		}
 	}
 	p.mu.Lock()
@@ -239,11 +239,16 @@ func (p *Poller) targets() []string {
 	return services
 }
 
+// componentAt is the component of an endpoint, which is the endpoint without its name.
+func componentAt(e fleet.Endpoint) fleet.Endpoint {
+	return fleet.Endpoint{Namespace: e.Namespace, Component: e.Component}
+}
+
 // names are the component's service names. Of a name without a single ASCII letter or
 // digit nothing is left from 0.2.1 on.
-func (p *Poller) names(component string) (names []string) {
+func (p *Poller) names(component fleet.Endpoint) (names []string) {
 	for _, era := range wire.Eras {
-		if name := wire.ServiceName(era, p.Namespace, component); name != "" {
+		if name := wire.ServiceName(era, p.Namespaces.Name(component), component.Component); name != "" {
 			names = append(names, name)
 		}
 	}

@@ -55,7 +55,7 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (re
 		return report, false
 	}
 	report = fleet.Report{
-		Endpoint: fleet.Endpoint{Component: p.componentOf(r.Service, s, e.Name, e.Lease), Name: e.Name},
+		Endpoint: p.endpointOf(r.Service, s, e.Name, e.Lease),
 		Worker:   worker,
 		Service:  r.Service,
 		Outcome:  e.Outcome,
@@ -117,8 +117,8 @@ func (p *Poller) wakeUp() {
 
 // service is what answers under one NATS service name.
 type service struct {
-	components []string // watched ones that have the name
-	alone      bool     // nobody has registered in another component of that name
+	components []fleet.Endpoint // watched ones that have the name; without names of their own
+	alone      bool             // nobody has registered in another component of that name
 }
 
 func (p *Poller) serviceOf(name string) service {
@@ -129,16 +129,19 @@ func (p *Poller) serviceOf(name string) service {
 	return s
 }
 
-// componentOf is the component that the worker belongs to: of those that share the
-// service, watched or not, the one that it has registered in; else the first.
-func (p *Poller) componentOf(name string, s service, endpoint string, lease uint64) string {
+// endpointOf is the endpoint of this name that the worker is at: of the components
+// that share the service, watched or not, in the one that it has registered in; else in
+// the first.
+func (p *Poller) endpointOf(service string, s service, name string, lease uint64) fleet.Endpoint {
+	at := s.components[0]
+	at.Name = name
 	if lease == 0 || s.alone {
-		return s.components[0]
+		return at
 	}
 	for _, e := range p.Fleet.Registrations(lease) {
-		if e.Name == endpoint && wire.IsServiceOf(name, p.Namespace, e.Component) {
-			return e.Component
+		if e.Name == name && wire.IsServiceOf(service, p.Namespaces.Name(e), e.Component) {
+			return e
 		}
 	}
-	return s.components[0]
+	return at
 }

@@ -245,21 +245,6 @@ func (e *Events) brokered(by *copies, frames [][]byte) {
 	e.envelope(at, topic, envelope, by)
 }
 
-// brokerTopics are the prefixes of a namespace's subjects. Topics come last in them,
-// so that a broker sends us those that nobody reads here, too.
-func brokerTopics(namespace string) []string {
-	var all []string
-	for topic := range kinds {
-		subjects := wire.EventSubjects(namespace, topic)
-		all = append(all, subjects[0])
-		for _, s := range subjects[1:] {
-			prefix, _, _ := strings.Cut(s, "*")
-			all = append(all, prefix)
-		}
-	}
-	return compacted(all)
-}
-
 // ofReadTopic reports, at the least expense, whether a subject may be of a topic that is read.
 func ofReadTopic(subject []byte) bool {
 	_, read := kinds[string(subject[bytes.LastIndexByte(subject, '.')+1:])]

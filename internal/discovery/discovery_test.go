@@ -28,10 +28,10 @@ func newRegistry(t *testing.T) *registry {
 	t.Helper()
 	s := devstacktest.Start(t)
 	return &registry{s, &Etcd{
-		Client:    s.Client(t),
-		Namespace: "dynamo",
-		Fleet:     fleet.New(fleet.Target{}, 10_000, true),
-		Log:       slog.New(slog.DiscardHandler),
+		Client:     s.Client(t),
+		Namespaces: "dynamo",
+		Fleet:      fleet.New(fleet.Target{}, 10_000, true),
+		Log:        slog.New(slog.DiscardHandler),
 	}, t, s.Client(t)}
 }
 
@@ -163,18 +163,19 @@ func TestOurOwnOldKeyIsNoOtherInstance(t *testing.T) {
 	// The answer to an attempt may be lost after etcd has carried it out: then the
 	// key hangs on a lease of ours.
 	r := newRegistry(t)
-	h := holder{Etcd: r.Etcd, key: wire.UniqueInstanceKey("dynamo"), value: "{}"}
-	if err := h.attempt(t.Context()); err != nil {
+	k := r.place([]byte("{}"))
+	if err := k.take(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.attempt(t.Context()); err != nil {
+	if err := k.take(t.Context()); err != nil {
 		t.Errorf("with the same lease: %v", err)
 	}
-	h.lease = 0
-	if err := h.acquire(t.Context()); err != nil {
+	k.lease = 0
+	u := unique{place: k, tally: &r.Fleet.Tally, log: r.Log}
+	if err := u.acquire(t.Context()); err != nil {
 		t.Errorf("with a new lease: %v", err)
 	}
-	if len(h.leases) != 1 {
-		t.Errorf("leases %v, want only the new one", h.leases)
+	if len(k.leases) != 1 {
+		t.Errorf("leases %v, want only the new one", k.leases)
 	}
 }

@@ -24,14 +24,14 @@ const (
 	maxFiles  = 200_000          // in one directory; a worker has about five in the fullest
 )
 
-// Files is the registry of one Dynamo namespace in a directory: file discovery, for
+// Files is the registry of Dynamo namespaces in a directory: file discovery, for
 // fleets without etcd (0.8 to 1.6).
 type Files struct {
-	Root      string // as the workers have it in DYN_FILE_KV
-	Namespace string
-	Fleet     *fleet.Fleet
-	Link      *fleet.Link // is up while the registry can be read
-	Log       *slog.Logger
+	Root       string // as the workers have it in DYN_FILE_KV
+	Namespaces wire.Namespaces
+	Fleet      *fleet.Fleet
+	Link       *fleet.Link // is up while the registry can be read
+	Log        *slog.Logger
 }
 
 // Watch keeps what the Fleet knows of the registry equal to the files below Root until
@@ -45,7 +45,7 @@ func (r *Files) Watch(ctx context.Context) error {
 	d := directory{
 		root:   r.Root,
 		link:   r.Link,
-		reader: reader{namespace: r.Namespace, fleet: r.Fleet, log: r.Log},
+		reader: reader{namespaces: r.Namespaces, fleet: r.Fleet, log: r.Log},
 		seed:   maphash.MakeSeed(),
 	}
 	defer r.Link.Set(false)

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
@@ -42,16 +44,27 @@ func (s *said) String() string {
 	return s.log.String()
 }
 
+// has waits until the log has these words.
+func (s *said) has(t *testing.T, words string) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		if !strings.Contains(s.String(), words) {
+			return fmt.Errorf("%q is not said: %s", words, s)
+		}
+		return nil
+	})
+}
+
 // inFolder runs a test with a registry that is not watched yet.
 func inFolder(t *testing.T, limit int, test func(*folder)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &folder{t: t}
 		r.Files = &Files{
-			Root:      filepath.Join(t.TempDir(), "root"),
-			Namespace: "lab",
-			Fleet:     fleet.New(fleet.Target{}, limit, true),
-			Link:      new(fleet.Link),
-			Log:       slog.New(slog.NewTextHandler(&r.said, nil)),
+			Root:       filepath.Join(t.TempDir(), "root"),
+			Namespaces: "lab",
+			Fleet:      fleet.New(fleet.Target{}, limit, true),
+			Link:       new(fleet.Link),
+			Log:        slog.New(slog.NewTextHandler(&r.said, nil)),
 		}
 		r.Link.Use()
 		test(r)

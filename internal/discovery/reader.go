@@ -3,7 +3,6 @@ package discovery
 import (
 	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
@@ -12,9 +11,11 @@ import (
 
 // entry is a key of the registry and, once it is decoded, what its value says.
 type entry struct {
-	key   string
-	kind  fleet.Kind
-	named bool // the key names what it is of
+	key       string
+	namespace string // Dynamo's, that the key is of
+	label     string // what endpoints are told apart by: that, or nothing
+	kind      fleet.Kind
+	named     bool // the key names what it is of
 
 	layout       wire.Layout    // of an endpoint
 	in           fleet.Instance // the endpoint, or the one whose card it is
@@ -24,14 +25,15 @@ type entry struct {
 }
 
 // decode reads the value of e's key.
-func (e *entry) decode(namespace string, value []byte) (err error) {
+func (e *entry) decode(value []byte) (err error) {
 	switch e.kind {
 	case fleet.Instances:
-		e.registration, err = e.layout.ParseValue(namespace, e.in, value)
+		e.registration, err = e.layout.ParseValue(e.namespace, e.in, value)
 	case fleet.Cards:
 		e.card, err = wire.ParseCard(value)
 	case fleet.Channels:
-		e.channel, err = wire.ParseChannel(namespace, e.key, value)
+		e.channel, err = wire.ParseChannel(e.namespace, e.key, value)
+		e.channel.Endpoint.Namespace = e.label
 	}
 	return err
 }
@@ -80,59 +82,50 @@ func newListing() fleet.Listing {
 	}
 }
 
-// prefixes are the starts of all keys of a namespace. No key has two of them.
-func prefixes(namespace string) []string {
-	var all []string
-	for _, l := range wire.Layouts {
-		all = append(all, l.Prefix(namespace))
-	}
-	all = append(all, wire.CardPrefix(namespace))
-	for _, p := range wire.ChannelPrefixes(namespace) {
-		// In a namespace called "namespace" the second layout's keys are below the first's prefix.
-		if !slices.ContainsFunc(all, func(q string) bool { return strings.HasPrefix(p, q) }) {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// reader reads the registry of one namespace key by key, whether it is in etcd or in
-// files, and counts what it reads.
+// reader reads the registry of the watched namespaces key by key, whether it is in
+// etcd, in files or in Kubernetes, and counts what it reads.
 type reader struct {
-	namespace string
-	fleet     *fleet.Fleet
-	log       *slog.Logger
+	namespaces wire.Namespaces
+	fleet      *fleet.Fleet
+	log        *slog.Logger
 }
 
 // find tells what a key is of. It reports false for keys that this program does not
 // read though nothing is wrong with them.
 func (r *reader) find(key string) (e entry, ok bool) {
-	if key == wire.UniqueInstanceKey(r.namespace) || wire.Ignored(r.namespace, key) {
+	namespace, watched := r.namespaces.Of(key)
+	if !watched || key == wire.UniqueInstanceKey(namespace) || wire.Ignored(namespace, key) {
 		return e, false
 	}
-	e.key = key
+	e.key, e.namespace, e.label = key, namespace, r.namespaces.Label(namespace)
 	for _, l := range wire.Layouts {
-		if strings.HasPrefix(key, l.Prefix(r.namespace)) {
+		if strings.HasPrefix(key, l.Prefix(namespace)) {
 			e.kind, e.layout = fleet.Instances, l
-			e.in, e.named = l.ParseKey(r.namespace, key)
-			return e, true
+			e.in, e.named = l.ParseKey(namespace, key)
+			return e.labelled(), true
 		}
 	}
-	if strings.HasPrefix(key, wire.CardPrefix(r.namespace)) {
+	if strings.HasPrefix(key, wire.CardPrefix(namespace)) {
 		e.kind = fleet.Cards
-		e.in, e.named = wire.ParseCardKey(r.namespace, key)
-		return e, true
+		e.in, e.named = wire.ParseCardKey(namespace, key)
+		return e.labelled(), true
 	}
-	for _, p := range wire.ChannelPrefixes(r.namespace) {
+	for _, p := range wire.ChannelPrefixes(namespace) {
 		if strings.HasPrefix(key, p) {
 			e.kind = fleet.Channels
-			_, e.named = wire.ParseChannelKey(r.namespace, key)
+			_, e.named = wire.ParseChannelKey(namespace, key)
 			// Below the first prefix of a namespace called "namespace" are the channels
 			// of all others, too (1.4 to 1.6).
-			return e, e.named || r.namespace != "namespace"
+			return e, e.named || namespace != "namespace"
 		}
 	}
 	return e, false
+}
+
+// labelled is e at an endpoint that names its namespace, if there are several.
+func (e entry) labelled() entry {
+	e.in.Namespace = e.label
+	return e
 }
 
 // read finds and decodes what etcd or a file says.
@@ -150,7 +143,7 @@ func (r *reader) decode(e *entry, value []byte) bool {
 		return false
 	}
 	decoded := *e
-	if err := decoded.decode(r.namespace, value); err != nil {
+	if err := decoded.decode(value); err != nil {
 		reason := fleet.BadJSON
 		if errors.Is(err, wire.ErrMismatch) {
 			reason = fleet.BadID

@@ -120,7 +120,7 @@ func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
 	for release, workers := range etcdWorkers {
 		t.Run(release, func(t *testing.T) {
 			r := newRegistry(t)
-			r.Namespace = "lab"
+			r.Namespaces = "lab"
 			keys := etcdKeys(t, release)
 			for key, value := range keys {
 				r.put(key, value)
@@ -140,7 +140,7 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 	for release, workers := range etcdWorkers {
 		t.Run(release, func(t *testing.T) {
 			r := newRegistry(t)
-			r.Namespace = "lab"
+			r.Namespaces = "lab"
 			run(t, r.Watch)
 			<-r.Fleet.Synced()
 			keys := etcdKeys(t, release)
@@ -187,7 +187,7 @@ const (
 
 func TestCardOfAnAdapterIsNotTheWorkers(t *testing.T) {
 	r := newRegistry(t)
-	r.Namespace = "lab"
+	r.Namespaces = "lab"
 	run(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
@@ -203,7 +203,7 @@ func TestCardOfAnAdapterIsNotTheWorkers(t *testing.T) {
 
 func TestGarbageOfEveryKindIsCounted(t *testing.T) {
 	r := newRegistry(t)
-	r.Namespace = "lab"
+	r.Namespaces = "lab"
 	run(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
@@ -243,7 +243,7 @@ func TestGarbageOfEveryKindIsCounted(t *testing.T) {
 
 func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 	r := newRegistry(t)
-	r.Namespace = "lab"
+	r.Namespaces = "lab"
 	run(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
@@ -272,7 +272,7 @@ func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 
 func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 	r := newRegistry(t)
-	r.Namespace = "lab"
+	r.Namespaces = "lab"
 	r.Fleet.Tally.Etcd.Use()
 	keys := etcdKeys(t, "1.6.1")
 	for key, value := range keys {
@@ -303,7 +303,7 @@ func TestNamespaceCalledNamespace(t *testing.T) {
 	// first one.
 	const ns = "namespace"
 	r := newRegistry(t)
-	r.Namespace = ns
+	r.Namespaces = wire.Namespaces(ns)
 	old, scoped := "v1/event_channels/lab//kv_metrics/1eeea2096f7dffaf", loads
 	ours := map[string]string{
 		strings.Replace(old, "lab", ns, 1):    strings.ReplaceAll(etcdKeys(t, "0.9.1")[old], "lab", ns),
@@ -337,17 +337,4 @@ func TestNamespaceCalledNamespace(t *testing.T) {
 	write()
 	r.knows(want) // watched
 	counts(t, &r.Fleet.Tally, fleet.Channels, 6, nil)
-}
-
-func TestNoKeyIsWatchedTwice(t *testing.T) {
-	for _, ns := range []string{"dynamo", "namespace", "instances", "components", "v1", "mdc", "event_channels", "namespace/namespace", "ü %"} {
-		all := prefixes(ns)
-		for i, p := range all {
-			for j, q := range all {
-				if i != j && strings.HasPrefix(p, q) {
-					t.Errorf("namespace %q: %q is below %q", ns, p, q)
-				}
-			}
-		}
-	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -29,13 +30,13 @@ const (
 	pageSize    = 1000            // keys a page of the listing
 )
 
-// Etcd is the registry of one Dynamo namespace.
+// Etcd is the registry of Dynamo namespaces in etcd.
 type Etcd struct {
-	Client    *clientv3.Client
-	Namespace string
-	Fleet     *fleet.Fleet
-	Log       *slog.Logger
-	Standby   bool // Hold waits where another program holds the key
+	Client     *clientv3.Client
+	Namespaces wire.Namespaces
+	Fleet      *fleet.Fleet
+	Log        *slog.Logger
+	Standby    bool // Hold waits where another program holds the key
 
 	Why func(context.Context) error // knows better why etcd is not connected, or says nil; may be nil
 }
@@ -63,7 +64,7 @@ func (r *Etcd) Watch(ctx context.Context) error {
 			return nil
 		}
 		if connect.EtcdRefused(err) {
-			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespace, err)
+			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespaces, err)
 		}
 		if !announced {
 			if r.Why != nil {
@@ -102,7 +103,7 @@ func (r *Etcd) round(ctx context.Context, connected func()) error {
 		}
 		cancel(errors.New("connection lost"))
 	})
-	for _, prefix := range prefixes(r.Namespace) {
+	for _, prefix := range r.Namespaces.Prefixes() {
 		changes := r.Client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
 		following.Go(func() { cancel(r.follow(prefix, changes)) })
 	}
@@ -152,7 +153,7 @@ func whyNot(ctx context.Context, conn *grpc.ClientConn) error {
 func (r *Etcd) list(ctx context.Context) (all fleet.Listing, revision int64, err error) {
 	all = newListing()
 	reader := r.reader()
-	for _, prefix := range prefixes(r.Namespace) {
+	for _, prefix := range r.Namespaces.Prefixes() {
 		end := clientv3.GetPrefixRangeEnd(prefix)
 		for from := prefix; from != ""; {
 			page, err := r.page(ctx, from, end, revision)
@@ -201,5 +202,5 @@ func (r *Etcd) follow(prefix string, changes clientv3.WatchChan) error {
 }
 
 func (r *Etcd) reader() *reader {
-	return &reader{namespace: r.Namespace, fleet: r.Fleet, log: r.Log}
+	return &reader{namespaces: r.Namespaces, fleet: r.Fleet, log: r.Log}
 }

@@ -45,7 +45,7 @@ type Metrics struct {
 
 // NewMetrics are the metrics of the Fleet, of the program, and of others.
 func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
-	c.descs = descriptions()
+	c.descs = descriptions(c.Fleet.Target().Several())
 	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs}
 	m := &Metrics{Registry: prometheus.NewRegistry(), rest: prometheus.NewRegistry(), standby: c.Standby}
 	for _, o := range append(others, program) {
@@ -82,9 +82,14 @@ type labelled struct {
 	labels []string
 }
 
-// table is the whole metric table.
-func table() []labelled {
-	ofWorker, ofEndpoint := []string{"component", "endpoint", "worker_id"}, []string{"component", "endpoint"}
+// table is the whole metric table, with the labels where one namespace is watched or
+// several.
+func table(several bool) []labelled {
+	ofEndpoint := []string{"component", "endpoint"}
+	if several {
+		ofEndpoint = append(ofEndpoint, namespaceLabel)
+	}
+	ofWorker := append(slices.Clip(ofEndpoint), "worker_id")
 	var all []labelled
 	for _, f := range workerFamilies {
 		all = append(all, labelled{f.family, ofWorker})
@@ -105,8 +110,8 @@ func table() []labelled {
 		all = append(all, labelled{f.family, f.labels})
 	}
 	return append(all,
-		labelled{workerInfo, []string{"component", "endpoint", "worker_id", "worker_id_hex", "source", "model"}},
-		labelled{workersByState, []string{"component", "endpoint", "state"}},
+		labelled{workerInfo, append(slices.Clip(ofWorker), "worker_id_hex", "source", "model")},
+		labelled{workersByState, append(slices.Clip(ofEndpoint), "state")},
 		labelled{passDuration, ofWorker},
 		labelled{buildInfo, []string{"version", "revision", "goversion"}},
 		labelled{pollDuration, nil},
@@ -118,18 +123,18 @@ func table() []labelled {
 // therefore cannot be part of a grouping key.
 func HasLabel(name string) bool {
 	others := []string{"job", "quantile", "le"} // of the group itself, and of go_* and histograms
-	return slices.Contains(others, name) || slices.ContainsFunc(table(), func(f labelled) bool {
+	return slices.Contains(others, name) || slices.ContainsFunc(table(true), func(f labelled) bool {
 		return slices.Contains(f.labels, name)
 	})
 }
 
 // Names lists every metric of the table, sorted.
-func Names() []string { return slices.Sorted(maps.Keys(descriptions())) }
+func Names() []string { return slices.Sorted(maps.Keys(descriptions(false))) }
 
 // descriptions are those of the whole table, by name.
-func descriptions() map[string]*prometheus.Desc {
+func descriptions(several bool) map[string]*prometheus.Desc {
 	descs := make(map[string]*prometheus.Desc)
-	for _, f := range table() {
+	for _, f := range table(several) {
 		descs[f.name] = prometheus.NewDesc(f.name, f.help, f.labels, nil)
 	}
 	return descs
@@ -161,6 +166,14 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range s.Endpoints {
 		endpoint(&s.Endpoints[i], send, distribution)
 	}
+}
+
+// labelsOf are the values of the labels of an endpoint, and those that follow them.
+func labelsOf(e fleet.Endpoint, others ...string) []string {
+	if e.Namespace == "" {
+		return append([]string{e.Component, e.Name}, others...)
+	}
+	return append([]string{e.Component, e.Name, e.Namespace}, others...)
 }
 
 // programCollector writes what the program itself has done.
@@ -204,29 +217,29 @@ type (
 func (c *Collector) worker(w *fleet.WorkerState, send sender) {
 	for _, f := range workerFamilies {
 		if v := f.value(w); v.OK {
-			send(f.family, v.V, w.Component, w.Name, w.Label)
+			send(f.family, v.V, labelsOf(w.Endpoint, w.Label)...)
 		}
 	}
 	for _, r := range w.Ranks {
 		for _, f := range rankFamilies {
 			if v := f.value(r); v.OK {
-				send(f.family, v.V, w.Component, w.Name, w.Label, strconv.FormatUint(uint64(r.Number), 10))
+				send(f.family, v.V, labelsOf(w.Endpoint, w.Label, strconv.FormatUint(uint64(r.Number), 10))...)
 			}
 		}
 	}
 	if w.Load.OK {
-		send(workerInfo, 1, w.Component, w.Name, w.Label, w.ID.Hex(), w.Source.String(), cmp.Or(w.Model, c.Model))
+		send(workerInfo, 1, labelsOf(w.Endpoint, w.Label, w.ID.Hex(), w.Source.String(), cmp.Or(w.Model, c.Model))...)
 	}
 }
 
 // durations are the worker's histogram and summaries.
 func (c *Collector) durations(w *fleet.WorkerState, ch chan<- prometheus.Metric) {
 	if w.Passes.OK {
-		ch <- newHistogram(c.descs[passDuration.name], &w.Passes.V.Seconds, w.Component, w.Name, w.Label)
+		ch <- newHistogram(c.descs[passDuration.name], &w.Passes.V.Seconds, labelsOf(w.Endpoint, w.Label)...)
 	}
 	for _, f := range timingFamilies {
 		if t := f.value(&w.Timings); t.Count > 0 {
-			ch <- prometheus.MustNewConstSummary(c.descs[f.name], t.Count, t.Sum, nil, w.Component, w.Name, w.Label)
+			ch <- prometheus.MustNewConstSummary(c.descs[f.name], t.Count, t.Sum, nil, labelsOf(w.Endpoint, w.Label)...)
 		}
 	}
 }
@@ -234,18 +247,18 @@ func (c *Collector) durations(w *fleet.WorkerState, ch chan<- prometheus.Metric)
 func endpoint(e *fleet.EndpointState, send sender, distribution distributor) {
 	for _, f := range endpointFamilies {
 		if v := f.value(e); v.OK {
-			send(f.family, v.V, e.Component, e.Name)
+			send(f.family, v.V, labelsOf(e.Endpoint)...)
 		}
 	}
 	if e.Requests != nil {
 		for _, f := range requestFamilies {
-			distribution(f.name, f.value(e.Requests), e.Component, e.Name)
+			distribution(f.name, f.value(e.Requests), labelsOf(e.Endpoint)...)
 		}
 	}
 	if !e.Counted {
 		return
 	}
 	for _, state := range workerStates {
-		send(workersByState, float64(state.count(e)), e.Component, e.Name, state.name)
+		send(workersByState, float64(state.count(e)), labelsOf(e.Endpoint, state.name)...)
 	}
 }

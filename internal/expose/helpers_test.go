@@ -27,6 +27,8 @@ var update = flag.Bool("update", false, "rewrite the golden pages")
 var (
 	loadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
 	everything  = fleet.Target{}
+
+	severalNamespaces = fleet.Target{Namespace: "*"}
 )
 
 const plenty = 1000

@@ -62,13 +62,17 @@ func NotReady(f *fleet.Fleet) (missing []string) {
 	if !t.Files.Up() {
 		missing = append(missing, "the directory of workers cannot be read")
 	}
+	if !t.Kubernetes.Up() {
+		missing = append(missing, "the Kubernetes API cannot be read")
+	}
 	if t.RegistryUp() && !f.IsSynced() {
 		missing = append(missing, "it is not known yet who is registered")
 	}
 	if !t.ZMQ.Up() {
 		missing = append(missing, "no ZMQ publisher is connected")
 	}
-	if f.IsSynced() && !f.UsesNATS() {
+	// Without NATS it is no trouble before it is known that somebody uses it.
+	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Off() {
 		return missing
 	}
 	if !t.NATS.Up() {

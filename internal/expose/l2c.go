@@ -1,6 +1,7 @@
 package expose
 
 import (
+	"cmp"
 	"log/slog"
 
 	"dynamo-metrics/internal/fleet"
@@ -13,7 +14,7 @@ import (
 // original did: one event an endpoint.
 type L2C struct {
 	Fleet     *fleet.Fleet
-	Namespace string
+	Namespace string // of endpoints that do not name theirs
 	Conn      *nats.Conn
 	Log       *slog.Logger
 
@@ -41,7 +42,7 @@ func (l *L2C) Publish() {
 }
 
 func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) {
-	subject := wire.L2CSubject(l.Namespace, e.Component, e.Name)
+	subject := wire.L2CSubject(cmp.Or(e.Namespace, l.Namespace), e.Component, e.Name)
 	event, err := wire.L2C(found, e.Load.V)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
 		// The original died of it.

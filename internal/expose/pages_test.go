@@ -224,6 +224,55 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	golden(t, "published.prom", pageOf(t, f))
 }
 
+// TestPageOfARollingUpdate has two generations of workers side by side, in namespaces
+// that end in a hash of theirs: every series of the Fleet names its namespace.
+func TestPageOfARollingUpdate(t *testing.T) {
+	f := fleetAt(severalNamespaces, true)
+	some := fleet.Some[uint64]
+	for id, namespace := range []string{"team-a-lab-0c1d2e3f", "team-a-lab-4b5c6d7e"} {
+		e := fleet.Endpoint{Namespace: namespace, Component: "backend", Name: "generate"}
+		worker := uint64(1 + id)
+		f.Register(fleet.Instance{Endpoint: e, ID: worker}, fleet.Registration{Publishes: true})
+		f.SetCard(fleet.Instance{Endpoint: e, ID: worker}, fleet.Card{Model: "m", KVTotal: some(1000), MaxSeqs: some(100)})
+		for rank := range uint32(2) {
+			from := fleet.Origin{Endpoint: e, Worker: worker, Rank: rank}
+			f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: some(100 * worker)})
+			f.Pass(from, fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3})
+		}
+		f.Serve(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
+	}
+	f.Hit(977, 20, 5) // of nobody that is known
+	golden(t, "several_namespaces.prom", pageOf(t, f))
+}
+
+// TestPageOfWorkersThatAreScraped is of a worker that is known by its own metrics page
+// alone, one whose card and blocks that page completes, and one of two ranks.
+func TestPageOfWorkersThatAreScraped(t *testing.T) {
+	f := fleetAt(everything, true)
+	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
+	some := fleet.Some[uint64]
+	for id := range uint64(3) {
+		f.Register(fleet.Instance{Endpoint: generate, ID: 1 + id}, fleet.Registration{Publishes: true})
+	}
+	f.SetCard(fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
+	f.Publish(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
+	engine := fleet.Load{ActiveSlots: some(4), Waiting: some(2), CacheUsage: fleet.Some(0.5)}
+	page := []fleet.Scraped{{Load: engine, Lookups: some(1000), Hits: some(625)}}
+	for _, p := range f.WorkerPages(true) {
+		if p.ID == 3 {
+			page[0].Load.KVTotal = some(512)
+			page = append(page, fleet.Scraped{Rank: 1, Load: engine})
+		}
+		f.Scrape(p, page)
+	}
+	y := &f.Tally
+	y.Receive(fleet.Pages)
+	y.Reject(fleet.Pages, fleet.TooLarge)
+	y.Scraped(fleet.ScrapeOK)
+	y.Scraped(fleet.ScrapeError)
+	golden(t, "scraped.prom", pageOf(t, f))
+}
+
 func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("testdata", "pages", "*.prom"))
 	if err != nil || len(paths) == 0 {
@@ -292,7 +341,7 @@ func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
 }
 
 func TestGroupingKeysMustNotBeLabels(t *testing.T) {
-	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model",
+	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model", "dynamo_namespace",
 		"state", "system", "kind", "reason", "result", "le", "quantile", "version", "revision", "goversion"} {
 		equal(t, name, HasLabel(name), true)
 	}

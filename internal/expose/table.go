@@ -17,6 +17,10 @@ import (
 
 type number = fleet.Opt[float64]
 
+// namespaceLabel is on every series of the Fleet where several namespaces are watched;
+// where it is one, the labels are the original's.
+const namespaceLabel = "dynamo_namespace"
+
 // family is what all kinds of metrics have in common.
 type family struct {
 	name, help string
@@ -179,17 +183,19 @@ type programFamily struct {
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
 		func(t *fleet.Tally) []point {
-			return slices.Concat(link("nats", &t.NATS), link("etcd", &t.Etcd), link("file", &t.Files), link("zmq", &t.ZMQ))
+			return slices.Concat(link("nats", &t.NATS), link("etcd", &t.Etcd), link("file", &t.Files), link("kubernetes", &t.Kubernetes), link("zmq", &t.ZMQ))
 		}},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
 		func(t *fleet.Tally) []point {
-			if !t.Etcd.Used() {
+			if !t.Etcd.Used() && !t.Kubernetes.Used() {
 				return nil
 			}
 			return []point{{value: truth(t.Leader.Load())}}
 		}},
 	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
 		func(t *fleet.Tally) []point { return each(fleet.PollResults(), t.Polls) }},
+	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics pages by result"), []string{"result"},
+		func(t *fleet.Tally) []point { return each(fleet.ScrapeResults(), t.Scrapes) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
 		func(t *fleet.Tally) []point { return each(fleet.Kinds(), t.Messages) }},
 	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},

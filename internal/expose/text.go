@@ -35,7 +35,7 @@ type text struct {
 // series is one with labels in an order of their own.
 type series struct {
 	labels string
-	sort   [4]string // the labels' values
+	sort   [5]string // the labels' values
 	value  float64
 }
 
@@ -168,7 +168,7 @@ func (t *text) states(b []byte, name string) []byte {
 	return b
 }
 
-// ranks come in the order of component, dp_rank, endpoint and worker_id.
+// ranks come in the order of component, dp_rank, namespace, endpoint and worker_id.
 func (t *text) ranks(b []byte, name string, value func(fleet.RankState) number) []byte {
 	t.series = t.series[:0]
 	for i := range t.snapshot.Workers {
@@ -176,9 +176,13 @@ func (t *text) ranks(b []byte, name string, value func(fleet.RankState) number) 
 		for _, r := range w.Ranks {
 			if v := value(r); v.OK {
 				rank := strconv.FormatUint(uint64(r.Number), 10)
+				labels := label("component", w.Component) + "," + label("dp_rank", rank) + ","
+				if w.Namespace != "" {
+					labels += label(namespaceLabel, w.Namespace) + ","
+				}
 				t.series = append(t.series, series{
-					labels: label("component", w.Component) + "," + label("dp_rank", rank) + "," + label("endpoint", w.Name) + "," + label("worker_id", w.Label),
-					sort:   [4]string{w.Component, rank, w.Name, w.Label},
+					labels: labels + label("endpoint", w.Name) + "," + label("worker_id", w.Label),
+					sort:   [5]string{w.Component, rank, w.Namespace, w.Name, w.Label},
 					value:  v.V,
 				})
 			}
@@ -286,7 +290,11 @@ func workerLabels(w *fleet.WorkerState) string {
 }
 
 func endpointLabels(e fleet.Endpoint) string {
-	return label("component", e.Component) + "," + label("endpoint", e.Name)
+	labels := label("component", e.Component) + ","
+	if e.Namespace != "" {
+		labels += label(namespaceLabel, e.Namespace) + ","
+	}
+	return labels + label("endpoint", e.Name)
 }
 
 func label(name, value string) string {

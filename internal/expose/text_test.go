@@ -18,7 +18,11 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 	odd := []string{"backend", "a\"b", `a\b`, "a\nb", "ü", "a{b}", "z"}
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		f := fleetAt(everything, true)
+		target := everything
+		if seed%2 == 1 {
+			target = severalNamespaces
+		}
+		f := fleetAt(target, true)
 		name := func() string { return odd[r.IntN(len(odd))] }
 		number := func() fleet.Opt[uint64] {
 			return fleet.Opt[uint64]{V: []uint64{0, 1, 999_999, 1_000_000, 123_456_789, 1<<64 - 1, r.Uint64N(100)}[r.IntN(7)], OK: r.IntN(5) > 0}
@@ -28,10 +32,13 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 		}
 		for range 60 {
 			e := fleet.Endpoint{Component: name(), Name: name()}
+			if target.Several() {
+				e.Namespace = name()
+			}
 			in := fleet.Instance{Endpoint: e, ID: 1 + r.Uint64N(30)}
 			from := fleet.Origin{Endpoint: e, Worker: in.ID, Rank: uint32(r.IntN(12))}
 			f.Register(in, fleet.Registration{Publishes: r.IntN(2) == 0})
-			switch r.IntN(5) {
+			switch r.IntN(6) {
 			case 0:
 				f.SetCard(in, fleet.Card{Model: name(), KVTotal: number(), MaxSeqs: number()})
 			case 1:
@@ -42,6 +49,11 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 			case 3:
 				f.Serve(fleet.Request{Prefill: fleet.Some(in.ID), Decode: fleet.Some(in.ID), ISLBlocks: number(), OverlapBlocks: number(),
 					FirstToken: fraction(), InterToken: fraction(), Duration: fraction()})
+			case 5:
+				for _, p := range f.WorkerPages(r.IntN(2) == 0) {
+					f.Scrape(p, []fleet.Scraped{{Rank: uint32(r.IntN(3)), Lookups: number(), Hits: number(), Inflight: number(),
+						Load: fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(), Waiting: number(), CacheUsage: fraction()}}})
+				}
 			case 4:
 				f.Report(fleet.Report{Endpoint: e, Worker: fleet.WorkerID{Static: "x\"" + name()}, Service: "s", Load: fleet.Load{Waiting: number()}})
 			}

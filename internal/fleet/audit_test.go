@@ -50,7 +50,7 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 	if len(w.seats) == 0 && len(w.loose) == 0 && (w.hits.Events == 0 || w.home == nil) {
 		t.Errorf("worker %s has nothing to be remembered for", w.label)
 	}
-	auditRanks(t, w, w.loose)
+	auditRanks(t, w, w.loose, false)
 	seen := make(map[Endpoint]bool)
 	for _, s := range w.seats {
 		if seen[s.endpoint.Endpoint] {
@@ -60,7 +60,7 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 		if !s.registered && !s.answered && !s.card.OK && len(s.ranks) == 0 {
 			t.Errorf("worker %s sits at %s for nothing", w.label, s.endpoint)
 		}
-		auditRanks(t, w, s.ranks)
+		auditRanks(t, w, s.ranks, s.registered && s.endpoint.watched)
 		for _, r := range s.ranks {
 			if r.load.OK && r.source == FromStats && (s.noLoad || s.malformed || !s.answered) {
 				t.Errorf("worker %s at %s has a load that it did not report", w.label, s.endpoint)
@@ -69,12 +69,16 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 	}
 }
 
-// auditRanks checks that ranks are in order, and that each is there for something.
-func auditRanks(t *testing.T, w *worker, ranks []rank) {
+// auditRanks checks that ranks are in order, that each is there for something, and that
+// only where pages are booked something of them is known.
+func auditRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
 	t.Helper()
 	for i, r := range ranks {
-		if i > 0 && ranks[i-1].number >= r.number || !r.load.OK && r.passes == nil {
+		if i > 0 && ranks[i-1].number >= r.number || !r.load.OK && r.passes == nil && r.scraped == nil {
 			t.Errorf("worker %s has ranks %+v", w.label, ranks)
+		}
+		if r.scraped != nil && (!pages || r.scraped.load == Load{}) {
+			t.Errorf("worker %s has scraped %+v where pages are booked: %v", w.label, r.scraped, pages)
 		}
 	}
 }

@@ -102,8 +102,8 @@ func (f *Fleet) syncChannels(all map[string]Channel) {
 
 // UsesNATS reports whether what is known of the namespace comes over NATS: workers
 // that are polled or take requests there, channels there, or workers that publish
-// without saying where, which is on NATS (0.6 to 0.8) unless there is a ZMQ broker.
-// Where nobody registers it is true.
+// without saying where, which is on NATS (0.6 to 0.8) unless there is a ZMQ broker or NATS
+// is turned off. Where nobody registers it is true.
 func (f *Fleet) UsesNATS() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,7 +115,7 @@ func (f *Fleet) UsesNATS() bool {
 			return true
 		}
 	}
-	unsaid := len(f.channels) == 0 && !f.Tally.ZMQ.Used()
+	unsaid := len(f.channels) == 0 && !f.Tally.ZMQ.Used() && !f.Tally.NATS.Off()
 	for w := range f.workers.all() {
 		for i := range w.seats {
 			if s := &w.seats[i]; s.registered && (s.NATS || unsaid) {

@@ -45,12 +45,13 @@ func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
 		do   func(*Fleet)
 		want bool
 	}{
-		"nobody is there":             {func(*Fleet) {}, false},
-		"workers are polled":          {func(f *Fleet) { register(f, generate, 1) }, true},
-		"workers say not where":       {func(f *Fleet) { publishing(f, generate, 1) }, true},
-		"workers publish to a broker": {func(f *Fleet) { publishing(f, generate, 1); f.Tally.ZMQ.Use() }, false},
-		"workers publish on ZMQ":      {func(f *Fleet) { publishing(f, generate, 1); f.Announce("a", zmq) }, false},
-		"workers publish on NATS":     {func(f *Fleet) { publishing(f, generate, 1); f.Announce("a", bus) }, true},
+		"nobody is there":                        {func(*Fleet) {}, false},
+		"workers are polled":                     {func(f *Fleet) { register(f, generate, 1) }, true},
+		"workers say not where":                  {func(f *Fleet) { publishing(f, generate, 1) }, true},
+		"workers say not where, and NATS is off": {func(f *Fleet) { publishing(f, generate, 1); f.Tally.NATS.TurnOff() }, false},
+		"workers publish to a broker":            {func(f *Fleet) { publishing(f, generate, 1); f.Tally.ZMQ.Use() }, false},
+		"workers publish on ZMQ":                 {func(f *Fleet) { publishing(f, generate, 1); f.Announce("a", zmq) }, false},
+		"workers publish on NATS":                {func(f *Fleet) { publishing(f, generate, 1); f.Announce("a", bus) }, true},
 		"one of them does": {func(f *Fleet) {
 			publishing(f, generate, 1)
 			f.Announce("a", zmq)

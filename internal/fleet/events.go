@@ -83,12 +83,19 @@ func (w *worker) bearer(component string) *seat {
 		if component != "" && s.endpoint.Component != component {
 			continue
 		}
-		if best == nil || s.bears() > best.bears() ||
-			s.bears() == best.bears() && compareEndpoints(s.endpoint.Endpoint, best.endpoint.Endpoint) < 0 {
+		if best == nil || s.before(best) {
 			best = s
 		}
 	}
 	return best
+}
+
+// before reports whether the worker's load is rather at this seat than at another.
+func (s *seat) before(o *seat) bool {
+	if a, b := s.bears(), o.bears(); a != b {
+		return a > b
+	}
+	return compareEndpoints(s.endpoint.Endpoint, o.endpoint.Endpoint) < 0
 }
 
 // bears says how sure it is that the worker's load is at this seat; 0: nothing says so.
@@ -119,14 +126,16 @@ func (f *Fleet) Publishing() (found bool, elsewhere []string) {
 	others := make(map[string]bool)
 	here := false
 	for w := range f.workers.all() {
-		s := w.at(Endpoint(f.target))
-		if s == nil || !s.registered || !s.Publishes {
-			continue
-		}
-		if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
-			others[b.endpoint.Name] = true
-		} else {
-			here = true
+		for i := range w.seats {
+			s := &w.seats[i]
+			if !s.endpoint.watched || !s.registered || !s.Publishes {
+				continue
+			}
+			if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
+				others[b.endpoint.Name] = true
+			} else {
+				here = true
+			}
 		}
 	}
 	if here {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,13 +19,17 @@ const maxSeats = 64
 // missesToForget is how many polls in a row a worker may miss before its load is forgotten.
 const missesToForget = 2
 
-// Unknown is where hit-rate events of ids nobody knows are booked when the
-// program was not told one endpoint to watch.
-var Unknown = Endpoint{Component: "unknown", Name: "unknown"}
+// unknown is the name of the endpoint where hit-rate events of ids nobody knows are
+// booked when the program was not told one endpoint to watch.
+const unknown = "unknown"
 
-// Target is what the program watches in its namespace. An empty Component means
-// all of them, an empty Name all endpoints of the component.
+// Target is what the program watches. An empty Component means all of them, an empty
+// Name all endpoints of the component. Namespace is empty where one namespace is
+// watched, else what the names of those that are begin with, and "*".
 type Target Endpoint
+
+// Several reports whether several namespaces are watched, so that endpoints name theirs.
+func (t Target) Several() bool { return t.Namespace != "" }
 
 // Covers reports whether e is watched. Names match exactly: "generate" never covers "generate2".
 func (t Target) Covers(e Endpoint) bool {
@@ -43,6 +48,7 @@ type Fleet struct {
 	Notes Notes
 
 	target   Target
+	unknown  Endpoint
 	limit    int
 	registry bool
 	synced   chan struct{} // closed when it is known who is registered
@@ -134,6 +140,7 @@ type endpoint struct {
 func New(target Target, limit int, registry bool) *Fleet {
 	f := &Fleet{
 		target:    target,
+		unknown:   Endpoint{Component: unknown, Name: unknown},
 		limit:     limit,
 		registry:  registry,
 		synced:    make(chan struct{}),
@@ -145,7 +152,9 @@ func New(target Target, limit int, registry bool) *Fleet {
 		rechannelled: make(chan struct{}),
 	}
 	f.Tally.polling, f.Tally.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
-	if target.Name != "" {
+	if target.Several() {
+		f.unknown.Namespace = unknown
+	} else if target.Name != "" {
 		f.endpoint(Endpoint(target)).named = true
 	}
 	if !registry {
@@ -182,8 +191,5 @@ func (f *Fleet) Advance(now time.Time) {
 }
 
 func compareEndpoints(a, b Endpoint) int {
-	if c := strings.Compare(a.Component, b.Component); c != 0 {
-		return c
-	}
-	return strings.Compare(a.Name, b.Name)
+	return cmp.Or(strings.Compare(a.Component, b.Component), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }

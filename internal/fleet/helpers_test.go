@@ -10,10 +10,10 @@ import (
 )
 
 var (
-	generate    = Endpoint{"backend", "generate"}
-	generate2   = Endpoint{"backend", "generate2"}
-	loadMetrics = Endpoint{"backend", "load_metrics"}
-	prefill     = Endpoint{"prefill", "generate"}
+	generate    = Endpoint{Component: "backend", Name: "generate"}
+	generate2   = Endpoint{Component: "backend", Name: "generate2"}
+	loadMetrics = Endpoint{Component: "backend", Name: "load_metrics"}
+	prefill     = Endpoint{Component: "prefill", Name: "generate"}
 
 	everything = Target{}
 	backend    = Target{Component: "backend"}

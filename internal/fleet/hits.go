@@ -10,7 +10,7 @@ type Hits struct {
 // Hit books one hit-rate event. The event names only the worker: it belongs to the
 // watched endpoint that reports that worker. Of a worker that is known to be of a
 // component that is not watched it is counted as foreign; of an id nobody knows it
-// goes to the endpoint named by the flags, as the original did, else to Unknown.
+// goes to the endpoint named by the flags, as the original did, else to one called unknown.
 func (f *Fleet) Hit(lease, isl, overlap uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,19 +59,21 @@ func (f *Fleet) homeOf(w *worker) *endpoint {
 		return nil
 	}
 	if f.target.Name != "" {
-		return f.homeOfUnknown()
+		named := Endpoint(f.target)
+		named.Namespace = best.endpoint.Namespace
+		return f.endpoint(named)
 	}
-	if best.bears() == 0 && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != Unknown {
+	if best.bears() == 0 && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != f.unknown {
 		return w.home
 	}
 	return best.endpoint
 }
 
 func (f *Fleet) homeOfUnknown() *endpoint {
-	if f.target.Name != "" {
+	if f.target.Name != "" && !f.target.Several() {
 		return f.endpoint(Endpoint(f.target))
 	}
-	return f.endpoint(Unknown)
+	return f.endpoint(f.unknown)
 }
 
 func (f *Fleet) setHome(w *worker, home *endpoint) {

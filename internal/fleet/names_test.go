@@ -12,12 +12,12 @@ func TestTargetsCoverExactNames(t *testing.T) {
 		{everything, prefill, true},
 		{backend, generate, true},
 		{backend, prefill, false},
-		{backend, Endpoint{"backend2", "generate"}, false},
+		{backend, Endpoint{Component: "backend2", Name: "generate"}, false},
 		{Target(generate), generate, true},
 		{Target(generate), generate2, false},
 		{Target(generate), prefill, false},
 		{Target(generate2), generate, false},
-		{Target(generate), Endpoint{"Backend", "generate"}, false},
+		{Target(generate), Endpoint{Component: "Backend", Name: "generate"}, false},
 	} {
 		equal(t, Endpoint(c.target).String()+" covers "+c.endpoint.String(), c.target.Covers(c.endpoint), c.want)
 	}

@@ -13,7 +13,7 @@ import (
 // and audits the books after each. What the Fleet shows is compared with a second
 // opinion that is too simple to be wrong.
 func TestBooksBalanceWhateverHappens(t *testing.T) {
-	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {"prefill", ""}}
+	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {Component: "prefill"}}
 	for seed := range uint64(20) {
 		target := targets[seed%uint64(len(targets))]
 		registry := seed%4 != 3
@@ -79,9 +79,9 @@ func (h *history) event() {
 		from.Name = ""
 	}
 	some := func() Opt[uint64] { return Opt[uint64]{h.rand.Uint64N(100), h.rand.IntN(4) > 0} }
-	switch h.rand.IntN(7) {
+	switch h.rand.IntN(9) {
 	case 0:
-		h.f.Register(h.instance(), Registration{Publishes: true})
+		h.f.Register(h.instance(), Registration{Publishes: true, Transport: []string{"", "a", "b"}[h.rand.IntN(3)]})
 	case 1:
 		h.f.SetCard(h.instance(), Card{KVTotal: some(), MaxSeqs: some()})
 	case 2:
@@ -90,6 +90,20 @@ func (h *history) event() {
 		h.f.Publish(from, Source(1+h.rand.IntN(2)), Load{KVActive: some(), KVTotal: some(), ActiveSlots: some(), CacheUsage: Some(0.5)})
 	case 5:
 		h.f.Pass(from, Pass{Counter: h.rand.Uint64N(10), Seconds: float64(h.rand.IntN(3)), Running: h.rand.Uint64N(9)})
+	case 7:
+		h.f.ForgetScraped(time.Duration(h.rand.IntN(800)) * time.Second)
+	case 8:
+		var page []Scraped
+		for range h.rand.IntN(4) {
+			of := []Endpoint{h.endpoint(), {Component: "backend"}, {}}[h.rand.IntN(3)]
+			page = append(page, Scraped{Endpoint: of, Rank: uint32(h.rand.IntN(3)), Inflight: some(), Lookups: some(), Hits: some(),
+				Load: Load{KVActive: some(), KVTotal: some(), Waiting: some(), CacheUsage: Some(0.5)}})
+		}
+		for _, p := range h.f.WorkerPages(h.rand.IntN(2) == 0) {
+			if h.rand.IntN(3) == 0 {
+				h.f.Scrape(p, page)
+			}
+		}
 	case 6:
 		h.f.Serve(Request{Prefill: some(), Decode: some(), ISLBlocks: some(), OverlapBlocks: some(), FirstToken: Some(0.1), Duration: Some(1.0)})
 	}
@@ -122,7 +136,7 @@ type history struct {
 	hits map[string]uint64 // ISL blocks shown of each registered worker
 }
 
-var places = []Endpoint{generate, generate2, loadMetrics, prefill, {"prefill", "load_metrics"}}
+var places = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
 
 func (h *history) endpoint() Endpoint { return places[h.rand.IntN(len(places))] }
 

@@ -17,11 +17,12 @@ const (
 	FromLoadEvent                // the same load, published (0.4.1 to 0.7)
 	FromActiveLoad               // the KV cache blocks alone, published (0.8 to 1.6)
 	FromPass                     // none came, but requests of forward passes did (1.1 to 1.6)
+	FromScrape                   // the worker's own metrics page, where nothing above says it
 )
 
 // String is the value of the label source.
 func (s Source) String() string {
-	return [...]string{"stats", "load_event", "active_load", "fpm"}[s]
+	return [...]string{"stats", "load_event", "active_load", "fpm", "scrape"}[s]
 }
 
 // rank is what one data parallel rank of a worker last reported. To 0.2.1, and
@@ -33,7 +34,12 @@ type rank struct {
 	at     time.Time // when load was received
 	order  uint64    // of load among all the Fleet's: the highest is the newest
 	passes *passes   // nil before its first forward pass
+
+	scraped *scraped // nil unless its worker's page says something of it
 }
+
+// isEmpty reports whether there is nothing to remember the rank for.
+func (r *rank) isEmpty() bool { return !r.load.OK && r.passes == nil && r.scraped == nil }
 
 // rankOf is the rank of this number, made if there is room; nil if there is none.
 func (f *Fleet) rankOf(ranks *[]rank, number uint32) *rank {
@@ -66,7 +72,7 @@ func forgetPolled(ranks []rank) []rank {
 			ranks[i].load = Opt[Load]{}
 		}
 	}
-	return slices.DeleteFunc(ranks, func(r rank) bool { return !r.load.OK && r.passes == nil })
+	return slices.DeleteFunc(ranks, func(r rank) bool { return r.isEmpty() })
 }
 
 // forgetBefore forgets what was received before at.
@@ -78,10 +84,14 @@ func forgetBefore(ranks []rank, at time.Time) []rank {
 
 // heard is when the rank was last heard of.
 func (r *rank) heard() time.Time {
-	if r.passes != nil && r.passes.at.After(r.at) {
-		return r.passes.at
+	at := r.at
+	if r.passes != nil && r.passes.at.After(at) {
+		at = r.passes.at
 	}
-	return r.at
+	if r.scraped != nil && r.scraped.at.After(at) {
+		at = r.scraped.at
+	}
+	return at
 }
 
 // merged is what is known of each rank, of two lists of them.
@@ -105,13 +115,16 @@ func merged(a, b []rank) []rank {
 		if all[i].passes == nil {
 			all[i].passes = r.passes
 		}
+		if all[i].scraped == nil {
+			all[i].scraped = r.scraped
+		}
 	}
 	slices.SortFunc(all, func(a, b rank) int { return int(int64(a.number) - int64(b.number)) })
 	return all
 }
 
-// whole is the load of the rank with what its forward passes and the model card add.
-func (r *rank) whole(card Card) Load {
+// reported is the load of the rank with what its forward passes and the model card add.
+func (r *rank) reported(card Card) Load {
 	l := r.load.V
 	if r.passes != nil {
 		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.last.Running))
@@ -119,8 +132,8 @@ func (r *rank) whole(card Card) Load {
 	}
 	l.KVTotal = l.KVTotal.or(card.KVTotal)
 	l.TotalSlots = l.TotalSlots.or(card.MaxSeqs)
-	if r.source == FromActiveLoad && l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0 {
-		l.CacheUsage = Some(float64(l.KVActive.V) / float64(l.KVTotal.V))
+	if r.source == FromActiveLoad {
+		l.divide()
 	}
 	return l
 }
@@ -198,8 +211,12 @@ func loadOf(ranks []rank, card Card) Load {
 	return sumLoads(loads)
 }
 
-// newest is where the newest load came from and how old it is.
-func (f *Fleet) newest(ranks []rank) (Source, time.Duration) {
+// newest is where the load came from and how old it is: of the newest, if there are
+// several.
+func (f *Fleet) newest(ranks []rank, card Card) (Source, time.Duration) {
+	if at := scrapedBlocks(ranks, card); at.OK {
+		return FromScrape, max(0, f.now.Sub(at.V))
+	}
 	var best *rank
 	for i := range ranks {
 		if r := &ranks[i]; r.load.OK && (best == nil || r.order > best.order) {
@@ -209,13 +226,18 @@ func (f *Fleet) newest(ranks []rank) (Source, time.Duration) {
 	if best != nil {
 		return best.source, max(0, f.now.Sub(best.at))
 	}
-	var heard time.Time
+	source, heard := FromScrape, time.Time{}
 	for i := range ranks {
-		if at := ranks[i].heard(); at.After(heard) {
-			heard = at
+		switch r := &ranks[i]; {
+		case r.passes != nil && source == FromScrape:
+			source, heard = FromPass, r.passes.at
+		case r.passes != nil && r.passes.at.After(heard):
+			heard = r.passes.at
+		case source == FromScrape && r.scraped != nil && r.scraped.at.After(heard):
+			heard = r.scraped.at
 		}
 	}
-	return FromPass, max(0, f.now.Sub(heard))
+	return source, max(0, f.now.Sub(heard))
 }
 
 // rankStates are the ranks where there are several, in the memory of to.
@@ -225,7 +247,7 @@ func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState 
 	}
 	for i := range ranks {
 		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card)}
-		r.Source, r.LoadAge = f.newest(ranks[i : i+1])
+		r.Source, r.LoadAge = f.newest(ranks[i:i+1], card)
 		if p := ranks[i].passes; p != nil {
 			r.PassAge = Some(max(0, f.now.Sub(p.at)))
 		}

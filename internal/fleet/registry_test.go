@@ -97,7 +97,7 @@ func TestOnlyTheTargetIsShown(t *testing.T) {
 			"backend/load_metrics: 1 answering mean 30", "  1 up kv 30",
 		}},
 		{Target(generate), []string{"backend/generate: 1 answering mean 10", "  1 up kv 10"}},
-		{Target{"backend", "gen"}, []string{"backend/gen:"}},
+		{Target{Component: "backend", Name: "gen"}, []string{"backend/gen:"}},
 	} {
 		t.Run(Endpoint(c.target).String(), func(t *testing.T) {
 			f := fleetAt(c.target, plenty)

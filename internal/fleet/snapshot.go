@@ -9,8 +9,8 @@ import (
 
 // Snapshot is one consistent cut through the Fleet; it is the reader's own.
 type Snapshot struct {
-	Endpoints []EndpointState // sorted by component, then endpoint
-	Workers   []WorkerState   // sorted by component, endpoint, then label
+	Endpoints []EndpointState // sorted by component, namespace, endpoint
+	Workers   []WorkerState   // in the order of Endpoints, then by label
 
 	// Unregistered are those that answer or publish though their registration is gone, in
 	// the same order: no metric shows them, and no statistics count them.
@@ -168,8 +168,8 @@ func (f *Fleet) copy(s *Snapshot) {
 			f.appendRow(s, w, e)
 		}
 		// Before the registry is known, no workers would be a zero that means unknown.
-		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != Unknown)
-		if e.state.Counted || e.useful && (e.watched || e.Endpoint == Unknown) {
+		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != f.unknown)
+		if e.state.Counted || e.useful && (e.watched || e.Endpoint == f.unknown) {
 			e.state.Shown = len(s.Workers) - first
 			if !s.Brief {
 				e.state.Requests = e.requests.clone()
@@ -309,7 +309,7 @@ func (w *worker) ranksAt(s *seat) []rank {
 // show writes what the ranks have reported into the worker's row.
 func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat, brief bool) {
 	row.Load = Some(loadOf(ranks, s.card.V))
-	row.Source, row.LoadAge = f.newest(ranks)
+	row.Source, row.LoadAge = f.newest(ranks, s.card.V)
 	f.sumPasses(&row.Passes, ranks, brief)
 	row.Ranks = f.rankStates(row.Ranks, ranks, s.card.V)
 }

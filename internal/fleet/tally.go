@@ -21,12 +21,13 @@ const (
 	Instances               // a change of an endpoint's key in the registry
 	Cards                   // of a model card's
 	Channels                // of an event channel's
+	Pages                   // a worker's own metrics page
 	kinds
 )
 
 // String is the value of the label kind.
 func (k Kind) String() string {
-	return [kinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel"}[k]
+	return [kinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel", "worker_page"}[k]
 }
 
 // Reason is why a message was rejected.
@@ -43,12 +44,14 @@ const (
 	NoWorker                // a forward pass of an engine that was not told its worker's id
 	Estimate                // a load that a router made up
 	Repeated                // an event that came before
+	BadText                 // not the Prometheus text format
+	TooLarge                // a page beyond the limit
 	reasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated"}[r]
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size"}[r]
 }
 
 // Drop is a reason for losing a message that was, or could have been, received or sent.
@@ -78,14 +81,36 @@ const (
 // String is the value of the label result.
 func (r PollResult) String() string { return [pollResults]string{"ok", "empty", "error"}[r] }
 
+// ScrapeResult is how the scrape of a worker's own metrics page ended.
+type ScrapeResult int
+
+// The results of a scrape.
+const (
+	ScrapeOK    ScrapeResult = iota // something on the page is of use
+	ScrapeEmpty                     // nothing is
+	ScrapeError                     // there was no page, or none that could be read
+	scrapeResults
+)
+
+// String is the value of the label result.
+func (r ScrapeResult) String() string {
+	return [scrapeResults]string{"ok", "empty", "error"}[r]
+}
+
 // Link is a connection to a server the program works with. The zero Link is not in use.
-type Link struct{ used, up atomic.Bool }
+type Link struct{ used, up, off atomic.Bool }
 
 // Use says that the program works with this server.
 func (l *Link) Use() { l.used.Store(true) }
 
 // Used reports whether it does.
 func (l *Link) Used() bool { return l.used.Load() }
+
+// TurnOff says that the program is told to do without this server.
+func (l *Link) TurnOff() { l.off.Store(true) }
+
+// Off reports whether it is.
+func (l *Link) Off() bool { return l.off.Load() }
 
 // Set says whether the server is connected.
 func (l *Link) Set(up bool) { l.up.Store(up) }
@@ -137,7 +162,8 @@ func (c *Claim) Await(ctx context.Context, holds bool) {
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
 	NATS          Link
-	Etcd, Files   Link          // where workers register; one of them at most is in use
+	Etcd, Files   Link // where workers register; one of these three at most is in use
+	Kubernetes    Link
 	ZMQ           Link          // to publishers, or to a broker
 	Leader        atomic.Bool   // holds the unique-instance key
 	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
@@ -161,6 +187,7 @@ type Tally struct {
 	rejected [kinds][reasons]atomic.Uint64
 	dropped  [drops]atomic.Uint64
 	polls    [pollResults]atomic.Uint64
+	scrapes  [scrapeResults]atomic.Uint64
 
 	mu      sync.Mutex
 	polling Histogram
@@ -168,7 +195,7 @@ type Tally struct {
 }
 
 // RegistryUp reports whether the registry can be read, or there is none.
-func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() }
+func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() && t.Kubernetes.Up() }
 
 // Receive counts one message.
 func (t *Tally) Receive(k Kind) { t.messages[k].Add(1) }
@@ -189,6 +216,12 @@ func (t *Tally) Polled(r PollResult, took time.Duration) {
 	defer t.mu.Unlock()
 	t.polling.Observe(took.Seconds())
 }
+
+// Scraped counts one scrape of a worker's page.
+func (t *Tally) Scraped(r ScrapeResult) { t.scrapes[r].Add(1) }
+
+// Scrapes is the number of scrapes of workers' pages with this result.
+func (t *Tally) Scrapes(r ScrapeResult) uint64 { return t.scrapes[r].Load() }
 
 // Lagged books how long an event was under way, by its publisher's clock and ours.
 // Where theirs is ahead it took no time.
@@ -229,11 +262,13 @@ func (t *Tally) Lags() Histogram {
 	return t.lags.Clone()
 }
 
-// Kinds, Reasons, Drops and PollResults list every value, for those who show them all.
-func Kinds() []Kind             { return upTo(kinds) }
-func Reasons() []Reason         { return upTo(reasons) }
-func Drops() []Drop             { return upTo(drops) }
-func PollResults() []PollResult { return upTo(pollResults) }
+// Kinds, Reasons, Drops, PollResults and ScrapeResults list every value, for those who show
+// them all.
+func Kinds() []Kind                 { return upTo(kinds) }
+func Reasons() []Reason             { return upTo(reasons) }
+func Drops() []Drop                 { return upTo(drops) }
+func PollResults() []PollResult     { return upTo(pollResults) }
+func ScrapeResults() []ScrapeResult { return upTo(scrapeResults) }
 
 func upTo[T ~int](n T) []T {
 	all := make([]T, n)

@@ -22,6 +22,12 @@ func TestEveryCounterCountsForItself(t *testing.T) {
 		tally.Drop(d, uint64(7+i))
 		tally.Drop(d, 100)
 	}
+	for i, r := range ScrapeResults() {
+		for range i + 1 {
+			tally.Scraped(r)
+		}
+		equal(t, r.String(), tally.Scrapes(r), uint64(i+1))
+	}
 	for i, k := range Kinds() {
 		equal(t, k.String(), tally.Messages(k), uint64(i+1))
 		for j, r := range Reasons() {
@@ -44,11 +50,13 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 			seen[n.String()] = true
 		}
 	}
-	unique(StatsReply, HitRate, LoadEvent, ForwardPass, Trace, Instances, Cards, Channels)
-	unique(BadJSON, BadName, BadID, BadLoad, BadPack, BadFrames, NoWorker, Estimate, Repeated)
+	unique(StatsReply, HitRate, LoadEvent, ForwardPass, Trace, Instances, Cards, Channels, Pages)
+	unique(BadJSON, BadName, BadID, BadLoad, BadPack, BadFrames, NoWorker, Estimate, Repeated, BadText, TooLarge)
 	unique(QueueFull, OverMaxBytes)
 	unique(PollOK, PollEmpty, PollError)
-	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults())}, []int{8, 9, 2, 3})
+	unique(ScrapeOK, ScrapeEmpty, ScrapeError)
+	unique(FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape)
+	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults())}, []int{9, 11, 2, 3, 3})
 }
 
 func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {

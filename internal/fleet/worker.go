@@ -6,14 +6,21 @@ package fleet
 
 import "strconv"
 
-// Endpoint names an endpoint of the watched namespace.
+// Endpoint names an endpoint.
 type Endpoint struct {
 	Component string
 	Name      string
+	Namespace string // Dynamo's, where several are watched; empty where it is the only one
 }
 
-// String is component/endpoint, as operators write it.
-func (e Endpoint) String() string { return e.Component + "/" + e.Name }
+// String is component/endpoint, as operators write it, behind the namespace where
+// several are watched.
+func (e Endpoint) String() string {
+	if e.Namespace == "" {
+		return e.Component + "/" + e.Name
+	}
+	return e.Namespace + "/" + e.Component + "/" + e.Name
+}
 
 // Instance is one worker's registration of one endpoint. Its ID is the worker's
 // lease or instance id; all endpoints of one process have the same.

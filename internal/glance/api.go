@@ -100,9 +100,7 @@ func (g *Glance) serveFleet(w http.ResponseWriter, r *http.Request) {
 	switch history := r.URL.Query().Get("history"); history {
 	case "true":
 	case "", "false":
-		g.mu.Lock()
-		seen = g.clock.taken
-		g.mu.Unlock()
+		seen = noHistory
 	default:
 		refuse(w, http.StatusBadRequest, fmt.Sprintf("history is %q: want true or false", history))
 		return
@@ -118,6 +116,7 @@ func (g *Glance) serveWorker(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.mu.Lock()
+	g.refresh()
 	var d doc
 	found := g.writeWorker(&d, key)
 	g.mu.Unlock()
@@ -131,6 +130,3 @@ func (g *Glance) serveWorker(w http.ResponseWriter, r *http.Request) {
 func serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 	send(w, r, openAPI, func() []byte { return deflated(openAPI) })
 }
-
-// inNamespace reports whether a request asks for what is watched.
-func (g *Glance) inNamespace(name string) bool { return name == "" || name == g.o.Namespace }

@@ -52,7 +52,8 @@ func (b *burden) use() number {
 	if b.kvTotal.V > 0 && b.kvActive.OK {
 		return fleet.Some(float64(b.kvActive.V) / float64(b.kvTotal.V))
 	}
-	return b.cacheUsage
+	// What a worker says of itself may be anything.
+	return number{V: b.cacheUsage.V, OK: b.cacheUsage.OK && b.cacheUsage.V >= 0 && b.cacheUsage.V <= math.MaxFloat32}
 }
 
 // slots is the share of its request slots that is in use.
@@ -94,6 +95,21 @@ func (s *spread) add(v float64) {
 	s.mean += d / s.n
 	s.m2 += d * (v - s.mean)
 	s.min, s.max = min(s.min, v), max(s.max, v)
+}
+
+// merge adds all values of another.
+func (s *spread) merge(o *spread) {
+	if o.n == 0 {
+		return
+	}
+	if s.n == 0 {
+		*s = *o
+		return
+	}
+	n, d := s.n+o.n, o.mean-s.mean
+	s.mean += d * o.n / n
+	s.m2 += o.m2 + d*d*s.n*o.n/n
+	s.min, s.max, s.n = min(s.min, o.min), max(s.max, o.max), n
 }
 
 // std is that of the population.
@@ -140,18 +156,37 @@ func (s *sums) add(w *fleet.WorkerState) {
 	}
 	if l.Waiting.OK {
 		s.reportWaiting++
-		s.waiting = fleet.Some(s.waiting.V + float64(l.Waiting.V))
+		s.waiting = plus(s.waiting, load.waiting())
 		if l.Waiting.V > 0 {
 			s.waitingWorkers++
 		}
 	}
 	if l.ActiveSlots.OK {
-		s.running = fleet.Some(s.running.V + float64(l.ActiveSlots.V))
+		s.running = plus(s.running, fleet.Some(float64(l.ActiveSlots.V)))
 	}
 	if w.Passes.OK {
-		s.queued = fleet.Some(s.queued.V + float64(w.Passes.V.QueuedTokens))
+		s.queued = plus(s.queued, fleet.Some(float64(w.Passes.V.QueuedTokens)))
 	}
 }
+
+// merge adds all workers of another.
+func (s *sums) merge(o *sums) {
+	s.answering += o.answering
+	s.silent += o.silent
+	s.unregistered += o.unregistered
+	s.malformed += o.malformed
+	s.shown += o.shown
+	s.use.merge(&o.use)
+	s.blocks.merge(&o.blocks)
+	s.waiting, s.running, s.queued = plus(s.waiting, o.waiting), plus(s.running, o.running), plus(s.queued, o.queued)
+	s.reportWaiting += o.reportWaiting
+	s.waitingWorkers += o.waitingWorkers
+	s.total.add(o.total)
+	s.last.add(o.last)
+}
+
+// plus adds what is known.
+func plus(a, b number) number { return number{V: a.V + b.V, OK: a.OK || b.OK} }
 
 // unevenness is the largest KV use, divided by the mean.
 func (s *sums) unevenness() number {
@@ -181,7 +216,6 @@ func (g *Glance) take() {
 		p := g.place(e)
 		for j := range workers[:e.Shown] {
 			p.sums.add(&workers[j])
-			g.all.add(&workers[j])
 			g.worker(p, &workers[j], false)
 		}
 		workers = workers[e.Shown:]
@@ -190,12 +224,7 @@ func (g *Glance) take() {
 			outside = outside[1:]
 		}
 		p.sums.last = p.window.sum(buckets)
-		g.all.total.add(p.sums.total)
-		g.all.last.add(p.sums.last)
-		g.all.answering += e.Answering
-		g.all.silent += e.Silent
-		g.all.unregistered += e.Unregistered
-		g.all.malformed += e.Malformed
+		g.all.merge(&p.sums)
 	}
 	g.sweep()
 }

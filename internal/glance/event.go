@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"hash/crc32"
+	"math"
 	"sync"
 )
 
@@ -20,12 +21,16 @@ type event struct {
 
 const before, after = "data: ", "\n\n"
 
+// noHistory is what has seen all samples that there will ever be.
+const noHistory = math.MaxInt
+
 // newest is the last cut, with the history unless who asks has seen as many samples,
 // and what is closed when there is another.
 func (g *Glance) newest(seen int) (*event, <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	history := either(seen == g.clock.taken, 0, 1)
+	g.refresh()
+	history := either(seen >= g.clock.taken, 0, 1)
 	if g.event[history] == nil {
 		// The last one's length is about this one's.
 		d := doc{b: append(make([]byte, 0, g.length[history]), before...)}

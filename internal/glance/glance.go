@@ -7,19 +7,26 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 )
 
 // interval is how often the Fleet is looked at.
 const interval = time.Second
 
+// While no page is open a look may be followed by a rest of so many times as long as it
+// took, so that a very large fleet costs no more than two per cent of a CPU; but there is
+// one in each step of the history. Who asks meanwhile has it looked at.
+const rest = 50
+
 // Options say what is looked at, and what people call it.
 type Options struct {
-	Fleet     *fleet.Fleet
-	Namespace string
-	Version   string
-	Model     string        // of workers whose own is not known; may be empty
-	Limit     int           // of tracked workers
-	Poll      time.Duration // how often workers are asked
+	Fleet      *fleet.Fleet
+	Namespaces wire.Namespaces
+	Version    string
+	Model      string        // of workers whose own is not known; may be empty
+	Limit      int           // of tracked workers
+	Poll       time.Duration // how often workers are asked
+	Scrape     time.Duration // how often their own pages are read
 
 	Servers  map[string]string // what the program is connected to, by system, without passwords
 	Registry string            // what workers register in, as people call it; empty: in nothing
@@ -38,7 +45,8 @@ type Glance struct {
 	born  time.Time // moments are since then
 	at    time.Time // of the last cut
 	now   moment    // the same
-	looks uint64    // cuts that were made
+	took  time.Duration
+	looks uint64 // cuts that were made
 
 	rows     []row
 	order    []*place // the cut's, sorted
@@ -83,7 +91,8 @@ func New(o Options) *Glance {
 	return g
 }
 
-// Run looks once a second until ctx ends, and then ends all streams.
+// Run looks once a second, or less often where that is enough, until ctx ends. Then it
+// ends all streams.
 func (g *Glance) Run(ctx context.Context) {
 	defer close(g.ended)
 	ticker := time.NewTicker(interval)
@@ -91,22 +100,43 @@ func (g *Glance) Run(ctx context.Context) {
 	for {
 		select {
 		case now := <-ticker.C:
-			g.Look(now)
+			if !g.rests(now) {
+				g.Look(now)
+			}
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// rests reports whether a look at this moment can wait.
+func (g *Glance) rests(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.streams == 0 && now.Before(g.at.Add(min(rest*g.took, step-interval/2))) // ticks are not exact
+}
+
 // Look makes a cut at this moment, and tells those who wait for one.
 func (g *Glance) Look(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.look(now)
+}
+
+// refresh makes a cut if the last one is old. Under the lock.
+func (g *Glance) refresh() {
+	if now := time.Now(); now.Sub(g.at) >= 2*interval {
+		g.look(now)
+	}
+}
+
+func (g *Glance) look(now time.Time) {
+	defer func(start time.Time) { g.took = time.Since(start) }(time.Now())
 	f := g.o.Fleet
 	f.Advance(now)
 	g.at, g.now = now, span(now.Sub(g.born))
 	g.take()
-	g.usesNATS = !f.IsSynced() || f.UsesNATS()
+	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
 	g.missing = expose.NotReady(f)
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)

@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,7 +47,7 @@ func TestStaticWorkersInOneSnapshot(t *testing.T) {
 		f.Tally.NATS.Use()
 		f.Tally.NATS.Set(true)
 		f.Tally.Polled(fleet.PollOK, time.Millisecond)
-		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespace: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
+		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
 		static := load(generate, 0, 250, 0)
 		static.Worker = fleet.WorkerID{Static: "HF2K7T3XQ0"}
 		l.answer(static)
@@ -70,6 +71,32 @@ func TestAnEmptySnapshotSaysWhatIsLookedFor(t *testing.T) {
 		l.register(fleet.Endpoint{Component: "frontend", Name: "http"}, 3)
 		l.second()
 		l.golden("empty.json")
+	})
+}
+
+// TestNumbersThatNoWorkerShouldSendDoNoHarm to those of the others, and are JSON.
+func TestNumbersThatNoWorkerShouldSendDoNoHarm(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2, 3, 4, 5)
+		answers := []fleet.Report{load(generate, 1, 500, 1)}
+		for i, usage := range []float64{math.NaN(), math.Inf(1), -1} {
+			r := load(generate, uint64(2+i), 0, 0)
+			r.Load = fleet.Load{CacheUsage: fleet.Some(usage), HitRate: fleet.Some(usage)}
+			answers = append(answers, r)
+		}
+		largest := load(generate, 5, 0, math.MaxUint64)
+		largest.Load.KVActive, largest.Load.KVTotal, largest.Load.ActiveSlots = u(math.MaxUint64), u(math.MaxUint64), u(math.MaxUint64)
+		l.answer(append(answers, largest)...)
+		l.f.Hit(1, math.MaxUint64, math.MaxUint64)
+		l.pass(time.Minute)
+		describe(t).check("Snapshot", l.ask("GET", "/api/v1/fleet?history=true").Body.Bytes())
+		describe(t).check("WorkerHistory", l.ask("GET", "/worker?key=5").Body.Bytes())
+		describe(t).check("Signals", l.ask("GET", ofGenerate).Body.Bytes())
+		s := l.snapshot()
+		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.75")
+		equal(t, "blocks", shown(s.Workers[4].KVActive), "18446744073709551615")
+		equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
 	})
 }
 

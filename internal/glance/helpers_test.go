@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -35,7 +36,7 @@ func options(f *fleet.Fleet) Options {
 	}
 	f.Tally.Unique.Store(true)
 	f.Tally.Polled(fleet.PollOK, time.Millisecond)
-	return Options{Fleet: f, Namespace: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second,
+	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second,
 		Servers:  map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379"},
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
 }
@@ -58,6 +59,16 @@ func inLab(t *testing.T, test func(*lab)) {
 		f.Sync(fleet.Listing{})
 		test(&lab{t: t, f: f, g: New(options(f))})
 	})
+}
+
+// watch has the lab watch the namespaces whose names begin so.
+func (l *lab) watch(namespaces wire.Namespaces) {
+	l.f = fleet.New(fleet.Target{Namespace: string(namespaces)}, 10_000, true)
+	l.f.Advance(time.Now())
+	l.f.Sync(fleet.Listing{})
+	o := options(l.f)
+	o.Namespaces, o.Instance = namespaces, wire.UniqueInstanceKey(string(namespaces))
+	l.g = New(o)
 }
 
 // register registers workers that are polled; publishing those that publish their loads.
@@ -125,7 +136,7 @@ type snapshot struct {
 		Gaps, Drops                                             int
 	}
 	Endpoints []struct {
-		Component, Endpoint                            string
+		Namespace, Component, Endpoint                 string
 		Workers                                        int
 		States                                         states
 		LoadMean, LoadStd, Imbalance, HitRate, Waiting *float64
@@ -139,11 +150,11 @@ type snapshot struct {
 type states struct{ Answering, Silent, Unregistered, Malformed int }
 
 type worker struct {
-	Key, ID, Hex                                        string
-	DP                                                  *int
-	Component, Endpoint, Source, Model, State           string
-	KVActive, KVTotal, SlotsActive, SlotsTotal, Waiting *uint64
-	KVUse, HitRate, HitRateTotal, Age                   *float64
+	Key, ID, Hex                                         string
+	DP                                                   *int
+	Namespace, Component, Endpoint, Source, Model, State string
+	KVActive, KVTotal, SlotsActive, SlotsTotal, Waiting  *uint64
+	KVUse, HitRate, HitRateTotal, Age                    *float64
 }
 
 type told struct {

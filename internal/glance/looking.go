@@ -11,24 +11,32 @@ import (
 // asks are the subjects of polls: of the component that is watched, or of those that
 // have registered.
 func (g *Glance) asks(census []fleet.Headcount) (all []string) {
-	if !g.tally().NATS.Used() {
+	if !g.tally().NATS.Used() || g.tally().NATS.Off() {
 		return nil
 	}
-	components := []string{g.o.Fleet.Target().Component}
-	if components[0] == "" {
-		components = nil
+	t, components := g.o.Fleet.Target(), []fleet.Endpoint(nil)
+	if t.Component != "" && !t.Several() {
+		components = append(components, fleet.Endpoint{Component: t.Component})
+	} else {
 		for _, c := range census[:min(len(census), mostSeen)] {
-			if n := len(components); n == 0 || components[n-1] != c.Component { // it is sorted
-				components = append(components, c.Component)
+			of := fleet.Endpoint{Component: c.Component, Namespace: c.Namespace}
+			if n := len(components); (n == 0 || components[n-1] != of) && t.CoversComponent(c.Component) { // it is sorted
+				components = append(components, of)
 			}
 		}
 	}
 	for _, c := range components {
 		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest first
-			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.o.Namespace, c)))
+			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.o.Namespaces.Name(c), c.Component)))
 		}
 	}
 	return all
+}
+
+// writePlace is an endpoint with its namespace.
+func (g *Glance) writePlace(d *doc, e fleet.Endpoint) {
+	e.Namespace = g.o.Namespaces.Name(e)
+	writeEndpoint(d, e)
 }
 
 // writeNearest names what is registered and may be meant.
@@ -49,14 +57,13 @@ func (g *Glance) writeNearest(d *doc, t fleet.Target, census []fleet.Headcount) 
 	}
 	d.field("nearest")
 	d.open('{')
-	d.text("namespace", g.o.Namespace)
-	writeEndpoint(d, e)
+	g.writePlace(d, e)
 	differs := "the endpoint differs"
 	if e.Component != t.Component {
 		differs = "the component differs"
 	}
 	d.text("why", many(n, "worker")+either(n == 1, " is", " are")+" registered under it, and only "+differs+".")
-	d.text("command", Command("metrics", g.o.Namespace, e))
+	d.text("command", Command("metrics", string(g.o.Namespaces), e))
 	d.close('}')
 }
 

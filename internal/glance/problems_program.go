@@ -44,7 +44,7 @@ func counters(t *fleet.Tally) [flowCount]uint64 {
 
 // useless are the reasons that say that a message could not be read, and not only that
 // there is no use for it.
-var useless = [...]fleet.Reason{fleet.BadJSON, fleet.BadName, fleet.BadID, fleet.BadLoad, fleet.BadPack, fleet.BadFrames}
+var useless = [...]fleet.Reason{fleet.BadJSON, fleet.BadName, fleet.BadID, fleet.BadLoad, fleet.BadPack, fleet.BadFrames, fleet.BadText, fleet.TooLarge}
 
 // rejected are the messages that could not be read. Answers to polls whose load cannot
 // be are their workers' problem.
@@ -87,6 +87,8 @@ func flowing(which int) func(*Glance, *Glance) number {
 func etcdAway(g, _ *Glance) number  { return yes(!g.tally().Etcd.Up()) }
 func filesAway(g, _ *Glance) number { return yes(!g.tally().Files.Up()) }
 
+func kubernetesAway(g, _ *Glance) number { return yes(!g.tally().Kubernetes.Up()) }
+
 // natsAway: NATS matters if something of the namespace comes over it.
 func natsAway(g, _ *Glance) number { return yes(!g.tally().NATS.Up() && g.usesNATS) }
 
@@ -103,6 +105,14 @@ func sayFiles(g *Glance, p *problem) words {
 		title:  "The directory of workers cannot be read",
 		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["file"]),
 		check:  "is it mounted here, and may this program read it? Compare DYN_FILE_KV here and at the workers.",
+	}
+}
+
+func sayKubernetes(g *Glance, p *problem) words {
+	return words{
+		title:  "The Kubernetes API cannot be read",
+		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["kubernetes"]),
+		check:  "is it up, and may this program's service account list and watch what it needs? The log names a right that is missing.",
 	}
 }
 
@@ -151,7 +161,7 @@ func sayLeader(g *Glance, p *problem) words {
 	return words{
 		title:  "There may be no leader",
 		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", g.o.Instance, g.o.Registry),
-		check:  "the connection to the registry: with it a leader is back within 10 s.",
+		check:  "the connection to it: with that a leader is soon back.",
 	}
 }
 
@@ -197,7 +207,8 @@ func sayPlanes(g *Glance, p *problem) words {
 	}
 	var rows []*row
 	for i := range g.rows {
-		if _, there := clashes[g.rows[i].of.Component]; there {
+		of := g.rows[i].of
+		if _, there := clashes[strings.TrimPrefix(of.Namespace+"/"+of.Component, "/")]; there {
 			rows = append(rows, &g.rows[i])
 		}
 	}
@@ -229,7 +240,7 @@ func sayRejects(g *Glance, p *problem) words {
 	return words{
 		title:  either(g.flows[rejects].sum() == 1, "1 message could not be read", thousands(g.flows[rejects].sum())+" messages could not be read"),
 		detail: "In the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
-		check:  "a release that is newer than this program, or a stranger on the same subjects? With DYN_LOG=info,metrics=debug the log has each with its reason.",
+		check:  "a release that is newer than this program, or a stranger at the same place? With DYN_LOG=info,metrics=debug the log has each with its reason.",
 	}
 }
 

@@ -1,22 +1,28 @@
 package glance
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 )
 
-// staleAfter is how old the newest load of workers that are polled may be: three polls
-// and a second for the answers. Loads that are published are valid however old they
-// are, while what they come by is connected.
-func (g *Glance) staleAfter() time.Duration { return max(5*time.Second, 3*g.o.Poll+time.Second) }
-
-// stuck is how old the cut itself may be.
-const stuck = 3 * interval
+// bound is how old the newest load may be: of workers that are polled, or whose pages
+// are read, three times and a second for the answers. Loads that are published are valid
+// however old they are, while what they come by is connected.
+func (g *Glance) bound(newest fleet.Source) (age time.Duration, bounded bool) {
+	switch newest {
+	case fleet.FromStats:
+		return max(5*time.Second, 3*g.o.Poll+time.Second), true
+	case fleet.FromScrape:
+		return max(5*time.Second, 3*g.o.Scrape+time.Second), true
+	}
+	return 0, false
+}
 
 func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
@@ -25,15 +31,16 @@ func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
 		return
 	}
-	if name := query.Get("dynamo_namespace"); !g.inNamespace(name) {
-		refuse(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", name, g.o.Namespace))
+	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.o.Namespaces)))
+	if !g.watches(namespaces) {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.o.Namespaces)))
 		return
 	}
 	if t := g.o.Fleet.Target(); !t.Covers(e) {
-		refuse(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(fleet.Endpoint(t).String(), "/")))
+		refuse(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
 		return
 	}
-	d, stale := g.signals(e)
+	d, stale := g.signals(namespaces, e)
 	if stale != "" {
 		refuse(w, http.StatusServiceUnavailable, stale)
 		return
@@ -41,23 +48,36 @@ func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 	send(w, r, d.b, func() []byte { return deflated(d.b) })
 }
 
-// signals are what an autoscaler needs of an endpoint, or why it must not be told.
-func (g *Glance) signals(e fleet.Endpoint) (d doc, stale string) {
+// watches reports whether some of the namespaces are watched.
+func (g *Glance) watches(some wire.Namespaces) bool {
+	if g.o.Namespaces.Several() {
+		return g.o.Namespaces.Match(strings.TrimSuffix(string(some), "*"))
+	}
+	return some.Match(string(g.o.Namespaces))
+}
+
+// signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or
+// why it must not be told.
+func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := g.places[e]
-	if stale = g.stale(p); stale != "" {
+	g.refresh()
+	var places []*place
+	var s sums
+	for _, p := range g.order {
+		if p.Component == e.Component && p.Name == e.Name && of.Match(g.o.Namespaces.Name(p.Endpoint)) {
+			places = append(places, p)
+			s.merge(&p.sums)
+		}
+	}
+	newest, stale := g.freshness(places, s.shown)
+	if stale != "" {
 		return d, stale
 	}
-	var none sums
-	s, known := &none, p != nil
-	if known {
-		s = &p.sums
-	}
 	d.open('{')
-	d.text("namespace", g.o.Namespace)
+	d.text("namespace", string(of))
 	writeEndpoint(&d, e)
-	d.bool("seen", known)
+	d.bool("seen", len(places) > 0)
 	d.int("now", g.at.UnixMilli())
 	d.int("workers", int64(s.shown))
 	d.int("workers_answering", int64(s.answering))
@@ -71,56 +91,41 @@ func (g *Glance) signals(e fleet.Endpoint) (d doc, stale string) {
 	d.number("requests_waiting", number{V: s.waiting.V, OK: s.waiting.OK || empty}, 1)
 	d.number("queued_prefill_tokens", number{V: s.queued.V, OK: s.queued.OK || empty}, 1)
 	d.fraction("hit_rate", s.last.rate())
-	if age := g.newestLoad(p); age.OK {
-		d.number("age_seconds", fleet.Some(age.V.Seconds()), 100)
+	if newest != nil {
+		d.number("age_seconds", fleet.Some(newest.load.age.Seconds()), 100)
 	}
 	d.close('}')
 	return d, ""
 }
 
-// stale is why nothing can be said of the endpoint; empty if it can.
-func (g *Glance) stale(p *place) string {
-	if old := time.Since(g.at); old > stuck {
-		return fmt.Sprintf("stale: the program has not looked for %s", lasting(old))
-	}
+// freshness is the newest load of so many workers, or why nothing can be said of them.
+func (g *Glance) freshness(places []*place, workers int) (newest *row, stale string) {
 	if !g.ready() {
-		return "stale: " + strings.Join(g.missing, ", ")
+		return nil, "stale: " + strings.Join(g.missing, ", ")
 	}
-	if p == nil || p.sums.shown == 0 {
-		return ""
-	}
-	age := g.newestLoad(p)
-	if !age.OK {
-		return fmt.Sprintf("stale: none of %s has reported a load", many(p.sums.shown, "worker"))
-	}
-	if bound := g.staleAfter(); age.V > bound && !g.publishes(p) {
-		return fmt.Sprintf("stale: the newest load is %s old, and is asked for every %s", lasting(age.V), g.o.Poll)
-	}
-	return ""
-}
-
-// newestLoad is how old the newest load is of those that count.
-func (g *Glance) newestLoad(p *place) (age fleet.Opt[time.Duration]) {
-	if p == nil {
-		return age
-	}
-	for i := p.start; i < p.end; i++ {
-		if r := &g.rows[i]; r.load.known && !r.outside && (!age.OK || r.load.age < age.V) {
-			age = fleet.Some(r.load.age)
+	published := false
+	for _, p := range places {
+		for i := p.start; i < p.end; i++ {
+			r := &g.rows[i]
+			if !r.load.known || r.outside {
+				continue
+			}
+			if _, bounded := g.bound(r.source.V); !bounded {
+				published = true
+			}
+			if newest == nil || r.load.age < newest.load.age {
+				newest = r
+			}
 		}
 	}
-	return age
-}
-
-// published are the sources of loads that come as events, when something has changed.
-var published = [...]fleet.Source{fleet.FromLoadEvent, fleet.FromActiveLoad, fleet.FromPass}
-
-// publishes reports whether a load of the endpoint came as an event.
-func (g *Glance) publishes(p *place) bool {
-	for i := p.start; i < p.end; i++ {
-		if r := &g.rows[i]; r.load.known && !r.outside && slices.Contains(published[:], r.source.V) {
-			return true
-		}
+	if workers == 0 {
+		return newest, ""
 	}
-	return false
+	if newest == nil {
+		return nil, fmt.Sprintf("stale: none of %s has reported a load", many(workers, "worker"))
+	}
+	if bound, bounded := g.bound(newest.source.V); bounded && !published && newest.load.age > bound {
+		return nil, fmt.Sprintf("stale: the newest load is %s old, want no more than %s", lasting(newest.load.age), lasting(bound))
+	}
+	return newest, ""
 }

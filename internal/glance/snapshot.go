@@ -13,7 +13,7 @@ import (
 // writeSnapshot writes the cut as JSON: the shape that openapi.json describes.
 func (g *Glance) writeSnapshot(d *doc, history bool) {
 	d.open('{')
-	d.text("namespace", g.o.Namespace)
+	d.text("namespace", string(g.o.Namespaces))
 	d.int("now", g.at.UnixMilli())
 	d.field("interval")
 	d.float(interval.Seconds(), 1000)
@@ -52,7 +52,7 @@ func (g *Glance) systems() (all []system) {
 	if t.NATS.Used() && (t.NATS.Up() || g.usesNATS) {
 		all = append(all, system{"nats", t.NATS.Up(), g.o.Servers["nats"]})
 	}
-	for name, link := range map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files} {
+	for name, link := range map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes} {
 		if link.Used() { // one of them at most
 			all = append(all, system{name, link.Up(), g.o.Servers[name]})
 		}
@@ -154,7 +154,9 @@ func (g *Glance) writeEndpoints(d *doc) {
 	d.close(']')
 }
 
+// writeEndpoint has the namespace where several are watched.
 func writeEndpoint(d *doc, e fleet.Endpoint) {
+	d.text("namespace", e.Namespace)
 	d.text("component", e.Component)
 	d.text("endpoint", e.Name)
 }
@@ -277,7 +279,7 @@ func (g *Glance) writeLooking(d *doc) {
 	census := f.Census()
 	d.field("looking")
 	d.open('{')
-	d.text("namespace", g.o.Namespace)
+	d.text("namespace", string(g.o.Namespaces))
 	d.text("component", t.Component)
 	d.text("endpoint", t.Name)
 	d.text("why", strings.Join(g.missing, ", "))
@@ -289,8 +291,7 @@ func (g *Glance) writeLooking(d *doc) {
 	d.open('[')
 	for _, c := range census[:min(len(census), mostSeen)] {
 		d.open('{')
-		d.text("namespace", g.o.Namespace)
-		writeEndpoint(d, c.Endpoint)
+		g.writePlace(d, c.Endpoint)
 		d.int("instances", int64(c.Workers))
 		d.close('}')
 	}

@@ -261,11 +261,47 @@ func TestSoManyPagesMayBeOpenAndNoMore(t *testing.T) {
 	})
 }
 
+func TestALargeFleetIsLookedAtLessOftenWhileNobodyDoes(t *testing.T) {
+	inSite(t, func(s *site) {
+		t := s.t
+		looks := func(d time.Duration) (n uint64) {
+			s.g.mu.Lock()
+			before := s.g.looks
+			s.g.mu.Unlock()
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				time.Sleep(500 * time.Millisecond)
+				s.g.mu.Lock()
+				s.g.took = 70 * time.Millisecond // in a bubble it takes no time
+				n = s.g.looks - before
+				s.g.mu.Unlock()
+			}
+			return n
+		}
+		time.Sleep(250 * time.Millisecond) // never at the moment of a tick
+		looks(time.Second)
+		equal(t, "looks in twenty seconds", looks(20*time.Second), 5) // one each four: 3.5 are the least
+		equal(t, "samples without a hole", strings.Count(line(s.snapshot().History.Answering), "–"), 0)
+		page := s.listen()
+		go func() {
+			for {
+				if _, ok := page.next(); !ok {
+					return
+				}
+			}
+		}()
+		equal(t, "looks in twenty seconds with a page open", looks(20*time.Second), 20)
+	})
+}
+
 func TestASnapshotIsMadeOnceForAllAndOnlyIfSomebodyAsks(t *testing.T) {
 	inSite(t, func(s *site) {
 		t := s.t
 		time.Sleep(3500 * time.Millisecond)
-		equal(t, "made for nobody", s.g.event, [2]*event{})
+		s.g.mu.Lock()
+		if s.g.event != [2]*event{} {
+			t.Error("one is made for nobody")
+		}
+		s.g.mu.Unlock()
 		a, b := s.listen(), s.listen()
 		a.next()
 		b.next()

@@ -18,6 +18,8 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -29,24 +31,27 @@ const none = "none"
 
 // The backends of discovery.
 const (
-	byEtcd  = "etcd"
-	byFiles = "file"
+	byEtcd       = "etcd"
+	byFiles      = "file"
+	byKubernetes = "kubernetes"
 )
 
 // config is what the command line and the environment say.
 type config struct {
-	namespace    string
+	namespaces   wire.Namespaces
 	target       fleet.Target
 	pollInterval time.Duration
 	modelName    string
 	nats, etcd   string
 	natsTLS      connect.NATSTLS
-	discovery    string // byEtcd or byFiles
+	discovery    string // one of the backends
 	files        string // the directory of file discovery
+	kubernetes   kubernetes
 	brokerURL    string
 	brokers      []string // addresses of ZMQ brokers
 	maxWorkers   int
 	standby      bool
+	scrapes      scrapes
 
 	address   string // host:port to listen on; empty: nowhere
 	webConfig string
@@ -66,18 +71,18 @@ type flags struct {
 	pushURL                         string
 	hasComponent, hasEndpoint       bool
 	hasHost, hasPort, hasMetricPort bool
-	hasPushURL                      bool
+	hasPushURL, hasNATS             bool
 }
 
 // parse reads the command line. It reports true if help or version was asked for,
 // and given on stdout.
 func parse(args []string, getenv func(string) string, stdout io.Writer) (c config, ended bool, err error) {
 	var f flags
-	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker.", stdout)
+	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker."+printersHelp(), stdout)
 
-	a.Flag("namespace", "The Dynamo namespace to watch (DYN_NAMESPACE).").
+	a.Flag("namespace", "The Dynamo namespace to watch, or with a trailing * all whose names begin so (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
-		SetValue(cli.Namespace("namespace", &c.namespace))
+		SetValue(cli.Namespaces("namespace", (*string)(&c.namespaces)))
 	a.Flag("component", "The component to watch; without it, all of the namespace.").
 		IsSetByUser(&f.hasComponent).SetValue(cli.Name("component", &f.component, "/"))
 	a.Flag("endpoint", "The endpoint of the component to watch; without it, all of them.").
@@ -102,8 +107,9 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	a.Flag("push-delete-on-exit", "Delete the pushed group at shutdown.").BoolVar(&c.gateway.DeleteOnExit)
 	a.Flag("model-name", "Kept in the instance's key and in llm_worker_info.").
 		SetValue(cli.Text("model-name", &c.modelName))
-	a.Flag("nats-server", "NATS servers, a comma list; none for a fleet whose events are ZeroMQ (NATS_SERVER).").
+	a.Flag("nats-server", "NATS servers, a comma list; none for a fleet whose events are ZeroMQ, and by default with --discovery kubernetes (NATS_SERVER).").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
+		IsSetByUser(&f.hasNATS).
 		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &c.nats))
 	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it.").
@@ -116,15 +122,21 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
 		SetValue(cli.Address("etcd-endpoints", &c.etcd))
-	a.Flag("discovery", "Where workers register: etcd, or file (DYN_DISCOVERY_BACKEND).").
+	a.Flag("discovery", "Where workers register: etcd, file or kubernetes (DYN_DISCOVERY_BACKEND).").
 		Default(cli.Or(getenv("DYN_DISCOVERY_BACKEND"), byEtcd)).
-		SetValue(cli.OneOf("discovery", &c.discovery, byEtcd, byFiles))
+		SetValue(cli.OneOf("discovery", &c.discovery, byEtcd, byFiles, byKubernetes))
+	a.Flag("kubernetes-namespace", "The Kubernetes namespace of --discovery kubernetes; the program's own without it (POD_NAMESPACE).").
+		Default(cli.Or(getenv("POD_NAMESPACE"), cli.Or(kube.OwnNamespace(kube.ServiceAccount), "default"))).
+		SetValue(cli.Name("kubernetes-namespace", &c.kubernetes.namespace, " /"))
+	a.Flag("kubernetes-api", "The API server outside of the cluster, such as http://localhost:8001 of kubectl proxy.").
+		SetValue(cli.Address("kubernetes-api", &c.kubernetes.api))
 	a.Flag("file-kv", "The directory of --discovery file (DYN_FILE_KV).").
 		Default(cli.Or(getenv("DYN_FILE_KV"), filepath.Join(cli.Or(getenv("TMPDIR"), "/tmp"), "dynamo_store_kv"))).
 		StringVar(&c.files)
 	a.Flag("zmq-broker", "ZeroMQ broker of the events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
 		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
 	a.Flag("standby", "Wait where another instance holds the namespace, and take over when it is gone.").BoolVar(&c.standby)
+	c.scrapes.flags(a)
 	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
@@ -132,6 +144,12 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 
 	if ended, err = a.Parse(args); ended || err != nil {
 		return c, ended, err
+	}
+	if c.discovery == byKubernetes && !f.hasNATS && getenv("NATS_SERVER") == "" {
+		c.nats = none // where the operator has installed one, it sets the variable
+	}
+	if err := c.kubernetes.check(c.discovery == byKubernetes, getenv); err != nil {
+		return c, false, err
 	}
 	return c, false, c.complete(f)
 }
@@ -153,7 +171,10 @@ func (c config) natsServers() string {
 }
 
 // hasRegistry reports whether workers register anywhere.
-func (c config) hasRegistry() bool { return c.discovery == byFiles || c.etcd != none }
+func (c config) hasRegistry() bool { return c.discovery != byEtcd || c.etcd != none }
+
+// hasUniqueInstance reports whether there is a place that one program of a namespace holds.
+func (c config) hasUniqueInstance() bool { return c.discovery == byKubernetes || c.etcdServers() != "" }
 
 // complete understands the flags that depend on each other.
 func (c *config) complete(f flags) error {
@@ -161,14 +182,20 @@ func (c *config) complete(f flags) error {
 		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
 	}
 	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
+	if c.namespaces.Several() {
+		c.target.Namespace = string(c.namespaces)
+	}
+	if !c.hasRegistry() && c.namespaces.Several() {
+		return fmt.Errorf("--etcd-endpoints %q: needs one --namespace, since nothing says which there are that begin with %q", none, c.namespaces)
+	}
 	if !c.hasRegistry() && !f.hasComponent {
 		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", none)
 	}
 	if !c.hasRegistry() && c.nats == none {
 		return fmt.Errorf("--nats-server %q: needs a registry, since without both nothing can be learnt: leave --etcd-endpoints %q out", none, none)
 	}
-	if c.standby && c.etcdServers() == "" {
-		return errors.New("--standby: needs etcd, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none")
+	if c.standby && !c.hasUniqueInstance() {
+		return errors.New("--standby: needs etcd or Kubernetes, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none")
 	}
 	err := c.natsTLS.Check(c.natsServers())
 	if err != nil {

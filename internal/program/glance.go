@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"strings"
 
 	"dynamo-metrics/internal/cli"
@@ -12,23 +13,31 @@ import (
 // newGlance looks at the Fleet for people and autoscalers.
 func newGlance(c config, f *fleet.Fleet) *glance.Glance {
 	o := glance.Options{
-		Fleet:     f,
-		Namespace: c.namespace,
-		Version:   cli.Version,
-		Model:     c.modelName,
-		Limit:     c.maxWorkers,
-		Poll:      c.pollInterval,
-		Servers:   map[string]string{"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files},
-		Mock:      c.mockCommand(),
+		Fleet:      f,
+		Namespaces: c.namespaces,
+		Version:    cli.Version,
+		Model:      c.modelName,
+		Limit:      c.maxWorkers,
+		Poll:       c.pollInterval,
+		Scrape:     c.scrapes.interval,
+		Servers: map[string]string{
+			"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files,
+			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "that of this cluster") + ", namespace " + c.kubernetes.namespace,
+		},
+		Mock: c.mockCommand(),
 	}
+	key := wire.UniqueInstanceKey(string(c.namespaces))
 	switch {
-	case c.etcdServers() != "":
-		o.Registry, o.Instance = "etcd", wire.UniqueInstanceKey(c.namespace)
-		for _, l := range wire.Layouts {
-			o.Watches = append(o.Watches, l.Prefix(c.namespace))
-		}
 	case c.discovery == byFiles:
 		o.Registry, o.Watches = "the directory of workers", []string{c.files}
+	case c.discovery == byKubernetes:
+		o.Registry, o.Instance = "Kubernetes", key+" (a Lease in "+c.kubernetes.namespace+")"
+		o.Watches = []string{"dynamoworkermetadatas in " + c.kubernetes.namespace, "endpointslices in " + c.kubernetes.namespace}
+		if c.kubernetes.containers {
+			o.Watches[1] = "pods in " + c.kubernetes.namespace
+		}
+	case c.etcdServers() != "":
+		o.Registry, o.Instance, o.Watches = "etcd", key, c.namespaces.Prefixes()
 	}
 	if c.push {
 		o.Gateway = cli.Redact(c.pushURL)
@@ -39,10 +48,14 @@ func newGlance(c config, f *fleet.Fleet) *glance.Glance {
 // mockCommand starts a mock worker that this program sees; empty where none can. Servers
 // that need a password are left to the environment.
 func (c config) mockCommand() string {
-	if c.discovery == byFiles {
+	if c.discovery != byEtcd {
 		return ""
 	}
-	command := glance.Command("mock_worker", c.namespace, fleet.Endpoint(c.target))
+	namespace := string(c.namespaces)
+	if c.namespaces.Several() {
+		namespace = strings.TrimSuffix(namespace, "*") + "mock"
+	}
+	command := glance.Command("mock_worker", namespace, fleet.Endpoint(c.target))
 	add := func(flag, value, standard string) {
 		if value != standard && !strings.Contains(value, "@") {
 			command += " --" + flag + " " + glance.Quote(value)

@@ -20,6 +20,7 @@ import (
 	"dynamo-metrics/internal/discovery"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/tracing"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +30,9 @@ import (
 
 // Main runs the program until ctx ends and returns its exit code.
 func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if p := printerFor(args); p != nil {
+		return p.main(args[1:], getenv, stdout, stderr)
+	}
 	var c config
 	return cli.Run("metrics", getenv, stderr,
 		func() (ended bool, err error) { c, ended, err = parse(args, getenv, stdout); return ended, err },
@@ -55,6 +59,12 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if err != nil {
 		return err
 	}
+	var api *kube.Client
+	if c.discovery == byKubernetes {
+		if api, err = c.kubernetes.client(getenv); err != nil {
+			return err
+		}
+	}
 	listener, err := c.open(log)
 	if err != nil {
 		return err
@@ -62,12 +72,18 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	f.Tally.NATS.Use()
-	if c.discovery == byFiles {
-		f.Tally.Files.Use()
+	if c.natsServers() == "" {
+		f.Tally.NATS.TurnOff()
 	}
-	if c.etcdServers() != "" {
+	switch {
+	case c.discovery == byFiles:
+		f.Tally.Files.Use()
+	case c.discovery == byKubernetes:
+		f.Tally.Kubernetes.Use()
+	case c.etcdServers() != "":
 		f.Tally.Etcd.Use()
-	} else {
+	}
+	if !c.hasUniqueInstance() {
 		f.Tally.Unique.Store(true) // nobody can say otherwise
 	}
 	metrics := newMetrics(c, f)
@@ -77,8 +93,11 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if c.etcdServers() != "" {
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
+	if api != nil {
+		g.Go(func() error { return registerInKubernetes(registered, c, f, api, log) })
+	}
 	if c.discovery == byFiles {
-		files := discovery.Files{Root: c.files, Namespace: c.namespace, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
+		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
@@ -87,11 +106,15 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log, natsOptions) })
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
+		if c.scrapes.which != scrapeNone {
+			work.Go(func() error { return c.scraper(f, log).Run(ctx) })
+		}
 		if listener != nil {
 			web := tracing.Target(log, "http")
 			look := newGlance(c, f)
 			work.Go(func() error { look.Run(ctx); return nil })
-			handler := look.Handler(expose.Handler(f, c.namespace, metrics, web))
+			handler := look.Handler(expose.Handler(f, string(c.namespaces), metrics, web))
+			handler = expose.WithTargets(handler, f, c.namespaces, c.pageOf, web)
 			if c.pprof {
 				handler = expose.WithProfiles(handler)
 			}
@@ -113,7 +136,7 @@ func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string)
 		return err
 	}
 	defer client.Close()
-	registry := discovery.Etcd{Client: client, Namespace: c.namespace, Fleet: f, Log: etcd}
+	registry := discovery.Etcd{Client: client, Namespaces: c.namespaces, Fleet: f, Log: etcd}
 	registry.Why = func(ctx context.Context) error { return connect.EtcdTLS(ctx, c.etcdServers(), getenv) }
 	instance := registry
 	instance.Log, instance.Standby = log, c.standby
@@ -136,7 +159,7 @@ func instanceValue(c config) []byte {
 // collectAll polls the workers and hears the events, over NATS and ZMQ. Neither waits
 // for the other.
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger, options []nats.Option) error {
-	events := collect.NewEvents(f, c.namespace, log)
+	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return events.ZMQ(ctx, c.brokers) })
 	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log, options) })
@@ -145,7 +168,7 @@ func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(strin
 
 func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger,
 	options []nats.Option) error {
-	poller := &collect.Poller{Fleet: f, Namespace: c.namespace, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
+	poller := &collect.Poller{Fleet: f, Namespaces: c.namespaces, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
 	pollNow := func() {
 		select {
 		case poller.Due <- struct{}{}:
@@ -165,7 +188,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		return err
 	}
 	defer conn.Close()
-	l2c := &expose.L2C{Fleet: f, Namespace: c.namespace, Conn: conn, Log: log}
+	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Conn: conn, Log: log}
 	poller.Conn = conn
 	poller.Found = func() {
 		if f.Tally.Unique.Load() {

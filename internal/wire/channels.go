@@ -11,14 +11,12 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-const channelRoot = "v1/event_channels/"
-
 // ChannelPrefixes are the starts of the keys of a namespace's event channels:
 // v1/event_channels/{ns}/{component or nothing}/{topic}/{hex} (0.9 to 1.3), and
 // v1/event_channels/namespace/{ns}[/component/{c}[/endpoint/{e}]]/topic/{topic}/{hex}
 // (1.4 to 1.6, each name percent-encoded).
 func ChannelPrefixes(namespace string) []string {
-	return []string{channelRoot + namespace + "/", channelRoot + "namespace/" + escapeName(namespace) + "/"}
+	return []string{channelRoot + namespace + "/", scopedRoot + escapeName(namespace) + "/"}
 }
 
 // ParseChannelKey reads out of a key below one of ChannelPrefixes which channel it

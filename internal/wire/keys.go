@@ -21,6 +21,15 @@ const (
 	LayoutV1
 )
 
+// What keys begin with, but those of LayoutComponents.
+const (
+	instancesRoot   = "instances/"
+	v1InstancesRoot = "v1/instances/"
+	cardsRoot       = "v1/mdc/"
+	channelRoot     = "v1/event_channels/"
+	scopedRoot      = channelRoot + "namespace/" // 1.4 to 1.6
+)
+
 // Layouts lists every layout, oldest first.
 var Layouts = [...]Layout{LayoutComponents, LayoutInstances, LayoutV1}
 
@@ -30,9 +39,9 @@ func (l Layout) Prefix(namespace string) string {
 	case LayoutComponents:
 		return namespace + "/components/"
 	case LayoutInstances:
-		return "instances/" + namespace + "/"
+		return instancesRoot + namespace + "/"
 	default:
-		return "v1/instances/" + namespace + "/"
+		return v1InstancesRoot + namespace + "/"
 	}
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
@@ -14,12 +15,16 @@ const (
 	TopicKVEvents    = "kv-events"            // what workers tell routers of their caches; nobody reads it here
 )
 
-// EventSubjects are the NATS subjects on which a namespace's events of one topic
+// EventSubjects are the NATS subjects on which the namespaces' events of one topic
 // come: of the whole namespace (load to 1.3, hit rate to 0.9), of a component
 // (forward passes, 1.1 to 1.3) and of an endpoint (all from 1.4 on). No two of them
-// ever match one message. A ZMQ broker has the same subjects, without wildcards.
-func EventSubjects(namespace, topic string) []string {
-	plain, escaped := "namespace."+namespace+".", "namespace."+escapeName(namespace)+"."
+// ever match one message. A ZMQ broker has the same subjects, without wildcards. Of
+// several namespaces they are those of all there are: see ParseEventSubject.
+func EventSubjects(namespaces Namespaces, topic string) []string {
+	plain, escaped := "namespace."+namespaces.subjectToken()+".", "namespace."+escapeName(namespaces.subjectToken())+"."
+	if namespaces.Several() {
+		escaped = plain
+	}
 	return []string{
 		plain + topic,
 		plain + "component.*." + topic,
@@ -27,8 +32,45 @@ func EventSubjects(namespace, topic string) []string {
 	}
 }
 
+// BrokerTopics are what a ZMQ broker is asked for to get the namespaces' events of
+// the topics: the starts of their subjects. Topics come last in subjects, so that
+// those that nobody reads here come, too.
+func BrokerTopics(namespaces Namespaces, topics ...string) []string {
+	if namespaces.Several() {
+		p := namespaces.prefix()
+		return compacted([]string{"namespace." + p, "namespace." + escapeName(p)})
+	}
+	var all []string
+	for _, topic := range topics {
+		subjects := EventSubjects(namespaces, topic)
+		all = append(all, subjects[0])
+		for _, s := range subjects[1:] {
+			prefix, _, _ := strings.Cut(s, "*")
+			all = append(all, prefix)
+		}
+	}
+	return compacted(all)
+}
+
+// compacted is the list sorted, each once.
+func compacted(all []string) []string {
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// SubjectNamespace is the namespace that an event's subject names; empty if it names none.
+func SubjectNamespace(subject string) string {
+	rest, ok := strings.CutPrefix(subject, "namespace.")
+	word, _, found := strings.Cut(rest, ".")
+	name, decoded := unescape(word)
+	if !ok || !found || !decoded {
+		return ""
+	}
+	return name
+}
+
 // ParseEventSubject reads the endpoint and topic out of an event's subject, in one
-// of the forms of EventSubjects. The endpoint has no name where the subject is of a
+// of the forms of EventSubjects, of one namespace. The endpoint has no name where the subject is of a
 // component, and is empty where it is of the whole namespace. From 1.4 on names are
 // percent-encoded in subjects, so that every dot is one between words; earlier
 // releases did not, but 1.0 to 1.3 knew no names with dots either.

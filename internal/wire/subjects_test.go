@@ -48,7 +48,7 @@ func TestEveryCapturedSubjectIsSubscribedToOnceAndRead(t *testing.T) {
 				}
 				got[event{e, topic}] = true
 				n := 0
-				for _, s := range EventSubjects(namespace, topic) {
+				for _, s := range EventSubjects(Namespaces(namespace), topic) {
 					if matches(s, m.subject) {
 						n++
 					}

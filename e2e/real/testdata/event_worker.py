@@ -11,13 +11,16 @@ arguments of the release's own publishers. At each SIGUSR1 it is read again.
     0.9.1  {"load": {"dp_rank": 0, "active_decode_blocks": 47}}
     1.6.1  {"load": {"kv_used_blocks": 47}, "pass": {"scheduled_num_decode_requests": 11, ...}}
 
-Each part may be absent. A "pass" is published again and again, as an engine at work
+Each part may be absent; "page" is what an engine adds to the metrics page, in each release.
+With PASSES=none in the environment nothing is heard of forward passes, as of engines that
+were not told to publish them. A "pass" is published again and again, as an engine at work
 does, from "at work" until the file has none; then "forward passes: N" says how many
 there were. SIGTERM shuts the runtime down; the process goes on, as an engine does.
 """
 
 import asyncio
 import json
+import os
 import signal
 import sys
 
@@ -111,14 +114,20 @@ async def worker(runtime: DistributedRuntime):
         await component.create_service()
         worker_id, publisher = endpoint.lease_id(), Load(component)
     elif hasattr(llm, "FpmDirectPublisher"):
-        worker_id, publisher = endpoint.connection_id(), ActiveLoadAndPasses(endpoint)
+        kind = ActiveLoad if os.environ.get("PASSES") == "none" else ActiveLoadAndPasses
+        worker_id, publisher = endpoint.connection_id(), kind(endpoint)
     else:
         worker_id, publisher = endpoint.connection_id(), ActiveLoad(component)
     await publisher.start()
 
+    page = {"text": ""}
+    endpoint.metrics.register_prometheus_expfmt_callback(lambda: page["text"])
+
     def publish():
         with open(file) as f:
-            publisher.publish(json.load(f))
+            values = json.load(f)
+        page["text"] = values.get("page", "")
+        publisher.publish(values)
 
     loop.add_signal_handler(signal.SIGUSR1, publish)
 

@@ -6,5 +6,5 @@ import "embed"
 
 // Captures are the files of all releases.
 //
-//go:embed */*.json */*.jsonl */edge/*.json
+//go:embed */*.json */*.jsonl */*.prom */edge/*.json
 var Captures embed.FS

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+const (
+	kubeNamespace  = "bench"
+	podsOfOneSlice = 100 // as many as Kubernetes puts into one
+)
+
+// kubernetes is how long the program takes to know a fleet in Kubernetes, what it has
+// resident then, and how long a slice of pods that are not ready any more is shown. The
+// API server is one of ours; the workers publish nothing.
+func (s *stage) kubernetes(ctx context.Context) error {
+	for _, n := range s.sizes() {
+		if err := s.kubernetesOf(ctx, n); err != nil {
+			return fmt.Errorf("%d workers: %w", n, err)
+		}
+	}
+	return nil
+}
+
+func (s *stage) kubernetesOf(ctx context.Context, workers int) error {
+	const namespace = "bench-kubernetes"
+	api := new(kubetest.Server)
+	for i := range workers {
+		api.Put(kubetest.Metadatas, podResource(namespace, i))
+	}
+	for slice := range workers / podsOfOneSlice {
+		api.Put(kubetest.Slices, podSlice(slice, true))
+	}
+	web := httptest.NewServer(api)
+	defer web.Close()
+	defer web.CloseClientConnections()
+	defer api.EndWatches()
+	m, err := s.metrics(ctx, namespace, "--nats-server", "none", "--discovery", "kubernetes", "--kubernetes-api", web.URL, "--kubernetes-namespace", kubeNamespace)
+	if err != nil {
+		return err
+	}
+	defer m.end()
+	ready := time.Since(m.started)
+	if err := m.shows(ctx, "llm_worker_up{", workers); err != nil {
+		return err
+	}
+	_, peak, err := m.resident()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	api.Put(kubetest.Slices, podSlice(0, false))
+	if err := m.shows(ctx, "llm_worker_up{", workers-podsOfOneSlice); err != nil {
+		return err
+	}
+	gone := time.Since(begin)
+	what := fmt.Sprintf("Kubernetes discovery of %s workers, resources of 6 kB: ", count(workers))
+	s.table.add(row{measure: what + "exec to ready", ours: milliseconds(ready)})
+	s.table.add(row{measure: what + "resident at most", ours: megabytes(peak)})
+	s.table.add(row{measure: what + "a slice of 100 is not ready any more: until the page shows it", ours: milliseconds(gone)})
+	return nil
+}
+
+// podResource is what a worker of 1.6 writes: an endpoint, a model card, channels (of
+// topics that routers alone read), and what the API server adds.
+func podResource(namespace string, i int) kubetest.Object {
+	name, id := fmt.Sprintf("worker-%d", i), i+1
+	place := fmt.Sprintf("%s/backend/generate/%x", namespace, id)
+	channels := kubetest.Object{}
+	for publisher := range 2 {
+		channels[fmt.Sprintf("namespace/%s/component/backend/endpoint/generate/topic/kv-events/%x", namespace, 2*id+publisher)] = kubetest.Object{
+			"type": "EventChannel", "topic": "kv-events", "instance_id": 2*id + publisher, "namespace": namespace, "component": "backend",
+			"scope":     kubetest.Object{"kind": "endpoint", "endpoint": kubetest.Object{"namespace": namespace, "component": "backend", "name": "generate"}},
+			"transport": kubetest.Object{"kind": "Zmq", "config": kubetest.Object{"endpoint": "tcp://192.0.2.2:36039"}},
+		}
+	}
+	return kubetest.Object{
+		"metadata": kubetest.Object{
+			"name": name, "namespace": kubeNamespace,
+			"managedFields":   []any{kubetest.Object{"manager": "dynamo-worker", "fieldsV1": strings.Repeat("f", 2500)}},
+			"ownerReferences": []any{kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "uid-of-" + name}},
+		},
+		"spec": kubetest.Object{"data": kubetest.Object{
+			"endpoints": kubetest.Object{place: kubetest.Object{
+				"type": "Endpoint", "namespace": namespace, "component": "backend", "endpoint": "generate", "instance_id": id,
+				"transport": kubetest.Object{"tcp": fmt.Sprintf("192.0.2.2:39061/%x/%s", id, namespace)},
+			}},
+			"event_channels": channels,
+			"model_cards": kubetest.Object{place: kubetest.Object{"type": "Model", "card_json": kubetest.Object{
+				"display_name": "m", "kv_cache_block_size": 16, "runtime_config": kubetest.Object{"total_kv_blocks": 1000, "max_num_seqs": 100},
+				"prompt_formatter": strings.Repeat("p", 1500),
+			}}},
+		}},
+	}
+}
+
+func podSlice(slice int, ready bool) kubetest.Object {
+	var endpoints []any
+	for i := range podsOfOneSlice {
+		name := fmt.Sprintf("worker-%d", slice*podsOfOneSlice+i)
+		endpoints = append(endpoints, kubetest.Object{
+			"addresses": []any{"192.0.2.2"}, "conditions": kubetest.Object{"ready": ready},
+			"targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": "uid-of-" + name},
+		})
+	}
+	return kubetest.Object{
+		"metadata":  kubetest.Object{"name": fmt.Sprintf("slice-%d", slice), "namespace": kubeNamespace, "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
+		"endpoints": endpoints,
+		"ports":     []any{kubetest.Object{"name": "system", "port": 9090}},
+	}
+}

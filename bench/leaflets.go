@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"dynamo-metrics/e2e/garbage"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// leafletID is the worker whose own metrics page is almost right; no seed has such an id.
+const leafletID = 0x74b0dc5119495cff
+
+// leaflets are its pages, each another one, and every other one spoilt for certain.
+// Workers of the registry's garbage have no page, wherever their cards say it is.
+type leaflets struct {
+	server http.Server
+	at     string // host:port
+	served atomic.Uint64
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	seeds [][]byte
+}
+
+// newLeaflets registers the worker, and serves its pages until close.
+func newLeaflets(ctx context.Context, s *stage, rng *rand.Rand) (*leaflets, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("serve a worker's pages: %w", err)
+	}
+	l := &leaflets{at: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[fleet.Pages]}
+	l.server.Handler = l
+	go l.server.Serve(listener) // until close
+	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: leafletID}
+	value := wire.LayoutV1.Value(garbage.Namespace, in, "127.0.0.1:9/"+wire.HexID(in.ID))
+	if _, err := s.client.Put(ctx, wire.LayoutV1.Key(garbage.Namespace, in), string(value)); err != nil {
+		l.close()
+		return nil, fmt.Errorf("register the worker with a page: %w", err)
+	}
+	return l, nil
+}
+
+func (l *leaflets) close() { l.server.Close() }
+
+// template is where the program finds the pages.
+func (l *leaflets) template() string { return "http://" + l.at + "/{worker_id}" }
+
+func (l *leaflets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/"+strconv.FormatUint(leafletID, 10) {
+		http.NotFound(w, r)
+		return
+	}
+	l.mu.Lock()
+	page := garbage.Mutated(l.rng, l.seeds)
+	l.mu.Unlock()
+	if l.served.Load()%2 == 0 {
+		page = append(page, "\nvllm:num_requests_running{\n"...)
+	}
+	w.Write(page) // what is lost is missed when pages are counted
+	l.served.Add(1)
+}

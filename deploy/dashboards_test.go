@@ -1,0 +1,310 @@
+package deploy
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// dashboard is what of one is looked at here. Whether every field is one of Grafana's is
+// for .ci/grafana to say.
+type dashboard struct {
+	UID, Title string
+	Tags       []string
+	Panels     []panel
+	Templating struct {
+		List []struct {
+			Name, Type string
+			Definition string
+			Datasource source
+		}
+	}
+	Annotations struct {
+		List []struct {
+			Expr       string
+			Datasource source
+		}
+	}
+}
+
+type panel struct {
+	ID, MaxDataPoints        int
+	Type, Title, Description string
+	Datasource               source
+	GridPos                  struct{ X, Y, W, H int }
+	Targets                  []struct {
+		RefID, Expr, Format string
+		Instant             bool
+		Datasource          source
+	}
+	FieldConfig struct {
+		Defaults  struct{ Unit string }
+		Overrides []struct {
+			Properties []struct {
+				ID    string
+				Value any
+			}
+		}
+	}
+	Panels []panel // of a row that is closed
+}
+
+type source struct{ Type, UID string }
+
+// chosen is the Prometheus that people choose at the head of a dashboard.
+var chosen = source{"prometheus", "${datasource}"}
+
+func parse(t *testing.T, d Dashboard) dashboard {
+	t.Helper()
+	var parsed dashboard
+	if err := json.Unmarshal([]byte(d.Text), &parsed); err != nil {
+		t.Fatalf("%s: %v", d.File, err)
+	}
+	return parsed
+}
+
+// all lists the panels, those of closed rows too.
+func (d dashboard) all() []panel {
+	var all []panel
+	for _, p := range d.Panels {
+		all = append(append(all, p), p.Panels...)
+	}
+	return all
+}
+
+// plots lists the panels that are not rows.
+func (d dashboard) plots() []panel {
+	return slices.DeleteFunc(d.all(), func(p panel) bool { return p.Type == "row" })
+}
+
+func TestDashboardsAreWhereThePackageSays(t *testing.T) {
+	listed := make(map[string]string)
+	for _, d := range Dashboards() {
+		parsed := parse(t, d)
+		listed[d.File] = d.Text
+		if "dynamo-"+d.Name != parsed.UID || !strings.Contains(d.Text, "metrics dashboards "+d.Name+`"`) || !slices.Contains(parsed.Tags, "dynamo-metrics") {
+			t.Errorf("%s: uid %s, tags %v: want those by which the dashboards find each other", d.File, parsed.UID, parsed.Tags)
+		}
+	}
+	paths, err := filepath.Glob("grafana/*")
+	if err != nil || len(paths) != len(listed) {
+		t.Errorf("files %v, %v; want %d", paths, err, len(listed))
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil || string(text) != listed[filepath.Base(path)] {
+			t.Errorf("%s: not in the binary as in the file, %v", path, err)
+		}
+	}
+}
+
+func TestPanelsHaveTheirOwnIdsAndPlaces(t *testing.T) {
+	for _, d := range Dashboards() {
+		ids, titles, taken := make(map[int]bool), make(map[string]bool), make(map[[2]int]string)
+		for _, p := range parse(t, d).all() {
+			if p.ID == 0 || ids[p.ID] || titles[p.Title] || p.Title == "" {
+				t.Errorf("%s: %q (%d): want an id and a title of its own", d.File, p.Title, p.ID)
+			}
+			ids[p.ID], titles[p.Title] = true, true
+			g := p.GridPos
+			if g.W < 1 || g.H < 1 || g.X < 0 || g.X+g.W > 24 {
+				t.Errorf("%s: %q lies outside: %+v", d.File, p.Title, g)
+			}
+			for x := g.X; x < g.X+g.W; x++ {
+				for y := g.Y; y < g.Y+g.H; y++ {
+					if other := taken[[2]int{x, y}]; other != "" {
+						t.Fatalf("%s: %q lies on %q", d.File, p.Title, other)
+					}
+					taken[[2]int{x, y}] = p.Title
+				}
+			}
+		}
+	}
+}
+
+// units of Grafana's that the panels have.
+var units = []string{"short", "none", "percentunit", "s", "cps", "reqps"}
+
+// plugins that every Grafana has.
+var plugins = []string{"stat", "timeseries", "heatmap", "table", "state-timeline"}
+
+func TestPanelsSayWhatTheyShowAndAskTheChosenPrometheus(t *testing.T) {
+	for _, d := range Dashboards() {
+		for _, p := range parse(t, d).plots() {
+			if len(p.Description) < 20 || !strings.HasSuffix(p.Description, ".") {
+				t.Errorf("%s: %q: description %q", d.File, p.Title, p.Description)
+			}
+			if !slices.Contains(plugins, p.Type) || !slices.Contains(units, p.FieldConfig.Defaults.Unit) {
+				t.Errorf("%s: %q: a %s of %q", d.File, p.Title, p.Type, p.FieldConfig.Defaults.Unit)
+			}
+			for _, o := range p.FieldConfig.Overrides {
+				for _, x := range o.Properties {
+					if unit, _ := x.Value.(string); x.ID == "unit" && !slices.Contains(units, unit) {
+						t.Errorf("%s: %q: unit %v", d.File, p.Title, x.Value)
+					}
+				}
+			}
+			if p.Datasource != chosen || len(p.Targets) == 0 {
+				t.Errorf("%s: %q: %d queries to %+v", d.File, p.Title, len(p.Targets), p.Datasource)
+			}
+			refs := make(map[string]bool)
+			for _, q := range p.Targets {
+				if q.Datasource != chosen || q.Expr == "" || refs[q.RefID] || q.RefID == "" {
+					t.Errorf("%s: %q: query %+v", d.File, p.Title, q)
+				}
+				refs[q.RefID] = true
+			}
+		}
+	}
+}
+
+// variable is one of Grafana's in a text; those that begin with __ it has by itself.
+var variable = regexp.MustCompile(`\$\{?([a-z]\w*)`)
+
+func TestEveryVariableIsDefinedAndUsed(t *testing.T) {
+	for _, d := range Dashboards() {
+		var defined []string
+		for i, v := range parse(t, d).Templating.List {
+			for _, m := range variable.FindAllStringSubmatch(v.Definition, -1) {
+				if !slices.Contains(defined, m[1]) {
+					t.Errorf("%s: %s is asked for by %s, which comes later", d.File, v.Name, m[1])
+				}
+			}
+			defined = append(defined, v.Name)
+			if i > 0 && v.Datasource != chosen {
+				t.Errorf("%s: %s asks %+v", d.File, v.Name, v.Datasource)
+			}
+		}
+		var used []string
+		for _, m := range variable.FindAllStringSubmatch(d.Text, -1) {
+			used = append(used, m[1])
+		}
+		slices.Sort(used)
+		slices.Sort(defined)
+		if diff := cmp.Diff(defined, slices.Compact(used)); diff != "" {
+			t.Errorf("%s: variables (-defined +used):\n%s", d.File, diff)
+		}
+	}
+}
+
+// ours is the name of a metric of the program in an expression or a text. In the name
+// of a recording rule it stands behind a colon.
+var ours = regexp.MustCompile(`(?:^|[^\w:])((?:llm|dynamo_metrics)_[a-z0-9_]+)`)
+
+// golden are the names of all series of the golden pages.
+func golden(t *testing.T) map[string]bool {
+	t.Helper()
+	paths, err := filepath.Glob("../internal/expose/testdata/pages/*.prom")
+	if err != nil || len(paths) < 5 {
+		t.Fatalf("golden pages: %v, %v", paths, err)
+	}
+	names := make(map[string]bool)
+	for _, path := range paths {
+		page, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(page)) {
+			if name := line[:strings.IndexAny(line, "{ ")]; name != "#" {
+				names[name] = true
+			}
+		}
+	}
+	return names
+}
+
+func TestEveryMetricThatIsNamedIsOnAGoldenPage(t *testing.T) {
+	texts := map[string]string{"rules.yaml": Rules(), "runbook.md": Runbook()}
+	for _, d := range Dashboards() {
+		texts[d.File] = d.Text
+	}
+	pages := golden(t)
+	for file, text := range texts {
+		found := ours.FindAllStringSubmatch(text, -1)
+		if len(found) < 3 {
+			t.Errorf("%s: names %d metrics", file, len(found))
+		}
+		for _, m := range found {
+			if !pages[m[1]] {
+				t.Errorf("%s: %s is on no golden page", file, m[1])
+			}
+		}
+	}
+}
+
+// TestCountersAreAskedForByTheirRates but for where a name only decides which series count.
+func TestCountersAreAskedForByTheirRates(t *testing.T) {
+	counter := regexp.MustCompile(`(.{0,12})\b((?:llm|dynamo_metrics)_\w+(?:_total|_bucket|_sum|_count)|llm_kv_hit_rate_(?:isl|overlap)_blocks)\{`)
+	gauge := "llm_kv_blocks_total llm_requests_total_slots"
+	for _, d := range Dashboards() {
+		n := 0
+		for _, p := range parse(t, d).plots() {
+			for _, q := range p.Targets {
+				for _, m := range counter.FindAllStringSubmatch(q.Expr, -1) {
+					if strings.Contains(gauge, m[2]) {
+						continue
+					}
+					n++
+					if !strings.HasSuffix(m[1], "rate(") && !strings.HasSuffix(m[1], ", endpoint) ") {
+						t.Errorf("%s: %q: %s without a rate in %s", d.File, p.Title, m[2], q.Expr)
+					}
+				}
+				if strings.Contains(q.Expr, "rate(") != strings.Contains(q.Expr, "[$__rate_interval]") {
+					t.Errorf("%s: %q: a rate over another interval: %s", d.File, p.Title, q.Expr)
+				}
+			}
+		}
+		if n < 5 {
+			t.Errorf("%s: %d counters", d.File, n)
+		}
+	}
+}
+
+// TestPlotsThatReadEveryWorkerHaveFewPoints because each point reads the series of each
+// worker: of ten thousand, a hundred times.
+func TestPlotsThatReadEveryWorkerHaveFewPoints(t *testing.T) {
+	ofWorkers := regexp.MustCompile(`\bllm_(?:kv_blocks|kv_cache|requests|kv_hit_rate_isl|kv_hit_rate_overlap|queued|scheduled|forward|worker_request)\w*\{([^}]*)\}`)
+	n := 0
+	for _, d := range Dashboards() {
+		for _, p := range parse(t, d).plots() {
+			for _, q := range p.Targets {
+				for _, m := range ofWorkers.FindAllStringSubmatch(q.Expr, -1) {
+					if strings.Contains(m[1], "worker_id=") || q.Instant {
+						continue
+					}
+					if n++; p.MaxDataPoints < 10 || p.MaxDataPoints > 100 {
+						t.Errorf("%s: %q: %d points of %s", d.File, p.Title, p.MaxDataPoints, q.Expr)
+					}
+				}
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("%d selectors of all workers", n)
+	}
+}
+
+// TestTheRunbookSpeaksOfPanelsThatThereAre where it has a title in italics.
+func TestTheRunbookSpeaksOfPanelsThatThereAre(t *testing.T) {
+	titles := make(map[string]bool)
+	for _, d := range Dashboards() {
+		for _, p := range parse(t, d).all() {
+			titles[p.Title] = true
+		}
+	}
+	named := regexp.MustCompile(`[^*]\*([A-Z][^*\n]+)\*[^*]`).FindAllStringSubmatch(Runbook(), -1)
+	if len(named) < 10 {
+		t.Errorf("the runbook speaks of %d panels", len(named))
+	}
+	for _, m := range named {
+		if !titles[m[1]] {
+			t.Errorf("no panel is called %q", m[1])
+		}
+	}
+}

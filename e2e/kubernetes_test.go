@@ -1,0 +1,371 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/mock"
+
+	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// cluster is an API server, and mock workers of 1.6.1 on ZMQ whose registrations are
+// written into resources as Dynamo's workers write theirs.
+type cluster struct {
+	*stack
+	api *kubetest.Server
+	web *httptest.Server
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{stack: newStack(t), api: new(kubetest.Server)}
+	c.web = httptest.NewServer(c.api)
+	t.Cleanup(c.down)
+	return c
+}
+
+// down ends the API server; what it knows stays.
+func (c *cluster) down() {
+	c.api.EndWatches()
+	c.web.CloseClientConnections()
+	c.web.Close()
+}
+
+// upAgain starts it again, at the same address.
+func (c *cluster) upAgain() {
+	c.t.Helper()
+	address := c.web.Listener.Addr().String()
+	c.web = httptest.NewUnstartedServer(c.api)
+	c.web.Listener.Close()
+	devstacktest.Until(c.t, func() (err error) {
+		c.web.Listener, err = net.Listen("tcp", address)
+		return err
+	})
+	c.web.Start()
+}
+
+// metrics starts the program in the cluster. It has neither NATS nor etcd.
+func (c *cluster) metrics(args ...string) *server {
+	c.t.Helper()
+	return serve(c.t, []string{"POD_NAMESPACE=team-a", "DYN_DISCOVERY_BACKEND=kubernetes"}, append([]string{"--kubernetes-api", c.web.URL}, args...)...)
+}
+
+// podWorker is a mock worker in a pod.
+type podWorker struct {
+	*mockWorker
+	*part
+	name string
+}
+
+// keysOfWorker is how many keys a mock worker of 1.6.1 on ZMQ has: its endpoint, its
+// card, and channels of loads and forward passes.
+const keysOfWorker = 4
+
+// worker runs a mock worker in a pod of this name, which is not ready yet.
+func (c *cluster) worker(namespace, name string) *podWorker {
+	c.t.Helper()
+	before := c.keys()
+	p := &part{load: loadOf(1, 1, 1)}
+	w := c.mock(p.of(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "1.6.1", EventPlane: "zmq"}))
+	own := make(map[string]string)
+	devstacktest.Until(c.t, func() error {
+		for key, value := range c.keys() {
+			if _, old := before[key]; !old {
+				own[key] = value
+			}
+		}
+		if len(own) < keysOfWorker {
+			return fmt.Errorf("%d keys of the worker so far", len(own))
+		}
+		return nil
+	})
+	c.api.Put(kubetest.Metadatas, kubetest.Object{
+		"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{
+			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "uid-of-" + name}}},
+		"spec": kubetest.Object{"data": kubetest.Object{
+			"endpoints": below(own, "v1/instances/"), "model_cards": below(own, "v1/mdc/"), "event_channels": below(own, "v1/event_channels/")}},
+	})
+	return &podWorker{w, p, name}
+}
+
+// keys is the whole registry in etcd.
+func (c *cluster) keys() map[string]string {
+	c.t.Helper()
+	all, err := c.etcd.Get(c.t.Context(), "v1/", clientv3.WithPrefix())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	keys := make(map[string]string)
+	for _, kv := range all.Kvs {
+		keys[string(kv.Key)] = string(kv.Value)
+	}
+	return keys
+}
+
+// below are the values whose keys begin with prefix, by the rest of those.
+func below(keys map[string]string, prefix string) kubetest.Object {
+	part := kubetest.Object{}
+	for key, value := range keys {
+		if rest, ok := strings.CutPrefix(key, prefix); ok {
+			part[rest] = json.RawMessage(value)
+		}
+	}
+	return part
+}
+
+// ready says whether the pod is.
+func (c *cluster) ready(w *podWorker, ready bool) { c.slice(w, ready, nil) }
+
+// slice is that of the worker's pod, with ports.
+func (c *cluster) slice(w *podWorker, ready bool, ports []any) {
+	c.api.Put(kubetest.Slices, kubetest.Object{
+		"ports":    ports,
+		"metadata": kubetest.Object{"name": "slice-of-" + w.name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
+		"endpoints": []any{kubetest.Object{"addresses": []any{"127.0.0.1"}, "conditions": kubetest.Object{"ready": ready},
+			"targetRef": kubetest.Object{"kind": "Pod", "name": w.name, "uid": "uid-of-" + w.name}}},
+	})
+}
+
+// isShown is what the page has of a worker with this load.
+func (w *podWorker) isShown(slots, waiting, blocks uint64) page {
+	want := page{}
+	for metric, value := range map[string]uint64{
+		"llm_worker_up": 1, "llm_kv_blocks_active": blocks, "llm_kv_blocks_total": 1000,
+		"llm_requests_active_slots": slots, "llm_requests_total_slots": 100, "llm_requests_waiting": waiting,
+	} {
+		want[w.mockWorker.of(metric)] = fmt.Sprint(value)
+	}
+	return want
+}
+
+func TestAFleetInKubernetesNeedsNeitherEtcdNorNATS(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	first, second := c.worker("dynamo", "pod-0"), c.worker("dynamo", "pod-1")
+	m := c.metrics()
+	m.until(func(p page) error { return p.hasNothingOf(first.id) })
+	c.ready(first, true)
+	m.publishers(2, 0)
+	m.ready()
+	first.setLoad(loadOf(3, 2, 40))
+	m.shows(first.isShown(3, 2, 40))
+	m.shows(page{
+		`dynamo_metrics_connected{system="kubernetes"}`: "1", `dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="zmq"}`: "1",
+		`dynamo_metrics_connected{system="etcd"}`: "", `dynamo_metrics_leader`: "1", workers("generate", "answering"): "1",
+	})
+
+	c.ready(second, true)
+	m.publishers(4, 0)
+	second.setLoad(loadOf(5, 4, 60))
+	m.shows(second.isShown(5, 4, 60))
+	m.shows(page{workers("generate", "answering"): "2", `llm_load_avg{` + backend + `}`: "50"})
+
+	c.ready(first, false) // it goes at once, and its sockets with it
+	m.publishers(2, 0)
+	m.until(func(p page) error { return p.hasNothingOf(first.id) })
+	c.ready(first, true)
+	m.publishers(4, 0)
+	// Its forward passes, of which there is one a second, say that it lives; its blocks are
+	// not known before they change.
+	m.shows(page{workers("generate", "answering"): "2", first.mockWorker.of("llm_kv_blocks_active"): "", first.mockWorker.of("llm_worker_up"): "1"})
+	first.setLoad(loadOf(6, 5, 70))
+	m.shows(first.isShown(6, 5, 70))
+
+	second.stop(mock.ErrKilled) // its pod stays ready until the kubelet says otherwise; its sockets are dead
+	m.publishers(2, 2)
+	c.ready(second, false)
+	m.publishers(2, 0)
+	m.until(func(p page) error { return p.hasNothingOf(second.id) })
+	c.api.Delete(kubetest.Metadatas, "team-a", first.name)
+	m.until(func(p page) error { return p.hasNothingOf(first.id) })
+	m.shows(page{workers("generate", "answering"): "0", `llm_load_avg{` + backend + `}`: ""})
+	m.Terminate()
+}
+
+func TestTheSystemPortOfASliceIsWhereAWorkersOwnMetricsAre(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	w := c.worker("lab-0c1d2e3f", "pod-0")
+	own := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(out, `dynamo_component_total_blocks{dynamo_component="backend",dynamo_endpoint="generate",dynamo_namespace="another",worker_id="%[1]x"} 7
+vllm:prefix_cache_queries_total{engine="0"} 1000
+vllm:prefix_cache_hits_total{engine="0"} 625
+`, w.id)
+	}))
+	t.Cleanup(own.Close)
+	port := own.Listener.Addr().(*net.TCPAddr).Port
+	c.slice(w, true, []any{kubetest.Object{"name": "http", "port": 1}, kubetest.Object{"name": "system", "port": port}})
+	m := c.metrics("--namespace", "lab-*", "--scrape-interval", "1")
+	m.publishers(2, 0)
+	w.setLoad(loadOf(3, 2, 40))
+	shown := page{in("lab-0c1d2e3f", w.mockWorker.of("llm_kv_hit_rate_percent")): "0.625"}
+	for series, value := range w.isShown(3, 2, 40) {
+		shown[in("lab-0c1d2e3f", series)] = value
+	}
+	m.shows(shown)
+	status, body := get(m.url + "/api/v1/targets")
+	for _, want := range []string{fmt.Sprintf(`"targets":["127.0.0.1:%d"]`, port), `"dynamo_namespace":"lab-0c1d2e3f"`} {
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("GET /api/v1/targets: %d %s, want %s", status, body, want)
+		}
+	}
+}
+
+func TestAnAPIServerThatIsAwayEndsNobody(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	w := c.worker("dynamo", "pod-0")
+	c.ready(w, true)
+	m := c.metrics()
+	m.publishers(2, 0)
+	w.setLoad(loadOf(3, 2, 40))
+	m.shows(w.isShown(3, 2, 40))
+	c.down()
+	m.notReady("the Kubernetes API cannot be read")
+	m.Says("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
+	w.setLoad(loadOf(4, 3, 50)) // events need no API server
+	m.shows(w.isShown(4, 3, 50))
+	if os.Getenv("SURVIVAL") == "long" { // as in e2e/survival
+		connect.Wait(t.Context(), time.Minute)
+		m.shows(w.isShown(4, 3, 50))
+	}
+	c.upAgain()
+	m.ready()
+	m.shows(w.isShown(4, 3, 50))
+	m.Says("The Kubernetes API can be read again")
+}
+
+func TestARollingUpdateInKubernetesShowsBothGenerations(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	old, next := c.worker("team-a-lab-0c1d2e3f", "pod-old"), c.worker("team-a-lab-4b5c6d7e", "pod-new")
+	c.ready(old, true)
+	m := c.metrics("--namespace", "team-a-lab-*")
+	m.publishers(2, 0)
+	shows := func(w *podWorker, namespace string, slots, waiting, blocks uint64) {
+		t.Helper()
+		w.setLoad(loadOf(slots, waiting, blocks))
+		want := page{}
+		for series, value := range w.isShown(slots, waiting, blocks) {
+			want[in(namespace, series)] = value
+		}
+		m.shows(want)
+	}
+	shows(old, "team-a-lab-0c1d2e3f", 3, 2, 40)
+	c.ready(next, true)
+	m.publishers(4, 0)
+	shows(next, "team-a-lab-4b5c6d7e", 5, 4, 60)
+	m.shows(page{in("team-a-lab-0c1d2e3f", workers("generate", "answering")): "1", in("team-a-lab-4b5c6d7e", workers("generate", "answering")): "1"})
+	c.ready(old, false)
+	m.publishers(2, 0)
+	m.until(func(p page) error { return p.hasNothingOf(old.id) })
+	shows(next, "team-a-lab-4b5c6d7e", 6, 5, 80)
+}
+
+func TestAStandbyInKubernetesTakesOverFromALeaderThatIsKilled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	w := c.worker("dynamo", "pod-0")
+	c.ready(w, true)
+	first := c.metrics("--standby")
+	first.publishers(2, 0)
+	first.shows(page{"dynamo_metrics_leader": "1"})
+	second := c.metrics("--standby")
+	second.ready()
+	second.publishers(2, 0)
+	w.setLoad(loadOf(3, 2, 40))
+	shown := w.isShown(3, 2, 40)
+	first.shows(shown)
+	standingBy(t, second, shown)
+	code, last := fails(t, "metrics", []string{"POD_NAMESPACE=team-a"}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--metrics-port", "0")
+	if code != 1 || !strings.Contains(last, "another instance exists") {
+		t.Errorf("a third without --standby ends with %d: %s", code, last)
+	}
+	first.Kill()
+	second.shows(page{"dynamo_metrics_leader": "1"})
+	second.shows(shown)
+	second.Terminate() // gives the Lease back
+	third := c.metrics()
+	third.shows(page{"dynamo_metrics_leader": "1"})
+}
+
+func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.api.Remove(kubetest.Metadatas, true)
+	c.api.Forbid(kubetest.Slices, true)
+	m := c.metrics()
+	m.Says("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: the server could not find the requested resource (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
+	m.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
+	m.notReady("the Kubernetes API cannot be read")
+	c.api.Remove(kubetest.Metadatas, false)
+	c.api.Forbid(kubetest.Slices, false)
+	m.ready()
+}
+
+// TestTheRightsThatAreDocumentedAreThoseThatAreUsed compares SECURITY.md with what the
+// program asks of the API server in both modes.
+func TestTheRightsThatAreDocumentedAreThoseThatAreUsed(t *testing.T) {
+	t.Parallel()
+	used := make(map[string]bool)
+	for _, mode := range []string{"pod", "container"} {
+		c := newCluster(t)
+		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--standby")
+		first.shows(page{"dynamo_metrics_leader": "1"})
+		second := c.metrics("--standby")
+		second.Says("Standing by")
+		first.Terminate()
+		second.shows(page{"dynamo_metrics_leader": "1"})
+		second.Terminate()
+		for _, r := range c.api.Requests() {
+			used[right(t, r)] = true
+		}
+	}
+	documented := make(map[string]bool)
+	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(.*)\], verbs: \[(.*)\]\}`)
+	for _, m := range rule.FindAllStringSubmatch(string(readFile(t, "../SECURITY.md")), -1) {
+		for verb := range strings.SplitSeq(m[3], ", ") {
+			documented[verb+" "+m[2]+"."+strings.Trim(m[1], `"`)] = true
+		}
+	}
+	if diff := cmp.Diff(documented, used); diff != "" {
+		t.Errorf("rights (-documented +used):\n%s", diff)
+	}
+}
+
+// right is the verb, resource and group that a request needs a rule for.
+func right(t *testing.T, request string) string {
+	t.Helper()
+	method, target, _ := strings.Cut(request, " ")
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(strings.Trim(u.Path, "/"), "/") // apis/{group}/{version}/namespaces/{ns}/{resource}[/{name}], or api/{version}/…
+	group := ""
+	if parts[0] == "apis" {
+		group, parts = parts[1], parts[1:]
+	}
+	verb := map[string]string{"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
+	switch {
+	case u.Query().Get("watch") == "true":
+		verb = "watch"
+	case method == "GET" && len(parts) == 5:
+		verb = "list"
+	}
+	return verb + " " + parts[4] + "." + group
+}

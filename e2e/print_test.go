@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/deploy"
+)
+
+// prints is what the program prints to standard output.
+func prints(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(bin, "metrics"), args...).Output()
+	if err != nil {
+		t.Fatalf("metrics %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out)
+}
+
+func TestTheProgramPrintsTheFilesOfDeploy(t *testing.T) {
+	t.Parallel()
+	for path, command := range map[string]string{
+		"grafana/dynamo-fleet.json":  "dashboards fleet",
+		"grafana/dynamo-worker.json": "dashboards worker",
+		"prometheus/rules.yaml":      "rules",
+		"prometheus/runbook.md":      "runbook",
+	} {
+		want := string(readFile(t, filepath.Join("..", "deploy", path)))
+		if got := prints(t, strings.Fields(command)...); got != want {
+			t.Errorf("metrics %s is not %s", command, path)
+		}
+	}
+}
+
+func TestDashboardsAreListedAndWritten(t *testing.T) {
+	t.Parallel()
+	list, help := prints(t, "dashboards"), prints(t, "--help")
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	written := prints(t, "dashboards", "-o", dir)
+	for _, d := range deploy.Dashboards() {
+		path := filepath.Join(dir, d.File)
+		text, err := os.ReadFile(path)
+		if err != nil || string(text) != d.Text {
+			t.Errorf("%s: not as in the binary, %v", path, err)
+		}
+		if !strings.Contains(written, path+"\n") || !strings.Contains(list, d.Name+" ") {
+			t.Errorf("%s is in neither:\n%s\n%s", d.Name, list, written)
+		}
+	}
+	one := filepath.Join(dir, "one")
+	prints(t, "dashboards", "worker", "--output", one)
+	if files, err := os.ReadDir(one); err != nil || len(files) != 1 || files[0].Name() != "dynamo-worker.json" {
+		t.Errorf("%v, %v; want the worker's alone", files, err)
+	}
+	for _, name := range []string{"metrics dashboards:", "metrics rules:", "metrics runbook:"} {
+		if !strings.Contains(help, name) {
+			t.Errorf("--help does not speak of %s", name)
+		}
+	}
+}
+
+func TestThresholdsAreSetOnTheCommandLine(t *testing.T) {
+	t.Parallel()
+	rules := prints(t, "rules", "--set", "kv_full_usage=0.9", "--set=no_leader_for=5m")
+	for _, line := range []string{" >= 0.9 # kv_full_usage\n", " for: 5m # no_leader_for\n", " for: 2m # not_connected_for\n"} {
+		if !strings.Contains(rules, line) {
+			t.Errorf("no line ends in %q", line)
+		}
+	}
+}
+
+func TestOneSectionOfTheRunbookIsPrinted(t *testing.T) {
+	t.Parallel()
+	section := prints(t, "runbook", "DynamoWorkerSilent")
+	if !strings.HasPrefix(section, "## DynamoWorkerSilent\n") || strings.Count(section, "## ") != 1 || !strings.Contains(prints(t, "runbook"), section) {
+		t.Errorf("got\n%s", section)
+	}
+}
+
+func TestWhatCannotBePrintedIsOneLine(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args, want string
+		code       int
+	}{
+		{"dashboards x", `"x": no such dashboard: want one of fleet, worker`, 2},
+		{"dashboards fleet worker", `unexpected worker`, 2},
+		{"dashboards --output " + file, "write dashboards (--output): mkdir " + file + ": not a directory", 1},
+		{"rules --set x=1", `--set "x=1": no such threshold: want one of worker_silent_for, `, 2},
+		{"rules --set kv_full_usage=2", `--set "kv_full_usage=2": want a number from 0.5 to 1`, 2},
+		{"rules x", `unexpected x`, 2},
+		{"runbook x", `"x": no such alert: want one of DynamoWorkerSilent, `, 2},
+		{"runbook --namespace x", `unknown long flag '--namespace'`, 2},
+		{"--namespace x dashboards", `unexpected dashboards`, 2},
+	} {
+		p := start(t, "metrics", nil, strings.Fields(c.args)...)
+		if code := p.Ends(); code != c.code || !strings.Contains(p.Last(), c.want) || len(p.Lines()) != 1 {
+			t.Errorf("%s: exit code %d and\n%q\nwant %d and one line with\n%s", c.args, code, p.Lines(), c.code, c.want)
+		}
+	}
+}

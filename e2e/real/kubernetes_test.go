@@ -1,0 +1,241 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+// cluster is an API server that real workers register with. The kubelet's part, the
+// EndpointSlice controller's and the garbage collector's are the test's.
+type cluster struct {
+	api        *kubetest.Server
+	url        string
+	kubeconfig string // a file that says where it is
+}
+
+const inNamespace = "team-a"
+
+// startKubernetes starts an API server of no worker yet.
+func (s *servers) startKubernetes() {
+	s.t.Helper()
+	c := &cluster{api: new(kubetest.Server), kubeconfig: filepath.Join(s.t.TempDir(), "kubeconfig")}
+	web := httptest.NewServer(c.api)
+	s.t.Cleanup(func() { c.api.EndWatches(); web.CloseClientConnections(); web.Close() })
+	c.url = web.URL
+	config := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "test",
+		"clusters": [{"name": "test", "cluster": {"server": %q}}],
+		"users": [{"name": "test", "user": {"token": "secret"}}],
+		"contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": %q}}]}`, c.url, inNamespace)
+	if err := os.WriteFile(c.kubeconfig, []byte(config), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.kube = c
+}
+
+// env tells programs of the cluster.
+func (c *cluster) env() []string {
+	return []string{"DYN_DISCOVERY_BACKEND=kubernetes", "POD_NAMESPACE=" + inNamespace, "KUBECONFIG=" + c.kubeconfig}
+}
+
+// pod tells a process which pod it is; nothing where there are none.
+func (s *servers) pod(name string) []string {
+	if s.kube == nil {
+		return nil
+	}
+	return []string{"POD_NAME=" + name, "POD_UID=" + uid(name)}
+}
+
+func uid(pod string) string { return "uid-of-" + pod }
+
+// ready says whether a pod is, as its slice does.
+func (c *cluster) ready(pod string, ready bool) {
+	c.api.Put(kubetest.Slices, kubetest.Object{
+		"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+		"metadata": kubetest.Object{"name": pod + "-slice", "namespace": inNamespace, "uid": "uid-of-slice-of-" + pod,
+			"labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true", "nvidia.com/dynamo-discovery-backend": "kubernetes"}},
+		"endpoints": []any{kubetest.Object{
+			"addresses": []any{"127.0.0.1"}, "conditions": kubetest.Object{"ready": ready, "serving": ready, "terminating": false},
+			"targetRef": kubetest.Object{"kind": "Pod", "name": pod, "namespace": inNamespace, "uid": uid(pod)},
+		}},
+	})
+}
+
+// delete does what follows the deletion of a pod: its slice goes, and what it owns.
+func (c *cluster) delete(pod string) {
+	c.api.Delete(kubetest.Slices, inNamespace, pod+"-slice")
+	c.api.Delete(kubetest.Metadatas, inNamespace, pod)
+}
+
+// inPod starts a worker in a pod, and waits until its resource says what it serves.
+func (s *servers) inPod(release, pod string, env ...string) *publisher {
+	s.t.Helper()
+	p := s.publisher(release, append(s.pod(pod), env...)...)
+	devstacktest.Until(s.t, func() error {
+		if s.kube.api.Get(kubetest.Metadatas, inNamespace, pod) == nil {
+			return fmt.Errorf("%s has written no resource", pod)
+		}
+		return nil
+	})
+	return p
+}
+
+// inCluster starts the program in the cluster.
+func (s *servers) inCluster(args ...string) *metrics {
+	s.t.Helper()
+	return s.metrics(append([]string{"--kubernetes-api", s.kube.url, "--poll-interval", "0.2"}, args...)...)
+}
+
+// unreachable waits until so many ZeroMQ publishers cannot be reached.
+func (m *metrics) unreachable(n int) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		if got := p[`dynamo_metrics_zmq_publishers{state="disconnected"}`]; got != fmt.Sprint(n) {
+			return fmt.Errorf("%s publishers cannot be reached, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+func TestPodsOf16LiveAndDieWithNeitherEtcdNorNATS(t *testing.T) {
+	t.Parallel()
+	python(t, "1.6.1")
+	s := &servers{t: t}
+	s.startKubernetes()
+	m := s.inCluster()
+	a, b := s.inPod("1.6.1", "worker-0"), s.inPod("1.6.1", "worker-1")
+	s.kube.ready("worker-0", true)
+	s.kube.ready("worker-1", true)
+	workers := names{"A": a.id, "B": b.id}
+	m.hears(a)
+	m.hears(b)
+	a.publish(activeA)
+	b.publish(activeB)
+	t.Logf("with two pods of ai-dynamo-runtime 1.6.1:\n%s", ours(m.holds("active-loads", workers)))
+
+	s.kube.ready("worker-0", false)
+	m.forgets(a)
+	s.kube.ready("worker-0", true)
+	m.hears(a)
+	a.publish(activeA)
+	m.holds("active-loads", workers)
+
+	// The pod of a killed worker stays ready until the kubelet says otherwise; its sockets
+	// are the earlier sign.
+	b.Kill()
+	m.unreachable(2)
+	s.kube.ready("worker-1", false)
+	m.forgets(b)
+	m.unreachable(0)
+
+	// A restarted container has the name, the uid and the id of the one before.
+	again := s.inPod("1.6.1", "worker-1")
+	if again.id != b.id {
+		t.Errorf("the restarted worker's id is %d, want %d", again.id, b.id)
+	}
+	s.kube.ready("worker-1", true)
+	m.hears(again)
+	again.publish(activeB)
+	m.holds("active-loads", workers)
+	again.Kill()
+	m.unreachable(2)
+	once := s.inPod("1.6.1", "worker-1") // this time nobody saw it unready
+	m.unreachable(0)
+	m.hears(once)
+	once.publish(activeB)
+	m.holds("active-loads", workers)
+
+	a.Signal(syscall.SIGTERM) // it empties its resource, whose model card stays
+	m.forgets(a)
+	s.kube.delete("worker-1")
+	m.forgets(once)
+}
+
+func TestPodsOf12PublishOverNATS(t *testing.T) {
+	t.Parallel()
+	python(t, "1.2.1")
+	s := &servers{t: t}
+	s.startKubernetes()
+	s.startNATS(process.NATSServer(t))
+	m := s.inCluster()
+	m.polls(2)
+	a := s.inPod("1.2.1", "worker-0", "DYN_EVENT_PLANE=nats")
+	s.kube.ready("worker-0", true)
+	m.hears(a)
+	a.publish(activeA)
+	m.has(map[string]string{
+		a.series("llm_kv_blocks_active"): "47", a.series("llm_kv_blocks_total"): "1000", a.series("llm_kv_cache_usage_ratio"): "0.047", a.series("llm_worker_up"): "1",
+	})
+	a.Signal(syscall.SIGTERM) // its endpoint stays in the resource: only readiness ends it
+	s.kube.ready("worker-0", false)
+	m.forgets(a)
+}
+
+// has waits until the page has these series with these values.
+func (m *metrics) has(want map[string]string) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		for series, value := range want {
+			if p[series] != value {
+				return fmt.Errorf("%s is %q, want %q", series, p[series], value)
+			}
+		}
+		return nil
+	})
+}
+
+// TestAPipelineInKubernetes asks real mock engines by a frontend that routes by their
+// caches. There is no etcd; NATS carries the request traces alone.
+func TestAPipelineInKubernetes(t *testing.T) {
+	t.Parallel()
+	python(t, "1.6.1")
+	s := &servers{t: t}
+	s.startKubernetes()
+	s.startNATS(process.NATSServer(t))
+	m := s.inCluster()
+	m.polls(2)
+	for _, pod := range []string{"engine-0", "engine-1", "frontend-0"} {
+		s.kube.ready(pod, true)
+	}
+	pipeline := s.pipeline("1.6.1", "DYN_REQUEST_TRACE=1", "DYN_REQUEST_TRACE_SINKS=nats")
+	m.knows("llm_requests_active_slots", pipeline.workers)
+	talks := pipeline.talk(t)
+	got := m.counts(talks.requests).hits()
+	text, err := get(pipeline.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := page(process.ParsePage(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
+	if got.isl != talks.inputBlocks || got.overlap*blockSize != router || router == 0 {
+		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens, some", got, talks.inputBlocks, router)
+	}
+	t.Logf("ai-dynamo 1.6.1 in Kubernetes, %+v: %+v", talks, got)
+	s.kube.ready("engine-0", false)
+	devstacktest.Until(t, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		if n := p[`llm_workers{component="backend",endpoint="generate",state="answering"}`]; n != "1" {
+			return fmt.Errorf("%s workers are shown, want 1", n)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,346 @@
+package e2e
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/garbage"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// pages are workers' own metrics pages, on one server: a worker's is at its id in
+// hexadecimal.
+type pages struct {
+	*httptest.Server
+	mu    sync.Mutex
+	of    map[string]http.HandlerFunc // by the first part of the path
+	asked map[string]int
+}
+
+func newPages(t *testing.T) *pages {
+	p := &pages{of: make(map[string]http.HandlerFunc), asked: make(map[string]int)}
+	p.Server = httptest.NewServer(p)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	p.mu.Lock()
+	page := p.of[id]
+	p.asked[id]++
+	p.mu.Unlock()
+	if page == nil {
+		http.NotFound(w, r)
+		return
+	}
+	page(w, r)
+}
+
+// set is the page of a worker from now on; nil: none.
+func (p *pages) set(id uint64, page http.HandlerFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of[wire.HexID(id)] = page
+}
+
+// count is how often the worker's page was asked for.
+func (p *pages) count(id uint64) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked[wire.HexID(id)]
+}
+
+// template is a value of --worker-metrics-url.
+func (p *pages) template() string { return p.URL + "/{worker_id_hex}/metrics" }
+
+// engine is the page of a vLLM worker of Dynamo, in which the engine's own samples do not
+// say whose they are.
+func engine(id uint64, running, waiting int, usage float64, lookups, hits int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintf(w, `# TYPE dynamo_component_inflight_requests gauge
+dynamo_component_inflight_requests{dynamo_component="backend",dynamo_endpoint="clear_kv_blocks",dynamo_namespace="dynamo",worker_id="%[1]x"} 0
+dynamo_component_inflight_requests{dynamo_component="backend",dynamo_endpoint="generate",dynamo_namespace="dynamo",worker_id="%[1]x"} %[2]d
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} %[3]d.0
+vllm:num_requests_waiting{engine="0",model_name="m"} %[4]d.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} %[5]v
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} %[6]d.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} %[7]d.0
+`, id, running+waiting, running, waiting, usage, lookups, hits)
+	}
+}
+
+// info is the series of llm_worker_info of a worker of backend/generate without a model.
+func info(id uint64, model, source string) string {
+	return fmt.Sprintf(`llm_worker_info{component="backend",endpoint="generate",model=%q,source=%q,worker_id="%d",worker_id_hex="%x"}`, model, source, id, id)
+}
+
+func scrapes(r fleet.ScrapeResult) string {
+	return fmt.Sprintf(`dynamo_metrics_worker_scrapes_total{result=%q}`, r)
+}
+
+// TestEventsAndTheWorkersOwnPagesMakeOneLoad is of workers of 1.6.1 on ZeroMQ whose
+// engines make no forward passes known, as most do by default: the blocks in use come by
+// events, the totals by cards, and the rest from their pages.
+func TestEventsAndTheWorkersOwnPagesMakeOneLoad(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	silent := func(topic string) bool { return topic == wire.TopicForwardPass }
+	a, b := &part{load: loadOf(0, 0, 250), lose: silent}, &part{load: loadOf(0, 0, 100), lose: silent}
+	one, two := s.mock(a.config("1.6.1", "zmq")), s.mock(b.config("1.6.1", "zmq"))
+	p.set(one.id, engine(one.id, 8, 3, 0.125, 1000, 250))
+	p.set(two.id, engine(two.id, 2, 0, 0.5, 0, 0))
+	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
+	m.publishers(4, 0)
+	m.shows(page{ // by their pages alone
+		one.of("llm_requests_active_slots"): "8", one.of("llm_requests_total_slots"): "100", one.of("llm_requests_waiting"): "3",
+		one.of("llm_kv_hit_rate_percent"):   "0.25",
+		two.of("llm_requests_active_slots"): "2", two.of("llm_requests_waiting"): "0", two.of("llm_kv_hit_rate_percent"): "",
+		one.of("llm_worker_up"): "1", two.of("llm_worker_up"): "1",
+	})
+	a.setLoad(loadOf(0, 0, 300)) // a load is published when it changes
+	b.setLoad(loadOf(0, 0, 110))
+	m.shows(page{
+		one.of("llm_kv_blocks_active"): "300", one.of("llm_kv_blocks_total"): "1000", one.of("llm_kv_cache_usage_ratio"): "0.3",
+		two.of("llm_kv_blocks_active"): "110", two.of("llm_kv_blocks_total"): "1000", two.of("llm_kv_cache_usage_ratio"): "0.11",
+		one.of("llm_requests_active_slots"): "8", one.of("llm_requests_waiting"): "3", one.of("llm_kv_hit_rate_percent"): "0.25",
+		`llm_load_avg{component="backend",endpoint="generate"}`: "205",
+		workers("generate", "answering"):                        "2",
+		scrapes(fleet.ScrapeError):                              "0",
+	})
+
+	p.set(one.id, engine(one.id, 9, 4, 0.9, 1200, 400)) // 150 of 200 look-ups hit
+	m.shows(page{
+		one.of("llm_requests_active_slots"): "9", one.of("llm_requests_waiting"): "4", one.of("llm_kv_hit_rate_percent"): "0.75",
+		one.of("llm_kv_blocks_active"): "300", one.of("llm_kv_cache_usage_ratio"): "0.3",
+	})
+	p.set(one.id, nil)
+	m.shows(page{ // what is known of it otherwise stays
+		one.of("llm_requests_active_slots"): "", one.of("llm_requests_waiting"): "", one.of("llm_kv_hit_rate_percent"): "",
+		one.of("llm_kv_blocks_active"): "300", one.of("llm_worker_up"): "1",
+		two.of("llm_requests_active_slots"): "2",
+	})
+	if err := m.Said("A worker's own metrics page cannot be read"); len(err) != 1 || !strings.Contains(err[0], "404 Not Found") {
+		t.Errorf("the log says %q, want one line that says 404", err)
+	}
+}
+
+// TestAWorkerIsKnownByItsOwnPageAlone finds the page by the model card, as 1.6 writes it.
+func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	p.of["metrics"] = engine(7, 8, 3, 0.25, 0, 0)
+	entries := registration(7)
+	entries[1].value = strings.Replace(entries[1].value, `"runtime_config"`,
+		fmt.Sprintf(`"model_info":{"hf_config_json":{"path":"%s/v1/metadata/dynamo/backend/generate/tiny/_base/config.json"}},"runtime_config"`, p.URL), 1)
+	s.put(entries...)
+	for _, c := range []struct {
+		which string
+		want  page
+	}{
+		{"off", page{workers("generate", "silent"): "1", scrapes(fleet.ScrapeOK): "0", worker("llm_worker_up", "generate", 7): "0"}},
+		{"auto", page{
+			workers("generate", "answering"): "1", info(7, "tiny", "scrape"): "1", worker("llm_worker_up", "generate", 7): "1",
+			worker("llm_kv_blocks_active", "generate", 7): "250", worker("llm_kv_blocks_total", "generate", 7): "1000",
+			worker("llm_requests_active_slots", "generate", 7): "8", worker("llm_requests_total_slots", "generate", 7): "100",
+		}},
+	} {
+		m := s.metrics("--nats-server", "none", "--scrape-workers", c.which, "--scrape-interval", "1")
+		m.shows(c.want)
+		status, body := get(m.url + "/api/v1/targets")
+		var got []map[string]any
+		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 {
+			t.Fatalf("targets: %d %s: %v", status, body, err)
+		}
+		want := []map[string]any{{
+			"targets": []any{strings.TrimPrefix(p.URL, "http://")},
+			"labels": map[string]any{
+				"__metrics_path__": "/metrics", "dynamo_namespace": "dynamo", "component": "backend", "endpoint": "generate", "worker_id": "7", "worker_id_hex": "7",
+			},
+		}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("targets with --scrape-workers %s (-want +got):\n%s", c.which, diff)
+		}
+		if c.which == "auto" {
+			s.remove(entries...)
+			m.until(func(p page) error { return p.hasNothingOf(7) })
+			if _, body := get(m.url + "/api/v1/targets"); body != "[]\n" {
+				t.Errorf("targets of nobody: %s", body)
+			}
+		}
+		m.Terminate()
+	}
+}
+
+// TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked is of one of 0.6, whose events say everything.
+func TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	a := &part{load: loadOf(1, 2, 300)}
+	w := s.mock(a.config("0.6.1", "nats"))
+	p.set(w.id, engine(w.id, 90, 91, 0.9, 0, 0))
+	s.put(registration(7)...) // one that is never heard of
+	p.set(7, engine(7, 1, 1, 0.5, 0, 0))
+	auto := s.metrics("--scrape-interval", "1", "--worker-metrics-url", p.template())
+	auto.hears()
+	a.setLoad(loadOf(3, 4, 310))
+	whole := page{
+		w.of("llm_requests_active_slots"): "3", w.of("llm_requests_waiting"): "4", w.of("llm_kv_blocks_active"): "310",
+		w.of("llm_kv_cache_usage_ratio"): "0.25", w.of("llm_kv_hit_rate_percent"): "0.5", info(w.id, "", "load_event"): "",
+	}
+	auto.shows(whole)
+	before, others := p.count(w.id), p.count(7)
+	devstacktest.Until(t, func() error {
+		if p.count(7) < others+4 {
+			return fmt.Errorf("the other one was asked %d times", p.count(7)-others)
+		}
+		return nil
+	})
+	if after := p.count(w.id); after > before+1 { // one may have been under way
+		t.Errorf("its page was asked for %d times when its load was whole", after-before)
+	}
+	auto.Terminate()
+
+	on := s.metrics("--scrape-interval", "1", "--scrape-workers", "on", "--worker-metrics-url", p.template())
+	on.hears()
+	a.setLoad(loadOf(3, 4, 320))
+	whole[w.of("llm_kv_blocks_active")] = "320"
+	on.shows(whole)
+	before = p.count(w.id)
+	devstacktest.Until(t, func() error {
+		if p.count(w.id) < before+2 {
+			return fmt.Errorf("its page was asked for %d times", p.count(w.id)-before)
+		}
+		return nil
+	})
+	on.shows(whole)
+}
+
+// TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne has one that is slow, one that stalls, one
+// that sends 100 MB, one of garbage, a gzip bomb, and one that redirects.
+func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	var mu sync.Mutex
+	n := 0
+	p.set(1, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		n++
+		good := engine(1, n, 0, 0.5, 0, 0)
+		mu.Unlock()
+		good(w, r)
+	})
+	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but in time
+		select {
+		case <-time.After(1500 * time.Millisecond):
+			engine(2, 7, 0, 0.5, 0, 0)(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	p.set(3, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	line := bytes.Repeat([]byte(`vllm:request_prompt_tokens_bucket{le="1"} 1`+"\n"), 25_000)
+	flood := func(w io.Writer) {
+		for range 100 { // of a megabyte each
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+		}
+	}
+	p.set(4, func(w http.ResponseWriter, _ *http.Request) { flood(w) })
+	p.set(5, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "vllm:num_requests_running{\xff\x00 <html>\n")
+	})
+	p.set(6, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		flood(z)
+		z.Close()
+	})
+	p.set(7, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, p.URL+"/1/metrics", http.StatusMovedPermanently)
+	})
+	const many = 40 // that stall: more than are asked at once
+	for id := range uint64(7 + many) {
+		s.put(registration(1 + id)...)
+		if id >= 7 {
+			p.set(1+id, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		}
+	}
+	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
+	series := func(id uint64) string { return worker("llm_requests_active_slots", "generate", id) }
+	m.until(func(got page) error {
+		shown, _ := strconv.Atoi(got[series(1)])
+		if shown < 12 || got[series(2)] != "7" {
+			return fmt.Errorf("the good one shows %q, the slow one %q", got[series(1)], got[series(2)])
+		}
+		for id := range uint64(5 + many) {
+			if got[series(3+id)] != "" {
+				return fmt.Errorf("%s is %s", series(3+id), got[series(3+id)])
+			}
+		}
+		for series, least := range map[string]int{
+			rejected(fleet.Pages, fleet.TooLarge): 4, rejected(fleet.Pages, fleet.BadText): 2, scrapes(fleet.ScrapeError): many, scrapes(fleet.ScrapeOK): 12,
+		} {
+			if count, _ := strconv.Atoi(got[series]); count < least {
+				return fmt.Errorf("%s is %s, want at least %d", series, got[series], least)
+			}
+		}
+		if memory, _ := strconv.ParseFloat(got["process_resident_memory_bytes"], 64); memory == 0 || memory > 256<<20 {
+			t.Errorf("%v bytes of memory", memory)
+		}
+		return nil
+	})
+	if said := m.Said(" WARN "); len(said) != 1 || !strings.Contains(said[0], "own metrics page") {
+		t.Errorf("the log warns %q, want one line", said)
+	}
+	m.Terminate() // at once, though some stall
+}
+
+// TestGarbageOnPagesOfWorkers is each file of the corpus, none of which is anything, as a
+// worker's page.
+func TestGarbageOnPagesOfWorkers(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	p.set(1, engine(1, 8, 3, 0.25, 0, 0))
+	s.put(registration(1)...)
+	corpus := garbage.Corpus()
+	id := uint64(1)
+	for _, b := range corpus {
+		id++
+		p.set(id, func(w http.ResponseWriter, _ *http.Request) { w.Write(b) })
+		s.put(registration(id)...)
+	}
+	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
+	m.until(func(got page) error {
+		for other := range uint64(len(corpus)) {
+			if n := p.count(2 + other); n < 2 {
+				return fmt.Errorf("page %d was asked for %d times", 2+other, n)
+			}
+		}
+		return got.has(page{
+			workers("generate", "answering"): "1", workers("generate", "silent"): fmt.Sprint(len(corpus)),
+			worker("llm_requests_active_slots", "generate", 1): "8", worker("llm_kv_blocks_active", "generate", 1): "250",
+		})
+	})
+}

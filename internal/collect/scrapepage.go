@@ -1,0 +1,82 @@
+package collect
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"dynamo-metrics/internal/wire"
+)
+
+const (
+	// maxPage bounds a page in bytes, compressed or not.
+	maxPage = 4 << 20
+
+	// worthCompressing is from when on a page is asked for in gzip: to compress takes the
+	// worker time that its requests need, and Dynamo's own server does not do it at all.
+	worthCompressing = 64 << 10
+)
+
+var errTooLarge = errors.New("a metrics page of more than 4 MiB")
+
+// pageReader gets pages over HTTP, one after the other.
+type pageReader struct {
+	pages wire.PageReader
+	gzip  gzip.Reader
+}
+
+// get reads a page, and says how long it is. Long: it was so the last time.
+func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.PageValues, size int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	request.Header.Set("Accept", "text/plain;version=0.0.4,*/*;q=0.1")
+	request.Header.Set("Accept-Encoding", "identity")
+	if long {
+		request.Header.Set("Accept-Encoding", "gzip")
+	}
+	request.Header.Set("User-Agent", "dynamo-metrics")
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, 0, fmt.Errorf("answered with %s", response.Status)
+	}
+	sent := &limited{in: response.Body}
+	page := sent
+	switch encoding := response.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		if err := r.gzip.Reset(sent); err != nil {
+			return nil, 0, err
+		}
+		page = &limited{in: &r.gzip}
+	default:
+		return nil, 0, fmt.Errorf("answered in the encoding %q", encoding)
+	}
+	values, err = r.pages.Read(page)
+	return values, page.n, err
+}
+
+// limited reads no more than a page may have.
+type limited struct {
+	in io.Reader
+	n  int
+}
+
+func (l *limited) Read(b []byte) (int, error) {
+	if l.n > maxPage {
+		return 0, errTooLarge
+	}
+	n, err := l.in.Read(b)
+	l.n += n
+	return n, err
+}

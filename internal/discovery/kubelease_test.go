@@ -1,0 +1,143 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+// holdLease holds the Lease as a pod of this name.
+func (k *inTeamA) holdLease(program *Kubernetes, pod string, standby bool) (stop func(), ended <-chan error) {
+	return run(k.t, func(ctx context.Context) error {
+		return program.Hold(ctx, pod, []byte(`{"component_name": "c"}`), standby)
+	})
+}
+
+// lives waits until the program takes itself for the unique instance, or does not.
+func lives(t *testing.T, program *Kubernetes, want bool) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		if got := program.Fleet.Tally.Unique.Load(); got != want {
+			return fmt.Errorf("unique: %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+// spec is the spec of the only Lease.
+func (k *inTeamA) spec() kubetest.Object {
+	k.t.Helper()
+	names := k.server.Names(kubetest.Leases, "team-a")
+	if len(names) != 1 || !strings.HasPrefix(names[0], "dynamo-metrics-") {
+		k.t.Fatalf("leases %q, want one", names)
+	}
+	o := k.server.Get(kubetest.Leases, "team-a", names[0])
+	annotations := o["metadata"].(kubetest.Object)["annotations"].(kubetest.Object)
+	if annotations["dynamo-metrics/key"] != "lab/components/metrics/instance" {
+		k.t.Errorf("annotations %v, want the key", annotations)
+	}
+	return o["spec"].(kubetest.Object)
+}
+
+func TestALeaseMakesOneTheUniqueInstanceAndIsGivenBack(t *testing.T) {
+	t.Parallel()
+	k := newInTeamA(t)
+	stop, ended := k.holdLease(k.Kubernetes, "first", true)
+	lives(t, k.Kubernetes, true)
+	if holder, _ := k.spec()["holderIdentity"].(string); !strings.HasPrefix(holder, "first_") {
+		t.Errorf("holder %q, want the pod", holder)
+	}
+	second := k.another()
+	k.holdLease(second, "second", true)
+	lives(t, k.Kubernetes, true)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	lives(t, second, true) // at once: nobody waits for what was given back
+	if holder, _ := k.spec()["holderIdentity"].(string); !strings.HasPrefix(holder, "second_") {
+		t.Errorf("holder %q, want the second", holder)
+	}
+	if n := k.spec()["leaseTransitions"]; n != 1.0 {
+		t.Errorf("%v transitions, want 1", n)
+	}
+}
+
+func TestASecondInstanceIsRefusedWhereTheFirstRenewsItsLease(t *testing.T) {
+	t.Parallel()
+	k := newInTeamA(t)
+	k.holdLease(k.Kubernetes, "first", false)
+	lives(t, k.Kubernetes, true)
+	_, ended := k.holdLease(k.another(), "second", false)
+	err := <-ended
+	if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "first_") {
+		t.Errorf("%v, want that the first exists", err)
+	}
+	lives(t, k.Kubernetes, true)
+}
+
+func TestALeaseOfADeadHolderIsTakenOverAfterItsTime(t *testing.T) {
+	t.Parallel()
+	k := newInTeamA(t)
+	// Its clock is years ahead: only whether it changes the Lease counts.
+	k.server.Put(kubetest.Leases, kubetest.Object{
+		"metadata": kubetest.Object{"name": leaseName("lab/components/metrics/instance"), "namespace": "team-a"},
+		"spec":     kubetest.Object{"holderIdentity": "dead", "leaseDurationSeconds": 1, "renewTime": "2099-01-01T00:00:00.000000Z"},
+	})
+	_, ended := k.holdLease(k.Kubernetes, "next", false)
+	lives(t, k.Kubernetes, true)
+	select {
+	case err := <-ended:
+		t.Errorf("ended: %v", err)
+	default:
+	}
+}
+
+func TestALeaderWhoseLeaseIsTakenStandsBy(t *testing.T) {
+	t.Parallel()
+	k := newInTeamA(t)
+	k.holdLease(k.Kubernetes, "first", true)
+	lives(t, k.Kubernetes, true)
+	name := k.server.Names(kubetest.Leases, "team-a")[0]
+	stolen := k.server.Get(kubetest.Leases, "team-a", name)
+	stolen["spec"] = kubetest.Object{"holderIdentity": "thief", "leaseDurationSeconds": 10}
+	k.server.Put(kubetest.Leases, stolen)
+	lives(t, k.Kubernetes, false)
+	stolen = k.server.Get(kubetest.Leases, "team-a", name)
+	stolen["spec"] = kubetest.Object{}
+	k.server.Put(kubetest.Leases, stolen)
+	lives(t, k.Kubernetes, true)
+	k.server.Delete(kubetest.Leases, "team-a", name)
+	devstacktest.Until(t, func() error { // it makes a new one
+		if names := k.server.Names(kubetest.Leases, "team-a"); len(names) != 1 {
+			return fmt.Errorf("leases %q", names)
+		}
+		return nil
+	})
+	lives(t, k.Kubernetes, true)
+}
+
+func TestALeaseThatMayNotBeMadeIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	k := newInTeamA(t)
+	k.server.Forbid(kubetest.Leases, true)
+	_, ended := k.holdLease(k.Kubernetes, "first", false)
+	devstacktest.Until(t, func() error {
+		if len(k.server.Requests()) < 3 {
+			return errors.New("not tried again yet")
+		}
+		return nil
+	})
+	k.server.Forbid(kubetest.Leases, false)
+	lives(t, k.Kubernetes, true)
+	select {
+	case err := <-ended:
+		t.Errorf("ended: %v", err)
+	default:
+	}
+}

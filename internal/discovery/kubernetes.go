@@ -1,0 +1,369 @@
+package discovery
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/wire"
+)
+
+// selector is the label of what Dynamo's operator wants to be discovered.
+const selector = "nvidia.com/dynamo-discovery-enabled=true"
+
+// Kubernetes is the registry of Dynamo namespaces in a Kubernetes namespace (0.8 to
+// 1.6): each worker process writes one resource of what it serves, and readiness of its
+// pod, or of its container, says whether it is alive. There are no leases: a resource
+// outlives its process, and goes with the pod.
+type Kubernetes struct {
+	Client     *kube.Client
+	In         string // the Kubernetes namespace
+	Containers bool   // DYN_KUBE_DISCOVERY_MODE=container: a process is a container, not a pod
+	Namespaces wire.Namespaces
+	Fleet      *fleet.Fleet
+	Log        *slog.Logger
+}
+
+// Watch keeps what the Fleet knows of the registry equal to the cluster's until ctx
+// ends. While the API server is away, or refuses, nothing is forgotten.
+func (k *Kubernetes) Watch(ctx context.Context) {
+	k.Log.Info("Watching Dynamo's workers in the Kubernetes namespace "+k.In, "server", k.Client.Server())
+	c := newCluster(reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log}, k.Containers)
+	defer k.Fleet.Tally.Kubernetes.Set(false)
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() {
+		kube.Follow(ctx, k.Client, kube.Collection{Group: "nvidia.com", Version: "v1alpha1", Namespace: k.In, Resource: "dynamoworkermetadatas"},
+			kube.Follower[workerMetadata]{Put: c.putResource, Delete: c.deleteResource, Listed: c.listedResources, Bad: c.bad, State: c.state(0)})
+	})
+	following.Go(func() {
+		if k.Containers {
+			kube.Follow(ctx, k.Client, kube.Collection{Version: "v1", Namespace: k.In, Resource: "pods", Selector: selector},
+				kube.Follower[pod]{Put: c.putPod, Delete: c.deletePod, Listed: c.listedStates, Bad: c.bad, State: c.state(1)})
+		} else {
+			kube.Follow(ctx, k.Client, kube.Collection{Group: "discovery.k8s.io", Version: "v1", Namespace: k.In, Resource: "endpointslices", Selector: selector},
+				kube.Follower[endpointSlice]{Put: c.putSlice, Delete: c.deleteSlice, Listed: c.listedStates, Bad: c.bad, State: c.state(1)})
+		}
+	})
+	for connect.Wait(ctx, time.Second) {
+		c.makeRoom()
+	}
+}
+
+// process is a worker's: a pod, or in container mode a container of one.
+type process struct {
+	pod       string // its uid: a pod that takes another's name is another process
+	container string // empty if a process is a pod
+}
+
+// cluster is what is known of the resources, and of who is ready.
+type cluster struct {
+	reader
+	containers bool
+	seed       maphash.Seed
+
+	mu        sync.Mutex
+	resources map[string]*resource // by name
+	owned     map[process]map[*resource]bool
+	states    map[string]map[process]string // by the slice or pod that says so: who is ready, and host:port of its metrics, if known
+	ready     map[process]map[string]string // the same by process
+	listed    [2]bool                       // resources; who is ready
+	synced    bool                          // the Fleet knows it
+	errs      [2]string                     // what was last said to be wrong with them
+}
+
+func newCluster(r reader, containers bool) *cluster {
+	return &cluster{
+		reader:     r,
+		containers: containers,
+		seed:       maphash.MakeSeed(),
+		resources:  make(map[string]*resource),
+		owned:      make(map[process]map[*resource]bool),
+		states:     make(map[string]map[process]string),
+		ready:      make(map[process]map[string]string),
+	}
+}
+
+// resource is what one process says of itself.
+type resource struct {
+	process process
+	version string
+	said    map[string]statement // by key
+	applied map[string]entry     // what the Fleet knows of it
+}
+
+// statement is one part of a resource.
+type statement struct {
+	value uint64 // a hash of it as it was written
+	entry entry
+}
+
+// state hears how one of the two collections is read.
+func (c *cluster) state(which int) func(error) {
+	return func(err error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		message := ""
+		if err != nil {
+			message = err.Error()
+		}
+		was := c.errs[which]
+		c.errs[which] = message
+		c.fleet.Tally.Kubernetes.Set(c.synced && c.errs == [2]string{})
+		switch {
+		case message != "" && message != was:
+			c.log.Warn("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on", "error", message)
+		case message == "" && was != "":
+			c.log.Info("The Kubernetes API can be read again")
+		}
+	}
+}
+
+// bad counts an object that cannot be decoded.
+func (c *cluster) bad(err error) {
+	c.fleet.Tally.Receive(fleet.Instances)
+	c.fleet.Tally.Reject(fleet.Instances, fleet.BadJSON)
+	c.log.Debug("Ignored an object of the Kubernetes API", "error", err)
+}
+
+// settle makes what the Fleet knows of a resource what it should: everything while its
+// process is ready, else nothing.
+func (c *cluster) settle(r *resource) {
+	if !c.synced {
+		return
+	}
+	wanted := c.wanted(r)
+	for key, e := range r.applied {
+		if _, stays := wanted[key]; !stays {
+			c.drop(&e)
+		}
+	}
+	for _, kind := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} { // a worker before what it says
+		for key, e := range wanted {
+			if e.kind == kind && r.applied[key] != e {
+				c.add(&e)
+			}
+		}
+	}
+	r.applied = wanted
+}
+
+// wanted is what the Fleet should know of a resource. A model card without an endpoint
+// is what is left of a worker that was stopped.
+func (c *cluster) wanted(r *resource) map[string]entry {
+	states := c.ready[r.process]
+	if len(states) == 0 {
+		return nil
+	}
+	metrics := ""
+	for _, m := range states {
+		metrics = max(metrics, m)
+	}
+	serves := make(map[fleet.Instance]bool)
+	for _, s := range r.said {
+		if s.entry.kind == fleet.Instances {
+			serves[s.entry.in] = true
+		}
+	}
+	wanted := make(map[string]entry, len(r.said))
+	for key, s := range r.said {
+		e := s.entry
+		if e.kind == fleet.Cards && !serves[e.in] {
+			continue
+		}
+		if e.kind == fleet.Instances {
+			e.registration.Metrics = metrics
+		}
+		wanted[key] = e
+	}
+	return wanted
+}
+
+// all is the whole registry.
+func (c *cluster) all() fleet.Listing {
+	all := newListing()
+	for _, r := range c.resources {
+		r.applied = c.wanted(r)
+		for _, e := range r.applied {
+			e.list(all)
+		}
+	}
+	return all
+}
+
+// makeRoom tells the Fleet the whole again where workers found no room and now there is some.
+func (c *cluster) makeRoom() {
+	if !c.fleet.WantsSync() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.synced {
+		c.fleet.Sync(c.all())
+	}
+}
+
+// setStates notes who is ready, as one slice or pod says.
+func (c *cluster) setStates(name string, now map[process]string) {
+	before := c.states[name]
+	c.states[name] = now
+	if len(now) == 0 {
+		delete(c.states, name)
+	}
+	for p := range before {
+		if _, still := now[p]; !still {
+			delete(c.ready[p], name)
+			if len(c.ready[p]) == 0 {
+				delete(c.ready, p)
+			}
+			c.settleOf(p)
+		}
+	}
+	for p, metrics := range now {
+		if was, known := before[p]; known && was == metrics {
+			continue
+		}
+		if c.ready[p] == nil {
+			c.ready[p] = make(map[string]string)
+		}
+		c.ready[p][name] = metrics
+		c.settleOf(p)
+	}
+}
+
+func (c *cluster) settleOf(p process) {
+	for r := range c.owned[p] {
+		c.settle(r)
+	}
+}
+
+// listedStates hears that all slices, or pods, have been put.
+func (c *cluster) listedStates(names map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name := range c.states {
+		if !names[name] {
+			c.setStates(name, nil)
+		}
+	}
+	c.begin(1)
+}
+
+// begin notes that one of the two collections is known. When both are, the Fleet is
+// told.
+func (c *cluster) begin(which int) {
+	c.listed[which] = true
+	if !c.synced && c.listed == [2]bool{true, true} {
+		c.synced = true
+		c.fleet.Sync(c.all())
+	}
+}
+
+// endpointSlice is what is read of one: who stands behind a Service, and is ready.
+type endpointSlice struct {
+	kube.Object
+	Endpoints []struct {
+		Addresses  []string
+		Conditions struct{ Ready *bool }
+		TargetRef  *struct{ Kind, Name, UID string }
+	}
+	Ports []struct {
+		Name *string
+		Port *uint16
+	}
+}
+
+func (c *cluster) putSlice(s *endpointSlice) {
+	port := ""
+	for _, p := range s.Ports {
+		if p.Name != nil && *p.Name == systemPort && p.Port != nil {
+			port = strconv.Itoa(int(*p.Port))
+		}
+	}
+	ready := make(map[process]string)
+	for _, e := range s.Endpoints {
+		// That nothing is said of readiness is no readiness for Dynamo, and an entry that
+		// does not say which pod it is can be of one that is no more.
+		if e.TargetRef == nil || e.TargetRef.UID == "" || e.Conditions.Ready == nil || !*e.Conditions.Ready {
+			continue
+		}
+		ready[process{pod: e.TargetRef.UID}] = metricsAt(e.Addresses, port)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setStates(s.Metadata.Name, ready)
+}
+
+// systemPort is the name of the port where a worker has its metrics.
+const systemPort = "system"
+
+// metricsAt is host:port of a worker's metrics; empty if it is not known.
+func metricsAt(addresses []string, port string) string {
+	if len(addresses) == 0 || port == "" {
+		return ""
+	}
+	at := net.JoinHostPort(addresses[0], port)
+	if !wire.ValidAddress("tcp://" + at) {
+		return ""
+	}
+	return at
+}
+
+func (c *cluster) deleteSlice(s *endpointSlice) { c.deleteStates(s.Metadata.Name) }
+
+func (c *cluster) deleteStates(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setStates(name, nil)
+}
+
+// pod is what is read of one: which of its containers are ready.
+type pod struct {
+	kube.Object
+	Spec struct {
+		Containers []struct {
+			Name  string
+			Ports []struct {
+				Name          string
+				ContainerPort uint16
+			}
+		}
+	}
+	Status struct {
+		PodIP             string
+		ContainerStatuses []struct {
+			Name  string
+			Ready bool
+		}
+	}
+}
+
+func (c *cluster) putPod(p *pod) {
+	ports := make(map[string]string)
+	for _, container := range p.Spec.Containers {
+		for _, port := range container.Ports {
+			if port.Name == systemPort || strings.HasPrefix(port.Name, systemPort+"-") { // system-0, system-1
+				ports[container.Name] = strconv.Itoa(int(port.ContainerPort))
+			}
+		}
+	}
+	ready := make(map[process]string)
+	for _, s := range p.Status.ContainerStatuses {
+		if s.Ready && p.Metadata.UID != "" {
+			ready[process{p.Metadata.UID, s.Name}] = metricsAt([]string{p.Status.PodIP}, ports[s.Name])
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setStates(p.Metadata.Name, ready)
+}
+
+func (c *cluster) deletePod(p *pod) { c.deleteStates(p.Metadata.Name) }

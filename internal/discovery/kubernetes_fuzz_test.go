@@ -1,0 +1,65 @@
+package discovery
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// Whatever a resource says while its pod is ready, the Fleet knows it as its own books
+// have it, and when the pod is gone nothing is left.
+func FuzzResource(f *testing.F) {
+	lines, err := os.ReadFile(filepath.Join("testdata", "kubernetes", "1.6.1", "life_watch.jsonl"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for line := range bytes.Lines(lines) {
+		var event struct{ Object json.RawMessage }
+		if err := json.Unmarshal(line, &event); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(event.Object), []byte(event.Object))
+	}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		all := fleet.New(fleet.Target{}, 100, true)
+		c := newCluster(reader{namespaces: "lab", fleet: all, log: slog.New(slog.DiscardHandler)}, false)
+		c.listedResources(nil)
+		c.listedStates(nil)
+		for _, b := range [][]byte{first, second} {
+			var slice endpointSlice
+			if json.Unmarshal(b, &slice) == nil && len(slice.Endpoints) > 0 {
+				c.putSlice(&slice)
+			}
+			var m workerMetadata
+			if json.Unmarshal(b, &m) == nil {
+				c.putResource(&m)
+			}
+			for p := range c.owned {
+				c.setStates("slice", map[process]string{p: ""})
+			}
+		}
+		channels, _ := all.Channels()
+		applied := 0
+		for _, r := range c.resources {
+			for _, e := range r.applied {
+				if e.kind == fleet.Channels {
+					applied++
+				}
+			}
+		}
+		if len(channels) > applied {
+			t.Errorf("%d channels, and %d in the books", len(channels), applied)
+		}
+		for name := range c.states {
+			c.setStates(name, nil)
+		}
+		if channels, _ := all.Channels(); len(channels) > 0 || len(all.Registered()) > 0 {
+			t.Errorf("left behind: %v, %v", all.Registered(), channels)
+		}
+	})
+}

@@ -1,0 +1,501 @@
+package discovery
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+// inTeamA is a registry of the program's in an API server of the test's.
+type inTeamA struct {
+	t *testing.T
+	*Kubernetes
+	server *kubetest.Server
+	web    *httptest.Server
+}
+
+func newInTeamA(t *testing.T) *inTeamA {
+	t.Helper()
+	s := new(kubetest.Server)
+	web := httptest.NewServer(s)
+	t.Cleanup(func() { s.EndWatches(); web.CloseClientConnections(); web.Close() })
+	k := &inTeamA{t: t, server: s, web: web}
+	k.Kubernetes = k.another()
+	return k
+}
+
+// another is a program beside the first.
+func (k *inTeamA) another() *Kubernetes {
+	k.t.Helper()
+	client, err := kube.At(k.web.URL)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	f := fleet.New(fleet.Target{}, 10_000, true)
+	f.Tally.Kubernetes.Use()
+	return &Kubernetes{Client: client, In: "team-a", Namespaces: "lab", Fleet: f, Log: slog.New(slog.DiscardHandler)}
+}
+
+func (k *inTeamA) watch() (stop func()) {
+	stop, _ = run(k.t, func(ctx context.Context) error { k.Watch(ctx); return nil })
+	return stop
+}
+
+// load puts what a file of captures has of each resource.
+func (k *inTeamA) load(file string) {
+	k.t.Helper()
+	var step map[string]json.RawMessage
+	if err := json.Unmarshal(kubeCapture(k.t, file), &step); err != nil {
+		k.t.Fatal(err)
+	}
+	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices, kubetest.Pods} {
+		if step[resource] == nil {
+			continue
+		}
+		objects, err := kubetest.Decode(step[resource])
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		for _, o := range objects {
+			k.server.Put(resource, o)
+		}
+	}
+}
+
+func kubeCapture(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "kubernetes", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// shape is what is registered: endpoints with their workers, and topics of channels.
+type shape struct {
+	instances []string
+	channels  int
+}
+
+func (k *inTeamA) shape(ids []uint64) shape {
+	var s shape
+	for _, id := range ids {
+		for _, e := range k.Fleet.Registrations(id) {
+			s.instances = append(s.instances, fmt.Sprintf("%s %x", e, id))
+		}
+	}
+	slices.Sort(s.instances)
+	channels, _ := k.Fleet.Channels()
+	s.channels = len(channels)
+	return s
+}
+
+// The ids of the captured pods, by their names.
+const (
+	pod0    = 0x9cf1b09034dc1
+	pod1    = 0x5b1a7ba5c4fe
+	engine1 = 0x595b0c42f51b7
+)
+
+func (k *inTeamA) has(want shape) {
+	k.t.Helper()
+	devstacktest.Until(k.t, func() error {
+		if !k.Fleet.Tally.Kubernetes.Up() {
+			return fmt.Errorf("not connected")
+		}
+		if got := k.shape([]uint64{pod0, pod1, engine1}); !slices.Equal(got.instances, want.instances) || got.channels != want.channels {
+			return fmt.Errorf("%v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+// said is what should be known, worked out from the objects alone: of each resource
+// whose pod is ready what it serves, and its channels.
+func (k *inTeamA) said() (want shape) {
+	ready := make(map[string]bool)
+	for _, name := range k.server.Names(kubetest.Slices, "team-a") {
+		endpoints, _ := k.server.Get(kubetest.Slices, "team-a", name)["endpoints"].([]any)
+		for _, e := range endpoints {
+			e := e.(kubetest.Object)
+			if e["conditions"].(kubetest.Object)["ready"] == true {
+				ready[e["targetRef"].(kubetest.Object)["uid"].(string)] = true
+			}
+		}
+	}
+	for _, name := range k.server.Names(kubetest.Metadatas, "team-a") {
+		o := k.server.Get(kubetest.Metadatas, "team-a", name)
+		owner := o["metadata"].(kubetest.Object)["ownerReferences"].([]any)[0].(kubetest.Object)
+		if !ready[owner["uid"].(string)] {
+			continue
+		}
+		data := o["spec"].(kubetest.Object)["data"].(kubetest.Object)
+		endpoints, _ := data["endpoints"].(kubetest.Object)
+		for key := range endpoints {
+			if parts := strings.Split(key, "/"); !strings.HasPrefix(parts[2], "worker_kv_query_source_") {
+				want.instances = append(want.instances, parts[1]+"/"+parts[2]+" "+parts[3])
+			}
+		}
+		channels, _ := data["event_channels"].(kubetest.Object)
+		want.channels += len(channels)
+	}
+	slices.Sort(want.instances)
+	return want
+}
+
+// TestTheLifeOfRealWorkersIsFollowed replays what a real API server told of two workers
+// of 1.6.1: first writes that come apart, a pod that is unready for a while, one that is
+// killed and whose container is restarted (maps that are emptied become null), stopped
+// with SIGTERM (endpoints go first, then channels; the card stays), and deleted.
+func TestTheLifeOfRealWorkersIsFollowed(t *testing.T) {
+	k := newInTeamA(t)
+	k.load("1.6.1/life_before.json")
+	k.watch()
+	k.has(shape{})
+	seen := make(map[string]bool)
+	for line := range bytes.Lines(kubeCapture(t, "1.6.1/life_watch.jsonl")) {
+		var event struct {
+			Watch, Type string
+			Object      kubetest.Object
+		}
+		if err := json.Unmarshal(line, &event); err != nil {
+			t.Fatal(err)
+		}
+		meta := event.Object["metadata"].(kubetest.Object)
+		if event.Type == "DELETED" {
+			k.server.Delete(event.Watch, "team-a", meta["name"].(string))
+		} else {
+			k.server.Put(event.Watch, event.Object)
+		}
+		want := k.said()
+		seen[fmt.Sprint(want)] = true
+		k.has(want)
+	}
+	if len(seen) != 8 {
+		t.Errorf("%d different states were seen, want 8: %v", len(seen), slices.Collect(maps.Keys(seen)))
+	}
+	if n := k.Fleet.Tally.Rejected(fleet.Instances, fleet.BadJSON) + k.Fleet.Tally.Rejected(fleet.Channels, fleet.BadJSON); n > 0 {
+		t.Errorf("%d parts of resources were rejected", n)
+	}
+}
+
+func TestCardsOfPodsGiveTotalsAndTheSliceTheirMetrics(t *testing.T) {
+	k := newInTeamA(t)
+	k.load("1.6.1/pipeline.json")
+	k.watch()
+	k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 8})
+	k.Fleet.Publish(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
+		fleet.Load{KVActive: fleet.Some[uint64](5)})
+	w := k.Fleet.Snapshot().Workers
+	if len(w) != 2 || w[1].ID.Lease != pod0 || w[1].Model != "tiny" || !w[1].Load.V.KVTotal.OK {
+		t.Errorf("workers %+v, want the model and the totals of their cards", w)
+	}
+}
+
+func TestAWorkerOf12StaysAfterSIGTERMUntilItsPodIsUnready(t *testing.T) {
+	k := newInTeamA(t)
+	k.load("1.2.1/ready.json")
+	k.watch()
+	k.has(shape{[]string{"backend/generate 9cf1b09034dc1"}, 1})
+	k.load("1.2.1/after_sigterm.json")
+	k.has(shape{[]string{"backend/generate 9cf1b09034dc1"}, 0})
+	k.ready("lab-vllmworker-abc12", entry0(false))
+	k.has(shape{})
+}
+
+func TestInContainerModeAProcessIsAContainer(t *testing.T) {
+	k := newInTeamA(t)
+	k.Containers = true
+	k.load("1.6.1/containers_ready.json")
+	k.watch()
+	both := []string{"backend/generate 595b0c42f51b7", "backend/generate 9cf1b09034dc1"}
+	k.has(shape{both, 2})
+	k.containers(map[string]bool{"main": true, "engine-1": false})
+	k.has(shape{both[1:], 1})
+	k.containers(map[string]bool{"main": false, "engine-1": true})
+	k.has(shape{both[:1], 1})
+	k.server.Delete(kubetest.Pods, "team-a", "lab-vllmworker-0")
+	k.has(shape{})
+	for _, r := range k.server.Requests() {
+		if strings.Contains(r, "endpointslices") {
+			t.Errorf("%s: there may be no right to it", r)
+		}
+	}
+}
+
+// containers says which containers of the captured pod are ready.
+func (k *inTeamA) containers(ready map[string]bool) {
+	pod := k.server.Get(kubetest.Pods, "team-a", "lab-vllmworker-0")
+	var statuses []any
+	for _, name := range slices.Sorted(maps.Keys(ready)) {
+		statuses = append(statuses, kubetest.Object{"name": name, "ready": ready[name]})
+	}
+	pod["status"] = kubetest.Object{"podIP": "127.0.0.1", "containerStatuses": statuses}
+	k.server.Put(kubetest.Pods, pod)
+}
+
+// entry0 is the entry of the first captured pod in a slice. Ready is true, false, or
+// nil for what is not said.
+func entry0(ready any) kubetest.Object {
+	return kubetest.Object{
+		"addresses":  []any{"192.0.2.2"},
+		"conditions": kubetest.Object{"ready": ready},
+		"targetRef":  kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "namespace": "team-a", "uid": "11111111-0000-4000-8000-000000000000"},
+	}
+}
+
+// ready replaces a slice.
+func (k *inTeamA) ready(name string, endpoints ...kubetest.Object) {
+	k.server.Put(kubetest.Slices, kubetest.Object{
+		"metadata":  kubetest.Object{"name": name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
+		"endpoints": endpoints,
+		"ports":     []any{kubetest.Object{"name": "system", "port": 9090}},
+	})
+}
+
+// worker0 replaces the resource of the first captured pod.
+func (k *inTeamA) worker0(data any) {
+	k.server.Put(kubetest.Metadatas, kubetest.Object{
+		"metadata": kubetest.Object{"name": "lab-vllmworker-0", "namespace": "team-a", "ownerReferences": []any{
+			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": "lab-vllmworker-0", "uid": "11111111-0000-4000-8000-000000000000"}}},
+		"spec": kubetest.Object{"data": data},
+	})
+}
+
+// served are the endpoints of the first captured pod, reached at a port.
+func served(port int) kubetest.Object {
+	return kubetest.Object{"lab/backend/generate/9cf1b09034dc1": kubetest.Object{
+		"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": pod0,
+		"transport": kubetest.Object{"tcp": fmt.Sprintf("192.0.2.2:%d/9cf1b09034dc1/lab/backend/generate", port)},
+	}}
+}
+
+// channelAt is a channel of loads of the first captured pod.
+func channelAt(publisher, port int) kubetest.Object {
+	return kubetest.Object{fmt.Sprintf("namespace/lab/component/backend/endpoint/generate/topic/kv_metrics/%x", publisher): kubetest.Object{
+		"type": "EventChannel", "topic": "kv_metrics", "instance_id": publisher, "namespace": "lab", "component": "backend",
+		"scope":     kubetest.Object{"kind": "endpoint", "endpoint": kubetest.Object{"namespace": "lab", "component": "backend", "name": "generate"}},
+		"transport": kubetest.Object{"kind": "Zmq", "config": kubetest.Object{"endpoint": fmt.Sprintf("tcp://192.0.2.2:%d", port)}},
+	}}
+}
+
+var one = []string{"backend/generate 9cf1b09034dc1"}
+
+func TestNullIsEmptyAndNullDataSaysNothing(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	k.watch()
+	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": channelAt(7, 2)})
+	k.has(shape{one, 1})
+	k.worker0(nil) // the last good one stays
+	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": nil})
+	k.has(shape{one, 0})
+	k.worker0(kubetest.Object{"endpoints": nil, "event_channels": channelAt(7, 2)})
+	k.has(shape{nil, 1})
+	k.worker0(kubetest.Object{})
+	k.has(shape{})
+}
+
+func TestAModelCardIsNoWorker(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	card := kubetest.Object{"lab/backend/generate/9cf1b09034dc1": kubetest.Object{"type": "Model", "card_json": kubetest.Object{
+		"display_name": "m", "runtime_config": kubetest.Object{"total_kv_blocks": 1000}}}}
+	k.worker0(kubetest.Object{"endpoints": served(1), "model_cards": card})
+	k.watch()
+	k.has(shape{one, 0})
+	k.worker0(kubetest.Object{"endpoints": nil, "model_cards": card}) // as after SIGTERM
+	k.has(shape{})
+	if s := k.Fleet.Snapshot(); len(s.Workers) > 0 {
+		t.Errorf("shown: %+v", s.Workers)
+	}
+}
+
+func TestReadinessIsWhatIsSaidOfThePodItself(t *testing.T) {
+	k := newInTeamA(t)
+	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.watch()
+	other := entry0(true)
+	other["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "another-incarnation"}
+	nameless := entry0(true)
+	nameless["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0"}
+	without := entry0(true)
+	delete(without, "targetRef")
+	for name, c := range map[string]struct {
+		entry kubetest.Object
+		ready bool
+	}{
+		"ready": {entry0(true), true}, "not ready": {entry0(false), false}, "not said": {entry0(nil), false},
+		"another pod of its name": {other, false}, "no uid": {nameless, false}, "nobody": {without, false},
+	} {
+		k.ready("slice", c.entry)
+		want := shape{}
+		if c.ready {
+			want.instances = one
+		}
+		k.has(want)
+		k.ready("slice", entry0(!c.ready)) // so that the next has something to change
+		want = shape{}
+		if !c.ready {
+			want.instances = one
+		}
+		k.has(want)
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+}
+
+func TestAPodInTwoSlicesIsReadyOnceAndUntilNeitherSaysSo(t *testing.T) {
+	k := newInTeamA(t)
+	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.ready("one", entry0(true))
+	k.ready("two", entry0(true))
+	k.watch()
+	k.has(shape{one, 0})
+	k.server.Delete(kubetest.Slices, "team-a", "one")
+	k.ready("two", entry0(true), entry0(false))
+	k.has(shape{one, 0})
+	k.ready("two", entry0(false))
+	k.has(shape{})
+}
+
+func TestARestartedContainerForgetsItsLoadAndIsReachedAnew(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": channelAt(7, 2)})
+	k.watch()
+	k.has(shape{one, 1})
+	load := func(blocks uint64) {
+		k.Fleet.Publish(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
+			fleet.Load{KVActive: fleet.Some(blocks)})
+	}
+	load(5)
+	k.worker0(kubetest.Object{"endpoints": served(11), "event_channels": nil}) // the same pod and id
+	k.has(shape{one, 0})
+	if w := k.Fleet.Snapshot().Workers; len(w) != 1 || w[0].Load.OK || w[0].Up {
+		t.Errorf("workers %+v, want one that is silent", w)
+	}
+	k.worker0(kubetest.Object{"endpoints": served(11), "event_channels": channelAt(8, 12)})
+	k.has(shape{one, 1})
+	channels, _ := k.Fleet.Channels()
+	for _, c := range channels {
+		if c.Address != "tcp://192.0.2.2:12" || c.Publisher != 8 {
+			t.Errorf("channel %+v, want the new process's", c)
+		}
+	}
+}
+
+func TestAnotherPodOfTheSameNameIsAnotherWorker(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.watch()
+	k.has(shape{one, 0})
+	next := k.server.Get(kubetest.Metadatas, "team-a", "lab-vllmworker-0")
+	next["metadata"].(kubetest.Object)["ownerReferences"] = []any{kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "next"}}
+	k.server.Put(kubetest.Metadatas, next)
+	k.has(shape{}) // it is not ready yet
+	entry := entry0(true)
+	entry["targetRef"].(kubetest.Object)["uid"] = "next"
+	k.ready("slice", entry)
+	k.has(shape{one, 0})
+}
+
+func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	endpoints := served(1)
+	endpoints["lab/backend/generate/zz"] = kubetest.Object{}
+	endpoints["lab/backend/other/9cf1b09034dc1"] = "text"
+	k.worker0(kubetest.Object{"endpoints": endpoints, "event_channels": kubetest.Object{"lab//kv_metrics/7": nil}})
+	k.server.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "text", "namespace": "team-a"}, "spec": "text"})
+	k.server.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "orphan", "namespace": "team-a"},
+		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": served(1)}}})
+	k.watch()
+	k.has(shape{one, 0})
+	tally := &k.Fleet.Tally
+	for _, c := range []struct {
+		kind   fleet.Kind
+		reason fleet.Reason
+		want   uint64
+	}{{fleet.Instances, fleet.BadName, 1}, {fleet.Instances, fleet.BadJSON, 2}, {fleet.Channels, fleet.BadID, 1}} {
+		if got := tally.Rejected(c.kind, c.reason); got != c.want {
+			t.Errorf("rejected %s, %s: %d, want %d", c.kind, c.reason, got, c.want)
+		}
+	}
+	k.worker0(kubetest.Object{"endpoints": kubetest.Object{"lab/backend/generate/9cf1b09034dc1": "text"}})
+	k.ready("slice", entry0(true), entry0(true))
+	k.has(shape{one, 0}) // what it said before stays
+}
+
+func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
+	k := newInTeamA(t)
+	var out said
+	k.Log = slog.New(slog.NewTextHandler(&out, nil))
+	k.ready("slice", entry0(true))
+	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.server.Remove(kubetest.Metadatas, true)
+	k.watch()
+	out.has(t, "is their CustomResourceDefinition installed?")
+	if k.Fleet.IsSynced() || k.Fleet.Tally.Kubernetes.Up() {
+		t.Error("the fleet is taken for known")
+	}
+	k.server.Remove(kubetest.Metadatas, false)
+	k.has(shape{one, 0})
+	k.server.Forbid(kubetest.Slices, true)
+	out.has(t, `missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
+	devstacktest.Until(t, func() error {
+		if k.Fleet.Tally.Kubernetes.Up() {
+			return fmt.Errorf("still connected")
+		}
+		return nil
+	})
+	if got := k.shape([]uint64{pod0}); !slices.Equal(got.instances, one) {
+		t.Errorf("%v while nothing can be read", got)
+	}
+	k.server.Forbid(kubetest.Slices, false)
+	out.has(t, "The Kubernetes API can be read again")
+	k.has(shape{one, 0})
+}
+
+func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
+	k := newInTeamA(t)
+	k.Namespaces, k.Fleet = "lab*", fleet.New(fleet.Target{Namespace: "lab*"}, 100, true)
+	k.Fleet.Tally.Kubernetes.Use()
+	k.watch()
+	for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
+		uid, name := fmt.Sprintf("uid-%d", i), fmt.Sprintf("pod-%d", i)
+		k.server.Put(kubetest.Metadatas, kubetest.Object{
+			"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{kubetest.Object{"kind": "Pod", "name": name, "uid": uid}}},
+			"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{fmt.Sprintf("%s/backend/generate/%x", ns, i+1): kubetest.Object{
+				"type": "Endpoint", "namespace": ns, "component": "backend", "endpoint": "generate", "instance_id": i + 1, "transport": kubetest.Object{"tcp": "h:1/x"}}}}},
+		})
+		k.ready(name, kubetest.Object{"conditions": kubetest.Object{"ready": true}, "targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": uid}})
+	}
+	devstacktest.Until(t, func() error {
+		want := []string{"lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"}
+		var got []string
+		for _, e := range k.Fleet.Registered() {
+			got = append(got, e.String())
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("registered %q, want %q", got, want)
+		}
+		return nil
+	})
+}

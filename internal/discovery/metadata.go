@@ -1,0 +1,137 @@
+package discovery
+
+import (
+	"encoding/json"
+	"hash/maphash"
+	"strings"
+
+	"dynamo-metrics/internal/kube"
+)
+
+// workerMetadata is a DynamoWorkerMetadata: what the process of one worker serves. Its
+// maps hold values as etcd has them, by their keys without what those begin with. An
+// emptied map is stored as null once; null and a map that is missing are empty.
+type workerMetadata struct {
+	kube.Object
+	Spec struct {
+		Data *struct {
+			Endpoints     map[string]json.RawMessage `json:"endpoints"`
+			ModelCards    map[string]json.RawMessage `json:"model_cards"`
+			EventChannels map[string]json.RawMessage `json:"event_channels"`
+		}
+	}
+}
+
+// mainContainer is the name that a pod's only process has in container mode.
+const mainContainer = "main"
+
+// processOf is the process that a resource is of: its owner says which pod that is, and
+// in container mode its name which container (1.1 to 1.6). False if nobody owns it.
+func (c *cluster) processOf(m *kube.Metadata) (process, bool) {
+	for _, owner := range m.OwnerReferences {
+		if owner.Kind != "Pod" || owner.UID == "" {
+			continue
+		}
+		if !c.containers {
+			return process{pod: owner.UID}, true
+		}
+		container, isOne := strings.CutPrefix(m.Name, owner.Name+"-")
+		if !isOne {
+			container = mainContainer
+		}
+		return process{owner.UID, container}, true
+	}
+	return process{}, false
+}
+
+func (c *cluster) putResource(m *workerMetadata) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, owned := c.processOf(&m.Metadata)
+	r := c.resources[m.Metadata.Name]
+	if r != nil && (!owned || r.process != p) { // a pod of the same name, made anew
+		c.forget(m.Metadata.Name)
+		r = nil
+	}
+	if !owned {
+		return
+	}
+	if r == nil {
+		r = &resource{process: p}
+		c.resources[m.Metadata.Name] = r
+		if c.owned[p] == nil {
+			c.owned[p] = make(map[*resource]bool)
+		}
+		c.owned[p][r] = true
+	}
+	if m.Metadata.ResourceVersion != "" && m.Metadata.ResourceVersion == r.version {
+		return // listed anew
+	}
+	r.version = m.Metadata.ResourceVersion
+	if m.Spec.Data == nil {
+		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
+	}
+	r.said = c.readAll(m, r.said)
+	c.settle(r)
+}
+
+// readAll reads what a resource says. What is as it was is not read again, and where a
+// value is of no use an older one stays.
+func (c *cluster) readAll(m *workerMetadata, before map[string]statement) map[string]statement {
+	now := make(map[string]statement)
+	d := m.Spec.Data
+	for _, part := range []struct {
+		root   string
+		values map[string]json.RawMessage
+	}{{"v1/instances/", d.Endpoints}, {"v1/mdc/", d.ModelCards}, {"v1/event_channels/", d.EventChannels}} {
+		for rest, value := range part.values {
+			key := part.root + rest
+			s, known := before[key]
+			if content := maphash.Bytes(c.seed, value); !known || s.value != content {
+				e, ok := c.read(key, value)
+				if !ok && !known {
+					continue
+				}
+				if ok {
+					s.entry = e
+				}
+				s.value = content
+			}
+			now[key] = s
+		}
+	}
+	return now
+}
+
+func (c *cluster) deleteResource(m *workerMetadata) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(m.Metadata.Name)
+}
+
+// forget takes a resource, and all that it says, away.
+func (c *cluster) forget(name string) {
+	r := c.resources[name]
+	if r == nil {
+		return
+	}
+	delete(c.resources, name)
+	delete(c.owned[r.process], r)
+	if len(c.owned[r.process]) == 0 {
+		delete(c.owned, r.process)
+	}
+	r.said = nil
+	c.settle(r)
+}
+
+// listedResources hears that all resources have been put.
+func (c *cluster) listedResources(names map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name := range c.resources {
+		if !names[name] {
+			c.forget(name)
+		}
+	}
+	c.begin(0)
+}

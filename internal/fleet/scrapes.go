@@ -1,0 +1,344 @@
+package fleet
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// WorkerPage is the place of a worker's own metrics page, as far as the registry says it.
+type WorkerPage struct {
+	Instance         // at the endpoint that bears the worker's load, as far as that is known
+	Transport string // Registration's, of that endpoint
+	Metrics   string // host:port of the page; empty where neither registration nor model card says it
+}
+
+// Scraped is what such a page says of one rank. Its Endpoint has no name, or is empty,
+// where the page does not say it.
+type Scraped struct {
+	Endpoint
+	Rank uint32
+	Load Load
+
+	// Inflight are the requests that the endpoint's handler has taken: those that wait in
+	// the engine, too. Endpoints without a load have handlers as well.
+	Inflight Opt[uint64]
+
+	// Lookups in the prefix cache and those that hit, in tokens, since the engine began.
+	Lookups, Hits Opt[uint64]
+}
+
+// scraped is what is known of a rank from its worker's page.
+type scraped struct {
+	load Load
+	at   time.Time
+
+	lookups, hits uint64       // as of the last scrape; 0 before the first
+	hitRate       Opt[float64] // of the last look-ups
+}
+
+// WorkerPages lists the registered workers that are watched, sorted as in a Snapshot; if so
+// asked, those alone whose load is not whole without what their pages say.
+func (f *Fleet) WorkerPages(incomplete bool) []WorkerPage {
+	all := f.workerPages(incomplete)
+	slices.SortFunc(all, func(a, b labelledPage) int {
+		return cmp.Or(compareEndpoints(a.Endpoint, b.Endpoint), strings.Compare(a.label, b.label))
+	})
+	pages := make([]WorkerPage, len(all))
+	for i := range all {
+		pages[i] = all[i].WorkerPage
+	}
+	return pages
+}
+
+// labelledPage is a page with its worker's label, to be sorted by.
+type labelledPage struct {
+	WorkerPage
+	label string
+}
+
+func (f *Fleet) workerPages(incomplete bool) []labelledPage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make([]labelledPage, 0, len(f.workers.leased))
+	for _, w := range f.workers.leased {
+		s := w.ownBearer("")
+		if s == nil || incomplete && w.isWhole(s) {
+			continue
+		}
+		all = append(all, labelledPage{WorkerPage{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAt(s)}, w.label})
+	}
+	return all
+}
+
+// ownBearer is bearer of the seats that are registered and watched.
+func (w *worker) ownBearer(component string) *seat {
+	var best *seat
+	for i := range w.seats {
+		s := &w.seats[i]
+		if s.isOwn() && (component == "" || s.endpoint.Component == component) && (best == nil || s.before(best)) {
+			best = s
+		}
+	}
+	return best
+}
+
+// isOwn reports whether the seat can show what the worker's page says.
+func (s *seat) isOwn() bool { return s.registered && s.endpoint.watched }
+
+// metricsAt is where the worker's page is: a process has one for all of its endpoints.
+func (w *worker) metricsAt(s *seat) string {
+	if s.Metrics != "" {
+		return s.Metrics
+	}
+	for i := range w.seats {
+		if o := &w.seats[i]; o.registered && o.Metrics != "" {
+			return o.Metrics
+		}
+	}
+	if s.card.V.Metrics != "" {
+		return s.card.V.Metrics
+	}
+	for i := range w.seats {
+		if o := &w.seats[i]; o.card.V.Metrics != "" {
+			return o.card.V.Metrics
+		}
+	}
+	return ""
+}
+
+// isWhole reports whether events, passes and the model card say everything of the load.
+func (w *worker) isWhole(s *seat) bool {
+	ranks := w.ranksAt(s)
+	for i := range ranks {
+		l := ranks[i].reported(s.card.V)
+		if !l.KVActive.OK || !l.KVTotal.OK || !l.ActiveSlots.OK || !l.TotalSlots.OK || !l.Waiting.OK || !l.HitRate.OK {
+			return false
+		}
+	}
+	return len(ranks) > 0
+}
+
+// Scrape books what a worker's page says, all at once: what it does not say any more is
+// forgotten. Nothing is booked of a worker that is not registered there any more, or by
+// another process than the one whose page it was.
+func (f *Fleet) Scrape(p WorkerPage, values []Scraped) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.workers.of(WorkerID{Lease: p.ID})
+	if s := w.at(p.Endpoint); s == nil || !s.registered || s.Transport != p.Transport {
+		return
+	}
+	w.outdate()
+	for _, named := range []bool{true, false} { // what is said of an endpoint also says which one bears the load
+		for i := range values {
+			if v := &values[i]; (v.Name != "") == named {
+				f.bookScraped(w, v, values)
+			}
+		}
+	}
+	w.forgetScraped(func(c *scraped) bool { return c.load == Load{} })
+	for i := range values {
+		f.bookInflight(w, &values[i])
+	}
+	f.rehome(w)
+}
+
+// counts reports whether there is a hit rate in it that must be worked out.
+func (v *Scraped) counts() bool { return v.Lookups.OK && v.Hits.OK }
+
+// seatOf is the worker's seat that the values are of; nil if it is not shown.
+func (w *worker) seatOf(v *Scraped) *seat {
+	if v.Name == "" {
+		return w.ownBearer(v.Component)
+	}
+	for i := range w.seats {
+		if s := &w.seats[i]; s.endpoint.Component == v.Component && s.endpoint.Name == v.Name && s.isOwn() {
+			return s
+		}
+	}
+	return nil
+}
+
+// outdate forgets what the worker's page said before, all but its counters.
+func (w *worker) outdate() {
+	for i := range w.seats {
+		for _, r := range w.seats[i].ranks {
+			if r.scraped != nil {
+				r.scraped.load = Load{}
+			}
+		}
+	}
+}
+
+// forgetScraped forgets what is scraped and to be forgotten.
+func (w *worker) forgetScraped(gone func(*scraped) bool) {
+	for i := range w.seats {
+		s := &w.seats[i]
+		changed := false
+		for j := range s.ranks {
+			if r := &s.ranks[j]; r.scraped != nil && gone(r.scraped) {
+				r.scraped, changed = nil, true
+			}
+		}
+		if changed {
+			s.ranks = slices.DeleteFunc(s.ranks, func(r rank) bool { return r.isEmpty() })
+		}
+	}
+}
+
+// ForgetScraped forgets what was scraped longer ago than this.
+func (f *Fleet) ForgetScraped(before time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	since := f.now.Add(-before)
+	for _, w := range f.workers.leased {
+		w.forgetScraped(func(c *scraped) bool { return c.at.Before(since) })
+	}
+}
+
+func (f *Fleet) bookScraped(w *worker, v *Scraped, page []Scraped) {
+	s := w.seatOf(v)
+	if s == nil || v.Load == (Load{}) && !v.counts() {
+		return
+	}
+	c := f.scrapedOf(s, w.rankOf(s, v, page))
+	if c == nil {
+		return
+	}
+	s.mute = false // it has been heard
+	if v.counts() {
+		c.count(v.Lookups.V, v.Hits.V)
+	}
+	c.load = c.load.filled(&v.Load)
+	c.load.HitRate = c.load.HitRate.or(c.hitRate)
+}
+
+// rankOf is the number of the rank that the values are of. One that is alone on the page,
+// and alone to report, is one and the same, whatever number the engine gives it.
+func (w *worker) rankOf(s *seat, v *Scraped, page []Scraped) uint32 {
+	if slices.ContainsFunc(page, func(o Scraped) bool { return o.Rank != v.Rank && o.Load != Load{} }) {
+		return v.Rank
+	}
+	number, reporting := v.Rank, 0
+	for _, r := range w.ranksAt(s) {
+		if r.load.OK || r.passes != nil {
+			number = r.number
+			reporting++
+		}
+	}
+	if reporting != 1 {
+		return v.Rank
+	}
+	return number
+}
+
+// scrapedOf is what is scraped of the rank, made if there is room; nil if there is none.
+func (f *Fleet) scrapedOf(s *seat, number uint32) *scraped {
+	r := f.rankOf(&s.ranks, number)
+	if r == nil {
+		return nil
+	}
+	if r.scraped == nil {
+		r.scraped = new(scraped)
+	}
+	r.scraped.at = f.now
+	return r.scraped
+}
+
+// bookInflight takes the requests in the handler of the endpoint that bears the load for
+// those being served, where nothing else says how many those are. Of a worker of several
+// ranks nobody can say whose they are.
+func (f *Fleet) bookInflight(w *worker, v *Scraped) {
+	s := w.seatOf(v)
+	if !v.Inflight.OK || s == nil || !s.carries(w) || s.card.V.Ranks.V > 1 {
+		return
+	}
+	number, ranks := uint32(0), w.ranksAt(s)
+	if len(ranks) > 1 {
+		return
+	}
+	if len(ranks) == 1 {
+		number = ranks[0].number
+	}
+	if c := f.scrapedOf(s, number); c != nil {
+		c.load.ActiveSlots = c.load.ActiveSlots.or(v.Inflight)
+	}
+}
+
+// count works the hit rate out: that of the look-ups since the last scrape, or since the
+// engine began. Without any it stays what it was. Counters that go back are of an engine
+// that has begun anew.
+func (c *scraped) count(lookups, hits uint64) {
+	if lookups < c.lookups || hits < c.hits {
+		c.lookups, c.hits, c.hitRate = 0, 0, Opt[float64]{}
+	}
+	if n := lookups - c.lookups; n > 0 {
+		c.hitRate = Some(min(1, float64(hits-c.hits)/float64(n)))
+	}
+	c.lookups, c.hits = lookups, hits
+}
+
+// filled is the load with what another says of that which is absent.
+func (l Load) filled(o *Load) Load {
+	l.ActiveSlots = l.ActiveSlots.or(o.ActiveSlots)
+	l.TotalSlots = l.TotalSlots.or(o.TotalSlots)
+	l.Waiting = l.Waiting.or(o.Waiting)
+	l.KVActive = l.KVActive.or(o.KVActive)
+	l.KVTotal = l.KVTotal.or(o.KVTotal)
+	l.CacheUsage = l.CacheUsage.or(o.CacheUsage)
+	l.HitRate = l.HitRate.or(o.HitRate)
+	l.SpecDrafts = l.SpecDrafts.or(o.SpecDrafts)
+	l.SpecDraftTokens = l.SpecDraftTokens.or(o.SpecDraftTokens)
+	l.SpecAccepted = l.SpecAccepted.or(o.SpecAccepted)
+	return l
+}
+
+// whole is the load of the rank, with what its worker's page says of that which is not
+// known otherwise: an event stands until the next one, so that it is never the older.
+func (r *rank) whole(card Card) Load {
+	l := r.reported(card)
+	if r.scraped == nil {
+		return l
+	}
+	page := &r.scraped.load
+	l.KVTotal = l.KVTotal.or(page.KVTotal)
+	if r.source == FromActiveLoad {
+		l.divide()
+	}
+	l = l.filled(page)
+	if r.load.V.KVActive.OK {
+		return l
+	}
+	if !l.KVActive.OK && l.KVTotal.OK && page.CacheUsage.OK {
+		l.KVActive = Some(uint64(math.Round(page.CacheUsage.V * float64(l.KVTotal.V))))
+	}
+	if !l.CacheUsage.OK {
+		l.divide()
+	}
+	return l
+}
+
+// divide works the usage of the cache out.
+func (l *Load) divide() {
+	if l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0 {
+		l.CacheUsage = Some(float64(l.KVActive.V) / float64(l.KVTotal.V))
+	}
+}
+
+// scrapedBlocks is when the number of KV cache blocks in use was scraped, if it was.
+func scrapedBlocks(ranks []rank, card Card) Opt[time.Time] {
+	var at Opt[time.Time]
+	for i := range ranks {
+		r := &ranks[i]
+		if r.load.V.KVActive.OK {
+			return Opt[time.Time]{}
+		}
+		if r.scraped != nil && r.whole(card).KVActive.OK && (!at.OK || r.scraped.at.After(at.V)) {
+			at = Some(r.scraped.at)
+		}
+	}
+	return at
+}

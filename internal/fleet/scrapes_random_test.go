@@ -1,0 +1,171 @@
+package fleet
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// opinion is a second opinion on a worker, too simple to be wrong: the last that each
+// source has said.
+type opinion struct {
+	transport string
+	published Opt[Load]
+	source    Source
+	pass      Opt[Pass]
+	card      Card
+	page      Opt[Load]
+
+	publishedAt, passedAt, scrapedAt time.Time
+}
+
+// first is the first value that is there.
+func first[T any](of ...Opt[T]) Opt[T] {
+	for _, o := range of {
+		if o.OK {
+			return o
+		}
+	}
+	return Opt[T]{}
+}
+
+// load is what is to be shown: what was published, else what the passes say, else what the
+// card says, else what the page says.
+func (o *opinion) load() Opt[Load] {
+	p, s := o.published.V, o.page.V
+	l := p
+	l.ActiveSlots = first(p.ActiveSlots, Opt[uint64]{o.pass.V.Running, o.pass.OK}, s.ActiveSlots)
+	l.Waiting = first(p.Waiting, Opt[uint64]{o.pass.V.Waiting, o.pass.OK}, s.Waiting)
+	l.TotalSlots = first(p.TotalSlots, o.card.MaxSeqs, s.TotalSlots)
+	l.KVTotal = first(p.KVTotal, o.card.KVTotal, s.KVTotal)
+	l.HitRate = first(p.HitRate, s.HitRate)
+	l.KVActive = first(p.KVActive, s.KVActive)
+	if !l.KVActive.OK && s.CacheUsage.OK && l.KVTotal.OK {
+		l.KVActive = Some(uint64(math.Round(s.CacheUsage.V * float64(l.KVTotal.V))))
+	}
+	share := Opt[float64]{float64(l.KVActive.V) / float64(l.KVTotal.V), l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0}
+	switch {
+	case p.KVActive.OK && o.source == FromActiveLoad:
+		l.CacheUsage = first(share, s.CacheUsage)
+	case p.KVActive.OK || !o.page.OK:
+		l.CacheUsage = first(p.CacheUsage, s.CacheUsage)
+	default:
+		l.CacheUsage = first(p.CacheUsage, s.CacheUsage, share)
+	}
+	return Opt[Load]{l, o.published.OK || o.pass.OK || o.page.OK}
+}
+
+// from is what the blocks in use come from, and when that was said.
+func (o *opinion) from() (Source, time.Time) {
+	switch {
+	case o.published.V.KVActive.OK:
+		return o.source, o.publishedAt
+	case o.page.OK && o.load().V.KVActive.OK:
+		return FromScrape, o.scrapedAt
+	case o.published.OK:
+		return o.source, o.publishedAt
+	case o.pass.OK:
+		return FromPass, o.passedAt
+	}
+	return FromScrape, o.scrapedAt
+}
+
+// TestWhatIsScrapedGivesWay to everything else, whatever happens to workers.
+func TestWhatIsScrapedGivesWay(t *testing.T) {
+	for seed := range uint64(10) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		f := fleetAt(everything, plenty)
+		now := start
+		opinions := make(map[uint64]*opinion)
+		number := func() Opt[uint64] {
+			if r.IntN(3) == 0 {
+				return Opt[uint64]{}
+			}
+			return Some(r.Uint64N(1000))
+		}
+		fraction := func() Opt[float64] {
+			if r.IntN(3) == 0 {
+				return Opt[float64]{}
+			}
+			return Some(r.Float64())
+		}
+		load := func() Load {
+			return Load{ActiveSlots: number(), TotalSlots: number(), Waiting: number(), KVActive: number(), KVTotal: number(), CacheUsage: fraction(), HitRate: fraction()}
+		}
+		for range 2000 {
+			id := 1 + r.Uint64N(5)
+			o, in, at := opinions[id], Instance{Endpoint: generate, ID: id}, Origin{Endpoint: generate, Worker: id}
+			what := r.IntN(16)
+			switch {
+			case o == nil || what == 0: // it registers, or is another process now
+				o = &opinion{transport: time.Duration(r.Uint32()).String()}
+				f.DropCard(in)
+				f.Register(in, Registration{Publishes: true, Transport: o.transport})
+			case what == 1:
+				f.Deregister(in)
+				f.DropCard(in)
+				o = nil
+			case what == 2:
+				o.card = Card{KVTotal: number(), MaxSeqs: number()}
+				f.SetCard(in, o.card)
+			case what == 3:
+				o.published, o.source, o.publishedAt = Some(Load{KVActive: Some(r.Uint64N(1000))}), FromActiveLoad, now
+				f.Publish(at, o.source, o.published.V)
+			case what == 4:
+				o.published, o.source, o.publishedAt = Some(load()), FromLoadEvent, now
+				f.Publish(at, o.source, o.published.V)
+			case what == 5:
+				o.pass, o.passedAt = Some(Pass{Running: r.Uint64N(100), Waiting: r.Uint64N(100)}), now
+				f.Pass(at, o.pass.V)
+			case what == 6: // of a process that is no more
+				f.Scrape(WorkerPage{Instance: in, Transport: "another"}, []Scraped{paged(load())})
+			case what < 11:
+				now = now.Add(time.Duration(r.IntN(5)) * time.Second)
+				f.Advance(now)
+				f.ForgetScraped(10 * time.Second)
+				for _, o := range opinions {
+					if o != nil && now.Sub(o.scrapedAt) > 10*time.Second {
+						o.page = Opt[Load]{}
+					}
+				}
+			default:
+				l := load()
+				o.page, o.scrapedAt = Opt[Load]{l, l != Load{}}, now
+				f.Scrape(WorkerPage{Instance: in, Transport: o.transport}, []Scraped{{Endpoint: []Endpoint{generate, {}}[r.IntN(2)], Load: l}})
+			}
+			opinions[id] = o
+			audit(t, f)
+			compareOpinions(t, f, opinions, now)
+			if t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+		}
+	}
+}
+
+func compareOpinions(t *testing.T, f *Fleet, opinions map[uint64]*opinion, now time.Time) {
+	t.Helper()
+	shown := make(map[uint64]WorkerState)
+	for _, w := range f.Snapshot().Workers {
+		shown[w.ID.Lease] = w
+	}
+	for id, o := range opinions {
+		w, found := shown[id]
+		if found != (o != nil) {
+			t.Errorf("worker %d is shown: %v", id, found)
+		}
+		if o == nil {
+			continue
+		}
+		if want := o.load(); w.Load.OK != want.OK || want.OK && w.Load != want {
+			equal(t, "load", w.Load, want)
+		}
+		if !w.Load.OK {
+			continue
+		}
+		if source, at := o.from(); w.Source != source || w.LoadAge != now.Sub(at) {
+			t.Errorf("worker %d: source %s, age %s, want %s, %s", id, w.Source, w.LoadAge, source, now.Sub(at))
+		}
+	}
+}

@@ -1,0 +1,366 @@
+package fleet
+
+import (
+	"testing"
+	"time"
+)
+
+// scrape books a page of worker 1 at generate.
+func scrape(f *Fleet, values ...Scraped) { scrapeOf(f, 1, values...) }
+
+func scrapeOf(f *Fleet, id uint64, values ...Scraped) {
+	f.Scrape(WorkerPage{Instance: Instance{Endpoint: generate, ID: id}}, values)
+}
+
+// paged are the values of a page that names no endpoint, as those of engines.
+func paged(l Load) Scraped { return Scraped{Load: l} }
+
+func n(v uint64) Opt[uint64]          { return Some(v) }
+func share(v float64) Opt[float64]    { return Some(v) }
+func row(f *Fleet, i int) WorkerState { return f.Snapshot().Workers[i] }
+
+// wholePage is everything that a page can say.
+var wholePage = Load{
+	ActiveSlots: n(7), TotalSlots: n(16), Waiting: n(3), KVActive: n(60), KVTotal: n(200), CacheUsage: share(0.3), HitRate: share(0.25),
+}
+
+// TestWhatAPageSaysFillsWhatIsNotKnown value by value.
+func TestWhatAPageSaysFillsWhatIsNotKnown(t *testing.T) {
+	event := func(l Load) func(*Fleet) {
+		return func(f *Fleet) { f.Publish(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, l) }
+	}
+	active := func(blocks uint64) func(*Fleet) { return func(f *Fleet) { publishedAt(f, generate, 1, blocks) } }
+	pass := func(f *Fleet) { f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 2, Waiting: 9}) }
+	carded := func(f *Fleet) { card(f, generate, 1) } // 100 blocks, 8 slots
+	for name, c := range map[string]struct {
+		known  []func(*Fleet)
+		page   Load
+		want   Load
+		source Source
+	}{
+		"nothing else is known": {nil, wholePage, wholePage, FromScrape},
+		"a card":                {[]func(*Fleet){carded}, wholePage, wholePage.with(func(l *Load) { l.KVTotal, l.TotalSlots = n(100), n(8) }), FromScrape},
+		"a pass":                {[]func(*Fleet){pass}, wholePage, wholePage.with(func(l *Load) { l.ActiveSlots, l.Waiting = n(2), n(9) }), FromScrape},
+		"blocks published, and the total is on the page": {[]func(*Fleet){active(50)}, wholePage, wholePage.with(func(l *Load) { l.KVActive, l.CacheUsage = n(50), share(0.25) }), FromActiveLoad},
+		"blocks published, and the total on the card":    {[]func(*Fleet){active(50), carded}, wholePage, Load{n(7), n(8), n(3), n(50), n(100), share(0.5), share(0.25), Opt[uint64]{}, Opt[uint64]{}, Opt[uint64]{}}, FromActiveLoad},
+		"blocks published, and no total":                 {[]func(*Fleet){active(50)}, Load{CacheUsage: share(0.5)}, Load{KVActive: n(50), CacheUsage: share(0.5)}, FromActiveLoad},
+		"a whole load published":                         {[]func(*Fleet){event(Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)})}, wholePage, Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)}, FromLoadEvent},
+		"a load without blocks published":                {[]func(*Fleet){event(Load{Waiting: n(0)})}, wholePage, wholePage.with(func(l *Load) { l.Waiting = n(0) }), FromScrape},
+		"a usage, and the total on the page":             {nil, Load{CacheUsage: share(0.333), KVTotal: n(10)}, Load{KVActive: n(3), CacheUsage: share(0.333), KVTotal: n(10)}, FromScrape},
+		"a usage, and the total on the card":             {[]func(*Fleet){carded}, Load{CacheUsage: share(0.125)}, Load{KVActive: n(13), KVTotal: n(100), TotalSlots: n(8), CacheUsage: share(0.125)}, FromScrape},
+		"a usage, and no total":                          {nil, Load{CacheUsage: share(0.125)}, Load{CacheUsage: share(0.125)}, FromScrape},
+		"blocks and their total, and no usage":           {nil, Load{KVActive: n(1), KVTotal: n(4)}, Load{KVActive: n(1), KVTotal: n(4), CacheUsage: share(0.25)}, FromScrape},
+		"a pass, and no blocks":                          {[]func(*Fleet){pass}, Load{HitRate: share(0.5)}, Load{ActiveSlots: n(2), Waiting: n(9), HitRate: share(0.5)}, FromPass},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, pageFirst := range []bool{false, true} { // which comes first is no matter
+				f := fleetAt(everything, plenty)
+				publishing(f, generate, 1)
+				if pageFirst {
+					scrape(f, paged(c.page))
+				}
+				for _, known := range c.known {
+					known(f)
+				}
+				if !pageFirst {
+					scrape(f, paged(c.page))
+				}
+				audit(t, f)
+				w := row(f, 0)
+				equal(t, "load", w.Load, Some(c.want))
+				equal(t, "source", w.Source, c.source)
+				equal(t, "up", w.Up, true)
+				equal(t, "answering", f.Snapshot().Endpoints[0].Answering, 1)
+			}
+		})
+	}
+}
+
+func (l Load) with(change func(*Load)) Load {
+	change(&l)
+	return l
+}
+
+func TestTheAgeIsOfTheValueThatTheSourceNames(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	scrape(f, paged(wholePage))
+	after(f, time.Second)
+	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{})
+	after(f, 5*time.Second)
+	equal(t, "scraped", row(f, 0).LoadAge, 5*time.Second)
+	scrape(f, paged(Load{Waiting: n(1)}))
+	after(f, 6*time.Second)
+	equal(t, "of a pass", row(f, 0).LoadAge, 5*time.Second)
+	publishedAt(f, generate, 1, 3)
+	after(f, 8*time.Second)
+	equal(t, "published", row(f, 0).LoadAge, 2*time.Second)
+}
+
+func TestWhatAPageSaysNoMoreIsForgotten(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	scrape(f, paged(Load{KVActive: n(5), KVTotal: n(9), Waiting: n(2)}))
+	scrape(f, paged(Load{KVActive: n(6)}))
+	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(6)})
+	scrape(f)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+}
+
+func TestWhatWasScrapedIsForgottenWhenItIsTooOld(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1, 2)
+	scrapeOf(f, 1, paged(wholePage))
+	after(f, time.Second)
+	scrapeOf(f, 2, paged(wholePage))
+	publishedAt(f, generate, 2, 50)
+	after(f, 10*time.Second)
+	f.ForgetScraped(10 * time.Second)
+	shows(t, f, "backend/generate: 2 answering mean 55", "  1 up kv 60", "  2 up kv 50")
+	after(f, 10*time.Second+1)
+	f.ForgetScraped(10 * time.Second)
+	shows(t, f, "backend/generate: 1 answering 1 silent mean 50", "  1 down", "  2 up kv 50")
+	after(f, time.Minute)
+	f.ForgetScraped(10 * time.Second)
+	shows(t, f, "backend/generate: 1 answering 1 silent", "  1 down", "  2 up kv 50")
+	equal(t, "load", row(f, 1).Load.V, Load{KVActive: n(50)})
+}
+
+func TestWhatWasScrapedGoesWithTheRegistration(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	card(f, generate, 1)
+	scrape(f, paged(wholePage))
+	deregister(f, generate, 1)
+	publishing(f, generate, 1)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	scrape(f, paged(wholePage))
+	f.Sync(Listing{})
+	scrape(f, paged(wholePage))
+	shows(t, f)
+	equal(t, "tracked", f.workers.len(), 0)
+}
+
+func TestThePageOfAFormerProcessIsNotBooked(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	in := Instance{Endpoint: generate, ID: 1}
+	f.Register(in, Registration{Publishes: true, Transport: "192.0.2.2:1000/1"})
+	former := f.WorkerPages(false)[0]
+	f.Scrape(former, []Scraped{paged(wholePage)})
+	shows(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
+	f.Register(in, Registration{Publishes: true, Transport: "192.0.2.2:2000/1"})
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	f.Scrape(former, []Scraped{paged(wholePage)})
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	f.Scrape(f.WorkerPages(false)[0], []Scraped{paged(wholePage)})
+	shows(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
+}
+
+// TestTheHitRateIsThatOfTheLastLookups also says that an engine that begins anew has none.
+func TestTheHitRateIsThatOfTheLastLookups(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	for i, c := range []struct {
+		lookups, hits uint64
+		want          Opt[float64]
+	}{
+		{0, 0, Opt[float64]{}},
+		{100, 25, share(0.25)},
+		{100, 25, share(0.25)}, // nobody looked up
+		{300, 175, share(0.75)},
+		{400, 175, share(0)},
+		{10, 5, share(0.5)}, // it began anew
+		{0, 0, Opt[float64]{}},
+		{40, 10, share(0.25)},
+		{50, 30, share(1)}, // more hits than look-ups: counters are not read at one moment
+	} {
+		scrape(f, Scraped{Load: Load{Waiting: n(0)}, Lookups: n(c.lookups), Hits: n(c.hits)})
+		audit(t, f)
+		if got := row(f, 0).Load.V.HitRate; got != c.want {
+			t.Errorf("scrape %d: hit rate %v, want %v", i, got, c.want)
+		}
+	}
+	scrape(f, Scraped{Load: Load{HitRate: share(0.125)}, Lookups: n(50), Hits: n(30)})
+	equal(t, "hit rate that the page has itself", row(f, 0).Load.V.HitRate, share(0.125))
+}
+
+func TestRequestsInTheHandlerAreTakenForThoseServedWhereNothingSaysMore(t *testing.T) {
+	inflight := Scraped{Endpoint: generate, Inflight: n(24)}
+	for name, c := range map[string]struct {
+		known func(*Fleet)
+		page  []Scraped
+		want  Opt[uint64]
+	}{
+		"of an endpoint that may carry no load": {func(*Fleet) {}, []Scraped{inflight}, Opt[uint64]{}},
+		"of one with a card":                    {func(f *Fleet) { card(f, generate, 1) }, []Scraped{inflight}, n(24)},
+		"of one with a load":                    {func(f *Fleet) { publishedAt(f, generate, 1, 5) }, []Scraped{inflight}, n(24)},
+		"of one with a load that is not named":  {func(f *Fleet) { published(f, 1, 5) }, []Scraped{inflight}, n(24)},
+		"beside the engine's":                   {func(*Fleet) {}, []Scraped{inflight, paged(Load{ActiveSlots: n(10)})}, n(10)},
+		"beside an engine's that are not known": {func(*Fleet) {}, []Scraped{inflight, paged(Load{Waiting: n(10)})}, n(24)},
+		"beside a pass's":                       {func(f *Fleet) { f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 4}) }, []Scraped{inflight}, n(4)},
+		"of a worker of several ranks": {func(f *Fleet) {
+			card(f, generate, 1)
+			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
+			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 2}, FromActiveLoad, Load{KVActive: n(5)})
+		}, []Scraped{inflight}, Opt[uint64]{}},
+		"of one that says it has several": {func(f *Fleet) {
+			f.SetCard(Instance{Endpoint: generate, ID: 1}, Card{Ranks: n(4)})
+			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
+		}, []Scraped{inflight}, Opt[uint64]{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fleetAt(everything, plenty)
+			publishing(f, generate, 1)
+			c.known(f)
+			for range 2 { // what was booked before must not speak for itself
+				scrape(f, c.page...)
+				audit(t, f)
+				equal(t, "requests", row(f, 0).Load.V.ActiveSlots, c.want)
+			}
+		})
+	}
+}
+
+// TestAPageIsOfAllEndpointsOfAProcess: those that are named get what is said of them, and
+// what is said of none is of the one that bears the load.
+func TestAPageIsOfAllEndpointsOfAProcess(t *testing.T) {
+	clear := Endpoint{Component: "backend", Name: "clear_kv_blocks"} // first by name
+	named := func(e Endpoint, l Load) Scraped { return Scraped{Endpoint: e, Load: l} }
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	publishing(f, clear, 1)
+	publishing(f, prefill, 1)
+	handlers := []Scraped{{Endpoint: clear, Inflight: n(0)}, {Endpoint: generate, Inflight: n(2)}}
+
+	scrape(f, append(handlers, named(generate, Load{Waiting: n(1)}), named(Endpoint{Component: "backend"}, Load{KVActive: n(40), KVTotal: n(100)}))...)
+	shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
+	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(40), KVTotal: n(100), CacheUsage: share(0.4), Waiting: n(1), ActiveSlots: n(2)})
+
+	scrape(f, named(prefill, Load{KVActive: n(7), KVTotal: n(10)}), named(generate, Load{KVActive: n(3), KVTotal: n(10)}))
+	shows(t, f, "backend/generate: 1 answering mean 3", "  1 up kv 3", "prefill/generate: 1 answering mean 7", "  1 up kv 7")
+
+	scrape(f)
+	card(f, generate, 1)
+	scrape(f, append(handlers, paged(Load{KVActive: n(9), KVTotal: n(10)}))...)
+	shows(t, f, "backend/generate: 1 answering mean 9", "  1 up kv 9", "prefill/generate: not counted")
+	equal(t, "load", row(f, 0).Load.V.ActiveSlots, n(2))
+}
+
+func TestOnlyWhatIsWatchedAndRegisteredIsBooked(t *testing.T) {
+	f := fleetAt(Target(generate), plenty)
+	publishing(f, generate, 1)
+	publishing(f, prefill, 1)
+	scrape(f,
+		Scraped{Endpoint: prefill, Load: wholePage},
+		Scraped{Endpoint: generate2, Load: wholePage},
+		Scraped{Endpoint: Endpoint{Component: "prefill"}, Load: wholePage})
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	scrapeOf(f, 2, paged(wholePage))
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+}
+
+func TestEachRankIsScrapedForItself(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	ranks := func(usages ...float64) (page []Scraped) {
+		for i, u := range usages {
+			page = append(page, Scraped{Rank: uint32(i), Load: Load{CacheUsage: share(u), Waiting: n(1)}})
+		}
+		return page
+	}
+	card(f, generate, 1)
+	scrape(f, ranks(0.5, 0.25, 0.75)...)
+	audit(t, f)
+	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(150), KVTotal: n(300), CacheUsage: share(0.5), Waiting: n(3)})
+	var blocks []Opt[uint64]
+	for _, r := range row(f, 0).Ranks {
+		blocks = append(blocks, r.Load.KVActive)
+		equal(t, "source", r.Source, FromScrape)
+	}
+	equal(t, "blocks of the ranks", blocks, []Opt[uint64]{n(50), n(25), n(75)})
+
+	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(90)})
+	equal(t, "blocks, one by an event", row(f, 0).Load.V.KVActive, n(215))
+	equal(t, "source", row(f, 0).Source, FromActiveLoad)
+	scrape(f, ranks(0.5)...)
+	equal(t, "blocks, of a rank that is alone on the page", row(f, 0).Load.V.KVActive, n(90))
+}
+
+// TestARankThatIsAloneHasOneNumber: an engine that is a rank of a larger one may count
+// itself as 0.
+func TestARankThatIsAloneHasOneNumber(t *testing.T) {
+	for name, at := range map[string]Endpoint{"named": generate, "not named": {}} {
+		t.Run(name, func(t *testing.T) {
+			f := fleetAt(everything, plenty)
+			publishing(f, generate, 1)
+			f.Publish(Origin{Endpoint: at, Worker: 1, Rank: 3}, FromActiveLoad, Load{KVActive: n(5)})
+			scrape(f, paged(Load{KVActive: n(6), KVTotal: n(10), Waiting: n(2)}))
+			audit(t, f)
+			equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(5), KVTotal: n(10), CacheUsage: share(0.5), Waiting: n(2)})
+			equal(t, "ranks", len(row(f, 0).Ranks), 0)
+		})
+	}
+}
+
+func TestAWorkerThatWasStoppedIsHeardWhenItsPageIs(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	publishing(f, generate, 1)
+	publishedAt(f, generate, 1, 40)
+	poll(f, loadless(generate, lease(1)))
+	poll(f)
+	poll(f)
+	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	scrape(f, paged(Load{Waiting: n(1)}))
+	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+}
+
+func TestPagesAreListedInOrderWithTheirAddresses(t *testing.T) {
+	f := fleetAt(backend, plenty)
+	at := func(e Endpoint, id uint64, r Registration) {
+		r.Publishes = true
+		f.Register(Instance{Endpoint: e, ID: id}, r)
+	}
+	at(generate, 10, Registration{Transport: "192.0.2.2:1/a"})
+	at(generate, 9, Registration{Transport: "192.0.2.3:1/b", Metrics: "192.0.2.3:9090"})
+	at(loadMetrics, 9, Registration{Transport: "192.0.2.3:1/c"})
+	at(generate2, 8, Registration{})
+	at(prefill, 7, Registration{Metrics: "192.0.2.9:9090"}) // not watched
+	f.SetCard(Instance{Endpoint: generate, ID: 10}, Card{Metrics: "192.0.2.2:8080"})
+	f.SetCard(Instance{Endpoint: loadMetrics, ID: 9}, Card{Metrics: "192.0.2.3:8080"})
+	f.SetCard(Instance{Endpoint: generate, ID: 11}, Card{Metrics: "192.0.2.4:8080"}) // not registered
+	publishedAt(f, generate2, 12, 1)                                                 // neither
+	equal(t, "pages", f.WorkerPages(true), []WorkerPage{
+		{Instance{generate, 10}, "192.0.2.2:1/a", "192.0.2.2:8080"},
+		{Instance{generate2, 8}, "", ""},
+		{Instance{loadMetrics, 9}, "192.0.2.3:1/c", "192.0.2.3:9090"},
+	})
+}
+
+func TestALoadThatIsWholeNeedsNoPage(t *testing.T) {
+	load := Load{ActiveSlots: n(1), TotalSlots: n(2), Waiting: n(0), KVActive: n(3), KVTotal: n(4), HitRate: share(0)}
+	lacks := func(change func(*Load)) Load { return load.with(change) }
+	for name, c := range map[string]struct {
+		load Load
+		want int
+	}{
+		"whole":              {load, 0},
+		"no blocks":          {lacks(func(l *Load) { l.KVActive.OK = false }), 1},
+		"no total":           {lacks(func(l *Load) { l.KVTotal.OK = false }), 1},
+		"no requests":        {lacks(func(l *Load) { l.ActiveSlots.OK = false }), 1},
+		"no slots":           {lacks(func(l *Load) { l.TotalSlots.OK = false }), 1},
+		"no waiting":         {lacks(func(l *Load) { l.Waiting.OK = false }), 1},
+		"no hit rate":        {lacks(func(l *Load) { l.HitRate.OK = false }), 1},
+		"no load (not even)": {Load{}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fleetAt(everything, plenty)
+			publishing(f, generate, 1)
+			if c.load != (Load{}) {
+				f.Publish(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, c.load)
+			}
+			scrape(f, paged(wholePage)) // says nothing of whether it is needed
+			equal(t, "incomplete", len(f.WorkerPages(true)), c.want)
+			equal(t, "all", len(f.WorkerPages(false)), 1)
+		})
+	}
+}

@@ -1,0 +1,82 @@
+package glance
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// TestARollingUpdateHasTwoNamespacesSideBySide as Dynamo's operator makes them.
+func TestARollingUpdateHasTwoNamespacesSideBySide(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.watch("prod-*")
+		old, new := generate, generate
+		old.Namespace, new.Namespace = "prod-1f", "prod-2e"
+		l.register(old, 1, 2)
+		l.register(new, 3)
+		l.answer(load(old, 1, 200, 1), load(old, 2, 400, 2), load(new, 3, 900, 3))
+		l.pass(5 * time.Second)
+		s := l.snapshot()
+		equal(t, "namespace", s.Namespace, "prod-*")
+		var rows []string
+		for _, w := range s.Workers {
+			rows = append(rows, w.Namespace+" "+w.Component+" "+w.Endpoint+" "+w.Key)
+		}
+		equal(t, "workers", rows, []string{"prod-1f backend generate 1", "prod-1f backend generate 2", "prod-2e backend generate 3"})
+		equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
+		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.5")
+		if p := l.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
+			t.Errorf("what is full: %+v", p)
+		}
+		for path, want := range map[string]string{
+			ofGenerate:                                "[3,0.5,0.9,75,6,–,–,0]",
+			ofGenerate + "&dynamo_namespace=prod-1f":  "[2,0.3,0.4,30,3,–,–,0]",
+			ofGenerate + "&dynamo_namespace=prod-2*":  "[1,0.9,0.9,45,3,–,–,0]",
+			ofGenerate + "&dynamo_namespace=prod-new": "[0,–,–,0,0,0,–,–]",
+		} {
+			equal(t, path, l.signals(path).String(), want)
+		}
+		equal(t, "of what is not watched", l.refused("GET", ofGenerate+"&dynamo_namespace=dev", 404), `the namespace "dev" is not watched: "prod-*" is`)
+		l.f.Deregister(fleet.Instance{Endpoint: old, ID: 1})
+		l.f.Deregister(fleet.Instance{Endpoint: old, ID: 2})
+		l.answer(load(new, 3, 500, 0))
+		l.pass(10 * time.Second)
+		equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker is left")
+	})
+}
+
+func TestNobodyInSeveralNamespacesIsLookedForByThem(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.watch("prod-*")
+		frontend := fleet.Endpoint{Namespace: "prod-1f", Component: "frontend", Name: "http"}
+		l.f = fleet.New(fleet.Target{Namespace: "prod-*", Component: "front"}, 10, true)
+		l.f.Sync(fleet.Listing{})
+		o := options(l.f)
+		o.Namespaces = "prod-*"
+		l.g = New(o)
+		l.f.Register(fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
+		l.second()
+		s := l.snapshot().Looking
+		equal(t, "namespace", s.Namespace, "prod-*")
+		equal(t, "sees", s.Sees[0].Namespace+" "+s.Sees[0].Component, "prod-1f frontend")
+		equal(t, "asks", len(s.Asks), 0)
+	})
+}
+
+func TestLoadsOfWorkersPagesAreStaleWhenNobodyReadsThem(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		in := fleet.Instance{Endpoint: generate, ID: 7}
+		l.f.Register(in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		l.f.Scrape(fleet.WorkerPage{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
+		l.pass(16 * time.Second)
+		equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.25,0.25,–,3,–,–,16]")
+		equal(t, "source", l.snapshot().Workers[0].Source, "scrape")
+		l.second()
+		equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: the newest load is 17 s old, want no more than 16 s")
+	})
+}

@@ -1,0 +1,363 @@
+package kube
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+)
+
+const (
+	pageSize  = 500 // objects of a page, as Dynamo's own runtime has it
+	watchTime = 290 // seconds after which the API server ends a watch, likewise
+
+	listIn    = time.Minute      // bounds a page
+	maxPage   = 1 << 30          // bytes; etcd bounds an object to 1.5 MiB
+	maxObject = 8 << 20          // bytes of an event; an object and the frame around it
+	refusedIn = 2 * time.Second  // before what was refused is asked for again
+	settled   = 10 * time.Second // a watch that lived so long ended in the way of the world
+)
+
+// Collection is all objects of a resource in a namespace, or those with a label.
+type Collection struct {
+	Group     string // of the API; empty for the core's
+	Version   string
+	Namespace string
+	Resource  string // in the plural
+	Selector  string // of labels; empty: all
+}
+
+func (c Collection) path() string {
+	root := "/apis/" + c.Group
+	if c.Group == "" {
+		root = "/api"
+	}
+	return root + "/" + c.Version + "/namespaces/" + c.Namespace + "/" + c.Resource
+}
+
+// String is the collection's name for people.
+func (c Collection) String() string {
+	name := c.Resource
+	if c.Group != "" {
+		name += "." + c.Group
+	}
+	return name + " in " + c.Namespace
+}
+
+// explain adds to a refusal what the operator can do about it.
+func (c Collection) explain(err error) error {
+	switch {
+	case IsRefused(err, http.StatusForbidden):
+		return fmt.Errorf("%w (missing in a Role of namespace %s: {apiGroups: [%s], resources: [%s], verbs: [list, watch]})",
+			err, c.Namespace, cmp.Or(c.Group, `""`), c.Resource)
+	case IsRefused(err, http.StatusNotFound) && c.Group != "":
+		return fmt.Errorf("%w (the cluster has no %s.%s: is their CustomResourceDefinition installed?)", err, c.Resource, c.Group)
+	case IsRefused(err, http.StatusUnauthorized):
+		return fmt.Errorf("%w (the token is not, or no longer, good)", err)
+	}
+	return err
+}
+
+// Object is what every object has; others embed it.
+type Object struct {
+	Metadata Metadata `json:"metadata"`
+}
+
+// Meta is the object's metadata.
+func (o *Object) Meta() *Metadata { return &o.Metadata }
+
+// Metadata is what is read of an object's. managedFields, nearly half of some objects,
+// are passed over.
+type Metadata struct {
+	Name            string            `json:"name,omitempty"`
+	Namespace       string            `json:"namespace,omitempty"`
+	UID             string            `json:"uid,omitempty"`
+	ResourceVersion string            `json:"resourceVersion,omitempty"`
+	Annotations     map[string]string `json:"annotations,omitempty"`
+	OwnerReferences []Owner           `json:"ownerReferences,omitempty"`
+}
+
+// Owner is an object that another belongs to.
+type Owner struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	UID        string `json:"uid"`
+}
+
+// kind is an object of type T that is read into by way of a pointer.
+type kind[T any] interface {
+	*T
+	Meta() *Metadata
+}
+
+// Follower hears what becomes of a collection. Its functions are called one at a time.
+type Follower[T any] struct {
+	Put    func(*T)                    // it is new, or has changed, or perhaps neither
+	Delete func(*T)                    // it is gone
+	Listed func(names map[string]bool) // the whole collection was Put: what is not in it is gone
+	Bad    func(error)                 // an object that cannot be decoded
+	State  func(error)                 // nil: what was heard is all there is; else why it may not be
+}
+
+// Follow tells a follower of everything in a collection, and of every change, until ctx
+// ends. Whatever breaks, it goes on, and forgets nothing meanwhile: where it cannot
+// resume it lists anew.
+func Follow[T any, P kind[T]](ctx context.Context, c *Client, of Collection, f Follower[T]) {
+	s := stream[T, P]{client: c, of: of, follower: f}
+	for attempt := 0; ctx.Err() == nil; {
+		began := time.Now()
+		err := s.round(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > settled {
+			attempt = 0
+		}
+		var refused *Refused
+		switch {
+		case errors.As(err, &refused):
+			f.State(of.explain(err))
+			connect.Wait(ctx, refusedIn)
+		default:
+			if !errors.Is(err, errEnded) {
+				f.State(err)
+			}
+			connect.Wait(ctx, connect.Pause(attempt))
+		}
+		attempt++
+	}
+}
+
+// errEnded says that a watch ended as all do, or cannot go on from where it was.
+var errEnded = errors.New("watch ended")
+
+// stream is where Follow has come to.
+type stream[T any, P kind[T]] struct {
+	client   *Client
+	of       Collection
+	follower Follower[T]
+	version  string // of the collection, up to which all is known; empty: nothing is
+}
+
+// round lists the collection if it must, and watches it until that ends.
+func (s *stream[T, P]) round(ctx context.Context) error {
+	doing, err := "watch", error(nil)
+	if s.version == "" {
+		doing, err = "list", s.list(ctx)
+	}
+	if err == nil {
+		doing, err = "watch", s.watch(ctx)
+	}
+	if IsRefused(err, http.StatusGone) { // what comes next is not to be had any more
+		s.version = ""
+		return errEnded
+	}
+	if errors.Is(err, errEnded) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", doing, s.of, err)
+}
+
+// list hands on the whole collection, page by page.
+func (s *stream[T, P]) list(ctx context.Context) error {
+	names := make(map[string]bool)
+	for next := ""; ; {
+		version, more, err := s.page(ctx, next, names)
+		if err != nil {
+			return err
+		}
+		if next = more; next == "" {
+			s.version = version
+			s.follower.Listed(names)
+			return nil
+		}
+	}
+}
+
+func (s *stream[T, P]) page(ctx context.Context, next string, names map[string]bool) (version, more string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listIn)
+	defer cancel()
+	query := url.Values{"limit": {strconv.Itoa(pageSize)}}
+	if next != "" {
+		query.Set("continue", next)
+	}
+	response, err := s.client.do(ctx, http.MethodGet, s.of.path(), s.selected(query), nil)
+	if err != nil {
+		return "", "", err
+	}
+	defer response.Body.Close()
+	var meta struct{ ResourceVersion, Continue string }
+	err = eachItem(json.NewDecoder(io.LimitReader(response.Body, maxPage)), &meta, func(item json.RawMessage) {
+		if object := s.decode(item); object != nil {
+			names[object.Meta().Name] = true
+			s.follower.Put((*T)(object))
+		}
+	})
+	if err == nil && meta.ResourceVersion == "" {
+		err = errors.New("the answer is no list")
+	}
+	return meta.ResourceVersion, meta.Continue, err
+}
+
+func (s *stream[T, P]) selected(query url.Values) url.Values {
+	if s.of.Selector != "" {
+		query.Set("labelSelector", s.of.Selector)
+	}
+	return query
+}
+
+// decode reads an object; nil if it is none.
+func (s *stream[T, P]) decode(b json.RawMessage) P {
+	object := P(new(T))
+	err := json.Unmarshal(b, object)
+	if err == nil && object.Meta().Name == "" {
+		err = errors.New("it has no name")
+	}
+	if err != nil {
+		s.follower.Bad(fmt.Errorf("decode one of %s: %w", s.of, err))
+		return nil
+	}
+	return object
+}
+
+// eachItem reads a list one item at a time, since all of them may be much.
+func eachItem(d *json.Decoder, meta any, f func(json.RawMessage)) error {
+	if err := expect(d, '{'); err != nil {
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		switch key {
+		case "metadata":
+			err = d.Decode(meta)
+		case "items":
+			err = each(d, f)
+		default:
+			var other json.RawMessage
+			err = d.Decode(&other)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return expect(d, '}')
+}
+
+func each(d *json.Decoder, f func(json.RawMessage)) error {
+	if token, err := d.Token(); err != nil || token == nil { // null is an empty list
+		return err
+	} else if token != json.Delim('[') {
+		return fmt.Errorf("the items are %v, no list", token)
+	}
+	for d.More() {
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return err
+		}
+		f(item)
+	}
+	return expect(d, ']')
+}
+
+func expect(d *json.Decoder, want json.Delim) error {
+	token, err := d.Token()
+	if err == nil && token != want {
+		err = fmt.Errorf("%v where %v should be", token, want)
+	}
+	return err
+}
+
+// watch hands on the changes since the version, and keeps that, until the watch ends.
+func (s *stream[T, P]) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := s.client.idle
+	stalled := time.AfterFunc(idle, func() { cancel(errEnded) })
+	defer stalled.Stop()
+	response, err := s.client.do(ctx, http.MethodGet, s.of.path(), s.selected(url.Values{
+		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "timeoutSeconds": {strconv.Itoa(watchTime)}, "resourceVersion": {s.version},
+	}), nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	s.follower.State(nil)
+	body := &bounded{Reader: response.Body}
+	for d := json.NewDecoder(body); ; {
+		var event struct {
+			Type   string
+			Object json.RawMessage
+		}
+		body.left = maxObject
+		if err := d.Decode(&event); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || context.Cause(ctx) == errEnded {
+				return errEnded
+			}
+			return err
+		}
+		stalled.Reset(idle)
+		if err := s.apply(event.Type, event.Object); err != nil {
+			return err
+		}
+	}
+}
+
+// bounded is a reader of which no more than left bytes can be read.
+type bounded struct {
+	io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("an event of more than %d bytes", maxObject)
+	}
+	n, err := b.Reader.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+// apply hands on one event of a watch.
+func (s *stream[T, P]) apply(what string, b json.RawMessage) error {
+	switch what {
+	case "ERROR":
+		status := Refused{Code: http.StatusInternalServerError}
+		_ = json.Unmarshal(b, &status)
+		if status.Code != http.StatusGone {
+			s.version = "" // nobody knows what else was missed
+		}
+		return &status
+	case "BOOKMARK":
+		var o Object
+		if err := json.Unmarshal(b, &o); err == nil && o.Metadata.ResourceVersion != "" {
+			s.version = o.Metadata.ResourceVersion
+		}
+		return nil
+	case "ADDED", "MODIFIED", "DELETED":
+		object := s.decode(b)
+		if object == nil {
+			return nil
+		}
+		if v := object.Meta().ResourceVersion; v != "" {
+			s.version = v
+		}
+		if what == "DELETED" {
+			s.follower.Delete((*T)(object))
+		} else {
+			s.follower.Put((*T)(object))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,261 @@
+package kubetest
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bookmarks come more often than in a cluster.
+const bookmarkEvery = 200 * time.Millisecond
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
+	token := s.token
+	s.mu.Unlock()
+	resource, namespace, name := parse(r.URL.Path)
+	switch {
+	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
+		refuse(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
+	case resource == "" || s.is(s.absent, resource):
+		refuse(w, http.StatusNotFound, "NotFound", "the server could not find the requested resource")
+	case s.is(s.forbidden, resource):
+		refuse(w, http.StatusForbidden, "Forbidden", fmt.Sprintf(
+			`%s is forbidden: User "system:serviceaccount:%s:metrics" cannot %s resource %q in the namespace %q`, resource, namespace, verb(r, name), resource, namespace))
+	case name != "":
+		s.one(w, r, resource, namespace, name)
+	case r.Method == http.MethodPost:
+		s.create(w, r, resource, namespace)
+	case r.URL.Query().Get("watch") == "true":
+		s.watch(w, r, resource, namespace)
+	default:
+		s.list(w, r, resource, namespace)
+	}
+}
+
+func (s *Server) is(in map[string]bool, resource string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return in[resource]
+}
+
+func verb(r *http.Request, name string) string {
+	switch {
+	case r.URL.Query().Get("watch") == "true":
+		return "watch"
+	case r.Method == http.MethodGet && name == "":
+		return "list"
+	}
+	return strings.ToLower(r.Method)
+}
+
+// parse reads a path: {root}/namespaces/{namespace}/{resource}[/{name}].
+func parse(path string) (resource, namespace, name string) {
+	for plural, root := range resources {
+		rest, ok := strings.CutPrefix(path, root+"/namespaces/")
+		parts := strings.Split(rest, "/")
+		if ok && len(parts) >= 2 && len(parts) <= 3 && parts[1] == plural {
+			return plural, parts[0], strings.Join(parts[2:], "")
+		}
+	}
+	return "", "", ""
+}
+
+func refuse(w http.ResponseWriter, code int, reason, message string) {
+	answer(w, code, Object{"kind": "Status", "apiVersion": "v1", "metadata": Object{}, "status": "Failure", "message": message, "reason": reason, "code": code})
+}
+
+func answer(w http.ResponseWriter, code int, o any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(o)
+}
+
+// list answers with a page. Its continue token is the name after which to go on, and
+// the version of the whole.
+func (s *Server) list(w http.ResponseWriter, r *http.Request, resource, namespace string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+	if s.pages > 0 {
+		limit = s.pages
+	}
+	after, version := "", s.version
+	if next := r.URL.Query().Get("continue"); next != "" {
+		_, _ = fmt.Sscanf(next, "%d", &version)
+		_, after, _ = strings.Cut(next, "/")
+		if version < s.compacted {
+			refuse(w, http.StatusGone, "Expired", "The provided continue parameter is too old to display a consistent list result.")
+			return
+		}
+	}
+	var all []Object
+	for k, o := range s.objects {
+		if strings.HasPrefix(k, key(resource, namespace, "")) && metadata(o, "name") > after && selected(o, r.URL.Query().Get("labelSelector")) {
+			all = append(all, o)
+		}
+	}
+	slices.SortFunc(all, func(a, b Object) int { return cmp.Compare(metadata(a, "name"), metadata(b, "name")) })
+	meta := Object{"resourceVersion": strconv.Itoa(version)}
+	if limit > 0 && len(all) > limit {
+		meta["continue"] = fmt.Sprintf("%d/%s", version, metadata(all[limit-1], "name"))
+		meta["remainingItemCount"] = len(all) - limit
+		all = all[:limit]
+	}
+	answer(w, http.StatusOK, Object{"apiVersion": "v1", "kind": "List", "metadata": meta, "items": append([]Object{}, all...)})
+}
+
+// selected reports whether an object has all labels of a selector of equalities.
+func selected(o Object, selector string) bool {
+	meta, _ := o["metadata"].(Object)
+	labels, _ := meta["labels"].(Object)
+	for part := range strings.SplitSeq(selector, ",") {
+		name, value, _ := strings.Cut(part, "=")
+		if part != "" && labels[name] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// watch sends the changes since a version, and bookmarks, until it is to end.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespace string) {
+	version, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+	seconds, _ := strconv.Atoi(r.URL.Query().Get("timeoutSeconds"))
+	timeout := time.NewTimer(time.Duration(seconds) * time.Second)
+	defer timeout.Stop()
+	bookmark := time.NewTicker(bookmarkEvery)
+	defer bookmark.Stop()
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	send := json.NewEncoder(w)
+	for {
+		events, last, tooOld, changed, closed := s.since(version, resource, namespace, r.URL.Query().Get("labelSelector"))
+		if tooOld {
+			_ = send.Encode(Object{"type": "ERROR", "object": Object{"kind": "Status", "apiVersion": "v1", "metadata": Object{}, "status": "Failure",
+				"message": fmt.Sprintf("too old resource version: %d (%d)", version, s.compacted), "reason": "Expired", "code": http.StatusGone}})
+			return
+		}
+		for _, e := range events {
+			if send.Encode(Object{"type": e.what, "object": e.object}) != nil {
+				return
+			}
+		}
+		version = last
+		if http.NewResponseController(w).Flush() != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-bookmark.C:
+			s.bookmark(send, version)
+		case <-closed:
+			s.bookmark(send, version) // the last word of a watch, as in a cluster
+			return
+		case <-timeout.C:
+			s.bookmark(send, version)
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (s *Server) bookmark(send *json.Encoder, version int) {
+	_ = send.Encode(Object{"type": "BOOKMARK", "object": Object{"metadata": Object{"resourceVersion": strconv.Itoa(version)}}})
+}
+
+// since are the changes after a version, and what says that there are more.
+func (s *Server) since(version int, resource, namespace, selector string) (events []change, last int, tooOld bool, changed, closed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	if s.closed == nil {
+		s.closed = make(chan struct{})
+	}
+	for _, c := range s.history {
+		if c.version > version && c.resource == resource && strings.HasPrefix(c.key, key(resource, namespace, "")) && selected(c.object, selector) {
+			events = append(events, c)
+		}
+	}
+	return events, s.version, version < s.compacted, s.changed, s.closed
+}
+
+// one reads, replaces, applies or deletes an object.
+func (s *Server) one(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.objects[key(resource, namespace, name)]
+	var o Object
+	if r.Method == http.MethodPut || r.Method == http.MethodPatch {
+		if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadata(o, "name") != name {
+			refuse(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or of another name: %v", err))
+			return
+		}
+		o["metadata"].(Object)["namespace"] = namespace
+	}
+	switch {
+	case old == nil && r.Method != http.MethodPatch:
+		refuse(w, http.StatusNotFound, "NotFound", fmt.Sprintf("%s %q not found", resource, name))
+		return
+	case r.Method == http.MethodPut && metadata(o, "resourceVersion") != metadata(old, "resourceVersion"):
+		refuse(w, http.StatusConflict, "Conflict", "the object has been modified; please apply your changes to the latest version and try again")
+		return
+	case r.Method == http.MethodPut:
+		s.put(resource, o)
+	case r.Method == http.MethodPatch:
+		s.apply(resource, old, o)
+	case r.Method == http.MethodDelete:
+		delete(s.objects, key(resource, namespace, name))
+		s.record("DELETED", resource, old)
+		answer(w, http.StatusOK, old)
+		return
+	}
+	answer(w, http.StatusOK, s.objects[key(resource, namespace, name)])
+}
+
+func (s *Server) create(w http.ResponseWriter, r *http.Request, resource, namespace string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var o Object
+	if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadata(o, "name") == "" {
+		refuse(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or has no name: %v", err))
+		return
+	}
+	o["metadata"].(Object)["namespace"] = namespace
+	k := key(resource, namespace, metadata(o, "name"))
+	if s.objects[k] != nil {
+		refuse(w, http.StatusConflict, "AlreadyExists", fmt.Sprintf("%s %q already exists", resource, metadata(o, "name")))
+		return
+	}
+	s.put(resource, o)
+	answer(w, http.StatusCreated, s.objects[k])
+}
+
+// apply takes a server-side apply as the whole object. A map of spec.data that it
+// empties is stored as null once, as the real server does.
+func (s *Server) apply(resource string, old, o Object) {
+	before, after := data(old), data(o)
+	for name, now := range after {
+		had, _ := before[name].(Object)
+		if has, ok := now.(Object); ok && len(has) == 0 && len(had) > 0 {
+			after[name] = nil
+		}
+	}
+	s.put(resource, o)
+}
+
+func data(o Object) Object {
+	spec, _ := o["spec"].(Object)
+	d, _ := spec["data"].(Object)
+	return d
+}

@@ -1,0 +1,81 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Lease is a coordination.k8s.io/v1 Lease: who holds something, and until when.
+type Lease struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Object
+	Spec LeaseSpec `json:"spec"`
+}
+
+// LeaseSpec says who holds the Lease. Times are by the holder's clock: others can only
+// tell that they change.
+type LeaseSpec struct {
+	HolderIdentity       string     `json:"holderIdentity"` // empty: nobody
+	LeaseDurationSeconds int        `json:"leaseDurationSeconds,omitempty"`
+	AcquireTime          *MicroTime `json:"acquireTime,omitempty"`
+	RenewTime            *MicroTime `json:"renewTime,omitempty"`
+	LeaseTransitions     int        `json:"leaseTransitions,omitempty"`
+}
+
+// MicroTime is a time as Leases have it, in microseconds.
+type MicroTime struct{ time.Time }
+
+// MarshalJSON implements json.Marshaler.
+func (t MicroTime) MarshalJSON() ([]byte, error) {
+	return json.Marshal(t.UTC().Format("2006-01-02T15:04:05.000000Z07:00"))
+}
+
+func leases(namespace string) string {
+	return "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases"
+}
+
+// GetLease reads a Lease.
+func (c *Client) GetLease(ctx context.Context, namespace, name string) (*Lease, error) {
+	return c.lease(ctx, http.MethodGet, leases(namespace)+"/"+name, nil)
+}
+
+// CreateLease makes a Lease. If there is one of its name the API server refuses (409).
+func (c *Client) CreateLease(ctx context.Context, l *Lease) (*Lease, error) {
+	return c.lease(ctx, http.MethodPost, leases(l.Metadata.Namespace), l)
+}
+
+// UpdateLease replaces a Lease. If it has changed since l was read the API server
+// refuses (409).
+func (c *Client) UpdateLease(ctx context.Context, l *Lease) (*Lease, error) {
+	return c.lease(ctx, http.MethodPut, leases(l.Metadata.Namespace)+"/"+l.Metadata.Name, l)
+}
+
+func (c *Client) lease(ctx context.Context, method, path string, l *Lease) (*Lease, error) {
+	var body []byte
+	if l != nil {
+		l.APIVersion, l.Kind = "coordination.k8s.io/v1", "Lease"
+		body, _ = json.Marshal(l) // strings, numbers and times: it cannot fail
+	}
+	response, err := c.do(ctx, method, path, nil, body)
+	if err != nil {
+		return nil, explainLease(err)
+	}
+	defer response.Body.Close()
+	var answer Lease
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxMessage)).Decode(&answer); err != nil {
+		return nil, fmt.Errorf("decode the lease: %w", err)
+	}
+	return &answer, nil
+}
+
+func explainLease(err error) error {
+	if IsRefused(err, http.StatusForbidden) {
+		return fmt.Errorf("%w (missing in a Role: {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]})", err)
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/discovery"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/tracing"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// kubernetes is what is said of Kubernetes discovery.
+type kubernetes struct {
+	api        string // the API server; empty: that of the cluster that the program is in
+	namespace  string // Kubernetes'
+	containers bool   // readiness is of containers, not of pods
+	pod        string // the program's own, or its host
+}
+
+// check reads what the environment says, and refuses what does not fit.
+func (k *kubernetes) check(used bool, getenv func(string) string) error {
+	if !used && k.api != "" {
+		return errors.New("--kubernetes-api: needs --discovery kubernetes")
+	}
+	if !used {
+		return nil
+	}
+	if k.api != "" {
+		if _, err := kube.At(k.api); err != nil {
+			return cli.Error("kubernetes-api", cli.Redact(k.api), "http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy")
+		}
+	}
+	switch mode := getenv("DYN_KUBE_DISCOVERY_MODE"); mode {
+	case "", "pod":
+	case "container":
+		k.containers = true
+	default:
+		return fmt.Errorf("DYN_KUBE_DISCOVERY_MODE %q: want pod or container", mode)
+	}
+	if k.pod = getenv("POD_NAME"); k.pod == "" {
+		k.pod, _ = os.Hostname()
+	}
+	return nil
+}
+
+// client is one of the API server.
+func (k *kubernetes) client(getenv func(string) string) (*kube.Client, error) {
+	if k.api != "" {
+		return kube.At(k.api)
+	}
+	c, err := kube.InCluster(getenv, kube.ServiceAccount)
+	if err != nil {
+		return nil, fmt.Errorf("--discovery kubernetes: %w", err)
+	}
+	return c, nil
+}
+
+// registerInKubernetes watches the Kubernetes namespace and holds the unique instance's Lease.
+func registerInKubernetes(ctx context.Context, c config, f *fleet.Fleet, client *kube.Client, log *slog.Logger) error {
+	registry := discovery.Kubernetes{
+		Client:     client,
+		In:         c.kubernetes.namespace,
+		Containers: c.kubernetes.containers,
+		Namespaces: c.namespaces,
+		Fleet:      f,
+		Log:        tracing.Target(log, "kubernetes"),
+	}
+	instance := registry
+	instance.Log = log
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { registry.Watch(ctx); return nil })
+	g.Go(func() error { return instance.Hold(ctx, c.kubernetes.pod, instanceValue(c), c.standby) })
+	return g.Wait()
+}

@@ -1,0 +1,62 @@
+package program
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/collect"
+	"dynamo-metrics/internal/fleet"
+)
+
+// The workers whose own metrics pages are read.
+const (
+	scrapeIncomplete = "auto" // those whose load is not whole without them
+	scrapeAll        = "on"
+	scrapeNone       = "off"
+)
+
+// scrapes is what the flags say of the workers' own pages.
+type scrapes struct {
+	which    string
+	interval time.Duration
+	urls     collect.WorkerURLs
+}
+
+func (s *scrapes) flags(a *cli.App) {
+	a.Flag("scrape-workers", "Whose own metrics pages to read: auto (of workers whose load is not whole without), on, or off.").
+		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.which, scrapeIncomplete, scrapeAll, scrapeNone))
+	a.Flag("scrape-interval", "How often to read them, in seconds or as a duration; at least 1s.").
+		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second))
+	a.Flag("worker-metrics-url", "Where a worker's page is, where the registry does not say it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
+		PlaceHolder("TEMPLATE").SetValue(&urlTemplates{urls: &s.urls})
+}
+
+// scraper reads the pages.
+func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
+	return &collect.Scraper{
+		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, All: c.scrapes.which == scrapeAll, URL: c.pageOf,
+		Log: log,
+	}
+}
+
+// pageOf is where a worker's page is; empty if nowhere.
+func (c config) pageOf(p fleet.WorkerPage) string {
+	return c.scrapes.urls.Of(c.namespaces.Name(p.Endpoint), p)
+}
+
+// urlTemplates is the value of --worker-metrics-url.
+type urlTemplates struct{ urls *collect.WorkerURLs }
+
+func (u *urlTemplates) Set(s string) error {
+	if err := u.urls.Add(s); err != nil {
+		return fmt.Errorf("--worker-metrics-url %q: %w; want [component=]http(s)://{host}:port/path", cli.Redact(s), err)
+	}
+	return nil
+}
+
+func (u *urlTemplates) String() string { return "" }
+
+// IsCumulative lets kingpin take the flag more than once.
+func (u *urlTemplates) IsCumulative() bool { return true }

@@ -1,0 +1,124 @@
+package wire
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
+	for _, c := range []struct {
+		namespaces Namespaces
+		name       string
+		match      bool
+		label      string
+	}{
+		{"lab", "lab", true, ""},
+		{"lab", "lab2", false, ""},
+		{"lab", "la", false, ""},
+		{"lab*", "lab", true, "lab"},
+		{"lab*", "lab-0c1d2e3f", true, "lab-0c1d2e3f"},
+		{"lab*", "la", false, "la"},
+		{"lab*", "my-lab", false, "my-lab"},
+		{"*", "lab", true, "lab"},
+		{"*", "", false, ""},
+	} {
+		equal(t, c.namespaces.Match(c.name), c.match)
+		equal(t, c.namespaces.Label(c.name), c.label)
+	}
+}
+
+func TestNoKeyIsWatchedTwice(t *testing.T) {
+	for _, ns := range []Namespaces{
+		"dynamo", "namespace", "instances", "components", "v1", "mdc", "event_channels", "namespace/namespace", "ü %",
+		"*", "dynamo*", "namespace*", "na*", "namespace/n*", "instances*", "v1*", "ü %*",
+	} {
+		all := ns.Prefixes()
+		for i, p := range all {
+			for j, q := range all {
+				if i != j && strings.HasPrefix(p, q) {
+					t.Errorf("namespace %q: %q is below %q", ns, p, q)
+				}
+			}
+		}
+	}
+}
+
+func TestCapturedKeysAreToldByTheirNamespace(t *testing.T) {
+	for _, release := range []string{"0.3.0", "0.5.1", "0.6.1", "0.9.1", "1.6.1"} {
+		for _, kv := range capturedJSON[[]keyValue](t, release, "etcd_keys.json") {
+			want := "lab"
+			if strings.HasPrefix(release, "0.5") || release == "0.3.0" {
+				want = "dynamo"
+			}
+			if !below(Namespaces(want), kv.Key) {
+				continue // of a kind that nobody reads
+			}
+			if ns, ok := Namespaces("*").Of(kv.Key); ns != want || !ok {
+				t.Errorf("%s: namespace of %s: %q, %v, want %q", release, kv.Key, ns, ok, want)
+			}
+			if several := Namespaces(want[:2] + "*"); !below(several, kv.Key) {
+				t.Errorf("%s: %s is below none of the prefixes of %s", release, kv.Key, several)
+			}
+			if ns, ok := Namespaces(want + "-*").Of(kv.Key); ok {
+				t.Errorf("%s: %s is taken for one of %s-* (%q)", release, kv.Key, want, ns)
+			}
+		}
+	}
+}
+
+func below(n Namespaces, key string) bool {
+	return slices.ContainsFunc(n.Prefixes(), func(p string) bool { return strings.HasPrefix(key, p) })
+}
+
+func TestKeysOfNamespacesThatLookLikeOthers(t *testing.T) {
+	for key, want := range map[string]string{
+		"v1/instances/namespace/backend/generate/1f":                                                "namespace",
+		"v1/event_channels/namespace//kv_metrics/1f":                                                "namespace",
+		"v1/event_channels/namespace/backend/kv_metrics/1f":                                         "namespace",
+		"v1/event_channels/namespace/namespace/topic/kv_metrics/1f":                                 "namespace",
+		"v1/event_channels/namespace/a%2Eb/component/backend/endpoint/generate/topic/kv_metrics/1f": "a.b",
+		"v1/event_channels/lab//kv_metrics/1f":                                                      "lab",
+		"v1/mdc/lab/backend/generate/1f":                                                            "lab",
+		"v1/mdc//backend/generate/1f":                                                               "",
+		"lab/components/backend/generate:1f":                                                        "",
+		"v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/1f":     "",
+		"": "",
+	} {
+		ns, ok := Namespaces("*").Of(key)
+		equal(t, ns, want)
+		equal(t, ok, want != "")
+	}
+}
+
+func TestBrokersAreAskedForNoMoreThanTheNamespaces(t *testing.T) {
+	topics := []string{TopicLoad, TopicHitRate, TopicForwardPass}
+	equal(t, BrokerTopics("a.b", topics...), []string{
+		"namespace.a%2Eb.component.",
+		"namespace.a.b.component.",
+		"namespace.a.b.forward-pass-metrics",
+		"namespace.a.b.kv-hit-rate",
+		"namespace.a.b.kv_metrics",
+	})
+	equal(t, BrokerTopics("lab-*", topics...), []string{"namespace.lab-"})
+	equal(t, BrokerTopics("*", topics...), []string{"namespace."})
+}
+
+func TestSubjectsOfSeveralNamespacesMatchTheirEvents(t *testing.T) {
+	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
+		for _, m := range natsEvents(t, release) {
+			if m.subject == TraceSubject {
+				continue
+			}
+			equal(t, SubjectNamespace(m.subject), "lab")
+			_, topic, _ := ParseEventSubject("lab", m.subject)
+			n := 0
+			for _, s := range EventSubjects("l*", topic) {
+				if matches(s, m.subject) {
+					n++
+				}
+			}
+			equal(t, n, 1)
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// pageOf is a page of testdata, read.
+func pageOf(t testing.TB, path ...string) []PageValues {
+	t.Helper()
+	values, err := new(PageReader).Read(bytes.NewReader(captured(t, path...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
+	n, share := fleet.Some[uint64], fleet.Some[float64]
+	backend := fleet.Endpoint{Component: "backend", Name: "generate"}
+	at := func(e fleet.Endpoint, namespace string, worker uint64, s fleet.Scraped) PageValues {
+		s.Endpoint = e
+		v := PageValues{Namespace: namespace, Scraped: s}
+		if worker != 0 {
+			v.Worker = n(worker)
+		}
+		return v
+	}
+	// handlers are those of Dynamo's mock engines, one of them of an endpoint that the registry
+	// has and we ignore.
+	handlers := func(component string, worker uint64, source string, inflight uint64) []PageValues {
+		return []PageValues{
+			at(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.Scraped{Inflight: n(inflight)}),
+			at(fleet.Endpoint{Component: component, Name: "worker_kv_query_source_" + source}, "lab", worker, fleet.Scraped{Inflight: n(0)}),
+		}
+	}
+	engine := func(l fleet.Load, more ...PageValues) []PageValues {
+		return append([]PageValues{{Scraped: fleet.Scraped{Load: l}}}, more...)
+	}
+	sglang := []PageValues{
+		{Scraped: fleet.Scraped{Load: fleet.Load{ActiveSlots: n(15), Waiting: n(4), CacheUsage: share(0.42), HitRate: share(0.75)}}},
+		{Scraped: fleet.Scraped{Rank: 1, Load: fleet.Load{ActiveSlots: n(9), Waiting: n(0), CacheUsage: share(0.125), HitRate: share(0)}}},
+	}
+	for path, want := range map[string][]PageValues{
+		// Captured.
+		"0.6.1/page_before_first_load.prom": {
+			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.Scraped{}),
+			at(backend, "lab", 0, fleet.Scraped{Inflight: n(0)}),
+		},
+		"0.6.1/page.prom": {
+			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.Scraped{Load: fleet.Load{KVActive: n(42), KVTotal: n(1000), CacheUsage: share(0.25), HitRate: share(0.5)}}),
+			at(backend, "lab", 0, fleet.Scraped{Inflight: n(0)}),
+		},
+		"1.6.1/page_worker.prom": {at(backend, "lab", 0x9cf1b09034dc1, fleet.Scraped{Inflight: n(0)})},
+		"1.6.1/page_mocker_vllm.prom": engine(fleet.Load{ActiveSlots: n(10), Waiting: n(14), CacheUsage: share(0.998046875)},
+			handlers("vllm", 0x6a6ca214c850b02e, "85e62b4466798", 24)...),
+		"1.6.1/page_mocker_sglang.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(17), HitRate: share(0.7619047619047619)},
+			handlers("sglang", 0x6a6ca214c850b054, "37d1cf7ef22d1", 24)...),
+		"1.6.1/page_mocker_trtllm.prom": engine(fleet.Load{ActiveSlots: n(2), Waiting: n(22), CacheUsage: share(0.42578125)},
+			handlers("trtllm", 0x6a6ca214c850b01c, "84328e7d9f97c", 24)...),
+
+		// Written from the engines' public sources.
+		"engines/vllm.prom": {
+			at(fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}, "dynamo", 0x6a6ca214c850b02e, fleet.Scraped{Inflight: n(0)}),
+			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.Scraped{
+				Load:     fleet.Load{ActiveSlots: n(8), Waiting: n(3), KVTotal: n(12894), CacheUsage: share(0.25)},
+				Inflight: n(19), Lookups: n(1805903), Hits: n(451475),
+			}),
+			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.Scraped{
+				Rank: 1, Load: fleet.Load{ActiveSlots: n(6), Waiting: n(2), KVTotal: n(12894), CacheUsage: share(8.34e-05)},
+				Lookups: n(0), Hits: n(0),
+			}),
+		},
+		"engines/vllm_0.10.prom": {{Scraped: fleet.Scraped{
+			Load:    fleet.Load{ActiveSlots: n(37), Waiting: n(12), CacheUsage: share(0.62)},
+			Lookups: n(1000), Hits: n(791),
+		}}},
+		"engines/sglang.prom":             sglang,
+		"engines/sglang_underscores.prom": sglang,
+		"engines/trtllm.prom": {at(fleet.Endpoint{Component: "tensorrt_llm", Name: "generate"}, "dynamo", 42, fleet.Scraped{Load: fleet.Load{
+			ActiveSlots: n(3), TotalSlots: n(2048), Waiting: n(1), KVActive: n(620), KVTotal: n(1000), CacheUsage: share(0.62), HitRate: share(0.38),
+		}})},
+	} {
+		t.Run(path, func(t *testing.T) { equal(t, pageOf(t, path), want) })
+	}
+}
+
+// TestEveryCapturedPageIsRead also reads them in pieces.
+func TestEveryPageOfTestdataIsRead(t *testing.T) {
+	for _, path := range capturedPages(t) {
+		values, err := new(PageReader).Read(iotest.OneByteReader(bytes.NewReader(captured(t, path))))
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if len(values) == 0 {
+			t.Errorf("%s says nothing", path)
+		}
+	}
+}
+
+// capturedPages are the names of the pages below testdata.
+func capturedPages(t testing.TB) (all []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.prom"))
+	if err != nil || len(files) < 11 {
+		t.Fatalf("testdata has %d pages (%v), want at least 11", len(files), err)
+	}
+	for _, file := range files {
+		all = append(all, strings.TrimPrefix(filepath.ToSlash(file), "testdata/"))
+	}
+	return all
+}
+
+func TestOneReaderReadsPageAfterPage(t *testing.T) {
+	var r PageReader
+	want := pageOf(t, "0.6.1/page.prom")
+	for range 3 {
+		if _, err := r.Read(strings.NewReader("vllm:num_requests_running{")); !errors.Is(err, ErrPage) {
+			t.Errorf("error %v, want %v", err, ErrPage)
+		}
+		got, err := r.Read(bytes.NewReader(captured(t, "0.6.1/page.prom")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, got, want)
+	}
+}
+
+func TestValuesThatCannotBeAreNotTaken(t *testing.T) {
+	n, share := fleet.Some[uint64], fleet.Some[float64]
+	for page, want := range map[string]fleet.Load{
+		"vllm:num_requests_running -1":                                {},
+		"vllm:num_requests_running NaN":                               {},
+		"vllm:num_requests_running +Inf":                              {},
+		"vllm:num_requests_running 1e300":                             {},
+		"vllm:num_requests_running 1e18":                              {ActiveSlots: n(1e18)},
+		"vllm:num_requests_running 2.5":                               {ActiveSlots: n(3)},
+		"vllm:num_requests_running 3 1795645127000":                   {ActiveSlots: n(3)},
+		"vllm:kv_cache_usage_perc 62":                                 {},
+		"vllm:kv_cache_usage_perc 1":                                  {CacheUsage: share(1)},
+		"vllm:kv_cache_usage_perc -0.1":                               {},
+		"vllm:gpu_prefix_cache_hit_rate -1":                           {},
+		"sglang:cache_hit_rate NaN":                                   {},
+		"trtllm_kv_cache_max_blocks 0\ntrtllm_kv_cache_used_blocks 0": {KVActive: n(0)},
+		"trtllm_kv_cache_used_blocks 7\ndynamo_component_kvstats_active_blocks 9\ndynamo_component_total_blocks 0":          {KVActive: n(7)},
+		"dynamo_component_gpu_cache_usage_percent 0\ndynamo_component_total_blocks 0\ndynamo_component_kv_cache_hit_rate 0": {},
+		"vllm:num_requests_running NaN\ntrtllm_num_requests_running 4":                                                      {ActiveSlots: n(4)},
+		"vllm:kv_cache_usage_perc 0.5\nvllm:gpu_cache_usage_perc 0.25":                                                      {CacheUsage: share(0.5)},
+		"vllm:gpu_cache_usage_perc 0.25\nvllm:kv_cache_usage_perc 0.5":                                                      {CacheUsage: share(0.5)},
+		`vllm:num_requests_running{engine="x"} 4`:                                                                           {},
+		`vllm:num_requests_running{engine="4294967296"} 4`:                                                                  {},
+		`vllm:num_requests_running{worker_id="me"} 4`:                                                                       {},
+		`sglang:num_running_reqs{tp_rank="x"} 4` + "\n" + `sglang:num_running_reqs{tp_rank="1"} 3`:                          {ActiveSlots: n(3)},
+		`sglang:num_running_reqs{pp_rank="1",tp_rank="0"} 4` + "\n" + `sglang:num_running_reqs{pp_rank="0",tp_rank="1"} 3`:  {ActiveSlots: n(3)},
+		`vllm:num_requests_running{model_name="a"} 4` + "\n" + `vllm:num_requests_running{model_name="b"} 3`:                {ActiveSlots: n(4)},
+	} {
+		values, err := new(PageReader).Read(strings.NewReader(page))
+		if err != nil {
+			t.Errorf("%q: %v", page, err)
+			continue
+		}
+		var got fleet.Load
+		if len(values) > 0 {
+			got = values[0].Load
+		}
+		if len(values) > 1 || got != want {
+			t.Errorf("%q says %+v, want %+v", page, values, want)
+		}
+	}
+}
+
+func TestDpRankCountsBeforeEngine(t *testing.T) {
+	for labels, want := range map[string]uint32{
+		``: 0, `engine="7"`: 7, `dp_rank="5"`: 5, `dp_rank="5",engine="7"`: 5, `engine="7",dp_rank="5"`: 5, `dp_rank="",engine="7"`: 7,
+	} {
+		values, err := new(PageReader).Read(strings.NewReader("vllm:num_requests_running{" + labels + "} 1\n"))
+		if err != nil || len(values) != 1 || values[0].Rank != want {
+			t.Errorf("%s: %+v, %v, want rank %d", labels, values, err, want)
+		}
+	}
+}
+
+// TestHeadersMayComeTwice as in pages that Dynamo puts together from several registries.
+func TestHeadersMayComeTwice(t *testing.T) {
+	page := strings.Repeat("# HELP vllm:num_requests_waiting x\n# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 3\n", 2)
+	values, err := new(PageReader).Read(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, values, []PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
+}
+
+func TestWhatIsNoPageIsRefused(t *testing.T) {
+	sample := "vllm:num_requests_running{engine=\"0\"} 1\n"
+	for name, c := range map[string]struct {
+		page io.Reader
+		want error
+	}{
+		"no value":          {strings.NewReader("vllm:num_requests_running{}\n"), ErrPage},
+		"a broken label":    {strings.NewReader("vllm:num_requests_running{engine=0} 1\n"), ErrPage},
+		"a broken number":   {strings.NewReader("vllm:num_requests_running 1x\n"), ErrPage},
+		"a sample too long": {strings.NewReader(`vllm:num_requests_running{x="` + strings.Repeat("x", pageBuffer) + "\"} 1\n"), ErrPage},
+		"too many samples":  {strings.NewReader(strings.Repeat(sample, 1+maxSamples/len(sample))), ErrTooManySamples},
+		"a broken pipe":     {io.MultiReader(strings.NewReader(sample), iotest.ErrReader(io.ErrClosedPipe)), io.ErrClosedPipe},
+	} {
+		if values, err := new(PageReader).Read(c.page); !errors.Is(err, c.want) || values != nil {
+			t.Errorf("%s: %v, %v, want %v", name, values, err, c.want)
+		}
+	}
+	for _, page := range []string{"", "\n", "<html>vllm</html>", "{}", strings.Repeat("x", 3*pageBuffer), strings.Repeat("x", 3*pageBuffer) + " 1\nnot ours 1\n"} {
+		if values, err := new(PageReader).Read(strings.NewReader(page)); err != nil || len(values) != 0 {
+			t.Errorf("%.20q: %v, %v, want nothing", page, values, err)
+		}
+	}
+}
+
+// TestALineOfAnotherFamilyMayBeLong and hides nothing that follows it.
+func TestALineOfAnotherFamilyMayBeLong(t *testing.T) {
+	page := "other{x=\"" + strings.Repeat("vllm:num_requests_running 5 ", pageBuffer/10) + "\"} 1\nvllm:num_requests_running 4"
+	values, err := new(PageReader).Read(strings.NewReader(page))
+	if err != nil || len(values) != 1 || values[0].Load.ActiveSlots.V != 4 {
+		t.Errorf("%+v, %v, want 4 requests", values, err)
+	}
+}
+
+// BenchmarkPageReader reads a captured page, and one as long as those of engines with all
+// their histograms.
+func BenchmarkPageReader(b *testing.B) {
+	captured := captured(b, "1.6.1/page_mocker_vllm.prom")
+	var long bytes.Buffer
+	long.Write(captured)
+	for i := range 2000 {
+		fmt.Fprintf(&long, "vllm:request_prompt_tokens_bucket{engine=\"0\",model_name=\"Qwen/Qwen3-0.6B\",le=\"%d\"} %d\n", i, i)
+	}
+	for name, page := range map[string][]byte{"captured": captured, "long": long.Bytes()} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(page)))
+			var r PageReader
+			for b.Loop() {
+				if values, err := r.Read(bytes.NewReader(page)); err != nil || len(values) != 3 {
+					b.Fatal(values, err)
+				}
+			}
+		})
+	}
+}
