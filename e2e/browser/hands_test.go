@@ -33,6 +33,7 @@ func TestRealPageFiltersAndSorts(t *testing.T) {
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.says("#states", "41 answering", "1 silent", "1 malformed")
+	b.is("document.querySelector('#f-namespace').parentNode.hidden") // there is one
 
 	b.press("/")
 	b.is("document.activeElement.id === 'f-q'")

@@ -106,26 +106,31 @@ func (s *stage) mocks(args ...string) {
 
 // worker is a worker of 0.5 that is registered, and answers polls as it is told.
 type worker struct {
-	s       *stage
-	in      fleet.Instance
-	service string
-	data    atomic.Pointer[string]
-	sub     *nats.Subscription
+	s         *stage
+	namespace string
+	in        fleet.Instance
+	service   string
+	data      atomic.Pointer[string]
+	sub       *nats.Subscription
 }
 
 // worker starts one with so many percent of its KV cache in use.
 func (s *stage) worker(component string, id uint64, percent int) *worker {
 	s.t.Helper()
-	w := s.answering(component, id, percent)
+	return s.workerIn("dynamo", component, id, percent)
+}
+
+func (s *stage) workerIn(namespace, component string, id uint64, percent int) *worker {
+	s.t.Helper()
+	w := s.answering(namespace, component, id, percent)
 	w.register()
 	return w
 }
 
 // answering is a worker that is not registered: a static one, if its id is 0.
-func (s *stage) answering(component string, id uint64, percent int) *worker {
+func (s *stage) answering(namespace, component string, id uint64, percent int) *worker {
 	s.t.Helper()
-	w := &worker{s: s, in: fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "generate"}, ID: id},
-		service: wire.ServiceName(wire.EraPlain, "dynamo", component)}
+	w := s.instance(namespace, component, id)
 	w.load(percent, 0)
 	var err error
 	w.sub, err = s.nats.Subscribe(wire.StatsSubject(w.service), func(m *nats.Msg) {
@@ -141,15 +146,18 @@ func (s *stage) answering(component string, id uint64, percent int) *worker {
 // registered registers an instance that nothing was ever heard of.
 func (s *stage) registered(component string, id uint64) {
 	s.t.Helper()
-	w := &worker{s: s, in: fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "generate"}, ID: id},
-		service: wire.ServiceName(wire.EraPlain, "dynamo", component)}
-	w.register()
+	s.instance("dynamo", component, id).register()
+}
+
+func (s *stage) instance(namespace, component string, id uint64) *worker {
+	return &worker{s: s, namespace: namespace, service: wire.ServiceName(wire.EraPlain, namespace, component),
+		in: fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "generate"}, ID: id}}
 }
 
 func (w *worker) register() {
 	w.s.t.Helper()
 	subject := wire.Subject(w.service, w.in.Name, w.in.ID)
-	_, err := w.s.etcd.Put(w.s.t.Context(), wire.LayoutInstances.Key("dynamo", w.in), string(wire.LayoutInstances.Value("dynamo", w.in, subject)))
+	_, err := w.s.etcd.Put(w.s.t.Context(), wire.LayoutInstances.Key(w.namespace, w.in), string(wire.LayoutInstances.Value(w.namespace, w.in, subject)))
 	must(w.s.t, err)
 }
 
@@ -175,7 +183,7 @@ func (w *worker) fallSilent() {
 // loseKey has it answer on, and be registered no more.
 func (w *worker) loseKey() {
 	w.s.t.Helper()
-	_, err := w.s.etcd.Delete(w.s.t.Context(), wire.LayoutInstances.Key("dynamo", w.in))
+	_, err := w.s.etcd.Delete(w.s.t.Context(), wire.LayoutInstances.Key(w.namespace, w.in))
 	must(w.s.t, err)
 }
 

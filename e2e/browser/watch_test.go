@@ -91,7 +91,7 @@ func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
 
 func TestRealPageShowsAStaticWorker(t *testing.T) {
 	s := newStage(t)
-	s.answering("backend", 0, 40)
+	s.answering("dynamo", "backend", 0, 40)
 	p := s.metrics("--etcd-endpoints", "none", "--component", "backend")
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
@@ -104,4 +104,19 @@ func TestRealPageShowsAStaticWorker(t *testing.T) {
 	b.is("document.querySelector('#rows .dec').checkVisibility()")
 	b.click("#rows tr .c-kv")
 	b.is("document.querySelector('#w-title').innerText === document.querySelector('#rows .dec').innerText")
+}
+
+func TestRealPageTellsNamespacesApart(t *testing.T) {
+	s := newStage(t)
+	s.workerIn("team-a", "backend", nth(0), 40)
+	s.workerIn("team-b", "backend", nth(1), 50)
+	p := s.metrics("--namespace", "team-*")
+	b := startChromium(t).newTab(t)
+	b.open(p.url + "/")
+	b.says("#ns", "team-*")
+	b.says("#groups", "team-a/backend/generate 1 worker", "team-b/backend/generate 1 worker")
+	b.choose("#f-namespace", "team-b")
+	b.fragment("#namespace=team-b")
+	b.says("#rows", "team-b/backend/generate", "50 %")
+	b.says("#range", "1 row")
 }

@@ -11,7 +11,7 @@ export function empty() {
   const {looking: l, interval, connected} = now.snap
   const what = l.component && l.endpoint ? `<b>${esc(name(l))}</b>`
     : l.component ? `every endpoint of <b>${esc(name(l))}</b>` : `every endpoint in the namespace <b>${esc(l.namespace)}</b>`
-  const registry = connected.etcd ? 'etcd' : 'file'
+  const registry = registryOf(connected)
   html($('empty'), `<h2>No worker yet</h2>
     <p>Looking for ${what}, once ${interval === 1 ? 'a second' : `every ${interval} s`}. This page fills itself as soon as one answers.</p>
     ${l.why ? `<p>Not ready: ${esc(l.why)}.</p>` : ''}
@@ -25,12 +25,20 @@ export function empty() {
 
 const nearest = n => `<div class="near"><b>Did you mean ${esc(name(n))}?</b><p>${esc(n.why)}</p>${n.command ? command(n.command) : ''}</div>`
 
-function nothing({etcd, file}) {
-  if (etcd && !etcd.on) return 'Not known: etcd is not connected.'
-  if (file && !file.on) return 'Not known: the directory of workers cannot be read.'
-  if (etcd) return 'Nothing at all: no worker has reached this etcd. Compare ETCD_ENDPOINTS here and there.'
-  if (file) return 'Nothing at all: no worker has written to this directory. Compare DYN_FILE_KV here and there.'
-  return 'Workers register nowhere: they are known by their answers.'
+// Where workers register, and what must be the same here and there.
+const REGISTRIES = {
+  etcd: ['etcd is not connected', 'do they use this etcd (ETCD_ENDPOINTS)'],
+  file: ['the directory of workers cannot be read', 'do they write to this directory (DYN_FILE_KV)'],
+  kubernetes: ['the Kubernetes API is not connected', 'do they run there with DYN_DISCOVERY_BACKEND=kubernetes'],
+}
+const registryOf = connected => Object.keys(REGISTRIES).find(r => connected[r])
+
+function nothing(connected) {
+  const registry = registryOf(connected)
+  if (!registry) return 'Workers register nowhere: they are known by their answers.'
+  const [away, same] = REGISTRIES[registry]
+  if (!connected[registry].on) return `Not known: ${away}.`
+  return `Nothing. Is --namespace the one that the workers have (DYN_NAMESPACE), and ${same}?`
 }
 
 $('empty').onclick = e => {
