@@ -321,24 +321,28 @@ func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
 // program asks of the API server in both modes.
 func TestTheRightsThatAreDocumentedAreThoseThatAreUsed(t *testing.T) {
 	t.Parallel()
-	used := make(map[string]bool)
+	used, lease := make(map[string]bool), ""
 	for _, mode := range []string{"pod", "container"} {
 		c := newCluster(t)
-		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--standby")
+		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--namespace", "*", "--standby")
 		first.shows(page{"dynamo_metrics_leader": "1"})
-		second := c.metrics("--standby")
+		second := c.metrics("--namespace", "*", "--standby")
 		second.Says("Standing by")
 		first.Terminate()
 		second.shows(page{"dynamo_metrics_leader": "1"})
 		second.Terminate()
+		lease = c.api.Names(kubetest.Leases, "team-a")[0]
 		for _, r := range c.api.Requests() {
 			used[right(t, r)] = true
 		}
 	}
 	documented := make(map[string]bool)
-	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(.*)\], verbs: \[(.*)\]\}`)
+	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(\w+)\](?:, resourceNames: \[(.*)\])?, verbs: \[(.*)\]\}`)
 	for _, m := range rule.FindAllStringSubmatch(string(readFile(t, "../SECURITY.md")), -1) {
-		for verb := range strings.SplitSeq(m[3], ", ") {
+		if m[3] != "" && m[3] != lease {
+			t.Errorf("the lease is documented as %s, and is %s", m[3], lease)
+		}
+		for verb := range strings.SplitSeq(m[4], ", ") {
 			documented[verb+" "+m[2]+"."+strings.Trim(m[1], `"`)] = true
 		}
 	}
