@@ -246,16 +246,7 @@ func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
 
 // TestOpenAPINamesEveryKindOfProblem and no other.
 func TestOpenAPINamesEveryKindOfProblem(t *testing.T) {
-	var kinds []string
-	for _, r := range workerRules {
-		kinds = append(kinds, r.kind)
-	}
-	for _, r := range endpointRules {
-		kinds = append(kinds, r.kind)
-	}
-	for _, r := range programRules {
-		kinds = append(kinds, kindOf(r.kind))
-	}
+	kinds := kindsOfRules()
 	var described []string
 	for _, kind := range describe(t).schema("Problem")["properties"].(map[string]any)["kind"].(map[string]any)["enum"].([]any) {
 		described = append(described, kind.(string))

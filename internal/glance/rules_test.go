@@ -337,123 +337,6 @@ func TestALowHitRateBecomesNormalInTime(t *testing.T) {
 	})
 }
 
-func TestTheProgramsOwnTroubles(t *testing.T) {
-	const second, minutes = time.Second, 5 * time.Minute
-	for id, c := range map[string]struct {
-		begin, end func(*lab)
-		raised     int // after so many seconds
-		withdrawn  int
-		detail     string
-	}{
-		"limit": {
-			begin:  func(l *lab) { l.f.Tally.OverLimit.Add(7) },
-			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away.",
-		},
-		"drops": {
-			begin:  func(l *lab) { l.f.Tally.Drop(fleet.QueueFull, 3) },
-			raised: 1, withdrawn: 301, detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
-		},
-		"malformed:messages": {
-			begin: func(l *lab) {
-				l.f.Tally.Reject(fleet.LoadEvent, fleet.BadPack)
-				l.f.Tally.Reject(fleet.Cards, fleet.BadJSON)
-				l.f.Tally.Reject(fleet.StatsReply, fleet.BadLoad) // its worker's trouble
-				l.f.Tally.Reject(fleet.LoadEvent, fleet.Estimate) // none
-			},
-			raised: 1, withdrawn: 301, detail: "In the last 15 min. Since the start, by kind and reason: load: 1 (msgpack), card: 1 (json).",
-		},
-		"nameless": {
-			begin:  func(l *lab) { l.f.Tally.Reject(fleet.ForwardPass, fleet.NoWorker) },
-			raised: 1, withdrawn: 301, detail: "1 of forward passes in the last 15 min name no worker, and cannot be shown.",
-		},
-		"push": {
-			begin: func(l *lab) {
-				l.f.Tally.LastPush.Store(time.Now().Add(-time.Minute).UnixNano())
-				l.f.Tally.PushError.Add(2)
-			},
-			end:    func(l *lab) { l.f.Tally.PushOK.Add(1) },
-			raised: 1, withdrawn: 1, detail: "2 pushes to http://gateway:9091 have failed in a row. The last that succeeded was 1 min 1 s ago.",
-		},
-		"leader": {
-			begin:  func(l *lab) { l.f.Tally.Unique.Store(false); l.f.Tally.Etcd.Set(false) },
-			end:    func(l *lab) { l.f.Tally.Etcd.Set(true) },
-			raised: 16, withdrawn: 3, detail: "Who holds dynamo/components/metrics/instance cannot be known while etcd is away, so this program neither pushes nor publishes l2c events.",
-		},
-		"connection:kubernetes": {
-			begin: func(l *lab) {
-				l.g.o.Servers["kubernetes"] = "https://10.96.0.1:443, namespace prod"
-				l.f.Tally.Kubernetes.Use()
-			},
-			end:       func(l *lab) { l.f.Tally.Kubernetes.Set(true) },
-			raised:    4,
-			withdrawn: 3, detail: "https://10.96.0.1:443, namespace prod: who comes and goes is not noticed; the fleet is shown as it was known.",
-		},
-		"planes": {
-			begin: func(l *lab) {
-				l.register(prefill, 1)
-				l.f.Notes.SetClashes(map[string]string{"prefill": "workers on ZMQ, routers on NATS"})
-			},
-			end:    func(l *lab) { l.f.Notes.SetClashes(nil) },
-			raised: 1, withdrawn: 11, detail: "prefill: workers on ZMQ, routers on NATS. Those routers do not hear what is cached, and send requests as if nothing were.",
-		},
-		"connection:zmq": {
-			begin: func(l *lab) {
-				y := &l.f.Tally
-				y.ZMQ.Use()
-				y.ZMQ.Set(true)
-				y.Publishers.Store(320)
-				y.PublishersUp.Store(319)
-				l.f.Notes.Away(fleet.Channel{Address: "tcp://10.0.4.19:40113", Endpoint: generate, Topic: "kv_metrics", Plane: fleet.ZMQPlane}, time.Now())
-			},
-			end:    func(l *lab) { l.f.Tally.PublishersUp.Store(320) },
-			raised: 46, withdrawn: 6, detail: "These are announced and do not answer: tcp://10.0.4.19:40113 of backend/generate. Their events are lost.",
-		},
-		"gaps": {
-			begin: func(l *lab) {
-				l.f.Tally.Gaps.Add(9)
-				l.f.Announce("k", fleet.Channel{Publisher: 0xabc, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
-				l.f.Notes.Missed(fleet.Gap{Publisher: 0xabc, Kind: fleet.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
-			},
-			raised: 1, withdrawn: 301, detail: "In the last 15 min. The last: publisher abc of backend/generate tcp://10.0.4.19:40113 skipped from 88,213 to 88,223 (forward pass, 1 s ago).",
-		},
-	} {
-		t.Run(id, func(t *testing.T) {
-			inLab(t, func(l *lab) {
-				l.g.o.Gateway = "http://gateway:9091"
-				l.pass(10 * second)
-				equal(t, "problems before", l.raised(), nil)
-				c.begin(l)
-				l.within(c.raised, id, true)
-				equal(t, "detail", l.problem(id).Detail, c.detail)
-				if c.end != nil {
-					c.end(l)
-				}
-				l.within(c.withdrawn, id, false)
-			})
-		})
-	}
-}
-
-func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {
-	inLab(t, func(l *lab) {
-		for range 100 {
-			for range 10 {
-				l.f.Tally.Receive(fleet.LoadEvent)
-			}
-			l.second()
-		}
-		l.f.Tally.Gaps.Add(5)
-		l.second()
-		equal(t, "severity", l.problem("gaps").Severity, "info")
-		equal(t, "gaps", l.snapshot().Fleet.Gaps, 5)
-		l.f.Tally.Gaps.Add(50)
-		l.second()
-		equal(t, "severity of more", l.problem("gaps").Severity, "warn")
-		l.pass(16 * time.Minute)
-		equal(t, "gaps a quarter of an hour later", l.snapshot().Fleet.Gaps, 0)
-	})
-}
-
 // TestProblemsKeepTheirIdsAndSayWhenTheyBegan since open cards hang on the one, and
 // people on the other.
 func TestProblemsKeepTheirIdsAndSayWhenTheyBegan(t *testing.T) {
@@ -493,14 +376,8 @@ func TestEveryRuleHasWordsForPeople(t *testing.T) {
 	equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
 }
 
-func TestTheReadmeHasEveryRule(t *testing.T) {
-	b, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, _ := strings.Cut(string(b), "| kind | is raised when |")
-	table, _, _ = strings.Cut(table, "\n\n")
-	var kinds []string
+// kindsOfRules are those of the whole table.
+func kindsOfRules() (kinds []string) {
 	for _, r := range workerRules {
 		kinds = append(kinds, r.kind)
 	}
@@ -510,7 +387,17 @@ func TestTheReadmeHasEveryRule(t *testing.T) {
 	for _, r := range programRules {
 		kinds = append(kinds, kindOf(r.kind))
 	}
-	for _, kind := range kinds {
+	return kinds
+}
+
+func TestTheReadmeHasEveryRule(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(b), "| kind | is raised when |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, kind := range kindsOfRules() {
 		if !strings.Contains(table, "`"+kind+"`") {
 			t.Errorf("it says nothing of %s", kind)
 		}
