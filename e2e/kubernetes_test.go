@@ -309,7 +309,7 @@ func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
 	c.api.Remove(kubetest.Metadatas, true)
 	c.api.Forbid(kubetest.Slices, true)
 	m := c.metrics()
-	m.Says("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: the server could not find the requested resource (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
+	m.Says("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: 404 page not found (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
 	m.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
 	m.notReady("the Kubernetes API cannot be read")
 	c.api.Remove(kubetest.Metadatas, false)
