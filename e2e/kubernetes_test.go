@@ -309,7 +309,7 @@ func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
 	c.api.Remove(kubetest.Metadatas, true)
 	c.api.Forbid(kubetest.Slices, true)
 	m := c.metrics()
-	m.Says("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: the server could not find the requested resource (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
+	m.Says("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: 404 page not found (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
 	m.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
 	m.notReady("the Kubernetes API cannot be read")
 	c.api.Remove(kubetest.Metadatas, false)
@@ -321,24 +321,28 @@ func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
 // program asks of the API server in both modes.
 func TestTheRightsThatAreDocumentedAreThoseThatAreUsed(t *testing.T) {
 	t.Parallel()
-	used := make(map[string]bool)
+	used, lease := make(map[string]bool), ""
 	for _, mode := range []string{"pod", "container"} {
 		c := newCluster(t)
-		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--standby")
+		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--namespace", "*", "--standby")
 		first.shows(page{"dynamo_metrics_leader": "1"})
-		second := c.metrics("--standby")
+		second := c.metrics("--namespace", "*", "--standby")
 		second.Says("Standing by")
 		first.Terminate()
 		second.shows(page{"dynamo_metrics_leader": "1"})
 		second.Terminate()
+		lease = c.api.Names(kubetest.Leases, "team-a")[0]
 		for _, r := range c.api.Requests() {
 			used[right(t, r)] = true
 		}
 	}
 	documented := make(map[string]bool)
-	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(.*)\], verbs: \[(.*)\]\}`)
+	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(\w+)\](?:, resourceNames: \[(.*)\])?, verbs: \[(.*)\]\}`)
 	for _, m := range rule.FindAllStringSubmatch(string(readFile(t, "../SECURITY.md")), -1) {
-		for verb := range strings.SplitSeq(m[3], ", ") {
+		if m[3] != "" && m[3] != lease {
+			t.Errorf("the lease is documented as %s, and is %s", m[3], lease)
+		}
+		for verb := range strings.SplitSeq(m[4], ", ") {
 			documented[verb+" "+m[2]+"."+strings.Trim(m[1], `"`)] = true
 		}
 	}

@@ -38,21 +38,9 @@ func (o objects) env() map[string]string {
 	return env
 }
 
-// coming are flags that the program is about to have.
-var coming = []string{"--scrape-workers"}
-
 // All that the program misses outside of a cluster is the API server: no flag is unknown
 // or there twice, and no value is wrong.
 func TestTheProgramTakesTheFlagsOfThePods(t *testing.T) {
-	help, err := exec.Command(metrics, "--help").Output()
-	if err != nil {
-		t.Fatal(explain(err))
-	}
-	for _, flag := range coming {
-		if strings.Contains(string(help), flag) {
-			t.Errorf("the program has %s now: take it off the list of those that are coming", flag)
-		}
-	}
 	each(t, func(t *testing.T, _ release, o objects) {
 		web := filepath.Join(t.TempDir(), "web.yml")
 		if err := os.WriteFile(web, []byte("basic_auth_users: {}\n"), 0o600); err != nil {
@@ -65,8 +53,6 @@ func TestTheProgramTakesTheFlagsOfThePods(t *testing.T) {
 		for _, arg := range o.container().Args {
 			name, value, given := strings.Cut(arg, "=")
 			switch {
-			case slices.Contains(coming, name):
-				continue
 			case name == "--web.config.file":
 				arg = name + "=" + web
 			case given:

@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -23,7 +25,7 @@ func TestTheRoleHasExactlyTheRightsOfAReader(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte("rules:"+block), &all); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"dynamoworkermetadatas", "endpointslices", "pods", "leases"}
+	want := []string{"dynamoworkermetadatas", "endpointslices", "pods", "leases", "leases"}
 	if got := resources(all.Rules); !slices.Equal(got, want) {
 		t.Fatalf("SECURITY.md has rules for %q, want %q", got, want)
 	}
@@ -36,6 +38,9 @@ func TestTheRoleHasExactlyTheRightsOfAReader(t *testing.T) {
 			name := rule.Resources[0]
 			return name != asked && slices.Contains(slices.Collect(maps.Values(readiness)), name)
 		})
+		// Of another --namespace the Lease has another name.
+		key := sha256.Sum256([]byte(o.flags()["--namespace"] + "/components/metrics/instance"))
+		want[len(want)-1].ResourceNames = []string{fmt.Sprintf("dynamo-metrics-%x", key[:8])}
 		if diff := cmp.Diff(want, o.role.Rules); diff != "" {
 			t.Errorf("rules (-SECURITY.md +chart):\n%s", diff)
 		}

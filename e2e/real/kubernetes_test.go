@@ -3,6 +3,7 @@
 package real
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -18,28 +19,55 @@ import (
 // cluster is an API server that real workers register with. The kubelet's part, the
 // EndpointSlice controller's and the garbage collector's are the test's.
 type cluster struct {
-	api        *kubetest.Server
-	url        string
+	api        apiServer
+	url        string // where it asks for no credentials
 	kubeconfig string // a file that says where it is
+}
+
+// apiServer is what a test does with the objects of an API server: the tests' own, or
+// Kubernetes' own.
+type apiServer interface {
+	Put(resource string, o kubetest.Object)
+	Delete(resource, namespace, name string)
+	Get(resource, namespace, name string) kubetest.Object // nil if there is none
 }
 
 const inNamespace = "team-a"
 
+// realKubernetes reports whether the API server is to be Kubernetes' own, as
+// .ci/nightly-kubernetes has it.
+func realKubernetes() bool { return os.Getenv("KUBERNETES") == "real" }
+
 // startKubernetes starts an API server of no worker yet.
 func (s *servers) startKubernetes() {
 	s.t.Helper()
-	c := &cluster{api: new(kubetest.Server), kubeconfig: filepath.Join(s.t.TempDir(), "kubeconfig")}
-	web := httptest.NewServer(c.api)
-	s.t.Cleanup(func() { c.api.EndWatches(); web.CloseClientConnections(); web.Close() })
-	c.url = web.URL
-	config := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "test",
-		"clusters": [{"name": "test", "cluster": {"server": %q}}],
-		"users": [{"name": "test", "user": {"token": "secret"}}],
-		"contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": %q}}]}`, c.url, inNamespace)
-	if err := os.WriteFile(c.kubeconfig, []byte(config), 0o600); err != nil {
-		s.t.Fatal(err)
+	if realKubernetes() {
+		s.startRealKubernetes()
+		return
 	}
-	s.kube = c
+	api := new(kubetest.Server)
+	web := httptest.NewServer(api)
+	s.t.Cleanup(func() { api.EndWatches(); web.CloseClientConnections(); web.Close() })
+	s.kube = &cluster{api, web.URL, kubeconfig(s.t, kubetest.Object{"server": web.URL}, kubetest.Object{"token": "secret"})}
+}
+
+// kubeconfig writes a file that says where an API server is, and as whom to come.
+func kubeconfig(t *testing.T, server, user kubetest.Object) (file string) {
+	t.Helper()
+	config, err := json.Marshal(kubetest.Object{
+		"apiVersion": "v1", "kind": "Config", "current-context": "test",
+		"clusters": []any{kubetest.Object{"name": "test", "cluster": server}},
+		"users":    []any{kubetest.Object{"name": "test", "user": user}},
+		"contexts": []any{kubetest.Object{"name": "test", "context": kubetest.Object{"cluster": "test", "user": "test", "namespace": inNamespace}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // env tells programs of the cluster.
@@ -61,7 +89,7 @@ func uid(pod string) string { return "uid-of-" + pod }
 func (c *cluster) ready(pod string, ready bool) {
 	c.api.Put(kubetest.Slices, kubetest.Object{
 		"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-		"metadata": kubetest.Object{"name": pod + "-slice", "namespace": inNamespace, "uid": "uid-of-slice-of-" + pod,
+		"metadata": kubetest.Object{"name": pod + "-slice", "namespace": inNamespace,
 			"labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true", "nvidia.com/dynamo-discovery-backend": "kubernetes"}},
 		"endpoints": []any{kubetest.Object{
 			"addresses": []any{"127.0.0.1"}, "conditions": kubetest.Object{"ready": ready, "serving": ready, "terminating": false},

@@ -7,7 +7,8 @@
 //	go test -tags real -count=1 -v ./e2e/real/
 //
 // A part that is not installed is skipped with a word on what to install; with
-// CI=true that is a failure.
+// CI=true that is a failure. With KUBERNETES=real the Kubernetes API is Kubernetes' own,
+// as .ci/nightly-kubernetes has it, and more is asked of it.
 package real
 
 import (

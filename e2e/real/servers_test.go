@@ -23,7 +23,8 @@ type servers struct {
 	natsURL, etcdURL string
 	nats             *nats.Conn
 	etcd             *clientv3.Client
-	files            string // of file discovery
+	etcdFlags        []string // beyond those of where it listens
+	files            string   // of file discovery
 	kube             *cluster
 }
 
@@ -55,10 +56,10 @@ func (s *servers) startEtcd() {
 	s.t.Helper()
 	s.etcdURL = "http://" + process.FreeAddress(s.t)
 	peers := "http://" + process.FreeAddress(s.t)
-	process.Start(s.t, nil, process.Installed(s.t, "etcd", "etcd-server"),
+	process.Start(s.t, nil, process.Installed(s.t, "etcd", "etcd-server"), append(s.etcdFlags,
 		"--data-dir", filepath.Join(s.t.TempDir(), "etcd"), "--logger", "zap", "--log-level", "warn",
 		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
-		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)
+		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)...)
 	answers(s.t, s.etcdURL+"/health")
 	ec, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{s.etcdURL}, DialTimeout: devstacktest.Patience, Logger: zap.NewNop(),

@@ -3,9 +3,9 @@ package discovery
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/http"
 	"strings"
 	"time"
@@ -48,11 +48,10 @@ func (k *Kubernetes) lease(identity string, value []byte) *kubeLease {
 	return &kubeLease{client: k.Client, namespace: k.In, name: leaseName(key), key: key, value: oneLine(value), identity: identity + "_" + strings.ToLower(rand.Text()[:8])}
 }
 
-// leaseName is the name of the Lease of a key.
+// leaseName is the name of the Lease of a key. SHA-256 is a hash that others, Helm among
+// them, can work out as well: a Role can then name the one Lease.
 func leaseName(key string) string {
-	h := fnv.New64a()
-	h.Write([]byte(key))
-	return fmt.Sprintf("dynamo-metrics-%016x", h.Sum64())
+	return fmt.Sprintf("dynamo-metrics-%x", sha256.Sum256([]byte(key)))[:len("dynamo-metrics-")+16]
 }
 
 // kubeLease is the place as a Lease of Kubernetes.

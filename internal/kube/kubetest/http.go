@@ -25,7 +25,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
 		refuse(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
 	case resource == "" || s.is(s.absent, resource):
-		refuse(w, http.StatusNotFound, "NotFound", "the server could not find the requested resource")
+		http.NotFound(w, r) // in plain text, as the real server
 	case s.is(s.forbidden, resource):
 		refuse(w, http.StatusForbidden, "Forbidden", fmt.Sprintf(
 			`%s is forbidden: User "system:serviceaccount:%s:metrics" cannot %s resource %q in the namespace %q`, resource, namespace, verb(r, name), resource, namespace))

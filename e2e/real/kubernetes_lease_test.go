@@ -1,0 +1,189 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+// takeover is what a standby promises: the Lease of the leader, and a second. slack is
+// what a machine with other things to do may add.
+const takeover, slack = 11 * time.Second, time.Second
+
+// lease is the only Lease, and its name.
+func (k *kubernetesAPI) lease() (name string, spec kubetest.Object) {
+	k.t.Helper()
+	_, page, err := k.list(kubetest.Leases, "")
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	items, _ := page["items"].([]any)
+	if len(items) != 1 {
+		k.t.Fatalf("%d leases, want one: %v", len(items), items)
+	}
+	item := items[0].(kubetest.Object)
+	return item["metadata"].(kubetest.Object)["name"].(string), item["spec"].(kubetest.Object)
+}
+
+// at is a time that a Lease has.
+func at(t *testing.T, spec kubetest.Object, name string) time.Time {
+	t.Helper()
+	text, _ := spec[name].(string)
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		t.Fatalf("%s of %v: %v", name, spec, err)
+	}
+	return at
+}
+
+// leads waits until the program does, or not.
+func (m *metrics) leads(leads bool) {
+	m.T.Helper()
+	want := "0"
+	if leads {
+		want = "1"
+	}
+	m.has(map[string]string{"dynamo_metrics_leader": want})
+}
+
+// TestALeaseOfKubernetesPassesToAStandby has the leader killed, and the next one end.
+func TestALeaseOfKubernetesPassesToAStandby(t *testing.T) {
+	s, k := nightly(t)
+	s.kube.registers("pod-0", 1)
+	s.kube.ready("pod-0", true)
+	first := s.inCluster("--standby")
+	first.leads(true)
+	second, third := s.inCluster("--standby"), s.inCluster("--standby")
+	for _, m := range []*metrics{second, third} {
+		m.Says("Standing by: ")
+		m.leads(false)
+	}
+	first.Kill()
+	died := time.Now()
+	_, before := k.lease()
+	next, other := oneLeads(t, second, third)
+	took := time.Since(died)
+	t.Logf("taken over %v after the leader was killed", took.Round(time.Millisecond))
+	if took > takeover+slack {
+		t.Errorf("taken over after %v, want %v", took, takeover)
+	}
+	next.has(silent("1"))
+	other.leads(false)
+	_, after := k.lease()
+	if after["holderIdentity"] == before["holderIdentity"] || after["leaseTransitions"] != float64(1) {
+		t.Errorf("the lease %v follows %v, want another holder and one transition", after, before)
+	}
+	if alone := at(t, after, "acquireTime").Sub(at(t, before, "renewTime")); alone < 10*time.Second {
+		t.Errorf("the lease was taken %v after it was renewed: its holder might have lived", alone)
+	}
+	began := time.Now()
+	next.Signal(syscall.SIGTERM)
+	other.leads(true)
+	took = time.Since(began)
+	t.Logf("taken over %v after the leader was told to end", took.Round(time.Millisecond))
+	if took > time.Second+slack {
+		t.Errorf("taken over after %v from a leader that ended, want a second", took)
+	}
+	if code := next.Ends(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	other.Terminate()
+	if _, free := k.lease(); free["holderIdentity"] != "" {
+		t.Errorf("the lease %v has a holder, and all have ended", free)
+	}
+}
+
+// oneLeads waits until one of two programs does.
+func oneLeads(t *testing.T, a, b *metrics) (leader, other *metrics) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		for _, pair := range [][2]*metrics{{a, b}, {b, a}} {
+			p, err := pair[0].page()
+			if err != nil {
+				return err
+			}
+			if p["dynamo_metrics_leader"] == "1" {
+				leader, other = pair[0], pair[1]
+				return nil
+			}
+		}
+		return fmt.Errorf("no program leads")
+	})
+	return leader, other
+}
+
+// TestOfManyStandbysOneHoldsTheLeaseOfKubernetes starts them all at once.
+func TestOfManyStandbysOneHoldsTheLeaseOfKubernetes(t *testing.T) {
+	s, k := nightly(t)
+	programs := make([]*metrics, 4)
+	for i := range programs {
+		programs[i] = s.inCluster("--standby")
+	}
+	leaders := 0
+	for _, m := range programs {
+		devstacktest.Until(t, func() error {
+			p, err := m.page()
+			if err == nil && p["dynamo_metrics_leader"] == "1" {
+				leaders++
+				return nil
+			}
+			if len(m.Said("Standing by: ")) == 0 {
+				return fmt.Errorf("it neither leads nor stands by (%v)", err)
+			}
+			return nil
+		})
+	}
+	created, refused := k.proxy.count(http.StatusCreated, http.MethodPost, "/leases"), k.proxy.count(http.StatusConflict, http.MethodPost, "/leases")
+	if leaders != 1 || created != 1 {
+		t.Errorf("%d programs lead, and %d have created the lease; want one", leaders, created)
+	}
+	t.Logf("the lease was created once, and refused with 409 to %d", refused)
+}
+
+// TestAChangeOfTheLeaseOfKubernetesIsAConflict writes into it as kubectl edit does, which
+// ends nobody's leadership; then as another holder.
+func TestAChangeOfTheLeaseOfKubernetesIsAConflict(t *testing.T) {
+	s, k := nightly(t)
+	m := s.inCluster()
+	m.leads(true)
+	name, _ := k.lease()
+	write := func(o kubetest.Object) {
+		t.Helper()
+		o["metadata"] = kubetest.Object{"name": name, "namespace": inNamespace, "labels": kubetest.Object{"edited": "yes"}}
+		k.Put(kubetest.Leases, o)
+	}
+	write(kubetest.Object{})
+	renewals := func(status int) int { return k.proxy.count(status, http.MethodPut, "/"+name) }
+	devstacktest.Until(t, func() error {
+		if renewals(http.StatusConflict) == 0 {
+			return fmt.Errorf("no renewal was refused with 409")
+		}
+		return nil
+	})
+	good := renewals(http.StatusOK)
+	devstacktest.Until(t, func() error {
+		if renewals(http.StatusOK) == good {
+			return fmt.Errorf("no renewal after the one that was refused")
+		}
+		return nil
+	})
+	m.leads(true)
+	if lost := m.Said("Lost the lease"); len(lost) > 0 {
+		t.Errorf("%q, and nobody had taken it", lost)
+	}
+
+	write(kubetest.Object{"spec": kubetest.Object{"holderIdentity": "thief"}})
+	m.Says("Lost the lease of the unique instance")
+	m.leads(false)
+	m.leads(true) // the thief does not renew it
+	if _, spec := k.lease(); spec["holderIdentity"] == "thief" {
+		t.Errorf("the lease is still %v", spec)
+	}
+}

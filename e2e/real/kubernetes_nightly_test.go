@@ -1,0 +1,275 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+// nightly is a cluster of Kubernetes' own API machinery, for what the tests' own API
+// server cannot prove. Flags are etcd's.
+func nightly(t *testing.T, flags ...string) (*servers, *kubernetesAPI) {
+	t.Helper()
+	t.Parallel()
+	if !realKubernetes() {
+		t.Skip("needs Kubernetes' own API server: .ci/nightly-kubernetes builds it, and sets KUBERNETES=real")
+	}
+	s := &servers{t: t}
+	return s, s.startRealKubernetes(flags...)
+}
+
+// registers writes what a worker in a pod would of itself: that it serves
+// backend/generate. There is no such worker, so it stays silent.
+func (c *cluster) registers(pod string, id int) {
+	endpoint := fmt.Sprintf("dynamo/backend/generate/%x", id)
+	c.api.Put(kubetest.Metadatas, kubetest.Object{
+		"metadata": kubetest.Object{"name": pod, "namespace": inNamespace, "ownerReferences": []any{
+			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid(pod), "controller": true, "blockOwnerDeletion": false}}},
+		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{endpoint: kubetest.Object{
+			"type": "Endpoint", "namespace": "dynamo", "component": "backend", "endpoint": "generate", "instance_id": id,
+			"transport": kubetest.Object{"tcp": "127.0.0.1:9/" + endpoint},
+		}}}},
+	})
+}
+
+// silent is how many workers there are of whose load nothing is known; empty: there are
+// no workers.
+func silent(n string) map[string]string {
+	return map[string]string{`llm_workers{component="backend",endpoint="generate",state="silent"}`: n}
+}
+
+// TestKubernetesTellsAnEmptiedMapAsNull has a real worker of 1.6.1 take leave.
+func TestKubernetesTellsAnEmptiedMapAsNull(t *testing.T) {
+	s, k := nightly(t)
+	python(t, "1.6.1")
+	m := s.inCluster()
+	a := s.inPod("1.6.1", "worker-0")
+	s.kube.ready("worker-0", true)
+	m.hears(a)
+	heard := k.watch(kubetest.Metadatas, k.version(kubetest.Metadatas))
+	a.Signal(syscall.SIGTERM)
+	m.forgets(a)
+	m.unreachable(0)
+	heard.has(t, "one with endpoints that are null, and a model card", func(event kubetest.Object) bool {
+		object, _ := event["object"].(kubetest.Object)
+		spec, _ := object["spec"].(kubetest.Object)
+		data, _ := spec["data"].(kubetest.Object)
+		endpoints, found := data["endpoints"]
+		cards, _ := data["model_cards"].(kubetest.Object)
+		return found && endpoints == nil && len(cards) == 1
+	})
+}
+
+// TestKubernetesListsManyWorkersInPages has the history of the list gone before its
+// second page, too.
+func TestKubernetesListsManyWorkersInPages(t *testing.T) {
+	s, k := nightly(t)
+	const workers = 1201
+	var writing sync.WaitGroup
+	for first := range 8 { // at the same time
+		writing.Go(func() {
+			for i := first; i < workers; i += 8 {
+				pod := fmt.Sprintf("pod-%04d", i)
+				s.kube.registers(pod, i+1)
+				s.kube.ready(pod, true)
+			}
+		})
+	}
+	writing.Wait()
+	m := s.inCluster()
+	m.has(silent(strconv.Itoa(workers)))
+	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+		pages := k.proxy.asked(http.StatusOK, resource, "limit")
+		more := k.proxy.asked(http.StatusOK, resource, "limit", "continue")
+		if len(pages) != 3 || len(more) != 2 {
+			t.Errorf("%d pages of %s, %d of them continued, want 3 and 2", len(pages), resource, len(more))
+		}
+	}
+	m.Terminate()
+
+	var once sync.Once
+	k.proxy.hears(func(r *http.Request) {
+		if r.URL.Query().Has("continue") {
+			once.Do(func() { s.kube.ready("pod-0000", false); k.compact() })
+		}
+	})
+	m = s.inCluster()
+	m.has(silent(strconv.Itoa(workers - 1)))
+	gone := 0
+	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} { // which was before the other is not known
+		gone += len(k.proxy.asked(http.StatusGone, resource, "continue"))
+	}
+	if gone == 0 {
+		t.Error("no page was refused with 410")
+	}
+	t.Logf("%d workers listed in pages of 500; then, with the history gone, %d pages refused with 410, and %d workers", workers, gone, workers-1)
+}
+
+// TestAKubernetesAPIServerEndsAndTheFleetGoesOn kills it, and starts it again.
+func TestAKubernetesAPIServerEndsAndTheFleetGoesOn(t *testing.T) {
+	s, k := nightly(t)
+	python(t, "1.6.1")
+	m := s.inCluster()
+	a := s.inPod("1.6.1", "worker-0")
+	s.kube.ready("worker-0", true)
+	m.hears(a)
+	a.publish(activeA)
+	m.has(map[string]string{a.series("llm_kv_blocks_active"): "47", connected: "1"})
+	k.kill()
+	m.Says("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
+	a.publish(activeB)
+	m.has(map[string]string{a.series("llm_kv_blocks_active"): "10", connected: "0"})
+	k.start()
+	m.has(map[string]string{a.series("llm_kv_blocks_active"): "10", connected: "1", "dynamo_metrics_leader": "1"})
+	m.Says("The Kubernetes API can be read again")
+	s.kube.ready("worker-0", false)
+	m.forgets(a)
+	s.kube.ready("worker-0", true)
+	m.hears(a)
+}
+
+// TestWhatHappenedInAForgottenPastOfKubernetesIsSeen has the program away while workers
+// come and go, the API server restart, and etcd forget its history.
+func TestWhatHappenedInAForgottenPastOfKubernetesIsSeen(t *testing.T) {
+	s, k := nightly(t)
+	python(t, "1.6.1")
+	m := s.inCluster()
+	a := s.inPod("1.6.1", "worker-0")
+	s.kube.ready("worker-0", true)
+	s.kube.registers("goes", 1)
+	s.kube.ready("goes", true)
+	m.hears(a)
+	a.publish(activeA)
+	m.has(silent("1"))
+	before := k.version(kubetest.Slices)
+	k.proxy.leave(true)
+	m.Says("The Kubernetes API cannot be read")
+	s.kube.delete("goes")
+	for i := range 3 {
+		pod := fmt.Sprintf("comes-%d", i)
+		s.kube.registers(pod, i+2)
+		s.kube.ready(pod, true)
+	}
+	k.compact()
+	k.kill()
+	k.start()
+	k.watch(kubetest.Slices, before).has(t, "ERROR with 410", func(event kubetest.Object) bool {
+		return event["type"] == "ERROR" && event["object"].(kubetest.Object)["code"] == float64(http.StatusGone)
+	})
+	lists := len(k.proxy.asked(http.StatusOK, kubetest.Slices, "limit"))
+	k.proxy.leave(false)
+	m.has(silent("3"))
+	m.has(map[string]string{a.series("llm_kv_blocks_active"): "47"}) // nothing was cleared
+	if again := len(k.proxy.asked(http.StatusOK, kubetest.Slices, "limit")); again <= lists {
+		t.Errorf("%d lists of slices after the watch was refused with 410, %d before", again, lists)
+	}
+}
+
+// quiet is longer than a watch may bring nothing before the program begins it anew.
+const quiet = 150 * time.Second
+
+// TestAQuietWatchOfKubernetesIsKept has nothing happen for a while but that the program
+// renews its Lease, and so moves the versions on.
+func TestAQuietWatchOfKubernetesIsKept(t *testing.T) {
+	for name, c := range map[string]struct {
+		etcd      []string
+		watches   int // of each collection in that time
+		bookmarks bool
+	}{
+		// As kubeadm runs etcd: the API server knows how far a collection is known, and tells
+		// its watches once a minute.
+		"with bookmarks": {[]string{"--experimental-watch-progress-notify-interval", "5s"}, 1, true},
+		// By its own default etcd says so every ten minutes only, and no bookmark comes before.
+		"without": {nil, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, k := nightly(t, c.etcd...)
+			s.kube.registers("pod-0", 1)
+			s.kube.ready("pod-0", true)
+			m := s.inCluster()
+			m.has(silent("1"))
+			m.has(map[string]string{connected: "1"})
+			for began := time.Now(); time.Since(began) < quiet; time.Sleep(100 * time.Millisecond) {
+				if p, err := m.page(); err != nil || p[connected] != "1" {
+					t.Fatalf("after %v the API is not read (%v)", time.Since(began), err)
+				}
+			}
+			for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+				if n := len(k.proxy.asked(http.StatusOK, resource, "watch")); n != c.watches {
+					t.Errorf("%d watches of %s in %v, want %d", n, resource, quiet, c.watches)
+				}
+			}
+			k.proxy.leave(true)
+			m.Says("The Kubernetes API cannot be read")
+			k.proxy.leave(false)
+			m.has(map[string]string{connected: "1"})
+			for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+				watches := k.proxy.asked(http.StatusOK, resource, "watch")
+				first, last := version(t, watches[0]), version(t, watches[len(watches)-1])
+				if c.bookmarks != (last > first) {
+					t.Errorf("a watch of %s from version %d was resumed from %d; with bookmarks %v", resource, first, last, c.bookmarks)
+				}
+				if n := len(k.proxy.asked(http.StatusOK, resource, "limit")); n != 1 {
+					t.Errorf("%d lists of %s, want one", n, resource)
+				}
+				t.Logf("%s: %d watches, the first from version %d, the last from %d", resource, len(watches), first, last)
+			}
+		})
+	}
+}
+
+// connected says whether the API server can be read.
+const connected = `dynamo_metrics_connected{system="kubernetes"}`
+
+// version is where a watch begins.
+func version(t *testing.T, query url.Values) int {
+	t.Helper()
+	n, err := strconv.Atoi(query.Get("resourceVersion"))
+	if err != nil {
+		t.Fatalf("the watch %v has no version: %v", query, err)
+	}
+	return n
+}
+
+// TestKubernetesRefusesAForeignCertificate has what plays kubectl proxy come with
+// another authority's.
+func TestKubernetesRefusesAForeignCertificate(t *testing.T) {
+	s, k := nightly(t)
+	s.kube.registers("pod-0", 1)
+	s.kube.ready("pod-0", true)
+	m := s.inCluster()
+	m.has(silent("1"))
+	other := certificate(t, devstacktest.NewAuthority(t))
+	k.proxy.goes(certified(t, k.authority, other))
+	m.Says("401 Unauthorized: Unauthorized (the token is not, or no longer, good)")
+	m.has(silent("1"))
+	s.kube.ready("pod-0", false)
+	k.proxy.goes(k.http.Transport)
+	m.has(silent(""))
+	m.Says("The Kubernetes API can be read again")
+}
+
+// TestKubernetesIsWaitedForToKnowDynamosResource installs the definition late.
+func TestKubernetesIsWaitedForToKnowDynamosResource(t *testing.T) {
+	s, k := nightly(t)
+	k.undefine("dynamoworkermetadatas.nvidia.com")
+	m := s.inCluster()
+	m.Says("(the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
+	t.Log(m.Said("is their CustomResourceDefinition installed?")[0])
+	k.define()
+	s.kube.registers("pod-0", 1)
+	s.kube.ready("pod-0", true)
+	m.has(silent("1"))
+	k.undefine("dynamoworkermetadatas.nvidia.com") // and with it all resources
+	m.has(silent(""))
+}

@@ -1,0 +1,128 @@
+//go:build real
+
+package real
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// kubectlProxy plays kubectl proxy, which the program is told of outside of a cluster:
+// who asks it, by plain HTTP and without credentials, asks the API server with its own.
+// It notes what was asked and answered, and can be away.
+type kubectlProxy struct {
+	web *httptest.Server
+	to  *url.URL
+
+	mu     sync.Mutex
+	way    http.RoundTripper // to the API server, with a certificate
+	away   bool
+	before func(*http.Request) // hears of a request before the API server; may be nil
+	log    []exchange
+}
+
+// exchange is a request that was answered.
+type exchange struct {
+	status       int
+	method, path string
+	query        url.Values
+}
+
+func (e exchange) is(status int, method, pathEnd string) bool {
+	return e.status == status && e.method == method && strings.HasSuffix(e.path, pathEnd)
+}
+
+func newKubectlProxy(t *testing.T, server string, way http.RoundTripper) *kubectlProxy {
+	t.Helper()
+	to, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &kubectlProxy{to: to, way: way}
+	p.web = httptest.NewServer(p)
+	t.Cleanup(func() { p.web.CloseClientConnections(); p.web.Close() })
+	return p
+}
+
+// ServeHTTP implements http.Handler.
+func (p *kubectlProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	way, away, before := p.way, p.away, p.before
+	p.mu.Unlock()
+	if away {
+		panic(http.ErrAbortHandler) // the connection ends
+	}
+	if before != nil {
+		before(r)
+	}
+	(&httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(p.to) },
+		Transport: way,
+		ModifyResponse: func(answer *http.Response) error {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.log = append(p.log, exchange{answer.StatusCode, r.Method, r.URL.Path, r.URL.Query()})
+			return nil
+		},
+		ErrorLog: log.New(io.Discard, "", 0),
+	}).ServeHTTP(w, r)
+}
+
+// leave ends all that goes on, and takes nobody any more; it comes back with false.
+func (p *kubectlProxy) leave(away bool) {
+	p.mu.Lock()
+	p.away = away
+	p.mu.Unlock()
+	if away {
+		p.web.CloseClientConnections()
+	}
+}
+
+// goes has it come to the API server another way from now on.
+func (p *kubectlProxy) goes(way http.RoundTripper) {
+	p.mu.Lock()
+	p.way = way
+	p.mu.Unlock()
+	p.web.CloseClientConnections()
+}
+
+// hears has a function called before each request goes on.
+func (p *kubectlProxy) hears(before func(*http.Request)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before = before
+}
+
+// asked are the queries of a resource's collection that had all these parts, and were
+// answered with this status.
+func (p *kubectlProxy) asked(status int, resource string, parts ...string) (queries []url.Values) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.log {
+		lacks := func(part string) bool { return !e.query.Has(part) }
+		if e.is(status, http.MethodGet, "/"+resource) && !slices.ContainsFunc(parts, lacks) {
+			queries = append(queries, e.query)
+		}
+	}
+	return queries
+}
+
+// count is how many requests with a path that ends so were answered with this status.
+func (p *kubectlProxy) count(status int, method, pathEnd string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.log {
+		if e.is(status, method, pathEnd) {
+			n++
+		}
+	}
+	return n
+}
