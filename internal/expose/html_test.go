@@ -1,7 +1,10 @@
 package expose
 
 import (
+	"bytes"
+	"compress/gzip"
 	"html"
+	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -11,22 +14,78 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-func TestThePageForPeople(t *testing.T) {
-	w := get(t, handler(readyFleet(t)), "/")
-	for name, want := range map[string]string{
-		"Content-Type":            "text/html; charset=utf-8",
-		"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-		"X-Content-Type-Options":  "nosniff",
+func TestThePageForPeopleMayOnlyDoWhatItNeeds(t *testing.T) {
+	h := handler(readyFleet(t))
+	for path, contentType := range map[string]string{
+		"/":              "text/html; charset=utf-8",
+		"/page/main.js":  "text/javascript; charset=utf-8",
+		"/page/page.css": "text/css; charset=utf-8",
+		"/page/icon.svg": "image/svg+xml",
 	} {
-		equal(t, name, w.Header().Get(name), want)
+		for name, want := range map[string]string{
+			"Content-Type": contentType,
+			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+				"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+			"X-Content-Type-Options": "nosniff",
+			"Cache-Control":          "no-cache",
+			"Vary":                   "Accept-Encoding",
+		} {
+			equal(t, path+": "+name, get(t, h, path).Header().Get(name), want)
+		}
 	}
-	golden(t, "index.html", w.Body.String())
+}
+
+func TestThePageForPeopleIsSentOnceAndCompressed(t *testing.T) {
+	h := handler(readyFleet(t))
+	for _, path := range []string{"/", "/page/main.js"} {
+		plain, zipped := get(t, h, path), get(t, h, path, "Accept-Encoding", "gzip")
+		equal(t, path+": Content-Encoding", zipped.Header().Get("Content-Encoding"), "gzip")
+		z, err := gzip.NewReader(zipped.Body)
+		noError(t, err)
+		unzipped, err := io.ReadAll(z)
+		noError(t, err)
+		if !bytes.Equal(unzipped, plain.Body.Bytes()) {
+			t.Errorf("GET %s: compressed it is another than plain", path)
+		}
+		etag, zippedETag := plain.Header().Get("ETag"), zipped.Header().Get("ETag")
+		if etag == zippedETag {
+			t.Errorf("GET %s: ETag %s of both forms", path, etag)
+		}
+		equal(t, path+" again", get(t, h, path, "If-None-Match", etag).Code, http.StatusNotModified)
+		equal(t, path+" again, compressed", get(t, h, path, "If-None-Match", zippedETag, "Accept-Encoding", "gzip").Code, http.StatusNotModified)
+		equal(t, path+", another", get(t, h, path, "If-None-Match", `"another"`).Code, http.StatusOK)
+	}
+}
+
+func TestThePageForPeopleHasAllItsFiles(t *testing.T) {
+	h := handler(readyFleet(t))
+	named := regexp.MustCompile(`(?:href|src)="(page/[^"]*)"`)
+	imported := regexp.MustCompile(`from '\./([^']*)'`)
+	files := map[string]bool{}
+	for _, m := range named.FindAllStringSubmatch(get(t, h, "/").Body.String(), -1) {
+		files[m[1]] = true
+	}
+	for file := range files {
+		w := get(t, h, "/"+file)
+		equal(t, file, w.Code, http.StatusOK)
+		for _, m := range imported.FindAllStringSubmatch(w.Body.String(), -1) {
+			if !files["page/"+m[1]] {
+				t.Errorf("%s imports %s, which the page does not name", file, m[1])
+			}
+		}
+	}
+	equal(t, "files named", len(files) > 10, true)
+	equal(t, "another file", get(t, h, "/page/index.html").Code, http.StatusNotFound)
+}
+
+func TestThePageForPeopleWithoutScript(t *testing.T) {
+	golden(t, "index.html", withoutScript(t, handler(readyFleet(t))))
 }
 
 func TestThePageForPeopleSaysWhatIsMissing(t *testing.T) {
 	f := fleetAt(everything, true)
 	f.Tally.Etcd.Use()
-	has(t, get(t, handler(f), "/").Body.String(), "every endpoint in the namespace dynamo",
+	has(t, withoutScript(t, handler(f)), "every endpoint in the namespace dynamo",
 		"Not ready: etcd is not connected.", "No endpoint is known yet.")
 }
 
@@ -36,14 +95,14 @@ func TestThePageForPeopleSaysWhatIsWatched(t *testing.T) {
 		{Component: "backend"}:    "Watching every endpoint of backend in",
 		fleet.Target(loadMetrics): "Watching backend/load_metrics in",
 	} {
-		has(t, get(t, handler(fleetAt(target, true)), "/").Body.String(), want)
+		has(t, withoutScript(t, handler(fleetAt(target, true))), want)
 	}
 }
 
 func TestThePageForPeopleShowsEndpointsThatAreNotCounted(t *testing.T) {
 	f := fleetAt(everything, true)
 	f.Hit(977, 3, 1)
-	has(t, get(t, handler(f), "/").Body.String(), "unknown/unknown – – – – – 1")
+	has(t, withoutScript(t, handler(f)), "unknown/unknown – – – – –")
 }
 
 func TestThePageForPeopleEscapesNames(t *testing.T) {
@@ -52,26 +111,36 @@ func TestThePageForPeopleEscapesNames(t *testing.T) {
 	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
 	h := Handler(f, evil, metricsOf(f), slog.New(slog.DiscardHandler))
 	page := get(t, h, "/").Body.String()
-	if strings.Contains(page, "<script") {
+	if strings.Contains(page, "<script>") {
 		t.Errorf("a name became a script:\n%s", page)
 	}
-	has(t, html.UnescapeString(page), evil+"/"+evil, "namespace <b>"+evil+"</b>", "<title>Dynamo metrics: "+evil+"</title>")
+	has(t, html.UnescapeString(page), evil+"/"+evil, "namespace <b>"+evil+"</b>", "<title>"+evil+" · metrics</title>")
 }
 
 func TestThePageForPeopleLinksToWhatThereIs(t *testing.T) {
 	h := handler(readyFleet(t))
-	page := get(t, h, "/").Body.String()
-	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1)
+	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(withoutScript(t, h), -1)
 	equal(t, "links", len(links), 3)
 	for _, l := range links {
 		equal(t, l[1], get(t, h, "/"+l[1]).Code, http.StatusOK)
 	}
 }
 
+// withoutScript is what the page says to those who have no JavaScript.
+func withoutScript(t *testing.T, h http.Handler) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(get(t, h, "/").Body.String(), "<noscript>\n")
+	part, _, found := strings.Cut(rest, "</noscript>")
+	if !found {
+		t.Fatal("the page has no part for those without script")
+	}
+	return part
+}
+
 // has fails the test unless the page, its tags left out, has all of these.
 func has(t *testing.T, page string, wants ...string) {
 	t.Helper()
-	text := regexp.MustCompile(`</?(td|tr|p|b)[^>]*>`).ReplaceAllString(page, " ")
+	text := regexp.MustCompile(`</?(td|th|tr|p|b)[^>]*>`).ReplaceAllString(page, " ")
 	text = strings.Join(strings.Fields(text), " ")
 	for _, want := range wants {
 		if !strings.Contains(text, want) && !strings.Contains(page, want) {

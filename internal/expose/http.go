@@ -30,6 +30,7 @@ func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logge
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.handler(log))
 	mux.Handle("GET /{$}", page(f, namespace))
+	mux.Handle("GET /page/", pageParts())
 	for _, path := range []string{"/-/healthy", "/live"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, "healthy")

@@ -1,61 +1,125 @@
 package expose
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
 	"html/template"
 	"net/http"
+	"path"
+	"sync"
+	"time"
 
 	"dynamo-metrics/internal/fleet"
 )
 
-var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Dynamo metrics: {{.Namespace}}</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 14px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.3rem; font-weight: 600 }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid #8884 }
-th:first-child, td:first-child { text-align: left }
-th { font-weight: 600 }
-.trouble { border-left: 4px solid #c0392b; padding: .3rem .8rem }
-</style>
-</head>
-<body>
-<h1>Dynamo metrics</h1>
-<p>Watching {{.Watched}} in the namespace <b>{{.Namespace}}</b>.</p>
-{{if .Missing}}<p class="trouble">Not ready:{{range $i, $m := .Missing}}{{if $i}},{{end}} {{$m}}{{end}}.</p>{{end}}
-{{if .Endpoints}}<table>
-<tr><th scope="col">Endpoint</th><th scope="col">Answering</th><th scope="col">Silent</th><th scope="col">Unregistered</th><th scope="col">Malformed</th><th scope="col">Mean KV blocks in use</th><th scope="col">Hit-rate events</th></tr>
-{{range .Endpoints}}<tr><td>{{.Component}}/{{.Name}}</td>
-{{- if .Counted}}<td>{{.Answering}}</td><td>{{.Silent}}</td><td>{{.Unregistered}}</td><td>{{.Malformed}}</td>
-{{- else}}<td>–</td><td>–</td><td>–</td><td>–</td>{{end -}}
-<td>{{if .Load.OK}}{{printf "%.1f" .Load.V.Mean}}{{else}}–{{end}}</td><td>{{.HitEvents}}</td></tr>
-{{end}}</table>
-{{else}}<p>No endpoint is known yet.</p>
-{{end}}
-<p><a href="metrics">Metrics</a> · <a href="-/ready">Ready?</a> · <a href="-/healthy">Healthy?</a></p>
-</body>
-</html>
-`))
+// pageFiles are what the page for people is made of, as they stand in the directory:
+// there is no build step.
+//
+//go:embed page/*.css page/*.js page/*.svg page/index.html
+var pageFiles embed.FS
 
-// page shows people what is watched and how many workers there are.
+// pagePolicy lets the page load its own files, ask the server that it came from, and do
+// nothing else.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+var pageTemplate = template.Must(template.ParseFS(pageFiles, "page/index.html"))
+
+// page shows people the fleet. Its script draws what the server tells it on /events; to
+// those without script it says what is watched, and how many workers there are.
 func page(f *fleet.Fleet, namespace string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		// The only error left is that of a reader who has gone.
-		_ = pageTemplate.Execute(w, struct {
+	modules := pageModules()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var b bytes.Buffer
+		err := pageTemplate.Execute(&b, struct {
 			Namespace, Watched string
-			Missing            []string
+			Missing, Modules   []string
 			Endpoints          []fleet.EndpointState
-		}{namespace, watched(f.Target()), NotReady(f), f.Snapshot().Endpoints})
+		}{namespace, watched(f.Target()), NotReady(f), modules, f.Snapshot().Endpoints})
+		if err != nil {
+			http.Error(w, "the page cannot be written: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+		newDocument("index.html", b.Bytes()).ServeHTTP(w, r)
 	})
+}
+
+// pageModules are the scripts that main.js calls for: named in the page, they are loaded
+// at once instead of one after the other.
+func pageModules() (names []string) {
+	entries, _ := pageFiles.ReadDir("page") // it is in the program
+	for _, e := range entries {
+		if n := e.Name(); path.Ext(n) == ".js" && n != "theme.js" && n != "main.js" {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// pageParts answers with the page's files, on /page/.
+func pageParts() http.Handler {
+	mux := http.NewServeMux()
+	entries, _ := pageFiles.ReadDir("page")
+	for _, e := range entries {
+		if e.Name() == "index.html" {
+			continue
+		}
+		body, _ := pageFiles.ReadFile("page/" + e.Name())
+		mux.Handle("GET /page/"+e.Name(), newDocument(e.Name(), body))
+	}
+	return mux
+}
+
+// contentTypes are those of the page's files: the machine's own tables may say otherwise.
+var contentTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+// document is a file of the page, or the page itself.
+type document struct {
+	contentType, etag string
+	body              []byte
+	zipped            func() []byte
+}
+
+func newDocument(name string, body []byte) *document {
+	sum := sha256.Sum256(body)
+	return &document{
+		contentType: contentTypes[path.Ext(name)],
+		etag:        hex.EncodeToString(sum[:12]),
+		body:        body,
+		zipped: sync.OnceValue(func() []byte {
+			var b bytes.Buffer
+			z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
+			_, _ = z.Write(body) // a buffer takes all
+			_ = z.Close()
+			return b.Bytes()
+		}),
+	}
+}
+
+// ServeHTTP answers with the document. Browsers keep it, and ask each time whether it is
+// still the same: a new version of the program is seen at once.
+func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, body, etag := w.Header(), d.body, d.etag
+	if AcceptsGzip(r.Header) {
+		h.Set("Content-Encoding", "gzip")
+		body, etag = d.zipped(), etag+"-gzip"
+	}
+	h.Set("Content-Type", d.contentType)
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("ETag", `"`+etag+`"`)
+	h.Add("Vary", "Accept-Encoding")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
 func watched(t fleet.Target) string {

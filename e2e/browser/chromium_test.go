@@ -1,0 +1,163 @@
+//go:build real
+
+package browser
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// chromium is a running browser. It speaks the DevTools protocol over a pair of pipes:
+// messages in JSON, a zero byte after each.
+type chromium struct {
+	to *os.File
+
+	mu      sync.Mutex
+	sent    int
+	answers map[int]chan message
+	tabs    map[string]*tab // by their sessions
+	ended   error           // why nothing more will be answered
+}
+
+// message is a call, its answer, or an event.
+type message struct {
+	ID      int             `json:"id,omitempty"`
+	Session string          `json:"sessionId,omitempty"`
+	Method  string          `json:"method,omitempty"`
+	Params  json.RawMessage `json:"params,omitempty"`
+	Result  json.RawMessage `json:"result,omitempty"`
+	Error   *struct {
+		Message string `json:"message"`
+	} `json:"error,omitempty"`
+}
+
+// startChromium starts a browser with a profile of its own, until the end of the test.
+func startChromium(t *testing.T) *chromium {
+	t.Helper()
+	path := process.Installed(t, "chromium", "chromium")
+	theirIn, ourOut := pipe(t)
+	ourIn, theirOut := pipe(t)
+	cmd := exec.Command(path, "--headless=new", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
+		"--no-sandbox", // root has none, and only our own page is opened
+		"--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb", "about:blank")
+	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // it reads 3 and writes 4
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirIn.Close()
+	theirOut.Close()
+	c := &chromium{to: ourOut, answers: make(map[int]chan message), tabs: make(map[string]*tab)}
+	var reading sync.WaitGroup
+	reading.Go(func() { c.read(ourIn) })
+	t.Cleanup(func() {
+		ourOut.Close() // that ends it
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			cmd.Process.Kill()
+			<-ended
+		}
+		ourIn.Close()
+		reading.Wait()
+	})
+	return c
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, w
+}
+
+// read hands out what the browser says until it is gone.
+func (c *chromium) read(from *os.File) {
+	in := bufio.NewReaderSize(from, 1<<20)
+	for {
+		b, err := in.ReadBytes(0)
+		if err != nil {
+			c.end(fmt.Errorf("chromium is gone: %w", err))
+			return
+		}
+		var m message
+		if err := json.Unmarshal(b[:len(b)-1], &m); err != nil {
+			c.end(fmt.Errorf("chromium says %.200q: %w", b, err))
+			return
+		}
+		c.mu.Lock()
+		answer, t := c.answers[m.ID], c.tabs[m.Session]
+		delete(c.answers, m.ID)
+		c.mu.Unlock()
+		switch {
+		case answer != nil:
+			answer <- m
+		case t != nil:
+			t.hear(m)
+		}
+	}
+}
+
+func (c *chromium) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = err
+	for id, answer := range c.answers {
+		delete(c.answers, id)
+		close(answer)
+	}
+}
+
+// call has the browser, or one of its tabs, do something.
+func (c *chromium) call(session, method string, params, result any) error {
+	p, err := json.Marshal(params)
+	if err != nil {
+		return err
+	}
+	answer := make(chan message, 1)
+	c.mu.Lock()
+	if c.ended != nil {
+		defer c.mu.Unlock()
+		return c.ended
+	}
+	c.sent++
+	c.answers[c.sent] = answer
+	b, err := json.Marshal(message{ID: c.sent, Session: session, Method: method, Params: p})
+	if err == nil {
+		_, err = c.to.Write(append(b, 0))
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case m, ok := <-answer:
+		if !ok {
+			return errors.New("chromium is gone")
+		}
+		if m.Error != nil {
+			return errors.New(m.Error.Message)
+		}
+		if result == nil {
+			return nil
+		}
+		return json.Unmarshal(m.Result, result)
+	case <-time.After(devstacktest.Patience):
+		return fmt.Errorf("no answer after %v", devstacktest.Patience)
+	}
+}

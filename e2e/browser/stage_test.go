@@ -1,0 +1,205 @@
+//go:build real
+
+package browser
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// stage is a NATS server, an etcd, and workers that do as they are told.
+type stage struct {
+	*devstacktest.Stack
+	t    *testing.T
+	nats *nats.Conn
+	etcd *clientv3.Client
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	process.Installed(t, "chromium", "chromium") // before anything is started in vain
+	s := devstacktest.Start(t)
+	return &stage{Stack: s, t: t, nats: s.Conn(t), etcd: s.Client(t)}
+}
+
+func (s *stage) env() []string {
+	return []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()}
+}
+
+// program is the metrics program, which can be started again at the same address.
+type program struct {
+	*process.Process
+	s    *stage
+	args []string
+	url  string
+}
+
+// metrics starts the program. A tab that looks at it is best opened later: what is
+// closed first is what was opened last, and a tab notes that its program is gone.
+func (s *stage) metrics(args ...string) *program {
+	s.t.Helper()
+	host, port, _ := net.SplitHostPort(process.FreeAddress(s.t))
+	if !slices.Contains(args, "--poll-interval") {
+		args = append(args, "--poll-interval", "0.1")
+	}
+	p := &program{s: s, url: "http://" + net.JoinHostPort(host, port), args: append(args, "--host", host, "--metrics-port", port)}
+	p.start()
+	return p
+}
+
+func (p *program) start() {
+	p.s.t.Helper()
+	p.Process = process.Start(p.s.t, p.s.env(), filepath.Join(bin, "metrics"), p.args...)
+	p.Says("Prometheus metrics server started")
+}
+
+// get is what the program answers.
+func (p *program) get(path string) string {
+	p.s.t.Helper()
+	resp, err := http.Get(p.url + path)
+	must(p.s.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(p.s.t, err)
+	return string(body)
+}
+
+// tells waits until the fleet as JSON has this text.
+func (p *program) tells(want string) {
+	p.s.t.Helper()
+	devstacktest.Until(p.s.t, func() error {
+		if got := p.get("/api/v1/fleet"); !strings.Contains(got, want) {
+			return fmt.Errorf("%s is not in %s", want, got)
+		}
+		return nil
+	})
+}
+
+// polls is how many polls have been done.
+func (p *program) polls() (n int) {
+	p.s.t.Helper()
+	_, err := fmt.Sscan(process.ParsePage(p.get("/metrics"))["dynamo_metrics_poll_duration_seconds_count"], &n)
+	must(p.s.t, err)
+	return n
+}
+
+// mocks starts mock workers.
+func (s *stage) mocks(args ...string) {
+	s.t.Helper()
+	process.Start(s.t, s.env(), filepath.Join(bin, "mock_worker"), args...)
+}
+
+// worker is a worker of 0.5 that is registered, and answers polls as it is told.
+type worker struct {
+	s         *stage
+	namespace string
+	in        fleet.Instance
+	service   string
+	data      atomic.Pointer[string]
+	sub       *nats.Subscription
+}
+
+// worker starts one with so many percent of its KV cache in use.
+func (s *stage) worker(component string, id uint64, percent int) *worker {
+	s.t.Helper()
+	return s.workerIn("dynamo", component, id, percent)
+}
+
+func (s *stage) workerIn(namespace, component string, id uint64, percent int) *worker {
+	s.t.Helper()
+	w := s.answering(namespace, component, id, percent)
+	w.register()
+	return w
+}
+
+// answering is a worker that is not registered: a static one, if its id is 0.
+func (s *stage) answering(namespace, component string, id uint64, percent int) *worker {
+	s.t.Helper()
+	w := s.instance(namespace, component, id)
+	w.load(percent, 0)
+	var err error
+	w.sub, err = s.nats.Subscribe(wire.StatsSubject(w.service), func(m *nats.Msg) {
+		subject := wire.Subject(w.service, w.in.Name, id)
+		m.Respond(fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"id-of-%d","endpoints":[{"name":%q,"subject":%q,"data":%s}]}`,
+			w.service, id, subject, subject, *w.data.Load()))
+	})
+	must(s.t, err)
+	must(s.t, s.nats.Flush())
+	return w
+}
+
+// registered registers an instance that nothing was ever heard of.
+func (s *stage) registered(component string, id uint64) {
+	s.t.Helper()
+	s.instance("dynamo", component, id).register()
+}
+
+func (s *stage) instance(namespace, component string, id uint64) *worker {
+	return &worker{s: s, namespace: namespace, service: wire.ServiceName(wire.EraPlain, namespace, component),
+		in: fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "generate"}, ID: id}}
+}
+
+func (w *worker) register() {
+	w.s.t.Helper()
+	subject := wire.Subject(w.service, w.in.Name, w.in.ID)
+	_, err := w.s.etcd.Put(w.s.t.Context(), wire.LayoutInstances.Key(w.namespace, w.in), string(wire.LayoutInstances.Value(w.namespace, w.in, subject)))
+	must(w.s.t, err)
+}
+
+// load is what it answers from now on.
+func (w *worker) load(percent, waiting int) {
+	s := fmt.Sprintf(`{"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":10000,"gpu_cache_usage_perc":%g,"gpu_prefix_cache_hit_rate":0.25},`+
+		`"worker_stats":{"request_active_slots":%d,"request_total_slots":64,"num_requests_waiting":%d}}`, percent*100, float64(percent)/100, percent*64/100, waiting)
+	w.data.Store(&s)
+}
+
+// garble has it answer what cannot be read.
+func (w *worker) garble() {
+	s := `{"kv_stats":{"kv_active_blocks":"9731"}}`
+	w.data.Store(&s)
+}
+
+// fallSilent has it stay registered, and answer no more.
+func (w *worker) fallSilent() {
+	w.s.t.Helper()
+	must(w.s.t, w.sub.Unsubscribe())
+}
+
+// loseKey has it answer on, and be registered no more.
+func (w *worker) loseKey() {
+	w.s.t.Helper()
+	_, err := w.s.etcd.Delete(w.s.t.Context(), wire.LayoutInstances.Key(w.namespace, w.in))
+	must(w.s.t, err)
+}
+
+// leave has it go as a worker goes that ends.
+func (w *worker) leave() {
+	w.s.t.Helper()
+	w.loseKey()
+	w.fallSilent()
+}
+
+// hit publishes a hit-rate event.
+func (s *stage) hit(id uint64, isl, overlap int) {
+	s.t.Helper()
+	must(s.t, s.nats.Publish(wire.HitRateSubject("dynamo"), fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, isl, overlap)))
+	must(s.t, s.nats.Flush())
+}
+
+// nth is the n-th id of a hand-made worker.
+func nth(n int) uint64 { return 0x694d0000_00001000 + uint64(n) }

@@ -1,0 +1,293 @@
+//go:build real
+
+package browser
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// object is parameters of a call.
+type object map[string]any
+
+// tab is a page with cookies and storage of its own. At the end of its test it must have
+// heard of no error, and asked no other host.
+type tab struct {
+	t       *testing.T
+	browser *chromium
+	session string
+	origin  string // the only one that it may ask
+
+	mu       sync.Mutex
+	errors   []string
+	requests []string
+	outage   bool // the program is down: that its answers are missing is no error of the page
+	password *url.Userinfo
+}
+
+// newTab opens a tab that is wide enough for everything, and light.
+func (c *chromium) newTab(t *testing.T) *tab {
+	t.Helper()
+	b := &tab{t: t, browser: c}
+	var context struct{ BrowserContextID string }
+	var target struct{ TargetID string }
+	var attached struct{ SessionID string }
+	must(t, c.call("", "Target.createBrowserContext", object{"disposeOnDetach": true}, &context))
+	must(t, c.call("", "Target.createTarget", object{"url": "about:blank", "browserContextId": context.BrowserContextID}, &target))
+	must(t, c.call("", "Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}, &attached))
+	b.session = attached.SessionID
+	c.mu.Lock()
+	c.tabs[b.session] = b
+	c.mu.Unlock()
+	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
+		b.call(domain+".enable", object{}, nil)
+	}
+	// Of the processor's time: others use it, too.
+	b.call("Performance.enable", object{"timeDomain": "threadTicks"}, nil)
+	b.size(1440, 1120)
+	b.theme("light")
+	t.Cleanup(func() {
+		b.fine()
+		c.call("", "Target.disposeBrowserContext", object{"browserContextId": context.BrowserContextID}, nil)
+	})
+	return b
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *tab) call(method string, params, result any) {
+	b.t.Helper()
+	if err := b.browser.call(b.session, method, params, result); err != nil {
+		b.t.Fatalf("%s: %v", method, err)
+	}
+}
+
+// userinfo is a name and a password in an address.
+var userinfo = regexp.MustCompile("//[^/@]*@")
+
+// hear notes what a test must know of at its end.
+func (b *tab) hear(m message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var p struct {
+		RequestID        string
+		Request          struct{ URL string }
+		Entry            struct{ Source, Level, Text, URL string }
+		Type             string
+		Args             []struct{ Value, Description any }
+		ExceptionDetails struct {
+			Text      string
+			Exception struct{ Description string }
+		}
+	}
+	if err := json.Unmarshal(m.Params, &p); err != nil {
+		b.errors = append(b.errors, fmt.Sprintf("%s: %v", m.Method, err))
+		return
+	}
+	switch m.Method {
+	case "Network.requestWillBeSent":
+		b.requests = append(b.requests, userinfo.ReplaceAllString(p.Request.URL, "//"))
+	case "Runtime.exceptionThrown":
+		b.errors = append(b.errors, p.ExceptionDetails.Text+" "+p.ExceptionDetails.Exception.Description)
+	case "Runtime.consoleAPICalled":
+		b.errors = append(b.errors, fmt.Sprintf("console.%s: %v", p.Type, p.Args))
+	case "Log.entryAdded":
+		if !b.outage || p.Entry.Source != "network" {
+			b.errors = append(b.errors, fmt.Sprintf("%s: %s %s", p.Entry.Level, p.Entry.Text, p.Entry.URL))
+		}
+	case "Fetch.requestPaused":
+		go b.browser.call(b.session, "Fetch.continueRequest", object{"requestId": p.RequestID}, nil)
+	case "Fetch.authRequired":
+		secret, _ := b.password.Password()
+		go b.browser.call(b.session, "Fetch.continueWithAuth", object{"requestId": p.RequestID, "authChallengeResponse": object{
+			"response": "ProvideCredentials", "username": b.password.Username(), "password": secret,
+		}}, nil)
+	}
+}
+
+// fine fails the test if there was an error, or another host was asked.
+func (b *tab) fine() {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.errors) > 0 {
+		b.t.Errorf("the page had errors:\n%s", strings.Join(b.errors, "\n"))
+	}
+	b.errors = nil
+	for _, u := range b.requests {
+		if !strings.HasPrefix(u, b.origin+"/") {
+			b.t.Errorf("the page asked for %s, want %s only", u, b.origin)
+		}
+	}
+	if b.origin != "" && len(b.requests) == 0 {
+		b.t.Error("no request was seen")
+	}
+}
+
+// down says whether the program is to be seen as down.
+func (b *tab) down(yes bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.outage = yes
+}
+
+// signIn answers the program's question for a password, as a person does.
+func (b *tab) signIn(u *url.Userinfo) {
+	b.t.Helper()
+	b.password = u
+	b.call("Fetch.enable", object{"handleAuthRequests": true}, nil)
+}
+
+// size makes the window so large.
+func (b *tab) size(width, height int) {
+	b.t.Helper()
+	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
+}
+
+// theme is what the person prefers, who does not like motion.
+func (b *tab) theme(name string) {
+	b.t.Helper()
+	b.prefers(name, "reduce")
+}
+
+func (b *tab) prefers(theme, motion string) {
+	b.t.Helper()
+	b.call("Emulation.setEmulatedMedia", object{"features": []object{
+		{"name": "prefers-color-scheme", "value": theme}, {"name": "prefers-reduced-motion", "value": motion},
+	}}, nil)
+}
+
+// open goes to an address.
+func (b *tab) open(address string) {
+	b.t.Helper()
+	page, _, _ := strings.Cut(address, "#")
+	u, err := url.Parse(page)
+	must(b.t, err)
+	b.origin = u.Scheme + "://" + u.Host
+	var at struct{ ErrorText string }
+	b.call("Page.navigate", object{"url": address}, &at)
+	if at.ErrorText != "" {
+		b.t.Fatalf("open %s: %s", address, at.ErrorText)
+	}
+}
+
+// try evaluates an expression, and waits for it if it is a promise.
+func (b *tab) try(expression string, result any) error {
+	var answer struct {
+		Result           struct{ Value json.RawMessage }
+		ExceptionDetails *struct{ Exception struct{ Description string } }
+	}
+	err := b.browser.call(b.session, "Runtime.evaluate", object{"expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true}, &answer)
+	if err != nil {
+		return fmt.Errorf("%s: %w", expression, err)
+	}
+	if e := answer.ExceptionDetails; e != nil {
+		return fmt.Errorf("%s: %s", expression, e.Exception.Description)
+	}
+	if result == nil || answer.Result.Value == nil {
+		return nil
+	}
+	return json.Unmarshal(answer.Result.Value, result)
+}
+
+// do evaluates a statement.
+func (b *tab) do(statement string) {
+	b.t.Helper()
+	must(b.t, b.try("void ("+statement+")", nil))
+}
+
+// text is the visible text of the first element that a selector finds; empty if there is
+// none, or it is hidden.
+func (b *tab) text(selector string) (s string) {
+	b.t.Helper()
+	must(b.t, b.try(fmt.Sprintf("document.querySelector(%q)?.checkVisibility() ? document.querySelector(%[1]q).innerText.replace(/\\s+/g, ' ').trim() : ''", selector), &s))
+	return s
+}
+
+// says waits until the text of an element holds all of these.
+func (b *tab) says(selector string, wants ...string) {
+	b.t.Helper()
+	devstacktest.Until(b.t, func() error {
+		text := b.text(selector)
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				return fmt.Errorf("%s says %q, want %q in it", selector, text, want)
+			}
+		}
+		return nil
+	})
+}
+
+// is waits until an expression is true.
+func (b *tab) is(expression string) {
+	b.t.Helper()
+	devstacktest.Until(b.t, func() error {
+		var yes bool
+		if err := b.try(expression, &yes); err != nil || !yes {
+			return fmt.Errorf("not yet: %s (%v)", expression, err)
+		}
+		return nil
+	})
+}
+
+// fragment waits until the address ends so.
+func (b *tab) fragment(want string) {
+	b.t.Helper()
+	devstacktest.Until(b.t, func() error {
+		var got string
+		must(b.t, b.try("location.hash", &got))
+		if got != want {
+			return fmt.Errorf("the address ends with %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
+// codes are the keys that are more than the letter that they write.
+var codes = map[string]int{"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9}
+
+// press presses keys one after the other.
+func (b *tab) press(keys ...string) {
+	b.t.Helper()
+	for _, k := range keys {
+		key := object{"type": "keyDown", "key": k, "text": k}
+		if code, named := codes[k]; named {
+			key["windowsVirtualKeyCode"], key["code"] = code, k
+			delete(key, "text")
+		}
+		if k == "Enter" {
+			key["text"] = "\r"
+		}
+		b.call("Input.dispatchKeyEvent", key, nil)
+		key["type"] = "keyUp"
+		delete(key, "text")
+		b.call("Input.dispatchKeyEvent", key, nil)
+	}
+}
+
+// click presses the button of a mouse upon an element.
+func (b *tab) click(selector string) {
+	b.t.Helper()
+	var at struct{ X, Y float64 }
+	must(b.t, b.try(fmt.Sprintf("(e => { e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return {x: r.x + r.width / 2, y: r.y + r.height / 2} })(document.querySelector(%q))", selector), &at))
+	b.clickAt(at.X, at.Y)
+}
+
+func (b *tab) clickAt(x, y float64) {
+	b.t.Helper()
+	for _, kind := range []string{"mouseMoved", "mousePressed", "mouseReleased"} {
+		b.call("Input.dispatchMouseEvent", object{"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}, nil)
+	}
+}

@@ -1,0 +1,46 @@
+// The colours of the canvas, which follow the tokens of the style.
+import {STATES} from './state.js'
+
+// KV use from 0 to 100 %: more is further from the background.
+const RAMP = {
+  light: ['#e6edf0', '#cadfe6', '#a0c8d7', '#6ca8c4', '#3d84ad', '#266094', '#1f3b71', '#221a4c'],
+  dark: ['#1c2833', '#1d3c54', '#1d5a73', '#2a7d84', '#55a47c', '#9cc468', '#d6d653', '#fbe96a'],
+}
+
+// fill has a colour for each percent, on what can be read upon it.
+export const C = {fill: [], on: []}
+
+export const percent = v => Math.max(0, Math.min(100, Math.round(v * 100)))
+
+const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16))
+
+function luminance(colour) {
+  const [r, g, b] = colour.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  return .2126 * r + .7152 * g + .0722 * b
+}
+
+// mix takes the colours anew from the style.
+export function mix() {
+  const root = document.documentElement, style = getComputedStyle(root)
+  for (const name of ['sans', 'ink', 'ink-3', 'panel', 'sunk', 'accent', ...STATES]) C[name] = style.getPropertyValue('--' + name).trim()
+  const stops = RAMP[root.dataset.theme].map(rgb)
+  for (let i = 0; i <= 100; i++) {
+    const x = i / 100 * (stops.length - 1), k = Math.min(stops.length - 2, Math.floor(x))
+    const colour = stops[k].map((a, j) => Math.round(a + (stops[k + 1][j] - a) * (x - k)))
+    C.fill[i] = `rgb(${colour})`
+    C.on[i] = luminance(colour) > .179 ? '#000000' : '#ffffff' // whichever has the greater contrast: never under 4.5
+  }
+  C.hatch = hatch(C.silent)
+}
+
+function hatch(colour) {
+  const tile = Object.assign(document.createElement('canvas'), {width: 6, height: 6}), k = tile.getContext('2d')
+  k.strokeStyle = colour
+  k.lineWidth = 1.3
+  for (const [x1, y1, x2, y2] of [[-1, 7, 7, -1], [-4, 4, 4, -4], [2, 10, 10, 2]]) {
+    k.moveTo(x1, y1)
+    k.lineTo(x2, y2)
+  }
+  k.stroke()
+  return k.createPattern(tile, 'repeat')
+}

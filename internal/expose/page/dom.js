@@ -1,0 +1,47 @@
+// How the page is written to. Names and ids come from the network: html() is only ever
+// given what has gone through esc().
+export const $ = id => document.getElementById(id)
+
+// Writes only what changed: most of a thousand workers' text is the same a second later.
+export function text(el, s) {
+  if (el._written !== s) el.textContent = el._written = s
+}
+export function html(el, s) {
+  if (el._written !== s) el.innerHTML = el._written = s
+}
+
+const ENTITIES = {'&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;'}
+export const esc = s => String(s).replace(/[&<>"']/g, c => ENTITIES[c])
+
+export const glyph = state => `<svg class="glyph ${esc(state)}" aria-hidden="true"><use href="#g-${esc(state)}"/></svg>`
+
+// Everything said to a screen reader goes through one polite region.
+let saying
+export function say(s) {
+  clearTimeout(saying)
+  $('say').textContent = ''
+  saying = setTimeout(() => { $('say').textContent = s }, 60)
+}
+
+let toasting
+function toast(s) {
+  $('toast').textContent = s
+  $('toast').hidden = false
+  say(s)
+  clearTimeout(toasting)
+  toasting = setTimeout(() => { $('toast').hidden = true }, 1600)
+}
+
+// copy puts text on the clipboard, which browsers give to pages over TLS and on
+// localhost only: elsewhere the text is shown, to be copied by hand.
+export async function copy(s, what) {
+  try {
+    await navigator.clipboard.writeText(s)
+    toast(`Copied ${what} ${s}`)
+  } catch {
+    toast(`Could not copy. ${what}: ${s}`)
+  }
+}
+
+export const still = () => matchMedia('(prefers-reduced-motion: reduce)').matches
+export const phone = matchMedia('(max-width: 640px)')

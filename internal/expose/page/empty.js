@@ -1,0 +1,46 @@
+// What the page says where there is no worker yet: what is looked for, and what there is.
+import {$, copy, esc, html} from './dom.js'
+import {now} from './state.js'
+import {many} from './words.js'
+
+const command = c => `<div class="cmd"><code tabindex="0">${esc(c)}</code><button class="btn" data-copy="${esc(c)}">Copy</button></div>`
+const list = (items, f) => `<ul class="list">${items.map(f).join('')}</ul>`
+const name = x => [x.namespace, x.component, x.endpoint].filter(Boolean).join('/')
+
+export function empty() {
+  const {looking: l, interval, connected} = now.snap
+  const what = l.component && l.endpoint ? `<b>${esc(name(l))}</b>`
+    : l.component ? `every endpoint of <b>${esc(name(l))}</b>` : `every endpoint in the namespace <b>${esc(l.namespace)}</b>`
+  const registry = registryOf(connected)
+  html($('empty'), `<h2>No worker yet</h2>
+    <p>Looking for ${what}, once ${interval === 1 ? 'a second' : `every ${interval} s`}. This page fills itself as soon as one answers.</p>
+    ${l.why ? `<p>Not ready: ${esc(l.why)}.</p>` : ''}
+    ${l.nearest ? nearest(l.nearest) : ''}
+    <div class="two">
+      <section><h2>What is registered</h2>${l.sees.length ? list(l.sees, s => `<li><span>${many(s.instances, 'instance')}</span><code>${esc(name(s))}</code></li>`) : `<p>${nothing(connected)}</p>`}</section>
+      <section><h2>What is asked and watched</h2>${list([...l.asks.map(a => ['NATS', a]), ...l.watches.map(a => [registry, a])], ([where, a]) => `<li><span>${where}</span><code>${esc(a)}</code></li>`)}</section>
+    </div>
+    ${l.mock ? `<section><h2>Start a mock worker to see the page at work</h2>${command(l.mock)}</section>` : ''}`)
+}
+
+const nearest = n => `<div class="near"><b>Did you mean ${esc(name(n))}?</b><p>${esc(n.why)}</p>${n.command ? command(n.command) : ''}</div>`
+
+// Where workers register, and what must be the same here and there.
+const REGISTRIES = {
+  etcd: ['etcd is not connected', 'do they use this etcd (ETCD_ENDPOINTS)'],
+  file: ['the directory of workers cannot be read', 'do they write to this directory (DYN_FILE_KV)'],
+  kubernetes: ['the Kubernetes API is not connected', 'do they run there with DYN_DISCOVERY_BACKEND=kubernetes'],
+}
+const registryOf = connected => Object.keys(REGISTRIES).find(r => connected[r])
+
+function nothing(connected) {
+  const registry = registryOf(connected)
+  if (!registry) return 'Workers register nowhere: they are known by their answers.'
+  const [away, same] = REGISTRIES[registry]
+  if (!connected[registry].on) return `Not known: ${away}.`
+  return `Nothing. Is --namespace the one that the workers have (DYN_NAMESPACE), and ${same}?`
+}
+
+$('empty').onclick = e => {
+  if (e.target.dataset.copy) copy(e.target.dataset.copy, 'command')
+}

@@ -1,0 +1,292 @@
+// The heat map: every worker on one canvas. A cell's colour and its number, or the
+// height of its fill, say the same thing; a state has a pattern.
+import {C, percent} from './colours.js'
+import {$, html, phone, text} from './dom.js'
+import {now} from './state.js'
+import {view} from './view.js'
+import {DASH, many, num, pair, pct, points, span} from './words.js'
+import {blocks, count, endpointOf, idOf, rank, short, sorted, use, value} from './workers.js'
+
+// The sizes of a cell, the largest first whose rows fit: width, height, gap.
+const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
+const FEW = 8       // workers that may have the largest cells
+const TITLE = 20    // height of a group's title
+const BETWEEN = 8   // and of the gap before the next
+
+const GROUPS = {
+  component: w => w.component,
+  endpoint: endpointOf,
+  state: w => w.state,
+  source: w => w.source ?? 'no source',
+  model: w => w.model || 'model unknown',
+  none: () => 'all workers',
+}
+
+export const map = $('map')
+const canvas = map.querySelector('canvas'), ctx = canvas.getContext('2d', {alpha: false})
+
+let groups = [], cell = {}, width = 0, height = 0
+export let cells = []
+export const marks = {cursor: null, hover: null} // keys of workers
+export const columns = () => cell.columns
+
+// heat arranges and paints what is shown.
+export function heat() {
+  width ||= map.clientWidth
+  arrange()
+  resize()
+  titles()
+  paint()
+}
+
+function arrange() {
+  const of = new Map(), name = GROUPS[view.group]
+  for (const w of sorted(now.shown, view.order, view.order === 'id' ? 'asc' : 'desc')) {
+    const k = name(w)
+    if (of.has(k)) of.get(k).push(w)
+    else of.set(k, [w])
+  }
+  groups = [...of].map(([name, list]) => ({name, list})).sort((a, b) => a.name < b.name ? -1 : 1)
+  cells = groups.flatMap(g => g.list)
+  const budget = phone.matches ? 440 : 430
+  for (const [w, h, gap] of SIZES) {
+    if (h > 50 && cells.length > FEW) continue
+    const end = fit(w, h, gap)
+    if (end <= budget && w <= width) break
+  }
+}
+
+// fit gives cells that size, and groups their places. It returns where they end.
+function fit(w, h, gap) {
+  const columns = Math.max(1, Math.floor((width + gap) / (w + gap)))
+  let y = 0, start = 0
+  for (const g of groups) {
+    g.y = y + TITLE
+    g.start = start
+    start += g.list.length
+    y = g.y + Math.ceil(g.list.length / columns) * (h + gap) + BETWEEN
+  }
+  // Where a row is full the cells share out the width; the largest keep theirs.
+  const full = w < 200 && groups.some(g => g.list.length >= columns)
+  cell = {w, h, gap, columns, pitch: full ? (width + gap) / columns : w + gap}
+  height = Math.max(0, y - BETWEEN)
+  return y
+}
+
+function resize() {
+  const dpr = devicePixelRatio || 1, w = Math.round(width * dpr), h = Math.round(height * dpr)
+  if (canvas.width === w && canvas.height === h) return
+  canvas.width = w
+  canvas.height = h
+  canvas.style.width = width + 'px'
+  canvas.style.height = height + 'px'
+}
+
+function titles() {
+  const box = $('groups')
+  while (box.children.length > groups.length) box.lastChild.remove()
+  groups.forEach((g, i) => {
+    let el = box.children[i]
+    if (!el) {
+      el = document.createElement('div')
+      el.className = 'grp'
+      el.innerHTML = '<b></b><span></span>'
+      box.append(el)
+    }
+    el.style.top = g.y - TITLE + 'px'
+    text(el.firstChild, g.name)
+    text(el.lastChild, summary(g.list))
+  })
+}
+
+function summary(list) {
+  const n = count(list), uses = list.map(use).filter(u => u != null), waiting = list.reduce((sum, w) => sum + (w.waiting ?? 0), 0)
+  const mean = uses.reduce((a, u) => a + u, 0) / uses.length, std = Math.sqrt(uses.reduce((a, u) => a + (u - mean) ** 2, 0) / uses.length)
+  return many(n, 'worker') + (uses.length ? ` · mean ${pct(mean)} ± ${points(std)}` : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
+    (list.some(w => w.dp != null) ? ` · ${many(list.length, 'rank')}` : '')
+}
+
+// place is where a cell is: left, top, width.
+function place(i) {
+  let g = groups.length - 1
+  while (g > 0 && groups[g].start > i) g--
+  const k = i - groups[g].start, row = Math.floor(k / cell.columns), column = k % cell.columns, x = Math.round(column * cell.pitch)
+  return [x, groups[g].y + row * (cell.h + cell.gap), Math.round((column + 1) * cell.pitch) - cell.gap - x]
+}
+
+export function paint() {
+  const dpr = devicePixelRatio || 1, of = value[view.by]
+  ctx.setTransform(dpr, 0, 0, dpr, 0, 0)
+  ctx.fillStyle = C.panel
+  ctx.fillRect(0, 0, width, height)
+  ctx.textBaseline = 'middle'
+  cells.forEach((w, i) => paintCell(w, of(w), ...place(i)))
+  for (const [key, colour, line] of [[view.w, C.ink, 2], [marks.cursor, C.accent, 2], [marks.hover, C.ink, 1.5]]) {
+    const i = key ? cells.findIndex(w => w.key === key) : -1
+    if (i >= 0) ring(place(i), colour, line)
+  }
+}
+
+function paintCell(w, v, x, y, cw) {
+  const {h} = cell
+  if (w.state === 'silent') patterned(x, y, cw, C.silent, 1, C.hatch)
+  else if (w.state === 'malformed') crossed(x, y, cw)
+  else if (v == null) unknown(x, y, cw)
+  else filled(w, v, x, y, cw)
+  const blank = v == null || w.state === 'silent' || w.state === 'malformed'
+  if (blank && w.state !== 'answering' && cell.w >= 70) word(w, x + cw / 2, y + h / 2)
+  if (h > 50 && !blank) {
+    ctx.font = `12px ${C.sans}`
+    ctx.textAlign = 'left'
+    ctx.fillStyle = C.on[percent(v)]
+    ctx.fillText(short(w, 6) + rank(w) + (w.slotsActive == null ? '' : ` · slots ${w.slotsActive}/${w.slotsTotal}`) + (w.waiting ? ` · ${num(w.waiting)} wait` : ''), x + 11, y + h * .74)
+  }
+}
+
+function patterned(x, y, cw, colour, line, pattern) {
+  ctx.fillStyle = C.sunk
+  ctx.fillRect(x, y, cw, cell.h)
+  if (pattern) {
+    ctx.fillStyle = pattern
+    ctx.fillRect(x, y, cw, cell.h)
+  }
+  ctx.strokeStyle = colour
+  ctx.lineWidth = line
+  ctx.strokeRect(x + .5, y + .5, cw - 1, cell.h - 1)
+}
+
+function crossed(x, y, cw) {
+  const {h} = cell
+  patterned(x, y, cw, C.malformed, h > 12 ? 2 : 1)
+  if (cell.w >= 70) return // a word is there
+  const m = Math.min(cw, h) * (cell.w >= 37 ? .22 : .36), cx = x + cw / 2, cy = y + h / 2
+  ctx.beginPath()
+  for (const d of [m, -m]) {
+    ctx.moveTo(cx - m, cy - d)
+    ctx.lineTo(cx + m, cy + d)
+  }
+  ctx.stroke()
+}
+
+function unknown(x, y, cw) {
+  ctx.fillStyle = C.sunk
+  ctx.fillRect(x, y, cw, cell.h)
+  if (cell.h < 14) return
+  ctx.fillStyle = C['ink-3']
+  ctx.textAlign = 'center'
+  ctx.font = `11px ${C.sans}`
+  ctx.fillText(DASH, x + cw / 2, y + cell.h / 2)
+}
+
+function filled(w, v, x, y, cw) {
+  const {h} = cell, p = percent(v), numbered = cell.w >= 37
+  ctx.fillStyle = C.fill[p]
+  if (numbered) ctx.fillRect(x, y, cw, h)
+  else {
+    const level = Math.max(1, Math.round(h * p / 100))
+    ctx.fillRect(x, y + h - level, cw, level)
+    ctx.fillStyle = C.sunk
+    ctx.fillRect(x, y, cw, h - level)
+  }
+  if (w.state === 'unregistered') {
+    ctx.strokeStyle = numbered ? C.on[p] : C.unregistered
+    ctx.lineWidth = numbered ? 1.5 : 2
+    ctx.setLineDash([3, 2])
+    ctx.strokeRect(x + 1, y + 1, cw - 2, h - 2)
+    ctx.setLineDash([])
+  }
+  if (numbered) numberOn(w, p, x, y, cw)
+}
+
+function numberOn(w, p, x, y, cw) {
+  const {h} = cell
+  ctx.fillStyle = C.on[p]
+  if (cell.w < 120) {
+    const roomy = cell.w >= 70
+    ctx.textAlign = 'center'
+    ctx.font = `${roomy ? 12 : 11}px ${C.sans}`
+    ctx.fillText(roomy ? p + ' %' : p, x + cw / 2, y + h / 2 + .5)
+    return
+  }
+  ctx.textAlign = 'left'
+  ctx.font = `600 ${h > 50 ? 20 : 15}px ${C.sans}`
+  ctx.fillText(p + ' %', x + 11, y + h * (h > 50 ? .36 : .52))
+  if (h > 50) return
+  ctx.textAlign = 'right'
+  ctx.font = `11px ${C.sans}`
+  ctx.fillText(short(w), x + cw - 9, y + h * .52)
+}
+
+function word(w, cx, cy) {
+  const s = (cell.w >= 120 ? short(w) + ' ' : '') + w.state
+  ctx.textAlign = 'center'
+  ctx.font = `11px ${C.sans}`
+  const wide = ctx.measureText(s).width
+  ctx.fillStyle = C.panel
+  ctx.fillRect(cx - wide / 2 - 4, cy - 8, wide + 8, 16)
+  ctx.fillStyle = C[w.state]
+  ctx.fillText(s, cx, cy + .5)
+}
+
+function ring([x, y, cw], colour, line) {
+  for (const [style, wide] of [[C.panel, line + 2], [colour, line]]) {
+    ctx.strokeStyle = style
+    ctx.lineWidth = wide
+    ctx.strokeRect(x - .5, y - .5, cw + 1, cell.h + 1)
+  }
+}
+
+// at is the number of the cell at a place of the canvas; -1 if there is none.
+export function at(x, y) {
+  for (const g of groups) {
+    const row = Math.floor((y - g.y) / (cell.h + cell.gap)), column = Math.floor(x / cell.pitch), k = row * cell.columns + column
+    if (row >= 0 && column >= 0 && column < cell.columns && k < g.list.length) return g.start + k
+  }
+  return -1
+}
+
+// tip says everything of a cell beside it; of -1, nothing.
+export function tip(i) {
+  const box = $('tip'), w = cells[i]
+  box.hidden = !w
+  if (!w) return
+  const facts = {
+    state: w.state,
+    'KV blocks': blocks(w),
+    slots: pair(w.slotsActive, w.slotsTotal),
+    waiting: num(w.waiting),
+    'hit rate, 5 min': pct(w.hitRate, 1),
+    'last report': w.age == null ? 'never' : span(w.age) + ' ago',
+  }
+  if (!box.firstChild) html(box, '<b class="mono"></b><dl>' + Object.keys(facts).map(k => `<dt>${k}</dt><dd></dd>`).join('') + '</dl>')
+  text(box.firstChild, idOf(w) + rank(w))
+  const values = box.querySelectorAll('dd')
+  Object.values(facts).forEach((v, i) => text(values[i], v))
+  const [x, y, cw] = place(i), left = map.offsetLeft, wide = box.offsetWidth
+  box.style.left = Math.max(6, Math.min(left + x + cw / 2 - wide / 2, left + width - wide)) + 'px'
+  box.style.top = map.offsetTop + y + cell.h + 8 + 'px'
+}
+
+export const cellOf = key => key ? cells.findIndex(w => w.key === key) : -1
+
+// onResize calls f when the map has become wider or narrower.
+export function onResize(f) {
+  new ResizeObserver(() => {
+    if (!map.clientWidth || map.clientWidth === width) return
+    width = map.clientWidth
+    f()
+  }).observe(map)
+}
+
+const LEGEND = '<span class="ramp"><span>0 %</span><canvas width="120" height="10" aria-label="from pale to strong, 0 to 100 percent" role="img"></canvas><span>100 %</span></span>' +
+  [['silent', 'hatch'], ['malformed', 'cross'], ['unregistered', 'dash']].map(([s, c]) => `<span class="k"><i class="sw ${c}"></i>${s}</span>`).join('') +
+  '<span class="k">– not reported</span>'
+
+export function legend() {
+  html($('legend'), LEGEND)
+  const ramp = $('legend').querySelector('canvas').getContext('2d')
+  C.fill.forEach((colour, i) => {
+    ramp.fillStyle = colour
+    ramp.fillRect(i * 1.2, 0, 2, 10)
+  })
+}

@@ -1,0 +1,86 @@
+// Alive, paused, stale, lost: said in the bar, and over the page when its numbers are old.
+import {$, say, text} from './dom.js'
+import {draw, now} from './state.js'
+import {clock, span} from './words.js'
+
+const WORDS = {wait: 'Connecting', live: 'Live', paused: 'Paused', stale: 'Stale', lost: 'Not connected'}
+const WAKING = 1500 // ms that a page which slept may take to be up to date, before it says that it is not
+
+let received = null  // when the last snapshot came, by this page's own clock
+let status = 'wait'  // or open, lost, asleep
+let retryAt = 0, why = '', woken = 0
+
+export const live = {
+  paused: false,
+  came() {
+    status = 'open'
+    received = performance.now()
+    pulse()
+  },
+  open() {
+    status = 'open'
+    pulse()
+  },
+  lost(at, reason = '') {
+    status = 'lost'
+    retryAt = at
+    why = reason
+    pulse()
+  },
+  asleep() {
+    status = 'asleep'
+    pulse()
+  },
+}
+
+document.addEventListener('visibilitychange', () => {
+  if (status === 'asleep' && !document.hidden) {
+    status = 'wait'
+    woken = performance.now()
+  }
+})
+
+export const since = () => (performance.now() - received) / 1000
+
+function being() {
+  if (status === 'lost') return 'lost'
+  if (received == null || status === 'asleep' || performance.now() - woken < WAKING && status === 'wait') return 'wait'
+  if (since() > 3 * now.snap.interval) return 'stale'
+  return live.paused ? 'paused' : 'live'
+}
+
+export function pulse() {
+  const is = being(), was = $('live').dataset.is
+  if (is !== was) {
+    $('live').dataset.is = is
+    text($('liveword'), WORDS[is])
+    if (is === 'lost' || is === 'stale') say(received == null ? 'Not connected.' : 'Connection lost. The numbers are old.')
+    else if (is === 'live' && (was === 'lost' || was === 'stale')) say('Connected again.')
+  }
+  text($('ago'), received == null ? '' : since() < 60 ? since().toFixed(1) + ' s ago' : span(since()) + ' ago')
+  banner(is)
+  const online = is !== 'lost' && is !== 'stale' && (is !== 'wait' || received == null)
+  document.documentElement.classList.toggle('old', !online && !!now.snap)
+  if (online !== now.online) {
+    now.online = online
+    draw()
+  }
+}
+
+function banner(is) {
+  const bad = is === 'lost' || is === 'stale'
+  $('banner').hidden = !bad
+  if (!bad) return
+  const again = is !== 'lost' ? 'The program may be stopped or overloaded.'
+    : retryAt > Date.now() ? `Trying again in ${Math.ceil((retryAt - Date.now()) / 1000)} s.` : 'Trying again.'
+  const reason = is === 'lost' && why ? why.replace(/\.?$/, '. ').replace(/^./, c => c.toUpperCase()) : ''
+  if (!now.snap) {
+    text($('bannerword'), 'Not connected.')
+    text($('bannertext'), reason + again)
+    return
+  }
+  text($('bannerword'), is === 'lost' ? 'Connection lost.' : `No data for ${span(since())}.`)
+  text($('bannertext'), `${reason}Everything below is as it was at ${clock(now.snap.now)}, ${span(since())} ago. ${again}`)
+}
+
+setInterval(pulse, 250)

@@ -1,0 +1,133 @@
+// One worker, in a panel over the page so that no cell moves.
+import {$, copy, esc, glyph, html, text} from './dom.js'
+import {map} from './heat.js'
+import {AXIS, Plot, newSet, unit, upTo} from './plot.js'
+import {draw, now} from './state.js'
+import {remember, view} from './view.js'
+import {DASH, num, pair, pct, span} from './words.js'
+import {blocks, endpointOf, hexOf, idOf, rank} from './workers.js'
+
+const panel = $('worker')
+let back = null      // what had the focus before
+let built = ''       // the key of the worker that the panel was made for
+let plots = []       // with the series each needs
+let past = null      // its history
+let ask = async () => null
+
+// askWith says where the history of a worker comes from.
+export const askWith = f => { ask = f }
+
+const arrow = d => `<svg viewBox="0 0 16 16"><path d="${d}"/></svg>`
+const TOP = `<div class="top"><h2 id="w-title" tabindex="-1"></h2>
+<button class="icon" id="w-prev" aria-label="Previous worker" title="Previous (k)">${arrow('m4 10 4-4 4 4')}</button>
+<button class="icon" id="w-next" aria-label="Next worker" title="Next (j)">${arrow('m4 6 4 4 4-4')}</button>
+<button class="icon" id="w-close" aria-label="Close" title="Close (Escape)">${arrow('m4 4 8 8M12 4l-8 8')}</button></div>
+<div class="sub2 st"><span id="w-endpoint"></span> · <span id="w-state"></span></div>`
+
+const PLOTS = [
+  ['kv', 'KV use', {
+    layers: [{cls: 'peer', lo: 'peersLo', hi: 'peersHi', dom: unit}, {cls: 'peerline', y: 'peersMean', dom: unit}, {cls: 'line', y: 'kv', dom: unit, main: true, fmt: pct}],
+    say: (d, i) => `${pct(d.kv[i])}, endpoint ${pct(d.peersMean[i])}`}],
+  ['slots', 'Slots in use', {layers: [{cls: 'line', y: 'slots', dom: unit, main: true, fmt: pct}], say: (d, i) => pct(d.slots[i])}],
+  ['waiting', 'Requests waiting', {
+    layers: [{cls: 'area', y: 'waiting', dom: upTo('waiting')}, {cls: 'line', y: 'waiting', dom: upTo('waiting'), main: true, fmt: num}],
+    say: (d, i) => num(d.waiting[i])}],
+  ['hitRate', 'KV hit rate, 5 min', {layers: [{cls: 'line', y: 'hitRate', dom: unit, main: true, fmt: pct}], say: (d, i) => pct(d.hitRate[i], 1)}],
+]
+
+export function open(key, focus = true) {
+  if (!now.byKey.has(key)) return
+  if (panel.hidden) back = document.activeElement
+  view.w = key
+  remember()
+  draw()
+  if (focus) $('w-title').focus()
+}
+
+export function close() {
+  view.w = ''
+  remember()
+  draw()
+  const to = back?.isConnected && back !== document.body ? back : map
+  to.focus()
+}
+
+// worker draws the panel of the worker that the view names, if it names one.
+export function worker() {
+  const w = now.byKey.get(view.w)
+  panel.hidden = !w && (!view.w || built !== view.w)
+  if (panel.hidden) {
+    built = ''
+    return
+  }
+  if (!w) {
+    text($('w-state'), 'gone: it is registered no more, and does not answer')
+    return
+  }
+  if (built !== w.key) {
+    build(w)
+    fetchPast()
+  }
+  html($('w-state'), `${glyph(w.state)} ${esc(w.state)}`)
+  const values = [blocks(w), pair(w.slotsActive, w.slotsTotal), num(w.waiting), pct(w.hitRate, 1)]
+  values.forEach((v, i) => text($('w-v' + i), v))
+  text($('w-age'), w.age == null ? 'never' : span(w.age) + ' ago')
+  text($('w-hit2'), pct(w.hitRateTotal, 1))
+}
+
+function build(w) {
+  built = w.key
+  past = null
+  const fact = (name, value) => `<dt>${name}</dt><dd${value.startsWith('<') ? ' class="mono"' : ''}>${value}</dd>`
+  const id = s => `<span>${esc(s)}</span> <button class="link" data-copy="${esc(s)}">copy</button>`
+  panel.innerHTML = TOP + '<h3 id="w-oddhead" hidden></h3><ul class="odd" id="w-odd"></ul><p class="sub2" id="w-note" hidden></p>' +
+    PLOTS.map(([, name], i) => `<div class="ph"><span class="label">${name}${i ? '' : ' · dashed: mean of the endpoint, grey: ± 1 std'}</span><b id="w-v${i}"></b></div><div id="w-p${i}"></div>`).join('') +
+    '<h3>Who it is</h3><dl class="facts">' + fact('id, decimal', id(w.id)) + (hexOf(w) ? fact('id, hexadecimal', id(w.hex)) : '') +
+    fact('data-parallel rank', w.dp == null ? DASH : String(w.dp)) + fact('model', esc(w.model || DASH)) + fact('source', esc(w.source ?? DASH)) +
+    '<dt>last report</dt><dd id="w-age"></dd><dt>hit rate since the start</dt><dd id="w-hit2"></dd></dl>'
+  text($('w-title'), idOf(w) + rank(w))
+  text($('w-endpoint'), endpointOf(w))
+  const set = newSet()
+  plots = PLOTS.map(([series, name, what], i) => {
+    const last = i === PLOTS.length - 1
+    const p = new Plot($('w-p' + i), {set, name, axis: '<p class="sub2" hidden>Not reported.</p>' + (last ? AXIS : ''), ...what})
+    return [p, series]
+  })
+}
+
+// fetchPast asks for the history of the open worker: when it is opened, and when a step closes.
+export async function fetchPast() {
+  if (!now.byKey.has(built)) return
+  const key = built, answer = await ask(key)
+  if (key !== built || !answer) return
+  past = answer
+  const {mean, std} = past.peersKv
+  past.peersMean = mean
+  past.peersLo = mean.map((m, i) => m == null ? null : m - std[i])
+  past.peersHi = mean.map((m, i) => m == null ? null : m + std[i])
+  for (const [p, series] of plots) {
+    const any = past[series].some(v => v != null)
+    p.el.hidden = !any
+    p.el.nextElementSibling.hidden = any
+    if (any) p.update(past, past.step)
+  }
+  $('w-note').hidden = !past.note
+  text($('w-note'), past.note ?? '')
+  $('w-oddhead').hidden = false
+  text($('w-oddhead'), past.odd.length ? 'What is odd about it' : 'Nothing is odd about it')
+  html($('w-odd'), past.odd.map(o => `<li>${esc(o.text)}${o.check ? `<p>${esc(o.check)}</p>` : ''}</li>`).join(''))
+}
+
+// step opens the next worker of the table's order, or the one before.
+export function step(d) {
+  const i = now.ordered.findIndex(w => w.key === view.w), w = now.ordered[i + d]
+  if (i >= 0 && w) open(w.key)
+}
+
+panel.onclick = e => {
+  const b = e.target.closest('button')
+  if (!b) return
+  if (b.dataset.copy) copy(b.dataset.copy, 'id')
+  else if (b.id === 'w-close') close()
+  else step(b.id === 'w-next' ? 1 : -1)
+}
