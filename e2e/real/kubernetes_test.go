@@ -212,23 +212,6 @@ func TestPodsOf12PublishOverNATS(t *testing.T) {
 	m.forgets(a)
 }
 
-// has waits until the page has these series with these values.
-func (m *metrics) has(want map[string]string) {
-	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
-		p, err := m.page()
-		if err != nil {
-			return err
-		}
-		for series, value := range want {
-			if p[series] != value {
-				return fmt.Errorf("%s is %q, want %q", series, p[series], value)
-			}
-		}
-		return nil
-	})
-}
-
 // TestAPipelineInKubernetes asks real mock engines by a frontend that routes by their
 // caches. There is no etcd; NATS carries the request traces alone.
 func TestAPipelineInKubernetes(t *testing.T) {

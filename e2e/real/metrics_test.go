@@ -107,6 +107,23 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 	return whole
 }
 
+// has waits until the page has these series with these values; an empty value means absent.
+func (m *metrics) has(want map[string]string) {
+	m.T.Helper()
+	devstacktest.Until(m.T, func() error {
+		p, err := m.page()
+		if err != nil {
+			return err
+		}
+		for series, value := range want {
+			if p[series] != value {
+				return fmt.Errorf("%s is %q, want %q", series, p[series], value)
+			}
+		}
+		return nil
+	})
+}
+
 // holds waits until every series of a golden page is there, with its value, and
 // returns the whole page. There may be more: histograms, and what depends on time.
 func (m *metrics) holds(golden string, workers names) (whole string) {

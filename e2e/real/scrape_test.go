@@ -32,23 +32,6 @@ func says(t *testing.T, values, samples string) string {
 	return string(b)
 }
 
-// waits waits until the series have these values; an empty value means absent.
-func (m *metrics) waits(want map[string]string) {
-	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
-		p, err := m.page()
-		if err != nil {
-			return err
-		}
-		for series, value := range want {
-			if p[series] != value {
-				return fmt.Errorf("%s is %q, want %q", series, p[series], value)
-			}
-		}
-		return nil
-	})
-}
-
 // Of 0.6.1 a load is heard when it changes. A program that starts later learns it from the
 // worker's page, and believes the next event.
 func TestWhoComesLateReadsTheLoadOnThePageOfARealWorker(t *testing.T) {
@@ -70,7 +53,7 @@ func TestWhoComesLateReadsTheLoadOnThePageOfARealWorker(t *testing.T) {
 	t.Logf("with a worker of ai-dynamo-runtime 0.6.1 that has published before:\n%s", ours(m.shows("scraped-late", workers)))
 	m.polls(2)
 	a.publish(`{"worker": [12, 100, 5, null], "kv": [43, 1000, 0.5, 0.25]}`)
-	m.waits(map[string]string{
+	m.has(map[string]string{
 		a.series("llm_kv_blocks_active"): "43", a.series("llm_requests_active_slots"): "12", a.series("llm_requests_waiting"): "5",
 		a.series("llm_kv_cache_usage_ratio"): "0.5", a.series("llm_kv_hit_rate_percent"): "0.25",
 		fmt.Sprintf(`llm_worker_info{component="backend",endpoint="generate",model="tiny",source="load_event",worker_id="%d",worker_id_hex="%x"}`, a.id, a.id): "1",
@@ -107,12 +90,12 @@ vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 250.0
 	t.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", ours(m.shows("scraped", names{"A": a.id, "B": b.id})))
 
 	a.publish(activeA) // the engine has nothing on the page any more; Dynamo's handler has
-	m.waits(map[string]string{
+	m.has(map[string]string{
 		a.series("llm_requests_active_slots"): "0", a.series("llm_requests_total_slots"): "100", a.series("llm_requests_waiting"): "",
 		a.series("llm_kv_hit_rate_percent"): "", a.series("llm_kv_blocks_active"): "47",
 	})
 	a.Kill()
-	m.waits(map[string]string{a.series("llm_requests_active_slots"): "", a.series("llm_kv_blocks_active"): "47"})
+	m.has(map[string]string{a.series("llm_requests_active_slots"): "", a.series("llm_kv_blocks_active"): "47"})
 	m.forgets(a)
 }
 
@@ -147,7 +130,7 @@ func TestTheHitRateIsThatOnThePagesOfRealEngines(t *testing.T) {
 		if share, err := strconv.ParseFloat(rate, 64); err != nil || share <= 0 {
 			t.Errorf("worker %s has the hit rate %q on its page: the requests prove nothing", g.Labels["worker_id"], rate)
 		}
-		m.waits(map[string]string{fmt.Sprintf(`llm_kv_hit_rate_percent{component="backend",endpoint="generate",worker_id="%s"}`, g.Labels["worker_id"]): rate})
+		m.has(map[string]string{fmt.Sprintf(`llm_kv_hit_rate_percent{component="backend",endpoint="generate",worker_id="%s"}`, g.Labels["worker_id"]): rate})
 	}
 }
 

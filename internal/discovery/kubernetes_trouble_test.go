@@ -1,0 +1,96 @@
+package discovery
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	endpoints := served(1)
+	endpoints["lab/backend/generate/zz"] = kubetest.Object{}
+	endpoints["lab/backend/other/9cf1b09034dc1"] = "text"
+	k.worker0(kubetest.Object{"endpoints": endpoints, "event_channels": kubetest.Object{"lab//kv_metrics/7": nil}})
+	k.server.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "text", "namespace": "team-a"}, "spec": "text"})
+	k.server.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "orphan", "namespace": "team-a"},
+		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": served(1)}}})
+	k.watch()
+	k.has(shape{one, 0})
+	tally := &k.Fleet.Tally
+	for _, c := range []struct {
+		kind   fleet.Kind
+		reason fleet.Reason
+		want   uint64
+	}{{fleet.Instances, fleet.BadName, 1}, {fleet.Instances, fleet.BadJSON, 2}, {fleet.Channels, fleet.BadID, 1}} {
+		if got := tally.Rejected(c.kind, c.reason); got != c.want {
+			t.Errorf("rejected %s, %s: %d, want %d", c.kind, c.reason, got, c.want)
+		}
+	}
+	k.worker0(kubetest.Object{"endpoints": kubetest.Object{"lab/backend/generate/9cf1b09034dc1": "text"}})
+	k.ready("slice", entry0(true), entry0(true))
+	k.has(shape{one, 0}) // what it said before stays
+}
+
+func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
+	k := newInTeamA(t)
+	var out said
+	k.Log = slog.New(slog.NewTextHandler(&out, nil))
+	k.ready("slice", entry0(true))
+	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.server.Remove(kubetest.Metadatas, true)
+	k.watch()
+	out.has(t, "is their CustomResourceDefinition installed?")
+	if k.Fleet.IsSynced() || k.Fleet.Tally.Kubernetes.Up() {
+		t.Error("the fleet is taken for known")
+	}
+	k.server.Remove(kubetest.Metadatas, false)
+	k.has(shape{one, 0})
+	k.server.Forbid(kubetest.Slices, true)
+	out.has(t, `missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
+	devstacktest.Until(t, func() error {
+		if k.Fleet.Tally.Kubernetes.Up() {
+			return fmt.Errorf("still connected")
+		}
+		return nil
+	})
+	if got := k.shape([]uint64{pod0}); !slices.Equal(got.instances, one) {
+		t.Errorf("%v while nothing can be read", got)
+	}
+	k.server.Forbid(kubetest.Slices, false)
+	out.has(t, "The Kubernetes API can be read again")
+	k.has(shape{one, 0})
+}
+
+func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
+	k := newInTeamA(t)
+	k.Namespaces, k.Fleet = "lab*", fleet.New(fleet.Target{Namespace: "lab*"}, 100, true)
+	k.Fleet.Tally.Kubernetes.Use()
+	k.watch()
+	for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
+		uid, name := fmt.Sprintf("uid-%d", i), fmt.Sprintf("pod-%d", i)
+		k.server.Put(kubetest.Metadatas, kubetest.Object{
+			"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{kubetest.Object{"kind": "Pod", "name": name, "uid": uid}}},
+			"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{fmt.Sprintf("%s/backend/generate/%x", ns, i+1): kubetest.Object{
+				"type": "Endpoint", "namespace": ns, "component": "backend", "endpoint": "generate", "instance_id": i + 1, "transport": kubetest.Object{"tcp": "h:1/x"}}}}},
+		})
+		k.ready(name, kubetest.Object{"conditions": kubetest.Object{"ready": true}, "targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": uid}})
+	}
+	devstacktest.Until(t, func() error {
+		want := []string{"lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"}
+		var got []string
+		for _, e := range k.Fleet.Registered() {
+			got = append(got, e.String())
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("registered %q, want %q", got, want)
+		}
+		return nil
+	})
+}
