@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"dynamo-metrics/internal/discovery"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/glance"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/tracing"
 
@@ -71,21 +73,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	}
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
-	f.Tally.NATS.Use()
-	if c.natsServers() == "" {
-		f.Tally.NATS.TurnOff()
-	}
-	switch {
-	case c.discovery == byFiles:
-		f.Tally.Files.Use()
-	case c.discovery == byKubernetes:
-		f.Tally.Kubernetes.Use()
-	case c.etcdServers() != "":
-		f.Tally.Etcd.Use()
-	}
-	if !c.hasUniqueInstance() {
-		f.Tally.Unique.Store(true) // nobody can say otherwise
-	}
+	c.use(&f.Tally)
 	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -113,12 +101,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 			web := tracing.Target(log, "http")
 			look := newGlance(c, f)
 			work.Go(func() error { look.Run(ctx); return nil })
-			handler := look.Handler(expose.Handler(f, string(c.namespaces), metrics, web))
-			handler = expose.WithTargets(handler, f, c.namespaces, c.pageOf, web)
-			if c.pprof {
-				handler = expose.WithProfiles(handler)
-			}
-			work.Go(func() error { return expose.Serve(ctx, listener, handler, c.webConfig, web) })
+			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.webConfig, web) })
 		}
 		if c.push {
 			work.Go(func() error { expose.Push(ctx, gateway, metrics, &f.Tally, log); return nil })
@@ -126,6 +109,35 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		return work.Wait()
 	})
 	return g.Wait()
+}
+
+// use says which servers the program works with.
+func (c config) use(t *fleet.Tally) {
+	t.NATS.Use()
+	if c.natsServers() == "" {
+		t.NATS.TurnOff()
+	}
+	switch {
+	case c.discovery == byFiles:
+		t.Files.Use()
+	case c.discovery == byKubernetes:
+		t.Kubernetes.Use()
+	case c.etcdServers() != "":
+		t.Etcd.Use()
+	}
+	if !c.hasUniqueInstance() {
+		t.Unique.Store(true) // nobody can say otherwise
+	}
+}
+
+// handler is everything that is served.
+func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Glance, log *slog.Logger) http.Handler {
+	h := look.Handler(expose.Handler(f, string(c.namespaces), metrics, log))
+	h = expose.WithTargets(h, f, c.namespaces, c.pageOf, log)
+	if c.pprof {
+		h = expose.WithProfiles(h)
+	}
+	return h
 }
 
 // register watches the namespace's registry and holds the unique instance's key.
