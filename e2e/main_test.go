@@ -4,8 +4,11 @@ package e2e
 
 import (
 	"bytes"
+	"flag"
 	"net/http"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"dynamo-metrics/e2e/process"
@@ -19,7 +22,19 @@ import (
 // bin is where TestMain has put the programs.
 var bin string
 
-func TestMain(m *testing.M) { process.Main(m, &bin, append(buildFlags, "../cmd/...")...) }
+// atOnce is how many tests run at once, unless -parallel says otherwise: most of what they
+// do is waiting, for leases, rounds and grace.
+const atOnce = 6
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(max(atOnce, runtime.GOMAXPROCS(0))))
+	}
+	process.Main(m, &bin, append(buildFlags, "../cmd/...")...)
+}
 
 // start runs one of the programs until the end of the test.
 func start(t *testing.T, name string, env []string, args ...string) *process.Process {

@@ -17,8 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// flag matches one in a text.
-const flag = `--[a-z][a-z.-]*`
+// flagName matches that of a flag in a text.
+const flagName = `--[a-z][a-z.-]*`
 
 func TestReadmeNamesEveryMetricAndNoOther(t *testing.T) {
 	t.Parallel()
@@ -43,7 +43,7 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s --help: %v", program, err)
 		}
-		flags := find(strings.ReplaceAll(string(help), "--[no-]", "--"), flag)
+		flags := find(strings.ReplaceAll(string(help), "--[no-]", "--"), flagName)
 		all = append(all, flags...)
 		common := []string{"--help-long", "--help-man"}
 		if program != "metrics" {
@@ -52,11 +52,11 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 		want := slices.DeleteFunc(flags, func(f string) bool { return slices.Contains(common, f) })
 		_, table, _ := strings.Cut(readme(t), section[0])
 		table, _, _ = strings.Cut(table, section[1])
-		if diff := cmp.Diff(want, find(table, flag)); diff != "" {
+		if diff := cmp.Diff(want, find(table, flagName)); diff != "" {
 			t.Errorf("flags of %s (-program +README):\n%s", program, diff)
 		}
 	}
-	for _, f := range find(readme(t), flag) {
+	for _, f := range find(readme(t), flagName) {
 		if !slices.Contains(all, f) {
 			t.Errorf("no program has the flag %s", f)
 		}

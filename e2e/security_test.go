@@ -381,7 +381,7 @@ func TestSecurityNamesFlagsAndVariablesThatThereAre(t *testing.T) {
 		if strings.HasPrefix(line, "etcdctl ") {
 			continue
 		}
-		for _, name := range append(find(line, "`"+flag), find(line, `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`)...) {
+		for _, name := range append(find(line, "`"+flagName), find(line, `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`)...) {
 			if name = strings.Trim(name, "`"); !strings.Contains(named, name) {
 				t.Errorf("the README does not know %s", name)
 			}
