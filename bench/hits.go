@@ -45,8 +45,8 @@ func (s *stage) hits(ctx context.Context) error {
 	least, bursts, must := 3, 0, 0.9
 	if s.quick {
 		// Bursts are over in half a second, which is too short to be exact on a machine
-		// that has more to do.
-		least, must = 6, 0.75
+		// that has more to do: between 0.8 and 1.05 were seen of the same program.
+		least, must = 6, 0.6
 	}
 	c, err := gather(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
