@@ -10,11 +10,20 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/program"
 )
 
+// collectAt is how much garbage there may be beside what is in use, in per cent, unless
+// GOGC says otherwise. Go's own 100 takes 200 MB for ten thousand workers under all the
+// events that there can be.
+const collectAt = 75
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	os.Exit(program.Main(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
