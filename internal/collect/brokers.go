@@ -35,13 +35,8 @@ func ParseBrokers(value string) (xpub []string, err error) {
 	if len(xpub) == 0 {
 		return nil, errors.New("no xpub: want xsub=tcp://host:port , xpub=tcp://host:port")
 	}
-	return compacted(xpub), nil
-}
-
-// compacted is the list sorted, each once.
-func compacted(all []string) []string {
-	slices.Sort(all)
-	return slices.Compact(all)
+	slices.Sort(xpub)
+	return slices.Compact(xpub), nil
 }
 
 // copies tells the copies of an event apart that come by several brokers: publishers

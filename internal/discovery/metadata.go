@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/wire"
 )
 
 // workerMetadata is a DynamoWorkerMetadata: what the process of one worker serves. Its
@@ -83,7 +84,7 @@ func (c *cluster) readAll(m *workerMetadata, before map[string]statement) map[st
 	for _, part := range []struct {
 		root   string
 		values map[string]json.RawMessage
-	}{{"v1/instances/", d.Endpoints}, {"v1/mdc/", d.ModelCards}, {"v1/event_channels/", d.EventChannels}} {
+	}{{wire.InstancesRoot, d.Endpoints}, {wire.CardsRoot, d.ModelCards}, {wire.ChannelsRoot, d.EventChannels}} {
 		for rest, value := range part.values {
 			key := part.root + rest
 			s, known := before[key]

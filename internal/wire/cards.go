@@ -11,7 +11,7 @@ import (
 
 // CardPrefix is the start of the keys of a namespace's model cards (0.6 to 1.6):
 // v1/mdc/{ns}/{component}/{endpoint}/{hex}.
-func CardPrefix(namespace string) string { return cardsRoot + namespace + "/" }
+func CardPrefix(namespace string) string { return CardsRoot + namespace + "/" }
 
 // CardKey is where a worker puts the card of the model it serves at an endpoint.
 func CardKey(namespace string, in fleet.Instance) string {

@@ -16,7 +16,7 @@ import (
 // v1/event_channels/namespace/{ns}[/component/{c}[/endpoint/{e}]]/topic/{topic}/{hex}
 // (1.4 to 1.6, each name percent-encoded).
 func ChannelPrefixes(namespace string) []string {
-	return []string{channelRoot + namespace + "/", scopedRoot + escapeName(namespace) + "/"}
+	return []string{ChannelsRoot + namespace + "/", scopedRoot + escapeName(namespace) + "/"}
 }
 
 // ParseChannelKey reads out of a key below one of ChannelPrefixes which channel it

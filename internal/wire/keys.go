@@ -21,13 +21,14 @@ const (
 	LayoutV1
 )
 
-// What keys begin with, but those of LayoutComponents.
+// What keys begin with, but those of LayoutComponents. Kubernetes has what stands behind
+// the exported ones as the keys of three maps (0.8 to 1.6).
 const (
-	instancesRoot   = "instances/"
-	v1InstancesRoot = "v1/instances/"
-	cardsRoot       = "v1/mdc/"
-	channelRoot     = "v1/event_channels/"
-	scopedRoot      = channelRoot + "namespace/" // 1.4 to 1.6
+	oldInstancesRoot = "instances/"
+	InstancesRoot    = "v1/instances/"
+	CardsRoot        = "v1/mdc/"
+	ChannelsRoot     = "v1/event_channels/"
+	scopedRoot       = ChannelsRoot + "namespace/" // 1.4 to 1.6
 )
 
 // Layouts lists every layout, oldest first.
@@ -39,9 +40,9 @@ func (l Layout) Prefix(namespace string) string {
 	case LayoutComponents:
 		return namespace + "/components/"
 	case LayoutInstances:
-		return instancesRoot + namespace + "/"
+		return oldInstancesRoot + namespace + "/"
 	default:
-		return v1InstancesRoot + namespace + "/"
+		return InstancesRoot + namespace + "/"
 	}
 }
 

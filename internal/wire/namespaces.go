@@ -44,8 +44,8 @@ func (n Namespaces) prefix() string { return strings.TrimSuffix(string(n), "*") 
 func (n Namespaces) Prefixes() []string {
 	if n.Several() {
 		p := n.prefix()
-		all := []string{instancesRoot + p, v1InstancesRoot + p, cardsRoot + p, channelRoot + p}
-		if scoped := scopedRoot + escapeName(p); !strings.HasPrefix(scoped, channelRoot+p) {
+		all := []string{oldInstancesRoot + p, InstancesRoot + p, CardsRoot + p, ChannelsRoot + p}
+		if scoped := scopedRoot + escapeName(p); !strings.HasPrefix(scoped, ChannelsRoot+p) {
 			all = append(all, scoped)
 		}
 		return all
@@ -75,7 +75,7 @@ func (n Namespaces) Of(key string) (name string, ok bool) {
 
 // keyNamespace is the namespace that a key names; empty if it names none.
 func keyNamespace(key string) string {
-	for _, root := range []string{instancesRoot, v1InstancesRoot, cardsRoot, channelRoot} {
+	for _, root := range []string{oldInstancesRoot, InstancesRoot, CardsRoot, ChannelsRoot} {
 		rest, ok := strings.CutPrefix(key, root)
 		if !ok {
 			continue
