@@ -1,37 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/program"
 )
-
-// journal is what a command says on standard error.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(b)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
 
 // background runs a command until stop, which returns its exit code.
 func background(t *testing.T, command func(ctx context.Context) int) (stop func() int) {
@@ -58,7 +38,7 @@ func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said journal
+	var said devstacktest.Log
 	background(t, func(ctx context.Context) int {
 		return program.Main(ctx, []string{"--nats-server", s.NATS.URL(), "--etcd-endpoints", s.Etcd.Endpoint(),
 			"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port), "--poll-interval", "0.1"}, noEnv, io.Discard, &said)
@@ -77,7 +57,7 @@ func TestLoadersLoadARunningInstance(t *testing.T) {
 	m := runningInstance(t, s)
 	servers := []string{"--nats-server", s.NATS.URL()}
 	ofWorkers := append([]string{"load", "workers", "--workers", "50", "--etcd-endpoints", s.Etcd.Endpoint()}, servers...)
-	var said journal
+	var said devstacktest.Log
 	stop := background(t, func(ctx context.Context) int { return run(ctx, ofWorkers, noEnv, io.Discard, &said) })
 	if err := m.shows(t.Context(), "llm_kv_blocks_active{", 50); err != nil {
 		t.Fatalf("%v: %s", err, &said)
@@ -89,12 +69,12 @@ func TestLoadersLoadARunningInstance(t *testing.T) {
 		return nil
 	})
 
-	var again journal
+	var again devstacktest.Log
 	if code := run(t.Context(), ofWorkers, noEnv, io.Discard, &again); code != 1 || !strings.Contains(again.String(), "has a load of workers already") {
 		t.Errorf("a second one: exit code %d, %q; want 1, and why", code, &again)
 	}
 
-	var published journal
+	var published devstacktest.Log
 	hits := append([]string{"load", "hits", "--workers", "50", "--rate", "1000", "--duration", "0.5"}, servers...)
 	if code := run(t.Context(), hits, noEnv, io.Discard, &published); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &published)
@@ -131,7 +111,7 @@ func TestALoaderWithoutServersSaysSoInOneLine(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
-			var said journal
+			var said devstacktest.Log
 			code := run(t.Context(), strings.Fields(args), noEnv, io.Discard, &said)
 			got := said.String()
 			if code != 1 || !strings.Contains(got, want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "secret") {

@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,35 +22,17 @@ import (
 
 func noEnv(string) string { return "" }
 
-// output is what a program writes, read while it is written.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
 // started is a run in its own goroutine, on free ports.
 type started struct {
 	end            context.CancelFunc
 	code           chan int
-	stdout, stderr *output
+	stdout, stderr *devstacktest.Log
 }
 
 func start(t *testing.T, getenv func(string) string, args ...string) *started {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &started{end: cancel, code: make(chan int, 1), stdout: new(output), stderr: new(output)}
+	s := &started{end: cancel, code: make(chan int, 1), stdout: new(devstacktest.Log), stderr: new(devstacktest.Log)}
 	args = append([]string{"--nats-port", "0", "--etcd-port", "0", "--metrics-port", "0"}, args...)
 	go func() { s.code <- run(ctx, args, getenv, s.stdout, s.stderr) }()
 	t.Cleanup(cancel)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,24 +20,6 @@ import (
 )
 
 func noEnv(string) string { return "" }
-
-// output is a program's standard error, read while it is written.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
 
 func TestWrongValuesAreNamedInOneLine(t *testing.T) {
 	for _, c := range []struct {
@@ -104,13 +85,13 @@ func TestHelpAndVersionGoToStdout(t *testing.T) {
 type started struct {
 	end    context.CancelFunc
 	code   chan int
-	stderr *output
+	stderr *devstacktest.Log
 }
 
 func start(t *testing.T, getenv func(string) string, args ...string) *started {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &started{end: cancel, code: make(chan int, 1), stderr: new(output)}
+	s := &started{end: cancel, code: make(chan int, 1), stderr: new(devstacktest.Log)}
 	go func() { s.code <- run(ctx, args, getenv, nil, s.stderr) }()
 	t.Cleanup(cancel)
 	return s

@@ -1,12 +1,12 @@
 package connect
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 // env is an environment for getenv.
@@ -21,32 +21,8 @@ func env(pairs ...string) func(string) string {
 	}
 }
 
-// journal is a log that a test can read while it is written.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(b)
-}
-
-func (j *journal) count(s string) int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Count(j.buf.String(), s)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
-
-func newLog() (*slog.Logger, *journal) {
-	j := new(journal)
+func newLog() (*slog.Logger, *devstacktest.Log) {
+	j := new(devstacktest.Log)
 	return slog.New(slog.NewTextHandler(j, nil)), j
 }
 

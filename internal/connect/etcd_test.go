@@ -109,7 +109,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 		}
 		ready <- ec
 	}()
-	devstacktest.Until(t, journal.wants("etcd is not connected", 1))
+	devstacktest.Until(t, journal.Says("etcd is not connected", 1))
 	s, err := devstack.Etcd(config)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 	if _, err := ec.Put(t.Context(), "k", "v"); err != nil {
 		t.Error(err)
 	}
-	if n := journal.count("\n"); n != 2 || journal.count("Connected to etcd") != 1 {
+	if n := journal.Count("\n"); n != 2 || journal.Count("Connected to etcd") != 1 {
 		t.Errorf("got:\n%s", journal)
 	}
 }

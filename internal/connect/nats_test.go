@@ -200,27 +200,27 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 		}
 		connected <- nc
 	}()
-	devstacktest.Until(t, journal.wants("NATS is not connected", 1))
+	devstacktest.Until(t, journal.Says("NATS is not connected", 1))
 	s = restart(t, config)
 	nc := <-connected
 	defer nc.Close()
-	devstacktest.Until(t, journal.wants("Connected to NATS", 1))
+	devstacktest.Until(t, journal.Says("Connected to NATS", 1))
 
 	s.Close()
-	devstacktest.Until(t, journal.wants("Lost the connection to NATS", 1))
+	devstacktest.Until(t, journal.Says("Lost the connection to NATS", 1))
 	if err := nc.Publish("x", nil); err == nil {
 		t.Error("publishing while disconnected succeeded")
 	}
 	rounds := nc.Stats().Reconnects
 	s = restart(t, config)
-	devstacktest.Until(t, journal.wants("Connected to NATS", 2))
+	devstacktest.Until(t, journal.Says("Connected to NATS", 2))
 	if got := nc.Stats().Reconnects - rounds; got != 1 {
 		t.Errorf("got %d reconnections, want 1", got)
 	}
 	s.Close()
-	devstacktest.Until(t, journal.wants("Lost the connection to NATS", 2))
-	if want := 5; journal.count("\n") != want {
-		t.Errorf("got %d lines, want %d:\n%s", journal.count("\n"), want, journal)
+	devstacktest.Until(t, journal.Says("Lost the connection to NATS", 2))
+	if want := 5; journal.Count("\n") != want {
+		t.Errorf("got %d lines, want %d:\n%s", journal.Count("\n"), want, journal)
 	}
 	if got := changes.String(); got != "[true false true false]" {
 		t.Errorf("status heard %s", got)
@@ -242,7 +242,7 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 	locked := config
 	locked.Tune = func(o *server.Options) { o.Username, o.Password = "alice", "secret" }
 	s = restart(t, locked)
-	devstacktest.Until(t, journal.wants("uthorization", 1))
+	devstacktest.Until(t, journal.Says("uthorization", 1))
 	// The third refusal is past where nats.go would have given up.
 	devstacktest.Until(t, func() error {
 		if n := s.Varz().TotalConnections; n < 3 {
@@ -250,7 +250,7 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 		}
 		return nil
 	})
-	if n := journal.count("uthorization"); n != 1 {
+	if n := journal.Count("uthorization"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, journal)
 	}
 	s.Close()
@@ -271,16 +271,6 @@ func restart(t *testing.T, config devstack.NATSConfig) *devstack.NATSServer {
 	}
 	t.Cleanup(s.Close)
 	return s
-}
-
-// wants is a check that s was said n times.
-func (j *journal) wants(s string, n int) func() error {
-	return func() error {
-		if got := j.count(s); got != n {
-			return fmt.Errorf("%q said %d times, want %d:\n%s", s, got, n, j)
-		}
-		return nil
-	}
 }
 
 // changes records what status hears.

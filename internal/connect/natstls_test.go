@@ -34,7 +34,7 @@ func over(scheme string, s *devstack.NATSServer) string {
 
 // connectTLS connects in the background, and returns the connection, if there ever is
 // one, and the log.
-func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn, *journal) {
+func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn, *devstacktest.Log) {
 	t.Helper()
 	opts, err := files.Options()
 	if err != nil {
@@ -105,13 +105,13 @@ func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, journal := connectTLS(t, c.servers, c.files)
-			devstacktest.Until(t, journal.wants("NATS is not connected; connecting goes on", 1))
+			devstacktest.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
 			for _, want := range c.want {
-				if journal.count(want) == 0 {
+				if journal.Count(want) == 0 {
 					t.Errorf("want %q in\n%s", want, journal)
 				}
 			}
-			if journal.count("\n") != 1 {
+			if journal.Count("\n") != 1 {
 				t.Errorf("want one line:\n%s", journal)
 			}
 		})
@@ -209,8 +209,8 @@ func TestATokenInTheAddressIsNotShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	devstacktest.Until(t, journal.wants("server="+s.URL(), 1))
-	if journal.count("secret") != 0 {
+	devstacktest.Until(t, journal.Says("server="+s.URL(), 1))
+	if journal.Count("secret") != 0 {
 		t.Errorf("shown:\n%s", journal)
 	}
 }
@@ -243,16 +243,16 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 	use()
 	s.Close()
 	restart(t, config)
-	devstacktest.Until(t, journal.wants("Connected to NATS", 2))
+	devstacktest.Until(t, journal.Says("Connected to NATS", 2))
 	use()
 	// The faults that came before this one are told before it.
 	if err := errors.Join(nc.Publish("a", nil), nc.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	for _, subject := range []string{"a", "b", "c"} {
-		devstacktest.Until(t, journal.wants(fmt.Sprintf(`\"%s\`, subject), 1))
+		devstacktest.Until(t, journal.Says(fmt.Sprintf(`\"%s\`, subject), 1))
 	}
-	if n := journal.count("NATS denies a permission"); n != 3 || journal.count("NATS reports a fault") != 0 {
+	if n := journal.Count("NATS denies a permission"); n != 3 || journal.Count("NATS reports a fault") != 0 {
 		t.Errorf("want one line for each of three permissions:\n%s", journal)
 	}
 	if !nc.IsConnected() {
@@ -266,7 +266,7 @@ func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
 	for i := range 3 * maxDenials {
 		l.fault(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
 	}
-	if got, want := journal.count("\n"), maxDenials+1; got != want {
+	if got, want := journal.Count("\n"), maxDenials+1; got != want {
 		t.Errorf("got %d lines, want %d", got, want)
 	}
 }

@@ -64,7 +64,7 @@ func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ec.Close()
-	if journal.count("without TLS") != 1 {
+	if journal.Count("without TLS") != 1 {
 		t.Errorf("got:\n%s", journal)
 	}
 }
@@ -116,8 +116,8 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 				Etcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
 			}()
 			defer func() { cancel(); <-ended }()
-			devstacktest.Until(t, journal.wants("etcd is not connected", 1))
-			if journal.count(c.want) != 1 {
+			devstacktest.Until(t, journal.Says("etcd is not connected", 1))
+			if journal.Count(c.want) != 1 {
 				t.Errorf("logging in: want %q in\n%s", c.want, journal)
 			}
 		})

@@ -2,13 +2,11 @@ package discovery
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,36 +21,7 @@ import (
 type folder struct {
 	*Files
 	t    *testing.T
-	said said
-}
-
-// said is a log that is written and read at once.
-type said struct {
-	mu  sync.Mutex
-	log strings.Builder
-}
-
-func (s *said) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.Write(b)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.String()
-}
-
-// has waits until the log has these words.
-func (s *said) has(t *testing.T, words string) {
-	t.Helper()
-	devstacktest.Until(t, func() error {
-		if !strings.Contains(s.String(), words) {
-			return fmt.Errorf("%q is not said: %s", words, s)
-		}
-		return nil
-	})
+	said devstacktest.Log
 }
 
 // inFolder runs a test with a registry that is not watched yet.
@@ -130,7 +99,7 @@ func (r *folder) knows(want known) {
 // says compares how often the log says something.
 func (r *folder) says(what string, want int) {
 	r.t.Helper()
-	if got := strings.Count(r.said.String(), what); got != want {
+	if got := r.said.Count(what); got != want {
 		r.t.Errorf("%q was said %d times, want %d:\n%s", what, got, want, &r.said)
 	}
 }

@@ -40,20 +40,20 @@ func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
 
 func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k := newInTeamA(t)
-	var out said
+	var out devstacktest.Log
 	k.Log = slog.New(slog.NewTextHandler(&out, nil))
 	k.ready("slice", entry0(true))
 	k.worker0(kubetest.Object{"endpoints": served(1)})
 	k.server.Remove(kubetest.Metadatas, true)
 	k.watch()
-	out.has(t, "is their CustomResourceDefinition installed?")
+	devstacktest.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
 	if k.Fleet.IsSynced() || k.Fleet.Tally.Kubernetes.Up() {
 		t.Error("the fleet is taken for known")
 	}
 	k.server.Remove(kubetest.Metadatas, false)
 	k.has(shape{one, 0})
 	k.server.Forbid(kubetest.Slices, true)
-	out.has(t, `missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
+	devstacktest.Until(t, out.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
 	devstacktest.Until(t, func() error {
 		if k.Fleet.Tally.Kubernetes.Up() {
 			return fmt.Errorf("still connected")
@@ -64,7 +64,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 		t.Errorf("%v while nothing can be read", got)
 	}
 	k.server.Forbid(kubetest.Slices, false)
-	out.has(t, "The Kubernetes API can be read again")
+	devstacktest.Until(t, out.Says("The Kubernetes API can be read again", 1))
 	k.has(shape{one, 0})
 }
 

@@ -1,0 +1,39 @@
+package devstacktest
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// Log keeps what a program writes, to be read while it is written.
+type Log struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// String is all that has been written.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// Count is how often s has been written.
+func (l *Log) Count(s string) int { return strings.Count(l.String(), s) }
+
+// Says is a check, as for Until, that s has been written so many times.
+func (l *Log) Says(s string, times int) func() error {
+	return func() error {
+		if got := l.Count(s); got != times {
+			return fmt.Errorf("%q is written %d times, want %d:\n%s", s, got, times, l)
+		}
+		return nil
+	}
+}
