@@ -307,6 +307,23 @@ func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
 	}
 }
 
+// agrees compares what traces told with what was asked and with the router's own metric.
+func (p *pipeline) agrees(t *testing.T, asked talks, told hits) {
+	t.Helper()
+	text, err := get(p.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := page(process.ParsePage(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
+	if told.isl != asked.inputBlocks || told.overlap*blockSize != router {
+		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", told, asked.inputBlocks, router)
+	}
+	if router == 0 {
+		t.Error("nothing was in any cache: the requests prove nothing")
+	}
+	t.Logf("asked %+v, traces %+v, router %d tokens", asked, told, router)
+}
+
 func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
@@ -320,18 +337,7 @@ func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
 	talks := pipeline.talk(t)
 	p := m.counts(talks.requests)
 
-	text, err := get(pipeline.url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	router := page(process.ParsePage(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
-	got := p.hits()
-	if got.isl != talks.inputBlocks || got.overlap*blockSize != router {
-		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", got, talks.inputBlocks, router)
-	}
-	if router == 0 {
-		t.Error("nothing was in any cache: the requests prove nothing")
-	}
+	pipeline.agrees(t, talks, p.hits())
 	for _, metric := range []string{
 		"llm_request_ttft_seconds", "llm_request_inter_token_seconds", "llm_request_duration_seconds",
 		"llm_worker_request_ttft_seconds", "llm_worker_request_inter_token_seconds", "llm_worker_request_duration_seconds",
@@ -340,5 +346,4 @@ func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
 			t.Errorf("%s has %d requests, want %d", metric, n, talks.requests)
 		}
 	}
-	t.Logf("ai-dynamo 1.6.1, %+v: %+v", talks, got)
 }

@@ -4,198 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
-	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
-
-// play says what a worker does: its load, until it is changed, and hits, once each.
-type play struct {
-	mu   sync.Mutex
-	load fleet.Load
-	seen int // by how many looks
-	hits [][2]int
-}
-
-func (p *play) Load(int) fleet.Load {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.seen++
-	return p.load
-}
-
-func (p *play) Hit(int) (isl, overlap int, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.hits) == 0 {
-		return 0, 0, false
-	}
-	h := p.hits[0]
-	p.hits = p.hits[1:]
-	return h[0], h[1], true
-}
-
-// change waits until the load was looked at some times more, and then changes it.
-func (p *play) change(t *testing.T, change func(*fleet.Load)) {
-	t.Helper()
-	p.mu.Lock()
-	before := p.seen
-	p.mu.Unlock()
-	devstacktest.Until(t, func() error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.seen < before+2 {
-			return fmt.Errorf("looked at %d times only", p.seen-before)
-		}
-		change(&p.load)
-		return nil
-	})
-}
-
-func (p *play) strike(hits ...[2]int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.hits = append(p.hits, hits...)
-}
-
-// ear hears events on both planes, and decodes them.
-type ear struct {
-	t         *testing.T
-	mu        sync.Mutex
-	said      []string // all but passes, without what is random
-	passes    []wire.ForwardPass
-	sequences map[string][]uint64 // by topic
-	publisher map[string]uint64   // by topic
-}
-
-func (e *ear) say(format string, args ...any) {
-	e.said = append(e.said, fmt.Sprintf(format, args...))
-}
-
-func show(o fleet.Opt[uint64]) string {
-	if !o.OK {
-		return "-"
-	}
-	return fmt.Sprint(o.V)
-}
-
-// message takes one from NATS.
-func (e *ear) message(m *nats.Msg) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	_, topic, ok := wire.ParseEventSubject("dynamo", m.Subject)
-	switch {
-	case m.Subject == wire.TraceSubject:
-		tr, err := wire.ParseTrace(m.Data)
-		if err != nil {
-			e.t.Error(err)
-		}
-		e.say("trace of %x: %s/%s", tr.Prefill.V.Worker, show(tr.OverlapBlocks), show(tr.ISLBlocks))
-	case !ok:
-		e.t.Errorf("strange subject %s", m.Subject)
-	case wire.IsEnvelope(m.Data):
-		envelope, err := wire.ParseEnvelope(m.Data)
-		if err != nil || string(envelope.Topic) != topic {
-			e.t.Errorf("on %s: got %+v, %v", m.Subject, envelope, err)
-		}
-		e.envelope(m.Subject, envelope)
-	case topic == wire.TopicLoad:
-		l, err := wire.ParseLoadEvent(m.Data)
-		if err != nil {
-			e.t.Error(err)
-		}
-		e.say("%s: load of %x: %s/%s slots, %s waiting, %s/%s blocks, %v used, %v hit", m.Subject, l.Worker, show(l.Load.ActiveSlots), show(l.Load.TotalSlots),
-			show(l.Load.Waiting), show(l.Load.KVActive), show(l.Load.KVTotal), l.Load.CacheUsage.V, l.Load.HitRate.V)
-	default:
-		h, err := wire.ParseHitRate(m.Data)
-		if err != nil || !strings.Contains(string(m.Data), `"dp_rank":0,`) {
-			e.t.Errorf("%s: %v", m.Data, err)
-		}
-		e.say("%s: hit of %x: %d/%d", m.Subject, h.Worker, h.OverlapBlocks, h.ISLBlocks)
-	}
-}
-
-// frames takes a message from ZMQ.
-func (e *ear) frames(frames [][]byte) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	subject, envelope, err := wire.ParseFrames(frames)
-	if err != nil || string(subject) != string(envelope.Topic) {
-		e.t.Errorf("got %q, %+v, %v", subject, envelope, err)
-	}
-	e.envelope("zmq", envelope)
-}
-
-func (e *ear) envelope(from string, envelope wire.Envelope) {
-	topic := string(envelope.Topic)
-	if other, known := e.publisher[topic]; known && other != envelope.Publisher {
-		e.t.Errorf("%s: publishers %x and %x, want one", topic, other, envelope.Publisher)
-	}
-	e.publisher[topic] = envelope.Publisher
-	e.sequences[topic] = append(e.sequences[topic], envelope.Sequence)
-	if age := time.Since(time.UnixMilli(int64(envelope.PublishedAt))); age < -time.Second || age > devstacktest.Patience {
-		e.t.Errorf("published %v ago", age)
-	}
-	switch topic {
-	case wire.TopicLoad:
-		l, err := wire.ParseActiveLoad(envelope.Payload)
-		if err != nil || l.IsEstimate() || l.DecodeBlocks.OK == l.UsedBlocks.OK {
-			e.t.Errorf("got %+v, %v", l, err)
-		}
-		e.say("%s: load of %x: %s decode, %s used", from, l.Worker, show(l.DecodeBlocks), show(l.UsedBlocks))
-	case wire.TopicHitRate:
-		h, err := wire.ParseHitRatePack(envelope.Payload)
-		if err != nil {
-			e.t.Error(err)
-		}
-		e.say("%s: hit of %x: %d/%d", from, h.Worker, h.OverlapBlocks, h.ISLBlocks)
-	case wire.TopicForwardPass:
-		p, err := wire.ParseForwardPass(envelope.Payload)
-		if err != nil || !p.HasWorker {
-			e.t.Errorf("got %+v, %v", p, err)
-		}
-		e.passes = append(e.passes, p)
-	default:
-		e.t.Errorf("strange topic %q", topic)
-	}
-}
-
-// hears waits until exactly this was said.
-func (e *ear) hears(want ...string) {
-	e.t.Helper()
-	devstacktest.Until(e.t, func() error {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if strings.Join(e.said, "\n") != strings.Join(want, "\n") {
-			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.said, "\n"), strings.Join(want, "\n"))
-		}
-		return nil
-	})
-}
-
-func newEar(t *testing.T) *ear {
-	return &ear{t: t, sequences: map[string][]uint64{}, publisher: map[string]uint64{}}
-}
-
-// onNATS listens to everything that workers publish.
-func (e *ear) onNATS(nc *nats.Conn) {
-	for _, subject := range []string{"namespace.>", wire.TraceSubject} {
-		if _, err := nc.Subscribe(subject, e.message); err != nil {
-			e.t.Fatal(err)
-		}
-	}
-	if err := nc.Flush(); err != nil {
-		e.t.Fatal(err)
-	}
-}
 
 // channels are the event channels in etcd, as topic, kind and where.
 func channels(t *testing.T, ec *clientv3.Client, lease uint64) (all map[string]string) {
@@ -251,14 +68,6 @@ func checkEmpty(t *testing.T, ec *clientv3.Client) {
 	}
 }
 
-func playing() *play { return &play{load: loadOf(11, 100, 4, 42, 1000, 0.25, 0.4)} }
-
-func (p *play) config(release, plane string) Config {
-	c := backend(release)
-	c.EventPlane, c.Load, c.Hit, c.EventInterval = plane, p.Load, p.Hit, time.Millisecond
-	return c
-}
-
 func TestWorkerOf06Speaks(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
@@ -286,24 +95,6 @@ func TestWorkerOf06Speaks(t *testing.T) {
 	}
 	r.stop(t, nil)
 	checkEmpty(t, ec)
-}
-
-// eventually is hears for what comes in no certain order.
-func (e *ear) eventually(want ...string) {
-	e.t.Helper()
-	devstacktest.Until(e.t, func() error {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if len(e.said) != len(want) {
-			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.said, "\n"), strings.Join(want, "\n"))
-		}
-		for _, one := range want {
-			if !strings.Contains(strings.Join(e.said, "\n")+"\n", one+"\n") {
-				return fmt.Errorf("got\n%s\nwithout %s", strings.Join(e.said, "\n"), one)
-			}
-		}
-		return nil
-	})
 }
 
 func TestWorkersSpeakInEnvelopesOnNATS(t *testing.T) {
@@ -407,73 +198,6 @@ func TestWorkersSpeakInEnvelopesWithZMQ(t *testing.T) {
 			r.stop(t, nil)
 			checkEmpty(t, ec)
 		})
-	}
-}
-
-// onZMQ subscribes to one topic of a worker.
-func (e *ear) onZMQ(address, topic string) {
-	e.t.Helper()
-	follow(e.t, address, e.frames, topic)
-}
-
-func TestPassesOfAModel(t *testing.T) {
-	t.Parallel()
-	stack := devstacktest.Start(t)
-	e, p := newEar(t), playing()
-	e.onNATS(stack.Conn(t))
-	c := p.config("1.6.1", NATS)
-	c.EventInterval = 0
-	r := start(t, stack.Conn(t), stack.Client(t), c)
-	id := r.id(t, 0, 0)
-	e.pass(func(p wire.ForwardPass) bool {
-		return p.Worker == id && p.WallTime == 0.0125 && p.Running() == 11 && p.Waiting() == 4 && p.Scheduled.PrefillRequests == 1 && p.Scheduled.PrefillTokens == 128
-	})
-	p.change(t, func(l *fleet.Load) { l.ActiveSlots, l.Waiting = fleet.Some[uint64](0), fleet.Some[uint64](0) })
-	idle := e.pass(func(p wire.ForwardPass) bool {
-		return p == wire.ForwardPass{Worker: id, HasWorker: true, Counter: p.Counter}
-	})
-	e.pass(func(p wire.ForwardPass) bool { return p.WallTime == 0 && p.Counter == idle.Counter+1 })
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i, p := range e.passes {
-		if p.Counter != uint64(i+1) {
-			t.Errorf("pass %d has counter %d", i+1, p.Counter)
-		}
-	}
-}
-
-// pass waits for one that is as wanted.
-func (e *ear) pass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) {
-	e.t.Helper()
-	devstacktest.Until(e.t, func() error {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		for _, found = range e.passes {
-			if wanted(found) {
-				return nil
-			}
-		}
-		return fmt.Errorf("not among %+v", e.passes)
-	})
-	return found
-}
-
-func TestIdlePassesAreASecondApart(t *testing.T) {
-	var p passes
-	var due []int
-	for look := range 12 {
-		if got, ok := p.next(fleet.Load{ActiveSlots: fleet.Some[uint64](0)}); ok {
-			due = append(due, look)
-			if got != (pass{counter: uint64(len(due))}) {
-				t.Errorf("got %+v", got)
-			}
-		}
-	}
-	if got := fmt.Sprint(due); got != "[3 7 11]" {
-		t.Errorf("there is a pass at looks %s, want every fourth", got)
-	}
-	if got, ok := new(passes).next(fleet.Load{}); ok {
-		t.Errorf("got %+v of a worker that says nothing", got)
 	}
 }
 

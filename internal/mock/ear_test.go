@@ -1,0 +1,170 @@
+package mock
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/nats-io/nats.go"
+)
+
+// ear hears events on both planes, and decodes them.
+type ear struct {
+	t         *testing.T
+	mu        sync.Mutex
+	said      []string // all but passes, without what is random
+	passes    []wire.ForwardPass
+	sequences map[string][]uint64 // by topic
+	publisher map[string]uint64   // by topic
+}
+
+func (e *ear) say(format string, args ...any) {
+	e.said = append(e.said, fmt.Sprintf(format, args...))
+}
+
+func show(o fleet.Opt[uint64]) string {
+	if !o.OK {
+		return "-"
+	}
+	return fmt.Sprint(o.V)
+}
+
+// message takes one from NATS.
+func (e *ear) message(m *nats.Msg) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, topic, ok := wire.ParseEventSubject("dynamo", m.Subject)
+	switch {
+	case m.Subject == wire.TraceSubject:
+		tr, err := wire.ParseTrace(m.Data)
+		if err != nil {
+			e.t.Error(err)
+		}
+		e.say("trace of %x: %s/%s", tr.Prefill.V.Worker, show(tr.OverlapBlocks), show(tr.ISLBlocks))
+	case !ok:
+		e.t.Errorf("strange subject %s", m.Subject)
+	case wire.IsEnvelope(m.Data):
+		envelope, err := wire.ParseEnvelope(m.Data)
+		if err != nil || string(envelope.Topic) != topic {
+			e.t.Errorf("on %s: got %+v, %v", m.Subject, envelope, err)
+		}
+		e.envelope(m.Subject, envelope)
+	case topic == wire.TopicLoad:
+		l, err := wire.ParseLoadEvent(m.Data)
+		if err != nil {
+			e.t.Error(err)
+		}
+		e.say("%s: load of %x: %s/%s slots, %s waiting, %s/%s blocks, %v used, %v hit", m.Subject, l.Worker, show(l.Load.ActiveSlots), show(l.Load.TotalSlots),
+			show(l.Load.Waiting), show(l.Load.KVActive), show(l.Load.KVTotal), l.Load.CacheUsage.V, l.Load.HitRate.V)
+	default:
+		h, err := wire.ParseHitRate(m.Data)
+		if err != nil || !strings.Contains(string(m.Data), `"dp_rank":0,`) {
+			e.t.Errorf("%s: %v", m.Data, err)
+		}
+		e.say("%s: hit of %x: %d/%d", m.Subject, h.Worker, h.OverlapBlocks, h.ISLBlocks)
+	}
+}
+
+// frames takes a message from ZMQ.
+func (e *ear) frames(frames [][]byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	subject, envelope, err := wire.ParseFrames(frames)
+	if err != nil || string(subject) != string(envelope.Topic) {
+		e.t.Errorf("got %q, %+v, %v", subject, envelope, err)
+	}
+	e.envelope("zmq", envelope)
+}
+
+func (e *ear) envelope(from string, envelope wire.Envelope) {
+	topic := string(envelope.Topic)
+	if other, known := e.publisher[topic]; known && other != envelope.Publisher {
+		e.t.Errorf("%s: publishers %x and %x, want one", topic, other, envelope.Publisher)
+	}
+	e.publisher[topic] = envelope.Publisher
+	e.sequences[topic] = append(e.sequences[topic], envelope.Sequence)
+	if age := time.Since(time.UnixMilli(int64(envelope.PublishedAt))); age < -time.Second || age > devstacktest.Patience {
+		e.t.Errorf("published %v ago", age)
+	}
+	switch topic {
+	case wire.TopicLoad:
+		l, err := wire.ParseActiveLoad(envelope.Payload)
+		if err != nil || l.IsEstimate() || l.DecodeBlocks.OK == l.UsedBlocks.OK {
+			e.t.Errorf("got %+v, %v", l, err)
+		}
+		e.say("%s: load of %x: %s decode, %s used", from, l.Worker, show(l.DecodeBlocks), show(l.UsedBlocks))
+	case wire.TopicHitRate:
+		h, err := wire.ParseHitRatePack(envelope.Payload)
+		if err != nil {
+			e.t.Error(err)
+		}
+		e.say("%s: hit of %x: %d/%d", from, h.Worker, h.OverlapBlocks, h.ISLBlocks)
+	case wire.TopicForwardPass:
+		p, err := wire.ParseForwardPass(envelope.Payload)
+		if err != nil || !p.HasWorker {
+			e.t.Errorf("got %+v, %v", p, err)
+		}
+		e.passes = append(e.passes, p)
+	default:
+		e.t.Errorf("strange topic %q", topic)
+	}
+}
+
+// hears waits until exactly this was said.
+func (e *ear) hears(want ...string) {
+	e.t.Helper()
+	devstacktest.Until(e.t, func() error {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if strings.Join(e.said, "\n") != strings.Join(want, "\n") {
+			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.said, "\n"), strings.Join(want, "\n"))
+		}
+		return nil
+	})
+}
+
+func newEar(t *testing.T) *ear {
+	return &ear{t: t, sequences: map[string][]uint64{}, publisher: map[string]uint64{}}
+}
+
+// onNATS listens to everything that workers publish.
+func (e *ear) onNATS(nc *nats.Conn) {
+	for _, subject := range []string{"namespace.>", wire.TraceSubject} {
+		if _, err := nc.Subscribe(subject, e.message); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// eventually is hears for what comes in no certain order.
+func (e *ear) eventually(want ...string) {
+	e.t.Helper()
+	devstacktest.Until(e.t, func() error {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if len(e.said) != len(want) {
+			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.said, "\n"), strings.Join(want, "\n"))
+		}
+		for _, one := range want {
+			if !strings.Contains(strings.Join(e.said, "\n")+"\n", one+"\n") {
+				return fmt.Errorf("got\n%s\nwithout %s", strings.Join(e.said, "\n"), one)
+			}
+		}
+		return nil
+	})
+}
+
+// onZMQ subscribes to one topic of a worker.
+func (e *ear) onZMQ(address, topic string) {
+	e.t.Helper()
+	follow(e.t, address, e.frames, topic)
+}

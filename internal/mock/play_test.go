@@ -1,0 +1,68 @@
+package mock
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+)
+
+// play says what a worker does: its load, until it is changed, and hits, once each.
+type play struct {
+	mu   sync.Mutex
+	load fleet.Load
+	seen int // by how many looks
+	hits [][2]int
+}
+
+func (p *play) Load(int) fleet.Load {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen++
+	return p.load
+}
+
+func (p *play) Hit(int) (isl, overlap int, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.hits) == 0 {
+		return 0, 0, false
+	}
+	h := p.hits[0]
+	p.hits = p.hits[1:]
+	return h[0], h[1], true
+}
+
+// change waits until the load was looked at some times more, and then changes it.
+func (p *play) change(t *testing.T, change func(*fleet.Load)) {
+	t.Helper()
+	p.mu.Lock()
+	before := p.seen
+	p.mu.Unlock()
+	devstacktest.Until(t, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.seen < before+2 {
+			return fmt.Errorf("looked at %d times only", p.seen-before)
+		}
+		change(&p.load)
+		return nil
+	})
+}
+
+func (p *play) strike(hits ...[2]int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hits = append(p.hits, hits...)
+}
+
+func playing() *play { return &play{load: loadOf(11, 100, 4, 42, 1000, 0.25, 0.4)} }
+
+func (p *play) config(release, plane string) Config {
+	c := backend(release)
+	c.EventPlane, c.Load, c.Hit, c.EventInterval = plane, p.Load, p.Hit, time.Millisecond
+	return c
+}
