@@ -125,6 +125,9 @@ func TestRealPageByKeyboard(t *testing.T) {
 	b.says("#keys", "Keys and meanings", "find a worker")
 	b.press("Escape")
 	b.is("!document.querySelector('#keys').open")
+	// A key that comes before the browser has drawn the page without the dialog is not lost.
+	b.do("document.querySelector('#help').click(), document.querySelector('#keys').close(), document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 't', bubbles: true}))")
+	b.is("document.documentElement.dataset.theme === 'dark'")
 
 	b.press("p")
 	b.says("#live", "Paused")

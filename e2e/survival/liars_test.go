@@ -127,7 +127,6 @@ func TestWorkersThatLie(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newLab(t, "-c", config)
-	f.interval = "0.2"
 	good := f.worker(1, 10)
 	m := f.run()
 	m.shows(merged(up, loads(good)))
@@ -157,7 +156,7 @@ func TestWorkersThatLie(t *testing.T) {
 		f.flush()
 		want := merged(up, loads(good), states(base, l.state), l.shown)
 		m.until(func(page) error {
-			if n := polls.Load(); n < 4 {
+			if n := polls.Load(); n < 3 {
 				return fmt.Errorf("%s: %d polls", l.about, n)
 			}
 			return nil

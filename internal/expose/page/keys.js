@@ -40,10 +40,15 @@ export function globalKeys({pause, theme}) {
   addEventListener('keydown', e => {
     if (dialog.open) return
     if (e.key === 'Escape' && view.w) return close()
-    if (!single || e.ctrlKey || e.metaKey || e.altKey || e.target.closest?.('input, select, textarea') || !does[e.key]) return
+    if (!single || e.ctrlKey || e.metaKey || e.altKey || typesInto(e.target) || !does[e.key]) return
     e.preventDefault()
     does[e.key]()
   })
+}
+
+// Until the browser draws again, what had the focus in a dialog that has been closed still has it.
+function typesInto(element) {
+  return !dialog.contains(element) && element.closest?.('input, select, textarea')
 }
 
 // Storage may be switched off, and then nothing is kept.
