@@ -4,14 +4,12 @@ package e2e
 
 import (
 	"bytes"
-	"flag"
 	"net/http"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"testing"
 
 	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
 
 	// What the programs are made of: without it go test would not see that they
 	// have changed, and repeat its last result.
@@ -22,17 +20,8 @@ import (
 // bin is where TestMain has put the programs.
 var bin string
 
-// atOnce is how many tests run at once, unless -parallel says otherwise: most of what they
-// do is waiting, for leases, rounds and grace.
-const atOnce = 6
-
 func TestMain(m *testing.M) {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		_ = flag.Set("test.parallel", strconv.Itoa(max(atOnce, runtime.GOMAXPROCS(0))))
-	}
+	devstacktest.AtOnce()
 	process.Main(m, &bin, append(buildFlags, "../cmd/...")...)
 }
 

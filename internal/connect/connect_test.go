@@ -1,12 +1,9 @@
 package connect
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
-
-	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 // env is an environment for getenv.
@@ -19,11 +16,6 @@ func env(pairs ...string) func(string) string {
 		}
 		return ""
 	}
-}
-
-func newLog() (*slog.Logger, *devstacktest.Log) {
-	j := new(devstacktest.Log)
-	return slog.New(slog.NewTextHandler(j, nil)), j
 }
 
 func TestPauseGrowsToHalfASecond(t *testing.T) {

@@ -27,7 +27,7 @@ func startEtcd(t *testing.T, tune func(*embed.Config)) *devstack.EtcdServer {
 // error's text, or nothing.
 func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) string {
 	t.Helper()
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	ec, err := Etcd(ctx, endpoints, getenv, log)
@@ -100,7 +100,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 	config, endpoint := s.Config(), s.Endpoint()
 	s.Close()
 
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	ready := make(chan *clientv3.Client, 1)
 	go func() {
 		ec, err := Etcd(t.Context(), endpoint, env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
@@ -126,7 +126,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 }
 
 func TestEtcdDoesNotWaitForAServer(t *testing.T) {
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	start := time.Now()
 	ec, err := Etcd(t.Context(), "127.0.0.1:1", env(), log)
 	if err != nil {
@@ -139,7 +139,7 @@ func TestEtcdDoesNotWaitForAServer(t *testing.T) {
 }
 
 func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	user := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
@@ -161,7 +161,7 @@ func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
 
 func TestEtcdClientOutlivesTheContext(t *testing.T) {
 	s := startEtcd(t, nil)
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	ec, err := Etcd(ctx, s.Endpoint(), env(), log)
 	if err != nil {

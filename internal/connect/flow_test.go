@@ -17,7 +17,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 	t.Parallel()
 	const messages = 4 * mostWaiting
 	s := startNATS(t, nil)
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 func TestOnlySubscriptionsThatLastAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func startNATS(t *testing.T, tune func(*server.Options)) *devstack.NATSServer {
 // checkNATS connects and says what came of it: an error's text, or nothing.
 func checkNATS(t *testing.T, servers string, getenv func(string) string) string {
 	t.Helper()
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	nc, err := NATS(ctx, servers, getenv, log, nil)
@@ -171,7 +171,7 @@ func TestNATSConnectsToTheServerThatIsThere(t *testing.T) {
 }
 
 func TestNATSGivesUpWhenItsContextEnds(t *testing.T) {
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if nc, err := NATS(ctx, "nats://127.0.0.1:1", env(), log, nil); nc != nil || err != nil {
@@ -190,7 +190,7 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	config, url := s.Config(), s.URL()
 	s.Close()
 
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	var changes changes
 	connected := make(chan *nats.Conn, 1)
 	go func() {
@@ -231,7 +231,7 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	config := s.Config()
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)

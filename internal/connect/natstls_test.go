@@ -40,7 +40,7 @@ func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn,
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	connected, ended := make(chan *nats.Conn, 1), make(chan struct{})
 	go func() {
@@ -203,7 +203,7 @@ func TestFlagsOfTLSFitTogether(t *testing.T) {
 
 func TestATokenInTheAddressIsNotShown(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) { o.Authorization = "secret" })
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	nc, err := NATS(t.Context(), strings.Replace(s.URL(), "nats://", "nats://secret@", 1), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +223,7 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 		}}}
 	})
 	config := s.Config()
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 }
 
 func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	l := &link{log: log}
 	for i := range 3 * maxDenials {
 		l.fault(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
@@ -273,7 +273,7 @@ func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
 
 func TestInboxesAreOurOwn(t *testing.T) {
 	s := startNATS(t, nil)
-	log, _ := newLog()
+	log, _ := devstacktest.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func TestUnusableCertificatesAreNamed(t *testing.T) {
 
 func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
 	a := devstacktest.NewAuthority(t)
-	log, journal := newLog()
+	log, journal := devstacktest.NewLog()
 	ec, err := Etcd(t.Context(), "http://127.0.0.1:1", env("ETCD_AUTH_CA", a.File("ca.crt")), log)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 			if c.want == "" {
 				return
 			}
-			log, journal := newLog()
+			log, journal := devstacktest.NewLog()
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan struct{})
 			go func() {

@@ -2,7 +2,6 @@ package discovery
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 	"testing"
 
@@ -39,9 +38,10 @@ func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
 }
 
 func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
+	t.Parallel()
 	k := newInTeamA(t)
-	var out devstacktest.Log
-	k.Log = slog.New(slog.NewTextHandler(&out, nil))
+	log, out := devstacktest.NewLog()
+	k.Log = log
 	k.ready("slice", entry0(true))
 	k.worker0(kubetest.Object{"endpoints": served(1)})
 	k.server.Remove(kubetest.Metadatas, true)

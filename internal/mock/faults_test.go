@@ -3,9 +3,7 @@ package mock
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,7 +38,7 @@ func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
-	log, said := newLog()
+	log, said := devstacktest.NewLog()
 	c := backend("")
 	c.Log = log
 	r := start(t, nc, ec, c)
@@ -62,8 +60,8 @@ func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
 		}
 		return nil
 	})
-	if n := strings.Count(said(), "lost its lease"); n != 1 {
-		t.Errorf("said %d times that the lease was lost:\n%s", n, said())
+	if n := strings.Count(said.String(), "lost its lease"); n != 1 {
+		t.Errorf("said %d times that the lease was lost:\n%s", n, said.String())
 	}
 	r.stop(t, nil)
 }
@@ -100,7 +98,7 @@ func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
 func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
-	log, said := newLog()
+	log, said := devstacktest.NewLog()
 	c := backend("")
 	c.Log, c.EventInterval = log, time.Millisecond
 	r := start(t, nc, stack.Client(t), c)
@@ -119,7 +117,7 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 		}
 		return nil
 	})
-	before := said()
+	before := said.String()
 	stack.StartNATS(t)
 	devstacktest.Until(t, func() error {
 		if !nc.IsConnected() {
@@ -139,15 +137,16 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 	if _, err := events.NextMsg(10 * time.Second); err != nil {
 		t.Error("no events after the loss:", err)
 	}
-	if said() != before {
-		t.Errorf("lost events were logged:\n%s", said())
+	if said.String() != before {
+		t.Errorf("lost events were logged:\n%s", said.String())
 	}
 	r.stop(t, nil)
 }
 
 func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
+	t.Parallel()
 	stack := devstacktest.Start(t)
-	log, said := newLog()
+	log, said := devstacktest.NewLog()
 	c := backend("")
 	c.Workers, c.Log = 2, log
 	r := start(t, stack.Conn(t), stack.Client(t), c)
@@ -160,12 +159,13 @@ func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("took %v", took)
 	}
-	if strings.Count(said(), "\n") != 1 || !strings.Contains(said(), "Failed to deregister") || !strings.Contains(said(), "workers=2") {
-		t.Errorf("got %q, want one line for both", said())
+	if strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), "Failed to deregister") || !strings.Contains(said.String(), "workers=2") {
+		t.Errorf("got %q, want one line for both", said.String())
 	}
 }
 
 func TestClosedConnectionsEndRun(t *testing.T) {
+	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	c := backend("")
@@ -253,22 +253,3 @@ func next(t *testing.T, sub *nats.Subscription) (e event) {
 	}
 	return e
 }
-
-// newLog is a log, and what was written to it.
-func newLog() (*slog.Logger, func() string) {
-	var mu sync.Mutex
-	var b strings.Builder
-	return slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			return b.Write(p)
-		}), nil)), func() string {
-			mu.Lock()
-			defer mu.Unlock()
-			return b.String()
-		}
-}
-
-type writer func([]byte) (int, error)
-
-func (w writer) Write(p []byte) (int, error) { return w(p) }

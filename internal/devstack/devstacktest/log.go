@@ -2,6 +2,7 @@ package devstacktest
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 )
@@ -10,6 +11,12 @@ import (
 type Log struct {
 	mu   sync.Mutex
 	text strings.Builder
+}
+
+// NewLog is a log, and what it writes.
+func NewLog() (*slog.Logger, *Log) {
+	l := new(Log)
+	return slog.New(slog.NewTextHandler(l, nil)), l
 }
 
 func (l *Log) Write(b []byte) (int, error) {

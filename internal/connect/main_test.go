@@ -1,0 +1,12 @@
+package connect
+
+import (
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+func TestMain(m *testing.M) {
+	devstacktest.AtOnce()
+	m.Run()
+}
