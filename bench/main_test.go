@@ -4,7 +4,14 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
 )
+
+func TestMain(m *testing.M) {
+	devstacktest.AtOnce()
+	m.Run()
+}
 
 func TestWrongFlagsAreNamed(t *testing.T) {
 	for args, want := range map[string]string{
