@@ -105,6 +105,23 @@ func (v *server) signals(status int, part string) {
 	})
 }
 
+// oneOfEachKind runs three mock workers, by release: polled, and publishing over both
+// planes. They have half of their blocks in use.
+func (s *stack) oneOfEachKind(m *server) (parts map[string]*part, all map[string]*mockWorker) {
+	s.t.Helper()
+	parts, all = make(map[string]*part), make(map[string]*mockWorker)
+	for _, of := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
+		p := &part{load: loadOf(1, 1, 1)}
+		parts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
+	}
+	m.publishers(2, 0)
+	m.hears()
+	for _, p := range parts {
+		p.setLoad(loadOf(10, 2, 500))
+	}
+	return parts, all
+}
+
 func TestTheFleetAtAGlance(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -117,18 +134,7 @@ func TestTheFleetAtAGlance(t *testing.T) {
 		return nil
 	})
 
-	// One of each kind: polled, publishing over both planes, and one that cannot be read.
-	parts := make(map[string]*part)
-	all := make(map[string]*mockWorker)
-	for _, of := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
-		p := &part{load: loadOf(1, 1, 1)}
-		parts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
-	}
-	m.publishers(2, 0)
-	m.hears()
-	for _, p := range parts {
-		p.setLoad(loadOf(10, 2, 500))
-	}
+	parts, all := s.oneOfEachKind(m)
 	m.glances(func(g glance) error {
 		sources := make(map[string]string)
 		for _, w := range g.Workers {
@@ -157,9 +163,14 @@ func TestTheFleetAtAGlance(t *testing.T) {
 	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 0x77, `{"kv_active_blocks":"many"}`))
 	m.wrong("malformed:backend/generate", ": 77.", "[119]")
 	m.right("silent:backend/generate")
+}
 
-	all["0.5.1"].end(nil)
-	m.wrong("lost:backend/generate", "1 worker is gone", fmt.Sprintf("%x", all["0.5.1"].id))
+func TestWhatIsLostAtAGlance(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
+	parts, all := s.oneOfEachKind(m)
+	m.signals(200, `"workers":3,`)
 
 	// An event is lost.
 	lost := 1
@@ -175,6 +186,10 @@ func TestTheFleetAtAGlance(t *testing.T) {
 	s.StartNATS(t)
 	m.right("connection:nats")
 	m.signals(200, `"workers":3,`)
+
+	// More than a step of the history after the worker came: the outage was longer.
+	all["0.5.1"].end(nil)
+	m.wrong("lost:backend/generate", "1 worker is gone", fmt.Sprintf("%x", all["0.5.1"].id))
 }
 
 // TestThePageOfThisProgramEndsWithIt within a moment, however many are open.

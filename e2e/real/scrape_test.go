@@ -116,6 +116,7 @@ func TestTheHitRateIsThatOnThePagesOfRealEngines(t *testing.T) {
 	if err := getJSON(m.url+"/api/v1/targets", &targets); err != nil || len(targets) != len(p.workers) {
 		t.Fatalf("targets %v, %v, want those of %v", targets, err, p.workers)
 	}
+	best := 0.0 // the router may have sent one of them nothing that was in its cache
 	for _, g := range targets {
 		text, err := get("http://" + g.Targets[0] + g.Labels["__metrics_path__"])
 		if err != nil {
@@ -127,10 +128,15 @@ func TestTheHitRateIsThatOnThePagesOfRealEngines(t *testing.T) {
 				rate = value
 			}
 		}
-		if share, err := strconv.ParseFloat(rate, 64); err != nil || share <= 0 {
-			t.Errorf("worker %s has the hit rate %q on its page: the requests prove nothing", g.Labels["worker_id"], rate)
+		share, err := strconv.ParseFloat(rate, 64)
+		if err != nil {
+			t.Errorf("worker %s has the hit rate %q on its page", g.Labels["worker_id"], rate)
 		}
+		best = max(best, share)
 		m.has(map[string]string{fmt.Sprintf(`llm_kv_hit_rate_percent{component="backend",endpoint="generate",worker_id="%s"}`, g.Labels["worker_id"]): rate})
+	}
+	if best == 0 {
+		t.Error("nothing was in any cache: the requests prove nothing")
 	}
 }
 
