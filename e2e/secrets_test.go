@@ -136,10 +136,7 @@ func TestSecretsNeverShow(t *testing.T) {
 		bus.Close()
 		m.Says("Lost the connection to NATS")
 		config.Tune = byToken
-		locked, err := devstack.NATS(config)
-		if err != nil {
-			t.Fatal(err)
-		}
+		locked := devstacktest.Again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
 		t.Cleanup(locked.Close)
 		m.Says("NATS reports a fault")
 		m.Terminate()

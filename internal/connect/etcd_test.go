@@ -110,10 +110,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 		ready <- ec
 	}()
 	devstacktest.Until(t, journal.Says("etcd is not connected", 1))
-	s, err := devstack.Etcd(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s = devstacktest.Again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
 	t.Cleanup(s.Close)
 	ec := <-ready
 	defer ec.Close()

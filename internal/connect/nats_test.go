@@ -265,10 +265,7 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 
 func restart(t *testing.T, config devstack.NATSConfig) *devstack.NATSServer {
 	t.Helper()
-	s, err := devstack.NATS(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := devstacktest.Again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
 	t.Cleanup(s.Close)
 	return s
 }

@@ -55,13 +55,13 @@ func (s *Stack) StopNATS() {
 // StartNATS brings the NATS server back on the same port with the same streams.
 func (s *Stack) StartNATS(t testing.TB) {
 	t.Helper()
-	srv := again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(s.natsConfig) })
+	srv := Again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(s.natsConfig) })
 	s.NATS, s.natsConfig, s.natsDown = srv, srv.Config(), false
 }
 
-// again starts a server, if need be when a parallel test has given its port back:
+// Again starts a server, if need be when a parallel test has given its port back:
 // while the server was down anybody could take it.
-func again[S any](t testing.TB, start func() (S, error)) (server S) {
+func Again[S any](t testing.TB, start func() (S, error)) (server S) {
 	t.Helper()
 	Until(t, func() error {
 		var err error
@@ -85,7 +85,7 @@ func (s *Stack) StopEtcd() {
 // StartEtcd brings etcd back on the same port with the same keys and leases.
 func (s *Stack) StartEtcd(t testing.TB) {
 	t.Helper()
-	srv := again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(s.etcdConfig) })
+	srv := Again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(s.etcdConfig) })
 	s.Etcd, s.etcdConfig, s.etcdDown = srv, srv.Config(), false
 }
 
