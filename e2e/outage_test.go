@@ -2,10 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/wire"
 
@@ -172,14 +173,11 @@ func revokeInstance(t *testing.T, s *stack) {
 	}
 }
 
-// freePort is a port that nobody listens on.
+// freePort is a port of 127.0.0.1 that nobody listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
-	port, err := devstack.FreePort("127.0.0.1", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprint(port)
+	_, port, _ := net.SplitHostPort(process.FreeAddress(t))
+	return port
 }
 
 func TestPublishedLoadsStayWhileServersAreAway(t *testing.T) {

@@ -3,14 +3,11 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
@@ -53,13 +50,9 @@ func (s *stack) metrics(args ...string) *server {
 
 func serve(t *testing.T, env []string, args ...string) *server {
 	t.Helper()
-	port, err := devstack.FreePort("127.0.0.1", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	args = append([]string{"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port)}, args...)
-	return &server{start(t, "metrics", env, args...), t, "http://" + address}
+	port := freePort(t)
+	args = append([]string{"--host", "127.0.0.1", "--metrics-port", port}, args...)
+	return &server{start(t, "metrics", env, args...), t, "http://127.0.0.1:" + port}
 }
 
 // page is what is served on /metrics: values, as they are written, by series.
