@@ -21,6 +21,7 @@ func TestRealPageRecoversByItself(t *testing.T) {
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.says("#live", "Live")
+	b.says("#n-workers", "1")
 	b.down(true)
 	p.Kill()
 	b.says("#banner", "Connection lost.", "Everything below is as it was at", "Trying again")
