@@ -16,15 +16,16 @@ import (
 // crowd is a great many workers of 0.5.1 that cost next to nothing: one lease holds
 // the keys of all, and one subscription answers polls for all, with bytes made before.
 type crowd struct {
-	first   int // of their numbers
-	n       int
-	replies [][]byte
-	client  *clientv3.Client
-	answers *nats.Subscription
-	lease   clientv3.LeaseID
-	stop    context.CancelFunc
-	renewal sync.WaitGroup
-	lost    chan struct{} // closed when the lease is not renewed any more
+	namespace string
+	first     int // of their numbers
+	n         int
+	replies   [][]byte
+	client    *clientv3.Client
+	answers   *nats.Subscription
+	lease     clientv3.LeaseID
+	stop      context.CancelFunc
+	renewal   sync.WaitGroup
+	lost      chan struct{} // closed when the lease is not renewed any more
 }
 
 const (
@@ -53,17 +54,25 @@ func instances(n int) []fleet.Instance {
 
 // gather registers n workers and has them answer, until leave.
 func gather(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, n int) (*crowd, error) {
-	return gatherFrom(ctx, nc, client, namespace, 0, n)
+	c, err := enrol(ctx, client, namespace, 0, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.answer(nc); err != nil {
+		c.leave()
+		return nil, err
+	}
+	return c, nil
 }
 
-// gatherFrom is gather, of the n workers from one on.
-func gatherFrom(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, first, n int) (*crowd, error) {
+// enrol registers the n workers from one on. They do not answer yet.
+func enrol(ctx context.Context, client *clientv3.Client, namespace string, first, n int) (*crowd, error) {
 	lease, err := client.Grant(ctx, crowdLease)
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease: %w", err)
 	}
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &crowd{first: first, n: n, client: client, lease: lease.ID, stop: stop, lost: make(chan struct{})}
+	c := &crowd{namespace: namespace, first: first, n: n, client: client, lease: lease.ID, stop: stop, lost: make(chan struct{})}
 	renewals, err := client.KeepAlive(renewing, lease.ID)
 	if err == nil {
 		c.renewal.Go(func() {
@@ -71,30 +80,27 @@ func gatherFrom(ctx context.Context, nc *nats.Conn, client *clientv3.Client, nam
 			for range renewals { // it must be read
 			}
 		})
-		err = c.register(ctx, namespace)
-	}
-	if err == nil {
-		err = c.answer(nc, namespace)
+		err = c.register(ctx)
 	}
 	if err != nil {
 		c.leave()
-		return nil, fmt.Errorf("gather %d workers: %w", n, err)
+		return nil, fmt.Errorf("register %d workers: %w", n, err)
 	}
 	return c, nil
 }
 
-func (c *crowd) register(ctx context.Context, namespace string) error {
+func (c *crowd) register(ctx context.Context) error {
 	var puts []clientv3.Op
 	flush := func() error {
 		_, err := c.client.Txn(ctx).Then(puts...).Commit()
 		puts = puts[:0]
 		return err
 	}
-	service := wire.ServiceName(wire.EraPlain, namespace, component)
+	service := wire.ServiceName(wire.EraPlain, c.namespace, component)
 	for n := range c.n {
 		for _, in := range instances(c.first + n) {
-			value := wire.LayoutInstances.Value(namespace, in, wire.Subject(service, in.Name, in.ID))
-			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key(namespace, in), string(value), clientv3.WithLease(c.lease)))
+			value := wire.LayoutInstances.Value(c.namespace, in, wire.Subject(service, in.Name, in.ID))
+			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key(c.namespace, in), string(value), clientv3.WithLease(c.lease)))
 		}
 		if len(puts)+len(crowdEndpoints) > batch {
 			if err := flush(); err != nil {
@@ -106,8 +112,8 @@ func (c *crowd) register(ctx context.Context, namespace string) error {
 }
 
 // answer answers every poll with one message of each worker.
-func (c *crowd) answer(nc *nats.Conn, namespace string) (err error) {
-	service := wire.ServiceName(wire.EraPlain, namespace, component)
+func (c *crowd) answer(nc *nats.Conn) (err error) {
+	service := wire.ServiceName(wire.EraPlain, c.namespace, component)
 	for n := range c.n {
 		c.replies = append(c.replies, statsReply(service, c.first+n))
 	}
@@ -118,10 +124,13 @@ func (c *crowd) answer(nc *nats.Conn, namespace string) (err error) {
 			}
 		}
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = nc.FlushTimeout(patience)
 	}
-	return nc.FlushTimeout(patience)
+	if err != nil {
+		return fmt.Errorf("have %d workers answer: %w", c.n, err)
+	}
+	return nil
 }
 
 // hush has the workers answer no more.

@@ -43,18 +43,20 @@ func (l *ledger) hit(id, blocks uint64) {
 	}
 }
 
+// stateOf is the series of how many workers are in a state.
+func stateOf(state string) string {
+	return fmt.Sprintf(`llm_workers{component="backend",endpoint="load_metrics",state=%q}`, state)
+}
+
 // check complains unless the page is as the ledger has it, with so many workers
 // registered, and nothing but hits is left of all others.
 func (l *ledger) check(v view, registered int) error {
-	state := func(s string) string {
-		return fmt.Sprintf(`llm_workers{component="backend",endpoint="load_metrics",state=%q}`, s)
-	}
 	for series, want := range map[string]int{
 		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", fleet.HitRate): l.events,
 		"dynamo_metrics_workers_over_limit_total":                            l.overLimit,
-		state("answering"):    registered,
-		state("silent"):       0,
-		state("unregistered"): 0,
+		stateOf("answering"):    registered,
+		stateOf("silent"):       0,
+		stateOf("unregistered"): 0,
 	} {
 		if got, there := v.series[series]; !there || got != float64(want) {
 			return fmt.Errorf("%s is %.0f, want %d", series, got, want)

@@ -92,12 +92,19 @@ func (k *soaking) run(ctx context.Context, length time.Duration) error {
 // round has workers come and go, and everybody hit meanwhile.
 func (k *soaking) round(ctx context.Context) error {
 	first := soakStaying + k.rounds*soakComing
-	c, err := gatherFrom(ctx, k.nats, k.client, soakNamespace, first, soakComing)
+	c, err := enrol(ctx, k.client, soakNamespace, first, soakComing)
 	if err != nil {
 		return err
 	}
 	defer c.leave() // again, unless something fails
 	k.ledger.register(soakComing)
+	// The answer of a worker that the program does not know yet would find no room, and count.
+	if err := k.known(ctx, soakComing); err != nil {
+		return err
+	}
+	if err := c.answer(k.nats); err != nil {
+		return err
+	}
 	if err := k.settle(ctx, soakComing); err != nil {
 		return fmt.Errorf("%d workers have come: %w", soakComing, err)
 	}
@@ -166,6 +173,20 @@ func (k *soaking) settle(ctx context.Context, others int) error {
 			return err
 		}
 		return k.ledger.check(look(p), soakStaying+others)
+	})
+}
+
+// known waits until so many workers are registered that have not answered.
+func (k *soaking) known(ctx context.Context, n int) error {
+	return until(ctx, 100*time.Millisecond, func() error {
+		p, err := k.m.page(ctx)
+		if err != nil {
+			return err
+		}
+		if _, silent := p.sum(stateOf("silent")); silent != float64(n) {
+			return fmt.Errorf("%.0f workers are known that have not answered, want %d", silent, n)
+		}
+		return nil
 	})
 }
 
