@@ -167,22 +167,12 @@ func (k *soaking) publish(id, blocks uint64) error {
 // settle waits until the page is as the ledger has it, with so many workers beside
 // those that stay.
 func (k *soaking) settle(ctx context.Context, others int) error {
-	return until(ctx, 100*time.Millisecond, func() error {
-		p, err := k.m.page(ctx)
-		if err != nil {
-			return err
-		}
-		return k.ledger.check(look(p), soakStaying+others)
-	})
+	return k.shows(ctx, func(p page) error { return k.ledger.check(look(p), soakStaying+others) })
 }
 
 // known waits until so many workers are registered that have not answered.
 func (k *soaking) known(ctx context.Context, n int) error {
-	return until(ctx, 100*time.Millisecond, func() error {
-		p, err := k.m.page(ctx)
-		if err != nil {
-			return err
-		}
+	return k.shows(ctx, func(p page) error {
 		if _, silent := p.sum(stateOf("silent")); silent != float64(n) {
 			return fmt.Errorf("%.0f workers are known that have not answered, want %d", silent, n)
 		}
@@ -193,11 +183,7 @@ func (k *soaking) known(ctx context.Context, n int) error {
 // polls waits until so many more polls have been answered.
 func (k *soaking) polls(ctx context.Context, n float64) error {
 	first := -1.0
-	return until(ctx, 100*time.Millisecond, func() error {
-		p, err := k.m.page(ctx)
-		if err != nil {
-			return err
-		}
+	return k.shows(ctx, func(p page) error {
 		_, now := p.sum("dynamo_metrics_polls_total{")
 		if first < 0 {
 			first = now
@@ -206,5 +192,16 @@ func (k *soaking) polls(ctx context.Context, n float64) error {
 			return fmt.Errorf("%.0f polls, want %.0f", now-first, n)
 		}
 		return nil
+	})
+}
+
+// shows waits for a page that check has nothing to complain about.
+func (k *soaking) shows(ctx context.Context, check func(page) error) error {
+	return until(ctx, 100*time.Millisecond, func() error {
+		p, err := k.m.page(ctx)
+		if err != nil {
+			return err
+		}
+		return check(p)
 	})
 }

@@ -97,15 +97,6 @@ func start(t *testing.T, getenv func(string) string, args ...string) *started {
 	return s
 }
 
-func (s *started) says(text string) func() error {
-	return func() error {
-		if !strings.Contains(s.stderr.String(), text) {
-			return fmt.Errorf("does not say %q:\n%s", text, s.stderr)
-		}
-		return nil
-	}
-}
-
 func keys(t *testing.T, ec *clientv3.Client, prefix string) (names []string) {
 	t.Helper()
 	got, err := ec.Get(t.Context(), prefix, clientv3.WithPrefix())
@@ -131,7 +122,7 @@ func TestRunsUntilItIsTold(t *testing.T) {
 		}
 		return nil
 	})
-	if err := s.says("INFO mock_worker: Starting Mock Worker on Endpoint: dynamo/my_component/my_endpoint")(); err != nil {
+	if err := s.stderr.Says("INFO mock_worker: Starting Mock Worker on Endpoint: dynamo/my_component/my_endpoint", 1)(); err != nil {
 		t.Error(err)
 	}
 	if _, err := stack.Conn(t).Request(wire.StatsSubject("dynamo_my_component"), nil, 10*time.Second); err != nil {
@@ -202,9 +193,9 @@ func TestWaitsForItsServers(t *testing.T) {
 	stack.StopEtcd()
 
 	s := start(t, noEnv, "--nats-server", natsURL, "--etcd-endpoints", endpoint)
-	devstacktest.Until(t, s.says("NATS is not connected"))
+	devstacktest.Until(t, s.stderr.Says("NATS is not connected", 1))
 	stack.StartNATS(t)
-	devstacktest.Until(t, s.says("etcd is not connected"))
+	devstacktest.Until(t, s.stderr.Says("etcd is not connected", 1))
 	stack.StartEtcd(t)
 	devstacktest.Until(t, func() error {
 		if got := keys(t, ec, "instances/dynamo/backend/generate:"); len(got) != 1 {
@@ -223,7 +214,7 @@ func TestWaitsForItsServers(t *testing.T) {
 
 func TestEndsWhileItWaits(t *testing.T) {
 	s := start(t, noEnv, "--nats-server", "nats://127.0.0.1:1")
-	devstacktest.Until(t, s.says("NATS is not connected"))
+	devstacktest.Until(t, s.stderr.Says("NATS is not connected", 1))
 	s.end()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)

@@ -156,7 +156,7 @@ func TestWorkersThatLie(t *testing.T) {
 		f.flush()
 		want := merged(up, loads(good), states(base, l.state), l.shown)
 		m.until(func(page) error {
-			if n := polls.Load(); n < 3 {
+			if n := polls.Load(); n < 4 {
 				return fmt.Errorf("%s: %d polls", l.about, n)
 			}
 			return nil
