@@ -45,7 +45,7 @@ func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	})
 	m := &instance{url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	devstacktest.Until(t, func() error {
-		_, err := m.get(t.Context(), "/-/ready")
+		_, err := m.get(t.Context(), "/-/ready?strict=true")
 		return err
 	})
 	return m

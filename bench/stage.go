@@ -157,7 +157,7 @@ func (m *instance) ready(ctx context.Context) error {
 		if m.over() {
 			return nil // there is nobody to wait for
 		}
-		_, err := m.get(ctx, "/-/ready")
+		_, err := m.get(ctx, "/-/ready?strict=true")
 		return err
 	})
 	if m.over() {

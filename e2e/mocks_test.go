@@ -162,8 +162,8 @@ func (v *server) hears() {
 func (v *server) notReady(why string) {
 	v.t.Helper()
 	devstacktest.Until(v.t, func() error {
-		if status, body := get(v.url + "/-/ready"); status != 503 || body != "not ready: "+why+"\n" {
-			return fmt.Errorf("GET /-/ready: %d %q, want 503 and %q", status, body, why)
+		if status, body := get(v.url + "/-/ready?strict=true"); status != 503 || body != "not ready: "+why+"\n" {
+			return fmt.Errorf("GET /-/ready?strict=true: %d %q, want 503 and %q", status, body, why)
 		}
 		return nil
 	})

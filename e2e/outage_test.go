@@ -23,10 +23,10 @@ func TestServersThatComeLater(t *testing.T) {
 	s.StopEtcd()
 	m := serve(t, env, "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	devstacktest.Until(t, func() error {
-		status, body := get(m.url + "/-/ready")
+		status, body := get(m.url + "/-/ready?strict=true")
 		for _, why := range []string{"etcd is not connected", "NATS is not connected", "no poll has been done yet"} {
 			if status != 503 || !strings.Contains(body, why) {
-				return fmt.Errorf("GET /-/ready: %d %q, want 503 and %q", status, body, why)
+				return fmt.Errorf("GET /-/ready?strict=true: %d %q, want 503 and %q", status, body, why)
 			}
 		}
 		return nil
@@ -67,8 +67,8 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 		}
 		return p.has(shown)
 	})
-	if status, body := get(m.url + "/-/ready"); status != 503 {
-		t.Errorf("GET /-/ready: %d %q, want 503", status, body)
+	if status, body := get(m.url + "/-/ready?strict=true"); status != 503 {
+		t.Errorf("GET /-/ready?strict=true: %d %q, want 503", status, body)
 	}
 	s.StartEtcd(t)
 	s.StartNATS(t)

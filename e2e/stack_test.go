@@ -112,8 +112,8 @@ func (p page) has(want page) error {
 func (v *server) ready() {
 	v.t.Helper()
 	devstacktest.Until(v.t, func() error {
-		if status, body := get(v.url + "/-/ready"); status != 200 {
-			return fmt.Errorf("GET /-/ready: %d %s", status, body)
+		if status, body := get(v.url + "/-/ready?strict=true"); status != 200 {
+			return fmt.Errorf("GET /-/ready?strict=true: %d %s", status, body)
 		}
 		return nil
 	})

@@ -251,8 +251,8 @@ func TestBothServersAreDownAtTheStart(t *testing.T) {
 		if err == nil {
 			err = p.has(down)
 		}
-		if status, _, _ := get(m.url + "/-/ready"); err == nil && status != 503 {
-			err = fmt.Errorf("GET /-/ready: %d, want 503", status)
+		if status, _, _ := get(m.url + "/-/ready?strict=true"); err == nil && status != 503 {
+			err = fmt.Errorf("GET /-/ready?strict=true: %d, want 503", status)
 		}
 		if n := p.count("worker_id"); err == nil && n > 0 {
 			err = fmt.Errorf("%d series of workers", n)
@@ -303,8 +303,8 @@ func TestBothServersAreGoneAndComeBack(t *testing.T) {
 		} else {
 			last = now
 		}
-		if status, text, _ := get(m.url + "/-/ready"); err == nil && status != 503 {
-			err = fmt.Errorf("GET /-/ready: %d %s, want 503", status, text)
+		if status, text, _ := get(m.url + "/-/ready?strict=true"); err == nil && status != 503 {
+			err = fmt.Errorf("GET /-/ready?strict=true: %d %s, want 503", status, text)
 		}
 		return err
 	})

@@ -78,9 +78,9 @@ func (m *program) right(want page) error {
 	if err := p.has(want); err != nil {
 		return err
 	}
-	status, text, err := get(m.url + "/-/ready")
+	status, text, err := get(m.url + "/-/ready?strict=true")
 	if err == nil && status != 200 {
-		err = fmt.Errorf("GET /-/ready: %d %s", status, text)
+		err = fmt.Errorf("GET /-/ready?strict=true: %d %s", status, text)
 	}
 	return err
 }
@@ -96,9 +96,9 @@ func (m *program) hasStill(want page) error {
 
 // isAway complains unless the program is not ready, and shows what is wanted still.
 func (m *program) isAway(want page) error {
-	status, text, err := get(m.url + "/-/ready")
+	status, text, err := get(m.url + "/-/ready?strict=true")
 	if err == nil && status != 503 {
-		err = fmt.Errorf("GET /-/ready: %d %s, want 503", status, text)
+		err = fmt.Errorf("GET /-/ready?strict=true: %d %s, want 503", status, text)
 	}
 	if err != nil {
 		return err

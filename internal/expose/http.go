@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -25,7 +24,7 @@ const stalled = 3 * time.Second
 
 // Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
 // for people, and on the probes: /-/healthy and /live say that the program runs,
-// /-/ready and /health that it shows a fleet that it is connected to.
+// /-/ready and /health that it has something to show.
 func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.handler(log))
@@ -37,51 +36,9 @@ func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logge
 		})
 	}
 	for _, path := range []string{"/-/ready", "/health"} {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
-			ready(w, f)
-		})
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { ready(w, r, f) })
 	}
 	return mux
-}
-
-func ready(w http.ResponseWriter, f *fleet.Fleet) {
-	if missing := NotReady(f); len(missing) > 0 {
-		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ready")
-}
-
-// NotReady says what is missing until the page shows the fleet as it is. Of the event
-// planes only those matter that the namespace uses, once that is known.
-func NotReady(f *fleet.Fleet) (missing []string) {
-	t := &f.Tally
-	if !t.Etcd.Up() {
-		missing = append(missing, "etcd is not connected")
-	}
-	if !t.Files.Up() {
-		missing = append(missing, "the directory of workers cannot be read")
-	}
-	if !t.Kubernetes.Up() {
-		missing = append(missing, "the Kubernetes API cannot be read")
-	}
-	if t.RegistryUp() && !f.IsSynced() {
-		missing = append(missing, "it is not known yet who is registered")
-	}
-	if !t.ZMQ.Up() {
-		missing = append(missing, "no ZMQ publisher is connected")
-	}
-	// Without NATS it is no trouble before it is known that somebody uses it.
-	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Off() {
-		return missing
-	}
-	if !t.NATS.Up() {
-		missing = append(missing, "NATS is not connected")
-	}
-	if !t.HasPolled() {
-		missing = append(missing, "no poll has been done yet")
-	}
-	return missing
 }
 
 // Serve answers HTTP on l until ctx ends, then lets requests under way finish.

@@ -163,55 +163,6 @@ func TestTheProbesSayHealthyAndReady(t *testing.T) {
 	}
 }
 
-func TestReadySaysWhatIsMissing(t *testing.T) {
-	f := fleetAt(fleet.Target(loadMetrics), true)
-	h := handler(f)
-	is := func(code int, text string) {
-		t.Helper()
-		for _, path := range []string{"/-/ready", "/health"} {
-			w := get(t, h, path)
-			equal(t, path, w.Code, code)
-			equal(t, path, w.Body.String(), text+"\n")
-		}
-		equal(t, "/live", get(t, h, "/live").Code, http.StatusOK)
-		equal(t, "/metrics", get(t, h, "/metrics").Code, http.StatusOK)
-	}
-	y := &f.Tally
-	y.Etcd.Use()
-	y.NATS.Use()
-	y.ZMQ.Use()
-	is(503, "not ready: etcd is not connected, no ZMQ publisher is connected")
-	y.ZMQ.Set(true)
-	is(503, "not ready: etcd is not connected")
-	y.Etcd.Set(true)
-	is(200, "ready") // the namespace does without NATS
-	y.Etcd.Set(false)
-	// A worker that is polled makes NATS a part of it.
-	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
-	is(503, "not ready: etcd is not connected, NATS is not connected, no poll has been done yet")
-	y.Etcd.Set(true)
-	is(503, "not ready: NATS is not connected, no poll has been done yet")
-	y.NATS.Set(true)
-	is(503, "not ready: no poll has been done yet")
-	y.Polled(fleet.PollError, 0)
-	is(503, "not ready: no poll has been done yet")
-	y.Polled(fleet.PollEmpty, time.Second)
-	is(200, "ready")
-	y.Etcd.Set(false)
-	is(503, "not ready: etcd is not connected")
-
-	unsynced := handler(fleet.New(fleet.Target(loadMetrics), 1000, true))
-	equal(t, "/-/ready", get(t, unsynced, "/-/ready").Body.String(), "not ready: it is not known yet who is registered, no poll has been done yet\n")
-}
-
-func TestReadyDoesNotNeedAServerThatIsNotUsed(t *testing.T) {
-	f := fleetAt(fleet.Target(loadMetrics), false)
-	f.Tally.NATS.Use()
-	f.Tally.NATS.Set(true)
-	f.Tally.Polled(fleet.PollEmpty, time.Second)
-	equal(t, "/-/ready", get(t, handler(f), "/-/ready").Body.String(), "ready\n")
-}
-
 func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
 	log, book := newLog()
 	f := originalFleet(t)

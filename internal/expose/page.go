@@ -38,7 +38,7 @@ func page(f *fleet.Fleet, namespace string) http.Handler {
 			Namespace, Watched string
 			Missing, Modules   []string
 			Endpoints          []fleet.EndpointState
-		}{namespace, watched(f.Target()), NotReady(f), modules, f.Snapshot().Endpoints})
+		}{namespace, watched(f.Target()), Away(f), modules, f.Snapshot().Endpoints})
 		if err != nil {
 			http.Error(w, "the page cannot be written: "+err.Error(), http.StatusInternalServerError)
 			return

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -146,13 +147,21 @@ func TestPageOfAWorkerWithTheLargestNumbers(t *testing.T) {
 
 // TestPageOfTheProgramItself has everything that the program counts.
 func TestPageOfTheProgramItself(t *testing.T) {
+	synctest.Test(t, pageOfTheProgramItself)
+}
+
+func pageOfTheProgramItself(t *testing.T) {
 	f := fleet.New(fleet.Target(loadMetrics), 1, true)
 	f.Sync(fleet.Listing{})
 	f.Advance(reported)
 	y := &f.Tally
 	y.NATS.Use()
-	y.NATS.Set(true)
 	y.Etcd.Use()
+	time.Sleep(1500 * time.Millisecond)
+	y.NATS.Set(true)
+	y.NATS.Set(false)
+	time.Sleep(time.Second)
+	y.NATS.Set(true)
 	y.Leader.Store(true)
 	y.Polled(fleet.PollOK, 3*time.Millisecond)
 	y.Polled(fleet.PollOK, 300*time.Millisecond)
@@ -171,6 +180,12 @@ func TestPageOfTheProgramItself(t *testing.T) {
 	y.PushError.Store(2)
 	y.LastPush.Store(reported.UnixNano())
 	y.HistoryBytes.Store(1 << 20)
+	for i, p := range fleet.Peers() {
+		for range i + 1 {
+			y.Fail(p)
+		}
+	}
+	y.TurnAway(fleet.EndpointLimit)
 	y.Streams.Store(3)
 	y.StreamsCutOff.Store(2)
 	y.StreamsRefused.Store(1)
@@ -214,10 +229,10 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	}
 	f.Serve(fleet.Request{Prefill: some(977), Decode: some(977)}) // another namespace's
 	y := &f.Tally
+	y.ZMQ.Set(true)
 	y.ZMQ.Use()
 	y.Publishers.Store(7)
 	y.PublishersUp.Store(6)
-	y.ZMQ.Set(true)
 	y.Gaps.Add(3)
 	y.Lagged(3 * time.Millisecond)
 	y.Lagged(-time.Second) // their clock is ahead

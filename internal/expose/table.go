@@ -3,7 +3,6 @@
 package expose
 
 import (
-	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -183,8 +182,24 @@ type programFamily struct {
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
 		func(t *fleet.Tally) []point {
-			return slices.Concat(link("nats", &t.NATS), link("etcd", &t.Etcd), link("file", &t.Files), link("kubernetes", &t.Kubernetes), link("zmq", &t.ZMQ))
+			var ps []point
+			for _, l := range t.Links() {
+				if l.Used() {
+					ps = append(ps, point{truth(l.Up()), []string{l.System}})
+				}
+			}
+			return ps
 		}},
+	{counter("dynamo_metrics_disconnects_total", "How often the connection to the server was lost"), []string{"system"},
+		func(t *fleet.Tally) []point {
+			return ofLinks(t, func(l *fleet.Link) float64 { return float64(l.Falls()) })
+		}},
+	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected; events that were published meanwhile are lost"), []string{"system"},
+		func(t *fleet.Tally) []point {
+			return ofLinks(t, func(l *fleet.Link) float64 { return l.Down().Seconds() })
+		}},
+	{counter("dynamo_metrics_errors_total", "Calls that failed"), []string{"source"},
+		func(t *fleet.Tally) []point { return each(fleet.Peers(), t.Failed) }},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
 		func(t *fleet.Tally) []point {
 			if !t.Etcd.Used() && !t.Kubernetes.Used() {
@@ -202,8 +217,10 @@ var programFamilies = []programFamily{
 		rejected},
 	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
 		func(t *fleet.Tally) []point { return each(fleet.Drops(), t.Dropped) }},
-	{counter("dynamo_metrics_workers_over_limit_total", "Workers, replies and events turned away at --max-workers"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.OverLimit.Load())}} }},
+	{counter("dynamo_metrics_workers_over_limit_total", "Workers, endpoints, replies, events and channels turned away because a limit was reached"), nil,
+		func(t *fleet.Tally) []point { return []point{{value: float64(t.OverLimit())}} }},
+	{counter("dynamo_metrics_over_limit_total", "What was turned away because a limit was reached"), []string{"kind"},
+		func(t *fleet.Tally) []point { return each(fleet.Limits(), t.TurnedAway) }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
 		func(t *fleet.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
 	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients did not read the page while others waited for theirs"), nil,
@@ -286,11 +303,14 @@ func truth(b bool) float64 {
 	return 0
 }
 
-func link(system string, l *fleet.Link) []point {
-	if !l.Used() {
-		return nil
+// ofLinks is a value of each connection that there should be.
+func ofLinks(t *fleet.Tally, value func(*fleet.Link) float64) (ps []point) {
+	for _, l := range t.Links() {
+		if l.Used() && !l.Off() {
+			ps = append(ps, point{value(l.Link), []string{l.System}})
+		}
 	}
-	return []point{{truth(l.Up()), []string{system}}}
+	return ps
 }
 
 func each[K interface{ String() string }](keys []K, value func(K) uint64) []point {

@@ -46,7 +46,7 @@ func (f *Fleet) announce(key string, c Channel) {
 		return
 	}
 	if !known && len(f.channels)/channelsPerWorker >= f.limit {
-		f.Tally.OverLimit.Add(1)
+		f.Tally.TurnAway(ChannelLimit)
 		return
 	}
 	f.channels[key] = c

@@ -36,7 +36,7 @@ func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
 	for i := range 2*channelsPerWorker + 3 {
 		f.Announce(fmt.Sprint(i), zmq)
 	}
-	equal(t, "over the limit", f.Tally.OverLimit.Load(), 3)
+	equal(t, "over the limit", f.Tally.OverLimit(), uint64(3))
 }
 
 func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {

@@ -200,7 +200,7 @@ func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
 		f.Publish(Origin{generate, 1, rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
 	equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), maxRanks)
-	equal(t, "over the limit", f.Tally.OverLimit.Load(), uint64(maxRanks))
+	equal(t, "over the limit", f.Tally.OverLimit(), uint64(maxRanks))
 }
 
 func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {

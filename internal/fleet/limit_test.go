@@ -9,7 +9,7 @@ import (
 func overLimit(t *testing.T, f *Fleet, want uint64) {
 	t.Helper()
 	audit(t, f)
-	equal(t, "over limit", f.Tally.OverLimit.Load(), want)
+	equal(t, "over limit", f.Tally.OverLimit(), want)
 }
 
 func TestWhatDoesNotFitIsCounted(t *testing.T) {

@@ -48,7 +48,7 @@ func (f *Fleet) rankOf(ranks *[]rank, number uint32) *rank {
 		return &(*ranks)[i]
 	}
 	if len(*ranks) >= maxRanks {
-		f.Tally.OverLimit.Add(1)
+		f.Tally.TurnAway(RankLimit)
 		return nil
 	}
 	*ranks = slices.Insert(*ranks, i, rank{number: number})

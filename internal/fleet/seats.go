@@ -66,7 +66,7 @@ func (f *Fleet) room(registering bool) bool {
 	if f.workers.len() < f.limit {
 		return true
 	}
-	f.Tally.OverLimit.Add(1)
+	f.Tally.TurnAway(WorkerLimit)
 	if !registering {
 		return false
 	}
@@ -90,7 +90,7 @@ func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
 		return s
 	}
 	if len(w.seats) >= maxSeats {
-		f.Tally.OverLimit.Add(1)
+		f.Tally.TurnAway(AttachmentLimit)
 		return nil
 	}
 	p := f.endpoint(e)

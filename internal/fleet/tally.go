@@ -54,6 +54,45 @@ func (r Reason) String() string {
 	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size"}[r]
 }
 
+// Peer is what the program makes calls to.
+type Peer int
+
+// The peers.
+const (
+	PeerNATS Peer = iota
+	PeerEtcd
+	PeerKubernetes
+	PeerFiles       // the directory of file discovery
+	PeerZMQ         // publishers and brokers
+	PeerWorkerPage  // the workers' own metrics
+	PeerPushgateway // where metrics are pushed to
+	peers
+)
+
+// String is the value of the label source.
+func (p Peer) String() string {
+	return [peers]string{"nats", "etcd", "kubernetes", "file", "zmq", "worker_page", "push"}[p]
+}
+
+// Limit is a bound on what is kept of the fleet.
+type Limit int
+
+// The limits.
+const (
+	WorkerLimit       Limit = iota // tracked workers
+	EndpointLimit                  // endpoints
+	AttachmentLimit                // endpoints of one worker, or of all workers together
+	RankLimit                      // data parallel ranks of one worker, or of all workers together
+	ChannelLimit                   // event channels
+	SubscriptionLimit              // ZMQ publishers that are subscribed to at once
+	limits
+)
+
+// String is the value of the label kind.
+func (l Limit) String() string {
+	return [limits]string{"worker", "endpoint", "attachment", "rank", "channel", "subscription"}[l]
+}
+
 // Drop is a reason for losing a message that was, or could have been, received or sent.
 type Drop int
 
@@ -96,27 +135,6 @@ const (
 func (r ScrapeResult) String() string {
 	return [scrapeResults]string{"ok", "empty", "error"}[r]
 }
-
-// Link is a connection to a server the program works with. The zero Link is not in use.
-type Link struct{ used, up, off atomic.Bool }
-
-// Use says that the program works with this server.
-func (l *Link) Use() { l.used.Store(true) }
-
-// Used reports whether it does.
-func (l *Link) Used() bool { return l.used.Load() }
-
-// TurnOff says that the program is told to do without this server.
-func (l *Link) TurnOff() { l.off.Store(true) }
-
-// Off reports whether it is.
-func (l *Link) Off() bool { return l.off.Load() }
-
-// Set says whether the server is connected.
-func (l *Link) Set(up bool) { l.up.Store(up) }
-
-// Up reports whether it is, or is not needed.
-func (l *Link) Up() bool { return l.up.Load() || !l.used.Load() }
 
 // Claim is something that holds for good, or for a time. It needs nobody to take it
 // back when the time is over, so that a process that was stopped meanwhile does not go
@@ -167,7 +185,7 @@ type Tally struct {
 	ZMQ           Link          // to publishers, or to a broker
 	Leader        atomic.Bool   // holds the unique-instance key
 	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
-	OverLimit     atomic.Uint64 // workers, replies and events turned away at the limit of tracked workers
+	Ready         atomic.Bool   // the program has had something to show
 	ForeignEvents atomic.Uint64 // hit-rate events and traces of workers that are not watched
 	CutOff        atomic.Uint64 // scrapes whose clients did not read while others waited
 	Gaps          atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
@@ -188,6 +206,8 @@ type Tally struct {
 	dropped  [drops]atomic.Uint64
 	polls    [pollResults]atomic.Uint64
 	scrapes  [scrapeResults]atomic.Uint64
+	failed   [peers]atomic.Uint64
+	refused  [limits]atomic.Uint64
 
 	mu      sync.Mutex
 	polling Histogram
@@ -205,6 +225,45 @@ func (t *Tally) Reject(k Kind, r Reason) { t.rejected[k][r].Add(1) }
 
 // Drop counts n lost messages.
 func (t *Tally) Drop(d Drop, n uint64) { t.dropped[d].Add(n) }
+
+// Fail counts one call that failed.
+func (t *Tally) Fail(p Peer) { t.failed[p].Add(1) }
+
+// Failed is the number of calls to a peer that failed.
+func (t *Tally) Failed(p Peer) uint64 { return t.failed[p].Load() }
+
+// TurnAway counts one of what a limit leaves no room for.
+func (t *Tally) TurnAway(l Limit) { t.refused[l].Add(1) }
+
+// TurnedAway is how many a limit has left no room for.
+func (t *Tally) TurnedAway(l Limit) uint64 { return t.refused[l].Load() }
+
+// OverLimit is how many all limits have left no room for.
+func (t *Tally) OverLimit() (n uint64) {
+	for l := range limits {
+		n += t.TurnedAway(l)
+	}
+	return n
+}
+
+// Links are the connections, by the value of the label system.
+func (t *Tally) Links() []NamedLink {
+	return []NamedLink{{"nats", &t.NATS}, {"etcd", &t.Etcd}, {"file", &t.Files}, {"kubernetes", &t.Kubernetes}, {"zmq", &t.ZMQ}}
+}
+
+// NamedLink is a connection with its name.
+type NamedLink struct {
+	System string
+	*Link
+}
+
+// Stood tells all connections that the process stood still between two moments, as when
+// it was stopped or its machine was paused.
+func (t *Tally) Stood(from, to time.Time) {
+	for _, l := range t.Links() {
+		l.stood(from, to)
+	}
+}
 
 // Polled counts one poll.
 func (t *Tally) Polled(r PollResult, took time.Duration) {
@@ -262,13 +321,15 @@ func (t *Tally) Lags() Histogram {
 	return t.lags.Clone()
 }
 
-// Kinds, Reasons, Drops, PollResults and ScrapeResults list every value, for those who show
-// them all.
+// Kinds, Reasons, Drops, PollResults, ScrapeResults, Peers and Limits list every value, for
+// those who show them all.
 func Kinds() []Kind                 { return upTo(kinds) }
 func Reasons() []Reason             { return upTo(reasons) }
 func Drops() []Drop                 { return upTo(drops) }
 func PollResults() []PollResult     { return upTo(pollResults) }
 func ScrapeResults() []ScrapeResult { return upTo(scrapeResults) }
+func Peers() []Peer                 { return upTo(peers) }
+func Limits() []Limit               { return upTo(limits) }
 
 func upTo[T ~int](n T) []T {
 	all := make([]T, n)

@@ -28,6 +28,19 @@ func TestEveryCounterCountsForItself(t *testing.T) {
 		}
 		equal(t, r.String(), tally.Scrapes(r), uint64(i+1))
 	}
+	for i, p := range Peers() {
+		for range 20 + i {
+			tally.Fail(p)
+		}
+		equal(t, p.String(), tally.Failed(p), uint64(20+i))
+	}
+	for i, l := range Limits() {
+		for range 30 + i {
+			tally.TurnAway(l)
+		}
+		equal(t, l.String(), tally.TurnedAway(l), uint64(30+i))
+	}
+	equal(t, "over all limits", tally.OverLimit(), uint64(30+31+32+33+34+35))
 	for i, k := range Kinds() {
 		equal(t, k.String(), tally.Messages(k), uint64(i+1))
 		for j, r := range Reasons() {
@@ -56,7 +69,9 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 	unique(PollOK, PollEmpty, PollError)
 	unique(ScrapeOK, ScrapeEmpty, ScrapeError)
 	unique(FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape)
-	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults())}, []int{9, 11, 2, 3, 3})
+	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerPage, PeerPushgateway)
+	unique(WorkerLimit, EndpointLimit, AttachmentLimit, RankLimit, ChannelLimit, SubscriptionLimit)
+	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(Peers()), len(Limits())}, []int{9, 11, 2, 3, 3, 7, 6})
 }
 
 func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {
@@ -76,16 +91,4 @@ func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {
 	equal(t, "seconds", durations.Sum, 4.002)
 	//                                                 1ms 2.5 5  10 25 50 100 250 500 1s 2.5
 	equal(t, "buckets", durations.Counts, []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0})
-}
-
-func TestALinkThatIsNotUsedIsNotMissed(t *testing.T) {
-	var l Link
-	equal(t, "up before use", l.Up(), true)
-	l.Use()
-	equal(t, "used", l.Used(), true)
-	equal(t, "up before it is connected", l.Up(), false)
-	l.Set(true)
-	equal(t, "up", l.Up(), true)
-	l.Set(false)
-	equal(t, "up when it broke", l.Up(), false)
 }

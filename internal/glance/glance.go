@@ -55,13 +55,14 @@ type Glance struct {
 	missing  []string // why the cut may not show the fleet as it is
 	problems []problem
 
-	places map[fleet.Endpoint]*place
-	hits   map[fleet.WorkerID]*hits
-	booked int // of them in the cut
-	memory []memory
-	flows  [flowCount]flow
-	pushes pushes
-	events rate
+	places  map[fleet.Endpoint]*place
+	hits    map[fleet.WorkerID]*hits
+	booked  int // of them in the cut
+	memory  []memory
+	flows   [flowCount]flow
+	outages [outageCount]outage
+	pushes  pushes
+	events  rate
 
 	clock     clock
 	series    series
@@ -137,10 +138,13 @@ func (g *Glance) look(now time.Time) {
 	g.at, g.now = now, span(now.Sub(g.born))
 	g.take()
 	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
-	g.missing = expose.NotReady(f)
+	expose.Ready(f) // whoever looks, a probe or not
+	g.missing = expose.Away(f)
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)
 	}
+	g.outages[overNATS].take(&f.Tally.NATS)
+	g.outages[overZMQ].take(&f.Tally.ZMQ)
 	g.pushes.take(&f.Tally)
 	g.events.take(received(&f.Tally), g.now)
 	g.judge()

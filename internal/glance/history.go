@@ -91,6 +91,9 @@ func (g *Glance) write(slot int, seen bool) {
 	for i := range g.flows {
 		g.flows[i].close(slot)
 	}
+	for i := range g.outages {
+		g.outages[i].close(slot)
+	}
 }
 
 // room is for how many rows a history is kept.

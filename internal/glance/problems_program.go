@@ -36,7 +36,7 @@ func counters(t *fleet.Tally) [flowCount]uint64 {
 	return [flowCount]uint64{
 		gaps:      t.Gaps.Load(),
 		drops:     t.Dropped(fleet.QueueFull),
-		overLimit: t.OverLimit.Load(),
+		overLimit: t.OverLimit(),
 		rejects:   rejected(t),
 		nameless:  t.Rejected(fleet.ForwardPass, fleet.NoWorker),
 	}

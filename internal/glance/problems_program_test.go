@@ -16,7 +16,11 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 		detail     string
 	}{
 		"limit": {
-			begin:  func(l *lab) { l.f.Tally.OverLimit.Add(7) },
+			begin: func(l *lab) {
+				for range 7 {
+					l.f.Tally.TurnAway(fleet.WorkerLimit)
+				}
+			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away.",
 		},
 		"drops": {
@@ -102,6 +106,61 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOutagesAreTold: of what was published while a connection was lost nothing can be
+// counted but the time.
+func TestOutagesAreTold(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1)
+		y := &l.f.Tally
+		l.pass(10 * time.Second)
+		y.NATS.Set(false)
+		l.keeps(18*time.Second, "outage", false) // while it is away that is said
+		y.NATS.Set(true)
+		l.within(1, "outage", true)
+		equal(t, "title", l.problem("outage").Title, "For 18 s no event could arrive")
+		equal(t, "detail", l.problem("outage").Detail, "In the last 15 min the connection to NATS was lost. "+
+			"What was published meanwhile never arrived, and cannot be counted: hit rates lack it, and loads were as old as that.")
+		l.keeps(299*time.Second, "outage", true)
+		l.within(2, "outage", false)
+
+		y.NATS.Set(false) // between two looks
+		time.Sleep(200 * time.Millisecond)
+		y.NATS.Set(true)
+		l.within(1, "outage", true)
+		equal(t, "title of both", l.problem("outage").Title, "For 18 s no event could arrive")
+		l.pass(15 * time.Minute)
+		y.NATS.Set(false)
+		time.Sleep(200 * time.Millisecond)
+		y.NATS.Set(true)
+		l.second()
+		equal(t, "title of the last", l.problem("outage").Title, "For less than a second no event could arrive")
+
+		y.ZMQ.Use()
+		y.ZMQ.Set(true)
+		l.pass(20 * time.Minute)
+		y.ZMQ.Set(false)
+		l.pass(2 * time.Minute)
+		y.ZMQ.Set(true)
+		l.second()
+		equal(t, "title of another", l.problem("outage").Title, "For 2 min no event could arrive")
+	})
+}
+
+// TestOutagesOfWhatNothingComesByAreNone.
+func TestOutagesOfWhatNothingComesByAreNone(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.publishing(generate, 1)
+		l.f.Tally.ZMQ.Use() // their events are ZeroMQ's
+		l.f.Announce("k", fleet.Channel{Publisher: 1, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
+		l.pass(10 * time.Second)
+		l.f.Tally.ZMQ.Set(true) // the first connection: nothing was lost that was there
+		l.f.Tally.NATS.Set(false)
+		l.pass(10 * time.Second)
+		l.f.Tally.NATS.Set(true)
+		l.keeps(10*time.Second, "outage", false)
+	})
 }
 
 func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {

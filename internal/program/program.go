@@ -260,16 +260,25 @@ func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
 	}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
+// stoodStill is the time between two ticks from which on the process, or its machine, must
+// have been stopped.
+const stoodStill = time.Second
+
 // tick advances the Fleet's clock until ctx ends, and says once that it is full.
 func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 	said := false
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
-		case now := <-ticker.C:
+		case <-ticker.C:
+			now := time.Now() // what the ticker says may be as old as the process stood still
+			if now.Sub(last) > stoodStill {
+				f.Tally.Stood(last, now)
+			}
+			last = now
 			f.Advance(now)
-			if !said && f.Tally.OverLimit.Load() > 0 {
+			if !said && f.Tally.OverLimit() > 0 {
 				said = true
 				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
 			}

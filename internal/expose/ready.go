@@ -1,0 +1,100 @@
+package expose
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// readyAfter is how long the program waits for an input that is away before it is ready
+// without it. What is shown then is what the others say, and what is away is said with it: a
+// program that a load balancer leaves out shows nothing at all.
+const readyAfter = 30 * time.Second
+
+// ready answers a readiness probe. With ?strict=true it asks whether anything is away.
+func ready(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
+	strict := false
+	if given := r.URL.Query().Get("strict"); given != "" {
+		var err error
+		if strict, err = strconv.ParseBool(given); err != nil {
+			http.Error(w, fmt.Sprintf("strict is %q: want true or false", given), http.StatusBadRequest)
+			return
+		}
+	}
+	away := Away(f)
+	switch is := Ready(f); {
+	case !is || strict && len(away) > 0:
+		http.Error(w, "not ready: "+strings.Join(away, ", "), http.StatusServiceUnavailable)
+	case len(away) > 0:
+		fmt.Fprintln(w, "ready, but: "+strings.Join(away, ", "))
+	default:
+		fmt.Fprintln(w, "ready")
+	}
+}
+
+// input is something that the program learns of the fleet from.
+type input struct {
+	*fleet.Link
+	away []string // what is wrong with it; empty if nothing is
+}
+
+// inputs are those in use. Of the event planes only those matter that the namespace uses,
+// once that is known.
+func inputs(f *fleet.Fleet) []input {
+	t := &f.Tally
+	of := func(l *fleet.Link, away string) input {
+		if l.Up() {
+			return input{l, nil}
+		}
+		return input{l, []string{away}}
+	}
+	all := []input{
+		of(&t.Etcd, "etcd is not connected"),
+		of(&t.Files, "the directory of workers cannot be read"),
+		of(&t.Kubernetes, "the Kubernetes API cannot be read"),
+		of(&t.ZMQ, "no ZMQ publisher is connected"),
+	}
+	// Without NATS it is no trouble before it is known that something uses it.
+	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Off() {
+		return all
+	}
+	nats := of(&t.NATS, "NATS is not connected")
+	if !t.HasPolled() {
+		nats.away = append(nats.away, "no poll has been done yet")
+	}
+	return append(all, nats)
+}
+
+// Away says what keeps the program from showing the fleet as it is.
+func Away(f *fleet.Fleet) (away []string) {
+	if f.Tally.RegistryUp() && !f.IsSynced() {
+		away = append(away, "it is not known yet who is registered")
+	}
+	for _, in := range inputs(f) {
+		away = append(away, in.away...)
+	}
+	return away
+}
+
+// Ready reports whether the program has something to show: it was told who is registered,
+// and each input was there or has been waited for. From then on it is ready until it ends.
+func Ready(f *fleet.Fleet) bool {
+	t := &f.Tally
+	if t.Ready.Load() {
+		return true
+	}
+	if !f.IsSynced() {
+		return false
+	}
+	for _, in := range inputs(f) {
+		if len(in.away) > 0 && in.UsedFor() < readyAfter {
+			return false
+		}
+	}
+	t.Ready.Store(true)
+	return true
+}

@@ -1,0 +1,150 @@
+package expose
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// probe asks whether the program is ready, and strictly so.
+func probe(t *testing.T, h http.Handler, lax, strict string) {
+	t.Helper()
+	for query, want := range map[string]string{"": lax, "?strict=false": lax, "?strict=true": strict} {
+		code := http.StatusOK
+		if len(want) >= 9 && want[:9] == "not ready" {
+			code = http.StatusServiceUnavailable
+		}
+		for _, path := range []string{"/-/ready", "/health"} {
+			w := get(t, h, path+query)
+			equal(t, path+query, w.Body.String(), want+"\n")
+			equal(t, path+query, w.Code, code)
+		}
+	}
+	equal(t, "/live", get(t, h, "/live").Code, http.StatusOK)
+	equal(t, "/metrics", get(t, h, "/metrics").Code, http.StatusOK)
+}
+
+// TestReadyAtTheStart has a program that waits for what it uses, and says for what.
+func TestReadyAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleetAt(fleet.Target(loadMetrics), true)
+		h := handler(f)
+		not := func(what string) {
+			t.Helper()
+			probe(t, h, "not ready: "+what, "not ready: "+what)
+		}
+		y := &f.Tally
+		y.Etcd.Use()
+		y.NATS.Use()
+		y.ZMQ.Use()
+		not("etcd is not connected, no ZMQ publisher is connected")
+		y.ZMQ.Set(true)
+		not("etcd is not connected")
+		// A worker that is polled makes NATS a part of it.
+		f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+		not("etcd is not connected, NATS is not connected, no poll has been done yet")
+		y.Etcd.Set(true)
+		not("NATS is not connected, no poll has been done yet")
+		y.NATS.Set(true)
+		not("no poll has been done yet")
+		y.Polled(fleet.PollError, 0)
+		not("no poll has been done yet")
+		y.Polled(fleet.PollEmpty, time.Second)
+		probe(t, h, "ready", "ready")
+	})
+	synctest.Test(t, func(t *testing.T) { // nobody uses NATS
+		f := fleetAt(fleet.Target(loadMetrics), true)
+		f.Tally.NATS.Use()
+		f.Tally.Etcd.Use()
+		f.Tally.Etcd.Set(true)
+		probe(t, handler(f), "ready", "ready")
+	})
+	synctest.Test(t, func(t *testing.T) { // nor is a registry
+		f := fleetAt(fleet.Target(loadMetrics), false)
+		f.Tally.NATS.Use()
+		f.Tally.NATS.Set(true)
+		f.Tally.Polled(fleet.PollEmpty, time.Second)
+		probe(t, handler(f), "ready", "ready")
+	})
+}
+
+// TestReadyWithoutWhatIsAway: an input that is away for as long as a load balancer waits
+// does not make the others dark.
+func TestReadyWithoutWhatIsAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		use  func(f *fleet.Fleet)
+		away string
+	}{
+		"nats": {func(f *fleet.Fleet) {
+			f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Tally.NATS.Use()
+		}, "NATS is not connected, no poll has been done yet"},
+		"a poll": {func(f *fleet.Fleet) {
+			f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Tally.NATS.Use()
+			f.Tally.NATS.Set(true)
+		}, "no poll has been done yet"},
+		"publishers": {func(f *fleet.Fleet) { f.Tally.ZMQ.Use() }, "no ZMQ publisher is connected"},
+		"etcd":       {func(f *fleet.Fleet) { f.Tally.Etcd.Use() }, "etcd is not connected"},
+		"files":      {func(f *fleet.Fleet) { f.Tally.Files.Use() }, "the directory of workers cannot be read"},
+		"kubernetes": {func(f *fleet.Fleet) { f.Tally.Kubernetes.Use() }, "the Kubernetes API cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fleetAt(fleet.Target(loadMetrics), true)
+				h := handler(f)
+				c.use(f)
+				time.Sleep(30*time.Second - 1)
+				probe(t, h, "not ready: "+c.away, "not ready: "+c.away)
+				time.Sleep(1)
+				probe(t, h, "ready, but: "+c.away, "not ready: "+c.away)
+			})
+		})
+	}
+}
+
+func TestReadyOnceIsReadyUntilTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleetAt(fleet.Target(loadMetrics), true)
+		h := handler(f)
+		y := &f.Tally
+		y.Etcd.Use()
+		y.Etcd.Set(true)
+		probe(t, h, "ready", "ready")
+		y.Etcd.Set(false)
+		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
+		y.ZMQ.Use() // the first publisher comes later
+		probe(t, h, "ready, but: etcd is not connected, no ZMQ publisher is connected", "not ready: etcd is not connected, no ZMQ publisher is connected")
+		time.Sleep(24 * time.Hour)
+		y.ZMQ.Set(true)
+		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
+		y.Etcd.Set(true)
+		probe(t, h, "ready", "ready")
+	})
+}
+
+// TestReadyNeedsToKnowWhoIsRegistered however long that takes: what is not known cannot be
+// shown, and no worker would look like none there is.
+func TestReadyNeedsToKnowWhoIsRegistered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target(loadMetrics), 1000, true)
+		h := handler(f)
+		f.Tally.Etcd.Use()
+		time.Sleep(time.Hour)
+		probe(t, h, "not ready: etcd is not connected, no poll has been done yet", "not ready: etcd is not connected, no poll has been done yet")
+		f.Tally.Etcd.Set(true)
+		probe(t, h, "not ready: it is not known yet who is registered, no poll has been done yet",
+			"not ready: it is not known yet who is registered, no poll has been done yet")
+		f.Sync(fleet.Listing{})
+		probe(t, h, "ready", "ready")
+	})
+}
+
+func TestReadyRefusesWhatIsNoAnswer(t *testing.T) {
+	w := get(t, handler(readyFleet(t)), "/-/ready?strict=yes")
+	equal(t, "status", w.Code, http.StatusBadRequest)
+	equal(t, "body", w.Body.String(), "strict is \"yes\": want true or false\n")
+}

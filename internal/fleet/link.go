@@ -1,0 +1,124 @@
+package fleet
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Link is a connection to a server that the program works with. The zero Link is not in use.
+type Link struct {
+	used, up, off atomic.Bool
+
+	mu    sync.Mutex
+	begun time.Time     // when it was first used
+	since time.Time     // when it went down, or was first used; zero while it is up
+	falls uint64        // how often it went down
+	down  time.Duration // how long it was down, but for the time since then
+	lost  time.Duration // the part of that which follows a fall
+	still struct{ from, to time.Time }
+}
+
+// suspect is how long after the process stood still a connection that goes down may have
+// been lost in that time: one that is dead is noticed within 9 s (NATS' pings).
+const suspect = 10 * time.Second
+
+// Use says that the program works with this server.
+func (l *Link) Use() {
+	if l.used.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun = time.Now()
+	if !l.up.Load() {
+		l.since = l.begun
+	}
+	l.used.Store(true)
+}
+
+// Used reports whether it does.
+func (l *Link) Used() bool { return l.used.Load() }
+
+// UsedFor is how long it has done so.
+func (l *Link) UsedFor() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun.IsZero() {
+		return 0
+	}
+	return time.Since(l.begun)
+}
+
+// TurnOff says that the program is told to do without this server.
+func (l *Link) TurnOff() { l.off.Store(true) }
+
+// Off reports whether it is.
+func (l *Link) Off() bool { return l.off.Load() }
+
+// Set says whether the server is connected. A connection that goes down soon after the
+// process stood still counts as down since then.
+func (l *Link) Set(up bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	switch {
+	case up == l.up.Load():
+		return
+	case up:
+		if !l.since.IsZero() {
+			l.down += now.Sub(l.since)
+		}
+		if l.falls > 0 {
+			l.lost += now.Sub(l.since)
+		}
+		l.since = time.Time{}
+	default:
+		l.falls++
+		l.since = now
+		if !l.still.to.IsZero() && now.Sub(l.still.to) < suspect {
+			l.since, l.still.to = l.still.from, time.Time{}
+		}
+	}
+	l.up.Store(up)
+}
+
+// stood hears that the process stood still. What has gone down since went down in that time.
+func (l *Link) stood(from, to time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.still.from, l.still.to = from, to
+	if l.falls > 0 && l.since.After(from) {
+		l.since, l.still.to = from, time.Time{}
+	}
+}
+
+// Up reports whether it is, or is not needed.
+func (l *Link) Up() bool { return l.up.Load() || !l.used.Load() }
+
+// Falls is how often the connection went down.
+func (l *Link) Falls() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.falls
+}
+
+// Down is how long there was no connection, in all: before the first one, too.
+func (l *Link) Down() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since.IsZero() {
+		return l.down
+	}
+	return l.down + time.Since(l.since)
+}
+
+// Lost is how long there was no connection any more, in all.
+func (l *Link) Lost() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since.IsZero() || l.falls == 0 {
+		return l.lost
+	}
+	return l.lost + time.Since(l.since)
+}

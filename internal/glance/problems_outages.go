@@ -1,0 +1,50 @@
+package glance
+
+import (
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// outage is how long a connection that events come by was lost. What was published
+// meanwhile never arrives, and no sequence may show it.
+type outage struct {
+	flow       // milliseconds
+	down  bool // as of the last look
+	ended bool // since the one before
+}
+
+func (o *outage) take(l *fleet.Link) {
+	o.flow.take(uint64(l.Lost() / time.Millisecond))
+	up := l.Up()
+	o.ended = up && (o.down || o.fresh > 0)
+	o.down = !up && l.Falls() > 0
+}
+
+// outageOver is raised when a connection is back: while it is away that is a problem of its own.
+func outageOver(g, _ *Glance) number {
+	return yes(g.outages[overNATS].ended && g.usesNATS || g.outages[overZMQ].ended)
+}
+
+// The connections that events come by.
+const (
+	overNATS = iota
+	overZMQ
+	outageCount
+)
+
+func sayOutage(g *Glance, p *problem) words {
+	lost, by := time.Duration(0), []string(nil)
+	for i, name := range [outageCount]string{"NATS", "all ZMQ publishers"} {
+		o := &g.outages[i]
+		if n := o.sum(); n > 0 && (i != overNATS || g.usesNATS) {
+			lost += time.Duration(n) * time.Millisecond
+			by = append(by, name)
+		}
+	}
+	return words{
+		title:  "For " + either(lost < time.Second, "less than a second", lasting(lost)) + " no event could arrive",
+		detail: "In the last 15 min the connection to " + and(by) + " was lost. What was published meanwhile never arrived, and cannot be counted: hit rates lack it, and loads were as old as that.",
+		check:  "did the server restart? A server also cuts off a client that does not read for seconds: was this program, or its machine, paused or short of CPU?",
+	}
+}
