@@ -131,6 +131,10 @@ var ErrMismatch = errors.New("value does not fit its key")
 // typeEndpoint is the type of a value of LayoutV1, from 0.8 on.
 const typeEndpoint = "Endpoint"
 
+// maxTransport bounds, in bytes, where a worker takes requests: host:port and a path of its
+// id, namespace, component and endpoint.
+const maxTransport = 1024
+
 // ParseValue decodes the value of an endpoint's key. The key alone says which worker
 // it is: a deletion carries no value.
 func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (fleet.Registration, error) {
@@ -156,6 +160,9 @@ func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (f
 	}
 	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || id != in.ID {
 		return fleet.Registration{}, fmt.Errorf("%w: it is of %q/%q/%q, id %x", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
+	}
+	if len(v.Transport.TCP) > maxTransport {
+		return fleet.Registration{}, fmt.Errorf("decode endpoint value: a transport of %d bytes, more than %d", len(v.Transport.TCP), maxTransport)
 	}
 	return fleet.Registration{
 		Publishes: l == LayoutV1,

@@ -59,7 +59,7 @@ func TestLimitOfNumbersInEvents(t *testing.T) {
 		return pass("scheduled_requests", scheduledFields().with(key, v))
 	}
 	for name, c := range map[string]struct {
-		read           func(key string, v any) error
+		read         func(key string, v any) error
 		most, beyond any
 	}{
 		"published_at":          {envelope, uint64(1 << 48), uint64(1<<48 + 1)},
@@ -140,6 +140,24 @@ func TestLimitOfBlocks(t *testing.T) {
 	}
 }
 
+func TestLimitOfATransport(t *testing.T) {
+	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}
+	for bytes, fits := range map[int]bool{1024: true, 1025: false} {
+		_, err := LayoutV1.ParseValue("dynamo", in, LayoutV1.Value("dynamo", in, strings.Repeat("x", bytes)))
+		equal(t, err == nil, fits)
+	}
+}
+
+// TestNamespacesFromTheNetworkAreText because they become labels of every series.
+func TestNamespacesFromTheNetworkAreText(t *testing.T) {
+	for name, matches := range map[string]bool{"lab": true, "lab-ü": true, "lab\xff": false, "": false} {
+		for _, n := range []Namespaces{"*", "l*"} {
+			equal(t, n.Match(name), matches)
+		}
+		equal(t, Namespaces(name).Match(name), true) // of one it is the flag's
+	}
+}
+
 // TestLimitOfNames holds wherever a name comes from.
 func TestLimitOfNames(t *testing.T) {
 	const namespace = "dynamo"
@@ -154,6 +172,9 @@ func TestLimitOfNames(t *testing.T) {
 		_, _, read["endpoint of a subject"] = ParseEventSubject(namespace, "namespace.dynamo.component.c.endpoint."+name+".kv_metrics")
 		_, read["component of a channel"] = ParseChannelKey(namespace, "v1/event_channels/dynamo/"+name+"/kv_metrics/1")
 		read["static id"] = ValidStaticID(name)
+		_, read["namespace of a key"] = Namespaces("n*").Of("v1/instances/" + name + "/c/e/1")
+		_, read["namespace of a channel"] = Namespaces("n*").Of("v1/event_channels/namespace/" + name + "/topic/kv_metrics/1")
+		read["namespace of a subject"] = Namespaces("*").Match(SubjectNamespace("namespace." + name + ".kv_metrics"))
 		for what, ok := range read {
 			if ok != fits {
 				t.Errorf("%s of %d bytes is read: %v, want %v", what, bytes, ok, fits)

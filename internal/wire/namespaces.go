@@ -16,12 +16,13 @@ type Namespaces string
 // Several reports whether more than one namespace may be watched.
 func (n Namespaces) Several() bool { return strings.HasSuffix(string(n), "*") }
 
-// Match reports whether the namespace of this name is watched.
+// Match reports whether the namespace of this name is watched. Of several the names come
+// from the network, and become labels.
 func (n Namespaces) Match(name string) bool {
 	if !n.Several() {
 		return name == string(n)
 	}
-	return name != "" && strings.HasPrefix(name, n.prefix())
+	return validName(name) && strings.HasPrefix(name, n.prefix())
 }
 
 // Label is what endpoints of the namespace of this name are told apart by: nothing
