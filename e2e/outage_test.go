@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -57,6 +59,7 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	shown := page{worker("llm_kv_blocks_active", "generate", 7): "3", workers("generate", "answering"): "1"}
 	m.shows(shown)
+	m.ready()
 
 	s.StopNATS()
 	s.StopEtcd()
@@ -70,10 +73,32 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 	if status, body := get(m.url + "/-/ready?strict=true"); status != 503 {
 		t.Errorf("GET /-/ready?strict=true: %d %q, want 503", status, body)
 	}
+	// A load balancer must not leave the program out now.
+	if status, body := get(m.url + "/-/ready"); status != 200 || body != "ready, but: etcd is not connected, NATS is not connected\n" {
+		t.Errorf("GET /-/ready: %d %q, want 200 and what is away", status, body)
+	}
 	s.StartEtcd(t)
 	s.StartNATS(t)
 	m.ready()
 	m.shows(shown)
+	m.shows(page{ // and what is known of the loss
+		`dynamo_metrics_disconnects_total{system="nats"}`: "1",
+		`dynamo_metrics_disconnects_total{system="etcd"}`: "1",
+	})
+	m.until(func(p page) error {
+		for _, system := range []string{"nats", "etcd"} {
+			if seconds, err := strconv.ParseFloat(p[`dynamo_metrics_disconnected_seconds_total{system="`+system+`"}`], 64); err != nil || seconds <= 0 {
+				return fmt.Errorf("%s was away for %v s (%v), want more than none", system, seconds, err)
+			}
+		}
+		return nil
+	})
+	devstacktest.Until(t, func() error {
+		if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"kind":"outage"`) {
+			return errors.New("no problem tells of the outage of NATS")
+		}
+		return nil
+	})
 	s.hit(7, 4, 1)
 	m.shows(page{worker("llm_kv_hit_rate_isl_blocks", "generate", 7): "4"})
 	m.Terminate()

@@ -138,7 +138,6 @@ func (g *Glance) look(now time.Time) {
 	g.at, g.now = now, span(now.Sub(g.born))
 	g.take()
 	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
-	expose.Ready(f) // whoever looks, a probe or not
 	g.missing = expose.Away(f)
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)

@@ -278,6 +278,7 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			}
 			last = now
 			f.Advance(now)
+			expose.Ready(f) // whether a probe asks or not: it is to be remembered
 			if !said && f.Tally.OverLimit() > 0 {
 				said = true
 				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
