@@ -177,15 +177,20 @@ func (p *PageReader) sift() error {
 	}
 }
 
-// isSample reports whether a line is a sample of a family that is read.
+// isSample reports whether a line is a sample of a family that is read. A name ends where
+// it cannot go on: the library reads a value directly behind it, too.
 func isSample(line []byte) bool {
 	line = bytes.TrimLeft(line, " \t")
-	end := bytes.IndexAny(line, "{ \t")
-	if end < 0 {
+	end := bytes.IndexFunc(line, notInMetricName)
+	if end < 0 || line[end] == '\n' || line[end] == '\r' {
 		return false
 	}
 	_, read := pageNames[string(line[:end])]
 	return read
+}
+
+func notInMetricName(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == ':')
 }
 
 // place is whose values they are.
