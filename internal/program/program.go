@@ -74,6 +74,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	c.use(&f.Tally)
+	f.Tally.LogDropped = func() uint64 { return tracing.LeftOut(log) }
 	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
