@@ -151,6 +151,17 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 	}}
 }
 
+// Path sets path from one of a file or directory.
+func Path(flag string, path *string) kingpin.Value {
+	return &value{set: func(s string) error {
+		if s == "" {
+			return Error(flag, s, "a path that is not empty")
+		}
+		*path = s
+		return nil
+	}}
+}
+
 // Address sets s from a text that is not empty. It may hold a password, which errors
 // do not show.
 func Address(flag string, s *string) kingpin.Value {

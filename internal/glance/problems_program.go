@@ -104,7 +104,7 @@ func sayFiles(g *Glance, p *problem) words {
 	return words{
 		title:  "The directory of workers cannot be read",
 		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["file"]),
-		check:  "is it mounted here, and may this program read it? Compare DYN_FILE_KV here and at the workers.",
+		check:  "does it exist, is it mounted here, and may this program read it? Compare --file-kv (DYN_FILE_KV) here and DYN_FILE_KV at the workers. The log has the error.",
 	}
 }
 

@@ -132,7 +132,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		SetValue(cli.Address("kubernetes-api", &c.kubernetes.api))
 	a.Flag("file-kv", "The directory of --discovery file (DYN_FILE_KV).").
 		Default(cli.Or(getenv("DYN_FILE_KV"), filepath.Join(cli.Or(getenv("TMPDIR"), "/tmp"), "dynamo_store_kv"))).
-		StringVar(&c.files)
+		SetValue(cli.Path("file-kv", &c.files))
 	a.Flag("zmq-broker", "ZeroMQ broker of the events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
 		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
 	a.Flag("standby", "Wait where another instance holds the namespace, and take over when it is gone.").BoolVar(&c.standby)
