@@ -7,11 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-
-	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // drain is how long Serve waits for requests under way when it ends.
@@ -41,9 +40,9 @@ func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logge
 	return mux
 }
 
-// Serve answers HTTP on l until ctx ends, then lets requests under way finish.
-// webConfig is an exporter-toolkit file for TLS and basic auth; empty for neither.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string, log *slog.Logger) error {
+// Serve answers HTTP on l until ctx ends, then lets requests under way finish. Config is what
+// is demanded of clients; nil: nothing.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -54,16 +53,23 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stalled},
 	}
-	toolkit := log
-	if webConfig == "" {
-		// It would only say that TLS is off.
-		toolkit = slog.New(slog.DiscardHandler)
+	address := l.Addr()
+	if config != nil {
+		g := &guarded{Listener: l, config: config, server: server}
+		l, server.Handler, server.ConnContext = g, config.guard(h), g.remember
+		if d := config.now.Load(); d.tls != nil {
+			log.Info("TLS is enabled.", "http2", slices.Contains(d.tls.NextProtos, "h2"), "address", address)
+		}
+		watching, stop := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() { defer close(watched); config.watch(watching, log) }()
+		defer func() { stop(); <-watched }()
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- web.Serve(l, server, &web.FlagConfig{WebConfigFile: &webConfig}, toolkit) }()
+	go func() { ended <- server.Serve(l) }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve http on %s: %w", address, err)
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
@@ -73,7 +79,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string
 	}
 	l.Close()
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve http on %s: %w", address, err)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -27,12 +26,17 @@ type serving struct {
 }
 
 func serve(t *testing.T, h http.Handler) *serving {
+	return serveWith(t, h, nil, slog.New(slog.DiscardHandler))
+}
+
+// serveWith is serve with demands on clients.
+func serveWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger) *serving {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &serving{Network: pipes.New(), stop: stop, ended: make(chan struct{})}
 	s.client = &http.Client{Transport: &http.Transport{DialContext: s.Dial}}
 	go func() {
 		defer close(s.ended)
-		s.err = Serve(ctx, s.Network, h, "", slog.New(slog.DiscardHandler))
+		s.err = Serve(ctx, s.Network, h, config, log)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -208,33 +212,7 @@ func TestServeThatIsToldBeforeItStartsClosesTheListener(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
 		p := pipes.New()
-		noError(t, Serve(ctx, p, http.NotFoundHandler(), "", slog.New(slog.DiscardHandler)))
+		noError(t, Serve(ctx, p, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)))
 		<-p.Closed
 	})
-}
-
-func TestServeRefusesAWebConfigThatIsWrong(t *testing.T) {
-	for name, content := range map[string]string{
-		"unknown field":   "tls_servr_config: {}\n",
-		"no certificate":  "tls_server_config: {cert_file: missing.crt, key_file: missing.key}\n",
-		"no bcrypt":       "basic_auth_users: {dynamo: secret}\n",
-		"not YAML at all": "{",
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := pipes.New()
-			defer p.Close()
-			log, book := newLog()
-			err := Serve(t.Context(), p, http.NotFoundHandler(), webConfig(t, content), log)
-			if err == nil || !strings.HasPrefix(err.Error(), "serve http on pipe: ") {
-				t.Errorf("error %v, want one that says what was attempted", err)
-			}
-			if err != nil && strings.Contains(err.Error(), "secret") || len(book.with("secret")) > 0 {
-				t.Errorf("the password is shown: %v %v", err, book.with("secret"))
-			}
-		})
-	}
-	err := Serve(t.Context(), pipes.New(), http.NotFoundHandler(), filepath.Join(t.TempDir(), "absent.yml"), slog.New(slog.DiscardHandler))
-	if err == nil {
-		t.Error("no error for a file that is not there")
-	}
 }

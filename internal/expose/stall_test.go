@@ -162,7 +162,8 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 				wire := pipes.New()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
-				config := webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}")
+				config, err := ReadWebConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))
+				noError(t, err)
 				go func() {
 					ended <- Serve(ctx, wire, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
 				}()

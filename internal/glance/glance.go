@@ -34,6 +34,9 @@ type Options struct {
 	Instance string            // what the leader holds; empty where there is none
 	Gateway  string            // where pushes go, without password; empty: nowhere
 	Mock     string            // the command that starts a mock worker here
+
+	WebFile  string        // what clients must meet is written there; empty: nowhere
+	WebWrong func() string // what is wrong with that, so that it is not in force; nil: nothing ever
 }
 
 // Glance looks at the Fleet once a second and remembers what it saw. All methods may be
@@ -54,6 +57,7 @@ type Glance struct {
 	usesNATS bool
 	missing  []string // why the cut may not show the fleet as it is
 	problems []problem
+	webWrong string // as Options.WebWrong
 
 	places  map[fleet.Endpoint]*place
 	hits    map[fleet.WorkerID]*hits
@@ -140,6 +144,9 @@ func (g *Glance) look(now time.Time) {
 	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
 	expose.Ready(f) // whoever looks, a probe or not
 	g.missing = expose.Away(f)
+	if g.o.WebWrong != nil {
+		g.webWrong = g.o.WebWrong()
+	}
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)
 	}

@@ -189,6 +189,16 @@ func sayPush(g *Glance, p *problem) words {
 	}
 }
 
+func webConfigWrong(g, _ *Glance) number { return yes(g.webWrong != "") }
+
+func sayWebConfig(g *Glance, p *problem) words {
+	return words{
+		title:  "The web configuration cannot be used as it is",
+		detail: fmt.Sprintf("%s: %s. What it said before is still in force.", g.o.WebFile, g.webWrong),
+		check:  "was it emptied, or written in part? As soon as it is whole it is taken over. One that demands less of clients than before is in force after a restart.",
+	}
+}
+
 func sayLimit(g *Glance, p *problem) words {
 	return words{
 		title:  fmt.Sprintf("There is no room for more than %s", many(g.o.Limit, "worker")),

@@ -41,7 +41,7 @@ func inSite(t *testing.T, test func(*site)) {
 		go func() { defer close(looking); l.g.Run(ctx) }()
 		go func() {
 			defer close(s.ended)
-			if err := expose.Serve(ctx, s.network, l.g.Handler(http.NotFoundHandler()), "", slog.New(slog.DiscardHandler)); err != nil {
+			if err := expose.Serve(ctx, s.network, l.g.Handler(http.NotFoundHandler()), nil, slog.New(slog.DiscardHandler)); err != nil {
 				t.Error(err)
 			}
 			<-looking

@@ -102,7 +102,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 			web := tracing.Target(log, "http")
 			look := newGlance(c, f)
 			work.Go(func() error { look.Run(ctx); return nil })
-			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.webConfig, web) })
+			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
 			work.Go(func() error { expose.Push(ctx, gateway, metrics, &f.Tally, log); return nil })
