@@ -2,6 +2,7 @@ package expose
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,18 +17,18 @@ import (
 // drain is how long Serve waits for requests under way when it ends.
 const drain = time.Second
 
-// stalled is how long a connection of HTTP/2 may take not a single byte: there the end
+// Stalled is how long a connection of HTTP/2 may take not a single byte: there the end
 // of a request's time does not end a write that is stuck. The library looks at these
 // intervals, so that it may be twice as long.
-const stalled = 3 * time.Second
+const Stalled = 3 * time.Second
 
 // Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
 // for people, and on the probes: /-/healthy and /live say that the program runs,
 // /-/ready and /health that it has something to show.
-func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logger) http.Handler {
+func Handler(f *fleet.Fleet, namespace string, sample func() Sample, metrics *Metrics, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.handler(log))
-	mux.Handle("GET /{$}", page(f, namespace))
+	mux.Handle("GET /{$}", page(f, namespace, sample))
 	mux.Handle("GET /page/", pageParts())
 	for _, path := range []string{"/-/healthy", "/live"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
@@ -51,9 +52,10 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfi
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stalled},
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: Stalled},
 	}
 	address := l.Addr()
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) }
 	if config != nil {
 		g := &guarded{Listener: l, config: config, server: server}
 		l, server.Handler, server.ConnContext = g, config.guard(h), g.remember
@@ -82,4 +84,19 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfi
 		return fmt.Errorf("serve http on %s: %w", address, err)
 	}
 	return nil
+}
+
+// connection is the key of the connection that a request has come by.
+type connection struct{}
+
+// LimitSendBuffer bounds, in bytes, what the kernel keeps for a client that does not read.
+// Beyond that a write waits, so that its deadline says whether the client reads.
+func LimitSendBuffer(r *http.Request, most int) {
+	c := r.Context().Value(connection{})
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(most) // of one that has gone
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/pipes"
 )
 
@@ -171,15 +172,27 @@ func TestServeCutsOffWhoIsTooSlow(t *testing.T) {
 }
 
 func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		conn := serve(t, handler(readyFleet(t))).connect(t)
-		write(t, conn, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-		pass(31 * time.Second)
-		start := time.Now()
-		n, _ := io.Copy(io.Discard, conn)
-		equal(t, "bytes answered", n, 0)
-		equal(t, "time until the end", time.Since(start), 0)
-	})
+	for path, after := range map[string]time.Duration{
+		"/metrics": 30 * time.Second, "/metrics?standby=1": 30 * time.Second, "/": 30 * time.Second, "/page/main.js": 30 * time.Second,
+		"/-/ready": 30 * time.Second, "/debug/pprof/": 30 * time.Second, "/api/v1/targets": 10 * time.Second,
+	} {
+		// asked is how much comes of the answer when the client begins to read.
+		asked := func(when time.Duration) (n int64) {
+			synctest.Test(t, func(t *testing.T) {
+				f := readyFleet(t)
+				h := WithProfiles(WithTargets(handler(f), f, "dynamo", func(fleet.WorkerPage) string { return "http://a" }, slog.New(slog.DiscardHandler)))
+				conn := serve(t, h).connect(t)
+				write(t, conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+				pass(when)
+				n, _ = io.Copy(io.Discard, conn)
+			})
+			return n
+		}
+		if n := asked(after - time.Second); n == 0 {
+			t.Errorf("%s: nothing is answered to one that reads after %v", path, after-time.Second)
+		}
+		equal(t, path+": bytes to one that reads too late", asked(after+time.Second), 0)
+	}
 }
 
 func TestServeRefusesHeadersOfAnySize(t *testing.T) {

@@ -58,7 +58,7 @@ func TestClientsThatDoNotReadHoldAFewPagesAtMost(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fullFleet(100)
 				m := metricsOf(f)
-				s := serve(t, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)))
+				s := serve(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 				const clients = 200
 				for range clients {
 					write(t, s.connect(t), "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: "+accept+"\r\n\r\n")
@@ -88,7 +88,7 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fullFleet(100)
 		m := metricsOf(f)
-		s := serve(t, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)))
+		s := serve(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 		slow := func() net.Conn {
 			c := s.connect(t)
 			write(t, c, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -127,7 +127,7 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fullFleet(1000)
 		m := metricsOf(f)
-		s := serve(t, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)))
+		s := serve(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 		var steady []net.Conn
 		for range maxPages {
 			c := s.connect(t)
@@ -165,7 +165,7 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 				config, err := ReadWebConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))
 				noError(t, err)
 				go func() {
-					ended <- Serve(ctx, wire, Handler(f, "dynamo", m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
+					ended <- Serve(ctx, wire, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
 				}()
 				client := func() (*http.Client, chan struct{}) {
 					shut := make(chan struct{})
@@ -194,8 +194,8 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 					synctest.Wait()
 				}
 				good, _ := client()
-				if took := goodScrape(t, f, good, "https://metrics/metrics"); took > 2*stalled+slowPiece {
-					t.Errorf("a client that reads waited %v, want %v at most", took, 2*stalled+slowPiece)
+				if took := goodScrape(t, f, good, "https://metrics/metrics"); took > 2*Stalled+slowPiece {
+					t.Errorf("a client that reads waited %v, want %v at most", took, 2*Stalled+slowPiece)
 				}
 				stop()
 				noError(t, <-ended)

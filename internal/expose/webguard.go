@@ -48,8 +48,8 @@ type madeUnder struct{}
 
 // remember is a ConnContext of http.Server, which asks for it before it accepts the next
 // connection.
-func (g *guarded) remember(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, madeUnder{}, g.last)
+func (g *guarded) remember(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(context.WithValue(ctx, connection{}, c), madeUnder{}, g.last)
 }
 
 // guard is h for those who meet the demands. When other people may get in, what is still

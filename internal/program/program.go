@@ -133,7 +133,7 @@ func (c config) use(t *fleet.Tally) {
 
 // handler is everything that is served.
 func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Glance, log *slog.Logger) http.Handler {
-	h := look.Handler(expose.Handler(f, string(c.namespaces), metrics, log))
+	h := look.Handler(expose.Handler(f, string(c.namespaces), look.Sample, metrics, log))
 	h = expose.WithTargets(h, f, c.namespaces, c.pageOf, log)
 	if c.pprof {
 		h = expose.WithProfiles(h)
