@@ -98,7 +98,7 @@ func TestAnswersThatNobodyReadsEnd(t *testing.T) {
 			for id := range uint64(1000) {
 				s.register(generate, 100+id)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(1500 * time.Millisecond)
 			c, err := s.network.Dial(t.Context(), "", "")
 			if err != nil {
 				t.Fatal(err)
@@ -108,14 +108,32 @@ func TestAnswersThatNobodyReadsEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(9 * time.Second)
-			if n, err := io.CopyN(io.Discard, c, 100); err != nil { // it is still there
-				t.Errorf("%s: %d bytes after nine seconds, %v", path, n, err)
+			begin := make([]byte, 100)
+			if _, err := io.ReadFull(c, begin); err != nil || !strings.HasPrefix(string(begin), "HTTP/1.1 200 OK") { // it is still there
+				t.Errorf("%s: %q after nine seconds, %v", path, begin, err)
 			}
 			time.Sleep(1500 * time.Millisecond)
 			start := time.Now()
 			rest, err := io.ReadAll(c)
 			if took := time.Since(start); took > 0 || err != nil || strings.HasSuffix(string(rest), "0\r\n\r\n") {
 				t.Errorf("%s: %d bytes more and %v after ten seconds, and %v until the end", path, len(rest), err, took)
+			}
+		})
+	}
+}
+
+// TestTheEndOfAStreamWaitsForNobody: a client that has taken all that there was, and then reads
+// no more, has half a second for the end.
+func TestTheEndOfAStreamWaitsForNobody(t *testing.T) {
+	for _, header := range [][]string{nil, {"Accept-Encoding", "gzip"}} {
+		inSite(t, func(s *site) {
+			s.listen(header...).next()
+			synctest.Wait()
+			start := time.Now()
+			s.stop()
+			<-s.ended
+			if took := time.Since(start); took < 500*time.Millisecond || took >= time.Second { // the server looks now and then
+				s.t.Errorf("the end took %v", took)
 			}
 		})
 	}
