@@ -64,7 +64,7 @@ func TestAWebConfigNeverOpens(t *testing.T) {
 		write(text)
 		until(fmt.Sprintf("the page says what is wrong with %q", text), func() bool {
 			if got := answers(""); got != 401 {
-				t.Errorf("%q: status %d without a password", text, got)
+				t.Fatalf("%q: status %d without a password", text, got)
 			}
 			return strings.Contains(page(), `"kind":"web_config"`)
 		})
