@@ -25,9 +25,8 @@ const (
 const lastLines = time.Second
 
 // Run is the life of a program: it reads the flags, then runs with a log on stderr,
-// and returns the exit code. An error is one line, whatever it is made of. Nobody waits
-// for stderr, whatever has become of who reads it: at the end all of it has been written,
-// or a second has gone by.
+// and returns the exit code. An error is one line, whatever it is made of. The program never
+// waits for stderr: at the end all of it has been written, or a second has gone by.
 func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
 	out := tracing.NewOutput(stderr)
@@ -62,8 +61,8 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 	return exitOK
 }
 
-// Signals is a context that SIGINT and SIGTERM end; a second one ends the program. That
-// nobody reads what it writes, a broken pipe, does not.
+// Signals is a context that SIGINT and SIGTERM end; a second one ends the program. SIGPIPE
+// does not: a write to a pipe whose reader has gone is an error like any other.
 func Signals() context.Context {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -116,7 +116,7 @@ func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
 	for _, bucket := range wire.FileBuckets {
 		entries, err := list(filepath.Join(d.root, bucket))
 		if errors.Is(err, fs.ErrNotExist) {
-			all = false // nobody has registered there
+			all = false // no worker has registered there
 			continue
 		}
 		if err != nil {

@@ -23,7 +23,7 @@ const (
 
 // gatewayClient is the client of a Pushgateway. It reads no more than maxAnswer of an answer,
 // and ends with its context: the push package has no way to give one to a deletion. The user
-// and password that the gateway has go to nobody else, wherever it points.
+// and password that the gateway has go to no other server, wherever it points.
 type gatewayClient struct {
 	ctx     context.Context
 	gateway *url.URL

@@ -17,7 +17,7 @@ import (
 )
 
 // WebConfig is what an exporter-toolkit file demands of clients: TLS, certificates and
-// passwords. The toolkit reads its file for every request, and lets everybody in while
+// passwords. The toolkit reads its file for every request, and lets every client in while
 // nothing stands there; here it is read whole, with the files that it names, and taken over
 // once it has come to rest. One that cannot be used, or demands less than the last one, changes
 // nothing.
@@ -33,9 +33,9 @@ const (
 	// lookEvery is how often the files are read.
 	lookEvery = 200 * time.Millisecond
 
-	// What is of use is taken over when it was read so many times in a row. What is of none is
-	// said to be so when the files have not changed for a second: they may be being written.
-	restful, hopeless = 2, 5
+	// A configuration is taken over when it was read so many times in a row. One that cannot be
+	// used is reported when its files have been the same so often: they may be being written.
+	readsToUse, readsToReport = 2, 5
 
 	// maxWebFile bounds, in bytes, what is read of each file.
 	maxWebFile = 1 << 20
@@ -78,7 +78,7 @@ func (c *WebConfig) Wrong() string {
 // watch takes over what the files have become, until ctx ends.
 func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
 	if c.now.Load().nothing() {
-		log.Warn("The web configuration demands neither TLS nor a password: everybody who can reach this port is answered", "file", c.path)
+		log.Warn("The web configuration demands neither TLS nor a password: every client that can reach this port is answered", "file", c.path)
 	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -107,11 +107,11 @@ func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
 // judge takes over what was read, or says that it is of no use, once that is certain.
 func (c *WebConfig) judge(d *demands, err error, same int, log *slog.Logger) {
 	switch now := c.now.Load(); {
-	case err != nil && same == hopeless:
+	case err != nil && same == readsToReport:
 		why := err.Error()
 		c.wrong.Store(&why)
 		log.Warn("The web configuration cannot be used as it is; the last one stays in force until it can, or a restart", "file", c.path, "error", err)
-	case err != nil || same != restful:
+	case err != nil || same != readsToUse:
 	case d.text == now.text:
 		if c.wrong.Swap(nil) != nil {
 			log.Info("The web configuration is what is in force again", "file", c.path)

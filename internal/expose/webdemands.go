@@ -26,8 +26,8 @@ type demands struct {
 	limiter *rate.Limiter
 	users   *passwords // nil: no password is needed
 
-	// access is who may get in; when that changes replaced ends, and whoever is being
-	// answered has to ask again.
+	// access is who may get in; when that changes replaced ends, and answers
+	// that go on end with it: their clients may ask again.
 	access   string
 	replaced context.Context
 	replace  context.CancelFunc
@@ -46,7 +46,7 @@ type clientCertificate int
 
 const (
 	noCertificate      clientCertificate = iota // or it is asked for, and may be left out
-	anyCertificate                              // whoever signed it
+	anyCertificate                              // signed by any authority
 	trustedCertificate                          // signed by one of the authorities
 )
 
@@ -149,7 +149,7 @@ func mayHTTP2(c *tls.Config) bool {
 		slices.Contains(c.CipherSuites, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
 }
 
-// nothing reports whether they are met by everybody.
+// nothing reports whether every client meets them.
 func (d *demands) nothing() bool { return d.tls == nil && d.users == nil }
 
 // atLeast is an error that says what was demanded before and is not any more.
@@ -171,7 +171,7 @@ func (d *demands) atLeast(before *demands) error {
 }
 
 // follow takes over from those before what has not changed: a limit that is used up, verdicts
-// on passwords, and who is being answered.
+// on passwords, and the answers that go on.
 func (d *demands) follow(before *demands) {
 	if d.limit == before.limit {
 		d.limiter = before.limiter

@@ -52,8 +52,8 @@ func (g *guarded) remember(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(context.WithValue(ctx, connection{}, c), madeUnder{}, g.last)
 }
 
-// guard is h for those who meet the demands. When other people may get in, what is still
-// being answered ends: who may ask again does so.
+// guard is h for clients that meet the demands. When other clients may get in, answers that
+// go on end.
 func (c *WebConfig) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := c.now.Load()
@@ -86,11 +86,11 @@ const mostWrong = 100
 
 // passwords are the users, and what is known of the passwords that they gave. To compare one
 // with a hash takes tens of milliseconds of CPU, so that one is compared at a time. The right
-// ones are remembered for good: whoever guesses does not make them be compared again.
+// ones are remembered for good: guesses do not make them be compared again.
 type passwords struct {
-	users  map[string]config.Secret // their hashes
-	nobody []byte                   // what others are compared with, so that they take as long
-	turn   chan struct{}            // of one place, taken by who compares
+	users map[string]config.Secret // their hashes
+	other []byte                   // a hash to compare others with, so that they take as long
+	turn  chan struct{}            // of one place, taken by who compares
 
 	mu    sync.Mutex
 	right map[string][sha256.Size]byte
@@ -104,11 +104,11 @@ func newPasswords(users map[string]config.Secret) *passwords {
 		cost = max(cost, c)
 	}
 	return &passwords{
-		users:  users,
-		nobody: fmt.Appendf(nil, "$2y$%02d$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi", cost),
-		turn:   make(chan struct{}, 1),
-		right:  make(map[string][sha256.Size]byte),
-		wrong:  make(map[[sha256.Size]byte]struct{}),
+		users: users,
+		other: fmt.Appendf(nil, "$2y$%02d$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi", cost),
+		turn:  make(chan struct{}, 1),
+		right: make(map[string][sha256.Size]byte),
+		wrong: make(map[[sha256.Size]byte]struct{}),
 	}
 }
 
@@ -120,7 +120,7 @@ func (p *passwords) admit(r *http.Request) bool {
 	}
 	hash, known := p.users[user]
 	if !known {
-		hash = config.Secret(p.nobody)
+		hash = config.Secret(p.other)
 	}
 	sum := sha256.Sum256(append(binary.BigEndian.AppendUint32(nil, uint32(len(user))), user+password...))
 	if right, decided := p.recall(user, sum); decided {

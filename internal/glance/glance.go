@@ -73,7 +73,7 @@ type Glance struct {
 	ringBytes int64 // of those of all rows
 	ringing   int   // rows whose history is kept
 
-	sampled expose.Sample // of the last look that somebody has asked for
+	sampled expose.Sample // of the last look for which it was asked
 	length  [2]int        // of the last events
 	event   [2]*event     // of the cut: without and with the history; nil: nobody has asked
 	news    chan struct{} // closed with the next cut

@@ -36,7 +36,7 @@ const LevelTrace = slog.LevelDebug - 4
 // New returns a logger that writes to w as the environment says. Color asks
 // for colours; the environment can refuse them. DefaultTarget is the target of
 // every record whose logger was not made by [Target]. A DYN_LOG that cannot be
-// understood is an error. Whoever logs waits for w, unless it is an [Output].
+// understood is an error. Who logs waits for w, unless it is an [Output].
 func New(w io.Writer, getenv func(string) string, color bool, defaultTarget string) (*slog.Logger, error) {
 	on := func(name string) bool {
 		return slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(name)))
