@@ -36,7 +36,7 @@ var reading = map[string]struct {
 		}
 	}, true},
 	"reads slowly": {func(ctx context.Context, body io.Reader) error { // a snapshot in some seconds
-		for b := make([]byte, 64<<10); ; time.Sleep(time.Second) {
+		for b := make([]byte, 8<<10); ; time.Sleep(time.Second) {
 			if _, err := io.ReadFull(body, b); err != nil || ctx.Err() != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, packed %v, %s", proto, packed, what), func(t *testing.T) {
 					inSiteWith(t, withTLS, func(s *site) {
 						t := s.t
-						for id := range uint64(1000) { // a snapshot is larger than what the client keeps
+						for id := range uint64(300) { // a minute of snapshots is more than what a client keeps
 							s.register(generate, 100+id)
 						}
 						ctx, end := context.WithCancel(t.Context())
@@ -75,7 +75,7 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 							defer close(over)
 							r.read(ctx, resp.Body)
 						}()
-						time.Sleep(2 * time.Minute)
+						time.Sleep(time.Minute)
 						want := [2]int64{either[int64](r.cutOff, 0, 1), either[int64](r.cutOff, 1, 0)}
 						equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, want)
 						end()
@@ -95,7 +95,7 @@ func TestAnswersThatNobodyReadsEnd(t *testing.T) {
 	for _, path := range []string{"/api/v1/fleet", "/api/v1/fleet?history=true", "/worker?key=100", "/api/v1/openapi.json"} {
 		inSite(t, func(s *site) {
 			t := s.t
-			for id := range uint64(1000) {
+			for id := range uint64(300) {
 				s.register(generate, 100+id)
 			}
 			time.Sleep(1500 * time.Millisecond)
@@ -160,7 +160,7 @@ func (c *deafConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestAConnectionOfHTTP2ThatDoesNotReadEnds: it ends before its streams would.
+// TestAConnectionOfHTTP2ThatDoesNotReadEnds: it may end before its streams would.
 func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 	inSiteWith(t, withTLS, func(s *site) {
 		t, deaf := s.t, make(chan struct{})
@@ -174,7 +174,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		close(deaf)
-		time.Sleep(10 * time.Second)
+		time.Sleep(15 * time.Second)
 		equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, [2]int64{0, 1})
 		resp.Body.Close()
 		client.CloseIdleConnections()
