@@ -30,7 +30,7 @@ func (s *stage) pageOf(workers int) error {
 	f := registeredFleet(workers)
 	now := time.Now().Add(time.Second)
 	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: func() time.Time { return now }})
-	ours := expose.Handler(f, "dynamo", metrics, quiet)
+	ours := expose.Handler(f, "dynamo", nil, metrics, quiet) // / is not asked for
 	library := promhttp.HandlerFor(metrics, promhttp.HandlerOpts{DisableCompression: true})
 
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)

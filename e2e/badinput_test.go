@@ -47,6 +47,7 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--component \xff", `--component "\xff": want UTF-8`},
 		{"--model-name \xff", `--model-name "\xff": want UTF-8`},
 		{"--nats-server none --etcd-endpoints none --component x", `--nats-server "none": needs a registry`},
+		{"--discovery file --file-kv=", `--file-kv "": want a path that is not empty`},
 		{"--discovery mem", `--discovery "mem": want one of etcd, file, kubernetes`},
 		{"--kubernetes-api http://localhost:8001", `--kubernetes-api: needs --discovery kubernetes`},
 		{"--discovery kubernetes --kubernetes-api localhost:8001", `--kubernetes-api "localhost:8001": want http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy`},

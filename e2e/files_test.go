@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -105,8 +108,15 @@ func TestWorkersThatRegisterInFiles(t *testing.T) {
 	}()
 	env := []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=http://" + etcd.Addr().String(), "DYN_FILE_KV=" + dir.path}
 	m := serve(t, env, "--discovery", "file", "--poll-interval", "0.1")
-	m.Says(" WARN files: There is no directory " + dir.path + "; nobody has registered there yet")
-	m.ready()
+	m.Says(" WARN files: The registry cannot be read; the fleet stays as it is known, and trying goes on error=\"the directory " + dir.path + " does not exist\"")
+	m.shows(page{`dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_connected{system="nats"}`: "1"})
+	if status, body := get(m.url + "/-/ready"); status != 503 || !strings.HasPrefix(body, "not ready: the directory of workers cannot be read") {
+		t.Errorf("GET /-/ready without a directory: %d %q", status, body)
+	}
+	if err := os.Mkdir(dir.path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.ready() // nobody has registered
 	m.hears()
 
 	p := newPublisher(t, "PUB")
@@ -181,5 +191,48 @@ func TestARegistryThatCannotBeReadForgetsNobody(t *testing.T) {
 	m.Says(warning)
 	if n := len(m.Said(warning)); n != 1 {
 		t.Errorf("said %d times that it cannot be read", n)
+	}
+}
+
+func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
+	t.Parallel()
+	dir := registryDir{t, filepath.Join(t.TempDir(), "store")}
+	dir.put(time.Now(), registration(1)...)
+	dir.touch(registration(1)...)
+	m := serve(t, nil, "--discovery", "file", "--file-kv", dir.path, "--nats-server", "none")
+	m.ready()
+	shown := page{workers("generate", "silent"): "1", `dynamo_metrics_disconnects_total{system="file"}`: "0"}
+	m.shows(shown)
+
+	if err := os.Rename(dir.path, dir.path+" away"); err != nil {
+		t.Fatal(err)
+	}
+	m.notReady("the directory of workers cannot be read")
+	if status, body := get(m.url + "/-/ready"); status != 200 || body != "ready, but: the directory of workers cannot be read\n" {
+		t.Errorf("GET /-/ready: %d %q", status, body)
+	}
+	devstacktest.Until(t, func() error {
+		if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"id":"connection:file"`) || !strings.Contains(body, "does it exist, is it mounted here") {
+			return fmt.Errorf("the page does not say it: %s", body)
+		}
+		return nil
+	})
+	m.shows(page{workers("generate", "silent"): "1", `dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_disconnects_total{system="file"}`: "1"})
+	m.until(func(p page) error {
+		if p[`dynamo_metrics_errors_total{source="file"}`] == "0" {
+			return fmt.Errorf("no call has failed")
+		}
+		return nil
+	})
+
+	dir.put(time.Now(), append(registration(1), registration(2)...)...)
+	dir.touch(registration(2)...)
+	m.ready()
+	m.shows(page{workers("generate", "silent"): "2", `dynamo_metrics_connected{system="file"}`: "1"})
+	for _, said := range []string{"The registry cannot be read", "The registry can be read again"} {
+		m.Says(said)
+		if n := len(m.Said(said)); n != 1 {
+			t.Errorf("said %d times: %s", n, said)
+		}
 	}
 }

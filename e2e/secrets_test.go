@@ -228,3 +228,28 @@ func TestSecretsAreInNoErrorOfTheCommandLine(t *testing.T) {
 		keeps(t, program+" --help", string(help))
 	}
 }
+
+// TestThePasswordOfAPushgatewayGoesNowhereElse has a gateway point to another server of the
+// same host.
+func TestThePasswordOfAPushgatewayGoesNowhereElse(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s with %q", r.Method, r.URL, r.Header.Get("Authorization"))
+	}))
+	defer other.Close()
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer gateway.Close()
+	m := serve(t, nil, "--discovery", "file", "--file-kv", t.TempDir(), "--nats-server", "none",
+		"--push", "--push-interval", "1", "--push-url", strings.Replace(gateway.URL, "http://", "http://push:s3cret@", 1))
+	m.Says("Failed to push metrics to Pushgateway; trying again at every interval error=\"307 Temporary Redirect: it points to " + other.URL + "/metrics/job/")
+	m.until(func(p page) error {
+		if p[`dynamo_metrics_errors_total{source="push"}`] == "0" || p[`dynamo_metrics_push_total{result="error"}`] == "0" {
+			return fmt.Errorf("no push has failed: %v", p.of("push"))
+		}
+		return nil
+	})
+	m.Terminate()
+	keeps(t, "log", m.Lines()...)
+}

@@ -53,9 +53,18 @@ func Main(m *testing.M, bin *string, build ...string) {
 // run, and env.
 func Start(t *testing.T, env []string, path string, args ...string) *Process {
 	t.Helper()
+	return StartTo(t, nil, env, path, args...)
+}
+
+// StartTo is Start with a standard error of the test's own; nil: as of Start.
+func StartTo(t *testing.T, stderr *os.File, env []string, path string, args ...string) *Process {
+	t.Helper()
 	p := &Process{T: t, cmd: exec.Command(path, args...), ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if stderr != nil {
+		p.cmd.Stderr = stderr
+	}
 	// A test binary that is killed, or panics at its timeout, runs no cleanups.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

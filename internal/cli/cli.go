@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,31 +23,41 @@ const Version = "0.1.0"
 // App is a kingpin application that returns where kingpin would exit.
 type App struct {
 	*kingpin.Application
-	ended bool
+	stdout io.Writer
+	text   bytes.Buffer // help or version: kingpin panics where help cannot be written
+	ended  bool
 }
 
 // New makes an application that prints help and version to stdout.
 func New(name, help string, stdout io.Writer) *App {
-	a := &App{Application: kingpin.New(name, help)}
-	a.UsageWriter(stdout)
-	a.ErrorWriter(stdout)
+	a := &App{Application: kingpin.New(name, help), stdout: stdout}
+	a.UsageWriter(&a.text)
+	a.ErrorWriter(&a.text)
 	a.Terminate(func(int) { a.ended = true })
 	a.Flag("version", "Show the version and exit.").PreAction(func(*kingpin.ParseContext) error {
-		fmt.Fprintln(stdout, name+" "+Version)
+		fmt.Fprintln(&a.text, name+" "+Version)
 		a.ended = true
 		return nil
 	}).Bool()
 	return a
 }
 
-// Parse reads the command line. It reports true if help or version was asked for
-// and given, so that there is nothing left to do.
+// Parse reads the command line. It reports true if help or version was asked for, so
+// that there is nothing left to do; then the error is that it could not be printed.
 func (a *App) Parse(args []string) (ended bool, err error) {
 	_, err = a.Application.Parse(joinNegative(args))
 	if a.ended {
-		return true, nil
+		return true, Print(a.stdout, a.text.String())
 	}
 	return false, hide(err, args)
+}
+
+// Print writes text to standard output, in one piece.
+func Print(stdout io.Writer, text string) error {
+	if _, err := io.WriteString(stdout, text); err != nil {
+		return fmt.Errorf("print to standard output: %w", err)
+	}
+	return nil
 }
 
 // hide takes out of an error what may be a piece of a password: kingpin quotes
@@ -137,6 +148,17 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 			return Error(flag, s, want)
 		}
 		return text.Set(s)
+	}}
+}
+
+// Path sets path from one of a file or directory.
+func Path(flag string, path *string) kingpin.Value {
+	return &value{set: func(s string) error {
+		if s == "" {
+			return Error(flag, s, "a path that is not empty")
+		}
+		*path = s
+		return nil
 	}}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"dynamo-metrics/internal/tracing"
 )
@@ -20,26 +21,39 @@ const (
 	exitUsage = 2 // a flag or variable has a value that it must not have
 )
 
+// lastLines is how long the end of a program waits for the log to be written.
+const lastLines = time.Second
+
 // Run is the life of a program: it reads the flags, then runs with a log on stderr,
-// and returns the exit code. An error is one line, whatever it is made of.
+// and returns the exit code. An error is one line, whatever it is made of. The program never
+// waits for stderr: at the end all of it has been written, or a second has gone by.
 func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
+	out := tracing.NewOutput(stderr)
+	go out.Run()
+	defer out.Close(lastLines)
+	fail := func(err error) { fmt.Fprintln(out, name+": "+OneLine(err)) }
+
 	ended, err := parse()
-	if ended {
+	switch {
+	case ended && err != nil:
+		fail(err)
+		return exitError
+	case ended:
 		return exitOK
 	}
 	var log *slog.Logger
 	if err == nil {
 		terminal, _ := stderr.(*os.File)
-		log, err = tracing.New(stderr, getenv, terminal != nil && tracing.Terminal(terminal), name)
+		log, err = tracing.New(out, getenv, terminal != nil && tracing.Terminal(terminal), name)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, name+": "+OneLine(err))
+		fail(err)
 		return exitUsage
 	}
 	if err := run(log); err != nil {
 		if !log.Enabled(context.Background(), slog.LevelError) {
-			fmt.Fprintln(stderr, name+": "+OneLine(err)) // DYN_LOG=off is no reason to end without a word
+			fail(err) // DYN_LOG=off is no reason to end without a word
 		}
 		log.Error(OneLine(err))
 		return exitError
@@ -47,8 +61,10 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 	return exitOK
 }
 
-// Signals is a context that SIGINT and SIGTERM end; a second one ends the program.
+// Signals is a context that SIGINT and SIGTERM end; a second one ends the program. SIGPIPE
+// does not: a write to a pipe whose reader has gone is an error like any other.
 func Signals() context.Context {
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx

@@ -35,13 +35,10 @@ type Files struct {
 }
 
 // Watch keeps what the Fleet knows of the registry equal to the files below Root until
-// ctx ends. While they cannot be read nothing is forgotten. A directory that is not
-// there yet is one in which nobody has registered. It returns no error but nil.
+// ctx ends. While they cannot be read, nothing is forgotten: so it is, too, while there is
+// no directory. It returns no error but nil.
 func (r *Files) Watch(ctx context.Context) error {
 	r.Log.Info("Watching the registry in " + r.Root)
-	if _, err := os.Stat(r.Root); errors.Is(err, fs.ErrNotExist) {
-		r.Log.Warn("There is no directory " + r.Root + "; nobody has registered there yet")
-	}
 	d := directory{
 		root:   r.Root,
 		link:   r.Link,
@@ -67,9 +64,9 @@ type directory struct {
 	seed  maphash.Seed
 	files map[string]*file // those of keys that are read, by their paths below root
 
-	synced    bool // the Fleet knows it
-	away      bool // it cannot be read
-	complains bool // about a file that cannot be read
+	synced    bool   // the Fleet knows it
+	away      string // why it cannot be read; empty: it can
+	complains bool   // about a file that cannot be read
 }
 
 // file is one file, dead or alive.
@@ -88,15 +85,16 @@ func (d *directory) scan(now time.Time) {
 	seen, err := d.look(now)
 	if err != nil {
 		d.link.Set(false)
-		if !d.away {
+		d.fleet.Tally.Fail(fleet.PeerFiles)
+		if d.away != err.Error() {
+			d.away = err.Error()
 			d.log.Warn("The registry cannot be read; the fleet stays as it is known, and trying goes on", "error", err)
 		}
-		d.away = true
 		return
 	}
-	if d.away {
+	if d.away != "" {
 		d.log.Info("The registry can be read again")
-		d.away = false
+		d.away = ""
 		// What we could not reach their owners perhaps could not touch either.
 		for _, f := range d.files {
 			if f.listed {
@@ -110,49 +108,93 @@ func (d *directory) scan(now time.Time) {
 
 // look finds the files that are there, and notes which of them have changed.
 func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
-	seen = make(map[string]*file, len(d.files))
+	root, err := rootAt(d.root)
+	if err != nil {
+		return nil, err
+	}
+	seen, all := make(map[string]*file, len(d.files)), true
 	for _, bucket := range wire.FileBuckets {
-		entries, err := list(filepath.Join(d.root, bucket), maxFiles)
+		entries, err := list(filepath.Join(d.root, bucket))
+		if errors.Is(err, fs.ErrNotExist) {
+			all = false // no worker has registered there
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range entries {
-			path := bucket + "/" + e.Name()
-			f := d.file(path)
-			if f == nil || !e.Type().IsRegular() {
-				continue
-			}
-			info, err := e.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			f.note(info, now)
-			seen[path] = f
+		whole, err := d.lookAt(bucket, entries, now, seen)
+		if err != nil {
+			return nil, err
 		}
+		all = all && whole
 	}
-	return seen, nil
+	if all {
+		return seen, nil
+	}
+	// What is not there is gone, unless the whole directory is.
+	again, err := rootAt(d.root)
+	if err == nil && !os.SameFile(root, again) {
+		err = fmt.Errorf("the directory %s was replaced while it was read", d.root)
+	}
+	return seen, err
 }
 
-// list is what is in a directory, with no more than limit names. One that does not
-// exist is empty.
-func list(dir string, limit int) ([]fs.DirEntry, error) {
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// lookAt adds what is in one bucket to what was seen. Whole is false where something has
+// gone meanwhile.
+func (d *directory) lookAt(bucket string, entries []fs.DirEntry, now time.Time, seen map[string]*file) (whole bool, err error) {
+	whole = true
+	for _, e := range entries {
+		path := bucket + "/" + e.Name()
+		f := d.file(path)
+		if f == nil || !e.Type().IsRegular() {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			whole = false
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		f.note(info, now)
+		seen[path] = f
 	}
+	return whole, nil
+}
+
+// rootAt is the directory of the registry, which must be there.
+func rootAt(path string) (fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("the directory %s does not exist", path)
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		return nil, fmt.Errorf("%s is no directory", path)
+	}
+	return info, nil
+}
+
+// list is what is in a directory.
+func list(dir string) ([]fs.DirEntry, error) {
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	entries, err := f.ReadDir(limit + 1)
+	return entriesOf(f, dir)
+}
+
+// entriesOf is what is in a directory, if it is not too much.
+func entriesOf(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
+	entries, err := dir.ReadDir(maxFiles + 1)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	if len(entries) > limit {
-		return nil, fmt.Errorf("list %s: it has more than %d files", dir, limit)
+	if len(entries) > maxFiles {
+		return nil, fmt.Errorf("list %s: it has more than %d files", name, maxFiles)
 	}
 	return entries, nil
 }
@@ -275,6 +317,9 @@ func (d *directory) value(path string, size int64) ([]byte, error) {
 func (d *directory) refuse(f *file, err error) {
 	d.fleet.Tally.Receive(f.kind)
 	d.reject(&f.entry, fleet.BadJSON, err)
+	if failed := new(fs.PathError); errors.As(err, &failed) {
+		d.fleet.Tally.Fail(fleet.PeerFiles)
+	}
 	if !d.complains {
 		d.complains = true
 		d.log.Warn("A file of the registry cannot be read; of others that cannot, nothing more is said", "error", err)

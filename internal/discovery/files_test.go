@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -164,13 +165,13 @@ func TestFileThatNobodyTouchesIsGone(t *testing.T) {
 		dead, live := r.register(1), r.register(2)
 		r.watch()
 		for range 4 {
-			r.wait(fileTTL / 4)
+			r.wait(2500 * time.Millisecond)
 			r.touch(live, 0) // seen in the scan after
 		}
-		r.knows(only(1, 2))
+		r.knows(only(1, 2)) // ten seconds
 		r.scan()
 		r.knows(only(2))
-		r.wait(fileTTL)
+		r.wait(10 * time.Second)
 		r.knows(only(2))
 		r.scan()
 		r.knows(nothing())
@@ -184,8 +185,8 @@ func TestFileThatNobodyTouchesIsGone(t *testing.T) {
 func TestAgeOfAFileCountsAtFirstSightOnly(t *testing.T) {
 	inFolder(t, 10, func(r *folder) {
 		young, old, ahead, behind := r.register(1), r.register(2), r.register(3), r.register(4)
-		r.touch(young, -fileTTL+time.Second)
-		r.touch(old, -fileTTL-time.Second)
+		r.touch(young, -9*time.Second)
+		r.touch(old, -11*time.Second)
 		r.touch(ahead, time.Hour)
 		r.touch(behind, -time.Hour)
 		r.watch()
@@ -193,7 +194,7 @@ func TestAgeOfAFileCountsAtFirstSightOnly(t *testing.T) {
 		r.touch(behind, -time.Hour+time.Second)
 		r.wait(2 * time.Second)
 		r.knows(only(3, 4))
-		r.wait(fileTTL - 2*time.Second)
+		r.wait(8 * time.Second)
 		r.knows(only(3, 4))
 		r.wait(2 * time.Second)
 		r.knows(nothing())
@@ -231,7 +232,7 @@ func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 		r.must(err)
 		r.must(os.WriteFile(r.path(key), nil, 0o666)) // by somebody who does not rename
 		r.put("v1/instances/lab/c", "{}")
-		r.put("v1/mdc/lab/c/e/1", strings.Repeat(" ", maxFile+1))
+		r.put("v1/mdc/lab/c/e/1", strings.Repeat(" ", 1<<20+1))
 		r.watch()
 		r.wait(4 * scanEvery)
 		r.touch(key, 0)
@@ -296,7 +297,7 @@ func TestNothingIsForgottenWhileADirectoryCannotBeRead(t *testing.T) {
 		r.must(os.Rename(bucket, aside))
 		r.must(os.WriteFile(bucket, nil, 0o666)) // no directory: not even root can list it
 		r.remove(loads)
-		r.wait(2 * fileTTL)
+		r.wait(20 * time.Second)
 		r.knows(all)
 		if r.Link.Up() {
 			r.t.Error("the registry is connected")
@@ -312,7 +313,7 @@ func TestNothingIsForgottenWhileADirectoryCannotBeRead(t *testing.T) {
 			r.t.Error("the registry is not connected")
 		}
 		r.says("can be read again", 1)
-		r.wait(fileTTL - scanEvery)
+		r.wait(9750 * time.Millisecond)
 		r.touch(live, 0)
 		r.wait(2 * scanEvery)
 		r.knows(only(3))
@@ -355,21 +356,132 @@ func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestDirectoryThatComesLater(t *testing.T) {
+// away fails the test unless the registry cannot be read, and the log has said so often.
+func (r *folder) away(times int) {
+	r.t.Helper()
+	if r.Link.Up() {
+		r.t.Error("the registry is connected")
+	}
+	r.says("The registry cannot be read", times)
+	if r.Fleet.Tally.Failed(fleet.PeerFiles) == 0 {
+		r.t.Error("no call has failed")
+	}
+}
+
+func TestADirectoryThatIsNotThereCannotBeRead(t *testing.T) {
 	inFolder(t, 10, func(r *folder) {
 		r.watch()
+		r.wait(time.Minute)
+		r.away(1)
+		r.says("the directory "+r.Root+" does not exist", 1)
+		if r.Fleet.IsSynced() {
+			r.t.Error("it is known who has registered")
+		}
+		r.must(os.Mkdir(r.Root, 0o777)) // it is there, and nobody has registered
+		r.scan()
+		r.knows(nothing())
 		if !r.Fleet.IsSynced() || !r.Link.Up() {
 			r.t.Error("it is not known that nobody has registered")
 		}
-		r.wait(time.Minute)
 		r.register(1)
 		r.scan()
 		r.knows(only(1))
-		r.must(os.RemoveAll(r.Root))
-		r.scan()
-		r.knows(nothing())
 		r.says("Watching the registry in "+r.Root, 1)
-		r.says("There is no directory "+r.Root, 1)
+		r.says("can be read again", 1)
+	})
+}
+
+func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		r.register(1)
+		r.register(2)
+		r.watch()
+		r.must(os.Rename(r.Root, r.Root+" aside"))
+		r.wait(time.Minute)
+		r.knows(only(1, 2))
+		r.away(1)
+		if n := r.Link.Falls(); n != 1 {
+			r.t.Errorf("the connection fell %d times, want once", n)
+		}
+		// Another takes its place.
+		r.register(2)
+		r.register(3)
+		r.scan()
+		r.knows(only(2, 3))
+		r.must(os.RemoveAll(r.Root))
+		r.must(os.Rename(r.Root+" aside", r.Root))
+		r.scan()
+		r.knows(only(1, 2))
+		r.says("cannot be read;", 1)
+	})
+}
+
+func TestWhatIsNoDirectoryCannotBeRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		make func(r *folder) error
+		want string
+	}{
+		"a file":                 {func(r *folder) error { return os.WriteFile(r.Root, nil, 0o666) }, " is no directory"},
+		"a link to a file":       {func(r *folder) error { return os.Symlink("/dev/null", r.Root) }, " is no directory"},
+		"a link to nothing":      {func(r *folder) error { return os.Symlink(r.Root+"/nothing", r.Root) }, "too many levels"},
+		"a link to what is gone": {func(r *folder) error { return os.Symlink(r.Root+" gone", r.Root) }, " does not exist"},
+		"below a file": {func(r *folder) error {
+			r.Root = filepath.Join(r.Root, "below")
+			return os.WriteFile(filepath.Dir(r.Root), nil, 0o666)
+		}, "not a directory"},
+		"one that may not be read": {func(r *folder) error {
+			if os.Geteuid() == 0 {
+				r.t.Skip("root may read everything")
+			}
+			return os.Mkdir(r.Root, 0)
+		}, "permission denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFolder(t, 10, func(r *folder) {
+				r.must(c.make(r))
+				r.watch()
+				r.wait(time.Minute)
+				r.away(1)
+				r.says(c.want, 1)
+				if r.Fleet.IsSynced() {
+					r.t.Error("it is known who has registered")
+				}
+			})
+		})
+	}
+}
+
+func TestTheLogSaysWhyADirectoryCannotBeRead(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		r.watch()
+		r.must(os.WriteFile(r.Root, nil, 0o666))
+		r.wait(time.Second)
+		r.says("does not exist", 1)
+		r.says("is no directory", 1)
+		r.must(os.Remove(r.Root))
+		r.wait(time.Second)
+		r.says("does not exist", 2)
+	})
+}
+
+func TestALinkToTheDirectoryMayTurn(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		link := r.Root
+		for id, dir := range map[uint64]string{1: link + " one", 2: link + " two"} {
+			r.Root = dir
+			r.register(id)
+		}
+		r.Root = link
+		r.must(os.Symlink(link+" one", link))
+		r.watch()
+		r.knows(only(1))
+		r.must(os.Symlink(link+" two", link+" new"))
+		r.must(os.Rename(link+" new", link))
+		r.scan()
+		r.knows(only(2))
+		if n := r.Link.Falls(); n != 0 {
+			r.t.Errorf("the connection fell %d times", n)
+		}
 	})
 }
 
@@ -386,23 +498,58 @@ func TestWorkerInAFileGetsTheRoomOfAnother(t *testing.T) {
 	})
 }
 
+// crowded is a directory of so many files.
+type crowded struct {
+	fs.ReadDirFile
+	files int
+}
+
+func (c crowded) ReadDir(n int) ([]fs.DirEntry, error) {
+	return make([]fs.DirEntry, min(n, c.files)), nil
+}
+
 func TestDirectoryWithTooManyFilesIsNotListed(t *testing.T) {
+	if got, err := entriesOf(crowded{files: 200_000}, "bucket"); len(got) != 200_000 || err != nil {
+		t.Errorf("got %d, %v, want 200,000", len(got), err)
+	}
+	if got, err := entriesOf(crowded{files: 200_001}, "bucket"); got != nil || err == nil || err.Error() != "list bucket: it has more than 200000 files" {
+		t.Errorf("got %d, %v, want an error", len(got), err)
+	}
 	dir := t.TempDir()
-	for _, name := range []string{"a", "b"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
-			t.Fatal(err)
-		}
+	file := filepath.Join(dir, "a")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
 	}
-	for limit, want := range map[int]int{1: 0, 2: 2, 3: 2} {
-		got, err := list(dir, limit)
-		if len(got) != want || (err == nil) != (want > 0) {
-			t.Errorf("list of two files, limit %d: %d, %v, want %d", limit, len(got), err, want)
-		}
+	if got, err := list(dir); len(got) != 1 || err != nil {
+		t.Errorf("list of one file: %v, %v", got, err)
 	}
-	if got, err := list(filepath.Join(dir, "c"), 1); len(got) != 0 || err != nil {
-		t.Errorf("list of a directory that does not exist: %v, %v", got, err)
+	if _, err := list(filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("list of a directory that does not exist: %v", err)
 	}
-	if _, err := list(filepath.Join(dir, "a"), 1); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := list(file); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("list of a file: %v, want an error", err)
 	}
+}
+
+func TestAFileMayHaveAMebibyte(t *testing.T) {
+	inFolder(t, 10, func(r *folder) {
+		pad := func(id uint64, size int) {
+			key := r.register(id)
+			value, err := os.ReadFile(r.path(key))
+			r.must(err)
+			r.put(key, string(value)+strings.Repeat(" ", size-len(value)))
+		}
+		pad(1, 1<<20)
+		pad(2, 1<<20+1)
+		r.watch()
+		r.knows(only(1))
+		r.says("it has more than 1048576 bytes", 1)
+		r.touch(r.register(2), 0)
+		r.scan()
+		r.knows(only(1, 2))
+	})
+}
+
+func TestTheBoundsOfFilesAreThoseOfSecurity(t *testing.T) {
+	devstacktest.Promises(t, "the registry in files", fmt.Sprintf("%d MiB a file", maxFile>>20), fmt.Sprintf("%d,000 files", maxFiles/1000), fmt.Sprintf("for %.0f s", fileTTL.Seconds()))
 }

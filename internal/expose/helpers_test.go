@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,7 +174,13 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) *h
 }
 
 func handler(f *fleet.Fleet) http.Handler {
-	return Handler(f, "dynamo", metricsOf(f), slog.New(slog.DiscardHandler))
+	return Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler))
+}
+
+// sampleOf looks at the fleet whenever it is asked.
+func sampleOf(f *fleet.Fleet) func() Sample {
+	var looks atomic.Uint64
+	return func() Sample { return Sample{looks.Add(1), f.Snapshot().Endpoints} }
 }
 
 // pageOf is the metrics page of the fleet, as text. It is also held against what the

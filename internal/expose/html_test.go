@@ -109,7 +109,7 @@ func TestThePageForPeopleEscapesNames(t *testing.T) {
 	const evil = `<script>alert("&")</script>`
 	f := fleetAt(everything, true)
 	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
-	h := Handler(f, evil, metricsOf(f), slog.New(slog.DiscardHandler))
+	h := Handler(f, evil, sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler))
 	page := get(t, h, "/").Body.String()
 	if strings.Contains(page, "<script>") {
 		t.Errorf("a name became a script:\n%s", page)

@@ -2,33 +2,33 @@ package expose
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-
-	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // drain is how long Serve waits for requests under way when it ends.
 const drain = time.Second
 
-// stalled is how long a connection of HTTP/2 may take not a single byte: there the end
+// Stalled is how long a connection of HTTP/2 may take not a single byte: there the end
 // of a request's time does not end a write that is stuck. The library looks at these
 // intervals, so that it may be twice as long.
-const stalled = 3 * time.Second
+const Stalled = 3 * time.Second
 
 // Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
 // for people, and on the probes: /-/healthy and /live say that the program runs,
 // /-/ready and /health that it has something to show.
-func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logger) http.Handler {
+func Handler(f *fleet.Fleet, namespace string, sample func() Sample, metrics *Metrics, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.handler(log))
-	mux.Handle("GET /{$}", page(f, namespace))
+	mux.Handle("GET /{$}", page(f, namespace, sample))
 	mux.Handle("GET /page/", pageParts())
 	for _, path := range []string{"/-/healthy", "/live"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
@@ -41,9 +41,9 @@ func Handler(f *fleet.Fleet, namespace string, metrics *Metrics, log *slog.Logge
 	return mux
 }
 
-// Serve answers HTTP on l until ctx ends, then lets requests under way finish.
-// webConfig is an exporter-toolkit file for TLS and basic auth; empty for neither.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string, log *slog.Logger) error {
+// Serve answers HTTP on l until ctx ends, then lets requests under way finish. Config is what
+// is demanded of clients; nil: nothing.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -52,18 +52,26 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: stalled},
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: Stalled},
 	}
-	toolkit := log
-	if webConfig == "" {
-		// It would only say that TLS is off.
-		toolkit = slog.New(slog.DiscardHandler)
+	address := l.Addr()
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) }
+	if config != nil {
+		g := &guarded{Listener: l, config: config, server: server}
+		l, server.Handler, server.ConnContext = g, config.guard(h), g.remember
+		if d := config.now.Load(); d.tls != nil {
+			log.Info("TLS is enabled.", "http2", slices.Contains(d.tls.NextProtos, "h2"), "address", address)
+		}
+		watching, stop := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() { defer close(watched); config.watch(watching, log) }()
+		defer func() { stop(); <-watched }()
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- web.Serve(l, server, &web.FlagConfig{WebConfigFile: &webConfig}, toolkit) }()
+	go func() { ended <- server.Serve(l) }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve http on %s: %w", address, err)
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
@@ -73,7 +81,22 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, webConfig string
 	}
 	l.Close()
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve http on %s: %w", address, err)
 	}
 	return nil
+}
+
+// connection is the key of the connection that a request has come by.
+type connection struct{}
+
+// LimitSendBuffer bounds, in bytes, what the kernel keeps for a client that does not read.
+// Beyond that a write waits, so that its deadline says whether the client reads.
+func LimitSendBuffer(r *http.Request, most int) {
+	c := r.Context().Value(connection{})
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(most) // of one that has gone
+	}
 }

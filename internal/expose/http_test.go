@@ -168,7 +168,7 @@ func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
 	f := originalFleet(t)
 	bad := prometheus.NewDesc("x", "x", nil, nil)
 	invalid := collectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, io.ErrUnexpectedEOF) })
-	h := Handler(f, "dynamo", NewMetrics(Collector{Fleet: f, Build: build, Now: time.Now}, invalid), log)
+	h := Handler(f, "dynamo", sampleOf(f), NewMetrics(Collector{Fleet: f, Build: build, Now: time.Now}, invalid), log)
 	for i, accept := range []string{"text/plain", string(expfmt.FmtProtoDelim)} {
 		w := get(t, h, "/metrics", "Accept", accept)
 		equal(t, "status", w.Code, http.StatusInternalServerError)
@@ -185,7 +185,7 @@ func (f collectorFunc) Collect(ch chan<- prometheus.Metric) { f(ch) }
 // TestHandlerServesManyAtOnce is for the race detector.
 func TestHandlerServesManyAtOnce(t *testing.T) {
 	f := readyFleet(t)
-	h := Handler(f, "dynamo", metricsOf(f), slog.New(slog.DiscardHandler))
+	h := Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler))
 	done := make(chan struct{})
 	for _, path := range paths {
 		go func() {

@@ -24,6 +24,7 @@ type L2C struct {
 
 // Publish sends the events of one poll. It must not be called twice at once.
 func (l *L2C) Publish() {
+	l.snapshot.Brief = true
 	l.Fleet.SnapshotInto(&l.snapshot)
 	rows := l.snapshot.Workers
 	for _, e := range l.snapshot.Endpoints {

@@ -161,3 +161,28 @@ func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	equal(t, "lines of the log", len(book.with("")), 1)
 	equal(t, "dropped for their size", f.Tally.Dropped(fleet.OverMaxBytes), uint64(0))
 }
+
+// TestL2CCopiesNoHistograms: it has no use for them.
+func TestL2CCopiesNoHistograms(t *testing.T) {
+	b := newBus(t, 0)
+	f := originalFleet(t)
+	const id = 9041998838276177456 // of the first
+	f.Pass(fleet.Origin{Endpoint: loadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
+	f.Serve(fleet.Request{Prefill: fleet.Some[uint64](id), Decode: fleet.Some[uint64](id), FirstToken: fleet.Some(0.1)})
+	whole := f.Snapshot()
+	log, _ := newLog()
+	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
+	equal(t, "events", len(b.published(t, l.Publish)), 1)
+	passes := func(s *fleet.Snapshot) (n int) {
+		for _, w := range s.Workers {
+			n += len(w.Passes.V.Seconds.Counts)
+		}
+		return n
+	}
+	if whole.Endpoints[0].Requests == nil || passes(&whole) == 0 {
+		t.Fatal("the fleet has no histograms")
+	}
+	if n := passes(&l.snapshot); l.snapshot.Endpoints[0].Requests != nil || n > 0 {
+		t.Errorf("the snapshot has histograms: %v, and %d counts of passes", l.snapshot.Endpoints[0].Requests, n)
+	}
+}

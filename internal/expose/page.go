@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net/http"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,22 +29,47 @@ const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; con
 
 var pageTemplate = template.Must(template.ParseFS(pageFiles, "page/index.html"))
 
+// Sample is what was seen of the endpoints when the fleet was looked at last. It is shared.
+type Sample struct {
+	Number    uint64 // of the look: another one has another
+	Endpoints []fleet.EndpointState
+}
+
 // page shows people the fleet. Its script draws what the server tells it on /events; to
-// those without script it says what is watched, and how many workers there are.
-func page(f *fleet.Fleet, namespace string) http.Handler {
+// those without script it says what is watched, and how many workers there were when the
+// fleet was looked at last. It is written once for all who ask until the next look.
+func page(f *fleet.Fleet, namespace string, sample func() Sample) http.Handler {
+	type says struct {
+		Namespace, Watched string
+		Missing, Modules   []string
+		Endpoints          []fleet.EndpointState
+	}
 	modules := pageModules()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var mu sync.Mutex
+	var last *document
+	var number uint64
+	var missing []string
+	now := func() (*document, error) {
+		s, away := sample(), Away(f)
+		mu.Lock()
+		defer mu.Unlock()
+		if last != nil && number == s.Number && slices.Equal(missing, away) {
+			return last, nil
+		}
 		var b bytes.Buffer
-		err := pageTemplate.Execute(&b, struct {
-			Namespace, Watched string
-			Missing, Modules   []string
-			Endpoints          []fleet.EndpointState
-		}{namespace, watched(f.Target()), Away(f), modules, f.Snapshot().Endpoints})
+		if err := pageTemplate.Execute(&b, says{namespace, watched(f.Target()), away, modules, s.Endpoints}); err != nil {
+			return nil, err
+		}
+		last, number, missing = newDocument("index.html", b.Bytes()), s.Number, away
+		return last, nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d, err := now()
 		if err != nil {
 			http.Error(w, "the page cannot be written: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
-		newDocument("index.html", b.Bytes()).ServeHTTP(w, r)
+		d.ServeHTTP(w, r)
 	})
 }
 

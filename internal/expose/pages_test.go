@@ -190,6 +190,7 @@ func pageOfTheProgramItself(t *testing.T) {
 	y.StreamsCutOff.Store(2)
 	y.StreamsRefused.Store(1)
 	y.Skipped.Store(4)
+	y.LogDropped = func() uint64 { return 7 }
 	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
 	f.Hit(1, 20, 5) // foreign
 	f.Hit(2, 20, 5) // over the limit

@@ -41,7 +41,10 @@ func TestProfilesNeedThePasswordOfThePage(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	log, _ := newLog()
 	ended := make(chan error, 1)
-	config := webConfig(t, "basic_auth_users:\n  dynamo: "+hash+"\n")
+	config, err := ReadWebConfig(webConfig(t, "basic_auth_users:\n  dynamo: "+hash+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	go func() { ended <- Serve(ctx, l, WithProfiles(handler(readyFleet(t))), config, log) }()
 	t.Cleanup(func() {
 		stop()

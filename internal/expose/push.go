@@ -3,9 +3,7 @@ package expose
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -26,9 +24,6 @@ type Gateway struct {
 
 // lastPush bounds what is said to the gateway when the program ends.
 const lastPush = 2 * time.Second
-
-// maxAnswer bounds, in bytes, how much is read of a gateway's answer.
-const maxAnswer = 4 << 10
 
 // Push puts all metrics into the group of the gateway once an interval until ctx
 // ends, and once more then. A gateway in trouble is reported when its state
@@ -113,6 +108,7 @@ func (p *pusher) put(ctx context.Context) error {
 		p.tally.LastPush.Store(time.Now().UnixNano())
 	case !errors.Is(ctx.Err(), context.Canceled):
 		p.tally.PushError.Add(1)
+		p.tally.Fail(fleet.PeerPushgateway)
 	}
 	return err
 }
@@ -126,6 +122,7 @@ func (p *pusher) last(ctx context.Context) {
 	defer cancel()
 	if p.gateway.DeleteOnExit {
 		if err := p.client(ctx).Delete(); err != nil {
+			p.tally.Fail(fleet.PeerPushgateway)
 			p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
 		}
 	} else if err := p.put(ctx); err != nil {
@@ -135,7 +132,7 @@ func (p *pusher) last(ctx context.Context) {
 
 // client is made anew for each request: a Pusher keeps the first error for good.
 func (p *pusher) client(ctx context.Context) *push.Pusher {
-	c := push.New(p.url, p.gateway.Job).Gatherer(p.metrics).Client(boundedClient{ctx})
+	c := push.New(p.url, p.gateway.Job).Gatherer(p.metrics).Client(gatewayClient{ctx, p.gateway.URL})
 	for name, value := range p.gateway.Grouping {
 		c.Grouping(name, value)
 	}
@@ -144,30 +141,4 @@ func (p *pusher) client(ctx context.Context) *push.Pusher {
 		c.BasicAuth(user.Username(), password)
 	}
 	return c
-}
-
-// boundedClient reads no more than maxAnswer of an answer, and ends with its
-// context: the push package has no way to give one to a deletion.
-type boundedClient struct{ ctx context.Context }
-
-func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
-	client := http.Client{CheckRedirect: sameMethod}
-	resp, err := client.Do(r.WithContext(c.ctx))
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
-	return resp, nil
-}
-
-// sameMethod follows a redirect only if the request stays what it was. Most turn
-// it into a GET: a log-in page that answers 200 is no push that worked.
-func sameMethod(next *http.Request, before []*http.Request) error {
-	if next.Method != before[0].Method || len(before) >= 10 {
-		return http.ErrUseLastResponse
-	}
-	return nil
 }

@@ -69,6 +69,10 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 // listen serves on a real port of this host until the test ends.
 func listen(t *testing.T, webConfig string) (addr string, book *logbook) {
 	t.Helper()
+	config, err := ReadWebConfig(webConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +80,7 @@ func listen(t *testing.T, webConfig string) (addr string, book *logbook) {
 	ctx, stop := context.WithCancel(context.Background())
 	log, book := newLog()
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, l, handler(readyFleet(t)), webConfig, log) }()
+	go func() { ended <- Serve(ctx, l, handler(readyFleet(t)), config, log) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -198,6 +198,13 @@ var programFamilies = []programFamily{
 		func(t *fleet.Tally) []point {
 			return ofLinks(t, func(l *fleet.Link) float64 { return l.Down().Seconds() })
 		}},
+	{counter("dynamo_metrics_log_lines_dropped_total", "Lines missing in the program's log: they could not be written, or not fast enough"), nil,
+		func(t *fleet.Tally) []point {
+			if t.LogDropped == nil {
+				return []point{{value: 0}}
+			}
+			return []point{{value: float64(t.LogDropped())}}
+		}},
 	{counter("dynamo_metrics_errors_total", "Calls that failed"), []string{"source"},
 		func(t *fleet.Tally) []point { return each(fleet.Peers(), t.Failed) }},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"time"
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
@@ -36,6 +37,8 @@ func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, whe
 		case <-r.Context().Done():
 			return
 		}
+		// Others may wait for the place of one that does not read, and this one may have waited.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(slowPage))
 		groups := []targetGroup{} // not null: Prometheus wants a list
 		for _, p := range f.WorkerPages(false) {
 			if g, ok := targetOf(p, namespaces.Name(p.Endpoint), where(p)); ok {

@@ -3,9 +3,14 @@ package expose
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"dynamo-metrics/internal/fleet"
 
@@ -78,4 +83,36 @@ func TestWithoutPagesThereIsAnEmptyListOfTargets(t *testing.T) {
 	equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
 	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 	equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
+}
+
+// TestFourListsOfTargetsAreKeptForClients: those who do not read keep the others waiting, until
+// they are cut off.
+func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleetAt(everything, true)
+		for id := range uint64(100) { // more than the server keeps for a client
+			f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
+		}
+		var lists atomic.Int64
+		where := func(p fleet.WorkerPage) string {
+			if p.ID == 1 {
+				lists.Add(1)
+			}
+			return "http://192.0.2.1/"
+		}
+		s := serve(t, WithTargets(handler(f), f, "dynamo", where, slog.New(slog.DiscardHandler)))
+		for range 10 {
+			write(t, s.connect(t), "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\n\r\n")
+		}
+		pass(9900 * time.Millisecond)
+		equal(t, "lists that were made", lists.Load(), 4)
+		pass(200 * time.Millisecond) // those have been cut off
+		equal(t, "lists that were made", lists.Load(), 8)
+		waits := s.connect(t)
+		write(t, waits, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		body, err := io.ReadAll(waits)
+		if noError(t, err); !strings.HasSuffix(string(body), "0\r\n\r\n") {
+			t.Errorf("one that waited and reads gets %d bytes", len(body))
+		}
+	})
 }

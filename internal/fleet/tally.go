@@ -195,6 +195,10 @@ type Tally struct {
 	PushError     atomic.Uint64
 	LastPush      atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
 
+	// LogDropped is the number of lines missing in the program's log, which could not be
+	// written, or not fast enough; nil: they are not counted. It is set before the Fleet is read.
+	LogDropped func() uint64
+
 	HistoryBytes   atomic.Int64  // memory of what is remembered for those who look; 0: nobody can
 	Streams        atomic.Int64  // to pages that are open
 	StreamsRefused atomic.Uint64 // because there were too many

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
 )
 
 //go:embed openapi.json
@@ -73,6 +74,29 @@ func (a answer) guard(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	a.serve(w, r)
+}
+
+// Sample is what the last look has seen of the endpoints, for the page of those without
+// script.
+func (g *Glance) Sample() expose.Sample {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refresh()
+	if g.sampled.Number != g.looks {
+		g.sampled = expose.Sample{Number: g.looks, Endpoints: make([]fleet.EndpointState, 0, len(g.order))}
+		for _, p := range g.order {
+			g.sampled.Endpoints = append(g.sampled.Endpoints, p.state())
+		}
+	}
+	return g.sampled
+}
+
+// state is the endpoint as the Snapshot of the last look had it, but for what only metrics show.
+func (p *place) state() fleet.EndpointState {
+	s := &p.sums
+	return fleet.EndpointState{Endpoint: p.Endpoint, Counted: p.counted,
+		Answering: s.answering, Silent: s.silent, Unregistered: s.unregistered, Malformed: s.malformed,
+		Load: fleet.Opt[fleet.LoadStats]{V: fleet.LoadStats{Mean: s.blocks.mean, Std: s.blocks.std(), Max: s.blocks.max}, OK: s.blocks.n > 0}}
 }
 
 // refuse answers with an error.

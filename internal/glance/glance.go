@@ -34,6 +34,9 @@ type Options struct {
 	Instance string            // what the leader holds; empty where there is none
 	Gateway  string            // where pushes go, without password; empty: nowhere
 	Mock     string            // the command that starts a mock worker here
+
+	WebFile  string        // what clients must meet is written there; empty: nowhere
+	WebWrong func() string // what is wrong with that, so that it is not in force; nil: nothing ever
 }
 
 // Glance looks at the Fleet once a second and remembers what it saw. All methods may be
@@ -54,6 +57,7 @@ type Glance struct {
 	usesNATS bool
 	missing  []string // why the cut may not show the fleet as it is
 	problems []problem
+	webWrong string // as Options.WebWrong
 
 	places  map[fleet.Endpoint]*place
 	hits    map[fleet.WorkerID]*hits
@@ -69,6 +73,7 @@ type Glance struct {
 	ringBytes int64 // of those of all rows
 	ringing   int   // rows whose history is kept
 
+	sampled expose.Sample // of the last look for which it was asked
 	length  [2]int        // of the last events
 	event   [2]*event     // of the cut: without and with the history; nil: nobody has asked
 	news    chan struct{} // closed with the next cut
@@ -139,6 +144,9 @@ func (g *Glance) look(now time.Time) {
 	g.take()
 	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
 	g.missing = expose.Away(f)
+	if g.o.WebWrong != nil {
+		g.webWrong = g.o.WebWrong()
+	}
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)
 	}

@@ -104,7 +104,7 @@ func sayFiles(g *Glance, p *problem) words {
 	return words{
 		title:  "The directory of workers cannot be read",
 		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["file"]),
-		check:  "is it mounted here, and may this program read it? Compare DYN_FILE_KV here and at the workers.",
+		check:  "does it exist, is it mounted here, and may this program read it? Compare --file-kv (DYN_FILE_KV) here and DYN_FILE_KV at the workers. The log has the error.",
 	}
 }
 
@@ -186,6 +186,16 @@ func sayPush(g *Glance, p *problem) words {
 		title:  "Pushes fail",
 		detail: fmt.Sprintf("%s pushes to %s have failed in a row. %s.", thousands(g.pushes.failed), g.o.Gateway, last),
 		check:  "is the Pushgateway up, and does it take what it is sent? The log says why the first push failed.",
+	}
+}
+
+func webConfigWrong(g, _ *Glance) number { return yes(g.webWrong != "") }
+
+func sayWebConfig(g *Glance, p *problem) words {
+	return words{
+		title:  "The web configuration cannot be used as it is",
+		detail: fmt.Sprintf("%s: %s. What it said before is still in force.", g.o.WebFile, g.webWrong),
+		check:  "was it emptied, or written in part? As soon as it is whole it is taken over. One that demands less of clients than before is in force after a restart.",
 	}
 }
 

@@ -182,3 +182,21 @@ func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {
 		equal(t, "gaps a quarter of an hour later", l.snapshot().Fleet.Gaps, 0)
 	})
 }
+
+func TestAWebConfigThatIsNotInForceIsAProblem(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t, wrong := l.t, ""
+		o := options(l.f)
+		o.WebFile, o.WebWrong = "/etc/metrics/web.yml", func() string { return wrong }
+		l.g = New(o)
+		l.keeps(5*time.Second, "web_config", false)
+		wrong = "it does not demand a password any more: want a restart, if that is meant"
+		l.second()
+		p := l.problem("web_config")
+		equal(t, "severity", p.Severity, "warn")
+		equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it does not demand a password any more: want a restart, if that is meant. What it said before is still in force.")
+		wrong = ""
+		l.second()
+		l.keeps(5*time.Second, "web_config", false)
+	})
+}

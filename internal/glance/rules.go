@@ -77,6 +77,7 @@ var programRules = [...]rule[*Glance]{
 	{kind: "connection:zmq", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersAway, say: sayPublishers},
 	{kind: "leader", severity: bad, up: 1, down: 1, raise: 15 * time.Second, withdraw: 2 * time.Second, measure: nobodyLeads, say: sayLeader},
 	{kind: "push", severity: bad, up: 2, down: 1, measure: failedPushes, say: sayPush}, // in a row
+	{kind: "web_config", severity: warn, up: 1, down: 1, measure: webConfigWrong, say: sayWebConfig},
 	{kind: "limit", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(overLimit), say: sayLimit},
 	{kind: "outage", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: outageOver, say: sayOutage},
 	{kind: "planes", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: clashing, say: sayPlanes},

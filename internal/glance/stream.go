@@ -20,6 +20,10 @@ const (
 	// farewell is how long a client may take for the end of its stream.
 	farewell = 500 * time.Millisecond
 
+	// sendBuffer bounds, in bytes, what the kernel keeps for a client that does not read. It
+	// would be megabytes, in which small cuts of many minutes have room.
+	sendBuffer = 64 << 10
+
 	pieceSize = 64 << 10
 )
 
@@ -44,18 +48,20 @@ func (g *Glance) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.close()
+	expose.LimitSendBuffer(r, sendBuffer)
 	s := sender{w: w, connection: http.NewResponseController(w), packed: packed}
 	// Else the time for reading the request would end the stream.
 	_ = s.connection.SetReadDeadline(time.Time{})
-	if g.follow(r.Context(), &s) {
-		s.finish()
-	} else if !time.Now().Before(s.deadline) { // else it has gone
+	switch there := g.follow(r.Context(), &s); {
+	case s.slowest() >= patience, r.ProtoMajor == 2 && r.Context().Err() != nil && s.slowest() >= expose.Stalled:
 		g.tally().StreamsCutOff.Add(1)
+	case there:
+		s.finish()
 	}
 }
 
-// follow sends cut after cut until the client is gone or we end. It reports false if
-// the client could not be written to.
+// follow sends cut after cut until the client is gone or we end. It reports whether the
+// client may still be there.
 func (g *Glance) follow(ctx context.Context, s *sender) bool {
 	last, seen := uint64(0), -1
 	for {
@@ -108,14 +114,15 @@ type sender struct {
 	connection *http.ResponseController
 	packed     bool
 	begun      bool
-	deadline   time.Time
+	took       [2]time.Duration // the last event, and the one before
 	sum        gzipSum
 }
 
 // send writes one event and reports whether the client took it in time.
 func (s *sender) send(e *event) bool {
-	s.deadline = time.Now().Add(patience)
-	_ = s.connection.SetWriteDeadline(s.deadline)
+	start := time.Now()
+	defer func() { s.took = [2]time.Duration{time.Since(start), s.took[0]} }()
+	_ = s.connection.SetWriteDeadline(start.Add(patience))
 	if !s.packed {
 		return s.write(e.frame) && s.connection.Flush() == nil
 	}
@@ -128,6 +135,10 @@ func (s *sender) send(e *event) bool {
 	s.sum.add(e.frame)
 	return s.write(e.packedFrame()) && s.connection.Flush() == nil
 }
+
+// slowest is how long the client took for one of the last two events: the connection of one
+// that does not read may end while what it has sent last counts as taken.
+func (s *sender) slowest() time.Duration { return max(s.took[0], s.took[1]) }
 
 func (s *sender) write(b []byte) bool {
 	for piece := range slices.Chunk(b, pieceSize) {

@@ -29,6 +29,11 @@ type site struct {
 }
 
 func inSite(t *testing.T, test func(*site)) {
+	inSiteWith(t, func(*testing.T) *expose.WebConfig { return nil }, test)
+}
+
+// inSiteWith is inSite with demands on clients.
+func inSiteWith(t *testing.T, config func(*testing.T) *expose.WebConfig, test func(*site)) {
 	inLab(t, func(l *lab) {
 		t := l.t // the bubble's
 		ctx, stop := context.WithCancel(t.Context())
@@ -37,11 +42,11 @@ func inSite(t *testing.T, test func(*site)) {
 		l.register(generate, 1, 2)
 		l.answer(load(generate, 1, 250, 0), load(generate, 2, 750, 3))
 		l.f.Report(l.answers...)
-		looking := make(chan struct{})
+		demands, looking := config(t), make(chan struct{})
 		go func() { defer close(looking); l.g.Run(ctx) }()
 		go func() {
 			defer close(s.ended)
-			if err := expose.Serve(ctx, s.network, l.g.Handler(http.NotFoundHandler()), "", slog.New(slog.DiscardHandler)); err != nil {
+			if err := expose.Serve(ctx, s.network, l.g.Handler(http.NotFoundHandler()), demands, slog.New(slog.DiscardHandler)); err != nil {
 				t.Error(err)
 			}
 			<-looking

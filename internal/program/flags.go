@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // none is the value of --etcd-endpoints for a fleet of static workers, and of
@@ -53,9 +51,9 @@ type config struct {
 	standby      bool
 	scrapes      scrapes
 
-	address   string // host:port to listen on; empty: nowhere
-	webConfig string
-	pprof     bool
+	address string // host:port to listen on; empty: nowhere
+	web     *expose.WebConfig
+	pprof   bool
 
 	push    bool
 	gateway expose.Gateway // but for its URL
@@ -68,7 +66,7 @@ type flags struct {
 	component, endpoint             string
 	host                            string
 	port, metricsPort               int
-	pushURL                         string
+	pushURL, webConfig              string
 	hasComponent, hasEndpoint       bool
 	hasHost, hasPort, hasMetricPort bool
 	hasPushURL, hasNATS             bool
@@ -132,14 +130,14 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		SetValue(cli.Address("kubernetes-api", &c.kubernetes.api))
 	a.Flag("file-kv", "The directory of --discovery file (DYN_FILE_KV).").
 		Default(cli.Or(getenv("DYN_FILE_KV"), filepath.Join(cli.Or(getenv("TMPDIR"), "/tmp"), "dynamo_store_kv"))).
-		StringVar(&c.files)
+		SetValue(cli.Path("file-kv", &c.files))
 	a.Flag("zmq-broker", "ZeroMQ broker of the events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
 		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
 	a.Flag("standby", "Wait where another instance holds the namespace, and take over when it is gone.").BoolVar(&c.standby)
 	c.scrapes.flags(a)
 	a.Flag("max-workers", "Bound on tracked workers.").Default("65536").
 		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
-	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&c.webConfig)
+	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&f.webConfig)
 	a.Flag("debug.pprof", "Serve profiles of the program on /debug/pprof/.").BoolVar(&c.pprof)
 
 	if ended, err = a.Parse(args); ended || err != nil {
@@ -207,8 +205,8 @@ func (c *config) complete(f flags) error {
 	if f.hasPort && f.hasMetricPort && f.port != f.metricsPort {
 		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)
 	}
-	if err := web.Validate(c.webConfig); err != nil {
-		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %s", c.webConfig, webTrouble(err))
+	if c.web, err = expose.ReadWebConfig(f.webConfig); err != nil {
+		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %w", f.webConfig, err)
 	}
 	if c.push && f.hasPort && f.port == 0 && !f.hasPushURL && !f.hasMetricPort {
 		return cli.Error("port", "0", "the Pushgateway's port")
@@ -220,13 +218,6 @@ func (c *config) complete(f flags) error {
 	c.pushURL = pushURL(f)
 	return nil
 }
-
-// quoted is a value that the YAML package quotes in an error.
-var quoted = regexp.MustCompile("`[^`]*`")
-
-// webTrouble is what is wrong with the web configuration, in one line and without the
-// file's own values: one of them may be a password in the wrong place.
-func webTrouble(err error) string { return quoted.ReplaceAllString(cli.OneLine(err), "…") }
 
 // listen decides where to serve: with --push nowhere, since the Pushgateway has
 // the port, unless --metrics-port says so.

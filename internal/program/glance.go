@@ -26,6 +26,9 @@ func newGlance(c config, f *fleet.Fleet) *glance.Glance {
 		},
 		Mock: c.mockCommand(),
 	}
+	if c.web != nil {
+		o.WebFile, o.WebWrong = c.web.Path(), c.web.Wrong
+	}
 	key := wire.UniqueInstanceKey(string(c.namespaces))
 	switch {
 	case c.discovery == byFiles:

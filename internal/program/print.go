@@ -105,7 +105,7 @@ func writeDashboards(all []deploy.Dashboard, dir string, stdout io.Writer) error
 		if err := os.WriteFile(path, []byte(d.Text), 0o666); err != nil {
 			return fmt.Errorf("write dashboards (--output): %w", err)
 		}
-		if _, err := fmt.Fprintln(stdout, path); err != nil {
+		if err := cli.Print(stdout, path+"\n"); err != nil {
 			return err
 		}
 	}
@@ -137,8 +137,5 @@ func parseRunbook(a *cli.App, args []string, stdout io.Writer) (run func() error
 
 // say prints text.
 func say(stdout io.Writer, text string) func() error {
-	return func() error {
-		_, err := io.WriteString(stdout, text)
-		return err
-	}
+	return func() error { return cli.Print(stdout, text) }
 }

@@ -74,6 +74,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	c.use(&f.Tally)
+	f.Tally.LogDropped = func() uint64 { return tracing.LeftOut(log) }
 	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -101,7 +102,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 			web := tracing.Target(log, "http")
 			look := newGlance(c, f)
 			work.Go(func() error { look.Run(ctx); return nil })
-			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.webConfig, web) })
+			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
 			work.Go(func() error { expose.Push(ctx, gateway, metrics, &f.Tally, log); return nil })
@@ -132,7 +133,7 @@ func (c config) use(t *fleet.Tally) {
 
 // handler is everything that is served.
 func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Glance, log *slog.Logger) http.Handler {
-	h := look.Handler(expose.Handler(f, string(c.namespaces), metrics, log))
+	h := look.Handler(expose.Handler(f, string(c.namespaces), look.Sample, metrics, log))
 	h = expose.WithTargets(h, f, c.namespaces, c.pageOf, log)
 	if c.pprof {
 		h = expose.WithProfiles(h)

@@ -12,7 +12,7 @@ import (
 // A handler is never changed once it is in use: With, WithGroup and Target
 // make copies, which share only the output.
 type handler struct {
-	out    *output
+	out    io.Writer // takes calls from many goroutines at once
 	filter filter
 	zone   *time.Location
 	jsonl  bool
@@ -24,17 +24,16 @@ type handler struct {
 	fields []byte     // the fields given to With, as they stand in the line
 }
 
-type output struct {
+// locked is a writer that takes calls from many goroutines at once.
+type locked struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func (o *output) write(line []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	// An error has nowhere to go: it could only be logged. slog.Logger ignores
-	// what Handle returns for the same reason.
-	_, _ = o.w.Write(line)
+func (l *locked) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(line)
 }
 
 func (h *handler) withTarget(target string) *handler {
@@ -49,17 +48,31 @@ func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 	return level >= h.min
 }
 
-// Handle writes the record as one line. It formats before it takes the lock:
+// Handle writes the record as one line. It formats before the writer takes its lock:
 // a value's own method may log in turn.
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
+	// An error has nowhere to go: it could only be logged. slog.Logger ignores
+	// what Handle returns for the same reason.
+	_, _ = h.out.Write(h.line(r))
+	return nil
+}
+
+// line is the record as it is written.
+func (h *handler) line(r slog.Record) []byte {
 	b := make([]byte, 0, 256)
 	if h.jsonl {
 		b = h.appendObject(b, r)
 	} else {
 		b = h.appendLine(b, r)
 	}
-	h.out.write(append(b, '\n'))
-	return nil
+	return append(b, '\n')
+}
+
+// notice is the line that says that others are missing, whatever the filter lets pass.
+func (h *handler) notice(lines uint64) []byte {
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "Lines of the log are missing here: they could not be written, or not fast enough", 0)
+	r.AddAttrs(slog.Uint64("lines", lines))
+	return h.line(r)
 }
 
 // WithAttrs returns a handler whose records carry the attributes as well.

@@ -36,7 +36,7 @@ const LevelTrace = slog.LevelDebug - 4
 // New returns a logger that writes to w as the environment says. Color asks
 // for colours; the environment can refuse them. DefaultTarget is the target of
 // every record whose logger was not made by [Target]. A DYN_LOG that cannot be
-// understood is an error.
+// understood is an error. Who logs waits for w, unless it is an [Output].
 func New(w io.Writer, getenv func(string) string, color bool, defaultTarget string) (*slog.Logger, error) {
 	on := func(name string) bool {
 		return slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(name)))
@@ -45,13 +45,29 @@ func New(w io.Writer, getenv func(string) string, color bool, defaultTarget stri
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{out: &output{w: w}, filter: filter, zone: time.UTC}
+	h := &handler{out: &locked{w: w}, filter: filter, zone: time.UTC}
 	h.jsonl = on("DYN_LOGGING_JSONL")
 	h.color = color && !on("DYN_SDK_DISABLE_ANSI_LOGGING")
 	if on("DYN_LOG_USE_LOCAL_TZ") {
 		h.zone = time.Local
 	}
-	return slog.New(h.withTarget(defaultTarget)), nil
+	h = h.withTarget(defaultTarget)
+	if o, ok := w.(*Output); ok {
+		h.out = o
+		o.setNotice(h.notice)
+	}
+	return slog.New(h), nil
+}
+
+// LeftOut is the number of lines that the [Output] of a logger has left out so far; 0
+// if it has none.
+func LeftOut(l *slog.Logger) uint64 {
+	if h, ours := l.Handler().(*handler); ours {
+		if o, ok := h.out.(*Output); ok {
+			return o.LeftOut()
+		}
+	}
+	return 0
 }
 
 // Target returns a logger like l whose records have the given target: the name

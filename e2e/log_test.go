@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// logPipe is a pipe for a program's log.
+type logPipe struct {
+	t    *testing.T
+	r, w *os.File
+}
+
+func newLogPipe(t *testing.T) *logPipe {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return &logPipe{t, r, w}
+}
+
+// leave is what a reader does that ends.
+func (p *logPipe) leave() { p.r.Close() }
+
+// fill fills the pipe, so that the next write waits until somebody reads.
+func (p *logPipe) fill() {
+	p.t.Helper()
+	fd := int(p.w.Fd())
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		p.t.Fatal(err)
+	}
+	piece := []byte(strings.Repeat(".", 4095) + "\n")
+	for len(piece) > 0 {
+		if _, err := syscall.Write(fd, piece); err == syscall.EAGAIN {
+			piece = piece[:len(piece)/2]
+		} else if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if err := syscall.SetNonblock(fd, false); err != nil { // the program's end is the same
+		p.t.Fatal(err)
+	}
+}
+
+// badLogs are logs that cannot be written, by what is wrong with them.
+var badLogs = map[string]func(*testing.T) *os.File{
+	"its reader has gone": func(t *testing.T) *os.File { p := newLogPipe(t); p.leave(); return p.w },
+	"nobody reads it":     func(t *testing.T) *os.File { p := newLogPipe(t); p.fill(); return p.w },
+	"the disk is full":    func(t *testing.T) *os.File { return openFile(t, "/dev/full", os.O_WRONLY) },
+	"it may not be written": func(t *testing.T) *os.File {
+		return openFile(t, "/dev/null", os.O_RDONLY)
+	},
+}
+
+func openFile(t *testing.T, name string, flags int) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(name, flags, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// serveTo is serve with a standard error of the test's.
+func serveTo(t *testing.T, stderr *os.File, env []string, args ...string) *server {
+	t.Helper()
+	port := freePort(t)
+	args = append([]string{"--host", "127.0.0.1", "--metrics-port", port, "--poll-interval", "0.1"}, args...)
+	return &server{process.StartTo(t, stderr, env, filepath.Join(bin, "metrics"), args...), t, "http://127.0.0.1:" + port}
+}
+
+const dropped = "dynamo_metrics_log_lines_dropped_total"
+
+// sees waits until the program, leader or standby, shows so many registered workers.
+func (v *server) sees(silent int) {
+	v.t.Helper()
+	devstacktest.Until(v.t, func() error {
+		want := fmt.Sprintf(`"states":{"answering":0,"silent":%d,`, silent)
+		if status, body := get(v.url + "/api/v1/fleet"); status != 200 || !strings.Contains(body, want) {
+			return fmt.Errorf("GET /api/v1/fleet: %d without %s", status, want)
+		}
+		return nil
+	})
+}
+
+func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	all := make(map[string]*server)
+	for what, log := range badLogs {
+		for _, level := range []string{"info", "debug"} {
+			all[what+", "+level] = serveTo(t, log(t), append(s.env(), "DYN_LOG="+level), "--standby")
+		}
+	}
+	leaves := newLogPipe(t)
+	all["its reader goes in an outage"] = serveTo(t, leaves.w, s.env(), "--standby")
+	for what, m := range all {
+		t.Log(what)
+		m.ready()
+	}
+	leaves.leave()
+	s.StopNATS()
+	s.StopEtcd()
+	for _, m := range all {
+		m.notReady("etcd is not connected")
+	}
+	s.StartNATS(t)
+	s.StartEtcd(t)
+	for id := range uint64(300) {
+		s.register(wire.LayoutInstances, fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: 100 + id})
+	}
+	for what, m := range all {
+		t.Log(what)
+		m.ready()
+		m.sees(300)
+		if !strings.HasPrefix(what, "nobody reads it") { // some hundred lines wait
+			m.until(func(p page) error {
+				if p[dropped] == "0" || p[dropped] == "" {
+					return fmt.Errorf("%s: %s is %q, want some", what, dropped, p[dropped])
+				}
+				return nil
+			})
+		}
+	}
+	for what, m := range all {
+		t.Log(what)
+		m.Terminate()
+	}
+}
+
+// TestTheLogSaysWhatItLacks reads a log that nobody has read for a while.
+func TestTheLogSaysWhatItLacks(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newLogPipe(t)
+	m := serveTo(t, p.w, append(s.env(), "DYN_LOG=debug", "DYN_LOGGING_JSONL=1"))
+	m.ready()
+	m.hears()
+	p.fill()
+	for range 6000 { // each is a line
+		if err := s.nats.Publish(wire.HitRateSubject("dynamo"), []byte("garbage")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.until(func(p page) error {
+		if p[dropped] == "0" {
+			return fmt.Errorf("nothing is left out")
+		}
+		return nil
+	})
+	lines := make(chan string, 1<<20)
+	go func() {
+		defer close(lines)
+		for scan := bufio.NewScanner(p.r); scan.Scan(); {
+			lines <- scan.Text()
+		}
+	}()
+	found := false
+	devstacktest.Until(t, func() error {
+		for {
+			select {
+			case line := <-lines:
+				found = found || strings.Contains(line, `"level":"WARN","target":"metrics","message":"Lines of the log are missing here: `) && strings.Contains(line, `,"lines":`)
+			default:
+				if !found {
+					return fmt.Errorf("the log does not say that it lacks lines")
+				}
+				return nil
+			}
+		}
+	})
+	m.Terminate()
+	p.w.Close()
+	last := ""
+	for line := range lines {
+		last = line
+	}
+	if !strings.Contains(last, `"message":"Stopped"`) {
+		t.Errorf("the last line is %s", last)
+	}
+}
+
+func TestExitCodesAreTheSameWhateverBecomesOfTheLog(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	for what, log := range badLogs {
+		for args, want := range map[string]int{"--host 127.0.0.1 --metrics-port " + port: 1, "--poll-interval abc": 2, "rules --set x=1": 2, "dashboards -o /dev/null": 1} {
+			p := process.StartTo(t, log(t), nil, filepath.Join(bin, "metrics"), strings.Fields(args)...)
+			if code := p.Ends(); code != want {
+				t.Errorf("%s: metrics %s: exit code %d, want %d", what, args, code, want)
+			}
+		}
+	}
+	p := process.Start(t, nil, "/bin/sh", "-c", `exec "$0" --poll-interval abc 2>&-`, filepath.Join(bin, "metrics"))
+	if code := p.Ends(); code != 2 {
+		t.Errorf("without a standard error: exit code %d, want 2", code)
+	}
+}
+
+func TestTheOtherProgramsGoOnWhateverBecomesOfTheirLog(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	for what, log := range badLogs {
+		port := freePort(t)
+		d := &server{process.StartTo(t, log(t), []string{"DYN_LOG=debug", "TMPDIR=" + t.TempDir()}, filepath.Join(bin, "devstack"),
+			"--nats-port", "0", "--etcd-port", "0", "--metrics-port", port), t, "http://127.0.0.1:" + port}
+		component := "mock-" + strings.ReplaceAll(what, " ", "-")
+		w := process.StartTo(t, log(t), append(s.env(), "DYN_LOG=debug"), filepath.Join(bin, "mock_worker"), "--component", component)
+		d.shows(page{workers("generate", "answering"): "3"})
+		devstacktest.Until(t, func() error {
+			if got, err := s.nats.Request(wire.StatsSubject("dynamo_"+component), nil, devstacktest.Patience); err != nil {
+				return fmt.Errorf("%v, %w", got, err)
+			}
+			return nil
+		})
+		w.Terminate()
+		d.Terminate()
+	}
+}
+
+func TestWhatCannotBePrintedIsAnError(t *testing.T) {
+	t.Parallel()
+	for what, to := range map[string]func(*testing.T) *os.File{
+		"a full disk": badLogs["the disk is full"], "a closed pipe": badLogs["its reader has gone"],
+	} {
+		for _, command := range []string{"metrics --help", "metrics --version", "metrics dashboards", "metrics dashboards fleet", "metrics dashboards --help",
+			"metrics rules", "metrics runbook", "mock_worker --help", "mock_worker --version", "devstack --help", "devstack --version"} {
+			args := strings.Fields(command)
+			var said strings.Builder
+			cmd := exec.Command(filepath.Join(bin, args[0]), args[1:]...)
+			cmd.Stdout, cmd.Stderr = to(t), io.Writer(&said)
+			err := cmd.Run()
+			if code := cmd.ProcessState.ExitCode(); code != 1 || strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), args[0]+": print to standard output: write /dev/stdout: ") {
+				t.Errorf("%s to %s: %v, exit code %d and %q, want 1 and one line", command, what, err, code, said.String())
+			}
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// withPassword is a web configuration that demands the password "secret" of the user u.
+const withPassword = "basic_auth_users:\n  u: $2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW\n"
+
+// as is one request with a password, or none; the status is 0 if nobody answers.
+func as(t *testing.T, password, url string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if password != "" {
+		r.SetBasicAuth("u", password)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestAWebConfigNeverOpens(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "web.yml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	write(withPassword)
+	m := serve(t, nil, "--discovery", "file", "--file-kv", t.TempDir(), "--nats-server", "none", "--web.config.file", file)
+	until := func(what string, check func() bool) {
+		devstacktest.Until(t, func() error {
+			if !check() {
+				return fmt.Errorf("not yet: %s", what)
+			}
+			return nil
+		})
+	}
+	answers := func(password string) int { status, _ := as(t, password, m.url+"/metrics"); return status }
+	page := func() string { _, body := as(t, "secret", m.url+"/api/v1/fleet"); return body }
+	until("it is up", func() bool { return answers("secret") == 200 })
+
+	for i, text := range []string{"", "# to be filled\n", "basic_auth_users:\n", "basic_auth_us"} {
+		write(text)
+		until(fmt.Sprintf("the page says what is wrong with %q", text), func() bool {
+			if got := answers(""); got != 401 {
+				t.Fatalf("%q: status %d without a password", text, got)
+			}
+			return strings.Contains(page(), `"kind":"web_config"`)
+		})
+		write(withPassword)
+		until("the page says that it is mended", func() bool { return !strings.Contains(page(), `"kind":"web_config"`) })
+		if got := len(m.Said("The web configuration cannot be used as it is")); got != i+1 {
+			t.Errorf("%q: the log has said %d times that it cannot be used, want %d", text, got, i+1)
+		}
+	}
+
+	// While it is written in place, again and again, it is whole, empty and anything between.
+	var writer sync.WaitGroup
+	over := make(chan struct{})
+	writer.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				write(withPassword)
+			}
+		}
+	})
+	for range 1000 {
+		if got := answers(""); got != 401 {
+			t.Fatalf("status %d without a password while the file is written", got)
+		}
+	}
+	close(over)
+	writer.Wait()
+	if got := answers("secret"); got != 200 {
+		t.Errorf("status %d with the password", got)
+	}
+
+	// Another password is taken over, and with it the stream that is open ends.
+	stream := make(chan int)
+	go func() { status, _ := as(t, "secret", m.url+"/events"); stream <- status }()
+	until("a page is open", func() bool {
+		_, body := as(t, "secret", m.url+"/metrics")
+		return strings.Contains(body, "\ndynamo_metrics_page_streams 1\n")
+	})
+	write(strings.Replace(withPassword, "BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW", "BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzX", 1))
+	if got := <-stream; got != 200 {
+		t.Errorf("status %d of a stream", got)
+	}
+	until("the old password is refused", func() bool { return answers("secret") == 401 })
+	if said := m.Said("secret"); len(said) > 0 {
+		t.Errorf("the log shows a password: %q", said)
+	}
+}

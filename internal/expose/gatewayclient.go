@@ -1,0 +1,81 @@
+package expose
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const (
+	// maxAnswer bounds, in bytes, how much is read of a gateway's answer.
+	maxAnswer = 4 << 10
+
+	// maxHops is how many requests a push may take where the gateway has moved.
+	maxHops = 10
+
+	// maxPlace bounds, in bytes, how much is said of where it points.
+	maxPlace = 256
+)
+
+// gatewayClient is the client of a Pushgateway. It reads no more than maxAnswer of an answer,
+// and ends with its context: the push package has no way to give one to a deletion. The user
+// and password that the gateway has go to no other server, wherever it points.
+type gatewayClient struct {
+	ctx     context.Context
+	gateway *url.URL
+}
+
+func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
+	stays := ""
+	client := http.Client{CheckRedirect: func(next *http.Request, before []*http.Request) error {
+		if stays = c.stays(next, before); stays != "" {
+			next.URL.User = nil
+			stays = fmt.Sprintf("it points to %.*s, and is not followed, since %s: set --push-url to where the Pushgateway is", maxPlace, next.URL, stays)
+			return http.ErrUseLastResponse
+		}
+		if user := c.gateway.User; user != nil { // the library has its own idea of who is the same
+			password, _ := user.Password()
+			next.SetBasicAuth(user.Username(), password)
+		}
+		return nil
+	}}
+	resp, err := client.Do(r.WithContext(c.ctx))
+	if err != nil {
+		return nil, err
+	}
+	if stays != "" {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s: %s", resp.Status, stays)
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	return resp, nil
+}
+
+// stays says why a redirect is not followed; empty if it is.
+func (c gatewayClient) stays(next *http.Request, before []*http.Request) string {
+	switch {
+	case next.Method != before[0].Method:
+		// Most turn it into a GET: a log-in page that answers 200 is no push that worked.
+		return "the push would be a " + next.Method + " there"
+	case c.gateway.User != nil && !sameOrigin(next.URL, c.gateway):
+		return "its user and password are for " + c.gateway.Host + " alone"
+	case len(before) >= maxHops:
+		return fmt.Sprintf("it has pointed elsewhere %d times", maxHops)
+	}
+	return ""
+}
+
+// sameOrigin reports whether two URLs have the same scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	}
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}

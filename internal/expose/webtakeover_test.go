@@ -1,0 +1,148 @@
+package expose
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
+	t.Run("other users", func(t *testing.T) {
+		inSite(t, withUser, func(s *site) {
+			t := s.t
+			s.asked(200, "secret")
+			s.becomes("basic_auth_users:\n  dynamo: $other\n")
+			s.asked(401, "secret")
+			s.asked(200, "another")
+			s.becomes("basic_auth_users:\n  somebody: $other\n")
+			s.asked(401, "another")
+			equal(t, "lines that it was taken over", len(s.book.with("level=INFO", "Took over the web configuration")), 2)
+			s.wrong("")
+		})
+	})
+	t.Run("users where there were none", func(t *testing.T) {
+		inSite(t, "# nobody yet\n", func(s *site) {
+			t := s.t
+			s.asked(200, "")
+			synctest.Wait()
+			equal(t, "warnings", len(s.book.with("level=WARN", "demands neither TLS nor a password")), 1)
+			s.becomes(withUser)
+			s.asked(401, "")
+			s.asked(200, "secret")
+			s.write("")
+			pass(3 * time.Second)
+			s.asked(401, "")
+			s.wrong("a password any more")
+		})
+	})
+	t.Run("TLS where there was none", func(t *testing.T) {
+		inSite(t, withUser, func(s *site) {
+			t := s.t
+			before := s.client()
+			got, _ := s.ask(before, "secret")
+			equal(t, "status without TLS", got, 200)
+			s.becomes(withUser + withTLS)
+			got, _ = s.ask(before, "secret") // on the connection of before
+			equal(t, "status on a connection without TLS", got, 421)
+			s.asked(400, "secret")
+			s.asked(401, "", "")
+			s.asked(200, "secret", "")
+		})
+	})
+	t.Run("client certificates where there were none", func(t *testing.T) {
+		inSite(t, withTLS, func(s *site) {
+			t := s.t
+			without, with := s.client(""), s.client("client")
+			for _, c := range []*http.Client{without, with} {
+				got, _ := s.ask(c, "")
+				equal(t, "status", got, 200)
+			}
+			s.becomes(withCerts)
+			got, _ := s.ask(without, "")
+			equal(t, "status on a connection of before", got, 421)
+			got, _ = s.ask(with, "") // was not asked for its certificate
+			equal(t, "status on a connection of before", got, 421)
+			s.asked(0, "", "")
+			s.asked(200, "", "client")
+		})
+	})
+	t.Run("another authority", func(t *testing.T) {
+		inSite(t, withCerts, func(s *site) {
+			t := s.t
+			with, again := s.client("client"), s.client("named")
+			s.ask(with, "")
+			s.ask(again, "")
+			old, theirs := s.ca, devstacktest.NewCertified(t)
+			authority, err := os.ReadFile(theirs.File("ca.crt"))
+			noError(t, err)
+			writeFile(t, filepath.Join(s.dir, "other.crt"), authority)
+			s.becomes(strings.Replace(withCerts, "$dir/ca.crt", "other.crt", 1)) // beside the file
+			got, _ := s.ask(with, "")
+			equal(t, "status on a connection of before", got, 421)
+			s.asked(0, "", "client")
+			both, err := os.ReadFile(old.File("ca.crt"))
+			noError(t, err)
+			writeFile(t, filepath.Join(s.dir, "other.crt"), append(authority, both...))
+			pass(time.Second)
+			s.asked(200, "", "client")
+			got, _ = s.ask(again, "")
+			equal(t, "status on a connection that meets the demands again", got, 200)
+		})
+	})
+	t.Run("a name", func(t *testing.T) {
+		inSite(t, withCerts, func(s *site) {
+			t := s.t
+			named, other := s.client("named"), s.client("client")
+			s.ask(named, "")
+			s.ask(other, "")
+			s.becomes(withNames)
+			got, _ := s.ask(named, "")
+			equal(t, "status of one that has it", got, 200)
+			got, _ = s.ask(other, "")
+			equal(t, "status of one that has not", got, 421)
+			s.asked(200, "", "named")
+			s.asked(0, "", "client")
+		})
+	})
+	t.Run("a renewed certificate", func(t *testing.T) {
+		inSite(t, withTLS, func(s *site) {
+			t := s.t
+			serial := func() string {
+				conn, err := s.Dial(t.Context(), "", "")
+				noError(t, err)
+				c := tls.Client(conn, s.tls(""))
+				defer c.Close()
+				noError(t, c.Handshake())
+				return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+			}
+			before, kept := serial(), s.client("")
+			s.ask(kept, "")
+			time.Sleep(time.Second)
+			s.ca.Issue("server", &x509.Certificate{IPAddresses: s.server().IPAddresses, ExtKeyUsage: s.server().ExtKeyUsage})
+			pass(time.Second)
+			if serial() == before {
+				t.Error("the certificate is still the old one")
+			}
+			got, _ := s.ask(kept, "")
+			equal(t, "status on a connection of before", got, 200)
+			s.wrong("")
+		})
+	})
+}
+
+// server is the authority's certificate of the server.
+func (s *site) server() *x509.Certificate {
+	pair, err := tls.LoadX509KeyPair(s.ca.File("server.crt"), s.ca.File("server.key"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pair.Leaf
+}

@@ -1,0 +1,182 @@
+package expose
+
+import (
+	"crypto/tls"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// TestAWebConfigIsRefusedWhereTheToolkitRefusesIt holds our reading of files against the
+// toolkit's own.
+func TestAWebConfigIsRefusedWhereTheToolkitRefusesIt(t *testing.T) {
+	ca := devstacktest.NewCertified(t)
+	inline := func(key, file string) string {
+		b, err := os.ReadFile(ca.File(file))
+		noError(t, err)
+		return "  " + key + ": |\n    " + strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", "\n    ") + "\n"
+	}
+	for _, text := range []string{
+		"", "{}", "# nothing", "---\n", "[]", "a", "a: b", "tls_server_config:", "tls_server_config: {}", "tls_server_config: {x: y}",
+		withUser, withUser + withUser, withTLS, withTLS + withUser, withCerts, withNames, anyCert, asksCert,
+		"basic_auth_users: {a: b}", "basic_auth_users: {a: ''}", "basic_auth_users: {a: $2y$10$short}", "basic_auth_users: [a]",
+		"tls_server_config: {cert_file: $dir/server.crt}", "tls_server_config: {key_file: $dir/server.key}", "tls_server_config: {cert_file: '', key_file: ''}",
+		"tls_server_config: {cert_file: $dir/server.crt, key_file: $dir/client.key}", "tls_server_config: {cert_file: $dir/server.crt, key_file: $dir/none}",
+		"tls_server_config: {cert_file: server.crt, key_file: server.key}", "tls_server_config: {cert_file: $dir/server.key, key_file: $dir/server.crt}",
+		"tls_server_config:\n" + inline("cert", "server.crt") + inline("key", "server.key"),
+		"tls_server_config:\n  cert_file: $dir/server.crt\n" + inline("key", "server.key"),
+		"tls_server_config:\n" + inline("cert", "server.crt") + inline("key", "client.key"),
+		"tls_server_config:\n" + inline("cert", "server.crt") + inline("key", "server.key") + inline("client_ca", "ca.crt") + "  client_auth_type: RequireAndVerifyClientCert\n",
+		withTLS + "  client_ca_file: $dir/ca.crt\n", withTLS + "  client_ca_file: $dir/none\n  client_auth_type: RequireAndVerifyClientCert\n",
+		withTLS + "  client_auth_type: RequestClientCert\n", withTLS + "  client_auth_type: RequireClientCert\n", withTLS + "  client_auth_type: NoClientCert\n",
+		withTLS + "  client_auth_type: nonsense\n", "tls_server_config: {client_auth_type: RequireAnyClientCert}",
+		withTLS + "  min_version: TLS13\n", withTLS + "  min_version: TLS14\n", withTLS + "  max_version: TLS12\n", withTLS + "  min_version: TLS10\n",
+		withTLS + "  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n", withTLS + "  cipher_suites: [TLS_MADE_UP]\n",
+		withTLS + "  curve_preferences: [X25519, CurveP256]\n", withTLS + "  curve_preferences: [P0]\n",
+		withTLS + "  prefer_server_cipher_suites: true\n", withTLS + "  client_allowed_sans: []\n",
+		"http_server_config: {http2: false}", "http_server_config: {http2: maybe}", "http_server_config: {http3: true}",
+		"http_server_config: {headers: {X-Frame-Options: deny}}", "http_server_config: {headers: {X-Frame-Options: no}}", "http_server_config: {headers: {Server: x}}",
+		"http_server_config: {headers: {X-Content-Type-Options: nosniff, Strict-Transport-Security: max-age=1, X-XSS-Protection: '1', Content-Security-Policy: x}}",
+		"http_server_config: {headers: {X-Content-Type-Options: sniff}}",
+		"rate_limit: {burst: 1, interval: 1s}", "rate_limit: {interval: x}", "rate_limit: {burst: 0, interval: 0}", "rate_limit: 3",
+	} {
+		path := filepath.Join(ca.Dir, "web.yml")
+		writeFile(t, path, []byte(strings.ReplaceAll(text, "$dir", ca.Dir)))
+		theirs := web.Validate(path)
+		c := &WebConfig{path: path}
+		if _, ours := c.read(); (ours == nil) != (theirs == nil) {
+			t.Errorf("%s\nis %v, and for the toolkit %v", text, ours, theirs)
+		}
+	}
+}
+
+func TestAWebConfigCanDoWhatTheToolkitsCan(t *testing.T) {
+	for _, c := range []struct {
+		what, text             string
+		without, client, named int // statuses of those without a certificate, with one, and with the allowed one
+	}{
+		{"TLS", withTLS, 200, 200, 200},
+		{"asks for certificates", withTLS + "  client_auth_type: RequestClientCert\n", 200, 200, 200},
+		{"any certificate", anyCert, 0, 200, 200},
+		{"any certificate, by its older name", withTLS + "  client_auth_type: RequireClientCert\n", 0, 200, 200},
+		{"one of the authority's, if any", asksCert, 200, 200, 200},
+		{"one of the authority's", withCerts, 0, 200, 200},
+		{"one of another authority's", strings.Replace(withCerts, "ca.crt", "server.crt", 1), 0, 0, 0},
+		{"one of another authority's, if any", strings.Replace(asksCert, "ca.crt", "server.crt", 1), 200, 0, 0},
+		{"a certain name", withNames, 0, 0, 200},
+		{"a certain name, if any", asksCert + "  client_allowed_sans: [prometheus]\n", 0, 0, 200}, // as the toolkit: none has no name
+		{"a password, too", withCerts + withUser, 0, 401, 401},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			inSite(t, c.text, func(s *site) {
+				s.asked(c.without, "", "")
+				s.asked(c.client, "", "client")
+				s.asked(c.named, "", "named")
+				if c.client == 401 {
+					s.asked(200, "secret", "client")
+				}
+				s.asked(400, "")
+			})
+		})
+	}
+}
+
+func TestAWebConfigChoosesHowTLSIsSpoken(t *testing.T) {
+	const ecdsa256, ecdsa128 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+	for _, c := range []struct {
+		text     string
+		max      uint16 // of the client; 0: any
+		version  uint16 // 0: none
+		protocol string
+		suite    uint16      // 0: any
+		curve    tls.CurveID // that the client knows; 0: all
+	}{
+		{withTLS, 0, tls.VersionTLS13, "h2", 0, 0},
+		{withTLS, tls.VersionTLS12, tls.VersionTLS12, "h2", 0, 0},
+		{withTLS, tls.VersionTLS11, 0, "", 0, 0},
+		{withTLS + "  min_version: TLS13\n", tls.VersionTLS12, 0, "", 0, 0},
+		{withTLS + "  min_version: TLS11\n", tls.VersionTLS11, tls.VersionTLS11, "h2", 0, 0},
+		{withTLS + "  max_version: TLS12\n", 0, tls.VersionTLS12, "h2", 0, 0},
+		{withTLS + "http_server_config: {http2: false}\n", 0, tls.VersionTLS13, "http/1.1", 0, 0},
+		{withTLS + "  max_version: TLS12\n  cipher_suites: [" + ecdsa256 + ", " + ecdsa128 + "]\n", 0, tls.VersionTLS12, "h2", 0, 0},
+		{withTLS + "  max_version: TLS12\n  cipher_suites: [" + ecdsa256 + "]\n", 0, tls.VersionTLS12, "http/1.1", tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0},
+		{withTLS + "  curve_preferences: [CurveP384]\n", 0, tls.VersionTLS13, "h2", 0, tls.CurveP384},
+		{withTLS + "  curve_preferences: [CurveP384]\n", 0, 0, "", 0, tls.X25519},
+	} {
+		inSite(t, c.text, func(s *site) {
+			config := s.tls("")
+			config.MinVersion, config.MaxVersion, config.NextProtos = tls.VersionTLS10, c.max, []string{"h2", "http/1.1"}
+			if c.curve != 0 {
+				config.CurvePreferences = []tls.CurveID{c.curve}
+			}
+			conn, err := s.Dial(s.t.Context(), "", "")
+			noError(s.t, err)
+			client := tls.Client(conn, config)
+			defer client.Close()
+			if err := client.Handshake(); (err == nil) != (c.version != 0) {
+				s.t.Errorf("%s\nhandshake: %v", c.text, err)
+			} else if err != nil {
+				return
+			}
+			got := client.ConnectionState()
+			if got.Version != c.version || got.NegotiatedProtocol != c.protocol || c.suite != 0 && got.CipherSuite != c.suite {
+				s.t.Errorf("%s\nis %s with %s and %s", c.text, tls.VersionName(got.Version), got.NegotiatedProtocol, tls.CipherSuiteName(got.CipherSuite))
+			}
+		})
+	}
+}
+
+func TestHTTP2IsSpokenUnlessAWebConfigForbidsIt(t *testing.T) {
+	for text, want := range map[string]string{withTLS: "HTTP/2.0", withTLS + "http_server_config: {http2: false}\n": "HTTP/1.1"} {
+		inSite(t, text, func(s *site) {
+			_, got := s.ask(s.client(""), "")
+			equal(s.t, "protocol", got, want)
+		})
+	}
+}
+
+func TestAWebConfigSetsHeaders(t *testing.T) {
+	inSite(t, withUser+"http_server_config: {headers: {X-Frame-Options: deny, Strict-Transport-Security: max-age=1}}\n", func(s *site) {
+		for _, password := range []string{"", "secret"} {
+			r := request(s.t, "http://metrics/")
+			if password != "" {
+				r.SetBasicAuth("dynamo", password)
+			}
+			resp, err := s.client().Do(r)
+			noError(s.t, err)
+			resp.Body.Close()
+			equal(s.t, "headers", []string{resp.Header.Get("X-Frame-Options"), resp.Header.Get("Strict-Transport-Security")}, []string{"deny", "max-age=1"})
+			if password == "" {
+				equal(s.t, "what is asked for", resp.Header.Get("WWW-Authenticate"), "Basic")
+			}
+		}
+	})
+}
+
+func TestAWebConfigLimitsTheRate(t *testing.T) {
+	inSite(t, withUser+"rate_limit: {burst: 2, interval: 10s}\n", func(s *site) {
+		c := s.client()
+		statuses := func() (got []int) {
+			for range 4 {
+				status, _ := s.ask(c, "secret")
+				got = append(got, status)
+			}
+			return got
+		}
+		equal(s.t, "statuses", statuses(), []int{200, 200, 429, 429})
+		pass(10 * time.Second)
+		equal(s.t, "statuses an interval later", statuses(), []int{200, 429, 429, 429})
+		s.becomes("basic_auth_users:\n  dynamo: $other\nrate_limit: {burst: 2, interval: 10s}\n")
+		status, _ := s.ask(c, "another")
+		equal(s.t, "status after a change", status, http.StatusTooManyRequests)
+		s.becomes(withUser)
+		equal(s.t, "statuses without a limit", statuses(), []int{200, 200, 200, 200})
+	})
+}

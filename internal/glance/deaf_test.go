@@ -1,0 +1,283 @@
+package glance
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+)
+
+// reading is what a client does with the body of a stream, until ctx ends or it fails.
+var reading = map[string]struct {
+	read   func(ctx context.Context, body io.Reader) error
+	cutOff bool
+}{
+	"never reads": {func(ctx context.Context, body io.Reader) error { <-ctx.Done(); return nil }, true},
+	"reads a byte a second": {func(ctx context.Context, body io.Reader) error {
+		for b := make([]byte, 1); ; time.Sleep(time.Second) {
+			if _, err := body.Read(b); err != nil || ctx.Err() != nil {
+				return err
+			}
+		}
+	}, true},
+	"reads slowly": {func(ctx context.Context, body io.Reader) error { // a snapshot in some seconds
+		for b := make([]byte, 8<<10); ; time.Sleep(time.Second) {
+			if _, err := io.ReadFull(body, b); err != nil || ctx.Err() != nil {
+				return err
+			}
+		}
+	}, false},
+	"reads": {func(ctx context.Context, body io.Reader) error { _, err := io.Copy(io.Discard, body); return err }, false},
+}
+
+// TestStreamsOfThoseWhoDoNotReadEnd has one client of each kind at a time, by each protocol, and
+// lets it do what it does for a while.
+func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		for _, packed := range []bool{false, true} {
+			for what, r := range reading {
+				t.Run(fmt.Sprintf("%s, packed %v, %s", proto, packed, what), func(t *testing.T) {
+					inSiteWith(t, withTLS, func(s *site) {
+						t := s.t
+						for id := range uint64(300) { // a minute of snapshots is more than what a client keeps
+							s.register(generate, 100+id)
+						}
+						ctx, end := context.WithCancel(t.Context())
+						transport := &http.Transport{DialContext: s.network.Dial, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+							ForceAttemptHTTP2: proto == "HTTP/2.0", HTTP2: &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10}}
+						client := &http.Client{Transport: transport}
+						request, _ := http.NewRequestWithContext(ctx, "GET", "https://127.0.0.1/events", nil)
+						if packed {
+							request.Header.Set("Accept-Encoding", "gzip")
+						}
+						resp, err := client.Do(request)
+						if err != nil {
+							t.Fatal(err)
+						}
+						equal(t, "protocol and encoding", resp.Proto+" "+resp.Header.Get("Content-Encoding"), proto+" "+either(packed, "gzip", ""))
+						over := make(chan struct{})
+						go func() {
+							defer close(over)
+							r.read(ctx, resp.Body)
+						}()
+						time.Sleep(time.Minute)
+						want := [2]int64{either[int64](r.cutOff, 0, 1), either[int64](r.cutOff, 1, 0)}
+						equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, want)
+						end()
+						<-over
+						resp.Body.Close()
+						client.CloseIdleConnections()
+						synctest.Wait()
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestAnswersThatNobodyReadsEnd: what is not a stream has ten seconds in all.
+func TestAnswersThatNobodyReadsEnd(t *testing.T) {
+	for _, path := range []string{"/api/v1/fleet", "/api/v1/fleet?history=true", "/worker?key=100", "/api/v1/openapi.json"} {
+		inSite(t, func(s *site) {
+			t := s.t
+			for id := range uint64(300) {
+				s.register(generate, 100+id)
+			}
+			time.Sleep(1500 * time.Millisecond)
+			c, err := s.network.Dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(9 * time.Second)
+			begin := make([]byte, 100)
+			if _, err := io.ReadFull(c, begin); err != nil || !strings.HasPrefix(string(begin), "HTTP/1.1 200 OK") { // it is still there
+				t.Errorf("%s: %q after nine seconds, %v", path, begin, err)
+			}
+			time.Sleep(1500 * time.Millisecond)
+			start := time.Now()
+			rest, err := io.ReadAll(c)
+			if took := time.Since(start); took > 0 || err != nil || strings.HasSuffix(string(rest), "0\r\n\r\n") {
+				t.Errorf("%s: %d bytes more and %v after ten seconds, and %v until the end", path, len(rest), err, took)
+			}
+		})
+	}
+}
+
+// TestTheEndOfAStreamWaitsForNobody: a client that has taken all that there was, and then reads
+// no more, has half a second for the end.
+func TestTheEndOfAStreamWaitsForNobody(t *testing.T) {
+	for _, header := range [][]string{nil, {"Accept-Encoding", "gzip"}} {
+		inSite(t, func(s *site) {
+			s.listen(header...).next()
+			synctest.Wait()
+			start := time.Now()
+			s.stop()
+			<-s.ended
+			if took := time.Since(start); took < 500*time.Millisecond || took >= time.Second { // the server looks now and then
+				s.t.Errorf("the end took %v", took)
+			}
+		})
+	}
+}
+
+// deafConn is a connection that reads nothing more once it is deaf.
+type deafConn struct {
+	net.Conn
+	deaf, closed chan struct{}
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	select {
+	case <-c.deaf:
+		<-c.closed
+		return 0, io.EOF
+	default:
+		return c.Conn.Read(b)
+	}
+}
+
+func (c *deafConn) Close() error {
+	close(c.closed)
+	return c.Conn.Close()
+}
+
+// TestAConnectionOfHTTP2ThatDoesNotReadEnds: it may end before its streams would.
+func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
+	inSiteWith(t, withTLS, func(s *site) {
+		t, deaf := s.t, make(chan struct{})
+		client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := s.network.Dial(ctx, network, address)
+				return &deafConn{c, deaf, make(chan struct{})}, err
+			}}}
+		resp, err := client.Get("https://127.0.0.1/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		close(deaf)
+		time.Sleep(15 * time.Second)
+		equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, [2]int64{0, 1})
+		resp.Body.Close()
+		client.CloseIdleConnections()
+	})
+}
+
+// overTCP serves a fleet on a port of this host, as the program does, until the test ends. It
+// returns what was accepted.
+func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *fleet.Tally) {
+	t.Helper()
+	f := fleet.New(fleet.Target{}, 10_000, true)
+	f.Advance(time.Now())
+	f.Sync(fleet.Listing{})
+	g := New(options(f))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	accepted = make(chan net.Conn, 10)
+	var both sync.WaitGroup
+	both.Go(func() { g.Run(ctx) })
+	both.Go(func() {
+		if err := expose.Serve(ctx, tapped{l, accepted}, g.Handler(http.NotFoundHandler()), nil, slog.New(slog.DiscardHandler)); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { stop(); both.Wait() })
+	return l.Addr().String(), accepted, &f.Tally
+}
+
+// tapped is a listener that shows what it accepts.
+type tapped struct {
+	net.Listener
+	accepted chan net.Conn
+}
+
+func (l tapped) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted <- c
+	}
+	return c, err
+}
+
+// stream opens a stream and reads the first line of what is answered.
+func stream(t *testing.T, address string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := io.WriteString(c, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReaderSize(c, 16).ReadString('\n'); line != "HTTP/1.1 200 OK\r\n" {
+		t.Fatal(line, err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// TestTheSocketOfAStreamKeepsLittle: the kernel's own idea are megabytes.
+func TestTheSocketOfAStreamKeepsLittle(t *testing.T) {
+	address, accepted, _ := overTCP(t)
+	stream(t, address)
+	raw, err := (<-accepted).(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 0
+	if err := raw.Control(func(fd uintptr) { size, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF) }); err != nil {
+		t.Fatal(err)
+	}
+	if size != 2*65536 && size != 65536 { // Linux doubles it
+		t.Errorf("the send buffer is %d bytes, %v, want 64 KiB", size, err)
+	}
+}
+
+func TestAStreamWhoseClientSaysNoMoreEnds(t *testing.T) {
+	address, _, tally := overTCP(t)
+	c := stream(t, address)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	devstacktest.Until(t, func() error {
+		if n := tally.Streams.Load(); n != 0 {
+			return fmt.Errorf("%d streams are open", n)
+		}
+		return nil
+	})
+}
+
+// withTLS is a web configuration of an authority of its own.
+func withTLS(t *testing.T) *expose.WebConfig {
+	file := devstacktest.NewCertified(t).File("web.yml")
+	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // beside it
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := expose.ReadWebConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -1,0 +1,97 @@
+package glance
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+)
+
+// pageOf is everything that is served of a fleet.
+func pageOf(g *Glance) http.Handler {
+	metrics := expose.NewMetrics(expose.Collector{Fleet: g.o.Fleet, Now: time.Now})
+	return g.Handler(expose.Handler(g.o.Fleet, "dynamo", g.Sample, metrics, slog.New(slog.DiscardHandler)))
+}
+
+func TestTheSampleIsWhatTheLookHasSeen(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2, 3)
+		l.publishing(prefill, 4)
+		l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
+		l.f.Hit(977, 3, 1) // of nobody
+		l.answer(load(generate, 1, 250, 2), load(generate, 2, 500, 2), broken(generate, 3))
+		l.second()
+		var want []fleet.EndpointState
+		for _, e := range l.f.Snapshot().Endpoints {
+			e.HitEvents, e.Requests, e.Shown = 0, nil, 0 // nobody reads these
+			want = append(want, e)
+		}
+		equal(t, "endpoints", l.g.Sample().Endpoints, want)
+		equal(t, "how many they are", len(want), 3)
+	})
+}
+
+func TestThePageForPeopleIsAtMostTwoSecondsOld(t *testing.T) {
+	inLab(t, func(l *lab) {
+		h := pageOf(l.g)
+		silent := func(n string) {
+			l.t.Helper()
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			if row := "<th scope=\"row\">backend/generate</th><td>0</td><td>" + n + "</td>"; !strings.Contains(w.Body.String(), row) {
+				l.t.Errorf("the page lacks %s:\n%s", row, w.Body)
+			}
+		}
+		l.register(generate, 1)
+		time.Sleep(2 * time.Second)
+		silent("1")
+		l.register(generate, 2)
+		time.Sleep(1900 * time.Millisecond)
+		silent("1") // nobody looks for its sake
+		time.Sleep(100 * time.Millisecond)
+		silent("2")
+	})
+}
+
+// TestThePageForPeopleCostsTheSameWhateverTheFleet compares what is allocated for a page of ten
+// thousand workers with one of ten.
+func TestThePageForPeopleCostsTheSameWhateverTheFleet(t *testing.T) {
+	cost := func(workers int) (perPage float64) {
+		synctest.Test(t, func(t *testing.T) {
+			h := pageOf(New(options(crowd(workers))))
+			ask := func() {
+				r := httptest.NewRequest("GET", "/", nil)
+				r.Header.Set("Accept-Encoding", "gzip")
+				h.ServeHTTP(discarding{httptest.NewRecorder()}, r)
+			}
+			ask()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range 100 {
+				ask()
+			}
+			runtime.ReadMemStats(&after)
+			perPage = float64(after.TotalAlloc-before.TotalAlloc) / 100
+		})
+		return perPage
+	}
+	few, many := cost(10), cost(10_000)
+	if many > 2*few || many > 100_000 {
+		t.Errorf("a page of ten thousand workers takes %.0f bytes, one of ten %.0f", many, few)
+	}
+}
+
+// discarding is a recorder that keeps no body.
+type discarding struct{ *httptest.ResponseRecorder }
+
+func (d discarding) Write(b []byte) (int, error)         { return len(b), nil }
+func (d discarding) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }

@@ -1,0 +1,173 @@
+package tracing
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// pipe is a writer that somebody reads from, or not.
+type pipe struct {
+	stuck chan struct{} // a write takes one; nil: none is needed
+	err   error         // of every write
+	torn  int           // bytes that are written in spite of it
+	lines []string
+}
+
+func (p *pipe) Write(line []byte) (int, error) {
+	if p.stuck != nil {
+		<-p.stuck
+	}
+	if p.err != nil {
+		p.lines = append(p.lines, string(line[:p.torn]))
+		return p.torn, p.err
+	}
+	p.lines = append(p.lines, string(line))
+	return len(line), nil
+}
+
+// text is what was written, without the notices' times.
+func (p *pipe) text() string {
+	var b strings.Builder
+	for _, l := range p.lines {
+		if at := strings.Index(l, " WARN"); at > 0 {
+			l = l[at+1:]
+		}
+		b.WriteString(l)
+	}
+	return b.String()
+}
+
+// runs runs an Output to w in a bubble, and a log with this environment.
+func runs(t *testing.T, w io.Writer, env ...string) (*Output, *slog.Logger) {
+	t.Helper()
+	o := NewOutput(w)
+	l, err := New(o, environment(env...), false, "metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go o.Run()
+	return o, l
+}
+
+func TestNobodyWaitsForALogThatIsNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipe{stuck: make(chan struct{})}
+		o, l := runs(t, p)
+		for i := range 5001 {
+			o.Write(fmt.Appendf(nil, "line %d\n", i)) // would wait for ever
+			if i == 0 {
+				synctest.Wait() // it is being written
+			}
+		}
+		if got := LeftOut(l); got != 904 {
+			t.Errorf("%d lines are left out, want 904: one is being written, 4096 wait", got)
+		}
+		for range 2048 { // the half is not free yet
+			p.stuck <- struct{}{}
+			synctest.Wait()
+		}
+		o.Write([]byte("too early\n"))
+		p.stuck <- struct{}{}
+		synctest.Wait()
+		o.Write([]byte("there is room\n"))
+		close(p.stuck)
+		o.Close(time.Second)
+		var want strings.Builder
+		for i := range 4097 {
+			fmt.Fprintf(&want, "line %d\n", i)
+		}
+		want.WriteString("WARN metrics: Lines of the log are missing here: they could not be written, or not fast enough lines=905\nthere is room\n")
+		equal(t, p.text(), want.String())
+	})
+}
+
+func TestTheLogIsBoundedInBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipe{stuck: make(chan struct{})}
+		o, l := runs(t, p)
+		for range 10 {
+			o.Write([]byte(strings.Repeat("x", 128<<10-1) + "\n"))
+		}
+		if got := LeftOut(l); got != 2 {
+			t.Errorf("%d lines of 128 KiB are left out, want 2 of 10", got)
+		}
+		close(p.stuck)
+		synctest.Wait()
+		o.Write([]byte(strings.Repeat("x", 1<<20) + "\n")) // never has room
+		synctest.Wait()
+		o.Write([]byte("small\n"))
+		o.Close(time.Second)
+		equal(t, strings.ReplaceAll(p.text(), "x", ""), strings.Repeat("\n", 8)+
+			"WARN metrics: Lines of the log are missing here: they could not be written, or not fast enough lines=2\n"+
+			"WARN metrics: Lines of the log are missing here: they could not be written, or not fast enough lines=1\nsmall\n")
+	})
+}
+
+func TestALogThatCannotBeWrittenIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipe{err: errors.New("no space left on device"), torn: 3}
+		o, l := runs(t, p, "DYN_LOGGING_JSONL", "1")
+		for range 3 {
+			l.Info("lost")
+		}
+		synctest.Wait()
+		if got := LeftOut(l); got != 3 {
+			t.Errorf("%d lines are left out, want 3", got)
+		}
+		p.err, p.lines = nil, nil
+		l.Info("again")
+		o.Close(time.Second)
+		if len(p.lines) != 2 || !strings.HasPrefix(p.lines[0], "\n{") || // it ended within a line
+			!strings.HasSuffix(p.lines[0], `"level":"WARN","target":"metrics","message":"Lines of the log are missing here: they could not be written, or not fast enough","lines":3}`+"\n") ||
+			!strings.HasSuffix(p.lines[1], `"message":"again"}`+"\n") {
+			t.Errorf("got %q", p.lines)
+		}
+	})
+}
+
+func TestTheEndDoesNotWaitForALogThatIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipe{stuck: make(chan struct{})}
+		o, l := runs(t, p)
+		l.Info("a line")
+		synctest.Wait()
+		start := time.Now()
+		o.Close(time.Second)
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("the end took %v, want 1s", took)
+		}
+		l.Info("after the end")
+		close(p.stuck) // else Run would be left over
+	})
+}
+
+func TestALineIsWrittenAsItWasGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pipe)
+		o, _ := runs(t, p)
+		line := []byte("first\n")
+		o.Write(line)
+		copy(line, "FIRST")
+		o.Close(time.Second)
+		equal(t, p.text(), "first\n")
+	})
+}
+
+func TestOnlyAnOutputLeavesLinesOut(t *testing.T) {
+	l, _ := logger(t, false)
+	if got := LeftOut(l) + LeftOut(slog.New(slog.DiscardHandler)); got != 0 {
+		t.Errorf("got %d", got)
+	}
+}
+
+func TestTheBoundsOfTheLogAreThoseOfSecurity(t *testing.T) {
+	devstacktest.Promises(t, "lines of the log that wait to be written", fmt.Sprintf("%d,%03d", mostLines/1000, mostLines%1000), fmt.Sprintf("%d MiB", mostBytes>>20))
+}
