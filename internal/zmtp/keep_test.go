@@ -44,7 +44,7 @@ func (s *stage) keep(until time.Duration) (heard []string) {
 	defer cancel()
 	defer s.players.Wait()
 	s.start = time.Now()
-	sub := &Sub{Address: testAddress, Topics: []string{"a"}, dial: s.dial}
+	sub := &Sub{Address: testAddress, Topics: []string{"a"}, Dial: s.dial}
 	err := sub.Keep(ctx,
 		func(frames [][]byte) { heard = append(heard, shown(frames)) },
 		func(err error) { heard = append(heard, fmt.Sprint(err)) })
@@ -135,7 +135,7 @@ func TestKeepNeedsNoStatus(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		s := &Sub{Address: testAddress, Topics: []string{"a"}}
-		s.dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") }
+		s.Dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") }
 		if err := s.Keep(ctx, func([][]byte) {}, nil); err != nil {
 			t.Error(err)
 		}

@@ -108,7 +108,7 @@ func TestStalledHandshakesAreGivenUp(t *testing.T) {
 func TestDiallingIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := Sub{Handshake: 4 * time.Second}
-		s.dial = func(ctx context.Context, _ string) (net.Conn, error) {
+		s.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -220,7 +220,7 @@ func TestSlowDeliveryIsNotThePublishersFault(t *testing.T) {
 		}()
 		delivered := 0
 		s := &Sub{Address: testAddress, Topics: []string{"a"}, Ping: time.Second, Timeout: time.Second}
-		s.dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
+		s.Dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
 		s.Run(t.Context(), func([][]byte) {
 			delivered++
 			time.Sleep(time.Minute)
