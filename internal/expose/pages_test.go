@@ -232,7 +232,8 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	y.ZMQ.Set(true)
 	y.ZMQ.Use()
 	y.Publishers.Store(7)
-	y.PublishersUp.Store(6)
+	y.PublishersUp.Store(4)
+	y.PublishersWaiting.Store(2)
 	y.Gaps.Add(3)
 	y.Lagged(3 * time.Millisecond)
 	y.Lagged(-time.Second) // their clock is ahead

@@ -292,8 +292,8 @@ func zmqPublishers(t *fleet.Tally) []point {
 	if !t.ZMQ.Used() {
 		return nil
 	}
-	up, all := t.PublishersUp.Load(), t.Publishers.Load()
-	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up)), []string{"disconnected"}}}
+	up, all, waiting := t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load()
+	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up-waiting)), []string{"disconnected"}}, {float64(waiting), []string{"waiting"}}}
 }
 
 func truth(b bool) float64 {

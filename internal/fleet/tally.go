@@ -179,21 +179,22 @@ func (c *Claim) Await(ctx context.Context, holds bool) {
 
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
-	NATS          Link
-	Etcd, Files   Link // where workers register; one of these three at most is in use
-	Kubernetes    Link
-	ZMQ           Link          // to publishers, or to a broker
-	Leader        atomic.Bool   // holds the unique-instance key
-	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
-	Ready         atomic.Bool   // the program has had something to show
-	ForeignEvents atomic.Uint64 // hit-rate events and traces of workers that are not watched
-	CutOff        atomic.Uint64 // scrapes whose clients did not read while others waited
-	Gaps          atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
-	PublishersUp  atomic.Int64  // ZMQ publishers that are connected
-	Publishers    atomic.Int64  // ZMQ publishers that are announced
-	PushOK        atomic.Uint64
-	PushError     atomic.Uint64
-	LastPush      atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
+	NATS              Link
+	Etcd, Files       Link // where workers register; one of these three at most is in use
+	Kubernetes        Link
+	ZMQ               Link          // to publishers, or to a broker
+	Leader            atomic.Bool   // holds the unique-instance key
+	Unique            Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
+	Ready             atomic.Bool   // the program has had something to show
+	ForeignEvents     atomic.Uint64 // hit-rate events and traces of workers that are not watched
+	CutOff            atomic.Uint64 // scrapes whose clients did not read while others waited
+	Gaps              atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
+	PublishersUp      atomic.Int64  // ZMQ publishers that are connected
+	Publishers        atomic.Int64  // ZMQ publishers that are announced
+	PublishersWaiting atomic.Int64  // those of them that find no place
+	PushOK            atomic.Uint64
+	PushError         atomic.Uint64
+	LastPush          atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
 
 	HistoryBytes   atomic.Int64  // memory of what is remembered for those who look; 0: nobody can
 	Streams        atomic.Int64  // to pages that are open

@@ -36,7 +36,7 @@ func counters(t *fleet.Tally) [flowCount]uint64 {
 	return [flowCount]uint64{
 		gaps:      t.Gaps.Load(),
 		drops:     t.Dropped(fleet.QueueFull),
-		overLimit: t.OverLimit(),
+		overLimit: t.OverLimit() - t.TurnedAway(fleet.SubscriptionLimit), // which is a problem of its own
 		rejects:   rejected(t),
 		nameless:  t.Rejected(fleet.ForwardPass, fleet.NoWorker),
 	}
@@ -149,6 +149,17 @@ func sayPublishers(g *Glance, p *problem) words {
 		detail:   fmt.Sprintf("These are announced and do not answer: %s. Their events are lost.", list(all)),
 		check:    "is there a network policy between this program and the workers? Each publishes on a port of its own. A process that died without taking its keys back also looks like this.",
 		severity: either(up == 0, bad, warn),
+	}
+}
+
+func publishersWaiting(g, _ *Glance) number { return yes(g.tally().PublishersWaiting.Load() > 0) }
+
+func sayPublishersWaiting(g *Glance, p *problem) words {
+	waiting, want := g.tally().PublishersWaiting.Load(), g.tally().Publishers.Load()
+	return words{
+		title:  fmt.Sprintf("%s of %s ZMQ publishers have to wait", thousands(waiting), thousands(want)),
+		detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
+		check:  "is the fleet that large? Then raise the limit on open files (ulimit -n), or --max-workers. Else somebody announces publishers that are not there.",
 	}
 }
 

@@ -23,6 +23,19 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away.",
 		},
+		"limit:publishers": {
+			begin: func(l *lab) {
+				l.f.Tally.ZMQ.Use()
+				l.f.Tally.ZMQ.Set(true)
+				l.f.Tally.Publishers.Store(40_000)
+				l.f.Tally.PublishersUp.Store(32_768)
+				l.f.Tally.PublishersWaiting.Store(7232)
+				l.f.Tally.TurnAway(fleet.SubscriptionLimit)
+			},
+			end:    func(l *lab) { l.f.Tally.PublishersWaiting.Store(0) },
+			raised: 1, withdrawn: 6,
+			detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
+		},
 		"drops": {
 			begin:  func(l *lab) { l.f.Tally.Drop(fleet.QueueFull, 3) },
 			raised: 1, withdrawn: 301, detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",

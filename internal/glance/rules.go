@@ -78,6 +78,7 @@ var programRules = [...]rule[*Glance]{
 	{kind: "leader", severity: bad, up: 1, down: 1, raise: 15 * time.Second, withdraw: 2 * time.Second, measure: nobodyLeads, say: sayLeader},
 	{kind: "push", severity: bad, up: 2, down: 1, measure: failedPushes, say: sayPush}, // in a row
 	{kind: "limit", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(overLimit), say: sayLimit},
+	{kind: "limit:publishers", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersWaiting, say: sayPublishersWaiting},
 	{kind: "outage", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: outageOver, say: sayOutage},
 	{kind: "planes", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: clashing, say: sayPlanes},
 	{kind: "drops", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(drops), say: sayDrops},

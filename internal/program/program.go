@@ -173,7 +173,7 @@ func instanceValue(c config) []byte {
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger, options []nats.Option) error {
 	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return events.ZMQ(ctx, c.brokers) })
+	g.Go(func() error { return events.ZMQ(ctx, c.brokers, collect.ZMQPlaces(c.maxWorkers, descriptors())) })
 	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log, options) })
 	return g.Wait()
 }
@@ -278,7 +278,7 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			}
 			last = now
 			f.Advance(now)
-			if !said && f.Tally.OverLimit() > 0 {
+			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(fleet.SubscriptionLimit) { // which has a line of its own
 				said = true
 				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
 			}

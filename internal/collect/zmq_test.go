@@ -1,0 +1,451 @@
+package collect
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// plane is a network in memory of ZMQ publishers. It is to be used in a synctest bubble.
+type plane struct {
+	t     *testing.T
+	fleet *fleet.Fleet
+	log   *devstacktest.Log
+
+	mu         sync.Mutex
+	publishers map[string]*speaker // by host and port
+	swallows   map[string]bool     // addresses where nobody answers; at others connections are refused
+	dialling   map[string]int
+	most       map[string]int // at once, ever
+	dials      map[string]int
+}
+
+// speaker is a publisher of ZMTP 3.1.
+type speaker struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+// inPlane runs a test with a program that has so many places.
+func inPlane(t *testing.T, places int, test func(*plane)) {
+	synctest.Test(t, func(t *testing.T) {
+		log, journal := devstacktest.NewLog()
+		p := &plane{
+			t: t, fleet: fleet.New(fleet.Target{}, 1000, true), log: journal, publishers: make(map[string]*speaker), swallows: make(map[string]bool),
+			dialling: make(map[string]int), most: make(map[string]int), dials: make(map[string]int),
+		}
+		p.fleet.Sync(fleet.Listing{})
+		e := NewEvents(p.fleet, "dynamo", log)
+		e.dial = p.dial
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- e.ZMQ(ctx, nil, places) }()
+		test(p)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		for address := range p.publishers {
+			p.die(address)
+		}
+	})
+}
+
+func (p *plane) dial(ctx context.Context, address string) (net.Conn, error) {
+	p.mu.Lock()
+	s, swallows := p.publishers[address], p.swallows[address]
+	p.dials[address]++
+	p.dialling[address]++
+	p.most[address] = max(p.most[address], p.dialling[address])
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.dialling[address]--
+		p.mu.Unlock()
+	}()
+	switch {
+	case s != nil:
+		ours, theirs := net.Pipe()
+		s.mu.Lock()
+		s.conns[theirs] = true
+		s.mu.Unlock()
+		go s.attend(theirs)
+		return ours, nil
+	case swallows:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+}
+
+const (
+	greetingSize = 64
+	greeting     = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f\x03\x01NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+)
+
+// attend is the life of a connection.
+func (s *speaker) attend(c net.Conn) {
+	defer c.Close()
+	in := make([]byte, 256)
+	io.ReadFull(c, in[:greetingSize])
+	c.Write(append([]byte(greeting), make([]byte, greetingSize-len(greeting))...))
+	for ready := false; ; {
+		if _, err := io.ReadFull(c, in[:2]); err != nil {
+			return
+		}
+		body := in[:in[1]]
+		io.ReadFull(c, body)
+		s.mu.Lock()
+		switch {
+		case !ready:
+			ready = true
+			c.Write([]byte("\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"))
+		case strings.HasPrefix(string(body), "\x04PING"):
+			c.Write([]byte("\x04\x05\x04PONG"))
+		}
+		s.mu.Unlock()
+	}
+}
+
+// say sends a message to all subscribers.
+func (s *speaker) say(frames ...[]byte) {
+	var b []byte
+	for i, f := range frames {
+		flags := byte(3)
+		if i == len(frames)-1 {
+			flags = 2
+		}
+		b = append(binary.BigEndian.AppendUint64(append(b, flags), uint64(len(f))), f...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Write(b)
+	}
+}
+
+// hit is a hit-rate event of a publisher.
+func (s *speaker) hit(publisher, number, worker uint64) {
+	payload := msgp.AppendMapHeader(nil, 3)
+	for i, key := range []string{"worker_id", "isl_blocks", "overlap_blocks"} {
+		payload = msgp.AppendUint64(msgp.AppendString(payload, key), []uint64{worker, 10, 5}[i])
+	}
+	e := msgp.AppendMapHeader(nil, 5)
+	for i, key := range []string{"publisher_id", "sequence", "published_at"} {
+		e = msgp.AppendUint64(msgp.AppendString(e, key), []uint64{publisher, number, 1}[i])
+	}
+	e = msgp.AppendString(msgp.AppendString(e, "topic"), wire.TopicHitRate)
+	e = msgp.AppendBytes(msgp.AppendString(e, "payload"), payload)
+	s.say([]byte(wire.TopicHitRate), binary.BigEndian.AppendUint64(nil, publisher), binary.BigEndian.AppendUint64(nil, number),
+		append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(e))), e...))
+}
+
+// speaks puts a publisher at an address.
+func (p *plane) speaks(address string) *speaker {
+	s := &speaker{conns: make(map[net.Conn]bool)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.publishers[address] = s
+	return s
+}
+
+// die takes the publisher at an address away.
+func (p *plane) die(address string) {
+	p.mu.Lock()
+	s := p.publishers[address]
+	delete(p.publishers, address)
+	p.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close()
+	}
+}
+
+// of is a channel of hit rates.
+func of(publisher uint64, address string, e fleet.Endpoint) fleet.Channel {
+	return fleet.Channel{Endpoint: e, Topic: wire.TopicHitRate, Publisher: publisher, Plane: fleet.ZMQPlane, Address: "tcp://" + address}
+}
+
+// counts compares the publishers that are connected, all that are announced, and those that wait.
+func (p *plane) counts(up, all, waiting int64) {
+	p.t.Helper()
+	t := &p.fleet.Tally
+	got := fmt.Sprint(t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load())
+	if want := fmt.Sprint(up, all, waiting); got != want {
+		p.t.Errorf("publishers connected, announced, waiting: %s, want %s", got, want)
+	}
+}
+
+func (p *plane) hits(events, gaps uint64) {
+	p.t.Helper()
+	synctest.Wait()
+	t := &p.fleet.Tally
+	if n, g := t.Messages(fleet.HitRate), t.Gaps.Load(); n != events || g != gaps {
+		p.t.Errorf("%d events and %d are missing, want %d and %d", n, g, events, gaps)
+	}
+}
+
+// TestAPublisherUnderTwoKeysIsOne, as a proxy writes them that knows old and new releases.
+func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
+	inPlane(t, 100, func(p *plane) {
+		const address = "h:1"
+		s := p.speaks(address)
+		n := uint64(0)
+		say := func(events int) {
+			for range events {
+				s.hit(5, n, 0x11)
+				n++
+			}
+		}
+		p.fleet.Register(fleet.Instance{Endpoint: ofBackend, ID: 0x11}, fleet.Registration{Publishes: true})
+		p.fleet.Announce("old", of(5, address, fleet.Endpoint{Component: "backend"}))
+		time.Sleep(time.Second)
+		p.counts(1, 1, 0)
+		say(10)
+		p.hits(10, 0)
+		p.fleet.Announce("new", of(5, address, ofBackend))
+		time.Sleep(time.Second)
+		p.counts(1, 1, 0)
+		say(10)
+		p.hits(20, 0)
+		n += 20 // these are lost
+		say(1)
+		p.hits(21, 20)
+		p.fleet.Withdraw("old")
+		time.Sleep(time.Second)
+		p.counts(1, 1, 0)
+		n += 3
+		say(1)
+		p.hits(22, 23)
+		if n := p.dials[address]; n != 1 {
+			t.Errorf("connected %d times, want once", n)
+		}
+		p.fleet.Withdraw("new")
+		time.Sleep(time.Second)
+		p.counts(0, 0, 0)
+		say(5)
+		p.hits(22, 23)
+		p.fleet.Announce("new", of(5, address, ofBackend)) // what was said meanwhile was for nobody
+		time.Sleep(time.Second)
+		say(1)
+		p.hits(23, 23)
+	})
+}
+
+// TestThatEndpointIsTakenThatNamesMost, whatever the order of the keys.
+func TestThatEndpointIsTakenThatNamesMost(t *testing.T) {
+	all := []fleet.Endpoint{{}, {Component: "backend"}, {Component: "backend", Name: "generate"}, {Component: "backend", Name: "other"}, {Component: "zoo"}}
+	for first := range all {
+		w := newWant(source{address: "tcp://h:1"})
+		for i := range all {
+			w.announce(all[(first+i)%len(all)], 1)
+		}
+		w.announce(all[0], 1)
+		for _, want := range []int{2, 3, 1, 4, 0} {
+			if w.settle(); w.endpoint != all[want] {
+				t.Errorf("from %d on: booked at %v, want %v", first, w.endpoint, all[want])
+			}
+			w.announce(all[want], -1)
+		}
+		if w.settle(); w.keys != 1 || w.endpoint != all[0] {
+			t.Errorf("%d keys are left, of %v", w.keys, w.endpoint)
+		}
+	}
+}
+
+// TestTheEndpointOfAPublisherChangesWithItsKeys, and its connection stays.
+func TestTheEndpointOfAPublisherChangesWithItsKeys(t *testing.T) {
+	inPlane(t, 100, func(p *plane) {
+		p.swallows["h:1"] = true
+		shown := func(want ...fleet.Channel) {
+			t.Helper()
+			time.Sleep(time.Second)
+			if got := fmt.Sprint(p.fleet.Notes.AwaySince(time.Now())); got != fmt.Sprint(want) {
+				t.Errorf("away: %s, want %v", got, want)
+			}
+		}
+		p.fleet.Announce("old", of(5, "h:1", fleet.Endpoint{Component: "backend"}))
+		shown(of(5, "h:1", fleet.Endpoint{Component: "backend"}))
+		p.fleet.Announce("new", of(5, "h:1", ofBackend))
+		shown(of(5, "h:1", ofBackend))
+		p.fleet.Withdraw("new")
+		shown(of(5, "h:1", fleet.Endpoint{Component: "backend"}))
+		if n := p.dials["h:1"]; n != 1 {
+			t.Errorf("dialled %d times in three seconds, want once", n)
+		}
+		p.fleet.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"new": of(5, "h:1", ofBackend), "other": of(6, "h:2", ofBackend)}})
+		shown(of(5, "h:1", ofBackend), of(6, "h:2", ofBackend))
+		p.fleet.Sync(fleet.Listing{})
+		shown()
+	})
+}
+
+// TestEventsMissingAcrossALostConnectionAreCounted, and those that came to nobody because
+// nobody wanted them are not.
+func TestEventsMissingAcrossALostConnectionAreCounted(t *testing.T) {
+	inPlane(t, 100, func(p *plane) {
+		const address = "h:1"
+		s := p.speaks(address)
+		p.fleet.Announce("a", of(5, address, ofBackend))
+		time.Sleep(time.Second)
+		s.hit(5, 0, 1)
+		p.hits(1, 0)
+		p.die(address)
+		time.Sleep(time.Minute)
+		p.counts(0, 1, 0)
+		s = p.speaks(address)
+		time.Sleep(10 * time.Second)
+		s.hit(5, 31, 1)
+		p.hits(2, 30)
+		if n := p.fleet.Tally.Failed(fleet.PeerZMQ); n < 10 {
+			t.Errorf("%d failures are counted, want one for each attempt", n)
+		}
+		p.fleet.Withdraw("a")
+		time.Sleep(time.Second)
+		p.fleet.Announce("a", of(5, address, ofBackend))
+		time.Sleep(time.Second)
+		s.hit(5, 1000, 1)
+		p.hits(3, 30)
+		s.hit(5, 1002, 1)
+		p.hits(4, 31)
+	})
+}
+
+// TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled: who finds no place waits, is
+// counted, and takes the place of one that is out of reach.
+func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
+	inPlane(t, 8, func(p *plane) {
+		const dead = 200
+		for i := range dead {
+			address := fmt.Sprintf("dead%d:1", i)
+			p.swallows[address] = i%2 == 0
+			p.fleet.Announce(fmt.Sprint("dead", i), of(uint64(1000+i), address, ofBackend))
+		}
+		time.Sleep(time.Second)
+		p.counts(0, dead, dead-8)
+		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8 {
+			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
+		}
+		if n := len(p.dials); n != 8 {
+			t.Errorf("%d are dialled, want 8", n)
+		}
+		for i := range 4 {
+			address := fmt.Sprintf("good%d:1", i)
+			p.speaks(address)
+			p.fleet.Announce(fmt.Sprint("good", i), of(uint64(1+i), address, ofBackend))
+		}
+		time.Sleep(10 * time.Minute) // every place is one's who is out of reach for 10 s
+		p.counts(4, dead+4, dead-4)
+		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8+4 {
+			t.Errorf("%d are counted as turned away, want each once", n)
+		}
+		p.mu.Lock()
+		tried := len(p.dials)
+		p.mu.Unlock()
+		if tried != dead+4 {
+			t.Errorf("%d were tried, want all", tried)
+		}
+		if n := p.log.Count("There is no room for more ZMQ publishers"); n != 1 {
+			t.Errorf("said %d times that there is no room:\n%s", n, p.log)
+		}
+		for i := range dead {
+			p.fleet.Withdraw(fmt.Sprint("dead", i))
+		}
+		time.Sleep(time.Second)
+		p.counts(4, 4, 0)
+	})
+}
+
+// TestOneAddressIsNotStormed: 16 connect at once, and the others after them.
+func TestOneAddressIsNotStormed(t *testing.T) {
+	inPlane(t, 400, func(p *plane) {
+		p.swallows["h:1"] = true
+		for i := range 100 {
+			p.fleet.Announce(fmt.Sprint(i), of(uint64(i), "h:1", ofBackend))
+		}
+		p.speaks("other:1")
+		p.fleet.Announce("other", of(1000, "other:1", ofBackend))
+		time.Sleep(time.Second)
+		p.counts(1, 101, 0)
+		time.Sleep(time.Minute)
+		if n := p.most["h:1"]; n != 16 {
+			t.Errorf("%d connect at once, want 16", n)
+		}
+		if n := p.dials["h:1"]; n < 100 {
+			t.Errorf("%d have been tried in a minute, want all", n)
+		}
+		s := p.speaks("h:1")
+		time.Sleep(time.Minute)
+		p.counts(101, 101, 0)
+		s.mu.Lock()
+		for c := range s.conns { // all come back
+			c.Close()
+		}
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		p.counts(101, 101, 0)
+		if n := p.most["h:1"]; n != 16 {
+			t.Errorf("%d connect at once when all come back, want 16", n)
+		}
+	})
+}
+
+// TestBrokersCountForThemselves: what came by others, or could not come, is not missing.
+func TestBrokersCountForThemselves(t *testing.T) {
+	var numbers []string
+	z := newSubscribers(NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler)), 10)
+	arrives := func(number uint64) {
+		z.copies.mu.Lock()
+		defer z.copies.mu.Unlock()
+		if z.copies.several {
+			numbers = append(numbers, "-")
+			return
+		}
+		numbers = append(numbers, fmt.Sprint(z.copies.sequences.arrives(stream{1, fleet.LoadEvent}, number).missing))
+	}
+	of := func(n int) fleet.Opt[fleet.Channel] {
+		return fleet.Some(fleet.Channel{Plane: fleet.BrokerPlane, Topic: wire.TopicLoad, Address: []string{"tcp://a:1", "tcp://a:1;tcp://b:1"}[n]})
+	}
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	follow := func(old, new fleet.Opt[fleet.Channel]) {
+		z.follow(ended, []fleet.ChannelChange{{Old: old, New: new}}, false)
+	}
+	none := fleet.Opt[fleet.Channel]{}
+	follow(none, of(0))
+	arrives(0)
+	arrives(5)
+	follow(of(0), of(1))
+	arrives(6)
+	arrives(50)
+	follow(of(1), of(0))
+	arrives(100)
+	arrives(102)
+	follow(of(0), none)
+	follow(none, of(0))
+	arrives(1000)
+	arrives(1001)
+	z.stopAll()
+	if got := strings.Join(numbers, " "); got != "0 4 - - 0 1 0 0" {
+		t.Errorf("missing: %s, want 0 4 - - 0 1 0 0", got)
+	}
+}
