@@ -194,9 +194,9 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll := func(number int) {
+		p.begin(number, time.Now())
 		services := p.targets()
 		inbox := fmt.Sprintf("%s.%d", inbox, number)
-		p.begin(inbox, len(services))
 		b.fleet.BeginPoll()
 		if err := p.ask(services, inbox, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)

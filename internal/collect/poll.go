@@ -28,6 +28,9 @@ const (
 
 	// soon is between two polls in that time, at most.
 	soon = 500 * time.Millisecond
+
+	// tooLate is how long after its poll an answer is no longer taken, but for long intervals.
+	tooLate = 5 * time.Second
 )
 
 // Poller asks the workers of the watched components for their statistics.
@@ -40,27 +43,28 @@ type Poller struct {
 	Found      func()        // called after each poll that found a load; may be nil
 	Due        chan struct{} // of one place: says that a poll is due at once; may be nil
 
-	wake       chan struct{}           // the running poll may have nobody to wait for
-	announced  map[fleet.Endpoint]bool // watched endpoints the log has named
-	reconnects uint64                  // of Conn, when last seen
-	settled    time.Time               // when the workers have had time to reconnect too
-	missing    bool                    // the last poll found nobody
-	hinted     bool                    // the log has said what is registered
-	toldNoLoad bool                    // the log has said which endpoints carry load
+	wake       chan struct{}          // the running poll may have nobody to wait for
+	announced  map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
+	reconnects uint64                 // of Conn, when last seen
+	settled    time.Time              // when the workers have had time to reconnect too
+	missing    bool                   // the last poll found nobody
+	hinted     bool                   // the log has said what is registered
+	toldNoLoad bool                   // the log has said which endpoints carry load
 
 	// Of the reply at hand, and the replies' goroutine's own.
 	decoder wire.StatsDecoder
 	answer  []fleet.Report
 
 	mu       sync.Mutex         // guards what replies share with the polls
-	services map[string]service // that are asked, by their names
+	services map[string]service // that were asked and may still answer, by their names
 	openings uint64             // of the Fleet, when the services were last looked at
 	poll     pollState
+	begun    []time.Time // when the last polls began, whose answers are still taken
 }
 
 // pollState is what the replies to one poll add up to.
 type pollState struct {
-	inbox     string
+	number    int
 	requests  int
 	refusals  int             // requests for which NATS says that nobody is there
 	matched   bool            // somebody serves a watched endpoint
@@ -85,14 +89,20 @@ func (p *Poller) Run(ctx context.Context) error {
 	drops := dropCounter{subscription: replies, tally: &p.Fleet.Tally}
 	defer drops.count()
 
-	if t := p.Fleet.Target(); t.Name != "" && !t.Several() {
-		p.announce(fleet.Endpoint(t))
+	if e, named := p.named(); named {
+		p.announce(e, 0)
 	}
 	p.every(ctx, func(number int) {
-		p.once(ctx, fmt.Sprintf("%s.%d", inbox, number))
+		p.once(ctx, inbox, number)
 		drops.count()
 	})
 	return nil
+}
+
+// named is the endpoint that the flags name.
+func (p *Poller) named() (e fleet.Endpoint, ok bool) {
+	t := p.Fleet.Target()
+	return fleet.Endpoint(t), t.Name != "" && !t.Several()
 }
 
 // every calls f once an interval until ctx ends, for the first time when the registry
@@ -126,14 +136,13 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 // listen takes the replies to all polls, whose inboxes are below one.
 func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
 	p.wake = make(chan struct{}, 1)
-	p.announced = make(map[fleet.Endpoint]bool)
-	p.services = make(map[string]service)
+	p.services, p.begun = make(map[string]service), nil
 	p.decoder.Endpoint = p.Fleet.Target().Name
 	return connect.Subscribe(p.Conn, inbox+".*", p.reply)
 }
 
-// once is one poll, its replies sent to inbox.
-func (p *Poller) once(ctx context.Context, inbox string) {
+// once is one poll, its replies sent below inbox.
+func (p *Poller) once(ctx context.Context, inbox string, number int) {
 	t := &p.Fleet.Tally
 	if !p.Conn.IsConnected() {
 		t.Polled(fleet.PollError, 0)
@@ -144,12 +153,12 @@ func (p *Poller) once(ctx context.Context, inbox string) {
 		p.reconnects, p.settled = n, start.Add(grace)
 	}
 	registryUp := t.RegistryUp()
+	p.begin(number, start)
 	services := p.targets()
-	p.begin(inbox, len(services))
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
 	deadline := start.Add(max(shortestPoll, min(longestPoll, p.Interval)))
-	if err := p.ask(services, inbox, deadline); err != nil {
+	if err := p.ask(services, fmt.Sprintf("%s.%d", inbox, number), deadline); err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
 		t.Polled(fleet.PollError, 0)
@@ -196,7 +205,7 @@ func (p *Poller) await(ctx context.Context, deadline time.Time) {
 // targets are the names of the services to ask: those of every watched component
 // that is named or registered, as each era wrote them.
 func (p *Poller) targets() []string {
-	t := p.Fleet.Target()
+	t, poll := p.Fleet.Target(), p.poll.number
 	openings := p.Fleet.Openings()       // before it is asked what they are
 	var watched, others []fleet.Endpoint // without names: components
 	if t.Component != "" && !t.Several() {
@@ -204,37 +213,41 @@ func (p *Poller) targets() []string {
 	}
 	for _, e := range p.Fleet.Registered() {
 		if t.Covers(e) {
-			p.announce(e)
+			p.announce(e, poll)
 			watched = append(watched, componentAt(e))
 		} else {
 			others = append(others, componentAt(e))
 		}
 	}
+	named, _ := p.named()
+	maps.DeleteFunc(p.announced, func(e fleet.Endpoint, seen int) bool { return e != named && seen != poll })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var services []string
 	for _, component := range slices.Compact(watched) {
 		for _, name := range p.names(component) {
-			// Components may share a service: from 0.2.1 on, those whose names differ in case only.
-			if !slices.Contains(services, name) {
-				services = append(services, name)
-			}
 			s := p.services[name]
-			if !slices.Contains(s.components, component) {
-				s.components = append(s.components, component)
+			switch {
+			case s.poll != poll:
+				services = append(services, name)
+				s = service{component: component, alone: true, poll: poll}
+			case s.component != component:
+				// Components may share a service: from 0.2.1 on, those whose names differ in case only.
+				s.alone = false
 			}
-			s.alone = len(s.components) == 1
 			p.services[name] = s
 		}
 	}
 	for _, component := range slices.Compact(others) {
 		for _, name := range p.names(component) {
-			if s, asked := p.services[name]; asked && !slices.Contains(s.components, component) {
+			if s := p.services[name]; s.poll == poll && s.component != component {
 				s.alone = false
 				p.services[name] = s
 			}
 		}
 	}
+	maps.DeleteFunc(p.services, func(_ string, s service) bool { return poll-s.poll >= len(p.begun) })
+	p.poll.requests = len(services)
 	p.openings = openings
 	return services
 }
@@ -255,10 +268,33 @@ func (p *Poller) names(component fleet.Endpoint) (names []string) {
 	return names
 }
 
-func (p *Poller) begin(inbox string, requests int) {
+// begin begins a poll, and forgets those whose answers would be too late.
+func (p *Poller) begin(number int, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.poll = pollState{inbox: inbox, requests: requests, elsewhere: make(map[string]bool)}
+	p.poll = pollState{number: number, requests: -1, elsewhere: make(map[string]bool)}
+	p.begun = append(p.begun, now)
+	late := 0
+	for late < len(p.begun) && now.Sub(p.begun[late]) > p.patience() {
+		late++
+	}
+	p.begun = slices.Delete(p.begun, 0, late)
+}
+
+// patience is how long after its poll an answer is taken: two intervals, so that a worker
+// that is slow is heard in time for the next but one.
+func (p *Poller) patience() time.Duration { return max(tooLate, 2*p.Interval) }
+
+// isLate reports whether an answer to a poll comes too late. What it says was true then, and
+// may be older than what is known by now.
+func (p *Poller) isLate(poll int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ago := p.poll.number - poll
+	if ago == 0 {
+		return false
+	}
+	return ago < 0 || ago >= len(p.begun) || time.Since(p.begun[len(p.begun)-1-ago]) > p.patience()
 }
 
 // finish books the poll and has it concluded.

@@ -25,6 +25,8 @@ const (
 	NATSPlane
 	ZMQPlane    // the publisher's own socket
 	BrokerPlane // a ZMQ broker that publishers were told to find by itself
+
+	Planes int = iota // how many there are
 )
 
 // String is the name that operators know.

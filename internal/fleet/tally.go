@@ -46,12 +46,13 @@ const (
 	Repeated                // an event that came before
 	BadText                 // not the Prometheus text format
 	TooLarge                // a page beyond the limit
+	Late                    // an answer to a poll of long ago
 	reasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size"}[r]
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "late"}[r]
 }
 
 // Peer is what the program makes calls to.

@@ -225,7 +225,7 @@ func sayPlanes(g *Glance, p *problem) words {
 	}
 	return words{
 		title:  "Workers and routers are on different event planes",
-		detail: strings.Join(all, "; ") + ". Those routers do not hear what is cached, and send requests as if nothing were.",
+		detail: strings.Join(all[:min(few, len(all))], "; ") + either(len(all) > few, "; and "+thousands(len(all)-few)+" more", "") + ". Those routers do not hear what is cached, and send requests as if nothing were.",
 		check:  "set DYN_EVENT_PLANE to the same value for every worker, router and frontend.",
 		rows:   rows,
 	}
