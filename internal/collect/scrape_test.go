@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -358,4 +360,39 @@ func TestOnAPageOfSeveralOnlyWhatIsNamedIsBooked(t *testing.T) {
 		t.Errorf("asked for %v", f.asked)
 	}
 	f.tally(map[fleet.ScrapeResult]bool{fleet.ScrapeOK: true})
+}
+
+// TestAPageOverTLSIsReadOfWhoCanBeTrusted, and one who says nothing at all holds nothing up.
+func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t)
+	f.join(1, blocks(1))
+	f.join(2, blocks(2))
+	f.join(3, blocks(3))
+	secure := httptest.NewUnstartedServer(f) // of an authority that nobody knows
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	f.scrape(func(s *Scraper) {
+		s.URL = func(p fleet.WorkerPage) string {
+			return []string{f.server.URL, secure.URL, "https://" + silent.Addr().String()}[p.ID-1] + "/" + wire.HexID(p.ID)
+		}
+	})
+	f.shows(map[uint64]fleet.Load{1: inUse(1)})
+	devstacktest.Until(t, func() error {
+		if n := f.fleet.Tally.Failed(fleet.PeerWorkerPage); n < 3 {
+			return fmt.Errorf("%d failures", n)
+		}
+		return nil
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked[2]+f.asked[3] > 0 {
+		t.Errorf("asked for %v, want nothing of those who cannot be trusted", f.asked)
+	}
 }

@@ -32,7 +32,7 @@ type pageReader struct {
 func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.PageValues, size int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, ctx), http.MethodGet, url, nil)
 	if err != nil {
 		return nil, 0, err
 	}

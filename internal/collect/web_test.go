@@ -1,0 +1,331 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/wire"
+)
+
+// manner is how a worker's host takes who asks for its page.
+type manner int
+
+const (
+	answers  manner = iota // at once
+	slowly                 // after three tenths of a second
+	swallows               // every packet: connections are not made, and those that are bring nothing
+	refuses
+	accepts // and answers nothing
+	stalls  // in the middle of its page
+)
+
+// web is a network in memory of workers' pages, each at a host of its own: its id. It is to
+// be used in a synctest bubble.
+type web struct {
+	t        *testing.T
+	fleet    *fleet.Fleet
+	network  *pipes.Network
+	interval time.Duration
+
+	mu       sync.Mutex
+	manners  map[uint64]manner
+	read     map[uint64]time.Time // when its page was last read
+	dialling int
+	most     int // at once
+	asked    int
+}
+
+// inWeb runs a test with workers 1 to many, of which the first so many are of a manner.
+func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &web{
+			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: pipes.New(), interval: interval,
+			manners: make(map[uint64]manner), read: make(map[uint64]time.Time),
+		}
+		all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration)}
+		for id := range uint64(many) {
+			all.Instances[fleet.Instance{Endpoint: ofBackend, ID: 1 + id}] = fleet.Registration{Publishes: true}
+		}
+		w.fleet.Sync(all)
+		server := &http.Server{Handler: w}
+		go server.Serve(w.network)
+		s := &Scraper{
+			Fleet: w.fleet, Namespaces: "dynamo", Interval: interval, Log: slog.New(slog.DiscardHandler), dial: w.dial,
+			URL: func(p fleet.WorkerPage) string { return fmt.Sprintf("http://%d:80/metrics", p.ID) },
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { s.Run(ctx) })
+		running.Go(func() {
+			for ctx.Err() == nil {
+				w.fleet.Advance(time.Now())
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		defer func() {
+			stop()
+			running.Wait()
+			server.Close()
+			w.network.Close()
+			time.Sleep(time.Second) // in which those who still answer end
+		}()
+		test(w)
+	})
+}
+
+func (w *web) of(id uint64) manner {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.manners[id]
+}
+
+// take has these workers' hosts take to another manner.
+func (w *web) take(to manner, ids ...uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		w.manners[id] = to
+		delete(w.read, id)
+	}
+}
+
+func (w *web) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, _ := net.SplitHostPort(address)
+	id, _ := strconv.ParseUint(host, 10, 64)
+	w.mu.Lock()
+	w.dialling++
+	w.most = max(w.most, w.dialling)
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.dialling--
+		w.mu.Unlock()
+	}()
+	switch w.of(id) {
+	case swallows:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case refuses:
+		return nil, syscall.ECONNREFUSED
+	}
+	return w.network.Dial(ctx, network, address)
+}
+
+// ServeHTTP is every page.
+func (w *web) ServeHTTP(to http.ResponseWriter, r *http.Request) {
+	id, _ := strconv.ParseUint(strings.TrimSuffix(r.Host, ":80"), 10, 64)
+	w.mu.Lock()
+	w.asked++
+	w.mu.Unlock()
+	switch w.of(id) {
+	case slowly:
+		time.Sleep(300 * time.Millisecond)
+	case swallows, accepts:
+		stall(to, r)
+		return
+	case refuses:
+		panic(http.ErrAbortHandler)
+	case stalls:
+		blocks(1)(to, r)
+		to.(http.Flusher).Flush()
+		stall(to, r)
+		return
+	}
+	blocks(int(id))(to, r)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.read[id] = time.Now()
+}
+
+// reads looks for a while whether each of the pages that answer at once is read within twice
+// the interval, from now on or from when it was last read.
+func (w *web) reads(for_ time.Duration) {
+	w.t.Helper()
+	began := time.Now()
+	for time.Since(began) < for_ {
+		time.Sleep(100 * time.Millisecond)
+		w.mu.Lock()
+		for id, m := range w.manners {
+			last := w.read[id]
+			if last.IsZero() {
+				last = began
+			}
+			if ago := time.Since(last); m == answers && ago > 2*w.interval {
+				w.mu.Unlock()
+				w.t.Fatalf("after %s the page of worker %d was read %s ago", time.Since(began), id, ago)
+			}
+		}
+		w.mu.Unlock()
+	}
+}
+
+// shuffled are the ids of all workers in some order.
+func shuffled(many int, seed uint64) []uint64 {
+	ids := make([]uint64, many)
+	for i := range ids {
+		ids[i] = uint64(1 + i)
+	}
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(many, func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	return ids
+}
+
+// TestDeadPagesDelayNoGoodOne, be they dead from the start, or from some time on, all at
+// once, and whatever they do to those who ask.
+func TestDeadPagesDelayNoGoodOne(t *testing.T) {
+	t.Parallel()
+	for name, how := range map[string]manner{"swallows": swallows, "refuses": refuses, "accepts": accepts, "stalls": stalls} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			many, dead := 300, 200
+			if how == swallows {
+				many, dead = 1000, 600
+			}
+			inWeb(t, many, 5*time.Second, func(w *web) {
+				ids := shuffled(many, uint64(how))
+				w.take(answers, ids[dead:]...)
+				w.take(how, ids[:dead]...)
+				w.reads(21 * time.Second)
+				w.take(answers, ids[:dead]...) // all come back
+				w.reads(11 * time.Second)
+				w.take(how, ids[many-dead:]...) // others die at once
+				w.reads(21 * time.Second)
+				for i := range dead { // and come back one by one, while others die
+					w.take(answers, ids[many-dead+i])
+					w.take(how, ids[i])
+					if i%100 == 0 {
+						w.reads(time.Second)
+					}
+				}
+				w.reads(21 * time.Second)
+				if most := quickPlaces + slowPlaces; w.most > most {
+					t.Errorf("%d are connected to at once, want at most %d", w.most, most)
+				}
+				for _, x := range w.fleet.Snapshot().Workers {
+					if got := x.Load.OK; got != (w.of(x.ID.Lease) == answers) {
+						t.Errorf("worker %d has a load: %v", x.ID.Lease, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestManyDeadPagesOfALargeFleet, whose rounds are longer: within twice of those.
+func TestManyDeadPagesOfALargeFleet(t *testing.T) {
+	t.Parallel()
+	const many, dead = 2000, 1800
+	inWeb(t, many, many*time.Millisecond, func(w *web) {
+		ids := shuffled(many, 3)
+		w.take(answers, ids...)
+		w.reads(4 * time.Second)
+		w.take(swallows, ids[:dead]...)
+		w.reads(12 * time.Second)
+	})
+}
+
+// TestPagesThatTakeTheirTimeAreRead among dead ones, though not as soon.
+func TestPagesThatTakeTheirTimeAreRead(t *testing.T) {
+	t.Parallel()
+	const many, slow, dead = 200, 20, 80
+	inWeb(t, many, 5*time.Second, func(w *web) {
+		ids := shuffled(many, 4)
+		w.take(answers, ids[slow+dead:]...)
+		w.take(slowly, ids[:slow]...)
+		w.take(swallows, ids[slow:slow+dead]...)
+		w.reads(30 * time.Second)
+		for range 10 {
+			w.reads(5 * time.Second)
+			w.mu.Lock()
+			for _, id := range ids[:slow] {
+				if ago := time.Since(w.read[id]); ago > 10*time.Second {
+					t.Errorf("a page that takes its time was read %s ago", ago)
+				}
+			}
+			w.mu.Unlock()
+		}
+	})
+}
+
+// TestWhereThereAreNotPlacesEnoughRoundsAreLonger, and nothing is forgotten because of that.
+func TestWhereThereAreNotPlacesEnoughRoundsAreLonger(t *testing.T) {
+	t.Parallel()
+	const many = 500 // of 0.3 s each: one and a half seconds of 100 places, where one is the interval
+	inWeb(t, many, time.Second, func(w *web) {
+		ids := shuffled(many, 5)
+		w.take(slowly, ids...)
+		time.Sleep(20 * time.Second)
+		for range 20 {
+			time.Sleep(time.Second)
+			for _, x := range w.fleet.Snapshot().Workers {
+				if !x.Load.OK {
+					t.Fatalf("worker %d has no load any more", x.ID.Lease)
+				}
+			}
+		}
+		if n := w.fleet.Tally.Scrapes(fleet.ScrapeError); n > 0 {
+			t.Errorf("%d scrapes failed", n)
+		}
+	})
+}
+
+// TestOneSlowPageIsAskedOnce a round, and not twice because it is slow.
+func TestOneSlowPageIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	inWeb(t, 10, 5*time.Second, func(w *web) {
+		w.take(slowly, 1)
+		time.Sleep(52 * time.Second)
+		if w.asked > 110 {
+			t.Errorf("%d requests in 10 rounds of 10 pages", w.asked)
+		}
+	})
+}
+
+// TestAPageOfManyWorkersIsBookedOnce through, and not once more for each of them.
+func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
+	const many = 20_000
+	f := fleet.New(fleet.Target{}, many, true)
+	all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration)}
+	for id := range uint64(many) {
+		all.Instances[fleet.Instance{Endpoint: ofBackend, ID: 1 + id}] = fleet.Registration{Publishes: true}
+	}
+	f.Sync(all)
+	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
+	values := []wire.PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // nobody's
+	for id := range uint64(many) {
+		of := wire.PageValues{Worker: fleet.Some(1 + id), Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
+		other := of
+		other.Namespace, other.Load.Waiting = "other", fleet.Some[uint64](7)
+		values = append(values, other, of)
+	}
+	if got := s.book(f.WorkerPages(true), values); got != fleet.ScrapeOK {
+		t.Errorf("the scrape was %s", got)
+	}
+	for _, w := range f.Snapshot().Workers {
+		if w.Load.V.Waiting != fleet.Some(w.ID.Lease) {
+			t.Fatalf("worker %d has %+v", w.ID.Lease, w.Load)
+		}
+	}
+}
+
+func TestScrapesTakeAQuarterOfTheFileDescriptors(t *testing.T) {
+	for _, c := range []struct{ descriptors, quick, slow, idle int }{
+		{0, 100, 8, 256}, {1 << 20, 100, 8, 256}, {1024, 85, 8, 163}, {256, 21, 8, 35}, {48, 4, 1, 7}, {8, 1, 1, 1},
+	} {
+		if quick, slow, idle := scrapePlaces(c.descriptors); quick != c.quick || slow != c.slow || idle != c.idle {
+			t.Errorf("of %d file descriptors: %d, %d and %d, want %d, %d and %d", c.descriptors, quick, slow, idle, c.quick, c.slow, c.idle)
+		}
+	}
+}
