@@ -23,9 +23,11 @@ type Events struct {
 	verbose    bool     // single events are logged
 	ours       []string // what a broker is asked for: the prefixes of the namespaces' subjects
 
-	sequences sequences
-	nameless  sync.Once // says that an engine does not know its worker's id
-	heard     sync.Once // says that there is ZMQ
+	access     *Access
+	subscribed bool // to NATS, as the log has said
+	sequences  sequences
+	nameless   sync.Once // says that an engine does not know its worker's id
+	heard      sync.Once // says that there is ZMQ
 
 	dial func(ctx context.Context, address string) (net.Conn, error) // publishers of ZMQ; nil: over TCP
 }
@@ -37,6 +39,7 @@ func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Ev
 		namespaces: namespaces,
 		log:        log,
 		verbose:    log.Enabled(context.Background(), slog.LevelDebug),
+		access:     newAccess(f, namespaces, log),
 		ours:       wire.BrokerTopics(namespaces, slices.Collect(maps.Keys(kinds))...),
 	}
 }

@@ -4,6 +4,7 @@ package collect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -40,6 +41,7 @@ type Poller struct {
 	Namespaces wire.Namespaces
 	Interval   time.Duration
 	Log        *slog.Logger
+	Access     *Access       // what Conn lets us do; may be nil
 	Found      func()        // called after each poll that found a load; may be nil
 	Due        chan struct{} // of one place: says that a poll is due at once; may be nil
 
@@ -50,6 +52,9 @@ type Poller struct {
 	missing    bool                   // the last poll found nobody
 	hinted     bool                   // the log has said what is registered
 	toldNoLoad bool                   // the log has said which endpoints carry load
+
+	published string  // on which something was published since the last poll
+	retries   retries // of polls that NATS denies
 
 	// Of the reply at hand, and the replies' goroutine's own.
 	decoder wire.StatsDecoder
@@ -83,18 +88,17 @@ func (p *Poller) Run(ctx context.Context) error {
 	inbox := p.Conn.NewInbox()
 	replies, err := p.listen(inbox)
 	if err != nil {
-		return fmt.Errorf("subscribe to stats replies: %w", err)
+		return err
 	}
-	defer replies.Unsubscribe()
-	drops := dropCounter{subscription: replies, tally: &p.Fleet.Tally}
-	defer drops.count()
+	defer replies.close()
 
 	if e, named := p.named(); named {
 		p.announce(e, 0)
 	}
 	p.every(ctx, func(number int) {
+		replies.again(p.Conn, p.Access)
 		p.once(ctx, inbox, number)
-		drops.count()
+		replies.drops.count()
 	})
 	return nil
 }
@@ -123,6 +127,8 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 		var again <-chan time.Time
 		if time.Now().Before(p.settled) {
 			again = time.After(soon)
+		} else if next := p.retries.next; !next.IsZero() {
+			again = time.After(max(0, time.Until(next)))
 		}
 		select {
 		case <-tick.C:
@@ -134,21 +140,22 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 }
 
 // listen takes the replies to all polls, whose inboxes are below one.
-func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
+func (p *Poller) listen(inbox string) (*subscription, error) {
 	p.wake = make(chan struct{}, 1)
 	p.services, p.begun = make(map[string]service), nil
 	p.decoder.Endpoint = p.Fleet.Target().Name
-	return connect.Subscribe(p.Conn, inbox+".*", p.reply)
+	s := &subscription{subject: inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Tally}
+	return s, s.open(p.Conn)
 }
 
 // once is one poll, its replies sent below inbox.
 func (p *Poller) once(ctx context.Context, inbox string, number int) {
 	t := &p.Fleet.Tally
-	if !p.Conn.IsConnected() {
+	start := time.Now()
+	if !p.Conn.IsConnected() || !p.mayAsk(start) {
 		t.Polled(fleet.PollError, 0)
 		return
 	}
-	start := time.Now()
 	if n := p.Conn.Stats().Reconnects; n != p.reconnects {
 		p.reconnects, p.settled = n, start.Add(grace)
 	}
@@ -158,7 +165,14 @@ func (p *Poller) once(ctx context.Context, inbox string, number int) {
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
 	deadline := start.Add(max(shortestPoll, min(longestPoll, p.Interval)))
-	if err := p.ask(services, fmt.Sprintf("%s.%d", inbox, number), deadline); err != nil {
+	err := p.ask(services, fmt.Sprintf("%s.%d", inbox, number), deadline)
+	if err != nil {
+		t.Fail(fleet.PeerNATS)
+	} else if p.denied() {
+		p.retries.begin(start)
+		err = errDenied
+	}
+	if err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
 		t.Polled(fleet.PollError, 0)
@@ -167,24 +181,54 @@ func (p *Poller) once(ctx context.Context, inbox string, number int) {
 	p.await(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
-	connected := p.Conn.IsConnected() && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.RegistryUp()
+	connected := p.Conn.IsConnected() && !p.Access.Refuses(inboxes) && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.RegistryUp()
 	p.Fleet.EndPoll(connected && ctx.Err() == nil && start.After(p.settled))
 	if ctx.Err() == nil {
 		p.finish(time.Since(start))
 	}
 }
 
+// errDenied says that nobody can be asked, or that no answer can come.
+var errDenied = errors.New("NATS denies a permission")
+
 // ask sends one request for each service to one inbox.
 func (p *Poller) ask(services []string, inbox string, deadline time.Time) error {
+	if len(services) > 0 {
+		p.Access.Ask(statsSubject)
+	}
 	for _, service := range services {
 		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
 			return fmt.Errorf("ask %s: %w", service, err)
 		}
 	}
-	if err := p.Conn.FlushTimeout(time.Until(deadline)); err != nil {
+	if err := connect.FlushNATS(p.Conn, time.Until(deadline)); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
+	p.Access.Settle(statsSubject)
+	p.Access.Settle(p.published) // since the poll before
+	p.published = ""
 	return nil
+}
+
+// Publish has something published on a subject, which may be refused. It is for Found.
+func (p *Poller) Publish(subject string, publish func() (sent bool)) {
+	p.Access.Ask(subject)
+	if publish() {
+		p.published = subject
+	}
+}
+
+// denied reports whether NATS lets us neither ask nor be answered. Then it is asked less
+// often, but no more seldom than subscriptions are tried again.
+func (p *Poller) denied() bool { return p.Access.Refuses(statsSubject) || p.Access.Refuses(inboxes) }
+
+// mayAsk reports whether it is time for a poll.
+func (p *Poller) mayAsk(now time.Time) bool {
+	if !p.denied() {
+		p.retries = retries{}
+		return true
+	}
+	return p.retries.due(now)
 }
 
 // await returns when there is nobody left to wait for, and at the deadline.

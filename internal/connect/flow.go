@@ -40,6 +40,7 @@ func Subscribe(nc *nats.Conn, subject string, handler nats.MsgHandler) (*nats.Su
 // its subscriptions are not too far behind.
 type flow struct {
 	net.Dialer
+	link *link
 
 	mu            sync.Mutex
 	subscriptions []*nats.Subscription

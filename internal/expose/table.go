@@ -271,6 +271,17 @@ var (
 	eventLag     = family{name: "dynamo_metrics_event_lag_seconds", help: "Time from the publishing to the arrival of the events that carry it, by both clocks"}
 )
 
+// subscribed has the labels subject and need.
+var subscribed = gauge("dynamo_metrics_subscribed", "Whether NATS lets the program use a subject, to subscribe to it or to publish on it")
+
+// needOf is the value of the label need.
+func needOf(s fleet.Subject) string {
+	if s.Required {
+		return "required"
+	}
+	return "optional"
+}
+
 // buildInfo has the labels version, revision and goversion.
 var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; always 1")
 

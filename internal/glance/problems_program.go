@@ -89,8 +89,11 @@ func filesAway(g, _ *Glance) number { return yes(!g.tally().Files.Up()) }
 
 func kubernetesAway(g, _ *Glance) number { return yes(!g.tally().Kubernetes.Up()) }
 
-// natsAway: NATS matters if something of the namespace comes over it.
-func natsAway(g, _ *Glance) number { return yes(!g.tally().NATS.Up() && g.usesNATS) }
+// natsAway: NATS matters if something of the namespace comes over it. Where it is there, and
+// denies what is required, that is another problem.
+func natsAway(g, _ *Glance) number {
+	return yes(!g.tally().NATS.Up() && g.usesNATS && len(g.o.Fleet.Notes.Refused(true)) == 0)
+}
 
 func sayEtcd(g *Glance, p *problem) words {
 	return words{
@@ -122,6 +125,26 @@ func sayNATS(g *Glance, p *problem) words {
 		detail: fmt.Sprintf("%s: no poll is answered and no event over NATS is heard; loads are as old as that.", g.o.Servers["nats"]),
 		check:  "is it up, and can it be reached from here? Compare NATS_SERVER here and at the workers.",
 	}
+}
+
+// subjectsRefused are those that NATS denies, whether they are required or not.
+func subjectsRefused(g, _ *Glance) number {
+	n := &g.o.Fleet.Notes
+	return fleet.Some(float64(len(n.Refused(true)) + len(n.Refused(false))))
+}
+
+func sayRefused(g *Glance, p *problem) words {
+	n := &g.o.Fleet.Notes
+	required, optional := n.Refused(true), n.Refused(false)
+	matters := len(required) > 0 && g.usesNATS
+	w := words{
+		title: "NATS denies a permission",
+		detail: fmt.Sprintf("%s does not let this program use %s: ", g.o.Servers["nats"], and(append(required, optional...))) +
+			either(matters, "what comes there is not heard, or nobody is asked. Loads and hit rates are as old as that.", "what not every fleet sends is not heard, or l2c events are not published. All else goes on."),
+		check:    "grant the NATS user of this program what SECURITY.md lists. It tries again by itself, every few seconds.",
+		severity: either(matters, bad, info),
+	}
+	return w
 }
 
 // awayFor is how long a publisher may be away: one that was killed stays announced for

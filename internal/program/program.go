@@ -24,6 +24,7 @@ import (
 	"dynamo-metrics/internal/glance"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/tracing"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -190,27 +191,32 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	if c.natsServers() == "" {
 		return poller.Run(ctx)
 	}
-	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), func(up bool) {
-		f.Tally.NATS.Set(up)
-		if up { // what is shown is as old as the outage
-			pollNow()
-		}
-	}, options...)
-	if err != nil || conn == nil {
-		return err
-	}
-	defer conn.Close()
-	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Conn: conn, Log: log}
-	poller.Conn = conn
+	access := events.Access()
+	access.OnUp(pollNow) // what is shown is as old as the outage
+	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
+	poller.Access = access
 	poller.Found = func() {
 		if f.Tally.Unique.Load() {
-			l2c.Publish()
+			poller.Publish(wire.L2CSubjects(c.namespaces), l2c.Publish)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if c.standby { // the l2c event, too, is to follow at once
 		g.Go(func() error { atEachTakeover(ctx, &f.Tally.Unique, pollNow); return nil })
 	}
+	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
+	g.Go(func() error {
+		return connect.HoldNATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
+			poller.Conn, l2c.Conn = conn, conn
+			return overNATS(ctx, conn, events, poller)
+		}, options...)
+	})
+	return g.Wait()
+}
+
+// overNATS polls the workers and hears the events over one connection.
+func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poller *collect.Poller) error {
+	g, ctx := errgroup.WithContext(ctx)
 	// The first poll makes the program ready, so events must be heard by then.
 	listening := make(chan struct{})
 	g.Go(func() error { return events.NATS(ctx, conn, func() { close(listening) }) })
