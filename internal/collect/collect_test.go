@@ -198,7 +198,7 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 		services := p.targets()
 		inbox := fmt.Sprintf("%s.%d", inbox, number)
 		b.fleet.BeginPoll()
-		if err := p.ask(services, inbox, time.Now().Add(time.Hour)); err != nil {
+		if err := p.ask(t.Context(), services, inbox, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		p.await(t.Context(), time.Now().Add(time.Hour))

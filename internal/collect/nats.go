@@ -33,7 +33,7 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 		}
 	}
 	e.subscribed = true
-	e.confirm(conn)
+	e.confirm(ctx, conn)
 	listening()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -42,13 +42,13 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 		case <-tick.C:
 			for _, s := range all {
 				s.drops.count()
-				s.again(conn, e.access)
+				s.again(ctx, conn, e.access)
 			}
 			if !e.access.isConfirmed() {
-				e.confirm(conn)
+				e.confirm(ctx, conn)
 			}
 		case <-e.access.again:
-			e.confirm(conn)
+			e.confirm(ctx, conn)
 		case <-ctx.Done():
 			return nil
 		}
@@ -59,8 +59,11 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 func (e *Events) Access() *Access { return e.access }
 
 // confirm has the server answer behind the subscriptions: it tells before which it refuses.
-func (e *Events) confirm(conn *nats.Conn) {
-	if err := connect.FlushNATS(conn, flushTimeout); err != nil {
+func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
+	if !conn.IsConnected() {
+		return
+	}
+	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
 		e.fleet.Tally.Fail(fleet.PeerNATS)
 		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
 		return
@@ -128,7 +131,7 @@ func (s *subscription) close() {
 // again subscribes anew, from time to time, to what the server has refused: one that
 // changes what it permits does not say so, and nats.go subscribes again only when it
 // connects again.
-func (s *subscription) again(conn *nats.Conn, a *Access) {
+func (s *subscription) again(ctx context.Context, conn *nats.Conn, a *Access) {
 	if !a.Refuses(s.name) {
 		s.retries = retries{}
 		return
@@ -141,7 +144,7 @@ func (s *subscription) again(conn *nats.Conn, a *Access) {
 	if err := s.open(conn); err != nil {
 		return
 	}
-	if err := connect.FlushNATS(conn, flushTimeout); err != nil {
+	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
 		s.tally.Fail(fleet.PeerNATS)
 		return
 	}

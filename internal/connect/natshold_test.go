@@ -302,7 +302,7 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 		if err := do(); err != nil {
 			t.Fatal(err)
 		}
-		if err := FlushNATS(nc, 10*time.Second); err != nil {
+		if err := FlushNATS(t.Context(), nc, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		mu.Lock()

@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/url"
@@ -192,8 +193,10 @@ func (l *link) set(up bool) {
 
 // FlushNATS has everything that was sent arrive at the server, and returns when what that
 // had to say against it has been heard: by who looks after refused subjects, too.
-func FlushNATS(nc *nats.Conn, timeout time.Duration) error {
-	if err := nc.FlushTimeout(timeout); err != nil {
+func FlushNATS(ctx context.Context, nc *nats.Conn, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := nc.FlushWithContext(ctx); err != nil {
 		return err
 	}
 	if f, ok := nc.Opts.CustomDialer.(*flow); ok {
