@@ -83,7 +83,14 @@ func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
 			}
 		}
 		put(0)
-		clashes(1)
+		time.Sleep(9 * time.Second)
+		if n := len(f.Notes.Clashes()); n != 0 {
+			t.Errorf("%d components clash as soon as they gather", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := len(f.Notes.Clashes()); n != 1 {
+			t.Errorf("%d components clash after 11 s, want one", n)
+		}
 		for i := range 5000 {
 			put(i)
 		}

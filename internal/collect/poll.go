@@ -164,7 +164,7 @@ func (p *Poller) once(ctx context.Context, inbox string, number int) {
 	services := p.targets()
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
-	deadline := start.Add(max(shortestPoll, min(longestPoll, p.Interval)))
+	deadline := start.Add(p.longest())
 	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", inbox, number), deadline)
 	if err != nil && ctx.Err() == nil {
 		t.Fail(fleet.PeerNATS)
@@ -230,6 +230,9 @@ func (p *Poller) mayAsk(now time.Time) bool {
 	}
 	return p.retries.due(now)
 }
+
+// longest is how long a poll waits for answers at most.
+func (p *Poller) longest() time.Duration { return max(shortestPoll, min(longestPoll, p.Interval)) }
 
 // await returns when there is nobody left to wait for, and at the deadline.
 func (p *Poller) await(ctx context.Context, deadline time.Time) {

@@ -117,3 +117,52 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 		}
 	})
 }
+
+func TestPollsWaitNoLongerThanIsOfUse(t *testing.T) {
+	for every, want := range map[time.Duration]time.Duration{
+		10 * time.Millisecond: 100 * time.Millisecond, 300 * time.Millisecond: 300 * time.Millisecond, time.Minute: time.Second,
+	} {
+		if got := offline(nil, every).longest(); got != want {
+			t.Errorf("every %s: a poll waits for %s, want %s", every, got, want)
+		}
+	}
+}
+
+// TestFewOfTheEndpointsElsewhereAreRemembered, however many an answer makes up.
+func TestFewOfTheEndpointsElsewhereAreRemembered(t *testing.T) {
+	f := fleet.New(fleet.Target{Component: "c", Name: "e"}, 1000, true)
+	f.Sync(fleet.Listing{})
+	p := offline(f, time.Second)
+	p.begin(1, time.Now())
+	p.targets()
+	for i := range 1000 {
+		p.reply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, head, "dynamo_c", fmt.Sprintf("dynamo_c.made-up-%d-7", i), 1)})
+	}
+	if n := len(p.poll.elsewhere); n != 21 {
+		t.Errorf("%d endpoints are remembered, want one more than are named", n)
+	}
+}
+
+// TestWhatIsRefusedIsTriedAgain soon at first, and then more seldom.
+func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
+	var r retries
+	start := time.Unix(0, 0)
+	var tried []time.Duration
+	for at := time.Duration(0); at <= 5*time.Minute; at += time.Second {
+		if r.due(start.Add(at)) {
+			tried = append(tried, at)
+		}
+	}
+	if len(tried) < 20 || tried[0] != time.Second || tried[8] != 9*time.Second {
+		t.Fatalf("tried after %v, want each second at first", tried)
+	}
+	last := len(tried) - 1
+	if pause := tried[last] - tried[last-1]; pause != 15*time.Second {
+		t.Errorf("at last tried each %s, want 15 s", pause)
+	}
+	for i, at := range tried[1:] {
+		if pause, most := at-tried[i], max(2*time.Second, tried[i]/8+time.Second); pause > most {
+			t.Errorf("after %s it is tried %s later, want at most %s", tried[i], pause, most)
+		}
+	}
+}

@@ -243,7 +243,7 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 	})
 	f.join(8, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/1", http.StatusFound) })
 	f.join(9, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Long", strings.Repeat("x", maxHeader))
+		w.Header().Set("X-Long", strings.Repeat("x", 64<<10))
 		blocks(9)(w, r)
 	})
 	f.join(10, func(w http.ResponseWriter, r *http.Request) {
@@ -290,7 +290,7 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 func TestLongPagesAreAskedForInGzip(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
-	long := strings.Repeat("x 1\n", worthCompressing/4)
+	long := strings.Repeat("x 1\n", 64<<10/4)
 	var mu sync.Mutex
 	asked := make(map[string][]string)
 	page := func(name, more string) http.HandlerFunc {
@@ -395,4 +395,49 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 	if f.asked[2]+f.asked[3] > 0 {
 		t.Errorf("asked for %v, want nothing of those who cannot be trusted", f.asked)
 	}
+}
+
+// TestPagesAreBounded: a page may have 4 MiB, compressed or not, and its headers some 60 KiB.
+func TestPagesAreBounded(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t)
+	page := func(size int) string {
+		const end = "vllm:num_requests_waiting 1\n"
+		return strings.Repeat("x 1\n", (size-len(end))/4)[:size-len(end)] + end
+	}
+	const most = 4_194_304
+	f.join(1, text(page(most)))
+	f.join(2, text(page(most+4)))
+	compressed := func(size int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			defer z.Close()
+			io.WriteString(z, page(size))
+		}
+	}
+	f.join(3, compressed(most))
+	f.join(4, compressed(most+4))
+	headers := func(size int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Long", strings.Repeat("x", size))
+			text("vllm:num_requests_waiting 1\n")(w, r)
+		}
+	}
+	f.join(5, headers(60_000))
+	f.join(6, headers(66_000))
+	f.scrape(nil)
+	one := fleet.Load{Waiting: fleet.Some[uint64](1)}
+	f.shows(map[uint64]fleet.Load{1: one, 3: one, 5: one})
+	for id := range uint64(6) {
+		f.scraped(1+id, 2)
+	}
+	f.shows(map[uint64]fleet.Load{1: one, 3: one, 5: one})
+	devstacktest.Until(t, func() error {
+		if n := f.fleet.Tally.Rejected(fleet.Pages, fleet.TooLarge); n < 4 {
+			return fmt.Errorf("%d pages are too large, want both again and again", n)
+		}
+		return nil
+	})
+	f.shows(map[uint64]fleet.Load{1: one, 3: one, 5: one})
 }

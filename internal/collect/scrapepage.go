@@ -73,10 +73,9 @@ type limited struct {
 }
 
 func (l *limited) Read(b []byte) (int, error) {
-	if l.n > maxPage {
+	n, err := l.in.Read(b)
+	if l.n += n; l.n > maxPage { // the end may come with what is too much
 		return 0, errTooLarge
 	}
-	n, err := l.in.Read(b)
-	l.n += n
 	return n, err
 }

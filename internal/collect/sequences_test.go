@@ -73,6 +73,8 @@ func TestANumberThatGoesBackStopsNoCounting(t *testing.T) {
 		"begun anew, again and again":       {[]any{run(0, 99), run(0, 50), run(0, 30), run(0, 20), run(41, 45)}, 10},
 		"the first is the highest":          {[]any{500, run(0, 9), 20}, 10},
 		"forged, far ahead":                 {[]any{run(0, 9), 1 << 40, run(10, 19), 21}, 1},
+		"the largest gap":                   {[]any{0, 4_294_967_296}, 4_294_967_295},
+		"one that is not to be believed":    {[]any{0, 4_294_967_297}, 0},
 	} {
 		if got := hears(t, c.numbers...); got != c.want {
 			t.Errorf("%s: %d missing, want %d", name, got, c.want)
@@ -100,6 +102,12 @@ func TestPublishersThatShareAnIDCountSideBySide(t *testing.T) {
 	equal("the higher one loses seven", hears(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
 	equal("both do", hears(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
 	equal("the lower one passes the other, which cannot be told", hears(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
+
+	alone := func(events int) []any { // the lower one says no more
+		return append(numbers[:len(numbers):len(numbers)], [2]int{1050, 1049 + events}, 1060+events)
+	}
+	equal("ten are lost when two were heard not long ago", hears(t, alone(1000)...), 0)
+	equal("ten are lost long after two were heard", hears(t, alone(1030)...), 10)
 
 	numbers = nil
 	for n := range 50 { // more than there are tracks

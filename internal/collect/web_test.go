@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -44,8 +45,11 @@ type web struct {
 	manners  map[uint64]manner
 	read     map[uint64]time.Time // when its page was last read
 	dialling int
-	most     int // at once
+	most     int           // at once
+	longest  time.Duration // of those
+	answered time.Duration // the longest that an answer was waited for
 	asked    int
+	idle     map[net.Conn]bool
 }
 
 // inWeb runs a test with workers 1 to many, of which the first so many are of a manner.
@@ -53,14 +57,14 @@ func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &web{
 			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: pipes.New(), interval: interval,
-			manners: make(map[uint64]manner), read: make(map[uint64]time.Time),
+			manners: make(map[uint64]manner), read: make(map[uint64]time.Time), idle: make(map[net.Conn]bool),
 		}
 		all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration)}
 		for id := range uint64(many) {
 			all.Instances[fleet.Instance{Endpoint: ofBackend, ID: 1 + id}] = fleet.Registration{Publishes: true}
 		}
 		w.fleet.Sync(all)
-		server := &http.Server{Handler: w}
+		server := &http.Server{Handler: w, ConnState: w.state}
 		go server.Serve(w.network)
 		s := &Scraper{
 			Fleet: w.fleet, Namespaces: "dynamo", Interval: interval, Log: slog.New(slog.DiscardHandler), dial: w.dial,
@@ -105,6 +109,7 @@ func (w *web) take(to manner, ids ...uint64) {
 func (w *web) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(address)
 	id, _ := strconv.ParseUint(host, 10, 64)
+	began := time.Now()
 	w.mu.Lock()
 	w.dialling++
 	w.most = max(w.most, w.dialling)
@@ -112,6 +117,7 @@ func (w *web) dial(ctx context.Context, network, address string) (net.Conn, erro
 	defer func() {
 		w.mu.Lock()
 		w.dialling--
+		w.longest = max(w.longest, time.Since(began))
 		w.mu.Unlock()
 	}()
 	switch w.of(id) {
@@ -124,12 +130,28 @@ func (w *web) dial(ctx context.Context, network, address string) (net.Conn, erro
 	return w.network.Dial(ctx, network, address)
 }
 
+// state hears of the server's connections.
+func (w *web) state(c net.Conn, s http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.idle, c)
+	if s == http.StateIdle {
+		w.idle[c] = true
+	}
+}
+
 // ServeHTTP is every page.
 func (w *web) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	id, _ := strconv.ParseUint(strings.TrimSuffix(r.Host, ":80"), 10, 64)
 	w.mu.Lock()
 	w.asked++
 	w.mu.Unlock()
+	began := time.Now()
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.answered = max(w.answered, time.Since(began))
+	}()
 	switch w.of(id) {
 	case slowly:
 		time.Sleep(300 * time.Millisecond)
@@ -316,6 +338,104 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 	for _, w := range f.Snapshot().Workers {
 		if w.Load.V.Waiting != fleet.Some(w.ID.Lease) {
 			t.Fatalf("worker %d has %+v", w.ID.Lease, w.Load)
+		}
+	}
+}
+
+// TestScrapesAreBounded: in how many there are at once, how long they take, and how many
+// connections are kept.
+func TestScrapesAreBounded(t *testing.T) {
+	t.Parallel()
+	inWeb(t, 600, 5*time.Second, func(w *web) {
+		ids := shuffled(600, 6)
+		w.take(answers, ids...)
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		w.mu.Lock()
+		if n := len(w.idle); n != 256 {
+			t.Errorf("%d connections are kept, want 256", n)
+		}
+		w.mu.Unlock()
+		w.take(swallows, ids...)
+		time.Sleep(30 * time.Second)
+		w.mu.Lock()
+		if w.longest != 500*time.Millisecond {
+			t.Errorf("a connection is tried for %s, want half a second", w.longest)
+		}
+		w.mu.Unlock()
+		w.take(accepts, ids...)
+		time.Sleep(30 * time.Second)
+		w.mu.Lock()
+		if w.answered != 2*time.Second {
+			t.Errorf("an answer is waited for for %s, want 2 s", w.answered)
+		}
+		w.mu.Unlock()
+	})
+	synctest.Test(t, func(t *testing.T) { // all at once
+		dialling := make(chan struct{}, 1000)
+		var waiting atomic.Int64
+		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Log: slog.New(slog.DiscardHandler)}
+		s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dialling <- struct{}{}
+			waiting.Add(1)
+			defer waiting.Add(-1)
+			<-ctx.Value(attempt{}).(context.Context).Done()
+			return nil, ctx.Err()
+		}}}
+		s.readers.New = func() any { return new(pageReader) }
+		ctx, stop := context.WithCancel(t.Context())
+		quick, slow, _ := scrapePlaces(0)
+		r := newRounds(s, quick, slow)
+		for i := range 500 {
+			x := &target{url: fmt.Sprintf("http://%d/", i)}
+			r.known[x.url] = x
+			r.admit(ctx, x)
+		}
+		for at, want := range []int{100, 200} {
+			synctest.Wait()
+			now := 100 + min(at, 1)*8 // of those before eight go on among the slow ones
+			if n := len(dialling); n != want || int(waiting.Load()) != now {
+				t.Errorf("after %d tenths of a second %d pages were asked for, and %d are waited for, want %d and %d", at, n, waiting.Load(), want, now)
+			}
+			r.until(ctx, time.Now().Add(100*time.Millisecond+time.Millisecond))
+		}
+		stop()
+		r.running.Wait()
+		s.client.CloseIdleConnections()
+		time.Sleep(time.Minute)
+	})
+}
+
+// TestRoundsGrowWithThePages, and where there are not places enough, up to sixteen times.
+func TestRoundsGrowWithThePages(t *testing.T) {
+	s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: 5 * time.Second}
+	r := newRounds(s, 1, 1)
+	length := func(pages int, want time.Duration) {
+		t.Helper()
+		if got := r.nextLength(pages); got != want {
+			t.Errorf("a round of %d pages has %s, want %s", pages, got, want)
+		}
+	}
+	length(1000, 5*time.Second)
+	length(10_000, 10*time.Second)
+	x := &target{url: "a", readable: true}
+	r.queue(x, quickLane) // one that could be read waits
+	for _, stretch := range []time.Duration{2, 4, 8, 16, 16, 16} {
+		length(1000, stretch*5*time.Second)
+	}
+	x.wants[quickLane] = false
+	for _, stretch := range []time.Duration{8, 4, 2, 1, 1} {
+		length(1000, stretch*5*time.Second)
+	}
+	r.queue(&target{url: "b"}, quickLane) // one that could not
+	length(1000, 5*time.Second)
+	for usual, want := range map[time.Duration]time.Duration{
+		time.Millisecond: 100 * time.Millisecond, 60 * time.Millisecond: 180 * time.Millisecond, 900 * time.Millisecond: time.Second,
+	} {
+		r.took = []time.Duration{time.Minute, usual, 0}
+		r.nextLength(1)
+		if r.patience != want {
+			t.Errorf("where a page takes %s it has its place for %s, want %s", usual, r.patience, want)
 		}
 	}
 }

@@ -42,7 +42,9 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 	z := newSubscribers(e, places)
 	defer z.stopAll()
 	for _, address := range brokers {
-		z.of(source{address: address, broker: true}).flagged = true
+		if w := z.of(source{address: address, broker: true}); w != nil {
+			w.flagged = true
+		}
 	}
 	channels := e.fleet.FollowChannels()
 	tick := time.NewTicker(time.Second)
@@ -55,6 +57,9 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 			connect.Wait(ctx, settle)
 		case <-tick.C:
 			z.takeTurns()
+			if z.wantsMore() {
+				channels = e.fleet.FollowChannels() // from the beginning
+			}
 		case <-ctx.Done():
 		}
 	}
@@ -69,6 +74,8 @@ type subscribers struct {
 	changed map[*want]struct{} // since places were last handed out
 	places  *places
 	gates   map[string]*gate // of the addresses where a subscription runs
+	most    int              // wants
+	over    bool             // there were more
 	brokers int
 	copies  copies    // of what comes by brokers
 	full    sync.Once // says that some wait
@@ -80,8 +87,21 @@ type subscribers struct {
 func newSubscribers(e *Events, most int) *subscribers {
 	return &subscribers{
 		events: e, wants: make(map[source]*want), changed: make(map[*want]struct{}),
-		places: newPlaces(most), gates: make(map[string]*gate),
+		places: newPlaces(most), gates: make(map[string]*gate), most: max(leastWants, 4*most),
 	}
+}
+
+// leastWants bounds, with four for each place, the publishers and brokers that are
+// remembered, whether they have a place or not.
+const leastWants = 4096
+
+// wantsMore reports, once, whether there is room for some that were not remembered.
+func (z *subscribers) wantsMore() bool {
+	if !z.over || len(z.wants) > z.most*7/8 {
+		return false
+	}
+	z.over = false
+	return true
 }
 
 // follow takes over changes of the channels, or all of them anew, and starts and stops
@@ -118,13 +138,23 @@ func (z *subscribers) note(c fleet.Opt[fleet.Channel], once int) {
 		return
 	}
 	for _, s := range z.sources(c.V) {
-		z.of(s).announce(c.V.Endpoint, once)
+		if once < 0 && z.wants[s] == nil {
+			continue
+		}
+		if w := z.of(s); w != nil {
+			w.announce(c.V.Endpoint, once)
+		}
 	}
 }
 
-// of is the want of a source, which is new if there was none.
+// of is the want of a source, which is new if there was none; nil if there is no room.
 func (z *subscribers) of(s source) *want {
 	w := z.wants[s]
+	if w == nil && len(z.wants) >= z.most {
+		z.over = true
+		z.events.fleet.Tally.TurnAway(fleet.SubscriptionLimit)
+		return nil
+	}
 	if w == nil {
 		w = newWant(s)
 		z.wants[s] = w

@@ -345,15 +345,20 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8 {
 			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
 		}
-		if n := len(p.dials); n != 8 {
-			t.Errorf("%d are dialled, want 8", n)
+		for _, want := range []int{8, 8, 16} { // every place is one's who is out of reach for 10 s
+			p.mu.Lock()
+			if n := len(p.dials); n != want {
+				t.Errorf("%d are dialled, want %d", n, want)
+			}
+			p.mu.Unlock()
+			time.Sleep(5 * time.Second)
 		}
 		for i := range 4 {
 			address := fmt.Sprintf("good%d:1", i)
 			p.speaks(address)
 			p.fleet.Announce(fmt.Sprint("good", i), of(uint64(1+i), address, ofBackend))
 		}
-		time.Sleep(10 * time.Minute) // every place is one's who is out of reach for 10 s
+		time.Sleep(10 * time.Minute)
 		p.counts(4, dead+4, dead-4)
 		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8+4 {
 			t.Errorf("%d are counted as turned away, want each once", n)
@@ -372,6 +377,94 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		p.counts(4, 4, 0)
+	})
+}
+
+// TestWhatTheRegistryNamesIsNotAllRemembered, and what was not is looked for again once there
+// is room.
+func TestWhatTheRegistryNamesIsNotAllRemembered(t *testing.T) {
+	inPlane(t, 8, func(p *plane) {
+		var all []string
+		for i := range 50 {
+			all = append(all, fmt.Sprintf("tcp://broker%d:1", i))
+		}
+		for i := range 100 { // of fifty brokers each
+			p.fleet.Announce(fmt.Sprint(i), fleet.Channel{
+				Topic: wire.TopicLoad, Publisher: uint64(i), Plane: fleet.BrokerPlane, Address: others(all, i),
+			})
+		}
+		time.Sleep(2 * time.Second)
+		p.counts(0, 4096, 4096-8)
+		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != 5000-8 {
+			t.Errorf("%d are counted as turned away, want %d", n, 5000-8)
+		}
+		p.speaks("h:1")
+		p.fleet.Announce("late", of(7, "h:1", ofBackend))
+		for i := range 90 {
+			p.fleet.Withdraw(fmt.Sprint(i))
+		}
+		time.Sleep(20 * time.Minute)
+		p.counts(1, 501, 501-8)
+		for i := range 100 {
+			p.fleet.Withdraw(fmt.Sprint(i))
+		}
+		time.Sleep(time.Second)
+		p.counts(1, 1, 0)
+	})
+}
+
+// others are addresses at hosts of their own.
+func others(addresses []string, n int) string {
+	var all []string
+	for _, a := range addresses {
+		all = append(all, strings.Replace(a, ":1", fmt.Sprintf("-%d:1", n), 1))
+	}
+	return strings.Join(all, ";")
+}
+
+// TestEventsOverZMQAreBounded in their size, more so where a publisher sends its own.
+func TestEventsOverZMQAreBounded(t *testing.T) {
+	for most, c := range map[int]fleet.Channel{
+		65_536:    of(5, "h:1", ofBackend),
+		1_048_576: {Topic: wire.TopicHitRate, Plane: fleet.BrokerPlane, Address: "tcp://h:1"},
+	} {
+		inPlane(t, 10, func(p *plane) {
+			s := p.speaks("h:1")
+			p.fleet.Announce("a", c)
+			time.Sleep(time.Second)
+			failures := func(want uint64) {
+				t.Helper()
+				synctest.Wait()
+				if n := p.fleet.Tally.Failed(fleet.PeerZMQ); n != want {
+					t.Errorf("%d failures where %d bytes are allowed, want %d", n, most, want)
+				}
+			}
+			topic := []byte(wire.TopicHitRate)
+			s.say(topic, make([]byte, most-len(topic)))
+			failures(0)
+			go s.say(topic, make([]byte, most-len(topic)+1)) // is not read to the end
+			time.Sleep(10 * time.Millisecond)
+			failures(1)
+		})
+	}
+}
+
+// TestAPublisherOutOfReachIsSaidOnce it has been so for as long as no lease lives.
+func TestAPublisherOutOfReachIsSaidOnce(t *testing.T) {
+	inPlane(t, 10, func(p *plane) {
+		p.fleet.Announce("a", of(5, "h:1", ofBackend))
+		said := func(want int) {
+			t.Helper()
+			if n := p.log.Count("A ZMQ publisher is announced and cannot be reached"); n != want {
+				t.Errorf("said %d times, want %d", n, want)
+			}
+		}
+		time.Sleep(44 * time.Second)
+		said(0)
+		time.Sleep(2 * time.Second)
+		said(1)
+		time.Sleep(10 * time.Minute)
+		said(1)
 	})
 }
 

@@ -289,3 +289,28 @@ func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
 	}
 	equal(t, "nobody registers", New(backend, plenty, false).UsesNATS(), true)
 }
+
+// TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre, and so does what is asked of them.
+func TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre(t *testing.T) {
+	cost := func(channels int) (allocs float64) {
+		f := fleetAt(everything, 65_536)
+		for i := range channels {
+			f.Announce(fmt.Sprint(i), Channel{Topic: "kv_metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: "tcp://h:1"})
+		}
+		r := f.FollowChannels()
+		r.Next()
+		n := uint64(0)
+		return testing.AllocsPerRun(100, func() {
+			n++
+			f.Announce("0", Channel{Topic: "kv_metrics", Publisher: n, Plane: ZMQPlane, Address: "tcp://h:2"})
+			if changes, all, _ := r.Next(); len(changes) != 1 || all {
+				t.Errorf("told of %d changes, of all: %v", len(changes), all)
+			}
+			f.ChannelOf(n)
+			f.UsesNATS()
+		})
+	}
+	if few, many := cost(10), cost(100_000); many > few+1 || many > 20 {
+		t.Errorf("%v allocations with 10 channels, %v with 100,000", few, many)
+	}
+}
