@@ -189,14 +189,13 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
-	inbox := b.conn.NewInbox()
-	if _, err := p.listen(inbox); err != nil {
+	if err := p.Listen(b.conn); err != nil {
 		t.Fatal(err)
 	}
 	poll := func(number int) {
 		p.begin(number, time.Now())
 		services := p.targets()
-		inbox := fmt.Sprintf("%s.%d", inbox, number)
+		inbox := fmt.Sprintf("%s.%d", p.inbox, number)
 		b.fleet.BeginPoll()
 		if err := p.ask(t.Context(), services, inbox, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)

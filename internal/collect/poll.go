@@ -56,6 +56,9 @@ type Poller struct {
 	published string  // on which something was published since the last poll
 	retries   retries // of polls that NATS denies
 
+	inbox   string        // replies to all polls are below it
+	replies *subscription // nil: there is none yet
+
 	// Of the reply at hand, and the replies' goroutine's own.
 	decoder wire.StatsDecoder
 	answer  []fleet.Report
@@ -78,6 +81,18 @@ type pollState struct {
 	elsewhere map[string]bool // endpoints not watched that carry a load
 }
 
+// Listen subscribes to the replies over a connection, for the next Run, which does so itself
+// if that is not done before.
+func (p *Poller) Listen(conn *nats.Conn) error {
+	p.Conn = conn
+	p.inbox = conn.NewInbox()
+	p.wake = make(chan struct{}, 1)
+	p.services, p.begun = make(map[string]service), nil // whose inboxes are below another
+	p.decoder.Endpoint = p.Fleet.Target().Name
+	p.replies = &subscription{subject: p.inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Tally}
+	return p.replies.open(conn)
+}
+
 // Run polls once an interval until ctx ends, for the first time when the registry
 // is known. Polls never overlap; ticks that come due meanwhile are skipped.
 func (p *Poller) Run(ctx context.Context) error {
@@ -85,20 +100,19 @@ func (p *Poller) Run(ctx context.Context) error {
 		p.every(ctx, func(int) { p.conclude(pollState{}) })
 		return nil
 	}
-	inbox := p.Conn.NewInbox()
-	replies, err := p.listen(inbox)
-	if err != nil {
-		return err
+	if p.replies == nil {
+		if err := p.Listen(p.Conn); err != nil {
+			return err
+		}
 	}
-	defer replies.close()
-
+	defer func() { p.replies.close(); p.replies = nil }()
 	if e, named := p.named(); named {
 		p.announce(e, 0)
 	}
 	p.every(ctx, func(number int) {
-		replies.again(ctx, p.Conn, p.Access)
-		p.once(ctx, inbox, number)
-		replies.drops.count()
+		p.replies.again(ctx, p.Conn, p.Access)
+		p.once(ctx, number)
+		p.replies.drops.count()
 	})
 	return nil
 }
@@ -139,17 +153,8 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 	}
 }
 
-// listen takes the replies to all polls, whose inboxes are below one.
-func (p *Poller) listen(inbox string) (*subscription, error) {
-	p.wake = make(chan struct{}, 1)
-	p.services, p.begun = make(map[string]service), nil
-	p.decoder.Endpoint = p.Fleet.Target().Name
-	s := &subscription{subject: inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Tally}
-	return s, s.open(p.Conn)
-}
-
-// once is one poll, its replies sent below inbox.
-func (p *Poller) once(ctx context.Context, inbox string, number int) {
+// once is one poll.
+func (p *Poller) once(ctx context.Context, number int) {
 	t := &p.Fleet.Tally
 	start := time.Now()
 	if !p.Conn.IsConnected() || !p.mayAsk(start) {
@@ -165,7 +170,7 @@ func (p *Poller) once(ctx context.Context, inbox string, number int) {
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
 	deadline := start.Add(p.longest())
-	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", inbox, number), deadline)
+	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
 	if err != nil && ctx.Err() == nil {
 		t.Fail(fleet.PeerNATS)
 	} else if err == nil && p.denied() {

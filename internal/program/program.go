@@ -207,7 +207,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
 	g.Go(func() error {
 		return connect.HoldNATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
-			poller.Conn, l2c.Conn = conn, conn
+			l2c.Conn = conn
 			return overNATS(ctx, conn, events, poller)
 		}, options...)
 	})
@@ -216,6 +216,9 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 
 // overNATS polls the workers and hears the events over one connection.
 func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poller *collect.Poller) error {
+	if err := poller.Listen(conn); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	// The first poll makes the program ready, so events must be heard by then.
 	listening := make(chan struct{})
