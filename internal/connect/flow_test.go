@@ -90,8 +90,9 @@ func TestAConnectionThatIsHeldIsReadNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		go theirs.Write([]byte("abc"))
-		behind := true
-		h := &held{ours, func() bool { return behind }}
+		var behind atomic.Bool
+		behind.Store(true)
+		h := &held{ours, behind.Load}
 		read := func(want time.Duration) {
 			t.Helper()
 			began := time.Now()
@@ -104,8 +105,8 @@ func TestAConnectionThatIsHeldIsReadNowAndThen(t *testing.T) {
 		}
 		read(time.Second)
 		go func() {
-			time.Sleep(20 * time.Millisecond)
-			behind = false
+			time.Sleep(20*time.Millisecond - time.Microsecond)
+			behind.Store(false)
 		}()
 		read(20 * time.Millisecond)
 		read(0)
