@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -16,10 +17,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/pipes"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -400,14 +403,10 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 // TestPagesAreBounded: a page may have 4 MiB, compressed or not, and its headers some 60 KiB.
 func TestPagesAreBounded(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
 	page := func(size int) string {
 		const end = "vllm:num_requests_waiting 1\n"
-		return strings.Repeat("x 1\n", (size-len(end))/4)[:size-len(end)] + end
+		return strings.Repeat("x 1\n", (size-len(end))/4) + end
 	}
-	const most = 4_194_304
-	f.join(1, text(page(most)))
-	f.join(2, text(page(most+4)))
 	compressed := func(size int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
@@ -416,28 +415,42 @@ func TestPagesAreBounded(t *testing.T) {
 			io.WriteString(z, page(size))
 		}
 	}
-	f.join(3, compressed(most))
-	f.join(4, compressed(most+4))
 	headers := func(size int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Long", strings.Repeat("x", size))
-			text("vllm:num_requests_waiting 1\n")(w, r)
+			text(page(1000))(w, r)
 		}
 	}
-	f.join(5, headers(60_000))
-	f.join(6, headers(66_000))
-	f.scrape(nil)
-	one := fleet.Load{Waiting: fleet.Some[uint64](1)}
-	f.shows(map[uint64]fleet.Load{1: one, 3: one, 5: one})
-	for id := range uint64(6) {
-		f.scraped(1+id, 2)
+	const most = 4_194_304
+	for name, c := range map[string]struct {
+		page http.HandlerFunc
+		want error
+		fits bool
+	}{
+		"the largest":                {text(page(most)), nil, true},
+		"a little larger":            {text(page(most + 4)), errTooLarge, false},
+		"the largest, compressed":    {compressed(most), nil, true},
+		"a little larger, likewise":  {compressed(most + 4), errTooLarge, false},
+		"long headers":               {headers(60_000), nil, true},
+		"headers that are too long":  {headers(66_000), nil, false},
+		"headers without all bounds": {headers(10 << 20), nil, false},
+	} {
+		synctest.Test(t, func(t *testing.T) { // in which no time passes, however slow the machine is
+			network := pipes.New()
+			server := &http.Server{Handler: c.page}
+			go server.Serve(network)
+			s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: time.Second, dial: network.Dial}
+			ctx, stop := context.WithCancel(t.Context())
+			stop()
+			s.Run(ctx) // makes its client
+			values, _, err := new(pageReader).get(t.Context(), s.client, "http://h:1/", false)
+			if fits := err == nil && len(values) == 1; fits != c.fits || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("%s: %d values and %v, want that it fits: %v", name, len(values), err, c.fits)
+			}
+			s.client.CloseIdleConnections()
+			server.Close()
+			network.Close()
+			time.Sleep(time.Second)
+		})
 	}
-	f.shows(map[uint64]fleet.Load{1: one, 3: one, 5: one})
-	devstacktest.Until(t, func() error {
-		if n := f.fleet.Tally.Rejected(fleet.Pages, fleet.TooLarge); n < 4 {
-			return fmt.Errorf("%d pages are too large, want both again and again", n)
-		}
-		return nil
-	})
-	f.shows(map[uint64]fleet.Load{1: one, 3: one, 5: one})
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,7 +62,10 @@ func inPlane(t *testing.T, places int, test func(*plane)) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		for address := range p.publishers {
+		p.mu.Lock()
+		all := slices.Collect(maps.Keys(p.publishers))
+		p.mu.Unlock()
+		for _, address := range all {
 			p.die(address)
 		}
 	})
@@ -164,6 +169,27 @@ func (p *plane) speaks(address string) *speaker {
 	return s
 }
 
+// swallow has an address swallow every packet.
+func (p *plane) swallow(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.swallows[address] = true
+}
+
+// dialled is how often an address was dialled, and how often at most at the same time.
+func (p *plane) dialled(address string) (times, atOnce int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dials[address], p.most[address]
+}
+
+// addresses are how many were dialled.
+func (p *plane) addresses() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.dials)
+}
+
 // die takes the publisher at an address away.
 func (p *plane) die(address string) {
 	p.mu.Lock()
@@ -236,7 +262,7 @@ func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
 		n += 3
 		say(1)
 		p.hits(22, 23)
-		if n := p.dials[address]; n != 1 {
+		if n, _ := p.dialled(address); n != 1 {
 			t.Errorf("connected %d times, want once", n)
 		}
 		p.fleet.Withdraw("new")
@@ -275,7 +301,7 @@ func TestThatEndpointIsTakenThatNamesMost(t *testing.T) {
 // TestTheEndpointOfAPublisherChangesWithItsKeys, and its connection stays.
 func TestTheEndpointOfAPublisherChangesWithItsKeys(t *testing.T) {
 	inPlane(t, 100, func(p *plane) {
-		p.swallows["h:1"] = true
+		p.swallow("h:1")
 		shown := func(want ...fleet.Channel) {
 			t.Helper()
 			time.Sleep(time.Second)
@@ -289,7 +315,7 @@ func TestTheEndpointOfAPublisherChangesWithItsKeys(t *testing.T) {
 		shown(of(5, "h:1", ofBackend))
 		p.fleet.Withdraw("new")
 		shown(of(5, "h:1", fleet.Endpoint{Component: "backend"}))
-		if n := p.dials["h:1"]; n != 1 {
+		if n, _ := p.dialled("h:1"); n != 1 {
 			t.Errorf("dialled %d times in three seconds, want once", n)
 		}
 		p.fleet.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"new": of(5, "h:1", ofBackend), "other": of(6, "h:2", ofBackend)}})
@@ -337,7 +363,9 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		const dead = 200
 		for i := range dead {
 			address := fmt.Sprintf("dead%d:1", i)
-			p.swallows[address] = i%2 == 0
+			if i%2 == 0 {
+				p.swallow(address)
+			}
 			p.fleet.Announce(fmt.Sprint("dead", i), of(uint64(1000+i), address, ofBackend))
 		}
 		time.Sleep(time.Second)
@@ -346,11 +374,9 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
 		}
 		for _, want := range []int{8, 8, 16} { // every place is one's who is out of reach for 10 s
-			p.mu.Lock()
-			if n := len(p.dials); n != want {
+			if n := p.addresses(); n != want {
 				t.Errorf("%d are dialled, want %d", n, want)
 			}
-			p.mu.Unlock()
 			time.Sleep(5 * time.Second)
 		}
 		for i := range 4 {
@@ -363,11 +389,8 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8+4 {
 			t.Errorf("%d are counted as turned away, want each once", n)
 		}
-		p.mu.Lock()
-		tried := len(p.dials)
-		p.mu.Unlock()
-		if tried != dead+4 {
-			t.Errorf("%d were tried, want all", tried)
+		if n := p.addresses(); n != dead+4 {
+			t.Errorf("%d were tried, want all", n)
 		}
 		if n := p.log.Count("There is no room for more ZMQ publishers"); n != 1 {
 			t.Errorf("said %d times that there is no room:\n%s", n, p.log)
@@ -471,7 +494,7 @@ func TestAPublisherOutOfReachIsSaidOnce(t *testing.T) {
 // TestOneAddressIsNotStormed: 16 connect at once, and the others after them.
 func TestOneAddressIsNotStormed(t *testing.T) {
 	inPlane(t, 400, func(p *plane) {
-		p.swallows["h:1"] = true
+		p.swallow("h:1")
 		for i := range 100 {
 			p.fleet.Announce(fmt.Sprint(i), of(uint64(i), "h:1", ofBackend))
 		}
@@ -480,11 +503,8 @@ func TestOneAddressIsNotStormed(t *testing.T) {
 		time.Sleep(time.Second)
 		p.counts(1, 101, 0)
 		time.Sleep(time.Minute)
-		if n := p.most["h:1"]; n != 16 {
-			t.Errorf("%d connect at once, want 16", n)
-		}
-		if n := p.dials["h:1"]; n < 100 {
-			t.Errorf("%d have been tried in a minute, want all", n)
+		if n, most := p.dialled("h:1"); n < 100 || most != 16 {
+			t.Errorf("%d have been tried in a minute, and %d at once, want all, and 16", n, most)
 		}
 		s := p.speaks("h:1")
 		time.Sleep(time.Minute)
@@ -496,7 +516,7 @@ func TestOneAddressIsNotStormed(t *testing.T) {
 		s.mu.Unlock()
 		time.Sleep(time.Minute)
 		p.counts(101, 101, 0)
-		if n := p.most["h:1"]; n != 16 {
+		if _, n := p.dialled("h:1"); n != 16 {
 			t.Errorf("%d connect at once when all come back, want 16", n)
 		}
 	})
