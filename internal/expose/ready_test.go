@@ -99,7 +99,7 @@ func TestReadyWithoutWhatIsAway(t *testing.T) {
 				c.use(f)
 				time.Sleep(30*time.Second - 1)
 				probe(t, h, "not ready: "+c.away, "not ready: "+c.away)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				probe(t, h, "ready, but: "+c.away, "not ready: "+c.away)
 			})
 		})
