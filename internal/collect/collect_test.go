@@ -192,8 +192,8 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 	if err := p.Listen(b.conn); err != nil {
 		t.Fatal(err)
 	}
-	poll := func(number int) {
-		p.begin(number, time.Now())
+	poll := func() {
+		number := p.begin(time.Now())
 		services := p.targets()
 		inbox := fmt.Sprintf("%s.%d", p.inbox, number)
 		b.fleet.BeginPoll()
@@ -203,12 +203,12 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 		p.await(t.Context(), time.Now().Add(time.Hour))
 		b.fleet.EndPoll(true)
 	}
-	poll(1) // NATS itself says of every name that nobody is there
+	poll() // NATS itself says of every name that nobody is there
 	for id := range uint64(3) {
 		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
 		b.answer("dynamo_c", head, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)
 	}
-	poll(2) // every registered worker has answered
+	poll() // every registered worker has answered
 	b.rows("c/e/1=0", "c/e/2=1", "c/e/3=2")
 }
 

@@ -35,7 +35,7 @@ type host struct {
 	name    string
 	used    int
 	waiting list.List     // of *want
-	open    *list.Element // nil: nobody there may have a place
+	open    *list.Element // nil: none of those who wait there may have a place
 }
 
 func newPlaces(most int) *places {
@@ -88,8 +88,8 @@ func (p *places) withdraw(w *want) {
 	p.look(h)
 }
 
-// look notes whether one who waits at the host may have a place, and forgets a host where
-// there is nobody.
+// look notes whether one who waits at the host may have a place, and forgets a host with
+// neither places nor any who wait.
 func (p *places) look(h *host) {
 	may := h.waiting.Len() > 0 && h.used < p.perHost
 	switch {

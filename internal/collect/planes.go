@@ -85,7 +85,7 @@ func (p planes) split() map[string]string {
 		routers := s.routers
 		if routers == ([fleet.Planes]int{}) {
 			if of := p[fleet.Endpoint{Namespace: component.Namespace}]; of != nil {
-				routers = of.routers // of the whole namespace, to 1.3
+				routers = of.routers // of the whole namespace, up to 1.3
 			}
 		}
 		for plane, n := range s.workers {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -59,9 +60,10 @@ type Poller struct {
 	inbox   string        // replies to all polls are below it
 	replies *subscription // nil: there is none yet
 
-	// Of the reply at hand, and the replies' goroutine's own.
-	decoder wire.StatsDecoder
-	answer  []fleet.Report
+	// Of the reply at hand. Where one subscription follows another both may bring some.
+	replying sync.Mutex
+	decoder  wire.StatsDecoder
+	answer   []fleet.Report
 
 	mu       sync.Mutex         // guards what replies share with the polls
 	services map[string]service // that were asked and may still answer, by their names
@@ -84,20 +86,38 @@ type pollState struct {
 // Listen subscribes to the replies over a connection, for the next Run, which does so itself
 // if that is not done before.
 func (p *Poller) Listen(conn *nats.Conn) error {
+	if p.Conn != nil && p.Conn != conn {
+		p.reconnects = never // that is as good as a reconnection
+	}
 	p.Conn = conn
 	p.inbox = conn.NewInbox()
-	p.wake = make(chan struct{}, 1)
-	p.services, p.begun = make(map[string]service), nil // whose inboxes are below another
-	p.decoder.Endpoint = p.Fleet.Target().Name
+	p.reset()
 	p.replies = &subscription{subject: p.inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Tally}
 	return p.replies.open(conn)
 }
+
+// reset forgets the polls before, whose inboxes are below another. An answer to one of them
+// may be at hand.
+func (p *Poller) reset() {
+	p.replying.Lock()
+	defer p.replying.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wake == nil {
+		p.wake = make(chan struct{}, 1)
+	}
+	p.services, p.begun = make(map[string]service), nil
+	p.decoder.Endpoint = p.Fleet.Target().Name
+}
+
+// never is a number of reconnections that no connection has.
+const never = math.MaxUint64
 
 // Run polls once an interval until ctx ends, for the first time when the registry
 // is known. Polls never overlap; ticks that come due meanwhile are skipped.
 func (p *Poller) Run(ctx context.Context) error {
 	if p.Conn == nil {
-		p.every(ctx, func(int) { p.conclude(pollState{}) })
+		p.every(ctx, func() { p.conclude(pollState{}) })
 		return nil
 	}
 	if p.replies == nil {
@@ -109,9 +129,9 @@ func (p *Poller) Run(ctx context.Context) error {
 	if e, named := p.named(); named {
 		p.announce(e, 0)
 	}
-	p.every(ctx, func(number int) {
+	p.every(ctx, func() {
 		p.replies.again(ctx, p.Conn, p.Access)
-		p.once(ctx, number)
+		p.once(ctx)
 		p.replies.drops.count()
 	})
 	return nil
@@ -125,19 +145,19 @@ func (p *Poller) named() (e fleet.Endpoint, ok bool) {
 
 // every calls f once an interval until ctx ends, for the first time when the registry
 // is known, and besides when that is due.
-func (p *Poller) every(ctx context.Context, f func(number int)) {
+func (p *Poller) every(ctx context.Context, f func()) {
 	select {
 	case <-p.Fleet.Synced():
 	case <-ctx.Done():
 	}
 	tick := time.NewTicker(p.Interval)
 	defer tick.Stop()
-	for number := 1; ctx.Err() == nil; number++ {
+	for ctx.Err() == nil {
 		select {
 		case <-p.Due: // for this one
 		default:
 		}
-		f(number)
+		f()
 		var again <-chan time.Time
 		if time.Now().Before(p.settled) {
 			again = time.After(soon)
@@ -154,7 +174,7 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 }
 
 // once is one poll.
-func (p *Poller) once(ctx context.Context, number int) {
+func (p *Poller) once(ctx context.Context) {
 	t := &p.Fleet.Tally
 	start := time.Now()
 	if !p.Conn.IsConnected() || !p.mayAsk(start) {
@@ -165,7 +185,7 @@ func (p *Poller) once(ctx context.Context, number int) {
 		p.reconnects, p.settled = n, start.Add(grace)
 	}
 	registryUp := t.RegistryUp()
-	p.begin(number, start)
+	number := p.begin(start)
 	services := p.targets()
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
@@ -193,7 +213,7 @@ func (p *Poller) once(ctx context.Context, number int) {
 	}
 }
 
-// errDenied says that nobody can be asked, or that no answer can come.
+// errDenied says that no worker can be asked, or that no answer can come.
 var errDenied = errors.New("NATS denies a permission")
 
 // ask sends one request for each service to one inbox.
@@ -320,10 +340,11 @@ func (p *Poller) names(component fleet.Endpoint) (names []string) {
 	return names
 }
 
-// begin begins a poll, and forgets those whose answers would be too late.
-func (p *Poller) begin(number int, now time.Time) {
+// begin begins a poll, the next in number, and forgets those whose answers would be too late.
+func (p *Poller) begin(now time.Time) (number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	number = p.poll.number + 1
 	p.poll = pollState{number: number, requests: -1, elsewhere: make(map[string]bool)}
 	p.begun = append(p.begun, now)
 	late := 0
@@ -331,6 +352,7 @@ func (p *Poller) begin(number int, now time.Time) {
 		late++
 	}
 	p.begun = slices.Delete(p.begun, 0, late)
+	return number
 }
 
 // patience is how long after its poll an answer is taken: two intervals, so that a worker

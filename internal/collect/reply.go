@@ -12,6 +12,8 @@ import (
 
 // reply takes one answer to a poll, unless it comes too late.
 func (p *Poller) reply(m *nats.Msg) {
+	p.replying.Lock()
+	defer p.replying.Unlock()
 	poll, _ := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // NATS itself: nobody is there
 		p.refused(poll)

@@ -33,8 +33,7 @@ func TestAnAnswerThatComesTooLateChangesNothing(t *testing.T) {
 			p := offline(f, c.every)
 			number := 0
 			poll := func() {
-				number++
-				p.begin(number, time.Now())
+				number = p.begin(time.Now())
 				p.targets()
 			}
 			answer := func(poll, load int, shows uint64, rejected uint64) {
@@ -76,11 +75,9 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 		f := fleet.New(fleet.Target{}, 65_536, true)
 		f.Sync(fleet.Listing{})
 		p := offline(f, 2*time.Second)
-		number := 0
 		poll := func() int {
 			time.Sleep(2 * time.Second)
-			number++
-			p.begin(number, time.Now())
+			p.begin(time.Now())
 			return len(p.targets())
 		}
 		of := func(i int) fleet.Instance {
@@ -133,7 +130,7 @@ func TestFewOfTheEndpointsElsewhereAreRemembered(t *testing.T) {
 	f := fleet.New(fleet.Target{Component: "c", Name: "e"}, 1000, true)
 	f.Sync(fleet.Listing{})
 	p := offline(f, time.Second)
-	p.begin(1, time.Now())
+	p.begin(time.Now())
 	p.targets()
 	for i := range 1000 {
 		p.reply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, head, "dynamo_c", fmt.Sprintf("dynamo_c.made-up-%d-7", i), 1)})

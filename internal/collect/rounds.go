@@ -49,7 +49,7 @@ type target struct {
 // lane is a queue with so many places.
 type lane struct {
 	places int
-	queues [2][]*target // those that were read the last time, before the others: of those nobody knows how long they take
+	queues [2][]*target // those that were read the last time, before the others: how long those take is not known
 }
 
 // The lanes. Each page that does not take its time is tried in the quick one each round, and
@@ -305,7 +305,7 @@ func (r *rounds) start(ctx context.Context, in int) {
 			ok, long := r.scrape(until, at, pages, long)
 			select {
 			case r.ended <- ended{e, ok, long, time.Since(e.began)}:
-			case <-ctx.Done(): // nobody is interested any more
+			case <-ctx.Done(): // the rounds are over
 			}
 		})
 	}

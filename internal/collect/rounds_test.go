@@ -2,52 +2,37 @@ package collect
 
 import (
 	"fmt"
-	"net/http"
-	"sync"
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 )
 
 func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
-	var mu sync.Mutex
-	answers := 2
-	f.join(1, func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		answers--
-		down := answers < 0
-		mu.Unlock()
-		if down {
-			http.Error(w, "down", http.StatusServiceUnavailable)
-			return
+	inWeb(t, 1, 5*time.Second, func(w *web) {
+		worker := func() fleet.WorkerState { return w.fleet.Snapshot().Workers[0] }
+		w.take(answers, 1)
+		time.Sleep(11 * time.Second)
+		if got := worker().Load.V; got != inUse(1) {
+			t.Fatalf("the worker has %+v", got)
 		}
-		blocks(40)(w, r)
+		w.take(refuses, 1)
+		for worker().Load.OK {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if errs := w.fleet.Tally.Scrapes(fleet.ScrapeError); errs != 2 {
+			t.Errorf("the load is gone after %d failures, want it gone before the third", errs)
+		}
+		if x := worker(); x.Up || !x.Listed {
+			t.Errorf("the worker is shown as %+v, want silent", x)
+		}
+		w.take(answers, 1)
+		time.Sleep(10 * time.Second)
+		if got := worker().Load.V; got != inUse(1) {
+			t.Errorf("the worker has %+v when its page is back", got)
+		}
 	})
-	f.scrape(func(s *Scraper) { s.Interval = 2 * time.Second }) // a busy machine may make a pause
-	f.shows(map[uint64]fleet.Load{1: inUse(40)})
-	f.scraped(1, 3)
-	devstacktest.Until(t, func() error {
-		w := f.fleet.Snapshot().Workers[0]
-		errs := f.fleet.Tally.Scrapes(fleet.ScrapeError)
-		if !w.Load.OK && errs < 2 {
-			t.Fatalf("the load is gone after %d failures", errs)
-		}
-		if w.Load.OK {
-			return fmt.Errorf("the load is there after %d failures", errs)
-		}
-		if w.Up || !w.Listed {
-			t.Errorf("the worker is shown as %+v, want silent", w)
-		}
-		return nil
-	})
-	mu.Lock()
-	answers = 1000
-	mu.Unlock()
-	f.shows(map[uint64]fleet.Load{1: inUse(40)})
 }
 
 func TestAWorkerThatLeavesIsAskedNoMore(t *testing.T) {

@@ -101,7 +101,7 @@ func (s *sequence) arrives(_ stream, number uint64) (gap skipped) {
 	return gap
 }
 
-// tracks are what may be one publisher each, of those that share an id. To 1.2 all
+// tracks are what may be one publisher each, of those that share an id. Up to 1.2 all
 // publishers of a process do, and those of one topic, as of several data parallel ranks,
 // count side by side. A number that goes back may also be of a publisher that has begun
 // anew, a copy, or forged: none of them stops the counting of the others.

@@ -55,7 +55,7 @@ type channels struct {
 
 	log     []ChannelChange // the last ones, in a ring
 	logged  uint64          // changes so far
-	changed chan struct{}   // closed with the next change; nil: nobody waits for it
+	changed chan struct{}   // closed with the next change; nil: no reader waits for it
 }
 
 // channel is one as it is kept.

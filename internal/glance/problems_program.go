@@ -140,7 +140,7 @@ func sayRefused(g *Glance, p *problem) words {
 	w := words{
 		title: "NATS denies a permission",
 		detail: fmt.Sprintf("%s does not let this program use %s: ", g.o.Servers["nats"], and(append(required, optional...))) +
-			either(matters, "what comes there is not heard, or nobody is asked. Loads and hit rates are as old as that.", "what not every fleet sends is not heard, or l2c events are not published. All else goes on."),
+			either(matters, "what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.", "what not every fleet sends is not heard, or l2c events are not published. All else goes on."),
 		check:    "grant the NATS user of this program what SECURITY.md lists. It tries again by itself, every few seconds.",
 		severity: either(matters, bad, info),
 	}
@@ -182,7 +182,7 @@ func sayPublishersWaiting(g *Glance, p *problem) words {
 	return words{
 		title:  fmt.Sprintf("%s of %s ZMQ publishers have to wait", thousands(waiting), thousands(want)),
 		detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
-		check:  "is the fleet that large? Then raise the limit on open files (ulimit -n), or --max-workers. Else somebody announces publishers that are not there.",
+		check:  "is the fleet that large? Then raise the limit on open files (ulimit -n), or --max-workers. Else publishers are announced that are not there.",
 	}
 }
 

@@ -38,7 +38,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 				l.f.Tally.NATS.Set(true)
 			},
 			raised: 1, withdrawn: 3,
-			detail: "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.kv-hit-rate and dynamo.request_trace.v1: what comes there is not heard, or nobody is asked. Loads and hit rates are as old as that.",
+			detail: "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.kv-hit-rate and dynamo.request_trace.v1: what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.",
 		},
 		"limit:publishers": {
 			begin: func(l *lab) {
