@@ -181,9 +181,7 @@ func (p *Poller) once(ctx context.Context) {
 		t.Polled(fleet.PollError, 0)
 		return
 	}
-	if n := p.Conn.Stats().Reconnects; n != p.reconnects {
-		p.reconnects, p.settled = n, start.Add(grace)
-	}
+	p.reconnected(p.Conn.Stats().Reconnects, start)
 	registryUp := t.RegistryUp()
 	number := p.begin(start)
 	services := p.targets()
@@ -210,6 +208,13 @@ func (p *Poller) once(ctx context.Context) {
 	p.Fleet.EndPoll(connected && ctx.Err() == nil && start.After(p.settled))
 	if ctx.Err() == nil {
 		p.finish(time.Since(start))
+	}
+}
+
+// reconnected notes how often the connection was made anew: the workers' may not be yet.
+func (p *Poller) reconnected(times uint64, now time.Time) {
+	if times != p.reconnects {
+		p.reconnects, p.settled = times, now.Add(grace)
 	}
 }
 

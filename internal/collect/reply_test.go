@@ -163,3 +163,18 @@ func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestWorkersHaveTimeToReconnect: so long no poll counts that they do not answer.
+func TestWorkersHaveTimeToReconnect(t *testing.T) {
+	p := offline(nil, time.Second)
+	start := time.Unix(1000, 0)
+	for _, c := range []struct {
+		times   uint64
+		after   time.Duration
+		settled time.Time
+	}{{0, 0, time.Time{}}, {1, time.Minute, start.Add(65 * time.Second)}, {1, 2 * time.Minute, start.Add(65 * time.Second)}, {2, 3 * time.Minute, start.Add(185 * time.Second)}} {
+		if p.reconnected(c.times, start.Add(c.after)); !p.settled.Equal(c.settled) {
+			t.Errorf("after %d reconnections polls count from %s on, want %s", c.times, p.settled, c.settled)
+		}
+	}
+}
