@@ -80,9 +80,6 @@ func (a *Access) Connected(up bool) {
 
 // confirm notes that the server has answered behind all subscriptions.
 func (a *Access) confirm() {
-	if a == nil {
-		return
-	}
 	a.change(func() {
 		a.confirmed = true
 		for _, g := range a.all {
