@@ -258,3 +258,20 @@ func TestWhatIsRecentIsKeptInTwoGenerations(t *testing.T) {
 		t.Errorf("%d and %d are kept, want 1 and 4", len(r.young), len(r.old))
 	}
 }
+
+// BenchmarkSequences is what each event in an envelope costs: of ten thousand publishers over
+// NATS or a broker, and of one at its own address.
+func BenchmarkSequences(b *testing.B) {
+	b.Run("of many", func(b *testing.B) {
+		var s sequences
+		for n := 0; b.Loop(); n++ {
+			s.arrives(stream{uint64(n % 10_000), fleet.LoadEvent}, uint64(n/10_000))
+		}
+	})
+	b.Run("of one", func(b *testing.B) {
+		var s sequence
+		for n := uint64(0); b.Loop(); n++ {
+			s.arrives(stream{}, n)
+		}
+	})
+}
