@@ -45,7 +45,9 @@ func ParseBrokers(value string) (xpub []string, err error) {
 type copies struct {
 	mu      sync.Mutex // held while an event is booked: the brokers must not overtake each other between
 	several bool       // brokers
-	streams map[copyStream]*window
+	streams recent[copyStream, *window]
+
+	sequences sequences // of what comes by one broker alone
 }
 
 type copyStream struct {
@@ -54,8 +56,14 @@ type copyStream struct {
 	rank   uint32
 }
 
-// remembered is how many events one broker may be ahead of another.
-const remembered = 1024
+const (
+	// remembered is how many events one broker may be ahead of another.
+	remembered = 1024
+
+	// maxCopied bounds the streams that are remembered: at least so many, of those that
+	// were heard last. Of one that was forgotten the copies of a moment count twice.
+	maxCopied = 1 << 17
+)
 
 // window is the last numbers of a stream.
 type window struct {
@@ -78,16 +86,17 @@ func (c *copies) arrives(v wire.Envelope, kind fleet.Kind, worker uint64, rank u
 	if c == nil {
 		return inOrder
 	}
-	if c.streams == nil || len(c.streams) >= maxStreams {
-		c.streams = make(map[copyStream]*window)
-	}
 	key := copyStream{stream{v.Publisher, kind}, worker, rank}
-	w := c.streams[key]
+	c.streams.most = maxCopied
+	w, fresh := c.streams.get(key)
 	if w == nil {
 		w = new(window)
-		c.streams[key] = w
 		w.begin(v)
+		c.streams.put(key, w, 0)
 		return inOrder
+	}
+	if fresh {
+		c.streams.put(key, w, 0)
 	}
 	return w.arrives(v)
 }

@@ -52,13 +52,13 @@ func TestCopiesOfAnEventAreTold(t *testing.T) {
 		{1, 2, 7, fleet.LoadEvent, late},
 		{1, 2, 7, fleet.LoadEvent, again},
 		{1, 3, 7, fleet.LoadEvent, again},
-		{1, remembered, 7, fleet.LoadEvent, inOrder},
+		{1, 1024, 7, fleet.LoadEvent, inOrder},
 		{1, 1, 7, fleet.LoadEvent, late}, // the last that is remembered
 		{1, 0, 7, fleet.LoadEvent, again},
 		{1, 1 << 40, 7, fleet.LoadEvent, inOrder},
 		{1, 1<<40 - 1, 7, fleet.LoadEvent, late},
 		{1, 1 << 40, 7, fleet.LoadEvent, again},
-		{1, remembered, 7, fleet.LoadEvent, again},
+		{1, 1024, 7, fleet.LoadEvent, again},
 	} {
 		got := c.arrives(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
 		if got != s.want {
@@ -79,10 +79,10 @@ func TestCopiesAreToldInWhateverOrderTheyCome(t *testing.T) {
 	var c copies
 	seen, newest := make(map[uint64]bool), uint64(0)
 	for i := range 20_000 {
-		number := newest - min(newest, r.Uint64N(2*remembered)) + r.Uint64N(3)*r.Uint64N(40)
+		number := newest - min(newest, r.Uint64N(2048)) + r.Uint64N(3)*r.Uint64N(40)
 		want := inOrder
 		switch {
-		case seen[number] || newest >= number+remembered:
+		case seen[number] || newest >= number+1024:
 			want = again
 		case number < newest:
 			want = late
@@ -91,5 +91,28 @@ func TestCopiesAreToldInWhateverOrderTheyCome(t *testing.T) {
 			t.Fatalf("number %d, newest %d: %d, want %d", number, newest, got, want)
 		}
 		seen[number], newest = true, max(newest, number)
+	}
+}
+
+func TestCopiesThatAreRememberedAreBounded(t *testing.T) {
+	const most = 131_072 // in each of two generations
+	var c copies
+	arrives := func(publisher, number uint64) arrival {
+		return c.arrives(wire.Envelope{Publisher: publisher, Sequence: number}, fleet.LoadEvent, 7, 0)
+	}
+	for publisher := range uint64(4 * most) { // forged
+		arrives(publisher, 0)
+		if n := len(c.streams.young) + len(c.streams.old); n > 2*most {
+			t.Fatalf("%d streams are remembered, want at most %d", n, 2*most)
+		}
+		if publisher%(most/2) == 0 {
+			arrives(1<<40, publisher)
+			if got := arrives(1<<40, publisher); got != again {
+				t.Fatalf("after %d forged publishers a copy is not known", publisher)
+			}
+		}
+	}
+	if n := len(c.streams.young) + len(c.streams.old); n < most {
+		t.Errorf("%d streams are remembered, want at least %d", n, most)
 	}
 }

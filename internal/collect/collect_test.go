@@ -189,27 +189,26 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
-	inbox := b.conn.NewInbox()
-	if _, err := p.listen(inbox); err != nil {
+	if err := p.Listen(b.conn); err != nil {
 		t.Fatal(err)
 	}
-	poll := func(number int) {
+	poll := func() {
+		number := p.begin(time.Now())
 		services := p.targets()
-		inbox := fmt.Sprintf("%s.%d", inbox, number)
-		p.begin(inbox, len(services))
+		inbox := fmt.Sprintf("%s.%d", p.inbox, number)
 		b.fleet.BeginPoll()
-		if err := p.ask(services, inbox, time.Now().Add(time.Hour)); err != nil {
+		if err := p.ask(t.Context(), services, inbox, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		p.await(t.Context(), time.Now().Add(time.Hour))
 		b.fleet.EndPoll(true)
 	}
-	poll(1) // NATS itself says of every name that nobody is there
+	poll() // NATS itself says of every name that nobody is there
 	for id := range uint64(3) {
 		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
 		b.answer("dynamo_c", head, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)
 	}
-	poll(2) // every registered worker has answered
+	poll() // every registered worker has answered
 	b.rows("c/e/1=0", "c/e/2=1", "c/e/3=2")
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -22,9 +23,13 @@ type Events struct {
 	verbose    bool     // single events are logged
 	ours       []string // what a broker is asked for: the prefixes of the namespaces' subjects
 
-	sequences sequences
-	nameless  sync.Once // says that an engine does not know its worker's id
-	heard     sync.Once // says that there is ZMQ
+	access     *Access
+	subscribed bool // to NATS, as the log has said
+	sequences  sequences
+	nameless   sync.Once // says that an engine does not know its worker's id
+	heard      sync.Once // says that there is ZMQ
+
+	dial func(ctx context.Context, address string) (net.Conn, error) // publishers of ZMQ; nil: over TCP
 }
 
 // NewEvents books the events of the namespaces in the Fleet.
@@ -34,6 +39,7 @@ func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Ev
 		namespaces: namespaces,
 		log:        log,
 		verbose:    log.Enabled(context.Background(), slog.LevelDebug),
+		access:     newAccess(f, namespaces, log),
 		ours:       wire.BrokerTopics(namespaces, slices.Collect(maps.Keys(kinds))...),
 	}
 }
@@ -52,7 +58,7 @@ func (e *Events) message(at fleet.Endpoint, topic string, data []byte) {
 		e.reject(kind, fleet.BadPack, err)
 		return
 	}
-	e.envelope(at, topic, envelope, nil)
+	e.envelope(at, topic, envelope, &e.sequences, nil)
 }
 
 // kinds are the topics that are read.
@@ -62,9 +68,14 @@ var kinds = map[string]fleet.Kind{
 	wire.TopicForwardPass: fleet.ForwardPass,
 }
 
+// counted are the numbers of what came one way into the program: of one publisher, or of many.
+type counted interface {
+	arrives(of stream, number uint64) skipped
+}
+
 // envelope books what is in an envelope (0.9 to 1.6), unless it is a copy of what
-// another broker has brought.
-func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, by *copies) {
+// another broker has brought. Numbers are nil where what did not come may come otherwise.
+func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numbers counted, by *copies) {
 	kind := kinds[topic]
 	if string(v.Topic) != topic {
 		e.reject(kind, fleet.BadID, errors.New("topic and subject of an event differ"))
@@ -73,10 +84,10 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, by *
 	t := &e.fleet.Tally
 	// The one look at the clock for each event: a lag in milliseconds needs it.
 	t.Lagged(time.Since(time.UnixMilli(int64(v.PublishedAt))))
-	if by == nil || !by.several { // what one broker lost another may bring
-		if missing := e.sequences.gap(v.Publisher, kind, v.Sequence); missing > 0 {
-			t.Gaps.Add(missing)
-			e.fleet.Notes.Missed(fleet.Gap{Publisher: v.Publisher, Kind: kind, After: v.Sequence - missing - 1, Before: v.Sequence, At: time.Now()})
+	if numbers != nil {
+		if gap := numbers.arrives(stream{v.Publisher, kind}, v.Sequence); gap.missing > 0 {
+			t.Gaps.Add(gap.missing)
+			e.fleet.Notes.Missed(fleet.Gap{Publisher: v.Publisher, Kind: kind, After: gap.after, Before: gap.before, At: time.Now()})
 		}
 	}
 	switch kind {

@@ -96,7 +96,7 @@ func hear(t *testing.T, e *Events, line []byte) (workers []uint64) {
 			}
 		}
 		if _, read := kinds[at.Topic]; read {
-			e.direct(at, m.Frames)
+			e.direct(&at, &e.sequences, m.Frames)
 		}
 		return workersOf(envelope)
 	case m.Subject == wire.TraceSubject:

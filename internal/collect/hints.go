@@ -9,12 +9,16 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// announce says once where the load of an endpoint is looked for.
-func (p *Poller) announce(e fleet.Endpoint) {
-	if p.announced[e] {
+// announce says once where the load of an endpoint is looked for, which a poll has found.
+func (p *Poller) announce(e fleet.Endpoint, poll int) {
+	_, said := p.announced[e]
+	if p.announced == nil {
+		p.announced = make(map[fleet.Endpoint]int)
+	}
+	p.announced[e] = poll
+	if said {
 		return
 	}
-	p.announced[e] = true
 	for _, era := range wire.Eras {
 		level := slog.LevelDebug
 		if era == wire.EraSeed {
@@ -67,6 +71,9 @@ func (p *Poller) noLoad(others []string) {
 	}
 	p.toldNoLoad = true
 	message := "Endpoint " + t.Name + " of component " + t.Component + " carries no load"
+	if len(others) > mostNames {
+		others = append(others[:mostNames:mostNames], "…")
+	}
 	if len(others) > 0 {
 		message += "; these of the component do: " + strings.Join(others, ", ")
 	}

@@ -16,60 +16,150 @@ import (
 
 // NATS books the events of the namespace that come over NATS until ctx ends: loads,
 // hit rates and forward passes of every release, and request traces. It calls listening
-// when the server has all subscriptions.
+// when the server has all subscriptions. One that it refuses is tried again from time to time.
 func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) error {
-	var drops []*dropCounter
+	all := e.subscriptions()
 	defer func() {
-		for _, d := range drops {
-			d.count()
-			d.subscription.Unsubscribe()
+		for _, s := range all {
+			s.close()
 		}
 	}()
-	for _, s := range e.subscriptions() {
-		events, err := connect.Subscribe(conn, s.subject, s.book)
-		if err != nil {
-			return fmt.Errorf("subscribe to %s: %w", s.subject, err)
+	for _, s := range all {
+		if err := s.open(conn); err != nil {
+			return err
 		}
-		drops = append(drops, &dropCounter{subscription: events, tally: &e.fleet.Tally})
-		e.log.Log(ctx, s.level, s.what+" on subject: "+s.subject)
+		if !e.subscribed {
+			e.log.Log(ctx, s.level, s.what+" on subject: "+s.subject)
+		}
 	}
-	if err := conn.FlushTimeout(5 * time.Second); err != nil {
-		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
-	}
+	e.subscribed = true
+	e.confirm(ctx, conn)
 	listening()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			for _, d := range drops {
-				d.count()
+			for _, s := range all {
+				s.drops.count()
+				s.again(ctx, conn, e.access)
 			}
+			if !e.access.isConfirmed() {
+				e.confirm(ctx, conn)
+			}
+		case <-e.access.again:
+			e.confirm(ctx, conn)
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
+// Access is what NATS lets the program do.
+func (e *Events) Access() *Access { return e.access }
+
+// confirm has the server answer behind the subscriptions: it tells before which it refuses.
+func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
+	if !conn.IsConnected() {
+		return
+	}
+	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
+		e.fleet.Tally.Fail(fleet.PeerNATS)
+		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
+		return
+	}
+	e.access.confirm()
+}
+
+const flushTimeout = 5 * time.Second
+
+// retries are when something that was refused is tried again: after a second, and the more
+// seldom the longer it has been refused, so that who grants what is missing sees at once that
+// it helps, and a server that goes on refusing is left alone.
+type retries struct{ since, next time.Time }
+
+const longestRetry = 15 * time.Second
+
+// begin notes that something is refused.
+func (r *retries) begin(now time.Time) {
+	if r.since.IsZero() {
+		r.since, r.next = now, now.Add(time.Second)
+	}
+}
+
+// due reports whether it is time to try again.
+func (r *retries) due(now time.Time) bool {
+	r.begin(now)
+	if now.Before(r.next) {
+		return false
+	}
+	r.next = now.Add(min(max(time.Second, now.Sub(r.since)/8), longestRetry))
+	return true
+}
+
 // subscription is one subject and what is done with its messages.
 type subscription struct {
 	subject string
+	name    string     // that its Access knows it by
 	what    string     // that the log says of it
 	level   slog.Level // of that line: the original's own is for everybody
 	book    nats.MsgHandler
+
+	tally   *fleet.Tally
+	on      *nats.Subscription
+	drops   dropCounter
+	retries retries
 }
 
-func (e *Events) subscriptions() []subscription {
-	all := []subscription{{
-		subject: wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], what: "Subscribing to KV hit rate events", level: slog.LevelInfo,
-		book: e.hitRate,
-	}, {
-		subject: wire.TraceSubject, what: "Subscribing to request traces", level: slog.LevelDebug,
-		book: func(m *nats.Msg) { e.trace(m.Data) },
-	}}
+func (s *subscription) open(conn *nats.Conn) error {
+	on, err := connect.Subscribe(conn, s.subject, s.book)
+	if err != nil {
+		s.tally.Fail(fleet.PeerNATS)
+		return fmt.Errorf("subscribe to %s: %w", s.subject, err)
+	}
+	s.on, s.drops = on, dropCounter{subscription: on, tally: s.tally}
+	return nil
+}
+
+func (s *subscription) close() {
+	if s.on != nil {
+		s.drops.count()
+		s.on.Unsubscribe()
+	}
+}
+
+// again subscribes anew, from time to time, to what the server has refused: one that
+// changes what it permits does not say so, and nats.go subscribes again only when it
+// connects again.
+func (s *subscription) again(ctx context.Context, conn *nats.Conn, a *Access) {
+	if !a.Refuses(s.name) {
+		s.retries = retries{}
+		return
+	}
+	if !conn.IsConnected() || !s.retries.due(time.Now()) {
+		return
+	}
+	a.Ask(s.name)
+	s.close()
+	if err := s.open(conn); err != nil {
+		return
+	}
+	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
+		s.tally.Fail(fleet.PeerNATS)
+		return
+	}
+	a.Settle(s.name)
+}
+
+func (e *Events) subscriptions() (all []*subscription) {
+	add := func(subject, what string, level slog.Level, book nats.MsgHandler) {
+		all = append(all, &subscription{subject: subject, name: subject, what: what, level: level, book: book, tally: &e.fleet.Tally})
+	}
+	add(wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], "Subscribing to KV hit rate events", slog.LevelInfo, e.hitRate)
+	add(wire.TraceSubject, "Subscribing to request traces", slog.LevelDebug, func(m *nats.Msg) { e.trace(m.Data) })
 	for topic, what := range map[string]string{wire.TopicLoad: "Subscribing to load events", wire.TopicForwardPass: "Subscribing to forward passes"} {
 		for _, subject := range wire.EventSubjects(e.namespaces, topic) {
-			all = append(all, subscription{subject: subject, what: what, level: slog.LevelDebug, book: e.bySubject})
+			add(subject, what, slog.LevelDebug, e.bySubject)
 		}
 	}
 	return all

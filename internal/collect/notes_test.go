@@ -26,7 +26,7 @@ func TestPublishersThatCannotBeReachedAreNoted(t *testing.T) {
 	f.Announce("key", away)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil) }()
+	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil, 100) }()
 	noted := func(want int) {
 		t.Helper()
 		devstacktest.Until(t, func() error {
@@ -49,7 +49,7 @@ func TestGapsAreNotedWithTheNumbersThatCame(t *testing.T) {
 	f := fleet.New(fleet.Target{}, 10, true)
 	e := NewEvents(f, "dynamo", slog.New(slog.DiscardHandler))
 	for _, n := range []uint64{3, 4, 9} {
-		e.envelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, nil)
+		e.envelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.sequences, nil)
 	}
 	gaps := f.Notes.Gaps()
 	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != fleet.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {

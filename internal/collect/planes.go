@@ -13,67 +13,118 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// gathering is how long planes may differ: while a fleet starts or moves they do.
-const gathering = 10 * time.Second
+const (
+	// gathering is how long planes may differ: while a fleet starts or moves they do.
+	gathering = 10 * time.Second
+
+	// mostClashes bounds the components that are told to the page.
+	mostClashes = 100
+)
 
 // WatchPlanes warns, until ctx ends, of components whose workers publish on one event
 // plane and whose routers on another: those routers hear nothing of their workers'
 // caches, and send requests as if nobody had cached anything.
 func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
-	told := make(map[string]bool)
-	for ctx.Err() == nil {
-		_, changed := f.Channels()
-		if connect.Wait(ctx, gathering) {
-			channels, _ := f.Channels()
-			clashes := split(channels)
-			f.Notes.SetClashes(clashes)
-			for component, planes := range clashes {
-				if message := component + ": " + planes; !told[message] {
-					told[message] = true
-					log.Warn("Workers and routers of a component are on different event planes, so that routers miss what is cached: set DYN_EVENT_PLANE alike",
-						"component", component, "planes", planes)
-				}
-			}
+	w := planesWarner{log: log, told: make(map[string]string)}
+	channels, known := f.FollowChannels(), make(planes)
+	for connect.Wait(ctx, gathering) {
+		changes, all, more := channels.Next()
+		if all {
+			clear(known)
 		}
+		known.follow(changes)
+		clashes := known.split()
+		f.Notes.SetClashes(clashes)
+		w.warn(clashes)
 		select {
-		case <-changed:
+		case <-more:
 		case <-ctx.Done():
 		}
 	}
 }
 
-// split are the components whose workers are on a plane that no router is on.
-func split(channels map[string]fleet.Channel) map[string]string {
-	type sides struct{ workers, routers map[fleet.Plane]bool }
-	components := make(map[fleet.Endpoint]sides)
-	for _, c := range channels {
-		at := componentAt(c.Endpoint)
-		s, known := components[at]
-		if !known {
-			s = sides{make(map[fleet.Plane]bool), make(map[fleet.Plane]bool)}
-			components[at] = s
-		}
-		switch {
-		case c.Plane == fleet.OtherPlane:
-		case ofWorkers(c.Topic):
-			s.workers[c.Plane] = true
-		default:
-			s.routers[c.Plane] = true
-		}
+// planes are the channels of each component by their planes.
+type planes map[fleet.Endpoint]*sides
+
+// sides are how many channels there are on each plane, of the workers and of the routers.
+type sides struct{ workers, routers [fleet.Planes]int }
+
+// follow takes over changes of the channels.
+func (p planes) follow(changes []fleet.ChannelChange) {
+	for _, c := range changes {
+		p.count(c.Old, -1)
+		p.count(c.New, 1)
 	}
+}
+
+func (p planes) count(c fleet.Opt[fleet.Channel], once int) {
+	if !c.OK || c.V.Plane == fleet.OtherPlane {
+		return
+	}
+	at := componentAt(c.V.Endpoint)
+	s := p[at]
+	if s == nil {
+		s = new(sides)
+		p[at] = s
+	}
+	if ofWorkers(c.V.Topic) {
+		s.workers[c.V.Plane] += once
+	} else {
+		s.routers[c.V.Plane] += once
+	}
+	if *s == (sides{}) {
+		delete(p, at)
+	}
+}
+
+// split are the components whose workers are on a plane that no router is on, the first
+// ones by their names.
+func (p planes) split() map[string]string {
 	found := make(map[string]string)
-	for component, s := range components {
+	for component, s := range p {
 		routers := s.routers
-		if len(routers) == 0 {
-			routers = components[fleet.Endpoint{Namespace: component.Namespace}].routers // of the whole namespace, to 1.3
+		if routers == ([fleet.Planes]int{}) {
+			if of := p[fleet.Endpoint{Namespace: component.Namespace}]; of != nil {
+				routers = of.routers // of the whole namespace, up to 1.3
+			}
 		}
-		for plane := range s.workers {
-			if len(routers) > 0 && !routers[plane] {
+		for plane, n := range s.workers {
+			if n > 0 && routers[plane] == 0 && routers != ([fleet.Planes]int{}) {
 				found[strings.TrimPrefix(component.Namespace+"/"+component.Component, "/")] = "workers on " + names(s.workers) + ", routers on " + names(routers)
 			}
 		}
 	}
+	if len(found) > mostClashes {
+		for _, component := range slices.Sorted(maps.Keys(found))[mostClashes:] {
+			delete(found, component)
+		}
+	}
 	return found
+}
+
+// planesWarner says in the log what clashes, each once for as long as it does, and of few
+// components by name.
+type planesWarner struct {
+	log   *slog.Logger
+	told  map[string]string // of what clashes now
+	named int
+}
+
+func (w *planesWarner) warn(clashes map[string]string) {
+	maps.DeleteFunc(w.told, func(component, planes string) bool { return clashes[component] != planes })
+	for _, component := range slices.Sorted(maps.Keys(clashes)) {
+		planes := clashes[component]
+		if w.told[component] == planes || w.named > mostNames {
+			continue
+		}
+		w.told[component] = planes
+		if w.named++; w.named > mostNames {
+			w.log.Warn("More components have workers and routers on different event planes; further ones are on the web page alone", "components", len(clashes))
+			continue
+		}
+		w.log.Warn("Workers and routers of a component are on different event planes, so that routers miss what is cached: set DYN_EVENT_PLANE alike",
+			"component", component, "planes", planes)
+	}
 }
 
 // ofWorkers reports whether workers publish this topic. Routers publish what they
@@ -82,10 +133,12 @@ func ofWorkers(topic string) bool {
 	return topic == wire.TopicKVEvents || topic == wire.TopicLoad || topic == wire.TopicForwardPass
 }
 
-func names(planes map[fleet.Plane]bool) string {
+func names(on [fleet.Planes]int) string {
 	var all []string
-	for _, p := range slices.Sorted(maps.Keys(planes)) {
-		all = append(all, p.String())
+	for plane, n := range on {
+		if n > 0 {
+			all = append(all, fleet.Plane(plane).String())
+		}
 	}
 	return strings.Join(all, " and ")
 }

@@ -1,9 +1,14 @@
 package collect
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 )
 
@@ -37,12 +42,69 @@ func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
 			map[string]string{"n/c": "workers on ZMQ, routers on NATS"}},
 		"a plane that is not known": {[]fleet.Channel{channel("c", worker, fleet.OtherPlane), channel("c", router, fleet.NATSPlane)}, nil},
 	} {
-		all := make(map[string]fleet.Channel)
-		for i, ch := range c.channels {
-			all[string(rune('a'+i))] = ch
+		known := make(planes)
+		other := fleet.Some(channel("c", worker, fleet.BrokerPlane))
+		known.follow([]fleet.ChannelChange{{New: other}})
+		for _, ch := range c.channels {
+			known.follow([]fleet.ChannelChange{{New: fleet.Some(ch)}})
 		}
-		if got := split(all); !maps.Equal(got, c.want) {
+		known.follow([]fleet.ChannelChange{{Old: other}})
+		if got := known.split(); !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+		for _, ch := range c.channels {
+			known.follow([]fleet.ChannelChange{{Old: fleet.Some(ch)}})
+		}
+		if len(known) > 0 {
+			t.Errorf("%s: %d components are remembered when all is gone", name, len(known))
+		}
 	}
+}
+
+// TestMadeUpComponentsDoNotFillTheLog, nor the page: a few are named, and what is gone is
+// not remembered.
+func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target{}, 65_536, true)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		log, journal := devstacktest.NewLog()
+		go WatchPlanes(ctx, f, log)
+		put := func(i int) {
+			of := fleet.Endpoint{Component: fmt.Sprintf("made-up-%04d", i)}
+			f.Announce(fmt.Sprint("worker", i), fleet.Channel{Endpoint: of, Topic: "kv-events", Plane: fleet.ZMQPlane})
+			f.Announce(fmt.Sprint("router", i), fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
+		}
+		clashes := func(want int) {
+			t.Helper()
+			time.Sleep(3 * gathering)
+			if got := f.Notes.Clashes(); len(got) != want {
+				t.Errorf("%d components clash, want %d", len(got), want)
+			}
+		}
+		put(0)
+		time.Sleep(9 * time.Second)
+		if n := len(f.Notes.Clashes()); n != 0 {
+			t.Errorf("%d components clash as soon as they gather", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := len(f.Notes.Clashes()); n != 1 {
+			t.Errorf("%d components clash after 11 s, want one", n)
+		}
+		for i := range 5000 {
+			put(i)
+		}
+		clashes(100)
+		for i := range 5000 {
+			f.Withdraw(fmt.Sprint("router", i))
+		}
+		clashes(0)
+		for i := range 5000 { // again and again
+			put(i)
+		}
+		clashes(100)
+		if n := journal.Count("\n"); n != 21 {
+			t.Errorf("%d lines are said, want 20 components and that there are more:\n%s", n, journal)
+		}
+	})
 }

@@ -4,9 +4,11 @@ package collect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +30,9 @@ const (
 
 	// soon is between two polls in that time, at most.
 	soon = 500 * time.Millisecond
+
+	// tooLate is how long after its poll an answer is no longer taken, but for long intervals.
+	tooLate = 5 * time.Second
 )
 
 // Poller asks the workers of the watched components for their statistics.
@@ -37,30 +42,39 @@ type Poller struct {
 	Namespaces wire.Namespaces
 	Interval   time.Duration
 	Log        *slog.Logger
+	Access     *Access       // what Conn lets us do; may be nil
 	Found      func()        // called after each poll that found a load; may be nil
 	Due        chan struct{} // of one place: says that a poll is due at once; may be nil
 
-	wake       chan struct{}           // the running poll may have nobody to wait for
-	announced  map[fleet.Endpoint]bool // watched endpoints the log has named
-	reconnects uint64                  // of Conn, when last seen
-	settled    time.Time               // when the workers have had time to reconnect too
-	missing    bool                    // the last poll found nobody
-	hinted     bool                    // the log has said what is registered
-	toldNoLoad bool                    // the log has said which endpoints carry load
+	wake       chan struct{}          // the running poll may have nobody to wait for
+	announced  map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
+	reconnects uint64                 // of Conn, when last seen
+	settled    time.Time              // when the workers have had time to reconnect too
+	missing    bool                   // the last poll found nobody
+	hinted     bool                   // the log has said what is registered
+	toldNoLoad bool                   // the log has said which endpoints carry load
 
-	// Of the reply at hand, and the replies' goroutine's own.
-	decoder wire.StatsDecoder
-	answer  []fleet.Report
+	published string  // on which something was published since the last poll
+	retries   retries // of polls that NATS denies
+
+	inbox   string        // replies to all polls are below it
+	replies *subscription // nil: there is none yet
+
+	// Of the reply at hand. Where one subscription follows another both may bring some.
+	replying sync.Mutex
+	decoder  wire.StatsDecoder
+	answer   []fleet.Report
 
 	mu       sync.Mutex         // guards what replies share with the polls
-	services map[string]service // that are asked, by their names
+	services map[string]service // that were asked and may still answer, by their names
 	openings uint64             // of the Fleet, when the services were last looked at
 	poll     pollState
+	begun    []time.Time // when the last polls began, whose answers are still taken
 }
 
 // pollState is what the replies to one poll add up to.
 type pollState struct {
-	inbox     string
+	number    int
 	requests  int
 	refusals  int             // requests for which NATS says that nobody is there
 	matched   bool            // somebody serves a watched endpoint
@@ -69,50 +83,86 @@ type pollState struct {
 	elsewhere map[string]bool // endpoints not watched that carry a load
 }
 
+// Listen subscribes to the replies over a connection, for the next Run, which does so itself
+// if that is not done before.
+func (p *Poller) Listen(conn *nats.Conn) error {
+	if p.Conn != nil && p.Conn != conn {
+		p.reconnects = never // that is as good as a reconnection
+	}
+	p.Conn = conn
+	p.inbox = conn.NewInbox()
+	p.reset()
+	p.replies = &subscription{subject: p.inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Tally}
+	return p.replies.open(conn)
+}
+
+// reset forgets the polls before, whose inboxes are below another. An answer to one of them
+// may be at hand.
+func (p *Poller) reset() {
+	p.replying.Lock()
+	defer p.replying.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wake == nil {
+		p.wake = make(chan struct{}, 1)
+	}
+	p.services, p.begun = make(map[string]service), nil
+	p.decoder.Endpoint = p.Fleet.Target().Name
+}
+
+// never is a number of reconnections that no connection has.
+const never = math.MaxUint64
+
 // Run polls once an interval until ctx ends, for the first time when the registry
 // is known. Polls never overlap; ticks that come due meanwhile are skipped.
 func (p *Poller) Run(ctx context.Context) error {
 	if p.Conn == nil {
-		p.every(ctx, func(int) { p.conclude(pollState{}) })
+		p.every(ctx, func() { p.conclude(pollState{}) })
 		return nil
 	}
-	inbox := p.Conn.NewInbox()
-	replies, err := p.listen(inbox)
-	if err != nil {
-		return fmt.Errorf("subscribe to stats replies: %w", err)
+	if p.replies == nil {
+		if err := p.Listen(p.Conn); err != nil {
+			return err
+		}
 	}
-	defer replies.Unsubscribe()
-	drops := dropCounter{subscription: replies, tally: &p.Fleet.Tally}
-	defer drops.count()
-
-	if t := p.Fleet.Target(); t.Name != "" && !t.Several() {
-		p.announce(fleet.Endpoint(t))
+	defer func() { p.replies.close(); p.replies = nil }()
+	if e, named := p.named(); named {
+		p.announce(e, 0)
 	}
-	p.every(ctx, func(number int) {
-		p.once(ctx, fmt.Sprintf("%s.%d", inbox, number))
-		drops.count()
+	p.every(ctx, func() {
+		p.replies.again(ctx, p.Conn, p.Access)
+		p.once(ctx)
+		p.replies.drops.count()
 	})
 	return nil
 }
 
+// named is the endpoint that the flags name.
+func (p *Poller) named() (e fleet.Endpoint, ok bool) {
+	t := p.Fleet.Target()
+	return fleet.Endpoint(t), t.Name != "" && !t.Several()
+}
+
 // every calls f once an interval until ctx ends, for the first time when the registry
 // is known, and besides when that is due.
-func (p *Poller) every(ctx context.Context, f func(number int)) {
+func (p *Poller) every(ctx context.Context, f func()) {
 	select {
 	case <-p.Fleet.Synced():
 	case <-ctx.Done():
 	}
 	tick := time.NewTicker(p.Interval)
 	defer tick.Stop()
-	for number := 1; ctx.Err() == nil; number++ {
+	for ctx.Err() == nil {
 		select {
 		case <-p.Due: // for this one
 		default:
 		}
-		f(number)
+		f()
 		var again <-chan time.Time
 		if time.Now().Before(p.settled) {
 			again = time.After(soon)
+		} else if next := p.retries.next; !next.IsZero() {
+			again = time.After(max(0, time.Until(next)))
 		}
 		select {
 		case <-tick.C:
@@ -123,33 +173,29 @@ func (p *Poller) every(ctx context.Context, f func(number int)) {
 	}
 }
 
-// listen takes the replies to all polls, whose inboxes are below one.
-func (p *Poller) listen(inbox string) (*nats.Subscription, error) {
-	p.wake = make(chan struct{}, 1)
-	p.announced = make(map[fleet.Endpoint]bool)
-	p.services = make(map[string]service)
-	p.decoder.Endpoint = p.Fleet.Target().Name
-	return connect.Subscribe(p.Conn, inbox+".*", p.reply)
-}
-
-// once is one poll, its replies sent to inbox.
-func (p *Poller) once(ctx context.Context, inbox string) {
+// once is one poll.
+func (p *Poller) once(ctx context.Context) {
 	t := &p.Fleet.Tally
-	if !p.Conn.IsConnected() {
+	start := time.Now()
+	if !p.Conn.IsConnected() || !p.mayAsk(start) {
 		t.Polled(fleet.PollError, 0)
 		return
 	}
-	start := time.Now()
-	if n := p.Conn.Stats().Reconnects; n != p.reconnects {
-		p.reconnects, p.settled = n, start.Add(grace)
-	}
+	p.reconnected(p.Conn.Stats().Reconnects, start)
 	registryUp := t.RegistryUp()
+	number := p.begin(start)
 	services := p.targets()
-	p.begin(inbox, len(services))
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
-	deadline := start.Add(max(shortestPoll, min(longestPoll, p.Interval)))
-	if err := p.ask(services, inbox, deadline); err != nil {
+	deadline := start.Add(p.longest())
+	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
+	if err != nil && ctx.Err() == nil {
+		t.Fail(fleet.PeerNATS)
+	} else if err == nil && p.denied() {
+		p.retries.begin(start)
+		err = errDenied
+	}
+	if err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
 		t.Polled(fleet.PollError, 0)
@@ -158,25 +204,65 @@ func (p *Poller) once(ctx context.Context, inbox string) {
 	p.await(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
-	connected := p.Conn.IsConnected() && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.RegistryUp()
+	connected := p.Conn.IsConnected() && !p.Access.Refuses(inboxes) && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.RegistryUp()
 	p.Fleet.EndPoll(connected && ctx.Err() == nil && start.After(p.settled))
 	if ctx.Err() == nil {
 		p.finish(time.Since(start))
 	}
 }
 
+// reconnected notes how often the connection was made anew: the workers' may not be yet.
+func (p *Poller) reconnected(times uint64, now time.Time) {
+	if times != p.reconnects {
+		p.reconnects, p.settled = times, now.Add(grace)
+	}
+}
+
+// errDenied says that no worker can be asked, or that no answer can come.
+var errDenied = errors.New("NATS denies a permission")
+
 // ask sends one request for each service to one inbox.
-func (p *Poller) ask(services []string, inbox string, deadline time.Time) error {
+func (p *Poller) ask(ctx context.Context, services []string, inbox string, deadline time.Time) error {
+	if len(services) > 0 {
+		p.Access.Ask(statsSubject)
+	}
 	for _, service := range services {
 		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
 			return fmt.Errorf("ask %s: %w", service, err)
 		}
 	}
-	if err := p.Conn.FlushTimeout(time.Until(deadline)); err != nil {
+	if err := connect.FlushNATS(ctx, p.Conn, time.Until(deadline)); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
+	p.Access.Settle(statsSubject)
+	p.Access.Settle(p.published) // since the poll before
+	p.published = ""
 	return nil
 }
+
+// Publish has something published on a subject, which may be refused. It is for Found.
+func (p *Poller) Publish(subject string, publish func() (sent bool)) {
+	p.Access.Ask(subject)
+	if publish() {
+		p.published = subject
+	}
+}
+
+// denied reports whether NATS lets us neither ask nor be answered. Then it is asked less
+// often, but no more seldom than subscriptions are tried again.
+func (p *Poller) denied() bool { return p.Access.Refuses(statsSubject) || p.Access.Refuses(inboxes) }
+
+// mayAsk reports whether it is time for a poll.
+func (p *Poller) mayAsk(now time.Time) bool {
+	if !p.denied() {
+		p.retries = retries{}
+		return true
+	}
+	return p.retries.due(now)
+}
+
+// longest is how long a poll waits for answers at most.
+func (p *Poller) longest() time.Duration { return max(shortestPoll, min(longestPoll, p.Interval)) }
 
 // await returns when there is nobody left to wait for, and at the deadline.
 func (p *Poller) await(ctx context.Context, deadline time.Time) {
@@ -196,7 +282,7 @@ func (p *Poller) await(ctx context.Context, deadline time.Time) {
 // targets are the names of the services to ask: those of every watched component
 // that is named or registered, as each era wrote them.
 func (p *Poller) targets() []string {
-	t := p.Fleet.Target()
+	t, poll := p.Fleet.Target(), p.poll.number
 	openings := p.Fleet.Openings()       // before it is asked what they are
 	var watched, others []fleet.Endpoint // without names: components
 	if t.Component != "" && !t.Several() {
@@ -204,37 +290,41 @@ func (p *Poller) targets() []string {
 	}
 	for _, e := range p.Fleet.Registered() {
 		if t.Covers(e) {
-			p.announce(e)
+			p.announce(e, poll)
 			watched = append(watched, componentAt(e))
 		} else {
 			others = append(others, componentAt(e))
 		}
 	}
+	named, _ := p.named()
+	maps.DeleteFunc(p.announced, func(e fleet.Endpoint, seen int) bool { return e != named && seen != poll })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var services []string
 	for _, component := range slices.Compact(watched) {
 		for _, name := range p.names(component) {
-			// Components may share a service: from 0.2.1 on, those whose names differ in case only.
-			if !slices.Contains(services, name) {
-				services = append(services, name)
-			}
 			s := p.services[name]
-			if !slices.Contains(s.components, component) {
-				s.components = append(s.components, component)
+			switch {
+			case s.poll != poll:
+				services = append(services, name)
+				s = service{component: component, alone: true, poll: poll}
+			case s.component != component:
+				// Components may share a service: from 0.2.1 on, those whose names differ in case only.
+				s.alone = false
 			}
-			s.alone = len(s.components) == 1
 			p.services[name] = s
 		}
 	}
 	for _, component := range slices.Compact(others) {
 		for _, name := range p.names(component) {
-			if s, asked := p.services[name]; asked && !slices.Contains(s.components, component) {
+			if s := p.services[name]; s.poll == poll && s.component != component {
 				s.alone = false
 				p.services[name] = s
 			}
 		}
 	}
+	maps.DeleteFunc(p.services, func(_ string, s service) bool { return poll-s.poll >= len(p.begun) })
+	p.poll.requests = len(services)
 	p.openings = openings
 	return services
 }
@@ -255,10 +345,35 @@ func (p *Poller) names(component fleet.Endpoint) (names []string) {
 	return names
 }
 
-func (p *Poller) begin(inbox string, requests int) {
+// begin begins a poll, the next in number, and forgets those whose answers would be too late.
+func (p *Poller) begin(now time.Time) (number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.poll = pollState{inbox: inbox, requests: requests, elsewhere: make(map[string]bool)}
+	number = p.poll.number + 1
+	p.poll = pollState{number: number, requests: -1, elsewhere: make(map[string]bool)}
+	p.begun = append(p.begun, now)
+	late := 0
+	for late < len(p.begun) && now.Sub(p.begun[late]) > p.patience() {
+		late++
+	}
+	p.begun = slices.Delete(p.begun, 0, late)
+	return number
+}
+
+// patience is how long after its poll an answer is taken: two intervals, so that a worker
+// that is slow is heard in time for the next but one.
+func (p *Poller) patience() time.Duration { return max(tooLate, 2*p.Interval) }
+
+// isLate reports whether an answer to a poll comes too late. What it says was true then, and
+// may be older than what is known by now.
+func (p *Poller) isLate(poll int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ago := p.poll.number - poll
+	if ago == 0 {
+		return false
+	}
+	return ago < 0 || ago >= len(p.begun) || time.Since(p.begun[len(p.begun)-1-ago]) > p.patience()
 }
 
 // finish books the poll and has it concluded.

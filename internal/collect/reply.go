@@ -1,20 +1,30 @@
 package collect
 
 import (
+	"strconv"
+	"strings"
+
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
 )
 
-// reply takes one answer to a poll, whenever it arrives.
+// reply takes one answer to a poll, unless it comes too late.
 func (p *Poller) reply(m *nats.Msg) {
+	p.replying.Lock()
+	defer p.replying.Unlock()
+	poll, _ := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // NATS itself: nobody is there
-		p.refused(m.Subject)
+		p.refused(poll)
 		return
 	}
 	t := &p.Fleet.Tally
 	t.Receive(fleet.StatsReply)
+	if p.isLate(poll) {
+		t.Reject(fleet.StatsReply, fleet.Late)
+		return
+	}
 	r, err := p.decoder.Decode(m.Data)
 	if err != nil {
 		t.Reject(fleet.StatsReply, fleet.BadJSON)
@@ -22,7 +32,7 @@ func (p *Poller) reply(m *nats.Msg) {
 		return
 	}
 	service := p.serviceOf(r.Service)
-	if len(service.components) == 0 {
+	if service.poll == 0 {
 		t.Reject(fleet.StatsReply, fleet.BadID)
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
@@ -78,7 +88,9 @@ func (p *Poller) note(answer []fleet.Report) {
 		watched := p.Fleet.Target().Covers(r.Endpoint)
 		switch {
 		case !watched && r.Outcome == fleet.Reported:
-			p.poll.elsewhere[r.Name] = true
+			if len(p.poll.elsewhere) <= mostNames {
+				p.poll.elsewhere[r.Name] = true
+			}
 		case !watched:
 		case r.Outcome == fleet.Reported:
 			p.poll.matched = true
@@ -91,9 +103,9 @@ func (p *Poller) note(answer []fleet.Report) {
 }
 
 // refused counts one request of the running poll that nobody answers.
-func (p *Poller) refused(inbox string) {
+func (p *Poller) refused(poll int) {
 	p.mu.Lock()
-	if inbox == p.poll.inbox {
+	if poll == p.poll.number {
 		p.poll.refusals++
 	}
 	p.mu.Unlock()
@@ -117,8 +129,9 @@ func (p *Poller) wakeUp() {
 
 // service is what answers under one NATS service name.
 type service struct {
-	components []fleet.Endpoint // watched ones that have the name; without names of their own
-	alone      bool             // nobody has registered in another component of that name
+	component fleet.Endpoint // a watched one that has the name; without a name of its own
+	alone     bool           // nobody has registered in another component of that name
+	poll      int            // the last that asked it; 0: none
 }
 
 func (p *Poller) serviceOf(name string) service {
@@ -133,7 +146,7 @@ func (p *Poller) serviceOf(name string) service {
 // that share the service, watched or not, in the one that it has registered in; else in
 // the first.
 func (p *Poller) endpointOf(service string, s service, name string, lease uint64) fleet.Endpoint {
-	at := s.components[0]
+	at := s.component
 	at.Name = name
 	if lease == 0 || s.alone {
 		return at

@@ -241,7 +241,7 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 	})
 	f.join(8, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/1", http.StatusFound) })
 	f.join(9, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Long", strings.Repeat("x", maxHeader))
+		w.Header().Set("X-Long", strings.Repeat("x", 64<<10))
 		blocks(9)(w, r)
 	})
 	f.join(10, func(w http.ResponseWriter, r *http.Request) {
@@ -288,7 +288,7 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 func TestLongPagesAreAskedForInGzip(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
-	long := strings.Repeat("x 1\n", worthCompressing/4)
+	long := strings.Repeat("x 1\n", 64<<10/4)
 	var mu sync.Mutex
 	asked := make(map[string][]string)
 	page := func(name, more string) http.HandlerFunc {

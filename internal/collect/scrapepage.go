@@ -32,7 +32,7 @@ type pageReader struct {
 func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.PageValues, size int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, ctx), http.MethodGet, url, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -73,10 +73,9 @@ type limited struct {
 }
 
 func (l *limited) Read(b []byte) (int, error) {
-	if l.n > maxPage {
+	n, err := l.in.Read(b)
+	if l.n += n; l.n > maxPage { // the end may come with what is too much
 		return 0, errTooLarge
 	}
-	n, err := l.in.Read(b)
-	l.n += n
 	return n, err
 }

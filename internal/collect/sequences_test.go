@@ -1,6 +1,8 @@
 package collect
 
 import (
+	"math"
+	"math/rand/v2"
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
@@ -23,22 +25,253 @@ func TestGapsAreTheNumbersThatNeverCame(t *testing.T) {
 		{1, fleet.ForwardPass, 2, 1, "1"},
 		{1, fleet.LoadEvent, 13, 0, "the next"},
 		{1, fleet.LoadEvent, 1 << 60, 0, "not to be believed"},
-		{1, fleet.LoadEvent, 1<<60 + 2, 1, "but a start"},
-		{2, fleet.LoadEvent, 0, 0, "another publisher of the same id"},
-		{2, fleet.LoadEvent, 50, 0, "so that gaps cannot be told any more"},
+		{1, fleet.LoadEvent, 15, 1, "so that the others count as before"},
+		{1, fleet.LoadEvent, 1<<60 + 1, 0, "but it goes on"},
+		{1, fleet.LoadEvent, math.MaxUint64, 0, "nothing comes after it"},
+		{2, fleet.LoadEvent, 0, 0, "a copy, or another publisher of the same id"},
+		{2, fleet.LoadEvent, 50, 49, "which hides nothing"},
 	} {
-		if got := s.gap(c.publisher, c.kind, c.number); got != c.missing {
-			t.Errorf("number %d of publisher %d, %s: %d missing, want %d: %s", c.number, c.publisher, c.kind, got, c.missing, c.why)
+		if got := s.arrives(stream{c.publisher, c.kind}, c.number); got.missing != c.missing {
+			t.Errorf("number %d of publisher %d, %s: %d missing, want %d: %s", c.number, c.publisher, c.kind, got.missing, c.missing, c.why)
+		}
+	}
+}
+
+// hears is what is missing in these numbers of one stream.
+func hears(t *testing.T, numbers ...any) (missing uint64) {
+	t.Helper()
+	var s sequence
+	for _, n := range numbers {
+		from, to := uint64(0), uint64(0)
+		switch n := n.(type) {
+		case int:
+			from, to = uint64(n), uint64(n)
+		case [2]int:
+			from, to = uint64(n[0]), uint64(n[1])
+		}
+		for ; from <= to; from++ {
+			missing += s.arrives(stream{}, from).missing
+		}
+	}
+	return missing
+}
+
+// TestANumberThatGoesBackStopsNoCounting, be it a copy, forged, of a publisher that has
+// begun anew, or of others that share the id.
+func TestANumberThatGoesBackStopsNoCounting(t *testing.T) {
+	run := func(from, to int) [2]int { return [2]int{from, to} }
+	for name, c := range map[string]struct {
+		numbers []any
+		want    uint64
+	}{
+		"a copy":                            {[]any{run(0, 99), 98, run(100, 109), 1010}, 900},
+		"a copy of the last":                {[]any{run(0, 99), 99, 1000}, 900},
+		"many copies":                       {[]any{run(0, 99), 5, 50, 7, 20, 60, 31, 90, 44, 2, 81, 1000}, 900},
+		"an old one, then what was next":    {[]any{run(0, 99), 3, 100, 102}, 1},
+		"begun anew":                        {[]any{run(0, 99), run(0, 4), run(15, 20)}, 10},
+		"begun anew, and past where it was": {[]any{run(0, 9), run(0, 49), 950}, 900},
+		"begun anew, again and again":       {[]any{run(0, 99), run(0, 50), run(0, 30), run(0, 20), run(41, 45)}, 10},
+		"the first is the highest":          {[]any{500, run(0, 9), 20}, 10},
+		"forged, far ahead":                 {[]any{run(0, 9), 1 << 40, run(10, 19), 21}, 1},
+		"the largest gap":                   {[]any{0, 4_294_967_296}, 4_294_967_295},
+		"one that is not to be believed":    {[]any{0, 4_294_967_297}, 0},
+	} {
+		if got := hears(t, c.numbers...); got != c.want {
+			t.Errorf("%s: %d missing, want %d", name, got, c.want)
+		}
+	}
+}
+
+// TestPublishersThatShareAnIDCountSideBySide: one that is ahead may be another that is
+// heard for the first time, and is a gap once nothing else can have become of a track.
+func TestPublishersThatShareAnIDCountSideBySide(t *testing.T) {
+	var numbers []any
+	for n := range 50 { // two, in turn
+		numbers = append(numbers, 1000+n, n)
+	}
+	equal := func(name string, got, want uint64) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %d missing, want %d", name, got, want)
+		}
+	}
+	equal("none is lost", hears(t, numbers...), 0)
+	equal("a third begins", hears(t, append(numbers, 500, 1050, 50, 501, 1051, 51, 502)...), 0)
+	equal("a third is heard, ahead of all", hears(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
+	equal("the lower one loses seven", hears(t, append(numbers, 57, 1050, 58, 1051, 59, 1052, 60)...), 7)
+	equal("the higher one loses seven", hears(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
+	equal("both do", hears(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
+	equal("the lower one passes the other, which cannot be told", hears(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
+
+	alone := func(events int) []any { // the lower one says no more
+		return append(numbers[:len(numbers):len(numbers)], [2]int{1050, 1049 + events}, 1060+events)
+	}
+	equal("ten are lost when two were heard not long ago", hears(t, alone(1000)...), 0)
+	equal("ten are lost long after two were heard", hears(t, alone(1030)...), 10)
+
+	numbers = nil
+	for n := range 50 { // more than there are tracks
+		for range 3 * maxTracks {
+			numbers = append(numbers, n)
+		}
+	}
+	equal("none of many is lost", hears(t, numbers...), 0)
+}
+
+// TestGapsAreCountedWhateverElseComes holds the counting against one who knows what was
+// lost: of a publisher alone, of one that begins anew now and then, and of several that
+// share an id; each among copies and forgeries.
+func TestGapsAreCountedWhateverElseComes(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 12))
+		restarts := seed%3 == 1
+		publishers := make([]uint64, 1) // what each sends next
+		if seed%3 == 2 {
+			publishers = make([]uint64, 2+r.IntN(4))
+		}
+		since := make([]int, len(publishers)) // events since it lost some
+		copies := make([]uint64, len(publishers))
+		var s sequence
+		var lost, counted uint64
+		hear := func(number uint64) { counted += s.arrives(stream{}, number).missing }
+		for of := range publishers { // all are heard before one is lost, the highest first
+			publishers[of] = uint64(len(publishers)-1-of)*1_000_000 + r.Uint64N(1000)
+			hear(publishers[of])
+			publishers[of]++
+		}
+		for range 3000 {
+			of := r.IntN(len(publishers))
+			next := &publishers[of]
+			switch r.IntN(200) {
+			case 0, 1, 2, 3:
+				if since[of] > 20 {
+					n := 1 + r.Uint64N(20)
+					*next += n
+					lost += n
+					since[of] = 0
+				}
+			case 4, 5, 6:
+				if old := *next - 2; *next > 2 && old > copies[of]+1 { // never a run of them
+					copies[of] = old
+					hear(old)
+				}
+			case 7, 8:
+				hear(1<<50 + r.Uint64N(1<<60))
+			case 9:
+				if restarts && r.IntN(5) == 0 {
+					*next, copies[of] = 0, 0
+				}
+			}
+			hear(*next)
+			*next++
+			since[of]++
+		}
+		least, most := lost, lost
+		switch {
+		case restarts:
+			least = lost / 2
+		case len(publishers) > 1: // copies and forgeries may push out what came in the middle of a gap
+			least, most = lost*3/4, lost*101/100
+		}
+		if counted < least || counted > most {
+			t.Errorf("seed %d: of %d publishers %d events are missing, want %d to %d", seed, len(publishers), counted, least, most)
 		}
 	}
 }
 
 func TestPublishersThatAreRememberedAreBounded(t *testing.T) {
+	const most = 262_144 // in each of two generations
 	var s sequences
-	for publisher := range uint64(maxStreams + 10) {
-		s.gap(publisher, fleet.LoadEvent, 0)
+	honest := func() uint64 {
+		var missing uint64
+		for publisher := range uint64(100) {
+			missing += s.arrives(stream{1<<40 + publisher, fleet.LoadEvent}, 0).missing
+		}
+		return missing
 	}
-	if n := len(s.next); n > maxStreams {
-		t.Errorf("%d streams are remembered, more than %d", n, maxStreams)
+	honest()
+	for publisher := range uint64(5 * most) { // forged
+		s.arrives(stream{publisher, fleet.LoadEvent}, 0)
+		if n := len(s.runs.young) + len(s.runs.old); n > 2*most {
+			t.Fatalf("%d streams are remembered, want at most %d", n, 2*most)
+		}
+		if publisher%(most/2) == 0 {
+			for p := range uint64(100) {
+				n := publisher / (most / 2)
+				if got := s.arrives(stream{1<<40 + p, fleet.LoadEvent}, 1+3*n); got.missing != min(n, 1)*2 {
+					t.Fatalf("after %d forged publishers %d events of an honest one are missing, want %d", publisher, got.missing, min(n, 1)*2)
+				}
+			}
+		}
 	}
+	if n := len(s.runs.young) + len(s.runs.old); n < most {
+		t.Errorf("%d streams are remembered, want at least %d", n, most)
+	}
+}
+
+// TestTracksAreBounded: one who forges numbers of few publishers takes no more memory than
+// one who forges publishers.
+func TestTracksAreBounded(t *testing.T) {
+	var s sequences
+	s.runs.most = 100 // not used: arrives sets it
+	for i := range uint64(1000) {
+		n := 1_000_000 - 2*i
+		s.arrives(stream{7, fleet.LoadEvent}, n)
+	}
+	run := s.runs.young[stream{7, fleet.LoadEvent}]
+	if n := len(run.split.all); n != 8 {
+		t.Errorf("%d tracks of one stream, want 8", n)
+	}
+	if s.runs.grown != 7 {
+		t.Errorf("they count as %d more, want 7", s.runs.grown)
+	}
+}
+
+func TestWhatIsRecentIsKeptInTwoGenerations(t *testing.T) {
+	r := recent[int, int]{most: 10}
+	keep := func(key int) {
+		v, _ := r.get(key)
+		r.put(key, v+1, 0)
+	}
+	for i := range 1000 {
+		keep(i)
+		keep(-1)
+		if len(r.young)+len(r.old) > 20 {
+			t.Fatalf("%d and %d are kept", len(r.young), len(r.old))
+		}
+	}
+	if v, _ := r.get(-1); v != 1000 {
+		t.Errorf("what was used all the time has %d, want 1000", v)
+	}
+	if v, fresh := r.get(1); v != 0 || !fresh {
+		t.Errorf("what was used long ago has %d", v)
+	}
+	r.forget()
+	if v, _ := r.get(-1); v != 0 {
+		t.Errorf("what was forgotten has %d", v)
+	}
+	r = recent[int, int]{most: 10}
+	for i := range 5 { // each as much as three
+		r.put(i, 1, 2)
+	}
+	if len(r.young) != 1 || len(r.old) != 4 {
+		t.Errorf("%d and %d are kept, want 1 and 4", len(r.young), len(r.old))
+	}
+}
+
+// BenchmarkSequences is what each event in an envelope costs: of ten thousand publishers over
+// NATS or a broker, and of one at its own address.
+func BenchmarkSequences(b *testing.B) {
+	b.Run("of many", func(b *testing.B) {
+		var s sequences
+		for n := 0; b.Loop(); n++ {
+			s.arrives(stream{uint64(n % 10_000), fleet.LoadEvent}, uint64(n/10_000))
+		}
+	})
+	b.Run("of one", func(b *testing.B) {
+		var s sequence
+		for n := uint64(0); b.Loop(); n++ {
+			s.arrives(stream{}, n)
+		}
+	})
 }

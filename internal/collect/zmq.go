@@ -11,7 +11,6 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
-	"dynamo-metrics/internal/zmtp"
 )
 
 const (
@@ -21,6 +20,10 @@ const (
 	// warnAfter is how long an announced publisher may be out of reach before the log
 	// says so: the channel of one that was killed stands for as long as its lease.
 	warnAfter = 45 * time.Second
+
+	// inVain is for how long a publisher may be out of reach until another that waits for a
+	// place gets its.
+	inVain = 10 * time.Second
 
 	// maxEvent bounds an event in bytes; those that are read have some hundreds.
 	maxEvent = 64 << 10
@@ -33,175 +36,266 @@ const (
 )
 
 // ZMQ keeps a subscription at every ZMQ publisher that the Fleet's channels announce,
-// and at every broker, theirs or one of these addresses, until ctx ends.
-func (e *Events) ZMQ(ctx context.Context, brokers []string) error {
-	z := &subscribers{events: e, running: make(map[string]*subscriber)}
+// and at every broker, theirs or one of these addresses, until ctx ends: at so many of them
+// at once. The others wait.
+func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
+	z := newSubscribers(e, places)
 	defer z.stopAll()
+	for _, address := range brokers {
+		if w := z.of(source{address: address, broker: true}); w != nil {
+			w.flagged = true
+		}
+	}
+	channels := e.fleet.FollowChannels()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for ctx.Err() == nil {
-		channels, changed := e.fleet.Channels()
-		z.follow(ctx, z.wanted(channels, brokers))
+		changes, all, more := channels.Next()
+		z.follow(ctx, changes, all)
 		select {
-		case <-changed:
+		case <-more:
 			connect.Wait(ctx, settle)
+		case <-tick.C:
+			z.takeTurns()
+			if z.wantsMore() {
+				channels = e.fleet.FollowChannels() // from the beginning
+			}
 		case <-ctx.Done():
 		}
 	}
 	return nil
 }
 
-// subscribers are the subscriptions that run.
+// subscribers are the subscriptions that run, and those that wait. But for what is under
+// the lock all belongs to one goroutine.
 type subscribers struct {
 	events  *Events
-	running map[string]*subscriber // by the channel's key, or the broker's address
-	copies  copies                 // of what comes by brokers
+	wants   map[source]*want
+	changed map[*want]struct{} // since places were last handed out
+	places  *places
+	gates   map[string]*gate // of the addresses where a subscription runs
+	most    int              // wants
+	over    bool             // there were more
+	brokers int
+	copies  copies    // of what comes by brokers
+	full    sync.Once // says that some wait
+
+	mu sync.Mutex
+	up int // subscriptions that are set
 }
 
-type subscriber struct {
-	channel fleet.Channel // its Topic is empty at a broker
-	stop    context.CancelFunc
-	ended   sync.WaitGroup
-	up      bool
+func newSubscribers(e *Events, most int) *subscribers {
+	return &subscribers{
+		events: e, wants: make(map[source]*want), changed: make(map[*want]struct{}),
+		places: newPlaces(most), gates: make(map[string]*gate), most: max(leastWants, 4*most),
+	}
 }
 
-// wanted are the subscriptions that there should be.
-func (z *subscribers) wanted(channels map[string]fleet.Channel, brokers []string) map[string]fleet.Channel {
-	all := make(map[string]fleet.Channel)
-	at := func(addresses []string) {
-		for _, address := range addresses {
-			all[address] = fleet.Channel{Plane: fleet.BrokerPlane, Address: address}
+// leastWants bounds, with four for each place, the publishers and brokers that are
+// remembered, whether they have a place or not.
+const leastWants = 4096
+
+// wantsMore reports, once, whether there is room for some that were not remembered.
+func (z *subscribers) wantsMore() bool {
+	if !z.over || len(z.wants) > z.most*7/8 {
+		return false
+	}
+	z.over = false
+	return true
+}
+
+// follow takes over changes of the channels, or all of them anew, and starts and stops
+// subscriptions until those that run are those wanted.
+func (z *subscribers) follow(ctx context.Context, changes []fleet.ChannelChange, all bool) {
+	if all {
+		for _, w := range z.wants {
+			w.keys, w.endpoint, w.endpoints = 0, fleet.Endpoint{}, nil
+			z.changed[w] = struct{}{}
 		}
 	}
-	at(brokers)
-	for key, c := range channels {
-		if _, read := kinds[c.Topic]; !read {
+	for _, c := range changes {
+		z.note(c.Old, -1)
+		z.note(c.New, 1)
+	}
+	var gone []*subscriber
+	for w := range z.changed {
+		w.settle()
+		switch {
+		case w.keys == 0 && !w.flagged:
+			gone = append(gone, z.drop(w)...)
+		case w.running != nil:
+			w.running.move(w.channel(w.topic()))
+		}
+	}
+	z.end(gone)
+	z.handOut(ctx)
+	clear(z.changed)
+}
+
+// note takes over that a channel was announced once more, or once less.
+func (z *subscribers) note(c fleet.Opt[fleet.Channel], once int) {
+	if !c.OK {
+		return
+	}
+	for _, s := range z.sources(c.V) {
+		if once < 0 && z.wants[s] == nil {
 			continue
 		}
-		switch c.Plane {
-		case fleet.ZMQPlane:
-			if t := z.events.fleet.Target(); t.CoversComponent(c.Endpoint.Component) || c.Endpoint.Component == "" {
-				all[key] = c
-			}
-		case fleet.BrokerPlane:
-			at(strings.Split(c.Address, ";"))
+		if w := z.of(s); w != nil {
+			w.announce(c.V.Endpoint, once)
+		}
+	}
+}
+
+// of is the want of a source, which is new if there was none; nil if there is no room.
+func (z *subscribers) of(s source) *want {
+	w := z.wants[s]
+	if w == nil && len(z.wants) >= z.most {
+		z.over = true
+		z.events.fleet.Tally.TurnAway(fleet.SubscriptionLimit)
+		return nil
+	}
+	if w == nil {
+		w = newWant(s)
+		z.wants[s] = w
+		z.places.ask(w)
+		if s.broker {
+			z.brokersChange(1)
+		}
+	}
+	z.changed[w] = struct{}{}
+	return w
+}
+
+// sources are where the events of a channel come out, if it is read.
+func (z *subscribers) sources(c fleet.Channel) (all []source) {
+	kind, read := kinds[c.Topic]
+	if !read {
+		return nil
+	}
+	switch c.Plane {
+	case fleet.ZMQPlane:
+		if t := z.events.fleet.Target(); t.CoversComponent(c.Endpoint.Component) || c.Endpoint.Component == "" {
+			all = append(all, source{address: c.Address, publisher: c.Publisher, kind: kind})
+		}
+	case fleet.BrokerPlane:
+		for address := range strings.SplitSeq(c.Address, ";") {
+			all = append(all, source{address: address, broker: true})
 		}
 	}
 	return all
 }
 
-// follow starts and stops subscriptions until those that run are those wanted.
-func (z *subscribers) follow(ctx context.Context, wanted map[string]fleet.Channel) {
-	for key, s := range z.running {
-		if wanted[key] != s.channel {
-			s.stop()
-		}
+// drop wants a source no more. It has a subscription that is stopped, but may not have ended.
+func (z *subscribers) drop(w *want) (stopped []*subscriber) {
+	delete(z.wants, w.source)
+	if w.broker {
+		z.brokersChange(-1)
 	}
-	for key, s := range z.running {
-		if wanted[key] != s.channel {
-			s.ended.Wait()
-			delete(z.running, key)
-		}
+	if w.running == nil {
+		z.places.withdraw(w)
+		return nil
 	}
-	z.count(wanted)
-	for key, c := range wanted {
-		if z.running[key] == nil {
-			z.running[key] = z.start(ctx, c)
-		}
-	}
-	z.events.zmqUp()
+	w.running.stop()
+	return []*subscriber{w.running}
 }
 
-// count says how many publishers there are, and whether there are several brokers.
-func (z *subscribers) count(wanted map[string]fleet.Channel) {
-	brokers := 0
-	for _, c := range wanted {
-		if c.Plane == fleet.BrokerPlane {
-			brokers++
+// brokersChange notes that there is one more broker, or one less. Where a publisher stands is
+// known by what came by one alone: what came by others, or could not come, is not missing.
+func (z *subscribers) brokersChange(once int) {
+	z.brokers += once
+	z.copies.mu.Lock()
+	defer z.copies.mu.Unlock()
+	z.copies.several = z.brokers > 1
+	z.copies.sequences.forget()
+}
+
+// end waits for subscriptions that were stopped, and takes back their places.
+func (z *subscribers) end(stopped []*subscriber) {
+	for _, s := range stopped {
+		s.ended.Wait()
+		s.running = nil
+		z.places.leave(s.want)
+		if g := z.gates[s.address]; g.leave() {
+			delete(z.gates, s.address)
 		}
 	}
-	z.copies.mu.Lock()
-	z.copies.several = brokers > 1
-	z.copies.mu.Unlock()
+}
+
+// handOut starts subscriptions as long as there are places, and says how many there are.
+func (z *subscribers) handOut(ctx context.Context) {
+	for w := z.places.next(); w != nil; w = z.places.next() {
+		z.start(ctx, w)
+	}
 	t := &z.events.fleet.Tally
-	t.Publishers.Store(int64(len(wanted)))
-	if len(wanted) > 0 {
+	for w := range z.changed {
+		if w.waiting != nil && !w.turned {
+			w.turned = true
+			t.TurnAway(fleet.SubscriptionLimit)
+			z.full.Do(func() {
+				z.events.log.Warn("There is no room for more ZMQ publishers, and the events of the others are lost: raise the limit on open files (ulimit -n), or --max-workers",
+					"subscriptions", z.places.most, "of_one_host", z.places.perHost, "announced", len(z.wants))
+			})
+		}
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	t.Publishers.Store(int64(len(z.wants)))
+	t.PublishersWaiting.Store(int64(z.places.waiting))
+	if len(z.wants) > 0 {
 		t.ZMQ.Use()
+	}
+	z.say()
+}
+
+// takeTurns lets those that wait have the places of those that are out of reach.
+func (z *subscribers) takeTurns() {
+	var stopped []*subscriber
+	for _, w := range z.wants {
+		if len(stopped) == z.places.waiting {
+			break
+		}
+		if s := w.running; s != nil && !w.flagged && s.awayFor() >= inVain {
+			s.stop()
+			stopped = append(stopped, s)
+		}
+	}
+	z.end(stopped)
+	for _, s := range stopped {
+		z.places.ask(s.want)
 	}
 }
 
 func (z *subscribers) stopAll() {
-	for _, s := range z.running {
-		s.stop()
-	}
-	for _, s := range z.running {
-		s.ended.Wait()
-	}
-}
-
-// zmqUp says whether ZMQ is connected: to one publisher at least, if there are any.
-// Single ones that are away are on their own gauge.
-func (e *Events) zmqUp() {
-	t := &e.fleet.Tally
-	t.ZMQ.Set(t.PublishersUp.Load() > 0 || t.Publishers.Load() == 0)
-}
-
-// start subscribes at one publisher or broker.
-func (z *subscribers) start(ctx context.Context, c fleet.Channel) *subscriber {
-	ctx, cancel := context.WithCancel(ctx)
-	s := &subscriber{channel: c, stop: cancel}
-	e := z.events
-	sub := zmtp.Sub{Address: c.Address, Topics: []string{c.Topic}, MaxMessage: maxEvent}
-	deliver := throttled(ctx, func(frames [][]byte) { e.direct(c, frames) })
-	if c.Plane == fleet.BrokerPlane {
-		sub.Topics, sub.MaxMessage = e.ours, 0 // what workers tell routers, which comes too, is larger
-		deliver = func(frames [][]byte) { e.brokered(&z.copies, frames) }
-	}
-	e.fleet.Notes.Away(c, time.Now())
-	s.ended.Go(func() {
-		defer e.fleet.Notes.Back(c)
-		away := time.AfterFunc(warnAfter, func() { e.warnAway(c) })
-		defer away.Stop()
-		if err := sub.Keep(ctx, deliver, func(err error) { e.status(s, away, err) }); err != nil {
-			e.log.Warn("A ZMQ publisher cannot be subscribed to", "error", err)
+	var all []*subscriber
+	for _, w := range z.wants {
+		if w.running != nil {
+			w.running.stop()
+			all = append(all, w.running)
 		}
-		e.status(s, away, context.Canceled)
-		away.Stop()
-	})
-	return s
+	}
+	z.end(all)
 }
 
-// status hears whether a subscription is set, from its own goroutine alone.
-func (e *Events) status(s *subscriber, away *time.Timer, err error) {
-	if up := err == nil; up != s.up {
-		s.up = up
-		if up {
-			e.fleet.Tally.PublishersUp.Add(1)
-			e.fleet.Notes.Back(s.channel)
-			away.Stop()
-			e.heard.Do(func() {
-				e.log.Info("Subscribing to events over ZMQ, at the first of its publishers", "address", s.channel.Address)
-			})
-		} else {
-			e.fleet.Tally.PublishersUp.Add(-1)
-			e.fleet.Notes.Away(s.channel, time.Now())
-			away.Reset(warnAfter)
-		}
-		e.zmqUp()
-	}
-	e.log.Debug("ZMQ publisher", "address", s.channel.Address, "endpoint", s.channel.Endpoint, "topic", s.channel.Topic, "connected", s.up, "error", err)
+// set notes that a subscription is set, or is no more.
+func (z *subscribers) set(once int) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.up += once
+	z.say()
 }
 
-func (e *Events) warnAway(c fleet.Channel) {
-	if c.Plane == fleet.BrokerPlane {
-		e.log.Warn("A ZMQ broker cannot be reached: the events that go through it are lost; connecting goes on", "address", c.Address)
-		return
-	}
-	e.log.Warn("A ZMQ publisher is announced and cannot be reached: its events are lost; connecting goes on",
-		"address", c.Address, "endpoint", c.Endpoint, "topic", c.Topic)
+// say says whether ZMQ is connected: to one publisher at least, if there are any. Single
+// ones that are away are on their own gauge.
+func (z *subscribers) say() {
+	t := &z.events.fleet.Tally
+	t.PublishersUp.Store(int64(z.up))
+	t.ZMQ.Set(z.up > 0 || t.Publishers.Load() == 0)
 }
 
 // direct books what a publisher of its own sent. A subscription is by prefix, so that
 // other topics may come with it.
-func (e *Events) direct(c fleet.Channel, frames [][]byte) {
+func (e *Events) direct(c *fleet.Channel, numbers counted, frames [][]byte) {
 	if len(frames) > 0 && string(frames[0]) != c.Topic {
 		return
 	}
@@ -217,7 +311,7 @@ func (e *Events) direct(c fleet.Channel, frames [][]byte) {
 		e.reject(kind, fleet.BadID, errOtherPublisher)
 		return
 	}
-	e.envelope(c.Endpoint, c.Topic, envelope, nil)
+	e.envelope(c.Endpoint, c.Topic, envelope, numbers, nil)
 }
 
 // brokered books what came by a broker, whose first frame is the whole subject.
@@ -242,7 +336,11 @@ func (e *Events) brokered(by *copies, frames [][]byte) {
 	}
 	by.mu.Lock()
 	defer by.mu.Unlock()
-	e.envelope(at, topic, envelope, by)
+	var numbers counted
+	if !by.several { // what one broker lost another may bring
+		numbers = &by.sequences
+	}
+	e.envelope(at, topic, envelope, numbers, by)
 }
 
 // ofReadTopic reports, at the least expense, whether a subject may be of a topic that is read.

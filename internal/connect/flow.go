@@ -40,6 +40,7 @@ func Subscribe(nc *nats.Conn, subject string, handler nats.MsgHandler) (*nats.Su
 // its subscriptions are not too far behind.
 type flow struct {
 	net.Dialer
+	link *link
 
 	mu            sync.Mutex
 	subscriptions []*nats.Subscription
@@ -51,7 +52,7 @@ func (f *flow) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return held{c, f}, nil
+	return &held{c, f.behind}, nil
 }
 
 func (f *flow) add(s *nats.Subscription) {
@@ -76,12 +77,12 @@ func (f *flow) behind() bool {
 // held is a connection that is read when the flow allows it.
 type held struct {
 	net.Conn
-	flow *flow
+	behind func() bool
 }
 
 // Read implements net.Conn.
-func (h held) Read(b []byte) (int, error) {
-	for begin := time.Now(); h.flow.behind() && time.Since(begin) < longestHold; {
+func (h *held) Read(b []byte) (int, error) {
+	for begin := time.Now(); h.behind() && time.Since(begin) < longestHold; {
 		time.Sleep(time.Millisecond) // in which a small part of what waits is handled
 	}
 	return h.Conn.Read(b)

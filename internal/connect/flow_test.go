@@ -2,8 +2,10 @@ package connect
 
 import (
 	"fmt"
+	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
@@ -15,62 +17,100 @@ import (
 // handler stands still than the client would keep: they must wait elsewhere, and come.
 func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 	t.Parallel()
-	const messages = 4 * mostWaiting
-	s := startNATS(t, nil)
-	log, _ := devstacktest.NewLog()
-	nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
-	if err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct{ messages, size, least, most int }{
+		"many":  {131_072, 50, 32_769, 49_152},
+		"large": {1024, 64 << 10, 257, 384}, // of 16 MiB
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startNATS(t, nil)
+			log, _ := devstacktest.NewLog()
+			nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			var handled atomic.Int64
+			goOn := make(chan struct{})
+			sub, err := Subscribe(nc, "x", func(*nats.Msg) {
+				<-goOn
+				handled.Add(1)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if messages, bytes, err := sub.PendingLimits(); messages != 65_536 || bytes != 32<<20 || err != nil {
+				t.Errorf("%d messages and %d bytes may wait, %v; want twice as many as the connection waits for", messages, bytes, err)
+			}
+			if err := nc.FlushTimeout(5 * time.Second); err != nil {
+				t.Fatal(err)
+			}
+			publisher, err := nats.Connect(s.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer publisher.Close()
+			for range c.messages {
+				if err := publisher.Publish("x", make([]byte, c.size)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			waiting := func() int {
+				n, _, err := sub.Pending()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			devstacktest.Until(t, func() error {
+				if n := waiting(); n < c.least {
+					return fmt.Errorf("%d messages wait, want at least %d", n, c.least)
+				}
+				return nil
+			})
+			if n := waiting(); n > c.most {
+				t.Errorf("%d messages wait in the client, want no more than %d", n, c.most)
+			}
+			close(goOn)
+			devstacktest.Until(t, func() error {
+				if n := handled.Load(); n != int64(c.messages) {
+					return fmt.Errorf("%d messages handled, want %d", n, c.messages)
+				}
+				return nil
+			})
+			if n, err := sub.Dropped(); n != 0 || err != nil {
+				t.Errorf("%d dropped, %v", n, err)
+			}
+		})
 	}
-	defer nc.Close()
-	var handled atomic.Int64
-	goOn := make(chan struct{})
-	sub, err := Subscribe(nc, "x", func(*nats.Msg) {
-		<-goOn
-		handled.Add(1)
+}
+
+// TestAConnectionThatIsHeldIsReadNowAndThen, or the server takes it for one that reads nothing.
+func TestAConnectionThatIsHeldIsReadNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		go theirs.Write([]byte("abc"))
+		var behind atomic.Bool
+		behind.Store(true)
+		h := &held{ours, behind.Load}
+		read := func(want time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if _, err := h.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if got := time.Since(began); got != want {
+				t.Errorf("it was read after %s, want %s", got, want)
+			}
+		}
+		read(time.Second)
+		go func() {
+			time.Sleep(20*time.Millisecond - time.Microsecond)
+			behind.Store(false)
+		}()
+		read(20 * time.Millisecond)
+		read(0)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.FlushTimeout(5 * time.Second); err != nil {
-		t.Fatal(err)
-	}
-	publisher, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer publisher.Close()
-	for range messages {
-		if err := publisher.Publish("x", make([]byte, 50)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	waiting := func() int {
-		n, _, err := sub.Pending()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	devstacktest.Until(t, func() error {
-		if n := waiting(); n <= mostWaiting {
-			return fmt.Errorf("%d messages wait, want more than %d", n, mostWaiting)
-		}
-		return nil
-	})
-	if n := waiting(); n > mostWaiting*3/2 {
-		t.Errorf("%d messages wait in the client, want little more than %d", n, mostWaiting)
-	}
-	close(goOn)
-	devstacktest.Until(t, func() error {
-		if n := handled.Load(); n != messages {
-			return fmt.Errorf("%d messages handled, want %d", n, messages)
-		}
-		return nil
-	})
-	if n, err := sub.Dropped(); n != 0 || err != nil {
-		t.Errorf("%d dropped, %v", n, err)
-	}
 }
 
 // TestOnlySubscriptionsThatLastAreWaitedFor, and not those that have ended with

@@ -3,7 +3,6 @@ package connect
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,12 +23,23 @@ const inboxes = "_INBOX.dynamo-metrics"
 // dialTimeout bounds the attempt to reach one address.
 const dialTimeout = nats.DefaultTimeout
 
-// maxDenials bounds how many subjects that we may not use are told.
-const maxDenials = 32
-
 // refusals are the errors of a server that does not want these credentials.
 var refusals = []error{
 	nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
+}
+
+// NATSHooks hear what becomes of a connection to NATS. Any may be nil.
+type NATSHooks struct {
+	// Status hears each change of the connection.
+	Status func(connected bool)
+
+	// Refused hears of a subject that the server does not let us subscribe to, or publish on;
+	// empty if it does not say which. It reports whether it looks after that subject, and
+	// whether that is news: what is none is not said again.
+	Refused func(subject string, publishing bool) (known, news bool)
+
+	// Failed hears of each attempt to connect that failed.
+	Failed func()
 }
 
 // NATS connects to one of the servers of a comma list, however long that takes. If ctx
@@ -37,51 +47,137 @@ var refusals = []error{
 // why there is no connection. Credentials are those in the URL, or
 // else those of Dynamo's environment variables; credentials that are refused now are
 // an error, later they are tried again and again. What the connection loses it
-// regains by itself, for good; meanwhile publishing fails.
+// regains by itself, unless the server says what the client does not know: then it is closed.
 //
 // Status, which may be nil, hears each change of the connection, and log says it
 // once. Extra options must leave the handlers of connection and disconnection alone.
 func NATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger,
 	status func(connected bool), extra ...nats.Option) (*nats.Conn, error) {
+	c, err := newNATSClient(servers, getenv, log, NATSHooks{Status: status}, extra)
+	if err != nil {
+		return nil, err
+	}
+	return c.connect(ctx)
+}
+
+// HoldNATS is NATS for good: it has each connection used until ctx ends, and where one is
+// closed makes another. Use is called with the connection, and a ctx that ends with it.
+// Credentials are an error before the first connection only.
+func HoldNATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks,
+	use func(ctx context.Context, nc *nats.Conn) error, extra ...nats.Option) error {
+	c, err := newNATSClient(servers, getenv, log, hooks, extra)
+	if err != nil {
+		return err
+	}
+	for brief := 0; ctx.Err() == nil; {
+		nc, err := c.connect(ctx)
+		if err != nil || nc == nil {
+			return err
+		}
+		began := time.Now()
+		if err := c.use(ctx, nc, use); err != nil || ctx.Err() != nil {
+			return err
+		}
+		// Who closes each connection at once is not asked any faster for it.
+		if brief++; time.Since(began) > longestBrief {
+			brief = 0
+		}
+		Wait(ctx, briefPause(brief))
+	}
+	return nil
+}
+
+// briefPause is how long to wait after so many connections in a row that were closed soon.
+func briefPause(connections int) time.Duration {
+	return min(time.Duration(connections)*longestPause, longestBrief)
+}
+
+// longestBrief is how long a connection that is closed at once lasts, at most.
+const longestBrief = 5 * time.Second
+
+// use has one connection used until it is closed, or ctx ends, and then closes it.
+func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Context, *nats.Conn) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	closed := nc.StatusChanged(nats.CLOSED)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer cancel()
+		if nc.IsClosed() { // before its status was asked for
+			return
+		}
+		select {
+		case <-closed:
+		case <-ctx.Done():
+		}
+	})
+	err := use(ctx, nc)
+	cancel()
+	watching.Wait()
+	if nc.IsClosed() {
+		c.link.closed(nc)
+		return nil // what failed because of that will be done anew
+	}
+	nc.Close()
+	return err
+}
+
+// natsClient makes connections to NATS, one after the other.
+type natsClient struct {
+	link   *link
+	opts   nats.Options
+	source string // of the credentials
+	known  bool   // the servers have taken them
+}
+
+func newNATSClient(servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks, extra []nats.Option) (*natsClient, error) {
 	urls, err := natsServers.parse(servers)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{log: log, servers: shown(urls), status: status}
-	opts := nats.GetDefaultOptions()
+	c := &natsClient{link: &link{log: log, servers: shown(urls), hooks: hooks}, opts: nats.GetDefaultOptions()}
 	for _, u := range urls {
 		if isWebsocket(u) != isWebsocket(urls[0]) {
-			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", l.servers)
+			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", c.link.servers)
 		}
-		opts.Servers = append(opts.Servers, u.String())
+		c.opts.Servers = append(c.opts.Servers, u.String())
 	}
-	if err := apply(&opts, slices.Concat(defaults(l), extra)); err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
+	if err := apply(&c.opts, slices.Concat(defaults(c.link), extra)); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, err)
 	}
-	auth, source, err := natsAuth(urls, getenv, opts.TLSCertCB != nil)
+	auth, source, err := natsAuth(urls, getenv, c.opts.TLSCertCB != nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := apply(&opts, auth); err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, err)
+	if err := apply(&c.opts, auth); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, err)
 	}
+	c.source = source
+	return c, nil
+}
+
+// connect makes a connection, however long that takes.
+func (c *natsClient) connect(ctx context.Context) (*nats.Conn, error) {
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		nc, err := dial(ctx, opts)
+		nc, err := dial(ctx, c.opts)
 		if err == nil {
+			c.known = true
 			return nc, nil
 		}
-		if slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
-			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", l.servers, source, err)
+		if ctx.Err() != nil {
+			break
 		}
-		if ctx.Err() == nil {
-			last = err
-			l.unreachable(err)
-			Wait(ctx, Pause(attempt))
+		c.link.failed()
+		if !c.known && isRefusal(err) {
+			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", c.link.servers, c.source, err)
 		}
+		last = err
+		c.link.unreachable(err)
+		Wait(ctx, Pause(attempt))
 	}
 	if late(ctx) {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", l.servers, cmp.Or(last, errNoAnswer))
+		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, cmp.Or(last, errNoAnswer))
 	}
 	return nil, nil
 }
@@ -130,7 +226,7 @@ func defaults(l *link) []nats.Option {
 		// of others: a server can let us hear no more than our own.
 		nats.CustomInboxPrefix(inboxes),
 		nats.MaxReconnects(-1),
-		nats.CustomReconnectDelay(func(rounds int) time.Duration { return Pause(rounds - 1) }),
+		nats.CustomReconnectDelay(l.round),
 		nats.IgnoreAuthErrorAbort(),
 		// What is published while disconnected would arrive late and in a heap.
 		nats.ReconnectBufSize(-1),
@@ -138,120 +234,10 @@ func defaults(l *link) []nats.Option {
 		nats.PingInterval(3 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(5 * time.Second),
-		nats.SetCustomDialer(&flow{Dialer: net.Dialer{Timeout: dialTimeout}}),
+		nats.SetCustomDialer(&flow{Dialer: net.Dialer{Timeout: dialTimeout}, link: l}),
 		nats.ConnectHandler(l.connected),
 		nats.ReconnectHandler(l.connected),
 		nats.DisconnectErrHandler(l.disconnected),
 		nats.ErrorHandler(l.fault),
 	}
-}
-
-// link tells log and status once per change how the connection is.
-type link struct {
-	log     *slog.Logger
-	servers string
-	status  func(bool)
-
-	mu        sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
-	up        bool
-	announced bool            // that there is no connection
-	last      string          // fault that was told and may come again
-	denied    map[string]bool // permissions that we lack and have told
-}
-
-// unreachable hears of every attempt at the first connection that failed.
-func (l *link) unreachable(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.announced {
-		l.log.Warn("NATS is not connected; connecting goes on", l.about(err)...)
-	}
-	l.announced = true
-}
-
-func (l *link) connected(nc *nats.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !nc.IsConnected() {
-		return // the callback came late: it is lost again
-	}
-	l.log.Info("Connected to NATS", "server", where(nc))
-	l.announced, l.last = false, ""
-	l.set(true)
-}
-
-func (l *link) disconnected(nc *nats.Conn, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !nc.IsClosed() && !l.announced {
-		l.log.Warn("Lost the connection to NATS; connecting goes on", l.about(err)...)
-		l.announced = true
-	}
-	l.set(false)
-}
-
-// fault hears what the server holds against us, which nats.go would print on stderr.
-// The same fault comes with every attempt to reconnect, or with every message.
-func (l *link) fault(_ *nats.Conn, sub *nats.Subscription, err error) {
-	if errors.Is(err, nats.ErrSlowConsumer) {
-		return // who subscribed counts what is lost
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if errors.Is(err, nats.ErrPermissionViolation) {
-		l.deny(err)
-		return
-	}
-	if l.last == err.Error() {
-		return
-	}
-	l.last = err.Error()
-	attrs := l.about(err)
-	if sub != nil {
-		attrs = append(attrs, "subject", sub.Subject)
-	}
-	l.log.Warn("NATS reports a fault", attrs...)
-}
-
-// deny says once of each permission that we lack it: that comes again with every poll
-// and every reconnection, for several subjects in turn.
-func (l *link) deny(err error) {
-	if l.denied[err.Error()] || len(l.denied) >= maxDenials {
-		return
-	}
-	if l.denied == nil {
-		l.denied = make(map[string]bool)
-	}
-	l.denied[err.Error()] = true
-	l.log.Warn("NATS denies a permission; going on without what it is for (SECURITY.md lists those needed)",
-		"server", l.servers, "error", err)
-	if len(l.denied) == maxDenials {
-		l.log.Warn("NATS denies many permissions; further ones are not logged", "server", l.servers)
-	}
-}
-
-// about are the fields of a line on what is wrong.
-func (l *link) about(err error) []any {
-	attrs := []any{"server", l.servers, "error", err}
-	if hint := natsHint(err); hint != "" {
-		attrs = append(attrs, "hint", hint)
-	}
-	return attrs
-}
-
-// where is the server of nc. What nats.go calls redacted still has the user's name,
-// which is the secret where that is a token.
-func where(nc *nats.Conn) string {
-	u, err := url.Parse(nc.ConnectedUrl())
-	if err != nil {
-		return ""
-	}
-	return shown([]*url.URL{u})
-}
-
-func (l *link) set(up bool) {
-	if l.up != up && l.status != nil {
-		l.status(up)
-	}
-	l.up = up
 }

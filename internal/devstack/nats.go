@@ -20,6 +20,7 @@ type NATSConfig struct {
 // NATSServer is an embedded NATS server with JetStream, as Dynamo needs it.
 type NATSServer struct {
 	srv    *server.Server
+	opts   *server.Options
 	config NATSConfig
 	remove func()
 }
@@ -34,16 +35,16 @@ func NATS(c NATSConfig) (*NATSServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start NATS: %w", err)
 	}
-	srv, err := startNATS(c, dir)
+	srv, opts, err := startNATS(c, dir)
 	if err != nil {
 		remove()
 		return nil, fmt.Errorf("start NATS on %s:%d: %w", c.Host, c.Port, err)
 	}
 	c.Port = srv.Addr().(*net.TCPAddr).Port
-	return &NATSServer{srv: srv, config: c, remove: remove}, nil
+	return &NATSServer{srv: srv, opts: opts, config: c, remove: remove}, nil
 }
 
-func startNATS(c NATSConfig, dir string) (*server.Server, error) {
+func startNATS(c NATSConfig, dir string) (*server.Server, *server.Options, error) {
 	opts := &server.Options{
 		Host: c.Host, Port: cmp.Or(c.Port, server.RANDOM_PORT),
 		JetStream: true, StoreDir: dir,
@@ -52,9 +53,10 @@ func startNATS(c NATSConfig, dir string) (*server.Server, error) {
 	if c.Tune != nil {
 		c.Tune(opts)
 	}
+	asked := opts.Clone() // the server fills in its own
 	srv, err := server.NewServer(opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A server that cannot start tells only its log, and does not end the process
 	// as long as the log is not its own.
@@ -63,9 +65,9 @@ func startNATS(c NATSConfig, dir string) (*server.Server, error) {
 	srv.Start()
 	if srv.Addr() == nil || !srv.Running() {
 		srv.Shutdown()
-		return nil, cmp.Or(fatal.err, errors.New("it does not listen"))
+		return nil, nil, cmp.Or(fatal.err, errors.New("it does not listen"))
 	}
-	return srv, nil
+	return srv, asked, nil
 }
 
 // URL is what a client of the server connects to.
@@ -81,6 +83,17 @@ func (s *NATSServer) Config() NATSConfig { return s.config }
 func (s *NATSServer) Varz() *server.Varz {
 	v, _ := s.srv.Varz(nil) // fails on options only
 	return v
+}
+
+// Reload has the server take over options as they are changed, without cutting anybody off.
+func (s *NATSServer) Reload(change func(*server.Options)) error {
+	opts := s.opts.Clone()
+	change(opts)
+	if err := s.srv.ReloadOptions(opts); err != nil {
+		return fmt.Errorf("reload NATS: %w", err)
+	}
+	s.opts = opts
+	return nil
 }
 
 // Close ends the server and waits until its port is free again.

@@ -113,6 +113,7 @@ func table(several bool) []labelled {
 		labelled{workerInfo, append(slices.Clip(ofWorker), "worker_id_hex", "source", "model")},
 		labelled{workersByState, append(slices.Clip(ofEndpoint), "state")},
 		labelled{passDuration, ofWorker},
+		labelled{subscribed, []string{"subject", "need"}},
 		labelled{buildInfo, []string{"version", "revision", "goversion"}},
 		labelled{pollDuration, nil},
 		labelled{eventLag, nil},
@@ -202,6 +203,9 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 		for _, p := range f.points(t) {
 			ch <- prometheus.MustNewConstMetric(c.descs[f.name], f.kind, p.value, p.labels...)
 		}
+	}
+	for _, s := range c.fleet.Notes.Subjects() {
+		ch <- prometheus.MustNewConstMetric(c.descs[subscribed.name], subscribed.kind, truth(!s.Refused), s.Name, needOf(s))
 	}
 	ch <- prometheus.MustNewConstMetric(c.descs[buildInfo.name], buildInfo.kind, 1, c.build.Version, c.build.Revision, c.build.GoVersion)
 	polls, lags := t.PollDurations(), t.Lags()

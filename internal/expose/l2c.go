@@ -22,8 +22,9 @@ type L2C struct {
 	warned   map[string]bool // by message
 }
 
-// Publish sends the events of one poll. It must not be called twice at once.
-func (l *L2C) Publish() {
+// Publish sends the events of one poll, and reports whether there were any. It must not be
+// called twice at once.
+func (l *L2C) Publish() (sent bool) {
 	l.snapshot.Brief = true
 	l.Fleet.SnapshotInto(&l.snapshot)
 	rows := l.snapshot.Workers
@@ -37,12 +38,13 @@ func (l *L2C) Publish() {
 		}
 		rows = rows[e.Shown:]
 		if e.Load.OK && len(found) > 0 {
-			l.publish(e, found)
+			sent = l.publish(e, found) || sent
 		}
 	}
+	return sent
 }
 
-func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) {
+func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent bool) {
 	subject := wire.L2CSubject(cmp.Or(e.Namespace, l.Namespace), e.Component, e.Name)
 	event, err := wire.L2C(found, e.Load.V)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
@@ -50,14 +52,16 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) {
 		l.Fleet.Tally.Drop(fleet.OverMaxBytes, 1)
 		l.warn("The l2c event is larger than the NATS server's max_payload and is not sent",
 			"subject", subject, "bytes", len(event), "max_payload", l.Conn.MaxPayload())
-		return
+		return false
 	}
 	if err == nil {
 		err = l.Conn.Publish(subject, event)
 	}
 	if err != nil {
+		l.Fleet.Tally.Fail(fleet.PeerNATS)
 		l.warn("Failed to publish the l2c event", "subject", subject, "error", err)
 	}
+	return err == nil
 }
 
 // warn says each message once.

@@ -83,8 +83,8 @@ func TestL2CEventIsTheOriginals(t *testing.T) {
 	l := &L2C{Fleet: originalFleet(t), Namespace: "dynamo", Conn: b.conn, Log: log}
 	subject := strings.TrimSpace(string(captured(t, "original", "l2c_subject.txt")))
 	want := map[string]any{subject: decoded(t, captured(t, "original", "l2c.json"))}
-	equal(t, "events", b.published(t, l.Publish), want)
-	equal(t, "events of the next poll", b.published(t, l.Publish), want)
+	equal(t, "events", b.published(t, func() { l.Publish() }), want)
+	equal(t, "events of the next poll", b.published(t, func() { l.Publish() }), want)
 	equal(t, "lines of the log", book.with(""), nil)
 }
 
@@ -93,7 +93,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	f := fleetAt(everything, true)
 	log, _ := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
-	equal(t, "events of an empty fleet", b.published(t, l.Publish), map[string]any{})
+	equal(t, "events of an empty fleet", b.published(t, func() { l.Publish() }), map[string]any{})
 
 	backend, spec := originalAnswers(t)[1], captured(t, "0.5.1", "spec_and_rank.json")
 	malformed := edited(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
@@ -103,7 +103,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	f.Hit(977, 3, 1)
 	poll(t, f, "backend", backend, malformed)
 	poll(t, f, "spec", spec)
-	equal(t, "events", b.published(t, l.Publish), map[string]any{
+	equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{
 		"namespace.dynamo.l2c.backend.load_metrics": decoded(t, []byte(`{
 			"endpoints": {"9041998838276177458": {
 				"name": "worker-9041998838276177458",
@@ -134,7 +134,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	log, book := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	for range 3 {
-		equal(t, "events", b.published(t, l.Publish), map[string]any{})
+		equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
 	}
 	equal(t, "dropped", f.Tally.Dropped(fleet.OverMaxBytes), uint64(3))
 	equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
@@ -145,7 +145,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 
 	// Once the fleet is smaller its event fits.
 	f.Sync(fleet.Listing{Instances: map[fleet.Instance]fleet.Registration{{Endpoint: loadMetrics, ID: 9041998838276177458}: {NATS: true}}})
-	equal(t, "events", len(b.published(t, l.Publish)), 1)
+	equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 }
 
 func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
@@ -172,7 +172,7 @@ func TestL2CCopiesNoHistograms(t *testing.T) {
 	whole := f.Snapshot()
 	log, _ := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
-	equal(t, "events", len(b.published(t, l.Publish)), 1)
+	equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 	passes := func(s *fleet.Snapshot) (n int) {
 		for _, w := range s.Workers {
 			n += len(w.Passes.V.Seconds.Counts)

@@ -233,7 +233,12 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	y.ZMQ.Set(true)
 	y.ZMQ.Use()
 	y.Publishers.Store(7)
-	y.PublishersUp.Store(6)
+	y.PublishersUp.Store(4)
+	y.PublishersWaiting.Store(2)
+	f.Notes.SetSubjects([]fleet.Subject{
+		{Name: "namespace.dynamo.kv-hit-rate", Required: true}, {Name: "namespace.dynamo.kv_metrics", Required: true, Refused: true},
+		{Name: "dynamo.request_trace.v1"}, {Name: "namespace.dynamo.l2c.>", Refused: true},
+	})
 	y.Gaps.Add(3)
 	y.Lagged(3 * time.Millisecond)
 	y.Lagged(-time.Second) // their clock is ahead

@@ -63,6 +63,9 @@ func inputs(f *fleet.Fleet) []input {
 		return all
 	}
 	nats := of(&t.NATS, "NATS is not connected")
+	if refused := f.Notes.Refused(true); len(refused) > 0 && len(nats.away) > 0 {
+		nats.away[0] = "NATS denies the permission for " + strings.Join(refused, " and ")
+	}
 	if !t.HasPolled() {
 		nats.away = append(nats.away, "no poll has been done yet")
 	}

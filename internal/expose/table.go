@@ -278,6 +278,17 @@ var (
 	eventLag     = family{name: "dynamo_metrics_event_lag_seconds", help: "Time from the publishing to the arrival of the events that carry it, by both clocks"}
 )
 
+// subscribed has the labels subject and need.
+var subscribed = gauge("dynamo_metrics_subscribed", "Whether NATS lets the program use a subject, to subscribe to it or to publish on it")
+
+// needOf is the value of the label need.
+func needOf(s fleet.Subject) string {
+	if s.Required {
+		return "required"
+	}
+	return "optional"
+}
+
 // buildInfo has the labels version, revision and goversion.
 var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; always 1")
 
@@ -299,8 +310,8 @@ func zmqPublishers(t *fleet.Tally) []point {
 	if !t.ZMQ.Used() {
 		return nil
 	}
-	up, all := t.PublishersUp.Load(), t.Publishers.Load()
-	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up)), []string{"disconnected"}}}
+	up, all, waiting := t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load()
+	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up-waiting)), []string{"disconnected"}}, {float64(waiting), []string{"waiting"}}}
 }
 
 func truth(b bool) float64 {

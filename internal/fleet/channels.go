@@ -1,6 +1,6 @@
 package fleet
 
-import "maps"
+import "strings"
 
 // Channel is where one publisher's events of one topic come out (0.9 to 1.6).
 type Channel struct {
@@ -25,13 +25,75 @@ const (
 	NATSPlane
 	ZMQPlane    // the publisher's own socket
 	BrokerPlane // a ZMQ broker that publishers were told to find by itself
+
+	Planes int = iota // how many there are
 )
 
 // String is the name that operators know.
 func (p Plane) String() string { return [...]string{"another plane", "NATS", "ZMQ", "a ZMQ broker"}[p] }
 
-// channelsPerWorker bounds the channels that are kept.
-const channelsPerWorker = 16
+// What is kept of channels takes so many bytes for each worker that may be tracked, and at
+// least so many in all: ten thousand workers of eight ranks that publish three topics each
+// find room where 65,536 may be tracked.
+const (
+	channelBytesPerWorker = 1 << 10
+	leastChannelBytes     = 1 << 20
+
+	channelBytes = 112 // what one takes beside its key and its address
+	scopeBytes   = 192 // what the endpoint and topic of one or several take beside their names
+)
+
+// channels are the event channels by their keys.
+type channels struct {
+	byKey       map[string]*channel
+	byPublisher map[uint64]*channel // the one that was announced last
+	scopes      map[scope]*scope
+	bytes       int
+	onNATS      int // of them
+
+	wanted int // bytes of the smallest that was turned away since the registry was last listed; 0: none was
+
+	log     []ChannelChange // the last ones, in a ring
+	logged  uint64          // changes so far
+	changed chan struct{}   // closed with the next change; nil: no reader waits for it
+}
+
+// channel is one as it is kept.
+type channel struct {
+	*scope
+	publisher    uint64
+	at           string // its address; of one on NATS the prefix of its subject
+	plane        Plane
+	older, newer *channel // of the same publisher
+}
+
+// scope is what many channels have in common.
+type scope struct {
+	Endpoint
+	topic string
+	refs  int // 0 in a map's key
+}
+
+func (s scope) bytes() int {
+	return scopeBytes + len(s.Namespace) + len(s.Component) + len(s.Name) + len(s.topic)
+}
+
+// clone is a copy whose names are parts of nothing larger.
+func (s scope) clone() *scope {
+	return &scope{Endpoint{Namespace: strings.Clone(s.Namespace), Component: strings.Clone(s.Component), Name: strings.Clone(s.Name)}, strings.Clone(s.topic), 0}
+}
+
+func newChannels() channels {
+	return channels{byKey: make(map[string]*channel), byPublisher: make(map[uint64]*channel), scopes: make(map[scope]*scope)}
+}
+
+func (c *channel) channel() Channel {
+	all := Channel{Endpoint: c.Endpoint, Topic: c.topic, Publisher: c.publisher, Plane: c.plane, Address: c.at}
+	if c.plane == NATSPlane {
+		all.Address, all.SubjectPrefix = "", c.at
+	}
+	return all
+}
 
 // Announce notes a channel by its key.
 func (f *Fleet) Announce(key string, c Channel) {
@@ -41,63 +103,136 @@ func (f *Fleet) Announce(key string, c Channel) {
 }
 
 func (f *Fleet) announce(key string, c Channel) {
-	old, known := f.channels[key]
-	if known && old == c {
-		return
+	change := ChannelChange{New: Some(c)}
+	if old, known := f.channels.byKey[key]; known {
+		change.Old = Some(old.channel())
+		if change.Old.V == c {
+			return
+		}
+		f.channels.remove(key, old)
 	}
-	if !known && len(f.channels)/channelsPerWorker >= f.limit {
+	if !f.channels.add(key, c, max(leastChannelBytes, f.limit*channelBytesPerWorker)) {
 		f.Tally.TurnAway(ChannelLimit)
-		return
+		change.New = Opt[Channel]{}
 	}
-	f.channels[key] = c
-	f.channelsChanged()
+	if change.Old.OK || change.New.OK {
+		f.channels.note(change)
+	}
 }
 
 // Withdraw notes that a channel's key is gone.
 func (f *Fleet) Withdraw(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, known := f.channels[key]; known {
-		delete(f.channels, key)
-		f.channelsChanged()
+	f.withdraw(key)
+}
+
+func (f *Fleet) withdraw(key string) {
+	if old, known := f.channels.byKey[key]; known {
+		f.channels.remove(key, old)
+		f.channels.note(ChannelChange{Old: Some(old.channel())})
 	}
 }
 
-func (f *Fleet) channelsChanged() {
-	close(f.rechannelled)
-	f.rechannelled = make(chan struct{})
+// add keeps a channel whose key is not known. It reports false if there is no room.
+func (cs *channels) add(key string, c Channel, most int) bool {
+	at := c.Address
+	if c.Plane == NATSPlane {
+		at = c.SubjectPrefix
+	}
+	of := scope{Endpoint: c.Endpoint, topic: c.Topic}
+	shared := cs.scopes[of]
+	bytes := channelBytes + len(key) + len(at)
+	if shared == nil {
+		bytes += of.bytes()
+	}
+	if cs.bytes+bytes > most {
+		if cs.wanted == 0 || bytes < cs.wanted {
+			cs.wanted = bytes
+		}
+		return false
+	}
+	cs.bytes += bytes
+	if shared == nil {
+		shared = of.clone()
+		cs.scopes[*shared] = shared
+	}
+	shared.refs++
+	kept := &channel{scope: shared, publisher: c.Publisher, at: at, plane: c.Plane, older: cs.byPublisher[c.Publisher]}
+	if kept.older != nil {
+		kept.older.newer = kept
+	}
+	cs.byPublisher[c.Publisher], cs.byKey[key] = kept, kept
+	if c.Plane == NATSPlane {
+		cs.onNATS++
+	}
+	return true
+}
+
+func (cs *channels) remove(key string, c *channel) {
+	cs.bytes -= channelBytes + len(key) + len(c.at)
+	c.refs--
+	if of := *c.scope; of.refs == 0 {
+		cs.bytes -= of.bytes()
+		delete(cs.scopes, of)
+	}
+	if c.older != nil {
+		c.older.newer = c.newer
+	}
+	switch {
+	case c.newer != nil:
+		c.newer.older = c.older
+	case c.older != nil:
+		cs.byPublisher[c.publisher] = c.older
+	default:
+		delete(cs.byPublisher, c.publisher)
+	}
+	delete(cs.byKey, key)
+	if c.plane == NATSPlane {
+		cs.onNATS--
+	}
 }
 
 // Channels is a copy of all channels by their keys, and a Go channel that is closed
-// when it is no longer true.
+// when it is no longer true. Who follows them reads their changes alone: see ChannelReader.
 func (f *Fleet) Channels() (all map[string]Channel, changed <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return maps.Clone(f.channels), f.rechannelled
+	all = make(map[string]Channel, len(f.channels.byKey))
+	for key, c := range f.channels.byKey {
+		all[key] = c.channel()
+	}
+	return all, f.channels.next()
 }
 
 // ChannelOf is a channel of this publisher.
 func (f *Fleet) ChannelOf(publisher uint64) (Channel, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range f.channels {
-		if c.Publisher == publisher {
-			return c, true
-		}
+	c := f.channels.byPublisher[publisher]
+	if c == nil {
+		return Channel{}, false
 	}
-	return Channel{}, false
+	return c.channel(), true
 }
 
 // syncChannels takes all channels at one moment.
 func (f *Fleet) syncChannels(all map[string]Channel) {
-	if maps.Equal(f.channels, all) {
-		return
+	for key := range f.channels.byKey {
+		if _, stays := all[key]; !stays {
+			f.withdraw(key)
+		}
 	}
-	maps.DeleteFunc(f.channels, func(key string, _ Channel) bool { _, stays := all[key]; return !stays })
+	f.channels.wanted = 0
 	for key, c := range all {
 		f.announce(key, c)
 	}
-	f.channelsChanged()
+}
+
+// wantsChannels reports whether there is room for a channel that was turned away.
+func (f *Fleet) wantsChannels() bool {
+	cs := &f.channels
+	return cs.wanted > 0 && cs.bytes+cs.wanted <= max(leastChannelBytes, f.limit*channelBytesPerWorker)
 }
 
 // UsesNATS reports whether what is known of the namespace comes over NATS: workers
@@ -107,21 +242,6 @@ func (f *Fleet) syncChannels(all map[string]Channel) {
 func (f *Fleet) UsesNATS() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.registry {
-		return true
-	}
-	for _, c := range f.channels {
-		if c.Plane == NATSPlane {
-			return true
-		}
-	}
-	unsaid := len(f.channels) == 0 && !f.Tally.ZMQ.Used() && !f.Tally.NATS.Off()
-	for w := range f.workers.all() {
-		for i := range w.seats {
-			if s := &w.seats[i]; s.registered && (s.NATS || unsaid) {
-				return true
-			}
-		}
-	}
-	return false
+	unsaid := len(f.channels.byKey) == 0 && !f.Tally.ZMQ.Used() && !f.Tally.NATS.Off()
+	return !f.registry || f.channels.onNATS > 0 || f.enrolledOnNATS > 0 || unsaid && f.enrolled > 0
 }

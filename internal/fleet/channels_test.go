@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -33,10 +35,233 @@ func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
 	changes(true, func() { f.Sync(Listing{}) })
 	all, _ = f.Channels()
 	equal(t, "channels", len(all), 0)
-	for i := range 2*channelsPerWorker + 3 {
-		f.Announce(fmt.Sprint(i), zmq)
+}
+
+// auditChannels recounts what is kept count of, from the channels alone.
+func auditChannels(t *testing.T, f *Fleet) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	cs := &f.channels
+	bytes, onNATS := 0, 0
+	scopes, publishers := make(map[scope]int), make(map[uint64]int)
+	for key, c := range cs.byKey {
+		bytes += 112 + len(key) + len(c.at)
+		of := *c.scope
+		of.refs = 0
+		if scopes[of]++; scopes[of] == 1 {
+			bytes += 192 + len(of.Namespace) + len(of.Component) + len(of.Name) + len(of.topic)
+		}
+		publishers[c.publisher]++
+		if c.plane == NATSPlane {
+			onNATS++
+		}
 	}
-	equal(t, "over the limit", f.Tally.OverLimit(), uint64(3))
+	equal(t, "bytes", cs.bytes, bytes)
+	equal(t, "on NATS", cs.onNATS, onNATS)
+	equal(t, "scopes", len(cs.scopes), len(scopes))
+	for of, n := range scopes {
+		equal(t, "channels of a scope", cs.scopes[of].refs, n)
+	}
+	equal(t, "publishers", len(cs.byPublisher), len(publishers))
+	for id, n := range publishers {
+		linked := 0
+		for c := cs.byPublisher[id]; c != nil; c = c.older {
+			linked++
+			if c.publisher != id || c.newer == nil != (c == cs.byPublisher[id]) {
+				t.Errorf("the channels of publisher %d do not hang together", id)
+			}
+		}
+		equal(t, "channels of a publisher", linked, n)
+	}
+	if len(cs.log) > 4096 {
+		t.Errorf("%d changes are kept, want at most 4096", len(cs.log))
+	}
+}
+
+// follower is a reader that keeps what it is told, as many times as it is told it.
+type follower struct {
+	*ChannelReader
+	knows map[Channel]int
+	whole int // times that it was told everything
+}
+
+func (r *follower) read() {
+	changes, all, _ := r.Next()
+	if all {
+		r.knows = make(map[Channel]int)
+		r.whole++
+	}
+	for _, c := range changes {
+		if c.Old.OK {
+			if r.knows[c.Old.V]--; r.knows[c.Old.V] == 0 {
+				delete(r.knows, c.Old.V)
+			}
+		}
+		if c.New.OK {
+			r.knows[c.New.V]++
+		}
+	}
+}
+
+// TestReadersOfChannelsKnowThemAll, however seldom they look.
+func TestReadersOfChannelsKnowThemAll(t *testing.T) {
+	for seed := range uint64(8) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		f := fleetAt(everything, 1)
+		often, seldom := &follower{ChannelReader: f.FollowChannels()}, &follower{ChannelReader: f.FollowChannels()}
+		some := func() Channel {
+			c := Channel{
+				Endpoint: []Endpoint{{}, {Component: "backend"}, generate, prefill}[r.IntN(4)], Topic: []string{"kv_metrics", "kv-events"}[r.IntN(2)],
+				Publisher: r.Uint64N(20), Plane: Plane(r.IntN(4)),
+			}
+			if c.Plane == NATSPlane {
+				c.SubjectPrefix = "namespace.dynamo"
+			} else {
+				c.Address = fmt.Sprintf("tcp://h:%d", 1+r.IntN(3))
+			}
+			return c
+		}
+		keys := make(map[string]Channel)
+		for range 10_000 {
+			key := fmt.Sprint(r.IntN(60))
+			switch n := r.IntN(1000); {
+			case n == 0:
+				all := make(map[string]Channel)
+				for range r.IntN(100) {
+					all[fmt.Sprint(r.IntN(100))] = some()
+				}
+				f.Sync(Listing{Channels: all})
+				keys = all
+			case n < 600:
+				keys[key] = some()
+				f.Announce(key, keys[key])
+			default:
+				delete(keys, key)
+				f.Withdraw(key)
+			}
+			if r.IntN(20) == 0 {
+				often.read()
+			}
+			if r.IntN(3000) == 0 {
+				seldom.read()
+			}
+		}
+		often.read()
+		seldom.read()
+		want, ofPublisher, nats := make(map[Channel]int), make(map[uint64]bool), false
+		for _, c := range keys {
+			want[c]++
+			ofPublisher[c.Publisher] = true
+			nats = nats || c.Plane == NATSPlane
+		}
+		equal(t, "what the one knows that looks often", often.knows, want)
+		equal(t, "what the other one knows", seldom.knows, want)
+		equal(t, "times that the first was told everything", often.whole, 1)
+		all, _ := f.Channels()
+		equal(t, "channels", all, keys)
+		for id := range uint64(20) {
+			c, ok := f.ChannelOf(id)
+			if ok != ofPublisher[id] || ok && (want[c] == 0 || c.Publisher != id) {
+				t.Errorf("a channel of publisher %d: %v, %v", id, c, ok)
+			}
+		}
+		equal(t, "NATS is used", f.UsesNATS(), nats)
+		auditChannels(t, f)
+	}
+}
+
+// TestWhoIsBehindReadsAllChannelsAgain, and not because of changes that are kept.
+func TestWhoIsBehindReadsAllChannelsAgain(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	r := f.FollowChannels()
+	next := func(changes, told int, all bool) {
+		t.Helper()
+		for i := range changes {
+			f.Announce("a", Channel{Topic: "kv_metrics", Publisher: uint64(changes + i)})
+		}
+		got, whole, _ := r.Next()
+		equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{told, all})
+	}
+	next(0, 0, true)
+	next(1, 1, false)
+	next(0, 0, false)
+	next(4096, 4096, false)
+	next(4097, 1, true) // one channel, as it is now
+	next(4096, 4096, false)
+}
+
+// TestTheMemoryOfChannelsIsBounded whatever their keys and addresses are like, and a large
+// fleet finds room.
+func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
+	announce := func(f *Fleet, i, key, address int) {
+		f.Announce(fmt.Sprintf("%0*d", key, i), Channel{
+			Endpoint: generate, Topic: "forward-pass-metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: fmt.Sprintf("tcp://%0*d:1", address-8, i),
+		})
+	}
+	for _, c := range []struct{ limit, key, address, room int }{
+		{1, 112, 32, 4095}, // 1 MiB, of which one endpoint takes 232 bytes
+		{1024, 112, 32, 4095},
+		{2048, 112, 32, 8191},
+		{2048, 1000, 936, 1023},
+		{65_536, 112, 32, 262_143},
+	} {
+		f := fleetAt(everything, c.limit)
+		for i := range c.room + 5 {
+			announce(f, i, c.key, c.address)
+		}
+		what := fmt.Sprintf("of %d workers, keys of %d bytes and addresses of %d", c.limit, c.key, c.address)
+		equal(t, "channels "+what, len(f.channels.byKey), c.room)
+		equal(t, "turned away "+what, f.Tally.TurnedAway(ChannelLimit), uint64(5))
+		auditChannels(t, f)
+	}
+	f := fleetAt(everything, 65_536)
+	for worker := range 10_000 {
+		for rank := range 8 {
+			for _, topic := range []string{"kv_metrics", "forward-pass-metrics", "kv-events"} {
+				id := uint64(worker*8+rank)<<32 + uint64(len(topic))
+				f.Announce(fmt.Sprintf("v1/event_channels/namespace/dynamo-system-llama/component/VllmDecodeWorker/endpoint/generate/topic/%s/%x", topic, id), Channel{
+					Endpoint: Endpoint{Component: "VllmDecodeWorker", Name: "generate"}, Topic: topic, Publisher: id, Plane: ZMQPlane, Address: "tcp://10.100.100.100:40000",
+				})
+			}
+		}
+	}
+	equal(t, "turned away of 10,000 workers of eight ranks", f.Tally.TurnedAway(ChannelLimit), uint64(0))
+}
+
+// TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel that was turned away.
+func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
+	f := fleetAt(everything, 1)
+	all := make(map[string]Channel)
+	for i := range 10 { // of 104,857 bytes nine find room
+		all[fmt.Sprintf("%0104000d", i)] = Channel{Topic: "kv_metrics", Publisher: uint64(i)}
+	}
+	all["larger"+strings.Repeat(" ", 200_000)] = Channel{Topic: "kv_metrics"}
+	f.Sync(Listing{Channels: all})
+	first, _ := f.Channels()
+	if len(first) == len(all) || len(first) < 8 {
+		t.Fatalf("%d channels find room", len(first))
+	}
+	equal(t, "wanted while full", f.WantsSync(), false)
+	for key := range first {
+		if len(key) < 200_000 {
+			f.Withdraw(key)
+			delete(all, key)
+		}
+		if f.WantsSync() {
+			break
+		}
+	}
+	equal(t, "wanted with room", f.WantsSync(), true)
+	for key := range all {
+		if len(key) > 200_000 {
+			delete(all, key)
+		}
+	}
+	f.Sync(Listing{Channels: all})
+	second, _ := f.Channels()
+	equal(t, "all that fit", len(second), len(all))
+	equal(t, "wanted after it was listed", f.WantsSync(), false)
 }
 
 func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
@@ -63,4 +288,29 @@ func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
 		equal(t, name, f.UsesNATS(), c.want)
 	}
 	equal(t, "nobody registers", New(backend, plenty, false).UsesNATS(), true)
+}
+
+// TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre, and so does what is asked of them.
+func TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre(t *testing.T) {
+	cost := func(channels int) (allocs float64) {
+		f := fleetAt(everything, 65_536)
+		for i := range channels {
+			f.Announce(fmt.Sprint(i), Channel{Topic: "kv_metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: "tcp://h:1"})
+		}
+		r := f.FollowChannels()
+		r.Next()
+		n := uint64(0)
+		return testing.AllocsPerRun(100, func() {
+			n++
+			f.Announce("0", Channel{Topic: "kv_metrics", Publisher: n, Plane: ZMQPlane, Address: "tcp://h:2"})
+			if changes, all, _ := r.Next(); len(changes) != 1 || all {
+				t.Errorf("told of %d changes, of all: %v", len(changes), all)
+			}
+			f.ChannelOf(n)
+			f.UsesNATS()
+		})
+	}
+	if few, many := cost(10), cost(100_000); many > few+1 || many > 20 {
+		t.Errorf("%v allocations with 10 channels, %v with 100,000", few, many)
+	}
 }

@@ -62,14 +62,14 @@ type Fleet struct {
 	workers   roster
 	strangers map[WorkerID]*worker // those of workers of which the registry has nothing
 	endpoints map[Endpoint]*endpoint
-	channels  map[string]Channel // by their keys
-	loads     uint64             // loads received: the order of each
-
-	rechannelled chan struct{} // closed when channels change
+	channels  channels
+	loads     uint64 // loads received: the order of each
 
 	order    []*endpoint // sorted, if not reseated
 	reseated bool        // who is where has changed since order and the members were arranged
 	refused  bool        // somebody registered and found no room since the registry was last listed
+
+	enrolled, enrolledOnNATS int // seats that are registered, and those of them that take requests over NATS
 
 	poll       uint64 // number of the running or last poll
 	asked      int    // seats that polls wait for, unless reenrolled
@@ -148,9 +148,7 @@ func New(target Target, limit int, registry bool) *Fleet {
 		workers:   newRoster(),
 		strangers: make(map[WorkerID]*worker),
 		endpoints: make(map[Endpoint]*endpoint),
-		channels:  make(map[string]Channel),
-
-		rechannelled: make(chan struct{}),
+		channels:  newChannels(),
 	}
 	f.Tally.polling, f.Tally.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
 	if target.Several() {

@@ -15,6 +15,40 @@ type Notes struct {
 	clashes map[string]string
 	away    map[Channel]time.Time
 	gaps    []Gap
+
+	subjects []Subject
+}
+
+// Subject is one that the program subscribes to at NATS, or publishes on, and that a server
+// may refuse.
+type Subject struct {
+	Name     string // with wildcards; where it is told by what follows, as of an inbox, without that
+	Required bool   // else it is of what not every fleet sends
+	Refused  bool
+}
+
+// SetSubjects notes what is known of all subjects; none while NATS is not connected.
+func (n *Notes) SetSubjects(all []Subject) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.subjects = all
+}
+
+// Subjects are those of which it is known whether they are refused. They must not be changed.
+func (n *Notes) Subjects() []Subject {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.subjects
+}
+
+// Refused are the subjects that are refused, of those that are required or of the others.
+func (n *Notes) Refused(required bool) (names []string) {
+	for _, s := range n.Subjects() {
+		if s.Refused && s.Required == required {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // Gap is a run of events of one publisher that never came.

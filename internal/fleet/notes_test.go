@@ -7,12 +7,21 @@ import (
 
 func TestNotesKeepTheLastGapsAlone(t *testing.T) {
 	var n Notes
-	for i := range uint64(lastGaps + 3) {
+	for i := range uint64(11) {
 		n.Missed(Gap{Publisher: i, After: i, Before: i + 2, At: start})
 	}
 	gaps := n.Gaps()
-	equal(t, "gaps", len(gaps), lastGaps)
-	equal(t, "the newest", gaps[lastGaps-1], Gap{Publisher: lastGaps + 2, After: lastGaps + 2, Before: lastGaps + 4, At: start})
+	equal(t, "gaps", len(gaps), 8)
+	equal(t, "the newest", gaps[7], Gap{Publisher: 10, After: 10, Before: 12, At: start})
+}
+
+func TestNotesKnowWhatIsRefused(t *testing.T) {
+	var n Notes
+	n.SetSubjects([]Subject{{Name: "a", Required: true, Refused: true}, {Name: "b", Refused: true}, {Name: "c", Required: true}, {Name: "d", Required: true, Refused: true}})
+	equal(t, "required", n.Refused(true), []string{"a", "d"})
+	equal(t, "optional", n.Refused(false), []string{"b"})
+	n.SetSubjects(nil)
+	equal(t, "when nothing is known", len(n.Refused(true))+len(n.Subjects()), 0)
 }
 
 func TestNotesKnowWhoIsAwayAndSinceWhen(t *testing.T) {

@@ -132,11 +132,11 @@ func (f *Fleet) IsSynced() bool {
 }
 
 // WantsSync reports whether the registry should be listed anew: somebody found no
-// room, and now there is some, or a stranger to push out.
+// room, or a channel did, and now there is some, or a stranger to push out.
 func (f *Fleet) WantsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.refused && (f.workers.len() < f.limit || len(f.strangers) > len(f.workers.static))
+	return f.wantsChannels() || f.refused && (f.workers.len() < f.limit || len(f.strangers) > len(f.workers.static))
 }
 
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
@@ -201,6 +201,10 @@ func (f *Fleet) enrol(s *seat, once int) {
 		return
 	}
 	f.reenrolled = true
+	f.enrolled += once
+	if s.NATS {
+		f.enrolledOnNATS += once
+	}
 	s.endpoint.here += once
 	if once > 0 && s.endpoint.here == 1 {
 		f.openings.Add(1)

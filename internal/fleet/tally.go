@@ -46,12 +46,13 @@ const (
 	Repeated                // an event that came before
 	BadText                 // not the Prometheus text format
 	TooLarge                // a page beyond the limit
+	Late                    // an answer to a poll of long ago
 	reasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size"}[r]
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "late"}[r]
 }
 
 // Peer is what the program makes calls to.
@@ -179,21 +180,22 @@ func (c *Claim) Await(ctx context.Context, holds bool) {
 
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
-	NATS          Link
-	Etcd, Files   Link // where workers register; one of these three at most is in use
-	Kubernetes    Link
-	ZMQ           Link          // to publishers, or to a broker
-	Leader        atomic.Bool   // holds the unique-instance key
-	Unique        Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
-	Ready         atomic.Bool   // the program has had something to show
-	ForeignEvents atomic.Uint64 // hit-rate events and traces of workers that are not watched
-	CutOff        atomic.Uint64 // scrapes whose clients did not read while others waited
-	Gaps          atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
-	PublishersUp  atomic.Int64  // ZMQ publishers that are connected
-	Publishers    atomic.Int64  // ZMQ publishers that are announced
-	PushOK        atomic.Uint64
-	PushError     atomic.Uint64
-	LastPush      atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
+	NATS              Link
+	Etcd, Files       Link // where workers register; one of these three at most is in use
+	Kubernetes        Link
+	ZMQ               Link          // to publishers, or to a broker
+	Leader            atomic.Bool   // holds the unique-instance key
+	Unique            Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
+	Ready             atomic.Bool   // the program has had something to show
+	ForeignEvents     atomic.Uint64 // hit-rate events and traces of workers that are not watched
+	CutOff            atomic.Uint64 // scrapes whose clients did not read while others waited
+	Gaps              atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
+	PublishersUp      atomic.Int64  // ZMQ publishers that are connected
+	Publishers        atomic.Int64  // ZMQ publishers that are announced
+	PublishersWaiting atomic.Int64  // those of them that find no place
+	PushOK            atomic.Uint64
+	PushError         atomic.Uint64
+	LastPush          atomic.Int64 // the last successful one, Unix time in nanoseconds; 0: none yet
 
 	// LogDropped is the number of lines missing in the program's log, which could not be
 	// written, or not fast enough; nil: they are not counted. It is set before the Fleet is read.

@@ -122,8 +122,8 @@ type snapshot struct {
 	Interval  float64
 	Version   string
 	Connected map[string]struct {
-		On     bool
-		Detail string
+		On, Refused bool
+		Detail      string
 	}
 	Leader struct{ Role, Detail string }
 	Fleet  struct {

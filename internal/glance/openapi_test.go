@@ -192,6 +192,10 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		l.f.Scrape(l.f.WorkerPages(false)[0], []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
 		l.pass(5 * time.Second)
 		check(l)
+		l.f.Tally.NATS.Set(false)
+		l.f.Notes.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
+		l.second()
+		check(l)
 		w := httptest.NewRecorder()
 		expose.WithTargets(http.NotFoundHandler(), l.f, "lab-*", func(p fleet.WorkerPage) string { return "http://" + p.Metrics + "/metrics" },
 			slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", targets, nil))

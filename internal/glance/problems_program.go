@@ -36,7 +36,7 @@ func counters(t *fleet.Tally) [flowCount]uint64 {
 	return [flowCount]uint64{
 		gaps:      t.Gaps.Load(),
 		drops:     t.Dropped(fleet.QueueFull),
-		overLimit: t.OverLimit(),
+		overLimit: t.OverLimit() - t.TurnedAway(fleet.SubscriptionLimit), // which is a problem of its own
 		rejects:   rejected(t),
 		nameless:  t.Rejected(fleet.ForwardPass, fleet.NoWorker),
 	}
@@ -89,8 +89,11 @@ func filesAway(g, _ *Glance) number { return yes(!g.tally().Files.Up()) }
 
 func kubernetesAway(g, _ *Glance) number { return yes(!g.tally().Kubernetes.Up()) }
 
-// natsAway: NATS matters if something of the namespace comes over it.
-func natsAway(g, _ *Glance) number { return yes(!g.tally().NATS.Up() && g.usesNATS) }
+// natsAway: NATS matters if something of the namespace comes over it. Where it is there, and
+// denies what is required, that is another problem.
+func natsAway(g, _ *Glance) number {
+	return yes(!g.tally().NATS.Up() && g.usesNATS && len(g.o.Fleet.Notes.Refused(true)) == 0)
+}
 
 func sayEtcd(g *Glance, p *problem) words {
 	return words{
@@ -124,6 +127,26 @@ func sayNATS(g *Glance, p *problem) words {
 	}
 }
 
+// subjectsRefused are those that NATS denies, whether they are required or not.
+func subjectsRefused(g, _ *Glance) number {
+	n := &g.o.Fleet.Notes
+	return fleet.Some(float64(len(n.Refused(true)) + len(n.Refused(false))))
+}
+
+func sayRefused(g *Glance, p *problem) words {
+	n := &g.o.Fleet.Notes
+	required, optional := n.Refused(true), n.Refused(false)
+	matters := len(required) > 0 && g.usesNATS
+	w := words{
+		title: "NATS denies a permission",
+		detail: fmt.Sprintf("%s does not let this program use %s: ", g.o.Servers["nats"], and(append(required, optional...))) +
+			either(matters, "what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.", "what not every fleet sends is not heard, or l2c events are not published. All else goes on."),
+		check:    "grant the NATS user of this program what SECURITY.md lists. It tries again by itself, every few seconds.",
+		severity: either(matters, bad, info),
+	}
+	return w
+}
+
 // awayFor is how long a publisher may be away: one that was killed stays announced for
 // as long as its lease.
 const awayFor = 45 * time.Second
@@ -149,6 +172,17 @@ func sayPublishers(g *Glance, p *problem) words {
 		detail:   fmt.Sprintf("These are announced and do not answer: %s. Their events are lost.", list(all)),
 		check:    "is there a network policy between this program and the workers? Each publishes on a port of its own. A process that died without taking its keys back also looks like this.",
 		severity: either(up == 0, bad, warn),
+	}
+}
+
+func publishersWaiting(g, _ *Glance) number { return yes(g.tally().PublishersWaiting.Load() > 0) }
+
+func sayPublishersWaiting(g *Glance, p *problem) words {
+	waiting, want := g.tally().PublishersWaiting.Load(), g.tally().Publishers.Load()
+	return words{
+		title:  fmt.Sprintf("%s of %s ZMQ publishers have to wait", thousands(waiting), thousands(want)),
+		detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
+		check:  "is the fleet that large? Then raise the limit on open files (ulimit -n), or --max-workers. Else publishers are announced that are not there.",
 	}
 }
 
@@ -224,7 +258,7 @@ func sayPlanes(g *Glance, p *problem) words {
 	}
 	return words{
 		title:  "Workers and routers are on different event planes",
-		detail: strings.Join(all, "; ") + ". Those routers do not hear what is cached, and send requests as if nothing were.",
+		detail: strings.Join(all[:min(few, len(all))], "; ") + either(len(all) > few, "; and "+thousands(len(all)-few)+" more", "") + ". Those routers do not hear what is cached, and send requests as if nothing were.",
 		check:  "set DYN_EVENT_PLANE to the same value for every worker, router and frontend.",
 		rows:   rows,
 	}

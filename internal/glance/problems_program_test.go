@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,35 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 				}
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away.",
+		},
+		"permission:nats": {
+			begin: func(l *lab) {
+				l.register(generate, 1)
+				l.f.Tally.NATS.Set(false)
+				l.f.Notes.SetSubjects([]fleet.Subject{
+					{Name: "namespace.dynamo.kv-hit-rate", Required: true, Refused: true}, {Name: "namespace.dynamo.kv_metrics", Required: true},
+					{Name: "dynamo.request_trace.v1", Refused: true},
+				})
+			},
+			end: func(l *lab) {
+				l.f.Notes.SetSubjects(nil)
+				l.f.Tally.NATS.Set(true)
+			},
+			raised: 1, withdrawn: 3,
+			detail: "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.kv-hit-rate and dynamo.request_trace.v1: what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.",
+		},
+		"limit:publishers": {
+			begin: func(l *lab) {
+				l.f.Tally.ZMQ.Use()
+				l.f.Tally.ZMQ.Set(true)
+				l.f.Tally.Publishers.Store(40_000)
+				l.f.Tally.PublishersUp.Store(32_768)
+				l.f.Tally.PublishersWaiting.Store(7232)
+				l.f.Tally.TurnAway(fleet.SubscriptionLimit)
+			},
+			end:    func(l *lab) { l.f.Tally.PublishersWaiting.Store(0) },
+			raised: 1, withdrawn: 6,
+			detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
 		},
 		"drops": {
 			begin:  func(l *lab) { l.f.Tally.Drop(fleet.QueueFull, 3) },
@@ -106,6 +136,31 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAPermissionThatIsMissingIsNoLostConnection: it is said as what it is, and is no fault
+// where it is for what not every fleet sends.
+func TestAPermissionThatIsMissingIsNoLostConnection(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1)
+		l.pass(10 * time.Second)
+		subject := fleet.Subject{Name: "namespace.dynamo.forward-pass-metrics", Refused: true}
+		l.f.Notes.SetSubjects([]fleet.Subject{subject})
+		l.second()
+		equal(t, "severity of an optional one", l.problem("permission:nats").Severity, "info")
+		equal(t, "detail of it", l.problem("permission:nats").Detail, "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.forward-pass-metrics: "+
+			"what not every fleet sends is not heard, or l2c events are not published. All else goes on.")
+		subject.Required = true
+		l.f.Notes.SetSubjects([]fleet.Subject{subject})
+		l.f.Tally.NATS.Set(false)
+		l.keeps(10*time.Second, "connection:nats", false)
+		equal(t, "severity of a required one", l.problem("permission:nats").Severity, "bad")
+		equal(t, "signals", strings.Contains(l.refused("GET", ofGenerate, 503), "NATS denies the permission for namespace.dynamo.forward-pass-metrics"), true)
+		l.f.Notes.SetSubjects(nil) // now it is lost
+		l.within(4, "connection:nats", true)
+		l.keeps(time.Second, "permission:nats", false)
+	})
 }
 
 // TestOutagesAreTold: of what was published while a connection was lost nothing can be

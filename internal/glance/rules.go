@@ -74,11 +74,13 @@ var programRules = [...]rule[*Glance]{
 	{kind: "connection:file", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: filesAway, say: sayFiles},
 	{kind: "connection:kubernetes", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: kubernetesAway, say: sayKubernetes},
 	{kind: "connection:nats", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: natsAway, say: sayNATS},
+	{kind: "permission:nats", severity: bad, up: 1, down: 1, withdraw: 2 * time.Second, measure: subjectsRefused, say: sayRefused},
 	{kind: "connection:zmq", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersAway, say: sayPublishers},
 	{kind: "leader", severity: bad, up: 1, down: 1, raise: 15 * time.Second, withdraw: 2 * time.Second, measure: nobodyLeads, say: sayLeader},
 	{kind: "push", severity: bad, up: 2, down: 1, measure: failedPushes, say: sayPush}, // in a row
 	{kind: "web_config", severity: warn, up: 1, down: 1, measure: webConfigWrong, say: sayWebConfig},
 	{kind: "limit", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(overLimit), say: sayLimit},
+	{kind: "limit:publishers", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersWaiting, say: sayPublishersWaiting},
 	{kind: "outage", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: outageOver, say: sayOutage},
 	{kind: "planes", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: clashing, say: sayPlanes},
 	{kind: "drops", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(drops), say: sayDrops},

@@ -40,9 +40,10 @@ func (g *Glance) writeSnapshot(d *doc, history bool) {
 
 // system is something that the program is connected to, or should be.
 type system struct {
-	name   string
-	on     bool
-	detail string
+	name    string
+	on      bool
+	refused bool // it is there, and denies what is required
+	detail  string
 }
 
 // systems are those in use. NATS, which has a default address, is where something of
@@ -50,11 +51,11 @@ type system struct {
 func (g *Glance) systems() (all []system) {
 	t := g.tally()
 	if t.NATS.Used() && (t.NATS.Up() || g.usesNATS) {
-		all = append(all, system{"nats", t.NATS.Up(), g.o.Servers["nats"]})
+		all = append(all, system{"nats", t.NATS.Up(), !t.NATS.Up() && len(g.o.Fleet.Notes.Refused(true)) > 0, g.o.Servers["nats"]})
 	}
 	for name, link := range map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes} {
 		if link.Used() { // one of them at most
-			all = append(all, system{name, link.Up(), g.o.Servers[name]})
+			all = append(all, system{name, link.Up(), false, g.o.Servers[name]})
 		}
 	}
 	if t.ZMQ.Used() {
@@ -63,7 +64,7 @@ func (g *Glance) systems() (all []system) {
 		if up < want {
 			detail = fmt.Sprintf("%s of %s publishers", thousands(up), thousands(want))
 		}
-		all = append(all, system{"zmq", up >= want, detail})
+		all = append(all, system{"zmq", up >= want, false, detail})
 	}
 	return all
 }
@@ -75,6 +76,9 @@ func (g *Glance) writeConnected(d *doc) {
 		d.field(s.name)
 		d.open('{')
 		d.bool("on", s.on)
+		if s.refused {
+			d.bool("refused", true)
+		}
 		d.text("detail", s.detail)
 		d.close('}')
 	}

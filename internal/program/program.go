@@ -24,6 +24,7 @@ import (
 	"dynamo-metrics/internal/glance"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/tracing"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -174,7 +175,7 @@ func instanceValue(c config) []byte {
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger, options []nats.Option) error {
 	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return events.ZMQ(ctx, c.brokers) })
+	g.Go(func() error { return events.ZMQ(ctx, c.brokers, collect.ZMQPlaces(c.maxWorkers, descriptors())) })
 	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log, options) })
 	return g.Wait()
 }
@@ -191,27 +192,35 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	if c.natsServers() == "" {
 		return poller.Run(ctx)
 	}
-	conn, err := connect.NATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), func(up bool) {
-		f.Tally.NATS.Set(up)
-		if up { // what is shown is as old as the outage
-			pollNow()
-		}
-	}, options...)
-	if err != nil || conn == nil {
-		return err
-	}
-	defer conn.Close()
-	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Conn: conn, Log: log}
-	poller.Conn = conn
+	access := events.Access()
+	access.OnUp(pollNow) // what is shown is as old as the outage
+	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
+	poller.Access = access
 	poller.Found = func() {
 		if f.Tally.Unique.Load() {
-			l2c.Publish()
+			poller.Publish(wire.L2CSubjects(c.namespaces), l2c.Publish)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if c.standby { // the l2c event, too, is to follow at once
 		g.Go(func() error { atEachTakeover(ctx, &f.Tally.Unique, pollNow); return nil })
 	}
+	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
+	g.Go(func() error {
+		return connect.HoldNATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
+			l2c.Conn = conn
+			return overNATS(ctx, conn, events, poller)
+		}, options...)
+	})
+	return g.Wait()
+}
+
+// overNATS polls the workers and hears the events over one connection.
+func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poller *collect.Poller) error {
+	if err := poller.Listen(conn); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
 	// The first poll makes the program ready, so events must be heard by then.
 	listening := make(chan struct{})
 	g.Go(func() error { return events.NATS(ctx, conn, func() { close(listening) }) })
@@ -280,7 +289,7 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			last = now
 			f.Advance(now)
 			expose.Ready(f) // whether a probe asks or not: it is to be remembered
-			if !said && f.Tally.OverLimit() > 0 {
+			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(fleet.SubscriptionLimit) { // which has a line of its own
 				said = true
 				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
 			}

@@ -37,7 +37,7 @@ func (s *scrapes) flags(a *cli.App) {
 func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 	return &collect.Scraper{
 		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, All: c.scrapes.which == scrapeAll, URL: c.pageOf,
-		Log: log,
+		Descriptors: descriptors(), Log: log,
 	}
 }
 

@@ -130,3 +130,8 @@ func HitRateSubject(namespace string) string { return "namespace." + namespace +
 func L2CSubject(namespace, component, endpoint string) string {
 	return "namespace." + namespace + ".l2c." + component + "." + endpoint
 }
+
+// L2CSubjects are all of those of the namespaces, with a wildcard.
+func L2CSubjects(namespaces Namespaces) string {
+	return "namespace." + namespaces.subjectToken() + ".l2c.>"
+}

@@ -33,6 +33,9 @@ func (s *Sub) Keep(ctx context.Context, deliver func(frames [][]byte), status fu
 			return nil
 		}
 		l.set(err)
+		if s.Failed != nil {
+			s.Failed(err)
+		}
 		// Who accepts us only to fail right after is not tried any faster for it.
 		if !since.IsZero() && time.Since(since) >= longestPause {
 			attempt = 0

@@ -44,7 +44,7 @@ func (s *stage) keep(until time.Duration) (heard []string) {
 	defer cancel()
 	defer s.players.Wait()
 	s.start = time.Now()
-	sub := &Sub{Address: testAddress, Topics: []string{"a"}, dial: s.dial}
+	sub := &Sub{Address: testAddress, Topics: []string{"a"}, Dial: s.dial}
 	err := sub.Keep(ctx,
 		func(frames [][]byte) { heard = append(heard, shown(frames)) },
 		func(err error) { heard = append(heard, fmt.Sprint(err)) })
@@ -135,9 +135,44 @@ func TestKeepNeedsNoStatus(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		s := &Sub{Address: testAddress, Topics: []string{"a"}}
-		s.dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") }
+		s.Dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") }
 		if err := s.Keep(ctx, func([][]byte) {}, nil); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestAnAttemptWaitsForItsTurn, which is over once the subscription is set, or the attempt
+// has failed; and each that fails is told.
+func TestAnAttemptWaitsForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lives := func(p *player) { p.accept(0, "a"); time.Sleep(time.Minute) }
+		s := &stage{t: t, scripts: []func(p *player){nil, lives, nil}}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		defer s.players.Wait()
+		s.start = time.Now()
+		var turns, over, failures int
+		sub := &Sub{Address: testAddress, Topics: []string{"a"}, Dial: s.dial}
+		sub.Turn = func(context.Context) func() {
+			turns++
+			time.Sleep(10 * time.Second) // others are before us
+			return func() { over++ }
+		}
+		sub.Failed = func(error) { failures++ }
+		sub.Connected = func() {
+			if turns != 2 || over != 2 || failures != 1 {
+				t.Errorf("once it is set there were %d turns, of which %d are over, and %d failures; want 2, 2 and 1", turns, over, failures)
+			}
+		}
+		if err := sub.Keep(ctx, func([][]byte) {}, nil); err != nil {
+			t.Error(err)
+		}
+		if len(s.dialled) == 0 || s.dialled[0] != 10*time.Second {
+			t.Errorf("dialled after %v, want 10s at first", s.dialled)
+		}
+		if turns != over || failures < 2 {
+			t.Errorf("%d turns, of which %d are over, and %d failures", turns, over, failures)
 		}
 	})
 }

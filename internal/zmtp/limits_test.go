@@ -25,7 +25,7 @@ func TestLimits(t *testing.T) {
 		{"a frame too many", message("a", "", "", ""), "message of more than 3 frames"},
 		{"endless frames", strings.Repeat("\x01\x00", 1000), "message of more than 3 frames"},
 		{"endless bytes", strings.Repeat("\x01\x28"+strings.Repeat("x", 40), 1000), "message of more than 100 bytes: a frame of 40 behind 80"},
-		{"a command too large", string(appendFrame(nil, flagCommand, "\x04NEWS", strings.Repeat("x", maxCommand))), "command of 4101 bytes, more than 4096"},
+		{"a command too large", string(appendFrame(nil, flagCommand, "\x04NEWS", strings.Repeat("x", 4096))), "command of 4101 bytes, more than 4096"},
 		{"a command of 4 GiB", "\x06\x00\x00\x00\x01\x00\x00\x00\x00", "command of 4294967296 bytes"},
 		{"a command in two frames", "\x05\x05\x04PONG", "command that goes on in another frame"},
 		{"unknown flags", "\x48\x01a", "frame with flags 0x48"},
@@ -69,8 +69,14 @@ func TestMemoryIsTakenForWhatHasCome(t *testing.T) {
 	if _, err := r.next(); err != io.ErrUnexpectedEOF {
 		t.Errorf("got error %v, want %v", err, io.ErrUnexpectedEOF)
 	}
-	if cap(r.body) > 2*chunk {
+	if cap(r.body) > 128<<10 {
 		t.Errorf("took %d bytes for 16", cap(r.body))
+	}
+}
+
+func TestAConnectionThatSaysLittleCostsLittle(t *testing.T) {
+	if n := newPeer(&Sub{}, nil).in.Size(); n != 1024 {
+		t.Errorf("its buffer has %d bytes, want 1 KiB", n)
 	}
 }
 
@@ -81,8 +87,8 @@ func TestMemoryOfALargeMessageIsGivenBack(t *testing.T) {
 			t.Fatalf("got %d frames, error %v; want one of %d bytes", len(r.frames), err, want)
 		}
 	}
-	if cap(r.body) > keepBody {
-		t.Errorf("keeps %d bytes, want at most %d", cap(r.body), keepBody)
+	if cap(r.body) > 128<<10 {
+		t.Errorf("keeps %d bytes, want at most 128 KiB", cap(r.body))
 	}
 }
 

@@ -42,9 +42,10 @@ type peer struct {
 	ttl   time.Duration // for which the last frame, a ping, promised the next one
 }
 
-func newPeer(s *Sub) *peer {
+func newPeer(s *Sub, conn net.Conn) *peer {
 	p := &peer{
 		sub:       s,
+		conn:      conn,
 		handshake: positive(s.Handshake, defaultHandshake),
 		ping:      cmp.Or(s.Ping, defaultPing),
 		timeout:   positive(s.Timeout, defaultTimeout),

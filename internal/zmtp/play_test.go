@@ -147,7 +147,7 @@ func perform(t *testing.T, s Sub, script func(p *player)) outcome {
 func performUntil(t *testing.T, ctx context.Context, s Sub, script func(p *player)) outcome {
 	t.Helper()
 	ours, theirs := pipe()
-	s.dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
+	s.Dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -203,7 +203,7 @@ func (c *tape) SetWriteDeadline(time.Time) error { return nil }
 
 // replay runs s against everything a publisher says.
 func replay(t testing.TB, s Sub, c *tape) outcome {
-	s.dial = func(context.Context, string) (net.Conn, error) { return c, nil }
+	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
 	return follow(t.Context(), s)
 }
 
@@ -221,6 +221,6 @@ func recorded(t testing.TB, file string) string {
 
 // replayInto is replay without anything that allocates for each message.
 func replayInto(s *Sub, c *tape, deliver func([][]byte)) error {
-	s.dial = func(context.Context, string) (net.Conn, error) { return c, nil }
+	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
 	return s.Run(context.Background(), deliver)
 }

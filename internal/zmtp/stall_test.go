@@ -106,17 +106,30 @@ func TestStalledHandshakesAreGivenUp(t *testing.T) {
 }
 
 func TestDiallingIsGivenUp(t *testing.T) {
+	for given, want := range map[time.Duration]time.Duration{4 * time.Second: 4 * time.Second, 0: 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s := Sub{Handshake: given}
+			s.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			o := follow(t.Context(), s)
+			o.failsWith(t, "dial: context deadline exceeded")
+			if o.took != want {
+				t.Errorf("given up after %v, want %v", o.took, want)
+			}
+		})
+	}
+}
+
+// TestAHandshakeHasItsTime, by default.
+func TestAHandshakeHasItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := Sub{Handshake: 4 * time.Second}
-		s.dial = func(ctx context.Context, _ string) (net.Conn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-		o := follow(t.Context(), s)
-		o.failsWith(t, "dial: context deadline exceeded")
-		if o.took != s.Handshake {
-			t.Errorf("given up after %v, want %v", o.took, s.Handshake)
-		}
+		o := perform(t, Sub{}, func(p *player) {
+			p.hear(greeting)
+			time.Sleep(time.Minute)
+		})
+		o.failsWith(t, "handshake: not done in 5s")
 	})
 }
 
@@ -220,7 +233,7 @@ func TestSlowDeliveryIsNotThePublishersFault(t *testing.T) {
 		}()
 		delivered := 0
 		s := &Sub{Address: testAddress, Topics: []string{"a"}, Ping: time.Second, Timeout: time.Second}
-		s.dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
+		s.Dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
 		s.Run(t.Context(), func([][]byte) {
 			delivered++
 			time.Sleep(time.Minute)

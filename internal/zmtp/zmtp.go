@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -57,7 +58,17 @@ type Sub struct {
 	// published within the next millisecond or so may still be missed.
 	Connected func()
 
-	dial func(ctx context.Context, address string) (net.Conn, error) // by tests only
+	// Turn, if not nil, is called before each attempt to connect, and waits until that may
+	// begin. What it returns is called once the subscription is set, or the attempt has
+	// failed. It must return when ctx ends.
+	Turn func(ctx context.Context) (over func())
+
+	// Failed, if not nil, hears why an attempt of Keep's, or a connection, came to its end.
+	// Unlike status it hears each, also the same again.
+	Failed func(error)
+
+	// Dial, if not nil, connects, instead of TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Run is the life of one connection: it dials, shakes hands, subscribes, and calls
@@ -82,17 +93,23 @@ func (s *Sub) run(ctx context.Context, deliver func(frames [][]byte), connected 
 	if err != nil {
 		return err
 	}
-	p := newPeer(s)
-	if p.conn, err = s.connect(ctx, address, p.handshake); err != nil {
+	over := func() {}
+	if s.Turn != nil {
+		over = sync.OnceFunc(s.Turn(ctx))
+	}
+	defer over()
+	conn, err := s.connect(ctx, address)
+	if err != nil {
 		return s.failed("dial: ", err)
 	}
+	p := newPeer(s, conn) // only now: thousands may dial in vain
 	defer p.conn.Close()
 	defer context.AfterFunc(ctx, func() { p.conn.Close() })()
 
 	if err := p.greet(); err != nil {
 		return s.failed("handshake: ", err)
 	}
-	return s.failed("", p.follow(deliver, connected))
+	return s.failed("", p.follow(deliver, func() { over(); connected() }))
 }
 
 // follow subscribes and delivers until there is an error.
@@ -137,11 +154,11 @@ func (s *Sub) connected() {
 	}
 }
 
-func (s *Sub) connect(ctx context.Context, address string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (s *Sub) connect(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, positive(s.Handshake, defaultHandshake))
 	defer cancel()
-	if s.dial != nil {
-		return s.dial(ctx, address)
+	if s.Dial != nil {
+		return s.Dial(ctx, address)
 	}
 	d := net.Dialer{KeepAliveConfig: keepAlive}
 	return d.DialContext(ctx, "tcp", address)

@@ -44,7 +44,7 @@ export function bar() {
   const {namespace, connected, leader, fleet} = now.snap
   text($('ns'), namespace)
   // Of ZeroMQ there are many connections, and seldom are all of them lost.
-  const says = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : ' lost'
+  const says = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : c.refused ? ' denied' : ' lost'
   html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
     `<i aria-hidden="true"></i>${esc(system)}${says(system, c)}</li>`).join(''))
   html($('role'), `${esc(leader.role)}<small>${esc(leader.detail ?? '')}</small>`)

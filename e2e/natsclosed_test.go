@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/mock"
+)
+
+// interrupter passes connections on to a NATS server, and says what that never would.
+type interrupter struct {
+	listener net.Listener
+	to       string
+	conns    sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[net.Conn]bool // to clients
+}
+
+func newInterrupter(t *testing.T, server string) *interrupter {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &interrupter{listener: l, to: strings.TrimPrefix(server, "nats://"), open: make(map[net.Conn]bool)}
+	p.conns.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.conns.Go(func() { p.pass(client) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		for c := range p.open {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.conns.Wait()
+	})
+	return p
+}
+
+func (p *interrupter) pass(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", p.to)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	p.open[client] = true
+	p.mu.Unlock()
+	var up sync.WaitGroup
+	up.Go(func() {
+		defer server.Close()
+		io.Copy(server, client)
+	})
+	for b := make([]byte, 64<<10); err == nil; {
+		var n int
+		n, err = server.Read(b)
+		p.mu.Lock()
+		client.Write(b[:n])
+		p.mu.Unlock()
+	}
+	client.Close()
+	up.Wait()
+	p.mu.Lock()
+	delete(p.open, client)
+	p.mu.Unlock()
+}
+
+// say says a line to all clients.
+func (p *interrupter) say(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.open {
+		fmt.Fprint(c, line+"\r\n")
+	}
+}
+
+// TestANATSConnectionThatIsClosedForGoodIsReplaced: what the client does not know makes it
+// close a connection, and not connect again. Polls and events go on over a new one.
+func TestANATSConnectionThatIsClosedForGoodIsReplaced(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := &part{load: loadOf(1, 1, 1)}
+	w := s.mock(p.config("0.5.1", mock.NATS))
+	through := newInterrupter(t, s.NATS.URL())
+	m := serve(t, []string{"NATS_SERVER=nats://" + through.listener.Addr().String(), "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()}, "--poll-interval", "0.1")
+	m.hears()
+	m.ready()
+	for n := range uint64(2) {
+		through.say("-ERR 'The Moon Is Full'")
+		m.shows(page{`dynamo_metrics_disconnects_total{system="nats"}`: fmt.Sprint(1 + n), `dynamo_metrics_connected{system="nats"}`: "1"})
+		p.setLoad(loadOf(1, 1, 50+n))
+		m.shows(page{w.of("llm_kv_blocks_active"): fmt.Sprint(50 + n)})
+		m.until(func(p page) error { // a poll may have been under way, too
+			if errors, _ := strconv.Atoi(p[`dynamo_metrics_errors_total{source="nats"}`]); uint64(errors) < 1+n {
+				return fmt.Errorf("%d errors", errors)
+			}
+			return nil
+		})
+		if err := s.nats.Publish("namespace.dynamo.kv-hit-rate", []byte(`{"worker_id":7,"isl_blocks":10,"overlap_blocks":5}`)); err != nil {
+			t.Fatal(err)
+		}
+		m.shows(page{messages(fleet.HitRate): fmt.Sprint(1 + n)})
+		m.ready()
+	}
+	m.Terminate()
+	for said, times := range map[string]int{"NATS has closed the connection; connecting goes on": 2, "Subscribing to KV hit rate events": 1, "Scraping service": 1, "Connected to NATS": 3} {
+		if got := len(m.Said(said)); got != times {
+			t.Errorf("%q is said %d times, want %d", said, got, times)
+		}
+	}
+}

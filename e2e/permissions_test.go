@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// guarded is a program at a NATS server that changes what it lets the program do.
+type guarded struct {
+	*server
+	bus     *devstack.NATSServer
+	nats    *nats.Conn // of somebody who may do everything
+	granted natsserver.Permissions
+	hits    int // events that were published while they could be heard
+}
+
+// newGuarded runs the program on these namespaces beside a worker of 0.5.1, without some of
+// the subjects that SECURITY.md lists.
+func newGuarded(t *testing.T, namespaces string, without ...string) *guarded {
+	t.Helper()
+	s := newStack(t)
+	user := documentedUser(t)
+	g := &guarded{granted: natsserver.Permissions{Publish: &natsserver.SubjectPermission{}, Subscribe: &natsserver.SubjectPermission{}}}
+	all := user.Permissions
+	for from, to := range map[*natsserver.SubjectPermission]*natsserver.SubjectPermission{all.Publish: g.granted.Publish, all.Subscribe: g.granted.Subscribe} {
+		for _, subject := range from.Allow {
+			if strings.HasSuffix(namespaces, "*") {
+				subject = strings.Replace(subject, "namespace.dynamo.", "namespace.*.", 1)
+			}
+			to.Allow = append(to.Allow, subject)
+		}
+	}
+	user.Permissions = g.but(without)
+	g.bus = lockedNATS(t, user)
+	start(t, "mock_worker", append(natsEnv(g.bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--event-interval", "0")
+	g.server = serve(t, append(natsEnv(g.bus, user.Username, user.Password), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--namespace", namespaces, "--poll-interval", "0.5")
+	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	g.nats = nc
+	return g
+}
+
+// but are all permissions but for some subjects.
+func (g *guarded) but(without []string) *natsserver.Permissions {
+	part := func(of *natsserver.SubjectPermission) *natsserver.SubjectPermission {
+		some := slices.DeleteFunc(slices.Clone(of.Allow), func(s string) bool { return slices.Contains(without, s) })
+		if len(some) == 0 {
+			return &natsserver.SubjectPermission{Deny: []string{">"}}
+		}
+		return &natsserver.SubjectPermission{Allow: some}
+	}
+	return &natsserver.Permissions{Publish: part(g.granted.Publish), Subscribe: part(g.granted.Subscribe)}
+}
+
+// deny has the server deny these subjects from now on, and no others.
+func (g *guarded) deny(without ...string) {
+	g.t.Helper()
+	err := g.bus.Reload(func(o *natsserver.Options) {
+		o.Users = slices.Clone(o.Users)
+		for i, u := range o.Users {
+			if u.Permissions != nil {
+				changed := *u
+				changed.Permissions = g.but(without)
+				o.Users[i] = &changed
+			}
+		}
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// subscribed waits until the metric says of each subject whether it is permitted.
+func (g *guarded) subscribed(need string, permitted bool, subjects ...string) {
+	g.t.Helper()
+	want := make(page)
+	for _, s := range subjects {
+		want[fmt.Sprintf("dynamo_metrics_subscribed{need=%q,subject=%q}", need, s)] = map[bool]string{true: "1", false: "0"}[permitted]
+	}
+	g.shows(want)
+}
+
+// hears publishes hit rates, and waits until each is counted.
+func (g *guarded) hears() {
+	g.t.Helper()
+	const events = 30
+	for range events {
+		if err := g.nats.Publish("namespace.dynamo.kv-hit-rate", []byte(`{"worker_id":7,"isl_blocks":10,"overlap_blocks":5}`)); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	g.hits += events
+	g.shows(page{messages(fleet.HitRate): fmt.Sprint(g.hits)})
+}
+
+// problem waits until the page has a problem of this kind, and is nil if it has none.
+func (g *guarded) problem(severity string, names ...string) {
+	g.t.Helper()
+	devstacktest.Until(g.t, func() error {
+		_, body := get(g.url + "/api/v1/fleet")
+		var all struct {
+			Problems []struct{ Kind, ID, Severity, Title, Detail string }
+		}
+		if err := json.Unmarshal([]byte(body), &all); err != nil {
+			return err
+		}
+		found := ""
+		for _, p := range all.Problems {
+			if p.ID == "connection:nats" {
+				return errors.New(p.Title)
+			}
+			if p.Kind == "permission" {
+				found = p.Severity
+				for _, n := range names {
+					if !strings.Contains(p.Detail, n) {
+						return fmt.Errorf("%s lacks %s", p.Detail, n)
+					}
+				}
+			}
+		}
+		if found != severity {
+			return fmt.Errorf("a missing permission is %q, want %q", found, severity)
+		}
+		return nil
+	})
+}
+
+// TestWhatNATSPermitsAgainIsHeardAgain, whether it was missing at the start or was revoked
+// while the program ran, once or again, and says which until then.
+func TestWhatNATSPermitsAgainIsHeardAgain(t *testing.T) {
+	t.Parallel()
+	for _, namespaces := range []string{"dynamo", "dyn*", "*"} {
+		t.Run(namespaces, func(t *testing.T) {
+			t.Parallel()
+			hits := "namespace.dynamo.kv-hit-rate"
+			if namespaces != "dynamo" {
+				hits = "namespace.*.kv-hit-rate"
+			}
+			g := newGuarded(t, namespaces, hits)
+			for n := range 2 {
+				g.subscribed("required", false, hits)
+				g.shows(page{`dynamo_metrics_connected{system="nats"}`: "0"})
+				g.notReady("NATS denies the permission for " + hits)
+				g.problem("bad", hits)
+				g.deny()
+				g.subscribed("required", true, hits)
+				g.ready()
+				g.shows(page{`dynamo_metrics_connected{system="nats"}`: "1"})
+				g.problem("")
+				g.hears()
+				if said := len(g.Said("NATS denies a permission")); said != 1+n {
+					t.Errorf("denials are said %d times, want one for each", said)
+				}
+				if n == 0 {
+					g.deny(hits)
+				}
+			}
+			if said := len(g.Said("NATS grants a permission that it denied before")); said != 2 {
+				t.Errorf("that it is granted again is said %d times, want twice", said)
+			}
+		})
+	}
+}
+
+// TestPollsGoOnWhenNATSPermitsThemAgain: to ask, and to be answered. Nobody is missed meanwhile.
+func TestPollsGoOnWhenNATSPermitsThemAgain(t *testing.T) {
+	t.Parallel()
+	for _, subject := range []string{"$SRV.STATS.*", "_INBOX.dynamo-metrics.>"} {
+		t.Run(subject, func(t *testing.T) {
+			t.Parallel()
+			g := newGuarded(t, "dynamo")
+			answering := page{workers("generate", "answering"): "1", workers("generate", "silent"): "0"}
+			g.shows(answering)
+			g.ready()
+			nobody := len(g.Said("No endpoints found")) // before the worker was there
+			for range 2 {
+				g.deny(subject)
+				g.subscribed("required", false, subject)
+				g.notReady("NATS denies the permission for " + subject)
+				before := g.polls("error")
+				g.until(func(page) error {
+					if n := g.polls("error"); n < before+4 {
+						return fmt.Errorf("%d polls failed, want some", n)
+					}
+					return nil
+				})
+				g.shows(answering)
+				g.deny()
+				g.subscribed("required", true, subject)
+				g.ready()
+				ok := g.polls("ok")
+				g.until(func(page) error {
+					if n := g.polls("ok"); n < ok+2 {
+						return fmt.Errorf("%d polls are answered", n)
+					}
+					return nil
+				})
+			}
+			if n := len(g.Said("No endpoints found")) - nobody; n > 0 {
+				t.Errorf("%d lines say that nobody was found, who could not be asked", n)
+			}
+		})
+	}
+}
+
+func (g *guarded) polls(result string) (n int) {
+	g.t.Helper()
+	p, err := g.page()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	fmt.Sscan(p[fmt.Sprintf("dynamo_metrics_polls_total{result=%q}", result)], &n)
+	return n
+}
+
+// TestWhatNotEveryFleetSendsIsNotRequired: an installation with the permissions of an
+// earlier release is as ready as it was.
+func TestWhatNotEveryFleetSendsIsNotRequired(t *testing.T) {
+	t.Parallel()
+	optional := []string{
+		"namespace.dynamo.forward-pass-metrics", "namespace.dynamo.component.*.forward-pass-metrics",
+		"namespace.dynamo.component.*.endpoint.*.forward-pass-metrics", "dynamo.request_trace.v1", "namespace.dynamo.l2c.>",
+	}
+	g := newGuarded(t, "dynamo", optional...)
+	g.ready()
+	g.subscribed("optional", false, optional...)
+	g.problem("info", optional...)
+	g.shows(page{`dynamo_metrics_connected{system="nats"}`: "1", `dynamo_metrics_disconnects_total{system="nats"}`: "0"})
+	g.hears()
+	g.ready()
+	l2c, err := g.nats.SubscribeSync("namespace.dynamo.l2c.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.deny()
+	g.subscribed("optional", true, optional...)
+	g.problem("")
+	if _, err := l2c.NextMsgWithContext(t.Context()); err != nil {
+		t.Error("l2c event:", err)
+	}
+}

@@ -1,0 +1,81 @@
+//go:build real
+
+package survival
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// TestTheRegistryDoesNotTakeTheFileDescriptors: publishers that are announced, accept and say
+// nothing take their part of them, and the page, polls and events over NATS go on.
+func TestTheRegistryDoesNotTakeTheFileDescriptors(t *testing.T) {
+	t.Parallel()
+	f := newLab(t)
+	a, b := f.worker(1, 10), f.worker(2, 20)
+	mute, err := net.Listen("tcp4", "0.0.0.0:0") // at each address of the loopback network
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		var conns []net.Conn
+		for {
+			c, err := mute.Accept()
+			if err != nil {
+				break
+			}
+			conns = append(conns, c)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	t.Cleanup(func() { mute.Close(); accepting.Wait() })
+	_, port, _ := net.SplitHostPort(mute.Addr().String())
+	const limit, announced = 64, 300
+	m := f.runBy([]string{process.Installed(t, "prlimit", "util-linux"), fmt.Sprintf("--nofile=%[1]d:%[1]d", limit)})
+	m.shows(merged(up, loads(a, b)))
+	for i := range uint64(announced) {
+		key := fmt.Sprintf("v1/event_channels/namespace/dynamo/component/backend/endpoint/generate/topic/kv_metrics/%x", 1000+i)
+		value := fmt.Sprintf(`{"type":"EventChannel","topic":"kv_metrics","instance_id":%d,"scope":{"kind":"endpoint","endpoint":{"namespace":"dynamo","component":"backend","name":"generate"}},`+
+			`"transport":{"kind":"Zmq","config":{"endpoint":"tcp://127.0.0.%d:%s"}}}`, 1000+i, 2+i%250, port)
+		if _, err := f.ec.Put(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.until(func(p page) error {
+		return p.has(page{`dynamo_metrics_zmq_publishers{state="waiting"}`: fmt.Sprint(announced - limit/2), `dynamo_metrics_zmq_publishers{state="disconnected"}`: fmt.Sprint(limit / 2)})
+	})
+	m.Says("There is no room for more ZMQ publishers")
+	for _, w := range []*worker{a, b} {
+		w.load.Add(1)
+	}
+	throughout(t, pick(5*time.Second, 30*time.Second), func() error {
+		if m.Over() {
+			return errOver
+		}
+		p, err := m.page() // each by a connection of its own
+		if err != nil {
+			return err
+		}
+		if open := p.number("process_open_fds"); open > limit-8 {
+			return fmt.Errorf("%v of %d file descriptors are taken", open, limit)
+		}
+		return nil
+	})
+	m.until(func(p page) error { return p.has(loads(a, b)) })
+	if _, err := f.ec.Delete(t.Context(), "v1/event_channels/", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	m.shows(merged(up, loads(a, b)))
+	f.route(a, b).settle(m)
+	m.Terminate()
+}

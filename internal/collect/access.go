@@ -1,0 +1,237 @@
+package collect
+
+import (
+	"log/slog"
+	"strings"
+	"sync"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// Access is what NATS lets the program do: which of the subjects that it uses are refused.
+// Those that are required make the difference between connected and deaf. The others are of
+// what not every fleet sends, so that an installation with the permissions of an earlier
+// release is not worse off for a program that reads more. A nil Access knows of nothing.
+type Access struct {
+	fleet *fleet.Fleet
+	log   *slog.Logger
+	again chan struct{} // of one place: says that there is a new connection
+
+	mu        sync.Mutex
+	all       []*grant
+	connected bool
+	confirmed bool   // the server has answered behind the subscriptions
+	up        bool   // as it was last told
+	onUp      func() // called when it is so; may be nil
+}
+
+// grant is whether a subject may be used.
+type grant struct {
+	fleet.Subject
+	publishes bool // on it; else it is subscribed to
+	known     bool // Refused says so
+	asked     bool // the server was asked, and its answer is not known
+	denied    bool // it has said no
+}
+
+const (
+	inboxes      = "_INBOX.dynamo-metrics.>"
+	statsSubject = "$SRV.STATS.*"
+)
+
+// newAccess is that of all subjects of these namespaces.
+func newAccess(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Access {
+	a := &Access{fleet: f, log: log, again: make(chan struct{}, 1)}
+	add := func(required, publishes bool, subjects ...string) {
+		for _, s := range subjects {
+			a.all = append(a.all, &grant{Subject: fleet.Subject{Name: s, Required: required}, publishes: publishes})
+		}
+	}
+	add(true, false, wire.EventSubjects(namespaces, wire.TopicHitRate)[0])
+	add(true, false, wire.EventSubjects(namespaces, wire.TopicLoad)...)
+	add(true, false, inboxes)
+	add(true, true, statsSubject)
+	add(false, false, wire.EventSubjects(namespaces, wire.TopicForwardPass)...)
+	add(false, false, wire.TraceSubject)
+	add(false, true, wire.L2CSubjects(namespaces))
+	return a
+}
+
+// OnUp has f called whenever NATS is connected and refuses nothing that is required.
+func (a *Access) OnUp(f func()) { a.onUp = f }
+
+// Connected hears each change of the connection. A new one has all subscriptions again.
+func (a *Access) Connected(up bool) {
+	a.change(func() {
+		a.connected, a.confirmed = up, false
+		for _, g := range a.all {
+			g.asked, g.denied = up && !g.publishes, false
+			g.known = g.known && g.publishes // that is heard of with the next use only
+		}
+	})
+	if up {
+		select {
+		case a.again <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// confirm notes that the server has answered behind all subscriptions.
+func (a *Access) confirm() {
+	a.change(func() {
+		a.confirmed = true
+		for _, g := range a.all {
+			if !g.publishes {
+				a.settle(g)
+			}
+		}
+	})
+}
+
+func (a *Access) isConfirmed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.confirmed
+}
+
+// Refused hears of a subject that the server refuses; without a name, of one of those that it
+// was asked for, or of any. It reports whether it is one of these, and whether that is news.
+func (a *Access) Refused(subject string, publishing bool) (known, news bool) {
+	a.fleet.Tally.Fail(fleet.PeerNATS)
+	a.change(func() {
+		if subject == "" {
+			a.doubt()
+			known = true
+			return
+		}
+		for _, g := range a.all {
+			if g.publishes == publishing && g.covers(subject) {
+				known = true
+				news = a.deny(g)
+				return
+			}
+		}
+	})
+	return known, news
+}
+
+// doubt takes for refused what was asked for, or else every subscription.
+func (a *Access) doubt() {
+	asked := false
+	for _, g := range a.all {
+		if g.asked && !g.publishes {
+			asked = true
+			a.deny(g)
+		}
+	}
+	for _, g := range a.all {
+		if !asked && !g.publishes {
+			a.deny(g)
+		}
+	}
+}
+
+// deny reports whether it is news.
+func (a *Access) deny(g *grant) bool {
+	news := !g.Subject.Refused
+	g.denied, g.known, g.Subject.Refused = true, true, true
+	return news
+}
+
+// Ask notes that a subject is about to be used.
+func (a *Access) Ask(name string) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if g := a.of(name); g != nil {
+		g.asked, g.denied = true, false
+	}
+}
+
+// Settle notes that the server has answered behind the use of a subject.
+func (a *Access) Settle(name string) {
+	if a == nil {
+		return
+	}
+	a.change(func() {
+		if g := a.of(name); g != nil {
+			a.settle(g)
+		}
+	})
+}
+
+func (a *Access) settle(g *grant) {
+	if !g.asked {
+		return
+	}
+	g.asked = false
+	if g.denied {
+		return
+	}
+	if g.Subject.Refused {
+		a.log.Info("NATS grants a permission that it denied before", "subject", g.Name)
+	}
+	g.known, g.Subject.Refused = true, false
+}
+
+// Refuses reports whether a subject is refused.
+func (a *Access) Refuses(name string) bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g := a.of(name)
+	return g != nil && g.known && g.Subject.Refused
+}
+
+func (a *Access) of(name string) *grant {
+	for _, g := range a.all {
+		if g.Name == name {
+			return g
+		}
+	}
+	return nil
+}
+
+// change changes something, and says how it stands.
+func (a *Access) change(do func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	do()
+	var all []fleet.Subject
+	up := a.connected && a.confirmed
+	for _, g := range a.all {
+		if g.known && a.connected {
+			all = append(all, g.Subject)
+			up = up && !(g.Required && g.Subject.Refused)
+		}
+	}
+	a.fleet.Notes.SetSubjects(all)
+	a.fleet.Tally.NATS.Set(up)
+	if up && !a.up && a.onUp != nil {
+		a.onUp()
+	}
+	a.up = up
+}
+
+// covers reports whether a subject is of those that the grant is of.
+func (g *grant) covers(subject string) bool {
+	if subject == g.Name {
+		return true
+	}
+	for word := range strings.SplitSeq(g.Name, ".") {
+		if word == ">" {
+			return subject != ""
+		}
+		var of string
+		if of, subject, _ = strings.Cut(subject, "."); of != word && word != "*" {
+			return false
+		}
+	}
+	return subject == ""
+}

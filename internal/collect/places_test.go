@@ -1,0 +1,142 @@
+package collect
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+func TestZMQPlacesFollowWorkersAndFileDescriptors(t *testing.T) {
+	for _, c := range []struct{ workers, descriptors, want int }{
+		{1, 0, 1024},
+		{256, 0, 1024},
+		{1000, 0, 4000},
+		{8192, 0, 32_768},
+		{65_536, 0, 32_768},
+		{100_000, 0, 50_000},
+		{65_536, 1 << 20, 32_768},
+		{65_536, 4096, 3584}, // 512 are left to others
+		{65_536, 1024, 512},
+		{65_536, 1000, 500}, // or half
+		{65_536, 48, 24},
+		{65_536, 1, 1},
+	} {
+		if got := ZMQPlaces(c.workers, c.descriptors); got != c.want {
+			t.Errorf("of %d workers with %d file descriptors: %d places, want %d", c.workers, c.descriptors, got, c.want)
+		}
+	}
+}
+
+func at(host string, port int) *want {
+	return newWant(source{address: fmt.Sprintf("tcp://%s:%d", host, port)})
+}
+
+// TestManyRanksOfOneHostFindPlaces: 64 of three topics each, under the usual limit of file
+// descriptors.
+func TestManyRanksOfOneHostFindPlaces(t *testing.T) {
+	p := newPlaces(ZMQPlaces(65_536, 1024))
+	for port := range 64 * 3 {
+		p.ask(at("10.0.0.1", 1+port))
+		if p.next() == nil {
+			t.Fatalf("publisher %d finds no place", port)
+		}
+	}
+}
+
+// TestOneHostTakesHalfOfThePlaces at most, and the others take turns.
+func TestOneHostTakesHalfOfThePlaces(t *testing.T) {
+	p := newPlaces(10)
+	for port := range 100 {
+		p.ask(at("a", 1+port))
+	}
+	for host := range 3 {
+		for port := range 3 {
+			p.ask(at(fmt.Sprint("b", host), 1+port))
+		}
+	}
+	got := make(map[string]int)
+	for w := p.next(); w != nil; w = p.next() {
+		got[w.host]++
+	}
+	if got["a"] != 3 || got["b0"] != 3 || got["b1"] != 2 || got["b2"] != 2 {
+		t.Errorf("places: %v, want of each in turn", got)
+	}
+	p = newPlaces(11)
+	for port := range 100 {
+		p.ask(at("a", 1+port))
+	}
+	n := 0
+	for w := p.next(); w != nil; w = p.next() {
+		n++
+	}
+	if n != 6 {
+		t.Errorf("a host alone has %d of 11 places, want half", n)
+	}
+}
+
+// TestPlacesAreHandedOutWhereThereAreSome holds them against what is too simple to be wrong.
+func TestPlacesAreHandedOutWhereThereAreSome(t *testing.T) {
+	for seed := range uint64(10) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		most := 1 + r.IntN(20)
+		p := newPlaces(most)
+		var waiting, placed []*want
+		take := func(all *[]*want) (w *want) {
+			i := r.IntN(len(*all))
+			w = (*all)[i]
+			*all = append((*all)[:i], (*all)[i+1:]...)
+			return w
+		}
+		of := func(all []*want, host string) (n int) {
+			for _, w := range all {
+				if w.host == host {
+					n++
+				}
+			}
+			return n
+		}
+		for range 1000 {
+			switch n := r.IntN(10); {
+			case n < 5:
+				w := at(fmt.Sprint(r.IntN(5)), 1+r.IntN(5))
+				p.ask(w)
+				waiting = append(waiting, w)
+			case n < 7 && len(waiting) > 0:
+				p.withdraw(take(&waiting))
+			case n < 8 && len(placed) > 0:
+				p.leave(take(&placed))
+			}
+			for w := p.next(); w != nil; w = p.next() {
+				placed = append(placed, w)
+				for i, o := range waiting {
+					if o == w {
+						waiting = append(waiting[:i], waiting[i+1:]...)
+						break
+					}
+				}
+			}
+			if len(placed) > most || p.used != len(placed) || p.waiting != len(waiting) {
+				t.Fatalf("%d of %d places are taken, it says %d; %d wait, it says %d", len(placed), most, p.used, len(waiting), p.waiting)
+			}
+			for _, w := range waiting {
+				if mine := of(placed, w.host); len(placed) < most && mine < (most+1)/2 {
+					t.Fatalf("one of host %s waits, which has %d of %d places, and %d are free", w.host, mine, most, most-len(placed))
+				}
+			}
+			for _, w := range placed {
+				if mine := of(placed, w.host); mine > (most+1)/2 {
+					t.Fatalf("host %s has %d of %d places", w.host, mine, most)
+				}
+			}
+		}
+		for len(waiting) > 0 {
+			p.withdraw(take(&waiting))
+		}
+		for len(placed) > 0 {
+			p.leave(take(&placed))
+		}
+		if len(p.hosts) > 0 || p.open.Len() > 0 {
+			t.Errorf("%d hosts are remembered when all have left", len(p.hosts))
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package collect
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// plane is a network in memory of ZMQ publishers. It is to be used in a synctest bubble.
+type plane struct {
+	t     *testing.T
+	fleet *fleet.Fleet
+	log   *devstacktest.Log
+
+	mu         sync.Mutex
+	publishers map[string]*speaker // by host and port
+	swallows   map[string]bool     // addresses where nobody answers; at others connections are refused
+	dialling   map[string]int
+	most       map[string]int // at once, ever
+	dials      map[string]int
+}
+
+// speaker is a publisher of ZMTP 3.1.
+type speaker struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+// inPlane runs a test with a program that has so many places.
+func inPlane(t *testing.T, places int, test func(*plane)) {
+	synctest.Test(t, func(t *testing.T) {
+		log, journal := devstacktest.NewLog()
+		p := &plane{
+			t: t, fleet: fleet.New(fleet.Target{}, 1000, true), log: journal, publishers: make(map[string]*speaker), swallows: make(map[string]bool),
+			dialling: make(map[string]int), most: make(map[string]int), dials: make(map[string]int),
+		}
+		p.fleet.Sync(fleet.Listing{})
+		e := NewEvents(p.fleet, "dynamo", log)
+		e.dial = p.dial
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- e.ZMQ(ctx, nil, places) }()
+		test(p)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		p.mu.Lock()
+		all := slices.Collect(maps.Keys(p.publishers))
+		p.mu.Unlock()
+		for _, address := range all {
+			p.die(address)
+		}
+	})
+}
+
+func (p *plane) dial(ctx context.Context, address string) (net.Conn, error) {
+	p.mu.Lock()
+	s, swallows := p.publishers[address], p.swallows[address]
+	p.dials[address]++
+	p.dialling[address]++
+	p.most[address] = max(p.most[address], p.dialling[address])
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.dialling[address]--
+		p.mu.Unlock()
+	}()
+	switch {
+	case s != nil:
+		ours, theirs := net.Pipe()
+		s.mu.Lock()
+		s.conns[theirs] = true
+		s.mu.Unlock()
+		go s.attend(theirs)
+		return ours, nil
+	case swallows:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+}
+
+const (
+	greetingSize = 64
+	greeting     = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f\x03\x01NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+)
+
+// attend is the life of a connection.
+func (s *speaker) attend(c net.Conn) {
+	defer c.Close()
+	in := make([]byte, 256)
+	io.ReadFull(c, in[:greetingSize])
+	c.Write(append([]byte(greeting), make([]byte, greetingSize-len(greeting))...))
+	for ready := false; ; {
+		if _, err := io.ReadFull(c, in[:2]); err != nil {
+			return
+		}
+		body := in[:in[1]]
+		io.ReadFull(c, body)
+		s.mu.Lock()
+		switch {
+		case !ready:
+			ready = true
+			c.Write([]byte("\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"))
+		case strings.HasPrefix(string(body), "\x04PING"):
+			c.Write([]byte("\x04\x05\x04PONG"))
+		}
+		s.mu.Unlock()
+	}
+}
+
+// say sends a message to all subscribers.
+func (s *speaker) say(frames ...[]byte) {
+	var b []byte
+	for i, f := range frames {
+		flags := byte(3)
+		if i == len(frames)-1 {
+			flags = 2
+		}
+		b = append(binary.BigEndian.AppendUint64(append(b, flags), uint64(len(f))), f...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Write(b)
+	}
+}
+
+// hit is a hit-rate event of a publisher.
+func (s *speaker) hit(publisher, number, worker uint64) {
+	payload := msgp.AppendMapHeader(nil, 3)
+	for i, key := range []string{"worker_id", "isl_blocks", "overlap_blocks"} {
+		payload = msgp.AppendUint64(msgp.AppendString(payload, key), []uint64{worker, 10, 5}[i])
+	}
+	e := msgp.AppendMapHeader(nil, 5)
+	for i, key := range []string{"publisher_id", "sequence", "published_at"} {
+		e = msgp.AppendUint64(msgp.AppendString(e, key), []uint64{publisher, number, 1}[i])
+	}
+	e = msgp.AppendString(msgp.AppendString(e, "topic"), wire.TopicHitRate)
+	e = msgp.AppendBytes(msgp.AppendString(e, "payload"), payload)
+	s.say([]byte(wire.TopicHitRate), binary.BigEndian.AppendUint64(nil, publisher), binary.BigEndian.AppendUint64(nil, number),
+		append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(e))), e...))
+}
+
+// speaks puts a publisher at an address.
+func (p *plane) speaks(address string) *speaker {
+	s := &speaker{conns: make(map[net.Conn]bool)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.publishers[address] = s
+	return s
+}
+
+// swallow has an address swallow every packet.
+func (p *plane) swallow(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.swallows[address] = true
+}
+
+// dialled is how often an address was dialled, and how often at most at the same time.
+func (p *plane) dialled(address string) (times, atOnce int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dials[address], p.most[address]
+}
+
+// addresses are how many were dialled.
+func (p *plane) addresses() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.dials)
+}
+
+// die takes the publisher at an address away.
+func (p *plane) die(address string) {
+	p.mu.Lock()
+	s := p.publishers[address]
+	delete(p.publishers, address)
+	p.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close()
+	}
+}
+
+// of is a channel of hit rates.
+func of(publisher uint64, address string, e fleet.Endpoint) fleet.Channel {
+	return fleet.Channel{Endpoint: e, Topic: wire.TopicHitRate, Publisher: publisher, Plane: fleet.ZMQPlane, Address: "tcp://" + address}
+}
+
+// counts compares the publishers that are connected, all that are announced, and those that wait.
+func (p *plane) counts(up, all, waiting int64) {
+	p.t.Helper()
+	t := &p.fleet.Tally
+	got := fmt.Sprint(t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load())
+	if want := fmt.Sprint(up, all, waiting); got != want {
+		p.t.Errorf("publishers connected, announced, waiting: %s, want %s", got, want)
+	}
+}
+
+func (p *plane) hits(events, gaps uint64) {
+	p.t.Helper()
+	synctest.Wait()
+	t := &p.fleet.Tally
+	if n, g := t.Messages(fleet.HitRate), t.Gaps.Load(); n != events || g != gaps {
+		p.t.Errorf("%d events and %d are missing, want %d and %d", n, g, events, gaps)
+	}
+}

@@ -1,0 +1,112 @@
+package collect
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/wire"
+)
+
+// TestAPageOverTLSIsReadOfWhoCanBeTrusted, and one who says nothing at all holds nothing up.
+func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t)
+	f.join(1, blocks(1))
+	f.join(2, blocks(2))
+	f.join(3, blocks(3))
+	secure := httptest.NewUnstartedServer(f) // of an authority that nobody knows
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	f.scrape(func(s *Scraper) {
+		s.URL = func(p fleet.WorkerPage) string {
+			return []string{f.server.URL, secure.URL, "https://" + silent.Addr().String()}[p.ID-1] + "/" + wire.HexID(p.ID)
+		}
+	})
+	f.shows(map[uint64]fleet.Load{1: inUse(1)})
+	devstacktest.Until(t, func() error {
+		if n := f.fleet.Tally.Failed(fleet.PeerWorkerPage); n < 3 {
+			return fmt.Errorf("%d failures", n)
+		}
+		return nil
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked[2]+f.asked[3] > 0 {
+		t.Errorf("asked for %v, want nothing of those who cannot be trusted", f.asked)
+	}
+}
+
+// TestPagesAreBounded: a page may have 4 MiB, compressed or not, and its headers some 60 KiB.
+func TestPagesAreBounded(t *testing.T) {
+	t.Parallel()
+	page := func(size int) string {
+		const end = "vllm:num_requests_waiting 1\n"
+		return strings.Repeat("x 1\n", (size-len(end))/4) + end
+	}
+	compressed := func(size int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			defer z.Close()
+			io.WriteString(z, page(size))
+		}
+	}
+	headers := func(size int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Long", strings.Repeat("x", size))
+			text(page(1000))(w, r)
+		}
+	}
+	const most = 4_194_304
+	for name, c := range map[string]struct {
+		page http.HandlerFunc
+		want error
+		fits bool
+	}{
+		"the largest":                {text(page(most)), nil, true},
+		"a little larger":            {text(page(most + 4)), errTooLarge, false},
+		"the largest, compressed":    {compressed(most), nil, true},
+		"a little larger, likewise":  {compressed(most + 4), errTooLarge, false},
+		"long headers":               {headers(60_000), nil, true},
+		"headers that are too long":  {headers(66_000), nil, false},
+		"headers without all bounds": {headers(10 << 20), nil, false},
+	} {
+		synctest.Test(t, func(t *testing.T) { // in which no time passes, however slow the machine is
+			network := pipes.New()
+			server := &http.Server{Handler: c.page}
+			go server.Serve(network)
+			s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: time.Second, dial: network.Dial}
+			ctx, stop := context.WithCancel(t.Context())
+			stop()
+			s.Run(ctx) // makes its client
+			values, _, err := new(pageReader).get(t.Context(), s.client, "http://h:1/", false)
+			if fits := err == nil && len(values) == 1; fits != c.fits || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("%s: %d values and %v, want that it fits: %v", name, len(values), err, c.fits)
+			}
+			s.client.CloseIdleConnections()
+			server.Close()
+			network.Close()
+			time.Sleep(time.Second)
+		})
+	}
+}

@@ -1,0 +1,330 @@
+package connect
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// fakeNATS speaks as much of NATS as a client needs to connect, and what a test wants.
+type fakeNATS struct {
+	t        *testing.T
+	listener net.Listener
+	conns    sync.WaitGroup
+
+	mu      sync.Mutex
+	refuses string   // what each attempt to connect gets instead of an answer; "" takes it
+	open    net.Conn // the connection there is
+	made    int      // connections that were taken
+	heard   []string // subjects that were subscribed to on the last
+}
+
+func startFake(t *testing.T) *fakeNATS {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeNATS{t: t, listener: l}
+	f.conns.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.conns.Go(func() { f.attend(c) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); f.say(""); f.conns.Wait() })
+	return f
+}
+
+func (f *fakeNATS) url() string { return "nats://" + f.listener.Addr().String() }
+
+func (f *fakeNATS) attend(c net.Conn) {
+	defer c.Close()
+	fmt.Fprint(c, `INFO {"server_id":"fake","version":"2.10.0","proto":1,"max_payload":1048576,"headers":true}`+"\r\n")
+	for in, taken := bufio.NewScanner(c), false; in.Scan(); {
+		word, rest, _ := strings.Cut(in.Text(), " ")
+		f.mu.Lock()
+		switch {
+		case word == "PING" && !taken && f.refuses != "":
+			fmt.Fprintf(c, "-ERR '%s'\r\n", f.refuses)
+			f.mu.Unlock()
+			return
+		case word == "PING" && !taken:
+			taken, f.open, f.heard = true, c, nil
+			f.made++
+			fallthrough
+		case word == "PING":
+			fmt.Fprint(c, "PONG\r\n")
+		case word == "SUB":
+			subject, _, _ := strings.Cut(rest, " ")
+			f.heard = append(f.heard, subject)
+		}
+		f.mu.Unlock()
+	}
+}
+
+// say sends a line on the connection there is; an empty one cuts it.
+func (f *fakeNATS) say(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		return
+	}
+	if line == "" {
+		f.open.Close()
+		return
+	}
+	fmt.Fprint(f.open, line+"\r\n")
+}
+
+func (f *fakeNATS) refuse(with string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refuses = with
+}
+
+// has waits for the nth connection, and its subscriptions.
+func (f *fakeNATS) has(connections int, subjects string) {
+	f.t.Helper()
+	devstacktest.Until(f.t, func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if got := strings.Join(f.heard, " "); f.made != connections || got != subjects {
+			return fmt.Errorf("%d connections, subscribed to %q, want %d and %q", f.made, got, connections, subjects)
+		}
+		return nil
+	})
+}
+
+// hold holds connections until the end of the test, each subscribed to x.
+func hold(t *testing.T, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	var holding sync.WaitGroup
+	holding.Go(func() {
+		err := HoldNATS(ctx, servers, getenv, log, hooks, func(ctx context.Context, nc *nats.Conn) error {
+			if _, err := Subscribe(nc, "x", func(*nats.Msg) {}); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { stop(); holding.Wait() })
+}
+
+// TestAClosedNATSConnectionIsNotTheEnd: nats.go closes for good what it is told in words that
+// it does not know.
+func TestAClosedNATSConnectionIsNotTheEnd(t *testing.T) {
+	t.Parallel()
+	f := startFake(t)
+	log, journal := devstacktest.NewLog()
+	var status changes
+	var failed atomic.Int64
+	hold(t, f.url(), env(), log, NATSHooks{Status: status.add, Failed: func() { failed.Add(1) }})
+	f.has(1, "x")
+	devstacktest.Until(t, journal.Says("Connected to NATS", 1))
+	for n := range 2 {
+		f.say("-ERR 'The Moon Is Full'")
+		f.has(2+n, "x")
+		devstacktest.Until(t, journal.Says("Connected to NATS", 2+n))
+	}
+	if got := status.String(); got != "[true false true false true]" {
+		t.Errorf("status heard %s", got)
+	}
+	if n := journal.Count("NATS has closed the connection; connecting goes on"); n != 2 || journal.Count("The Moon Is Full") != 2 {
+		t.Errorf("want two lines that say why:\n%s", journal)
+	}
+	if n := failed.Load(); n != 2 {
+		t.Errorf("%d failures, want 2", n)
+	}
+	f.say("-ERR 'Stale Connection'") // this one it knows
+	f.has(4, "x")
+}
+
+// TestNATSCredentialsThatAreRefusedLaterAreTriedAgain, on the connection there was as well as
+// on a new one.
+func TestNATSCredentialsThatAreRefusedLaterAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]string{"lost": "", "closed": "-ERR 'The Moon Is Full'"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t)
+			log, journal := devstacktest.NewLog()
+			var failed atomic.Int64
+			hold(t, f.url(), env(), log, NATSHooks{Failed: func() { failed.Add(1) }})
+			f.has(1, "x")
+			all := []string{"Authorization Violation", "Nobody Knows"}
+			if name == "lost" {
+				all = append(all, "User Authentication Expired", "User Authentication Revoked", "Account Authentication Expired", "Maximum Connections Exceeded")
+			}
+			for n, refusal := range all {
+				f.refuse(refusal)
+				f.say(end)
+				before := failed.Load()
+				devstacktest.Until(t, func() error {
+					if n := failed.Load() - before; n < 3 { // past where nats.go would have given up
+						return fmt.Errorf("%d failures", n)
+					}
+					return nil
+				})
+				f.refuse("")
+				f.has(2+n, "x")
+			}
+			if n := journal.Count("uthorization Violation") + journal.Count("uthorization violation"); n != 1 {
+				t.Errorf("said %d times that the credentials are refused:\n%s", n, journal)
+			}
+		})
+	}
+	f := startFake(t) // at the start they are the end
+	f.refuse("Authorization Violation")
+	log, _ := devstacktest.NewLog()
+	err := HoldNATS(t.Context(), f.url(), env(), log, NATSHooks{}, func(context.Context, *nats.Conn) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "Authorization Violation") {
+		t.Errorf("got %v, want that the credentials are refused", err)
+	}
+}
+
+// TestNATSCredentialsChangeWhileWeAreThere: the password, and the server with it; then the
+// user is removed, and comes back.
+func TestNATSCredentialsChangeWhileWeAreThere(t *testing.T) {
+	t.Parallel()
+	user := func(password string) func(*server.Options) {
+		return func(o *server.Options) {
+			o.Users = []*server.User{{Username: "other", Password: "x"}}
+			if password != "" {
+				o.Users = append(o.Users, &server.User{Username: "metrics", Password: password})
+			}
+		}
+	}
+	s := startNATS(t, user("old"))
+	config := s.Config()
+	log, journal := devstacktest.NewLog()
+	hold(t, s.URL(), env("NATS_AUTH_USERNAME", "metrics", "NATS_AUTH_PASSWORD", "old"), log, NATSHooks{})
+	connected := func(times int) {
+		t.Helper()
+		devstacktest.Until(t, journal.Says("Connected to NATS", times))
+	}
+	refused := func(s interface{ Varz() *server.Varz }) {
+		t.Helper()
+		before := s.Varz().TotalConnections
+		devstacktest.Until(t, func() error {
+			if n := s.Varz().TotalConnections - before; n < 3 {
+				return fmt.Errorf("%d attempts", n)
+			}
+			return nil
+		})
+	}
+	connected(1)
+	s.Close()
+	changed := config
+	changed.Tune = user("new")
+	s = restart(t, changed)
+	refused(s)
+	s.Close()
+	s = restart(t, config)
+	connected(2)
+	if err := s.Reload(user("")); err != nil {
+		t.Fatal(err)
+	}
+	refused(s)
+	if err := s.Reload(user("old")); err != nil {
+		t.Fatal(err)
+	}
+	connected(3)
+}
+
+// TestPausesGrowForAServerThatClosesEachConnection soon after it was made.
+func TestPausesGrowForAServerThatClosesEachConnection(t *testing.T) {
+	for in, want := range map[int]time.Duration{0: 0, 1: 500 * time.Millisecond, 4: 2 * time.Second, 10: 5 * time.Second, 1000: 5 * time.Second} {
+		if got := briefPause(in); got != want {
+			t.Errorf("after %d: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// TestWhatNATSRefusesIsHeardBeforeItIsFlushed, so that what was not heard of is permitted.
+func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, func(o *server.Options) {
+		o.MaxSubs = 2
+		o.Users = []*server.User{{Username: "user", Password: "user", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: []string{"yes.>"}}, Subscribe: &server.SubjectPermission{Allow: []string{"yes.>"}},
+		}}}
+	})
+	log, journal := devstacktest.NewLog()
+	var mu sync.Mutex
+	var heard []string
+	refused := func(subject string, publishing bool) (known, news bool) {
+		time.Sleep(time.Millisecond) // somebody else has the processor
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, fmt.Sprintf("%s %v", subject, publishing))
+		return subject != "no.strange", subject == "no.news"
+	}
+	connections := make(chan *nats.Conn, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var holding sync.WaitGroup
+	holding.Go(func() {
+		HoldNATS(ctx, s.URL(), env(), log, NATSHooks{Refused: refused}, func(ctx context.Context, nc *nats.Conn) error {
+			connections <- nc
+			<-ctx.Done()
+			return nil
+		})
+	})
+	defer holding.Wait()
+	defer stop()
+	nc := <-connections
+	check := func(do func() error, want ...string) {
+		t.Helper()
+		mu.Lock()
+		heard = nil
+		mu.Unlock()
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := FlushNATS(t.Context(), nc, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if fmt.Sprint(heard) != fmt.Sprint(want) {
+			t.Errorf("heard %q, want %q", heard, want)
+		}
+	}
+	subscribe := func(subject string) func() error {
+		return func() error { _, err := Subscribe(nc, subject, func(*nats.Msg) {}); return err }
+	}
+	for range 3 {
+		check(subscribe("no.more"), "no.more false")
+		check(func() error { return nc.Publish(`no."word"`, nil) }, `no."word" true`)
+		check(func() error { return nc.Publish("yes.a", nil) })
+	}
+	check(subscribe("no.news"), "no.news false")
+	check(subscribe("no.strange"), "no.strange false")
+	check(subscribe("yes.a"))
+	check(subscribe("yes.b"))
+	check(subscribe("yes.c"), " false") // more than there may be: which is not said
+	if n := journal.Count("NATS denies a permission"); n != 2 {
+		t.Errorf("%d permissions are said, want what is news and what is not known:\n%s", n, journal)
+	}
+}
