@@ -288,7 +288,7 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			}
 			last = now
 			f.Advance(now)
-			expose.Ready(f) // whether a probe asks or not: it is to be remembered
+			expose.Ready(f)                                                                 // whether a probe asks or not: it is to be remembered
 			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(fleet.SubscriptionLimit) { // which has a line of its own
 				said = true
 				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
