@@ -1,0 +1,263 @@
+package fleet
+
+import "container/list"
+
+// What a fleet may hold beside its workers. Those who write to the network can name as
+// many endpoints, workers and ranks as they like; these numbers keep our memory, and the
+// pages, within what the limit of workers allows.
+const (
+	// attachmentsPerWorker bounds the attachments of all workers together. Of those that
+	// the registry does not have there may be one for each worker.
+	attachmentsPerWorker = 8
+
+	// leastEndpoints may be known however few workers are tracked. As many may be
+	// remembered after their last worker has gone, and as many may have nothing but
+	// workers that the registry does not have there.
+	leastEndpoints = 1024
+
+	// Beside one rank for each worker there may be half as many as workers, or leastRanks.
+	// Of workers that are not registered where they say they are there may be a quarter as
+	// many, or leastStrayRanks. A rank with its forward passes takes up to 3 kB.
+	leastRanks      = 8192
+	leastStrayRanks = 1024
+)
+
+// bounds are the limits of a fleet.
+type bounds struct {
+	workers      int
+	endpoints    int // but for our own
+	left         int // those of them where nobody is any more
+	heard        int // those of them that the registry does not have
+	attachments  int
+	unregistered int // those of them that the registry does not have
+	furtherRanks int // beside the first of each worker
+	strayRanks   int
+}
+
+func boundsOf(workers int, registry bool) bounds {
+	b := bounds{
+		workers:      workers,
+		endpoints:    max(leastEndpoints, workers),
+		left:         leastEndpoints,
+		heard:        leastEndpoints,
+		attachments:  attachmentsPerWorker * workers,
+		unregistered: workers,
+		furtherRanks: max(leastRanks, workers/2),
+		strayRanks:   max(leastStrayRanks, workers/4),
+	}
+	if !registry {
+		b.heard = b.endpoints
+	}
+	return b
+}
+
+// proof is what says that a worker is somewhere.
+type proof int
+
+const (
+	heard  proof = iota // it was heard, and registers, or should
+	alone               // it was heard, and registers nowhere
+	listed              // the registry
+)
+
+// proofOf is what a message of the worker proves.
+func (f *Fleet) proofOf(id WorkerID) proof {
+	if !f.registry || id.IsStatic() {
+		return alone
+	}
+	return heard
+}
+
+// holding is what a worker takes of the bounds, or all workers together.
+type holding struct {
+	attachments, unregistered   int
+	ranks, furtherRanks, strays int
+}
+
+// weigh counts anew what the worker takes of the bounds. It follows each change of that.
+func (f *Fleet) weigh(w *worker) {
+	now := holding{attachments: len(w.seats)}
+	strays := f.proofOf(w.id) == heard // if it is not listed
+	count := func(ranks []rank, isListed bool) {
+		if strays && !isListed {
+			now.strays += len(ranks)
+		} else {
+			now.ranks += len(ranks)
+		}
+	}
+	for i := range w.seats {
+		s := &w.seats[i]
+		if !s.isListed() {
+			now.unregistered++
+		}
+		count(s.ranks, s.isListed())
+	}
+	if len(w.loose) > 0 {
+		count(w.loose, w.isListed())
+	}
+	if w.waiting != nil {
+		count(w.waiting.ranks, false)
+	}
+	now.furtherRanks = max(0, now.ranks-1)
+	f.hold(w, now)
+	f.strays.keep(w, &w.stray, strays && (now.unregistered > 0 || w.waiting != nil))
+}
+
+// hold notes that the worker takes so much now.
+func (f *Fleet) hold(w *worker, now holding) {
+	f.held.attachments += now.attachments - w.held.attachments
+	f.held.unregistered += now.unregistered - w.held.unregistered
+	f.held.ranks += now.ranks - w.held.ranks
+	f.held.furtherRanks += now.furtherRanks - w.held.furtherRanks
+	f.held.strays += now.strays - w.held.strays
+	w.held = now
+}
+
+// roomForRank reports whether the worker, nil if it is new, may have one more rank. A
+// stray is of a worker that is not registered there.
+func (f *Fleet) roomForRank(w *worker, stray bool) bool {
+	if stray {
+		return f.held.strays < f.bounds.strayRanks
+	}
+	return w == nil || w.held.ranks == 0 || f.held.furtherRanks < f.bounds.furtherRanks
+}
+
+// isStray reports whether ranks, which are some of the worker's, are of an endpoint where
+// it is not registered.
+func (f *Fleet) isStray(w *worker, ranks *[]rank) bool {
+	if f.proofOf(w.id) == alone {
+		return false
+	}
+	if ranks == &w.loose {
+		return !w.isListed()
+	}
+	for i := range w.seats {
+		if ranks == &w.seats[i].ranks {
+			return !w.seats[i].isListed()
+		}
+	}
+	return true
+}
+
+// trim forgets ranks of the worker that have become too many because it has registered.
+func (f *Fleet) trim(w *worker) {
+	for i := range w.seats {
+		f.trimRanks(w, &w.seats[i].ranks)
+	}
+	f.trimRanks(w, &w.loose)
+}
+
+func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
+	for f.held.furtherRanks > f.bounds.furtherRanks && w.held.furtherRanks > 0 && len(*ranks) > 0 {
+		last := len(*ranks) - 1
+		(*ranks)[last] = rank{}
+		*ranks = (*ranks)[:last]
+		f.Tally.TurnAway(RankLimit)
+		f.weigh(w)
+	}
+}
+
+// roomForWorker reports whether one more can be tracked. A worker that registers pushes
+// out the id that was not heard of for longest and that the registry does not have. What
+// is turned away or pushed out is counted.
+func (f *Fleet) roomForWorker(by proof) bool {
+	if f.workers.len() < f.bounds.workers {
+		return true
+	}
+	f.Tally.TurnAway(WorkerLimit)
+	if by != listed {
+		return false
+	}
+	if first := f.strangers.first(nil); first != nil {
+		f.drop(first)
+		return true
+	}
+	f.refused[WorkerLimit] = true
+	return false
+}
+
+// roomForAttachment is the same for one more attachment of the worker.
+func (f *Fleet) roomForAttachment(w *worker, by proof) bool {
+	if len(w.seats) >= maxSeats {
+		f.Tally.TurnAway(AttachmentLimit)
+		return false
+	}
+	if f.held.attachments < f.bounds.attachments && (by == listed || f.held.unregistered < f.bounds.unregistered) {
+		return true
+	}
+	f.Tally.TurnAway(AttachmentLimit)
+	if by != listed {
+		return false
+	}
+	for f.held.attachments >= f.bounds.attachments {
+		first := f.strays.first(w)
+		if first == nil {
+			f.refused[AttachmentLimit] = true
+			return false
+		}
+		f.strip(first)
+	}
+	return true
+}
+
+// strip forgets what the worker has said of endpoints where it is not registered.
+func (f *Fleet) strip(w *worker) {
+	w.waiting = nil
+	for i := len(w.seats) - 1; i >= 0; i-- {
+		if s := &w.seats[i]; !s.isListed() {
+			f.leave(w, s)
+		}
+	}
+	f.weigh(w)
+	f.settle(w)
+}
+
+// WantsSync reports whether the registry should be listed anew: something that is
+// registered found no room, and now there is some, or somebody to push out.
+func (f *Fleet) WantsSync() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refused[WorkerLimit] && (f.workers.len() < f.bounds.workers || f.strangers.first(nil) != nil) ||
+		f.refused[AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first(nil) != nil) ||
+		f.refused[EndpointLimit] && (f.counted() < f.bounds.endpoints || f.left.Len() > 0 || f.unregistered.Len() > 0)
+}
+
+// queue is workers, the one first that was not heard of for longest.
+type queue struct{ workers list.List }
+
+// keep has the worker in the queue or not; at is where it is.
+func (q *queue) keep(w *worker, at **list.Element, in bool) {
+	switch {
+	case in && *at == nil:
+		*at = q.workers.PushBack(w)
+	case !in && *at != nil:
+		q.workers.Remove(*at)
+		*at = nil
+	}
+}
+
+// touch notes that the worker there was heard; nil is nobody.
+func (q *queue) touch(at *list.Element) {
+	if at != nil {
+		q.workers.MoveToBack(at)
+	}
+}
+
+// first is the first worker but one; nil if there is none.
+func (q *queue) first(but *worker) *worker {
+	for e := q.workers.Front(); e != nil; e = e.Next() {
+		if w := e.Value.(*worker); w != but {
+			return w
+		}
+	}
+	return nil
+}
+
+// each calls f with each worker, which it may take out of the queue.
+func (q *queue) each(f func(*worker)) {
+	for e := q.workers.Front(); e != nil; {
+		next := e.Next()
+		f(e.Value.(*worker))
+		e = next
+	}
+}
