@@ -25,7 +25,7 @@ func (f *Fleet) setCard(key string, in Instance, c Card) {
 		return
 	}
 	w, before := f.workers.of(WorkerID{Lease: in.ID}), s.isListed()
-	counts, room := s.cardKeys.put(hashOf(key), c, s.card.V, alike)
+	counts, room := s.cardKeys.put(hashOf(key), c, s.card.V, equalCards)
 	if !room {
 		f.Tally.TurnAway(AttachmentLimit)
 		return
@@ -35,8 +35,8 @@ func (f *Fleet) setCard(key string, in Instance, c Card) {
 	f.rehome(w)
 }
 
-// alike says that no card says more than another.
-func alike(Card, Card) int { return 0 }
+// equalCards says that no card says more than another.
+func equalCards(Card, Card) int { return 0 }
 
 // DropCard notes that a key of the model card is gone. The card goes with the last one.
 func (f *Fleet) DropCard(key string, in Instance) {
@@ -54,7 +54,7 @@ func (f *Fleet) keepCard(w *worker, e Endpoint, stays func(key uint64) bool, ano
 	if s == nil || !s.card.OK {
 		return
 	}
-	counts, some := s.cardKeys.keep(stays, s.card.V, alike)
+	counts, some := s.cardKeys.keep(stays, s.card.V, equalCards)
 	if some || another {
 		s.card.V = counts
 		return

@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -78,6 +79,7 @@ var programRules = [...]rule[*Glance]{
 	{kind: "leader", severity: bad, up: 1, down: 1, raise: 15 * time.Second, withdraw: 2 * time.Second, measure: nobodyLeads, say: sayLeader},
 	{kind: "push", severity: bad, up: 2, down: 1, measure: failedPushes, say: sayPush}, // in a row
 	{kind: "limit", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(overLimit), say: sayLimit},
+	{kind: "limit:page", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: cutShort, say: sayCutShort},
 	{kind: "outage", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: outageOver, say: sayOutage},
 	{kind: "planes", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: clashing, say: sayPlanes},
 	{kind: "drops", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(drops), say: sayDrops},
@@ -157,6 +159,12 @@ func (g *Glance) judge() {
 				g.problems = append(g.problems, problem{id: r.kind + ":" + p.String(), kind: r.kind, severity: r.severity, since: m.since, of: p, say: r.say})
 			}
 		}
+	}
+	if n := len(g.problems) - mostProblems; n > 0 {
+		slices.SortStableFunc(g.problems, func(a, b problem) int { return rank[a.severity] - rank[b.severity] })
+		g.leftOut.problems = n
+		clear(g.problems[mostProblems:]) // each holds its rows
+		g.problems = g.problems[:mostProblems]
 	}
 }
 
