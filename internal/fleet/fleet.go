@@ -88,22 +88,24 @@ type Fleet struct {
 }
 
 // worker is everything known of one worker process; deleting it deletes all its series.
+// What each hit looks at stands first, in two cache lines.
 type worker struct {
-	id      WorkerID
-	label   string // id as in the label worker_id
-	seats   []seat
-	home    *endpoint // where its hits are shown; nil: on an endpoint that is not watched
-	hits    Hits
-	lastHit time.Time
-	timings Timings
+	id       WorkerID
+	label    string // id as in the label worker_id
+	seats    []seat
+	home     *endpoint // where its hits are shown; nil: on an endpoint that is not watched
+	hits     Hits
+	lastHit  time.Time
+	stranger *list.Element // its places in the Fleet's queues of these names; nil where it is in none
+	stray    *list.Element
+	timings  Timings
 
 	bearing bool     // a Snapshot works out: it is known where its load is
 	loose   []rank   // from events that do not name the endpoint: see origin
 	looseOf string   // their component, if they named that
 	waiting *waiting // nil nearly always
 
-	held            holding
-	stranger, stray *list.Element // its places in the Fleet's queues; nil where it is in none
+	held holding
 }
 
 // seat is one worker at one endpoint. What each answer to a poll looks at stands first, in

@@ -26,7 +26,7 @@ func (f *Fleet) Hit(lease, isl, overlap uint64) {
 		f.Tally.ForeignEvents.Add(1)
 		return
 	}
-	f.touch(w)
+	f.strangers.touch(w.stranger)
 	f.hit(w, isl, overlap)
 }
 
@@ -45,7 +45,7 @@ func (f *Fleet) hit(w *worker, isl, overlap uint64) {
 func (f *Fleet) rehome(w *worker) {
 	if len(w.seats) > 0 {
 		f.setHome(w, f.homeOf(w))
-	} else if w.home == nil {
+	} else if w.home == nil || w.hits.Events == 0 {
 		f.setHome(w, f.homeOfUnknown())
 	}
 }

@@ -15,9 +15,15 @@ const (
 	// workers that the registry does not have there.
 	leastEndpoints = 1024
 
-	// Beside one rank for each worker there may be half as many as workers, or leastRanks.
-	// Of workers that are not registered where they say they are there may be a quarter as
-	// many, or leastStrayRanks. A rank with its forward passes takes up to 3 kB.
+	// Where there is a registry, a quarter of the workers may be ids that it does not have,
+	// or leastStrangers; and a sixteenth static workers, or leastStatic. Nothing proves that
+	// they exist, and pages show them.
+	leastStrangers = 4096
+	leastStatic    = 1024
+
+	// Beside one rank for each worker there may be a quarter as many as workers, or
+	// leastRanks; and a quarter as many, or leastStrayRanks, of workers that are not
+	// registered where they say they are. A rank with its forward passes takes up to 3 kB.
 	leastRanks      = 8192
 	leastStrayRanks = 1024
 )
@@ -25,6 +31,8 @@ const (
 // bounds are the limits of a fleet.
 type bounds struct {
 	workers      int
+	strangers    int // those of them that the registry does not have, but for static ones
+	static       int // those of them that are static
 	endpoints    int // but for our own
 	left         int // those of them where nobody is any more
 	heard        int // those of them that the registry does not have
@@ -37,16 +45,18 @@ type bounds struct {
 func boundsOf(workers int, registry bool) bounds {
 	b := bounds{
 		workers:      workers,
+		strangers:    max(leastStrangers, workers/4),
+		static:       max(leastStatic, workers/16),
 		endpoints:    max(leastEndpoints, workers),
 		left:         leastEndpoints,
 		heard:        leastEndpoints,
 		attachments:  attachmentsPerWorker * workers,
 		unregistered: workers,
-		furtherRanks: max(leastRanks, workers/2),
+		furtherRanks: max(leastRanks, workers/4),
 		strayRanks:   max(leastStrayRanks, workers/4),
 	}
 	if !registry {
-		b.heard = b.endpoints
+		b.strangers, b.static, b.heard = workers, workers, b.endpoints
 	}
 	return b
 }
@@ -160,8 +170,8 @@ func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
 // roomForWorker reports whether one more can be tracked. A worker that registers pushes
 // out the id that was not heard of for longest and that the registry does not have. What
 // is turned away or pushed out is counted.
-func (f *Fleet) roomForWorker(by proof) bool {
-	if f.workers.len() < f.bounds.workers {
+func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
+	if f.workers.len() < f.bounds.workers && (by == listed || f.roomForUnlisted(id)) {
 		return true
 	}
 	f.Tally.TurnAway(WorkerLimit)
@@ -174,6 +184,14 @@ func (f *Fleet) roomForWorker(by proof) bool {
 	}
 	f.refused[WorkerLimit] = true
 	return false
+}
+
+// roomForUnlisted reports whether there may be one more worker that the registry does not have.
+func (f *Fleet) roomForUnlisted(id WorkerID) bool {
+	if id.IsStatic() {
+		return len(f.workers.static) < f.bounds.static
+	}
+	return f.strangers.workers.Len() < f.bounds.strangers
 }
 
 // roomForAttachment is the same for one more attachment of the worker.

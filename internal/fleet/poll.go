@@ -190,7 +190,9 @@ func (f *Fleet) report(r *Report) {
 		w = f.workers.of(r.Worker)
 	}
 	s.endpoint.served = s.endpoint.served || !f.registry
-	f.touch(w)
+	if !s.registered {
+		f.touch(w)
+	}
 	moved = moved || !s.carried && r.Outcome == Reported
 	s.carried = s.carried || r.Outcome == Reported
 	f.hear(s)

@@ -43,7 +43,7 @@ func (f *Fleet) worker(id WorkerID, by proof) *worker {
 	if w := f.workers.of(id); w != nil {
 		return w
 	}
-	if !f.roomForWorker(by) {
+	if !f.roomForWorker(id, by) {
 		return nil
 	}
 	w := &worker{id: id, label: id.String()}
