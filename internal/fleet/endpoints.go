@@ -182,7 +182,8 @@ func (f *Fleet) vacate(e *endpoint) (all []*worker) {
 			f.weigh(w)
 		}
 		if w.home == e {
-			f.setHome(w, nil)
+			f.setHome(w, f.homeOfUnknown()) // until it is settled
+			w.home.useful = w.home.useful || w.hits.Events > 0
 		}
 	}
 	return all

@@ -143,6 +143,7 @@ type snapshot struct {
 	}
 	Workers  []worker
 	Problems []told
+	LeftOut  *struct{ Endpoints, Workers, Problems int }
 	History  *historyOf
 	Looking  *looking
 }

@@ -3,6 +3,7 @@ package glance
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -200,6 +201,13 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 			t.Fatalf("targets %s: %v", w.Body, err)
 		}
 		d.check("Target", all[0])
+	})
+	inLab(t, func(l *lab) { // of more than there is room for
+		for n := range uint64(201) {
+			l.register(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
+		}
+		l.pass(20 * time.Second)
+		d.check("Snapshot", l.ask("GET", "/api/v1/fleet").Body.Bytes())
 	})
 	equal(t, "described, and in no answer", d.unseen(), nil)
 }
