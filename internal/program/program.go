@@ -280,7 +280,11 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			f.Advance(now)
 			if !said && f.Tally.OverLimit() > 0 {
 				said = true
-				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
+				what := "more workers"
+				if f.Tally.TurnedAway(fleet.WorkerLimit) == 0 {
+					what = "all of what is registered or published"
+				}
+				log.Warn("There is no room for "+what+": raise --max-workers", "max_workers", limit)
 			}
 		case <-ctx.Done():
 			return
