@@ -361,3 +361,15 @@ func TestSecuritySaysWhatTheBoundsAre(t *testing.T) {
 		}
 	}
 }
+
+// TestAHistogramIsBounded whatever the durations are: 2 kB, and 3 with what else there is of
+// a rank.
+func TestAHistogramIsBounded(t *testing.T) {
+	h := NewHistogram(PassBounds)
+	for _, seconds := range []float64{0, 1e-9, 1e-6, 1.001e-6, 1e-3, 1, 8191, 8193, 1e9, 1e300} {
+		h.Observe(seconds)
+	}
+	equal(t, "native buckets", len(h.Fine), 264)
+	equal(t, "as good as nothing", h.Zero, 3)
+	equal(t, "in the last one", h.Fine[263], 4)
+}

@@ -236,3 +236,41 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 		equal(t, "what is left", []int{len(l.g.presence), l.g.tracks, len(l.g.places)}, []int{0, 0, 0})
 	})
 }
+
+func TestTimesAreThoseOfTheREADME(t *testing.T) {
+	t.Run("workers count as lost for ten minutes", func(t *testing.T) {
+		inLab(t, func(l *lab) {
+			l.register(generate, 1, 2)
+			l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
+			l.pass(30 * time.Second)
+			l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
+			l.answer(load(generate, 1, 1, 0))
+			l.within(6, "lost:backend/generate", true)
+			l.keeps(10*time.Minute-10*time.Second, "lost:backend/generate", true)
+			l.within(5, "lost:backend/generate", false)
+		})
+	})
+	t.Run("a hit rate is of five minutes", func(t *testing.T) {
+		inLab(t, func(l *lab) {
+			l.register(generate, 1)
+			l.answer(load(generate, 1, 1, 0))
+			l.second()
+			l.f.Hit(1, 100, 50)
+			l.second()
+			l.pass(4*time.Minute + 20*time.Second)
+			equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.5")
+			l.pass(40 * time.Second)
+			equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "–")
+		})
+	})
+	t.Run("a look is followed by a rest of fifty times as long", func(t *testing.T) {
+		inLab(t, func(l *lab) {
+			l.g.took = 80 * time.Millisecond
+			equal(t, "rests", l.g.rests(l.g.at.Add(3990*time.Millisecond)), true)
+			equal(t, "rests", l.g.rests(l.g.at.Add(4*time.Second)), false)
+			l.g.took = time.Second // but each step of the history has one
+			equal(t, "rests", l.g.rests(l.g.at.Add(4490*time.Millisecond)), true)
+			equal(t, "rests", l.g.rests(l.g.at.Add(4500*time.Millisecond)), false)
+		})
+	})
+}

@@ -332,6 +332,12 @@ func TestALowHitRateBecomesNormalInTime(t *testing.T) {
 		for n := range 60 * 60 {
 			l.f.Hit(1, 50, either(n < 15*60, uint64(30), 1))
 			l.second()
+			if n == 45*60 {
+				equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})
+			}
+			if n == 48*60 {
+				equal(l.t, "problems when it has lasted for half an hour", l.raised(), nil)
+			}
 		}
 		equal(t, "problems three quarters of an hour later", l.raised(), nil)
 	})
