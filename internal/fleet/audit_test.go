@@ -87,7 +87,7 @@ func auditBounds(t *testing.T, f *Fleet) {
 		t.Errorf("all hold %+v, recounted %+v", f.held, all)
 	}
 	for what, of := range map[string][2]int{
-		"workers":                  {f.workers.len(), f.bounds.workers},
+		"workers":                  {f.workers.len(), f.limit},
 		"attachments":              {all.attachments, f.bounds.attachments},
 		"ranks beside the first":   {all.furtherRanks, f.bounds.furtherRanks},
 		"ranks of strays":          {all.strays, f.bounds.strayRanks},

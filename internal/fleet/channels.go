@@ -45,7 +45,7 @@ func (f *Fleet) announce(key string, c Channel) {
 	if known && old == c {
 		return
 	}
-	if !known && len(f.channels)/channelsPerWorker >= f.bounds.workers {
+	if !known && len(f.channels)/channelsPerWorker >= f.limit {
 		f.Tally.TurnAway(ChannelLimit)
 		return
 	}

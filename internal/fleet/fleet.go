@@ -50,8 +50,9 @@ type Fleet struct {
 
 	target   Target
 	unknown  Endpoint
-	registry bool
+	limit    int
 	bounds   bounds
+	registry bool
 	synced   chan struct{} // closed when it is known who is registered
 	openings atomic.Uint64
 
@@ -139,8 +140,9 @@ func New(target Target, limit int, registry bool) *Fleet {
 	f := &Fleet{
 		target:    target,
 		unknown:   Endpoint{Component: unknown, Name: unknown},
-		registry:  registry,
+		limit:     limit,
 		bounds:    boundsOf(limit, registry),
+		registry:  registry,
 		synced:    make(chan struct{}),
 		workers:   newRoster(),
 		endpoints: make(map[Endpoint]*endpoint),

@@ -28,11 +28,10 @@ const (
 	leastStrayRanks = 1024
 )
 
-// bounds are the limits of a fleet.
+// bounds are the limits of a fleet, beside that of its workers.
 type bounds struct {
-	workers      int
-	strangers    int // those of them that the registry does not have, but for static ones
-	static       int // those of them that are static
+	strangers    int // workers that the registry does not have, but for static ones
+	static       int // workers that are static
 	endpoints    int // but for our own
 	left         int // those of them where nobody is any more
 	heard        int // those of them that the registry does not have
@@ -44,7 +43,6 @@ type bounds struct {
 
 func boundsOf(workers int, registry bool) bounds {
 	b := bounds{
-		workers:      workers,
 		strangers:    max(leastStrangers, workers/4),
 		static:       max(leastStatic, workers/16),
 		endpoints:    max(leastEndpoints, workers),
@@ -171,7 +169,7 @@ func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
 // out the id that was not heard of for longest and that the registry does not have. What
 // is turned away or pushed out is counted.
 func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
-	if f.workers.len() < f.bounds.workers && (by == listed || f.roomForUnlisted(id)) {
+	if f.workers.len() < f.limit && (by == listed || f.roomForUnlisted(id)) {
 		return true
 	}
 	f.Tally.TurnAway(WorkerLimit)
@@ -230,12 +228,10 @@ func (f *Fleet) strip(w *worker) {
 	f.settle(w)
 }
 
-// WantsSync reports whether the registry should be listed anew: something that is
-// registered found no room, and now there is some, or somebody to push out.
-func (f *Fleet) WantsSync() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.refused[WorkerLimit] && (f.workers.len() < f.bounds.workers || f.strangers.first(nil) != nil) ||
+// findsRoom reports whether something that is registered found no room, and now there is
+// some, or somebody to push out.
+func (f *Fleet) findsRoom() bool {
+	return f.refused[WorkerLimit] && (f.workers.len() < f.limit || f.strangers.first(nil) != nil) ||
 		f.refused[AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first(nil) != nil) ||
 		f.refused[EndpointLimit] && (f.counted() < f.bounds.endpoints || f.left.Len() > 0 || f.unregistered.Len() > 0)
 }

@@ -53,7 +53,8 @@ func TestBooksBalanceWhateverIsPublished(t *testing.T) {
 		}
 		f := New([]Target{everything, backend, Target(generate), {Namespace: "lab*"}, {Namespace: "lab*", Component: "backend", Name: "generate"}}[seed%5], limit, seed%4 != 3)
 		if seed%3 == 0 { // all limits bind
-			f.bounds = bounds{workers: 5, endpoints: 4, left: 2, heard: 2, attachments: 8, unregistered: 4, furtherRanks: 3, strayRanks: 4}
+			f.limit = 5
+			f.bounds = bounds{strangers: 4, static: 2, endpoints: 4, left: 2, heard: 2, attachments: 8, unregistered: 4, furtherRanks: 3, strayRanks: 4}
 		}
 		f.Advance(start)
 		h := &history{

@@ -191,6 +191,14 @@ func (f *Fleet) IsSynced() bool {
 	}
 }
 
+// WantsSync reports whether the registry should be listed anew: somebody found no
+// room, and now there is some, or somebody to push out.
+func (f *Fleet) WantsSync() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.findsRoom()
+}
+
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
 func (f *Fleet) Registered() []Endpoint {
 	f.mu.Lock()
