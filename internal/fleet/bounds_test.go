@@ -138,14 +138,14 @@ func TestEndpointsThatTheRegistryHasNoMoreAreBounded(t *testing.T) {
 
 func TestModelCardsAreBounded(t *testing.T) {
 	f := fleetAt(everything, 1500)
-	for i := range 200_000 {
+	for i := range 20_000 {
 		card(f, at(i), uint64(i%469))
 	}
 	equal(t, "endpoints", len(f.endpoints), 1500)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 200_000 - 1500})
+	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 20_000 - 1500})
 	register(f, at(0), 1_000_000)
 	equal(t, "workers", f.workers.len(), 470)
-	for i := range 200_000 {
+	for i := range 20_000 {
 		f.DropCard(keyOf(Instance{at(i), uint64(i % 469)}), Instance{at(i), uint64(i % 469)})
 	}
 	audit(t, f)
@@ -355,11 +355,26 @@ func TestSecuritySaysWhatTheBoundsAre(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []string{} {
+	number := func(n int) string {
+		if n < 1000 {
+			return fmt.Sprint(n)
+		}
+		return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+	}
+	for _, row := range []string{
+		"a quarter of it, or " + number(leastStrangers) + ", for ids that it does not have, and a sixteenth, or " + number(leastStatic) + ", for static workers",
+		"| endpoints | `--max-workers`, or " + number(leastEndpoints) + ". Only the registry makes them, and static workers, which register nowhere: " + number(boundsOf(1, true).heard) + ".",
+		"As many are remembered for ten minutes after their last worker has gone.",
+		"| endpoints of workers | " + number(maxSeats) + " of one, " + map[int]string{8: "eight"}[attachmentsPerWorker] + " times `--max-workers` of all together; where they are not registered `--max-workers` of all together.",
+		"| data parallel ranks | " + number(maxRanks) + " of one worker at one endpoint. Beside the first of each worker a quarter of `--max-workers`, or " + number(leastRanks) +
+			", of all together; where their workers are not registered a quarter, or " + number(leastStrayRanks) + " |",
+		"| keys of one registration | " + number(maxKeys) + ",",
+	} {
 		if !strings.Contains(string(text), row) {
 			t.Errorf("SECURITY.md lacks %q", row)
 		}
 	}
+	equal(t, "what is remembered", boundsOf(1, true).left, boundsOf(1, true).heard)
 }
 
 // TestAHistogramIsBounded whatever the durations are: 2 kB, and 3 with what else there is of

@@ -46,7 +46,7 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 // TestBooksBalanceWhateverIsPublished does the same with events, cards and channels
 // among the changes, of which there is no second opinion.
 func TestBooksBalanceWhateverIsPublished(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(15) {
 		limit := plenty
 		if seed%2 == 0 {
 			limit = int(1 + seed)

@@ -2,6 +2,7 @@ package glance
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -142,40 +143,43 @@ func TestProblemsOfASnapshotAreBounded(t *testing.T) {
 	})
 }
 
-// TestTheBytesOfASnapshotAreBounded however long names are.
+// TestTheBytesOfASnapshotAreBounded however long names are. The whole is not decoded: that
+// takes long.
 func TestTheBytesOfASnapshotAreBounded(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
+		const workers = 7000
 		long := fleet.Endpoint{Component: strings.Repeat("\x01", 256), Name: strings.Repeat("\x02", 256)}
 		answers := []fleet.Report(nil)
-		for id := range uint64(9000) {
-			other := fleet.Endpoint{Component: "a", Name: fmt.Sprint(id / 100)}
-			l.register(other, 1+id) // so that keys name the endpoint, too
-			answers = append(answers, load(other, 1+id, 1, 0))
+		for id := range uint64(workers) { // elsewhere, too, so that keys name the endpoint
+			l.register(generate, 1+id)
+			answers = append(answers, load(generate, 1+id, 1, 0))
 		}
 		l.answer(answers...)
 		l.second()
-		for id := range uint64(9000) {
+		for id := range uint64(workers) {
 			l.register(long, 1+id)
 			answers = append(answers, load(long, 1+id, 950, 0)) // full
 		}
 		l.answer(answers...)
 		l.second()
-		b := l.ask("GET", "/api/v1/fleet").Body.Bytes()
-		if len(b) < 32<<20 || len(b) > 37<<20 {
-			t.Errorf("the snapshot has %d bytes, want 32 MiB of rows, and 4 of problems", len(b))
+		e, _ := l.g.newest(noHistory)
+		text := string(e.json())
+		if len(text) < 32<<20 || len(text) > 37<<20 {
+			t.Errorf("the snapshot has %d bytes, want 32 MiB of rows, and 4 of problems", len(text))
+		}
+		rows, out := strings.Count(text, `"key":`), l.g.missed()
+		if rows+out.rows != 2*workers || out.rows == 0 {
+			t.Errorf("%d rows, and left out are %+v", rows, out)
+		}
+		_, problem, _ := strings.Cut(text, `"kind":"full"`)
+		problem, _, _ = strings.Cut(problem, "]")
+		if named := strings.Count(problem, "@"); named < 1000 || named > workers/2 {
+			t.Errorf("%d workers of a problem are named, want as many as there is room for", named)
 		}
 		l.second()
-		s := l.snapshot()
-		if s.LeftOut == nil || len(s.Workers)+s.LeftOut.Workers != 18_000 || s.LeftOut.Workers == 0 {
-			t.Errorf("%d rows, and left out are %+v", len(s.Workers), s.LeftOut)
-		}
-		for _, p := range s.Problems {
-			if p.Kind == "full" && (len(p.Workers) < 1000 || len(p.Workers) >= 9000) {
-				t.Errorf("%d workers of a problem are named, want as many as there is room for", len(p.Workers))
-			}
-		}
-		equal(t, "it says so", l.problem("limit:page").Title, "Not everything is shown here")
+		e, _ = l.g.newest(noHistory)
+		equal(t, "it says so", strings.Contains(string(e.json()), `"id":"limit:page"`), true)
 	})
 }
 
@@ -235,6 +239,19 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 		l.pass(2 * time.Second)
 		equal(t, "what is left", []int{len(l.g.presence), l.g.tracks, len(l.g.places)}, []int{0, 0, 0})
 	})
+}
+
+// TestSecuritySaysWhatTheBoundsOfASnapshotAre in the very numbers.
+func TestSecuritySaysWhatTheBoundsOfASnapshotAre(t *testing.T) {
+	text, err := os.ReadFile("../../SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := fmt.Sprintf("| a snapshot of the page | %s endpoints, %s rows, %s of workers whose registration is gone, %d MiB, %d problems with %d MiB of rows; 15 minutes of %s rows |",
+		thousands(mostPlaces), thousands(mostRows), thousands(mostOutside), mostText>>20, mostProblems, mostNamed>>20, thousands(mostKept))
+	if !strings.Contains(string(text), row) {
+		t.Errorf("SECURITY.md lacks %q", row)
+	}
 }
 
 func TestTimesAreThoseOfTheREADME(t *testing.T) {
