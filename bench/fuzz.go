@@ -28,7 +28,7 @@ const (
 	fuzzReplies = 200  // to one poll
 	fuzzKeys    = 60   // put into etcd
 	fuzzFrames  = 200  // messages of each honest ZeroMQ publisher
-	fuzzNames   = 300  // endpoints of the watched component that nobody has, by each of three ways
+	fuzzNames   = 300  // made-up endpoints of the watched component, by each of three ways
 	fuzzEntries = 20   // of them registered, and as many model cards
 
 	// fuzzLines is more series than a page can have: twelve of each attachment, and of each
@@ -185,8 +185,8 @@ func (f *fuzzer) once(ctx context.Context) error {
 	return f.settle(ctx)
 }
 
-// names publishes loads and forward passes of endpoints that nobody has, all in the name of
-// one id, registers some, and gives answers of others.
+// names publishes loads and forward passes of made-up endpoints, all in the name of one
+// id, registers some, and gives answers of others.
 func (f *fuzzer) names(ctx context.Context) (answers [][]byte, err error) {
 	for range fuzzNames {
 		f.named++
@@ -213,8 +213,8 @@ func (f *fuzzer) names(ctx context.Context) (answers [][]byte, err error) {
 	return answers, f.nats.FlushTimeout(patience)
 }
 
-// checkNames complains unless what is of endpoints that nobody has is counted as that, or as
-// of an id that there is no room for.
+// checkNames complains unless what is of made-up endpoints is counted as that, or as of an id
+// that there is no room for.
 func (f *fuzzer) checkNames(v view) error {
 	over := func(l fleet.Limit) float64 {
 		return v.series[fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)]
@@ -222,10 +222,10 @@ func (f *fuzzer) checkNames(v view) error {
 	events := v.series[notRegistered(fleet.LoadEvent)] + v.series[notRegistered(fleet.ForwardPass)]
 	// One of each may wait, and goes with its id.
 	if got := events + 2*over(fleet.WorkerLimit) + over(fleet.RankLimit); got < float64(2*f.named-2) {
-		return fmt.Errorf("%.0f events are of no use, of %d of endpoints that nobody has", got, 2*f.named)
+		return fmt.Errorf("%.0f events are of no use, of %d of made-up endpoints", got, 2*f.named)
 	}
 	if got := v.series[notRegistered(fleet.StatsReply)]; got < float64(f.named) {
-		return fmt.Errorf("%.0f answers are of no use, of %d of endpoints that nobody has", got, f.named)
+		return fmt.Errorf("%.0f answers are of no use, of %d of made-up endpoints", got, f.named)
 	}
 	if f.lines = v.lines; f.lines > fuzzLines {
 		return fmt.Errorf("there are %d series, at most %d can be", f.lines, fuzzLines)
@@ -333,7 +333,7 @@ func (f *fuzzer) figures(v view, peak int64) {
 		measure: name + "hits of the good worker among them; blocks sent − shown", ours: fmt.Sprintf("%s; 0", count(f.good.hits)), must: "0", met: true, gate: true,
 	})
 	f.table.add(row{
-		measure: name + "endpoints that nobody has, by each of three ways; series of the last page",
+		measure: name + "made-up endpoints, by each of three ways; series of the last page",
 		ours:    fmt.Sprintf("%s; %s", count(f.named), count(f.lines)), must: "all of no use; ≤ " + count(fuzzLines), met: true, gate: true,
 	})
 	f.table.add(row{measure: name + "connections to ZeroMQ publishers that talk nonsense", ours: count(f.zmq.met())})

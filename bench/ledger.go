@@ -13,9 +13,9 @@ type ledger struct {
 	booked    int // those of them that somebody was there for
 	tracked   int // ids
 	overLimit int // turned away, or pushed out by workers that register
-	loads     int // of workers at endpoints where nobody is registered
+	loads     int // of no use: their workers are not registered at the endpoint
 	answers   int // the same
-	left      int // endpoints that nobody is at any more
+	left      int // endpoints that are remembered
 
 	overlap map[uint64]uint64 // blocks, of the workers that stay
 }
@@ -46,7 +46,7 @@ func (l *ledger) hit(id, blocks uint64) {
 	}
 }
 
-// named has loads come of as many endpoints that nobody has. Each of the workers in whose
+// named has loads come of as many made-up endpoints. Each of the workers in whose
 // name they come has one that waits for its registration there; the others are of no use.
 func (l *ledger) named(n int) {
 	if l.loads == 0 {
@@ -55,11 +55,11 @@ func (l *ledger) named(n int) {
 	l.loads += n
 }
 
-// answered has as many answers come of endpoints that nobody has.
+// answered has as many answers come of made-up endpoints.
 func (l *ledger) answered(n int) { l.answers += n }
 
-// leave has n workers go without having been hit, each from an endpoint of its own, which
-// is remembered: so many of them are at most.
+// leave has n workers go that were not hit, each from another endpoint, which is remembered:
+// so many of them are at most.
 func (l *ledger) leave(n int) {
 	const most = 1024
 	l.tracked -= n

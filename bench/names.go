@@ -14,15 +14,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Forged names, of which a round of a soak has so many. They come in events and answers,
-// where they are nobody's, and in the registry, where they come and go.
+// Forged names, of which a round of a soak has so many. They come in events and answers, and
+// in the registry, where they come and go.
 const (
 	soakNames     = 2000 // endpoints that events name, and as many that answers name
 	soakNamed     = 100  // workers that stay, in whose name the events are
 	soakEndpoints = 200  // that are registered, have a load, and go
 
-	// soakLines is more series than a page can have: eleven of each worker, two of each id
-	// that nobody has, and eight of each endpoint.
+	// soakLines is more series than a page can have: eleven of each worker, two of each
+	// forged id, and eight of each endpoint.
 	soakLines = 40_000
 
 	// firstNamed are the ids that are registered at them.
@@ -57,7 +57,7 @@ func (k *soaking) load(e fleet.Endpoint, id uint64) error {
 	return nil
 }
 
-// answerForged has the next poll answered for endpoints that nobody has registered.
+// answerForged has the next poll answered for endpoints that are not registered.
 func (k *soaking) answerForged(ctx context.Context) error {
 	service := wire.ServiceName(wire.EraPlain, soakNamespace, component)
 	answered := make(chan struct{})
@@ -82,7 +82,7 @@ func (k *soaking) answerForged(ctx context.Context) error {
 	}
 }
 
-// register has workers come at endpoints of their own, have a load there, and go.
+// register has workers come, each at another endpoint, have a load there, and go.
 func (k *soaking) register(ctx context.Context) error {
 	in := func(n int) fleet.Instance {
 		n += k.rounds * soakEndpoints

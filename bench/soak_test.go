@@ -53,7 +53,7 @@ func TestASoakSeesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestALedgerCountsNamesThatAreNobodys(t *testing.T) {
+func TestALedgerCountsForgedNames(t *testing.T) {
 	l := newLedger()
 	l.named(2000)
 	l.named(2000)

@@ -81,7 +81,7 @@ func holds(before, now *view) error {
 	}
 	for series, was := range before.series {
 		name, _, _ := strings.Cut(series, "{")
-		// An endpoint that is made up is forgotten for others of its kind.
+		// A made-up endpoint is forgotten for others.
 		ours := strings.HasPrefix(name, "dynamo_metrics_") || name == "llm_kv_hit_rate_events_total" && !strings.Contains(series, `"made-`)
 		if is, there := now.series[series]; ours && strings.HasSuffix(name, "_total") && (!there || is < was) {
 			return fmt.Errorf("%s goes back from %.0f to %.0f", series, was, is)

@@ -10,8 +10,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// What is forged is right in every way but one: it names workers and endpoints that are
-// nobody's. Whoever can publish, or write to the registry, can send it.
+// What is forged is right in every way but one: it names workers and endpoints that do not
+// exist. All who can publish, or write to the registry, can send it.
 
 // Subject is where events of a topic come of an endpoint whose names are plain.
 func Subject(namespace string, e fleet.Endpoint, topic string) string {
@@ -47,7 +47,7 @@ func ForwardPass(worker uint64, rank uint32, counter uint64, seconds float64) []
 	return envelope(worker, wire.TopicForwardPass, b)
 }
 
-// envelope is always the first of its publisher, so that none is missing before it.
+// envelope always has the first sequence number, so that none is missing before it.
 func envelope(publisher uint64, topic string, payload []byte) []byte {
 	b := msgp.AppendMapHeader(nil, 5)
 	b = appendUint(b, "publisher_id", publisher)

@@ -54,7 +54,7 @@ func TestWhatIsForgedCanBeRead(t *testing.T) {
 	}
 	d := wire.StatsDecoder{}
 	for _, worker := range []uint64{0, in.ID} {
-		a, err := d.Decode(StatsReply("ns_made", "up", worker, "somebody", 7))
+		a, err := d.Decode(StatsReply("ns_made", "up", worker, "forged", 7))
 		if err != nil || len(a.Endpoints) != 1 || a.Endpoints[0].Name != "up" || a.Endpoints[0].Lease != worker || a.Endpoints[0].Load.KVActive.V != 7 {
 			t.Errorf("the answer is %+v, %v", a, err)
 		}

@@ -19,8 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// forger sends names that are nobody's, by every way into a program that watches all there
-// is. Beside it are two honest workers: one is polled and hit, the other publishes.
+// forger sends made-up names by every way into a program that watches all there is. Beside it are two honest workers: one is polled and hit, the other publishes.
 type forger struct {
 	*lab
 	m      *program
@@ -222,7 +221,7 @@ func (f *forger) cards(names, ids int) {
 	})
 }
 
-// answers has the next poll answered for so many endpoints that nobody has.
+// answers has the next poll answered for so many made-up endpoints.
 func (f *forger) answers(names int, id func(n int) (worker uint64, static string)) {
 	f.t.Helper()
 	var all [][]byte
@@ -299,7 +298,7 @@ func TestForgedNames(t *testing.T) {
 			f.m.until(func(p page) error {
 				rejects := p.number(rejected(fleet.LoadEvent, fleet.NotRegistered)) + p.number(rejected(fleet.ForwardPass, fleet.NotRegistered))
 				if rejects != 2*names-ids {
-					return fmt.Errorf("%v events are of nobody, want %d", rejects, 2*names-ids)
+					return fmt.Errorf("%v events are of no use, want %d", rejects, 2*names-ids)
 				}
 				if n := p.count("made-"); n > 0 {
 					return fmt.Errorf("%d series have made-up names", n)
@@ -322,7 +321,7 @@ func TestForgedNames(t *testing.T) {
 				return nil
 			})
 
-			// Where somebody was registered is remembered: 1,022 endpoints beside the two.
+			// Where a worker was registered is remembered: 1,022 endpoints beside the two.
 			f.comeAndGo(3000)
 			f.m.until(func(p page) error { return p.has(page{overLimitOf(fleet.EndpointLimit): "1978"}) })
 			f.glance(1_000_000)

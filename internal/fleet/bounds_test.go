@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// The numbers here are those of SECURITY.md, and no names of constants: whoever changes
-// one of these changes what was promised.
+// The numbers here are those of SECURITY.md, and no names of constants: a change of
+// one of these is a change of what was promised.
 
-// at is an endpoint of its own for each number.
+// at is another endpoint for each number.
 func at(n int) Endpoint { return Endpoint{Component: fmt.Sprint("c", n), Name: "generate"} }
 
 func turnedAway(t *testing.T, f *Fleet, want map[Limit]uint64) {
@@ -22,8 +22,8 @@ func turnedAway(t *testing.T, f *Fleet, want map[Limit]uint64) {
 	}
 }
 
-// comeAndGo has so many workers register, one after the other, each at an endpoint of its
-// own, where it has a load.
+// comeAndGo has so many workers register, one after the other, each at another endpoint,
+// where it has a load.
 func comeAndGo(f *Fleet, first, n int) {
 	for i := first; i < first+n; i++ {
 		publishing(f, at(i), uint64(i+1))
@@ -46,7 +46,7 @@ func TestEndpointsThatComeAndGoAreBounded(t *testing.T) {
 	equal(t, "endpoints after ten minutes", len(f.endpoints), 1)
 }
 
-func TestEndpointsThatNobodyIsAtAreBoundedHoweverManyThereMayBe(t *testing.T) {
+func TestRememberedEndpointsAreBoundedHoweverManyThereMayBe(t *testing.T) {
 	f := fleetAt(everything, 10_000)
 	comeAndGo(f, 0, 3000)
 	equal(t, "endpoints", len(f.endpoints), 3000)
@@ -200,7 +200,7 @@ func TestIdsThatTheRegistryDoesNotHaveAreAQuarter(t *testing.T) {
 	for id := range 10_000 {
 		f.Hit(uint64(1+id), 1, 0)
 	}
-	equal(t, "tracked where nobody registers", f.workers.len(), 10_000)
+	equal(t, "tracked without a registry", f.workers.len(), 10_000)
 }
 
 func TestStaticWorkersAreASixteenthWhereThereIsARegistry(t *testing.T) {
@@ -338,7 +338,7 @@ func TestTimesAreThoseOfTheREADME(t *testing.T) {
 		after(f, 10*time.Second)
 		shows(t, f, "backend/generate:")
 	})
-	t.Run("a minute after its last event a worker goes where nobody registers", func(t *testing.T) {
+	t.Run("a minute after its last event a worker goes where there is no registry", func(t *testing.T) {
 		f := New(Target(generate), plenty, false)
 		f.Advance(start)
 		publishedAt(f, generate, 1, 40)
@@ -387,4 +387,17 @@ func TestAHistogramIsBounded(t *testing.T) {
 	equal(t, "native buckets", len(h.Fine), 264)
 	equal(t, "as good as nothing", h.Zero, 3)
 	equal(t, "in the last one", h.Fine[263], 4)
+}
+
+func TestRanksOfAWorkerThatIsListedNoMoreAreTrimmed(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	f.bounds.strayRanks = 10
+	publishing(f, generate, 999)
+	card(f, generate, 1)
+	manyRanks(f, generate, 1, 80)
+	manyRanks(f, Endpoint{}, 1, 70)
+	turnedAway(t, f, nil)
+	f.DropCard(keyOf(Instance{generate, 1}), Instance{generate, 1})
+	equal(t, "ranks", f.held.strays, 10)
+	turnedAway(t, f, map[Limit]uint64{RankLimit: 140})
 }

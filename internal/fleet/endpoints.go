@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// endpoint is one endpoint somebody is or was at.
+// endpoint is one endpoint that workers are or were at.
 type endpoint struct {
 	Endpoint
 	watched  bool
-	named    bool   // by the flags: shown even if nobody was ever there
-	own      bool   // that, or the one of ids nobody knows: no limit counts it
+	named    bool   // by the flags: shown even if it never had a worker
+	own      bool   // that, or the one of unknown ids: no limit counts it
 	useful   bool   // had a load or a hit
-	served   bool   // a worker was registered here, or answered polls where nobody registers
+	served   bool   // a worker was registered here, or answered polls where there is no registry
 	here     int    // attachments here that are registered
 	speaking int    // those of them that publish
 	listed   int    // attachments here that the registry has: the registered, and those with model cards
@@ -42,10 +42,10 @@ type standing int
 
 const (
 	unneeded     standing = iota
-	ours                  // the flags name it, or it is that of ids nobody knows
-	registered            // the registry has somebody here
-	unregistered          // somebody is here, but nobody that the registry has
-	left                  // nobody is here any more
+	ours                  // the flags name it, or it is that of unknown ids
+	registered            // the registry has a worker here
+	unregistered          // there are workers here, but none that the registry has
+	left                  // its last worker has gone
 	standings
 )
 
@@ -115,9 +115,8 @@ func (f *Fleet) part(e *endpoint, w *worker) {
 	f.restand(e)
 }
 
-// open is the record of e, made if there is room; nil if there is none. Where it must be
-// made for a worker's sake, another endpoint may be pushed out; what is known of the others
-// there is settled then, and what is known of that worker must be.
+// open is the record of e, made if there is room; nil if there is none. Another endpoint may
+// go for it: its workers are settled then, but for the one that the caller settles.
 func (f *Fleet) open(e Endpoint, by proof, but *worker) *endpoint {
 	if p := f.endpoints[e]; p != nil {
 		return p
@@ -135,7 +134,7 @@ func (f *Fleet) open(e Endpoint, by proof, but *worker) *endpoint {
 	return p
 }
 
-// add makes the record of e, which stands so as soon as somebody joins.
+// add makes the record of e, which stands so as soon as a worker joins.
 func (f *Fleet) add(e Endpoint, as standing) *endpoint {
 	p := &endpoint{Endpoint: e, watched: f.target.Covers(e), own: as == ours, standing: as}
 	f.endpoints[e] = p
@@ -145,8 +144,8 @@ func (f *Fleet) add(e Endpoint, as standing) *endpoint {
 }
 
 // roomForEndpoint reports whether there may be one more. What registers pushes out an
-// endpoint where nobody is any more, or one that the registry does not have, with all that
-// is known there; whose that was must be settled.
+// endpoint without workers, or one that the registry does not have; the workers that were
+// there must be settled.
 func (f *Fleet) roomForEndpoint(by proof) (displaced []*worker, ok bool) {
 	full := f.counted() >= f.bounds.endpoints
 	if !full && (by == listed || f.standing[unregistered] < f.bounds.heard) {
@@ -164,13 +163,13 @@ func (f *Fleet) roomForEndpoint(by proof) (displaced []*worker, ok bool) {
 	return nil, false
 }
 
-// forget forgets an endpoint where nobody is.
+// forget forgets an endpoint without workers.
 func (f *Fleet) forget(e *endpoint) {
 	e.useful = false
 	f.restand(e)
 }
 
-// vacate forgets an endpoint, and all that is known of workers there, whom it returns.
+// vacate forgets an endpoint, and what is known of workers there. It returns them.
 func (f *Fleet) vacate(e *endpoint) (all []*worker) {
 	for w := range e.members {
 		all = append(all, w)
@@ -189,8 +188,8 @@ func (f *Fleet) vacate(e *endpoint) (all []*worker) {
 	return all
 }
 
-// forgetEndpoints forgets those that nobody has been at for long, and those that have
-// become too many.
+// forgetEndpoints forgets those that have had no worker for long, and those that have become
+// too many.
 func (f *Fleet) forgetEndpoints() {
 	if e := f.endpoints[f.unknown]; e != nil && len(e.members) == 0 && f.now.Sub(e.since) >= retention {
 		f.forget(e)

@@ -88,7 +88,7 @@ func TestAListingHasAllKeys(t *testing.T) {
 	answering := []string{"backend/generate: 1 answering mean 40", "  1 up kv 40"}
 	shows(t, f, answering...)
 	equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, true)
-	f.Sync(of("a")) // b went while nobody looked
+	f.Sync(of("a")) // b went unseen
 	shows(t, f, answering...)
 	equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, false)
 	equal(t, "model", f.Snapshot().Workers[0].Model, "a")

@@ -33,7 +33,7 @@ type bounds struct {
 	strangers    int // workers that the registry does not have, but for static ones
 	static       int // workers that are static
 	endpoints    int // but for our own
-	left         int // those of them where nobody is any more
+	left         int // those of them without workers
 	heard        int // those of them that the registry does not have
 	attachments  int
 	unregistered int // those of them that the registry does not have
@@ -147,16 +147,21 @@ func (f *Fleet) isStray(w *worker, ranks *[]rank) bool {
 	return true
 }
 
-// trim forgets ranks of the worker that have become too many because it has registered.
-func (f *Fleet) trim(w *worker) {
-	for i := range w.seats {
-		f.trimRanks(w, &w.seats[i].ranks)
-	}
+// trim forgets ranks that have become too many because the registry has the worker there
+// now, or not any more.
+func (f *Fleet) trim(w *worker, s *seat) {
+	f.trimRanks(w, &s.ranks)
 	f.trimRanks(w, &w.loose)
 }
 
 func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
-	for f.held.furtherRanks > f.bounds.furtherRanks && w.held.furtherRanks > 0 && len(*ranks) > 0 {
+	tooMany := func() bool {
+		if f.isStray(w, ranks) {
+			return f.held.strays > f.bounds.strayRanks
+		}
+		return f.held.furtherRanks > f.bounds.furtherRanks && w.held.furtherRanks > 0
+	}
+	for len(*ranks) > 0 && tooMany() {
 		last := len(*ranks) - 1
 		(*ranks)[last] = rank{}
 		*ranks = (*ranks)[:last]
@@ -176,7 +181,7 @@ func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
 	if by != listed {
 		return false
 	}
-	if first := f.strangers.first(nil); first != nil {
+	if first := f.strangers.first(); first != nil {
 		f.drop(first)
 		return true
 	}
@@ -206,17 +211,20 @@ func (f *Fleet) roomForAttachment(w *worker, by proof) bool {
 		return false
 	}
 	for f.held.attachments >= f.bounds.attachments {
-		first := f.strays.first(w)
+		first := f.strays.first()
 		if first == nil {
 			f.refused[AttachmentLimit] = true
 			return false
 		}
-		f.strip(first)
+		if f.strip(first); first != w {
+			f.settle(first)
+		}
 	}
 	return true
 }
 
-// strip forgets what the worker has said of endpoints where it is not registered.
+// strip forgets what the worker has said of endpoints where it is not registered. What is
+// left of it must be settled.
 func (f *Fleet) strip(w *worker) {
 	w.waiting = nil
 	for i := len(w.seats) - 1; i >= 0; i-- {
@@ -225,14 +233,13 @@ func (f *Fleet) strip(w *worker) {
 		}
 	}
 	f.weigh(w)
-	f.settle(w)
 }
 
 // findsRoom reports whether something that is registered found no room, and now there is
-// some, or somebody to push out.
+// some, or something to push out.
 func (f *Fleet) findsRoom() bool {
-	return f.refused[WorkerLimit] && (f.workers.len() < f.limit || f.strangers.first(nil) != nil) ||
-		f.refused[AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first(nil) != nil) ||
+	return f.refused[WorkerLimit] && (f.workers.len() < f.limit || f.strangers.first() != nil) ||
+		f.refused[AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first() != nil) ||
 		f.refused[EndpointLimit] && (f.counted() < f.bounds.endpoints || f.left.Len() > 0 || f.unregistered.Len() > 0)
 }
 
@@ -250,19 +257,17 @@ func (q *queue) keep(w *worker, at **list.Element, in bool) {
 	}
 }
 
-// touch notes that the worker there was heard; nil is nobody.
+// touch notes that the worker there was heard; nil is none.
 func (q *queue) touch(at *list.Element) {
 	if at != nil {
 		q.workers.MoveToBack(at)
 	}
 }
 
-// first is the first worker but one; nil if there is none.
-func (q *queue) first(but *worker) *worker {
-	for e := q.workers.Front(); e != nil; e = e.Next() {
-		if w := e.Value.(*worker); w != but {
-			return w
-		}
+// first is the first worker; nil if there is none.
+func (q *queue) first() *worker {
+	if e := q.workers.Front(); e != nil {
+		return e.Value.(*worker)
 	}
 	return nil
 }

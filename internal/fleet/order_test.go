@@ -71,7 +71,7 @@ func TestAnEventMakesNoEndpoint(t *testing.T) {
 	shows(t, f)
 	equal(t, "workers", f.workers.len(), 1)
 	equal(t, "endpoints", f.endpoints[generate] != nil || f.endpoints[prefill] != nil, false)
-	equal(t, "answers of nobody", f.Tally.Rejected(StatsReply, NotRegistered), 2)
+	equal(t, "answers of no use", f.Tally.Rejected(StatsReply, NotRegistered), 2)
 	f.Hit(1, 20, 5)
 	shows(t, f, "unknown/unknown: not counted 1 events", "  1 hits 5/20")
 	publishing(f, generate, 1)
@@ -86,8 +86,8 @@ func TestWhatWaitsIsOfOneEndpoint(t *testing.T) {
 	f.Publish(Origin{generate, 1, 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
 	f.Pass(Origin{generate, 1, 1}, Pass{Counter: 1, Seconds: 0.5})
 	publishedAt(f, prefill, 1, 3)
-	equal(t, "loads of nobody", f.Tally.Rejected(LoadEvent, NotRegistered), 2)
-	equal(t, "passes of nobody", f.Tally.Rejected(ForwardPass, NotRegistered), 1)
+	equal(t, "loads of no use", f.Tally.Rejected(LoadEvent, NotRegistered), 2)
+	equal(t, "passes of no use", f.Tally.Rejected(ForwardPass, NotRegistered), 1)
 	publishing(f, generate, 1)
 	publishing(f, prefill, 1)
 	shows(t, f, "prefill/generate: 1 answering", "  1 up kv 3")
@@ -122,8 +122,8 @@ func TestAnEventOfARegisteredWorkerElsewhereExpires(t *testing.T) {
 	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent", "  2 down")
 }
 
-// TestOnlyWhereSomebodyWasRegisteredAnEndpointIsRemembered, or answered where nobody registers.
-func TestOnlyWhereSomebodyWasRegisteredAnEndpointIsRemembered(t *testing.T) {
+// TestOnlyWhereAWorkerWasRegisteredAnEndpointIsRemembered, or answered without a registry.
+func TestOnlyWhereAWorkerWasRegisteredAnEndpointIsRemembered(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	poll(f, loaded(generate, static("a"), 10))
 	card(f, prefill, 1)

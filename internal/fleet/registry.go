@@ -192,7 +192,7 @@ func (f *Fleet) IsSynced() bool {
 }
 
 // WantsSync reports whether the registry should be listed anew: somebody found no
-// room, and now there is some, or somebody to push out.
+// room, and now there is some, or something to push out.
 func (f *Fleet) WantsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

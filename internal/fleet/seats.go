@@ -95,7 +95,7 @@ func (f *Fleet) relisted(w *worker, s *seat, before bool) {
 	}
 	f.strangers.keep(w, &w.stranger, !w.id.IsStatic() && !w.isListed())
 	f.weigh(w)
-	f.trim(w)
+	f.trim(w, s)
 }
 
 // leave takes the worker from its seat; what else is known of it stays.

@@ -13,7 +13,7 @@ const lingering = 10 * time.Second
 // that nothing but its silence says that it is gone.
 const unconfirmed = time.Minute
 
-// expire forgets what nobody has registered and what has not been heard of for long.
+// expire forgets what is not registered and has not been heard of for long.
 // While the registry is away nobody can register.
 func (f *Fleet) expire() {
 	if f.registry && !f.Tally.RegistryUp() {

@@ -46,7 +46,7 @@ const (
 	Repeated                    // an event that came before
 	BadText                     // not the Prometheus text format
 	TooLarge                    // a page beyond the limit
-	NotRegistered               // of a worker that is not registered at the endpoint, where nobody else is either
+	NotRegistered               // of a worker at an endpoint where neither it nor another is registered
 	reasons
 )
 

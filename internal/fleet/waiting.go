@@ -2,7 +2,7 @@ package fleet
 
 // waiting is what a worker has published of an endpoint that does not exist, as far as is
 // known: it waits for the worker's registration there. An event alone never makes an
-// endpoint, or whoever can publish would fill the page with names.
+// endpoint: those who can publish would fill the page with names.
 type waiting struct {
 	at    Endpoint
 	ranks []rank

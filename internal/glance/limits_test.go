@@ -11,7 +11,7 @@ import (
 )
 
 // The numbers here are those of SECURITY.md and of the README, and no names of constants:
-// whoever changes one of these changes what was promised.
+// a change of one of these is a change of what was promised.
 
 func placeOf(n int) fleet.Endpoint {
 	return fleet.Endpoint{Component: fmt.Sprintf("c%05d", n), Name: "generate"}
@@ -41,7 +41,7 @@ func TestForgedNamesLeaveNothing(t *testing.T) {
 		l.pass(3 * time.Second)
 		s := l.f.Snapshot()
 		equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
-		equal(t, "loads that are nobody's", l.f.Tally.Rejected(fleet.LoadEvent, fleet.NotRegistered), 30_000-469)
+		equal(t, "loads of no use", l.f.Tally.Rejected(fleet.LoadEvent, fleet.NotRegistered), 30_000-469)
 		equal(t, "over the limits", l.f.Tally.OverLimit(), 0)
 		if after := len(l.ask("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)

@@ -201,7 +201,7 @@ func sayLimit(g *Glance, p *problem) words {
 		title: either(workersAlone, "There is no room for more than "+many(g.o.Limit, "worker"), "There is no room for all that is there"),
 		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
 			thousands(g.flows[overLimit].sum()), strings.Join(kinds, ", ")),
-		check: "is the fleet that large? Then raise --max-workers. Else something registers or publishes names and ids that are nobody's.",
+		check: "is the fleet that large? Then raise --max-workers. Else something registers or publishes made-up names and ids.",
 	}
 }
 
