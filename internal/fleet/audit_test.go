@@ -54,13 +54,13 @@ func auditBounds(t *testing.T, f *Fleet) {
 	t.Helper()
 	var all holding
 	for w := range f.workers.all() {
-		h := holding{attachments: len(w.seats)}
+		h := holding{attachments: int32(len(w.seats))}
 		registering := f.registry && !w.id.IsStatic()
 		book := func(n int, has bool) {
 			if registering && !has {
-				h.strays += n
+				h.strays += int32(n)
 			} else {
-				h.ranks += n
+				h.ranks += int32(n)
 			}
 		}
 		for _, s := range w.seats {
@@ -88,9 +88,9 @@ func auditBounds(t *testing.T, f *Fleet) {
 	}
 	for what, of := range map[string][2]int{
 		"workers":                  {f.workers.len(), f.limit},
-		"attachments":              {all.attachments, f.bounds.attachments},
-		"ranks beside the first":   {all.furtherRanks, f.bounds.furtherRanks},
-		"ranks of strays":          {all.strays, f.bounds.strayRanks},
+		"attachments":              {int(all.attachments), int(f.bounds.attachments)},
+		"ranks beside the first":   {int(all.furtherRanks), int(f.bounds.furtherRanks)},
+		"ranks of strays":          {int(all.strays), int(f.bounds.strayRanks)},
 		"endpoints":                {f.counted(), f.bounds.endpoints},
 		"endpoints that were left": {min(f.left.Len(), f.counted()), f.bounds.endpoints},
 	} {

@@ -181,7 +181,7 @@ func TestUnregisteredAttachmentsAreAsManyAsWorkersAndGiveWay(t *testing.T) {
 	equal(t, "attachments", f.held.attachments, 32)
 	register(f, at(28), 1) // pushes them out
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 3})
-	equal(t, "attachments", []int{f.held.attachments, f.held.unregistered, f.held.strays}, []int{29, 0, 0})
+	equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered, f.held.strays}, []int32{29, 0, 0})
 	equal(t, "workers", f.workers.len(), 1)
 }
 
@@ -243,7 +243,7 @@ func TestRanksBesideTheFirstOfAllWorkersAreBounded(t *testing.T) {
 			publishing(f, generate, uint64(1+id))
 		}
 		manyRanks(f, generate, 80, 256)
-		equal(t, "ranks", f.held.ranks, 80+want)
+		equal(t, "ranks", f.held.ranks, int32(80+want))
 		turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(80*255 - want)})
 		publishing(f, generate, 999) // the first rank of each always has room
 		publishedAt(f, generate, 999, 5)
@@ -257,7 +257,7 @@ func TestRanksOfWorkersThatAreNotRegisteredAreBounded(t *testing.T) {
 			f := fleetAt(everything, limit)
 			publishing(f, generate, 1_000_000)
 			manyRanks(f, e, 100, 200)
-			equal(t, "ranks "+name, f.held.strays, want)
+			equal(t, "ranks "+name, f.held.strays, int32(want))
 			turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(100*200 - want)})
 		}
 	}

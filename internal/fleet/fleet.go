@@ -101,12 +101,12 @@ type worker struct {
 	stray    *list.Element
 	timings  Timings
 
-	bearing bool     // a Snapshot works out: it is known where its load is
 	loose   []rank   // from events that do not name the endpoint: see origin
 	looseOf string   // their component, if they named that
 	waiting *waiting // nil nearly always
 
-	held holding
+	held    holding
+	bearing bool // a Snapshot works out: it is known where its load is
 }
 
 // seat is one worker at one endpoint. What each answer to a poll looks at stands first, in

@@ -1,6 +1,9 @@
 package fleet
 
-import "container/list"
+import (
+	"container/list"
+	"math"
+)
 
 // What a fleet may hold beside its workers. Those who write to the network can name as
 // many endpoints, workers and ranks as they like; these numbers keep our memory, and the
@@ -35,10 +38,10 @@ type bounds struct {
 	endpoints    int // but for our own
 	left         int // those of them without workers
 	heard        int // those of them that the registry does not have
-	attachments  int
-	unregistered int // those of them that the registry does not have
-	furtherRanks int // beside the first of each worker
-	strayRanks   int
+	attachments  int32
+	unregistered int32 // those of them that the registry does not have
+	furtherRanks int32 // beside the first of each worker
+	strayRanks   int32
 }
 
 func boundsOf(workers int, registry bool) bounds {
@@ -48,10 +51,10 @@ func boundsOf(workers int, registry bool) bounds {
 		endpoints:    max(leastEndpoints, workers),
 		left:         leastEndpoints,
 		heard:        leastEndpoints,
-		attachments:  attachmentsPerWorker * workers,
-		unregistered: workers,
-		furtherRanks: max(leastRanks, workers/4),
-		strayRanks:   max(leastStrayRanks, workers/4),
+		attachments:  int32(min(attachmentsPerWorker*workers, math.MaxInt32)),
+		unregistered: int32(min(workers, math.MaxInt32)),
+		furtherRanks: int32(min(max(leastRanks, workers/4), math.MaxInt32)),
+		strayRanks:   int32(min(max(leastStrayRanks, workers/4), math.MaxInt32)),
 	}
 	if !registry {
 		b.strangers, b.static, b.heard = workers, workers, b.endpoints
@@ -76,21 +79,22 @@ func (f *Fleet) proofOf(id WorkerID) proof {
 	return heard
 }
 
-// holding is what a worker takes of the bounds, or all workers together.
+// holding is what a worker takes of the bounds, or all workers together. It is small: there
+// is one for each.
 type holding struct {
-	attachments, unregistered   int
-	ranks, furtherRanks, strays int
+	attachments, unregistered   int32
+	ranks, furtherRanks, strays int32
 }
 
 // weigh counts anew what the worker takes of the bounds. It follows each change of that.
 func (f *Fleet) weigh(w *worker) {
-	now := holding{attachments: len(w.seats)}
+	now := holding{attachments: int32(len(w.seats))}
 	strays := f.proofOf(w.id) == heard // if it is not listed
 	count := func(ranks []rank, isListed bool) {
 		if strays && !isListed {
-			now.strays += len(ranks)
+			now.strays += int32(len(ranks))
 		} else {
-			now.ranks += len(ranks)
+			now.ranks += int32(len(ranks))
 		}
 	}
 	for i := range w.seats {
