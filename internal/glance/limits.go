@@ -57,7 +57,7 @@ func sayCutShort(g *Glance, p *problem) words {
 	}
 	return words{
 		title: "Not everything is shown here",
-		detail: fmt.Sprintf("There is no room for %s. There is for %s endpoints, %s rows of workers and ranks (%s of them of workers whose registration is gone; %d MB in all) and %d problems. The sums, and the metrics, are of everything.",
+		detail: fmt.Sprintf("There is no room for %s. There is for %s endpoints, %s rows of workers and ranks (%s of them of workers whose registration is gone; %d MiB in all) and %d problems. The sums, and the metrics, are of everything.",
 			either(len(all) > 0, and(all), "some of it"), thousands(mostPlaces), thousands(mostRows), thousands(mostOutside), mostText>>20, mostProblems),
 		check: "is the fleet that large? Then have programs watch a part of it each, by --namespace and --component. Else something registers or publishes made-up names.",
 	}

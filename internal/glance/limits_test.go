@@ -64,7 +64,7 @@ func TestEndpointsOfASnapshotAreBounded(t *testing.T) {
 		equal(t, "left out", s.left(), []int{2, 2, 0})
 		equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), shown(s.Fleet.LoadMean), shown(s.Fleet.HitRateTotal), shown(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
 		equal(t, "problem", l.problem("limit:page").Detail,
-			"There is no room for 2 endpoints and 2 rows. There is for 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them of workers whose registration is gone; 32 MB in all) and 200 problems. The sums, and the metrics, are of everything.")
+			"There is no room for 2 endpoints and 2 rows. There is for 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them of workers whose registration is gone; 32 MiB in all) and 200 problems. The sums, and the metrics, are of everything.")
 		of := func(n int) string {
 			return l.ask("GET", "/api/v1/signals?endpoint=generate&component="+placeOf(n).Component).Body.String()
 		}
