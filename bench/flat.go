@@ -20,6 +20,8 @@ func (k *soaking) figures(w *witness) error {
 	}
 	stated("registrations that came and went", count(k.rounds*soakComing), "≥ "+count(leastComing))
 	stated("ids that nobody has, each hit once", count(k.rounds*soakForged), "≥ "+count(leastForged))
+	stated("made-up endpoints, named by events; by answers", fmt.Sprintf("%s; %s", count(k.rounds*soakNames), count(k.rounds*soakNames)), "as many are of no use, as predicted")
+	stated("endpoints that were registered and went", count(k.rounds*soakEndpoints), "up to 1,024 are remembered, the others counted")
 	stated("hit-rate events published − counted; dropped", fmt.Sprintf("0 of %s; 0", count(l.events)), "0; 0")
 	stated("turned away and pushed out, as predicted − as counted", fmt.Sprintf("0 of %s", count(l.overLimit)), "0")
 	stated("pages looked at; with a worker that stays, or a counter, gone wrong or back", fmt.Sprintf("%d; 0", len(w.samples)), "0")

@@ -16,6 +16,7 @@ import (
 
 	"dynamo-metrics/e2e/garbage"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -27,6 +28,12 @@ const (
 	fuzzReplies = 200  // to one poll
 	fuzzKeys    = 60   // put into etcd
 	fuzzFrames  = 200  // messages of each honest ZeroMQ publisher
+	fuzzNames   = 300  // made-up endpoints of the watched component, by each of three ways
+	fuzzEntries = 20   // of them registered, and as many model cards
+
+	// fuzzLines is more series than a page can have: twelve of each attachment, and of each
+	// endpoint.
+	fuzzLines = 12 * (8*fuzzLimit + 1026)
 
 	fuzzLimit = 500 // --max-workers
 )
@@ -48,6 +55,8 @@ type fuzzer struct {
 	zmq      *speakers
 	sent     map[fleet.Kind]int
 	counted  map[fleet.Kind]int // as of the last time that all were
+	named    int                // endpoints that are made up, by each way
+	lines    int                // series of the last page
 }
 
 // The streams of random numbers of a round. Each has its own, so that what one way
@@ -90,7 +99,7 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 	}
 	defer f.leaflets.close()
 	f.registry = newScribbler(s.client, f.zmq)
-	if f.m, err = s.metrics(ctx, garbage.Namespace, "--component", garbage.Endpoint.Component, "--endpoint", garbage.Endpoint.Name,
+	if f.m, err = s.metrics(ctx, garbage.Namespace, "--component", garbage.Endpoint.Component,
 		"--poll-interval", "0.1", "--max-workers", strconv.Itoa(fuzzLimit),
 		"--scrape-workers", "on", "--scrape-interval", "1", "--worker-metrics-url", f.leaflets.template()); err != nil {
 		return err
@@ -166,10 +175,62 @@ func (f *fuzzer) once(ctx context.Context) error {
 	if err := f.events(f.random(eventStream)); err != nil {
 		return err
 	}
-	if err := f.replies(ctx, f.random(replyStream)); err != nil {
+	forged, err := f.names(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.replies(ctx, f.random(replyStream), forged); err != nil {
 		return err
 	}
 	return f.settle(ctx)
+}
+
+// names publishes loads and forward passes of made-up endpoints, all in the name of one
+// id, registers some, and gives answers of others.
+func (f *fuzzer) names(ctx context.Context) (answers [][]byte, err error) {
+	for range fuzzNames {
+		f.named++
+		e := fleet.Endpoint{Component: garbage.Endpoint.Component, Name: fmt.Sprint("made_", f.named)}
+		for topic, event := range map[string][]byte{
+			wire.TopicLoad: garbage.LoadEvent(firstForged, 0, 77), wire.TopicForwardPass: garbage.ForwardPass(firstForged, 0, 1, 0.5),
+		} {
+			if err := f.nats.Publish(garbage.Subject(garbage.Namespace, e, topic), event); err != nil {
+				return nil, fmt.Errorf("publish: %w", err)
+			}
+		}
+		answers = append(answers, garbage.StatsReply(goodService(), e.Name, firstForged+uint64(f.named), "forged", 77))
+	}
+	f.sent[fleet.LoadEvent] += fuzzNames
+	f.sent[fleet.ForwardPass] += fuzzNames
+	for n := range fuzzEntries {
+		in := fleet.Instance{Endpoint: fleet.Endpoint{Component: garbage.Endpoint.Component, Name: fmt.Sprintf("come_%d_%d", f.round, n)}, ID: firstNamed + uint64(n)}
+		for _, e := range []garbage.Entry{garbage.Registration(garbage.Namespace, in), garbage.Card(garbage.Namespace, in)} {
+			if err := f.registry.put(ctx, e, f.sent); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return answers, f.nats.FlushTimeout(patience)
+}
+
+// checkNames complains unless what is of made-up endpoints is counted as that, or as of an id
+// that there is no room for.
+func (f *fuzzer) checkNames(v view) error {
+	over := func(l fleet.Limit) float64 {
+		return v.series[fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)]
+	}
+	events := v.series[notRegistered(fleet.LoadEvent)] + v.series[notRegistered(fleet.ForwardPass)]
+	// One of each may wait, and goes with its id.
+	if got := events + 2*over(fleet.WorkerLimit) + over(fleet.RankLimit); got < float64(2*f.named-2) {
+		return fmt.Errorf("%.0f events are of no use, of %d of made-up endpoints", got, 2*f.named)
+	}
+	if got := v.series[notRegistered(fleet.StatsReply)]; got < float64(f.named) {
+		return fmt.Errorf("%.0f answers are of no use, of %d of made-up endpoints", got, f.named)
+	}
+	if f.lines = v.lines; f.lines > fuzzLines {
+		return fmt.Errorf("there are %d series, at most %d can be", f.lines, fuzzLines)
+	}
+	return nil
 }
 
 // events publishes on every subject, and among it hits of the good worker.
@@ -194,11 +255,10 @@ func (f *fuzzer) events(rng *rand.Rand) error {
 	return f.nats.FlushTimeout(patience)
 }
 
-// replies answers the next poll.
-func (f *fuzzer) replies(ctx context.Context, rng *rand.Rand) error {
-	all := make([][]byte, fuzzReplies)
-	for i := range all {
-		all[i] = garbage.Mutated(rng, f.seeds[fleet.StatsReply])
+// replies answers the next poll, and gives these answers, too.
+func (f *fuzzer) replies(ctx context.Context, rng *rand.Rand, all [][]byte) error {
+	for range fuzzReplies {
+		all = append(all, garbage.Mutated(rng, f.seeds[fleet.StatsReply]))
 	}
 	f.sent[fleet.StatsReply] += len(all)
 	return f.good.mutter(ctx, f.m, all)
@@ -231,6 +291,9 @@ func (f *fuzzer) settle(ctx context.Context) error {
 			}
 		}
 		if err := f.good.check(p); err != nil {
+			return err
+		}
+		if err := f.checkNames(v); err != nil {
 			return err
 		}
 		parser := expfmt.NewTextParser(model.LegacyValidation)
@@ -268,6 +331,10 @@ func (f *fuzzer) figures(v view, peak int64) {
 	}
 	f.table.add(row{
 		measure: name + "hits of the good worker among them; blocks sent − shown", ours: fmt.Sprintf("%s; 0", count(f.good.hits)), must: "0", met: true, gate: true,
+	})
+	f.table.add(row{
+		measure: name + "made-up endpoints, by each of three ways; series of the last page",
+		ours:    fmt.Sprintf("%s; %s", count(f.named), count(f.lines)), must: "all of no use; ≤ " + count(fuzzLines), met: true, gate: true,
 	})
 	f.table.add(row{measure: name + "connections to ZeroMQ publishers that talk nonsense", ours: count(f.zmq.met())})
 	most := int64(200e6)

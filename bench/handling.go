@@ -79,7 +79,7 @@ func registeredFleet(n int) *fleet.Fleet {
 	some := fleet.Some[uint64]
 	for i := range n {
 		for _, in := range instances(i) {
-			f.Register(in, fleet.Registration{NATS: true})
+			f.Register("", in, fleet.Registration{NATS: true})
 		}
 		f.Report(fleet.Report{
 			Endpoint: instances(i)[0].Endpoint, Worker: fleet.WorkerID{Lease: workerID(i)}, Service: "dynamo_backend",

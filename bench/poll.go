@@ -104,10 +104,10 @@ func (s side) poll(ctx context.Context, m *meter) error {
 	}
 	defer nc.Close()
 	f := fleet.New(fleet.Target{}, s.workers, true)
-	registered := make(map[fleet.Instance]fleet.Registration)
+	registered := make(map[string]fleet.InstanceEntry)
 	for n := range s.workers {
 		for _, in := range instances(n) {
-			registered[in] = fleet.Registration{NATS: true}
+			registered[wire.LayoutInstances.Key(s.namespace, in)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{NATS: true}}
 		}
 	}
 	f.Sync(fleet.Listing{Instances: registered})

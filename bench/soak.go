@@ -12,8 +12,9 @@ import (
 )
 
 // A soak is rounds of everything that could make the program grow: workers register,
-// answer, are hit and go, and thousands of ids that nobody has are hit. There are more of
-// them than there is room for, beside a crowd that stays.
+// answer, are hit and go, thousands of ids that nobody has are hit, and thousands of
+// endpoints are made up. There are more of them than there is room for,
+// beside a crowd that stays.
 const (
 	soakNamespace = "bench-soak"
 	soakLimit     = 2000 // --max-workers
@@ -113,6 +114,12 @@ func (k *soaking) round(ctx context.Context) error {
 	}
 	if err := k.settle(ctx, soakComing); err != nil {
 		return fmt.Errorf("everybody was hit: %w", err)
+	}
+	if err := k.nameAll(ctx); err != nil {
+		return err
+	}
+	if err := k.settle(ctx, soakComing); err != nil {
+		return fmt.Errorf("endpoints were made up: %w", err)
 	}
 	// An answer that is still under way when its worker is gone, and has been pushed
 	// out, would be turned away and count.

@@ -53,6 +53,20 @@ func TestASoakSeesWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestALedgerCountsForgedNames(t *testing.T) {
+	l := newLedger()
+	l.named(2000)
+	l.named(2000)
+	l.answered(2000)
+	for range 6 {
+		l.register(200)
+		l.leave(200)
+	}
+	if l.loads != 4000-soakNamed || l.answers != 2000 || l.left != 1024 || l.overLimit != 1200-1024 || l.tracked != soakStaying {
+		t.Errorf("got %+v, want 3900 loads and 2000 answers of no use, 1024 endpoints remembered and 176 not", l)
+	}
+}
+
 func TestALedgerCountsWhoFindsNoRoom(t *testing.T) {
 	l := newLedger()
 	l.forge(1000)

@@ -81,7 +81,7 @@ const head = `{"type":"io.nats.micro.v1.stats_response","name":"%s","id":"x","en
 func TestComponentsThatShareAServiceAreToldApartByTheRegistry(t *testing.T) {
 	b := newBench(t, fleet.Target{})
 	for id, component := range map[uint64]string{1: "Decode", 2: "decode"} {
-		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id}, fleet.Registration{NATS: true})
+		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id}, fleet.Registration{NATS: true})
 		b.answer("dynamo_decode", head, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
 	}
 	b.poll(50 * time.Millisecond)
@@ -91,7 +91,7 @@ func TestComponentsThatShareAServiceAreToldApartByTheRegistry(t *testing.T) {
 func TestAWorkerOfAComponentThatIsNotWatchedIsNotOursBecauseTheyShareAService(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "decode", Name: "e"})
 	for id, component := range map[uint64]string{1: "Decode", 2: "decode"} {
-		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id}, fleet.Registration{NATS: true})
+		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id}, fleet.Registration{NATS: true})
 		b.answer("dynamo_decode", head, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
 	}
 	b.poll(50 * time.Millisecond)
@@ -103,7 +103,7 @@ func TestAWorkerOfAComponentThatIsNotWatchedIsNotOursBecauseTheyShareAService(t 
 
 func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
-	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 	for _, reply := range []string{
 		"garbage", `[]`, strings.Repeat("[", 100_000),
 		`{"type":"io.nats.micro.v1.stats_response","name":"another","id":"x","endpoints":[]}`,
@@ -128,7 +128,7 @@ func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 
 func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
-	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 	first := make(chan string, 1) // the inbox of the first poll
 	_, err := b.nats.Subscribe(wire.StatsSubject("dynamo_c"), func(m *nats.Msg) {
 		select {
@@ -156,7 +156,7 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 // polls after a reconnection come no sooner than others.
 func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
-	b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: time.Hour, Due: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler)}
 	b.run(p.Run)
 	polls := func(least uint64) {
@@ -205,7 +205,7 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 	}
 	poll() // NATS itself says of every name that nobody is there
 	for id := range uint64(3) {
-		b.fleet.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
+		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
 		b.answer("dynamo_c", head, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)
 	}
 	poll() // every registered worker has answered

@@ -134,9 +134,10 @@ func TestOneSlowPageIsAskedOnce(t *testing.T) {
 func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 	const many = 20_000
 	f := fleet.New(fleet.Target{}, many, true)
-	all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration)}
+	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
 	for id := range uint64(many) {
-		all.Instances[fleet.Instance{Endpoint: ofBackend, ID: 1 + id}] = fleet.Registration{Publishes: true}
+		in := fleet.Instance{Endpoint: ofBackend, ID: 1 + id}
+		all.Instances[fmt.Sprint(id)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{Publishes: true}}
 	}
 	f.Sync(all)
 	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}

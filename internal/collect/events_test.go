@@ -53,7 +53,7 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 					// Some were captured without their keys. These come late.
 					in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id}
 					if !f.IsRegistered(in) {
-						f.Register(in, fleet.Registration{Publishes: true})
+						f.Register("", in, fleet.Registration{Publishes: true})
 					}
 				}
 			}
@@ -128,17 +128,18 @@ func workersOf(v wire.Envelope) []uint64 {
 // registryOf is what had been registered when a release was captured.
 func registryOf(t *testing.T, dir string) fleet.Listing {
 	t.Helper()
-	all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration), Cards: make(map[fleet.Instance]fleet.Card), Channels: make(map[string]fleet.Channel)}
+	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry), Channels: make(map[string]fleet.Channel)}
 	put := func(key, value string) {
 		if in, ok := wire.LayoutV1.ParseKey("lab", key); ok && !wire.Ignored("lab", key) {
 			r, err := wire.LayoutV1.ParseValue("lab", in, []byte(value))
 			if err != nil {
 				t.Fatal(err)
 			}
-			all.Instances[in] = r
+			all.Instances[key] = fleet.InstanceEntry{Instance: in, Registration: r}
 		}
 		if in, ok := wire.ParseCardKey("lab", key); ok {
-			all.Cards[in], _ = wire.ParseCard([]byte(value))
+			c, _ := wire.ParseCard([]byte(value))
+			all.Cards[key] = fleet.CardEntry{Instance: in, Card: c}
 		}
 		if _, ok := wire.ParseChannelKey("lab", key); ok {
 			all.Channels[key], _ = wire.ParseChannel("lab", key, []byte(value))

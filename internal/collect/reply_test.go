@@ -29,7 +29,7 @@ func TestAnAnswerThatComesTooLateChangesNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := fleet.New(fleet.Target{Component: "c", Name: "e"}, 1000, true)
 			f.Sync(fleet.Listing{})
-			f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+			f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 			p := offline(f, c.every)
 			number := 0
 			poll := func() {
@@ -85,15 +85,15 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 		}
 		const many = 5000
 		for i := range many {
-			f.Register(of(i), fleet.Registration{NATS: true})
+			f.Register("", of(i), fleet.Registration{NATS: true})
 		}
 		if n := poll(); n != 3*many {
 			t.Errorf("%d services are asked, want %d", n, 3*many)
 		}
 		for i := range many {
-			f.Deregister(of(i))
+			f.Deregister("", of(i))
 		}
-		f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+		f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 		if n := poll(); n != 3 || len(p.announced) != 1 {
 			t.Errorf("%d services are asked and %d endpoints are said, want 3 and 1", n, len(p.announced))
 		}
@@ -107,7 +107,7 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 			t.Errorf("%d services are remembered, want 3", len(p.services))
 		}
 		for i := range many { // all of one name from 0.2.1 on
-			f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: fmt.Sprintf("%c", 0x4e00+i), Name: "e"}, ID: uint64(1 + i)}, fleet.Registration{NATS: true})
+			f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: fmt.Sprintf("%c", 0x4e00+i), Name: "e"}, ID: uint64(1 + i)}, fleet.Registration{NATS: true})
 		}
 		if n := poll(); n != 3+2*many+1 {
 			t.Errorf("%d services are asked, want %d", n, 3+2*many+1)

@@ -42,7 +42,7 @@ func TestAWorkerThatLeavesIsAskedNoMore(t *testing.T) {
 	f.join(2, blocks(2))
 	f.scrape(nil)
 	f.scraped(2, 1)
-	f.fleet.Deregister(fleet.Instance{Endpoint: ofBackend, ID: 2})
+	f.fleet.Deregister("", fleet.Instance{Endpoint: ofBackend, ID: 2})
 	f.shows(map[uint64]fleet.Load{1: inUse(1)})
 	f.mu.Lock()
 	begin := f.asked[1]
@@ -66,7 +66,9 @@ func TestNobodyIsAskedBeforeTheRegistryIsKnown(t *testing.T) {
 	f.scrape(nil)
 	f.join(1, blocks(40))
 	f.shows(nil)
-	f.fleet.Sync(fleet.Listing{Instances: map[fleet.Instance]fleet.Registration{{Endpoint: ofBackend, ID: 1}: {Publishes: true}}})
+	f.fleet.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{
+		"": {Instance: fleet.Instance{Endpoint: ofBackend, ID: 1}, Registration: fleet.Registration{Publishes: true}},
+	}})
 	f.scraped(1, 1)
 	f.shows(map[uint64]fleet.Load{1: inUse(40)})
 }

@@ -66,7 +66,7 @@ func (f *farm) join(id uint64, page http.HandlerFunc) {
 	f.mu.Lock()
 	f.pages[id] = page
 	f.mu.Unlock()
-	f.fleet.Register(fleet.Instance{Endpoint: ofBackend, ID: id}, fleet.Registration{Publishes: true})
+	f.fleet.Register("", fleet.Instance{Endpoint: ofBackend, ID: id}, fleet.Registration{Publishes: true})
 }
 
 // scrape scrapes until the end of the test.

@@ -57,9 +57,10 @@ func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
 			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: pipes.New(), interval: interval,
 			manners: make(map[uint64]manner), read: make(map[uint64]time.Time), idle: make(map[net.Conn]bool),
 		}
-		all := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration)}
+		all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
 		for id := range uint64(many) {
-			all.Instances[fleet.Instance{Endpoint: ofBackend, ID: 1 + id}] = fleet.Registration{Publishes: true}
+			in := fleet.Instance{Endpoint: ofBackend, ID: 1 + id}
+			all.Instances[fmt.Sprint(id)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{Publishes: true}}
 		}
 		w.fleet.Sync(all)
 		server := &http.Server{Handler: w, ConnState: w.state}

@@ -25,7 +25,7 @@ func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
 				n++
 			}
 		}
-		p.fleet.Register(fleet.Instance{Endpoint: ofBackend, ID: 0x11}, fleet.Registration{Publishes: true})
+		p.fleet.Register("", fleet.Instance{Endpoint: ofBackend, ID: 0x11}, fleet.Registration{Publishes: true})
 		p.fleet.Announce("old", of(5, address, fleet.Endpoint{Component: "backend"}))
 		time.Sleep(time.Second)
 		p.counts(1, 1, 0)

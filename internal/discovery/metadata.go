@@ -94,6 +94,7 @@ func (c *cluster) readAll(m *workerMetadata, before map[string]statement) map[st
 					continue
 				}
 				if ok {
+					e.owner = m.Metadata.Name
 					s.entry = e
 				}
 				s.value = content

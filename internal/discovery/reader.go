@@ -12,6 +12,7 @@ import (
 // entry is a key of the registry and, once it is decoded, what its value says.
 type entry struct {
 	key       string
+	owner     string // the Kubernetes resource that has it; empty elsewhere, where keys are unique
 	namespace string // Dynamo's, that the key is of
 	label     string // what endpoints are told apart by: that, or nothing
 	kind      fleet.Kind
@@ -22,6 +23,14 @@ type entry struct {
 	registration fleet.Registration
 	card         fleet.Card
 	channel      fleet.Channel
+}
+
+// registryKey is what tells e from all other entries of the registry.
+func (e *entry) registryKey() string {
+	if e.owner == "" {
+		return e.key
+	}
+	return e.owner + "/" + e.key
 }
 
 // decode reads the value of e's key.
@@ -42,9 +51,9 @@ func (e *entry) decode(value []byte) (err error) {
 func (e *entry) put(f *fleet.Fleet) {
 	switch e.kind {
 	case fleet.Instances:
-		f.Register(e.in, e.registration)
+		f.Register(e.registryKey(), e.in, e.registration)
 	case fleet.Cards:
-		f.SetCard(e.in, e.card)
+		f.SetCard(e.registryKey(), e.in, e.card)
 	case fleet.Channels:
 		f.Announce(e.key, e.channel)
 	}
@@ -54,9 +63,9 @@ func (e *entry) put(f *fleet.Fleet) {
 func (e *entry) remove(f *fleet.Fleet) {
 	switch e.kind {
 	case fleet.Instances:
-		f.Deregister(e.in)
+		f.Deregister(e.registryKey(), e.in)
 	case fleet.Cards:
-		f.DropCard(e.in)
+		f.DropCard(e.registryKey(), e.in)
 	case fleet.Channels:
 		f.Withdraw(e.key)
 	}
@@ -66,9 +75,9 @@ func (e *entry) remove(f *fleet.Fleet) {
 func (e *entry) list(all fleet.Listing) {
 	switch e.kind {
 	case fleet.Instances:
-		all.Instances[e.in] = e.registration
+		all.Instances[e.registryKey()] = fleet.InstanceEntry{Instance: e.in, Registration: e.registration}
 	case fleet.Cards:
-		all.Cards[e.in] = e.card
+		all.Cards[e.registryKey()] = fleet.CardEntry{Instance: e.in, Card: e.card}
 	case fleet.Channels:
 		all.Channels[e.key] = e.channel
 	}
@@ -76,8 +85,8 @@ func (e *entry) list(all fleet.Listing) {
 
 func newListing() fleet.Listing {
 	return fleet.Listing{
-		Instances: make(map[fleet.Instance]fleet.Registration),
-		Cards:     make(map[fleet.Instance]fleet.Card),
+		Instances: make(map[string]fleet.InstanceEntry),
+		Cards:     make(map[string]fleet.CardEntry),
 		Channels:  make(map[string]fleet.Channel),
 	}
 }

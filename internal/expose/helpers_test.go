@@ -110,7 +110,7 @@ func registerAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]by
 	for _, a := range answers {
 		for _, r := range reports(t, component, a) {
 			if !r.Worker.IsStatic() {
-				f.Register(fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease}, fleet.Registration{NATS: true})
+				f.Register("", fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease}, fleet.Registration{NATS: true})
 			}
 		}
 	}

@@ -108,7 +108,7 @@ func TestThePageForPeopleShowsEndpointsThatAreNotCounted(t *testing.T) {
 func TestThePageForPeopleEscapesNames(t *testing.T) {
 	const evil = `<script>alert("&")</script>`
 	f := fleetAt(everything, true)
-	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
+	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
 	h := Handler(f, evil, sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler))
 	page := get(t, h, "/").Body.String()
 	if strings.Contains(page, "<script>") {

@@ -66,7 +66,7 @@ func TestPrometheusAcceptsThePage(t *testing.T) {
 func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 	f := fleetAt(everything, true)
-	f.Register(fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{NATS: true})
+	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{NATS: true})
 	f.Report(fleet.Report{Endpoint: odd, Worker: fleet.WorkerID{Lease: 1}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
 	for _, family := range families(t, get(t, handler(f), "/metrics").Body, expfmt.NewFormat(expfmt.TypeTextPlain)) {
 		if family.GetName() != "llm_requests_waiting" {

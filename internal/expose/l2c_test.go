@@ -99,7 +99,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	malformed := edited(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
 	registerAll(t, f, "backend", backend, malformed)
 	registerAll(t, f, "spec", spec)
-	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
+	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
 	f.Hit(977, 3, 1)
 	poll(t, f, "backend", backend, malformed)
 	poll(t, f, "spec", spec)
@@ -144,7 +144,9 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	}
 
 	// Once the fleet is smaller its event fits.
-	f.Sync(fleet.Listing{Instances: map[fleet.Instance]fleet.Registration{{Endpoint: loadMetrics, ID: 9041998838276177458}: {NATS: true}}})
+	f.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{
+		"": {Instance: fleet.Instance{Endpoint: loadMetrics, ID: 9041998838276177458}, Registration: fleet.Registration{NATS: true}},
+	}})
 	equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 }
 

@@ -89,7 +89,7 @@ func TestPageOfAFleetInTrouble(t *testing.T) {
 			`"request_active_slots":7,`, ``),
 			`"gpu_cache_usage_perc":0.25`, `"gpu_cache_usage_perc":null`),
 		edited(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
-	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
+	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
 	f.Hit(977, 3, 1)
 	golden(t, "trouble.prom", pageOf(t, f))
 }
@@ -191,7 +191,7 @@ func pageOfTheProgramItself(t *testing.T) {
 	y.StreamsRefused.Store(1)
 	y.Skipped.Store(4)
 	y.LogDropped = func() uint64 { return 7 }
-	f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
+	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
 	f.Hit(1, 20, 5) // foreign
 	f.Hit(2, 20, 5) // over the limit
 	golden(t, "program.prom", pageOf(t, f))
@@ -205,8 +205,8 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	some := fleet.Some[uint64]
 	for id := range uint64(4) {
 		in := fleet.Instance{Endpoint: generate, ID: 1 + id}
-		f.Register(in, fleet.Registration{Publishes: true})
-		f.SetCard(in, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
+		f.Register("", in, fleet.Registration{Publishes: true})
+		f.SetCard("", in, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
 	}
 	from := func(worker uint64, rank uint32) fleet.Origin {
 		return fleet.Origin{Endpoint: generate, Worker: worker, Rank: rank}
@@ -253,8 +253,8 @@ func TestPageOfARollingUpdate(t *testing.T) {
 	for id, namespace := range []string{"team-a-lab-0c1d2e3f", "team-a-lab-4b5c6d7e"} {
 		e := fleet.Endpoint{Namespace: namespace, Component: "backend", Name: "generate"}
 		worker := uint64(1 + id)
-		f.Register(fleet.Instance{Endpoint: e, ID: worker}, fleet.Registration{Publishes: true})
-		f.SetCard(fleet.Instance{Endpoint: e, ID: worker}, fleet.Card{Model: "m", KVTotal: some(1000), MaxSeqs: some(100)})
+		f.Register("", fleet.Instance{Endpoint: e, ID: worker}, fleet.Registration{Publishes: true})
+		f.SetCard("", fleet.Instance{Endpoint: e, ID: worker}, fleet.Card{Model: "m", KVTotal: some(1000), MaxSeqs: some(100)})
 		for rank := range uint32(2) {
 			from := fleet.Origin{Endpoint: e, Worker: worker, Rank: rank}
 			f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: some(100 * worker)})
@@ -273,9 +273,9 @@ func TestPageOfWorkersThatAreScraped(t *testing.T) {
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
 	some := fleet.Some[uint64]
 	for id := range uint64(3) {
-		f.Register(fleet.Instance{Endpoint: generate, ID: 1 + id}, fleet.Registration{Publishes: true})
+		f.Register("", fleet.Instance{Endpoint: generate, ID: 1 + id}, fleet.Registration{Publishes: true})
 	}
-	f.SetCard(fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
+	f.SetCard("", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
 	f.Publish(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
 	engine := fleet.Load{ActiveSlots: some(4), Waiting: some(2), CacheUsage: fleet.Some(0.5)}
 	page := []fleet.Scraped{{Load: engine, Lookups: some(1000), Hits: some(625)}}

@@ -44,7 +44,7 @@ func TestReadyAtTheStart(t *testing.T) {
 		y.ZMQ.Set(true)
 		not("etcd is not connected")
 		// A worker that is polled makes NATS a part of it.
-		f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+		f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
 		not("etcd is not connected, NATS is not connected, no poll has been done yet")
 		y.Etcd.Set(true)
 		not("NATS is not connected, no poll has been done yet")
@@ -79,11 +79,11 @@ func TestReadyWithoutWhatIsAway(t *testing.T) {
 		away string
 	}{
 		"nats": {func(f *fleet.Fleet) {
-			f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
 			f.Tally.NATS.Use()
 		}, "NATS is not connected, no poll has been done yet"},
 		"a poll": {func(f *fleet.Fleet) {
-			f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
 			f.Tally.NATS.Use()
 			f.Tally.NATS.Set(true)
 		}, "no poll has been done yet"},

@@ -31,7 +31,7 @@ func targetsOf(t *testing.T, f *fleet.Fleet, where func(fleet.WorkerPage) string
 func TestTargetsAreTheWorkersPages(t *testing.T) {
 	f := fleetAt(everything, true)
 	at := func(component, endpoint string, id uint64) {
-		f.Register(fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}, fleet.Registration{Publishes: true})
+		f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}, fleet.Registration{Publishes: true})
 	}
 	at("decode", "generate", 0x6a6ca214c850b02e)
 	at("decode", "generate", 10)
@@ -39,7 +39,7 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 	at("decode", "clear_kv_blocks", 9) // the same process
 	at("a \"b\"\\</script>ü", "é", 7)
 	at("hidden", "generate", 8)
-	f.SetCard(fleet.Instance{Endpoint: fleet.Endpoint{Component: "decode", Name: "generate"}, ID: 9}, fleet.Card{Model: "m"})
+	f.SetCard("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "decode", Name: "generate"}, ID: 9}, fleet.Card{Model: "m"})
 	where := func(p fleet.WorkerPage) string {
 		switch p.ID {
 		case 8:
@@ -81,7 +81,7 @@ func TestWithoutPagesThereIsAnEmptyListOfTargets(t *testing.T) {
 	f := fleetAt(everything, true)
 	nowhere := func(fleet.WorkerPage) string { return "" }
 	equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
-	f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
+	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 	equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
 }
 
@@ -91,7 +91,7 @@ func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetAt(everything, true)
 		for id := range uint64(100) { // more than the server keeps for a client
-			f.Register(fleet.Instance{Endpoint: loadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
+			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
 		}
 		var lists atomic.Int64
 		where := func(p fleet.WorkerPage) string {

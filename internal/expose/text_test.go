@@ -37,10 +37,10 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 			}
 			in := fleet.Instance{Endpoint: e, ID: 1 + r.Uint64N(30)}
 			from := fleet.Origin{Endpoint: e, Worker: in.ID, Rank: uint32(r.IntN(12))}
-			f.Register(in, fleet.Registration{Publishes: r.IntN(2) == 0})
+			f.Register("", in, fleet.Registration{Publishes: r.IntN(2) == 0})
 			switch r.IntN(6) {
 			case 0:
-				f.SetCard(in, fleet.Card{Model: name(), KVTotal: number(), MaxSeqs: number()})
+				f.SetCard("", in, fleet.Card{Model: name(), KVTotal: number(), MaxSeqs: number()})
 			case 1:
 				f.Publish(from, fleet.FromLoadEvent, fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(),
 					Waiting: number(), CacheUsage: fraction(), HitRate: fraction(), SpecDrafts: number()})
@@ -83,7 +83,7 @@ func fullFleet(n int) *fleet.Fleet {
 	some := fleet.Some[uint64]
 	for id := range uint64(n) {
 		in := fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e30 + id}
-		f.Register(in, fleet.Registration{NATS: true})
+		f.Register("", in, fleet.Registration{NATS: true})
 		f.Report(fleet.Report{Endpoint: loadMetrics, Worker: fleet.WorkerID{Lease: in.ID}, Service: "dynamo_backend", Load: fleet.Load{
 			ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(id % 1000), KVTotal: some(1000),
 			CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),

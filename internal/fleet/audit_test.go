@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"container/list"
 	"maps"
 	"math"
 	"slices"
@@ -24,21 +25,78 @@ func audit(t *testing.T, f *Fleet) {
 
 func auditWorkers(t *testing.T, f *Fleet) {
 	t.Helper()
-	strangers := make(map[WorkerID]*worker)
+	strangers, strays := make(map[*worker]bool), make(map[*worker]bool)
 	for w := range f.workers.all() {
-		if !w.listed() {
-			strangers[w.id] = w
+		if !w.id.IsStatic() && !w.isListed() {
+			strangers[w] = true
 		}
-		if w.stranger == w.listed() {
-			t.Errorf("worker %s: stranger is %v, listed %v", w.label, w.stranger, w.listed())
+		if f.registry && !w.id.IsStatic() && (w.waiting != nil || slices.ContainsFunc(w.seats, func(s seat) bool { return !s.isListed() })) {
+			strays[w] = true
 		}
 		auditWorker(t, f, w)
 	}
-	if f.workers.len() > f.limit {
-		t.Errorf("%d workers are tracked, above the limit %d", f.workers.len(), f.limit)
+	auditQueue(t, "strangers", &f.strangers, strangers)
+	auditQueue(t, "strays", &f.strays, strays)
+	auditBounds(t, f)
+}
+
+func auditQueue(t *testing.T, what string, q *queue, want map[*worker]bool) {
+	t.Helper()
+	got := make(map[*worker]bool)
+	q.each(func(w *worker) { got[w] = true })
+	if q.workers.Len() != len(got) || !maps.Equal(got, want) {
+		t.Errorf("%s = %d workers, recounted %d", what, len(got), len(want))
 	}
-	if !maps.Equal(f.strangers, strangers) {
-		t.Errorf("strangers = %d workers, recounted %d", len(f.strangers), len(strangers))
+}
+
+// auditBounds recounts what is held, and compares it with what may be.
+func auditBounds(t *testing.T, f *Fleet) {
+	t.Helper()
+	var all holding
+	for w := range f.workers.all() {
+		h := holding{attachments: int32(len(w.seats))}
+		registering := f.registry && !w.id.IsStatic()
+		book := func(n int, has bool) {
+			if registering && !has {
+				h.strays += int32(n)
+			} else {
+				h.ranks += int32(n)
+			}
+		}
+		for _, s := range w.seats {
+			if !s.registered && !s.card.OK {
+				h.unregistered++
+			}
+			book(len(s.ranks), s.registered || s.card.OK)
+		}
+		book(len(w.loose), w.isListed())
+		if w.waiting != nil {
+			book(len(w.waiting.ranks), false)
+		}
+		h.furtherRanks = max(0, h.ranks-1)
+		if w.held != h {
+			t.Errorf("worker %s holds %+v, recounted %+v", w.label, w.held, h)
+		}
+		all.attachments += h.attachments
+		all.unregistered += h.unregistered
+		all.ranks += h.ranks
+		all.furtherRanks += h.furtherRanks
+		all.strays += h.strays
+	}
+	if f.held != all {
+		t.Errorf("all hold %+v, recounted %+v", f.held, all)
+	}
+	for what, of := range map[string][2]int{
+		"workers":                  {f.workers.len(), f.limit},
+		"attachments":              {int(all.attachments), int(f.bounds.attachments)},
+		"ranks beside the first":   {int(all.furtherRanks), int(f.bounds.furtherRanks)},
+		"ranks of strays":          {int(all.strays), int(f.bounds.strayRanks)},
+		"endpoints":                {f.counted(), f.bounds.endpoints},
+		"endpoints that were left": {min(f.left.Len(), f.counted()), f.bounds.endpoints},
+	} {
+		if of[0] > of[1] {
+			t.Errorf("%d %s, above the limit %d", of[0], what, of[1])
+		}
 	}
 }
 
@@ -47,10 +105,16 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 	if f.workers.of(w.id) != w || w.label != w.id.String() {
 		t.Errorf("worker %s stands under another id", w.label)
 	}
-	if len(w.seats) == 0 && len(w.loose) == 0 && (w.hits.Events == 0 || w.home == nil) {
+	if len(w.seats) == 0 && len(w.loose) == 0 && w.waiting == nil && (w.hits.Events == 0 || w.home == nil) {
 		t.Errorf("worker %s has nothing to be remembered for", w.label)
 	}
 	auditRanks(t, w, w.loose, false)
+	if w.waiting != nil {
+		auditRanks(t, w, w.waiting.ranks, false)
+		if len(w.waiting.ranks) == 0 || w.at(w.waiting.at) != nil || !f.registry {
+			t.Errorf("%d ranks of worker %s wait for %s", len(w.waiting.ranks), w.label, w.waiting.at)
+		}
+	}
 	seen := make(map[Endpoint]bool)
 	for _, s := range w.seats {
 		if seen[s.endpoint.Endpoint] {
@@ -59,6 +123,9 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 		seen[s.endpoint.Endpoint] = true
 		if !s.registered && !s.answered && !s.card.OK && len(s.ranks) == 0 {
 			t.Errorf("worker %s sits at %s for nothing", w.label, s.endpoint)
+		}
+		if s.registered != (s.keys.counts != 0) || s.card.OK != (s.cardKeys.counts != 0) {
+			t.Errorf("worker %s at %s: registered %v, with a card %v, by the keys %x and %x", w.label, s.endpoint, s.registered, s.card.OK, s.keys.counts, s.cardKeys.counts)
 		}
 		auditRanks(t, w, s.ranks, s.registered && s.endpoint.watched)
 		for _, r := range s.ranks {
@@ -85,37 +152,59 @@ func auditRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
 
 func auditEndpoints(t *testing.T, f *Fleet) {
 	t.Helper()
-	refs, here, speaking := make(map[*endpoint]int), make(map[*endpoint]int), make(map[*endpoint]int)
+	type count struct{ here, speaking, listed, static int }
+	members, counts := make(map[*endpoint]map[*worker]int8), make(map[*endpoint]count)
+	join := func(e *endpoint, w *worker) {
+		if members[e] == nil {
+			members[e] = make(map[*worker]int8)
+		}
+		members[e][w]++
+	}
+	one := map[bool]int{true: 1}
 	for w := range f.workers.all() {
 		for _, s := range w.seats {
-			refs[s.endpoint]++
-			if s.registered {
-				here[s.endpoint]++
-			}
-			if s.registered && s.Publishes {
-				speaking[s.endpoint]++
-			}
+			join(s.endpoint, w)
+			c := counts[s.endpoint]
+			counts[s.endpoint] = count{c.here + one[s.registered], c.speaking + one[s.registered && s.Publishes], c.listed + one[s.registered || s.card.OK], c.static + one[w.id.IsStatic()]}
 		}
 		if w.home != nil {
-			refs[w.home]++
+			join(w.home, w)
 		}
 	}
-	for e, n := range refs {
+	for e := range members {
 		if f.endpoints[e.Endpoint] != e {
-			t.Errorf("endpoint %s has %d refs and no record", e, n)
+			t.Errorf("endpoint %s has members and no record", e)
 		}
 	}
+	var stand [standings]int
 	for key, e := range f.endpoints {
-		if e.refs != refs[e] || e.Endpoint != key || e.watched != f.target.Covers(key) {
-			t.Errorf("endpoint %s: refs = %d, recounted %d; watched %v", key, e.refs, refs[e], e.watched)
+		if !maps.Equal(e.members, members[e]) || e.Endpoint != key || e.watched != f.target.Covers(key) {
+			t.Errorf("endpoint %s: %d members, recounted %d; watched %v", key, len(e.members), len(members[e]), e.watched)
 		}
-		if e.here != here[e] || e.speaking != speaking[e] {
-			t.Errorf("endpoint %s: %d registered, %d of them publish; recounted %d and %d", key, e.here, e.speaking, here[e], speaking[e])
+		if c := (count{e.here, e.speaking, e.listed, e.static}); c != counts[e] {
+			t.Errorf("endpoint %s: counts %+v, recounted %+v", key, c, counts[e])
 		}
-		lingers := e.useful && f.swept.Sub(e.lastSeen) < retention
-		if e.refs == 0 && !e.named && !lingers {
-			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.lastSeen))
+		if e.standing != e.stands() {
+			t.Errorf("endpoint %s stands as %d, should as %d", key, e.standing, e.stands())
 		}
+		stand[e.standing]++
+		lingers := e.useful && (e.served || e.own) && f.swept.Sub(e.since) < retention
+		if len(e.members) == 0 && !e.named && !lingers {
+			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.since))
+		}
+		waits := map[standing]*list.List{left: &f.left, unregistered: &f.unregistered}[e.standing]
+		if e.standing == unregistered && e.static > 0 {
+			waits = nil
+		}
+		if e.queue != waits || (e.at != nil) != (waits != nil) || e.at != nil && e.at.Value != any(e) {
+			t.Errorf("endpoint %s, which stands as %d, waits in the wrong queue", key, e.standing)
+		}
+	}
+	if f.standing != stand {
+		t.Errorf("endpoints stand as %v, recounted %v", f.standing, stand)
+	}
+	if n := f.left.Len() + f.unregistered.Len(); n > len(f.endpoints) {
+		t.Errorf("%d endpoints wait to be forgotten, of %d", n, len(f.endpoints))
 	}
 }
 

@@ -11,42 +11,59 @@ type Card struct {
 	Metrics   string      // host:port of the worker's own metrics page (1.6); empty where the card does not say it
 }
 
-// SetCard notes the model card of a worker at an endpoint, registered there or not yet.
-func (f *Fleet) SetCard(in Instance, c Card) {
+// SetCard notes the model card of a worker at an endpoint, registered there or not yet,
+// that stands under a key of the registry. There may be several: one counts.
+func (f *Fleet) SetCard(key string, in Instance, c Card) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.setCard(in, c)
+	f.setCard(key, in, c)
 }
 
-func (f *Fleet) setCard(in Instance, c Card) {
-	s := f.seat(WorkerID{Lease: in.ID}, in.Endpoint, true)
+func (f *Fleet) setCard(key string, in Instance, c Card) {
+	s := f.seat(WorkerID{Lease: in.ID}, in.Endpoint, listed)
 	if s == nil {
 		return
 	}
-	s.card = Some(c)
-	w := f.workers.of(WorkerID{Lease: in.ID})
-	f.setStranger(w, false)
+	w, before := f.workers.of(WorkerID{Lease: in.ID}), s.isListed()
+	counts, room := s.cardKeys.put(hashOf(key), c, s.card.V, equalCards)
+	if !room {
+		f.Tally.TurnAway(AttachmentLimit)
+		return
+	}
+	s.card = Some(counts)
+	f.relisted(w, s, before)
 	f.rehome(w)
 }
 
-// DropCard notes that the model card is gone.
-func (f *Fleet) DropCard(in Instance) {
+// equalCards says that no card says more than another.
+func equalCards(Card, Card) int { return 0 }
+
+// DropCard notes that a key of the model card is gone. The card goes with the last one.
+func (f *Fleet) DropCard(key string, in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
-		f.dropCard(w, in.Endpoint)
+		f.keepCard(w, in.Endpoint, butOne(key), false)
 	}
 }
 
-func (f *Fleet) dropCard(w *worker, e Endpoint) {
+// keepCard forgets keys of a model card. It goes with the last one, unless it is known to
+// have another that is yet to be told.
+func (f *Fleet) keepCard(w *worker, e Endpoint, stays func(key uint64) bool, another bool) {
 	s := w.at(e)
 	if s == nil || !s.card.OK {
 		return
 	}
+	counts, some := s.cardKeys.keep(stays, s.card.V, equalCards)
+	if some || another {
+		s.card.V = counts
+		return
+	}
 	s.card = Opt[Card]{}
+	f.relisted(w, s, true)
 	if !s.registered && !s.answered && len(s.ranks) == 0 {
 		f.leave(w, s)
+		f.weigh(w)
 	}
-	f.setStranger(w, !w.listed())
 	f.settle(w)
 }

@@ -280,7 +280,7 @@ func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
 		"one of them does": {func(f *Fleet) {
 			publishing(f, generate, 1)
 			f.Announce("a", zmq)
-			f.Register(Instance{Endpoint: generate, ID: 2}, Registration{Publishes: true, NATS: true})
+			f.Register(keyOf(Instance{Endpoint: generate, ID: 2}), Instance{Endpoint: generate, ID: 2}, Registration{Publishes: true, NATS: true})
 		}, true},
 	} {
 		f := fleetAt(everything, plenty)

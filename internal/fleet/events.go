@@ -19,57 +19,78 @@ type Origin struct {
 func (f *Fleet) Publish(from Origin, source Source, l Load) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w, s := f.origin(from)
-	if w == nil {
-		return
+	if w, ranks := f.origin(from); w != nil {
+		f.setLoad(w, ranks, from.Rank, l, source)
 	}
-	f.setLoad(w.ranksOf(s), from.Rank, l, source)
 }
 
-// origin is the worker and the seat that an event belongs to. The seat is nil where
-// the event does not name the endpoint: it is then decided anew in each Snapshot,
-// since what decides may come after the event. Both are nil where there is no room,
-// or where the endpoint is not watched.
-func (f *Fleet) origin(from Origin) (w *worker, s *seat) {
-	id := WorkerID{Lease: from.Worker}
-	if from.Name == "" {
-		if from.Component != "" && !f.target.CoversComponent(from.Component) {
-			return nil, nil
-		}
-		known := f.workers.of(id) != nil
-		if w = f.worker(id, false); w == nil {
-			return nil, nil
-		}
-		if !known {
-			f.rehome(w)
-		}
-		if from.Component != "" {
-			w.looseOf = from.Component
-		}
-		if s := w.bearer(w.looseOf); s != nil {
-			s.mute = false
-		}
-		return w, nil
+// origin is the worker that an event is of, and its ranks that the event belongs to: those
+// of the endpoint that it names; or of none, where it names none, which is then decided anew
+// in each Snapshot, since what decides may come after the event. It is nil where there is
+// no room, or where the endpoint is not watched.
+func (f *Fleet) origin(from Origin) (w *worker, ranks *[]rank) {
+	switch {
+	case from.Name != "" && f.target.Covers(from.Endpoint):
+		w, ranks = f.originAt(from)
+	case from.Name == "" && (from.Component == "" || f.target.CoversComponent(from.Component)):
+		w, ranks = f.looseOrigin(from)
 	}
-	if !f.target.Covers(from.Endpoint) {
+	if w != nil {
+		f.touch(w)
+	}
+	return w, ranks
+}
+
+// touch notes that a worker was heard that may be pushed out.
+func (f *Fleet) touch(w *worker) {
+	f.strangers.touch(w.stranger)
+	f.strays.touch(w.stray)
+}
+
+// looseOrigin is origin of an event that does not name the endpoint.
+func (f *Fleet) looseOrigin(from Origin) (*worker, *[]rank) {
+	id := WorkerID{Lease: from.Worker}
+	w := f.workers.of(id)
+	if (w == nil || len(w.loose) == 0) && !f.roomForRank(w, f.proofOf(id) == heard && (w == nil || !w.isListed())) {
+		f.Tally.TurnAway(RankLimit)
 		return nil, nil
 	}
-	if s = f.workers.of(id).at(from.Endpoint); s == nil {
-		if s = f.seat(id, from.Endpoint, false); s == nil {
+	if w == nil {
+		if w = f.worker(id, heard); w == nil {
 			return nil, nil
 		}
-		f.rehome(f.workers.of(id))
+		f.rehome(w)
 	}
-	s.mute = false
-	return f.workers.of(id), s
+	if from.Component != "" {
+		w.looseOf = from.Component
+	}
+	if s := w.bearer(w.looseOf); s != nil {
+		s.mute = false
+	}
+	return w, &w.loose
 }
 
-// ranksOf are the ranks at a seat, or of events without an endpoint.
-func (w *worker) ranksOf(s *seat) *[]rank {
+// originAt is origin of an event that names the endpoint.
+func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
+	id := WorkerID{Lease: from.Worker}
+	w, by := f.workers.of(id), f.proofOf(id)
+	s := w.at(from.Endpoint)
 	if s == nil {
-		return &w.loose
+		if by == heard && f.endpoints[from.Endpoint] == nil {
+			return f.await(id, from.Endpoint)
+		}
+		if !f.roomForRank(w, by == heard) {
+			f.Tally.TurnAway(RankLimit)
+			return nil, nil
+		}
+		if s = f.seat(id, from.Endpoint, by); s == nil {
+			return nil, nil
+		}
+		w = f.workers.of(id)
+		f.rehome(w)
 	}
-	return &s.ranks
+	s.mute = false
+	return w, &s.ranks
 }
 
 // bearer is the seat that events without an endpoint belong to: the one with stats

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"cmp"
+	"container/list"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,7 @@ type Fleet struct {
 	target   Target
 	unknown  Endpoint
 	limit    int
+	bounds   bounds
 	registry bool
 	synced   chan struct{} // closed when it is known who is registered
 	openings atomic.Uint64
@@ -60,14 +62,20 @@ type Fleet struct {
 	now       time.Time
 	swept     time.Time
 	workers   roster
-	strangers map[WorkerID]*worker // those of workers of which the registry has nothing
+	strangers queue // those of workers of which the registry has nothing, but for static ones
+	strays    queue // those of workers that were heard of endpoints where they are not registered
+	held      holding
 	endpoints map[Endpoint]*endpoint
 	channels  channels
 	loads     uint64 // loads received: the order of each
 
-	order    []*endpoint // sorted, if not reseated
-	reseated bool        // who is where has changed since order and the members were arranged
-	refused  bool        // somebody registered and found no room since the registry was last listed
+	order        []*endpoint // sorted, unless that must be arranged anew
+	disorder     bool
+	standing     [standings]int // endpoints, by why they are known
+	unregistered list.List      // of *endpoint: what can be pushed out of those that stand so, the oldest first
+	left         list.List      // of *endpoint: all that stand so, the oldest first
+
+	refused [limits]bool // something registered and found no room since the registry was last listed
 
 	enrolled, enrolledOnNATS int // seats that are registered, and those of them that take requests over NATS
 
@@ -81,6 +89,7 @@ type Fleet struct {
 }
 
 // worker is everything known of one worker process; deleting it deletes all its series.
+// What each hit looks at stands first, in two cache lines.
 type worker struct {
 	id       WorkerID
 	label    string // id as in the label worker_id
@@ -88,11 +97,16 @@ type worker struct {
 	home     *endpoint // where its hits are shown; nil: on an endpoint that is not watched
 	hits     Hits
 	lastHit  time.Time
-	stranger bool
+	stranger *list.Element // its places in the Fleet's queues of these names; nil where it is in none
+	stray    *list.Element
 	timings  Timings
 
-	loose   []rank // from events that do not name the endpoint: see origin
-	looseOf string // their component, if they named that
+	loose   []rank   // from events that do not name the endpoint: see origin
+	looseOf string   // their component, if they named that
+	waiting *waiting // nil nearly always
+
+	held    holding
+	bearing bool // a Snapshot works out: it is known where its load is
 }
 
 // seat is one worker at one endpoint. What each answer to a poll looks at stands first, in
@@ -106,6 +120,8 @@ type seat struct {
 	malformed  bool   // its last answer could not be decoded
 	mute       bool   // it publishes, used to answer polls too, and does no more: its load is not shown until it is heard
 	awaited    bool   // polls wait for the component's answer, on one seat a component
+	loose      bool   // a Snapshot works out: the worker's loads that name no endpoint are shown here
+	bearing    bool   // and this: its load is here, or has been
 	missed     int    // polls since its last answer
 	poll       uint64 // the poll it last answered
 	arrived    uint64 // the poll that need not wait because of this seat any more
@@ -113,27 +129,9 @@ type seat struct {
 	ranks      []rank // by number
 	Registration
 	card Opt[Card]
-}
 
-// endpoint is one endpoint somebody is or was at.
-type endpoint struct {
-	Endpoint
-	watched  bool
-	named    bool   // by the flags: shown even if nobody was ever there
-	useful   bool   // had a load or a hit
-	refs     int    // seats here and workers whose home it is
-	here     int    // seats here that are registered
-	speaking int    // those of them that publish
-	events   uint64 // hit-rate events booked here
-	lastSeen time.Time
-	requests *Histograms // nil before the first
-
-	members []*worker // with a seat or their home here, by label, if the Fleet is not reseated
-
-	// What a Snapshot works out.
-	state    EndpointState
-	loadless bool // every worker that answers says that it carries no load
-	carries  bool // one has a load here
+	keys     keyring[Registration] // of Registration
+	cardKeys keyring[Card]         // of card
 }
 
 // New makes an empty Fleet that watches target and tracks at most limit workers.
@@ -143,10 +141,10 @@ func New(target Target, limit int, registry bool) *Fleet {
 		target:    target,
 		unknown:   Endpoint{Component: unknown, Name: unknown},
 		limit:     limit,
+		bounds:    boundsOf(limit, registry),
 		registry:  registry,
 		synced:    make(chan struct{}),
 		workers:   newRoster(),
-		strangers: make(map[WorkerID]*worker),
 		endpoints: make(map[Endpoint]*endpoint),
 		channels:  newChannels(),
 	}
@@ -154,7 +152,7 @@ func New(target Target, limit int, registry bool) *Fleet {
 	if target.Several() {
 		f.unknown.Namespace = unknown
 	} else if target.Name != "" {
-		f.endpoint(Endpoint(target)).named = true
+		f.add(Endpoint(target), ours).named = true
 	}
 	if !registry {
 		close(f.synced)
@@ -178,15 +176,8 @@ func (f *Fleet) Advance(now time.Time) {
 		return
 	}
 	f.swept = now
-	for _, w := range f.strangers {
-		f.expire(w)
-	}
-	for key, e := range f.endpoints {
-		if e.refs == 0 && !e.named && now.Sub(e.lastSeen) >= retention {
-			delete(f.endpoints, key)
-			f.reseated = true
-		}
-	}
+	f.expire()
+	f.forgetEndpoints()
 }
 
 func compareEndpoints(a, b Endpoint) int {

@@ -43,22 +43,25 @@ func static(id string) WorkerID {
 
 func register(f *Fleet, e Endpoint, ids ...uint64) {
 	for _, id := range ids {
-		f.Register(Instance{Endpoint: e, ID: id}, Registration{NATS: true})
+		f.Register(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, Registration{NATS: true})
 	}
 }
 
+// keyOf is where a worker registers, as most releases have it.
+func keyOf(in Instance) string { return fmt.Sprintf("v1/instances/%s/%x", in.Endpoint, in.ID) }
+
 // listing is a registry of workers that are polled.
 func listing(all ...Instance) Listing {
-	l := Listing{Instances: make(map[Instance]Registration)}
+	l := Listing{Instances: make(map[string]InstanceEntry)}
 	for _, in := range all {
-		l.Instances[in] = Registration{NATS: true}
+		l.Instances[keyOf(in)] = InstanceEntry{in, Registration{NATS: true}}
 	}
 	return l
 }
 
 func deregister(f *Fleet, e Endpoint, ids ...uint64) {
 	for _, id := range ids {
-		f.Deregister(Instance{Endpoint: e, ID: id})
+		f.Deregister(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id})
 	}
 }
 

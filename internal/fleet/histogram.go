@@ -73,8 +73,8 @@ func (h *Histogram) observeFine(i int, n uint64) {
 		h.Fine = slices.Insert(h.Fine, 0, make([]uint64, h.First-i)...)
 		h.First = i
 	}
-	for len(h.Fine) <= i-h.First {
-		h.Fine = append(h.Fine, 0)
+	if n := i - h.First + 1 - len(h.Fine); n > 0 {
+		h.Fine = append(h.Fine, make([]uint64, n)...) // at once: one by one it would take twice the memory
 	}
 	h.Fine[i-h.First] += n
 }

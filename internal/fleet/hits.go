@@ -17,7 +17,7 @@ func (f *Fleet) Hit(lease, isl, overlap uint64) {
 	id := WorkerID{Lease: lease}
 	w := f.workers.of(id)
 	if w == nil {
-		if w = f.worker(id, false); w == nil {
+		if w = f.worker(id, heard); w == nil {
 			return
 		}
 		f.rehome(w)
@@ -26,6 +26,7 @@ func (f *Fleet) Hit(lease, isl, overlap uint64) {
 		f.Tally.ForeignEvents.Add(1)
 		return
 	}
+	f.strangers.touch(w.stranger)
 	f.hit(w, isl, overlap)
 }
 
@@ -44,7 +45,7 @@ func (f *Fleet) hit(w *worker, isl, overlap uint64) {
 func (f *Fleet) rehome(w *worker) {
 	if len(w.seats) > 0 {
 		f.setHome(w, f.homeOf(w))
-	} else if w.home == nil {
+	} else if w.home == nil || w.hits.Events == 0 {
 		f.setHome(w, f.homeOfUnknown())
 	}
 }
@@ -59,9 +60,7 @@ func (f *Fleet) homeOf(w *worker) *endpoint {
 		return nil
 	}
 	if f.target.Name != "" {
-		named := Endpoint(f.target)
-		named.Namespace = best.endpoint.Namespace
-		return f.endpoint(named)
+		return f.namedBeside(best)
 	}
 	if best.bears() == 0 && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != f.unknown {
 		return w.home
@@ -69,11 +68,26 @@ func (f *Fleet) homeOf(w *worker) *endpoint {
 	return best.endpoint
 }
 
-func (f *Fleet) homeOfUnknown() *endpoint {
-	if f.target.Name != "" && !f.target.Several() {
-		return f.endpoint(Endpoint(f.target))
+// namedBeside is the endpoint of the flags in the namespace of a seat; nil if there is no
+// room for it, or if nothing but an event says that there is such a namespace.
+func (f *Fleet) namedBeside(s *seat) *endpoint {
+	named := Endpoint(f.target)
+	named.Namespace = s.endpoint.Namespace
+	if e := f.endpoints[named]; e != nil || !s.isListed() && f.registry {
+		return e
 	}
-	return f.endpoint(f.unknown)
+	return f.open(named, alone, nil)
+}
+
+func (f *Fleet) homeOfUnknown() *endpoint {
+	e := f.unknown
+	if f.target.Name != "" && !f.target.Several() {
+		e = Endpoint(f.target)
+	}
+	if p := f.endpoints[e]; p != nil {
+		return p
+	}
+	return f.add(e, ours)
 }
 
 func (f *Fleet) setHome(w *worker, home *endpoint) {
@@ -81,11 +95,10 @@ func (f *Fleet) setHome(w *worker, home *endpoint) {
 		return
 	}
 	if home != nil {
-		home.refs++
-		f.reseated = true
+		f.join(home, w)
 	}
 	if w.home != nil {
-		f.release(w.home)
+		f.part(w.home, w)
 	}
 	w.home = home
 }

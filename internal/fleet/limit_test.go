@@ -83,12 +83,12 @@ func TestAWorkerIsCountedOnceHoweverManyEndpointsItHas(t *testing.T) {
 }
 
 func TestTheEndpointsOfOneWorkerAreBounded(t *testing.T) {
-	f := fleetAt(everything, 1)
-	for i := range maxSeats + 3 {
+	f := fleetAt(everything, plenty)
+	for i := range 64 + 3 {
 		register(f, Endpoint{Component: "c", Name: fmt.Sprint(i)}, 1)
 	}
 	overLimit(t, f, 3)
-	equal(t, "seats", len(f.workers.of(lease(1)).seats), maxSeats)
+	equal(t, "attachments", len(f.workers.of(lease(1)).seats), 64)
 }
 
 func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T) {
@@ -96,7 +96,7 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T
 	register(f, generate, 1)
 	register(f, generate, 2)
 	equal(t, "wanted while full", f.WantsSync(), false)
-	f.Deregister(Instance{Endpoint: generate, ID: 1})
+	f.Deregister(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
 	equal(t, "wanted with room", f.WantsSync(), true)
 	f.Sync(listing([]Instance{{Endpoint: generate, ID: 2}}...))
 	equal(t, "wanted after it was listed", f.WantsSync(), false)

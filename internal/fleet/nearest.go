@@ -22,13 +22,18 @@ func (t Target) Nearest(registered []Endpoint) (best Endpoint, ok bool) {
 	return best, least >= 0
 }
 
+// alike is a name without what does not count.
+func alike(s string) []rune { return []rune(strings.ToLower(separators.Replace(s))) }
+
+var separators = strings.NewReplacer("-", "", "_", "", ".", "")
+
 // distance is the number of edits between two names, written alike: case, "-", "_"
 // and "." do not count. They are near if at most a third of the wanted one differs.
 func distance(want, have string) (edits int, near bool) {
-	alike := func(s string) []rune {
-		return []rune(strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "").Replace(s)))
-	}
 	a, b := alike(want), alike(have)
+	if len(b)-len(a) > len(a)/3 {
+		return len(b), false // so many at least: what is registered may have any name
+	}
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

@@ -34,11 +34,11 @@ const maxGap = 1 << 32
 func (f *Fleet) Pass(from Origin, p Pass) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w, s := f.origin(from)
+	w, ranks := f.origin(from)
 	if w == nil {
 		return
 	}
-	if r := f.rankOf(w.ranksOf(s), from.Rank); r != nil {
+	if r := f.rankOf(w, ranks, from.Rank); r != nil {
 		if r.passes == nil {
 			r.passes = &passes{seconds: NewHistogram(PassBounds)}
 		}

@@ -146,11 +146,12 @@ func (f *Fleet) miss(w *worker) {
 			s.ranks, w.loose = nil, nil // what it also published is no newer than its last answer
 		}
 		s.mute = s.Publishes
-		if !s.registered && !s.card.OK && len(s.ranks) == 0 {
+		if !s.isListed() && len(s.ranks) == 0 {
 			f.leave(w, s)
 		}
 	}
 	if changed {
+		f.weigh(w)
 		f.settle(w)
 	}
 }
@@ -178,10 +179,19 @@ func (f *Fleet) report(r *Report) {
 	}
 	moved := s == nil
 	if moved {
-		if s = f.seat(r.Worker, r.Endpoint, false); s == nil {
+		by := f.proofOf(r.Worker)
+		if by == heard && f.endpoints[r.Endpoint] == nil {
+			f.Tally.Reject(StatsReply, NotRegistered)
+			return
+		}
+		if s = f.seat(r.Worker, r.Endpoint, by); s == nil {
 			return
 		}
 		w = f.workers.of(r.Worker)
+	}
+	s.endpoint.served = s.endpoint.served || !f.registry
+	if !s.registered {
+		f.touch(w)
 	}
 	moved = moved || !s.carried && r.Outcome == Reported
 	s.carried = s.carried || r.Outcome == Reported
@@ -189,10 +199,12 @@ func (f *Fleet) report(r *Report) {
 	s.service, s.mute = r.Service, false
 	s.noLoad, s.malformed = r.Outcome == NoLoad && !s.Publishes, r.Outcome == Malformed
 	if r.Outcome == Reported {
-		f.setLoad(&s.ranks, r.Rank, r.Load, FromStats)
+		f.setLoad(w, &s.ranks, r.Rank, r.Load, FromStats)
 		s.endpoint.useful = true
-	} else {
-		s.ranks = forgetPolled(s.ranks)
+	} else if ranks := len(s.ranks); ranks > 0 {
+		if s.ranks = forgetPolled(s.ranks); len(s.ranks) < ranks {
+			f.weigh(w)
+		}
 	}
 	if moved {
 		f.rehome(w)

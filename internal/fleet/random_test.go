@@ -26,7 +26,7 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 			f.Advance(start)
 			h := &history{
 				rand: rand.New(rand.NewPCG(seed, 0)), f: f, now: start, registry: registry,
-				keys: make(map[Instance]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
+				keys: make(map[Instance]map[string]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
 			}
 			for range 1000 {
 				what := h.step()
@@ -46,16 +46,20 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 // TestBooksBalanceWhateverIsPublished does the same with events, cards and channels
 // among the changes, of which there is no second opinion.
 func TestBooksBalanceWhateverIsPublished(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(15) {
 		limit := plenty
 		if seed%2 == 0 {
 			limit = int(1 + seed)
 		}
-		f := New([]Target{everything, backend, Target(generate)}[seed%3], limit, seed%4 != 3)
+		f := New([]Target{everything, backend, Target(generate), {Namespace: "lab*"}, {Namespace: "lab*", Component: "backend", Name: "generate"}}[seed%5], limit, seed%4 != 3)
+		if seed%3 == 0 { // all limits bind
+			f.limit = 5
+			f.bounds = bounds{strangers: 4, static: 2, endpoints: 4, left: 2, heard: 2, attachments: 8, unregistered: 4, furtherRanks: 3, strayRanks: 4}
+		}
 		f.Advance(start)
 		h := &history{
 			rand: rand.New(rand.NewPCG(seed, 1)), f: f, now: start, registry: seed%4 != 3,
-			keys: make(map[Instance]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
+			keys: make(map[Instance]map[string]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
 		}
 		for range 1000 {
 			if h.rand.IntN(2) == 0 {
@@ -81,11 +85,14 @@ func (h *history) event() {
 	some := func() Opt[uint64] { return Opt[uint64]{h.rand.Uint64N(100), h.rand.IntN(4) > 0} }
 	switch h.rand.IntN(9) {
 	case 0:
-		h.f.Register(h.instance(), Registration{Publishes: true, Transport: []string{"", "a", "b"}[h.rand.IntN(3)]})
+		in := h.instance()
+		h.f.Register(h.key(in), in, Registration{Publishes: true, Transport: []string{"", "a", "b"}[h.rand.IntN(3)]})
 	case 1:
-		h.f.SetCard(h.instance(), Card{KVTotal: some(), MaxSeqs: some()})
+		in := h.instance()
+		h.f.SetCard(h.key(in), in, Card{KVTotal: some(), MaxSeqs: some()})
 	case 2:
-		h.f.DropCard(h.instance())
+		in := h.instance()
+		h.f.DropCard(h.key(in), in)
 	case 3, 4:
 		h.f.Publish(from, Source(1+h.rand.IntN(2)), Load{KVActive: some(), KVTotal: some(), ActiveSlots: some(), CacheUsage: Some(0.5)})
 	case 5:
@@ -131,14 +138,25 @@ type history struct {
 	poll     uint64
 	polling  bool
 
-	keys map[Instance]bool
+	keys map[Instance]map[string]bool
 	said map[place]*saying
 	hits map[string]uint64 // ISL blocks shown of each registered worker
 }
 
 var places = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
 
-func (h *history) endpoint() Endpoint { return places[h.rand.IntN(len(places))] }
+func (h *history) endpoint() Endpoint {
+	e := places[h.rand.IntN(len(places))]
+	if h.f.Target().Several() {
+		e.Namespace = []string{"lab-1", "lab-2"}[h.rand.IntN(2)]
+	}
+	return e
+}
+
+// key is one of those that the registry may have of an instance.
+func (h *history) key(in Instance) string {
+	return []string{keyOf(in), fmt.Sprintf("instances/%s:%x", in.Endpoint, in.ID)}[h.rand.IntN(2)]
+}
 
 func (h *history) instance() Instance {
 	return Instance{Endpoint: h.endpoint(), ID: 1 + h.rand.Uint64N(12)}
@@ -149,14 +167,16 @@ func (h *history) step() string {
 	switch n := h.rand.IntN(100); {
 	case n < 12 && h.registry:
 		in := h.instance()
-		h.f.Register(in, Registration{NATS: true})
-		h.keys[in] = true
-		return "register " + in.String()
+		key := h.key(in)
+		h.f.Register(key, in, Registration{NATS: true})
+		h.has(in, key)
+		return "register " + key
 	case n < 20:
 		in := h.instance()
-		h.f.Deregister(in)
-		h.gone(in)
-		return "deregister " + in.String()
+		key := h.key(in)
+		h.f.Deregister(key, in)
+		h.gone(in, key)
+		return "deregister " + key
 	case n < 22 && h.registry:
 		return h.sync()
 	case n < 55:
@@ -178,28 +198,39 @@ func (h *history) step() string {
 	}
 }
 
-func (h *history) gone(in Instance) {
-	if h.keys[in] {
+func (h *history) has(in Instance, key string) {
+	if h.keys[in] == nil {
+		h.keys[in] = make(map[string]bool)
+	}
+	h.keys[in][key] = true
+}
+
+func (h *history) gone(in Instance, key string) {
+	if !h.keys[in][key] {
+		return
+	}
+	if delete(h.keys[in], key); len(h.keys[in]) == 0 {
+		delete(h.keys, in)
 		delete(h.said, place{in.Endpoint, lease(in.ID)})
 	}
-	delete(h.keys, in)
 }
 
 func (h *history) sync() string {
-	var all []Instance
-	present := make(map[Instance]bool)
+	all := Listing{Instances: make(map[string]InstanceEntry)}
+	before := h.keys
+	h.keys = make(map[Instance]map[string]bool)
 	for range h.rand.IntN(20) {
 		in := h.instance()
-		all = append(all, in)
-		present[in] = true
+		key := h.key(in)
+		all.Instances[key] = InstanceEntry{in, Registration{NATS: true}}
+		h.has(in, key)
 	}
-	for in := range h.keys {
-		if !present[in] {
-			h.gone(in)
+	for in := range before {
+		if h.keys[in] == nil {
+			delete(h.said, place{in.Endpoint, lease(in.ID)})
 		}
 	}
-	h.keys = present
-	h.f.Sync(listing(all...))
+	h.f.Sync(all)
 	return fmt.Sprint("sync ", all)
 }
 
@@ -214,8 +245,9 @@ func (h *history) report() string {
 	case 1:
 		r.Outcome, r.Load = Malformed, Load{}
 	}
+	counts := h.f.endpoints[r.Endpoint] != nil || r.Worker.IsStatic() || !h.registry
 	h.f.Report(r)
-	if h.f.Target().Covers(r.Endpoint) {
+	if h.f.Target().Covers(r.Endpoint) && counts {
 		h.said[place{r.Endpoint, r.Worker}] = &saying{Report: r, poll: h.poll}
 	}
 	return fmt.Sprint("report ", r)
@@ -247,7 +279,7 @@ func (h *history) compare(t *testing.T, what string) {
 	}
 	want := make(map[place]uint64)
 	for at, s := range h.said {
-		seen := !h.registry || at.Worker.IsStatic() || h.keys[Instance{at.Endpoint, at.Worker.Lease}]
+		seen := !h.registry || at.Worker.IsStatic() || h.keys[Instance{at.Endpoint, at.Worker.Lease}] != nil
 		if seen && s.Outcome == Reported {
 			want[at] = s.Load.KVActive.V
 		}
@@ -303,7 +335,7 @@ func (h *history) emptyOut(t *testing.T) {
 	audit(t, h.f)
 	equal(t, "workers left", h.f.workers.len(), 0)
 	left := slices.Collect(maps.Keys(h.f.endpoints))
-	if h.f.Target().Name != "" {
+	if h.f.Target().Name != "" && !h.f.Target().Several() {
 		equal(t, "endpoints left", left, []Endpoint{Endpoint(h.f.Target())})
 		return
 	}

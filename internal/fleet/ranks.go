@@ -41,23 +41,25 @@ type rank struct {
 // isEmpty reports whether there is nothing to remember the rank for.
 func (r *rank) isEmpty() bool { return !r.load.OK && r.passes == nil && r.scraped == nil }
 
-// rankOf is the rank of this number, made if there is room; nil if there is none.
-func (f *Fleet) rankOf(ranks *[]rank, number uint32) *rank {
+// rankOf is the rank of this number among some of the worker's, made if there is room; nil
+// if there is none.
+func (f *Fleet) rankOf(w *worker, ranks *[]rank, number uint32) *rank {
 	i, found := slices.BinarySearchFunc(*ranks, number, func(r rank, n uint32) int { return int(int64(r.number) - int64(n)) })
 	if found {
 		return &(*ranks)[i]
 	}
-	if len(*ranks) >= maxRanks {
+	if len(*ranks) >= maxRanks || !f.roomForRank(w, f.isStray(w, ranks)) {
 		f.Tally.TurnAway(RankLimit)
 		return nil
 	}
 	*ranks = slices.Insert(*ranks, i, rank{number: number})
+	f.weigh(w)
 	return &(*ranks)[i]
 }
 
 // setLoad notes a load of a rank; the newest wins.
-func (f *Fleet) setLoad(ranks *[]rank, number uint32, l Load, from Source) {
-	r := f.rankOf(ranks, number)
+func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from Source) {
+	r := f.rankOf(w, ranks, number)
 	if r == nil {
 		return
 	}

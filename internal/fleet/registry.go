@@ -18,75 +18,132 @@ type Registration struct {
 	Metrics string
 }
 
-// Listing is what the registry holds at one moment.
-type Listing struct {
-	Instances map[Instance]Registration
-	Cards     map[Instance]Card
-	Channels  map[string]Channel // by their keys
+// more compares what two registrations of the same worker at the same endpoint say of it.
+func (r Registration) more(o Registration) int {
+	switch {
+	case r.Publishes == o.Publishes:
+		return 0
+	case r.Publishes:
+		return 1
+	}
+	return -1
 }
 
-// Register notes that a worker has registered an endpoint.
-func (f *Fleet) Register(in Instance, r Registration) {
+// Listing is what the registry holds at one moment, by its keys.
+type Listing struct {
+	Instances map[string]InstanceEntry
+	Cards     map[string]CardEntry
+	Channels  map[string]Channel
+}
+
+// InstanceEntry is a registration in a Listing.
+type InstanceEntry struct {
+	Instance
+	Registration
+}
+
+// CardEntry is a model card in a Listing.
+type CardEntry struct {
+	Instance
+	Card
+}
+
+// Register notes that a worker has registered an endpoint, under a key of the registry.
+// There may be several, as where two layouts are written (0.6): one counts.
+func (f *Fleet) Register(key string, in Instance, r Registration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.register(in, r)
+	f.register(key, in, r)
 }
 
-func (f *Fleet) register(in Instance, r Registration) {
-	id := WorkerID{Lease: in.ID}
-	if w := f.workers.of(id); w != nil {
-		if s := w.at(in.Endpoint); s != nil && s.registered {
-			if s.Transport != r.Transport {
-				s.ranks, w.loose = nil, nil // of a process that is no more
-			}
-			f.enrol(s, -1)
-			s.Registration = r
-			f.enrol(s, 1)
-			return
-		}
-	}
-	s := f.seat(id, in.Endpoint, true)
+func (f *Fleet) register(key string, in Instance, r Registration) {
+	id, hash := WorkerID{Lease: in.ID}, hashOf(key)
+	s := f.seat(id, in.Endpoint, listed)
 	if s == nil {
 		return
 	}
-	s.registered, s.Registration = true, r
+	w, before := f.workers.of(id), s.isListed()
+	old, known := s.keys.of(hash, s.Registration)
+	counts, room := s.keys.put(hash, r, s.Registration, Registration.more)
+	if !room {
+		f.Tally.TurnAway(AttachmentLimit)
+		return
+	}
+	if known && old.Transport != r.Transport {
+		s.ranks, w.loose = nil, nil // of a process that is no more
+	}
+	f.enrol(s, -1)
+	first := !s.registered
+	s.registered, s.Registration, s.endpoint.served = true, counts, true
 	f.enrol(s, 1)
-	w := f.workers.of(id)
-	f.setStranger(w, false)
-	f.rehome(w)
-}
-
-// Deregister notes that a worker's registration of an endpoint is gone. Its load
-// goes at once, and later answers bring nothing back until it registers again.
-func (f *Fleet) Deregister(in Instance) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
-		f.deregister(w, in.Endpoint)
+	f.relisted(w, s, before)
+	if first {
+		f.rehome(w)
 	}
 }
 
-func (f *Fleet) deregister(w *worker, e Endpoint) {
+// Deregister notes that a key of a worker's registration of an endpoint is gone. With the
+// last one its load goes at once, and later answers bring nothing back until it registers
+// again.
+func (f *Fleet) Deregister(key string, in Instance) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
+		f.keepRegistration(w, in.Endpoint, butOne(key), false)
+	}
+}
+
+// butOne is whether a key is any but this one.
+func butOne(key string) func(uint64) bool {
+	gone := hashOf(key)
+	return func(key uint64) bool { return key != gone }
+}
+
+// among is whether a key is one of these.
+func among(keys []uint64) func(uint64) bool {
+	return func(key uint64) bool { return slices.Contains(keys, key) }
+}
+
+// keepRegistration forgets keys of a registration. It goes with the last one, unless it is
+// known to have another that is yet to be told.
+func (f *Fleet) keepRegistration(w *worker, e Endpoint, stays func(key uint64) bool, another bool) {
 	s := w.at(e)
 	if s == nil || !s.registered {
 		return
 	}
+	counts, some := s.keys.keep(stays, s.Registration, Registration.more)
+	if !some && !another {
+		f.deregister(w, s)
+		return
+	}
+	if counts != s.Registration {
+		f.enrol(s, -1)
+		s.Registration = counts
+		f.enrol(s, 1)
+	}
+}
+
+// deregister follows the last key of a registration.
+func (f *Fleet) deregister(w *worker, s *seat) {
+	if slices.ContainsFunc(w.ranksAt(s), func(r rank) bool { return r.load.OK || r.passes != nil }) {
+		s.endpoint.useful = true
+	}
 	if s == w.bearer(w.looseOf) {
 		w.loose = nil
 	}
-	f.enrol(s, -1)
-	s.registered = false
-	if card := s.card; card.OK {
+	if s.card.OK { // it goes with its own key
 		f.arrived(s)
 		f.unhear(s)
-		*s = seat{endpoint: s.endpoint, card: card} // it goes with its own key
+		f.enrol(s, -1)
+		*s = seat{endpoint: s.endpoint, card: s.card, cardKeys: s.cardKeys}
 	} else {
 		f.leave(w, s)
 	}
 	if !w.registered() {
 		w.loose = nil
 	}
-	f.setStranger(w, !w.listed())
+	f.strangers.keep(w, &w.stranger, !w.isListed())
+	f.weigh(w)
 	f.settle(w)
 }
 
@@ -94,23 +151,26 @@ func (f *Fleet) deregister(w *worker, e Endpoint) {
 func (f *Fleet) Sync(all Listing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for w := range f.workers.all() {
+	instances, cards := make(map[Instance][]uint64, len(all.Instances)), make(map[Instance][]uint64, len(all.Cards))
+	for key, e := range all.Instances {
+		instances[e.Instance] = append(instances[e.Instance], hashOf(key))
+	}
+	for key, e := range all.Cards {
+		cards[e.Instance] = append(cards[e.Instance], hashOf(key))
+	}
+	for _, w := range f.workers.leased {
 		for _, e := range w.places() {
 			in := Instance{Endpoint: e, ID: w.id.Lease}
-			if _, stays := all.Instances[in]; !stays {
-				f.deregister(w, e)
-			}
-			if _, stays := all.Cards[in]; !stays {
-				f.dropCard(w, e)
-			}
+			f.keepRegistration(w, e, among(instances[in]), len(instances[in]) > 0)
+			f.keepCard(w, e, among(cards[in]), len(cards[in]) > 0)
 		}
 	}
-	f.refused = false
-	for in, r := range all.Instances {
-		f.register(in, r)
+	f.refused = [limits]bool{}
+	for key, e := range all.Instances {
+		f.register(key, e.Instance, e.Registration)
 	}
-	for in, c := range all.Cards {
-		f.setCard(in, c)
+	for key, e := range all.Cards {
+		f.setCard(key, e.Instance, e.Card)
 	}
 	f.syncChannels(all.Channels)
 	if !f.IsSynced() {
@@ -132,24 +192,24 @@ func (f *Fleet) IsSynced() bool {
 }
 
 // WantsSync reports whether the registry should be listed anew: somebody found no
-// room, or a channel did, and now there is some, or a stranger to push out.
+// room, or a channel did, and now there is some, or something to push out.
 func (f *Fleet) WantsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.wantsChannels() || f.refused && (f.workers.len() < f.limit || len(f.strangers) > len(f.workers.static))
+	return f.wantsChannels() || f.findsRoom()
 }
 
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
 func (f *Fleet) Registered() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.arrange()
 	all := []Endpoint{}
-	for _, e := range f.endpoints {
+	for _, e := range f.order {
 		if e.here > 0 {
 			all = append(all, e.Endpoint)
 		}
 	}
-	slices.SortFunc(all, compareEndpoints)
 	return all
 }
 
@@ -163,13 +223,13 @@ type Headcount struct {
 func (f *Fleet) Census() []Headcount {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.arrange()
 	var all []Headcount
-	for _, e := range f.endpoints {
+	for _, e := range f.order {
 		if e.here > 0 {
 			all = append(all, Headcount{e.Endpoint, e.here})
 		}
 	}
-	slices.SortFunc(all, func(a, b Headcount) int { return compareEndpoints(a.Endpoint, b.Endpoint) })
 	return all
 }
 
@@ -226,10 +286,10 @@ func (w *worker) registrations() []Endpoint {
 }
 
 func (w *worker) registered() bool {
-	return slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered })
-}
-
-// listed reports whether the registry has anything of the worker.
-func (w *worker) listed() bool {
-	return slices.ContainsFunc(w.seats, func(s seat) bool { return s.registered || s.card.OK })
+	for i := range w.seats { // not by value: a seat is large
+		if w.seats[i].registered {
+			return true
+		}
+	}
+	return false
 }

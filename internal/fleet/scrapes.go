@@ -139,7 +139,7 @@ func (f *Fleet) Scrape(p WorkerPage, values []Scraped) {
 			}
 		}
 	}
-	w.forgetScraped(func(c *scraped) bool { return c.load == Load{} })
+	f.forgetScraped(w, func(c *scraped) bool { return c.load == Load{} })
 	for i := range values {
 		f.bookInflight(w, &values[i])
 	}
@@ -174,7 +174,7 @@ func (w *worker) outdate() {
 }
 
 // forgetScraped forgets what is scraped and to be forgotten.
-func (w *worker) forgetScraped(gone func(*scraped) bool) {
+func (f *Fleet) forgetScraped(w *worker, gone func(*scraped) bool) {
 	for i := range w.seats {
 		s := &w.seats[i]
 		changed := false
@@ -185,6 +185,7 @@ func (w *worker) forgetScraped(gone func(*scraped) bool) {
 		}
 		if changed {
 			s.ranks = slices.DeleteFunc(s.ranks, func(r rank) bool { return r.isEmpty() })
+			f.weigh(w)
 		}
 	}
 }
@@ -195,7 +196,7 @@ func (f *Fleet) ForgetScraped(before time.Duration) {
 	defer f.mu.Unlock()
 	since := f.now.Add(-before)
 	for _, w := range f.workers.leased {
-		w.forgetScraped(func(c *scraped) bool { return c.at.Before(since) })
+		f.forgetScraped(w, func(c *scraped) bool { return c.at.Before(since) })
 	}
 }
 
@@ -204,7 +205,7 @@ func (f *Fleet) bookScraped(w *worker, v *Scraped, page []Scraped) {
 	if s == nil || v.Load == (Load{}) && !v.counts() {
 		return
 	}
-	c := f.scrapedOf(s, w.rankOf(s, v, page))
+	c := f.scrapedOf(w, s, w.rankOf(s, v, page))
 	if c == nil {
 		return
 	}
@@ -236,8 +237,8 @@ func (w *worker) rankOf(s *seat, v *Scraped, page []Scraped) uint32 {
 }
 
 // scrapedOf is what is scraped of the rank, made if there is room; nil if there is none.
-func (f *Fleet) scrapedOf(s *seat, number uint32) *scraped {
-	r := f.rankOf(&s.ranks, number)
+func (f *Fleet) scrapedOf(w *worker, s *seat, number uint32) *scraped {
+	r := f.rankOf(w, &s.ranks, number)
 	if r == nil {
 		return nil
 	}
@@ -263,7 +264,7 @@ func (f *Fleet) bookInflight(w *worker, v *Scraped) {
 	if len(ranks) == 1 {
 		number = ranks[0].number
 	}
-	if c := f.scrapedOf(s, number); c != nil {
+	if c := f.scrapedOf(w, s, number); c != nil {
 		c.load.ActiveSlots = c.load.ActiveSlots.or(v.Inflight)
 	}
 }

@@ -100,15 +100,15 @@ func TestWhatIsScrapedGivesWay(t *testing.T) {
 			switch {
 			case o == nil || what == 0: // it registers, or is another process now
 				o = &opinion{transport: time.Duration(r.Uint32()).String()}
-				f.DropCard(in)
-				f.Register(in, Registration{Publishes: true, Transport: o.transport})
+				f.DropCard(keyOf(in), in)
+				f.Register(keyOf(in), in, Registration{Publishes: true, Transport: o.transport})
 			case what == 1:
-				f.Deregister(in)
-				f.DropCard(in)
+				f.Deregister(keyOf(in), in)
+				f.DropCard(keyOf(in), in)
 				o = nil
 			case what == 2:
 				o.card = Card{KVTotal: number(), MaxSeqs: number()}
-				f.SetCard(in, o.card)
+				f.SetCard(keyOf(in), in, o.card)
 			case what == 3:
 				o.published, o.source, o.publishedAt = Some(Load{KVActive: Some(r.Uint64N(1000))}), FromActiveLoad, now
 				f.Publish(at, o.source, o.published.V)

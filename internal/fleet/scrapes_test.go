@@ -144,11 +144,11 @@ func TestWhatWasScrapedGoesWithTheRegistration(t *testing.T) {
 func TestThePageOfAFormerProcessIsNotBooked(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	in := Instance{Endpoint: generate, ID: 1}
-	f.Register(in, Registration{Publishes: true, Transport: "192.0.2.2:1000/1"})
+	f.Register(keyOf(in), in, Registration{Publishes: true, Transport: "192.0.2.2:1000/1"})
 	former := f.WorkerPages(false)[0]
 	f.Scrape(former, []Scraped{paged(wholePage)})
 	shows(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
-	f.Register(in, Registration{Publishes: true, Transport: "192.0.2.2:2000/1"})
+	f.Register(keyOf(in), in, Registration{Publishes: true, Transport: "192.0.2.2:2000/1"})
 	shows(t, f, "backend/generate: 1 silent", "  1 down")
 	f.Scrape(former, []Scraped{paged(wholePage)})
 	shows(t, f, "backend/generate: 1 silent", "  1 down")
@@ -204,7 +204,7 @@ func TestRequestsInTheHandlerAreTakenForThoseServedWhereNothingSaysMore(t *testi
 			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 2}, FromActiveLoad, Load{KVActive: n(5)})
 		}, []Scraped{inflight}, Opt[uint64]{}},
 		"of one that says it has several": {func(f *Fleet) {
-			f.SetCard(Instance{Endpoint: generate, ID: 1}, Card{Ranks: n(4)})
+			f.SetCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1}, Card{Ranks: n(4)})
 			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
 		}, []Scraped{inflight}, Opt[uint64]{}},
 	} {
@@ -318,17 +318,17 @@ func TestPagesAreListedInOrderWithTheirAddresses(t *testing.T) {
 	f := fleetAt(backend, plenty)
 	at := func(e Endpoint, id uint64, r Registration) {
 		r.Publishes = true
-		f.Register(Instance{Endpoint: e, ID: id}, r)
+		f.Register(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, r)
 	}
 	at(generate, 10, Registration{Transport: "192.0.2.2:1/a"})
 	at(generate, 9, Registration{Transport: "192.0.2.3:1/b", Metrics: "192.0.2.3:9090"})
 	at(loadMetrics, 9, Registration{Transport: "192.0.2.3:1/c"})
 	at(generate2, 8, Registration{})
 	at(prefill, 7, Registration{Metrics: "192.0.2.9:9090"}) // not watched
-	f.SetCard(Instance{Endpoint: generate, ID: 10}, Card{Metrics: "192.0.2.2:8080"})
-	f.SetCard(Instance{Endpoint: loadMetrics, ID: 9}, Card{Metrics: "192.0.2.3:8080"})
-	f.SetCard(Instance{Endpoint: generate, ID: 11}, Card{Metrics: "192.0.2.4:8080"}) // not registered
-	publishedAt(f, generate2, 12, 1)                                                 // neither
+	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 10}), Instance{Endpoint: generate, ID: 10}, Card{Metrics: "192.0.2.2:8080"})
+	f.SetCard(keyOf(Instance{Endpoint: loadMetrics, ID: 9}), Instance{Endpoint: loadMetrics, ID: 9}, Card{Metrics: "192.0.2.3:8080"})
+	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 11}), Instance{Endpoint: generate, ID: 11}, Card{Metrics: "192.0.2.4:8080"}) // not registered
+	publishedAt(f, generate2, 12, 1)                                                                                              // neither
 	equal(t, "pages", f.WorkerPages(true), []WorkerPage{
 		{Instance{generate, 10}, "192.0.2.2:1/a", "192.0.2.2:8080"},
 		{Instance{generate2, 8}, "", ""},

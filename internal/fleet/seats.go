@@ -25,122 +25,122 @@ func (w *worker) seatAt(e *endpoint) *seat {
 	return nil
 }
 
-// endpoint is the record of e, made if there is none.
-func (f *Fleet) endpoint(e Endpoint) *endpoint {
-	p := f.endpoints[e]
-	if p == nil {
-		p = &endpoint{Endpoint: e, watched: f.target.Covers(e)}
-		f.endpoints[e] = p
-		f.reseated = true
-	}
-	return p
-}
+// isListed reports whether the registry has the worker there.
+func (s *seat) isListed() bool { return s.registered || s.card.OK }
 
-// release drops one reference to e. An endpoint that never had anything to show goes with it.
-func (f *Fleet) release(e *endpoint) {
-	e.refs--
-	f.reseated = true
-	e.lastSeen = f.now
-	if e.refs == 0 && !e.named && !e.useful {
-		delete(f.endpoints, e.Endpoint)
-	}
-}
-
-// worker is the record of id, made if there is room; nil if there is none.
-func (f *Fleet) worker(id WorkerID, registering bool) *worker {
-	if w := f.workers.of(id); w != nil {
-		return w
-	}
-	if !f.room(registering) {
-		return nil
-	}
-	w := &worker{id: id, label: id.String(), stranger: true}
-	f.workers.add(w)
-	f.strangers[id] = w
-	return w
-}
-
-// room reports whether one more can be tracked. A worker that registers pushes out
-// an id that nobody has registered. Whoever is turned away or pushed out is counted.
-func (f *Fleet) room(registering bool) bool {
-	if f.workers.len() < f.limit {
-		return true
-	}
-	f.Tally.TurnAway(WorkerLimit)
-	if !registering {
-		return false
-	}
-	for _, w := range f.strangers {
-		if !w.id.IsStatic() {
-			f.drop(w)
+// isListed reports whether the registry has anything of the worker.
+func (w *worker) isListed() bool {
+	for i := range w.seats {
+		if w.seats[i].isListed() {
 			return true
 		}
 	}
-	f.refused = true
 	return false
 }
 
-// seat is the worker's seat at e, made if there is room; nil if there is none.
-func (f *Fleet) seat(id WorkerID, e Endpoint, registering bool) *seat {
-	w := f.worker(id, registering)
+// worker is the record of id, made if there is room; nil if there is none.
+func (f *Fleet) worker(id WorkerID, by proof) *worker {
+	if w := f.workers.of(id); w != nil {
+		return w
+	}
+	if !f.roomForWorker(id, by) {
+		return nil
+	}
+	w := &worker{id: id, label: id.String()}
+	f.workers.add(w)
+	f.strangers.keep(w, &w.stranger, !id.IsStatic())
+	return w
+}
+
+// seat is the worker's seat at e, made if there is room; nil if there is none. One that
+// is new has what its worker has said of it before.
+func (f *Fleet) seat(id WorkerID, e Endpoint, by proof) *seat {
+	if s := f.workers.of(id).at(e); s != nil {
+		return s
+	}
+	w := f.worker(id, by)
 	if w == nil {
 		return nil
 	}
-	if s := w.at(e); s != nil {
-		return s
+	p := (*endpoint)(nil)
+	if f.roomForAttachment(w, by) {
+		p = f.open(e, by, w)
 	}
-	if len(w.seats) >= maxSeats {
-		f.Tally.TurnAway(AttachmentLimit)
+	if p == nil {
+		f.dropIfEmpty(w)
 		return nil
 	}
-	p := f.endpoint(e)
-	p.refs++
-	f.reseated = true
 	w.seats = append(w.seats, seat{endpoint: p})
-	return &w.seats[len(w.seats)-1]
+	s := &w.seats[len(w.seats)-1]
+	if w.id.IsStatic() {
+		p.static++
+	}
+	f.join(p, w)
+	if w.waiting != nil && w.waiting.at == e {
+		s.ranks, w.waiting = w.waiting.ranks, nil
+	}
+	f.weigh(w)
+	return s
+}
+
+// relisted follows a change of what the registry has of the seat, which it had before or not.
+func (f *Fleet) relisted(w *worker, s *seat, before bool) {
+	switch now := s.isListed(); {
+	case now && !before:
+		s.endpoint.listed++
+		f.restand(s.endpoint)
+	case before && !now:
+		s.endpoint.listed--
+		f.restand(s.endpoint)
+	}
+	f.strangers.keep(w, &w.stranger, !w.id.IsStatic() && !w.isListed())
+	f.weigh(w)
+	f.trim(w, s)
 }
 
 // leave takes the worker from its seat; what else is known of it stays.
 func (f *Fleet) leave(w *worker, s *seat) {
 	f.arrived(s)
 	f.unhear(s)
-	f.release(s.endpoint)
-	i := slices.IndexFunc(w.seats, func(o seat) bool { return o.endpoint == s.endpoint })
+	f.enrol(s, -1)
+	e := s.endpoint
+	if s.isListed() {
+		e.listed--
+	}
+	if w.id.IsStatic() {
+		e.static--
+	}
+	i := slices.IndexFunc(w.seats, func(o seat) bool { return o.endpoint == e })
 	w.seats = slices.Delete(w.seats, i, i+1)
+	f.part(e, w)
 }
 
 // settle follows a change of the worker's seats: its hits may move, and a worker
-// with neither seats nor hits is forgotten.
+// of which nothing is left is forgotten.
 func (f *Fleet) settle(w *worker) {
-	if len(w.seats) == 0 && len(w.loose) == 0 && (w.hits.Events == 0 || w.home == nil) {
-		f.drop(w)
-		return
+	if !f.dropIfEmpty(w) {
+		f.rehome(w)
 	}
-	f.rehome(w)
+}
+
+// dropIfEmpty forgets a worker with neither seats nor hits nor anything that waits for a seat.
+func (f *Fleet) dropIfEmpty(w *worker) bool {
+	empty := len(w.seats) == 0 && len(w.loose) == 0 && w.waiting == nil && (w.hits.Events == 0 || w.home == nil)
+	if empty {
+		f.drop(w)
+	}
+	return empty
 }
 
 // drop forgets everything about the worker.
 func (f *Fleet) drop(w *worker) {
-	for i := range w.seats {
-		f.arrived(&w.seats[i])
-		f.unhear(&w.seats[i])
-		f.enrol(&w.seats[i], -1)
-		f.release(w.seats[i].endpoint)
+	for len(w.seats) > 0 {
+		f.leave(w, &w.seats[len(w.seats)-1])
 	}
-	w.seats, w.loose = nil, nil
+	w.loose, w.waiting = nil, nil
 	f.setHome(w, nil)
+	f.hold(w, holding{})
+	f.strays.keep(w, &w.stray, false)
+	f.strangers.keep(w, &w.stranger, false)
 	f.workers.remove(w)
-	delete(f.strangers, w.id)
-}
-
-func (f *Fleet) setStranger(w *worker, stranger bool) {
-	if w.stranger == stranger {
-		return
-	}
-	w.stranger = stranger
-	if stranger {
-		f.strangers[w.id] = w
-	} else {
-		delete(f.strangers, w.id)
-	}
 }

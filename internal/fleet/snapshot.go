@@ -2,8 +2,6 @@ package fleet
 
 import (
 	"math"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -156,15 +154,13 @@ func (f *Fleet) Return(s *Snapshot) { f.spare.Put(s) }
 func (f *Fleet) copy(s *Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.reseated {
-		f.arrange()
-	}
+	f.arrange()
 	f.findLoadless()
 	s.Endpoints, s.Workers, s.Unregistered = s.Endpoints[:0], s.Workers[:0], s.Unregistered[:0]
 	for _, e := range f.order {
 		first, outside := len(s.Workers), len(s.Unregistered)
 		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
-		for _, w := range e.members {
+		for _, w := range e.rows {
 			f.appendRow(s, w, e)
 		}
 		// Before the registry is known, no workers would be a zero that means unknown.
@@ -181,30 +177,6 @@ func (f *Fleet) copy(s *Snapshot) {
 	}
 }
 
-// arrange puts the endpoints, and at each the workers that have a seat or their home
-// there, in the order of a Snapshot.
-func (f *Fleet) arrange() {
-	f.order = f.order[:0]
-	for _, e := range f.endpoints {
-		f.order = append(f.order, e)
-		e.members = e.members[:0]
-	}
-	slices.SortFunc(f.order, func(a, b *endpoint) int { return compareEndpoints(a.Endpoint, b.Endpoint) })
-	for w := range f.workers.all() {
-		for i := range w.seats {
-			e := w.seats[i].endpoint
-			e.members = append(e.members, w)
-		}
-		if w.home != nil && w.seatAt(w.home) == nil {
-			w.home.members = append(w.home.members, w)
-		}
-	}
-	for _, e := range f.order {
-		slices.SortFunc(e.members, func(a, b *worker) int { return strings.Compare(a.label, b.label) })
-	}
-	f.reseated = false
-}
-
 // findLoadless marks the endpoints that carry no load, as far as every worker there
 // says: by its answers to polls, or by having its load at another endpoint.
 func (f *Fleet) findLoadless() {
@@ -212,12 +184,14 @@ func (f *Fleet) findLoadless() {
 		e.loadless, e.carries = false, false
 	}
 	for w := range f.workers.all() {
-		elsewhere := w.bears()
+		w.bearing = w.bears()
+		loose := w.looseBearer()
 		for i := range w.seats {
 			s := &w.seats[i]
-			carries := s.carries(w)
-			s.endpoint.carries = s.endpoint.carries || carries
-			s.endpoint.loadless = s.endpoint.loadless || s.noLoad || elsewhere && !carries
+			s.loose = s == loose
+			s.bearing = s.malformed || s.bears() > 0 || s.loose
+			s.endpoint.carries = s.endpoint.carries || s.bearing
+			s.endpoint.loadless = s.endpoint.loadless || s.noLoad || w.bearing && !s.bearing
 		}
 	}
 	for _, e := range f.endpoints {
@@ -240,7 +214,16 @@ func (w *worker) bears() bool {
 
 // carries reports whether the worker's load is, or has been, at this seat.
 func (s *seat) carries(w *worker) bool {
-	return s.malformed || s.bears() > 0 || len(w.loose) > 0 && s == w.bearer(w.looseOf)
+	return s.malformed || s.bears() > 0 || s == w.looseBearer()
+}
+
+// looseBearer is the seat where the loads are shown that name no endpoint; nil if there is
+// none, or they are none.
+func (w *worker) looseBearer() *seat {
+	if len(w.loose) == 0 {
+		return nil
+	}
+	return w.bearer(w.looseOf)
 }
 
 // appendRow appends what is shown of one worker at one endpoint, if anything is, and
@@ -284,13 +267,17 @@ func extend(rows *[]WorkerState) *WorkerState {
 // there, and reports whether it is to be shown.
 func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
 	s := w.seatAt(e)
-	if s == nil || !e.watched || e.loadless || s.noLoad || w.bears() && !s.carries(w) {
+	if s == nil || !e.watched || e.loadless || s.noLoad || w.bearing && !s.bearing {
 		return false
 	}
 	row.Service, row.Model, row.Listed, row.Publishes = s.service, s.card.V.Model, true, s.Publishes
 	answered := s.answered && s.missed == 0
 	row.Up = answered && !s.Publishes
-	if ranks := w.ranksAt(s); len(ranks) > 0 && !s.mute {
+	ranks := s.ranks
+	if s.loose {
+		ranks = merged(ranks, w.loose)
+	}
+	if len(ranks) > 0 && !s.mute {
 		f.show(row, ranks, s, brief)
 		row.Up = answered || !s.carried
 		e.useful = true
@@ -300,7 +287,7 @@ func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint, brief bool) bool 
 
 // ranksAt are the ranks that are shown at the worker's seat.
 func (w *worker) ranksAt(s *seat) []rank {
-	if len(w.loose) > 0 && s == w.bearer(w.looseOf) {
+	if s == w.looseBearer() {
 		return merged(s.ranks, w.loose)
 	}
 	return s.ranks

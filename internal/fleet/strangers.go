@@ -13,9 +13,9 @@ const lingering = 10 * time.Second
 // that nothing but its silence says that it is gone.
 const unconfirmed = time.Minute
 
-// expire forgets what nobody has registered and who has not been heard of for long.
+// expire forgets what is not registered and has not been heard of for long.
 // While the registry is away nobody can register.
-func (f *Fleet) expire(w *worker) {
+func (f *Fleet) expire() {
 	if f.registry && !f.Tally.RegistryUp() {
 		return
 	}
@@ -23,19 +23,45 @@ func (f *Fleet) expire(w *worker) {
 	if !f.registry {
 		since = f.now.Add(-unconfirmed)
 	}
-	w.loose = forgetBefore(w.loose, since)
-	for _, e := range w.places() {
-		s := w.at(e)
-		if s.answered || s.card.OK {
+	f.strangers.each(func(w *worker) {
+		if len(w.loose) > 0 {
+			w.loose = forgetBefore(w.loose, since)
+			f.weigh(w)
+		}
+		f.expireStrays(w, since)
+		if len(w.seats) == 0 && len(w.loose) == 0 && w.waiting == nil && f.now.Sub(w.lastHit) >= retention {
+			f.drop(w)
+		}
+	})
+	f.strays.each(func(w *worker) {
+		if w.stranger == nil {
+			f.expireStrays(w, since)
+			f.settle(w)
+		}
+	})
+}
+
+// expireStrays forgets what was heard before of endpoints where the worker is not registered.
+func (f *Fleet) expireStrays(w *worker, since time.Time) {
+	if len(w.seats) == 0 && w.waiting == nil {
+		return
+	}
+	if w.waiting != nil {
+		w.waiting.ranks = forgetBefore(w.waiting.ranks, since)
+		if len(w.waiting.ranks) == 0 {
+			w.waiting = nil
+		}
+	}
+	for i := len(w.seats) - 1; i >= 0; i-- {
+		s := &w.seats[i]
+		if s.answered || s.isListed() {
 			continue
 		}
 		if s.ranks = forgetBefore(s.ranks, since); len(s.ranks) == 0 {
 			f.leave(w, s)
 		}
 	}
-	if len(w.seats) == 0 && len(w.loose) == 0 && f.now.Sub(w.lastHit) >= retention {
-		f.drop(w)
-	}
+	f.weigh(w)
 }
 
 // places are the endpoints that the worker has a seat at.

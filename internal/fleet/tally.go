@@ -35,24 +35,25 @@ type Reason int
 
 // The reasons to reject a message.
 const (
-	BadJSON   Reason = iota // not JSON, or JSON of another shape
-	BadName                 // a key or subject that does not name an endpoint and a worker
-	BadID                   // key and value, or reply and service, speak of different workers
-	BadLoad                 // a load that cannot be decoded
-	BadPack                 // not msgpack, or msgpack of another shape
-	BadFrames               // a ZMQ message that is no event
-	NoWorker                // a forward pass of an engine that was not told its worker's id
-	Estimate                // a load that a router made up
-	Repeated                // an event that came before
-	BadText                 // not the Prometheus text format
-	TooLarge                // a page beyond the limit
-	Late                    // an answer to a poll of long ago
+	BadJSON       Reason = iota // not JSON, or JSON of another shape
+	BadName                     // a key or subject that does not name an endpoint and a worker
+	BadID                       // key and value, or reply and service, speak of different workers
+	BadLoad                     // a load that cannot be decoded
+	BadPack                     // not msgpack, or msgpack of another shape
+	BadFrames                   // a ZMQ message that is no event
+	NoWorker                    // a forward pass of an engine that was not told its worker's id
+	Estimate                    // a load that a router made up
+	Repeated                    // an event that came before
+	BadText                     // not the Prometheus text format
+	TooLarge                    // a page beyond the limit
+	NotRegistered               // of a worker at an endpoint where neither it nor another is registered
+	Late                        // an answer to a poll of long ago
 	reasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "late"}[r]
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late"}[r]
 }
 
 // Peer is what the program makes calls to.

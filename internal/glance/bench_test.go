@@ -13,14 +13,14 @@ import (
 func crowd(n int) *fleet.Fleet {
 	f := fleet.New(fleet.Target{}, 2*n, true)
 	f.Advance(time.Now())
-	l := fleet.Listing{Instances: make(map[fleet.Instance]fleet.Registration), Cards: make(map[fleet.Instance]fleet.Card)}
+	l := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry)}
 	for i := range n {
 		in := fleet.Instance{Endpoint: generate, ID: 0x694d000000000000 + uint64(i)*7919}
-		l.Instances[in] = fleet.Registration{NATS: true, Publishes: i%2 == 1}
-		l.Cards[in] = fleet.Card{Model: "deepseek-ai/DeepSeek-R1", KVTotal: u(16384), MaxSeqs: u(256)}
+		l.Instances[fmt.Sprint(i)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{NATS: true, Publishes: i%2 == 1}}
+		l.Cards[fmt.Sprint(i)] = fleet.CardEntry{Instance: in, Card: fleet.Card{Model: "deepseek-ai/DeepSeek-R1", KVTotal: u(16384), MaxSeqs: u(256)}}
 	}
 	f.Sync(l)
-	for in := range l.Instances {
+	for _, in := range l.Instances {
 		renew(f, in.ID, 0)
 	}
 	return f

@@ -82,14 +82,14 @@ func (l *lab) published(release string) {
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			l.f.Register(in, r)
+			l.f.Register("", in, r)
 		}
 		if in, ok := wire.ParseCardKey("lab", kv.Key); ok {
 			card, err := wire.ParseCard([]byte(kv.Value))
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			l.f.SetCard(in, card)
+			l.f.SetCard("", in, card)
 		}
 	}
 	for _, file := range []string{"nats.jsonl", "zmq.jsonl"} {

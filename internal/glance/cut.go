@@ -209,7 +209,9 @@ func (g *Glance) take() {
 	s := g.o.Fleet.Borrow(true)
 	defer g.o.Fleet.Return(s)
 	g.looks++
-	g.rows, g.order, g.all, g.booked = g.rows[:0], g.order[:0], sums{}, 0
+	g.rows, g.order, g.all, g.booked, g.outside = g.rows[:0], g.order[:0], sums{}, 0, 0
+	g.leftOut, g.leftOutBefore, g.unwritten = leftOut{}, g.missed(), 0
+	g.rest.turn(g)
 	workers, outside := s.Workers, s.Unregistered
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
@@ -223,9 +225,12 @@ func (g *Glance) take() {
 			g.worker(p, &outside[0], true)
 			outside = outside[1:]
 		}
-		p.sums.last = p.window.sum(buckets)
+		if p != g.rest {
+			p.sums.last = p.window.sum(buckets)
+		}
 		g.all.merge(&p.sums)
 	}
+	g.all.last.add(g.rest.window.sum(buckets))
 	g.sweep()
 }
 
@@ -251,8 +256,19 @@ func (g *Glance) worker(p *place, w *fleet.WorkerState, outside bool) {
 	}
 }
 
+// row adds one, if there is room.
 func (g *Glance) row(r row, w *fleet.WorkerState, rank int64, source fleet.Source) {
-	r.track = g.track(r.of, w.ID, rank)
+	if r.of == g.rest || r.outside && g.outside == mostOutside {
+		g.leftOut.rows++
+		return
+	}
+	if r.track = g.track(r.of, w.ID, rank); r.track == nil {
+		g.leftOut.rows++
+		return
+	}
+	if r.outside {
+		g.outside++
+	}
 	r.note(w.State, g.now, source)
 	g.rows = append(g.rows, r)
 	r.of.end = len(g.rows)

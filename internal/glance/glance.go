@@ -59,14 +59,22 @@ type Glance struct {
 	problems []problem
 	webWrong string // as Options.WebWrong
 
-	places  map[fleet.Endpoint]*place
-	hits    map[fleet.WorkerID]*hits
-	booked  int // of them in the cut
-	memory  []memory
-	flows   [flowCount]flow
-	outages [outageCount]outage
-	pushes  pushes
-	events  rate
+	leftOut       leftOut
+	leftOutBefore leftOut // of the cut before
+	unwritten     int     // rows that the last snapshot had no room for
+
+	places   map[fleet.Endpoint]*place
+	rest     *place                 // all those together that there is no room for
+	presence map[fleet.WorkerID]int // at how many places a worker has rows
+	tracks   int                    // of all places
+	outside  int                    // rows in the cut of workers whose registration is gone
+	hits     map[fleet.WorkerID]*hits
+	booked   int // of them in the cut
+	memory   []memory
+	flows    [flowCount]flow
+	outages  [outageCount]outage
+	pushes   pushes
+	events   rate
 
 	clock     clock
 	series    series
@@ -84,12 +92,14 @@ type Glance struct {
 // New makes a Glance and takes a first look.
 func New(o Options) *Glance {
 	g := &Glance{
-		o:      o,
-		places: make(map[fleet.Endpoint]*place),
-		hits:   make(map[fleet.WorkerID]*hits),
-		memory: make([]memory, len(programRules)),
-		news:   make(chan struct{}),
-		ended:  make(chan struct{}),
+		o:        o,
+		places:   make(map[fleet.Endpoint]*place),
+		rest:     new(place),
+		presence: make(map[fleet.WorkerID]int),
+		hits:     make(map[fleet.WorkerID]*hits),
+		memory:   make([]memory, len(programRules)),
+		news:     make(chan struct{}),
+		ended:    make(chan struct{}),
 	}
 	now := time.Now()
 	g.born = now.Add(-tenth)

@@ -74,15 +74,15 @@ func (l *lab) watch(namespaces wire.Namespaces) {
 // register registers workers that are polled; publishing those that publish their loads.
 func (l *lab) register(e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
-		l.f.Register(fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: true})
+		l.f.Register("", fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: true})
 	}
 }
 
 func (l *lab) publishing(e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		in := fleet.Instance{Endpoint: e, ID: id}
-		l.f.Register(in, fleet.Registration{Publishes: true})
-		l.f.SetCard(in, fleet.Card{Model: "Qwen/Qwen3-8B", KVTotal: u(1000), MaxSeqs: u(64)})
+		l.f.Register("", in, fleet.Registration{Publishes: true})
+		l.f.SetCard("", in, fleet.Card{Model: "Qwen/Qwen3-8B", KVTotal: u(1000), MaxSeqs: u(64)})
 	}
 }
 
@@ -143,6 +143,7 @@ type snapshot struct {
 	}
 	Workers  []worker
 	Problems []told
+	LeftOut  *struct{ Endpoints, Workers, Problems int }
 	History  *historyOf
 	Looking  *looking
 }

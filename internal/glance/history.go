@@ -101,14 +101,10 @@ func (g *Glance) room() int { return min(g.o.Limit, mostKept) }
 
 // historyBytes is the memory of all that is remembered from cut to cut.
 func (g *Glance) historyBytes() int64 {
-	tracks, places := 0, len(g.places)
-	for _, p := range g.places {
-		tracks += len(p.tracks)
-	}
 	const pointer = unsafe.Sizeof(uintptr(0))
 	size := func(n int, of uintptr) int64 { return int64(n) * int64(of) }
-	return g.ringBytes + size(1, unsafe.Sizeof(*g)) + size(places, unsafe.Sizeof(place{})) + size(cap(g.rows), unsafe.Sizeof(row{})) +
-		size(tracks, unsafe.Sizeof(track{})+unsafe.Sizeof(rowID{})+pointer) +
+	return g.ringBytes + size(1, unsafe.Sizeof(*g)) + size(len(g.places), unsafe.Sizeof(place{})) + size(cap(g.rows), unsafe.Sizeof(row{})) +
+		size(g.tracks, unsafe.Sizeof(track{})+unsafe.Sizeof(rowID{})+unsafe.Sizeof(fleet.WorkerID{})+3*pointer) +
 		size(len(g.hits), unsafe.Sizeof(hits{})+unsafe.Sizeof(window{})+unsafe.Sizeof(fleet.WorkerID{})+pointer)
 }
 

@@ -40,8 +40,8 @@ func TestARollingUpdateHasTwoNamespacesSideBySide(t *testing.T) {
 			equal(t, path, l.signals(path).String(), want)
 		}
 		equal(t, "of what is not watched", l.refused("GET", ofGenerate+"&dynamo_namespace=dev", 404), `the namespace "dev" is not watched: "prod-*" is`)
-		l.f.Deregister(fleet.Instance{Endpoint: old, ID: 1})
-		l.f.Deregister(fleet.Instance{Endpoint: old, ID: 2})
+		l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 1})
+		l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
 		l.answer(load(new, 3, 500, 0))
 		l.pass(10 * time.Second)
 		equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker is left")
@@ -58,7 +58,7 @@ func TestNobodyInSeveralNamespacesIsLookedForByThem(t *testing.T) {
 		o := options(l.f)
 		o.Namespaces = "prod-*"
 		l.g = New(o)
-		l.f.Register(fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
+		l.f.Register("", fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
 		l.second()
 		s := l.snapshot().Looking
 		equal(t, "namespace", s.Namespace, "prod-*")
@@ -71,7 +71,7 @@ func TestLoadsOfWorkersPagesAreStaleWhenNobodyReadsThem(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		in := fleet.Instance{Endpoint: generate, ID: 7}
-		l.f.Register(in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		l.f.Register("", in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
 		l.f.Scrape(fleet.WorkerPage{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
 		l.pass(16 * time.Second)
 		equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.25,0.25,–,3,–,–,16]")

@@ -3,6 +3,7 @@ package glance
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -63,6 +64,9 @@ func (g *Glance) writeWorker(d *doc, key string) bool {
 	var b []byte
 	for i := range g.rows {
 		r := &g.rows[i]
+		if !strings.HasPrefix(key, r.label) {
+			continue
+		}
 		if b = r.appendKey(b[:0]); string(b) == key {
 			g.writeWorkerHistory(d, r)
 			return true

@@ -3,6 +3,7 @@ package glance
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -162,7 +163,7 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		}
 		l.answer(load(generate, 1, 900, 9), load(generate, 2, 0, 0), load(generate, 3, 900, 9))
 		l.pass(time.Minute)
-		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 3})
+		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
 		l.answer(broken(generate, 1), load(generate, 3, 900, 9))
 		l.f.Tally.Gaps.Add(1)
 		l.f.Tally.ZMQ.Use()
@@ -188,7 +189,7 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 	inLab(t, func(l *lab) { // in several namespaces, with pages of their own
 		l.watch("lab-*")
 		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
-		l.f.Register(fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		l.f.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
 		l.f.Scrape(l.f.WorkerPages(false)[0], []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
 		l.pass(5 * time.Second)
 		check(l)
@@ -204,6 +205,13 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 			t.Fatalf("targets %s: %v", w.Body, err)
 		}
 		d.check("Target", all[0])
+	})
+	inLab(t, func(l *lab) { // of more than there is room for
+		for n := range uint64(201) {
+			l.register(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
+		}
+		l.pass(20 * time.Second)
+		d.check("Snapshot", l.ask("GET", "/api/v1/fleet").Body.Bytes())
 	})
 	equal(t, "described, and in no answer", d.unseen(), nil)
 }

@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ type place struct {
 	counted    bool
 	seen       uint64
 	tracks     map[rowID]*track
-	ranked     map[fleet.WorkerID]int // how many of them are of ranks
+	rows       map[fleet.WorkerID]int // how many of them a worker has
 	start, end int                    // its rows in the cut
 	sums       sums
 
@@ -47,6 +48,11 @@ type rowID struct {
 }
 
 const noRank = -1
+
+// compare orders rows as sorted names would, but for the width of numbers.
+func (r rowID) compare(o rowID) int {
+	return cmp.Or(cmp.Compare(r.id.Lease, o.id.Lease), strings.Compare(r.id.Static, o.id.Static), cmp.Compare(r.rank, o.rank))
+}
 
 // track is what is remembered of a row from cut to cut.
 type track struct {
@@ -115,11 +121,16 @@ func hexOf(id fleet.WorkerID) string {
 	return id.Hex()
 }
 
-// place is what is known of the endpoint, made if need be, ready for a new cut.
+// place is what is known of the endpoint, made if need be, ready for a new cut. It is the
+// rest where there is no room.
 func (g *Glance) place(e *fleet.EndpointState) *place {
 	p := g.places[e.Endpoint]
-	if p == nil {
-		p = &place{Endpoint: e.Endpoint, tracks: make(map[rowID]*track), ranked: make(map[fleet.WorkerID]int),
+	switch {
+	case p == nil && len(g.places) >= mostPlaces:
+		g.leftOut.endpoints++
+		p = g.rest
+	case p == nil:
+		p = &place{Endpoint: e.Endpoint, tracks: make(map[rowID]*track), rows: make(map[fleet.WorkerID]int),
 			mean: newFloats(), std: newFloats(), waited: newFloats(), there: newFloats()}
 		p.window.last = g.bucket()
 		g.places[e.Endpoint] = p
@@ -127,12 +138,19 @@ func (g *Glance) place(e *fleet.EndpointState) *place {
 	p.seen, p.counted = g.looks, e.Counted
 	p.start, p.end = len(g.rows), len(g.rows)
 	p.sums = sums{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed}
+	if p != g.rest {
+		p.turn(g)
+		g.order = append(g.order, p)
+	}
+	return p
+}
+
+// turn moves on to the bucket that is being filled.
+func (p *place) turn(g *Glance) {
 	if at := g.bucket(); at != p.window.last {
 		p.learn()
 		p.window.turn(at)
 	}
-	g.order = append(g.order, p)
-	return p
 }
 
 // learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
@@ -142,27 +160,43 @@ func (p *place) learn() {
 	}
 }
 
-// track is what is known of the row, made if need be.
+// track is what is known of the row, made if need be; nil if there is no room.
 func (g *Glance) track(p *place, id fleet.WorkerID, rank int64) *track {
 	of := rowID{id, rank}
 	t := p.tracks[of]
 	if t == nil {
+		if g.tracks >= mostRows {
+			return nil
+		}
 		t = &track{rowID: of, since: g.now, turned: g.now}
-		for _, other := range g.places {
-			t.elsewhere = t.elsewhere || other != p && other.has(id)
+		if p.rows[id] == 0 {
+			t.elsewhere = g.presence[id] > 0
+			g.presence[id]++
+		} else {
+			t.elsewhere = g.presence[id] > 1
 		}
 		p.tracks[of] = t
-		if rank != noRank {
-			p.ranked[id]++
-		}
+		p.rows[id]++
+		g.tracks++
 	}
 	t.seen = g.looks
 	return t
 }
 
-// has reports whether a worker has a row there.
-func (p *place) has(id fleet.WorkerID) bool {
-	return p.tracks[rowID{id, noRank}] != nil || p.ranked[id] > 0
+// untrack forgets a row.
+func (g *Glance) untrack(p *place, t *track) {
+	delete(p.tracks, t.rowID)
+	g.tracks--
+	if p.rows[t.id]--; p.rows[t.id] == 0 {
+		delete(p.rows, t.id)
+		if g.presence[t.id]--; g.presence[t.id] == 0 {
+			delete(g.presence, t.id)
+		}
+	}
+	if t.kept {
+		g.ringing--
+		g.ringBytes -= t.kv.bytes() + t.slots.bytes() + t.waiting.bytes() + t.hit.bytes()
+	}
 }
 
 // sweep forgets what is not in the cut.
@@ -188,26 +222,16 @@ func (g *Glance) sweep() {
 
 func (g *Glance) sweepTracks(p *place) {
 	var left []*track
-	for of, t := range p.tracks {
+	for _, t := range p.tracks {
 		if t.seen == g.looks {
 			continue
 		}
-		delete(p.tracks, of)
+		g.untrack(p, t)
 		left = append(left, t)
-		if t.rank != noRank {
-			p.ranked[t.id]--
-			if p.ranked[t.id] == 0 {
-				delete(p.ranked, t.id)
-			}
-		}
-		if t.kept {
-			g.ringing--
-			g.ringBytes -= t.kv.bytes() + t.slots.bytes() + t.waiting.bytes() + t.hit.bytes()
-		}
 	}
 	// Only the last are remembered. Those that have got ranks, or lost them, are there.
-	left = slices.DeleteFunc(left, func(t *track) bool { return p.has(t.id) })
-	slices.SortFunc(left, func(a, b *track) int { return strings.Compare(a.name(), b.name()) })
+	left = slices.DeleteFunc(left, func(t *track) bool { return p.rows[t.id] > 0 })
+	slices.SortFunc(left, func(a, b *track) int { return a.compare(b.rowID) })
 	for _, t := range left[max(0, len(left)-mostGone):] {
 		p.gone = append(p.gone, gone{t.name(), g.now})
 	}

@@ -234,10 +234,18 @@ func sayWebConfig(g *Glance, p *problem) words {
 }
 
 func sayLimit(g *Glance, p *problem) words {
+	var kinds []string
+	for _, l := range fleet.Limits() {
+		if n := g.tally().TurnedAway(l); n > 0 {
+			kinds = append(kinds, fmt.Sprintf("%s: %s", l, thousands(n)))
+		}
+	}
+	workersAlone := g.tally().OverLimit() == g.tally().TurnedAway(fleet.WorkerLimit)
 	return words{
-		title:  fmt.Sprintf("There is no room for more than %s", many(g.o.Limit, "worker")),
-		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away.", thousands(g.flows[overLimit].sum())),
-		check:  "is the fleet that large? Then raise --max-workers. Else somebody publishes hit rates of ids that nobody has registered.",
+		title: either(workersAlone, "There is no room for more than "+many(g.o.Limit, "worker"), "There is no room for all that is there"),
+		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
+			thousands(g.flows[overLimit].sum()), strings.Join(kinds, ", ")),
+		check: "is the fleet that large? Then raise --max-workers. Else something registers or publishes made-up names and ids.",
 	}
 }
 

@@ -22,7 +22,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 					l.f.Tally.TurnAway(fleet.WorkerLimit)
 				}
 			},
-			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away.",
+			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away. Since the start, by kind: worker: 7.",
 		},
 		"permission:nats": {
 			begin: func(l *lab) {

@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"slices"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -81,6 +82,7 @@ var programRules = [...]rule[*Glance]{
 	{kind: "web_config", severity: warn, up: 1, down: 1, measure: webConfigWrong, say: sayWebConfig},
 	{kind: "limit", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(overLimit), say: sayLimit},
 	{kind: "limit:publishers", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersWaiting, say: sayPublishersWaiting},
+	{kind: "limit:page", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: cutShort, say: sayCutShort},
 	{kind: "outage", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: outageOver, say: sayOutage},
 	{kind: "planes", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: clashing, say: sayPlanes},
 	{kind: "drops", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(drops), say: sayDrops},
@@ -160,6 +162,12 @@ func (g *Glance) judge() {
 				g.problems = append(g.problems, problem{id: r.kind + ":" + p.String(), kind: r.kind, severity: r.severity, since: m.since, of: p, say: r.say})
 			}
 		}
+	}
+	if n := len(g.problems) - mostProblems; n > 0 {
+		slices.SortStableFunc(g.problems, func(a, b problem) int { return rank[a.severity] - rank[b.severity] })
+		g.leftOut.problems = n
+		clear(g.problems[mostProblems:]) // each holds its rows
+		g.problems = g.problems[:mostProblems]
 	}
 }
 

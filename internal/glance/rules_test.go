@@ -175,7 +175,7 @@ func TestAWorkerWithoutAKeyIsNamedWhenItGoesOn(t *testing.T) {
 		l.register(generate, 1, 2)
 		l.answer(load(generate, 1, 1, 0), load(generate, 2, 2, 0))
 		l.pass(10 * time.Second)
-		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 2})
+		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
 		l.keeps(time.Minute, id, false) // it may be shutting down
 		l.within(1, id, true)
 		s := l.snapshot()
@@ -210,16 +210,16 @@ func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
 		l.answer(load(generate, 0x113, 1, 0))
 		l.pass(20 * time.Second)
 		l.answer()
-		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 0x100})
+		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x100})
 		l.keeps(time.Minute, id, false) // one of twenty
-		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 0x101})
+		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
 		l.within(6, id, true)
 		p := l.problem(id)
 		equal(t, "title", p.Title, "2 workers are gone")
 		equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. The last: 101 and 100.")
 		equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
-			l.f.Deregister(fleet.Instance{Endpoint: generate, ID: n})
+			l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
 		}
 		l.second()
 		p = l.problem(id)
@@ -241,7 +241,7 @@ func TestAReplacedWorkerIsNotLost(t *testing.T) {
 		l.register(generate, 1, 2)
 		l.pass(30 * time.Second)
 		l.register(generate, 3)
-		l.f.Deregister(fleet.Instance{Endpoint: generate, ID: 1})
+		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 		l.keeps(time.Minute, "lost:backend/generate", false)
 	})
 }
@@ -332,6 +332,12 @@ func TestALowHitRateBecomesNormalInTime(t *testing.T) {
 		for n := range 60 * 60 {
 			l.f.Hit(1, 50, either(n < 15*60, uint64(30), 1))
 			l.second()
+			if n == 45*60 {
+				equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})
+			}
+			if n == 48*60 {
+				equal(l.t, "problems when it has lasted for half an hour", l.raised(), nil)
+			}
 		}
 		equal(t, "problems three quarters of an hour later", l.raised(), nil)
 	})

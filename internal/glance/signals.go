@@ -70,6 +70,9 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 			s.merge(&p.sums)
 		}
 	}
+	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.o.Namespaces.Several()) {
+		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", thousands(mostPlaces))
+	}
 	newest, stale := g.freshness(places, s.shown)
 	if stale != "" {
 		return d, stale

@@ -24,11 +24,17 @@ func (g *Glance) writeSnapshot(d *doc, history bool) {
 	g.writeEndpoints(d)
 	d.field("workers")
 	d.open('[')
+	begin := len(d.b)
 	for i := range g.rows {
+		if len(d.b)-begin >= mostText {
+			g.unwritten = len(g.rows) - i
+			break
+		}
 		g.writeRow(d, &g.rows[i])
 	}
 	d.close(']')
 	g.writeProblems(d)
+	g.writeLeftOut(d)
 	if g.nothingYet() {
 		g.writeLooking(d)
 	}
@@ -237,6 +243,7 @@ func (g *Glance) writeProblems(d *doc) {
 	slices.SortStableFunc(all, func(a, b told) int { return rank[a.words.severity] - rank[b.words.severity] })
 	d.field("problems")
 	d.open('[')
+	begin := len(d.b)
 	for _, t := range all {
 		d.open('{')
 		d.text("id", t.id)
@@ -249,6 +256,9 @@ func (g *Glance) writeProblems(d *doc) {
 		d.field("workers")
 		d.open('[')
 		for _, r := range t.words.rows {
+			if len(d.b)-begin >= mostNamed {
+				break
+			}
 			d.key(r)
 		}
 		d.close(']')

@@ -288,10 +288,15 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			}
 			last = now
 			f.Advance(now)
-			expose.Ready(f)                                                                 // whether a probe asks or not: it is to be remembered
+			// Whether a probe asks or not: readiness is to be remembered.
+			expose.Ready(f)
 			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(fleet.SubscriptionLimit) { // which has a line of its own
 				said = true
-				log.Warn("There is no room for more workers: raise --max-workers", "max_workers", limit)
+				what := "more workers"
+				if f.Tally.TurnedAway(fleet.WorkerLimit) == 0 {
+					what = "all of what is registered or published"
+				}
+				log.Warn("There is no room for "+what+": raise --max-workers", "max_workers", limit)
 			}
 		case <-ctx.Done():
 			return

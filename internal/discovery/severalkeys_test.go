@@ -1,0 +1,96 @@
+package discovery
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/wire"
+)
+
+// TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone, whichever goes first, watched or
+// listed anew: 0.6 writes two.
+func TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone(t *testing.T) {
+	for _, first := range []wire.Layout{wire.LayoutInstances, wire.LayoutV1} {
+		r := newRegistry(t)
+		run(t, r.Watch)
+		<-r.Fleet.Synced()
+		in := worker(7)
+		r.register(wire.LayoutInstances, in)
+		r.register(wire.LayoutV1, in)
+		marks := uint64(100)
+		applied := func(l wire.Layout) { // what was done below a prefix: a watch is in order
+			t.Helper()
+			marks++
+			mark := fleet.Instance{Endpoint: fleet.Endpoint{Component: "mark", Name: "mark"}, ID: marks}
+			r.register(l, mark)
+			devstacktest.Until(t, func() error {
+				if !r.Fleet.IsRegistered(mark) {
+					return errors.New("the mark is not registered")
+				}
+				return nil
+			})
+		}
+		applied(wire.LayoutInstances)
+		applied(wire.LayoutV1)
+		r.Fleet.Publish(fleet.Origin{Endpoint: in.Endpoint, Worker: in.ID}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some[uint64](5)})
+		shown := func(want bool) {
+			t.Helper()
+			got := slices.ContainsFunc(r.Fleet.Snapshot().Workers, func(w fleet.WorkerState) bool { return w.ID.Lease == in.ID && w.Load.OK })
+			if got != want || r.Fleet.IsRegistered(in) != want {
+				t.Errorf("first goes %v: the worker is shown with its load: %v, want %v", first, got, want)
+			}
+		}
+		shown(true)
+		r.delete(first.Key("dynamo", in))
+		applied(first)
+		shown(true)
+		r.register(first, in)
+		applied(first)
+		shown(true)
+		r.delete(first.Key("dynamo", in))
+		other := wire.LayoutInstances + wire.LayoutV1 - first
+		r.delete(other.Key("dynamo", in))
+		applied(first)
+		applied(other)
+		shown(false)
+	}
+}
+
+// TestAWorkerOfTwoResourcesIsThereUntilBothAreGone has the same key in the resources of two
+// pods, as while one takes the other's place.
+func TestAWorkerOfTwoResourcesIsThereUntilBothAreGone(t *testing.T) {
+	for _, first := range []string{"a", "b"} {
+		k := newInTeamA(t)
+		resource := func(pod, id string, number int) {
+			endpoints := kubetest.Object{"lab/backend/generate/" + id: kubetest.Object{
+				"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": number,
+				"transport": kubetest.Object{"tcp": "192.0.2.2:1/" + id},
+			}}
+			k.server.Put(kubetest.Metadatas, kubetest.Object{
+				"metadata": kubetest.Object{"name": pod, "namespace": "team-a", "ownerReferences": []any{
+					kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": pod}}},
+				"spec": kubetest.Object{"data": kubetest.Object{"endpoints": endpoints}},
+			})
+		}
+		var ready []kubetest.Object
+		for _, pod := range []string{"a", "b", "c"} {
+			entry := entry0(true)
+			entry["targetRef"] = kubetest.Object{"kind": "Pod", "name": pod, "namespace": "team-a", "uid": pod}
+			ready = append(ready, entry)
+		}
+		k.ready("slice", ready...)
+		k.watch()
+		resource("a", "9cf1b09034dc1", pod0)
+		resource("b", "9cf1b09034dc1", pod0)
+		k.has(shape{one, 0})
+		k.server.Delete(kubetest.Metadatas, "team-a", first)
+		resource("c", "5b1a7ba5c4fe", pod1) // what comes later is known later
+		k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 0})
+		k.server.Delete(kubetest.Metadatas, "team-a", map[string]string{"a": "b", "b": "a"}[first])
+		k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe"}, 0})
+	}
+}

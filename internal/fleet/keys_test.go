@@ -1,0 +1,109 @@
+package fleet
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestARegistrationLivesUntilItsLastKeyIsGone(t *testing.T) {
+	keys := []string{"instances/ns/backend/generate:1", "v1/instances/ns/backend/generate/1", "ns/components/backend/generate:1"}
+	permutations(3, func(put []int) {
+		permutations(3, func(gone []int) {
+			f := fleetAt(everything, plenty)
+			in := Instance{generate, 1}
+			for _, i := range put {
+				f.Register(keys[i], in, Registration{NATS: true})
+				f.SetCard(keys[i], in, Card{Model: "m", KVTotal: Some[uint64](100)})
+			}
+			publishedAt(f, generate, 1, 40)
+			for _, i := range gone {
+				shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
+				f.Deregister(keys[i], in)
+				f.Deregister(keys[i], in)
+				f.DropCard(keys[i], in)
+			}
+			shows(t, f, "backend/generate:")
+			equal(t, "workers", f.workers.len(), 0)
+		})
+	})
+}
+
+// TestOfSeveralRegistrationsTheOneCountsThatSaysMost, whatever comes first, and when it is
+// gone the next.
+func TestOfSeveralRegistrationsTheOneCountsThatSaysMost(t *testing.T) {
+	said := map[string]Registration{
+		"instances/ns/backend/generate:1":    {NATS: true, Transport: "old"},
+		"v1/instances/ns/backend/generate/1": {Publishes: true, Transport: "192.0.2.1:1"},
+		"pod-b/backend/generate/1":           {Publishes: true, Transport: "192.0.2.2:1"},
+	}
+	publishers := []string{"v1/instances/ns/backend/generate/1", "pod-b/backend/generate/1"}
+	if hashOf(publishers[0]) < hashOf(publishers[1]) {
+		publishers[0], publishers[1] = publishers[1], publishers[0]
+	}
+	order := append(publishers, "instances/ns/backend/generate:1")
+	permutations(3, func(put []int) {
+		f := fleetAt(everything, plenty)
+		in := Instance{generate, 1}
+		for _, i := range put {
+			f.Register(order[i], in, said[order[i]])
+		}
+		publishedAt(f, generate, 1, 40)
+		for _, key := range order {
+			audit(t, f)
+			s := f.workers.of(lease(1)).at(generate)
+			equal(t, "the registration", s.Registration, said[key])
+			equal(t, "loads", len(s.ranks), 1) // none of them is another process
+			f.Deregister(key, in)
+		}
+		shows(t, f, "backend/generate:")
+	})
+}
+
+func TestARestartIsSeenUnderAnyOfTheKeys(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	in := Instance{generate, 1}
+	f.Register("a", in, Registration{Publishes: true, Transport: "192.0.2.1:1"})
+	f.Register("b", in, Registration{Publishes: true, Transport: "192.0.2.1:1"})
+	for i, key := range []string{"a", "b"} {
+		publishedAt(f, generate, 1, 40)
+		shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+		f.Register(key, in, Registration{Publishes: true, Transport: fmt.Sprintf("192.0.2.1:%d", 2+i)})
+		shows(t, f, "backend/generate: 1 silent", "  1 down")
+	}
+}
+
+func TestAListingHasAllKeys(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	in := Instance{generate, 1}
+	of := func(keys ...string) Listing {
+		l := Listing{Instances: make(map[string]InstanceEntry), Cards: make(map[string]CardEntry)}
+		for _, key := range keys {
+			l.Instances[key] = InstanceEntry{in, Registration{Publishes: key == "b"}}
+			l.Cards[key] = CardEntry{in, Card{Model: key, KVTotal: Some[uint64](100)}}
+		}
+		return l
+	}
+	f.Sync(of("a", "b"))
+	publishedAt(f, generate, 1, 40)
+	answering := []string{"backend/generate: 1 answering mean 40", "  1 up kv 40"}
+	shows(t, f, answering...)
+	equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, true)
+	f.Sync(of("a")) // b went unseen
+	shows(t, f, answering...)
+	equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, false)
+	equal(t, "model", f.Snapshot().Workers[0].Model, "a")
+	f.Sync(of("c")) // under another key: it has never been away as far as is known
+	shows(t, f, answering...)
+	f.Deregister("a", in)
+	shows(t, f, answering...)
+	f.Deregister("c", in)
+	shows(t, f, "backend/generate:")
+	f.DropCard("a", in)
+	equal(t, "workers", f.workers.len(), 1)
+	f.DropCard("c", in)
+	equal(t, "workers", f.workers.len(), 0)
+}
+
+func TestHashesOfKeysAreTheSameInEveryProcess(t *testing.T) {
+	equal(t, "hash", hashOf("v1/instances/dynamo/backend/generate/7b"), 8812405857945002995)
+}
