@@ -19,7 +19,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// forger sends made-up names by every way into a program that watches all there is. Beside it are two honest workers: one is polled and hit, the other publishes.
+// forger sends made-up names by every way into a program that watches all there is. Beside
+// it are two honest workers: one is polled and hit, the other publishes.
 type forger struct {
 	*lab
 	m      *program
@@ -230,16 +231,6 @@ func (f *forger) answers(names int, id func(n int) (worker uint64, static string
 		all = append(all, garbage.StatsReply(f.service(), endpoint(n).Name, worker, static, 77))
 	}
 	f.comes(messages(fleet.StatsReply), names, func() { f.extra.Store(&all) })
-}
-
-// families are how many series each has.
-func (p page) families() map[string]int {
-	all := make(map[string]int)
-	for s := range p {
-		name, _, _ := strings.Cut(s, "{")
-		all[name]++
-	}
-	return all
 }
 
 // boundedFamilies says that no family has more series than so many workers, or endpoints in

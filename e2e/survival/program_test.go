@@ -59,6 +59,16 @@ func (p page) count(text string) (n int) {
 	return n
 }
 
+// families are how many series each has.
+func (p page) families() map[string]int {
+	all := make(map[string]int)
+	for s := range p {
+		name, _, _ := strings.Cut(s, "{")
+		all[name]++
+	}
+	return all
+}
+
 // has complains unless these series have these values; an empty one means absent.
 func (p page) has(want page) error {
 	for s, value := range want {

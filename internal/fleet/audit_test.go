@@ -25,18 +25,22 @@ func audit(t *testing.T, f *Fleet) {
 
 func auditWorkers(t *testing.T, f *Fleet) {
 	t.Helper()
-	strangers, strays := make(map[*worker]bool), make(map[*worker]bool)
+	strangers, strays, waiters := make(map[*worker]bool), make(map[*worker]bool), make(map[*worker]bool)
 	for w := range f.workers.all() {
 		if !w.id.IsStatic() && !w.isListed() {
 			strangers[w] = true
 		}
-		if f.registry && !w.id.IsStatic() && (w.waiting != nil || slices.ContainsFunc(w.seats, func(s seat) bool { return !s.isListed() })) {
+		if f.registry && !w.id.IsStatic() && slices.ContainsFunc(w.seats, func(s seat) bool { return !s.isListed() }) {
 			strays[w] = true
+		}
+		if w.waiting != nil {
+			waiters[w] = true
 		}
 		auditWorker(t, f, w)
 	}
 	auditQueue(t, "strangers", &f.strangers, strangers)
 	auditQueue(t, "strays", &f.strays, strays)
+	auditQueue(t, "waiters", &f.waiters, waiters)
 	auditBounds(t, f)
 }
 
@@ -87,12 +91,13 @@ func auditBounds(t *testing.T, f *Fleet) {
 		t.Errorf("all hold %+v, recounted %+v", f.held, all)
 	}
 	for what, of := range map[string][2]int{
-		"workers":                  {f.workers.len(), f.limit},
-		"attachments":              {int(all.attachments), int(f.bounds.attachments)},
-		"ranks beside the first":   {int(all.furtherRanks), int(f.bounds.furtherRanks)},
-		"ranks of strays":          {int(all.strays), int(f.bounds.strayRanks)},
-		"endpoints":                {f.counted(), f.bounds.endpoints},
-		"endpoints that were left": {min(f.left.Len(), f.counted()), f.bounds.endpoints},
+		"workers":     {f.workers.len(), f.limit},
+		"attachments": {int(all.attachments), int(f.bounds.attachments)},
+		"attachments that the registry does not have": {int(all.unregistered), int(f.bounds.unregistered)},
+		"ranks beside the first":                      {int(all.furtherRanks), int(f.bounds.furtherRanks)},
+		"ranks of strays":                             {int(all.strays), int(f.bounds.strayRanks)},
+		"endpoints":                                   {f.counted(), f.bounds.endpoints},
+		"endpoints that were left":                    {min(f.left.Len(), f.counted()), f.bounds.endpoints},
 	} {
 		if of[0] > of[1] {
 			t.Errorf("%d %s, above the limit %d", of[0], what, of[1])
@@ -107,6 +112,9 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 	}
 	if len(w.seats) == 0 && len(w.loose) == 0 && w.waiting == nil && (w.hits.Events == 0 || w.home == nil) {
 		t.Errorf("worker %s has nothing to be remembered for", w.label)
+	}
+	if w.home != nil && !w.home.own && w.hits.Events == 0 && len(w.seats) == 0 {
+		t.Errorf("worker %s keeps endpoint %s for nothing", w.label, w.home)
 	}
 	auditRanks(t, w, w.loose, false)
 	if w.waiting != nil {

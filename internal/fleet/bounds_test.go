@@ -378,16 +378,3 @@ func TestAHistogramIsBounded(t *testing.T) {
 	equal(t, "as good as nothing", h.Zero, 3)
 	equal(t, "in the last one", h.Fine[263], 4)
 }
-
-func TestRanksOfAWorkerThatIsListedNoMoreAreTrimmed(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	f.bounds.strayRanks = 10
-	publishing(f, generate, 999)
-	card(f, generate, 1)
-	manyRanks(f, generate, 1, 80)
-	manyRanks(f, Endpoint{}, 1, 70)
-	turnedAway(t, f, nil)
-	f.DropCard(keyOf(Instance{generate, 1}), Instance{generate, 1})
-	equal(t, "ranks", f.held.strays, 10)
-	turnedAway(t, f, map[Limit]uint64{RankLimit: 140})
-}

@@ -61,7 +61,10 @@ func (f *Fleet) keepCard(w *worker, e Endpoint, stays func(key uint64) bool, ano
 	}
 	s.card = Opt[Card]{}
 	f.relisted(w, s, true)
-	if !s.registered && !s.answered && len(s.ranks) == 0 {
+	if tooMany := f.held.unregistered > f.bounds.unregistered; !s.registered && (tooMany || !s.answered && len(s.ranks) == 0) {
+		if tooMany {
+			f.Tally.TurnAway(AttachmentLimit)
+		}
 		f.leave(w, s)
 		f.weigh(w)
 	}

@@ -121,6 +121,9 @@ func (f *Fleet) open(e Endpoint, by proof, but *worker) *endpoint {
 	if p := f.endpoints[e]; p != nil {
 		return p
 	}
+	if e == f.unknown { // a worker can have that name
+		return f.add(e, ours)
+	}
 	displaced, ok := f.roomForEndpoint(by)
 	if !ok {
 		return nil

@@ -63,7 +63,8 @@ type Fleet struct {
 	swept     time.Time
 	workers   roster
 	strangers queue // those of workers of which the registry has nothing, but for static ones
-	strays    queue // those of workers that were heard of endpoints where they are not registered
+	strays    queue // those of workers with attachments where they are not registered
+	waiters   queue // those of workers of which something waits; in no order
 	held      holding
 	endpoints map[Endpoint]*endpoint
 	channels  channels

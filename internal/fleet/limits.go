@@ -112,7 +112,7 @@ func (f *Fleet) weigh(w *worker) {
 	}
 	now.furtherRanks = max(0, now.ranks-1)
 	f.hold(w, now)
-	f.strays.keep(w, &w.stray, strays && (now.unregistered > 0 || w.waiting != nil))
+	f.strays.keep(w, &w.stray, strays && now.unregistered > 0)
 }
 
 // hold notes that the worker takes so much now.
@@ -203,34 +203,39 @@ func (f *Fleet) roomForUnlisted(id WorkerID) bool {
 
 // roomForAttachment is the same for one more attachment of the worker.
 func (f *Fleet) roomForAttachment(w *worker, by proof) bool {
-	if len(w.seats) >= maxSeats {
-		f.Tally.TurnAway(AttachmentLimit)
-		return false
-	}
-	if f.held.attachments < f.bounds.attachments && (by == listed || f.held.unregistered < f.bounds.unregistered) {
+	own := len(w.seats) < maxSeats
+	if own && f.held.attachments < f.bounds.attachments && (by == listed || f.held.unregistered < f.bounds.unregistered) {
 		return true
 	}
 	f.Tally.TurnAway(AttachmentLimit)
 	if by != listed {
 		return false
 	}
-	for f.held.attachments >= f.bounds.attachments {
-		first := f.strays.first()
-		if first == nil {
-			f.refused[AttachmentLimit] = true
+	if !own {
+		f.strip(w)
+		f.rehome(w)
+		if len(w.seats) >= maxSeats {
 			return false
 		}
-		if f.strip(first); first != w {
+	}
+	for f.held.attachments >= f.bounds.attachments {
+		switch first := f.strays.first(); first {
+		case nil:
+			f.refused[AttachmentLimit] = true
+			return false
+		case w:
+			f.strip(w)
+			f.rehome(w)
+		default:
+			f.strip(first)
 			f.settle(first)
 		}
 	}
 	return true
 }
 
-// strip forgets what the worker has said of endpoints where it is not registered. What is
-// left of it must be settled.
+// strip takes the worker from where it is not registered. What is left of it must be settled.
 func (f *Fleet) strip(w *worker) {
-	w.waiting = nil
 	for i := len(w.seats) - 1; i >= 0; i-- {
 		if s := &w.seats[i]; !s.isListed() {
 			f.leave(w, s)

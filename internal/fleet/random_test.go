@@ -25,7 +25,7 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 			f := New(target, limit, registry)
 			f.Advance(start)
 			h := &history{
-				rand: rand.New(rand.NewPCG(seed, 0)), f: f, now: start, registry: registry,
+				rand: rand.New(rand.NewPCG(seed, 0)), f: f, now: start, registry: registry, places: places,
 				keys: make(map[Instance]map[string]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
 			}
 			for range 1000 {
@@ -58,7 +58,7 @@ func TestBooksBalanceWhateverIsPublished(t *testing.T) {
 		}
 		f.Advance(start)
 		h := &history{
-			rand: rand.New(rand.NewPCG(seed, 1)), f: f, now: start, registry: seed%4 != 3,
+			rand: rand.New(rand.NewPCG(seed, 1)), f: f, now: start, registry: seed%4 != 3, places: append([]Endpoint{f.unknown}, places...),
 			keys: make(map[Instance]map[string]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
 		}
 		for range 1000 {
@@ -135,6 +135,7 @@ type history struct {
 	f        *Fleet
 	now      time.Time
 	registry bool
+	places   []Endpoint
 	poll     uint64
 	polling  bool
 
@@ -146,7 +147,7 @@ type history struct {
 var places = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
 
 func (h *history) endpoint() Endpoint {
-	e := places[h.rand.IntN(len(places))]
+	e := h.places[h.rand.IntN(len(h.places))]
 	if h.f.Target().Several() {
 		e.Namespace = []string{"lab-1", "lab-2"}[h.rand.IntN(2)]
 	}

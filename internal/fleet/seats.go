@@ -77,7 +77,8 @@ func (f *Fleet) seat(id WorkerID, e Endpoint, by proof) *seat {
 	}
 	f.join(p, w)
 	if w.waiting != nil && w.waiting.at == e {
-		s.ranks, w.waiting = w.waiting.ranks, nil
+		s.ranks = w.waiting.ranks
+		f.stopWaiting(w)
 	}
 	f.weigh(w)
 	return s
@@ -137,7 +138,8 @@ func (f *Fleet) drop(w *worker) {
 	for len(w.seats) > 0 {
 		f.leave(w, &w.seats[len(w.seats)-1])
 	}
-	w.loose, w.waiting = nil, nil
+	w.loose = nil
+	f.stopWaiting(w)
 	f.setHome(w, nil)
 	f.hold(w, holding{})
 	f.strays.keep(w, &w.stray, false)

@@ -36,9 +36,9 @@ func (f *Fleet) expire() {
 	f.strays.each(func(w *worker) {
 		if w.stranger == nil {
 			f.expireStrays(w, since)
-			f.settle(w)
 		}
 	})
+	f.waiters.each(func(w *worker) { f.expireStrays(w, since) })
 }
 
 // expireStrays forgets what was heard before of endpoints where the worker is not registered.
@@ -49,7 +49,7 @@ func (f *Fleet) expireStrays(w *worker, since time.Time) {
 	if w.waiting != nil {
 		w.waiting.ranks = forgetBefore(w.waiting.ranks, since)
 		if len(w.waiting.ranks) == 0 {
-			w.waiting = nil
+			f.stopWaiting(w)
 		}
 	}
 	for i := len(w.seats) - 1; i >= 0; i-- {
@@ -62,6 +62,7 @@ func (f *Fleet) expireStrays(w *worker, since time.Time) {
 		}
 	}
 	f.weigh(w)
+	f.rehome(w)
 }
 
 // places are the endpoints that the worker has a seat at.

@@ -1,11 +1,14 @@
 package fleet
 
+import "container/list"
+
 // waiting is what a worker has published of an endpoint that does not exist, as far as is
 // known: it waits for the worker's registration there. An event alone never makes an
 // endpoint: those who can publish would fill the page with names.
 type waiting struct {
 	at    Endpoint
 	ranks []rank
+	place *list.Element // among the Fleet's waiters
 }
 
 // await is where an event of a worker waits; it is nil where there is no room. What has
@@ -30,6 +33,7 @@ func (f *Fleet) await(id WorkerID, e Endpoint) (*worker, *[]rank) {
 	}
 	if w.waiting == nil {
 		w.waiting = &waiting{at: e}
+		f.waiters.keep(w, &w.waiting.place, true)
 		f.weigh(w)
 	}
 	return w, &w.waiting.ranks
@@ -46,6 +50,14 @@ func (f *Fleet) giveUp(w *worker) {
 			f.Tally.Reject(ForwardPass, NotRegistered)
 		}
 	}
-	w.waiting = nil
+	f.stopWaiting(w)
 	f.weigh(w)
+}
+
+// stopWaiting forgets what waits, if anything does. The worker must be weighed.
+func (f *Fleet) stopWaiting(w *worker) {
+	if w.waiting != nil {
+		f.waiters.keep(w, &w.waiting.place, false)
+		w.waiting = nil
+	}
 }
