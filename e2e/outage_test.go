@@ -33,6 +33,12 @@ func TestServersThatComeLater(t *testing.T) {
 	})
 	m.Says("etcd is not connected")
 	m.Says("NATS is not connected")
+	m.until(func(p page) error {
+		if n := p[`dynamo_metrics_errors_total{source="etcd"}`]; n == "0" || n == "" {
+			return fmt.Errorf("%q calls to etcd are counted as failed", n)
+		}
+		return nil
+	})
 	s.StartNATS(t)
 	s.StartEtcd(t)
 	m.ready()
