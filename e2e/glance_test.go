@@ -197,7 +197,12 @@ func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	leader := s.metrics("--standby")
-	leader.ready()
+	devstacktest.Until(t, func() error {
+		if _, body := get(leader.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"leader"`) {
+			return fmt.Errorf("it does not lead: %.300s", body)
+		}
+		return nil
+	})
 	standby := s.metrics("--standby")
 	standby.Says("Standing by: ")
 	standby.ready()

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -98,4 +99,56 @@ func TestStandingByNeedsEtcd(t *testing.T) {
 	if code := m.Ends(); code != 2 || !strings.Contains(m.Last(), "--standby: needs etcd") {
 		t.Errorf("exit code %d, %q; want 2 and why", code, m.Last())
 	}
+}
+
+// TestALeaderWithoutItsRegistryShowsTheFleetAndDoesNothingElse: where etcd is away
+// neither of two programs can lead, and if both showed nothing there would be nothing to see.
+func TestALeaderWithoutItsRegistryShowsTheFleetAndDoesNothingElse(t *testing.T) {
+	t.Parallel()
+	s, shown := watched(t)
+	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
+	first := s.metrics(args...)
+	first.shows(shown)
+	second := s.metrics(args...)
+	standingBy(t, second, shown)
+	var published atomic.Int64
+	if _, err := s.nats.Subscribe("namespace.dynamo.l2c.>", func(*nats.Msg) { published.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	s.StopEtcd()
+	shown["dynamo_metrics_leader"] = "0"
+	first.shows(shown)
+	devstacktest.Until(t, func() error {
+		for _, m := range []*server{first, second} {
+			if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"standby","detail":"who holds dynamo/components/metrics/instance cannot be known now"`) {
+				return fmt.Errorf("the page says %.400s", body)
+			}
+		}
+		return nil
+	})
+	before := published.Load()
+	polls := func(p page) int { n, _ := strconv.Atoi(p[`dynamo_metrics_polls_total{result="ok"}`]); return n }
+	begun := -1
+	first.until(func(p page) error {
+		if begun < 0 {
+			begun = polls(p)
+		}
+		if n := polls(p) - begun; n < 10 {
+			return fmt.Errorf("%d polls, want ten", n)
+		}
+		return nil
+	})
+	if n := published.Load() - before; n > 1 { // one may have been under way
+		t.Errorf("%d l2c events from a program that cannot lead", n)
+	}
+	first.shows(shown)
+	if p, err := second.page(); err != nil || len(p.of("llm_")) > 0 {
+		t.Errorf("the standby shows %v, %v", p.of("llm_"), err)
+	}
+	s.StartEtcd(t)
+	shown["dynamo_metrics_leader"] = "1"
+	first.shows(shown)
+	first.Terminate()
+	second.shows(shown)
+	second.Terminate()
 }

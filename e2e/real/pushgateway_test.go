@@ -133,6 +133,7 @@ func TestWhatWasPushedStaysWhenTheProgramEnds(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
+	m.pushed("ok", 1) // it leads by then
 	m.polls(2)
 	m.Terminate() // pushes a last time
 	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,8 +26,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// takeover is what a standby promises: the lease of the leader, and a second.
-const takeover = 11 * time.Second
+// takeover is what a standby promises: the lease of the leader, and three seconds, two of
+// which it waits for a leader that may not know yet.
+const takeover = 13 * time.Second
 
 // replicas are programs that stand by for each other, before one worker. It tells the
 // first that asks it a load of 101, the second one of 102, and so on: by that load it
@@ -98,8 +100,11 @@ func publisher(event []byte) (int, error) {
 	return e.LoadAvg - 100, nil
 }
 
-// pusher is whose push this is.
+// pusher is whose push this is: the group says so, or else the load of the worker.
 func pusher(r *http.Request) (int, error) {
+	if _, name, found := strings.Cut(r.URL.Path, "/replica/"); found {
+		return strconv.Atoi(name)
+	}
 	decoder := expfmt.NewDecoder(r.Body, expfmt.ResponseFormat(r.Header))
 	for {
 		var f dto.MetricFamily

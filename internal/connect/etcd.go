@@ -108,7 +108,7 @@ func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (
 		// gRPC's own pauses between attempts grow to two minutes.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause},
-			MinConnectTimeout: 3 * time.Second,
+			MinConnectTimeout: connectIn,
 		})},
 	}
 	for _, u := range urls {

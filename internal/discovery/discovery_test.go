@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
@@ -27,12 +28,34 @@ type registry struct {
 func newRegistry(t *testing.T) *registry {
 	t.Helper()
 	s := devstacktest.Start(t)
-	return &registry{s, &Etcd{
-		Client:     s.Client(t),
-		Namespaces: "dynamo",
-		Fleet:      fleet.New(fleet.Target{}, 10_000, true),
-		Log:        slog.New(slog.DiscardHandler),
-	}, t, s.Client(t)}
+	return &registry{s, programAt(t, s.Etcd.Endpoint()), t, s.Client(t)}
+}
+
+// programAt is what a program has of the registry at a comma list of endpoints. The
+// environment is pairs of names and values.
+func programAt(t *testing.T, endpoints string, environment ...string) *Etcd {
+	t.Helper()
+	getenv := func(name string) string {
+		for i := 0; i < len(environment); i += 2 {
+			if environment[i] == name {
+				return environment[i+1]
+			}
+		}
+		return ""
+	}
+	log := slog.New(slog.DiscardHandler)
+	e, err := connect.NewEtcdEndpoints(endpoints, getenv, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fleet.New(fleet.Target{}, 10_000, true)
+	f.Tally.Etcd.Use()
+	return &Etcd{Endpoints: e, Namespaces: "dynamo", Fleet: f, Log: log}
+}
+
+// hold has a program be the unique instance, or stand by.
+func hold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan error) {
+	return run(t, func(ctx context.Context) error { return r.Hold(ctx, []byte(`{"component_name": "a"}`), standby, r.Log) })
 }
 
 // run lets loop work until stop is called, or the test ends, and hands on its error.
@@ -127,21 +150,17 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 }
 
 func TestHoldRefusesASecondAndGivesTheKeyBack(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t)
-	stop, ended := run(t, func(ctx context.Context) error { return r.Hold(ctx, []byte(`{"component_name": "a"}`)) })
-	devstacktest.Until(t, func() error {
-		if !r.Fleet.Tally.Leader.Load() {
-			return errors.New("does not hold the key")
-		}
-		return nil
-	})
+	stop, ended := hold(t, r.Etcd, false)
+	leads(t, r.Etcd, true)
 	key := wire.UniqueInstanceKey("dynamo")
 	got, err := r.worker.Get(t.Context(), key)
 	if err != nil || len(got.Kvs) != 1 || got.Kvs[0].Lease == 0 || string(got.Kvs[0].Value) != `{"component_name": "a"}` {
 		t.Fatalf("key: %v, %v; want the value, on a lease", got, err)
 	}
-	second := *r.Etcd
-	err = second.Hold(t.Context(), []byte("{}"))
+	_, second := hold(t, r.another(), false)
+	err = <-second
 	if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), `"component_name": "a"`) {
 		t.Errorf("the second got %v, want ErrExists with key and value", err)
 	}
@@ -161,21 +180,25 @@ func TestHoldRefusesASecondAndGivesTheKeyBack(t *testing.T) {
 
 func TestOurOwnOldKeyIsNoOtherInstance(t *testing.T) {
 	// The answer to an attempt may be lost after etcd has carried it out: then the
-	// key hangs on a lease of ours.
+	// key hangs on our lease.
 	r := newRegistry(t)
-	k := r.place([]byte("{}"))
-	if err := k.take(t.Context()); err != nil {
+	k := r.place([]byte("{}"), r.Log)
+	t.Cleanup(k.close)
+	for range 2 {
+		if err := k.take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := k.open(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.take(t.Context()); err != nil {
-		t.Errorf("with the same lease: %v", err)
+	first := k.created
+	if err := k.create(t.Context(), s); err != nil || k.created != first {
+		t.Errorf("created at %d again (%v), want at %d", k.created, err, first)
 	}
-	k.lease = 0
-	u := unique{place: k, tally: &r.Fleet.Tally, log: r.Log}
-	if err := u.acquire(t.Context()); err != nil {
-		t.Errorf("with a new lease: %v", err)
-	}
-	if len(k.leases) != 1 {
-		t.Errorf("leases %v, want only the new one", k.leases)
+	leases, err := r.worker.Leases(t.Context())
+	if err != nil || len(leases.Leases) != 1 {
+		t.Errorf("leases %v, %v; want one", leases, err)
 	}
 }

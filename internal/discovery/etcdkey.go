@@ -4,145 +4,273 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"time"
 
 	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// lookAgain is how often a standby looks at the key, whose end it hears of at once, and
-// keeps its own lease alive.
-const lookAgain = 2 * time.Second
+// errNoLease says that a key hangs on no lease.
+var errNoLease = errors.New("it hangs on no lease, so that nothing will ever delete it: it was put by hand")
 
-// Hold makes this the unique instance of its namespaces, with value in its key, until
-// ctx ends; then the key goes. It fails with ErrExists where another program has the
-// key, unless it may stand by, and where etcd refuses the credentials.
-func (r *Etcd) Hold(ctx context.Context, value []byte) error {
-	u := unique{place: r.place(value), renewEvery: time.Second, tally: &r.Fleet.Tally, log: r.Log, standby: r.Standby}
+// Hold makes this the unique instance of its namespaces, with value (a JSON object) in its
+// key, until ctx ends; then the key goes. It fails with ErrExists where another program has
+// the key, unless it may stand by, and where etcd refuses the credentials from the start.
+func (r *Etcd) Hold(ctx context.Context, value []byte, standby bool, log *slog.Logger) error {
+	k := r.place(value, log)
+	defer k.close()
+	u := unique{place: k, tally: &r.Fleet.Tally, log: log, standby: standby}
 	return u.hold(ctx)
 }
 
-func (r *Etcd) place(value []byte) *etcdKey {
-	return &etcdKey{Etcd: r, key: wire.UniqueInstanceKey(string(r.Namespaces)), value: string(value)}
+func (r *Etcd) place(value []byte, log *slog.Logger) *etcdKey {
+	return &etcdKey{
+		etcd:     r,
+		log:      log,
+		sessions: r.Endpoints.Sessions(),
+		key:      wire.UniqueInstanceKey(string(r.Namespaces)),
+		value:    value,
+		lease:    clientv3.LeaseID(1 + rand.Int64N(1<<62)),
+	}
 }
 
-// etcdKey is the place in etcd, where the original had it.
+// etcdKey is the place in etcd, where the original had it. What is held is the key as we have
+// put it: a lease that lives says nothing of a key that was deleted, or put by another.
 type etcdKey struct {
-	*Etcd
-	key, value string
-	seen       int64              // etcd's revision when somebody else held it
-	lease      clientv3.LeaseID   // the one the key hangs on, or hung on; 0: none yet
-	leases     []clientv3.LeaseID // all that were granted and may be alive
+	etcd     *Etcd
+	log      *slog.Logger
+	sessions *connect.EtcdSessions
+	session  *connect.EtcdSession // nil: none is open
+	key      string
+	value    []byte
+	lease    clientv3.LeaseID // the same for as long as the program runs
+	granted  bool             // it may be alive
+	alive    time.Time        // until when it is for certain, unless it is revoked
+
+	created int64 // the revision at which we put it; 0: it is not ours
+	free    bool  // the program that had it before has resigned
+	replay  bool  // what became of the key before that is to be looked at yet, which may say so, too
+	seen    int64 // etcd's revision when another program was last seen to have the key; 0: none was
+	rival   int64 // the revision at which that one had put it
 }
 
 func (k *etcdKey) String() string { return k.key }
 
-func (k *etcdKey) hopeless(err error) bool { return connect.EtcdRefused(err) }
+func (k *etcdKey) permanent(error) bool { return k.sessions.Refusal() != nil }
 
-func (k *etcdKey) renew(ctx context.Context) error {
-	_, err := k.Client.KeepAliveOnce(ctx, k.lease)
-	if errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
-		return errLost
+func (k *etcdKey) pause(n int, _ error) time.Duration { return connect.Pause(n) }
+
+// open opens a session, if none is.
+func (k *etcdKey) open(ctx context.Context) (*connect.EtcdSession, error) {
+	if k.session == nil {
+		s, err := k.sessions.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		k.session = s
+	}
+	return k.session, nil
+}
+
+func (k *etcdKey) close() {
+	if k.session != nil {
+		k.session.Close()
+		k.session = nil
+	}
+}
+
+// fail ends the session, and reports whether all endpoints have been tried.
+func (k *etcdKey) fail(err error) (all bool) {
+	k.close()
+	k.etcd.Fleet.Tally.Fail(fleet.PeerEtcd)
+	return k.sessions.Fail(err)
+}
+
+func (k *etcdKey) take(ctx context.Context) error {
+	s, err := k.open(ctx)
+	if err == nil {
+		err = k.grant(ctx, s)
+	}
+	if err == nil {
+		err = k.create(ctx, s)
+	}
+	switch {
+	case err == nil:
+		k.sessions.Good()
+	case errors.Is(err, ErrExists):
+		k.sessions.Good()
+		_ = k.revoke(ctx, s) // a program that stands by needs no lease; it ends by itself
+	case ctx.Err() == nil:
+		k.fail(err)
+		if refusal := k.sessions.Refusal(); refusal != nil {
+			err = refusal
+		}
 	}
 	return err
 }
 
-func (k *etcdKey) await(ctx context.Context) {
-	watching, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), lookAgain)
-	defer cancel()
-	for change := range k.Client.Watch(watching, k.key, clientv3.WithRev(k.seen+1), clientv3.WithFilterPut()) {
-		if change.Err() == nil {
-			return // it is gone
-		}
-	}
-	if watching.Err() == nil { // the watch broke
-		connect.Wait(ctx, connect.Pause(0))
-	}
-}
-
-func (k *etcdKey) take(ctx context.Context) error {
-	if err := k.keepLease(ctx); err != nil {
-		return err
-	}
-	create, err := k.Client.Txn(ctx).
-		If(clientv3.Compare(clientv3.CreateRevision(k.key), "=", 0)).
-		Then(clientv3.OpPut(k.key, k.value, clientv3.WithLease(k.lease))).
-		Else(clientv3.OpGet(k.key)).
-		Commit()
-	if err != nil {
-		return fmt.Errorf("create %s: %w", k.key, err)
-	}
-	if create.Succeeded {
+// grant gets the lease, unless it lives long enough. One of which that is not known is left
+// from an attempt whose answer was lost.
+func (k *etcdKey) grant(ctx context.Context, s *connect.EtcdSession) error {
+	if time.Until(k.alive) > callTimeout {
 		return nil
 	}
-	found := create.Responses[0].GetResponseRange().Kvs[0]
-	switch owner := clientv3.LeaseID(found.Lease); {
-	case owner == k.lease:
-		return nil // an earlier attempt whose answer was lost had created it
-	case slices.Contains(k.leases, owner):
-		k.revoke(ctx, owner)
-		return fmt.Errorf("create %s: held by an earlier lease of ours", k.key)
-	default:
-		k.seen = create.Header.Revision
-		return fmt.Errorf("create %s: %w, started for %s (a program that was killed leaves its key for up to %d s)",
-			k.key, ErrExists, oneLine(found.Value), leaseTTL)
-	}
-}
-
-// keepLease sees to it that k.lease is a lease that is alive.
-func (k *etcdKey) keepLease(ctx context.Context) error {
-	if k.lease != 0 {
-		err := k.renew(ctx)
-		if err == nil {
-			return nil
+	err := k.tryGrant(ctx, s)
+	if errors.Is(err, rpctypes.ErrLeaseExist) {
+		if err = k.revoke(ctx, s); err == nil {
+			err = k.tryGrant(ctx, s)
 		}
-		if !errors.Is(err, errLost) {
-			return fmt.Errorf("renew lease %x: %w", k.lease, err)
-		}
-		k.forget(k.lease)
-		k.lease = 0
 	}
-	grant, err := k.Client.Grant(ctx, leaseTTL)
 	if err != nil {
 		return fmt.Errorf("get a lease: %w", err)
 	}
-	k.lease = grant.ID
-	k.leases = append(k.leases, grant.ID)
 	return nil
 }
 
-// release gives back every lease, and with them the key.
-func (k *etcdKey) release(ctx context.Context) {
-	for _, id := range slices.Clone(k.leases) {
-		k.revoke(ctx, id)
+func (k *etcdKey) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	k.granted = true
+	asked := time.Now()
+	got, err := etcdserverpb.NewLeaseClient(s.ActiveConnection()).LeaseGrant(ctx, &etcdserverpb.LeaseGrantRequest{ID: int64(k.lease), TTL: leaseTTL})
+	if err != nil {
+		return etcdError(err)
 	}
-	if len(k.leases) > 0 {
-		k.Log.Warn(fmt.Sprintf("Failed to delete %s; it goes with its lease within %d s", k.key, leaseTTL))
-	}
+	k.alive = asked.Add(leaseTTL * time.Second)
+	return s.Check(got.Header)
 }
 
-func (k *etcdKey) revoke(ctx context.Context, id clientv3.LeaseID) {
-	if _, err := k.Client.Revoke(ctx, id); err != nil && !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
-		k.Log.Debug("Failed to revoke a lease; it ends by itself", "lease", fmt.Sprintf("%x", id), "error", err)
+func (k *etcdKey) revoke(ctx context.Context, s *connect.EtcdSession) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	k.alive = time.Time{}
+	_, err := s.Revoke(ctx, k.lease)
+	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		k.granted = false
+		return nil
+	}
+	return fmt.Errorf("revoke lease %x: %w", k.lease, err)
+}
+
+// bounded is the context of one call.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
+}
+
+// create makes the key, if there is none or the program that has it has resigned.
+func (k *etcdKey) create(ctx context.Context, s *connect.EtcdSession) error {
+	found, at, err := k.put(ctx, s, clientv3.Compare(clientv3.CreateRevision(k.key), "=", 0))
+	if err == nil && found != nil && isResigned(found.Value) {
+		found, at, err = k.put(ctx, s, clientv3.Compare(clientv3.ModRevision(k.key), "=", found.ModRevision))
+		k.free = err == nil && found == nil
+	}
+	switch {
+	case errors.Is(err, errTooLarge):
+		return k.rivalUnread(ctx, s)
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		k.alive = time.Time{}
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", k.key, err)
+	}
+	if found == nil {
+		k.created, k.replay = at, true
+		return nil
+	}
+	if clientv3.LeaseID(found.Lease) == k.lease { // by an attempt whose answer was lost
+		k.created, k.replay = found.ModRevision, true
+		return nil
+	}
+	k.seen, k.rival = at, found.ModRevision
+	if found.Lease == 0 {
+		return fmt.Errorf("create %s: %w, started for %s: %w; if there is no such program: etcdctl del %s",
+			k.key, ErrExists, oneLine(found.Value), errNoLease, k.key)
+	}
+	return fmt.Errorf("create %s: %w, started for %s (a program that was killed leaves its key for up to %d s)",
+		k.key, ErrExists, oneLine(found.Value), leaseTTL)
+}
+
+// put puts the key on a condition. Found is what is there if that does not hold; at is etcd's
+// revision.
+func (k *etcdKey) put(ctx context.Context, s *connect.EtcdSession, condition clientv3.Cmp) (found *mvccpb.KeyValue, at int64, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	done, err := s.Txn(ctx).
+		If(condition).
+		Then(clientv3.OpPut(k.key, string(k.value), clientv3.WithLease(k.lease))).
+		Else(clientv3.OpGet(k.key)).
+		Commit()
+	if err = etcdError(err); err == nil {
+		err = s.Check(done.Header)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if !done.Succeeded {
+		if kvs := done.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+			found = kvs[0]
+		} else {
+			err = errors.New("it is gone again")
+		}
+	}
+	return found, done.Header.Revision, err
+}
+
+// rivalUnread looks at a key whose value is larger than is read.
+func (k *etcdKey) rivalUnread(ctx context.Context, s *connect.EtcdSession) error {
+	got, err := get(clientv3.WithRequireLeader(ctx), s, k.key, clientv3.WithKeysOnly())
+	switch {
+	case err != nil:
+		return fmt.Errorf("read %s: %w", k.key, err)
+	case len(got.Kvs) == 0:
+		return fmt.Errorf("create %s: it is gone again", k.key)
+	}
+	k.seen, k.rival = got.Header.Revision, got.Kvs[0].ModRevision
+	return fmt.Errorf("create %s: %w, and its key has a value of more than %d bytes", k.key, ErrExists, connect.EtcdMessage)
+}
+
+// release gives the key back, and the lease. Before, it says in the key that no
+// program need wait for this one.
+func (k *etcdKey) release(ctx context.Context) {
+	if !k.granted {
 		return
 	}
-	k.forget(id)
+	s, err := k.open(ctx)
+	if err == nil && k.created != 0 {
+		_ = k.resign(ctx, s) // else the next one waits
+	}
+	if err == nil {
+		err = k.revoke(ctx, s)
+	}
+	if err != nil && k.created != 0 {
+		k.log.Warn(fmt.Sprintf("Failed to delete %s; it goes with its lease within %d s", k.key, leaseTTL))
+	}
 }
 
-func (k *etcdKey) forget(id clientv3.LeaseID) {
-	k.leases = slices.DeleteFunc(k.leases, func(l clientv3.LeaseID) bool { return l == id })
+func (k *etcdKey) resign(ctx context.Context, s *connect.EtcdSession) error {
+	_, err := s.Txn(clientv3.WithRequireLeader(ctx)).
+		If(clientv3.Compare(clientv3.ModRevision(k.key), "=", k.created)).
+		Then(clientv3.OpPut(k.key, resigned(k.value), clientv3.WithLease(k.lease))).
+		Commit()
+	return err
 }
 
 // oneLine is what a key's value says, fit for an error message.
 func oneLine(value []byte) string {
-	s := strings.Join(strings.Fields(string(value)), " ")
+	s := flat(value)
 	if len(s) > 200 {
-		s = s[:200] + "…"
+		s = strings.ToValidUTF8(s[:200], "") + "…"
 	}
 	return s
 }
+
+func flat(value []byte) string { return strings.Join(strings.Fields(string(value)), " ") }

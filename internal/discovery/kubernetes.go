@@ -114,6 +114,7 @@ func (c *cluster) state(which int) func(error) {
 		message := ""
 		if err != nil {
 			message = err.Error()
+			c.fleet.Tally.Fail(fleet.PeerKubernetes)
 		}
 		was := c.errs[which]
 		c.errs[which] = message

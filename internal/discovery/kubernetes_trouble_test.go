@@ -37,6 +37,52 @@ func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
 	k.has(shape{one, 0}) // what it said before stays
 }
 
+// TestAnObjectThatCannotBeReadAnyMoreIsKept as it was, also when all are listed anew: what
+// serves, and who is ready.
+func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
+	t.Parallel()
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.watch()
+	k.has(shape{one, 0})
+	bad := k.server.Get(kubetest.Metadatas, "team-a", "lab-vllmworker-0")
+	bad["spec"] = "text"
+	k.server.Put(kubetest.Metadatas, bad)
+	bad = k.server.Get(kubetest.Slices, "team-a", "slice")
+	bad["endpoints"] = "text"
+	k.server.Put(kubetest.Slices, bad)
+	rejected := func(n uint64) {
+		t.Helper()
+		devstacktest.Until(t, func() error {
+			if got := k.Fleet.Tally.Rejected(fleet.Instances, fleet.BadJSON); got != n {
+				return fmt.Errorf("%d rejected, want %d", got, n)
+			}
+			return nil
+		})
+	}
+	rejected(2)
+	k.has(shape{one, 0})
+	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+		k.server.Forbid(resource, true)
+	}
+	devstacktest.Until(t, func() error {
+		if k.Fleet.Tally.Kubernetes.Up() {
+			return fmt.Errorf("still connected")
+		}
+		return nil
+	})
+	k.ready("another", entry0(false))
+	k.server.Compact() // what has come is to be had by a listing only
+	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+		k.server.Forbid(resource, false)
+	}
+	rejected(4)
+	k.has(shape{one, 0})
+	k.server.Delete(kubetest.Metadatas, "team-a", "lab-vllmworker-0")
+	k.has(shape{})
+}
+
 func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	t.Parallel()
 	k := newInTeamA(t)
@@ -62,6 +108,9 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	})
 	if got := k.shape([]uint64{pod0}); !slices.Equal(got.instances, one) {
 		t.Errorf("%v while nothing can be read", got)
+	}
+	if n := k.Fleet.Tally.Failed(fleet.PeerKubernetes); n < 2 {
+		t.Errorf("%d calls are counted as failed", n)
 	}
 	k.server.Forbid(kubetest.Slices, false)
 	devstacktest.Until(t, out.Says("The Kubernetes API can be read again", 1))

@@ -2,23 +2,26 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// instanceOf is another program on the same registry, which may stand by.
-func (r *registry) instanceOf() *Etcd {
-	other := *r.Etcd
-	other.Client = r.Stack.Client(r.t)
-	other.Fleet = fleet.New(fleet.Target{}, 10_000, true)
-	other.Standby = true
-	return &other
+// another is another program on the same registry.
+func (r *registry) another() *Etcd {
+	r.t.Helper()
+	return programAt(r.t, r.Stack.Etcd.Endpoint())
 }
 
 // leads waits until the program takes itself for the unique instance, or does not.
@@ -32,16 +35,60 @@ func leads(t *testing.T, e *Etcd, want bool) {
 	})
 }
 
-func hold(t *testing.T, e *Etcd) (stop func(), ended <-chan error) {
-	return run(t, func(ctx context.Context) error { return e.Hold(ctx, []byte("{}")) })
+// leading are those of the programs that take themselves for the only one, as two looks at all
+// of them agree: between the looks at two programs one may have handed over to the other.
+func leading(programs []*Etcd) (now []int) {
+	for range 2 {
+		before := now
+		now = nil
+		for i, p := range programs {
+			if p.Fleet.Tally.Unique.Load() && (before == nil || slices.Contains(before, i)) {
+				now = append(now, i)
+			}
+		}
+	}
+	return now
+}
+
+// reigns looks at two programs all the time: never do both take themselves for the only one.
+// It returns how to see who has been that, in their order.
+func reigns(t *testing.T, programs ...*Etcd) (order func() []int) {
+	t.Helper()
+	var mu sync.Mutex
+	var all []int
+	run(t, func(ctx context.Context) error {
+		for ctx.Err() == nil {
+			now := leading(programs)
+			if len(now) > 1 {
+				t.Errorf("the programs %v lead at once", now)
+				return nil
+			}
+			mu.Lock()
+			if len(now) == 1 && (len(all) == 0 || all[len(all)-1] != now[0]) {
+				all = append(all, now[0])
+			}
+			mu.Unlock()
+			connect.Wait(ctx, time.Millisecond)
+		}
+		return nil
+	})
+	return func() []int { mu.Lock(); defer mu.Unlock(); return slices.Clone(all) }
 }
 
 func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t)
-	first, second := r.instanceOf(), r.instanceOf()
-	stop, _ := hold(t, first)
+	first, second := r.another(), r.another()
+	reigns(t, first, second)
+	stop, _ := hold(t, first, true)
 	leads(t, first, true)
-	_, ended := hold(t, second)
+	stopSecond, ended := hold(t, second, true)
+	devstacktest.Until(t, func() error {
+		if !second.Fleet.Tally.OtherLeads.Load() {
+			return errors.New("it does not stand by")
+		}
+		return nil
+	})
 	stop()
 	leads(t, second, true)
 	select {
@@ -49,42 +96,134 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 		t.Errorf("the standby ended: %v", err)
 	default:
 	}
+	stopSecond()
+	<-ended
+	for _, p := range []*Etcd{first, second} {
+		if n := p.Fleet.Tally.Failed(fleet.PeerEtcd); n > 0 {
+			t.Errorf("%d calls are counted as failed, where none was", n)
+		}
+	}
 }
 
-func TestALeaderWhoseLeaseIsLostLeadsAgainOrStandsBy(t *testing.T) {
+func TestALeaderThatHearsNothingOfItsKeyDoubtsIt(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t)
-	first, second := r.instanceOf(), r.instanceOf()
-	hold(t, first)
-	leads(t, first, true)
-	hold(t, second)
-	key, err := r.worker.Get(t.Context(), wire.UniqueInstanceKey("dynamo"))
-	if err != nil || len(key.Kvs) != 1 {
-		t.Fatalf("key: %v, %v", key, err)
-	}
-	lost := clientv3.LeaseID(key.Kvs[0].Lease)
-	if _, err := r.worker.Revoke(t.Context(), lost); err != nil {
-		t.Fatal(err)
-	}
-	devstacktest.Until(t, func() error {
-		key, err := r.worker.Get(t.Context(), wire.UniqueInstanceKey("dynamo"))
-		if err != nil || len(key.Kvs) != 1 || clientv3.LeaseID(key.Kvs[0].Lease) == lost {
-			return fmt.Errorf("key: %v, %v", key, err)
-		}
-		if a, b := first.Fleet.Tally.Unique.Load(), second.Fleet.Tally.Unique.Load(); a == b {
-			return fmt.Errorf("the first is unique: %v, the second: %v", a, b)
-		}
-		return nil
-	})
-}
-
-func TestALeaderThatHearsNothingOfItsLeaseDoubtsIt(t *testing.T) {
-	t.Parallel() // it takes eight seconds
-	r := newRegistry(t)
-	e := r.instanceOf()
-	hold(t, e)
+	e := r.another()
+	hold(t, e, true)
 	leads(t, e, true)
 	r.StopEtcd()
 	leads(t, e, false)
 	r.StartEtcd(t)
 	leads(t, e, true)
+}
+
+// losses are ways to lose the key, though the lease may live and the connection stands.
+var losses = map[string]func(r *registry, key string) error{
+	"the key is deleted": func(r *registry, key string) error {
+		_, err := r.worker.Delete(r.t.Context(), key)
+		return err
+	},
+	"everything is deleted": func(r *registry, _ string) error {
+		_, err := r.worker.Delete(r.t.Context(), "", clientv3.WithPrefix())
+		return err
+	},
+	"another lease has it, and ends": func(r *registry, key string) error {
+		lease, err := r.worker.Grant(r.t.Context(), 60)
+		if err == nil {
+			_, err = r.worker.Put(r.t.Context(), key, "{}", clientv3.WithLease(lease.ID))
+		}
+		if err == nil {
+			_, err = r.worker.Revoke(r.t.Context(), lease.ID)
+		}
+		return err
+	},
+	"it is put by hand, and deleted": func(r *registry, key string) error {
+		_, err := r.worker.Put(r.t.Context(), key, "{}")
+		if err == nil {
+			_, err = r.worker.Delete(r.t.Context(), key)
+		}
+		return err
+	},
+	"its value is changed on its lease": func(r *registry, key string) error {
+		_, err := r.worker.Put(r.t.Context(), key, "{}", clientv3.WithIgnoreLease())
+		return err
+	},
+	"the lease is revoked": func(r *registry, key string) error {
+		got, err := r.worker.Get(r.t.Context(), key)
+		if err == nil {
+			_, err = r.worker.Revoke(r.t.Context(), clientv3.LeaseID(got.Kvs[0].Lease))
+		}
+		return err
+	},
+}
+
+// TestOneLeadsWhateverBecomesOfItsKey of a pair that stands by for each other.
+func TestOneLeadsWhateverBecomesOfItsKey(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRegistry(t)
+			pair := [2]*Etcd{r.another(), r.another()}
+			order := reigns(t, pair[:]...)
+			for _, p := range pair {
+				hold(t, p, true)
+			}
+			leader, other := oneLeads(t, pair[0], pair[1])
+			if err := lose(r, wire.UniqueInstanceKey("dynamo")); err != nil {
+				t.Fatal(err)
+			}
+			leads(t, leader, false)
+			oneLeads(t, leader, other)
+			if n := len(order()); n > 2 {
+				t.Errorf("%v have led one after the other, want one more at most", order())
+			}
+		})
+	}
+}
+
+// TestAProgramThatMayNotStandByLeadsAgain where it finds the key free.
+func TestAProgramThatMayNotStandByLeadsAgain(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses {
+		if strings.HasPrefix(name, "another") || strings.HasPrefix(name, "it is put") {
+			continue // for a moment the key is another program's
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRegistry(t)
+			p := r.another()
+			_, ended := hold(t, p, false)
+			leads(t, p, true)
+			if err := lose(r, wire.UniqueInstanceKey("dynamo")); err != nil {
+				t.Fatal(err)
+			}
+			leads(t, p, false)
+			leads(t, p, true)
+			select {
+			case err := <-ended:
+				t.Errorf("it ended: %v", err)
+			default:
+			}
+		})
+	}
+}
+
+// TestAProgramThatMayNotStandByEndsWhereAnotherTakesItsKey though its own lease lives.
+func TestAProgramThatMayNotStandByEndsWhereAnotherTakesItsKey(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	p := r.another()
+	_, ended := hold(t, p, false)
+	leads(t, p, true)
+	lease, err := r.worker.Grant(t.Context(), 60)
+	if err == nil {
+		_, err = r.worker.Put(t.Context(), wire.UniqueInstanceKey("dynamo"), "{}", clientv3.WithLease(lease.ID))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, ErrExists) || p.Fleet.Tally.Unique.Load() || p.Fleet.Tally.Leader.Load() {
+		t.Errorf("it ended with %v", err)
+	}
 }

@@ -4,19 +4,33 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 )
 
-// leaseTTL is that of Dynamo's own processes to 0.9, in seconds: what a program that
+// leaseTTL is that of Dynamo's own processes up to 0.9, in seconds: what a program that
 // was killed holds is free again after it.
 const leaseTTL = 10
 
-// unsure is how long after its last renewal a lease is still alive for certain: beyond
-// it a standby may hold the place before we hear of it.
-const unsure = (leaseTTL - 2) * time.Second
+const (
+	// claimFor is how long after it was asked for a confirmation that the place is ours
+	// lets this be the one program. A program that takes the place waits as long before it
+	// is, so that the one before, which may not have heard of its loss, is not any more.
+	claimFor = 2 * time.Second
+	// confirmEvery is how often that is asked. Questions do not wait for each other: where
+	// an answer takes longer than a second there would be times without a claim.
+	confirmEvery = 500 * time.Millisecond
+	// confirmIn bounds a call that confirms or renews: a third of the lease's time, so that
+	// there is enough left to try elsewhere.
+	confirmIn = leaseTTL * time.Second / 3
+)
+
+// hasty is the time below which a place that may be free again is no news to run after: it
+// is passed around.
+const hasty = 50 * time.Millisecond
 
 // farewell bounds what is said to the servers when the program ends.
 const farewell = 1500 * time.Millisecond
@@ -34,17 +48,19 @@ var errLost = errors.New("lost")
 // place is what one program of its kind can hold: a key of etcd, or a Lease of
 // Kubernetes.
 type place interface {
-	// take makes it ours, for leaseTTL from when it was called at least. It fails with
-	// ErrExists where another program holds it.
+	// take makes it ours. It fails with ErrExists where another program holds it.
 	take(ctx context.Context) error
-	// renew keeps it ours for another leaseTTL. It fails with errLost where it is not.
-	renew(ctx context.Context) error
+	// keep keeps it ours, and says whenever that is confirmed, until ctx ends (nil) or it
+	// is lost (errLost), however long the servers are away.
+	keep(ctx context.Context, h *holding) error
 	// await returns when it may be free, and from time to time.
 	await(ctx context.Context)
 	// release gives it back.
 	release(ctx context.Context)
-	// hopeless reports whether an error will come again whatever is done.
-	hopeless(err error) bool
+	// pause is how long to wait before the nth attempt after an error.
+	pause(n int, err error) time.Duration
+	// permanent reports whether an error will come again whatever is done.
+	permanent(err error) bool
 	// String is its name.
 	String() string
 }
@@ -52,21 +68,19 @@ type place interface {
 // unique makes this the one program of its kind in what it watches.
 type unique struct {
 	place
-	renewEvery time.Duration
-	tally      *fleet.Tally
-	log        *slog.Logger
-	standby    bool // waits where another program holds the place
+	tally   *fleet.Tally
+	log     *slog.Logger
+	standby bool // waits where another program holds the place
 
-	stoodBy bool      // another held it when last tried
-	renewed time.Time // when that was last asked for, with success
+	reason string // why it stands by, as was last said; empty: it does not
 }
 
 // hold holds the place until ctx ends; then gives it back. Losing it is no end: it is
 // taken again. It fails with ErrExists where another program has it, unless it may
-// stand by, and where that is hopeless.
+// stand by, and where the servers refuse us from the start.
 //
-// Where programs stand by, at most one of them takes itself for the unique instance at
-// any time: one that may have lost the place unheard does not.
+// At most one program takes itself for the one at any time, but for those that may not
+// stand by and whose servers are away: they go on, for they know of no other.
 func (u *unique) hold(ctx context.Context) error {
 	u.log.Info("Creating unique instance of Metrics at " + u.String())
 	defer u.giveBack(context.WithoutCancel(ctx))
@@ -77,96 +91,87 @@ func (u *unique) hold(ctx context.Context) error {
 		switch {
 		case again:
 			u.log.Info("Holding the unique instance at " + u.String() + " again")
-		case u.stoodBy:
+		case u.reason != "":
 			u.log.Info("Holding the unique instance at " + u.String())
 		}
-		u.stoodBy = false
-		u.tally.Leader.Store(true)
-		u.keep(ctx)
-		u.tally.Leader.Store(false)
+		u.reason = ""
+		u.tally.OtherLeads.Store(false)
+		err := u.keepClaiming(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		u.log.Warn("Lost the lease of the unique instance at " + u.String())
+		u.log.Warn("Lost the lease of the unique instance at "+u.String(), "reason", err)
 	}
 }
 
-// keep renews until the place is lost or ctx ends. Not by the etcd client's own loop: its
-// answers do not say when they were asked for, and one that waited while the process
-// was stopped would seem to be new.
-func (u *unique) keep(ctx context.Context) {
-	for u.claim(); ctx.Err() == nil; {
-		connect.Wait(ctx, u.renewEvery)
-		err := u.ask(ctx, u.renewEvery, u.renew)
-		switch {
-		case err == nil:
-			u.claim()
-		case errors.Is(err, errLost), time.Since(u.renewed) > leaseTTL*time.Second:
-			return
-		}
-	}
-}
-
-// ask takes or renews, in the time it may take.
-func (u *unique) ask(ctx context.Context, within time.Duration, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
+// keepClaiming keeps the place until it is lost or ctx ends.
+func (u *unique) keepClaiming(ctx context.Context) error {
+	h := newHolding(u.tally, u.standby)
+	var beating sync.WaitGroup
+	defer beating.Wait()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	asked := time.Now()
-	err := f(ctx)
-	if err == nil {
-		u.renewed = asked
+	if !u.standby {
+		beating.Go(func() {
+			for h.beat(); connect.Wait(ctx, confirmEvery); h.beat() {
+			}
+		})
 	}
-	return err
-}
-
-// claim says that the place was ours when it was last renewed.
-func (u *unique) claim() {
-	if u.standby {
-		u.tally.Unique.For(unsure, u.renewed)
-	} else {
-		u.tally.Unique.Store(true)
-	}
+	return u.keep(ctx, h)
 }
 
 // acquire takes the place, however long the servers take to come.
 func (u *unique) acquire(ctx context.Context) error {
 	said := false
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		err := u.ask(ctx, callTimeout, u.take)
-		if err == nil {
+		err := u.take(ctx)
+		switch {
+		case err == nil || ctx.Err() != nil:
 			return nil
-		}
-		if u.standby && errors.Is(err, ErrExists) || errors.Is(err, errMayExist) {
+		case u.standby && errors.Is(err, ErrExists), errors.Is(err, errMayExist):
 			u.standBy(ctx, err)
-			attempt = 0
+			attempt = -1
 			continue
-		}
-		if errors.Is(err, ErrExists) || u.hopeless(err) {
-			u.tally.Unique.Store(false)
+		case errors.Is(err, ErrExists), u.permanent(err):
 			return err
 		}
+		u.tally.OtherLeads.Store(false)
 		if u.tally.RegistryUp() && !said { // else Watch speaks of the connection
 			u.log.Warn("Failed to create the unique instance; trying goes on", "error", err)
 			said = true
 		}
-		connect.Wait(ctx, connect.Pause(attempt))
+		connect.Wait(ctx, u.pause(attempt, err))
 	}
 	return nil
 }
 
 // standBy waits until the place that another program holds may be free.
 func (u *unique) standBy(ctx context.Context, reason error) {
-	u.tally.Unique.Store(false)
-	if !u.stoodBy {
+	u.tally.OtherLeads.Store(true)
+	said := kindOf(reason)
+	if u.reason != said {
 		u.log.Info("Standing by: " + reason.Error())
 	}
-	u.stoodBy = true
+	u.reason = said
+	began := time.Now()
 	u.await(ctx)
+	if time.Since(began) < hasty {
+		connect.Wait(ctx, connect.Pause(0))
+	}
+}
+
+// kindOf is what of a reason to stand by is worth to be said again when it changes.
+func kindOf(reason error) string {
+	if errors.Is(reason, errNoLease) {
+		return errNoLease.Error()
+	}
+	return ErrExists.Error()
 }
 
 // giveBack is the last word to the servers.
 func (u *unique) giveBack(ctx context.Context) {
 	u.tally.Leader.Store(false)
+	u.tally.Unique.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	u.release(ctx)

@@ -4,13 +4,12 @@
 package discovery
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dynamo-metrics/internal/connect"
@@ -20,185 +19,215 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/status"
 )
 
 const (
 	callTimeout = 5 * time.Second // bounds one call to etcd
-	pageSize    = 1000            // keys a page of the listing
+
+	// lookAgain is how often etcd is asked where it has come to, and a standby looks at the
+	// key, beside what they hear at once.
+	lookAgain = 2 * time.Second
+	// listAgain is how soon the registry is listed anew where it cannot be followed.
+	listAgain = 500 * time.Millisecond
 )
 
 // Etcd is the registry of Dynamo namespaces in etcd.
 type Etcd struct {
-	Client     *clientv3.Client
+	Endpoints  *connect.EtcdEndpoints
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
 	Log        *slog.Logger
-	Standby    bool // Hold waits where another program holds the key
+	MaxWorkers int // the Fleet's, which bounds a listing; 0: nothing does
 
-	Why func(context.Context) error // knows better why etcd is not connected, or says nil; may be nil
+	doubts atomic.Uint64 // how often Hold has found that etcd does not have any more what it had
 }
+
+// These end a listing and what follows it, but not the session: the registry is listed anew.
+var (
+	errRoom  = errors.New("there is room for more workers")
+	errDoubt = errors.New("the unique instance's key is lost")
+	errBack  = errors.New("etcd has lost data")
+)
 
 // Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every
 // loss of the connection, and after a compaction, it lists the registry anew and
 // takes the difference, so that no deletion is missed; until then nothing is
-// forgotten. It fails only where etcd refuses the credentials.
+// forgotten. It fails only where etcd refuses the credentials from the start.
 func (r *Etcd) Watch(ctx context.Context) error {
+	w := etcdWatch{Etcd: r, sessions: r.Endpoints.Sessions(), pageSize: pageSize}
 	link := &r.Fleet.Tally.Etcd
-	announced := false // that etcd is away
-	for attempt := 0; ; attempt++ {
-		err := r.round(ctx, func() {
-			link.Set(true)
-			if announced {
-				r.Log.Info("Connected to etcd")
-			}
-			announced, attempt = false, 0
-		})
-		if errors.Is(err, errRoom) && ctx.Err() == nil {
-			continue
+	defer link.Set(false)
+	for ctx.Err() == nil {
+		err := w.session(ctx)
+		if ctx.Err() != nil {
+			break
 		}
 		link.Set(false)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if connect.EtcdRefused(err) {
+		w.away(ctx, err)
+		w.sessions.Fail(err)
+		if err := w.sessions.Refusal(); err != nil {
 			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespaces, err)
 		}
-		if !announced {
-			if r.Why != nil {
-				err = cmp.Or(r.Why(ctx), err)
-			}
-			r.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", err)
-		}
-		announced = true
-		connect.Wait(ctx, connect.Pause(attempt))
-	}
-}
-
-// round lists the registry, then follows it until something breaks.
-func (r *Etcd) round(ctx context.Context, connected func()) error {
-	// Without a leader a member answers watches with silence.
-	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
-	defer cancel(nil)
-	conn := r.Client.ActiveConnection()
-	if err := reach(ctx, conn); err != nil {
-		return fmt.Errorf("%s: %w", strings.Join(r.Client.Endpoints(), ","), err)
-	}
-	all, revision, err := r.list(ctx)
-	if err != nil {
-		return err
-	}
-	r.Fleet.Sync(all)
-
-	var following sync.WaitGroup
-	defer following.Wait()
-	defer cancel(nil)
-	following.Go(func() {
-		// The client would resume by itself, but not notice that it talks to a server
-		// that has lost its data and whose revisions began anew.
-		if conn.GetState() == connectivity.Ready {
-			conn.WaitForStateChange(ctx, connectivity.Ready)
-		}
-		cancel(errors.New("connection lost"))
-	})
-	for _, prefix := range r.Namespaces.Prefixes() {
-		changes := r.Client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-		following.Go(func() { cancel(r.follow(prefix, changes)) })
-	}
-	connected()
-	following.Go(func() { r.awaitRoom(ctx, cancel) })
-	<-ctx.Done()
-	return context.Cause(ctx)
-}
-
-// errRoom ends a round because there is room for workers that were turned away.
-var errRoom = errors.New("there is room for more workers")
-
-// awaitRoom ends the round when workers that found no room in the Fleet have some.
-func (r *Etcd) awaitRoom(ctx context.Context, cancel context.CancelCauseFunc) {
-	for connect.Wait(ctx, time.Second) {
-		if r.Fleet.WantsSync() {
-			cancel(errRoom)
-		}
-	}
-}
-
-// reach waits until conn is connected, no longer than it has hope: calls to etcd
-// would wait, and not say that nobody is there.
-func reach(ctx context.Context, conn *grpc.ClientConn) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	conn.Connect()
-	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
-		if state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state) {
-			return whyNot(ctx, conn)
-		}
+		connect.Wait(ctx, connect.Pause(w.attempt))
+		w.attempt++
 	}
 	return nil
 }
 
-// whyNot is why conn is not connected: only a call that does not wait says so.
-func whyNot(ctx context.Context, conn *grpc.ClientConn) error {
-	err := conn.Invoke(ctx, "/etcdserverpb.Maintenance/Status", new(etcdserverpb.StatusRequest), new(etcdserverpb.StatusResponse),
-		grpc.WaitForReady(false))
-	if err == nil {
-		return errors.New("connected too late")
-	}
-	return errors.New(status.Convert(err).Message())
+// etcdWatch is what a Watch knows from session to session.
+type etcdWatch struct {
+	*Etcd
+	sessions *connect.EtcdSessions
+	attempt  int // since etcd was last there
+	pageSize int // keys of the next page of a listing
+
+	saidAway, saidRefused, saidTooLarge bool
 }
 
-// list reads the whole registry of the namespace at one revision.
-func (r *Etcd) list(ctx context.Context) (all fleet.Listing, revision int64, err error) {
-	all = newListing()
-	reader := r.reader()
-	for _, prefix := range r.Namespaces.Prefixes() {
-		end := clientv3.GetPrefixRangeEnd(prefix)
-		for from := prefix; from != ""; {
-			page, err := r.page(ctx, from, end, revision)
-			if err != nil {
-				return all, 0, fmt.Errorf("list %s: %w", prefix, err)
-			}
-			if revision == 0 {
-				revision = page.Header.Revision
-			}
-			from = ""
-			for _, kv := range page.Kvs {
-				if e, ok := reader.read(string(kv.Key), kv.Value); ok {
-					e.list(all)
-				}
-				if page.More {
-					from = string(kv.Key) + "\x00"
-				}
-			}
-		}
+// away says, once, that etcd is not there, and once that it refuses us.
+func (w *etcdWatch) away(ctx context.Context, err error) {
+	w.Fleet.Tally.Fail(fleet.PeerEtcd)
+	refused := connect.EtcdRefused(err)
+	if w.saidAway && (!refused || w.saidRefused) {
+		w.Log.Debug("etcd is still not connected", "error", err)
+		return
 	}
-	return all, revision, nil
+	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", w.sessions.Why(ctx, err))
+	w.saidAway, w.saidRefused = true, refused
 }
 
-func (r *Etcd) page(ctx context.Context, from, end string, revision int64) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return r.Client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
+// back says that etcd is there again.
+func (w *etcdWatch) back(endpoint string) {
+	w.Fleet.Tally.Etcd.Set(true)
+	w.sessions.Good()
+	if w.saidAway {
+		w.Log.Info("Connected to etcd", "endpoint", endpoint)
+	}
+	w.attempt, w.saidAway, w.saidRefused = 0, false, false
 }
 
-// follow applies the changes below prefix until the watch ends, and says why it did.
-func (r *Etcd) follow(prefix string, changes clientv3.WatchChan) error {
-	reader := r.reader()
-	for change := range changes {
-		if err := change.Err(); err != nil {
-			return fmt.Errorf("watch %s: %w", prefix, err)
-		}
-		for _, ev := range change.Events {
-			if ev.Type == mvccpb.DELETE {
-				reader.gone(string(ev.Kv.Key))
-			} else {
-				reader.put(string(ev.Kv.Key), ev.Kv.Value)
-			}
+// session works with one endpoint until something breaks.
+func (w *etcdWatch) session(ctx context.Context) error {
+	s, err := w.sessions.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	ctx = clientv3.WithRequireLeader(ctx)
+	for {
+		err := w.round(ctx, s)
+		switch {
+		case errors.Is(err, errRoom), errors.Is(err, errDoubt):
+			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
+		case errors.Is(err, errBack):
+			w.Log.Warn("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
+		case errors.Is(err, errTooLarge):
+			w.Fleet.Tally.Fail(fleet.PeerEtcd)
+			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
+			connect.Wait(ctx, listAgain)
+		default:
+			return fmt.Errorf("etcd at %s: %w", s.Endpoint, err)
 		}
 	}
-	return fmt.Errorf("watch %s: ended", prefix)
+}
+
+// round lists the registry, then follows it until it must be listed anew, or the session
+// is of no use any more.
+func (w *etcdWatch) round(ctx context.Context, s *connect.EtcdSession) error {
+	all, header, err := w.list(ctx, s)
+	if err != nil {
+		return err
+	}
+	w.Fleet.Sync(all)
+
+	at := &position{revision: header.GetRevision(), term: header.GetRaftTerm()}
+	return together(ctx,
+		func(ctx context.Context) error { return w.follow(ctx, s, header.GetRevision()+1, at) },
+		func(ctx context.Context) error { return w.check(ctx, s, at) },
+		func(ctx context.Context) error { return w.awaitReason(ctx, w.doubts.Load()) })
+}
+
+// awaitReason waits for a reason to list the registry anew: workers that found no room in the
+// Fleet have some, or there are doubts.
+func (w *etcdWatch) awaitReason(ctx context.Context, doubts uint64) error {
+	for connect.Wait(ctx, time.Second) {
+		switch {
+		case w.Fleet.WantsSync():
+			return errRoom
+		case w.doubts.Load() != doubts:
+			return errDoubt
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// follow applies the changes from a revision on.
+func (w *etcdWatch) follow(ctx context.Context, s *connect.EtcdSession, from int64, at *position) error {
+	c := changes{session: s, begun: func() { w.back(s.Endpoint) }}
+	for _, prefix := range w.Namespaces.Prefixes() {
+		c.ranges = append(c.ranges, &etcdserverpb.WatchCreateRequest{
+			Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: from, Fragment: true,
+		})
+	}
+	reader := w.reader()
+	c.event = func(e *mvccpb.Event) error {
+		at.reached(e.Kv.ModRevision)
+		switch key := string(e.Kv.Key); {
+		case e.Type == mvccpb.Event_DELETE:
+			reader.gone(key)
+		case len(e.Kv.Value) > maxValue:
+			w.tooLarge(reader, key)
+		default:
+			reader.put(key, e.Kv.Value)
+		}
+		return nil
+	}
+	return c.follow(ctx)
+}
+
+// position is how far a session knows etcd to have come. What answers behind a proxy, or at
+// the same address, may be another etcd, or one that has lost its data: it has not come so
+// far, and a watch of what comes next waits in silence.
+type position struct {
+	mu       sync.Mutex
+	revision int64
+	term     uint64 // of the cluster's leader
+}
+
+// reached says that etcd has come to a revision, and reports how far it had before.
+func (p *position) reached(revision int64) (before int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, p.revision = p.revision, max(revision, p.revision)
+	return before
+}
+
+// check asks etcd again and again where it has come to.
+func (w *etcdWatch) check(ctx context.Context, s *connect.EtcdSession, at *position) error {
+	key := w.Namespaces.Prefixes()[0]
+	for connect.Wait(ctx, lookAgain) {
+		before := at.reached(0)
+		h, err := confirmedHeader(ctx, s, key)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		if h.GetRevision() < before || h.GetRaftTerm() < at.term {
+			return fmt.Errorf("%w: it is at revision %d of term %d, and was at %d of %d", errBack, h.GetRevision(), h.GetRaftTerm(), before, at.term)
+		}
+		at.reached(h.GetRevision())
+		at.term = h.GetRaftTerm()
+	}
+	return context.Cause(ctx)
+}
+
+// confirmedHeader is that of a read that etcd has confirmed with the whole cluster. A
+// member that lags behind may have come less far, and a read that it answers alone shows it.
+func confirmedHeader(ctx context.Context, s *connect.EtcdSession, key string) (*etcdserverpb.ResponseHeader, error) {
+	got, err := get(ctx, s, key, clientv3.WithCountOnly())
+	if err != nil {
+		return nil, err
+	}
+	return got.Header, s.Check(got.Header)
 }
 
 func (r *Etcd) reader() *reader {

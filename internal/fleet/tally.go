@@ -185,8 +185,10 @@ type Tally struct {
 	Etcd, Files       Link // where workers register; one of these three at most is in use
 	Kubernetes        Link
 	ZMQ               Link          // to publishers, or to a broker
-	Leader            atomic.Bool   // holds the unique-instance key
-	Unique            Claim         // is the one program of its namespace, as far as it can know: unlike Leader it stays so while etcd is away
+	Leader            Claim         // holds the unique-instance key
+	OtherLeads        atomic.Bool   // another program is known to hold it
+	Unique            Claim         // is the one program of its namespace, and may act as such: unlike Leader it may stay so while etcd is away
+	LastLed           atomic.Bool   // has been that, and has not heard of another since
 	Ready             atomic.Bool   // the program has had something to show
 	ForeignEvents     atomic.Uint64 // hit-rate events and traces of workers that are not watched
 	CutOff            atomic.Uint64 // scrapes whose clients did not read while others waited

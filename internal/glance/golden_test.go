@@ -109,9 +109,31 @@ func TestTheRoleOfTheProgram(t *testing.T) {
 		}
 		role("leader", "holds dynamo/components/metrics/instance")
 		l.f.Tally.Unique.Store(false)
+		l.f.Tally.OtherLeads.Store(true)
 		role("standby", "another program holds dynamo/components/metrics/instance")
 		l.f.Tally.Etcd.Set(false)
 		role("standby", "who holds dynamo/components/metrics/instance cannot be known now")
+		l.f.Tally.Etcd.Set(true)
+		l.f.Tally.OtherLeads.Store(false)
+		role("standby", "who holds dynamo/components/metrics/instance cannot be known now") // it is not confirmed in time
+		l.f.Tally.Leader.Store(true)
+		role("standby", "has taken dynamo/components/metrics/instance, and leads when no other program can any more: in 2 s at most")
+	})
+}
+
+func TestAProgramThatCannotLeadAndKnowsOfNoLeaderSaysSo(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.f.Tally.Unique.Store(false)
+		for range 20 {
+			l.second()
+		}
+		for _, p := range l.snapshot().Problems {
+			if p.Kind == "leader" {
+				equal(t, "detail", p.Detail, "This program cannot have dynamo/components/metrics/instance confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.")
+				return
+			}
+		}
+		t.Error("there is no such problem")
 	})
 }
 

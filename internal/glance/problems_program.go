@@ -186,17 +186,24 @@ func sayPublishersWaiting(g *Glance, p *problem) words {
 	}
 }
 
-// nobodyLeads: a program that stands by does not know who leads while the registry is away.
+// nobodyLeads: a program that does not lead itself knows of no other that does, as while the
+// registry is away.
 func nobodyLeads(g, _ *Glance) number {
-	return yes(g.o.Instance != "" && !g.tally().Unique.Load() && !g.tally().RegistryUp())
+	t := g.tally()
+	return yes(g.o.Instance != "" && !t.Unique.Load() && !(t.OtherLeads.Load() && t.RegistryUp()))
 }
 
 func sayLeader(g *Glance, p *problem) words {
-	return words{
+	w := words{
 		title:  "There may be no leader",
 		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", g.o.Instance, g.o.Registry),
 		check:  "the connection to it: with that a leader is soon back.",
 	}
+	if g.tally().RegistryUp() {
+		w.detail = fmt.Sprintf("This program cannot have %s confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.", g.o.Instance)
+		w.check = "the program's log says what is in the way: a right that is missing, or a server that answers late."
+	}
+	return w
 }
 
 // pushes are those since the last that succeeded.

@@ -80,7 +80,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 		},
 		"leader": {
 			begin:  func(l *lab) { l.f.Tally.Unique.Store(false); l.f.Tally.Etcd.Set(false) },
-			end:    func(l *lab) { l.f.Tally.Etcd.Set(true) },
+			end:    func(l *lab) { l.f.Tally.Etcd.Set(true); l.f.Tally.OtherLeads.Store(true) },
 			raised: 16, withdrawn: 3, detail: "Who holds dynamo/components/metrics/instance cannot be known while etcd is away, so this program neither pushes nor publishes l2c events.",
 		},
 		"connection:kubernetes": {

@@ -92,14 +92,16 @@ func (g *Glance) writeConnected(d *doc) {
 }
 
 func (g *Glance) writeLeader(d *doc) {
-	role, detail := "standby", "another program holds "+g.o.Instance
-	switch {
+	role, detail := "standby", "who holds "+g.o.Instance+" cannot be known now"
+	switch t := g.tally(); {
 	case g.o.Instance == "":
 		role, detail = "single", "nothing here tells several programs apart: run one"
-	case g.tally().Unique.Load():
+	case t.Unique.Load():
 		role, detail = "leader", "holds "+g.o.Instance
-	case !g.tally().RegistryUp():
-		detail = "who holds " + g.o.Instance + " cannot be known now"
+	case t.OtherLeads.Load() && t.RegistryUp():
+		detail = "another program holds " + g.o.Instance
+	case t.Leader.Load():
+		detail = "has taken " + g.o.Instance + ", and leads when no other program can any more: in 2 s at most"
 	}
 	d.field("leader")
 	d.open('{')

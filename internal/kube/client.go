@@ -71,6 +71,15 @@ func At(server string) (*Client, error) {
 	return c, err
 }
 
+// AtBy is a client like At's whose connections dial makes.
+func AtBy(server string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*Client, error) {
+	c, err := At(server)
+	if err == nil {
+		c.http.Transport.(*http.Transport).DialContext = dial
+	}
+	return c, err
+}
+
 // InCluster is a client with the credentials that a pod is given: getenv tells the
 // server, and dir (ServiceAccount) has token and authority.
 func InCluster(getenv func(string) string, dir string) (*Client, error) {
@@ -91,6 +100,13 @@ func InCluster(getenv func(string) string, dir string) (*Client, error) {
 func OwnNamespace(dir string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, "namespace"))
 	return strings.TrimSpace(string(b))
+}
+
+// CloseIdleConnections closes connections that nobody uses now.
+func (c *Client) CloseIdleConnections() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.http.CloseIdleConnections()
 }
 
 // Server is the API server's URL.
@@ -168,11 +184,16 @@ func (c *Client) refresh() {
 // Refused is an answer of the API server that says no.
 type Refused struct {
 	Code    int
-	Message string // the API server's own
+	Message string        // the API server's own
+	After   time.Duration // how long it asks to wait before the next attempt, a minute at most; 0: it does not say
 }
 
 func (e *Refused) Error() string {
-	return fmt.Sprintf("%d %s: %s", e.Code, http.StatusText(e.Code), e.Message)
+	text := fmt.Sprintf("%d %s: %s", e.Code, http.StatusText(e.Code), e.Message)
+	if e.After > 0 {
+		text += fmt.Sprintf(" (it asks to wait for %v)", e.After)
+	}
+	return text
 }
 
 // IsRefused reports whether the API server answered with this code.
@@ -222,12 +243,35 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 // refusal is what an answer says that is none of the 200s.
 func refusal(r *http.Response) *Refused {
 	b, _ := io.ReadAll(io.LimitReader(r.Body, maxMessage))
-	var status struct{ Message string }
-	if json.Unmarshal(b, &status) != nil || status.Message == "" {
-		status.Message = strings.Join(strings.Fields(string(b)), " ")
+	refused := statusOf(b)
+	refused.Code = r.StatusCode
+	if refused.Message == "" {
+		refused.Message = shorten(strings.Join(strings.Fields(string(b)), " "))
 	}
-	if len(status.Message) > maxShown {
-		status.Message = strings.ToValidUTF8(status.Message[:maxShown], "") + "…"
+	refused.After = max(refused.After, retryAfter(r.Header.Get("Retry-After")))
+	return refused
+}
+
+// statusOf reads a Status, as the API server answers with where it says no. Its code is 0
+// where there is none.
+func statusOf(b []byte) *Refused {
+	var status struct {
+		Code    int
+		Message string
+		Details struct{ RetryAfterSeconds int }
 	}
-	return &Refused{Code: r.StatusCode, Message: status.Message}
+	_ = json.Unmarshal(b, &status) // another server's word has none of these
+	return &Refused{
+		Code:    status.Code,
+		Message: shorten(status.Message),
+		After:   after(time.Duration(min(status.Details.RetryAfterSeconds, 3600)) * time.Second),
+	}
+}
+
+// shorten makes a message fit for an error.
+func shorten(message string) string {
+	if len(message) > maxShown {
+		return strings.ToValidUTF8(message[:maxShown], "") + "…"
+	}
+	return message
 }

@@ -22,7 +22,6 @@ const (
 	listIn    = time.Minute      // bounds a page
 	maxPage   = 1 << 30          // bytes; etcd bounds an object to 1.5 MiB
 	maxObject = 8 << 20          // bytes of an event; an object and the frame around it
-	refusedIn = 2 * time.Second  // before what was refused is asked for again
 	settled   = 10 * time.Second // a watch that lived so long ended in the way of the world
 )
 
@@ -104,7 +103,7 @@ type Follower[T any] struct {
 	Put    func(*T)                    // it is new, or has changed, or perhaps neither
 	Delete func(*T)                    // it is gone
 	Listed func(names map[string]bool) // the whole collection was Put: what is not in it is gone
-	Bad    func(error)                 // an object that cannot be decoded
+	Bad    func(error)                 // an object that cannot be decoded; what was known of it stays
 	State  func(error)                 // nil: what was heard is all there is; else why it may not be
 }
 
@@ -113,27 +112,22 @@ type Follower[T any] struct {
 // resume it lists anew.
 func Follow[T any, P kind[T]](ctx context.Context, c *Client, of Collection, f Follower[T]) {
 	s := stream[T, P]{client: c, of: of, follower: f}
-	for attempt := 0; ctx.Err() == nil; {
+	var backoff Backoff
+	for {
 		began := time.Now()
 		err := s.round(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(began) > settled {
-			attempt = 0
+			backoff.Reset()
 		}
-		var refused *Refused
-		switch {
-		case errors.As(err, &refused):
+		if !errors.Is(err, errEnded) {
 			f.State(of.explain(err))
-			connect.Wait(ctx, refusedIn)
-		default:
-			if !errors.Is(err, errEnded) {
-				f.State(err)
-			}
-			connect.Wait(ctx, connect.Pause(attempt))
 		}
-		attempt++
+		if !connect.Wait(ctx, backoff.After(err)) {
+			return
+		}
 	}
 }
 
@@ -197,10 +191,9 @@ func (s *stream[T, P]) page(ctx context.Context, next string, names map[string]b
 	defer response.Body.Close()
 	var meta struct{ ResourceVersion, Continue string }
 	err = eachItem(json.NewDecoder(io.LimitReader(response.Body, maxPage)), &meta, func(item json.RawMessage) {
-		if object := s.decode(item); object != nil {
-			names[object.Meta().Name] = true
-			s.follower.Put((*T)(object))
-		}
+		object, err := s.decode(item)
+		s.put(object, err)
+		names[object.Meta().Name] = true // what is of no use now stays as it is known
 	})
 	if err == nil && meta.ResourceVersion == "" {
 		err = errors.New("the answer is no list")
@@ -215,18 +208,29 @@ func (s *stream[T, P]) selected(query url.Values) url.Values {
 	return query
 }
 
-// decode reads an object; nil if it is none.
-func (s *stream[T, P]) decode(b json.RawMessage) P {
+// decode reads an object. Where that fails its metadata may still be known.
+func (s *stream[T, P]) decode(b json.RawMessage) (P, error) {
 	object := P(new(T))
-	err := json.Unmarshal(b, object)
-	if err == nil && object.Meta().Name == "" {
-		err = errors.New("it has no name")
+	if err := json.Unmarshal(b, object); err != nil {
+		var bare Object
+		_ = json.Unmarshal(b, &bare)
+		object = P(new(T))
+		*object.Meta() = bare.Metadata
+		return object, err
 	}
+	if object.Meta().Name == "" {
+		return object, errors.New("it has no name")
+	}
+	return object, nil
+}
+
+// put hands on an object that was decoded, or the error.
+func (s *stream[T, P]) put(object P, err error) {
 	if err != nil {
 		s.follower.Bad(fmt.Errorf("decode one of %s: %w", s.of, err))
-		return nil
+		return
 	}
-	return object
+	s.follower.Put((*T)(object))
 }
 
 // eachItem reads a list one item at a time, since all of them may be much.
@@ -333,12 +337,12 @@ func (b *bounded) Read(p []byte) (int, error) {
 func (s *stream[T, P]) apply(what string, b json.RawMessage) error {
 	switch what {
 	case "ERROR":
-		status := Refused{Code: http.StatusInternalServerError}
-		_ = json.Unmarshal(b, &status)
+		status := statusOf(b)
+		status.Code = cmp.Or(status.Code, http.StatusInternalServerError)
 		if status.Code != http.StatusGone {
 			s.version = "" // nobody knows what else was missed
 		}
-		return &status
+		return status
 	case "BOOKMARK":
 		var o Object
 		if err := json.Unmarshal(b, &o); err == nil && o.Metadata.ResourceVersion != "" {
@@ -346,17 +350,14 @@ func (s *stream[T, P]) apply(what string, b json.RawMessage) error {
 		}
 		return nil
 	case "ADDED", "MODIFIED", "DELETED":
-		object := s.decode(b)
-		if object == nil {
-			return nil
-		}
+		object, err := s.decode(b)
 		if v := object.Meta().ResourceVersion; v != "" {
 			s.version = v
 		}
-		if what == "DELETED" {
+		if what == "DELETED" && object.Meta().Name != "" {
 			s.follower.Delete((*T)(object))
 		} else {
-			s.follower.Put((*T)(object))
+			s.put(object, err)
 		}
 	}
 	return nil

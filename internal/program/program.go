@@ -145,18 +145,14 @@ func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Gl
 // register watches the namespace's registry and holds the unique instance's key.
 func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	etcd := tracing.Target(log, "etcd")
-	client, err := connect.Etcd(ctx, c.etcdServers(), getenv, etcd)
-	if err != nil || client == nil {
+	endpoints, err := connect.NewEtcdEndpoints(c.etcdServers(), getenv, etcd)
+	if err != nil {
 		return err
 	}
-	defer client.Close()
-	registry := discovery.Etcd{Client: client, Namespaces: c.namespaces, Fleet: f, Log: etcd}
-	registry.Why = func(ctx context.Context) error { return connect.EtcdTLS(ctx, c.etcdServers(), getenv) }
-	instance := registry
-	instance.Log, instance.Standby = log, c.standby
+	registry := discovery.Etcd{Endpoints: endpoints, Namespaces: c.namespaces, Fleet: f, Log: etcd, MaxWorkers: c.maxWorkers}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registry.Watch(ctx) })
-	g.Go(func() error { return instance.Hold(ctx, instanceValue(c)) })
+	g.Go(func() error { return registry.Hold(ctx, instanceValue(c), c.standby, log) })
 	return g.Wait()
 }
 
@@ -261,12 +257,15 @@ func (c config) open(log *slog.Logger) (net.Listener, error) {
 
 // newMetrics are everything that is served and pushed.
 func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
+	// A leader that cannot have that confirmed acts no more, but it is the one to look at: where
+	// its registry is away, that of all is, and none leads.
+	standby := func() bool { return c.standby && !f.Tally.LastLed.Load() }
 	return expose.NewMetrics(expose.Collector{
 		Fleet:   f,
 		Build:   expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
 		Model:   c.modelName,
 		Now:     time.Now,
-		Standby: func() bool { return c.standby && !f.Tally.Unique.Load() },
+		Standby: standby,
 	}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 

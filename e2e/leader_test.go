@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+)
+
+// gatewayOf notes whose pushes come to a Pushgateway, by the label replica.
+type gatewayOf struct {
+	*httptest.Server
+	mu  sync.Mutex
+	all []string
+}
+
+func newGatewayOf(t *testing.T) *gatewayOf {
+	t.Helper()
+	g := new(gatewayOf)
+	g.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		_, replica, _ := strings.Cut(r.URL.Path, "/replica/")
+		g.all = append(g.all, replica)
+	}))
+	t.Cleanup(g.Close)
+	return g
+}
+
+// turns is who has pushed, one after the other, and how often the last of them.
+func (g *gatewayOf) turns() (order []string, last int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, replica := range slices.Backward(g.all) {
+		if replica != g.all[len(g.all)-1] {
+			break
+		}
+		last++
+	}
+	return slices.Compact(slices.Clone(g.all)), last
+}
+
+// TestADeletedKeyLeavesOneLeader of a pair, whose pushes never mix. An operator does so who
+// reads that another instance exists.
+func TestADeletedKeyLeavesOneLeader(t *testing.T) {
+	t.Parallel()
+	s, _ := watched(t)
+	gateway := newGatewayOf(t)
+	var pair [2]*server
+	for i, name := range []string{"a", "b"} {
+		pair[i] = s.metrics("--component", "backend", "--poll-interval", "0.1", "--standby", "--push", "--push-url", gateway.URL,
+			"--push-interval", "1", "--push-grouping", "replica="+name)
+		if i == 0 {
+			pair[i].shows(page{"dynamo_metrics_leader": "1"})
+		} else {
+			pair[i].Says("Standing by: ")
+		}
+	}
+	for range 2 {
+		before, pushes := gateway.turns()
+		put := func() int64 {
+			got, err := s.etcd.Get(t.Context(), instanceKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Kvs) == 0 {
+				return 0
+			}
+			return got.Kvs[0].ModRevision
+		}
+		old := put()
+		if _, err := s.etcd.Delete(t.Context(), instanceKey); err != nil {
+			t.Fatal(err)
+		}
+		devstacktest.Until(t, func() error {
+			if now := put(); now <= old {
+				return errors.New("no program has taken the key")
+			}
+			leaders := 0
+			for _, m := range pair {
+				p, err := m.page()
+				if err != nil {
+					return err
+				}
+				_, body := get(m.url + "/api/v1/fleet")
+				is := p["dynamo_metrics_leader"] == "1"
+				if is != strings.Contains(body, `"role":"leader"`) {
+					return fmt.Errorf("leader is %s, and the page says %.300s", p["dynamo_metrics_leader"], body)
+				}
+				if is {
+					leaders++
+				}
+			}
+			if leaders != 1 {
+				return fmt.Errorf("%d programs lead", leaders)
+			}
+			if order, last := gateway.turns(); last < 3 || len(order) == len(before) && last < pushes+3 {
+				return fmt.Errorf("the pushes are by %q", order)
+			}
+			return nil
+		})
+	}
+	for _, m := range pair {
+		m.Terminate()
+	}
+	if order, _ := gateway.turns(); len(order) > 4 { // one more may come with the end of the leader
+		t.Errorf("the pushes are by %q, each in turn", order)
+	}
+}

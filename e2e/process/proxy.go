@@ -1,0 +1,125 @@
+package process
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Proxy passes connections on to a server, and can be told to be slow, or to break.
+type Proxy struct {
+	Address string
+
+	target   string
+	listener net.Listener
+	work     sync.WaitGroup
+
+	mu    sync.Mutex
+	cut   bool
+	delay time.Duration
+	conns map[net.Conn]bool
+}
+
+// NewProxy passes on what comes to its address to that of a server, until the test ends.
+func NewProxy(t *testing.T, target string) *Proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{Address: l.Addr().String(), target: target, listener: l, conns: make(map[net.Conn]bool)}
+	p.work.Go(p.accept)
+	t.Cleanup(func() { l.Close(); p.Cut(); p.work.Wait() })
+	return p
+}
+
+// Cut breaks all connections, and lets no other live, until Mend.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = true
+	for c := range p.conns {
+		c.Close()
+	}
+}
+
+// Mend lets connections live again.
+func (p *Proxy) Mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = false
+}
+
+// Delay lets each byte take so long, each way, from now on.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+func (p *Proxy) accept() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		s, err := net.Dial("tcp", p.target)
+		if err != nil {
+			c.Close()
+			continue
+		}
+		p.keep(c, s)
+		p.work.Go(func() { p.pass(c, s) })
+		p.work.Go(func() { p.pass(s, c) })
+	}
+}
+
+// keep notes connections, so that they can be broken.
+func (p *Proxy) keep(conns ...net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range conns {
+		p.conns[c] = true
+		if p.cut {
+			c.Close()
+		}
+	}
+}
+
+// chunk is some bytes, and when they are to be passed on.
+type chunk struct {
+	bytes []byte
+	due   time.Time
+}
+
+// pass passes on what comes from one connection to another, until either ends.
+func (p *Proxy) pass(from, to net.Conn) {
+	under := make(chan chunk, 1<<14) // way
+	p.work.Go(func() {
+		defer to.Close()
+		for c := range under {
+			time.Sleep(time.Until(c.due))
+			if _, err := to.Write(c.bytes); err != nil {
+				from.Close()
+			}
+		}
+	})
+	defer close(under)
+	for {
+		b := make([]byte, 32<<10)
+		n, err := from.Read(b)
+		if n > 0 {
+			p.mu.Lock()
+			due := time.Now().Add(p.delay)
+			p.mu.Unlock()
+			under <- chunk{b[:n], due}
+		}
+		if err != nil {
+			p.mu.Lock()
+			delete(p.conns, from)
+			p.mu.Unlock()
+			return
+		}
+	}
+}

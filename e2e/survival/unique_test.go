@@ -1,0 +1,209 @@
+//go:build real
+
+package survival
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// pair is two programs that stand by for each other, and push each second. The first leads.
+func pair(t *testing.T, slow time.Duration) (r *replicas, both [2]*program) {
+	t.Helper()
+	r = newReplicas(t)
+	if slow > 0 {
+		way := process.NewProxy(t, strings.TrimPrefix(r.lab.etcd[0].url, "http://"))
+		way.Delay(slow)
+		r.etcd = []*server{{url: "http://" + way.Address}}
+	}
+	for i := range both {
+		m := r.run("--standby", "--push", "--push-url", r.gateway.URL, "--push-interval", "1", "--push-grouping", fmt.Sprint("replica=", i+1))
+		m.until(func(page) error {
+			p, err := m.whole()
+			if err == nil {
+				err = p.has(r.loadAt(i + 1))
+			}
+			return err
+		})
+		if i == 0 {
+			r.first(1, time.Time{})
+		} else {
+			m.Says("Standing by: ")
+		}
+		both[i] = m
+	}
+	return r, both
+}
+
+// apart complains of two pushes of different programs that are less apart than that, but
+// where the one before has resigned; and of more turns than one for each of them.
+func (r *replicas) apart(d time.Duration, turns int) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 1
+	for i, w := range r.pushes[1:] {
+		before := r.pushes[i]
+		if before.of == w.of {
+			continue
+		}
+		n++
+		gap := w.at.Sub(before.at)
+		r.t.Logf("program %d pushes %v after program %d", w.of, gap.Round(time.Millisecond), before.of)
+		if gap < d {
+			r.t.Errorf("program %d pushes %v after program %d, want %v", w.of, gap, before.of, d)
+		}
+	}
+	if n > turns {
+		r.t.Errorf("the programs push by turns, %d times: %v", n, r.pushes)
+	}
+}
+
+// pushes waits for a push of any of them, and returns whose it is.
+func (r *replicas) next(after time.Time) (of int) {
+	r.t.Helper()
+	devstacktest.Until(r.t, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, w := range r.pushes {
+			if w.at.After(after) {
+				of = w.of
+				return nil
+			}
+		}
+		return errors.New("no program pushes")
+	})
+	return of
+}
+
+// lease is that of the unique instance's key.
+func (r *replicas) lease() clientv3.LeaseID { return clientv3.LeaseID(r.owner()) }
+
+// put is the revision at which the unique instance's key was last put; 0 if there is none.
+func (r *replicas) put() int64 {
+	r.t.Helper()
+	got, err := r.ec.Get(r.t.Context(), instanceKey)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if len(got.Kvs) == 0 {
+		return 0
+	}
+	return got.Kvs[0].ModRevision
+}
+
+// TestTwoProgramsNeverPushAtOnce whatever becomes of the unique instance's key. What the one
+// that loses it has pushed last is old when the other begins, and that is soon.
+func TestTwoProgramsNeverPushAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(r *replicas) error{
+		"the key is deleted": func(r *replicas) error { _, err := r.ec.Delete(r.t.Context(), instanceKey); return err },
+		"a prefix of it is deleted": func(r *replicas) error {
+			_, err := r.ec.Delete(r.t.Context(), "dynamo/", clientv3.WithPrefix())
+			return err
+		},
+		"another lease has it, and is revoked": func(r *replicas) error {
+			lease, err := r.ec.Grant(r.t.Context(), 60)
+			if err == nil {
+				_, err = r.ec.Put(r.t.Context(), instanceKey, "{}", clientv3.WithLease(lease.ID))
+			}
+			if err == nil {
+				_, err = r.ec.Revoke(r.t.Context(), lease.ID)
+			}
+			return err
+		},
+		"it is put by hand, and deleted": func(r *replicas) error {
+			_, err := r.ec.Put(r.t.Context(), instanceKey, "{}")
+			if err == nil {
+				_, err = r.ec.Delete(r.t.Context(), instanceKey)
+			}
+			return err
+		},
+		"the lease is revoked": func(r *replicas) error { _, err := r.ec.Revoke(r.t.Context(), r.lease()); return err },
+	} {
+		for _, slow := range []time.Duration{0, 600 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s, %v each way", name, slow), func(t *testing.T) {
+				t.Parallel()
+				r, both := pair(t, slow)
+				for range 2 {
+					before := r.put()
+					if err := lose(r); err != nil {
+						t.Fatal(err)
+					}
+					lost := time.Now()
+					devstacktest.Until(t, func() error {
+						if now := r.put(); now <= before {
+							return errors.New("no program has taken the key")
+						}
+						return nil
+					})
+					r.next(lost.Add(2 * slow).Add(slack)) // of either
+					took := time.Since(lost)
+					t.Logf("pushed again after %v", took.Round(time.Millisecond))
+				}
+				r.apart(2*time.Second-slack, 3)
+				for _, m := range both {
+					m.Terminate()
+				}
+			})
+		}
+	}
+}
+
+// TestAStoppedLeaderWhoseKeyIsDeletedDoesNotPush when it goes on.
+func TestAStoppedLeaderWhoseKeyIsDeletedDoesNotPush(t *testing.T) {
+	t.Parallel()
+	r, both := pair(t, 0)
+	first, second := both[0], both[1]
+	for turn, m := range []*program{first, second} {
+		m.Signal(syscall.SIGSTOP)
+		if _, err := r.ec.Delete(t.Context(), instanceKey); err != nil {
+			t.Fatal(err)
+		}
+		deleted := time.Now()
+		r.first(2-turn, deleted)
+		m.Signal(syscall.SIGCONT)
+		m.Says("Lost the lease of the unique instance")
+		m.until(func(page) error { return m.isStandby(r.loadAt(turn + 1)) })
+		m.polls(4)
+	}
+	r.reigned(1, 2, 1)
+	r.apart(2*time.Second-slack, 3)
+	first.Terminate()
+	second.Terminate()
+}
+
+// TestALeaderAtASlowEtcdDoesNotWaver: each word takes 0.6 s, each way.
+func TestALeaderAtASlowEtcdDoesNotWaver(t *testing.T) {
+	t.Parallel()
+	r, both := pair(t, 600*time.Millisecond)
+	devstacktest.Until(t, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.pushes) < 20 {
+			return fmt.Errorf("%d pushes", len(r.pushes))
+		}
+		return nil
+	})
+	r.reigned(1)
+	for _, m := range both {
+		if lost := m.Said("Lost the lease"); len(lost) > 0 {
+			t.Errorf("%q", lost)
+		}
+	}
+	// One that ends in order is followed at once, which is three words of etcd's here.
+	began := time.Now()
+	both[0].Terminate()
+	_, push := r.first(2, began)
+	t.Logf("the first push comes %v after the signal", push.Sub(began).Round(time.Millisecond))
+	both[1].Terminate()
+}

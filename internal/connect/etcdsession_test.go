@@ -1,0 +1,171 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+func sessions(t *testing.T, getenv func(string) string, endpoints ...string) (*EtcdSessions, *devstacktest.Log) {
+	t.Helper()
+	log, journal := devstacktest.NewLog()
+	e, err := NewEtcdEndpoints(strings.Join(endpoints, ","), getenv, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Sessions(), journal
+}
+
+func TestSessionsGoRoundTheEndpoints(t *testing.T) {
+	t.Parallel()
+	s := startEtcd(t, nil)
+	all, _ := sessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
+	_, err := all.Open(t.Context())
+	if want := "connect to etcd at http://127.0.0.1:1: "; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "refused") {
+		t.Fatalf("got %v, want %q and why", err, want)
+	}
+	if all.Fail(err) {
+		t.Error("all have been tried, after one")
+	}
+	session, err := all.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	got, err := session.Get(t.Context(), "k")
+	if err != nil || session.Endpoint != s.Endpoint() {
+		t.Errorf("at %s: %v", session.Endpoint, err)
+	}
+	if err := session.Check(got.Header); err != nil {
+		t.Error(err)
+	}
+	all.Good()
+	for i, want := range []bool{false, false, true, true} {
+		if got := all.Fail(errors.New("x")); got != want {
+			t.Errorf("failure %d: all have been tried: %v, want %v", i, got, want)
+		}
+	}
+}
+
+func TestASessionThatIsNotAnsweredEnds(t *testing.T) {
+	t.Parallel()
+	s := startEtcd(t, nil)
+	all, _ := sessions(t, env(), s.Endpoint())
+	session, err := all.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	s.Close()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := session.Get(ctx, "k"); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v after %v, want at once that no server is there", err, time.Since(start))
+	}
+}
+
+func TestARefusalIsFinalOnlyFromTheStartAndEverywhere(t *testing.T) {
+	t.Parallel()
+	refused := fmt.Errorf("list: %w", rpctypes.ErrPermissionDenied)
+	all, _ := sessions(t, env(), "a", "b")
+	if all.Fail(refused); all.Refusal() != nil {
+		t.Error("final, and the other was not tried")
+	}
+	if all.Fail(errors.New("away")); all.Refusal() != refused {
+		t.Errorf("got %v, want the refusal", all.Refusal())
+	}
+	all.Good()
+	for range 5 {
+		if all.Fail(refused); all.Refusal() != nil {
+			t.Error("final, and it was good once")
+		}
+	}
+}
+
+func TestAnotherClusterIsWorkedWithOnlyWhereTheOldOneIsReplaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		all, _ := sessions(t, env(), "a", "b", "c")
+		check := func(id uint64, want string) {
+			t.Helper()
+			session := &EtcdSession{Endpoint: all.Endpoint(), of: all}
+			err := session.Check(&etcdserverpb.ResponseHeader{ClusterId: id})
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("cluster %x at %s: got %v, want %q", id, all.Endpoint(), err, want)
+			}
+			if err != nil {
+				all.Fail(err)
+			} else {
+				all.Good()
+				if err := session.Check(&etcdserverpb.ResponseHeader{ClusterId: id + 1}); err == nil {
+					t.Error("the session goes on with another cluster")
+				}
+			}
+		}
+		away := func() { all.Fail(errors.New("away")) }
+		check(1, "")
+		away()
+		const other = " is of another cluster (2) than before (1)"
+		check(2, "etcd at http://b:2379"+other)
+		away()
+		away()
+		check(2, "etcd at http://b:2379"+other) // still the only one
+		check(2, "")                            // most are
+		away()
+		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
+		away()
+		away()
+		time.Sleep(replacedAfter)
+		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
+		away()
+		away()
+		time.Sleep(time.Second)
+		check(1, "") // the old one has been away for long
+	})
+}
+
+func TestOfSeveralClustersThatOfMostEndpointsIsUsed(t *testing.T) {
+	t.Parallel()
+	named := func(name string) string {
+		return startEtcd(t, func(c *embed.Config) { c.InitialClusterToken = name }).Endpoint()
+	}
+	a, b := named("a"), named("b")
+	other := strings.Replace(b, "127.0.0.1", "localhost", 1)
+	for _, endpoints := range [][]string{{a, b, other}, {b, other, a, "http://127.0.0.1:1"}} {
+		all, _ := sessions(t, env(), endpoints...)
+		for range endpoints {
+			session, err := all.Open(t.Context())
+			if err == nil {
+				got, err2 := session.Get(t.Context(), "k")
+				if err = err2; err == nil {
+					err = session.Check(got.Header)
+				}
+				session.Close()
+			}
+			if good := all.Endpoint() == b || all.Endpoint() == other; (err == nil) != good {
+				t.Errorf("at %s: %v", all.Endpoint(), err)
+			}
+			all.at = (all.at + 1) % len(endpoints) // as if it had not failed
+		}
+	}
+	all, journal := sessions(t, env(), a, b)
+	session, err := all.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	if journal.Count("endpoints of several etcd clusters") != 1 {
+		t.Errorf("the log says: %s", journal)
+	}
+}

@@ -1,0 +1,201 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// calls is how many calls of a method, or messages of its streams, all etcds of this process
+// have had.
+func calls(t *testing.T, metric, method string) (n float64) {
+	t.Helper()
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != metric {
+			continue
+		}
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if l.GetName() == "grpc_method" && l.GetValue() == method {
+					n += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return n
+}
+
+var asRoot = []string{"ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "s3cret"}
+
+// TestRenewalsAreNoLogins: each costs etcd a tenth of a second. It is not parallel, since all
+// etcds of the process count together.
+func TestRenewalsAreNoLogins(t *testing.T) {
+	r := newRegistry(t)
+	locked(t, r.Stack.Etcd.Endpoint(), "s3cret")
+	for name, standby := range map[string]bool{"a leader": false, "a standby": true} {
+		p := programAt(t, r.Stack.Etcd.Endpoint(), asRoot...)
+		run(t, p.Watch)
+		hold(t, p, standby)
+		devstacktest.Until(t, func() error {
+			if !p.Fleet.Tally.Unique.Load() && !p.Fleet.Tally.OtherLeads.Load() {
+				return errors.New("it neither leads nor stands by")
+			}
+			return up(p)
+		})
+		logins, renewals := calls(t, "grpc_server_started_total", "Authenticate"), calls(t, "grpc_server_msg_received_total", "LeaseKeepAlive")
+		devstacktest.Until(t, func() error {
+			if now := calls(t, "grpc_server_msg_received_total", "LeaseKeepAlive") - renewals; now < 4 {
+				return fmt.Errorf("%v renewals of a lease, want four", now)
+			}
+			return nil
+		})
+		if now := calls(t, "grpc_server_started_total", "Authenticate"); now != logins {
+			t.Errorf("%s: %v logins, and %v before its renewals", name, now, logins)
+		}
+		t.Logf("%s: %v logins so far", name, logins)
+	}
+}
+
+// admin is a client that may do everything.
+func admin(t *testing.T, endpoint string) *clientv3.Client {
+	t.Helper()
+	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Username: "root", Password: "s3cret", Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ec.Close() })
+	return ec
+}
+
+// TestWhatIsRefusedLaterIsTriedAgain for ever, and said once; from the start it is the end.
+func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	type change func(root *clientv3.Client, grants func() error) error
+	for name, c := range map[string]struct {
+		refuse, grant change
+		says          string
+	}{
+		"the password": {
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.UserChangePassword(t.Context(), "metrics", "an0ther")
+				return err
+			},
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.UserChangePassword(t.Context(), "metrics", "s3cret")
+				return err
+			},
+			"with ETCD_AUTH_USERNAME and ETCD_AUTH_PASSWORD: etcdserver: authentication failed",
+		},
+		"the user": {
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.UserDelete(t.Context(), "metrics")
+				return err
+			},
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.UserAdd(t.Context(), "metrics", "s3cret")
+				_, err2 := root.UserGrantRole(t.Context(), "metrics", "metrics")
+				return errors.Join(err, err2)
+			},
+			"etcdserver: authentication failed",
+		},
+		"the role": {
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.UserRevokeRole(t.Context(), "metrics", "metrics")
+				return err
+			},
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.UserGrantRole(t.Context(), "metrics", "metrics")
+				return err
+			},
+			"etcdserver: permission denied",
+		},
+		"a permission": {
+			func(root *clientv3.Client, _ func() error) error {
+				_, err := root.RoleRevokePermission(t.Context(), "metrics", "a", "z")
+				return err
+			},
+			func(_ *clientv3.Client, grants func() error) error { return grants() },
+			"etcdserver: permission denied",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRegistry(t)
+			endpoint := r.Stack.Etcd.Endpoint()
+			locked(t, endpoint, "s3cret")
+			root := admin(t, endpoint)
+			grants := func() error {
+				_, err := root.RoleGrantPermission(t.Context(), "metrics", "a", "z", clientv3.PermissionType(clientv3.PermReadWrite))
+				return err
+			}
+			_, err1 := root.RoleAdd(t.Context(), "metrics")
+			_, err2 := root.UserAdd(t.Context(), "metrics", "s3cret")
+			_, err3 := root.UserGrantRole(t.Context(), "metrics", "metrics")
+			if err := errors.Join(err1, err2, err3, grants()); err != nil {
+				t.Fatal(err)
+			}
+			user := []string{"ETCD_AUTH_USERNAME", "metrics", "ETCD_AUTH_PASSWORD", "s3cret"}
+			p := programAt(t, endpoint, user...)
+			log, out := devstacktest.NewLog()
+			p.Log = log
+			_, watch := run(t, p.Watch)
+			_, key := hold(t, p, true)
+			leads(t, p, true)
+			devstacktest.Until(t, func() error { return up(p) })
+
+			if err := c.refuse(root, grants); err != nil {
+				t.Fatal(err)
+			}
+			r.StopEtcd() // else those who are logged in may stay so
+			r.StartEtcd(t)
+			devstacktest.Until(t, func() error {
+				if said := out.String(); !strings.Contains(said, c.says) {
+					return fmt.Errorf("the log does not say %q:\n%s", c.says, said)
+				}
+				return nil
+			})
+			leads(t, p, false)
+			late := programAt(t, endpoint, user...)
+			_, ended := run(t, late.Watch)
+			if err := <-ended; err == nil {
+				t.Error("who is refused from the start goes on")
+			}
+			if n := p.Fleet.Tally.Failed(fleet.PeerEtcd); n < 2 {
+				t.Errorf("%d calls are counted as failed", n)
+			}
+
+			if err := c.grant(root, grants); err != nil {
+				t.Fatal(err)
+			}
+			leads(t, p, true)
+			devstacktest.Until(t, func() error { return up(p) })
+			if _, err := root.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(3)), string(wire.LayoutV1.Value("dynamo", worker(3), "s"))); err != nil {
+				t.Fatal(err)
+			}
+			isRegistered(t, p, 3)
+			for what, ended := range map[string]<-chan error{"the watch": watch, "the unique instance": key} {
+				select {
+				case err := <-ended:
+					t.Errorf("%s ended: %v", what, err)
+				default:
+				}
+			}
+			if n := out.Count("etcd is not connected"); n > 2 {
+				t.Errorf("the log says %d times that etcd is not connected:\n%s", n, out)
+			}
+		})
+	}
+}

@@ -1,0 +1,251 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/wire"
+
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+// member starts a member of a cluster: name=URL pairs, of which one is its own.
+func member(t *testing.T, name, peer, cluster, state string) *devstack.EtcdServer {
+	t.Helper()
+	u, err := url.Parse(peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) {
+		c.Name, c.ListenPeerUrls, c.AdvertisePeerUrls, c.InitialCluster, c.ClusterState = name, []url.URL{*u}, []url.URL{*u}, cluster, state
+		c.InitialClusterToken = t.Name() // so that clusters have ids of their own
+		c.TickMs, c.ElectionMs = 50, 500 // a busy machine is no reason for another leader
+	}})
+	if err != nil {
+		t.Error(err) // it may be started beside the test
+		return nil
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func peerURL(t *testing.T) string {
+	t.Helper()
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("http://127.0.0.1:%d", port)
+}
+
+// alone is a cluster of one member, whose peers can reach it.
+func alone(t *testing.T) (s *devstack.EtcdServer, peer string) {
+	t.Helper()
+	peer = peerURL(t)
+	s = member(t, "a", peer, "a="+peer, embed.ClusterStateFlagNew)
+	if s == nil {
+		t.FailNow()
+	}
+	return s, peer
+}
+
+// learner adds a member to it that answers next to nothing.
+func learner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
+	t.Helper()
+	own := peerURL(t)
+	if _, err := devstacktest.EtcdClient(t, voter.Endpoint()).MemberAddAsLearner(t.Context(), []string{own}); err != nil {
+		t.Fatal(err)
+	}
+	s := member(t, "l", own, "a="+peer+",l="+own, embed.ClusterStateFlagExisting)
+	if s == nil {
+		t.FailNow()
+	}
+	return s.Endpoint()
+}
+
+// leaderless is a member whose only other member is gone.
+func leaderless(t *testing.T) string {
+	t.Helper()
+	peers := [2]string{peerURL(t), peerURL(t)}
+	cluster := "x=" + peers[0] + ",y=" + peers[1]
+	var members [2]*devstack.EtcdServer
+	var starting sync.WaitGroup
+	for i, name := range []string{"x", "y"} {
+		starting.Go(func() { members[i] = member(t, name, peers[i], cluster, embed.ClusterStateFlagNew) })
+	}
+	starting.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	members[1].Close()
+	ec := devstacktest.EtcdClient(t, members[0].Endpoint())
+	devstacktest.Until(t, func() error {
+		status, err := ec.Status(t.Context(), members[0].Endpoint())
+		if err == nil && status.Leader != 0 {
+			err = errors.New("it takes the other for its leader still")
+		}
+		return err
+	})
+	return members[0].Endpoint()
+}
+
+// dead is where no server listens, nor will: a port that is free now may be another test's soon.
+const dead = "http://127.0.0.1:1"
+
+// deaf takes connections, and says nothing.
+func deaf(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { defer c.Close(); _, _ = io.Copy(io.Discard, c) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); serving.Wait() })
+	return "http://" + l.Addr().String()
+}
+
+// locked makes an etcd want the user root with a password.
+func locked(t *testing.T, endpoint, password string) {
+	t.Helper()
+	ec := devstacktest.EtcdClient(t, endpoint)
+	_, err1 := ec.UserAdd(t.Context(), "root", password)
+	_, err2 := ec.RoleAdd(t.Context(), "root")
+	_, err3 := ec.UserGrantRole(t.Context(), "root", "root")
+	_, err4 := ec.AuthEnable(t.Context())
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOneEndpointOfSeveralThatIsOfNoUse does not keep a pair of programs from seeing the
+// fleet, and one of them from leading, in whatever order they have the endpoints.
+func TestOneEndpointOfSeveralThatIsOfNoUse(t *testing.T) {
+	t.Parallel()
+	good, peer := alone(t)
+	ec := devstacktest.EtcdClient(t, good.Endpoint())
+	other, _ := alone(t)
+	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
+	for name, bad := range map[string][]string{
+		"none":              nil,
+		"dead":              {dead},
+		"deaf":              {deaf(t)},
+		"dead and deaf":     {dead, deaf(t)},
+		"a learner":         {learner(t, good, peer)},
+		"without a leader":  {leaderless(t)},
+		"another cluster's": {other.Endpoint(), again},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			namespace := wire.Namespaces(strings.NewReplacer(" ", "-", "'", "").Replace(name))
+			key, value := wire.LayoutInstances.Key(string(namespace), worker(1)), wire.LayoutInstances.Value(string(namespace), worker(1), "s")
+			if _, err := ec.Put(t.Context(), key, string(value)); err != nil {
+				t.Fatal(err)
+			}
+			var pair [2]*Etcd
+			for i, endpoints := range [][]string{append(slices.Clone(bad), good.Endpoint()), append([]string{good.Endpoint()}, bad...)} {
+				p := programAt(t, strings.Join(endpoints, ","))
+				p.Namespaces = namespace
+				run(t, p.Watch)
+				hold(t, p, true)
+				pair[i] = p
+			}
+			for _, p := range pair {
+				isRegistered(t, p, 1)
+				devstacktest.Until(t, func() error { return up(p) })
+			}
+			oneLeads(t, pair[0], pair[1])
+		})
+	}
+}
+
+func up(p *Etcd) error {
+	if !p.Fleet.Tally.Etcd.Up() {
+		return errors.New("etcd is not connected")
+	}
+	return nil
+}
+
+func isRegistered(t *testing.T, p *Etcd, id uint64) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		if !p.Fleet.IsRegistered(worker(id)) {
+			return fmt.Errorf("worker %d is not registered", id)
+		}
+		return nil
+	})
+}
+
+// oneLeads waits until one of two programs leads, and the other knows that.
+func oneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
+	t.Helper()
+	devstacktest.Until(t, func() error {
+		x, y := &a.Fleet.Tally, &b.Fleet.Tally
+		switch {
+		case len(leading([]*Etcd{a, b})) == 2:
+			t.Fatal("both lead")
+		case x.Unique.Load() && y.OtherLeads.Load():
+			leader, other = a, b
+			return nil
+		case y.Unique.Load() && x.OtherLeads.Load():
+			leader, other = b, a
+			return nil
+		}
+		return errors.New("neither leads, or the other does not know")
+	})
+	return leader, other
+}
+
+// TestAnEndpointThatRefusesUsIsNoEndWhereAnotherLetsUsIn has a user who is another at one of
+// the endpoints.
+func TestAnEndpointThatRefusesUsIsNoEndWhereAnotherLetsUsIn(t *testing.T) {
+	t.Parallel()
+	good, _ := alone(t)
+	other, _ := alone(t)
+	locked(t, good.Endpoint(), "s3cret")
+	locked(t, other.Endpoint(), "an0ther")
+	user := []string{"ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "s3cret"}
+	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
+	for _, endpoints := range [][]string{{other.Endpoint(), good.Endpoint(), again}, {good.Endpoint(), again, other.Endpoint()}} {
+		p := programAt(t, strings.Join(endpoints, ","), user...)
+		stopWatching, ended := run(t, p.Watch)
+		stop, _ := hold(t, p, false)
+		leads(t, p, true)
+		select {
+		case err := <-ended:
+			t.Errorf("the watch ended: %v", err)
+		default:
+		}
+		stop()
+		stopWatching()
+	}
+	// Where no endpoint lets us in, that is the end, and says why, whichever else is away.
+	p := programAt(t, other.Endpoint()+","+dead, user...)
+	for what, loop := range map[string]func(context.Context) error{
+		"Watch": p.Watch,
+		"Hold":  func(ctx context.Context) error { return p.Hold(ctx, []byte("{}"), true, p.Log) },
+	} {
+		_, ended := run(t, loop)
+		if err := <-ended; err == nil || !strings.Contains(err.Error(), "with ETCD_AUTH_USERNAME and ETCD_AUTH_PASSWORD: etcdserver: authentication failed") {
+			t.Errorf("%s ended with %v", what, err)
+		}
+	}
+}

@@ -1,0 +1,381 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+// TestOnlyWhoFollowsOneThatResignedNeedNotWait looks at what a program makes of the time
+// between another's key and its own.
+func TestOnlyWhoFollowsOneThatResignedNeedNotWait(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for i, c := range []struct {
+		name  string
+		then  func(r *registry, first, third *etcdKey)
+		waits bool
+	}{
+		{"it ends in order", func(r *registry, first, _ *etcdKey) { first.release(r.t.Context()) }, false},
+		{"it resigns, and is killed", func(r *registry, first, _ *etcdKey) {
+			s, err := first.open(r.t.Context())
+			if err == nil {
+				err = first.resign(r.t.Context(), s)
+			}
+			if err == nil {
+				_, err = r.worker.Revoke(r.t.Context(), first.lease)
+			}
+			if err != nil {
+				r.t.Fatal(err)
+			}
+		}, false},
+		{"it resigns, and does no more", func(r *registry, first, _ *etcdKey) {
+			s, err := first.open(r.t.Context())
+			if err == nil {
+				err = first.resign(r.t.Context(), s)
+			}
+			if err != nil {
+				r.t.Fatal(err)
+			}
+		}, false},
+		{"its key is deleted", func(r *registry, first, _ *etcdKey) { r.delete(first.key) }, true},
+		{"its key is put by hand, and deleted", func(r *registry, first, _ *etcdKey) { r.put(first.key, "{}"); r.delete(first.key) }, true},
+		{"a third has had it, whose key is deleted", func(r *registry, first, third *etcdKey) {
+			first.release(r.t.Context())
+			if err := third.take(r.t.Context()); err != nil {
+				r.t.Fatal(err)
+			}
+			r.delete(first.key)
+		}, true},
+		{"a third has had it, and ends in order", func(r *registry, first, third *etcdKey) {
+			r.delete(first.key)
+			if err := third.take(r.t.Context()); err != nil {
+				r.t.Fatal(err)
+			}
+			third.release(r.t.Context())
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := *r
+			r.t = t
+			var keys [3]*etcdKey
+			for j := range keys {
+				p := r.another()
+				p.Namespaces = wire.Namespaces(fmt.Sprint("dynamo", i))
+				keys[j] = p.place([]byte(`{"component_name": "a"}`), p.Log)
+				t.Cleanup(keys[j].close)
+			}
+			first, second := keys[0], keys[1]
+			if err := first.take(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := second.take(t.Context()); !errors.Is(err, ErrExists) {
+				t.Fatalf("got %v", err)
+			}
+			c.then(&r, first, keys[2])
+			if err := second.take(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			h := newHolding(&second.etcd.Fleet.Tally, true)
+			h.begins = time.Now().Add(time.Hour)
+			_, ended := run(t, func(ctx context.Context) error { return second.keep(ctx, h) })
+			if c.waits {
+				devstacktest.Until(t, func() error { return leader(second.etcd) })
+			} else {
+				leads(t, second.etcd, true)
+			}
+			// By the end of this key its watch has come past all that was before.
+			s, err := keys[0].open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Delete(t.Context(), second.key); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; !errors.Is(err, errLost) {
+				t.Errorf("ended with %v", err)
+			}
+			if waits := time.Until(h.begins) > time.Minute; waits != c.waits {
+				t.Errorf("it waits for the other: %v, want %v", waits, c.waits)
+			}
+		})
+	}
+}
+
+// TestAKeyOfAnotherWithOurRevisionIsNotOurs: an etcd that comes back without its data counts
+// its revisions anew, and another program may be the first to put the key.
+func TestAKeyOfAnotherWithOurRevisionIsNotOurs(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	k := r.place([]byte("{}"), r.Log)
+	t.Cleanup(k.close)
+	if err := k.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.close()
+	r.StopEtcd()
+	r.StartEmptyEtcd(t)
+	other := r.another().place([]byte("{}"), r.Log)
+	t.Cleanup(other.close)
+	devstacktest.Until(t, func() error { return other.take(t.Context()) })
+	if other.created != k.created {
+		t.Fatalf("created at %d, and the first at %d: this proves nothing", other.created, k.created)
+	}
+	s, err := k.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.look(t.Context(), s, newHolding(&r.Fleet.Tally, true)); !errors.Is(err, errLost) {
+		t.Errorf("got %v, want that it is lost", err)
+	}
+}
+
+func leader(p *Etcd) error {
+	if !p.Fleet.Tally.Leader.Load() {
+		return errors.New("it does not hold the key")
+	}
+	return nil
+}
+
+func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	key := wire.UniqueInstanceKey("dynamo")
+	r.put(key, `{"component_name": "by hand"}`)
+	const said = `another instance exists, started for {"component_name": "by hand"}: it hangs on no lease, so that nothing will ever delete it: ` +
+		`it was put by hand; if there is no such program: etcdctl del dynamo/components/metrics/instance`
+	_, ended := hold(t, r.another(), false)
+	if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), said) {
+		t.Errorf("got %v, want %s", err, said)
+	}
+	p := r.another()
+	log, out := devstacktest.NewLog()
+	p.Log = log
+	hold(t, p, true)
+	devstacktest.Until(t, out.Says("Standing by: ", 1))
+	if !strings.Contains(out.String(), "it hangs on no lease") {
+		t.Errorf("the log says:\n%s", out)
+	}
+	r.delete(key)
+	leads(t, p, true)
+
+	// A program that stands by one with a lease says so when that is no longer so.
+	q := r.another()
+	q.Log, out = devstacktest.NewLog()
+	hold(t, q, true)
+	devstacktest.Until(t, out.Says("a program that was killed leaves its key", 1))
+	r.put(key, "{}")
+	devstacktest.Until(t, out.Says("it hangs on no lease", 1))
+}
+
+// roomy is a registry on an etcd that takes requests of 16 MiB.
+func roomy(t *testing.T) *registry {
+	t.Helper()
+	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) { c.MaxRequestBytes = 16 << 20 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, MaxCallSendMsgSize: 20 << 20, MaxCallRecvMsgSize: 100 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ec.Close() })
+	return &registry{&devstacktest.Stack{Etcd: s}, programAt(t, s.Endpoint()), t, ec}
+}
+
+// restart takes the etcd down, and brings it back as it was.
+func (r *registry) restart() {
+	r.t.Helper()
+	config := r.Stack.Etcd.Config()
+	r.Stack.Etcd.Close()
+	s := devstacktest.Again(r.t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
+	r.t.Cleanup(s.Close)
+	r.Stack.Etcd = s
+}
+
+// TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead is another program's all the same.
+func TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead(t *testing.T) {
+	t.Parallel()
+	r := roomy(t)
+	pair := [2]*Etcd{r.another(), r.another()}
+	reigns(t, pair[:]...)
+	for _, p := range pair {
+		hold(t, p, true)
+	}
+	oneLeads(t, pair[0], pair[1])
+	key := wire.UniqueInstanceKey("dynamo")
+	r.put(key, strings.Repeat("x", 5<<20))
+	for _, p := range pair {
+		leads(t, p, false)
+		devstacktest.Until(t, func() error {
+			if !p.Fleet.Tally.OtherLeads.Load() {
+				return errors.New("it does not know who holds the key")
+			}
+			return nil
+		})
+	}
+	_, ended := hold(t, r.another(), false)
+	if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "4194304 bytes") {
+		t.Errorf("got %v", err)
+	}
+	r.delete(key)
+	oneLeads(t, pair[0], pair[1])
+}
+
+// TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther in the listing, and in the watch.
+func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
+	t.Parallel()
+	sizes := []int{900_000, 1_400_000, 5 << 20, 10 << 20}
+	card := func(i int) string { return fmt.Sprintf("v1/mdc/dynamo/c/e/%x", 0x1000+i) }
+	puts := func(r *registry) {
+		r.register(wire.LayoutV1, worker(1))
+		for i, size := range sizes {
+			r.put(card(i), strings.Repeat("x", size))
+		}
+		for id := range uint64(20) {
+			r.register(wire.LayoutV1, worker(2+id))
+		}
+	}
+	check := func(r *registry, out *devstacktest.Log) {
+		r.t.Helper()
+		r.has(21, func(uint64) bool { return true })
+		tally := &r.Fleet.Tally
+		devstacktest.Until(r.t, func() error {
+			if got := tally.Rejected(fleet.Cards, fleet.TooLarge); got != 3 {
+				return fmt.Errorf("%d cards rejected for their size, want 3", got)
+			}
+			if got := tally.Rejected(fleet.Cards, fleet.BadJSON); got != 1 {
+				return fmt.Errorf("%d cards rejected for what they say, want 1", got)
+			}
+			return up(r.Etcd)
+		})
+		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 || !strings.Contains(out.String(), "v1/mdc/dynamo/c/e/100") {
+			r.t.Errorf("the log names %d keys:\n%s", n, out)
+		}
+		r.put(wire.LayoutV1.Key("dynamo", worker(99)), string(wire.LayoutV1.Value("dynamo", worker(99), "s")))
+		isRegistered(r.t, r.Etcd, 99)
+	}
+	t.Run("listed", func(t *testing.T) {
+		t.Parallel()
+		r := roomy(t)
+		log, out := devstacktest.NewLog()
+		r.Log = log
+		puts(r)
+		run(t, r.Watch)
+		check(r, out)
+		if n := r.Fleet.Tally.Messages(fleet.Cards); n != 4 {
+			t.Errorf("%d cards received, want 4", n)
+		}
+	})
+	t.Run("watched", func(t *testing.T) {
+		t.Parallel()
+		r := roomy(t)
+		log, out := devstacktest.NewLog()
+		r.Log = log
+		run(t, r.Watch)
+		<-r.Fleet.Synced()
+		devstacktest.Until(t, func() error { return up(r.Etcd) })
+		puts(r)
+		r.has(21, func(uint64) bool { return true })
+		// What was larger than a message has had the registry listed anew, once for each at
+		// most: then the others are read, and counted, again.
+		devstacktest.Until(t, func() error {
+			if got := r.Fleet.Tally.Rejected(fleet.Cards, fleet.TooLarge); got < 3 || got > 9 {
+				return fmt.Errorf("%d cards rejected for their size", got)
+			}
+			return nil
+		})
+		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 {
+			t.Errorf("the log names %d keys:\n%s", n, out)
+		}
+		if n := r.Fleet.Tally.Etcd.Falls(); n != 0 {
+			t.Errorf("the connection was lost %d times, want never", n)
+		}
+		r.register(wire.LayoutV1, worker(99))
+		isRegistered(t, r.Etcd, 99)
+	})
+}
+
+// TestAListingHoldsNoMoreThanTheFleetCould however many keys there are.
+func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	r.MaxWorkers = 2
+	for id := range uint64(listedPerWorker*2 + 5) {
+		r.register(wire.LayoutV1, worker(1+id))
+	}
+	run(t, r.Watch)
+	devstacktest.Until(t, func() error {
+		if n := r.Fleet.Tally.TurnedAway(fleet.AttachmentLimit); n != 5 {
+			return fmt.Errorf("%d keys turned away, want 5", n)
+		}
+		return up(r.Etcd)
+	})
+	if n := len(r.Fleet.Snapshot().Workers); n != listedPerWorker*2 {
+		t.Errorf("%d workers, want %d", n, listedPerWorker*2)
+	}
+}
+
+// TestAKeyThatTurnsBadIsKept by the watch, and by the listing after it, until it is gone.
+func TestAKeyThatTurnsBadIsKept(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]string{"garbage": "garbage", "too large": strings.Repeat("x", 1_400_000), "larger than a message": strings.Repeat("x", 5<<20)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := roomy(t)
+			r.Namespaces = "lab"
+			keys := etcdKeys(t, "1.6.1")
+			want := known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})}
+			all := []string{generate, card, loads}
+			for _, key := range all {
+				r.put(key, keys[key])
+			}
+			run(t, r.Watch)
+			r.knows(want)
+			for _, key := range all {
+				r.put(key, bad)
+			}
+			rejected := func(k fleet.Kind) uint64 {
+				return r.Fleet.Tally.Rejected(k, fleet.BadJSON) + r.Fleet.Tally.Rejected(k, fleet.TooLarge)
+			}
+			kinds := []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels}
+			more := func(than map[fleet.Kind]uint64) {
+				t.Helper()
+				for _, k := range kinds {
+					devstacktest.Until(t, func() error {
+						if got := rejected(k); got <= than[k] {
+							return fmt.Errorf("%d of kind %s rejected", got, k)
+						}
+						return nil
+					})
+				}
+			}
+			more(nil)
+			r.knows(want)
+			before := make(map[fleet.Kind]uint64)
+			for _, k := range kinds {
+				before[k] = rejected(k)
+			}
+			r.restart() // has it listed anew
+			more(before)
+			r.knows(want)
+			for _, key := range slices.Backward(all) {
+				r.delete(key)
+			}
+			r.knows(nothing())
+		})
+	}
+}

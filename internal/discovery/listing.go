@@ -1,0 +1,175 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/fleet"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+)
+
+const (
+	pageSize = 1000    // keys a page of the listing; fewer where their values are large
+	maxValue = maxFile // bytes of a value, as in files
+	longKey  = 4 << 10 // bytes; names have 256 at most
+
+	listedPerWorker = 16 // keys of a kind that are listed at most
+	maxKey          = 32 << 20
+)
+
+// list reads the whole registry of the namespace at one revision.
+func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet.Listing, at *etcdserverpb.ResponseHeader, err error) {
+	all = newListing()
+	reader := w.reader()
+	for _, prefix := range w.Namespaces.Prefixes() {
+		end := clientv3.GetPrefixRangeEnd(prefix)
+		for from := prefix; from != ""; {
+			page, err := w.page(ctx, s, from, end, at.GetRevision())
+			if err == nil {
+				err = s.Check(page.Header)
+			}
+			if err != nil {
+				return all, nil, fmt.Errorf("list %s: %w", prefix, err)
+			}
+			if at == nil {
+				at = page.Header
+			}
+			from = ""
+			for _, kv := range page.Kvs {
+				key := string(kv.Key)
+				if page.tooLarge || len(kv.Value) > maxValue {
+					w.tooLarge(reader, key)
+					w.keep(reader, key, all)
+				} else if e, ok := reader.read(key, kv.Value); !ok {
+					w.keep(reader, key, all)
+				} else if w.hasRoom(&e, all) {
+					e.list(all)
+				}
+				if page.More {
+					from = after(key)
+				}
+			}
+		}
+	}
+	return all, at, nil
+}
+
+// hasRoom reports whether a listing may hold one more of its kind; if not, that is counted. The
+// Fleet would take no more than that.
+func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
+	has, limit := len(all.Channels), fleet.ChannelLimit
+	switch e.kind {
+	case fleet.Instances:
+		has, limit = len(all.Instances), fleet.AttachmentLimit
+	case fleet.Cards:
+		has, limit = len(all.Cards), fleet.AttachmentLimit
+	}
+	if w.MaxWorkers > 0 && has >= listedPerWorker*w.MaxWorkers {
+		w.Fleet.Tally.TurnAway(limit)
+		return false
+	}
+	return true
+}
+
+// keep leaves in a listing what is known of a key whose value is of no use: its owner is
+// alive, and nothing else is known. A watch leaves it, too.
+func (w *etcdWatch) keep(r *reader, key string, all fleet.Listing) {
+	e, ok := r.find(key)
+	if !ok || !e.named {
+		return
+	}
+	switch e.kind {
+	case fleet.Instances:
+		e.registration, ok = w.Fleet.RegistrationOf(e.registryKey(), e.in)
+	case fleet.Cards:
+		e.card, ok = w.Fleet.CardOf(e.registryKey(), e.in)
+	case fleet.Channels:
+		e.channel, ok = w.Fleet.ChannelAt(e.key)
+	}
+	if ok {
+		e.list(all)
+	}
+}
+
+// after is where a listing goes on behind a key. Keys that are as long as no name of a
+// worker's, and begin alike, are passed over together: they need not fit into a request.
+func after(key string) string {
+	if len(key) > longKey {
+		return clientv3.GetPrefixRangeEnd(key[:longKey])
+	}
+	return key + "\x00"
+}
+
+// page is one of a listing.
+type page struct {
+	*clientv3.GetResponse
+	tooLarge bool // it has one key, without its value, which is larger than is read
+}
+
+// page reads the next keys, as many as fit into a message.
+func (w *etcdWatch) page(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (page, error) {
+	for {
+		got, err := get(ctx, s, from, clientv3.WithRange(end), clientv3.WithLimit(int64(w.pageSize)), clientv3.WithRev(revision))
+		switch {
+		case err == nil:
+			w.grow(got)
+			return page{GetResponse: got}, nil
+		case !errors.Is(err, errTooLarge):
+			if errors.Is(err, context.DeadlineExceeded) {
+				w.pageSize = max(1, w.pageSize/2) // for the next session
+			}
+			return page{}, err
+		case w.pageSize == 1:
+			got, err := keyOnly(ctx, s, from, end, revision)
+			return page{got, true}, err
+		}
+		w.pageSize /= 2
+	}
+}
+
+// grow has the next page hold more keys again, if they will fit for certain.
+func (w *etcdWatch) grow(got *clientv3.GetResponse) {
+	bytes := 0
+	for _, kv := range got.Kvs {
+		bytes += len(kv.Key) + len(kv.Value)
+	}
+	if bytes < connect.EtcdMessage/4 {
+		w.pageSize = min(2*w.pageSize, pageSize)
+	}
+}
+
+func get(ctx context.Context, s *connect.EtcdSession, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	got, err := s.Get(ctx, key, options...)
+	return got, etcdError(err)
+}
+
+// keyOnly reads the next key alone, however long it is within reason.
+func keyOnly(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	request := &etcdserverpb.RangeRequest{Key: []byte(from), RangeEnd: []byte(end), Limit: 1, Revision: revision, KeysOnly: true}
+	got, err := etcdserverpb.NewKVClient(s.ActiveConnection()).Range(ctx, request, grpc.MaxCallRecvMsgSize(maxKey))
+	return (*clientv3.GetResponse)(got), etcdError(err)
+}
+
+// tooLarge counts a value that is not read, and says so once.
+func (w *etcdWatch) tooLarge(r *reader, key string) {
+	e, ok := r.find(key)
+	if !ok {
+		return
+	}
+	w.Fleet.Tally.Receive(e.kind)
+	err := fmt.Errorf("the value has more than %d bytes", maxValue)
+	r.reject(&e, fleet.TooLarge, err)
+	if !w.saidTooLarge {
+		w.saidTooLarge = true
+		w.Log.Warn("A key of the registry is not read; of others like it nothing more is said", "key", oneLine([]byte(key)), "error", err)
+	}
+}

@@ -1,0 +1,82 @@
+package discovery
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/wire"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// behindProxy is an endpoint of etcd's own grpc-proxy in front of a registry's etcd: it keeps
+// its clients' connections whatever becomes of that.
+func behindProxy(t *testing.T, r *registry) string {
+	t.Helper()
+	ec := r.Stack.Client(t)
+	kv, _ := grpcproxy.NewKvProxy(ec)
+	watch, _ := grpcproxy.NewWatchProxy(ec.Ctx(), zap.NewNop(), ec)
+	lease, _ := grpcproxy.NewLeaseProxy(ec.Ctx(), ec)
+	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second})) // as etcd has it
+	etcdserverpb.RegisterKVServer(server, kv)
+	etcdserverpb.RegisterWatchServer(server, watch)
+	etcdserverpb.RegisterLeaseServer(server, lease)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { server.Serve(l) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+	return "http://" + l.Addr().String()
+}
+
+// TestAnEtcdThatLosesItsDataBehindAProxy is listed anew, though the connection stands.
+func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for id := range uint64(5) {
+		r.register(wire.LayoutV1, worker(1+id))
+	}
+	endpoint := behindProxy(t, r)
+	p := programAt(t, endpoint)
+	log, out := devstacktest.NewLog()
+	p.Log = log
+	run(t, p.Watch)
+	r.Etcd = p
+	r.has(5, func(uint64) bool { return true })
+	devstacktest.Until(t, func() error { return up(p) })
+	lead := programAt(t, endpoint)
+	hold(t, lead, true)
+	leads(t, lead, true)
+
+	r.StopEtcd()
+	r.StartEmptyEtcd(t)
+	devstacktest.Until(t, func() error {
+		_, err := r.worker.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(9)), string(wire.LayoutV1.Value("dynamo", worker(9), "s")))
+		return err
+	})
+	r.has(9, func(id uint64) bool { return id == 9 })
+	r.register(wire.LayoutV1, worker(7)) // the watch goes on
+	r.has(9, func(id uint64) bool { return id == 9 || id == 7 })
+	devstacktest.Until(t, func() error {
+		got, err := r.worker.Get(t.Context(), wire.UniqueInstanceKey("dynamo"))
+		if err == nil && len(got.Kvs) == 0 {
+			err = errors.New("the unique instance's key has not come back")
+		}
+		return err
+	})
+	leads(t, lead, true)
+	if n := p.Fleet.Tally.Etcd.Falls(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
+		t.Errorf("the log does not say why the registry was listed anew:\n%s", out)
+	}
+}

@@ -1,0 +1,33 @@
+package fleet
+
+// RegistrationOf is what a key of the registry says of a worker at an endpoint, if it was
+// taken.
+func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.workers.of(WorkerID{Lease: in.ID}).at(in.Endpoint); s != nil && s.registered {
+		return s.keys.of(hashOf(key), s.Registration)
+	}
+	return Registration{}, false
+}
+
+// CardOf is the model card that a key of the registry has of a worker at an endpoint, if it
+// was taken.
+func (f *Fleet) CardOf(key string, in Instance) (Card, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.workers.of(WorkerID{Lease: in.ID}).at(in.Endpoint); s != nil && s.card.OK {
+		return s.cardKeys.of(hashOf(key), s.card.V)
+	}
+	return Card{}, false
+}
+
+// ChannelAt is the channel that was announced by a key, if there is one.
+func (f *Fleet) ChannelAt(key string) (Channel, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c, known := f.channels.byKey[key]; known {
+		return c.channel(), true
+	}
+	return Channel{}, false
+}
