@@ -7,6 +7,7 @@ const (
 	// the workers' own pages. Where there are few it leaves half.
 	reserved = 512
 
+	placesPerWorker         = 4
 	leastPlaces, mostPlaces = 1024, 32 << 10
 )
 
@@ -14,7 +15,7 @@ const (
 // that may be tracked, but at least 1,024, and at most 32,768, or half as many as workers.
 // Each takes a file descriptor, of which there are so many; 0 is no limit.
 func ZMQPlaces(maxWorkers, descriptors int) int {
-	n := max(leastPlaces, min(4*maxWorkers, max(mostPlaces, maxWorkers/2)))
+	n := max(leastPlaces, min(placesPerWorker*maxWorkers, max(mostPlaces, maxWorkers/2)))
 	if descriptors > 0 {
 		n = min(n, descriptors-min(reserved, descriptors/2))
 	}

@@ -24,6 +24,9 @@ const (
 	// connected to anew each time.
 	maxIdle = 256
 
+	// scrapeShare of the file descriptors may be taken, one in so many.
+	scrapeShare = 4
+
 	maxHeader = 64 << 10
 )
 
@@ -121,7 +124,7 @@ func scrapePlaces(descriptors int) (quick, slow, idle int) {
 	if descriptors <= 0 {
 		return quickPlaces, slowPlaces, maxIdle
 	}
-	all := descriptors / 4
+	all := descriptors / scrapeShare
 	slow = max(1, min(all/8, slowPlaces))
 	quick = max(1, min(all/3, quickPlaces))
 	return quick, slow, max(1, min(all-quick-slow, maxIdle))

@@ -87,13 +87,16 @@ type subscribers struct {
 func newSubscribers(e *Events, most int) *subscribers {
 	return &subscribers{
 		events: e, wants: make(map[source]*want), changed: make(map[*want]struct{}),
-		places: newPlaces(most), gates: make(map[string]*gate), most: max(leastWants, 4*most),
+		places: newPlaces(most), gates: make(map[string]*gate), most: max(leastWants, wantsPerPlace*most),
 	}
 }
 
-// leastWants bounds, with four for each place, the publishers and brokers that are
-// remembered, whether they have a place or not.
-const leastWants = 4096
+// The publishers and brokers that are remembered, whether they have a place or not, are
+// wantsPerPlace for each place at most, and leastWants however few places there are.
+const (
+	wantsPerPlace = 4
+	leastWants    = 4096
+)
 
 // wantsMore reports, once, whether there is room for some that were not remembered.
 func (z *subscribers) wantsMore() bool {

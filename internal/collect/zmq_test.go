@@ -219,6 +219,17 @@ func TestWhatTheRegistryNamesIsNotAllRemembered(t *testing.T) {
 	})
 }
 
+// TestFourForEachPlaceAreRemembered where that is more.
+func TestFourForEachPlaceAreRemembered(t *testing.T) {
+	inPlane(t, 1050, func(p *plane) {
+		for i := range 5000 {
+			p.fleet.Announce(fmt.Sprint(i), of(uint64(i), fmt.Sprintf("h%d:1", i), ofBackend))
+		}
+		time.Sleep(2 * time.Second)
+		p.counts(0, 4200, 4200-1050)
+	})
+}
+
 // others are addresses at hosts of their own.
 func others(addresses []string, n int) string {
 	var all []string

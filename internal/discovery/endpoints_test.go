@@ -149,6 +149,7 @@ func TestOneEndpointOfSeveralThatIsOfNoUse(t *testing.T) {
 		"dead":              {dead},
 		"deaf":              {deaf(t)},
 		"dead and deaf":     {dead, deaf(t)},
+		"never answers":     {unanswered(t)},
 		"a learner":         {learner(t, good, peer)},
 		"without a leader":  {leaderless(t)},
 		"another cluster's": {other.Endpoint(), again},

@@ -181,14 +181,17 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 }
 
 // roomy is a registry on an etcd that takes requests of 16 MiB.
-func roomy(t *testing.T) *registry {
+func roomy(t *testing.T) *registry { return roomyFor(t, 16<<20) }
+
+// roomyFor is roomy for requests of so many bytes.
+func roomyFor(t *testing.T, bytes int) *registry {
 	t.Helper()
-	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) { c.MaxRequestBytes = 16 << 20 }})
+	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) { c.MaxRequestBytes = uint(bytes) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, MaxCallSendMsgSize: 20 << 20, MaxCallRecvMsgSize: 100 << 20})
+	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, MaxCallSendMsgSize: bytes + 4<<20, MaxCallRecvMsgSize: 100 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +317,7 @@ func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	r.MaxWorkers = 2
-	for id := range uint64(listedPerWorker*2 + 5) {
+	for id := range uint64(16*2 + 5) {
 		r.register(wire.LayoutV1, worker(1+id))
 	}
 	run(t, r.Watch)
@@ -324,8 +327,8 @@ func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
 		}
 		return up(r.Etcd)
 	})
-	if n := len(r.Fleet.Snapshot().Workers); n != listedPerWorker*2 {
-		t.Errorf("%d workers, want %d", n, listedPerWorker*2)
+	if n := len(r.Fleet.Snapshot().Workers); n != 16*2 {
+		t.Errorf("%d workers, want %d", n, 16*2)
 	}
 }
 

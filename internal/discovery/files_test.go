@@ -2,7 +2,6 @@ package discovery
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -548,8 +547,4 @@ func TestAFileMayHaveAMebibyte(t *testing.T) {
 		r.scan()
 		r.knows(only(1, 2))
 	})
-}
-
-func TestTheBoundsOfFilesAreThoseOfSecurity(t *testing.T) {
-	devstacktest.Promises(t, "the registry in files", fmt.Sprintf("%d MiB a file", maxFile>>20), fmt.Sprintf("%d,000 files", maxFiles/1000), fmt.Sprintf("for %.0f s", fileTTL.Seconds()))
 }

@@ -30,6 +30,12 @@ func behindProxy(t *testing.T, r *registry) string {
 	etcdserverpb.RegisterKVServer(server, kv)
 	etcdserverpb.RegisterWatchServer(server, watch)
 	etcdserverpb.RegisterLeaseServer(server, lease)
+	return serves(t, server)
+}
+
+// serves is where a server of gRPC takes calls until the test ends.
+func serves(t *testing.T, server *grpc.Server) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -38,6 +44,15 @@ func behindProxy(t *testing.T, r *registry) string {
 	serving.Go(func() { server.Serve(l) })
 	t.Cleanup(func() { server.Stop(); serving.Wait() })
 	return "http://" + l.Addr().String()
+}
+
+// unanswered takes calls, and never answers.
+func unanswered(t *testing.T) string {
+	t.Helper()
+	return serves(t, grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
+		<-call.Context().Done()
+		return nil
+	})))
 }
 
 // TestAnEtcdThatLosesItsDataBehindAProxy is listed anew, though the connection stands.

@@ -41,16 +41,25 @@ func Handler(f *fleet.Fleet, namespace string, sample func() Sample, metrics *Me
 	return mux
 }
 
+// What a client may take of a connection.
+const (
+	headersIn  = 5 * time.Second
+	requestIn  = 10 * time.Second // with the headers
+	answerIn   = 30 * time.Second // from the end of the headers; streams have times of their own
+	idleFor    = 2 * time.Minute  // between requests
+	maxHeaders = 64 << 10         // bytes; the library adds 4 KiB
+)
+
 // Serve answers HTTP on l until ctx ends, then lets requests under way finish. Config is what
 // is demanded of clients; nil: nothing.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		ReadHeaderTimeout: headersIn,
+		ReadTimeout:       requestIn,
+		WriteTimeout:      answerIn,
+		IdleTimeout:       idleFor,
+		MaxHeaderBytes:    maxHeaders,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		HTTP2:             &http.HTTP2Config{WriteByteTimeout: Stalled},
 	}

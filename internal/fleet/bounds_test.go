@@ -2,8 +2,6 @@ package fleet
 
 import (
 	"fmt"
-	"os"
-	"strings"
 	"testing"
 	"time"
 )
@@ -337,34 +335,6 @@ func TestTimesAreThoseOfTheREADME(t *testing.T) {
 		after(f, time.Minute+time.Second)
 		shows(t, f, "backend/generate:")
 	})
-}
-
-// TestSecuritySaysWhatTheBoundsAre in the very numbers.
-func TestSecuritySaysWhatTheBoundsAre(t *testing.T) {
-	text, err := os.ReadFile("../../SECURITY.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	number := func(n int) string {
-		if n < 1000 {
-			return fmt.Sprint(n)
-		}
-		return fmt.Sprintf("%d,%03d", n/1000, n%1000)
-	}
-	for _, row := range []string{
-		"a quarter of it, or " + number(leastStrangers) + ", for ids that it does not have, and a sixteenth, or " + number(leastStatic) + ", for static workers",
-		"| endpoints | `--max-workers`, or " + number(leastEndpoints) + ". Only the registry makes them, and static workers, which register nowhere: " + number(boundsOf(1, true).heard) + ".",
-		"As many are remembered for ten minutes after their last worker has gone.",
-		"| endpoints of workers | " + number(maxSeats) + " of one, " + map[int]string{8: "eight"}[attachmentsPerWorker] + " times `--max-workers` of all together; where they are not registered `--max-workers` of all together.",
-		"| data parallel ranks | " + number(maxRanks) + " of one worker at one endpoint. Beside the first of each worker a quarter of `--max-workers`, or " + number(leastRanks) +
-			", of all together; where their workers are not registered a quarter, or " + number(leastStrayRanks) + " |",
-		"| keys of one registration | " + number(maxKeys) + ",",
-	} {
-		if !strings.Contains(string(text), row) {
-			t.Errorf("SECURITY.md lacks %q", row)
-		}
-	}
-	equal(t, "what is remembered", boundsOf(1, true).left, boundsOf(1, true).heard)
 }
 
 // TestAHistogramIsBounded whatever the durations are: 2 kB, and 3 with what else there is of

@@ -21,13 +21,17 @@ const (
 	// Where there is a registry, a quarter of the workers may be ids that it does not have,
 	// or leastStrangers; and a sixteenth static workers, or leastStatic. Nothing proves that
 	// they exist, and pages show them.
+	strangerShare  = 4
 	leastStrangers = 4096
+	staticShare    = 16
 	leastStatic    = 1024
 
 	// Beside one rank for each worker there may be a quarter as many as workers, or
 	// leastRanks; and a quarter as many, or leastStrayRanks, of workers that are not
 	// registered where they say they are. A rank with its forward passes takes up to 3 kB.
+	rankShare       = 4
 	leastRanks      = 8192
+	strayRankShare  = 4
 	leastStrayRanks = 1024
 )
 
@@ -46,15 +50,15 @@ type bounds struct {
 
 func boundsOf(workers int, registry bool) bounds {
 	b := bounds{
-		strangers:    max(leastStrangers, workers/4),
-		static:       max(leastStatic, workers/16),
+		strangers:    max(leastStrangers, workers/strangerShare),
+		static:       max(leastStatic, workers/staticShare),
 		endpoints:    max(leastEndpoints, workers),
 		left:         leastEndpoints,
 		heard:        leastEndpoints,
 		attachments:  int32(min(attachmentsPerWorker*workers, math.MaxInt32)),
 		unregistered: int32(min(workers, math.MaxInt32)),
-		furtherRanks: int32(min(max(leastRanks, workers/4), math.MaxInt32)),
-		strayRanks:   int32(min(max(leastStrayRanks, workers/4), math.MaxInt32)),
+		furtherRanks: int32(min(max(leastRanks, workers/rankShare), math.MaxInt32)),
+		strayRanks:   int32(min(max(leastStrayRanks, workers/strayRankShare), math.MaxInt32)),
 	}
 	if !registry {
 		b.strangers, b.static, b.heard = workers, workers, b.endpoints

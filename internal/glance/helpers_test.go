@@ -52,9 +52,12 @@ type lab struct {
 
 // inLab runs a test in a bubble, with a fleet that watches everything and in which
 // nobody is registered.
-func inLab(t *testing.T, test func(*lab)) {
+func inLab(t *testing.T, test func(*lab)) { inLabOf(t, 10_000, test) }
+
+// inLabOf is inLab with a fleet of so many workers at most.
+func inLabOf(t *testing.T, most int, test func(*lab)) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fleet.New(fleet.Target{}, 10_000, true)
+		f := fleet.New(fleet.Target{}, most, true)
 		f.Advance(time.Now())
 		f.Sync(fleet.Listing{})
 		test(&lab{t: t, f: f, g: New(options(f))})

@@ -154,6 +154,25 @@ func TestHistoryIsBoundedAndSaysWhoseIsNotKept(t *testing.T) {
 	})
 }
 
+// TestHistoryIsOfSoManyRows, whatever --max-workers is.
+func TestHistoryIsOfSoManyRows(t *testing.T) {
+	const most = 100_000
+	inLabOf(t, most, func(l *lab) {
+		t := l.t
+		l.g.o.Limit = most
+		ids := make([]uint64, 65_540)
+		for i := range ids {
+			ids[i] = uint64(1 + i)
+		}
+		l.publishing(generate, ids...)
+		for _, id := range ids {
+			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		}
+		l.pass(5 * time.Second)
+		equal(t, "rows with a history", l.g.ringing, 65_536)
+	})
+}
+
 // TestHistoryTakesWhatTheReadmeSays in memory, of each worker at most.
 func TestHistoryTakesWhatTheReadmeSays(t *testing.T) {
 	inLab(t, func(l *lab) {

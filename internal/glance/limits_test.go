@@ -2,7 +2,6 @@ package glance
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -239,19 +238,6 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 		l.pass(2 * time.Second)
 		equal(t, "what is left", []int{len(l.g.presence), l.g.tracks, len(l.g.places)}, []int{0, 0, 0})
 	})
-}
-
-// TestSecuritySaysWhatTheBoundsOfASnapshotAre in the very numbers.
-func TestSecuritySaysWhatTheBoundsOfASnapshotAre(t *testing.T) {
-	text, err := os.ReadFile("../../SECURITY.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	row := fmt.Sprintf("| a snapshot of the page | %s endpoints, %s rows, %s of workers whose registration is gone, %d MiB, %d problems with %d MiB of rows; 15 minutes of %s rows |",
-		thousands(mostPlaces), thousands(mostRows), thousands(mostOutside), mostText>>20, mostProblems, mostNamed>>20, thousands(mostKept))
-	if !strings.Contains(string(text), row) {
-		t.Errorf("SECURITY.md lacks %q", row)
-	}
 }
 
 func TestTimesAreThoseOfTheREADME(t *testing.T) {

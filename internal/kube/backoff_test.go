@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/pipes"
 )
 
@@ -138,5 +139,20 @@ func TestWhatIsRefusedIsAskedForEachTwoSeconds(t *testing.T) {
 				t.Errorf("%d: asked again after %v, want 2 s", code, p)
 			}
 		}
+	}
+}
+
+// TestAPageHasAMinute in all, however it comes.
+func TestAPageHasAMinute(t *testing.T) {
+	t.Parallel()
+	at := asked(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"metadata":{"resourceVersion":"1"},"items":[`)
+		for connect.Wait(r.Context(), time.Second) {
+			fmt.Fprint(w, `{"metadata":{"name":"a"},"spec":{"data":{"value":1}}},`)
+			w.(http.Flusher).Flush()
+		}
+	})
+	if got := pauses(at)[0]; got < 59*time.Second || got > 63*time.Second {
+		t.Errorf("asked again after %v, want a minute", got)
 	}
 }

@@ -20,8 +20,7 @@ const (
 	watchTime = 290 // seconds after which the API server ends a watch, likewise
 
 	listIn    = time.Minute      // bounds a page
-	maxPage   = 1 << 30          // bytes; etcd bounds an object to 1.5 MiB
-	maxObject = 8 << 20          // bytes of an event; an object and the frame around it
+	maxObject = 8 << 20          // bytes of an object and what is around it; etcd has 1.5 MiB at most
 	settled   = 10 * time.Second // a watch that lived so long ended in the way of the world
 )
 
@@ -190,7 +189,9 @@ func (s *stream[T, P]) page(ctx context.Context, next string, names map[string]b
 	}
 	defer response.Body.Close()
 	var meta struct{ ResourceVersion, Continue string }
-	err = eachItem(json.NewDecoder(io.LimitReader(response.Body, maxPage)), &meta, func(item json.RawMessage) {
+	body := &bounded{Reader: response.Body, left: maxObject}
+	err = eachItem(json.NewDecoder(body), &meta, func(item json.RawMessage) {
+		body.left = maxObject
 		object, err := s.decode(item)
 		s.put(object, err)
 		names[object.Meta().Name] = true // what is of no use now stays as it is known
@@ -326,7 +327,7 @@ type bounded struct {
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, fmt.Errorf("an event of more than %d bytes", maxObject)
+		return 0, fmt.Errorf("an object of more than %d bytes", maxObject)
 	}
 	n, err := b.Reader.Read(p[:min(len(p), b.left)])
 	b.left -= n

@@ -361,7 +361,8 @@ func TestAnswersThatAreNoneAreErrors(t *testing.T) {
 		"items that are none":    {`{"metadata":{"resourceVersion":"1"},"items":{}}`, ``, "the items are"},
 		"half a list":            {`{"metadata":{"resourceVersion":"1"},"items":[{"metadata":`, ``, "EOF"},
 		"a watch of something":   {list, `<html>`, "invalid character"},
-		"an event without end":   {list, `{"type":"ADDED","object":{"metadata":{"name":"` + strings.Repeat("a", maxObject+1), "an event of more than"},
+		"an event without end":   {list, `{"type":"ADDED","object":{"metadata":{"name":"` + strings.Repeat("a", 8<<20), "an object of more than 8388608 bytes"},
+		"an item without end":    {`{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"` + strings.Repeat("a", 8<<20), ``, "an object of more than 8388608 bytes"},
 		"an error in the stream": {list, `{"type":"ERROR","object":{"code":500,"message":"etcdserver: no leader"}}`, "500 Internal Server Error: etcdserver: no leader"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 // pipe is a writer that somebody reads from, or not.
@@ -166,8 +164,4 @@ func TestOnlyAnOutputLeavesLinesOut(t *testing.T) {
 	if got := LeftOut(l) + LeftOut(slog.New(slog.DiscardHandler)); got != 0 {
 		t.Errorf("got %d", got)
 	}
-}
-
-func TestTheBoundsOfTheLogAreThoseOfSecurity(t *testing.T) {
-	devstacktest.Promises(t, "lines of the log that wait to be written", fmt.Sprintf("%d,%03d", mostLines/1000, mostLines%1000), fmt.Sprintf("%d MiB", mostBytes>>20))
 }

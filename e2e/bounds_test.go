@@ -1,0 +1,262 @@
+package e2e
+
+import (
+	"errors"
+	"go/ast"
+	"go/constant"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// bound is one number of the table of bounds in SECURITY.md: the constants that make it so,
+// and the test that reaches it.
+type bound struct {
+	of, says       string // the row, and what is said there
+	constant, test string // each behind its package
+}
+
+// bounds are all of them, in the table's order.
+var bounds = []bound{
+	{"workers", "1/4 of it", "fleet strangerShare", "fleet TestIdsThatTheRegistryDoesNotHaveAreAQuarter"},
+	{"workers", "4,096", "fleet leastStrangers", "fleet TestIdsThatTheRegistryDoesNotHaveAreAQuarter"},
+	{"workers", "1/16", "fleet staticShare", "fleet TestStaticWorkersAreASixteenthWhereThereIsARegistry"},
+	{"workers", "1,024", "fleet leastStatic", "fleet TestStaticWorkersAreASixteenthWhereThereIsARegistry"},
+	{"endpoints", "1,024", "fleet leastEndpoints", "fleet TestEndpointsThatComeAndGoAreBounded"},
+	{"endpoints", "1,024", "fleet leastEndpoints", "fleet TestStaticWorkersMakeAThousandEndpoints"},
+	{"endpoints", "10 min", "fleet retention", "fleet TestTimesAreThoseOfTheREADME"},
+	{"endpoints of workers", "64 of one", "fleet maxSeats", "fleet TestTheEndpointsOfOneWorkerAreBounded"},
+	{"endpoints of workers", "8 ×", "fleet attachmentsPerWorker", "fleet TestThereAreEightAttachmentsForEachWorkerThatMayBe"},
+	{"data parallel ranks", "256 of one", "fleet maxRanks", "fleet TestTheRanksOfOneWorkerAreBounded"},
+	{"data parallel ranks", "1/4 of", "fleet rankShare", "fleet TestRanksBesideTheFirstOfAllWorkersAreBounded"},
+	{"data parallel ranks", "8,192", "fleet leastRanks", "fleet TestRanksBesideTheFirstOfAllWorkersAreBounded"},
+	{"data parallel ranks", "1/4", "fleet strayRankShare", "fleet TestRanksOfWorkersThatAreNotRegisteredAreBounded"},
+	{"data parallel ranks", "1,024", "fleet leastStrayRanks", "fleet TestRanksOfWorkersThatAreNotRegisteredAreBounded"},
+	{"what waits for a registration", "10 min", "fleet retention", "fleet TestTimesAreThoseOfTheREADME"},
+	{"keys of one registration", "16", "fleet maxKeys", "fleet TestTheKeysOfOneRegistrationAreBounded"},
+	{"a snapshot of the page", "4,096 endpoints", "glance mostPlaces", "glance TestEndpointsOfASnapshotAreBounded"},
+	{"a snapshot of the page", "131,072 rows", "glance mostRows", "glance TestRowsOfASnapshotAreBounded"},
+	{"a snapshot of the page", "1,000 of workers", "glance mostOutside", "glance TestRowsOfThoseWhoseRegistrationIsGoneAreBounded"},
+	{"a snapshot of the page", "32 MiB", "glance mostText", "glance TestTheBytesOfASnapshotAreBounded"},
+	{"a snapshot of the page", "200 problems", "glance mostProblems", "glance TestProblemsOfASnapshotAreBounded"},
+	{"a snapshot of the page", "4 MiB", "glance mostNamed", "glance TestTheBytesOfASnapshotAreBounded"},
+	{"a snapshot of the page", "15 min", "glance samples * step", "glance TestHistoryIsAQuarterOfAnHour"},
+	{"a snapshot of the page", "65,536 rows", "glance mostKept", "glance TestHistoryIsOfSoManyRows"},
+	{"names and ids", "256 bytes", "wire maxName", "wire TestLimitOfNames"},
+	{"names and ids", "1 KiB", "wire maxTransport", "wire TestLimitOfATransport"},
+	{"a NATS message", "32,768 messages", "connect mostWaiting", "connect TestAHandlerThatIsBehindHoldsTheServerBack"},
+	{"a NATS message", "16 MiB", "connect mostWaitingBytes", "connect TestAHandlerThatIsBehindHoldsTheServerBack"},
+	{"event channels", "1 KiB", "fleet channelBytesPerWorker", "fleet TestTheMemoryOfChannelsIsBounded"},
+	{"event channels", "1 MiB", "fleet leastChannelBytes", "fleet TestTheMemoryOfChannelsIsBounded"},
+	{"ZeroMQ subscriptions", "4 × `--max-workers`", "collect placesPerWorker", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
+	{"ZeroMQ subscriptions", "1,024", "collect leastPlaces", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
+	{"ZeroMQ subscriptions", "32,768", "collect mostPlaces", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
+	{"ZeroMQ subscriptions", "512", "collect reserved", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
+	{"ZeroMQ subscriptions", "16 connect", "collect atOnce", "collect TestOneAddressIsNotStormed"},
+	{"ZeroMQ subscriptions", "10 s", "collect inVain", "collect TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled"},
+	{"ZeroMQ subscriptions", "4 × as many", "collect wantsPerPlace", "collect TestFourForEachPlaceAreRemembered"},
+	{"ZeroMQ subscriptions", "4,096", "collect leastWants", "collect TestWhatTheRegistryNamesIsNotAllRemembered"},
+	{"an answer to a poll", "5 s", "collect tooLate", "collect TestAnAnswerThatComesTooLateChangesNothing"},
+	{"warnings of event planes", "20 components", "collect mostNames", "collect TestMadeUpComponentsDoNotFillTheLog"},
+	{"warnings of event planes", "100 are", "collect mostClashes", "collect TestMadeUpComponentsDoNotFillTheLog"},
+	{"where publishers stand in their sequences", "262,144", "collect maxStreams", "collect TestPublishersThatAreRememberedAreBounded"},
+	{"a ZeroMQ event", "64 KiB", "collect maxEvent", "collect TestEventsOverZMQAreBounded"},
+	{"a ZeroMQ event", "1 MiB", "zmtp defaultMessage", "zmtp TestDefaultLimits"},
+	{"a ZeroMQ event", "64 frames", "zmtp defaultFrames", "zmtp TestDefaultLimits"},
+	{"a ZeroMQ event", "5 s", "zmtp defaultHandshake", "zmtp TestAHandshakeHasItsTime"},
+	{"a ZeroMQ event", "4 KiB", "zmtp maxCommand", "zmtp TestLimits"},
+	{"msgpack", "256 fields", "wire maxFields", "wire TestLimitOfMsgpackFields"},
+	{"msgpack", "32 levels", "wire maxDepth", "wire TestLimitOfMsgpackNesting"},
+	{"the registry in etcd", "4 MiB", "connect EtcdMessage", "discovery TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead"},
+	{"the registry in etcd", "32 MiB", "discovery maxKey", "discovery TestKeysOfAnyLengthArePassedOver"},
+	{"the registry in etcd", "1 MiB", "discovery maxValue", "discovery TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther"},
+	{"the registry in etcd", "16 ×", "discovery listedPerWorker", "discovery TestAListingHoldsNoMoreThanTheFleetCould"},
+	{"the registry in etcd", "5 s", "discovery callTimeout", "discovery TestOneEndpointOfSeveralThatIsOfNoUse"},
+	{"the registry in Kubernetes", "500 objects", "kube pageSize", "kube TestACollectionIsListedInPagesAndThenWatched"},
+	{"the registry in Kubernetes", "1 min", "kube listIn", "kube TestAPageHasAMinute"},
+	{"the registry in Kubernetes", "8 MiB", "kube maxObject", "kube TestAnswersThatAreNoneAreErrors"},
+	{"the registry in Kubernetes", "30 s", "kube longestPause", "kube TestAServerThatCannotAnswerIsAskedLessAndLess"},
+	{"the registry in Kubernetes", "60 s", "kube longestAfter", "kube TestAServerSaysWhenToAskAgain"},
+	{"the registry in files", "1 MiB", "discovery maxFile", "discovery TestAFileMayHaveAMebibyte"},
+	{"the registry in files", "200,000 files", "discovery maxFiles", "discovery TestDirectoryWithTooManyFilesIsNotListed"},
+	{"the registry in files", "10 s", "discovery fileTTL", "discovery TestFileThatNobodyTouchesIsGone"},
+	{"the workers' own pages", "4 MiB", "collect maxPage", "collect TestPagesAreBounded"},
+	{"the workers' own pages", "64 KiB", "collect maxHeader", "collect TestPagesAreBounded"},
+	{"the workers' own pages", "2 s", "collect scrapeTimeout", "collect TestPagesAreBounded"},
+	{"the workers' own pages", "100 at once", "collect quickPlaces", "collect TestScrapesAreBounded"},
+	{"the workers' own pages", "8 that", "collect slowPlaces", "collect TestScrapesAreBounded"},
+	{"the workers' own pages", "256 connections", "collect maxIdle", "collect TestScrapesTakeAQuarterOfTheFileDescriptors"},
+	{"the workers' own pages", "1/4", "collect scrapeShare", "collect TestScrapesTakeAQuarterOfTheFileDescriptors"},
+	{"a Pushgateway's answer", "4 KiB", "expose maxAnswer", "expose TestPushReadsLittleOfALongAnswer"},
+	{"a Pushgateway's answer", "10 requests", "expose maxHops", "expose TestPushDoesNotFollowForEver"},
+	{"a Pushgateway's answer", "2 s", "expose lastPush", "expose TestPushEndsSoonWhateverTheGatewayDoes"},
+	{"lines of the log that wait to be written", "4,096", "tracing mostLines", "tracing TestNobodyWaitsForALogThatIsNotRead"},
+	{"lines of the log that wait to be written", "1 MiB", "tracing mostBytes", "tracing TestTheLogIsBoundedInBytes"},
+	{"an HTTP request", "64 KiB", "expose maxHeaders", "expose TestServeRefusesHeadersOfAnySize"},
+	{"an HTTP request", "5 s", "expose headersIn", "expose TestServeCutsOffWhoIsTooSlow"},
+	{"an HTTP request", "10 s", "expose requestIn", "expose TestServeCutsOffWhoIsTooSlow"},
+	{"an HTTP request", "30 s", "expose answerIn", "expose TestServeCutsOffWhoDoesNotRead"},
+	{"an HTTP request", "2 min", "expose idleFor", "expose TestServeCutsOffWhoIsTooSlow"},
+	{"an HTTP request", "3 s", "expose Stalled", "expose TestStalledStreamsOfHTTP2"},
+	{"metrics pages that clients read", "4 in", "expose maxPages", "expose TestClientsThatDoNotReadHoldAFewPagesAtMost"},
+	{"metrics pages that clients read", "2 s", "expose slowPiece", "expose TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait"},
+	{"metrics pages that clients read", "64 KiB", "expose pieceSize", "expose TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait"},
+	{"metrics pages that clients read", "10 s", "expose slowPage", "expose TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp"},
+	{"streams of the page", "100, each", "glance mostStreams", "glance TestStreamsOfThoseWhoDoNotReadEnd"},
+	{"streams of the page", "64 KiB", "glance sendBuffer", "glance TestTheSocketOfAStreamKeepsLittle"},
+	{"streams of the page", "10 s", "glance patience", "glance TestStreamsOfThoseWhoDoNotReadEnd"},
+	{"answers in JSON", "10 s", "glance patience", "glance TestAnswersThatNobodyReadsEnd"},
+	{"answers in JSON", "4 at once", "expose maxTargetLists", "expose TestFourListsOfTargetsAreKeptForClients"},
+	{"a web configuration", "1 MiB", "expose maxWebFile", "expose TestAWebConfigThatIsWrongIsRefused"},
+	{"a web configuration", "100 are", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
+}
+
+// TestEveryBoundOfSecurityIsTheCodes holds the table of bounds against the code: no number
+// in it is without a constant of that value and a test that reaches it.
+func TestEveryBoundOfSecurityIsTheCodes(t *testing.T) {
+	t.Parallel()
+	rows := boundRows(t)
+	packages := make(map[string]*sources)
+	source := func(name string) *sources {
+		if packages[name] == nil {
+			packages[name] = readSources(t, name)
+		}
+		return packages[name]
+	}
+	for _, b := range bounds {
+		row, there := rows[b.of]
+		if !there || !strings.Contains(row, b.says) {
+			t.Errorf("SECURITY.md: the row %q does not say %q", b.of, b.says)
+			continue
+		}
+		rows[b.of] = strings.Replace(row, b.says, "", 1)
+		directory, name, _ := strings.Cut(b.constant, " ")
+		want := quantity(t, b.says)
+		if got, err := source(directory).value(name); err != nil || constant.Compare(got, token.NEQ, want) {
+			t.Errorf("%s, %s: %s is %v, want %v (%v)", b.of, b.says, b.constant, got, want, err)
+		}
+		directory, name, _ = strings.Cut(b.test, " ")
+		if !source(directory).tests[name] {
+			t.Errorf("%s, %s: there is no test %s", b.of, b.says, b.test)
+		}
+	}
+	for of, row := range rows {
+		row = strings.NewReplacer("UTF-8", "", "HTTP/2", "").Replace(row)
+		if rest := regexp.MustCompile(`[0-9][0-9,.]*[^0-9|]{0,20}`).FindAllString(row, -1); rest != nil {
+			t.Errorf("SECURITY.md: of the row %q no constant and no test is known for %q", of, rest)
+		}
+	}
+}
+
+// boundRows are the rows of the table, by what they are of.
+func boundRows(t *testing.T) map[string]string {
+	t.Helper()
+	_, table, found := strings.Cut(string(readFile(t, "../SECURITY.md")), "| of | bound |\n")
+	if !found {
+		t.Fatal("SECURITY.md has no table of bounds")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := make(map[string]string)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(line, "| \n"), " | ")
+		if len(cells) == 2 {
+			rows[cells[0]] = cells[1]
+		}
+	}
+	return rows
+}
+
+// quantity is the number that words begin with, in bytes, nanoseconds or pieces; of a share,
+// as 1/4, it is 4.
+func quantity(t *testing.T, says string) constant.Value {
+	t.Helper()
+	number, unit, _ := strings.Cut(says, " ")
+	number = strings.TrimSuffix(strings.TrimPrefix(number, "1/"), ",")
+	n, err := strconv.ParseInt(strings.ReplaceAll(number, ",", ""), 10, 64)
+	if err != nil {
+		t.Fatalf("%q begins with no number", says)
+	}
+	unit, _, _ = strings.Cut(unit, " ")
+	units := map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "ms": int64(time.Millisecond), "s": int64(time.Second), "min": int64(time.Minute)}
+	if times, known := units[unit]; known {
+		n *= times
+	}
+	return constant.MakeInt64(n)
+}
+
+// sources are what is read of a package's files.
+type sources struct {
+	fset  *token.FileSet
+	types *types.Package
+	tests map[string]bool
+}
+
+// value works out an expression of the package's constants.
+func (s *sources) value(expression string) (constant.Value, error) {
+	v, err := types.Eval(s.fset, s.types, token.NoPos, expression)
+	if err == nil && v.Value == nil {
+		err = errors.New("not constant")
+	}
+	return v.Value, err
+}
+
+// readSources reads the constants of a package in internal, and the names of its tests, with
+// any build tag.
+func readSources(t *testing.T, directory string) *sources {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join("..", "internal", directory, "*.go"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%s: no Go files (%v)", directory, err)
+	}
+	s := &sources{fset: token.NewFileSet(), tests: make(map[string]bool)}
+	var files []*ast.File
+	for _, path := range paths {
+		file, err := parser.ParseFile(s.fset, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(path, "_test.go") {
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil {
+					s.tests[f.Name.Name] = true
+				}
+			}
+			continue
+		}
+		files = append(files, constantsOf(file))
+	}
+	config := types.Config{Importer: importer.ForCompiler(s.fset, "source", nil), Error: func(error) {}} // of the rest that is left out
+	s.types, _ = config.Check(directory, s.fset, files, nil)
+	return s
+}
+
+// constantsOf is a file with its constants alone, and what they need.
+func constantsOf(file *ast.File) *ast.File {
+	only := *file
+	only.Decls = nil
+	for _, d := range file.Decls {
+		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.CONST || ok && g.Tok == token.IMPORT && needed(g) {
+			only.Decls = append(only.Decls, d)
+		}
+	}
+	return &only
+}
+
+// needed leaves the packages out that no bound is made of: to read them takes long.
+func needed(g *ast.GenDecl) bool {
+	var specs []ast.Spec
+	for _, s := range g.Specs {
+		if path := s.(*ast.ImportSpec).Path.Value; path == `"time"` || path == `"math"` {
+			specs = append(specs, s)
+		}
+	}
+	g.Specs = specs
+	return len(specs) > 0
+}
