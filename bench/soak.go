@@ -12,7 +12,7 @@ import (
 )
 
 // A soak is rounds of everything that could make the program grow: workers register,
-// answer, are hit and go, thousands of ids that nobody has are hit, and thousands of
+// answer, are hit and go, thousands of ids that no one has are hit, and thousands of
 // endpoints are made up. There are more of them than there is room for,
 // beside a crowd that stays.
 const (

@@ -116,7 +116,7 @@ func TestWorkersThatRegisterInFiles(t *testing.T) {
 	if err := os.Mkdir(dir.path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.ready() // nobody has registered
+	m.ready() // no one has registered
 	m.hears()
 
 	p := newPublisher(t, "PUB")

@@ -37,7 +37,7 @@ func newLogPipe(t *testing.T) *logPipe {
 // leave is what a reader does that ends.
 func (p *logPipe) leave() { p.r.Close() }
 
-// fill fills the pipe, so that the next write waits until somebody reads.
+// fill fills the pipe, so that the next write waits until someone reads.
 func (p *logPipe) fill() {
 	p.t.Helper()
 	fd := int(p.w.Fd())
@@ -60,7 +60,7 @@ func (p *logPipe) fill() {
 // badLogs are logs that cannot be written, by what is wrong with them.
 var badLogs = map[string]func(*testing.T) *os.File{
 	"its reader has gone": func(t *testing.T) *os.File { p := newLogPipe(t); p.leave(); return p.w },
-	"nobody reads it":     func(t *testing.T) *os.File { p := newLogPipe(t); p.fill(); return p.w },
+	"no one reads it":     func(t *testing.T) *os.File { p := newLogPipe(t); p.fill(); return p.w },
 	"the disk is full":    func(t *testing.T) *os.File { return openFile(t, "/dev/full", os.O_WRONLY) },
 	"it may not be written": func(t *testing.T) *os.File {
 		return openFile(t, "/dev/null", os.O_RDONLY)
@@ -129,7 +129,7 @@ func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
 		t.Log(what)
 		m.ready()
 		m.sees(300)
-		if !strings.HasPrefix(what, "nobody reads it") { // some hundred lines wait
+		if !strings.HasPrefix(what, "no one reads it") { // some hundred lines wait
 			m.until(func(p page) error {
 				if p[dropped] == "0" || p[dropped] == "" {
 					return fmt.Errorf("%s: %s is %q, want some", what, dropped, p[dropped])
@@ -144,7 +144,7 @@ func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
 	}
 }
 
-// TestTheLogSaysWhatItLacks reads a log that nobody has read for a while.
+// TestTheLogSaysWhatItLacks reads a log that no one has read for a while.
 func TestTheLogSaysWhatItLacks(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

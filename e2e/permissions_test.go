@@ -20,7 +20,7 @@ import (
 type guarded struct {
 	*server
 	bus     *devstack.NATSServer
-	nats    *nats.Conn // of somebody who may do everything
+	nats    *nats.Conn // of someone who may do everything
 	granted natsserver.Permissions
 	hits    int // events that were published while they could be heard
 }
@@ -186,7 +186,7 @@ func TestPollsGoOnWhenNATSPermitsThemAgain(t *testing.T) {
 			answering := page{workers("generate", "answering"): "1", workers("generate", "silent"): "0"}
 			g.shows(answering)
 			g.ready()
-			nobody := len(g.Said("No endpoints found")) // before the worker was there
+			before := len(g.Said("No endpoints found")) // while the worker was not there
 			for range 2 {
 				g.deny(subject)
 				g.subscribed("required", false, subject)
@@ -210,8 +210,8 @@ func TestPollsGoOnWhenNATSPermitsThemAgain(t *testing.T) {
 					return nil
 				})
 			}
-			if n := len(g.Said("No endpoints found")) - nobody; n > 0 {
-				t.Errorf("%d lines say that nobody was found, who could not be asked", n)
+			if n := len(g.Said("No endpoints found")) - before; n > 0 {
+				t.Errorf("%d lines say that no one was found, who could not be asked", n)
 			}
 		})
 	}

@@ -16,7 +16,7 @@ import (
 // withPassword is a web configuration that demands the password "secret" of the user u.
 const withPassword = "basic_auth_users:\n  u: $2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW\n"
 
-// as is one request with a password, or none; the status is 0 if nobody answers.
+// as is one request with a password, or none; the status is 0 if no one answers.
 func as(t *testing.T, password, url string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// stuck is a standard error that nobody reads.
+// stuck is a standard error that no one reads.
 type stuck chan struct{}
 
 func (s stuck) Write(b []byte) (int, error) { <-s; return len(b), nil }

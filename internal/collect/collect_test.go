@@ -203,7 +203,7 @@ func TestAPollEndsBeforeItsDeadline(t *testing.T) {
 		p.await(t.Context(), time.Now().Add(time.Hour))
 		b.fleet.EndPoll(true)
 	}
-	poll() // NATS itself says of every name that nobody is there
+	poll() // NATS itself says of every name that no one is there
 	for id := range uint64(3) {
 		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
 		b.answer("dynamo_c", head, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)

@@ -141,7 +141,7 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 	}
 	f.Sync(all)
 	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
-	values := []wire.PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // nobody's
+	values := []wire.PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // no worker's
 	for id := range uint64(many) {
 		of := wire.PageValues{Worker: fleet.Some(1 + id), Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
 		other := of

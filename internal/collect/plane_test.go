@@ -29,7 +29,7 @@ type plane struct {
 
 	mu         sync.Mutex
 	publishers map[string]*speaker // by host and port
-	swallows   map[string]bool     // addresses where nobody answers; at others connections are refused
+	swallows   map[string]bool     // addresses where no one answers; at others connections are refused
 	dialling   map[string]int
 	most       map[string]int // at once, ever
 	dials      map[string]int

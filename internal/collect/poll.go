@@ -46,11 +46,11 @@ type Poller struct {
 	Found      func()        // called after each poll that found a load; may be nil
 	Due        chan struct{} // of one place: says that a poll is due at once; may be nil
 
-	wake       chan struct{}          // the running poll may have nobody to wait for
+	wake       chan struct{}          // the running poll may have no one to wait for
 	announced  map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
 	reconnects uint64                 // of Conn, when last seen
 	settled    time.Time              // when the workers have had time to reconnect too
-	missing    bool                   // the last poll found nobody
+	missing    bool                   // the last poll found no one
 	hinted     bool                   // the log has said what is registered
 	toldNoLoad bool                   // the log has said which endpoints carry load
 

@@ -130,7 +130,7 @@ func (p *Poller) wakeUp() {
 // service is what answers under one NATS service name.
 type service struct {
 	component fleet.Endpoint // a watched one that has the name; without a name of its own
-	alone     bool           // nobody has registered in another component of that name
+	alone     bool           // no one has registered in another component of that name
 	poll      int            // the last that asked it; 0: none
 }
 

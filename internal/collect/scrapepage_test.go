@@ -28,7 +28,7 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 	f.join(1, blocks(1))
 	f.join(2, blocks(2))
 	f.join(3, blocks(3))
-	secure := httptest.NewUnstartedServer(f) // of an authority that nobody knows
+	secure := httptest.NewUnstartedServer(f) // of an authority that no one knows
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	t.Cleanup(secure.Close)

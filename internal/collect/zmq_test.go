@@ -53,7 +53,7 @@ func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
 		p.counts(0, 0, 0)
 		say(5)
 		p.hits(22, 23)
-		p.fleet.Announce("new", of(5, address, ofBackend)) // what was said meanwhile was for nobody
+		p.fleet.Announce("new", of(5, address, ofBackend)) // what was said meanwhile was for no one
 		time.Sleep(time.Second)
 		say(1)
 		p.hits(23, 23)
@@ -108,8 +108,8 @@ func TestTheEndpointOfAPublisherChangesWithItsKeys(t *testing.T) {
 	})
 }
 
-// TestEventsMissingAcrossALostConnectionAreCounted, and those that came to nobody because
-// nobody wanted them are not.
+// TestEventsMissingAcrossALostConnectionAreCounted, and those that came to no one because
+// no one wanted them are not.
 func TestEventsMissingAcrossALostConnectionAreCounted(t *testing.T) {
 	inPlane(t, 100, func(p *plane) {
 		const address = "h:1"

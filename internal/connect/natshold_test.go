@@ -274,7 +274,7 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 	var mu sync.Mutex
 	var heard []string
 	refused := func(subject string, publishing bool) (known, news bool) {
-		time.Sleep(time.Millisecond) // somebody else has the processor
+		time.Sleep(time.Millisecond) // someone else has the processor
 		mu.Lock()
 		defer mu.Unlock()
 		heard = append(heard, fmt.Sprintf("%s %v", subject, publishing))

@@ -376,7 +376,7 @@ func TestADirectoryThatIsNotThereCannotBeRead(t *testing.T) {
 		if r.Fleet.IsSynced() {
 			r.t.Error("it is known who has registered")
 		}
-		r.must(os.Mkdir(r.Root, 0o777)) // it is there, and nobody has registered
+		r.must(os.Mkdir(r.Root, 0o777)) // it is there, and no one has registered
 		r.scan()
 		r.knows(nothing())
 		if !r.Fleet.IsSynced() || !r.Link.Up() {

@@ -55,7 +55,7 @@ func TestReadyAtTheStart(t *testing.T) {
 		y.Polled(fleet.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
-	synctest.Test(t, func(t *testing.T) { // nobody uses NATS
+	synctest.Test(t, func(t *testing.T) { // no one uses NATS
 		f := fleetAt(fleet.Target(loadMetrics), true)
 		f.Tally.NATS.Use()
 		f.Tally.Etcd.Use()

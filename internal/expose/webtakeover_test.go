@@ -29,7 +29,7 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 		})
 	})
 	t.Run("users where there were none", func(t *testing.T) {
-		inSite(t, "# nobody yet\n", func(s *site) {
+		inSite(t, "# no one yet\n", func(s *site) {
 			t := s.t
 			s.asked(200, "")
 			synctest.Wait()

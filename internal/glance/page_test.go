@@ -27,12 +27,12 @@ func TestTheSampleIsWhatTheLookHasSeen(t *testing.T) {
 		l.register(generate, 1, 2, 3)
 		l.publishing(prefill, 4)
 		l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
-		l.f.Hit(977, 3, 1) // of nobody
+		l.f.Hit(977, 3, 1) // of no one
 		l.answer(load(generate, 1, 250, 2), load(generate, 2, 500, 2), broken(generate, 3))
 		l.second()
 		var want []fleet.EndpointState
 		for _, e := range l.f.Snapshot().Endpoints {
-			e.HitEvents, e.Requests, e.Shown = 0, nil, 0 // nobody reads these
+			e.HitEvents, e.Requests, e.Shown = 0, nil, 0 // no one reads these
 			want = append(want, e)
 		}
 		equal(t, "endpoints", l.g.Sample().Endpoints, want)
@@ -56,7 +56,7 @@ func TestThePageForPeopleIsAtMostTwoSecondsOld(t *testing.T) {
 		silent("1")
 		l.register(generate, 2)
 		time.Sleep(1900 * time.Millisecond)
-		silent("1") // nobody looks for its sake
+		silent("1") // no one looks for its sake
 		time.Sleep(100 * time.Millisecond)
 		silent("2")
 	})

@@ -102,7 +102,7 @@ func OwnNamespace(dir string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// CloseIdleConnections closes connections that nobody uses now.
+// CloseIdleConnections closes connections that no one uses now.
 func (c *Client) CloseIdleConnections() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

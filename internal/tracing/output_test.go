@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// pipe is a writer that somebody reads from, or not.
+// pipe is a writer that someone reads from, or not.
 type pipe struct {
 	stuck chan struct{} // a write takes one; nil: none is needed
 	err   error         // of every write
