@@ -1,8 +1,6 @@
 package discovery
 
 import (
-	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -283,59 +281,6 @@ func TestFileIsReplaced(t *testing.T) {
 	})
 }
 
-func TestNothingIsForgottenWhileADirectoryCannotBeRead(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		vanishes, dead, live := r.register(1), r.register(2), r.register(3)
-		r.put(loads, etcdKeys(r.t, "1.6.1")[loads])
-		all := only(1, 2, 3)
-		all.Channels = channels(r.t, map[string]string{loads: etcdKeys(r.t, "1.6.1")[loads]})
-		r.watch()
-		r.knows(all)
-
-		bucket, aside := filepath.Dir(r.path(dead)), filepath.Join(r.Root, "aside")
-		r.must(os.Rename(bucket, aside))
-		r.must(os.WriteFile(bucket, nil, 0o666)) // no directory: not even root can list it
-		r.remove(loads)
-		r.wait(20 * time.Second)
-		r.knows(all)
-		if r.Link.Up() {
-			r.t.Error("the registry is connected")
-		}
-		r.says("cannot be read", 1)
-
-		r.must(os.Remove(bucket))
-		r.must(os.Rename(aside, bucket))
-		r.remove(vanishes)
-		r.scan()
-		r.knows(only(2, 3)) // their owners get the time to touch them
-		if !r.Link.Up() {
-			r.t.Error("the registry is not connected")
-		}
-		r.says("can be read again", 1)
-		r.wait(9750 * time.Millisecond)
-		r.touch(live, 0)
-		r.wait(2 * scanEvery)
-		r.knows(only(3))
-	})
-}
-
-func TestDirectoryThatCannotBeReadAtFirst(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		r.must(os.WriteFile(r.Root, nil, 0o666))
-		r.watch()
-		if r.Fleet.IsSynced() || r.Link.Up() {
-			r.t.Error("the registry is known")
-		}
-		r.must(os.Remove(r.Root))
-		r.register(1)
-		r.scan()
-		r.knows(only(1))
-		if !r.Fleet.IsSynced() || !r.Link.Up() {
-			r.t.Error("the registry is not known")
-		}
-	})
-}
-
 func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything")
@@ -355,135 +300,6 @@ func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
 	})
 }
 
-// away fails the test unless the registry cannot be read, and the log has said so often.
-func (r *folder) away(times int) {
-	r.t.Helper()
-	if r.Link.Up() {
-		r.t.Error("the registry is connected")
-	}
-	r.says("The registry cannot be read", times)
-	if r.Fleet.Tally.Failed(fleet.PeerFiles) == 0 {
-		r.t.Error("no call has failed")
-	}
-}
-
-func TestADirectoryThatIsNotThereCannotBeRead(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		r.watch()
-		r.wait(time.Minute)
-		r.away(1)
-		r.says("the directory "+r.Root+" does not exist", 1)
-		if r.Fleet.IsSynced() {
-			r.t.Error("it is known who has registered")
-		}
-		r.must(os.Mkdir(r.Root, 0o777)) // it is there, and no one has registered
-		r.scan()
-		r.knows(nothing())
-		if !r.Fleet.IsSynced() || !r.Link.Up() {
-			r.t.Error("it is not known that nobody has registered")
-		}
-		r.register(1)
-		r.scan()
-		r.knows(only(1))
-		r.says("Watching the registry in "+r.Root, 1)
-		r.says("can be read again", 1)
-	})
-}
-
-func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		r.register(1)
-		r.register(2)
-		r.watch()
-		r.must(os.Rename(r.Root, r.Root+" aside"))
-		r.wait(time.Minute)
-		r.knows(only(1, 2))
-		r.away(1)
-		if n := r.Link.Falls(); n != 1 {
-			r.t.Errorf("the connection fell %d times, want once", n)
-		}
-		// Another takes its place.
-		r.register(2)
-		r.register(3)
-		r.scan()
-		r.knows(only(2, 3))
-		r.must(os.RemoveAll(r.Root))
-		r.must(os.Rename(r.Root+" aside", r.Root))
-		r.scan()
-		r.knows(only(1, 2))
-		r.says("cannot be read;", 1)
-	})
-}
-
-func TestWhatIsNoDirectoryCannotBeRead(t *testing.T) {
-	for name, c := range map[string]struct {
-		make func(r *folder) error
-		want string
-	}{
-		"a file":                 {func(r *folder) error { return os.WriteFile(r.Root, nil, 0o666) }, " is no directory"},
-		"a link to a file":       {func(r *folder) error { return os.Symlink("/dev/null", r.Root) }, " is no directory"},
-		"a link to nothing":      {func(r *folder) error { return os.Symlink(r.Root+"/nothing", r.Root) }, "too many levels"},
-		"a link to what is gone": {func(r *folder) error { return os.Symlink(r.Root+" gone", r.Root) }, " does not exist"},
-		"below a file": {func(r *folder) error {
-			r.Root = filepath.Join(r.Root, "below")
-			return os.WriteFile(filepath.Dir(r.Root), nil, 0o666)
-		}, "not a directory"},
-		"one that may not be read": {func(r *folder) error {
-			if os.Geteuid() == 0 {
-				r.t.Skip("root may read everything")
-			}
-			return os.Mkdir(r.Root, 0)
-		}, "permission denied"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inFolder(t, 10, func(r *folder) {
-				r.must(c.make(r))
-				r.watch()
-				r.wait(time.Minute)
-				r.away(1)
-				r.says(c.want, 1)
-				if r.Fleet.IsSynced() {
-					r.t.Error("it is known who has registered")
-				}
-			})
-		})
-	}
-}
-
-func TestTheLogSaysWhyADirectoryCannotBeRead(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		r.watch()
-		r.must(os.WriteFile(r.Root, nil, 0o666))
-		r.wait(time.Second)
-		r.says("does not exist", 1)
-		r.says("is no directory", 1)
-		r.must(os.Remove(r.Root))
-		r.wait(time.Second)
-		r.says("does not exist", 2)
-	})
-}
-
-func TestALinkToTheDirectoryMayTurn(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		link := r.Root
-		for id, dir := range map[uint64]string{1: link + " one", 2: link + " two"} {
-			r.Root = dir
-			r.register(id)
-		}
-		r.Root = link
-		r.must(os.Symlink(link+" one", link))
-		r.watch()
-		r.knows(only(1))
-		r.must(os.Symlink(link+" two", link+" new"))
-		r.must(os.Rename(link+" new", link))
-		r.scan()
-		r.knows(only(2))
-		if n := r.Link.Falls(); n != 0 {
-			r.t.Errorf("the connection fell %d times", n)
-		}
-	})
-}
-
 func TestWorkerInAFileGetsTheRoomOfAnother(t *testing.T) {
 	inFolder(t, 1, func(r *folder) {
 		first := r.register(1)
@@ -495,39 +311,6 @@ func TestWorkerInAFileGetsTheRoomOfAnother(t *testing.T) {
 		r.scan()
 		r.knows(only(2))
 	})
-}
-
-// crowded is a directory of so many files.
-type crowded struct {
-	fs.ReadDirFile
-	files int
-}
-
-func (c crowded) ReadDir(n int) ([]fs.DirEntry, error) {
-	return make([]fs.DirEntry, min(n, c.files)), nil
-}
-
-func TestDirectoryWithTooManyFilesIsNotListed(t *testing.T) {
-	if got, err := entriesOf(crowded{files: 200_000}, "bucket"); len(got) != 200_000 || err != nil {
-		t.Errorf("got %d, %v, want 200,000", len(got), err)
-	}
-	if got, err := entriesOf(crowded{files: 200_001}, "bucket"); got != nil || err == nil || err.Error() != "list bucket: it has more than 200000 files" {
-		t.Errorf("got %d, %v, want an error", len(got), err)
-	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "a")
-	if err := os.WriteFile(file, nil, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := list(dir); len(got) != 1 || err != nil {
-		t.Errorf("list of one file: %v, %v", got, err)
-	}
-	if _, err := list(filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("list of a directory that does not exist: %v", err)
-	}
-	if _, err := list(file); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("list of a file: %v, want an error", err)
-	}
 }
 
 func TestAFileMayHaveAMebibyte(t *testing.T) {
