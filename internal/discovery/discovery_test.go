@@ -97,19 +97,25 @@ func (r *registry) has(most uint64, want func(id uint64) bool) {
 	})
 }
 
-func TestMoreWorkersThanAPageHolds(t *testing.T) {
-	r := newRegistry(t)
-	const workers = 2*pageSize + 10
-	for from := uint64(1); from <= workers; from += 100 { // a transaction takes 128 operations
+// registerMany registers the workers of c/e up to an id.
+func (r *registry) registerMany(most uint64) {
+	r.t.Helper()
+	for from := uint64(1); from <= most; from += 100 { // a transaction takes 128 operations
 		var puts []clientv3.Op
-		for id := from; id < from+100 && id <= workers; id++ {
+		for id := from; id < from+100 && id <= most; id++ {
 			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key("dynamo", worker(id)),
 				string(wire.LayoutInstances.Value("dynamo", worker(id), "s"))))
 		}
-		if _, err := r.worker.Txn(t.Context()).Then(puts...).Commit(); err != nil {
-			t.Fatal(err)
+		if _, err := r.worker.Txn(r.t.Context()).Then(puts...).Commit(); err != nil {
+			r.t.Fatal(err)
 		}
 	}
+}
+
+func TestMoreWorkersThanAPageHolds(t *testing.T) {
+	r := newRegistry(t)
+	const workers = 2*pageSize + 10
+	r.registerMany(workers)
 	run(t, r.Watch)
 	r.has(workers, func(uint64) bool { return true })
 }

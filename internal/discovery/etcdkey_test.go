@@ -312,26 +312,6 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 	})
 }
 
-// TestAListingHoldsNoMoreThanTheFleetCould however many keys there are.
-func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
-	t.Parallel()
-	r := newRegistry(t)
-	r.MaxWorkers = 2
-	for id := range uint64(16*2 + 5) {
-		r.register(wire.LayoutV1, worker(1+id))
-	}
-	run(t, r.Watch)
-	devstacktest.Until(t, func() error {
-		if n := r.Fleet.Tally.TurnedAway(fleet.AttachmentLimit); n != 5 {
-			return fmt.Errorf("%d keys turned away, want 5", n)
-		}
-		return up(r.Etcd)
-	})
-	if n := len(r.Fleet.Snapshot().Workers); n != 16*2 {
-		t.Errorf("%d workers, want %d", n, 16*2)
-	}
-}
-
 // TestAKeyThatTurnsBadIsKept by the watch, and by the listing after it, until it is gone.
 func TestAKeyThatTurnsBadIsKept(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,7 @@ type Kubernetes struct {
 	Containers bool   // DYN_KUBE_DISCOVERY_MODE=container: a process is a container, not a pod
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
+	MaxWorkers int // the Fleet's, which bounds what is read
 	Log        *slog.Logger
 }
 
@@ -36,7 +37,7 @@ type Kubernetes struct {
 // ends. While the API server is away, or refuses, nothing is forgotten.
 func (k *Kubernetes) Watch(ctx context.Context) {
 	k.Log.Info("Watching Dynamo's workers in the Kubernetes namespace "+k.In, "server", k.Client.Server())
-	c := newCluster(reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log}, k.Containers)
+	c := newCluster(reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log}, k.Containers, k.MaxWorkers)
 	defer k.Fleet.Tally.Kubernetes.Set(false)
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -68,6 +69,7 @@ type process struct {
 type cluster struct {
 	reader
 	containers bool
+	most       int // resources, and statements of all of them
 	seed       maphash.Seed
 
 	mu        sync.Mutex
@@ -75,15 +77,17 @@ type cluster struct {
 	owned     map[process]map[*resource]bool
 	states    map[string]map[process]string // by the slice or pod that says so: who is ready, and host:port of its metrics, if known
 	ready     map[process]map[string]string // the same by process
+	said      int                           // statements of all resources
 	listed    [2]bool                       // resources; who is ready
 	synced    bool                          // the Fleet knows it
 	errs      [2]string                     // what was last said to be wrong with them
 }
 
-func newCluster(r reader, containers bool) *cluster {
+func newCluster(r reader, containers bool, maxWorkers int) *cluster {
 	return &cluster{
 		reader:     r,
 		containers: containers,
+		most:       mostListed(maxWorkers),
 		seed:       maphash.MakeSeed(),
 		resources:  make(map[string]*resource),
 		owned:      make(map[process]map[*resource]bool),

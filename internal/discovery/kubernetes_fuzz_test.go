@@ -27,7 +27,7 @@ func FuzzResource(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		all := fleet.New(fleet.Target{}, 100, true)
-		c := newCluster(reader{namespaces: "lab", fleet: all, log: slog.New(slog.DiscardHandler)}, false)
+		c := newCluster(reader{namespaces: "lab", fleet: all, log: slog.New(slog.DiscardHandler)}, false, 10)
 		c.listedResources(nil)
 		c.listedStates(nil)
 		for _, b := range [][]byte{first, second} {

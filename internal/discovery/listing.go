@@ -18,8 +18,12 @@ const (
 	maxValue = maxFile // bytes of a value, as in files
 	longKey  = 4 << 10 // bytes; names have 256 at most
 
-	listedPerWorker = 16 // keys of a kind that are listed at most
-	maxKey          = 32 << 20
+	// Of each kind so many keys are listed at most for each worker that may be, and as many as
+	// for leastListed workers: one of eight ranks has more than twenty channels.
+	listedPerWorker = 16
+	leastListed     = 1024
+
+	maxKey = 32 << 20
 )
 
 // list reads the whole registry of the namespace at one revision.
@@ -62,19 +66,30 @@ func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet
 // hasRoom reports whether a listing may hold one more of its kind; if not, that is counted. The
 // Fleet would take no more than that.
 func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
-	has, limit := len(all.Channels), fleet.ChannelLimit
+	has := len(all.Channels)
 	switch e.kind {
 	case fleet.Instances:
-		has, limit = len(all.Instances), fleet.AttachmentLimit
+		has = len(all.Instances)
 	case fleet.Cards:
-		has, limit = len(all.Cards), fleet.AttachmentLimit
+		has = len(all.Cards)
 	}
-	if w.MaxWorkers > 0 && has >= listedPerWorker*w.MaxWorkers {
-		w.Fleet.Tally.TurnAway(limit)
+	if has >= mostListed(w.MaxWorkers) {
+		w.Fleet.Tally.TurnAway(limitOf(e.kind))
 		return false
 	}
 	return true
 }
+
+// limitOf is how it counts that there is no room for an entry.
+func limitOf(kind fleet.Kind) fleet.Limit {
+	if kind == fleet.Channels {
+		return fleet.ChannelLimit
+	}
+	return fleet.AttachmentLimit
+}
+
+// mostListed bounds what is read of a registry, beyond what a Fleet of so many workers takes.
+func mostListed(maxWorkers int) int { return listedPerWorker * max(leastListed, maxWorkers) }
 
 // keep leaves in a listing what is known of a key whose value is of no use: its owner is
 // alive, and nothing else is known. A watch leaves it, too.

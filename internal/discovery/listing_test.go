@@ -1,12 +1,15 @@
 package discovery
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -28,4 +31,62 @@ func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
 		}
 		return up(r.Etcd)
 	})
+}
+
+// TestAListingHoldsNoMoreThanTheFleetCould however many keys there are.
+func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	r.MaxWorkers = 2
+	r.Fleet = fleet.New(fleet.Target{}, 65_536, true)
+	r.registerMany(16*1024 + 5)
+	run(t, r.Watch)
+	devstacktest.Until(t, func() error {
+		if n := r.Fleet.Tally.TurnedAway(fleet.AttachmentLimit); n != 5 {
+			return fmt.Errorf("%d keys turned away, want 5", n)
+		}
+		return nil
+	})
+	<-r.Fleet.Synced()
+	if n := len(r.Fleet.Snapshot().Workers); n != 16*1024 {
+		t.Errorf("%d workers, want %d", n, 16*1024)
+	}
+}
+
+// TestWhatIsReadOfAClusterIsBounded in resources, and in what all of them say.
+func TestWhatIsReadOfAClusterIsBounded(t *testing.T) {
+	t.Parallel()
+	const most = 16 * 1024
+	f := fleet.New(fleet.Target{}, 65_536, true)
+	c := newCluster(reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}, false, 2)
+	put := func(name string, from, to int) {
+		var m workerMetadata
+		m.Metadata.Name, m.Metadata.OwnerReferences = name, []kube.Owner{{Kind: "Pod", UID: name}}
+		said := make(map[string]json.RawMessage)
+		for i := from; i < to; i++ {
+			key := fmt.Sprintf("lab/c/e/%x", 1+i)
+			said[key] = json.RawMessage(fmt.Sprintf(`{"namespace":"lab","component":"c","endpoint":"e","instance_id":%d,"transport":{"tcp":"h:1/x"}}`, 1+i))
+		}
+		m.Spec.Data = &workerData{Endpoints: said}
+		c.putResource(&m)
+	}
+	is := func(resources, statements int, turnedAway uint64) {
+		t.Helper()
+		if n := f.Tally.TurnedAway(fleet.AttachmentLimit); len(c.resources) != resources || c.said != statements || n != turnedAway {
+			t.Errorf("%d resources say %d things, and %d were turned away: want %d, %d, %d", len(c.resources), c.said, n, resources, statements, turnedAway)
+		}
+	}
+	put("a", 0, 10_000)
+	put("b", 10_000, 20_000)
+	is(2, most, 20_000-most)
+	put("a", 0, 10_000) // is known
+	is(2, most, 20_000-most)
+	put("a", 0, 9000)
+	is(2, most-1000, 20_000-most)
+	c.forget("b")
+	is(1, 9000, 20_000-most)
+	for i := range most + 5 {
+		put(fmt.Sprint("r", i), 0, 0)
+	}
+	is(most, 9000, 20_000-most+6)
 }

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"strings"
 
+	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/wire"
 )
@@ -14,13 +15,13 @@ import (
 // emptied map is stored as null once; null and a map that is missing are empty.
 type workerMetadata struct {
 	kube.Object
-	Spec struct {
-		Data *struct {
-			Endpoints     map[string]json.RawMessage `json:"endpoints"`
-			ModelCards    map[string]json.RawMessage `json:"model_cards"`
-			EventChannels map[string]json.RawMessage `json:"event_channels"`
-		}
-	}
+	Spec struct{ Data *workerData }
+}
+
+type workerData struct {
+	Endpoints     map[string]json.RawMessage `json:"endpoints"`
+	ModelCards    map[string]json.RawMessage `json:"model_cards"`
+	EventChannels map[string]json.RawMessage `json:"event_channels"`
 }
 
 // mainContainer is the name that a pod's only process has in container mode.
@@ -58,6 +59,10 @@ func (c *cluster) putResource(m *workerMetadata) {
 		return
 	}
 	if r == nil {
+		if len(c.resources) >= c.most {
+			c.fleet.Tally.TurnAway(fleet.AttachmentLimit)
+			return
+		}
 		r = &resource{process: p}
 		c.resources[m.Metadata.Name] = r
 		if c.owned[p] == nil {
@@ -72,15 +77,17 @@ func (c *cluster) putResource(m *workerMetadata) {
 	if m.Spec.Data == nil {
 		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
 	}
-	r.said = c.readAll(m, r.said)
+	before := len(r.said)
+	r.said = c.readAll(m, r.said, c.most-c.said)
+	c.said += len(r.said) - before
 	c.settle(r)
 }
 
 // readAll reads what a resource says. What is as it was is not read again, and where a
-// value is of no use an older one stays.
-func (c *cluster) readAll(m *workerMetadata, before map[string]statement) map[string]statement {
+// value is of no use an older one stays. There is room for so many that are new.
+func (c *cluster) readAll(m *workerMetadata, before map[string]statement, room int) map[string]statement {
 	now := make(map[string]statement)
-	d := m.Spec.Data
+	fresh, d := 0, m.Spec.Data
 	for _, part := range []struct {
 		root   string
 		values map[string]json.RawMessage
@@ -93,11 +100,18 @@ func (c *cluster) readAll(m *workerMetadata, before map[string]statement) map[st
 				if !ok && !known {
 					continue
 				}
+				if !known && fresh >= room {
+					c.fleet.Tally.TurnAway(limitOf(e.kind))
+					continue
+				}
 				if ok {
 					e.owner = m.Metadata.Name
 					s.entry = e
 				}
 				s.value = content
+			}
+			if !known {
+				fresh++
 			}
 			now[key] = s
 		}
@@ -122,6 +136,7 @@ func (c *cluster) forget(name string) {
 	if len(c.owned[r.process]) == 0 {
 		delete(c.owned, r.process)
 	}
+	c.said -= len(r.said)
 	r.said = nil
 	c.settle(r)
 }

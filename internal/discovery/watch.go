@@ -37,7 +37,7 @@ type Etcd struct {
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
 	Log        *slog.Logger
-	MaxWorkers int // the Fleet's, which bounds a listing; 0: nothing does
+	MaxWorkers int // the Fleet's, which bounds a listing
 
 	doubts atomic.Uint64 // how often Hold has found that etcd does not have any more what it had
 }

@@ -70,6 +70,7 @@ func registerInKubernetes(ctx context.Context, c config, f *fleet.Fleet, client 
 		Containers: c.kubernetes.containers,
 		Namespaces: c.namespaces,
 		Fleet:      f,
+		MaxWorkers: c.maxWorkers,
 		Log:        tracing.Target(log, "kubernetes"),
 	}
 	instance := registry
