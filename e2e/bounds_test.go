@@ -235,7 +235,7 @@ func readSources(t *testing.T, directory string) *sources {
 		}
 		files = append(files, constantsOf(file))
 	}
-	config := types.Config{Importer: importer.ForCompiler(s.fset, "source", nil), Error: func(error) {}} // of the rest that is left out
+	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // of the rest that is left out
 	s.types, _ = config.Check(directory, s.fset, files, nil)
 	return s
 }
