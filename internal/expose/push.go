@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"sync"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -84,12 +85,18 @@ func (p *pusher) push(ctx context.Context) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(10*time.Second, p.gateway.Interval/10*9))
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer cancel()
+	watching.Go(func() { // another program may push from then on
+		p.tally.Unique.Await(ctx, false)
+		cancel()
+	})
 	err := p.put(ctx)
 	switch {
 	// Not the cause: that is the signal, or the error, which ends the program.
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		return // not the gateway's fault, and the last push is yet to come
+		return // not the gateway's fault, and the last push is yet to come, or another program's
 	case err != nil && !p.failing:
 		p.log.Warn("Failed to push metrics to Pushgateway; trying again at every interval", "error", err)
 	case err == nil && p.failing:
@@ -98,8 +105,8 @@ func (p *pusher) push(ctx context.Context) {
 	p.failing = err != nil
 }
 
-// put replaces what is in the group and counts that, unless the end of the program
-// cut it short.
+// put replaces what is in the group and counts that, unless the end of the program, or of
+// its claim, cut it short.
 func (p *pusher) put(ctx context.Context) error {
 	err := p.client(ctx).Push()
 	switch {

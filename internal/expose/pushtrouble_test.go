@@ -169,3 +169,24 @@ func TestPushDoesNotFollowForEver(t *testing.T) {
 		equal(t, "requests", len(p.gateway.requests()), 10)
 	})
 }
+
+// TestAPushEndsWithTheClaim: another program may push from then on.
+func TestAPushEndsWithTheClaim(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushing) {
+		var cut time.Time
+		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+			hang(w, r)
+			cut = time.Now()
+		})
+		pass(14 * time.Second)
+		begin := time.Now()
+		p.fleet.Tally.Unique.For(3*time.Second, begin) // the push begins in a second
+		pass(10 * time.Second)
+		equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
+		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {
+			t.Errorf("the push was cut off after %v, want 3 s", after)
+		}
+		p.counts(t, 1, 0)
+		p.says(t, 0, 0)
+	})
+}
