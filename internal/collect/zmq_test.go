@@ -156,7 +156,9 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8 {
 			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
 		}
+		time.Sleep(500 * time.Millisecond)     // so that no turn ends just when it is looked at
 		for _, want := range []int{8, 8, 16} { // every place is one's who is out of reach for 10 s
+			synctest.Wait()
 			if n := p.addresses(); n != want {
 				t.Errorf("%d are dialled, want %d", n, want)
 			}
