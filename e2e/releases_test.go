@@ -52,6 +52,7 @@ func TestEveryReleaseOnBothPlanesAtOnce(t *testing.T) {
 		`dynamo_metrics_connected{system="nats"}`:                            "1",
 		`dynamo_metrics_connected{system="etcd"}`:                            "1",
 		`dynamo_metrics_connected{system="zmq"}`:                             "1",
+		`dynamo_metrics_disconnects_total{system="zmq"}`:                     "0",
 	}
 	passes := make(map[uint64]uint64) // by worker, the slots of those that report passes
 	for i, w := range all {

@@ -164,6 +164,18 @@ func (a *Access) Settle(name string) {
 	})
 }
 
+// Forget notes that a subject is not used now: what was heard of it may not hold any more.
+func (a *Access) Forget(name string) {
+	if a == nil {
+		return
+	}
+	a.change(func() {
+		if g := a.of(name); g != nil {
+			g.known, g.asked, g.Subject.Refused = false, false, false
+		}
+	})
+}
+
 func (a *Access) settle(g *grant) {
 	if !g.asked {
 		return
@@ -205,6 +217,7 @@ func (a *Access) change(do func()) {
 	do()
 	var all []fleet.Subject
 	up := a.connected && a.confirmed
+	a.fleet.Tally.Bus.Set(a.connected)
 	for _, g := range a.all {
 		if g.known && a.connected {
 			all = append(all, g.Subject)

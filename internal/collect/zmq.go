@@ -293,7 +293,11 @@ func (z *subscribers) set(once int) {
 func (z *subscribers) say() {
 	t := &z.events.fleet.Tally
 	t.PublishersUp.Store(int64(z.up))
-	t.ZMQ.Set(z.up > 0 || t.Publishers.Load() == 0)
+	if t.Publishers.Load() == 0 {
+		t.ZMQ.Rest()
+		return
+	}
+	t.ZMQ.Set(z.up > 0)
 }
 
 // direct books what a publisher of its own sent. A subscription is by prefix, so that

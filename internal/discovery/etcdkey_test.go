@@ -168,8 +168,15 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	if !strings.Contains(out.String(), "it hangs on no lease") {
 		t.Errorf("the log says:\n%s", out)
 	}
+	tally := &p.Fleet.Tally
+	if !tally.NoLease.Load() || tally.OtherLeads.Load() {
+		t.Error("it takes the key for a program's")
+	}
 	r.delete(key)
 	leads(t, p, true)
+	if tally.NoLease.Load() || !tally.LastLed.Load() {
+		t.Error("it leads, and takes the key for one that was put by hand")
+	}
 
 	// A program that stands by one with a lease says so when that is no longer so.
 	q := r.another()
@@ -178,6 +185,51 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	devstacktest.Until(t, out.Says("a program that was killed leaves its key", 1))
 	r.put(key, "{}")
 	devstacktest.Until(t, out.Says("it hangs on no lease", 1))
+	leads(t, p, false)
+	devstacktest.Until(t, func() error {
+		if !tally.NoLease.Load() {
+			return errors.New("it does not know that it cannot lead any more")
+		}
+		return nil
+	})
+	if !tally.LastLed.Load() {
+		t.Error("no program shows the fleet")
+	}
+}
+
+// TestTheOneThatLedShowsTheFleetUntilAnotherDoes: that one waits for two seconds before it does.
+func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	p := r.another()
+	hold(t, p, true)
+	leads(t, p, true)
+	key, other := wire.UniqueInstanceKey("dynamo"), r.another()
+	lease, err := r.worker.Grant(t.Context(), 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // it is deleted, and comes back
+		r.delete(key)
+		leads(t, p, false)
+		if !p.Fleet.Tally.LastLed.Load() {
+			t.Error("no program shows the fleet")
+		}
+		leads(t, p, true)
+	}
+	if _, err := r.worker.Put(t.Context(), key, "{}", clientv3.WithLease(lease.ID)); err != nil { // another program's
+		t.Fatal(err)
+	}
+	leads(t, p, false)
+	devstacktest.Until(t, func() error {
+		if !p.Fleet.Tally.OtherLeads.Load() || p.Fleet.Tally.LastLed.Load() {
+			return errors.New("it shows the fleet although another program leads")
+		}
+		return nil
+	})
+	if other.Fleet.Tally.LastLed.Load() {
+		t.Error("a program that never led shows the fleet")
+	}
 }
 
 // roomy is a registry on an etcd that takes requests of 16 MiB.

@@ -101,7 +101,6 @@ func (h *holding) lose(why string) error {
 	h.lost = true
 	h.tally.Leader.Store(false)
 	h.tally.Unique.Store(false)
-	h.tally.LastLed.Store(false)
 	return fmt.Errorf("%w: %s", errLost, why)
 }
 

@@ -96,6 +96,7 @@ func (u *unique) hold(ctx context.Context) error {
 		}
 		u.reason = ""
 		u.tally.OtherLeads.Store(false)
+		u.tally.NoLease.Store(false)
 		err := u.keepClaiming(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -147,7 +148,12 @@ func (u *unique) acquire(ctx context.Context) error {
 
 // standBy waits until the place that another program holds may be free.
 func (u *unique) standBy(ctx context.Context, reason error) {
-	u.tally.OtherLeads.Store(true)
+	noLease := errors.Is(reason, errNoLease)
+	u.tally.NoLease.Store(noLease)
+	u.tally.OtherLeads.Store(!noLease)
+	if !noLease {
+		u.tally.LastLed.Expire(claimFor) // the other one waits as long
+	}
 	said := kindOf(reason)
 	if u.reason != said {
 		u.log.Info("Standing by: " + reason.Error())

@@ -194,7 +194,7 @@ var programFamilies = []programFamily{
 		func(t *fleet.Tally) []point {
 			return ofLinks(t, func(l *fleet.Link) float64 { return float64(l.Falls()) })
 		}},
-	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected; events that were published meanwhile are lost"), []string{"system"},
+	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied what is required; events that could not come meanwhile are lost"), []string{"system"},
 		func(t *fleet.Tally) []point {
 			return ofLinks(t, func(l *fleet.Link) float64 { return l.Down().Seconds() })
 		}},

@@ -16,6 +16,8 @@ type Link struct {
 	falls uint64        // how often it went down
 	down  time.Duration // how long it was down, but for the time since then
 	lost  time.Duration // the part of that which follows a fall
+	rests bool          // it is up because there is nothing to be connected to
+	fresh bool          // since then it was not up: what is down now was not lost
 	still struct{ from, to time.Time }
 }
 
@@ -64,15 +66,18 @@ func (l *Link) Set(up bool) {
 	now := time.Now()
 	switch {
 	case up == l.up.Load():
+		l.rests = l.rests && !up
 		return
 	case up:
 		if !l.since.IsZero() {
 			l.down += now.Sub(l.since)
 		}
-		if l.falls > 0 {
+		if l.falls > 0 && !l.fresh {
 			l.lost += now.Sub(l.since)
 		}
-		l.since = time.Time{}
+		l.since, l.rests, l.fresh = time.Time{}, false, false
+	case l.rests:
+		l.since, l.rests, l.fresh = now, false, true
 	default:
 		l.falls++
 		l.since = now
@@ -83,12 +88,27 @@ func (l *Link) Set(up bool) {
 	l.up.Store(up)
 }
 
+// Rest says that there is nothing to be connected to, any more: what went away before was on
+// its way out, and what comes next is connected for the first time.
+func (l *Link) Rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.up.Load() {
+		if !l.since.IsZero() {
+			l.down += time.Since(l.since)
+		}
+		l.since, l.fresh = time.Time{}, false
+		l.up.Store(true)
+	}
+	l.rests = true
+}
+
 // stood hears that the process stood still. What has gone down since went down in that time.
 func (l *Link) stood(from, to time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.still.from, l.still.to = from, to
-	if l.falls > 0 && l.since.After(from) {
+	if l.falls > 0 && !l.fresh && l.since.After(from) {
 		l.since, l.still.to = from, time.Time{}
 	}
 }
@@ -113,12 +133,9 @@ func (l *Link) Down() time.Duration {
 	return l.down + time.Since(l.since)
 }
 
-// Lost is how long there was no connection any more, in all.
+// Lost is how long connections were lost that have come back since, in all.
 func (l *Link) Lost() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.since.IsZero() || l.falls == 0 {
-		return l.lost
-	}
-	return l.lost + time.Since(l.since)
+	return l.lost
 }

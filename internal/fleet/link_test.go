@@ -43,7 +43,7 @@ func TestLinkCountsItsFallsAndHowLongItWasDown(t *testing.T) {
 		l.Set(false)
 		time.Sleep(2 * time.Second)
 		l.Set(false)
-		linkAt(t, "while it is away", &l, 1, 5*time.Second, 2*time.Second)
+		linkAt(t, "while it is away", &l, 1, 5*time.Second, 0)
 		time.Sleep(2 * time.Second)
 		l.Set(true)
 		time.Sleep(time.Minute)
@@ -123,5 +123,39 @@ func TestLinkIsDownSinceTheProcessStoodStill(t *testing.T) {
 		y.Stood(from, time.Now())
 		y.NATS.Set(true)
 		linkAt(t, "back", &y.NATS, 1, still+time.Second, still+time.Second)
+	})
+}
+
+// TestWhatComesAfterNothingWasNotLost: publishers come and go, and where there is none left
+// there is nothing to be connected to.
+func TestWhatComesAfterNothingWasNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Link
+		l.Rest() // no publisher yet
+		l.Use()
+		l.Set(false) // the first one is announced
+		time.Sleep(2 * time.Millisecond)
+		l.Set(true)
+		linkAt(t, "the first publisher", &l, 0, 2*time.Millisecond, 0)
+		l.Set(false)
+		time.Sleep(time.Second)
+		l.Set(true)
+		linkAt(t, "lost", &l, 1, time.Second+2*time.Millisecond, time.Second)
+		l.Rest() // all are gone
+		time.Sleep(time.Minute)
+		l.Set(false) // another
+		time.Sleep(3 * time.Second)
+		linkAt(t, "another publisher, not connected yet", &l, 1, 4*time.Second+2*time.Millisecond, time.Second)
+		l.Set(true)
+		linkAt(t, "another publisher", &l, 1, 4*time.Second+2*time.Millisecond, time.Second)
+		l.Set(false) // it ends: its connection goes before its key
+		time.Sleep(time.Second)
+		l.Rest()
+		linkAt(t, "ended in order", &l, 2, 5*time.Second+2*time.Millisecond, time.Second)
+		l.Set(true) // one that is connected already
+		l.Set(false)
+		time.Sleep(time.Second)
+		l.Set(true)
+		linkAt(t, "lost again", &l, 3, 6*time.Second+2*time.Millisecond, 2*time.Second)
 	})
 }

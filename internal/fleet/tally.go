@@ -160,6 +160,11 @@ func (c *Claim) Store(holds bool) {
 // For makes it hold for so long, counted from a moment.
 func (c *Claim) For(d time.Duration, from time.Time) { c.until.Store(int64(from.Add(d).Sub(epoch))) }
 
+// Expire lets a claim that holds for good hold for so long only.
+func (c *Claim) Expire(in time.Duration) {
+	c.until.CompareAndSwap(forever, int64(time.Since(epoch)+in))
+}
+
 // Load reports whether it holds.
 func (c *Claim) Load() bool {
 	until := c.until.Load()
@@ -181,14 +186,16 @@ func (c *Claim) Await(ctx context.Context, holds bool) {
 
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
 type Tally struct {
-	NATS              Link
+	NATS              Link // connected, and denies nothing that is required
+	Bus               Link // NATS itself, whatever it denies
 	Etcd, Files       Link // where workers register; one of these three at most is in use
 	Kubernetes        Link
 	ZMQ               Link          // to publishers, or to a broker
 	Leader            Claim         // holds the unique-instance key
 	OtherLeads        atomic.Bool   // another program is known to hold it
+	NoLease           atomic.Bool   // it hangs on no lease: it was put by hand, and no program holds it for certain
 	Unique            Claim         // is the one program of its namespace, and may act as such: unlike Leader it may stay so while etcd is away
-	LastLed           atomic.Bool   // has been that, and has not heard of another since
+	LastLed           Claim         // has been that, and no other program is since
 	Ready             atomic.Bool   // the program has had something to show
 	ForeignEvents     atomic.Uint64 // hit-rate events and traces of workers that are not watched
 	CutOff            atomic.Uint64 // scrapes whose clients did not read while others waited
@@ -272,6 +279,7 @@ func (t *Tally) Stood(from, to time.Time) {
 	for _, l := range t.Links() {
 		l.stood(from, to)
 	}
+	t.Bus.stood(from, to)
 }
 
 // Polled counts one poll.

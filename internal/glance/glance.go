@@ -63,18 +63,19 @@ type Glance struct {
 	leftOutBefore leftOut // of the cut before
 	unwritten     int     // rows that the last snapshot had no room for
 
-	places   map[fleet.Endpoint]*place
-	rest     *place                 // all those together that there is no room for
-	presence map[fleet.WorkerID]int // at how many places a worker has rows
-	tracks   int                    // of all places
-	outside  int                    // rows in the cut of workers whose registration is gone
-	hits     map[fleet.WorkerID]*hits
-	booked   int // of them in the cut
-	memory   []memory
-	flows    [flowCount]flow
-	outages  [outageCount]outage
-	pushes   pushes
-	events   rate
+	places    map[fleet.Endpoint]*place
+	rest      *place                 // all those together that there is no room for
+	presence  map[fleet.WorkerID]int // at how many places a worker has rows
+	tracks    int                    // of all places
+	outside   int                    // rows in the cut of workers whose registration is gone
+	hits      map[fleet.WorkerID]*hits
+	booked    int      // of them in the cut
+	memory    []memory // of the program's rules
+	lastWords []words  // of those of them that keep theirs
+	flows     [flowCount]flow
+	outages   [outageCount]outage
+	pushes    pushes
+	events    rate
 
 	clock     clock
 	series    series
@@ -92,14 +93,15 @@ type Glance struct {
 // New makes a Glance and takes a first look.
 func New(o Options) *Glance {
 	g := &Glance{
-		o:        o,
-		places:   make(map[fleet.Endpoint]*place),
-		rest:     new(place),
-		presence: make(map[fleet.WorkerID]int),
-		hits:     make(map[fleet.WorkerID]*hits),
-		memory:   make([]memory, len(programRules)),
-		news:     make(chan struct{}),
-		ended:    make(chan struct{}),
+		o:         o,
+		places:    make(map[fleet.Endpoint]*place),
+		rest:      new(place),
+		presence:  make(map[fleet.WorkerID]int),
+		hits:      make(map[fleet.WorkerID]*hits),
+		memory:    make([]memory, len(programRules)),
+		lastWords: make([]words, len(programRules)),
+		news:      make(chan struct{}),
+		ended:     make(chan struct{}),
 	}
 	now := time.Now()
 	g.born = now.Add(-tenth)
@@ -160,8 +162,8 @@ func (g *Glance) look(now time.Time) {
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)
 	}
-	g.outages[overNATS].take(&f.Tally.NATS)
-	g.outages[overZMQ].take(&f.Tally.ZMQ)
+	g.outages[overNATS].take(&f.Tally.Bus, g.usesNATS)
+	g.outages[overZMQ].take(&f.Tally.ZMQ, true)
 	g.pushes.take(&f.Tally)
 	g.events.take(received(&f.Tally), g.now)
 	g.judge()

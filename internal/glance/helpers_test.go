@@ -30,7 +30,7 @@ func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
 
 // options are those of a Glance at the fleet, which is connected to NATS and etcd.
 func options(f *fleet.Fleet) Options {
-	for _, l := range []*fleet.Link{&f.Tally.NATS, &f.Tally.Etcd} {
+	for _, l := range []*fleet.Link{&f.Tally.NATS, &f.Tally.Bus, &f.Tally.Etcd} {
 		l.Use()
 		l.Set(true)
 	}

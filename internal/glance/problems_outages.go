@@ -10,20 +10,23 @@ import (
 // meanwhile never arrives, and no sequence may show it.
 type outage struct {
 	flow       // milliseconds
-	down  bool // as of the last look
-	ended bool // since the one before
+	ended bool // since the last look
 }
 
-func (o *outage) take(l *fleet.Link) {
-	o.flow.take(uint64(l.Lost() / time.Millisecond))
-	up := l.Up()
-	o.ended = up && (o.down || o.fresh > 0)
-	o.down = !up && l.Falls() > 0
+// take looks at the connection. While no event comes by it, nothing is lost with it.
+func (o *outage) take(l *fleet.Link, matters bool) {
+	lost := uint64(l.Lost() / time.Millisecond)
+	if !matters {
+		o.last, o.fresh, o.begun = lost, 0, true
+	} else {
+		o.flow.take(lost)
+	}
+	o.ended = o.fresh > 0
 }
 
 // outageOver is raised when a connection is back: while it is away that is a problem of its own.
 func outageOver(g, _ *Glance) number {
-	return yes(g.outages[overNATS].ended && g.usesNATS || g.outages[overZMQ].ended)
+	return yes(g.outages[overNATS].ended || g.outages[overZMQ].ended)
 }
 
 // The connections that events come by.
@@ -37,7 +40,7 @@ func sayOutage(g *Glance, p *problem) words {
 	lost, by := time.Duration(0), []string(nil)
 	for i, name := range [outageCount]string{"NATS", "all ZMQ publishers"} {
 		o := &g.outages[i]
-		if n := o.sum(); n > 0 && (i != overNATS || g.usesNATS) {
+		if n := o.sum(); n > 0 {
 			lost += time.Duration(n) * time.Millisecond
 			by = append(by, name)
 		}

@@ -199,7 +199,12 @@ func sayLeader(g *Glance, p *problem) words {
 		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", g.o.Instance, g.o.Registry),
 		check:  "the connection to it: with that a leader is soon back.",
 	}
-	if g.tally().RegistryUp() {
+	switch {
+	case !g.tally().RegistryUp():
+	case g.tally().NoLease.Load():
+		w.detail = fmt.Sprintf("%s hangs on no lease: it was put by hand, and nothing will ever delete it. This program neither pushes nor publishes l2c events, and no other can lead.", g.o.Instance)
+		w.check = "is there no program that needs it? Then: etcdctl del " + g.o.Instance
+	default:
 		w.detail = fmt.Sprintf("This program cannot have %s confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.", g.o.Instance)
 		w.check = "the program's log says what is in the way: a right that is missing, or a server that answers late."
 	}

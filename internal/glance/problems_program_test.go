@@ -170,9 +170,9 @@ func TestOutagesAreTold(t *testing.T) {
 		l.register(generate, 1)
 		y := &l.f.Tally
 		l.pass(10 * time.Second)
-		y.NATS.Set(false)
+		y.Bus.Set(false)
 		l.keeps(18*time.Second, "outage", false) // while it is away that is said
-		y.NATS.Set(true)
+		y.Bus.Set(true)
 		l.within(1, "outage", true)
 		equal(t, "title", l.problem("outage").Title, "For 18 s no event could arrive")
 		equal(t, "detail", l.problem("outage").Detail, "In the last 15 min the connection to NATS was lost. "+
@@ -180,15 +180,15 @@ func TestOutagesAreTold(t *testing.T) {
 		l.keeps(299*time.Second, "outage", true)
 		l.within(2, "outage", false)
 
-		y.NATS.Set(false) // between two looks
+		y.Bus.Set(false) // between two looks
 		time.Sleep(200 * time.Millisecond)
-		y.NATS.Set(true)
+		y.Bus.Set(true)
 		l.within(1, "outage", true)
 		equal(t, "title of both", l.problem("outage").Title, "For 18 s no event could arrive")
 		l.pass(15 * time.Minute)
-		y.NATS.Set(false)
+		y.Bus.Set(false)
 		time.Sleep(200 * time.Millisecond)
-		y.NATS.Set(true)
+		y.Bus.Set(true)
 		l.second()
 		equal(t, "title of the last", l.problem("outage").Title, "For less than a second no event could arrive")
 
@@ -211,10 +211,47 @@ func TestOutagesOfWhatNothingComesByAreNone(t *testing.T) {
 		l.f.Announce("k", fleet.Channel{Publisher: 1, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
 		l.pass(10 * time.Second)
 		l.f.Tally.ZMQ.Set(true) // the first connection: nothing was lost that was there
-		l.f.Tally.NATS.Set(false)
+		l.f.Tally.Bus.Set(false)
 		l.pass(10 * time.Second)
-		l.f.Tally.NATS.Set(true)
+		l.f.Tally.Bus.Set(true)
 		l.keeps(10*time.Second, "outage", false)
+		l.f.Tally.ZMQ.Set(false) // the last publisher ends, and then its key goes
+		l.pass(2 * time.Second)
+		l.f.Tally.ZMQ.Rest()
+		l.keeps(10*time.Second, "outage", false)
+	})
+}
+
+// TestAPermissionThatComesBackWasNoOutage: the connection stood, and all else came by it.
+func TestAPermissionThatComesBackWasNoOutage(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1)
+		l.f.Tally.Bus.Set(true)
+		l.pass(10 * time.Second)
+		l.f.Notes.SetSubjects([]fleet.Subject{{Name: "namespace.dynamo.kv-hit-rate", Required: true, Refused: true}})
+		l.f.Tally.NATS.Set(false)
+		l.pass(20 * time.Second)
+		said := l.problem("permission:nats").Detail
+		l.f.Notes.SetSubjects(nil)
+		l.f.Tally.NATS.Set(true)
+		l.second()
+		equal(t, "what is said until it is withdrawn", l.problem("permission:nats").Detail, said)
+		l.keeps(10*time.Second, "outage", false)
+		equal(t, "problem that is withdrawn", l.problem("permission:nats").Detail, "")
+	})
+}
+
+func TestAKeyThatWasPutByHandIsToldAsSuch(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.f.Tally.Unique.Store(false)
+		l.f.Tally.NoLease.Store(true)
+		l.within(16, "leader", true)
+		equal(t, "detail", l.problem("leader").Detail, "dynamo/components/metrics/instance hangs on no lease: it was put by hand, and nothing will ever delete it. "+
+			"This program neither pushes nor publishes l2c events, and no other can lead.")
+		equal(t, "check", l.problem("leader").Check, "is there no program that needs it? Then: etcdctl del dynamo/components/metrics/instance")
+		l.f.Tally.NoLease.Store(false)
+		l.f.Tally.OtherLeads.Store(true)
+		l.within(3, "leader", false)
 	})
 }
 

@@ -27,6 +27,7 @@ type rule[S any] struct {
 	up, down float64
 	raise    time.Duration
 	withdraw time.Duration
+	keeps    bool                    // its last words, until it is withdrawn: when it ends there is nothing to name any more
 	measure  func(*Glance, S) number // absent: nothing is wrong
 	say      func(*Glance, *problem) words
 }
@@ -71,17 +72,17 @@ var endpointRules = [endpointRuleCount]rule[*place]{
 
 // The rules of the program itself, and of what it is connected to.
 var programRules = [...]rule[*Glance]{
-	{kind: "connection:etcd", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: etcdAway, say: sayEtcd},
-	{kind: "connection:file", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: filesAway, say: sayFiles},
-	{kind: "connection:kubernetes", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: kubernetesAway, say: sayKubernetes},
-	{kind: "connection:nats", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, measure: natsAway, say: sayNATS},
-	{kind: "permission:nats", severity: bad, up: 1, down: 1, withdraw: 2 * time.Second, measure: subjectsRefused, say: sayRefused},
-	{kind: "connection:zmq", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersAway, say: sayPublishers},
-	{kind: "leader", severity: bad, up: 1, down: 1, raise: 15 * time.Second, withdraw: 2 * time.Second, measure: nobodyLeads, say: sayLeader},
+	{kind: "connection:etcd", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, keeps: true, measure: etcdAway, say: sayEtcd},
+	{kind: "connection:file", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, keeps: true, measure: filesAway, say: sayFiles},
+	{kind: "connection:kubernetes", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, keeps: true, measure: kubernetesAway, say: sayKubernetes},
+	{kind: "connection:nats", severity: bad, up: 1, down: 1, raise: 3 * time.Second, withdraw: 2 * time.Second, keeps: true, measure: natsAway, say: sayNATS},
+	{kind: "permission:nats", severity: bad, up: 1, down: 1, withdraw: 2 * time.Second, keeps: true, measure: subjectsRefused, say: sayRefused},
+	{kind: "connection:zmq", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, keeps: true, measure: publishersAway, say: sayPublishers},
+	{kind: "leader", severity: bad, up: 1, down: 1, raise: 15 * time.Second, withdraw: 2 * time.Second, keeps: true, measure: nobodyLeads, say: sayLeader},
 	{kind: "push", severity: bad, up: 2, down: 1, measure: failedPushes, say: sayPush}, // in a row
 	{kind: "web_config", severity: warn, up: 1, down: 1, measure: webConfigWrong, say: sayWebConfig},
 	{kind: "limit", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: flowing(overLimit), say: sayLimit},
-	{kind: "limit:publishers", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, measure: publishersWaiting, say: sayPublishersWaiting},
+	{kind: "limit:publishers", severity: warn, up: 1, down: 1, withdraw: 5 * time.Second, keeps: true, measure: publishersWaiting, say: sayPublishersWaiting},
 	{kind: "limit:page", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: cutShort, say: sayCutShort},
 	{kind: "outage", severity: warn, up: 1, down: 1, withdraw: 5 * time.Minute, measure: outageOver, say: sayOutage},
 	{kind: "planes", severity: warn, up: 1, down: 1, withdraw: 10 * time.Second, measure: clashing, say: sayPlanes},
@@ -142,13 +143,30 @@ type words struct {
 	rows                 []*row
 }
 
+// keep is say as long as the problem is not over, and then what that said last.
+func (w *words) keep(isOver bool, say func(*Glance, *problem) words) func(*Glance, *problem) words {
+	return func(g *Glance, p *problem) words {
+		if !isOver || w.title == "" {
+			*w = say(g, p)
+			w.rows = nil // of one cut
+		}
+		return *w
+	}
+}
+
 // judge applies every rule to the cut.
 func (g *Glance) judge() {
 	g.problems = g.problems[:0]
 	for i := range programRules {
 		r := &programRules[i]
 		if m := &g.memory[i]; r.look(g, m, g) {
-			g.problems = append(g.problems, problem{id: r.kind, kind: kindOf(r.kind), severity: r.severity, since: m.since, say: r.say})
+			p := problem{id: r.kind, kind: kindOf(r.kind), severity: r.severity, since: m.since, say: r.say}
+			if r.keeps {
+				p.say = g.lastWords[i].keep(m.cleared != 0, r.say)
+			}
+			g.problems = append(g.problems, p)
+		} else {
+			g.lastWords[i] = words{}
 		}
 	}
 	for _, p := range g.order {

@@ -98,6 +98,8 @@ func (g *Glance) writeLeader(d *doc) {
 		role, detail = "single", "nothing here tells several programs apart: run one"
 	case t.Unique.Load():
 		role, detail = "leader", "holds "+g.o.Instance
+	case t.NoLease.Load() && t.RegistryUp():
+		detail = g.o.Instance + " was put by hand, and hangs on no lease"
 	case t.OtherLeads.Load() && t.RegistryUp():
 		detail = "another program holds " + g.o.Instance
 	case t.Leader.Load():

@@ -116,6 +116,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 // use says which servers the program works with.
 func (c config) use(t *fleet.Tally) {
 	t.NATS.Use()
+	t.Bus.Use()
 	if c.natsServers() == "" {
 		t.NATS.TurnOff()
 	}
