@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
@@ -21,6 +22,7 @@ type guarded struct {
 	*server
 	bus     *devstack.NATSServer
 	nats    *nats.Conn // of someone who may do everything
+	worker  *process.Process
 	granted natsserver.Permissions
 	hits    int // events that were published while they could be heard
 }
@@ -43,7 +45,7 @@ func newGuarded(t *testing.T, namespaces string, without ...string) *guarded {
 	}
 	user.Permissions = g.but(without)
 	g.bus = lockedNATS(t, user)
-	start(t, "mock_worker", append(natsEnv(g.bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--event-interval", "0")
+	g.worker = start(t, "mock_worker", append(natsEnv(g.bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--event-interval", "0")
 	g.server = serve(t, append(natsEnv(g.bus, user.Username, user.Password), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--namespace", namespaces, "--poll-interval", "0.5")
 	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword))
 	if err != nil {
@@ -215,6 +217,20 @@ func TestPollsGoOnWhenNATSPermitsThemAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWithoutWorkersItIsNoMatterWhetherTheyMayBeAsked: that a permission has come back could
+// not be known.
+func TestWithoutWorkersItIsNoMatterWhetherTheyMayBeAsked(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, "dynamo")
+	g.shows(page{workers("generate", "answering"): "1"})
+	g.deny("$SRV.STATS.*")
+	g.subscribed("required", false, "$SRV.STATS.*")
+	g.worker.Terminate()
+	g.shows(page{`dynamo_metrics_connected{system="nats"}`: "1"})
+	g.problem("")
+	g.ready()
 }
 
 func (g *guarded) polls(result string) (n int) {

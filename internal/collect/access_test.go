@@ -108,6 +108,14 @@ func TestWhatIsPublishedIsKnownOnceItIsTried(t *testing.T) {
 	a.is(true, 2, 10, "", "")
 	a.refuse("namespace.dynamo.l2c.backend.generate", true, true)
 	a.is(true, 2, 11, "", "namespace.dynamo.l2c.>")
+	a.Forget("namespace.dynamo.l2c.>") // nothing is published any more
+	a.is(true, 2, 10, "", "")
+	a.Ask(statsSubject)
+	a.refuse("$SRV.STATS.dynamo_backend", true, true)
+	a.Settle(statsSubject)
+	a.is(false, 2, 10, statsSubject, "")
+	a.Forget(statsSubject) // no worker is left to be asked
+	a.is(true, 3, 9, "", "")
 	if known, _ := a.Refused(hitRates, true); known {
 		t.Error("nothing is published on the subject of hit rates")
 	}

@@ -225,6 +225,8 @@ var errDenied = errors.New("NATS denies a permission")
 func (p *Poller) ask(ctx context.Context, services []string, inbox string, deadline time.Time) error {
 	if len(services) > 0 {
 		p.Access.Ask(statsSubject)
+	} else {
+		p.Access.Forget(statsSubject) // there is no worker to be asked: whether that would be refused cannot be known
 	}
 	for _, service := range services {
 		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
@@ -245,6 +247,8 @@ func (p *Poller) Publish(subject string, publish func() (sent bool)) {
 	p.Access.Ask(subject)
 	if publish() {
 		p.published = subject
+	} else {
+		p.Access.Forget(subject)
 	}
 }
 
