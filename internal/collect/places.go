@@ -8,14 +8,16 @@ const (
 	reserved = 512
 
 	placesPerWorker         = 4
-	leastPlaces, mostPlaces = 1024, 32 << 10
+	placesShare             = 4 // of the workers, where they are many
+	leastPlaces, mostPlaces = 1024, 16 << 10
 )
 
 // ZMQPlaces is how many ZMQ publishers may be subscribed to at once: four for each worker
-// that may be tracked, but at least 1,024, and at most 32,768, or half as many as workers.
+// that may be tracked, but at least 1,024, and at most 16,384, or a quarter as many as workers. One that is out of
+// reach takes some 20 kB.
 // Each takes a file descriptor, of which there are so many; 0 is no limit.
 func ZMQPlaces(maxWorkers, descriptors int) int {
-	n := max(leastPlaces, min(placesPerWorker*maxWorkers, max(mostPlaces, maxWorkers/2)))
+	n := max(leastPlaces, min(placesPerWorker*maxWorkers, max(mostPlaces, maxWorkers/placesShare)))
 	if descriptors > 0 {
 		n = min(n, descriptors-min(reserved, descriptors/2))
 	}
