@@ -250,9 +250,9 @@ func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
 		mu.Unlock()
 		good(w, r)
 	})
-	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but in time
+	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but in time on a busy machine, too
 		select {
-		case <-time.After(1500 * time.Millisecond):
+		case <-time.After(300 * time.Millisecond):
 			engine(2, 7, 0, 0.5, 0, 0)(w, r)
 		case <-r.Context().Done():
 		}
