@@ -19,6 +19,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
 	token := s.token
+	if s.closed == nil {
+		s.closed = make(chan struct{})
+	}
+	closed := s.closed // as of before it is looked at whether it may watch
 	s.mu.Unlock()
 	resource, namespace, name := parse(r.URL.Path)
 	switch {
@@ -34,7 +38,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost:
 		s.create(w, r, resource, namespace)
 	case r.URL.Query().Get("watch") == "true":
-		s.watch(w, r, resource, namespace)
+		s.watch(w, r, resource, namespace, closed)
 	default:
 		s.list(w, r, resource, namespace)
 	}
@@ -126,7 +130,7 @@ func selected(o Object, selector string) bool {
 }
 
 // watch sends the changes since a version, and bookmarks, until it is to end.
-func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespace string) {
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespace string, closed <-chan struct{}) {
 	version, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	seconds, _ := strconv.Atoi(r.URL.Query().Get("timeoutSeconds"))
 	timeout := time.NewTimer(time.Duration(seconds) * time.Second)
@@ -137,7 +141,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespa
 	w.WriteHeader(http.StatusOK)
 	send := json.NewEncoder(w)
 	for {
-		events, last, tooOld, changed, closed := s.since(version, resource, namespace, r.URL.Query().Get("labelSelector"))
+		events, last, tooOld, changed := s.since(version, resource, namespace, r.URL.Query().Get("labelSelector"))
 		if tooOld {
 			_ = send.Encode(Object{"type": "ERROR", "object": Object{"kind": "Status", "apiVersion": "v1", "metadata": Object{}, "status": "Failure",
 				"message": fmt.Sprintf("too old resource version: %d (%d)", version, s.compacted), "reason": "Expired", "code": http.StatusGone}})
@@ -173,21 +177,18 @@ func (s *Server) bookmark(send *json.Encoder, version int) {
 }
 
 // since are the changes after a version, and what says that there are more.
-func (s *Server) since(version int, resource, namespace, selector string) (events []change, last int, tooOld bool, changed, closed <-chan struct{}) {
+func (s *Server) since(version int, resource, namespace, selector string) (events []change, last int, tooOld bool, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changed == nil {
 		s.changed = make(chan struct{})
-	}
-	if s.closed == nil {
-		s.closed = make(chan struct{})
 	}
 	for _, c := range s.history {
 		if c.version > version && c.resource == resource && strings.HasPrefix(c.key, key(resource, namespace, "")) && selected(c.object, selector) {
 			events = append(events, c)
 		}
 	}
-	return events, s.version, version < s.compacted, s.changed, s.closed
+	return events, s.version, version < s.compacted, s.changed
 }
 
 // one reads, replaces, applies or deletes an object.
