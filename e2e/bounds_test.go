@@ -111,14 +111,14 @@ var bounds = []bound{
 	{"an HTTP request", "3 s", "expose Stalled", "expose TestStalledStreamsOfHTTP2"},
 	{"metrics pages that clients read", "4 in", "expose maxPages", "expose TestClientsThatDoNotReadHoldAFewPagesAtMost"},
 	{"metrics pages that clients read", "2 s", "expose slowPiece", "expose TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait"},
-	{"metrics pages that clients read", "64 KiB", "expose pieceSize", "expose TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait"},
+	{"metrics pages that clients read", "64 KiB", "expose pieceSize", "expose TestAPieceHasTwoSeconds"},
 	{"metrics pages that clients read", "10 s", "expose slowPage", "expose TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp"},
 	{"streams of the page", "100, each", "glance mostStreams", "glance TestStreamsOfThoseWhoDoNotReadEnd"},
 	{"streams of the page", "64 KiB", "glance sendBuffer", "glance TestTheSocketOfAStreamKeepsLittle"},
 	{"streams of the page", "10 s", "glance patience", "glance TestStreamsOfThoseWhoDoNotReadEnd"},
 	{"answers in JSON", "10 s", "glance patience", "glance TestAnswersThatNobodyReadsEnd"},
 	{"answers in JSON", "4 at once", "expose maxTargetLists", "expose TestFourListsOfTargetsAreKeptForClients"},
-	{"a web configuration", "1 MiB", "expose maxWebFile", "expose TestAWebConfigThatIsWrongIsRefused"},
+	{"a web configuration", "1 MiB", "expose maxWebFile", "expose TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing"},
 	{"a web configuration", "100 are", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
 }
 

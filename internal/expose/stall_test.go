@@ -150,6 +150,30 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 	})
 }
 
+// TestAPieceHasTwoSeconds while others wait: 64 KiB.
+func TestAPieceHasTwoSeconds(t *testing.T) {
+	for rate, isCutOff := range map[int64]bool{40 << 10: false, 20 << 10: true} { // bytes a second
+		synctest.Test(t, func(t *testing.T) {
+			f := fullFleet(1000)
+			s := serve(t, Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler)))
+			var all []net.Conn
+			for range 5 { // one more than there are pages
+				c := s.connect(t)
+				write(t, c, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+				synctest.Wait()
+				all = append(all, c)
+			}
+			for range 80 {
+				pass(100 * time.Millisecond)
+				for _, c := range all[:4] {
+					_, _ = io.CopyN(io.Discard, c, rate/10)
+				}
+			}
+			equal(t, fmt.Sprint("is cut off at ", rate), f.Tally.CutOff.Load() > 0, isCutOff)
+		})
+	}
+}
+
 // TestStalledStreamsOfHTTP2 has clients that read neither their streams nor even their
 // connections.
 func TestStalledStreamsOfHTTP2(t *testing.T) {
