@@ -245,7 +245,7 @@ func TestSoManyPagesMayBeOpenAndNoMore(t *testing.T) {
 	inSite(t, func(s *site) {
 		t := s.t
 		var all []*listener
-		for range mostStreams {
+		for range 100 {
 			l := s.listen()
 			if _, ok := l.next(); !ok {
 				t.Fatal("no event")
