@@ -68,14 +68,21 @@ func TestAStandbyTakesOverAtOnceFromALeaderThatEnds(t *testing.T) {
 	second.Terminate()
 }
 
+// pair is two programs, of which the first leads and the second stands by.
+func (s *stack) pair(shown page) (first, second *server) {
+	s.t.Helper()
+	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
+	first = s.metrics(args...)
+	first.shows(shown)
+	second = s.metrics(args...)
+	standingBy(s.t, second, shown)
+	return first, second
+}
+
 func TestAStandbyTakesOverFromALeaderThatIsKilledOrStopped(t *testing.T) {
 	t.Parallel()
 	s, shown := watched(t)
-	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
-	first := s.metrics(args...)
-	first.shows(shown)
-	second := s.metrics(args...)
-	standingBy(t, second, shown)
+	first, second := s.pair(shown)
 	first.Signal(syscall.SIGSTOP) // longer than its lease lives
 	second.shows(shown)
 	first.Signal(syscall.SIGCONT)
@@ -106,11 +113,7 @@ func TestStandingByNeedsEtcd(t *testing.T) {
 func TestALeaderWithoutItsRegistryShowsTheFleetAndDoesNothingElse(t *testing.T) {
 	t.Parallel()
 	s, shown := watched(t)
-	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
-	first := s.metrics(args...)
-	first.shows(shown)
-	second := s.metrics(args...)
-	standingBy(t, second, shown)
+	first, second := s.pair(shown)
 	var published atomic.Int64
 	if _, err := s.nats.Subscribe("namespace.dynamo.l2c.>", func(*nats.Msg) { published.Add(1) }); err != nil {
 		t.Fatal(err)
