@@ -218,7 +218,7 @@ func phase(url string) float64 {
 // until waits until a time. Meanwhile it gives places that become free to those who wait,
 // and takes those of pages that are not read in time.
 func (r *rounds) until(ctx context.Context, at time.Time) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
 	for {
 		wake := at
