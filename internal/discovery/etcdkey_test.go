@@ -238,7 +238,10 @@ func roomy(t *testing.T) *registry { return roomyFor(t, 16<<20) }
 // roomyFor is roomy for requests of so many bytes.
 func roomyFor(t *testing.T, bytes int) *registry {
 	t.Helper()
-	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) { c.MaxRequestBytes = uint(bytes) }})
+	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) {
+		c.MaxRequestBytes = uint(bytes)
+		c.ElectionMs = 5_000 // etcd gives a request up after 5 s and twice this: large ones take long on a busy machine
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
