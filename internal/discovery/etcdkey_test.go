@@ -233,14 +233,15 @@ func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 }
 
 // roomy is a registry on an etcd that takes requests of 16 MiB.
-func roomy(t *testing.T) *registry { return roomyFor(t, 16<<20) }
+func roomy(t *testing.T) *registry { return roomyFor(t, 16<<20, 100*time.Millisecond) }
 
-// roomyFor is roomy for requests of so many bytes.
-func roomyFor(t *testing.T, bytes int) *registry {
+// roomyFor is roomy for requests of so many bytes. Its etcd gives a request up after 5 s and
+// twice election, and takes up to twice election to start.
+func roomyFor(t *testing.T, bytes int, election time.Duration) *registry {
 	t.Helper()
 	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) {
 		c.MaxRequestBytes = uint(bytes)
-		c.ElectionMs = 5_000 // etcd gives a request up after 5 s and twice this: large ones take long on a busy machine
+		c.ElectionMs = uint(election.Milliseconds())
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
@@ -16,7 +17,7 @@ import (
 // TestKeysOfAnyLengthArePassedOver, even one that fits into no page. It is not parallel: etcd
 // gives up what it cannot do in time, and keys so large are much to do under the race detector.
 func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
-	r := roomyFor(t, 40<<20)
+	r := roomyFor(t, 40<<20, 5*time.Second)
 	r.register(wire.LayoutV1, worker(1))
 	for i, length := range []int{5 << 10, 5 << 20, 17 << 20} {
 		key := fmt.Sprintf("v1/instances/dynamo/%c", 'x'+rune(i)) + strings.Repeat("y", length)
