@@ -164,7 +164,7 @@ func TestALostLeaseIsNotDeath(t *testing.T) {
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
 	m.shows(page{"dynamo_metrics_leader": "1"})
-	revokeInstance(t, s)
+	s.endLease(instanceLease(t, s))
 	m.Says("Holding the unique instance at " + instanceKey + " again")
 	m.shows(page{"dynamo_metrics_leader": "1"})
 	m.Terminate()
@@ -180,9 +180,7 @@ func TestALostLeaseWhoseKeySomebodyElseHas(t *testing.T) {
 	if _, err := s.etcd.Put(t.Context(), instanceKey, `{"component_name": "other"}`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.etcd.Revoke(t.Context(), lease); err != nil {
-		t.Fatal(err)
-	}
+	s.endLease(lease)
 	if code := m.Ends(); code != 1 || len(m.Said(instanceKey+": another instance exists")) != 1 {
 		t.Errorf("exit code %d, want 1 and a word about the other instance:\n%q", code, m.Lines())
 	}
@@ -195,13 +193,6 @@ func instanceLease(t *testing.T, s *stack) clientv3.LeaseID {
 		t.Fatalf("get %s: %v, %v", instanceKey, got, err)
 	}
 	return clientv3.LeaseID(got.Kvs[0].Lease)
-}
-
-func revokeInstance(t *testing.T, s *stack) {
-	t.Helper()
-	if _, err := s.etcd.Revoke(t.Context(), instanceLease(t, s)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // freePort is a port of 127.0.0.1 that nobody listens on.

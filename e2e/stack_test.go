@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -170,6 +172,15 @@ func (s *stack) hit(worker uint64, isl, overlap int) {
 		s.t.Fatal(err)
 	}
 	if err := s.nats.Flush(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// endLease ends a lease now, unless it has ended: a program revokes the lease of a key that
+// it has lost.
+func (s *stack) endLease(lease clientv3.LeaseID) {
+	s.t.Helper()
+	if _, err := s.etcd.Revoke(s.t.Context(), lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		s.t.Fatal(err)
 	}
 }
