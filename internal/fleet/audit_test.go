@@ -160,7 +160,7 @@ func auditRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
 
 func auditEndpoints(t *testing.T, f *Fleet) {
 	t.Helper()
-	type count struct{ here, speaking, listed, static int }
+	type count struct{ here, listed, static int }
 	members, counts := make(map[*endpoint]map[*worker]int8), make(map[*endpoint]count)
 	join := func(e *endpoint, w *worker) {
 		if members[e] == nil {
@@ -173,7 +173,7 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 		for _, s := range w.seats {
 			join(s.endpoint, w)
 			c := counts[s.endpoint]
-			counts[s.endpoint] = count{c.here + one[s.registered], c.speaking + one[s.registered && s.Publishes], c.listed + one[s.registered || s.card.OK], c.static + one[w.id.IsStatic()]}
+			counts[s.endpoint] = count{c.here + one[s.registered], c.listed + one[s.registered || s.card.OK], c.static + one[w.id.IsStatic()]}
 		}
 		if w.home != nil {
 			join(w.home, w)
@@ -189,7 +189,7 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 		if !maps.Equal(e.members, members[e]) || e.Endpoint != key || e.watched != f.target.Covers(key) {
 			t.Errorf("endpoint %s: %d members, recounted %d; watched %v", key, len(e.members), len(members[e]), e.watched)
 		}
-		if c := (count{e.here, e.speaking, e.listed, e.static}); c != counts[e] {
+		if c := (count{e.here, e.listed, e.static}); c != counts[e] {
 			t.Errorf("endpoint %s: counts %+v, recounted %+v", key, c, counts[e])
 		}
 		if e.standing != e.stands() {

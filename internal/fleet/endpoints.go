@@ -16,7 +16,6 @@ type endpoint struct {
 	useful   bool   // had a load or a hit
 	served   bool   // a worker was registered here, or answered polls where there is no registry
 	here     int    // attachments here that are registered
-	speaking int    // those of them that publish
 	listed   int    // attachments here that the registry has: the registered, and those with model cards
 	static   int    // attachments here of static workers
 	events   uint64 // hit-rate events booked here
@@ -33,8 +32,11 @@ type endpoint struct {
 
 	// What a Snapshot works out.
 	state    EndpointState
-	loadless bool // every worker that answers says that it carries no load
-	carries  bool // one has a load here
+	carries  bool // a worker has its load here
+	loadless bool // one says in its answers to polls that the endpoint carries none
+	beside   bool // one has its load at another endpoint
+	expects  bool // there is one here of which a load is expected
+	excuses  bool // there is one of which none is
 }
 
 // standing is why an endpoint is known.

@@ -94,8 +94,8 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 }
 
 // bearer is the seat that events without an endpoint belong to: the one with stats
-// data, else the one of the model card, else one that events have named, else the
-// only one; of equals the first by name. Only those of the component count, if it is
+// data, else the one of the model card or of that name, else one that events have named,
+// else the only one; of equals the first by name. Only those of the component count, if it is
 // known. It is nil for a worker without a seat there.
 func (w *worker) bearer(component string) *seat {
 	var best *seat
@@ -124,7 +124,7 @@ func (s *seat) bears() int {
 	switch {
 	case s.carried:
 		return 3
-	case s.card.OK:
+	case s.card.OK, s.registered && s.Role == LoadRole:
 		return 2
 	case len(s.ranks) > 0:
 		return 1
@@ -138,19 +138,19 @@ func (s *seat) bears() int {
 func (f *Fleet) Publishing() (found bool, elsewhere []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, e := range f.endpoints {
-		found = found || e.watched && e.speaking > 0
-	}
-	if !found || f.target.Name == "" {
-		return found, nil
-	}
 	others := make(map[string]bool)
 	here := false
 	for w := range f.workers.all() {
+		if w.isRouter() {
+			continue
+		}
 		for i := range w.seats {
 			s := &w.seats[i]
 			if !s.endpoint.watched || !s.registered || !s.Publishes {
 				continue
+			}
+			if found = true; f.target.Name == "" {
+				return true, nil
 			}
 			if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
 				others[b.endpoint.Name] = true

@@ -107,7 +107,7 @@ type worker struct {
 	waiting *waiting // nil nearly always
 
 	held    holding
-	bearing bool // a Snapshot works out: it is known where its load is
+	bearing bool // a Snapshot works out: it is known where its load is, or that it has none
 }
 
 // seat is one worker at one endpoint. What each answer to a poll looks at stands first, in

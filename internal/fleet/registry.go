@@ -2,8 +2,22 @@ package fleet
 
 import "slices"
 
-// Registration is what a worker's registration of an endpoint says of its release.
+// Role is what an endpoint is for, as far as its name says.
+type Role int
+
+const (
+	// AnyRole is that of a worker's endpoint, unless something else says what it is.
+	AnyRole Role = iota
+	// LoadRole is that of the one endpoint of a worker that carries its load (to 0.5.1).
+	LoadRole
+	// RouterRole is that of an endpoint of a router, or of a frontend that routes: the process
+	// is none of a worker, whatever else it registers.
+	RouterRole
+)
+
+// Registration is what a worker's registration of an endpoint says of it and its release.
 type Registration struct {
+	Role Role
 	// Publishes: its loads come as events (from 0.6 on), and if it answers polls
 	// nevertheless, an answer without a load means nothing.
 	Publishes bool
@@ -269,9 +283,6 @@ func (f *Fleet) enrol(s *seat, once int) {
 	if once > 0 && s.endpoint.here == 1 {
 		f.openings.Add(1)
 	}
-	if s.Publishes {
-		s.endpoint.speaking += once
-	}
 }
 
 // registrations are the endpoints that the worker has registered.
@@ -283,6 +294,16 @@ func (w *worker) registrations() []Endpoint {
 		}
 	}
 	return es
+}
+
+// isRouter reports whether the process is that of a router, or of a frontend that routes.
+func (w *worker) isRouter() bool {
+	for i := range w.seats {
+		if s := &w.seats[i]; s.registered && s.Role == RouterRole {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *worker) registered() bool {

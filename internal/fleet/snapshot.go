@@ -164,7 +164,7 @@ func (f *Fleet) copy(s *Snapshot) {
 			f.appendRow(s, w, e)
 		}
 		// Before the registry is known, no workers would be a zero that means unknown.
-		e.state.Counted = f.IsSynced() && (e.named || e.watched && !e.loadless && e.Endpoint != f.unknown)
+		e.state.Counted = f.IsSynced() && (e.named || e.watched && (e.expects || !e.excuses) && e.Endpoint != f.unknown)
 		if e.state.Counted || e.useful && (e.watched || e.Endpoint == f.unknown) {
 			e.state.Shown = len(s.Workers) - first
 			if !s.Brief {
@@ -177,26 +177,43 @@ func (f *Fleet) copy(s *Snapshot) {
 	}
 }
 
-// findLoadless marks the endpoints that carry no load, as far as every worker there
-// says: by its answers to polls, or by having its load at another endpoint.
+// findLoadless works out where the load of each worker is, and which endpoints carry none.
 func (f *Fleet) findLoadless() {
 	for _, e := range f.endpoints {
-		e.loadless, e.carries = false, false
+		e.carries, e.loadless, e.beside, e.expects, e.excuses = false, false, false, false, false
 	}
 	for w := range f.workers.all() {
-		w.bearing = w.bears()
+		bears := w.bears()
+		w.bearing = bears || w.isRouter()
 		loose := w.looseBearer()
 		for i := range w.seats {
 			s := &w.seats[i]
 			s.loose = s == loose
 			s.bearing = s.malformed || s.bears() > 0 || s.loose
 			s.endpoint.carries = s.endpoint.carries || s.bearing
-			s.endpoint.loadless = s.endpoint.loadless || s.noLoad || w.bearing && !s.bearing
+			s.endpoint.loadless = s.endpoint.loadless || s.noLoad
+			s.endpoint.beside = s.endpoint.beside || bears && !s.bearing
 		}
 	}
-	for _, e := range f.endpoints {
-		e.loadless = e.loadless && !e.carries
+}
+
+// isExcused reports whether no load is expected of the worker at this seat: it says so in its
+// answers to polls, it has its load at another endpoint, or it is a router's. What other
+// workers say of the endpoint counts, too, for one that has said nothing so far: that it
+// carries no load, or that theirs is elsewhere, where this one is as well.
+func (w *worker) isExcused(s *seat) bool {
+	e := s.endpoint
+	return s.noLoad || w.bearing && !s.bearing || !e.carries && (e.loadless || e.beside && w.isWhereLoadIs())
+}
+
+// isWhereLoadIs reports whether the worker is at an endpoint that carries load.
+func (w *worker) isWhereLoadIs() bool {
+	for i := range w.seats { // not by value: a seat is large
+		if w.seats[i].endpoint.carries {
+			return true
+		}
 	}
+	return false
 }
 
 // bears reports whether it is known at which seat the worker's load is.
@@ -267,9 +284,14 @@ func extend(rows *[]WorkerState) *WorkerState {
 // there, and reports whether it is to be shown.
 func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
 	s := w.seatAt(e)
-	if s == nil || !e.watched || e.loadless || s.noLoad || w.bearing && !s.bearing {
+	if s == nil || !e.watched {
 		return false
 	}
+	if w.isExcused(s) {
+		e.excuses = true
+		return false
+	}
+	e.expects = true
 	row.Service, row.Model, row.Listed, row.Publishes = s.service, s.card.V.Model, true, s.Publishes
 	answered := s.answered && s.missed == 0
 	row.Up = answered && !s.Publishes

@@ -31,7 +31,7 @@ func ParseChannelKey(namespace, key string) (fleet.Channel, bool) {
 	rest, ok := strings.CutPrefix(key, prefixes[0])
 	component, rest, ok1 := strings.Cut(rest, "/")
 	topic, hex, ok2 := strings.Cut(rest, "/")
-	id, ok3 := parseHexID(hex)
+	id, ok3 := parseKeyID(hex)
 	if !ok || !ok1 || !ok2 || !ok3 || component != "" && !validName(component) || !validName(topic) {
 		return fleet.Channel{}, false
 	}
@@ -46,7 +46,7 @@ func parseScopedChannel(s string) (fleet.Channel, bool) {
 	rest, ok = cutWord(rest, "topic", '/')
 	word, hex, found := strings.Cut(rest, "/")
 	topic, decoded := unescape(word)
-	id, valid := parseHexID(hex)
+	id, valid := parseKeyID(hex)
 	if !ok || !found || !decoded || !valid || !validName(topic) {
 		return fleet.Channel{}, false
 	}
@@ -69,8 +69,8 @@ func ParseChannel(namespace, key string, value []byte) (fleet.Channel, error) {
 	if err := json.Unmarshal(value, &v); err != nil {
 		return fleet.Channel{}, fmt.Errorf("decode event channel: %w", err)
 	}
-	if ns, e := v.scope(); v.Type != "EventChannel" || ns != namespace || e != c.Endpoint || v.Topic != c.Topic || v.Publisher != c.Publisher {
-		return fleet.Channel{}, fmt.Errorf("%w: it is a %q of %q/%q, topic %q, publisher %x", ErrMismatch, v.Type, ns, e, v.Topic, v.Publisher)
+	if ns, e := v.scope(); v.Type != "EventChannel" || ns != namespace || e != c.Endpoint || v.Topic != c.Topic || !v.Publisher.is(c.Publisher) {
+		return fleet.Channel{}, fmt.Errorf("%w: it is a %q of %q/%q, topic %q, publisher %s", ErrMismatch, v.Type, ns, e, v.Topic, v.Publisher)
 	}
 	config := &v.Transport.Config
 	switch v.Transport.Kind {
@@ -100,7 +100,7 @@ func ParseChannel(namespace, key string, value []byte) (fleet.Channel, error) {
 type channelValue struct {
 	Type, Namespace, Component, Topic string
 
-	Publisher uint64 `json:"instance_id"`
+	Publisher valueID `json:"instance_id"`
 	Scope     *struct {
 		Kind, Name, Namespace, Component string
 

@@ -221,7 +221,7 @@ func TestChannelIsRefused(t *testing.T) {
 func TestKeyOfNoChannelIsRefused(t *testing.T) {
 	for _, key := range []string{
 		"", "v1/event_channels/", "v1/event_channels/lab", "v1/event_channels/lab/", "v1/event_channels/lab/1f", "v1/event_channels/lab/backend/1f",
-		"v1/event_channels/lab/backend/kv_metrics/", "v1/event_channels/lab/backend/kv_metrics/1F", "v1/event_channels/lab/backend/kv_metrics/0",
+		"v1/event_channels/lab/backend/kv_metrics/", "v1/event_channels/lab/backend/kv_metrics/1G", "v1/event_channels/lab/backend/kv_metrics/0",
 		"v1/event_channels/lab/backend//1f", "v1/event_channels/lab/backend/kv_metrics/1f/2f", "v1/event_channels/lab2/backend/kv_metrics/1f",
 		"v1/event_channels/namespace/lab/kv_metrics/1f", "v1/event_channels/namespace/lab/topic/1f", "v1/event_channels/namespace/lab/topic//1f",
 		"v1/event_channels/namespace/lab/topic/kv_metrics/1f/", "v1/event_channels/namespace/lab/topic/kv%_metrics/1f",

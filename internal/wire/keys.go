@@ -106,18 +106,20 @@ func parseInstance(s string, separator byte) (fleet.Instance, bool) {
 	if !ok || last < 0 || !validName(component) || !validName(rest[:last]) {
 		return fleet.Instance{}, false
 	}
-	id, ok := parseHexID(rest[last+1:])
+	id, ok := parseKeyID(rest[last+1:])
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:last]}, ID: id}, ok
 }
 
 // Ignored reports whether a key that ParseKey or ParseCardKey reads, or refuses, is
-// one that this program has no use for though nothing is wrong with it (1.x): that
-// of an endpoint where routers ask a worker for lost KV events, or of the model card
-// of a LoRA adapter, whose worker has a card of its own.
+// one that this program has no use for though nothing is wrong with it: that of an endpoint
+// of a worker that takes no requests, or of the model card of a LoRA adapter (1.x), whose
+// worker has a card of its own.
 func Ignored(namespace, key string) bool {
-	if rest, ok := strings.CutPrefix(key, LayoutV1.Prefix(namespace)); ok {
-		in, ok := parseInstance(rest, '/')
-		return ok && strings.HasPrefix(in.Name, "worker_kv_query_source_")
+	for _, l := range Layouts {
+		if rest, ok := strings.CutPrefix(key, l.Prefix(namespace)); ok {
+			in, ok := parseInstance(rest, l.separator())
+			return ok && isAside(in.Name)
+		}
 	}
 	last := strings.LastIndexByte(key, '/')
 	_, ok := ParseCardKey(namespace, key[:max(last, 0)])
@@ -136,13 +138,13 @@ const typeEndpoint = "Endpoint"
 const maxTransport = 1024
 
 // ParseValue decodes the value of an endpoint's key. The key alone says which worker
-// it is: a deletion carries no value.
+// it is: a deletion carries no value, and a value may be rounded: see valueID.
 func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (fleet.Registration, error) {
 	var v struct {
 		Type, Component, Endpoint, Namespace string
 
-		LeaseID    uint64 `json:"lease_id"`
-		InstanceID uint64 `json:"instance_id"`
+		LeaseID    valueID `json:"lease_id"`
+		InstanceID valueID `json:"instance_id"`
 		Transport  struct {
 			NATS *string `json:"nats_tcp"`
 			TCP  string  `json:"tcp"`
@@ -158,13 +160,14 @@ func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (f
 	if l == LayoutComponents {
 		id = v.LeaseID
 	}
-	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || id != in.ID {
-		return fleet.Registration{}, fmt.Errorf("%w: it is of %q/%q/%q, id %x", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
+	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || !id.is(in.ID) {
+		return fleet.Registration{}, fmt.Errorf("%w: it is of %q/%q/%q, id %s", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
 	}
 	if len(v.Transport.TCP) > maxTransport {
 		return fleet.Registration{}, fmt.Errorf("decode endpoint value: a transport of %d bytes, more than %d", len(v.Transport.TCP), maxTransport)
 	}
 	return fleet.Registration{
+		Role:      roleOf(l, in.Endpoint),
 		Publishes: l == LayoutV1,
 		NATS:      v.Transport.NATS != nil || l != LayoutV1,
 		Transport: v.Transport.TCP,

@@ -78,31 +78,6 @@ func Subject(service, endpoint string, lease uint64) string {
 	return service + "." + endpoint + "-" + HexID(lease)
 }
 
-// HexID is how Dynamo writes a lease or instance id in subjects and keys:
-// lower-case hexadecimal, not padded.
-func HexID(id uint64) string { return strconv.FormatUint(id, 16) }
-
-// lowerHex has the value of every digit that HexID writes, with the fifth bit set.
-var lowerHex = [256]uint8{
-	'0': 0x10, '1': 0x11, '2': 0x12, '3': 0x13, '4': 0x14, '5': 0x15, '6': 0x16, '7': 0x17,
-	'8': 0x18, '9': 0x19, 'a': 0x1a, 'b': 0x1b, 'c': 0x1c, 'd': 0x1d, 'e': 0x1e, 'f': 0x1f,
-}
-
-// parseHexID is the inverse of HexID; it refuses what HexID would not have written.
-// No branch hangs on a digit: they are random, and those of a fleet come by the thousand.
-func parseHexID[S string | []byte](s S) (id uint64, ok bool) {
-	if len(s) == 0 || len(s) > 16 || s[0] == '0' {
-		return 0, false
-	}
-	all := uint8(0x10)
-	for i := range len(s) {
-		digit := lowerHex[s[i]]
-		all &= digit
-		id = id<<4 | uint64(digit&15)
-	}
-	return id, all != 0
-}
-
 // maxName bounds, in bytes, the names and ids that are taken from the network.
 const maxName = 256
 

@@ -1,0 +1,79 @@
+package discovery
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// nodes is the registry of a fleet while frontends and routers come and go beside two
+// workers, as etcd had it.
+func nodes(t *testing.T, release string) (all []node) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/nodes/" + release + ".jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		var n node
+		if err := json.Unmarshal(lines.Bytes(), &n); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+type node struct{ State, Key, Added, Value, Gone string }
+
+// counted are the workers that are counted, by endpoint.
+func counted(f *fleet.Fleet) map[string]int {
+	all := make(map[string]int)
+	for _, e := range f.Snapshot().Endpoints {
+		if e.Counted {
+			all[e.String()] = e.Answering + e.Silent + e.Unregistered + e.Malformed
+		}
+	}
+	return all
+}
+
+func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
+	for _, release := range []string{"0.6.1", "0.9.1", "1.0.2", "1.4.2", "1.5.1", "1.6.1"} {
+		t.Run(release, func(t *testing.T) {
+			f := fleet.New(fleet.Target{}, 100, true)
+			f.Sync(newListing())
+			r := reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}
+			want := map[string]int{"backend/generate": 2}
+			all := nodes(t, release)
+			first := slices.IndexFunc(all, func(n node) bool { return n.State != all[0].State })
+			for i, n := range all {
+				switch {
+				case n.Gone != "":
+					r.gone(n.Gone)
+				default:
+					r.put(n.Key+n.Added, []byte(n.Value))
+				}
+				// A router's other endpoints may come a moment before the one that says what it is.
+				if last := i+1 == len(all) || all[i+1].State != n.State; last {
+					if got := counted(f); i >= first-1 && !maps.Equal(got, want) {
+						t.Errorf("after %s: %v are counted, want %v", n.State, got, want)
+					}
+				}
+			}
+			for _, k := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} {
+				for _, why := range fleet.Reasons() {
+					if n := f.Tally.Rejected(k, why); n > 0 {
+						t.Errorf("%d of kind %s are rejected for %s", n, k, why)
+					}
+				}
+			}
+		})
+	}
+}
