@@ -246,32 +246,46 @@ func (g *Glance) worker(p *place, w *fleet.WorkerState, outside bool) {
 			r.load = burdenOf(&w.Load.V, w.LoadAge)
 		}
 		r.passAge = fleet.Opt[time.Duration]{V: w.Passes.V.Age, OK: w.Passes.OK}
-		g.row(r, w, noRank, w.Source)
+		g.count(p, w, g.row(r, w, noRank, w.Source), outside)
 		return
 	}
+	counted := false
 	for i := range w.Ranks {
 		k := &w.Ranks[i]
 		r.load, r.passAge = burdenOf(&k.Load, k.LoadAge), k.PassAge
-		g.row(r, w, int64(k.Number), k.Source)
+		counted = g.row(r, w, int64(k.Number), k.Source) || counted
+	}
+	g.count(p, w, counted, outside)
+}
+
+// count notes that a worker is there, which metrics have shown.
+func (g *Glance) count(p *place, w *fleet.WorkerState, counted, outside bool) {
+	switch {
+	case counted && outside:
+		p.lingering++
+	case counted && len(p.gone) > 0:
+		g.comeBack(p, w.ID)
 	}
 }
 
-// row adds one, if there is room.
-func (g *Glance) row(r row, w *fleet.WorkerState, rank int64, source fleet.Source) {
+// row adds one, if there is room. It reports whether metrics show it, or have.
+func (g *Glance) row(r row, w *fleet.WorkerState, rank int64, source fleet.Source) (counted bool) {
 	if r.of == g.rest || r.outside && g.outside == mostOutside {
 		g.leftOut.rows++
-		return
+		return false
 	}
 	if r.track = g.track(r.of, w.ID, rank); r.track == nil {
 		g.leftOut.rows++
-		return
+		return false
 	}
 	if r.outside {
 		g.outside++
 	}
+	r.counted = r.counted || !r.outside
 	r.note(w.State, g.now, source)
 	g.rows = append(g.rows, r)
 	r.of.end = len(g.rows)
+	return r.counted
 }
 
 // book adds the worker's new hits to the endpoint's, and to its own if it is shown.

@@ -67,6 +67,8 @@ type Glance struct {
 	rest      *place                 // all those together that there is no room for
 	presence  map[fleet.WorkerID]int // at how many places a worker has rows
 	tracks    int                    // of all places
+	departed  int                    // workers that have left in the last ten minutes, of all endpoints
+	unnoted   moment                 // when one left that there was no room for; 0: none has
 	outside   int                    // rows in the cut of workers whose registration is gone
 	hits      map[fleet.WorkerID]*hits
 	booked    int      // of them in the cut

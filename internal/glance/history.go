@@ -74,7 +74,7 @@ func (g *Glance) write(slot int, seen bool) {
 		p.mean.put(slot, of(p.sums.use.of(p.sums.use.mean)))
 		p.std.put(slot, of(p.sums.use.of(p.sums.use.std())))
 		p.waited.put(slot, of(p.sums.waiting))
-		p.there.put(slot, number{V: float64(p.sums.workers()), OK: seen})
+		p.there.put(slot, number{V: float64(p.present()), OK: seen})
 	}
 	for i := range g.rows {
 		r := &g.rows[i]
@@ -105,6 +105,7 @@ func (g *Glance) historyBytes() int64 {
 	size := func(n int, of uintptr) int64 { return int64(n) * int64(of) }
 	return g.ringBytes + size(1, unsafe.Sizeof(*g)) + size(len(g.places), unsafe.Sizeof(place{})) + size(cap(g.rows), unsafe.Sizeof(row{})) +
 		size(g.tracks, unsafe.Sizeof(track{})+unsafe.Sizeof(rowID{})+unsafe.Sizeof(fleet.WorkerID{})+3*pointer) +
+		size(g.departed, unsafe.Sizeof(fleet.WorkerID{})+2*pointer) +
 		size(len(g.hits), unsafe.Sizeof(hits{})+unsafe.Sizeof(window{})+unsafe.Sizeof(fleet.WorkerID{})+pointer)
 }
 

@@ -9,6 +9,7 @@ const (
 	mostRows     = 131_072 // workers at endpoints, and ranks
 	mostOutside  = 1000    // those of them whose registration is gone
 	mostProblems = 200     // that are listed
+	mostDeparted = 65_536  // workers that have left in the last ten minutes
 
 	// mostText bounds the rows of a snapshot in bytes, since names may be long: those of
 	// ten thousand workers are 3.5 MB. The rows of problems may have mostNamed more.

@@ -2,7 +2,6 @@ package glance
 
 import (
 	"cmp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,19 +26,9 @@ type place struct {
 	mean, std floats // of KV use
 	waited    floats
 	there     floats // workers
-	gone      []gone
+	lingering int    // in the cut: workers that were counted, whose registration is gone, but that are heard still
+	gone      departures
 }
-
-// gone is a worker that was registered and is not any more.
-type gone struct {
-	name string
-	at   moment
-}
-
-const (
-	mostGone   = 64               // that are remembered of an endpoint
-	rememberIt = 10 * time.Minute // as long as workers count as lost
-)
 
 // rowID tells the rows of an endpoint apart.
 type rowID struct {
@@ -66,6 +55,7 @@ type track struct {
 	memory [workerRuleCount]memory
 
 	elsewhere bool // the worker had a row at another endpoint before
+	counted   bool // metrics have shown it
 	kept      bool // its history is
 
 	kv, slots, hit *ring[uint8]
@@ -136,7 +126,7 @@ func (g *Glance) place(e *fleet.EndpointState) *place {
 		g.places[e.Endpoint] = p
 	}
 	p.seen, p.counted = g.looks, e.Counted
-	p.start, p.end = len(g.rows), len(g.rows)
+	p.start, p.end, p.lingering = len(g.rows), len(g.rows), 0
 	p.sums = sums{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed}
 	if p != g.rest {
 		p.turn(g)
@@ -204,10 +194,14 @@ func (g *Glance) sweep() {
 	for key, p := range g.places {
 		if p.seen != g.looks {
 			p.start, p.end = 0, 0
-			delete(g.places, key)
 		}
 		if len(p.tracks) != p.end-p.start {
 			g.sweepTracks(p)
+		}
+		g.forgetGone(p)
+		if p.seen != g.looks {
+			g.departed -= len(p.gone)
+			delete(g.places, key)
 		}
 	}
 	if len(g.hits) == g.booked {
@@ -229,11 +223,9 @@ func (g *Glance) sweepTracks(p *place) {
 		g.untrack(p, t)
 		left = append(left, t)
 	}
-	// Only the last are remembered. Those that have got ranks, or lost them, are there.
-	left = slices.DeleteFunc(left, func(t *track) bool { return p.rows[t.id] > 0 })
-	slices.SortFunc(left, func(a, b *track) int { return a.compare(b.rowID) })
-	for _, t := range left[max(0, len(left)-mostGone):] {
-		p.gone = append(p.gone, gone{t.name(), g.now})
+	for _, t := range left {
+		if t.counted && p.rows[t.id] == 0 { // else it has got ranks, or lost them
+			g.leave(p, t.id)
+		}
 	}
-	p.gone = slices.Clone(p.gone[max(0, len(p.gone)-mostGone):])
 }

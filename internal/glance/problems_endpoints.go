@@ -9,45 +9,6 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// mostThere is the most workers that were there at a time in the last ten minutes.
-func (p *place) mostThere(g *Glance) float64 {
-	most := float64(p.sums.workers())
-	for ago := range min(g.clock.kept(), int(rememberIt/step)) {
-		if v := float64(p.there[g.clock.slot(ago)]); v > most { // a NaN is not
-			most = v
-		}
-	}
-	return most
-}
-
-// lostShare is which part of them is there no more.
-func lostShare(g *Glance, p *place) number {
-	most := p.mostThere(g)
-	if most == 0 || !g.o.Fleet.HasRegistry() {
-		return number{}
-	}
-	return fleet.Some((most - float64(p.sums.workers())) / most)
-}
-
-func sayLost(g *Glance, p *problem) words {
-	most, left := int(p.of.mostThere(g)), p.of.sums.workers()
-	who := slices.DeleteFunc(slices.Clone(p.of.gone), func(l gone) bool { return g.now-l.at >= span(rememberIt) })
-	slices.Reverse(who) // the last first
-	w := words{
-		title:    either(most-left == 1, "1 worker is gone", many(most-left, "worker")+" are gone"),
-		detail:   fmt.Sprintf("%s: of %s in the last 10 min %s left.", p.of, many(most, "worker"), either(left == 0, "none is", thousands(left)+either(left == 1, " is", " are"))),
-		check:    "was it scaled down, or is it being replaced? Else see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease.",
-		severity: warn,
-	}
-	if len(who) > 0 {
-		w.detail += " The last: " + some(who, func(l gone) string { return l.name }) + "."
-	}
-	if left == 0 {
-		w.title, w.severity = "No worker is left", bad
-	}
-	return w
-}
-
 // A queue grows if so many times as many requests wait as did a minute or two ago.
 const (
 	queueFrom = int(time.Minute / step)
