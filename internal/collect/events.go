@@ -27,6 +27,7 @@ type Events struct {
 	subscribed bool // to NATS, as the log has said
 	sequences  sequences
 	nameless   sync.Once // says that an engine does not know its worker's id
+	bareTrace  sync.Once // says that a frontend does not say who served a request
 	heard      sync.Once // says that there is ZMQ
 
 	dial func(ctx context.Context, address string) (net.Conn, error) // publishers of ZMQ; nil: over TCP
@@ -203,6 +204,13 @@ func (e *Events) trace(data []byte) {
 	}
 	if err != nil {
 		e.reject(fleet.Trace, fleet.BadJSON, err)
+		return
+	}
+	if !r.Prefill.OK && !r.Decode.OK {
+		e.fleet.Tally.Reject(fleet.Trace, fleet.NoWorker)
+		e.bareTrace.Do(func() {
+			e.log.Info("Request traces name no worker and cannot be shown: a frontend of 1.4 names them only for requests with a session header, later ones always do")
+		})
 		return
 	}
 	id := func(w fleet.Opt[wire.TraceWorker]) fleet.Opt[uint64] {

@@ -100,6 +100,7 @@ func newCluster(r reader, containers bool, maxWorkers int) *cluster {
 type resource struct {
 	process process
 	version string
+	others  int                  // entries that it has of kinds that are not known
 	said    map[string]statement // by key
 	applied map[string]entry     // what the Fleet knows of it
 }

@@ -72,7 +72,7 @@ func TestWhatIsReadOfAClusterIsBounded(t *testing.T) {
 			key := fmt.Sprintf("lab/c/e/%x", 1+i)
 			said[key] = json.RawMessage(fmt.Sprintf(`{"namespace":"lab","component":"c","endpoint":"e","instance_id":%d,"transport":{"tcp":"h:1/x"}}`, 1+i))
 		}
-		m.Spec.Data = &workerData{Endpoints: said}
+		m.Spec.Data = &workerData{values: map[string]map[string]json.RawMessage{wire.InstancesRoot: said}}
 		c.putResource(&m)
 	}
 	is := func(resources, statements int, turnedAway uint64) {

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"encoding/json"
+	"fmt"
 	"hash/maphash"
 	"strings"
 
@@ -19,9 +20,34 @@ type workerMetadata struct {
 }
 
 type workerData struct {
-	Endpoints     map[string]json.RawMessage `json:"endpoints"`
-	ModelCards    map[string]json.RawMessage `json:"model_cards"`
-	EventChannels map[string]json.RawMessage `json:"event_channels"`
+	values map[string]map[string]json.RawMessage // of the maps in roots, by what their keys begin with
+	others int                                   // entries of maps of kinds that are not known
+}
+
+// roots are what the keys of a resource's maps begin with in etcd.
+var roots = map[string]string{"endpoints": wire.InstancesRoot, "model_cards": wire.CardsRoot, "event_channels": wire.ChannelsRoot}
+
+// UnmarshalJSON reads the maps that are known, and counts what is in others, as event_sources
+// (from 1.4 on).
+func (d *workerData) UnmarshalJSON(b []byte) error {
+	var maps map[string]json.RawMessage
+	if err := json.Unmarshal(b, &maps); err != nil {
+		return err
+	}
+	d.values = make(map[string]map[string]json.RawMessage)
+	for name, content := range maps {
+		var values map[string]json.RawMessage
+		root, known := roots[name]
+		if err := json.Unmarshal(content, &values); err != nil && known {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if known {
+			d.values[root] = values
+		} else {
+			d.others += len(values)
+		}
+	}
+	return nil
 }
 
 // mainContainer is the name that a pod's only process has in container mode.
@@ -77,6 +103,11 @@ func (c *cluster) putResource(m *workerMetadata) {
 	if m.Spec.Data == nil {
 		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
 	}
+	for range m.Spec.Data.others - r.others {
+		c.fleet.Tally.Receive(fleet.Others)
+		c.fleet.Tally.Reject(fleet.Others, fleet.UnknownKind)
+	}
+	r.others = m.Spec.Data.others
 	before := len(r.said)
 	r.said = c.readAll(m, r.said, c.most-c.said)
 	c.said += len(r.said) - before
@@ -87,13 +118,10 @@ func (c *cluster) putResource(m *workerMetadata) {
 // value is of no use an older one stays. There is room for so many that are new.
 func (c *cluster) readAll(m *workerMetadata, before map[string]statement, room int) map[string]statement {
 	now := make(map[string]statement)
-	fresh, d := 0, m.Spec.Data
-	for _, part := range []struct {
-		root   string
-		values map[string]json.RawMessage
-	}{{wire.InstancesRoot, d.Endpoints}, {wire.CardsRoot, d.ModelCards}, {wire.ChannelsRoot, d.EventChannels}} {
-		for rest, value := range part.values {
-			key := part.root + rest
+	fresh := 0
+	for root, values := range m.Spec.Data.values {
+		for rest, value := range values {
+			key := root + rest
 			s, known := before[key]
 			if content := maphash.Bytes(c.seed, value); !known || s.value != content {
 				e, ok := c.read(key, value)

@@ -4,13 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
 	"slices"
 	"testing"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube/kubetest"
 )
 
 // nodes is the registry of a fleet while frontends and routers come and go beside two
@@ -76,4 +79,59 @@ func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
+	f := fleet.New(fleet.Target{}, 100, true)
+	f.Sync(newListing())
+	r := reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}
+	values := []string{`{"type":"VeloPeer","worker_id":7}`, `{"type":"MetricsEndpoint","namespace":"lab","instance_id":7,"url":"http://h/metrics"}`}
+	for key, kind := range map[string]fleet.Kind{
+		"v1/instances/lab/backend/generate/7":     fleet.Instances,
+		"v1/instances/lab/7":                      fleet.Instances,
+		"v1/mdc/lab/backend/generate/7":           fleet.Cards,
+		"v1/event_channels/lab//kv_metrics/7":     fleet.Channels,
+		"v1/event_channels/namespace/lab/peers/7": fleet.Channels,
+	} {
+		before := f.Tally.Rejected(kind, fleet.UnknownKind)
+		for _, value := range values {
+			r.put(key, []byte(value))
+		}
+		if n := f.Tally.Rejected(kind, fleet.UnknownKind) - before; n != 2 {
+			t.Errorf("%s: %d of 2 are of a kind that is not known", key, n)
+		}
+		r.gone(key)
+	}
+	r.put("v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/7", []byte(`{"type":"EventSource"}`))
+	for _, k := range fleet.Kinds() {
+		for _, why := range fleet.Reasons() {
+			if n := f.Tally.Rejected(k, why); n > 0 && why != fleet.UnknownKind {
+				t.Errorf("%d of kind %s are rejected for %s", n, k, why)
+			}
+		}
+	}
+	if all := f.Snapshot().Workers; len(all) > 0 {
+		t.Errorf("workers: %+v", all)
+	}
+}
+
+func TestPartsOfAResourceThatAreNotKnownAreCountedOnce(t *testing.T) {
+	k := newInTeamA(t)
+	k.ready("slice", entry0(true))
+	k.watch()
+	data := kubetest.Object{"endpoints": served(1), "event_sources": kubetest.Object{"a": 1, "b": nil}, "velo_peers": nil, "version": 7}
+	k.worker0(data)
+	others := func(want uint64) {
+		t.Helper()
+		devstacktest.Until(t, func() error {
+			if n := k.Fleet.Tally.Rejected(fleet.Others, fleet.UnknownKind); n != want || len(k.Fleet.Registered()) != 1 {
+				return fmt.Errorf("%d of other kinds, want %d; registered: %v", n, want, k.Fleet.Registered())
+			}
+			return nil
+		})
+	}
+	others(2)
+	data["velo_peers"] = kubetest.Object{"c": kubetest.Object{"type": "VeloPeer"}}
+	k.worker0(data)
+	others(3)
 }

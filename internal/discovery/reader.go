@@ -147,21 +147,34 @@ func (r *reader) read(key string, value []byte) (entry, bool) {
 // for what is none of the registry's; that is counted.
 func (r *reader) decode(e *entry, value []byte) bool {
 	r.fleet.Tally.Receive(e.kind)
-	if !e.named {
-		r.reject(e, fleet.BadName, errors.New("the key does not name what it is of"))
-		return false
+	decoded, err := *e, errNamesNothing
+	if e.named {
+		err = decoded.decode(value)
 	}
-	decoded := *e
-	if err := decoded.decode(value); err != nil {
-		reason := fleet.BadJSON
-		if errors.Is(err, wire.ErrMismatch) {
-			reason = fleet.BadID
+	if err != nil {
+		if unknown := wire.CheckKind(value); unknown != nil {
+			err = unknown
 		}
-		r.reject(e, reason, err)
+		r.reject(e, reasonOf(err), err)
 		return false
 	}
 	*e = decoded
 	return true
+}
+
+var errNamesNothing = errors.New("the key does not name what it is of")
+
+// reasonOf is how it counts that a key of the registry is of no use.
+func reasonOf(err error) fleet.Reason {
+	switch {
+	case errors.Is(err, errNamesNothing):
+		return fleet.BadName
+	case errors.Is(err, wire.ErrUnknownKind):
+		return fleet.UnknownKind
+	case errors.Is(err, wire.ErrMismatch):
+		return fleet.BadID
+	}
+	return fleet.BadJSON
 }
 
 func (r *reader) reject(e *entry, why fleet.Reason, err error) {

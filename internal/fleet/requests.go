@@ -44,7 +44,7 @@ func (f *Fleet) Serve(r Request) {
 			f.serveDecode(w, &r)
 		}
 	}
-	if foreign || !r.Prefill.OK && !r.Decode.OK {
+	if foreign {
 		f.Tally.ForeignEvents.Add(1)
 	}
 }

@@ -22,12 +22,13 @@ const (
 	Cards                   // of a model card's
 	Channels                // of an event channel's
 	Pages                   // a worker's own metrics page
+	Others                  // of an entry of the registry of a kind that we do not know
 	kinds
 )
 
 // String is the value of the label kind.
 func (k Kind) String() string {
-	return [kinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel", "worker_page"}[k]
+	return [kinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel", "worker_page", "other"}[k]
 }
 
 // Reason is why a message was rejected.
@@ -41,19 +42,20 @@ const (
 	BadLoad                     // a load that cannot be decoded
 	BadPack                     // not msgpack, or msgpack of another shape
 	BadFrames                   // a ZMQ message that is no event
-	NoWorker                    // a forward pass of an engine that was not told its worker's id
+	NoWorker                    // a forward pass of an engine that was not told its worker's id, or the trace of a request that names none
 	Estimate                    // a load that a router made up
 	Repeated                    // an event that came before
 	BadText                     // not the Prometheus text format
 	TooLarge                    // a page beyond the limit
 	NotRegistered               // of a worker at an endpoint where neither it nor another is registered
 	Late                        // an answer to a poll of long ago
+	UnknownKind                 // a key of the registry of a kind that we do not know: nothing is wrong with it
 	reasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late"}[r]
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late", "unknown_kind"}[r]
 }
 
 // Peer is what the program makes calls to.

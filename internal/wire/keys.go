@@ -130,8 +130,25 @@ func Ignored(namespace, key string) bool {
 // or publishers.
 var ErrMismatch = errors.New("value does not fit its key")
 
+// ErrUnknownKind says that a value of the registry is of a kind that is not known here, as
+// VeloPeer, MetricsEndpoint and EventSource are. Nothing is wrong with it.
+var ErrUnknownKind = errors.New("value of a kind that is not known")
+
 // typeEndpoint is the type of a value of LayoutV1, from 0.8 on.
 const typeEndpoint = "Endpoint"
+
+// CheckKind reports ErrUnknownKind for a value of such a kind, whatever its key is.
+func CheckKind(value []byte) error {
+	var v struct{ Type string }
+	if json.Unmarshal(value, &v) != nil {
+		return nil
+	}
+	switch v.Type {
+	case typeEndpoint, "Model", "EventChannel", "":
+		return nil
+	}
+	return fmt.Errorf("%w: %.40q", ErrUnknownKind, v.Type)
+}
 
 // maxTransport bounds, in bytes, where a worker takes requests: host:port and a path of its
 // id, namespace, component and endpoint.

@@ -275,6 +275,20 @@ func TestValueOfAnotherTypeDoesNotFitItsKey(t *testing.T) {
 	}
 }
 
+func TestAValueOfAKindThatIsNotKnownIsToldFromABadOne(t *testing.T) {
+	for _, kind := range []string{"VeloPeer", "MetricsEndpoint", "EventSource", "endpoint", "Ω"} {
+		value := fmt.Appendf(nil, `{"type":%q,"namespace":"lab","component":5,"worker_id":31}`, kind)
+		if err := CheckKind(value); !errors.Is(err, ErrUnknownKind) {
+			t.Errorf("CheckKind of %s = %v", kind, err)
+		}
+	}
+	for _, value := range []string{"", "{", `{"type":5}`, `{"type":""}`, `{"type":"Endpoint"}`, `{"type":"Model"}`, `{"type":"EventChannel"}`, "null", "[]"} {
+		if err := CheckKind([]byte(value)); err != nil {
+			t.Errorf("CheckKind(%s) = %v", value, err)
+		}
+	}
+}
+
 // checkValue is what is wrong with a value.
 func checkValue(l Layout, namespace string, in fleet.Instance, value []byte) error {
 	_, err := l.ParseValue(namespace, in, value)
