@@ -104,7 +104,7 @@ func (w *etcdWatch) keep(r *reader, key string, all fleet.Listing) {
 	case fleet.Cards:
 		e.card, ok = w.Fleet.CardOf(e.registryKey(), e.in)
 	case fleet.Channels:
-		e.channel, ok = w.Fleet.ChannelAt(e.key)
+		e.channel, ok = w.Fleet.ChannelAt(e.registryKey())
 	}
 	if ok {
 		e.list(all)

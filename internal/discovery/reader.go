@@ -55,7 +55,7 @@ func (e *entry) put(f *fleet.Fleet) {
 	case fleet.Cards:
 		f.SetCard(e.registryKey(), e.in, e.card)
 	case fleet.Channels:
-		f.Announce(e.key, e.channel)
+		f.Announce(e.registryKey(), e.channel)
 	}
 }
 
@@ -67,7 +67,7 @@ func (e *entry) remove(f *fleet.Fleet) {
 	case fleet.Cards:
 		f.DropCard(e.registryKey(), e.in)
 	case fleet.Channels:
-		f.Withdraw(e.key)
+		f.Withdraw(e.registryKey())
 	}
 }
 
@@ -79,7 +79,7 @@ func (e *entry) list(all fleet.Listing) {
 	case fleet.Cards:
 		all.Cards[e.registryKey()] = fleet.CardEntry{Instance: e.in, Card: e.card}
 	case fleet.Channels:
-		all.Channels[e.key] = e.channel
+		all.Channels[e.registryKey()] = e.channel
 	}
 }
 

@@ -115,19 +115,20 @@ type worker struct {
 type seat struct {
 	endpoint   *endpoint
 	registered bool
-	answered   bool   // answered a poll lately
-	noLoad     bool   // its answers say that this endpoint carries no load
-	carried    bool   // it has reported a load here in an answer
-	malformed  bool   // its last answer could not be decoded
-	mute       bool   // it publishes, used to answer polls too, and does no more: its load is not shown until it is heard
-	awaited    bool   // polls wait for the component's answer, on one seat a component
-	loose      bool   // a Snapshot works out: the worker's loads that name no endpoint are shown here
-	bearing    bool   // and this: its load is here, or has been
-	missed     int    // polls since its last answer
-	poll       uint64 // the poll it last answered
-	arrived    uint64 // the poll that need not wait because of this seat any more
-	service    string // the NATS service name it answered under
-	ranks      []rank // by number
+	answered   bool    // answered a poll lately
+	noLoad     bool    // its answers say that this endpoint carries no load
+	carried    bool    // it has reported a load here in an answer
+	malformed  bool    // its last answer could not be decoded
+	mute       bool    // it publishes, used to answer polls too, and does no more: its load is not shown until it is heard
+	awaited    bool    // polls wait for the component's answer, on one seat a component
+	loose      bool    // a Snapshot works out: the worker's loads that name no endpoint are shown here
+	bearing    bool    // and this: its load is here, or has been
+	missed     int     // polls since its last answer
+	poll       uint64  // the poll it last answered
+	arrived    uint64  // the poll that need not wait because of this seat any more
+	service    string  // the NATS service name it answered under
+	ranks      []rank  // by number
+	earlier    *passes // of processes that had the worker's id before; nil nearly always
 	Registration
 	card Opt[Card]
 

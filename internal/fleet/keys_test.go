@@ -72,6 +72,27 @@ func TestARestartIsSeenUnderAnyOfTheKeys(t *testing.T) {
 	}
 }
 
+// TestAProcessThatTakesOverTheIDKeepsItsLoad, whichever key counts, and when the other one goes.
+func TestAProcessThatTakesOverTheIDKeepsItsLoad(t *testing.T) {
+	for _, keys := range [][2]string{{"a", "b"}, {"b", "a"}} {
+		f := fleetAt(everything, plenty)
+		in := Instance{generate, 1}
+		f.Register(keys[0], in, Registration{Publishes: true, Transport: "192.0.2.1:1"})
+		publishedAt(f, generate, 1, 40)
+		f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 7, Seconds: 1, PrefillTokens: 3})
+		f.Hit(1, 8, 4)
+		f.Register(keys[1], in, Registration{Publishes: true, Transport: "192.0.2.2:1"})
+		shows(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 4/8")
+		publishedAt(f, generate, 1, 5)
+		f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 1, PrefillTokens: 4})
+		f.Register(keys[1], in, Registration{Publishes: true, Transport: "192.0.2.2:1"}) // once more
+		f.Deregister(keys[0], in)
+		shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 5 hits 4/8")
+		p := f.Snapshot().Workers[0].Passes.V
+		equal(t, "passes of both", []uint64{p.Count, p.PrefillTokens, p.Missed, uint64(p.Seconds.Count)}, []uint64{2, 7, 0, 2})
+	}
+}
+
 func TestAListingHasAllKeys(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	in := Instance{generate, 1}

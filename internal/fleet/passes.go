@@ -46,6 +46,15 @@ func (f *Fleet) Pass(from Origin, p Pass) {
 	}
 }
 
+// add adds what others add up to.
+func (r *passes) add(o *passes) {
+	r.count += o.count
+	r.missed += o.missed
+	r.prefill += o.prefill
+	r.decode += o.decode
+	r.seconds.Add(&o.seconds)
+}
+
 func (r *passes) book(p Pass, now time.Time) {
 	if !p.Late {
 		if gap := p.Counter - r.last.Counter - 1; r.last.Counter > 0 && p.Counter > r.last.Counter && gap < maxGap {

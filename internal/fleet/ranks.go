@@ -258,8 +258,9 @@ func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState 
 	return to
 }
 
-// sumPasses sums the forward passes of the ranks, in brief without the histogram.
-func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, brief bool) {
+// sumPasses sums the forward passes of the ranks, and those of before if there are any, in
+// brief without the histogram.
+func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, earlier *passes, brief bool) {
 	for i := range ranks {
 		p := ranks[i].passes
 		if p == nil {
@@ -271,15 +272,23 @@ func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, brief bool) {
 				all.V.Seconds.empty(PassBounds)
 			}
 		}
-		all.V.Count += p.count
-		all.V.Missed += p.missed
-		all.V.PrefillTokens += p.prefill
-		all.V.DecodeTokens += p.decode
+		all.V.count(p, brief)
 		all.V.QueuedTokens += p.last.QueuedTokens
 		all.V.ScheduledKVTokens += p.last.ScheduledKVTokens
 		all.V.Age = max(0, min(all.V.Age, f.now.Sub(p.at)))
-		if !brief {
-			all.V.Seconds.Add(&p.seconds)
-		}
+	}
+	if all.OK && earlier != nil {
+		all.V.count(earlier, brief)
+	}
+}
+
+// count adds what goes on when a process takes over from another.
+func (all *Passes) count(p *passes, brief bool) {
+	all.Count += p.count
+	all.Missed += p.missed
+	all.PrefillTokens += p.prefill
+	all.DecodeTokens += p.decode
+	if !brief {
+		all.Seconds.Add(&p.seconds)
 	}
 }

@@ -71,20 +71,20 @@ func (f *Fleet) Register(key string, in Instance, r Registration) {
 }
 
 func (f *Fleet) register(key string, in Instance, r Registration) {
-	id, hash := WorkerID{Lease: in.ID}, hashOf(key)
+	id := WorkerID{Lease: in.ID}
 	s := f.seat(id, in.Endpoint, listed)
 	if s == nil {
 		return
 	}
 	w, before := f.workers.of(id), s.isListed()
-	old, known := s.keys.of(hash, s.Registration)
-	counts, room := s.keys.put(hash, r, s.Registration, Registration.more)
+	restarted := s.registered && s.isElsewhere(r.Transport)
+	counts, room := s.keys.put(hashOf(key), r, s.Registration, Registration.more)
 	if !room {
 		f.Tally.TurnAway(AttachmentLimit)
 		return
 	}
-	if known && old.Transport != r.Transport {
-		s.ranks, w.loose = nil, nil // of a process that is no more
+	if restarted {
+		w.restart(s)
 	}
 	f.enrol(s, -1)
 	first := !s.registered
@@ -94,6 +94,40 @@ func (f *Fleet) register(key string, in Instance, r Registration) {
 	if first {
 		f.rehome(w)
 	}
+}
+
+// isElsewhere reports whether the keys of the registration say that it is reached at other
+// addresses than this one. A key of a worker that is reached over NATS says no address.
+func (s *seat) isElsewhere(transport string) bool {
+	elsewhere, here := false, transport == ""
+	at := func(known string) {
+		elsewhere = elsewhere || known != ""
+		here = here || known == transport
+	}
+	at(s.Transport)
+	if s.keys.others != nil {
+		for _, o := range *s.keys.others {
+			at(o.value.Transport)
+		}
+	}
+	return elsewhere && !here
+}
+
+// restart follows a process that has taken over the worker's id, at an address of its own: a
+// container that was started again, or another one that stood by. The load was that of the
+// process before, while counters go on.
+func (w *worker) restart(s *seat) {
+	for _, ranks := range [...][]rank{s.ranks, w.loose} {
+		for i := range ranks {
+			if p := ranks[i].passes; p != nil {
+				if s.earlier == nil {
+					s.earlier = &passes{seconds: NewHistogram(PassBounds)}
+				}
+				s.earlier.add(p)
+			}
+		}
+	}
+	s.ranks, w.loose = nil, nil
 }
 
 // Deregister notes that a key of a worker's registration of an endpoint is gone. With the

@@ -319,7 +319,7 @@ func (w *worker) ranksAt(s *seat) []rank {
 func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat, brief bool) {
 	row.Load = Some(loadOf(ranks, s.card.V))
 	row.Source, row.LoadAge = f.newest(ranks, s.card.V)
-	f.sumPasses(&row.Passes, ranks, brief)
+	f.sumPasses(&row.Passes, ranks, s.earlier, brief)
 	row.Ranks = f.rankStates(row.Ranks, ranks, s.card.V)
 }
 

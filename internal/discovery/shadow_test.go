@@ -1,0 +1,75 @@
+package discovery
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/kube/kubetest"
+)
+
+// shadow replaces the resource of a second pod, which has the id of the first.
+func (k *inTeamA) shadow(data any) {
+	k.server.Put(kubetest.Metadatas, kubetest.Object{
+		"metadata": kubetest.Object{"name": "shadow", "namespace": "team-a", "ownerReferences": []any{
+			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": "shadow", "uid": "shadow"}}},
+		"spec": kubetest.Object{"data": data},
+	})
+}
+
+// addresses waits until the channels that are known are at these ports.
+func (k *inTeamA) addresses(ports ...int) {
+	k.t.Helper()
+	var want []string
+	for _, p := range ports {
+		want = append(want, fmt.Sprintf("tcp://192.0.2.2:%d", p))
+	}
+	devstacktest.Until(k.t, func() error {
+		var got []string
+		channels, _ := k.Fleet.Channels()
+		for _, c := range channels {
+			got = append(got, c.Address)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("channels at %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+// TestAShadowThatTakesOverIsTheSameWorker: one id and one publisher in two resources.
+func TestAShadowThatTakesOverIsTheSameWorker(t *testing.T) {
+	k := newInTeamA(t)
+	shadow := entry0(true)
+	shadow["targetRef"].(kubetest.Object)["name"], shadow["targetRef"].(kubetest.Object)["uid"] = "shadow", "shadow"
+	k.ready("slice", entry0(true))
+	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": channelAt(pod0, 2)})
+	k.watch()
+	k.has(shape{one, 1})
+	at := fleet.Endpoint{Component: "backend", Name: "generate"}
+	load := func(blocks uint64) {
+		k.Fleet.Publish(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some(blocks)})
+		k.Fleet.Pass(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.Pass{Counter: 1, Seconds: 0.1, DecodeTokens: 3})
+	}
+	load(5)
+	k.Fleet.Hit(pod0, 8, 4)
+
+	k.shadow(kubetest.Object{"endpoints": served(11), "event_channels": channelAt(pod0, 12)})
+	k.ready("slice", entry0(true), shadow)
+	k.addresses(12, 2) // as strings are sorted
+	if w := k.Fleet.Snapshot().Workers; len(w) != 1 || w[0].Load.OK || w[0].Hits.V.Events != 1 {
+		t.Errorf("workers %+v, want one that is silent and keeps its counters", w)
+	}
+	load(6) // the new one's
+
+	k.ready("slice", shadow)
+	k.addresses(12)
+	k.has(shape{one, 1})
+	w := k.Fleet.Snapshot().Workers
+	if len(w) != 1 || w[0].Load.V.KVActive.V != 6 || w[0].Passes.V.Count != 2 || w[0].Passes.V.DecodeTokens != 6 || w[0].Hits.V.Events != 1 {
+		t.Errorf("workers %+v, want one with the load of the second and the counters of both", w)
+	}
+}
