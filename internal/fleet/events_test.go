@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -103,18 +104,35 @@ func TestAnEventWithoutAnEndpointGoesWhereItsWorkerHasItsLoad(t *testing.T) {
 	shows(t, f, "backend/generate: 1 answering 1 events mean 50", "  1 up kv 50 hits 5/20", "backend/load_metrics: 1 silent", "  1 down")
 }
 
-func TestAWorkerThatReportsBothWaysIsOneAndTheNewestWins(t *testing.T) {
+// TestAWorkerThatReportsBothWaysIsOneAndItsSourceStays, that of the polls for as long as it
+// answers them (0.4.1 to 0.5.1).
+func TestAWorkerThatReportsBothWaysIsOneAndItsSourceStays(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)
 	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 10))
 	load := loaded(loadMetrics, lease(1), 11).Load
+	source := func(want string) {
+		t.Helper()
+		equal(t, "source", f.Snapshot().Workers[0].Source.String(), want)
+	}
+	for n := range uint64(10) {
+		f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+		source("stats")
+		poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 12+n))
+		source("stats")
+		shows(t, f, fmt.Sprintf("backend/load_metrics: 1 answering mean %d", 12+n), fmt.Sprintf("  1 up kv %d", 12+n))
+		after(f, time.Duration(n)*time.Second)
+	}
+	after(f, 38*time.Second)
 	f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+	source("stats")
+	after(f, 39*time.Second)
+	f.Publish(Origin{Worker: 1}, FromLoadEvent, load) // half a minute after the last answer
+	source("load_event")
 	shows(t, f, "backend/load_metrics: 1 answering mean 11", "  1 up kv 11")
-	equal(t, "source", f.Snapshot().Workers[0].Source.String(), "load_event")
 	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 12))
-	shows(t, f, "backend/load_metrics: 1 answering mean 12", "  1 up kv 12")
-	equal(t, "source", f.Snapshot().Workers[0].Source.String(), "stats")
+	source("stats")
 	f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
 	poll(f)
 	poll(f) // dead: its next answer would bring the load anew

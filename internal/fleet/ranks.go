@@ -96,6 +96,21 @@ func (r *rank) heard() time.Time {
 	return at
 }
 
+// quiet is how long the polled load of a rank counts after it came, though it is published, too
+// (0.4.1 to 0.5.1): what counts must not change with each message.
+const quiet = 30 * time.Second
+
+// supersedes reports whether the load of the rank counts, and not that of another.
+func (r *rank) supersedes(o *rank) bool {
+	switch {
+	case o.source == FromStats && r.source == FromLoadEvent:
+		return r.at.Sub(o.at) > quiet
+	case o.source == FromLoadEvent && r.source == FromStats:
+		return o.at.Sub(r.at) <= quiet
+	}
+	return r.order > o.order
+}
+
 // merged is what is known of each rank, of two lists of them.
 func merged(a, b []rank) []rank {
 	if len(b) == 0 {
@@ -111,7 +126,7 @@ func merged(a, b []rank) []rank {
 			all = append(all, r)
 			continue
 		}
-		if r.load.OK && (!all[i].load.OK || r.order > all[i].order) {
+		if r.load.OK && (!all[i].load.OK || r.supersedes(&all[i])) {
 			all[i].load, all[i].source, all[i].at, all[i].order = r.load, r.source, r.at, r.order
 		}
 		if all[i].passes == nil {
