@@ -116,12 +116,12 @@ func (w *window) arrives(v wire.Envelope) arrival {
 		w.mark(number)
 		return inOrder
 	}
-	if w.newest-number >= remembered && v.PublishedAt > w.at {
-		w.begin(v) // a publisher made anew in the same process
-		return inOrder
-	}
 	if w.newest-number >= remembered || w.seen[number%remembered/64]&(1<<(number%64)) != 0 {
-		return again
+		if v.PublishedAt <= w.at {
+			return again
+		}
+		w.begin(v) // a publisher made anew, in the same process or in one that has its id
+		return inOrder
 	}
 	w.mark(number)
 	return late

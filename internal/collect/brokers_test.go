@@ -68,6 +68,16 @@ func TestCopiesOfAnEventAreTold(t *testing.T) {
 	if got := c.arrives(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, fleet.LoadEvent, 7, 0); got != inOrder {
 		t.Errorf("of a publisher that has begun anew: %d, want %d", got, inOrder)
 	}
+	// One that has the id of another, and has not come as far.
+	var shadow copies
+	for i, s := range []struct {
+		number, at uint64
+		want       arrival
+	}{{0, 10, inOrder}, {1, 20, inOrder}, {2, 30, inOrder}, {1, 20, again}, {2, 30, again}, {0, 40, inOrder}, {0, 40, again}, {1, 41, inOrder}} {
+		if got := shadow.arrives(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, fleet.LoadEvent, 7, 0); got != s.want {
+			t.Errorf("event %d of two: %d, want %d", i, got, s.want)
+		}
+	}
 	var none *copies
 	if got := none.arrives(wire.Envelope{}, fleet.LoadEvent, 1, 0); got != inOrder {
 		t.Errorf("without a broker: %d, want %d", got, inOrder)

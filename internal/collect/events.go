@@ -26,6 +26,7 @@ type Events struct {
 	access     *Access
 	subscribed bool // to NATS, as the log has said
 	sequences  sequences
+	gaps       gaps
 	nameless   sync.Once // says that an engine does not know its worker's id
 	bareTrace  sync.Once // says that a frontend does not say who served a request
 	heard      sync.Once // says that there is ZMQ
@@ -37,6 +38,7 @@ type Events struct {
 func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Events {
 	return &Events{
 		fleet:      f,
+		gaps:       gaps{fleet: f},
 		namespaces: namespaces,
 		log:        log,
 		verbose:    log.Enabled(context.Background(), slog.LevelDebug),
@@ -85,11 +87,9 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 	t := &e.fleet.Tally
 	// The one look at the clock for each event: a lag in milliseconds needs it.
 	t.Lagged(time.Since(time.UnixMilli(int64(v.PublishedAt))))
+	behind := false
 	if numbers != nil {
-		if gap := numbers.arrives(stream{v.Publisher, kind}, v.Sequence); gap.missing > 0 {
-			t.Gaps.Add(gap.missing)
-			e.fleet.Notes.Missed(fleet.Gap{Publisher: v.Publisher, Kind: kind, After: gap.after, Before: gap.before, At: time.Now()})
-		}
+		behind = e.count(gapKey{numbers, stream{v.Publisher, kind}}, v.Sequence)
 	}
 	switch kind {
 	case fleet.LoadEvent:
@@ -102,8 +102,20 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 		}
 		e.hit(hit, fleet.BadPack, err)
 	case fleet.ForwardPass:
-		e.pass(at, v, by)
+		e.pass(at, v, by, behind)
 	}
+}
+
+// count notes the number of an event, and what has not come before it. It reports whether
+// the event comes after later ones.
+func (e *Events) count(key gapKey, number uint64) (late bool) {
+	if e.gaps.comes(key, number) {
+		return true
+	}
+	if s := key.by.arrives(key.of, number); s.missing > 0 {
+		e.gaps.skip(key, s, time.Now())
+	}
+	return false
 }
 
 // bare books an event in JSON (to 0.8).
@@ -164,7 +176,7 @@ func (e *Events) hit(hit wire.HitRate, otherwise fleet.Reason, err error) {
 	}
 }
 
-func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies) {
+func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind bool) {
 	p, err := wire.ParseForwardPass(v.Payload)
 	if err != nil {
 		e.reject(fleet.ForwardPass, fleet.BadPack, err)
@@ -183,7 +195,7 @@ func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies) {
 		return
 	}
 	e.fleet.Pass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
-		Late:              order == late,
+		Late:              order == late || behind,
 		Counter:           p.Counter,
 		Seconds:           p.WallTime,
 		Running:           p.Running(),

@@ -51,6 +51,10 @@ func TestGapsAreNotedWithTheNumbersThatCame(t *testing.T) {
 	for _, n := range []uint64{3, 4, 9} {
 		e.envelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.sequences, nil)
 	}
+	if gaps := f.Notes.Gaps(); len(gaps) > 0 {
+		t.Errorf("gaps %+v while the events may come yet", gaps)
+	}
+	e.gaps.expire(time.Now().Add(gapTime))
 	gaps := f.Notes.Gaps()
 	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != fleet.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {
 		t.Errorf("gaps %+v, want one of publisher 7 from 4 to 9, just now", gaps)

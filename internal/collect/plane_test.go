@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
@@ -221,6 +222,7 @@ func (p *plane) counts(up, all, waiting int64) {
 
 func (p *plane) hits(events, gaps uint64) {
 	p.t.Helper()
+	time.Sleep(gapTime + time.Second) // what has not come by then is missing
 	synctest.Wait()
 	t := &p.fleet.Tally
 	if n, g := t.Messages(fleet.HitRate), t.Gaps.Load(); n != events || g != gaps {

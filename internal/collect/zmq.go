@@ -56,6 +56,7 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 		case <-more:
 			connect.Wait(ctx, settle)
 		case <-tick.C:
+			e.gaps.expire(time.Now())
 			z.takeTurns()
 			if z.wantsMore() {
 				channels = e.fleet.FollowChannels() // from the beginning
@@ -211,6 +212,7 @@ func (z *subscribers) brokersChange(once int) {
 	defer z.copies.mu.Unlock()
 	z.copies.several = z.brokers > 1
 	z.copies.sequences.forget()
+	z.events.gaps.forget(&z.copies.sequences)
 }
 
 // end waits for subscriptions that were stopped, and takes back their places.
@@ -218,6 +220,9 @@ func (z *subscribers) end(stopped []*subscriber) {
 	for _, s := range stopped {
 		s.ended.Wait()
 		s.running = nil
+		if !s.broker {
+			z.letGo(s.want)
+		}
 		z.places.leave(s.want)
 		if g := z.gates[s.address]; g.leave() {
 			delete(z.gates, s.address)
@@ -267,6 +272,13 @@ func (z *subscribers) takeTurns() {
 	for _, s := range stopped {
 		z.places.ask(s.want)
 	}
+}
+
+// letGo forgets where a publisher stands whose subscription we have ended: what it sends
+// until there is another one is not missing.
+func (z *subscribers) letGo(w *want) {
+	w.sequence = sequence{}
+	z.events.gaps.forget(&w.sequence)
 }
 
 func (z *subscribers) stopAll() {

@@ -1,0 +1,159 @@
+package collect
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// counting is what counts the events of one stream, at a time that tests set.
+type counting struct {
+	t   *testing.T
+	e   *Events
+	by  sequence
+	key gapKey
+}
+
+func newCounting(t *testing.T) *counting {
+	c := &counting{t: t, e: NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler))}
+	c.key = gapKey{&c.by, stream{publisher: 7, kind: fleet.HitRate}}
+	return c
+}
+
+func (c *counting) hear(numbers ...uint64) {
+	for _, n := range numbers {
+		c.e.count(c.key, n)
+	}
+}
+
+func (c *counting) run(from, to uint64) {
+	for ; from <= to; from++ {
+		c.hear(from)
+	}
+}
+
+// missing compares how many are missing, and how many may come yet.
+func (c *counting) missing(want, open uint64) {
+	c.t.Helper()
+	left := uint64(0)
+	for at := c.e.gaps.due.Front(); at != nil; at = at.Next() {
+		o := at.Value.(*gap)
+		left += o.to - o.from + 1
+	}
+	if n := c.e.fleet.Tally.Gaps.Load(); n != want || left != open {
+		c.t.Errorf("%d are missing and %d may come yet, want %d and %d", n, left, want, open)
+	}
+	if n := c.e.gaps.open.Load(); int(n) != c.e.gaps.due.Len() || (n == 0) != (len(c.e.gaps.all) == 0) {
+		c.t.Errorf("%d gaps are open, of %d streams, and %d wait to close", n, len(c.e.gaps.all), c.e.gaps.due.Len())
+	}
+}
+
+func (c *counting) later(d time.Duration) { c.e.gaps.expire(time.Now().Add(d)) }
+
+// TestWhatComesOutOfOrderIsNotMissing, as routers of 0.9 and 1.0 send it.
+func TestWhatComesOutOfOrderIsNotMissing(t *testing.T) {
+	c := newCounting(t)
+	c.hear(17, 19, 20, 18, 21)
+	c.missing(0, 0)
+	c.hear(30)
+	c.missing(0, 8)
+	c.hear(25, 22, 29, 28, 23, 24)
+	c.missing(0, 2)
+	c.hear(26, 27, 31)
+	c.missing(0, 0)
+	c.later(time.Hour)
+	c.missing(0, 0)
+	c.hear(33)
+	c.later(gapTime - time.Millisecond)
+	c.missing(0, 1)
+	c.later(gapTime)
+	c.missing(1, 0)
+}
+
+func TestTheWindowIsOf256Numbers(t *testing.T) {
+	c := newCounting(t)
+	c.hear(10, 14)
+	c.run(15, 13+255)
+	c.missing(0, 3)
+	c.hear(12)
+	c.missing(0, 2)
+	c.run(13+256, 13+256)
+	c.missing(2, 0)
+	if got := c.e.fleet.Notes.Gaps(); len(got) != 2 || got[0].After != 10 || got[0].Before != 12 || got[1].After != 12 || got[1].Before != 14 {
+		t.Errorf("gaps %+v, want 11 and 13", got)
+	}
+}
+
+func TestWhatIsSentAfterWeHaveLetGoIsNotMissing(t *testing.T) {
+	c := newCounting(t)
+	c.hear(10, 14)
+	c.missing(0, 3)
+	c.e.gaps.forget(&c.by)
+	c.missing(0, 0)
+	c.later(time.Hour)
+	c.missing(0, 0)
+}
+
+func TestStreamsAreToldApartInWhatHasNotCome(t *testing.T) {
+	c, other := newCounting(t), newCounting(t)
+	other.e = c.e
+	c.hear(10, 14)
+	other.hear(10, 14, 11, 12, 13)
+	c.missing(0, 3)
+	c.e.gaps.forget(&other.by)
+	c.missing(0, 3)
+}
+
+// TestGapsThatAreOpenAreBounded: what there is no room for is missing at once.
+func TestGapsThatAreOpenAreBounded(t *testing.T) {
+	c := newCounting(t)
+	for n := range uint64(300) {
+		c.hear(10 + n*100_000) // no window of numbers closes so far ahead
+	}
+	if n := c.e.gaps.due.Len(); n != 256 {
+		t.Errorf("%d gaps of one stream are open, want 256", n)
+	}
+	if n := c.e.fleet.Tally.Gaps.Load(); n != 43*99_999 {
+		t.Errorf("%d are missing, want those of the first 43 gaps", n)
+	}
+	for publisher := range uint64(70_000) {
+		key := gapKey{&sequence{}, stream{publisher: publisher, kind: fleet.HitRate}}
+		c.e.count(key, 1)
+		c.e.count(key, 3)
+	}
+	if n, all := c.e.gaps.due.Len(), len(c.e.gaps.all); n != 65_536 || all != 65_536 {
+		t.Errorf("%d gaps of %d streams are open, want 65,536", n, all)
+	}
+}
+
+// TestNothingIsMissingOfWhatIsShuffled, and exactly what never comes is.
+func TestNothingIsMissingOfWhatIsShuffled(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 13))
+		c, lost := newCounting(t), uint64(0)
+		c.hear(0)
+		var ahead []uint64
+		for n := uint64(1); n < 3000 || len(ahead) > 0; {
+			if n < 3000 && (len(ahead) == 0 || len(ahead) < 100 && r.IntN(2) == 0) {
+				if r.IntN(50) == 0 && n > 1 && n < 2999 {
+					lost++
+				} else {
+					ahead = append(ahead, n)
+				}
+				n++
+				continue
+			}
+			i := r.IntN(min(len(ahead), 20))
+			c.hear(ahead[i])
+			ahead = append(ahead[:i], ahead[i+1:]...)
+		}
+		c.later(gapTime)
+		if got := c.e.fleet.Tally.Gaps.Load(); got != lost {
+			t.Errorf("seed %d: %s", seed, fmt.Sprintf("%d are missing, want %d", got, lost))
+		}
+	}
+}
