@@ -37,7 +37,7 @@ func (l *L2C) Publish() (sent bool) {
 			}
 		}
 		rows = rows[e.Shown:]
-		if e.Load.OK && len(found) > 0 {
+		if e.Blocks.N > 0 && len(found) > 0 {
 			sent = l.publish(e, found) || sent
 		}
 	}
@@ -46,7 +46,7 @@ func (l *L2C) Publish() (sent bool) {
 
 func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent bool) {
 	subject := wire.L2CSubject(cmp.Or(e.Namespace, l.Namespace), e.Component, e.Name)
-	event, err := wire.L2C(found, e.Load.V)
+	event, err := wire.L2C(found, e.Blocks)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
 		// The original died of it.
 		l.Fleet.Tally.Drop(fleet.OverMaxBytes, 1)

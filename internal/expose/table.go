@@ -137,18 +137,13 @@ var workerInfo = gauge("llm_worker_info", "What is known of the worker beside nu
 
 var endpointFamilies = []endpointFamily{
 	{gauge("llm_load_avg", "Average load across workers"),
-		func(e *fleet.EndpointState) number { return number{V: e.Load.V.Mean, OK: e.Load.OK} }},
+		func(e *fleet.EndpointState) number { return e.Blocks.Of(e.Blocks.Mean) }},
 	{gauge("llm_load_std", "Load standard deviation across workers"),
-		func(e *fleet.EndpointState) number { return number{V: e.Load.V.Std, OK: e.Load.OK} }},
+		func(e *fleet.EndpointState) number { return e.Blocks.Of(e.Blocks.Std) }},
 	{gauge("llm_load_max", "Largest number of active KV cache blocks among the workers"),
-		func(e *fleet.EndpointState) number { return number{V: e.Load.V.Max, OK: e.Load.OK} }},
+		func(e *fleet.EndpointState) number { return e.Blocks.Of(e.Blocks.Max) }},
 	{gauge("llm_load_imbalance_ratio", "Largest number of active KV cache blocks, divided by the mean"),
-		func(e *fleet.EndpointState) number {
-			if !e.Load.OK {
-				return number{}
-			}
-			return e.Load.V.Imbalance()
-		}},
+		func(e *fleet.EndpointState) number { return e.Blocks.Imbalance() }},
 	{counter("llm_kv_hit_rate_events_total", "KV hit rate events booked on this endpoint"),
 		func(e *fleet.EndpointState) number { return fleet.Some(float64(e.HitEvents)) }},
 }

@@ -299,8 +299,8 @@ func auditStats(t *testing.T, s Snapshot, e Endpoint, state EndpointState) {
 			blocks = append(blocks, float64(w.Load.V.KVActive.V))
 		}
 	}
-	if state.Load.OK != (len(blocks) > 0) {
-		t.Errorf("%s has statistics: %v, over %d workers", e, state.Load.OK, len(blocks))
+	if state.Blocks.N != len(blocks) {
+		t.Errorf("%s has a spread of %d blocks in use, want of %d", e, state.Blocks.N, len(blocks))
 	}
 	if len(blocks) == 0 {
 		return
@@ -310,11 +310,11 @@ func auditStats(t *testing.T, s Snapshot, e Endpoint, state EndpointState) {
 		sum += b
 	}
 	mean := sum / float64(len(blocks))
-	l := state.Load.V
+	l := state.Blocks
 	if math.Abs(l.Mean-mean) > 1e-9*mean || l.Max != slices.Max(blocks) || math.IsNaN(l.Std) || l.Std < 0 {
 		t.Errorf("%s: load %+v over %v", e, l, blocks)
 	}
-	if r := l.Imbalance(); r.OK != (mean != 0) || math.IsNaN(r.V) || math.IsInf(r.V, 0) {
+	if r := state.Blocks.Imbalance(); r.OK != (mean != 0) || math.IsNaN(r.V) || math.IsInf(r.V, 0) {
 		t.Errorf("%s: imbalance %+v with mean %v", e, r, mean)
 	}
 }

@@ -121,8 +121,8 @@ func endpointText(e EndpointState) string {
 			fmt.Fprintf(&b, " %d %s", c.n, c.what)
 		}
 	}
-	if e.Load.OK {
-		fmt.Fprintf(&b, " mean %g", e.Load.V.Mean)
+	if e.Blocks.N > 0 {
+		fmt.Fprintf(&b, " mean %g", e.Blocks.Mean)
 	}
 	return b.String()
 }

@@ -25,6 +25,14 @@ func (s Source) String() string {
 	return [...]string{"stats", "load_event", "active_load", "fpm", "scrape"}[s]
 }
 
+// kind is what a load of this source comes in.
+func (s Source) kind() Kind {
+	if s == FromStats {
+		return StatsReply
+	}
+	return LoadEvent
+}
+
 // rank is what one data parallel rank of a worker last reported. To 0.2.1, and
 // mostly later too, a worker has only one, of number 0.
 type rank struct {
@@ -63,6 +71,8 @@ func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from So
 	if r == nil {
 		return
 	}
+	l, out := l.ranged()
+	f.Tally.RejectMany(from.kind(), OutOfRange, out)
 	f.loads++
 	r.load, r.source, r.at, r.order = Some(l), from, f.now, f.loads
 }
@@ -141,7 +151,8 @@ func merged(a, b []rank) []rank {
 }
 
 // reported is the load of the rank with what its forward passes and the model card add.
-func (r *rank) reported(card Card) Load {
+// Seeded is seededTotal.
+func (r *rank) reported(card Card, seeded Opt[uint64]) Load {
 	l := r.load.V
 	if r.passes != nil {
 		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.last.Running))
@@ -149,18 +160,50 @@ func (r *rank) reported(card Card) Load {
 	}
 	l.KVTotal = l.KVTotal.or(card.KVTotal)
 	l.TotalSlots = l.TotalSlots.or(card.MaxSeqs)
+	return l.seeded(seeded)
+}
+
+// whole is the load of the rank, with what its worker's page says of that which is not
+// known otherwise: an event stands until the next one, so that it is never the older. Its
+// CacheUsage is KV use, wherever that is shown.
+func (r *rank) whole(card Card, seeded Opt[uint64]) Load {
+	l := r.reported(card, seeded)
+	var page Load
+	if r.scraped != nil {
+		page = r.scraped.load
+	}
+	l.KVTotal, page.KVTotal = l.KVTotal.or(page.KVTotal), Opt[uint64]{}
+	l = l.seeded(seeded)
 	if r.source == FromActiveLoad {
+		l.divide()
+	}
+	l = l.filled(&page).seeded(seeded)
+	l.KVActive = l.KVActive.or(l.blocks(page.CacheUsage))
+	if !l.CacheUsage.OK {
 		l.divide()
 	}
 	return l
 }
 
-// or is o if it is there, else another.
-func (o Opt[T]) or(another Opt[T]) Opt[T] {
-	if o.OK {
-		return o
+// seededTotal is how many KV cache blocks there are in each rank of the worker: as its model
+// card says, or all of the ranks that know it do. It is absent where they disagree.
+func seededTotal(ranks []rank, card Card) Opt[uint64] {
+	if card.KVTotal.V > unseeded {
+		return card.KVTotal
 	}
-	return another
+	var total Opt[uint64]
+	agrees := func(o Opt[uint64]) bool {
+		if o.V > unseeded {
+			total = total.or(o)
+		}
+		return o.V <= unseeded || o.V == total.V
+	}
+	for i := range ranks {
+		if !agrees(ranks[i].load.V.KVTotal) || ranks[i].scraped != nil && !agrees(ranks[i].scraped.load.KVTotal) {
+			return Opt[uint64]{}
+		}
+	}
+	return total
 }
 
 // sumLoads is the load of a worker of several ranks: the sum, and of fractions the
@@ -218,12 +261,13 @@ func (m *mean) value() Opt[float64] {
 
 // loadOf is the load of a worker of these ranks.
 func loadOf(ranks []rank, card Card) Load {
+	seeded := seededTotal(ranks, card)
 	if len(ranks) == 1 {
-		return ranks[0].whole(card)
+		return ranks[0].whole(card, seeded)
 	}
 	loads := make([]Load, len(ranks))
 	for i := range ranks {
-		loads[i] = ranks[i].whole(card)
+		loads[i] = ranks[i].whole(card, seeded)
 	}
 	return sumLoads(loads)
 }
@@ -262,8 +306,9 @@ func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState 
 	if len(ranks) < 2 {
 		return to
 	}
+	seeded := seededTotal(ranks, card)
 	for i := range ranks {
-		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card)}
+		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card, seeded)}
 		r.Source, r.LoadAge = f.newest(ranks[i:i+1], card)
 		if p := ranks[i].passes; p != nil {
 			r.PassAge = Some(max(0, f.now.Sub(p.at)))

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"cmp"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -28,12 +27,15 @@ type Scraped struct {
 
 	// Lookups in the prefix cache and those that hit, in tokens, since the engine began.
 	Lookups, Hits Opt[uint64]
+
+	Queues Queues
 }
 
 // scraped is what is known of a rank from its worker's page.
 type scraped struct {
-	load Load
-	at   time.Time
+	load   Load
+	queues Queues
+	at     time.Time
 
 	lookups, hits uint64       // as of the last scrape; 0 before the first
 	hitRate       Opt[float64] // of the last look-ups
@@ -112,8 +114,9 @@ func (w *worker) metricsAt(s *seat) string {
 // isWhole reports whether events, passes and the model card say everything of the load.
 func (w *worker) isWhole(s *seat) bool {
 	ranks := w.ranksAt(s)
+	seeded := seededTotal(ranks, s.card.V)
 	for i := range ranks {
-		l := ranks[i].reported(s.card.V)
+		l := ranks[i].reported(s.card.V, seeded)
 		if !l.KVActive.OK || !l.KVTotal.OK || !l.ActiveSlots.OK || !l.TotalSlots.OK || !l.Waiting.OK || !l.HitRate.OK {
 			return false
 		}
@@ -167,7 +170,7 @@ func (w *worker) outdate() {
 	for i := range w.seats {
 		for _, r := range w.seats[i].ranks {
 			if r.scraped != nil {
-				r.scraped.load = Load{}
+				r.scraped.load, r.scraped.queues = Load{}, Queues{}
 			}
 		}
 	}
@@ -213,7 +216,12 @@ func (f *Fleet) bookScraped(w *worker, v *Scraped, page []Scraped) {
 	if v.counts() {
 		c.count(v.Lookups.V, v.Hits.V)
 	}
-	c.load = c.load.filled(&v.Load)
+	l, out := v.Load.ranged()
+	f.Tally.RejectMany(Pages, OutOfRange, out)
+	c.load = c.load.filled(&l)
+	if v.Queues != (Queues{}) {
+		c.queues = v.Queues
+	}
 	c.load.HitRate = c.load.HitRate.or(c.hitRate)
 }
 
@@ -282,62 +290,16 @@ func (c *scraped) count(lookups, hits uint64) {
 	c.lookups, c.hits = lookups, hits
 }
 
-// filled is the load with what another says of that which is absent.
-func (l Load) filled(o *Load) Load {
-	l.ActiveSlots = l.ActiveSlots.or(o.ActiveSlots)
-	l.TotalSlots = l.TotalSlots.or(o.TotalSlots)
-	l.Waiting = l.Waiting.or(o.Waiting)
-	l.KVActive = l.KVActive.or(o.KVActive)
-	l.KVTotal = l.KVTotal.or(o.KVTotal)
-	l.CacheUsage = l.CacheUsage.or(o.CacheUsage)
-	l.HitRate = l.HitRate.or(o.HitRate)
-	l.SpecDrafts = l.SpecDrafts.or(o.SpecDrafts)
-	l.SpecDraftTokens = l.SpecDraftTokens.or(o.SpecDraftTokens)
-	l.SpecAccepted = l.SpecAccepted.or(o.SpecAccepted)
-	return l
-}
-
-// whole is the load of the rank, with what its worker's page says of that which is not
-// known otherwise: an event stands until the next one, so that it is never the older.
-func (r *rank) whole(card Card) Load {
-	l := r.reported(card)
-	if r.scraped == nil {
-		return l
-	}
-	page := &r.scraped.load
-	l.KVTotal = l.KVTotal.or(page.KVTotal)
-	if r.source == FromActiveLoad {
-		l.divide()
-	}
-	l = l.filled(page)
-	if r.load.V.KVActive.OK {
-		return l
-	}
-	if !l.KVActive.OK && l.KVTotal.OK && page.CacheUsage.OK {
-		l.KVActive = Some(uint64(math.Round(page.CacheUsage.V * float64(l.KVTotal.V))))
-	}
-	if !l.CacheUsage.OK {
-		l.divide()
-	}
-	return l
-}
-
-// divide works the usage of the cache out.
-func (l *Load) divide() {
-	if l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0 {
-		l.CacheUsage = Some(float64(l.KVActive.V) / float64(l.KVTotal.V))
-	}
-}
-
 // scrapedBlocks is when the number of KV cache blocks in use was scraped, if it was.
 func scrapedBlocks(ranks []rank, card Card) Opt[time.Time] {
 	var at Opt[time.Time]
+	seeded := seededTotal(ranks, card)
 	for i := range ranks {
 		r := &ranks[i]
 		if r.load.V.KVActive.OK {
 			return Opt[time.Time]{}
 		}
-		if r.scraped != nil && r.whole(card).KVActive.OK && (!at.OK || r.scraped.at.After(at.V)) {
+		if r.scraped != nil && r.whole(card, seeded).KVActive.OK && (!at.OK || r.scraped.at.After(at.V)) {
 			at = Some(r.scraped.at)
 		}
 	}

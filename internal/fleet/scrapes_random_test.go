@@ -44,13 +44,13 @@ func (o *opinion) load() Opt[Load] {
 	if !l.KVActive.OK && s.CacheUsage.OK && l.KVTotal.OK {
 		l.KVActive = Some(uint64(math.Round(s.CacheUsage.V * float64(l.KVTotal.V))))
 	}
-	share := Opt[float64]{float64(l.KVActive.V) / float64(l.KVTotal.V), l.KVActive.OK && l.KVTotal.OK && l.KVTotal.V > 0}
-	switch {
-	case p.KVActive.OK && o.source == FromActiveLoad:
+	var share Opt[float64]
+	if part := float64(l.KVActive.V) / float64(l.KVTotal.V); l.KVActive.OK && l.KVTotal.V > 0 && part <= 1.1 {
+		share = Some(min(part, 1))
+	}
+	if p.KVActive.OK && o.source == FromActiveLoad {
 		l.CacheUsage = first(share, s.CacheUsage)
-	case p.KVActive.OK || !o.page.OK:
-		l.CacheUsage = first(p.CacheUsage, s.CacheUsage)
-	default:
+	} else {
 		l.CacheUsage = first(p.CacheUsage, s.CacheUsage, share)
 	}
 	return Opt[Load]{l, o.published.OK || o.pass.OK || o.page.OK}
@@ -82,7 +82,7 @@ func TestWhatIsScrapedGivesWay(t *testing.T) {
 			if r.IntN(3) == 0 {
 				return Opt[uint64]{}
 			}
-			return Some(r.Uint64N(1000))
+			return Some(2 + r.Uint64N(1000)) // a total of 1 is none: see TestATotalOfOne
 		}
 		fraction := func() Opt[float64] {
 			if r.IntN(3) == 0 {

@@ -1,9 +1,6 @@
 package fleet
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // Snapshot is one consistent cut through the Fleet; it is the reader's own.
 type Snapshot struct {
@@ -49,6 +46,7 @@ type WorkerState struct {
 	Source    Source        // of Load
 	Model     string        // as its model card has it; may be empty
 	Ranks     []RankState   // by number; nil where there is only one
+	Queues    Queues        // sums over its ranks
 	Passes    Opt[Passes]   // absent before its first forward pass
 	Hits      Opt[Hits]     // absent before its first event
 	Timings   Timings       // shown where Hits are
@@ -87,25 +85,11 @@ type EndpointState struct {
 	Unregistered int  // answer without being registered
 	Malformed    int  // answer what cannot be decoded
 	HitEvents    uint64
-	Load         Opt[LoadStats] // absent where no worker has a load
+	Blocks       Spread // of the KV cache blocks in use, over the workers that show them
+	Use          Spread // of KV use, over the workers that show it
 	Requests     *Histograms    // nil before the first finished request
 
 	Shown int // its rows of Workers, which stand in the order of Endpoints
-}
-
-// LoadStats are over the KV cache blocks in use of the workers that show them.
-type LoadStats struct {
-	Mean float64
-	Std  float64 // of the population
-	Max  float64
-}
-
-// Imbalance is max/mean; absent when the mean is 0.
-func (s LoadStats) Imbalance() Opt[float64] {
-	if s.Mean == 0 {
-		return Opt[float64]{}
-	}
-	return Some(s.Max / s.Mean)
 }
 
 // ShowsBlocks reports whether both halves of the pair of KV block gauges are
@@ -318,6 +302,7 @@ func (w *worker) ranksAt(s *seat) []rank {
 // show writes what the ranks have reported into the worker's row.
 func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat, brief bool) {
 	row.Load = Some(loadOf(ranks, s.card.V))
+	row.Queues = queuesOf(ranks)
 	row.Source, row.LoadAge = f.newest(ranks, s.card.V)
 	f.sumPasses(&row.Passes, ranks, s.earlier, brief)
 	row.Ranks = f.rankStates(row.Ranks, ranks, s.card.V)
@@ -352,32 +337,7 @@ func (s *Snapshot) aggregate() {
 	rows := s.Workers
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		e.Load = loadStats(rows[:e.Shown])
+		e.Blocks, e.Use = spreadOf(rows[:e.Shown], blocksShown), spreadOf(rows[:e.Shown], kvUse)
 		rows = rows[e.Shown:]
 	}
-}
-
-func loadStats(rows []WorkerState) Opt[LoadStats] {
-	var n, sum, squares float64
-	var stats LoadStats
-	for i := range rows {
-		if rows[i].ShowsBlocks() {
-			active := float64(rows[i].Load.V.KVActive.V)
-			n++
-			sum += active
-			stats.Max = max(stats.Max, active)
-		}
-	}
-	if n == 0 {
-		return Opt[LoadStats]{}
-	}
-	stats.Mean = sum / n
-	for i := range rows {
-		if rows[i].ShowsBlocks() {
-			d := float64(rows[i].Load.V.KVActive.V) - stats.Mean
-			squares += d * d
-		}
-	}
-	stats.Std = math.Sqrt(squares / n)
-	return Some(stats)
 }

@@ -22,13 +22,13 @@ func TestSnapshotHoldsTheWholeRow(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	register(f, generate, 0x7d7ba2096ef23e30)
 	r := loaded(generate, lease(0x7d7ba2096ef23e30), 10)
-	r.Load.HitRate = Some(0.75)
+	r.Load.HitRate, r.Load.CacheUsage = Some(0.75), Some(0.1)
 	poll(f, r)
 	f.Hit(0x7d7ba2096ef23e30, 20, 5)
 	after(f, 3*time.Second)
 	equal(t, "snapshot", f.Snapshot(), Snapshot{
 		Endpoints: []EndpointState{{
-			Endpoint: generate, Counted: true, Answering: 1, Shown: 1, HitEvents: 1, Load: Some(LoadStats{Mean: 10, Max: 10}),
+			Endpoint: generate, Counted: true, Answering: 1, Shown: 1, HitEvents: 1, Blocks: Spread{N: 1, Mean: 10, Min: 10, Max: 10}, Use: Spread{N: 1, Mean: 0.1, Min: 0.1, Max: 0.1},
 		}},
 		Workers: []WorkerState{{
 			Endpoint: generate, ID: lease(0x7d7ba2096ef23e30), Label: "9041998838276177456", Service: "dynamo_backend",
@@ -54,7 +54,7 @@ func TestSnapshotNamesThoseWhoseRegistrationIsGone(t *testing.T) {
 	equal(t, "states", states, []State{StateAnswering, 0, StateMalformed})
 	equal(t, "outside", s.Unregistered, []WorkerState{{
 		Endpoint: generate, ID: lease(2), Label: "2", Service: "dynamo_backend", State: StateUnregistered, Listed: true, Up: true,
-		Load: Some(loaded(generate, lease(2), 30).Load),
+		Load: Some(withUse(loaded(generate, lease(2), 30).Load, 0.3)),
 	}})
 	register(f, generate, 2)
 	f.SnapshotInto(&s)
@@ -108,21 +108,21 @@ func TestAnEmptyFleetShowsNothingButWhatIsNamed(t *testing.T) {
 	f = fleetAt(Target(generate), plenty)
 	poll(f)
 	shows(t, f, "backend/generate:")
-	equal(t, "load", f.Snapshot().Endpoints[0].Load, Opt[LoadStats]{})
+	equal(t, "blocks", f.Snapshot().Endpoints[0].Blocks, Spread{})
 }
 
 func TestLoadStatistics(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		blocks    []uint64
-		want      LoadStats
+		want      Spread
 		imbalance Opt[float64]
 	}{
-		{"one worker", []uint64{7}, LoadStats{Mean: 7, Std: 0, Max: 7}, Some(1.0)},
-		{"the original's", []uint64{100, 10, 40}, LoadStats{Mean: 50, Std: 37.416573867739416, Max: 100}, Some(2.0)},
-		{"equal", []uint64{3, 3, 3}, LoadStats{Mean: 3, Std: 0, Max: 3}, Some(1.0)},
-		{"idle", []uint64{0, 0}, LoadStats{}, Opt[float64]{}},
-		{"huge", []uint64{math.MaxUint64, math.MaxUint64}, LoadStats{Mean: 1 << 64, Std: 0, Max: 1 << 64}, Some(1.0)},
+		{"one worker", []uint64{7}, Spread{N: 1, Mean: 7, Min: 7, Max: 7}, Some(1.0)},
+		{"the original's", []uint64{100, 10, 40}, Spread{N: 3, Mean: 50, Std: 37.416573867739416, Min: 10, Max: 100}, Some(2.0)},
+		{"equal", []uint64{3, 3, 3}, Spread{N: 3, Mean: 3, Min: 3, Max: 3}, Some(1.0)},
+		{"idle", []uint64{0, 0}, Spread{N: 2}, Opt[float64]{}},
+		{"huge", []uint64{math.MaxUint64, math.MaxUint64}, Spread{N: 2, Mean: 1 << 64, Min: 1 << 64, Max: 1 << 64}, Some(1.0)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := fleetAt(everything, plenty)
@@ -130,9 +130,9 @@ func TestLoadStatistics(t *testing.T) {
 				register(f, generate, uint64(i+1))
 				f.Report(loaded(generate, lease(uint64(i+1)), blocks))
 			}
-			got := f.Snapshot().Endpoints[0].Load
-			equal(t, "statistics", got, Some(c.want))
-			equal(t, "imbalance", got.V.Imbalance(), c.imbalance)
+			got := f.Snapshot().Endpoints[0]
+			equal(t, "blocks", got.Blocks, c.want)
+			equal(t, "imbalance", got.Blocks.Imbalance(), c.imbalance)
 		})
 	}
 }
@@ -208,4 +208,10 @@ func TestUnknownGoesWithItsLastCounters(t *testing.T) {
 	after(f, 2*retention)
 	shows(t, f)
 	equal(t, "endpoints", len(f.endpoints), 0)
+}
+
+// withUse is a load with its KV use.
+func withUse(l Load, use float64) Load {
+	l.CacheUsage = Some(use)
+	return l
 }

@@ -50,12 +50,13 @@ const (
 	NotRegistered               // of a worker at an endpoint where neither it nor another is registered
 	Late                        // an answer to a poll of long ago
 	UnknownKind                 // a key of the registry of a kind that we do not know: nothing is wrong with it
+	OutOfRange                  // a value of a load or of a page that cannot be, as a fraction of 62: the rest of it counts
 	reasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late", "unknown_kind"}[r]
+	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late", "unknown_kind", "range"}[r]
 }
 
 // Peer is what the program makes calls to.
@@ -239,7 +240,14 @@ func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() && t.Kube
 func (t *Tally) Receive(k Kind) { t.messages[k].Add(1) }
 
 // Reject counts one message, or part of one, that was of no use.
-func (t *Tally) Reject(k Kind, r Reason) { t.rejected[k][r].Add(1) }
+func (t *Tally) Reject(k Kind, r Reason) { t.RejectMany(k, r, 1) }
+
+// RejectMany counts n of them, or n parts of them.
+func (t *Tally) RejectMany(k Kind, r Reason, n int) {
+	if n > 0 {
+		t.rejected[k][r].Add(uint64(n))
+	}
+}
 
 // Drop counts n lost messages.
 func (t *Tally) Drop(d Drop, n uint64) { t.dropped[d].Add(n) }

@@ -64,14 +64,14 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 		}
 	}
 	unique(StatsReply, HitRate, LoadEvent, ForwardPass, Trace, Instances, Cards, Channels, Pages, Others)
-	unique(BadJSON, BadName, BadID, BadLoad, BadPack, BadFrames, NoWorker, Estimate, Repeated, BadText, TooLarge, NotRegistered, Late, UnknownKind)
+	unique(BadJSON, BadName, BadID, BadLoad, BadPack, BadFrames, NoWorker, Estimate, Repeated, BadText, TooLarge, NotRegistered, Late, UnknownKind, OutOfRange)
 	unique(QueueFull, OverMaxBytes)
 	unique(PollOK, PollEmpty, PollError)
 	unique(ScrapeOK, ScrapeEmpty, ScrapeError)
 	unique(FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape)
 	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerPage, PeerPushgateway)
 	unique(WorkerLimit, EndpointLimit, AttachmentLimit, RankLimit, ChannelLimit, SubscriptionLimit)
-	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(Peers()), len(Limits())}, []int{10, 14, 2, 3, 3, 7, 6})
+	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 7, 6})
 }
 
 func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {

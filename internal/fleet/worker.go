@@ -72,19 +72,3 @@ func (o Opt[T]) Pointer() *T {
 	}
 	return &o.V
 }
-
-// Load is what one worker last reported about itself, whichever release sent it.
-type Load struct {
-	ActiveSlots Opt[uint64] // requests being served
-	TotalSlots  Opt[uint64] // requests that can be served at once
-	Waiting     Opt[uint64] // requests queued
-
-	KVActive   Opt[uint64]  // KV cache blocks in use
-	KVTotal    Opt[uint64]  // KV cache blocks there are
-	CacheUsage Opt[float64] // fraction of the KV cache in use, 0..1
-	HitRate    Opt[float64] // fraction of prefix cache look-ups that hit, 0..1
-
-	SpecDrafts      Opt[uint64] // speculative decoding: drafts made
-	SpecDraftTokens Opt[uint64] // tokens in those drafts
-	SpecAccepted    Opt[uint64] // tokens of them that were accepted
-}

@@ -96,7 +96,7 @@ func (p *place) state() fleet.EndpointState {
 	s := &p.sums
 	return fleet.EndpointState{Endpoint: p.Endpoint, Counted: p.counted,
 		Answering: s.answering, Silent: s.silent, Unregistered: s.unregistered, Malformed: s.malformed,
-		Load: fleet.Opt[fleet.LoadStats]{V: fleet.LoadStats{Mean: s.blocks.mean, Std: s.blocks.std(), Max: s.blocks.max}, OK: s.blocks.n > 0}}
+		Blocks: s.blocks, Use: s.use}
 }
 
 // refuse answers with an error.

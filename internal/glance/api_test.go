@@ -109,8 +109,11 @@ type signals struct {
 	Mean                           *float64 `json:"kv_usage_mean"`
 	Max                            *float64 `json:"kv_usage_max"`
 	Running                        *float64 `json:"requests_running"`
+	RunningWorkers                 int      `json:"requests_running_workers"`
 	Waiting                        *float64 `json:"requests_waiting"`
+	WaitingWorkers                 int      `json:"requests_waiting_workers"`
 	Queued                         *float64 `json:"queued_prefill_tokens"`
+	QueuedWorkers                  int      `json:"queued_prefill_tokens_workers"`
 	HitRate                        *float64 `json:"hit_rate"`
 	Age                            *float64 `json:"age_seconds"`
 }
@@ -156,6 +159,52 @@ func TestSignalsAreSumsAndMeansOfAnEndpoint(t *testing.T) {
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
 		l.pass(time.Second)
 		equal(t, "signals when all have lost their keys, and still answer", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,0.4,–]")
+	})
+}
+
+// TestSumsSayOfHowManyWorkersTheyAre, since not all may report what is summed.
+func TestSumsSayOfHowManyWorkersTheyAre(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		reported := func(want ...int) {
+			t.Helper()
+			s := l.signals(ofGenerate)
+			equal(t, "workers that report", []int{s.RunningWorkers, s.WaitingWorkers, s.QueuedWorkers}, want)
+		}
+		reported(0, 0, 0)
+		l.publishing(generate, 1, 2, 3)
+		at := func(id uint64) fleet.Origin { return fleet.Origin{Endpoint: generate, Worker: id} }
+		l.f.Publish(at(1), fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		l.f.Publish(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
+		l.pass(time.Second)
+		reported(1, 0, 0)
+		equal(t, "the queue", shown(l.signals(ofGenerate).Waiting), "–")
+		equal(t, "the queue on the page", l.snapshot().Fleet.WaitingReported == nil, true)
+		l.f.Pass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
+		l.pass(time.Second)
+		reported(2, 1, 1)
+		s := l.signals(ofGenerate)
+		equal(t, "sums", []float64{*s.Running, *s.Waiting, *s.Queued}, []float64{7, 0, 512})
+		equal(t, "on the page", *l.snapshot().Fleet.WaitingReported, 1)
+	})
+}
+
+// TestKVUseIsOneNumber, in signals and on the page: what the worker says itself, whatever its
+// blocks are.
+func TestKVUseIsOneNumber(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2)
+		says := load(generate, 1, 250, 0)
+		says.Load.CacheUsage = fleet.Some(0.9)
+		l.answer(says, load(generate, 2, 500, 0))
+		l.pass(2 * time.Second)
+		s, c := l.signals(ofGenerate), l.snapshot()
+		equal(t, "signals", []float64{*s.Mean, *s.Max}, []float64{0.7, 0.9})
+		equal(t, "fleet", []float64{*c.Fleet.LoadMean, *c.Fleet.LoadStd, *c.Endpoints[0].LoadMean, *c.Endpoints[0].LoadStd}, []float64{0.7, 0.2, 0.7, 0.2})
+		equal(t, "workers", []float64{*c.Workers[0].KVUse, *c.Workers[1].KVUse}, []float64{0.9, 0.5})
+		equal(t, "blocks", []float64{*c.Fleet.BlocksMean, *c.Fleet.BlocksStd, *c.Endpoints[0].Imbalance}, []float64{375, 125, 1.3333})
+		equal(t, "problems", l.problem("full:backend/generate").Workers, []string{"1"})
 	})
 }
 

@@ -1,7 +1,6 @@
 package glance
 
 import (
-	"math"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -46,15 +45,8 @@ func burdenOf(l *fleet.Load, age time.Duration) burden {
 	return burden{true, age, l.KVActive, l.KVTotal, l.ActiveSlots, l.TotalSlots, l.Waiting, l.CacheUsage}
 }
 
-// use is the share of its KV cache that is in use: of the blocks if they are known,
-// else what the worker says.
-func (b *burden) use() number {
-	if b.kvTotal.V > 0 && b.kvActive.OK {
-		return fleet.Some(float64(b.kvActive.V) / float64(b.kvTotal.V))
-	}
-	// What a worker says of itself may be anything.
-	return number{V: b.cacheUsage.V, OK: b.cacheUsage.OK && b.cacheUsage.V >= 0 && b.cacheUsage.V <= math.MaxFloat32}
-}
+// use is KV use.
+func (b *burden) use() number { return b.cacheUsage }
 
 // slots is the share of its request slots that is in use.
 func (b *burden) slots() number {
@@ -79,57 +71,17 @@ func (r *row) hitRateTotal() number {
 	return pair{float64(r.hits.isl), float64(r.hits.overlap)}.rate()
 }
 
-// spread is the mean, standard deviation and range of some values.
-type spread struct {
-	n        float64
-	mean, m2 float64
-	min, max float64
-}
-
-func (s *spread) add(v float64) {
-	s.n++
-	if s.n == 1 {
-		s.min, s.max = v, v
-	}
-	d := v - s.mean
-	s.mean += d / s.n
-	s.m2 += d * (v - s.mean)
-	s.min, s.max = min(s.min, v), max(s.max, v)
-}
-
-// merge adds all values of another.
-func (s *spread) merge(o *spread) {
-	if o.n == 0 {
-		return
-	}
-	if s.n == 0 {
-		*s = *o
-		return
-	}
-	n, d := s.n+o.n, o.mean-s.mean
-	s.mean += d * o.n / n
-	s.m2 += o.m2 + d*d*s.n*o.n/n
-	s.min, s.max, s.n = min(s.min, o.min), max(s.max, o.max), n
-}
-
-// std is that of the population.
-func (s *spread) std() float64 { return math.Sqrt(max(0, s.m2/max(1, s.n))) }
-
-// of is a value that is there if any was added.
-func (s *spread) of(v float64) number { return number{V: v, OK: s.n > 0} }
-
 // sums are over the workers of an endpoint, or of the fleet: those that metrics show.
 // A worker counts once, however many ranks it has.
 type sums struct {
 	answering, silent, unregistered, malformed int
 	shown                                      int // workers that metrics show
 
-	use, blocks    spread
-	waiting        number
-	reportWaiting  int // workers that say how many requests wait
-	waitingWorkers int // those of them where some do
-	running        number
-	queued         number // prefill tokens of requests that wait
+	use, blocks    fleet.Spread
+	waiting        count // requests
+	waitingWorkers int   // where some wait
+	running        count // requests
+	queued         count // prefill tokens of requests that wait
 
 	total pair // of the hits, since the counters began
 	last  pair // of the last five minutes
@@ -147,26 +99,12 @@ func (s *sums) add(w *fleet.WorkerState) {
 		return
 	}
 	l := &w.Load.V
-	load := burdenOf(l, w.LoadAge)
-	if v := load.use(); v.OK {
-		s.use.add(v.V)
+	s.waiting.add(l.Waiting)
+	if l.Waiting.V > 0 {
+		s.waitingWorkers++
 	}
-	if w.ShowsBlocks() {
-		s.blocks.add(float64(l.KVActive.V))
-	}
-	if l.Waiting.OK {
-		s.reportWaiting++
-		s.waiting = plus(s.waiting, load.waiting())
-		if l.Waiting.V > 0 {
-			s.waitingWorkers++
-		}
-	}
-	if l.ActiveSlots.OK {
-		s.running = plus(s.running, fleet.Some(float64(l.ActiveSlots.V)))
-	}
-	if w.Passes.OK {
-		s.queued = plus(s.queued, fleet.Some(float64(w.Passes.V.QueuedTokens)))
-	}
+	s.running.add(l.ActiveSlots)
+	s.queued.add(fleet.Opt[uint64]{V: w.Passes.V.QueuedTokens, OK: w.Passes.OK})
 }
 
 // merge adds all workers of another.
@@ -176,32 +114,31 @@ func (s *sums) merge(o *sums) {
 	s.unregistered += o.unregistered
 	s.malformed += o.malformed
 	s.shown += o.shown
-	s.use.merge(&o.use)
-	s.blocks.merge(&o.blocks)
-	s.waiting, s.running, s.queued = plus(s.waiting, o.waiting), plus(s.running, o.running), plus(s.queued, o.queued)
-	s.reportWaiting += o.reportWaiting
+	s.use.Merge(o.use)
+	s.blocks.Merge(o.blocks)
+	s.waiting.merge(o.waiting)
 	s.waitingWorkers += o.waitingWorkers
+	s.running.merge(o.running)
+	s.queued.merge(o.queued)
 	s.total.add(o.total)
 	s.last.add(o.last)
 }
 
-// plus adds what is known.
-func plus(a, b number) number { return number{V: a.V + b.V, OK: a.OK || b.OK} }
-
-// unevenness is the largest KV use, divided by the mean.
-func (s *sums) unevenness() number {
-	if s.use.mean == 0 {
-		return number{}
-	}
-	return fleet.Some(s.use.max / s.use.mean)
+// count is a sum over those workers that say something of it, which not all may.
+type count struct {
+	number
+	workers int
 }
 
-// imbalance is the largest number of blocks in use, divided by the mean.
-func (s *sums) imbalance() number {
-	if s.blocks.mean == 0 {
-		return number{}
+func (c *count) add(o fleet.Opt[uint64]) {
+	if o.OK {
+		c.merge(count{fleet.Some(float64(o.V)), 1})
 	}
-	return fleet.Some(s.blocks.max / s.blocks.mean)
+}
+
+func (c *count) merge(o count) {
+	c.V, c.OK = c.V+o.V, c.OK || o.OK
+	c.workers += o.workers
 }
 
 // take makes the cut: the rows, in the order of the Snapshot, and what they add up to.

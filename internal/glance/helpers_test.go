@@ -134,7 +134,7 @@ type snapshot struct {
 		LoadMean, LoadStd, LoadMin, LoadMax                     *float64
 		BlocksMean, BlocksStd, Imbalance, HitRate, HitRateTotal *float64
 		Waiting                                                 *float64
-		WaitingWorkers                                          *int
+		WaitingWorkers, WaitingReported                         *int
 		EventsPerSecond                                         float64
 		Gaps, Drops                                             int
 	}

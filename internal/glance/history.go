@@ -56,13 +56,13 @@ func (g *Glance) sample() {
 func (g *Glance) write(slot int, seen bool) {
 	of := func(v number) number { v.OK = v.OK && seen; return v }
 	s, all := &g.series, &g.all
-	s.loadMean.put(slot, of(all.use.of(all.use.mean)))
-	s.loadStd.put(slot, of(all.use.of(all.use.std())))
-	s.loadMin.put(slot, of(all.use.of(all.use.min)))
-	s.loadMax.put(slot, of(all.use.of(all.use.max)))
+	s.loadMean.put(slot, of(all.use.Of(all.use.Mean)))
+	s.loadStd.put(slot, of(all.use.Of(all.use.Std)))
+	s.loadMin.put(slot, of(all.use.Of(all.use.Min)))
+	s.loadMax.put(slot, of(all.use.Of(all.use.Max)))
 	s.imbalance.put(slot, of(g.imbalance()))
 	s.hitRate.put(slot, of(all.last.rate()))
-	s.waiting.put(slot, of(all.waiting))
+	s.waiting.put(slot, of(all.waiting.number))
 	s.events.put(slot, number{V: g.events.perSecond(), OK: seen})
 	for _, c := range []struct {
 		to *floats
@@ -71,9 +71,9 @@ func (g *Glance) write(slot int, seen bool) {
 		c.to.put(slot, number{V: float64(c.n), OK: seen})
 	}
 	for _, p := range g.order {
-		p.mean.put(slot, of(p.sums.use.of(p.sums.use.mean)))
-		p.std.put(slot, of(p.sums.use.of(p.sums.use.std())))
-		p.waited.put(slot, of(p.sums.waiting))
+		p.mean.put(slot, of(p.sums.use.Of(p.sums.use.Mean)))
+		p.std.put(slot, of(p.sums.use.Of(p.sums.use.Std)))
+		p.waited.put(slot, of(p.sums.waiting.number))
 		p.there.put(slot, number{V: float64(p.present()), OK: seen})
 	}
 	for i := range g.rows {
@@ -112,7 +112,7 @@ func (g *Glance) historyBytes() int64 {
 // imbalance is the worst endpoint's: prefill and decode differ by nature.
 func (g *Glance) imbalance() (worst number) {
 	for _, p := range g.order {
-		if v := p.sums.imbalance(); v.OK && v.V >= worst.V {
+		if v := p.sums.blocks.Imbalance(); v.OK && v.V >= worst.V {
 			worst = v
 		}
 	}

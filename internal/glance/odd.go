@@ -32,13 +32,13 @@ func (g *Glance) odd(r *row) (all []oddity) {
 			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.inRegistry(), lasting((g.now - r.turned).duration()))
 		}
 	}
-	if v := r.load.use(); v.OK && s.use.n > 2 && math.Abs(v.V-s.use.mean) > 2.5*s.use.std() && math.Abs(v.V-s.use.mean) > 0.05 {
-		above := v.V > s.use.mean
+	if v := r.load.use(); v.OK && s.use.N > 2 && math.Abs(v.V-s.use.Mean) > 2.5*s.use.Std && math.Abs(v.V-s.use.Mean) > 0.05 {
+		above := v.V > s.use.Mean
 		say(either(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
-			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", percent(v.V), math.Abs(v.V-s.use.mean)/s.use.std(), either(above, "above", "below"), percent(s.use.mean))
+			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", percent(v.V), math.Abs(v.V-s.use.Mean)/s.use.Std, either(above, "above", "below"), percent(s.use.Mean))
 	}
-	if v := r.load.waiting(); v.V > 0 && s.use.n > 1 && s.use.mean < 0.75 {
-		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWait(v.V), percent(1-s.use.mean))
+	if v := r.load.waiting(); v.V > 0 && s.use.N > 1 && s.use.Mean < 0.75 {
+		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWait(v.V), percent(1-s.use.Mean))
 	}
 	if own, of := r.hitRate(), s.last.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
 		say(either(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),

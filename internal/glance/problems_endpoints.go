@@ -35,7 +35,7 @@ func queueGrowth(g *Glance, p *place) number {
 	if !before.OK || !p.sums.waiting.OK {
 		return number{}
 	}
-	return fleet.Some(p.sums.waiting.V / max(before.V, float64(p.sums.reportWaiting)))
+	return fleet.Some(p.sums.waiting.V / max(before.V, float64(p.sums.waiting.workers)))
 }
 
 func sayQueue(g *Glance, p *problem) words {
@@ -51,18 +51,18 @@ func sayQueue(g *Glance, p *problem) words {
 
 // waitShare is the part of the workers at which requests wait, if they are not few.
 func waitShare(_ *Glance, p *place) number {
-	if p.sums.reportWaiting == 0 || p.sums.waiting.V < float64(p.sums.reportWaiting) {
+	if p.sums.waiting.workers == 0 || p.sums.waiting.V < float64(p.sums.waiting.workers) {
 		return number{}
 	}
-	return fleet.Some(float64(p.sums.waitingWorkers) / float64(p.sums.reportWaiting))
+	return fleet.Some(float64(p.sums.waitingWorkers) / float64(p.sums.waiting.workers))
 }
 
 func saySaturated(g *Glance, p *problem) words {
 	s, rows := &p.of.sums, g.byWaiting(p.of)
 	return words{
-		title:  fmt.Sprintf("Requests wait at %s of %s", thousands(s.waitingWorkers), many(s.reportWaiting, "worker")),
-		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), percent(s.use.mean)),
-		check: either(s.use.mean < 0.75, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
+		title:  fmt.Sprintf("Requests wait at %s of %s", thousands(s.waitingWorkers), many(s.waiting.workers, "worker")),
+		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), percent(s.use.Mean)),
+		check: either(s.use.Mean < 0.75, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
 			"the endpoint is at its limit: add workers, or let fewer requests in."),
 		rows: rows,
 	}
@@ -85,10 +85,10 @@ func longest(rows []*row) string {
 
 // unevenness matters where somebody is at least half full.
 func unevenness(_ *Glance, p *place) number {
-	if p.sums.use.n < 2 || p.sums.use.max < 0.5 {
+	if p.sums.use.N < 2 || p.sums.use.Max < 0.5 {
 		return number{}
 	}
-	return p.sums.unevenness()
+	return p.sums.use.Imbalance()
 }
 
 func sayUneven(g *Glance, p *problem) words {
@@ -99,20 +99,20 @@ func sayUneven(g *Glance, p *problem) words {
 		r := &g.rows[i]
 		switch v := r.load.use(); {
 		case !v.OK || r.outside:
-		case v.V >= (s.use.mean+s.use.max)/2:
+		case v.V >= (s.use.Mean+s.use.Max)/2:
 			hot = append(hot, r)
 			waits += r.load.waiting().V
 			if r.hits != nil && r.hits.window != nil {
 				share.add(r.hits.window.sum(buckets))
 			}
-		case v.V <= s.use.mean/4:
+		case v.V <= s.use.Mean/4:
 			cold = append(cold, r)
 			most = max(most, v.V)
 		}
 	}
 	w := words{
-		title:    "Load is uneven: " + times(s.unevenness().V) + " the mean",
-		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), percent(s.use.max), percent(s.use.mean), requestsWait(waits)),
+		title:    "KV use is uneven: " + times(s.use.Imbalance().V) + " the mean",
+		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), percent(s.use.Max), percent(s.use.Mean), requestsWait(waits)),
 		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
 		severity: either(waits > 0, bad, warn),
 		rows:     append(hot, cold...),

@@ -99,7 +99,7 @@ func sayFull(_ *Glance, p *problem) words {
 	for _, r := range rows {
 		waits += r.load.waiting().V
 	}
-	mean := p.of.sums.use.mean
+	mean := p.of.sums.use.Mean
 	w := words{
 		title:  either(len(rows) == 1, "The KV cache of 1 worker is", "The KV caches of "+many(len(rows), "worker")+" are") + " nearly full",
 		detail: fmt.Sprintf("%s: %s. %s there; the mean of the endpoint is %s.", p.of, fullest, requestsWait(waits), percent(mean)),

@@ -280,7 +280,7 @@ func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
 		p := l.problem(id)
 		equal(t, "workers", p.Workers, []string{"1", "4"})
 		equal(t, "severity", p.Severity, "bad")
-		equal(t, "title", p.Title, "Load is uneven: 1.99× the mean")
+		equal(t, "title", p.Title, "KV use is uneven: 1.99× the mean")
 		equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
 		l.answer(even...)
 		l.within(61, id, false)

@@ -86,13 +86,17 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 	d.int("workers_answering", int64(s.answering))
 	d.int("workers_silent", int64(s.silent))
 	d.int("workers_malformed", int64(s.malformed))
-	d.fraction("kv_usage_mean", s.use.of(s.use.mean))
-	d.fraction("kv_usage_max", s.use.of(s.use.max))
+	d.fraction("kv_usage_mean", s.use.Of(s.use.Mean))
+	d.fraction("kv_usage_max", s.use.Of(s.use.Max))
 	// Of nobody nothing waits; of somebody who does not say, nobody knows.
 	empty := s.shown == 0
-	d.number("requests_running", number{V: s.running.V, OK: s.running.OK || empty}, 1)
-	d.number("requests_waiting", number{V: s.waiting.V, OK: s.waiting.OK || empty}, 1)
-	d.number("queued_prefill_tokens", number{V: s.queued.V, OK: s.queued.OK || empty}, 1)
+	for _, c := range []struct {
+		name string
+		sum  count
+	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queued}} {
+		d.number(c.name, number{V: c.sum.V, OK: c.sum.OK || empty}, 1)
+		d.int(c.name+"_workers", int64(c.sum.workers))
+	}
 	d.fraction("hit_rate", s.last.rate())
 	if newest != nil {
 		d.number("age_seconds", fleet.Some(newest.load.age.Seconds()), 100)

@@ -26,26 +26,26 @@ type l2cEndpoint struct {
 }
 
 // L2C encodes the original's l2c event, in its later form, for one endpoint: the
-// loads of workers, and the statistics over them.
-func L2C(workers []*fleet.WorkerState, stats fleet.LoadStats) ([]byte, error) {
+// loads of workers, and the spread of their blocks in use.
+func L2C(workers []*fleet.WorkerState, load fleet.Spread) ([]byte, error) {
 	event := struct {
 		Endpoints map[string]l2cEndpoint `json:"endpoints"`
 		LoadAvg   float64                `json:"load_avg"`
 		LoadStd   float64                `json:"load_std"`
-	}{make(map[string]l2cEndpoint, len(workers)), stats.Mean, stats.Std}
+	}{make(map[string]l2cEndpoint, len(workers)), load.Mean, load.Std}
 	for _, w := range workers {
-		load := w.Load.V
+		said := &w.Load.V
 		event.Endpoints[w.Label] = l2cEndpoint{
 			Name:    "worker-" + w.Label,
 			Subject: Subject(w.Service, w.Name, w.ID.Lease),
 			Data: l2cLoad{
-				ActiveSlots:  load.ActiveSlots.Pointer(),
-				TotalSlots:   load.TotalSlots.Pointer(),
-				ActiveBlocks: load.KVActive.Pointer(),
-				TotalBlocks:  load.KVTotal.Pointer(),
-				Waiting:      load.Waiting.Pointer(),
-				CacheUsage:   single(load.CacheUsage),
-				HitRate:      single(load.HitRate),
+				ActiveSlots:  said.ActiveSlots.Pointer(),
+				TotalSlots:   said.TotalSlots.Pointer(),
+				ActiveBlocks: said.KVActive.Pointer(),
+				TotalBlocks:  said.KVTotal.Pointer(),
+				Waiting:      said.Waiting.Pointer(),
+				CacheUsage:   single(said.CacheUsage),
+				HitRate:      single(said.HitRate),
 			},
 		}
 	}

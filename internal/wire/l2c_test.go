@@ -9,7 +9,7 @@ import (
 )
 
 // l2c is the event, decoded as whoever hears it would.
-func l2c(t *testing.T, stats fleet.LoadStats, workers ...*fleet.WorkerState) (event map[string]any) {
+func l2c(t *testing.T, stats fleet.Spread, workers ...*fleet.WorkerState) (event map[string]any) {
 	t.Helper()
 	b, err := L2C(workers, stats)
 	if err != nil {
@@ -38,12 +38,12 @@ func TestL2CEventIsTheOriginals(t *testing.T) {
 			}
 		}
 	}
-	got := l2c(t, fleet.LoadStats{Mean: 50, Std: 37.416573867739416, Max: 100}, rows...)
+	got := l2c(t, fleet.Spread{Mean: 50, Std: 37.416573867739416, Max: 100}, rows...)
 	equal(t, got, capturedJSON[map[string]any](t, "original", "l2c.json"))
 }
 
 func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
-	got := l2c(t, fleet.LoadStats{Mean: 40, Max: 40},
+	got := l2c(t, fleet.Spread{Mean: 40, Max: 40},
 		row("svc", fleet.WorkerID{Lease: 0x1f}, fleet.Load{KVActive: fleet.Some[uint64](40), KVTotal: fleet.Some[uint64](0)}),
 		row("svc", fleet.WorkerID{Static: "p6nqGIpvsufbGe0wLMOj0A"}, fleet.Load{HitRate: fleet.Some(0.0)}),
 		row("svc", fleet.WorkerID{Lease: 0x20}, fleet.Load{}),
@@ -65,7 +65,7 @@ func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
 }
 
 func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
-	got := l2c(t, fleet.LoadStats{}, row("svc", fleet.WorkerID{Lease: 1}, fleet.Load{
+	got := l2c(t, fleet.Spread{}, row("svc", fleet.WorkerID{Lease: 1}, fleet.Load{
 		CacheUsage: fleet.Some(1e300),
 		HitRate:    fleet.Some(float64(float32(0.1))),
 	}), row("svc", fleet.WorkerID{Lease: 2}, fleet.Load{
@@ -80,7 +80,7 @@ func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
 func TestL2CEventWritesCountsInFull(t *testing.T) {
 	b, err := L2C([]*fleet.WorkerState{row("svc", fleet.WorkerID{Lease: math.MaxUint64}, fleet.Load{
 		KVActive: fleet.Some[uint64](math.MaxUint64),
-	})}, fleet.LoadStats{Mean: 1 << 53, Std: 0.1})
+	})}, fleet.Spread{Mean: 1 << 53, Std: 0.1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,5 +90,5 @@ func TestL2CEventWritesCountsInFull(t *testing.T) {
 }
 
 func TestL2CEventOfNobodyHasNoEndpoints(t *testing.T) {
-	equal(t, l2c(t, fleet.LoadStats{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
+	equal(t, l2c(t, fleet.Spread{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
 }

@@ -5,7 +5,7 @@ import {$, html, phone, text} from './dom.js'
 import {now} from './state.js'
 import {view} from './view.js'
 import {DASH, many, num, pair, pct, points, span} from './words.js'
-import {blocks, count, endpointOf, idOf, rank, short, sorted, use, value} from './workers.js'
+import {blocks, count, endpointOf, idOf, rank, short, sorted, value} from './workers.js'
 
 // The sizes of a cell, the largest first whose rows fit: width, height, gap.
 const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
@@ -99,10 +99,15 @@ function titles() {
   })
 }
 
+// endpointWhole is the endpoint whose workers these are, all of them: the page works out no mean of its own.
+function endpointWhole(list, n) {
+  const of = endpointOf(list[0])
+  return list.every(w => endpointOf(w) === of) ? now.snap.endpoints.find(e => endpointOf(e) === of && e.workers === n) : null
+}
+
 function summary(list) {
-  const n = count(list), uses = list.map(use).filter(u => u != null), waiting = list.reduce((sum, w) => sum + (w.waiting ?? 0), 0)
-  const mean = uses.reduce((a, u) => a + u, 0) / uses.length, std = Math.sqrt(uses.reduce((a, u) => a + (u - mean) ** 2, 0) / uses.length)
-  return many(n, 'worker') + (uses.length ? ` · mean ${pct(mean)} ± ${points(std)}` : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
+  const n = count(list), waiting = list.reduce((sum, w) => sum + (w.waiting ?? 0), 0), all = endpointWhole(list, n)
+  return many(n, 'worker') + (all?.loadMean != null ? ` · mean ${pct(all.loadMean)} ± ${points(all.loadStd)}` : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
     (list.some(w => w.dp != null) ? ` · ${many(list.length, 'rank')}` : '')
 }
 

@@ -67,7 +67,8 @@ export function tiles() {
   text($('n-hit'), pct(f.hitRate, 1))
   text($('s-hit'), f.hitRateTotal == null ? 'no hit-rate events yet' : `${pct(f.hitRateTotal, 1)} since the start`)
   text($('n-wait'), num(f.waiting))
-  text($('s-wait'), f.waiting == null ? 'not reported' : f.waitingWorkers ? `in ${many(f.waitingWorkers, 'worker')}` : 'nobody waits')
+  text($('s-wait'), f.waiting == null ? 'not reported' : (f.waitingWorkers ? `in ${many(f.waitingWorkers, 'worker')}` : 'none waits') +
+    (f.waitingReported < f.states.answering ? ` · of ${num(f.waitingReported)} that report` : ''))
   html($('n-ev'), `${num(f.eventsPerSecond)} <small>/s</small>`)
   text($('s-ev'), f.gaps || f.drops ? `${many(f.gaps, 'gap')} · ${many(f.drops, 'drop')}` : 'no gaps, no drops')
 }

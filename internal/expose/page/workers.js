@@ -3,7 +3,7 @@
 import {DASH, pair, pct} from './words.js'
 
 const part = (active, total) => active == null || !total ? null : active / total
-export const use = w => w.kvUse ?? part(w.kvActive, w.kvTotal)
+export const use = w => w.kvUse
 export const slots = w => part(w.slotsActive, w.slotsTotal)
 export const endpointOf = w => `${w.namespace ? w.namespace + '/' : ''}${w.component}/${w.endpoint}`
 

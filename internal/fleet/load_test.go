@@ -1,0 +1,213 @@
+package fleet
+
+import (
+	"math"
+	"testing"
+)
+
+// ranksOf registers worker 1 and has its page say this of its ranks.
+func ranksOf(f *Fleet, card Card, loads ...Load) WorkerPage {
+	in := Instance{Endpoint: generate, ID: 1}
+	f.Register(keyOf(in), in, Registration{Publishes: true})
+	if card != (Card{}) {
+		f.SetCard(keyOf(in), in, card)
+	}
+	page := WorkerPage{Instance: in}
+	var values []Scraped
+	for i, l := range loads {
+		values = append(values, Scraped{Rank: uint32(i), Load: l})
+	}
+	f.Scrape(page, values)
+	return page
+}
+
+// onlyWorker is the one that the Fleet shows.
+func onlyWorker(t *testing.T, f *Fleet) WorkerState {
+	t.Helper()
+	s := f.Snapshot()
+	if len(s.Workers) != 1 {
+		t.Fatalf("%d workers, want one", len(s.Workers))
+	}
+	return s.Workers[0]
+}
+
+// TestATotalOfOne is what Dynamo tells of ranks whose engine it was told nothing of, for life:
+// alone, with a card, and beside other ranks that know better.
+func TestATotalOfOne(t *testing.T) {
+	n, share := Some[uint64], Some[float64]
+	loadOf := func(active, total, usage any) (l Load) {
+		if v, ok := active.(int); ok {
+			l.KVActive = n(uint64(v))
+		}
+		if v, ok := total.(int); ok {
+			l.KVTotal = n(uint64(v))
+		}
+		if v, ok := usage.(float64); ok {
+			l.CacheUsage = share(v)
+		}
+		return l
+	}
+	for name, c := range map[string]struct {
+		card  Card
+		ranks []Load
+		want  []Load // of each rank
+		whole Load
+	}{
+		"alone beside a part in use": {
+			ranks: []Load{loadOf(nil, 1, 0.37)},
+			whole: loadOf(nil, nil, 0.37),
+		},
+		"alone beside more blocks in use": {
+			ranks: []Load{loadOf(5000, 1, nil)},
+			whole: loadOf(5000, nil, nil),
+		},
+		"alone, and nothing contradicts it": {
+			ranks: []Load{loadOf(1, 1, 1.0)},
+			whole: loadOf(1, 1, 1.0),
+		},
+		"beside a card": {
+			card: Card{KVTotal: n(1000)}, ranks: []Load{loadOf(nil, 1, 0.37)},
+			whole: loadOf(370, 1000, 0.37),
+		},
+		"beside a card that says 1, too": {
+			card: Card{KVTotal: n(1)}, ranks: []Load{loadOf(0, 1, 0.37)},
+			whole: loadOf(nil, nil, 0.37),
+		},
+		"beside a card, idle": {
+			card: Card{KVTotal: n(1000)}, ranks: []Load{loadOf(0, 1, 0.0)},
+			whole: loadOf(0, 1000, 0.0),
+		},
+		"beside a rank that knows": { // the page of ai-dynamo/dynamo#12052
+			ranks: []Load{loadOf(nil, 1, 0.25), loadOf(nil, 16384, 0.5)},
+			want:  []Load{loadOf(4096, 16384, 0.25), loadOf(8192, 16384, 0.5)},
+			whole: loadOf(4096+8192, 2*16384, 0.375),
+		},
+		"behind a rank that knows, idle": {
+			ranks: []Load{loadOf(nil, 16384, 0.5), loadOf(0, 1, 0.0)},
+			want:  []Load{loadOf(8192, 16384, 0.5), loadOf(0, 16384, 0.0)},
+			whole: loadOf(8192, 2*16384, 0.25),
+		},
+		"beside ranks that disagree": {
+			ranks: []Load{loadOf(0, 1, 0.5), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
+			want:  []Load{loadOf(nil, nil, 0.5), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
+			whole: loadOf(150, 300, 0.5), // of those that show both
+		},
+	} {
+		if len(c.ranks) == 1 {
+			c.want = nil
+		}
+		check := func(how string, f *Fleet) {
+			t.Helper()
+			w := onlyWorker(t, f)
+			equal(t, name+", "+how, w.Load.V, c.whole)
+			for i := range c.want {
+				equal(t, name+", rank, "+how, w.Ranks[i].Load, c.want[i])
+			}
+		}
+		f := fleetAt(everything, plenty)
+		ranksOf(f, c.card, c.ranks...)
+		check("scraped", f)
+		for _, from := range []Source{FromStats, FromLoadEvent} {
+			f := fleetAt(everything, plenty)
+			ranksOf(f, c.card)
+			for i, l := range c.ranks {
+				if !l.KVActive.OK { // such a load always says both
+					l.KVActive = n(uint64(math.Round(l.CacheUsage.V * float64(l.KVTotal.V))))
+				}
+				publish := Origin{Endpoint: generate, Worker: 1, Rank: uint32(i)}
+				if from == FromStats {
+					f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: l, Rank: uint32(i)})
+				} else {
+					f.Publish(publish, from, l)
+				}
+			}
+			check(from.String(), f)
+		}
+	}
+}
+
+// TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks of 0.8 to 1.6.
+func TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks(t *testing.T) {
+	f := fleetAt(everything, plenty)
+	ranksOf(f, Card{}, Load{KVTotal: Some[uint64](1), CacheUsage: Some(0.0)})
+	f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: Some[uint64](5000)})
+	equal(t, "load", onlyWorker(t, f).Load.V, Load{KVActive: Some[uint64](5000), CacheUsage: Some(0.0)})
+}
+
+// TestLoadsAreCheckedHoweverTheyCome: polled, published or scraped.
+func TestLoadsAreCheckedHoweverTheyCome(t *testing.T) {
+	share := Some[float64]
+	for _, c := range []struct {
+		says  float64
+		want  Opt[float64]
+		wrong uint64
+	}{
+		{0, share(0), 0}, {0.5, share(0.5), 0}, {1, share(1), 0},
+		{1.0000001, share(1), 0}, {1.1, share(1), 0},
+		{1.2, Opt[float64]{}, 1}, {62, Opt[float64]{}, 1}, {-0.1, Opt[float64]{}, 1}, {math.Inf(1), Opt[float64]{}, 1}, {math.MaxFloat64, Opt[float64]{}, 1},
+		{math.NaN(), Opt[float64]{}, 0}, {-1, Opt[float64]{}, 0}, // not known
+	} {
+		for _, hits := range []bool{false, true} {
+			says, want := Load{Waiting: Some[uint64](3)}, Load{Waiting: Some[uint64](3)}
+			if hits {
+				says.HitRate, want.HitRate = share(c.says), c.want
+			} else {
+				says.CacheUsage, want.CacheUsage = share(c.says), c.want
+			}
+			origin := Origin{Endpoint: generate, Worker: 1}
+			for _, way := range []struct {
+				kind Kind
+				take func(f *Fleet)
+			}{
+				{StatsReply, func(f *Fleet) { f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: says}) }},
+				{LoadEvent, func(f *Fleet) { f.Publish(origin, FromLoadEvent, says) }},
+				{Pages, func(f *Fleet) { ranksOf(f, Card{}, says) }},
+			} {
+				f := fleetAt(everything, plenty)
+				ranksOf(f, Card{})
+				way.take(f)
+				equal(t, "load", onlyWorker(t, f).Load.V, want)
+				equal(t, "counted", f.Tally.Rejected(way.kind, OutOfRange), c.wrong)
+			}
+		}
+	}
+}
+
+// TestKVUseHasOneDefinition: what the worker says itself, else its blocks.
+func TestKVUseHasOneDefinition(t *testing.T) {
+	n, share := Some[uint64], Some[float64]
+	blocks := Load{KVActive: n(250), KVTotal: n(1000)}
+	both := Load{KVActive: n(250), KVTotal: n(1000), CacheUsage: share(0.4)}
+	for _, c := range []struct {
+		source Source
+		says   Load
+		want   float64
+	}{
+		{FromStats, blocks, 0.25}, {FromStats, both, 0.4}, {FromLoadEvent, blocks, 0.25}, {FromLoadEvent, both, 0.4},
+		{FromStats, Load{KVActive: n(1005), KVTotal: n(1000)}, 1},
+	} {
+		f := fleetAt(everything, plenty)
+		ranksOf(f, Card{})
+		if c.source == FromStats {
+			f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: c.says})
+		} else {
+			f.Publish(Origin{Endpoint: generate, Worker: 1}, c.source, c.says)
+		}
+		equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
+	}
+	f := fleetAt(everything, plenty) // what is published is newer than the page
+	ranksOf(f, Card{KVTotal: n(1000)}, Load{CacheUsage: share(0.4)})
+	f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: n(250)})
+	equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(0.25))
+}
+
+func TestQueuesOfRanksAreAddedAndForgotten(t *testing.T) {
+	n := Some[uint64]
+	f := fleetAt(everything, plenty)
+	page := ranksOf(f, Card{})
+	waits := Load{Waiting: n(1)}
+	f.Scrape(page, []Scraped{{Load: waits, Queues: Queues{Prealloc: n(7), Transfer: n(3)}}, {Rank: 1, Load: waits, Queues: Queues{Prealloc: n(1)}}})
+	equal(t, "queues", onlyWorker(t, f).Queues, Queues{Prealloc: n(8), Transfer: n(3)})
+	f.Scrape(page, []Scraped{{Load: waits}})
+	equal(t, "queues", onlyWorker(t, f).Queues, Queues{})
+}

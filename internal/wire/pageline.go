@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// What may stand where in a sample.
+const (
+	blanks   = " \t"
+	lineEnds = " \t\r\n"
+)
+
+// upToValue is a sample without what may stand behind its value: blanks, a timestamp, which
+// OpenMetrics gives in seconds with a fraction, and an exemplar. Pages of both formats come
+// under the same name, and the parser knows the older one alone.
+func upToValue(line []byte) ([]byte, error) {
+	line = bytes.Trim(line, lineEnds)
+	at := len(nameOf(line))
+	at += blanksIn(line[at:])
+	if at < len(line) && line[at] == '{' {
+		end, ok := afterLabels(line[at:])
+		if !ok {
+			return nil, errors.New("the labels do not end")
+		}
+		at += end
+		at += blanksIn(line[at:])
+	}
+	end := bytes.IndexAny(line[at:], blanks)
+	if end < 0 {
+		return line, nil
+	}
+	rest := line[at+end:]
+	rest, exemplar, has := bytes.Cut(rest, []byte("#"))
+	if has && !bytes.HasPrefix(bytes.TrimLeft(exemplar, blanks), []byte("{")) {
+		return nil, errors.New("what stands behind # is no exemplar")
+	}
+	if timestamp := bytes.Trim(rest, blanks); len(timestamp) > 0 {
+		if _, err := strconv.ParseFloat(string(timestamp), 64); err != nil {
+			return nil, fmt.Errorf("expected a timestamp behind the value, got %q", timestamp)
+		}
+	}
+	return line[:at+end], nil
+}
+
+func blanksIn(b []byte) int { return len(b) - len(bytes.TrimLeft(b, blanks)) }
+
+// afterLabels is where the labels end that begin with a brace. One in a quoted value ends nothing.
+func afterLabels(b []byte) (end int, ok bool) {
+	quoted := false
+	for i := 0; i < len(b); i++ {
+		switch {
+		case quoted && b[i] == '\\':
+			i++
+		case b[i] == '"':
+			quoted = !quoted
+		case b[i] == '}' && !quoted:
+			return i + 1, true
+		}
+	}
+	return 0, false
+}

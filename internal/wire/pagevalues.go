@@ -1,0 +1,232 @@
+package wire
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+
+	dto "github.com/prometheus/client_model/go"
+)
+
+// place is whose values they are.
+type place struct {
+	namespace string
+	endpoint  fleet.Endpoint
+	worker    fleet.Opt[uint64]
+	rank      uint32
+}
+
+// found is what was found of one place.
+type found struct {
+	values [quantities]measured
+
+	// Before an engine tells Dynamo anything, Dynamo's own values are all 0.
+	noBlocks, blocks bool // a sample of its own says that there are none, or some
+}
+
+// measured is what a page says of one quantity.
+type measured struct {
+	fleet.Opt[float64]
+	family int                // which one of pageFamilies says it
+	part   shard              // of which part it is
+	counts map[string]float64 // of a counter: by the labels that are not read
+}
+
+// shard is which part of a rank's engine a sample is of, in SGLang. Each may report, and
+// what they report is of the rank.
+type shard [3]int
+
+// valuesOf is what the families say, and how many of their values cannot be.
+func valuesOf(families map[string]*dto.MetricFamily) (values []PageValues, wrong int) {
+	all := make(map[place]*found)
+	for _, name := range slices.Sorted(maps.Keys(families)) {
+		for _, m := range families[name].Metric {
+			at, part, ok := locate(m)
+			if !ok {
+				continue
+			}
+			if all[at] == nil {
+				all[at] = new(found)
+			}
+			if !all[at].take(pageNames[name], part, m) {
+				wrong++
+			}
+		}
+	}
+	for at, f := range all {
+		values = append(values, PageValues{at.namespace, at.worker, f.scraped(at)})
+	}
+	slices.SortFunc(values, func(a, b PageValues) int {
+		return cmp.Or(
+			strings.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Worker.V, b.Worker.V), strings.Compare(a.Component, b.Component),
+			strings.Compare(a.Name, b.Name), cmp.Compare(a.Rank, b.Rank),
+		)
+	})
+	return values, wrong
+}
+
+// locate reads a sample's labels. It reports false for one that says nothing of a rank, or
+// not of the whole of it.
+func locate(m *dto.Metric) (at place, part shard, ok bool) {
+	var rank, engine string
+	for _, l := range m.Label {
+		switch v := l.GetValue(); l.GetName() {
+		case "dynamo_namespace":
+			at.namespace = v
+		case "dynamo_component":
+			at.endpoint.Component = v
+		case "dynamo_endpoint":
+			at.endpoint.Name = v
+		case "worker_id":
+			id, ok := parseHexID(v)
+			if !ok {
+				return place{}, shard{}, false
+			}
+			at.worker = fleet.Some(id)
+		case "dp_rank":
+			rank = v
+		case "engine": // vLLM's word for it
+			engine = v
+		case "pp_rank":
+			part[0] = number(v)
+		case "tp_rank":
+			part[1] = number(v)
+		case "moe_ep_rank":
+			part[2] = number(v)
+		case "priority": // of SGLang's requests; without one: of all
+			if v != "" {
+				return place{}, shard{}, false
+			}
+		}
+	}
+	if text := cmp.Or(rank, engine); text != "" {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return place{}, shard{}, false
+		}
+		at.rank = uint32(n)
+	}
+	return at, part, true
+}
+
+// number is a small one, or the largest for what is none.
+func number(s string) int {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return math.MaxInt
+	}
+	return int(n)
+}
+
+// unreadLabels are the values of the labels that tell samples of one counter apart, and that
+// nothing else is known by: pid, with which Python's client library tells processes apart.
+func unreadLabels(m *dto.Metric) string {
+	var b strings.Builder
+	for _, l := range m.Label {
+		switch l.GetName() {
+		case "dynamo_namespace", "dynamo_component", "dynamo_endpoint", "worker_id", "dp_rank", "engine", "pp_rank", "tp_rank", "moe_ep_rank", "priority":
+		default:
+			b.WriteString(strconv.Quote(l.GetValue()))
+		}
+	}
+	return b.String()
+}
+
+// take takes the value of a sample, unless there is a better one. It reports false for one
+// that cannot be.
+func (f *found) take(family int, part shard, m *dto.Metric) bool {
+	q, own := pageFamilies[family].of, isDynamos(family)
+	v, wrong := checked(q, m.GetUntyped().GetValue())
+	if !v.OK {
+		return !wrong
+	}
+	if q == blocks {
+		f.noBlocks, f.blocks = f.noBlocks || own && v.V == 0, f.blocks || own && v.V > 0
+		if v.V == 0 {
+			return true
+		}
+	}
+	is := &f.values[q]
+	switch worse := cmp.Or(cmp.Compare(family, is.family), slices.Compare(part[:], is.part[:])); {
+	case !is.OK || worse < 0:
+		*is = measured{Opt: v, family: family, part: part}
+	case worse > 0:
+		return true
+	}
+	// Of samples that differ in labels alone that are not read the largest counts: processes that do
+	// not know the value say 0. Counters are of each of the processes.
+	is.V = max(is.V, v.V)
+	if q.isCounter() {
+		is.count(unreadLabels(m), v.V)
+	}
+	return true
+}
+
+// count counts one of a counter's samples; the same one may come twice.
+func (m *measured) count(labels string, v float64) {
+	if m.counts == nil {
+		m.counts = make(map[string]float64)
+	}
+	m.counts[labels] = max(m.counts[labels], v)
+	m.V = 0
+	for _, v := range m.counts {
+		m.V += v
+	}
+}
+
+// isDynamos reports whether a family is Dynamo's own, and not of the engine.
+func isDynamos(family int) bool { return strings.HasPrefix(pageFamilies[family].name, dynamo) }
+
+// checked is a value of a quantity, absent if it is not known. It may be wrong, too.
+func checked(q quantity, v float64) (value fleet.Opt[float64], wrong bool) {
+	switch {
+	case q.isFraction():
+		return fleet.Fraction(v)
+	case v >= 0 && v < maxCount:
+		return fleet.Some(v), false
+	}
+	return fleet.Opt[float64]{}, !math.IsNaN(v)
+}
+
+// maxCount is above every count that is read of a page: those have the precision of a float64.
+const maxCount = 1 << 63
+
+// scraped are the values as the Fleet knows them.
+func (f *found) scraped(at place) fleet.Scraped {
+	if f.noBlocks && !f.blocks {
+		for q := range f.values {
+			if is := &f.values[q]; quantity(q) != inflight && isDynamos(is.family) {
+				*is = measured{}
+			}
+		}
+	}
+	count := func(q quantity) fleet.Opt[uint64] {
+		is := &f.values[q]
+		return fleet.Opt[uint64]{V: uint64(min(math.Round(is.V), maxCount)), OK: is.OK}
+	}
+	queues := fleet.Queues{Bootstrap: count(bootstrap), Inflight: count(sending), Prealloc: count(prealloc), Transfer: count(transfer)}
+	return fleet.Scraped{
+		Endpoint: at.endpoint,
+		Rank:     at.rank,
+		Load: fleet.Load{
+			ActiveSlots: count(running), TotalSlots: count(slots), Waiting: sum(count(waiting), queues.Bootstrap, queues.Prealloc, queues.Transfer),
+			KVActive: count(used), KVTotal: count(blocks), CacheUsage: f.values[usage].Opt, HitRate: f.values[hitRate].Opt,
+		},
+		Inflight: count(inflight), Lookups: count(lookups), Hits: count(hits),
+		Queues: queues,
+	}
+}
+
+// sum is the sum of those that are there. None is larger than maxCount.
+func sum(counts ...fleet.Opt[uint64]) (all fleet.Opt[uint64]) {
+	for _, c := range counts {
+		all.OK = all.OK || c.OK
+		all.V = min(all.V+c.V, maxCount)
+	}
+	return all
+}
