@@ -44,6 +44,7 @@ type Scraper struct {
 	readers sync.Pool // of *pageReader
 	read    sync.Once // says that a page was read
 	unread  sync.Once // says that one could not be
+	badLine sync.Once // says that a line of one could not be
 
 	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: over TCP
 }
@@ -139,22 +140,26 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 	if ctx.Err() != nil {
 		return false, wasLong
 	}
-	tally := &s.Fleet.Tally
+	tally, faults := &s.Fleet.Tally, reader.pages.Faults
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, wire.ErrPage):
 		tally.Receive(fleet.Pages)
 	case errors.Is(err, errTooLarge), errors.Is(err, wire.ErrTooManySamples):
 		tally.Receive(fleet.Pages)
 		tally.Reject(fleet.Pages, fleet.TooLarge)
-	case errors.Is(err, wire.ErrPage):
-		tally.Receive(fleet.Pages)
-		tally.Reject(fleet.Pages, fleet.BadText)
 	}
+	tally.RejectMany(fleet.Pages, fleet.BadText, faults.Lines)
+	tally.RejectMany(fleet.Pages, fleet.OutOfRange, faults.Wrong)
 	if err != nil {
 		tally.Scraped(fleet.ScrapeError)
 		tally.Fail(fleet.PeerWorkerPage)
 		s.tell(at, err)
 		return false, size > worthCompressing
+	}
+	if faults.First != nil {
+		s.badLine.Do(func() {
+			s.Log.Warn("A line of a worker's own metrics page cannot be read; more of that is only counted", "url", shortened(at), "error", faults.First)
+		})
 	}
 	tally.Scraped(s.book(pages, values))
 	s.read.Do(func() {

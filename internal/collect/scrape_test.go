@@ -184,12 +184,13 @@ func TestOnlyWorkersWithoutAWholeLoadAreScrapedByThemselves(t *testing.T) {
 		t.Run(fmt.Sprint(all), func(t *testing.T) {
 			f := newFarm(t)
 			f.join(1, blocks(40))
-			f.join(2, text("vllm:kv_cache_usage_perc 0.5\n"))
+			f.join(2, text("vllm:kv_cache_usage_perc 0.25\n"))
 			f.fleet.Publish(fleet.Origin{Endpoint: ofBackend, Worker: 2}, fleet.FromLoadEvent, whole)
 			f.scrape(func(s *Scraper) { s.All = all })
 			want := whole
+			want.CacheUsage = fleet.Some(0.5) // of the blocks
 			if all {
-				want.CacheUsage = fleet.Some(0.5)
+				want.CacheUsage = fleet.Some(0.25)
 			}
 			f.shows(map[uint64]fleet.Load{1: inUse(40), 2: want})
 			f.scraped(1, 3)

@@ -32,6 +32,7 @@ type pageReader struct {
 func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.PageValues, size int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
+	r.pages.Faults = wire.PageFaults{}
 	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, ctx), http.MethodGet, url, nil)
 	if err != nil {
 		return nil, 0, err

@@ -51,6 +51,11 @@ func FuzzPageReader(f *testing.F) {
 		if whole, ok := wholePage(page); ok {
 			equal(t, values, whole)
 		}
+		for i := range values { // a sum is not written as exactly as what it is of
+			if v := &values[i]; v.Queues != (fleet.Queues{}) {
+				v.Queues, v.Load.Waiting = fleet.Queues{}, fleet.Opt[uint64]{}
+			}
+		}
 		anew, err := r.Read(strings.NewReader(pageAnew(values)))
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, pageAnew(values))
@@ -84,7 +89,8 @@ func wholePage(page []byte) ([]PageValues, bool) {
 		}
 		ours[name] = family
 	}
-	return valuesOf(ours), true
+	values, _ := valuesOf(ours)
+	return values, true
 }
 
 // pageAnew is a page that says this, in names that none of them may have had.

@@ -88,6 +88,23 @@ func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 		"engines/trtllm.prom": {at(fleet.Endpoint{Component: "tensorrt_llm", Name: "generate"}, "dynamo", 42, fleet.Scraped{Load: fleet.Load{
 			ActiveSlots: n(3), TotalSlots: n(2048), Waiting: n(1), KVActive: n(620), KVTotal: n(1000), CacheUsage: share(0.62), HitRate: share(0.38),
 		}})},
+		"engines/sglang_decode.prom": {{Scraped: fleet.Scraped{
+			Load:   fleet.Load{ActiveSlots: n(12), Waiting: n(0 + 7 + 3), CacheUsage: share(0.88)},
+			Queues: fleet.Queues{Prealloc: n(7), Transfer: n(3)},
+		}}},
+		"engines/sglang_prefill.prom": {{Scraped: fleet.Scraped{
+			Load:   fleet.Load{ActiveSlots: n(2), Waiting: n(1 + 9), CacheUsage: share(0.3)},
+			Queues: fleet.Queues{Bootstrap: n(9), Inflight: n(4)},
+		}}},
+		"engines/vllm_processes.prom":   engine(fleet.Load{ActiveSlots: n(5), Waiting: n(1), CacheUsage: share(0.653)}),
+		"engines/sglang_processes.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(4), CacheUsage: share(0.8)}),
+		"engines/vllm_blanks.prom": {{Scraped: fleet.Scraped{
+			Load: fleet.Load{ActiveSlots: n(3), Waiting: n(1), CacheUsage: share(0.5)}, Lookups: n(100), Hits: n(40),
+		}}},
+		"engines/vllm_unseeded_rank.prom": {
+			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.Scraped{Load: fleet.Load{KVTotal: n(1), CacheUsage: share(0.37)}}),
+			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.Scraped{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
+		},
 	} {
 		t.Run(path, func(t *testing.T) { equal(t, pageOf(t, path), want) })
 	}
@@ -146,6 +163,8 @@ func TestValuesThatCannotBeAreNotTaken(t *testing.T) {
 		"vllm:num_requests_running 3 1795645127000":                   {ActiveSlots: n(3)},
 		"vllm:kv_cache_usage_perc 62":                                 {},
 		"vllm:kv_cache_usage_perc 1":                                  {CacheUsage: share(1)},
+		"vllm:kv_cache_usage_perc 1.02":                               {CacheUsage: share(1)},
+		"vllm:kv_cache_usage_perc 1.2":                                {},
 		"vllm:kv_cache_usage_perc -0.1":                               {},
 		"vllm:gpu_prefix_cache_hit_rate -1":                           {},
 		"sglang:cache_hit_rate NaN":                                   {},

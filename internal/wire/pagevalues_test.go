@@ -1,0 +1,152 @@
+package wire
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// pageSays reads a page that can be read.
+func pageSays(t *testing.T, page string) ([]PageValues, PageFaults) {
+	t.Helper()
+	var r PageReader
+	values, err := r.Read(strings.NewReader(page))
+	if err != nil {
+		t.Errorf("%q: %v", page, err)
+	}
+	return values, r.Faults
+}
+
+// TestSamplesThatDifferInUnreadLabels come in any order, and of any such label.
+func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
+	n, share := fleet.Some[uint64], fleet.Some[float64]
+	for name, c := range map[string]struct {
+		samples []string
+		want    fleet.Scraped
+	}{
+		"a gauge": {
+			[]string{`vllm:num_requests_running{pid="1"} 0`, `vllm:num_requests_running{pid="2"} 7`, `vllm:num_requests_running{pid="3"} 2`},
+			fleet.Scraped{Load: fleet.Load{ActiveSlots: n(7)}},
+		},
+		"a fraction": {
+			[]string{`vllm:kv_cache_usage_perc{model_name="a"} 0.25`, `vllm:kv_cache_usage_perc{model_name="b"} 0.5`},
+			fleet.Scraped{Load: fleet.Load{CacheUsage: share(0.5)}},
+		},
+		"what cannot be is not the largest": {
+			[]string{`vllm:kv_cache_usage_perc{pid="1"} 62`, `vllm:kv_cache_usage_perc{pid="2"} 0.5`, `vllm:kv_cache_usage_perc{pid="3"} NaN`},
+			fleet.Scraped{Load: fleet.Load{CacheUsage: share(0.5)}},
+		},
+		"a counter": {
+			[]string{
+				`vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="2"} 200`,
+				`vllm:prefix_cache_hits_total{pid="1"} 50`, `vllm:prefix_cache_hits_total{pid="2"} 150`,
+			},
+			fleet.Scraped{Lookups: n(300), Hits: n(200)},
+		},
+		"a counter that comes twice": {
+			[]string{`vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="2"} 5`},
+			fleet.Scraped{Lookups: n(105)},
+		},
+		"a counter beyond what can be": {
+			[]string{`vllm:prefix_cache_hits_total{pid="1"} 9e18`, `vllm:prefix_cache_hits_total{pid="2"} 9e18`, `vllm:prefix_cache_hits_total{pid="3"} 9e18`},
+			fleet.Scraped{Hits: n(1 << 63)},
+		},
+		"the family that counts first, though it is smaller": {
+			[]string{`vllm:kv_cache_usage_perc{pid="1"} 0.25`, `vllm:gpu_cache_usage_perc{pid="1"} 0.75`, `vllm:kv_cache_usage_perc{pid="2"} 0.5`},
+			fleet.Scraped{Load: fleet.Load{CacheUsage: share(0.5)}},
+		},
+		"the shard that counts first, though it is smaller": {
+			[]string{`sglang:num_running_reqs{tp_rank="1",pid="1"} 9`, `sglang:num_running_reqs{tp_rank="0",pid="1"} 0`, `sglang:num_running_reqs{tp_rank="0",pid="2"} 3`},
+			fleet.Scraped{Load: fleet.Load{ActiveSlots: n(3)}},
+		},
+		"blocks that one process does not know": {
+			[]string{`dynamo_component_total_blocks{pid="1"} 0`, `dynamo_component_total_blocks{pid="2"} 1000`, `dynamo_component_gpu_cache_usage_percent{pid="2"} 0.5`},
+			fleet.Scraped{Load: fleet.Load{KVTotal: n(1000), CacheUsage: share(0.5)}},
+		},
+		"queues": {
+			[]string{`sglang:num_decode_prealloc_queue_reqs{pid="1"} 0`, `sglang:num_decode_prealloc_queue_reqs{pid="2"} 7`},
+			fleet.Scraped{Load: fleet.Load{Waiting: n(7)}, Queues: fleet.Queues{Prealloc: n(7)}},
+		},
+	} {
+		for range len(c.samples) { // each comes first once
+			c.samples = append(c.samples[1:], c.samples[0])
+			values, _ := pageSays(t, strings.Join(c.samples, "\n")+"\n")
+			if len(values) != 1 || values[0].Scraped != c.want {
+				t.Errorf("%s: %+v, want %+v", name, values, c.want)
+			}
+		}
+	}
+}
+
+func TestAQueueInPartsIsCountedAsSGLangDoes(t *testing.T) {
+	n := fleet.Some[uint64]
+	for page, want := range map[string]fleet.Scraped{
+		"sglang:num_queue_reqs 3\n": {Load: fleet.Load{Waiting: n(3)}},
+		"sglang:num_queue_reqs 3\nsglang:num_prefill_bootstrap_queue_reqs 4\nsglang:num_prefill_inflight_queue_reqs 9\n": {
+			Load: fleet.Load{Waiting: n(7)}, Queues: fleet.Queues{Bootstrap: n(4), Inflight: n(9)},
+		},
+		"sglang:num_prefill_prealloc_queue_reqs 5\nsglang:num_prefill_bootstrap_queue_reqs 4\n": { // one queue, by its two names
+			Load: fleet.Load{Waiting: n(4)}, Queues: fleet.Queues{Bootstrap: n(4)},
+		},
+		"sglang:num_decode_transfer_queue_reqs 2\n":              {Load: fleet.Load{Waiting: n(2)}, Queues: fleet.Queues{Transfer: n(2)}},
+		"sglang:num_prefill_inflight_queue_reqs 2\n":             {Queues: fleet.Queues{Inflight: n(2)}},
+		"sglang:num_queue_reqs 0\nsglang:num_retracted_reqs 6\n": {Load: fleet.Load{Waiting: n(0)}}, // retracted since the last pass, and in the queue again
+	} {
+		values, _ := pageSays(t, page)
+		if len(values) != 1 || values[0].Scraped != want {
+			t.Errorf("%q: %+v, want %+v", page, values, want)
+		}
+	}
+}
+
+// TestWhatMayStandBehindAValue in the text format and in OpenMetrics.
+func TestWhatMayStandBehindAValue(t *testing.T) {
+	for _, behind := range []string{
+		"", " ", "\t", " \t ", "\r", " \r", " 1795645127000", " 1795645127", " 1795645127.123", "\t1.7956e9 ", " -1",
+		` # {trace_id="0af7651916cd43dd"} 0.67`, ` # {trace_id="a}b#c"} 0.67 1795645127.5`, ` 1795645127.5 # {} 1`, " #{} 1",
+	} {
+		for _, labels := range []string{"", "{}", `{engine="0"}`, `{ engine = "0" , model_name="a } b # \" c\\" , } `, ` {engine="0"}`} {
+			for _, end := range []string{"\n", ""} {
+				line := "vllm:num_requests_running" + labels + " 3.0" + behind + end
+				values, faults := pageSays(t, line)
+				if len(values) != 1 || values[0].Load.ActiveSlots.V != 3 || faults != (PageFaults{}) {
+					t.Errorf("%q: %+v, %+v, want 3 requests", line, values, faults)
+				}
+			}
+		}
+	}
+}
+
+// TestABadLineCostsItself and is counted, wherever it stands.
+func TestABadLineCostsItself(t *testing.T) {
+	good := []string{`vllm:num_requests_running{engine="0"} 3`, `vllm:num_requests_waiting{engine="0"} 1`, `vllm:kv_cache_usage_perc{engine="1"} 0.5`}
+	want, _ := pageSays(t, strings.Join(good, "\n"))
+	for _, bad := range []string{
+		"vllm:num_requests_running 1x", "vllm:num_requests_running{engine=0} 1", `vllm:num_requests_running{engine="0" 1`, `vllm:num_requests_running{engine="0} 1`,
+		"vllm:num_requests_running{}", "vllm:num_requests_running 1 tomorrow", "vllm:num_requests_running 1 2 3", "vllm:num_requests_running 1 # exemplar",
+		`vllm:num_requests_running{a="1",a="2"} 1`, "vllm:num_requests_running{x=\"\xff\"} 1", `vllm:num_requests_running{x="` + strings.Repeat("x", pageBuffer) + `"} 1`,
+	} {
+		for at := range len(good) + 1 {
+			lines := append(append(append([]string{}, good[:at]...), bad), good[at:]...)
+			values, faults := pageSays(t, strings.Join(lines, "\n"))
+			equal(t, values, want)
+			if faults.Lines != 1 || !errors.Is(faults.First, ErrPage) || !strings.Contains(faults.First.Error(), "vllm:num_requests_running: ") || strings.Contains(faults.First.Error(), "line 1") {
+				t.Errorf("%.60q: %+v, want one line that is named", bad, faults)
+			}
+		}
+	}
+}
+
+func TestValuesThatCannotBeAreCounted(t *testing.T) {
+	for page, want := range map[string]int{
+		"vllm:kv_cache_usage_perc 62": 1, "vllm:kv_cache_usage_perc -0.1": 1, "vllm:kv_cache_usage_perc +Inf": 1, "vllm:num_requests_running -1": 1, "vllm:num_requests_running 1e300": 1,
+		"vllm:kv_cache_usage_perc 0.5": 0, "vllm:kv_cache_usage_perc 1.05": 0, "vllm:kv_cache_usage_perc NaN": 0, "vllm:num_requests_running NaN": 0,
+		"vllm:gpu_prefix_cache_hit_rate -1": 0, // without a prefix cache
+	} {
+		if _, faults := pageSays(t, page); faults != (PageFaults{Wrong: want}) {
+			t.Errorf("%s: %+v, want %d values that cannot be", page, faults, want)
+		}
+	}
+}
