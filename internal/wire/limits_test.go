@@ -102,6 +102,19 @@ func TestLimitOfSamplesOfAWorkersPage(t *testing.T) {
 	if _, err := new(PageReader).Read(strings.NewReader(line(32<<10 + 1))); !errors.Is(err, ErrPage) {
 		t.Errorf("a byte more: %v, want %v", err, ErrPage)
 	}
+	labelled := func(labels int) string {
+		var b strings.Builder
+		for i := range labels {
+			fmt.Fprintf(&b, "l%d=\"a=b\",", i)
+		}
+		return "vllm:num_requests_running{" + b.String() + "} 1\n"
+	}
+	if values, err := new(PageReader).Read(strings.NewReader(labelled(64))); err != nil || len(values) != 1 {
+		t.Errorf("64 labels: %d ranks, %v", len(values), err)
+	}
+	if _, err := new(PageReader).Read(strings.NewReader(labelled(65))); !errors.Is(err, ErrPage) {
+		t.Errorf("one more: %v, want %v", err, ErrPage)
+	}
 }
 
 // TestLimitOfWhatAStatsDecoderRemembers counts names, and the memory of the endpoints of

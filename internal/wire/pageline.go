@@ -21,9 +21,9 @@ func upToValue(line []byte) ([]byte, error) {
 	at := len(nameOf(line))
 	at += blanksIn(line[at:])
 	if at < len(line) && line[at] == '{' {
-		end, ok := afterLabels(line[at:])
-		if !ok {
-			return nil, errors.New("the labels do not end")
+		end, err := afterLabels(line[at:])
+		if err != nil {
+			return nil, err
 		}
 		at += end
 		at += blanksIn(line[at:])
@@ -47,18 +47,25 @@ func upToValue(line []byte) ([]byte, error) {
 
 func blanksIn(b []byte) int { return len(b) - len(bytes.TrimLeft(b, blanks)) }
 
+// maxLabels bounds the labels of a sample: what the parser takes grows with their square.
+const maxLabels = 64
+
 // afterLabels is where the labels end that begin with a brace. One in a quoted value ends nothing.
-func afterLabels(b []byte) (end int, ok bool) {
-	quoted := false
+func afterLabels(b []byte) (end int, err error) {
+	quoted, labels := false, 0
 	for i := 0; i < len(b); i++ {
 		switch {
 		case quoted && b[i] == '\\':
 			i++
 		case b[i] == '"':
 			quoted = !quoted
+		case b[i] == '=' && !quoted:
+			if labels++; labels > maxLabels {
+				return 0, fmt.Errorf("more than %d labels", maxLabels)
+			}
 		case b[i] == '}' && !quoted:
-			return i + 1, true
+			return i + 1, nil
 		}
 	}
-	return 0, false
+	return 0, errors.New("the labels do not end")
 }

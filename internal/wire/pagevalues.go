@@ -154,15 +154,16 @@ func (f *found) take(family int, part shard, m *dto.Metric) bool {
 	is := &f.values[q]
 	switch worse := cmp.Or(cmp.Compare(family, is.family), slices.Compare(part[:], is.part[:])); {
 	case !is.OK || worse < 0:
-		*is = measured{Opt: v, family: family, part: part}
+		*is = measured{Opt: fleet.Some(0.0), family: family, part: part}
 	case worse > 0:
 		return true
 	}
 	// Of samples that differ in labels alone that are not read the largest counts: processes that do
 	// not know the value say 0. Counters are of each of the processes.
-	is.V = max(is.V, v.V)
 	if q.isCounter() {
 		is.count(unreadLabels(m), v.V)
+	} else {
+		is.V = max(is.V, v.V)
 	}
 	return true
 }
@@ -172,10 +173,9 @@ func (m *measured) count(labels string, v float64) {
 	if m.counts == nil {
 		m.counts = make(map[string]float64)
 	}
-	m.counts[labels] = max(m.counts[labels], v)
-	m.V = 0
-	for _, v := range m.counts {
-		m.V += v
+	if before := m.counts[labels]; v > before {
+		m.counts[labels] = v
+		m.V += v - before
 	}
 }
 
