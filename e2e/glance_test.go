@@ -299,11 +299,20 @@ func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
 // that goes away.
 func TestARollingUpdateInKubernetesAtAGlance(t *testing.T) {
 	t.Parallel()
+	for _, namespaces := range []string{"lab-*", "*"} {
+		t.Run(namespaces, func(t *testing.T) {
+			t.Parallel()
+			bothGenerationsAtAGlance(t, namespaces)
+		})
+	}
+}
+
+func bothGenerationsAtAGlance(t *testing.T, namespaces string) {
 	c := newCluster(t)
 	old, next := c.worker("lab-0c1d2e3f", "pod-old"), c.worker("lab-4b5c6d7e", "pod-new")
 	c.ready(old, true)
 	c.ready(next, true)
-	m := c.metrics("--namespace", "lab-*")
+	m := c.metrics("--namespace", namespaces)
 	m.publishers(4, 0)
 	old.setLoad(loadOf(3, 2, 200))
 	next.setLoad(loadOf(5, 4, 950))

@@ -251,10 +251,19 @@ func TestAnAPIServerThatIsAwayEndsNobody(t *testing.T) {
 
 func TestARollingUpdateInKubernetesShowsBothGenerations(t *testing.T) {
 	t.Parallel()
+	for _, namespaces := range []string{"team-a-lab-*", "*"} {
+		t.Run(namespaces, func(t *testing.T) {
+			t.Parallel()
+			showsBothGenerations(t, namespaces)
+		})
+	}
+}
+
+func showsBothGenerations(t *testing.T, namespaces string) {
 	c := newCluster(t)
 	old, next := c.worker("team-a-lab-0c1d2e3f", "pod-old"), c.worker("team-a-lab-4b5c6d7e", "pod-new")
 	c.ready(old, true)
-	m := c.metrics("--namespace", "team-a-lab-*")
+	m := c.metrics("--namespace", namespaces)
 	m.publishers(2, 0)
 	shows := func(w *podWorker, namespace string, slots, waiting, blocks uint64) {
 		t.Helper()

@@ -1,16 +1,21 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/wire"
 )
 
-// TestNamespacesOfOnePrefixAreSeenTogether has the namespaces of a rolling update side
-// by side, of releases that are polled and that publish by each way, and one namespace
-// that is not meant.
-func TestNamespacesOfOnePrefixAreSeenTogether(t *testing.T) {
+// TestNamespacesAreSeenByNameByPrefixAndAll has the namespaces of a rolling update side
+// by side, of releases that are polled and that publish by each way, and another; and a
+// program for one by its name, one for all of a prefix, and one for all.
+func TestNamespacesAreSeenByNameByPrefixAndAll(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	kinds := []mock.Config{
@@ -29,45 +34,93 @@ func TestNamespacesOfOnePrefixAreSeenTogether(t *testing.T) {
 		parts[i] = &part{load: loadOf(1, 1, 1)}
 		all[i] = s.mock(parts[i].of(c))
 	}
-	m := s.metrics("--namespace", "lab-*", "--poll-interval", "0.1")
-	m.publishers(2, 0) // of the 1.6.1 worker on ZMQ
-	m.hears()
-	m.ready()
-
-	want := make(page)
-	for i, w := range all {
-		slots, waiting, blocks := uint64(8+i), uint64(20+i), uint64(1+20*i)
-		parts[i].change(func(p *part) {
-			p.load = loadOf(slots, waiting, blocks)
+	programs := make(map[wire.Namespaces]*server)
+	for _, namespaces := range []wire.Namespaces{"lab-4b5c", "lab-*", "*"} {
+		m := s.metrics("--namespace", string(namespaces), "--poll-interval", "0.1")
+		m.publishers(2, 0) // of the 1.6.1 worker on ZMQ
+		m.hears()
+		m.ready()
+		programs[namespaces] = m
+	}
+	for i, p := range parts {
+		p.change(func(p *part) {
+			p.load = loadOf(uint64(8+i), uint64(20+i), uint64(1+20*i))
 			p.hits = [][2]int{{25, 10}, {5, 5}}
 		})
-		if kinds[i].Namespace == "other" {
-			continue
+	}
+	for namespaces, m := range programs {
+		want := page{"dynamo_metrics_foreign_events_total": "0"}
+		answering := make(map[string]int)
+		for i, w := range all {
+			if of := kinds[i].Namespace; namespaces.Match(of) {
+				answering[of]++
+				for series, value := range shown(kinds[i].Release, w.id, uint64(8+i), uint64(20+i), uint64(1+20*i)) {
+					want[in(namespaces.Label(of), series)] = value
+				}
+			}
 		}
-		for series, value := range shown(kinds[i].Release, w.id, slots, waiting, blocks) {
-			want[in(kinds[i].Namespace, series)] = value
+		for of, n := range answering {
+			want[in(namespaces.Label(of), workers("generate", "answering"))] = fmt.Sprint(n)
 		}
-	}
-	want[in("lab-0c1d", workers("generate", "answering"))] = "1"
-	want[in("lab-4b5c", workers("generate", "answering"))] = "4"
-	want[in("lab-4b5c", `llm_load_avg{`+backend+`}`)] = "51"
-	want["dynamo_metrics_foreign_events_total"] = "0"
-	m.shows(want)
-	p, err := m.page()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bad := p.of("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
-		t.Errorf("rejected: %v", bad)
-	}
-	for series := range p.of("llm_") {
-		if !strings.Contains(series, `dynamo_namespace="lab-`) {
-			t.Errorf("%s is of none of the namespaces", series)
+		want[in(namespaces.Label("lab-4b5c"), `llm_load_avg{`+backend+`}`)] = "51"
+		m.shows(want)
+		p, err := m.page()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bad := p.of("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
+			t.Errorf("%s is watched, and rejected: %v", namespaces, bad)
+		}
+		label := regexp.MustCompile(`dynamo_namespace="(.*?)"`)
+		for series := range p.of("llm_") {
+			of := label.FindStringSubmatch(series)
+			if named := of != nil; named != namespaces.Several() || named && answering[of[1]] == 0 {
+				t.Errorf("%s is watched, and shown is %s", namespaces, series)
+			}
 		}
 	}
 }
 
-// in is a series of an endpoint as it is where several namespaces are watched.
+// TestTheAutoscalerOfTheREADMEIsAnswered wherever its workers are: KEDA asks for the url, and
+// takes the number at the valueLocation.
+func TestTheAutoscalerOfTheREADMEIsAnswered(t *testing.T) {
+	t.Parallel()
+	triggers := regexp.MustCompile(`url: "http://metrics:9091(\S+)"\s+valueLocation: (\w+)`).FindAllStringSubmatch(readme(t), -1)
+	if len(triggers) != 2 {
+		t.Fatalf("the README has the triggers %q, want two", triggers)
+	}
+	s := newStack(t)
+	one, two := &part{load: loadOf(1, 1, 1)}, &part{load: loadOf(1, 1, 1)}
+	for namespace, p := range map[string]*part{"lab-0c1d": one, "lab-4b5c": two} {
+		s.mock(p.of(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "0.5.1"}))
+	}
+	both, first := map[string]float64{"requests_waiting": 5, "kv_usage_mean": 0.375}, map[string]float64{"requests_waiting": 2, "kv_usage_mean": 0.25}
+	one.setLoad(loadOf(10, 2, 250))
+	two.setLoad(loadOf(20, 3, 500))
+	for namespaces, want := range map[string]map[string]float64{"*": both, "lab-*": both, "lab-0c1d": first} {
+		m := s.metrics("--namespace", namespaces, "--poll-interval", "0.1")
+		for _, trigger := range triggers {
+			path, valueLocation := trigger[1], trigger[2]
+			devstacktest.Until(t, func() error {
+				status, body := get(m.url + path)
+				var answer map[string]any
+				if err := json.Unmarshal([]byte(body), &answer); status != 200 || err != nil {
+					return fmt.Errorf("--namespace %s: GET %s: %d %s %v", namespaces, path, status, body, err)
+				}
+				if got, ok := answer[valueLocation].(float64); !ok || got != want[valueLocation] {
+					return fmt.Errorf("--namespace %s: %s is %v, want %v", namespaces, valueLocation, answer[valueLocation], want[valueLocation])
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// in is a series of an endpoint as it is where several namespaces are watched, and that is
+// the label; without one it is as it is.
 func in(namespace, series string) string {
+	if namespace == "" {
+		return series
+	}
 	return strings.Replace(series, `,endpoint="`, `,dynamo_namespace="`+namespace+`",endpoint="`, 1)
 }

@@ -26,9 +26,10 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 const captures = "../wire/testdata"
 
 // TestCapturedEventsBecomeWhatTheyMean hears everything that was captured of each
-// release, over each plane, in the namespace that it was captured in.
+// release, over each plane, in the namespace that it was captured in. Where several
+// namespaces are watched it is the same, with the namespace's name.
 func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
-	var got strings.Builder
+	got := make(map[string]*strings.Builder)
 	releases, err := filepath.Glob(filepath.Join(captures, "*.*.*"))
 	if err != nil || len(releases) == 0 {
 		t.Fatalf("captures: %v, %v", releases, err)
@@ -40,27 +41,48 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			f := fleet.New(fleet.Target{}, 1000, true)
-			f.Advance(time.Unix(1, 0))
-			f.Sync(registryOf(t, dir))
 			namespace := "lab"
 			if strings.HasPrefix(filepath.Base(dir), "0.5") {
 				namespace = "dynamo"
 			}
-			e := NewEvents(f, wire.Namespaces(namespace), slog.New(slog.DiscardHandler))
-			for line := range bytes.Lines(lines) {
-				for _, id := range hear(t, e, line) {
-					// Some were captured without their keys. These come late.
-					in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id}
-					if !f.IsRegistered(in) {
-						f.Register("", in, fleet.Registration{Publishes: true})
-					}
+			for sort, namespaces := range map[string]string{"x": namespace, "x*": namespace[:2] + "*", "*": "*"} {
+				if got[sort] == nil {
+					got[sort] = new(strings.Builder)
 				}
+				fmt.Fprintf(got[sort], "%s over %s\n%s\n", filepath.Base(dir), plane, heardOf(t, dir, lines, namespace, wire.Namespaces(namespaces)))
 			}
-			fmt.Fprintf(&got, "%s over %s\n%s\n", filepath.Base(dir), plane, shown(f))
 		}
 	}
-	golden(t, "testdata/captured.txt", got.String())
+	golden(t, "testdata/captured.txt", got["x"].String())
+	for _, sort := range []string{"x*", "*"} {
+		if diff := cmp.Diff(got["x"].String(), got[sort].String()); diff != "" {
+			t.Errorf("where namespaces like %s are watched (-one +several):\n%s", sort, diff)
+		}
+	}
+}
+
+// heardOf is what is shown after these lines were heard by a program that watches the
+// namespaces; without the name of the one that all is of.
+func heardOf(t *testing.T, dir string, lines []byte, namespace string, namespaces wire.Namespaces) string {
+	var all fleet.Target
+	if namespaces.Several() {
+		all.Namespace = string(namespaces)
+	}
+	f := fleet.New(all, 1000, true)
+	f.Advance(time.Unix(1, 0))
+	label := namespaces.Label(namespace)
+	f.Sync(registryOf(t, dir, label))
+	e := NewEvents(f, namespaces, slog.New(slog.DiscardHandler))
+	for line := range bytes.Lines(lines) {
+		for _, id := range hear(t, e, line) {
+			// Some were captured without their keys. These come late.
+			in := fleet.Instance{Endpoint: fleet.Endpoint{Namespace: label, Component: "backend", Name: "generate"}, ID: id}
+			if !f.IsRegistered(in) {
+				f.Register("", in, fleet.Registration{Publishes: true})
+			}
+		}
+	}
+	return strings.NewReplacer("  "+namespace+"/", "  ", "  unknown/unknown/", "  unknown/").Replace(shown(f))
 }
 
 // hear books a line of captured events, and says whose loads or passes they were.
@@ -125,8 +147,9 @@ func workersOf(v wire.Envelope) []uint64 {
 	return nil
 }
 
-// registryOf is what had been registered when a release was captured.
-func registryOf(t *testing.T, dir string) fleet.Listing {
+// registryOf is what had been registered when a release was captured, at endpoints with
+// this label.
+func registryOf(t *testing.T, dir, label string) fleet.Listing {
 	t.Helper()
 	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry), Channels: make(map[string]fleet.Channel)}
 	put := func(key, value string) {
@@ -135,14 +158,18 @@ func registryOf(t *testing.T, dir string) fleet.Listing {
 			if err != nil {
 				t.Fatal(err)
 			}
+			in.Namespace = label
 			all.Instances[key] = fleet.InstanceEntry{Instance: in, Registration: r}
 		}
 		if in, ok := wire.ParseCardKey("lab", key); ok {
 			c, _ := wire.ParseCard([]byte(value))
+			in.Namespace = label
 			all.Cards[key] = fleet.CardEntry{Instance: in, Card: c}
 		}
 		if _, ok := wire.ParseChannelKey("lab", key); ok {
-			all.Channels[key], _ = wire.ParseChannel("lab", key, []byte(value))
+			c, _ := wire.ParseChannel("lab", key, []byte(value))
+			c.Endpoint.Namespace = label
+			all.Channels[key] = c
 		}
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "etcd_keys.json")); err == nil {
@@ -181,11 +208,13 @@ func TestSubjectsThatNameNoEndpoint(t *testing.T) {
 				"nats": func(e *Events) { e.bySubject(&nats.Msg{Subject: subject, Data: []byte{0x80}}) },
 				"zmq":  func(e *Events) { e.brokered(new(copies), [][]byte{[]byte(subject), {0x80}}) },
 			} {
-				f := fleet.New(fleet.Target{}, 1000, true)
-				hear(NewEvents(f, "lab", slog.New(slog.DiscardHandler)))
-				want := fmt.Sprintf("  rejected %s name 1\n", kind)
-				if got := shown(f); got != want || f.Tally.Messages(kind) != 1 {
-					t.Errorf("%s over %s: %q and %d received, want %q and 1", subject, plane, got, f.Tally.Messages(kind), want)
+				for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
+					f := fleet.New(fleet.Target{}, 1000, true)
+					hear(NewEvents(f, namespaces, slog.New(slog.DiscardHandler)))
+					want := fmt.Sprintf("  rejected %s name 1\n", kind)
+					if got := shown(f); got != want || f.Tally.Messages(kind) != 1 {
+						t.Errorf("%s over %s, %s watched: %q and %d received, want %q and 1", subject, plane, namespaces, got, f.Tally.Messages(kind), want)
+					}
 				}
 			}
 		}

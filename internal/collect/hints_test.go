@@ -1,9 +1,11 @@
 package collect
 
 import (
+	"strings"
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 )
 
 func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
@@ -26,8 +28,11 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 		{fleet.Target{Component: "backend", Name: "clear"}, registered, all},
 		{fleet.Target{}, nil, "Nothing is registered in namespace dynamo yet: are the workers up, and is --namespace theirs?"},
 	} {
-		if got := hint("dynamo", c.target, c.registered); got != c.want {
-			t.Errorf("%v:\n got %s\nwant %s", c.target, got, c.want)
+		for _, namespaces := range []wire.Namespaces{"dynamo", "dyn*", "*"} {
+			want := strings.Replace(c.want, "namespace dynamo", "namespace "+string(namespaces), 1)
+			if got := hint(namespaces, c.target, c.registered); got != want {
+				t.Errorf("%v:\n got %s\nwant %s", c.target, got, want)
+			}
 		}
 	}
 }

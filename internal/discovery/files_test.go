@@ -124,37 +124,43 @@ func TestFilesOfEveryReleaseAreTheRegistry(t *testing.T) {
 		"0.8.1": {0x5116d1151668a0e5: ""},
 		"1.6.1": {0xad43e8e1d52b94ed: "tiny", 0xe0cd5081c8d73e9d: ""},
 	} {
-		t.Run(release, func(t *testing.T) {
-			inFolder(t, 10, func(r *folder) {
-				keys := make(map[string]string)
-				for path, value := range captured[map[string]string](r.t, release, "file_kv.json") {
-					slash := strings.LastIndexByte(path, '/')
-					key, _ := wire.FileKey(path[:slash], path[slash+1:])
-					keys[key] = value
-					r.put(key, value)
-				}
-				want := known{workers, channels(r.t, keys)}
-				r.watch()
-				r.knows(want) // listed
-				if !r.Fleet.IsSynced() || !r.Link.Up() {
-					r.t.Error("the registry is not known")
-				}
-				for key := range keys {
-					r.remove(key)
-				}
-				r.scan()
-				r.knows(nothing())
-				for key, value := range keys {
-					r.put(key, value)
-				}
-				r.scan()
-				r.knows(want) // watched
-				tally := &r.Fleet.Tally
-				counts(r.t, tally, fleet.Instances, 3*uint64(len(workers)), nil)
-				counts(r.t, tally, fleet.Channels, 3*uint64(len(want.Channels)), nil)
+		for _, namespaces := range everySort {
+			t.Run(release+" in "+string(namespaces), func(t *testing.T) {
+				inFolder(t, 10, func(r *folder) { testFilesOf(r, release, workers, namespaces) })
 			})
-		})
+		}
 	}
+}
+
+func testFilesOf(r *folder, release string, workers map[uint64]string, namespaces wire.Namespaces) {
+	r.Namespaces = namespaces
+	keys := make(map[string]string)
+	for path, value := range captured[map[string]string](r.t, release, "file_kv.json") {
+		slash := strings.LastIndexByte(path, '/')
+		key, _ := wire.FileKey(path[:slash], path[slash+1:])
+		keys[key] = value
+		r.put(key, value)
+	}
+	want := known{workers, channels(r.t, keys)}.among(namespaces)
+	r.watch()
+	r.knows(want) // listed
+	areIn(r.t, r.Fleet, namespaces)
+	if !r.Fleet.IsSynced() || !r.Link.Up() {
+		r.t.Error("the registry is not known")
+	}
+	for key := range keys {
+		r.remove(key)
+	}
+	r.scan()
+	r.knows(nothing())
+	for key, value := range keys {
+		r.put(key, value)
+	}
+	r.scan()
+	r.knows(want) // watched
+	tally := &r.Fleet.Tally
+	counts(r.t, tally, fleet.Instances, 3*uint64(len(workers)), nil)
+	counts(r.t, tally, fleet.Channels, 3*uint64(len(want.Channels)), nil)
 }
 
 func TestFileThatNobodyTouchesIsGone(t *testing.T) {

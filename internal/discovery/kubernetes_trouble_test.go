@@ -8,6 +8,7 @@ import (
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/wire"
 )
 
 func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
@@ -117,29 +118,45 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.has(shape{one, 0})
 }
 
+// TestAPrefixFindsBothGenerationsOfARollingUpdate, a name finds one, and "*" all that there is.
 func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
-	k := newInTeamA(t)
-	k.Namespaces, k.Fleet = "lab*", fleet.New(fleet.Target{Namespace: "lab*"}, 100, true)
-	k.Fleet.Tally.Kubernetes.Use()
-	k.watch()
-	for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
-		uid, name := fmt.Sprintf("uid-%d", i), fmt.Sprintf("pod-%d", i)
-		k.server.Put(kubetest.Metadatas, kubetest.Object{
-			"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{kubetest.Object{"kind": "Pod", "name": name, "uid": uid}}},
-			"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{fmt.Sprintf("%s/backend/generate/%x", ns, i+1): kubetest.Object{
-				"type": "Endpoint", "namespace": ns, "component": "backend", "endpoint": "generate", "instance_id": i + 1, "transport": kubetest.Object{"tcp": "h:1/x"}}}}},
+	for namespaces, want := range map[wire.Namespaces][]string{
+		"lab-0c1d2e3f": {"backend/generate"},
+		"lab*":         {"lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"},
+		"*":            {"another/backend/generate", "lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"},
+	} {
+		t.Run(string(namespaces), func(t *testing.T) {
+			k := newInTeamA(t)
+			k.Namespaces = namespaces
+			if namespaces.Several() {
+				k.Fleet = fleet.New(fleet.Target{Namespace: string(namespaces)}, 100, true)
+				k.Fleet.Tally.Kubernetes.Use()
+			}
+			k.watch()
+			for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
+				k.serves(ns, uint64(i+1))
+			}
+			devstacktest.Until(t, func() error {
+				var got []string
+				for _, e := range k.Fleet.Registered() {
+					got = append(got, e.String())
+				}
+				if !slices.Equal(got, want) {
+					return fmt.Errorf("registered %q, want %q", got, want)
+				}
+				return nil
+			})
 		})
-		k.ready(name, kubetest.Object{"conditions": kubetest.Object{"ready": true}, "targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": uid}})
 	}
-	devstacktest.Until(t, func() error {
-		want := []string{"lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"}
-		var got []string
-		for _, e := range k.Fleet.Registered() {
-			got = append(got, e.String())
-		}
-		if !slices.Equal(got, want) {
-			return fmt.Errorf("registered %q, want %q", got, want)
-		}
-		return nil
+}
+
+// serves puts a pod that is ready, and serves backend/generate in a Dynamo namespace.
+func (k *inTeamA) serves(namespace string, id uint64) {
+	uid, name := fmt.Sprintf("uid-%d", id), fmt.Sprintf("pod-%d", id)
+	k.server.Put(kubetest.Metadatas, kubetest.Object{
+		"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{kubetest.Object{"kind": "Pod", "name": name, "uid": uid}}},
+		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{fmt.Sprintf("%s/backend/generate/%x", namespace, id): kubetest.Object{
+			"type": "Endpoint", "namespace": namespace, "component": "backend", "endpoint": "generate", "instance_id": id, "transport": kubetest.Object{"tcp": "h:1/x"}}}}},
 	})
+	k.ready(name, kubetest.Object{"conditions": kubetest.Object{"ready": true}, "targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": uid}})
 }

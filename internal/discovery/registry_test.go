@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,22 +117,59 @@ func counts(t *testing.T, tally *fleet.Tally, k fleet.Kind, received uint64, rej
 	}
 }
 
+// everySort are namespaces of every sort that "lab" is one of.
+var everySort = []wire.Namespaces{"lab", "la*", "*"}
+
+// among is what is known where these namespaces are watched: where there may be several,
+// each endpoint names its own.
+func (k known) among(namespaces wire.Namespaces) known {
+	k.Channels = maps.Clone(k.Channels)
+	for key, c := range k.Channels {
+		c.Endpoint.Namespace = namespaces.Label("lab")
+		k.Channels[key] = c
+	}
+	return k
+}
+
+// areIn complains about endpoints that are registered elsewhere than in "lab".
+func areIn(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
+	t.Helper()
+	for _, e := range f.Registered() {
+		if e.Namespace != namespaces.Label("lab") {
+			t.Errorf("%s is registered where %s is watched", e, namespaces)
+		}
+	}
+}
+
+// programs watch the registry, each namespaces of another sort.
+func (r *registry) programs() []*registry {
+	var all []*registry
+	for _, namespaces := range everySort {
+		p := &registry{r.Stack, programAt(r.t, r.Stack.Etcd.Endpoint()), r.t, r.worker}
+		p.Namespaces = namespaces
+		all = append(all, p)
+	}
+	return all
+}
+
 func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
 	for release, workers := range etcdWorkers {
 		t.Run(release, func(t *testing.T) {
 			r := newRegistry(t)
-			r.Namespaces = "lab"
 			keys := etcdKeys(t, release)
 			for key, value := range keys {
 				r.put(key, value)
 			}
-			run(t, r.Watch)
 			want := known{workers, channels(t, keys)}
-			r.knows(want)
-			tally := &r.Fleet.Tally
-			counts(t, tally, fleet.Instances, 2, nil)
-			counts(t, tally, fleet.Cards, 2, nil)
-			counts(t, tally, fleet.Channels, uint64(len(want.Channels)), nil)
+			for _, p := range r.programs() {
+				run(t, p.Watch)
+				p.knows(want.among(p.Namespaces))
+				areIn(t, p.Fleet, p.Namespaces)
+				tally := &p.Fleet.Tally
+				counts(t, tally, fleet.Instances, 2, nil)
+				counts(t, tally, fleet.Cards, 2, nil)
+				counts(t, tally, fleet.Channels, uint64(len(want.Channels)), nil)
+			}
 		})
 	}
 }
@@ -140,15 +178,20 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 	for release, workers := range etcdWorkers {
 		t.Run(release, func(t *testing.T) {
 			r := newRegistry(t)
-			r.Namespaces = "lab"
-			run(t, r.Watch)
-			<-r.Fleet.Synced()
+			programs := r.programs()
+			for _, p := range programs {
+				run(t, p.Watch)
+				<-p.Fleet.Synced()
+			}
 			keys := etcdKeys(t, release)
 			for key, value := range keys {
 				r.put(key, value)
 			}
 			want := known{workers, channels(t, keys)}
-			r.knows(want)
+			for _, p := range programs {
+				p.knows(want.among(p.Namespaces))
+				areIn(t, p.Fleet, p.Namespaces)
+			}
 			all := uint64(len(want.Channels))
 			for _, gone := range []struct {
 				prefix string
@@ -168,12 +211,16 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 						r.delete(key)
 					}
 				}
-				r.knows(gone.left)
+				for _, p := range programs {
+					p.knows(gone.left.among(p.Namespaces))
+				}
 			}
-			tally := &r.Fleet.Tally
-			counts(t, tally, fleet.Instances, 4, nil)
-			counts(t, tally, fleet.Cards, 4, nil)
-			counts(t, tally, fleet.Channels, 2*all, nil)
+			for _, p := range programs {
+				tally := &p.Fleet.Tally
+				counts(t, tally, fleet.Instances, 4, nil)
+				counts(t, tally, fleet.Cards, 4, nil)
+				counts(t, tally, fleet.Channels, 2*all, nil)
+			}
 		})
 	}
 }

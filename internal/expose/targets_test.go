@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -115,4 +116,23 @@ func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
 			t.Errorf("one that waited and reads gets %d bytes", len(body))
 		}
 	})
+}
+
+// TestTargetsNameTheNamespaceOfTheirWorker, where one is watched and where several are.
+func TestTargetsNameTheNamespaceOfTheirWorker(t *testing.T) {
+	for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
+		var all fleet.Target
+		if namespaces.Several() {
+			all.Namespace = string(namespaces)
+		}
+		f := fleetAt(all, true)
+		e := loadMetrics
+		e.Namespace = namespaces.Label("lab")
+		f.Register("", fleet.Instance{Endpoint: e, ID: 1}, fleet.Registration{Publishes: true})
+		where := func(fleet.WorkerPage) string { return "http://192.0.2.1:9090" }
+		w := get(t, WithTargets(handler(f), f, namespaces, where, slog.New(slog.DiscardHandler)), "/api/v1/targets")
+		if want := `"dynamo_namespace":"lab"`; strings.Count(w.Body.String(), want) != 1 {
+			t.Errorf("%s is watched: %s, want %s in it", namespaces, w.Body, want)
+		}
+	}
 }

@@ -64,9 +64,13 @@ func inLabOf(t *testing.T, most int, test func(*lab)) {
 	})
 }
 
-// watch has the lab watch the namespaces whose names begin so.
+// watch has the lab watch these namespaces.
 func (l *lab) watch(namespaces wire.Namespaces) {
-	l.f = fleet.New(fleet.Target{Namespace: string(namespaces)}, 10_000, true)
+	var all fleet.Target
+	if namespaces.Several() {
+		all.Namespace = string(namespaces)
+	}
+	l.f = fleet.New(all, 10_000, true)
 	l.f.Advance(time.Now())
 	l.f.Sync(fleet.Listing{})
 	o := options(l.f)

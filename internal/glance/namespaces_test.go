@@ -1,70 +1,111 @@
 package glance
 
 import (
+	"cmp"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 )
 
 // TestARollingUpdateHasTwoNamespacesSideBySide as Dynamo's operator makes them.
 func TestARollingUpdateHasTwoNamespacesSideBySide(t *testing.T) {
-	inLab(t, func(l *lab) {
-		t := l.t
-		l.watch("prod-*")
-		old, new := generate, generate
-		old.Namespace, new.Namespace = "prod-1f", "prod-2e"
-		l.register(old, 1, 2)
-		l.register(new, 3)
-		l.answer(load(old, 1, 200, 1), load(old, 2, 400, 2), load(new, 3, 900, 3))
-		l.pass(5 * time.Second)
-		s := l.snapshot()
-		equal(t, "namespace", s.Namespace, "prod-*")
-		var rows []string
-		for _, w := range s.Workers {
-			rows = append(rows, w.Namespace+" "+w.Component+" "+w.Endpoint+" "+w.Key)
-		}
-		equal(t, "workers", rows, []string{"prod-1f backend generate 1", "prod-1f backend generate 2", "prod-2e backend generate 3"})
-		equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
-		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.5")
-		if p := l.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
-			t.Errorf("what is full: %+v", p)
-		}
-		for path, want := range map[string]string{
-			ofGenerate:                                "[3,0.5,0.9,75,6,–,–,0]",
-			ofGenerate + "&dynamo_namespace=prod-1f":  "[2,0.3,0.4,30,3,–,–,0]",
-			ofGenerate + "&dynamo_namespace=prod-2*":  "[1,0.9,0.9,45,3,–,–,0]",
-			ofGenerate + "&dynamo_namespace=prod-new": "[0,–,–,0,0,0,–,–]",
-		} {
-			equal(t, path, l.signals(path).String(), want)
-		}
-		equal(t, "of what is not watched", l.refused("GET", ofGenerate+"&dynamo_namespace=dev", 404), `the namespace "dev" is not watched: "prod-*" is`)
-		l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 1})
-		l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
-		l.answer(load(new, 3, 500, 0))
-		l.pass(10 * time.Second)
-		equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker is left")
-	})
+	for _, namespaces := range []wire.Namespaces{"prod-*", "*"} {
+		inLab(t, func(l *lab) { testARollingUpdate(l, namespaces) })
+	}
+}
+
+func testARollingUpdate(l *lab, namespaces wire.Namespaces) {
+	t := l.t
+	l.watch(namespaces)
+	old, new := generate, generate
+	old.Namespace, new.Namespace = "prod-1f", "prod-2e"
+	l.register(old, 1, 2)
+	l.register(new, 3)
+	l.answer(load(old, 1, 200, 1), load(old, 2, 400, 2), load(new, 3, 900, 3))
+	l.pass(5 * time.Second)
+	s := l.snapshot()
+	equal(t, "namespace", s.Namespace, string(namespaces))
+	var rows []string
+	for _, w := range s.Workers {
+		rows = append(rows, w.Namespace+" "+w.Component+" "+w.Endpoint+" "+w.Key)
+	}
+	equal(t, "workers", rows, []string{"prod-1f backend generate 1", "prod-1f backend generate 2", "prod-2e backend generate 3"})
+	equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
+	equal(t, "mean load", shown(s.Fleet.LoadMean), "0.5")
+	if p := l.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
+		t.Errorf("what is full: %+v", p)
+	}
+	l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 1})
+	l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
+	l.answer(load(new, 3, 500, 0))
+	l.pass(10 * time.Second)
+	equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker is left")
+}
+
+// TestSignalsAreOfTheNamespacesThatAreAskedFor and watched, of each sort of both; without a
+// question they are of all that are watched.
+func TestSignalsAreOfTheNamespacesThatAreAskedFor(t *testing.T) {
+	const all, old, new, none, not = "[3,0.5,0.9,75,6,–,–,0]", "[2,0.3,0.4,30,3,–,–,0]", "[1,0.9,0.9,45,3,–,–,0]", "[0,–,–,0,0,0,–,–]", "404"
+	for watched, asked := range map[wire.Namespaces]map[string]string{
+		"prod-1f": {"": old, "prod-1f": old, "prod-1*": old, "prod-*": old, "p*": old, "*": old, "prod-2e": not, "prod-2*": not, "dev": not, "dev*": not},
+		"prod-*":  {"": all, "prod-1f": old, "prod-2*": new, "prod-*": all, "p*": all, "*": all, "prod-new": none, "prod-new*": none, "dev": not, "dev*": not},
+		"*":       {"": all, "prod-1f": old, "prod-2*": new, "prod-*": all, "p*": all, "*": all, "prod-new": none, "dev": none, "dev*": none},
+	} {
+		inLab(t, func(l *lab) {
+			t := l.t
+			l.watch(watched)
+			in := func(namespace string) fleet.Endpoint {
+				e := generate
+				e.Namespace = watched.Label(namespace)
+				return e
+			}
+			l.register(in("prod-1f"), 1, 2)
+			answers := []fleet.Report{load(in("prod-1f"), 1, 200, 1), load(in("prod-1f"), 2, 400, 2)}
+			if watched.Several() {
+				l.register(in("prod-2e"), 3)
+				answers = append(answers, load(in("prod-2e"), 3, 900, 3))
+			}
+			l.answer(answers...)
+			l.pass(5 * time.Second)
+			for namespaces, want := range asked {
+				path := ofGenerate
+				if namespaces != "" {
+					path += "&dynamo_namespace=" + namespaces
+				}
+				if want == not {
+					equal(t, path, l.refused("GET", path, 404), fmt.Sprintf("the namespace %q is not watched: %q is", namespaces, string(watched)))
+					continue
+				}
+				s := l.signals(path)
+				equal(t, fmt.Sprintf("%s of %s", path, watched), s.String(), want)
+				equal(t, "namespace", s.Namespace, cmp.Or(namespaces, string(watched)))
+			}
+		})
+	}
 }
 
 func TestNobodyInSeveralNamespacesIsLookedForByThem(t *testing.T) {
-	inLab(t, func(l *lab) {
-		t := l.t
-		l.watch("prod-*")
-		frontend := fleet.Endpoint{Namespace: "prod-1f", Component: "frontend", Name: "http"}
-		l.f = fleet.New(fleet.Target{Namespace: "prod-*", Component: "front"}, 10, true)
-		l.f.Sync(fleet.Listing{})
-		o := options(l.f)
-		o.Namespaces = "prod-*"
-		l.g = New(o)
-		l.f.Register("", fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
-		l.second()
-		s := l.snapshot().Looking
-		equal(t, "namespace", s.Namespace, "prod-*")
-		equal(t, "sees", s.Sees[0].Namespace+" "+s.Sees[0].Component, "prod-1f frontend")
-		equal(t, "asks", len(s.Asks), 0)
-	})
+	for _, namespaces := range []wire.Namespaces{"prod-*", "*"} {
+		inLab(t, func(l *lab) {
+			t := l.t
+			frontend := fleet.Endpoint{Namespace: "prod-1f", Component: "frontend", Name: "http"}
+			l.f = fleet.New(fleet.Target{Namespace: string(namespaces), Component: "front"}, 10, true)
+			l.f.Sync(fleet.Listing{})
+			o := options(l.f)
+			o.Namespaces = namespaces
+			l.g = New(o)
+			l.f.Register("", fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
+			l.second()
+			s := l.snapshot().Looking
+			equal(t, "namespace", s.Namespace, string(namespaces))
+			equal(t, "sees", s.Sees[0].Namespace+" "+s.Sees[0].Component, "prod-1f frontend")
+			equal(t, "asks", len(s.Asks), 0)
+		})
+	}
 }
 
 func TestLoadsOfWorkersPagesAreStaleWhenNobodyReadsThem(t *testing.T) {

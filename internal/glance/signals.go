@@ -32,7 +32,7 @@ func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.o.Namespaces)))
-	if !g.watches(namespaces) {
+	if !g.o.Namespaces.Overlap(namespaces) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.o.Namespaces)))
 		return
 	}
@@ -46,14 +46,6 @@ func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	send(w, r, d.b, func() []byte { return deflated(d.b) })
-}
-
-// watches reports whether some of the namespaces are watched.
-func (g *Glance) watches(some wire.Namespaces) bool {
-	if g.o.Namespaces.Several() {
-		return g.o.Namespaces.Match(strings.TrimSuffix(string(some), "*"))
-	}
-	return some.Match(string(g.o.Namespaces))
 }
 
 // signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or

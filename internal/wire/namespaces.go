@@ -25,6 +25,20 @@ func (n Namespaces) Match(name string) bool {
 	return validName(name) && strings.HasPrefix(name, n.prefix())
 }
 
+// Overlap reports whether a name may be one of both: of what is asked for, and of what is
+// watched. One of "x*" is one of "*" and of "xy*", too.
+func (n Namespaces) Overlap(other Namespaces) bool {
+	switch {
+	case !other.Several():
+		return n.Match(string(other))
+	case !n.Several():
+		return other.Match(string(n))
+	}
+	p, q := n.prefix(), other.prefix()
+	longer := max(p, q) // of two of which one begins with the other
+	return strings.HasPrefix(longer, p) && strings.HasPrefix(longer, q) && (longer == "" || validName(longer))
+}
+
 // Label is what endpoints of the namespace of this name are told apart by: nothing
 // where it is the only one.
 func (n Namespaces) Label(name string) string {

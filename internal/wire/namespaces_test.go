@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -21,10 +22,36 @@ func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
 		{"lab*", "la", false, "la"},
 		{"lab*", "my-lab", false, "my-lab"},
 		{"*", "lab", true, "lab"},
+		{"*", "lab-0c1d2e3f", true, "lab-0c1d2e3f"},
 		{"*", "", false, ""},
 	} {
 		equal(t, c.namespaces.Match(c.name), c.match)
 		equal(t, c.namespaces.Label(c.name), c.label)
+	}
+}
+
+// TestNamespacesOverlapWhereANameMayBeOfBoth: what is watched of each sort, asked for
+// what is watched and for what is not, of each sort.
+func TestNamespacesOverlapWhereANameMayBeOfBoth(t *testing.T) {
+	all := []Namespaces{"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*", "", "lab\xff", "lab\xff*", Namespaces(strings.Repeat("l", 257) + "*")}
+	for watched, yes := range map[Namespaces][]Namespaces{
+		"lab":    {"lab", "lab*", "la*", "*"},
+		"lab-1":  {"lab-1", "lab*", "lab-*", "la*", "*"},
+		"lab*":   {"lab", "lab-1", "lab*", "lab-*", "la*", "*"},
+		"lab-*":  {"lab-1", "lab*", "lab-*", "la*", "*"},
+		"other*": {"other", "other*", "*"},
+		"*":      {"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*"},
+	} {
+		for _, asked := range all {
+			if got, want := watched.Overlap(asked), slices.Contains(yes, asked); got != want {
+				t.Errorf("%q is watched, and %q asked for: %v, want %v", watched, asked, got, want)
+			}
+		}
+		for _, other := range []Namespaces{"lab", "lab-1", "lab*", "lab-*", "*"} {
+			if watched.Overlap(other) != other.Overlap(watched) {
+				t.Errorf("%q and %q overlap one way only", watched, other)
+			}
+		}
 	}
 }
 
@@ -54,11 +81,10 @@ func TestCapturedKeysAreToldByTheirNamespace(t *testing.T) {
 			if !below(Namespaces(want), kv.Key) {
 				continue // of a kind that nobody reads
 			}
-			if ns, ok := Namespaces("*").Of(kv.Key); ns != want || !ok {
-				t.Errorf("%s: namespace of %s: %q, %v, want %q", release, kv.Key, ns, ok, want)
-			}
-			if several := Namespaces(want[:2] + "*"); !below(several, kv.Key) {
-				t.Errorf("%s: %s is below none of the prefixes of %s", release, kv.Key, several)
+			for _, several := range []Namespaces{Namespaces(want[:2] + "*"), "*"} {
+				if ns, ok := several.Of(kv.Key); ns != want || !ok || !below(several, kv.Key) {
+					t.Errorf("%s: namespace of %s among %s: %q, %v, want %q, below its prefixes", release, kv.Key, several, ns, ok, want)
+				}
 			}
 			if ns, ok := Namespaces(want + "-*").Of(kv.Key); ok {
 				t.Errorf("%s: %s is taken for one of %s-* (%q)", release, kv.Key, want, ns)
@@ -88,6 +114,16 @@ func TestKeysOfNamespacesThatLookLikeOthers(t *testing.T) {
 		ns, ok := Namespaces("*").Of(key)
 		equal(t, ns, want)
 		equal(t, ok, want != "")
+		if want != "" {
+			_, ok = Namespaces(want[:1] + "*").Of(key)
+			equal(t, ok, true)
+			_, ok = Namespaces("x*").Of(key)
+			equal(t, ok, false)
+		}
+		one := Namespaces(cmp.Or(want, "lab")) // its keys are told by their prefixes
+		ns, ok = one.Of(key)
+		equal(t, ns, string(one))
+		equal(t, ok, true)
 	}
 }
 
@@ -104,7 +140,7 @@ func TestBrokersAreAskedForNoMoreThanTheNamespaces(t *testing.T) {
 	equal(t, BrokerTopics("*", topics...), []string{"namespace."})
 }
 
-func TestSubjectsOfSeveralNamespacesMatchTheirEvents(t *testing.T) {
+func TestSubjectsOfNamespacesMatchTheirEvents(t *testing.T) {
 	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
 		for _, m := range natsEvents(t, release) {
 			if m.subject == TraceSubject {
@@ -112,13 +148,15 @@ func TestSubjectsOfSeveralNamespacesMatchTheirEvents(t *testing.T) {
 			}
 			equal(t, SubjectNamespace(m.subject), "lab")
 			_, topic, _ := ParseEventSubject("lab", m.subject)
-			n := 0
-			for _, s := range EventSubjects("l*", topic) {
-				if matches(s, m.subject) {
-					n++
+			for _, namespaces := range []Namespaces{"lab", "l*", "*"} {
+				n := 0
+				for _, s := range EventSubjects(namespaces, topic) {
+					if matches(s, m.subject) {
+						n++
+					}
 				}
+				equal(t, n, 1)
 			}
-			equal(t, n, 1)
 		}
 	}
 }
