@@ -93,13 +93,18 @@ func (c *cluster) worker(namespace, name string) *podWorker {
 		}
 		return nil
 	})
-	c.api.Put(kubetest.Metadatas, kubetest.Object{
-		"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{
-			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "uid-of-" + name}}},
-		"spec": kubetest.Object{"data": kubetest.Object{
-			"endpoints": below(own, "v1/instances/"), "model_cards": below(own, "v1/mdc/"), "event_channels": below(own, "v1/event_channels/")}},
-	})
+	c.api.Put(kubetest.Metadatas, resource(name, own))
 	return &podWorker{w, p, name}
+}
+
+// resource is what the worker in a pod says of itself.
+func resource(pod string, keys map[string]string) kubetest.Object {
+	return kubetest.Object{
+		"metadata": kubetest.Object{"name": pod, "namespace": "team-a", "ownerReferences": []any{
+			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": "uid-of-" + pod}}},
+		"spec": kubetest.Object{"data": kubetest.Object{
+			"endpoints": below(keys, "v1/instances/"), "model_cards": below(keys, "v1/mdc/"), "event_channels": below(keys, "v1/event_channels/")}},
+	}
 }
 
 // keys is the whole registry in etcd.
