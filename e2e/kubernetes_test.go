@@ -17,6 +17,7 @@ import (
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -288,6 +289,51 @@ func showsBothGenerations(t *testing.T, namespaces string) {
 	m.publishers(2, 0)
 	m.until(func(p page) error { return p.hasNothingOf(old.id) })
 	shows(next, "team-a-lab-4b5c6d7e", 6, 5, 80)
+}
+
+// TestAShadowThatTakesOverIsARestart of one worker: two pods have its id, the second at
+// other addresses. Its load is that of the second from then on; what is counted goes on.
+func TestAShadowThatTakesOverIsARestart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	const id = 13019061642146836831
+	pod := func(name, requests string) (w *podWorker, loads, passes *publisher) {
+		loads, passes = newPublisher(t, "PUB"), newPublisher(t, "PUB")
+		keys := make(map[string]string)
+		for _, e := range append(registration(id), channel(wire.TopicLoad, id, onZMQ(loads.address)), channel(wire.TopicForwardPass, id, onZMQ(passes.address))) {
+			keys[e.key] = strings.Replace(rounded(e.value), "127.0.0.1:9/", requests+"/", 1)
+		}
+		w = &podWorker{name: name}
+		c.api.Put(kubetest.Metadatas, resource(name, keys))
+		c.ready(w, true)
+		return w, loads, passes
+	}
+	m := c.metrics()
+	first, loads, passes := pod("pod-0", "127.0.0.1:9")
+	m.publishers(2, 0)
+	loads.send(event{id, 0, wire.TopicLoad, load16(id, 10)}.frames(wire.TopicLoad))
+	for n := range uint64(5) {
+		passes.send(event{id, n, wire.TopicForwardPass, pass(fmt.Sprint(uint64(id)), n+1)}.frames(wire.TopicForwardPass))
+	}
+	m.shows(page{worker("llm_kv_blocks_active", "generate", id): "10", worker("llm_forward_passes_total", "generate", id): "5"})
+
+	_, loads, passes = pod("pod-1", "127.0.0.1:19")
+	m.publishers(4, 0)
+	m.shows(page{worker("llm_kv_blocks_active", "generate", id): "", workers("generate", "silent"): "1", workers("generate", "answering"): "0"})
+	loads.send(event{id, 0, wire.TopicLoad, load16(id, 20)}.frames(wire.TopicLoad))
+	passes.send(event{id, 0, wire.TopicForwardPass, pass(fmt.Sprint(uint64(id)), 1)}.frames(wire.TopicForwardPass))
+	shown := page{
+		worker("llm_kv_blocks_active", "generate", id): "20", worker("llm_forward_passes_total", "generate", id): "6",
+		worker("llm_forward_passes_missed_total", "generate", id): "0", "dynamo_metrics_event_sequence_gaps_total": "0",
+		workers("generate", "silent"): "0", workers("generate", "answering"): "1",
+	}
+	m.shows(shown)
+	c.ready(first, false)
+	m.publishers(2, 0)
+	m.shows(shown)
+	if p, err := m.page(); err != nil || len(p.of("rejected_messages")) > 0 {
+		t.Errorf("rejected: %v, %v", p.of("rejected_messages"), err)
+	}
 }
 
 func TestAStandbyInKubernetesTakesOverFromALeaderThatIsKilled(t *testing.T) {

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -31,8 +32,8 @@ const (
 	stalls  // in the middle of its page
 )
 
-// web is a network in memory of workers' pages, each at a host of its own: its id. It is to
-// be used in a synctest bubble.
+// web is a network in memory of workers' pages, each at another host: its id, or where it is
+// registered. It is to be used in a synctest bubble.
 type web struct {
 	t        *testing.T
 	fleet    *fleet.Fleet
@@ -67,7 +68,9 @@ func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
 		go server.Serve(w.network)
 		s := &Scraper{
 			Fleet: w.fleet, Namespaces: "dynamo", Interval: interval, Log: slog.New(slog.DiscardHandler), dial: w.dial,
-			URL: func(p fleet.WorkerPage) string { return fmt.Sprintf("http://%d:80/metrics", p.ID) },
+			URL: func(p fleet.WorkerPage) string {
+				return fmt.Sprintf("http://%s:80/metrics", cmp.Or(p.Transport, fmt.Sprint(p.ID)))
+			},
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
