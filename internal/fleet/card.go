@@ -8,7 +8,7 @@ type Card struct {
 	MaxSeqs   Opt[uint64] // requests that can be served at once, by each rank
 	BlockSize Opt[uint64] // tokens in a KV cache block
 	Ranks     Opt[uint64] // data parallel ranks of the worker
-	Metrics   string      // host:port of the worker's own metrics page (1.6); empty where the card does not say it
+	Metrics   string      // host:port of the worker's own metrics page (1.4 to 1.6); empty where the card does not say it
 }
 
 // SetCard notes the model card of a worker at an endpoint, registered there or not yet,

@@ -72,8 +72,8 @@ func ParseCard(value []byte) (fleet.Card, error) {
 }
 
 // systemServer is the host:port that serves the files of the model, which is the
-// server of the worker's metrics page, too (1.6). To 1.4 they are on the worker's own
-// disk, and there is none.
+// server of the worker's metrics page, too (1.4 to 1.6). To 1.3 they are on the worker's own
+// disk, as they are later where the worker has no such server.
 func systemServer(info json.RawMessage) string {
 	var v struct {
 		Config struct{ Path string } `json:"hf_config_json"`

@@ -60,6 +60,20 @@ func TestCapturedModelCardIsReadExactly(t *testing.T) {
 	}
 }
 
+// TestFromWhichReleaseACardSaysWhereTheWorkersPageIs: all of these have a system server.
+func TestFromWhichReleaseACardSaysWhereTheWorkersPageIs(t *testing.T) {
+	for release, want := range map[string]string{"1.3.1": "", "1.4.2": "192.0.2.2:28081", "1.5.1": "192.0.2.2:28081"} {
+		kv := capturedJSON[keyValue](t, release, "card_with_system_port.json")
+		if _, ok := ParseCardKey("dynamo", kv.Key); !ok {
+			t.Errorf("%s: ParseCardKey(%q) is not ok", release, kv.Key)
+		}
+		card, err := ParseCard([]byte(kv.Value))
+		if err != nil || card.Metrics != want {
+			t.Errorf("%s: the page is at %q, %v, want %q", release, card.Metrics, err, want)
+		}
+	}
+}
+
 func TestModelCardIsRead(t *testing.T) {
 	some := fleet.Some[uint64]
 	for name, c := range map[string]struct {

@@ -1,0 +1,64 @@
+package collect
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+)
+
+// TestTracesThatNameNoWorkerAreNotForeign, as frontends of 1.4 write them of each request
+// without a session header: of eight that were captured one has it. Those of 1.5 name the
+// worker of each request, and say its hits and times.
+func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
+	for _, c := range []struct {
+		release             string
+		worker              uint64
+		bare, served        uint64
+		isl, overlap, lines uint64
+	}{
+		{"1.4.2", 6127888516601088976, 7, 1, 19, 17, 1},
+		{"1.5.1", 6127888516601088648, 0, 8, 135, 103, 0},
+	} {
+		records, err := os.ReadFile(filepath.Join(captures, c.release, "traces.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := fleet.New(fleet.Target{}, 1000, true)
+		f.Advance(time.Unix(1, 0))
+		f.Sync(fleet.Listing{})
+		f.Register("", fleet.Instance{Endpoint: ofBackend, ID: c.worker}, fleet.Registration{Publishes: true})
+		log, journal := devstacktest.NewLog()
+		e := NewEvents(f, "lab", log)
+		for record := range bytes.Lines(records) {
+			e.trace(record)
+		}
+		tally := &f.Tally
+		if got := tally.Messages(fleet.Trace); got != c.bare+c.served {
+			t.Errorf("%s: %d traces are received, want %d", c.release, got, c.bare+c.served)
+		}
+		for _, reason := range fleet.Reasons() {
+			want := uint64(0)
+			if reason == fleet.NoWorker {
+				want = c.bare
+			}
+			if got := tally.Rejected(fleet.Trace, reason); got != want {
+				t.Errorf("%s: %d traces are rejected for %s, want %d", c.release, got, reason, want)
+			}
+		}
+		if n := tally.ForeignEvents.Load(); n != 0 {
+			t.Errorf("%s: %d count as foreign", c.release, n)
+		}
+		w := f.Snapshot().Workers[0]
+		if h := w.Hits.V; h.Events != c.served || h.ISLBlocks != c.isl || h.OverlapBlocks != c.overlap || w.Timings.Duration.Count != c.served {
+			t.Errorf("%s: hits %+v, %d durations, want %d of %d in %d", c.release, h, w.Timings.Duration.Count, c.overlap, c.isl, c.served)
+		}
+		if n := journal.Count("Request traces name no worker and cannot be shown"); n != int(c.lines) {
+			t.Errorf("%s: said %d times that traces name no worker, want %d:\n%s", c.release, n, c.lines, journal)
+		}
+	}
+}
