@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,6 +94,39 @@ func info(id uint64, model, source string) string {
 
 func scrapes(r fleet.ScrapeResult) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrapes_total{result=%q}`, r)
+}
+
+// TestPagesAreReadAsTheirEnginesMeanThem: queues in parts, processes of one engine, blanks
+// behind values, and a rank that does not know its blocks, of which the cards tell a thousand.
+func TestPagesAreReadAsTheirEnginesMeanThem(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	wants := page{workers("generate", "answering"): "6", scrapes(fleet.ScrapeError): "0"}
+	for file, values := range map[string]map[string]string{
+		"sglang_decode":      {"llm_requests_active_slots": "12", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.88", "llm_kv_blocks_active": "880"},
+		"sglang_prefill":     {"llm_requests_active_slots": "2", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.3", "llm_kv_blocks_active": "300"},
+		"vllm_processes":     {"llm_requests_active_slots": "5", "llm_requests_waiting": "1", "llm_kv_cache_usage_ratio": "0.653", "llm_kv_blocks_active": "653"},
+		"sglang_processes":   {"llm_requests_active_slots": "7", "llm_requests_waiting": "4", "llm_kv_cache_usage_ratio": "0.8", "llm_kv_blocks_active": "800"},
+		"vllm_blanks":        {"llm_requests_active_slots": "3", "llm_requests_waiting": "1", "llm_kv_cache_usage_ratio": "0.5", "llm_kv_hit_rate_percent": "0.4"},
+		"vllm_unseeded_rank": {"llm_kv_blocks_total": "2000", "llm_kv_blocks_active": "870", "llm_kv_cache_usage_ratio": "0.435"},
+	} {
+		text, err := os.ReadFile("../internal/wire/testdata/engines/" + file + ".prom")
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent := &part{load: loadOf(0, 0, 1), lose: func(string) bool { return true }}
+		w := s.mock(silent.config("1.6.1", "zmq"))
+		p.set(w.id, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			_, _ = w.Write(text)
+		})
+		for name, value := range values {
+			wants[w.of(name)] = value
+		}
+	}
+	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
+	m.shows(wants)
 }
 
 // TestEventsAndTheWorkersOwnPagesMakeOneLoad is of workers of 1.6.1 on ZeroMQ whose
