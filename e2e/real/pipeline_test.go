@@ -28,9 +28,10 @@ const blockSize = 16
 // pipeline is a whole Dynamo: a frontend that routes by what is in the KV caches of
 // two of Dynamo's own mock engines.
 type pipeline struct {
-	url     string   // of the frontend
-	model   string   // as requests name it
-	workers []uint64 // ids
+	frontend *process.Process
+	url      string   // of the frontend
+	model    string   // as requests name it
+	workers  []uint64 // ids
 }
 
 // pipeline starts a pipeline of ai-dynamo, with env for the frontend, and waits until
@@ -43,6 +44,15 @@ func (s *servers) pipeline(release string, env ...string) *pipeline {
 // pipelineOf is pipeline with env and further flags for the engines.
 func (s *servers) pipelineOf(release string, env, engineEnv []string, flags ...string) *pipeline {
 	s.t.Helper()
+	engines := s.engines(release, engineEnv, flags...)
+	p := s.frontend(release, "frontend-0", env...)
+	p.serves(engines)
+	return p
+}
+
+// engines starts the two engines of a pipeline.
+func (s *servers) engines(release string, env []string, flags ...string) []*process.Process {
+	s.t.Helper()
 	python := python(s.t, release)
 	if err := exec.Command(python, "-c", "import dynamo.frontend, dynamo.mocker").Run(); err != nil {
 		process.Missing(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
@@ -52,19 +62,30 @@ func (s *servers) pipelineOf(release string, env, engineEnv []string, flags ...s
 		args := append([]string{"-m", "dynamo.mocker", "--model-path", modelDir(s.t),
 			"--endpoint", "dyn://dynamo.backend.generate", "--block-size", strconv.Itoa(blockSize),
 			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10"}, flags...)
-		engines[i] = process.Start(s.t, append(append(s.env(), s.pod(fmt.Sprintf("engine-%d", i))...), engineEnv...), python, args...)
+		engines[i] = process.Start(s.t, append(append(s.env(), s.pod(fmt.Sprintf("engine-%d", i))...), env...), python, args...)
 	}
+	return engines
+}
+
+// frontend starts a frontend of a pipeline whose engines have been started.
+func (s *servers) frontend(release, pod string, env ...string) *pipeline {
+	s.t.Helper()
 	address := process.FreeAddress(s.t)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	frontend := process.Start(s.t, append(append(s.env(), s.pod("frontend-0")...), env...), python, "-m", "dynamo.frontend",
+	frontend := process.Start(s.t, append(append(s.env(), s.pod(pod)...), env...), python(s.t, release), "-m", "dynamo.frontend",
 		"--router-mode", "kv", "--http-host", host, "--http-port", port)
-	p := &pipeline{url: "http://" + address}
-	devstacktest.Until(s.t, func() error {
-		if frontend.Over() {
-			s.t.Fatalf("the frontend of %s has ended", release)
+	return &pipeline{frontend: frontend, url: "http://" + address}
+}
+
+// serves waits until the engines can be asked by the frontend.
+func (p *pipeline) serves(engines []*process.Process) {
+	p.frontend.T.Helper()
+	devstacktest.Until(p.frontend.T, func() error {
+		if p.frontend.Over() {
+			p.frontend.T.Fatalf("the frontend at %s has ended", p.url)
 		}
 		return p.ready()
 	})
@@ -72,7 +93,6 @@ func (s *servers) pipelineOf(release string, env, engineEnv []string, flags ...s
 		// It registers before it can answer, and panics at a request that comes between.
 		engine.Says("Metrics background tasks started")
 	}
-	return p
 }
 
 // ready looks which engines the frontend knows.

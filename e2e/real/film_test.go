@@ -1,0 +1,121 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/deploy"
+)
+
+// film is pages of one program that were scraped at regular times.
+type film []page
+
+// held is for how long the first page of a film is repeated before, and the last one
+// after it: longer than any alert looks back or waits, but for those that know what is
+// usual in a day.
+const held = 70 * time.Minute
+
+// holds is how many samples that is.
+const holds = int(held / lookEvery)
+
+// with is the film with more on each page, which more may let depend on the half it is in:
+// 0 or 1.
+func (f film) with(more func(p page, half int)) film {
+	changed := make(film, len(f))
+	for i, p := range f {
+		changed[i] = maps.Clone(p)
+		more(changed[i], 2*i/len(f))
+	}
+	return changed
+}
+
+// silentRouters shows three routers as workers that are silent; in the second half two.
+func silentRouters(p page, half int) {
+	for id := range 3 - half {
+		p[fmt.Sprintf(`llm_worker_up{component="kv-router",endpoint="generate",worker_id="%d"}`, id)] = "0"
+	}
+	p[`llm_workers{component="kv-router",endpoint="generate",state="silent"}`] = strconv.Itoa(3 - half)
+}
+
+// aSilentWorker shows one among those that answer.
+func aSilentWorker(p page, _ int) {
+	p[`llm_worker_up{component="backend",endpoint="generate",worker_id="1"}`] = "0"
+	p[`llm_workers{component="backend",endpoint="generate",state="silent"}`] = "1"
+}
+
+// alarms fails the test unless exactly these of our alerts fire, at any time from the
+// first sample to the last.
+func (f film) alarms(t *testing.T, alerts ...string) {
+	t.Helper()
+	var test strings.Builder
+	fmt.Fprintf(&test, "rule_files: [../rules.yaml]\nevaluation_interval: 1m\ntests:\n  - interval: %v\n    input_series:\n", lookEvery)
+	for _, series := range f.names() {
+		fmt.Fprintf(&test, "      - {series: '%s', values: '%s'}\n", labelled(series), f.values(series))
+	}
+	length := 2*held + time.Duration(len(f))*lookEvery
+	fmt.Fprintf(&test, "    promql_expr_test:\n      - expr: group by (alertname) (count_over_time(ALERTS{alertstate=\"firing\"}[1d]))\n        eval_time: %v\n", length)
+	for i, alert := range alerts {
+		if i == 0 {
+			test.WriteString("        exp_samples:\n")
+		}
+		fmt.Fprintf(&test, "          - {labels: '{alertname=%q}', value: 1}\n", alert)
+	}
+	if report, err := unitTest(t, deploy.Rules(), test.String()); err != nil {
+		t.Errorf("want the alerts %q and no other: %v\n%s", alerts, err, report)
+	}
+}
+
+// names are those of all series that the rules may read, sorted.
+func (f film) names() []string {
+	all := make(map[string]bool)
+	for _, p := range f {
+		for series := range p {
+			if name, _, _ := strings.Cut(series, "{"); strings.Contains(deploy.Rules(), name) {
+				all[series] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// labelled is a series as Prometheus has it.
+func labelled(series string) string {
+	name, labels, found := strings.Cut(series, "{")
+	if !found {
+		labels = "}"
+	}
+	return name + `{job="dynamo",instance="a",` + labels
+}
+
+// values are those of a series, as promtool has them.
+func (f film) values(series string) string {
+	if series == "process_start_time_seconds" {
+		return fmt.Sprintf("0x%d", 2*holds+len(f)) // it has run since the first sample
+	}
+	values := make([]string, len(f))
+	for i, p := range f {
+		if values[i] = p[series]; values[i] == "" {
+			values[i] = "_"
+			if i > 0 && f[i-1][series] != "" {
+				values[i] = "stale"
+			}
+		}
+	}
+	return hold(values[0]) + " " + strings.Join(values, " ") + " " + hold(values[len(values)-1])
+}
+
+// hold repeats a value, or its absence.
+func hold(value string) string {
+	switch value {
+	case "_", "stale":
+		return fmt.Sprintf("_x%d", holds)
+	}
+	return fmt.Sprintf("%sx%d", value, holds-1) // after itself
+}

@@ -1,0 +1,207 @@
+//go:build real
+
+package real
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"dynamo-metrics/e2e/process"
+	"dynamo-metrics/internal/devstack/devstacktest"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+// routers are what a frontend that routes by KV caches registers beside its workers, in
+// the first and the last release of each form.
+var routers = []struct {
+	release, prefix string
+	keys            int // of each frontend
+}{
+	{"0.8.1", "v1/instances/dynamo/kv-router/generate/", 1},
+	{"0.9.1", "v1/instances/dynamo/kv-router/generate/", 1},
+	{"1.0.2", "v1/instances/dynamo/backend/router-discovery/", 1},
+	{"1.5.1", "v1/instances/dynamo/backend/router-discovery/", 1},
+	{"1.6.1", "v1/instances/dynamo/backend/router-discovery/", 0},
+}
+
+// lookEvery is how often a fleet is looked at.
+const lookEvery = 5 * time.Second
+
+// looks is how often it is in two minutes, or in 15 with SURVIVAL=long, as .ci/nightly has it.
+func looks() int {
+	if os.Getenv("SURVIVAL") == "long" {
+		return int(15 * time.Minute / lookEvery)
+	}
+	return int(2 * time.Minute / lookEvery)
+}
+
+// routed is a fleet of two workers and three frontends, and the program beside it.
+type routed struct {
+	*servers
+	metrics   *metrics
+	frontends []*pipeline // that stay
+	leaver    *pipeline   // the third
+	asked     int         // requests
+	film      film        // what was scraped
+	wrong     error       // the first complaint
+}
+
+// routed starts a fleet, and waits until all of it works and nothing is wrong any more.
+func (s *servers) routed(release string) *routed {
+	s.t.Helper()
+	s.startNATS(process.NATSServer(s.t))
+	s.startEtcd()
+	f := &routed{servers: s, metrics: s.metrics()}
+	engines := s.engines(release, nil)
+	for i := range 3 {
+		f.frontends = append(f.frontends, s.frontend(release, fmt.Sprintf("frontend-%d", i)))
+	}
+	for _, frontend := range f.frontends {
+		frontend.serves(engines)
+	}
+	devstacktest.Until(s.t, f.look)
+	f.leaver, f.frontends, f.film = f.frontends[2], f.frontends[:2], nil
+	return f
+}
+
+// hasRouters waits until so many keys of routers are registered.
+func (f *routed) hasRouters(prefix string, keys int) {
+	f.t.Helper()
+	devstacktest.Until(f.t, func() error {
+		found, err := f.etcd.Get(f.t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err == nil && found.Count != int64(keys) {
+			err = fmt.Errorf("etcd has %d keys with %s, want %d", found.Count, prefix, keys)
+		}
+		return err
+	})
+}
+
+// look asks the fleet something, and says what is wrong with what is shown of it then.
+func (f *routed) look() error {
+	if err := f.ask(); err != nil {
+		return err
+	}
+	p, err := f.metrics.page()
+	if err != nil {
+		return err
+	}
+	f.film = append(f.film, p)
+	if err := p.hasTheWorkersAlone(); err != nil {
+		return err
+	}
+	var glance struct {
+		Workers  []struct{ Component, Endpoint, State string }
+		Problems []struct{ ID, Title, Detail string }
+	}
+	if err := getJSON(f.metrics.url+"/api/v1/fleet", &glance); err != nil {
+		return err
+	}
+	if len(glance.Problems) > 0 {
+		return fmt.Errorf("the page has the problems %+v", glance.Problems)
+	}
+	for _, w := range glance.Workers {
+		if w.Component != "backend" || w.Endpoint != "generate" || w.State != "answering" {
+			return fmt.Errorf("the page has the worker %+v", w)
+		}
+	}
+	if len(glance.Workers) != 2 {
+		return fmt.Errorf("the page has the workers %+v, want two", glance.Workers)
+	}
+	return nil
+}
+
+// ask sends some requests at once, each of its own words, so that both workers get some.
+func (f *routed) ask() error {
+	const atOnce, words = 4, 40
+	frontend := f.frontends[f.asked/atOnce%len(f.frontends)]
+	var g errgroup.Group
+	for range atOnce {
+		f.asked++
+		var prompt strings.Builder
+		for i := range words {
+			fmt.Fprintf(&prompt, "w%d ", (f.asked+i*f.asked)%61)
+		}
+		g.Go(func() error {
+			_, err := frontend.ask(prompt.String())
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// hasTheWorkersAlone says what the page counts beside the two workers.
+func (p page) hasTheWorkersAlone() error {
+	const answering = `llm_workers{component="backend",endpoint="generate",state="answering"}`
+	if p[answering] != "2" {
+		return fmt.Errorf("%s is %q, want 2", answering, p[answering])
+	}
+	up := 0
+	for series, value := range p {
+		switch {
+		case strings.HasPrefix(series, "llm_workers{") && series != answering && value != "0":
+			return fmt.Errorf("%s is %s, want 0", series, value)
+		case strings.HasPrefix(series, `llm_worker_up{component="backend",endpoint="generate",`) && value == "1":
+			up++
+		case strings.HasPrefix(series, "llm_worker_up{"):
+			return fmt.Errorf("%s is %s: not one of the workers", series, value)
+		}
+	}
+	if up != 2 {
+		return fmt.Errorf("llm_worker_up is 1 of %d workers, want 2", up)
+	}
+	return nil
+}
+
+// TestRoutersAreNoWorkers looks at fleets of all forms of routers, side by side. In the
+// middle of the time a frontend of each is ended.
+func TestRoutersAreNoWorkers(t *testing.T) {
+	t.Parallel()
+	for _, of := range routers {
+		python(t, of.release)
+	}
+	fleets := make([]*routed, len(routers))
+	for i, of := range routers {
+		s := &servers{t: t}
+		fleets[i] = s.routed(of.release)
+		fleets[i].hasRouters(of.prefix, 3*of.keys)
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	looks := looks()
+	for n := range looks {
+		<-tick.C
+		var looking sync.WaitGroup
+		for _, f := range fleets {
+			if n == looks/2 {
+				f.leaver.frontend.Signal(syscall.SIGTERM)
+			}
+			looking.Go(func() {
+				if err := f.look(); err != nil && f.wrong == nil {
+					f.wrong = fmt.Errorf("look %d of %d: %w", n+1, looks, err)
+				}
+			})
+		}
+		looking.Wait()
+	}
+	for i, of := range routers {
+		f := fleets[i]
+		f.leaver.frontend.Ends()
+		f.hasRouters(of.prefix, 2*of.keys)
+		t.Run(of.release, func(t *testing.T) {
+			if f.wrong != nil {
+				t.Error(f.wrong)
+			}
+			t.Logf("%d looks, %d requests", len(f.film), f.asked)
+			f.film.alarms(t)
+			f.film.with(silentRouters).alarms(t, "DynamoWorkersLost")
+			f.film.with(aSilentWorker).alarms(t, "DynamoWorkerSilent")
+		})
+	}
+}
