@@ -117,7 +117,7 @@ func (s *stack) oneOfEachKind(m *server) (parts map[string]*part, all map[string
 	m.publishers(2, 0)
 	m.hears()
 	for _, p := range parts {
-		p.setLoad(loadOf(10, 2, 500))
+		p.setLoad(halfFull(10, 2))
 	}
 	return parts, all
 }

@@ -33,6 +33,13 @@ func loadOf(slots, waiting, blocks uint64) fleet.Load {
 	}
 }
 
+// halfFull is a load with these active slots, requests that wait, and half of the KV cache in use.
+func halfFull(slots, waiting uint64) fleet.Load {
+	l := loadOf(slots, waiting, 500)
+	l.CacheUsage = fleet.Some(0.5)
+	return l
+}
+
 // change changes what is played.
 func (p *part) change(f func(*part)) {
 	p.mu.Lock()

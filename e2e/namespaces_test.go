@@ -96,7 +96,7 @@ func TestTheAutoscalerOfTheREADMEIsAnswered(t *testing.T) {
 	}
 	both, first := map[string]float64{"requests_waiting": 5, "kv_usage_mean": 0.375}, map[string]float64{"requests_waiting": 2, "kv_usage_mean": 0.25}
 	one.setLoad(loadOf(10, 2, 250))
-	two.setLoad(loadOf(20, 3, 500))
+	two.setLoad(halfFull(20, 3))
 	for namespaces, want := range map[string]map[string]float64{"*": both, "lab-*": both, "lab-0c1d": first} {
 		m := s.metrics("--namespace", namespaces, "--poll-interval", "0.1")
 		for _, trigger := range triggers {

@@ -2,14 +2,14 @@ package process
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
+
+	"dynamo-metrics/internal/devstack"
 )
 
 // Installed is the path of a program of Debian's; without it the test is over.
@@ -61,30 +61,13 @@ func Missing(t *testing.T, message string) {
 	t.Skip(message)
 }
 
-// ports are those that FreeAddress has given out.
-var ports = struct {
-	sync.Mutex
-	given map[int]bool
-}{given: make(map[int]bool)}
-
-// FreeAddress is a loopback address that nobody listens on. Its port is below those
-// that the kernel gives to clients, so that none takes it while its server is down.
+// FreeAddress is a loopback address that nothing listens on. Its port is one of devstack.FreePort:
+// no client takes it while its server is down.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for range 1000 {
-		port := 15000 + rand.IntN(15000)
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		if ports.given[port] {
-			continue
-		}
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			ports.given[port] = true
-			return address
-		}
+	port, err := devstack.FreePort("127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port found")
-	return ""
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

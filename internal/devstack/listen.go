@@ -6,9 +6,11 @@ package devstack
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -17,9 +19,40 @@ type InUseError struct{ Addr string }
 
 func (e *InUseError) Error() string { return e.Addr + " is already in use" }
 
+// given are the ports that FreePort has found: none is given twice.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
 // FreePort checks that port can be listened on at host and returns it; for port 0
-// it finds a free one. A port in use gives an *InUseError.
+// it finds a free one, below those that the kernel gives to clients, so that none
+// takes it while its server is down. A port in use gives an *InUseError.
 func FreePort(host string, port int) (int, error) {
+	if port != 0 {
+		return tryPort(host, port)
+	}
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = make(map[int]bool)
+	}
+	const lowest, many, tries = 15000, 15000, 1000
+	var err error
+	for range tries {
+		if port = lowest + rand.IntN(many); given.ports[port] {
+			continue
+		}
+		if _, err = tryPort(host, port); err == nil {
+			given.ports[port] = true
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("no free port was found: %w", err)
+}
+
+// tryPort is FreePort of a port that is known.
+func tryPort(host string, port int) (int, error) {
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -28,8 +61,7 @@ func FreePort(host string, port int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return port, l.Close()
 }
 
 // dataDir is dir, or a new temporary directory if dir is empty; remove undoes it.

@@ -28,9 +28,11 @@ type NATSServer struct {
 // NATS starts a NATS server and returns once it takes connections.
 func NATS(c NATSConfig) (*NATSServer, error) {
 	c.Host = cmp.Or(c.Host, "127.0.0.1")
-	if _, err := FreePort(c.Host, c.Port); err != nil {
+	port, err := FreePort(c.Host, c.Port)
+	if err != nil {
 		return nil, fmt.Errorf("start NATS: %w", err)
 	}
+	c.Port = port
 	dir, remove, err := dataDir(c.Dir, "devstack-nats-")
 	if err != nil {
 		return nil, fmt.Errorf("start NATS: %w", err)
@@ -40,13 +42,12 @@ func NATS(c NATSConfig) (*NATSServer, error) {
 		remove()
 		return nil, fmt.Errorf("start NATS on %s:%d: %w", c.Host, c.Port, err)
 	}
-	c.Port = srv.Addr().(*net.TCPAddr).Port
 	return &NATSServer{srv: srv, opts: opts, config: c, remove: remove}, nil
 }
 
 func startNATS(c NATSConfig, dir string) (*server.Server, *server.Options, error) {
 	opts := &server.Options{
-		Host: c.Host, Port: cmp.Or(c.Port, server.RANDOM_PORT),
+		Host: c.Host, Port: c.Port,
 		JetStream: true, StoreDir: dir,
 		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
 	}

@@ -82,11 +82,14 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 	d.fraction("kv_usage_max", s.use.Of(s.use.Max))
 	// Of nobody nothing waits; of somebody who does not say, nobody knows.
 	empty := s.shown == 0
-	for _, c := range []struct {
+	sums := []struct {
 		name string
 		sum  count
-	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queued}} {
+	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queued}}
+	for _, c := range sums {
 		d.number(c.name, number{V: c.sum.V, OK: c.sum.OK || empty}, 1)
+	}
+	for _, c := range sums {
 		d.int(c.name+"_workers", int64(c.sum.workers))
 	}
 	d.fraction("hit_rate", s.last.rate())
