@@ -32,13 +32,12 @@ type NATSTLS struct {
 // Check reports which of the files lacks another, or servers that speak TLS. Those
 // are a comma list; empty means that there are none.
 func (f NATSTLS) Check(servers string) error {
+	if err := bothOf(flagCert, f.Cert, flagKey, f.Key); err != nil {
+		return err
+	}
 	switch given := f.given(); {
 	case given == "":
 		return nil
-	case f.Cert != "" && f.Key == "":
-		return fmt.Errorf("%s %q: needs %s, the file with its key", flagCert, f.Cert, flagKey)
-	case f.Key != "" && f.Cert == "":
-		return fmt.Errorf("%s %q: needs %s, the file with its certificate", flagKey, f.Key, flagCert)
 	case servers == "":
 		return fmt.Errorf("%s: needs --nats-server, which says that there is none", given)
 	case strings.Contains(servers, "ws://"):
@@ -49,12 +48,28 @@ func (f NATSTLS) Check(servers string) error {
 
 // given is the first of the flags that has a value.
 func (f NATSTLS) given() string {
-	for _, flag := range [][2]string{{flagCA, f.CA}, {flagCert, f.Cert}, {flagKey, f.Key}} {
+	return firstGiven([][2]string{{flagCA, f.CA}, {flagCert, f.Cert}, {flagKey, f.Key}})
+}
+
+// firstGiven is the first of some flags, each with its value, that has one.
+func firstGiven(flags [][2]string) string {
+	for _, flag := range flags {
 		if flag[1] != "" {
 			return flag[0]
 		}
 	}
 	return ""
+}
+
+// bothOf reports which of a certificate and its key is given without the other.
+func bothOf(flagCert, cert, flagKey, key string) error {
+	switch {
+	case cert != "" && key == "":
+		return fmt.Errorf("%s %q: needs %s, the file with its key", flagCert, cert, flagKey)
+	case key != "" && cert == "":
+		return fmt.Errorf("%s %q: needs %s, the file with its certificate", flagKey, key, flagCert)
+	}
+	return nil
 }
 
 // Options are those of a connection that uses the files. They are read now, so that
