@@ -56,6 +56,7 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 		{"--zmq-broker xpub=ipc:///tmp/x", `--zmq-broker "xpub=ipc:///tmp/x": address "ipc:///tmp/x": want tcp://host:port`},
 		{"--scrape-workers yes", `--scrape-workers "yes": want one of auto, on, off`},
 		{"--scrape-interval 0.5", `--scrape-interval "0.5": want seconds (2, 0.1) or a duration (100ms), at least 1s`},
+		{"--scrape-timeout 61", `--scrape-timeout "61": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`},
 		{"--worker-metrics-url {host}:9090", `--worker-metrics-url "{host}:9090": it begins with neither http:// nor https://; want [component=]http(s)://{host}:port/path`},
 		{"--worker-metrics-url http://{pod}", `--worker-metrics-url "http://{pod}": {pod} stands for nothing: there are {host}`},
 		{"--worker-metrics-url a=http://u:secret@h/", `--worker-metrics-url "***@h/": neither a user nor a fragment may be in it`},

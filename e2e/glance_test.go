@@ -34,8 +34,8 @@ type glance struct {
 		KVUse, Waiting     float64
 	}
 	Problems []struct {
-		ID, Title, Detail string
-		Workers           []string
+		ID, Title, Detail, Check string
+		Workers                  []string
 	}
 	History *struct{ LoadMean []*float64 }
 	Looking *struct {
@@ -49,7 +49,7 @@ type glance struct {
 func (s glance) problem(id string) string {
 	for _, p := range s.Problems {
 		if p.ID == id {
-			return p.Title + ": " + p.Detail + " " + fmt.Sprint(p.Workers)
+			return p.Title + ": " + p.Detail + " " + fmt.Sprint(p.Workers) + " " + p.Check
 		}
 	}
 	return ""

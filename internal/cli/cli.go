@@ -108,6 +108,15 @@ func (v *value) String() string { return v.last }
 
 // Duration sets d from seconds ("2", "0.1") or a Go duration ("100ms"), at least least.
 func Duration(flag string, d *time.Duration, least time.Duration) kingpin.Value {
+	return duration(flag, d, least, math.MaxInt64, fmt.Sprintf("at least %s", least))
+}
+
+// DurationUpTo is Duration with a largest value, too.
+func DurationUpTo(flag string, d *time.Duration, least, most time.Duration) kingpin.Value {
+	return duration(flag, d, least, most, fmt.Sprintf("from %s to %s", least, most))
+}
+
+func duration(flag string, d *time.Duration, least, most time.Duration, bounds string) kingpin.Value {
 	return &value{set: func(s string) error {
 		got, err := time.ParseDuration(s)
 		if seconds, numeric := strconv.ParseFloat(s, 64); numeric == nil {
@@ -116,8 +125,8 @@ func Duration(flag string, d *time.Duration, least time.Duration) kingpin.Value 
 				got = -1
 			}
 		}
-		if err != nil || got < least {
-			return Error(flag, s, fmt.Sprintf("seconds (2, 0.1) or a duration (100ms), at least %s", least))
+		if err != nil || got < least || got > most {
+			return Error(flag, s, "seconds (2, 0.1) or a duration (100ms), "+bounds)
 		}
 		*d = got
 		return nil

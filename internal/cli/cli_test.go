@@ -28,6 +28,21 @@ func TestDurationTakesSecondsAndDurations(t *testing.T) {
 	}
 }
 
+func TestADurationMayHaveALargestValue(t *testing.T) {
+	var got time.Duration
+	for in, want := range map[string]time.Duration{"0.1": 100 * time.Millisecond, "60": time.Minute, "1m": time.Minute} {
+		if err := DurationUpTo("in", &got, 100*time.Millisecond, time.Minute).Set(in); err != nil || got != want {
+			t.Errorf("%s: got %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"99ms", "60.001", "1h", "Inf", ""} {
+		want := `--in "` + in + `": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`
+		if err := DurationUpTo("in", &got, 100*time.Millisecond, time.Minute).Set(in); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", in, err, want)
+		}
+	}
+}
+
 func TestNumberKeepsItsBounds(t *testing.T) {
 	var n int
 	for _, in := range []string{"0", "65535"} {

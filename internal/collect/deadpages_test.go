@@ -71,27 +71,135 @@ func TestManyDeadPagesOfALargeFleet(t *testing.T) {
 	})
 }
 
-// TestPagesThatTakeTheirTimeAreRead among dead ones, though not as soon.
+// TestPagesThatTakeTheirTimeAreRead among dead ones, and delay no other, however long a page
+// may take.
 func TestPagesThatTakeTheirTimeAreRead(t *testing.T) {
 	t.Parallel()
 	const many, slow, dead = 200, 20, 80
-	inWeb(t, many, 5*time.Second, func(w *web) {
-		ids := shuffled(many, 4)
-		w.take(answers, ids[slow+dead:]...)
-		w.take(slowly, ids[:slow]...)
-		w.take(swallows, ids[slow:slow+dead]...)
-		w.reads(20 * time.Second)
-		for range 4 {
+	for _, timeout := range []time.Duration{100 * time.Millisecond, 2 * time.Second, 20 * time.Second, time.Minute} {
+		for name, how := range map[string]manner{"swallows": swallows, "accepts": accepts} {
+			t.Run(fmt.Sprint(timeout, " ", name), func(t *testing.T) {
+				t.Parallel()
+				inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *web) {
+					ids := shuffled(many, 4)
+					w.take(answers, ids[slow+dead:]...)
+					w.take(slowly, ids[:slow]...)
+					w.take(how, ids[slow:slow+dead]...)
+					w.reads(20 * time.Second)
+					w.take(how, ids[many-dead/2:]...) // others die at once
+					w.reads(30 * time.Second)
+					for range 8 {
+						w.reads(5 * time.Second)
+						w.mu.Lock()
+						for _, id := range ids[:slow] {
+							if ago := time.Since(w.read[id]); ago > 10*time.Second && timeout > 300*time.Millisecond {
+								w.t.Errorf("a page that takes its time was read %s ago", ago)
+							}
+						}
+						w.mu.Unlock()
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestPagesThatTakeLongAreReadAmongDeadOnes, and delay no other: those that were read before.
+func TestPagesThatTakeLongAreReadAmongDeadOnes(t *testing.T) {
+	t.Parallel()
+	const many, dead = 200, 100
+	inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
+		ids := shuffled(many, 9)
+		w.take(answers, ids[4:]...)
+		w.take(lately, ids[:4]...)
+		w.reads(30 * time.Second)
+		w.take(accepts, ids[many-dead:]...)
+		for range 60 {
 			w.reads(5 * time.Second)
+			for _, id := range ids[:4] {
+				if ago := time.Since(w.readAt(id)); ago > 25*time.Second { // twice what it takes
+					w.t.Fatalf("a page that takes long was read %s ago", ago)
+				}
+			}
+		}
+	})
+}
+
+// TestScrapesThatTakeLongAreBounded: those that go on when two seconds have passed.
+func TestScrapesThatTakeLongAreBounded(t *testing.T) {
+	t.Parallel()
+	inWebWith(t, 100, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
+		w.take(accepts, shuffled(100, 1)...)
+		time.Sleep(30 * time.Second)
+		for range 50 {
+			time.Sleep(100 * time.Millisecond)
 			w.mu.Lock()
-			for _, id := range ids[:slow] {
-				if ago := time.Since(w.read[id]); ago > 10*time.Second {
-					t.Errorf("a page that takes its time was read %s ago", ago)
+			old := 0
+			for began, n := range w.waited {
+				if time.Since(began) > 2200*time.Millisecond { // with the tenth of a second before
+					old += n
 				}
 			}
 			w.mu.Unlock()
+			if old != 4 { // the other places are for pages that were read before
+				w.t.Fatalf("%d answers are waited for for longer than 2 s, want 4", old)
+			}
 		}
 	})
+	synctest.Test(t, func(t *testing.T) { // of pages that were
+		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
+		var waiting atomic.Int64
+		s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			waiting.Add(1)
+			defer waiting.Add(-1)
+			<-ctx.Value(attempt{}).(context.Context).Done()
+			return nil, ctx.Err()
+		}}}
+		s.readers.New = func() any { return new(pageReader) }
+		ctx, stop := context.WithCancel(t.Context())
+		quick, slow, long, _ := scrapePlaces(0)
+		r := newRounds(s, quick, slow, long)
+		for i := range 50 {
+			x := &target{url: fmt.Sprintf("http://%d/", i), readable: true, took: 3 * time.Second}
+			r.known[x.url] = x
+			r.admit(ctx, x)
+		}
+		synctest.Wait()
+		if n := waiting.Load(); n != 8 {
+			t.Errorf("%d pages that take long are waited for, want 8", n)
+		}
+		stop()
+		r.running.Wait()
+		s.client.CloseIdleConnections()
+		time.Sleep(time.Minute)
+	})
+}
+
+// TestPagesThatAreGoneDoNotWait, however long it takes until places become free.
+func TestPagesThatAreGoneDoNotWait(t *testing.T) {
+	r := newRounds(&Scraper{Fleet: fleet.New(fleet.Target{}, 10, true)}, 1, 1, 1)
+	stays := &target{url: "stays"}
+	for i := range 100 {
+		x := &target{url: fmt.Sprint(i), readable: i%2 == 0}
+		r.queue(x, quickLane)
+		r.queue(x, slowLane)
+	}
+	r.queue(stays, slowLane)
+	r.known[stays.url] = stays
+	r.prune()
+	left := 0
+	for _, l := range r.lanes {
+		for _, q := range l.queues {
+			left += len(q)
+		}
+	}
+	if left != 1 {
+		t.Errorf("%d pages wait, want 1", left)
+	}
+	r.targets()
+	if left := r.lanes[slowLane].queues[1]; len(left) > 0 {
+		t.Error("a page waits that no worker has")
+	}
 }
 
 // TestWhereThereAreNotPlacesEnoughRoundsAreLonger, and nothing is forgotten because of that.
@@ -200,8 +308,8 @@ func TestScrapesAreBounded(t *testing.T) {
 		}}}
 		s.readers.New = func() any { return new(pageReader) }
 		ctx, stop := context.WithCancel(t.Context())
-		quick, slow, _ := scrapePlaces(0)
-		r := newRounds(s, quick, slow)
+		quick, slow, long, _ := scrapePlaces(0)
+		r := newRounds(s, quick, slow, long)
 		for i := range 500 {
 			x := &target{url: fmt.Sprintf("http://%d/", i)}
 			r.known[x.url] = x
@@ -225,7 +333,7 @@ func TestScrapesAreBounded(t *testing.T) {
 // TestRoundsGrowWithThePages, and where there are not places enough, up to sixteen times.
 func TestRoundsGrowWithThePages(t *testing.T) {
 	s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: 5 * time.Second}
-	r := newRounds(s, 1, 1)
+	r := newRounds(s, 1, 1, 1)
 	length := func(pages int, want time.Duration) {
 		t.Helper()
 		if got := r.nextLength(pages); got != want {
@@ -245,23 +353,30 @@ func TestRoundsGrowWithThePages(t *testing.T) {
 	}
 	r.queue(&target{url: "b"}, quickLane) // one that could not
 	length(1000, 5*time.Second)
-	for usual, want := range map[time.Duration]time.Duration{
-		time.Millisecond: 100 * time.Millisecond, 60 * time.Millisecond: 180 * time.Millisecond, 900 * time.Millisecond: time.Second,
+	const ms = time.Millisecond
+	for _, c := range []struct{ interval, timeout, usual, want time.Duration }{
+		{5000 * ms, 0, ms, 100 * ms}, {5000 * ms, 0, 60 * ms, 180 * ms}, {5000 * ms, 0, 900 * ms, 1000 * ms},
+		{5000 * ms, 100 * ms, 60 * ms, 100 * ms}, // as long as it may take at all
+		{5000 * ms, 4000 * ms, 900 * ms, 2000 * ms},
+		{5000 * ms, time.Minute, 9000 * ms, 2500 * ms}, // half of the interval, however long it may take
+		{1000 * ms, time.Minute, 9000 * ms, 1000 * ms}, // but a second
 	} {
-		r.took = []time.Duration{time.Minute, usual, 0}
+		s.Interval, s.Timeout = c.interval, c.timeout
+		r.took = []time.Duration{time.Minute, c.usual, 0}
 		r.nextLength(1)
-		if r.patience != want {
-			t.Errorf("where a page takes %s it has its place for %s, want %s", usual, r.patience, want)
+		if r.patience != c.want {
+			t.Errorf("each %s, with a timeout of %s: where a page takes %s it has its place for %s, want %s", c.interval, c.timeout, c.usual, r.patience, c.want)
 		}
 	}
 }
 
 func TestScrapesTakeAQuarterOfTheFileDescriptors(t *testing.T) {
-	for _, c := range []struct{ descriptors, quick, slow, idle int }{
-		{0, 100, 8, 256}, {1 << 20, 100, 8, 256}, {1024, 85, 8, 163}, {256, 21, 8, 35}, {48, 4, 1, 7}, {8, 1, 1, 1},
+	for _, c := range []struct{ descriptors, quick, slow, long, idle int }{
+		{0, 100, 8, 8, 256}, {1 << 20, 100, 8, 8, 256}, {1024, 85, 8, 8, 155}, {256, 21, 8, 8, 27}, {48, 4, 1, 1, 6}, {8, 1, 1, 1, 1},
 	} {
-		if quick, slow, idle := scrapePlaces(c.descriptors); quick != c.quick || slow != c.slow || idle != c.idle {
-			t.Errorf("of %d file descriptors: %d, %d and %d, want %d, %d and %d", c.descriptors, quick, slow, idle, c.quick, c.slow, c.idle)
+		quick, slow, long, idle := scrapePlaces(c.descriptors)
+		if quick != c.quick || slow != c.slow || long != c.long || idle != c.idle {
+			t.Errorf("of %d file descriptors: %d, %d, %d and %d, want %d, %d, %d and %d", c.descriptors, quick, slow, long, idle, c.quick, c.slow, c.long, c.idle)
 		}
 	}
 }

@@ -18,10 +18,13 @@ const (
 	// many that are out of reach cannot keep the others for longer than pageTime each.
 	quickPlaces   = 100
 	leastPatience = quickPlaces * pageTime
-	mostPatience  = scrapeTimeout / 2
 
-	// slowPlaces are for pages that took longer than that, the last time or just now.
-	slowPlaces = 8
+	// slowPlaces are for pages that took longer than that, the last time or just now, and
+	// longPlaces for those that took longer than slowPatience, if they may. Half of these are
+	// for pages that could be read: the others may take all the time that a page has.
+	slowPlaces   = 8
+	longPlaces   = 8
+	slowPatience = ScrapeTimeout
 
 	// pageTime is what a round has for each page at least: where there are many, it is longer
 	// than the interval. A page takes a quarter of a millisecond of a core.
@@ -41,32 +44,24 @@ type target struct {
 	took     time.Duration // so long
 	long     bool          // as of then, too: it is worth compressing
 
+	failed int               // so many times in a row
+	why    fleet.PageTrouble // the last time
+	blamed bool              // that is counted since it was last due
+
 	reading *reading
 	queued  [lanes]bool // it stands in a queue there
 	wants   [lanes]bool // and is to be read
 }
-
-// lane is a queue with so many places.
-type lane struct {
-	places int
-	queues [2][]*target // those that were read the last time, before the others: how long those take is not known
-}
-
-// The lanes. Each page that does not take its time is tried in the quick one each round, and
-// what is not read there in time has another, longer try in the slow one.
-const (
-	quickLane = iota
-	slowLane
-	lanes
-)
 
 // reading is an attempt to read a page.
 type reading struct {
 	*target
 	lane   int // whose place it has; none once it has given it up
 	began  time.Time
+	since  time.Time // it has that place
 	cancel context.CancelFunc
 	lapsed bool // it was given up, to be tried once more
+	again  int  // in which lane
 }
 
 const none = -1
@@ -74,8 +69,8 @@ const none = -1
 // ended is how an attempt has ended.
 type ended struct {
 	*reading
-	ok, long bool
-	took     time.Duration
+	outcome
+	took time.Duration
 }
 
 // rounds are the Scraper's; all but the reading is done by one goroutine.
@@ -83,7 +78,7 @@ type rounds struct {
 	*Scraper
 	known   map[string]*target // by URL, as of the last round
 	lanes   [lanes]lane
-	hurried []*reading // that have a quick place, in the order in which they began
+	hurried [lanes][]*reading // that have a place for a while, in the order in which they got it
 	ended   chan ended
 	running sync.WaitGroup
 
@@ -93,16 +88,16 @@ type rounds struct {
 	stretch  int             // how much longer it was than it should be
 }
 
-func newRounds(s *Scraper, quick, slow int) *rounds {
+func newRounds(s *Scraper, quick, slow, long int) *rounds {
 	r := &rounds{Scraper: s, known: make(map[string]*target), patience: leastPatience, stretch: 1}
-	r.ended = make(chan ended, 2*(quick+slow)) // of those that were given up some may not have ended
-	r.lanes[quickLane].places, r.lanes[slowLane].places = quick, slow
+	r.ended = make(chan ended, 2*(quick+slow+long)) // of those that were given up some may not have ended
+	r.lanes = [lanes]lane{quickLane: {places: quick}, slowLane: {places: slow}, longLane: {places: long, kept: long / 2}}
 	return r
 }
 
 // round reads each page once, unless it is still being read, and returns when the next one
 // begins. What was scraped of a worker whose page cannot be read is kept until the third
-// round without it.
+// round without it, or the third failure where pages take longer than that.
 func (r *rounds) round(ctx context.Context, begin time.Time) (next time.Time) {
 	targets := r.targets()
 	length := r.nextLength(len(targets))
@@ -128,14 +123,26 @@ func (r *rounds) nextLength(pages int) time.Duration {
 		r.stretch = max(r.stretch/2, 1)
 	}
 	length := max(r.Interval, time.Duration(pages)*pageTime) * time.Duration(r.stretch)
-	r.Fleet.ForgetScraped(2 * max(length, r.length))
+	r.Fleet.ForgetScraped(2*max(length, r.length) + r.longest())
 	r.length = length
 	if len(r.took) > 0 {
 		slices.Sort(r.took)
-		r.patience = min(max(leastPatience, 3*r.took[len(r.took)/2]), mostPatience)
+		// However long pages may take, who waits for one that is given up is read soon.
+		most := min(r.timeout(), max(r.Interval, ScrapeTimeout)) / 2
+		r.patience = max(leastPatience, min(3*r.took[len(r.took)/2], most))
 		r.took = r.took[:0]
 	}
 	return length
+}
+
+// longest is how long the page takes, of those that can be read, that takes longest.
+func (r *rounds) longest() (d time.Duration) {
+	for _, t := range r.known {
+		if t.readable {
+			d = max(d, t.took)
+		}
+	}
+	return d
 }
 
 // admit lets a page wait for a place.
@@ -143,43 +150,17 @@ func (r *rounds) admit(ctx context.Context, t *target) {
 	if t.reading != nil {
 		return
 	}
+	t.blamed = false
 	in := quickLane
-	if t.readable && t.took > r.patience {
+	switch {
+	case !t.readable || t.took <= r.patience:
+	case t.took > slowPatience:
+		in = longLane
+	default:
 		in = slowLane
 	}
 	r.queue(t, in)
 	r.start(ctx, in)
-}
-
-// queue lets a page wait in a lane.
-func (r *rounds) queue(t *target, in int) {
-	t.wants[in] = true
-	if t.queued[in] {
-		return
-	}
-	t.queued[in] = true
-	q := &r.lanes[in].queues[1]
-	if t.readable {
-		q = &r.lanes[in].queues[0]
-	}
-	*q = append(*q, t)
-}
-
-// next takes a page out of a lane's queues; nil if there is none.
-func (r *rounds) next(in int) *target {
-	for i := range r.lanes[in].queues {
-		q := &r.lanes[in].queues[i]
-		for len(*q) > 0 {
-			t := (*q)[0]
-			*q = (*q)[1:]
-			t.queued[in] = false
-			if t.wants[in] && t.reading == nil && r.known[t.url] == t { // it may have gone meanwhile, or been read
-				return t
-			}
-			t.wants[in] = false
-		}
-	}
-	return nil
 }
 
 // targets are the pages there are now, in the order in which they are read.
@@ -200,10 +181,18 @@ func (r *rounds) targets() []*target {
 		t.pages = append(t.pages, p)
 	}
 	r.known = now
+	r.prune()
 	all := make([]*target, 0, len(now))
+	unread := make(map[fleet.Instance]fleet.UnreadPage)
 	for _, t := range now {
 		all = append(all, t)
+		for _, p := range t.pages {
+			if t.failed > 0 {
+				unread[p.Instance] = fleet.UnreadPage{Times: t.failed, Why: t.why}
+			}
+		}
 	}
+	r.Fleet.Notes.SetUnread(unread)
 	slices.SortFunc(all, func(a, b *target) int { return cmp.Or(cmp.Compare(a.phase, b.phase), strings.Compare(a.url, b.url)) })
 	return all
 }
@@ -221,10 +210,10 @@ func (r *rounds) until(ctx context.Context, at time.Time) {
 	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
 	for {
-		wake := at
-		if len(r.hurried) > 0 {
-			if over := r.hurried[0].began.Add(r.patience); over.Before(at) {
-				wake = over
+		wake, over := at, none
+		for i, h := range r.hurried {
+			if len(h) > 0 && h[0].since.Add(r.patienceIn(i)).Before(wake) {
+				wake, over = h[0].since.Add(r.patienceIn(i)), i
 			}
 		}
 		timer.Reset(time.Until(wake))
@@ -232,31 +221,14 @@ func (r *rounds) until(ctx context.Context, at time.Time) {
 		case e := <-r.ended:
 			r.end(ctx, e)
 		case <-timer.C:
-			if wake.Equal(at) {
+			if over == none {
 				return
 			}
-			r.lapse(ctx)
+			r.lapse(ctx, over)
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-// lapse takes the quick place of the page that has had it for longest. It goes on at a slow
-// one if there is one, and else is given up, and tried again there.
-func (r *rounds) lapse(ctx context.Context) {
-	e := r.hurried[0]
-	r.hurried = r.hurried[1:]
-	r.lanes[quickLane].places++
-	slow := &r.lanes[slowLane]
-	if slow.places > 0 {
-		slow.places--
-		e.lane = slowLane
-	} else {
-		e.lane, e.lapsed = none, true
-		e.cancel()
-	}
-	r.start(ctx, quickLane)
 }
 
 // end takes back the place of a page, and notes how it was read.
@@ -266,47 +238,38 @@ func (r *rounds) end(ctx context.Context, e ended) {
 	t.long = e.long
 	switch {
 	case e.ok:
-		t.readable, t.took = true, e.took
-		t.wants[slowLane] = false
+		t.readable, t.took, t.failed = true, e.took, 0
+		t.wants[slowLane], t.wants[longLane] = false, false
 		r.took = append(r.took, e.took)
 	case e.lapsed:
-		r.queue(t, slowLane)
+		r.blame(t, e.why)
+		r.queue(t, e.again)
 	default:
 		t.readable = false
-	}
-	if e.lane == quickLane {
-		r.hurried = slices.DeleteFunc(r.hurried, func(o *reading) bool { return o == e.reading })
+		r.blame(t, e.why)
 	}
 	if e.lane != none {
+		r.hurried[e.lane] = slices.DeleteFunc(r.hurried[e.lane], func(o *reading) bool { return o == e.reading })
 		r.lanes[e.lane].places++
 		r.start(ctx, e.lane)
 	}
 	r.start(ctx, slowLane)
+	r.start(ctx, longLane)
 }
 
-// start reads the pages that wait in a lane, as far as there are places.
-func (r *rounds) start(ctx context.Context, in int) {
-	for r.lanes[in].places > 0 {
-		t := r.next(in)
-		if t == nil {
-			return
+// forgetAfter is with which failure in a row what a page said is forgotten.
+const forgetAfter = 3
+
+// blame counts that a page was due and could not be read: once, however often it was tried.
+func (r *rounds) blame(t *target, why fleet.PageTrouble) {
+	t.why = why
+	if t.blamed {
+		return
+	}
+	t.blamed = true
+	if t.failed++; t.failed == forgetAfter {
+		for _, p := range t.pages {
+			r.Fleet.Scrape(p, nil)
 		}
-		t.wants[in] = false
-		r.lanes[in].places--
-		until, cancel := context.WithCancel(ctx)
-		e := &reading{target: t, lane: in, began: time.Now(), cancel: cancel}
-		t.reading = e
-		if in == quickLane {
-			r.hurried = append(r.hurried, e)
-		}
-		at, pages, long := t.url, t.pages, t.long
-		r.running.Go(func() {
-			defer cancel()
-			ok, long := r.scrape(until, at, pages, long)
-			select {
-			case r.ended <- ended{e, ok, long, time.Since(e.began)}:
-			case <-ctx.Done(): // the rounds are over
-			}
-		})
 	}
 }

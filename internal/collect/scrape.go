@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
@@ -17,8 +19,13 @@ import (
 )
 
 const (
-	scrapeTimeout = 2 * time.Second
-	dialTimeout   = 500 * time.Millisecond // of it: who is not there is known sooner
+	// ScrapeTimeout is how long a page may take, unless the Scraper says otherwise: from
+	// LeastScrapeTimeout, which a page has in any case, to MostScrapeTimeout.
+	ScrapeTimeout      = 2 * time.Second
+	LeastScrapeTimeout = leastPatience
+	MostScrapeTimeout  = time.Minute
+
+	dialTimeout = 500 * time.Millisecond // of it: who is not there is known sooner
 
 	// maxIdle bounds the connections that are kept for the next scrape: a larger fleet is
 	// connected to anew each time.
@@ -35,9 +42,11 @@ type Scraper struct {
 	Fleet       *fleet.Fleet
 	Namespaces  wire.Namespaces
 	Interval    time.Duration
+	Timeout     time.Duration                 // of one page; 0: ScrapeTimeout
 	All         bool                          // also of workers whose load is whole without them
 	URL         func(fleet.WorkerPage) string // where a worker's page is; empty: nowhere
 	Descriptors int                           // file descriptors of the program, of which a quarter may be taken; 0: as many as it likes
+	TLS         func() (*tls.Config, error)   // what TLS with workers needs now; nil: no more than the system has
 	Log         *slog.Logger
 
 	client  *http.Client
@@ -46,12 +55,15 @@ type Scraper struct {
 	unread  sync.Once // says that one could not be
 	badLine sync.Once // says that a line of one could not be
 
+	trust    atomic.Pointer[tls.Config] // what TLS last gave
+	wrongTLS string                     // why it gave nothing the last time
+
 	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: over TCP
 }
 
 // Run scrapes until ctx ends, for the first time when the registry is known.
 func (s *Scraper) Run(ctx context.Context) error {
-	quick, slow, idle := scrapePlaces(s.Descriptors)
+	quick, slow, long, idle := scrapePlaces(s.Descriptors)
 	if s.dial == nil {
 		s.dial = new(net.Dialer).DialContext
 	}
@@ -70,13 +82,14 @@ func (s *Scraper) Run(ctx context.Context) error {
 	}
 	defer s.client.CloseIdleConnections()
 	s.readers.New = func() any { return new(pageReader) }
-	r := newRounds(s, quick, slow)
+	r := newRounds(s, quick, slow, long)
 	defer r.running.Wait()
 	select {
 	case <-s.Fleet.Synced():
 	case <-ctx.Done():
 	}
 	for begin := time.Now(); ctx.Err() == nil; {
+		s.renew()
 		begin = r.round(ctx, begin)
 		if time.Since(begin) > s.Interval {
 			begin = time.Now() // the machine has slept
@@ -85,60 +98,75 @@ func (s *Scraper) Run(ctx context.Context) error {
 	return nil
 }
 
-// attempt is the key of a context's value: the context of the attempt to read a page. A
+// attempt is the key of a context's value: the asking of the attempt to read a page. A
 // request that is given up leaves its connection to be made by itself, for whatever comes
 // next; many that are out of reach would leave more and more of them.
 type attempt struct{}
+
+// asking is the context of an attempt to read a page.
+type asking struct {
+	context.Context
+	dialling atomic.Bool // a connection is being made, and is not there yet
+}
+
+// askingIn is the one that a connection is made for; nil if it is not known.
+func askingIn(ctx context.Context) *asking {
+	a, _ := ctx.Value(attempt{}).(*asking)
+	return a
+}
+
+// timeout is how long a page may take.
+func (s *Scraper) timeout() time.Duration { return cmp.Or(s.Timeout, ScrapeTimeout) }
 
 // connect connects for an attempt, no longer than it lasts.
 func (s *Scraper) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	if of, ok := ctx.Value(attempt{}).(context.Context); ok {
-		defer context.AfterFunc(of, cancel)()
+	a := askingIn(ctx)
+	if a != nil {
+		a.dialling.Store(true)
+		defer context.AfterFunc(a, cancel)()
 	}
-	return s.dial(ctx, network, address)
-}
-
-// connectTLS is connect, and TLS on top of it.
-func (s *Scraper) connectTLS(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := s.connect(ctx, network, address)
+	conn, err := s.dial(ctx, network, address)
 	if err != nil {
-		return nil, err
+		return nil, troubled{err, fleet.PageOutOfReach}
 	}
-	if of, ok := ctx.Value(attempt{}).(context.Context); ok {
-		ctx = of
+	if a != nil {
+		a.dialling.Store(false)
 	}
-	host, _, _ := net.SplitHostPort(address)
-	secure := tls.Client(conn, &tls.Config{ServerName: host})
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return secure, nil
+	return conn, nil
 }
 
-// scrapePlaces is from how many workers pages are read at the same time, quickly and slowly,
-// and how many connections are kept: a quarter of the file descriptors in all, so that HTTP
-// and the servers have theirs.
-func scrapePlaces(descriptors int) (quick, slow, idle int) {
+// scrapePlaces is from how many workers pages are read at the same time, quickly, slowly and
+// at length, and how many connections are kept: a quarter of the file descriptors in all, so
+// that HTTP and the servers have theirs.
+func scrapePlaces(descriptors int) (quick, slow, long, idle int) {
 	if descriptors <= 0 {
-		return quickPlaces, slowPlaces, maxIdle
+		return quickPlaces, slowPlaces, longPlaces, maxIdle
 	}
 	all := descriptors / scrapeShare
 	slow = max(1, min(all/8, slowPlaces))
+	long = max(1, min(all/8, longPlaces))
 	quick = max(1, min(all/3, quickPlaces))
-	return quick, slow, max(1, min(all-quick-slow, maxIdle))
+	return quick, slow, long, max(1, min(all-quick-slow-long, maxIdle))
 }
 
-// scrape reads a page and books what it says of its workers. It reports whether it could be
-// read, and whether it is long. Nothing is booked nor counted if ctx has ended.
-func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPage, wasLong bool) (ok, long bool) {
+// outcome is how an attempt to read a page has ended.
+type outcome struct {
+	ok, long bool              // it was read; it is long
+	why      fleet.PageTrouble // it was not
+}
+
+// scrape reads a page and books what it says of its workers. Nothing is booked nor counted
+// if ctx has ended.
+func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPage, wasLong bool) outcome {
 	reader := s.readers.Get().(*pageReader)
 	defer s.readers.Put(reader)
-	values, size, err := reader.get(ctx, s.client, at, wasLong)
+	inTime, cancel := context.WithTimeout(ctx, s.timeout())
+	defer cancel()
+	values, size, err := reader.get(inTime, s.client, at, wasLong)
 	if ctx.Err() != nil {
-		return false, wasLong
+		return outcome{long: wasLong, why: troubleOf(err)}
 	}
 	tally, faults := &s.Fleet.Tally, reader.pages.Faults
 	switch {
@@ -151,10 +179,11 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 	tally.RejectMany(fleet.Pages, fleet.BadText, faults.Lines)
 	tally.RejectMany(fleet.Pages, fleet.OutOfRange, faults.Wrong)
 	if err != nil {
-		tally.Scraped(fleet.ScrapeError)
+		why := troubleOf(err)
+		tally.ScrapeFailed(why)
 		tally.Fail(fleet.PeerWorkerPage)
 		s.tell(at, err)
-		return false, size > worthCompressing
+		return outcome{long: size > worthCompressing, why: why}
 	}
 	if faults.First != nil {
 		s.badLine.Do(func() {
@@ -165,7 +194,7 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 	s.read.Do(func() {
 		s.Log.Info("Reading the workers' own metrics, at the first of their pages", "url", shortened(at))
 	})
-	return true, size > worthCompressing
+	return outcome{ok: true, long: size > worthCompressing}
 }
 
 // book books what a page says. Where several workers are said to have the same page, what

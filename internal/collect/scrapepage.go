@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 
+	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -30,10 +31,9 @@ type pageReader struct {
 
 // get reads a page, and says how long it is. Long: it was so the last time.
 func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.PageValues, size int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
-	defer cancel()
 	r.pages.Faults = wire.PageFaults{}
-	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, ctx), http.MethodGet, url, nil)
+	a := &asking{Context: ctx}
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, a), http.MethodGet, url, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -44,12 +44,15 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 	}
 	request.Header.Set("User-Agent", "dynamo-metrics")
 	response, err := client.Do(request)
+	if err != nil && ctx.Err() != nil && a.dialling.Load() { // it is not said by which of the two
+		err = troubled{err, fleet.PageOutOfReach}
+	}
 	if err != nil {
 		return nil, 0, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, 0, fmt.Errorf("answered with %s", response.Status)
+		return nil, 0, troubled{fmt.Errorf("answered with %s", response.Status), fleet.PageStatus}
 	}
 	sent := &limited{in: response.Body}
 	page := sent
@@ -65,6 +68,26 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 	}
 	values, err = r.pages.Read(page)
 	return values, page.n, err
+}
+
+// troubled is an error of which it is known what kind of trouble it is.
+type troubled struct {
+	error
+	kind fleet.PageTrouble
+}
+
+func (t troubled) Unwrap() error { return t.error }
+
+// troubleOf is why a page could not be read, or, without an error, not soon enough.
+func troubleOf(err error) fleet.PageTrouble {
+	t := troubled{}
+	switch {
+	case errors.As(err, &t):
+		return t.kind
+	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return fleet.PageTooSlow
+	}
+	return fleet.PageUnreadable
 }
 
 // limited reads no more than a page may have.

@@ -26,6 +26,7 @@ type manner int
 const (
 	answers  manner = iota // at once
 	slowly                 // after three tenths of a second
+	lately                 // after twelve seconds
 	swallows               // every packet: connections are not made, and those that are bring nothing
 	refuses
 	accepts // and answers nothing
@@ -48,15 +49,21 @@ type web struct {
 	longest  time.Duration // of those
 	answered time.Duration // the longest that an answer was waited for
 	asked    int
+	waited   map[time.Time]int // answers that are waited for, by when they began
 	idle     map[net.Conn]bool
 }
 
 // inWeb runs a test with workers 1 to many, of which the first so many are of a manner.
 func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
+	inWebWith(t, many, interval, func(*Scraper) {}, test)
+}
+
+// inWebWith is inWeb with a Scraper that is changed before it begins.
+func inWebWith(t *testing.T, many int, interval time.Duration, change func(*Scraper), test func(*web)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &web{
 			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: pipes.New(), interval: interval,
-			manners: make(map[uint64]manner), read: make(map[uint64]time.Time), idle: make(map[net.Conn]bool),
+			manners: make(map[uint64]manner), read: make(map[uint64]time.Time), idle: make(map[net.Conn]bool), waited: make(map[time.Time]int),
 		}
 		all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
 		for id := range uint64(many) {
@@ -72,6 +79,7 @@ func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
 				return fmt.Sprintf("http://%s:80/metrics", cmp.Or(p.Transport, fmt.Sprint(p.ID)))
 			},
 		}
+		change(s)
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { s.Run(ctx) })
@@ -147,16 +155,22 @@ func (w *web) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	id, _ := strconv.ParseUint(strings.TrimSuffix(r.Host, ":80"), 10, 64)
 	w.mu.Lock()
 	w.asked++
-	w.mu.Unlock()
 	began := time.Now()
+	w.waited[began]++
+	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		w.waited[began]--
 		w.answered = max(w.answered, time.Since(began))
 	}()
-	switch w.of(id) {
-	case slowly:
-		time.Sleep(300 * time.Millisecond)
+	switch how := w.of(id); how {
+	case slowly, lately:
+		select {
+		case <-time.After(map[manner]time.Duration{slowly: 300 * time.Millisecond, lately: 12 * time.Second}[how]):
+		case <-r.Context().Done(): // it is given up, and not read
+			return
+		}
 	case swallows, accepts:
 		stall(to, r)
 		return
@@ -172,6 +186,13 @@ func (w *web) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.read[id] = time.Now()
+}
+
+// readAt is when a worker's page was last read; zero if it was not since it took to its manner.
+func (w *web) readAt(id uint64) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.read[id]
 }
 
 // reads looks for a while whether each of the pages that answer at once is read within twice

@@ -52,6 +52,16 @@ func (u *WorkerURLs) Add(s string) error {
 	return nil
 }
 
+// HasTLS reports whether a template's pages are read over TLS. The registry's never are.
+func (u *WorkerURLs) HasTLS() bool {
+	for _, t := range u.templates {
+		if t.scheme == "https" {
+			return true
+		}
+	}
+	return false
+}
+
 func parseTemplate(s string) (t urlTemplate, err error) {
 	scheme, rest, found := strings.Cut(s, "://")
 	if !found || scheme != "http" && scheme != "https" {

@@ -213,6 +213,8 @@ var programFamilies = []programFamily{
 		func(t *fleet.Tally) []point { return each(fleet.PollResults(), t.Polls) }},
 	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics pages by result"), []string{"result"},
 		func(t *fleet.Tally) []point { return each(fleet.ScrapeResults(), t.Scrapes) }},
+	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics pages that failed"), []string{"reason"},
+		func(t *fleet.Tally) []point { return each(fleet.PageTroubles(), t.FailedScrapes) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
 		func(t *fleet.Tally) []point { return each(fleet.Kinds(), t.Messages) }},
 	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},

@@ -15,6 +15,7 @@ type Notes struct {
 	clashes map[string]string
 	away    map[Channel]time.Time
 	gaps    []Gap
+	unread  map[Instance]UnreadPage
 
 	subjects []Subject
 }

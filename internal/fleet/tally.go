@@ -225,6 +225,7 @@ type Tally struct {
 	dropped  [drops]atomic.Uint64
 	polls    [pollResults]atomic.Uint64
 	scrapes  [scrapeResults]atomic.Uint64
+	unread   [pageTroubles]atomic.Uint64 // scrapes that failed
 	failed   [peers]atomic.Uint64
 	refused  [limits]atomic.Uint64
 

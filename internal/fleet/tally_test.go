@@ -28,6 +28,13 @@ func TestEveryCounterCountsForItself(t *testing.T) {
 		}
 		equal(t, r.String(), tally.Scrapes(r), uint64(i+1))
 	}
+	for i, why := range PageTroubles() {
+		for range 40 + i {
+			tally.ScrapeFailed(why)
+		}
+		equal(t, why.String(), tally.FailedScrapes(why), uint64(40+i))
+	}
+	equal(t, "all that failed", tally.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
 	for i, p := range Peers() {
 		for range 20 + i {
 			tally.Fail(p)
@@ -68,10 +75,11 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 	unique(QueueFull, OverMaxBytes)
 	unique(PollOK, PollEmpty, PollError)
 	unique(ScrapeOK, ScrapeEmpty, ScrapeError)
+	unique(PageTooSlow, PageOutOfReach, PageUntrusted, PageStatus, PageUnreadable)
 	unique(FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape)
 	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerPage, PeerPushgateway)
 	unique(WorkerLimit, EndpointLimit, AttachmentLimit, RankLimit, ChannelLimit, SubscriptionLimit)
-	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 7, 6})
+	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(PageTroubles()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 5, 7, 6})
 }
 
 func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {

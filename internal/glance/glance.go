@@ -27,6 +27,7 @@ type Options struct {
 	Limit      int           // of tracked workers
 	Poll       time.Duration // how often workers are asked
 	Scrape     time.Duration // how often their own pages are read
+	PageIn     time.Duration // how long such a page may take
 
 	Servers  map[string]string // what the program is connected to, by system, without passwords
 	Registry string            // what workers register in, as people call it; empty: in nothing
@@ -58,6 +59,7 @@ type Glance struct {
 	missing  []string // why the cut may not show the fleet as it is
 	problems []problem
 	webWrong string // as Options.WebWrong
+	unread   map[fleet.Instance]fleet.UnreadPage
 
 	leftOut       leftOut
 	leftOutBefore leftOut // of the cut before
@@ -161,6 +163,7 @@ func (g *Glance) look(now time.Time) {
 	if g.o.WebWrong != nil {
 		g.webWrong = g.o.WebWrong()
 	}
+	g.unread = f.Notes.Unread()
 	for i, n := range counters(&f.Tally) {
 		g.flows[i].take(n)
 	}

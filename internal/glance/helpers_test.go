@@ -36,7 +36,7 @@ func options(f *fleet.Fleet) Options {
 	}
 	f.Tally.Unique.Store(true)
 	f.Tally.Polled(fleet.PollOK, time.Millisecond)
-	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second,
+	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second, PageIn: 2 * time.Second,
 		Servers:  map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379"},
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
 }

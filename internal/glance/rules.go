@@ -40,6 +40,7 @@ const (
 	full
 	unregistered
 	quiet
+	unread
 	workerRuleCount
 )
 
@@ -49,7 +50,8 @@ var workerRules = [workerRuleCount]rule[*row]{
 	stalled:      {kind: "stalled", severity: warn, up: 20, down: 5, measure: sincePass, say: sayStalled}, // seconds
 	full:         {kind: "full", severity: warn, up: 0.9, down: 0.85, withdraw: 30 * time.Second, measure: fullness, say: sayFull},
 	unregistered: {kind: "unregistered", severity: warn, up: 1, down: 1, raise: time.Minute, measure: withoutKey, say: sayUnregistered},
-	quiet:        {kind: "quiet", severity: info, up: 60, down: 60, measure: quietFor, say: sayQuiet}, // seconds
+	quiet:        {kind: "quiet", severity: info, up: 60, down: 60, measure: quietFor, say: sayQuiet},    // seconds
+	unread:       {kind: "unread", severity: warn, up: 3, down: 1, measure: unreadTimes, say: sayUnread}, // in a row
 }
 
 // The rules of endpoints.

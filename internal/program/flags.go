@@ -196,6 +196,9 @@ func (c *config) complete(f flags) error {
 		return errors.New("--standby: needs etcd or Kubernetes, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none")
 	}
 	err := c.natsTLS.Check(c.natsServers())
+	if err == nil {
+		err = c.scrapes.check()
+	}
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ func newGlance(c config, f *fleet.Fleet) *glance.Glance {
 		Limit:      c.maxWorkers,
 		Poll:       c.pollInterval,
 		Scrape:     c.scrapes.interval,
+		PageIn:     c.scrapes.timeout,
 		Servers: map[string]string{
 			"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files,
 			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "that of this cluster") + ", namespace " + c.kubernetes.namespace,

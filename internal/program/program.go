@@ -58,6 +58,9 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if err != nil {
 		return err
 	}
+	if _, err := c.scrapes.tls.Config(); err != nil {
+		return err
+	}
 	gateway, err := c.parseGateway(log)
 	if err != nil {
 		return err

@@ -1,12 +1,14 @@
 package program
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/collect"
+	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 )
 
@@ -21,7 +23,9 @@ const (
 type scrapes struct {
 	which    string
 	interval time.Duration
+	timeout  time.Duration
 	urls     collect.WorkerURLs
+	tls      connect.WorkerTLS
 }
 
 func (s *scrapes) flags(a *cli.App) {
@@ -29,15 +33,47 @@ func (s *scrapes) flags(a *cli.App) {
 		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.which, scrapeIncomplete, scrapeAll, scrapeNone))
 	a.Flag("scrape-interval", "How often to read them, in seconds or as a duration; at least 1s.").
 		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second))
+	a.Flag("scrape-timeout", "How long a page may take, in seconds or as a duration; from 100ms to 1m.").
+		Default(fmt.Sprint(collect.ScrapeTimeout.Seconds())).
+		SetValue(cli.DurationUpTo("scrape-timeout", &s.timeout, collect.LeastScrapeTimeout, collect.MostScrapeTimeout))
 	a.Flag("worker-metrics-url", "Where a worker's page is, where the registry does not say it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
 		PlaceHolder("TEMPLATE").SetValue(&urlTemplates{urls: &s.urls})
+	a.Flag("worker-tls-ca", "File of the authorities that sign the certificates of workers' pages (https:// in --worker-metrics-url); the system's without it.").
+		PlaceHolder("FILE").StringVar(&s.tls.CA)
+	a.Flag("worker-tls-cert", "File of the certificate that workers know us by; needs --worker-tls-key, too.").
+		PlaceHolder("FILE").StringVar(&s.tls.Cert)
+	a.Flag("worker-tls-key", "File of that certificate's key.").
+		PlaceHolder("FILE").StringVar(&s.tls.Key)
+}
+
+// check refuses files for TLS that do not go together, or with the other flags.
+func (s *scrapes) check() error {
+	if err := s.tls.Check(); err != nil {
+		return err
+	}
+	switch given := s.tls.Given(); {
+	case given == "":
+	case s.which == scrapeNone:
+		return fmt.Errorf("%s: needs --scrape-workers, which is %s", given, scrapeNone)
+	case !s.urls.HasTLS():
+		return fmt.Errorf("%s: needs --worker-metrics-url with https://, since workers register pages without TLS", given)
+	}
+	return nil
+}
+
+// trust is what TLS with the workers needs, as the files are now; nil if there are none.
+func (s *scrapes) trust() func() (*tls.Config, error) {
+	if s.tls.Given() == "" {
+		return nil
+	}
+	return s.tls.Config
 }
 
 // scraper reads the pages.
 func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 	return &collect.Scraper{
-		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, All: c.scrapes.which == scrapeAll, URL: c.pageOf,
-		Descriptors: descriptors(), Log: log,
+		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, Timeout: c.scrapes.timeout, All: c.scrapes.which == scrapeAll,
+		URL: c.pageOf, TLS: c.scrapes.trust(), Descriptors: descriptors(), Log: log,
 	}
 }
 

@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+)
+
+// failed is a series of the scrapes that failed.
+func failed(why fleet.PageTrouble) string {
+	return fmt.Sprintf(`dynamo_metrics_worker_scrape_errors_total{reason=%q}`, why)
+}
+
+// TestAPageThatTakesLongerThanTheTimeoutIsNamed, as is one that comes never, until the
+// timeout is longer, or the page is there sooner.
+func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	p := newPages(t)
+	p.set(1, engine(1, 1, 0, 0.5, 0, 0))
+	p.set(2, func(w http.ResponseWriter, r *http.Request) { // longer than the default
+		select {
+		case <-time.After(3 * time.Second):
+			engine(2, 7, 0, 0.5, 0, 0)(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	p.set(3, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	for id := range uint64(3) {
+		s.put(registration(1 + id)...)
+	}
+	flags := []string{"--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template()}
+	const id = "unread:backend/generate"
+	running := func(id uint64) string { return worker("llm_requests_active_slots", "generate", id) }
+
+	m := s.metrics(flags...)
+	m.wrong(id, "The metrics pages of 2 workers cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
+	m.until(func(got page) error {
+		if n, _ := strconv.Atoi(got[failed(fleet.PageTooSlow)]); n < 6 {
+			return fmt.Errorf("%d scrapes took too long, want three of each", n)
+		}
+		return got.has(page{running(1): "1", running(2): "", running(3): "", failed(fleet.PageUntrusted): "0"})
+	})
+	p.set(3, engine(3, 9, 0, 0.5, 0, 0))
+	m.wrong(id, "The metrics page of 1 worker cannot be read", ": 2.", "[2]")
+	m.shows(page{running(1): "1", running(3): "9"})
+	s.remove(registration(2)...)
+	m.right(id)
+	m.Terminate()
+
+	s.put(registration(2)...)
+	m = s.metrics(append(flags, "--scrape-timeout", "60")...) // a busy machine may take long, too
+	m.shows(page{running(1): "1", running(2): "7", running(3): "9", failed(fleet.PageTooSlow): "0"})
+	m.right(id)
+}
+
+// TestPagesOfWorkersOverTLS has them on a server of a private authority that wants a
+// certificate of everybody.
+func TestPagesOfWorkersOverTLS(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	a := devstacktest.NewCertified(t)
+	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(readFile(t, a.File("ca.crt")))
+	server := httptest.NewUnstartedServer(engine(1, 8, 3, 0.25, 0, 0))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	s.put(registration(1)...)
+	flags := []string{"--nats-server", "none", "--scrape-interval", "1", "--scrape-timeout", "60", "--worker-metrics-url", server.URL + "/{worker_id}/metrics"}
+	const id = "unread:backend/generate"
+	running := worker("llm_requests_active_slots", "generate", 1)
+
+	ca := []string{"--worker-tls-ca", a.File("ca.crt")}
+	whole := append(ca, "--worker-tls-cert", a.File("client.crt"), "--worker-tls-key", a.File("client.key"))
+	for says, files := range map[string][]string{"(--worker-tls-ca says": nil, "(--worker-tls-cert and --worker-tls-key say": ca} {
+		m := serve(t, append(s.env(), "DYN_LOG=info,metrics=debug"), append(flags, files...)...)
+		m.wrong(id, "backend/generate: TLS fails: 1.", "--worker-tls-ca says", "--worker-tls-cert and --worker-tls-key", "[1]")
+		m.until(func(got page) error {
+			if n, _ := strconv.Atoi(got[failed(fleet.PageUntrusted)]); n < 3 {
+				return fmt.Errorf("%d scrapes failed for TLS, want 3", n)
+			}
+			return got.has(page{running: "", failed(fleet.PageTooSlow): "0"})
+		})
+		m.Says(says)
+		m.Terminate()
+	}
+	m := s.metrics(append(flags, whole...)...)
+	m.shows(page{running: "8", worker("llm_requests_waiting", "generate", 1): "3", failed(fleet.PageUntrusted): "0"})
+	m.right(id)
+	m.Terminate()
+
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"--worker-tls-ca " + a.File("nowhere"), 1, "--worker-tls-ca: open " + a.File("nowhere")},
+		{"--worker-tls-ca " + a.File("ca.key"), 1, "--worker-tls-ca: " + a.File("ca.key") + " holds no certificate: want PEM"},
+		{"--worker-tls-cert " + a.File("client.crt") + " --worker-tls-key " + a.File("ca.key"), 1, "--worker-tls-cert, --worker-tls-key: want a certificate in"},
+		{"--worker-tls-cert " + a.File("client.crt"), 2, `--worker-tls-cert "` + a.File("client.crt") + `": needs --worker-tls-key`},
+		{"--worker-tls-ca " + a.File("ca.crt") + " --scrape-workers off", 2, "--worker-tls-ca: needs --scrape-workers"},
+	} {
+		code, last := fails(t, "metrics", s.env(), append(flags, append(strings.Fields(c.args), "--metrics-port", "0")...)...)
+		if code != c.code || !strings.Contains(last, c.want) {
+			t.Errorf("%s: exit code %d and %q, want %d and %q", c.args, code, last, c.code, c.want)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package collect
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// secured has the farm's pages on a server of an authority, which may demand that clients
+// have a certificate of that, too.
+func (f *farm) secured(a *devstacktest.Authority, mutual bool, version uint16) *httptest.Server {
+	f.t.Helper()
+	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(f)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MaxVersion: version}
+	if mutual {
+		pem, err := os.ReadFile(a.File("ca.crt"))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		s.TLS.ClientAuth, s.TLS.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		s.TLS.ClientCAs.AppendCertsFromPEM(pem)
+	}
+	s.StartTLS()
+	f.t.Cleanup(s.Close)
+	return s
+}
+
+// servedBy has all pages at a server, with time enough for a slow machine.
+func servedBy(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
+	return func(scraper *Scraper) {
+		scraper.Interval, scraper.Timeout, scraper.TLS = time.Second, time.Minute, files.Config
+		scraper.URL = func(p fleet.WorkerPage) string { return s.URL + "/" + wire.HexID(p.ID) }
+	}
+}
+
+// TestPagesOfAPrivateAuthority are read with the files that it takes, and else it is known
+// that TLS fails. In each version of TLS a worker says otherwise that it refuses us.
+func TestPagesOfAPrivateAuthority(t *testing.T) {
+	t.Parallel()
+	a, other := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	ca := connect.WorkerTLS{CA: a.File("ca.crt")}
+	whole := connect.WorkerTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
+	for name, c := range map[string]struct {
+		files  connect.WorkerTLS
+		mutual bool
+		read   bool
+		says   string
+	}{
+		"its authority":                {ca, false, true, ""},
+		"the system's":                 {connect.WorkerTLS{}, false, false, "--worker-tls-ca says who may have signed"},
+		"another's":                    {connect.WorkerTLS{CA: other.File("ca.crt")}, false, false, "--worker-tls-ca says who may have signed"},
+		"a certificate unasked":        {whole, false, true, ""},
+		"mutual":                       {whole, true, true, ""},
+		"mutual, without":              {ca, true, false, "--worker-tls-cert and --worker-tls-key say who we are"},
+		"mutual, another's":            {connect.WorkerTLS{CA: ca.CA, Cert: other.File("client.crt"), Key: other.File("client.key")}, true, false, "--worker-tls-cert and --worker-tls-key say who we are"},
+		"mutual, without an authority": {connect.WorkerTLS{Cert: whole.Cert, Key: whole.Key}, true, false, "--worker-tls-ca says who may have signed"},
+	} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(name+", "+tls.VersionName(version), func(t *testing.T) {
+				t.Parallel()
+				f := newFarm(t)
+				f.join(1, blocks(1))
+				journal := new(devstacktest.Log)
+				f.scrape(func(s *Scraper) {
+					servedBy(f.secured(a, c.mutual, version), c.files)(s)
+					s.Log = slog.New(slog.NewTextHandler(journal, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				})
+				if c.read {
+					f.shows(map[uint64]fleet.Load{1: inUse(1)})
+					return
+				}
+				devstacktest.Until(t, func() error {
+					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != fleet.PageUntrusted {
+						return fmt.Errorf("of the worker is known %v", got)
+					}
+					if journal.Count(c.says) == 0 {
+						return fmt.Errorf("%q is not said in:\n%s", c.says, journal)
+					}
+					return nil
+				})
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				if f.asked[1] > 0 {
+					t.Error("it was asked for its page")
+				}
+			})
+		}
+	}
+}
+
+// TestTroublesOfTLSAreToldFromOthers: a certificate of another host, no TLS there, and one
+// that says nothing at all, which is slow.
+func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
+	t.Parallel()
+	a := devstacktest.NewCertified(t)
+	f := newFarm(t)
+	secure := f.secured(a, false, 0)
+	silent := httptest.NewUnstartedServer(nil) // which accepts nothing
+	t.Cleanup(func() { silent.Listener.Close() })
+	for id := range uint64(4) {
+		f.join(1+id, blocks(1))
+	}
+	f.scrape(func(s *Scraper) {
+		servedBy(secure, connect.WorkerTLS{CA: a.File("ca.crt")})(s)
+		s.Timeout = 3 * time.Second // for the one that says nothing
+		s.URL = func(p fleet.WorkerPage) string {
+			return []string{
+				strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), strings.Replace(f.server.URL, "http", "https", 1),
+				"https://" + silent.Listener.Addr().String(), strings.Replace(secure.URL, "https", "http", 1),
+			}[p.ID-1] + "/" + wire.HexID(p.ID)
+		}
+	})
+	want := []fleet.PageTrouble{fleet.PageUntrusted, fleet.PageUntrusted, fleet.PageTooSlow, fleet.PageStatus}
+	devstacktest.Until(t, func() error {
+		got := unread(f.fleet)
+		for i, why := range want {
+			if page := got[uint64(1+i)]; page.Times < 1 || page.Why != why {
+				return fmt.Errorf("of worker %d is known %v, want %s", 1+i, page, why)
+			}
+		}
+		return nil
+	})
+}
+
+// TestRenewedFilesForWorkersAreUsed, and those that cannot be used as they are change
+// nothing.
+func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
+	t.Parallel()
+	old, renewed := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	f := newFarm(t)
+	f.join(1, blocks(1))
+	f.join(2, blocks(2))
+	first, second := f.secured(old, true, 0), f.secured(renewed, true, 0)
+	var moved atomic.Bool // the second worker's page, to where only the renewed ones are good
+	files := connect.WorkerTLS{CA: old.File("ca.crt"), Cert: old.File("client.crt"), Key: old.File("client.key")}
+	logger, journal := devstacktest.NewLog()
+	f.scrape(func(s *Scraper) {
+		servedBy(first, files)(s)
+		s.Log = logger
+		s.URL = func(p fleet.WorkerPage) string {
+			if p.ID == 2 && moved.Load() {
+				return second.URL + "/2"
+			}
+			return first.URL + "/" + wire.HexID(p.ID)
+		}
+	})
+	f.shows(map[uint64]fleet.Load{1: inUse(1), 2: inUse(2)})
+	replace := func(name string) {
+		t.Helper()
+		if err := os.Rename(renewed.File(name), old.File(name)); err != nil { // never half of one
+			t.Fatal(err)
+		}
+	}
+	replace("client.key") // not yet that of the certificate
+	devstacktest.Until(t, journal.Says("The files for TLS with the workers cannot be used as they are", 1))
+	f.join(2, blocks(3))
+	first.CloseClientConnections() // new ones have what was in force
+	f.shows(map[uint64]fleet.Load{1: inUse(1), 2: inUse(3)})
+	replace("client.crt")
+	replace("ca.crt")
+	f.join(2, blocks(4))
+	moved.Store(true)
+	f.shows(map[uint64]fleet.Load{2: inUse(4), 1: inUse(1)})
+	if got := journal.Count("cannot be used"); got != 1 {
+		t.Errorf("said %d times, want once:\n%s", got, journal)
+	}
+}

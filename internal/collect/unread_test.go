@@ -1,0 +1,236 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// unread are the workers whose pages cannot be read, by id: how often in a row, and why.
+func unread(f *fleet.Fleet) map[uint64]fleet.UnreadPage {
+	all := make(map[uint64]fleet.UnreadPage)
+	for in, page := range f.Notes.Unread() {
+		all[in.ID] = page
+	}
+	return all
+}
+
+// TestAPageMayTakeAsLongAsTheTimeout, longer than the interval, too: then it is read as
+// often as that lets it, and stands until then; the others are read as before.
+func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
+	t.Parallel()
+	for timeout, readable := range map[time.Duration]bool{0: false, 11 * time.Second: false, 13 * time.Second: true, time.Minute: true} {
+		inWebWith(t, 20, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *web) {
+			w.take(answers, shuffled(20, 1)...)
+			w.take(lately, 1, 2)
+			w.reads(40 * time.Second)
+			for range 60 {
+				w.reads(500 * time.Millisecond)
+				for _, x := range w.fleet.Snapshot().Workers {
+					if want := x.ID.Lease > 2 || readable; x.Load.OK != want {
+						w.t.Fatalf("with %s worker %d has a load: %v, want %v", timeout, x.ID.Lease, x.Load.OK, want)
+					}
+				}
+			}
+			switch got := unread(w.fleet); {
+			case readable && len(got) > 0:
+				w.t.Errorf("with %s pages are unread: %v", timeout, got)
+			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != fleet.PageTooSlow):
+				w.t.Errorf("with %s unread are %v, want workers 1 and 2", timeout, got)
+			}
+			w.take(refuses, 3)
+			time.Sleep(16 * time.Second) // three failures, in less than one that takes its time is kept for
+			for _, x := range w.fleet.Snapshot().Workers {
+				if want := x.ID.Lease > 3 || readable && x.ID.Lease < 3; x.Load.OK != want {
+					w.t.Fatalf("with %s worker %d has a load: %v, want %v when that of worker 3 has failed three times", timeout, x.ID.Lease, x.Load.OK, want)
+				}
+			}
+			if n := w.fleet.Tally.FailedScrapes(fleet.PageTooSlow); n > 0 == readable {
+				w.t.Errorf("with %s %d scrapes took too long", timeout, n)
+			}
+		})
+	}
+}
+
+// TestItIsKnownWhichPagesCannotBeReadAndWhy, until they can be, or need not be.
+func TestItIsKnownWhichPagesCannotBeReadAndWhy(t *testing.T) {
+	t.Parallel()
+	inWeb(t, 9, 5*time.Second, func(w *web) {
+		w.take(answers, shuffled(9, 1)...)
+		w.reads(11 * time.Second)
+		if got := unread(w.fleet); len(got) > 0 {
+			t.Errorf("unread are %v", got)
+		}
+		w.take(swallows, 1, 7)
+		w.take(refuses, 2)
+		w.take(accepts, 3, 8)
+		w.take(stalls, 4)
+		w.take(lately, 5)
+		w.reads(21 * time.Second)
+		why := map[uint64]fleet.PageTrouble{
+			1: fleet.PageOutOfReach, 7: fleet.PageOutOfReach, 2: fleet.PageOutOfReach,
+			3: fleet.PageTooSlow, 8: fleet.PageTooSlow, 4: fleet.PageTooSlow, 5: fleet.PageTooSlow,
+		}
+		got := unread(w.fleet)
+		for id, want := range why {
+			if got[id].Why != want || got[id].Times < 3 || got[id].Times > 4 {
+				t.Errorf("of worker %d is known %v, want three or four failures for %s", id, got[id], want)
+			}
+		}
+		if len(got) != len(why) {
+			t.Errorf("unread are %v", got)
+		}
+		w.take(answers, 1)
+		left := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
+		for _, id := range []uint64{1, 5, 7, 8} {
+			in := fleet.Instance{Endpoint: ofBackend, ID: id}
+			left.Instances[fmt.Sprint(id)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{Publishes: true}}
+		}
+		w.fleet.Sync(left)
+		n := fleet.Some[uint64]
+		whole := fleet.Load{KVActive: n(1), KVTotal: n(2), ActiveSlots: n(3), TotalSlots: n(4), Waiting: n(5), HitRate: fleet.Some(0.5)}
+		w.fleet.Publish(fleet.Origin{Endpoint: ofBackend, Worker: 5}, fleet.FromLoadEvent, whole)
+		time.Sleep(11 * time.Second)
+		if got := unread(w.fleet); len(got) != 2 || got[7].Times < 5 || got[8].Times < 5 {
+			t.Errorf("unread are %v, want workers 7 and 8", got)
+		}
+	})
+}
+
+// TestManyPagesThatDieAreAllKnownSoon, though there are few places in which they are waited
+// for.
+func TestManyPagesThatDieAreAllKnownSoon(t *testing.T) {
+	t.Parallel()
+	const many = 500
+	for name, how := range map[string]manner{"swallows": swallows, "accepts": accepts} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
+				ids := shuffled(many, 7)
+				dead := map[manner]int{swallows: 150, accepts: 400}[how] // the first ones are tried at length, too
+				w.take(answers, ids...)
+				w.reads(11 * time.Second)
+				w.take(how, ids[:dead]...)
+				w.reads(21 * time.Second)
+				got := unread(w.fleet)
+				if len(got) < dead-slowPlaces { // some are still waited for
+					w.t.Errorf("%d pages are unread, want %d", len(got), dead)
+				}
+				want := map[manner]fleet.PageTrouble{swallows: fleet.PageOutOfReach, accepts: fleet.PageTooSlow}[how]
+				often := 0
+				for id, page := range got {
+					if page.Times >= 3 {
+						often++
+					}
+					if page.Times > 5 {
+						w.t.Fatalf("of worker %d is known %v in five rounds", id, page)
+					}
+					if page.Why != want && page.Times >= 3 {
+						w.t.Fatalf("of worker %d is known %v, want %s", id, page, want)
+					}
+				}
+				if often < dead-slowPlaces {
+					w.t.Errorf("%d pages have failed three times, want %d", often, dead)
+				}
+			})
+		})
+	}
+}
+
+// TestWhyAPageCannotBeRead is of a server that does each of these.
+func TestWhyAPageCannotBeRead(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t)
+	status := func(code int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "/1")
+			w.WriteHeader(code)
+			blocks(1)(w, r)
+		}
+	}
+	want := make(map[uint64]fleet.PageTrouble)
+	bad := func(why fleet.PageTrouble, page http.HandlerFunc) {
+		id := uint64(2 + len(want))
+		want[id] = why
+		f.join(id, page)
+	}
+	f.join(1, blocks(1))
+	bad(fleet.PageStatus, status(http.StatusInternalServerError))
+	bad(fleet.PageStatus, status(http.StatusFound))
+	bad(fleet.PageStatus, status(http.StatusNoContent))
+	bad(fleet.PageUnreadable, text("vllm:num_requests_waiting x\n"))
+	bad(fleet.PageUnreadable, text(strings.Repeat("x 1\n", 1<<20+1)))
+	bad(fleet.PageUnreadable, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	bad(fleet.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "br")
+		io.WriteString(w, "x")
+	})
+	bad(fleet.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, "x 1\n")
+	})
+	gone := uint64(2 + len(want))
+	want[gone] = fleet.PageOutOfReach
+	f.join(gone, nil)
+	f.scrape(func(s *Scraper) {
+		s.Interval, s.Timeout = time.Second, time.Minute // a slow machine is none of these
+		s.URL = func(p fleet.WorkerPage) string {
+			if p.ID == gone {
+				return "http://127.0.0.1:1/metrics"
+			}
+			return f.server.URL + "/" + wire.HexID(p.ID)
+		}
+	})
+	devstacktest.Until(t, func() error {
+		got := unread(f.fleet)
+		for id, why := range want {
+			if got[id].Times < 3 || got[id].Why != why {
+				return fmt.Errorf("of worker %d is known %v, want that it failed three times for %s", id, got[id], why)
+			}
+		}
+		if len(got) != len(want) {
+			return fmt.Errorf("unread are %v", got)
+		}
+		return nil
+	})
+	all := uint64(0)
+	for _, why := range fleet.PageTroubles() {
+		all += f.fleet.Tally.FailedScrapes(why)
+	}
+	if n := f.fleet.Tally.FailedScrapes(fleet.PageTooSlow); n > 0 {
+		t.Errorf("%d scrapes took too long", n)
+	}
+	if all < 3*uint64(len(want)) {
+		t.Errorf("%d scrapes failed by reason", all)
+	}
+}
+
+func TestTroublesWithPagesAreToldApart(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want fleet.PageTrouble
+	}{
+		{nil, fleet.PageTooSlow},
+		{fmt.Errorf("read: %w", context.DeadlineExceeded), fleet.PageTooSlow},
+		{context.Canceled, fleet.PageTooSlow},
+		{fmt.Errorf("get: %w", troubled{syscall.ECONNREFUSED, fleet.PageOutOfReach}), fleet.PageOutOfReach},
+		{troubled{context.DeadlineExceeded, fleet.PageOutOfReach}, fleet.PageOutOfReach},
+		{syscall.ECONNRESET, fleet.PageUnreadable},
+		{errTooLarge, fleet.PageUnreadable},
+		{errors.New("answered in the encoding"), fleet.PageUnreadable},
+	} {
+		if got := troubleOf(c.err); got != c.want {
+			t.Errorf("%v is %s, want %s", c.err, got, c.want)
+		}
+	}
+}

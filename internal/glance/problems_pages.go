@@ -1,0 +1,61 @@
+package glance
+
+import (
+	"fmt"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// unreadTimes is how often in a row the worker's own page could not be read. One that is not
+// to be read has not failed.
+func unreadTimes(g *Glance, r *row) number { return fleet.Some(float64(g.unreadPage(r).Times)) }
+
+// unreadPage is what is known of the page of the row's worker; the zero one if it is read, or
+// is not to be.
+func (g *Glance) unreadPage(r *row) fleet.UnreadPage {
+	return g.unread[fleet.Instance{Endpoint: r.of.Endpoint, ID: r.id.Lease}]
+}
+
+// pageTrouble is what is said of pages that cannot be read, by why, and where to look.
+func (g *Glance) pageTrouble(why fleet.PageTrouble) (says, check string) {
+	switch why {
+	case fleet.PageTooSlow:
+		return fmt.Sprintf("not answered in time (%s at most)", g.o.PageIn), "Are the processes that busy? Then raise --scrape-timeout."
+	case fleet.PageOutOfReach:
+		return "cannot be connected to",
+			"Does a page listen there (DYN_SYSTEM_PORT), and do network policies let this program in? If it is elsewhere: --worker-metrics-url."
+	case fleet.PageUntrusted:
+		return "TLS fails", "--worker-tls-ca says who may have signed the workers' certificates, --worker-tls-cert and --worker-tls-key who we are, " +
+			"if they ask, and the host of --worker-metrics-url must be in their certificates."
+	case fleet.PageStatus:
+		return "answered with another status than 200", "Is there a page at that path? --worker-metrics-url says which, and whether it is http or https."
+	}
+	return "answered with what is no metrics page", "Is it a whole one, of 4 MiB at most?"
+}
+
+func sayUnread(g *Glance, p *problem) words {
+	of := make(map[fleet.PageTrouble][]fleet.WorkerID)
+	workers := 0
+	for i, r := range p.rows {
+		if i > 0 && p.rows[i-1].id == r.id {
+			continue // another rank
+		}
+		workers++
+		why := g.unreadPage(r).Why
+		of[why] = append(of[why], r.id)
+	}
+	var all, checks []string
+	for _, why := range fleet.PageTroubles() {
+		if ids := of[why]; len(ids) > 0 {
+			says, check := g.pageTrouble(why)
+			all, checks = append(all, says+": "+some(ids, hexOf)), append(checks, check)
+		}
+	}
+	check := strings.Join(checks, " ")
+	return words{
+		title:  either(workers == 1, "The metrics page of 1 worker", "The metrics pages of "+many(workers, "worker")) + " cannot be read",
+		detail: fmt.Sprintf("%s: %s. What is known by %s alone is not shown.", p.of, strings.Join(all, "; "), either(workers == 1, "it", "them")),
+		check:  strings.ToLower(check[:1]) + check[1:] + " With DYN_LOG=info,metrics=debug the log has each with its error.",
+	}
+}

@@ -1,0 +1,100 @@
+package glance
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// unread has the pages of these workers of an endpoint be unread so often, for a reason.
+func (l *lab) unread(e fleet.Endpoint, times int, why fleet.PageTrouble, ids ...uint64) {
+	pages := make(map[fleet.Instance]fleet.UnreadPage)
+	for in, page := range l.f.Notes.Unread() {
+		pages[in] = page
+	}
+	for _, id := range ids {
+		pages[fleet.Instance{Endpoint: e, ID: id}] = fleet.UnreadPage{Times: times, Why: why}
+	}
+	l.f.Notes.SetUnread(pages)
+}
+
+func TestAPageThatCannotBeReadIsNamedTheThirdTime(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "unread:backend/generate"
+		l.publishing(generate, 0x1a, 0x2b)
+		l.unread(generate, 2, fleet.PageTooSlow, 0x1a)
+		l.keeps(30*time.Second, id, false)
+		l.unread(generate, 3, fleet.PageTooSlow, 0x1a)
+		l.within(1, id, true)
+		p := l.problem(id)
+		equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker cannot be read",
+			"backend/generate: not answered in time (2s at most): 1a. What is known by it alone is not shown."})
+		equal(t, "check", p.Check, "are the processes that busy? Then raise --scrape-timeout. With DYN_LOG=info,metrics=debug the log has each with its error.")
+		equal(t, "workers", p.Workers, []string{"26"})
+		var history struct {
+			Odd []struct{ Text, Check string }
+		}
+		if err := json.Unmarshal(l.ask("GET", "/worker?key=26").Body.Bytes(), &history); err != nil || len(history.Odd) == 0 {
+			t.Fatalf("%+v: %v", history, err)
+		}
+		if got := history.Odd[len(history.Odd)-1].Text; got != "Its own metrics page could not be read 3 times in a row: not answered in time (2s at most)." {
+			t.Errorf("odd about it is %+v", history.Odd)
+		}
+
+		l.unread(generate, 1, fleet.PageStatus, 0x1a) // as of another process: it goes on failing
+		l.keeps(10*time.Second, id, true)
+		l.f.Notes.SetUnread(nil)
+		l.within(1, id, false)
+		l.unread(generate, 9, fleet.PageStatus, 0x1a)
+		l.within(1, id, true)
+		in := fleet.Instance{Endpoint: generate, ID: 0x1a}
+		l.f.Deregister("", in)
+		l.f.DropCard("", in)
+		l.within(1, id, false) // it is gone, though its page is not taken off the list yet
+	})
+}
+
+func TestWhyPagesCannotBeReadDecidesWhatToDo(t *testing.T) {
+	inLab(t, func(l *lab) {
+		const id = "unread:backend/generate"
+		l.publishing(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		for rank := range uint32(3) {
+			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 2, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		}
+		l.publishing(prefill, 0x77)
+		for _, c := range []struct {
+			why         fleet.PageTrouble
+			says, check string
+		}{
+			{fleet.PageTooSlow, "not answered in time (2s at most)", "--scrape-timeout"},
+			{fleet.PageOutOfReach, "cannot be connected to", "network policies"},
+			{fleet.PageUntrusted, "TLS fails", "--worker-tls-ca"},
+			{fleet.PageStatus, "answered with another status than 200", "--worker-metrics-url"},
+			{fleet.PageUnreadable, "answered with what is no metrics page", "4 MiB"},
+		} {
+			l.f.Notes.SetUnread(nil)
+			l.unread(generate, 5, c.why, 3)
+			l.second()
+			if p := l.problem(id); p.Detail != "backend/generate: "+c.says+": 3. What is known by it alone is not shown." || !strings.Contains(p.Check, c.check) {
+				t.Errorf("%s: %q, %q", c.why, p.Detail, p.Check)
+			}
+		}
+		l.f.Notes.SetUnread(nil)
+		l.unread(generate, 3, fleet.PageUntrusted, 1, 2, 3, 4, 5)
+		l.unread(generate, 4, fleet.PageTooSlow, 6)
+		l.unread(generate, 1, fleet.PageOutOfReach, 7)
+		l.unread(prefill, 4, fleet.PageTooSlow, 0x77)
+		l.second()
+		p := l.problem(id)
+		equal(t, "title", p.Title, "The metrics pages of 6 workers cannot be read") // three ranks are one worker
+		equal(t, "detail", p.Detail, "backend/generate: not answered in time (2s at most): 6; TLS fails: 1, 2, 3 and 2 more. What is known by them alone is not shown.")
+		equal(t, "workers", p.Workers, []string{"1", "2/0", "2/1", "2/2", "3", "4", "5", "6"})
+		if !strings.HasPrefix(p.Check, "are the processes that busy? Then raise --scrape-timeout. --worker-tls-ca says") || strings.Contains(p.Check, "network policies") {
+			t.Errorf("check is %q", p.Check)
+		}
+		equal(t, "of the other endpoint", l.problem("unread:prefill/generate").Workers, []string{"119"})
+	})
+}

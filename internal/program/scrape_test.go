@@ -1,0 +1,58 @@
+package program
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parsed is what the flags say, and the error as text.
+func parsed(args ...string) (c config, wrong string) {
+	c, _, err := parse(args, func(string) string { return "" }, io.Discard)
+	if err != nil {
+		wrong = err.Error()
+	}
+	return c, wrong
+}
+
+func TestScrapeTimeoutsAreBounded(t *testing.T) {
+	for given, want := range map[string]time.Duration{
+		"": 2 * time.Second, "0.1": 100 * time.Millisecond, "60": time.Minute, "30s": 30 * time.Second, // longer than the interval, too
+	} {
+		args := []string{"--scrape-timeout", given}
+		if given == "" {
+			args = nil
+		}
+		if c, wrong := parsed(args...); wrong != "" || c.scrapes.timeout != want || c.scraper(nil, nil).Timeout != want {
+			t.Errorf("%q: got %s, %s, want %s", given, c.scrapes.timeout, wrong, want)
+		}
+	}
+	for _, given := range []string{"0", "0.099", "60.1", "2m", "x"} {
+		want := `--scrape-timeout "` + given + `": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`
+		if _, wrong := parsed("--scrape-timeout", given); wrong != want {
+			t.Errorf("got %q, want %q", wrong, want)
+		}
+	}
+}
+
+func TestFilesForTLSWithWorkersFitTheOtherFlags(t *testing.T) {
+	const https, http = "--worker-metrics-url=https://{host}:9090", "--worker-metrics-url=prefill=http://{host}:9090"
+	for args, want := range map[string]string{
+		"--worker-tls-ca a":                       "--worker-tls-ca: needs --worker-metrics-url with https://",
+		"--worker-tls-ca a " + http:               "--worker-tls-ca: needs --worker-metrics-url with https://",
+		"--worker-tls-cert c --worker-tls-key k":  "--worker-tls-cert: needs --worker-metrics-url with https://",
+		"--worker-tls-cert c " + https:            `--worker-tls-cert "c": needs --worker-tls-key, the file with its key`,
+		"--worker-tls-key k " + https:             `--worker-tls-key "k": needs --worker-tls-cert, the file with its certificate`,
+		"--worker-tls-ca a --scrape-workers off":  "--worker-tls-ca: needs --scrape-workers, which is off",
+		"--worker-tls-ca a " + https + " " + http: "",
+		https: "",
+		"":    "",
+		"--worker-tls-cert c --worker-tls-key k " + https: "",
+	} {
+		_, wrong := parsed(strings.Fields(args)...)
+		if !strings.HasPrefix(wrong, want) || want == "" && wrong != "" {
+			t.Errorf("%s: got %q, want %q", args, wrong, want)
+		}
+	}
+}
