@@ -85,9 +85,9 @@ type EndpointState struct {
 	Unregistered int  // answer without being registered
 	Malformed    int  // answer what cannot be decoded
 	HitEvents    uint64
-	Blocks       Spread // of the KV cache blocks in use, over the workers that show them
-	Use          Spread // of KV use, over the workers that show it
-	Requests     *Histograms    // nil before the first finished request
+	Blocks       Spread      // of the KV cache blocks in use, over the workers that show them
+	Use          Spread      // of KV use, over the workers that show it
+	Requests     *Histograms // nil before the first finished request
 
 	Shown int // its rows of Workers, which stand in the order of Endpoints
 }
