@@ -93,7 +93,7 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 	}
 	switch kind {
 	case fleet.LoadEvent:
-		e.load(at, v, by)
+		e.load(at, v, by, behind)
 	case fleet.HitRate:
 		hit, err := wire.ParseHitRatePack(v.Payload)
 		if err == nil && by.arrives(v, kind, hit.Worker, 0) == again {
@@ -136,7 +136,7 @@ func (e *Events) bare(topic string, data []byte) {
 	}
 }
 
-func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies) {
+func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies, behind bool) {
 	l, err := wire.ParseActiveLoad(v.Payload)
 	if err != nil {
 		e.reject(fleet.LoadEvent, fleet.BadPack, err)
@@ -146,7 +146,8 @@ func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies) {
 		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.Repeated)
 		return
 	}
-	e.publish(fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
+	from := fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank, Sent: v.PublishedAt, Late: behind}
+	e.publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
 }
 
 // publish books a load, unless it is a router's word, or says nothing.

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
 )
 
 // counting is what counts the events of one stream, at a time that tests set.
@@ -156,4 +158,40 @@ func TestNothingIsMissingOfWhatIsShuffled(t *testing.T) {
 			t.Errorf("seed %d: %s", seed, fmt.Sprintf("%d are missing, want %d", got, lost))
 		}
 	}
+}
+
+// TestALoadThatComesLateIsNotTheLoad of its rank, if a newer one of that has come.
+func TestALoadThatComesLateIsNotTheLoad(t *testing.T) {
+	c := newCounting(t)
+	at := fleet.Endpoint{Component: "backend", Name: "generate"}
+	f := c.e.fleet
+	f.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{"1": {Instance: fleet.Instance{Endpoint: at, ID: 1}, Registration: fleet.Registration{Publishes: true}}}})
+	load := func(number uint64, rank, blocks byte) {
+		payload := append([]byte("\x83\xa9worker_id\x01\xa7dp_rank"), rank)
+		payload = append(append(payload, "\xaekv_used_blocks"...), blocks)
+		c.e.envelope(at, wire.TopicLoad, wire.Envelope{
+			Topic: []byte(wire.TopicLoad), Publisher: 7, Sequence: number, PublishedAt: 1000 + number, Payload: payload,
+		}, &c.by, nil)
+	}
+	blocks := func(want ...uint64) {
+		t.Helper()
+		var got []uint64
+		for _, r := range f.Snapshot().Workers[0].Ranks {
+			got = append(got, r.Load.KVActive.V)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the ranks have %v blocks in use, want %v", got, want)
+		}
+	}
+	load(16, 1, 61)
+	load(17, 0, 17)
+	load(19, 0, 19)
+	load(18, 0, 18) // late
+	blocks(19, 61)
+	if n := f.Tally.Rejected(fleet.LoadEvent, fleet.Repeated); n != 1 {
+		t.Errorf("%d loads are counted as late, want 1", n)
+	}
+	load(21, 0, 21)
+	load(20, 1, 62) // late, and the newest of its rank
+	blocks(21, 62)
 }

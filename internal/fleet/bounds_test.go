@@ -219,7 +219,7 @@ func TestTheRanksOfOneWorkerAreBounded(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	publishing(f, generate, 1)
 	for rank := range uint32(300) {
-		f.Publish(Origin{generate, 1, rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
 	equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), 256)
 	turnedAway(t, f, map[Limit]uint64{RankLimit: 300 - 256})
@@ -229,7 +229,7 @@ func TestTheRanksOfOneWorkerAreBounded(t *testing.T) {
 func manyRanks(f *Fleet, e Endpoint, workers, ranks int) {
 	for id := range workers {
 		for rank := range ranks {
-			f.Publish(Origin{e, uint64(1 + id), uint32(rank)}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+			f.Publish(Origin{Endpoint: e, Worker: uint64(1 + id), Rank: uint32(rank)}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 		}
 	}
 }

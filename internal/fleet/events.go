@@ -11,6 +11,9 @@ type Origin struct {
 	Endpoint
 	Worker uint64
 	Rank   uint32
+
+	Sent uint64 // when, by the publisher's clock, in Unix milliseconds; 0: it does not say
+	Late bool   // one that the publisher sent later has come, of this rank or of another
 }
 
 // Publish notes a load that a worker has published. It comes when something has
@@ -19,8 +22,16 @@ type Origin struct {
 func (f *Fleet) Publish(from Origin, source Source, l Load) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w, ranks := f.origin(from); w != nil {
-		f.setLoad(w, ranks, from.Rank, l, source)
+	w, ranks := f.origin(from)
+	if w == nil {
+		return
+	}
+	if from.Late && slices.ContainsFunc(*ranks, func(r rank) bool { return r.number == from.Rank && r.sent >= from.Sent }) {
+		f.Tally.Reject(LoadEvent, Repeated) // it is not the load any more
+		return
+	}
+	if r := f.setLoad(w, ranks, from.Rank, l, source); r != nil {
+		r.sent = from.Sent
 	}
 }
 

@@ -196,7 +196,7 @@ func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
 	publishing(f, generate, 1)
 	card(f, generate, 1)
 	for rank := range uint32(2) {
-		f.Publish(Origin{generate, 1, rank}, FromLoadEvent, Load{
+		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromLoadEvent, Load{
 			KVActive: Some(uint64(10 + rank)), KVTotal: Some[uint64](50), ActiveSlots: Some(uint64(rank)), Waiting: Some[uint64](3),
 			CacheUsage: Some(0.2 + 0.2*float64(rank)), HitRate: Some(0.5),
 		})
@@ -215,7 +215,7 @@ func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
 		CacheUsage: Some(float64(float32(0.3))), HitRate: Some(0.5),
 	})
 	for rank := range uint32(2 * maxRanks) {
-		f.Publish(Origin{generate, 1, rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
 	equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), maxRanks)
 	equal(t, "over the limit", f.Tally.OverLimit(), uint64(maxRanks))

@@ -133,6 +133,7 @@ type seat struct {
 	card Opt[Card]
 
 	keys     keyring[Registration] // of Registration
+	process  string                // the address of the process whose load is shown; empty if it has none
 	cardKeys keyring[Card]         // of card
 }
 

@@ -48,12 +48,16 @@ func TestOfSeveralRegistrationsTheOneCountsThatSaysMost(t *testing.T) {
 			f.Register(order[i], in, said[order[i]])
 		}
 		publishedAt(f, generate, 1, 40)
+		loads, last := 1, order[put[2]]
 		for _, key := range order {
 			audit(t, f)
 			s := f.workers.of(lease(1)).at(generate)
 			equal(t, "the registration", s.Registration, said[key])
-			equal(t, "loads", len(s.ranks), 1) // none of them is another process
+			equal(t, "loads", len(s.ranks), loads)
 			f.Deregister(key, in)
+			if key == last { // whose load it was
+				loads = 0
+			}
 		}
 		shows(t, f, "backend/generate:")
 	})
@@ -127,4 +131,30 @@ func TestAListingHasAllKeys(t *testing.T) {
 
 func TestHashesOfKeysAreTheSameInEveryProcess(t *testing.T) {
 	equal(t, "hash", hashOf("v1/instances/dynamo/backend/generate/7b"), 8812405857945002995)
+}
+
+// TestAShadowThatLeavesTakesItsLoadAlong: the load is that of the address that came last.
+func TestAShadowThatLeavesTakesItsLoadAlong(t *testing.T) {
+	in := Instance{generate, 1}
+	at := func(address string) Registration { return Registration{Publishes: true, Transport: address} }
+	loads := func(f *Fleet) int { return len(f.workers.of(lease(1)).at(generate).ranks) }
+	for first := range 2 {
+		keys, addresses := []string{"a", "b"}, []string{"192.0.2.1:1", "192.0.2.2:1"}
+		f := fleetAt(everything, plenty)
+		f.Register(keys[first], in, at(addresses[first]))
+		publishedAt(f, generate, 1, 100)
+		f.Register(keys[1-first], in, at(addresses[1-first]))
+		equal(t, "loads when another takes over", loads(f), 0)
+		publishedAt(f, generate, 1, 500)
+		f.Register(keys[first], in, at(addresses[first])) // the same again is no news
+		equal(t, "loads of the second", loads(f), 1)
+		f.Deregister(keys[1-first], in)
+		equal(t, "loads when the second has left", loads(f), 0)
+		publishedAt(f, generate, 1, 7)
+		f.Register(keys[1-first], in, at(addresses[1-first]))
+		publishedAt(f, generate, 1, 8)
+		f.Deregister(keys[first], in)
+		equal(t, "loads when the first has left", loads(f), 1)
+		audit(t, f)
+	}
 }

@@ -83,7 +83,7 @@ func Fraction(v float64) (fraction Opt[float64], wrong bool) {
 }
 
 // ranged is the load without what cannot be, and how many of its values that were. Counts
-// are what they are: no bound on them holds for every release.
+// have no bound: workers up to 0.7 send all 64 bits of them.
 func (l Load) ranged() (Load, int) {
 	out := 0
 	for _, f := range [...]*Opt[float64]{&l.CacheUsage, &l.HitRate} {
@@ -98,28 +98,6 @@ func (l Load) ranged() (Load, int) {
 	return l, out
 }
 
-// unseeded is the number of KV cache blocks that Dynamo tells of a data parallel rank that it
-// was told nothing of: all of a vLLM worker's but the last, for life.
-const unseeded = 1
-
-// seeded is the load without a total that cannot be: 1 where more blocks are in use, or a part
-// of it, or where another total is known. That one counts then, and what is in use of it
-// follows from the fraction.
-func (l Load) seeded(total Opt[uint64]) Load {
-	if l.KVTotal != Some[uint64](unseeded) {
-		return l
-	}
-	part := l.CacheUsage.V > 0 && l.CacheUsage.V < 1
-	if !part && l.KVActive.V <= unseeded && !total.OK {
-		return l
-	}
-	l.KVTotal = total
-	if l.CacheUsage.V > 0 && l.KVActive.V <= unseeded {
-		l.KVActive = l.blocks(l.CacheUsage)
-	}
-	return l
-}
-
 // blocks are so large a part of the KV cache in blocks, if it is known how many there are.
 func (l *Load) blocks(part Opt[float64]) Opt[uint64] {
 	if !l.KVTotal.OK || !part.OK {
@@ -128,9 +106,9 @@ func (l *Load) blocks(part Opt[float64]) Opt[uint64] {
 	return Some(uint64(math.Round(part.V * float64(l.KVTotal.V))))
 }
 
-// divide works KV use out of the blocks.
+// divide works KV use out of the blocks. What has more in use than there is is full.
 func (l *Load) divide() {
 	if l.KVActive.OK && l.KVTotal.V > 0 {
-		l.CacheUsage, _ = Fraction(float64(l.KVActive.V) / float64(l.KVTotal.V))
+		l.CacheUsage = Some(min(1, float64(l.KVActive.V)/float64(l.KVTotal.V)))
 	}
 }

@@ -87,6 +87,16 @@ func TestATotalOfOne(t *testing.T) {
 			want:  []Load{loadOf(8192, 16384, 0.5), loadOf(0, 16384, 0.0)},
 			whole: loadOf(8192, 2*16384, 0.25),
 		},
+		"idle ranks beside ones that disagree": {
+			ranks: []Load{loadOf(0, 1, 0.0), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
+			want:  []Load{loadOf(0, nil, 0.0), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
+			whole: loadOf(150, 300, 1.0/3),
+		},
+		"an idle rank beside one that contradicts itself": {
+			ranks: []Load{loadOf(0, 1, 0.0), loadOf(nil, 1, 0.5)},
+			want:  []Load{loadOf(0, nil, 0.0), loadOf(nil, nil, 0.5)},
+			whole: loadOf(nil, nil, 0.25),
+		},
 		"beside ranks that disagree": {
 			ranks: []Load{loadOf(0, 1, 0.5), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
 			want:  []Load{loadOf(nil, nil, 0.5), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
@@ -128,10 +138,32 @@ func TestATotalOfOne(t *testing.T) {
 
 // TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks of 0.8 to 1.6.
 func TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks(t *testing.T) {
+	for _, c := range []struct {
+		published uint64
+		usage     float64
+	}{{5000, 0}, {5000, 0.37}, {0, 0.37}, {1, 0.0001}} {
+		f := fleetAt(everything, plenty)
+		ranksOf(f, Card{}, Load{KVTotal: Some[uint64](1), CacheUsage: Some(c.usage)})
+		f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: Some(c.published)})
+		equal(t, "load", onlyWorker(t, f).Load.V, Load{KVActive: Some(c.published), CacheUsage: Some(c.usage)})
+	}
+}
+
+// TestARouterHasNoPageOfAWorker, whatever else is on it and though another has the same.
+func TestARouterHasNoPageOfAWorker(t *testing.T) {
 	f := fleetAt(everything, plenty)
-	ranksOf(f, Card{}, Load{KVTotal: Some[uint64](1), CacheUsage: Some(0.0)})
-	f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: Some[uint64](5000)})
-	equal(t, "load", onlyWorker(t, f).Load.V, Load{KVActive: Some[uint64](5000), CacheUsage: Some(0.0)})
+	page := ranksOf(f, Card{Model: "m"}, Load{CacheUsage: Some(0.5)})
+	routing := Instance{Endpoint: Endpoint{Component: "backend", Name: "router-discovery"}, ID: 2}
+	f.Register(keyOf(routing), routing, Registration{Role: RouterRole})
+	beside := Instance{Endpoint: Endpoint{Component: "backend", Name: "other"}, ID: 2}
+	f.Register(keyOf(beside), beside, Registration{})
+	equal(t, "pages", f.WorkerPages(false), []WorkerPage{page})
+	for _, in := range []Instance{routing, beside} {
+		f.Scrape(WorkerPage{Instance: in}, []Scraped{{Load: Load{CacheUsage: Some(0.9)}}})
+	}
+	equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, Some(0.5))
+	f.SetCard(keyOf(beside), beside, Card{Model: "m"}) // a frontend that is a worker, too
+	equal(t, "pages", len(f.WorkerPages(false)), 2)
 }
 
 // TestLoadsAreCheckedHoweverTheyCome: polled, published or scraped.
@@ -184,7 +216,7 @@ func TestKVUseHasOneDefinition(t *testing.T) {
 		want   float64
 	}{
 		{FromStats, blocks, 0.25}, {FromStats, both, 0.4}, {FromLoadEvent, blocks, 0.25}, {FromLoadEvent, both, 0.4},
-		{FromStats, Load{KVActive: n(1005), KVTotal: n(1000)}, 1},
+		{FromStats, Load{KVActive: n(1005), KVTotal: n(1000)}, 1}, {FromLoadEvent, Load{KVActive: n(1500), KVTotal: n(1000)}, 1},
 	} {
 		f := fleetAt(everything, plenty)
 		ranksOf(f, Card{})

@@ -82,9 +82,9 @@ func TestAnEventMakesNoEndpoint(t *testing.T) {
 // TestWhatWaitsIsOfOneEndpoint says that the newest wins, and that the others count.
 func TestWhatWaitsIsOfOneEndpoint(t *testing.T) {
 	f := fleetAt(everything, plenty)
-	f.Publish(Origin{generate, 1, 0}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
-	f.Publish(Origin{generate, 1, 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
-	f.Pass(Origin{generate, 1, 1}, Pass{Counter: 1, Seconds: 0.5})
+	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 0}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
+	f.Pass(Origin{Endpoint: generate, Worker: 1, Rank: 1}, Pass{Counter: 1, Seconds: 0.5})
 	publishedAt(f, prefill, 1, 3)
 	equal(t, "loads of no use", f.Tally.Rejected(LoadEvent, NotRegistered), 2)
 	equal(t, "passes of no use", f.Tally.Rejected(ForwardPass, NotRegistered), 1)

@@ -41,6 +41,7 @@ type rank struct {
 	source Source
 	at     time.Time // when load was received
 	order  uint64    // of load among all the Fleet's: the highest is the newest
+	sent   uint64    // when it was, if it says so: see Origin
 	passes *passes   // nil before its first forward pass
 
 	scraped *scraped // nil unless its worker's page says something of it
@@ -65,16 +66,17 @@ func (f *Fleet) rankOf(w *worker, ranks *[]rank, number uint32) *rank {
 	return &(*ranks)[i]
 }
 
-// setLoad notes a load of a rank; the newest wins.
-func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from Source) {
+// setLoad notes a load of a rank; the newest wins. It returns the rank, nil if there is no room.
+func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from Source) *rank {
 	r := f.rankOf(w, ranks, number)
 	if r == nil {
-		return
+		return nil
 	}
 	l, out := l.ranged()
 	f.Tally.RejectMany(from.kind(), OutOfRange, out)
 	f.loads++
 	r.load, r.source, r.at, r.order = Some(l), from, f.now, f.loads
+	return r
 }
 
 // forgetPolled forgets the loads that came in answers to polls.
@@ -151,8 +153,7 @@ func merged(a, b []rank) []rank {
 }
 
 // reported is the load of the rank with what its forward passes and the model card add.
-// Seeded is seededTotal.
-func (r *rank) reported(card Card, seeded Opt[uint64]) Load {
+func (r *rank) reported(card Card, by seeding) Load {
 	l := r.load.V
 	if r.passes != nil {
 		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.last.Running))
@@ -160,50 +161,29 @@ func (r *rank) reported(card Card, seeded Opt[uint64]) Load {
 	}
 	l.KVTotal = l.KVTotal.or(card.KVTotal)
 	l.TotalSlots = l.TotalSlots.or(card.MaxSeqs)
-	return l.seeded(seeded)
+	return l.seeded(by, l.CacheUsage)
 }
 
 // whole is the load of the rank, with what its worker's page says of that which is not
 // known otherwise: an event stands until the next one, so that it is never the older. Its
 // CacheUsage is KV use, wherever that is shown.
-func (r *rank) whole(card Card, seeded Opt[uint64]) Load {
-	l := r.reported(card, seeded)
+func (r *rank) whole(card Card, by seeding) Load {
+	l := r.reported(card, by)
 	var page Load
 	if r.scraped != nil {
-		page = r.scraped.load
+		page = r.scraped.load.seeded(by, r.scraped.load.CacheUsage)
 	}
 	l.KVTotal, page.KVTotal = l.KVTotal.or(page.KVTotal), Opt[uint64]{}
-	l = l.seeded(seeded)
+	l = l.seeded(by, l.CacheUsage.or(page.CacheUsage))
 	if r.source == FromActiveLoad {
 		l.divide()
 	}
-	l = l.filled(&page).seeded(seeded)
+	l = l.filled(&page)
 	l.KVActive = l.KVActive.or(l.blocks(page.CacheUsage))
 	if !l.CacheUsage.OK {
 		l.divide()
 	}
 	return l
-}
-
-// seededTotal is how many KV cache blocks there are in each rank of the worker: as its model
-// card says, or all of the ranks that know it do. It is absent where they disagree.
-func seededTotal(ranks []rank, card Card) Opt[uint64] {
-	if card.KVTotal.V > unseeded {
-		return card.KVTotal
-	}
-	var total Opt[uint64]
-	agrees := func(o Opt[uint64]) bool {
-		if o.V > unseeded {
-			total = total.or(o)
-		}
-		return o.V <= unseeded || o.V == total.V
-	}
-	for i := range ranks {
-		if !agrees(ranks[i].load.V.KVTotal) || ranks[i].scraped != nil && !agrees(ranks[i].scraped.load.KVTotal) {
-			return Opt[uint64]{}
-		}
-	}
-	return total
 }
 
 // sumLoads is the load of a worker of several ranks: the sum, and of fractions the
@@ -261,13 +241,13 @@ func (m *mean) value() Opt[float64] {
 
 // loadOf is the load of a worker of these ranks.
 func loadOf(ranks []rank, card Card) Load {
-	seeded := seededTotal(ranks, card)
+	by := seedingOf(ranks, card)
 	if len(ranks) == 1 {
-		return ranks[0].whole(card, seeded)
+		return ranks[0].whole(card, by)
 	}
 	loads := make([]Load, len(ranks))
 	for i := range ranks {
-		loads[i] = ranks[i].whole(card, seeded)
+		loads[i] = ranks[i].whole(card, by)
 	}
 	return sumLoads(loads)
 }
@@ -306,9 +286,9 @@ func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState 
 	if len(ranks) < 2 {
 		return to
 	}
-	seeded := seededTotal(ranks, card)
+	by := seedingOf(ranks, card)
 	for i := range ranks {
-		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card, seeded)}
+		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card, by)}
 		r.Source, r.LoadAge = f.newest(ranks[i:i+1], card)
 		if p := ranks[i].passes; p != nil {
 			r.PassAge = Some(max(0, f.now.Sub(p.at)))

@@ -86,6 +86,9 @@ func (f *Fleet) register(key string, in Instance, r Registration) {
 	if restarted {
 		w.restart(s)
 	}
+	if restarted || s.process == "" {
+		s.process = r.Transport
+	}
 	f.enrol(s, -1)
 	first := !s.registered
 	s.registered, s.Registration, s.endpoint.served = true, counts, true
@@ -168,6 +171,11 @@ func (f *Fleet) keepRegistration(w *worker, e Endpoint, stays func(key uint64) b
 		f.enrol(s, -1)
 		s.Registration = counts
 		f.enrol(s, 1)
+	}
+	if s.isElsewhere(s.process) { // it has left, and the one before goes on
+		w.restart(s)
+		f.weigh(w)
+		s.process = s.Transport
 	}
 }
 

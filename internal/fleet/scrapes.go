@@ -67,12 +67,18 @@ func (f *Fleet) workerPages(incomplete bool) []labelledPage {
 	all := make([]labelledPage, 0, len(f.workers.leased))
 	for _, w := range f.workers.leased {
 		s := w.ownBearer("")
-		if s == nil || incomplete && w.isWhole(s) {
+		if s == nil || !w.hasPage() || incomplete && w.isWhole(s) {
 			continue
 		}
 		all = append(all, labelledPage{WorkerPage{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAt(s)}, w.label})
 	}
 	return all
+}
+
+// hasPage reports whether the page of the process is of use here. A router's is none of a
+// worker, unless the process has a model card, too.
+func (w *worker) hasPage() bool {
+	return !w.isRouter() || slices.ContainsFunc(w.seats, func(s seat) bool { return s.card.OK })
 }
 
 // ownBearer is bearer of the seats that are registered and watched.
@@ -114,9 +120,9 @@ func (w *worker) metricsAt(s *seat) string {
 // isWhole reports whether events, passes and the model card say everything of the load.
 func (w *worker) isWhole(s *seat) bool {
 	ranks := w.ranksAt(s)
-	seeded := seededTotal(ranks, s.card.V)
+	by := seedingOf(ranks, s.card.V)
 	for i := range ranks {
-		l := ranks[i].reported(s.card.V, seeded)
+		l := ranks[i].reported(s.card.V, by)
 		if !l.KVActive.OK || !l.KVTotal.OK || !l.ActiveSlots.OK || !l.TotalSlots.OK || !l.Waiting.OK || !l.HitRate.OK {
 			return false
 		}
@@ -131,7 +137,7 @@ func (f *Fleet) Scrape(p WorkerPage, values []Scraped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.workers.of(WorkerID{Lease: p.ID})
-	if s := w.at(p.Endpoint); s == nil || !s.registered || s.Transport != p.Transport {
+	if s := w.at(p.Endpoint); s == nil || !s.registered || s.Transport != p.Transport || !w.hasPage() {
 		return
 	}
 	w.outdate()
@@ -293,13 +299,13 @@ func (c *scraped) count(lookups, hits uint64) {
 // scrapedBlocks is when the number of KV cache blocks in use was scraped, if it was.
 func scrapedBlocks(ranks []rank, card Card) Opt[time.Time] {
 	var at Opt[time.Time]
-	seeded := seededTotal(ranks, card)
+	by := seedingOf(ranks, card)
 	for i := range ranks {
 		r := &ranks[i]
 		if r.load.V.KVActive.OK {
 			return Opt[time.Time]{}
 		}
-		if r.scraped != nil && r.whole(card, seeded).KVActive.OK && (!at.OK || r.scraped.at.After(at.V)) {
+		if r.scraped != nil && r.whole(card, by).KVActive.OK && (!at.OK || r.scraped.at.After(at.V)) {
 			at = Some(r.scraped.at)
 		}
 	}

@@ -45,7 +45,7 @@ func (o *opinion) load() Opt[Load] {
 		l.KVActive = Some(uint64(math.Round(s.CacheUsage.V * float64(l.KVTotal.V))))
 	}
 	var share Opt[float64]
-	if part := float64(l.KVActive.V) / float64(l.KVTotal.V); l.KVActive.OK && l.KVTotal.V > 0 && part <= 1.1 {
+	if part := float64(l.KVActive.V) / float64(l.KVTotal.V); l.KVActive.OK && l.KVTotal.V > 0 {
 		share = Some(min(part, 1))
 	}
 	if p.KVActive.OK && o.source == FromActiveLoad {

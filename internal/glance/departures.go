@@ -17,10 +17,11 @@ const rememberIt = 10 * time.Minute
 type departures map[fleet.WorkerID]moment
 
 // leave notes that the worker's last row at the endpoint is gone. It has left unless it is
-// registered there still, as where the endpoint turns out to carry no load.
+// registered there still, as where the endpoint turns out to carry no load, or is at another
+// endpoint: then it has moved, or leaves from there.
 func (g *Glance) leave(p *place, id fleet.WorkerID) {
 	switch {
-	case g.o.Fleet.IsRegistered(fleet.Instance{Endpoint: p.Endpoint, ID: id.Lease}):
+	case g.presence[id] > 0, g.o.Fleet.IsRegistered(fleet.Instance{Endpoint: p.Endpoint, ID: id.Lease}):
 	case g.departed >= mostDeparted:
 		g.unnoted = g.now
 	default:
@@ -112,7 +113,8 @@ func sayLost(g *Glance, p *problem) words {
 		check:    "was it scaled down, or is it being replaced? Else see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease.",
 		severity: warn,
 	}
-	if who := p.of.gone.names(); len(who) > 0 {
+	if who := p.of.gone.names(); len(who) > 0 && lost > 0 {
+		who = who[:min(lost, len(who))] // the others were replaced
 		w.detail += " The last: " + some(who, func(name string) string { return name }) + "."
 	}
 	if left == 0 {

@@ -49,6 +49,48 @@ func TestAWorkerThatIsBackIsNotAmongThoseThatAreGone(t *testing.T) {
 	})
 }
 
+func TestAWorkerThatMovesIsNotLost(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1, 2, 3, 4)
+		l.pass(20 * time.Second)
+		l.register(prefill, 1)
+		l.second()
+		l.leave(1)
+		l.keeps(20*time.Second, lostAtBackend, false)
+	})
+}
+
+func TestAWorkerThatWasReplacedIsNotNamed(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1, 2, 3, 4)
+		l.pass(20 * time.Second)
+		l.register(generate, 5)
+		l.leave(2)
+		l.keeps(20*time.Second, lostAtBackend, false)
+		l.leave(3)
+		l.within(5, lostAtBackend, true)
+		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. The last: 3.")
+	})
+}
+
+func TestAWorkerOfTwoEndpointsThatLeavesIsNamedOnce(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.register(generate, 1, 2)
+		l.register(prefill, 1, 2)
+		l.pass(20 * time.Second)
+		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		l.f.Deregister("", fleet.Instance{Endpoint: prefill, ID: 1})
+		l.pass(10 * time.Second)
+		named := 0
+		for _, p := range l.snapshot().Problems {
+			if p.Kind == "lost" {
+				named++
+			}
+		}
+		equal(l.t, "problems", named, 1)
+	})
+}
+
 func TestWhatWasNeverCountedIsNotLost(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.publishing(generate, 1)

@@ -301,8 +301,13 @@ func sayRejects(g *Glance, p *problem) words {
 			}
 		}
 	}
+	one, more := "message", "messages"
+	if g.tally().Rejected(fleet.Pages, fleet.BadText) > 0 {
+		one, more = "message or line of a worker's page", "messages or lines of workers' pages"
+	}
+	n := g.flows[rejects].sum()
 	return words{
-		title:  either(g.flows[rejects].sum() == 1, "1 message could not be read", thousands(g.flows[rejects].sum())+" messages could not be read"),
+		title:  thousands(n) + " " + either(n == 1, one, more) + " could not be read",
 		detail: "In the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
 		check:  "a release that is newer than this program, or a stranger at the same place? With DYN_LOG=info,metrics=debug the log has each with its reason.",
 	}

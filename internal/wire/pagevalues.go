@@ -123,18 +123,19 @@ func number(s string) int {
 	return int(n)
 }
 
-// unreadLabels are the values of the labels that tell samples of one counter apart, and that
+// unreadLabels are the labels that tell samples of one counter apart, and that
 // nothing else is known by: pid, with which Python's client library tells processes apart.
 func unreadLabels(m *dto.Metric) string {
-	var b strings.Builder
+	var unread []string
 	for _, l := range m.Label {
 		switch l.GetName() {
 		case "dynamo_namespace", "dynamo_component", "dynamo_endpoint", "worker_id", "dp_rank", "engine", "pp_rank", "tp_rank", "moe_ep_rank", "priority":
 		default:
-			b.WriteString(strconv.Quote(l.GetValue()))
+			unread = append(unread, l.GetName()+strconv.Quote(l.GetValue()))
 		}
 	}
-	return b.String()
+	slices.Sort(unread) // they may stand in any order
+	return strings.Join(unread, "")
 }
 
 // take takes the value of a sample, unless there is a better one. It reports false for one

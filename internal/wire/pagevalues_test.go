@@ -49,6 +49,10 @@ func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
 			[]string{`vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="2"} 5`},
 			fleet.Scraped{Lookups: n(105)},
 		},
+		"a counter that comes twice, its labels in another order": {
+			[]string{`vllm:prefix_cache_queries_total{pid="1",model_name="m"} 10`, `vllm:prefix_cache_queries_total{model_name="m",pid="1"} 10`, `vllm:prefix_cache_queries_total{pid="2",model_name="m"} 5`},
+			fleet.Scraped{Lookups: n(15)},
+		},
 		"a counter beyond what can be": {
 			[]string{`vllm:prefix_cache_hits_total{pid="1"} 9e18`, `vllm:prefix_cache_hits_total{pid="2"} 9e18`, `vllm:prefix_cache_hits_total{pid="3"} 9e18`},
 			fleet.Scraped{Hits: n(1 << 63)},
