@@ -14,6 +14,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -68,11 +69,16 @@ func run(t *testing.T, loop func(context.Context) error) (stop func(), ended <-c
 	return cancel, result
 }
 
+// put puts a key. An etcd on a busy machine may give a large one up: then again.
 func (r *registry) put(key, value string) {
 	r.t.Helper()
-	if _, err := r.worker.Put(r.t.Context(), key, value); err != nil {
-		r.t.Fatal(err)
-	}
+	devstacktest.Until(r.t, func() error {
+		_, err := r.worker.Put(r.t.Context(), key, value)
+		if err != nil && !errors.Is(err, rpctypes.ErrTimeout) {
+			r.t.Fatal(err)
+		}
+		return err
+	})
 }
 
 func (r *registry) register(l wire.Layout, in fleet.Instance) {

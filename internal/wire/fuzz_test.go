@@ -165,6 +165,12 @@ func FuzzSplitSubject(f *testing.F) {
 	})
 }
 
+// asWritten is a key with its id as Dynamo writes it: others may pad it, and use capitals.
+func asWritten(key string) string {
+	id := key[strings.LastIndexAny(key, "/:")+1:]
+	return strings.TrimSuffix(key, id) + strings.ToLower(strings.TrimLeft(id, "0"))
+}
+
 // Key is the inverse of ParseKey, and the other way round for names that a page can
 // show.
 func FuzzParseKey(f *testing.F) {
@@ -177,7 +183,7 @@ func FuzzParseKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		for _, l := range Layouts {
 			if in, ok := l.ParseKey(namespace, key); ok {
-				equal(t, l.Key(namespace, in), key)
+				equal(t, l.Key(namespace, in), asWritten(key))
 				if !showable(in.Component) || !showable(in.Name) || in.ID == 0 {
 					t.Errorf("ParseKey(%q) = %+v", key, in)
 				}
