@@ -46,7 +46,7 @@ type Metrics struct {
 // NewMetrics are the metrics of the Fleet, of the program, and of others.
 func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	c.descs = descriptions(c.Fleet.Target().Several())
-	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs}
+	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs, made: new(constants)}
 	m := &Metrics{Registry: prometheus.NewRegistry(), rest: prometheus.NewRegistry(), standby: c.Standby}
 	for _, o := range append(others, program) {
 		m.MustRegister(o)
@@ -182,6 +182,7 @@ type programCollector struct {
 	fleet *fleet.Fleet
 	build Build
 	descs map[string]*prometheus.Desc
+	made  *constants
 }
 
 // ofProgram reports whether a family of the table is of the program itself.
@@ -201,7 +202,7 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 	t := &c.fleet.Tally
 	for _, f := range programFamilies {
 		for _, p := range f.points(t) {
-			ch <- prometheus.MustNewConstMetric(c.descs[f.name], f.kind, p.value, p.labels...)
+			ch <- c.made.metric(c.descs[f.name], f.family, p.value, p.labels...)
 		}
 	}
 	for _, s := range c.fleet.Notes.Subjects() {

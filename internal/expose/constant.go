@@ -1,0 +1,60 @@
+package expose
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// constant is a value with its labels. The library's makes the labels anew for each scrape,
+// which is most of what a scrape of the program's own metrics allocates.
+type constant struct {
+	desc   *prometheus.Desc
+	kind   prometheus.ValueType
+	value  float64
+	labels []*dto.LabelPair
+}
+
+// Desc implements prometheus.Metric.
+func (c *constant) Desc() *prometheus.Desc { return c.desc }
+
+// Write implements prometheus.Metric.
+func (c *constant) Write(out *dto.Metric) error {
+	out.Label = c.labels
+	if c.kind == prometheus.CounterValue {
+		out.Counter = &dto.Counter{Value: &c.value}
+	} else {
+		out.Gauge = &dto.Gauge{Value: &c.value}
+	}
+	return nil
+}
+
+// constants makes them. Label sets are the program's own, and few.
+type constants struct {
+	mu     sync.Mutex
+	labels map[string][]*dto.LabelPair // by the name of the metric, and their values
+}
+
+func (c *constants) metric(desc *prometheus.Desc, f family, v float64, values ...string) prometheus.Metric {
+	return &constant{desc, f.kind, v, c.pairs(desc, f.name, values)}
+}
+
+func (c *constants) pairs(desc *prometheus.Desc, name string, values []string) []*dto.LabelPair {
+	if len(values) == 0 {
+		return nil
+	}
+	key := name + "\xff" + strings.Join(values, "\xff")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pairs, known := c.labels[key]
+	if !known {
+		if c.labels == nil {
+			c.labels = make(map[string][]*dto.LabelPair)
+		}
+		pairs = prometheus.MakeLabelPairs(desc, values)
+		c.labels[key] = pairs
+	}
+	return pairs
+}
