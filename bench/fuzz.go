@@ -317,6 +317,9 @@ func (f *fuzzer) figures(v view, peak int64) {
 		measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", v.series[droppedSeries]), must: "0", met: v.series[droppedSeries] == 0, gate: true,
 	})
 	for _, kind := range fleet.Kinds() {
+		if kind == fleet.Others {
+			continue // those are parts of resources of Kubernetes, of which there is none here
+		}
 		var reasons []string
 		for _, r := range fleet.Reasons() {
 			if n := v.series[fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", kind, r)]; n > 0 {
