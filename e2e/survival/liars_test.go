@@ -94,7 +94,7 @@ func liars() []liar {
 		return page{of(active, id): "", of(total, id): "", of("llm_requests_active_slots", id): "1"}
 	}, says(with("kv_active_blocks", "null")))
 	add("has null for a fraction", "answering", none, func(id uint64) page {
-		return merged(seventySeven(id), page{of("llm_kv_cache_usage_ratio", id): "", of("llm_kv_hit_rate_percent", id): "0.25"})
+		return merged(seventySeven(id), page{of("llm_kv_cache_usage_ratio", id): "0.077", of("llm_kv_hit_rate_percent", id): "0.25"}) // of its blocks
 	}, says(with("gpu_cache_usage_perc", "null")))
 	for _, bad := range []string{"-1", "18446744073709551616", "1e400", "1.5", `"77"`, "[]", "{}", "true"} {
 		add("has "+bad+" for a count", "malformed", fleet.BadLoad, absent, says(with("kv_active_blocks", bad)))
