@@ -46,7 +46,7 @@ func (f *Fleet) Pass(from Origin, p Pass) {
 	}
 }
 
-// add adds what others add up to.
+// add adds the passes of a rank whose process is no more.
 func (r *passes) add(o *passes) {
 	r.count += o.count
 	r.missed += o.missed

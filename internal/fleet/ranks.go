@@ -322,7 +322,7 @@ func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, earlier *passes, brief
 	}
 }
 
-// count adds what goes on when a process takes over from another.
+// count adds the passes of a rank, or those of the processes that had the worker's id before.
 func (all *Passes) count(p *passes, brief bool) {
 	all.Count += p.count
 	all.Missed += p.missed
