@@ -148,14 +148,7 @@ func TestScrapesThatTakeLongAreBounded(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // of pages that were
 		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
-		var waiting atomic.Int64
-		s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			waiting.Add(1)
-			defer waiting.Add(-1)
-			<-ctx.Value(attempt{}).(context.Context).Done()
-			return nil, ctx.Err()
-		}}}
-		s.readers.New = func() any { return new(pageReader) }
+		waiting := hangs(s, func() {})
 		ctx, stop := context.WithCancel(t.Context())
 		quick, slow, long, _ := scrapePlaces(0)
 		r := newRounds(s, quick, slow, long)
@@ -297,16 +290,8 @@ func TestScrapesAreBounded(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // all at once
 		dialling := make(chan struct{}, 1000)
-		var waiting atomic.Int64
 		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Log: slog.New(slog.DiscardHandler)}
-		s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			dialling <- struct{}{}
-			waiting.Add(1)
-			defer waiting.Add(-1)
-			<-ctx.Value(attempt{}).(context.Context).Done()
-			return nil, ctx.Err()
-		}}}
-		s.readers.New = func() any { return new(pageReader) }
+		waiting := hangs(s, func() { dialling <- struct{}{} })
 		ctx, stop := context.WithCancel(t.Context())
 		quick, slow, long, _ := scrapePlaces(0)
 		r := newRounds(s, quick, slow, long)
@@ -379,4 +364,19 @@ func TestScrapesTakeAQuarterOfTheFileDescriptors(t *testing.T) {
 			t.Errorf("of %d file descriptors: %d, %d, %d and %d, want %d, %d, %d and %d", c.descriptors, quick, slow, long, idle, c.quick, c.slow, c.long, c.idle)
 		}
 	}
+}
+
+// hangs has every connection of the Scraper hang until its attempt is given up. It returns how
+// many do; dials is called for each.
+func hangs(s *Scraper, dials func()) *atomic.Int64 {
+	waiting := new(atomic.Int64)
+	s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dials()
+		waiting.Add(1)
+		defer waiting.Add(-1)
+		<-ctx.Value(attempt{}).(context.Context).Done()
+		return nil, ctx.Err()
+	}}}
+	s.readers.New = func() any { return new(pageReader) }
+	return waiting
 }
