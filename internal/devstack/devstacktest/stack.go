@@ -144,7 +144,7 @@ const Patience = time.Minute
 func Until(t testing.TB, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
-	for {
+	for pause := 5 * time.Millisecond; ; pause = min(pause*5/4, 50*time.Millisecond) {
 		err := check()
 		if err == nil {
 			return
@@ -152,6 +152,6 @@ func Until(t testing.TB, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still after %v: %v", Patience, err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(pause) // longer and longer: most checks ask a program for all that it serves
 	}
 }
