@@ -26,8 +26,8 @@ func TestAWorkerOfTwoRanksThatLeavesIsNamedOnce(t *testing.T) {
 		l.pass(20 * time.Second)
 		l.leave(1)
 		l.within(5, lostAtBackend, true)
-		equal(l.t, "title", l.problem(lostAtBackend).Title, "1 worker is gone")
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. The last: 1.")
+		equal(l.t, "title", l.problem(lostAtBackend).Title, "1 worker of backend/generate is gone")
+		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
 	})
 }
 
@@ -37,12 +37,12 @@ func TestAWorkerThatIsBackIsNotAmongThoseThatAreGone(t *testing.T) {
 		l.pass(20 * time.Second)
 		l.leave(2, 3)
 		l.within(4, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. The last: 3 and 2.")
+		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
 		l.register(generate, 2)
 		l.second()
-		equal(l.t, "detail of one that is back", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. The last: 3.")
+		equal(l.t, "detail of one that is back", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
 		l.leave(2) // for the second time
-		equal(l.t, "detail of one that has left twice", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. The last: 2 and 3.")
+		equal(l.t, "detail of one that has left twice", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
 		l.register(generate, 2, 3)
 		l.within(1, lostAtBackend, false)
 		equal(l.t, "departures", l.g.departed, 0)
@@ -69,7 +69,7 @@ func TestAWorkerThatWasReplacedIsNotNamed(t *testing.T) {
 		l.keeps(20*time.Second, lostAtBackend, false)
 		l.leave(3)
 		l.within(5, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. The last: 3.")
+		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
 	})
 }
 
@@ -111,7 +111,7 @@ func TestWhoeverIsHeardStillIsNotGoneYet(t *testing.T) {
 		l.keeps(30*time.Second, lostAtBackend, false)
 		l.answer(load(generate, 1, 1, 0))
 		l.within(7, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. The last: 2.")
+		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
 	})
 }
 
@@ -154,7 +154,7 @@ func TestDeparturesAreBounded(t *testing.T) {
 		l.g.departed = mostDeparted - 1
 		l.leave(1, 2) // there is room for one: the other is not named, but counted
 		l.within(4, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. The last: 1.")
+		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
 		equal(l.t, "departures", l.g.departed, mostDeparted)
 	})
 }

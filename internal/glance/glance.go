@@ -45,12 +45,13 @@ type Options struct {
 type Glance struct {
 	o Options
 
-	mu    sync.Mutex
-	born  time.Time // moments are since then
-	at    time.Time // of the last cut
-	now   moment    // the same
-	took  time.Duration
-	looks uint64 // cuts that were made
+	mu     sync.Mutex
+	born   time.Time // moments are since then
+	at     time.Time // of the last cut
+	now    moment    // the same
+	before moment    // of the cut before
+	took   time.Duration
+	looks  uint64 // cuts that were made
 
 	rows     []row
 	order    []*place // the cut's, sorted
@@ -65,21 +66,20 @@ type Glance struct {
 	leftOutBefore leftOut // of the cut before
 	unwritten     int     // rows that the last snapshot had no room for
 
-	places    map[fleet.Endpoint]*place
-	rest      *place                 // all those together that there is no room for
-	presence  map[fleet.WorkerID]int // at how many places a worker has rows
-	tracks    int                    // of all places
-	departed  int                    // workers that have left in the last ten minutes, of all endpoints
-	unnoted   moment                 // when one left that there was no room for; 0: none has
-	outside   int                    // rows in the cut of workers whose registration is gone
-	hits      map[fleet.WorkerID]*hits
-	booked    int      // of them in the cut
-	memory    []memory // of the program's rules
-	lastWords []words  // of those of them that keep theirs
-	flows     [flowCount]flow
-	outages   [outageCount]outage
-	pushes    pushes
-	events    rate
+	places   map[fleet.Endpoint]*place
+	rest     *place                 // all those together that there is no room for
+	presence map[fleet.WorkerID]int // at how many places a worker has rows
+	tracks   int                    // of all places
+	departed int                    // workers that have left in the last ten minutes, of all endpoints
+	unnoted  moment                 // when one left that there was no room for; 0: none has
+	outside  int                    // rows in the cut of workers whose registration is gone
+	hits     map[fleet.WorkerID]*hits
+	booked   int      // of them in the cut
+	memory   []memory // of the program's rules
+	flows    [flowCount]flow
+	outages  [outageCount]outage
+	pushes   pushes
+	events   rate
 
 	clock     clock
 	series    series
@@ -97,15 +97,14 @@ type Glance struct {
 // New makes a Glance and takes a first look.
 func New(o Options) *Glance {
 	g := &Glance{
-		o:         o,
-		places:    make(map[fleet.Endpoint]*place),
-		rest:      new(place),
-		presence:  make(map[fleet.WorkerID]int),
-		hits:      make(map[fleet.WorkerID]*hits),
-		memory:    make([]memory, len(programRules)),
-		lastWords: make([]words, len(programRules)),
-		news:      make(chan struct{}),
-		ended:     make(chan struct{}),
+		o:        o,
+		places:   make(map[fleet.Endpoint]*place),
+		rest:     new(place),
+		presence: make(map[fleet.WorkerID]int),
+		hits:     make(map[fleet.WorkerID]*hits),
+		memory:   make([]memory, len(programRules)),
+		news:     make(chan struct{}),
+		ended:    make(chan struct{}),
 	}
 	now := time.Now()
 	g.born = now.Add(-tenth)
@@ -156,7 +155,7 @@ func (g *Glance) look(now time.Time) {
 	defer func(start time.Time) { g.took = time.Since(start) }(time.Now())
 	f := g.o.Fleet
 	f.Advance(now)
-	g.at, g.now = now, span(now.Sub(g.born))
+	g.at, g.before, g.now = now, g.now, span(now.Sub(g.born))
 	g.take()
 	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
 	g.missing = expose.Away(f)

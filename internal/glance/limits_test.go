@@ -198,7 +198,7 @@ func TestOfThoseThatAreGoneTheLastAreNamed(t *testing.T) {
 		l.answer()
 		l.pass(10 * time.Second)
 		equal(t, "detail", l.problem("lost:backend/generate").Detail,
-			"backend/generate: of 200 workers in the last 10 min none is left. The last: c8, c7, c6 and 197 more.")
+			"backend/generate: of 200 workers in the last 10 min none is left. Deregistered, and heard until then: c8, c7, c6 and 197 more.")
 	})
 }
 

@@ -43,7 +43,7 @@ func testARollingUpdate(l *lab, namespaces wire.Namespaces) {
 	l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
 	l.answer(load(new, 3, 500, 0))
 	l.pass(10 * time.Second)
-	equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker is left")
+	equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
 }
 
 // TestSignalsAreOfTheNamespacesThatAreAskedFor and watched, of each sort of both; without a

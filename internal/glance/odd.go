@@ -47,7 +47,7 @@ func (g *Glance) odd(r *row) (all []oddity) {
 	if r.passAge.OK && r.passAge.V > 5*time.Second {
 		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.passAge.V))
 	}
-	if r.memory[unread].raised {
+	if r.memory[unread].holds {
 		page := g.unreadPage(r)
 		says, check := g.pageTrouble(page.Why)
 		say(check, "Its own metrics page could not be read %s times in a row: %s.", thousands(page.Times), says)

@@ -52,6 +52,7 @@ type track struct {
 	since  moment                  // first seen
 	turned moment                  // into its state
 	loaded moment                  // when its last load was received; 0: never
+	passed moment                  // when its last forward pass was; 0: never
 	memory [workerRuleCount]memory
 
 	elsewhere bool // the worker had a row at another endpoint before
@@ -71,6 +72,9 @@ func (r *row) note(state fleet.State, now moment, source fleet.Source) {
 	if r.load.known {
 		t.loaded = max(1, now-span(r.load.age))
 		t.source = fleet.Some(source)
+	}
+	if r.passAge.OK {
+		t.passed = max(1, now-span(r.passAge.V))
 	}
 }
 
@@ -225,7 +229,7 @@ func (g *Glance) sweepTracks(p *place) {
 	}
 	for _, t := range left {
 		if t.counted && p.rows[t.id] == 0 { // else it has got ranks, or lost them
-			g.leave(p, t.id)
+			g.leave(p, t)
 		}
 	}
 }

@@ -41,12 +41,20 @@ func queueGrowth(g *Glance, p *place) number {
 func sayQueue(g *Glance, p *problem) words {
 	s, rows := &p.of.sums, g.byWaiting(p.of)
 	return words{
-		title: "The queue grows: " + requestsWait(s.waiting.V),
+		title: fmt.Sprintf("The queue of %s grows: %s", p.of, requestsWait(s.waiting.V)),
 		detail: fmt.Sprintf("%s: in %s, most at %s. A minute or two ago there were %s.", p.of, many(s.waitingWorkers, "worker"), longest(rows),
 			thousands(uint64(math.Round(p.of.queueBefore(g).V)))),
 		check: "do more requests come, or longer ones? Then add workers. If KV use is low while they wait, the engines are slow: see their logs. If few workers have most of the queue, see the imbalance.",
 		rows:  rows,
 	}
+}
+
+func hadGrown(g *Glance, p *problem) words {
+	now, before := "How many wait now is not known.", p.of.queueBefore(g)
+	if w := p.of.sums.waiting; w.OK {
+		now = "Now " + lowered(requestsWait(w.V)) + either(before.OK, "; a minute or two ago there were "+thousands(uint64(math.Round(before.V))), "") + "."
+	}
+	return words{title: fmt.Sprintf("The queue of %s grew", p.of), detail: fmt.Sprintf("%s: until %s. %s", p.of, p.ago(g), now)}
 }
 
 // waitShare is the part of the workers at which requests wait, if they are not few.
@@ -60,12 +68,21 @@ func waitShare(_ *Glance, p *place) number {
 func saySaturated(g *Glance, p *problem) words {
 	s, rows := &p.of.sums, g.byWaiting(p.of)
 	return words{
-		title:  fmt.Sprintf("Requests wait at %s of %s", thousands(s.waitingWorkers), many(s.waiting.workers, "worker")),
-		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), percent(s.use.Mean)),
-		check: either(s.use.Mean < 0.75, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
-			"the endpoint is at its limit: add workers, or let fewer requests in."),
+		title:  fmt.Sprintf("Requests wait at %s of %s of %s", thousands(s.waitingWorkers), many(s.waiting.workers, "worker"), p.of),
+		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), either(s.use.N > 0, percent(s.use.Mean), "not known")),
+		check: either(s.use.N > 0 && s.use.Mean < roomy, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
+			"add workers, or let fewer requests in."),
 		rows: rows,
 	}
+}
+
+func wasSaturated(g *Glance, p *problem) words {
+	now, s := "Where they wait now is not known.", &p.of.sums
+	if s.waiting.OK {
+		now = fmt.Sprintf("Now they do at %s of %s.", thousands(s.waitingWorkers), many(s.waiting.workers, "worker"))
+	}
+	return words{title: fmt.Sprintf("Requests waited at most workers of %s", p.of),
+		detail: fmt.Sprintf("%s: at %s of them, %s. %s", p.of, percent(p.was), p.ago(g), now)}
 }
 
 // byWaiting are the endpoint's rows where requests wait, the longest queue first.
@@ -95,23 +112,26 @@ func sayUneven(g *Glance, p *problem) words {
 	s := &p.of.sums
 	var hot, cold []*row
 	waits, most, share := 0.0, 0.0, pair{}
-	for i := p.of.start; i < p.of.end; i++ {
-		r := &g.rows[i]
-		switch v := r.load.use(); {
-		case !v.OK || r.outside:
-		case v.V >= (s.use.Mean+s.use.Max)/2:
-			hot = append(hot, r)
-			waits += r.load.waiting().V
-			if r.hits != nil && r.hits.window != nil {
-				share.add(r.hits.window.sum(buckets))
+	for rows := g.rows[p.of.start:p.of.end]; len(rows) > 0; {
+		ranks, use := ranksOf(rows)
+		rows = rows[len(ranks):]
+		switch {
+		case !use.OK || ranks[0].outside:
+		case use.V >= (s.use.Mean+s.use.Max)/2:
+			hot = append(hot, ranks...)
+			for _, r := range ranks {
+				waits += r.load.waiting().V
 			}
-		case v.V <= s.use.Mean/4:
-			cold = append(cold, r)
-			most = max(most, v.V)
+			if h := ranks[0].hits; h != nil && h.window != nil {
+				share.add(h.window.sum(buckets))
+			}
+		case use.V <= s.use.Mean/4:
+			cold = append(cold, ranks...)
+			most = max(most, use.V)
 		}
 	}
 	w := words{
-		title:    "KV use is uneven: " + times(s.use.Imbalance().V) + " the mean",
+		title:    fmt.Sprintf("KV use of %s is uneven: %s the mean", p.of, times(s.use.Imbalance().V)),
 		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), percent(s.use.Max), percent(s.use.Mean), requestsWait(waits)),
 		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
 		severity: either(waits > 0, bad, warn),
@@ -119,13 +139,38 @@ func sayUneven(g *Glance, p *problem) words {
 	}
 	if all := s.last.rate(); share.rate().OK && all.OK {
 		w.check = fmt.Sprintf("one hot prefix? The hot %s %s, the endpoint %s. Give the router less weight on cache overlap, or set --router-temperature above 0.",
-			either(len(hot) == 1, "worker hits", "workers hit"), percent(share.rate().V), percent(all.V))
+			either(workers(hot) == 1, "worker hits", "workers hit"), percent(share.rate().V), percent(all.V))
 	}
 	if len(cold) > 0 {
-		w.detail += fmt.Sprintf(" %s %s at most %s.", names(cold), either(len(cold) == 1, "has", "have"), percent(most))
+		w.detail += fmt.Sprintf(" %s %s at most %s.", names(cold), either(workers(cold) == 1, "has", "have"), percent(most))
 		w.check += " See that those with little to do are in the router's list."
 	}
 	return w
+}
+
+// ranksOf are the rows of the first worker, and its KV use: the mean of its ranks'.
+func ranksOf(rows []row) (ranks []*row, use number) {
+	sum, n := 0.0, 0.0
+	for i := range rows {
+		r := &rows[i]
+		if r.id != rows[0].id {
+			break
+		}
+		ranks = append(ranks, r)
+		if v := r.load.use(); v.OK {
+			sum, n = sum+v.V, n+1
+		}
+	}
+	return ranks, number{V: sum / max(1, n), OK: n > 0}
+}
+
+func wasUneven(g *Glance, p *problem) words {
+	now := "and it is not so now"
+	if p.is.OK {
+		now = "and has " + times(p.is.V) + " now"
+	}
+	return words{title: fmt.Sprintf("KV use of %s was uneven", p.of),
+		detail: fmt.Sprintf("%s: the fullest worker had %s the mean %s, %s.", p.of, times(p.was), p.ago(g), now)}
 }
 
 // hitsLost is how much less of the input of the last minute was cached than normally.
@@ -154,16 +199,25 @@ func sayHits(g *Glance, p *problem) words {
 	}
 	last := p.of.window.sum(2).rate()
 	w := words{
-		title:  fmt.Sprintf("The KV hit rate has collapsed: %s instead of %s", percent(last.V), percent(p.of.normal.rate)),
+		title:  fmt.Sprintf("The KV hit rate of %s has collapsed: %s instead of %s", p.of, percent(last.V), percent(p.of.normal.rate)),
 		detail: fmt.Sprintf("%s: of the input of the last minute %s was cached; of that before, %s.", p.of, percent(last.V), percent(p.of.normal.rate)),
 		check: "did workers restart, with empty caches, or do requests come that share nothing? If neither: does the router still hear of the workers' caches? " +
 			"It does where DYN_EVENT_PLANE is the same for both and workers publish KV events.",
 		rows: rows,
 	}
 	if len(rows) > 0 {
-		w.detail += " Worst at " + some(rows, func(r *row) string {
-			return fmt.Sprintf("%s (%s, in all %s)", r.name(), percent(r.hitRate().V), percent(r.hitRateTotal().V))
+		w.detail += " Worst at " + some(firstOfEach(rows), func(r *row) string { // hits are of the whole worker
+			return fmt.Sprintf("%s (%s, in all %s)", hexOf(r.id), percent(r.hitRate().V), percent(r.hitRateTotal().V))
 		}) + "."
 	}
 	return w
+}
+
+func hadCollapsed(g *Glance, p *problem) words {
+	now := "Too little came in the last minute to tell how it is now."
+	if p.is.OK {
+		now = fmt.Sprintf("Of the input of the last minute %s was cached.", percent(p.of.window.sum(2).rate().V))
+	}
+	return words{title: fmt.Sprintf("The KV hit rate of %s had collapsed", p.of),
+		detail: fmt.Sprintf("%s: %s %s, where %s is normal. %s", p.of, percent(p.of.normal.rate*(1-p.was)), p.ago(g), percent(p.of.normal.rate), now)}
 }

@@ -36,12 +36,8 @@ func (g *Glance) pageTrouble(why fleet.PageTrouble) (says, check string) {
 
 func sayUnread(g *Glance, p *problem) words {
 	of := make(map[fleet.PageTrouble][]fleet.WorkerID)
-	workers := 0
-	for i, r := range p.rows {
-		if i > 0 && p.rows[i-1].id == r.id {
-			continue // another rank
-		}
-		workers++
+	n := workers(p.rows)
+	for _, r := range firstOfEach(p.rows) {
 		why := g.unreadPage(r).Why
 		of[why] = append(of[why], r.id)
 	}
@@ -54,8 +50,16 @@ func sayUnread(g *Glance, p *problem) words {
 	}
 	check := strings.Join(checks, " ")
 	return words{
-		title:  either(workers == 1, "The metrics page of 1 worker", "The metrics pages of "+many(workers, "worker")) + " cannot be read",
-		detail: fmt.Sprintf("%s: %s. What is known by %s alone is not shown.", p.of, strings.Join(all, "; "), either(workers == 1, "it", "them")),
-		check:  strings.ToLower(check[:1]) + check[1:] + " With DYN_LOG=info,metrics=debug the log has each with its error.",
+		title:  either(n == 1, "The metrics page of ", "The metrics pages of ") + p.workers() + " cannot be read",
+		detail: fmt.Sprintf("%s: %s. What is known by %s alone is not shown.", p.of, strings.Join(all, "; "), either(n == 1, "it", "them")),
+		check:  lowered(check) + " With DYN_LOG=info,metrics=debug the log has each with its error.",
+	}
+}
+
+func wasUnread(g *Glance, p *problem) words {
+	one := workers(p.rows) == 1
+	return words{
+		title:  either(one, "The metrics page of ", "The metrics pages of ") + p.workers() + " could not be read",
+		detail: fmt.Sprintf("%s: %s, several times in a row until %s.", p.of, names(p.rows), p.ago(g)),
 	}
 }

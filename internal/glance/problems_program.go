@@ -245,7 +245,10 @@ func sayWebConfig(g *Glance, p *problem) words {
 	}
 }
 
-func sayLimit(g *Glance, p *problem) words {
+func sayLimit(g *Glance, p *problem) words  { return noRoom(g, "is") }
+func hadNoRoom(g *Glance, p *problem) words { return noRoom(g, "was") }
+
+func noRoom(g *Glance, is string) words {
 	var kinds []string
 	for _, l := range fleet.Limits() {
 		if n := g.tally().TurnedAway(l); n > 0 {
@@ -254,7 +257,7 @@ func sayLimit(g *Glance, p *problem) words {
 	}
 	workersAlone := g.tally().OverLimit() == g.tally().TurnedAway(fleet.WorkerLimit)
 	return words{
-		title: either(workersAlone, "There is no room for more than "+many(g.o.Limit, "worker"), "There is no room for all that is there"),
+		title: "There " + is + " no room for " + either(workersAlone, "more than "+many(g.o.Limit, "worker"), "all that "+is+" there"),
 		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
 			thousands(g.flows[overLimit].sum()), strings.Join(kinds, ", ")),
 		check: "is the fleet that large? Then raise --max-workers. Else something registers or publishes made-up names and ids.",
@@ -315,8 +318,8 @@ func sayRejects(g *Glance, p *problem) words {
 
 func sayNameless(g *Glance, p *problem) words {
 	return words{
-		title:  "An engine does not know its worker's id",
-		detail: fmt.Sprintf("%s of forward passes in the last 15 min name no worker, and cannot be shown.", thousands(g.flows[nameless].sum())),
+		title:  "An engine did not know its worker's id",
+		detail: fmt.Sprintf("%s of forward passes in the last 15 min named no worker, and could not be shown.", thousands(g.flows[nameless].sum())),
 		check:  "how is the engine started? Dynamo's own launchers tell it the id.",
 	}
 }

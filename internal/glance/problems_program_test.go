@@ -68,7 +68,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 		},
 		"nameless": {
 			begin:  func(l *lab) { l.f.Tally.Reject(fleet.ForwardPass, fleet.NoWorker) },
-			raised: 1, withdrawn: 301, detail: "1 of forward passes in the last 15 min name no worker, and cannot be shown.",
+			raised: 1, withdrawn: 301, detail: "1 of forward passes in the last 15 min named no worker, and could not be shown.",
 		},
 		"push": {
 			begin: func(l *lab) {
@@ -231,11 +231,10 @@ func TestAPermissionThatComesBackWasNoOutage(t *testing.T) {
 		l.f.Notes.SetSubjects([]fleet.Subject{{Name: "namespace.dynamo.kv-hit-rate", Required: true, Refused: true}})
 		l.f.Tally.NATS.Set(false)
 		l.pass(20 * time.Second)
-		said := l.problem("permission:nats").Detail
 		l.f.Notes.SetSubjects(nil)
 		l.f.Tally.NATS.Set(true)
 		l.second()
-		equal(t, "what is said until it is withdrawn", l.problem("permission:nats").Detail, said)
+		equal(t, "what is said until it is withdrawn", l.problem("permission:nats").Title, "NATS denied a permission")
 		l.keeps(10*time.Second, "outage", false)
 		equal(t, "problem that is withdrawn", l.problem("permission:nats").Detail, "")
 	})

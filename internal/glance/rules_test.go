@@ -211,12 +211,12 @@ func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
 		l.pass(20 * time.Second)
 		l.answer()
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x100})
-		l.keeps(time.Minute, id, false) // one of twenty
+		l.within(6, id, true) // one of twenty
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
-		l.within(6, id, true)
+		l.second()
 		p := l.problem(id)
-		equal(t, "title", p.Title, "2 workers are gone")
-		equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. The last: 101 and 100.")
+		equal(t, "title", p.Title, "2 workers of backend/generate are gone")
+		equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Whether these deregistered cannot be told: 101 and 100.")
 		equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
 			l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
@@ -224,7 +224,7 @@ func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
 		l.second()
 		p = l.problem(id)
 		equal(t, "severity when all have left", p.Severity, "bad")
-		equal(t, "title when all have left", p.Title, "No worker is left")
+		equal(t, "title when all have left", p.Title, "No worker of backend/generate is left")
 		if s := l.snapshot(); s.Looking != nil {
 			t.Error("the page says that nobody came yet, want it to say that all have left")
 		}
@@ -255,7 +255,7 @@ func TestAQueueThatGrowsIsNamedAndThenThatAllAreBusy(t *testing.T) {
 		l.keeps(3*time.Minute, growing, false)
 		wait(9)
 		l.within(11, growing, true)
-		equal(t, "title", l.problem(growing).Title, "The queue grows: 9 requests wait")
+		equal(t, "title", l.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
 		equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
 		equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
 		l.within(50, busy, true)      // a minute after it has begun
@@ -280,7 +280,7 @@ func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
 		p := l.problem(id)
 		equal(t, "workers", p.Workers, []string{"1", "4"})
 		equal(t, "severity", p.Severity, "bad")
-		equal(t, "title", p.Title, "KV use is uneven: 1.99× the mean")
+		equal(t, "title", p.Title, "KV use of backend/generate is uneven: 1.99× the mean")
 		equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
 		l.answer(even...)
 		l.within(61, id, false)
@@ -318,7 +318,7 @@ func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
 			t.Errorf("it took %v, want a minute and what it takes to see", took)
 		}
 		p := l.problem(id)
-		equal(t, "title", p.Title, "The KV hit rate has collapsed: 2\u00a0% instead of 56\u00a0%")
+		equal(t, "title", p.Title, "The KV hit rate of backend/generate has collapsed: 2\u00a0% instead of 56\u00a0%")
 		l.pass(4 * time.Minute) // it is remembered
 		hit(5*time.Minute, 0.6)
 		equal(t, "problems when it has recovered", l.raised(), nil)
@@ -364,20 +364,20 @@ func TestProblemsKeepTheirIdsAndSayWhenTheyBegan(t *testing.T) {
 
 func TestEveryRuleHasWordsForPeople(t *testing.T) {
 	seen := make(map[string]bool)
-	check := func(kind string, s severity, up, down float64, withMeasure, withWords bool) {
-		if seen[kind] || kind == "" || rank[s] == 0 && s != bad || up < down || !withMeasure || !withWords {
-			t.Errorf("rule %q: %v %v %v, measure %v, words %v", kind, s, up, down, withMeasure, withWords)
+	check := func(kind string, s severity, up, down float64, withdraw time.Duration, withMeasure, withWords, withOver bool) {
+		if seen[kind] || kind == "" || rank[s] == 0 && s != bad || up < down || !withMeasure || !withWords || withOver != (up > down || withdraw > 0) {
+			t.Errorf("rule %q: %v %v %v %v, measure %v, words %v, and %v when it is over", kind, s, up, down, withdraw, withMeasure, withWords, withOver)
 		}
 		seen[kind] = true
 	}
 	for _, r := range workerRules {
-		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
+		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
 	}
 	for _, r := range endpointRules {
-		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
+		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
 	}
 	for _, r := range programRules {
-		check(r.kind, r.severity, r.up, r.down, r.measure != nil, r.say != nil)
+		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
 	}
 	equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
 }

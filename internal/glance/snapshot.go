@@ -227,29 +227,11 @@ func (d *doc) key(r *row) {
 	d.b = append(r.appendKey(append(d.b, '"')), '"')
 }
 
-// rank is the order of severities.
-var rank = map[severity]int{bad: 0, warn: 1, info: 2}
-
 func (g *Glance) writeProblems(d *doc) {
-	type told struct {
-		*problem
-		words
-	}
-	var all []told
-	for i := range g.problems {
-		p := &g.problems[i]
-		t := told{p, p.say(g, p)}
-		t.words.severity = cmp.Or(t.words.severity, p.severity)
-		if t.words.rows == nil {
-			t.words.rows = p.rows
-		}
-		all = append(all, t)
-	}
-	slices.SortStableFunc(all, func(a, b told) int { return rank[a.words.severity] - rank[b.words.severity] })
 	d.field("problems")
 	d.open('[')
 	begin := len(d.b)
-	for _, t := range all {
+	for _, t := range g.said() {
 		d.open('{')
 		d.text("id", t.id)
 		d.text("kind", t.kind)
@@ -286,8 +268,8 @@ func (g *Glance) writeHistory(d *doc) {
 // nothingYet reports whether no worker was there lately: then the page says what is
 // looked for.
 func (g *Glance) nothingYet() bool {
-	lost := slices.ContainsFunc(g.problems, func(p problem) bool { return p.kind == endpointRules[workersLost].kind })
-	return len(g.rows) == 0 && !lost
+	lost := func(p *place) bool { return p.lost(g) > 0 }
+	return len(g.rows) == 0 && !slices.ContainsFunc(g.order, lost)
 }
 
 // mostSeen bounds what is listed of what is registered.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dynamo-metrics/internal/fleet"
 )
 
 // few is how many workers, or other things, a sentence names.
@@ -28,6 +30,48 @@ func first[T any](all []T, name func(T) string) (names []string) {
 		names = append(names, name(one))
 	}
 	return names
+}
+
+// workers is how many these rows are of: the ranks of one are one.
+func workers(rows []*row) int { return len(firstOfEach(rows)) }
+
+// workers are those of the problem, with their endpoint.
+func (p *problem) workers() string { return many(workers(p.rows), "worker") + " of " + p.of.String() }
+
+// firstOfEach is the first row of each worker, in the order of the rows.
+func firstOfEach(rows []*row) (firsts []*row) {
+	seen := make(map[fleet.WorkerID]bool, len(rows))
+	for _, r := range rows {
+		if !seen[r.id] {
+			seen[r.id] = true
+			firsts = append(firsts, r)
+		}
+	}
+	return firsts
+}
+
+// names are those of the first few workers. One of several ranks is named once.
+func names(rows []*row) string {
+	ranks := make(map[fleet.WorkerID]int, len(rows))
+	for _, r := range rows {
+		ranks[r.id]++
+	}
+	return some(firstOfEach(rows), func(r *row) string {
+		if n := ranks[r.id]; n > 1 {
+			return hexOf(r.id) + " (" + many(n, "rank") + ")"
+		}
+		return r.name()
+	})
+}
+
+// ago is how long ago it was so last.
+func (p *problem) ago(g *Glance) string { return lasting((g.now - p.last).duration()) + " ago" }
+
+// until says of something that it is over.
+func until(title string) func(*Glance, *problem) words {
+	return func(g *Glance, p *problem) words {
+		return words{title: title, detail: "That was so until " + p.ago(g) + "."}
+	}
 }
 
 // and joins names as people do.
@@ -55,6 +99,9 @@ func thousands[N int | uint64 | int64](n N) string {
 	}
 	return s
 }
+
+// lowered has a small letter at its beginning, as in the middle of a sentence.
+func lowered(s string) string { return strings.ToLower(s[:1]) + s[1:] }
 
 // percent has a space that does not break between number and sign.
 func percent(v float64) string { return fmt.Sprintf("%.0f\u00a0%%", math.Round(v*100)) }
