@@ -3,7 +3,9 @@ package collect
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"strings"
+	"time"
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
@@ -30,24 +32,55 @@ func (p *Poller) announce(e fleet.Endpoint, poll int) {
 	}
 }
 
-// notFound says that a poll found nobody; the first time also what would help.
-func (p *Poller) notFound() {
-	p.missing = true
-	p.Log.Warn("No endpoints found " + p.where())
-	if !p.hinted && !p.Fleet.HasRegistry() {
-		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
-	} else if !p.hinted {
-		p.Log.Info(hint(p.Namespaces, p.Fleet.Target(), p.Fleet.Registered()))
-	}
-	p.hinted = true
+// missing is when the log says that a poll found no one, which may be so for days: at once,
+// and the more seldom the longer it goes on.
+type missing struct {
+	said  bool          // and nothing has been found since
+	next  time.Time     // when it may be said again; zero: at once
+	pause time.Duration // before that
+	found time.Time     // when something was found again; zero: nothing has been lately
 }
 
-// found says that the warnings are over.
-func (p *Poller) found() {
-	if p.missing {
-		p.Log.Info("Found endpoints " + p.where())
+const (
+	firstMissing   = 2 * time.Second
+	longestMissing = time.Minute
+)
+
+// say reports whether it is to be said now.
+func (m *missing) say(now time.Time) bool {
+	if !m.found.IsZero() && now.Sub(m.found) >= longestMissing {
+		*m = missing{} // that was another time
 	}
-	p.missing = false
+	m.found = time.Time{}
+	if now.Before(m.next) {
+		return false
+	}
+	m.pause = max(firstMissing, min(2*m.pause, longestMissing))
+	m.said, m.next = true, now.Add(m.pause)
+	return true
+}
+
+// end notes that something is found, and reports whether the log has said the opposite.
+func (m *missing) end(now time.Time) (said bool) {
+	if m.found.IsZero() {
+		m.found = now
+	}
+	said, m.said = m.said, false
+	return said
+}
+
+// notFound says that a poll found no one, and what would help. When NATS has just come back
+// it says nothing: the workers may not be there again.
+func (p *Poller) notFound(now time.Time) {
+	if now.Before(p.settled) || !p.missing.say(now) {
+		return
+	}
+	p.Log.Warn("No endpoints found " + p.where())
+	if p.Fleet.HasRegistry() {
+		p.Log.Info(hint(p.Namespaces, p.Fleet.Target(), p.Fleet.Census()))
+	} else {
+		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
+	}
 }
 
 // where is what is looked for, in the original's words.
@@ -71,11 +104,8 @@ func (p *Poller) noLoad(others []string) {
 	}
 	p.toldNoLoad = true
 	message := "Endpoint " + t.Name + " of component " + t.Component + " carries no load"
-	if len(others) > mostNames {
-		others = append(others[:mostNames:mostNames], "…")
-	}
 	if len(others) > 0 {
-		message += "; these of the component do: " + strings.Join(others, ", ")
+		message += "; these of the component do: " + listed(others)
 	}
 	p.Log.Info(message)
 }
@@ -83,21 +113,32 @@ func (p *Poller) noLoad(others []string) {
 // mostNames bounds how many endpoints a line of the log lists.
 const mostNames = 20
 
-// hint says what is registered in the namespace and which of it may be meant.
-func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Endpoint) string {
+// hint says what is registered in the namespace: that workers of what is watched are, and say
+// nothing, or which of it may be meant.
+func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Headcount) string {
 	if len(registered) == 0 {
 		return "Nothing is registered in namespace " + string(namespaces) +
 			" yet: are the workers up, and is --namespace theirs?"
 	}
-	var names []string
-	for _, e := range registered[:min(len(registered), mostNames)] {
-		names = append(names, e.String())
+	var names, silent []string
+	var all []fleet.Endpoint
+	for _, r := range registered {
+		all = append(all, r.Endpoint)
+		names = append(names, r.Endpoint.String())
+		if t.Covers(r.Endpoint) {
+			what := " workers at "
+			if r.Workers == 1 {
+				what = " worker at "
+			}
+			silent = append(silent, strconv.Itoa(r.Workers)+what+r.Endpoint.String())
+		}
 	}
-	if len(registered) > mostNames {
-		names = append(names, "…")
+	if len(silent) > 0 {
+		return "Registered in namespace " + string(namespaces) + ", but silent: " + listed(silent) +
+			"; do they hang, or is their NATS server another one?"
 	}
-	message := "Registered in namespace " + string(namespaces) + ": " + strings.Join(names, ", ")
-	if e, ok := t.Nearest(registered); ok {
+	message := "Registered in namespace " + string(namespaces) + ": " + listed(names)
+	if e, ok := t.Nearest(all); ok {
 		message += "; did you mean --component " + e.Component
 		if t.Name != "" {
 			message += " --endpoint " + e.Name
@@ -105,4 +146,12 @@ func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Endpoin
 		message += "?"
 	}
 	return message
+}
+
+// listed are so many names as a line of the log lists.
+func listed(names []string) string {
+	if len(names) > mostNames {
+		names = append(names[:mostNames:mostNames], "…")
+	}
+	return strings.Join(names, ", ")
 }

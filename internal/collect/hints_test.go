@@ -1,23 +1,29 @@
 package collect
 
 import (
+	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
 
 func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
-	registered := []fleet.Endpoint{
-		{Component: "MyComponent", Name: "my_endpoint"},
-		{Component: "backend", Name: "generate"},
-		{Component: "backend", Name: "load_metrics"},
+	registered := []fleet.Headcount{
+		{Endpoint: fleet.Endpoint{Component: "MyComponent", Name: "my_endpoint"}, Workers: 1},
+		{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Workers: 1},
+		{Endpoint: fleet.Endpoint{Component: "backend", Name: "load_metrics"}, Workers: 12},
 	}
 	const all = "Registered in namespace dynamo: MyComponent/my_endpoint, backend/generate, backend/load_metrics"
+	const silent, why = "Registered in namespace dynamo, but silent: ", "; do they hang, or is their NATS server another one?"
 	for _, c := range []struct {
 		target     fleet.Target
-		registered []fleet.Endpoint
+		registered []fleet.Headcount
 		want       string
 	}{
 		{fleet.Target{Component: "my_component", Name: "my_endpoint"}, registered, all + "; did you mean --component MyComponent --endpoint my_endpoint?"},
@@ -26,6 +32,9 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 		{fleet.Target{Component: "bakend", Name: "generate"}, registered, all + "; did you mean --component backend --endpoint generate?"},
 		{fleet.Target{Component: "prefill", Name: "generate"}, registered, all},
 		{fleet.Target{Component: "backend", Name: "clear"}, registered, all},
+		{fleet.Target{Component: "backend", Name: "generate"}, registered, silent + "1 worker at backend/generate" + why},
+		{fleet.Target{Component: "backend"}, registered, silent + "1 worker at backend/generate, 12 workers at backend/load_metrics" + why},
+		{fleet.Target{}, registered, silent + "1 worker at MyComponent/my_endpoint, 1 worker at backend/generate, 12 workers at backend/load_metrics" + why},
 		{fleet.Target{}, nil, "Nothing is registered in namespace dynamo yet: are the workers up, and is --namespace theirs?"},
 	} {
 		for _, namespaces := range []wire.Namespaces{"dynamo", "dyn*", "*"} {
@@ -38,11 +47,11 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 }
 
 func TestHintListsNoMoreThanALineHolds(t *testing.T) {
-	var many []fleet.Endpoint
+	var many []fleet.Headcount
 	want := "Registered in namespace dynamo: "
 	for i := range 100 {
 		e := fleet.Endpoint{Component: "c", Name: string(rune('!' + i%90))}
-		many = append(many, e)
+		many = append(many, fleet.Headcount{Endpoint: e, Workers: 1})
 		if i < 20 {
 			want += e.String() + ", "
 		}
@@ -50,4 +59,106 @@ func TestHintListsNoMoreThanALineHolds(t *testing.T) {
 	if got := hint("dynamo", fleet.Target{Component: "x"}, many); got != want+"…" {
 		t.Errorf("got %s\nwant %s", got, want+"…")
 	}
+}
+
+// poller is a Poller whose polls the test concludes, of a fleet whose registry is known, and its log.
+func poller(registered ...fleet.Instance) (*Poller, *lines) {
+	f, log := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 1000, true), new(lines)
+	all := make(map[string]fleet.InstanceEntry)
+	for _, in := range registered {
+		all[fmt.Sprint(in)] = fleet.InstanceEntry{Instance: in}
+	}
+	f.Sync(fleet.Listing{Instances: all})
+	return &Poller{Fleet: f, Namespaces: "dynamo", Interval: time.Second, Log: slog.New(slog.NewTextHandler(log, nil))}, log
+}
+
+// lines are what a log says, without time and level.
+type lines struct{ all []string }
+
+func (l *lines) Write(b []byte) (int, error) {
+	_, line, _ := strings.Cut(string(b), "msg=")
+	l.all = append(l.all, strings.TrimSpace(line))
+	return len(b), nil
+}
+
+func (l *lines) count(what string) (n int) {
+	for _, line := range l.all {
+		if strings.Contains(line, what) {
+			n++
+		}
+	}
+	return n
+}
+
+// after polls once a second for so long, and lists the seconds at which the log said something.
+func (l *lines) after(p *Poller, seconds int, poll pollState, what string) (at []int) {
+	for i := range seconds {
+		before := l.count(what)
+		p.conclude(poll)
+		if l.count(what) > before {
+			at = append(at, i)
+		}
+		time.Sleep(time.Second)
+	}
+	return at
+}
+
+const (
+	noneFound = "No endpoints found matching subject dynamo_backend_020af9f2.generate"
+	someFound = "Found endpoints matching subject dynamo_backend_020af9f2.generate"
+)
+
+func TestThatNoOneIsFoundIsSaidAtOnceAndThenMoreAndMoreSeldom(t *testing.T) {
+	for what, hint := range map[string]string{"unregistered": "Nothing is registered", "registered": "but silent: 1 worker at backend/generate;"} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var in []fleet.Instance
+				if what == "registered" {
+					in = append(in, fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: 1})
+				}
+				p, log := poller(in...)
+				got, want := log.after(p, 250, pollState{}, noneFound), []int{0, 2, 6, 14, 30, 62, 122, 182, 242}
+				if !slices.Equal(got, want) {
+					t.Errorf("said after %v s, want %v", got, want)
+				}
+				if n := log.count(hint); n != len(want) {
+					t.Errorf("%d hints, want one each time:\n%s", n, strings.Join(log.all, "\n"))
+				}
+			})
+		})
+	}
+}
+
+// TestWhatIsFoundAndLostAgainDoesNotFloodTheLog: each time that it is lost is said, or that it
+// is found again is not.
+func TestWhatIsFoundAndLostAgainDoesNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := poller()
+		for range 300 {
+			log.after(p, 1, pollState{}, "")
+			log.after(p, 1, pollState{matched: true}, "")
+		}
+		lost, found := log.count(noneFound), log.count(someFound)
+		if lost < 10 || lost > 16 || found != lost {
+			t.Errorf("in ten minutes %d lines say that nothing is found, and %d that it is again; want as many, a dozen", lost, found)
+		}
+		log.after(p, 61, pollState{matched: true}, "")
+		if at := log.after(p, 7, pollState{}, noneFound); !slices.Equal(at, []int{0, 2, 6}) {
+			t.Errorf("after a minute in which all was well it is said after %v s, want at once", at)
+		}
+	})
+}
+
+func TestThatNoOneIsFoundIsNotSaidWhileWorkersReconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := poller()
+		log.after(p, 10, pollState{matched: true}, "")
+		p.reconnected(1, time.Now())
+		if at := log.after(p, 8, pollState{}, noneFound); !slices.Equal(at, []int{5, 7}) {
+			t.Errorf("said %v s after NATS is back, want five and seven", at)
+		}
+		if log.count(someFound) > 0 {
+			t.Errorf("found, without a word that it was lost:\n%s", strings.Join(log.all, "\n"))
+		}
+	})
 }

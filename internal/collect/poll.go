@@ -50,8 +50,7 @@ type Poller struct {
 	announced  map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
 	reconnects uint64                 // of Conn, when last seen
 	settled    time.Time              // when the workers have had time to reconnect too
-	missing    bool                   // the last poll found no one
-	hinted     bool                   // the log has said what is registered
+	missing    missing                // what the log says of polls that find no one
 	toldNoLoad bool                   // the log has said which endpoints carry load
 
 	published string  // on which something was published since the last poll
@@ -86,8 +85,8 @@ type pollState struct {
 // Listen subscribes to the replies over a connection, for the next Run, which does so itself
 // if that is not done before.
 func (p *Poller) Listen(conn *nats.Conn) error {
-	if p.Conn != nil && p.Conn != conn {
-		p.reconnects = never // that is as good as a reconnection
+	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Tally.Failed(fleet.PeerNATS) > 0 {
+		p.reconnects = never // that is as good as a reconnection: the workers had to wait for the server, too
 	}
 	p.Conn = conn
 	p.inbox = conn.NewInbox()
@@ -335,11 +334,12 @@ func (p *Poller) finish(took time.Duration) {
 // publish.
 func (p *Poller) conclude(poll pollState) {
 	publishing, elsewhere := p.Fleet.Publishing()
-	if !poll.matched && !publishing {
-		p.notFound()
+	if now := time.Now(); !poll.matched && !publishing {
+		p.notFound(now)
 		return
+	} else if p.missing.end(now) {
+		p.Log.Info("Found endpoints " + p.where())
 	}
-	p.found()
 	for _, name := range slices.Sorted(maps.Keys(poll.elsewhere)) {
 		if !slices.Contains(elsewhere, name) {
 			elsewhere = append(elsewhere, name)
