@@ -50,6 +50,7 @@ type flow struct {
 func (f *flow) Dial(network, address string) (net.Conn, error) {
 	c, err := f.Dialer.Dial(network, address)
 	if err != nil {
+		f.link.dials.failed(err)
 		return nil, err
 	}
 	return &held{c, f.behind}, nil

@@ -160,6 +160,7 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 func (c *natsClient) connect(ctx context.Context) (*nats.Conn, error) {
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
+		c.link.dials.clear()
 		nc, err := dial(ctx, c.opts)
 		if err == nil {
 			c.known = true
@@ -172,8 +173,7 @@ func (c *natsClient) connect(ctx context.Context) (*nats.Conn, error) {
 		if !c.known && isRefusal(err) {
 			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", c.link.servers, c.source, err)
 		}
-		last = err
-		c.link.unreachable(err)
+		last = c.link.unreachable(err)
 		Wait(ctx, Pause(attempt))
 	}
 	if late(ctx) {

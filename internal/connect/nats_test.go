@@ -200,7 +200,8 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 		}
 		connected <- nc
 	}()
-	devstacktest.Until(t, journal.Says("NATS is not connected", 1))
+	devstacktest.Until(t, journal.Says("NATS is not connected; connecting goes on\" server="+url+" error=\"dial tcp ", 1))
+	devstacktest.Until(t, journal.Says("connection refused", 1))
 	s = restart(t, config)
 	nc := <-connected
 	defer nc.Close()
@@ -211,6 +212,7 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	if err := nc.Publish("x", nil); err == nil {
 		t.Error("publishing while disconnected succeeded")
 	}
+	devstacktest.Until(t, journal.Says(refusedLine(url), 1))
 	rounds := nc.Stats().Reconnects
 	s = restart(t, config)
 	devstacktest.Until(t, journal.Says("Connected to NATS", 2))
@@ -219,7 +221,8 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	}
 	s.Close()
 	devstacktest.Until(t, journal.Says("Lost the connection to NATS", 2))
-	if want := 5; journal.Count("\n") != want {
+	devstacktest.Until(t, journal.Says(refusedLine(url), 2))
+	if want := 7; journal.Count("\n") != want {
 		t.Errorf("got %d lines, want %d:\n%s", journal.Count("\n"), want, journal)
 	}
 	if got := changes.String(); got != "[true false true false]" {
@@ -261,6 +264,40 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// refusedLine begins the line that says why NATS cannot be reached.
+func refusedLine(url string) string {
+	return "NATS cannot be reached; connecting goes on\" server=" + url + " error=\"dial tcp " + strings.TrimPrefix(url, "nats://") + ": connect: connection refused\""
+}
+
+// TestWhyEachNATSServerCannotBeReachedIsSaid has a list of servers, each with something else.
+func TestWhyEachNATSServerCannotBeReachedIsSaid(t *testing.T) {
+	t.Parallel()
+	a := devstacktest.NewCertified(t)
+	gone, secure := startNATS(t, nil), startNATS(t, demandTLS(t, a, false))
+	down := gone.URL()
+	gone.Close()
+	for servers, want := range map[string][]string{
+		down:                         {"connect: connection refused"},
+		"nats://x.invalid:4222":      {"lookup x.invalid"},
+		secure.URL():                 {"unknown authority", "hint="},
+		"nats://x.invalid," + down:   {"lookup x.invalid", "connect: connection refused"},
+		down + ",nats://127.0.0.1:1": {strings.TrimPrefix(down, "nats://") + ": connect: connection refused", "127.0.0.1:1: connect: connection refused"},
+	} {
+		log, journal := devstacktest.NewLog()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); NATS(ctx, servers, env(), log, nil) }()
+		devstacktest.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
+		cancel()
+		<-done
+		for _, text := range append(want, "server="+servers) {
+			if journal.Count(text) != 1 {
+				t.Errorf("%s: want %q once:\n%s", servers, text, journal)
+			}
+		}
+	}
 }
 
 func restart(t *testing.T, config devstack.NATSConfig) *devstack.NATSServer {

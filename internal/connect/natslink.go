@@ -23,23 +23,30 @@ type link struct {
 	mu        sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
 	up        bool
 	announced bool            // that there is no connection
+	reasoned  bool            // why one that was lost cannot be made again
+	lost      *nats.Conn      // the connection that is lost; nil: none is
 	last      string          // fault that was told and may come again
 	denied    map[string]bool // permissions that we lack and have told, of those that no hook looks after
 	heard     error           // the last fault, as nats.go has it
+
+	dials dials
 }
 
-// unreachable hears of every attempt that failed, but of those that nats.go makes.
-func (l *link) unreachable(err error) {
+// unreachable hears of every attempt that failed, but of those that nats.go makes, and returns
+// why it did.
+func (l *link) unreachable(err error) (why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	why = l.dials.why(err)
 	switch {
 	case !l.announced:
-		l.log.Warn("NATS is not connected; connecting goes on", l.about(err)...)
+		l.log.Warn("NATS is not connected; connecting goes on", l.because(err, why)...)
 	case isRefusal(err) && l.last != err.Error():
 		l.log.Warn("NATS reports a fault", l.about(err)...)
 		l.last = err.Error()
 	}
 	l.announced = true
+	return why
 }
 
 // isRefusal reports whether a server does not want these credentials.
@@ -54,7 +61,7 @@ func (l *link) connected(nc *nats.Conn) {
 		return // the callback came late: it is lost again
 	}
 	l.log.Info("Connected to NATS", "server", where(nc))
-	l.announced, l.last = false, ""
+	l.announced, l.reasoned, l.last, l.lost = false, false, "", nil
 	l.set(true)
 }
 
@@ -65,6 +72,7 @@ func (l *link) disconnected(nc *nats.Conn, err error) {
 		l.log.Warn("Lost the connection to NATS; connecting goes on", l.about(err)...)
 		l.announced = true
 	}
+	l.lost = nc
 	l.set(false)
 }
 
@@ -85,8 +93,27 @@ func (l *link) closed(nc *nats.Conn) {
 func (l *link) round(n int) time.Duration {
 	if n > 1 {
 		l.failed()
+		l.stillLost()
 	}
 	return Pause(n - 1)
+}
+
+// stillLost says once of each loss why no server can be reached. Of refused credentials fault
+// hears.
+func (l *link) stillLost() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var last error
+	if l.lost != nil {
+		last = l.lost.LastError()
+	}
+	why := l.dials.why(last)
+	l.dials.clear()
+	if why == nil || l.reasoned || isRefusal(last) {
+		return
+	}
+	l.log.Warn("NATS cannot be reached; connecting goes on", l.because(last, why)...)
+	l.reasoned = true
 }
 
 // failed hears of each attempt to connect that failed.
@@ -166,8 +193,11 @@ func refusedSubject(err error) (subject string, publishing bool) {
 }
 
 // about are the fields of a line on what is wrong.
-func (l *link) about(err error) []any {
-	attrs := []any{"server", l.servers, "error", err}
+func (l *link) about(err error) []any { return l.because(err, err) }
+
+// because are the same where more is known than the error of nats.go.
+func (l *link) because(err, why error) []any {
+	attrs := []any{"server", l.servers, "error", why}
 	if hint := natsHint(err); hint != "" {
 		attrs = append(attrs, "hint", hint)
 	}

@@ -250,3 +250,44 @@ func TestAnEndpointThatRefusesUsIsNoEndWhereAnotherLetsUsIn(t *testing.T) {
 		}
 	}
 }
+
+// TestTheLogSaysWhereEtcdIsConnectedAndWhyNot: at the start, too, once for each change.
+func TestTheLogSaysWhereEtcdIsConnectedAndWhyNot(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	p := programAt(t, r.Stack.Etcd.Endpoint())
+	log, out := devstacktest.NewLog()
+	p.Log = log
+	const away = "etcd is not connected; the fleet stays as it is known, and connecting goes on"
+	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
+	run(t, p.Watch)
+	devstacktest.Until(t, out.Says(connected, 1))
+	for n := range 2 {
+		r.StopEtcd()
+		devstacktest.Until(t, out.Says(away, n+1))
+		r.StartEtcd(t)
+		devstacktest.Until(t, out.Says(connected, n+2))
+	}
+	if n := out.Count("\n"); n != 5 {
+		t.Errorf("%d lines, want five:\n%s", n, out)
+	}
+	down := programAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
+	down.Log, out = devstacktest.NewLog()
+	run(t, down.Watch)
+	devstacktest.Until(t, out.Says(away, 1))
+	devstacktest.Until(t, out.Says("127.0.0.1:1: connect: connection refused", 1))
+}
+
+// TestARegistryThatIsListedAnewIsNoNewConnection: each listing is followed by one watch.
+func TestARegistryThatIsListedAnewIsNoNewConnection(t *testing.T) {
+	p := programAt(t, "http://127.0.0.1:1")
+	log, out := devstacktest.NewLog()
+	p.Log = log
+	w := etcdWatch{Etcd: p, sessions: p.Endpoints.Sessions()}
+	for range 3 {
+		w.back("x")
+	}
+	if n := out.Count("Connected to etcd"); n != 1 {
+		t.Errorf("said %d times, want once:\n%s", n, out)
+	}
+}

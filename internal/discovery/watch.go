@@ -81,7 +81,7 @@ type etcdWatch struct {
 	attempt  int // since etcd was last there
 	pageSize int // keys of the next page of a listing
 
-	saidAway, saidRefused, saidTooLarge bool
+	saidBack, saidAway, saidRefused, saidTooLarge bool
 }
 
 // away says, once, that etcd is not there, and once that it refuses us.
@@ -93,17 +93,17 @@ func (w *etcdWatch) away(ctx context.Context, err error) {
 		return
 	}
 	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", w.sessions.Why(ctx, err))
-	w.saidAway, w.saidRefused = true, refused
+	w.saidBack, w.saidAway, w.saidRefused = false, true, refused
 }
 
-// back says that etcd is there again.
+// back says that etcd is there, or again.
 func (w *etcdWatch) back(endpoint string) {
 	w.Fleet.Tally.Etcd.Set(true)
 	w.sessions.Good()
-	if w.saidAway {
+	if !w.saidBack {
 		w.Log.Info("Connected to etcd", "endpoint", endpoint)
 	}
-	w.attempt, w.saidAway, w.saidRefused = 0, false, false
+	w.attempt, w.saidBack, w.saidAway, w.saidRefused = 0, true, false, false
 }
 
 // session works with one endpoint until something breaks.

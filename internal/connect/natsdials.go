@@ -1,0 +1,58 @@
+package connect
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// dials are the addresses of NATS servers that could not be reached in one round of them all,
+// and why. They have a lock to themselves: nats.go dials while it holds that of its connection.
+type dials struct {
+	mu  sync.Mutex
+	all []error
+}
+
+// mostDials bounds of how many addresses that is kept.
+const mostDials = 8
+
+// failed hears of each address that could not be reached.
+func (d *dials) failed(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.all) < mostDials {
+		d.all = append(d.all, err)
+	}
+}
+
+// clear begins a new round.
+func (d *dials) clear() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.all = nil
+}
+
+// why is the reason for which a round has led to no connection. The error of nats.go is that of
+// the last server alone, and where that refuses connections it only says that there is none.
+func (d *dials) why(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := slices.Clone(d.all)
+	if err != nil && !errors.Is(err, nats.ErrNoServers) && !slices.ContainsFunc(all, func(of error) bool { return errors.Is(err, of) }) {
+		all = append(all, err)
+	}
+	switch len(all) {
+	case 0:
+		return err
+	case 1:
+		return all[0]
+	}
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, one.Error())
+	}
+	return errors.New(strings.Join(slices.Compact(texts), "; "))
+}
