@@ -3,14 +3,20 @@
 package real
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -94,6 +100,37 @@ func TestThePushgatewayHoldsWhatIsServed(t *testing.T) {
 	})
 	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
 		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
+	}
+}
+
+// TestThePushgatewayTakesNamesAndHistogramsOfAnyKind in the text that is pushed.
+func TestThePushgatewayTakesNamesAndHistogramsOfAnyKind(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	f := fleet.New(fleet.Target{}, 10, true)
+	f.Sync(fleet.Listing{})
+	f.Tally.Unique.Store(true)
+	f.Tally.Polled(fleet.PollOK, time.Millisecond)
+	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
+	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{Publishes: true})
+	for i, seconds := range []float64{0.001, 0.02, 7} {
+		f.Pass(fleet.Origin{Endpoint: odd, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds})
+	}
+	at, err := url.Parse(g.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // at once: one push, the last
+	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now})
+	expose.Push(ctx, expose.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Tally, slog.New(slog.DiscardHandler))
+	if ok, failed := f.Tally.PushOK.Load(), f.Tally.PushError.Load(); ok != 1 || failed != 0 {
+		t.Fatalf("%d pushes were taken, and %d refused", ok, failed)
+	}
+	want := map[string]string{fmt.Sprint(map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"}): "3"}
+	held := g.group(map[string]string{"job": "odd", "instance": ""})["llm_forward_pass_duration_seconds"].Series
+	if diff := cmp.Diff(want, held); diff != "" {
+		t.Errorf("llm_forward_pass_duration_seconds on the Pushgateway (-want +got):\n%s", diff)
 	}
 }
 

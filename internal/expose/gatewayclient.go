@@ -22,8 +22,10 @@ const (
 )
 
 // gatewayClient is the client of a Pushgateway. It reads no more than maxAnswer of an answer,
-// and ends with its context: the push package has no way to give one to a deletion. The user
-// and password that the gateway has go to no other server, wherever it points.
+// and ends with its context: the push package has no way to give one to a deletion. Each
+// answer from 200 to 299 is a success, as it was for the original: of those the package itself
+// knows 200 and 202 alone, and for a deletion 202. The user and password that the gateway has
+// go to no other server, wherever it points.
 type gatewayClient struct {
 	ctx     context.Context
 	gateway *url.URL
@@ -50,6 +52,9 @@ func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
 	if stays != "" {
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %s", resp.Status, stays)
+	}
+	if resp.StatusCode/100 == 2 {
+		resp.StatusCode = http.StatusAccepted
 	}
 	resp.Body = struct {
 		io.Reader

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/push"
+	"github.com/prometheus/common/expfmt"
 )
 
 // Gateway is a Pushgateway and how to push to it.
@@ -137,9 +138,12 @@ func (p *pusher) last(ctx context.Context) {
 	}
 }
 
-// client is made anew for each request: a Pusher keeps the first error for good.
+// client is made anew for each request: a Pusher keeps the first error for good. It sends
+// text, as the original did: there are gateways that read nothing else, and answer 200 to
+// what they have thrown away.
 func (p *pusher) client(ctx context.Context) *push.Pusher {
-	c := push.New(p.url, p.gateway.Job).Gatherer(p.metrics).Client(gatewayClient{ctx, p.gateway.URL})
+	c := push.New(p.url, p.gateway.Job).Gatherer(p.metrics).Client(gatewayClient{ctx, p.gateway.URL}).
+		Format(expfmt.NewFormat(expfmt.TypeTextPlain))
 	for name, value := range p.gateway.Grouping {
 		c.Grouping(name, value)
 	}

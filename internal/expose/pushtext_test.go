@@ -1,0 +1,105 @@
+package expose
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+)
+
+// TestEveryAnswerOf2xxIsASuccess as it was for the original. VictoriaMetrics answers 204.
+func TestEveryAnswerOf2xxIsASuccess(t *testing.T) {
+	for _, code := range []int{200, 201, 202, 203, 204, 205, 206, 207, 226, 299, 300, 304, 305, 306, 399, 400, 404, 418, 429, 499, 500, 502, 503, 599} {
+		for _, user := range []*url.Userinfo{nil, url.UserPassword("push", "s3cret")} {
+			for _, deletes := range []bool{false, true} {
+				change := func(g *Gateway) { g.URL.User, g.DeleteOnExit = user, deletes }
+				t.Run(fmt.Sprintf("%d, user %v, delete %v", code, user != nil, deletes), func(t *testing.T) {
+					withPush(t, change, func(t *testing.T, p *pushing) {
+						p.gateway.requests()
+						p.gateway.answers(status(code, ""))
+						pass(15 * time.Second)
+						p.stop()
+						method, warnings := "PUT", p.book.with("level=WARN")
+						if deletes {
+							method = "DELETE"
+						}
+						want := []asked{{After: 15 * time.Second, Method: "PUT", URL: group}, {After: 15 * time.Second, Method: method, URL: group}}
+						if user != nil {
+							for i := range want {
+								want[i].User, want[i].Password = "push", "s3cret"
+							}
+						}
+						equal(t, "requests", p.gateway.briefly(), want)
+						puts, failed := uint64(2), uint64(2)
+						if deletes {
+							puts = 1
+						}
+						if code < 300 {
+							p.counts(t, 1+puts, 0)
+							equal(t, "warnings", warnings, nil)
+							failed = 0
+						} else {
+							p.counts(t, 1, puts)
+							equal(t, "warnings that say the status", len(p.book.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
+						}
+						equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), failed)
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestWhatIsPushedIsTextOfEverything: what a scrape in text has, the classic buckets of
+// native histograms among it, whatever the names are.
+func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
+		p, end := startPush(t, func(f *fleet.Fleet) {
+			mayPush(f)
+			f.Tally.Polled(fleet.PollOK, 40*time.Millisecond)
+			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
+			for i, seconds := range []float64{0.001, 0.02, 7} {
+				f.Pass(fleet.Origin{Endpoint: loadMetrics, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds, Running: 3})
+			}
+			f.Serve(fleet.Request{Prefill: fleet.Some[uint64](1), Decode: fleet.Some[uint64](1), FirstToken: fleet.Some(0.3), Duration: fleet.Some(2.0)})
+			f.Register("", fleet.Instance{Endpoint: odd, ID: 2}, fleet.Registration{NATS: true})
+			f.Report(fleet.Report{Endpoint: odd, Worker: fleet.WorkerID{Lease: 2}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
+		}, func(g *Gateway) { g.Interval = time.Hour })
+		defer end()
+		body := string(p.gateway.requests()[0].Body)
+		p.fleet.Tally.PushOK.Store(0) // as it was when the page was written
+		p.fleet.Tally.LastPush.Store(0)
+		equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(pageOf(t, p.fleet), "\n"))
+		read := make(map[string]*dto.MetricFamily)
+		for _, family := range families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {
+			read[family.GetName()] = family
+		}
+		scraped, err := metricsOf(p.fleet).Gather()
+		noError(t, err)
+		equal(t, "families", len(read), len(scraped))
+		native := 0
+		for _, family := range scraped {
+			for i, m := range family.Metric {
+				h := m.GetHistogram()
+				if len(h.GetPositiveSpan()) == 0 {
+					continue
+				}
+				native++
+				got := read[family.GetName()].GetMetric()[i].GetHistogram()
+				equal(t, family.GetName()+": samples", got.GetSampleCount(), h.GetSampleCount())
+				equal(t, family.GetName()+": buckets", len(got.GetBucket()), len(h.GetBucket())+1) // with +Inf
+			}
+		}
+		if native == 0 {
+			t.Error("the fleet has no native histogram")
+		}
+	})
+}
