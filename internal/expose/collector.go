@@ -36,10 +36,10 @@ type Collector struct {
 
 // Metrics are all that is served and pushed.
 type Metrics struct {
-	*prometheus.Registry                      // everything: for protobuf, and to be pushed
-	rest                 *prometheus.Registry // all but the Fleet's
-	press                *press               // of what is served of everything
-	forms                map[expfmt.FormatType]*form
+	*prometheus.Registry                             // everything: for protobuf, and to be pushed
+	rest                 *prometheus.Registry        // all but the Fleet's
+	press                *press                      // of what is served
+	forms, without       map[expfmt.FormatType]*form // of everything, and without the Fleet's
 	standby              func() bool
 }
 
@@ -53,9 +53,11 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 		m.rest.MustRegister(o)
 	}
 	m.MustRegister(&c)
-	m.press, m.forms = newPress(&c.Fleet.Tally.CutOff), make(map[expfmt.FormatType]*form)
+	m.press = newPress(&c.Fleet.Tally.CutOff)
+	m.forms, m.without = make(map[expfmt.FormatType]*form), make(map[expfmt.FormatType]*form)
 	for _, format := range expfmt.DefaultAcceptedFormats() {
 		m.forms[format.FormatType()] = newForm(func(to *bytes.Buffer) error { return encode(m, format, to) })
+		m.without[format.FormatType()] = newForm(func(to *bytes.Buffer) error { return encode(m.rest, format, to) })
 	}
 	texts := sync.Pool{New: func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }}
 	m.forms[expfmt.TypeTextPlain] = newForm(func(to *bytes.Buffer) error { // the fast way to the same page

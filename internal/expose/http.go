@@ -41,6 +41,20 @@ func Handler(f *fleet.Fleet, namespace string, sample func() Sample, metrics *Me
 	return mux
 }
 
+// reading has h answer GET and HEAD, and refuses all other methods. It is for a path of a mux
+// that has an answer to every path: where a pattern names its method, that answer would get
+// the other methods.
+func reading(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			refuse(w, http.StatusMethodNotAllowed)
+			return
+		}
+		h(w, r)
+	}
+}
+
 // What a client may take of a connection.
 const (
 	headersIn  = 5 * time.Second

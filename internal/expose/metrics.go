@@ -3,29 +3,26 @@ package expose
 import (
 	"log/slog"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/expfmt"
 )
 
-// handler answers with the metrics page: in the text format by the fast way, in
-// others by the library's. On a standby it leaves the Fleet out, so that two programs
-// behind one scrape job do not double every sum; /metrics?standby=1 shows it.
+// handler answers with the metrics page, in the format that the client asks for. OpenMetrics
+// is none of them: it would put _total behind the names of the original's two counters. On a
+// standby it leaves the Fleet out, so that two programs behind one scrape job do not double
+// every sum; /metrics?standby=1 shows it.
 func (m *Metrics) handler(log *slog.Logger) http.Handler {
-	options := promhttp.HandlerOpts{
-		// OpenMetrics would put _total behind the names of the original's two counters.
-		EnableOpenMetrics: false,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
-	}
-	formats, rest := expfmt.DefaultAcceptedFormats(), promhttp.HandlerFor(m.rest, options)
+	formats := expfmt.DefaultAcceptedFormats()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		forms := m.forms
 		if m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1" {
-			rest.ServeHTTP(w, r)
-			return
+			forms = m.without
 		}
 		format, reader := expfmt.NegotiateAccept(r.Header, formats...), &reader{connection: http.NewResponseController(w)}
-		page := m.press.print(m.forms[format.FormatType()], reader)
+		page := m.press.print(forms[format.FormatType()], reader)
 		defer m.press.release(page, reader)
 		if page.err != nil {
 			log.Error("The metrics page cannot be written", "error", page.err)
@@ -33,7 +30,7 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", string(format))
-		w.Header().Add("Vary", "Accept-Encoding")
+		w.Header().Set("Vary", "Accept, Accept-Encoding")
 		body := page.body.Bytes()
 		if AcceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
@@ -43,14 +40,41 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 	})
 }
 
-// AcceptsGzip reports whether a client takes gzip (RFC 9110, section 12.5.3).
+// AcceptsGzip reports whether a client takes gzip, and likes it no less than no coding at all
+// (RFC 9110, section 12.5.3). One that says nothing of codings gets none.
 func AcceptsGzip(h http.Header) bool {
+	gzip, others, identity := -1.0, 0.0, 0.0
 	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
-		coding, quality, _ := strings.Cut(part, ";")
-		if strings.EqualFold(strings.TrimSpace(coding), "gzip") {
-			q := strings.ReplaceAll(quality, " ", "")
-			return q != "q=0" && !strings.HasPrefix(q, "q=0.0") || strings.ContainsAny(strings.TrimPrefix(q, "q=0."), "123456789")
+		coding, parameters, weighed := strings.Cut(part, ";")
+		weight := 1.0
+		if weighed {
+			weight = quality(parameters)
+		}
+		switch strings.ToLower(strings.TrimSpace(coding)) {
+		case "gzip", "x-gzip":
+			gzip = weight
+		case "*":
+			others = weight
+		case "identity":
+			identity = weight
 		}
 	}
-	return false
+	if gzip < 0 {
+		gzip = others
+	}
+	return gzip > 0 && gzip >= identity
+}
+
+// weights are those that section 12.4.2 of RFC 9110 knows.
+var weights = regexp.MustCompile(`^[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
+
+// quality is the weight that parameters say. One that cannot be read is 0: every client can
+// read what is not coded.
+func quality(parameters string) float64 {
+	match := weights.FindStringSubmatch(parameters)
+	if match == nil {
+		return 0
+	}
+	weight, _ := strconv.ParseFloat(match[1], 64) // the expression lets nothing else through
+	return weight
 }

@@ -10,8 +10,8 @@ import (
 func WithProfiles(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("/debug/pprof/", reading(pprof.Index))
+	mux.HandleFunc("/debug/pprof/profile", reading(pprof.Profile))
+	mux.HandleFunc("/debug/pprof/trace", reading(pprof.Trace))
 	return mux
 }

@@ -30,7 +30,7 @@ func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, whe
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
 	places := make(chan struct{}, maxTargetLists)
-	mux.HandleFunc("GET /api/v1/targets", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/api/v1/targets", reading(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case places <- struct{}{}:
 			defer func() { <-places }()
@@ -49,7 +49,7 @@ func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, whe
 		if err := json.NewEncoder(w).Encode(groups); err != nil {
 			log.Debug("The list of workers' pages was not taken", "error", err)
 		}
-	})
+	}))
 	return mux
 }
 

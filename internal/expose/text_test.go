@@ -65,16 +65,6 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 	}
 }
 
-func TestGzipIsSentToWhoTakesIt(t *testing.T) {
-	h := handler(originalFleet(t))
-	for accept, want := range map[string]string{
-		"": "", "gzip": "gzip", "deflate, GZIP;q=1.0": "gzip", "gzip;q=0": "", "gzip; q=0.0": "", "gzip;q=0.001": "gzip", "identity": "", "br;q=1,gzip;q=0.5": "gzip",
-	} {
-		w := get(t, h, "/metrics", "Accept-Encoding", accept)
-		equal(t, accept, w.Header().Get("Content-Encoding"), want)
-	}
-}
-
 // fullFleet has n workers that report everything a poll can.
 func fullFleet(n int) *fleet.Fleet {
 	f := fleet.New(everything, n, true)

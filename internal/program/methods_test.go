@@ -1,0 +1,83 @@
+package program
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/glance"
+)
+
+// TestEveryPathAnswersGETAndHEADAlone whatever another path answers that is as long or shorter.
+func TestEveryPathAnswersGETAndHEADAlone(t *testing.T) {
+	c, wrong := parsed("--debug.pprof")
+	if wrong != "" {
+		t.Fatal(wrong)
+	}
+	f := fleet.New(fleet.Target{}, 10, true)
+	f.Sync(fleet.Listing{})
+	f.Tally.Polled(fleet.PollOK, 0)
+	look := glance.New(glance.Options{Fleet: f})
+	log := slog.New(slog.DiscardHandler)
+	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), look, log)
+	answers := map[string]int{ // to GET
+		"/page/main.js": 200, "/page/none": 404,
+		"/worker?key=1": 404, "/api/v1/signals?component=a&endpoint=b": 200, "/api/v1/fleet?history=true": 200,
+		"/debug/pprof/": 200, "/debug/pprof/heap": 200, "/debug/pprof/cmdline": 404, "/debug/pprof/profile": 200, "/debug/pprof/trace": 200,
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(readme), "| path | answer |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, row := range strings.Split(table, "\n") {
+		first, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
+		for _, m := range regexp.MustCompile("`(/[^`?]*)").FindAllStringSubmatch(first, -1) {
+			if m[1] != "/worker" && m[1] != "/api/v1/signals" { // those need parameters
+				answers[m[1]] = 200
+			}
+		}
+	}
+	if len(answers) < 20 {
+		t.Fatalf("the README names few paths: %v", answers)
+	}
+	for path, want := range answers {
+		for _, method := range []string{"HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get", "G"} {
+			t.Run(fmt.Sprint(method, " ", path), func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if path == "/events" || path == "/debug/pprof/profile" || path == "/debug/pprof/trace" {
+					cancel() // they take their time
+				}
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, nil))
+				wantCode, allow := want, ""
+				if method != http.MethodGet && method != http.MethodHead {
+					wantCode, allow = http.StatusMethodNotAllowed, "GET, HEAD"
+				}
+				if w.Code != wantCode || w.Header().Get("Allow") != allow {
+					t.Errorf("%d, Allow %q: want %d, %q", w.Code, w.Header().Get("Allow"), wantCode, allow)
+				}
+			})
+		}
+	}
+	for _, path := range []string{"/metric", "/api/v1/target", "/api/", "/-/", "/debug"} {
+		for _, method := range []string{"GET", "POST", "OPTIONS"} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+			if w.Code != http.StatusNotFound {
+				t.Errorf("%s %s, which there is not: %d", method, path, w.Code)
+			}
+		}
+	}
+}
