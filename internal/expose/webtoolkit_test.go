@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,31 @@ func TestAWebConfigSetsHeaders(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheRateOfProbesIsLimitedToo as SECURITY.md says, with and without passwords.
+func TestTheRateOfProbesIsLimitedToo(t *testing.T) {
+	for _, file := range []string{"", withUser} {
+		inSite(t, file+"rate_limit: {burst: 5, interval: 10s}\n", func(s *site) {
+			c := s.client()
+			ask := func(path string) int {
+				status, _ := fetch(s.t, c, request(s.t, "http://metrics"+path))
+				return status
+			}
+			answered := map[bool]int{false: 401, true: 200}[file == ""]
+			var got, again []int
+			for _, path := range append(paths, paths...) {
+				got = append(got, ask(path))
+			}
+			equal(s.t, "statuses", got, append(slices.Repeat([]int{answered}, 5), slices.Repeat([]int{429}, 2*len(paths)-5)...))
+			for _, path := range []string{"/-/healthy", "/live", "/-/ready", "/health"} {
+				again = append(again, ask(path))
+				pass(10 * time.Second)
+				again = append(again, ask(path))
+			}
+			equal(s.t, "statuses of the probes", again, []int{429, answered, 429, answered, 429, answered, 429, answered})
+		}, handler(readyFleet(t)))
+	}
 }
 
 func TestAWebConfigLimitsTheRate(t *testing.T) {

@@ -1,5 +1,8 @@
 {{- /* What the program is started with. */ -}}
 {{- define "dynamo-metrics.args" -}}
+{{- if eq (toString .Values.enabled) "false" -}}
+{{- fail "enabled: the condition of a parent chart switches this chart off, and there is none that does" -}}
+{{- end -}}
 {{- if and .Values.nats.secret (not .Values.nats.server) -}}
 {{- fail "nats.secret: needs nats.server, which says where NATS is" -}}
 {{- end -}}
