@@ -159,7 +159,7 @@ func TestTheFleetAtAGlance(t *testing.T) {
 
 	// Registered, and never heard of; then one whose answers are nonsense.
 	s.register(wire.LayoutInstances, instance("generate", 0x77))
-	m.wrong("silent:backend/generate", "1 worker is registered but silent", ": 77.", "[119]")
+	m.wrong("silent:backend/generate", "1 worker of backend/generate is registered but silent", ": 77.", "[119]")
 	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 0x77, `{"kv_active_blocks":"many"}`))
 	m.wrong("malformed:backend/generate", ": 77.", "[119]")
 	m.right("silent:backend/generate")
@@ -187,9 +187,8 @@ func TestWhatIsLostAtAGlance(t *testing.T) {
 	m.right("connection:nats")
 	m.signals(200, `"workers":3,`)
 
-	// More than a step of the history after the worker came: the outage was longer.
 	all["0.5.1"].end(nil)
-	m.wrong("lost:backend/generate", "1 worker is gone", fmt.Sprintf("%x", all["0.5.1"].id))
+	m.wrong("lost:backend/generate", "1 worker of backend/generate has deregistered", fmt.Sprintf("%x", all["0.5.1"].id))
 }
 
 // TestThePageOfThisProgramEndsWithIt within a moment, however many are open.

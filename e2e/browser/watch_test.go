@@ -45,7 +45,7 @@ func TestRealPageNamesASilentWorkerWithinTwoPolls(t *testing.T) {
 	b.says("#finetext", "Nothing. All 3 workers answer")
 	before := p.polls()
 	ill.fallSilent()
-	b.says("#serious", "1 worker is registered but silent", fmt.Sprintf("%x", nth(2)))
+	b.says("#serious", "1 worker of backend/generate is registered but silent", fmt.Sprintf("%x", nth(2)))
 	if n := p.polls() - before; n > 2 {
 		t.Errorf("the silent worker is named after %d polls, want at most 2", n)
 	}
@@ -74,7 +74,7 @@ func TestRealPageFillsItself(t *testing.T) {
 	first.leave()
 	b.says("#w-state", "gone")
 	b.press("Escape")
-	b.says("#empty", "No worker yet")
+	b.says("#problems", "No worker of backend/generate is left")
 }
 
 func TestRealPageShowsNamesAsTheyAre(t *testing.T) {

@@ -38,6 +38,9 @@ type NATSHooks struct {
 	// whether that is news: what is none is not said again.
 	Refused func(subject string, publishing bool) (known, news bool)
 
+	// Why hears what is in the way of each attempt to connect that failed.
+	Why func(error)
+
 	// Failed hears of each attempt to connect that failed.
 	Failed func()
 }

@@ -38,6 +38,7 @@ func (l *link) unreachable(err error) (why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	why = l.dials.why(err)
+	l.blame(why)
 	switch {
 	case !l.announced:
 		l.log.Warn("NATS is not connected; connecting goes on", l.because(err, why)...)
@@ -47,6 +48,13 @@ func (l *link) unreachable(err error) (why error) {
 	}
 	l.announced = true
 	return why
+}
+
+// blame hears why no server could be connected to. That there is none says nothing.
+func (l *link) blame(err error) {
+	if l.hooks.Why != nil && err != nil && !errors.Is(err, nats.ErrNoServers) {
+		l.hooks.Why(err)
+	}
 }
 
 // isRefusal reports whether a server does not want these credentials.
@@ -109,6 +117,7 @@ func (l *link) stillLost() {
 	}
 	why := l.dials.why(last)
 	l.dials.clear()
+	l.blame(why)
 	if why == nil || l.reasoned || isRefusal(last) {
 		return
 	}
@@ -129,6 +138,9 @@ func (l *link) fault(_ *nats.Conn, sub *nats.Subscription, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer func() { l.heard = err }()
+	if isRefusal(err) {
+		l.blame(err)
+	}
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer):
 		return // who subscribed counts what is lost

@@ -85,6 +85,7 @@ func (d *directory) scan(now time.Time) {
 	seen, err := d.look(now)
 	if err != nil {
 		d.link.Set(false)
+		d.link.Blame(err.Error())
 		d.fleet.Tally.Fail(fleet.PeerFiles)
 		if d.away != err.Error() {
 			d.away = err.Error()

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"hash/maphash"
 	"log/slog"
@@ -124,6 +125,7 @@ func (c *cluster) state(which int) func(error) {
 		was := c.errs[which]
 		c.errs[which] = message
 		c.fleet.Tally.Kubernetes.Set(c.synced && c.errs == [2]string{})
+		c.fleet.Tally.Kubernetes.Blame(cmp.Or(c.errs[0], c.errs[1]))
 		switch {
 		case message != "" && message != was:
 			c.log.Warn("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on", "error", message)

@@ -89,10 +89,13 @@ func (w *etcdWatch) away(ctx context.Context, err error) {
 	w.Fleet.Tally.Fail(fleet.PeerEtcd)
 	refused := connect.EtcdRefused(err)
 	if w.saidAway && (!refused || w.saidRefused) {
+		w.Fleet.Tally.Etcd.Blame(err.Error())
 		w.Log.Debug("etcd is still not connected", "error", err)
 		return
 	}
-	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", w.sessions.Why(ctx, err))
+	why := w.sessions.Why(ctx, err)
+	w.Fleet.Tally.Etcd.Blame(why.Error())
+	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", why)
 	w.saidBack, w.saidAway, w.saidRefused = false, true, refused
 }
 

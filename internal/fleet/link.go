@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ type Link struct {
 	lost  time.Duration // the part of that which follows a fall
 	rests bool          // it is up because there is nothing to be connected to
 	fresh bool          // since then it was not up: what is down now was not lost
+	why   string        // it is down, as far as that is known
 	still struct{ from, to time.Time }
 }
 
@@ -85,7 +87,31 @@ func (l *Link) Set(up bool) {
 			l.since, l.still.to = l.still.from, time.Time{}
 		}
 	}
+	l.why = ""
 	l.up.Store(up)
+}
+
+// longestWhy bounds what is kept of why a server is not connected: it may be the server's own words.
+const longestWhy = 300
+
+// Blame notes why the server is not connected. It is forgotten when it is, and when it goes away again.
+func (l *Link) Blame(why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(why) > longestWhy {
+		why = strings.ToValidUTF8(why[:longestWhy], "") + "…"
+	}
+	l.why = why
+}
+
+// Why says why the server is not connected, as far as that is known.
+func (l *Link) Why() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.up.Load() {
+		return ""
+	}
+	return l.why
 }
 
 // Rest says that there is nothing to be connected to, any more: what went away before was on

@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 )
 
 func TestALinkThatIsNotUsedIsNotMissed(t *testing.T) {
@@ -54,6 +56,21 @@ func TestLinkCountsItsFallsAndHowLongItWasDown(t *testing.T) {
 		linkAt(t, "back once more", &l, 2, 8*time.Second, 5*time.Second)
 		equal(t, "used for", l.UsedFor(), 2*time.Minute+8*time.Second)
 	})
+}
+
+func TestALinkSaysWhyItIsDownWhileItIs(t *testing.T) {
+	var l Link
+	l.Use()
+	l.Blame("connection refused")
+	equal(t, "before the first connection", l.Why(), "connection refused")
+	l.Set(true)
+	equal(t, "connected", l.Why(), "")
+	l.Blame("late")
+	equal(t, "connected, and blamed late", l.Why(), "")
+	l.Set(false)
+	equal(t, "lost", l.Why(), "")
+	l.Blame(strings.Repeat("ü", 1000))
+	equal(t, "the server's own words", len(l.Why()) <= longestWhy+len("…") && utf8.ValidString(l.Why()), true)
 }
 
 func TestLinkThatWasUpBeforeItWasUsedIsNotDown(t *testing.T) {

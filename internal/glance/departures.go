@@ -135,7 +135,7 @@ func (p *place) present() int { return p.sums.shown + p.lingering }
 
 // mostPresent is the most that were there at a time in the last ten minutes.
 func (p *place) mostPresent(g *Glance) int {
-	most := float64(p.present())
+	most := float64(max(p.most, p.present()))
 	for ago := range min(g.clock.kept(), int(rememberIt/step)) {
 		if v := float64(p.there[g.clock.slot(ago)]); v > most { // a NaN is not
 			most = v

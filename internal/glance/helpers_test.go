@@ -129,8 +129,8 @@ type snapshot struct {
 	Interval  float64
 	Version   string
 	Connected map[string]struct {
-		On, Refused bool
-		Detail      string
+		On, Refused, Lost bool
+		Detail, Why       string
 	}
 	Leader struct{ Role, Detail string }
 	Fleet  struct {
@@ -186,6 +186,10 @@ type looking struct {
 	}
 	Nearest *struct{ Namespace, Component, Endpoint, Why, Command string }
 	Mock    string
+	Missing []struct {
+		System, Detail, Why string
+		Lost                bool
+	}
 }
 
 // decode reads JSON that must have no field that v lacks.

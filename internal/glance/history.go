@@ -40,6 +40,9 @@ func (g *Glance) sample() {
 	if g.clock.taken == 0 {
 		g.clock.last = g.now - due
 	}
+	for _, p := range g.order {
+		p.most = max(p.most, p.present())
+	}
 	passed := int((g.now - g.clock.last) / due)
 	if passed == 0 {
 		return
@@ -74,7 +77,8 @@ func (g *Glance) write(slot int, seen bool) {
 		p.mean.put(slot, of(p.sums.use.Of(p.sums.use.Mean)))
 		p.std.put(slot, of(p.sums.use.Of(p.sums.use.Std)))
 		p.waited.put(slot, of(p.sums.waiting.number))
-		p.there.put(slot, number{V: float64(p.present()), OK: seen})
+		p.there.put(slot, number{V: float64(p.most), OK: seen})
+		p.most = p.present()
 	}
 	for i := range g.rows {
 		r := &g.rows[i]

@@ -175,6 +175,7 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		f := fleet.New(fleet.Target(generate), 10, true)
 		o := options(f)
 		f.Tally.Etcd.Set(false)
+		f.Tally.Etcd.Blame("connection refused")
 		l.f, l.g = f, New(o)
 		check(l)
 		f.Tally.Etcd.Set(true)

@@ -25,7 +25,8 @@ type place struct {
 
 	mean, std floats // of KV use
 	waited    floats
-	there     floats // workers
+	there     floats // the most workers at a time
+	most      int    // of them since the last sample
 	lingering int    // in the cut: workers that were counted, whose registration is gone, but that are heard still
 	gone      departures
 }

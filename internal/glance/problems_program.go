@@ -95,10 +95,19 @@ func natsAway(g, _ *Glance) number {
 	return yes(!g.tally().NATS.Up() && g.usesNATS && len(g.o.Fleet.Notes.Refused(true)) == 0)
 }
 
+// away is a server that is not connected, with why, as far as that is known.
+func (g *Glance) away(name string) string {
+	link := registries(g.tally())[name]
+	if link == nil {
+		link = &g.tally().NATS
+	}
+	return g.o.Servers[name] + either(link.Why() == "", "", " ("+link.Why()+")")
+}
+
 func sayEtcd(g *Glance, p *problem) words {
 	return words{
 		title:  "etcd is not connected",
-		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["etcd"]),
+		detail: g.away("etcd") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
 		check:  "is it up, and can it be reached from here? Compare ETCD_ENDPOINTS here and at the workers.",
 	}
 }
@@ -106,7 +115,7 @@ func sayEtcd(g *Glance, p *problem) words {
 func sayFiles(g *Glance, p *problem) words {
 	return words{
 		title:  "The directory of workers cannot be read",
-		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["file"]),
+		detail: g.away("file") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
 		check:  "does it exist, is it mounted here, and may this program read it? Compare --file-kv (DYN_FILE_KV) here and DYN_FILE_KV at the workers. The log has the error.",
 	}
 }
@@ -114,7 +123,7 @@ func sayFiles(g *Glance, p *problem) words {
 func sayKubernetes(g *Glance, p *problem) words {
 	return words{
 		title:  "The Kubernetes API cannot be read",
-		detail: fmt.Sprintf("%s: who comes and goes is not noticed; the fleet is shown as it was known.", g.o.Servers["kubernetes"]),
+		detail: g.away("kubernetes") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
 		check:  "is it up, and may this program's service account list and watch what it needs? The log names a right that is missing.",
 	}
 }
@@ -122,7 +131,7 @@ func sayKubernetes(g *Glance, p *problem) words {
 func sayNATS(g *Glance, p *problem) words {
 	return words{
 		title:  "NATS is not connected",
-		detail: fmt.Sprintf("%s: no poll is answered and no event over NATS is heard; loads are as old as that.", g.o.Servers["nats"]),
+		detail: g.away("nats") + ": no poll is answered and no event over NATS is heard; loads are as old as that.",
 		check:  "is it up, and can it be reached from here? Compare NATS_SERVER here and at the workers.",
 	}
 }

@@ -50,6 +50,13 @@ type system struct {
 	on      bool
 	refused bool // it is there, and denies what is required
 	detail  string
+	why     string // it is not on, as far as that is known
+	lost    bool   // it was on before
+}
+
+// systemOf is one that is connected to, or not, by its link.
+func (g *Glance) systemOf(name string, l *fleet.Link) system {
+	return system{name: name, on: l.Up(), detail: g.o.Servers[name], why: l.Why(), lost: !l.Up() && l.Falls() > 0}
 }
 
 // systems are those in use. NATS, which has a default address, is where something of
@@ -57,11 +64,13 @@ type system struct {
 func (g *Glance) systems() (all []system) {
 	t := g.tally()
 	if t.NATS.Used() && (t.NATS.Up() || g.usesNATS) {
-		all = append(all, system{"nats", t.NATS.Up(), !t.NATS.Up() && len(g.o.Fleet.Notes.Refused(true)) > 0, g.o.Servers["nats"]})
+		nats := g.systemOf("nats", &t.NATS)
+		nats.refused = !nats.on && len(g.o.Fleet.Notes.Refused(true)) > 0
+		all = append(all, nats)
 	}
-	for name, link := range map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes} {
+	for name, link := range registries(t) {
 		if link.Used() { // one of them at most
-			all = append(all, system{name, link.Up(), false, g.o.Servers[name]})
+			all = append(all, g.systemOf(name, link))
 		}
 	}
 	if t.ZMQ.Used() {
@@ -70,9 +79,14 @@ func (g *Glance) systems() (all []system) {
 		if up < want {
 			detail = fmt.Sprintf("%s of %s publishers", thousands(up), thousands(want))
 		}
-		all = append(all, system{"zmq", up >= want, false, detail})
+		all = append(all, system{name: "zmq", on: up >= want, detail: detail})
 	}
 	return all
+}
+
+// registries are where workers may register, by their names here.
+func registries(t *fleet.Tally) map[string]*fleet.Link {
+	return map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
 }
 
 func (g *Glance) writeConnected(d *doc) {
@@ -86,9 +100,19 @@ func (g *Glance) writeConnected(d *doc) {
 			d.bool("refused", true)
 		}
 		d.text("detail", s.detail)
+		s.writeAway(d)
 		d.close('}')
 	}
 	d.close('}')
+}
+
+// writeAway says why something is not connected.
+func (s *system) writeAway(d *doc) {
+	if s.on {
+		return
+	}
+	d.bool("lost", s.lost)
+	d.text("why", s.why)
 }
 
 func (g *Glance) writeLeader(d *doc) {
@@ -284,6 +308,7 @@ func (g *Glance) writeLooking(d *doc) {
 	d.text("component", t.Component)
 	d.text("endpoint", t.Name)
 	d.text("why", strings.Join(g.missing, ", "))
+	g.writeMissing(d)
 	d.field("asks")
 	d.strings(g.asks(census))
 	d.field("watches")
@@ -298,6 +323,40 @@ func (g *Glance) writeLooking(d *doc) {
 	}
 	d.close(']')
 	g.writeNearest(d, t, census)
-	d.text("mock", g.o.Mock)
+	if len(g.notConnected()) == 0 { // else it would find nothing there either
+		d.text("mock", g.o.Mock)
+	}
 	d.close('}')
+}
+
+// notConnected is what workers would be seen by, and is away: NATS too where nothing that is known
+// so far uses it.
+func (g *Glance) notConnected() (all []system) {
+	t := g.tally()
+	if t.NATS.Used() && !t.NATS.Off() && !t.NATS.Up() {
+		all = append(all, g.systemOf("nats", &t.NATS))
+	}
+	for name, link := range registries(t) {
+		if link.Used() && !link.Up() {
+			all = append(all, g.systemOf(name, link))
+		}
+	}
+	return all
+}
+
+func (g *Glance) writeMissing(d *doc) {
+	all := g.notConnected()
+	if len(all) == 0 {
+		return
+	}
+	d.field("missing")
+	d.open('[')
+	for _, s := range all {
+		d.open('{')
+		d.text("system", s.name)
+		d.text("detail", s.detail)
+		s.writeAway(d)
+		d.close('}')
+	}
+	d.close(']')
 }

@@ -205,7 +205,8 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	if c.standby { // the l2c event, too, is to follow at once
 		g.Go(func() error { atEachTakeover(ctx, &f.Tally.Unique, pollNow); return nil })
 	}
-	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
+	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused,
+		Why: func(err error) { f.Tally.NATS.Blame(err.Error()) }, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
 	g.Go(func() error {
 		return connect.HoldNATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn

@@ -11,10 +11,13 @@ export function empty() {
   const {looking: l, interval, connected} = now.snap
   const what = l.component && l.endpoint ? `<b>${esc(name(l))}</b>`
     : l.component ? `every endpoint of <b>${esc(name(l))}</b>` : `every endpoint in the namespace <b>${esc(l.namespace)}</b>`
-  const registry = registryOf(connected)
-  html($('empty'), `<h2>No worker yet</h2>
-    <p>Looking for ${what}, once ${interval === 1 ? 'a second' : `every ${interval} s`}. This page fills itself as soon as one answers.</p>
-    ${l.why ? `<p>Not ready: ${esc(l.why)}.</p>` : ''}
+  const registry = registryOf(connected), missing = l.missing ?? []
+  // Without the registry, or where there is none without NATS, no worker could be seen.
+  const blind = missing.some(m => m.system === registry || !registry)
+  html($('empty'), `<h2>${blind ? 'No connection: whether there are workers is not known' : 'No worker yet'}</h2>
+    ${missing.length ? away(missing) : ''}
+    <p>Looking for ${what}${blind ? '' : `, once ${interval === 1 ? 'a second' : `every ${interval} s`}`}. This page fills itself as soon as ${blind ? 'there is a connection and a worker answers' : 'one answers'}.</p>
+    ${l.why && !missing.length ? `<p>Not ready: ${esc(l.why)}.</p>` : ''}
     ${l.nearest ? nearest(l.nearest) : ''}
     <div class="two">
       <section><h2>What is registered</h2>${l.sees.length ? list(l.sees, s => `<li><span>${many(s.instances, 'instance')}</span><code>${esc(name(s))}</code></li>`) : `<p>${nothing(connected)}</p>`}</section>
@@ -23,6 +26,9 @@ export function empty() {
     ${l.mock ? `<section><h2>Start a mock worker to see the page at work</h2>${command(l.mock)}</section>` : ''}`)
 }
 
+const CALLED = {nats: 'NATS', etcd: 'etcd', file: 'directory', kubernetes: 'Kubernetes'}
+const away = missing => `<section><h2>What is not connected</h2>${list(missing, m => `<li><span>${CALLED[m.system]}</span><code>${esc(m.detail ?? '')}</code></li>
+  <li><span></span><span>${m.lost ? 'The connection was lost' : 'There has been no connection yet'}${m.why ? `: ${esc(m.why)}` : ''}. It is tried again and again.</span></li>`)}</section>`
 const nearest = n => `<div class="near"><b>Did you mean ${esc(name(n))}?</b><p>${esc(n.why)}</p>${n.command ? command(n.command) : ''}</div>`
 
 // Where workers register, and what must be the same here and there.

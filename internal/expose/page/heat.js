@@ -4,8 +4,8 @@ import {C, percent} from './colours.js'
 import {$, html, phone, text} from './dom.js'
 import {now} from './state.js'
 import {view} from './view.js'
-import {DASH, many, num, pair, pct, points, span} from './words.js'
-import {blocks, count, endpointOf, idOf, rank, short, sorted, value} from './workers.js'
+import {DASH, many, num, pair, pct, points} from './words.js'
+import {blocks, count, endpointOf, idOf, rank, reported, short, sorted, value} from './workers.js'
 
 // The sizes of a cell, the largest first whose rows fit: width, height, gap.
 const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
@@ -256,12 +256,12 @@ export function tip(i) {
   box.hidden = !w
   if (!w) return
   const facts = {
-    state: w.state,
+    state: (now.old ? 'was ' : '') + w.state,
     'KV blocks': blocks(w),
     slots: pair(w.slotsActive, w.slotsTotal),
     waiting: num(w.waiting),
     'hit rate, 5 min': pct(w.hitRate, 1),
-    'last report': w.age == null ? 'never' : span(w.age) + ' ago',
+    'last report': reported(w) + (w.age == null ? '' : ' ago'),
   }
   if (!box.firstChild) html(box, '<b class="mono"></b><dl>' + Object.keys(facts).map(k => `<dt>${k}</dt><dd></dd>`).join('') + '</dl>')
   text(box.firstChild, idOf(w) + rank(w))

@@ -2,6 +2,7 @@
 import {$, phone, say, text} from './dom.js'
 import {now} from './state.js'
 import {clock, many, num, span} from './words.js'
+import {count} from './workers.js'
 
 const KINDS = {bad: 'serious', warn: 'to fix', info: 'to know'}
 const CARD = '<details><summary><svg aria-hidden="true"><use/></svg><h3></h3></summary><p></p><p><b>Check:</b> <span></span></p></details><button class="link"></button>'
@@ -39,7 +40,7 @@ function fine() {
   const answer = answering + unregistered, total = answer + silent + malformed // static workers are in no registry
   const age = workers.reduce((oldest, w) => Math.max(oldest, w.age ?? 0), 0)
   const who = answer === total ? `All ${many(total, 'worker')} answer` : `${num(answer)} of ${many(total, 'worker')} answer`
-  return `Nothing. ${total === 1 && answer ? 'The worker answers' : who}, the oldest load is ${span(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
+  return (now.old ? `As of ${clock(now.snap.now)}: nothing. ` : 'Nothing. ') + `${total === 1 && answer ? 'The worker answers' : who}, the oldest load is ${span(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
 }
 
 function cards(ul, list, few) {
@@ -68,9 +69,9 @@ function card(li, p, few) {
   text(detail, p.detail + (p.since ? ` Since ${clock(p.since).slice(0, 5)}.` : ''))
   check.hidden = !p.check
   text(check.lastChild, p.check ?? '')
-  const n = new Set(p.workers).size
+  const n = new Set(p.workers).size, of = count([...new Set(p.workers)].map(key => now.byKey.get(key)).filter(Boolean))
   button.hidden = !n
-  const label = n === 1 ? 'Open it' : `Show ${num(n)}`
+  const label = n === 1 ? 'Open it' : n > of && of === 1 ? `Show its ${num(n)} ranks` : `Show ${num(of || n)}`
   text(button, label)
   if (button._for !== label + p.title) button.setAttribute('aria-label', `${label}: ${p.title}`)
   button._for = label + p.title

@@ -7,6 +7,8 @@ export const now = {
   shown: [],         // those that the filters let through
   ordered: [],       // the same in the order of the table
   online: true,      // the numbers are as young as they should be
+  old: false,        // they are not, or are held: what is shown was so
+  behind: 0,         // seconds by which it was, then
 }
 
 // draw has everything drawn anew; main.js says how.

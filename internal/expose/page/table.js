@@ -3,8 +3,8 @@ import {$, copy, phone, text} from './dom.js'
 import {changed, onChange} from './filter.js'
 import {now} from './state.js'
 import {view} from './view.js'
-import {DASH, many, num, pair, pct, span} from './words.js'
-import {endpointOf, hexOf, sorted, use} from './workers.js'
+import {DASH, many, num, pair, pct} from './words.js'
+import {endpointOf, hexOf, reported, sorted, use} from './workers.js'
 
 const COLUMNS = [
   ['state', 'State', ''], ['id', 'Worker<span class="long">, decimal and hex</span>', ''], ['endpoint', 'Component / endpoint', 'c-ep'],
@@ -98,7 +98,7 @@ function write(tr, w, place, mean) {
   if (_.waiting._zero !== !w.waiting) _.waiting.classList.toggle('zero', _.waiting._zero = !w.waiting)
   text(_.hit, pct(w.hitRate, 1))
   text(_.hit2, pct(w.hitRateTotal, 1))
-  text(_.age, w.age == null ? 'never' : span(w.age))
+  text(_.age, reported(w))
 }
 
 // name writes what a row seldom changes.

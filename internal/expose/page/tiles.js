@@ -44,11 +44,11 @@ export function bar() {
   const {namespace, connected, leader, fleet} = now.snap
   text($('ns'), namespace)
   // Of ZeroMQ there are many connections, and seldom are all of them lost.
-  const says = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : c.refused ? ' denied' : ' lost'
+  const says = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : c.refused ? ' denied' : c.lost === false ? ' not connected' : ' lost'
   html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
     `<i aria-hidden="true"></i>${esc(system)}${says(system, c)}</li>`).join(''))
   html($('role'), `${esc(leader.role)}<small>${esc(leader.detail ?? '')}</small>`)
-  document.title = (now.online ? `${num(fleet.states.answering)}/${num(total(fleet))} ` : '') + `${namespace} · metrics`
+  document.title = (!now.old ? `${num(fleet.states.answering)}/${num(total(fleet))} ` : '') + `${namespace} · metrics`
 }
 
 export function tiles() {

@@ -4,14 +4,16 @@ import {map} from './heat.js'
 import {AXIS, Plot, newSet, unit, upTo} from './plot.js'
 import {draw, now} from './state.js'
 import {remember, view} from './view.js'
-import {DASH, num, pair, pct, span} from './words.js'
-import {blocks, endpointOf, hexOf, idOf, rank} from './workers.js'
+import {DASH, clock, num, pair, pct} from './words.js'
+import {blocks, endpointOf, hexOf, idOf, rank, reported} from './workers.js'
 
 const panel = $('worker')
 let back = null      // what had the focus before
 let built = ''       // the key of the worker that the panel was made for
 let plots = []       // with the series each needs
 let past = null      // its history
+let last = null      // what was last said of it: it may be gone
+let seen = 0         // when, by the program's clock
 let ask = async () => null
 
 // askWith says where the history of a worker comes from.
@@ -60,19 +62,28 @@ export function worker() {
     built = ''
     return
   }
-  if (!w) {
-    text($('w-state'), 'gone: it is registered no more, and does not answer')
-    return
+  if (w) {
+    last = w
+    seen = now.snap.now
+    if (built !== w.key) {
+      build(w)
+      fetchPast()
+    }
   }
-  if (built !== w.key) {
-    build(w)
-    fetchPast()
-  }
-  html($('w-state'), `${glyph(w.state)} ${esc(w.state)}`)
+  write(last, !w)
+}
+
+// write says how the worker is, or how it was: the numbers may be old, or it gone.
+function write(w, gone) {
+  const was = gone || now.old, then = v => was && v !== DASH ? 'was ' + v : v
+  panel.classList.toggle('was', was)
+  html($('w-state'), gone ? `gone: it was ${esc(w.state)} at ${clock(seen)}, is registered no more, and does not answer`
+    : `${glyph(w.state)} ` + (was ? `was ${esc(w.state)} at ${clock(seen)}` : esc(w.state)))
   const values = [blocks(w), pair(w.slotsActive, w.slotsTotal), num(w.waiting), pct(w.hitRate, 1)]
-  values.forEach((v, i) => text($('w-v' + i), v))
-  text($('w-age'), w.age == null ? 'never' : span(w.age) + ' ago')
-  text($('w-hit2'), pct(w.hitRateTotal, 1))
+  values.forEach((v, i) => text($('w-v' + i), then(v)))
+  text($('w-age'), reported(w, (now.snap.now - seen) / 1000) + (w.age == null ? '' : ' ago'))
+  text($('w-hit2'), then(pct(w.hitRateTotal, 1)))
+  text($('w-oddhead'), `${past?.odd.length ? 'What' : 'Nothing'} ${was ? 'was' : 'is'} odd about it`)
 }
 
 function build(w) {
@@ -114,7 +125,7 @@ export async function fetchPast() {
   $('w-note').hidden = !past.note
   text($('w-note'), past.note ?? '')
   $('w-oddhead').hidden = false
-  text($('w-oddhead'), past.odd.length ? 'What is odd about it' : 'Nothing is odd about it')
+  write(last, !now.byKey.has(key))
   html($('w-odd'), past.odd.map(o => `<li>${esc(o.text)}${o.check ? `<p>${esc(o.check)}</p>` : ''}</li>`).join(''))
 }
 

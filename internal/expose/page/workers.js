@@ -1,6 +1,7 @@
 // What can be said of a worker. Each is one row and one cell: a worker at an endpoint,
 // or one of its data-parallel ranks.
-import {DASH, pair, pct} from './words.js'
+import {now} from './state.js'
+import {DASH, pair, pct, span} from './words.js'
 
 const part = (active, total) => active == null || !total ? null : active / total
 export const use = w => w.kvUse
@@ -18,6 +19,9 @@ export function blocks(w) {
   const u = use(w), known = [w.kvActive != null && pair(w.kvActive, w.kvTotal), u != null && pct(u)].filter(Boolean)
   return known.join(' · ') || DASH
 }
+
+// reported is how long ago it last said something: by now, however old what is shown is.
+export const reported = (w, more = 0) => w.age == null ? 'never' : span(w.age + now.behind + more)
 
 // count is of workers: the ranks of one are one.
 export const count = list => new Set(list.map(w => w.id)).size
