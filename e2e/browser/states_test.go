@@ -90,6 +90,8 @@ func TestRealPageSaysWhatIsNotConnected(t *testing.T) {
 			b.says("#live", away.live)
 			b.is("document.querySelector('#live').dataset.is === 'live' || getComputedStyle(document.querySelector('#live i'), '::after').content === 'none'")
 			b.is("!document.querySelector('#empty').innerText.includes('mock')")
+			b.size(390, 900)
+			b.is("[...document.querySelectorAll('#empty .away')].every(p => p.getBoundingClientRect().right <= 390 && p.getBoundingClientRect().left >= 0)")
 		})
 	}
 }

@@ -328,3 +328,28 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 		t.Errorf("%d permissions are said, want what is news and what is not known:\n%s", n, journal)
 	}
 }
+
+// TestWhyNATSIsNotConnectedIsHeard before the first connection, and when one is lost: nats.go itself
+// says no more than that there is no server.
+func TestWhyNATSIsNotConnectedIsHeard(t *testing.T) {
+	t.Parallel()
+	for what, before := range map[string]bool{"never connected": false, "lost": true} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			why, up := make(chan string, 1000), make(chan bool, 1000)
+			log, _ := devstacktest.NewLog()
+			s := startNATS(t, nil)
+			if !before {
+				s.Close()
+			}
+			hold(t, s.URL(), env(), log, NATSHooks{Why: func(err error) { why <- err.Error() }, Status: func(is bool) { up <- is }})
+			if before {
+				<-up
+				s.Close()
+			}
+			if got := <-why; !strings.Contains(got, "connection refused") {
+				t.Errorf("why is %q", got)
+			}
+		})
+	}
+}

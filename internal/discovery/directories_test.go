@@ -71,6 +71,9 @@ func (r *folder) away(times int) {
 		r.t.Error("the registry is connected")
 	}
 	r.says("The registry cannot be read", times)
+	if r.Link.Why() == "" {
+		r.t.Error("it is not said why the registry is not connected")
+	}
 	if r.Fleet.Tally.Failed(fleet.PeerFiles) == 0 {
 		r.t.Error("no call has failed")
 	}

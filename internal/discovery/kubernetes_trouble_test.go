@@ -3,6 +3,7 @@ package discovery
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
@@ -96,6 +97,9 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	devstacktest.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
 	if k.Fleet.IsSynced() || k.Fleet.Tally.Kubernetes.Up() {
 		t.Error("the fleet is taken for known")
+	}
+	if why := k.Fleet.Tally.Kubernetes.Why(); !strings.Contains(why, "CustomResourceDefinition") {
+		t.Errorf("why Kubernetes is not connected is %q", why)
 	}
 	k.server.Remove(kubetest.Metadatas, false)
 	k.has(shape{one, 0})

@@ -333,6 +333,9 @@ func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 		if r.Fleet.Tally.Etcd.Up() {
 			return errors.New("etcd is connected")
 		}
+		if why := r.Fleet.Tally.Etcd.Why(); !strings.Contains(why, "connection refused") {
+			return fmt.Errorf("why etcd is not connected is %q", why)
+		}
 		return nil
 	})
 	if err := differs(r.Fleet, all); err != nil {

@@ -26,9 +26,9 @@ export function empty() {
     ${l.mock ? `<section><h2>Start a mock worker to see the page at work</h2>${command(l.mock)}</section>` : ''}`)
 }
 
-const CALLED = {nats: 'NATS', etcd: 'etcd', file: 'directory', kubernetes: 'Kubernetes'}
-const away = missing => `<section><h2>What is not connected</h2>${list(missing, m => `<li><span>${CALLED[m.system]}</span><code>${esc(m.detail ?? '')}</code></li>
-  <li><span></span><span>${m.lost ? 'The connection was lost' : 'There has been no connection yet'}${m.why ? `: ${esc(m.why)}` : ''}. It is tried again and again.</span></li>`)}</section>`
+const CALLED = {nats: 'NATS', etcd: 'etcd', file: 'The directory of workers', kubernetes: 'The Kubernetes API'}
+const away = missing => `<section><h2>What is not connected</h2>${missing.map(m => `<p class="away"><b>${CALLED[m.system]}</b> at <code>${esc(m.detail ?? '')}</code>.
+  ${m.lost ? 'The connection was lost' : 'There has been no connection yet'}${m.why ? `: ${esc(m.why)}` : ''}. It is tried again and again.</p>`).join('')}</section>`
 const nearest = n => `<div class="near"><b>Did you mean ${esc(name(n))}?</b><p>${esc(n.why)}</p>${n.command ? command(n.command) : ''}</div>`
 
 // Where workers register, and what must be the same here and there.
