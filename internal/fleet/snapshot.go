@@ -309,11 +309,10 @@ func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat, brief bool) {
 }
 
 // count puts the seat under one of the states of its endpoint and reports
-// whether it is shown: a worker that is heard of without being registered is, if
-// that is how it was started, and not, if its registration is gone.
+// whether it is shown.
 func (f *Fleet) count(row *WorkerState, w *worker, s *seat) bool {
 	state := &s.endpoint.state
-	shown := s.registered || (w.id.IsStatic() || !f.registry) && (s.answered || len(s.ranks) > 0)
+	shown := f.isThere(w, s)
 	switch {
 	case s.malformed && shown:
 		row.State = StateMalformed

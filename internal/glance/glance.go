@@ -2,6 +2,7 @@ package glance
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type Options struct {
 	Instance string            // what the leader holds; empty where there is none
 	Gateway  string            // where pushes go, without password; empty: nowhere
 	Mock     string            // the command that starts a mock worker here
+
+	Log *slog.Logger // says which problems come and go; nil: none does
 
 	WebFile  string        // what clients must meet is written there; empty: nowhere
 	WebWrong func() string // what is wrong with that, so that it is not in force; nil: nothing ever
@@ -79,6 +82,7 @@ type Glance struct {
 	flows    [flowCount]flow
 	outages  [outageCount]outage
 	pushes   pushes
+	teller   teller
 	events   rate
 
 	clock     clock
@@ -105,6 +109,7 @@ func New(o Options) *Glance {
 		memory:   make([]memory, len(programRules)),
 		news:     make(chan struct{}),
 		ended:    make(chan struct{}),
+		teller:   teller{log: o.Log},
 	}
 	now := time.Now()
 	g.born = now.Add(-tenth)

@@ -104,6 +104,7 @@ func (g *Glance) judge() {
 			}
 		}
 	}
+	g.teller.tell(g) // of those, too, that are left out
 	if n := len(g.problems) - mostProblems; n > 0 {
 		g.leftOut.problems = n
 		var worst []problem
@@ -161,18 +162,21 @@ var rank = map[severity]int{bad: 0, warn: 1, info: 2}
 // overCheck is what there is to do about what is over.
 const overCheck = "nothing now. This is withdrawn, unless it is so again soon."
 
+func (p *problem) inWords(g *Glance) said {
+	t := said{p, p.say(g, p)}
+	t.words.severity = cmp.Or(t.words.severity, p.severity)
+	if t.words.check = cmp.Or(t.words.check, overCheck); t.words.rows == nil {
+		t.words.rows = p.rows
+	}
+	return t
+}
+
 // said are all problems: the worst first, and of those that are as bad the program's own, and then
 // the oldest, so that they keep their places while they last.
 func (g *Glance) said() []said {
 	all := make([]said, 0, len(g.problems))
 	for i := range g.problems {
-		p := &g.problems[i]
-		t := said{p, p.say(g, p)}
-		t.words.severity = cmp.Or(t.words.severity, p.severity)
-		if t.words.check = cmp.Or(t.words.check, overCheck); t.words.rows == nil {
-			t.words.rows = p.rows
-		}
-		all = append(all, t)
+		all = append(all, g.problems[i].inWords(g))
 	}
 	slices.SortStableFunc(all, func(a, b said) int {
 		return cmp.Or(rank[a.words.severity]-rank[b.words.severity], either(a.of == nil, 0, 1)-either(b.of == nil, 0, 1), cmp.Compare(a.since, b.since))

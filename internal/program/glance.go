@@ -2,6 +2,7 @@ package program
 
 import (
 	"cmp"
+	"log/slog"
 	"strings"
 
 	"dynamo-metrics/internal/cli"
@@ -11,7 +12,7 @@ import (
 )
 
 // newGlance looks at the Fleet for people and autoscalers.
-func newGlance(c config, f *fleet.Fleet) *glance.Glance {
+func newGlance(c config, f *fleet.Fleet, log *slog.Logger) *glance.Glance {
 	o := glance.Options{
 		Fleet:      f,
 		Namespaces: c.namespaces,
@@ -21,6 +22,7 @@ func newGlance(c config, f *fleet.Fleet) *glance.Glance {
 		Poll:       c.pollInterval,
 		Scrape:     c.scrapes.interval,
 		PageIn:     c.scrapes.timeout,
+		Log:        log,
 		Servers: map[string]string{
 			"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files,
 			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "that of this cluster") + ", namespace " + c.kubernetes.namespace,

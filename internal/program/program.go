@@ -99,13 +99,15 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log, natsOptions) })
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
+		comings := &discovery.Comings{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
+		work.Go(func() error { comings.Run(ctx); return nil })
 		if c.scrapes.which != scrapeNone {
 			work.Go(func() error { return c.scraper(f, log).Run(ctx) })
 		}
+		look := newGlance(c, f, log) // the log speaks of problems also where nothing is served
+		work.Go(func() error { look.Run(ctx); return nil })
 		if listener != nil {
 			web := tracing.Target(log, "http")
-			look := newGlance(c, f)
-			work.Go(func() error { look.Run(ctx); return nil })
 			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
