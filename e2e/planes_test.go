@@ -74,7 +74,7 @@ func TestWorkersAndRoutersOnDifferentPlanesAreWarnedOfOnce(t *testing.T) {
 		s.put(channel("active_sequences_events", 20+id, onNATS))
 	}
 	m.Says(" WARN metrics: Workers and routers of a component are on different event planes")
-	said := m.Said("different event planes")
+	said := m.Said("WARN metrics: Workers and routers of a component are on different event planes")
 	if len(said) != 1 || !strings.Contains(said[0], `component=backend planes="workers on ZMQ, routers on NATS"`) {
 		t.Errorf("said %q", said)
 	}

@@ -116,6 +116,7 @@ func table(several bool) []labelled {
 		labelled{workersByState, append(slices.Clip(ofEndpoint), "state")},
 		labelled{passDuration, ofWorker},
 		labelled{subscribed, []string{"subject", "need"}},
+		labelled{targetWorkers, []string{"component", "endpoint"}},
 		labelled{buildInfo, []string{"version", "revision", "goversion"}},
 		labelled{pollDuration, nil},
 		labelled{eventLag, nil},
@@ -209,6 +210,10 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, s := range c.fleet.Notes.Subjects() {
 		ch <- prometheus.MustNewConstMetric(c.descs[subscribed.name], subscribed.kind, truth(!s.Refused), s.Name, needOf(s))
+	}
+	if n := c.fleet.Targeted(); n.OK {
+		target := c.fleet.Target()
+		ch <- prometheus.MustNewConstMetric(c.descs[targetWorkers.name], targetWorkers.kind, float64(n.V), target.Component, target.Name)
 	}
 	ch <- prometheus.MustNewConstMetric(c.descs[buildInfo.name], buildInfo.kind, 1, c.build.Version, c.build.Revision, c.build.GoVersion)
 	polls, lags := t.PollDurations(), t.Lags()

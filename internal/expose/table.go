@@ -248,7 +248,7 @@ var programFamilies = []programFamily{
 			}
 			return []point{{value: time.Duration(at).Seconds()}}
 		}},
-	{gauge("dynamo_metrics_history_bytes", "Memory of what is remembered for the web page; absent where none is served"), nil,
+	{gauge("dynamo_metrics_history_bytes", "Memory of what is remembered for the web page"), nil,
 		func(t *fleet.Tally) []point {
 			n := t.HistoryBytes.Load()
 			if n == 0 {
@@ -285,6 +285,10 @@ func needOf(s fleet.Subject) string {
 	}
 	return "optional"
 }
+
+// targetWorkers has the labels component and endpoint of the flags, which name no endpoint where
+// all of a component are watched.
+var targetWorkers = gauge("dynamo_metrics_target_workers", "Workers at the component and endpoint that the flags name, whether they report a load or not; absent where the flags name none")
 
 // buildInfo has the labels version, revision and goversion.
 var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; always 1")

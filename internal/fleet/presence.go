@@ -57,3 +57,23 @@ func (f *Fleet) answers(s *seat) Opt[bool] {
 	}
 	return Opt[bool]{}
 }
+
+// Targeted is how many workers are there at what the flags name; absent where they name no
+// component, and before it is known who is registered.
+func (f *Fleet) Targeted() Opt[int] {
+	if f.target.Component == "" || !f.IsSynced() {
+		return Opt[int]{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for w := range f.workers.all() {
+		for i := range w.seats { // not by value: a seat is large
+			if s := &w.seats[i]; s.endpoint.watched && f.isThere(w, s) {
+				n++
+				break
+			}
+		}
+	}
+	return Some(n)
+}
