@@ -257,3 +257,19 @@ func TestWhatCannotBePrintedIsAnError(t *testing.T) {
 		}
 	}
 }
+
+// TestTheLogSpeaksOfWorkersAndProblemsAlsoWhereNothingIsServed of those that are there at the start.
+func TestTheLogSpeaksOfWorkersAndProblemsAlsoWhereNothingIsServed(t *testing.T) {
+	t.Parallel()
+	s, g := newStack(t), newGateway(t)
+	for id := range uint64(3) {
+		s.register(wire.LayoutInstances, instance("generate", 0xa+id))
+	}
+	s.responder("dynamo_backend", []byte(`{"type":"io.nats.micro.v1.stats_response","name":"dynamo_backend","id":"x","endpoints":[{"subject":"dynamo_backend.generate-a","data":{"kv_active_blocks":"many"}}]}`))
+	m := start(t, "metrics", s.env(), "--push", "--push-url", g.URL, "--poll-interval", "0.1")
+	m.Says(" INFO etcd: Connected to etcd endpoint=" + s.Etcd.Endpoint())
+	m.Says(" INFO metrics: 3 workers are at dynamo/backend/generate: a, b, c")
+	m.Says(" WARN metrics: Problem: ")
+	m.Says(" problem=malformed:backend/generate detail=")
+	m.Terminate()
+}

@@ -23,7 +23,7 @@ type link struct {
 	mu        sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
 	up        bool
 	announced bool            // that there is no connection
-	reasoned  bool            // why one that was lost cannot be made again
+	reasons   []string        // told of why one that was lost cannot be made again
 	lost      *nats.Conn      // the connection that is lost; nil: none is
 	last      string          // fault that was told and may come again
 	denied    map[string]bool // permissions that we lack and have told, of those that no hook looks after
@@ -69,7 +69,7 @@ func (l *link) connected(nc *nats.Conn) {
 		return // the callback came late: it is lost again
 	}
 	l.log.Info("Connected to NATS", "server", where(nc))
-	l.announced, l.reasoned, l.last, l.lost = false, false, "", nil
+	l.announced, l.reasons, l.last, l.lost = false, nil, "", nil
 	l.set(true)
 }
 
@@ -106,7 +106,10 @@ func (l *link) round(n int) time.Duration {
 	return Pause(n - 1)
 }
 
-// stillLost says once of each loss why no server can be reached. Of refused credentials fault
+// mostReasons bounds how many are told of one loss.
+const mostReasons = 3
+
+// stillLost says why no server can be reached, each reason once. Of refused credentials fault
 // hears.
 func (l *link) stillLost() {
 	l.mu.Lock()
@@ -118,11 +121,11 @@ func (l *link) stillLost() {
 	why := l.dials.why(last)
 	l.dials.clear()
 	l.blame(why)
-	if why == nil || l.reasoned || isRefusal(last) {
+	if why == nil || isRefusal(last) || len(l.reasons) >= mostReasons || slices.Contains(l.reasons, why.Error()) {
 		return
 	}
 	l.log.Warn("NATS cannot be reached; connecting goes on", l.because(last, why)...)
-	l.reasoned = true
+	l.reasons = append(l.reasons, why.Error())
 }
 
 // failed hears of each attempt to connect that failed.

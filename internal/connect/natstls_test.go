@@ -150,6 +150,35 @@ func TestRenewedCertificatesAreUsed(t *testing.T) {
 	})
 }
 
+// TestWhyALostConnectionCannotBeMadeAgainIsSaid where first there is no server, and then TLS fails.
+func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
+	t.Parallel()
+	a, other := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	s := startNATS(t, demandTLS(t, a, false))
+	config := s.Config()
+	connected, journal := connectTLS(t, over("tls", s), NATSTLS{CA: a.File("ca.crt")})
+	nc := <-connected
+	if nc == nil {
+		t.Fatalf("not connected:\n%s", journal)
+	}
+	defer nc.Close()
+	devstacktest.Until(t, journal.Says("Connected to NATS", 1))
+	s.Close()
+	devstacktest.Until(t, journal.Says("NATS cannot be reached; connecting goes on", 1))
+	config.Tune = demandTLS(t, other, false)
+	s = restart(t, config)
+	devstacktest.Until(t, journal.Says("unknown authority", 1))
+	devstacktest.Until(t, func() error {
+		if n := s.Varz().TotalConnections; n < 4 {
+			return fmt.Errorf("%d attempts", n)
+		}
+		return nil
+	})
+	if n := journal.Count("NATS cannot be reached; connecting goes on"); n < 2 || n > mostReasons || journal.Count("hint=") != 1 {
+		t.Errorf("%d lines say why, want one of each reason:\n%s", n, journal)
+	}
+}
+
 func TestUnusableFilesForNATSAreNamed(t *testing.T) {
 	a := devstacktest.NewCertified(t)
 	junk, missing := a.File("junk"), a.File("missing")

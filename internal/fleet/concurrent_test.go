@@ -48,6 +48,8 @@ func TestEverybodyAtOnce(t *testing.T) {
 	work(func(r *rand.Rand, _ int) {
 		f.IsRegistered(Instance{generate, id(r)})
 		f.Registered()
+		f.Present(nil)
+		f.Targeted()
 		f.Tally.Polled(PollOK, time.Millisecond)
 		f.Tally.PollDurations()
 	})
