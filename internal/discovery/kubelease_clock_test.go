@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -125,6 +126,16 @@ func (c *court) throughout(p *contender, want bool, d time.Duration) {
 	}
 }
 
+// ran fails the test if a program has ended.
+func (c *court) ran(p *contender) {
+	c.t.Helper()
+	select {
+	case err := <-p.ended:
+		c.t.Errorf("it ended: %v", err)
+	default:
+	}
+}
+
 // edit changes the Lease as another client does.
 func (c *court) edit(change func(o kubetest.Object)) {
 	c.t.Helper()
@@ -147,6 +158,83 @@ func TestANewLeaderWaitsForTheOneBeforeToStop(t *testing.T) {
 		if took := c.within(p, true); took < claimFor || took > claimFor+confirmEvery+20*time.Millisecond {
 			t.Errorf("it leads %v after it has taken the lease, want 2 s", took)
 		}
+	})
+}
+
+func TestASecondInstanceIsRefusedWhereTheFirstRenewsItsLease(t *testing.T) {
+	inCourt(t, func(c *court) {
+		first := c.enter("first", false, quiet)
+		c.within(first, true)
+		second := c.enter("second", false, quiet)
+		began := time.Now()
+		err := <-second.ended
+		if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "first_") {
+			t.Errorf("%v, want that the first exists", err)
+		}
+		if took := time.Since(began); took > updateLease+lookAtLease {
+			t.Errorf("that is known after %v, want with the next update", took)
+		}
+		c.throughout(first, true, time.Minute)
+		c.ran(first)
+	})
+}
+
+func TestALeaseOfADeadHolderIsTakenOverAfterItsTime(t *testing.T) {
+	for said, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: longestLease} { // seconds
+		t.Run(fmt.Sprint(said), func(t *testing.T) {
+			inCourt(t, func(c *court) {
+				// Its clock is years ahead: only whether it changes the Lease counts.
+				c.server.Put(kubetest.Leases, kubetest.Object{
+					"metadata": kubetest.Object{"name": leaseName("lab/components/metrics/instance"), "namespace": "team-a"},
+					"spec":     kubetest.Object{"holderIdentity": "dead", "leaseDurationSeconds": said, "renewTime": "2099-01-01T00:00:00.000000Z"},
+				})
+				next := c.enter("next", false, quiet)
+				time.Sleep(100 * time.Millisecond) // it has looked
+				c.throughout(next, false, want*time.Second)
+				if took := c.within(next, true); took > lookAtLease+claimFor+confirmEvery {
+					t.Errorf("it leads %v after the time is over", took)
+				}
+				c.ran(next)
+			})
+		})
+	}
+}
+
+func TestALeaderWhoseLeaseIsTakenStandsBy(t *testing.T) {
+	inCourt(t, func(c *court) {
+		p := c.enter("first", true, quiet)
+		c.within(p, true)
+		c.edit(func(o kubetest.Object) {
+			o["spec"] = kubetest.Object{"holderIdentity": "thief", "leaseDurationSeconds": 10}
+		})
+		c.within(p, false)
+		c.edit(func(o kubetest.Object) { o["spec"] = kubetest.Object{} })
+		c.within(p, true)
+		c.server.Delete(kubetest.Leases, "team-a", c.server.Names(kubetest.Leases, "team-a")[0])
+		c.within(p, false)
+		c.within(p, true)
+		if names := c.server.Names(kubetest.Leases, "team-a"); len(names) != 1 { // it has made a new one
+			t.Errorf("leases %q", names)
+		}
+		c.ran(p)
+	})
+}
+
+func TestALeaseThatMayNotBeMadeIsTriedAgain(t *testing.T) {
+	inCourt(t, func(c *court) {
+		c.server.Forbid(kubetest.Leases, true)
+		p := c.enter("first", false, quiet)
+		c.throughout(p, false, 5*time.Minute)
+		c.set(func() {
+			if n := len(c.requests); n < 5*60/30 {
+				t.Errorf("%d requests in five minutes", n)
+			}
+		})
+		c.server.Forbid(kubetest.Leases, false)
+		if took := c.within(p, true); took > confirmIn+claimFor+confirmEvery {
+			t.Errorf("it leads %v after the right is given", took)
+		}
+		c.ran(p)
 	})
 }
 
@@ -242,9 +330,9 @@ func TestAProgramThatMayNotStandByLeadsOnWhileTheAPIIsAway(t *testing.T) {
 		p := c.enter("first", false, quiet)
 		c.within(p, true)
 		c.set(func() { c.away = true })
-		c.throughout(p, true, time.Hour)
+		c.throughout(p, true, 10*time.Minute)
 		if p.Fleet.Tally.Leader.Load() {
-			t.Error("it says that it holds the lease, after an hour")
+			t.Error("it says that it holds the lease, after ten minutes")
 		}
 		c.edit(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
 		c.set(func() { c.away = false })

@@ -2,7 +2,6 @@ package discovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -65,79 +64,5 @@ func TestALeaseMakesOneTheUniqueInstanceAndIsGivenBack(t *testing.T) {
 	}
 	if n := k.spec()["leaseTransitions"]; n != 1.0 {
 		t.Errorf("%v transitions, want 1", n)
-	}
-}
-
-func TestASecondInstanceIsRefusedWhereTheFirstRenewsItsLease(t *testing.T) {
-	t.Parallel()
-	k := newInTeamA(t)
-	k.holdLease(k.Kubernetes, "first", false)
-	lives(t, k.Kubernetes, true)
-	_, ended := k.holdLease(k.another(), "second", false)
-	err := <-ended
-	if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "first_") {
-		t.Errorf("%v, want that the first exists", err)
-	}
-	lives(t, k.Kubernetes, true)
-}
-
-func TestALeaseOfADeadHolderIsTakenOverAfterItsTime(t *testing.T) {
-	t.Parallel()
-	k := newInTeamA(t)
-	// Its clock is years ahead: only whether it changes the Lease counts.
-	k.server.Put(kubetest.Leases, kubetest.Object{
-		"metadata": kubetest.Object{"name": leaseName("lab/components/metrics/instance"), "namespace": "team-a"},
-		"spec":     kubetest.Object{"holderIdentity": "dead", "leaseDurationSeconds": 1, "renewTime": "2099-01-01T00:00:00.000000Z"},
-	})
-	_, ended := k.holdLease(k.Kubernetes, "next", false)
-	lives(t, k.Kubernetes, true)
-	select {
-	case err := <-ended:
-		t.Errorf("ended: %v", err)
-	default:
-	}
-}
-
-func TestALeaderWhoseLeaseIsTakenStandsBy(t *testing.T) {
-	t.Parallel()
-	k := newInTeamA(t)
-	k.holdLease(k.Kubernetes, "first", true)
-	lives(t, k.Kubernetes, true)
-	name := k.server.Names(kubetest.Leases, "team-a")[0]
-	stolen := k.server.Get(kubetest.Leases, "team-a", name)
-	stolen["spec"] = kubetest.Object{"holderIdentity": "thief", "leaseDurationSeconds": 10}
-	k.server.Put(kubetest.Leases, stolen)
-	lives(t, k.Kubernetes, false)
-	stolen = k.server.Get(kubetest.Leases, "team-a", name)
-	stolen["spec"] = kubetest.Object{}
-	k.server.Put(kubetest.Leases, stolen)
-	lives(t, k.Kubernetes, true)
-	k.server.Delete(kubetest.Leases, "team-a", name)
-	devstacktest.Until(t, func() error { // it makes a new one
-		if names := k.server.Names(kubetest.Leases, "team-a"); len(names) != 1 {
-			return fmt.Errorf("leases %q", names)
-		}
-		return nil
-	})
-	lives(t, k.Kubernetes, true)
-}
-
-func TestALeaseThatMayNotBeMadeIsTriedAgain(t *testing.T) {
-	t.Parallel()
-	k := newInTeamA(t)
-	k.server.Forbid(kubetest.Leases, true)
-	_, ended := k.holdLease(k.Kubernetes, "first", false)
-	devstacktest.Until(t, func() error {
-		if len(k.server.Requests()) < 3 {
-			return errors.New("not tried again yet")
-		}
-		return nil
-	})
-	k.server.Forbid(kubetest.Leases, false)
-	lives(t, k.Kubernetes, true)
-	select {
-	case err := <-ended:
-		t.Errorf("ended: %v", err)
-	default:
 	}
 }
