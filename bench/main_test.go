@@ -9,7 +9,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce()
+	devstacktest.AtOnce(6)
 	m.Run()
 }
 

@@ -21,7 +21,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce()
+	devstacktest.AtOnce(12)
 	process.Main(m, &bin, append(buildFlags, "../cmd/...")...)
 }
 

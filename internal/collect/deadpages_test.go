@@ -75,7 +75,7 @@ func TestManyDeadPagesOfALargeFleet(t *testing.T) {
 // may take.
 func TestPagesThatTakeTheirTimeAreRead(t *testing.T) {
 	t.Parallel()
-	const many, slow, dead = 200, 20, 80
+	const many, slow, dead = 160, 20, 80
 	for _, timeout := range []time.Duration{100 * time.Millisecond, 2 * time.Second, 20 * time.Second, time.Minute} {
 		for name, how := range map[string]manner{"swallows": swallows, "accepts": accepts} {
 			t.Run(fmt.Sprint(timeout, " ", name), func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestPagesThatTakeTheirTimeAreRead(t *testing.T) {
 // TestPagesThatTakeLongAreReadAmongDeadOnes, and delay no other: those that were read before.
 func TestPagesThatTakeLongAreReadAmongDeadOnes(t *testing.T) {
 	t.Parallel()
-	const many, dead = 200, 100
+	const many, dead = 130, 100
 	inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
 		ids := shuffled(many, 9)
 		w.take(answers, ids[4:]...)

@@ -1,12 +1,14 @@
 package collect
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce()
+	devstacktest.AtOnce(6)
+	debug.SetGCPercent(400) // there is memory enough, and a fifth of the time was the collector's
 	m.Run()
 }

@@ -7,6 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce()
+	devstacktest.AtOnce(6)
 	m.Run()
 }

@@ -209,7 +209,7 @@ func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // it is deleted, and comes back
+	for range 2 { // it is deleted, and comes back
 		r.delete(key)
 		leads(t, p, false)
 		if !p.Fleet.Tally.LastLed.Load() {

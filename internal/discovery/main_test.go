@@ -7,6 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce()
+	devstacktest.AtOnce(16)
 	m.Run()
 }

@@ -6,13 +6,13 @@ import (
 	"strconv"
 )
 
-// AtOnce, called by TestMain, has twelve parallel tests run at once, unless -parallel says
+// AtOnce, called by TestMain, has so many parallel tests run at once, unless -parallel says
 // otherwise: most of what tests with servers do is waiting, for leases, rounds and grace.
-func AtOnce() {
+func AtOnce(tests int) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		_ = flag.Set("test.parallel", strconv.Itoa(max(12, runtime.GOMAXPROCS(0))))
+		_ = flag.Set("test.parallel", strconv.Itoa(max(tests, runtime.GOMAXPROCS(0))))
 	}
 }
