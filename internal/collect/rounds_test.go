@@ -35,6 +35,43 @@ func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
 	})
 }
 
+// TestWhatWasScrapedStaysForTwoRounds, and for three at most, whenever in a round a page is
+// read, and however long rounds are.
+func TestWhatWasScrapedStaysForTwoRounds(t *testing.T) {
+	t.Parallel()
+	for _, interval := range []time.Duration{time.Second, 5 * time.Second, time.Minute} {
+		for name, how := range map[string]manner{"refuses": refuses, "accepts": accepts, "swallows": swallows} {
+			t.Run(fmt.Sprint(interval, " ", name), func(t *testing.T) {
+				t.Parallel()
+				inWeb(t, 20, interval, func(w *web) {
+					ids, read, gone := shuffled(20, 1), make(map[uint64]time.Time), make(map[uint64]time.Duration)
+					w.take(answers, ids...)
+					time.Sleep(2*interval + interval/3)
+					for _, id := range ids {
+						read[id] = w.readAt(id)
+					}
+					w.take(how, ids...)
+					const tick = 100 * time.Millisecond // of the Fleet's clock
+					step := interval / 20
+					for range 4 * 20 {
+						for _, x := range w.fleet.Snapshot().Workers {
+							if id := x.ID.Lease; !x.Load.OK && gone[id] == 0 {
+								gone[id] = time.Since(read[id])
+							}
+						}
+						time.Sleep(step)
+					}
+					for _, id := range ids {
+						if gone[id] < 2*interval-tick || gone[id] > 3*interval+2*step+tick {
+							t.Errorf("what worker %d has said is gone after %s, want two or three times %s", id, gone[id], interval)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestAWorkerThatLeavesIsAskedNoMore(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t)
