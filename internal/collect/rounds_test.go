@@ -74,26 +74,31 @@ func TestWhatWasScrapedStaysForTwoRounds(t *testing.T) {
 
 func TestAWorkerThatLeavesIsAskedNoMore(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
-	f.join(1, blocks(1))
-	f.join(2, blocks(2))
-	f.scrape(nil)
-	f.scraped(2, 1)
-	f.fleet.Deregister("", fleet.Instance{Endpoint: ofBackend, ID: 2})
-	f.shows(map[uint64]fleet.Load{1: inUse(1)})
-	f.mu.Lock()
-	begin := f.asked[1]
-	f.mu.Unlock()
-	f.scraped(1, begin+2) // the rounds that knew of it are over
-	f.mu.Lock()
-	asked := f.asked[2]
-	f.mu.Unlock()
-	f.scraped(1, begin+5)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.asked[2] != asked {
-		t.Errorf("asked %d times, then %d", asked, f.asked[2])
-	}
+	inWeb(t, 20, 5*time.Second, func(w *web) {
+		ids := shuffled(20, 2)
+		leave, stay := ids[:10], ids[10:]
+		w.take(answers, ids...)
+		time.Sleep(12 * time.Second)
+		for _, id := range leave {
+			w.fleet.Deregister(fmt.Sprint(id-1), fleet.Instance{Endpoint: ofBackend, ID: id})
+		}
+		time.Sleep(5 * time.Second) // the round that knew of them is over
+		w.take(answers, ids...)     // and forgets when they were read
+		time.Sleep(10 * time.Second)
+		for _, id := range leave {
+			if at := w.readAt(id); !at.IsZero() {
+				t.Errorf("worker %d, which has left, was asked %s ago", id, time.Since(at))
+			}
+		}
+		for _, id := range stay {
+			if w.readAt(id).IsZero() {
+				t.Errorf("worker %d is asked no more", id)
+			}
+		}
+		if n := len(w.fleet.Snapshot().Workers); n != len(stay) {
+			t.Errorf("%d workers, want %d", n, len(stay))
+		}
+	})
 }
 
 func TestNobodyIsAskedBeforeTheRegistryIsKnown(t *testing.T) {
