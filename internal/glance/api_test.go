@@ -208,6 +208,25 @@ func TestKVUseIsOneNumber(t *testing.T) {
 	})
 }
 
+// TestSlotsOfAnEndpointAreTheMeanOfItsWorkers: of those that say them.
+func TestSlotsOfAnEndpointAreTheMeanOfItsWorkers(t *testing.T) {
+	inLab(t, func(l *lab) {
+		t := l.t
+		l.register(generate, 1, 2, 3)
+		l.register(prefill, 4)
+		few, many, none, unknown := load(generate, 1, 100, 0), load(generate, 2, 100, 0), load(generate, 3, 100, 0), load(prefill, 4, 100, 0)
+		few.Load.ActiveSlots, few.Load.TotalSlots = u(16), u(64)
+		many.Load.ActiveSlots, many.Load.TotalSlots = u(48), u(64)
+		none.Load.ActiveSlots, none.Load.TotalSlots = fleet.Opt[uint64]{}, fleet.Opt[uint64]{}
+		unknown.Load.ActiveSlots, unknown.Load.TotalSlots = u(3), u(0)
+		l.answer(few, many, none, unknown)
+		l.pass(2 * time.Second)
+		e := l.snapshot().Endpoints
+		equal(t, "of those that say them", []string{shown(e[0].SlotsMean), shown(e[0].SlotsStd)}, []string{"0.5", "0.25"})
+		equal(t, "of none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
+	})
+}
+
 func TestSignalsAreNeverStale(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t

@@ -78,10 +78,11 @@ type sums struct {
 	shown                                      int // workers that metrics show
 
 	use, blocks    fleet.Spread
-	waiting        count // requests
-	waitingWorkers int   // where some wait
-	running        count // requests
-	queued         count // prefill tokens of requests that wait
+	slots          fleet.Spread // the share in use
+	waiting        count        // requests
+	waitingWorkers int          // where some wait
+	running        count        // requests
+	queued         count        // prefill tokens of requests that wait
 
 	total pair // of the hits, since the counters began
 	last  pair // of the last five minutes
@@ -104,6 +105,10 @@ func (s *sums) add(w *fleet.WorkerState) {
 		s.waitingWorkers++
 	}
 	s.running.add(l.ActiveSlots)
+	if b := burdenOf(l, 0); b.slots().OK {
+		share := b.slots().V
+		s.slots.Merge(fleet.Spread{N: 1, Mean: share, Min: share, Max: share})
+	}
 	s.queued.add(fleet.Opt[uint64]{V: w.Passes.V.QueuedTokens, OK: w.Passes.OK})
 }
 
@@ -116,6 +121,7 @@ func (s *sums) merge(o *sums) {
 	s.shown += o.shown
 	s.use.Merge(o.use)
 	s.blocks.Merge(o.blocks)
+	s.slots.Merge(o.slots)
 	s.waiting.merge(o.waiting)
 	s.waitingWorkers += o.waitingWorkers
 	s.running.merge(o.running)

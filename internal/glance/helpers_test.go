@@ -143,10 +143,10 @@ type snapshot struct {
 		Gaps, Drops                                             int
 	}
 	Endpoints []struct {
-		Namespace, Component, Endpoint                 string
-		Workers                                        int
-		States                                         states
-		LoadMean, LoadStd, Imbalance, HitRate, Waiting *float64
+		Namespace, Component, Endpoint                                      string
+		Workers                                                             int
+		States                                                              states
+		LoadMean, LoadStd, SlotsMean, SlotsStd, Imbalance, HitRate, Waiting *float64
 	}
 	Workers  []worker
 	Problems []told

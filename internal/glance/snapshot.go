@@ -185,6 +185,8 @@ func (g *Glance) writeEndpoints(d *doc) {
 		writeStates(d, s)
 		d.fraction("loadMean", s.use.Of(s.use.Mean))
 		d.fraction("loadStd", s.use.Of(s.use.Std))
+		d.fraction("slotsMean", s.slots.Of(s.slots.Mean))
+		d.fraction("slotsStd", s.slots.Of(s.slots.Std))
 		d.fraction("imbalance", p.sums.blocks.Imbalance())
 		d.fraction("hitRate", s.last.rate())
 		d.number("waiting", s.waiting.number, 1)
