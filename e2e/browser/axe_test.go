@@ -79,7 +79,7 @@ func (b *tab) violations() (found []string) {
 		ID, Help string
 		Nodes    []struct{ HTML, FailureSummary string }
 	}
-	must(b.t, b.try("axe.run().then(r => r.violations)", &answer))
+	must(b.t, b.try("axe.run({rules: {'target-size': {enabled: true}}}).then(r => r.violations)", &answer))
 	for _, v := range answer {
 		var where []string
 		for _, n := range v.Nodes {

@@ -20,12 +20,7 @@ func TestRealPageOfAThousandWorkersCostsLittle(t *testing.T) {
 	s.mocks("--workers", "1000", "--correlated", "--release", "0.2.1", "--event-interval", "5")
 	p := s.metrics("--poll-interval", "2")
 	b := startChromium(t).newTab(t)
-	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
-		globalThis.seen = 0
-		const Real = EventSource
-		EventSource = class extends Real {
-			constructor(...args) { super(...args); this.addEventListener('message', e => { seen++; globalThis.latest = e.data }) }
-		}`}, nil)
+	b.counts()
 	b.open(p.url + "/")
 	b.says("#n-workers", "1,000")
 	b.is("seen > 5") // the code is warm
@@ -77,10 +72,8 @@ func (b *tab) spent() (s spent) {
 // each is what one of the next n snapshots takes.
 func (b *tab) each(n int) spent {
 	b.t.Helper()
-	var from int
-	must(b.t, b.try("seen", &from))
 	before := b.spent()
-	b.is(fmt.Sprintf("seen >= %d", from+n))
+	b.more(n)
 	after, of := b.spent(), float64(n)
 	return spent{(after.script - before.script) / of, (after.layout - before.layout) / of, (after.all - before.all) / of}
 }

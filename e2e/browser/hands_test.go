@@ -184,7 +184,8 @@ func TestRealPageByPointer(t *testing.T) {
 	b.clickAt(at.X, at.Y)
 	b.says("#w-title", fmt.Sprintf("%x", nth(0)))
 	b.click("#w-close")
-	b.click("#rows .hex")
+	b.do("document.querySelector('#rows tr').focus()")
+	b.press("x")
 	b.says("#toast", "hexadecimal id")
 }
 

@@ -143,6 +143,24 @@ func (s *stage) answering(namespace, component string, id uint64, percent int) *
 	return w
 }
 
+// ranks publishes the loads of so many ranks of a worker that is registered, again and
+// again until the program has them.
+func (s *stage) ranks(p *program, id uint64, n int) {
+	s.t.Helper()
+	devstacktest.Until(s.t, func() error {
+		for rank := range n {
+			must(s.t, s.nats.Publish("namespace.dynamo."+wire.TopicLoad, fmt.Appendf(nil, `{"worker_id":%d,"data":{"worker_stats":{"data_parallel_rank":%d,"request_active_slots":%d,`+
+				`"request_total_slots":64,"num_requests_waiting":%d},"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":%g}}}`,
+				id, rank, 10+rank, rank, 100+100*rank, float64(1+rank)/10)))
+		}
+		must(s.t, s.nats.Flush())
+		if last := fmt.Sprintf(`"key":"%d/%d"`, id, n-1); !strings.Contains(p.get("/api/v1/fleet"), last) {
+			return fmt.Errorf("the fleet has no %s", last)
+		}
+		return nil
+	})
+}
+
 // registered registers an instance that nothing was ever heard of.
 func (s *stage) registered(component string, id uint64) {
 	s.t.Helper()
@@ -162,9 +180,12 @@ func (w *worker) register() {
 }
 
 // load is what it answers from now on.
-func (w *worker) load(percent, waiting int) {
+func (w *worker) load(percent, waiting int) { w.slots(percent, percent*64/100, waiting) }
+
+// slots says those in use by their number, of 64.
+func (w *worker) slots(percent, slots, waiting int) {
 	s := fmt.Sprintf(`{"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":10000,"gpu_cache_usage_perc":%g,"gpu_prefix_cache_hit_rate":0.25},`+
-		`"worker_stats":{"request_active_slots":%d,"request_total_slots":64,"num_requests_waiting":%d}}`, percent*100, float64(percent)/100, percent*64/100, waiting)
+		`"worker_stats":{"request_active_slots":%d,"request_total_slots":64,"num_requests_waiting":%d}}`, percent*100, float64(percent)/100, slots, waiting)
 	w.data.Store(&s)
 }
 

@@ -156,6 +156,13 @@ func (b *tab) size(width, height int) {
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
 }
 
+// phone makes the window that of a phone, where a page that is too wide makes everything
+// smaller, and what is fixed at its right edge is out of sight.
+func (b *tab) phone(width, height int) {
+	b.t.Helper()
+	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 2, "mobile": true}, nil)
+}
+
 // theme is what the person prefers, who does not like motion.
 func (b *tab) theme(name string) {
 	b.t.Helper()
@@ -181,6 +188,26 @@ func (b *tab) open(address string) {
 	if at.ErrorText != "" {
 		b.t.Fatalf("open %s: %s", address, at.ErrorText)
 	}
+}
+
+// counts has the pages that are opened from now on count their snapshots, in seen, and
+// keep the latest.
+func (b *tab) counts() {
+	b.t.Helper()
+	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
+		globalThis.seen = 0
+		const Real = EventSource
+		EventSource = class extends Real {
+			constructor(...args) { super(...args); this.addEventListener('message', e => { seen++; globalThis.latest = e.data }) }
+		}`}, nil)
+}
+
+// more waits for so many snapshots.
+func (b *tab) more(n int) {
+	b.t.Helper()
+	var from int
+	must(b.t, b.try("seen", &from))
+	b.is(fmt.Sprintf("seen >= %d", from+n))
 }
 
 // try evaluates an expression, and waits for it if it is a promise.

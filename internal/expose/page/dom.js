@@ -6,6 +6,11 @@ export const $ = id => document.getElementById(id)
 export function text(el, s) {
   if (el._written !== s) el.textContent = el._written = s
 }
+// short writes what may be cut off: a pointer that rests upon it is told the whole.
+export function short(el, s) {
+  if (el._written !== s) el.title = s
+  text(el, s)
+}
 export function html(el, s) {
   if (el._written !== s) el.innerHTML = el._written = s
 }
@@ -15,12 +20,19 @@ export const esc = s => String(s).replace(/[&<>"']/g, c => ENTITIES[c])
 
 export const glyph = state => `<svg class="glyph ${esc(state)}" aria-hidden="true"><use href="#g-${esc(state)}"/></svg>`
 
-// Everything said to a screen reader goes through one polite region.
+// Everything said to a screen reader goes through one polite region: what has changed, at
+// once and together, but of one kind only the latest.
+const sayings = new Map()
 let saying
-export function say(s) {
+export function say(s, kind = s) {
   clearTimeout(saying)
   $('say').textContent = ''
-  saying = setTimeout(() => { $('say').textContent = s }, 60)
+  sayings.delete(kind)
+  sayings.set(kind, s)
+  saying = setTimeout(() => {
+    $('say').textContent = [...sayings.values()].map(s => s.replace(/\.?$/, '.')).join(' ')
+    sayings.clear()
+  }, 60)
 }
 
 let toasting
@@ -42,6 +54,9 @@ export async function copy(s, what) {
     toast(`Could not copy. ${what}: ${s}`)
   }
 }
+
+// selects is whether a click was the end of a selection: who selects an id to copy it has opened nothing.
+export const selects = el => !getSelection().isCollapsed && getSelection().containsNode(el, true)
 
 export const still = () => matchMedia('(prefers-reduced-motion: reduce)').matches
 export const phone = matchMedia('(max-width: 640px)')

@@ -1,9 +1,9 @@
 // One set of filters rules the heat map and the table.
-import {$, esc, html, text} from './dom.js'
+import {$, esc, html, say, text} from './dom.js'
 import {STATES, draw, now} from './state.js'
 import {many, num} from './words.js'
 import {FILTERS, read, remember, reset, view} from './view.js'
-import {count, endpointOf} from './workers.js'
+import {count, endpointOf, hexOf, rank} from './workers.js'
 
 const CHOICES = ['by', 'order', 'group']
 let offered = ''
@@ -25,24 +25,42 @@ function options() {
   FILTERS.forEach((k, i) => {
     const select = $('f-' + k)
     html(select, '<option value="">all</option>' + values[i].map(v => `<option>${esc(v)}</option>`).join(''))
-    select.value = view[k]
+    select.value = select.title = view[k]
     if (k === 'namespace') select.parentNode.hidden = !values[i].length
   })
 }
 
 export function filter() {
   options()
-  const {workers, problems} = now.snap, q = view.q.trim().toLowerCase()
+  const {workers, problems} = now.snap, words = wordsOf(view.q)
   const problem = view.problem && problems.find(p => p.id === view.problem), among = problem && new Set(problem.workers)
   const chosen = FILTERS.filter(k => view[k])
-  now.shown = workers.filter(w => chosen.every(k => w[k] === view[k]) && (!among || among.has(w.key)) && (!q || says(w, q)))
-  const any = q || chosen.length || among
-  text($('shown'), any ? `${num(count(now.shown))} of ${many(count(workers), 'worker')} shown${problem ? ': ' + problem.title : ''}` : '')
+  now.shown = workers.filter(w => chosen.every(k => w[k] === view[k]) && (!among || among.has(w.key)) && (!words.length || says(w, words)))
+  const any = words.length || chosen.length || view.problem
+  const few = any ? `${num(count(now.shown))} of ${many(count(workers), 'worker')} shown` : ''
+  text($('shown'), few + (problem ? ': ' + problem.title : view.problem ? ': their problem is over' : ''))
+  tell(JSON.stringify([words, FILTERS.map(k => view[k]), view.problem]), few || 'All workers shown')
   $('clear').disabled = !any
   $('nomatch').hidden = now.shown.length > 0
+  text($('nomatch'), any ? 'No worker matches these filters.' : 'There is no worker now.')
 }
 
-const says = (w, q) => w.id.toLowerCase().includes(q) || !!w.hex?.includes(q) || endpointOf(w).toLowerCase().includes(q) || !!w.model?.toLowerCase().includes(q)
+// Only who has chosen something is told how many there are of it: their number may change
+// each second, and so may the words of their problem.
+let told = null
+function tell(choice, few) {
+  if (told !== null && told !== choice) say(few, 'filter')
+  told = choice
+}
+
+// A worker is found where it says every word: parts of names, or of an id in either form.
+// In hexadecimal, leading zeros are no digits.
+const wordsOf = q => q.toLowerCase().split(/\s+/).filter(Boolean).map(word => word.replace(/^0x0+(?=.)/, '0x'))
+
+function says(w, words) {
+  const hex = hexOf(w), said = `${w.id} ${hex && `${hex} 0x${hex}`} ${endpointOf(w)} ${w.model ?? ''}${rank(w)}`.toLowerCase()
+  return words.every(word => said.includes(word))
+}
 
 // changed is for whoever has changed the view.
 export function changed() {
@@ -58,6 +76,7 @@ export const onChange = f => { released = f }
 function fields() {
   for (const k of ['q', ...CHOICES]) $('f-' + k).value = view[k]
   for (const k of ['q', ...FILTERS]) $('f-' + k).parentNode.classList.toggle('set', !!view[k])
+  for (const k of FILTERS) $('f-' + k).title = view[k]
 }
 
 // only shows what fits these values, and nothing else was chosen.

@@ -1,17 +1,17 @@
 // The heat map: every worker on one canvas. A cell's colour and its number, or the
 // height of its fill, say the same thing; a state has a pattern.
 import {C, percent} from './colours.js'
-import {$, html, phone, text} from './dom.js'
+import {$, html, phone, short, text} from './dom.js'
 import {now} from './state.js'
 import {view} from './view.js'
 import {DASH, many, num, pair, pct, points} from './words.js'
-import {blocks, count, endpointOf, idOf, rank, reported, short, sorted, value} from './workers.js'
+import {blocks, count, endpointOf, idOf, rank, reported, sorted, tail, value} from './workers.js'
 
 // The sizes of a cell, the largest first whose rows fit: width, height, gap.
 const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
 const FEW = 8       // workers that may have the largest cells
-const TITLE = 20    // height of a group's title
-const BETWEEN = 8   // and of the gap before the next
+const BETWEEN = 8   // height of the gap before the next group
+const title = () => phone.matches ? 38 : 20 // and height of a title, in two lines or one
 
 const GROUPS = {
   component: w => w.component,
@@ -37,6 +37,7 @@ export function heat() {
   resize()
   titles()
   paint()
+  text($('ramp'), BY[view.by])
 }
 
 function arrange() {
@@ -61,7 +62,7 @@ function fit(w, h, gap) {
   const columns = Math.max(1, Math.floor((width + gap) / (w + gap)))
   let y = 0, start = 0
   for (const g of groups) {
-    g.y = y + TITLE
+    g.y = y + title()
     g.start = start
     start += g.list.length
     y = g.y + Math.ceil(g.list.length / columns) * (h + gap) + BETWEEN
@@ -93,9 +94,9 @@ function titles() {
       el.innerHTML = '<b></b><span></span>'
       box.append(el)
     }
-    el.style.top = g.y - TITLE + 'px'
-    text(el.firstChild, g.name)
-    text(el.lastChild, summary(g.list))
+    el.style.top = g.y - title() + 'px'
+    short(el.firstChild, g.name)
+    short(el.lastChild, summary(g.list))
   })
 }
 
@@ -105,9 +106,17 @@ function endpointWhole(list, n) {
   return list.every(w => endpointOf(w) === of) ? now.snap.endpoints.find(e => endpointOf(e) === of && e.workers === n) : null
 }
 
+// What the colour says is said of a whole endpoint, too.
+const spread = (name, m, std) => m == null ? '' : ` · mean ${name} ${pct(m)} ± ${points(std)}`
+const mean = {
+  kv: e => spread('KV use', e.loadMean, e.loadStd),
+  slots: e => spread('slots', e.slotsMean, e.slotsStd),
+  hit: e => e.hitRate == null ? '' : ` · hit rate ${pct(e.hitRate)}`,
+}
+
 function summary(list) {
   const n = count(list), waiting = list.reduce((sum, w) => sum + (w.waiting ?? 0), 0), all = endpointWhole(list, n)
-  return many(n, 'worker') + (all?.loadMean != null ? ` · mean ${pct(all.loadMean)} ± ${points(all.loadStd)}` : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
+  return many(n, 'worker') + (all ? mean[view.by](all) : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
     (list.some(w => w.dp != null) ? ` · ${many(list.length, 'rank')}` : '')
 }
 
@@ -144,8 +153,15 @@ function paintCell(w, v, x, y, cw) {
     ctx.font = `12px ${C.sans}`
     ctx.textAlign = 'left'
     ctx.fillStyle = C.on[percent(v)]
-    ctx.fillText(short(w, 6) + rank(w) + (w.slotsActive == null ? '' : ` · slots ${w.slotsActive}/${w.slotsTotal}`) + (w.waiting ? ` · ${num(w.waiting)} wait` : ''), x + 11, y + h * .74)
+    const said = [tail(w, 6) + rank(w), w.waiting ? `${num(w.waiting)} wait` : '', w.slotsActive == null ? '' : `slots ${w.slotsActive}/${w.slotsTotal}`].filter(Boolean)
+    ctx.fillText(fitting(said, cw - 22), x + 11, y + h * .74)
   }
+}
+
+// fitting are as many parts as there is room for; the tip has all of them.
+function fitting(parts, wide) {
+  const s = parts.join(' · ')
+  return parts.length > 1 && ctx.measureText(s).width > wide ? fitting(parts.slice(0, -1), wide) : s
 }
 
 function patterned(x, y, cw, colour, line, pattern) {
@@ -219,11 +235,11 @@ function numberOn(w, p, x, y, cw) {
   if (h > 50) return
   ctx.textAlign = 'right'
   ctx.font = `11px ${C.sans}`
-  ctx.fillText(short(w), x + cw - 9, y + h * .52)
+  ctx.fillText(tail(w), x + cw - 9, y + h * .52)
 }
 
 function word(w, cx, cy) {
-  const s = (cell.w >= 120 ? short(w) + ' ' : '') + w.state
+  const s = (cell.w >= 120 ? tail(w) + ' ' : '') + w.state
   ctx.textAlign = 'center'
   ctx.font = `11px ${C.sans}`
   const wide = ctx.measureText(s).width
@@ -283,7 +299,8 @@ export function onResize(f) {
   }).observe(map)
 }
 
-const LEGEND = '<span class="ramp"><span>0 %</span><canvas width="120" height="10" aria-label="from pale to strong, 0 to 100 percent" role="img"></canvas><span>100 %</span></span>' +
+const BY = {kv: 'KV use', slots: 'slots in use', hit: 'hit rate'}
+const LEGEND = '<span class="ramp"><span id="ramp"></span><span>0 %</span><canvas width="120" height="10" aria-label="from pale to strong, 0 to 100 percent" role="img"></canvas><span>100 %</span></span>' +
   [['silent', 'hatch'], ['malformed', 'cross'], ['unregistered', 'dash']].map(([s, c]) => `<span class="k"><i class="sw ${c}"></i>${s}</span>`).join('') +
   '<span class="k">– not reported</span>'
 

@@ -8,7 +8,7 @@ let single = stored('keys') !== 'off'
 
 const KEYS = [
   ['/', 'find a worker'], ['p', 'pause and go on'], ['t', 'light or dark'], ['j k', 'next and previous worker, when one is open'],
-  ['c x', 'copy the decimal or hexadecimal id of the row'], ['Esc', 'close'],
+  ['c x', 'copy the decimal or hexadecimal id of the row'], ['?', 'open and close this'], ['Esc', 'close'],
 ]
 const MEANINGS = [
   [glyph('answering'), '<b>answering</b>: answered the last poll, or is registered and has published its load'],
@@ -38,7 +38,10 @@ export function globalKeys({pause, theme}) {
   $('help').onclick = help
   const does = {'/': () => $('f-q').focus(), p: pause, t: theme, '?': help, j: () => step(1), k: () => step(-1)}
   addEventListener('keydown', e => {
-    if (dialog.open) return
+    if (dialog.open) {
+      if (single && e.key === '?') dialog.close()
+      return
+    }
     if (e.key === 'Escape' && view.w) return close()
     if (!single || e.ctrlKey || e.metaKey || e.altKey || typesInto(e.target) || !does[e.key]) return
     e.preventDefault()

@@ -47,13 +47,12 @@ function take(s) {
   }
   // Another version of the program has other files, and may have other snapshots.
   if (now.snap && now.snap.version !== s.version) return location.reload()
-  const step = !!s.history
   s.history ??= now.snap?.history
   s.workers = inOrder(s.workers)
   now.snap = s
   now.byKey = new Map(s.workers.map(w => [w.key, w]))
   draw()
-  if (step) fetchPast()
+  fetchPast()
 }
 
 function pause() {
@@ -93,7 +92,7 @@ function toMap() {
   $('h-map').scrollIntoView({block: 'start', behavior: still() ? 'auto' : 'smooth'})
   $('h-map').focus({preventScroll: true})
 }
-onShow(p => {
+onShow(open, p => {
   if (new Set(p.workers).size === 1) return open(p.workers[0])
   only({problem: p.id})
   toMap()
@@ -108,6 +107,9 @@ $('skip').onclick = e => {
   e.preventDefault() // the fragment is the view's
   toMap()
 }
+
+// What sticks below the bar must know its height, which a banner or a narrow window changes.
+new ResizeObserver(([bar]) => root.style.setProperty('--above', bar.target.offsetHeight + 'px')).observe(document.querySelector('.above'))
 
 const source = eventSource('events', 'worker?key=')
 paintTheme(root.dataset.theme)

@@ -53,7 +53,7 @@ function move(to) {
   marks.hover = null
   tip(i)
   paint()
-  say(describe(cells[i]))
+  say(describe(cells[i]), 'cell')
 }
 
 function leave() {

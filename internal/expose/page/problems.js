@@ -1,8 +1,8 @@
 // What is wrong, in the server's words.
-import {$, phone, say, text} from './dom.js'
+import {$, phone, say, selects, text} from './dom.js'
 import {now} from './state.js'
 import {clock, many, num, span} from './words.js'
-import {count} from './workers.js'
+import {count, idOf, rank} from './workers.js'
 
 const KINDS = {bad: 'serious', warn: 'to fix', info: 'to know'}
 const CARD = '<details><summary><svg aria-hidden="true"><use/></svg><h3></h3></summary><p></p><p><b>Check:</b> <span></span></p></details><button class="link"></button>'
@@ -66,7 +66,7 @@ function card(li, p, few) {
     svg.firstChild.setAttribute('href', '#g-' + p.severity)
   }
   text(title, p.title)
-  text(detail, p.detail + (p.since ? ` Since ${clock(p.since).slice(0, 5)}.` : ''))
+  details(detail, p.detail + (p.since ? ` Since ${clock(p.since).slice(0, 5)}.` : ''), p)
   check.hidden = !p.check
   text(check.lastChild, p.check ?? '')
   const n = new Set(p.workers).size, of = count([...new Set(p.workers)].map(key => now.byKey.get(key)).filter(Boolean))
@@ -78,14 +78,54 @@ function card(li, p, few) {
   button._problem = p
 }
 
-// onShow calls f with the problem whose button is clicked.
-export function onShow(f) {
+// details writes a sentence with a link on each worker that it names. The links stay while
+// the words between them change: one of them may have the focus.
+function details(el, s, p) {
+  const keys = named(s, p.workers), names = [...keys.keys()].sort((a, b) => b.length - a.length)
+  const parts = names.length ? s.split(new RegExp(`(?<!\\w)(${names.map(literal).join('|')})(?!\\w)`)) : [s]
+  const links = JSON.stringify(parts.filter((_, i) => i % 2).map(name => [name, keys.get(name)]))
+  if (el._links !== links) {
+    el._links = links
+    el.replaceChildren(...parts.map((part, i) => i % 2 ? link(part, keys.get(part)) : document.createTextNode(part)))
+    return
+  }
+  for (let i = 0; i < parts.length; i += 2) if (el.childNodes[i].data !== parts[i]) el.childNodes[i].data = parts[i]
+}
+
+// named are the workers among these that a sentence names, by their names there. What is
+// as short as a number might be one.
+function named(s, workers) {
+  const keys = new Map()
+  for (const key of workers) {
+    const w = now.byKey.get(key), name = w ? idOf(w) + rank(w) : ''
+    if (name.length > 5 && s.includes(name)) keys.set(name, key)
+  }
+  return keys
+}
+
+const literal = s => s.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&')
+
+// link has no address: text that begins within one that has cannot be selected.
+function link(name, key) {
+  const a = Object.assign(document.createElement('a'), {textContent: name, tabIndex: 0, role: 'link'})
+  a.dataset.open = key
+  return a
+}
+
+// onShow calls open with the key of the worker that is clicked, and f with the problem
+// whose button is.
+export function onShow(open, f) {
   $('problems').onclick = e => {
+    const a = e.target.closest('a')
+    if (a && !selects(a)) open(a.dataset.open)
     if (e.target === $('more')) {
       all = true
       problems()
     }
     const p = e.target.closest('button')?._problem
     if (p) f(p)
+  }
+  $('problems').onkeydown = e => {
+    if (e.key === 'Enter' && e.target.matches('a')) open(e.target.dataset.open)
   }
 }

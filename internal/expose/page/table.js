@@ -1,5 +1,5 @@
 // The table: one page of rows, made once and written over.
-import {$, copy, phone, text} from './dom.js'
+import {$, copy, phone, selects, short, text} from './dom.js'
 import {changed, onChange} from './filter.js'
 import {now} from './state.js'
 import {view} from './view.js'
@@ -14,7 +14,7 @@ const COLUMNS = [
 const ASCENDING = ['id', 'endpoint', 'source'] // from small to large at the first click
 
 const ROW = `<td><span class="st"><svg class="glyph" role="img"><use/></svg><span aria-hidden="true"></span></span></td>
-<td><span class="ids"><button class="dec" tabindex="-1" title="Copy the decimal id (c)"></button><button class="hex" tabindex="-1" title="Copy the hexadecimal id (x)"></button><span class="dim"><span class="long">rank </span><span></span></span></span></td>
+<td><span class="ids"><span class="dec"></span><span class="hex"></span><span class="dim"><span class="long">rank </span><span></span></span></span></td>
 <td class="c-ep"></td><td class="c-src dim"></td>
 <td class="c-kv"><div class="kv"><span class="track" aria-hidden="true"><i></i><b></b></span><span></span><span></span></div></td>
 <td class="r c-slots"></td><td class="r"></td><td class="r c-hit"></td><td class="r c-hit2"></td><td class="r c-age"></td>`
@@ -111,13 +111,11 @@ function name(tr, w) {
   _.svg.setAttribute('class', 'glyph ' + w.state)
   _.svg.setAttribute('aria-label', w.state)
   text(_.word, w.state)
-  text(_.dec, w.id)
-  _.dec.setAttribute('aria-label', 'Copy decimal id ' + w.id)
   const hex = hexOf(w)
+  short(_.dec, w.id)
+  short(_.hex, hex)
   _.dec.classList.toggle('twin', !!hex)
   _.hex.hidden = !hex
-  text(_.hex, hex)
-  _.hex.setAttribute('aria-label', 'Copy hexadecimal id ' + hex)
   _.ofRank.hidden = w.dp == null
   text(_.rank, w.dp ?? '')
   text(_.endpoint, endpointOf(w))
@@ -152,24 +150,19 @@ export function tableKeys(open) {
     if (!body.contains(e.relatedTarget)) held = body.matches(':hover')
   })
   body.onclick = e => {
-    const tr = e.target.closest('tr'), button = e.target.closest('button'), w = now.byKey.get(tr?._key)
-    if (!w) return
-    if (button) copyId(w, button.className === 'hex')
-    else open(w.key)
+    const tr = e.target.closest('tr'), w = now.byKey.get(tr?._key)
+    if (w && !selects(tr)) open(w.key)
   }
   body.onkeydown = e => rowKey(e, open)
 }
 
-// enter makes a row the table's stop for the tabulator, and its buttons the next.
+// enter makes a row the table's stop for the tabulator.
 function enter(tr) {
   held = true
   for (const other of body.children) {
     const tab = other === tr ? 0 : -1
-    if (other.tabIndex === tab) continue
-    other.tabIndex = tab
-    for (const b of other.querySelectorAll('button')) b.tabIndex = tab
+    if (other.tabIndex !== tab) other.tabIndex = tab
   }
-  for (const b of tr.querySelectorAll('button')) b.tabIndex = 0
 }
 
 function rowKey(e, open) {

@@ -1,5 +1,5 @@
 // The bar's facts, and the six tiles: the fleet now, and in the last 15 minutes.
-import {$, esc, glyph, html, text} from './dom.js'
+import {$, esc, glyph, html, short, text} from './dom.js'
 import {Plot, newSet, round, unit, upTo} from './plot.js'
 import {STATES, now} from './state.js'
 import {DASH, many, num, pct, points, times} from './words.js'
@@ -42,12 +42,13 @@ const total = f => STATES.reduce((n, s) => n + f.states[s], 0)
 
 export function bar() {
   const {namespace, connected, leader, fleet} = now.snap
-  text($('ns'), namespace)
+  short($('ns'), namespace)
   // Of ZeroMQ there are many connections, and seldom are all of them lost.
   const says = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : c.refused ? ' denied' : c.lost === false ? ' not connected' : ' lost'
   html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
     `<i aria-hidden="true"></i>${esc(system)}${says(system, c)}</li>`).join(''))
   html($('role'), `${esc(leader.role)}<small>${esc(leader.detail ?? '')}</small>`)
+  $('role').title = leader.role + (leader.detail ? ': ' + leader.detail : '')
   document.title = (!now.old ? `${num(fleet.states.answering)}/${num(total(fleet))} ` : '') + `${namespace} · metrics`
 }
 
@@ -60,17 +61,17 @@ export function tiles() {
     b.className = n ? '' : 'zero'
   }
   html($('n-load'), f.loadMean == null ? DASH : `${pct(f.loadMean)} <small>± ${(f.loadStd * 100).toFixed(1)}</small>`)
-  text($('s-load'), f.blocksMean == null ? 'no load known' : `${num(f.blocksMean)} ± ${num(f.blocksStd)} blocks · ${pct(f.loadMin)} to ${pct(f.loadMax)}`)
+  short($('s-load'), f.blocksMean == null ? 'no load known' : `${num(f.blocksMean)} ± ${num(f.blocksStd)} blocks · ${pct(f.loadMin)} to ${pct(f.loadMax)}`)
   text($('n-imb'), times(f.imbalance))
   const worst = endpoints.reduce((a, e) => (e.imbalance ?? 0) > (a?.imbalance ?? 0) ? e : a, null)
-  text($('s-imb'), worst ? (endpoints.length > 1 ? 'worst: ' : '') + endpointOf(worst) : 'no load known')
+  short($('s-imb'), worst ? (endpoints.length > 1 ? 'worst: ' : '') + endpointOf(worst) : 'no load known')
   text($('n-hit'), pct(f.hitRate, 1))
-  text($('s-hit'), f.hitRateTotal == null ? 'no hit-rate events yet' : `${pct(f.hitRateTotal, 1)} since the start`)
+  short($('s-hit'), f.hitRateTotal == null ? 'no hit-rate events yet' : `${pct(f.hitRateTotal, 1)} since the start`)
   text($('n-wait'), num(f.waiting))
-  text($('s-wait'), f.waiting == null ? 'not reported' : (f.waitingWorkers ? `in ${many(f.waitingWorkers, 'worker')}` : 'none waits') +
+  short($('s-wait'), f.waiting == null ? 'not reported' : (f.waitingWorkers ? `in ${many(f.waitingWorkers, 'worker')}` : 'none waits') +
     (f.waitingReported < f.states.answering ? ` · of ${num(f.waitingReported)} that report` : ''))
   html($('n-ev'), `${num(f.eventsPerSecond)} <small>/s</small>`)
-  text($('s-ev'), f.gaps || f.drops ? `${many(f.gaps, 'gap')} · ${many(f.drops, 'drop')}` : 'no gaps, no drops')
+  short($('s-ev'), f.gaps || f.drops ? `${many(f.gaps, 'gap')} · ${many(f.drops, 'drop')}` : 'no gaps, no drops')
 }
 
 let drawn

@@ -28,10 +28,38 @@ export function read() {
   }
 }
 
-export function remember() {
+function address() {
   const said = new URLSearchParams(Object.entries(view).filter(([k, v]) => v !== FRESH[k]))
-  history.replaceState(null, '', location.pathname + location.search + (said.size ? '#' + said : ''))
+  return location.pathname + location.search + (said.size ? '#' + said : '')
 }
+
+export function remember() {
+  if (!leaving) history.replaceState(history.state, '', address())
+}
+
+// An open worker is one step in the browser's history, whichever one after the other it
+// is: Back closes it, and Forward opens it again.
+let leaving = false // on the way back, and not there yet
+
+export function enter(key) {
+  const another = view.w || leaving
+  view.w = key
+  if (another) remember()
+  else history.pushState({worker: true}, '', address())
+}
+
+export function leave() {
+  view.w = ''
+  if (leaving || !history.state?.worker) return remember()
+  leaving = true
+  history.back()
+}
+
+addEventListener('popstate', () => {
+  if (!leaving) return
+  leaving = false
+  remember() // what was chosen while the worker was open
+})
 
 export function reset() {
   for (const k of [...FILTERS, 'q', 'problem', 'page']) view[k] = FRESH[k]

@@ -11,7 +11,7 @@ export const endpointOf = w => `${w.namespace ? w.namespace + '/' : ''}${w.compo
 // A static worker has a name for an id, and no hexadecimal form of it.
 export const hexOf = w => w.hex === w.id ? '' : w.hex ?? ''
 export const idOf = w => w.hex || w.id
-export const short = (w, digits = 4) => '…' + idOf(w).slice(-digits)
+export const tail = (w, digits = 4) => '…' + idOf(w).slice(-digits)
 export const rank = w => w.dp == null ? '' : ` rank ${w.dp}`
 
 // blocks is KV use in blocks and as a fraction, as far as either is known.
@@ -29,7 +29,8 @@ export const count = list => new Set(list.map(w => w.id)).size
 export function describe(w) {
   const u = use(w)
   return `${endpointOf(w)} ${idOf(w)}${rank(w)}, ${w.state}, KV ${u == null ? 'not reported' : pct(u)}` +
-    (w.slotsActive == null ? '' : `, slots ${w.slotsActive} of ${w.slotsTotal}`) + (w.waiting ? `, ${w.waiting} waiting` : '')
+    (w.slotsActive == null ? '' : `, slots ${w.slotsActive} of ${w.slotsTotal}`) +
+    (w.hitRate == null ? '' : `, hit rate ${pct(w.hitRate)}`) + (w.waiting ? `, ${w.waiting} waiting` : '')
 }
 
 const TROUBLE = {malformed: 3, silent: 2, unregistered: 1, answering: 0}

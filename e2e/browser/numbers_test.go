@@ -1,0 +1,170 @@
+//go:build real
+
+package browser
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestRealPageTitlesGroupsWithWhatTheColourSays(t *testing.T) {
+	s := newStage(t)
+	for n := range 4 {
+		s.worker("backend", nth(n), 20).slots(20, 16+8*n, 0) // of 64
+		s.hit(nth(n), 100, 30)
+	}
+	s.worker("prefill", nth(9), 80)
+	p := s.metrics()
+	b := startChromium(t).newTab(t)
+	b.open(p.url + "/")
+	b.says("#n-workers", "5")
+	b.says("#groups", "backend/generate 4 workers · mean KV use 20 % ± 0", "prefill/generate 1 worker · mean KV use 80 % ± 0")
+	b.says("#legend", "KV use 0 %")
+	b.choose("#f-by", "slots")
+	b.says("#groups", "backend/generate 4 workers · mean slots 44 % ± 14", "prefill/generate 1 worker · mean slots 80 % ± 0")
+	b.says("#legend", "slots in use 0 %")
+	b.is("!document.querySelector('#groups').innerText.includes('KV')")
+	for n := range 4 {
+		s.hit(nth(n), 100, 30)
+	}
+	b.choose("#f-by", "hit")
+	b.says("#groups", "backend/generate 4 workers · hit rate 30 %")
+	b.says("#legend", "hit rate 0 %")
+	b.is("!document.querySelector('#groups').innerText.includes('mean')")
+	for _, group := range []string{"state", "none", "source"} { // no group is a whole endpoint
+		b.choose("#f-group", group)
+		b.is("!/mean|hit rate/.test(document.querySelector('#groups').innerText)")
+	}
+}
+
+// heard has the pages that are opened from now on keep whatever their live regions say.
+func (b *tab) heard() {
+	b.t.Helper()
+	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
+		globalThis.said = []
+		addEventListener('DOMContentLoaded', () => {
+			const live = '[role=status], [role=alert], [role=log], [role=timer], [aria-live]:not([aria-live=off]), output'
+			new MutationObserver(all => {
+				for (const m of all) {
+					const region = (m.target.closest ? m.target : m.target.parentElement)?.closest(live)
+					if (region?.textContent.trim()) said.push(region.textContent.trim())
+				}
+			}).observe(document.body, {subtree: true, childList: true, characterData: true})
+		})`}, nil)
+}
+
+func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
+	s := newStage(t)
+	company(s)
+	queue := s.worker("backend", nth(70), 50)
+	p := s.metrics("--standby")
+	p.tells("silent:backend/generate")
+	p.tells("full:backend/generate")
+	b := startChromium(t).newTab(t)
+	b.counts()
+	b.heard()
+	// That a problem comes or goes is a change: some are raised only after a minute.
+	said := func() (all []string) {
+		must(t, b.try("said.filter(s => !/new problem|Solved/.test(s))", &all))
+		return all
+	}
+	b.open(p.url + "/")
+	b.says("#n-workers", "45")
+	b.do("document.querySelector('#rows tr').click()") // a worker is open, and another problem's are shown
+	b.do("[...document.querySelectorAll('.problem')].find(p => p.innerText.includes('full')).querySelector('button').click()")
+	b.says("#w-age", "ago")
+	b.choose("#f-state", "answering")
+	b.says("#shown", "shown")
+	b.more(2)
+	before := len(said())
+	for n := range 8 { // the numbers change, and nothing else
+		queue.slots(51+n, 20+n, 0)
+		b.more(1)
+	}
+	if more := said()[before:]; len(more) > 0 {
+		t.Errorf("while nothing but numbers changed it said %q", more)
+	}
+	b.press("p")
+	b.is("said.some(s => s.includes('Paused.'))")
+	before = len(said())
+	b.more(4)
+	if more := said()[before:]; len(more) > 0 {
+		t.Errorf("while paused it said %q", more)
+	}
+	b.press("p")
+	b.is("said.some(s => s.includes('Live.'))")
+	b.choose("#f-state", "malformed")
+	b.is("said.at(-1).includes('1 of 45 workers shown.')")
+
+	before = len(said())
+	b.down(true)
+	p.Kill()
+	b.says("#banner", "Connection lost", "s ago")
+	b.is("said.some(s => s.includes('Connection lost.'))")
+	b.is("parseFloat(document.querySelector('#ago').innerText) > 4") // many ticks of the clock
+	if more := said()[before:]; len(more) != 1 {
+		t.Errorf("when the connection was lost it said %q, want one thing", more)
+	}
+	p.start()
+	b.says("#live", "Live")
+	b.is("said.some(s => s.includes('Connected again.'))")
+	for _, one := range said() {
+		if strings.Contains(one, " ago") {
+			t.Errorf("it said %q, which is old a moment later", one)
+		}
+	}
+}
+
+// What a sentence says of a worker is of the same moment as the numbers beside it.
+func TestRealPageSaysWhatIsOddOfNow(t *testing.T) {
+	s := newStage(t)
+	for n := range 10 {
+		s.worker("backend", nth(n), 40)
+	}
+	odd := s.worker("backend", nth(20), 95)
+	p := s.metrics()
+	b := startChromium(t).newTab(t)
+	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
+		const real = fetch
+		globalThis.asked = 0
+		fetch = (...args) => { if (String(args[0]).includes('worker?')) asked++; return real(...args) }`}, nil)
+	b.counts()
+	b.open(fmt.Sprintf("%s/#w=%d", p.url, nth(20)))
+	b.says("#w-v0", "95 %")
+	b.says("#w-odd", "KV use 95 %")
+	for percent := 94; percent > 88; percent-- {
+		odd.load(percent, 0)
+		b.says("#w-v0", fmt.Sprintf("%d %%", percent))
+		var asked int
+		must(t, b.try("asked", &asked))
+		b.is(fmt.Sprintf("asked > %d || document.querySelector('#w-odd').innerText.includes('KV use %d %%')", asked, percent))
+		b.says("#w-odd", fmt.Sprintf("KV use %d %%", percent))
+	}
+	odd.load(40, 0)
+	b.says("#w-v0", "40 %")
+	b.says("#w-oddhead", "Nothing is odd about it")
+}
+
+// A worker that has just come has numbers and no history of them yet.
+func TestRealPageDoesNotSayThatANumberIsNotReported(t *testing.T) {
+	s := newStage(t)
+	s.worker("backend", nth(0), 40)
+	p := s.metrics()
+	b := startChromium(t).newTab(t)
+	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
+		const real = fetch
+		fetch = async (...args) => {
+			const answer = await real(...args)
+			if (!String(args[0]).includes('worker?')) return answer
+			const past = await answer.json()
+			for (const k of ['kv', 'slots', 'waiting', 'hitRate']) past[k].fill(null)
+			return new Response(JSON.stringify(past))
+		}`}, nil)
+	b.open(fmt.Sprintf("%s/#w=%d", p.url, nth(0)))
+	b.says("#w-v1", "25 / 64")
+	b.says("#w-p0", "No history yet.")
+	b.says("#w-p1", "No history yet.")
+	b.says("#w-v3", "–")
+	b.says("#w-p3", "Not reported.")
+}
