@@ -91,7 +91,8 @@ func TestRealPageHasRoomForLongNames(t *testing.T) {
 			b.picture(strings.ReplaceAll(state, " ", "-"))
 			b.press("Escape")
 			b.is("document.querySelector('#worker').hidden")
-			b.picture(strings.ReplaceAll(state, " ", "-") + "-closed")
+			b.do("document.querySelector('#map').scrollIntoView()")
+			b.picture(strings.ReplaceAll(state, " ", "-") + "-map")
 		}
 	}
 }
