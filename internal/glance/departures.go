@@ -68,16 +68,16 @@ func (g *Glance) endOf(p *place, t *track) ending {
 	switch {
 	case t.id.IsStatic():
 		return unheard // else it would be there
-	case !g.ready():
+	case g.noList:
 		return unclear
 	case t.state == fleet.StateUnregistered:
 		return heardUntilThen
 	case heard == 0:
 		return unclear
 	case t.passed != 0:
-		every = time.Second
+		every = either(g.ready(), time.Second, 0)
 	case t.source.V == fleet.FromStats:
-		every = g.o.Poll
+		every = either(g.noPolls, 0, g.o.Poll)
 	case t.source.V == fleet.FromScrape && g.unread[fleet.Instance{Endpoint: p.Endpoint, ID: t.id.Lease}].Times > 0:
 		return unheard
 	case t.source.V == fleet.FromScrape:

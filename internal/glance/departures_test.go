@@ -195,11 +195,15 @@ func TestHowWorkersLeftIsToldFromWhatWasHeardLast(t *testing.T) {
 		after    bool                    // it is heard
 		want     string
 	}{
-		"polled, heard until then":            {want: deregistered},
-		"polled, heard after it":              {after: true, want: deregistered},
-		"polled, killed, of the shortest":     {silent: 6 * time.Second, want: ended},
-		"polled, killed, of the longest":      {silent: 30 * time.Second, want: ended},
-		"polled, as the registry is away":     {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.Etcd.Set(false); l.second() }, want: unsure},
+		"polled, heard until then":           {want: deregistered},
+		"polled, heard after it":             {after: true, want: deregistered},
+		"polled, killed, of the shortest":    {silent: 6 * time.Second, want: ended},
+		"polled, killed, of the longest":     {silent: 30 * time.Second, want: ended},
+		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.Etcd.Set(false); l.second() }, want: unsure},
+		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.NATS.Set(false); l.second() }, want: unsure},
+		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.ZMQ.Use(); l.second() }, want: ended},
+		"publishing passes, as all publishers are away": {register: publishing, alive: pass, silent: 20 * time.Second,
+			before: func(l *lab) { l.f.Tally.ZMQ.Use(); l.second() }, want: unsure},
 		"polled, never heard":                 {alive: func(*lab, uint64) {}, want: unsure},
 		"publishing, heard just before":       {register: publishing, alive: publish, want: deregistered},
 		"publishing, quiet as when idle":      {register: publishing, alive: publish, silent: 10 * time.Second, want: unsure},

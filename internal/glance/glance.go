@@ -61,6 +61,8 @@ type Glance struct {
 	all      sums
 	usesNATS bool
 	missing  []string // why the cut may not show the fleet as it is
+	noList   bool     // the registry is away, or not known yet
+	noPolls  bool     // NATS is
 	problems []problem
 	webWrong string // as Options.WebWrong
 	unread   map[fleet.Instance]fleet.UnreadPage
@@ -164,6 +166,7 @@ func (g *Glance) look(now time.Time) {
 	g.take()
 	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
 	g.missing = expose.Away(f)
+	g.noList, g.noPolls = !f.Tally.RegistryUp() || !f.IsSynced(), !f.Tally.NATS.Up()
 	if g.o.WebWrong != nil {
 		g.webWrong = g.o.WebWrong()
 	}

@@ -53,7 +53,7 @@ type problem struct {
 	severity severity
 	since    moment
 	of       *place // nil: of the program
-	rows     []*row // whose it is now; where it is nobody's any more, whose it was
+	rows     []*row // those that have it; where none does any more, those that had it
 	say      func(*Glance, *problem) words
 
 	last moment  // when it was so last
