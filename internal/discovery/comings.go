@@ -42,7 +42,7 @@ type Comings struct {
 	looks uint64
 	all   []fleet.Presence // that were there at the last look
 	known map[fleet.WorkerID]*whereabouts
-	began bool // the log has said who was there at the start, or nobody was
+	began bool // the log has said who was there at the start, if anyone was
 }
 
 // whereabouts are what is known of a worker that is there, or was when the log last spoke of it.

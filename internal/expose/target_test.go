@@ -22,7 +22,7 @@ func TestTheWorkersOfWhatTheFlagsNameAreCounted(t *testing.T) {
 		want     string           // absent if empty
 	}{
 		"never a worker":      {target: fleet.Target(generate), at: []fleet.Endpoint{clear, elsewhere}, want: "0 of backend/generate"},
-		"nobody at all":       {target: fleet.Target(generate), want: "0 of backend/generate"},
+		"no worker at all":    {target: fleet.Target(generate), want: "0 of backend/generate"},
 		"not known yet":       {target: fleet.Target(generate), unsynced: true},
 		"workers":             {target: fleet.Target(generate), at: []fleet.Endpoint{generate, generate, clear}, want: "3 of backend/generate"},
 		"a component":         {target: fleet.Target{Component: "backend"}, at: []fleet.Endpoint{generate, clear, elsewhere}, want: "3 of backend/"},

@@ -37,7 +37,7 @@ func (f *Fleet) Present(all []Presence) []Presence {
 	return all
 }
 
-// isThere reports whether metrics show a worker at the seat, if they show its endpoint: one that
+// isThere reports whether metrics show a worker there, if they show the endpoint: one that
 // is heard without being registered is there if that is how it was started, and not, if its
 // registration is gone.
 func (f *Fleet) isThere(w *worker, s *seat) bool {
@@ -45,7 +45,7 @@ func (f *Fleet) isThere(w *worker, s *seat) bool {
 }
 
 // answers is Presence.Answers. A poll that is under way does not count, nor do those during an
-// outage, which nobody can have missed.
+// outage: no worker can have missed those.
 func (f *Fleet) answers(s *seat) Opt[bool] {
 	switch {
 	case !s.registered || !s.carried:

@@ -19,7 +19,7 @@ const (
 	mostDetail = 400
 )
 
-// ownLines are the problems whose beginning and end have lines of their own, with the error: they
+// ownLines are the problems whose beginning and end the log tells elsewhere, with the error: they
 // are not said twice.
 var ownLines = map[string]bool{
 	"connection:etcd": true, "connection:file": true, "connection:kubernetes": true, "connection:nats": true,
