@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"dynamo-metrics/internal/near"
+
 	"github.com/prometheus/common/model"
 )
 
@@ -40,7 +42,7 @@ func RulesWith(settings []string) (string, error) {
 		case !found:
 			return "", fmt.Errorf("--set %q: want name=value", s)
 		case !known:
-			return "", fmt.Errorf("--set %q: no such threshold: want one of %s", s, strings.Join(names(), ", "))
+			return "", fmt.Errorf("--set %q: no such threshold: %s", s, near.Hint(name, names()))
 		case set[name]:
 			return "", fmt.Errorf("--set %q: want each threshold once", s)
 		}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -106,6 +107,7 @@ func TestWrongSettingsAreNamedInOneLine(t *testing.T) {
 		"kv_full_for=5":        `--set "kv_full_for=5": want a duration from 1m to 1h`,
 		"kv_full_for=1.5m":     `--set "kv_full_for=1.5m": want a duration from 1m to 1h`,
 		"kv_full_for=5m # x\n": `--set "kv_full_for=5m # x\n": want a duration from 1m to 1h`,
+		"kv_ful_usage=0.9":     `--set "kv_ful_usage=0.9": no such threshold: did you mean kv_full_usage?`,
 	} {
 		if _, err := RulesWith([]string{setting}); err == nil || err.Error() != want {
 			t.Errorf("got %v\nwant %s", err, want)
@@ -169,6 +171,12 @@ func TestAnUnknownAlertIsToldTheKnownOnes(t *testing.T) {
 	_, err := Section("DynamoNothing")
 	if err == nil || !strings.HasPrefix(err.Error(), `"DynamoNothing": no such alert: want one of DynamoWorkerSilent, `) {
 		t.Errorf("got %v", err)
+	}
+	for _, alert := range []string{"DynamoWorkersSilent", "dynamo-worker-slient"} {
+		_, err := Section(alert)
+		if want := fmt.Sprintf("%q: no such alert: did you mean DynamoWorkerSilent?", alert); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

@@ -22,18 +22,19 @@ func TestMetricsNeverLinksTheServers(t *testing.T) {
 
 func TestImportsPointOneWay(t *testing.T) {
 	below := map[string]string{
-		"fleet":     "",
+		"near":      "",
+		"fleet":     "near",
 		"wire":      "fleet",
-		"tracing":   "",
+		"tracing":   "near",
 		"connect":   "",
-		"cli":       "tracing",
+		"cli":       "near tracing",
 		"kube":      "connect",
 		"discovery": "fleet wire kube connect",
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
 		"glance":    "fleet wire expose",
-		"program":   "fleet wire kube tracing connect cli discovery collect expose glance",
+		"program":   "near fleet wire kube tracing connect cli discovery collect expose glance",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {
