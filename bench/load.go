@@ -42,6 +42,9 @@ func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 		SetValue(cli.Name("nats-server", &l.nats, ""))
 }
 
+// longest bounds what goes on for as long as one likes.
+const longest = 1000 * time.Hour
+
 // rate is a number of events a second; 0: as many as go.
 type rate int
 

@@ -71,7 +71,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	var soaking time.Duration
 	soak := a.Command("soak", "Strangers, and workers that come and go: what is counted, and whether memory stays as it is.")
 	soak.Flag("duration", "For how long at least, in seconds or as a duration.").Default("1m").
-		SetValue(cli.Duration("duration", &soaking, leastSoak))
+		SetValue(cli.Duration("duration", &soaking, leastSoak, longest))
 	choose(soak, func(ctx context.Context, _ *slog.Logger) error {
 		return tabled(ctx, options{}, stdout, func(ctx context.Context, s *stage) error { return s.soak(ctx, soaking) })
 	})
@@ -80,7 +80,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	var seed int
 	fuzz := a.Command("fuzz", "Messages that are almost right, by every way into the program: whether it counts them all, and lives.")
 	fuzz.Flag("duration", "For how long, in seconds or as a duration.").Default("2m").
-		SetValue(cli.Duration("duration", &fuzzing, time.Second))
+		SetValue(cli.Duration("duration", &fuzzing, time.Second, longest))
 	fuzz.Flag("seed", "Of all messages; 0: another one each time.").Default("0").
 		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
 	choose(fuzz, func(ctx context.Context, _ *slog.Logger) error {
@@ -93,7 +93,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	l.flags(hits, getenv)
 	hits.Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
 	hits.Flag("duration", "For how long, in seconds or as a duration.").Default("10s").
-		SetValue(cli.Duration("duration", &l.duration, time.Millisecond))
+		SetValue(cli.Duration("duration", &l.duration, time.Millisecond, longest))
 	choose(hits, func(ctx context.Context, log *slog.Logger) error { return l.hits(ctx, log) })
 	workers := load.Command("workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.")
 	l.flags(workers, getenv)

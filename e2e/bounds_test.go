@@ -135,6 +135,7 @@ var bounds = []bound{
 	{"streams of the page", "10 s", "glance patience", "glance TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff"},
 	{"answers in JSON", "10 s", "glance patience", "glance TestAnswersThatNobodyReadsEnd"},
 	{"answers in JSON", "4 at once", "expose maxTargetLists", "expose TestFourListsOfTargetsAreKeptForClients"},
+	{"a file of log settings", "64 KiB", "tracing maxSettings", "tracing TestAFileOfSettingsThatCannotBeUnderstoodIsAWarning"},
 	{"a web configuration", "1 MiB", "expose maxWebFile", "expose TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing"},
 	{"a web configuration", "100 are", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -186,13 +187,16 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.key(t.Context(), "dynamo/components/metrics/instance")), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"component_name": "backend", "endpoint_name": "generate", "model_name": "tiny"}
+	host, _ := os.Hostname()
+	want := map[string]string{"component_name": "backend", "endpoint_name": "generate", "model_name": "tiny", "host": host}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("value of the key (-want +got):\n%s", diff)
 	}
 	code, last := fails(t, "metrics", s.env(), "--component", "other", "--endpoint", "generate", "--host", "127.0.0.1", "--metrics-port", "0")
-	if code != 1 || !strings.Contains(last, "dynamo/components/metrics/instance") || !strings.Contains(last, `"component_name": "backend"`) {
-		t.Errorf("exit code %d, last line %q; want 1 and the key with its value", code, last)
+	for _, part := range []string{"dynamo/components/metrics/instance", "another instance exists on host " + host + ", ", `"component_name": "backend"`, "--standby"} {
+		if code != 1 || !strings.Contains(last, part) {
+			t.Errorf("exit code %d, last line %q; want 1 and %s", code, last, part)
+		}
 	}
 	m.shows(page{"dynamo_metrics_leader": "1"})
 }

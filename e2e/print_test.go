@@ -94,11 +94,15 @@ func TestWhatCannotBePrintedIsOneLine(t *testing.T) {
 		{"dashboards fleet worker", `unexpected worker`, 2},
 		{"dashboards --output " + file, "write dashboards (--output): mkdir " + file + ": not a directory", 1},
 		{"rules --set x=1", `--set "x=1": no such threshold: want one of worker_silent_for, `, 2},
+		{"rules --set kv_ful_usage=1", `--set "kv_ful_usage=1": no such threshold: did you mean kv_full_usage?`, 2},
+		{"dashboards fleets", `"fleets": no such dashboard: did you mean fleet?`, 2},
+		{"runbook DynamoWorkersSilent", `"DynamoWorkersSilent": no such alert: did you mean DynamoWorkerSilent?`, 2},
+		{"rules --ste x=1", `unknown long flag '--ste': did you mean --set?`, 2},
 		{"rules --set kv_full_usage=2", `--set "kv_full_usage=2": want a number from 0.5 to 1`, 2},
 		{"rules x", `unexpected x`, 2},
 		{"runbook x", `"x": no such alert: want one of DynamoWorkerSilent, `, 2},
 		{"runbook --namespace x", `unknown long flag '--namespace'`, 2},
-		{"--namespace x dashboards", `unexpected dashboards`, 2},
+		{"--namespace x dashboards", `unexpected dashboards: want it as the first argument`, 2},
 	} {
 		p := start(t, "metrics", nil, strings.Fields(c.args)...)
 		if code := p.Ends(); code != c.code || !strings.Contains(p.Last(), c.want) || len(p.Lines()) != 1 {

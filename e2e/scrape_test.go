@@ -188,17 +188,17 @@ func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
 		fmt.Sprintf(`"model_info":{"hf_config_json":{"path":"%s/v1/metadata/dynamo/backend/generate/tiny/_base/config.json"}},"runtime_config"`, p.URL), 1)
 	s.put(entries...)
 	for _, c := range []struct {
-		which string
+		flags string
 		want  page
 	}{
-		{"off", page{workers("generate", "silent"): "1", scrapes(fleet.ScrapeOK): "0", worker("llm_worker_up", "generate", 7): "0"}},
-		{"auto", page{
+		{"--scrape-workers off", page{workers("generate", "silent"): "1", scrapes(fleet.ScrapeOK): "0", worker("llm_worker_up", "generate", 7): "0"}},
+		{"--scrape-interval 1", page{
 			workers("generate", "answering"): "1", info(7, "tiny", "scrape"): "1", worker("llm_worker_up", "generate", 7): "1",
 			worker("llm_kv_blocks_active", "generate", 7): "250", worker("llm_kv_blocks_total", "generate", 7): "1000",
 			worker("llm_requests_active_slots", "generate", 7): "8", worker("llm_requests_total_slots", "generate", 7): "100",
 		}},
 	} {
-		m := s.metrics("--nats-server", "none", "--scrape-workers", c.which, "--scrape-interval", "1")
+		m := s.metrics(append(strings.Fields(c.flags), "--nats-server", "none")...)
 		m.shows(c.want)
 		status, body := get(m.url + "/api/v1/targets")
 		var got []map[string]any
@@ -212,9 +212,9 @@ func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
 			},
 		}}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("targets with --scrape-workers %s (-want +got):\n%s", c.which, diff)
+			t.Errorf("targets with %s (-want +got):\n%s", c.flags, diff)
 		}
-		if c.which == "auto" {
+		if !strings.HasSuffix(c.flags, " off") {
 			s.remove(entries...)
 			m.until(func(p page) error { return p.hasNothingOf(7) })
 			if _, body := get(m.url + "/api/v1/targets"); body != "[]\n" {

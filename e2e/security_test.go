@@ -341,8 +341,8 @@ func TestEverythingOverMutualTLS(t *testing.T) {
 		code int
 		want string
 	}{
-		{"--nats-tls-ca " + a.File("nowhere"), 1, "--nats-tls-ca: open " + a.File("nowhere")},
-		{"--nats-tls-ca " + a.File("ca.key"), 1, "--nats-tls-ca: " + a.File("ca.key") + " holds no certificate: want PEM"},
+		{"--nats-tls-ca " + a.File("nowhere"), 2, "--nats-tls-ca: open " + a.File("nowhere")},
+		{"--nats-tls-ca " + a.File("ca.key"), 2, "--nats-tls-ca: " + a.File("ca.key") + " holds no certificate: want PEM"},
 		{"--nats-tls-cert " + a.File("client.crt"), 2, `--nats-tls-cert "` + a.File("client.crt") + `": needs --nats-tls-key`},
 		{"--nats-server none --nats-tls-ca " + a.File("ca.crt"), 2, "--nats-tls-ca: needs --nats-server"},
 	} {

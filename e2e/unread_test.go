@@ -111,9 +111,9 @@ func TestPagesOfWorkersOverTLS(t *testing.T) {
 		code int
 		want string
 	}{
-		{"--worker-tls-ca " + a.File("nowhere"), 1, "--worker-tls-ca: open " + a.File("nowhere")},
-		{"--worker-tls-ca " + a.File("ca.key"), 1, "--worker-tls-ca: " + a.File("ca.key") + " holds no certificate: want PEM"},
-		{"--worker-tls-cert " + a.File("client.crt") + " --worker-tls-key " + a.File("ca.key"), 1, "--worker-tls-cert, --worker-tls-key: want a certificate in"},
+		{"--worker-tls-ca " + a.File("nowhere"), 2, "--worker-tls-ca: open " + a.File("nowhere")},
+		{"--worker-tls-ca " + a.File("ca.key"), 2, "--worker-tls-ca: " + a.File("ca.key") + " holds no certificate: want PEM"},
+		{"--worker-tls-cert " + a.File("client.crt") + " --worker-tls-key " + a.File("ca.key"), 2, "--worker-tls-cert, --worker-tls-key: want a certificate in"},
 		{"--worker-tls-cert " + a.File("client.crt"), 2, `--worker-tls-cert "` + a.File("client.crt") + `": needs --worker-tls-key`},
 		{"--worker-tls-ca " + a.File("ca.crt") + " --scrape-workers off", 2, "--worker-tls-ca: needs --scrape-workers"},
 	} {

@@ -54,7 +54,16 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	if ended, err = a.Parse(args); ended || err != nil {
 		return f, ended, err
 	}
-	return f, false, f.plan()
+	if err = f.plan(); err == nil {
+		err = f.checkPorts()
+	}
+	if err == nil {
+		_, err = a.Unmet([]cli.Need{
+			{Flags: "workers release event-plane", Met: !f.noWorkers, Of: "mock workers: leave it out with --no-workers"},
+			{Flags: "metrics-port", Met: !f.noMetrics, Of: "metrics: leave it out with --no-metrics"},
+		})
+	}
+	return f, false, err
 }
 
 // mixed takes the place of a release.
@@ -82,22 +91,37 @@ func (f *flags) plan() error {
 	return nil
 }
 
-// checkPorts finds out before anything starts whether everything can.
-func (f flags) checkPorts() error {
-	ports := []struct {
-		flag, host string
-		port       int
-	}{{"nats-port", serverHost, f.nats}, {"etcd-port", serverHost, f.etcd}, {"metrics-port", metricsHost, f.metrics}}
+// port is one that is listened on.
+type port struct {
+	flag, host string
+	number     int
+}
+
+// ports are all of them.
+func (f flags) ports() []port {
+	all := []port{{"nats-port", serverHost, f.nats}, {"etcd-port", serverHost, f.etcd}, {"metrics-port", metricsHost, f.metrics}}
 	if f.noMetrics {
-		ports = ports[:2]
+		all = all[:2]
 	}
+	return all
+}
+
+// checkPorts refuses two on one port.
+func (f flags) checkPorts() error {
 	taken := map[int]string{}
-	for _, p := range ports {
-		if other := taken[p.port]; other != "" && p.port != 0 {
-			return fmt.Errorf("--%s %d is the port of --%s, too: choose another one", p.flag, p.port, other)
+	for _, p := range f.ports() {
+		if other := taken[p.number]; other != "" && p.number != 0 {
+			return fmt.Errorf("--%s %d is the port of --%s, too: choose another one", p.flag, p.number, other)
 		}
-		taken[p.port] = p.flag
-		_, err := devstack.FreePort(p.host, p.port)
+		taken[p.number] = p.flag
+	}
+	return nil
+}
+
+// tryPorts finds out before anything starts whether everything can.
+func (f flags) tryPorts() error {
+	for _, p := range f.ports() {
+		_, err := devstack.FreePort(p.host, p.number)
 		var inUse *devstack.InUseError
 		if errors.As(err, &inUse) {
 			return fmt.Errorf("%w: choose another port with --%s", err, p.flag)

@@ -5,8 +5,8 @@
 //	go run ./cmd/devstack
 //	go run ./cmd/devstack --release mixed # mock workers of every release and event plane
 //
-// It exits with 0 after SIGINT or SIGTERM, with 1 if it cannot go on, and with 2 if
-// a flag has a value that it must not have.
+// It exits with 0 after SIGINT or SIGTERM, with 1 if what it needs is refused, and with 2 if
+// something is wrong with its flags.
 package main
 
 import (

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,7 +34,10 @@ func start(t *testing.T, getenv func(string) string, args ...string) *started {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &started{end: cancel, code: make(chan int, 1), stdout: new(devstacktest.Log), stderr: new(devstacktest.Log)}
-	args = append([]string{"--nats-port", "0", "--etcd-port", "0", "--metrics-port", "0"}, args...)
+	args = append([]string{"--nats-port", "0", "--etcd-port", "0"}, args...)
+	if !slices.Contains(args, "--no-metrics") {
+		args = append(args, "--metrics-port", "0")
+	}
 	go func() { s.code <- run(ctx, args, getenv, s.stdout, s.stderr) }()
 	t.Cleanup(cancel)
 	devstacktest.Until(t, func() error {
@@ -206,7 +210,7 @@ func TestTakenPortIsNamedWithItsFlag(t *testing.T) {
 func TestTwoOnOnePortIsAnError(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(t.Context(), []string{"--nats-port", "23791", "--etcd-port", "23791"}, noEnv, nil, &stderr)
-	if code != 1 || !strings.Contains(stderr.String(), "--etcd-port 23791 is the port of --nats-port, too") {
+	if code != 2 || !strings.Contains(stderr.String(), "--etcd-port 23791 is the port of --nats-port, too") {
 		t.Errorf("got %d, %q", code, stderr.String())
 	}
 }
@@ -215,6 +219,7 @@ func TestWrongValuesAreNamedInOneLine(t *testing.T) {
 	for _, args := range [][]string{
 		{"--workers", "0"}, {"--nats-port", "70000"}, {"--etcd-port=-1"}, {"--metrics-port", "http"}, {"--namespace", "a b"},
 		{"--release", "0.9.2"}, {"--event-plane", "kafka"}, {"--event-plane", "zmq"}, {"--event-plane", "zmq", "--release", "mixed"}, {"--nonsense"}, {"nonsense"},
+		{"--workers", "2", "--no-workers"}, {"--release", "0.1.0", "--no-workers"}, {"--event-plane", "nats", "--no-workers"}, {"--metrics-port", "0", "--no-metrics"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), args, noEnv, &stdout, &stderr)

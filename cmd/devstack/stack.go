@@ -40,7 +40,7 @@ type stack struct {
 // run runs it all until ctx ends. The servers end last, so that everybody can take
 // leave of them.
 func (s *stack) run(ctx context.Context) error {
-	if err := s.checkPorts(); err != nil {
+	if err := s.tryPorts(); err != nil {
 		return err
 	}
 	if s.dataDir == "" {

@@ -4,8 +4,8 @@
 //
 //	metrics --namespace dynamo --component backend --endpoint generate
 //
-// It exits with 0 after SIGINT or SIGTERM, with 1 if it cannot go on, and with 2
-// if a flag or an environment variable has a value that it must not have.
+// It exits with 0 after SIGINT or SIGTERM, with 1 if what it needs is refused, and with 2
+// if something is wrong with its flags, the files that they name, or its environment.
 package main
 
 import (

@@ -32,9 +32,9 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespace("namespace", &c.Namespace))
 	a.Flag("component", "Component of the workers.").Default("backend").
-		SetValue(cli.Name("component", &c.Component, "/"))
+		SetValue(cli.Component("component", &c.Component, ""))
 	a.Flag("endpoint", "Endpoint of the workers.").Default("generate").
-		SetValue(cli.Name("endpoint", &c.Endpoint, ""))
+		SetValue(cli.Component("endpoint", &c.Endpoint, ""))
 	a.Flag("workers", "How many workers, each under an id of its own.").Default("1").
 		SetValue(cli.Number("workers", &c.Workers, 1, 10_000))
 	a.Flag("release", "Dynamo release to imitate.").Default(mock.Latest).
@@ -42,23 +42,24 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("event-plane", "What events travel on, nats or zmq; without it the release's own default.").
 		SetValue(cli.OneOf("event-plane", &c.EventPlane, mock.NATS, mock.ZMQ))
 	a.Flag("host", "Where ZMQ subscribers find the workers.").Default("127.0.0.1").
-		SetValue(cli.Name("host", &c.Host, "/ "))
+		SetValue(cli.Host("host", &c.Host, ""))
 	a.Flag("seed", "Of everything random but ids; 0: another one each time.").Default("0").
 		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
-	a.Flag("event-interval", "Between two hit-rate events or traces of requests, in seconds or as a duration; 0: no events.").Default("1").
-		SetValue(cli.Duration("event-interval", &c.EventInterval, 0))
+	a.Flag("event-interval", "Between two hit-rate events or traces of requests, in seconds or as a duration; up to 1h; 0: no events.").Default("1").
+		SetValue(cli.Duration("event-interval", &c.EventInterval, 0, time.Hour))
 	a.Flag("correlated", "Load moves smoothly, and hit-rate events carry the workers' own ids.").BoolVar(&c.Correlated)
 	a.Flag("static", "Static workers: no etcd, no ids.").BoolVar(&f.static)
 	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER); none: no NATS, where ZMQ is all that the workers need.").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &f.nats))
-	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it.").
-		PlaceHolder("FILE").StringVar(&f.natsTLS.CA)
-	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too.").
-		PlaceHolder("FILE").StringVar(&f.natsTLS.Cert)
-	a.Flag("nats-tls-key", "File of that certificate's key.").
-		PlaceHolder("FILE").StringVar(&f.natsTLS.Key)
+	natsTLS := connect.NATSTLSOf(getenv)
+	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it (NATS_TLS_CA_CERT_PATH).").
+		Default(natsTLS.CA).PlaceHolder("FILE").StringVar(&f.natsTLS.CA)
+	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too (NATS_TLS_CLIENT_CERT_PATH).").
+		Default(natsTLS.Cert).PlaceHolder("FILE").StringVar(&f.natsTLS.Cert)
+	a.Flag("nats-tls-key", "File of that certificate's key (NATS_TLS_CLIENT_KEY_PATH).").
+		Default(natsTLS.Key).PlaceHolder("FILE").StringVar(&f.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
@@ -67,25 +68,42 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	if ended, err = a.Parse(args); ended || err != nil {
 		return f, ended, err
 	}
-	if c.EventInterval > 0 && c.EventInterval < time.Millisecond {
-		return f, false, cli.Error("event-interval", c.EventInterval.String(), "0 for no events, or at least 1ms")
-	}
 	c.Seed = uint64(seed)
+	if err = f.check(getenv); err == nil {
+		_, err = a.Unmet(f.needs())
+	}
+	return f, false, err
+}
+
+// needs are the flags that do nothing without another.
+func (f *flags) needs() []cli.Need {
+	return []cli.Need{
+		{Flags: "host", Met: f.workers.HasZMQ(), Of: "--event-plane zmq: on NATS no address is needed"},
+		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: f.nats != noNATS, Of: "--nats-server, which says that there is none"},
+		{Flags: "etcd-endpoints", Met: !f.static, Of: "workers that are not --static"},
+	}
+}
+
+// check looks for what cannot work, in all that flags and environment name: files, too.
+func (f *flags) check(getenv func(string) string) error {
+	c, nats, etcd := f.workers, f.nats, f.etcd
+	if c.EventInterval > 0 && c.EventInterval < time.Millisecond {
+		return cli.Error("event-interval", c.EventInterval.String(), "0 for no events, or at least 1ms")
+	}
 	if err := c.Check(); err != nil {
-		return f, false, fmt.Errorf("--%w", err) // the settings have the names of the flags
+		return fmt.Errorf("--%w", err) // the settings have the names of the flags
 	}
-	if f.nats == noNATS && c.NeedsNATS() {
-		return f, false, cli.Error("nats-server", f.nats, "servers: only workers with --event-plane zmq do without")
-	}
-	servers := f.nats
-	if servers == noNATS {
-		servers = ""
-	}
-	if err := f.natsTLS.Check(servers); err != nil {
-		return f, false, err
+	if nats == noNATS && c.NeedsNATS() {
+		return cli.Error("nats-server", nats, "servers: only workers with --event-plane zmq do without")
 	}
 	if f.static && c.NeedsEtcd() {
-		return f, false, cli.Error("static", "true", "no such flag with release "+c.Release+": its events carry the id that etcd gives")
+		return cli.Error("static", "true", "no such flag with release "+c.Release+": its events carry the id that etcd gives")
 	}
-	return f, false, nil
+	if nats == noNATS {
+		nats = ""
+	}
+	if f.static {
+		etcd = ""
+	}
+	return connect.Check(nats, f.natsTLS, etcd, getenv)
 }

@@ -8,7 +8,8 @@
 //	mock_worker --release 1.6.1          # publishes with ZMQ
 //
 // It exits with 0 after SIGINT or SIGTERM, when its workers are deregistered, with 1
-// if it cannot go on, and with 2 if a flag has a value that it must not have.
+// if what it needs is refused, and with 2 if something is wrong with its flags, the files that
+// they name, or its environment.
 package main
 
 import (

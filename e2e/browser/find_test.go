@@ -17,6 +17,10 @@ func TestRealPageFindsByIDAndByWords(t *testing.T) {
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.says("#n-workers", "45")
+	search := func(query string, workers int) {
+		b.do(fmt.Sprintf("(q => { q.value = %q; q.dispatchEvent(new Event('input', {bubbles: true})) })(document.querySelector('#f-q'))", query))
+		b.says("#shown", fmt.Sprintf("%d of 45 workers shown", workers))
+	}
 	for query, workers := range map[string]int{
 		fmt.Sprintf("0x%x", nth(3)):                 1,
 		fmt.Sprintf("0X%X", nth(3)):                 1,
@@ -39,9 +43,9 @@ func TestRealPageFindsByIDAndByWords(t *testing.T) {
 		"back(end":                                  0,
 		"dynamo-that-is-not-there backend generate": 0,
 	} {
-		b.do(fmt.Sprintf("(q => { q.value = %q; q.dispatchEvent(new Event('input', {bubbles: true})) })(document.querySelector('#f-q'))", query))
-		b.says("#shown", fmt.Sprintf("%d of 45 workers shown", workers))
+		search(query, workers)
 	}
+	search("no worker is called so", 0)
 	b.says("#nomatch", "No worker matches these filters.")
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,29 +16,62 @@ func TestDurationTakesSecondsAndDurations(t *testing.T) {
 		"1e-2": 10 * time.Millisecond, "1m30s": 90 * time.Second, "10ms": 10 * time.Millisecond,
 	} {
 		var got time.Duration
-		if err := Duration("every", &got, 10*time.Millisecond).Set(in); err != nil || got != want {
+		if err := Duration("every", &got, 10*time.Millisecond, time.Hour).Set(in); err != nil || got != want {
 			t.Errorf("%s: got %v, %v; want %v", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"", "x", "9ms", "0", "-1", "-1s", "NaN", "Inf", "-Inf", "1e300", "99999999999999999999", "2 s"} {
 		var got time.Duration
-		err := Duration("every", &got, 10*time.Millisecond).Set(in)
+		err := Duration("every", &got, 10*time.Millisecond, time.Hour).Set(in)
 		if err == nil || !strings.HasPrefix(err.Error(), `--every "`+in+`": want seconds`) || got != 0 {
 			t.Errorf("%q: got %v, %v; want an error that names flag and value", in, got, err)
 		}
 	}
 }
 
-func TestADurationMayHaveALargestValue(t *testing.T) {
+func TestADurationHasALargestValue(t *testing.T) {
 	var got time.Duration
 	for in, want := range map[string]time.Duration{"0.1": 100 * time.Millisecond, "60": time.Minute, "1m": time.Minute} {
-		if err := DurationUpTo("in", &got, 100*time.Millisecond, time.Minute).Set(in); err != nil || got != want {
+		if err := Duration("in", &got, 100*time.Millisecond, time.Minute).Set(in); err != nil || got != want {
 			t.Errorf("%s: got %v, %v; want %v", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"99ms", "60.001", "1h", "Inf", ""} {
 		want := `--in "` + in + `": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`
-		if err := DurationUpTo("in", &got, 100*time.Millisecond, time.Minute).Set(in); err == nil || err.Error() != want {
+		if err := Duration("in", &got, 100*time.Millisecond, time.Minute).Set(in); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", in, err, want)
+		}
+	}
+}
+
+func TestAHostHasNeitherSchemeNorPort(t *testing.T) {
+	var got string
+	for _, in := range []string{"0.0.0.0", "::", "[::1]", "fe80::1%eth0", "localhost", "a-b.c_d.example", "größe.example"} {
+		if err := Host("host", &got, "port").Set(in); err != nil || got != in {
+			t.Errorf("%q: got %q, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", " ", "localhost:9091", "127.0.0.1:9091", "[::1]:9091", "[localhost]", "http://x", "x/y", "x\\y", "a b", "u@x", "*", "a?b", "a#b", "\xff"} {
+		err := Host("host", &got, "port").Set(in)
+		if err == nil || in != "\xff" && !strings.HasSuffix(err.Error(), "want an address or the name of a host, without scheme and port: --port says that") {
+			t.Errorf("%q: got %v", in, err)
+		}
+	}
+	if err := Host("host", &got, "").Set("http://user:secret@h"); err == nil || err.Error() != `--host "http://***@h": want an address or the name of a host, without scheme and port` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAComponentIsOneName(t *testing.T) {
+	var got string
+	for _, in := range []string{"backend", "VllmDecode-Worker_2", "load.metrics", "größe"} {
+		if err := Component("component", &got, "").Set(in); err != nil || got != in {
+			t.Errorf("%q: got %q, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "a/b", "dyn://a.b.c", "back*", "*", ">", "a b", "a\tb", "a\u00a0b"} {
+		want := "--component " + strconv.Quote(in) + `: want a name that is not empty, without spaces, "/", "*" and ">"; leave it out`
+		if err := Component("component", &got, "leave it out").Set(in); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v, want %s", in, err, want)
 		}
 	}
@@ -71,22 +105,36 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		out   string
 		err   string
 	}{
-		"--version":     {true, "prog " + Version + "\n", ""},
-		"--help":        {true, "usage: prog", ""},
-		"--count 3":     {false, "", ""},
-		"--count 4":     {false, "", `--count "4": want a number from 0 to 3`},
-		"--choice c":    {false, "", `--choice "c": want one of a, b`},
-		"--name=":       {false, "", `--name "": want a name that is not empty and has none of "/" in it`},
-		"--name a/b":    {false, "", `--name "a/b": want a name that is not empty and has none of "/" in it`},
-		"--nothing":     {false, "", "unknown long flag '--nothing'"},
-		"--count":       {false, "", "expected argument for flag '--count'"},
-		"--version x":   {true, "prog " + Version + "\n", ""},
-		"--count 1 who": {false, "", "unexpected who"},
+		"--version":      {true, "prog " + Version + "\n", ""},
+		"--help":         {true, "usage: prog", ""},
+		"--count 3":      {false, "", ""},
+		"--count 4":      {false, "", `--count "4": want a number from 0 to 3`},
+		"--choice c":     {false, "", `--choice "c": want one of a, b`},
+		"--name=":        {false, "", `--name "": want a name that is not empty and has none of "/" in it`},
+		"--name a/b":     {false, "", `--name "a/b": want a name that is not empty and has none of "/" in it`},
+		"--nothing":      {false, "", "unknown long flag '--nothing'"},
+		"--cuont 3":      {false, "", "unknown long flag '--cuont': did you mean --count?"},
+		"--cuont=3":      {false, "", "unknown long flag '--cuont': did you mean --count?"},
+		"--hlep":         {false, "", "unknown long flag '--hlep': did you mean --help?"},
+		"-x":             {false, "", "unknown short flag '-x'"},
+		"-h":             {true, "usage: prog", ""},
+		"help":           {true, "usage: prog", ""},
+		"help --count 3": {true, "usage: prog", ""},
+		"version":        {true, "prog " + Version + "\n", ""},
+		"hepl":           {false, "", "unexpected hepl: did you mean help?"},
+		"lsit":           {false, "", "unexpected lsit: did you mean list?"},
+		"--count 1 list": {false, "", "unexpected list: want it as the first argument"},
+		"--count 1 lsit": {false, "", "unexpected lsit"},
+		"nothing":        {false, "", "unexpected nothing"},
+		"--count":        {false, "", "expected argument for flag '--count'"},
+		"--version x":    {true, "prog " + Version + "\n", ""},
+		"--count 1 who":  {false, "", "unexpected who"},
 	} {
 		var out bytes.Buffer
 		var n int
 		var choice, name string
 		a := New("prog", "A program.", &out)
+		a.Words = []string{"list"}
 		a.Flag("count", "").SetValue(Number("count", &n, 0, 3))
 		a.Flag("choice", "").SetValue(OneOf("choice", &choice, "a", "b"))
 		a.Flag("name", "").SetValue(Name("name", &name, "/"))
@@ -151,8 +199,8 @@ func FuzzDuration(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		d := time.Duration(math.MinInt64)
-		if err := Duration("x", &d, time.Second).Set(s); err == nil && d < time.Second {
-			t.Errorf("%q became %v, less than allowed", s, d)
+		if err := Duration("x", &d, time.Second, time.Hour).Set(s); err == nil && (d < time.Second || d > time.Hour) {
+			t.Errorf("%q became %v, which is not allowed", s, d)
 		}
 	})
 }

@@ -17,15 +17,15 @@ import (
 // The exit codes of all programs.
 const (
 	exitOK    = 0
-	exitError = 1 // the program cannot go on
-	exitUsage = 2 // a flag or variable has a value that it must not have
+	exitError = 1 // the world refuses what the program needs
+	exitUsage = 2 // what is wrong shows in flags, files and environment, before anything starts
 )
 
 // lastLines is how long the end of a program waits for the log to be written.
 const lastLines = time.Second
 
-// Run is the life of a program: it reads the flags, then runs with a log on stderr,
-// and returns the exit code. An error is one line, whatever it is made of. The program never
+// Run is the life of a program: parse reads the flags and all that they name, and looks for what
+// cannot work; then it runs with a log on stderr. It returns the exit code. An error is one line, whatever it is made of. The program never
 // waits for stderr: at the end all of it has been written, or a second has gone by.
 func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
@@ -41,16 +41,12 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 		return exitError
 	case ended:
 		return exitOK
-	}
-	var log *slog.Logger
-	if err == nil {
-		terminal, _ := stderr.(*os.File)
-		log, err = tracing.New(out, getenv, terminal != nil && tracing.Terminal(terminal), name)
-	}
-	if err != nil {
+	case err != nil:
 		fail(err)
 		return exitUsage
 	}
+	terminal, _ := stderr.(*os.File)
+	log := tracing.New(out, getenv, terminal != nil && tracing.Terminal(terminal), name)
 	if err := run(log); err != nil {
 		if !log.Enabled(context.Background(), slog.LevelError) {
 			fail(err) // DYN_LOG=off is no reason to end without a word
@@ -61,12 +57,19 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 	return exitOK
 }
 
-// Signals is a context that SIGINT and SIGTERM end; a second one ends the program. SIGPIPE
-// does not: a write to a pipe whose reader has gone is an error like any other.
-func Signals() context.Context {
+// sameSignal is for how long after the first signal others are taken for the same: terminals and
+// supervisors send it to a whole group, and then to the program itself.
+const sameSignal = time.Second
+
+// Signals is a context that SIGINT and SIGTERM end. One that comes a second later ends the
+// program at once. SIGPIPE does not: a write to a pipe whose reader has gone is an error like any
+// other.
+func Signals() context.Context { return signals(sameSignal) }
+
+func signals(same time.Duration) context.Context {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(same, stop) })
 	return ctx
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -63,16 +64,24 @@ func late(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Deadli
 
 var errNoAnswer = errors.New("no answer in time")
 
-// Check reports what is wrong with the addresses of servers, before anybody is
-// asked. Either may be empty.
-func Check(nats, etcd string) error {
+// Check reports what is wrong with the addresses of servers, with the files for TLS and with what
+// the environment says of credentials, before any server is asked. Either list may be empty.
+func Check(nats string, files NATSTLS, etcd string, getenv func(string) string) error {
+	quiet := slog.New(slog.DiscardHandler)
 	if nats != "" {
-		if _, err := natsServers.parse(nats); err != nil {
+		if err := files.Check(nats); err != nil {
+			return err
+		}
+		options, err := files.Options()
+		if err != nil {
+			return err
+		}
+		if _, err := newNATSClient(nats, getenv, quiet, NATSHooks{}, options); err != nil {
 			return err
 		}
 	}
 	if etcd != "" {
-		if _, err := etcdServers.parse(etcd); err != nil {
+		if _, err := NewEtcdEndpoints(etcd, getenv, quiet); err != nil {
 			return err
 		}
 	}

@@ -64,3 +64,37 @@ func TestMalformedServersAreNamedWithoutSecrets(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsWrongShowsBeforeAnyServerIsAsked, in files and variables, too.
+func TestWhatIsWrongShowsBeforeAnyServerIsAsked(t *testing.T) {
+	for name, c := range map[string]struct {
+		nats  string
+		files NATSTLS
+		etcd  string
+		env   func(string) string
+		want  string
+	}{
+		"nothing":                  {"h", NATSTLS{}, "h", env(), ""},
+		"no servers":               {"", NATSTLS{CA: "nowhere"}, "", env(natsCreds, "nowhere", etcdCA, "nowhere", natsNkey, "x"), ""},
+		"a scheme":                 {"http://h", NATSTLS{}, "", env(), "--nats-server "},
+		"websockets and others":    {"ws://h,nats://h", NATSTLS{}, "", env(), "--nats-server "},
+		"a file for TLS":           {"h", NATSTLS{CA: "nowhere"}, "", env(), "--nats-tls-ca: open nowhere"},
+		"half a pair":              {"h", NATSTLS{Cert: "c"}, "", env(), "--nats-tls-cert "},
+		"half of NATS's variables": {"h", NATSTLS{}, "", env(natsUser, "u"), natsUser + " is set, but not " + natsPass},
+		"NATS's credentials":       {"h", NATSTLS{}, "", env(natsCreds, "nowhere"), natsCreds + ": open nowhere"},
+		"an nkey":                  {"h", NATSTLS{}, "", env(natsNkey, "x"), natsNkey + ": want the seed"},
+		"etcd's scheme":            {"", NATSTLS{}, "nats://h", env(), "--etcd-endpoints "},
+		"etcd's path":              {"", NATSTLS{}, "http://h/path", env(), "--etcd-endpoints "},
+		"half of etcd's variables": {"", NATSTLS{}, "h", env(etcdUser, "u"), etcdUser + " is set, but not " + etcdPass},
+		"etcd's authority":         {"", NATSTLS{}, "https://h", env(etcdCA, "nowhere"), etcdCA + ": open nowhere"},
+		"half of etcd's pair":      {"", NATSTLS{}, "https://h", env(etcdCert, "c"), etcdCert + " is set, but not " + etcdKey},
+	} {
+		got := ""
+		if err := Check(c.nats, c.files, c.etcd, c.env); err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}

@@ -156,6 +156,7 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, err)
 	}
 	c.source = source
+	refuseInsecure(getenv, log)
 	return c, nil
 }
 

@@ -213,7 +213,6 @@ func TestFlagsOfTLSFitTogether(t *testing.T) {
 	}{
 		{NATSTLS{Cert: "c"}, "h", `--nats-tls-cert "c": needs --nats-tls-key`},
 		{NATSTLS{CA: "a", Key: "k"}, "h", `--nats-tls-key "k": needs --nats-tls-cert`},
-		{NATSTLS{CA: "a"}, "", "--nats-tls-ca: needs --nats-server"},
 		{NATSTLS{Cert: "c", Key: "k"}, "ws://h", "--nats-tls-cert: needs servers with TLS"},
 		{NATSTLS{}, "", ""},
 		{NATSTLS{}, "ws://h", ""},
@@ -310,5 +309,35 @@ func TestInboxesAreOurOwn(t *testing.T) {
 	defer nc.Close()
 	if got := nc.NewInbox(); !strings.HasPrefix(got, inboxes+".") {
 		t.Errorf("got %s, want it below %s", got, inboxes)
+	}
+}
+
+func TestFilesForTLSAreThoseOfDynamosVariables(t *testing.T) {
+	got := NATSTLSOf(env("NATS_TLS_CA_CERT_PATH", "a", "NATS_TLS_CLIENT_CERT_PATH", "c", "NATS_TLS_CLIENT_KEY_PATH", "k"))
+	if want := (NATSTLS{CA: "a", Cert: "c", Key: "k"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestVerificationCannotBeTurnedOff: what the environment says of that is ignored, once.
+func TestVerificationCannotBeTurnedOff(t *testing.T) {
+	a := devstacktest.NewCertified(t)
+	server := over("tls", startNATS(t, demandTLS(t, a, false)))
+	for value, want := range map[string]int{"1": 1, "true": 1, "ON": 1, "yes": 1, "0": 0, "false": 0, "": 0, "2": 0} {
+		log, out := devstacktest.NewLog()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() {
+			_, err := NATS(ctx, server, env("NATS_TLS_INSECURE", value), log, nil)
+			ended <- err
+		}()
+		devstacktest.Until(t, out.Says("unknown authority", 1))
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(out.String(), "NATS_TLS_INSECURE is ignored: the certificates of NATS servers are always verified (--nats-tls-ca says"); got != want {
+			t.Errorf("%q: said %d times, want %d:\n%s", value, got, want, out)
+		}
 	}
 }

@@ -7,9 +7,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,24 +25,38 @@ const (
 	flagKey  = "--nats-tls-key"
 )
 
+// The variables of Dynamo's NATS client that say the same, from 1.5 on.
+const (
+	natsCA       = "NATS_TLS_CA_CERT_PATH"
+	natsCert     = "NATS_TLS_CLIENT_CERT_PATH"
+	natsKey      = "NATS_TLS_CLIENT_KEY_PATH"
+	natsInsecure = "NATS_TLS_INSECURE" // there it turns verification off
+)
+
 // NATSTLS are the files for TLS with NATS; each may be empty. Whoever gives one wants
 // TLS, whatever the addresses of the servers say.
 type NATSTLS struct {
 	CA, Cert, Key string
 }
 
-// Check reports which of the files lacks another, or servers that speak TLS. Those
-// are a comma list; empty means that there are none.
+// NATSTLSOf are the files that the environment names.
+func NATSTLSOf(getenv func(string) string) NATSTLS {
+	return NATSTLS{CA: getenv(natsCA), Cert: getenv(natsCert), Key: getenv(natsKey)}
+}
+
+// refuseInsecure says that verification stays on, where the environment wants it off.
+func refuseInsecure(getenv func(string) string, log *slog.Logger) {
+	if slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(natsInsecure))) {
+		log.Warn(natsInsecure + " is ignored: the certificates of NATS servers are always verified (" + flagCA + whoSigns + ")")
+	}
+}
+
+// Check reports which of the files lacks another, or servers that speak TLS, of a comma list.
 func (f NATSTLS) Check(servers string) error {
 	if err := bothOf(flagCert, f.Cert, flagKey, f.Key); err != nil {
 		return err
 	}
-	switch given := f.given(); {
-	case given == "":
-		return nil
-	case servers == "":
-		return fmt.Errorf("%s: needs --nats-server, which says that there is none", given)
-	case strings.Contains(servers, "ws://"):
+	if given := f.given(); given != "" && strings.Contains(servers, "ws://") {
 		return fmt.Errorf("%s: needs servers with TLS, which those of ws:// have not: want wss://", given)
 	}
 	return nil

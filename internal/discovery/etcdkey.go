@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -191,12 +192,11 @@ func (k *etcdKey) create(ctx context.Context, s *connect.EtcdSession) error {
 		return nil
 	}
 	k.seen, k.rival = at, found.ModRevision
+	exists := fmt.Errorf("%w%s, started for %s", ErrExists, onHost(found.Value), oneLine(found.Value))
 	if found.Lease == 0 {
-		return fmt.Errorf("create %s: %w, started for %s: %w; if there is no such program: etcdctl del %s",
-			k.key, ErrExists, oneLine(found.Value), errNoLease, k.key)
+		return fmt.Errorf("create %s: %w: %w; if there is no such program: etcdctl del %s", k.key, exists, errNoLease, k.key)
 	}
-	return fmt.Errorf("create %s: %w, started for %s (a program that was killed leaves its key for up to %d s)",
-		k.key, ErrExists, oneLine(found.Value), leaseTTL)
+	return fmt.Errorf("create %s: %w (a program that was killed leaves its key for up to %d s)", k.key, exists, leaseTTL)
 }
 
 // put puts the key on a condition. Found is what is there if that does not hold; at is etcd's
@@ -262,6 +262,15 @@ func (k *etcdKey) resign(ctx context.Context, s *connect.EtcdSession) error {
 		Then(clientv3.OpPut(k.key, resigned(k.value), clientv3.WithLease(k.lease))).
 		Commit()
 	return err
+}
+
+// onHost is where the program runs that put a value, as far as it says so: the original does not.
+func onHost(value []byte) string {
+	var v struct{ Host string }
+	if json.Unmarshal(value, &v) != nil || v.Host == "" {
+		return ""
+	}
+	return " on host " + oneLine([]byte(v.Host))
 }
 
 // oneLine is what a key's value says, fit for an error message.

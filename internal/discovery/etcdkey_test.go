@@ -197,6 +197,32 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	}
 }
 
+// TestTheOtherInstanceIsNamedByItsHost, where it says so: the original does not.
+func TestTheOtherInstanceIsNamedByItsHost(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	key := wire.UniqueInstanceKey("dynamo")
+	for value, want := range map[string]string{
+		`{"component_name": "a", "host": "gpu-3"}`:          "another instance exists on host gpu-3, started for {",
+		`{"component_name": "a"}`:                           "another instance exists, started for {",
+		`{"component_name": "a", "host": 3}`:                "another instance exists, started for {",
+		"not JSON":                                          "another instance exists, started for not JSON",
+		`{"host": "a\nb ` + strings.Repeat("c", 500) + `"}`: "another instance exists on host a b " + strings.Repeat("c", 196) + "…, started for {",
+	} {
+		lease, err := r.worker.Grant(t.Context(), 60)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.worker.Put(t.Context(), key, value, clientv3.WithLease(lease.ID)); err != nil {
+			t.Fatal(err)
+		}
+		_, ended := hold(t, r.another(), false)
+		if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "with --standby this one waits until that is gone, and takes over") {
+			t.Errorf("%s: got %v, want %s", value, err, want)
+		}
+	}
+}
+
 // TestTheOneThatLedShowsTheFleetUntilAnotherDoes: that one waits for two seconds before it does.
 func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 	t.Parallel()

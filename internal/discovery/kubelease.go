@@ -130,7 +130,7 @@ func (l *kubeLease) tryTake(ctx context.Context) error {
 		return fmt.Errorf("read lease %s: %w", l, err)
 	}
 	if err := l.held(found); err != nil {
-		return fmt.Errorf("lease %s: %w: %s", l, err, found.Spec.HolderIdentity)
+		return fmt.Errorf("lease %s: %w%s: its holder is %s", l, err, onHost([]byte(found.Metadata.Annotations[valueAnnotation])), oneLine([]byte(found.Spec.HolderIdentity)))
 	}
 	taken, err := l.client.UpdateLease(ctx, l.ours(found))
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // holdLease holds the Lease as a pod of this name.
 func (k *inTeamA) holdLease(program *Kubernetes, pod string, standby bool) (stop func(), ended <-chan error) {
 	return run(k.t, func(ctx context.Context) error {
-		return program.Hold(ctx, pod, []byte(`{"component_name": "c"}`), standby)
+		return program.Hold(ctx, pod, []byte(`{"component_name": "c", "host": "node-of-`+pod+`"}`), standby)
 	})
 }
 

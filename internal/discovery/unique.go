@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -133,8 +134,10 @@ func (u *unique) acquire(ctx context.Context) error {
 			u.standBy(ctx, err)
 			attempt = -1
 			continue
-		case errors.Is(err, ErrExists), u.permanent(err):
+		case errors.Is(err, errNoLease), u.permanent(err): // waiting is of no use
 			return err
+		case errors.Is(err, ErrExists):
+			return fmt.Errorf("%w; with --standby this one waits until that is gone, and takes over", err)
 		}
 		u.tally.OtherLeads.Store(false)
 		if u.tally.RegistryUp() && !said { // else Watch speaks of the connection

@@ -124,6 +124,10 @@ func (c Config) NeedsNATS() bool {
 	return r.data != nil || c.plane() == NATS
 }
 
+// HasZMQ reports whether subscribers find the workers on ZeroMQ. Check must have nothing against
+// them.
+func (c Config) HasZMQ() bool { return c.plane() == ZMQ }
+
 // NeedsEtcd reports whether there are no such static workers: from 0.6.1 on they
 // report by events, which carry their ids. Check must have nothing against them.
 func (c Config) NeedsEtcd() bool {

@@ -1,26 +1,16 @@
 package program
 
 import (
-	"errors"
-	"fmt"
 	"io"
-	"log/slog"
-	"net"
-	"net/url"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"dynamo-metrics/internal/cli"
-	"dynamo-metrics/internal/collect"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/wire"
-
-	"github.com/prometheus/common/model"
 )
 
 // none is the value of --etcd-endpoints for a fleet of static workers, and of
@@ -33,6 +23,10 @@ const (
 	byFiles      = "file"
 	byKubernetes = "kubernetes"
 )
+
+// mostInterval is the longest time between two of what is done again and again. What is longer was
+// meant in another unit.
+const mostInterval = time.Hour
 
 // config is what the command line and the environment say.
 type config struct {
@@ -56,20 +50,19 @@ type config struct {
 	pprof   bool
 
 	push    bool
-	gateway expose.Gateway // but for its URL
+	gateway expose.Gateway
 	pushURL string
-	unused  []string // flags that say nothing in this mode
+
+	warnings []string // flags that say nothing in this mode
 }
 
 // flags are those values that need others to be understood.
 type flags struct {
-	component, endpoint             string
-	host                            string
-	port, metricsPort               int
-	pushURL, webConfig              string
-	hasComponent, hasEndpoint       bool
-	hasHost, hasPort, hasMetricPort bool
-	hasPushURL, hasNATS             bool
+	component, endpoint string
+	host                string
+	port, metricsPort   int
+	pushURL, webConfig  string
+	given               func(flag string) bool
 }
 
 // parse reads the command line. It reports true if help or version was asked for,
@@ -77,27 +70,28 @@ type flags struct {
 func parse(args []string, getenv func(string) string, stdout io.Writer) (c config, ended bool, err error) {
 	var f flags
 	a := cli.New("metrics", "Serves or pushes the metrics of a Dynamo fleet, worker by worker."+printersHelp(), stdout)
+	a.Words, f.given = printerNames(), a.Given
 
 	a.Flag("namespace", "The Dynamo namespace to watch, or with a trailing * all whose names begin so (DYN_NAMESPACE).").
 		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespaces("namespace", (*string)(&c.namespaces)))
 	a.Flag("component", "The component to watch; without it, all of the namespace.").
-		IsSetByUser(&f.hasComponent).SetValue(cli.Name("component", &f.component, "/"))
+		SetValue(cli.Component("component", &f.component, "without the flag all are watched"))
 	a.Flag("endpoint", "The endpoint of the component to watch; without it, all of them.").
-		IsSetByUser(&f.hasEndpoint).SetValue(cli.Name("endpoint", &f.endpoint, ""))
-	a.Flag("poll-interval", "How often to ask the workers, in seconds or as a duration; at least 10ms.").
-		Default("2").SetValue(cli.Duration("poll-interval", &c.pollInterval, 10*time.Millisecond))
+		SetValue(cli.Component("endpoint", &f.endpoint, "without the flag all are watched"))
+	a.Flag("poll-interval", "How often to ask the workers, in seconds or as a duration; from 10ms to 1h.").
+		Default("2").SetValue(cli.Duration("poll-interval", &c.pollInterval, 10*time.Millisecond, mostInterval))
 	a.Flag("metrics-port", "Port to serve metrics on.").Default("9091").
-		IsSetByUser(&f.hasMetricPort).SetValue(cli.Number("metrics-port", &f.metricsPort, 0, 65535))
+		SetValue(cli.Number("metrics-port", &f.metricsPort, 0, 65535))
 	a.Flag("port", "The later original's name of --metrics-port; with --push and without --push-url, the Pushgateway's port.").Default("9091").
-		IsSetByUser(&f.hasPort).SetValue(cli.Number("port", &f.port, 0, 65535))
+		SetValue(cli.Number("port", &f.port, 0, 65535))
 	a.Flag("host", "Address to serve on; with --push and without --push-url, the Pushgateway's.").Default("0.0.0.0").
-		IsSetByUser(&f.hasHost).SetValue(cli.Name("host", &f.host, " /"))
+		SetValue(cli.Host("host", &f.host, "port"))
 	a.Flag("push", "Push to a Pushgateway instead of serving; with --metrics-port, serve too.").BoolVar(&c.push)
 	a.Flag("push-url", "The Pushgateway, with or without path and userinfo.").Default("http://localhost:9091").
-		IsSetByUser(&f.hasPushURL).SetValue(cli.Address("push-url", &f.pushURL))
-	a.Flag("push-interval", "How often to push, in seconds or as a duration; at least 1s.").
-		Default("15").SetValue(cli.Duration("push-interval", &c.gateway.Interval, time.Second))
+		SetValue(cli.Address("push-url", &f.pushURL))
+	a.Flag("push-interval", "How often to push, in seconds or as a duration; from 1s to 1h.").
+		Default("15").SetValue(cli.Duration("push-interval", &c.gateway.Interval, time.Second, mostInterval))
 	a.Flag("push-job", "The job label of what is pushed.").Default("dynamo_push_metrics").
 		SetValue(cli.Name("push-job", &c.gateway.Job, ""))
 	a.Flag("push-grouping", "A further label of the grouping key, name=value; may be repeated.").
@@ -107,15 +101,15 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		SetValue(cli.Text("model-name", &c.modelName))
 	a.Flag("nats-server", "NATS servers, a comma list; none for a fleet whose events are ZeroMQ, and by default with --discovery kubernetes (NATS_SERVER).").
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
-		IsSetByUser(&f.hasNATS).
 		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &c.nats))
-	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it.").
-		PlaceHolder("FILE").StringVar(&c.natsTLS.CA)
-	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too.").
-		PlaceHolder("FILE").StringVar(&c.natsTLS.Cert)
-	a.Flag("nats-tls-key", "File of that certificate's key.").
-		PlaceHolder("FILE").StringVar(&c.natsTLS.Key)
+	natsTLS := connect.NATSTLSOf(getenv)
+	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it (NATS_TLS_CA_CERT_PATH).").
+		Default(natsTLS.CA).PlaceHolder("FILE").StringVar(&c.natsTLS.CA)
+	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too (NATS_TLS_CLIENT_CERT_PATH).").
+		Default(natsTLS.Cert).PlaceHolder("FILE").StringVar(&c.natsTLS.Cert)
+	a.Flag("nats-tls-key", "File of that certificate's key (NATS_TLS_CLIENT_KEY_PATH).").
+		Default(natsTLS.Key).PlaceHolder("FILE").StringVar(&c.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list; none for a fleet of static workers (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
@@ -125,7 +119,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		SetValue(cli.OneOf("discovery", &c.discovery, byEtcd, byFiles, byKubernetes))
 	a.Flag("kubernetes-namespace", "The Kubernetes namespace of --discovery kubernetes; the program's own without it (POD_NAMESPACE).").
 		Default(cli.Or(getenv("POD_NAMESPACE"), cli.Or(kube.OwnNamespace(kube.ServiceAccount), "default"))).
-		SetValue(cli.Name("kubernetes-namespace", &c.kubernetes.namespace, " /"))
+		SetValue(cli.Name("kubernetes-namespace", &c.kubernetes.namespace, " /*"))
 	a.Flag("kubernetes-api", "The API server outside of the cluster, such as http://localhost:8001 of kubectl proxy.").
 		SetValue(cli.Address("kubernetes-api", &c.kubernetes.api))
 	a.Flag("file-kv", "The directory of --discovery file (DYN_FILE_KV).").
@@ -143,13 +137,16 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 	if ended, err = a.Parse(args); ended || err != nil {
 		return c, ended, err
 	}
-	if c.discovery == byKubernetes && !f.hasNATS && getenv("NATS_SERVER") == "" {
+	if c.discovery == byKubernetes && !a.Given("nats-server") && getenv("NATS_SERVER") == "" {
 		c.nats = none // where the operator has installed one, it sets the variable
 	}
-	if err := c.kubernetes.check(c.discovery == byKubernetes, getenv); err != nil {
-		return c, false, err
+	if err = c.complete(f); err == nil {
+		c.warnings, err = a.Unmet(c.needs(f))
 	}
-	return c, false, c.complete(f)
+	if err == nil {
+		err = c.check(f, getenv)
+	}
+	return c, false, err
 }
 
 // etcdServers are where workers register; empty if elsewhere or nowhere.
@@ -173,135 +170,3 @@ func (c config) hasRegistry() bool { return c.discovery != byEtcd || c.etcd != n
 
 // hasUniqueInstance reports whether there is a place that one program of a namespace holds.
 func (c config) hasUniqueInstance() bool { return c.discovery == byKubernetes || c.etcdServers() != "" }
-
-// complete understands the flags that depend on each other.
-func (c *config) complete(f flags) error {
-	if f.hasEndpoint && !f.hasComponent {
-		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
-	}
-	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
-	if c.namespaces.Several() {
-		c.target.Namespace = string(c.namespaces)
-	}
-	if !c.hasRegistry() && c.namespaces.Several() {
-		return fmt.Errorf("--etcd-endpoints %q: needs one --namespace, since nothing says which there are that begin with %q", none, c.namespaces)
-	}
-	if !c.hasRegistry() && !f.hasComponent {
-		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", none)
-	}
-	if !c.hasRegistry() && c.nats == none {
-		return fmt.Errorf("--nats-server %q: needs a registry, since without both nothing can be learnt: leave --etcd-endpoints %q out", none, none)
-	}
-	if c.standby && !c.hasUniqueInstance() {
-		return errors.New("--standby: needs etcd or Kubernetes, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none")
-	}
-	err := c.natsTLS.Check(c.natsServers())
-	if err == nil {
-		err = c.scrapes.check()
-	}
-	if err != nil {
-		return err
-	}
-	if c.brokers, err = collect.ParseBrokers(c.brokerURL); err != nil {
-		return fmt.Errorf("--zmq-broker %q: %w", c.brokerURL, err)
-	}
-	if f.hasPort && f.hasMetricPort && f.port != f.metricsPort {
-		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)
-	}
-	if c.web, err = expose.ReadWebConfig(f.webConfig); err != nil {
-		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %w", f.webConfig, err)
-	}
-	if c.push && f.hasPort && f.port == 0 && !f.hasPushURL && !f.hasMetricPort {
-		return cli.Error("port", "0", "the Pushgateway's port")
-	}
-	c.listen(f)
-	if c.pprof && c.address == "" {
-		return errors.New("--debug.pprof: needs --metrics-port, since with --push alone nothing is served")
-	}
-	c.pushURL = pushURL(f)
-	return nil
-}
-
-// listen decides where to serve: with --push nowhere, since the Pushgateway has
-// the port, unless --metrics-port says so.
-func (c *config) listen(f flags) {
-	port := f.metricsPort
-	if f.hasPort {
-		port = f.port
-	}
-	if !c.push || f.hasMetricPort {
-		c.address = net.JoinHostPort(strings.Trim(f.host, "[]"), strconv.Itoa(port))
-	}
-	if c.push && f.hasPushURL && !f.hasMetricPort {
-		for name, given := range map[string]bool{"--host": f.hasHost, "--port": f.hasPort} {
-			if given {
-				c.unused = append(c.unused, name)
-			}
-		}
-	}
-}
-
-// pushURL is the Pushgateway's: in the later original's form, --host and --port were.
-func pushURL(f flags) string {
-	if f.hasPushURL || f.hasMetricPort || !f.hasHost && !f.hasPort {
-		return f.pushURL
-	}
-	host := strings.Trim(f.host, "[]")
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	return "http://" + net.JoinHostPort(host, strconv.Itoa(f.port))
-}
-
-// parseGateway is the Pushgateway with its URL understood.
-func (c *config) parseGateway(log *slog.Logger) (expose.Gateway, error) {
-	if !c.push {
-		return expose.Gateway{}, nil
-	}
-	for _, flag := range c.unused {
-		log.Warn(flag + " is ignored: --push-url names the Pushgateway, and nothing is served without --metrics-port")
-	}
-	s := c.pushURL
-	if !strings.Contains(s, "://") {
-		s = "http://" + s
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !validPort(u.Port()) || u.RawQuery != "" || u.Fragment != "" {
-		return expose.Gateway{}, fmt.Errorf("--push-url %q: malformed: want http(s)://[user:password@]host[:port][/path]", cli.Redact(s))
-	}
-	g := c.gateway
-	g.URL = u
-	return g, nil
-}
-
-// validPort reports whether a URL's port can be one; none at all can.
-func validPort(s string) bool {
-	n, err := strconv.Atoi(s)
-	return s == "" || err == nil && n >= 1 && n <= 65535
-}
-
-// groupings is the value of --push-grouping.
-type groupings struct{ labels *map[string]string }
-
-func (g *groupings) Set(s string) error {
-	name, value, found := strings.Cut(s, "=")
-	if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || value == "" {
-		return cli.Error("push-grouping", s, "name=value, where name can be a label's")
-	}
-	if expose.HasLabel(name) {
-		return cli.Error("push-grouping", s, "a label that no metric has")
-	}
-	if *g.labels == nil {
-		*g.labels = make(map[string]string)
-	}
-	if _, again := (*g.labels)[name]; again {
-		return cli.Error("push-grouping", s, "each label once")
-	}
-	(*g.labels)[name] = value
-	return nil
-}
-
-func (g *groupings) String() string { return "" }
-
-// IsCumulative lets kingpin take the flag more than once.
-func (g *groupings) IsCumulative() bool { return true }

@@ -2,7 +2,6 @@ package program
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,20 +21,17 @@ type kubernetes struct {
 	namespace  string // Kubernetes'
 	containers bool   // readiness is of containers, not of pods
 	pod        string // the program's own, or its host
+	client     *kube.Client
 }
 
-// check reads what the environment says, and refuses what does not fit.
-func (k *kubernetes) check(used bool, getenv func(string) string) error {
-	if !used && k.api != "" {
-		return errors.New("--kubernetes-api: needs --discovery kubernetes")
-	}
-	if !used {
-		return nil
-	}
-	if k.api != "" {
-		if _, err := kube.At(k.api); err != nil {
-			return cli.Error("kubernetes-api", cli.Redact(k.api), "http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy")
+// check reads what the environment says, makes the client, and refuses what does not fit.
+func (k *kubernetes) check(getenv func(string) string) (err error) {
+	if k.api == "" {
+		if k.client, err = kube.InCluster(getenv, kube.ServiceAccount); err != nil {
+			return fmt.Errorf("--discovery kubernetes: %w", err)
 		}
+	} else if k.client, err = kube.At(k.api); err != nil {
+		return cli.Error("kubernetes-api", cli.Redact(k.api), "http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy")
 	}
 	switch mode := getenv("DYN_KUBE_DISCOVERY_MODE"); mode {
 	case "", "pod":
@@ -50,22 +46,10 @@ func (k *kubernetes) check(used bool, getenv func(string) string) error {
 	return nil
 }
 
-// client is one of the API server.
-func (k *kubernetes) client(getenv func(string) string) (*kube.Client, error) {
-	if k.api != "" {
-		return kube.At(k.api)
-	}
-	c, err := kube.InCluster(getenv, kube.ServiceAccount)
-	if err != nil {
-		return nil, fmt.Errorf("--discovery kubernetes: %w", err)
-	}
-	return c, nil
-}
-
 // registerInKubernetes watches the Kubernetes namespace and holds the unique instance's Lease.
-func registerInKubernetes(ctx context.Context, c config, f *fleet.Fleet, client *kube.Client, log *slog.Logger) error {
+func registerInKubernetes(ctx context.Context, c config, f *fleet.Fleet, log *slog.Logger) error {
 	registry := discovery.Kubernetes{
-		Client:     client,
+		Client:     c.kubernetes.client,
 		In:         c.kubernetes.namespace,
 		Containers: c.kubernetes.containers,
 		Namespaces: c.namespaces,

@@ -10,6 +10,7 @@ import (
 
 	"dynamo-metrics/deploy"
 	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/near"
 )
 
 // printer is a first argument with which the program prints something that it carries,
@@ -27,20 +28,33 @@ var printers = []printer{
 	{"runbook", "Prints what to do about an alert, or about all of them.", parseRunbook},
 }
 
-// printerFor is the one that the command line begins with; nil if it begins otherwise.
-func printerFor(args []string) *printer {
+// printerFor is the one that the command line begins with, and what follows its name; nil if it
+// begins otherwise. "help rules" is "rules --help".
+func printerFor(args []string) (p *printer, rest []string) {
+	var help []string
+	if len(args) > 1 && args[0] == "help" {
+		args, help = args[1:], []string{"--help"}
+	}
 	for i := range printers {
 		if len(args) > 0 && args[0] == printers[i].name {
-			return &printers[i]
+			return &printers[i], append(help, args[1:]...)
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// printerNames are those that the command line may begin with.
+func printerNames() (names []string) {
+	for _, p := range printers {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 // printersHelp is what the help of the program says of them.
 func printersHelp() string {
 	var b strings.Builder
-	b.WriteString("\n\nOr, as the first argument (each has its own --help):")
+	b.WriteString("\n\nOr, as the first argument (each has its own --help, or metrics help NAME):")
 	for _, p := range printers {
 		fmt.Fprintf(&b, "\n\nmetrics %s: %s", p.name, p.help)
 	}
@@ -79,7 +93,7 @@ func parseDashboards(a *cli.App, args []string, stdout io.Writer) (run func() er
 			}
 		}
 		if chosen == nil {
-			return nil, false, fmt.Errorf("%q: no such dashboard: want one of %s", name, strings.Join(names, ", "))
+			return nil, false, fmt.Errorf("%q: no such dashboard: %s", name, near.Hint(name, names))
 		}
 	}
 	switch {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -22,7 +23,6 @@ import (
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/glance"
-	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/tracing"
 	"dynamo-metrics/internal/wire"
 
@@ -33,8 +33,8 @@ import (
 
 // Main runs the program until ctx ends and returns its exit code.
 func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	if p := printerFor(args); p != nil {
-		return p.main(args[1:], getenv, stdout, stderr)
+	if p, rest := printerFor(args); p != nil {
+		return p.main(rest, getenv, stdout, stderr)
 	}
 	var c config
 	return cli.Run("metrics", getenv, stderr,
@@ -51,25 +51,8 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 // run is the table of contents: what is made, and which loops work on it. The
 // registration outlives the work, so that the last push is still the only one's.
 func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
-	if err := connect.Check(c.natsServers(), c.etcdServers()); err != nil {
-		return err
-	}
-	natsOptions, err := c.natsTLS.Options()
-	if err != nil {
-		return err
-	}
-	if _, err := c.scrapes.tls.Config(); err != nil {
-		return err
-	}
-	gateway, err := c.parseGateway(log)
-	if err != nil {
-		return err
-	}
-	var api *kube.Client
-	if c.discovery == byKubernetes {
-		if api, err = c.kubernetes.client(getenv); err != nil {
-			return err
-		}
+	for _, w := range c.warnings {
+		log.Warn(w)
 	}
 	listener, err := c.open(log)
 	if err != nil {
@@ -86,8 +69,8 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	if c.etcdServers() != "" {
 		g.Go(func() error { return register(registered, c, f, getenv, log) })
 	}
-	if api != nil {
-		g.Go(func() error { return registerInKubernetes(registered, c, f, api, log) })
+	if c.discovery == byKubernetes {
+		g.Go(func() error { return registerInKubernetes(registered, c, f, log) })
 	}
 	if c.discovery == byFiles {
 		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
@@ -97,7 +80,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
-		work.Go(func() error { return collectAll(ctx, c, f, getenv, log, natsOptions) })
+		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
 		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
 		comings := &discovery.Comings{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
 		work.Go(func() error { comings.Run(ctx); return nil })
@@ -111,7 +94,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
-			work.Go(func() error { expose.Push(ctx, gateway, metrics, &f.Tally, log); return nil })
+			work.Go(func() error { expose.Push(ctx, c.gateway, metrics, &f.Tally, log); return nil })
 		}
 		return work.Wait()
 	})
@@ -162,28 +145,30 @@ func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string)
 	return g.Wait()
 }
 
-// instanceValue is what the original wrote into its key.
+// instanceValue is what the original wrote into its key, which no program reads but to show it,
+// and the host that this one runs on.
 func instanceValue(c config) []byte {
+	host, _ := os.Hostname()
 	value, _ := json.MarshalIndent(struct { // strings alone: it cannot fail
 		Component string `json:"component_name"`
 		Endpoint  string `json:"endpoint_name"`
 		Model     string `json:"model_name,omitempty"`
-	}{c.target.Component, c.target.Name, c.modelName}, "", "  ")
+		Host      string `json:"host,omitempty"`
+	}{c.target.Component, c.target.Name, c.modelName, host}, "", "  ")
 	return value
 }
 
 // collectAll polls the workers and hears the events, over NATS and ZMQ. Neither waits
 // for the other.
-func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger, options []nats.Option) error {
+func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return events.ZMQ(ctx, c.brokers, collect.ZMQPlaces(c.maxWorkers, descriptors())) })
-	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log, options) })
+	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log) })
 	return g.Wait()
 }
 
-func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger,
-	options []nats.Option) error {
+func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger) error {
 	poller := &collect.Poller{Fleet: f, Namespaces: c.namespaces, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
 	pollNow := func() {
 		select {
@@ -193,6 +178,10 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	}
 	if c.natsServers() == "" {
 		return poller.Run(ctx)
+	}
+	options, err := c.natsTLS.Options()
+	if err != nil {
+		return err
 	}
 	access := events.Access()
 	access.OnUp(pollNow) // what is shown is as old as the outage

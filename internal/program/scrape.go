@@ -31,11 +31,11 @@ type scrapes struct {
 func (s *scrapes) flags(a *cli.App) {
 	a.Flag("scrape-workers", "Whose own metrics pages to read: auto (of workers whose load is not whole without), on, or off.").
 		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.which, scrapeIncomplete, scrapeAll, scrapeNone))
-	a.Flag("scrape-interval", "How often to read them, in seconds or as a duration; at least 1s.").
-		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second))
+	a.Flag("scrape-interval", "How often to read them, in seconds or as a duration; from 1s to 1h.").
+		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second, mostInterval))
 	a.Flag("scrape-timeout", "How long a page may take, in seconds or as a duration; from 100ms to 1m.").
 		Default(fmt.Sprint(collect.ScrapeTimeout.Seconds())).
-		SetValue(cli.DurationUpTo("scrape-timeout", &s.timeout, collect.LeastScrapeTimeout, collect.MostScrapeTimeout))
+		SetValue(cli.Duration("scrape-timeout", &s.timeout, collect.LeastScrapeTimeout, collect.MostScrapeTimeout))
 	a.Flag("worker-metrics-url", "Where a worker's page is, where the registry does not say it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
 		PlaceHolder("TEMPLATE").SetValue(&urlTemplates{urls: &s.urls})
 	a.Flag("worker-tls-ca", "File of the authorities that sign the certificates of workers' pages (https:// in --worker-metrics-url); the system's without it.").
@@ -46,19 +46,13 @@ func (s *scrapes) flags(a *cli.App) {
 		PlaceHolder("FILE").StringVar(&s.tls.Key)
 }
 
-// check refuses files for TLS that do not go together, or with the other flags.
+// check refuses files for TLS that do not go together, or cannot be used.
 func (s *scrapes) check() error {
-	if err := s.tls.Check(); err != nil {
-		return err
+	err := s.tls.Check()
+	if err == nil {
+		_, err = s.tls.Config()
 	}
-	switch given := s.tls.Given(); {
-	case given == "":
-	case s.which == scrapeNone:
-		return fmt.Errorf("%s: needs --scrape-workers, which is %s", given, scrapeNone)
-	case !s.urls.HasTLS():
-		return fmt.Errorf("%s: needs --worker-metrics-url with https://, since workers register pages without TLS", given)
-	}
-	return nil
+	return err
 }
 
 // trust is what TLS with the workers needs, as the files are now; nil if there are none.

@@ -1,10 +1,13 @@
 package program
 
 import (
+	"crypto/x509"
 	"io"
 	"strings"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/devstack/devstacktest"
 )
 
 // parsed is what the flags say, and the error as text.
@@ -37,18 +40,24 @@ func TestScrapeTimeoutsAreBounded(t *testing.T) {
 }
 
 func TestFilesForTLSWithWorkersFitTheOtherFlags(t *testing.T) {
+	a := devstacktest.NewAuthority(t)
+	a.Issue("client", new(x509.Certificate))
+	t.Chdir(a.Dir)
 	const https, http = "--worker-metrics-url=https://{host}:9090", "--worker-metrics-url=prefill=http://{host}:9090"
 	for args, want := range map[string]string{
-		"--worker-tls-ca a":                       "--worker-tls-ca: needs --worker-metrics-url with https://",
-		"--worker-tls-ca a " + http:               "--worker-tls-ca: needs --worker-metrics-url with https://",
-		"--worker-tls-cert c --worker-tls-key k":  "--worker-tls-cert: needs --worker-metrics-url with https://",
-		"--worker-tls-cert c " + https:            `--worker-tls-cert "c": needs --worker-tls-key, the file with its key`,
-		"--worker-tls-key k " + https:             `--worker-tls-key "k": needs --worker-tls-cert, the file with its certificate`,
-		"--worker-tls-ca a --scrape-workers off":  "--worker-tls-ca: needs --scrape-workers, which is off",
-		"--worker-tls-ca a " + https + " " + http: "",
-		https: "",
-		"":    "",
-		"--worker-tls-cert c --worker-tls-key k " + https: "",
+		"--worker-tls-ca a":                            "--worker-tls-ca: needs --worker-metrics-url with https://",
+		"--worker-tls-ca a " + http:                    "--worker-tls-ca: needs --worker-metrics-url with https://",
+		"--worker-tls-cert c --worker-tls-key k":       "--worker-tls-cert: needs --worker-metrics-url with https://",
+		"--worker-tls-cert c " + https:                 `--worker-tls-cert "c": needs --worker-tls-key, the file with its key`,
+		"--worker-tls-key k " + https:                  `--worker-tls-key "k": needs --worker-tls-cert, the file with its certificate`,
+		"--worker-tls-ca a --scrape-workers off":       "--worker-tls-ca: needs --scrape-workers, which is off",
+		"--worker-tls-ca ca.crt " + https + " " + http: "",
+		"--worker-tls-ca ca.key " + https:              "--worker-tls-ca: ca.key holds no certificate: want PEM",
+		"--worker-tls-ca nowhere " + https:             "--worker-tls-ca: open nowhere",
+		https:                                          "",
+		"":                                             "",
+		"--worker-tls-cert client.crt --worker-tls-key client.key " + https: "",
+		"--worker-tls-cert client.crt --worker-tls-key ca.key " + https:     "--worker-tls-cert, --worker-tls-key: want a certificate",
 	} {
 		_, wrong := parsed(strings.Fields(args)...)
 		if !strings.HasPrefix(wrong, want) || want == "" && wrong != "" {

@@ -7,6 +7,8 @@ import (
 	"math"
 	"regexp"
 	"strings"
+
+	"dynamo-metrics/internal/near"
 )
 
 // levels are the names DYN_LOG knows, with EnvFilter's numbers.
@@ -19,6 +21,8 @@ var levels = map[string]slog.Level{
 	"trace": math.MinInt, "5": math.MinInt,
 }
 
+var levelNames = []string{"error", "warn", "info", "debug", "trace", "off"}
+
 // directiveForm is target, [span{field=value}] and =level, each optional.
 // EnvFilter lets a target have any character; here it has those that targets
 // are made of, so that "info;nats=error" is an error and not a strange target.
@@ -29,30 +33,37 @@ type directive struct {
 	min    slog.Level
 }
 
-// filter is what DYN_LOG says, in its order.
+// filter is what DYN_LOG and the files of [settings] say, in their order.
 type filter []directive
 
-// parseFilter reads tracing's EnvFilter list. It differs in two ways, both
-// meant for the operator: a directive that cannot be parsed is an error, where
-// the original warns and goes on; and targets that no directive names stay at
-// info, where EnvFilter switches them off as soon as there is any directive.
-// As in EnvFilter a comma always ends a directive, even inside braces.
-func parseFilter(s string) (filter, error) {
-	f := filter{{min: slog.LevelInfo}}
-	for part := range strings.SplitSeq(s, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
-		}
-		d, plain, err := parseDirective(part)
-		if err != nil {
-			return nil, fmt.Errorf("DYN_LOG %q: %w", part, err)
-		}
-		if plain {
-			f = append(f, d)
+// read adds the directives of a list. As in EnvFilter a comma always ends a directive, even inside
+// braces.
+func (f *filter) read(setting, list string, own []string) (wrong []string) {
+	for part := range strings.SplitSeq(list, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			wrong = append(wrong, f.add(setting, part, own)...)
 		}
 	}
-	return f, nil
+	return wrong
+}
+
+// add adds a directive of tracing's EnvFilter, and returns what is wrong with it. Nothing is an
+// error, since the setting is that of all of Dynamo's programs: what cannot be understood is left
+// out. It differs from EnvFilter in that targets that no directive names stay as they were, where
+// EnvFilter switches them off as soon as there is any directive.
+func (f *filter) add(setting, directive string, own []string) (wrong []string) {
+	d, plain, err := parseDirective(directive)
+	switch {
+	case err != nil:
+		return []string{fmt.Sprintf("%s %q is ignored: %v", setting, directive, err)}
+	case !plain:
+		return nil
+	}
+	*f = append(*f, d)
+	if doubt := d.doubt(directive, own); doubt != "" {
+		return []string{fmt.Sprintf("%s %q: %s", setting, directive, doubt)}
+	}
+	return nil
 }
 
 // parseDirective reads one directive. Plain is false for those that select by
@@ -71,7 +82,7 @@ func parseDirective(s string) (d directive, plain bool, err error) {
 	}
 	level, ok := levels[strings.ToLower(name)]
 	if !ok {
-		return d, false, fmt.Errorf("level %q: want error, warn, info, debug, trace or off", name)
+		return d, false, fmt.Errorf("level %q: %s", name, near.Hint(name, levelNames))
 	}
 	return directive{target: m[1], min: level}, m[2] == "", nil
 }

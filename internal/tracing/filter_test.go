@@ -1,10 +1,18 @@
 package tracing
 
 import (
+	"bytes"
+	"io/fs"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestFilterPicksTheMostSpecificDirective(t *testing.T) {
@@ -48,40 +56,120 @@ func TestFilterPicksTheMostSpecificDirective(t *testing.T) {
 		{`metrics[request{id="[5]"}]=debug`, "metrics", slog.LevelInfo},
 		{"metrics[request]", "metrics", slog.LevelInfo},
 	} {
-		f, err := parseFilter(c.filter)
-		if err != nil {
-			t.Errorf("%q: %v", c.filter, err)
-			continue
-		}
+		f, _ := readFilter(environment("DYN_LOG", c.filter), "", targets)
 		if got := f.min(c.target); got != c.want {
 			t.Errorf("%q for %q: got %d, want %d", c.filter, c.target, got, c.want)
 		}
 	}
 }
 
-func TestFilterErrorNamesTheDirectiveAndWhatIsAllowed(t *testing.T) {
-	const form = "want a level, target, target=level or target[span{field=value}]=level, separated by commas"
-	for filter, want := range map[string]string{
-		"metrics=loud":            `DYN_LOG "metrics=loud": level "loud": want error, warn, info, debug, trace or off`,
-		"info, metrics=6 ,nats=1": `DYN_LOG "metrics=6": level "6": want error, warn, info, debug, trace or off`,
-		"a=b=c":                   `DYN_LOG "a=b=c": level "b=c": want error, warn, info, debug, trace or off`,
-		"metrics[request]=loud":   `DYN_LOG "metrics[request]=loud": level "loud": want error, warn, info, debug, trace or off`,
-		"=debug":                  `DYN_LOG "=debug": ` + form,
-		"info;nats=debug":         `DYN_LOG "info;nats=debug": ` + form,
-		"info nats=debug":         `DYN_LOG "info nats=debug": ` + form,
-		"nats = debug":            `DYN_LOG "nats = debug": ` + form,
-		"metrics[request":         `DYN_LOG "metrics[request": ` + form,
-		"metrics[r]debug":         `DYN_LOG "metrics[r]debug": ` + form,
-		"[r{}]=debug":             `DYN_LOG "[r{}]=debug": ` + form,
-		"[r{a=1,b=2}]=debug":      `DYN_LOG "[r{a=1": ` + form,
-		"\xff":                    `DYN_LOG "\xff": ` + form,
-	} {
-		_, err := New(nil, environment("DYN_LOG", filter), false, "metrics")
-		if err == nil {
-			t.Errorf("%q: got no error, want %s", filter, want)
-			continue
+// said are the warnings with which a logger begins.
+func said(t *testing.T, env ...string) []string {
+	t.Helper()
+	var b bytes.Buffer
+	New(&b, environment(env...), false, "metrics")
+	var all []string
+	for line := range strings.Lines(b.String()) {
+		_, message, found := strings.Cut(line, "  WARN metrics: ")
+		if !found {
+			t.Errorf("no warning: %s", line)
 		}
-		equal(t, err.Error(), want)
+		all = append(all, strings.TrimSuffix(message, "\n"))
+	}
+	return all
+}
+
+func TestWhatCannotBeUnderstoodOfDYN_LOGIsAWarning(t *testing.T) {
+	const (
+		form   = ` is ignored: want a level, target, target=level or target[span{field=value}]=level, separated by commas`
+		level  = "want one of error, warn, info, debug, trace, off"
+		target = "metrics, nats, etcd, files, kubernetes, http, mock_worker, devstack"
+	)
+	for filter, want := range map[string][]string{
+		"metrics=loud":            {`DYN_LOG "metrics=loud" is ignored: level "loud": ` + level},
+		"metrics=debgu":           {`DYN_LOG "metrics=debgu" is ignored: level "debgu": did you mean debug?`},
+		"info, metrics=6 ,nats=1": {`DYN_LOG "metrics=6" is ignored: level "6": ` + level},
+		"a=b=c":                   {`DYN_LOG "a=b=c" is ignored: level "b=c": ` + level},
+		"metrics[request]=loud":   {`DYN_LOG "metrics[request]=loud" is ignored: level "loud": ` + level},
+		"=debug":                  {`DYN_LOG "=debug"` + form},
+		"info;nats=debug":         {`DYN_LOG "info;nats=debug"` + form},
+		"info nats=debug":         {`DYN_LOG "info nats=debug"` + form},
+		"nats = debug":            {`DYN_LOG "nats = debug"` + form},
+		"metrics[request":         {`DYN_LOG "metrics[request"` + form},
+		"metrics[r]debug":         {`DYN_LOG "metrics[r]debug"` + form},
+		"[r{}]=debug":             {`DYN_LOG "[r{}]=debug"` + form},
+		"[r{a=1,b=2}]=debug":      {`DYN_LOG "[r{a=1"` + form, `DYN_LOG "b=2}]=debug" is ignored: level "2}]=debug": ` + level},
+		"\xff":                    {`DYN_LOG "\xff"` + form},
+		"inof":                    {`DYN_LOG "inof": no level, and no target here: did you mean info?`},
+		"inof,inof , inof":        {`DYN_LOG "inof": no level, and no target here: did you mean info?`},
+		"natss":                   {`DYN_LOG "natss": no level, and no target here: did you mean nats?`},
+		"loud":                    {`DYN_LOG "loud": no level, and no target here: ` + level + ", " + target},
+		"info,metrcs=debug":       {`DYN_LOG "metrcs=debug": no target here: did you mean metrics?`},
+		"mock_wroker=debug":       {`DYN_LOG "mock_wroker=debug": no target here: did you mean mock_worker?`},
+		"inof=debug":              {`DYN_LOG "inof=debug": no target here: want one of ` + target},
+		"debgu,metrcs=info":       {`DYN_LOG "debgu": no level, and no target here: did you mean debug?`, `DYN_LOG "metrcs=info": no target here: did you mean metrics?`},
+	} {
+		if diff := cmp.Diff(want, said(t, "DYN_LOG", filter)); diff != "" {
+			t.Errorf("%q (-want +said):\n%s", filter, diff)
+		}
+	}
+}
+
+func TestWhatDYN_LOGSaysToOtherProgramsPassesWithoutAWord(t *testing.T) {
+	for _, filter := range []string{
+		"", "info", "WARN", "metrics", "metrics=debug,nats=error", "met=debug", "metrics::push=debug", "http,etcd,files,kubernetes",
+		"info,dynamo_runtime=debug,dynamo_llm::kv_router=trace", "info,dynamo_runtime::system_status_server:trace", "dynamo_kv_router",
+		"h2=error,tower=error,hyper_util=error,neli=error,async_nats=error,rustls=error,tokenizers=error,axum=error,tonic=error," +
+			"mistralrs_core=error,hf_hub=error,opentelemetry=error,opentelemetry-otlp=error,opentelemetry_sdk=error", // as Dynamo has it
+		"hyper,tokio,reqwest,kube,zmq,vllm,sglang,etcd_client,vllm.engine.core=debug,request_span=trace",
+		"[request]=trace,tokio[span{x=1}]=debug,metrcs[span]=info",
+	} {
+		if got := said(t, "DYN_LOG", filter); got != nil {
+			t.Errorf("%q: %q", filter, got)
+		}
+	}
+}
+
+// TestEveryTargetIsKnown: a directive for one that is not listed would be doubted.
+func TestEveryTargetIsKnown(t *testing.T) {
+	used := regexp.MustCompile(`tracing\.Target\([a-z.]+, "(\w+)"\)|cli\.Run\("(\w+)"`)
+	found := 0
+	for _, root := range []string{"..", "../../cmd"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range used.FindAllStringSubmatch(string(text), -1) {
+				found++
+				if target := m[1] + m[2]; !slices.Contains(targets, target) {
+					t.Errorf("%s: %s is none of %q", path, target, targets)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found < len(targets) {
+		t.Errorf("found %d uses of targets", found)
+	}
+}
+
+// TestWhatIsRightOfDYN_LOGCounts: one wrong word does not undo the others.
+func TestWhatIsRightOfDYN_LOGCounts(t *testing.T) {
+	l, out := logger(t, false, "DYN_LOG", "nats=loud,warn,etcd=debug,a=b=c,=x")
+	out.Reset()
+	l.Info("no")
+	l.Warn("yes")
+	Target(l, "nats").Info("no")
+	Target(l, "etcd").Debug("yes")
+	if got := out.String(); strings.Count(got, "\n") != 2 || strings.Contains(got, "no\n") {
+		t.Errorf("got\n%s", got)
+	}
+	if got := said(t, "DYN_LOG", "error,metrics=loud"); got != nil {
+		t.Errorf("who wants errors alone gets %q", got)
 	}
 }
 
@@ -104,19 +192,18 @@ func TestEnabledFollowsTheTarget(t *testing.T) {
 }
 
 // FuzzFilter asserts that no DYN_LOG makes the program panic, and that what is
-// refused is refused in one line.
+// wrong with it is said in one line.
 func FuzzFilter(f *testing.F) {
-	for _, s := range []string{"", "info", "metrics=debug,nats=error", "a=b=c", "a[b{c=d}]=trace", "[", "]=", "a,,\n", "\xff=5"} {
+	for _, s := range []string{"", "info", "metrics=debug,nats=error", "a=b=c", "a[b{c=d}]=trace", "[", "]=", "a,,\n", "\xff=5", "inof"} {
 		f.Add(s, "metrics")
 	}
 	f.Fuzz(func(t *testing.T, s, target string) {
-		filter, err := parseFilter(s)
-		if err == nil {
-			filter.min(target)
-			return
-		}
-		if got := err.Error(); !strings.HasPrefix(got, `DYN_LOG "`) || strings.Contains(got, "\n") {
-			t.Errorf("got %q, want one line about DYN_LOG", got)
+		filter, wrong := readFilter(environment("DYN_LOG", s), "", targets)
+		filter.min(target)
+		for _, got := range wrong {
+			if !strings.HasPrefix(got, `DYN_LOG "`) || strings.Contains(got, "\n") {
+				t.Errorf("got %q, want one line about DYN_LOG", got)
+			}
 		}
 	})
 }

@@ -32,10 +32,7 @@ func environment(pairs ...string) func(string) string {
 func logger(t *testing.T, color bool, env ...string) (*slog.Logger, *bytes.Buffer) {
 	t.Helper()
 	var b bytes.Buffer
-	l, err := New(&b, environment(env...), color, "metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := New(&b, environment(env...), color, "metrics")
 	return l, &b
 }
 
@@ -100,10 +97,7 @@ func (c *counter) Write(p []byte) (int, error) {
 
 func TestManyGoroutinesWriteWholeLinesOneWriteEach(t *testing.T) {
 	var c counter
-	l, err := New(&c, environment(), false, "metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := New(&c, environment(), false, "metrics")
 	var wg sync.WaitGroup
 	for g := range 8 {
 		child := Target(l, "nats").With("g", g)
@@ -143,10 +137,7 @@ type broken struct{ io.Writer }
 func (broken) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
 func TestABrokenOutputIsNoErrorOfTheProgram(t *testing.T) {
-	l, err := New(broken{}, environment(), false, "metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := New(broken{}, environment(), false, "metrics")
 	if err := l.Handler().Handle(t.Context(), slog.NewRecord(when, slog.LevelInfo, "hello", 0)); err != nil {
 		t.Errorf("got %v, want nothing", err)
 	}

@@ -47,10 +47,7 @@ func (p *pipe) text() string {
 func runs(t *testing.T, w io.Writer, env ...string) (*Output, *slog.Logger) {
 	t.Helper()
 	o := NewOutput(w)
-	l, err := New(o, environment(env...), false, "metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := New(o, environment(env...), false, "metrics")
 	go o.Run()
 	return o, l
 }

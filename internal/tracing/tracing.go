@@ -8,6 +8,7 @@
 //
 //   - DYN_LOG says what is logged: a level, or a list like
 //     info,metrics=debug,nats=error. Empty means info.
+//   - DYN_LOGGING_CONFIG_PATH names a file of such settings.
 //   - DYN_LOGGING_JSONL writes one JSON object a line, with the keys time,
 //     level, target and message in this order, then the fields. Groups are
 //     dotted ("group.key"), durations and times are strings, and so are the
@@ -35,16 +36,17 @@ const LevelTrace = slog.LevelDebug - 4
 
 // New returns a logger that writes to w as the environment says. Color asks
 // for colours; the environment can refuse them. DefaultTarget is the target of
-// every record whose logger was not made by [Target]. A DYN_LOG that cannot be
-// understood is an error. Who logs waits for w, unless it is an [Output].
-func New(w io.Writer, getenv func(string) string, color bool, defaultTarget string) (*slog.Logger, error) {
+// every record whose logger was not made by [Target]. What cannot be understood of
+// DYN_LOG is the first that is logged. Who logs waits for w, unless it is an [Output].
+func New(w io.Writer, getenv func(string) string, color bool, defaultTarget string) *slog.Logger {
 	on := func(name string) bool {
 		return slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(name)))
 	}
-	filter, err := parseFilter(getenv("DYN_LOG"))
-	if err != nil {
-		return nil, err
+	own := targets
+	if !slices.Contains(own, defaultTarget) {
+		own = append(slices.Clone(own), defaultTarget)
 	}
+	filter, wrong := readFilter(getenv, settingsOfAll, own)
 	h := &handler{out: &locked{w: w}, filter: filter, zone: time.UTC}
 	h.jsonl = on("DYN_LOGGING_JSONL")
 	h.color = color && !on("DYN_SDK_DISABLE_ANSI_LOGGING")
@@ -56,7 +58,11 @@ func New(w io.Writer, getenv func(string) string, color bool, defaultTarget stri
 		h.out = o
 		o.setNotice(h.notice)
 	}
-	return slog.New(h), nil
+	l := slog.New(h)
+	for _, w := range wrong {
+		l.Warn(w)
+	}
+	return l
 }
 
 // LeftOut is the number of lines that the [Output] of a logger has left out so far; 0

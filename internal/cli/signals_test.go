@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// sending is the variable that has the test's own binary send itself signals: how long others
+// are taken for the first one.
+const sending = "CLI_TEST_SIGNALS_SAME"
+
+func TestASecondSignalAtOnceDoesNotSkipTheCleanUp(t *testing.T) {
+	if same, err := time.ParseDuration(os.Getenv(sending)); err == nil {
+		sendMany(same)
+	}
+	for same, want := range map[string]string{
+		"1h":  "cleaned up",
+		"1ns": "",
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), sending+"="+same)
+		out, err := cmd.Output()
+		var ended *exec.ExitError
+		switch {
+		case string(out) != want:
+			t.Errorf("others within %s are the same: it prints %q and ends with %v; want %q", same, out, err, want)
+		case want == "" && (!errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM):
+			t.Errorf("others after %s: it ends with %v, want by the signal", same, err)
+		}
+	}
+	if sameSignal != time.Second {
+		t.Errorf("signals within %v are the same", sameSignal)
+	}
+}
+
+// sendMany is a program that is sent a signal, and others while it cleans up: a thousand, or as
+// many as it takes to end it.
+func sendMany(same time.Duration) {
+	ctx := signals(same)
+	for sent := 0; ; sent++ {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		<-ctx.Done()
+		if sent > 1000 && same > time.Minute {
+			fmt.Print("cleaned up")
+			os.Exit(0)
+		}
+	}
+}

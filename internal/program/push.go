@@ -1,0 +1,70 @@
+package program
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"dynamo-metrics/internal/cli"
+	"dynamo-metrics/internal/expose"
+
+	"github.com/prometheus/common/model"
+)
+
+// pushURL is the Pushgateway's: in the later original's form, --host and --port were.
+func pushURL(f flags) string {
+	if f.given("push-url") || f.given("metrics-port") || !f.given("host") && !f.given("port") {
+		return f.pushURL
+	}
+	host := strings.Trim(f.host, "[]")
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(f.port))
+}
+
+// parsePushURL is where the Pushgateway is.
+func parsePushURL(s string) (*url.URL, error) {
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !validPort(u.Port()) || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("--push-url %q: malformed: want http(s)://[user:password@]host[:port][/path]", cli.Redact(s))
+	}
+	return u, nil
+}
+
+// validPort reports whether a URL's port can be one; none at all can.
+func validPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return s == "" || err == nil && n >= 1 && n <= 65535
+}
+
+// groupings is the value of --push-grouping.
+type groupings struct{ labels *map[string]string }
+
+func (g *groupings) Set(s string) error {
+	name, value, found := strings.Cut(s, "=")
+	if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || value == "" {
+		return cli.Error("push-grouping", s, "name=value, where name can be a label's")
+	}
+	if expose.HasLabel(name) {
+		return cli.Error("push-grouping", s, "a label that no metric has")
+	}
+	if *g.labels == nil {
+		*g.labels = make(map[string]string)
+	}
+	if _, again := (*g.labels)[name]; again {
+		return cli.Error("push-grouping", s, "each label once")
+	}
+	(*g.labels)[name] = value
+	return nil
+}
+
+func (g *groupings) String() string { return "" }
+
+// IsCumulative lets kingpin take the flag more than once.
+func (g *groupings) IsCumulative() bool { return true }
