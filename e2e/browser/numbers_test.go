@@ -56,11 +56,14 @@ func (b *tab) heard() {
 
 func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
 	s := newStage(t)
-	company(s)
-	queue := s.worker("backend", nth(70), 50)
+	for n := range 10 {
+		s.worker("backend", nth(n), 40)
+	}
+	full := s.worker("backend", nth(20), 95)
+	garbled := s.worker("backend", nth(21), 40)
+	garbled.garble()
 	p := s.metrics("--standby")
-	p.tells("silent:backend/generate")
-	p.tells("full:backend/generate")
+	p.tells("imbalance:backend/generate") // its title has a number
 	b := startChromium(t).newTab(t)
 	b.counts()
 	b.heard()
@@ -69,17 +72,13 @@ func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
 		must(t, b.try("said.filter(s => !/new problem|Solved/.test(s))", &all))
 		return all
 	}
-	b.open(p.url + "/")
-	b.says("#n-workers", "45")
-	b.do("document.querySelector('#rows tr').click()") // a worker is open, and another problem's are shown
-	b.do("[...document.querySelectorAll('.problem')].find(p => p.innerText.includes('full')).querySelector('button').click()")
-	b.says("#w-age", "ago")
-	b.choose("#f-state", "answering")
-	b.says("#shown", "shown")
+	b.open(p.url + "/#problem=imbalance:backend/generate")
+	b.says("#shown", "of 12 workers shown: KV use is uneven: 2.1")
+	b.do("document.querySelector('#map').focus()")
 	b.more(2)
 	before := len(said())
 	for n := range 8 { // the numbers change, and nothing else
-		queue.slots(51+n, 20+n, 0)
+		full.load(94-n, 0)
 		b.more(1)
 	}
 	if more := said()[before:]; len(more) > 0 {
@@ -94,8 +93,8 @@ func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
 	}
 	b.press("p")
 	b.is("said.some(s => s.includes('Live.'))")
-	b.choose("#f-state", "malformed")
-	b.is("said.at(-1).includes('1 of 45 workers shown.')")
+	b.do("location.hash = 'state=malformed'")
+	b.is("said.at(-1).includes('1 of 12 workers shown.')")
 
 	before = len(said())
 	b.down(true)
@@ -116,8 +115,9 @@ func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
 	}
 }
 
-// What a sentence says of a worker is of the same moment as the numbers beside it.
-func TestRealPageSaysWhatIsOddOfNow(t *testing.T) {
+// What a sentence says of a worker must not differ from the numbers beside it for longer
+// than it takes to ask: it is asked for with each snapshot, unless an answer is on its way.
+func TestRealPageAsksWhatIsOddWithEachSnapshot(t *testing.T) {
 	s := newStage(t)
 	for n := range 10 {
 		s.worker("backend", nth(n), 40)
@@ -125,25 +125,39 @@ func TestRealPageSaysWhatIsOddOfNow(t *testing.T) {
 	odd := s.worker("backend", nth(20), 95)
 	p := s.metrics()
 	b := startChromium(t).newTab(t)
-	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
-		const real = fetch
-		globalThis.asked = 0
-		fetch = (...args) => { if (String(args[0]).includes('worker?')) asked++; return real(...args) }`}, nil)
 	b.counts()
+	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
+		globalThis.missed = 0
+		const {fetch: real, EventSource: Counting} = globalThis
+		let asked = 0, flying = 0, before
+		fetch = async (...args) => {
+			if (!String(args[0]).includes('worker?')) return real(...args)
+			asked++
+			flying++
+			const answer = await real(...args), body = await answer.text()
+			setTimeout(() => flying--, 50)
+			return new Response(body, answer)
+		}
+		EventSource = class extends Counting {
+			constructor(...args) {
+				super(...args)
+				this.addEventListener('message', () => {
+					if (before?.asked === asked && !before.flying) missed++
+					before = {asked, flying}
+				})
+			}
+		}`}, nil)
 	b.open(fmt.Sprintf("%s/#w=%d", p.url, nth(20)))
-	b.says("#w-v0", "95 %")
 	b.says("#w-odd", "KV use 95 %")
-	for percent := 94; percent > 88; percent-- {
-		odd.load(percent, 0)
-		b.says("#w-v0", fmt.Sprintf("%d %%", percent))
-		var asked int
-		must(t, b.try("asked", &asked))
-		b.is(fmt.Sprintf("asked > %d || document.querySelector('#w-odd').innerText.includes('KV use %d %%')", asked, percent))
-		b.says("#w-odd", fmt.Sprintf("KV use %d %%", percent))
-	}
+	b.more(7) // longer than a step of its history
 	odd.load(40, 0)
 	b.says("#w-v0", "40 %")
 	b.says("#w-oddhead", "Nothing is odd about it")
+	var missed int
+	must(t, b.try("missed", &missed))
+	if missed > 0 {
+		t.Errorf("with %d snapshots it asked for nothing", missed)
+	}
 }
 
 // A worker that has just come has numbers and no history of them yet.
