@@ -53,6 +53,12 @@ const faults = `(() => {
 	return [...found]
 })()`
 
+// laidOut waits until the page has taken to a new width: the map is drawn a little later.
+func (b *tab) laidOut(width int) {
+	b.t.Helper()
+	b.is(fmt.Sprintf("document.documentElement.clientWidth === %d && document.querySelector('#map canvas').offsetWidth <= document.querySelector('#map').clientWidth", width))
+}
+
 func (b *tab) fits(state string) {
 	b.t.Helper()
 	var found []string
@@ -81,7 +87,7 @@ func TestRealPageHasRoomForLongNames(t *testing.T) {
 			} else {
 				b.size(width, 900)
 			}
-			b.is(fmt.Sprintf("document.documentElement.clientWidth === %d && document.querySelector('#map canvas').offsetWidth <= innerWidth", width))
+			b.laidOut(width)
 			state := fmt.Sprintf("%s, %d wide", name, width)
 			b.fits(state)
 			b.do("location.hash = 'w=' + document.querySelector('#rows tr')._key")
@@ -111,6 +117,7 @@ func TestRealPageHasRoomForRanks(t *testing.T) {
 	b.is("document.querySelector('#w-ranks [aria-current]').innerText === 'rank 3'")
 	for _, width := range []int{360, 1440} {
 		b.size(width, 900)
+		b.laidOut(width)
 		b.fits(fmt.Sprintf("%d wide", width))
 		b.picture(fmt.Sprintf("ranks-%d", width))
 	}

@@ -73,7 +73,7 @@ func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
 		return all
 	}
 	b.open(p.url + "/#problem=imbalance:backend/generate")
-	b.says("#shown", "of 12 workers shown: KV use is uneven: 2.1")
+	b.says("#shown", "of 12 workers shown: ", "uneven: 2.1")
 	b.do("document.querySelector('#map').focus()")
 	b.more(2)
 	before := len(said())
