@@ -45,7 +45,7 @@ func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
 	running := func(id uint64) string { return worker("llm_requests_active_slots", "generate", id) }
 
 	m := s.metrics(flags...)
-	m.wrong(id, "The metrics pages of 2 workers cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
+	m.wrong(id, "The metrics pages of 2 workers of backend/generate cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
 	m.until(func(got page) error {
 		if n, _ := strconv.Atoi(got[failed(fleet.PageTooSlow)]); n < 6 {
 			return fmt.Errorf("%d scrapes took too long, want three of each", n)
@@ -53,7 +53,7 @@ func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
 		return got.has(page{running(1): "1", running(2): "", running(3): "", failed(fleet.PageUntrusted): "0"})
 	})
 	p.set(3, engine(3, 9, 0, 0.5, 0, 0))
-	m.wrong(id, "The metrics page of 1 worker cannot be read", ": 2.", "[2]")
+	m.wrong(id, "The metrics page of 1 worker of backend/generate cannot be read", ": 2.", "[2]")
 	m.shows(page{running(1): "1", running(3): "9"})
 	s.remove(registration(2)...)
 	m.right(id)

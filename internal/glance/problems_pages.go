@@ -21,7 +21,7 @@ func (g *Glance) unreadPage(r *row) fleet.UnreadPage {
 func (g *Glance) pageTrouble(why fleet.PageTrouble) (says, check string) {
 	switch why {
 	case fleet.PageTooSlow:
-		return fmt.Sprintf("not answered in time (%s at most)", g.o.PageIn), "Are the processes that busy? Then raise --scrape-timeout."
+		return fmt.Sprintf("not answered in time (%s at most)", g.o.PageIn), "Does a page take longer while its worker is busy? Then raise --scrape-timeout."
 	case fleet.PageOutOfReach:
 		return "cannot be connected to",
 			"Does a page listen there (DYN_SYSTEM_PORT), and do network policies let this program in? If it is elsewhere: --worker-metrics-url."
