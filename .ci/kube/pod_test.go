@@ -38,8 +38,8 @@ func (o objects) env() map[string]string {
 	return env
 }
 
-// All that the program misses outside of a cluster is the API server: no flag is unknown
-// or there twice, and no value is wrong.
+// All that the program misses outside of a cluster is the API server: no flag is unknown,
+// there twice or of no use, and no value is wrong.
 func TestTheProgramTakesTheFlagsOfThePods(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {
 		web := filepath.Join(t.TempDir(), "web.yml")
@@ -61,8 +61,8 @@ func TestTheProgramTakesTheFlagsOfThePods(t *testing.T) {
 			run.Args = append(run.Args, arg)
 		}
 		out, err := run.CombinedOutput()
-		if want := "KUBERNETES_SERVICE_HOST is not set"; run.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), want) {
-			t.Errorf("%q: %v: want exit status 1 and %q, got\n%s", run.Args[1:], err, want, out)
+		if want := "KUBERNETES_SERVICE_HOST is not set"; run.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), want) {
+			t.Errorf("%q: %v: want exit status 2 and %q, got\n%s", run.Args[1:], err, want, out)
 		}
 	})
 }
