@@ -136,6 +136,8 @@ var bounds = []bound{
 	{"answers in JSON", "10 s", "glance patience", "glance TestAnswersThatNobodyReadsEnd"},
 	{"answers in JSON", "4 at once", "expose maxTargetLists", "expose TestFourListsOfTargetsAreKeptForClients"},
 	{"a file of log settings", "64 KiB", "tracing maxSettings", "tracing TestAFileOfSettingsThatCannotBeUnderstoodIsAWarning"},
+	{"warnings of `DYN_LOG` and those files", "10", "tracing mostWarnings", "tracing TestWhatIsSaidOfDYN_LOGIsBounded"},
+	{"warnings of `DYN_LOG` and those files", "100 bytes", "tracing mostQuoted", "tracing TestWhatIsSaidOfDYN_LOGIsBounded"},
 	{"a web configuration", "1 MiB", "expose maxWebFile", "expose TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing"},
 	{"a web configuration", "100 are", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
 }

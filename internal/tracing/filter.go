@@ -55,13 +55,13 @@ func (f *filter) add(setting, directive string, own []string) (wrong []string) {
 	d, plain, err := parseDirective(directive)
 	switch {
 	case err != nil:
-		return []string{fmt.Sprintf("%s %q is ignored: %v", setting, directive, err)}
+		return []string{fmt.Sprintf("%s %s is ignored: %v", setting, quoted(directive), err)}
 	case !plain:
 		return nil
 	}
 	*f = append(*f, d)
 	if doubt := d.doubt(directive, own); doubt != "" {
-		return []string{fmt.Sprintf("%s %q: %s", setting, directive, doubt)}
+		return []string{fmt.Sprintf("%s %s: %s", setting, quoted(directive), doubt)}
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func parseDirective(s string) (d directive, plain bool, err error) {
 	}
 	level, ok := levels[strings.ToLower(name)]
 	if !ok {
-		return d, false, fmt.Errorf("level %q: %s", name, near.Hint(name, levelNames))
+		return d, false, fmt.Errorf("level %s: %s", quoted(name), near.Hint(name, levelNames))
 	}
 	return directive{target: m[1], min: level}, m[2] == "", nil
 }

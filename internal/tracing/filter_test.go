@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"math"
@@ -112,6 +113,23 @@ func TestWhatCannotBeUnderstoodOfDYN_LOGIsAWarning(t *testing.T) {
 		if diff := cmp.Diff(want, said(t, "DYN_LOG", filter)); diff != "" {
 			t.Errorf("%q (-want +said):\n%s", filter, diff)
 		}
+	}
+}
+
+func TestWhatIsSaidOfDYN_LOGIsBounded(t *testing.T) {
+	long := strings.Repeat("é", 50_000)
+	var many []string
+	for i := range 10_000 {
+		many = append(many, fmt.Sprintf("w%d=loud", i))
+	}
+	for filter, want := range map[string]int{long: 1, long + "=debug": 1, "metrics=" + long: 1, long + ";": 1, strings.Join(many, ","): 11} {
+		all := said(t, "DYN_LOG", filter)
+		if size := len(strings.Join(all, "")); len(all) != want || size > want*500 {
+			t.Errorf("%.20s: %d warnings of %d bytes", filter, len(all), size)
+		}
+	}
+	if got, want := said(t, "DYN_LOG", strings.Join(many, ","))[10], "DYN_LOG and the files of log settings have 9990 more that cannot be understood"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

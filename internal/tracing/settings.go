@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/BurntSushi/toml"
 )
@@ -17,7 +19,9 @@ const (
 	// settingsPath is the variable that names another, which is read after it.
 	settingsPath = "DYN_LOGGING_CONFIG_PATH"
 
-	maxSettings = 64 << 10 // bytes of a file
+	maxSettings  = 64 << 10 // bytes of a file
+	mostWarnings = 10       // about DYN_LOG and the files together
+	mostQuoted   = 100      // bytes of what a warning is about
 )
 
 // settings is a file in TOML for the logs of Dynamo's programs.
@@ -48,7 +52,24 @@ func readFilter(getenv func(string) string, ofAll string, own []string) (f filte
 		}
 	}
 	slices.Sort(wrong)
-	return f, slices.Compact(wrong)
+	return f, few(slices.Compact(wrong))
+}
+
+// few is what can be read of that: the environment may hold 100 KB in one word, or in thousands.
+func few(wrong []string) []string {
+	more := len(wrong) - mostWarnings
+	if more > 0 {
+		wrong = append(wrong[:mostWarnings], fmt.Sprintf("DYN_LOG and the files of log settings have %d more that cannot be understood", more))
+	}
+	return wrong
+}
+
+// quoted is what a warning is about, cut where it is long.
+func quoted(s string) string {
+	if len(s) > mostQuoted {
+		return strconv.Quote(strings.ToValidUTF8(s[:mostQuoted], "")) + "…"
+	}
+	return strconv.Quote(s)
 }
 
 // readSettings reads a file; an empty name is none.
