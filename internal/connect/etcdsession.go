@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,5 +295,15 @@ func whyNot(ctx context.Context, conn *grpc.ClientConn) error {
 	if err == nil {
 		return errors.New("connected too late")
 	}
-	return errors.New(status.Convert(err).Message())
+	return errors.New(plain(status.Convert(err).Message()))
+}
+
+// plain is what gRPC says of a connection, without what it puts around it: people read it.
+func plain(message string) string {
+	if _, quoted, found := strings.Cut(message, "connection error: desc = "); found {
+		if inner, err := strconv.Unquote(quoted); err == nil {
+			return strings.TrimPrefix(strings.TrimPrefix(inner, "transport: "), "Error while dialing: ")
+		}
+	}
+	return message
 }

@@ -31,7 +31,7 @@ func TestSessionsGoRoundTheEndpoints(t *testing.T) {
 	s := startEtcd(t, nil)
 	all, _ := sessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
 	_, err := all.Open(t.Context())
-	if want := "connect to etcd at http://127.0.0.1:1: "; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "refused") {
+	if want := "connect to etcd at http://127.0.0.1:1: "; err == nil || !strings.HasPrefix(err.Error(), want+"dial tcp 127.0.0.1:1: ") || !strings.HasSuffix(err.Error(), "connection refused") {
 		t.Fatalf("got %v, want %q and why", err, want)
 	}
 	if all.Fail(err) {
@@ -53,6 +53,20 @@ func TestSessionsGoRoundTheEndpoints(t *testing.T) {
 	for i, want := range []bool{false, false, true, true} {
 		if got := all.Fail(errors.New("x")); got != want {
 			t.Errorf("failure %d: all have been tried: %v, want %v", i, got, want)
+		}
+	}
+}
+
+func TestWhatGRPCSaysOfAConnectionIsSaidPlainly(t *testing.T) {
+	for message, want := range map[string]string{
+		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`: "dial tcp 127.0.0.1:1: connect: connection refused",
+		`last connection error: connection error: desc = "error reading server preface: \"x\""`:                        `error reading server preface: "x"`,
+		`connection error: desc = half "`: `connection error: desc = half "`,
+		"etcdserver: no leader":           "etcdserver: no leader",
+		"":                                "",
+	} {
+		if got := plain(message); got != want {
+			t.Errorf("%s: got %q, want %q", message, got, want)
 		}
 	}
 }
