@@ -67,8 +67,12 @@ func (a *App) Parse(args []string) (ended bool, err error) {
 // off there (--no-push) is not.
 func (a *App) Given(flag string) bool { return a.given[flag] }
 
-// flagOf has the first word help, or version, say what the flag of that name does.
+// flagOf has the first word help, or version, say what the flag of that name does. Help about
+// either is that of the program.
 func flagOf(args []string) []string {
+	if len(args) == 2 && args[0] == "help" && (args[1] == "help" || args[1] == "version") {
+		args = args[:1]
+	}
 	if len(args) > 0 && (args[0] == "help" || args[0] == "version") {
 		return append(slices.Clone(args[1:]), "--"+args[0])
 	}
@@ -90,6 +94,9 @@ func (a *App) suggest(err error, args []string) error {
 		}
 	}
 	word, unexpected := strings.CutPrefix(err.Error(), "unexpected ")
+	if unexpected && word == "" {
+		return errors.New(`unexpected ""`)
+	}
 	best := near.Of(word, append(a.Words, "help", "version"))
 	switch {
 	case !unexpected || best == "":

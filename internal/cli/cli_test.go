@@ -120,6 +120,9 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		"-h":             {true, "usage: prog", ""},
 		"help":           {true, "usage: prog", ""},
 		"help --count 3": {true, "usage: prog", ""},
+		"help help":      {true, "usage: prog", ""},
+		"help version":   {true, "usage: prog", ""},
+		"help x":         {false, "", "unexpected x"},
 		"version":        {true, "prog " + Version + "\n", ""},
 		"hepl":           {false, "", "unexpected hepl: did you mean help?"},
 		"lsit":           {false, "", "unexpected lsit: did you mean list?"},
@@ -146,6 +149,12 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		if ended != want.ended || got != want.err || !strings.HasPrefix(out.String(), want.out) {
 			t.Errorf("%s: ended %v, error %q, output %q; want %v, %q, %q", args, ended, got, out.String(), want.ended, want.err, want.out)
 		}
+	}
+}
+
+func TestAnEmptyWordIsNamed(t *testing.T) {
+	if _, err := New("prog", "A program.", new(bytes.Buffer)).Parse([]string{""}); err == nil || err.Error() != `unexpected ""` {
+		t.Errorf("got %v", err)
 	}
 }
 
