@@ -33,7 +33,7 @@ func saySilent(g *Glance, p *problem) words {
 	return words{
 		title:  p.workers() + either(n == 1, " is", " are") + " registered but silent",
 		detail: fmt.Sprintf("%s: %s. %s, but still registered%s.", p.of, names(p.rows), last, g.inRegistry()),
-		check: "does the process hang? Had it ended, its registration would be gone within half a minute. Read its log; to 0.5.1 see that it serves the endpoint load_metrics. " +
+		check: "does the process hang? Had it ended, its registration would be gone within half a minute. Read its log; up to 0.5.1 see that it serves the endpoint load_metrics. " +
 			"If it stays silent, restart it.",
 	}
 }
