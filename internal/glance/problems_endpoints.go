@@ -111,7 +111,7 @@ func unevenness(_ *Glance, p *place) number {
 func sayUneven(g *Glance, p *problem) words {
 	s := &p.of.sums
 	var hot, cold []*row
-	waits, most, share := 0.0, 0.0, pair{}
+	waits, most, least, share := 0.0, 0.0, s.use.Max, pair{}
 	for rows := g.rows[p.of.start:p.of.end]; len(rows) > 0; {
 		ranks, use := ranksOf(rows)
 		rows = rows[len(ranks):]
@@ -119,6 +119,7 @@ func sayUneven(g *Glance, p *problem) words {
 		case !use.OK || ranks[0].outside:
 		case use.V >= (s.use.Mean+s.use.Max)/2:
 			hot = append(hot, ranks...)
+			least = min(least, use.V)
 			for _, r := range ranks {
 				waits += r.load.waiting().V
 			}
@@ -130,9 +131,13 @@ func sayUneven(g *Glance, p *problem) words {
 			most = max(most, use.V)
 		}
 	}
+	hottest := percent(s.use.Max)
+	if from := percent(least); from != hottest {
+		hottest = from + " to " + hottest
+	}
 	w := words{
 		title:    fmt.Sprintf("KV use of %s is uneven: %s the mean", p.of, times(s.use.Imbalance().V)),
-		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), percent(s.use.Max), percent(s.use.Mean), requestsWait(waits)),
+		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), hottest, percent(s.use.Mean), requestsWait(waits)),
 		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
 		severity: either(waits > 0, bad, warn),
 		rows:     append(hot, cold...),

@@ -284,6 +284,10 @@ func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
 		equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
 		l.answer(even...)
 		l.within(61, id, false)
+		l.answer(load(generate, 1, 800, 5), load(generate, 2, 702, 0), load(generate, 3, 90, 0), load(generate, 4, 30, 0))
+		l.within(31, id, true)
+		equal(t, "detail of two", l.problem(id).Detail,
+			"backend/generate: 1 and 2 at 70\u00a0% to 80\u00a0%, the mean is 41\u00a0%. 5 requests wait there. 3 and 4 have at most 9\u00a0%.")
 	})
 }
 
