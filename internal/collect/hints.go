@@ -117,8 +117,8 @@ const mostNames = 20
 // nothing, or which of it may be meant.
 func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Headcount) string {
 	if len(registered) == 0 {
-		return "Nothing is registered in namespace " + string(namespaces) +
-			" yet: are the workers up, and is --namespace theirs?"
+		return "Nothing is registered in namespace " + string(namespaces) + // now: there may have been workers
+			": are the workers up, and is --namespace theirs?"
 	}
 	var names, silent []string
 	var all []fleet.Endpoint

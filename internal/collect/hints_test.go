@@ -35,7 +35,7 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 		{fleet.Target{Component: "backend", Name: "generate"}, registered, silent + "1 worker at backend/generate" + why},
 		{fleet.Target{Component: "backend"}, registered, silent + "1 worker at backend/generate, 12 workers at backend/load_metrics" + why},
 		{fleet.Target{}, registered, silent + "1 worker at MyComponent/my_endpoint, 1 worker at backend/generate, 12 workers at backend/load_metrics" + why},
-		{fleet.Target{}, nil, "Nothing is registered in namespace dynamo yet: are the workers up, and is --namespace theirs?"},
+		{fleet.Target{}, nil, "Nothing is registered in namespace dynamo: are the workers up, and is --namespace theirs?"},
 	} {
 		for _, namespaces := range []wire.Namespaces{"dynamo", "dyn*", "*"} {
 			want := strings.Replace(c.want, "namespace dynamo", "namespace "+string(namespaces), 1)
