@@ -160,7 +160,7 @@ func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
 	bus := lockedNATS(t, user)
 	registry, root := lockedEtcd(t)
 	addUser(t, root, "metrics", "s3cret", documentedGrants(t))
-	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword))
+	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(devstacktest.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

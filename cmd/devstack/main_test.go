@@ -78,7 +78,7 @@ func TestStackIsUpWhenItSaysSo(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	s := start(t, noEnv)
 
-	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`))
+	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`), nats.Timeout(devstacktest.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

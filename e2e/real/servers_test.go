@@ -43,7 +43,7 @@ func (s *servers) startNATS(path string) {
 	n := process.Start(s.t, nil, path, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", s.t.TempDir())
 	s.natsURL = "nats://" + n.Says("Listening for client connections on ")
 	n.Says("Server is ready")
-	nc, err := nats.Connect(s.natsURL)
+	nc, err := nats.Connect(s.natsURL, nats.Timeout(devstacktest.Patience))
 	if err != nil {
 		s.t.Fatal(err)
 	}

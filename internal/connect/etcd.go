@@ -44,7 +44,7 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 	if err != nil {
 		return nil, err
 	}
-	announced := false
+	announced, explained := false, false // that nothing is there, and why
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		client, err := newClient(ctx, config)
@@ -57,12 +57,15 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 		if EtcdRefused(err) {
 			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", shown(urls), etcdUser, etcdPass, err)
 		}
-		if ctx.Err() == nil && !announced {
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = cmp.Or(EtcdTLS(ctx, endpoints, getenv), fmt.Errorf("no answer in %v", config.DialTimeout))
+		if ctx.Err() == nil && !explained {
+			if explained = true; errors.Is(err, context.DeadlineExceeded) {
+				why := EtcdTLS(ctx, endpoints, getenv)
+				explained, err = why != nil, cmp.Or(why, fmt.Errorf("no answer in %v", config.DialTimeout))
 			}
-			log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
-			announced, last = true, err
+			if explained || !announced {
+				log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
+				announced, last = true, err
+			}
 		}
 		Wait(ctx, Pause(attempt))
 	}

@@ -45,7 +45,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 			if err := nc.FlushTimeout(5 * time.Second); err != nil {
 				t.Fatal(err)
 			}
-			publisher, err := nats.Connect(s.URL())
+			publisher, err := nats.Connect(s.URL(), nats.Timeout(devstacktest.Patience))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -116,10 +116,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 				Etcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
 			}()
 			defer func() { cancel(); <-ended }()
-			devstacktest.Until(t, journal.Says("etcd is not connected", 1))
-			if journal.Count(c.want) != 1 {
-				t.Errorf("logging in: want %q in\n%s", c.want, journal)
-			}
+			devstacktest.Until(t, journal.Says(c.want, 1)) // on a busy machine after a line that nothing answers
 		})
 	}
 }

@@ -55,7 +55,7 @@ func TestNATSKeepsPortAndStreamsOverARestart(t *testing.T) {
 	if s.URL() != url {
 		t.Errorf("restarted at %s, want %s", s.URL(), url)
 	}
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestNATSKeepsPortAndStreamsOverARestart(t *testing.T) {
 
 func addStream(t *testing.T, url string) {
 	t.Helper()
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

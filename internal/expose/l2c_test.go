@@ -33,7 +33,7 @@ func newBus(t *testing.T, maxPayload int32) *bus {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	conn, err := nats.Connect(s.URL(), nats.NoReconnect())
+	conn, err := nats.Connect(s.URL(), nats.NoReconnect(), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
