@@ -44,6 +44,10 @@ type missing struct {
 const (
 	firstMissing   = 2 * time.Second
 	longestMissing = time.Minute
+
+	// early is how much before its time it may be said: polls are not on the dot, and the next
+	// one would double a short pause.
+	early = 100 * time.Millisecond
 )
 
 // say reports whether it is to be said now.
@@ -52,7 +56,7 @@ func (m *missing) say(now time.Time) bool {
 		*m = missing{} // that was another time
 	}
 	m.found = time.Time{}
-	if now.Before(m.next) {
+	if now.Before(m.next.Add(-early)) {
 		return false
 	}
 	m.pause = max(firstMissing, min(2*m.pause, longestMissing))

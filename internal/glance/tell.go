@@ -125,7 +125,8 @@ func (t *teller) say(g *Glance, p said) {
 // plainSpaces are those of a terminal.
 var plainSpaces = strings.NewReplacer("\u00a0", " ")
 
-// withdraw says of those that are over that they are, and forgets those that may be raised anew
+// withdraw says of those that are not raised any more that they are withdrawn, which is not to say that
+// they are over: what their rule measures may not be known. It forgets those that may be raised anew
 // with a line.
 func (t *teller) withdraw(g *Glance) {
 	for id, s := range t.known {
@@ -133,7 +134,7 @@ func (t *teller) withdraw(g *Glance) {
 		case s.seen:
 		case s.raised:
 			s.raised = false
-			t.log.Info("Problem is over: "+s.title, "problem", id, "lasted", lasting((g.now - s.since).duration()))
+			t.log.Info("Problem withdrawn: "+s.title, "problem", id, "lasted", lasting((g.now - s.since).duration()))
 		case g.now-s.at >= span(tellAgain):
 			if s.again > 0 {
 				t.log.Info("Problem came and went: "+s.title, "problem", id, "times", s.again)

@@ -36,7 +36,7 @@ func TestAProblemIsSaidInTheLogWhenItIsRaisedAndWhenItIsOver(t *testing.T) {
 			}
 		}
 		if len(lines) != 2 || !strings.HasPrefix(lines[0], `WARN msg="Problem: `) || !strings.Contains(lines[0], ` detail="backend/generate: 1. No load for `) ||
-			!strings.HasPrefix(lines[1], `INFO msg="Problem is over: `) || !strings.HasSuffix(lines[1], " lasted=\"29 s\"\n") {
+			!strings.HasPrefix(lines[1], `INFO msg="Problem withdrawn: `) || !strings.HasSuffix(lines[1], " lasted=\"29 s\"\n") {
 			t.Errorf("said:\n%s", out)
 		}
 	})
@@ -100,7 +100,7 @@ func TestAProblemThatComesAndGoesDoesNotFloodTheLog(t *testing.T) {
 		l.second("full:a/b")
 		l.second()
 	}
-	if raised, over := l.out.Count(`"Problem: 17 % of full:a/b"`), l.out.Count(`"Problem is over: 17 % of full:a/b"`); raised != 10 || over != 10 {
+	if raised, over := l.out.Count(`"Problem: 17 % of full:a/b"`), l.out.Count(`"Problem withdrawn: 17 % of full:a/b"`); raised != 10 || over != 10 {
 		t.Errorf("raised %d times and over %d, want once a minute:\n%s", raised, over, l.out)
 	}
 	if n := l.out.Count("times=30"); n != 9 {
@@ -157,7 +157,7 @@ func TestManyProblemsAtOnceAreSaidLittleByLittle(t *testing.T) {
 	for range 61 {
 		l.second()
 	}
-	if n := l.out.Count("Problem is over: "); n != 50 || len(l.known) > 0 {
+	if n := l.out.Count("Problem withdrawn: "); n != 50 || len(l.known) > 0 {
 		t.Errorf("%d are over, want 50; %d are kept", n, len(l.known))
 	}
 }
