@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
@@ -161,4 +162,28 @@ func TestThatNoOneIsFoundIsNotSaidWhileWorkersReconnect(t *testing.T) {
 			t.Errorf("found, without a word that it was lost:\n%s", strings.Join(log.all, "\n"))
 		}
 	})
+}
+
+// TestAPollWhoseAnswersAreDeniedFindsNoOneMissing: the permission for them is revoked while it
+// waits for the first.
+func TestAPollWhoseAnswersAreDeniedFindsNoOneMissing(t *testing.T) {
+	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
+	log, out := devstacktest.NewLog()
+	access := newAccess(b.fleet, "dynamo", log)
+	access.Connected(true)
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: 10 * time.Millisecond, Log: log, Access: access}
+	if err := p.Listen(b.conn); err != nil {
+		t.Fatal(err)
+	}
+	number := p.begin(time.Now())
+	if err := p.ask(t.Context(), p.targets(), fmt.Sprintf("%s.%d", p.inbox, number), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	access.Refused(inboxes, false)
+	p.finish(time.Second, p.heard(t.Context()))
+	tally := &b.fleet.Tally
+	if failed, empty := tally.Polls(fleet.PollError), tally.Polls(fleet.PollEmpty); failed != 1 || empty != 0 || out.Count("No endpoints found") != 0 {
+		t.Errorf("%d polls failed and %d were empty:\n%s", failed, empty, out)
+	}
 }

@@ -203,11 +203,23 @@ func (p *Poller) once(ctx context.Context) {
 	p.await(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
-	connected := p.Conn.IsConnected() && !p.Access.Refuses(inboxes) && p.Conn.Stats().Reconnects == p.reconnects && registryUp && t.RegistryUp()
-	p.Fleet.EndPoll(connected && ctx.Err() == nil && start.After(p.settled))
+	heard := p.heard(ctx)
+	p.Fleet.EndPoll(heard && registryUp && t.RegistryUp() && ctx.Err() == nil && start.After(p.settled))
 	if ctx.Err() == nil {
-		p.finish(time.Since(start))
+		p.finish(time.Since(start), heard)
 	}
+}
+
+// heard reports whether answers could come as long as the poll took. Where none has, what the
+// server had to say against it may still be on its way.
+func (p *Poller) heard(ctx context.Context) bool {
+	p.mu.Lock()
+	matched := p.poll.matched
+	p.mu.Unlock()
+	if !matched && connect.FlushNATS(ctx, p.Conn, p.longest()) != nil {
+		return false
+	}
+	return p.Conn.IsConnected() && !p.Access.Refuses(inboxes) && p.Conn.Stats().Reconnects == p.reconnects
 }
 
 // reconnected notes how often the connection was made anew: the workers' may not be yet.
@@ -313,15 +325,20 @@ func (p *Poller) isLate(poll int) bool {
 	return ago < 0 || ago >= len(p.begun) || time.Since(p.begun[len(p.begun)-1-ago]) > p.patience()
 }
 
-// finish books the poll and has it concluded.
-func (p *Poller) finish(took time.Duration) {
+// finish books the poll and has it concluded. One that found no one, and could not, is no empty
+// one.
+func (p *Poller) finish(took time.Duration, heard bool) {
 	p.mu.Lock()
 	poll := p.poll
 	poll.elsewhere = maps.Clone(poll.elsewhere) // late replies may still add to it
 	p.mu.Unlock()
 	result := fleet.PollEmpty
-	if poll.matched {
+	switch {
+	case poll.matched:
 		result = fleet.PollOK
+	case !heard:
+		p.Fleet.Tally.Polled(fleet.PollError, 0)
+		return
 	}
 	p.Fleet.Tally.Polled(result, took)
 	if poll.loads > 0 && p.Found != nil {
