@@ -149,7 +149,7 @@ func TestRealPageAsksWhatIsOddWithEachSnapshot(t *testing.T) {
 		}`}, nil)
 	b.open(fmt.Sprintf("%s/#w=%d", p.url, nth(20)))
 	b.says("#w-odd", "KV use 95 %")
-	b.more(7) // longer than a step of its history
+	b.more(7) // longer than one step of the history
 	odd.load(40, 0)
 	b.says("#w-v0", "40 %")
 	b.says("#w-oddhead", "Nothing is odd about it")
