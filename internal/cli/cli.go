@@ -44,6 +44,17 @@ func New(name, help string, stdout io.Writer) *App {
 	return a
 }
 
+// NATSTLSFlags adds the flags that name the files for TLS with NATS. The values before are the
+// defaults.
+func (a *App) NATSTLSFlags(ca, cert, key *string) {
+	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it (NATS_TLS_CA_CERT_PATH).").
+		Default(*ca).PlaceHolder("FILE").StringVar(ca)
+	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too (NATS_TLS_CLIENT_CERT_PATH).").
+		Default(*cert).PlaceHolder("FILE").StringVar(cert)
+	a.Flag("nats-tls-key", "File of that certificate's key (NATS_TLS_CLIENT_KEY_PATH).").
+		Default(*key).PlaceHolder("FILE").StringVar(key)
+}
+
 // Parse reads the command line. It reports true if help or version was asked for, so
 // that there is nothing left to do; then the error is that it could not be printed.
 func (a *App) Parse(args []string) (ended bool, err error) {

@@ -103,13 +103,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &c.nats))
-	natsTLS := connect.NATSTLSOf(getenv)
-	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it (NATS_TLS_CA_CERT_PATH).").
-		Default(natsTLS.CA).PlaceHolder("FILE").StringVar(&c.natsTLS.CA)
-	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too (NATS_TLS_CLIENT_CERT_PATH).").
-		Default(natsTLS.Cert).PlaceHolder("FILE").StringVar(&c.natsTLS.Cert)
-	a.Flag("nats-tls-key", "File of that certificate's key (NATS_TLS_CLIENT_KEY_PATH).").
-		Default(natsTLS.Key).PlaceHolder("FILE").StringVar(&c.natsTLS.Key)
+	c.natsTLS = connect.NATSTLSOf(getenv)
+	a.NATSTLSFlags(&c.natsTLS.CA, &c.natsTLS.Cert, &c.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list; none for a fleet of static workers (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
