@@ -83,9 +83,7 @@ func TestRealPageOpensTheWorkerWhoseIDIsClicked(t *testing.T) {
 func TestRealPageLetsTextBeSelected(t *testing.T) {
 	s := newStage(t)
 	company(s)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/#sort=id&dir=asc")
+	b := s.open("#sort=id&dir=asc")
 	b.says("#n-workers", "44")
 	for _, id := range []string{".dec", ".hex"} {
 		b.do("getSelection().removeAllRanges(), document.querySelector('#rows tr').scrollIntoView({block: 'center'})")
@@ -107,9 +105,7 @@ func TestRealPageLetsTextBeSelected(t *testing.T) {
 func TestRealPageClosesItsKeysByTheirKey(t *testing.T) {
 	s := newStage(t)
 	s.worker("backend", nth(0), 40)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#n-workers", "1")
 	for range 2 {
 		b.press("?")

@@ -29,9 +29,7 @@ func company(s *stage) {
 func TestRealPageFiltersAndSorts(t *testing.T) {
 	s := newStage(t)
 	company(s)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#states", "41 answering", "1 silent", "1 malformed")
 	b.is("document.querySelector('#f-namespace').parentNode.hidden") // there is one
 
@@ -98,9 +96,7 @@ func TestRealPageShowsTheWorkersOfAProblem(t *testing.T) {
 	s := newStage(t)
 	company(s)
 	s.registered("backend", nth(40))
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#serious", "silent")
 	b.is("[...document.querySelectorAll('#serious .problem')].some(p => p.innerText.includes('silent') && p.querySelector('button').innerText === 'Show 2')")
 	b.do("[...document.querySelectorAll('#serious .problem')].find(p => p.innerText.includes('silent')).querySelector('button').click()")
@@ -112,9 +108,7 @@ func TestRealPageShowsTheWorkersOfAProblem(t *testing.T) {
 func TestRealPageByKeyboard(t *testing.T) {
 	s := newStage(t)
 	company(s)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/#sort=id&dir=asc")
+	b := s.open("#sort=id&dir=asc")
 	b.says("#n-workers", "44")
 
 	b.press("t")

@@ -28,9 +28,7 @@ func (b *tab) steps(length, at int) {
 func TestRealPageClosesAWorkerByBack(t *testing.T) {
 	s := newStage(t)
 	company(s)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/#sort=id&dir=asc")
+	b := s.open("#sort=id&dir=asc")
 	b.says("#n-workers", "44")
 	const view = "#sort=id&dir=asc"
 	b.steps(2, 1) // the blank page is the first
@@ -121,9 +119,7 @@ func TestRealPageSaysThatAProblemIsOver(t *testing.T) {
 	s := newStage(t)
 	s.worker("backend", nth(0), 40)
 	s.worker("backend", nth(1), 40)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/#problem=silent:backend/generate")
+	b := s.open("#problem=silent:backend/generate")
 	b.says("#shown", "2 of 2 workers shown: their problem is over")
 	b.click("#clear")
 	b.fragment("")

@@ -136,9 +136,7 @@ func TestRealPageHasRoomForRanks(t *testing.T) {
 func TestRealPageKeepsTheHeadOfItsTableInSight(t *testing.T) {
 	s := newStage(t)
 	company(s)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#n-workers", "44")
 	for _, width := range []int{1440, 900, 375} {
 		b.size(width, 700)

@@ -15,9 +15,7 @@ func TestRealPageTitlesGroupsWithWhatTheColourSays(t *testing.T) {
 		s.hit(nth(n), 100, 30)
 	}
 	s.worker("prefill", nth(9), 80)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#n-workers", "5")
 	b.says("#groups", "backend/generate 4 workers · mean KV use 20 % ± 0", "prefill/generate 1 worker · mean KV use 80 % ± 0")
 	b.says("#legend", "KV use 0 %")

@@ -68,6 +68,15 @@ func (p *program) start() {
 	p.Says("Prometheus metrics server started")
 }
 
+// open starts the program, and a browser that opens its page with this fragment.
+func (s *stage) open(fragment string, args ...string) *tab {
+	s.t.Helper()
+	p := s.metrics(args...)
+	b := startChromium(s.t).newTab(s.t)
+	b.open(p.url + "/" + fragment)
+	return b
+}
+
 // get is what the program answers.
 func (p *program) get(path string) string {
 	p.s.t.Helper()

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// panelIs waits until the open worker's panel says that it is so, or that it was: in its state, its
-// numbers, its colour, and the age of its last report, which must grow while nothing comes.
+// panelIs waits until the panel of the open worker shows that state, as of now or, if old, as of
+// some time ago: in its state, its numbers, its colour, and the age of the last report, which must
+// grow while the worker reports nothing.
 func (b *tab) panelIs(state string, old bool) {
 	b.t.Helper()
 	b.says("#w-state", state)
@@ -100,9 +101,7 @@ func TestRealPageSaysWhatIsNotConnected(t *testing.T) {
 func TestRealPageSaysThatTheProgramIsCutOff(t *testing.T) {
 	s := newStage(t)
 	s.worker("backend", nth(0), 40)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#live", "Live")
 	s.StopNATS()
 	b.says("#live", "Partly cut off")

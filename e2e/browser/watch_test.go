@@ -14,9 +14,7 @@ func TestRealPageShowsAFullWorkerWithinTwoSeconds(t *testing.T) {
 		s.worker("backend", nth(n), 40+n)
 	}
 	full := s.worker("backend", nth(3), 50)
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/#sort=kv")
+	b := s.open("#sort=kv")
 	b.says("#rows tr:first-child", fmt.Sprint(nth(3)), "50 %")
 	// The best of three: a machine that is busy with something else may be late once.
 	best := time.Hour
@@ -62,9 +60,7 @@ func TestRealPageNamesASilentWorkerWithinTwoPolls(t *testing.T) {
 func TestRealPageFillsItself(t *testing.T) {
 	s := newStage(t)
 	s.registered("backend-v2", nth(9))
-	p := s.metrics("--component", "backend", "--endpoint", "generate")
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("", "--component", "backend", "--endpoint", "generate")
 	b.says("#empty", "No worker yet", "dynamo/backend/generate", "Did you mean dynamo/backend-v2/generate?", "1 instance", "$SRV.STATS.dynamo_backend")
 	first := s.worker("backend", nth(0), 40)
 	b.says("#n-workers", "1")
@@ -82,9 +78,7 @@ func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
 	const evil = `<img src=x onerror=alert(1)>`
 	s.worker(evil, nth(0), 40)
 	s.registered(evil, nth(1))
-	p := s.metrics()
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("")
 	b.says("#rows", evil+"/generate")
 	b.says("#problems", evil)
 	b.says("#groups", evil+"/generate")
@@ -96,9 +90,7 @@ func TestRealPageShowsNamesAsTheyAre(t *testing.T) {
 func TestRealPageShowsAStaticWorker(t *testing.T) {
 	s := newStage(t)
 	s.answering("dynamo", "backend", 0, 40)
-	p := s.metrics("--etcd-endpoints", "none", "--component", "backend")
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("", "--etcd-endpoints", "none", "--component", "backend")
 	b.says("#states", "0 answering", "1 unregistered")
 	b.says("#finetext", "Nothing. The worker answers")
 	b.says("#role", "single")
@@ -114,9 +106,7 @@ func TestRealPageTellsNamespacesApart(t *testing.T) {
 	s := newStage(t)
 	s.workerIn("team-a", "backend", nth(0), 40)
 	s.workerIn("team-b", "backend", nth(1), 50)
-	p := s.metrics("--namespace", "team-*")
-	b := startChromium(t).newTab(t)
-	b.open(p.url + "/")
+	b := s.open("", "--namespace", "team-*")
 	b.says("#ns", "team-*")
 	b.says("#groups", "team-a/backend/generate 1 worker", "team-b/backend/generate 1 worker")
 	b.choose("#f-namespace", "team-b")
