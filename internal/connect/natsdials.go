@@ -9,17 +9,17 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// dials are the addresses of NATS servers that could not be reached in one round of them all,
-// and why. They have a lock to themselves: nats.go dials while it holds that of its connection.
+// dials are the errors of one round over the addresses of all NATS servers. The lock is their own,
+// since nats.go calls failed while it holds the lock of its connection.
 type dials struct {
 	mu  sync.Mutex
 	all []error
 }
 
-// mostDials bounds of how many addresses that is kept.
+// mostDials is how many of these errors are kept.
 const mostDials = 8
 
-// failed hears of each address that could not be reached.
+// failed keeps the error of an address that could not be reached.
 func (d *dials) failed(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
