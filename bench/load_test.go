@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/internal/app"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
-	"dynamo-metrics/internal/program"
 )
 
 // background runs a command until stop, which returns its exit code.
@@ -40,7 +40,7 @@ func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	}
 	var said devstacktest.Log
 	background(t, func(ctx context.Context) int {
-		return program.Main(ctx, []string{"--nats-server", s.NATS.URL(), "--etcd-endpoints", s.Etcd.Endpoint(),
+		return app.Main(ctx, []string{"--nats-server", s.NATS.URL(), "--etcd-endpoints", s.Etcd.Endpoint(),
 			"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port), "--poll-interval", "0.1"}, noEnv, io.Discard, &said)
 	})
 	m := &instance{url: fmt.Sprintf("http://127.0.0.1:%d", port)}

@@ -13,8 +13,8 @@ import (
 
 	// What the programs are made of: without it go test would not see that they
 	// have changed, and repeat its last result.
+	_ "dynamo-metrics/internal/app"
 	_ "dynamo-metrics/internal/mock"
-	_ "dynamo-metrics/internal/program"
 )
 
 // bin is where TestMain has put the programs.

@@ -11,12 +11,12 @@ import (
 	"strconv"
 	"time"
 
+	"dynamo-metrics/internal/app"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
-	"dynamo-metrics/internal/program"
-	"dynamo-metrics/internal/tracing"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
@@ -95,7 +95,7 @@ func (s *stack) live(ctx context.Context) error {
 }
 
 func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) error {
-	log := tracing.Target(s.log, "mock_worker")
+	log := dynlog.Target(s.log, "mock_worker")
 	quiet := slog.New(slog.DiscardHandler) // that our own server is there is no news
 	nc, err := connect.NATS(ctx, s.natsURL, s.getenv, quiet, nil, nats.Name("mock_worker"))
 	if err != nil || nc == nil {
@@ -126,7 +126,7 @@ func (s *stack) runMetrics(ctx context.Context) error {
 		"--namespace", s.namespace, "--nats-server", s.natsURL, "--etcd-endpoints", s.etcdURL,
 		"--host", metricsHost, "--metrics-port", strconv.Itoa(s.metrics),
 	}
-	if code := program.Main(ctx, args, s.getenv, io.Discard, s.stderr); code != 0 {
+	if code := app.Main(ctx, args, s.getenv, io.Discard, s.stderr); code != 0 {
 		return fmt.Errorf("metrics ended with code %d", code)
 	}
 	return nil

@@ -12,8 +12,8 @@ import (
 	"os"
 	"runtime/debug"
 
+	"dynamo-metrics/internal/app"
 	"dynamo-metrics/internal/cli"
-	"dynamo-metrics/internal/program"
 )
 
 // collectAt is how much garbage there may be beside what is in use, in per cent, unless
@@ -25,5 +25,5 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
-	os.Exit(program.Main(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(app.Main(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }

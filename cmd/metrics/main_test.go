@@ -25,16 +25,16 @@ func TestImportsPointOneWay(t *testing.T) {
 		"near":      "",
 		"fleet":     "near",
 		"wire":      "fleet",
-		"tracing":   "near",
+		"dynlog":    "near",
 		"connect":   "",
-		"cli":       "near tracing",
+		"cli":       "near dynlog",
 		"kube":      "connect",
 		"discovery": "fleet wire kube connect",
 		"zmtp":      "",
 		"collect":   "fleet wire connect zmtp",
 		"expose":    "fleet wire",
 		"glance":    "fleet wire expose",
-		"program":   "near fleet wire kube tracing connect cli discovery collect expose glance",
+		"app":       "near fleet wire kube dynlog connect cli discovery collect expose glance",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

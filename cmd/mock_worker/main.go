@@ -21,8 +21,8 @@ import (
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/mock"
-	"dynamo-metrics/internal/tracing"
 
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -49,14 +49,14 @@ func work(ctx context.Context, f flags, getenv func(string) string, log *slog.Lo
 		if err != nil {
 			return err
 		}
-		nc, err = connect.NATS(ctx, f.nats, getenv, tracing.Target(log, "nats"), nil, append(options, nats.Name("mock_worker"))...)
+		nc, err = connect.NATS(ctx, f.nats, getenv, dynlog.Target(log, "nats"), nil, append(options, nats.Name("mock_worker"))...)
 		if err != nil || nc == nil {
 			return err
 		}
 		defer nc.Close()
 	}
 	if !f.static {
-		if ec, err = connect.Etcd(ctx, f.etcd, getenv, tracing.Target(log, "etcd")); err != nil || ec == nil {
+		if ec, err = connect.Etcd(ctx, f.etcd, getenv, dynlog.Target(log, "etcd")); err != nil || ec == nil {
 			return err
 		}
 		defer ec.Close()

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"dynamo-metrics/internal/tracing"
+	"dynamo-metrics/internal/dynlog"
 )
 
 // The exit codes of all programs.
@@ -29,7 +29,7 @@ const lastLines = time.Second
 // waits for stderr: at the end all of it has been written, or a second has gone by.
 func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
-	out := tracing.NewOutput(stderr)
+	out := dynlog.NewOutput(stderr)
 	go out.Run()
 	defer out.Close(lastLines)
 	fail := func(err error) { fmt.Fprintln(out, name+": "+OneLine(err)) }
@@ -46,7 +46,7 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 		return exitUsage
 	}
 	terminal, _ := stderr.(*os.File)
-	log := tracing.New(out, getenv, terminal != nil && tracing.Terminal(terminal), name)
+	log := dynlog.New(out, getenv, terminal != nil && dynlog.Terminal(terminal), name)
 	if err := run(log); err != nil {
 		if !log.Enabled(context.Background(), slog.LevelError) {
 			fail(err) // DYN_LOG=off is no reason to end without a word

@@ -17,7 +17,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -92,7 +92,7 @@ func TestPagesAreBounded(t *testing.T) {
 		"headers without all bounds": {headers(10 << 20), nil, false},
 	} {
 		synctest.Test(t, func(t *testing.T) { // in which no time passes, however slow the machine is
-			network := pipes.New()
+			network := memnet.New()
 			server := &http.Server{Handler: c.page}
 			go server.Serve(network)
 			s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: time.Second, dial: network.Dial}

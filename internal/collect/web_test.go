@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // manner is how a worker's host takes who asks for its page.
@@ -38,7 +38,7 @@ const (
 type web struct {
 	t        *testing.T
 	fleet    *fleet.Fleet
-	network  *pipes.Network
+	network  *memnet.Network
 	interval time.Duration
 
 	mu       sync.Mutex
@@ -62,7 +62,7 @@ func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
 func inWebWith(t *testing.T, many int, interval time.Duration, change func(*Scraper), test func(*web)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &web{
-			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: pipes.New(), interval: interval,
+			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: memnet.New(), interval: interval,
 			manners: make(map[uint64]manner), read: make(map[uint64]time.Time), idle: make(map[net.Conn]bool), waited: make(map[time.Time]int),
 		}
 		all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}

@@ -19,7 +19,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/kube/kubetest"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // court is an API server in memory, before which programs hold a Lease. The clock is held.
@@ -33,7 +33,7 @@ type court struct {
 	refuse   func(w http.ResponseWriter, r *http.Request) bool
 	requests []string // method, and when it came
 
-	network *pipes.Network
+	network *memnet.Network
 	began   time.Time
 }
 
@@ -41,7 +41,7 @@ func inCourt(t *testing.T, test func(c *court)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := &court{t: t, network: pipes.New(), began: time.Now()}
+		c := &court{t: t, network: memnet.New(), began: time.Now()}
 		s := &http.Server{Handler: http.HandlerFunc(c.serve)}
 		var serving sync.WaitGroup
 		serving.Go(func() { s.Serve(c.network) })

@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // pushgateway plays one, on a network in memory that all of http leads to.
 type pushgateway struct {
-	*pipes.Network
+	*memnet.Network
 	start time.Time
 
 	mu     sync.Mutex
@@ -36,7 +36,7 @@ type asked struct {
 }
 
 func newPushgateway(t *testing.T) *pushgateway {
-	g := &pushgateway{Network: pipes.New(), start: time.Now()}
+	g := &pushgateway{Network: memnet.New(), start: time.Now()}
 	server := &http.Server{Handler: g}
 	go server.Serve(g.Network)
 	before := http.DefaultTransport

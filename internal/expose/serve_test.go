@@ -15,12 +15,12 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // serving is Serve at work on a network in memory.
 type serving struct {
-	*pipes.Network
+	*memnet.Network
 	client *http.Client
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -34,7 +34,7 @@ func serve(t *testing.T, h http.Handler) *serving {
 // serveWith is serve with demands on clients.
 func serveWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger) *serving {
 	ctx, stop := context.WithCancel(t.Context())
-	s := &serving{Network: pipes.New(), stop: stop, ended: make(chan struct{})}
+	s := &serving{Network: memnet.New(), stop: stop, ended: make(chan struct{})}
 	s.client = &http.Client{Transport: &http.Transport{DialContext: s.Dial}}
 	go func() {
 		defer close(s.ended)
@@ -231,7 +231,7 @@ func TestServeThatIsToldBeforeItStartsClosesTheListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
-		p := pipes.New()
+		p := memnet.New()
 		noError(t, Serve(ctx, p, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)))
 		<-p.Closed
 	})

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // inUse is how many pages' memory is in use.
@@ -183,7 +183,7 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 				f := fullFleet(10_000) // more than an unread stream takes
 				m := metricsOf(f)
 				certFile, keyFile, trust := certificate(t)
-				wire := pipes.New()
+				wire := memnet.New()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				config, err := ReadWebConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))

@@ -16,13 +16,13 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/expose"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // site is a lab that is looked at once a second, and served as the program does.
 type site struct {
 	*lab
-	network *pipes.Network
+	network *memnet.Network
 	client  *http.Client
 	stop    context.CancelFunc
 	ended   chan struct{}
@@ -37,7 +37,7 @@ func inSiteWith(t *testing.T, config func(*testing.T) *expose.WebConfig, test fu
 	inLab(t, func(l *lab) {
 		t := l.t // the bubble's
 		ctx, stop := context.WithCancel(t.Context())
-		s := &site{lab: l, network: pipes.New(), stop: stop, ended: make(chan struct{})}
+		s := &site{lab: l, network: memnet.New(), stop: stop, ended: make(chan struct{})}
 		s.client = &http.Client{Transport: &http.Transport{DialContext: s.network.Dial, DisableCompression: true}}
 		l.register(generate, 1, 2)
 		l.answer(load(generate, 1, 250, 0), load(generate, 2, 750, 3))

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/pipes"
+	"dynamo-metrics/internal/memnet"
 )
 
 // asked lets a client follow a collection at a server that answers as told, for so long, and
@@ -19,7 +19,7 @@ func asked(t *testing.T, during time.Duration, answer http.HandlerFunc) (at []ti
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var mu sync.Mutex
-		network := pipes.New()
+		network := memnet.New()
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			at = append(at, time.Since(begin))

@@ -1,4 +1,4 @@
-package tracing
+package dynlog
 
 import (
 	"bytes"
@@ -150,7 +150,7 @@ func TestWhatDYN_LOGSaysToOtherProgramsPassesWithoutAWord(t *testing.T) {
 
 // TestEveryTargetIsKnown: a directive for one that is not listed would be doubted.
 func TestEveryTargetIsKnown(t *testing.T) {
-	used := regexp.MustCompile(`tracing\.Target\([a-z.]+, "(\w+)"\)|cli\.Run\("(\w+)"`)
+	used := regexp.MustCompile(`dynlog\.Target\([a-z.]+, "(\w+)"\)|cli\.Run\("(\w+)"`)
 	found := 0
 	for _, root := range []string{"..", "../../cmd"} {
 		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {

@@ -1,4 +1,4 @@
-package program
+package app
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/discovery"
+	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
-	"dynamo-metrics/internal/tracing"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -55,7 +55,7 @@ func registerInKubernetes(ctx context.Context, c config, f *fleet.Fleet, log *sl
 		Namespaces: c.namespaces,
 		Fleet:      f,
 		MaxWorkers: c.maxWorkers,
-		Log:        tracing.Target(log, "kubernetes"),
+		Log:        dynlog.Target(log, "kubernetes"),
 	}
 	instance := registry
 	instance.Log = log

@@ -1,4 +1,4 @@
-package tracing
+package dynlog
 
 import (
 	"bytes"

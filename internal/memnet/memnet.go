@@ -1,6 +1,6 @@
-// Package pipes is a network in memory, for tests that hold the clock: unlike a real one
+// Package memnet is a network in memory, for tests that hold the clock: unlike a real one
 // it lets a synctest bubble know that everybody waits, so that hours pass in no time.
-package pipes
+package memnet
 
 import (
 	"context"

@@ -1,7 +1,7 @@
-// Package program is the metrics program: its flags, and the goroutines that they
+// Package app is the metrics program: its flags, and the goroutines that they
 // call for. It is a package of its own so that cmd/devstack can run it in its
 // process beside the servers.
-package program
+package app
 
 import (
 	"context"
@@ -20,10 +20,10 @@ import (
 	"dynamo-metrics/internal/collect"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/discovery"
+	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/glance"
-	"dynamo-metrics/internal/tracing"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -61,7 +61,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
 	c.use(&f.Tally)
-	f.Tally.LogDropped = func() uint64 { return tracing.LeftOut(log) }
+	f.Tally.LogDropped = func() uint64 { return dynlog.LeftOut(log) }
 	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -73,7 +73,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		g.Go(func() error { return registerInKubernetes(registered, c, f, log) })
 	}
 	if c.discovery == byFiles {
-		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: tracing.Target(log, "files")}
+		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: dynlog.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
@@ -90,7 +90,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		look := newGlance(c, f, log) // the log speaks of problems also where nothing is served
 		work.Go(func() error { look.Run(ctx); return nil })
 		if listener != nil {
-			web := tracing.Target(log, "http")
+			web := dynlog.Target(log, "http")
 			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
@@ -133,7 +133,7 @@ func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Gl
 
 // register watches the namespace's registry and holds the unique instance's key.
 func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
-	etcd := tracing.Target(log, "etcd")
+	etcd := dynlog.Target(log, "etcd")
 	endpoints, err := connect.NewEtcdEndpoints(c.etcdServers(), getenv, etcd)
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused,
 		Why: func(err error) { f.Tally.NATS.Blame(err.Error()) }, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
 	g.Go(func() error {
-		return connect.HoldNATS(ctx, c.nats, getenv, tracing.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
+		return connect.HoldNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn
 			return overNATS(ctx, conn, events, poller)
 		}, options...)

@@ -1,4 +1,4 @@
-// Package tracing writes log/slog records as the original's lines, those of
+// Package dynlog writes log/slog records as the original's lines, those of
 // Rust's tracing-subscriber in Dynamo's configuration:
 //
 //	2025-02-26T18:45:05.467026Z  INFO metrics: message key=value group.key="two words"
@@ -20,7 +20,7 @@
 // A record is always exactly one line and one Write, whatever its message and
 // fields contain: what comes from the network can forge neither a second line
 // nor a terminal command.
-package tracing
+package dynlog
 
 import (
 	"io"
