@@ -11,6 +11,7 @@ import (
 	"dynamo-metrics/internal/app"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // background runs a command until stop, which returns its exit code.
@@ -38,13 +39,13 @@ func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said devstacktest.Log
+	var said testutil.Log
 	background(t, func(ctx context.Context) int {
 		return app.Main(ctx, []string{"--nats-server", s.NATS.URL(), "--etcd-endpoints", s.Etcd.Endpoint(),
 			"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port), "--poll-interval", "0.1"}, noEnv, io.Discard, &said)
 	})
 	m := &instance{url: fmt.Sprintf("http://127.0.0.1:%d", port)}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		_, err := m.get(t.Context(), "/-/ready?strict=true")
 		return err
 	})
@@ -57,24 +58,24 @@ func TestLoadersLoadARunningInstance(t *testing.T) {
 	m := runningInstance(t, s)
 	servers := []string{"--nats-server", s.NATS.URL()}
 	ofWorkers := append([]string{"load", "workers", "--workers", "50", "--etcd-endpoints", s.Etcd.Endpoint()}, servers...)
-	var said devstacktest.Log
+	var said testutil.Log
 	stop := background(t, func(ctx context.Context) int { return run(ctx, ofWorkers, noEnv, io.Discard, &said) })
 	if err := m.shows(t.Context(), "llm_kv_blocks_active{", 50); err != nil {
 		t.Fatalf("%v: %s", err, &said)
 	}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if want := "50 workers on dynamo/backend/load_metrics"; !strings.Contains(said.String(), want) {
 			return fmt.Errorf("got %q, want it to say %q", &said, want)
 		}
 		return nil
 	})
 
-	var again devstacktest.Log
+	var again testutil.Log
 	if code := run(t.Context(), ofWorkers, noEnv, io.Discard, &again); code != 1 || !strings.Contains(again.String(), "has a load of workers already") {
 		t.Errorf("a second one: exit code %d, %q; want 1, and why", code, &again)
 	}
 
-	var published devstacktest.Log
+	var published testutil.Log
 	hits := append([]string{"load", "hits", "--workers", "50", "--rate", "1000", "--duration", "0.5"}, servers...)
 	if code := run(t.Context(), hits, noEnv, io.Discard, &published); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &published)
@@ -111,7 +112,7 @@ func TestALoaderWithoutServersSaysSoInOneLine(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
-			var said devstacktest.Log
+			var said testutil.Log
 			code := run(t.Context(), strings.Fields(args), noEnv, io.Discard, &said)
 			got := said.String()
 			if code != 1 || !strings.Contains(got, want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "secret") {

@@ -5,11 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce(6)
+	testutil.AtOnce(6)
 	m.Run()
 }
 

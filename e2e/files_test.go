@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -211,7 +211,7 @@ func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
 	if status, body := get(m.url + "/-/ready"); status != 200 || body != "ready, but: the directory of workers cannot be read\n" {
 		t.Errorf("GET /-/ready: %d %q", status, body)
 	}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"id":"connection:file"`) || !strings.Contains(body, "does it exist, is it mounted here") {
 			return fmt.Errorf("the page does not say it: %s", body)
 		}

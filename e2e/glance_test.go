@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -58,7 +58,7 @@ func (s glance) problem(id string) string {
 // glances waits for a snapshot that check has nothing to complain about.
 func (v *server) glances(check func(glance) error) {
 	v.t.Helper()
-	devstacktest.Until(v.t, func() error {
+	testutil.Until(v.t, func() error {
 		status, body := get(v.url + "/api/v1/fleet?history=true")
 		var s glance
 		if err := json.Unmarshal([]byte(body), &s); status != 200 || err != nil {
@@ -96,7 +96,7 @@ func (v *server) right(id string) {
 // signals waits until those of backend/generate are answered with this status and hold this.
 func (v *server) signals(status int, part string) {
 	v.t.Helper()
-	devstacktest.Until(v.t, func() error {
+	testutil.Until(v.t, func() error {
 		got, body := get(v.url + "/api/v1/signals?component=backend&endpoint=generate")
 		if got != status || !strings.Contains(body, part) {
 			return fmt.Errorf("signals: %d %s, want %d and %s", got, body, status, part)
@@ -196,7 +196,7 @@ func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	leader := s.metrics("--standby")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if _, body := get(leader.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"leader"`) {
 			return fmt.Errorf("it does not lead: %.300s", body)
 		}
@@ -241,7 +241,7 @@ func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
 func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	ca := devstacktest.NewCertified(t)
+	ca := testutil.NewCertified(t)
 	config := filepath.Join(t.TempDir(), "web.yml")
 	const of = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // secret
 	content := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {u: %s}\n", ca.File("server.crt"), ca.File("server.key"), of)
@@ -253,11 +253,11 @@ func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
 	trust.AppendCertsFromPEM(readFile(t, ca.File("ca.crt")))
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust}, ForceAttemptHTTP2: true}}
 	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), devstacktest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience)
 	defer cancel()
 	ask := func(path string, known bool) *http.Response {
 		var resp *http.Response
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			r, err := http.NewRequestWithContext(ctx, "GET", strings.Replace(m.url, "http:", "https:", 1)+path, nil)
 			if err != nil {
 				t.Fatal(err)

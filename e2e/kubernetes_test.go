@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,7 +52,7 @@ func (c *cluster) upAgain() {
 	address := c.web.Listener.Addr().String()
 	c.web = httptest.NewUnstartedServer(c.api)
 	c.web.Listener.Close()
-	devstacktest.Until(c.t, func() (err error) {
+	testutil.Until(c.t, func() (err error) {
 		c.web.Listener, err = net.Listen("tcp", address)
 		return err
 	})
@@ -83,7 +83,7 @@ func (c *cluster) worker(namespace, name string) *podWorker {
 	p := &part{load: loadOf(1, 1, 1)}
 	w := c.mock(p.of(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "1.6.1", EventPlane: "zmq"}))
 	own := make(map[string]string)
-	devstacktest.Until(c.t, func() error {
+	testutil.Until(c.t, func() error {
 		for key, value := range c.keys() {
 			if _, old := before[key]; !old {
 				own[key] = value

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // gatewayOf notes whose pushes come to a Pushgateway, by the label replica.
@@ -78,7 +78,7 @@ func TestADeletedKeyLeavesOneLeader(t *testing.T) {
 		if _, err := s.etcd.Delete(t.Context(), instanceKey); err != nil {
 			t.Fatal(err)
 		}
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if now := put(); now <= old {
 				return errors.New("no program has taken the key")
 			}

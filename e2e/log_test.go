@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -90,7 +90,7 @@ const dropped = "dynamo_metrics_log_lines_dropped_total"
 // sees waits until the program, leader or standby, shows so many registered workers.
 func (v *server) sees(silent int) {
 	v.t.Helper()
-	devstacktest.Until(v.t, func() error {
+	testutil.Until(v.t, func() error {
 		want := fmt.Sprintf(`"states":{"answering":0,"silent":%d,`, silent)
 		if status, body := get(v.url + "/api/v1/fleet"); status != 200 || !strings.Contains(body, want) {
 			return fmt.Errorf("GET /api/v1/fleet: %d without %s", status, want)
@@ -172,7 +172,7 @@ func TestTheLogSaysWhatItLacks(t *testing.T) {
 		}
 	}()
 	found := false
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		for {
 			select {
 			case line := <-lines:
@@ -228,8 +228,8 @@ func TestTheOtherProgramsGoOnWhateverBecomesOfTheirLog(t *testing.T) {
 		component := "mock-" + strings.ReplaceAll(what, " ", "-")
 		w := process.StartTo(t, log(t), append(s.env(), "DYN_LOG=debug"), filepath.Join(bin, "mock_worker"), "--component", component)
 		d.shows(page{workers("generate", "answering"): "3"})
-		devstacktest.Until(t, func() error {
-			if got, err := s.nats.Request(wire.StatsSubject("dynamo_"+component), nil, devstacktest.Patience); err != nil {
+		testutil.Until(t, func() error {
+			if got, err := s.nats.Request(wire.StatsSubject("dynamo_"+component), nil, testutil.Patience); err != nil {
 				return fmt.Errorf("%v, %w", got, err)
 			}
 			return nil

@@ -9,8 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	// What the programs are made of: without it go test would not see that they
 	// have changed, and repeat its last result.
 	_ "dynamo-metrics/internal/app"
@@ -21,7 +20,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce(12)
+	testutil.AtOnce(12)
 	process.Main(m, &bin, append(buildFlags, "../cmd/...")...)
 }
 

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -107,7 +107,7 @@ func startMock(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c mock.Config) 
 	case w.id = <-registered:
 	case err := <-w.done:
 		t.Fatalf("a mock worker of %s ended: %v", c.Release, err)
-	case <-time.After(devstacktest.Patience):
+	case <-time.After(testutil.Patience):
 		t.Fatalf("a mock worker of %s does not register", c.Release)
 	}
 	return w
@@ -128,7 +128,7 @@ func (w *mockWorker) stop(cause error) {
 		if err != nil {
 			w.t.Error("mock worker:", err)
 		}
-	case <-time.After(devstacktest.Patience):
+	case <-time.After(testutil.Patience):
 		w.t.Fatal("a mock worker does not end")
 	}
 }
@@ -168,7 +168,7 @@ func (v *server) hears() {
 // notReady waits for 503 with these words.
 func (v *server) notReady(why string) {
 	v.t.Helper()
-	devstacktest.Until(v.t, func() error {
+	testutil.Until(v.t, func() error {
 		if status, body := get(v.url + "/-/ready?strict=true"); status != 503 || body != "not ready: "+why+"\n" {
 			return fmt.Errorf("GET /-/ready?strict=true: %d %q, want 503 and %q", status, body, why)
 		}

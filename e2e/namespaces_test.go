@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -101,7 +101,7 @@ func TestTheAutoscalerOfTheREADMEIsAnswered(t *testing.T) {
 		m := s.metrics("--namespace", namespaces, "--poll-interval", "0.1")
 		for _, trigger := range triggers {
 			path, valueLocation := trigger[1], trigger[2]
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				status, body := get(m.url + path)
 				var answer map[string]any
 				if err := json.Unmarshal([]byte(body), &answer); status != 200 || err != nil {

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -134,7 +134,7 @@ func TestPushModeOfBothOriginals(t *testing.T) {
 		before := len(g.seen())
 		m := start(t, "metrics", s.env(), append([]string{"--component", "backend", "--endpoint", "generate", "--push", "--push-interval", "1"}, where...)...)
 		m.Says("Started pushing metrics to Pushgateway at " + g.URL + " with job name 'dynamo_push_metrics'")
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if len(g.seen()) < before+2 {
 				return fmt.Errorf("pushed %v, want twice", g.seen())
 			}
@@ -177,7 +177,7 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--model-name", "tiny")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if s.key(t.Context(), "dynamo/components/metrics/instance") == "" {
 			return fmt.Errorf("no key yet")
 		}
@@ -226,7 +226,7 @@ func TestARefusedInstanceLeavesTheGatewayAlone(t *testing.T) {
 	g := newGateway(t)
 	push := []string{"--component", "backend", "--push", "--push-url", g.URL, "--push-interval", "1"}
 	start(t, "metrics", s.env(), push...)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if len(g.seen()) == 0 {
 			return fmt.Errorf("nothing pushed")
 		}

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,7 +24,7 @@ func TestServersThatComeLater(t *testing.T) {
 	s.StopNATS()
 	s.StopEtcd()
 	m := serve(t, env, "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		status, body := get(m.url + "/-/ready?strict=true")
 		for _, why := range []string{"etcd is not connected", "NATS is not connected", "no poll has been done yet"} {
 			if status != 503 || !strings.Contains(body, why) {
@@ -99,7 +99,7 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 		}
 		return nil
 	})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"kind":"outage"`) {
 			return errors.New("no problem tells of the outage of NATS")
 		}
@@ -131,7 +131,7 @@ func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
 		worker("llm_kv_blocks_active", "generate", 2): "3",
 		"dynamo_metrics_leader":                       "1",
 	})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if s.key(t.Context(), instanceKey) == "" {
 			return fmt.Errorf("the unique instance's key has not come back")
 		}

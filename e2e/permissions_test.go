@@ -10,8 +10,8 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -47,7 +47,7 @@ func newGuarded(t *testing.T, namespaces string, without ...string) *guarded {
 	g.bus = lockedNATS(t, user)
 	g.worker = start(t, "mock_worker", append(natsEnv(g.bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--event-interval", "0")
 	g.server = serve(t, append(natsEnv(g.bus, user.Username, user.Password), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--namespace", namespaces, "--poll-interval", "0.5")
-	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(devstacktest.Patience))
+	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func (g *guarded) hears() {
 // problem waits until the page has a problem of this kind, and is nil if it has none.
 func (g *guarded) problem(severity string, names ...string) {
 	g.t.Helper()
-	devstacktest.Until(g.t, func() error {
+	testutil.Until(g.t, func() error {
 		_, body := get(g.url + "/api/v1/fleet")
 		var all struct {
 			Problems []struct{ Kind, ID, Severity, Title, Detail string }

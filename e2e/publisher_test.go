@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // publisher is a ZeroMQ PUB or XPUB socket that says what the test wants, be it
@@ -44,7 +44,7 @@ func newPublisher(t *testing.T, kind string) *publisher {
 func (p *publisher) open() {
 	p.t.Helper()
 	var l net.Listener
-	devstacktest.Until(p.t, func() (err error) { // another test may have its port for a while
+	testutil.Until(p.t, func() (err error) { // another test may have its port for a while
 		l, err = net.Listen("tcp", strings.TrimPrefix(p.address, "tcp://"))
 		return err
 	})
@@ -171,7 +171,7 @@ func appendMessage(b []byte, frames [][]byte) []byte {
 // heard waits for the nth subscription since the beginning.
 func (p *publisher) heard(n int) {
 	p.t.Helper()
-	devstacktest.Until(p.t, func() error {
+	testutil.Until(p.t, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.subscriptions < n {

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/garbage"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
@@ -244,7 +244,7 @@ func TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked(t *testing.T) {
 	}
 	auto.shows(whole)
 	before, others := p.count(w.id), p.count(7)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if p.count(7) < others+4 {
 			return fmt.Errorf("the other one was asked %d times", p.count(7)-others)
 		}
@@ -261,7 +261,7 @@ func TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked(t *testing.T) {
 	whole[w.of("llm_kv_blocks_active")] = "320"
 	on.shows(whole)
 	before = p.count(w.id)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if p.count(w.id) < before+2 {
 			return fmt.Errorf("its page was asked for %d times", p.count(w.id)-before)
 		}

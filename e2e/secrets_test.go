@@ -15,6 +15,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
@@ -102,7 +103,7 @@ func TestSecretsNeverShow(t *testing.T) {
 				m := serve(t, slices.Concat(loud, c.right, []string{server(c.address), format}), push("s3cret-push")...)
 				m.ready()
 				m.Says("Connected to NATS")
-				devstacktest.Until(t, func() error {
+				testutil.Until(t, func() error {
 					if accepted.Load() == before {
 						return fmt.Errorf("the gateway has accepted nothing")
 					}

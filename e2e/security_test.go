@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/devstack"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/google/go-cmp/cmp"
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -160,7 +160,7 @@ func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
 	bus := lockedNATS(t, user)
 	registry, root := lockedEtcd(t)
 	addUser(t, root, "metrics", "s3cret", documentedGrants(t))
-	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(devstacktest.Patience))
+	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestEachDocumentedEtcdPermissionIsNeeded(t *testing.T) {
 // TestEverythingOverMutualTLS asks servers that want a certificate of everybody.
 func TestEverythingOverMutualTLS(t *testing.T) {
 	t.Parallel()
-	a, stranger := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
 	config, err := natsserver.GenTLSConfig(&natsserver.TLSConfigOpts{
 		CertFile: a.File("server.crt"), KeyFile: a.File("server.key"), CaFile: a.File("ca.crt"), Verify: true,
 	})
@@ -305,7 +305,7 @@ func TestEverythingOverMutualTLS(t *testing.T) {
 	}
 	t.Cleanup(registry.Close)
 	servers := []string{"NATS_SERVER=" + strings.Replace(bus.URL(), "nats", "tls", 1), "ETCD_ENDPOINTS=" + registry.Endpoint()}
-	as := func(of *devstacktest.Authority) (env, flags []string) {
+	as := func(of *testutil.Authority) (env, flags []string) {
 		return append([]string{"ETCD_AUTH_CA=" + a.File("ca.crt"), "ETCD_AUTH_CLIENT_CERT=" + of.File("client.crt"), "ETCD_AUTH_CLIENT_KEY=" + of.File("client.key")}, servers...),
 			[]string{"--nats-tls-ca", a.File("ca.crt"), "--nats-tls-cert", of.File("client.crt"), "--nats-tls-key", of.File("client.key")}
 	}
@@ -363,7 +363,7 @@ func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
 		want  int
 	}{{nil, 404}, {[]string{"--debug.pprof"}, 200}} {
 		m := serve(t, []string{"NATS_SERVER=127.0.0.1:1", "ETCD_ENDPOINTS=127.0.0.1:1"}, c.flags...)
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if status, body := get(m.url + path); status != c.want {
 				return fmt.Errorf("GET %s with %q: %d %s, want %d", path, c.flags, status, body, c.want)
 			}

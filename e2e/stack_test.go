@@ -11,6 +11,7 @@ import (
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -86,7 +87,7 @@ series:
 // until waits for a page that check has nothing to complain about.
 func (v *server) until(check func(page) error) {
 	v.t.Helper()
-	devstacktest.Until(v.t, func() error {
+	testutil.Until(v.t, func() error {
 		p, err := v.page()
 		if err != nil {
 			return err
@@ -113,7 +114,7 @@ func (p page) has(want page) error {
 // ready waits until the program is.
 func (v *server) ready() {
 	v.t.Helper()
-	devstacktest.Until(v.t, func() error {
+	testutil.Until(v.t, func() error {
 		if status, body := get(v.url + "/-/ready?strict=true"); status != 200 {
 			return fmt.Errorf("GET /-/ready?strict=true: %d %s", status, body)
 		}

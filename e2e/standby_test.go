@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -59,7 +59,7 @@ func TestAStandbyTakesOverAtOnceFromALeaderThatEnds(t *testing.T) {
 	first.Terminate()
 	second.shows(shown)
 	before := published.Load()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if published.Load() == before {
 			return errors.New("the new leader publishes no l2c event")
 		}
@@ -119,7 +119,7 @@ func TestALeaderWithoutItsRegistryShowsTheFleetAndDoesNothingElse(t *testing.T) 
 	s.StopEtcd()
 	shown["dynamo_metrics_leader"] = "0"
 	first.shows(shown)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		for _, m := range []*server{first, second} {
 			if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"standby","detail":"who holds dynamo/components/metrics/instance cannot be known now"`) {
 				return fmt.Errorf("the page says %.400s", body)

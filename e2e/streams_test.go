@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // TestStreamsOfThoseWhoDoNotReadMakeRoom opens all streams that there may be, and reads one.
@@ -73,7 +73,7 @@ func TestStreamsOfThoseWhoDoNotReadMakeRoom(t *testing.T) {
 		}
 		return nil
 	})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if got := status(); got != 200 {
 			return fmt.Errorf("status %d of one stream more, want 200", got)
 		}

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // failed is a series of the scrapes that failed.
@@ -70,7 +70,7 @@ func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
 func TestPagesOfWorkersOverTLS(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // withPassword is a web configuration that demands the password "secret" of the user u.
@@ -49,7 +49,7 @@ func TestAWebConfigNeverOpens(t *testing.T) {
 	write(withPassword)
 	m := serve(t, nil, "--discovery", "file", "--file-kv", t.TempDir(), "--nats-server", "none", "--web.config.file", file)
 	until := func(what string, check func() bool) {
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if !check() {
 				return fmt.Errorf("not yet: %s", what)
 			}

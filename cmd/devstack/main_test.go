@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,20 +27,20 @@ func noEnv(string) string { return "" }
 type started struct {
 	end            context.CancelFunc
 	code           chan int
-	stdout, stderr *devstacktest.Log
+	stdout, stderr *testutil.Log
 }
 
 func start(t *testing.T, getenv func(string) string, args ...string) *started {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &started{end: cancel, code: make(chan int, 1), stdout: new(devstacktest.Log), stderr: new(devstacktest.Log)}
+	s := &started{end: cancel, code: make(chan int, 1), stdout: new(testutil.Log), stderr: new(testutil.Log)}
 	args = append([]string{"--nats-port", "0", "--etcd-port", "0"}, args...)
 	if !slices.Contains(args, "--no-metrics") {
 		args = append(args, "--metrics-port", "0")
 	}
 	go func() { s.code <- run(ctx, args, getenv, s.stdout, s.stderr) }()
 	t.Cleanup(cancel)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !strings.Contains(s.stdout.String(), "Try next") {
 			return fmt.Errorf("not up: %s\n%s", s.stdout, s.stderr)
 		}
@@ -78,7 +78,7 @@ func TestStackIsUpWhenItSaysSo(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	s := start(t, noEnv)
 
-	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`), nats.Timeout(devstacktest.Patience))
+	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`), nats.Timeout(testutil.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestStackIsUpWhenItSaysSo(t *testing.T) {
 		t.Errorf("got %v, %v; want three workers", got, err)
 	}
 	url := s.find(t, `http://localhost:[0-9]+/metrics`)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		page, err := get(url)
 		if err != nil {
 			return err

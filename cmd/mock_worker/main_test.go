@@ -11,6 +11,7 @@ import (
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 	"dynamo-metrics/internal/zmtp"
 
@@ -75,8 +76,8 @@ func TestWrongLogFilterIsAWarning(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]
 	})
-	devstacktest.Until(t, s.stderr.Says(`WARN mock_worker: DYN_LOG "inof": no level, and no target here: did you mean info?`, 1))
-	devstacktest.Until(t, s.stderr.Says("NATS is not connected", 1))
+	testutil.Until(t, s.stderr.Says(`WARN mock_worker: DYN_LOG "inof": no level, and no target here: did you mean info?`, 1))
+	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
 	s.end()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
@@ -100,13 +101,13 @@ func TestHelpAndVersionGoToStdout(t *testing.T) {
 type started struct {
 	end    context.CancelFunc
 	code   chan int
-	stderr *devstacktest.Log
+	stderr *testutil.Log
 }
 
 func start(t *testing.T, getenv func(string) string, args ...string) *started {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &started{end: cancel, code: make(chan int, 1), stderr: new(devstacktest.Log)}
+	s := &started{end: cancel, code: make(chan int, 1), stderr: new(testutil.Log)}
 	go func() { s.code <- run(ctx, args, getenv, nil, s.stderr) }()
 	t.Cleanup(cancel)
 	return s
@@ -131,7 +132,7 @@ func TestRunsUntilItIsTold(t *testing.T) {
 		return map[string]string{"NATS_SERVER": stack.NATS.URL(), "ETCD_ENDPOINTS": stack.Etcd.Endpoint()}[name]
 	}
 	s := start(t, env, "--workers", "2", "--release", "0.2.1", "--component", "my_component", "--endpoint", "my_endpoint")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if got := keys(t, ec, "dynamo/components/my_component/my_endpoint:"); len(got) != 2 {
 			return fmt.Errorf("got keys %q, want two:\n%s", got, s.stderr)
 		}
@@ -158,7 +159,7 @@ func TestStaticWorkerNeedsNoEtcd(t *testing.T) {
 	s := start(t, func(name string) string { // shared with others: what it says of etcd does not count, and is no error
 		return map[string]string{"ETCD_ENDPOINTS": "ftp://", "ETCD_AUTH_CA": "/nowhere"}[name]
 	}, "--static", "--nats-server", stack.NATS.URL())
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		_, err := nc.Request(wire.StatsSubject("dynamo_backend"), nil, 10*time.Second)
 		return err
 	})
@@ -173,7 +174,7 @@ func TestWorkerWithZMQNeedsNoNATS(t *testing.T) {
 	ec := stack.Client(t)
 	s := start(t, noEnv, "--release", "1.6.1", "--nats-server", "none", "--etcd-endpoints", stack.Etcd.Endpoint(), "--host", "localhost", "--correlated")
 	const prefix = "v1/event_channels/namespace/dynamo/component/backend/endpoint/generate/topic/" + wire.TopicLoad + "/"
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if got := keys(t, ec, prefix); len(got) != 1 {
 			return fmt.Errorf("got channels %q:\n%s", got, s.stderr)
 		}
@@ -187,7 +188,7 @@ func TestWorkerWithZMQNeedsNoNATS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, heard := context.WithTimeout(t.Context(), devstacktest.Patience)
+	ctx, heard := context.WithTimeout(t.Context(), testutil.Patience)
 	defer heard()
 	sub := zmtp.Sub{Address: c.Address, Topics: []string{wire.TopicLoad}}
 	if err := sub.Run(ctx, func([][]byte) { heard() }); err != nil || ctx.Err() != context.Canceled {
@@ -210,11 +211,11 @@ func TestWaitsForItsServers(t *testing.T) {
 	stack.StopEtcd()
 
 	s := start(t, noEnv, "--nats-server", natsURL, "--etcd-endpoints", endpoint)
-	devstacktest.Until(t, s.stderr.Says("NATS is not connected", 1))
+	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
 	stack.StartNATS(t)
-	devstacktest.Until(t, s.stderr.Says("etcd is not connected", 1))
+	testutil.Until(t, s.stderr.Says("etcd is not connected", 1))
 	stack.StartEtcd(t)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if got := keys(t, ec, "instances/dynamo/backend/generate:"); len(got) != 1 {
 			return fmt.Errorf("got keys %q:\n%s", got, s.stderr)
 		}
@@ -231,7 +232,7 @@ func TestWaitsForItsServers(t *testing.T) {
 
 func TestEndsWhileItWaits(t *testing.T) {
 	s := start(t, noEnv, "--nats-server", "nats://127.0.0.1:1")
-	devstacktest.Until(t, s.stderr.Says("NATS is not connected", 1))
+	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
 	s.end()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // chromium is a running browser. It speaks the DevTools protocol over a pair of pipes:
@@ -157,7 +157,7 @@ func (c *chromium) call(session, method string, params, result any) error {
 			return nil
 		}
 		return json.Unmarshal(m.Result, result)
-	case <-time.After(devstacktest.Patience):
-		return fmt.Errorf("no answer after %v", devstacktest.Patience)
+	case <-time.After(testutil.Patience):
+		return fmt.Errorf("no answer after %v", testutil.Patience)
 	}
 }

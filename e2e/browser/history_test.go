@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // steps waits until the browser's history of the tab is so long, and it is at that step.
 func (b *tab) steps(length, at int) {
 	b.t.Helper()
-	devstacktest.Until(b.t, func() error {
+	testutil.Until(b.t, func() error {
 		var got struct {
 			CurrentIndex int
 			Entries      []struct{ URL string }

@@ -16,6 +16,7 @@ import (
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -91,7 +92,7 @@ func (p *program) get(path string) string {
 // tells waits until the fleet as JSON has this text.
 func (p *program) tells(want string) {
 	p.s.t.Helper()
-	devstacktest.Until(p.s.t, func() error {
+	testutil.Until(p.s.t, func() error {
 		if got := p.get("/api/v1/fleet"); !strings.Contains(got, want) {
 			return fmt.Errorf("%s is not in %s", want, got)
 		}
@@ -156,7 +157,7 @@ func (s *stage) answering(namespace, component string, id uint64, percent int) *
 // again until the program has them.
 func (s *stage) ranks(p *program, id uint64, n int) {
 	s.t.Helper()
-	devstacktest.Until(s.t, func() error {
+	testutil.Until(s.t, func() error {
 		for rank := range n {
 			must(s.t, s.nats.Publish("namespace.dynamo."+wire.TopicLoad, fmt.Appendf(nil, `{"worker_id":%d,"data":{"worker_stats":{"data_parallel_rank":%d,"request_active_slots":%d,`+
 				`"request_total_slots":64,"num_requests_waiting":%d},"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":%g}}}`,

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // object is parameters of a call.
@@ -246,7 +246,7 @@ func (b *tab) text(selector string) (s string) {
 // says waits until the text of an element holds all of these.
 func (b *tab) says(selector string, wants ...string) {
 	b.t.Helper()
-	devstacktest.Until(b.t, func() error {
+	testutil.Until(b.t, func() error {
 		text := b.text(selector)
 		for _, want := range wants {
 			if !strings.Contains(text, want) {
@@ -260,7 +260,7 @@ func (b *tab) says(selector string, wants ...string) {
 // is waits until an expression is true.
 func (b *tab) is(expression string) {
 	b.t.Helper()
-	devstacktest.Until(b.t, func() error {
+	testutil.Until(b.t, func() error {
 		var yes bool
 		if err := b.try(expression, &yes); err != nil || !yes {
 			return fmt.Errorf("not yet: %s (%v)", expression, err)
@@ -272,7 +272,7 @@ func (b *tab) is(expression string) {
 // fragment waits until the address ends so.
 func (b *tab) fragment(want string) {
 	b.t.Helper()
-	devstacktest.Until(b.t, func() error {
+	testutil.Until(b.t, func() error {
 		var got string
 		must(b.t, b.try("location.hash", &got))
 		if got != want {

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // Process is a running program.
@@ -127,7 +127,7 @@ func (p *Process) Said(text string) []string {
 func (p *Process) Says(text string) string {
 	p.T.Helper()
 	var rest string
-	devstacktest.Until(p.T, func() error {
+	testutil.Until(p.T, func() error {
 		over := p.Over() // looked at first: the last line may come with the end
 		if lines := p.Said(text); len(lines) > 0 {
 			_, rest, _ = strings.Cut(lines[0], text)
@@ -171,7 +171,7 @@ func (p *Process) Kill() {
 // Ends waits for the end of the process and returns its exit code.
 func (p *Process) Ends() int {
 	p.T.Helper()
-	devstacktest.Until(p.T, func() error {
+	testutil.Until(p.T, func() error {
 		if !p.Over() {
 			return fmt.Errorf("%s is still running", p.cmd.Path)
 		}

@@ -21,7 +21,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // plot is a panel of a dashboard, with its queries.
@@ -251,7 +251,7 @@ func TestEveryQueryOfTheDashboardsIsAnsweredWithDataOfAMixedFleet(t *testing.T) 
 
 	// Of the worker's dashboard, each panel has data for some worker.
 	choices := map[string][]choice{"dynamo-fleet": {everything, {component: "backend|other"}}}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		workers, err := p.eval(`llm_worker_up == 1`, true)
 		if err != nil || len(workers) < 10+2 {
 			return fmt.Errorf("%d workers, %v", len(workers), err)
@@ -263,7 +263,7 @@ func TestEveryQueryOfTheDashboardsIsAnsweredWithDataOfAMixedFleet(t *testing.T) 
 		return nil
 	})
 	for _, v := range all {
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			var data int
 			for _, c := range choices[v.dashboard] {
 				err := p.shows(v, c)
@@ -293,7 +293,7 @@ func (p *prometheus) knows(selectors []string) {
 	for _, s := range selectors {
 		at := strings.LastIndex(s, ", ")
 		selector, label := everything.put(s[:at]), s[at+2:]
-		devstacktest.Until(p.T, func() error {
+		testutil.Until(p.T, func() error {
 			var values []string
 			err := p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values)
 			if err == nil && (len(values) == 0) != (label == "dynamo_namespace") {
@@ -315,7 +315,7 @@ var recorded = []string{
 // can be recorded is. No alert fires: nothing is wrong.
 func (p *prometheus) evaluatesRules() {
 	p.T.Helper()
-	devstacktest.Until(p.T, func() error {
+	testutil.Until(p.T, func() error {
 		var answer struct {
 			Groups []struct {
 				Rules []struct{ Name, Health, LastError, State string }
@@ -364,7 +364,7 @@ func TestTheDashboardsWorkWithTheNineAlone(t *testing.T) {
 		if v.dashboard == "dynamo-worker" {
 			c.worker = workerA
 		}
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if err := p.shows(v, c); err != nil {
 				return fmt.Errorf("%s: %q: %w", v.dashboard, v.Title, err)
 			}
@@ -434,7 +434,7 @@ func TestPanelsHaveTheNumbersOfThePage(t *testing.T) {
 			t.Errorf("%s: no panel %q", want.dashboard, want.title)
 			continue
 		}
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			c := choice{component: "backend", worker: workerA}
 			samples, err := p.eval(c.put(all[i].Targets[want.query].Expr), all[i].Targets[want.query].Instant)
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // releases are those of ai-dynamo-runtime whose workers are started: the last before
@@ -49,7 +49,7 @@ func (s *servers) worker(release, values string) *worker {
 		prefix = "dynamo/components/"
 	}
 	w := &worker{p, id, fmt.Sprintf("%sbackend/load_metrics:%x", prefix, id)}
-	devstacktest.Until(s.t, func() error {
+	testutil.Until(s.t, func() error {
 		if w.Over() {
 			s.t.Fatalf("the worker of %s has ended", release)
 		}

@@ -17,6 +17,7 @@ import (
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -59,7 +60,7 @@ func (e *etcd) launch(t *testing.T) {
 
 func (e *etcd) answers(t *testing.T) *etcd {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := e.ec.Status(ctx, e.url)
@@ -71,7 +72,7 @@ func (e *etcd) answers(t *testing.T) *etcd {
 func (e *etcd) register(t *testing.T, ec *clientv3.Client, id uint64) {
 	t.Helper()
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		_, err := ec.Put(t.Context(), wire.LayoutV1.Key("dynamo", in), string(wire.LayoutV1.Value("dynamo", in, "s")))
 		return err
 	})
@@ -88,7 +89,7 @@ func program(t *testing.T, endpoints string, env []string, args ...string) *metr
 // seesWorkers waits until the program is ready in every respect, and shows so many silent workers.
 func (m *metrics) seesWorkers(n int) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		text, err := get(m.url + "/metrics?standby=1")
 		if err != nil {
 			return err
@@ -136,7 +137,7 @@ func TestAMemberWithoutALeaderAmongTheEndpointsOfEtcd(t *testing.T) {
 	y.start(t)
 	x.answers(t)
 	y.Kill()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		status, err := x.ec.Status(t.Context(), x.url)
 		if err == nil && status.Leader != 0 {
 			err = errors.New("it takes the other for its leader still")
@@ -209,7 +210,7 @@ func TestRenewalsAreNoLoginsAtEtcd(t *testing.T) {
 	other.Says("Standing by: ")
 	other.seesNothing()
 	logins, renewals := e.count(t, "Authenticate"), e.received(t, "LeaseKeepAlive")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if n := e.received(t, "LeaseKeepAlive") - renewals; n < 10 {
 			return fmt.Errorf("%d renewals, want ten", n)
 		}
@@ -224,7 +225,7 @@ func TestRenewalsAreNoLoginsAtEtcd(t *testing.T) {
 // seesNothing waits until the program is ready in every respect.
 func (m *metrics) seesNothing() {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error { _, err := get(m.url + "/-/ready?strict=true"); return err })
+	testutil.Until(m.T, func() error { _, err := get(m.url + "/-/ready?strict=true"); return err })
 }
 
 // count is how many calls of a method were begun.

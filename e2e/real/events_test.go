@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // What the workers of the golden pages publish.
@@ -92,7 +92,7 @@ func (p *publisher) series(name string) string {
 func (m *metrics) hears(p *publisher) {
 	m.T.Helper()
 	used := 0
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		used++
 		p.publish(fmt.Sprintf(`{"load": {"kv_used_blocks": %d}}`, used))
 		page, err := m.page()
@@ -109,7 +109,7 @@ func (m *metrics) hears(p *publisher) {
 // passes waits until the worker has made some forward passes.
 func (m *metrics) passes(p *publisher, n int) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		page, err := m.page()
 		if err != nil {
 			return err
@@ -138,7 +138,7 @@ func (s *servers) lists(p *publisher) bool {
 // forgets waits until nothing on the page is about the worker.
 func (m *metrics) forgets(p *publisher) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		page, err := m.page()
 		if err != nil {
 			return err
@@ -273,7 +273,7 @@ func TestAWorkerThatWakesUpWithoutItsRegistrationIsNotShownOnEachPlane(t *testin
 		m.forgets(a)
 		// The files of a sleeper are removed by other workers, some time after they are
 		// too old. Until then it can come back.
-		devstacktest.Until(m.T, func() error {
+		testutil.Until(m.T, func() error {
 			if s.lists(a) {
 				return fmt.Errorf("worker %x is still registered", a.id)
 			}

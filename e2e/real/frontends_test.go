@@ -12,8 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 )
@@ -66,7 +65,7 @@ func (s *servers) routed(release string) *routed {
 	for _, frontend := range f.frontends {
 		frontend.serves(engines)
 	}
-	devstacktest.Until(s.t, f.look)
+	testutil.Until(s.t, f.look)
 	f.leaver, f.frontends, f.film = f.frontends[2], f.frontends[:2], nil
 	return f
 }
@@ -74,7 +73,7 @@ func (s *servers) routed(release string) *routed {
 // hasRouters waits until so many keys of routers are registered.
 func (f *routed) hasRouters(prefix string, keys int) {
 	f.t.Helper()
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		found, err := f.etcd.Get(f.t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err == nil && found.Count != int64(keys) {
 			err = fmt.Errorf("etcd has %d keys with %s, want %d", found.Count, prefix, keys)

@@ -8,8 +8,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
@@ -89,7 +88,7 @@ func without(labels, group map[string]string) bool {
 func (g *gateway) group(labels map[string]string) map[string]family {
 	g.T.Helper()
 	var all map[string]family
-	devstacktest.Until(g.T, func() error {
+	testutil.Until(g.T, func() error {
 		var err error
 		all, err = g.look(labels)
 		if err == nil && len(all) == 0 {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 var client = &http.Client{Timeout: 10 * time.Second}
@@ -34,7 +34,7 @@ func get(url string) (string, error) {
 // answers waits until url answers with 200.
 func answers(t *testing.T, url string) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		_, err := get(url)
 		return err
 	})

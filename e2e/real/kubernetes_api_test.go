@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -32,7 +32,7 @@ import (
 type kubernetesAPI struct {
 	t         *testing.T
 	etcd      *clientv3.Client // beneath it
-	authority *devstacktest.Authority
+	authority *testutil.Authority
 	command   []string
 	running   *process.Process
 	url       string
@@ -64,7 +64,7 @@ func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	authority := devstacktest.NewCertified(s.t)
+	authority := testutil.NewCertified(s.t)
 	admin := certificate(s.t, authority)
 	k := &kubernetesAPI{
 		t: s.t, etcd: store.etcd, url: "https://" + address, authority: authority,
@@ -89,7 +89,7 @@ func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 }
 
 // certificate is an administrator's, of an authority.
-func certificate(t *testing.T, authority *devstacktest.Authority) tls.Certificate {
+func certificate(t *testing.T, authority *testutil.Authority) tls.Certificate {
 	t.Helper()
 	authority.Issue("admin", &x509.Certificate{
 		Subject:     pkix.Name{Organization: []string{"system:masters"}},
@@ -103,7 +103,7 @@ func certificate(t *testing.T, authority *devstacktest.Authority) tls.Certificat
 }
 
 // certified is a way to servers of an authority, with a certificate for them.
-func certified(t *testing.T, authority *devstacktest.Authority, own tls.Certificate) *http.Transport {
+func certified(t *testing.T, authority *testutil.Authority, own tls.Certificate) *http.Transport {
 	t.Helper()
 	ca, err := os.ReadFile(authority.File("ca.crt"))
 	if err != nil {
@@ -118,7 +118,7 @@ func certified(t *testing.T, authority *devstacktest.Authority, own tls.Certific
 func (k *kubernetesAPI) start() {
 	k.t.Helper()
 	k.running = process.Start(k.t, nil, k.command[0], k.command[1:]...)
-	devstacktest.Until(k.t, func() error {
+	testutil.Until(k.t, func() error {
 		if k.running.Over() {
 			k.t.Fatal("the API server has ended")
 		}
@@ -146,7 +146,7 @@ func (k *kubernetesAPI) define() {
 		k.apply(definitions+strings.TrimSuffix(filepath.Base(file), ".yaml"), definition)
 	}
 	for resource := range collections {
-		devstacktest.Until(k.t, func() error {
+		testutil.Until(k.t, func() error {
 			_, _, err := k.list(resource, "")
 			return err
 		})
@@ -207,7 +207,7 @@ func (k *kubernetesAPI) Get(resource, namespace, name string) kubetest.Object {
 // ask makes a request. What is answered is an object but for /healthz; that anything
 // but yes is answered is an error.
 func (k *kubernetesAPI) ask(method, path, contentType string, body []byte) (code int, answer kubetest.Object, err error) {
-	ctx, cancel := context.WithTimeout(k.t.Context(), devstacktest.Patience)
+	ctx, cancel := context.WithTimeout(k.t.Context(), testutil.Patience)
 	defer cancel()
 	response, err := k.send(ctx, method, path, contentType, body)
 	if err != nil {
@@ -257,7 +257,7 @@ func (k *kubernetesAPI) watch(resource, version string) *events {
 	k.t.Helper()
 	path := fmt.Sprintf(collections[resource].path, inNamespace) + "?watch=true&resourceVersion=" + version
 	var response *http.Response
-	devstacktest.Until(k.t, func() (err error) {
+	testutil.Until(k.t, func() (err error) {
 		response, err = k.send(k.t.Context(), http.MethodGet, path, "", nil)
 		if err == nil && response.StatusCode == http.StatusTooManyRequests { // it has just started
 			response.Body.Close()
@@ -286,7 +286,7 @@ func (k *kubernetesAPI) watch(resource, version string) *events {
 // has waits for an event.
 func (e *events) has(t *testing.T, what string, is func(kubetest.Object) bool) (event kubetest.Object) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for _, event = range e.all {

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // takeover is what a standby promises: the Lease of the leader, and three seconds. slack is
@@ -103,7 +103,7 @@ func TestALeaseOfKubernetesPassesToAStandby(t *testing.T) {
 // oneLeads waits until one of two programs does.
 func oneLeads(t *testing.T, a, b *metrics) (leader, other *metrics) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		for _, pair := range [][2]*metrics{{a, b}, {b, a}} {
 			p, err := pair[0].page()
 			if err != nil {
@@ -128,7 +128,7 @@ func TestOfManyStandbysOneHoldsTheLeaseOfKubernetes(t *testing.T) {
 	}
 	leaders := 0
 	for _, m := range programs {
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			p, err := m.page()
 			if err == nil && p["dynamo_metrics_leader"] == "1" {
 				leaders++
@@ -161,7 +161,7 @@ func TestAChangeOfTheLeaseOfKubernetesIsAConflict(t *testing.T) {
 	}
 	lost := func(n int) {
 		t.Helper()
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if said := m.Said("Lost the lease of the unique instance"); len(said) != n {
 				return fmt.Errorf("%q, want %d lines", said, n)
 			}

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // nightly is a cluster of Kubernetes' own API machinery, for what the tests' own API
@@ -249,7 +249,7 @@ func TestKubernetesRefusesAForeignCertificate(t *testing.T) {
 	s.kube.ready("pod-0", true)
 	m := s.inCluster()
 	m.has(silent("1"))
-	other := certificate(t, devstacktest.NewAuthority(t))
+	other := certificate(t, testutil.NewAuthority(t))
 	k.proxy.goes(certified(t, k.authority, other))
 	m.Says("401 Unauthorized: Unauthorized (the token is not, or no longer, good)")
 	m.has(silent("1"))

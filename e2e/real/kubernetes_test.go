@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // cluster is an API server that real workers register with. The kubelet's part, the
@@ -108,7 +108,7 @@ func (c *cluster) delete(pod string) {
 func (s *servers) inPod(release, pod string, env ...string) *publisher {
 	s.t.Helper()
 	p := s.publisher(release, append(s.pod(pod), env...)...)
-	devstacktest.Until(s.t, func() error {
+	testutil.Until(s.t, func() error {
 		if s.kube.api.Get(kubetest.Metadatas, inNamespace, pod) == nil {
 			return fmt.Errorf("%s has written no resource", pod)
 		}
@@ -126,7 +126,7 @@ func (s *servers) inCluster(args ...string) *metrics {
 // unreachable waits until so many ZeroMQ publishers cannot be reached.
 func (m *metrics) unreachable(n int) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -230,7 +230,7 @@ func TestAPipelineInKubernetes(t *testing.T) {
 	talks := pipeline.talk(t)
 	pipeline.agrees(t, talks, m.counts(talks.requests).hits())
 	s.kube.ready("engine-0", false)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err

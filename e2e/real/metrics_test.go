@@ -11,8 +11,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -64,7 +63,7 @@ func (p page) polls() (n int) {
 func (m *metrics) polls(n int) {
 	m.T.Helper()
 	first := -1
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -94,7 +93,7 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 	}
 	want := strings.Split(strings.TrimSpace(string(b)), "\n")
 	slices.Sort(want)
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		var err error
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err
@@ -110,7 +109,7 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 // has waits until the page has these series with these values; an empty value means absent.
 func (m *metrics) has(want map[string]string) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -133,7 +132,7 @@ func (m *metrics) holds(golden string, workers names) (whole string) {
 		m.T.Fatal(err)
 	}
 	want := strings.Split(strings.TrimSpace(string(b)), "\n")
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		var err error
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -83,7 +83,7 @@ func (s *servers) frontend(release, pod string, env ...string) *pipeline {
 // serves waits until the engines can be asked by the frontend.
 func (p *pipeline) serves(engines []*process.Process) {
 	p.frontend.T.Helper()
-	devstacktest.Until(p.frontend.T, func() error {
+	testutil.Until(p.frontend.T, func() error {
 		if p.frontend.Over() {
 			p.frontend.T.Fatalf("the frontend at %s has ended", p.url)
 		}
@@ -160,7 +160,7 @@ func (p *pipeline) ask(prompt string) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	client := http.Client{Timeout: devstacktest.Patience}
+	client := http.Client{Timeout: testutil.Patience}
 	resp, err := client.Post(p.url+"/v1/chat/completions", "application/json", bytes.NewReader(body))
 	if err != nil {
 		return usage{}, err
@@ -236,7 +236,7 @@ func (p page) sum(metric string) (sum int) {
 // counts waits until the page has as many hit-rate events as there were requests.
 func (m *metrics) counts(requests int) (p page) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		var err error
 		if p, err = m.page(); err != nil {
 			return err
@@ -252,7 +252,7 @@ func (m *metrics) counts(requests int) (p page) {
 // knows waits until the page has a series of each of the workers.
 func (m *metrics) knows(metric string, workers []uint64) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -310,7 +310,7 @@ func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
 			pipeline := s.pipeline(release)
 			talks := pipeline.talk(t)
 			got := m.counts(talks.requests).hits()
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				h.mu.Lock()
 				defer h.mu.Unlock()
 				if got != h.hits || got.isl != talks.inputBlocks {

@@ -13,8 +13,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -134,7 +133,7 @@ func (p *prometheus) showsDashboards(labels map[string]string) {
 	p.T.Helper()
 	for _, d := range dashboards {
 		query := strings.ReplaceAll(d.query, "{s}", `{component="backend",endpoint="load_metrics"}`)
-		devstacktest.Until(p.T, func() error {
+		testutil.Until(p.T, func() error {
 			got, err := p.series(query, labels)
 			if err != nil {
 				return err
@@ -153,7 +152,7 @@ func (p *prometheus) showsDashboards(labels map[string]string) {
 // ways that Grafana has of finding out.
 func (p *prometheus) offers(label, selector, want string) {
 	p.T.Helper()
-	devstacktest.Until(p.T, func() error {
+	testutil.Until(p.T, func() error {
 		var values []string
 		if err := p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values); err != nil {
 			return err

@@ -12,8 +12,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -35,7 +34,7 @@ func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
 	m := s.metrics(watched()...)
 	m.polls(2)
 	s.hits()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		p, err := m.page()
 		if err == nil && p[`llm_kv_hit_rate_events_total{component="backend",endpoint="load_metrics"}`] != "5" {
 			err = errors.New("the events are not on the page")

@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -39,7 +39,7 @@ func pushing(t *testing.T, pushURL string, flags ...string) (*metrics, []*replay
 func (m *metrics) pushed(result string, n int) {
 	m.T.Helper()
 	first := -1
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func TestThePushgatewayHoldsWhatIsServed(t *testing.T) {
 	m, _ := pushing(t, g.url)
 	m.polls(2)
 	m.pushed("ok", 1)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		text, err := get(m.url + "/metrics")
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
 	g := startGateway(t)
 	m, workers := pushing(t, g.url)
 	gone, stays := workers[0], workers[1]
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		held, err := g.look(defaultGroup)
 		if err == nil && !strings.Contains(fmt.Sprint(held), fmt.Sprint(gone.id)) {
 			err = fmt.Errorf("worker %d is not on the Pushgateway", gone.id)
@@ -148,7 +148,7 @@ func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
 	})
 
 	gone.leave()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		p, err := m.page()
 		if series := p.about(gone.id); err == nil && len(series) > 0 {
 			err = fmt.Errorf("worker %d has left, but is served: %v", gone.id, series)

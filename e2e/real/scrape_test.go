@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // withPage lets a worker serve a metrics page of its own, on a free port.
@@ -41,7 +41,7 @@ func TestWhoComesLateReadsTheLoadOnThePageOfARealWorker(t *testing.T) {
 	a := s.publisher("0.6.1", withPage...)
 	at := "http://" + a.Says("System status server started successfully on ") + "/metrics"
 	a.publish(loadA)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		text, err := get(at)
 		if err == nil && !strings.Contains(text, `kvstats_active_blocks{dynamo_component="backend",dynamo_namespace="dynamo"} 42`) {
 			err = fmt.Errorf("the worker's page is\n%s", text)
@@ -150,7 +150,7 @@ func TestPrometheusScrapesTheTargetsThatAreListed(t *testing.T) {
 	m := s.metrics("--nats-server", "none")
 	m.hears(a)
 	p := startPrometheus(t, m.url, "http_sd_configs: [{url: '"+m.url+"/api/v1/targets', refresh_interval: 1s}]")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		const query = `count by (component, endpoint, dynamo_namespace, worker_id, worker_id_hex, exported_worker_id) (dynamo_component_inflight_requests{dynamo_endpoint="generate"})`
 		got, err := p.series(query, map[string]string{
 			"component": "backend", "endpoint": "generate", "dynamo_namespace": "dynamo",

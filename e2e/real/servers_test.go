@@ -9,8 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -43,7 +42,7 @@ func (s *servers) startNATS(path string) {
 	n := process.Start(s.t, nil, path, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", s.t.TempDir())
 	s.natsURL = "nats://" + n.Says("Listening for client connections on ")
 	n.Says("Server is ready")
-	nc, err := nats.Connect(s.natsURL, nats.Timeout(devstacktest.Patience))
+	nc, err := nats.Connect(s.natsURL, nats.Timeout(testutil.Patience))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -62,7 +61,7 @@ func (s *servers) startEtcd() {
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)...)
 	answers(s.t, s.etcdURL+"/health")
 	ec, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{s.etcdURL}, DialTimeout: devstacktest.Patience, Logger: zap.NewNop(),
+		Endpoints: []string{s.etcdURL}, DialTimeout: testutil.Patience, Logger: zap.NewNop(),
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // ofEachRelease runs a test with workers of each release, at the same time: most of
@@ -173,7 +173,7 @@ func TestMockWorkersOfEveryReleaseAreSeen(t *testing.T) {
 		process.Start(t, s.env(), filepath.Join(bin, "mock_worker"), "--release", release, "--workers", "2", "--event-interval", "0.1")
 	}
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.2")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		p, err := m.page()
 		if err != nil {
 			return err

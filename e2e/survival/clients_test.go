@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // TestAPushgatewayInEveryKindOfTrouble has one that answers as it is told. The values on
@@ -153,7 +153,7 @@ func TestClientsThatStallHurtNobodyAndAreCutOff(t *testing.T) {
 		cut.Go(func() {
 			// A byte of the headers now and then, as slowloris does.
 			fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-			for end := time.Now().Add(devstacktest.Patience); time.Now().Before(end); {
+			for end := time.Now().Add(testutil.Patience); time.Now().Before(end); {
 				conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 				if _, err := io.Copy(io.Discard, conn); err == nil || !isTimeout(err) {
 					return // it hung up
@@ -339,7 +339,7 @@ func (f *lab) runUnderTheLeastLimit() *process.Process {
 		m := process.Start(f.t, f.env(), prlimit, fmt.Sprintf("--nofile=%[1]d:%[1]d", limit), bin+"/metrics",
 			"--host", "127.0.0.1", "--metrics-port", "0", "--component", "backend", "--endpoint", "generate")
 		var over, listens bool
-		devstacktest.Until(f.t, func() error {
+		testutil.Until(f.t, func() error {
 			over = m.Over() // looked at first: the last line may come with the end
 			listens = len(m.Said("Prometheus metrics server started at ")) > 0
 			if !over && !listens {

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/tinylib/msgp/msgp"
@@ -92,7 +92,7 @@ func TestAProgramThatStandsStillIsCutOffAndSaysSo(t *testing.T) {
 			}
 		}
 	})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		text, err := body("http://" + monitor + "/varz")
 		if err != nil {
 			return err
@@ -126,7 +126,7 @@ func TestAProgramThatStandsStillIsCutOffAndSaysSo(t *testing.T) {
 		}
 		return nil
 	})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		text, err := body(m.url + "/api/v1/fleet")
 		if err != nil {
 			return err

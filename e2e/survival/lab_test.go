@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -148,7 +149,7 @@ func (f *lab) commit(ec *clientv3.Client, ids []uint64, op func(uint64) clientv3
 			ops = append(ops, op(id))
 		}
 		ids = ids[n:]
-		devstacktest.Until(f.t, func() error { // a member that loses its leader refuses
+		testutil.Until(f.t, func() error { // a member that loses its leader refuses
 			ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
 			defer cancel()
 			_, err := ec.Txn(ctx).Then(ops...).Commit()

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/garbage"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -199,7 +199,7 @@ func (f *forger) each(first, n int, op func(int) clientv3.Op) {
 			ops = append(ops, op(first))
 			first, n = first+1, n-1
 		}
-		devstacktest.Until(f.t, func() error {
+		testutil.Until(f.t, func() error {
 			ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
 			defer cancel()
 			_, err := f.ec.Txn(ctx).Then(ops...).Commit()
@@ -376,7 +376,7 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 	})
 	f.answers(6000, func(n int) (uint64, string) { return 0, fmt.Sprint(strings.Repeat("static", 40), n) })
 	for range 10 { // the ranks are rows of it
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			text, err := body(f.m.url + "/api/v1/fleet?history=true")
 			if err == nil && strings.Count(text, `"key":`) < 10_000 {
 				err = fmt.Errorf("the snapshot has %d bytes, without the ranks", len(text))

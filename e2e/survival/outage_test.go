@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // promised is how soon after the return of its servers the program shows all as it is.
@@ -223,7 +224,7 @@ func TestEtcdLosesItsLeader(t *testing.T) {
 // leader is the member that leads.
 func (f *lab) leader() (leader *server) {
 	f.t.Helper()
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		for _, e := range f.etcd {
 			ctx, cancel := context.WithTimeout(f.t.Context(), time.Second)
 			status, err := f.ec.Status(ctx, e.url)

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // program is the running program.
@@ -125,7 +125,7 @@ func (m *program) shows(want page) {
 // until waits for a page that check does not complain about.
 func (m *program) until(check func(page) error) {
 	m.T.Helper()
-	devstacktest.Until(m.T, func() error {
+	testutil.Until(m.T, func() error {
 		p, err := m.page()
 		if err == errOver {
 			m.T.Fatal(err)

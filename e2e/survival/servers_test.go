@@ -16,8 +16,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	"github.com/nats-io/nats.go"
 )
 
@@ -45,7 +44,7 @@ func (s *server) launch() {
 
 func (s *server) serves() {
 	s.t.Helper()
-	devstacktest.Until(s.t, func() error {
+	testutil.Until(s.t, func() error {
 		if s.running.Over() {
 			s.t.Fatalf("%s has ended", s.path)
 		}

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	dto "github.com/prometheus/client_model/go"
@@ -122,7 +122,7 @@ func pusher(r *http.Request) (int, error) {
 // first are the first words of a program, on the bus and at the gateway, after a time.
 func (r *replicas) first(of int, after time.Time) (l2c, push time.Time) {
 	r.t.Helper()
-	devstacktest.Until(r.t, func() error {
+	testutil.Until(r.t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		l2c, push = firstOf(r.l2c, of, after), firstOf(r.pushes, of, after)

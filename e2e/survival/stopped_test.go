@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // stopped is longer than a lease lives.
@@ -35,7 +35,7 @@ func (f *lab) freeze(m *program) {
 		f.t.Fatal("there is no key of the unique instance")
 	}
 	m.Signal(syscall.SIGSTOP)
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		if f.owner() == before {
 			return errors.New("the lease has not expired")
 		}

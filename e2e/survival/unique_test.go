@@ -11,8 +11,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/devstack/devstacktest"
-
+	"dynamo-metrics/internal/testutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -71,7 +70,7 @@ func (r *replicas) apart(d time.Duration, turns int) {
 // pushes waits for a push of any of them, and returns whose it is.
 func (r *replicas) next(after time.Time) (of int) {
 	r.t.Helper()
-	devstacktest.Until(r.t, func() error {
+	testutil.Until(r.t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, w := range r.pushes {
@@ -140,7 +139,7 @@ func TestTwoProgramsNeverPushAtOnce(t *testing.T) {
 						t.Fatal(err)
 					}
 					lost := time.Now()
-					devstacktest.Until(t, func() error {
+					testutil.Until(t, func() error {
 						if now := r.put(); now <= before {
 							return errors.New("no program has taken the key")
 						}
@@ -186,7 +185,7 @@ func TestAStoppedLeaderWhoseKeyIsDeletedDoesNotPush(t *testing.T) {
 func TestALeaderAtASlowEtcdDoesNotWaver(t *testing.T) {
 	t.Parallel()
 	r, both := pair(t, 600*time.Millisecond)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if len(r.pushes) < 20 {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func noEnv(string) string { return "" }
@@ -59,7 +59,7 @@ const (
 // files makes those of the flags in the working directory.
 func files(t *testing.T) {
 	t.Helper()
-	a := devstacktest.NewAuthority(t)
+	a := testutil.NewAuthority(t)
 	a.Issue("client", new(x509.Certificate))
 	t.Chdir(a.Dir)
 	if err := os.WriteFile("web.yml", []byte("basic_auth_users: {}\n"), 0o600); err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // parsed is what the flags say, and the error as text.
@@ -40,7 +40,7 @@ func TestScrapeTimeoutsAreBounded(t *testing.T) {
 }
 
 func TestFilesForTLSWithWorkersFitTheOtherFlags(t *testing.T) {
-	a := devstacktest.NewAuthority(t)
+	a := testutil.NewAuthority(t)
 	a.Issue("client", new(x509.Certificate))
 	t.Chdir(a.Dir)
 	const https, http = "--worker-metrics-url=https://{host}:9090", "--worker-metrics-url=prefill=http://{host}:9090"

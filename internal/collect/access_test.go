@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 const hitRates, passes = "namespace.dynamo.kv-hit-rate", "namespace.dynamo.forward-pass-metrics"
@@ -15,12 +15,12 @@ type access struct {
 	*Access
 	t     *testing.T
 	fleet *fleet.Fleet
-	log   *devstacktest.Log
+	log   *testutil.Log
 	ups   int
 }
 
 func newTestAccess(t *testing.T) *access {
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Tally.NATS.Use()
 	a := &access{newAccess(f, "dynamo", log), t, f, journal, 0}

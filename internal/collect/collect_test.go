@@ -12,6 +12,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -64,7 +65,7 @@ func (b *bench) answer(service, format string, args ...any) {
 // rows waits until the Fleet shows these workers, as component/endpoint/id=active.
 func (b *bench) rows(want ...string) {
 	b.t.Helper()
-	devstacktest.Until(b.t, func() error {
+	testutil.Until(b.t, func() error {
 		var got []string
 		for _, w := range b.fleet.Snapshot().Workers {
 			got = append(got, fmt.Sprintf("%s/%s=%d", w.Endpoint, w.Label, w.Load.V.KVActive.V))
@@ -116,7 +117,7 @@ func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 	b.poll(50 * time.Millisecond)
 	b.rows("c/e/7=5")
 	tally := &b.fleet.Tally
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		for reason, least := range map[fleet.Reason]uint64{fleet.BadJSON: 3, fleet.BadID: 1, fleet.BadName: 2} {
 			if got := tally.Rejected(fleet.StatsReply, reason); got < least {
 				return fmt.Errorf("%d rejected for %s, want at least %d", got, reason, least)
@@ -140,7 +141,7 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.poll(20 * time.Millisecond)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if n := b.fleet.Tally.Polls(fleet.PollEmpty); n < 3 {
 			return fmt.Errorf("%d polls, want three", n)
 		}
@@ -161,7 +162,7 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 	b.run(p.Run)
 	polls := func(least uint64) {
 		t.Helper()
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if n := b.fleet.Tally.Polls(fleet.PollEmpty); n < least {
 				return fmt.Errorf("%d polls, want %d", n, least)
 			}
@@ -173,7 +174,7 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 	polls(2)
 	b.StopNATS()
 	b.StartNATS(t)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !b.conn.IsConnected() || b.conn.Stats().Reconnects == 0 {
 			return errors.New("it has not reconnected")
 		}
@@ -218,7 +219,7 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 		return NewEvents(b.fleet, "dynamo", slog.New(slog.DiscardHandler)).NATS(ctx, b.conn, func() {})
 	})
 	subject := wire.HitRateSubject("dynamo")
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		err := b.nats.Publish(subject, []byte("garbage"))
 		if err == nil && b.fleet.Tally.Rejected(fleet.HitRate, fleet.BadJSON) == 0 {
 			err = errors.New("not heard yet")
@@ -231,7 +232,7 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		var sum fleet.Hits
 		for _, w := range b.fleet.Snapshot().Workers {
 			sum.Events += w.Hits.V.Events
@@ -260,7 +261,7 @@ func TestWhatTheClientDropsIsCounted(t *testing.T) {
 		b.nats.Publish("x", nil)
 	}
 	drops := dropCounter{subscription: sub, tally: &b.fleet.Tally}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		drops.count()
 		// One is being handled, which counts as pending too, and one waits.
 		if got := b.fleet.Tally.Dropped(fleet.QueueFull); got != 8 {

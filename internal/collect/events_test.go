@@ -3,7 +3,6 @@ package collect
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,13 +13,12 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // captures is where the bytes of every release are.
 const captures = "../wire/testdata"
@@ -53,7 +51,7 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "testdata/captured.txt", got["x"].String())
+	testutil.Golden(t, "captured.txt", got["x"].String())
 	for _, sort := range []string{"x*", "*"} {
 		if diff := cmp.Diff(got["x"].String(), got[sort].String()); diff != "" {
 			t.Errorf("where namespaces like %s are watched (-one +several):\n%s", sort, diff)
@@ -271,20 +269,4 @@ func shown(f *fleet.Fleet) string {
 		fmt.Fprintf(&b, "  foreign %d\n", n)
 	}
 	return b.String()
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
 }

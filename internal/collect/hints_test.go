@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -169,7 +169,7 @@ func TestThatNoOneIsFoundIsNotSaidWhileWorkersReconnect(t *testing.T) {
 func TestAPollWhoseAnswersAreDeniedFindsNoOneMissing(t *testing.T) {
 	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	access := newAccess(b.fleet, "dynamo", log)
 	access.Connected(true)
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: 10 * time.Millisecond, Log: log, Access: access}

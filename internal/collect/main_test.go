@@ -4,11 +4,11 @@ import (
 	"runtime/debug"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce(6)
+	testutil.AtOnce(6)
 	debug.SetGCPercent(400) // there is memory enough, and a fifth of the time was the collector's
 	m.Run()
 }

@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -29,7 +29,7 @@ func TestPublishersThatCannotBeReachedAreNoted(t *testing.T) {
 	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil, 100) }()
 	noted := func(want int) {
 		t.Helper()
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if got := f.Notes.AwaySince(time.Now()); len(got) != want || want == 1 && got[0] != away {
 				return fmt.Errorf("away: %v, want %d", got, want)
 			}

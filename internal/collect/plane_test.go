@@ -15,8 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/tinylib/msgp/msgp"
@@ -26,7 +26,7 @@ import (
 type plane struct {
 	t     *testing.T
 	fleet *fleet.Fleet
-	log   *devstacktest.Log
+	log   *testutil.Log
 
 	mu         sync.Mutex
 	publishers map[string]*speaker // by host and port
@@ -45,7 +45,7 @@ type speaker struct {
 // inPlane runs a test with a program that has so many places.
 func inPlane(t *testing.T, places int, test func(*plane)) {
 	synctest.Test(t, func(t *testing.T) {
-		log, journal := devstacktest.NewLog()
+		log, journal := testutil.NewLog()
 		p := &plane{
 			t: t, fleet: fleet.New(fleet.Target{}, 1000, true), log: journal, publishers: make(map[string]*speaker), swallows: make(map[string]bool),
 			dialling: make(map[string]int), most: make(map[string]int), dials: make(map[string]int),

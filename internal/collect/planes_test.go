@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
@@ -68,7 +68,7 @@ func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
 		f := fleet.New(fleet.Target{}, 65_536, true)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		log, journal := devstacktest.NewLog()
+		log, journal := testutil.NewLog()
 		go WatchPlanes(ctx, f, log)
 		put := func(i int) {
 			of := fleet.Endpoint{Component: fmt.Sprintf("made-up-%04d", i)}

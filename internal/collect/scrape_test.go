@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -93,7 +93,7 @@ func (f *farm) scrape(change func(*Scraper)) {
 // shows waits until the workers have these loads, by their ids; those without one have none.
 func (f *farm) shows(want map[uint64]fleet.Load) {
 	f.t.Helper()
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		for _, w := range f.fleet.Snapshot().Workers {
 			if w.Load.V != want[w.ID.Lease] {
 				return fmt.Errorf("worker %d has %+v, want %+v", w.ID.Lease, w.Load, want[w.ID.Lease])
@@ -106,7 +106,7 @@ func (f *farm) shows(want map[uint64]fleet.Load) {
 // scraped waits until the worker's page was asked for so often.
 func (f *farm) scraped(id uint64, times int) {
 	f.t.Helper()
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.asked[id] < times {
@@ -269,7 +269,7 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 	}
 	f.scraped(1, 5)
 	seen := false // a slow machine may need longer for the good page than its load is kept
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		for _, w := range f.fleet.Snapshot().Workers {
 			switch {
 			case w.ID.Lease != 1 && w.Load.OK:

@@ -15,9 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -43,7 +43,7 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 		}
 	})
 	f.shows(map[uint64]fleet.Load{1: inUse(1)})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if n := f.fleet.Tally.Failed(fleet.PeerWorkerPage); n < 3 {
 			return fmt.Errorf("%d failures", n)
 		}

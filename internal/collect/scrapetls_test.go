@@ -15,14 +15,14 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
 // secured has the farm's pages on a server of an authority, which may demand that clients
 // have a certificate of that, too.
-func (f *farm) secured(a *devstacktest.Authority, mutual bool, version uint16) *httptest.Server {
+func (f *farm) secured(a *testutil.Authority, mutual bool, version uint16) *httptest.Server {
 	f.t.Helper()
 	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
 	if err != nil {
@@ -56,7 +56,7 @@ func servedBy(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 // that TLS fails. In each version of TLS a worker says otherwise that it refuses us.
 func TestPagesOfAPrivateAuthority(t *testing.T) {
 	t.Parallel()
-	a, other := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	a, other := testutil.NewCertified(t), testutil.NewCertified(t)
 	ca := connect.WorkerTLS{CA: a.File("ca.crt")}
 	whole := connect.WorkerTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
 	for name, c := range map[string]struct {
@@ -79,7 +79,7 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 				t.Parallel()
 				f := newFarm(t)
 				f.join(1, blocks(1))
-				journal := new(devstacktest.Log)
+				journal := new(testutil.Log)
 				f.scrape(func(s *Scraper) {
 					servedBy(f.secured(a, c.mutual, version), c.files)(s)
 					s.Log = slog.New(slog.NewTextHandler(journal, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -88,7 +88,7 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 					f.shows(map[uint64]fleet.Load{1: inUse(1)})
 					return
 				}
-				devstacktest.Until(t, func() error {
+				testutil.Until(t, func() error {
 					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != fleet.PageUntrusted {
 						return fmt.Errorf("of the worker is known %v", got)
 					}
@@ -111,7 +111,7 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 // that says nothing at all, which is slow.
 func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 	t.Parallel()
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	f := newFarm(t)
 	secure := f.secured(a, false, 0)
 	silent := httptest.NewUnstartedServer(nil) // which accepts nothing
@@ -130,7 +130,7 @@ func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 		}
 	})
 	want := []fleet.PageTrouble{fleet.PageUntrusted, fleet.PageUntrusted, fleet.PageTooSlow, fleet.PageStatus}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		got := unread(f.fleet)
 		for i, why := range want {
 			if page := got[uint64(1+i)]; page.Times < 1 || page.Why != why {
@@ -145,14 +145,14 @@ func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 // nothing.
 func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
 	t.Parallel()
-	old, renewed := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	old, renewed := testutil.NewCertified(t), testutil.NewCertified(t)
 	f := newFarm(t)
 	f.join(1, blocks(1))
 	f.join(2, blocks(2))
 	first, second := f.secured(old, true, 0), f.secured(renewed, true, 0)
 	var moved atomic.Bool // the second worker's page, to where only the renewed ones are good
 	files := connect.WorkerTLS{CA: old.File("ca.crt"), Cert: old.File("client.crt"), Key: old.File("client.key")}
-	logger, journal := devstacktest.NewLog()
+	logger, journal := testutil.NewLog()
 	f.scrape(func(s *Scraper) {
 		servedBy(first, files)(s)
 		s.Log = logger
@@ -171,7 +171,7 @@ func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
 		}
 	}
 	replace("client.key") // not yet that of the certificate
-	devstacktest.Until(t, journal.Says("The files for TLS with the workers cannot be used as they are", 1))
+	testutil.Until(t, journal.Says("The files for TLS with the workers cannot be used as they are", 1))
 	f.join(2, blocks(3))
 	first.CloseClientConnections() // new ones have what was in force
 	f.shows(map[uint64]fleet.Load{1: inUse(1), 2: inUse(3)})

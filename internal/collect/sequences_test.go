@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestGapsAreTheNumbersThatNeverCame(t *testing.T) {
@@ -89,25 +90,19 @@ func TestPublishersThatShareAnIDCountSideBySide(t *testing.T) {
 	for n := range 50 { // two, in turn
 		numbers = append(numbers, 1000+n, n)
 	}
-	equal := func(name string, got, want uint64) {
-		t.Helper()
-		if got != want {
-			t.Errorf("%s: %d missing, want %d", name, got, want)
-		}
-	}
-	equal("none is lost", hears(t, numbers...), 0)
-	equal("a third begins", hears(t, append(numbers, 500, 1050, 50, 501, 1051, 51, 502)...), 0)
-	equal("a third is heard, ahead of all", hears(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
-	equal("the lower one loses seven", hears(t, append(numbers, 57, 1050, 58, 1051, 59, 1052, 60)...), 7)
-	equal("the higher one loses seven", hears(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
-	equal("both do", hears(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
-	equal("the lower one passes the other, which cannot be told", hears(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
+	testutil.Equal(t, "none is lost", hears(t, numbers...), 0)
+	testutil.Equal(t, "a third begins", hears(t, append(numbers, 500, 1050, 50, 501, 1051, 51, 502)...), 0)
+	testutil.Equal(t, "a third is heard, ahead of all", hears(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
+	testutil.Equal(t, "the lower one loses seven", hears(t, append(numbers, 57, 1050, 58, 1051, 59, 1052, 60)...), 7)
+	testutil.Equal(t, "the higher one loses seven", hears(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
+	testutil.Equal(t, "both do", hears(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
+	testutil.Equal(t, "the lower one passes the other, which cannot be told", hears(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
 
 	alone := func(events int) []any { // the lower one says no more
 		return append(numbers[:len(numbers):len(numbers)], [2]int{1050, 1049 + events}, 1060+events)
 	}
-	equal("ten are lost when two were heard not long ago", hears(t, alone(1000)...), 0)
-	equal("ten are lost long after two were heard", hears(t, alone(1030)...), 10)
+	testutil.Equal(t, "ten are lost when two were heard not long ago", hears(t, alone(1000)...), 0)
+	testutil.Equal(t, "ten are lost long after two were heard", hears(t, alone(1030)...), 10)
 
 	numbers = nil
 	for n := range 50 { // more than there are tracks
@@ -115,7 +110,7 @@ func TestPublishersThatShareAnIDCountSideBySide(t *testing.T) {
 			numbers = append(numbers, n)
 		}
 	}
-	equal("none of many is lost", hears(t, numbers...), 0)
+	testutil.Equal(t, "none of many is lost", hears(t, numbers...), 0)
 }
 
 // TestGapsAreCountedWhateverElseComes holds the counting against one who knows what was

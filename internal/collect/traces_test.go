@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // TestTracesThatNameNoWorkerAreNotForeign, as frontends of 1.4 write them of each request
@@ -32,7 +32,7 @@ func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
 		f.Advance(time.Unix(1, 0))
 		f.Sync(fleet.Listing{})
 		f.Register("", fleet.Instance{Endpoint: ofBackend, ID: c.worker}, fleet.Registration{Publishes: true})
-		log, journal := devstacktest.NewLog()
+		log, journal := testutil.NewLog()
 		e := NewEvents(f, "lab", log)
 		for record := range bytes.Lines(records) {
 			e.trace(record)

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -191,7 +191,7 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 			return f.server.URL + "/" + wire.HexID(p.ID)
 		}
 	})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		got := unread(f.fleet)
 		for id, why := range want {
 			if got[id].Times < 3 || got[id].Why != why {

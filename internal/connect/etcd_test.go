@@ -8,6 +8,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -27,7 +28,7 @@ func startEtcd(t *testing.T, tune func(*embed.Config)) *devstack.EtcdServer {
 // error's text, or nothing.
 func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) string {
 	t.Helper()
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	ec, err := Etcd(ctx, endpoints, getenv, log)
@@ -100,7 +101,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 	config, endpoint := s.Config(), s.Endpoint()
 	s.Close()
 
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	ready := make(chan *clientv3.Client, 1)
 	go func() {
 		ec, err := Etcd(t.Context(), endpoint, env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
@@ -109,7 +110,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 		}
 		ready <- ec
 	}()
-	devstacktest.Until(t, journal.Says("etcd is not connected", 1))
+	testutil.Until(t, journal.Says("etcd is not connected", 1))
 	s = devstacktest.Again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
 	t.Cleanup(s.Close)
 	ec := <-ready
@@ -123,7 +124,7 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 }
 
 func TestEtcdDoesNotWaitForAServer(t *testing.T) {
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	start := time.Now()
 	ec, err := Etcd(t.Context(), "127.0.0.1:1", env(), log)
 	if err != nil {
@@ -136,7 +137,7 @@ func TestEtcdDoesNotWaitForAServer(t *testing.T) {
 }
 
 func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	user := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
@@ -158,7 +159,7 @@ func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
 
 func TestEtcdClientOutlivesTheContext(t *testing.T) {
 	s := startEtcd(t, nil)
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	ec, err := Etcd(ctx, s.Endpoint(), env(), log)
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-func sessions(t *testing.T, getenv func(string) string, endpoints ...string) (*EtcdSessions, *devstacktest.Log) {
+func sessions(t *testing.T, getenv func(string) string, endpoints ...string) (*EtcdSessions, *testutil.Log) {
 	t.Helper()
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	e, err := NewEtcdEndpoints(strings.Join(endpoints, ","), getenv, log)
 	if err != nil {
 		t.Fatal(err)

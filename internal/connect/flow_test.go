@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats.go"
 )
@@ -24,7 +24,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := startNATS(t, nil)
-			log, _ := devstacktest.NewLog()
+			log, _ := testutil.NewLog()
 			nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -45,7 +45,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 			if err := nc.FlushTimeout(5 * time.Second); err != nil {
 				t.Fatal(err)
 			}
-			publisher, err := nats.Connect(s.URL(), nats.Timeout(devstacktest.Patience))
+			publisher, err := nats.Connect(s.URL(), nats.Timeout(testutil.Patience))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +62,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 				}
 				return n
 			}
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				if n := waiting(); n < c.least {
 					return fmt.Errorf("%d messages wait, want at least %d", n, c.least)
 				}
@@ -72,7 +72,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 				t.Errorf("%d messages wait in the client, want no more than %d", n, c.most)
 			}
 			close(goOn)
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				if n := handled.Load(); n != int64(c.messages) {
 					return fmt.Errorf("%d messages handled, want %d", n, c.messages)
 				}
@@ -118,7 +118,7 @@ func TestAConnectionThatIsHeldIsReadNowAndThen(t *testing.T) {
 func TestOnlySubscriptionsThatLastAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
@@ -32,7 +33,7 @@ func startNATS(t *testing.T, tune func(*server.Options)) *devstack.NATSServer {
 // checkNATS connects and says what came of it: an error's text, or nothing.
 func checkNATS(t *testing.T, servers string, getenv func(string) string) string {
 	t.Helper()
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	nc, err := NATS(ctx, servers, getenv, log, nil)
@@ -171,7 +172,7 @@ func TestNATSConnectsToTheServerThatIsThere(t *testing.T) {
 }
 
 func TestNATSGivesUpWhenItsContextEnds(t *testing.T) {
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	if nc, err := NATS(ctx, "nats://127.0.0.1:1", env(), log, nil); nc != nil || err != nil {
@@ -190,7 +191,7 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	config, url := s.Config(), s.URL()
 	s.Close()
 
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	var changes changes
 	connected := make(chan *nats.Conn, 1)
 	go func() {
@@ -200,28 +201,28 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 		}
 		connected <- nc
 	}()
-	devstacktest.Until(t, journal.Says("NATS is not connected; connecting goes on\" server="+url+" error=\"dial tcp ", 1))
-	devstacktest.Until(t, journal.Says("connection refused", 1))
+	testutil.Until(t, journal.Says("NATS is not connected; connecting goes on\" server="+url+" error=\"dial tcp ", 1))
+	testutil.Until(t, journal.Says("connection refused", 1))
 	s = restart(t, config)
 	nc := <-connected
 	defer nc.Close()
-	devstacktest.Until(t, journal.Says("Connected to NATS", 1))
+	testutil.Until(t, journal.Says("Connected to NATS", 1))
 
 	s.Close()
-	devstacktest.Until(t, journal.Says("Lost the connection to NATS", 1))
+	testutil.Until(t, journal.Says("Lost the connection to NATS", 1))
 	if err := nc.Publish("x", nil); err == nil {
 		t.Error("publishing while disconnected succeeded")
 	}
-	devstacktest.Until(t, journal.Says(refusedLine(url), 1))
+	testutil.Until(t, journal.Says(refusedLine(url), 1))
 	rounds := nc.Stats().Reconnects
 	s = restart(t, config)
-	devstacktest.Until(t, journal.Says("Connected to NATS", 2))
+	testutil.Until(t, journal.Says("Connected to NATS", 2))
 	if got := nc.Stats().Reconnects - rounds; got != 1 {
 		t.Errorf("got %d reconnections, want 1", got)
 	}
 	s.Close()
-	devstacktest.Until(t, journal.Says("Lost the connection to NATS", 2))
-	devstacktest.Until(t, journal.Says(refusedLine(url), 2))
+	testutil.Until(t, journal.Says("Lost the connection to NATS", 2))
+	testutil.Until(t, journal.Says(refusedLine(url), 2))
 	for line, times := range map[string]int{"NATS is not connected": 1, "Connected to NATS": 2, "Lost the connection to NATS": 2, refusedLine(url): 2} {
 		if n := journal.Count(line); n != times {
 			t.Errorf("%q is said %d times, want %d:\n%s", line, n, times, journal)
@@ -236,7 +237,7 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	config := s.Config()
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -247,9 +248,9 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 	locked := config
 	locked.Tune = func(o *server.Options) { o.Username, o.Password = "alice", "secret" }
 	s = restart(t, locked)
-	devstacktest.Until(t, journal.Says("uthorization", 1))
+	testutil.Until(t, journal.Says("uthorization", 1))
 	// The third refusal is past where nats.go would have given up.
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if n := s.Varz().TotalConnections; n < 3 {
 			return fmt.Errorf("%d attempts", n)
 		}
@@ -260,7 +261,7 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 	}
 	s.Close()
 	restart(t, config)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected: %s", journal)
 		}
@@ -276,7 +277,7 @@ func refusedLine(url string) string {
 // TestWhyEachNATSServerCannotBeReachedIsSaid has a list of servers, each with something else.
 func TestWhyEachNATSServerCannotBeReachedIsSaid(t *testing.T) {
 	t.Parallel()
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	gone, secure := startNATS(t, nil), startNATS(t, demandTLS(t, a, false))
 	down := gone.URL()
 	gone.Close()
@@ -287,11 +288,11 @@ func TestWhyEachNATSServerCannotBeReachedIsSaid(t *testing.T) {
 		"nats://x.invalid," + down:   {"lookup x.invalid", "connect: connection refused"},
 		down + ",nats://127.0.0.1:1": {strings.TrimPrefix(down, "nats://") + ": connect: connection refused", "127.0.0.1:1: connect: connection refused"},
 	} {
-		log, journal := devstacktest.NewLog()
+		log, journal := testutil.NewLog()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); NATS(ctx, servers, env(), log, nil) }()
-		devstacktest.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
+		testutil.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
 		cancel()
 		<-done
 		for _, text := range append(want, "server="+servers) {

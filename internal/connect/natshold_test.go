@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -101,7 +101,7 @@ func (f *fakeNATS) refuse(with string) {
 // has waits for the nth connection, and its subscriptions.
 func (f *fakeNATS) has(connections int, subjects string) {
 	f.t.Helper()
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if got := strings.Join(f.heard, " "); f.made != connections || got != subjects {
@@ -136,16 +136,16 @@ func hold(t *testing.T, servers string, getenv func(string) string, log *slog.Lo
 func TestAClosedNATSConnectionIsNotTheEnd(t *testing.T) {
 	t.Parallel()
 	f := startFake(t)
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	var status changes
 	var failed atomic.Int64
 	hold(t, f.url(), env(), log, NATSHooks{Status: status.add, Failed: func() { failed.Add(1) }})
 	f.has(1, "x")
-	devstacktest.Until(t, journal.Says("Connected to NATS", 1))
+	testutil.Until(t, journal.Says("Connected to NATS", 1))
 	for n := range 2 {
 		f.say("-ERR 'The Moon Is Full'")
 		f.has(2+n, "x")
-		devstacktest.Until(t, journal.Says("Connected to NATS", 2+n))
+		testutil.Until(t, journal.Says("Connected to NATS", 2+n))
 	}
 	if got := status.String(); got != "[true false true false true]" {
 		t.Errorf("status heard %s", got)
@@ -168,7 +168,7 @@ func TestNATSCredentialsThatAreRefusedLaterAreTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := startFake(t)
-			log, journal := devstacktest.NewLog()
+			log, journal := testutil.NewLog()
 			var failed atomic.Int64
 			hold(t, f.url(), env(), log, NATSHooks{Failed: func() { failed.Add(1) }})
 			f.has(1, "x")
@@ -180,7 +180,7 @@ func TestNATSCredentialsThatAreRefusedLaterAreTriedAgain(t *testing.T) {
 				f.refuse(refusal)
 				f.say(end)
 				before := failed.Load()
-				devstacktest.Until(t, func() error {
+				testutil.Until(t, func() error {
 					if n := failed.Load() - before; n < 3 { // past where nats.go would have given up
 						return fmt.Errorf("%d failures", n)
 					}
@@ -196,7 +196,7 @@ func TestNATSCredentialsThatAreRefusedLaterAreTriedAgain(t *testing.T) {
 	}
 	f := startFake(t) // at the start they are the end
 	f.refuse("Authorization Violation")
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	err := HoldNATS(t.Context(), f.url(), env(), log, NATSHooks{}, func(context.Context, *nats.Conn) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "Authorization Violation") {
 		t.Errorf("got %v, want that the credentials are refused", err)
@@ -217,16 +217,16 @@ func TestNATSCredentialsChangeWhileWeAreThere(t *testing.T) {
 	}
 	s := startNATS(t, user("old"))
 	config := s.Config()
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	hold(t, s.URL(), env("NATS_AUTH_USERNAME", "metrics", "NATS_AUTH_PASSWORD", "old"), log, NATSHooks{})
 	connected := func(times int) {
 		t.Helper()
-		devstacktest.Until(t, journal.Says("Connected to NATS", times))
+		testutil.Until(t, journal.Says("Connected to NATS", times))
 	}
 	refused := func(s interface{ Varz() *server.Varz }) {
 		t.Helper()
 		before := s.Varz().TotalConnections
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if n := s.Varz().TotalConnections - before; n < 3 {
 				return fmt.Errorf("%d attempts", n)
 			}
@@ -270,7 +270,7 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 			Publish: &server.SubjectPermission{Allow: []string{"yes.>"}}, Subscribe: &server.SubjectPermission{Allow: []string{"yes.>"}},
 		}}}
 	})
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	var mu sync.Mutex
 	var heard []string
 	refused := func(subject string, publishing bool) (known, news bool) {
@@ -337,7 +337,7 @@ func TestWhyNATSIsNotConnectedIsHeard(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			why, up := make(chan string, 1000), make(chan bool, 1000)
-			log, _ := devstacktest.NewLog()
+			log, _ := testutil.NewLog()
 			s := startNATS(t, nil)
 			if !before {
 				s.Close()

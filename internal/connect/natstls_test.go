@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/devstack"
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -17,7 +17,7 @@ import (
 
 // demandTLS has a NATS server take connections over TLS only, and with verify those of
 // a's clients only.
-func demandTLS(t *testing.T, a *devstacktest.Authority, verify bool) func(*server.Options) {
+func demandTLS(t *testing.T, a *testutil.Authority, verify bool) func(*server.Options) {
 	t.Helper()
 	config, err := server.GenTLSConfig(&server.TLSConfigOpts{
 		CertFile: a.File("server.crt"), KeyFile: a.File("server.key"), CaFile: a.File("ca.crt"), Verify: verify,
@@ -34,13 +34,13 @@ func over(scheme string, s *devstack.NATSServer) string {
 
 // connectTLS connects in the background, and returns the connection, if there ever is
 // one, and the log.
-func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn, *devstacktest.Log) {
+func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn, *testutil.Log) {
 	t.Helper()
 	opts, err := files.Options()
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	connected, ended := make(chan *nats.Conn, 1), make(chan struct{})
 	go func() {
@@ -56,7 +56,7 @@ func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn,
 }
 
 func TestNATSTakesCertificates(t *testing.T) {
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	mutual := NATSTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
 	for name, c := range map[string]struct {
 		tune  func(*server.Options)
@@ -86,7 +86,7 @@ func TestNATSTakesCertificates(t *testing.T) {
 
 func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
 	t.Parallel()
-	a, stranger := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
 	locked, plain := startNATS(t, demandTLS(t, a, true)), startNATS(t, nil)
 	ca := a.File("ca.crt")
 	for name, c := range map[string]struct {
@@ -105,7 +105,7 @@ func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, journal := connectTLS(t, c.servers, c.files)
-			devstacktest.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
+			testutil.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
 			for _, want := range c.want {
 				if journal.Count(want) == 0 {
 					t.Errorf("want %q in\n%s", want, journal)
@@ -121,7 +121,7 @@ func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
 // TestRenewedCertificatesAreUsed because the program outlives them.
 func TestRenewedCertificatesAreUsed(t *testing.T) {
 	t.Parallel()
-	old, renewed := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	old, renewed := testutil.NewCertified(t), testutil.NewCertified(t)
 	s := startNATS(t, demandTLS(t, old, true))
 	config := s.Config()
 	connected, journal := connectTLS(t, over("tls", s), NATSTLS{old.File("ca.crt"), old.File("client.crt"), old.File("client.key")})
@@ -142,7 +142,7 @@ func TestRenewedCertificatesAreUsed(t *testing.T) {
 	}
 	config.Tune = demandTLS(t, renewed, true)
 	restart(t, config)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected:\n%s", journal)
 		}
@@ -153,7 +153,7 @@ func TestRenewedCertificatesAreUsed(t *testing.T) {
 // TestWhyALostConnectionCannotBeMadeAgainIsSaid where first there is no server, and then TLS fails.
 func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
 	t.Parallel()
-	a, other := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	a, other := testutil.NewCertified(t), testutil.NewCertified(t)
 	s := startNATS(t, demandTLS(t, a, false))
 	config := s.Config()
 	connected, journal := connectTLS(t, over("tls", s), NATSTLS{CA: a.File("ca.crt")})
@@ -162,13 +162,13 @@ func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
 		t.Fatalf("not connected:\n%s", journal)
 	}
 	defer nc.Close()
-	devstacktest.Until(t, journal.Says("Connected to NATS", 1))
+	testutil.Until(t, journal.Says("Connected to NATS", 1))
 	s.Close()
-	devstacktest.Until(t, journal.Says("NATS cannot be reached; connecting goes on", 1))
+	testutil.Until(t, journal.Says("NATS cannot be reached; connecting goes on", 1))
 	config.Tune = demandTLS(t, other, false)
 	s = restart(t, config)
-	devstacktest.Until(t, journal.Says("unknown authority", 1))
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, journal.Says("unknown authority", 1))
+	testutil.Until(t, func() error {
 		if n := s.Varz().TotalConnections; n < 4 {
 			return fmt.Errorf("%d attempts", n)
 		}
@@ -180,7 +180,7 @@ func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
 }
 
 func TestUnusableFilesForNATSAreNamed(t *testing.T) {
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	junk, missing := a.File("junk"), a.File("missing")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -231,13 +231,13 @@ func TestFlagsOfTLSFitTogether(t *testing.T) {
 
 func TestATokenInTheAddressIsNotShown(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) { o.Authorization = "secret" })
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	nc, err := NATS(t.Context(), strings.Replace(s.URL(), "nats://", "nats://secret@", 1), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	devstacktest.Until(t, journal.Says("server="+s.URL(), 1))
+	testutil.Until(t, journal.Says("server="+s.URL(), 1))
 	if journal.Count("secret") != 0 {
 		t.Errorf("shown:\n%s", journal)
 	}
@@ -251,7 +251,7 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 		}}}
 	})
 	config := s.Config()
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -271,14 +271,14 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 	use()
 	s.Close()
 	restart(t, config)
-	devstacktest.Until(t, journal.Says("Connected to NATS", 2))
+	testutil.Until(t, journal.Says("Connected to NATS", 2))
 	use()
 	// The faults that came before this one are told before it.
 	if err := errors.Join(nc.Publish("a", nil), nc.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	for _, subject := range []string{"a", "b", "c"} {
-		devstacktest.Until(t, journal.Says(fmt.Sprintf(`\"%s\`, subject), 1))
+		testutil.Until(t, journal.Says(fmt.Sprintf(`\"%s\`, subject), 1))
 	}
 	if n := journal.Count("NATS denies a permission"); n != 3 || journal.Count("NATS reports a fault") != 0 {
 		t.Errorf("want one line for each of three permissions:\n%s", journal)
@@ -289,7 +289,7 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 }
 
 func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
-	log, journal := devstacktest.NewLog()
+	log, journal := testutil.NewLog()
 	l := &link{log: log}
 	for i := range 100 {
 		l.fault(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
@@ -301,7 +301,7 @@ func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
 
 func TestInboxesAreOurOwn(t *testing.T) {
 	s := startNATS(t, nil)
-	log, _ := devstacktest.NewLog()
+	log, _ := testutil.NewLog()
 	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -321,17 +321,17 @@ func TestFilesForTLSAreThoseOfDynamosVariables(t *testing.T) {
 
 // TestVerificationCannotBeTurnedOff: what the environment says of that is ignored, once.
 func TestVerificationCannotBeTurnedOff(t *testing.T) {
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	server := over("tls", startNATS(t, demandTLS(t, a, false)))
 	for value, want := range map[string]int{"1": 1, "true": 1, "ON": 1, "yes": 1, "0": 0, "false": 0, "": 0, "2": 0} {
-		log, out := devstacktest.NewLog()
+		log, out := testutil.NewLog()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
 			_, err := NATS(ctx, server, env("NATS_TLS_INSECURE", value), log, nil)
 			ended <- err
 		}()
-		devstacktest.Until(t, out.Says("unknown authority", 1))
+		testutil.Until(t, out.Says("unknown authority", 1))
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

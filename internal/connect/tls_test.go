@@ -8,14 +8,14 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
 func TestEtcdTakesCertificates(t *testing.T) {
 	t.Parallel()
-	a := devstacktest.NewAuthority(t)
+	a := testutil.NewAuthority(t)
 	a.Issue("server", &x509.Certificate{
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -40,7 +40,7 @@ func TestEtcdTakesCertificates(t *testing.T) {
 }
 
 func TestUnusableCertificatesAreNamed(t *testing.T) {
-	a := devstacktest.NewAuthority(t)
+	a := testutil.NewAuthority(t)
 	missing, junk := a.File("missing"), a.File("junk")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -57,8 +57,8 @@ func TestUnusableCertificatesAreNamed(t *testing.T) {
 }
 
 func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
-	a := devstacktest.NewAuthority(t)
-	log, journal := devstacktest.NewLog()
+	a := testutil.NewAuthority(t)
+	log, journal := testutil.NewLog()
 	ec, err := Etcd(t.Context(), "http://127.0.0.1:1", env("ETCD_AUTH_CA", a.File("ca.crt")), log)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
 
 func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 	t.Parallel()
-	a, stranger := devstacktest.NewCertified(t), devstacktest.NewCertified(t)
+	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
 	s := startEtcd(t, func(c *embed.Config) {
 		c.ListenClientUrls[0].Scheme = "https"
 		c.AdvertiseClientUrls = c.ListenClientUrls
@@ -79,7 +79,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = a.File("ca.crt"), true
 	})
 	plain := startEtcd(t, nil)
-	pair := func(of *devstacktest.Authority) []string {
+	pair := func(of *testutil.Authority) []string {
 		return []string{etcdCA, a.File("ca.crt"), etcdCert, of.File("client.crt"), etcdKey, of.File("client.key")}
 	}
 	for name, c := range map[string]struct {
@@ -108,7 +108,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 			if c.want == "" {
 				return
 			}
-			log, journal := devstacktest.NewLog()
+			log, journal := testutil.NewLog()
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan struct{})
 			go func() {
@@ -116,7 +116,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 				Etcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
 			}()
 			defer func() { cancel(); <-ended }()
-			devstacktest.Until(t, journal.Says(c.want, 1)) // on a busy machine after a line that nothing answers
+			testutil.Until(t, journal.Says(c.want, 1)) // on a busy machine after a line that nothing answers
 		})
 	}
 }

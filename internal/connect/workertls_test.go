@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestFilesForWorkersAreReadAsTheyAre(t *testing.T) {
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	files := WorkerTLS{a.File("ca.crt"), a.File("client.crt"), a.File("client.key")}
 	if c, err := files.Config(); err != nil || c.RootCAs == nil || len(c.Certificates) != 1 || c.InsecureSkipVerify {
 		t.Errorf("got %+v, %v", c, err)
@@ -29,7 +29,7 @@ func TestFilesForWorkersAreReadAsTheyAre(t *testing.T) {
 }
 
 func TestUnusableFilesForWorkersAreNamed(t *testing.T) {
-	a := devstacktest.NewCertified(t)
+	a := testutil.NewCertified(t)
 	cert, key, missing := a.File("client.crt"), a.File("client.key"), a.File("missing")
 	for _, c := range []struct {
 		files WorkerTLS

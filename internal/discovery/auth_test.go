@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,7 +49,7 @@ func TestRenewalsAreNoLogins(t *testing.T) {
 		p := programAt(t, r.Stack.Etcd.Endpoint(), asRoot...)
 		run(t, p.Watch)
 		hold(t, p, true)
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if !p.Fleet.Tally.Unique.Load() && !p.Fleet.Tally.OtherLeads.Load() {
 				return errors.New("it neither leads nor stands by")
 			}
@@ -57,7 +57,7 @@ func TestRenewalsAreNoLogins(t *testing.T) {
 		})
 	}
 	var logins, renewals float64 // when there was a login last: its streams may have to come yet
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		renewed := calls(t, "grpc_server_msg_received_total", "LeaseKeepAlive")
 		if now := calls(t, "grpc_server_started_total", "Authenticate"); now != logins {
 			logins, renewals = now, renewed
@@ -149,19 +149,19 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 			}
 			user := []string{"ETCD_AUTH_USERNAME", "metrics", "ETCD_AUTH_PASSWORD", "s3cret"}
 			p := programAt(t, endpoint, user...)
-			log, out := devstacktest.NewLog()
+			log, out := testutil.NewLog()
 			p.Log = log
 			_, watch := run(t, p.Watch)
 			_, key := hold(t, p, true)
 			leads(t, p, true)
-			devstacktest.Until(t, func() error { return up(p) })
+			testutil.Until(t, func() error { return up(p) })
 
 			if err := c.refuse(root, grants); err != nil {
 				t.Fatal(err)
 			}
 			r.StopEtcd() // else those who are logged in may stay so
 			r.StartEtcd(t)
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				if said := out.String(); !strings.Contains(said, c.says) {
 					return fmt.Errorf("the log does not say %q:\n%s", c.says, said)
 				}
@@ -181,7 +181,7 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			leads(t, p, true)
-			devstacktest.Until(t, func() error { return up(p) })
+			testutil.Until(t, func() error { return up(p) })
 			if _, err := root.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(3)), string(wire.LayoutV1.Value("dynamo", worker(3), "s"))); err != nil {
 				t.Fatal(err)
 			}

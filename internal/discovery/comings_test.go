@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -18,7 +18,7 @@ import (
 type scene struct {
 	t     *testing.T
 	fleet *fleet.Fleet
-	out   *devstacktest.Log
+	out   *testutil.Log
 	read  int
 	dead  map[uint64]bool // those that answer no polls
 	polls bool            // they are polled, each second
@@ -27,7 +27,7 @@ type scene struct {
 // play runs a test in a bubble, of a fleet with a registry that is not known yet.
 func play(t *testing.T, target fleet.Target, namespaces wire.Namespaces, registry bool, act func(*scene)) {
 	synctest.Test(t, func(t *testing.T) {
-		log, out := devstacktest.NewLog()
+		log, out := testutil.NewLog()
 		s := &scene{t: t, fleet: fleet.New(target, 100_000, registry), out: out, dead: make(map[uint64]bool)}
 		c := &Comings{Fleet: s.fleet, Namespaces: namespaces, Poll: time.Second, Log: log}
 		ctx, cancel := context.WithCancel(t.Context())

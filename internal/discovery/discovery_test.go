@@ -12,6 +12,7 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -72,7 +73,7 @@ func run(t *testing.T, loop func(context.Context) error) (stop func(), ended <-c
 // put puts a key. An etcd on a busy machine may give a large one up: then again.
 func (r *registry) put(key, value string) {
 	r.t.Helper()
-	devstacktest.Until(r.t, func() error {
+	testutil.Until(r.t, func() error {
 		_, err := r.worker.Put(r.t.Context(), key, value)
 		if err != nil && !errors.Is(err, rpctypes.ErrTimeout) {
 			r.t.Fatal(err)
@@ -93,7 +94,7 @@ func worker(id uint64) fleet.Instance {
 // has waits until exactly these workers of c/e, of those with ids up to most, are registered.
 func (r *registry) has(most uint64, want func(id uint64) bool) {
 	r.t.Helper()
-	devstacktest.Until(r.t, func() error {
+	testutil.Until(r.t, func() error {
 		for id := uint64(1); id <= most; id++ {
 			if got := r.Fleet.IsRegistered(worker(id)); got != want(id) {
 				return fmt.Errorf("worker %d registered: %v, want %v", id, got, want(id))
@@ -152,7 +153,7 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 	r.has(3, func(id uint64) bool { return id == 3 })
 	tally := &r.Fleet.Tally
 	for reason, want := range map[fleet.Reason]uint64{fleet.BadJSON: 1, fleet.BadID: 1, fleet.BadName: 2} {
-		devstacktest.Until(t, func() error { // the layouts are watched apart, in no common order
+		testutil.Until(t, func() error { // the layouts are watched apart, in no common order
 			if got := tally.Rejected(fleet.Instances, reason); got != want {
 				return fmt.Errorf("%d rejected for %s, want %d", got, reason, want)
 			}

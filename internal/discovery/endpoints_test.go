@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -89,7 +90,7 @@ func leaderless(t *testing.T) string {
 	}
 	members[1].Close()
 	ec := devstacktest.EtcdClient(t, members[0].Endpoint())
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		status, err := ec.Status(t.Context(), members[0].Endpoint())
 		if err == nil && status.Leader != 0 {
 			err = errors.New("it takes the other for its leader still")
@@ -171,7 +172,7 @@ func TestOneEndpointOfSeveralThatIsOfNoUse(t *testing.T) {
 			}
 			for _, p := range pair {
 				isRegistered(t, p, 1)
-				devstacktest.Until(t, func() error { return up(p) })
+				testutil.Until(t, func() error { return up(p) })
 			}
 			oneLeads(t, pair[0], pair[1])
 		})
@@ -187,7 +188,7 @@ func up(p *Etcd) error {
 
 func isRegistered(t *testing.T, p *Etcd, id uint64) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !p.Fleet.IsRegistered(worker(id)) {
 			return fmt.Errorf("worker %d is not registered", id)
 		}
@@ -198,7 +199,7 @@ func isRegistered(t *testing.T, p *Etcd, id uint64) {
 // oneLeads waits until one of two programs leads, and the other knows that.
 func oneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		x, y := &a.Fleet.Tally, &b.Fleet.Tally
 		switch {
 		case len(leading([]*Etcd{a, b})) == 2:
@@ -256,32 +257,32 @@ func TestTheLogSaysWhereEtcdIsConnectedAndWhyNot(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	p := programAt(t, r.Stack.Etcd.Endpoint())
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	p.Log = log
 	const away = "etcd is not connected; the fleet stays as it is known, and connecting goes on"
 	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
 	run(t, p.Watch)
-	devstacktest.Until(t, out.Says(connected, 1))
+	testutil.Until(t, out.Says(connected, 1))
 	for n := range 2 {
 		r.StopEtcd()
-		devstacktest.Until(t, out.Says(away, n+1))
+		testutil.Until(t, out.Says(away, n+1))
 		r.StartEtcd(t)
-		devstacktest.Until(t, out.Says(connected, n+2))
+		testutil.Until(t, out.Says(connected, n+2))
 	}
 	if n := out.Count("\n"); n != 5 {
 		t.Errorf("%d lines, want five:\n%s", n, out)
 	}
 	down := programAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
-	down.Log, out = devstacktest.NewLog()
+	down.Log, out = testutil.NewLog()
 	run(t, down.Watch)
-	devstacktest.Until(t, out.Says(away, 1))
-	devstacktest.Until(t, out.Says("127.0.0.1:1: connect: connection refused", 1))
+	testutil.Until(t, out.Says(away, 1))
+	testutil.Until(t, out.Says("127.0.0.1:1: connect: connection refused", 1))
 }
 
 // TestARegistryThatIsListedAnewIsNoNewConnection: each listing is followed by one watch.
 func TestARegistryThatIsListedAnewIsNoNewConnection(t *testing.T) {
 	p := programAt(t, "http://127.0.0.1:1")
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	p.Log = log
 	w := etcdWatch{Etcd: p, sessions: p.Endpoints.Sessions()}
 	for range 3 {

@@ -12,6 +12,7 @@ import (
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -92,7 +93,7 @@ func TestOnlyWhoFollowsOneThatResignedNeedNotWait(t *testing.T) {
 			h.begins = time.Now().Add(time.Hour)
 			_, ended := run(t, func(ctx context.Context) error { return second.keep(ctx, h) })
 			if c.waits {
-				devstacktest.Until(t, func() error { return leader(second.etcd) })
+				testutil.Until(t, func() error { return leader(second.etcd) })
 			} else {
 				leads(t, second.etcd, true)
 			}
@@ -129,7 +130,7 @@ func TestAKeyOfAnotherWithOurRevisionIsNotOurs(t *testing.T) {
 	r.StartEmptyEtcd(t)
 	other := r.another().place([]byte("{}"), r.Log)
 	t.Cleanup(other.close)
-	devstacktest.Until(t, func() error { return other.take(t.Context()) })
+	testutil.Until(t, func() error { return other.take(t.Context()) })
 	if other.created != k.created {
 		t.Fatalf("created at %d, and the first at %d: this proves nothing", other.created, k.created)
 	}
@@ -161,10 +162,10 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 		t.Errorf("got %v, want %s", err, said)
 	}
 	p := r.another()
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	p.Log = log
 	hold(t, p, true)
-	devstacktest.Until(t, out.Says("Standing by: ", 1))
+	testutil.Until(t, out.Says("Standing by: ", 1))
 	if !strings.Contains(out.String(), "it hangs on no lease") {
 		t.Errorf("the log says:\n%s", out)
 	}
@@ -180,13 +181,13 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 
 	// A program that stands by one with a lease says so when that is no longer so.
 	q := r.another()
-	q.Log, out = devstacktest.NewLog()
+	q.Log, out = testutil.NewLog()
 	hold(t, q, true)
-	devstacktest.Until(t, out.Says("a program that was killed leaves its key", 1))
+	testutil.Until(t, out.Says("a program that was killed leaves its key", 1))
 	r.put(key, "{}")
-	devstacktest.Until(t, out.Says("it hangs on no lease", 1))
+	testutil.Until(t, out.Says("it hangs on no lease", 1))
 	leads(t, p, false)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !tally.NoLease.Load() {
 			return errors.New("it does not know that it cannot lead any more")
 		}
@@ -247,7 +248,7 @@ func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	leads(t, p, false)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !p.Fleet.Tally.OtherLeads.Load() || p.Fleet.Tally.LastLed.Load() {
 			return errors.New("it shows the fleet although another program leads")
 		}
@@ -305,7 +306,7 @@ func TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead(t *testing.T) {
 	r.put(key, strings.Repeat("x", 5<<20))
 	for _, p := range pair {
 		leads(t, p, false)
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if !p.Fleet.Tally.OtherLeads.Load() {
 				return errors.New("it does not know who holds the key")
 			}
@@ -334,11 +335,11 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 			r.register(wire.LayoutV1, worker(2+id))
 		}
 	}
-	check := func(r *registry, out *devstacktest.Log) {
+	check := func(r *registry, out *testutil.Log) {
 		r.t.Helper()
 		r.has(21, func(uint64) bool { return true })
 		tally := &r.Fleet.Tally
-		devstacktest.Until(r.t, func() error {
+		testutil.Until(r.t, func() error {
 			if got := tally.Rejected(fleet.Cards, fleet.TooLarge); got != 3 {
 				return fmt.Errorf("%d cards rejected for their size, want 3", got)
 			}
@@ -356,7 +357,7 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 	t.Run("listed", func(t *testing.T) {
 		t.Parallel()
 		r := roomy(t)
-		log, out := devstacktest.NewLog()
+		log, out := testutil.NewLog()
 		r.Log = log
 		puts(r)
 		run(t, r.Watch)
@@ -368,16 +369,16 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 	t.Run("watched", func(t *testing.T) {
 		t.Parallel()
 		r := roomy(t)
-		log, out := devstacktest.NewLog()
+		log, out := testutil.NewLog()
 		r.Log = log
 		run(t, r.Watch)
 		<-r.Fleet.Synced()
-		devstacktest.Until(t, func() error { return up(r.Etcd) })
+		testutil.Until(t, func() error { return up(r.Etcd) })
 		puts(r)
 		r.has(21, func(uint64) bool { return true })
 		// What was larger than a message has had the registry listed anew, once for each at
 		// most: then the others are read, and counted, again.
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if got := r.Fleet.Tally.Rejected(fleet.Cards, fleet.TooLarge); got < 3 || got > 9 {
 				return fmt.Errorf("%d cards rejected for their size", got)
 			}
@@ -420,7 +421,7 @@ func TestAKeyThatTurnsBadIsKept(t *testing.T) {
 			more := func(than map[fleet.Kind]uint64) {
 				t.Helper()
 				for _, k := range kinds {
-					devstacktest.Until(t, func() error {
+					testutil.Until(t, func() error {
 						if got := rejected(k); got <= than[k] {
 							return fmt.Errorf("%d of kind %s rejected", got, k)
 						}

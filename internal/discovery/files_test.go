@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -19,7 +19,7 @@ import (
 type folder struct {
 	*Files
 	t    *testing.T
-	said devstacktest.Log
+	said testutil.Log
 }
 
 // inFolder runs a test with a registry that is not watched yet.
@@ -135,7 +135,7 @@ func TestFilesOfEveryReleaseAreTheRegistry(t *testing.T) {
 func testFilesOf(r *folder, release string, workers map[uint64]string, namespaces wire.Namespaces) {
 	r.Namespaces = namespaces
 	keys := make(map[string]string)
-	for path, value := range captured[map[string]string](r.t, release, "file_kv.json") {
+	for path, value := range testutil.CapturedJSON[map[string]string](r.t, release, "file_kv.json") {
 		slash := strings.LastIndexByte(path, '/')
 		key, _ := wire.FileKey(path[:slash], path[slash+1:])
 		keys[key] = value

@@ -15,11 +15,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // court is an API server in memory, before which programs hold a Lease. The clock is held.
@@ -350,7 +350,7 @@ func TestAProgramThatMayNotStandByLeadsOnWhileTheAPIIsAway(t *testing.T) {
 // the same: it is asked less often, and the log says so.
 func TestAnAPIThatAsksForMoreTimeThanTheLeaseHas(t *testing.T) {
 	inCourt(t, func(c *court) {
-		log, out := devstacktest.NewLog()
+		log, out := testutil.NewLog()
 		first := c.enter("first", true, log)
 		c.within(first, true)
 		var done atomic.Bool

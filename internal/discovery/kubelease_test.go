@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // holdLease holds the Lease as a pod of this name.
@@ -20,7 +20,7 @@ func (k *inTeamA) holdLease(program *Kubernetes, pod string, standby bool) (stop
 // lives waits until the program takes itself for the unique instance, or does not.
 func lives(t *testing.T, program *Kubernetes, want bool) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if got := program.Fleet.Tally.Unique.Load(); got != want {
 			return fmt.Errorf("unique: %v, want %v", got, want)
 		}

@@ -14,10 +14,10 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // inTeamA is a registry of the program's in an API server of the test's.
@@ -113,7 +113,7 @@ const (
 
 func (k *inTeamA) has(want shape) {
 	k.t.Helper()
-	devstacktest.Until(k.t, func() error {
+	testutil.Until(k.t, func() error {
 		if !k.Fleet.Tally.Kubernetes.Up() {
 			return fmt.Errorf("not connected")
 		}

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -56,7 +56,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	k.server.Put(kubetest.Slices, bad)
 	rejected := func(n uint64) {
 		t.Helper()
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if got := k.Fleet.Tally.Rejected(fleet.Instances, fleet.BadJSON); got != n {
 				return fmt.Errorf("%d rejected, want %d", got, n)
 			}
@@ -68,7 +68,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
 		k.server.Forbid(resource, true)
 	}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if k.Fleet.Tally.Kubernetes.Up() {
 			return fmt.Errorf("still connected")
 		}
@@ -88,13 +88,13 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	t.Parallel()
 	k := newInTeamA(t)
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	k.Log = log
 	k.ready("slice", entry0(true))
 	k.worker0(kubetest.Object{"endpoints": served(1)})
 	k.server.Remove(kubetest.Metadatas, true)
 	k.watch()
-	devstacktest.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
+	testutil.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
 	if k.Fleet.IsSynced() || k.Fleet.Tally.Kubernetes.Up() {
 		t.Error("the fleet is taken for known")
 	}
@@ -104,8 +104,8 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.server.Remove(kubetest.Metadatas, false)
 	k.has(shape{one, 0})
 	k.server.Forbid(kubetest.Slices, true)
-	devstacktest.Until(t, out.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, out.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
+	testutil.Until(t, func() error {
 		if k.Fleet.Tally.Kubernetes.Up() {
 			return fmt.Errorf("still connected")
 		}
@@ -118,7 +118,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 		t.Errorf("%d calls are counted as failed", n)
 	}
 	k.server.Forbid(kubetest.Slices, false)
-	devstacktest.Until(t, out.Says("The Kubernetes API can be read again", 1))
+	testutil.Until(t, out.Says("The Kubernetes API can be read again", 1))
 	k.has(shape{one, 0})
 }
 
@@ -140,7 +140,7 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 			for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
 				k.serves(ns, uint64(i+1))
 			}
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				var got []string
 				for _, e := range k.Fleet.Registered() {
 					got = append(got, e.String())

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -21,7 +21,7 @@ func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
 	r.register(wire.LayoutV1, worker(1))
 	for i, length := range []int{5 << 10, 5 << 20, 17 << 20} {
 		key := fmt.Sprintf("v1/instances/dynamo/%c", 'x'+rune(i)) + strings.Repeat("y", length)
-		devstacktest.Until(t, func() error { // a busy etcd may take too long for one that is so large
+		testutil.Until(t, func() error { // a busy etcd may take too long for one that is so large
 			_, err := r.worker.Put(t.Context(), key, "{}")
 			return err
 		})
@@ -29,7 +29,7 @@ func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
 	r.put("v1/instances/dynamo/zzz/generate/2", "garbage") // behind them
 	run(t, r.Watch)
 	r.has(1, func(uint64) bool { return true })
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		tally := &r.Fleet.Tally
 		if name, json := tally.Rejected(fleet.Instances, fleet.BadName), tally.Rejected(fleet.Instances, fleet.BadJSON); name+json < 2 || json != 1 {
 			return fmt.Errorf("%d rejected for their names, %d for what they say", name, json)
@@ -46,7 +46,7 @@ func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
 	r.Fleet = fleet.New(fleet.Target{}, 65_536, true)
 	r.registerMany(16*1024 + 5)
 	run(t, r.Watch)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if n := r.Fleet.Tally.TurnedAway(fleet.AttachmentLimit); n != 5 {
 			return fmt.Errorf("%d keys turned away, want 5", n)
 		}

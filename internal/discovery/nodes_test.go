@@ -11,9 +11,9 @@ import (
 	"slices"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // nodes is the registry of a fleet while frontends and routers come and go beside two
@@ -123,7 +123,7 @@ func TestPartsOfAResourceThatAreNotKnownAreCountedOnce(t *testing.T) {
 	k.worker0(data)
 	others := func(want uint64) {
 		t.Helper()
-		devstacktest.Until(t, func() error {
+		testutil.Until(t, func() error {
 			if n := k.Fleet.Tally.Rejected(fleet.Others, fleet.UnknownKind); n != want || len(k.Fleet.Registered()) != 1 {
 				return fmt.Errorf("%d of other kinds, want %d; registered: %v", n, want, k.Fleet.Registered())
 			}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -64,26 +64,26 @@ func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
 	}
 	endpoint := behindProxy(t, r)
 	p := programAt(t, endpoint)
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	p.Log = log
 	run(t, p.Watch)
 	r.Etcd = p
 	r.has(5, func(uint64) bool { return true })
-	devstacktest.Until(t, func() error { return up(p) })
+	testutil.Until(t, func() error { return up(p) })
 	lead := programAt(t, endpoint)
 	hold(t, lead, true)
 	leads(t, lead, true)
 
 	r.StopEtcd()
 	r.StartEmptyEtcd(t)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		_, err := r.worker.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(9)), string(wire.LayoutV1.Value("dynamo", worker(9), "s")))
 		return err
 	})
 	r.has(9, func(id uint64) bool { return id == 9 })
 	r.register(wire.LayoutV1, worker(7)) // the watch goes on
 	r.has(9, func(id uint64) bool { return id == 9 || id == 7 })
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		got, err := r.worker.Get(t.Context(), wire.UniqueInstanceKey("dynamo"))
 		if err == nil && len(got.Kvs) == 0 {
 			err = errors.New("the unique instance's key has not come back")

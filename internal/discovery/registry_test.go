@@ -1,17 +1,14 @@
 package discovery
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,23 +41,11 @@ func nothing() known {
 	return known{Workers: map[uint64]string{}, Channels: map[string]fleet.Channel{}}
 }
 
-func captured[T any](t *testing.T, release, file string) (v T) {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("../wire/testdata", release, file))
-	if err == nil {
-		err = json.Unmarshal(b, &v)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 // etcdKeys are the keys that workers of a release wrote, and their values.
 func etcdKeys(t *testing.T, release string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
-	for _, kv := range captured[[]struct{ Key, Value string }](t, release, "etcd_keys.json") {
+	for _, kv := range testutil.CapturedJSON[[]struct{ Key, Value string }](t, release, "etcd_keys.json") {
 		all[kv.Key] = kv.Value
 	}
 	return all
@@ -101,7 +86,7 @@ func (r *registry) delete(key string) {
 // knows waits until the Fleet knows exactly this.
 func (r *registry) knows(want known) {
 	r.t.Helper()
-	devstacktest.Until(r.t, func() error { return differs(r.Fleet, want) })
+	testutil.Until(r.t, func() error { return differs(r.Fleet, want) })
 }
 
 // counts compares what was received and rejected.
@@ -272,7 +257,7 @@ func TestGarbageOfEveryKindIsCounted(t *testing.T) {
 	}
 	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
 	tally := &r.Fleet.Tally
-	devstacktest.Until(t, func() error { // of two watches one may be behind
+	testutil.Until(t, func() error { // of two watches one may be behind
 		if tally.Messages(fleet.Channels) < 4 {
 			return errors.New("not all channels were received")
 		}
@@ -302,7 +287,7 @@ func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 	for _, key := range []string{generate, card, loads} {
 		r.put(key, "garbage")
 	}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		for _, k := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} {
 			if r.Fleet.Tally.Rejected(k, fleet.BadJSON) == 0 {
 				return fmt.Errorf("no %s was rejected", k)
@@ -329,7 +314,7 @@ func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 	all := known{etcdWorkers["1.6.1"], channels(t, keys)}
 	r.knows(all)
 	r.StopEtcd()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if r.Fleet.Tally.Etcd.Up() {
 			return errors.New("etcd is connected")
 		}
@@ -343,7 +328,7 @@ func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 	}
 	r.StartEmptyEtcd(t) // there is no deletion that a watch could tell of
 	for _, key := range []string{generate, card, loads} {
-		devstacktest.Until(t, func() error { _, err := r.worker.Put(t.Context(), key, keys[key]); return err })
+		testutil.Until(t, func() error { _, err := r.worker.Put(t.Context(), key, keys[key]); return err })
 	}
 	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
 }

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -27,7 +27,7 @@ func TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone(t *testing.T) {
 			marks++
 			mark := fleet.Instance{Endpoint: fleet.Endpoint{Component: "mark", Name: "mark"}, ID: marks}
 			r.register(l, mark)
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				if !r.Fleet.IsRegistered(mark) {
 					return errors.New("the mark is not registered")
 				}

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // shadow replaces the resource of a second pod, which has the id of the first.
@@ -26,7 +26,7 @@ func (k *inTeamA) addresses(ports ...int) {
 	for _, p := range ports {
 		want = append(want, fmt.Sprintf("tcp://192.0.2.2:%d", p))
 	}
-	devstacktest.Until(k.t, func() error {
+	testutil.Until(k.t, func() error {
 		var got []string
 		channels, _ := k.Fleet.Channels()
 		for _, c := range channels {

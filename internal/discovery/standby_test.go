@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,7 +27,7 @@ func (r *registry) another() *Etcd {
 // leads waits until the program takes itself for the unique instance, or does not.
 func leads(t *testing.T, e *Etcd, want bool) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if got := e.Fleet.Tally.Unique.Load(); got != want {
 			return fmt.Errorf("unique: %v, want %v", got, want)
 		}
@@ -83,7 +83,7 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 	stop, _ := hold(t, first, true)
 	leads(t, first, true)
 	stopSecond, ended := hold(t, second, true)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !second.Fleet.Tally.OtherLeads.Load() {
 			return errors.New("it does not stand by")
 		}

@@ -3,6 +3,7 @@ package dynlog
 import (
 	"bytes"
 	"context"
+	"dynamo-metrics/internal/testutil"
 	"errors"
 	"io"
 	"log/slog"
@@ -46,20 +47,13 @@ func say(l *slog.Logger, level slog.Level, message string, args ...any) {
 	_ = l.Handler().Handle(context.Background(), r)
 }
 
-func equal(t *testing.T, got, want string) {
-	t.Helper()
-	if got != want {
-		t.Errorf("got  %q\nwant %q", got, want)
-	}
-}
-
 func TestTargetSurvivesFieldsAndGroups(t *testing.T) {
 	l, b := logger(t, false, "DYN_LOG", "error,nats=debug")
 	nats := Target(l.With("a", 1).WithGroup("g"), "nats").With("b", 2).WithGroup("h")
 	say(nats, slog.LevelDebug, "connected", "c", 3)
 	say(l, slog.LevelWarn, "not at error")
 	say(Target(nats, "metrics"), slog.LevelWarn, "nor here")
-	equal(t, b.String(), "2025-02-26T18:45:05.467026Z DEBUG nats: connected a=1 g.b=2 g.h.c=3\n")
+	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z DEBUG nats: connected a=1 g.b=2 g.h.c=3\n")
 }
 
 func TestTargetOfAnotherHandlerBecomesAField(t *testing.T) {
@@ -162,7 +156,7 @@ func TestLocalTimeHasTheNumbersOfItsZone(t *testing.T) {
 		"2025-02-26T18:45:05.467026+00:00": time.FixedZone("GMT", 0),
 	} {
 		h := &handler{zone: zone}
-		equal(t, string(h.appendTime(nil, when)), want)
+		testutil.Equal(t, "h.appendTime(nil, when)", string(h.appendTime(nil, when)), want)
 	}
 }
 

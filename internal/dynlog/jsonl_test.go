@@ -1,6 +1,7 @@
 package dynlog
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -12,7 +13,7 @@ import (
 func TestJSONLHasTheOriginalsKeysInOrder(t *testing.T) {
 	l, b := logger(t, true, "DYN_LOGGING_JSONL", "1")
 	say(l.With("a", 1).WithGroup("g"), slog.LevelWarn, "hello \"you\"\n", "b", "two words")
-	equal(t, b.String(), `{"time":"2025-02-26T18:45:05.467026Z","level":"WARN","target":"metrics",`+
+	testutil.Equal(t, "line", b.String(), `{"time":"2025-02-26T18:45:05.467026Z","level":"WARN","target":"metrics",`+
 		`"message":"hello \"you\"\n","a":1,"g.b":"two words"}`+"\n")
 }
 
@@ -46,7 +47,7 @@ func TestJSONLValues(t *testing.T) {
 	} {
 		l, b := logger(t, false, "DYN_LOGGING_JSONL", "yes")
 		say(l, slog.LevelInfo, "hello", arg)
-		equal(t, b.String(), `{"time":"2025-02-26T18:45:05.467026Z","level":"INFO","target":"metrics","message":"hello",`+want+"}\n")
+		testutil.Equal(t, "line", b.String(), `{"time":"2025-02-26T18:45:05.467026Z","level":"INFO","target":"metrics","message":"hello",`+want+"}\n")
 		if !json.Valid(b.Bytes()) {
 			t.Errorf("got %s, want JSON", b.String())
 		}

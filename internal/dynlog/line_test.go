@@ -1,6 +1,7 @@
 package dynlog
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -24,19 +25,19 @@ func TestEveryLevelHasFiveColumns(t *testing.T) {
 	} {
 		l, b := logger(t, false, "DYN_LOG", "trace")
 		say(l, level, "hello")
-		equal(t, b.String(), want)
+		testutil.Equal(t, "line", b.String(), want)
 	}
 }
 
 func TestLineOfTheOriginal(t *testing.T) {
 	l, b := logger(t, false)
 	say(l, slog.LevelInfo, "Creating unique instance of Metrics at dynamo/components/metrics/instance")
-	equal(t, b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance\n")
+	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance\n")
 }
 
 func TestSixDigitsEvenWhenTheyAreZero(t *testing.T) {
 	h := &handler{zone: time.UTC}
-	equal(t, string(h.appendTime(nil, time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC))), "2025-01-02T03:04:05.000000Z")
+	testutil.Equal(t, "appendTime", string(h.appendTime(nil, time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC))), "2025-01-02T03:04:05.000000Z")
 }
 
 type secret struct{}
@@ -74,7 +75,7 @@ func TestFields(t *testing.T) {
 	} {
 		l, b := logger(t, false)
 		say(l, slog.LevelInfo, "hello", arg)
-		equal(t, b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: hello"+want+"\n")
+		testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: hello"+want+"\n")
 	}
 }
 
@@ -89,7 +90,7 @@ func TestAPanickingErrorIsStillLogged(t *testing.T) {
 func TestFieldsWithoutMessageFollowTheTarget(t *testing.T) {
 	l, b := logger(t, false)
 	say(l, slog.LevelInfo, "", "a", 1)
-	equal(t, b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: a=1\n")
+	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: a=1\n")
 }
 
 func TestNothingForgesALineOrATerminalCommand(t *testing.T) {
@@ -104,7 +105,7 @@ func TestNothingForgesALineOrATerminalCommand(t *testing.T) {
 	} {
 		l, b := logger(t, false)
 		say(Target(l, message), slog.LevelInfo, message)
-		equal(t, b.String(), "2025-02-26T18:45:05.467026Z  INFO "+want+": "+want+"\n")
+		testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO "+want+": "+want+"\n")
 	}
 }
 
@@ -118,7 +119,7 @@ func TestColoursAreThoseOfTheOriginal(t *testing.T) {
 	} {
 		l, b := logger(t, true, "DYN_LOG", "trace")
 		say(l, level, "hello", "a", 1)
-		equal(t, b.String(), "\x1b[2m2025-02-26T18:45:05.467026Z\x1b[0m "+want+
+		testutil.Equal(t, "line", b.String(), "\x1b[2m2025-02-26T18:45:05.467026Z\x1b[0m "+want+
 			" \x1b[2mmetrics\x1b[0m\x1b[2m:\x1b[0m hello \x1b[3ma\x1b[0m\x1b[2m=\x1b[0m1\n")
 	}
 }
@@ -126,7 +127,7 @@ func TestColoursAreThoseOfTheOriginal(t *testing.T) {
 func TestEnvironmentRefusesColours(t *testing.T) {
 	l, b := logger(t, true, "DYN_SDK_DISABLE_ANSI_LOGGING", "True")
 	say(l, slog.LevelInfo, "hello")
-	equal(t, b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: hello\n")
+	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: hello\n")
 }
 
 var painted = regexp.MustCompile("\x1b\\[[0-9]+m")

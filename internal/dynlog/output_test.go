@@ -1,6 +1,7 @@
 package dynlog
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"errors"
 	"fmt"
 	"io"
@@ -80,7 +81,7 @@ func TestNobodyWaitsForALogThatIsNotRead(t *testing.T) {
 			fmt.Fprintf(&want, "line %d\n", i)
 		}
 		want.WriteString("WARN metrics: Lines of the log are missing here: they could not be written, or not fast enough lines=905\nthere is room\n")
-		equal(t, p.text(), want.String())
+		testutil.Equal(t, "output", p.text(), want.String())
 	})
 }
 
@@ -100,7 +101,7 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 		synctest.Wait()
 		o.Write([]byte("small\n"))
 		o.Close(time.Second)
-		equal(t, strings.ReplaceAll(p.text(), "x", ""), strings.Repeat("\n", 8)+
+		testutil.Equal(t, "ReplaceAll", strings.ReplaceAll(p.text(), "x", ""), strings.Repeat("\n", 8)+
 			"WARN metrics: Lines of the log are missing here: they could not be written, or not fast enough lines=2\n"+
 			"WARN metrics: Lines of the log are missing here: they could not be written, or not fast enough lines=1\nsmall\n")
 	})
@@ -152,7 +153,7 @@ func TestALineIsWrittenAsItWasGiven(t *testing.T) {
 		o.Write(line)
 		copy(line, "FIRST")
 		o.Close(time.Second)
-		equal(t, p.text(), "first\n")
+		testutil.Equal(t, "output", p.text(), "first\n")
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // pushgateway plays one, on a network in memory that all of http leads to.
@@ -165,13 +166,13 @@ func pass(d time.Duration) {
 // counts fails the test unless this many pushes have come to each end.
 func (p *pushing) counts(t *testing.T, ok, failed uint64) {
 	t.Helper()
-	equal(t, "ok, failed pushes", [2]uint64{p.fleet.Tally.PushOK.Load(), p.fleet.Tally.PushError.Load()}, [2]uint64{ok, failed})
+	testutil.Equal(t, "ok, failed pushes", [2]uint64{p.fleet.Tally.PushOK.Load(), p.fleet.Tally.PushError.Load()}, [2]uint64{ok, failed})
 }
 
 // says fails the test unless the log has so many warnings and so many lines of relief.
 func (p *pushing) says(t *testing.T, failed, again int) {
 	t.Helper()
-	equal(t, "warnings, and lines that it works again",
+	testutil.Equal(t, "warnings, and lines that it works again",
 		[2]int{len(p.book.with("level=WARN", "Failed to push metrics to Pushgateway")), len(p.book.with("level=INFO", "Pushing metrics to Pushgateway again"))},
 		[2]int{failed, again})
 }
@@ -199,9 +200,9 @@ func TestPushOnARealNetwork(t *testing.T) {
 		defer close(ended)
 		Push(ctx, Gateway{URL: u, Job: "j", Interval: time.Hour}, metricsOf(f), &f.Tally, log)
 	}()
-	equal(t, "first push", <-methods, "PUT /metrics/job/j")
+	testutil.Equal(t, "first push", <-methods, "PUT /metrics/job/j")
 	cancel()
-	equal(t, "last push", <-methods, "PUT /metrics/job/j")
+	testutil.Equal(t, "last push", <-methods, "PUT /metrics/job/j")
 	<-ended
 }
 

@@ -3,12 +3,9 @@ package expose
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,14 +13,13 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden pages")
 
 var (
 	loadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
@@ -51,16 +47,6 @@ func fleetAt(target fleet.Target, registry bool) *fleet.Fleet {
 
 func metricsOf(f *fleet.Fleet) *Metrics {
 	return NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
-}
-
-// captured are the bytes of a file of testdata.
-func captured(t testing.TB, path ...string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, path...)...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // edited are captured bytes with old replaced by new, which must be there.
@@ -134,7 +120,7 @@ func originalFleet(t testing.TB) *fleet.Fleet {
 	registerAll(t, f, "backend", answers...)
 	poll(t, f, "backend", answers...)
 	var events []json.RawMessage
-	if err := json.Unmarshal(captured(t, "original", "hit_rate_events.json"), &events); err != nil {
+	if err := json.Unmarshal(testutil.Captured(t, "original", "hit_rate_events.json"), &events); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events {
@@ -150,9 +136,9 @@ func originalFleet(t testing.TB) *fleet.Fleet {
 func originalAnswers(t testing.TB) [][]byte {
 	t.Helper()
 	return [][]byte{
-		captured(t, "original", "stats_reply_1.json"),
-		captured(t, "original", "stats_reply_2.json"),
-		captured(t, "original", "stats_reply_3.json"),
+		testutil.Captured(t, "original", "stats_reply_1.json"),
+		testutil.Captured(t, "original", "stats_reply_2.json"),
+		testutil.Captured(t, "original", "stats_reply_3.json"),
 	}
 }
 
@@ -212,29 +198,6 @@ func libraryPage(t testing.TB, m prometheus.Gatherer) string {
 		}
 	}
 	return b.String()
-}
-
-// golden compares a page with the one in testdata/pages; -update rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", "pages", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := string(captured(t, "pages", name))
-	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n")); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
-
-// equal fails the test unless got is want.
-func equal[T any](t testing.TB, what string, got, want T) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
-	}
 }
 
 func noError(t testing.TB, err error) {

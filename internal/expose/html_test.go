@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestThePageForPeopleMayOnlyDoWhatItNeeds(t *testing.T) {
@@ -30,7 +31,7 @@ func TestThePageForPeopleMayOnlyDoWhatItNeeds(t *testing.T) {
 			"Cache-Control":          "no-cache",
 			"Vary":                   "Accept-Encoding",
 		} {
-			equal(t, path+": "+name, get(t, h, path).Header().Get(name), want)
+			testutil.Equal(t, path+": "+name, get(t, h, path).Header().Get(name), want)
 		}
 	}
 }
@@ -39,7 +40,7 @@ func TestThePageForPeopleIsSentOnceAndCompressed(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/", "/page/main.js"} {
 		plain, zipped := get(t, h, path), get(t, h, path, "Accept-Encoding", "gzip")
-		equal(t, path+": Content-Encoding", zipped.Header().Get("Content-Encoding"), "gzip")
+		testutil.Equal(t, path+": Content-Encoding", zipped.Header().Get("Content-Encoding"), "gzip")
 		z, err := gzip.NewReader(zipped.Body)
 		noError(t, err)
 		unzipped, err := io.ReadAll(z)
@@ -51,9 +52,9 @@ func TestThePageForPeopleIsSentOnceAndCompressed(t *testing.T) {
 		if etag == zippedETag {
 			t.Errorf("GET %s: ETag %s of both forms", path, etag)
 		}
-		equal(t, path+" again", get(t, h, path, "If-None-Match", etag).Code, http.StatusNotModified)
-		equal(t, path+" again, compressed", get(t, h, path, "If-None-Match", zippedETag, "Accept-Encoding", "gzip").Code, http.StatusNotModified)
-		equal(t, path+", another", get(t, h, path, "If-None-Match", `"another"`).Code, http.StatusOK)
+		testutil.Equal(t, path+" again", get(t, h, path, "If-None-Match", etag).Code, http.StatusNotModified)
+		testutil.Equal(t, path+" again, compressed", get(t, h, path, "If-None-Match", zippedETag, "Accept-Encoding", "gzip").Code, http.StatusNotModified)
+		testutil.Equal(t, path+", another", get(t, h, path, "If-None-Match", `"another"`).Code, http.StatusOK)
 	}
 }
 
@@ -67,19 +68,19 @@ func TestThePageForPeopleHasAllItsFiles(t *testing.T) {
 	}
 	for file := range files {
 		w := get(t, h, "/"+file)
-		equal(t, file, w.Code, http.StatusOK)
+		testutil.Equal(t, file, w.Code, http.StatusOK)
 		for _, m := range imported.FindAllStringSubmatch(w.Body.String(), -1) {
 			if !files["page/"+m[1]] {
 				t.Errorf("%s imports %s, which the page does not name", file, m[1])
 			}
 		}
 	}
-	equal(t, "files named", len(files) > 10, true)
-	equal(t, "another file", get(t, h, "/page/index.html").Code, http.StatusNotFound)
+	testutil.Equal(t, "files named", len(files) > 10, true)
+	testutil.Equal(t, "another file", get(t, h, "/page/index.html").Code, http.StatusNotFound)
 }
 
 func TestThePageForPeopleWithoutScript(t *testing.T) {
-	golden(t, "index.html", withoutScript(t, handler(readyFleet(t))))
+	testutil.Golden(t, "pages/index.html", withoutScript(t, handler(readyFleet(t))))
 }
 
 func TestThePageForPeopleSaysWhatIsMissing(t *testing.T) {
@@ -120,9 +121,9 @@ func TestThePageForPeopleEscapesNames(t *testing.T) {
 func TestThePageForPeopleLinksToWhatThereIs(t *testing.T) {
 	h := handler(readyFleet(t))
 	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(withoutScript(t, h), -1)
-	equal(t, "links", len(links), 3)
+	testutil.Equal(t, "links", len(links), 3)
 	for _, l := range links {
-		equal(t, l[1], get(t, h, "/"+l[1]).Code, http.StatusOK)
+		testutil.Equal(t, l[1], get(t, h, "/"+l[1]).Code, http.StatusOK)
 	}
 }
 

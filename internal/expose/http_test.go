@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -50,7 +51,7 @@ func families(t *testing.T, page io.Reader, format expfmt.Format) []*dto.MetricF
 
 func TestPrometheusAcceptsThePage(t *testing.T) {
 	w := get(t, handler(originalFleet(t)), "/metrics")
-	equal(t, "content type", w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
+	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	parsed, err := parser.TextToMetricFamilies(w.Body)
 	if err != nil {
@@ -76,7 +77,7 @@ func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
 		for _, l := range family.Metric[0].Label {
 			labels[l.GetName()] = l.GetValue()
 		}
-		equal(t, "labels", labels, map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"})
+		testutil.Equal(t, "labels", labels, map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"})
 		return
 	}
 	t.Error("the worker's series is missing")
@@ -87,14 +88,14 @@ func TestPrometheusMayAskForProtobuf(t *testing.T) {
 	h := handler(f)
 	w := get(t, h, "/metrics", "Accept", string(expfmt.FmtProtoDelim))
 	format := expfmt.ResponseFormat(w.Header())
-	equal(t, "format", format.FormatType(), expfmt.TypeProtoDelim)
+	testutil.Equal(t, "format", format.FormatType(), expfmt.TypeProtoDelim)
 	var text strings.Builder
 	for _, family := range families(t, w.Body, format) {
 		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
 			t.Fatal(err)
 		}
 	}
-	equal(t, "page in protobuf, as text", text.String(), pageOf(t, f))
+	testutil.Equal(t, "page in protobuf, as text", text.String(), pageOf(t, f))
 }
 
 // TestOpenMetricsIsNotNegotiated because it would put _total behind the names of
@@ -111,16 +112,16 @@ func TestOpenMetricsIsNotNegotiated(t *testing.T) {
 		if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=") {
 			t.Errorf("Accept: %s: content type %q", accept, got)
 		}
-		equal(t, "page for Accept: "+accept, w.Body.String(), pageOf(t, f))
+		testutil.Equal(t, "page for Accept: "+accept, w.Body.String(), pageOf(t, f))
 	}
 }
 
 func TestThePageComesCompressedToWhoAsksForIt(t *testing.T) {
 	f := originalFleet(t)
 	plain := get(t, handler(f), "/metrics")
-	equal(t, "encoding nobody asked for", plain.Header().Get("Content-Encoding"), "")
+	testutil.Equal(t, "encoding nobody asked for", plain.Header().Get("Content-Encoding"), "")
 	w := get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
-	equal(t, "encoding", w.Header().Get("Content-Encoding"), "gzip")
+	testutil.Equal(t, "encoding", w.Header().Get("Content-Encoding"), "gzip")
 	z, err := gzip.NewReader(w.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func TestThePageComesCompressedToWhoAsksForIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "page", string(page), plain.Body.String())
+	testutil.Equal(t, "page", string(page), plain.Body.String())
 }
 
 func TestOnlyReadingIsAllowed(t *testing.T) {
@@ -137,11 +138,11 @@ func TestOnlyReadingIsAllowed(t *testing.T) {
 	for _, path := range paths {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
 			w := ask(t, h, method, path)
-			equal(t, method+" "+path, w.Code, http.StatusMethodNotAllowed)
-			equal(t, method+" "+path+": Allow", w.Header().Get("Allow"), "GET, HEAD")
+			testutil.Equal(t, method+" "+path, w.Code, http.StatusMethodNotAllowed)
+			testutil.Equal(t, method+" "+path+": Allow", w.Header().Get("Allow"), "GET, HEAD")
 		}
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
-			equal(t, method+" "+path, ask(t, h, method, path).Code, http.StatusOK)
+			testutil.Equal(t, method+" "+path, ask(t, h, method, path).Code, http.StatusOK)
 		}
 	}
 }
@@ -149,17 +150,17 @@ func TestOnlyReadingIsAllowed(t *testing.T) {
 func TestOtherPathsAreNotFound(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/metric", "/metrics/", "/metrics/job/x", "/-/", "/-/ready/", "/ready", "/index.html", "/debug/pprof/"} {
-		equal(t, path, get(t, h, path).Code, http.StatusNotFound)
+		testutil.Equal(t, path, get(t, h, path).Code, http.StatusNotFound)
 	}
 }
 
 func TestTheProbesSayHealthyAndReady(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/-/healthy", "/live"} {
-		equal(t, path, get(t, h, path).Body.String(), "healthy\n")
+		testutil.Equal(t, path, get(t, h, path).Body.String(), "healthy\n")
 	}
 	for _, path := range []string{"/-/ready", "/health"} {
-		equal(t, path, get(t, h, path).Body.String(), "ready\n")
+		testutil.Equal(t, path, get(t, h, path).Body.String(), "ready\n")
 	}
 }
 
@@ -171,8 +172,8 @@ func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
 	h := Handler(f, "dynamo", sampleOf(f), NewMetrics(Collector{Fleet: f, Build: build, Now: time.Now}, invalid), log)
 	for i, accept := range []string{"text/plain", string(expfmt.FmtProtoDelim)} {
 		w := get(t, h, "/metrics", "Accept", accept)
-		equal(t, "status", w.Code, http.StatusInternalServerError)
-		equal(t, "lines of the log", len(book.with("level=ERROR", "unexpected EOF")), i+1)
+		testutil.Equal(t, "status", w.Code, http.StatusInternalServerError)
+		testutil.Equal(t, "lines of the log", len(book.with("level=ERROR", "unexpected EOF")), i+1)
 	}
 }
 

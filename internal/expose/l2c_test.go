@@ -8,6 +8,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -81,11 +82,11 @@ func TestL2CEventIsTheOriginals(t *testing.T) {
 	b := newBus(t, 0)
 	log, book := newLog()
 	l := &L2C{Fleet: originalFleet(t), Namespace: "dynamo", Conn: b.conn, Log: log}
-	subject := strings.TrimSpace(string(captured(t, "original", "l2c_subject.txt")))
-	want := map[string]any{subject: decoded(t, captured(t, "original", "l2c.json"))}
-	equal(t, "events", b.published(t, func() { l.Publish() }), want)
-	equal(t, "events of the next poll", b.published(t, func() { l.Publish() }), want)
-	equal(t, "lines of the log", book.with(""), nil)
+	subject := strings.TrimSpace(string(testutil.Captured(t, "original", "l2c_subject.txt")))
+	want := map[string]any{subject: decoded(t, testutil.Captured(t, "original", "l2c.json"))}
+	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), want)
+	testutil.Equal(t, "events of the next poll", b.published(t, func() { l.Publish() }), want)
+	testutil.Equal(t, "lines of the log", book.with(""), nil)
 }
 
 func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
@@ -93,9 +94,9 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	f := fleetAt(everything, true)
 	log, _ := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
-	equal(t, "events of an empty fleet", b.published(t, func() { l.Publish() }), map[string]any{})
+	testutil.Equal(t, "events of an empty fleet", b.published(t, func() { l.Publish() }), map[string]any{})
 
-	backend, spec := originalAnswers(t)[1], captured(t, "0.5.1", "spec_and_rank.json")
+	backend, spec := originalAnswers(t)[1], testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
 	malformed := edited(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
 	registerAll(t, f, "backend", backend, malformed)
 	registerAll(t, f, "spec", spec)
@@ -103,7 +104,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	f.Hit(977, 3, 1)
 	poll(t, f, "backend", backend, malformed)
 	poll(t, f, "spec", spec)
-	equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{
+	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{
 		"namespace.dynamo.l2c.backend.load_metrics": decoded(t, []byte(`{
 			"endpoints": {"9041998838276177458": {
 				"name": "worker-9041998838276177458",
@@ -134,11 +135,11 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	log, book := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	for range 3 {
-		equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
+		testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
 	}
-	equal(t, "dropped", f.Tally.Dropped(fleet.OverMaxBytes), uint64(3))
-	equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
-	equal(t, "lines of the log", len(book.with("")), 1)
+	testutil.Equal(t, "dropped", f.Tally.Dropped(fleet.OverMaxBytes), uint64(3))
+	testutil.Equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
+	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
 	if !b.conn.IsConnected() {
 		t.Error("the connection is lost")
 	}
@@ -147,7 +148,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	f.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{
 		"": {Instance: fleet.Instance{Endpoint: loadMetrics, ID: 9041998838276177458}, Registration: fleet.Registration{NATS: true}},
 	}})
-	equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
+	testutil.Equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 }
 
 func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
@@ -159,9 +160,9 @@ func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	for range 3 {
 		l.Publish()
 	}
-	equal(t, "warnings", len(book.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
-	equal(t, "lines of the log", len(book.with("")), 1)
-	equal(t, "dropped for their size", f.Tally.Dropped(fleet.OverMaxBytes), uint64(0))
+	testutil.Equal(t, "warnings", len(book.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
+	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
+	testutil.Equal(t, "dropped for their size", f.Tally.Dropped(fleet.OverMaxBytes), uint64(0))
 }
 
 // TestL2CCopiesNoHistograms: it has no use for them.
@@ -174,7 +175,7 @@ func TestL2CCopiesNoHistograms(t *testing.T) {
 	whole := f.Snapshot()
 	log, _ := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
-	equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
+	testutil.Equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 	passes := func(s *fleet.Snapshot) (n int) {
 		for _, w := range s.Workers {
 			n += len(w.Passes.V.Seconds.Counts)

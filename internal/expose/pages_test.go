@@ -10,20 +10,21 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
 
 func TestPageOfTheOriginal(t *testing.T) {
-	golden(t, "original.prom", pageOf(t, originalFleet(t)))
+	testutil.Golden(t, "pages/original.prom", pageOf(t, originalFleet(t)))
 }
 
 // TestEveryLineOfTheOriginalsPageIsOnOurs compares the numbers as numbers: the
 // original prints them as Rust does.
 func TestEveryLineOfTheOriginalsPageIsOnOurs(t *testing.T) {
 	ours := lines(pageOf(t, originalFleet(t)))
-	original := lines(string(captured(t, "original", "page.prom")))
+	original := lines(string(testutil.ReadFile(t, "original", "page.prom")))
 	if len(original) < 40 {
 		t.Fatalf("the original's page has %d lines, want all of them", len(original))
 	}
@@ -33,9 +34,9 @@ func TestEveryLineOfTheOriginalsPageIsOnOurs(t *testing.T) {
 		case !ok:
 			t.Errorf("line is missing: %s %s", series, want)
 		case strings.HasPrefix(series, "#"):
-			equal(t, series, got, want)
+			testutil.Equal(t, series, got, want)
 		default:
-			equal(t, series, parseNumber(t, got), parseNumber(t, want))
+			testutil.Equal(t, series, parseNumber(t, got), parseNumber(t, want))
 		}
 	}
 }
@@ -65,14 +66,14 @@ func parseNumber(t *testing.T, s string) float64 {
 
 func TestPageOfAnEmptyFleet(t *testing.T) {
 	named := pageOf(t, fleetAt(fleet.Target(loadMetrics), true))
-	golden(t, "empty.prom", named)
-	golden(t, "empty_everything.prom", pageOf(t, fleetAt(everything, true)))
+	testutil.Golden(t, "pages/empty.prom", named)
+	testutil.Golden(t, "pages/empty_everything.prom", pageOf(t, fleetAt(everything, true)))
 	for _, wrong := range []string{"NaN", "llm_load_avg", "llm_load_std", "worker_id="} {
 		if strings.Contains(named, wrong) {
 			t.Errorf("the page of an empty fleet has %s:\n%s", wrong, named)
 		}
 	}
-	equal(t, "answering", lines(named)[`llm_workers{component="backend",endpoint="load_metrics",state="answering"}`], "0")
+	testutil.Equal(t, "answering", lines(named)[`llm_workers{component="backend",endpoint="load_metrics",state="answering"}`], "0")
 }
 
 // TestPageOfAFleetInTrouble has one good worker among those that answer nonsense,
@@ -91,7 +92,7 @@ func TestPageOfAFleetInTrouble(t *testing.T) {
 		edited(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
 	f.Hit(977, 3, 1)
-	golden(t, "trouble.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/trouble.prom", pageOf(t, f))
 }
 
 // TestPairsAreShownTogetherOrNotAtAll because dashboards divide one by the other.
@@ -113,36 +114,36 @@ func TestPairsAreShownTogetherOrNotAtAll(t *testing.T) {
 		p := pageOf(t, f)
 		for _, name := range slices.Concat(blocks, slots, hits) {
 			shown := strings.Contains(p, "# TYPE "+name+" ")
-			equal(t, name+" without "+missing, shown, slices.Contains(want, name))
+			testutil.Equal(t, name+" without "+missing, shown, slices.Contains(want, name))
 		}
 		f.Hit(0x7d7ba2096ef23e2d, 20, 0)
 		series := lines(pageOf(t, f))
 		for name, value := range map[string]string{hits[0]: "20", hits[1]: "0"} {
-			equal(t, name, series[name+`{component="backend",endpoint="load_metrics",worker_id="9041998838276177453"}`], value)
+			testutil.Equal(t, name, series[name+`{component="backend",endpoint="load_metrics",worker_id="9041998838276177453"}`], value)
 		}
 	}
 }
 
 func TestPageOfStaticWorkers(t *testing.T) {
 	f := fleetAt(fleet.Target(loadMetrics), false)
-	poll(t, f, "backend", captured(t, "0.5.1", "static_1.json"), captured(t, "0.5.1", "static_2.json"))
-	golden(t, "static.prom", pageOf(t, f))
+	poll(t, f, "backend", testutil.Captured(t, "0.5.1", "edge", "static_1.json"), testutil.Captured(t, "0.5.1", "edge", "static_2.json"))
+	testutil.Golden(t, "pages/static.prom", pageOf(t, f))
 }
 
 func TestPageOfAWorkerThatDecodesSpeculatively(t *testing.T) {
 	f := fleetAt(everything, true)
-	answer := captured(t, "0.5.1", "spec_and_rank.json")
+	answer := testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
 	registerAll(t, f, "spec", answer)
 	poll(t, f, "spec", answer)
-	golden(t, "spec_decode.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/spec_decode.prom", pageOf(t, f))
 }
 
 func TestPageOfAWorkerWithTheLargestNumbers(t *testing.T) {
 	f := fleetAt(everything, true)
-	answer := captured(t, "0.5.1", "big.json")
+	answer := testutil.Captured(t, "0.5.1", "edge", "big.json")
 	registerAll(t, f, "big", answer)
 	poll(t, f, "big", answer)
-	golden(t, "big.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/big.prom", pageOf(t, f))
 }
 
 // TestPageOfTheProgramItself has everything that the program counts.
@@ -194,7 +195,7 @@ func pageOfTheProgramItself(t *testing.T) {
 	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
 	f.Hit(1, 20, 5) // foreign
 	f.Hit(2, 20, 5) // over the limit
-	golden(t, "program.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/program.prom", pageOf(t, f))
 }
 
 // TestPageOfWorkersThatPublish has what only the releases from 0.6 on send: model
@@ -242,7 +243,7 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	y.Gaps.Add(3)
 	y.Lagged(3 * time.Millisecond)
 	y.Lagged(-time.Second) // their clock is ahead
-	golden(t, "published.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/published.prom", pageOf(t, f))
 }
 
 // TestPageOfARollingUpdate has two generations of workers side by side, in namespaces
@@ -263,7 +264,7 @@ func TestPageOfARollingUpdate(t *testing.T) {
 		f.Serve(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
 	}
 	f.Hit(977, 20, 5) // of nobody that is known
-	golden(t, "several_namespaces.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/several_namespaces.prom", pageOf(t, f))
 }
 
 // TestPageOfWorkersThatAreScraped is of a worker that is known by its own metrics page
@@ -291,7 +292,7 @@ func TestPageOfWorkersThatAreScraped(t *testing.T) {
 	y.Reject(fleet.Pages, fleet.TooLarge)
 	y.Scraped(fleet.ScrapeOK)
 	y.Scraped(fleet.ScrapeError)
-	golden(t, "scraped.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/scraped.prom", pageOf(t, f))
 }
 
 func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
@@ -302,7 +303,7 @@ func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, p := range paths {
 		parser := expfmt.NewTextParser(model.LegacyValidation)
-		families, err := parser.TextToMetricFamilies(strings.NewReader(string(captured(t, "pages", filepath.Base(p)))))
+		families, err := parser.TextToMetricFamilies(strings.NewReader(string(testutil.ReadFile(t, "pages", filepath.Base(p)))))
 		if err != nil {
 			t.Errorf("%s: %v", p, err)
 		}
@@ -333,13 +334,13 @@ func TestTheModelIsALabelOfTheWorkersInfo(t *testing.T) {
 		for _, m := range family.Metric {
 			for _, l := range m.Label {
 				if l.GetName() == "model" {
-					equal(t, family.GetName(), l.GetValue(), `llama "3"`)
+					testutil.Equal(t, family.GetName(), l.GetValue(), `llama "3"`)
 					models++
 				}
 			}
 		}
 	}
-	equal(t, "series with a model", models, 3)
+	testutil.Equal(t, "series with a model", models, 3)
 }
 
 func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
@@ -354,8 +355,8 @@ func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
 		}
 		for _, family := range families {
 			if family.GetName() == "llm_worker_load_age_seconds" {
-				equal(t, "workers", len(family.Metric), 3)
-				equal(t, "age", family.Metric[0].Gauge.GetValue(), age.Seconds())
+				testutil.Equal(t, "workers", len(family.Metric), 3)
+				testutil.Equal(t, "age", family.Metric[0].Gauge.GetValue(), age.Seconds())
 			}
 		}
 	}
@@ -364,9 +365,9 @@ func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
 func TestGroupingKeysMustNotBeLabels(t *testing.T) {
 	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model", "dynamo_namespace",
 		"state", "system", "kind", "reason", "result", "le", "quantile", "version", "revision", "goversion"} {
-		equal(t, name, HasLabel(name), true)
+		testutil.Equal(t, name, HasLabel(name), true)
 	}
 	for _, name := range []string{"instance", "cluster", ""} {
-		equal(t, name, HasLabel(name), false)
+		testutil.Equal(t, name, HasLabel(name), false)
 	}
 }

@@ -2,6 +2,7 @@ package expose
 
 import (
 	"context"
+	"dynamo-metrics/internal/testutil"
 	"net"
 	"net/http"
 	"strings"
@@ -12,7 +13,7 @@ func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
 	plain := handler(readyFleet(t))
 	profiled := WithProfiles(plain)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/cmdline", "/debug/vars"} {
-		equal(t, path+" by default", get(t, plain, path).Code, http.StatusNotFound)
+		testutil.Equal(t, path+" by default", get(t, plain, path).Code, http.StatusNotFound)
 	}
 	for path, want := range map[string]string{
 		"/debug/pprof/":                  "goroutine",
@@ -23,14 +24,14 @@ func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
 		"/-/ready":                       "ready",
 	} {
 		w := get(t, profiled, path)
-		equal(t, path, w.Code, http.StatusOK)
+		testutil.Equal(t, path, w.Code, http.StatusOK)
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: want %q in\n%.500s", path, want, w.Body)
 		}
 	}
 	// Passwords may be on the command line.
-	equal(t, "command line", get(t, profiled, "/debug/pprof/cmdline").Code, http.StatusNotFound)
-	equal(t, "unknown path", get(t, profiled, "/debug").Code, http.StatusNotFound)
+	testutil.Equal(t, "command line", get(t, profiled, "/debug/pprof/cmdline").Code, http.StatusNotFound)
+	testutil.Equal(t, "unknown path", get(t, profiled, "/debug").Code, http.StatusNotFound)
 }
 
 func TestProfilesNeedThePasswordOfThePage(t *testing.T) {
@@ -56,8 +57,8 @@ func TestProfilesNeedThePasswordOfThePage(t *testing.T) {
 	defer client.CloseIdleConnections()
 	r := request(t, "http://"+l.Addr().String()+"/debug/pprof/heap")
 	status, _ := fetch(t, client, r)
-	equal(t, "without a password", status, http.StatusUnauthorized)
+	testutil.Equal(t, "without a password", status, http.StatusUnauthorized)
 	r.SetBasicAuth("dynamo", "secret")
 	status, _ = fetch(t, client, r)
-	equal(t, "with it", status, http.StatusOK)
+	testutil.Equal(t, "with it", status, http.StatusOK)
 }

@@ -8,24 +8,25 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestPushPutsTheWholePageOnceAnInterval(t *testing.T) {
 	withPush(t, nil, func(t *testing.T, p *pushing) {
 		first := p.gateway.requests()
-		equal(t, "requests at once", len(first), 1)
-		equal(t, "content type", first[0].ContentType, "text/plain; version=0.0.4; charset=utf-8")
-		golden(t, "pushed.prom", string(first[0].Body))
+		testutil.Equal(t, "requests at once", len(first), 1)
+		testutil.Equal(t, "content type", first[0].ContentType, "text/plain; version=0.0.4; charset=utf-8")
+		testutil.Golden(t, "pages/pushed.prom", string(first[0].Body))
 
 		pass(31 * time.Second)
-		equal(t, "requests", p.gateway.briefly(), []asked{
+		testutil.Equal(t, "requests", p.gateway.briefly(), []asked{
 			{After: 15 * time.Second, Method: "PUT", URL: group},
 			{After: 30 * time.Second, Method: "PUT", URL: group},
 		})
 		p.counts(t, 3, 0)
 		p.says(t, 0, 0)
-		equal(t, "last success", p.lastSuccess(), 30*time.Second)
-		equal(t, "lines of the log", p.book.with(""), []string{
+		testutil.Equal(t, "last success", p.lastSuccess(), 30*time.Second)
+		testutil.Equal(t, "lines of the log", p.book.with(""), []string{
 			`level=INFO msg="Started pushing metrics to Pushgateway at http://gateway:9091 with job name 'dynamo_push_metrics'"`,
 		})
 	})
@@ -36,13 +37,13 @@ func TestPushPutsTheLastPageAtTheEnd(t *testing.T) {
 		pass(20 * time.Second)
 		p.gateway.requests()
 		p.fleet.Hit(977, 3, 1)
-		equal(t, "time to end", p.stop(), 0)
+		testutil.Equal(t, "time to end", p.stop(), 0)
 		last := p.gateway.requests()
 		if len(last) != 1 || last[0].Method != "PUT" || last[0].After != 20*time.Second {
 			t.Fatalf("requests at the end: %+v, want one PUT", last)
 		}
 		p.counts(t, 3, 0)
-		equal(t, "last success", p.lastSuccess(), 20*time.Second)
+		testutil.Equal(t, "last success", p.lastSuccess(), 20*time.Second)
 	})
 }
 
@@ -50,9 +51,9 @@ func TestPushDeletesTheGroupAtTheEndIfToldTo(t *testing.T) {
 	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
 		p.gateway.requests()
 		p.gateway.answers(status(http.StatusAccepted, ""))
-		equal(t, "time to end", p.stop(), 0)
-		equal(t, "requests", p.gateway.briefly(), []asked{{Method: "DELETE", URL: group}})
-		equal(t, "warnings", p.book.with("level=WARN"), nil)
+		testutil.Equal(t, "time to end", p.stop(), 0)
+		testutil.Equal(t, "requests", p.gateway.briefly(), []asked{{Method: "DELETE", URL: group}})
+		testutil.Equal(t, "warnings", p.book.with("level=WARN"), nil)
 	})
 }
 
@@ -60,7 +61,7 @@ func TestPushSaysWhyTheGroupCouldNotBeDeleted(t *testing.T) {
 	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
 		p.gateway.answers(status(http.StatusForbidden, "not you"))
 		p.stop()
-		equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
+		testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
 	})
 }
 
@@ -85,7 +86,7 @@ func TestPushNamesTheGroup(t *testing.T) {
 				g.URL, g.Job, g.Grouping, g.DeleteOnExit = u, c.job, c.grouping, true
 			}, func(t *testing.T, p *pushing) {
 				p.stop()
-				equal(t, "requests", p.gateway.briefly(), []asked{{Method: "PUT", URL: c.want}, {Method: "DELETE", URL: c.want}})
+				testutil.Equal(t, "requests", p.gateway.briefly(), []asked{{Method: "PUT", URL: c.want}, {Method: "DELETE", URL: c.want}})
 			})
 		})
 	}
@@ -100,10 +101,10 @@ func TestPushLogsInAndNeverShowsThePassword(t *testing.T) {
 			pass(30 * time.Second)
 			p.stop()
 			for _, r := range p.gateway.requests() {
-				equal(t, r.Method+": login", r.User+":"+r.Password, "dynamo:hunter2")
+				testutil.Equal(t, r.Method+": login", r.User+":"+r.Password, "dynamo:hunter2")
 			}
-			equal(t, "lines with the password", p.book.with("hunter2"), nil)
-			equal(t, "lines with the user", p.book.with("dynamo:"), nil)
+			testutil.Equal(t, "lines with the password", p.book.with("hunter2"), nil)
+			testutil.Equal(t, "lines with the user", p.book.with("dynamo:"), nil)
 		})
 	}
 }
@@ -112,10 +113,10 @@ func TestNothingIsPushedBeforeTheFirstPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
 		pass(2 * time.Second)
-		equal(t, "requests before a poll", len(p.gateway.requests()), 0)
+		testutil.Equal(t, "requests before a poll", len(p.gateway.requests()), 0)
 		p.fleet.Tally.Polled(fleet.PollOK, 0)
 		pass(100 * time.Millisecond)
-		equal(t, "requests after it", len(p.gateway.requests()), 1)
+		testutil.Equal(t, "requests after it", len(p.gateway.requests()), 1)
 		end()
 	})
 }
@@ -124,7 +125,7 @@ func TestWithoutAPollTheFirstPushComesAfterAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
 		pass(15*time.Second + time.Millisecond)
-		equal(t, "requests", len(p.gateway.requests()), 1)
+		testutil.Equal(t, "requests", len(p.gateway.requests()), 1)
 		end()
 	})
 }
@@ -135,7 +136,7 @@ func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
 			p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(fleet.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
 			pass(time.Minute)
 			end()
-			equal(t, "requests", len(p.gateway.requests()), 0)
+			testutil.Equal(t, "requests", len(p.gateway.requests()), 0)
 			p.counts(t, 0, 0)
 		})
 	}
@@ -145,17 +146,17 @@ func TestWhoTakesOverPushesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(fleet.PollOK, 0) })
 		pass(20 * time.Second)
-		equal(t, "requests of a standby", len(p.gateway.requests()), 0)
+		testutil.Equal(t, "requests of a standby", len(p.gateway.requests()), 0)
 		p.fleet.Tally.Unique.For(8*time.Second, time.Now())
 		pass(100 * time.Millisecond)
-		equal(t, "requests of the leader", len(p.gateway.requests()), 1)
+		testutil.Equal(t, "requests of the leader", len(p.gateway.requests()), 1)
 		pass(30 * time.Second) // another leads
-		equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
+		testutil.Equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
 		p.fleet.Tally.Unique.Store(true)
 		pass(100 * time.Millisecond)
-		equal(t, "requests of the leader again", len(p.gateway.requests()), 1)
+		testutil.Equal(t, "requests of the leader again", len(p.gateway.requests()), 1)
 		pass(15 * time.Second)
-		equal(t, "requests an interval later", len(p.gateway.requests()), 1)
+		testutil.Equal(t, "requests an interval later", len(p.gateway.requests()), 1)
 		end()
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // heard is one request that came to a host.
@@ -62,12 +63,12 @@ func TestThePasswordOfAGatewayGoesNowhereElse(t *testing.T) {
 				since := p.pointing(code, to)
 				pass(15 * time.Second)
 				got := since()
-				equal(t, "requests", len(got), 1)
-				equal(t, "host and password", got[0].Host+" "+got[0].Password, "gateway:9091 s3cret")
+				testutil.Equal(t, "requests", len(got), 1)
+				testutil.Equal(t, "host and password", got[0].Host+" "+got[0].Password, "gateway:9091 s3cret")
 				p.counts(t, 1, 1)
 				warnings := p.book.with("level=WARN", "it points to ", "/new, and is not followed", "set --push-url to where the Pushgateway is")
-				equal(t, "warnings", len(warnings), 1)
-				equal(t, "lines with a password", len(append(p.book.with("s3cret"), p.book.with("a:b")...)), 0)
+				testutil.Equal(t, "warnings", len(warnings), 1)
+				testutil.Equal(t, "lines with a password", len(append(p.book.with("s3cret"), p.book.with("a:b")...)), 0)
 			})
 		}
 	}
@@ -81,13 +82,13 @@ func TestThePasswordOfAGatewayGoesWithItWhereItStays(t *testing.T) {
 				pass(15 * time.Second)
 				got := since()
 				if !keepsMethod(code) {
-					equal(t, "requests", len(got), 1)
+					testutil.Equal(t, "requests", len(got), 1)
 					p.counts(t, 1, 1)
 					return
 				}
-				equal(t, "requests", len(got), 2)
-				equal(t, "method, path and password", got[1].Method+" "+got[1].Path+" "+got[1].Password, "PUT /new s3cret")
-				equal(t, "cookie and referer", got[1].Cookie, "")
+				testutil.Equal(t, "requests", len(got), 2)
+				testutil.Equal(t, "method, path and password", got[1].Method+" "+got[1].Path+" "+got[1].Password, "PUT /new s3cret")
+				testutil.Equal(t, "cookie and referer", got[1].Cookie, "")
 				p.counts(t, 2, 0)
 			})
 		}
@@ -108,7 +109,7 @@ func TestThePasswordOfAGatewayDoesNotComeAround(t *testing.T) {
 		pass(15 * time.Second)
 		mu.Lock()
 		defer mu.Unlock()
-		equal(t, "passwords", passwords, map[string]string{"gateway:9091" + group: "s3cret", "gateway:9091/one": "s3cret"})
+		testutil.Equal(t, "passwords", passwords, map[string]string{"gateway:9091" + group: "s3cret", "gateway:9091/one": "s3cret"})
 		p.counts(t, 1, 1)
 	})
 }
@@ -119,12 +120,12 @@ func TestADeletionKeepsThePasswordToo(t *testing.T) {
 			since := p.pointing(http.StatusTemporaryRedirect, to)
 			p.stop()
 			got := since()
-			equal(t, "requests", len(got), want)
+			testutil.Equal(t, "requests", len(got), want)
 			for _, h := range got {
-				equal(t, "request", h.Method+" "+h.Host+" "+h.Password, "DELETE gateway:9091 s3cret")
+				testutil.Equal(t, "request", h.Method+" "+h.Host+" "+h.Password, "DELETE gateway:9091 s3cret")
 			}
-			equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics", "it points to http://other/new")), 2-want)
-			equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), uint64(2-want))
+			testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics", "it points to http://other/new")), 2-want)
+			testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), uint64(2-want))
 		})
 	}
 }
@@ -137,13 +138,13 @@ func TestAGatewayWithoutPasswordIsFollowed(t *testing.T) {
 				pass(15 * time.Second)
 				got := since()
 				if !keepsMethod(code) {
-					equal(t, "requests", len(got), 1)
+					testutil.Equal(t, "requests", len(got), 1)
 					p.counts(t, 1, 1)
-					equal(t, "warnings", len(p.book.with("level=WARN", "since the push would be a GET there")), 1)
+					testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "since the push would be a GET there")), 1)
 					return
 				}
-				equal(t, "requests", len(got), 2)
-				equal(t, "method, path and password", got[1].Method+" "+got[1].Path+" "+got[1].Password, "PUT /new ")
+				testutil.Equal(t, "requests", len(got), 2)
+				testutil.Equal(t, "method, path and password", got[1].Method+" "+got[1].Path+" "+got[1].Password, "PUT /new ")
 				p.counts(t, 2, 0)
 			})
 		}

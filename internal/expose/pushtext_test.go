@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -36,20 +37,20 @@ func TestEveryAnswerOf2xxIsASuccess(t *testing.T) {
 								want[i].User, want[i].Password = "push", "s3cret"
 							}
 						}
-						equal(t, "requests", p.gateway.briefly(), want)
+						testutil.Equal(t, "requests", p.gateway.briefly(), want)
 						puts, failed := uint64(2), uint64(2)
 						if deletes {
 							puts = 1
 						}
 						if code < 300 {
 							p.counts(t, 1+puts, 0)
-							equal(t, "warnings", warnings, nil)
+							testutil.Equal(t, "warnings", warnings, nil)
 							failed = 0
 						} else {
 							p.counts(t, 1, puts)
-							equal(t, "warnings that say the status", len(p.book.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
+							testutil.Equal(t, "warnings that say the status", len(p.book.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
 						}
-						equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), failed)
+						testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), failed)
 					})
 				})
 			}
@@ -77,14 +78,14 @@ func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
 		body := string(p.gateway.requests()[0].Body)
 		p.fleet.Tally.PushOK.Store(0) // as it was when the page was written
 		p.fleet.Tally.LastPush.Store(0)
-		equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(pageOf(t, p.fleet), "\n"))
+		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(pageOf(t, p.fleet), "\n"))
 		read := make(map[string]*dto.MetricFamily)
 		for _, family := range families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {
 			read[family.GetName()] = family
 		}
 		scraped, err := metricsOf(p.fleet).Gather()
 		noError(t, err)
-		equal(t, "families", len(read), len(scraped))
+		testutil.Equal(t, "families", len(read), len(scraped))
 		native := 0
 		for _, family := range scraped {
 			for i, m := range family.Metric {
@@ -94,8 +95,8 @@ func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
 				}
 				native++
 				got := read[family.GetName()].GetMetric()[i].GetHistogram()
-				equal(t, family.GetName()+": samples", got.GetSampleCount(), h.GetSampleCount())
-				equal(t, family.GetName()+": buckets", len(got.GetBucket()), len(h.GetBucket())+1) // with +Inf
+				testutil.Equal(t, family.GetName()+": samples", got.GetSampleCount(), h.GetSampleCount())
+				testutil.Equal(t, family.GetName()+": buckets", len(got.GetBucket()), len(h.GetBucket())+1) // with +Inf
 			}
 		}
 		if native == 0 {

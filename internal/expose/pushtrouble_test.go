@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestPushWarnsOncePerChangeOfState(t *testing.T) {
@@ -17,14 +18,14 @@ func TestPushWarnsOncePerChangeOfState(t *testing.T) {
 		pass(time.Minute)
 		p.counts(t, 1, 4)
 		p.says(t, 1, 0)
-		equal(t, "warnings with the answer", len(p.book.with("level=WARN", "400", "pushed metrics are inconsistent")), 1)
-		equal(t, "last success", p.lastSuccess(), 0)
+		testutil.Equal(t, "warnings with the answer", len(p.book.with("level=WARN", "400", "pushed metrics are inconsistent")), 1)
+		testutil.Equal(t, "last success", p.lastSuccess(), 0)
 
 		p.gateway.answers(nil)
 		pass(30 * time.Second)
 		p.counts(t, 3, 4)
 		p.says(t, 1, 1)
-		equal(t, "last success", p.lastSuccess(), 90*time.Second)
+		testutil.Equal(t, "last success", p.lastSuccess(), 90*time.Second)
 
 		p.gateway.answers(status(http.StatusBadGateway, ""))
 		pass(30 * time.Second)
@@ -39,17 +40,17 @@ func TestPushGoesOnWhenTheGatewayIsDown(t *testing.T) {
 		pass(time.Hour)
 		p.counts(t, 1, 240)
 		p.says(t, 1, 0)
-		equal(t, "warnings that say why", len(p.book.with("connection refused")), 1)
-		equal(t, "time to end", p.stop(), 0)
+		testutil.Equal(t, "warnings that say why", len(p.book.with("connection refused")), 1)
+		testutil.Equal(t, "time to end", p.stop(), 0)
 		p.counts(t, 1, 241)
-		equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), 241)
+		testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), 241)
 	})
 }
 
 func TestPushHasNoTimeOfSuccessBeforeTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := originalFleet(t)
-		equal(t, "last push", f.Tally.LastPush.Load(), 0)
+		testutil.Equal(t, "last push", f.Tally.LastPush.Load(), 0)
 		if strings.Contains(pageOf(t, f), "push_last_success") {
 			t.Error("the page has the time of a success that never was")
 		}
@@ -101,7 +102,7 @@ func TestPushGivesUpOnAGatewayThatHangsBeforeTheNextIsDue(t *testing.T) {
 
 				p.gateway.answers(nil)
 				pass(c.interval - c.timeout)
-				equal(t, "requests", p.gateway.briefly(), []asked{{After: 2 * c.interval, Method: "PUT", URL: group}})
+				testutil.Equal(t, "requests", p.gateway.briefly(), []asked{{After: 2 * c.interval, Method: "PUT", URL: group}})
 				p.counts(t, 2, 1)
 				p.says(t, 1, 1)
 			})
@@ -114,14 +115,14 @@ func TestPushEndsSoonWhateverTheGatewayDoes(t *testing.T) {
 		withPush(t, func(g *Gateway) { g.Interval, g.DeleteOnExit = 2*time.Second, deletes }, func(t *testing.T, p *pushing) {
 			p.gateway.answers(hang)
 			pass(2500 * time.Millisecond) // a push is under way
-			equal(t, "time to end", p.stop(), 2*time.Second)
+			testutil.Equal(t, "time to end", p.stop(), 2*time.Second)
 			// The push that the end cut short is nobody's fault; the last one is the gateway's.
 			want := uint64(1)
 			if deletes {
 				want = 0
 			}
 			p.counts(t, 1, want)
-			equal(t, "warnings", len(p.book.with("level=WARN")), 1)
+			testutil.Equal(t, "warnings", len(p.book.with("level=WARN")), 1)
 		})
 	}
 }
@@ -152,9 +153,9 @@ func TestPushFollowsAGatewayThatHasMoved(t *testing.T) {
 		pass(15 * time.Second)
 		p.counts(t, 2, 0)
 		moved := p.gateway.requests()
-		equal(t, "requests", len(moved), 2)
-		equal(t, "method and path", moved[1].Method+" "+moved[1].URL, "PUT /new"+group)
-		equal(t, "body", moved[1].Body, moved[0].Body)
+		testutil.Equal(t, "requests", len(moved), 2)
+		testutil.Equal(t, "method and path", moved[1].Method+" "+moved[1].URL, "PUT /new"+group)
+		testutil.Equal(t, "body", moved[1].Body, moved[0].Body)
 	})
 }
 
@@ -166,7 +167,7 @@ func TestPushDoesNotFollowForEver(t *testing.T) {
 		})
 		pass(15 * time.Second)
 		p.counts(t, 1, 1)
-		equal(t, "requests", len(p.gateway.requests()), 10)
+		testutil.Equal(t, "requests", len(p.gateway.requests()), 10)
 	})
 }
 
@@ -182,7 +183,7 @@ func TestAPushEndsWithTheClaim(t *testing.T) {
 		begin := time.Now()
 		p.fleet.Tally.Unique.For(3*time.Second, begin) // the push begins in a second
 		pass(10 * time.Second)
-		equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
+		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
 		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {
 			t.Errorf("the push was cut off after %v, want 3 s", after)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // probe asks whether the program is ready, and strictly so.
@@ -19,12 +20,12 @@ func probe(t *testing.T, h http.Handler, lax, strict string) {
 		}
 		for _, path := range []string{"/-/ready", "/health"} {
 			w := get(t, h, path+query)
-			equal(t, path+query, w.Body.String(), want+"\n")
-			equal(t, path+query, w.Code, code)
+			testutil.Equal(t, path+query, w.Body.String(), want+"\n")
+			testutil.Equal(t, path+query, w.Code, code)
 		}
 	}
-	equal(t, "/live", get(t, h, "/live").Code, http.StatusOK)
-	equal(t, "/metrics", get(t, h, "/metrics").Code, http.StatusOK)
+	testutil.Equal(t, "/live", get(t, h, "/live").Code, http.StatusOK)
+	testutil.Equal(t, "/metrics", get(t, h, "/metrics").Code, http.StatusOK)
 }
 
 // TestReadyAtTheStart has a program that waits for what it uses, and says for what.
@@ -145,6 +146,6 @@ func TestReadyNeedsToKnowWhoIsRegistered(t *testing.T) {
 
 func TestReadyRefusesWhatIsNoAnswer(t *testing.T) {
 	w := get(t, handler(readyFleet(t)), "/-/ready?strict=yes")
-	equal(t, "status", w.Code, http.StatusBadRequest)
-	equal(t, "body", w.Body.String(), "strict is \"yes\": want true or false\n")
+	testutil.Equal(t, "status", w.Code, http.StatusBadRequest)
+	testutil.Equal(t, "body", w.Body.String(), "strict is \"yes\": want true or false\n")
 }

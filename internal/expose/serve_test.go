@@ -16,6 +16,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // serving is Serve at work on a network in memory.
@@ -87,7 +88,7 @@ func TestServeAnswersUntilItIsTold(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		noError(t, err)
-		equal(t, "answer", string(body), "ready\n")
+		testutil.Equal(t, "answer", string(body), "ready\n")
 		s.ends(t, 0, 500*time.Millisecond) // the idle connection of the client does not keep it
 		if _, err := s.client.Get("http://metrics/-/ready"); err == nil {
 			t.Error("it still answers after its end")
@@ -114,7 +115,7 @@ func TestServeLetsARequestUnderWayFinish(t *testing.T) {
 		}()
 		synctest.Wait()
 		s.ends(t, 500*time.Millisecond, time.Second)
-		equal(t, "answer", <-answer, "done")
+		testutil.Equal(t, "answer", <-answer, "done")
 	})
 }
 
@@ -142,7 +143,7 @@ func TestServeWaitsNoLongerThanTheDrain(t *testing.T) {
 				for _, c := range stalled {
 					io.Copy(io.Discard, c)
 				}
-				equal(t, "time until they are cut off", time.Since(start), 0)
+				testutil.Equal(t, "time until they are cut off", time.Since(start), 0)
 			})
 		})
 	}
@@ -192,7 +193,7 @@ func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
 		if n := asked(after - time.Second); n == 0 {
 			t.Errorf("%s: nothing is answered to one that reads after %v", path, after-time.Second)
 		}
-		equal(t, path+": bytes to one that reads too late", asked(after+time.Second), 0)
+		testutil.Equal(t, path+": bytes to one that reads too late", asked(after+time.Second), 0)
 	}
 }
 
@@ -210,7 +211,7 @@ func TestServeRefusesHeadersOfAnySize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, fmt.Sprint("answer to ", size, " bytes of headers"), line, want)
+			testutil.Equal(t, fmt.Sprint("answer to ", size, " bytes of headers"), line, want)
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"dynamo-metrics/internal/testutil"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -123,10 +124,10 @@ func TestServeOnAPort(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	status, body := fetch(t, client, request(t, "http://"+addr+"/-/ready"))
-	equal(t, "status", status, http.StatusOK)
-	equal(t, "body", body, "ready\n")
+	testutil.Equal(t, "status", status, http.StatusOK)
+	testutil.Equal(t, "body", body, "ready\n")
 	// That TLS is off is what was asked for, and no news.
-	equal(t, "lines of the log", len(book.with("TLS")), 0)
+	testutil.Equal(t, "lines of the log", len(book.with("TLS")), 0)
 }
 
 // hash is bcrypt's of "secret".
@@ -159,14 +160,14 @@ basic_auth_users:
 				r.SetBasicAuth(c.user, c.password)
 			}
 			status, body := fetch(t, client, r)
-			equal(t, path+" for "+c.user+":"+c.password, status, c.want)
+			testutil.Equal(t, path+" for "+c.user+":"+c.password, status, c.want)
 			if c.want != http.StatusOK && strings.Contains(body, "llm_") {
 				t.Errorf("%s for %s: the page is shown:\n%s", path, c.user, body)
 			}
 		}
 	}
 	status, _ := fetch(t, client, request(t, "http://"+addr+"/metrics"))
-	equal(t, "without TLS", status, http.StatusBadRequest)
-	equal(t, "lines of the log about TLS", len(book.with("TLS is enabled")), 1)
-	equal(t, "lines of the log with a password", len(append(book.with("secret"), book.with("wrong")...)), 0)
+	testutil.Equal(t, "without TLS", status, http.StatusBadRequest)
+	testutil.Equal(t, "lines of the log about TLS", len(book.with("TLS is enabled")), 1)
+	testutil.Equal(t, "lines of the log with a password", len(append(book.with("secret"), book.with("wrong")...)), 0)
 }

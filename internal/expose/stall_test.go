@@ -15,6 +15,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // inUse is how many pages' memory is in use.
@@ -78,7 +79,7 @@ func TestClientsThatDoNotReadHoldAFewPagesAtMost(t *testing.T) {
 					t.Errorf("%d scrapes were cut off, want some of %d", n, clients)
 				}
 				pass(31 * time.Second)
-				equal(t, "pages in use when all have been cut off", m.press.inUse(), 0)
+				testutil.Equal(t, "pages in use when all have been cut off", m.press.inUse(), 0)
 			})
 		})
 	}
@@ -101,8 +102,8 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 		}
 		alone := slow()
 		pass(20 * time.Second)
-		equal(t, "end of what one alone gets", all(alone), "0\r\n\r\n")
-		equal(t, "cut off", f.Tally.CutOff.Load(), 0)
+		testutil.Equal(t, "end of what one alone gets", all(alone), "0\r\n\r\n")
+		testutil.Equal(t, "cut off", f.Tally.CutOff.Load(), 0)
 
 		var some []net.Conn
 		for range 4 {
@@ -110,14 +111,14 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 		}
 		pass(1999 * time.Millisecond)
 		another := slow()
-		equal(t, "cut off before their time", f.Tally.CutOff.Load(), 0)
+		testutil.Equal(t, "cut off before their time", f.Tally.CutOff.Load(), 0)
 		pass(50 * time.Millisecond)
-		equal(t, "cut off after it", f.Tally.CutOff.Load(), 1)
+		testutil.Equal(t, "cut off after it", f.Tally.CutOff.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
 			t.Error("the page of the oldest looks whole")
 		}
 		for _, c := range append(some[1:], another) {
-			equal(t, "end of what the others get", all(c), "0\r\n\r\n")
+			testutil.Equal(t, "end of what the others get", all(c), "0\r\n\r\n")
 		}
 	})
 }
@@ -137,7 +138,7 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 		}
 		write(t, s.connect(t), "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
 		for range 10 {
-			equal(t, "cut off", f.Tally.CutOff.Load(), 0)
+			testutil.Equal(t, "cut off", f.Tally.CutOff.Load(), 0)
 			for _, c := range steady {
 				if n, err := io.CopyN(io.Discard, c, 64<<10); err != nil {
 					t.Fatalf("%d bytes, then %v", n, err)
@@ -146,7 +147,7 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 			pass(time.Second)
 		}
 		pass(50 * time.Millisecond)
-		equal(t, "cut off when one waits for ten seconds", f.Tally.CutOff.Load(), 1)
+		testutil.Equal(t, "cut off when one waits for ten seconds", f.Tally.CutOff.Load(), 1)
 	})
 }
 
@@ -169,7 +170,7 @@ func TestAPieceHasTwoSeconds(t *testing.T) {
 					_, _ = io.CopyN(io.Discard, c, rate/10)
 				}
 			}
-			equal(t, fmt.Sprint("is cut off at ", rate), f.Tally.CutOff.Load() > 0, isCutOff)
+			testutil.Equal(t, fmt.Sprint("is cut off at ", rate), f.Tally.CutOff.Load() > 0, isCutOff)
 		})
 	}
 }

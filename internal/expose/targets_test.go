@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,9 +24,9 @@ func targetsOf(t *testing.T, f *fleet.Fleet, where func(fleet.WorkerPage) string
 	t.Helper()
 	h := WithTargets(handler(f), f, "dynamo", where, slog.New(slog.DiscardHandler))
 	w := get(t, h, "/api/v1/targets")
-	equal(t, "status", w.Code, http.StatusOK)
-	equal(t, "content type", w.Header().Get("Content-Type"), "application/json")
-	equal(t, "the page", get(t, h, "/metrics").Code, http.StatusOK)
+	testutil.Equal(t, "status", w.Code, http.StatusOK)
+	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "application/json")
+	testutil.Equal(t, "the page", get(t, h, "/metrics").Code, http.StatusOK)
 	return w.Body.String()
 }
 
@@ -81,9 +82,9 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 func TestWithoutPagesThereIsAnEmptyListOfTargets(t *testing.T) {
 	f := fleetAt(everything, true)
 	nowhere := func(fleet.WorkerPage) string { return "" }
-	equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
+	testutil.Equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
-	equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
+	testutil.Equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
 }
 
 // TestFourListsOfTargetsAreKeptForClients: those who do not read keep the others waiting, until
@@ -106,9 +107,9 @@ func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
 			write(t, s.connect(t), "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\n\r\n")
 		}
 		pass(9900 * time.Millisecond)
-		equal(t, "lists that were made", lists.Load(), 4)
+		testutil.Equal(t, "lists that were made", lists.Load(), 4)
 		pass(200 * time.Millisecond) // those have been cut off
-		equal(t, "lists that were made", lists.Load(), 8)
+		testutil.Equal(t, "lists that were made", lists.Load(), 8)
 		waits := s.connect(t)
 		write(t, waits, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		body, err := io.ReadAll(waits)

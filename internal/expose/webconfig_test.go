@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -26,7 +26,7 @@ type site struct {
 	t      *testing.T
 	config *WebConfig
 	book   *logbook
-	ca     *devstacktest.Authority // has issued server and client
+	ca     *testutil.Authority // has issued server and client
 	dir    string
 	other  string // a hash of "another"
 }
@@ -40,7 +40,7 @@ func inSite(t *testing.T, text string, test func(*site), handlers ...http.Handle
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &site{t: t, ca: devstacktest.NewCertified(t), dir: t.TempDir(), other: string(other)}
+		s := &site{t: t, ca: testutil.NewCertified(t), dir: t.TempDir(), other: string(other)}
 		s.ca.Issue("named", &x509.Certificate{DNSNames: []string{"prometheus"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 		s.write(text)
 		if s.config, err = ReadWebConfig(s.file()); err != nil {
@@ -145,7 +145,7 @@ func (s *site) wrong(words string) {
 	if got := s.config.Wrong(); !strings.Contains(got, words) || (got == "") != (words == "") {
 		s.t.Errorf("what is wrong: %q, want %q", got, words)
 	}
-	equal(s.t, "warnings", len(s.book.with("level=WARN", "The web configuration cannot be used")), times)
+	testutil.Equal(s.t, "warnings", len(s.book.with("level=WARN", "The web configuration cannot be used")), times)
 }
 
 const (
@@ -189,9 +189,9 @@ func TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing(t *testing.T) {
 			}
 			s.wrong(why)
 			s.becomes(withUser)
-			equal(t, "what is wrong with the one before", s.config.Wrong(), "")
-			equal(t, "lines that it is back", len(s.book.with("level=INFO", "in force again")), 1)
-			equal(t, "lines with a password", len(s.book.with("secret")), 0)
+			testutil.Equal(t, "what is wrong with the one before", s.config.Wrong(), "")
+			testutil.Equal(t, "lines that it is back", len(s.book.with("level=INFO", "in force again")), 1)
+			testutil.Equal(t, "lines with a password", len(s.book.with("secret")), 0)
 		})
 	}
 }
@@ -272,7 +272,7 @@ func TestFilesThatAWebConfigNamesAreReadWhole(t *testing.T) {
 				pass(time.Second)
 				s.asked(200, "", "client")
 				s.asked(0, "", "")
-				equal(t, "what is wrong", s.config.Wrong(), "")
+				testutil.Equal(t, "what is wrong", s.config.Wrong(), "")
 			})
 		}
 	}
@@ -293,7 +293,7 @@ func TestAWebConfigThatIsBeingWrittenNeitherOpensNorFlaps(t *testing.T) {
 			}
 		}
 		s.wrong("")
-		equal(t, "lines of the log", s.book.with("web configuration"), nil)
+		testutil.Equal(t, "lines of the log", s.book.with("web configuration"), nil)
 	})
 }
 
@@ -321,9 +321,9 @@ func TestWhoIsBeingAnsweredAsksAgainWhenOthersMayGetIn(t *testing.T) {
 			}
 		}
 		s.becomes(withUser + "http_server_config: {headers: {X-Frame-Options: deny}}\n")
-		equal(t, "the answer ends with another header", over(), false)
+		testutil.Equal(t, "the answer ends with another header", over(), false)
 		s.becomes("basic_auth_users: {dynamo: $other}\n")
-		equal(t, "the answer ends with another password", over(), true)
+		testutil.Equal(t, "the answer ends with another password", over(), true)
 	}, stream)
 }
 
@@ -373,7 +373,7 @@ func TestFewWrongPasswordsAreRememberedAndAllRightOnes(t *testing.T) {
 			s.asked(401, fmt.Sprint("wrong", i))
 		}
 		p := s.config.now.Load().users
-		equal(t, "wrong passwords that are remembered", len(p.wrong), 100)
+		testutil.Equal(t, "wrong passwords that are remembered", len(p.wrong), 100)
 		p.turn <- struct{}{} // none is compared
 		s.asked(200, "secret")
 		s.asked(401, "wrong149")

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
@@ -24,7 +24,7 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			s.asked(200, "another")
 			s.becomes("basic_auth_users:\n  somebody: $other\n")
 			s.asked(401, "another")
-			equal(t, "lines that it was taken over", len(s.book.with("level=INFO", "Took over the web configuration")), 2)
+			testutil.Equal(t, "lines that it was taken over", len(s.book.with("level=INFO", "Took over the web configuration")), 2)
 			s.wrong("")
 		})
 	})
@@ -33,7 +33,7 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			t := s.t
 			s.asked(200, "")
 			synctest.Wait()
-			equal(t, "warnings", len(s.book.with("level=WARN", "demands neither TLS nor a password")), 1)
+			testutil.Equal(t, "warnings", len(s.book.with("level=WARN", "demands neither TLS nor a password")), 1)
 			s.becomes(withUser)
 			s.asked(401, "")
 			s.asked(200, "secret")
@@ -48,10 +48,10 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			t := s.t
 			before := s.client()
 			got, _ := s.ask(before, "secret")
-			equal(t, "status without TLS", got, 200)
+			testutil.Equal(t, "status without TLS", got, 200)
 			s.becomes(withUser + withTLS)
 			got, _ = s.ask(before, "secret") // on the connection of before
-			equal(t, "status on a connection without TLS", got, 421)
+			testutil.Equal(t, "status on a connection without TLS", got, 421)
 			s.asked(400, "secret")
 			s.asked(401, "", "")
 			s.asked(200, "secret", "")
@@ -63,13 +63,13 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			without, with := s.client(""), s.client("client")
 			for _, c := range []*http.Client{without, with} {
 				got, _ := s.ask(c, "")
-				equal(t, "status", got, 200)
+				testutil.Equal(t, "status", got, 200)
 			}
 			s.becomes(withCerts)
 			got, _ := s.ask(without, "")
-			equal(t, "status on a connection of before", got, 421)
+			testutil.Equal(t, "status on a connection of before", got, 421)
 			got, _ = s.ask(with, "") // was not asked for its certificate
-			equal(t, "status on a connection of before", got, 421)
+			testutil.Equal(t, "status on a connection of before", got, 421)
 			s.asked(0, "", "")
 			s.asked(200, "", "client")
 		})
@@ -80,13 +80,13 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			with, again := s.client("client"), s.client("named")
 			s.ask(with, "")
 			s.ask(again, "")
-			old, theirs := s.ca, devstacktest.NewCertified(t)
+			old, theirs := s.ca, testutil.NewCertified(t)
 			authority, err := os.ReadFile(theirs.File("ca.crt"))
 			noError(t, err)
 			writeFile(t, filepath.Join(s.dir, "other.crt"), authority)
 			s.becomes(strings.Replace(withCerts, "$dir/ca.crt", "other.crt", 1)) // beside the file
 			got, _ := s.ask(with, "")
-			equal(t, "status on a connection of before", got, 421)
+			testutil.Equal(t, "status on a connection of before", got, 421)
 			s.asked(0, "", "client")
 			both, err := os.ReadFile(old.File("ca.crt"))
 			noError(t, err)
@@ -94,7 +94,7 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			pass(time.Second)
 			s.asked(200, "", "client")
 			got, _ = s.ask(again, "")
-			equal(t, "status on a connection that meets the demands again", got, 200)
+			testutil.Equal(t, "status on a connection that meets the demands again", got, 200)
 		})
 	})
 	t.Run("a name", func(t *testing.T) {
@@ -105,9 +105,9 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			s.ask(other, "")
 			s.becomes(withNames)
 			got, _ := s.ask(named, "")
-			equal(t, "status of one that has it", got, 200)
+			testutil.Equal(t, "status of one that has it", got, 200)
 			got, _ = s.ask(other, "")
-			equal(t, "status of one that has not", got, 421)
+			testutil.Equal(t, "status of one that has not", got, 421)
 			s.asked(200, "", "named")
 			s.asked(0, "", "client")
 		})
@@ -132,7 +132,7 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 				t.Error("the certificate is still the old one")
 			}
 			got, _ := s.ask(kept, "")
-			equal(t, "status on a connection of before", got, 200)
+			testutil.Equal(t, "status on a connection of before", got, 200)
 			s.wrong("")
 		})
 	})

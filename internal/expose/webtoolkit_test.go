@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/prometheus/exporter-toolkit/web"
 )
@@ -18,7 +18,7 @@ import (
 // TestAWebConfigIsRefusedWhereTheToolkitRefusesIt holds our reading of files against the
 // toolkit's own.
 func TestAWebConfigIsRefusedWhereTheToolkitRefusesIt(t *testing.T) {
-	ca := devstacktest.NewCertified(t)
+	ca := testutil.NewCertified(t)
 	inline := func(key, file string) string {
 		b, err := os.ReadFile(ca.File(file))
 		noError(t, err)
@@ -138,7 +138,7 @@ func TestHTTP2IsSpokenUnlessAWebConfigForbidsIt(t *testing.T) {
 	for text, want := range map[string]string{withTLS: "HTTP/2.0", withTLS + "http_server_config: {http2: false}\n": "HTTP/1.1"} {
 		inSite(t, text, func(s *site) {
 			_, got := s.ask(s.client(""), "")
-			equal(s.t, "protocol", got, want)
+			testutil.Equal(s.t, "protocol", got, want)
 		})
 	}
 }
@@ -153,9 +153,9 @@ func TestAWebConfigSetsHeaders(t *testing.T) {
 			resp, err := s.client().Do(r)
 			noError(s.t, err)
 			resp.Body.Close()
-			equal(s.t, "headers", []string{resp.Header.Get("X-Frame-Options"), resp.Header.Get("Strict-Transport-Security")}, []string{"deny", "max-age=1"})
+			testutil.Equal(s.t, "headers", []string{resp.Header.Get("X-Frame-Options"), resp.Header.Get("Strict-Transport-Security")}, []string{"deny", "max-age=1"})
 			if password == "" {
-				equal(s.t, "what is asked for", resp.Header.Get("WWW-Authenticate"), "Basic")
+				testutil.Equal(s.t, "what is asked for", resp.Header.Get("WWW-Authenticate"), "Basic")
 			}
 		}
 	})
@@ -175,13 +175,13 @@ func TestTheRateOfProbesIsLimitedToo(t *testing.T) {
 			for _, path := range append(paths, paths...) {
 				got = append(got, ask(path))
 			}
-			equal(s.t, "statuses", got, append(slices.Repeat([]int{answered}, 5), slices.Repeat([]int{429}, 2*len(paths)-5)...))
+			testutil.Equal(s.t, "statuses", got, append(slices.Repeat([]int{answered}, 5), slices.Repeat([]int{429}, 2*len(paths)-5)...))
 			for _, path := range []string{"/-/healthy", "/live", "/-/ready", "/health"} {
 				again = append(again, ask(path))
 				pass(10 * time.Second)
 				again = append(again, ask(path))
 			}
-			equal(s.t, "statuses of the probes", again, []int{429, answered, 429, answered, 429, answered, 429, answered})
+			testutil.Equal(s.t, "statuses of the probes", again, []int{429, answered, 429, answered, 429, answered, 429, answered})
 		}, handler(readyFleet(t)))
 	}
 }
@@ -196,13 +196,13 @@ func TestAWebConfigLimitsTheRate(t *testing.T) {
 			}
 			return got
 		}
-		equal(s.t, "statuses", statuses(), []int{200, 200, 429, 429})
+		testutil.Equal(s.t, "statuses", statuses(), []int{200, 200, 429, 429})
 		pass(10 * time.Second)
-		equal(s.t, "statuses an interval later", statuses(), []int{200, 429, 429, 429})
+		testutil.Equal(s.t, "statuses an interval later", statuses(), []int{200, 429, 429, 429})
 		s.becomes("basic_auth_users:\n  dynamo: $other\nrate_limit: {burst: 2, interval: 10s}\n")
 		status, _ := s.ask(c, "another")
-		equal(s.t, "status after a change", status, http.StatusTooManyRequests)
+		testutil.Equal(s.t, "status after a change", status, http.StatusTooManyRequests)
 		s.becomes(withUser)
-		equal(s.t, "statuses without a limit", statuses(), []int{200, 200, 200, 200})
+		testutil.Equal(s.t, "statuses without a limit", statuses(), []int{200, 200, 200, 200})
 	})
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func turnedAway(t *testing.T, f *Fleet, want map[Limit]uint64) {
 	t.Helper()
 	audit(t, f)
 	for _, l := range Limits() {
-		equal(t, "turned away at the limit of "+l.String(), f.Tally.TurnedAway(l), want[l])
+		testutil.Equal(t, "turned away at the limit of "+l.String(), f.Tally.TurnedAway(l), want[l])
 	}
 }
 
@@ -34,22 +35,22 @@ func TestEndpointsThatComeAndGoAreBounded(t *testing.T) {
 	f := fleetAt(Target(generate), 1) // the one of the flags is beside them
 	f.target = everything
 	comeAndGo(f, 0, 3000)
-	equal(t, "endpoints", len(f.endpoints), 1024+1)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 3000 - 1024})
-	equal(t, "the last but 1,023 is remembered", f.endpoints[at(3000-1024)] != nil, true)
-	equal(t, "the one before is", f.endpoints[at(3000-1025)] != nil, false)
+	testutil.Equal(t, "the last but 1,023 is remembered", f.endpoints[at(3000-1024)] != nil, true)
+	testutil.Equal(t, "the one before is", f.endpoints[at(3000-1025)] != nil, false)
 	after(f, 10*time.Minute-time.Second)
-	equal(t, "endpoints", len(f.endpoints), 1024+1)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
 	after(f, 10*time.Minute)
-	equal(t, "endpoints after ten minutes", len(f.endpoints), 1)
+	testutil.Equal(t, "endpoints after ten minutes", len(f.endpoints), 1)
 }
 
 func TestRememberedEndpointsAreBoundedHoweverManyThereMayBe(t *testing.T) {
 	f := fleetAt(everything, 10_000)
 	comeAndGo(f, 0, 3000)
-	equal(t, "endpoints", len(f.endpoints), 3000)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 3000)
 	after(f, time.Second)
-	equal(t, "endpoints a second later", len(f.endpoints), 1024)
+	testutil.Equal(t, "endpoints a second later", len(f.endpoints), 1024)
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 3000 - 1024})
 }
 
@@ -61,9 +62,9 @@ func TestThereAreAsManyEndpointsAsWorkers(t *testing.T) {
 	turnedAway(t, f, nil)
 	register(f, generate, 1)
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 1})
-	equal(t, "listed anew while full", f.WantsSync(), false)
+	testutil.Equal(t, "listed anew while full", f.WantsSync(), false)
 	deregister(f, at(7), 8)
-	equal(t, "listed anew with room", f.WantsSync(), true)
+	testutil.Equal(t, "listed anew with room", f.WantsSync(), true)
 	register(f, generate, 1)
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 1})
 }
@@ -85,7 +86,7 @@ func TestWhatRegistersPushesOutWhatIsLeftAndThenWhatIsUnregistered(t *testing.T)
 	shows(t, f, "c2/generate: 1 unregistered mean 5", "  a up kv 5", "c3/generate: 1 silent", "  4 down", "c4/generate: 1 silent", "  5 down", "c5/generate: 1 silent", "  6 down")
 	register(f, at(6), 7) // not for one that answers, and registers nowhere
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 3})
-	equal(t, "endpoints", len(f.endpoints), 4)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 4)
 	f.Report(loaded(at(7), static("b"), 5))
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 4})
 }
@@ -108,11 +109,11 @@ func TestStaticWorkersMakeAThousandEndpoints(t *testing.T) {
 		for i := range 2001 {
 			f.Report(loaded(at(i), static(fmt.Sprint("a", i/64)), 5))
 		}
-		equal(t, fmt.Sprint("endpoints, with a registry: ", registry), len(f.endpoints), want)
+		testutil.Equal(t, fmt.Sprint("endpoints, with a registry: ", registry), len(f.endpoints), want)
 		if registry {
 			turnedAway(t, f, map[Limit]uint64{EndpointLimit: uint64(2001 - want)})
 			register(f, generate, 1)
-			equal(t, "endpoints with one that is registered", len(f.endpoints), want+1)
+			testutil.Equal(t, "endpoints with one that is registered", len(f.endpoints), want+1)
 			continue
 		}
 		turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
@@ -128,9 +129,9 @@ func TestEndpointsThatTheRegistryHasNoMoreAreBounded(t *testing.T) {
 		publishedAt(f, at(i), uint64(1_000_000+i), 5) // of another
 		deregister(f, at(i), uint64(i+1))
 	}
-	equal(t, "endpoints", f.standing[unregistered], 2000)
+	testutil.Equal(t, "endpoints", f.standing[unregistered], 2000)
 	after(f, time.Second)
-	equal(t, "endpoints a second later", f.standing[unregistered], 1024)
+	testutil.Equal(t, "endpoints a second later", f.standing[unregistered], 1024)
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 2000 - 1024})
 }
 
@@ -139,15 +140,15 @@ func TestModelCardsAreBounded(t *testing.T) {
 	for i := range 20_000 {
 		card(f, at(i), uint64(i%469))
 	}
-	equal(t, "endpoints", len(f.endpoints), 1500)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 1500)
 	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 20_000 - 1500})
 	register(f, at(0), 1_000_000)
-	equal(t, "workers", f.workers.len(), 470)
+	testutil.Equal(t, "workers", f.workers.len(), 470)
 	for i := range 20_000 {
 		f.DropCard(keyOf(Instance{at(i), uint64(i % 469)}), Instance{at(i), uint64(i % 469)})
 	}
 	audit(t, f)
-	equal(t, "endpoints", len(f.endpoints), 1)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 1)
 }
 
 func TestThereAreEightAttachmentsForEachWorkerThatMayBe(t *testing.T) {
@@ -158,10 +159,10 @@ func TestThereAreEightAttachmentsForEachWorkerThatMayBe(t *testing.T) {
 	turnedAway(t, f, nil)
 	register(f, at(32), 1)
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
-	equal(t, "attachments", f.held.attachments, 32)
-	equal(t, "listed anew while full", f.WantsSync(), false)
+	testutil.Equal(t, "attachments", f.held.attachments, 32)
+	testutil.Equal(t, "listed anew while full", f.WantsSync(), false)
 	deregister(f, at(0), 1)
-	equal(t, "listed anew with room", f.WantsSync(), true)
+	testutil.Equal(t, "listed anew with room", f.WantsSync(), true)
 }
 
 func TestUnregisteredAttachmentsAreAsManyAsWorkersAndGiveWay(t *testing.T) {
@@ -176,11 +177,11 @@ func TestUnregisteredAttachmentsAreAsManyAsWorkersAndGiveWay(t *testing.T) {
 	for i := range 8 {
 		register(f, at(20+i), 1)
 	}
-	equal(t, "attachments", f.held.attachments, 32)
+	testutil.Equal(t, "attachments", f.held.attachments, 32)
 	register(f, at(28), 1) // pushes them out
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 3})
-	equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered, f.held.strays}, []int32{29, 0, 0})
-	equal(t, "workers", f.workers.len(), 1)
+	testutil.Equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered, f.held.strays}, []int32{29, 0, 0})
+	testutil.Equal(t, "workers", f.workers.len(), 1)
 }
 
 func TestIdsThatTheRegistryDoesNotHaveAreAQuarter(t *testing.T) {
@@ -189,16 +190,16 @@ func TestIdsThatTheRegistryDoesNotHaveAreAQuarter(t *testing.T) {
 		for id := range limit + 1 {
 			f.Hit(uint64(1+id), 1, 0)
 		}
-		equal(t, fmt.Sprint("tracked of ", limit), f.workers.len(), want)
+		testutil.Equal(t, fmt.Sprint("tracked of ", limit), f.workers.len(), want)
 		turnedAway(t, f, map[Limit]uint64{WorkerLimit: uint64(limit + 1 - want)})
 		register(f, generate, 1_000_000) // there is room for it
-		equal(t, "registered", f.IsRegistered(Instance{generate, 1_000_000}), true)
+		testutil.Equal(t, "registered", f.IsRegistered(Instance{generate, 1_000_000}), true)
 	}
 	f := New(everything, 10_000, false)
 	for id := range 10_000 {
 		f.Hit(uint64(1+id), 1, 0)
 	}
-	equal(t, "tracked without a registry", f.workers.len(), 10_000)
+	testutil.Equal(t, "tracked without a registry", f.workers.len(), 10_000)
 }
 
 func TestStaticWorkersAreASixteenthWhereThereIsARegistry(t *testing.T) {
@@ -210,8 +211,8 @@ func TestStaticWorkersAreASixteenthWhereThereIsARegistry(t *testing.T) {
 		for i := range c.limit + 1 {
 			f.Report(loaded(generate, static(fmt.Sprint("s", i)), 5))
 		}
-		equal(t, "static workers", f.workers.len(), c.want)
-		equal(t, "turned away", f.Tally.TurnedAway(WorkerLimit), uint64(c.limit+1-c.want))
+		testutil.Equal(t, "static workers", f.workers.len(), c.want)
+		testutil.Equal(t, "turned away", f.Tally.TurnedAway(WorkerLimit), uint64(c.limit+1-c.want))
 	}
 }
 
@@ -221,7 +222,7 @@ func TestTheRanksOfOneWorkerAreBounded(t *testing.T) {
 	for rank := range uint32(300) {
 		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
-	equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), 256)
+	testutil.Equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), 256)
 	turnedAway(t, f, map[Limit]uint64{RankLimit: 300 - 256})
 }
 
@@ -241,7 +242,7 @@ func TestRanksBesideTheFirstOfAllWorkersAreBounded(t *testing.T) {
 			publishing(f, generate, uint64(1+id))
 		}
 		manyRanks(f, generate, 80, 256)
-		equal(t, "ranks", f.held.ranks, int32(80+want))
+		testutil.Equal(t, "ranks", f.held.ranks, int32(80+want))
 		turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(80*255 - want)})
 		publishing(f, generate, 999) // the first rank of each always has room
 		publishedAt(f, generate, 999, 5)
@@ -255,7 +256,7 @@ func TestRanksOfWorkersThatAreNotRegisteredAreBounded(t *testing.T) {
 			f := fleetAt(everything, limit)
 			publishing(f, generate, 1_000_000)
 			manyRanks(f, e, 100, 200)
-			equal(t, "ranks "+name, f.held.strays, int32(want))
+			testutil.Equal(t, "ranks "+name, f.held.strays, int32(want))
 			turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(100*200 - want)})
 		}
 	}
@@ -267,7 +268,7 @@ func TestRanksThatBecomeTooManyByARegistrationAreTrimmed(t *testing.T) {
 	manyRanks(f, generate, 1, 80)
 	manyRanks(f, Endpoint{}, 1, 70)
 	publishing(f, generate, 1)
-	equal(t, "ranks", f.held.ranks, 101)
+	testutil.Equal(t, "ranks", f.held.ranks, 101)
 	turnedAway(t, f, map[Limit]uint64{RankLimit: 49})
 }
 
@@ -280,11 +281,11 @@ func TestTheKeysOfOneRegistrationAreBounded(t *testing.T) {
 	}
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 8})
 	for i := range 16 {
-		equal(t, "registered", f.IsRegistered(in), true)
+		testutil.Equal(t, "registered", f.IsRegistered(in), true)
 		f.Deregister(fmt.Sprint(i), in)
 		f.DropCard(fmt.Sprint(i), in)
 	}
-	equal(t, "registered when the keys are gone that had room", f.IsRegistered(in), false)
+	testutil.Equal(t, "registered when the keys are gone that had room", f.IsRegistered(in), false)
 	shows(t, f)
 }
 
@@ -294,8 +295,8 @@ func TestTheLastGapsAreKept(t *testing.T) {
 		n.Missed(Gap{After: i})
 	}
 	gaps := n.Gaps()
-	equal(t, "gaps", len(gaps), 8)
-	equal(t, "the oldest", gaps[0].After, 12)
+	testutil.Equal(t, "gaps", len(gaps), 8)
+	testutil.Equal(t, "the oldest", gaps[0].After, 12)
 }
 
 func TestACounterThatSkipsTooFarBeganAnew(t *testing.T) {
@@ -304,9 +305,9 @@ func TestACounterThatSkipsTooFarBeganAnew(t *testing.T) {
 	from := Origin{Endpoint: generate, Worker: 1}
 	f.Pass(from, Pass{Counter: 1})
 	f.Pass(from, Pass{Counter: 1 + 4_294_967_296})
-	equal(t, "missed", f.Snapshot().Workers[0].Passes.V.Missed, 4_294_967_295)
+	testutil.Equal(t, "missed", f.Snapshot().Workers[0].Passes.V.Missed, 4_294_967_295)
 	f.Pass(from, Pass{Counter: 1 + 2*4_294_967_296 + 1})
-	equal(t, "missed", f.Snapshot().Workers[0].Passes.V.Missed, 4_294_967_295)
+	testutil.Equal(t, "missed", f.Snapshot().Workers[0].Passes.V.Missed, 4_294_967_295)
 }
 
 func TestTimesAreThoseOfTheREADME(t *testing.T) {
@@ -344,7 +345,7 @@ func TestAHistogramIsBounded(t *testing.T) {
 	for _, seconds := range []float64{0, 1e-9, 1e-6, 1.001e-6, 1e-3, 1, 8191, 8193, 1e9, 1e300} {
 		h.Observe(seconds)
 	}
-	equal(t, "native buckets", len(h.Fine), 264)
-	equal(t, "as good as nothing", h.Zero, 3)
-	equal(t, "in the last one", h.Fine[263], 4)
+	testutil.Equal(t, "native buckets", len(h.Fine), 264)
+	testutil.Equal(t, "as good as nothing", h.Zero, 3)
+	testutil.Equal(t, "in the last one", h.Fine[263], 4)
 }

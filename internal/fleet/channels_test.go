@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -16,9 +17,9 @@ func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
 		do()
 		select {
 		case <-changed:
-			equal(t, "changed", true, want)
+			testutil.Equal(t, "changed", true, want)
 		default:
-			equal(t, "changed", false, want)
+			testutil.Equal(t, "changed", false, want)
 		}
 	}
 	changes(true, func() { f.Announce("a", zmq) })
@@ -27,14 +28,14 @@ func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
 	moved.Address = "tcp://h:2"
 	changes(true, func() { f.Announce("a", moved) })
 	all, _ := f.Channels()
-	equal(t, "channels", all, map[string]Channel{"a": moved})
+	testutil.Equal(t, "channels", all, map[string]Channel{"a": moved})
 	changes(false, func() { f.Withdraw("b") })
 	changes(true, func() { f.Sync(Listing{Channels: map[string]Channel{"a": zmq, "b": zmq}}) })
 	changes(false, func() { f.Sync(Listing{Channels: map[string]Channel{"a": zmq, "b": zmq}}) })
 	changes(true, func() { f.Withdraw("b") })
 	changes(true, func() { f.Sync(Listing{}) })
 	all, _ = f.Channels()
-	equal(t, "channels", len(all), 0)
+	testutil.Equal(t, "channels", len(all), 0)
 }
 
 // auditChannels recounts what is kept count of, from the channels alone.
@@ -57,13 +58,13 @@ func auditChannels(t *testing.T, f *Fleet) {
 			onNATS++
 		}
 	}
-	equal(t, "bytes", cs.bytes, bytes)
-	equal(t, "on NATS", cs.onNATS, onNATS)
-	equal(t, "scopes", len(cs.scopes), len(scopes))
+	testutil.Equal(t, "bytes", cs.bytes, bytes)
+	testutil.Equal(t, "on NATS", cs.onNATS, onNATS)
+	testutil.Equal(t, "scopes", len(cs.scopes), len(scopes))
 	for of, n := range scopes {
-		equal(t, "channels of a scope", cs.scopes[of].refs, n)
+		testutil.Equal(t, "channels of a scope", cs.scopes[of].refs, n)
 	}
-	equal(t, "publishers", len(cs.byPublisher), len(publishers))
+	testutil.Equal(t, "publishers", len(cs.byPublisher), len(publishers))
 	for id, n := range publishers {
 		linked := 0
 		for c := cs.byPublisher[id]; c != nil; c = c.older {
@@ -72,7 +73,7 @@ func auditChannels(t *testing.T, f *Fleet) {
 				t.Errorf("the channels of publisher %d do not hang together", id)
 			}
 		}
-		equal(t, "channels of a publisher", linked, n)
+		testutil.Equal(t, "channels of a publisher", linked, n)
 	}
 	if len(cs.log) > 4096 {
 		t.Errorf("%d changes are kept, want at most 4096", len(cs.log))
@@ -155,18 +156,18 @@ func TestReadersOfChannelsKnowThemAll(t *testing.T) {
 			ofPublisher[c.Publisher] = true
 			nats = nats || c.Plane == NATSPlane
 		}
-		equal(t, "what the one knows that looks often", often.knows, want)
-		equal(t, "what the other one knows", seldom.knows, want)
-		equal(t, "times that the first was told everything", often.whole, 1)
+		testutil.Equal(t, "what the one knows that looks often", often.knows, want)
+		testutil.Equal(t, "what the other one knows", seldom.knows, want)
+		testutil.Equal(t, "times that the first was told everything", often.whole, 1)
 		all, _ := f.Channels()
-		equal(t, "channels", all, keys)
+		testutil.Equal(t, "channels", all, keys)
 		for id := range uint64(20) {
 			c, ok := f.ChannelOf(id)
 			if ok != ofPublisher[id] || ok && (want[c] == 0 || c.Publisher != id) {
 				t.Errorf("a channel of publisher %d: %v, %v", id, c, ok)
 			}
 		}
-		equal(t, "NATS is used", f.UsesNATS(), nats)
+		testutil.Equal(t, "NATS is used", f.UsesNATS(), nats)
 		auditChannels(t, f)
 	}
 }
@@ -181,7 +182,7 @@ func TestWhoIsBehindReadsAllChannelsAgain(t *testing.T) {
 			f.Announce("a", Channel{Topic: "kv_metrics", Publisher: uint64(changes + i)})
 		}
 		got, whole, _ := r.Next()
-		equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{told, all})
+		testutil.Equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{told, all})
 	}
 	next(0, 0, true)
 	next(1, 1, false)
@@ -211,8 +212,8 @@ func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
 			announce(f, i, c.key, c.address)
 		}
 		what := fmt.Sprintf("of %d workers, keys of %d bytes and addresses of %d", c.limit, c.key, c.address)
-		equal(t, "channels "+what, len(f.channels.byKey), c.room)
-		equal(t, "turned away "+what, f.Tally.TurnedAway(ChannelLimit), uint64(5))
+		testutil.Equal(t, "channels "+what, len(f.channels.byKey), c.room)
+		testutil.Equal(t, "turned away "+what, f.Tally.TurnedAway(ChannelLimit), uint64(5))
 		auditChannels(t, f)
 	}
 	f := fleetAt(everything, 65_536)
@@ -226,7 +227,7 @@ func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
 			}
 		}
 	}
-	equal(t, "turned away of 10,000 workers of eight ranks", f.Tally.TurnedAway(ChannelLimit), uint64(0))
+	testutil.Equal(t, "turned away of 10,000 workers of eight ranks", f.Tally.TurnedAway(ChannelLimit), uint64(0))
 }
 
 // TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel that was turned away.
@@ -242,7 +243,7 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
 	if len(first) == len(all) || len(first) < 8 {
 		t.Fatalf("%d channels find room", len(first))
 	}
-	equal(t, "wanted while full", f.WantsSync(), false)
+	testutil.Equal(t, "wanted while full", f.WantsSync(), false)
 	for key := range first {
 		if len(key) < 200_000 {
 			f.Withdraw(key)
@@ -252,7 +253,7 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
 			break
 		}
 	}
-	equal(t, "wanted with room", f.WantsSync(), true)
+	testutil.Equal(t, "wanted with room", f.WantsSync(), true)
 	for key := range all {
 		if len(key) > 200_000 {
 			delete(all, key)
@@ -260,8 +261,8 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
 	}
 	f.Sync(Listing{Channels: all})
 	second, _ := f.Channels()
-	equal(t, "all that fit", len(second), len(all))
-	equal(t, "wanted after it was listed", f.WantsSync(), false)
+	testutil.Equal(t, "all that fit", len(second), len(all))
+	testutil.Equal(t, "wanted after it was listed", f.WantsSync(), false)
 }
 
 func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
@@ -285,9 +286,9 @@ func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
 	} {
 		f := fleetAt(everything, plenty)
 		c.do(f)
-		equal(t, name, f.UsesNATS(), c.want)
+		testutil.Equal(t, name, f.UsesNATS(), c.want)
 	}
-	equal(t, "nobody registers", New(backend, plenty, false).UsesNATS(), true)
+	testutil.Equal(t, "nobody registers", New(backend, plenty, false).UsesNATS(), true)
 }
 
 // TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre, and so does what is asked of them.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestAPublishedLoadLivesWhileItsWorkerIsRegistered(t *testing.T) {
 		poll(f)
 	}
 	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
-	equal(t, "age", f.Snapshot().Workers[0].LoadAge, 24*time.Hour)
+	testutil.Equal(t, "age", f.Snapshot().Workers[0].LoadAge, 24*time.Hour)
 	deregister(f, generate, 1)
 	shows(t, f, "backend/generate:")
 }
@@ -114,7 +115,7 @@ func TestAWorkerThatReportsBothWaysIsOneAndItsSourceStays(t *testing.T) {
 	load := loaded(loadMetrics, lease(1), 11).Load
 	source := func(want string) {
 		t.Helper()
-		equal(t, "source", f.Snapshot().Workers[0].Source.String(), want)
+		testutil.Equal(t, "source", f.Snapshot().Workers[0].Source.String(), want)
 	}
 	for n := range uint64(10) {
 		f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
@@ -165,7 +166,7 @@ func TestNoPollWaitsForAWorkerThatPublishes(t *testing.T) {
 	register(f, generate, 2)
 	f.BeginPoll()
 	f.Report(loaded(generate, lease(2), 5))
-	equal(t, "answered", f.PollAnswered(), true)
+	testutil.Equal(t, "answered", f.PollAnswered(), true)
 }
 
 func TestTotalsAreTheModelCards(t *testing.T) {
@@ -178,17 +179,17 @@ func TestTotalsAreTheModelCards(t *testing.T) {
 	publishedAt(f, generate, 1, 40)
 	shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
 	w := f.Snapshot().Workers[0]
-	equal(t, "load", w.Load.V, Load{KVActive: Some[uint64](40), KVTotal: Some[uint64](100), TotalSlots: Some[uint64](8), CacheUsage: Some(0.4)})
-	equal(t, "model", w.Model, "m")
+	testutil.Equal(t, "load", w.Load.V, Load{KVActive: Some[uint64](40), KVTotal: Some[uint64](100), TotalSlots: Some[uint64](8), CacheUsage: Some(0.4)})
+	testutil.Equal(t, "model", w.Model, "m")
 	f.DropCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
-	equal(t, "load", f.Snapshot().Workers[0].Load.V, Load{KVActive: Some[uint64](40)})
+	testutil.Equal(t, "load", f.Snapshot().Workers[0].Load.V, Load{KVActive: Some[uint64](40)})
 	card(f, generate, 1)
 	deregister(f, generate, 1)
 	deregister(f, generate2, 1)
 	shows(t, f, "backend/generate:")
 	f.DropCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
 	shows(t, f, "backend/generate:")
-	equal(t, "workers", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
@@ -208,17 +209,17 @@ func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
 			Waiting: Some[uint64](3), CacheUsage: Some(0.2 + 0.2*float64(number)), HitRate: Some(0.5),
 		}}
 	}
-	equal(t, "ranks", w.Ranks, []RankState{rank(0), rank(1)})
+	testutil.Equal(t, "ranks", w.Ranks, []RankState{rank(0), rank(1)})
 	w.Load.V.CacheUsage.V = float64(float32(w.Load.V.CacheUsage.V))
-	equal(t, "load", w.Load.V, Load{
+	testutil.Equal(t, "load", w.Load.V, Load{
 		KVActive: Some[uint64](21), KVTotal: Some[uint64](100), ActiveSlots: Some[uint64](1), TotalSlots: Some[uint64](16), Waiting: Some[uint64](6),
 		CacheUsage: Some(float64(float32(0.3))), HitRate: Some(0.5),
 	})
 	for rank := range uint32(2 * maxRanks) {
 		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
-	equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), maxRanks)
-	equal(t, "over the limit", f.Tally.OverLimit(), uint64(maxRanks))
+	testutil.Equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), maxRanks)
+	testutil.Equal(t, "over the limit", f.Tally.OverLimit(), uint64(maxRanks))
 }
 
 func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
@@ -240,13 +241,13 @@ func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
 		f.Pass(from, p)
 	}
 	w := f.Snapshot().Workers[0]
-	equal(t, "load", w.Load.V, Load{ActiveSlots: Some[uint64](6), Waiting: Some[uint64](0), TotalSlots: Some[uint64](8), KVTotal: Some[uint64](100)})
-	equal(t, "source", w.Source.String(), "fpm")
-	equal(t, "up", w.Up, true)
+	testutil.Equal(t, "load", w.Load.V, Load{ActiveSlots: Some[uint64](6), Waiting: Some[uint64](0), TotalSlots: Some[uint64](8), KVTotal: Some[uint64](100)})
+	testutil.Equal(t, "source", w.Source.String(), "fpm")
+	testutil.Equal(t, "up", w.Up, true)
 	seconds := w.Passes.V.Seconds
-	equal(t, "durations", []float64{float64(seconds.Count), seconds.Sum}, []float64{6, 1.75})
+	testutil.Equal(t, "durations", []float64{float64(seconds.Count), seconds.Sum}, []float64{6, 1.75})
 	w.Passes.V.Seconds = Histogram{}
-	equal(t, "passes", w.Passes.V, Passes{Count: 6, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
+	testutil.Equal(t, "passes", w.Passes.V, Passes{Count: 6, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
 }
 
 func TestWhatIsNotWatchedIsNotKept(t *testing.T) {
@@ -258,15 +259,15 @@ func TestWhatIsNotWatchedIsNotKept(t *testing.T) {
 		f.Pass(Origin{Endpoint: e, Worker: 9}, Pass{Running: 1})
 	}
 	shows(t, f, "backend/generate:")
-	equal(t, "workers", f.workers.len(), 2)
+	testutil.Equal(t, "workers", f.workers.len(), 2)
 	found, elsewhere := f.Publishing()
-	equal(t, "publishing", found, false)
-	equal(t, "elsewhere", elsewhere, nil)
+	testutil.Equal(t, "publishing", found, false)
+	testutil.Equal(t, "elsewhere", elsewhere, nil)
 	publishing(f, generate, 1)
 	card(f, generate2, 1)
 	found, elsewhere = f.Publishing()
-	equal(t, "publishing", found, true)
-	equal(t, "elsewhere", elsewhere, []string{"generate2"})
+	testutil.Equal(t, "publishing", found, true)
+	testutil.Equal(t, "elsewhere", elsewhere, []string{"generate2"})
 }
 
 func TestWhereNobodyRegistersAnEventShowsItsWorkerForAMinute(t *testing.T) {
@@ -283,10 +284,10 @@ func TestNothingExpiresWhileTheRegistryIsAway(t *testing.T) {
 	f.Tally.Etcd.Use()
 	publishedAt(f, generate, 1, 40)
 	after(f, 2*retention)
-	equal(t, "workers", f.workers.len(), 1)
+	testutil.Equal(t, "workers", f.workers.len(), 1)
 	f.Tally.Etcd.Set(true)
 	after(f, 2*retention+time.Second)
-	equal(t, "workers", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestFinishedRequestsAreBookedOnWhoServedThem(t *testing.T) {
@@ -298,13 +299,13 @@ func TestFinishedRequestsAreBookedOnWhoServedThem(t *testing.T) {
 	f.Serve(Request{Prefill: some(1), FirstToken: Some(0.25)})
 	f.Serve(Request{Prefill: some(9), Decode: some(9), ISLBlocks: some(20), OverlapBlocks: some(5)})
 	shows(t, f, "backend/generate: 1 silent", "  2 down", "prefill/generate: 1 silent 1 events", "  1 down hits 5/20")
-	equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(1))
+	testutil.Equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(1))
 	s := f.Snapshot()
-	equal(t, "decode", s.Workers[0].Timings, Timings{InterToken: Timing{1, 0.02}, Duration: Timing{1, 3}})
-	equal(t, "prefill", s.Workers[1].Timings, Timings{FirstToken: Timing{2, 0.75}})
-	equal(t, "requests", s.Endpoints[0].Requests.Duration.Count, 1)
-	equal(t, "requests", s.Endpoints[1].Requests.FirstToken.Count, 2)
+	testutil.Equal(t, "decode", s.Workers[0].Timings, Timings{InterToken: Timing{1, 0.02}, Duration: Timing{1, 3}})
+	testutil.Equal(t, "prefill", s.Workers[1].Timings, Timings{FirstToken: Timing{2, 0.75}})
+	testutil.Equal(t, "requests", s.Endpoints[0].Requests.Duration.Count, 1)
+	testutil.Equal(t, "requests", s.Endpoints[1].Requests.FirstToken.Count, 2)
 	deregister(f, prefill, 1)
 	f.Serve(Request{Prefill: some(1), FirstToken: Some(0.25)})
-	equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(2))
+	testutil.Equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(2))
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"testing"
 	"time"
 )
@@ -16,9 +17,9 @@ func TestAWorkerThatRegistersPushesOutWhatIsSaidInItsName(t *testing.T) {
 	publishedAt(f, at(64), 2, 7) // and this is not
 	register(f, at(64), 2)
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
-	equal(t, "registrations", f.Registrations(2), []Endpoint{at(64)})
-	equal(t, "load", f.workers.of(lease(2)).at(at(64)).ranks[0].load.V.KVActive.V, 7)
-	equal(t, "attachments", f.held.attachments, 65)
+	testutil.Equal(t, "registrations", f.Registrations(2), []Endpoint{at(64)})
+	testutil.Equal(t, "load", f.workers.of(lease(2)).at(at(64)).ranks[0].load.V.KVActive.V, 7)
+	testutil.Equal(t, "attachments", f.held.attachments, 65)
 }
 
 func TestWhatWaitsDoesNotGiveWayToAttachments(t *testing.T) {
@@ -29,13 +30,13 @@ func TestWhatWaitsDoesNotGiveWayToAttachments(t *testing.T) {
 	publishedAt(f, at(40), 3, 7)
 	register(f, at(32), 1)
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
-	equal(t, "listed anew while full", f.WantsSync(), false)
+	testutil.Equal(t, "listed anew while full", f.WantsSync(), false)
 	register(f, at(40), 3)
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 2})
 	deregister(f, at(0), 1)
-	equal(t, "listed anew with room", f.WantsSync(), true)
+	testutil.Equal(t, "listed anew with room", f.WantsSync(), true)
 	register(f, at(40), 3)
-	equal(t, "load", f.workers.of(lease(3)).at(at(40)).ranks[0].load.V.KVActive.V, 7)
+	testutil.Equal(t, "load", f.workers.of(lease(3)).at(at(40)).ranks[0].load.V.KVActive.V, 7)
 }
 
 func TestAWorkerThatStandsInItsOwnWayIsShownWhereItRegisters(t *testing.T) {
@@ -49,9 +50,9 @@ func TestAWorkerThatStandsInItsOwnWayIsShownWhereItRegisters(t *testing.T) {
 	register(f, at(31), 2)
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
 	w := f.workers.of(lease(2))
-	equal(t, "attachments", len(w.seats), 1)
-	equal(t, "load", w.seats[0].ranks[0].load.V.KVActive.V, 7)
-	equal(t, "where it is hit", w.home.Endpoint, at(31))
+	testutil.Equal(t, "attachments", len(w.seats), 1)
+	testutil.Equal(t, "load", w.seats[0].ranks[0].load.V.KVActive.V, 7)
+	testutil.Equal(t, "where it is hit", w.home.Endpoint, at(31))
 }
 
 // What registers may have the name that the endpoint of unknown ids has.
@@ -75,7 +76,7 @@ func TestAnEndpointThatIsCalledUnknownGivesWayToNothing(t *testing.T) {
 		}
 		after(f, time.Second) // pushes out two of the four, and does not try the other one for ever
 		turnedAway(t, f, map[Limit]uint64{EndpointLimit: 2})
-		equal(t, "endpoints", len(f.endpoints), 3)
+		testutil.Equal(t, "endpoints", len(f.endpoints), 3)
 		after(f, time.Hour)
 		after(f, 2*time.Hour)
 		shows(t, f)
@@ -94,7 +95,7 @@ func TestWhatAModelCardLeavesIsBounded(t *testing.T) {
 		f.DropCard(keyOf(Instance{at(i), 2}), Instance{at(i), 2})
 	}
 	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 10 - 4})
-	equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered}, []int32{5, 4})
+	testutil.Equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered}, []int32{5, 4})
 }
 
 func TestAnEndpointIsForgottenWithWhatWasSaidOfIt(t *testing.T) {
@@ -102,14 +103,14 @@ func TestAnEndpointIsForgottenWithWhatWasSaidOfIt(t *testing.T) {
 	register(f, at(0), 1)
 	publishedAt(f, at(0), 2, 5)
 	deregister(f, at(0), 1)
-	equal(t, "endpoints", len(f.endpoints), 1)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 1)
 	for m := range 22 {
 		f.Publish(Origin{Worker: 2}, FromLoadEvent, Load{KVActive: Some[uint64](5)}) // it goes on, of no endpoint
 		after(f, time.Duration(1+m)*time.Minute)
 		audit(t, f)
 	}
-	equal(t, "it is", f.endpoints[at(0)] != nil, false)
-	equal(t, "workers", f.workers.len(), 1)
+	testutil.Equal(t, "it is", f.endpoints[at(0)] != nil, false)
+	testutil.Equal(t, "workers", f.workers.len(), 1)
 }
 
 func TestRanksOfAWorkerThatIsListedNoMoreAreTrimmed(t *testing.T) {
@@ -121,6 +122,6 @@ func TestRanksOfAWorkerThatIsListedNoMoreAreTrimmed(t *testing.T) {
 	manyRanks(f, Endpoint{}, 1, 70)
 	turnedAway(t, f, nil)
 	f.DropCard(keyOf(Instance{generate, 1}), Instance{generate, 1})
-	equal(t, "ranks", f.held.strays, 10)
+	testutil.Equal(t, "ranks", f.held.strays, 10)
 	turnedAway(t, f, map[Limit]uint64{RankLimit: 140})
 }

@@ -156,11 +156,3 @@ func shows(t *testing.T, f *Fleet, lines ...string) {
 		t.Errorf("the fleet shows (-want +got):\n%s", diff)
 	}
 }
-
-// equal fails the test unless got is want.
-func equal[T any](t *testing.T, what string, got, want T) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
-	}
-}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"testing"
 	"time"
 )
@@ -18,9 +19,9 @@ func TestHitsGoToTheWatchedEndpointThatReportsTheWorker(t *testing.T) {
 func TestAWorkerWithoutHitsHasNoCounters(t *testing.T) {
 	f := fleetAt(everything, plenty)
 	register(f, generate, 1)
-	equal(t, "hits", f.Snapshot().Workers[0].Hits, Opt[Hits]{})
+	testutil.Equal(t, "hits", f.Snapshot().Workers[0].Hits, Opt[Hits]{})
 	f.Hit(1, 0, 0)
-	equal(t, "hits after an event of zeros", f.Snapshot().Workers[0].Hits, Some(Hits{Events: 1}))
+	testutil.Equal(t, "hits after an event of zeros", f.Snapshot().Workers[0].Hits, Some(Hits{Events: 1}))
 }
 
 func TestHitsOfANamedTargetGoToTheNamedEndpoint(t *testing.T) {
@@ -50,7 +51,7 @@ func TestHitsOfAnotherComponentAreForeign(t *testing.T) {
 		f.Hit(2, 30, 6)
 		f.Hit(2, 30, 6)
 		shows(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 5/20")
-		equal(t, "foreign events", f.Tally.ForeignEvents.Load(), uint64(2))
+		testutil.Equal(t, "foreign events", f.Tally.ForeignEvents.Load(), uint64(2))
 	}
 }
 

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 )
@@ -23,7 +24,7 @@ func TestARegistrationLivesUntilItsLastKeyIsGone(t *testing.T) {
 				f.DropCard(keys[i], in)
 			}
 			shows(t, f, "backend/generate:")
-			equal(t, "workers", f.workers.len(), 0)
+			testutil.Equal(t, "workers", f.workers.len(), 0)
 		})
 	})
 }
@@ -52,8 +53,8 @@ func TestOfSeveralRegistrationsTheOneCountsThatSaysMost(t *testing.T) {
 		for _, key := range order {
 			audit(t, f)
 			s := f.workers.of(lease(1)).at(generate)
-			equal(t, "the registration", s.Registration, said[key])
-			equal(t, "loads", len(s.ranks), loads)
+			testutil.Equal(t, "the registration", s.Registration, said[key])
+			testutil.Equal(t, "loads", len(s.ranks), loads)
 			f.Deregister(key, in)
 			if key == last { // whose load it was
 				loads = 0
@@ -93,7 +94,7 @@ func TestAProcessThatTakesOverTheIDKeepsItsLoad(t *testing.T) {
 		f.Deregister(keys[0], in)
 		shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 5 hits 4/8")
 		p := f.Snapshot().Workers[0].Passes.V
-		equal(t, "passes of both", []uint64{p.Count, p.PrefillTokens, p.Missed, uint64(p.Seconds.Count)}, []uint64{2, 7, 0, 2})
+		testutil.Equal(t, "passes of both", []uint64{p.Count, p.PrefillTokens, p.Missed, uint64(p.Seconds.Count)}, []uint64{2, 7, 0, 2})
 	}
 }
 
@@ -112,11 +113,11 @@ func TestAListingHasAllKeys(t *testing.T) {
 	publishedAt(f, generate, 1, 40)
 	answering := []string{"backend/generate: 1 answering mean 40", "  1 up kv 40"}
 	shows(t, f, answering...)
-	equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, true)
+	testutil.Equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, true)
 	f.Sync(of("a")) // b went unseen
 	shows(t, f, answering...)
-	equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, false)
-	equal(t, "model", f.Snapshot().Workers[0].Model, "a")
+	testutil.Equal(t, "publishes", f.workers.of(lease(1)).seats[0].Publishes, false)
+	testutil.Equal(t, "model", f.Snapshot().Workers[0].Model, "a")
 	f.Sync(of("c")) // under another key: it has never been away as far as is known
 	shows(t, f, answering...)
 	f.Deregister("a", in)
@@ -124,13 +125,13 @@ func TestAListingHasAllKeys(t *testing.T) {
 	f.Deregister("c", in)
 	shows(t, f, "backend/generate:")
 	f.DropCard("a", in)
-	equal(t, "workers", f.workers.len(), 1)
+	testutil.Equal(t, "workers", f.workers.len(), 1)
 	f.DropCard("c", in)
-	equal(t, "workers", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestHashesOfKeysAreTheSameInEveryProcess(t *testing.T) {
-	equal(t, "hash", hashOf("v1/instances/dynamo/backend/generate/7b"), 8812405857945002995)
+	testutil.Equal(t, "hash", hashOf("v1/instances/dynamo/backend/generate/7b"), 8812405857945002995)
 }
 
 // TestAShadowThatLeavesTakesItsLoadAlong: the load is that of the address that came last.
@@ -144,17 +145,17 @@ func TestAShadowThatLeavesTakesItsLoadAlong(t *testing.T) {
 		f.Register(keys[first], in, at(addresses[first]))
 		publishedAt(f, generate, 1, 100)
 		f.Register(keys[1-first], in, at(addresses[1-first]))
-		equal(t, "loads when another takes over", loads(f), 0)
+		testutil.Equal(t, "loads when another takes over", loads(f), 0)
 		publishedAt(f, generate, 1, 500)
 		f.Register(keys[first], in, at(addresses[first])) // the same again is no news
-		equal(t, "loads of the second", loads(f), 1)
+		testutil.Equal(t, "loads of the second", loads(f), 1)
 		f.Deregister(keys[1-first], in)
-		equal(t, "loads when the second has left", loads(f), 0)
+		testutil.Equal(t, "loads when the second has left", loads(f), 0)
 		publishedAt(f, generate, 1, 7)
 		f.Register(keys[1-first], in, at(addresses[1-first]))
 		publishedAt(f, generate, 1, 8)
 		f.Deregister(keys[first], in)
-		equal(t, "loads when the first has left", loads(f), 1)
+		testutil.Equal(t, "loads when the first has left", loads(f), 1)
 		audit(t, f)
 	}
 }

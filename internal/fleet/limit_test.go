@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
@@ -9,7 +10,7 @@ import (
 func overLimit(t *testing.T, f *Fleet, want uint64) {
 	t.Helper()
 	audit(t, f)
-	equal(t, "over limit", f.Tally.OverLimit(), want)
+	testutil.Equal(t, "over limit", f.Tally.OverLimit(), want)
 }
 
 func TestWhatDoesNotFitIsCounted(t *testing.T) {
@@ -88,18 +89,18 @@ func TestTheEndpointsOfOneWorkerAreBounded(t *testing.T) {
 		register(f, Endpoint{Component: "c", Name: fmt.Sprint(i)}, 1)
 	}
 	overLimit(t, f, 3)
-	equal(t, "attachments", len(f.workers.of(lease(1)).seats), 64)
+	testutil.Equal(t, "attachments", len(f.workers.of(lease(1)).seats), 64)
 }
 
 func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T) {
 	f := fleetAt(everything, 1)
 	register(f, generate, 1)
 	register(f, generate, 2)
-	equal(t, "wanted while full", f.WantsSync(), false)
+	testutil.Equal(t, "wanted while full", f.WantsSync(), false)
 	f.Deregister(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
-	equal(t, "wanted with room", f.WantsSync(), true)
+	testutil.Equal(t, "wanted with room", f.WantsSync(), true)
 	f.Sync(listing([]Instance{{Endpoint: generate, ID: 2}}...))
-	equal(t, "wanted after it was listed", f.WantsSync(), false)
+	testutil.Equal(t, "wanted after it was listed", f.WantsSync(), false)
 	shows(t, f, "backend/generate: 1 silent", "  2 down")
 }
 
@@ -119,10 +120,10 @@ func TestStrangersFillTheLimitOnlyUntilTheyExpire(t *testing.T) {
 	overLimit(t, f, 900)
 	after(f, retention)
 	overLimit(t, f, 900)
-	equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "tracked", f.workers.len(), 0)
 	f.Hit(5000, 1, 0)
 	overLimit(t, f, 900)
 	shows(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
 	after(f, 2*retention+time.Second)
-	equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "tracked", f.workers.len(), 0)
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,22 +11,22 @@ import (
 
 func TestALinkThatIsNotUsedIsNotMissed(t *testing.T) {
 	var l Link
-	equal(t, "up before use", l.Up(), true)
+	testutil.Equal(t, "up before use", l.Up(), true)
 	l.Use()
-	equal(t, "used", l.Used(), true)
-	equal(t, "up before it is connected", l.Up(), false)
+	testutil.Equal(t, "used", l.Used(), true)
+	testutil.Equal(t, "up before it is connected", l.Up(), false)
 	l.Set(true)
-	equal(t, "up", l.Up(), true)
+	testutil.Equal(t, "up", l.Up(), true)
 	l.Set(false)
-	equal(t, "up when it broke", l.Up(), false)
+	testutil.Equal(t, "up when it broke", l.Up(), false)
 }
 
 // linkAt checks what is counted of a connection.
 func linkAt(t *testing.T, what string, l *Link, falls uint64, down, lost time.Duration) {
 	t.Helper()
-	equal(t, what+": falls", l.Falls(), falls)
-	equal(t, what+": down", l.Down(), down)
-	equal(t, what+": lost", l.Lost(), lost)
+	testutil.Equal(t, what+": falls", l.Falls(), falls)
+	testutil.Equal(t, what+": down", l.Down(), down)
+	testutil.Equal(t, what+": lost", l.Lost(), lost)
 }
 
 func TestLinkCountsItsFallsAndHowLongItWasDown(t *testing.T) {
@@ -33,7 +34,7 @@ func TestLinkCountsItsFallsAndHowLongItWasDown(t *testing.T) {
 		var l Link
 		time.Sleep(time.Hour)
 		linkAt(t, "not in use", &l, 0, 0, 0)
-		equal(t, "used for, before it is", l.UsedFor(), 0)
+		testutil.Equal(t, "used for, before it is", l.UsedFor(), 0)
 		l.Use()
 		time.Sleep(3 * time.Second)
 		l.Use() // again: that changes nothing
@@ -54,7 +55,7 @@ func TestLinkCountsItsFallsAndHowLongItWasDown(t *testing.T) {
 		time.Sleep(time.Second)
 		l.Set(true)
 		linkAt(t, "back once more", &l, 2, 8*time.Second, 5*time.Second)
-		equal(t, "used for", l.UsedFor(), 2*time.Minute+8*time.Second)
+		testutil.Equal(t, "used for", l.UsedFor(), 2*time.Minute+8*time.Second)
 	})
 }
 
@@ -62,15 +63,15 @@ func TestALinkSaysWhyItIsDownWhileItIs(t *testing.T) {
 	var l Link
 	l.Use()
 	l.Blame("connection refused")
-	equal(t, "before the first connection", l.Why(), "connection refused")
+	testutil.Equal(t, "before the first connection", l.Why(), "connection refused")
 	l.Set(true)
-	equal(t, "connected", l.Why(), "")
+	testutil.Equal(t, "connected", l.Why(), "")
 	l.Blame("late")
-	equal(t, "connected, and blamed late", l.Why(), "")
+	testutil.Equal(t, "connected, and blamed late", l.Why(), "")
 	l.Set(false)
-	equal(t, "lost", l.Why(), "")
+	testutil.Equal(t, "lost", l.Why(), "")
 	l.Blame(strings.Repeat("ü", 1000))
-	equal(t, "the server's own words", len(l.Why()) <= longestWhy+len("…") && utf8.ValidString(l.Why()), true)
+	testutil.Equal(t, "the server's own words", len(l.Why()) <= longestWhy+len("…") && utf8.ValidString(l.Why()), true)
 }
 
 func TestLinkThatWasUpBeforeItWasUsedIsNotDown(t *testing.T) {

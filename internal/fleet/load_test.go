@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"math"
 	"testing"
 )
@@ -109,9 +110,9 @@ func TestATotalOfOne(t *testing.T) {
 		check := func(how string, f *Fleet) {
 			t.Helper()
 			w := onlyWorker(t, f)
-			equal(t, name+", "+how, w.Load.V, c.whole)
+			testutil.Equal(t, name+", "+how, w.Load.V, c.whole)
 			for i := range c.want {
-				equal(t, name+", rank, "+how, w.Ranks[i].Load, c.want[i])
+				testutil.Equal(t, name+", rank, "+how, w.Ranks[i].Load, c.want[i])
 			}
 		}
 		f := fleetAt(everything, plenty)
@@ -145,7 +146,7 @@ func TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks(t *testing.T) {
 		f := fleetAt(everything, plenty)
 		ranksOf(f, Card{}, Load{KVTotal: Some[uint64](1), CacheUsage: Some(c.usage)})
 		f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: Some(c.published)})
-		equal(t, "load", onlyWorker(t, f).Load.V, Load{KVActive: Some(c.published), CacheUsage: Some(c.usage)})
+		testutil.Equal(t, "load", onlyWorker(t, f).Load.V, Load{KVActive: Some(c.published), CacheUsage: Some(c.usage)})
 	}
 }
 
@@ -157,13 +158,13 @@ func TestARouterHasNoPageOfAWorker(t *testing.T) {
 	f.Register(keyOf(routing), routing, Registration{Role: RouterRole})
 	beside := Instance{Endpoint: Endpoint{Component: "backend", Name: "other"}, ID: 2}
 	f.Register(keyOf(beside), beside, Registration{})
-	equal(t, "pages", f.WorkerPages(false), []WorkerPage{page})
+	testutil.Equal(t, "pages", f.WorkerPages(false), []WorkerPage{page})
 	for _, in := range []Instance{routing, beside} {
 		f.Scrape(WorkerPage{Instance: in}, []Scraped{{Load: Load{CacheUsage: Some(0.9)}}})
 	}
-	equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, Some(0.5))
+	testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, Some(0.5))
 	f.SetCard(keyOf(beside), beside, Card{Model: "m"}) // a frontend that is a worker, too
-	equal(t, "pages", len(f.WorkerPages(false)), 2)
+	testutil.Equal(t, "pages", len(f.WorkerPages(false)), 2)
 }
 
 // TestLoadsAreCheckedHoweverTheyCome: polled, published or scraped.
@@ -198,8 +199,8 @@ func TestLoadsAreCheckedHoweverTheyCome(t *testing.T) {
 				f := fleetAt(everything, plenty)
 				ranksOf(f, Card{})
 				way.take(f)
-				equal(t, "load", onlyWorker(t, f).Load.V, want)
-				equal(t, "counted", f.Tally.Rejected(way.kind, OutOfRange), c.wrong)
+				testutil.Equal(t, "load", onlyWorker(t, f).Load.V, want)
+				testutil.Equal(t, "counted", f.Tally.Rejected(way.kind, OutOfRange), c.wrong)
 			}
 		}
 	}
@@ -225,12 +226,12 @@ func TestKVUseHasOneDefinition(t *testing.T) {
 		} else {
 			f.Publish(Origin{Endpoint: generate, Worker: 1}, c.source, c.says)
 		}
-		equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
+		testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
 	}
 	f := fleetAt(everything, plenty) // what is published is newer than the page
 	ranksOf(f, Card{KVTotal: n(1000)}, Load{CacheUsage: share(0.4)})
 	f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: n(250)})
-	equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(0.25))
+	testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(0.25))
 }
 
 func TestQueuesOfRanksAreAddedAndForgotten(t *testing.T) {
@@ -239,7 +240,7 @@ func TestQueuesOfRanksAreAddedAndForgotten(t *testing.T) {
 	page := ranksOf(f, Card{})
 	waits := Load{Waiting: n(1)}
 	f.Scrape(page, []Scraped{{Load: waits, Queues: Queues{Prealloc: n(7), Transfer: n(3)}}, {Rank: 1, Load: waits, Queues: Queues{Prealloc: n(1)}}})
-	equal(t, "queues", onlyWorker(t, f).Queues, Queues{Prealloc: n(8), Transfer: n(3)})
+	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{Prealloc: n(8), Transfer: n(3)})
 	f.Scrape(page, []Scraped{{Load: waits}})
-	equal(t, "queues", onlyWorker(t, f).Queues, Queues{})
+	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{})
 }

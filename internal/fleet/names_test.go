@@ -1,6 +1,9 @@
 package fleet
 
-import "testing"
+import (
+	"dynamo-metrics/internal/testutil"
+	"testing"
+)
 
 func TestTargetsCoverExactNames(t *testing.T) {
 	for _, c := range []struct {
@@ -19,7 +22,7 @@ func TestTargetsCoverExactNames(t *testing.T) {
 		{Target(generate2), generate, false},
 		{Target(generate), Endpoint{Component: "Backend", Name: "generate"}, false},
 	} {
-		equal(t, Endpoint(c.target).String()+" covers "+c.endpoint.String(), c.target.Covers(c.endpoint), c.want)
+		testutil.Equal(t, Endpoint(c.target).String()+" covers "+c.endpoint.String(), c.target.Covers(c.endpoint), c.want)
 	}
 }
 
@@ -35,8 +38,8 @@ func TestWorkerIDsAreWrittenAsDynamoDoes(t *testing.T) {
 		{lease(0), "0", "0", false},
 		{static("CsgAmtqLwkJxQTmEo2KmbD"), "CsgAmtqLwkJxQTmEo2KmbD", "", true},
 	} {
-		equal(t, "label", c.id.String(), c.decimal)
-		equal(t, "hex", c.id.Hex(), c.hex)
-		equal(t, "static", c.id.IsStatic(), c.static)
+		testutil.Equal(t, "label", c.id.String(), c.decimal)
+		testutil.Equal(t, "hex", c.id.Hex(), c.hex)
+		testutil.Equal(t, "static", c.id.IsStatic(), c.static)
 	}
 }

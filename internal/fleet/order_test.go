@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"strings"
 	"testing"
@@ -69,14 +70,14 @@ func TestAnEventMakesNoEndpoint(t *testing.T) {
 	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 0.5})
 	f.Report(loaded(prefill, lease(2), 5), malformed(prefill, lease(2)), loadless(prefill, lease(2)))
 	shows(t, f)
-	equal(t, "workers", f.workers.len(), 1)
-	equal(t, "endpoints", f.endpoints[generate] != nil || f.endpoints[prefill] != nil, false)
-	equal(t, "answers of no use", f.Tally.Rejected(StatsReply, NotRegistered), 2)
+	testutil.Equal(t, "workers", f.workers.len(), 1)
+	testutil.Equal(t, "endpoints", f.endpoints[generate] != nil || f.endpoints[prefill] != nil, false)
+	testutil.Equal(t, "answers of no use", f.Tally.Rejected(StatsReply, NotRegistered), 2)
 	f.Hit(1, 20, 5)
 	shows(t, f, "unknown/unknown: not counted 1 events", "  1 hits 5/20")
 	publishing(f, generate, 1)
 	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40 hits 5/20", "unknown/unknown: not counted 1 events")
-	equal(t, "passes", f.Snapshot().Workers[0].Passes.V.Count, 1)
+	testutil.Equal(t, "passes", f.Snapshot().Workers[0].Passes.V.Count, 1)
 }
 
 // TestWhatWaitsIsOfOneEndpoint says that the newest wins, and that the others count.
@@ -86,8 +87,8 @@ func TestWhatWaitsIsOfOneEndpoint(t *testing.T) {
 	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
 	f.Pass(Origin{Endpoint: generate, Worker: 1, Rank: 1}, Pass{Counter: 1, Seconds: 0.5})
 	publishedAt(f, prefill, 1, 3)
-	equal(t, "loads of no use", f.Tally.Rejected(LoadEvent, NotRegistered), 2)
-	equal(t, "passes of no use", f.Tally.Rejected(ForwardPass, NotRegistered), 1)
+	testutil.Equal(t, "loads of no use", f.Tally.Rejected(LoadEvent, NotRegistered), 2)
+	testutil.Equal(t, "passes of no use", f.Tally.Rejected(ForwardPass, NotRegistered), 1)
 	publishing(f, generate, 1)
 	publishing(f, prefill, 1)
 	shows(t, f, "prefill/generate: 1 answering", "  1 up kv 3")
@@ -100,10 +101,10 @@ func TestWhatWaitsExpires(t *testing.T) {
 	publishedAt(f, prefill, 2, 3)
 	after(f, 10*time.Minute)
 	audit(t, f)
-	equal(t, "workers", f.workers.len(), 2)
+	testutil.Equal(t, "workers", f.workers.len(), 2)
 	after(f, 10*time.Minute+time.Second)
 	audit(t, f)
-	equal(t, "workers", f.workers.len(), 1)
+	testutil.Equal(t, "workers", f.workers.len(), 1)
 	publishing(f, prefill, 1)
 	shows(t, f, "backend/generate: 1 silent", "  1 down", "prefill/generate: 1 silent", "  1 down")
 }
@@ -118,7 +119,7 @@ func TestAnEventOfARegisteredWorkerElsewhereExpires(t *testing.T) {
 	publishedAt(f, prefill, 1, 40)
 	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent 1 unregistered", "  2 down")
 	after(f, 10*time.Minute+time.Second)
-	equal(t, "attachments", len(f.workers.of(lease(1)).seats), 1)
+	testutil.Equal(t, "attachments", len(f.workers.of(lease(1)).seats), 1)
 	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent", "  2 down")
 }
 

@@ -1,6 +1,9 @@
 package fleet
 
-import "testing"
+import (
+	"dynamo-metrics/internal/testutil"
+	"testing"
+)
 
 func TestOneMissedPollIsForgivenAndTwoInARowAreNot(t *testing.T) {
 	f := fleetAt(everything, plenty)
@@ -117,7 +120,7 @@ func TestOneThatShouldCarryALoadMakesTheEndpointCount(t *testing.T) {
 func TestStrangersWithoutLoadAreNotTracked(t *testing.T) {
 	f := fleetAt(Target(generate), plenty)
 	poll(f, loadless(generate, lease(9)), loadless(generate, static("a")))
-	equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "tracked", f.workers.len(), 0)
 }
 
 func TestAnEndpointThatCarriesNoLoadIsShownIfItIsNamed(t *testing.T) {
@@ -153,7 +156,7 @@ func TestAnswersForOtherEndpointsAreNotKept(t *testing.T) {
 	f := fleetAt(Target(generate), plenty)
 	poll(f, loaded(generate2, lease(1), 10), loaded(prefill, lease(2), 20), malformed(generate2, static("a")))
 	shows(t, f, "backend/generate:")
-	equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "tracked", f.workers.len(), 0)
 }
 
 func TestAPollIsAnsweredWhenEveryRegisteredWorkerHasAnswered(t *testing.T) {
@@ -161,7 +164,7 @@ func TestAPollIsAnsweredWhenEveryRegisteredWorkerHasAnswered(t *testing.T) {
 	register(f, generate, 1, 2)
 	register(f, loadMetrics, 3) // of the same component: it answers the same request
 	register(f, prefill, 4)     // of another
-	equal(t, "answered before the poll", f.PollAnswered(), false)
+	testutil.Equal(t, "answered before the poll", f.PollAnswered(), false)
 	f.BeginPoll()
 	for _, step := range []struct {
 		answer Report
@@ -175,10 +178,10 @@ func TestAPollIsAnsweredWhenEveryRegisteredWorkerHasAnswered(t *testing.T) {
 	} {
 		f.Report(step.answer)
 		audit(t, f)
-		equal(t, "answered", f.PollAnswered(), step.want)
+		testutil.Equal(t, "answered", f.PollAnswered(), step.want)
 	}
 	f.EndPoll(true)
-	equal(t, "answered after the poll", f.PollAnswered(), false)
+	testutil.Equal(t, "answered after the poll", f.PollAnswered(), false)
 }
 
 func TestAPollDoesNotWaitForWhoLeavesOrComesMeanwhile(t *testing.T) {
@@ -188,38 +191,38 @@ func TestAPollDoesNotWaitForWhoLeavesOrComesMeanwhile(t *testing.T) {
 	f.BeginPoll()
 	register(f, generate, 3)
 	f.Report(loaded(generate, lease(1), 10))
-	equal(t, "answered before worker 2", f.PollAnswered(), false)
+	testutil.Equal(t, "answered before worker 2", f.PollAnswered(), false)
 	deregister(f, generate, 2)
 	audit(t, f)
-	equal(t, "answered after worker 2 left", f.PollAnswered(), true)
+	testutil.Equal(t, "answered after worker 2 left", f.PollAnswered(), true)
 }
 
 func TestAPollWaitsWhereNobodyKnowsHowManyAnswer(t *testing.T) {
 	t.Run("nobody is registered", func(t *testing.T) {
 		f := fleetAt(Target(generate), plenty)
 		f.BeginPoll()
-		equal(t, "answered", f.PollAnswered(), false)
+		testutil.Equal(t, "answered", f.PollAnswered(), false)
 	})
 	t.Run("without a registry", func(t *testing.T) {
 		f := New(Target(generate), plenty, false)
 		f.BeginPoll()
 		f.Report(loaded(generate, lease(1), 10))
-		equal(t, "answered", f.PollAnswered(), false)
+		testutil.Equal(t, "answered", f.PollAnswered(), false)
 	})
 	t.Run("static workers", func(t *testing.T) {
 		f := fleetAt(Target(generate), plenty)
 		register(f, generate, 1)
 		f.BeginPoll()
 		f.Report(loaded(generate, lease(1), 10))
-		equal(t, "answered by the registered one", f.PollAnswered(), true)
+		testutil.Equal(t, "answered by the registered one", f.PollAnswered(), true)
 		f.Report(loaded(generate, static("a"), 10))
-		equal(t, "answered, with a static one", f.PollAnswered(), false)
+		testutil.Equal(t, "answered, with a static one", f.PollAnswered(), false)
 		f.EndPoll(true)
 		poll(f, loaded(generate, lease(1), 10))
 		poll(f, loaded(generate, lease(1), 10))
 		f.BeginPoll()
 		f.Report(loaded(generate, lease(1), 10))
-		equal(t, "answered when the static one has gone", f.PollAnswered(), true)
+		testutil.Equal(t, "answered when the static one has gone", f.PollAnswered(), true)
 	})
 	t.Run("one has never answered", func(t *testing.T) {
 		f := fleetAt(Target(generate), plenty)
@@ -227,7 +230,7 @@ func TestAPollWaitsWhereNobodyKnowsHowManyAnswer(t *testing.T) {
 		for range 3 {
 			f.BeginPoll()
 			f.Report(loaded(generate, lease(1), 10))
-			equal(t, "answered", f.PollAnswered(), false)
+			testutil.Equal(t, "answered", f.PollAnswered(), false)
 			f.EndPoll(true)
 		}
 	})
@@ -240,9 +243,9 @@ func TestAPollWaitsForEachComponentOfAWorker(t *testing.T) {
 	register(f, prefill, 1)
 	f.BeginPoll()
 	f.Report(loaded(generate, lease(1), 10))
-	equal(t, "answered by one of two components", f.PollAnswered(), false)
+	testutil.Equal(t, "answered by one of two components", f.PollAnswered(), false)
 	audit(t, f)
 	f.Report(loaded(prefill, lease(1), 20))
-	equal(t, "answered by both", f.PollAnswered(), true)
+	testutil.Equal(t, "answered by both", f.PollAnswered(), true)
 	audit(t, f)
 }

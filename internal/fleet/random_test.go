@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -318,7 +319,7 @@ func (h *history) compare(t *testing.T, what string) {
 func same[K, V comparable](t *testing.T, what string, got, want map[K]V) {
 	t.Helper()
 	if !maps.Equal(got, want) {
-		equal(t, what, got, want)
+		testutil.Equal(t, what, got, want)
 	}
 }
 
@@ -334,11 +335,11 @@ func (h *history) emptyOut(t *testing.T) {
 		h.f.Advance(h.now)
 	}
 	audit(t, h.f)
-	equal(t, "workers left", h.f.workers.len(), 0)
+	testutil.Equal(t, "workers left", h.f.workers.len(), 0)
 	left := slices.Collect(maps.Keys(h.f.endpoints))
 	if h.f.Target().Name != "" && !h.f.Target().Several() {
-		equal(t, "endpoints left", left, []Endpoint{Endpoint(h.f.Target())})
+		testutil.Equal(t, "endpoints left", left, []Endpoint{Endpoint(h.f.Target())})
 		return
 	}
-	equal(t, "endpoints left", len(left), 0)
+	testutil.Equal(t, "endpoints left", len(left), 0)
 }

@@ -1,6 +1,9 @@
 package fleet
 
-import "testing"
+import (
+	"dynamo-metrics/internal/testutil"
+	"testing"
+)
 
 func TestARegisteredWorkerIsSilentUntilItAnswers(t *testing.T) {
 	f := fleetAt(everything, plenty)
@@ -123,12 +126,12 @@ func TestSyncTakesTheWholeRegistry(t *testing.T) {
 	shows(t, f,
 		"backend/generate: 1 answering 1 silent mean 20", "  2 up kv 20", "  4 down",
 		"backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
-	equal(t, "prefill worker 3 is registered", f.IsRegistered(Instance{prefill, 3}), false)
-	equal(t, "prefill worker 5 is registered", f.IsRegistered(Instance{prefill, 5}), true)
+	testutil.Equal(t, "prefill worker 3 is registered", f.IsRegistered(Instance{prefill, 3}), false)
+	testutil.Equal(t, "prefill worker 5 is registered", f.IsRegistered(Instance{prefill, 5}), true)
 
 	f.Sync(Listing{})
 	shows(t, f, "backend/generate:", "backend/load_metrics:")
-	equal(t, "registered", f.Registered(), []Endpoint{})
+	testutil.Equal(t, "registered", f.Registered(), []Endpoint{})
 }
 
 func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
@@ -141,13 +144,13 @@ func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
 		}
 	}
 	f := New(Target(generate), plenty, true)
-	equal(t, "synced before Sync", synced(f), false)
-	equal(t, "endpoints whose workers are counted before Sync", len(f.Snapshot().Endpoints), 0)
+	testutil.Equal(t, "synced before Sync", synced(f), false)
+	testutil.Equal(t, "endpoints whose workers are counted before Sync", len(f.Snapshot().Endpoints), 0)
 	f.Sync(Listing{})
 	f.Sync(Listing{})
-	equal(t, "endpoints after Sync", len(f.Snapshot().Endpoints), 1)
-	equal(t, "synced after Sync", synced(f), true)
-	equal(t, "synced without a registry", synced(New(everything, plenty, false)), true)
+	testutil.Equal(t, "endpoints after Sync", len(f.Snapshot().Endpoints), 1)
+	testutil.Equal(t, "synced after Sync", synced(f), true)
+	testutil.Equal(t, "synced without a registry", synced(New(everything, plenty, false)), true)
 }
 
 func TestRegisteredListsEveryEndpointWatchedOrNot(t *testing.T) {
@@ -157,9 +160,9 @@ func TestRegisteredListsEveryEndpointWatchedOrNot(t *testing.T) {
 	register(f, generate, 3)
 	deregister(f, generate, 3)
 	f.Report(loaded(generate, lease(3), 10)) // answers, but its key is gone
-	equal(t, "registered", f.Registered(), []Endpoint{loadMetrics, prefill})
-	equal(t, "watched", f.Target(), Target(generate))
+	testutil.Equal(t, "registered", f.Registered(), []Endpoint{loadMetrics, prefill})
+	testutil.Equal(t, "watched", f.Target(), Target(generate))
 	for in, want := range map[Instance]bool{{prefill, 1}: true, {loadMetrics, 2}: false, {generate, 3}: false, {generate, 9}: false} {
-		equal(t, in.String(), f.IsRegistered(in), want)
+		testutil.Equal(t, in.String(), f.IsRegistered(in), want)
 	}
 }

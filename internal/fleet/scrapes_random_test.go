@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -159,7 +160,7 @@ func compareOpinions(t *testing.T, f *Fleet, opinions map[uint64]*opinion, now t
 			continue
 		}
 		if want := o.load(); w.Load.OK != want.OK || want.OK && w.Load != want {
-			equal(t, "load", w.Load, want)
+			testutil.Equal(t, "load", w.Load, want)
 		}
 		if !w.Load.OK {
 			continue

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"testing"
 	"time"
 )
@@ -67,10 +68,10 @@ func TestWhatAPageSaysFillsWhatIsNotKnown(t *testing.T) {
 				}
 				audit(t, f)
 				w := row(f, 0)
-				equal(t, "load", w.Load, Some(c.want))
-				equal(t, "source", w.Source, c.source)
-				equal(t, "up", w.Up, true)
-				equal(t, "answering", f.Snapshot().Endpoints[0].Answering, 1)
+				testutil.Equal(t, "load", w.Load, Some(c.want))
+				testutil.Equal(t, "source", w.Source, c.source)
+				testutil.Equal(t, "up", w.Up, true)
+				testutil.Equal(t, "answering", f.Snapshot().Endpoints[0].Answering, 1)
 			}
 		})
 	}
@@ -88,13 +89,13 @@ func TestTheAgeIsOfTheValueThatTheSourceNames(t *testing.T) {
 	after(f, time.Second)
 	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{})
 	after(f, 5*time.Second)
-	equal(t, "scraped", row(f, 0).LoadAge, 5*time.Second)
+	testutil.Equal(t, "scraped", row(f, 0).LoadAge, 5*time.Second)
 	scrape(f, paged(Load{Waiting: n(1)}))
 	after(f, 6*time.Second)
-	equal(t, "of a pass", row(f, 0).LoadAge, 5*time.Second)
+	testutil.Equal(t, "of a pass", row(f, 0).LoadAge, 5*time.Second)
 	publishedAt(f, generate, 1, 3)
 	after(f, 8*time.Second)
-	equal(t, "published", row(f, 0).LoadAge, 2*time.Second)
+	testutil.Equal(t, "published", row(f, 0).LoadAge, 2*time.Second)
 }
 
 func TestWhatAPageSaysNoMoreIsForgotten(t *testing.T) {
@@ -102,7 +103,7 @@ func TestWhatAPageSaysNoMoreIsForgotten(t *testing.T) {
 	publishing(f, generate, 1)
 	scrape(f, paged(Load{KVActive: n(5), KVTotal: n(9), Waiting: n(2)}))
 	scrape(f, paged(Load{KVActive: n(6)}))
-	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(6)})
+	testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(6)})
 	scrape(f)
 	shows(t, f, "backend/generate: 1 silent", "  1 down")
 }
@@ -123,7 +124,7 @@ func TestWhatWasScrapedIsForgottenWhenItIsTooOld(t *testing.T) {
 	after(f, time.Minute)
 	f.ForgetScraped(10 * time.Second)
 	shows(t, f, "backend/generate: 1 answering 1 silent", "  1 down", "  2 up kv 50")
-	equal(t, "load", row(f, 1).Load.V, Load{KVActive: n(50)})
+	testutil.Equal(t, "load", row(f, 1).Load.V, Load{KVActive: n(50)})
 }
 
 func TestWhatWasScrapedGoesWithTheRegistration(t *testing.T) {
@@ -138,7 +139,7 @@ func TestWhatWasScrapedGoesWithTheRegistration(t *testing.T) {
 	f.Sync(Listing{})
 	scrape(f, paged(wholePage))
 	shows(t, f)
-	equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "tracked", f.workers.len(), 0)
 }
 
 func TestThePageOfAFormerProcessIsNotBooked(t *testing.T) {
@@ -181,7 +182,7 @@ func TestTheHitRateIsThatOfTheLastLookups(t *testing.T) {
 		}
 	}
 	scrape(f, Scraped{Load: Load{HitRate: share(0.125)}, Lookups: n(50), Hits: n(30)})
-	equal(t, "hit rate that the page has itself", row(f, 0).Load.V.HitRate, share(0.125))
+	testutil.Equal(t, "hit rate that the page has itself", row(f, 0).Load.V.HitRate, share(0.125))
 }
 
 func TestRequestsInTheHandlerAreTakenForThoseServedWhereNothingSaysMore(t *testing.T) {
@@ -215,7 +216,7 @@ func TestRequestsInTheHandlerAreTakenForThoseServedWhereNothingSaysMore(t *testi
 			for range 2 { // what was booked before must not speak for itself
 				scrape(f, c.page...)
 				audit(t, f)
-				equal(t, "requests", row(f, 0).Load.V.ActiveSlots, c.want)
+				testutil.Equal(t, "requests", row(f, 0).Load.V.ActiveSlots, c.want)
 			}
 		})
 	}
@@ -234,7 +235,7 @@ func TestAPageIsOfAllEndpointsOfAProcess(t *testing.T) {
 
 	scrape(f, append(handlers, named(generate, Load{Waiting: n(1)}), named(Endpoint{Component: "backend"}, Load{KVActive: n(40), KVTotal: n(100)}))...)
 	shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
-	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(40), KVTotal: n(100), CacheUsage: share(0.4), Waiting: n(1), ActiveSlots: n(2)})
+	testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(40), KVTotal: n(100), CacheUsage: share(0.4), Waiting: n(1), ActiveSlots: n(2)})
 
 	scrape(f, named(prefill, Load{KVActive: n(7), KVTotal: n(10)}), named(generate, Load{KVActive: n(3), KVTotal: n(10)}))
 	shows(t, f, "backend/generate: 1 answering mean 3", "  1 up kv 3", "prefill/generate: 1 answering mean 7", "  1 up kv 7")
@@ -243,7 +244,7 @@ func TestAPageIsOfAllEndpointsOfAProcess(t *testing.T) {
 	card(f, generate, 1)
 	scrape(f, append(handlers, paged(Load{KVActive: n(9), KVTotal: n(10)}))...)
 	shows(t, f, "backend/generate: 1 answering mean 9", "  1 up kv 9", "prefill/generate: not counted")
-	equal(t, "load", row(f, 0).Load.V.ActiveSlots, n(2))
+	testutil.Equal(t, "load", row(f, 0).Load.V.ActiveSlots, n(2))
 }
 
 func TestOnlyWhatIsWatchedAndRegisteredIsBooked(t *testing.T) {
@@ -271,19 +272,19 @@ func TestEachRankIsScrapedForItself(t *testing.T) {
 	card(f, generate, 1)
 	scrape(f, ranks(0.5, 0.25, 0.75)...)
 	audit(t, f)
-	equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(150), KVTotal: n(300), CacheUsage: share(0.5), Waiting: n(3)})
+	testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(150), KVTotal: n(300), CacheUsage: share(0.5), Waiting: n(3)})
 	var blocks []Opt[uint64]
 	for _, r := range row(f, 0).Ranks {
 		blocks = append(blocks, r.Load.KVActive)
-		equal(t, "source", r.Source, FromScrape)
+		testutil.Equal(t, "source", r.Source, FromScrape)
 	}
-	equal(t, "blocks of the ranks", blocks, []Opt[uint64]{n(50), n(25), n(75)})
+	testutil.Equal(t, "blocks of the ranks", blocks, []Opt[uint64]{n(50), n(25), n(75)})
 
 	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(90)})
-	equal(t, "blocks, one by an event", row(f, 0).Load.V.KVActive, n(215))
-	equal(t, "source", row(f, 0).Source, FromActiveLoad)
+	testutil.Equal(t, "blocks, one by an event", row(f, 0).Load.V.KVActive, n(215))
+	testutil.Equal(t, "source", row(f, 0).Source, FromActiveLoad)
 	scrape(f, ranks(0.5)...)
-	equal(t, "blocks, of a rank that is alone on the page", row(f, 0).Load.V.KVActive, n(90))
+	testutil.Equal(t, "blocks, of a rank that is alone on the page", row(f, 0).Load.V.KVActive, n(90))
 }
 
 // TestARankThatIsAloneHasOneNumber: an engine that is a rank of a larger one may count
@@ -296,8 +297,8 @@ func TestARankThatIsAloneHasOneNumber(t *testing.T) {
 			f.Publish(Origin{Endpoint: at, Worker: 1, Rank: 3}, FromActiveLoad, Load{KVActive: n(5)})
 			scrape(f, paged(Load{KVActive: n(6), KVTotal: n(10), Waiting: n(2)}))
 			audit(t, f)
-			equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(5), KVTotal: n(10), CacheUsage: share(0.5), Waiting: n(2)})
-			equal(t, "ranks", len(row(f, 0).Ranks), 0)
+			testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(5), KVTotal: n(10), CacheUsage: share(0.5), Waiting: n(2)})
+			testutil.Equal(t, "ranks", len(row(f, 0).Ranks), 0)
 		})
 	}
 }
@@ -329,7 +330,7 @@ func TestPagesAreListedInOrderWithTheirAddresses(t *testing.T) {
 	f.SetCard(keyOf(Instance{Endpoint: loadMetrics, ID: 9}), Instance{Endpoint: loadMetrics, ID: 9}, Card{Metrics: "192.0.2.3:8080"})
 	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 11}), Instance{Endpoint: generate, ID: 11}, Card{Metrics: "192.0.2.4:8080"}) // not registered
 	publishedAt(f, generate2, 12, 1)                                                                                              // neither
-	equal(t, "pages", f.WorkerPages(true), []WorkerPage{
+	testutil.Equal(t, "pages", f.WorkerPages(true), []WorkerPage{
 		{Instance{generate, 10}, "192.0.2.2:1/a", "192.0.2.2:8080"},
 		{Instance{generate2, 8}, "", ""},
 		{Instance{loadMetrics, 9}, "192.0.2.3:1/c", "192.0.2.3:9090"},
@@ -359,8 +360,8 @@ func TestALoadThatIsWholeNeedsNoPage(t *testing.T) {
 				f.Publish(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, c.load)
 			}
 			scrape(f, paged(wholePage)) // says nothing of whether it is needed
-			equal(t, "incomplete", len(f.WorkerPages(true)), c.want)
-			equal(t, "all", len(f.WorkerPages(false)), 1)
+			testutil.Equal(t, "incomplete", len(f.WorkerPages(true)), c.want)
+			testutil.Equal(t, "all", len(f.WorkerPages(false)), 1)
 		})
 	}
 }

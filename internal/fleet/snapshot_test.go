@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"math"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestSnapshotHoldsTheWholeRow(t *testing.T) {
 	poll(f, r)
 	f.Hit(0x7d7ba2096ef23e30, 20, 5)
 	after(f, 3*time.Second)
-	equal(t, "snapshot", f.Snapshot(), Snapshot{
+	testutil.Equal(t, "snapshot", f.Snapshot(), Snapshot{
 		Endpoints: []EndpointState{{
 			Endpoint: generate, Counted: true, Answering: 1, Shown: 1, HitEvents: 1, Blocks: Spread{N: 1, Mean: 10, Min: 10, Max: 10}, Use: Spread{N: 1, Mean: 0.1, Min: 0.1, Max: 0.1},
 		}},
@@ -51,14 +52,14 @@ func TestSnapshotNamesThoseWhoseRegistrationIsGone(t *testing.T) {
 	for _, w := range s.Workers {
 		states = append(states, w.State)
 	}
-	equal(t, "states", states, []State{StateAnswering, 0, StateMalformed})
-	equal(t, "outside", s.Unregistered, []WorkerState{{
+	testutil.Equal(t, "states", states, []State{StateAnswering, 0, StateMalformed})
+	testutil.Equal(t, "outside", s.Unregistered, []WorkerState{{
 		Endpoint: generate, ID: lease(2), Label: "2", Service: "dynamo_backend", State: StateUnregistered, Listed: true, Up: true,
 		Load: Some(withUse(loaded(generate, lease(2), 30).Load, 0.3)),
 	}})
 	register(f, generate, 2)
 	f.SnapshotInto(&s)
-	equal(t, "outside, when it is registered again", len(s.Unregistered), 0)
+	testutil.Equal(t, "outside, when it is registered again", len(s.Unregistered), 0)
 }
 
 func TestABriefSnapshotLeavesOutHistogramsAlone(t *testing.T) {
@@ -69,10 +70,10 @@ func TestABriefSnapshotLeavesOutHistogramsAlone(t *testing.T) {
 	after(f, 3*time.Second)
 	whole, brief := f.Snapshot(), Snapshot{Brief: true}
 	f.SnapshotInto(&brief)
-	equal(t, "age of the last pass", whole.Workers[0].Passes.V.Age, 3*time.Second)
+	testutil.Equal(t, "age of the last pass", whole.Workers[0].Passes.V.Age, 3*time.Second)
 	whole.Brief = true
 	whole.Workers[0].Passes.V.Seconds, whole.Endpoints[0].Requests = Histogram{}, nil
-	equal(t, "the rest", brief, whole)
+	testutil.Equal(t, "the rest", brief, whole)
 }
 
 func TestSnapshotIsTheReadersOwn(t *testing.T) {
@@ -91,7 +92,7 @@ func TestAgesGrowFromTheLastReport(t *testing.T) {
 	poll(f, loaded(generate, lease(1), 10))
 	age := func(want time.Duration) {
 		t.Helper()
-		equal(t, "age", f.Snapshot().Workers[0].LoadAge, want)
+		testutil.Equal(t, "age", f.Snapshot().Workers[0].LoadAge, want)
 	}
 	age(0)
 	after(f, 90*time.Second)
@@ -108,7 +109,7 @@ func TestAnEmptyFleetShowsNothingButWhatIsNamed(t *testing.T) {
 	f = fleetAt(Target(generate), plenty)
 	poll(f)
 	shows(t, f, "backend/generate:")
-	equal(t, "blocks", f.Snapshot().Endpoints[0].Blocks, Spread{})
+	testutil.Equal(t, "blocks", f.Snapshot().Endpoints[0].Blocks, Spread{})
 }
 
 func TestLoadStatistics(t *testing.T) {
@@ -131,8 +132,8 @@ func TestLoadStatistics(t *testing.T) {
 				f.Report(loaded(generate, lease(uint64(i+1)), blocks))
 			}
 			got := f.Snapshot().Endpoints[0]
-			equal(t, "blocks", got.Blocks, c.want)
-			equal(t, "imbalance", got.Blocks.Imbalance(), c.imbalance)
+			testutil.Equal(t, "blocks", got.Blocks, c.want)
+			testutil.Equal(t, "imbalance", got.Blocks.Imbalance(), c.imbalance)
 		})
 	}
 }
@@ -146,12 +147,12 @@ func TestStatisticsAreOverThePairsThatAreShown(t *testing.T) {
 	poll(f, loaded(generate, lease(1), 10), half)
 	shows(t, f, "backend/generate: 2 answering mean 10", "  1 up kv 10", "  2 up kv 90")
 	w := f.Snapshot().Workers
-	equal(t, "worker 1 shows blocks", w[0].ShowsBlocks(), true)
-	equal(t, "worker 2 shows blocks", w[1].ShowsBlocks(), false)
-	equal(t, "worker 2 shows slots", w[1].ShowsSlots(), false)
+	testutil.Equal(t, "worker 1 shows blocks", w[0].ShowsBlocks(), true)
+	testutil.Equal(t, "worker 2 shows blocks", w[1].ShowsBlocks(), false)
+	testutil.Equal(t, "worker 2 shows slots", w[1].ShowsSlots(), false)
 	half.Load.TotalSlots = Some[uint64](2)
 	f.Report(half)
-	equal(t, "worker 2 shows slots, both known", f.Snapshot().Workers[1].ShowsSlots(), true)
+	testutil.Equal(t, "worker 2 shows slots, both known", f.Snapshot().Workers[1].ShowsSlots(), true)
 
 	deregister(f, generate, 1)
 	shows(t, f, "backend/generate: 1 answering", "  2 up kv 90")
@@ -167,7 +168,7 @@ func TestAnEndpointThatLostItsLastWorkerIsShownTenMoreMinutes(t *testing.T) {
 	shows(t, f, "backend/generate:")
 	after(f, time.Hour+retention)
 	shows(t, f)
-	equal(t, "endpoints", len(f.endpoints), 0)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
 func TestAnEndpointThatIsFoundAgainIsNotForgotten(t *testing.T) {
@@ -188,7 +189,7 @@ func TestAnEndpointThatNeverHadAnythingGoesAtOnce(t *testing.T) {
 	poll(f, loadless(generate, lease(1)))
 	deregister(f, generate, 1)
 	shows(t, f)
-	equal(t, "endpoints", len(f.endpoints), 0)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
 func TestANamedEndpointIsAlwaysShown(t *testing.T) {
@@ -207,7 +208,7 @@ func TestUnknownGoesWithItsLastCounters(t *testing.T) {
 	shows(t, f, "unknown/unknown: not counted 1 events")
 	after(f, 2*retention)
 	shows(t, f)
-	equal(t, "endpoints", len(f.endpoints), 0)
+	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
 // withUse is a load with its KV use.

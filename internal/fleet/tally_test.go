@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
@@ -26,36 +27,36 @@ func TestEveryCounterCountsForItself(t *testing.T) {
 		for range i + 1 {
 			tally.Scraped(r)
 		}
-		equal(t, r.String(), tally.Scrapes(r), uint64(i+1))
+		testutil.Equal(t, r.String(), tally.Scrapes(r), uint64(i+1))
 	}
 	for i, why := range PageTroubles() {
 		for range 40 + i {
 			tally.ScrapeFailed(why)
 		}
-		equal(t, why.String(), tally.FailedScrapes(why), uint64(40+i))
+		testutil.Equal(t, why.String(), tally.FailedScrapes(why), uint64(40+i))
 	}
-	equal(t, "all that failed", tally.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
+	testutil.Equal(t, "all that failed", tally.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
 	for i, p := range Peers() {
 		for range 20 + i {
 			tally.Fail(p)
 		}
-		equal(t, p.String(), tally.Failed(p), uint64(20+i))
+		testutil.Equal(t, p.String(), tally.Failed(p), uint64(20+i))
 	}
 	for i, l := range Limits() {
 		for range 30 + i {
 			tally.TurnAway(l)
 		}
-		equal(t, l.String(), tally.TurnedAway(l), uint64(30+i))
+		testutil.Equal(t, l.String(), tally.TurnedAway(l), uint64(30+i))
 	}
-	equal(t, "over all limits", tally.OverLimit(), uint64(30+31+32+33+34+35))
+	testutil.Equal(t, "over all limits", tally.OverLimit(), uint64(30+31+32+33+34+35))
 	for i, k := range Kinds() {
-		equal(t, k.String(), tally.Messages(k), uint64(i+1))
+		testutil.Equal(t, k.String(), tally.Messages(k), uint64(i+1))
 		for j, r := range Reasons() {
-			equal(t, k.String()+" "+r.String(), tally.Rejected(k, r), uint64(10*i+j))
+			testutil.Equal(t, k.String()+" "+r.String(), tally.Rejected(k, r), uint64(10*i+j))
 		}
 	}
 	for i, d := range Drops() {
-		equal(t, d.String(), tally.Dropped(d), uint64(107+i))
+		testutil.Equal(t, d.String(), tally.Dropped(d), uint64(107+i))
 	}
 }
 
@@ -79,24 +80,24 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 	unique(FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape)
 	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerPage, PeerPushgateway)
 	unique(WorkerLimit, EndpointLimit, AttachmentLimit, RankLimit, ChannelLimit, SubscriptionLimit)
-	equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(PageTroubles()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 5, 7, 6})
+	testutil.Equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(PageTroubles()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 5, 7, 6})
 }
 
 func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {
 	tally := &New(everything, 1, true).Tally
-	equal(t, "has polled", tally.HasPolled(), false)
+	testutil.Equal(t, "has polled", tally.HasPolled(), false)
 	tally.Polled(PollError, time.Hour)
-	equal(t, "has polled, with an error", tally.HasPolled(), false)
+	testutil.Equal(t, "has polled, with an error", tally.HasPolled(), false)
 	tally.Polled(PollEmpty, time.Second) // on a bound: le means up to and with it
-	equal(t, "has polled", tally.HasPolled(), true)
+	testutil.Equal(t, "has polled", tally.HasPolled(), true)
 	tally.Polled(PollOK, 2*time.Millisecond)
 	tally.Polled(PollOK, 3*time.Second)
-	equal(t, "ok", tally.Polls(PollOK), uint64(2))
-	equal(t, "empty", tally.Polls(PollEmpty), uint64(1))
-	equal(t, "error", tally.Polls(PollError), uint64(1))
+	testutil.Equal(t, "ok", tally.Polls(PollOK), uint64(2))
+	testutil.Equal(t, "empty", tally.Polls(PollEmpty), uint64(1))
+	testutil.Equal(t, "error", tally.Polls(PollError), uint64(1))
 	durations := tally.PollDurations()
-	equal(t, "durations", durations.Count, 3)
-	equal(t, "seconds", durations.Sum, 4.002)
+	testutil.Equal(t, "durations", durations.Count, 3)
+	testutil.Equal(t, "seconds", durations.Sum, 4.002)
 	//                                                 1ms 2.5 5  10 25 50 100 250 500 1s 2.5
-	equal(t, "buckets", durations.Counts, []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0})
+	testutil.Equal(t, "buckets", durations.Counts, []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0})
 }

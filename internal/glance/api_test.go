@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // ask is one request to the handler, without a network.
@@ -44,15 +45,15 @@ func TestTheAPIAnswersWithTheLastCut(t *testing.T) {
 		l.answer(load(generate, 1, 250, 2))
 		l.pass(12 * time.Second)
 		plain := l.ask("GET", "/api/v1/fleet")
-		equal(t, "status", plain.Code, 200)
-		equal(t, "headers", []string{plain.Header().Get("Content-Type"), plain.Header().Get("Vary"), plain.Header().Get("Cache-Control"), plain.Header().Get("X-Content-Type-Options")},
+		testutil.Equal(t, "status", plain.Code, 200)
+		testutil.Equal(t, "headers", []string{plain.Header().Get("Content-Type"), plain.Header().Get("Vary"), plain.Header().Get("Cache-Control"), plain.Header().Get("X-Content-Type-Options")},
 			[]string{"application/json", "Accept-Encoding", "no-store", "nosniff"})
 		var s snapshot
 		decode(t, plain.Body.Bytes(), &s)
-		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.25")
-		equal(t, "history", s.History, nil)
+		testutil.Equal(t, "mean load", shown(s.Fleet.LoadMean), "0.25")
+		testutil.Equal(t, "history", s.History, nil)
 		packed := l.ask("GET", "/api/v1/fleet?history=true", "Accept-Encoding", "gzip")
-		equal(t, "encoding", packed.Header().Get("Content-Encoding"), "gzip")
+		testutil.Equal(t, "encoding", packed.Header().Get("Content-Encoding"), "gzip")
 		r, err := gzip.NewReader(packed.Body)
 		if err != nil {
 			t.Fatal(err)
@@ -62,10 +63,10 @@ func TestTheAPIAnswersWithTheLastCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		decode(t, body, &s)
-		equal(t, "samples", len(s.History.LoadMean), 3)
+		testutil.Equal(t, "samples", len(s.History.LoadMean), 3)
 		head := l.ask("HEAD", "/api/v1/fleet")
-		equal(t, "status of HEAD", head.Code, 200)
-		equal(t, "HEAD of the stream", []any{l.ask("HEAD", "/events").Code, l.f.Tally.Streams.Load()}, []any{200, int64(0)})
+		testutil.Equal(t, "status of HEAD", head.Code, 200)
+		testutil.Equal(t, "HEAD of the stream", []any{l.ask("HEAD", "/events").Code, l.f.Tally.Streams.Load()}, []any{200, int64(0)})
 	})
 }
 
@@ -73,8 +74,8 @@ func TestWhatCannotBeAnsweredIsRefusedInJSON(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		for path := range l.g.answers() {
-			equal(t, "error", l.refused("POST", path, 405), "POST is not allowed here: GET and HEAD are")
-			equal(t, "allowed", l.ask("DELETE", path).Header().Get("Allow"), "GET, HEAD")
+			testutil.Equal(t, "error", l.refused("POST", path, 405), "POST is not allowed here: GET and HEAD are")
+			testutil.Equal(t, "allowed", l.ask("DELETE", path).Header().Get("Allow"), "GET, HEAD")
 			if !strings.HasPrefix(l.refused("GET", path+"?colour=red", 400), `unknown parameter "colour": `) {
 				t.Errorf("%s says nothing of the unknown parameter", path)
 			}
@@ -89,11 +90,11 @@ func TestWhatCannotBeAnsweredIsRefusedInJSON(t *testing.T) {
 			"/api/v1/signals?component=a&x=": `unknown parameter "x": want component, endpoint and dynamo_namespace`,
 			"/api/v1/signals?component=a":    "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet",
 		} {
-			equal(t, path, l.refused("GET", path, 400), want)
+			testutil.Equal(t, path, l.refused("GET", path, 400), want)
 		}
-		equal(t, "error", l.refused("GET", "/worker?key=%3C1%3E", 404), `there is no worker with the key "<1>"`)
-		equal(t, "error", l.refused("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: /api/v1/openapi.json says what there is")
-		equal(t, "error", l.refused("POST", "/api/", 404), "there is no /api/: /api/v1/openapi.json says what there is")
+		testutil.Equal(t, "error", l.refused("GET", "/worker?key=%3C1%3E", 404), `there is no worker with the key "<1>"`)
+		testutil.Equal(t, "error", l.refused("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: /api/v1/openapi.json says what there is")
+		testutil.Equal(t, "error", l.refused("POST", "/api/", 404), "there is no /api/: /api/v1/openapi.json says what there is")
 	})
 }
 
@@ -138,8 +139,8 @@ func (s signals) String() string {
 func TestSignalsAreSumsAndMeansOfAnEndpoint(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
-		equal(t, "signals of nobody", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,–,–]")
-		equal(t, "seen", l.signals(ofGenerate).Seen, false)
+		testutil.Equal(t, "signals of nobody", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,–,–]")
+		testutil.Equal(t, "seen", l.signals(ofGenerate).Seen, false)
 		l.register(generate, 1, 2, 3)
 		l.register(prefill, 4)
 		l.answer(load(generate, 1, 200, 2), load(generate, 2, 600, 3), broken(generate, 3), load(prefill, 4, 990, 99))
@@ -147,18 +148,18 @@ func TestSignalsAreSumsAndMeansOfAnEndpoint(t *testing.T) {
 		l.f.Hit(1, 100, 40)
 		l.second()
 		s := l.signals(ofGenerate)
-		equal(t, "signals", s.String(), "[3,0.4,0.6,40,5,–,0.4,0]")
-		equal(t, "by state", []int{s.Answering, s.Silent, s.Malformed}, []int{2, 0, 1})
-		equal(t, "names", []string{s.Namespace, s.Component, s.Endpoint}, []string{"dynamo", "backend", "generate"})
-		equal(t, "seen", s.Seen, true)
-		equal(t, "when", s.Now, time.Now().UnixMilli())
-		equal(t, "the same by namespace", l.signals(ofGenerate+"&dynamo_namespace=dynamo"), s)
-		equal(t, "of another namespace", l.refused("GET", ofGenerate+"&dynamo_namespace=other", 404), `the namespace "other" is not watched: "dynamo" is`)
+		testutil.Equal(t, "signals", s.String(), "[3,0.4,0.6,40,5,–,0.4,0]")
+		testutil.Equal(t, "by state", []int{s.Answering, s.Silent, s.Malformed}, []int{2, 0, 1})
+		testutil.Equal(t, "names", []string{s.Namespace, s.Component, s.Endpoint}, []string{"dynamo", "backend", "generate"})
+		testutil.Equal(t, "seen", s.Seen, true)
+		testutil.Equal(t, "when", s.Now, time.Now().UnixMilli())
+		testutil.Equal(t, "the same by namespace", l.signals(ofGenerate+"&dynamo_namespace=dynamo"), s)
+		testutil.Equal(t, "of another namespace", l.refused("GET", ofGenerate+"&dynamo_namespace=other", 404), `the namespace "other" is not watched: "dynamo" is`)
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
 		l.pass(time.Second)
-		equal(t, "signals when all have lost their keys, and still answer", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,0.4,–]")
+		testutil.Equal(t, "signals when all have lost their keys, and still answer", l.signals(ofGenerate).String(), "[0,–,–,0,0,0,0.4,–]")
 	})
 }
 
@@ -169,7 +170,7 @@ func TestSumsSayOfHowManyWorkersTheyAre(t *testing.T) {
 		reported := func(want ...int) {
 			t.Helper()
 			s := l.signals(ofGenerate)
-			equal(t, "workers that report", []int{s.RunningWorkers, s.WaitingWorkers, s.QueuedWorkers}, want)
+			testutil.Equal(t, "workers that report", []int{s.RunningWorkers, s.WaitingWorkers, s.QueuedWorkers}, want)
 		}
 		reported(0, 0, 0)
 		l.publishing(generate, 1, 2, 3)
@@ -178,14 +179,14 @@ func TestSumsSayOfHowManyWorkersTheyAre(t *testing.T) {
 		l.f.Publish(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
 		l.pass(time.Second)
 		reported(1, 0, 0)
-		equal(t, "the queue", shown(l.signals(ofGenerate).Waiting), "–")
-		equal(t, "the queue on the page", l.snapshot().Fleet.WaitingReported == nil, true)
+		testutil.Equal(t, "the queue", shown(l.signals(ofGenerate).Waiting), "–")
+		testutil.Equal(t, "the queue on the page", l.snapshot().Fleet.WaitingReported == nil, true)
 		l.f.Pass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
 		l.pass(time.Second)
 		reported(2, 1, 1)
 		s := l.signals(ofGenerate)
-		equal(t, "sums", []float64{*s.Running, *s.Waiting, *s.Queued}, []float64{7, 0, 512})
-		equal(t, "on the page", *l.snapshot().Fleet.WaitingReported, 1)
+		testutil.Equal(t, "sums", []float64{*s.Running, *s.Waiting, *s.Queued}, []float64{7, 0, 512})
+		testutil.Equal(t, "on the page", *l.snapshot().Fleet.WaitingReported, 1)
 	})
 }
 
@@ -200,11 +201,11 @@ func TestKVUseIsOneNumber(t *testing.T) {
 		l.answer(says, load(generate, 2, 500, 0))
 		l.pass(2 * time.Second)
 		s, c := l.signals(ofGenerate), l.snapshot()
-		equal(t, "signals", []float64{*s.Mean, *s.Max}, []float64{0.7, 0.9})
-		equal(t, "fleet", []float64{*c.Fleet.LoadMean, *c.Fleet.LoadStd, *c.Endpoints[0].LoadMean, *c.Endpoints[0].LoadStd}, []float64{0.7, 0.2, 0.7, 0.2})
-		equal(t, "workers", []float64{*c.Workers[0].KVUse, *c.Workers[1].KVUse}, []float64{0.9, 0.5})
-		equal(t, "blocks", []float64{*c.Fleet.BlocksMean, *c.Fleet.BlocksStd, *c.Endpoints[0].Imbalance}, []float64{375, 125, 1.3333})
-		equal(t, "problems", l.problem("full:backend/generate").Workers, []string{"1"})
+		testutil.Equal(t, "signals", []float64{*s.Mean, *s.Max}, []float64{0.7, 0.9})
+		testutil.Equal(t, "fleet", []float64{*c.Fleet.LoadMean, *c.Fleet.LoadStd, *c.Endpoints[0].LoadMean, *c.Endpoints[0].LoadStd}, []float64{0.7, 0.2, 0.7, 0.2})
+		testutil.Equal(t, "workers", []float64{*c.Workers[0].KVUse, *c.Workers[1].KVUse}, []float64{0.9, 0.5})
+		testutil.Equal(t, "blocks", []float64{*c.Fleet.BlocksMean, *c.Fleet.BlocksStd, *c.Endpoints[0].Imbalance}, []float64{375, 125, 1.3333})
+		testutil.Equal(t, "problems", l.problem("full:backend/generate").Workers, []string{"1"})
 	})
 }
 
@@ -222,8 +223,8 @@ func TestSlotsOfAnEndpointAreTheMeanOfItsWorkers(t *testing.T) {
 		l.answer(few, many, none, unknown)
 		l.pass(2 * time.Second)
 		e := l.snapshot().Endpoints
-		equal(t, "of those that say them", []string{shown(e[0].SlotsMean), shown(e[0].SlotsStd)}, []string{"0.5", "0.25"})
-		equal(t, "of none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
+		testutil.Equal(t, "of those that say them", []string{shown(e[0].SlotsMean), shown(e[0].SlotsStd)}, []string{"0.5", "0.25"})
+		testutil.Equal(t, "of none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
 	})
 }
 
@@ -232,21 +233,21 @@ func TestSignalsAreNeverStale(t *testing.T) {
 		t := l.t
 		stale := func(want string) {
 			t.Helper()
-			equal(t, "why", l.refused("GET", ofGenerate, 503), want)
+			testutil.Equal(t, "why", l.refused("GET", ofGenerate, 503), want)
 		}
 		l.register(generate, 1)
 		l.second()
 		stale("stale: none of 1 worker has reported a load")
 		l.answer(load(generate, 1, 200, 2))
 		l.second()
-		equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
+		testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
 		for what, link := range map[string]*fleet.Link{"NATS": &l.f.Tally.NATS, "etcd": &l.f.Tally.Etcd} {
 			link.Set(false)
 			l.second()
 			stale("stale: " + what + " is not connected")
 			link.Set(true)
 			l.second()
-			equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
+			testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
 		}
 		// Polls every two seconds: the seventh second is more than three of them, and one.
 		for n := range 8 {
@@ -259,9 +260,9 @@ func TestSignalsAreNeverStale(t *testing.T) {
 		stale("stale: the newest load is 8 s old, want no more than 7 s")
 		l.second()
 		time.Sleep(7 * time.Second) // and nobody has looked
-		equal(t, "age", shown(l.signals(ofGenerate).Age), "7")
+		testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "7")
 		time.Sleep(time.Second)
-		equal(t, "age", shown(l.signals(ofGenerate).Age), "7") // a second may pass until somebody does
+		testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "7") // a second may pass until somebody does
 		time.Sleep(time.Second)
 		stale("stale: the newest load is 9 s old, want no more than 7 s")
 	})
@@ -275,12 +276,12 @@ func TestLoadsThatArePublishedGrowOldWithoutBeingStale(t *testing.T) {
 		l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 		l.f.Pass(from, fleet.Pass{Counter: 1, Running: 3, Waiting: 1, QueuedTokens: 512})
 		l.pass(time.Hour)
-		equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.5,0.5,3,1,512,–,3600]")
+		testutil.Equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.5,0.5,3,1,512,–,3600]")
 		y := &l.f.Tally
 		y.ZMQ.Use()
 		y.Publishers.Store(1)
 		l.second()
-		equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: no ZMQ publisher is connected")
+		testutil.Equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: no ZMQ publisher is connected")
 	})
 }
 
@@ -291,7 +292,7 @@ func TestSignalsOfWhatIsNotWatched(t *testing.T) {
 		o := options(f)
 		f.Sync(fleet.Listing{})
 		l.f, l.g = f, New(o)
-		equal(t, "why", l.refused("GET", ofGenerate, 404), "backend/generate is not watched: prefill/generate is, by --component and --endpoint")
-		equal(t, "signals of what is", l.signals("/api/v1/signals?component=prefill&endpoint=generate").Workers, 0)
+		testutil.Equal(t, "why", l.refused("GET", ofGenerate, 404), "backend/generate is not watched: prefill/generate is, by --component and --endpoint")
+		testutil.Equal(t, "signals of what is", l.signals("/api/v1/signals?component=prefill&endpoint=generate").Workers, 0)
 	})
 }

@@ -1,6 +1,7 @@
 package glance
 
 import (
+	"bytes"
 	"encoding/json"
 	"io/fs"
 	"path"
@@ -10,19 +11,10 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 	"dynamo-metrics/internal/wire/testdata"
 )
-
-// captured are the bytes of a file that was captured of a release.
-func captured(t *testing.T, file string) []byte {
-	t.Helper()
-	b, err := testdata.Captures.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // answered is what a captured answer to a poll says.
 func answered(t *testing.T, component string, answer []byte) (all []fleet.Report) {
@@ -60,7 +52,7 @@ func (l *lab) polled(release string) {
 		l.t.Fatalf("captured answers of %s: %v, %v", release, files, err)
 	}
 	for _, file := range files {
-		for _, r := range answered(l.t, "of-"+release, captured(l.t, file)) {
+		for _, r := range answered(l.t, "of-"+release, testutil.Captured(l.t, file)) {
 			if !r.Worker.IsStatic() {
 				l.register(r.Endpoint, r.Worker.Lease)
 			}
@@ -73,7 +65,7 @@ func (l *lab) polled(release string) {
 func (l *lab) published(release string) {
 	l.t.Helper()
 	var keys []struct{ Key, Value string }
-	if err := json.Unmarshal(captured(l.t, path.Join(release, "etcd_keys.json")), &keys); err != nil {
+	if err := json.Unmarshal(testutil.Captured(l.t, path.Join(release, "etcd_keys.json")), &keys); err != nil {
 		l.t.Fatal(err)
 	}
 	for _, kv := range keys {
@@ -140,10 +132,15 @@ func (l *lab) event(line string) {
 	}
 }
 
+// golden compares the newest snapshot with a file of testdata.
 func (l *lab) golden(name string) {
 	l.t.Helper()
 	e, _ := l.g.newest(-1)
-	golden(l.t, name, e.json())
+	var b bytes.Buffer
+	if err := json.Indent(&b, e.json(), "", " "); err != nil {
+		l.t.Fatalf("%v in %s", err, e.json())
+	}
+	testutil.Golden(l.t, name, b.String()+"\n")
 }
 
 // TestEveryReleaseInOneSnapshot has workers of all eras as they were captured: polled,
@@ -164,6 +161,6 @@ func TestEveryReleaseInOneSnapshot(t *testing.T) {
 			sources = append(sources, w.Source)
 		}
 		slices.Sort(sources)
-		equal(t, "sources", slices.Compact(sources), []string{"", "active_load", "fpm", "load_event", "stats"}) // one has published nothing
+		testutil.Equal(t, "sources", slices.Compact(sources), []string{"", "active_load", "fpm", "load_event", "stats"}) // one has published nothing
 	})
 }

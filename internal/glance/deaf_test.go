@@ -17,9 +17,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // reading is what a client does with the body of a stream, until ctx ends or it fails.
@@ -69,7 +69,7 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						equal(t, "protocol and encoding", resp.Proto+" "+resp.Header.Get("Content-Encoding"), proto+" "+either(packed, "gzip", ""))
+						testutil.Equal(t, "protocol and encoding", resp.Proto+" "+resp.Header.Get("Content-Encoding"), proto+" "+either(packed, "gzip", ""))
 						over := make(chan struct{})
 						go func() {
 							defer close(over)
@@ -77,7 +77,7 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 						}()
 						time.Sleep(time.Minute)
 						want := [2]int64{either[int64](r.cutOff, 0, 1), either[int64](r.cutOff, 1, 0)}
-						equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, want)
+						testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, want)
 						end()
 						<-over
 						resp.Body.Close()
@@ -175,7 +175,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 		}
 		close(deaf)
 		time.Sleep(15 * time.Second)
-		equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, [2]int64{0, 1})
+		testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, [2]int64{0, 1})
 		resp.Body.Close()
 		client.CloseIdleConnections()
 	})
@@ -260,7 +260,7 @@ func TestAStreamWhoseClientSaysNoMoreEnds(t *testing.T) {
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if n := tally.Streams.Load(); n != 0 {
 			return fmt.Errorf("%d streams are open", n)
 		}
@@ -270,7 +270,7 @@ func TestAStreamWhoseClientSaysNoMoreEnds(t *testing.T) {
 
 // withTLS is a web configuration of an authority of its own.
 func withTLS(t *testing.T) *expose.WebConfig {
-	file := devstacktest.NewCertified(t).File("web.yml")
+	file := testutil.NewCertified(t).File("web.yml")
 	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // beside it
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

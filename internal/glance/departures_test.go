@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 const lostAtBackend = "lost:backend/generate"
@@ -29,8 +30,8 @@ func TestAWorkerOfTwoRanksThatLeavesIsNamedOnce(t *testing.T) {
 		l.pass(20 * time.Second)
 		l.leave(1)
 		l.within(5, lostAtBackend, true)
-		equal(l.t, "title", l.problem(lostAtBackend).Title, "1 worker of backend/generate is gone")
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		testutil.Equal(l.t, "title", l.problem(lostAtBackend).Title, "1 worker of backend/generate is gone")
+		testutil.Equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
 	})
 }
 
@@ -40,15 +41,15 @@ func TestAWorkerThatIsBackIsNotAmongThoseThatAreGone(t *testing.T) {
 		l.pass(20 * time.Second)
 		l.leave(2, 3)
 		l.within(4, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
+		testutil.Equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
 		l.register(generate, 2)
 		l.second()
-		equal(l.t, "detail of one that is back", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+		testutil.Equal(l.t, "detail of one that is back", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
 		l.leave(2) // for the second time
-		equal(l.t, "detail of one that has left twice", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
+		testutil.Equal(l.t, "detail of one that has left twice", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
 		l.register(generate, 2, 3)
 		l.within(1, lostAtBackend, false)
-		equal(l.t, "departures", l.g.departed, 0)
+		testutil.Equal(l.t, "departures", l.g.departed, 0)
 	})
 }
 
@@ -72,7 +73,7 @@ func TestAWorkerThatWasReplacedIsNotNamed(t *testing.T) {
 		l.keeps(20*time.Second, lostAtBackend, false)
 		l.leave(3)
 		l.within(5, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+		testutil.Equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
 	})
 }
 
@@ -90,7 +91,7 @@ func TestAWorkerOfTwoEndpointsThatLeavesIsNamedOnce(t *testing.T) {
 				named++
 			}
 		}
-		equal(l.t, "problems", named, 1)
+		testutil.Equal(l.t, "problems", named, 1)
 	})
 }
 
@@ -100,7 +101,7 @@ func TestWhatWasNeverCountedIsNotLost(t *testing.T) {
 		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
 		l.second()
-		equal(l.t, "unregistered", l.snapshot().Fleet.States.Unregistered, 1)
+		testutil.Equal(l.t, "unregistered", l.snapshot().Fleet.States.Unregistered, 1)
 		l.keeps(2*time.Minute, lostAtBackend, false)
 	})
 }
@@ -114,7 +115,7 @@ func TestWhoeverIsHeardStillIsNotGoneYet(t *testing.T) {
 		l.keeps(30*time.Second, lostAtBackend, false)
 		l.answer(load(generate, 1, 1, 0))
 		l.within(7, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
+		testutil.Equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
 	})
 }
 
@@ -127,7 +128,7 @@ func TestAWorkerWhoseLoadTurnsOutToBeElsewhereIsNotLost(t *testing.T) {
 		l.f.SetCard("1", fleet.Instance{Endpoint: generate, ID: 1}, fleet.Card{})
 		l.f.SetCard("2", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{})
 		l.second()
-		equal(l.t, "silent", l.snapshot().Fleet.States.Silent, 3)
+		testutil.Equal(l.t, "silent", l.snapshot().Fleet.States.Silent, 3)
 		l.keeps(time.Minute, "lost:backend/other", false)
 		l.keeps(time.Minute, lostAtBackend, false)
 	})
@@ -145,8 +146,8 @@ func TestFrontendsThatLeaveAreNotLost(t *testing.T) {
 		before := l.raised()
 		l.f.Deregister("", fleet.Instance{Endpoint: routers, ID: 11})
 		l.pass(time.Minute)
-		equal(l.t, "problems", l.raised(), before)
-		equal(l.t, "workers", l.snapshot().Fleet.States.Silent, 2)
+		testutil.Equal(l.t, "problems", l.raised(), before)
+		testutil.Equal(l.t, "workers", l.snapshot().Fleet.States.Silent, 2)
 	})
 }
 
@@ -157,8 +158,8 @@ func TestDeparturesAreBounded(t *testing.T) {
 		l.g.departed = mostDeparted - 1
 		l.leave(1, 2) // there is room for one: the other is not named, but counted
 		l.within(4, lostAtBackend, true)
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
-		equal(l.t, "departures", l.g.departed, mostDeparted)
+		testutil.Equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		testutil.Equal(l.t, "departures", l.g.departed, mostDeparted)
 	})
 }
 
@@ -255,7 +256,7 @@ func TestHowWorkersLeftIsToldFromWhatWasHeardLast(t *testing.T) {
 					second(2)
 				}
 				const start = "backend/generate: of 2 workers in the last 10 min 1 is left."
-				equal(t, "detail", l.problem(lostAtBackend).Detail, start+c.want)
+				testutil.Equal(t, "detail", l.problem(lostAtBackend).Detail, start+c.want)
 			})
 		})
 	}
@@ -302,7 +303,7 @@ func TestTheMoreWorkersAreLostTheWorseItIs(t *testing.T) {
 				l.answer(stay...)
 				l.pass(10 * time.Second)
 				p := l.problem(lostAtBackend)
-				equal(t, "problem", []string{p.Severity, p.Title}, []string{c.severity, c.title})
+				testutil.Equal(t, "problem", []string{p.Severity, p.Title}, []string{c.severity, c.title})
 				if first := l.snapshot().Problems[0]; c.severity == "bad" && first.ID != lostAtBackend {
 					t.Errorf("the first is %s", first.ID)
 				}
@@ -325,8 +326,8 @@ func TestAReplacementHidesNoLoss(t *testing.T) {
 		l.answer(all[2:]...)
 		l.leave(2) // in order, as 5 has come for it
 		l.pass(10 * time.Second)
-		equal(l.t, "title", l.problem(lostAtBackend).Title, "1 worker of backend/generate was lost")
-		equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not heard of any more while still registered, so ended without deregistering: 1.")
+		testutil.Equal(l.t, "title", l.problem(lostAtBackend).Title, "1 worker of backend/generate was lost")
+		testutil.Equal(l.t, "detail", l.problem(lostAtBackend).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not heard of any more while still registered, so ended without deregistering: 1.")
 	})
 }
 
@@ -348,7 +349,7 @@ func TestAStaticWorkerThatAnswersNoMoreIsLost(t *testing.T) {
 		l.answer(static("B"))
 		l.pass(10 * time.Second)
 		p := l.problem(lostAtBackend)
-		equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No answer any more: A."})
+		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No answer any more: A."})
 		l.answer(static("B"), static("C"))
 		l.within(1, lostAtBackend, false)
 	})
@@ -376,7 +377,7 @@ func TestProblemsKeepTheirPlaces(t *testing.T) {
 					got = append(got, p.ID)
 				}
 			}
-			equal(l.t, "problems", got, want)
+			testutil.Equal(l.t, "problems", got, want)
 		}
 	})
 }

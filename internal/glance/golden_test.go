@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // TestAFleetInTroubleInOneSnapshot has a worker that has fallen silent, one that cannot
@@ -37,7 +38,7 @@ func TestAFleetInTroubleInOneSnapshot(t *testing.T) {
 		e, _ := l.g.newest(l.g.clock.taken)
 		var s snapshot
 		decode(t, e.json(), &s)
-		equal(t, "history of one who has seen it", s.History, nil)
+		testutil.Equal(t, "history of one who has seen it", s.History, nil)
 	})
 }
 
@@ -53,7 +54,7 @@ func TestStaticWorkersInOneSnapshot(t *testing.T) {
 		l.answer(static)
 		l.pass(2 * time.Minute)
 		l.golden("static.json")
-		equal(t, "problems", l.raised(), nil)
+		testutil.Equal(t, "problems", l.raised(), nil)
 	})
 }
 
@@ -64,7 +65,7 @@ func TestAnEmptySnapshotSaysWhatIsLookedFor(t *testing.T) {
 		f.Tally.Etcd.Set(false)
 		g := New(o)
 		l := &lab{t: t, f: f, g: g}
-		equal(t, "why, while it is not known who is registered", l.snapshot().Looking.Why, "etcd is not connected")
+		testutil.Equal(t, "why, while it is not known who is registered", l.snapshot().Looking.Why, "etcd is not connected")
 		f.Tally.Etcd.Set(true)
 		f.Sync(fleet.Listing{})
 		l.register(fleet.Endpoint{Component: "backend-v2", Name: "generate"}, 1, 2)
@@ -94,9 +95,9 @@ func TestNumbersThatNoWorkerShouldSendDoNoHarm(t *testing.T) {
 		describe(t).check("WorkerHistory", l.ask("GET", "/worker?key=5").Body.Bytes())
 		describe(t).check("Signals", l.ask("GET", ofGenerate).Body.Bytes())
 		s := l.snapshot()
-		equal(t, "mean load", shown(s.Fleet.LoadMean), "0.75")
-		equal(t, "blocks", shown(s.Workers[4].KVActive), "18446744073709551615")
-		equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
+		testutil.Equal(t, "mean load", shown(s.Fleet.LoadMean), "0.75")
+		testutil.Equal(t, "blocks", shown(s.Workers[4].KVActive), "18446744073709551615")
+		testutil.Equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
 	})
 }
 
@@ -105,7 +106,7 @@ func TestTheRoleOfTheProgram(t *testing.T) {
 		role := func(role, detail string) {
 			t.Helper()
 			l.second()
-			equal(t, "leader", l.snapshot().Leader, struct{ Role, Detail string }{role, detail})
+			testutil.Equal(t, "leader", l.snapshot().Leader, struct{ Role, Detail string }{role, detail})
 		}
 		role("leader", "holds dynamo/components/metrics/instance")
 		l.f.Tally.Unique.Store(false)
@@ -132,7 +133,7 @@ func TestAProgramThatCannotLeadAndKnowsOfNoLeaderSaysSo(t *testing.T) {
 		}
 		for _, p := range l.snapshot().Problems {
 			if p.Kind == "leader" {
-				equal(t, "detail", p.Detail, "This program cannot have dynamo/components/metrics/instance confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.")
+				testutil.Equal(t, "detail", p.Detail, "This program cannot have dynamo/components/metrics/instance confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.")
 				return
 			}
 		}
@@ -152,7 +153,7 @@ func TestOnlySystemsInUseAreConnected(t *testing.T) {
 					got = append(got, name+" "+either(c.On, "on", "off")+": "+c.Detail)
 				}
 			}
-			equal(t, "connected", got, want)
+			testutil.Equal(t, "connected", got, want)
 		}
 		const etcd = "etcd on: http://10.0.3.9:2379"
 		connected("nats on: nats://10.0.3.7:4222", etcd)

@@ -3,23 +3,15 @@ package glance
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
-
-	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var (
 	generate = fleet.Endpoint{Component: "backend", Name: "generate"}
@@ -254,36 +246,6 @@ func (l *lab) keeps(d time.Duration, id string, raised bool) {
 		if slices.Contains(l.raised(), id) != raised {
 			l.t.Fatalf("%s is %s after %d s", id, either(raised, "withdrawn", "raised"), n+1)
 		}
-	}
-}
-
-// golden compares JSON with a file of testdata; -update rewrites it.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	var b bytes.Buffer
-	if err := json.Indent(&b, got, "", " "); err != nil {
-		t.Fatalf("%v in %s", err, got)
-	}
-	b.WriteByte('\n')
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(b.String(), "\n")); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
-
-func equal[T any](t testing.TB, what string, got, want T) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // workerHistory is everything that the history of a row has.
@@ -65,19 +66,19 @@ func TestHistoryHasASampleEachStepAndAHoleWhereNothingWasReported(t *testing.T) 
 			l.pass(5 * time.Second)
 		}
 		h := l.snapshot().History
-		equal(t, "step", h.Step, 5)
-		equal(t, "end", h.End, time.Now().UnixMilli())
-		equal(t, "mean load", line(h.LoadMean), "– 0.3 0.3 0.29")
-		equal(t, "std of it", line(h.LoadStd), "– 0.1 0 0.166")
-		equal(t, "waiting", line(h.Waiting), "– 5 0 70007")
-		equal(t, "answering", line(h.Answering), "0 2 1 2")
-		equal(t, "malformed", line(h.Malformed), "0 0 1 0")
+		testutil.Equal(t, "step", h.Step, 5)
+		testutil.Equal(t, "end", h.End, time.Now().UnixMilli())
+		testutil.Equal(t, "mean load", line(h.LoadMean), "– 0.3 0.3 0.29")
+		testutil.Equal(t, "std of it", line(h.LoadStd), "– 0.1 0 0.166")
+		testutil.Equal(t, "waiting", line(h.Waiting), "– 5 0 70007")
+		testutil.Equal(t, "answering", line(h.Answering), "0 2 1 2")
+		testutil.Equal(t, "malformed", line(h.Malformed), "0 0 1 0")
 		two := l.history("2")
-		equal(t, "KV use", line(two.KV), "– 0.4 – 0.456")
-		equal(t, "waiting", line(two.Waiting), "– 5 – 65534")
-		equal(t, "hit rate", line(two.HitRate), "– – – –")
-		equal(t, "peers", line(two.PeersKV.Mean), "– 0.3 0.3 0.29")
-		equal(t, "spread of the peers", line(two.PeersKV.Std), "– 0.1 0 0.166")
+		testutil.Equal(t, "KV use", line(two.KV), "– 0.4 – 0.456")
+		testutil.Equal(t, "waiting", line(two.Waiting), "– 5 – 65534")
+		testutil.Equal(t, "hit rate", line(two.HitRate), "– – – –")
+		testutil.Equal(t, "peers", line(two.PeersKV.Mean), "– 0.3 0.3 0.29")
+		testutil.Equal(t, "spread of the peers", line(two.PeersKV.Std), "– 0.1 0 0.166")
 	})
 }
 
@@ -90,8 +91,8 @@ func TestHistoryIsAQuarterOfAnHour(t *testing.T) {
 			l.pass(5 * time.Second)
 		}
 		h, own := l.snapshot().History, l.history("1")
-		equal(t, "samples", []int{len(h.LoadMean), len(h.Malformed), len(own.KV), len(own.PeersKV.Std)}, []int{180, 180, 180, 180})
-		equal(t, "the oldest and the newest", []string{shown(own.KV[0]), shown(own.KV[179])}, []string{"0.22", "0.4"})
+		testutil.Equal(t, "samples", []int{len(h.LoadMean), len(h.Malformed), len(own.KV), len(own.PeersKV.Std)}, []int{180, 180, 180, 180})
+		testutil.Equal(t, "the oldest and the newest", []string{shown(own.KV[0]), shown(own.KV[179])}, []string{"0.22", "0.4"})
 	})
 }
 
@@ -103,12 +104,12 @@ func TestStepsThatNobodySawAreHoles(t *testing.T) {
 		l.pass(5 * time.Second)
 		time.Sleep(17 * time.Second) // the process was stopped
 		l.pass(4 * time.Second)
-		equal(t, "mean load", line(l.snapshot().History.LoadMean), "– 0.5 – – 0.5 0.5")
-		equal(t, "answering", line(l.snapshot().History.Answering), "0 1 – – 1 1")
-		equal(t, "KV use", line(l.history("1").KV), "– 0.5 – – 0.5 0.5")
+		testutil.Equal(t, "mean load", line(l.snapshot().History.LoadMean), "– 0.5 – – 0.5 0.5")
+		testutil.Equal(t, "answering", line(l.snapshot().History.Answering), "0 1 – – 1 1")
+		testutil.Equal(t, "KV use", line(l.history("1").KV), "– 0.5 – – 0.5 0.5")
 		time.Sleep(time.Hour)
 		l.second()
-		equal(t, "samples that are left of what was an hour ago", line(slices.DeleteFunc(l.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
+		testutil.Equal(t, "samples that are left of what was an hour ago", line(slices.DeleteFunc(l.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
 	})
 }
 
@@ -122,7 +123,7 @@ func TestTheHistoryOfAWorkerThatIsGoneGoesWithIt(t *testing.T) {
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
 		l.answer(load(generate, 1, 500, 0))
 		l.pass(time.Minute)
-		equal(t, "error", l.refused("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
+		testutil.Equal(t, "error", l.refused("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
 		rings := int64(2*unsafe.Sizeof(ring[uint8]{}) + unsafe.Sizeof(ring[uint16]{})) // it had no hit rate
 		if freed := with - l.f.Tally.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
 			t.Errorf("%d bytes are free, want %d of the rings and what is known beside", freed, rings)
@@ -130,7 +131,7 @@ func TestTheHistoryOfAWorkerThatIsGoneGoesWithIt(t *testing.T) {
 		l.register(generate, 2)
 		l.answer(load(generate, 1, 500, 0), load(generate, 2, 500, 0))
 		l.pass(5 * time.Second)
-		equal(t, "samples when it is back", line(l.history("2").KV[len(l.history("2").KV)-2:]), "– 0.5")
+		testutil.Equal(t, "samples when it is back", line(l.history("2").KV[len(l.history("2").KV)-2:]), "– 0.5")
 	})
 }
 
@@ -141,16 +142,16 @@ func TestHistoryIsBoundedAndSaysWhoseIsNotKept(t *testing.T) {
 		l.register(generate, 1, 2, 3)
 		l.answer(load(generate, 1, 100, 0), load(generate, 2, 200, 0), load(generate, 3, 300, 0))
 		l.pass(10 * time.Second)
-		equal(t, "rows with a history", l.g.ringing, 2)
+		testutil.Equal(t, "rows with a history", l.g.ringing, 2)
 		three := l.history("3")
-		equal(t, "note", three.Note, "No history is kept of this worker: there is room for that of 2.")
-		equal(t, "KV use", line(three.KV), "– – –")
-		equal(t, "note of another", l.history("1").Note, "")
+		testutil.Equal(t, "note", three.Note, "No history is kept of this worker: there is room for that of 2.")
+		testutil.Equal(t, "KV use", line(three.KV), "– – –")
+		testutil.Equal(t, "note of another", l.history("1").Note, "")
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 		l.answer(load(generate, 2, 200, 0), load(generate, 3, 300, 0))
 		l.pass(10 * time.Second)
-		equal(t, "when there is room", line(l.history("3").KV), "– – – 0.3 0.3")
-		equal(t, "note", l.history("3").Note, "")
+		testutil.Equal(t, "when there is room", line(l.history("3").KV), "– – – 0.3 0.3")
+		testutil.Equal(t, "note", l.history("3").Note, "")
 	})
 }
 
@@ -169,7 +170,7 @@ func TestHistoryIsOfSoManyRows(t *testing.T) {
 			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 		}
 		l.pass(5 * time.Second)
-		equal(t, "rows with a history", l.g.ringing, 65_536)
+		testutil.Equal(t, "rows with a history", l.g.ringing, 65_536)
 	})
 }
 
@@ -207,7 +208,7 @@ func TestRowsAreNamedByIdRankAndWhereNeedBeEndpoint(t *testing.T) {
 			for _, w := range l.snapshot().Workers {
 				got = append(got, w.Component+" "+w.Key)
 			}
-			equal(t, "rows", got, want)
+			testutil.Equal(t, "rows", got, want)
 		}
 		l.register(generate, 7, 8)
 		l.register(prefill, 7)
@@ -221,8 +222,8 @@ func TestRowsAreNamedByIdRankAndWhereNeedBeEndpoint(t *testing.T) {
 			l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
 		keys("backend 8", "prefill 7@prefill/generate", "prefill 9/0", "prefill 9/1")
-		equal(t, "workers, however many ranks", l.snapshot().Fleet.States.Answering, 3)
-		equal(t, "gone", len(l.g.places[prefill].gone), 0)
+		testutil.Equal(t, "workers, however many ranks", l.snapshot().Fleet.States.Answering, 3)
+		testutil.Equal(t, "gone", len(l.g.places[prefill].gone), 0)
 		l.f.Deregister("", fleet.Instance{Endpoint: prefill, ID: 7})
 		l.answer(load(generate, 8, 1, 0))
 		l.pass(3 * time.Second)
@@ -237,19 +238,19 @@ func TestHitsOfAWorkerThatMovesAreNoNewOnes(t *testing.T) {
 		t := l.t
 		l.f.Hit(1, 1000, 0) // of an id that nobody knows
 		l.second()
-		equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0")
+		testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0")
 		l.pass(6 * time.Minute)
-		equal(t, "hit rate of the last five minutes", shown(l.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "hit rate of the last five minutes", shown(l.snapshot().Fleet.HitRate), "–")
 		l.register(generate, 1) // takes its counters along
 		l.answer(load(generate, 1, 1, 0))
 		l.second()
-		equal(t, "hit rate when it is known", shown(l.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "hit rate when it is known", shown(l.snapshot().Fleet.HitRate), "–")
 		l.f.Hit(1, 100, 100)
 		l.second()
 		s := l.snapshot()
-		equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
-		equal(t, "since the start", shown(s.Fleet.HitRateTotal), "0.0909")
-		equal(t, "its own", []string{shown(s.Workers[0].HitRate), shown(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
+		testutil.Equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
+		testutil.Equal(t, "since the start", shown(s.Fleet.HitRateTotal), "0.0909")
+		testutil.Equal(t, "its own", []string{shown(s.Workers[0].HitRate), shown(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
 	})
 }
 
@@ -261,7 +262,7 @@ func TestHitsFromBeforeTheFirstLookAreOfNoTime(t *testing.T) {
 		l.g = New(options(l.f)) // begins in the midst of it
 		l.second()
 		s := l.snapshot()
-		equal(t, "hit rates", []string{shown(s.Fleet.HitRate), shown(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
+		testutil.Equal(t, "hit rates", []string{shown(s.Fleet.HitRate), shown(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
 	})
 }
 
@@ -293,8 +294,8 @@ func TestWhatIsOddAboutAWorker(t *testing.T) {
 		l.f.Hit(1, 100, 90)
 		l.f.Hit(2, 900, 100)
 		l.pass(5 * time.Second)
-		equal(t, "of one like the others", l.odd("3"), nil)
-		equal(t, "of the full one", l.odd("1"), []string{
+		testutil.Equal(t, "of one like the others", l.odd("3"), nil)
+		testutil.Equal(t, "of the full one", l.odd("1"), []string{
 			"KV use 98\u00a0% is 3.0 standard deviations above its endpoint's mean of 46\u00a0%.",
 			"12 requests wait here while its endpoint has 54\u00a0% of its blocks free.",
 			"Hit rate 90\u00a0% against 19\u00a0% of its endpoint.",
@@ -302,13 +303,13 @@ func TestWhatIsOddAboutAWorker(t *testing.T) {
 		l.answer(append(answers[:8:8], broken(generate, 9))...)
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 8})
 		l.pass(10 * time.Second)
-		equal(t, "of a silent one", l.odd("10"), []string{"It is registered in etcd, but its last load came 10 s ago."})
-		equal(t, "of one that cannot be read", l.odd("9"), []string{"It answers, but its load cannot be decoded."})
-		equal(t, "of one without a key", l.odd("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
+		testutil.Equal(t, "of a silent one", l.odd("10"), []string{"It is registered in etcd, but its last load came 10 s ago."})
+		testutil.Equal(t, "of one that cannot be read", l.odd("9"), []string{"It answers, but its load cannot be decoded."})
+		testutil.Equal(t, "of one without a key", l.odd("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
 		l.publishing(prefill, 0x21, 0x22)
 		l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		l.pass(5 * time.Second)
-		equal(t, "of one that publishes little", l.odd("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
-		equal(t, "of one that has published nothing", l.odd("34"), []string{"It is registered in etcd, but no load of its has come yet."})
+		testutil.Equal(t, "of one that publishes little", l.odd("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
+		testutil.Equal(t, "of one that has published nothing", l.odd("34"), []string{"It is registered in etcd, but no load of its has come yet."})
 	})
 }

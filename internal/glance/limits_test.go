@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // The numbers here are those of SECURITY.md and of the README, and no names of constants:
@@ -39,13 +40,13 @@ func TestForgedNamesLeaveNothing(t *testing.T) {
 		}
 		l.pass(3 * time.Second)
 		s := l.f.Snapshot()
-		equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
-		equal(t, "loads of no use", l.f.Tally.Rejected(fleet.LoadEvent, fleet.NotRegistered), 30_000-469)
-		equal(t, "over the limits", l.f.Tally.OverLimit(), 0)
+		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
+		testutil.Equal(t, "loads of no use", l.f.Tally.Rejected(fleet.LoadEvent, fleet.NotRegistered), 30_000-469)
+		testutil.Equal(t, "over the limits", l.f.Tally.OverLimit(), 0)
 		if after := len(l.ask("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)
 		}
-		equal(t, "load", *l.snapshot().Workers[0].KVActive, 40)
+		testutil.Equal(t, "load", *l.snapshot().Workers[0].KVActive, 40)
 	})
 }
 
@@ -59,16 +60,16 @@ func TestEndpointsOfASnapshotAreBounded(t *testing.T) {
 		l.f.Hit(4098, 100, 30)
 		l.pass(5 * time.Second)
 		s := l.snapshot()
-		equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers)}, []int{4096, 4096})
-		equal(t, "left out", s.left(), []int{2, 2, 0})
-		equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), shown(s.Fleet.LoadMean), shown(s.Fleet.HitRateTotal), shown(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
-		equal(t, "problem", l.problem("limit:page").Detail,
+		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers)}, []int{4096, 4096})
+		testutil.Equal(t, "left out", s.left(), []int{2, 2, 0})
+		testutil.Equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), shown(s.Fleet.LoadMean), shown(s.Fleet.HitRateTotal), shown(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
+		testutil.Equal(t, "problem", l.problem("limit:page").Detail,
 			"There is no room for 2 endpoints and 2 rows. There is for 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them of workers whose registration is gone; 32 MiB in all) and 200 problems. The sums, and the metrics, are of everything.")
 		of := func(n int) string {
 			return l.ask("GET", "/api/v1/signals?endpoint=generate&component="+placeOf(n).Component).Body.String()
 		}
-		equal(t, "signals of one that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are looked at"), true)
-		equal(t, "signals of another", strings.Contains(of(7), `"workers":1`), true)
+		testutil.Equal(t, "signals of one that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are looked at"), true)
+		testutil.Equal(t, "signals of another", strings.Contains(of(7), `"workers":1`), true)
 		l.f.Deregister("", fleet.Instance{Endpoint: placeOf(0), ID: 1})
 		l.f.DropCard("", fleet.Instance{Endpoint: placeOf(0), ID: 1})
 		l.f.Deregister("", fleet.Instance{Endpoint: placeOf(1), ID: 2})
@@ -76,10 +77,10 @@ func TestEndpointsOfASnapshotAreBounded(t *testing.T) {
 		time.Sleep(10 * time.Minute) // they are remembered for so long
 		l.pass(2 * time.Second)
 		s = l.snapshot()
-		equal(t, "left out when there is room", s.left(), nil)
-		equal(t, "rows", len(s.Workers), 4096)
+		testutil.Equal(t, "left out when there is room", s.left(), nil)
+		testutil.Equal(t, "rows", len(s.Workers), 4096)
 		l.pass(15 * time.Second)
-		equal(t, "problem when there is room", l.problem("limit:page"), told{})
+		testutil.Equal(t, "problem when there is room", l.problem("limit:page"), told{})
 	})
 }
 
@@ -98,10 +99,10 @@ func TestRowsOfASnapshotAreBounded(t *testing.T) {
 			}
 		}
 		l.pass(5 * time.Second)
-		equal(t, "rows", len(l.g.rows), 131_072)
-		equal(t, "rows left out", l.g.leftOut.rows, 256)
-		equal(t, "rows with a history", l.g.ringing, 65_536)
-		equal(t, "workers", l.g.all.answering, 513)
+		testutil.Equal(t, "rows", len(l.g.rows), 131_072)
+		testutil.Equal(t, "rows left out", l.g.leftOut.rows, 256)
+		testutil.Equal(t, "rows with a history", l.g.ringing, 65_536)
+		testutil.Equal(t, "workers", l.g.all.answering, 513)
 	})
 }
 
@@ -116,9 +117,9 @@ func TestRowsOfThoseWhoseRegistrationIsGoneAreBounded(t *testing.T) {
 		l.answer(answers...)
 		l.second()
 		s := l.snapshot()
-		equal(t, "rows", len(s.Workers), 1001)
-		equal(t, "left out", s.left(), []int{0, 3, 0})
-		equal(t, "unregistered", s.Fleet.States.Unregistered, 1003)
+		testutil.Equal(t, "rows", len(s.Workers), 1001)
+		testutil.Equal(t, "left out", s.left(), []int{0, 3, 0})
+		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1003)
 	})
 }
 
@@ -132,13 +133,13 @@ func TestProblemsOfASnapshotAreBounded(t *testing.T) {
 		}
 		l.answer(answers...)
 		l.second()
-		equal(t, "problems", len(l.snapshot().Problems), 200)
-		equal(t, "left out", l.snapshot().left(), []int{0, 0, 100})
+		testutil.Equal(t, "problems", len(l.snapshot().Problems), 200)
+		testutil.Equal(t, "left out", l.snapshot().left(), []int{0, 0, 100})
 		l.answer(answers[:299]...)
 		l.pass(2 * time.Second)
 		s := l.snapshot()
-		equal(t, "the worst, and that there are more", []string{s.Problems[0].ID, s.Problems[1].ID}, []string{"silent:c00299/generate", "limit:page"})
-		equal(t, "problems", len(s.Problems), 200)
+		testutil.Equal(t, "the worst, and that there are more", []string{s.Problems[0].ID, s.Problems[1].ID}, []string{"silent:c00299/generate", "limit:page"})
+		testutil.Equal(t, "problems", len(s.Problems), 200)
 	})
 }
 
@@ -178,7 +179,7 @@ func TestTheBytesOfASnapshotAreBounded(t *testing.T) {
 		}
 		l.second()
 		e, _ = l.g.newest(noHistory)
-		equal(t, "it says so", strings.Contains(string(e.json()), `"id":"limit:page"`), true)
+		testutil.Equal(t, "it says so", strings.Contains(string(e.json()), `"id":"limit:page"`), true)
 	})
 }
 
@@ -197,7 +198,7 @@ func TestOfThoseThatAreGoneTheLastAreNamed(t *testing.T) {
 		}
 		l.answer()
 		l.pass(10 * time.Second)
-		equal(t, "detail", l.problem("lost:backend/generate").Detail,
+		testutil.Equal(t, "detail", l.problem("lost:backend/generate").Detail,
 			"backend/generate: of 200 workers in the last 10 min none is left. Deregistered, and heard until then: c8, c7, c6 and 197 more.")
 	})
 }
@@ -213,7 +214,7 @@ func TestWhatIsSeenBesideIsBounded(t *testing.T) {
 			l.register(placeOf(n), uint64(n+1))
 		}
 		l.second()
-		equal(t, "endpoints that are registered", len(l.snapshot().Looking.Sees), 50)
+		testutil.Equal(t, "endpoints that are registered", len(l.snapshot().Looking.Sees), 50)
 	})
 }
 
@@ -228,7 +229,7 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 			}
 		}
 		l.second()
-		equal(t, "places", l.g.presence[fleet.WorkerID{Lease: 7}], 10)
+		testutil.Equal(t, "places", l.g.presence[fleet.WorkerID{Lease: 7}], 10)
 		for n := range 10 {
 			in := fleet.Instance{Endpoint: placeOf(n), ID: 7}
 			l.f.Deregister("", in)
@@ -236,7 +237,7 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 		}
 		time.Sleep(11 * time.Minute)
 		l.pass(2 * time.Second)
-		equal(t, "what is left", []int{len(l.g.presence), l.g.tracks, len(l.g.places)}, []int{0, 0, 0})
+		testutil.Equal(t, "what is left", []int{len(l.g.presence), l.g.tracks, len(l.g.places)}, []int{0, 0, 0})
 	})
 }
 
@@ -261,19 +262,19 @@ func TestTimesAreThoseOfTheREADME(t *testing.T) {
 			l.f.Hit(1, 100, 50)
 			l.second()
 			l.pass(4*time.Minute + 20*time.Second)
-			equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.5")
+			testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.5")
 			l.pass(40 * time.Second)
-			equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "–")
+			testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "–")
 		})
 	})
 	t.Run("a look is followed by a rest of fifty times as long", func(t *testing.T) {
 		inLab(t, func(l *lab) {
 			l.g.took = 80 * time.Millisecond
-			equal(t, "rests", l.g.rests(l.g.at.Add(3990*time.Millisecond)), true)
-			equal(t, "rests", l.g.rests(l.g.at.Add(4*time.Second)), false)
+			testutil.Equal(t, "rests", l.g.rests(l.g.at.Add(3990*time.Millisecond)), true)
+			testutil.Equal(t, "rests", l.g.rests(l.g.at.Add(4*time.Second)), false)
 			l.g.took = time.Second // but each step of the history has one
-			equal(t, "rests", l.g.rests(l.g.at.Add(4490*time.Millisecond)), true)
-			equal(t, "rests", l.g.rests(l.g.at.Add(4500*time.Millisecond)), false)
+			testutil.Equal(t, "rests", l.g.rests(l.g.at.Add(4490*time.Millisecond)), true)
+			testutil.Equal(t, "rests", l.g.rests(l.g.at.Add(4500*time.Millisecond)), false)
 		})
 	})
 }

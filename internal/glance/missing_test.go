@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // TestWhatIsNotConnectedIsSaidWhereNoWorkerIs, each alone and together, before the first connection
@@ -52,8 +53,8 @@ func TestWhatIsNotConnectedIsSaidWhereNoWorkerIs(t *testing.T) {
 							t.Errorf("connected is %+v", c)
 						}
 					}
-					equal(t, "missing", got, want)
-					equal(t, "mock", s.Looking.Mock, either(len(want) == 0, "mock_worker", ""))
+					testutil.Equal(t, "missing", got, want)
+					testutil.Equal(t, "mock", s.Looking.Mock, either(len(want) == 0, "mock_worker", ""))
 					if !c.registry {
 						if p := l.problem("connection:" + registry); !strings.HasPrefix(p.Detail, servers[registry]+" ("+registry+" said: connection refused): ") {
 							t.Errorf("the problem says %q", p.Detail)

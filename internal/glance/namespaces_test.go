@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -28,14 +29,14 @@ func testARollingUpdate(l *lab, namespaces wire.Namespaces) {
 	l.answer(load(old, 1, 200, 1), load(old, 2, 400, 2), load(new, 3, 900, 3))
 	l.pass(5 * time.Second)
 	s := l.snapshot()
-	equal(t, "namespace", s.Namespace, string(namespaces))
+	testutil.Equal(t, "namespace", s.Namespace, string(namespaces))
 	var rows []string
 	for _, w := range s.Workers {
 		rows = append(rows, w.Namespace+" "+w.Component+" "+w.Endpoint+" "+w.Key)
 	}
-	equal(t, "workers", rows, []string{"prod-1f backend generate 1", "prod-1f backend generate 2", "prod-2e backend generate 3"})
-	equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
-	equal(t, "mean load", shown(s.Fleet.LoadMean), "0.5")
+	testutil.Equal(t, "workers", rows, []string{"prod-1f backend generate 1", "prod-1f backend generate 2", "prod-2e backend generate 3"})
+	testutil.Equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
+	testutil.Equal(t, "mean load", shown(s.Fleet.LoadMean), "0.5")
 	if p := l.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
 		t.Errorf("what is full: %+v", p)
 	}
@@ -43,7 +44,7 @@ func testARollingUpdate(l *lab, namespaces wire.Namespaces) {
 	l.f.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
 	l.answer(load(new, 3, 500, 0))
 	l.pass(10 * time.Second)
-	equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
+	testutil.Equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
 }
 
 // TestSignalsAreOfTheNamespacesThatAreAskedFor and watched, of each sort of both; without a
@@ -77,12 +78,12 @@ func TestSignalsAreOfTheNamespacesThatAreAskedFor(t *testing.T) {
 					path += "&dynamo_namespace=" + namespaces
 				}
 				if want == not {
-					equal(t, path, l.refused("GET", path, 404), fmt.Sprintf("the namespace %q is not watched: %q is", namespaces, string(watched)))
+					testutil.Equal(t, path, l.refused("GET", path, 404), fmt.Sprintf("the namespace %q is not watched: %q is", namespaces, string(watched)))
 					continue
 				}
 				s := l.signals(path)
-				equal(t, fmt.Sprintf("%s of %s", path, watched), s.String(), want)
-				equal(t, "namespace", s.Namespace, cmp.Or(namespaces, string(watched)))
+				testutil.Equal(t, fmt.Sprintf("%s of %s", path, watched), s.String(), want)
+				testutil.Equal(t, "namespace", s.Namespace, cmp.Or(namespaces, string(watched)))
 			}
 		})
 	}
@@ -101,9 +102,9 @@ func TestNobodyInSeveralNamespacesIsLookedForByThem(t *testing.T) {
 			l.f.Register("", fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
 			l.second()
 			s := l.snapshot().Looking
-			equal(t, "namespace", s.Namespace, string(namespaces))
-			equal(t, "sees", s.Sees[0].Namespace+" "+s.Sees[0].Component, "prod-1f frontend")
-			equal(t, "asks", len(s.Asks), 0)
+			testutil.Equal(t, "namespace", s.Namespace, string(namespaces))
+			testutil.Equal(t, "sees", s.Sees[0].Namespace+" "+s.Sees[0].Component, "prod-1f frontend")
+			testutil.Equal(t, "asks", len(s.Asks), 0)
 		})
 	}
 }
@@ -115,9 +116,9 @@ func TestLoadsOfWorkersPagesAreStaleWhenNobodyReadsThem(t *testing.T) {
 		l.f.Register("", in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
 		l.f.Scrape(fleet.WorkerPage{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
 		l.pass(16 * time.Second)
-		equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.25,0.25,–,3,–,–,16]")
-		equal(t, "source", l.snapshot().Workers[0].Source, "scrape")
+		testutil.Equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.25,0.25,–,3,–,–,16]")
+		testutil.Equal(t, "source", l.snapshot().Workers[0].Source, "scrape")
 		l.second()
-		equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: the newest load is 17 s old, want no more than 16 s")
+		testutil.Equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: the newest load is 17 s old, want no more than 16 s")
 	})
 }

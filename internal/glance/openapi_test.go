@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -214,7 +215,7 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		l.pass(20 * time.Second)
 		d.check("Snapshot", l.ask("GET", "/api/v1/fleet").Body.Bytes())
 	})
-	equal(t, "described, and in no answer", d.unseen(), nil)
+	testutil.Equal(t, "described, and in no answer", d.unseen(), nil)
 }
 
 // targets is the path that another handler answers on.
@@ -236,7 +237,7 @@ func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
 			t.Fatal(err)
 		}
-		equal(t, "version", doc.OpenAPI, "3.1.0")
+		testutil.Equal(t, "version", doc.OpenAPI, "3.1.0")
 		described, served := make(map[string][]string), make(map[string][]string)
 		for path, p := range doc.Paths {
 			described[path] = nil
@@ -253,7 +254,7 @@ func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
 		for path, a := range l.g.answers() {
 			served[path] = a.parameters
 		}
-		equal(t, "paths and parameters", described, served)
+		testutil.Equal(t, "paths and parameters", described, served)
 	})
 }
 
@@ -266,5 +267,5 @@ func TestOpenAPINamesEveryKindOfProblem(t *testing.T) {
 	}
 	slices.Sort(kinds)
 	slices.Sort(described)
-	equal(t, "kinds", described, slices.Compact(kinds))
+	testutil.Equal(t, "kinds", described, slices.Compact(kinds))
 }

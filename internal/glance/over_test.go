@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // pastTense are problems of what was counted in the last minutes: they never say more than that.
@@ -203,18 +204,18 @@ func TestOfSomeThatAreFullAndSomeThatWereThoseThatAreAreCounted(t *testing.T) {
 		}
 		at(970, 950, 100)
 		l.second()
-		equal(t, "title", l.problem(id).Title, "The KV caches of 2 workers of backend/generate are nearly full")
+		testutil.Equal(t, "title", l.problem(id).Title, "The KV caches of 2 workers of backend/generate are nearly full")
 		at(170, 950, 100)
 		l.pass(12 * time.Second)
 		p := l.problem(id)
-		equal(t, "title of one of them", p.Title, "The KV cache of 1 worker of backend/generate is nearly full")
-		equal(t, "workers", p.Workers, []string{"2"})
+		testutil.Equal(t, "title of one of them", p.Title, "The KV cache of 1 worker of backend/generate is nearly full")
+		testutil.Equal(t, "workers", p.Workers, []string{"2"})
 		at(170, 870, 100)
 		l.pass(5 * time.Second)
 		p = l.problem(id)
-		equal(t, "title when none is", p.Title, "The KV caches of 2 workers of backend/generate were nearly full")
-		equal(t, "detail", p.Detail, "backend/generate: 1 (97\u00a0% 17 s ago, now 17\u00a0%) and 2 (95\u00a0% 5 s ago, now 87\u00a0%).")
-		equal(t, "workers", p.Workers, []string{"1", "2"})
+		testutil.Equal(t, "title when none is", p.Title, "The KV caches of 2 workers of backend/generate were nearly full")
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: 1 (97\u00a0% 17 s ago, now 17\u00a0%) and 2 (95\u00a0% 5 s ago, now 87\u00a0%).")
+		testutil.Equal(t, "workers", p.Workers, []string{"1", "2"})
 	})
 }
 
@@ -245,7 +246,7 @@ func TestRanksAreNotWorkers(t *testing.T) {
 			"imbalance:backend/generate": "KV use of backend/generate is uneven: 1.98× the mean",
 		} {
 			p := l.problem(id)
-			equal(t, id, p.Title, want)
+			testutil.Equal(t, id, p.Title, want)
 			if n := len(p.Workers); n < 8 {
 				t.Errorf("%s has %d rows: %v", id, n, p.Workers)
 			}
@@ -255,8 +256,8 @@ func TestRanksAreNotWorkers(t *testing.T) {
 		}
 		l.unread(generate, 3, fleet.PageTooSlow, 0x21)
 		second(0, 500)
-		equal(t, "what was full", l.problem("full:backend/generate").Title, "The KV cache of 1 worker of backend/generate was nearly full")
-		equal(t, "pages", l.problem("unread:backend/generate").Title, "The metrics page of 1 worker of backend/generate cannot be read")
+		testutil.Equal(t, "what was full", l.problem("full:backend/generate").Title, "The KV cache of 1 worker of backend/generate was nearly full")
+		testutil.Equal(t, "pages", l.problem("unread:backend/generate").Title, "The metrics page of 1 worker of backend/generate cannot be read")
 	})
 }
 

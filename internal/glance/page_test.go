@@ -13,6 +13,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // pageOf is everything that is served of a fleet.
@@ -35,8 +36,8 @@ func TestTheSampleIsWhatTheLookHasSeen(t *testing.T) {
 			e.HitEvents, e.Requests, e.Shown = 0, nil, 0 // no one reads these
 			want = append(want, e)
 		}
-		equal(t, "endpoints", l.g.Sample().Endpoints, want)
-		equal(t, "how many they are", len(want), 3)
+		testutil.Equal(t, "endpoints", l.g.Sample().Endpoints, want)
+		testutil.Equal(t, "how many they are", len(want), 3)
 	})
 }
 

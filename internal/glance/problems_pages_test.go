@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // unread has the pages of these workers of an endpoint be unread so often, for a reason.
@@ -30,10 +31,10 @@ func TestAPageThatCannotBeReadIsNamedTheThirdTime(t *testing.T) {
 		l.unread(generate, 3, fleet.PageTooSlow, 0x1a)
 		l.within(1, id, true)
 		p := l.problem(id)
-		equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker of backend/generate cannot be read",
+		testutil.Equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker of backend/generate cannot be read",
 			"backend/generate: not answered in time (2s at most): 1a. What is known by it alone is not shown."})
-		equal(t, "check", p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. With DYN_LOG=info,metrics=debug the log has each with its error.")
-		equal(t, "workers", p.Workers, []string{"26"})
+		testutil.Equal(t, "check", p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. With DYN_LOG=info,metrics=debug the log has each with its error.")
+		testutil.Equal(t, "workers", p.Workers, []string{"26"})
 		var history struct {
 			Odd []struct{ Text, Check string }
 		}
@@ -89,12 +90,12 @@ func TestWhyPagesCannotBeReadDecidesWhatToDo(t *testing.T) {
 		l.unread(prefill, 4, fleet.PageTooSlow, 0x77)
 		l.second()
 		p := l.problem(id)
-		equal(t, "title", p.Title, "The metrics pages of 6 workers of backend/generate cannot be read") // three ranks are one worker
-		equal(t, "detail", p.Detail, "backend/generate: not answered in time (2s at most): 6; TLS fails: 1, 2, 3 and 2 more. What is known by them alone is not shown.")
-		equal(t, "workers", p.Workers, []string{"1", "2/0", "2/1", "2/2", "3", "4", "5", "6"})
+		testutil.Equal(t, "title", p.Title, "The metrics pages of 6 workers of backend/generate cannot be read") // three ranks are one worker
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: not answered in time (2s at most): 6; TLS fails: 1, 2, 3 and 2 more. What is known by them alone is not shown.")
+		testutil.Equal(t, "workers", p.Workers, []string{"1", "2/0", "2/1", "2/2", "3", "4", "5", "6"})
 		if !strings.HasPrefix(p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. --worker-tls-ca says") || strings.Contains(p.Check, "network policies") {
 			t.Errorf("check is %q", p.Check)
 		}
-		equal(t, "of the other endpoint", l.problem("unread:prefill/generate").Workers, []string{"119"})
+		testutil.Equal(t, "of the other endpoint", l.problem("unread:prefill/generate").Workers, []string{"119"})
 	})
 }

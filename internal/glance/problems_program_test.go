@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestTheProgramsOwnTroubles(t *testing.T) {
@@ -125,10 +126,10 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 			inLab(t, func(l *lab) {
 				l.g.o.Gateway = "http://gateway:9091"
 				l.pass(10 * second)
-				equal(t, "problems before", l.raised(), nil)
+				testutil.Equal(t, "problems before", l.raised(), nil)
 				c.begin(l)
 				l.within(c.raised, id, true)
-				equal(t, "detail", l.problem(id).Detail, c.detail)
+				testutil.Equal(t, "detail", l.problem(id).Detail, c.detail)
 				if c.end != nil {
 					c.end(l)
 				}
@@ -148,15 +149,15 @@ func TestAPermissionThatIsMissingIsNoLostConnection(t *testing.T) {
 		subject := fleet.Subject{Name: "namespace.dynamo.forward-pass-metrics", Refused: true}
 		l.f.Notes.SetSubjects([]fleet.Subject{subject})
 		l.second()
-		equal(t, "severity of an optional one", l.problem("permission:nats").Severity, "info")
-		equal(t, "detail of it", l.problem("permission:nats").Detail, "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.forward-pass-metrics: "+
+		testutil.Equal(t, "severity of an optional one", l.problem("permission:nats").Severity, "info")
+		testutil.Equal(t, "detail of it", l.problem("permission:nats").Detail, "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.forward-pass-metrics: "+
 			"what not every fleet sends is not heard, or l2c events are not published. All else goes on.")
 		subject.Required = true
 		l.f.Notes.SetSubjects([]fleet.Subject{subject})
 		l.f.Tally.NATS.Set(false)
 		l.keeps(10*time.Second, "connection:nats", false)
-		equal(t, "severity of a required one", l.problem("permission:nats").Severity, "bad")
-		equal(t, "signals", strings.Contains(l.refused("GET", ofGenerate, 503), "NATS denies the permission for namespace.dynamo.forward-pass-metrics"), true)
+		testutil.Equal(t, "severity of a required one", l.problem("permission:nats").Severity, "bad")
+		testutil.Equal(t, "signals", strings.Contains(l.refused("GET", ofGenerate, 503), "NATS denies the permission for namespace.dynamo.forward-pass-metrics"), true)
 		l.f.Notes.SetSubjects(nil) // now it is lost
 		l.within(4, "connection:nats", true)
 		l.keeps(time.Second, "permission:nats", false)
@@ -174,8 +175,8 @@ func TestOutagesAreTold(t *testing.T) {
 		l.keeps(18*time.Second, "outage", false) // while it is away that is said
 		y.Bus.Set(true)
 		l.within(1, "outage", true)
-		equal(t, "title", l.problem("outage").Title, "For 18 s no event could arrive")
-		equal(t, "detail", l.problem("outage").Detail, "In the last 15 min the connection to NATS was lost. "+
+		testutil.Equal(t, "title", l.problem("outage").Title, "For 18 s no event could arrive")
+		testutil.Equal(t, "detail", l.problem("outage").Detail, "In the last 15 min the connection to NATS was lost. "+
 			"What was published meanwhile never arrived, and cannot be counted: hit rates lack it, and loads were as old as that.")
 		l.keeps(299*time.Second, "outage", true)
 		l.within(2, "outage", false)
@@ -184,13 +185,13 @@ func TestOutagesAreTold(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		y.Bus.Set(true)
 		l.within(1, "outage", true)
-		equal(t, "title of both", l.problem("outage").Title, "For 18 s no event could arrive")
+		testutil.Equal(t, "title of both", l.problem("outage").Title, "For 18 s no event could arrive")
 		l.pass(15 * time.Minute)
 		y.Bus.Set(false)
 		time.Sleep(200 * time.Millisecond)
 		y.Bus.Set(true)
 		l.second()
-		equal(t, "title of the last", l.problem("outage").Title, "For less than a second no event could arrive")
+		testutil.Equal(t, "title of the last", l.problem("outage").Title, "For less than a second no event could arrive")
 
 		y.ZMQ.Use()
 		y.ZMQ.Set(true)
@@ -199,7 +200,7 @@ func TestOutagesAreTold(t *testing.T) {
 		l.pass(2 * time.Minute)
 		y.ZMQ.Set(true)
 		l.second()
-		equal(t, "title of another", l.problem("outage").Title, "For 2 min no event could arrive")
+		testutil.Equal(t, "title of another", l.problem("outage").Title, "For 2 min no event could arrive")
 	})
 }
 
@@ -234,9 +235,9 @@ func TestAPermissionThatComesBackWasNoOutage(t *testing.T) {
 		l.f.Notes.SetSubjects(nil)
 		l.f.Tally.NATS.Set(true)
 		l.second()
-		equal(t, "what is said until it is withdrawn", l.problem("permission:nats").Title, "NATS denied a permission")
+		testutil.Equal(t, "what is said until it is withdrawn", l.problem("permission:nats").Title, "NATS denied a permission")
 		l.keeps(10*time.Second, "outage", false)
-		equal(t, "problem that is withdrawn", l.problem("permission:nats").Detail, "")
+		testutil.Equal(t, "problem that is withdrawn", l.problem("permission:nats").Detail, "")
 	})
 }
 
@@ -245,9 +246,9 @@ func TestAKeyThatWasPutByHandIsToldAsSuch(t *testing.T) {
 		l.f.Tally.Unique.Store(false)
 		l.f.Tally.NoLease.Store(true)
 		l.within(16, "leader", true)
-		equal(t, "detail", l.problem("leader").Detail, "dynamo/components/metrics/instance hangs on no lease: it was put by hand, and nothing will ever delete it. "+
+		testutil.Equal(t, "detail", l.problem("leader").Detail, "dynamo/components/metrics/instance hangs on no lease: it was put by hand, and nothing will ever delete it. "+
 			"This program neither pushes nor publishes l2c events, and no other can lead.")
-		equal(t, "check", l.problem("leader").Check, "is there no program that needs it? Then: etcdctl del dynamo/components/metrics/instance")
+		testutil.Equal(t, "check", l.problem("leader").Check, "is there no program that needs it? Then: etcdctl del dynamo/components/metrics/instance")
 		l.f.Tally.NoLease.Store(false)
 		l.f.Tally.OtherLeads.Store(true)
 		l.within(3, "leader", false)
@@ -264,13 +265,13 @@ func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {
 		}
 		l.f.Tally.Gaps.Add(5)
 		l.second()
-		equal(t, "severity", l.problem("gaps").Severity, "info")
-		equal(t, "gaps", l.snapshot().Fleet.Gaps, 5)
+		testutil.Equal(t, "severity", l.problem("gaps").Severity, "info")
+		testutil.Equal(t, "gaps", l.snapshot().Fleet.Gaps, 5)
 		l.f.Tally.Gaps.Add(50)
 		l.second()
-		equal(t, "severity of more", l.problem("gaps").Severity, "warn")
+		testutil.Equal(t, "severity of more", l.problem("gaps").Severity, "warn")
 		l.pass(16 * time.Minute)
-		equal(t, "gaps a quarter of an hour later", l.snapshot().Fleet.Gaps, 0)
+		testutil.Equal(t, "gaps a quarter of an hour later", l.snapshot().Fleet.Gaps, 0)
 	})
 }
 
@@ -284,8 +285,8 @@ func TestAWebConfigThatIsNotInForceIsAProblem(t *testing.T) {
 		wrong = "it does not demand a password any more: want a restart, if that is meant"
 		l.second()
 		p := l.problem("web_config")
-		equal(t, "severity", p.Severity, "warn")
-		equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it does not demand a password any more: want a restart, if that is meant. What it said before is still in force.")
+		testutil.Equal(t, "severity", p.Severity, "warn")
+		testutil.Equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it does not demand a password any more: want a restart, if that is meant. What it said before is still in force.")
 		wrong = ""
 		l.second()
 		l.keeps(5*time.Second, "web_config", false)

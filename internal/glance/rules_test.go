@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestAProblemIsRaisedAndWithdrawnWithHysteresis(t *testing.T) {
@@ -50,8 +51,8 @@ func TestAWorkerThatFallsSilentIsNamedWithinTwoPolls(t *testing.T) {
 		l.answer(both[1:]...)
 		l.within(2, id, true)
 		p := l.problem(id)
-		equal(t, "workers", p.Workers, []string{"7587873822778080516"})
-		equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load for 2 s, but still registered in etcd.")
+		testutil.Equal(t, "workers", p.Workers, []string{"7587873822778080516"})
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load for 2 s, but still registered in etcd.")
 		l.answer(both...)
 		l.within(1, id, false)
 	})
@@ -77,7 +78,7 @@ func TestNobodyFallsSilentWhileWeAreCutOff(t *testing.T) {
 			l.answer()
 			l.within(4, "connection:"+strings.ToLower(name), true) // counted from the first look
 			l.keeps(time.Minute, "silent:backend/generate", false)
-			equal(t, "problems without "+name, l.raised(), []string{"connection:" + strings.ToLower(name)})
+			testutil.Equal(t, "problems without "+name, l.raised(), []string{"connection:" + strings.ToLower(name)})
 			link(&l.f.Tally).Set(true)
 			l.answer(load(generate, 1, 1, 0))
 			l.within(3, "connection:"+strings.ToLower(name), false)
@@ -101,7 +102,7 @@ func TestWhatCannotBeReadIsNamed(t *testing.T) {
 		l.register(generate, 1, 2)
 		l.answer(load(generate, 1, 1, 0), broken(generate, 2))
 		l.within(1, id, true)
-		equal(t, "workers", l.problem(id).Workers, []string{"2"})
+		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"2"})
 		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
 		l.within(11, id, false)
 	})
@@ -122,15 +123,15 @@ func TestAnEngineThatStopsReportingIsNamedByItsRank(t *testing.T) {
 		for range 30 {
 			second(0, 1)
 		}
-		equal(t, "problems", l.raised(), nil)
+		testutil.Equal(t, "problems", l.raised(), nil)
 		for range 18 { // the clock of the fleet is a second behind when it hears of a pass
 			second(0)
 		}
-		equal(t, "problems before it is sure", l.raised(), nil)
+		testutil.Equal(t, "problems before it is sure", l.raised(), nil)
 		second(0)
-		equal(t, "workers", l.problem(id).Workers, []string{"1/1"})
+		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"1/1"})
 		second(0, 1)
-		equal(t, "problems when it is back", l.raised(), nil)
+		testutil.Equal(t, "problems when it is back", l.raised(), nil)
 	})
 }
 
@@ -143,7 +144,7 @@ func TestANearlyFullCacheIsNamedAtOnce(t *testing.T) {
 		l.keeps(time.Minute, id, false)
 		at(900)
 		l.within(1, id, true)
-		equal(t, "workers", l.problem(id).Workers, []string{"1"})
+		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"1"})
 		at(850)
 		l.keeps(time.Minute, id, true)
 		at(849)
@@ -165,7 +166,7 @@ func TestWhyACacheIsFullDependsOnTheOthers(t *testing.T) {
 		if !strings.Contains(p.Check, "add workers") {
 			t.Errorf("where all are full it says %q", p.Check)
 		}
-		equal(t, "the fullest first", p.Workers, []string{"1", "2"})
+		testutil.Equal(t, "the fullest first", p.Workers, []string{"1", "2"})
 	})
 }
 
@@ -179,8 +180,8 @@ func TestAWorkerWithoutAKeyIsNamedWhenItGoesOn(t *testing.T) {
 		l.keeps(time.Minute, id, false) // it may be shutting down
 		l.within(1, id, true)
 		s := l.snapshot()
-		equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
-		equal(t, "mean load, without it", shown(s.Fleet.LoadMean), "0.001")
+		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
+		testutil.Equal(t, "mean load, without it", shown(s.Fleet.LoadMean), "0.001")
 		l.register(generate, 2)
 		l.within(1, id, false)
 	})
@@ -192,8 +193,8 @@ func TestAWorkerThatPublishesNothingIsNoGreatTrouble(t *testing.T) {
 		l.publishing(generate, 1)
 		l.keeps(time.Minute, id, false)
 		l.within(1, id, true)
-		equal(t, "severity", l.problem(id).Severity, "info")
-		equal(t, "problems", l.raised(), []string{id})
+		testutil.Equal(t, "severity", l.problem(id).Severity, "info")
+		testutil.Equal(t, "problems", l.raised(), []string{id})
 		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		l.within(1, id, false)
 	})
@@ -215,21 +216,21 @@ func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
 		l.second()
 		p := l.problem(id)
-		equal(t, "title", p.Title, "2 workers of backend/generate are gone")
-		equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Whether these deregistered cannot be told: 101 and 100.")
-		equal(t, "severity", p.Severity, "warn")
+		testutil.Equal(t, "title", p.Title, "2 workers of backend/generate are gone")
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Whether these deregistered cannot be told: 101 and 100.")
+		testutil.Equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
 			l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
 		}
 		l.second()
 		p = l.problem(id)
-		equal(t, "severity when all have left", p.Severity, "bad")
-		equal(t, "title when all have left", p.Title, "No worker of backend/generate is left")
+		testutil.Equal(t, "severity when all have left", p.Severity, "bad")
+		testutil.Equal(t, "title when all have left", p.Title, "No worker of backend/generate is left")
 		if s := l.snapshot(); s.Looking != nil {
 			t.Error("the page says that nobody came yet, want it to say that all have left")
 		}
 		l.pass(10 * time.Minute)
-		equal(t, "problems ten minutes later", l.raised(), nil)
+		testutil.Equal(t, "problems ten minutes later", l.raised(), nil)
 		if s := l.snapshot(); s.Looking == nil {
 			t.Error("the page does not say what is looked for")
 		}
@@ -255,12 +256,12 @@ func TestAQueueThatGrowsIsNamedAndThenThatAllAreBusy(t *testing.T) {
 		l.keeps(3*time.Minute, growing, false)
 		wait(9)
 		l.within(11, growing, true)
-		equal(t, "title", l.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
-		equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
-		equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
+		testutil.Equal(t, "title", l.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
+		testutil.Equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
+		testutil.Equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
 		l.within(50, busy, true)      // a minute after it has begun
 		l.within(110, growing, false) // when most of what was a minute or two ago was as much
-		equal(t, "what stays", l.raised(), []string{busy})
+		testutil.Equal(t, "what stays", l.raised(), []string{busy})
 		wait(1)
 		l.within(61, busy, false)
 	})
@@ -278,15 +279,15 @@ func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
 		l.answer(load(generate, 1, 800, 5), even[1], even[2], load(generate, 4, 30, 0))
 		l.within(31, id, true)
 		p := l.problem(id)
-		equal(t, "workers", p.Workers, []string{"1", "4"})
-		equal(t, "severity", p.Severity, "bad")
-		equal(t, "title", p.Title, "KV use of backend/generate is uneven: 1.99× the mean")
-		equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
+		testutil.Equal(t, "workers", p.Workers, []string{"1", "4"})
+		testutil.Equal(t, "severity", p.Severity, "bad")
+		testutil.Equal(t, "title", p.Title, "KV use of backend/generate is uneven: 1.99× the mean")
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
 		l.answer(even...)
 		l.within(61, id, false)
 		l.answer(load(generate, 1, 800, 5), load(generate, 2, 702, 0), load(generate, 3, 90, 0), load(generate, 4, 30, 0))
 		l.within(31, id, true)
-		equal(t, "detail of two", l.problem(id).Detail,
+		testutil.Equal(t, "detail of two", l.problem(id).Detail,
 			"backend/generate: 1 and 2 at 70\u00a0% to 80\u00a0%, the mean is 41\u00a0%. 5 requests wait there. 3 and 4 have at most 9\u00a0%.")
 	})
 }
@@ -304,14 +305,14 @@ func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
 			}
 		}
 		hit(10*time.Minute, 0.6)
-		equal(t, "problems", l.raised(), nil)
-		equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.6")
+		testutil.Equal(t, "problems", l.raised(), nil)
+		testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.6")
 		l.pass(10 * time.Minute) // nobody asks: no rate is no low rate
-		equal(t, "problems", l.raised(), nil)
-		equal(t, "hit rate of nothing", shown(l.snapshot().Fleet.HitRate), "–")
-		equal(t, "since the start", shown(l.snapshot().Fleet.HitRateTotal), "0.6")
+		testutil.Equal(t, "problems", l.raised(), nil)
+		testutil.Equal(t, "hit rate of nothing", shown(l.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "since the start", shown(l.snapshot().Fleet.HitRateTotal), "0.6")
 		hit(2*time.Minute, 0.2)
-		equal(t, "problems where a third less is hit", l.raised(), nil)
+		testutil.Equal(t, "problems where a third less is hit", l.raised(), nil)
 		hit(10*time.Minute, 0.6)
 		start := time.Now()
 		for n := 0; n < 200 && l.problem(id).ID == ""; n++ {
@@ -322,10 +323,10 @@ func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
 			t.Errorf("it took %v, want a minute and what it takes to see", took)
 		}
 		p := l.problem(id)
-		equal(t, "title", p.Title, "The KV hit rate of backend/generate has collapsed: 2\u00a0% instead of 56\u00a0%")
+		testutil.Equal(t, "title", p.Title, "The KV hit rate of backend/generate has collapsed: 2\u00a0% instead of 56\u00a0%")
 		l.pass(4 * time.Minute) // it is remembered
 		hit(5*time.Minute, 0.6)
-		equal(t, "problems when it has recovered", l.raised(), nil)
+		testutil.Equal(t, "problems when it has recovered", l.raised(), nil)
 	})
 }
 
@@ -337,13 +338,13 @@ func TestALowHitRateBecomesNormalInTime(t *testing.T) {
 			l.f.Hit(1, 50, either(n < 15*60, uint64(30), 1))
 			l.second()
 			if n == 45*60 {
-				equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})
+				testutil.Equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})
 			}
 			if n == 48*60 {
-				equal(l.t, "problems when it has lasted for half an hour", l.raised(), nil)
+				testutil.Equal(l.t, "problems when it has lasted for half an hour", l.raised(), nil)
 			}
 		}
-		equal(t, "problems three quarters of an hour later", l.raised(), nil)
+		testutil.Equal(t, "problems three quarters of an hour later", l.raised(), nil)
 	})
 }
 
@@ -361,8 +362,8 @@ func TestProblemsKeepTheirIdsAndSayWhenTheyBegan(t *testing.T) {
 		l.answer(load(generate, 3, 1, 0))
 		l.pass(time.Minute)
 		p := l.problem("silent:backend/generate")
-		equal(t, "workers", p.Workers, []string{"1", "2"})
-		equal(t, "since", p.Since, began)
+		testutil.Equal(t, "workers", p.Workers, []string{"1", "2"})
+		testutil.Equal(t, "since", p.Since, began)
 	})
 }
 
@@ -383,7 +384,7 @@ func TestEveryRuleHasWordsForPeople(t *testing.T) {
 	for _, r := range programRules {
 		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
 	}
-	equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
+	testutil.Equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
 }
 
 // kindsOfRules are those of the whole table.
@@ -426,6 +427,6 @@ func TestWords(t *testing.T) {
 		Command("metrics", "a b", fleet.Endpoint{Component: "c's"}): `metrics --namespace 'a b' --component 'c'\''s'`,
 		Quote("-x"): "'-x'",
 	} {
-		equal(t, "words", got, want)
+		testutil.Equal(t, "words", got, want)
 	}
 }

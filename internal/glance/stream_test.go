@@ -17,6 +17,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // site is a lab that is looked at once a second, and served as the program does.
@@ -154,8 +155,8 @@ func TestTheStreamHasASnapshotASecondAndTheHistoryWhenAStepCloses(t *testing.T) 
 						ends = append(ends, e.History.End)
 					}
 				}
-				equal(t, "events with a history", histories, []int{0, 3, 8, 13, 18, 23, 28, 33, 38, 43, 48, 53, 58})
-				equal(t, "a step", ends[5]-ends[4], 5000)
+				testutil.Equal(t, "events with a history", histories, []int{0, 3, 8, 13, 18, 23, 28, 33, 38, 43, 48, 53, 58})
+				testutil.Equal(t, "a step", ends[5]-ends[4], 5000)
 			})
 		})
 	}
@@ -170,7 +171,7 @@ func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
 				t.Fatal("no event")
 			}
 		}
-		equal(t, "open pages", s.f.Tally.Streams.Load(), 2)
+		testutil.Equal(t, "open pages", s.f.Tally.Streams.Load(), 2)
 		var reading sync.WaitGroup
 		for _, l := range []*listener{plain, packed} {
 			reading.Go(func() {
@@ -187,8 +188,8 @@ func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
 			t.Errorf("the program took %v to end with pages open", took)
 		}
 		reading.Wait()
-		equal(t, "open pages", s.f.Tally.Streams.Load(), 0)
-		equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "open pages", s.f.Tally.Streams.Load(), 0)
+		testutil.Equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 0)
 	})
 }
 
@@ -224,20 +225,20 @@ func TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff(t *testin
 		first := event()
 		time.Sleep(9500 * time.Millisecond)
 		second := event() // was made a second after the first, and waited
-		equal(t, "what waited", second.Now-first.Now, 1000)
+		testutil.Equal(t, "what waited", second.Now-first.Now, 1000)
 		third := event()
-		equal(t, "what came next", third.Now-first.Now, 9000)
+		testutil.Equal(t, "what came next", third.Now-first.Now, 9000)
 		if third.History == nil {
 			t.Error("the newest lacks the history, of which a step has closed meanwhile")
 		}
-		equal(t, "skipped", s.f.Tally.Skipped.Load(), 7)
-		equal(t, "cut off before its time", s.f.Tally.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "skipped", s.f.Tally.Skipped.Load(), 7)
+		testutil.Equal(t, "cut off before its time", s.f.Tally.StreamsCutOff.Load(), 0)
 		time.Sleep(2 * time.Second)
-		equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 1)
+		testutil.Equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 1)
 		if rest, err := io.ReadAll(deaf); err != nil || bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
 			t.Errorf("what was cut off looks whole: %q %v", rest, err)
 		}
-		equal(t, "open pages", s.f.Tally.Streams.Load(), 1)
+		testutil.Equal(t, "open pages", s.f.Tally.Streams.Load(), 1)
 	})
 }
 
@@ -253,10 +254,10 @@ func TestSoManyPagesMayBeOpenAndNoMore(t *testing.T) {
 			all = append(all, l)
 		}
 		resp, body := s.ask("GET", "/events", "Accept-Encoding", "gzip")
-		equal(t, "status", resp.StatusCode, 503)
-		equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
-		equal(t, "answer", body, `{"error":"there are 100 open pages already, or the program is ending: close some, or ask /api/v1/fleet"}`+"\n")
-		equal(t, "refused", s.f.Tally.StreamsRefused.Load(), 1)
+		testutil.Equal(t, "status", resp.StatusCode, 503)
+		testutil.Equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
+		testutil.Equal(t, "answer", body, `{"error":"there are 100 open pages already, or the program is ending: close some, or ask /api/v1/fleet"}`+"\n")
+		testutil.Equal(t, "refused", s.f.Tally.StreamsRefused.Load(), 1)
 		all[0].resp.Body.Close()
 		time.Sleep(2 * time.Second) // it is noticed when it is written to, at the latest
 		synctest.Wait()
@@ -284,8 +285,8 @@ func TestALargeFleetIsLookedAtLessOftenWhileNobodyDoes(t *testing.T) {
 		}
 		time.Sleep(250 * time.Millisecond) // never at the moment of a tick
 		looks(time.Second)
-		equal(t, "looks in twenty seconds", looks(20*time.Second), 5) // one each four: 3.5 are the least
-		equal(t, "samples without a hole", strings.Count(line(s.snapshot().History.Answering), "–"), 0)
+		testutil.Equal(t, "looks in twenty seconds", looks(20*time.Second), 5) // one each four: 3.5 are the least
+		testutil.Equal(t, "samples without a hole", strings.Count(line(s.snapshot().History.Answering), "–"), 0)
 		page := s.listen()
 		go func() {
 			for {
@@ -294,7 +295,7 @@ func TestALargeFleetIsLookedAtLessOftenWhileNobodyDoes(t *testing.T) {
 				}
 			}
 		}()
-		equal(t, "looks in twenty seconds with a page open", looks(20*time.Second), 20)
+		testutil.Equal(t, "looks in twenty seconds with a page open", looks(20*time.Second), 20)
 	})
 }
 
@@ -344,7 +345,7 @@ func TestThePieceOfAStreamStandsForItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "stream", string(got), strings.Repeat("data: one, two, three\n\n", 2))
+	testutil.Equal(t, "stream", string(got), strings.Repeat("data: one, two, three\n\n", 2))
 }
 
 func TestAStandbyIsLookedAtLikeALeader(t *testing.T) {
@@ -353,7 +354,7 @@ func TestAStandbyIsLookedAtLikeALeader(t *testing.T) {
 		s.f.Tally.Unique.Store(false)
 		time.Sleep(1100 * time.Millisecond)
 		e, _ := s.listen().next()
-		equal(t, "role", e.Leader.Role, "standby")
-		equal(t, "workers", len(e.Workers), 2)
+		testutil.Equal(t, "role", e.Leader.Role, "standby")
+		testutil.Equal(t, "workers", len(e.Workers), 2)
 	})
 }

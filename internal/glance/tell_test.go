@@ -6,13 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // logged has the lab's Glance log.
-func (l *lab) logged() *devstacktest.Log {
-	log, out := devstacktest.NewLog()
+func (l *lab) logged() *testutil.Log {
+	log, out := testutil.NewLog()
 	l.g.o.Log, l.g.teller.log = log, log
 	return out
 }
@@ -71,11 +71,11 @@ func TestWhatHasLinesOfItsOwnIsNotSaidTwice(t *testing.T) {
 type telling struct {
 	teller
 	g   Glance
-	out *devstacktest.Log
+	out *testutil.Log
 }
 
 func newTelling() *telling {
-	log, out := devstacktest.NewLog()
+	log, out := testutil.NewLog()
 	return &telling{teller: teller{log: log}, g: Glance{now: 1}, out: out}
 }
 

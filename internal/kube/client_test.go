@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // account is a service account's directory.
@@ -102,11 +102,11 @@ func TestAnAuthorityThatIsReplacedIsReadAgain(t *testing.T) {
 
 	web := httptest.NewUnstartedServer(s)
 	web.Listener.Close()
-	devstacktest.Until(t, func() (err error) {
+	testutil.Until(t, func() (err error) {
 		web.Listener, err = net.Listen("tcp", address)
 		return err
 	})
-	authority := devstacktest.NewCertified(t)
+	authority := testutil.NewCertified(t)
 	pair, err := tls.LoadX509KeyPair(authority.File("server.crt"), authority.File("server.key"))
 	if err != nil {
 		t.Fatal(err)

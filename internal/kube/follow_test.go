@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/testutil"
 )
 
 // thing is an object with something in it.
@@ -115,7 +115,7 @@ func (f *follower) complains(words string) {
 
 func (f *follower) until(check func() error) {
 	f.t.Helper()
-	devstacktest.Until(f.t, func() error {
+	testutil.Until(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return check()
@@ -175,7 +175,7 @@ func TestAWatchThatEndsIsResumedFromItsLastBookmark(t *testing.T) {
 		s.Put(kubetest.Pods, kubetest.Object{"metadata": kubetest.Object{"name": fmt.Sprint(i), "namespace": "team-a"}})
 	}
 	version := s.Get(kubetest.Pods, "team-a", "39")["metadata"].(kubetest.Object)["resourceVersion"].(string)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		s.EndWatches()
 		for _, r := range s.Requests() {
 			if strings.Contains(r, "watch=true") && strings.Contains(r, "resourceVersion="+version) {
@@ -296,7 +296,7 @@ func TestAServerThatIsAwayIsNoEndOfAnything(t *testing.T) {
 	s.Put(kubetest.Metadatas, object("b", 2))
 	again := httptest.NewUnstartedServer(s)
 	again.Listener.Close()
-	devstacktest.Until(t, func() (err error) {
+	testutil.Until(t, func() (err error) {
 		again.Listener, err = net.Listen("tcp", address)
 		return err
 	})
@@ -430,7 +430,7 @@ func TestCapturedAnswersAreRead(t *testing.T) {
 		})
 	})
 	t.Cleanup(running.Wait)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		mu.Lock()
 		defer mu.Unlock()
 		// 410 in the watch has it list anew.

@@ -3,10 +3,10 @@ package kube
 import (
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce(16)
+	testutil.AtOnce(16)
 	m.Run()
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -89,7 +89,7 @@ func (e *ear) envelope(from string, envelope wire.Envelope) {
 	}
 	e.publisher[topic] = envelope.Publisher
 	e.sequences[topic] = append(e.sequences[topic], envelope.Sequence)
-	if age := time.Since(time.UnixMilli(int64(envelope.PublishedAt))); age < -time.Second || age > devstacktest.Patience {
+	if age := time.Since(time.UnixMilli(int64(envelope.PublishedAt))); age < -time.Second || age > testutil.Patience {
 		e.t.Errorf("published %v ago", age)
 	}
 	switch topic {
@@ -119,7 +119,7 @@ func (e *ear) envelope(from string, envelope wire.Envelope) {
 // hears waits until exactly this was said.
 func (e *ear) hears(want ...string) {
 	e.t.Helper()
-	devstacktest.Until(e.t, func() error {
+	testutil.Until(e.t, func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if strings.Join(e.said, "\n") != strings.Join(want, "\n") {
@@ -148,7 +148,7 @@ func (e *ear) onNATS(nc *nats.Conn) {
 // eventually is hears for what comes in no certain order.
 func (e *ear) eventually(want ...string) {
 	e.t.Helper()
-	devstacktest.Until(e.t, func() error {
+	testutil.Until(e.t, func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if len(e.said) != len(want) {

@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -38,7 +39,7 @@ func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
-	log, said := devstacktest.NewLog()
+	log, said := testutil.NewLog()
 	c := backend("")
 	c.Log = log
 	r := start(t, nc, ec, c)
@@ -53,7 +54,7 @@ func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
 	if got, err := ec.Get(t.Context(), keyOf(second)); err != nil || got.Count != 1 {
 		t.Errorf("key of the new lease: got %v, %v", got, err)
 	}
-	devstacktest.Until(t, func() error { // the service of the old id is on its way out
+	testutil.Until(t, func() error { // the service of the old id is on its way out
 		m := poll(t, nc, "dynamo_backend", 1)[0]
 		if !strings.Contains(string(m.Data), wire.HexID(second)) {
 			return fmt.Errorf("answers %s, want %x", m.Data, second)
@@ -79,7 +80,7 @@ func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
 	stack.StartEtcd(t)
 	// It has renewed once the time that is left has grown.
 	var least int64 = shortLease
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		l, err := ec.TimeToLive(t.Context(), clientv3.LeaseID(id))
 		if err != nil {
 			return err
@@ -98,7 +99,7 @@ func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
 func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
-	log, said := devstacktest.NewLog()
+	log, said := testutil.NewLog()
 	c := backend("")
 	c.Log, c.EventInterval = log, time.Millisecond
 	r := start(t, nc, stack.Client(t), c)
@@ -111,7 +112,7 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	stack.StopNATS()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if nc.IsConnected() {
 			return fmt.Errorf("still connected")
 		}
@@ -119,7 +120,7 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 	})
 	before := said.String()
 	stack.StartNATS(t)
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected")
 		}
@@ -146,7 +147,7 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
-	log, said := devstacktest.NewLog()
+	log, said := testutil.NewLog()
 	c := backend("")
 	c.Workers, c.Log = 2, log
 	r := start(t, stack.Conn(t), stack.Client(t), c)

@@ -3,10 +3,10 @@ package mock
 import (
 	"testing"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestMain(m *testing.M) {
-	devstacktest.AtOnce(6)
+	testutil.AtOnce(6)
 	m.Run()
 }

@@ -11,6 +11,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/google/go-cmp/cmp"
@@ -45,7 +46,7 @@ func start(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c Config) *running 
 // id waits until worker n is registered under an id other than not.
 func (r *running) id(t *testing.T, n int, not uint64) (id uint64) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		var ok bool

@@ -6,6 +6,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -38,7 +39,7 @@ func TestPassesOfAModel(t *testing.T) {
 // pass waits for one that is as wanted.
 func (e *ear) pass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) {
 	e.t.Helper()
-	devstacktest.Until(e.t, func() error {
+	testutil.Until(e.t, func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for _, found = range e.passes {

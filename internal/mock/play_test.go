@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // play says what a worker does: its load, until it is changed, and hits, once each.
@@ -42,7 +42,7 @@ func (p *play) change(t *testing.T, change func(*fleet.Load)) {
 	p.mu.Lock()
 	before := p.seen
 	p.mu.Unlock()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.seen < before+2 {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/zmtp"
 )
 
@@ -59,7 +59,7 @@ func follow(t *testing.T, address string, deliver func(frames [][]byte), topics 
 	t.Cleanup(func() { cancel(); running.Wait() })
 	select {
 	case <-connected:
-	case <-time.After(devstacktest.Patience):
+	case <-time.After(testutil.Patience):
 		t.Fatalf("no subscription at %s", address)
 	}
 }
@@ -73,7 +73,7 @@ func (b *inbox) take(frames [][]byte) {
 // holds waits until the messages are exactly these.
 func (b *inbox) holds(t *testing.T, want ...string) {
 	t.Helper()
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if !slices.Equal(b.messages, want) {
@@ -135,7 +135,7 @@ func dial(t *testing.T, p *pub) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(devstacktest.Patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testutil.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &raw{t, conn, bufio.NewReader(conn)}
@@ -214,7 +214,7 @@ func TestStrangersAreHungUpOn(t *testing.T) {
 			if _, err := io.Copy(io.Discard, r.in); err != nil && !strings.Contains(err.Error(), "reset") {
 				t.Error(err)
 			}
-			devstacktest.Until(t, func() error {
+			testutil.Until(t, func() error {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				if n := len(p.subscribers); n > 0 {

@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -218,7 +219,7 @@ func TestLostEventsLeaveAGap(t *testing.T) {
 	e.hears(load, hit)
 	lose.Store(true)
 	p.strike([2]int{2, 1}, [2]int{2, 1})
-	devstacktest.Until(t, func() error {
+	testutil.Until(t, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if len(p.hits) > 0 {

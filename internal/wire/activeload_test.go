@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func activeLoadFields() pairs {
@@ -43,9 +44,9 @@ func TestCapturedActiveLoadIsReadExactly(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
-			equal(t, got.KVActive(), c.active)
-			equal(t, got.IsEstimate(), c.estimate)
+			testutil.Equal(t, "result", got, c.want)
+			testutil.Equal(t, "got.KVActive()", got.KVActive(), c.active)
+			testutil.Equal(t, "got.IsEstimate()", got.IsEstimate(), c.estimate)
 		})
 	}
 }
@@ -75,7 +76,7 @@ func TestActiveLoadIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }

@@ -1,6 +1,9 @@
 package wire
 
-import "testing"
+import (
+	"dynamo-metrics/internal/testutil"
+	"testing"
+)
 
 // benchmark runs decode.
 func benchmark(b *testing.B, decode func() error) {
@@ -73,7 +76,7 @@ func BenchmarkHitRateJSON(b *testing.B) {
 
 func BenchmarkStatsReply(b *testing.B) {
 	for _, file := range []string{"0.2.1/stats_reply_1.json", "0.5.1/stats_reply_1.json", "0.5.1/stats_reply_2.json"} {
-		data := captured(b, file)
+		data := testutil.Captured(b, file)
 		var d StatsDecoder
 		b.Run("scan/"+file, func(b *testing.B) {
 			b.SetBytes(int64(len(data)))
@@ -106,7 +109,7 @@ func TestHotDecodersDoNotAllocate(t *testing.T) {
 	hitJSON, loadJSON := natsEvents(t, "0.6.1")[7].data, loadEventsOf(t, "0.6.1")[0]
 	var replies [][]byte
 	for _, file := range capturedReplies(t) {
-		replies = append(replies, captured(t, file))
+		replies = append(replies, testutil.Captured(t, file))
 	}
 	var d StatsDecoder
 	for name, decode := range map[string]func(){

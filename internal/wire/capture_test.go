@@ -1,16 +1,12 @@
 package wire
 
 import (
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // releases are those whose bytes are in testdata.
@@ -53,25 +49,6 @@ func (w capturedWorker) load() fleet.Load {
 		CacheUsage:  fleet.Some(float64(w.Values.Usage)),
 		HitRate:     fleet.Some(float64(w.Values.Hit)),
 	}
-}
-
-// captured are the bytes of a file of testdata, without the newline at its end.
-func captured(t testing.TB, path ...string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", filepath.Join(path...)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []byte(strings.TrimSuffix(string(b), "\n"))
-}
-
-// capturedJSON is a file of testdata, decoded.
-func capturedJSON[T any](t testing.TB, path ...string) (v T) {
-	t.Helper()
-	if err := json.Unmarshal(captured(t, path...), &v); err != nil {
-		t.Fatalf("%s: %v", filepath.Join(path...), err)
-	}
-	return v
 }
 
 // capturedReplies are the names of the files with stats replies, below testdata.
@@ -125,10 +102,3 @@ func seatsOf(t testing.TB, b []byte) (StatsReply, []seat) {
 
 // nobody knows no endpoint by name.
 func nobody(string) bool { return false }
-
-func equal(t testing.TB, got, want any) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-}

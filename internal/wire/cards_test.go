@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // keyValue is an entry of etcd.
@@ -13,7 +14,7 @@ type keyValue struct{ Key, Value string }
 // etcdKeys are the captured entries of a release whose keys start with prefix.
 func etcdKeys(t testing.TB, release, prefix string) (all []keyValue) {
 	t.Helper()
-	for _, kv := range capturedJSON[[]keyValue](t, release, "etcd_keys.json") {
+	for _, kv := range testutil.CapturedJSON[[]keyValue](t, release, "etcd_keys.json") {
 		if strings.HasPrefix(kv.Key, prefix) {
 			all = append(all, kv)
 		}
@@ -48,14 +49,14 @@ func TestCapturedModelCardIsReadExactly(t *testing.T) {
 				if !ok {
 					t.Errorf("ParseCardKey(%q) is not ok", kv.Key)
 				}
-				equal(t, CardKey("lab", in), kv.Key)
+				testutil.Equal(t, "CardKey", CardKey("lab", in), kv.Key)
 				card, err := ParseCard([]byte(kv.Value))
 				if err != nil {
 					t.Fatal(err)
 				}
 				got[in] = card
 			}
-			equal(t, got, want)
+			testutil.Equal(t, "result", got, want)
 		})
 	}
 }
@@ -63,7 +64,7 @@ func TestCapturedModelCardIsReadExactly(t *testing.T) {
 // TestFromWhichReleaseACardSaysWhereTheWorkersPageIs: all of these have a system server.
 func TestFromWhichReleaseACardSaysWhereTheWorkersPageIs(t *testing.T) {
 	for release, want := range map[string]string{"1.3.1": "", "1.4.2": "192.0.2.2:28081", "1.5.1": "192.0.2.2:28081"} {
-		kv := capturedJSON[keyValue](t, release, "card_with_system_port.json")
+		kv := testutil.CapturedJSON[keyValue](t, release, "card_with_system_port.json")
 		if _, ok := ParseCardKey("dynamo", kv.Key); !ok {
 			t.Errorf("%s: ParseCardKey(%q) is not ok", release, kv.Key)
 		}
@@ -91,7 +92,7 @@ func TestModelCardIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }
@@ -135,7 +136,7 @@ func TestKeyOfNoCardIsRefused(t *testing.T) {
 
 func TestKeysThatAreNotOfInterestAreToldFromGarbage(t *testing.T) {
 	want := make(map[string]bool)
-	for _, kv := range capturedJSON[[]keyValue](t, "1.6.1", "etcd_keys.json") {
+	for _, kv := range testutil.CapturedJSON[[]keyValue](t, "1.6.1", "etcd_keys.json") {
 		want[kv.Key] = strings.Contains(kv.Key, "worker_kv_query_source_") && strings.HasPrefix(kv.Key, "v1/instances/")
 	}
 	for key, ignored := range map[string]bool{
@@ -173,5 +174,5 @@ func TestKeysThatAreNotOfInterestAreToldFromGarbage(t *testing.T) {
 	for key := range want {
 		got[key] = Ignored("lab", key)
 	}
-	equal(t, got, want)
+	testutil.Equal(t, "result", got, want)
 }

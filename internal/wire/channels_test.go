@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // channelsOf are the event channels in what a release wrote, decoded, by key.
@@ -24,8 +25,8 @@ func channelsOf(t testing.TB, entries []keyValue) []fleet.Channel {
 			t.Fatalf("ParseChannel(%q): %v", kv.Key, err)
 		}
 		fromKey, ok := ParseChannelKey("lab", kv.Key)
-		equal(t, fromKey, fleet.Channel{Endpoint: c.Endpoint, Topic: c.Topic, Publisher: c.Publisher})
-		equal(t, ok, true)
+		testutil.Equal(t, "fromKey", fromKey, fleet.Channel{Endpoint: c.Endpoint, Topic: c.Topic, Publisher: c.Publisher})
+		testutil.Equal(t, "ok", ok, true)
 		all = append(all, c)
 	}
 	return all
@@ -35,7 +36,7 @@ func channelsOf(t testing.TB, entries []keyValue) []fleet.Channel {
 // etcd, sorted.
 func fileEntries(t testing.TB, release string) (all []keyValue) {
 	t.Helper()
-	for path, value := range capturedJSON[map[string]string](t, release, "file_kv.json") {
+	for path, value := range testutil.CapturedJSON[map[string]string](t, release, "file_kv.json") {
 		slash := strings.LastIndexByte(path, '/')
 		key, ok := FileKey(path[:slash], path[slash+1:])
 		if !ok {
@@ -93,7 +94,7 @@ func TestCapturedChannelsAreReadExactly(t *testing.T) {
 			zmq(endpoint, TopicLoad, 2196197479524687, 44955),
 		}},
 	} {
-		t.Run(name, func(t *testing.T) { equal(t, c.got, c.want) })
+		t.Run(name, func(t *testing.T) { testutil.Equal(t, "c.got", c.got, c.want) })
 	}
 }
 
@@ -110,7 +111,7 @@ func TestChannelOfZMQIsOfThePublisherInItsEvents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, e.Publisher, publishers[string(e.Topic)])
+			testutil.Equal(t, "e.Publisher", e.Publisher, publishers[string(e.Topic)])
 		}
 	}
 }
@@ -166,7 +167,7 @@ func TestChannelIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -29,7 +30,7 @@ func TestCapturedEnvelopeIsReadExactly(t *testing.T) {
 			t.Errorf("%s: payload is %x", c.release, got.Payload)
 		}
 		got.Payload = nil
-		equal(t, got, c.want)
+		testutil.Equal(t, "result", got, c.want)
 	}
 }
 
@@ -65,7 +66,7 @@ func TestEveryCapturedEventOfNATSIsToldApart(t *testing.T) {
 			}
 			got[k]++
 		}
-		t.Run(release, func(t *testing.T) { equal(t, got, want) })
+		t.Run(release, func(t *testing.T) { testutil.Equal(t, "result", got, want) })
 	}
 }
 
@@ -91,11 +92,11 @@ func TestEveryCapturedEventOfZMQIsRead(t *testing.T) {
 			}
 			if topic := string(e.Topic); string(subject) != topic {
 				_, inSubject, ok := ParseEventSubject("lab", string(subject))
-				equal(t, []any{inSubject, ok}, []any{topic, true})
+				testutil.Equal(t, "values", []any{inSubject, ok}, []any{topic, true})
 			}
 			got[string(subject)]++
 		}
-		t.Run(release, func(t *testing.T) { equal(t, got, want) })
+		t.Run(release, func(t *testing.T) { testutil.Equal(t, "result", got, want) })
 	}
 }
 
@@ -115,7 +116,7 @@ func TestEnvelopeIsReadInAnyOrderAndWithMoreFields(t *testing.T) {
 			if !IsEnvelope(b) {
 				t.Error("IsEnvelope is false")
 			}
-			equal(t, envelopeOf(t, b), want)
+			testutil.Equal(t, "envelopeOf(t, b)", envelopeOf(t, b), want)
 		})
 	}
 }
@@ -124,8 +125,8 @@ func TestEnvelopeIsPartOfWhatWasDecoded(t *testing.T) {
 	b := pack(envelopeFields())
 	e := envelopeOf(t, b)
 	clear(b)
-	equal(t, e.Topic, make([]byte, len("kv_metrics")))
-	equal(t, e.Payload, make([]byte, len("payload")))
+	testutil.Equal(t, "e.Topic", e.Topic, make([]byte, len("kv_metrics")))
+	testutil.Equal(t, "e.Payload", e.Payload, make([]byte, len("payload")))
 }
 
 func TestEnvelopeIsRefused(t *testing.T) {
@@ -167,7 +168,7 @@ func TestEnvelopeIsRefused(t *testing.T) {
 			if err == nil {
 				t.Errorf("ParseEnvelope = %+v, want an error", got)
 			}
-			equal(t, got, Envelope{})
+			testutil.Equal(t, "result", got, Envelope{})
 		})
 	}
 }
@@ -234,7 +235,7 @@ func TestFramesAreRefused(t *testing.T) {
 			if err == nil || subject != nil {
 				t.Errorf("ParseFrames = %q, %+v, %v, want an error and nothing else", subject, e, err)
 			}
-			equal(t, e, Envelope{})
+			testutil.Equal(t, "event", e, Envelope{})
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // An envelope is part of what was decoded, and reads back the same through NATS and
@@ -26,7 +27,7 @@ func FuzzParseEnvelope(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := ParseEnvelope(b)
 		if err != nil {
-			equal(t, e, Envelope{})
+			testutil.Equal(t, "event", e, Envelope{})
 			return
 		}
 		if !IsEnvelope(b) || len(e.Topic) == 0 || len(e.Topic) > 256 || e.PublishedAt > 1<<48 {
@@ -38,13 +39,13 @@ func FuzzParseEnvelope(f *testing.F) {
 		anew := pack(pairs{
 			"topic", string(e.Topic), "payload", e.Payload, "sequence", e.Sequence, "publisher_id", e.Publisher, "published_at", e.PublishedAt,
 		})
-		equal(t, envelopeOf(t, anew), e)
+		testutil.Equal(t, "envelopeOf(t, anew)", envelopeOf(t, anew), e)
 		subject, got, err := ParseFrames(framesOf([]byte("s"), e, anew))
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, e)
-		equal(t, string(subject), "s")
+		testutil.Equal(t, "result", got, e)
+		testutil.Equal(t, "subject", string(subject), "s")
 	})
 }
 
@@ -66,11 +67,11 @@ func FuzzParseFrames(f *testing.F) {
 		frames := [][]byte{a, b, c, d}
 		subject, e, err := ParseFrames(frames)
 		if err != nil {
-			equal(t, e, Envelope{})
+			testutil.Equal(t, "event", e, Envelope{})
 			return
 		}
-		equal(t, framesOf(subject, e, d[5:]), frames)
-		equal(t, envelopeOf(t, d[5:]), e)
+		testutil.Equal(t, "framesOf", framesOf(subject, e, d[5:]), frames)
+		testutil.Equal(t, "envelopeOf", envelopeOf(t, d[5:]), e)
 	})
 }
 
@@ -83,7 +84,7 @@ func FuzzParseActiveLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		l, err := ParseActiveLoad(payload)
 		if err != nil {
-			equal(t, l, ActiveLoad{})
+			testutil.Equal(t, "load", l, ActiveLoad{})
 			return
 		}
 		fields := pairs{
@@ -95,7 +96,7 @@ func FuzzParseActiveLoad(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, l)
+			testutil.Equal(t, "result", got, l)
 		}
 		for _, o := range []fleet.Opt[uint64]{l.UsedBlocks, l.PrefillTokens, l.DecodeBlocks} {
 			if !o.OK && o.V != 0 {
@@ -114,19 +115,19 @@ func FuzzParseHitRatePack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		hit, err := ParseHitRatePack(payload)
 		if err != nil {
-			equal(t, hit, HitRate{})
+			testutil.Equal(t, "hit", hit, HitRate{})
 			return
 		}
 		got, err := ParseHitRate(fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":0,"isl_blocks":%d,"overlap_blocks":%d}`, hit.Worker, hit.ISLBlocks, hit.OverlapBlocks))
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, hit)
+		testutil.Equal(t, "result", got, hit)
 		got, err = ParseHitRatePack(pack(pairs{"overlap_blocks", hit.OverlapBlocks, "isl_blocks", hit.ISLBlocks, "worker_id", hit.Worker}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, hit)
+		testutil.Equal(t, "result", got, hit)
 	})
 }
 
@@ -143,7 +144,7 @@ func FuzzParseLoadEvent(f *testing.F) {
 		checkLoadEvent(t, b)
 		e, err := ParseLoadEvent(b)
 		if err != nil {
-			equal(t, e, LoadEvent{})
+			testutil.Equal(t, "event", e, LoadEvent{})
 			return
 		}
 		if !json.Valid(b) || e.Load == (fleet.Load{}) && !e.Estimate {
@@ -176,7 +177,7 @@ func checkSame(t *testing.T, anew []byte, want LoadEvent) {
 	if err != nil {
 		t.Fatalf("%v, of %s", err, anew)
 	}
-	equal(t, got, want)
+	testutil.Equal(t, "result", got, want)
 }
 
 func boolInt(b bool) int {
@@ -195,7 +196,7 @@ func FuzzParseForwardPass(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		p, err := ParseForwardPass(payload)
 		if err != nil {
-			equal(t, p, ForwardPass{})
+			testutil.Equal(t, "pass", p, ForwardPass{})
 			return
 		}
 		if !(p.WallTime >= 0 && p.WallTime <= 1e7) || p.HasWorker != (p.Worker != 0) {
@@ -223,7 +224,7 @@ func FuzzParseForwardPass(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, p)
+		testutil.Equal(t, "result", got, p)
 	})
 }
 
@@ -237,7 +238,7 @@ func FuzzParseTrace(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		trace, err := ParseTrace(b)
 		if err != nil {
-			equal(t, trace, Trace{})
+			testutil.Equal(t, "trace", trace, Trace{})
 			if err == ErrNotRequestEnd && !json.Valid(b) {
 				t.Errorf("ParseTrace(%q) = %v", b, err)
 			}
@@ -303,7 +304,7 @@ func FuzzParseEventSubject(f *testing.F) {
 // A card's key is read as that of one worker or as none, never as that of another.
 func FuzzParseCardKey(f *testing.F) {
 	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
-		for _, kv := range capturedJSON[[]keyValue](f, release, "etcd_keys.json") {
+		for _, kv := range testutil.CapturedJSON[[]keyValue](f, release, "etcd_keys.json") {
 			f.Add("lab", kv.Key, "backend", "generate", uint64(0x1f))
 		}
 	}
@@ -311,7 +312,7 @@ func FuzzParseCardKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		in, ok := ParseCardKey(namespace, key)
 		if ok {
-			equal(t, CardKey(namespace, in), asWritten(key))
+			testutil.Equal(t, "CardKey(namespace, in)", CardKey(namespace, in), asWritten(key))
 			if !showable(in.Component) || !showable(in.Name) || in.ID == 0 || Ignored(namespace, key) {
 				t.Errorf("ParseCardKey(%q) = %+v", key, in)
 			}
@@ -339,7 +340,7 @@ func FuzzParseCard(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value []byte) {
 		card, err := ParseCard(value)
 		if err != nil {
-			equal(t, card, fleet.Card{})
+			testutil.Equal(t, "card", card, fleet.Card{})
 			return
 		}
 		if !json.Valid(value) || card.Model != "" && !showable(card.Model) {
@@ -356,7 +357,7 @@ func FuzzParseCard(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, card)
+			testutil.Equal(t, "result", got, card)
 		}
 	})
 }
@@ -372,7 +373,7 @@ func commaBefore(s string) string {
 // the keys of the two Layouts are not taken for each other.
 func FuzzParseChannel(f *testing.F) {
 	for _, release := range []string{"0.9.1", "1.6.1"} {
-		for _, kv := range capturedJSON[[]keyValue](f, release, "etcd_keys.json") {
+		for _, kv := range testutil.CapturedJSON[[]keyValue](f, release, "etcd_keys.json") {
 			f.Add("lab", kv.Key, []byte(kv.Value))
 		}
 	}
@@ -389,7 +390,7 @@ func FuzzParseChannel(f *testing.F) {
 		}
 		c, err := ParseChannel(namespace, key, value)
 		if err != nil {
-			equal(t, c, fleet.Channel{})
+			testutil.Equal(t, "channel", c, fleet.Channel{})
 		} else {
 			checkChannel(t, fromKey, c)
 		}
@@ -407,7 +408,7 @@ func checkChannel(t *testing.T, fromKey, c fleet.Channel) {
 	t.Helper()
 	bare := c
 	bare.Plane, bare.Address, bare.SubjectPrefix = fleet.OtherPlane, "", ""
-	equal(t, bare, fromKey)
+	testutil.Equal(t, "bare", bare, fromKey)
 	switch c.Plane {
 	case fleet.ZMQPlane, fleet.BrokerPlane:
 		for address := range strings.SplitSeq(c.Address, ";") {
@@ -446,7 +447,7 @@ func checkChannelKeys(t *testing.T, namespace string, c fleet.Channel) {
 // A key is one file, and a file one key.
 func FuzzFileName(f *testing.F) {
 	for _, release := range fileReleases {
-		for path := range capturedJSON[map[string]string](f, release, "file_kv.json") {
+		for path := range testutil.CapturedJSON[map[string]string](f, release, "file_kv.json") {
 			slash := strings.LastIndexByte(path, '/')
 			f.Add(path[:slash], path[slash+1:], "lab/backend/generate/1f")
 		}
@@ -455,7 +456,7 @@ func FuzzFileName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, bucket, name, rest string) {
 		if key, ok := FileKey(bucket, name); ok && strings.Count(bucket, "/") == 1 {
 			gotBucket, gotName := FileName(key)
-			equal(t, []string{gotBucket, gotName}, []string{bucket, name})
+			testutil.Equal(t, "values", []string{gotBucket, gotName}, []string{bucket, name})
 		}
 		if rest == "" {
 			return

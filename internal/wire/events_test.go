@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -20,7 +21,7 @@ type message struct {
 // natsEvents are the captured events of a release that came over NATS.
 func natsEvents(t testing.TB, release string) (all []message) {
 	t.Helper()
-	for line := range bytes.Lines(captured(t, release, "nats.jsonl")) {
+	for line := range bytes.Lines(testutil.Captured(t, release, "nats.jsonl")) {
 		var m struct {
 			Subject, Payload string
 			Base64           []byte `json:"payload_base64"`
@@ -39,7 +40,7 @@ func natsEvents(t testing.TB, release string) (all []message) {
 // zmqEvents are the captured events of a release that came over ZMQ, as frames.
 func zmqEvents(t testing.TB, release string) (all [][][]byte) {
 	t.Helper()
-	for line := range bytes.Lines(captured(t, release, "zmq.jsonl")) {
+	for line := range bytes.Lines(testutil.Captured(t, release, "zmq.jsonl")) {
 		var m struct {
 			Frames [][]byte `json:"frames_base64"`
 		}

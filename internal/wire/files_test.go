@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // fileReleases have captured files of file discovery.
@@ -12,14 +13,14 @@ var fileReleases = [...]string{"0.8.1", "1.0.2", "1.1.1", "1.2.1", "1.3.1", "1.4
 
 func TestEveryCapturedFileIsAKey(t *testing.T) {
 	for _, release := range fileReleases {
-		for path := range capturedJSON[map[string]string](t, release, "file_kv.json") {
+		for path := range testutil.CapturedJSON[map[string]string](t, release, "file_kv.json") {
 			slash := strings.LastIndexByte(path, '/')
 			key, ok := FileKey(path[:slash], path[slash+1:])
 			if !ok {
 				t.Fatalf("%s: FileKey(%q) is not ok", release, path)
 			}
 			bucket, name := FileName(key)
-			equal(t, bucket+"/"+name, path)
+			testutil.Equal(t, "path", bucket+"/"+name, path)
 		}
 	}
 }
@@ -36,7 +37,7 @@ func TestEveryCapturedRegistrationInAFileIsRead(t *testing.T) {
 			if err := checkValue(LayoutV1, "lab", in, []byte(kv.Value)); !ok || err != nil {
 				t.Errorf("%s: %s: %v, %v", release, kv.Key, ok, err)
 			}
-			equal(t, in.Endpoint, fleet.Endpoint{Component: "backend", Name: "generate"})
+			testutil.Equal(t, "in.Endpoint", in.Endpoint, fleet.Endpoint{Component: "backend", Name: "generate"})
 		}
 		if n < 1 || n > 2 {
 			t.Errorf("%s: %d registrations, want one or two", release, n)
@@ -54,10 +55,10 @@ func TestKeyOfAnyNameIsAFile(t *testing.T) {
 		"v1/mdc/ü": {"v1/mdc", "%C3%BC"},
 	} {
 		bucket, name := FileName(key)
-		equal(t, [2]string{bucket, name}, file)
+		testutil.Equal(t, "bucket and name", [2]string{bucket, name}, file)
 		got, ok := FileKey(bucket, name)
-		equal(t, got, key)
-		equal(t, ok, true)
+		testutil.Equal(t, "result", got, key)
+		testutil.Equal(t, "ok", ok, true)
 	}
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"math"
 	"testing"
 )
@@ -39,7 +40,7 @@ func TestCapturedForwardPassIsReadExactly(t *testing.T) {
 	events := natsEvents(t, "1.6.1")
 	pass := forwardPass()
 	pass.Rank, pass.Counter = 0, 2
-	engine := capturedJSON[struct {
+	engine := testutil.CapturedJSON[struct {
 		Payload []byte `json:"payload_base64"`
 	}](t, "1.6.1", "fpm_of_an_engine.json")
 	for name, c := range map[string]struct {
@@ -60,8 +61,8 @@ func TestCapturedForwardPassIsReadExactly(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
-			equal(t, []uint64{got.Running(), got.Waiting()}, []uint64{c.running, c.waiting})
+			testutil.Equal(t, "result", got, c.want)
+			testutil.Equal(t, "running and waiting", []uint64{got.Running(), got.Waiting()}, []uint64{c.running, c.waiting})
 		})
 	}
 }
@@ -83,9 +84,9 @@ func TestForwardPassOfEveryReleaseIsRead(t *testing.T) {
 			}
 			counters = append(counters, got.Counter)
 			got.Counter = want.Counter
-			equal(t, got, want)
+			testutil.Equal(t, "result", got, want)
 		}
-		equal(t, counters, []uint64{0, 1})
+		testutil.Equal(t, "counters", counters, []uint64{0, 1})
 	}
 }
 
@@ -134,7 +135,7 @@ func TestForwardPassIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 			if math.Signbit(got.WallTime) {
 				t.Error("WallTime is -0")
 			}

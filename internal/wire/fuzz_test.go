@@ -11,17 +11,18 @@ import (
 	"unicode/utf8"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // A reply says the same after it was encoded anew, and what it carries is JSON.
 func FuzzParseStatsReply(f *testing.F) {
 	for _, file := range capturedReplies(f) {
-		f.Add(captured(f, file))
+		f.Add(testutil.Captured(f, file))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		reply, err := ParseStatsReply(b)
 		if err != nil {
-			equal(t, reply, StatsReply{})
+			testutil.Equal(t, "reply", reply, StatsReply{})
 			return
 		}
 		var anew bytes.Buffer
@@ -45,20 +46,20 @@ func FuzzParseStatsReply(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, reply)
+		testutil.Equal(t, "result", got, reply)
 	})
 }
 
 // A load says the same in both shapes and through a reply, and holds only numbers.
 func FuzzParseLoad(f *testing.F) {
 	for _, file := range capturedReplies(f) {
-		reply, _ := seatsOf(f, captured(f, file))
+		reply, _ := seatsOf(f, testutil.Captured(f, file))
 		for _, e := range reply.Endpoints {
 			f.Add(e.Data)
 		}
 	}
 	for _, release := range []string{"0.1.1", "0.2.1", "0.5.1"} {
-		for _, data := range capturedJSON[map[string]json.RawMessage](f, release, "edge", "nan.json") {
+		for _, data := range testutil.CapturedJSON[map[string]json.RawMessage](f, release, "edge", "nan.json") {
 			f.Add([]byte(data))
 		}
 	}
@@ -85,7 +86,7 @@ func FuzzParseLoad(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, nested, load)
+		testutil.Equal(t, "nested", nested, load)
 
 		flat := load
 		flat.SpecDrafts, flat.SpecDraftTokens, flat.SpecAccepted = fleet.Opt[uint64]{}, fleet.Opt[uint64]{}, fleet.Opt[uint64]{}
@@ -93,7 +94,7 @@ func FuzzParseLoad(f *testing.F) {
 		if err != nil && flat != (fleet.Load{}) {
 			t.Fatal(err)
 		}
-		equal(t, got, flat)
+		testutil.Equal(t, "result", got, flat)
 	})
 }
 
@@ -103,7 +104,7 @@ func FuzzParseHitRate(f *testing.F) {
 		if r.name == "0.3.2" { // none captured
 			continue
 		}
-		for line := range bytes.Lines(captured(f, r.name, "kv_hit_rate.jsonl")) {
+		for line := range bytes.Lines(testutil.Captured(f, r.name, "kv_hit_rate.jsonl")) {
 			var message struct{ Payload string }
 			if err := json.Unmarshal(line, &message); err != nil {
 				f.Fatal(err)
@@ -115,7 +116,7 @@ func FuzzParseHitRate(f *testing.F) {
 		checkHitRate(t, b)
 		hit, err := ParseHitRate(b)
 		if err != nil {
-			equal(t, hit, HitRate{})
+			testutil.Equal(t, "hit", hit, HitRate{})
 			return
 		}
 		if hit.ISLBlocks > maxBlocks || hit.OverlapBlocks > maxBlocks || !json.Valid(b) {
@@ -126,7 +127,7 @@ func FuzzParseHitRate(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, hit)
+		testutil.Equal(t, "result", got, hit)
 	})
 }
 
@@ -134,7 +135,7 @@ func FuzzParseHitRate(f *testing.F) {
 // page can show.
 func FuzzSplitSubject(f *testing.F) {
 	for _, file := range capturedReplies(f) {
-		reply, _ := seatsOf(f, captured(f, file))
+		reply, _ := seatsOf(f, testutil.Captured(f, file))
 		for _, e := range reply.Endpoints {
 			f.Add(reply.Service, e.Subject, "generate", uint64(0x1f))
 		}
@@ -175,7 +176,7 @@ func asWritten(key string) string {
 // show.
 func FuzzParseKey(f *testing.F) {
 	for _, r := range releases {
-		for _, kv := range capturedJSON[[]struct{ Key string }](f, r.name, "etcd_keys.json") {
+		for _, kv := range testutil.CapturedJSON[[]struct{ Key string }](f, r.name, "etcd_keys.json") {
 			f.Add("dynamo", kv.Key, "backend", "generate", uint64(0x1f))
 		}
 	}
@@ -183,7 +184,7 @@ func FuzzParseKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		for _, l := range Layouts {
 			if in, ok := l.ParseKey(namespace, key); ok {
-				equal(t, l.Key(namespace, in), asWritten(key))
+				testutil.Equal(t, "l.Key(namespace, in)", l.Key(namespace, in), asWritten(key))
 				if !showable(in.Component) || !showable(in.Name) || in.ID == 0 {
 					t.Errorf("ParseKey(%q) = %+v", key, in)
 				}
@@ -201,7 +202,7 @@ func FuzzParseKey(f *testing.F) {
 // A value fits the key it was written for, and no other.
 func FuzzParseValue(f *testing.F) {
 	for _, r := range releases {
-		for _, kv := range capturedJSON[[]struct{ Key, Value string }](f, r.name, "etcd_keys.json") {
+		for _, kv := range testutil.CapturedJSON[[]struct{ Key, Value string }](f, r.name, "etcd_keys.json") {
 			in, _ := r.layout.ParseKey("dynamo", kv.Key)
 			f.Add("dynamo", in.Component, in.Name, in.ID, []byte(kv.Value))
 		}

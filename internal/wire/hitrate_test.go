@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"dynamo-metrics/internal/testutil"
 	"encoding/json"
 	"math"
 	"testing"
@@ -26,33 +27,33 @@ func TestEveryCapturedHitRateEventIsReadExactly(t *testing.T) {
 	} {
 		t.Run(c.release+"/"+c.file, func(t *testing.T) {
 			var got []HitRate
-			for line := range bytes.Lines(captured(t, c.release, c.file)) {
+			for line := range bytes.Lines(testutil.Captured(t, c.release, c.file)) {
 				var message struct{ Subject, Payload string }
 				if err := json.Unmarshal(line, &message); err != nil {
 					t.Fatal(err)
 				}
-				equal(t, message.Subject, HitRateSubject("edge"))
+				testutil.Equal(t, "message.Subject", message.Subject, HitRateSubject("edge"))
 				hit, err := ParseHitRate([]byte(message.Payload))
 				if err != nil {
 					t.Fatal(err)
 				}
 				got = append(got, hit)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }
 
 func TestHitRateEventsSentToTheOriginalAreReadExactly(t *testing.T) {
 	var got []HitRate
-	for _, event := range capturedJSON[[]json.RawMessage](t, "original", "hit_rate_events.json") {
+	for _, event := range testutil.CapturedJSON[[]json.RawMessage](t, "original", "hit_rate_events.json") {
 		hit, err := ParseHitRate(event)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got = append(got, hit)
 	}
-	equal(t, got, []HitRate{
+	testutil.Equal(t, "result", got, []HitRate{
 		{9041998838276177456, 20, 0}, {9041998838276177458, 21, 5}, {9041998838276177453, 22, 10},
 		{9041998838276177456, 0, 0}, {977, 3, 1},
 	})
@@ -78,7 +79,7 @@ func TestHitRateEventIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }
@@ -135,7 +136,7 @@ func TestHitRateEventsOfAWholePipelineAreReadExactly(t *testing.T) {
 		got = append(got, hit)
 	}
 	const w = 2228897027003908224
-	equal(t, got, []HitRate{
+	testutil.Equal(t, "result", got, []HitRate{
 		{w, 25, 0}, {w, 26, 23}, {w, 27, 23}, {w, 28, 23}, {w, 25, 23},
 		{w, 26, 23}, {w, 25, 24}, {w, 28, 27}, {w, 26, 25}, {w, 27, 26},
 	})
@@ -150,7 +151,7 @@ func TestPackedHitRateEventIsReadExactly(t *testing.T) {
 		}
 		got = append(got, hit)
 	}
-	equal(t, got, []HitRate{{2228897027003907597, 26, 23}, {2228897027003907814, 26, 23}}) // NATS, ZMQ
+	testutil.Equal(t, "result", got, []HitRate{{2228897027003907597, 26, 23}, {2228897027003907814, 26, 23}}) // NATS, ZMQ
 }
 
 func TestPackedHitRateEventIsRead(t *testing.T) {
@@ -173,7 +174,7 @@ func TestPackedHitRateEventIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func instance(component, endpoint string, id uint64) fleet.Instance {
@@ -19,11 +20,11 @@ func TestRegistrationIsWrittenAsEveryReleaseWroteIt(t *testing.T) {
 	for _, r := range releases {
 		t.Run(r.name, func(t *testing.T) {
 			keys := make(map[string]string)
-			for _, kv := range capturedJSON[[]struct{ Key, Value string }](t, r.name, "etcd_keys.json") {
+			for _, kv := range testutil.CapturedJSON[[]struct{ Key, Value string }](t, r.name, "etcd_keys.json") {
 				keys[kv.Key] = kv.Value
 			}
 			written := make(map[string]string)
-			for _, w := range capturedJSON[[]capturedWorker](t, r.name, "workers.json") {
+			for _, w := range testutil.CapturedJSON[[]capturedWorker](t, r.name, "workers.json") {
 				service := ServiceName(r.era, w.Namespace, w.Component)
 				for _, endpoint := range w.Endpoints {
 					in := instance(w.Component, endpoint, w.LeaseID)
@@ -31,7 +32,7 @@ func TestRegistrationIsWrittenAsEveryReleaseWroteIt(t *testing.T) {
 					written[r.layout.Key(w.Namespace, in)] = string(r.layout.Value(w.Namespace, in, subject))
 				}
 			}
-			equal(t, written, keys)
+			testutil.Equal(t, "written", written, keys)
 		})
 	}
 }
@@ -40,13 +41,13 @@ func TestRegistrationOfEveryReleaseIsReadExactly(t *testing.T) {
 	for _, r := range releases {
 		t.Run(r.name, func(t *testing.T) {
 			want := make(map[fleet.Instance]bool)
-			for _, w := range capturedJSON[[]capturedWorker](t, r.name, "workers.json") {
+			for _, w := range testutil.CapturedJSON[[]capturedWorker](t, r.name, "workers.json") {
 				for _, endpoint := range w.Endpoints {
 					want[instance(w.Component, endpoint, w.LeaseID)] = true
 				}
 			}
 			got := make(map[fleet.Instance]bool)
-			for _, kv := range capturedJSON[[]struct{ Key, Value string }](t, r.name, "etcd_keys.json") {
+			for _, kv := range testutil.CapturedJSON[[]struct{ Key, Value string }](t, r.name, "etcd_keys.json") {
 				in, ok := r.layout.ParseKey("dynamo", kv.Key)
 				if !ok {
 					t.Errorf("ParseKey(%q) is not ok", kv.Key)
@@ -56,7 +57,7 @@ func TestRegistrationOfEveryReleaseIsReadExactly(t *testing.T) {
 				}
 				got[in] = true
 			}
-			equal(t, got, want)
+			testutil.Equal(t, "result", got, want)
 		})
 	}
 }
@@ -71,10 +72,10 @@ func TestKeysOfOddlyNamedComponentsAreReadAndWritten(t *testing.T) {
 		{"0.2.1", LayoutComponents, 0x7d7ba2096ef24128},
 		{"0.5.1", LayoutInstances, 0x7d7ba2096ef2448a},
 	} {
-		for i, c := range capturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
+		for i, c := range testutil.CapturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
 			for j, endpoint := range []string{"My-End.point", "load_metrics"} {
 				want := instance(c.Component, endpoint, r.lease+6*uint64(i))
-				equal(t, r.layout.Key(c.Namespace, want), c.Etcd[j])
+				testutil.Equal(t, "r.layout.Key(c.Namespace, want)", r.layout.Key(c.Namespace, want), c.Etcd[j])
 				got, ok := r.layout.ParseKey(c.Namespace, c.Etcd[j])
 				if got != want || !ok {
 					t.Errorf("ParseKey(%q) = %+v, %v, want %+v, true", c.Etcd[j], got, ok, want)
@@ -175,7 +176,7 @@ func TestKeyOfOneLayoutIsNoneOfTheOther(t *testing.T) {
 }
 
 func TestKeyOfTheUniqueInstanceIsTheOriginals(t *testing.T) {
-	equal(t, UniqueInstanceKey("dynamo"), "dynamo/components/metrics/instance")
+	testutil.Equal(t, "UniqueInstanceKey", UniqueInstanceKey("dynamo"), "dynamo/components/metrics/instance")
 }
 
 func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
@@ -235,13 +236,13 @@ func TestRegistrationUnderV1IsReadExactly(t *testing.T) {
 				if !ok {
 					t.Errorf("ParseKey(%q) is not ok", kv.Key)
 				}
-				equal(t, LayoutV1.Key("lab", in), kv.Key)
+				testutil.Equal(t, "Key", LayoutV1.Key("lab", in), kv.Key)
 				if err := checkValue(LayoutV1, "lab", in, []byte(kv.Value)); err != nil {
 					t.Errorf("ParseValue of %s: %v", kv.Key, err)
 				}
 				got = append(got, in)
 			}
-			equal(t, got, want)
+			testutil.Equal(t, "result", got, want)
 		})
 	}
 }
@@ -253,15 +254,15 @@ func TestRegistrationUnderV1IsWrittenAsDynamoDoes(t *testing.T) {
 		if err := json.Unmarshal([]byte(kv.Value), &v); err != nil {
 			t.Fatal(err)
 		}
-		equal(t, string(LayoutV1.Value("lab", in, v.Transport.TCP)), kv.Value)
+		testutil.Equal(t, "Value", string(LayoutV1.Value("lab", in, v.Transport.TCP)), kv.Value)
 		registration, _ := LayoutV1.ParseValue("lab", in, []byte(kv.Value))
-		equal(t, registration, fleet.Registration{Publishes: true, Transport: v.Transport.TCP})
+		testutil.Equal(t, "registration", registration, fleet.Registration{Publishes: true, Transport: v.Transport.TCP})
 	}
 	// 0.6 writes under the new key what 0.5 wrote under the old one.
 	for _, kv := range etcdKeys(t, "0.6.1", LayoutV1.Prefix("lab")) {
 		in, _ := LayoutV1.ParseKey("lab", kv.Key)
 		subject := Subject(ServiceName(EraPlain, "lab", in.Component), in.Name, in.ID)
-		equal(t, string(LayoutInstances.Value("lab", in, subject)), kv.Value)
+		testutil.Equal(t, "Value", string(LayoutInstances.Value("lab", in, subject)), kv.Value)
 	}
 }
 

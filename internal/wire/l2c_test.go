@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // l2c is the event, decoded as whoever hears it would.
@@ -31,7 +32,7 @@ func row(service string, id fleet.WorkerID, load fleet.Load) *fleet.WorkerState 
 func TestL2CEventIsTheOriginals(t *testing.T) {
 	var rows []*fleet.WorkerState
 	for _, file := range []string{"stats_reply_1.json", "stats_reply_2.json", "stats_reply_3.json"} {
-		reply, seats := seatsOf(t, captured(t, "original", file))
+		reply, seats := seatsOf(t, testutil.Captured(t, "original", file))
 		for _, s := range seats {
 			if s.Endpoint == "load_metrics" {
 				rows = append(rows, row(reply.Service, fleet.WorkerID{Lease: s.Lease}, s.Load.V))
@@ -39,7 +40,7 @@ func TestL2CEventIsTheOriginals(t *testing.T) {
 		}
 	}
 	got := l2c(t, fleet.Spread{Mean: 50, Std: 37.416573867739416, Max: 100}, rows...)
-	equal(t, got, capturedJSON[map[string]any](t, "original", "l2c.json"))
+	testutil.Equal(t, "result", got, testutil.CapturedJSON[map[string]any](t, "original", "l2c.json"))
 }
 
 func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
@@ -48,7 +49,7 @@ func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
 		row("svc", fleet.WorkerID{Static: "p6nqGIpvsufbGe0wLMOj0A"}, fleet.Load{HitRate: fleet.Some(0.0)}),
 		row("svc", fleet.WorkerID{Lease: 0x20}, fleet.Load{}),
 	)
-	equal(t, got, map[string]any{
+	testutil.Equal(t, "result", got, map[string]any{
 		"endpoints": map[string]any{
 			"31": map[string]any{
 				"name": "worker-31", "subject": "svc.load_metrics-1f",
@@ -73,8 +74,8 @@ func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
 		HitRate:    fleet.Some(float64(math.MaxFloat32)),
 	}))
 	data := func(id string) any { return got["endpoints"].(map[string]any)[id].(map[string]any)["data"] }
-	equal(t, data("1"), any(map[string]any{"gpu_prefix_cache_hit_rate": 0.1}))
-	equal(t, data("2"), any(map[string]any{"gpu_prefix_cache_hit_rate": 3.4028235e38}))
+	testutil.Equal(t, "data", data("1"), any(map[string]any{"gpu_prefix_cache_hit_rate": 0.1}))
+	testutil.Equal(t, "data", data("2"), any(map[string]any{"gpu_prefix_cache_hit_rate": 3.4028235e38}))
 }
 
 func TestL2CEventWritesCountsInFull(t *testing.T) {
@@ -84,11 +85,11 @@ func TestL2CEventWritesCountsInFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, string(b), `{"endpoints":{"18446744073709551615":{"name":"worker-18446744073709551615",`+
+	testutil.Equal(t, "b", string(b), `{"endpoints":{"18446744073709551615":{"name":"worker-18446744073709551615",`+
 		`"subject":"svc.load_metrics-ffffffffffffffff","data":{"kv_active_blocks":18446744073709551615}}},`+
 		`"load_avg":9007199254740992,"load_std":0.1}`)
 }
 
 func TestL2CEventOfNobodyHasNoEndpoints(t *testing.T) {
-	equal(t, l2c(t, fleet.Spread{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
+	testutil.Equal(t, "l2c", l2c(t, fleet.Spread{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
 }

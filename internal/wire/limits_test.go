@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // The limits of this package, each reached from both sides. The numbers stand here as they
@@ -136,11 +137,11 @@ func TestLimitOfWhatAStatsDecoderRemembers(t *testing.T) {
 		answer(fmt.Sprintf("service-%d", i), 1)
 		most = max(most, len(d.names))
 	}
-	equal(t, most, 1024)
+	testutil.Equal(t, "most", most, 1024)
 	for places, kept := range map[int]bool{64: true, 65: false} {
 		d.endpoints = make([]EndpointAnswer, 0, places)
 		answer("service", 1)
-		equal(t, cap(d.endpoints) == places, kept)
+		testutil.Equal(t, "cap", cap(d.endpoints) == places, kept)
 	}
 }
 
@@ -149,7 +150,7 @@ func TestLimitOfBlocks(t *testing.T) {
 	for blocks, fits := range map[uint64]bool{1 << 32: true, 1<<32 + 1: false} {
 		_, err := ParseHitRate(fmt.Appendf(nil, `{"worker_id":1,"isl_blocks":%d,"overlap_blocks":0}`, blocks))
 		_, packed := ParseHitRatePack(pack(pairs{"worker_id", 1, "isl_blocks", blocks, "overlap_blocks", 0}))
-		equal(t, []bool{err == nil, packed == nil}, []bool{fits, fits})
+		testutil.Equal(t, "bool", []bool{err == nil, packed == nil}, []bool{fits, fits})
 	}
 }
 
@@ -157,7 +158,7 @@ func TestLimitOfATransport(t *testing.T) {
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}
 	for bytes, fits := range map[int]bool{1024: true, 1025: false} {
 		_, err := LayoutV1.ParseValue("dynamo", in, LayoutV1.Value("dynamo", in, strings.Repeat("x", bytes)))
-		equal(t, err == nil, fits)
+		testutil.Equal(t, "err == nil", err == nil, fits)
 	}
 }
 
@@ -165,9 +166,9 @@ func TestLimitOfATransport(t *testing.T) {
 func TestNamespacesFromTheNetworkAreText(t *testing.T) {
 	for name, matches := range map[string]bool{"lab": true, "lab-ü": true, "lab\xff": false, "": false} {
 		for _, n := range []Namespaces{"*", "l*"} {
-			equal(t, n.Match(name), matches)
+			testutil.Equal(t, "n.Match(name)", n.Match(name), matches)
 		}
-		equal(t, Namespaces(name).Match(name), true) // of one it is the flag's
+		testutil.Equal(t, "Namespaces", Namespaces(name).Match(name), true) // of one it is the flag's
 	}
 }
 

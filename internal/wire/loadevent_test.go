@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // loadEventsOf are the captured load events of a release that sends them as JSON.
@@ -68,7 +69,7 @@ func TestCapturedLoadEventsAreReadExactly(t *testing.T) {
 				}
 				got = append(got, e)
 			}
-			equal(t, got, want)
+			testutil.Equal(t, "result", got, want)
 		})
 	}
 }
@@ -113,7 +114,7 @@ func TestLoadEventIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }
@@ -158,10 +159,10 @@ func TestEventAndReplyOfOneWorkerSayTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		_, seats := seatsOf(t, captured(t, "0.5.1", fmt.Sprintf("stats_reply_%d.json", i+1)))
+		_, seats := seatsOf(t, testutil.Captured(t, "0.5.1", fmt.Sprintf("stats_reply_%d.json", i+1)))
 		for _, s := range seats {
 			if s.Lease == e.Worker && s.Load.OK {
-				equal(t, e.Load, s.Load.V)
+				testutil.Equal(t, "e.Load", e.Load, s.Load.V)
 				return
 			}
 		}
@@ -174,5 +175,5 @@ func TestFractionsOfAnEventThatAreNoNumberAreAbsent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, e.Load, fleet.Load{KVActive: fleet.Some[uint64](1)})
+	testutil.Equal(t, "e.Load", e.Load, fleet.Load{KVActive: fleet.Some[uint64](1)})
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"dynamo-metrics/internal/testutil"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ type serviceName struct{ Version, Era, Namespace, Component, Service string }
 
 func capturedNames(t testing.TB) []serviceName {
 	t.Helper()
-	names := capturedJSON[[]serviceName](t, "service_names.json")
+	names := testutil.CapturedJSON[[]serviceName](t, "service_names.json")
 	if len(names) != 45 {
 		t.Fatalf("testdata has %d service names, want 45", len(names))
 	}
@@ -44,21 +45,21 @@ func TestAskingUnderTheNamesOfAllErasReachesEveryRelease(t *testing.T) {
 
 // Known from the source of the slug only: it trims what the hash was appended to.
 func TestLeadingUnderscoresGoEvenBeforeTheHash(t *testing.T) {
-	equal(t, ServiceName(EraSeed, "_", "_"), hash("_|_"))
-	equal(t, ServiceName(EraHashed, "дина", "мо"), hash("дина_мо"))
-	equal(t, ServiceName(EraHashed, "_lead", "x"), "lead_x_"+hash("_lead_x"))
-	equal(t, ServiceName(EraPlain, "_lead", "x"), "lead_x")
+	testutil.Equal(t, "ServiceName", ServiceName(EraSeed, "_", "_"), hash("_|_"))
+	testutil.Equal(t, "ServiceName", ServiceName(EraHashed, "дина", "мо"), hash("дина_мо"))
+	testutil.Equal(t, "ServiceName", ServiceName(EraHashed, "_lead", "x"), "lead_x_"+hash("_lead_x"))
+	testutil.Equal(t, "ServiceName", ServiceName(EraPlain, "_lead", "x"), "lead_x")
 }
 
 func TestLowerCaseOfANameIsRusts(t *testing.T) {
-	equal(t, ServiceName(EraPlain, "\u0130zmir", "x"), "i_zmir_x")
-	equal(t, ServiceName(EraPlain, "\u212a", "x"), "k_x") // the Kelvin sign
+	testutil.Equal(t, "ServiceName", ServiceName(EraPlain, "\u0130zmir", "x"), "i_zmir_x")
+	testutil.Equal(t, "ServiceName", ServiceName(EraPlain, "\u212a", "x"), "k_x") // the Kelvin sign
 }
 
 func TestSubjectsOfTheNamespaceAreThoseSeen(t *testing.T) {
-	equal(t, StatsSubject("dynamo_backend"), "$SRV.STATS.dynamo_backend")
-	equal(t, HitRateSubject("edge"), "namespace.edge.kv-hit-rate")
-	equal(t, L2CSubject("dynamo", "backend", "load_metrics"), string(captured(t, "original", "l2c_subject.txt")))
+	testutil.Equal(t, "StatsSubject", StatsSubject("dynamo_backend"), "$SRV.STATS.dynamo_backend")
+	testutil.Equal(t, "HitRateSubject", HitRateSubject("edge"), "namespace.edge.kv-hit-rate")
+	testutil.Equal(t, "L2CSubject", L2CSubject("dynamo", "backend", "load_metrics"), string(testutil.Captured(t, "original", "l2c_subject.txt")))
 }
 
 // capturedName is a component with an odd name, and what a worker made of it.
@@ -77,11 +78,11 @@ func TestSubjectsOfOddlyNamedComponentsSplitAsTheyWereJoined(t *testing.T) {
 		{"0.2.1", EraPlain, 0x7d7ba2096ef24128},
 		{"0.5.1", EraPlain, 0x7d7ba2096ef2448a},
 	} {
-		for i, c := range capturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
+		for i, c := range testutil.CapturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
 			lease := r.lease + 6*uint64(i)
-			equal(t, ServiceName(r.era, c.Namespace, c.Component), c.Service)
+			testutil.Equal(t, "ServiceName", ServiceName(r.era, c.Namespace, c.Component), c.Service)
 			for j, want := range []string{"My-End.point", "load_metrics"} {
-				equal(t, Subject(c.Service, want, lease), c.Subjects[j])
+				testutil.Equal(t, "Subject(c.Service, want, lease)", Subject(c.Service, want, lease), c.Subjects[j])
 				endpoint, id, ok := SplitSubject(c.Service, c.Subjects[j], nobody)
 				if endpoint != want || id != lease || !ok {
 					t.Errorf("SplitSubject(%q, %q) = %q, %x, %v, want %q, %x, true", c.Service, c.Subjects[j], endpoint, id, ok, want, lease)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"cmp"
+	"dynamo-metrics/internal/testutil"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +26,8 @@ func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
 		{"*", "lab-0c1d2e3f", true, "lab-0c1d2e3f"},
 		{"*", "", false, ""},
 	} {
-		equal(t, c.namespaces.Match(c.name), c.match)
-		equal(t, c.namespaces.Label(c.name), c.label)
+		testutil.Equal(t, "c.namespaces.Match(c.name)", c.namespaces.Match(c.name), c.match)
+		testutil.Equal(t, "c.namespaces.Label(c.name)", c.namespaces.Label(c.name), c.label)
 	}
 }
 
@@ -73,7 +74,7 @@ func TestNoKeyIsWatchedTwice(t *testing.T) {
 
 func TestCapturedKeysAreToldByTheirNamespace(t *testing.T) {
 	for _, release := range []string{"0.3.0", "0.5.1", "0.6.1", "0.9.1", "1.6.1"} {
-		for _, kv := range capturedJSON[[]keyValue](t, release, "etcd_keys.json") {
+		for _, kv := range testutil.CapturedJSON[[]keyValue](t, release, "etcd_keys.json") {
 			want := "lab"
 			if strings.HasPrefix(release, "0.5") || release == "0.3.0" {
 				want = "dynamo"
@@ -112,32 +113,32 @@ func TestKeysOfNamespacesThatLookLikeOthers(t *testing.T) {
 		"": "",
 	} {
 		ns, ok := Namespaces("*").Of(key)
-		equal(t, ns, want)
-		equal(t, ok, want != "")
+		testutil.Equal(t, "ns", ns, want)
+		testutil.Equal(t, "ok", ok, want != "")
 		if want != "" {
 			_, ok = Namespaces(want[:1] + "*").Of(key)
-			equal(t, ok, true)
+			testutil.Equal(t, "ok", ok, true)
 			_, ok = Namespaces("x*").Of(key)
-			equal(t, ok, false)
+			testutil.Equal(t, "ok", ok, false)
 		}
 		one := Namespaces(cmp.Or(want, "lab")) // its keys are told by their prefixes
 		ns, ok = one.Of(key)
-		equal(t, ns, string(one))
-		equal(t, ok, true)
+		testutil.Equal(t, "ns", ns, string(one))
+		testutil.Equal(t, "ok", ok, true)
 	}
 }
 
 func TestBrokersAreAskedForNoMoreThanTheNamespaces(t *testing.T) {
 	topics := []string{TopicLoad, TopicHitRate, TopicForwardPass}
-	equal(t, BrokerTopics("a.b", topics...), []string{
+	testutil.Equal(t, "BrokerTopics", BrokerTopics("a.b", topics...), []string{
 		"namespace.a%2Eb.component.",
 		"namespace.a.b.component.",
 		"namespace.a.b.forward-pass-metrics",
 		"namespace.a.b.kv-hit-rate",
 		"namespace.a.b.kv_metrics",
 	})
-	equal(t, BrokerTopics("lab-*", topics...), []string{"namespace.lab-"})
-	equal(t, BrokerTopics("*", topics...), []string{"namespace."})
+	testutil.Equal(t, "BrokerTopics", BrokerTopics("lab-*", topics...), []string{"namespace.lab-"})
+	testutil.Equal(t, "BrokerTopics", BrokerTopics("*", topics...), []string{"namespace."})
 }
 
 func TestSubjectsOfNamespacesMatchTheirEvents(t *testing.T) {
@@ -146,7 +147,7 @@ func TestSubjectsOfNamespacesMatchTheirEvents(t *testing.T) {
 			if m.subject == TraceSubject {
 				continue
 			}
-			equal(t, SubjectNamespace(m.subject), "lab")
+			testutil.Equal(t, "SubjectNamespace(m.subject)", SubjectNamespace(m.subject), "lab")
 			_, topic, _ := ParseEventSubject("lab", m.subject)
 			for _, namespaces := range []Namespaces{"lab", "l*", "*"} {
 				n := 0
@@ -155,7 +156,7 @@ func TestSubjectsOfNamespacesMatchTheirEvents(t *testing.T) {
 						n++
 					}
 				}
-				equal(t, n, 1)
+				testutil.Equal(t, "n", n, 1)
 			}
 		}
 	}

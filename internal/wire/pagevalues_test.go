@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // pageSays reads a page that can be read.
@@ -135,7 +136,7 @@ func TestABadLineCostsItself(t *testing.T) {
 		for at := range len(good) + 1 {
 			lines := append(append(append([]string{}, good[:at]...), bad), good[at:]...)
 			values, faults := pageSays(t, strings.Join(lines, "\n"))
-			equal(t, values, want)
+			testutil.Equal(t, "values", values, want)
 			if faults.Lines != 1 || !errors.Is(faults.First, ErrPage) || !strings.Contains(faults.First.Error(), "vllm:num_requests_running: ") || strings.Contains(faults.First.Error(), "line 1") {
 				t.Errorf("%.60q: %+v, want one line that is named", bad, faults)
 			}

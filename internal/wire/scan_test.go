@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // answerOf is what encoding/json makes of an answer, the oracle of the StatsDecoder,
@@ -42,7 +43,7 @@ func checkAnswer(t *testing.T, d *StatsDecoder, b []byte) {
 	t.Helper()
 	want, wantErr := answerOf(b, d.Endpoint)
 	got, err := d.Decode(b)
-	equal(t, said(err), said(wantErr))
+	testutil.Equal(t, "said(err)", said(err), said(wantErr))
 	if err != nil || wantErr != nil {
 		return
 	}
@@ -52,9 +53,9 @@ func checkAnswer(t *testing.T, d *StatsDecoder, b []byte) {
 		}
 		return append(texts, fmt.Sprintf("%q %q", a.Service, a.ID))
 	}
-	equal(t, plain(got), plain(want))
+	testutil.Equal(t, "plain(got)", plain(got), plain(want))
 	for i := range want.Endpoints {
-		equal(t, got.Endpoints[i].Load, want.Endpoints[i].Load)
+		testutil.Equal(t, "Endpoints", got.Endpoints[i].Load, want.Endpoints[i].Load)
 	}
 }
 
@@ -62,8 +63,8 @@ func checkHitRate(t *testing.T, b []byte) {
 	t.Helper()
 	want, wantErr := unmarshalHitRate(b)
 	got, err := ParseHitRate(b)
-	equal(t, got, want)
-	equal(t, said(err), said(wantErr))
+	testutil.Equal(t, "result", got, want)
+	testutil.Equal(t, "said(err)", said(err), said(wantErr))
 }
 
 func checkLoadEvent(t *testing.T, b []byte) {
@@ -71,7 +72,7 @@ func checkLoadEvent(t *testing.T, b []byte) {
 	var want, got loadEventFields
 	err := want.unmarshal(b)
 	if got.scan(b) {
-		equal(t, err, nil)
+		testutil.Equal(t, "err", err, nil)
 		if got != want {
 			t.Errorf("the scan has %+v of %s, want %+v", got, b, want)
 		}
@@ -82,7 +83,7 @@ func TestEveryCapturedReplyIsScanned(t *testing.T) {
 	d := StatsDecoder{Endpoint: "generate"}
 	for _, file := range append(capturedReplies(t), "original/stats_reply_1.json", "original/stats_reply_2.json", "original/stats_reply_3.json") {
 		t.Run(file, func(t *testing.T) {
-			b := captured(t, file)
+			b := testutil.Captured(t, file)
 			if _, _, ok := d.scan(b); !ok {
 				t.Error("it is left to encoding/json")
 			}
@@ -178,16 +179,16 @@ func TestScanOfWhatItIsNotSureOf(t *testing.T) {
 func TestAnswerIsReadWhateverTheOneBefore(t *testing.T) {
 	d := StatsDecoder{Endpoint: "generate"}
 	for _, b := range [][]byte{
-		captured(t, "0.5.1/stats_reply_2.json"),
-		captured(t, "0.5.1/edge/no_endpoints.json"),
+		testutil.Captured(t, "0.5.1/stats_reply_2.json"),
+		testutil.Captured(t, "0.5.1/edge/no_endpoints.json"),
 		[]byte(`{"type":"io.nats.micro.v1.stats_response","name":"a","endpoints":[{},{"subject":"b.c-1"},{"data":{}}]}`),
-		captured(t, "0.2.1/edge/static_1.json"),
+		testutil.Captured(t, "0.2.1/edge/static_1.json"),
 		[]byte(`{"type":"io.nats.micro.v1.stats_response","name":"\u0061","endpoints":[null,{"subject":"a.\u0062-1"},{"subject":"a.c","data":5}]}`),
-		captured(t, "0.1.1/stats_reply_3.json"),
+		testutil.Captured(t, "0.1.1/stats_reply_3.json"),
 		[]byte(`{"type":"io.nats.micro.v1.stats_response","name":"a","endpoints":[` + strings.Repeat(`{"subject":"a.e"},`, 1000) + `{}]}`),
-		captured(t, "0.5.1/edge/spec_and_rank.json"),
+		testutil.Captured(t, "0.5.1/edge/spec_and_rank.json"),
 		{},
-		captured(t, "0.3.2/stats_reply_1.json"),
+		testutil.Captured(t, "0.3.2/stats_reply_1.json"),
 	} {
 		checkAnswer(t, &d, b)
 	}
@@ -208,20 +209,20 @@ func TestNamesThatAreRememberedAreBounded(t *testing.T) {
 
 func TestStringsOfAnAnswerOutliveIt(t *testing.T) {
 	var d StatsDecoder
-	b := bytes.Clone(captured(t, "0.5.1/stats_reply_1.json"))
+	b := bytes.Clone(testutil.Captured(t, "0.5.1/stats_reply_1.json"))
 	a, err := d.Decode(b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	service, name := a.Service, a.Endpoints[0].Name
 	clear(b)
-	_, _ = d.Decode(captured(t, "0.2.1/edge/static_1.json"))
-	equal(t, service+"."+name, "dynamo_backend.generate")
+	_, _ = d.Decode(testutil.Captured(t, "0.2.1/edge/static_1.json"))
+	testutil.Equal(t, "service and name", service+"."+name, "dynamo_backend.generate")
 }
 
 func FuzzStatsDecoder(f *testing.F) {
 	for _, file := range capturedReplies(f) {
-		f.Add(captured(f, file))
+		f.Add(testutil.Captured(f, file))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := StatsDecoder{Endpoint: "generate"}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestEveryCapturedReplyIsReadExactly(t *testing.T) {
@@ -42,7 +43,7 @@ func TestEveryCapturedReplyIsReadExactly(t *testing.T) {
 	} {
 		file := fmt.Sprintf("stats_reply_%d.json", c.number)
 		t.Run(c.release+"/"+file, func(t *testing.T) {
-			workers := capturedJSON[[]capturedWorker](t, c.release, "workers.json")
+			workers := testutil.CapturedJSON[[]capturedWorker](t, c.release, "workers.json")
 			i := slices.IndexFunc(workers, func(w capturedWorker) bool { return w.LeaseID == c.lease })
 			if i < 0 {
 				t.Fatalf("no worker has lease %x", c.lease)
@@ -55,10 +56,10 @@ func TestEveryCapturedReplyIsReadExactly(t *testing.T) {
 				}
 				want = append(want, s)
 			}
-			reply, got := seatsOf(t, captured(t, c.release, file))
-			equal(t, reply.Service, c.service)
-			equal(t, reply.ID, c.id)
-			equal(t, got, want)
+			reply, got := seatsOf(t, testutil.Captured(t, c.release, file))
+			testutil.Equal(t, "reply.Service", reply.Service, c.service)
+			testutil.Equal(t, "reply.ID", reply.ID, c.id)
+			testutil.Equal(t, "result", got, want)
 		})
 	}
 }
@@ -83,21 +84,21 @@ func TestStaticWorkersShareTheirSubjectsAndDifferByID(t *testing.T) {
 		{"0.5.1", "edge_stat", [2]string{"L7ocPASDlrhsY3FqaEOtSt", "lLAESSrtGNMR7yAT9u4Uwb"}, [2]uint64{41, 40}},
 	} {
 		for i, id := range c.ids {
-			reply, seats := seatsOf(t, captured(t, c.release, "edge", fmt.Sprintf("static_%d.json", i+1)))
+			reply, seats := seatsOf(t, testutil.Captured(t, c.release, "edge", fmt.Sprintf("static_%d.json", i+1)))
 			want := load40()
 			want.KVActive = fleet.Some(c.active[i])
-			equal(t, reply.Service, c.service)
-			equal(t, reply.ID, id)
-			equal(t, ValidStaticID(reply.ID), true)
-			equal(t, seats, []seat{{Endpoint: "generate"}, {Endpoint: "load_metrics", Load: fleet.Some(want)}})
+			testutil.Equal(t, "reply.Service", reply.Service, c.service)
+			testutil.Equal(t, "reply.ID", reply.ID, id)
+			testutil.Equal(t, "ValidStaticID(reply.ID)", ValidStaticID(reply.ID), true)
+			testutil.Equal(t, "seats", seats, []seat{{Endpoint: "generate"}, {Endpoint: "load_metrics", Load: fleet.Some(want)}})
 		}
 	}
 }
 
 func TestWithoutAStatsHandlerAnEndpointCarriesNoLoad(t *testing.T) {
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f3a, "0.2.1": 0x7d7ba2096ef240f8, "0.5.1": 0x7d7ba2096ef24456} {
-		_, seats := seatsOf(t, captured(t, release, "edge", "no_stats_handler.json"))
-		equal(t, seats, []seat{{Endpoint: "generate", Lease: lease}})
+		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "no_stats_handler.json"))
+		testutil.Equal(t, "seats", seats, []seat{{Endpoint: "generate", Lease: lease}})
 	}
 }
 
@@ -107,11 +108,11 @@ func TestAServiceWithoutEndpointsAnswersWithNone(t *testing.T) {
 		"0.2.1": {Service: "edge_noend", ID: "Qfj5pLKRIBJ6algari3VI9", Endpoints: []EndpointStats{}},
 		"0.5.1": {Service: "edge_noend", ID: "u7EkDRLvNMb8dF9a8pJ83Y", Endpoints: []EndpointStats{}},
 	} {
-		got, err := ParseStatsReply(captured(t, release, "edge", "no_endpoints.json"))
+		got, err := ParseStatsReply(testutil.Captured(t, release, "edge", "no_endpoints.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, want)
+		testutil.Equal(t, "result", got, want)
 	}
 }
 
@@ -122,8 +123,8 @@ func TestBeforeItsFirstPublishAWorkerReportsZeros(t *testing.T) {
 		CacheUsage: fleet.Some(0.0), HitRate: fleet.Some(0.0),
 	}
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f3f, "0.2.1": 0x7d7ba2096ef240fd, "0.5.1": 0x7d7ba2096ef2445b} {
-		_, seats := seatsOf(t, captured(t, release, "edge", "no_publish.json"))
-		equal(t, seats, []seat{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(zeros)}})
+		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "no_publish.json"))
+		testutil.Equal(t, "seats", seats, []seat{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(zeros)}})
 	}
 }
 
@@ -132,8 +133,8 @@ func TestCountsAreReadInFull(t *testing.T) {
 	want.KVActive, want.KVTotal = fleet.Some[uint64](math.MaxUint64), fleet.Some[uint64](math.MaxUint64)
 	want.Waiting = fleet.Some[uint64](1<<53 + 1)
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f64, "0.2.1": 0x7d7ba2096ef24122, "0.5.1": 0x7d7ba2096ef24480} {
-		_, seats := seatsOf(t, captured(t, release, "edge", "big.json"))
-		equal(t, seats, []seat{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(want)}})
+		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "big.json"))
+		testutil.Equal(t, "seats", seats, []seat{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(want)}})
 	}
 }
 
@@ -145,15 +146,15 @@ func TestRankIsPassedOverAndSpecDecodeIsRead(t *testing.T) {
 		"0.3.2": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24843, Load: fleet.Some(spec)},
 		"0.5.1": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24485, Load: fleet.Some(spec)},
 	} {
-		_, seats := seatsOf(t, captured(t, release, "edge", "spec_and_rank.json"))
-		equal(t, seats, []seat{want})
+		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "spec_and_rank.json"))
+		testutil.Equal(t, "seats", seats, []seat{want})
 	}
 }
 
 func TestFractionsThatAreNoNumberAreAbsent(t *testing.T) {
 	for _, release := range []string{"0.1.1", "0.2.1", "0.5.1"} {
 		got := make(map[string]fleet.Load)
-		for published, data := range capturedJSON[map[string]json.RawMessage](t, release, "edge", "nan.json") {
+		for published, data := range testutil.CapturedJSON[map[string]json.RawMessage](t, release, "edge", "nan.json") {
 			load, _, ok, err := ParseLoad(data)
 			if !ok || err != nil {
 				t.Fatalf("%s: ParseLoad(%s) = %v, %v", release, data, ok, err)
@@ -165,7 +166,7 @@ func TestFractionsThatAreNoNumberAreAbsent(t *testing.T) {
 			load.CacheUsage, load.HitRate = fraction, fraction
 			return load
 		}
-		equal(t, got, map[string]fleet.Load{
+		testutil.Equal(t, "result", got, map[string]fleet.Load{
 			"nan":           with(fleet.Opt[float64]{}),
 			"inf":           with(fleet.Opt[float64]{}),
 			"1e-9":          with(fleet.Some(float64(float32(1e-9)))),
@@ -175,19 +176,19 @@ func TestFractionsThatAreNoNumberAreAbsent(t *testing.T) {
 }
 
 func TestAnUndecodableLoadLeavesTheOthersOfItsReply(t *testing.T) {
-	good := captured(t, "0.5.1", "stats_reply_2.json") // load_metrics, generate, generate2; the first has data
+	good := testutil.Captured(t, "0.5.1", "stats_reply_2.json") // load_metrics, generate, generate2; the first has data
 	bad := bytes.Replace(good, []byte(`"data":null`), []byte(`"data":{"worker_stats":{"request_active_slots":-1}}`), 1)
 	_, want := seatsOf(t, good)
 	want[0].Malformed = true
 	_, got := seatsOf(t, bad)
-	equal(t, got, want)
+	testutil.Equal(t, "result", got, want)
 }
 
 func TestReplyIsRefused(t *testing.T) {
 	for name, reply := range map[string]string{
 		"empty, as NATS answers for a service that nobody serves": "",
-		"an answer to a ping":        string(captured(t, "0.5.1", "ping_reply_1.json")),
-		"an answer to an info":       string(captured(t, "0.5.1", "info_reply_1.json")),
+		"an answer to a ping":        string(testutil.Captured(t, "0.5.1", "ping_reply_1.json")),
+		"an answer to an info":       string(testutil.Captured(t, "0.5.1", "info_reply_1.json")),
 		"an answer of no type":       `{"name":"svc","id":"x","endpoints":[]}`,
 		"null":                       `null`,
 		"an array":                   `[]`,
@@ -202,14 +203,14 @@ func TestReplyIsRefused(t *testing.T) {
 			if err == nil {
 				t.Errorf("ParseStatsReply = %+v, want an error", got)
 			}
-			equal(t, got, StatsReply{})
+			testutil.Equal(t, "result", got, StatsReply{})
 		})
 	}
 }
 
 func TestReplyThatWasCutOffIsRefused(t *testing.T) {
 	for _, r := range releases {
-		whole := captured(t, r.name, "stats_reply_1.json")
+		whole := testutil.Captured(t, r.name, "stats_reply_1.json")
 		for n := range whole {
 			if _, err := ParseStatsReply(whole[:n]); err == nil {
 				t.Fatalf("%s: the first %d of %d bytes are a reply", r.name, n, len(whole))
@@ -223,7 +224,7 @@ func TestMissingFieldsOfAReplyAreEmpty(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, got, StatsReply{Endpoints: []EndpointStats{{Subject: "svc.e"}, {}, {Data: []byte("null")}}})
+	testutil.Equal(t, "result", got, StatsReply{Endpoints: []EndpointStats{{Subject: "svc.e"}, {}, {Data: []byte("null")}}})
 }
 
 func TestAnEndpointMayCarryNoLoad(t *testing.T) {
@@ -295,7 +296,7 @@ func TestLoadIsRead(t *testing.T) {
 			if !ok || err != nil {
 				t.Fatalf("ParseLoad = %v, %v, want a load", ok, err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // matches reports whether a NATS subscription gets what is published on a subject.
@@ -53,25 +54,25 @@ func TestEveryCapturedSubjectIsSubscribedToOnceAndRead(t *testing.T) {
 						n++
 					}
 				}
-				equal(t, n, 1)
+				testutil.Equal(t, "n", n, 1)
 			}
-			equal(t, got, want)
+			testutil.Equal(t, "result", got, want)
 		})
 	}
 }
 
 func TestSubjectsOfAnyNamespace(t *testing.T) {
-	equal(t, EventSubjects("my-ns_1", TopicLoad), []string{
+	testutil.Equal(t, "EventSubjects", EventSubjects("my-ns_1", TopicLoad), []string{
 		"namespace.my-ns_1.kv_metrics",
 		"namespace.my-ns_1.component.*.kv_metrics",
 		"namespace.my-ns_1.component.*.endpoint.*.kv_metrics",
 	})
-	equal(t, EventSubjects("a.b c", TopicLoad), []string{
+	testutil.Equal(t, "EventSubjects", EventSubjects("a.b c", TopicLoad), []string{
 		"namespace.a.b c.kv_metrics",
 		"namespace.a.b c.component.*.kv_metrics",
 		"namespace.a%2Eb%20c.component.*.endpoint.*.kv_metrics",
 	})
-	equal(t, EventSubjects("lab", TopicHitRate)[0], HitRateSubject("lab"))
+	testutil.Equal(t, "EventSubjects", EventSubjects("lab", TopicHitRate)[0], HitRateSubject("lab"))
 }
 
 func TestOddlyNamedSubjectIsRead(t *testing.T) {

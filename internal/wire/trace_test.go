@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // traces are the captured trace records: ten requests that share prefixes.
@@ -27,7 +28,7 @@ func TestCapturedTraceIsReadExactly(t *testing.T) {
 	}
 	some := fleet.Some[uint64]
 	worker := fleet.Some(TraceWorker{Worker: 2228897027003910715})
-	equal(t, got, Trace{
+	testutil.Equal(t, "result", got, Trace{
 		Prefill: worker, Decode: worker,
 		ISLBlocks: some(26), OverlapBlocks: some(23), BlockSize: some(16),
 		InputTokens: some(404), CachedTokens: some(368), OutputTokens: some(24), QueueDepth: some(0),
@@ -45,9 +46,9 @@ func TestTracesSayOfHitsWhatTheOlderEventsSaid(t *testing.T) {
 			t.Fatal(err)
 		}
 		got[[2]uint64{trace.ISLBlocks.V, trace.OverlapBlocks.V}]++
-		equal(t, trace.OverlapBlocks.V*trace.BlockSize.V, trace.CachedTokens.V)
+		testutil.Equal(t, "V", trace.OverlapBlocks.V*trace.BlockSize.V, trace.CachedTokens.V)
 	}
-	equal(t, got, want)
+	testutil.Equal(t, "result", got, want)
 }
 
 // request is a trace record of a request's end, with these fields of the request.
@@ -87,7 +88,7 @@ func TestTraceIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, got, c.want)
+			testutil.Equal(t, "result", got, c.want)
 		})
 	}
 }

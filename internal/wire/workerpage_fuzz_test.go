@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -21,7 +22,7 @@ import (
 func FuzzPageReader(f *testing.F) {
 	for _, path := range capturedPages(f) {
 		var few []string // short inputs are changed faster
-		for line := range strings.Lines(string(captured(f, path))) {
+		for line := range strings.Lines(string(testutil.Captured(f, path))) {
 			if isSample([]byte(line)) && len(few) < 4 {
 				few = append(few, line)
 			}
@@ -49,7 +50,7 @@ func FuzzPageReader(f *testing.F) {
 			}
 		}
 		if whole, ok := wholePage(page); ok {
-			equal(t, values, whole)
+			testutil.Equal(t, "values", values, whole)
 		}
 		for i := range values { // a sum is not written as exactly as what it is of
 			if v := &values[i]; v.Queues != (fleet.Queues{}) {
@@ -60,7 +61,7 @@ func FuzzPageReader(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, pageAnew(values))
 		}
-		equal(t, anew, values)
+		testutil.Equal(t, "anew", anew, values)
 	})
 }
 

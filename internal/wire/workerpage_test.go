@@ -11,12 +11,13 @@ import (
 	"testing/iotest"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
 )
 
 // pageOf is a page of testdata, read.
 func pageOf(t testing.TB, path ...string) []PageValues {
 	t.Helper()
-	values, err := new(PageReader).Read(bytes.NewReader(captured(t, path...)))
+	values, err := new(PageReader).Read(bytes.NewReader(testutil.Captured(t, path...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,14 +107,14 @@ func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.Scraped{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
 		},
 	} {
-		t.Run(path, func(t *testing.T) { equal(t, pageOf(t, path), want) })
+		t.Run(path, func(t *testing.T) { testutil.Equal(t, "pageOf(t, path)", pageOf(t, path), want) })
 	}
 }
 
 // TestEveryCapturedPageIsRead also reads them in pieces.
 func TestEveryPageOfTestdataIsRead(t *testing.T) {
 	for _, path := range capturedPages(t) {
-		values, err := new(PageReader).Read(iotest.OneByteReader(bytes.NewReader(captured(t, path))))
+		values, err := new(PageReader).Read(iotest.OneByteReader(bytes.NewReader(testutil.Captured(t, path))))
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -143,11 +144,11 @@ func TestOneReaderReadsPageAfterPage(t *testing.T) {
 		if _, err := r.Read(strings.NewReader("vllm:num_requests_running{")); !errors.Is(err, ErrPage) {
 			t.Errorf("error %v, want %v", err, ErrPage)
 		}
-		got, err := r.Read(bytes.NewReader(captured(t, "0.6.1/page.prom")))
+		got, err := r.Read(bytes.NewReader(testutil.Captured(t, "0.6.1/page.prom")))
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, got, want)
+		testutil.Equal(t, "result", got, want)
 	}
 }
 
@@ -214,7 +215,7 @@ func TestHeadersMayComeTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, values, []PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
+	testutil.Equal(t, "values", values, []PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
 }
 
 func TestWhatIsNoPageIsRefused(t *testing.T) {
@@ -253,7 +254,7 @@ func TestALineOfAnotherFamilyMayBeLong(t *testing.T) {
 // BenchmarkPageReader reads a captured page, and one as long as those of engines with all
 // their histograms.
 func BenchmarkPageReader(b *testing.B) {
-	captured := captured(b, "1.6.1/page_mocker_vllm.prom")
+	captured := testutil.Captured(b, "1.6.1/page_mocker_vllm.prom")
 	var long bytes.Buffer
 	long.Write(captured)
 	for i := range 2000 {

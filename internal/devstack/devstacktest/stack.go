@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats.go"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -63,7 +64,7 @@ func (s *Stack) StartNATS(t testing.TB) {
 // while the server was down anybody could take it.
 func Again[S any](t testing.TB, start func() (S, error)) (server S) {
 	t.Helper()
-	Until(t, func() error {
+	testutil.Until(t, func() error {
 		var err error
 		server, err = start()
 		if inUse := new(devstack.InUseError); err != nil && !errors.As(err, &inUse) {
@@ -100,7 +101,7 @@ func (s *Stack) StartEmptyEtcd(t testing.TB) {
 // closed at the end of the test.
 func (s *Stack) Conn(t testing.TB) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(s.NATS.URL(), nats.MaxReconnects(-1), nats.Timeout(Patience), nats.ReconnectWait(20*time.Millisecond),
+	nc, err := nats.Connect(s.NATS.URL(), nats.MaxReconnects(-1), nats.Timeout(testutil.Patience), nats.ReconnectWait(20*time.Millisecond),
 		nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
@@ -133,25 +134,4 @@ func EtcdClient(t testing.TB, endpoints ...string) *clientv3.Client {
 	}
 	t.Cleanup(func() { ec.Close() })
 	return ec
-}
-
-// Patience is how long a condition may take. It is far beyond what anything here
-// needs, so that a slow machine fails no test.
-const Patience = time.Minute
-
-// Until runs check again and again until it has nothing to complain about, and
-// fails the test with its last complaint when Patience is over.
-func Until(t testing.TB, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(Patience)
-	for pause := 5 * time.Millisecond; ; pause = min(pause*5/4, 50*time.Millisecond) {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still after %v: %v", Patience, err)
-		}
-		time.Sleep(pause) // longer and longer: most checks ask a program for all that it serves
-	}
 }

@@ -6,5 +6,5 @@ import "embed"
 
 // Captures are the files of all releases.
 //
-//go:embed */*.json */*.jsonl */*.prom */edge/*.json
+//go:embed */*.json */*.jsonl */*.prom */edge/*.json */*.txt *.json
 var Captures embed.FS

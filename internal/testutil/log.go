@@ -1,4 +1,4 @@
-package devstacktest
+package testutil
 
 import (
 	"fmt"
