@@ -16,6 +16,7 @@ import (
 
 	"dynamo-metrics/e2e/garbage"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/common/expfmt"
@@ -47,14 +48,14 @@ type fuzzer struct {
 	seed  uint64
 	round uint64
 	begin time.Time
-	seeds map[fleet.Kind][][]byte
+	seeds map[stats.Kind][][]byte
 
 	good     *goodWorker
 	leaflets *leaflets
 	registry *scribbler
 	zmq      *speakers
-	sent     map[fleet.Kind]int
-	counted  map[fleet.Kind]int // as of the last time that all were
+	sent     map[stats.Kind]int
+	counted  map[stats.Kind]int // as of the last time that all were
 	named    int                // endpoints that are made up, by each way
 	lines    int                // series of the last page
 }
@@ -81,7 +82,7 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 		seed = rand.Uint64N(math.MaxInt64)
 	}
 	fmt.Fprintf(stderr, "fuzzing with --seed %d\n", seed)
-	f := &fuzzer{stage: s, seed: seed, seeds: garbage.Messages(), sent: make(map[fleet.Kind]int), counted: make(map[fleet.Kind]int)}
+	f := &fuzzer{stage: s, seed: seed, seeds: garbage.Messages(), sent: make(map[stats.Kind]int), counted: make(map[stats.Kind]int)}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("fuzz --seed %d, round %d: %w", seed, f.round, err)
@@ -109,7 +110,7 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 }
 
 func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
-	f.sent[fleet.Instances] += 2 // the good worker's, and that of the one with a page
+	f.sent[stats.Instances] += 2 // the good worker's, and that of the one with a page
 	if err := f.announce(ctx); err != nil {
 		return err
 	}
@@ -200,8 +201,8 @@ func (f *fuzzer) names(ctx context.Context) (answers [][]byte, err error) {
 		}
 		answers = append(answers, garbage.StatsReply(goodService(), e.Name, firstForged+uint64(f.named), "forged", 77))
 	}
-	f.sent[fleet.LoadEvent] += fuzzNames
-	f.sent[fleet.ForwardPass] += fuzzNames
+	f.sent[stats.LoadEvent] += fuzzNames
+	f.sent[stats.ForwardPass] += fuzzNames
 	for n := range fuzzEntries {
 		in := fleet.Instance{Endpoint: fleet.Endpoint{Component: garbage.Endpoint.Component, Name: fmt.Sprintf("come_%d_%d", f.round, n)}, ID: firstNamed + uint64(n)}
 		for _, e := range []garbage.Entry{garbage.Registration(garbage.Namespace, in), garbage.Card(garbage.Namespace, in)} {
@@ -216,15 +217,15 @@ func (f *fuzzer) names(ctx context.Context) (answers [][]byte, err error) {
 // checkNames complains unless what is of made-up endpoints is counted as that, or as of an id
 // that there is no room for.
 func (f *fuzzer) checkNames(v view) error {
-	over := func(l fleet.Limit) float64 {
+	over := func(l stats.Limit) float64 {
 		return v.series[fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)]
 	}
-	events := v.series[notRegistered(fleet.LoadEvent)] + v.series[notRegistered(fleet.ForwardPass)]
+	events := v.series[notRegistered(stats.LoadEvent)] + v.series[notRegistered(stats.ForwardPass)]
 	// One of each may wait, and goes with its id.
-	if got := events + 2*over(fleet.WorkerLimit) + over(fleet.RankLimit); got < float64(2*f.named-2) {
+	if got := events + 2*over(stats.WorkerLimit) + over(stats.RankLimit); got < float64(2*f.named-2) {
 		return fmt.Errorf("%.0f events are of no use, of %d of made-up endpoints", got, 2*f.named)
 	}
-	if got := v.series[notRegistered(fleet.StatsReply)]; got < float64(f.named) {
+	if got := v.series[notRegistered(stats.StatsReply)]; got < float64(f.named) {
 		return fmt.Errorf("%.0f answers are of no use, of %d of made-up endpoints", got, f.named)
 	}
 	if f.lines = v.lines; f.lines > fuzzLines {
@@ -250,7 +251,7 @@ func (f *fuzzer) events(rng *rand.Rand) error {
 		if err := f.good.hit(f.nats); err != nil {
 			return err
 		}
-		f.sent[fleet.HitRate]++
+		f.sent[stats.HitRate]++
 	}
 	return f.nats.FlushTimeout(patience)
 }
@@ -258,9 +259,9 @@ func (f *fuzzer) events(rng *rand.Rand) error {
 // replies answers the next poll, and gives these answers, too.
 func (f *fuzzer) replies(ctx context.Context, rng *rand.Rand, all [][]byte) error {
 	for range fuzzReplies {
-		all = append(all, garbage.Mutated(rng, f.seeds[fleet.StatsReply]))
+		all = append(all, garbage.Mutated(rng, f.seeds[stats.StatsReply]))
 	}
-	f.sent[fleet.StatsReply] += len(all)
+	f.sent[stats.StatsReply] += len(all)
 	return f.good.mutter(ctx, f.m, all)
 }
 
@@ -277,12 +278,12 @@ func (f *fuzzer) settle(ctx context.Context) error {
 			return err
 		}
 		v := look(p)
-		for _, kind := range fleet.Kinds() {
+		for _, kind := range stats.Kinds() {
 			want := f.sent[kind]
 			switch kind {
-			case fleet.StatsReply:
+			case stats.StatsReply:
 				want += int(answered)
-			case fleet.Pages:
+			case stats.Pages:
 				want = int(read)
 			}
 			f.counted[kind] = want
@@ -305,7 +306,7 @@ func (f *fuzzer) settle(ctx context.Context) error {
 	return cmp.Or(f.m.death(), err)
 }
 
-func received(k fleet.Kind) string {
+func received(k stats.Kind) string {
 	return fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", k)
 }
 
@@ -316,12 +317,12 @@ func (f *fuzzer) figures(v view, peak int64) {
 	f.table.add(row{
 		measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", v.series[droppedSeries]), must: "0", met: v.series[droppedSeries] == 0, gate: true,
 	})
-	for _, kind := range fleet.Kinds() {
-		if kind == fleet.Others {
+	for _, kind := range stats.Kinds() {
+		if kind == stats.Others {
 			continue // those are parts of resources of Kubernetes, of which there is none here
 		}
 		var reasons []string
-		for _, r := range fleet.Reasons() {
+		for _, r := range stats.Reasons() {
 			if n := v.series[fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", kind, r)]; n > 0 {
 				reasons = append(reasons, fmt.Sprintf("%v %s", r, count(int(n))))
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +25,7 @@ func (s *stage) handling(context.Context) error {
 		f := registeredFleet(workers)
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i = (i + 1) % workers {
-			f.Tally.Receive(fleet.HitRate)
+			f.Tally.Receive(stats.HitRate)
 			hit, err := wire.ParseHitRate(events[i].data)
 			if err != nil {
 				b.Fatal(err)

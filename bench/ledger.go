@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // ledger is what the program must have counted, to the last event.
@@ -69,8 +69,8 @@ func (l *ledger) leave(n int) {
 }
 
 // notRegistered is the series of messages of workers at endpoints where they are not.
-func notRegistered(k fleet.Kind) string {
-	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, fleet.NotRegistered)
+func notRegistered(k stats.Kind) string {
+	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, stats.NotRegistered)
 }
 
 // stateOf is the series of how many workers are in a state.
@@ -82,10 +82,10 @@ func stateOf(state string) string {
 // registered, and nothing but hits is left of all others.
 func (l *ledger) check(v view, registered int) error {
 	for series, want := range map[string]int{
-		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", fleet.HitRate): l.events,
+		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", stats.HitRate): l.events,
 		"dynamo_metrics_workers_over_limit_total":                            l.overLimit,
-		notRegistered(fleet.LoadEvent):                                       l.loads,
-		notRegistered(fleet.StatsReply):                                      l.answers,
+		notRegistered(stats.LoadEvent):                                       l.loads,
+		notRegistered(stats.StatsReply):                                      l.answers,
 		stateOf("answering"):                                                 registered,
 		stateOf("silent"):                                                    0,
 		stateOf("unregistered"):                                              0,

@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/internal/collect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -114,7 +115,7 @@ func (s side) poll(ctx context.Context, m *meter) error {
 	done := 0
 	p := &collect.Poller{Conn: nc, Fleet: f, Namespaces: wire.Namespaces(s.namespace), Interval: interval(s.workers), Log: quiet}
 	p.Found = func() {
-		replies := int(f.Tally.Messages(fleet.StatsReply))
+		replies := int(f.Tally.Messages(stats.StatsReply))
 		if done == 0 {
 			m.start(replies)
 		} else if done == s.polls {

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/e2e/garbage"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -21,14 +21,14 @@ import (
 type scribbler struct {
 	client  *clientv3.Client
 	zmq     *speakers
-	entries map[fleet.Kind][]garbage.Entry
-	values  map[fleet.Kind][][]byte
-	there   map[string]fleet.Kind // by key
+	entries map[stats.Kind][]garbage.Entry
+	values  map[stats.Kind][][]byte
+	there   map[string]stats.Kind // by key
 }
 
 func newScribbler(client *clientv3.Client, zmq *speakers) *scribbler {
 	s := &scribbler{
-		client: client, zmq: zmq, entries: garbage.Entries(), values: make(map[fleet.Kind][][]byte), there: make(map[string]fleet.Kind),
+		client: client, zmq: zmq, entries: garbage.Entries(), values: make(map[stats.Kind][][]byte), there: make(map[string]stats.Kind),
 	}
 	for kind, entries := range s.entries {
 		for _, e := range entries {
@@ -43,7 +43,7 @@ func newScribbler(client *clientv3.Client, zmq *speakers) *scribbler {
 func (s *scribbler) keep() { clear(s.there) }
 
 // scribble takes out half of what is there, and puts other things in.
-func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[fleet.Kind]int) error {
+func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[stats.Kind]int) error {
 	for _, key := range slices.Sorted(maps.Keys(s.there)) {
 		if rng.IntN(2) == 0 {
 			continue
@@ -72,10 +72,10 @@ func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[fleet
 var addresses = regexp.MustCompile(`tcp://[^"]*`)
 
 // entry is one of a kind with its key changed, its value, both, or neither.
-func (s *scribbler) entry(rng *rand.Rand, kind fleet.Kind) garbage.Entry {
+func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 	for {
 		e := s.entries[kind][rng.IntN(len(s.entries[kind]))]
-		if kind == fleet.Channels {
+		if kind == stats.Channels {
 			address := s.zmq.anyAddress(rng)
 			e.Value = addresses.ReplaceAllLiteralString(e.Value, address)
 			if rng.IntN(4) == 0 {
@@ -101,8 +101,8 @@ func (s *scribbler) entry(rng *rand.Rand, kind fleet.Kind) garbage.Entry {
 
 // confined reports whether the program would connect to nobody because of an entry but
 // to our own publishers, and to ports where nobody is. It reads it as the program does.
-func (s *scribbler) confined(kind fleet.Kind, e garbage.Entry) bool {
-	if kind != fleet.Channels {
+func (s *scribbler) confined(kind stats.Kind, e garbage.Entry) bool {
+	if kind != stats.Channels {
 		return true
 	}
 	c, err := wire.ParseChannel(garbage.Namespace, e.Key, []byte(e.Value))
@@ -113,7 +113,7 @@ func (s *scribbler) confined(kind fleet.Kind, e garbage.Entry) bool {
 }
 
 // prefixOf is the start of a key that is watched.
-func prefixOf(kind fleet.Kind, key string) string {
+func prefixOf(kind stats.Kind, key string) string {
 	longest := ""
 	for _, p := range garbage.Prefixes()[kind] {
 		if strings.HasPrefix(key, p) && len(p) > len(longest) {
@@ -124,7 +124,7 @@ func prefixOf(kind fleet.Kind, key string) string {
 }
 
 // put puts an entry in, and counts it if the program has to.
-func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[fleet.Kind]int) error {
+func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[stats.Kind]int) error {
 	kind := kindOf(e.Key)
 	if _, err := s.client.Put(ctx, e.Key, e.Value); err != nil {
 		return fmt.Errorf("put %q: %w", e.Key, err)
@@ -137,7 +137,7 @@ func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[fleet.Kin
 }
 
 // remove takes an entry out. That a key is gone that names nobody is of no interest.
-func (s *scribbler) remove(ctx context.Context, key string, sent map[fleet.Kind]int) error {
+func (s *scribbler) remove(ctx context.Context, key string, sent map[stats.Kind]int) error {
 	if _, err := s.client.Delete(ctx, key); err != nil {
 		return fmt.Errorf("delete %q: %w", key, err)
 	}
@@ -149,7 +149,7 @@ func (s *scribbler) remove(ctx context.Context, key string, sent map[fleet.Kind]
 	return nil
 }
 
-func kindOf(key string) fleet.Kind {
+func kindOf(key string) stats.Kind {
 	for kind := range garbage.Prefixes() {
 		if prefixOf(kind, key) != "" {
 			return kind
@@ -159,13 +159,13 @@ func kindOf(key string) fleet.Kind {
 }
 
 // named reports whether a key names what it is of.
-func named(kind fleet.Kind, key string) (ok bool) {
+func named(kind stats.Kind, key string) (ok bool) {
 	switch kind {
-	case fleet.Cards:
+	case stats.Cards:
 		_, ok = wire.ParseCardKey(garbage.Namespace, key)
-	case fleet.Channels:
+	case stats.Channels:
 		_, ok = wire.ParseChannelKey(garbage.Namespace, key)
-	case fleet.Instances:
+	case stats.Instances:
 		for _, l := range wire.Layouts {
 			if strings.HasPrefix(key, l.Prefix(garbage.Namespace)) {
 				_, ok = l.ParseKey(garbage.Namespace, key)

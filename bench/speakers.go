@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"dynamo-metrics/e2e/garbage"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/tinylib/msgp/msgp"
@@ -27,7 +27,7 @@ type speakers struct {
 // speech is what an honest publisher speaks of.
 type speech struct {
 	*speaker
-	kind     fleet.Kind
+	kind     stats.Kind
 	topic    string
 	subject  string // the first frame
 	broker   bool
@@ -51,8 +51,8 @@ func newSpeakers() (*speakers, error) {
 	s := &speakers{announced: firstPublisher}
 	scope := "namespace." + garbage.Namespace + ".component." + garbage.Endpoint.Component + ".endpoint." + garbage.Endpoint.Name + "."
 	for _, h := range []*speech{
-		{kind: fleet.LoadEvent, topic: wire.TopicLoad, subject: wire.TopicLoad},
-		{kind: fleet.ForwardPass, topic: wire.TopicForwardPass, subject: scope + wire.TopicForwardPass, broker: true},
+		{kind: stats.LoadEvent, topic: wire.TopicLoad, subject: wire.TopicLoad},
+		{kind: stats.ForwardPass, topic: wire.TopicForwardPass, subject: scope + wire.TopicForwardPass, broker: true},
 	} {
 		for _, frames := range garbage.Frames(h.topic) {
 			if _, e, err := wire.ParseFrames(frames); err == nil {
@@ -174,7 +174,7 @@ func (s *speakers) rehearse(rng *rand.Rand) {
 }
 
 // say has the honest ones publish.
-func (s *speakers) say(rng *rand.Rand, sent map[fleet.Kind]int) error {
+func (s *speakers) say(rng *rand.Rand, sent map[stats.Kind]int) error {
 	for _, h := range s.honest {
 		var b []byte
 		for range fuzzFrames {

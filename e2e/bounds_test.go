@@ -51,7 +51,7 @@ var bounds = []bound{
 	{"a snapshot of the page", "65,536 rows", "glance mostKept", "glance TestHistoryIsOfSoManyRows"},
 	{"a snapshot of the page", "10 min", "glance rememberIt", "glance TestWorkersThatLeaveAreNamedForTenMinutes"},
 	{"a snapshot of the page", "65,536 workers", "glance mostDeparted", "glance TestDeparturesAreBounded"},
-	{"why a server is not connected, as the page says it", "300 bytes", "fleet longestWhy", "fleet TestALinkSaysWhyItIsDownWhileItIs"},
+	{"why a server is not connected, as the page says it", "300 bytes", "stats longestWhy", "stats TestALinkSaysWhyItIsDownWhileItIs"},
 	{"names and ids", "256 bytes", "wire maxName", "wire TestLimitOfNames"},
 	{"names and ids", "1 KiB", "wire maxTransport", "wire TestLimitOfATransport"},
 	{"a NATS message", "32,768 messages", "connect mostWaiting", "connect TestAHandlerThatIsBehindHoldsTheServerBack"},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/tinylib/msgp/msgp"
@@ -166,10 +167,10 @@ func (s *stack) remove(entries ...entry) {
 }
 
 // messages and rejected are series of the program's own counters.
-func messages(kind fleet.Kind) string {
+func messages(kind stats.Kind) string {
 	return fmt.Sprintf(`dynamo_metrics_messages_total{kind=%q}`, kind)
 }
 
-func rejected(kind fleet.Kind, reason fleet.Reason) string {
+func rejected(kind stats.Kind, reason stats.Reason) string {
 	return fmt.Sprintf(`dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}`, kind, reason)
 }

@@ -5,6 +5,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -47,6 +48,6 @@ func TestEventsThatNeverCameAreCounted(t *testing.T) {
 		all[1].of("llm_forward_passes_missed_total"): "2",
 		all[2].of("llm_forward_passes_missed_total"): "2",
 		`dynamo_metrics_event_sequence_gaps_total`:   "13",
-		messages(fleet.HitRate):                      "0",
+		messages(stats.HitRate):                      "0",
 	})
 }

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -97,7 +97,7 @@ func TestLateEventsOfAWorkerThatIsGoneBringNothingBack(t *testing.T) {
 		s.publish(scope+"."+wire.TopicLoad, event{8, sequence, wire.TopicLoad, load16(7, blocks)}.envelope())
 		s.publish(scope+"."+wire.TopicForwardPass, event{9, sequence, wire.TopicForwardPass, pass("7", sequence+1)}.envelope())
 		sequence++
-		m.shows(page{messages(fleet.LoadEvent): fmt.Sprint(3 * sequence), messages(fleet.ForwardPass): fmt.Sprint(sequence)})
+		m.shows(page{messages(stats.LoadEvent): fmt.Sprint(3 * sequence), messages(stats.ForwardPass): fmt.Sprint(sequence)})
 	}
 	s.put(registration(7)...)
 	speak(10)
@@ -141,8 +141,8 @@ func TestAWorkerRestartedAtItsOldAddress(t *testing.T) {
 	m.shows(page{
 		worker("llm_kv_blocks_active", "generate", 1): "10",
 		worker("llm_kv_blocks_active", "generate", 2): "20",
-		messages(fleet.LoadEvent):                     "3",
-		rejected(fleet.LoadEvent, fleet.BadID):        "1", // at the old key
+		messages(stats.LoadEvent):                     "3",
+		rejected(stats.LoadEvent, stats.BadID):        "1", // at the old key
 	})
 	s.remove(first...)
 	m.publishers(1, 0)
@@ -152,6 +152,6 @@ func TestAWorkerRestartedAtItsOldAddress(t *testing.T) {
 		worker("llm_kv_blocks_active", "generate", 2): "21",
 		workers("generate", "answering"):              "1",
 		`dynamo_metrics_event_sequence_gaps_total`:    "0",
-		rejected(fleet.LoadEvent, fleet.BadID):        "1",
+		rejected(stats.LoadEvent, stats.BadID):        "1",
 	})
 }

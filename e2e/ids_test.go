@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -135,7 +135,7 @@ func isWhole(t *testing.T, m *server) {
 	n := fmt.Sprint(len(largeIDs))
 	want := page{
 		workers("generate", "answering"): n, workers("generate", "silent"): "0", workers("generate", "unregistered"): "0", workers("generate", "malformed"): "0",
-		messages(fleet.LoadEvent): n, messages(fleet.HitRate): n, messages(fleet.Trace): n,
+		messages(stats.LoadEvent): n, messages(stats.HitRate): n, messages(stats.Trace): n,
 		"dynamo_metrics_foreign_events_total": "0", "dynamo_metrics_event_sequence_gaps_total": "0",
 	}
 	var labels, keys []string

@@ -9,11 +9,11 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/process"
+	_ "dynamo-metrics/internal/app"
+	_ "dynamo-metrics/internal/mock"
 	"dynamo-metrics/internal/testutil"
 	// What the programs are made of: without it go test would not see that they
 	// have changed, and repeat its last result.
-	_ "dynamo-metrics/internal/app"
-	_ "dynamo-metrics/internal/mock"
 )
 
 // bin is where TestMain has put the programs.

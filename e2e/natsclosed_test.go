@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/stats"
 )
 
 // interrupter passes connections on to a NATS server, and says what that never would.
@@ -113,7 +113,7 @@ func TestANATSConnectionThatIsClosedForGoodIsReplaced(t *testing.T) {
 		if err := s.nats.Publish("namespace.dynamo.kv-hit-rate", []byte(`{"worker_id":7,"isl_blocks":10,"overlap_blocks":5}`)); err != nil {
 			t.Fatal(err)
 		}
-		m.shows(page{messages(fleet.HitRate): fmt.Sprint(1 + n)})
+		m.shows(page{messages(stats.HitRate): fmt.Sprint(1 + n)})
 		m.ready()
 	}
 	m.Terminate()

@@ -10,7 +10,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/devstack"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -106,7 +106,7 @@ func (g *guarded) hears() {
 		}
 	}
 	g.hits += events
-	g.shows(page{messages(fleet.HitRate): fmt.Sprint(g.hits)})
+	g.shows(page{messages(stats.HitRate): fmt.Sprint(g.hits)})
 }
 
 // problem waits until the page has a problem of this kind, and is nil if it has none.

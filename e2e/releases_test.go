@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -182,8 +183,8 @@ func TestAForwardPassWithoutItsWorkerIsRejectedAndWarnedOfOnce(t *testing.T) {
 	e := event{publisher: 10, topic: wire.TopicForwardPass, payload: pass("7", 1)}
 	s.publish(scope+"."+wire.TopicForwardPass, e.envelope())
 	m.shows(page{
-		rejected(fleet.ForwardPass, fleet.NoWorker):                                                  "3",
-		messages(fleet.ForwardPass):                                                                  "4",
+		rejected(stats.ForwardPass, stats.NoWorker):                                                  "3",
+		messages(stats.ForwardPass):                                                                  "4",
 		worker("llm_forward_passes_total", "generate", 7):                                            "1",
 		worker("llm_requests_active_slots", "generate", 7):                                           "1",
 		workers("generate", "answering"):                                                             "1",
@@ -232,12 +233,12 @@ func TestWhatARouterMakesUpIsNoLoad(t *testing.T) {
 	s.publish(subject, event{8, 0, wire.TopicLoad, estimate.pack()}.envelope())
 	s.publish(subject, []byte(`{"worker_id":7,"dp_rank":0,"active_decode_blocks":999,"active_prefill_tokens":5}`)) // of 0.8
 	m.shows(page{
-		messages(fleet.LoadEvent):                     "3",
-		rejected(fleet.LoadEvent, fleet.Estimate):     "2",
+		messages(stats.LoadEvent):                     "3",
+		rejected(stats.LoadEvent, stats.Estimate):     "2",
 		worker("llm_kv_blocks_active", "generate", 7): "10",
 	})
 	s.publish(subject, []byte(`{"worker_id":7,"dp_rank":0,"active_decode_blocks":11,"active_prefill_tokens":null}`))
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "11", rejected(fleet.LoadEvent, fleet.Estimate): "2"})
+	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "11", rejected(stats.LoadEvent, stats.Estimate): "2"})
 }
 
 func TestOnlyTheComponentOfTheFlagsIsHeard(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/garbage"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -93,7 +93,7 @@ func info(id uint64, model, source string) string {
 	return fmt.Sprintf(`llm_worker_info{component="backend",endpoint="generate",model=%q,source=%q,worker_id="%d",worker_id_hex="%x"}`, model, source, id, id)
 }
 
-func scrapes(r fleet.ScrapeResult) string {
+func scrapes(r stats.ScrapeResult) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrapes_total{result=%q}`, r)
 }
 
@@ -103,7 +103,7 @@ func TestPagesAreReadAsTheirEnginesMeanThem(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	p := newPages(t)
-	wants := page{workers("generate", "answering"): "6", scrapes(fleet.ScrapeError): "0"}
+	wants := page{workers("generate", "answering"): "6", scrapes(stats.ScrapeError): "0"}
 	for file, values := range map[string]map[string]string{
 		"sglang_decode":      {"llm_requests_active_slots": "12", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.88", "llm_kv_blocks_active": "880"},
 		"sglang_prefill":     {"llm_requests_active_slots": "2", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.3", "llm_kv_blocks_active": "300"},
@@ -158,7 +158,7 @@ func TestEventsAndTheWorkersOwnPagesMakeOneLoad(t *testing.T) {
 		one.of("llm_requests_active_slots"): "8", one.of("llm_requests_waiting"): "3", one.of("llm_kv_hit_rate_percent"): "0.25",
 		`llm_load_avg{component="backend",endpoint="generate"}`: "205",
 		workers("generate", "answering"):                        "2",
-		scrapes(fleet.ScrapeError):                              "0",
+		scrapes(stats.ScrapeError):                              "0",
 	})
 
 	p.set(one.id, engine(one.id, 9, 4, 0.9, 1200, 400)) // 150 of 200 look-ups hit
@@ -191,7 +191,7 @@ func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
 		flags string
 		want  page
 	}{
-		{"--scrape-workers off", page{workers("generate", "silent"): "1", scrapes(fleet.ScrapeOK): "0", worker("llm_worker_up", "generate", 7): "0"}},
+		{"--scrape-workers off", page{workers("generate", "silent"): "1", scrapes(stats.ScrapeOK): "0", worker("llm_worker_up", "generate", 7): "0"}},
 		{"--scrape-interval 1", page{
 			workers("generate", "answering"): "1", info(7, "tiny", "scrape"): "1", worker("llm_worker_up", "generate", 7): "1",
 			worker("llm_kv_blocks_active", "generate", 7): "250", worker("llm_kv_blocks_total", "generate", 7): "1000",
@@ -334,7 +334,7 @@ func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
 			}
 		}
 		for series, least := range map[string]int{
-			rejected(fleet.Pages, fleet.TooLarge): 4, rejected(fleet.Pages, fleet.BadText): 2, scrapes(fleet.ScrapeError): many, scrapes(fleet.ScrapeOK): 12,
+			rejected(stats.Pages, stats.TooLarge): 4, rejected(stats.Pages, stats.BadText): 2, scrapes(stats.ScrapeError): many, scrapes(stats.ScrapeOK): 12,
 		} {
 			if count, _ := strconv.Atoi(got[series]); count < least {
 				return fmt.Errorf("%s is %s, want at least %d", series, got[series], least)

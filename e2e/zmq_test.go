@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -74,8 +74,8 @@ func TestEventsByAZMQBroker(t *testing.T) {
 		worker("llm_kv_blocks_active", "generate", 7):     "30",
 		worker("llm_kv_blocks_total", "generate", 7):      "1000",
 		worker("llm_forward_passes_total", "generate", 7): "2",
-		messages(fleet.LoadEvent):                         "3",
-		messages(fleet.ForwardPass):                       "2",
+		messages(stats.LoadEvent):                         "3",
+		messages(stats.ForwardPass):                       "2",
 		`dynamo_metrics_connected{system="nats"}`:         "0",
 		`dynamo_metrics_connected{system="zmq"}`:          "1",
 		`dynamo_metrics_event_sequence_gaps_total`:        "0",
@@ -111,10 +111,10 @@ func TestWhatTwoZMQBrokersSendCountsOnce(t *testing.T) {
 	}
 	both.Wait()
 	m.shows(page{
-		messages(fleet.LoadEvent):                                fmt.Sprint(2 * events),
-		messages(fleet.ForwardPass):                              fmt.Sprint(2 * events),
-		rejected(fleet.LoadEvent, fleet.Repeated):                fmt.Sprint(events),
-		rejected(fleet.ForwardPass, fleet.Repeated):              fmt.Sprint(events),
+		messages(stats.LoadEvent):                                fmt.Sprint(2 * events),
+		messages(stats.ForwardPass):                              fmt.Sprint(2 * events),
+		rejected(stats.LoadEvent, stats.Repeated):                fmt.Sprint(events),
+		rejected(stats.ForwardPass, stats.Repeated):              fmt.Sprint(events),
 		worker("llm_forward_passes_total", "generate", 7):        fmt.Sprint(events),
 		worker("llm_forward_passes_missed_total", "generate", 7): "0",
 		worker("llm_kv_blocks_active", "generate", 7):            fmt.Sprint(99 + events),
@@ -144,8 +144,8 @@ func TestAZMQBrokerThatIsAnnouncedLater(t *testing.T) {
 		other.send(frames)
 	}
 	m.shows(page{
-		messages(fleet.ForwardPass):                       "6",
-		rejected(fleet.ForwardPass, fleet.Repeated):       "3",
+		messages(stats.ForwardPass):                       "6",
+		rejected(stats.ForwardPass, stats.Repeated):       "3",
 		worker("llm_forward_passes_total", "generate", 7): "3",
 	})
 }
@@ -161,12 +161,12 @@ func TestWhatOneOfTwoZMQBrokersHasLostIsNotMissing(t *testing.T) {
 	first, second, third := event{70, 0, wire.TopicLoad, load16(7, 10)}, event{70, 1, wire.TopicLoad, load16(7, 20)}, event{70, 2, wire.TopicLoad, load16(7, 30)}
 	say(one, first)
 	say(one, third)
-	m.shows(page{messages(fleet.LoadEvent): "2"})
+	m.shows(page{messages(stats.LoadEvent): "2"})
 	say(other, first)
 	say(other, second)
 	say(other, third)
 	m.shows(page{
-		messages(fleet.LoadEvent):                     "5",
+		messages(stats.LoadEvent):                     "5",
 		worker("llm_kv_blocks_active", "generate", 7): "30",
 		`dynamo_metrics_event_sequence_gaps_total`:    "0",
 	})
@@ -224,15 +224,15 @@ func TestBadPublishersAreNoTroubleOfTheGoodOne(t *testing.T) {
 		t.Errorf("a load was shown after %v", slowest)
 	}
 	m.shows(page{
-		rejected(fleet.LoadEvent, fleet.BadFrames): fmt.Sprint(rounds),
-		rejected(fleet.LoadEvent, fleet.BadID):     fmt.Sprint(rounds),
-		rejected(fleet.LoadEvent, fleet.BadPack):   fmt.Sprint(rounds),
+		rejected(stats.LoadEvent, stats.BadFrames): fmt.Sprint(rounds),
+		rejected(stats.LoadEvent, stats.BadID):     fmt.Sprint(rounds),
+		rejected(stats.LoadEvent, stats.BadPack):   fmt.Sprint(rounds),
 		workers("generate", "answering"):           "2",
 		workers("generate", "silent"):              "5",
 		`dynamo_metrics_event_sequence_gaps_total`: "0",
 	})
 	m.until(func(p page) error {
-		loads, _ := strconv.ParseFloat(p[messages(fleet.LoadEvent)], 64)
+		loads, _ := strconv.ParseFloat(p[messages(stats.LoadEvent)], 64)
 		if loads < 5000 {
 			return fmt.Errorf("%v loads, want a flood", loads)
 		}

@@ -23,18 +23,19 @@ func TestMetricsNeverLinksTheServers(t *testing.T) {
 func TestImportsPointOneWay(t *testing.T) {
 	below := map[string]string{
 		"near":      "",
-		"fleet":     "near",
-		"wire":      "fleet",
+		"stats":     "",
+		"fleet":     "near stats",
+		"wire":      "fleet stats",
 		"dynlog":    "near",
 		"connect":   "",
 		"cli":       "near dynlog",
 		"kube":      "connect",
-		"discovery": "fleet wire kube connect",
+		"discovery": "stats fleet wire kube connect",
 		"zmtp":      "",
-		"collect":   "fleet wire connect zmtp",
-		"expose":    "fleet wire",
-		"glance":    "fleet wire expose",
-		"app":       "near fleet wire kube dynlog connect cli discovery collect expose glance",
+		"collect":   "stats fleet wire connect zmtp",
+		"expose":    "stats fleet wire",
+		"glance":    "stats fleet wire expose",
+		"app":       "near stats fleet wire kube dynlog connect cli discovery collect expose glance",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
 func TestThereAreSeedsOfEveryKind(t *testing.T) {
 	messages, entries := Messages(), Entries()
-	for _, kind := range fleet.Kinds() {
-		if kind == fleet.Others {
+	for _, kind := range stats.Kinds() {
+		if kind == stats.Others {
 			continue // it stands for what is not known
 		}
 		if n := len(messages[kind]) - len(small()); n < 3 && len(entries[kind]) < 3 {
@@ -27,7 +28,7 @@ func TestThereAreSeedsOfEveryKind(t *testing.T) {
 }
 
 func TestASeedGivesTheSameMessages(t *testing.T) {
-	seeds := Messages()[fleet.StatsReply]
+	seeds := Messages()[stats.StatsReply]
 	a, b := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {
 		if first, second := Mutated(a, seeds), Mutated(b, seeds); !bytes.Equal(first, second) {

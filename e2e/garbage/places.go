@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -14,9 +15,9 @@ const Namespace = "dynamo"
 var Endpoint = fleet.Endpoint{Component: "backend", Name: "generate"}
 
 // Subjects are what the program has subscribed to, with names for the wildcards.
-func Subjects() map[fleet.Kind][]string {
-	all := map[fleet.Kind][]string{fleet.HitRate: {wire.HitRateSubject(Namespace)}, fleet.Trace: {wire.TraceSubject}}
-	for kind, topic := range map[fleet.Kind]string{fleet.LoadEvent: wire.TopicLoad, fleet.ForwardPass: wire.TopicForwardPass} {
+func Subjects() map[stats.Kind][]string {
+	all := map[stats.Kind][]string{stats.HitRate: {wire.HitRateSubject(Namespace)}, stats.Trace: {wire.TraceSubject}}
+	for kind, topic := range map[stats.Kind]string{stats.LoadEvent: wire.TopicLoad, stats.ForwardPass: wire.TopicForwardPass} {
 		for _, s := range wire.EventSubjects(Namespace, topic) {
 			s = strings.Replace(strings.Replace(s, "*", Endpoint.Component, 1), "*", Endpoint.Name, 1)
 			all[kind] = append(all[kind], s)
@@ -26,30 +27,30 @@ func Subjects() map[fleet.Kind][]string {
 }
 
 // Prefixes are the starts of the keys that are watched.
-func Prefixes() map[fleet.Kind][]string {
-	all := map[fleet.Kind][]string{fleet.Cards: {wire.CardPrefix(Namespace)}, fleet.Channels: wire.ChannelPrefixes(Namespace)}
+func Prefixes() map[stats.Kind][]string {
+	all := map[stats.Kind][]string{stats.Cards: {wire.CardPrefix(Namespace)}, stats.Channels: wire.ChannelPrefixes(Namespace)}
 	for _, l := range wire.Layouts {
-		all[fleet.Instances] = append(all[fleet.Instances], l.Prefix(Namespace))
+		all[stats.Instances] = append(all[stats.Instances], l.Prefix(Namespace))
 	}
 	return all
 }
 
 // Keys are keys that name a worker, below every prefix that is watched.
-func Keys(id uint64) map[fleet.Kind][]string {
+func Keys(id uint64) map[stats.Kind][]string {
 	in, hex := fleet.Instance{Endpoint: Endpoint, ID: id}, wire.HexID(id)
-	all := make(map[fleet.Kind][]string)
+	all := make(map[stats.Kind][]string)
 	for _, l := range wire.Layouts {
-		all[fleet.Instances] = append(all[fleet.Instances], l.Key(Namespace, in))
+		all[stats.Instances] = append(all[stats.Instances], l.Key(Namespace, in))
 	}
-	all[fleet.Cards] = []string{wire.CardKey(Namespace, in)}
+	all[stats.Cards] = []string{wire.CardKey(Namespace, in)}
 	prefixes := wire.ChannelPrefixes(Namespace)
-	all[fleet.Channels] = []string{prefixes[0] + "backend/kv_metrics/" + hex, prefixes[1] + "component/backend/endpoint/generate/topic/kv_metrics/" + hex}
+	all[stats.Channels] = []string{prefixes[0] + "backend/kv_metrics/" + hex, prefixes[1] + "component/backend/endpoint/generate/topic/kv_metrics/" + hex}
 	return all
 }
 
 // BadKeys are keys below the same prefixes that name nobody.
-func BadKeys() map[fleet.Kind][]string {
-	all := make(map[fleet.Kind][]string)
+func BadKeys() map[stats.Kind][]string {
+	all := make(map[stats.Kind][]string)
 	for kind, prefixes := range Prefixes() {
 		for _, p := range prefixes {
 			for _, rest := range []string{"x", "//", "backend/generate:", "backend/generate/", "backend/generate:XYZ", "backend/generate/-1", "a/b/c/d/e/f/g",

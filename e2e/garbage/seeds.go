@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"strings"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 	"dynamo-metrics/internal/wire/testdata"
 )
@@ -14,10 +14,10 @@ import (
 // Messages are real ones of all releases, as they came over NATS, and workers' own metrics
 // pages, and with each kind a small part of the corpus: what is hardly wrong gets farther
 // than what is nothing.
-func Messages() map[fleet.Kind][][]byte {
-	all := make(map[fleet.Kind][][]byte)
-	ends := map[string]fleet.Kind{
-		wire.TopicLoad: fleet.LoadEvent, wire.TopicHitRate: fleet.HitRate, wire.TopicForwardPass: fleet.ForwardPass, wire.TraceSubject: fleet.Trace,
+func Messages() map[stats.Kind][][]byte {
+	all := make(map[stats.Kind][][]byte)
+	ends := map[string]stats.Kind{
+		wire.TopicLoad: stats.LoadEvent, wire.TopicHitRate: stats.HitRate, wire.TopicForwardPass: stats.ForwardPass, wire.TraceSubject: stats.Trace,
 	}
 	for _, v := range lines[struct {
 		Subject, Payload string
@@ -31,11 +31,11 @@ func Messages() map[fleet.Kind][][]byte {
 	}
 	for _, pattern := range []string{"*/stats_reply_*.json", "*/edge/*.json"} {
 		for _, name := range files(testdata.Captures, pattern) {
-			all[fleet.StatsReply] = append(all[fleet.StatsReply], read(testdata.Captures, name))
+			all[stats.StatsReply] = append(all[stats.StatsReply], read(testdata.Captures, name))
 		}
 	}
 	for _, name := range files(testdata.Captures, "engines/*.prom") { // whose lines are all of use
-		all[fleet.Pages] = append(all[fleet.Pages], read(testdata.Captures, name))
+		all[stats.Pages] = append(all[stats.Pages], read(testdata.Captures, name))
 	}
 	corpus := small()
 	for kind, captured := range all {
@@ -82,9 +82,9 @@ type Entry struct{ Key, Value string }
 
 // Entries are those of real workers of all releases below the prefixes that are
 // watched, with our namespace in place of theirs.
-func Entries() map[fleet.Kind][]Entry {
+func Entries() map[stats.Kind][]Entry {
 	ours := strings.NewReplacer("/lab/", "/"+Namespace+"/", `"lab"`, `"`+Namespace+`"`)
-	all := make(map[fleet.Kind][]Entry)
+	all := make(map[stats.Kind][]Entry)
 	for _, name := range files(testdata.Captures, "*/etcd_keys.json") {
 		for _, e := range decoded[[]Entry](name, read(testdata.Captures, name)) {
 			e = Entry{ours.Replace(e.Key), ours.Replace(e.Value)}

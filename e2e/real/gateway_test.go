@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/testutil"
+
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )

@@ -12,6 +12,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/testutil"
+
 	"github.com/google/go-cmp/cmp"
 )
 

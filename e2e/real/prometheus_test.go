@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/testutil"
+
 	"github.com/google/go-cmp/cmp"
 )
 

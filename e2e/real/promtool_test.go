@@ -13,6 +13,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/testutil"
+
 	"github.com/google/go-cmp/cmp"
 )
 

@@ -16,6 +16,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,7 +111,7 @@ func TestThePushgatewayTakesNamesAndHistogramsOfAnyKind(t *testing.T) {
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Sync(fleet.Listing{})
 	f.Tally.Unique.Store(true)
-	f.Tally.Polled(fleet.PollOK, time.Millisecond)
+	f.Tally.Polled(stats.PollOK, time.Millisecond)
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{Publishes: true})
 	for i, seconds := range []float64{0.001, 0.02, 7} {

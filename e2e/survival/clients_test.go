@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -184,7 +184,7 @@ func TestClientsThatDoNotReadTheirPages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m.shows(page{messages(fleet.HitRate): decimal(unknown)})
+	m.shows(page{messages(stats.HitRate): decimal(unknown)})
 	r := f.route(a, b)
 	before, err := m.page()
 	if err != nil {

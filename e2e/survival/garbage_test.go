@@ -10,12 +10,12 @@ import (
 	"testing"
 
 	"dynamo-metrics/e2e/garbage"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // rejections are how many messages of a kind a page says were rejected, for whatever reason.
-func (p page) rejections(k fleet.Kind) (n float64) {
-	for _, r := range fleet.Reasons() {
+func (p page) rejections(k stats.Kind) (n float64) {
+	for _, r := range stats.Reasons() {
 		n += p.number(rejected(k, r))
 	}
 	return n
@@ -36,7 +36,7 @@ func TestGarbageEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	corpus := garbage.Corpus()
-	sent := make(map[fleet.Kind]int)
+	sent := make(map[stats.Kind]int)
 	for kind, subjects := range garbage.Subjects() {
 		for _, subject := range subjects {
 			for _, b := range corpus {
@@ -69,14 +69,14 @@ func TestGarbageEverywhere(t *testing.T) {
 			}
 		})
 	})
-	sent[fleet.StatsReply] = len(corpus)
+	sent[stats.StatsReply] = len(corpus)
 	m.until(func(now page) error {
 		for kind, n := range sent {
 			if got := now.rejections(kind) - before.rejections(kind); got != float64(n) {
 				return fmt.Errorf("%v: %v rejected, want %d", kind, got, n)
 			}
 			// Of the good worker's own kinds there are good ones too.
-			if got := now.number(messages(kind)) - before.number(messages(kind)); got < float64(n) || got > float64(n) && kind != fleet.StatsReply && kind != fleet.HitRate {
+			if got := now.number(messages(kind)) - before.number(messages(kind)); got < float64(n) || got > float64(n) && kind != stats.StatsReply && kind != stats.HitRate {
 				return fmt.Errorf("%v: %v received, want %d", kind, got, n)
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -25,7 +25,7 @@ type liar struct {
 	answer func(id uint64, m *nats.Msg) (sent uint64) // nil: not at all
 	shown  page                                       // of it, besides; empty: absent
 	state  string                                     // that it counts as; empty: none
-	reason fleet.Reason                               // for which each message of it is rejected; -1: none is
+	reason stats.Reason                               // for which each message of it is rejected; -1: none is
 }
 
 // says is a liar whose answer always has this data.
@@ -54,13 +54,13 @@ func with(field, value string) string {
 }
 
 func liars() []liar {
-	const none = fleet.Reason(-1)
+	const none = stats.Reason(-1)
 	seventySeven := func(id uint64) page { return page{of(active, id): "77", of(total, id): "1000"} }
 	absent := func(id uint64) page {
 		return page{of(active, id): "", of(total, id): "", of("llm_kv_cache_usage_ratio", id): ""}
 	}
 	var all []liar
-	add := func(about, state string, reason fleet.Reason, shown func(uint64) page, answer func(uint64, *nats.Msg) uint64) {
+	add := func(about, state string, reason stats.Reason, shown func(uint64) page, answer func(uint64, *nats.Msg) uint64) {
 		id := uint64(100 + len(all))
 		all = append(all, liar{about, id, answer, shown(id), state, reason})
 	}
@@ -72,7 +72,7 @@ func liars() []liar {
 	add("answers twice", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, reply(id, flat(77))) + respond(m, reply(id, flat(77)))
 	})
-	add("answers for a service that nobody asked", "silent", fleet.BadID, absent, func(id uint64, m *nats.Msg) uint64 {
+	add("answers for a service that nobody asked", "silent", stats.BadID, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, replyOf("dynamo_other", id, flat(77)))
 	})
 	add("answers with the id of nobody", "silent", none, func(id uint64) page {
@@ -80,16 +80,16 @@ func liars() []liar {
 	}, func(id uint64, m *nats.Msg) uint64 { return respond(m, reply(1000+id, flat(77))) })
 	add("answers with the id of another worker, and as that one does", "silent", none, absent,
 		func(id uint64, m *nats.Msg) uint64 { return respond(m, reply(1, flat(10))) })
-	add("answers with the subject of another service", "silent", fleet.BadName, absent, func(id uint64, m *nats.Msg) uint64 {
+	add("answers with the subject of another service", "silent", stats.BadName, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, []byte(strings.Replace(string(reply(id, flat(77))), `"name":"dynamo_backend"`, `"name":"dynamo_backend_020af9f2"`, 1)))
 	})
 	add("has 1 MB of other data", "answering", none, seventySeven, says(with("num_requests_waiting", `0,"other":"`+strings.Repeat("x", 1<<20)+`"`)))
-	add("has 1 MB of no JSON", "silent", fleet.BadJSON, absent, func(id uint64, m *nats.Msg) uint64 {
+	add("has 1 MB of no JSON", "silent", stats.BadJSON, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, []byte(strings.Repeat("{", 1<<20)))
 	})
-	add("has a million levels", "silent", fleet.BadJSON, absent, says(million))
-	add("has a million levels in a field nobody reads", "silent", fleet.BadJSON, absent, says(with("num_requests_waiting", `0,"other":`+million)))
-	add("has a NaN in JSON", "silent", fleet.BadJSON, absent, says(with("kv_active_blocks", "NaN")))
+	add("has a million levels", "silent", stats.BadJSON, absent, says(million))
+	add("has a million levels in a field nobody reads", "silent", stats.BadJSON, absent, says(with("num_requests_waiting", `0,"other":`+million)))
+	add("has a NaN in JSON", "silent", stats.BadJSON, absent, says(with("kv_active_blocks", "NaN")))
 	add("has null for a count", "answering", none, func(id uint64) page {
 		return page{of(active, id): "", of(total, id): "", of("llm_requests_active_slots", id): "1"}
 	}, says(with("kv_active_blocks", "null")))
@@ -97,10 +97,10 @@ func liars() []liar {
 		return merged(seventySeven(id), page{of("llm_kv_cache_usage_ratio", id): "0.077", of("llm_kv_hit_rate_percent", id): "0.25"}) // of its blocks
 	}, says(with("gpu_cache_usage_perc", "null")))
 	for _, bad := range []string{"-1", "18446744073709551616", "1e400", "1.5", `"77"`, "[]", "{}", "true"} {
-		add("has "+bad+" for a count", "malformed", fleet.BadLoad, absent, says(with("kv_active_blocks", bad)))
+		add("has "+bad+" for a count", "malformed", stats.BadLoad, absent, says(with("kv_active_blocks", bad)))
 	}
 	add("says that there is no load here", "", none, absent, says("null"))
-	add("has a list for a load", "malformed", fleet.BadLoad, absent, says("[1,2]"))
+	add("has a list for a load", "malformed", stats.BadLoad, absent, says("[1,2]"))
 	return all
 }
 
@@ -177,7 +177,7 @@ func TestWorkersThatLie(t *testing.T) {
 			return nil
 		})
 		if l.reason >= 0 {
-			series := rejected(fleet.StatsReply, l.reason)
+			series := rejected(stats.StatsReply, l.reason)
 			count := page{series: decimal(uint64(base.number(series)) + sent.Load())}
 			m.until(func(now page) error {
 				if err := now.has(count); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"dynamo-metrics/e2e/garbage"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -155,7 +156,7 @@ func (f *forger) events(names, ids int) {
 		wire.TopicLoad:        func(id uint64) []byte { return garbage.LoadEvent(id, 0, 77) },
 		wire.TopicForwardPass: func(id uint64) []byte { return garbage.ForwardPass(id, 0, 1, 0.5) },
 	} {
-		kind := map[string]fleet.Kind{wire.TopicLoad: fleet.LoadEvent, wire.TopicForwardPass: fleet.ForwardPass}[topic]
+		kind := map[string]stats.Kind{wire.TopicLoad: stats.LoadEvent, wire.TopicForwardPass: stats.ForwardPass}[topic]
 		f.comes(messages(kind), names, func() {
 			for n := range names {
 				f.event(f.namespace(n), endpoint(n), topic, event(firstForged+uint64(n%ids)))
@@ -172,19 +173,19 @@ func (f *forger) comeAndGo(names int) {
 		in := func(n int) (string, fleet.Instance) {
 			return f.namespace(n), fleet.Instance{Endpoint: endpoint(n), ID: firstForged + uint64(n)}
 		}
-		f.comes(messages(fleet.Instances), at, func() {
+		f.comes(messages(stats.Instances), at, func() {
 			f.each(first, at, func(n int) clientv3.Op {
 				e := garbage.Registration(in(n))
 				return clientv3.OpPut(e.Key, e.Value)
 			})
 		})
-		f.comes(messages(fleet.LoadEvent), at, func() {
+		f.comes(messages(stats.LoadEvent), at, func() {
 			for n := first; n < first+at; n++ {
 				namespace, of := in(n)
 				f.event(namespace, of.Endpoint, wire.TopicLoad, garbage.LoadEvent(of.ID, 0, 77))
 			}
 		})
-		f.comes(messages(fleet.Instances), at, func() {
+		f.comes(messages(stats.Instances), at, func() {
 			f.each(first, at, func(n int) clientv3.Op { return clientv3.OpDelete(garbage.Registration(in(n)).Key) })
 		})
 	}
@@ -214,10 +215,10 @@ func (f *forger) cards(names, ids int) {
 	card := func(n int) garbage.Entry {
 		return garbage.Card(f.namespace(n), fleet.Instance{Endpoint: endpoint(n), ID: firstForged + uint64(n%ids)})
 	}
-	f.comes(messages(fleet.Cards), names, func() {
+	f.comes(messages(stats.Cards), names, func() {
 		f.each(0, names, func(n int) clientv3.Op { return clientv3.OpPut(card(n).Key, card(n).Value) })
 	})
-	f.comes(messages(fleet.Cards), names, func() {
+	f.comes(messages(stats.Cards), names, func() {
 		f.each(0, names, func(n int) clientv3.Op { return clientv3.OpDelete(card(n).Key) })
 	})
 }
@@ -230,7 +231,7 @@ func (f *forger) answers(names int, id func(n int) (worker uint64, static string
 		worker, static := id(n)
 		all = append(all, garbage.StatsReply(f.service(), endpoint(n).Name, worker, static, 77))
 	}
-	f.comes(messages(fleet.StatsReply), names, func() { f.extra.Store(&all) })
+	f.comes(messages(stats.StatsReply), names, func() { f.extra.Store(&all) })
 }
 
 // boundedFamilies says that no family has more series than so many workers, or endpoints in
@@ -271,7 +272,7 @@ func (f *forger) glance(most int) {
 	}
 }
 
-func overLimitOf(l fleet.Limit) string {
+func overLimitOf(l stats.Limit) string {
 	return fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)
 }
 
@@ -287,7 +288,7 @@ func TestForgedNames(t *testing.T) {
 			// Each id has the last endpoint that it named waiting; the passes replace the loads.
 			f.events(names, ids)
 			f.m.until(func(p page) error {
-				rejects := p.number(rejected(fleet.LoadEvent, fleet.NotRegistered)) + p.number(rejected(fleet.ForwardPass, fleet.NotRegistered))
+				rejects := p.number(rejected(stats.LoadEvent, stats.NotRegistered)) + p.number(rejected(stats.ForwardPass, stats.NotRegistered))
 				if rejects != 2*names-ids {
 					return fmt.Errorf("%v events are of no use, want %d", rejects, 2*names-ids)
 				}
@@ -302,7 +303,7 @@ func TestForgedNames(t *testing.T) {
 			f.answers(3000, func(n int) (uint64, string) { return firstForged + uint64(n), fmt.Sprint("forged-", n) })
 			f.answers(3000, func(n int) (uint64, string) { return 0, fmt.Sprint("static-", n) })
 			f.m.until(func(p page) error {
-				return p.has(page{rejected(fleet.StatsReply, fleet.NotRegistered): "3000", overLimitOf(fleet.WorkerLimit): decimal(3000 - (limit - 2 - ids))})
+				return p.has(page{rejected(stats.StatsReply, stats.NotRegistered): "3000", overLimitOf(stats.WorkerLimit): decimal(3000 - (limit - 2 - ids))})
 			})
 			f.glance(1_000_000)
 			f.m.until(func(p page) error { // they answer once and no more
@@ -314,11 +315,11 @@ func TestForgedNames(t *testing.T) {
 
 			// Where a worker was registered is remembered: 1,022 endpoints beside the two.
 			f.comeAndGo(3000)
-			f.m.until(func(p page) error { return p.has(page{overLimitOf(fleet.EndpointLimit): "1978"}) })
+			f.m.until(func(p page) error { return p.has(page{overLimitOf(stats.EndpointLimit): "1978"}) })
 			f.glance(1_000_000)
 
-			f.comes(overLimitOf(fleet.EndpointLimit), 3000, func() { f.cards(3000, ids) })
-			f.comes(messages(fleet.HitRate), names, func() {
+			f.comes(overLimitOf(stats.EndpointLimit), 3000, func() { f.cards(3000, ids) })
+			f.comes(messages(stats.HitRate), names, func() {
 				for n := range names {
 					f.forgedHit(firstForged+uint64(n), 1)
 				}
@@ -338,7 +339,7 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 	f := newForger(t, "dynamo")
 	// Some of the honest are enough to have ranks made up for.
 	const others = 128
-	f.comes(messages(fleet.Instances), others, func() {
+	f.comes(messages(stats.Instances), others, func() {
 		f.each(100, others, func(n int) clientv3.Op {
 			e := garbage.Registration(f.honest, fleet.Instance{Endpoint: publishingAt, ID: uint64(n)})
 			return clientv3.OpPut(e.Key, e.Value)
@@ -351,7 +352,7 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 		}
 		return nil
 	})
-	f.comes(messages(fleet.HitRate), workers, func() {
+	f.comes(messages(stats.HitRate), workers, func() {
 		for n := range workers {
 			f.forgedHit(firstForged+uint64(n), 1)
 		}
@@ -361,12 +362,12 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 		f.event(f.honest, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 1, 1.1e-6))
 		f.event(f.honest, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 2, 8000))
 	}
-	f.comes(messages(fleet.ForwardPass), 2*30_000, func() {
+	f.comes(messages(stats.ForwardPass), 2*30_000, func() {
 		for n := range 30_000 {
 			far(endpoint(n), firstForged+uint64(n), 0)
 		}
 	})
-	f.comes(messages(fleet.ForwardPass), 2*256*(others+1), func() {
+	f.comes(messages(stats.ForwardPass), 2*256*(others+1), func() {
 		for rank := range uint32(256) {
 			far(publishingAt, publishingID, rank)
 			for n := range uint64(others) {
@@ -391,6 +392,6 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 	}
 	w.stop()
 	t.Logf("%.0f MiB resident at most; %d series; over the limits: %s workers, %s endpoints, %s attachments, %s ranks", peak/(1<<20), len(p),
-		p[overLimitOf(fleet.WorkerLimit)], p[overLimitOf(fleet.EndpointLimit)], p[overLimitOf(fleet.AttachmentLimit)], p[overLimitOf(fleet.RankLimit)])
+		p[overLimitOf(stats.WorkerLimit)], p[overLimitOf(stats.EndpointLimit)], p[overLimitOf(stats.AttachmentLimit)], p[overLimitOf(stats.RankLimit)])
 	f.m.Terminate()
 }

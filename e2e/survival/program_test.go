@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/e2e/process"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -166,11 +166,11 @@ func connected(system string) string {
 	return fmt.Sprintf("dynamo_metrics_connected{system=%q}", system)
 }
 
-func messages(k fleet.Kind) string {
+func messages(k stats.Kind) string {
 	return fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", k)
 }
 
-func rejected(k fleet.Kind, r fleet.Reason) string {
+func rejected(k stats.Kind, r stats.Reason) string {
 	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, r)
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/testutil"
+
 	"github.com/nats-io/nats.go"
 )
 

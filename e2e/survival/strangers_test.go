@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // bounded says that page and memory stay within what the limit of workers allows.
@@ -64,7 +64,7 @@ func TestAHundredThousandForgedIds(t *testing.T) {
 	booked := f.hundredThousand(a)
 	over := uint64(forged - (limit - 2))
 	m.shows(merged(loads(a, b), page{
-		messages(fleet.HitRate): decimal(forged + booked/2),
+		messages(stats.HitRate): decimal(forged + booked/2),
 		overLimit:               decimal(over),
 		of(isl, a.id):           decimal(4 * booked),
 		of(overlap, a.id):       decimal(booked),
@@ -92,7 +92,7 @@ func TestAHundredThousandForgedIds(t *testing.T) {
 	// There is no room for anybody new, and the forged do not come back.
 	again := f.hundredThousand(b)
 	m.until(func(p page) error {
-		if p.number(messages(fleet.HitRate)) != float64(2*forged+arrivals+booked/2+again/2) {
+		if p.number(messages(stats.HitRate)) != float64(2*forged+arrivals+booked/2+again/2) {
 			return errors.New("not all have come")
 		}
 		kept := uint64(limit - 2 - arrivals) // of the forged ids; whose second event is booked

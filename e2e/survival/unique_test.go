@@ -12,6 +12,7 @@ import (
 
 	"dynamo-metrics/e2e/process"
 	"dynamo-metrics/internal/testutil"
+
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 

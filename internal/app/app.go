@@ -24,6 +24,7 @@ import (
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/glance"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -102,7 +103,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 }
 
 // use says which servers the program works with.
-func (c config) use(t *fleet.Tally) {
+func (c config) use(t *stats.Tally) {
 	t.NATS.Use()
 	t.Bus.Use()
 	if c.natsServers() == "" {
@@ -197,7 +198,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		g.Go(func() error { atEachTakeover(ctx, &f.Tally.Unique, pollNow); return nil })
 	}
 	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused,
-		Why: func(err error) { f.Tally.NATS.Blame(err.Error()) }, Failed: func() { f.Tally.Fail(fleet.PeerNATS) }}
+		Why: func(err error) { f.Tally.NATS.Blame(err.Error()) }, Failed: func() { f.Tally.Fail(stats.PeerNATS) }}
 	g.Go(func() error {
 		return connect.HoldNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn
@@ -227,7 +228,7 @@ func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poll
 }
 
 // atEachTakeover calls f whenever this becomes the one program of its namespace.
-func atEachTakeover(ctx context.Context, unique *fleet.Claim, f func()) {
+func atEachTakeover(ctx context.Context, unique *stats.Claim, f func()) {
 	for ctx.Err() == nil {
 		unique.Await(ctx, false)
 		unique.Await(ctx, true)
@@ -285,10 +286,10 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 			f.Advance(now)
 			// Whether a probe asks or not: readiness is to be remembered.
 			expose.Ready(f)
-			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(fleet.SubscriptionLimit) { // which has a line of its own
+			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(stats.SubscriptionLimit) { // which has a line of its own
 				said = true
 				what := "more workers"
-				if f.Tally.TurnedAway(fleet.WorkerLimit) == 0 {
+				if f.Tally.TurnedAway(stats.WorkerLimit) == 0 {
 					what = "all of what is registered or published"
 				}
 				log.Warn("There is no room for "+what+": raise --max-workers", "max_workers", limit)

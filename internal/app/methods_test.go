@@ -15,6 +15,7 @@ import (
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/glance"
+	"dynamo-metrics/internal/stats"
 )
 
 // TestEveryPathAnswersGETAndHEADAlone whatever another path answers that is as long or shorter.
@@ -25,7 +26,7 @@ func TestEveryPathAnswersGETAndHEADAlone(t *testing.T) {
 	}
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Sync(fleet.Listing{})
-	f.Tally.Polled(fleet.PollOK, 0)
+	f.Tally.Polled(stats.PollOK, 0)
 	look := glance.New(glance.Options{Fleet: f})
 	log := slog.New(slog.DiscardHandler)
 	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), look, log)

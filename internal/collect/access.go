@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -99,7 +100,7 @@ func (a *Access) isConfirmed() bool {
 // Refused hears of a subject that the server refuses; without a name, of one of those that it
 // was asked for, or of any. It reports whether it is one of these, and whether that is news.
 func (a *Access) Refused(subject string, publishing bool) (known, news bool) {
-	a.fleet.Tally.Fail(fleet.PeerNATS)
+	a.fleet.Tally.Fail(stats.PeerNATS)
 	a.change(func() {
 		if subject == "" {
 			a.doubt()

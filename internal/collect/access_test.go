@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -82,7 +83,7 @@ func TestNATSIsUpWhenNothingRequiredIsRefused(t *testing.T) {
 	a.Connected(true)
 	a.confirm()
 	a.is(true, 3, subscriptions, "", "")
-	if n := a.fleet.Tally.Failed(fleet.PeerNATS); n != 6 {
+	if n := a.fleet.Tally.Failed(stats.PeerNATS); n != 6 {
 		t.Errorf("%d failures are counted, want one for each refusal", n)
 	}
 	if n := a.log.Count("NATS grants a permission that it denied before"); n != 3 {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"sync"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -82,7 +82,7 @@ const (
 )
 
 // arrives notes an event of a stream. Copies that are nil are of no broker.
-func (c *copies) arrives(v wire.Envelope, kind fleet.Kind, worker uint64, rank uint32) arrival {
+func (c *copies) arrives(v wire.Envelope, kind stats.Kind, worker uint64, rank uint32) arrival {
 	if c == nil {
 		return inOrder
 	}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -40,32 +40,32 @@ func TestCopiesOfAnEventAreTold(t *testing.T) {
 	var c copies
 	for i, s := range []struct {
 		publisher, sequence, worker uint64
-		kind                        fleet.Kind
+		kind                        stats.Kind
 		want                        arrival
 	}{
-		{1, 0, 7, fleet.LoadEvent, inOrder},
-		{1, 0, 7, fleet.LoadEvent, again},
-		{1, 0, 7, fleet.ForwardPass, inOrder}, // another topic
-		{2, 0, 7, fleet.LoadEvent, inOrder},   // another publisher
-		{1, 0, 8, fleet.LoadEvent, inOrder},   // another publisher of the same id
-		{1, 3, 7, fleet.LoadEvent, inOrder},   // 1 and 2 were lost here
-		{1, 2, 7, fleet.LoadEvent, late},
-		{1, 2, 7, fleet.LoadEvent, again},
-		{1, 3, 7, fleet.LoadEvent, again},
-		{1, 1024, 7, fleet.LoadEvent, inOrder},
-		{1, 1, 7, fleet.LoadEvent, late}, // the last that is remembered
-		{1, 0, 7, fleet.LoadEvent, again},
-		{1, 1 << 40, 7, fleet.LoadEvent, inOrder},
-		{1, 1<<40 - 1, 7, fleet.LoadEvent, late},
-		{1, 1 << 40, 7, fleet.LoadEvent, again},
-		{1, 1024, 7, fleet.LoadEvent, again},
+		{1, 0, 7, stats.LoadEvent, inOrder},
+		{1, 0, 7, stats.LoadEvent, again},
+		{1, 0, 7, stats.ForwardPass, inOrder}, // another topic
+		{2, 0, 7, stats.LoadEvent, inOrder},   // another publisher
+		{1, 0, 8, stats.LoadEvent, inOrder},   // another publisher of the same id
+		{1, 3, 7, stats.LoadEvent, inOrder},   // 1 and 2 were lost here
+		{1, 2, 7, stats.LoadEvent, late},
+		{1, 2, 7, stats.LoadEvent, again},
+		{1, 3, 7, stats.LoadEvent, again},
+		{1, 1024, 7, stats.LoadEvent, inOrder},
+		{1, 1, 7, stats.LoadEvent, late}, // the last that is remembered
+		{1, 0, 7, stats.LoadEvent, again},
+		{1, 1 << 40, 7, stats.LoadEvent, inOrder},
+		{1, 1<<40 - 1, 7, stats.LoadEvent, late},
+		{1, 1 << 40, 7, stats.LoadEvent, again},
+		{1, 1024, 7, stats.LoadEvent, again},
 	} {
 		got := c.arrives(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
 		if got != s.want {
 			t.Errorf("event %d: %d, want %d", i, got, s.want)
 		}
 	}
-	if got := c.arrives(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, fleet.LoadEvent, 7, 0); got != inOrder {
+	if got := c.arrives(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, stats.LoadEvent, 7, 0); got != inOrder {
 		t.Errorf("of a publisher that has begun anew: %d, want %d", got, inOrder)
 	}
 	// One that has the id of another, and has not come as far.
@@ -74,12 +74,12 @@ func TestCopiesOfAnEventAreTold(t *testing.T) {
 		number, at uint64
 		want       arrival
 	}{{0, 10, inOrder}, {1, 20, inOrder}, {2, 30, inOrder}, {1, 20, again}, {2, 30, again}, {0, 40, inOrder}, {0, 40, again}, {1, 41, inOrder}} {
-		if got := shadow.arrives(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, fleet.LoadEvent, 7, 0); got != s.want {
+		if got := shadow.arrives(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
 			t.Errorf("event %d of two: %d, want %d", i, got, s.want)
 		}
 	}
 	var none *copies
-	if got := none.arrives(wire.Envelope{}, fleet.LoadEvent, 1, 0); got != inOrder {
+	if got := none.arrives(wire.Envelope{}, stats.LoadEvent, 1, 0); got != inOrder {
 		t.Errorf("without a broker: %d, want %d", got, inOrder)
 	}
 }
@@ -97,7 +97,7 @@ func TestCopiesAreToldInWhateverOrderTheyCome(t *testing.T) {
 		case number < newest:
 			want = late
 		}
-		if got := c.arrives(wire.Envelope{Sequence: number}, fleet.LoadEvent, 1, 0); got != want && i > 0 {
+		if got := c.arrives(wire.Envelope{Sequence: number}, stats.LoadEvent, 1, 0); got != want && i > 0 {
 			t.Fatalf("number %d, newest %d: %d, want %d", number, newest, got, want)
 		}
 		seen[number], newest = true, max(newest, number)
@@ -108,7 +108,7 @@ func TestCopiesThatAreRememberedAreBounded(t *testing.T) {
 	const most = 131_072 // in each of two generations
 	var c copies
 	arrives := func(publisher, number uint64) arrival {
-		return c.arrives(wire.Envelope{Publisher: publisher, Sequence: number}, fleet.LoadEvent, 7, 0)
+		return c.arrives(wire.Envelope{Publisher: publisher, Sequence: number}, stats.LoadEvent, 7, 0)
 	}
 	for publisher := range uint64(4 * most) { // forged
 		arrives(publisher, 0)

@@ -12,6 +12,7 @@ import (
 
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -118,8 +119,8 @@ func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 	b.rows("c/e/7=5")
 	tally := &b.fleet.Tally
 	testutil.Until(t, func() error {
-		for reason, least := range map[fleet.Reason]uint64{fleet.BadJSON: 3, fleet.BadID: 1, fleet.BadName: 2} {
-			if got := tally.Rejected(fleet.StatsReply, reason); got < least {
+		for reason, least := range map[stats.Reason]uint64{stats.BadJSON: 3, stats.BadID: 1, stats.BadName: 2} {
+			if got := tally.Rejected(stats.StatsReply, reason); got < least {
 				return fmt.Errorf("%d rejected for %s, want at least %d", got, reason, least)
 			}
 		}
@@ -142,7 +143,7 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 	}
 	b.poll(20 * time.Millisecond)
 	testutil.Until(t, func() error {
-		if n := b.fleet.Tally.Polls(fleet.PollEmpty); n < 3 {
+		if n := b.fleet.Tally.Polls(stats.PollEmpty); n < 3 {
 			return fmt.Errorf("%d polls, want three", n)
 		}
 		return nil
@@ -163,7 +164,7 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 	polls := func(least uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if n := b.fleet.Tally.Polls(fleet.PollEmpty); n < least {
+			if n := b.fleet.Tally.Polls(stats.PollEmpty); n < least {
 				return fmt.Errorf("%d polls, want %d", n, least)
 			}
 			return nil
@@ -221,7 +222,7 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 	subject := wire.HitRateSubject("dynamo")
 	testutil.Until(t, func() error {
 		err := b.nats.Publish(subject, []byte("garbage"))
-		if err == nil && b.fleet.Tally.Rejected(fleet.HitRate, fleet.BadJSON) == 0 {
+		if err == nil && b.fleet.Tally.Rejected(stats.HitRate, stats.BadJSON) == 0 {
 			err = errors.New("not heard yet")
 		}
 		return err
@@ -244,7 +245,7 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 		}
 		return nil
 	})
-	if n := b.fleet.Tally.Dropped(fleet.QueueFull); n != 0 {
+	if n := b.fleet.Tally.Dropped(stats.QueueFull); n != 0 {
 		t.Errorf("%d dropped", n)
 	}
 }
@@ -264,7 +265,7 @@ func TestWhatTheClientDropsIsCounted(t *testing.T) {
 	testutil.Until(t, func() error {
 		drops.count()
 		// One is being handled, which counts as pending too, and one waits.
-		if got := b.fleet.Tally.Dropped(fleet.QueueFull); got != 8 {
+		if got := b.fleet.Tally.Dropped(stats.QueueFull); got != 8 {
 			return fmt.Errorf("%d dropped, want 8", got)
 		}
 		return nil

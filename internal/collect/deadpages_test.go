@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -211,7 +212,7 @@ func TestWhereThereAreNotPlacesEnoughRoundsAreLonger(t *testing.T) {
 				}
 			}
 		}
-		if n := w.fleet.Tally.Scrapes(fleet.ScrapeError); n > 0 {
+		if n := w.fleet.Tally.Scrapes(stats.ScrapeError); n > 0 {
 			t.Errorf("%d scrapes failed", n)
 		}
 	})
@@ -249,7 +250,7 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 		other.Namespace, other.Load.Waiting = "other", fleet.Some[uint64](7)
 		values = append(values, other, of)
 	}
-	if got := s.book(f.WorkerPages(true), values); got != fleet.ScrapeOK {
+	if got := s.book(f.WorkerPages(true), values); got != stats.ScrapeOK {
 		t.Errorf("the scrape was %s", got)
 	}
 	for _, w := range f.Snapshot().Workers {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -58,17 +59,17 @@ func (e *Events) message(at fleet.Endpoint, topic string, data []byte) {
 	}
 	envelope, err := wire.ParseEnvelope(data)
 	if err != nil {
-		e.reject(kind, fleet.BadPack, err)
+		e.reject(kind, stats.BadPack, err)
 		return
 	}
 	e.envelope(at, topic, envelope, &e.sequences, nil)
 }
 
 // kinds are the topics that are read.
-var kinds = map[string]fleet.Kind{
-	wire.TopicLoad:        fleet.LoadEvent,
-	wire.TopicHitRate:     fleet.HitRate,
-	wire.TopicForwardPass: fleet.ForwardPass,
+var kinds = map[string]stats.Kind{
+	wire.TopicLoad:        stats.LoadEvent,
+	wire.TopicHitRate:     stats.HitRate,
+	wire.TopicForwardPass: stats.ForwardPass,
 }
 
 // counted are the numbers of what came one way into the program: of one publisher, or of many.
@@ -81,7 +82,7 @@ type counted interface {
 func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numbers counted, by *copies) {
 	kind := kinds[topic]
 	if string(v.Topic) != topic {
-		e.reject(kind, fleet.BadID, errors.New("topic and subject of an event differ"))
+		e.reject(kind, stats.BadID, errors.New("topic and subject of an event differ"))
 		return
 	}
 	t := &e.fleet.Tally
@@ -92,16 +93,16 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 		behind = e.count(gapKey{numbers, stream{v.Publisher, kind}}, v.Sequence)
 	}
 	switch kind {
-	case fleet.LoadEvent:
+	case stats.LoadEvent:
 		e.load(at, v, by, behind)
-	case fleet.HitRate:
+	case stats.HitRate:
 		hit, err := wire.ParseHitRatePack(v.Payload)
 		if err == nil && by.arrives(v, kind, hit.Worker, 0) == again {
-			t.Reject(kind, fleet.Repeated)
+			t.Reject(kind, stats.Repeated)
 			return
 		}
-		e.hit(hit, fleet.BadPack, err)
-	case fleet.ForwardPass:
+		e.hit(hit, stats.BadPack, err)
+	case stats.ForwardPass:
 		e.pass(at, v, by, behind)
 	}
 }
@@ -124,26 +125,26 @@ func (e *Events) bare(topic string, data []byte) {
 	case wire.TopicLoad:
 		l, err := wire.ParseLoadEvent(data)
 		if err != nil {
-			e.reject(fleet.LoadEvent, fleet.BadJSON, err)
+			e.reject(stats.LoadEvent, stats.BadJSON, err)
 			return
 		}
 		e.publish(fleet.Origin{Worker: l.Worker, Rank: l.Rank}, l.Source, l.Load, l.Estimate)
 	case wire.TopicHitRate:
 		hit, err := wire.ParseHitRate(data)
-		e.hit(hit, fleet.BadJSON, err)
+		e.hit(hit, stats.BadJSON, err)
 	default:
-		e.reject(kinds[topic], fleet.BadPack, errors.New("not an envelope"))
+		e.reject(kinds[topic], stats.BadPack, errors.New("not an envelope"))
 	}
 }
 
 func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies, behind bool) {
 	l, err := wire.ParseActiveLoad(v.Payload)
 	if err != nil {
-		e.reject(fleet.LoadEvent, fleet.BadPack, err)
+		e.reject(stats.LoadEvent, stats.BadPack, err)
 		return
 	}
-	if by.arrives(v, fleet.LoadEvent, l.Worker, l.Rank) != inOrder { // a late one is not the load any more
-		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.Repeated)
+	if by.arrives(v, stats.LoadEvent, l.Worker, l.Rank) != inOrder { // a late one is not the load any more
+		e.fleet.Tally.Reject(stats.LoadEvent, stats.Repeated)
 		return
 	}
 	from := fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank, Sent: v.PublishedAt, Late: behind}
@@ -154,17 +155,17 @@ func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies, behind boo
 func (e *Events) publish(from fleet.Origin, source fleet.Source, l fleet.Load, estimate bool) {
 	switch {
 	case estimate:
-		e.fleet.Tally.Reject(fleet.LoadEvent, fleet.Estimate)
+		e.fleet.Tally.Reject(stats.LoadEvent, stats.Estimate)
 	case l == fleet.Load{}:
-		e.reject(fleet.LoadEvent, fleet.BadLoad, errors.New("a load without a value"))
+		e.reject(stats.LoadEvent, stats.BadLoad, errors.New("a load without a value"))
 	default:
 		e.fleet.Publish(from, source, l)
 	}
 }
 
-func (e *Events) hit(hit wire.HitRate, otherwise fleet.Reason, err error) {
+func (e *Events) hit(hit wire.HitRate, otherwise stats.Reason, err error) {
 	if err != nil {
-		e.fleet.Tally.Reject(fleet.HitRate, otherwise)
+		e.fleet.Tally.Reject(stats.HitRate, otherwise)
 		if e.verbose {
 			e.log.Debug("Failed to deserialize KV hit rate event", "error", err)
 		}
@@ -180,19 +181,19 @@ func (e *Events) hit(hit wire.HitRate, otherwise fleet.Reason, err error) {
 func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind bool) {
 	p, err := wire.ParseForwardPass(v.Payload)
 	if err != nil {
-		e.reject(fleet.ForwardPass, fleet.BadPack, err)
+		e.reject(stats.ForwardPass, stats.BadPack, err)
 		return
 	}
 	if !p.HasWorker {
-		e.fleet.Tally.Reject(fleet.ForwardPass, fleet.NoWorker)
+		e.fleet.Tally.Reject(stats.ForwardPass, stats.NoWorker)
 		e.nameless.Do(func() {
 			e.log.Warn("Forward passes come without their worker's id and cannot be shown: an engine was not told it when it was started", "endpoint", at)
 		})
 		return
 	}
-	order := by.arrives(v, fleet.ForwardPass, p.Worker, p.Rank)
+	order := by.arrives(v, stats.ForwardPass, p.Worker, p.Rank)
 	if order == again {
-		e.fleet.Tally.Reject(fleet.ForwardPass, fleet.Repeated)
+		e.fleet.Tally.Reject(stats.ForwardPass, stats.Repeated)
 		return
 	}
 	e.fleet.Pass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
@@ -210,17 +211,17 @@ func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind boo
 
 // trace books a record of the request trace (1.4 to 1.6).
 func (e *Events) trace(data []byte) {
-	e.fleet.Tally.Receive(fleet.Trace)
+	e.fleet.Tally.Receive(stats.Trace)
 	r, err := wire.ParseTrace(data)
 	if errors.Is(err, wire.ErrNotRequestEnd) {
 		return
 	}
 	if err != nil {
-		e.reject(fleet.Trace, fleet.BadJSON, err)
+		e.reject(stats.Trace, stats.BadJSON, err)
 		return
 	}
 	if !r.Prefill.OK && !r.Decode.OK {
-		e.fleet.Tally.Reject(fleet.Trace, fleet.NoWorker)
+		e.fleet.Tally.Reject(stats.Trace, stats.NoWorker)
 		e.bareTrace.Do(func() {
 			e.log.Info("Request traces name no worker and cannot be shown: a frontend of 1.4 names them only for requests with a session header, later ones always do")
 		})
@@ -236,7 +237,7 @@ func (e *Events) trace(data []byte) {
 	})
 }
 
-func (e *Events) reject(kind fleet.Kind, reason fleet.Reason, err error) {
+func (e *Events) reject(kind stats.Kind, reason stats.Reason, err error) {
 	e.fleet.Tally.Reject(kind, reason)
 	if e.verbose {
 		e.log.Debug("Ignored an event", "kind", kind, "error", err)

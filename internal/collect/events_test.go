@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -199,7 +200,7 @@ func registryOf(t *testing.T, dir, label string) fleet.Listing {
 // TestSubjectsThatNameNoEndpoint count as what their last word says, and as of no use,
 // whichever way they come.
 func TestSubjectsThatNameNoEndpoint(t *testing.T) {
-	for topic, kind := range map[string]fleet.Kind{wire.TopicLoad: fleet.LoadEvent, wire.TopicForwardPass: fleet.ForwardPass} {
+	for topic, kind := range map[string]stats.Kind{wire.TopicLoad: stats.LoadEvent, wire.TopicForwardPass: stats.ForwardPass} {
 		for _, name := range []string{"%", "%2", "%zz", "%2f", "%FF"} {
 			subject := "namespace.lab.component." + name + ".endpoint.generate." + topic
 			for plane, hear := range map[string]func(*Events){
@@ -255,8 +256,8 @@ func shown(f *fleet.Fleet) string {
 		}
 		b.WriteByte('\n')
 	}
-	for _, k := range fleet.Kinds() {
-		for _, r := range fleet.Reasons() {
+	for _, k := range stats.Kinds() {
+		for _, r := range stats.Reasons() {
 			if n := f.Tally.Rejected(k, r); n > 0 {
 				fmt.Fprintf(&b, "  rejected %s %s %d\n", k, r, n)
 			}

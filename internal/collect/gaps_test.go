@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -22,7 +23,7 @@ type counting struct {
 
 func newCounting(t *testing.T) *counting {
 	c := &counting{t: t, e: NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler))}
-	c.key = gapKey{&c.by, stream{publisher: 7, kind: fleet.HitRate}}
+	c.key = gapKey{&c.by, stream{publisher: 7, kind: stats.HitRate}}
 	return c
 }
 
@@ -123,7 +124,7 @@ func TestGapsThatAreOpenAreBounded(t *testing.T) {
 		t.Errorf("%d are missing, want those of the first 43 gaps", n)
 	}
 	for publisher := range uint64(70_000) {
-		key := gapKey{&sequence{}, stream{publisher: publisher, kind: fleet.HitRate}}
+		key := gapKey{&sequence{}, stream{publisher: publisher, kind: stats.HitRate}}
 		c.e.count(key, 1)
 		c.e.count(key, 3)
 	}
@@ -188,7 +189,7 @@ func TestALoadThatComesLateIsNotTheLoad(t *testing.T) {
 	load(19, 0, 19)
 	load(18, 0, 18) // late
 	blocks(19, 61)
-	if n := f.Tally.Rejected(fleet.LoadEvent, fleet.Repeated); n != 1 {
+	if n := f.Tally.Rejected(stats.LoadEvent, stats.Repeated); n != 1 {
 		t.Errorf("%d loads are counted as late, want 1", n)
 	}
 	load(21, 0, 21)

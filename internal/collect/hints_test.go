@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -183,7 +184,7 @@ func TestAPollWhoseAnswersAreDeniedFindsNoOneMissing(t *testing.T) {
 	access.Refused(inboxes, false)
 	p.finish(time.Second, p.heard(t.Context()))
 	tally := &b.fleet.Tally
-	if failed, empty := tally.Polls(fleet.PollError), tally.Polls(fleet.PollEmpty); failed != 1 || empty != 0 || out.Count("No endpoints found") != 0 {
+	if failed, empty := tally.Polls(stats.PollError), tally.Polls(stats.PollEmpty); failed != 1 || empty != 0 || out.Count("No endpoints found") != 0 {
 		t.Errorf("%d polls failed and %d were empty:\n%s", failed, empty, out)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -64,7 +65,7 @@ func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
 		return
 	}
 	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
-		e.fleet.Tally.Fail(fleet.PeerNATS)
+		e.fleet.Tally.Fail(stats.PeerNATS)
 		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
 		return
 	}
@@ -105,7 +106,7 @@ type subscription struct {
 	level   slog.Level // of that line: the original's own is for everybody
 	book    nats.MsgHandler
 
-	tally   *fleet.Tally
+	tally   *stats.Tally
 	on      *nats.Subscription
 	drops   dropCounter
 	retries retries
@@ -114,7 +115,7 @@ type subscription struct {
 func (s *subscription) open(conn *nats.Conn) error {
 	on, err := connect.Subscribe(conn, s.subject, s.book)
 	if err != nil {
-		s.tally.Fail(fleet.PeerNATS)
+		s.tally.Fail(stats.PeerNATS)
 		return fmt.Errorf("subscribe to %s: %w", s.subject, err)
 	}
 	s.on, s.drops = on, dropCounter{subscription: on, tally: s.tally}
@@ -145,7 +146,7 @@ func (s *subscription) again(ctx context.Context, conn *nats.Conn, a *Access) {
 		return
 	}
 	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
-		s.tally.Fail(fleet.PeerNATS)
+		s.tally.Fail(stats.PeerNATS)
 		return
 	}
 	a.Settle(s.name)
@@ -204,14 +205,14 @@ func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bo
 		return at, topic, true
 	}
 	e.fleet.Tally.Receive(kinds[last])
-	e.reject(kinds[last], fleet.BadName, fmt.Errorf("the subject %q names no endpoint", subject))
+	e.reject(kinds[last], stats.BadName, fmt.Errorf("the subject %q names no endpoint", subject))
 	return fleet.Endpoint{}, "", false
 }
 
 // dropCounter carries what the NATS client drops of a subscription over to the tally.
 type dropCounter struct {
 	subscription *nats.Subscription
-	tally        *fleet.Tally
+	tally        *stats.Tally
 	counted      int
 }
 
@@ -220,6 +221,6 @@ func (d *dropCounter) count() {
 	if err != nil || dropped == d.counted {
 		return // an error says that the subscription has ended, and was counted before
 	}
-	d.tally.Drop(fleet.QueueFull, uint64(dropped-d.counted))
+	d.tally.Drop(stats.QueueFull, uint64(dropped-d.counted))
 	d.counted = dropped
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -56,7 +57,7 @@ func TestGapsAreNotedWithTheNumbersThatCame(t *testing.T) {
 	}
 	e.gaps.expire(time.Now().Add(gapTime))
 	gaps := f.Notes.Gaps()
-	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != fleet.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {
+	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != stats.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {
 		t.Errorf("gaps %+v, want one of publisher 7 from 4 to 9, just now", gaps)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -225,7 +226,7 @@ func (p *plane) hits(events, gaps uint64) {
 	time.Sleep(gapTime + time.Second) // what has not come by then is missing
 	synctest.Wait()
 	t := &p.fleet.Tally
-	if n, g := t.Messages(fleet.HitRate), t.Gaps.Load(); n != events || g != gaps {
+	if n, g := t.Messages(stats.HitRate), t.Gaps.Load(); n != events || g != gaps {
 		p.t.Errorf("%d events and %d are missing, want %d and %d", n, g, events, gaps)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -85,7 +86,7 @@ type pollState struct {
 // Listen subscribes to the replies over a connection, for the next Run, which does so itself
 // if that is not done before.
 func (p *Poller) Listen(conn *nats.Conn) error {
-	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Tally.Failed(fleet.PeerNATS) > 0 {
+	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Tally.Failed(stats.PeerNATS) > 0 {
 		p.reconnects = never // that is as good as a reconnection: the workers had to wait for the server, too
 	}
 	p.Conn = conn
@@ -177,7 +178,7 @@ func (p *Poller) once(ctx context.Context) {
 	t := &p.Fleet.Tally
 	start := time.Now()
 	if !p.Conn.IsConnected() || !p.mayAsk(start) {
-		t.Polled(fleet.PollError, 0)
+		t.Polled(stats.PollError, 0)
 		return
 	}
 	p.reconnected(p.Conn.Stats().Reconnects, start)
@@ -189,7 +190,7 @@ func (p *Poller) once(ctx context.Context) {
 	deadline := start.Add(p.longest())
 	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
 	if err != nil && ctx.Err() == nil {
-		t.Fail(fleet.PeerNATS)
+		t.Fail(stats.PeerNATS)
 	} else if err == nil && p.denied() {
 		p.retries.begin(start)
 		err = errDenied
@@ -197,7 +198,7 @@ func (p *Poller) once(ctx context.Context) {
 	if err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
-		t.Polled(fleet.PollError, 0)
+		t.Polled(stats.PollError, 0)
 		return
 	}
 	p.await(ctx, deadline)
@@ -332,12 +333,12 @@ func (p *Poller) finish(took time.Duration, heard bool) {
 	poll := p.poll
 	poll.elsewhere = maps.Clone(poll.elsewhere) // late replies may still add to it
 	p.mu.Unlock()
-	result := fleet.PollEmpty
+	result := stats.PollEmpty
 	switch {
 	case poll.matched:
-		result = fleet.PollOK
+		result = stats.PollOK
 	case !heard:
-		p.Fleet.Tally.Polled(fleet.PollError, 0)
+		p.Fleet.Tally.Polled(stats.PollError, 0)
 		return
 	}
 	p.Fleet.Tally.Polled(result, took)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -20,20 +21,20 @@ func (p *Poller) reply(m *nats.Msg) {
 		return
 	}
 	t := &p.Fleet.Tally
-	t.Receive(fleet.StatsReply)
+	t.Receive(stats.StatsReply)
 	if p.isLate(poll) {
-		t.Reject(fleet.StatsReply, fleet.Late)
+		t.Reject(stats.StatsReply, stats.Late)
 		return
 	}
 	r, err := p.decoder.Decode(m.Data)
 	if err != nil {
-		t.Reject(fleet.StatsReply, fleet.BadJSON)
+		t.Reject(stats.StatsReply, stats.BadJSON)
 		p.Log.Debug("Ignored a stats reply", "error", err)
 		return
 	}
 	service := p.serviceOf(r.Service)
 	if service.poll == 0 {
-		t.Reject(fleet.StatsReply, fleet.BadID)
+		t.Reject(stats.StatsReply, stats.BadID)
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
 	}
@@ -60,7 +61,7 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (re
 		ok = ok && wire.ValidStaticID(worker.Static)
 	}
 	if !ok {
-		t.Reject(fleet.StatsReply, fleet.BadName)
+		t.Reject(stats.StatsReply, stats.BadName)
 		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", string(e.Subject), "service", r.Service, "id", string(r.ID))
 		return report, false
 	}
@@ -73,7 +74,7 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (re
 		Rank:     e.Rank,
 	}
 	if e.Err != nil && p.Fleet.Target().Covers(report.Endpoint) {
-		t.Reject(fleet.StatsReply, fleet.BadLoad)
+		t.Reject(stats.StatsReply, stats.BadLoad)
 		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", e.Err)
 	}
 	return report, true

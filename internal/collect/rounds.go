@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 const (
@@ -45,7 +46,7 @@ type target struct {
 	long     bool          // as of then, too: it is worth compressing
 
 	failed int               // so many times in a row
-	why    fleet.PageTrouble // the last time
+	why    stats.PageTrouble // the last time
 	blamed bool              // that is counted since it was last due
 
 	reading *reading
@@ -261,7 +262,7 @@ func (r *rounds) end(ctx context.Context, e ended) {
 const forgetAfter = 3
 
 // blame counts that a page was due and could not be read: once, however often it was tried.
-func (r *rounds) blame(t *target, why fleet.PageTrouble) {
+func (r *rounds) blame(t *target, why stats.PageTrouble) {
 	t.why = why
 	if t.blamed {
 		return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
@@ -21,7 +22,7 @@ func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
 		for worker().Load.OK {
 			time.Sleep(100 * time.Millisecond)
 		}
-		if errs := w.fleet.Tally.Scrapes(fleet.ScrapeError); errs != 2 {
+		if errs := w.fleet.Tally.Scrapes(stats.ScrapeError); errs != 2 {
 			t.Errorf("the load is gone after %d failures, want it gone before the third", errs)
 		}
 		if x := worker(); x.Up || !x.Listed {

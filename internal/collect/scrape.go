@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -129,7 +130,7 @@ func (s *Scraper) connect(ctx context.Context, network, address string) (net.Con
 	}
 	conn, err := s.dial(ctx, network, address)
 	if err != nil {
-		return nil, troubled{err, fleet.PageOutOfReach}
+		return nil, troubled{err, stats.PageOutOfReach}
 	}
 	if a != nil {
 		a.dialling.Store(false)
@@ -154,7 +155,7 @@ func scrapePlaces(descriptors int) (quick, slow, long, idle int) {
 // outcome is how an attempt to read a page has ended.
 type outcome struct {
 	ok, long bool              // it was read; it is long
-	why      fleet.PageTrouble // it was not
+	why      stats.PageTrouble // it was not
 }
 
 // scrape reads a page and books what it says of its workers. Nothing is booked nor counted
@@ -171,17 +172,17 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 	tally, faults := &s.Fleet.Tally, reader.pages.Faults
 	switch {
 	case err == nil, errors.Is(err, wire.ErrPage):
-		tally.Receive(fleet.Pages)
+		tally.Receive(stats.Pages)
 	case errors.Is(err, errTooLarge), errors.Is(err, wire.ErrTooManySamples):
-		tally.Receive(fleet.Pages)
-		tally.Reject(fleet.Pages, fleet.TooLarge)
+		tally.Receive(stats.Pages)
+		tally.Reject(stats.Pages, stats.TooLarge)
 	}
-	tally.RejectMany(fleet.Pages, fleet.BadText, faults.Lines)
-	tally.RejectMany(fleet.Pages, fleet.OutOfRange, faults.Wrong)
+	tally.RejectMany(stats.Pages, stats.BadText, faults.Lines)
+	tally.RejectMany(stats.Pages, stats.OutOfRange, faults.Wrong)
 	if err != nil {
 		why := troubleOf(err)
 		tally.ScrapeFailed(why)
-		tally.Fail(fleet.PeerWorkerPage)
+		tally.Fail(stats.PeerWorkerPage)
 		s.tell(at, err)
 		return outcome{long: size > worthCompressing, why: why}
 	}
@@ -199,8 +200,8 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 
 // book books what a page says. Where several workers are said to have the same page, what
 // does not say whose it is is nobody's.
-func (s *Scraper) book(pages []fleet.WorkerPage, values []wire.PageValues) fleet.ScrapeResult {
-	result := fleet.ScrapeEmpty
+func (s *Scraper) book(pages []fleet.WorkerPage, values []wire.PageValues) stats.ScrapeResult {
+	result := stats.ScrapeEmpty
 	of := make(map[uint64][]wire.PageValues) // by the worker that they name
 	var unnamed []wire.PageValues
 	for _, v := range values {
@@ -220,11 +221,11 @@ func (s *Scraper) book(pages []fleet.WorkerPage, values []wire.PageValues) fleet
 		}
 		s.Fleet.Scrape(p, ours)
 		if len(ours) > 0 {
-			result = fleet.ScrapeOK
+			result = stats.ScrapeOK
 		}
 	}
-	if result == fleet.ScrapeEmpty && len(values) > 0 {
-		s.Fleet.Tally.Reject(fleet.Pages, fleet.BadID)
+	if result == stats.ScrapeEmpty && len(values) > 0 {
+		s.Fleet.Tally.Reject(stats.Pages, stats.BadID)
 	}
 	return result
 }

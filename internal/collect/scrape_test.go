@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -116,9 +117,9 @@ func (f *farm) scraped(id uint64, times int) {
 	})
 }
 
-func (f *farm) tally(want map[fleet.ScrapeResult]bool) {
+func (f *farm) tally(want map[stats.ScrapeResult]bool) {
 	f.t.Helper()
-	for _, r := range fleet.ScrapeResults() {
+	for _, r := range stats.ScrapeResults() {
 		if got := f.fleet.Tally.Scrapes(r); got > 0 != want[r] {
 			f.t.Errorf("%d scrapes ended with %s, want some: %v", got, r, want[r])
 		}
@@ -170,8 +171,8 @@ func TestWorkersOwnPagesAreBooked(t *testing.T) {
 		},
 	})
 	f.scraped(2, 2) // the first has been booked
-	f.tally(map[fleet.ScrapeResult]bool{fleet.ScrapeOK: true, fleet.ScrapeEmpty: true})
-	if got := f.fleet.Tally.Rejected(fleet.Pages, fleet.BadID); got != 0 {
+	f.tally(map[stats.ScrapeResult]bool{stats.ScrapeOK: true, stats.ScrapeEmpty: true})
+	if got := f.fleet.Tally.Rejected(stats.Pages, stats.BadID); got != 0 {
 		t.Errorf("%d pages are of others", got)
 	}
 }
@@ -281,14 +282,14 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 		if !seen {
 			return errors.New("worker 1, whose page is good, has no load")
 		}
-		for reason, least := range map[fleet.Reason]uint64{fleet.TooLarge: 3, fleet.BadText: 1} {
-			if got := f.fleet.Tally.Rejected(fleet.Pages, reason); got < least {
+		for reason, least := range map[stats.Reason]uint64{stats.TooLarge: 3, stats.BadText: 1} {
+			if got := f.fleet.Tally.Rejected(stats.Pages, reason); got < least {
 				return fmt.Errorf("%d pages rejected for %s, want %d", got, reason, least)
 			}
 		}
 		return nil
 	})
-	f.tally(map[fleet.ScrapeResult]bool{fleet.ScrapeOK: true, fleet.ScrapeError: true})
+	f.tally(map[stats.ScrapeResult]bool{stats.ScrapeOK: true, stats.ScrapeError: true})
 	if said := strings.Count(f.log.String(), "level=WARN"); said != 1 {
 		t.Errorf("the log warns %d times, want once:\n%s", said, f.log.String())
 	}
@@ -344,7 +345,7 @@ func TestAPageOfAnotherWorkerIsNotBooked(t *testing.T) {
 		f.scraped(1+id, 3)
 	}
 	f.shows(map[uint64]fleet.Load{3: {Waiting: fleet.Some[uint64](5)}})
-	if got := f.fleet.Tally.Rejected(fleet.Pages, fleet.BadID); got < 4 {
+	if got := f.fleet.Tally.Rejected(stats.Pages, stats.BadID); got < 4 {
 		t.Errorf("%d pages are of others, want at least 4", got)
 	}
 }
@@ -366,5 +367,5 @@ func TestOnAPageOfSeveralOnlyWhatIsNamedIsBooked(t *testing.T) {
 	if f.asked[2]+f.asked[3] > 0 {
 		t.Errorf("asked for %v", f.asked)
 	}
-	f.tally(map[fleet.ScrapeResult]bool{fleet.ScrapeOK: true})
+	f.tally(map[stats.ScrapeResult]bool{stats.ScrapeOK: true})
 }

@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -45,14 +45,14 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 	request.Header.Set("User-Agent", "dynamo-metrics")
 	response, err := client.Do(request)
 	if err != nil && ctx.Err() != nil && a.dialling.Load() { // it is not said by which of the two
-		err = troubled{err, fleet.PageOutOfReach}
+		err = troubled{err, stats.PageOutOfReach}
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, 0, troubled{fmt.Errorf("answered with %s", response.Status), fleet.PageStatus}
+		return nil, 0, troubled{fmt.Errorf("answered with %s", response.Status), stats.PageStatus}
 	}
 	sent := &limited{in: response.Body}
 	page := sent
@@ -73,21 +73,21 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 // troubled is an error of which it is known what kind of trouble it is.
 type troubled struct {
 	error
-	kind fleet.PageTrouble
+	kind stats.PageTrouble
 }
 
 func (t troubled) Unwrap() error { return t.error }
 
 // troubleOf is why a page could not be read, or, without an error, not soon enough.
-func troubleOf(err error) fleet.PageTrouble {
+func troubleOf(err error) stats.PageTrouble {
 	t := troubled{}
 	switch {
 	case errors.As(err, &t):
 		return t.kind
 	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fleet.PageTooSlow
+		return stats.PageTooSlow
 	}
-	return fleet.PageUnreadable
+	return stats.PageUnreadable
 }
 
 // limited reads no more than a page may have.

@@ -17,6 +17,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -44,7 +45,7 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 	})
 	f.shows(map[uint64]fleet.Load{1: inUse(1)})
 	testutil.Until(t, func() error {
-		if n := f.fleet.Tally.Failed(fleet.PeerWorkerPage); n < 3 {
+		if n := f.fleet.Tally.Failed(stats.PeerWorkerPage); n < 3 {
 			return fmt.Errorf("%d failures", n)
 		}
 		return nil

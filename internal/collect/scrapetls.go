@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // errNoTLS says that the files for TLS could not be used from the beginning.
@@ -37,7 +37,7 @@ func (s *Scraper) renew() {
 func (s *Scraper) connectTLS(ctx context.Context, network, address string) (net.Conn, error) {
 	config := s.trust.Load()
 	if config == nil {
-		return nil, troubled{errNoTLS, fleet.PageUntrusted}
+		return nil, troubled{errNoTLS, stats.PageUntrusted}
 	}
 	conn, err := s.connect(ctx, network, address)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Scraper) connectTLS(ctx context.Context, network, address string) (net.
 		if ctx.Err() != nil {
 			return nil, err // it says nothing, or too slowly
 		}
-		return nil, troubled{connect.WorkerTLSError(err, false), fleet.PageUntrusted}
+		return nil, troubled{connect.WorkerTLSError(err, false), stats.PageUntrusted}
 	}
 	if asked {
 		return &examined{Conn: secure}, nil
@@ -98,5 +98,5 @@ func (e *examined) explain(err error) error {
 	if err == nil || e.passed.Load() || errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	return troubled{connect.WorkerTLSError(err, true), fleet.PageUntrusted}
+	return troubled{connect.WorkerTLSError(err, true), stats.PageUntrusted}
 }

@@ -16,6 +16,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -89,7 +90,7 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 					return
 				}
 				testutil.Until(t, func() error {
-					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != fleet.PageUntrusted {
+					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != stats.PageUntrusted {
 						return fmt.Errorf("of the worker is known %v", got)
 					}
 					if journal.Count(c.says) == 0 {
@@ -129,7 +130,7 @@ func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 			}[p.ID-1] + "/" + wire.HexID(p.ID)
 		}
 	})
-	want := []fleet.PageTrouble{fleet.PageUntrusted, fleet.PageUntrusted, fleet.PageTooSlow, fleet.PageStatus}
+	want := []stats.PageTrouble{stats.PageUntrusted, stats.PageUntrusted, stats.PageTooSlow, stats.PageStatus}
 	testutil.Until(t, func() error {
 		got := unread(f.fleet)
 		for i, why := range want {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // sequences finds the gaps in what publishers count (0.9 to 1.6): each counts the events of
@@ -19,7 +19,7 @@ type sequences struct {
 // stream is what one publisher says of one topic.
 type stream struct {
 	publisher uint64
-	kind      fleet.Kind
+	kind      stats.Kind
 }
 
 const (

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -13,24 +13,24 @@ func TestGapsAreTheNumbersThatNeverCame(t *testing.T) {
 	var s sequences
 	for _, c := range []struct {
 		publisher uint64
-		kind      fleet.Kind
+		kind      stats.Kind
 		number    uint64
 		missing   uint64
 		why       string
 	}{
-		{1, fleet.LoadEvent, 7, 0, "the first that is heard says nothing"},
-		{1, fleet.LoadEvent, 8, 0, "the next"},
-		{1, fleet.LoadEvent, 12, 3, "9, 10 and 11"},
-		{1, fleet.ForwardPass, 0, 0, "each topic counts for itself"},
-		{2, fleet.LoadEvent, 0, 0, "and each publisher"},
-		{1, fleet.ForwardPass, 2, 1, "1"},
-		{1, fleet.LoadEvent, 13, 0, "the next"},
-		{1, fleet.LoadEvent, 1 << 60, 0, "not to be believed"},
-		{1, fleet.LoadEvent, 15, 1, "so that the others count as before"},
-		{1, fleet.LoadEvent, 1<<60 + 1, 0, "but it goes on"},
-		{1, fleet.LoadEvent, math.MaxUint64, 0, "nothing comes after it"},
-		{2, fleet.LoadEvent, 0, 0, "a copy, or another publisher of the same id"},
-		{2, fleet.LoadEvent, 50, 49, "which hides nothing"},
+		{1, stats.LoadEvent, 7, 0, "the first that is heard says nothing"},
+		{1, stats.LoadEvent, 8, 0, "the next"},
+		{1, stats.LoadEvent, 12, 3, "9, 10 and 11"},
+		{1, stats.ForwardPass, 0, 0, "each topic counts for itself"},
+		{2, stats.LoadEvent, 0, 0, "and each publisher"},
+		{1, stats.ForwardPass, 2, 1, "1"},
+		{1, stats.LoadEvent, 13, 0, "the next"},
+		{1, stats.LoadEvent, 1 << 60, 0, "not to be believed"},
+		{1, stats.LoadEvent, 15, 1, "so that the others count as before"},
+		{1, stats.LoadEvent, 1<<60 + 1, 0, "but it goes on"},
+		{1, stats.LoadEvent, math.MaxUint64, 0, "nothing comes after it"},
+		{2, stats.LoadEvent, 0, 0, "a copy, or another publisher of the same id"},
+		{2, stats.LoadEvent, 50, 49, "which hides nothing"},
 	} {
 		if got := s.arrives(stream{c.publisher, c.kind}, c.number); got.missing != c.missing {
 			t.Errorf("number %d of publisher %d, %s: %d missing, want %d: %s", c.number, c.publisher, c.kind, got.missing, c.missing, c.why)
@@ -180,20 +180,20 @@ func TestPublishersThatAreRememberedAreBounded(t *testing.T) {
 	honest := func() uint64 {
 		var missing uint64
 		for publisher := range uint64(100) {
-			missing += s.arrives(stream{1<<40 + publisher, fleet.LoadEvent}, 0).missing
+			missing += s.arrives(stream{1<<40 + publisher, stats.LoadEvent}, 0).missing
 		}
 		return missing
 	}
 	honest()
 	for publisher := range uint64(5 * most) { // forged
-		s.arrives(stream{publisher, fleet.LoadEvent}, 0)
+		s.arrives(stream{publisher, stats.LoadEvent}, 0)
 		if n := len(s.runs.young) + len(s.runs.old); n > 2*most {
 			t.Fatalf("%d streams are remembered, want at most %d", n, 2*most)
 		}
 		if publisher%(most/2) == 0 {
 			for p := range uint64(100) {
 				n := publisher / (most / 2)
-				if got := s.arrives(stream{1<<40 + p, fleet.LoadEvent}, 1+3*n); got.missing != min(n, 1)*2 {
+				if got := s.arrives(stream{1<<40 + p, stats.LoadEvent}, 1+3*n); got.missing != min(n, 1)*2 {
 					t.Fatalf("after %d forged publishers %d events of an honest one are missing, want %d", publisher, got.missing, min(n, 1)*2)
 				}
 			}
@@ -211,9 +211,9 @@ func TestTracksAreBounded(t *testing.T) {
 	s.runs.most = 100 // not used: arrives sets it
 	for i := range uint64(1000) {
 		n := 1_000_000 - 2*i
-		s.arrives(stream{7, fleet.LoadEvent}, n)
+		s.arrives(stream{7, stats.LoadEvent}, n)
 	}
-	run := s.runs.young[stream{7, fleet.LoadEvent}]
+	run := s.runs.young[stream{7, stats.LoadEvent}]
 	if n := len(run.split.all); n != 8 {
 		t.Errorf("%d tracks of one stream, want 8", n)
 	}
@@ -260,7 +260,7 @@ func BenchmarkSequences(b *testing.B) {
 	b.Run("of many", func(b *testing.B) {
 		var s sequences
 		for n := 0; b.Loop(); n++ {
-			s.arrives(stream{uint64(n % 10_000), fleet.LoadEvent}, uint64(n/10_000))
+			s.arrives(stream{uint64(n % 10_000), stats.LoadEvent}, uint64(n/10_000))
 		}
 	})
 	b.Run("of one", func(b *testing.B) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/zmtp"
 )
 
@@ -32,8 +33,8 @@ func (w *want) topic() string {
 }
 
 // topics are those that are read, by the kind of their events.
-var topics = func() map[fleet.Kind]string {
-	all := make(map[fleet.Kind]string)
+var topics = func() map[stats.Kind]string {
+	all := make(map[stats.Kind]string)
 	for topic, kind := range kinds {
 		all[kind] = topic
 	}
@@ -51,7 +52,7 @@ func (z *subscribers) start(ctx context.Context, w *want) {
 	gate := z.gate(w.address)
 	sub := zmtp.Sub{
 		Address: w.address, Topics: []string{c.Topic}, MaxMessage: maxEvent, Dial: e.dial,
-		Turn: gate.pass, Failed: func(error) { e.fleet.Tally.Fail(fleet.PeerZMQ) },
+		Turn: gate.pass, Failed: func(error) { e.fleet.Tally.Fail(stats.PeerZMQ) },
 	}
 	deliver := throttled(ctx, func(frames [][]byte) { e.direct(s.channel.Load(), &w.sequence, frames) })
 	if w.broker {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -38,15 +39,15 @@ func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
 			e.trace(record)
 		}
 		tally := &f.Tally
-		if got := tally.Messages(fleet.Trace); got != c.bare+c.served {
+		if got := tally.Messages(stats.Trace); got != c.bare+c.served {
 			t.Errorf("%s: %d traces are received, want %d", c.release, got, c.bare+c.served)
 		}
-		for _, reason := range fleet.Reasons() {
+		for _, reason := range stats.Reasons() {
 			want := uint64(0)
-			if reason == fleet.NoWorker {
+			if reason == stats.NoWorker {
 				want = c.bare
 			}
-			if got := tally.Rejected(fleet.Trace, reason); got != want {
+			if got := tally.Rejected(stats.Trace, reason); got != want {
 				t.Errorf("%s: %d traces are rejected for %s, want %d", c.release, got, reason, want)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -45,7 +46,7 @@ func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
 			switch got := unread(w.fleet); {
 			case readable && len(got) > 0:
 				w.t.Errorf("with %s pages are unread: %v", timeout, got)
-			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != fleet.PageTooSlow):
+			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != stats.PageTooSlow):
 				w.t.Errorf("with %s unread are %v, want workers 1 and 2", timeout, got)
 			}
 			w.take(refuses, 3)
@@ -55,7 +56,7 @@ func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
 					w.t.Fatalf("with %s worker %d has a load: %v, want %v when that of worker 3 has failed three times", timeout, x.ID.Lease, x.Load.OK, want)
 				}
 			}
-			if n := w.fleet.Tally.FailedScrapes(fleet.PageTooSlow); n > 0 == readable {
+			if n := w.fleet.Tally.FailedScrapes(stats.PageTooSlow); n > 0 == readable {
 				w.t.Errorf("with %s %d scrapes took too long", timeout, n)
 			}
 		})
@@ -77,9 +78,9 @@ func TestItIsKnownWhichPagesCannotBeReadAndWhy(t *testing.T) {
 		w.take(stalls, 4)
 		w.take(lately, 5)
 		w.reads(21 * time.Second)
-		why := map[uint64]fleet.PageTrouble{
-			1: fleet.PageOutOfReach, 7: fleet.PageOutOfReach, 2: fleet.PageOutOfReach,
-			3: fleet.PageTooSlow, 8: fleet.PageTooSlow, 4: fleet.PageTooSlow, 5: fleet.PageTooSlow,
+		why := map[uint64]stats.PageTrouble{
+			1: stats.PageOutOfReach, 7: stats.PageOutOfReach, 2: stats.PageOutOfReach,
+			3: stats.PageTooSlow, 8: stats.PageTooSlow, 4: stats.PageTooSlow, 5: stats.PageTooSlow,
 		}
 		got := unread(w.fleet)
 		for id, want := range why {
@@ -126,7 +127,7 @@ func TestManyPagesThatDieAreAllKnownSoon(t *testing.T) {
 				if len(got) < dead-slowPlaces { // some are still waited for
 					w.t.Errorf("%d pages are unread, want %d", len(got), dead)
 				}
-				want := map[manner]fleet.PageTrouble{swallows: fleet.PageOutOfReach, accepts: fleet.PageTooSlow}[how]
+				want := map[manner]stats.PageTrouble{swallows: stats.PageOutOfReach, accepts: stats.PageTooSlow}[how]
 				often := 0
 				for id, page := range got {
 					if page.Times >= 3 {
@@ -158,29 +159,29 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 			blocks(1)(w, r)
 		}
 	}
-	want := make(map[uint64]fleet.PageTrouble)
-	bad := func(why fleet.PageTrouble, page http.HandlerFunc) {
+	want := make(map[uint64]stats.PageTrouble)
+	bad := func(why stats.PageTrouble, page http.HandlerFunc) {
 		id := uint64(2 + len(want))
 		want[id] = why
 		f.join(id, page)
 	}
 	f.join(1, blocks(1))
-	bad(fleet.PageStatus, status(http.StatusInternalServerError))
-	bad(fleet.PageStatus, status(http.StatusFound))
-	bad(fleet.PageStatus, status(http.StatusNoContent))
-	bad(fleet.PageUnreadable, text("vllm:num_requests_waiting x\n"))
-	bad(fleet.PageUnreadable, text(strings.Repeat("x 1\n", 1<<20+1)))
-	bad(fleet.PageUnreadable, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	bad(fleet.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
+	bad(stats.PageStatus, status(http.StatusInternalServerError))
+	bad(stats.PageStatus, status(http.StatusFound))
+	bad(stats.PageStatus, status(http.StatusNoContent))
+	bad(stats.PageUnreadable, text("vllm:num_requests_waiting x\n"))
+	bad(stats.PageUnreadable, text(strings.Repeat("x 1\n", 1<<20+1)))
+	bad(stats.PageUnreadable, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	bad(stats.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "br")
 		io.WriteString(w, "x")
 	})
-	bad(fleet.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
+	bad(stats.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		io.WriteString(w, "x 1\n")
 	})
 	gone := uint64(2 + len(want))
-	want[gone] = fleet.PageOutOfReach
+	want[gone] = stats.PageOutOfReach
 	f.join(gone, nil)
 	f.scrape(func(s *Scraper) {
 		s.Interval, s.Timeout = time.Second, time.Minute // a slow machine is none of these
@@ -204,10 +205,10 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 		return nil
 	})
 	all := uint64(0)
-	for _, why := range fleet.PageTroubles() {
+	for _, why := range stats.PageTroubles() {
 		all += f.fleet.Tally.FailedScrapes(why)
 	}
-	if n := f.fleet.Tally.FailedScrapes(fleet.PageTooSlow); n > 0 {
+	if n := f.fleet.Tally.FailedScrapes(stats.PageTooSlow); n > 0 {
 		t.Errorf("%d scrapes took too long", n)
 	}
 	if all < 3*uint64(len(want)) {
@@ -218,16 +219,16 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 func TestTroublesWithPagesAreToldApart(t *testing.T) {
 	for _, c := range []struct {
 		err  error
-		want fleet.PageTrouble
+		want stats.PageTrouble
 	}{
-		{nil, fleet.PageTooSlow},
-		{fmt.Errorf("read: %w", context.DeadlineExceeded), fleet.PageTooSlow},
-		{context.Canceled, fleet.PageTooSlow},
-		{fmt.Errorf("get: %w", troubled{syscall.ECONNREFUSED, fleet.PageOutOfReach}), fleet.PageOutOfReach},
-		{troubled{context.DeadlineExceeded, fleet.PageOutOfReach}, fleet.PageOutOfReach},
-		{syscall.ECONNRESET, fleet.PageUnreadable},
-		{errTooLarge, fleet.PageUnreadable},
-		{errors.New("answered in the encoding"), fleet.PageUnreadable},
+		{nil, stats.PageTooSlow},
+		{fmt.Errorf("read: %w", context.DeadlineExceeded), stats.PageTooSlow},
+		{context.Canceled, stats.PageTooSlow},
+		{fmt.Errorf("get: %w", troubled{syscall.ECONNREFUSED, stats.PageOutOfReach}), stats.PageOutOfReach},
+		{troubled{context.DeadlineExceeded, stats.PageOutOfReach}, stats.PageOutOfReach},
+		{syscall.ECONNRESET, stats.PageUnreadable},
+		{errTooLarge, stats.PageUnreadable},
+		{errors.New("answered in the encoding"), stats.PageUnreadable},
 	} {
 		if got := troubleOf(c.err); got != c.want {
 			t.Errorf("%v is %s, want %s", c.err, got, c.want)

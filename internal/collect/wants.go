@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // source is one publisher that is subscribed to, or a broker. A publisher that is announced
@@ -14,7 +15,7 @@ import (
 type source struct {
 	address   string
 	publisher uint64
-	kind      fleet.Kind
+	kind      stats.Kind
 	broker    bool // publisher and kind are not set
 }
 

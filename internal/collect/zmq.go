@@ -10,6 +10,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -156,7 +157,7 @@ func (z *subscribers) of(s source) *want {
 	w := z.wants[s]
 	if w == nil && len(z.wants) >= z.most {
 		z.over = true
-		z.events.fleet.Tally.TurnAway(fleet.SubscriptionLimit)
+		z.events.fleet.Tally.TurnAway(stats.SubscriptionLimit)
 		return nil
 	}
 	if w == nil {
@@ -239,7 +240,7 @@ func (z *subscribers) handOut(ctx context.Context) {
 	for w := range z.changed {
 		if w.waiting != nil && !w.turned {
 			w.turned = true
-			t.TurnAway(fleet.SubscriptionLimit)
+			t.TurnAway(stats.SubscriptionLimit)
 			z.full.Do(func() {
 				z.events.log.Warn("There is no room for more ZMQ publishers, and the events of the others are lost: raise the limit on open files (ulimit -n), or --max-workers",
 					"subscriptions", z.places.most, "of_one_host", z.places.perHost, "announced", len(z.wants))
@@ -322,12 +323,12 @@ func (e *Events) direct(c *fleet.Channel, numbers counted, frames [][]byte) {
 	e.fleet.Tally.Receive(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
-		e.reject(kind, fleet.BadFrames, err)
+		e.reject(kind, stats.BadFrames, err)
 		return
 	}
 	if envelope.Publisher != c.Publisher {
 		// Its address is another's now: what that one says is heard under its own key.
-		e.reject(kind, fleet.BadID, errOtherPublisher)
+		e.reject(kind, stats.BadID, errOtherPublisher)
 		return
 	}
 	e.envelope(c.Endpoint, c.Topic, envelope, numbers, nil)
@@ -350,7 +351,7 @@ func (e *Events) brokered(by *copies, frames [][]byte) {
 	e.fleet.Tally.Receive(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
-		e.reject(kind, fleet.BadFrames, err)
+		e.reject(kind, stats.BadFrames, err)
 		return
 	}
 	by.mu.Lock()

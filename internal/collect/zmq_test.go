@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -125,7 +126,7 @@ func TestEventsMissingAcrossALostConnectionAreCounted(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		s.hit(5, 31, 1)
 		p.hits(2, 30)
-		if n := p.fleet.Tally.Failed(fleet.PeerZMQ); n < 10 {
+		if n := p.fleet.Tally.Failed(stats.PeerZMQ); n < 10 {
 			t.Errorf("%d failures are counted, want one for each attempt", n)
 		}
 		p.fleet.Withdraw("a")
@@ -153,7 +154,7 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		p.counts(0, dead, dead-8)
-		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8 {
+		if n := p.fleet.Tally.TurnedAway(stats.SubscriptionLimit); n != dead-8 {
 			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
 		}
 		time.Sleep(500 * time.Millisecond)     // so that no turn ends just when it is looked at
@@ -171,7 +172,7 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		p.counts(4, dead+4, dead-4)
-		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != dead-8+4 {
+		if n := p.fleet.Tally.TurnedAway(stats.SubscriptionLimit); n != dead-8+4 {
 			t.Errorf("%d are counted as turned away, want each once", n)
 		}
 		if n := p.addresses(); n != dead+4 {
@@ -203,7 +204,7 @@ func TestWhatTheRegistryNamesIsNotAllRemembered(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		p.counts(0, 4096, 4096-8)
-		if n := p.fleet.Tally.TurnedAway(fleet.SubscriptionLimit); n != 5000-8 {
+		if n := p.fleet.Tally.TurnedAway(stats.SubscriptionLimit); n != 5000-8 {
 			t.Errorf("%d are counted as turned away, want %d", n, 5000-8)
 		}
 		p.speaks("h:1")
@@ -254,7 +255,7 @@ func TestEventsOverZMQAreBounded(t *testing.T) {
 			failures := func(want uint64) {
 				t.Helper()
 				synctest.Wait()
-				if n := p.fleet.Tally.Failed(fleet.PeerZMQ); n != want {
+				if n := p.fleet.Tally.Failed(stats.PeerZMQ); n != want {
 					t.Errorf("%d failures where %d bytes are allowed, want %d", n, most, want)
 				}
 			}
@@ -329,7 +330,7 @@ func TestBrokersCountForThemselves(t *testing.T) {
 			numbers = append(numbers, "-")
 			return
 		}
-		numbers = append(numbers, fmt.Sprint(z.copies.sequences.arrives(stream{1, fleet.LoadEvent}, number).missing))
+		numbers = append(numbers, fmt.Sprint(z.copies.sequences.arrives(stream{1, stats.LoadEvent}, number).missing))
 	}
 	of := func(n int) fleet.Opt[fleet.Channel] {
 		return fleet.Some(fleet.Channel{Plane: fleet.BrokerPlane, Topic: wire.TopicLoad, Address: []string{"tcp://a:1", "tcp://a:1;tcp://b:1"}[n]})

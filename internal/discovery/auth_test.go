@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -173,7 +173,7 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 			if err := <-ended; err == nil {
 				t.Error("who is refused from the start goes on")
 			}
-			if n := p.Fleet.Tally.Failed(fleet.PeerEtcd); n < 2 {
+			if n := p.Fleet.Tally.Failed(stats.PeerEtcd); n < 2 {
 				t.Errorf("%d calls are counted as failed", n)
 			}
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 func TestNothingIsForgottenWhileADirectoryCannotBeRead(t *testing.T) {
@@ -74,7 +74,7 @@ func (r *folder) away(times int) {
 	if r.Link.Why() == "" {
 		r.t.Error("it is not said why the registry is not connected")
 	}
-	if r.Fleet.Tally.Failed(fleet.PeerFiles) == 0 {
+	if r.Fleet.Tally.Failed(stats.PeerFiles) == 0 {
 		r.t.Error("no call has failed")
 	}
 }

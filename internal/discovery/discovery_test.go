@@ -12,6 +12,7 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -152,9 +153,9 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 	r.register(wire.LayoutInstances, worker(3))
 	r.has(3, func(id uint64) bool { return id == 3 })
 	tally := &r.Fleet.Tally
-	for reason, want := range map[fleet.Reason]uint64{fleet.BadJSON: 1, fleet.BadID: 1, fleet.BadName: 2} {
+	for reason, want := range map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadID: 1, stats.BadName: 2} {
 		testutil.Until(t, func() error { // the layouts are watched apart, in no common order
-			if got := tally.Rejected(fleet.Instances, reason); got != want {
+			if got := tally.Rejected(stats.Instances, reason); got != want {
 				return fmt.Errorf("%d rejected for %s, want %d", got, reason, want)
 			}
 			return nil

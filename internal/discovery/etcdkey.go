@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -92,7 +92,7 @@ func (k *etcdKey) close() {
 // fail ends the session, and reports whether all endpoints have been tried.
 func (k *etcdKey) fail(err error) (all bool) {
 	k.close()
-	k.etcd.Fleet.Tally.Fail(fleet.PeerEtcd)
+	k.etcd.Fleet.Tally.Fail(stats.PeerEtcd)
 	return k.sessions.Fail(err)
 }
 

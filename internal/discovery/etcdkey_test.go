@@ -11,7 +11,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/devstack/devstacktest"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -340,10 +340,10 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 		r.has(21, func(uint64) bool { return true })
 		tally := &r.Fleet.Tally
 		testutil.Until(r.t, func() error {
-			if got := tally.Rejected(fleet.Cards, fleet.TooLarge); got != 3 {
+			if got := tally.Rejected(stats.Cards, stats.TooLarge); got != 3 {
 				return fmt.Errorf("%d cards rejected for their size, want 3", got)
 			}
-			if got := tally.Rejected(fleet.Cards, fleet.BadJSON); got != 1 {
+			if got := tally.Rejected(stats.Cards, stats.BadJSON); got != 1 {
 				return fmt.Errorf("%d cards rejected for what they say, want 1", got)
 			}
 			return up(r.Etcd)
@@ -362,7 +362,7 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 		puts(r)
 		run(t, r.Watch)
 		check(r, out)
-		if n := r.Fleet.Tally.Messages(fleet.Cards); n != 4 {
+		if n := r.Fleet.Tally.Messages(stats.Cards); n != 4 {
 			t.Errorf("%d cards received, want 4", n)
 		}
 	})
@@ -379,7 +379,7 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 		// What was larger than a message has had the registry listed anew, once for each at
 		// most: then the others are read, and counted, again.
 		testutil.Until(t, func() error {
-			if got := r.Fleet.Tally.Rejected(fleet.Cards, fleet.TooLarge); got < 3 || got > 9 {
+			if got := r.Fleet.Tally.Rejected(stats.Cards, stats.TooLarge); got < 3 || got > 9 {
 				return fmt.Errorf("%d cards rejected for their size", got)
 			}
 			return nil
@@ -414,11 +414,11 @@ func TestAKeyThatTurnsBadIsKept(t *testing.T) {
 			for _, key := range all {
 				r.put(key, bad)
 			}
-			rejected := func(k fleet.Kind) uint64 {
-				return r.Fleet.Tally.Rejected(k, fleet.BadJSON) + r.Fleet.Tally.Rejected(k, fleet.TooLarge)
+			rejected := func(k stats.Kind) uint64 {
+				return r.Fleet.Tally.Rejected(k, stats.BadJSON) + r.Fleet.Tally.Rejected(k, stats.TooLarge)
 			}
-			kinds := []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels}
-			more := func(than map[fleet.Kind]uint64) {
+			kinds := []stats.Kind{stats.Instances, stats.Cards, stats.Channels}
+			more := func(than map[stats.Kind]uint64) {
 				t.Helper()
 				for _, k := range kinds {
 					testutil.Until(t, func() error {
@@ -431,7 +431,7 @@ func TestAKeyThatTurnsBadIsKept(t *testing.T) {
 			}
 			more(nil)
 			r.knows(want)
-			before := make(map[fleet.Kind]uint64)
+			before := make(map[stats.Kind]uint64)
 			for _, k := range kinds {
 				before[k] = rejected(k)
 			}

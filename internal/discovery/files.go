@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -30,7 +31,7 @@ type Files struct {
 	Root       string // as the workers have it in DYN_FILE_KV
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
-	Link       *fleet.Link // is up while the registry can be read
+	Link       *stats.Link // is up while the registry can be read
 	Log        *slog.Logger
 }
 
@@ -59,7 +60,7 @@ func (r *Files) Watch(ctx context.Context) error {
 // directory is what was seen of the files below root.
 type directory struct {
 	root string
-	link *fleet.Link
+	link *stats.Link
 	reader
 	seed  maphash.Seed
 	files map[string]*file // those of keys that are read, by their paths below root
@@ -86,7 +87,7 @@ func (d *directory) scan(now time.Time) {
 	if err != nil {
 		d.link.Set(false)
 		d.link.Blame(err.Error())
-		d.fleet.Tally.Fail(fleet.PeerFiles)
+		d.fleet.Tally.Fail(stats.PeerFiles)
 		if d.away != err.Error() {
 			d.away = err.Error()
 			d.log.Warn("The registry cannot be read; the fleet stays as it is known, and trying goes on", "error", err)
@@ -317,9 +318,9 @@ func (d *directory) value(path string, size int64) ([]byte, error) {
 // refuse counts a file that cannot be read.
 func (d *directory) refuse(f *file, err error) {
 	d.fleet.Tally.Receive(f.kind)
-	d.reject(&f.entry, fleet.BadJSON, err)
+	d.reject(&f.entry, stats.BadJSON, err)
 	if failed := new(fs.PathError); errors.As(err, &failed) {
-		d.fleet.Tally.Fail(fleet.PeerFiles)
+		d.fleet.Tally.Fail(stats.PeerFiles)
 	}
 	if !d.complains {
 		d.complains = true

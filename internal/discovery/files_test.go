@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -30,7 +31,7 @@ func inFolder(t *testing.T, limit int, test func(*folder)) {
 			Root:       filepath.Join(t.TempDir(), "root"),
 			Namespaces: "lab",
 			Fleet:      fleet.New(fleet.Target{}, limit, true),
-			Link:       new(fleet.Link),
+			Link:       new(stats.Link),
 			Log:        slog.New(slog.NewTextHandler(&r.said, nil)),
 		}
 		r.Link.Use()
@@ -159,8 +160,8 @@ func testFilesOf(r *folder, release string, workers map[uint64]string, namespace
 	r.scan()
 	r.knows(want) // watched
 	tally := &r.Fleet.Tally
-	counts(r.t, tally, fleet.Instances, 3*uint64(len(workers)), nil)
-	counts(r.t, tally, fleet.Channels, 3*uint64(len(want.Channels)), nil)
+	counts(r.t, tally, stats.Instances, 3*uint64(len(workers)), nil)
+	counts(r.t, tally, stats.Channels, 3*uint64(len(want.Channels)), nil)
 }
 
 func TestFileThatNobodyTouchesIsGone(t *testing.T) {
@@ -181,7 +182,7 @@ func TestFileThatNobodyTouchesIsGone(t *testing.T) {
 		r.touch(dead, 0) // it was only slow
 		r.scan()
 		r.knows(only(1))
-		counts(r.t, &r.Fleet.Tally, fleet.Instances, 5, nil) // touches are no messages
+		counts(r.t, &r.Fleet.Tally, stats.Instances, 5, nil) // touches are no messages
 	})
 }
 
@@ -222,8 +223,8 @@ func TestFilesOfNobodyAreIgnored(t *testing.T) {
 		r.watch()
 		r.scan()
 		r.knows(nothing())
-		counts(r.t, &r.Fleet.Tally, fleet.Instances, 0, nil)
-		counts(r.t, &r.Fleet.Tally, fleet.Cards, 0, nil)
+		counts(r.t, &r.Fleet.Tally, stats.Instances, 0, nil)
+		counts(r.t, &r.Fleet.Tally, stats.Cards, 0, nil)
 	})
 }
 
@@ -241,8 +242,8 @@ func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 		r.touch(key, 0)
 		r.scan()
 		r.knows(nothing())
-		counts(r.t, tally, fleet.Instances, 2, map[fleet.Reason]uint64{fleet.BadJSON: 1, fleet.BadName: 1})
-		counts(r.t, tally, fleet.Cards, 1, map[fleet.Reason]uint64{fleet.BadJSON: 1})
+		counts(r.t, tally, stats.Instances, 2, map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadName: 1})
+		counts(r.t, tally, stats.Cards, 1, map[stats.Reason]uint64{stats.BadJSON: 1})
 		r.says("more than 1048576 bytes", 1)
 
 		r.must(os.WriteFile(r.path(key), whole[:len(whole)/2], 0o666))
@@ -250,7 +251,7 @@ func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 		r.must(os.WriteFile(r.path(key), whole, 0o666))
 		r.scan()
 		r.knows(only(1))
-		counts(r.t, tally, fleet.Instances, 4, map[fleet.Reason]uint64{fleet.BadJSON: 2, fleet.BadName: 1})
+		counts(r.t, tally, stats.Instances, 4, map[stats.Reason]uint64{stats.BadJSON: 2, stats.BadName: 1})
 	})
 }
 
@@ -298,7 +299,7 @@ func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
 		r.watch()
 		r.wait(4 * scanEvery)
 		r.knows(only(2))
-		counts(r.t, &r.Fleet.Tally, fleet.Instances, 2, map[fleet.Reason]uint64{fleet.BadJSON: 1})
+		counts(r.t, &r.Fleet.Tally, stats.Instances, 2, map[stats.Reason]uint64{stats.BadJSON: 1})
 		r.says("permission denied", 1)
 		r.must(os.Chmod(r.path(key), 0o666))
 		r.scan()

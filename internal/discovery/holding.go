@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // holding is the time for which a program holds a place, from taking it to losing it. It
 // decides for how long the program may take itself for the only one. Its methods may be
 // called at once.
 type holding struct {
-	tally   *fleet.Tally
+	tally   *stats.Tally
 	standby bool
 
 	mu     sync.Mutex
@@ -26,7 +26,7 @@ type holding struct {
 }
 
 // newHolding begins with taking the place.
-func newHolding(tally *fleet.Tally, standby bool) *holding {
+func newHolding(tally *stats.Tally, standby bool) *holding {
 	now := time.Now()
 	return &holding{tally: tally, standby: standby, begins: now.Add(claimFor), beaten: now}
 }

@@ -8,13 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // held is a holding that has begun, and how to see whether it lets the program lead.
 func held(t *testing.T, standby bool) (h *holding, leads func(want bool, when string)) {
 	t.Helper()
-	var tally fleet.Tally
+	var tally stats.Tally
 	h = newHolding(&tally, standby)
 	leads = func(want bool, when string) {
 		t.Helper()
@@ -112,7 +112,7 @@ func TestAProcessThatStoodStillDoesNotLeadUntilItKnows(t *testing.T) {
 
 func TestQuestionsDoNotWaitForAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var tally fleet.Tally
+		var tally stats.Tally
 		h := newHolding(&tally, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

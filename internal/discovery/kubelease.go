@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -62,7 +62,7 @@ func leaseName(key string) string {
 // has written it last: where it was changed since, an update is a conflict.
 type kubeLease struct {
 	client          *kube.Client
-	tally           *fleet.Tally
+	tally           *stats.Tally
 	log             *slog.Logger
 	namespace, name string
 	key             string
@@ -111,7 +111,7 @@ func (l *kubeLease) take(ctx context.Context) error {
 	if err == nil {
 		l.backoff.Reset()
 	} else if !errors.Is(err, ErrExists) && !errors.Is(err, errMayExist) && !errors.Is(ctx.Err(), context.Canceled) {
-		l.tally.Fail(fleet.PeerKubernetes)
+		l.tally.Fail(stats.PeerKubernetes)
 	}
 	return err
 }
@@ -210,7 +210,7 @@ func (l *kubeLease) renewAll(ctx context.Context, h *holding) error {
 		case ctx.Err() != nil:
 			continue
 		}
-		l.tally.Fail(fleet.PeerKubernetes)
+		l.tally.Fail(stats.PeerKubernetes)
 		h.away()
 		if !said {
 			said = true
@@ -260,7 +260,7 @@ func (l *kubeLease) lookAll(ctx context.Context, h *holding) error {
 			return err == nil, err
 		}
 		if !errors.Is(ctx.Err(), context.Canceled) {
-			l.tally.Fail(fleet.PeerKubernetes)
+			l.tally.Fail(stats.PeerKubernetes)
 			p.failed(err)
 		}
 		return false, nil

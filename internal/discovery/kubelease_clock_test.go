@@ -19,6 +19,7 @@ import (
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -381,7 +382,7 @@ func TestAnAPIThatAsksForMoreTimeThanTheLeaseHas(t *testing.T) {
 		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "it asks to wait for 30s") || out.Count("Lost the lease") > 0 {
 			t.Errorf("the log says:\n%s", out)
 		}
-		if first.Fleet.Tally.Failed(fleet.PeerKubernetes) == 0 {
+		if first.Fleet.Tally.Failed(stats.PeerKubernetes) == 0 {
 			t.Error("no call is counted as failed")
 		}
 	})

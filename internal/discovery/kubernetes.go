@@ -14,6 +14,7 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -120,7 +121,7 @@ func (c *cluster) state(which int) func(error) {
 		message := ""
 		if err != nil {
 			message = err.Error()
-			c.fleet.Tally.Fail(fleet.PeerKubernetes)
+			c.fleet.Tally.Fail(stats.PeerKubernetes)
 		}
 		was := c.errs[which]
 		c.errs[which] = message
@@ -137,8 +138,8 @@ func (c *cluster) state(which int) func(error) {
 
 // bad counts an object that cannot be decoded.
 func (c *cluster) bad(err error) {
-	c.fleet.Tally.Receive(fleet.Instances)
-	c.fleet.Tally.Reject(fleet.Instances, fleet.BadJSON)
+	c.fleet.Tally.Receive(stats.Instances)
+	c.fleet.Tally.Reject(stats.Instances, stats.BadJSON)
 	c.log.Debug("Ignored an object of the Kubernetes API", "error", err)
 }
 
@@ -154,7 +155,7 @@ func (c *cluster) settle(r *resource) {
 			c.drop(&e)
 		}
 	}
-	for _, kind := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} { // a worker before what it says
+	for _, kind := range []stats.Kind{stats.Instances, stats.Cards, stats.Channels} { // a worker before what it says
 		for key, e := range wanted {
 			if e.kind == kind && r.applied[key] != e {
 				c.add(&e)
@@ -177,17 +178,17 @@ func (c *cluster) wanted(r *resource) map[string]entry {
 	}
 	serves := make(map[fleet.Instance]bool)
 	for _, s := range r.said {
-		if s.entry.kind == fleet.Instances {
+		if s.entry.kind == stats.Instances {
 			serves[s.entry.in] = true
 		}
 	}
 	wanted := make(map[string]entry, len(r.said))
 	for key, s := range r.said {
 		e := s.entry
-		if e.kind == fleet.Cards && !serves[e.in] {
+		if e.kind == stats.Cards && !serves[e.in] {
 			continue
 		}
-		if e.kind == fleet.Instances {
+		if e.kind == stats.Instances {
 			e.registration.Metrics = metrics
 		}
 		wanted[key] = e

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // Whatever a resource says while its pod is ready, the Fleet knows it as its own books
@@ -47,7 +48,7 @@ func FuzzResource(f *testing.F) {
 		applied := 0
 		for _, r := range c.resources {
 			for _, e := range r.applied {
-				if e.kind == fleet.Channels {
+				if e.kind == stats.Channels {
 					applied++
 				}
 			}

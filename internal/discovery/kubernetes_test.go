@@ -17,6 +17,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -188,7 +189,7 @@ func TestTheLifeOfRealWorkersIsFollowed(t *testing.T) {
 	if len(seen) != 8 {
 		t.Errorf("%d different states were seen, want 8: %v", len(seen), slices.Collect(maps.Keys(seen)))
 	}
-	if n := k.Fleet.Tally.Rejected(fleet.Instances, fleet.BadJSON) + k.Fleet.Tally.Rejected(fleet.Channels, fleet.BadJSON); n > 0 {
+	if n := k.Fleet.Tally.Rejected(stats.Instances, stats.BadJSON) + k.Fleet.Tally.Rejected(stats.Channels, stats.BadJSON); n > 0 {
 		t.Errorf("%d parts of resources were rejected", n)
 	}
 }

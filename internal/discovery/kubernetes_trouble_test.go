@@ -8,6 +8,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 )
@@ -26,10 +27,10 @@ func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
 	k.has(shape{one, 0})
 	tally := &k.Fleet.Tally
 	for _, c := range []struct {
-		kind   fleet.Kind
-		reason fleet.Reason
+		kind   stats.Kind
+		reason stats.Reason
 		want   uint64
-	}{{fleet.Instances, fleet.BadName, 1}, {fleet.Instances, fleet.BadJSON, 2}, {fleet.Channels, fleet.BadID, 1}} {
+	}{{stats.Instances, stats.BadName, 1}, {stats.Instances, stats.BadJSON, 2}, {stats.Channels, stats.BadID, 1}} {
 		if got := tally.Rejected(c.kind, c.reason); got != c.want {
 			t.Errorf("rejected %s, %s: %d, want %d", c.kind, c.reason, got, c.want)
 		}
@@ -57,7 +58,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	rejected := func(n uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if got := k.Fleet.Tally.Rejected(fleet.Instances, fleet.BadJSON); got != n {
+			if got := k.Fleet.Tally.Rejected(stats.Instances, stats.BadJSON); got != n {
 				return fmt.Errorf("%d rejected, want %d", got, n)
 			}
 			return nil
@@ -114,7 +115,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	if got := k.shape([]uint64{pod0}); !slices.Equal(got.instances, one) {
 		t.Errorf("%v while nothing can be read", got)
 	}
-	if n := k.Fleet.Tally.Failed(fleet.PeerKubernetes); n < 2 {
+	if n := k.Fleet.Tally.Failed(stats.PeerKubernetes); n < 2 {
 		t.Errorf("%d calls are counted as failed", n)
 	}
 	k.server.Forbid(kubetest.Slices, false)

@@ -7,6 +7,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -68,9 +69,9 @@ func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet
 func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
 	has := len(all.Channels)
 	switch e.kind {
-	case fleet.Instances:
+	case stats.Instances:
 		has = len(all.Instances)
-	case fleet.Cards:
+	case stats.Cards:
 		has = len(all.Cards)
 	}
 	if has >= mostListed(w.MaxWorkers) {
@@ -81,11 +82,11 @@ func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
 }
 
 // limitOf is how it counts that there is no room for an entry.
-func limitOf(kind fleet.Kind) fleet.Limit {
-	if kind == fleet.Channels {
-		return fleet.ChannelLimit
+func limitOf(kind stats.Kind) stats.Limit {
+	if kind == stats.Channels {
+		return stats.ChannelLimit
 	}
-	return fleet.AttachmentLimit
+	return stats.AttachmentLimit
 }
 
 // mostListed bounds what is read of a registry, beyond what a Fleet of so many workers takes.
@@ -99,11 +100,11 @@ func (w *etcdWatch) keep(r *reader, key string, all fleet.Listing) {
 		return
 	}
 	switch e.kind {
-	case fleet.Instances:
+	case stats.Instances:
 		e.registration, ok = w.Fleet.RegistrationOf(e.registryKey(), e.in)
-	case fleet.Cards:
+	case stats.Cards:
 		e.card, ok = w.Fleet.CardOf(e.registryKey(), e.in)
-	case fleet.Channels:
+	case stats.Channels:
 		e.channel, ok = w.Fleet.ChannelAt(e.registryKey())
 	}
 	if ok {
@@ -182,7 +183,7 @@ func (w *etcdWatch) tooLarge(r *reader, key string) {
 	}
 	w.Fleet.Tally.Receive(e.kind)
 	err := fmt.Errorf("the value has more than %d bytes", maxValue)
-	r.reject(&e, fleet.TooLarge, err)
+	r.reject(&e, stats.TooLarge, err)
 	if !w.saidTooLarge {
 		w.saidTooLarge = true
 		w.Log.Warn("A key of the registry is not read; of others like it nothing more is said", "key", oneLine([]byte(key)), "error", err)

@@ -6,8 +6,8 @@ import (
 	"hash/maphash"
 	"strings"
 
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -86,7 +86,7 @@ func (c *cluster) putResource(m *workerMetadata) {
 	}
 	if r == nil {
 		if len(c.resources) >= c.most {
-			c.fleet.Tally.TurnAway(fleet.AttachmentLimit)
+			c.fleet.Tally.TurnAway(stats.AttachmentLimit)
 			return
 		}
 		r = &resource{process: p}
@@ -104,8 +104,8 @@ func (c *cluster) putResource(m *workerMetadata) {
 		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
 	}
 	for range m.Spec.Data.others - r.others {
-		c.fleet.Tally.Receive(fleet.Others)
-		c.fleet.Tally.Reject(fleet.Others, fleet.UnknownKind)
+		c.fleet.Tally.Receive(stats.Others)
+		c.fleet.Tally.Reject(stats.Others, stats.UnknownKind)
 	}
 	r.others = m.Spec.Data.others
 	before := len(r.said)

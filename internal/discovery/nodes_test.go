@@ -13,6 +13,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube/kubetest"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -70,8 +71,8 @@ func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 					}
 				}
 			}
-			for _, k := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} {
-				for _, why := range fleet.Reasons() {
+			for _, k := range []stats.Kind{stats.Instances, stats.Cards, stats.Channels} {
+				for _, why := range stats.Reasons() {
 					if n := f.Tally.Rejected(k, why); n > 0 {
 						t.Errorf("%d of kind %s are rejected for %s", n, k, why)
 					}
@@ -86,26 +87,26 @@ func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
 	f.Sync(newListing())
 	r := reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}
 	values := []string{`{"type":"VeloPeer","worker_id":7}`, `{"type":"MetricsEndpoint","namespace":"lab","instance_id":7,"url":"http://h/metrics"}`}
-	for key, kind := range map[string]fleet.Kind{
-		"v1/instances/lab/backend/generate/7":     fleet.Instances,
-		"v1/instances/lab/7":                      fleet.Instances,
-		"v1/mdc/lab/backend/generate/7":           fleet.Cards,
-		"v1/event_channels/lab//kv_metrics/7":     fleet.Channels,
-		"v1/event_channels/namespace/lab/peers/7": fleet.Channels,
+	for key, kind := range map[string]stats.Kind{
+		"v1/instances/lab/backend/generate/7":     stats.Instances,
+		"v1/instances/lab/7":                      stats.Instances,
+		"v1/mdc/lab/backend/generate/7":           stats.Cards,
+		"v1/event_channels/lab//kv_metrics/7":     stats.Channels,
+		"v1/event_channels/namespace/lab/peers/7": stats.Channels,
 	} {
-		before := f.Tally.Rejected(kind, fleet.UnknownKind)
+		before := f.Tally.Rejected(kind, stats.UnknownKind)
 		for _, value := range values {
 			r.put(key, []byte(value))
 		}
-		if n := f.Tally.Rejected(kind, fleet.UnknownKind) - before; n != 2 {
+		if n := f.Tally.Rejected(kind, stats.UnknownKind) - before; n != 2 {
 			t.Errorf("%s: %d of 2 are of a kind that is not known", key, n)
 		}
 		r.gone(key)
 	}
 	r.put("v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/7", []byte(`{"type":"EventSource"}`))
-	for _, k := range fleet.Kinds() {
-		for _, why := range fleet.Reasons() {
-			if n := f.Tally.Rejected(k, why); n > 0 && why != fleet.UnknownKind {
+	for _, k := range stats.Kinds() {
+		for _, why := range stats.Reasons() {
+			if n := f.Tally.Rejected(k, why); n > 0 && why != stats.UnknownKind {
 				t.Errorf("%d of kind %s are rejected for %s", n, k, why)
 			}
 		}
@@ -124,7 +125,7 @@ func TestPartsOfAResourceThatAreNotKnownAreCountedOnce(t *testing.T) {
 	others := func(want uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if n := k.Fleet.Tally.Rejected(fleet.Others, fleet.UnknownKind); n != want || len(k.Fleet.Registered()) != 1 {
+			if n := k.Fleet.Tally.Rejected(stats.Others, stats.UnknownKind); n != want || len(k.Fleet.Registered()) != 1 {
 				return fmt.Errorf("%d of other kinds, want %d; registered: %v", n, want, k.Fleet.Registered())
 			}
 			return nil

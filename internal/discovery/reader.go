@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -15,7 +16,7 @@ type entry struct {
 	owner     string // the Kubernetes resource that has it; empty elsewhere, where keys are unique
 	namespace string // Dynamo's, that the key is of
 	label     string // what endpoints are told apart by: that, or nothing
-	kind      fleet.Kind
+	kind      stats.Kind
 	named     bool // the key names what it is of
 
 	layout       wire.Layout    // of an endpoint
@@ -36,11 +37,11 @@ func (e *entry) registryKey() string {
 // decode reads the value of e's key.
 func (e *entry) decode(value []byte) (err error) {
 	switch e.kind {
-	case fleet.Instances:
+	case stats.Instances:
 		e.registration, err = e.layout.ParseValue(e.namespace, e.in, value)
-	case fleet.Cards:
+	case stats.Cards:
 		e.card, err = wire.ParseCard(value)
-	case fleet.Channels:
+	case stats.Channels:
 		e.channel, err = wire.ParseChannel(e.namespace, e.key, value)
 		e.channel.Endpoint.Namespace = e.label
 	}
@@ -50,11 +51,11 @@ func (e *entry) decode(value []byte) (err error) {
 // put adds e to what the Fleet knows.
 func (e *entry) put(f *fleet.Fleet) {
 	switch e.kind {
-	case fleet.Instances:
+	case stats.Instances:
 		f.Register(e.registryKey(), e.in, e.registration)
-	case fleet.Cards:
+	case stats.Cards:
 		f.SetCard(e.registryKey(), e.in, e.card)
-	case fleet.Channels:
+	case stats.Channels:
 		f.Announce(e.registryKey(), e.channel)
 	}
 }
@@ -62,11 +63,11 @@ func (e *entry) put(f *fleet.Fleet) {
 // remove takes e out of what the Fleet knows.
 func (e *entry) remove(f *fleet.Fleet) {
 	switch e.kind {
-	case fleet.Instances:
+	case stats.Instances:
 		f.Deregister(e.registryKey(), e.in)
-	case fleet.Cards:
+	case stats.Cards:
 		f.DropCard(e.registryKey(), e.in)
-	case fleet.Channels:
+	case stats.Channels:
 		f.Withdraw(e.registryKey())
 	}
 }
@@ -74,11 +75,11 @@ func (e *entry) remove(f *fleet.Fleet) {
 // list adds e to a listing.
 func (e *entry) list(all fleet.Listing) {
 	switch e.kind {
-	case fleet.Instances:
+	case stats.Instances:
 		all.Instances[e.registryKey()] = fleet.InstanceEntry{Instance: e.in, Registration: e.registration}
-	case fleet.Cards:
+	case stats.Cards:
 		all.Cards[e.registryKey()] = fleet.CardEntry{Instance: e.in, Card: e.card}
-	case fleet.Channels:
+	case stats.Channels:
 		all.Channels[e.registryKey()] = e.channel
 	}
 }
@@ -109,19 +110,19 @@ func (r *reader) find(key string) (e entry, ok bool) {
 	e.key, e.namespace, e.label = key, namespace, r.namespaces.Label(namespace)
 	for _, l := range wire.Layouts {
 		if strings.HasPrefix(key, l.Prefix(namespace)) {
-			e.kind, e.layout = fleet.Instances, l
+			e.kind, e.layout = stats.Instances, l
 			e.in, e.named = l.ParseKey(namespace, key)
 			return e.labelled(), true
 		}
 	}
 	if strings.HasPrefix(key, wire.CardPrefix(namespace)) {
-		e.kind = fleet.Cards
+		e.kind = stats.Cards
 		e.in, e.named = wire.ParseCardKey(namespace, key)
 		return e.labelled(), true
 	}
 	for _, p := range wire.ChannelPrefixes(namespace) {
 		if strings.HasPrefix(key, p) {
-			e.kind = fleet.Channels
+			e.kind = stats.Channels
 			_, e.named = wire.ParseChannelKey(namespace, key)
 			// Below the first prefix of a namespace called "namespace" are the channels
 			// of all others, too (1.4 to 1.6).
@@ -165,19 +166,19 @@ func (r *reader) decode(e *entry, value []byte) bool {
 var errNamesNothing = errors.New("the key does not name what it is of")
 
 // reasonOf is how it counts that a key of the registry is of no use.
-func reasonOf(err error) fleet.Reason {
+func reasonOf(err error) stats.Reason {
 	switch {
 	case errors.Is(err, errNamesNothing):
-		return fleet.BadName
+		return stats.BadName
 	case errors.Is(err, wire.ErrUnknownKind):
-		return fleet.UnknownKind
+		return stats.UnknownKind
 	case errors.Is(err, wire.ErrMismatch):
-		return fleet.BadID
+		return stats.BadID
 	}
-	return fleet.BadJSON
+	return stats.BadJSON
 }
 
-func (r *reader) reject(e *entry, why fleet.Reason, err error) {
+func (r *reader) reject(e *entry, why stats.Reason, err error) {
 	r.fleet.Tally.Reject(e.kind, why)
 	r.log.Debug("Ignored a key of the registry", "kind", e.kind, "key", e.key, "error", err)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -90,12 +91,12 @@ func (r *registry) knows(want known) {
 }
 
 // counts compares what was received and rejected.
-func counts(t *testing.T, tally *fleet.Tally, k fleet.Kind, received uint64, rejected map[fleet.Reason]uint64) {
+func counts(t *testing.T, tally *stats.Tally, k stats.Kind, received uint64, rejected map[stats.Reason]uint64) {
 	t.Helper()
 	if got := tally.Messages(k); got != received {
 		t.Errorf("%d messages of kind %s, want %d", got, k, received)
 	}
-	for _, reason := range fleet.Reasons() {
+	for _, reason := range stats.Reasons() {
 		if got := tally.Rejected(k, reason); got != rejected[reason] {
 			t.Errorf("%d of kind %s rejected for %s, want %d", got, k, reason, rejected[reason])
 		}
@@ -151,9 +152,9 @@ func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
 				p.knows(want.among(p.Namespaces))
 				areIn(t, p.Fleet, p.Namespaces)
 				tally := &p.Fleet.Tally
-				counts(t, tally, fleet.Instances, 2, nil)
-				counts(t, tally, fleet.Cards, 2, nil)
-				counts(t, tally, fleet.Channels, uint64(len(want.Channels)), nil)
+				counts(t, tally, stats.Instances, 2, nil)
+				counts(t, tally, stats.Cards, 2, nil)
+				counts(t, tally, stats.Channels, uint64(len(want.Channels)), nil)
 			}
 		})
 	}
@@ -202,9 +203,9 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 			}
 			for _, p := range programs {
 				tally := &p.Fleet.Tally
-				counts(t, tally, fleet.Instances, 4, nil)
-				counts(t, tally, fleet.Cards, 4, nil)
-				counts(t, tally, fleet.Channels, 2*all, nil)
+				counts(t, tally, stats.Instances, 4, nil)
+				counts(t, tally, stats.Cards, 4, nil)
+				counts(t, tally, stats.Channels, 2*all, nil)
 			}
 		})
 	}
@@ -230,7 +231,7 @@ func TestCardOfAnAdapterIsNotTheWorkers(t *testing.T) {
 	r.delete(card + "/adapter")
 	r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1)) // after the deletion
 	r.knows(known{map[uint64]string{id: "small"}, map[string]fleet.Channel{}})
-	counts(t, &r.Fleet.Tally, fleet.Cards, 2, nil)
+	counts(t, &r.Fleet.Tally, stats.Cards, 2, nil)
 }
 
 func TestGarbageOfEveryKindIsCounted(t *testing.T) {
@@ -258,19 +259,19 @@ func TestGarbageOfEveryKindIsCounted(t *testing.T) {
 	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
 	tally := &r.Fleet.Tally
 	testutil.Until(t, func() error { // of two watches one may be behind
-		if tally.Messages(fleet.Channels) < 4 {
+		if tally.Messages(stats.Channels) < 4 {
 			return errors.New("not all channels were received")
 		}
 		return nil
 	})
-	counts(t, tally, fleet.Instances, 4, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 1, fleet.BadID: 1})
-	counts(t, tally, fleet.Cards, 4, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 2})
-	counts(t, tally, fleet.Channels, 4, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 1, fleet.BadID: 1})
+	counts(t, tally, stats.Instances, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	counts(t, tally, stats.Cards, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 2})
+	counts(t, tally, stats.Channels, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 
 	r.delete("v1/instances/lab/backend") // says nothing of anybody
 	r.delete(generate)
 	r.knows(known{map[uint64]string{}, channels(t, map[string]string{loads: keys[loads]})})
-	counts(t, tally, fleet.Instances, 5, map[fleet.Reason]uint64{fleet.BadName: 1, fleet.BadJSON: 1, fleet.BadID: 1})
+	counts(t, tally, stats.Instances, 5, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 }
 
 func TestValueThatTurnsBadChangesNothing(t *testing.T) {
@@ -288,8 +289,8 @@ func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 		r.put(key, "garbage")
 	}
 	testutil.Until(t, func() error {
-		for _, k := range []fleet.Kind{fleet.Instances, fleet.Cards, fleet.Channels} {
-			if r.Fleet.Tally.Rejected(k, fleet.BadJSON) == 0 {
+		for _, k := range []stats.Kind{stats.Instances, stats.Cards, stats.Channels} {
+			if r.Fleet.Tally.Rejected(k, stats.BadJSON) == 0 {
 				return fmt.Errorf("no %s was rejected", k)
 			}
 		}
@@ -363,13 +364,13 @@ func TestNamespaceCalledNamespace(t *testing.T) {
 	write()
 	run(t, r.Watch)
 	r.knows(want) // listed
-	counts(t, &r.Fleet.Tally, fleet.Channels, 2, nil)
+	counts(t, &r.Fleet.Tally, stats.Channels, 2, nil)
 	for key := range ours {
 		r.delete(key)
 	}
 	r.knows(nothing())
-	counts(t, &r.Fleet.Tally, fleet.Channels, 4, nil)
+	counts(t, &r.Fleet.Tally, stats.Channels, 4, nil)
 	write()
 	r.knows(want) // watched
-	counts(t, &r.Fleet.Tally, fleet.Channels, 6, nil)
+	counts(t, &r.Fleet.Tally, stats.Channels, 6, nil)
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -99,7 +99,7 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 	stopSecond()
 	<-ended
 	for _, p := range []*Etcd{first, second} {
-		if n := p.Fleet.Tally.Failed(fleet.PeerEtcd); n > 0 {
+		if n := p.Fleet.Tally.Failed(stats.PeerEtcd); n > 0 {
 			t.Errorf("%d calls are counted as failed, where none was", n)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // leaseTTL is that of Dynamo's own processes up to 0.9, in seconds: what a program that
@@ -69,7 +69,7 @@ type place interface {
 // unique makes this the one program of its kind in what it watches.
 type unique struct {
 	place
-	tally   *fleet.Tally
+	tally   *stats.Tally
 	log     *slog.Logger
 	standby bool // waits where another program holds the place
 

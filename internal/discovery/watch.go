@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -86,7 +87,7 @@ type etcdWatch struct {
 
 // away says, once, that etcd is not there, and once that it refuses us.
 func (w *etcdWatch) away(ctx context.Context, err error) {
-	w.Fleet.Tally.Fail(fleet.PeerEtcd)
+	w.Fleet.Tally.Fail(stats.PeerEtcd)
 	refused := connect.EtcdRefused(err)
 	if w.saidAway && (!refused || w.saidRefused) {
 		w.Fleet.Tally.Etcd.Blame(err.Error())
@@ -125,7 +126,7 @@ func (w *etcdWatch) session(ctx context.Context) error {
 		case errors.Is(err, errBack):
 			w.Log.Warn("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 		case errors.Is(err, errTooLarge):
-			w.Fleet.Tally.Fail(fleet.PeerEtcd)
+			w.Fleet.Tally.Fail(stats.PeerEtcd)
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 			connect.Wait(ctx, listAgain)
 		default:

@@ -3,7 +3,6 @@ package dynlog
 import (
 	"bytes"
 	"context"
-	"dynamo-metrics/internal/testutil"
 	"errors"
 	"io"
 	"log/slog"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 var when = time.Date(2025, 2, 26, 18, 45, 5, 467026999, time.UTC)

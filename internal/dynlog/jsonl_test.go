@@ -1,13 +1,14 @@
 package dynlog
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"math"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestJSONLHasTheOriginalsKeysInOrder(t *testing.T) {

@@ -1,7 +1,6 @@
 package dynlog
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestEveryLevelHasFiveColumns(t *testing.T) {

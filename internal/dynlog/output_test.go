@@ -1,7 +1,6 @@
 package dynlog
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 // pipe is a writer that someone reads from, or not.

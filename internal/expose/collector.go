@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
@@ -160,7 +161,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	send := func(f family, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(c.descs[f.name], f.kind, v, labels...)
 	}
-	distribution := func(name string, h *fleet.Histogram, labels ...string) {
+	distribution := func(name string, h *stats.Histogram, labels ...string) {
 		ch <- newHistogram(c.descs[name], h, labels...)
 	}
 	for i := range s.Workers {
@@ -223,7 +224,7 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 
 type (
 	sender      func(f family, v float64, labels ...string)
-	distributor func(name string, h *fleet.Histogram, labels ...string)
+	distributor func(name string, h *stats.Histogram, labels ...string)
 )
 
 func (c *Collector) worker(w *fleet.WorkerState, send sender) {

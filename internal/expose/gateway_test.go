@@ -14,6 +14,7 @@ import (
 
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/memnet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -209,5 +210,5 @@ func TestPushOnARealNetwork(t *testing.T) {
 // mayPush is what lets Push begin: the program is its namespace's only one, and has polled.
 func mayPush(f *fleet.Fleet) {
 	f.Tally.Unique.Store(true)
-	f.Tally.Polled(fleet.PollOK, 0)
+	f.Tally.Polled(stats.PollOK, 0)
 }

@@ -1,7 +1,7 @@
 package expose
 
 import (
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -13,10 +13,10 @@ import (
 type histogram struct {
 	desc   *prometheus.Desc
 	labels []*dto.LabelPair
-	of     *fleet.Histogram
+	of     *stats.Histogram
 }
 
-func newHistogram(desc *prometheus.Desc, h *fleet.Histogram, labels ...string) prometheus.Metric {
+func newHistogram(desc *prometheus.Desc, h *stats.Histogram, labels ...string) prometheus.Metric {
 	return histogram{desc: desc, labels: prometheus.MakeLabelPairs(desc, labels), of: h}
 }
 
@@ -28,8 +28,8 @@ func (m histogram) Write(out *dto.Metric) error {
 	h := &dto.Histogram{
 		SampleCount:   proto.Uint64(m.of.Count),
 		SampleSum:     proto.Float64(m.of.Sum),
-		Schema:        proto.Int32(fleet.NativeSchema),
-		ZeroThreshold: proto.Float64(fleet.NativeZero),
+		Schema:        proto.Int32(stats.NativeSchema),
+		ZeroThreshold: proto.Float64(stats.NativeZero),
 		ZeroCount:     proto.Uint64(m.of.Zero),
 	}
 	cumulative := uint64(0)

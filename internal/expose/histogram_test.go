@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,14 +17,14 @@ import (
 func TestHistogramsAreWhatTheLibraryMakesOfTheSameDurations(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
-		h := fleet.NewHistogram(fleet.PassBounds)
-		parts := []fleet.Histogram{fleet.NewHistogram(fleet.PassBounds), fleet.NewHistogram(fleet.PassBounds)}
+		h := stats.NewHistogram(stats.PassBounds)
+		parts := []stats.Histogram{stats.NewHistogram(stats.PassBounds), stats.NewHistogram(stats.PassBounds)}
 		oracle := prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "x", Help: "x", Buckets: fleet.PassBounds,
-			NativeHistogramBucketFactor: 1.1, NativeHistogramZeroThreshold: fleet.NativeZero,
+			Name: "x", Help: "x", Buckets: stats.PassBounds,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramZeroThreshold: stats.NativeZero,
 		})
 		for range random.IntN(200) {
-			seconds := []float64{0, fleet.NativeZero, 0.025, 1, random.Float64(), random.ExpFloat64() * 0.01, random.Float64() * 8000}[random.IntN(7)]
+			seconds := []float64{0, stats.NativeZero, 0.025, 1, random.Float64(), random.ExpFloat64() * 0.01, random.Float64() * 8000}[random.IntN(7)]
 			h.Observe(seconds)
 			parts[random.IntN(2)].Observe(seconds)
 			oracle.Observe(seconds)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,11 +24,11 @@ var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/healt
 // readyFleet is the fleet of the original, connected and polled.
 func readyFleet(t *testing.T) *fleet.Fleet {
 	f := originalFleet(t)
-	for _, l := range []*fleet.Link{&f.Tally.NATS, &f.Tally.Etcd} {
+	for _, l := range []*stats.Link{&f.Tally.NATS, &f.Tally.Etcd} {
 		l.Use()
 		l.Set(true)
 	}
-	f.Tally.Polled(fleet.PollOK, time.Millisecond)
+	f.Tally.Polled(stats.PollOK, time.Millisecond)
 	return f
 }
 

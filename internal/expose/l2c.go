@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -49,7 +50,7 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent b
 	event, err := wire.L2C(found, e.Blocks)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
 		// The original died of it.
-		l.Fleet.Tally.Drop(fleet.OverMaxBytes, 1)
+		l.Fleet.Tally.Drop(stats.OverMaxBytes, 1)
 		l.warn("The l2c event is larger than the NATS server's max_payload and is not sent",
 			"subject", subject, "bytes", len(event), "max_payload", l.Conn.MaxPayload())
 		return false
@@ -58,7 +59,7 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent b
 		err = l.Conn.Publish(subject, event)
 	}
 	if err != nil {
-		l.Fleet.Tally.Fail(fleet.PeerNATS)
+		l.Fleet.Tally.Fail(stats.PeerNATS)
 		l.warn("Failed to publish the l2c event", "subject", subject, "error", err)
 	}
 	return err == nil

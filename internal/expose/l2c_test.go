@@ -8,6 +8,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -137,7 +138,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	for range 3 {
 		testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
 	}
-	testutil.Equal(t, "dropped", f.Tally.Dropped(fleet.OverMaxBytes), uint64(3))
+	testutil.Equal(t, "dropped", f.Tally.Dropped(stats.OverMaxBytes), uint64(3))
 	testutil.Equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
 	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
 	if !b.conn.IsConnected() {
@@ -162,7 +163,7 @@ func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	}
 	testutil.Equal(t, "warnings", len(book.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
 	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
-	testutil.Equal(t, "dropped for their size", f.Tally.Dropped(fleet.OverMaxBytes), uint64(0))
+	testutil.Equal(t, "dropped for their size", f.Tally.Dropped(stats.OverMaxBytes), uint64(0))
 }
 
 // TestL2CCopiesNoHistograms: it has no use for them.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
 	"github.com/prometheus/common/expfmt"
@@ -164,29 +165,29 @@ func pageOfTheProgramItself(t *testing.T) {
 	time.Sleep(time.Second)
 	y.NATS.Set(true)
 	y.Leader.Store(true)
-	y.Polled(fleet.PollOK, 3*time.Millisecond)
-	y.Polled(fleet.PollOK, 300*time.Millisecond)
-	y.Polled(fleet.PollEmpty, time.Second)
-	y.Polled(fleet.PollError, 0)
-	for i, k := range fleet.Kinds() {
+	y.Polled(stats.PollOK, 3*time.Millisecond)
+	y.Polled(stats.PollOK, 300*time.Millisecond)
+	y.Polled(stats.PollEmpty, time.Second)
+	y.Polled(stats.PollError, 0)
+	for i, k := range stats.Kinds() {
 		for range i + 1 {
 			y.Receive(k)
 		}
-		y.Reject(k, fleet.BadJSON)
+		y.Reject(k, stats.BadJSON)
 	}
-	y.Reject(fleet.StatsReply, fleet.BadLoad)
-	y.Drop(fleet.QueueFull, 12)
-	y.Drop(fleet.OverMaxBytes, 1)
+	y.Reject(stats.StatsReply, stats.BadLoad)
+	y.Drop(stats.QueueFull, 12)
+	y.Drop(stats.OverMaxBytes, 1)
 	y.PushOK.Store(5)
 	y.PushError.Store(2)
 	y.LastPush.Store(reported.UnixNano())
 	y.HistoryBytes.Store(1 << 20)
-	for i, p := range fleet.Peers() {
+	for i, p := range stats.Peers() {
 		for range i + 1 {
 			y.Fail(p)
 		}
 	}
-	y.TurnAway(fleet.EndpointLimit)
+	y.TurnAway(stats.EndpointLimit)
 	y.Streams.Store(3)
 	y.StreamsCutOff.Store(2)
 	y.StreamsRefused.Store(1)
@@ -288,10 +289,10 @@ func TestPageOfWorkersThatAreScraped(t *testing.T) {
 		f.Scrape(p, page)
 	}
 	y := &f.Tally
-	y.Receive(fleet.Pages)
-	y.Reject(fleet.Pages, fleet.TooLarge)
-	y.Scraped(fleet.ScrapeOK)
-	y.Scraped(fleet.ScrapeError)
+	y.Receive(stats.Pages)
+	y.Reject(stats.Pages, stats.TooLarge)
+	y.Scraped(stats.ScrapeOK)
+	y.Scraped(stats.ScrapeError)
 	testutil.Golden(t, "pages/scraped.prom", pageOf(t, f))
 }
 

@@ -2,11 +2,12 @@ package expose
 
 import (
 	"context"
-	"dynamo-metrics/internal/testutil"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {

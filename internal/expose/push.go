@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/push"
@@ -30,7 +30,7 @@ const lastPush = 2 * time.Second
 // Push puts all metrics into the group of the gateway once an interval until ctx
 // ends, and once more then. A gateway in trouble is reported when its state
 // changes, counted, and tried again at the next interval; it never ends the program.
-func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *fleet.Tally, log *slog.Logger) {
+func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.Tally, log *slog.Logger) {
 	bare := *g.URL
 	bare.User = nil
 	log.Info("Started pushing metrics to Pushgateway at " + bare.String() + " with job name '" + g.Job + "'")
@@ -74,7 +74,7 @@ type pusher struct {
 	gateway Gateway
 	url     string // without userinfo
 	metrics prometheus.Gatherer
-	tally   *fleet.Tally
+	tally   *stats.Tally
 	log     *slog.Logger
 	failing bool
 }
@@ -116,7 +116,7 @@ func (p *pusher) put(ctx context.Context) error {
 		p.tally.LastPush.Store(time.Now().UnixNano())
 	case !errors.Is(ctx.Err(), context.Canceled):
 		p.tally.PushError.Add(1)
-		p.tally.Fail(fleet.PeerPushgateway)
+		p.tally.Fail(stats.PeerPushgateway)
 	}
 	return err
 }
@@ -130,7 +130,7 @@ func (p *pusher) last(ctx context.Context) {
 	defer cancel()
 	if p.gateway.DeleteOnExit {
 		if err := p.client(ctx).Delete(); err != nil {
-			p.tally.Fail(fleet.PeerPushgateway)
+			p.tally.Fail(stats.PeerPushgateway)
 			p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
 		}
 	} else if err := p.put(ctx); err != nil {

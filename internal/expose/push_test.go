@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -114,7 +115,7 @@ func TestNothingIsPushedBeforeTheFirstPoll(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
 		pass(2 * time.Second)
 		testutil.Equal(t, "requests before a poll", len(p.gateway.requests()), 0)
-		p.fleet.Tally.Polled(fleet.PollOK, 0)
+		p.fleet.Tally.Polled(stats.PollOK, 0)
 		pass(100 * time.Millisecond)
 		testutil.Equal(t, "requests after it", len(p.gateway.requests()), 1)
 		end()
@@ -133,7 +134,7 @@ func TestWithoutAPollTheFirstPushComesAfterAnInterval(t *testing.T) {
 func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(fleet.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
+			p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(stats.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
 			pass(time.Minute)
 			end()
 			testutil.Equal(t, "requests", len(p.gateway.requests()), 0)
@@ -144,7 +145,7 @@ func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
 
 func TestWhoTakesOverPushesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(fleet.PollOK, 0) })
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(stats.PollOK, 0) })
 		pass(20 * time.Second)
 		testutil.Equal(t, "requests of a standby", len(p.gateway.requests()), 0)
 		p.fleet.Tally.Unique.For(8*time.Second, time.Now())

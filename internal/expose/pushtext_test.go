@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
 	dto "github.com/prometheus/client_model/go"
@@ -50,7 +51,7 @@ func TestEveryAnswerOf2xxIsASuccess(t *testing.T) {
 							p.counts(t, 1, puts)
 							testutil.Equal(t, "warnings that say the status", len(p.book.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
 						}
-						testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), failed)
+						testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(stats.PeerPushgateway), failed)
 					})
 				})
 			}
@@ -65,7 +66,7 @@ func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
 		odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 		p, end := startPush(t, func(f *fleet.Fleet) {
 			mayPush(f)
-			f.Tally.Polled(fleet.PollOK, 40*time.Millisecond)
+			f.Tally.Polled(stats.PollOK, 40*time.Millisecond)
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 			for i, seconds := range []float64{0.001, 0.02, 7} {
 				f.Pass(fleet.Origin{Endpoint: loadMetrics, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds, Running: 3})

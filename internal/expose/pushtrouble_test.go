@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -43,7 +43,7 @@ func TestPushGoesOnWhenTheGatewayIsDown(t *testing.T) {
 		testutil.Equal(t, "warnings that say why", len(p.book.with("connection refused")), 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
 		p.counts(t, 1, 241)
-		testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(fleet.PeerPushgateway), 241)
+		testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(stats.PeerPushgateway), 241)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // readyAfter is how long the program waits for an input that is away before it is ready
@@ -38,7 +39,7 @@ func ready(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
 
 // input is something that the program learns of the fleet from.
 type input struct {
-	*fleet.Link
+	*stats.Link
 	away []string // what is wrong with it; empty if nothing is
 }
 
@@ -46,7 +47,7 @@ type input struct {
 // once that is known.
 func inputs(f *fleet.Fleet) []input {
 	t := &f.Tally
-	of := func(l *fleet.Link, away string) input {
+	of := func(l *stats.Link, away string) input {
 		if l.Up() {
 			return input{l, nil}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -51,9 +52,9 @@ func TestReadyAtTheStart(t *testing.T) {
 		not("NATS is not connected, no poll has been done yet")
 		y.NATS.Set(true)
 		not("no poll has been done yet")
-		y.Polled(fleet.PollError, 0)
+		y.Polled(stats.PollError, 0)
 		not("no poll has been done yet")
-		y.Polled(fleet.PollEmpty, time.Second)
+		y.Polled(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
 	synctest.Test(t, func(t *testing.T) { // no one uses NATS
@@ -67,7 +68,7 @@ func TestReadyAtTheStart(t *testing.T) {
 		f := fleetAt(fleet.Target(loadMetrics), false)
 		f.Tally.NATS.Use()
 		f.Tally.NATS.Set(true)
-		f.Tally.Polled(fleet.PollEmpty, time.Second)
+		f.Tally.Polled(stats.PollEmpty, time.Second)
 		probe(t, handler(f), "ready", "ready")
 	})
 }

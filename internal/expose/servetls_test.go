@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"dynamo-metrics/internal/testutil"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -19,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func webConfig(t *testing.T, content string) string {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -119,16 +120,16 @@ var timingFamilies = []timingFamily{
 // requestFamily is a histogram with the labels component and endpoint.
 type requestFamily struct {
 	name, help string
-	value      func(*fleet.Histograms) *fleet.Histogram
+	value      func(*fleet.Histograms) *stats.Histogram
 }
 
 var requestFamilies = []requestFamily{
 	{"llm_request_ttft_seconds", "Time to the first token of the finished requests",
-		func(h *fleet.Histograms) *fleet.Histogram { return &h.FirstToken }},
+		func(h *fleet.Histograms) *stats.Histogram { return &h.FirstToken }},
 	{"llm_request_inter_token_seconds", "Mean time between tokens of the finished requests",
-		func(h *fleet.Histograms) *fleet.Histogram { return &h.InterToken }},
+		func(h *fleet.Histograms) *stats.Histogram { return &h.InterToken }},
 	{"llm_request_duration_seconds", "Time in all of the finished requests",
-		func(h *fleet.Histograms) *fleet.Histogram { return &h.Duration }},
+		func(h *fleet.Histograms) *stats.Histogram { return &h.Duration }},
 }
 
 // workerInfo joins our ids with Dynamo's own hexadecimal ones. Its further labels
@@ -171,12 +172,12 @@ type point struct {
 type programFamily struct {
 	family
 	labels []string
-	points func(*fleet.Tally) []point
+	points func(*stats.Tally) []point
 }
 
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			var ps []point
 			for _, l := range t.Links() {
 				if l.Used() {
@@ -186,62 +187,62 @@ var programFamilies = []programFamily{
 			return ps
 		}},
 	{counter("dynamo_metrics_disconnects_total", "How often the connection to the server was lost"), []string{"system"},
-		func(t *fleet.Tally) []point {
-			return ofLinks(t, func(l *fleet.Link) float64 { return float64(l.Falls()) })
+		func(t *stats.Tally) []point {
+			return ofLinks(t, func(l *stats.Link) float64 { return float64(l.Falls()) })
 		}},
 	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied what is required; events that could not come meanwhile are lost"), []string{"system"},
-		func(t *fleet.Tally) []point {
-			return ofLinks(t, func(l *fleet.Link) float64 { return l.Down().Seconds() })
+		func(t *stats.Tally) []point {
+			return ofLinks(t, func(l *stats.Link) float64 { return l.Down().Seconds() })
 		}},
 	{counter("dynamo_metrics_log_lines_dropped_total", "Lines missing in the program's log: they could not be written, or not fast enough"), nil,
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			if t.LogDropped == nil {
 				return []point{{value: 0}}
 			}
 			return []point{{value: float64(t.LogDropped())}}
 		}},
 	{counter("dynamo_metrics_errors_total", "Calls that failed"), []string{"source"},
-		func(t *fleet.Tally) []point { return each(fleet.Peers(), t.Failed) }},
+		func(t *stats.Tally) []point { return each(stats.Peers(), t.Failed) }},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			if !t.Etcd.Used() && !t.Kubernetes.Used() {
 				return nil
 			}
 			return []point{{value: truth(t.Leader.Load())}}
 		}},
 	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
-		func(t *fleet.Tally) []point { return each(fleet.PollResults(), t.Polls) }},
+		func(t *stats.Tally) []point { return each(stats.PollResults(), t.Polls) }},
 	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics pages by result"), []string{"result"},
-		func(t *fleet.Tally) []point { return each(fleet.ScrapeResults(), t.Scrapes) }},
+		func(t *stats.Tally) []point { return each(stats.ScrapeResults(), t.Scrapes) }},
 	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics pages that failed"), []string{"reason"},
-		func(t *fleet.Tally) []point { return each(fleet.PageTroubles(), t.FailedScrapes) }},
+		func(t *stats.Tally) []point { return each(stats.PageTroubles(), t.FailedScrapes) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
-		func(t *fleet.Tally) []point { return each(fleet.Kinds(), t.Messages) }},
+		func(t *stats.Tally) []point { return each(stats.Kinds(), t.Messages) }},
 	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},
 		rejected},
 	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
-		func(t *fleet.Tally) []point { return each(fleet.Drops(), t.Dropped) }},
+		func(t *stats.Tally) []point { return each(stats.Drops(), t.Dropped) }},
 	{counter("dynamo_metrics_workers_over_limit_total", "Workers, endpoints, replies, events and channels turned away because a limit was reached"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.OverLimit())}} }},
+		func(t *stats.Tally) []point { return []point{{value: float64(t.OverLimit())}} }},
 	{counter("dynamo_metrics_over_limit_total", "What was turned away because a limit was reached"), []string{"kind"},
-		func(t *fleet.Tally) []point { return each(fleet.Limits(), t.TurnedAway) }},
+		func(t *stats.Tally) []point { return each(stats.Limits(), t.TurnedAway) }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
+		func(t *stats.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
 	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients did not read the page while others waited for theirs"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.CutOff.Load())}} }},
+		func(t *stats.Tally) []point { return []point{{value: float64(t.CutOff.Load())}} }},
 	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that never came, by the gaps in their publishers' sequences"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.Gaps.Load())}} }},
+		func(t *stats.Tally) []point { return []point{{value: float64(t.Gaps.Load())}} }},
 	{gauge("dynamo_metrics_zmq_publishers", "ZMQ publishers that are announced, by whether they are connected"), []string{"state"},
 		zmqPublishers},
 	{counter("dynamo_metrics_push_total", "Pushes to the Pushgateway by result"), []string{"result"},
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			return []point{
 				{value: float64(t.PushError.Load()), labels: []string{"error"}},
 				{value: float64(t.PushOK.Load()), labels: []string{"ok"}},
 			}
 		}},
 	{gauge("dynamo_metrics_push_last_success_timestamp_seconds", "Unix time of the last successful push; absent before it"), nil,
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			at := t.LastPush.Load()
 			if at == 0 {
 				return nil
@@ -249,7 +250,7 @@ var programFamilies = []programFamily{
 			return []point{{value: time.Duration(at).Seconds()}}
 		}},
 	{gauge("dynamo_metrics_history_bytes", "Memory of what is remembered for the web page"), nil,
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			n := t.HistoryBytes.Load()
 			if n == 0 {
 				return nil
@@ -257,16 +258,16 @@ var programFamilies = []programFamily{
 			return []point{{value: float64(n)}}
 		}},
 	{gauge("dynamo_metrics_page_streams", "Web pages that are open"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.Streams.Load())}} }},
+		func(t *stats.Tally) []point { return []point{{value: float64(t.Streams.Load())}} }},
 	{counter("dynamo_metrics_page_streams_lost_total", "Web pages that got no data: refused because too many were open, or cut off because they did not read"), []string{"reason"},
-		func(t *fleet.Tally) []point {
+		func(t *stats.Tally) []point {
 			return []point{
 				{value: float64(t.StreamsCutOff.Load()), labels: []string{"cut_off"}},
 				{value: float64(t.StreamsRefused.Load()), labels: []string{"refused"}},
 			}
 		}},
 	{counter("dynamo_metrics_page_snapshots_skipped_total", "Snapshots that web pages missed because they read slowly"), nil,
-		func(t *fleet.Tally) []point { return []point{{value: float64(t.Skipped.Load())}} }},
+		func(t *stats.Tally) []point { return []point{{value: float64(t.Skipped.Load())}} }},
 }
 
 // pollDuration and eventLag are histograms.
@@ -307,7 +308,7 @@ func ofPasses(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) number 
 	}
 }
 
-func zmqPublishers(t *fleet.Tally) []point {
+func zmqPublishers(t *stats.Tally) []point {
 	if !t.ZMQ.Used() {
 		return nil
 	}
@@ -323,7 +324,7 @@ func truth(b bool) float64 {
 }
 
 // ofLinks is a value of each connection that there should be.
-func ofLinks(t *fleet.Tally, value func(*fleet.Link) float64) (ps []point) {
+func ofLinks(t *stats.Tally, value func(*stats.Link) float64) (ps []point) {
 	for _, l := range t.Links() {
 		if l.Used() && !l.Off() {
 			ps = append(ps, point{value(l.Link), []string{l.System}})
@@ -340,10 +341,10 @@ func each[K interface{ String() string }](keys []K, value func(K) uint64) []poin
 	return ps
 }
 
-func rejected(t *fleet.Tally) []point {
+func rejected(t *stats.Tally) []point {
 	var ps []point
-	for _, k := range fleet.Kinds() {
-		for _, r := range fleet.Reasons() {
+	for _, k := range stats.Kinds() {
+		for _, r := range stats.Reasons() {
 			// Most pairs cannot happen; one that can appears with its first case.
 			if n := t.Rejected(k, r); n > 0 {
 				ps = append(ps, point{float64(n), []string{k.String(), r.String()}})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
@@ -243,7 +244,7 @@ func (t *text) timings(b []byte, name string, value func(*fleet.Timings) fleet.T
 	return b
 }
 
-func (t *text) requests(b []byte, name string, value func(*fleet.Histograms) *fleet.Histogram) []byte {
+func (t *text) requests(b []byte, name string, value func(*fleet.Histograms) *stats.Histogram) []byte {
 	for i := range t.snapshot.Endpoints {
 		if e := &t.snapshot.Endpoints[i]; e.Requests != nil {
 			b = appendHistogram(b, name, endpointLabels(e.Endpoint), value(e.Requests))
@@ -252,7 +253,7 @@ func (t *text) requests(b []byte, name string, value func(*fleet.Histograms) *fl
 	return b
 }
 
-func appendHistogram(b []byte, name, labels string, h *fleet.Histogram) []byte {
+func appendHistogram(b []byte, name, labels string, h *stats.Histogram) []byte {
 	bucket := func(bound float64, n uint64) {
 		b = append(append(append(b, name...), "_bucket{"...), labels...)
 		b = appendNumber(append(b, `,le="`...), bound)

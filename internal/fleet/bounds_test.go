@@ -1,10 +1,12 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 // The numbers here are those of SECURITY.md, and no names of constants: a change of
@@ -13,10 +15,10 @@ import (
 // at is another endpoint for each number.
 func at(n int) Endpoint { return Endpoint{Component: fmt.Sprint("c", n), Name: "generate"} }
 
-func turnedAway(t *testing.T, f *Fleet, want map[Limit]uint64) {
+func turnedAway(t *testing.T, f *Fleet, want map[stats.Limit]uint64) {
 	t.Helper()
 	audit(t, f)
-	for _, l := range Limits() {
+	for _, l := range stats.Limits() {
 		testutil.Equal(t, "turned away at the limit of "+l.String(), f.Tally.TurnedAway(l), want[l])
 	}
 }
@@ -36,7 +38,7 @@ func TestEndpointsThatComeAndGoAreBounded(t *testing.T) {
 	f.target = everything
 	comeAndGo(f, 0, 3000)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 3000 - 1024})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3000 - 1024})
 	testutil.Equal(t, "the last but 1,023 is remembered", f.endpoints[at(3000-1024)] != nil, true)
 	testutil.Equal(t, "the one before is", f.endpoints[at(3000-1025)] != nil, false)
 	after(f, 10*time.Minute-time.Second)
@@ -51,7 +53,7 @@ func TestRememberedEndpointsAreBoundedHoweverManyThereMayBe(t *testing.T) {
 	testutil.Equal(t, "endpoints", len(f.endpoints), 3000)
 	after(f, time.Second)
 	testutil.Equal(t, "endpoints a second later", len(f.endpoints), 1024)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 3000 - 1024})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3000 - 1024})
 }
 
 func TestThereAreAsManyEndpointsAsWorkers(t *testing.T) {
@@ -61,12 +63,12 @@ func TestThereAreAsManyEndpointsAsWorkers(t *testing.T) {
 	}
 	turnedAway(t, f, nil)
 	register(f, generate, 1)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 1})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 1})
 	testutil.Equal(t, "listed anew while full", f.WantsSync(), false)
 	deregister(f, at(7), 8)
 	testutil.Equal(t, "listed anew with room", f.WantsSync(), true)
 	register(f, generate, 1)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 1})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 1})
 }
 
 func TestWhatRegistersPushesOutWhatIsLeftAndThenWhatIsUnregistered(t *testing.T) {
@@ -82,13 +84,13 @@ func TestWhatRegistersPushesOutWhatIsLeftAndThenWhatIsUnregistered(t *testing.T)
 	shows(t, f, "c0/generate:", "c1/generate: 1 unregistered", "c2/generate: 1 unregistered mean 5", "  a up kv 5", "c3/generate: 1 silent", "  4 down")
 	register(f, at(4), 5) // for the one that was left
 	register(f, at(5), 6) // for the one that only an event keeps
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 2})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 2})
 	shows(t, f, "c2/generate: 1 unregistered mean 5", "  a up kv 5", "c3/generate: 1 silent", "  4 down", "c4/generate: 1 silent", "  5 down", "c5/generate: 1 silent", "  6 down")
 	register(f, at(6), 7) // not for one that answers, and registers nowhere
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 3})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3})
 	testutil.Equal(t, "endpoints", len(f.endpoints), 4)
 	f.Report(loaded(at(7), static("b"), 5))
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 4})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 4})
 }
 
 func TestHitsOfAnEndpointThatIsPushedOutAreKept(t *testing.T) {
@@ -111,14 +113,14 @@ func TestStaticWorkersMakeAThousandEndpoints(t *testing.T) {
 		}
 		testutil.Equal(t, fmt.Sprint("endpoints, with a registry: ", registry), len(f.endpoints), want)
 		if registry {
-			turnedAway(t, f, map[Limit]uint64{EndpointLimit: uint64(2001 - want)})
+			turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: uint64(2001 - want)})
 			register(f, generate, 1)
 			testutil.Equal(t, "endpoints with one that is registered", len(f.endpoints), want+1)
 			continue
 		}
-		turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
+		turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 		f.Publish(Origin{Endpoint: generate, Worker: 7}, FromActiveLoad, Load{KVActive: Some[uint64](5)})
-		turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 2})
+		turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 2})
 	}
 }
 
@@ -132,7 +134,7 @@ func TestEndpointsThatTheRegistryHasNoMoreAreBounded(t *testing.T) {
 	testutil.Equal(t, "endpoints", f.standing[unregistered], 2000)
 	after(f, time.Second)
 	testutil.Equal(t, "endpoints a second later", f.standing[unregistered], 1024)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 2000 - 1024})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 2000 - 1024})
 }
 
 func TestModelCardsAreBounded(t *testing.T) {
@@ -141,7 +143,7 @@ func TestModelCardsAreBounded(t *testing.T) {
 		card(f, at(i), uint64(i%469))
 	}
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1500)
-	turnedAway(t, f, map[Limit]uint64{EndpointLimit: 20_000 - 1500})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 20_000 - 1500})
 	register(f, at(0), 1_000_000)
 	testutil.Equal(t, "workers", f.workers.len(), 470)
 	for i := range 20_000 {
@@ -158,7 +160,7 @@ func TestThereAreEightAttachmentsForEachWorkerThatMayBe(t *testing.T) {
 	}
 	turnedAway(t, f, nil)
 	register(f, at(32), 1)
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 	testutil.Equal(t, "attachments", f.held.attachments, 32)
 	testutil.Equal(t, "listed anew while full", f.WantsSync(), false)
 	deregister(f, at(0), 1)
@@ -173,13 +175,13 @@ func TestUnregisteredAttachmentsAreAsManyAsWorkersAndGiveWay(t *testing.T) {
 	for i := range 6 { // as of another worker
 		publishedAt(f, at(i), 2, 5)
 	}
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 2})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 2})
 	for i := range 8 {
 		register(f, at(20+i), 1)
 	}
 	testutil.Equal(t, "attachments", f.held.attachments, 32)
 	register(f, at(28), 1) // pushes them out
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 3})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 3})
 	testutil.Equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered, f.held.strays}, []int32{29, 0, 0})
 	testutil.Equal(t, "workers", f.workers.len(), 1)
 }
@@ -191,7 +193,7 @@ func TestIdsThatTheRegistryDoesNotHaveAreAQuarter(t *testing.T) {
 			f.Hit(uint64(1+id), 1, 0)
 		}
 		testutil.Equal(t, fmt.Sprint("tracked of ", limit), f.workers.len(), want)
-		turnedAway(t, f, map[Limit]uint64{WorkerLimit: uint64(limit + 1 - want)})
+		turnedAway(t, f, map[stats.Limit]uint64{stats.WorkerLimit: uint64(limit + 1 - want)})
 		register(f, generate, 1_000_000) // there is room for it
 		testutil.Equal(t, "registered", f.IsRegistered(Instance{generate, 1_000_000}), true)
 	}
@@ -212,7 +214,7 @@ func TestStaticWorkersAreASixteenthWhereThereIsARegistry(t *testing.T) {
 			f.Report(loaded(generate, static(fmt.Sprint("s", i)), 5))
 		}
 		testutil.Equal(t, "static workers", f.workers.len(), c.want)
-		testutil.Equal(t, "turned away", f.Tally.TurnedAway(WorkerLimit), uint64(c.limit+1-c.want))
+		testutil.Equal(t, "turned away", f.Tally.TurnedAway(stats.WorkerLimit), uint64(c.limit+1-c.want))
 	}
 }
 
@@ -223,7 +225,7 @@ func TestTheRanksOfOneWorkerAreBounded(t *testing.T) {
 		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
 	testutil.Equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), 256)
-	turnedAway(t, f, map[Limit]uint64{RankLimit: 300 - 256})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.RankLimit: 300 - 256})
 }
 
 // manyRanks has workers publish a load of each of so many ranks.
@@ -243,10 +245,10 @@ func TestRanksBesideTheFirstOfAllWorkersAreBounded(t *testing.T) {
 		}
 		manyRanks(f, generate, 80, 256)
 		testutil.Equal(t, "ranks", f.held.ranks, int32(80+want))
-		turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(80*255 - want)})
+		turnedAway(t, f, map[stats.Limit]uint64{stats.RankLimit: uint64(80*255 - want)})
 		publishing(f, generate, 999) // the first rank of each always has room
 		publishedAt(f, generate, 999, 5)
-		turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(80*255 - want)})
+		turnedAway(t, f, map[stats.Limit]uint64{stats.RankLimit: uint64(80*255 - want)})
 	}
 }
 
@@ -257,7 +259,7 @@ func TestRanksOfWorkersThatAreNotRegisteredAreBounded(t *testing.T) {
 			publishing(f, generate, 1_000_000)
 			manyRanks(f, e, 100, 200)
 			testutil.Equal(t, "ranks "+name, f.held.strays, int32(want))
-			turnedAway(t, f, map[Limit]uint64{RankLimit: uint64(100*200 - want)})
+			turnedAway(t, f, map[stats.Limit]uint64{stats.RankLimit: uint64(100*200 - want)})
 		}
 	}
 }
@@ -269,7 +271,7 @@ func TestRanksThatBecomeTooManyByARegistrationAreTrimmed(t *testing.T) {
 	manyRanks(f, Endpoint{}, 1, 70)
 	publishing(f, generate, 1)
 	testutil.Equal(t, "ranks", f.held.ranks, 101)
-	turnedAway(t, f, map[Limit]uint64{RankLimit: 49})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.RankLimit: 49})
 }
 
 func TestTheKeysOfOneRegistrationAreBounded(t *testing.T) {
@@ -279,7 +281,7 @@ func TestTheKeysOfOneRegistrationAreBounded(t *testing.T) {
 		f.Register(fmt.Sprint(i), in, Registration{NATS: true})
 		f.SetCard(fmt.Sprint(i), in, Card{})
 	}
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 8})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 8})
 	for i := range 16 {
 		testutil.Equal(t, "registered", f.IsRegistered(in), true)
 		f.Deregister(fmt.Sprint(i), in)
@@ -341,7 +343,7 @@ func TestTimesAreThoseOfTheREADME(t *testing.T) {
 // TestAHistogramIsBounded whatever the durations are: 2 kB, and 3 with what else there is of
 // a rank.
 func TestAHistogramIsBounded(t *testing.T) {
-	h := NewHistogram(PassBounds)
+	h := stats.NewHistogram(stats.PassBounds)
 	for _, seconds := range []float64{0, 1e-9, 1e-6, 1.001e-6, 1e-3, 1, 8191, 8193, 1e9, 1e300} {
 		h.Observe(seconds)
 	}

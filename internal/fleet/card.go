@@ -1,5 +1,7 @@
 package fleet
 
+import "dynamo-metrics/internal/stats"
+
 // Card is what a worker's model card says of it (0.6 to 1.6). That its totals are for
 // each rank is from Dynamo's source: no worker of several ranks was captured.
 type Card struct {
@@ -27,7 +29,7 @@ func (f *Fleet) setCard(key string, in Instance, c Card) {
 	w, before := f.workers.of(WorkerID{Lease: in.ID}), s.isListed()
 	counts, room := s.cardKeys.put(hashOf(key), c, s.card.V, equalCards)
 	if !room {
-		f.Tally.TurnAway(AttachmentLimit)
+		f.Tally.TurnAway(stats.AttachmentLimit)
 		return
 	}
 	s.card = Some(counts)
@@ -63,7 +65,7 @@ func (f *Fleet) keepCard(w *worker, e Endpoint, stays func(key uint64) bool, ano
 	f.relisted(w, s, true)
 	if tooMany := f.held.unregistered > f.bounds.unregistered; !s.registered && (tooMany || !s.answered && len(s.ranks) == 0) {
 		if tooMany {
-			f.Tally.TurnAway(AttachmentLimit)
+			f.Tally.TurnAway(stats.AttachmentLimit)
 		}
 		f.leave(w, s)
 		f.weigh(w)

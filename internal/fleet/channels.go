@@ -1,6 +1,10 @@
 package fleet
 
-import "strings"
+import (
+	"strings"
+
+	"dynamo-metrics/internal/stats"
+)
 
 // Channel is where one publisher's events of one topic come out (0.9 to 1.6).
 type Channel struct {
@@ -112,7 +116,7 @@ func (f *Fleet) announce(key string, c Channel) {
 		f.channels.remove(key, old)
 	}
 	if !f.channels.add(key, c, max(leastChannelBytes, f.limit*channelBytesPerWorker)) {
-		f.Tally.TurnAway(ChannelLimit)
+		f.Tally.TurnAway(stats.ChannelLimit)
 		change.New = Opt[Channel]{}
 	}
 	if change.Old.OK || change.New.OK {

@@ -1,11 +1,13 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
@@ -213,7 +215,7 @@ func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
 		}
 		what := fmt.Sprintf("of %d workers, keys of %d bytes and addresses of %d", c.limit, c.key, c.address)
 		testutil.Equal(t, "channels "+what, len(f.channels.byKey), c.room)
-		testutil.Equal(t, "turned away "+what, f.Tally.TurnedAway(ChannelLimit), uint64(5))
+		testutil.Equal(t, "turned away "+what, f.Tally.TurnedAway(stats.ChannelLimit), uint64(5))
 		auditChannels(t, f)
 	}
 	f := fleetAt(everything, 65_536)
@@ -227,7 +229,7 @@ func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
 			}
 		}
 	}
-	testutil.Equal(t, "turned away of 10,000 workers of eight ranks", f.Tally.TurnedAway(ChannelLimit), uint64(0))
+	testutil.Equal(t, "turned away of 10,000 workers of eight ranks", f.Tally.TurnedAway(stats.ChannelLimit), uint64(0))
 }
 
 // TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel that was turned away.

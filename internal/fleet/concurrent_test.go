@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // TestEverybodyAtOnce is for the race detector: all that the program does with a
@@ -50,7 +52,7 @@ func TestEverybodyAtOnce(t *testing.T) {
 		f.Registered()
 		f.Present(nil)
 		f.Targeted()
-		f.Tally.Polled(PollOK, time.Millisecond)
+		f.Tally.Polled(stats.PollOK, time.Millisecond)
 		f.Tally.PollDurations()
 	})
 	g.Wait()

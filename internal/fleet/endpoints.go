@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // endpoint is one endpoint that workers are or were at.
@@ -156,7 +158,7 @@ func (f *Fleet) roomForEndpoint(by proof) (displaced []*worker, ok bool) {
 	if !full && (by == listed || f.standing[unregistered] < f.bounds.heard) {
 		return nil, true
 	}
-	f.Tally.TurnAway(EndpointLimit)
+	f.Tally.TurnAway(stats.EndpointLimit)
 	switch first := f.unregistered.Front(); {
 	case full && f.left.Len() > 0 && (by == listed || !f.registry):
 		f.forget(f.left.Front().Value.(*endpoint))
@@ -164,7 +166,7 @@ func (f *Fleet) roomForEndpoint(by proof) (displaced []*worker, ok bool) {
 	case by == listed && first != nil:
 		return f.vacate(first.Value.(*endpoint)), true
 	}
-	f.refused[EndpointLimit] = f.refused[EndpointLimit] || by == listed
+	f.refused[stats.EndpointLimit] = f.refused[stats.EndpointLimit] || by == listed
 	return nil, false
 }
 
@@ -205,12 +207,12 @@ func (f *Fleet) forgetEndpoints() {
 			if f.left.Len() <= f.bounds.left {
 				break
 			}
-			f.Tally.TurnAway(EndpointLimit)
+			f.Tally.TurnAway(stats.EndpointLimit)
 		}
 		f.forget(e)
 	}
 	for f.standing[unregistered] > f.bounds.heard && f.unregistered.Len() > 0 {
-		f.Tally.TurnAway(EndpointLimit)
+		f.Tally.TurnAway(stats.EndpointLimit)
 		for _, w := range f.vacate(f.unregistered.Front().Value.(*endpoint)) {
 			f.settle(w)
 		}

@@ -3,6 +3,8 @@ package fleet
 import (
 	"maps"
 	"slices"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // Origin is which rank of which worker an event speaks of. Its Endpoint has no name
@@ -27,7 +29,7 @@ func (f *Fleet) Publish(from Origin, source Source, l Load) {
 		return
 	}
 	if from.Late && slices.ContainsFunc(*ranks, func(r rank) bool { return r.number == from.Rank && r.sent >= from.Sent }) {
-		f.Tally.Reject(LoadEvent, Repeated) // it is not the load any more
+		f.Tally.Reject(stats.LoadEvent, stats.Repeated) // it is not the load any more
 		return
 	}
 	if r := f.setLoad(w, ranks, from.Rank, l, source); r != nil {
@@ -63,7 +65,7 @@ func (f *Fleet) looseOrigin(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
 	w := f.workers.of(id)
 	if (w == nil || len(w.loose) == 0) && !f.roomForRank(w, f.proofOf(id) == heard && (w == nil || !w.isListed())) {
-		f.Tally.TurnAway(RankLimit)
+		f.Tally.TurnAway(stats.RankLimit)
 		return nil, nil
 	}
 	if w == nil {
@@ -91,7 +93,7 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 			return f.await(id, from.Endpoint)
 		}
 		if !f.roomForRank(w, by == heard) {
-			f.Tally.TurnAway(RankLimit)
+			f.Tally.TurnAway(stats.RankLimit)
 			return nil, nil
 		}
 		if s = f.seat(id, from.Endpoint, by); s == nil {

@@ -1,10 +1,12 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 // publishing registers workers of a release that publishes its loads.
@@ -246,7 +248,7 @@ func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
 	testutil.Equal(t, "up", w.Up, true)
 	seconds := w.Passes.V.Seconds
 	testutil.Equal(t, "durations", []float64{float64(seconds.Count), seconds.Sum}, []float64{6, 1.75})
-	w.Passes.V.Seconds = Histogram{}
+	w.Passes.V.Seconds = stats.Histogram{}
 	testutil.Equal(t, "passes", w.Passes.V, Passes{Count: 6, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // retention is how long hit-rate counters outlive the last event of a worker
@@ -45,7 +47,7 @@ func (t Target) CoversComponent(component string) bool {
 // Fleet is the one state of the program. All methods may be called at once from
 // any goroutine; none blocks, none looks at the clock.
 type Fleet struct {
-	Tally Tally
+	Tally stats.Tally
 	Notes Notes
 
 	target   Target
@@ -76,7 +78,7 @@ type Fleet struct {
 	unregistered list.List      // of *endpoint: what can be pushed out of those that stand so, the oldest first
 	left         list.List      // of *endpoint: all that stand so, the oldest first
 
-	refused [limits]bool // something registered and found no room since the registry was last listed
+	refused [stats.LimitCount]bool // something registered and found no room since the registry was last listed
 
 	enrolled, enrolledOnNATS int // seats that are registered, and those of them that take requests over NATS
 
@@ -151,7 +153,7 @@ func New(target Target, limit int, registry bool) *Fleet {
 		endpoints: make(map[Endpoint]*endpoint),
 		channels:  newChannels(),
 	}
-	f.Tally.polling, f.Tally.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
+	f.Tally.Init()
 	if target.Several() {
 		f.unknown.Namespace = unknown
 	} else if target.Name != "" {

@@ -1,9 +1,11 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestAWorkerThatRegistersPushesOutWhatIsSaidInItsName(t *testing.T) {
@@ -16,7 +18,7 @@ func TestAWorkerThatRegistersPushesOutWhatIsSaidInItsName(t *testing.T) {
 	turnedAway(t, f, nil)
 	publishedAt(f, at(64), 2, 7) // and this is not
 	register(f, at(64), 2)
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 	testutil.Equal(t, "registrations", f.Registrations(2), []Endpoint{at(64)})
 	testutil.Equal(t, "load", f.workers.of(lease(2)).at(at(64)).ranks[0].load.V.KVActive.V, 7)
 	testutil.Equal(t, "attachments", f.held.attachments, 65)
@@ -29,10 +31,10 @@ func TestWhatWaitsDoesNotGiveWayToAttachments(t *testing.T) {
 	}
 	publishedAt(f, at(40), 3, 7)
 	register(f, at(32), 1)
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 	testutil.Equal(t, "listed anew while full", f.WantsSync(), false)
 	register(f, at(40), 3)
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 2})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 2})
 	deregister(f, at(0), 1)
 	testutil.Equal(t, "listed anew with room", f.WantsSync(), true)
 	register(f, at(40), 3)
@@ -48,7 +50,7 @@ func TestAWorkerThatStandsInItsOwnWayIsShownWhereItRegisters(t *testing.T) {
 	publishedAt(f, at(31), 2, 7)
 	f.Hit(2, 20, 5)
 	register(f, at(31), 2)
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 1})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 	w := f.workers.of(lease(2))
 	testutil.Equal(t, "attachments", len(w.seats), 1)
 	testutil.Equal(t, "load", w.seats[0].ranks[0].load.V.KVActive.V, 7)
@@ -75,7 +77,7 @@ func TestAnEndpointThatIsCalledUnknownGivesWayToNothing(t *testing.T) {
 			deregister(f, at(i), 2)
 		}
 		after(f, time.Second) // pushes out two of the four, and does not try the other one for ever
-		turnedAway(t, f, map[Limit]uint64{EndpointLimit: 2})
+		turnedAway(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 2})
 		testutil.Equal(t, "endpoints", len(f.endpoints), 3)
 		after(f, time.Hour)
 		after(f, 2*time.Hour)
@@ -94,7 +96,7 @@ func TestWhatAModelCardLeavesIsBounded(t *testing.T) {
 	for i := range 10 {
 		f.DropCard(keyOf(Instance{at(i), 2}), Instance{at(i), 2})
 	}
-	turnedAway(t, f, map[Limit]uint64{AttachmentLimit: 10 - 4})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 10 - 4})
 	testutil.Equal(t, "attachments", []int32{f.held.attachments, f.held.unregistered}, []int32{5, 4})
 }
 
@@ -123,5 +125,5 @@ func TestRanksOfAWorkerThatIsListedNoMoreAreTrimmed(t *testing.T) {
 	turnedAway(t, f, nil)
 	f.DropCard(keyOf(Instance{generate, 1}), Instance{generate, 1})
 	testutil.Equal(t, "ranks", f.held.strays, 10)
-	turnedAway(t, f, map[Limit]uint64{RankLimit: 140})
+	turnedAway(t, f, map[stats.Limit]uint64{stats.RankLimit: 140})
 }

@@ -1,9 +1,10 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestHitsGoToTheWatchedEndpointThatReportsTheWorker(t *testing.T) {

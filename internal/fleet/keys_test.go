@@ -1,9 +1,10 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestARegistrationLivesUntilItsLastKeyIsGone(t *testing.T) {

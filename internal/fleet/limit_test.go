@@ -1,10 +1,11 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func overLimit(t *testing.T, f *Fleet, want uint64) {

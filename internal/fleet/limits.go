@@ -3,6 +3,8 @@ package fleet
 import (
 	"container/list"
 	"math"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // What a fleet may hold beside its workers. Those who write to the network can name as
@@ -173,7 +175,7 @@ func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
 		last := len(*ranks) - 1
 		(*ranks)[last] = rank{}
 		*ranks = (*ranks)[:last]
-		f.Tally.TurnAway(RankLimit)
+		f.Tally.TurnAway(stats.RankLimit)
 		f.weigh(w)
 	}
 }
@@ -185,7 +187,7 @@ func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
 	if f.workers.len() < f.limit && (by == listed || f.roomForUnlisted(id)) {
 		return true
 	}
-	f.Tally.TurnAway(WorkerLimit)
+	f.Tally.TurnAway(stats.WorkerLimit)
 	if by != listed {
 		return false
 	}
@@ -193,7 +195,7 @@ func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
 		f.drop(first)
 		return true
 	}
-	f.refused[WorkerLimit] = true
+	f.refused[stats.WorkerLimit] = true
 	return false
 }
 
@@ -211,7 +213,7 @@ func (f *Fleet) roomForAttachment(w *worker, by proof) bool {
 	if own && f.held.attachments < f.bounds.attachments && (by == listed || f.held.unregistered < f.bounds.unregistered) {
 		return true
 	}
-	f.Tally.TurnAway(AttachmentLimit)
+	f.Tally.TurnAway(stats.AttachmentLimit)
 	if by != listed {
 		return false
 	}
@@ -225,7 +227,7 @@ func (f *Fleet) roomForAttachment(w *worker, by proof) bool {
 	for f.held.attachments >= f.bounds.attachments {
 		switch first := f.strays.first(); first {
 		case nil:
-			f.refused[AttachmentLimit] = true
+			f.refused[stats.AttachmentLimit] = true
 			return false
 		case w:
 			f.strip(w)
@@ -251,9 +253,9 @@ func (f *Fleet) strip(w *worker) {
 // findsRoom reports whether something that is registered found no room, and now there is
 // some, or something to push out.
 func (f *Fleet) findsRoom() bool {
-	return f.refused[WorkerLimit] && (f.workers.len() < f.limit || f.strangers.first() != nil) ||
-		f.refused[AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first() != nil) ||
-		f.refused[EndpointLimit] && (f.counted() < f.bounds.endpoints || f.left.Len() > 0 || f.unregistered.Len() > 0)
+	return f.refused[stats.WorkerLimit] && (f.workers.len() < f.limit || f.strangers.first() != nil) ||
+		f.refused[stats.AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first() != nil) ||
+		f.refused[stats.EndpointLimit] && (f.counted() < f.bounds.endpoints || f.left.Len() > 0 || f.unregistered.Len() > 0)
 }
 
 // queue is workers, the one first that was not heard of for longest.

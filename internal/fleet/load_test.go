@@ -1,9 +1,11 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"math"
 	"testing"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 // ranksOf registers worker 1 and has its page say this of its ranks.
@@ -189,18 +191,18 @@ func TestLoadsAreCheckedHoweverTheyCome(t *testing.T) {
 			}
 			origin := Origin{Endpoint: generate, Worker: 1}
 			for _, way := range []struct {
-				kind Kind
+				kind stats.Kind
 				take func(f *Fleet)
 			}{
-				{StatsReply, func(f *Fleet) { f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: says}) }},
-				{LoadEvent, func(f *Fleet) { f.Publish(origin, FromLoadEvent, says) }},
-				{Pages, func(f *Fleet) { ranksOf(f, Card{}, says) }},
+				{stats.StatsReply, func(f *Fleet) { f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: says}) }},
+				{stats.LoadEvent, func(f *Fleet) { f.Publish(origin, FromLoadEvent, says) }},
+				{stats.Pages, func(f *Fleet) { ranksOf(f, Card{}, says) }},
 			} {
 				f := fleetAt(everything, plenty)
 				ranksOf(f, Card{})
 				way.take(f)
 				testutil.Equal(t, "load", onlyWorker(t, f).Load.V, want)
-				testutil.Equal(t, "counted", f.Tally.Rejected(way.kind, OutOfRange), c.wrong)
+				testutil.Equal(t, "counted", f.Tally.Rejected(way.kind, stats.OutOfRange), c.wrong)
 			}
 		}
 	}
@@ -243,4 +245,14 @@ func TestQueuesOfRanksAreAddedAndForgotten(t *testing.T) {
 	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{Prealloc: n(8), Transfer: n(3)})
 	f.Scrape(page, []Scraped{{Load: waits}})
 	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{})
+}
+
+func TestSourceNamesAreUnique(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, s := range []Source{FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape} {
+		if s.String() == "" || seen[s.String()] {
+			t.Errorf("name %q is empty, or stands for two", s)
+		}
+		seen[s.String()] = true
+	}
 }

@@ -1,8 +1,9 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestTargetsCoverExactNames(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // Notes are what the program has found wrong that numbers cannot say: names and
@@ -55,7 +57,7 @@ func (n *Notes) Refused(required bool) (names []string) {
 // Gap is a run of events of one publisher that never came.
 type Gap struct {
 	Publisher     uint64 // as in its envelopes: to 1.3 the worker's id, later a random one
-	Kind          Kind
+	Kind          stats.Kind
 	After, Before uint64 // the numbers of those that came
 	At            time.Time
 }

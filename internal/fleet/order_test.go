@@ -1,11 +1,13 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 // permutations calls f with the numbers below n in every order.
@@ -72,7 +74,7 @@ func TestAnEventMakesNoEndpoint(t *testing.T) {
 	shows(t, f)
 	testutil.Equal(t, "workers", f.workers.len(), 1)
 	testutil.Equal(t, "endpoints", f.endpoints[generate] != nil || f.endpoints[prefill] != nil, false)
-	testutil.Equal(t, "answers of no use", f.Tally.Rejected(StatsReply, NotRegistered), 2)
+	testutil.Equal(t, "answers of no use", f.Tally.Rejected(stats.StatsReply, stats.NotRegistered), 2)
 	f.Hit(1, 20, 5)
 	shows(t, f, "unknown/unknown: not counted 1 events", "  1 hits 5/20")
 	publishing(f, generate, 1)
@@ -87,8 +89,8 @@ func TestWhatWaitsIsOfOneEndpoint(t *testing.T) {
 	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
 	f.Pass(Origin{Endpoint: generate, Worker: 1, Rank: 1}, Pass{Counter: 1, Seconds: 0.5})
 	publishedAt(f, prefill, 1, 3)
-	testutil.Equal(t, "loads of no use", f.Tally.Rejected(LoadEvent, NotRegistered), 2)
-	testutil.Equal(t, "passes of no use", f.Tally.Rejected(ForwardPass, NotRegistered), 1)
+	testutil.Equal(t, "loads of no use", f.Tally.Rejected(stats.LoadEvent, stats.NotRegistered), 2)
+	testutil.Equal(t, "passes of no use", f.Tally.Rejected(stats.ForwardPass, stats.NotRegistered), 1)
 	publishing(f, generate, 1)
 	publishing(f, prefill, 1)
 	shows(t, f, "prefill/generate: 1 answering", "  1 up kv 3")

@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"time"
+
+	"dynamo-metrics/internal/stats"
+)
 
 // Pass is what one rank of a worker's engine says of one forward pass of its model,
 // or while it has none to do (1.1 to 1.6).
@@ -24,7 +28,7 @@ type passes struct {
 	prefill uint64
 	decode  uint64
 	missed  uint64
-	seconds Histogram
+	seconds stats.Histogram
 }
 
 // maxGap is a gap in a counter beyond which it is not believed: it began anew.
@@ -40,7 +44,7 @@ func (f *Fleet) Pass(from Origin, p Pass) {
 	}
 	if r := f.rankOf(w, ranks, from.Rank); r != nil {
 		if r.passes == nil {
-			r.passes = &passes{seconds: NewHistogram(PassBounds)}
+			r.passes = &passes{seconds: stats.NewHistogram(stats.PassBounds)}
 		}
 		r.passes.book(p, f.now)
 	}

@@ -1,6 +1,10 @@
 package fleet
 
-import "slices"
+import (
+	"slices"
+
+	"dynamo-metrics/internal/stats"
+)
 
 // Outcome is what became of the load in one endpoint's statistics.
 type Outcome int
@@ -181,7 +185,7 @@ func (f *Fleet) report(r *Report) {
 	if moved {
 		by := f.proofOf(r.Worker)
 		if by == heard && f.endpoints[r.Endpoint] == nil {
-			f.Tally.Reject(StatsReply, NotRegistered)
+			f.Tally.Reject(stats.StatsReply, stats.NotRegistered)
 			return
 		}
 		if s = f.seat(r.Worker, r.Endpoint, by); s == nil {

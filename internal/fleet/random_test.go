@@ -1,13 +1,14 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 // TestBooksBalanceWhateverHappens applies random changes to Fleets of all sorts

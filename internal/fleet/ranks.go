@@ -3,6 +3,8 @@ package fleet
 import (
 	"slices"
 	"time"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // maxRanks bounds the data parallel ranks of one worker.
@@ -26,11 +28,11 @@ func (s Source) String() string {
 }
 
 // kind is what a load of this source comes in.
-func (s Source) kind() Kind {
+func (s Source) kind() stats.Kind {
 	if s == FromStats {
-		return StatsReply
+		return stats.StatsReply
 	}
-	return LoadEvent
+	return stats.LoadEvent
 }
 
 // rank is what one data parallel rank of a worker last reported. To 0.2.1, and
@@ -58,7 +60,7 @@ func (f *Fleet) rankOf(w *worker, ranks *[]rank, number uint32) *rank {
 		return &(*ranks)[i]
 	}
 	if len(*ranks) >= maxRanks || !f.roomForRank(w, f.isStray(w, ranks)) {
-		f.Tally.TurnAway(RankLimit)
+		f.Tally.TurnAway(stats.RankLimit)
 		return nil
 	}
 	*ranks = slices.Insert(*ranks, i, rank{number: number})
@@ -73,7 +75,7 @@ func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from So
 		return nil
 	}
 	l, out := l.ranged()
-	f.Tally.RejectMany(from.kind(), OutOfRange, out)
+	f.Tally.RejectMany(from.kind(), stats.OutOfRange, out)
 	f.loads++
 	r.load, r.source, r.at, r.order = Some(l), from, f.now, f.loads
 	return r
@@ -309,7 +311,7 @@ func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, earlier *passes, brief
 		if !all.OK {
 			all.OK, all.V.Age = true, f.now.Sub(p.at)
 			if !brief {
-				all.V.Seconds.empty(PassBounds)
+				all.V.Seconds.Reset(stats.PassBounds)
 			}
 		}
 		all.V.count(p, brief)

@@ -1,6 +1,10 @@
 package fleet
 
-import "slices"
+import (
+	"slices"
+
+	"dynamo-metrics/internal/stats"
+)
 
 // Role is what an endpoint is for, as far as its name says.
 type Role int
@@ -80,7 +84,7 @@ func (f *Fleet) register(key string, in Instance, r Registration) {
 	restarted := s.registered && s.isElsewhere(r.Transport)
 	counts, room := s.keys.put(hashOf(key), r, s.Registration, Registration.more)
 	if !room {
-		f.Tally.TurnAway(AttachmentLimit)
+		f.Tally.TurnAway(stats.AttachmentLimit)
 		return
 	}
 	if restarted {
@@ -124,7 +128,7 @@ func (w *worker) restart(s *seat) {
 		for i := range ranks {
 			if p := ranks[i].passes; p != nil {
 				if s.earlier == nil {
-					s.earlier = &passes{seconds: NewHistogram(PassBounds)}
+					s.earlier = &passes{seconds: stats.NewHistogram(stats.PassBounds)}
 				}
 				s.earlier.add(p)
 			}
@@ -221,7 +225,7 @@ func (f *Fleet) Sync(all Listing) {
 			f.keepCard(w, e, among(cards[in]), len(cards[in]) > 0)
 		}
 	}
-	f.refused = [limits]bool{}
+	f.refused = [stats.LimitCount]bool{}
 	for key, e := range all.Instances {
 		f.register(key, e.Instance, e.Registration)
 	}

@@ -1,5 +1,7 @@
 package fleet
 
+import "dynamo-metrics/internal/stats"
+
 // Request is what a frontend says of one finished request (1.4 to 1.6).
 type Request struct {
 	Prefill, Decode Opt[uint64] // the workers' ids; the same where one does both
@@ -87,14 +89,14 @@ func (t *Timing) add(seconds float64) {
 
 // Histograms are those of the finished requests of an endpoint.
 type Histograms struct {
-	FirstToken, InterToken, Duration Histogram
+	FirstToken, InterToken, Duration stats.Histogram
 }
 
 // histograms are the endpoint's, made with its first request.
 func (e *endpoint) histograms() *Histograms {
 	e.useful = true
 	if e.requests == nil {
-		e.requests = &Histograms{NewHistogram(FirstTokenBounds), NewHistogram(InterTokenBounds), NewHistogram(WholeRequestBound)}
+		e.requests = &Histograms{stats.NewHistogram(stats.FirstTokenBounds), stats.NewHistogram(stats.InterTokenBounds), stats.NewHistogram(stats.WholeRequestBound)}
 	}
 	return e.requests
 }

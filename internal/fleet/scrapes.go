@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dynamo-metrics/internal/stats"
 )
 
 // WorkerPage is the place of a worker's own metrics page, as far as the registry says it.
@@ -223,7 +225,7 @@ func (f *Fleet) bookScraped(w *worker, v *Scraped, page []Scraped) {
 		c.count(v.Lookups.V, v.Hits.V)
 	}
 	l, out := v.Load.ranged()
-	f.Tally.RejectMany(Pages, OutOfRange, out)
+	f.Tally.RejectMany(stats.Pages, stats.OutOfRange, out)
 	c.load = c.load.filled(&l)
 	if v.Queues != (Queues{}) {
 		c.queues = v.Queues

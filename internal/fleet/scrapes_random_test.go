@@ -1,11 +1,12 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 // opinion is a second opinion on a worker, too simple to be wrong: the last that each

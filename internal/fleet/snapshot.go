@@ -1,6 +1,10 @@
 package fleet
 
-import "time"
+import (
+	"time"
+
+	"dynamo-metrics/internal/stats"
+)
 
 // Snapshot is one consistent cut through the Fleet; it is the reader's own.
 type Snapshot struct {
@@ -67,7 +71,7 @@ type Passes struct {
 	Missed        uint64 // that were not heard of, by the gaps in the ranks' counters
 	PrefillTokens uint64
 	DecodeTokens  uint64
-	Seconds       Histogram
+	Seconds       stats.Histogram
 
 	Age time.Duration // since the last report of one
 

@@ -1,10 +1,12 @@
 package fleet
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"math"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestSnapshotIsInOrder(t *testing.T) {
@@ -72,7 +74,7 @@ func TestABriefSnapshotLeavesOutHistogramsAlone(t *testing.T) {
 	f.SnapshotInto(&brief)
 	testutil.Equal(t, "age of the last pass", whole.Workers[0].Passes.V.Age, 3*time.Second)
 	whole.Brief = true
-	whole.Workers[0].Passes.V.Seconds, whole.Endpoints[0].Requests = Histogram{}, nil
+	whole.Workers[0].Passes.V.Seconds, whole.Endpoints[0].Requests = stats.Histogram{}, nil
 	testutil.Equal(t, "the rest", brief, whole)
 }
 

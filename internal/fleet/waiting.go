@@ -1,6 +1,10 @@
 package fleet
 
-import "container/list"
+import (
+	"container/list"
+
+	"dynamo-metrics/internal/stats"
+)
 
 // waiting is what a worker has published of an endpoint that does not exist, as far as is
 // known: it waits for the worker's registration there. An event alone never makes an
@@ -19,7 +23,7 @@ func (f *Fleet) await(id WorkerID, e Endpoint) (*worker, *[]rank) {
 		f.giveUp(w)
 	}
 	if (w == nil || w.waiting == nil) && !f.roomForRank(w, true) {
-		f.Tally.TurnAway(RankLimit)
+		f.Tally.TurnAway(stats.RankLimit)
 		if w != nil {
 			f.dropIfEmpty(w)
 		}
@@ -44,10 +48,10 @@ func (f *Fleet) giveUp(w *worker) {
 	for i := range w.waiting.ranks {
 		r := &w.waiting.ranks[i]
 		if r.load.OK {
-			f.Tally.Reject(LoadEvent, NotRegistered)
+			f.Tally.Reject(stats.LoadEvent, stats.NotRegistered)
 		}
 		if r.passes != nil {
-			f.Tally.Reject(ForwardPass, NotRegistered)
+			f.Tally.Reject(stats.ForwardPass, stats.NotRegistered)
 		}
 	}
 	f.stopWaiting(w)

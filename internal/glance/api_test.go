@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -241,7 +242,7 @@ func TestSignalsAreNeverStale(t *testing.T) {
 		l.answer(load(generate, 1, 200, 2))
 		l.second()
 		testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
-		for what, link := range map[string]*fleet.Link{"NATS": &l.f.Tally.NATS, "etcd": &l.f.Tally.Etcd} {
+		for what, link := range map[string]*stats.Link{"NATS": &l.f.Tally.NATS, "etcd": &l.f.Tally.Etcd} {
 			link.Set(false)
 			l.second()
 			stale("stale: " + what + " is not connected")

@@ -19,6 +19,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -183,7 +184,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 
 // overTCP serves a fleet on a port of this host, as the program does, until the test ends. It
 // returns what was accepted.
-func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *fleet.Tally) {
+func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Tally) {
 	t.Helper()
 	f := fleet.New(fleet.Target{}, 10_000, true)
 	f.Advance(time.Now())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -213,7 +214,7 @@ func TestHowWorkersLeftIsToldFromWhatWasHeardLast(t *testing.T) {
 		"scraped, read until then":            {register: publishing, alive: scrape, want: deregistered},
 		"scraped, killed":                     {register: publishing, alive: scrape, silent: 26 * time.Second, want: ended},
 		"scraped, its page is gone": {register: publishing, alive: scrape, silent: 6 * time.Second,
-			before: func(l *lab) { l.unread(generate, 1, fleet.PageOutOfReach, 1); l.second() }, want: ended},
+			before: func(l *lab) { l.unread(generate, 1, stats.PageOutOfReach, 1); l.second() }, want: ended},
 		"in Kubernetes, heard until then": {register: publishing, alive: pass,
 			before: func(l *lab) { l.f.Tally.Kubernetes.Use(); l.f.Tally.Kubernetes.Set(true) }, want: unsure},
 		"in Kubernetes, killed": {register: publishing, alive: pass, silent: 20 * time.Second,
@@ -337,7 +338,7 @@ func TestAStaticWorkerThatAnswersNoMoreIsLost(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
 		f.Tally.NATS.Use()
 		f.Tally.NATS.Set(true)
-		f.Tally.Polled(fleet.PollOK, time.Millisecond)
+		f.Tally.Polled(stats.PollOK, time.Millisecond)
 		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Poll: time.Second})}
 		static := func(name string) fleet.Report {
 			r := load(generate, 0, 250, 0)
@@ -367,7 +368,7 @@ func TestProblemsKeepTheirPlaces(t *testing.T) {
 		l.f.Tally.Gaps.Add(1)
 		l.answer(load(generate, 1, 950, 0), load(generate, 2, 950, 0), load(prefill, 4, 950, 0))
 		l.pass(5 * time.Second)
-		l.f.Tally.Drop(fleet.QueueFull, 1)
+		l.f.Tally.Drop(stats.QueueFull, 1)
 		want := []string{"silent:prefill/generate", "gaps", "drops", "full:prefill/generate", "full:backend/generate"}
 		for range 20 {
 			l.second()

@@ -8,6 +8,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -185,7 +186,7 @@ func (g *Glance) look(now time.Time) {
 	g.news = make(chan struct{})
 }
 
-func (g *Glance) tally() *fleet.Tally { return &g.o.Fleet.Tally }
+func (g *Glance) tally() *stats.Tally { return &g.o.Fleet.Tally }
 
 // ready reports whether the cut shows the fleet as it is.
 func (g *Glance) ready() bool { return len(g.missing) == 0 }
@@ -194,8 +195,8 @@ func (g *Glance) ready() bool { return len(g.missing) == 0 }
 func (g *Glance) bucket() int64 { return int64(g.now.duration() / bucket) }
 
 // received are the messages that say something of load or hits.
-func received(t *fleet.Tally) (n uint64) {
-	for _, k := range []fleet.Kind{fleet.StatsReply, fleet.HitRate, fleet.LoadEvent, fleet.ForwardPass, fleet.Trace} {
+func received(t *stats.Tally) (n uint64) {
+	for _, k := range []stats.Kind{stats.StatsReply, stats.HitRate, stats.LoadEvent, stats.ForwardPass, stats.Trace} {
 		n += t.Messages(k)
 	}
 	return n

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -31,8 +32,8 @@ func TestAFleetInTroubleInOneSnapshot(t *testing.T) {
 		l.f.Deregister("", fleet.Instance{Endpoint: prefill, ID: 0x31})
 		l.answer(load(generate, 0x11, 310, 0), broken(generate, 0x13), load(generate, 0x14, 350, 0), load(generate, 0x15, 970, 12))
 		l.f.Tally.Gaps.Add(6)
-		l.f.Notes.Missed(fleet.Gap{Publisher: 0x11, Kind: fleet.LoadEvent, After: 88_213, Before: 88_220, At: time.Now()})
-		l.f.Tally.Drop(fleet.QueueFull, 1204)
+		l.f.Notes.Missed(fleet.Gap{Publisher: 0x11, Kind: stats.LoadEvent, After: 88_213, Before: 88_220, At: time.Now()})
+		l.f.Tally.Drop(stats.QueueFull, 1204)
 		l.pass(90 * time.Second)
 		l.golden("trouble.json")
 		e, _ := l.g.newest(l.g.clock.taken)
@@ -47,7 +48,7 @@ func TestStaticWorkersInOneSnapshot(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
 		f.Tally.NATS.Use()
 		f.Tally.NATS.Set(true)
-		f.Tally.Polled(fleet.PollOK, time.Millisecond)
+		f.Tally.Polled(stats.PollOK, time.Millisecond)
 		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
 		static := load(generate, 0, 250, 0)
 		static.Worker = fleet.WorkerID{Static: "HF2K7T3XQ0"}

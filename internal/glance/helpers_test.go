@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -22,12 +23,12 @@ func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
 
 // options are those of a Glance at the fleet, which is connected to NATS and etcd.
 func options(f *fleet.Fleet) Options {
-	for _, l := range []*fleet.Link{&f.Tally.NATS, &f.Tally.Bus, &f.Tally.Etcd} {
+	for _, l := range []*stats.Link{&f.Tally.NATS, &f.Tally.Bus, &f.Tally.Etcd} {
 		l.Use()
 		l.Set(true)
 	}
 	f.Tally.Unique.Store(true)
-	f.Tally.Polled(fleet.PollOK, time.Millisecond)
+	f.Tally.Polled(stats.PollOK, time.Millisecond)
 	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second, PageIn: 2 * time.Second,
 		Servers:  map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379"},
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}

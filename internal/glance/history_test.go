@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -271,8 +272,8 @@ func TestEventsASecondAreTheMeanOfFive(t *testing.T) {
 		t := l.t
 		for range 20 {
 			for range 40 {
-				l.f.Tally.Receive(fleet.LoadEvent)
-				l.f.Tally.Receive(fleet.Instances) // no load
+				l.f.Tally.Receive(stats.LoadEvent)
+				l.f.Tally.Receive(stats.Instances) // no load
 			}
 			l.pass(2 * time.Second)
 		}

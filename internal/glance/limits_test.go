@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -41,7 +42,7 @@ func TestForgedNamesLeaveNothing(t *testing.T) {
 		l.pass(3 * time.Second)
 		s := l.f.Snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
-		testutil.Equal(t, "loads of no use", l.f.Tally.Rejected(fleet.LoadEvent, fleet.NotRegistered), 30_000-469)
+		testutil.Equal(t, "loads of no use", l.f.Tally.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
 		testutil.Equal(t, "over the limits", l.f.Tally.OverLimit(), 0)
 		if after := len(l.ask("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)

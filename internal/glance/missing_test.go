@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -19,7 +20,7 @@ func TestWhatIsNotConnectedIsSaidWhereNoWorkerIs(t *testing.T) {
 			for _, before := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					f := fleet.New(fleet.Target{}, 100, true)
-					links := map[string]*fleet.Link{"nats": &f.Tally.NATS, registry: registries(&f.Tally)[registry]}
+					links := map[string]*stats.Link{"nats": &f.Tally.NATS, registry: registries(&f.Tally)[registry]}
 					var want []string
 					for name, link := range links {
 						link.Use()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -40,10 +41,10 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 			l.f.Pass(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.Pass{Counter: counter})
 		}
 	}
-	link := func(of func(*fleet.Tally) *fleet.Link, up bool) func(*lab) {
+	link := func(of func(*stats.Tally) *stats.Link, up bool) func(*lab) {
 		return func(l *lab) { of(&l.f.Tally).Set(up) }
 	}
-	etcd, nats := func(y *fleet.Tally) *fleet.Link { return &y.Etcd }, func(y *fleet.Tally) *fleet.Link { return &y.NATS }
+	etcd, nats := func(y *stats.Tally) *stats.Link { return &y.Etcd }, func(y *stats.Tally) *stats.Link { return &y.NATS }
 	type ends map[string]func(*lab)
 	rules := map[string]struct {
 		begin func(*lab)
@@ -69,9 +70,9 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 				"silent": func(l *lab) { silent(l); l.pass(2 * time.Second) }},
 		},
 		"unread:backend/generate": {
-			begin: func(l *lab) { l.unread(generate, 3, fleet.PageTooSlow, 1) }, after: time.Second,
+			begin: func(l *lab) { l.unread(generate, 3, stats.PageTooSlow, 1) }, after: time.Second,
 			now: "The metrics page of 1 worker of backend/generate cannot", over: "The metrics page of 1 worker of backend/generate could not",
-			ends: ends{"of another process": func(l *lab) { l.unread(generate, 1, fleet.PageTooSlow, 1) }},
+			ends: ends{"of another process": func(l *lab) { l.unread(generate, 1, stats.PageTooSlow, 1) }},
 		},
 		"waiting:backend/generate": {
 			begin: func(l *lab) { at(l, 100, 2); l.pass(150 * time.Second); at(l, 100, 20) }, after: 11 * time.Second,
@@ -128,7 +129,7 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 			ends: ends{"this leads": func(l *lab) { l.f.Tally.Unique.Store(true) }, "another does": func(l *lab) { l.f.Tally.OtherLeads.Store(true) }},
 		},
 		"limit": {
-			begin: func(l *lab) { l.f.Tally.TurnAway(fleet.WorkerLimit) }, after: time.Second, now: "There is no room", over: "There was no room",
+			begin: func(l *lab) { l.f.Tally.TurnAway(stats.WorkerLimit) }, after: time.Second, now: "There is no room", over: "There was no room",
 			ends: ends{"none more": func(*lab) {}},
 		},
 		"limit:publishers": {
@@ -254,7 +255,7 @@ func TestRanksAreNotWorkers(t *testing.T) {
 				t.Errorf("%s: %q", id, p.Detail)
 			}
 		}
-		l.unread(generate, 3, fleet.PageTooSlow, 0x21)
+		l.unread(generate, 3, stats.PageTooSlow, 0x21)
 		second(0, 500)
 		testutil.Equal(t, "what was full", l.problem("full:backend/generate").Title, "The KV cache of 1 worker of backend/generate was nearly full")
 		testutil.Equal(t, "pages", l.problem("unread:backend/generate").Title, "The metrics page of 1 worker of backend/generate cannot be read")

@@ -3,7 +3,7 @@ package glance
 import (
 	"time"
 
-	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // outage is how long a connection that events come by was lost. What was published
@@ -14,7 +14,7 @@ type outage struct {
 }
 
 // take looks at the connection. While no event comes by it, nothing is lost with it.
-func (o *outage) take(l *fleet.Link, matters bool) {
+func (o *outage) take(l *stats.Link, matters bool) {
 	lost := uint64(l.Lost() / time.Millisecond)
 	if !matters {
 		o.last, o.fresh, o.begun = lost, 0, true

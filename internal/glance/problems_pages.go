@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // unreadTimes is how often in a row the worker's own page could not be read. One that is not
@@ -18,31 +19,31 @@ func (g *Glance) unreadPage(r *row) fleet.UnreadPage {
 }
 
 // pageTrouble is what is said of pages that cannot be read, by why, and where to look.
-func (g *Glance) pageTrouble(why fleet.PageTrouble) (says, check string) {
+func (g *Glance) pageTrouble(why stats.PageTrouble) (says, check string) {
 	switch why {
-	case fleet.PageTooSlow:
+	case stats.PageTooSlow:
 		return fmt.Sprintf("not answered in time (%s at most)", g.o.PageIn), "Does a page take longer while its worker is busy? Then raise --scrape-timeout."
-	case fleet.PageOutOfReach:
+	case stats.PageOutOfReach:
 		return "cannot be connected to",
 			"Does a page listen there (DYN_SYSTEM_PORT), and do network policies let this program in? If it is elsewhere: --worker-metrics-url."
-	case fleet.PageUntrusted:
+	case stats.PageUntrusted:
 		return "TLS fails", "--worker-tls-ca says who may have signed the workers' certificates, --worker-tls-cert and --worker-tls-key who we are, " +
 			"if they ask, and the host of --worker-metrics-url must be in their certificates."
-	case fleet.PageStatus:
+	case stats.PageStatus:
 		return "answered with another status than 200", "Is there a page at that path? --worker-metrics-url says which, and whether it is http or https."
 	}
 	return "answered with what is no metrics page", "Is it a whole one, of 4 MiB at most?"
 }
 
 func sayUnread(g *Glance, p *problem) words {
-	of := make(map[fleet.PageTrouble][]fleet.WorkerID)
+	of := make(map[stats.PageTrouble][]fleet.WorkerID)
 	n := workers(p.rows)
 	for _, r := range firstOfEach(p.rows) {
 		why := g.unreadPage(r).Why
 		of[why] = append(of[why], r.id)
 	}
 	var all, checks []string
-	for _, why := range fleet.PageTroubles() {
+	for _, why := range stats.PageTroubles() {
 		if ids := of[why]; len(ids) > 0 {
 			says, check := g.pageTrouble(why)
 			all, checks = append(all, says+": "+some(ids, hexOf)), append(checks, check)

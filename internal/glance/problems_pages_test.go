@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
 // unread has the pages of these workers of an endpoint be unread so often, for a reason.
-func (l *lab) unread(e fleet.Endpoint, times int, why fleet.PageTrouble, ids ...uint64) {
+func (l *lab) unread(e fleet.Endpoint, times int, why stats.PageTrouble, ids ...uint64) {
 	pages := make(map[fleet.Instance]fleet.UnreadPage)
 	for in, page := range l.f.Notes.Unread() {
 		pages[in] = page
@@ -26,9 +27,9 @@ func TestAPageThatCannotBeReadIsNamedTheThirdTime(t *testing.T) {
 	inLab(t, func(l *lab) {
 		const id = "unread:backend/generate"
 		l.publishing(generate, 0x1a, 0x2b)
-		l.unread(generate, 2, fleet.PageTooSlow, 0x1a)
+		l.unread(generate, 2, stats.PageTooSlow, 0x1a)
 		l.keeps(30*time.Second, id, false)
-		l.unread(generate, 3, fleet.PageTooSlow, 0x1a)
+		l.unread(generate, 3, stats.PageTooSlow, 0x1a)
 		l.within(1, id, true)
 		p := l.problem(id)
 		testutil.Equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker of backend/generate cannot be read",
@@ -45,11 +46,11 @@ func TestAPageThatCannotBeReadIsNamedTheThirdTime(t *testing.T) {
 			t.Errorf("odd about it is %+v", history.Odd)
 		}
 
-		l.unread(generate, 1, fleet.PageStatus, 0x1a) // as of another process: it goes on failing
+		l.unread(generate, 1, stats.PageStatus, 0x1a) // as of another process: it goes on failing
 		l.keeps(10*time.Second, id, true)
 		l.f.Notes.SetUnread(nil)
 		l.within(1, id, false)
-		l.unread(generate, 9, fleet.PageStatus, 0x1a)
+		l.unread(generate, 9, stats.PageStatus, 0x1a)
 		l.within(1, id, true)
 		in := fleet.Instance{Endpoint: generate, ID: 0x1a}
 		l.f.Deregister("", in)
@@ -67,14 +68,14 @@ func TestWhyPagesCannotBeReadDecidesWhatToDo(t *testing.T) {
 		}
 		l.publishing(prefill, 0x77)
 		for _, c := range []struct {
-			why         fleet.PageTrouble
+			why         stats.PageTrouble
 			says, check string
 		}{
-			{fleet.PageTooSlow, "not answered in time (2s at most)", "--scrape-timeout"},
-			{fleet.PageOutOfReach, "cannot be connected to", "network policies"},
-			{fleet.PageUntrusted, "TLS fails", "--worker-tls-ca"},
-			{fleet.PageStatus, "answered with another status than 200", "--worker-metrics-url"},
-			{fleet.PageUnreadable, "answered with what is no metrics page", "4 MiB"},
+			{stats.PageTooSlow, "not answered in time (2s at most)", "--scrape-timeout"},
+			{stats.PageOutOfReach, "cannot be connected to", "network policies"},
+			{stats.PageUntrusted, "TLS fails", "--worker-tls-ca"},
+			{stats.PageStatus, "answered with another status than 200", "--worker-metrics-url"},
+			{stats.PageUnreadable, "answered with what is no metrics page", "4 MiB"},
 		} {
 			l.f.Notes.SetUnread(nil)
 			l.unread(generate, 5, c.why, 3)
@@ -84,10 +85,10 @@ func TestWhyPagesCannotBeReadDecidesWhatToDo(t *testing.T) {
 			}
 		}
 		l.f.Notes.SetUnread(nil)
-		l.unread(generate, 3, fleet.PageUntrusted, 1, 2, 3, 4, 5)
-		l.unread(generate, 4, fleet.PageTooSlow, 6)
-		l.unread(generate, 1, fleet.PageOutOfReach, 7)
-		l.unread(prefill, 4, fleet.PageTooSlow, 0x77)
+		l.unread(generate, 3, stats.PageUntrusted, 1, 2, 3, 4, 5)
+		l.unread(generate, 4, stats.PageTooSlow, 6)
+		l.unread(generate, 1, stats.PageOutOfReach, 7)
+		l.unread(prefill, 4, stats.PageTooSlow, 0x77)
 		l.second()
 		p := l.problem(id)
 		testutil.Equal(t, "title", p.Title, "The metrics pages of 6 workers of backend/generate cannot be read") // three ranks are one worker

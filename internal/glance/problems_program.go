@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // flow is a counter of the program's: what came since the last cut, and in the last
@@ -32,26 +33,26 @@ const (
 )
 
 // counters are what they stand at.
-func counters(t *fleet.Tally) [flowCount]uint64 {
+func counters(t *stats.Tally) [flowCount]uint64 {
 	return [flowCount]uint64{
 		gaps:      t.Gaps.Load(),
-		drops:     t.Dropped(fleet.QueueFull),
-		overLimit: t.OverLimit() - t.TurnedAway(fleet.SubscriptionLimit), // which is a problem of its own
+		drops:     t.Dropped(stats.QueueFull),
+		overLimit: t.OverLimit() - t.TurnedAway(stats.SubscriptionLimit), // which is a problem of its own
 		rejects:   rejected(t),
-		nameless:  t.Rejected(fleet.ForwardPass, fleet.NoWorker),
+		nameless:  t.Rejected(stats.ForwardPass, stats.NoWorker),
 	}
 }
 
 // useless are the reasons that say that a message could not be read, and not only that
 // there is no use for it.
-var useless = [...]fleet.Reason{fleet.BadJSON, fleet.BadName, fleet.BadID, fleet.BadLoad, fleet.BadPack, fleet.BadFrames, fleet.BadText, fleet.TooLarge}
+var useless = [...]stats.Reason{stats.BadJSON, stats.BadName, stats.BadID, stats.BadLoad, stats.BadPack, stats.BadFrames, stats.BadText, stats.TooLarge}
 
 // rejected are the messages that could not be read. Answers to polls whose load cannot
 // be are their workers' problem.
-func rejected(t *fleet.Tally) (n uint64) {
-	for _, k := range fleet.Kinds() {
+func rejected(t *stats.Tally) (n uint64) {
+	for _, k := range stats.Kinds() {
 		for _, r := range useless {
-			if k != fleet.StatsReply || r != fleet.BadLoad {
+			if k != stats.StatsReply || r != stats.BadLoad {
 				n += t.Rejected(k, r)
 			}
 		}
@@ -223,7 +224,7 @@ func sayLeader(g *Glance, p *problem) words {
 // pushes are those since the last that succeeded.
 type pushes struct{ ok, failed, since uint64 }
 
-func (p *pushes) take(t *fleet.Tally) {
+func (p *pushes) take(t *stats.Tally) {
 	if ok := t.PushOK.Load(); ok != p.ok {
 		p.ok, p.since = ok, t.PushError.Load()
 	}
@@ -259,12 +260,12 @@ func hadNoRoom(g *Glance, p *problem) words { return noRoom(g, "was") }
 
 func noRoom(g *Glance, is string) words {
 	var kinds []string
-	for _, l := range fleet.Limits() {
+	for _, l := range stats.Limits() {
 		if n := g.tally().TurnedAway(l); n > 0 {
 			kinds = append(kinds, fmt.Sprintf("%s: %s", l, thousands(n)))
 		}
 	}
-	workersAlone := g.tally().OverLimit() == g.tally().TurnedAway(fleet.WorkerLimit)
+	workersAlone := g.tally().OverLimit() == g.tally().TurnedAway(stats.WorkerLimit)
 	return words{
 		title: "There " + is + " no room for " + either(workersAlone, "more than "+many(g.o.Limit, "worker"), "all that "+is+" there"),
 		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
@@ -306,15 +307,15 @@ func sayDrops(g *Glance, p *problem) words {
 
 func sayRejects(g *Glance, p *problem) words {
 	var all []string
-	for _, k := range fleet.Kinds() {
+	for _, k := range stats.Kinds() {
 		for _, r := range useless {
-			if n := g.tally().Rejected(k, r); n > 0 && (k != fleet.StatsReply || r != fleet.BadLoad) {
+			if n := g.tally().Rejected(k, r); n > 0 && (k != stats.StatsReply || r != stats.BadLoad) {
 				all = append(all, fmt.Sprintf("%s: %s (%s)", strings.ReplaceAll(k.String(), "_", " "), thousands(n), r))
 			}
 		}
 	}
 	one, more := "message", "messages"
-	if g.tally().Rejected(fleet.Pages, fleet.BadText) > 0 {
+	if g.tally().Rejected(stats.Pages, stats.BadText) > 0 {
 		one, more = "message or line of a worker's page", "messages or lines of workers' pages"
 	}
 	n := g.flows[rejects].sum()

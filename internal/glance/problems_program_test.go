@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -20,7 +21,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 		"limit": {
 			begin: func(l *lab) {
 				for range 7 {
-					l.f.Tally.TurnAway(fleet.WorkerLimit)
+					l.f.Tally.TurnAway(stats.WorkerLimit)
 				}
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away. Since the start, by kind: worker: 7.",
@@ -48,27 +49,27 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 				l.f.Tally.Publishers.Store(40_000)
 				l.f.Tally.PublishersUp.Store(32_768)
 				l.f.Tally.PublishersWaiting.Store(7232)
-				l.f.Tally.TurnAway(fleet.SubscriptionLimit)
+				l.f.Tally.TurnAway(stats.SubscriptionLimit)
 			},
 			end:    func(l *lab) { l.f.Tally.PublishersWaiting.Store(0) },
 			raised: 1, withdrawn: 6,
 			detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
 		},
 		"drops": {
-			begin:  func(l *lab) { l.f.Tally.Drop(fleet.QueueFull, 3) },
+			begin:  func(l *lab) { l.f.Tally.Drop(stats.QueueFull, 3) },
 			raised: 1, withdrawn: 301, detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
 		},
 		"malformed:messages": {
 			begin: func(l *lab) {
-				l.f.Tally.Reject(fleet.LoadEvent, fleet.BadPack)
-				l.f.Tally.Reject(fleet.Cards, fleet.BadJSON)
-				l.f.Tally.Reject(fleet.StatsReply, fleet.BadLoad) // its worker's trouble
-				l.f.Tally.Reject(fleet.LoadEvent, fleet.Estimate) // none
+				l.f.Tally.Reject(stats.LoadEvent, stats.BadPack)
+				l.f.Tally.Reject(stats.Cards, stats.BadJSON)
+				l.f.Tally.Reject(stats.StatsReply, stats.BadLoad) // its worker's trouble
+				l.f.Tally.Reject(stats.LoadEvent, stats.Estimate) // none
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min. Since the start, by kind and reason: load: 1 (msgpack), card: 1 (json).",
 		},
 		"nameless": {
-			begin:  func(l *lab) { l.f.Tally.Reject(fleet.ForwardPass, fleet.NoWorker) },
+			begin:  func(l *lab) { l.f.Tally.Reject(stats.ForwardPass, stats.NoWorker) },
 			raised: 1, withdrawn: 301, detail: "1 of forward passes in the last 15 min named no worker, and could not be shown.",
 		},
 		"push": {
@@ -117,7 +118,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 			begin: func(l *lab) {
 				l.f.Tally.Gaps.Add(9)
 				l.f.Announce("k", fleet.Channel{Publisher: 0xabc, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
-				l.f.Notes.Missed(fleet.Gap{Publisher: 0xabc, Kind: fleet.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
+				l.f.Notes.Missed(fleet.Gap{Publisher: 0xabc, Kind: stats.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min. The last: publisher abc of backend/generate tcp://10.0.4.19:40113 skipped from 88,213 to 88,223 (forward pass, 1 s ago).",
 		},
@@ -259,7 +260,7 @@ func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {
 	inLab(t, func(l *lab) {
 		for range 100 {
 			for range 10 {
-				l.f.Tally.Receive(fleet.LoadEvent)
+				l.f.Tally.Receive(stats.LoadEvent)
 			}
 			l.second()
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -67,8 +68,8 @@ func TestAWorkerThatHasNeverAnsweredHasTimeToStart(t *testing.T) {
 }
 
 func TestNobodyFallsSilentWhileWeAreCutOff(t *testing.T) {
-	for name, link := range map[string]func(*fleet.Tally) *fleet.Link{
-		"NATS": func(y *fleet.Tally) *fleet.Link { return &y.NATS }, "etcd": func(y *fleet.Tally) *fleet.Link { return &y.Etcd },
+	for name, link := range map[string]func(*stats.Tally) *stats.Link{
+		"NATS": func(y *stats.Tally) *stats.Link { return &y.NATS }, "etcd": func(y *stats.Tally) *stats.Link { return &y.Etcd },
 	} {
 		inLab(t, func(l *lab) {
 			l.register(generate, 1)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 )
 
 // writeSnapshot writes the cut as JSON: the shape that openapi.json describes.
@@ -55,7 +56,7 @@ type system struct {
 }
 
 // systemOf is one that is connected to, or not, by its link.
-func (g *Glance) systemOf(name string, l *fleet.Link) system {
+func (g *Glance) systemOf(name string, l *stats.Link) system {
 	return system{name: name, on: l.Up(), detail: g.o.Servers[name], why: l.Why(), lost: !l.Up() && l.Falls() > 0}
 }
 
@@ -85,8 +86,8 @@ func (g *Glance) systems() (all []system) {
 }
 
 // registries are where workers may register, by their names here.
-func registries(t *fleet.Tally) map[string]*fleet.Link {
-	return map[string]*fleet.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
+func registries(t *stats.Tally) map[string]*stats.Link {
+	return map[string]*stats.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
 }
 
 func (g *Glance) writeConnected(d *doc) {

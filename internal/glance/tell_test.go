@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -47,7 +48,7 @@ func TestWhatHasLinesOfItsOwnIsNotSaidTwice(t *testing.T) {
 	inLab(t, func(l *lab) {
 		out := l.logged()
 		l.register(generate, 1)
-		for _, link := range []*fleet.Link{&l.f.Tally.NATS, &l.f.Tally.Etcd} {
+		for _, link := range []*stats.Link{&l.f.Tally.NATS, &l.f.Tally.Etcd} {
 			link.Set(false)
 		}
 		l.pass(time.Minute)

@@ -1,8 +1,9 @@
 package wire
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 // benchmark runs decode.

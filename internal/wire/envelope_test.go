@@ -1,12 +1,13 @@
 package wire
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"encoding/binary"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 // envelopeFields is an envelope's fields as Dynamo writes them.

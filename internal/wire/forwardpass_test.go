@@ -1,9 +1,10 @@
 package wire
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"math"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func forwardPassFields() pairs {

@@ -2,10 +2,11 @@ package wire
 
 import (
 	"bytes"
-	"dynamo-metrics/internal/testutil"
 	"encoding/json"
 	"math"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestEveryCapturedHitRateEventIsReadExactly(t *testing.T) {

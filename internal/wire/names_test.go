@@ -1,10 +1,11 @@
 package wire
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"slices"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 type serviceName struct{ Version, Era, Namespace, Component, Service string }

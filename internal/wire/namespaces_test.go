@@ -2,10 +2,11 @@ package wire
 
 import (
 	"cmp"
-	"dynamo-metrics/internal/testutil"
 	"slices"
 	"strings"
 	"testing"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {

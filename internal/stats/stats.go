@@ -1,4 +1,4 @@
-package fleet
+package stats
 
 import (
 	"context"
@@ -90,12 +90,12 @@ const (
 	RankLimit                      // data parallel ranks of one worker, or of all workers together
 	ChannelLimit                   // event channels
 	SubscriptionLimit              // ZMQ publishers that are subscribed to at once
-	limits
+	LimitCount                     // how many there are
 )
 
 // String is the value of the label kind.
 func (l Limit) String() string {
-	return [limits]string{"worker", "endpoint", "attachment", "rank", "channel", "subscription"}[l]
+	return [LimitCount]string{"worker", "endpoint", "attachment", "rank", "channel", "subscription"}[l]
 }
 
 // Drop is a reason for losing a message that was, or could have been, received or sent.
@@ -139,6 +139,24 @@ const (
 // String is the value of the label result.
 func (r ScrapeResult) String() string {
 	return [scrapeResults]string{"ok", "empty", "error"}[r]
+}
+
+// PageTrouble is why a worker's own metrics page could not be read.
+type PageTrouble int
+
+// The troubles with pages.
+const (
+	PageTooSlow    PageTrouble = iota // its answer was not whole in time
+	PageOutOfReach                    // no connection could be made
+	PageUntrusted                     // the two sides do not agree on TLS
+	PageStatus                        // the answer has another status than 200
+	PageUnreadable                    // what comes is no metrics page, is too large, or breaks off
+	pageTroubles
+)
+
+// String is the value of the label reason.
+func (p PageTrouble) String() string {
+	return [pageTroubles]string{"timeout", "connect", "tls", "status", "unreadable"}[p]
 }
 
 // Claim is something that holds for good, or for a time. It needs nobody to take it
@@ -227,11 +245,16 @@ type Tally struct {
 	scrapes  [scrapeResults]atomic.Uint64
 	unread   [pageTroubles]atomic.Uint64 // scrapes that failed
 	failed   [peers]atomic.Uint64
-	refused  [limits]atomic.Uint64
+	refused  [LimitCount]atomic.Uint64
 
 	mu      sync.Mutex
 	polling Histogram
 	lags    Histogram
+}
+
+// Init makes the histograms ready. It is called before anything is counted.
+func (t *Tally) Init() {
+	t.polling, t.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
 }
 
 // RegistryUp reports whether the registry can be read, or there is none.
@@ -267,7 +290,7 @@ func (t *Tally) TurnedAway(l Limit) uint64 { return t.refused[l].Load() }
 
 // OverLimit is how many all limits have left no room for.
 func (t *Tally) OverLimit() (n uint64) {
-	for l := range limits {
+	for l := range LimitCount {
 		n += t.TurnedAway(l)
 	}
 	return n
@@ -310,6 +333,15 @@ func (t *Tally) Scraped(r ScrapeResult) { t.scrapes[r].Add(1) }
 // Scrapes is the number of scrapes of workers' pages with this result.
 func (t *Tally) Scrapes(r ScrapeResult) uint64 { return t.scrapes[r].Load() }
 
+// ScrapeFailed counts one scrape of a worker's page that could not be read.
+func (t *Tally) ScrapeFailed(why PageTrouble) {
+	t.Scraped(ScrapeError)
+	t.unread[why].Add(1)
+}
+
+// FailedScrapes is the number of scrapes that failed for this reason.
+func (t *Tally) FailedScrapes(why PageTrouble) uint64 { return t.unread[why].Load() }
+
 // Lagged books how long an event was under way, by its publisher's clock and ours.
 // Where theirs is ahead it took no time.
 func (t *Tally) Lagged(lag time.Duration) {
@@ -349,15 +381,16 @@ func (t *Tally) Lags() Histogram {
 	return t.lags.Clone()
 }
 
-// Kinds, Reasons, Drops, PollResults, ScrapeResults, Peers and Limits list every value, for
+// Kinds, Reasons, Drops, PollResults, ScrapeResults, PageTroubles, Peers and Limits list every value, for
 // those who show them all.
 func Kinds() []Kind                 { return upTo(kinds) }
 func Reasons() []Reason             { return upTo(reasons) }
 func Drops() []Drop                 { return upTo(drops) }
 func PollResults() []PollResult     { return upTo(pollResults) }
 func ScrapeResults() []ScrapeResult { return upTo(scrapeResults) }
+func PageTroubles() []PageTrouble   { return upTo(pageTroubles) }
 func Peers() []Peer                 { return upTo(peers) }
-func Limits() []Limit               { return upTo(limits) }
+func Limits() []Limit               { return upTo(LimitCount) }
 
 func upTo[T ~int](n T) []T {
 	all := make([]T, n)

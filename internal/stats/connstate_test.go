@@ -1,12 +1,13 @@
-package fleet
+package stats
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestALinkThatIsNotUsedIsNotMissed(t *testing.T) {

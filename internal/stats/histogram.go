@@ -1,4 +1,4 @@
-package fleet
+package stats
 
 import (
 	"math"
@@ -43,8 +43,8 @@ func NewHistogram(bounds []float64) Histogram {
 	return Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds))}
 }
 
-// empty makes h one with these upper bounds in the memory that it has.
-func (h *Histogram) empty(bounds []float64) {
+// Reset makes h an empty one with these upper bounds in the memory that it has.
+func (h *Histogram) Reset(bounds []float64) {
 	counts := slices.Grow(h.Counts[:0], len(bounds))[:len(bounds)]
 	clear(counts)
 	*h = Histogram{Bounds: bounds, Counts: counts, Fine: h.Fine[:0]}

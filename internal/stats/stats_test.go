@@ -1,10 +1,11 @@
-package fleet
+package stats
 
 import (
-	"dynamo-metrics/internal/testutil"
 	"fmt"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 func TestEveryCounterCountsForItself(t *testing.T) {
@@ -77,14 +78,14 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 	unique(PollOK, PollEmpty, PollError)
 	unique(ScrapeOK, ScrapeEmpty, ScrapeError)
 	unique(PageTooSlow, PageOutOfReach, PageUntrusted, PageStatus, PageUnreadable)
-	unique(FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape)
 	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerPage, PeerPushgateway)
 	unique(WorkerLimit, EndpointLimit, AttachmentLimit, RankLimit, ChannelLimit, SubscriptionLimit)
 	testutil.Equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(PageTroubles()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 5, 7, 6})
 }
 
 func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {
-	tally := &New(everything, 1, true).Tally
+	var tally Tally
+	tally.Init()
 	testutil.Equal(t, "has polled", tally.HasPolled(), false)
 	tally.Polled(PollError, time.Hour)
 	testutil.Equal(t, "has polled, with an error", tally.HasPolled(), false)
