@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/mock"
@@ -133,7 +134,7 @@ func (s *stage) watch(ctx context.Context, m *instance) (lags, error) {
 			}
 			seen[string(series)] = changed
 		})
-		connect.Wait(ctx, 2*time.Millisecond) // or there is nothing of the machine left
+		backoff.Wait(ctx, 2*time.Millisecond) // or there is nothing of the machine left
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("no load has changed")
@@ -164,7 +165,7 @@ func (s side) changing(ctx context.Context) error {
 	defer stop()
 	if polled {
 		changer.Go(func() {
-			for connect.Wait(ctx, 5*time.Millisecond) {
+			for backoff.Wait(ctx, 5*time.Millisecond) {
 				change(rand.IntN(s.workers))
 			}
 		})

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -61,7 +61,7 @@ func (s *stage) residentOf(ctx context.Context, workers int) (before, peak int64
 	var scraper sync.WaitGroup
 	defer scraper.Wait()
 	scraper.Go(func() {
-		for connect.Wait(loading, time.Second) {
+		for backoff.Wait(loading, time.Second) {
 			m.page(loading) // a failure shows below
 		}
 	})
@@ -91,7 +91,7 @@ func flood(ctx context.Context, nc *nats.Conn, namespace string, events []event,
 			}
 		}
 		if rate > 0 {
-			connect.Wait(ctx, time.Millisecond)
+			backoff.Wait(ctx, time.Millisecond)
 		}
 	}
 	if err := nc.FlushTimeout(patience); err != nil {

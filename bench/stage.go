@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack"
 
@@ -122,7 +123,7 @@ func until(ctx context.Context, pause time.Duration, check func() error) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("still after %v: %w", patience, err)
 		}
-		if !connect.Wait(ctx, pause) {
+		if !backoff.Wait(ctx, pause) {
 			return errors.Join(ctx.Err(), err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 )
 
 // witness looks at the page every second. What must hold at any moment it checks; the
@@ -27,7 +27,7 @@ type sample struct {
 
 // look looks until ctx ends, or something is wrong.
 func (w *witness) look(ctx context.Context) error {
-	for before := (*view)(nil); connect.Wait(ctx, time.Second); {
+	for before := (*view)(nil); backoff.Wait(ctx, time.Second); {
 		p, err := w.m.page(ctx)
 		if ctx.Err() != nil {
 			return nil

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/mock"
 	"dynamo-metrics/internal/testutil"
@@ -246,7 +246,7 @@ func TestAnAPIServerThatIsAwayEndsNobody(t *testing.T) {
 	w.setLoad(loadOf(4, 3, 50)) // events need no API server
 	m.shows(w.isShown(4, 3, 50))
 	if os.Getenv("SURVIVAL") == "long" { // as in e2e/survival
-		connect.Wait(t.Context(), time.Minute)
+		backoff.Wait(t.Context(), time.Minute)
 		m.shows(w.isShown(4, 3, 50))
 	}
 	c.upAgain()

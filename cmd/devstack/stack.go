@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/app"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/dynlog"
@@ -152,7 +153,7 @@ func listening(ctx context.Context, address string) bool {
 		if err == nil {
 			return conn.Close() == nil
 		}
-		if !connect.Wait(ctx, 10*time.Millisecond) {
+		if !backoff.Wait(ctx, 10*time.Millisecond) {
 			return false
 		}
 	}

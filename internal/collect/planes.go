@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/wire"
 )
@@ -27,7 +27,7 @@ const (
 func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 	w := planesWarner{log: log, told: make(map[string]string)}
 	channels, known := f.FollowChannels(), make(planes)
-	for connect.Wait(ctx, gathering) {
+	for backoff.Wait(ctx, gathering) {
 		changes, all, more := channels.Next()
 		if all {
 			clear(known)

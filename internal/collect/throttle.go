@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 )
 
 // throttled hands messages on, and after each burst waits for the rest of its period,
@@ -17,7 +17,7 @@ func throttled(ctx context.Context, deliver func([][]byte)) func([][]byte) {
 			return
 		}
 		if rest := period - time.Since(since); rest > 0 {
-			connect.Wait(ctx, rest)
+			backoff.Wait(ctx, rest)
 		}
 		n, since = 0, time.Now()
 	}

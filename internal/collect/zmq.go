@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -55,7 +55,7 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 		z.follow(ctx, changes, all)
 		select {
 		case <-more:
-			connect.Wait(ctx, settle)
+			backoff.Wait(ctx, settle)
 		case <-tick.C:
 			e.gaps.expire(time.Now())
 			z.takeTurns()

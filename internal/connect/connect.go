@@ -9,13 +9,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/grpclog"
 )
@@ -25,38 +23,6 @@ import (
 // of the calls say too.
 func init() {
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-}
-
-const longestPause = 500 * time.Millisecond
-
-// Pause is how long to wait before trying again for the nth time, counted from 0:
-// from 100 ms growing to half a second, which leaves time to be right again within two
-// seconds of a server's return, and up to a fifth off, so that a fleet does not come back
-// in step.
-func Pause(n int) time.Duration {
-	const first = 100 * time.Millisecond
-	full := longestPause
-	if n < 3 {
-		full = first << max(n, 0)
-	}
-	return full - rand.N(full/5)
-}
-
-// Wait waits d. It reports false if ctx ended before. A wait that is over as it begins makes
-// no timer: two timers that fire at once as they are made, in one bubble of testing/synctest,
-// crash Go's race detector (go.dev/issue/78156).
-func Wait(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // late reports whether ctx ended because its time was over.

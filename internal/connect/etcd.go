@@ -11,11 +11,13 @@ import (
 	"slices"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 )
 
 // The environment variables of Dynamo's etcd client.
@@ -67,7 +69,7 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 				announced, last = true, err
 			}
 		}
-		Wait(ctx, Pause(attempt))
+		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 	if late(ctx) {
 		return nil, fmt.Errorf("connect to etcd at %s: %w", shown(urls), cmp.Or(last, errNoAnswer))
@@ -110,7 +112,7 @@ func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (
 		DialKeepAliveTimeout: 3 * time.Second,
 		// gRPC's own pauses between attempts grow to two minutes.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause},
+			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: backoff.Server.Longest},
 			MinConnectTimeout: connectIn,
 		})},
 	}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
+
 	"github.com/nats-io/nats.go"
 )
 
@@ -85,14 +87,14 @@ func HoldNATS(ctx context.Context, servers string, getenv func(string) string, l
 		if brief++; time.Since(began) > longestBrief {
 			brief = 0
 		}
-		Wait(ctx, briefPause(brief))
+		backoff.Wait(ctx, briefPause(brief))
 	}
 	return nil
 }
 
 // briefPause is how long to wait after so many connections in a row that were closed soon.
 func briefPause(connections int) time.Duration {
-	return min(time.Duration(connections)*longestPause, longestBrief)
+	return min(time.Duration(connections)*backoff.Server.Longest, longestBrief)
 }
 
 // longestBrief is how long a connection that is closed at once lasts, at most.
@@ -178,7 +180,7 @@ func (c *natsClient) connect(ctx context.Context) (*nats.Conn, error) {
 			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", c.link.servers, c.source, err)
 		}
 		last = c.link.unreachable(err)
-		Wait(ctx, Pause(attempt))
+		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 	if late(ctx) {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, cmp.Or(last, errNoAnswer))

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
+
 	"github.com/nats-io/nats.go"
 )
 
@@ -103,7 +105,7 @@ func (l *link) round(n int) time.Duration {
 		l.failed()
 		l.stillLost()
 	}
-	return Pause(n - 1)
+	return backoff.Pause(n - 1)
 }
 
 // mostReasons bounds how many are told of one loss.

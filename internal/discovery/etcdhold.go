@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -49,7 +50,7 @@ func (k *etcdKey) keep(ctx context.Context, h *holding) error {
 		if k.fail(err) {
 			h.away()
 		}
-		connect.Wait(ctx, connect.Pause(attempt))
+		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 }
 
@@ -197,7 +198,7 @@ func (k *etcdKey) renew(ctx context.Context, s *connect.EtcdSession, h *holding)
 func (k *etcdKey) await(ctx context.Context) {
 	if err := k.standBy(ctx); err != nil && ctx.Err() == nil {
 		k.fail(err)
-		connect.Wait(ctx, connect.Pause(0))
+		backoff.Wait(ctx, backoff.Pause(0))
 	}
 }
 
@@ -226,7 +227,7 @@ func (k *etcdKey) standBy(ctx context.Context) error {
 
 // lookAgain looks at the key of another program from time to time, beside the watch.
 func (k *etcdKey) lookAgain(ctx context.Context, s *connect.EtcdSession) error {
-	for connect.Wait(ctx, lookAgain) {
+	for backoff.Wait(ctx, lookAgain) {
 		got, err := get(ctx, s, k.key, clientv3.WithKeysOnly())
 		if err == nil {
 			err = s.Check(got.Header)

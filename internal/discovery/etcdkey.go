@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -68,7 +69,7 @@ func (k *etcdKey) String() string { return k.key }
 
 func (k *etcdKey) permanent(error) bool { return k.sessions.Refusal() != nil }
 
-func (k *etcdKey) pause(n int, _ error) time.Duration { return connect.Pause(n) }
+func (k *etcdKey) pause(n int, _ error) time.Duration { return backoff.Pause(n) }
 
 // open opens a session, if none is.
 func (k *etcdKey) open(ctx context.Context) (*connect.EtcdSession, error) {

@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -51,7 +51,7 @@ func (r *Files) Watch(ctx context.Context) error {
 		began := time.Now()
 		d.scan(began)
 		// 50,000 files take 0.2 s, and longer on a network: no more than a fifth of the time goes by with it.
-		if !connect.Wait(ctx, max(scanEvery, 4*time.Since(began))) {
+		if !backoff.Wait(ctx, max(scanEvery, 4*time.Since(began))) {
 			return nil
 		}
 	}

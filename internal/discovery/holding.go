@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/stats"
 )
 
@@ -124,7 +124,7 @@ func (h *holding) confirm(ctx context.Context, ask func(context.Context) (ours b
 				cancel(err)
 			}
 		})
-		if !connect.Wait(ctx, confirmEvery) {
+		if !backoff.Wait(ctx, confirmEvery) {
 			return context.Cause(ctx)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -86,7 +86,7 @@ func (l *kubeLease) String() string { return l.namespace + "/" + l.name + " (" +
 // permanent is nothing: rights may be given while the program runs.
 func (l *kubeLease) permanent(error) bool { return false }
 
-func (l *kubeLease) await(ctx context.Context) { connect.Wait(ctx, lookAtLease) }
+func (l *kubeLease) await(ctx context.Context) { backoff.Wait(ctx, lookAtLease) }
 
 func (l *kubeLease) pause(_ int, err error) time.Duration { return leasePause(&l.backoff, err) }
 
@@ -97,7 +97,7 @@ func (l *kubeLease) pause(_ int, err error) time.Duration { return leasePause(&l
 func leasePause(b *kube.Backoff, err error) time.Duration {
 	pause := b.After(err)
 	if kube.IsRefused(err, http.StatusConflict) { // another was faster
-		return connect.Pause(0)
+		return backoff.Pause(0)
 	}
 	return min(pause, confirmIn)
 }
@@ -195,7 +195,7 @@ func (l *kubeLease) keep(ctx context.Context, h *holding) error {
 // renewAll updates the Lease again and again.
 func (l *kubeLease) renewAll(ctx context.Context, h *holding) error {
 	said := false
-	for pause := updateLease; connect.Wait(ctx, pause); {
+	for pause := updateLease; backoff.Wait(ctx, pause); {
 		asked := time.Now()
 		err := l.renew(ctx, h)
 		switch {
@@ -309,7 +309,7 @@ func (p *patience) wait(ctx context.Context) bool {
 	p.mu.Lock()
 	left := time.Until(p.until)
 	p.mu.Unlock()
-	return left < confirmEvery && connect.Wait(ctx, max(left, 0))
+	return left < confirmEvery && backoff.Wait(ctx, max(left, 0))
 }
 
 // release leaves the Lease without a holder, so that a standby need not wait.

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/stats"
@@ -56,7 +56,7 @@ func (k *Kubernetes) Watch(ctx context.Context) {
 				kube.Follower[endpointSlice]{Put: c.putSlice, Delete: c.deleteSlice, Listed: c.listedStates, Bad: c.bad, State: c.state(1)})
 		}
 	})
-	for connect.Wait(ctx, time.Second) {
+	for backoff.Wait(ctx, time.Second) {
 		c.makeRoom()
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
@@ -68,7 +68,7 @@ func reigns(t *testing.T, programs ...*Etcd) (order func() []int) {
 				all = append(all, now[0])
 			}
 			mu.Unlock()
-			connect.Wait(ctx, time.Millisecond)
+			backoff.Wait(ctx, time.Millisecond)
 		}
 		return nil
 	})

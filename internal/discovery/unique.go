@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/stats"
 )
 
@@ -115,7 +115,7 @@ func (u *unique) keepClaiming(ctx context.Context) error {
 	defer cancel()
 	if !u.standby {
 		beating.Go(func() {
-			for h.beat(); connect.Wait(ctx, confirmEvery); h.beat() {
+			for h.beat(); backoff.Wait(ctx, confirmEvery); h.beat() {
 			}
 		})
 	}
@@ -144,7 +144,7 @@ func (u *unique) acquire(ctx context.Context) error {
 			u.log.Warn("Failed to create the unique instance; trying goes on", "error", err)
 			said = true
 		}
-		connect.Wait(ctx, u.pause(attempt, err))
+		backoff.Wait(ctx, u.pause(attempt, err))
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func (u *unique) standBy(ctx context.Context, reason error) {
 	began := time.Now()
 	u.await(ctx)
 	if time.Since(began) < hasty {
-		connect.Wait(ctx, connect.Pause(0))
+		backoff.Wait(ctx, backoff.Pause(0))
 	}
 }
 

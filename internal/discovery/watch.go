@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/stats"
@@ -69,7 +70,7 @@ func (r *Etcd) Watch(ctx context.Context) error {
 		if err := w.sessions.Refusal(); err != nil {
 			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespaces, err)
 		}
-		connect.Wait(ctx, connect.Pause(w.attempt))
+		backoff.Wait(ctx, backoff.Pause(w.attempt))
 		w.attempt++
 	}
 	return nil
@@ -128,7 +129,7 @@ func (w *etcdWatch) session(ctx context.Context) error {
 		case errors.Is(err, errTooLarge):
 			w.Fleet.Tally.Fail(stats.PeerEtcd)
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
-			connect.Wait(ctx, listAgain)
+			backoff.Wait(ctx, listAgain)
 		default:
 			return fmt.Errorf("etcd at %s: %w", s.Endpoint, err)
 		}
@@ -154,7 +155,7 @@ func (w *etcdWatch) round(ctx context.Context, s *connect.EtcdSession) error {
 // awaitReason waits for a reason to list the registry anew: workers that found no room in the
 // Fleet have some, or there are doubts.
 func (w *etcdWatch) awaitReason(ctx context.Context, doubts uint64) error {
-	for connect.Wait(ctx, time.Second) {
+	for backoff.Wait(ctx, time.Second) {
 		switch {
 		case w.Fleet.WantsSync():
 			return errRoom
@@ -209,7 +210,7 @@ func (p *position) reached(revision int64) (before int64) {
 // check asks etcd again and again where it has come to.
 func (w *etcdWatch) check(ctx context.Context, s *connect.EtcdSession, at *position) error {
 	key := w.Namespaces.Prefixes()[0]
-	for connect.Wait(ctx, lookAgain) {
+	for backoff.Wait(ctx, lookAgain) {
 		before := at.reached(0)
 		h, err := confirmedHeader(ctx, s, key)
 		if err != nil {

@@ -7,15 +7,17 @@ import (
 	"strconv"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 )
 
 const (
-	refusedIn    = 2 * time.Second        // before what was refused is asked for again
-	firstPause   = 500 * time.Millisecond // after a first answer that the server cannot do it now
-	longestPause = 30 * time.Second       // after many
-	longestAfter = time.Minute            // that the server may ask for
+	refusedIn    = 2 * time.Second  // before what was refused is asked for again
+	longestPause = 30 * time.Second // after many answers that the server cannot do it now
+	longestAfter = time.Minute      // that the server may ask for
 )
+
+// overloaded is the policy for a server that has too much to do.
+var overloaded = backoff.Policy{First: 500 * time.Millisecond, Longest: longestPause, Jitter: 2}
 
 // Backoff is how long to wait after calls that failed. The zero Backoff has seen none fail.
 type Backoff struct{ failed int }
@@ -33,12 +35,11 @@ func (b *Backoff) After(err error) time.Duration {
 	var refused *Refused
 	switch {
 	case !errors.As(err, &refused):
-		return connect.Pause(n)
+		return backoff.Pause(n)
 	case !refused.busy():
 		return refusedIn
 	}
-	pause := min(firstPause<<min(n, 10), longestPause)
-	pause = max(pause/2+rand.N(pause/2), refused.After)
+	pause := max(overloaded.Pause(n), refused.After)
 	return pause + rand.N(pause/10)
 }
 

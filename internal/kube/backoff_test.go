@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/memnet"
 )
 
@@ -147,7 +147,7 @@ func TestAPageHasAMinute(t *testing.T) {
 	t.Parallel()
 	at := asked(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"metadata":{"resourceVersion":"1"},"items":[`)
-		for connect.Wait(r.Context(), time.Second) {
+		for backoff.Wait(r.Context(), time.Second) {
 			fmt.Fprint(w, `{"metadata":{"name":"a"},"spec":{"data":{"value":1}}},`)
 			w.(http.Flusher).Flush()
 		}

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 )
 
 const (
@@ -111,7 +111,7 @@ type Follower[T any] struct {
 // resume it lists anew.
 func Follow[T any, P kind[T]](ctx context.Context, c *Client, of Collection, f Follower[T]) {
 	s := stream[T, P]{client: c, of: of, follower: f}
-	var backoff Backoff
+	var failures Backoff
 	for {
 		began := time.Now()
 		err := s.round(ctx)
@@ -119,12 +119,12 @@ func Follow[T any, P kind[T]](ctx context.Context, c *Client, of Collection, f F
 			return
 		}
 		if time.Since(began) > settled {
-			backoff.Reset()
+			failures.Reset()
 		}
 		if !errors.Is(err, errEnded) {
 			f.State(of.explain(err))
 		}
-		if !connect.Wait(ctx, backoff.After(err)) {
+		if !backoff.Wait(ctx, failures.After(err)) {
 			return
 		}
 	}

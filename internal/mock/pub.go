@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/backoff"
 )
 
 // highWater is how many messages wait for a slow subscriber before what comes is
@@ -53,7 +53,7 @@ func (p *pub) serve(ctx context.Context) {
 			return
 		}
 		if err != nil { // too many open files, maybe
-			connect.Wait(ctx, 10*time.Millisecond)
+			backoff.Wait(ctx, 10*time.Millisecond)
 			continue
 		}
 		conns.Go(func() { p.attend(ctx, conn) })

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -126,7 +127,7 @@ func (r *registry) insist(ctx context.Context, call func(context.Context) error)
 			return err
 		}
 		r.gone(err)
-		connect.Wait(ctx, connect.Pause(attempt))
+		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 }
 

@@ -2,14 +2,13 @@ package zmtp
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
+
+	"dynamo-metrics/internal/backoff"
 )
 
-const (
-	firstPause   = 100 * time.Millisecond
-	longestPause = 5 * time.Second
-)
+// pauses are those between attempts to reach a publisher.
+var pauses = backoff.Policy{First: 100 * time.Millisecond, Longest: 5 * time.Second, Jitter: 5}
 
 // Keep keeps the subscription until ctx ends: what is lost it regains, after pauses
 // that grow from 100 ms to 5 s, for as long as it takes. It fails only where no attempt
@@ -37,10 +36,10 @@ func (s *Sub) Keep(ctx context.Context, deliver func(frames [][]byte), status fu
 			s.Failed(err)
 		}
 		// Who accepts us only to fail right after is not tried any faster for it.
-		if !since.IsZero() && time.Since(since) >= longestPause {
+		if !since.IsZero() && time.Since(since) >= pauses.Longest {
 			attempt = 0
 		}
-		wait(ctx, pause(attempt))
+		backoff.Wait(ctx, pauses.Pause(attempt))
 	}
 	return nil
 }
@@ -61,23 +60,4 @@ func (l *link) set(err error) {
 		l.status(err)
 	}
 	l.known, l.last = true, now
-}
-
-// pause is how long to wait before the next attempt after n that failed in a row, up to
-// a fifth off, so that a publisher's subscribers do not come back in step.
-func pause(n int) time.Duration {
-	full := longestPause
-	if n < 6 {
-		full = min(firstPause<<n, longestPause)
-	}
-	return full - rand.N(full/5)
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -1,0 +1,49 @@
+// Package backoff says how long to wait before a call that failed is tried again, and waits.
+package backoff
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Policy is a pause that doubles with each failure. Part of it is random, so that the clients of
+// one server do not all come back at the same moment.
+type Policy struct {
+	First   time.Duration // after the first failure
+	Longest time.Duration // after many
+	Jitter  time.Duration // one part in so many of a pause is random: 5 means up to a fifth less
+}
+
+// Server is the policy for NATS and etcd. Half a second at most leaves time to work again within
+// two seconds of the server's return.
+var Server = Policy{First: 100 * time.Millisecond, Longest: 500 * time.Millisecond, Jitter: 5}
+
+// Pause returns how long to wait after the nth failure in a row, counted from 0.
+func (p Policy) Pause(n int) time.Duration {
+	full := p.Longest
+	if n = max(n, 0); n < 20 { // beyond that the shift could overflow
+		full = min(p.First<<n, p.Longest)
+	}
+	return full - rand.N(full/p.Jitter)
+}
+
+// Pause is the pause of the policy Server.
+func Pause(n int) time.Duration { return Server.Pause(n) }
+
+// Wait waits d. It reports false if ctx ended before. A wait that is over as it begins makes
+// no timer: two timers that fire at once as they are made, in one bubble of testing/synctest,
+// crash Go's race detector (go.dev/issue/78156).
+func Wait(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
