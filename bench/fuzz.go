@@ -110,7 +110,7 @@ func (s *stage) fuzz(ctx context.Context, length time.Duration, seed uint64, std
 }
 
 func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
-	f.sent[stats.Instances] += 2 // the good worker's, and that of the one with a page
+	f.sent[stats.InstanceKeys] += 2 // the good worker's, and that of the one with a page
 	if err := f.announce(ctx); err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ func (f *fuzzer) settle(ctx context.Context) error {
 			switch kind {
 			case stats.StatsReply:
 				want += int(answered)
-			case stats.Pages:
+			case stats.WorkerMetrics:
 				want = int(read)
 			}
 			f.counted[kind] = want
@@ -318,7 +318,7 @@ func (f *fuzzer) figures(v view, peak int64) {
 		measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", v.series[droppedSeries]), must: "0", met: v.series[droppedSeries] == 0, gate: true,
 	})
 	for _, kind := range stats.Kinds() {
-		if kind == stats.Others {
+		if kind == stats.OtherKeys {
 			continue // those are parts of resources of Kubernetes, of which there is none here
 		}
 		var reasons []string

@@ -26,7 +26,7 @@ func TestAFuzzersChannelsLeadToItsOwnPublishersOnly(t *testing.T) {
 	r, rng := newScribbler(nil, s), rand.New(rand.NewPCG(1, 1))
 	led := make(map[string]int)
 	for range 20_000 {
-		e := r.entry(rng, stats.Channels)
+		e := r.entry(rng, stats.ChannelKeys)
 		c, err := wire.ParseChannel(garbage.Namespace, e.Key, []byte(e.Value))
 		if err != nil {
 			continue

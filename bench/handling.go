@@ -25,12 +25,12 @@ func (s *stage) handling(context.Context) error {
 		f := registeredFleet(workers)
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i = (i + 1) % workers {
-			f.Tally.Receive(stats.HitRate)
+			f.Stats.CountMessage(stats.HitRate)
 			hit, err := wire.ParseHitRate(events[i].data)
 			if err != nil {
 				b.Fatal(err)
 			}
-			f.Hit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+			f.RecordHit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
 		}
 	})
 	if err != nil {
@@ -82,14 +82,14 @@ func registeredFleet(n int) *fleet.Fleet {
 		for _, in := range instances(i) {
 			f.Register("", in, fleet.Registration{NATS: true})
 		}
-		f.Report(fleet.Report{
+		f.RecordPollReply(fleet.PollReply{
 			Endpoint: instances(i)[0].Endpoint, Worker: fleet.WorkerID{Lease: workerID(i)}, Service: "dynamo_backend",
 			Load: fleet.Load{
 				ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(uint64(i % 1000)), KVTotal: some(1000),
 				CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),
 			},
 		})
-		f.Hit(workerID(i), 20, uint64(i%20))
+		f.RecordHit(workerID(i), 20, uint64(i%20))
 	}
 	return f
 }

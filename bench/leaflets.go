@@ -37,7 +37,7 @@ func newLeaflets(ctx context.Context, s *stage, rng *rand.Rand) (*leaflets, erro
 	if err != nil {
 		return nil, fmt.Errorf("serve a worker's pages: %w", err)
 	}
-	l := &leaflets{at: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.Pages]}
+	l := &leaflets{at: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.WorkerMetrics]}
 	l.server.Handler = l
 	go l.server.Serve(listener) // until close
 	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: leafletID}

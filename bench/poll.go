@@ -115,7 +115,7 @@ func (s side) poll(ctx context.Context, m *meter) error {
 	done := 0
 	p := &collect.Poller{Conn: nc, Fleet: f, Namespaces: wire.Namespaces(s.namespace), Interval: interval(s.workers), Log: quiet}
 	p.Found = func() {
-		replies := int(f.Tally.Messages(stats.StatsReply))
+		replies := int(f.Stats.Messages(stats.StatsReply))
 		if done == 0 {
 			m.start(replies)
 		} else if done == s.polls {

@@ -75,7 +75,7 @@ var addresses = regexp.MustCompile(`tcp://[^"]*`)
 func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 	for {
 		e := s.entries[kind][rng.IntN(len(s.entries[kind]))]
-		if kind == stats.Channels {
+		if kind == stats.ChannelKeys {
 			address := s.zmq.anyAddress(rng)
 			e.Value = addresses.ReplaceAllLiteralString(e.Value, address)
 			if rng.IntN(4) == 0 {
@@ -102,7 +102,7 @@ func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 // confined reports whether the program would connect to nobody because of an entry but
 // to our own publishers, and to ports where nobody is. It reads it as the program does.
 func (s *scribbler) confined(kind stats.Kind, e garbage.Entry) bool {
-	if kind != stats.Channels {
+	if kind != stats.ChannelKeys {
 		return true
 	}
 	c, err := wire.ParseChannel(garbage.Namespace, e.Key, []byte(e.Value))
@@ -161,11 +161,11 @@ func kindOf(key string) stats.Kind {
 // named reports whether a key names what it is of.
 func named(kind stats.Kind, key string) (ok bool) {
 	switch kind {
-	case stats.Cards:
+	case stats.CardKeys:
 		_, ok = wire.ParseCardKey(garbage.Namespace, key)
-	case stats.Channels:
+	case stats.ChannelKeys:
 		_, ok = wire.ParseChannelKey(garbage.Namespace, key)
-	case stats.Instances:
+	case stats.InstanceKeys:
 		for _, l := range wire.Layouts {
 			if strings.HasPrefix(key, l.Prefix(garbage.Namespace)) {
 				_, ok = l.ParseKey(garbage.Namespace, key)

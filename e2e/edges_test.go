@@ -173,7 +173,7 @@ func TestNoWorkersNoNumbers(t *testing.T) {
 	}
 }
 
-func TestStaticWorkersAreShownAndToldApart(t *testing.T) {
+func TestPollShowsStaticWorkers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	for id, active := range map[string]int{"p6nqGIpvsufbGe0wLMOj0A": 41, "hPB5m9ZEpxuG7coMu2nFks": 40} {

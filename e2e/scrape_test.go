@@ -334,7 +334,7 @@ func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
 			}
 		}
 		for series, least := range map[string]int{
-			rejected(stats.Pages, stats.TooLarge): 4, rejected(stats.Pages, stats.BadText): 2, scrapes(stats.ScrapeError): many, scrapes(stats.ScrapeOK): 12,
+			rejected(stats.WorkerMetrics, stats.TooLarge): 4, rejected(stats.WorkerMetrics, stats.BadText): 2, scrapes(stats.ScrapeError): many, scrapes(stats.ScrapeOK): 12,
 		} {
 			if count, _ := strconv.Atoi(got[series]); count < least {
 				return fmt.Errorf("%s is %s, want at least %d", series, got[series], least)

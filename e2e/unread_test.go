@@ -18,7 +18,7 @@ import (
 )
 
 // failed is a series of the scrapes that failed.
-func failed(why stats.PageTrouble) string {
+func failed(why stats.ScrapeFailure) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrape_errors_total{reason=%q}`, why)
 }
 
@@ -47,10 +47,10 @@ func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
 	m := s.metrics(flags...)
 	m.wrong(id, "The metrics pages of 2 workers of backend/generate cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
 	m.until(func(got page) error {
-		if n, _ := strconv.Atoi(got[failed(stats.PageTooSlow)]); n < 6 {
+		if n, _ := strconv.Atoi(got[failed(stats.ScrapeTimedOut)]); n < 6 {
 			return fmt.Errorf("%d scrapes took too long, want three of each", n)
 		}
-		return got.has(page{running(1): "1", running(2): "", running(3): "", failed(stats.PageUntrusted): "0"})
+		return got.has(page{running(1): "1", running(2): "", running(3): "", failed(stats.ScrapeTLSFailed): "0"})
 	})
 	p.set(3, engine(3, 9, 0, 0.5, 0, 0))
 	m.wrong(id, "The metrics page of 1 worker of backend/generate cannot be read", ": 2.", "[2]")
@@ -61,7 +61,7 @@ func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
 
 	s.put(registration(2)...)
 	m = s.metrics(append(flags, "--scrape-timeout", "60")...) // a busy machine may take long, too
-	m.shows(page{running(1): "1", running(2): "7", running(3): "9", failed(stats.PageTooSlow): "0"})
+	m.shows(page{running(1): "1", running(2): "7", running(3): "9", failed(stats.ScrapeTimedOut): "0"})
 	m.right(id)
 }
 
@@ -93,16 +93,16 @@ func TestPagesOfWorkersOverTLS(t *testing.T) {
 		m := serve(t, append(s.env(), "DYN_LOG=info,metrics=debug"), append(flags, files...)...)
 		m.wrong(id, "backend/generate: TLS fails: 1.", "--worker-tls-ca says", "--worker-tls-cert and --worker-tls-key", "[1]")
 		m.until(func(got page) error {
-			if n, _ := strconv.Atoi(got[failed(stats.PageUntrusted)]); n < 3 {
+			if n, _ := strconv.Atoi(got[failed(stats.ScrapeTLSFailed)]); n < 3 {
 				return fmt.Errorf("%d scrapes failed for TLS, want 3", n)
 			}
-			return got.has(page{running: "", failed(stats.PageTooSlow): "0"})
+			return got.has(page{running: "", failed(stats.ScrapeTimedOut): "0"})
 		})
 		m.Says(says)
 		m.Terminate()
 	}
 	m := s.metrics(append(flags, whole...)...)
-	m.shows(page{running: "8", worker("llm_requests_waiting", "generate", 1): "3", failed(stats.PageUntrusted): "0"})
+	m.shows(page{running: "8", worker("llm_requests_waiting", "generate", 1): "3", failed(stats.ScrapeTLSFailed): "0"})
 	m.right(id)
 	m.Terminate()
 

@@ -224,12 +224,12 @@ func TestBadPublishersAreNoTroubleOfTheGoodOne(t *testing.T) {
 		t.Errorf("a load was shown after %v", slowest)
 	}
 	m.shows(page{
-		rejected(stats.LoadEvent, stats.BadFrames): fmt.Sprint(rounds),
-		rejected(stats.LoadEvent, stats.BadID):     fmt.Sprint(rounds),
-		rejected(stats.LoadEvent, stats.BadPack):   fmt.Sprint(rounds),
-		workers("generate", "answering"):           "2",
-		workers("generate", "silent"):              "5",
-		`dynamo_metrics_event_sequence_gaps_total`: "0",
+		rejected(stats.LoadEvent, stats.BadFrames):  fmt.Sprint(rounds),
+		rejected(stats.LoadEvent, stats.BadID):      fmt.Sprint(rounds),
+		rejected(stats.LoadEvent, stats.BadMsgpack): fmt.Sprint(rounds),
+		workers("generate", "answering"):            "2",
+		workers("generate", "silent"):               "5",
+		`dynamo_metrics_event_sequence_gaps_total`:  "0",
 	})
 	m.until(func(p page) error {
 		loads, _ := strconv.ParseFloat(p[messages(stats.LoadEvent)], 64)

@@ -13,7 +13,7 @@ import (
 func TestThereAreSeedsOfEveryKind(t *testing.T) {
 	messages, entries := Messages(), Entries()
 	for _, kind := range stats.Kinds() {
-		if kind == stats.Others {
+		if kind == stats.OtherKeys {
 			continue // it stands for what is not known
 		}
 		if n := len(messages[kind]) - len(small()); n < 3 && len(entries[kind]) < 3 {

@@ -28,9 +28,9 @@ func Subjects() map[stats.Kind][]string {
 
 // Prefixes are the starts of the keys that are watched.
 func Prefixes() map[stats.Kind][]string {
-	all := map[stats.Kind][]string{stats.Cards: {wire.CardPrefix(Namespace)}, stats.Channels: wire.ChannelPrefixes(Namespace)}
+	all := map[stats.Kind][]string{stats.CardKeys: {wire.CardPrefix(Namespace)}, stats.ChannelKeys: wire.ChannelPrefixes(Namespace)}
 	for _, l := range wire.Layouts {
-		all[stats.Instances] = append(all[stats.Instances], l.Prefix(Namespace))
+		all[stats.InstanceKeys] = append(all[stats.InstanceKeys], l.Prefix(Namespace))
 	}
 	return all
 }
@@ -40,11 +40,11 @@ func Keys(id uint64) map[stats.Kind][]string {
 	in, hex := fleet.Instance{Endpoint: Endpoint, ID: id}, wire.HexID(id)
 	all := make(map[stats.Kind][]string)
 	for _, l := range wire.Layouts {
-		all[stats.Instances] = append(all[stats.Instances], l.Key(Namespace, in))
+		all[stats.InstanceKeys] = append(all[stats.InstanceKeys], l.Key(Namespace, in))
 	}
-	all[stats.Cards] = []string{wire.CardKey(Namespace, in)}
+	all[stats.CardKeys] = []string{wire.CardKey(Namespace, in)}
 	prefixes := wire.ChannelPrefixes(Namespace)
-	all[stats.Channels] = []string{prefixes[0] + "backend/kv_metrics/" + hex, prefixes[1] + "component/backend/endpoint/generate/topic/kv_metrics/" + hex}
+	all[stats.ChannelKeys] = []string{prefixes[0] + "backend/kv_metrics/" + hex, prefixes[1] + "component/backend/endpoint/generate/topic/kv_metrics/" + hex}
 	return all
 }
 

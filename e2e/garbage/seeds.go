@@ -35,7 +35,7 @@ func Messages() map[stats.Kind][][]byte {
 		}
 	}
 	for _, name := range files(testdata.Captures, "engines/*.prom") { // whose lines are all of use
-		all[stats.Pages] = append(all[stats.Pages], read(testdata.Captures, name))
+		all[stats.WorkerMetrics] = append(all[stats.WorkerMetrics], read(testdata.Captures, name))
 	}
 	corpus := small()
 	for kind, captured := range all {

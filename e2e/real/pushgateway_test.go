@@ -110,12 +110,12 @@ func TestThePushgatewayTakesNamesAndHistogramsOfAnyKind(t *testing.T) {
 	g := startGateway(t)
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Sync(fleet.Listing{})
-	f.Tally.Unique.Store(true)
-	f.Tally.Polled(stats.PollOK, time.Millisecond)
+	f.Stats.ActsAsLeader.Store(true)
+	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{Publishes: true})
 	for i, seconds := range []float64{0.001, 0.02, 7} {
-		f.Pass(fleet.Origin{Endpoint: odd, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds})
+		f.RecordForwardPass(fleet.Origin{Endpoint: odd, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds})
 	}
 	at, err := url.Parse(g.url)
 	if err != nil {
@@ -124,8 +124,8 @@ func TestThePushgatewayTakesNamesAndHistogramsOfAnyKind(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop() // at once: one push, the last
 	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now})
-	expose.Push(ctx, expose.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Tally, slog.New(slog.DiscardHandler))
-	if ok, failed := f.Tally.PushOK.Load(), f.Tally.PushError.Load(); ok != 1 || failed != 0 {
+	expose.Push(ctx, expose.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Stats, slog.New(slog.DiscardHandler))
+	if ok, failed := f.Stats.PushOK.Load(), f.Stats.PushError.Load(); ok != 1 || failed != 0 {
 		t.Fatalf("%d pushes were taken, and %d refused", ok, failed)
 	}
 	want := map[string]string{fmt.Sprint(map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"}): "3"}

@@ -173,7 +173,7 @@ func (f *forger) comeAndGo(names int) {
 		in := func(n int) (string, fleet.Instance) {
 			return f.namespace(n), fleet.Instance{Endpoint: endpoint(n), ID: firstForged + uint64(n)}
 		}
-		f.comes(messages(stats.Instances), at, func() {
+		f.comes(messages(stats.InstanceKeys), at, func() {
 			f.each(first, at, func(n int) clientv3.Op {
 				e := garbage.Registration(in(n))
 				return clientv3.OpPut(e.Key, e.Value)
@@ -185,7 +185,7 @@ func (f *forger) comeAndGo(names int) {
 				f.event(namespace, of.Endpoint, wire.TopicLoad, garbage.LoadEvent(of.ID, 0, 77))
 			}
 		})
-		f.comes(messages(stats.Instances), at, func() {
+		f.comes(messages(stats.InstanceKeys), at, func() {
 			f.each(first, at, func(n int) clientv3.Op { return clientv3.OpDelete(garbage.Registration(in(n)).Key) })
 		})
 	}
@@ -215,10 +215,10 @@ func (f *forger) cards(names, ids int) {
 	card := func(n int) garbage.Entry {
 		return garbage.Card(f.namespace(n), fleet.Instance{Endpoint: endpoint(n), ID: firstForged + uint64(n%ids)})
 	}
-	f.comes(messages(stats.Cards), names, func() {
+	f.comes(messages(stats.CardKeys), names, func() {
 		f.each(0, names, func(n int) clientv3.Op { return clientv3.OpPut(card(n).Key, card(n).Value) })
 	})
-	f.comes(messages(stats.Cards), names, func() {
+	f.comes(messages(stats.CardKeys), names, func() {
 		f.each(0, names, func(n int) clientv3.Op { return clientv3.OpDelete(card(n).Key) })
 	})
 }
@@ -339,7 +339,7 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 	f := newForger(t, "dynamo")
 	// Some of the honest are enough to have ranks made up for.
 	const others = 128
-	f.comes(messages(stats.Instances), others, func() {
+	f.comes(messages(stats.InstanceKeys), others, func() {
 		f.each(100, others, func(n int) clientv3.Op {
 			e := garbage.Registration(f.honest, fleet.Instance{Endpoint: publishingAt, ID: uint64(n)})
 			return clientv3.OpPut(e.Key, e.Value)

@@ -61,8 +61,8 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	}
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
-	c.use(&f.Tally)
-	f.Tally.LogDropped = func() uint64 { return dynlog.LeftOut(log) }
+	c.use(&f.Stats)
+	f.Stats.LogDropped = func() uint64 { return dynlog.LeftOut(log) }
 	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -74,7 +74,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		g.Go(func() error { return registerInKubernetes(registered, c, f, log) })
 	}
 	if c.discovery == byFiles {
-		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Tally.Files, Log: dynlog.Target(log, "files")}
+		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Stats.Files, Log: dynlog.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
@@ -95,7 +95,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
-			work.Go(func() error { expose.Push(ctx, c.gateway, metrics, &f.Tally, log); return nil })
+			work.Go(func() error { expose.Push(ctx, c.gateway, metrics, &f.Stats, log); return nil })
 		}
 		return work.Wait()
 	})
@@ -103,22 +103,22 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 }
 
 // use says which servers the program works with.
-func (c config) use(t *stats.Tally) {
-	t.NATS.Use()
-	t.Bus.Use()
+func (c config) use(t *stats.Stats) {
+	t.NATS.MarkUsed()
+	t.NATSServer.MarkUsed()
 	if c.natsServers() == "" {
-		t.NATS.TurnOff()
+		t.NATS.Disable()
 	}
 	switch {
 	case c.discovery == byFiles:
-		t.Files.Use()
+		t.Files.MarkUsed()
 	case c.discovery == byKubernetes:
-		t.Kubernetes.Use()
+		t.Kubernetes.MarkUsed()
 	case c.etcdServers() != "":
-		t.Etcd.Use()
+		t.Etcd.MarkUsed()
 	}
 	if !c.hasUniqueInstance() {
-		t.Unique.Store(true) // nobody can say otherwise
+		t.ActsAsLeader.Store(true) // nobody can say otherwise
 	}
 }
 
@@ -189,16 +189,16 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
 	poller.Access = access
 	poller.Found = func() {
-		if f.Tally.Unique.Load() {
+		if f.Stats.ActsAsLeader.Load() {
 			poller.Publish(wire.L2CSubjects(c.namespaces), l2c.Publish)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if c.standby { // the l2c event, too, is to follow at once
-		g.Go(func() error { atEachTakeover(ctx, &f.Tally.Unique, pollNow); return nil })
+		g.Go(func() error { atEachTakeover(ctx, &f.Stats.ActsAsLeader, pollNow); return nil })
 	}
 	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused,
-		Why: func(err error) { f.Tally.NATS.Blame(err.Error()) }, Failed: func() { f.Tally.Fail(stats.PeerNATS) }}
+		Why: func(err error) { f.Stats.NATS.SetError(err.Error()) }, Failed: func() { f.Stats.CountFailure(stats.PeerNATS) }}
 	g.Go(func() error {
 		return connect.HoldNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn
@@ -228,10 +228,10 @@ func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poll
 }
 
 // atEachTakeover calls f whenever this becomes the one program of its namespace.
-func atEachTakeover(ctx context.Context, unique *stats.Claim, f func()) {
+func atEachTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
 	for ctx.Err() == nil {
-		unique.Await(ctx, false)
-		unique.Await(ctx, true)
+		unique.Wait(ctx, false)
+		unique.Wait(ctx, true)
 		f()
 	}
 }
@@ -256,7 +256,7 @@ func (c config) open(log *slog.Logger) (net.Listener, error) {
 func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
 	// A leader that cannot have that confirmed acts no more, but it is the one to look at: where
 	// its registry is away, that of all is, and none leads.
-	standby := func() bool { return c.standby && !f.Tally.LastLed.Load() }
+	standby := func() bool { return c.standby && !f.Stats.WasLeader.Load() }
 	return expose.NewMetrics(expose.Collector{
 		Fleet:   f,
 		Build:   expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
@@ -280,16 +280,16 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 		case <-ticker.C:
 			now := time.Now() // what the ticker says may be as old as the process stood still
 			if now.Sub(last) > stoodStill {
-				f.Tally.Stood(last, now)
+				f.Stats.RecordSuspension(last, now)
 			}
 			last = now
 			f.Advance(now)
 			// Whether a probe asks or not: readiness is to be remembered.
 			expose.Ready(f)
-			if !said && f.Tally.OverLimit() > f.Tally.TurnedAway(stats.SubscriptionLimit) { // which has a line of its own
+			if !said && f.Stats.AllRefused() > f.Stats.Refused(stats.SubscriptionLimit) { // which has a line of its own
 				said = true
 				what := "more workers"
-				if f.Tally.TurnedAway(stats.WorkerLimit) == 0 {
+				if f.Stats.Refused(stats.WorkerLimit) == 0 {
 					what = "all of what is registered or published"
 				}
 				log.Warn("There is no room for "+what+": raise --max-workers", "max_workers", limit)

@@ -26,7 +26,7 @@ func TestEveryPathAnswersGETAndHEADAlone(t *testing.T) {
 	}
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Sync(fleet.Listing{})
-	f.Tally.Polled(stats.PollOK, 0)
+	f.Stats.RecordPoll(stats.PollOK, 0)
 	look := glance.New(glance.Options{Fleet: f})
 	log := slog.New(slog.DiscardHandler)
 	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), look, log)

@@ -72,7 +72,7 @@ func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 }
 
 // pageOf is where a worker's page is; empty if nowhere.
-func (c config) pageOf(p fleet.WorkerPage) string {
+func (c config) pageOf(p fleet.ScrapeTarget) string {
 	return c.scrapes.urls.Of(c.namespaces.Name(p.Endpoint), p)
 }
 

@@ -100,7 +100,7 @@ func (a *Access) isConfirmed() bool {
 // Refused hears of a subject that the server refuses; without a name, of one of those that it
 // was asked for, or of any. It reports whether it is one of these, and whether that is news.
 func (a *Access) Refused(subject string, publishing bool) (known, news bool) {
-	a.fleet.Tally.Fail(stats.PeerNATS)
+	a.fleet.Stats.CountFailure(stats.PeerNATS)
 	a.change(func() {
 		if subject == "" {
 			a.doubt()
@@ -218,15 +218,15 @@ func (a *Access) change(do func()) {
 	do()
 	var all []fleet.Subject
 	up := a.connected && a.confirmed
-	a.fleet.Tally.Bus.Set(a.connected)
+	a.fleet.Stats.NATSServer.SetConnected(a.connected)
 	for _, g := range a.all {
 		if g.known && a.connected {
 			all = append(all, g.Subject)
 			up = up && !(g.Required && g.Subject.Refused)
 		}
 	}
-	a.fleet.Notes.SetSubjects(all)
-	a.fleet.Tally.NATS.Set(up)
+	a.fleet.Diagnostics.SetSubjects(all)
+	a.fleet.Stats.NATS.SetConnected(up)
 	if up && !a.up && a.onUp != nil {
 		a.onUp()
 	}

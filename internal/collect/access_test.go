@@ -23,7 +23,7 @@ type access struct {
 func newTestAccess(t *testing.T) *access {
 	log, journal := testutil.NewLog()
 	f := fleet.New(fleet.Target{}, 10, true)
-	f.Tally.NATS.Use()
+	f.Stats.NATS.MarkUsed()
 	a := &access{newAccess(f, "dynamo", log), t, f, journal, 0}
 	a.OnUp(func() { a.ups++ })
 	return a
@@ -32,8 +32,8 @@ func newTestAccess(t *testing.T) *access {
 // is compares whether NATS is up, how often that was told, and what is known and refused.
 func (a *access) is(up bool, ups, known int, required, optional string) {
 	a.t.Helper()
-	n := &a.fleet.Notes
-	got := fmt.Sprintln(a.fleet.Tally.NATS.Up(), a.ups, len(n.Subjects()), n.Refused(true), n.Refused(false))
+	n := &a.fleet.Diagnostics
+	got := fmt.Sprintln(a.fleet.Stats.NATS.Up(), a.ups, len(n.Subjects()), n.RefusedSubjects(true), n.RefusedSubjects(false))
 	if want := fmt.Sprintln(up, ups, known, "["+required+"]", "["+optional+"]"); got != want {
 		a.t.Errorf("up, times, subjects known, required and optional ones refused: %s, want %s", got, want)
 	}
@@ -83,7 +83,7 @@ func TestNATSIsUpWhenNothingRequiredIsRefused(t *testing.T) {
 	a.Connected(true)
 	a.confirm()
 	a.is(true, 3, subscriptions, "", "")
-	if n := a.fleet.Tally.Failed(stats.PeerNATS); n != 6 {
+	if n := a.fleet.Stats.Failures(stats.PeerNATS); n != 6 {
 		t.Errorf("%d failures are counted, want one for each refusal", n)
 	}
 	if n := a.log.Count("NATS grants a permission that it denied before"); n != 3 {
@@ -132,10 +132,10 @@ func TestARefusalThatNamesNoSubject(t *testing.T) {
 	a.Connected(true)
 	a.confirm()
 	a.refuse("", false, false)
-	if n := len(a.fleet.Notes.Refused(true)) + len(a.fleet.Notes.Refused(false)); n != 9 {
+	if n := len(a.fleet.Diagnostics.RefusedSubjects(true)) + len(a.fleet.Diagnostics.RefusedSubjects(false)); n != 9 {
 		t.Errorf("%d subscriptions are in doubt, want all", n)
 	}
-	for _, s := range a.fleet.Notes.Subjects() {
+	for _, s := range a.fleet.Diagnostics.Subjects() {
 		a.Ask(s.Name)
 		if s.Name == hitRates {
 			a.refuse("", false, false)

@@ -117,7 +117,7 @@ func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 	b.answer("dynamo_c", head, "dynamo_c", "dynamo_c.e-7", 5)
 	b.poll(50 * time.Millisecond)
 	b.rows("c/e/7=5")
-	tally := &b.fleet.Tally
+	tally := &b.fleet.Stats
 	testutil.Until(t, func() error {
 		for reason, least := range map[stats.Reason]uint64{stats.BadJSON: 3, stats.BadID: 1, stats.BadName: 2} {
 			if got := tally.Rejected(stats.StatsReply, reason); got < least {
@@ -143,7 +143,7 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 	}
 	b.poll(20 * time.Millisecond)
 	testutil.Until(t, func() error {
-		if n := b.fleet.Tally.Polls(stats.PollEmpty); n < 3 {
+		if n := b.fleet.Stats.Polls(stats.PollEmpty); n < 3 {
 			return fmt.Errorf("%d polls, want three", n)
 		}
 		return nil
@@ -164,7 +164,7 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 	polls := func(least uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if n := b.fleet.Tally.Polls(stats.PollEmpty); n < least {
+			if n := b.fleet.Stats.Polls(stats.PollEmpty); n < least {
 				return fmt.Errorf("%d polls, want %d", n, least)
 			}
 			return nil
@@ -222,7 +222,7 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 	subject := wire.HitRateSubject("dynamo")
 	testutil.Until(t, func() error {
 		err := b.nats.Publish(subject, []byte("garbage"))
-		if err == nil && b.fleet.Tally.Rejected(stats.HitRate, stats.BadJSON) == 0 {
+		if err == nil && b.fleet.Stats.Rejected(stats.HitRate, stats.BadJSON) == 0 {
 			err = errors.New("not heard yet")
 		}
 		return err
@@ -245,7 +245,7 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 		}
 		return nil
 	})
-	if n := b.fleet.Tally.Dropped(stats.QueueFull); n != 0 {
+	if n := b.fleet.Stats.Dropped(stats.QueueFull); n != 0 {
 		t.Errorf("%d dropped", n)
 	}
 }
@@ -261,11 +261,11 @@ func TestWhatTheClientDropsIsCounted(t *testing.T) {
 	for range 9 {
 		b.nats.Publish("x", nil)
 	}
-	drops := dropCounter{subscription: sub, tally: &b.fleet.Tally}
+	drops := dropCounter{subscription: sub, tally: &b.fleet.Stats}
 	testutil.Until(t, func() error {
 		drops.count()
 		// One is being handled, which counts as pending too, and one waits.
-		if got := b.fleet.Tally.Dropped(stats.QueueFull); got != 8 {
+		if got := b.fleet.Stats.Dropped(stats.QueueFull); got != 8 {
 			return fmt.Errorf("%d dropped, want 8", got)
 		}
 		return nil

@@ -212,7 +212,7 @@ func TestWhereThereAreNotPlacesEnoughRoundsAreLonger(t *testing.T) {
 				}
 			}
 		}
-		if n := w.fleet.Tally.Scrapes(stats.ScrapeError); n > 0 {
+		if n := w.fleet.Stats.Scrapes(stats.ScrapeError); n > 0 {
 			t.Errorf("%d scrapes failed", n)
 		}
 	})
@@ -243,14 +243,14 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 	}
 	f.Sync(all)
 	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
-	values := []wire.PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // no worker's
+	values := []wire.PageValues{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // no worker's
 	for id := range uint64(many) {
-		of := wire.PageValues{Worker: fleet.Some(1 + id), Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
+		of := wire.PageValues{Worker: fleet.Some(1 + id), ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
 		other := of
 		other.Namespace, other.Load.Waiting = "other", fleet.Some[uint64](7)
 		values = append(values, other, of)
 	}
-	if got := s.book(f.WorkerPages(true), values); got != stats.ScrapeOK {
+	if got := s.book(f.ScrapeTargets(true), values); got != stats.ScrapeOK {
 		t.Errorf("the scrape was %s", got)
 	}
 	for _, w := range f.Snapshot().Workers {

@@ -52,14 +52,14 @@ func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Ev
 // envelope, or to 0.8 bare JSON. At is the publisher's endpoint, as far as it is known.
 func (e *Events) message(at fleet.Endpoint, topic string, data []byte) {
 	kind := kinds[topic]
-	e.fleet.Tally.Receive(kind)
+	e.fleet.Stats.CountMessage(kind)
 	if !wire.IsEnvelope(data) {
 		e.bare(topic, data)
 		return
 	}
 	envelope, err := wire.ParseEnvelope(data)
 	if err != nil {
-		e.reject(kind, stats.BadPack, err)
+		e.reject(kind, stats.BadMsgpack, err)
 		return
 	}
 	e.envelope(at, topic, envelope, &e.sequences, nil)
@@ -85,9 +85,9 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 		e.reject(kind, stats.BadID, errors.New("topic and subject of an event differ"))
 		return
 	}
-	t := &e.fleet.Tally
+	t := &e.fleet.Stats
 	// The one look at the clock for each event: a lag in milliseconds needs it.
-	t.Lagged(time.Since(time.UnixMilli(int64(v.PublishedAt))))
+	t.RecordLag(time.Since(time.UnixMilli(int64(v.PublishedAt))))
 	behind := false
 	if numbers != nil {
 		behind = e.count(gapKey{numbers, stream{v.Publisher, kind}}, v.Sequence)
@@ -98,10 +98,10 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 	case stats.HitRate:
 		hit, err := wire.ParseHitRatePack(v.Payload)
 		if err == nil && by.arrives(v, kind, hit.Worker, 0) == again {
-			t.Reject(kind, stats.Repeated)
+			t.CountRejected(kind, stats.Repeated)
 			return
 		}
-		e.hit(hit, stats.BadPack, err)
+		e.hit(hit, stats.BadMsgpack, err)
 	case stats.ForwardPass:
 		e.pass(at, v, by, behind)
 	}
@@ -133,21 +133,21 @@ func (e *Events) bare(topic string, data []byte) {
 		hit, err := wire.ParseHitRate(data)
 		e.hit(hit, stats.BadJSON, err)
 	default:
-		e.reject(kinds[topic], stats.BadPack, errors.New("not an envelope"))
+		e.reject(kinds[topic], stats.BadMsgpack, errors.New("not an envelope"))
 	}
 }
 
 func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies, behind bool) {
 	l, err := wire.ParseActiveLoad(v.Payload)
 	if err != nil {
-		e.reject(stats.LoadEvent, stats.BadPack, err)
+		e.reject(stats.LoadEvent, stats.BadMsgpack, err)
 		return
 	}
 	if by.arrives(v, stats.LoadEvent, l.Worker, l.Rank) != inOrder { // a late one is not the load any more
-		e.fleet.Tally.Reject(stats.LoadEvent, stats.Repeated)
+		e.fleet.Stats.CountRejected(stats.LoadEvent, stats.Repeated)
 		return
 	}
-	from := fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank, Sent: v.PublishedAt, Late: behind}
+	from := fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank, Sent: v.PublishedAt, OutOfOrder: behind}
 	e.publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
 }
 
@@ -155,23 +155,23 @@ func (e *Events) load(at fleet.Endpoint, v wire.Envelope, by *copies, behind boo
 func (e *Events) publish(from fleet.Origin, source fleet.Source, l fleet.Load, estimate bool) {
 	switch {
 	case estimate:
-		e.fleet.Tally.Reject(stats.LoadEvent, stats.Estimate)
+		e.fleet.Stats.CountRejected(stats.LoadEvent, stats.Estimate)
 	case l == fleet.Load{}:
 		e.reject(stats.LoadEvent, stats.BadLoad, errors.New("a load without a value"))
 	default:
-		e.fleet.Publish(from, source, l)
+		e.fleet.RecordLoad(from, source, l)
 	}
 }
 
 func (e *Events) hit(hit wire.HitRate, otherwise stats.Reason, err error) {
 	if err != nil {
-		e.fleet.Tally.Reject(stats.HitRate, otherwise)
+		e.fleet.Stats.CountRejected(stats.HitRate, otherwise)
 		if e.verbose {
 			e.log.Debug("Failed to deserialize KV hit rate event", "error", err)
 		}
 		return
 	}
-	e.fleet.Hit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+	e.fleet.RecordHit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
 	if e.verbose {
 		e.log.Debug(fmt.Sprintf("Received KV hit rate event: worker_id=%d, isl_blocks=%d, overlap_blocks=%d",
 			hit.Worker, hit.ISLBlocks, hit.OverlapBlocks))
@@ -181,11 +181,11 @@ func (e *Events) hit(hit wire.HitRate, otherwise stats.Reason, err error) {
 func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind bool) {
 	p, err := wire.ParseForwardPass(v.Payload)
 	if err != nil {
-		e.reject(stats.ForwardPass, stats.BadPack, err)
+		e.reject(stats.ForwardPass, stats.BadMsgpack, err)
 		return
 	}
 	if !p.HasWorker {
-		e.fleet.Tally.Reject(stats.ForwardPass, stats.NoWorker)
+		e.fleet.Stats.CountRejected(stats.ForwardPass, stats.NoWorker)
 		e.nameless.Do(func() {
 			e.log.Warn("Forward passes come without their worker's id and cannot be shown: an engine was not told it when it was started", "endpoint", at)
 		})
@@ -193,11 +193,11 @@ func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind boo
 	}
 	order := by.arrives(v, stats.ForwardPass, p.Worker, p.Rank)
 	if order == again {
-		e.fleet.Tally.Reject(stats.ForwardPass, stats.Repeated)
+		e.fleet.Stats.CountRejected(stats.ForwardPass, stats.Repeated)
 		return
 	}
-	e.fleet.Pass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
-		Late:              order == late || behind,
+	e.fleet.RecordForwardPass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
+		OutOfOrder:        order == late || behind,
 		Counter:           p.Counter,
 		Seconds:           p.WallTime,
 		Running:           p.Running(),
@@ -211,7 +211,7 @@ func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind boo
 
 // trace books a record of the request trace (1.4 to 1.6).
 func (e *Events) trace(data []byte) {
-	e.fleet.Tally.Receive(stats.Trace)
+	e.fleet.Stats.CountMessage(stats.Trace)
 	r, err := wire.ParseTrace(data)
 	if errors.Is(err, wire.ErrNotRequestEnd) {
 		return
@@ -221,7 +221,7 @@ func (e *Events) trace(data []byte) {
 		return
 	}
 	if !r.Prefill.OK && !r.Decode.OK {
-		e.fleet.Tally.Reject(stats.Trace, stats.NoWorker)
+		e.fleet.Stats.CountRejected(stats.Trace, stats.NoWorker)
 		e.bareTrace.Do(func() {
 			e.log.Info("Request traces name no worker and cannot be shown: a frontend of 1.4 names them only for requests with a session header, later ones always do")
 		})
@@ -230,7 +230,7 @@ func (e *Events) trace(data []byte) {
 	id := func(w fleet.Opt[wire.TraceWorker]) fleet.Opt[uint64] {
 		return fleet.Opt[uint64]{V: w.V.Worker, OK: w.OK}
 	}
-	e.fleet.Serve(fleet.Request{
+	e.fleet.RecordRequest(fleet.Request{
 		Prefill: id(r.Prefill), Decode: id(r.Decode),
 		ISLBlocks: r.ISLBlocks, OverlapBlocks: r.OverlapBlocks,
 		FirstToken: r.TTFT, InterToken: r.InterToken, Duration: r.Duration,
@@ -238,7 +238,7 @@ func (e *Events) trace(data []byte) {
 }
 
 func (e *Events) reject(kind stats.Kind, reason stats.Reason, err error) {
-	e.fleet.Tally.Reject(kind, reason)
+	e.fleet.Stats.CountRejected(kind, reason)
 	if e.verbose {
 		e.log.Debug("Ignored an event", "kind", kind, "error", err)
 	}

@@ -211,8 +211,8 @@ func TestSubjectsThatNameNoEndpoint(t *testing.T) {
 					f := fleet.New(fleet.Target{}, 1000, true)
 					hear(NewEvents(f, namespaces, slog.New(slog.DiscardHandler)))
 					want := fmt.Sprintf("  rejected %s name 1\n", kind)
-					if got := shown(f); got != want || f.Tally.Messages(kind) != 1 {
-						t.Errorf("%s over %s, %s watched: %q and %d received, want %q and 1", subject, plane, namespaces, got, f.Tally.Messages(kind), want)
+					if got := shown(f); got != want || f.Stats.Messages(kind) != 1 {
+						t.Errorf("%s over %s, %s watched: %q and %d received, want %q and 1", subject, plane, namespaces, got, f.Stats.Messages(kind), want)
 					}
 				}
 			}
@@ -258,15 +258,15 @@ func shown(f *fleet.Fleet) string {
 	}
 	for _, k := range stats.Kinds() {
 		for _, r := range stats.Reasons() {
-			if n := f.Tally.Rejected(k, r); n > 0 {
+			if n := f.Stats.Rejected(k, r); n > 0 {
 				fmt.Fprintf(&b, "  rejected %s %s %d\n", k, r, n)
 			}
 		}
 	}
-	if n := f.Tally.Gaps.Load(); n > 0 {
+	if n := f.Stats.MissedEvents.Load(); n > 0 {
 		fmt.Fprintf(&b, "  gaps %d\n", n)
 	}
-	if n := f.Tally.ForeignEvents.Load(); n > 0 {
+	if n := f.Stats.ForeignEvents.Load(); n > 0 {
 		fmt.Fprintf(&b, "  foreign %d\n", n)
 	}
 	return b.String()

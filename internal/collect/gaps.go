@@ -143,8 +143,8 @@ func (g *gaps) forget(by counted) {
 
 // miss counts what is left of a gap.
 func (g *gaps) miss(o *gap) {
-	g.fleet.Tally.Gaps.Add(o.to - o.from + 1)
-	g.fleet.Notes.Missed(fleet.Gap{Publisher: o.key.of.publisher, Kind: o.key.of.kind, After: o.from - 1, Before: o.to + 1, At: o.since})
+	g.fleet.Stats.MissedEvents.Add(o.to - o.from + 1)
+	g.fleet.Diagnostics.AddGap(fleet.Gap{Publisher: o.key.of.publisher, Kind: o.key.of.kind, After: o.from - 1, Before: o.to + 1, At: o.since})
 	g.close(o)
 }
 

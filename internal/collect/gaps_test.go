@@ -47,7 +47,7 @@ func (c *counting) missing(want, open uint64) {
 		o := at.Value.(*gap)
 		left += o.to - o.from + 1
 	}
-	if n := c.e.fleet.Tally.Gaps.Load(); n != want || left != open {
+	if n := c.e.fleet.Stats.MissedEvents.Load(); n != want || left != open {
 		c.t.Errorf("%d are missing and %d may come yet, want %d and %d", n, left, want, open)
 	}
 	if n := c.e.gaps.open.Load(); int(n) != c.e.gaps.due.Len() || (n == 0) != (len(c.e.gaps.all) == 0) {
@@ -86,7 +86,7 @@ func TestTheWindowIsOf256Numbers(t *testing.T) {
 	c.missing(0, 2)
 	c.run(13+256, 13+256)
 	c.missing(2, 0)
-	if got := c.e.fleet.Notes.Gaps(); len(got) != 2 || got[0].After != 10 || got[0].Before != 12 || got[1].After != 12 || got[1].Before != 14 {
+	if got := c.e.fleet.Diagnostics.Gaps(); len(got) != 2 || got[0].After != 10 || got[0].Before != 12 || got[1].After != 12 || got[1].Before != 14 {
 		t.Errorf("gaps %+v, want 11 and 13", got)
 	}
 }
@@ -120,7 +120,7 @@ func TestGapsThatAreOpenAreBounded(t *testing.T) {
 	if n := c.e.gaps.due.Len(); n != 256 {
 		t.Errorf("%d gaps of one stream are open, want 256", n)
 	}
-	if n := c.e.fleet.Tally.Gaps.Load(); n != 43*99_999 {
+	if n := c.e.fleet.Stats.MissedEvents.Load(); n != 43*99_999 {
 		t.Errorf("%d are missing, want those of the first 43 gaps", n)
 	}
 	for publisher := range uint64(70_000) {
@@ -155,7 +155,7 @@ func TestNothingIsMissingOfWhatIsShuffled(t *testing.T) {
 			ahead = append(ahead[:i], ahead[i+1:]...)
 		}
 		c.later(gapTime)
-		if got := c.e.fleet.Tally.Gaps.Load(); got != lost {
+		if got := c.e.fleet.Stats.MissedEvents.Load(); got != lost {
 			t.Errorf("seed %d: %s", seed, fmt.Sprintf("%d are missing, want %d", got, lost))
 		}
 	}
@@ -189,7 +189,7 @@ func TestALoadThatComesLateIsNotTheLoad(t *testing.T) {
 	load(19, 0, 19)
 	load(18, 0, 18) // late
 	blocks(19, 61)
-	if n := f.Tally.Rejected(stats.LoadEvent, stats.Repeated); n != 1 {
+	if n := f.Stats.Rejected(stats.LoadEvent, stats.Repeated); n != 1 {
 		t.Errorf("%d loads are counted as late, want 1", n)
 	}
 	load(21, 0, 21)

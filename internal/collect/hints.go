@@ -81,7 +81,7 @@ func (p *Poller) notFound(now time.Time) {
 	}
 	p.Log.Warn("No endpoints found " + p.where())
 	if p.Fleet.HasRegistry() {
-		p.Log.Info(hint(p.Namespaces, p.Fleet.Target(), p.Fleet.Census()))
+		p.Log.Info(hint(p.Namespaces, p.Fleet.Target(), p.Fleet.WorkerCounts()))
 	} else {
 		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
 	}
@@ -90,7 +90,7 @@ func (p *Poller) notFound(now time.Time) {
 // where is what is looked for, in the original's words.
 func (p *Poller) where() string {
 	t := p.Fleet.Target()
-	if t.Component == "" || t.Several() {
+	if t.Component == "" || t.MultipleNamespaces() {
 		return "in namespace " + string(p.Namespaces)
 	}
 	service := wire.ServiceName(wire.EraSeed, string(p.Namespaces), t.Component)
@@ -119,7 +119,7 @@ const mostNames = 20
 
 // hint says what is registered in the namespace: that workers of what is watched are, and say
 // nothing, or which of it may be meant.
-func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.Headcount) string {
+func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerCount) string {
 	if len(registered) == 0 {
 		return "Nothing is registered in namespace " + string(namespaces) + // now: there may have been workers
 			": are the workers up, and is --namespace theirs?"

@@ -16,7 +16,7 @@ import (
 )
 
 func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
-	registered := []fleet.Headcount{
+	registered := []fleet.WorkerCount{
 		{Endpoint: fleet.Endpoint{Component: "MyComponent", Name: "my_endpoint"}, Workers: 1},
 		{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Workers: 1},
 		{Endpoint: fleet.Endpoint{Component: "backend", Name: "load_metrics"}, Workers: 12},
@@ -25,7 +25,7 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 	const silent, why = "Registered in namespace dynamo, but silent: ", "; do they hang, or is their NATS server another one?"
 	for _, c := range []struct {
 		target     fleet.Target
-		registered []fleet.Headcount
+		registered []fleet.WorkerCount
 		want       string
 	}{
 		{fleet.Target{Component: "my_component", Name: "my_endpoint"}, registered, all + "; did you mean --component MyComponent --endpoint my_endpoint?"},
@@ -49,11 +49,11 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 }
 
 func TestHintListsNoMoreThanALineHolds(t *testing.T) {
-	var many []fleet.Headcount
+	var many []fleet.WorkerCount
 	want := "Registered in namespace dynamo: "
 	for i := range 100 {
 		e := fleet.Endpoint{Component: "c", Name: string(rune('!' + i%90))}
-		many = append(many, fleet.Headcount{Endpoint: e, Workers: 1})
+		many = append(many, fleet.WorkerCount{Endpoint: e, Workers: 1})
 		if i < 20 {
 			want += e.String() + ", "
 		}
@@ -183,7 +183,7 @@ func TestAPollWhoseAnswersAreDeniedFindsNoOneMissing(t *testing.T) {
 	}
 	access.Refused(inboxes, false)
 	p.finish(time.Second, p.heard(t.Context()))
-	tally := &b.fleet.Tally
+	tally := &b.fleet.Stats
 	if failed, empty := tally.Polls(stats.PollError), tally.Polls(stats.PollEmpty); failed != 1 || empty != 0 || out.Count("No endpoints found") != 0 {
 		t.Errorf("%d polls failed and %d were empty:\n%s", failed, empty, out)
 	}

@@ -24,17 +24,17 @@ func TestAPublisherAtANewAddressIsHeardWithinTwoSeconds(t *testing.T) {
 		"swallowed as long": func(p *plane) { p.swallow(before); time.Sleep(10 * time.Minute) },
 	}
 	change := map[string]func(*fleet.Fleet){
-		"its key has another value":  func(f *fleet.Fleet) { f.Announce("a", now) },
-		"another key is there, too":  func(f *fleet.Fleet) { f.Announce("b", now) },
-		"another key takes its turn": func(f *fleet.Fleet) { f.Announce("b", now); f.Withdraw("a") },
-		"its key was away":           func(f *fleet.Fleet) { f.Withdraw("a"); time.Sleep(time.Minute); f.Announce("a", now) },
+		"its key has another value":  func(f *fleet.Fleet) { f.AddChannel("a", now) },
+		"another key is there, too":  func(f *fleet.Fleet) { f.AddChannel("b", now) },
+		"another key takes its turn": func(f *fleet.Fleet) { f.AddChannel("b", now); f.RemoveChannel("a") },
+		"its key was away":           func(f *fleet.Fleet) { f.RemoveChannel("a"); time.Sleep(time.Minute); f.AddChannel("a", now) },
 		"the registry is read anew":  func(f *fleet.Fleet) { f.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"a": now}}) },
 	}
 	for was, await := range state {
 		for how, do := range change {
 			t.Run(was+", "+how, func(t *testing.T) {
 				inPlane(t, 100, func(p *plane) {
-					p.fleet.Announce("a", old)
+					p.fleet.AddChannel("a", old)
 					await(p)
 					time.Sleep(time.Second)
 					s := p.speaks(after)
@@ -56,9 +56,9 @@ func TestAPublisherAtANewAddressIsHeardWithinTwoSeconds(t *testing.T) {
 // new address begin with the shortest.
 func TestAPublisherThatListensLateIsHeardWithinTwoSeconds(t *testing.T) {
 	inPlane(t, 100, func(p *plane) {
-		p.fleet.Announce("a", of(5, "before:1", ofBackend))
+		p.fleet.AddChannel("a", of(5, "before:1", ofBackend))
 		time.Sleep(10 * time.Minute)
-		p.fleet.Announce("a", of(5, "after:1", ofBackend))
+		p.fleet.AddChannel("a", of(5, "after:1", ofBackend))
 		time.Sleep(time.Second)
 		p.speaks("after:1")
 		time.Sleep(time.Second)

@@ -65,7 +65,7 @@ func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
 		return
 	}
 	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
-		e.fleet.Tally.Fail(stats.PeerNATS)
+		e.fleet.Stats.CountFailure(stats.PeerNATS)
 		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
 		return
 	}
@@ -106,7 +106,7 @@ type subscription struct {
 	level   slog.Level // of that line: the original's own is for everybody
 	book    nats.MsgHandler
 
-	tally   *stats.Tally
+	tally   *stats.Stats
 	on      *nats.Subscription
 	drops   dropCounter
 	retries retries
@@ -115,7 +115,7 @@ type subscription struct {
 func (s *subscription) open(conn *nats.Conn) error {
 	on, err := connect.Subscribe(conn, s.subject, s.book)
 	if err != nil {
-		s.tally.Fail(stats.PeerNATS)
+		s.tally.CountFailure(stats.PeerNATS)
 		return fmt.Errorf("subscribe to %s: %w", s.subject, err)
 	}
 	s.on, s.drops = on, dropCounter{subscription: on, tally: s.tally}
@@ -146,7 +146,7 @@ func (s *subscription) again(ctx context.Context, conn *nats.Conn, a *Access) {
 		return
 	}
 	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
-		s.tally.Fail(stats.PeerNATS)
+		s.tally.CountFailure(stats.PeerNATS)
 		return
 	}
 	a.Settle(s.name)
@@ -154,7 +154,7 @@ func (s *subscription) again(ctx context.Context, conn *nats.Conn, a *Access) {
 
 func (e *Events) subscriptions() (all []*subscription) {
 	add := func(subject, what string, level slog.Level, book nats.MsgHandler) {
-		all = append(all, &subscription{subject: subject, name: subject, what: what, level: level, book: book, tally: &e.fleet.Tally})
+		all = append(all, &subscription{subject: subject, name: subject, what: what, level: level, book: book, tally: &e.fleet.Stats})
 	}
 	add(wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], "Subscribing to KV hit rate events", slog.LevelInfo, e.hitRate)
 	add(wire.TraceSubject, "Subscribing to request traces", slog.LevelDebug, func(m *nats.Msg) { e.trace(m.Data) })
@@ -204,7 +204,7 @@ func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bo
 	if ok && topic == last {
 		return at, topic, true
 	}
-	e.fleet.Tally.Receive(kinds[last])
+	e.fleet.Stats.CountMessage(kinds[last])
 	e.reject(kinds[last], stats.BadName, fmt.Errorf("the subject %q names no endpoint", subject))
 	return fleet.Endpoint{}, "", false
 }
@@ -212,7 +212,7 @@ func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bo
 // dropCounter carries what the NATS client drops of a subscription over to the tally.
 type dropCounter struct {
 	subscription *nats.Subscription
-	tally        *stats.Tally
+	tally        *stats.Stats
 	counted      int
 }
 
@@ -221,6 +221,6 @@ func (d *dropCounter) count() {
 	if err != nil || dropped == d.counted {
 		return // an error says that the subscription has ended, and was counted before
 	}
-	d.tally.Drop(stats.QueueFull, uint64(dropped-d.counted))
+	d.tally.AddDropped(stats.QueueFull, uint64(dropped-d.counted))
 	d.counted = dropped
 }

@@ -24,21 +24,21 @@ func TestPublishersThatCannotBeReachedAreNoted(t *testing.T) {
 	l.Close() // nobody is at its address
 	f := fleet.New(fleet.Target{}, 10, true)
 	away := fleet.Channel{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Topic: wire.TopicLoad, Publisher: 7, Plane: fleet.ZMQPlane, Address: "tcp://" + l.Addr().String()}
-	f.Announce("key", away)
+	f.AddChannel("key", away)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil, 100) }()
 	noted := func(want int) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if got := f.Notes.AwaySince(time.Now()); len(got) != want || want == 1 && got[0] != away {
+			if got := f.Diagnostics.UnreachableSince(time.Now()); len(got) != want || want == 1 && got[0] != away {
 				return fmt.Errorf("away: %v, want %d", got, want)
 			}
 			return nil
 		})
 	}
 	noted(1)
-	f.Withdraw("key")
+	f.RemoveChannel("key")
 	noted(0)
 	stop()
 	if err := <-ended; err != nil {
@@ -52,11 +52,11 @@ func TestGapsAreNotedWithTheNumbersThatCame(t *testing.T) {
 	for _, n := range []uint64{3, 4, 9} {
 		e.envelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.sequences, nil)
 	}
-	if gaps := f.Notes.Gaps(); len(gaps) > 0 {
+	if gaps := f.Diagnostics.Gaps(); len(gaps) > 0 {
 		t.Errorf("gaps %+v while the events may come yet", gaps)
 	}
 	e.gaps.expire(time.Now().Add(gapTime))
-	gaps := f.Notes.Gaps()
+	gaps := f.Diagnostics.Gaps()
 	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != stats.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {
 		t.Errorf("gaps %+v, want one of publisher 7 from 4 to 9, just now", gaps)
 	}
@@ -69,15 +69,15 @@ func TestComponentsThatAreSplitAreNotedUntilTheyAreNot(t *testing.T) {
 		defer stop()
 		go WatchPlanes(ctx, f, slog.New(slog.DiscardHandler))
 		of := fleet.Endpoint{Component: "backend", Name: "generate"}
-		f.Announce("worker", fleet.Channel{Endpoint: of, Topic: wire.TopicKVEvents, Plane: fleet.ZMQPlane})
-		f.Announce("router", fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
+		f.AddChannel("worker", fleet.Channel{Endpoint: of, Topic: wire.TopicKVEvents, Plane: fleet.ZMQPlane})
+		f.AddChannel("router", fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
 		time.Sleep(2 * gathering)
-		if got := f.Notes.Clashes(); len(got) != 1 || got["backend"] != "workers on ZMQ, routers on NATS" {
+		if got := f.Diagnostics.PlaneMismatches(); len(got) != 1 || got["backend"] != "workers on ZMQ, routers on NATS" {
 			t.Errorf("clashes %v", got)
 		}
-		f.Withdraw("router")
+		f.RemoveChannel("router")
 		time.Sleep(2 * gathering)
-		if got := f.Notes.Clashes(); len(got) != 0 {
+		if got := f.Diagnostics.PlaneMismatches(); len(got) != 0 {
 			t.Errorf("clashes %v when the router is gone", got)
 		}
 	})

@@ -214,7 +214,7 @@ func of(publisher uint64, address string, e fleet.Endpoint) fleet.Channel {
 // counts compares the publishers that are connected, all that are announced, and those that wait.
 func (p *plane) counts(up, all, waiting int64) {
 	p.t.Helper()
-	t := &p.fleet.Tally
+	t := &p.fleet.Stats
 	got := fmt.Sprint(t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load())
 	if want := fmt.Sprint(up, all, waiting); got != want {
 		p.t.Errorf("publishers connected, announced, waiting: %s, want %s", got, want)
@@ -225,8 +225,8 @@ func (p *plane) hits(events, gaps uint64) {
 	p.t.Helper()
 	time.Sleep(gapTime + time.Second) // what has not come by then is missing
 	synctest.Wait()
-	t := &p.fleet.Tally
-	if n, g := t.Messages(stats.HitRate), t.Gaps.Load(); n != events || g != gaps {
+	t := &p.fleet.Stats
+	if n, g := t.Messages(stats.HitRate), t.MissedEvents.Load(); n != events || g != gaps {
 		p.t.Errorf("%d events and %d are missing, want %d and %d", n, g, events, gaps)
 	}
 }

@@ -26,15 +26,15 @@ const (
 // caches, and send requests as if nobody had cached anything.
 func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 	w := planesWarner{log: log, told: make(map[string]string)}
-	channels, known := f.FollowChannels(), make(planes)
+	channels, known := f.WatchChannels(), make(planes)
 	for backoff.Wait(ctx, gathering) {
-		changes, all, more := channels.Next()
+		changes, all, more := channels.Changes()
 		if all {
 			clear(known)
 		}
 		known.follow(changes)
 		clashes := known.split()
-		f.Notes.SetClashes(clashes)
+		f.Diagnostics.SetPlaneMismatches(clashes)
 		w.warn(clashes)
 		select {
 		case <-more:
@@ -47,7 +47,7 @@ func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 type planes map[fleet.Endpoint]*sides
 
 // sides are how many channels there are on each plane, of the workers and of the routers.
-type sides struct{ workers, routers [fleet.Planes]int }
+type sides struct{ workers, routers [fleet.PlaneCount]int }
 
 // follow takes over changes of the channels.
 func (p planes) follow(changes []fleet.ChannelChange) {
@@ -83,13 +83,13 @@ func (p planes) split() map[string]string {
 	found := make(map[string]string)
 	for component, s := range p {
 		routers := s.routers
-		if routers == ([fleet.Planes]int{}) {
+		if routers == ([fleet.PlaneCount]int{}) {
 			if of := p[fleet.Endpoint{Namespace: component.Namespace}]; of != nil {
 				routers = of.routers // of the whole namespace, up to 1.3
 			}
 		}
 		for plane, n := range s.workers {
-			if n > 0 && routers[plane] == 0 && routers != ([fleet.Planes]int{}) {
+			if n > 0 && routers[plane] == 0 && routers != ([fleet.PlaneCount]int{}) {
 				found[strings.TrimPrefix(component.Namespace+"/"+component.Component, "/")] = "workers on " + names(s.workers) + ", routers on " + names(routers)
 			}
 		}
@@ -133,11 +133,11 @@ func ofWorkers(topic string) bool {
 	return topic == wire.TopicKVEvents || topic == wire.TopicLoad || topic == wire.TopicForwardPass
 }
 
-func names(on [fleet.Planes]int) string {
+func names(on [fleet.PlaneCount]int) string {
 	var all []string
 	for plane, n := range on {
 		if n > 0 {
-			all = append(all, fleet.Plane(plane).String())
+			all = append(all, fleet.EventPlane(plane).String())
 		}
 	}
 	return strings.Join(all, " and ")

@@ -14,7 +14,7 @@ import (
 
 func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
 	const worker, router = "kv-events", "active_sequences_events"
-	channel := func(component, topic string, plane fleet.Plane) fleet.Channel {
+	channel := func(component, topic string, plane fleet.EventPlane) fleet.Channel {
 		return fleet.Channel{Endpoint: fleet.Endpoint{Component: component}, Topic: topic, Plane: plane}
 	}
 	for name, c := range map[string]struct {
@@ -72,23 +72,23 @@ func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
 		go WatchPlanes(ctx, f, log)
 		put := func(i int) {
 			of := fleet.Endpoint{Component: fmt.Sprintf("made-up-%04d", i)}
-			f.Announce(fmt.Sprint("worker", i), fleet.Channel{Endpoint: of, Topic: "kv-events", Plane: fleet.ZMQPlane})
-			f.Announce(fmt.Sprint("router", i), fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
+			f.AddChannel(fmt.Sprint("worker", i), fleet.Channel{Endpoint: of, Topic: "kv-events", Plane: fleet.ZMQPlane})
+			f.AddChannel(fmt.Sprint("router", i), fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
 		}
 		clashes := func(want int) {
 			t.Helper()
 			time.Sleep(3 * gathering)
-			if got := f.Notes.Clashes(); len(got) != want {
+			if got := f.Diagnostics.PlaneMismatches(); len(got) != want {
 				t.Errorf("%d components clash, want %d", len(got), want)
 			}
 		}
 		put(0)
 		time.Sleep(9 * time.Second)
-		if n := len(f.Notes.Clashes()); n != 0 {
+		if n := len(f.Diagnostics.PlaneMismatches()); n != 0 {
 			t.Errorf("%d components clash as soon as they gather", n)
 		}
 		time.Sleep(2 * time.Second)
-		if n := len(f.Notes.Clashes()); n != 1 {
+		if n := len(f.Diagnostics.PlaneMismatches()); n != 1 {
 			t.Errorf("%d components clash after 11 s, want one", n)
 		}
 		for i := range 5000 {
@@ -96,7 +96,7 @@ func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
 		}
 		clashes(100)
 		for i := range 5000 {
-			f.Withdraw(fmt.Sprint("router", i))
+			f.RemoveChannel(fmt.Sprint("router", i))
 		}
 		clashes(0)
 		for i := range 5000 { // again and again

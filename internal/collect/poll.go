@@ -63,7 +63,7 @@ type Poller struct {
 	// Of the reply at hand. Where one subscription follows another both may bring some.
 	replying sync.Mutex
 	decoder  wire.StatsDecoder
-	answer   []fleet.Report
+	answer   []fleet.PollReply
 
 	mu       sync.Mutex         // guards what replies share with the polls
 	services map[string]service // that were asked and may still answer, by their names
@@ -86,13 +86,13 @@ type pollState struct {
 // Listen subscribes to the replies over a connection, for the next Run, which does so itself
 // if that is not done before.
 func (p *Poller) Listen(conn *nats.Conn) error {
-	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Tally.Failed(stats.PeerNATS) > 0 {
+	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Stats.Failures(stats.PeerNATS) > 0 {
 		p.reconnects = never // that is as good as a reconnection: the workers had to wait for the server, too
 	}
 	p.Conn = conn
 	p.inbox = conn.NewInbox()
 	p.reset()
-	p.replies = &subscription{subject: p.inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Tally}
+	p.replies = &subscription{subject: p.inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Stats}
 	return p.replies.open(conn)
 }
 
@@ -140,7 +140,7 @@ func (p *Poller) Run(ctx context.Context) error {
 // named is the endpoint that the flags name.
 func (p *Poller) named() (e fleet.Endpoint, ok bool) {
 	t := p.Fleet.Target()
-	return fleet.Endpoint(t), t.Name != "" && !t.Several()
+	return fleet.Endpoint(t), t.Name != "" && !t.MultipleNamespaces()
 }
 
 // every calls f once an interval until ctx ends, for the first time when the registry
@@ -175,10 +175,10 @@ func (p *Poller) every(ctx context.Context, f func()) {
 
 // once is one poll.
 func (p *Poller) once(ctx context.Context) {
-	t := &p.Fleet.Tally
+	t := &p.Fleet.Stats
 	start := time.Now()
 	if !p.Conn.IsConnected() || !p.mayAsk(start) {
-		t.Polled(stats.PollError, 0)
+		t.RecordPoll(stats.PollError, 0)
 		return
 	}
 	p.reconnected(p.Conn.Stats().Reconnects, start)
@@ -190,7 +190,7 @@ func (p *Poller) once(ctx context.Context) {
 	deadline := start.Add(p.longest())
 	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
 	if err != nil && ctx.Err() == nil {
-		t.Fail(stats.PeerNATS)
+		t.CountFailure(stats.PeerNATS)
 	} else if err == nil && p.denied() {
 		p.retries.begin(start)
 		err = errDenied
@@ -198,7 +198,7 @@ func (p *Poller) once(ctx context.Context) {
 	if err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
-		t.Polled(stats.PollError, 0)
+		t.RecordPoll(stats.PollError, 0)
 		return
 	}
 	p.await(ctx, deadline)
@@ -338,10 +338,10 @@ func (p *Poller) finish(took time.Duration, heard bool) {
 	case poll.matched:
 		result = stats.PollOK
 	case !heard:
-		p.Fleet.Tally.Polled(stats.PollError, 0)
+		p.Fleet.Stats.RecordPoll(stats.PollError, 0)
 		return
 	}
-	p.Fleet.Tally.Polled(result, took)
+	p.Fleet.Stats.RecordPoll(result, took)
 	if poll.loads > 0 && p.Found != nil {
 		p.Found()
 	}
@@ -351,7 +351,7 @@ func (p *Poller) finish(took time.Duration, heard bool) {
 // conclude says what the operator should know: of the poll, and of the workers that
 // publish.
 func (p *Poller) conclude(poll pollState) {
-	publishing, elsewhere := p.Fleet.Publishing()
+	publishing, elsewhere := p.Fleet.FindPublishers()
 	if now := time.Now(); !poll.matched && !publishing {
 		p.notFound(now)
 		return

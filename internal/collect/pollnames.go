@@ -12,12 +12,12 @@ import (
 // that is named or registered, as each era wrote them.
 func (p *Poller) targets() []string {
 	t, poll := p.Fleet.Target(), p.poll.number
-	openings := p.Fleet.Openings()       // before it is asked what they are
+	openings := p.Fleet.EndpointsAdded() // before it is asked what they are
 	var watched, others []fleet.Endpoint // without names: components
-	if t.Component != "" && !t.Several() {
+	if t.Component != "" && !t.MultipleNamespaces() {
 		watched = []fleet.Endpoint{{Component: t.Component}}
 	}
-	for _, e := range p.Fleet.Registered() {
+	for _, e := range p.Fleet.RegisteredEndpoints() {
 		if t.Covers(e) {
 			p.announce(e, poll)
 			watched = append(watched, componentAt(e))

@@ -20,21 +20,21 @@ func (p *Poller) reply(m *nats.Msg) {
 		p.refused(poll)
 		return
 	}
-	t := &p.Fleet.Tally
-	t.Receive(stats.StatsReply)
+	t := &p.Fleet.Stats
+	t.CountMessage(stats.StatsReply)
 	if p.isLate(poll) {
-		t.Reject(stats.StatsReply, stats.Late)
+		t.CountRejected(stats.StatsReply, stats.Late)
 		return
 	}
 	r, err := p.decoder.Decode(m.Data)
 	if err != nil {
-		t.Reject(stats.StatsReply, stats.BadJSON)
+		t.CountRejected(stats.StatsReply, stats.BadJSON)
 		p.Log.Debug("Ignored a stats reply", "error", err)
 		return
 	}
 	service := p.serviceOf(r.Service)
 	if service.poll == 0 {
-		t.Reject(stats.StatsReply, stats.BadID)
+		t.CountRejected(stats.StatsReply, stats.BadID)
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
 	}
@@ -45,15 +45,15 @@ func (p *Poller) reply(m *nats.Msg) {
 		}
 	}
 	p.note(p.answer)
-	if p.Fleet.Report(p.answer...) {
+	if p.Fleet.RecordPollReply(p.answer...) {
 		p.wakeUp() // only now: to wake it for each reply would cost as much as the reply
 	}
 }
 
 // endpoint is what a reply says of one endpoint, false if that is of no use. What
 // is wrong with it is no trouble of the others.
-func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (report fleet.Report, ok bool) {
-	t := &p.Fleet.Tally
+func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (report fleet.PollReply, ok bool) {
+	t := &p.Fleet.Stats
 	worker := fleet.WorkerID{Lease: e.Lease}
 	ok = e.Name != ""
 	if e.Lease == 0 {
@@ -61,11 +61,11 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (re
 		ok = ok && wire.ValidStaticID(worker.Static)
 	}
 	if !ok {
-		t.Reject(stats.StatsReply, stats.BadName)
+		t.CountRejected(stats.StatsReply, stats.BadName)
 		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", string(e.Subject), "service", r.Service, "id", string(r.ID))
 		return report, false
 	}
-	report = fleet.Report{
+	report = fleet.PollReply{
 		Endpoint: p.endpointOf(r.Service, s, e.Name, e.Lease),
 		Worker:   worker,
 		Service:  r.Service,
@@ -74,14 +74,14 @@ func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (re
 		Rank:     e.Rank,
 	}
 	if e.Err != nil && p.Fleet.Target().Covers(report.Endpoint) {
-		t.Reject(stats.StatsReply, stats.BadLoad)
+		t.CountRejected(stats.StatsReply, stats.BadLoad)
 		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", e.Err)
 	}
 	return report, true
 }
 
 // note keeps of an answer what the operator is told after the poll.
-func (p *Poller) note(answer []fleet.Report) {
+func (p *Poller) note(answer []fleet.PollReply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range answer {
@@ -139,7 +139,7 @@ func (p *Poller) serviceOf(name string) service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.services[name]
-	s.alone = s.alone && p.Fleet.Openings() == p.openings
+	s.alone = s.alone && p.Fleet.EndpointsAdded() == p.openings
 	return s
 }
 
@@ -152,7 +152,7 @@ func (p *Poller) endpointOf(service string, s service, name string, lease uint64
 	if lease == 0 || s.alone {
 		return at
 	}
-	for _, e := range p.Fleet.Registrations(lease) {
+	for _, e := range p.Fleet.EndpointsOf(lease) {
 		if e.Name == name && wire.IsServiceOf(service, p.Namespaces.Name(e), e.Component) {
 			return e
 		}

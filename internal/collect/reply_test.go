@@ -43,7 +43,7 @@ func TestAnAnswerThatComesTooLateChangesNothing(t *testing.T) {
 				if got := f.Snapshot().Workers[0].Load.V.KVActive.V; got != shows {
 					t.Errorf("every %s: the load is %d after an answer to poll %d of %d, want %d", c.every, got, poll, number, shows)
 				}
-				if got := f.Tally.Rejected(stats.StatsReply, stats.Late); got != rejected {
+				if got := f.Stats.Rejected(stats.StatsReply, stats.Late); got != rejected {
 					t.Errorf("every %s: %d answers came too late, want %d", c.every, got, rejected)
 				}
 			}
@@ -99,7 +99,7 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 			t.Errorf("%d services are asked and %d endpoints are said, want 3 and 1", n, len(p.announced))
 		}
 		p.reply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, head, "dynamo_gone5", "dynamo_gone5.e-6", 1)})
-		if n := f.Tally.Rejected(stats.StatsReply, stats.BadID); n != 0 {
+		if n := f.Stats.Rejected(stats.StatsReply, stats.BadID); n != 0 {
 			t.Errorf("%d answers of the poll before found no service", n)
 		}
 		poll()

@@ -39,15 +39,15 @@ const (
 type target struct {
 	url   string
 	phase float64 // when it is read: which part of a round has gone
-	pages []fleet.WorkerPage
+	pages []fleet.ScrapeTarget
 
 	readable bool          // as of the last time, when it
 	took     time.Duration // so long
 	long     bool          // as of then, too: it is worth compressing
 
-	failed int               // so many times in a row
-	why    stats.PageTrouble // the last time
-	blamed bool              // that is counted since it was last due
+	failed int                 // so many times in a row
+	why    stats.ScrapeFailure // the last time
+	blamed bool                // that is counted since it was last due
 
 	reading *reading
 	queued  [lanes]bool // it stands in a queue there
@@ -124,7 +124,7 @@ func (r *rounds) nextLength(pages int) time.Duration {
 		r.stretch = max(r.stretch/2, 1)
 	}
 	length := max(r.Interval, time.Duration(pages)*pageTime) * time.Duration(r.stretch)
-	r.Fleet.ForgetScraped(2*max(length, r.length) + r.longest())
+	r.Fleet.ExpireScraped(2*max(length, r.length) + r.longest())
 	r.length = length
 	if len(r.took) > 0 {
 		slices.Sort(r.took)
@@ -167,7 +167,7 @@ func (r *rounds) admit(ctx context.Context, t *target) {
 // targets are the pages there are now, in the order in which they are read.
 func (r *rounds) targets() []*target {
 	now := make(map[string]*target)
-	for _, p := range r.Fleet.WorkerPages(!r.All) {
+	for _, p := range r.Fleet.ScrapeTargets(!r.All) {
 		at := r.URL(p)
 		if at == "" {
 			continue
@@ -184,16 +184,16 @@ func (r *rounds) targets() []*target {
 	r.known = now
 	r.prune()
 	all := make([]*target, 0, len(now))
-	unread := make(map[fleet.Instance]fleet.UnreadPage)
+	unread := make(map[fleet.Instance]fleet.FailedScrapes)
 	for _, t := range now {
 		all = append(all, t)
 		for _, p := range t.pages {
 			if t.failed > 0 {
-				unread[p.Instance] = fleet.UnreadPage{Times: t.failed, Why: t.why}
+				unread[p.Instance] = fleet.FailedScrapes{Times: t.failed, Why: t.why}
 			}
 		}
 	}
-	r.Fleet.Notes.SetUnread(unread)
+	r.Fleet.Diagnostics.SetFailedScrapes(unread)
 	slices.SortFunc(all, func(a, b *target) int { return cmp.Or(cmp.Compare(a.phase, b.phase), strings.Compare(a.url, b.url)) })
 	return all
 }
@@ -262,7 +262,7 @@ func (r *rounds) end(ctx context.Context, e ended) {
 const forgetAfter = 3
 
 // blame counts that a page was due and could not be read: once, however often it was tried.
-func (r *rounds) blame(t *target, why stats.PageTrouble) {
+func (r *rounds) blame(t *target, why stats.ScrapeFailure) {
 	t.why = why
 	if t.blamed {
 		return
@@ -270,7 +270,7 @@ func (r *rounds) blame(t *target, why stats.PageTrouble) {
 	t.blamed = true
 	if t.failed++; t.failed == forgetAfter {
 		for _, p := range t.pages {
-			r.Fleet.Scrape(p, nil)
+			r.Fleet.RecordScrape(p, nil)
 		}
 	}
 }

@@ -22,7 +22,7 @@ func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
 		for worker().Load.OK {
 			time.Sleep(100 * time.Millisecond)
 		}
-		if errs := w.fleet.Tally.Scrapes(stats.ScrapeError); errs != 2 {
+		if errs := w.fleet.Stats.Scrapes(stats.ScrapeError); errs != 2 {
 			t.Errorf("the load is gone after %d failures, want it gone before the third", errs)
 		}
 		if x := worker(); x.Up || !x.Listed {

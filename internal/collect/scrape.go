@@ -43,11 +43,11 @@ type Scraper struct {
 	Fleet       *fleet.Fleet
 	Namespaces  wire.Namespaces
 	Interval    time.Duration
-	Timeout     time.Duration                 // of one page; 0: ScrapeTimeout
-	All         bool                          // also of workers whose load is whole without them
-	URL         func(fleet.WorkerPage) string // where a worker's page is; empty: nowhere
-	Descriptors int                           // file descriptors of the program, of which a quarter may be taken; 0: as many as it likes
-	TLS         func() (*tls.Config, error)   // what TLS with workers needs now; nil: no more than the system has
+	Timeout     time.Duration                   // of one page; 0: ScrapeTimeout
+	All         bool                            // also of workers whose load is whole without them
+	URL         func(fleet.ScrapeTarget) string // where a worker's page is; empty: nowhere
+	Descriptors int                             // file descriptors of the program, of which a quarter may be taken; 0: as many as it likes
+	TLS         func() (*tls.Config, error)     // what TLS with workers needs now; nil: no more than the system has
 	Log         *slog.Logger
 
 	client  *http.Client
@@ -130,7 +130,7 @@ func (s *Scraper) connect(ctx context.Context, network, address string) (net.Con
 	}
 	conn, err := s.dial(ctx, network, address)
 	if err != nil {
-		return nil, troubled{err, stats.PageOutOfReach}
+		return nil, troubled{err, stats.ScrapeNotConnected}
 	}
 	if a != nil {
 		a.dialling.Store(false)
@@ -154,13 +154,13 @@ func scrapePlaces(descriptors int) (quick, slow, long, idle int) {
 
 // outcome is how an attempt to read a page has ended.
 type outcome struct {
-	ok, long bool              // it was read; it is long
-	why      stats.PageTrouble // it was not
+	ok, long bool                // it was read; it is long
+	why      stats.ScrapeFailure // it was not
 }
 
 // scrape reads a page and books what it says of its workers. Nothing is booked nor counted
 // if ctx has ended.
-func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPage, wasLong bool) outcome {
+func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.ScrapeTarget, wasLong bool) outcome {
 	reader := s.readers.Get().(*pageReader)
 	defer s.readers.Put(reader)
 	inTime, cancel := context.WithTimeout(ctx, s.timeout())
@@ -169,20 +169,20 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 	if ctx.Err() != nil {
 		return outcome{long: wasLong, why: troubleOf(err)}
 	}
-	tally, faults := &s.Fleet.Tally, reader.pages.Faults
+	tally, faults := &s.Fleet.Stats, reader.pages.Faults
 	switch {
 	case err == nil, errors.Is(err, wire.ErrPage):
-		tally.Receive(stats.Pages)
+		tally.CountMessage(stats.WorkerMetrics)
 	case errors.Is(err, errTooLarge), errors.Is(err, wire.ErrTooManySamples):
-		tally.Receive(stats.Pages)
-		tally.Reject(stats.Pages, stats.TooLarge)
+		tally.CountMessage(stats.WorkerMetrics)
+		tally.CountRejected(stats.WorkerMetrics, stats.TooLarge)
 	}
-	tally.RejectMany(stats.Pages, stats.BadText, faults.Lines)
-	tally.RejectMany(stats.Pages, stats.OutOfRange, faults.Wrong)
+	tally.AddRejected(stats.WorkerMetrics, stats.BadText, faults.Lines)
+	tally.AddRejected(stats.WorkerMetrics, stats.OutOfRange, faults.Wrong)
 	if err != nil {
 		why := troubleOf(err)
-		tally.ScrapeFailed(why)
-		tally.Fail(stats.PeerWorkerPage)
+		tally.CountScrapeFailure(why)
+		tally.CountFailure(stats.PeerWorkerMetrics)
 		s.tell(at, err)
 		return outcome{long: size > worthCompressing, why: why}
 	}
@@ -191,7 +191,7 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 			s.Log.Warn("A line of a worker's own metrics page cannot be read; more of that is only counted", "url", shortened(at), "error", faults.First)
 		})
 	}
-	tally.Scraped(s.book(pages, values))
+	tally.CountScrape(s.book(pages, values))
 	s.read.Do(func() {
 		s.Log.Info("Reading the workers' own metrics, at the first of their pages", "url", shortened(at))
 	})
@@ -200,7 +200,7 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.WorkerPag
 
 // book books what a page says. Where several workers are said to have the same page, what
 // does not say whose it is is nobody's.
-func (s *Scraper) book(pages []fleet.WorkerPage, values []wire.PageValues) stats.ScrapeResult {
+func (s *Scraper) book(pages []fleet.ScrapeTarget, values []wire.PageValues) stats.ScrapeResult {
 	result := stats.ScrapeEmpty
 	of := make(map[uint64][]wire.PageValues) // by the worker that they name
 	var unnamed []wire.PageValues
@@ -212,20 +212,20 @@ func (s *Scraper) book(pages []fleet.WorkerPage, values []wire.PageValues) stats
 		}
 	}
 	for _, p := range pages {
-		var ours []fleet.Scraped
+		var ours []fleet.ScrapedValues
 		for _, v := range append(of[p.ID], unnamed...) {
 			if v.Namespace == "" || v.Namespace == s.Namespaces.Name(p.Endpoint) {
 				v.Endpoint.Namespace = p.Endpoint.Namespace
-				ours = append(ours, v.Scraped)
+				ours = append(ours, v.ScrapedValues)
 			}
 		}
-		s.Fleet.Scrape(p, ours)
+		s.Fleet.RecordScrape(p, ours)
 		if len(ours) > 0 {
 			result = stats.ScrapeOK
 		}
 	}
 	if result == stats.ScrapeEmpty && len(values) > 0 {
-		s.Fleet.Tally.Reject(stats.Pages, stats.BadID)
+		s.Fleet.Stats.CountRejected(stats.WorkerMetrics, stats.BadID)
 	}
 	return result
 }

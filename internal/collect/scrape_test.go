@@ -75,7 +75,7 @@ func (f *farm) join(id uint64, page http.HandlerFunc) {
 func (f *farm) scrape(change func(*Scraper)) {
 	s := &Scraper{
 		Fleet: f.fleet, Namespaces: "dynamo", Interval: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&f.log, nil)),
-		URL: func(p fleet.WorkerPage) string { return f.server.URL + "/" + wire.HexID(p.ID) },
+		URL: func(p fleet.ScrapeTarget) string { return f.server.URL + "/" + wire.HexID(p.ID) },
 	}
 	if change != nil {
 		change(s)
@@ -120,7 +120,7 @@ func (f *farm) scraped(id uint64, times int) {
 func (f *farm) tally(want map[stats.ScrapeResult]bool) {
 	f.t.Helper()
 	for _, r := range stats.ScrapeResults() {
-		if got := f.fleet.Tally.Scrapes(r); got > 0 != want[r] {
+		if got := f.fleet.Stats.Scrapes(r); got > 0 != want[r] {
 			f.t.Errorf("%d scrapes ended with %s, want some: %v", got, r, want[r])
 		}
 	}
@@ -172,7 +172,7 @@ func TestWorkersOwnPagesAreBooked(t *testing.T) {
 	})
 	f.scraped(2, 2) // the first has been booked
 	f.tally(map[stats.ScrapeResult]bool{stats.ScrapeOK: true, stats.ScrapeEmpty: true})
-	if got := f.fleet.Tally.Rejected(stats.Pages, stats.BadID); got != 0 {
+	if got := f.fleet.Stats.Rejected(stats.WorkerMetrics, stats.BadID); got != 0 {
 		t.Errorf("%d pages are of others", got)
 	}
 }
@@ -186,7 +186,7 @@ func TestOnlyWorkersWithoutAWholeLoadAreScrapedByThemselves(t *testing.T) {
 			f := newFarm(t)
 			f.join(1, blocks(40))
 			f.join(2, text("vllm:kv_cache_usage_perc 0.25\n"))
-			f.fleet.Publish(fleet.Origin{Endpoint: ofBackend, Worker: 2}, fleet.FromLoadEvent, whole)
+			f.fleet.RecordLoad(fleet.Origin{Endpoint: ofBackend, Worker: 2}, fleet.FromLoadEvent, whole)
 			f.scrape(func(s *Scraper) { s.All = all })
 			want := whole
 			want.CacheUsage = fleet.Some(0.5) // of the blocks
@@ -283,7 +283,7 @@ func TestBadPagesAreNoTroubleOfTheGoodOne(t *testing.T) {
 			return errors.New("worker 1, whose page is good, has no load")
 		}
 		for reason, least := range map[stats.Reason]uint64{stats.TooLarge: 3, stats.BadText: 1} {
-			if got := f.fleet.Tally.Rejected(stats.Pages, reason); got < least {
+			if got := f.fleet.Stats.Rejected(stats.WorkerMetrics, reason); got < least {
 				return fmt.Errorf("%d pages rejected for %s, want %d", got, reason, least)
 			}
 		}
@@ -345,7 +345,7 @@ func TestAPageOfAnotherWorkerIsNotBooked(t *testing.T) {
 		f.scraped(1+id, 3)
 	}
 	f.shows(map[uint64]fleet.Load{3: {Waiting: fleet.Some[uint64](5)}})
-	if got := f.fleet.Tally.Rejected(stats.Pages, stats.BadID); got < 4 {
+	if got := f.fleet.Stats.Rejected(stats.WorkerMetrics, stats.BadID); got < 4 {
 		t.Errorf("%d pages are of others, want at least 4", got)
 	}
 }
@@ -358,7 +358,7 @@ func TestOnAPageOfSeveralOnlyWhatIsNamedIsBooked(t *testing.T) {
 	f.join(1, page)
 	f.join(2, page)
 	f.join(3, page)
-	f.scrape(func(s *Scraper) { s.URL = func(fleet.WorkerPage) string { return f.server.URL + "/1" } })
+	f.scrape(func(s *Scraper) { s.URL = func(fleet.ScrapeTarget) string { return f.server.URL + "/1" } })
 	n := fleet.Some[uint64]
 	f.shows(map[uint64]fleet.Load{1: {Waiting: n(5)}, 2: {Waiting: n(6)}})
 	f.scraped(1, 3)

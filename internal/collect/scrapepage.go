@@ -45,14 +45,14 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 	request.Header.Set("User-Agent", "dynamo-metrics")
 	response, err := client.Do(request)
 	if err != nil && ctx.Err() != nil && a.dialling.Load() { // it is not said by which of the two
-		err = troubled{err, stats.PageOutOfReach}
+		err = troubled{err, stats.ScrapeNotConnected}
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, 0, troubled{fmt.Errorf("answered with %s", response.Status), stats.PageStatus}
+		return nil, 0, troubled{fmt.Errorf("answered with %s", response.Status), stats.ScrapeBadStatus}
 	}
 	sent := &limited{in: response.Body}
 	page := sent
@@ -73,21 +73,21 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 // troubled is an error of which it is known what kind of trouble it is.
 type troubled struct {
 	error
-	kind stats.PageTrouble
+	kind stats.ScrapeFailure
 }
 
 func (t troubled) Unwrap() error { return t.error }
 
 // troubleOf is why a page could not be read, or, without an error, not soon enough.
-func troubleOf(err error) stats.PageTrouble {
+func troubleOf(err error) stats.ScrapeFailure {
 	t := troubled{}
 	switch {
 	case errors.As(err, &t):
 		return t.kind
 	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return stats.PageTooSlow
+		return stats.ScrapeTimedOut
 	}
-	return stats.PageUnreadable
+	return stats.ScrapeUnreadable
 }
 
 // limited reads no more than a page may have.

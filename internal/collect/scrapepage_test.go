@@ -39,13 +39,13 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 	}
 	t.Cleanup(func() { silent.Close() })
 	f.scrape(func(s *Scraper) {
-		s.URL = func(p fleet.WorkerPage) string {
+		s.URL = func(p fleet.ScrapeTarget) string {
 			return []string{f.server.URL, secure.URL, "https://" + silent.Addr().String()}[p.ID-1] + "/" + wire.HexID(p.ID)
 		}
 	})
 	f.shows(map[uint64]fleet.Load{1: inUse(1)})
 	testutil.Until(t, func() error {
-		if n := f.fleet.Tally.Failed(stats.PeerWorkerPage); n < 3 {
+		if n := f.fleet.Stats.Failures(stats.PeerWorkerMetrics); n < 3 {
 			return fmt.Errorf("%d failures", n)
 		}
 		return nil

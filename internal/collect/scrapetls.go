@@ -37,7 +37,7 @@ func (s *Scraper) renew() {
 func (s *Scraper) connectTLS(ctx context.Context, network, address string) (net.Conn, error) {
 	config := s.trust.Load()
 	if config == nil {
-		return nil, troubled{errNoTLS, stats.PageUntrusted}
+		return nil, troubled{errNoTLS, stats.ScrapeTLSFailed}
 	}
 	conn, err := s.connect(ctx, network, address)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Scraper) connectTLS(ctx context.Context, network, address string) (net.
 		if ctx.Err() != nil {
 			return nil, err // it says nothing, or too slowly
 		}
-		return nil, troubled{connect.WorkerTLSError(err, false), stats.PageUntrusted}
+		return nil, troubled{connect.WorkerTLSError(err, false), stats.ScrapeTLSFailed}
 	}
 	if asked {
 		return &examined{Conn: secure}, nil
@@ -98,5 +98,5 @@ func (e *examined) explain(err error) error {
 	if err == nil || e.passed.Load() || errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	return troubled{connect.WorkerTLSError(err, true), stats.PageUntrusted}
+	return troubled{connect.WorkerTLSError(err, true), stats.ScrapeTLSFailed}
 }

@@ -49,7 +49,7 @@ func (f *farm) secured(a *testutil.Authority, mutual bool, version uint16) *http
 func servedBy(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 	return func(scraper *Scraper) {
 		scraper.Interval, scraper.Timeout, scraper.TLS = time.Second, time.Minute, files.Config
-		scraper.URL = func(p fleet.WorkerPage) string { return s.URL + "/" + wire.HexID(p.ID) }
+		scraper.URL = func(p fleet.ScrapeTarget) string { return s.URL + "/" + wire.HexID(p.ID) }
 	}
 }
 
@@ -90,7 +90,7 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 					return
 				}
 				testutil.Until(t, func() error {
-					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != stats.PageUntrusted {
+					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != stats.ScrapeTLSFailed {
 						return fmt.Errorf("of the worker is known %v", got)
 					}
 					if journal.Count(c.says) == 0 {
@@ -123,14 +123,14 @@ func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 	f.scrape(func(s *Scraper) {
 		servedBy(secure, connect.WorkerTLS{CA: a.File("ca.crt")})(s)
 		s.Timeout = 3 * time.Second // for the one that says nothing
-		s.URL = func(p fleet.WorkerPage) string {
+		s.URL = func(p fleet.ScrapeTarget) string {
 			return []string{
 				strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), strings.Replace(f.server.URL, "http", "https", 1),
 				"https://" + silent.Listener.Addr().String(), strings.Replace(secure.URL, "https", "http", 1),
 			}[p.ID-1] + "/" + wire.HexID(p.ID)
 		}
 	})
-	want := []stats.PageTrouble{stats.PageUntrusted, stats.PageUntrusted, stats.PageTooSlow, stats.PageStatus}
+	want := []stats.ScrapeFailure{stats.ScrapeTLSFailed, stats.ScrapeTLSFailed, stats.ScrapeTimedOut, stats.ScrapeBadStatus}
 	testutil.Until(t, func() error {
 		got := unread(f.fleet)
 		for i, why := range want {
@@ -157,7 +157,7 @@ func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
 	f.scrape(func(s *Scraper) {
 		servedBy(first, files)(s)
 		s.Log = logger
-		s.URL = func(p fleet.WorkerPage) string {
+		s.URL = func(p fleet.ScrapeTarget) string {
 			if p.ID == 2 && moved.Load() {
 				return second.URL + "/2"
 			}

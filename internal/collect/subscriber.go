@@ -52,14 +52,14 @@ func (z *subscribers) start(ctx context.Context, w *want) {
 	gate := z.gate(w.address)
 	sub := zmtp.Sub{
 		Address: w.address, Topics: []string{c.Topic}, MaxMessage: maxEvent, Dial: e.dial,
-		Turn: gate.pass, Failed: func(error) { e.fleet.Tally.Fail(stats.PeerZMQ) },
+		Turn: gate.pass, Failed: func(error) { e.fleet.Stats.CountFailure(stats.PeerZMQ) },
 	}
 	deliver := throttled(ctx, func(frames [][]byte) { e.direct(s.channel.Load(), &w.sequence, frames) })
 	if w.broker {
 		sub.Topics, sub.MaxMessage = e.ours, 0 // what workers tell routers, which comes too, is larger
 		deliver = func(frames [][]byte) { e.brokered(&z.copies, frames) }
 	}
-	e.fleet.Notes.Away(c, s.since)
+	e.fleet.Diagnostics.SetUnreachable(c, s.since)
 	s.ended.Go(func() {
 		away := time.AfterFunc(warnAfter, s.warnAway)
 		defer away.Stop()
@@ -68,7 +68,7 @@ func (z *subscribers) start(ctx context.Context, w *want) {
 		}
 		s.status(away, context.Canceled)
 		away.Stop()
-		e.fleet.Notes.Back(*s.channel.Load())
+		e.fleet.Diagnostics.ClearUnreachable(*s.channel.Load())
 	})
 }
 
@@ -82,14 +82,14 @@ func (s *subscriber) status(away *time.Timer, err error) {
 		s.up, s.since = up, time.Now()
 		if up {
 			s.of.set(1)
-			e.fleet.Notes.Back(*c)
+			e.fleet.Diagnostics.ClearUnreachable(*c)
 			away.Stop()
 			e.heard.Do(func() {
 				e.log.Info("Subscribing to events over ZMQ, at the first of its publishers", "address", c.Address)
 			})
 		} else {
 			s.of.set(-1)
-			e.fleet.Notes.Away(*c, s.since)
+			e.fleet.Diagnostics.SetUnreachable(*c, s.since)
 			away.Reset(warnAfter)
 		}
 	}
@@ -106,8 +106,8 @@ func (s *subscriber) move(c fleet.Channel) {
 	}
 	s.channel.Store(&c)
 	if !s.up {
-		s.of.events.fleet.Notes.Back(*before)
-		s.of.events.fleet.Notes.Away(c, s.since)
+		s.of.events.fleet.Diagnostics.ClearUnreachable(*before)
+		s.of.events.fleet.Diagnostics.SetUnreachable(c, s.since)
 	}
 }
 

@@ -38,7 +38,7 @@ func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
 		for record := range bytes.Lines(records) {
 			e.trace(record)
 		}
-		tally := &f.Tally
+		tally := &f.Stats
 		if got := tally.Messages(stats.Trace); got != c.bare+c.served {
 			t.Errorf("%s: %d traces are received, want %d", c.release, got, c.bare+c.served)
 		}

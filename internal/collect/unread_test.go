@@ -18,9 +18,9 @@ import (
 )
 
 // unread are the workers whose pages cannot be read, by id: how often in a row, and why.
-func unread(f *fleet.Fleet) map[uint64]fleet.UnreadPage {
-	all := make(map[uint64]fleet.UnreadPage)
-	for in, page := range f.Notes.Unread() {
+func unread(f *fleet.Fleet) map[uint64]fleet.FailedScrapes {
+	all := make(map[uint64]fleet.FailedScrapes)
+	for in, page := range f.Diagnostics.FailedScrapes() {
 		all[in.ID] = page
 	}
 	return all
@@ -46,7 +46,7 @@ func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
 			switch got := unread(w.fleet); {
 			case readable && len(got) > 0:
 				w.t.Errorf("with %s pages are unread: %v", timeout, got)
-			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != stats.PageTooSlow):
+			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != stats.ScrapeTimedOut):
 				w.t.Errorf("with %s unread are %v, want workers 1 and 2", timeout, got)
 			}
 			w.take(refuses, 3)
@@ -56,7 +56,7 @@ func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
 					w.t.Fatalf("with %s worker %d has a load: %v, want %v when that of worker 3 has failed three times", timeout, x.ID.Lease, x.Load.OK, want)
 				}
 			}
-			if n := w.fleet.Tally.FailedScrapes(stats.PageTooSlow); n > 0 == readable {
+			if n := w.fleet.Stats.ScrapeFailures(stats.ScrapeTimedOut); n > 0 == readable {
 				w.t.Errorf("with %s %d scrapes took too long", timeout, n)
 			}
 		})
@@ -78,9 +78,9 @@ func TestItIsKnownWhichPagesCannotBeReadAndWhy(t *testing.T) {
 		w.take(stalls, 4)
 		w.take(lately, 5)
 		w.reads(21 * time.Second)
-		why := map[uint64]stats.PageTrouble{
-			1: stats.PageOutOfReach, 7: stats.PageOutOfReach, 2: stats.PageOutOfReach,
-			3: stats.PageTooSlow, 8: stats.PageTooSlow, 4: stats.PageTooSlow, 5: stats.PageTooSlow,
+		why := map[uint64]stats.ScrapeFailure{
+			1: stats.ScrapeNotConnected, 7: stats.ScrapeNotConnected, 2: stats.ScrapeNotConnected,
+			3: stats.ScrapeTimedOut, 8: stats.ScrapeTimedOut, 4: stats.ScrapeTimedOut, 5: stats.ScrapeTimedOut,
 		}
 		got := unread(w.fleet)
 		for id, want := range why {
@@ -100,7 +100,7 @@ func TestItIsKnownWhichPagesCannotBeReadAndWhy(t *testing.T) {
 		w.fleet.Sync(left)
 		n := fleet.Some[uint64]
 		whole := fleet.Load{KVActive: n(1), KVTotal: n(2), ActiveSlots: n(3), TotalSlots: n(4), Waiting: n(5), HitRate: fleet.Some(0.5)}
-		w.fleet.Publish(fleet.Origin{Endpoint: ofBackend, Worker: 5}, fleet.FromLoadEvent, whole)
+		w.fleet.RecordLoad(fleet.Origin{Endpoint: ofBackend, Worker: 5}, fleet.FromLoadEvent, whole)
 		time.Sleep(11 * time.Second)
 		if got := unread(w.fleet); len(got) != 2 || got[7].Times < 5 || got[8].Times < 5 {
 			t.Errorf("unread are %v, want workers 7 and 8", got)
@@ -127,7 +127,7 @@ func TestManyPagesThatDieAreAllKnownSoon(t *testing.T) {
 				if len(got) < dead-slowPlaces { // some are still waited for
 					w.t.Errorf("%d pages are unread, want %d", len(got), dead)
 				}
-				want := map[manner]stats.PageTrouble{swallows: stats.PageOutOfReach, accepts: stats.PageTooSlow}[how]
+				want := map[manner]stats.ScrapeFailure{swallows: stats.ScrapeNotConnected, accepts: stats.ScrapeTimedOut}[how]
 				often := 0
 				for id, page := range got {
 					if page.Times >= 3 {
@@ -159,33 +159,33 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 			blocks(1)(w, r)
 		}
 	}
-	want := make(map[uint64]stats.PageTrouble)
-	bad := func(why stats.PageTrouble, page http.HandlerFunc) {
+	want := make(map[uint64]stats.ScrapeFailure)
+	bad := func(why stats.ScrapeFailure, page http.HandlerFunc) {
 		id := uint64(2 + len(want))
 		want[id] = why
 		f.join(id, page)
 	}
 	f.join(1, blocks(1))
-	bad(stats.PageStatus, status(http.StatusInternalServerError))
-	bad(stats.PageStatus, status(http.StatusFound))
-	bad(stats.PageStatus, status(http.StatusNoContent))
-	bad(stats.PageUnreadable, text("vllm:num_requests_waiting x\n"))
-	bad(stats.PageUnreadable, text(strings.Repeat("x 1\n", 1<<20+1)))
-	bad(stats.PageUnreadable, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	bad(stats.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
+	bad(stats.ScrapeBadStatus, status(http.StatusInternalServerError))
+	bad(stats.ScrapeBadStatus, status(http.StatusFound))
+	bad(stats.ScrapeBadStatus, status(http.StatusNoContent))
+	bad(stats.ScrapeUnreadable, text("vllm:num_requests_waiting x\n"))
+	bad(stats.ScrapeUnreadable, text(strings.Repeat("x 1\n", 1<<20+1)))
+	bad(stats.ScrapeUnreadable, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	bad(stats.ScrapeUnreadable, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "br")
 		io.WriteString(w, "x")
 	})
-	bad(stats.PageUnreadable, func(w http.ResponseWriter, _ *http.Request) {
+	bad(stats.ScrapeUnreadable, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		io.WriteString(w, "x 1\n")
 	})
 	gone := uint64(2 + len(want))
-	want[gone] = stats.PageOutOfReach
+	want[gone] = stats.ScrapeNotConnected
 	f.join(gone, nil)
 	f.scrape(func(s *Scraper) {
 		s.Interval, s.Timeout = time.Second, time.Minute // a slow machine is none of these
-		s.URL = func(p fleet.WorkerPage) string {
+		s.URL = func(p fleet.ScrapeTarget) string {
 			if p.ID == gone {
 				return "http://127.0.0.1:1/metrics"
 			}
@@ -205,10 +205,10 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 		return nil
 	})
 	all := uint64(0)
-	for _, why := range stats.PageTroubles() {
-		all += f.fleet.Tally.FailedScrapes(why)
+	for _, why := range stats.ScrapeFailures() {
+		all += f.fleet.Stats.ScrapeFailures(why)
 	}
-	if n := f.fleet.Tally.FailedScrapes(stats.PageTooSlow); n > 0 {
+	if n := f.fleet.Stats.ScrapeFailures(stats.ScrapeTimedOut); n > 0 {
 		t.Errorf("%d scrapes took too long", n)
 	}
 	if all < 3*uint64(len(want)) {
@@ -219,16 +219,16 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 func TestTroublesWithPagesAreToldApart(t *testing.T) {
 	for _, c := range []struct {
 		err  error
-		want stats.PageTrouble
+		want stats.ScrapeFailure
 	}{
-		{nil, stats.PageTooSlow},
-		{fmt.Errorf("read: %w", context.DeadlineExceeded), stats.PageTooSlow},
-		{context.Canceled, stats.PageTooSlow},
-		{fmt.Errorf("get: %w", troubled{syscall.ECONNREFUSED, stats.PageOutOfReach}), stats.PageOutOfReach},
-		{troubled{context.DeadlineExceeded, stats.PageOutOfReach}, stats.PageOutOfReach},
-		{syscall.ECONNRESET, stats.PageUnreadable},
-		{errTooLarge, stats.PageUnreadable},
-		{errors.New("answered in the encoding"), stats.PageUnreadable},
+		{nil, stats.ScrapeTimedOut},
+		{fmt.Errorf("read: %w", context.DeadlineExceeded), stats.ScrapeTimedOut},
+		{context.Canceled, stats.ScrapeTimedOut},
+		{fmt.Errorf("get: %w", troubled{syscall.ECONNREFUSED, stats.ScrapeNotConnected}), stats.ScrapeNotConnected},
+		{troubled{context.DeadlineExceeded, stats.ScrapeNotConnected}, stats.ScrapeNotConnected},
+		{syscall.ECONNRESET, stats.ScrapeUnreadable},
+		{errTooLarge, stats.ScrapeUnreadable},
+		{errors.New("answered in the encoding"), stats.ScrapeUnreadable},
 	} {
 		if got := troubleOf(c.err); got != c.want {
 			t.Errorf("%v is %s, want %s", c.err, got, c.want)

@@ -75,7 +75,7 @@ func inWebWith(t *testing.T, many int, interval time.Duration, change func(*Scra
 		go server.Serve(w.network)
 		s := &Scraper{
 			Fleet: w.fleet, Namespaces: "dynamo", Interval: interval, Log: slog.New(slog.DiscardHandler), dial: w.dial,
-			URL: func(p fleet.WorkerPage) string {
+			URL: func(p fleet.ScrapeTarget) string {
 				return fmt.Sprintf("http://%s:80/metrics", cmp.Or(p.Transport, fmt.Sprint(p.ID)))
 			},
 		}

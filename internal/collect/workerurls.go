@@ -81,7 +81,7 @@ func parseTemplate(s string) (t urlTemplate, err error) {
 	if strings.ContainsAny(braces.ReplaceAllString(s, ""), "{}") {
 		return t, errors.New("a brace has no other")
 	}
-	example := fleet.WorkerPage{Instance: fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}, Transport: "192.0.2.1:1/"}
+	example := fleet.ScrapeTarget{Instance: fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}, Transport: "192.0.2.1:1/"}
 	if t.fill("n", example) == "" {
 		return t, errors.New("it is not an URL, whatever is filled in")
 	}
@@ -90,7 +90,7 @@ func parseTemplate(s string) (t urlTemplate, err error) {
 
 // fill is the template's URL for a worker; empty if a word in it stands for nothing, or
 // for what cannot stand there.
-func (t urlTemplate) fill(namespace string, p fleet.WorkerPage) string {
+func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 	transport, _, _ := strings.Cut(p.Transport, "/")
 	host, _, _ := net.SplitHostPort(transport)
 	if host == "" && strings.Contains(t.host+t.path+t.query, "{host}") {
@@ -138,7 +138,7 @@ func validHost(host, scheme string) bool {
 
 // Of is where a worker's page is: where the template of its component says, else the
 // registry, else its model card. It is empty where nobody says it.
-func (u *WorkerURLs) Of(namespace string, p fleet.WorkerPage) string {
+func (u *WorkerURLs) Of(namespace string, p fleet.ScrapeTarget) string {
 	t, found := u.templates[p.Component]
 	if !found {
 		t, found = u.templates[""]

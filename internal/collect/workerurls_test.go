@@ -20,8 +20,8 @@ func urlsOf(t *testing.T, templates ...string) *WorkerURLs {
 }
 
 func TestAPageIsWhereTheTemplateSaysOrTheRegistry(t *testing.T) {
-	worker := func(change func(*fleet.WorkerPage)) fleet.WorkerPage {
-		p := fleet.WorkerPage{
+	worker := func(change func(*fleet.ScrapeTarget)) fleet.ScrapeTarget {
+		p := fleet.ScrapeTarget{
 			Instance:  fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: 7587889083983638072},
 			Transport: "192.0.2.2:41413/694d/lab/backend/generate",
 			Metrics:   "192.0.2.2:9090",
@@ -32,18 +32,18 @@ func TestAPageIsWhereTheTemplateSaysOrTheRegistry(t *testing.T) {
 		return p
 	}
 	plain := worker(nil)
-	named := func(component, endpoint string) fleet.WorkerPage {
-		return worker(func(p *fleet.WorkerPage) { p.Endpoint = fleet.Endpoint{Component: component, Name: endpoint} })
+	named := func(component, endpoint string) fleet.ScrapeTarget {
+		return worker(func(p *fleet.ScrapeTarget) { p.Endpoint = fleet.Endpoint{Component: component, Name: endpoint} })
 	}
-	at := func(transport string) fleet.WorkerPage {
-		return worker(func(p *fleet.WorkerPage) { p.Transport = transport })
+	at := func(transport string) fleet.ScrapeTarget {
+		return worker(func(p *fleet.ScrapeTarget) { p.Transport = transport })
 	}
-	metrics := func(address string) fleet.WorkerPage {
-		return worker(func(p *fleet.WorkerPage) { p.Metrics = address })
+	metrics := func(address string) fleet.ScrapeTarget {
+		return worker(func(p *fleet.ScrapeTarget) { p.Metrics = address })
 	}
 	for _, c := range []struct {
 		templates string
-		page      fleet.WorkerPage
+		page      fleet.ScrapeTarget
 		want      string
 	}{
 		{"", plain, "http://192.0.2.2:9090/metrics"},

@@ -47,11 +47,11 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 			w.flagged = true
 		}
 	}
-	channels := e.fleet.FollowChannels()
+	channels := e.fleet.WatchChannels()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		changes, all, more := channels.Next()
+		changes, all, more := channels.Changes()
 		z.follow(ctx, changes, all)
 		select {
 		case <-more:
@@ -60,7 +60,7 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 			e.gaps.expire(time.Now())
 			z.takeTurns()
 			if z.wantsMore() {
-				channels = e.fleet.FollowChannels() // from the beginning
+				channels = e.fleet.WatchChannels() // from the beginning
 			}
 		case <-ctx.Done():
 		}
@@ -157,7 +157,7 @@ func (z *subscribers) of(s source) *want {
 	w := z.wants[s]
 	if w == nil && len(z.wants) >= z.most {
 		z.over = true
-		z.events.fleet.Tally.TurnAway(stats.SubscriptionLimit)
+		z.events.fleet.Stats.CountRefused(stats.SubscriptionLimit)
 		return nil
 	}
 	if w == nil {
@@ -236,11 +236,11 @@ func (z *subscribers) handOut(ctx context.Context) {
 	for w := z.places.next(); w != nil; w = z.places.next() {
 		z.start(ctx, w)
 	}
-	t := &z.events.fleet.Tally
+	t := &z.events.fleet.Stats
 	for w := range z.changed {
 		if w.waiting != nil && !w.turned {
 			w.turned = true
-			t.TurnAway(stats.SubscriptionLimit)
+			t.CountRefused(stats.SubscriptionLimit)
 			z.full.Do(func() {
 				z.events.log.Warn("There is no room for more ZMQ publishers, and the events of the others are lost: raise the limit on open files (ulimit -n), or --max-workers",
 					"subscriptions", z.places.most, "of_one_host", z.places.perHost, "announced", len(z.wants))
@@ -252,7 +252,7 @@ func (z *subscribers) handOut(ctx context.Context) {
 	t.Publishers.Store(int64(len(z.wants)))
 	t.PublishersWaiting.Store(int64(z.places.waiting))
 	if len(z.wants) > 0 {
-		t.ZMQ.Use()
+		t.ZMQ.MarkUsed()
 	}
 	z.say()
 }
@@ -304,13 +304,13 @@ func (z *subscribers) set(once int) {
 // say says whether ZMQ is connected: to one publisher at least, if there are any. Single
 // ones that are away are on their own gauge.
 func (z *subscribers) say() {
-	t := &z.events.fleet.Tally
+	t := &z.events.fleet.Stats
 	t.PublishersUp.Store(int64(z.up))
 	if t.Publishers.Load() == 0 {
-		t.ZMQ.Rest()
+		t.ZMQ.SetIdle()
 		return
 	}
-	t.ZMQ.Set(z.up > 0)
+	t.ZMQ.SetConnected(z.up > 0)
 }
 
 // direct books what a publisher of its own sent. A subscription is by prefix, so that
@@ -320,7 +320,7 @@ func (e *Events) direct(c *fleet.Channel, numbers counted, frames [][]byte) {
 		return
 	}
 	kind := kinds[c.Topic]
-	e.fleet.Tally.Receive(kind)
+	e.fleet.Stats.CountMessage(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
 		e.reject(kind, stats.BadFrames, err)
@@ -348,7 +348,7 @@ func (e *Events) brokered(by *copies, frames [][]byte) {
 		return
 	}
 	kind := kinds[topic]
-	e.fleet.Tally.Receive(kind)
+	e.fleet.Stats.CountMessage(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
 		e.reject(kind, stats.BadFrames, err)

@@ -27,12 +27,12 @@ func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
 			}
 		}
 		p.fleet.Register("", fleet.Instance{Endpoint: ofBackend, ID: 0x11}, fleet.Registration{Publishes: true})
-		p.fleet.Announce("old", of(5, address, fleet.Endpoint{Component: "backend"}))
+		p.fleet.AddChannel("old", of(5, address, fleet.Endpoint{Component: "backend"}))
 		time.Sleep(time.Second)
 		p.counts(1, 1, 0)
 		say(10)
 		p.hits(10, 0)
-		p.fleet.Announce("new", of(5, address, ofBackend))
+		p.fleet.AddChannel("new", of(5, address, ofBackend))
 		time.Sleep(time.Second)
 		p.counts(1, 1, 0)
 		say(10)
@@ -40,7 +40,7 @@ func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
 		n += 20 // these are lost
 		say(1)
 		p.hits(21, 20)
-		p.fleet.Withdraw("old")
+		p.fleet.RemoveChannel("old")
 		time.Sleep(time.Second)
 		p.counts(1, 1, 0)
 		n += 3
@@ -49,12 +49,12 @@ func TestAPublisherUnderTwoKeysIsOne(t *testing.T) {
 		if n, _ := p.dialled(address); n != 1 {
 			t.Errorf("connected %d times, want once", n)
 		}
-		p.fleet.Withdraw("new")
+		p.fleet.RemoveChannel("new")
 		time.Sleep(time.Second)
 		p.counts(0, 0, 0)
 		say(5)
 		p.hits(22, 23)
-		p.fleet.Announce("new", of(5, address, ofBackend)) // what was said meanwhile was for no one
+		p.fleet.AddChannel("new", of(5, address, ofBackend)) // what was said meanwhile was for no one
 		time.Sleep(time.Second)
 		say(1)
 		p.hits(23, 23)
@@ -89,15 +89,15 @@ func TestTheEndpointOfAPublisherChangesWithItsKeys(t *testing.T) {
 		shown := func(want ...fleet.Channel) {
 			t.Helper()
 			time.Sleep(time.Second)
-			if got := fmt.Sprint(p.fleet.Notes.AwaySince(time.Now())); got != fmt.Sprint(want) {
+			if got := fmt.Sprint(p.fleet.Diagnostics.UnreachableSince(time.Now())); got != fmt.Sprint(want) {
 				t.Errorf("away: %s, want %v", got, want)
 			}
 		}
-		p.fleet.Announce("old", of(5, "h:1", fleet.Endpoint{Component: "backend"}))
+		p.fleet.AddChannel("old", of(5, "h:1", fleet.Endpoint{Component: "backend"}))
 		shown(of(5, "h:1", fleet.Endpoint{Component: "backend"}))
-		p.fleet.Announce("new", of(5, "h:1", ofBackend))
+		p.fleet.AddChannel("new", of(5, "h:1", ofBackend))
 		shown(of(5, "h:1", ofBackend))
-		p.fleet.Withdraw("new")
+		p.fleet.RemoveChannel("new")
 		shown(of(5, "h:1", fleet.Endpoint{Component: "backend"}))
 		if n, _ := p.dialled("h:1"); n != 1 {
 			t.Errorf("dialled %d times in three seconds, want once", n)
@@ -115,7 +115,7 @@ func TestEventsMissingAcrossALostConnectionAreCounted(t *testing.T) {
 	inPlane(t, 100, func(p *plane) {
 		const address = "h:1"
 		s := p.speaks(address)
-		p.fleet.Announce("a", of(5, address, ofBackend))
+		p.fleet.AddChannel("a", of(5, address, ofBackend))
 		time.Sleep(time.Second)
 		s.hit(5, 0, 1)
 		p.hits(1, 0)
@@ -126,12 +126,12 @@ func TestEventsMissingAcrossALostConnectionAreCounted(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		s.hit(5, 31, 1)
 		p.hits(2, 30)
-		if n := p.fleet.Tally.Failed(stats.PeerZMQ); n < 10 {
+		if n := p.fleet.Stats.Failures(stats.PeerZMQ); n < 10 {
 			t.Errorf("%d failures are counted, want one for each attempt", n)
 		}
-		p.fleet.Withdraw("a")
+		p.fleet.RemoveChannel("a")
 		time.Sleep(time.Second)
-		p.fleet.Announce("a", of(5, address, ofBackend))
+		p.fleet.AddChannel("a", of(5, address, ofBackend))
 		time.Sleep(time.Second)
 		s.hit(5, 1000, 1)
 		p.hits(3, 30)
@@ -150,11 +150,11 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 			if i%2 == 0 {
 				p.swallow(address)
 			}
-			p.fleet.Announce(fmt.Sprint("dead", i), of(uint64(1000+i), address, ofBackend))
+			p.fleet.AddChannel(fmt.Sprint("dead", i), of(uint64(1000+i), address, ofBackend))
 		}
 		time.Sleep(time.Second)
 		p.counts(0, dead, dead-8)
-		if n := p.fleet.Tally.TurnedAway(stats.SubscriptionLimit); n != dead-8 {
+		if n := p.fleet.Stats.Refused(stats.SubscriptionLimit); n != dead-8 {
 			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
 		}
 		time.Sleep(500 * time.Millisecond)     // so that no turn ends just when it is looked at
@@ -168,11 +168,11 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 		for i := range 4 {
 			address := fmt.Sprintf("good%d:1", i)
 			p.speaks(address)
-			p.fleet.Announce(fmt.Sprint("good", i), of(uint64(1+i), address, ofBackend))
+			p.fleet.AddChannel(fmt.Sprint("good", i), of(uint64(1+i), address, ofBackend))
 		}
 		time.Sleep(10 * time.Minute)
 		p.counts(4, dead+4, dead-4)
-		if n := p.fleet.Tally.TurnedAway(stats.SubscriptionLimit); n != dead-8+4 {
+		if n := p.fleet.Stats.Refused(stats.SubscriptionLimit); n != dead-8+4 {
 			t.Errorf("%d are counted as turned away, want each once", n)
 		}
 		if n := p.addresses(); n != dead+4 {
@@ -182,7 +182,7 @@ func TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled(t *testing.T) {
 			t.Errorf("said %d times that there is no room:\n%s", n, p.log)
 		}
 		for i := range dead {
-			p.fleet.Withdraw(fmt.Sprint("dead", i))
+			p.fleet.RemoveChannel(fmt.Sprint("dead", i))
 		}
 		time.Sleep(time.Second)
 		p.counts(4, 4, 0)
@@ -198,24 +198,24 @@ func TestWhatTheRegistryNamesIsNotAllRemembered(t *testing.T) {
 			all = append(all, fmt.Sprintf("tcp://broker%d:1", i))
 		}
 		for i := range 100 { // of fifty brokers each
-			p.fleet.Announce(fmt.Sprint(i), fleet.Channel{
+			p.fleet.AddChannel(fmt.Sprint(i), fleet.Channel{
 				Topic: wire.TopicLoad, Publisher: uint64(i), Plane: fleet.BrokerPlane, Address: others(all, i),
 			})
 		}
 		time.Sleep(2 * time.Second)
 		p.counts(0, 4096, 4096-8)
-		if n := p.fleet.Tally.TurnedAway(stats.SubscriptionLimit); n != 5000-8 {
+		if n := p.fleet.Stats.Refused(stats.SubscriptionLimit); n != 5000-8 {
 			t.Errorf("%d are counted as turned away, want %d", n, 5000-8)
 		}
 		p.speaks("h:1")
-		p.fleet.Announce("late", of(7, "h:1", ofBackend))
+		p.fleet.AddChannel("late", of(7, "h:1", ofBackend))
 		for i := range 90 {
-			p.fleet.Withdraw(fmt.Sprint(i))
+			p.fleet.RemoveChannel(fmt.Sprint(i))
 		}
 		time.Sleep(20 * time.Minute)
 		p.counts(1, 501, 501-8)
 		for i := range 100 {
-			p.fleet.Withdraw(fmt.Sprint(i))
+			p.fleet.RemoveChannel(fmt.Sprint(i))
 		}
 		time.Sleep(time.Second)
 		p.counts(1, 1, 0)
@@ -226,7 +226,7 @@ func TestWhatTheRegistryNamesIsNotAllRemembered(t *testing.T) {
 func TestFourForEachPlaceAreRemembered(t *testing.T) {
 	inPlane(t, 1050, func(p *plane) {
 		for i := range 5000 {
-			p.fleet.Announce(fmt.Sprint(i), of(uint64(i), fmt.Sprintf("h%d:1", i), ofBackend))
+			p.fleet.AddChannel(fmt.Sprint(i), of(uint64(i), fmt.Sprintf("h%d:1", i), ofBackend))
 		}
 		time.Sleep(2 * time.Second)
 		p.counts(0, 4200, 4200-1050)
@@ -250,12 +250,12 @@ func TestEventsOverZMQAreBounded(t *testing.T) {
 	} {
 		inPlane(t, 10, func(p *plane) {
 			s := p.speaks("h:1")
-			p.fleet.Announce("a", c)
+			p.fleet.AddChannel("a", c)
 			time.Sleep(time.Second)
 			failures := func(want uint64) {
 				t.Helper()
 				synctest.Wait()
-				if n := p.fleet.Tally.Failed(stats.PeerZMQ); n != want {
+				if n := p.fleet.Stats.Failures(stats.PeerZMQ); n != want {
 					t.Errorf("%d failures where %d bytes are allowed, want %d", n, most, want)
 				}
 			}
@@ -272,7 +272,7 @@ func TestEventsOverZMQAreBounded(t *testing.T) {
 // TestAPublisherOutOfReachIsSaidOnce it has been so for as long as no lease lives.
 func TestAPublisherOutOfReachIsSaidOnce(t *testing.T) {
 	inPlane(t, 10, func(p *plane) {
-		p.fleet.Announce("a", of(5, "h:1", ofBackend))
+		p.fleet.AddChannel("a", of(5, "h:1", ofBackend))
 		said := func(want int) {
 			t.Helper()
 			if n := p.log.Count("A ZMQ publisher is announced and cannot be reached"); n != want {
@@ -293,10 +293,10 @@ func TestOneAddressIsNotStormed(t *testing.T) {
 	inPlane(t, 400, func(p *plane) {
 		p.swallow("h:1")
 		for i := range 100 {
-			p.fleet.Announce(fmt.Sprint(i), of(uint64(i), "h:1", ofBackend))
+			p.fleet.AddChannel(fmt.Sprint(i), of(uint64(i), "h:1", ofBackend))
 		}
 		p.speaks("other:1")
-		p.fleet.Announce("other", of(1000, "other:1", ofBackend))
+		p.fleet.AddChannel("other", of(1000, "other:1", ofBackend))
 		time.Sleep(time.Second)
 		p.counts(1, 101, 0)
 		time.Sleep(time.Minute)

@@ -50,7 +50,7 @@ func TestRenewalsAreNoLogins(t *testing.T) {
 		run(t, p.Watch)
 		hold(t, p, true)
 		testutil.Until(t, func() error {
-			if !p.Fleet.Tally.Unique.Load() && !p.Fleet.Tally.OtherLeads.Load() {
+			if !p.Fleet.Stats.ActsAsLeader.Load() && !p.Fleet.Stats.OtherLeader.Load() {
 				return errors.New("it neither leads nor stands by")
 			}
 			return up(p)
@@ -173,7 +173,7 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 			if err := <-ended; err == nil {
 				t.Error("who is refused from the start goes on")
 			}
-			if n := p.Fleet.Tally.Failed(stats.PeerEtcd); n < 2 {
+			if n := p.Fleet.Stats.Failures(stats.PeerEtcd); n < 2 {
 				t.Errorf("%d calls are counted as failed", n)
 			}
 

@@ -99,8 +99,8 @@ func (c *Comings) look() {
 		c.known = make(map[fleet.WorkerID]*whereabouts)
 	}
 	c.looks++
-	c.all = c.Fleet.Present(c.all[:0])
-	hears := c.Poll <= promptPoll && c.Fleet.Tally.NATS.Up()
+	c.all = c.Fleet.AppendPresent(c.all[:0])
+	hears := c.Poll <= promptPoll && c.Fleet.Stats.NATS.Up()
 	for i := range c.all {
 		p := &c.all[i]
 		w := c.known[p.ID]
@@ -126,9 +126,9 @@ func (c *Comings) look() {
 // from its answers to polls: the registry says neither who has deleted a key nor why.
 func endingOf(p *fleet.Presence, hears bool) ending {
 	switch {
-	case !p.Answers.OK:
+	case !p.Answered.OK:
 		return gone
-	case !p.Answers.V:
+	case !p.Answered.V:
 		return lost
 	case hears:
 		return left

@@ -53,9 +53,9 @@ func (s *scene) pass(seconds int) {
 // poll asks all that are registered, over a connection that may have been broken.
 func (s *scene) poll(counts bool) {
 	s.fleet.BeginPoll()
-	for _, w := range s.fleet.Present(nil) {
+	for _, w := range s.fleet.AppendPresent(nil) {
 		if !s.dead[w.ID.Lease] {
-			s.fleet.Report(fleet.Report{Endpoint: w.Endpoint, Worker: w.ID, Load: fleet.Load{KVActive: fleet.Some(uint64(1))}})
+			s.fleet.RecordPollReply(fleet.PollReply{Endpoint: w.Endpoint, Worker: w.ID, Load: fleet.Load{KVActive: fleet.Some(uint64(1))}})
 		}
 	}
 	s.fleet.EndPoll(counts)
@@ -170,8 +170,8 @@ func TestHowWorkersWent(t *testing.T) {
 		"it missed a poll":          {func(s *scene) { s.dead[1] = true; s.pass(1) }, "1 worker left" + at + ": 1; 2 now"},
 		"it had died":               {func(s *scene) { s.dead[1] = true; s.pass(10) }, "1 worker of" + at + " was lost: 1; 2 now"},
 		"NATS was away": {func(s *scene) {
-			s.fleet.Tally.NATS.Use()
-			s.fleet.Tally.NATS.Set(false)
+			s.fleet.Stats.NATS.MarkUsed()
+			s.fleet.Stats.NATS.SetConnected(false)
 			time.Sleep(10 * time.Second)
 		}, "1 worker of" + at + " is gone: 1; 2 now"},
 		"NATS had been away": {func(s *scene) {
@@ -279,7 +279,7 @@ func TestAWorkerIsOneWhateverItHasRegistered(t *testing.T) {
 		s.join(clear, 7)
 		s.join(backend, 7)
 		for rank := range uint32(8) {
-			s.fleet.Publish(fleet.Origin{Endpoint: backend, Worker: 7, Rank: rank}, fleet.FromLoadEvent, fleet.Load{KVActive: fleet.Some(uint64(1))})
+			s.fleet.RecordLoad(fleet.Origin{Endpoint: backend, Worker: 7, Rank: rank}, fleet.FromLoadEvent, fleet.Load{KVActive: fleet.Some(uint64(1))})
 		}
 		s.pass(5)
 		s.says("1 worker joined dynamo/backend/generate: 7; 1 now")
@@ -303,7 +303,7 @@ func TestStaticWorkersComeWhenTheyAnswer(t *testing.T) {
 		static := fleet.WorkerID{Static: "backend-1"}
 		for range 6 {
 			s.fleet.BeginPoll()
-			s.fleet.Report(fleet.Report{Endpoint: backend, Worker: static, Load: fleet.Load{KVActive: fleet.Some(uint64(1))}})
+			s.fleet.RecordPollReply(fleet.PollReply{Endpoint: backend, Worker: static, Load: fleet.Load{KVActive: fleet.Some(uint64(1))}})
 			s.fleet.EndPoll(true)
 			s.pass(1)
 		}

@@ -71,10 +71,10 @@ func (r *folder) away(times int) {
 		r.t.Error("the registry is connected")
 	}
 	r.says("The registry cannot be read", times)
-	if r.Link.Why() == "" {
+	if r.Link.LastError() == "" {
 		r.t.Error("it is not said why the registry is not connected")
 	}
-	if r.Fleet.Tally.Failed(stats.PeerFiles) == 0 {
+	if r.Fleet.Stats.Failures(stats.PeerFiles) == 0 {
 		r.t.Error("no call has failed")
 	}
 }
@@ -111,7 +111,7 @@ func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
 		r.wait(time.Minute)
 		r.knows(only(1, 2))
 		r.away(1)
-		if n := r.Link.Falls(); n != 1 {
+		if n := r.Link.Disconnects(); n != 1 {
 			r.t.Errorf("the connection fell %d times, want once", n)
 		}
 		// Another takes its place.
@@ -190,7 +190,7 @@ func TestALinkToTheDirectoryMayTurn(t *testing.T) {
 		r.must(os.Rename(link+" new", link))
 		r.scan()
 		r.knows(only(2))
-		if n := r.Link.Falls(); n != 0 {
+		if n := r.Link.Disconnects(); n != 0 {
 			r.t.Errorf("the connection fell %d times", n)
 		}
 	})

@@ -52,7 +52,7 @@ func programAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 		t.Fatal(err)
 	}
 	f := fleet.New(fleet.Target{}, 10_000, true)
-	f.Tally.Etcd.Use()
+	f.Stats.Etcd.MarkUsed()
 	return &Etcd{Endpoints: e, Namespaces: "dynamo", Fleet: f, Log: log}
 }
 
@@ -152,10 +152,10 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 	r.put(wire.UniqueInstanceKey("dynamo"), "{}") // ours: no garbage
 	r.register(wire.LayoutInstances, worker(3))
 	r.has(3, func(id uint64) bool { return id == 3 })
-	tally := &r.Fleet.Tally
+	tally := &r.Fleet.Stats
 	for reason, want := range map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadID: 1, stats.BadName: 2} {
 		testutil.Until(t, func() error { // the layouts are watched apart, in no common order
-			if got := tally.Rejected(stats.Instances, reason); got != want {
+			if got := tally.Rejected(stats.InstanceKeys, reason); got != want {
 				return fmt.Errorf("%d rejected for %s, want %d", got, reason, want)
 			}
 			return nil

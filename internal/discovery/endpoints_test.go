@@ -180,7 +180,7 @@ func TestOneEndpointOfSeveralThatIsOfNoUse(t *testing.T) {
 }
 
 func up(p *Etcd) error {
-	if !p.Fleet.Tally.Etcd.Up() {
+	if !p.Fleet.Stats.Etcd.Up() {
 		return errors.New("etcd is not connected")
 	}
 	return nil
@@ -200,14 +200,14 @@ func isRegistered(t *testing.T, p *Etcd, id uint64) {
 func oneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
 	t.Helper()
 	testutil.Until(t, func() error {
-		x, y := &a.Fleet.Tally, &b.Fleet.Tally
+		x, y := &a.Fleet.Stats, &b.Fleet.Stats
 		switch {
 		case len(leading([]*Etcd{a, b})) == 2:
 			t.Fatal("both lead")
-		case x.Unique.Load() && y.OtherLeads.Load():
+		case x.ActsAsLeader.Load() && y.OtherLeader.Load():
 			leader, other = a, b
 			return nil
-		case y.Unique.Load() && x.OtherLeads.Load():
+		case y.ActsAsLeader.Load() && x.OtherLeader.Load():
 			leader, other = b, a
 			return nil
 		}

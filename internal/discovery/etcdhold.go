@@ -43,7 +43,7 @@ func (k *etcdKey) keep(ctx context.Context, h *holding) error {
 		case time.Since(began) > settled:
 			attempt, said = 0, false
 		}
-		if attempt > 0 && !said && k.etcd.Fleet.Tally.RegistryUp() { // else Watch speaks of the connection
+		if attempt > 0 && !said && k.etcd.Fleet.Stats.RegistryUp() { // else Watch speaks of the connection
 			k.log.Warn("The unique instance's key cannot be confirmed; trying goes on", "key", k.key, "error", err)
 			said = true
 		}

@@ -30,7 +30,7 @@ var errNoLease = errors.New("it hangs on no lease, so that nothing will ever del
 func (r *Etcd) Hold(ctx context.Context, value []byte, standby bool, log *slog.Logger) error {
 	k := r.place(value, log)
 	defer k.close()
-	u := unique{place: k, tally: &r.Fleet.Tally, log: log, standby: standby}
+	u := unique{place: k, tally: &r.Fleet.Stats, log: log, standby: standby}
 	return u.hold(ctx)
 }
 
@@ -93,7 +93,7 @@ func (k *etcdKey) close() {
 // fail ends the session, and reports whether all endpoints have been tried.
 func (k *etcdKey) fail(err error) (all bool) {
 	k.close()
-	k.etcd.Fleet.Tally.Fail(stats.PeerEtcd)
+	k.etcd.Fleet.Stats.CountFailure(stats.PeerEtcd)
 	return k.sessions.Fail(err)
 }
 

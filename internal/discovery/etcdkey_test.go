@@ -89,7 +89,7 @@ func TestOnlyWhoFollowsOneThatResignedNeedNotWait(t *testing.T) {
 			if err := second.take(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			h := newHolding(&second.etcd.Fleet.Tally, true)
+			h := newHolding(&second.etcd.Fleet.Stats, true)
 			h.begins = time.Now().Add(time.Hour)
 			_, ended := run(t, func(ctx context.Context) error { return second.keep(ctx, h) })
 			if c.waits {
@@ -138,13 +138,13 @@ func TestAKeyOfAnotherWithOurRevisionIsNotOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.look(t.Context(), s, newHolding(&r.Fleet.Tally, true)); !errors.Is(err, errLost) {
+	if _, err := k.look(t.Context(), s, newHolding(&r.Fleet.Stats, true)); !errors.Is(err, errLost) {
 		t.Errorf("got %v, want that it is lost", err)
 	}
 }
 
 func leader(p *Etcd) error {
-	if !p.Fleet.Tally.Leader.Load() {
+	if !p.Fleet.Stats.Leader.Load() {
 		return errors.New("it does not hold the key")
 	}
 	return nil
@@ -169,13 +169,13 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	if !strings.Contains(out.String(), "it hangs on no lease") {
 		t.Errorf("the log says:\n%s", out)
 	}
-	tally := &p.Fleet.Tally
-	if !tally.NoLease.Load() || tally.OtherLeads.Load() {
+	tally := &p.Fleet.Stats
+	if !tally.NoLease.Load() || tally.OtherLeader.Load() {
 		t.Error("it takes the key for a program's")
 	}
 	r.delete(key)
 	leads(t, p, true)
-	if tally.NoLease.Load() || !tally.LastLed.Load() {
+	if tally.NoLease.Load() || !tally.WasLeader.Load() {
 		t.Error("it leads, and takes the key for one that was put by hand")
 	}
 
@@ -193,7 +193,7 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 		}
 		return nil
 	})
-	if !tally.LastLed.Load() {
+	if !tally.WasLeader.Load() {
 		t.Error("no program shows the fleet")
 	}
 }
@@ -239,7 +239,7 @@ func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 	for range 2 { // it is deleted, and comes back
 		r.delete(key)
 		leads(t, p, false)
-		if !p.Fleet.Tally.LastLed.Load() {
+		if !p.Fleet.Stats.WasLeader.Load() {
 			t.Error("no program shows the fleet")
 		}
 		leads(t, p, true)
@@ -249,12 +249,12 @@ func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 	}
 	leads(t, p, false)
 	testutil.Until(t, func() error {
-		if !p.Fleet.Tally.OtherLeads.Load() || p.Fleet.Tally.LastLed.Load() {
+		if !p.Fleet.Stats.OtherLeader.Load() || p.Fleet.Stats.WasLeader.Load() {
 			return errors.New("it shows the fleet although another program leads")
 		}
 		return nil
 	})
-	if other.Fleet.Tally.LastLed.Load() {
+	if other.Fleet.Stats.WasLeader.Load() {
 		t.Error("a program that never led shows the fleet")
 	}
 }
@@ -307,7 +307,7 @@ func TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead(t *testing.T) {
 	for _, p := range pair {
 		leads(t, p, false)
 		testutil.Until(t, func() error {
-			if !p.Fleet.Tally.OtherLeads.Load() {
+			if !p.Fleet.Stats.OtherLeader.Load() {
 				return errors.New("it does not know who holds the key")
 			}
 			return nil
@@ -338,12 +338,12 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 	check := func(r *registry, out *testutil.Log) {
 		r.t.Helper()
 		r.has(21, func(uint64) bool { return true })
-		tally := &r.Fleet.Tally
+		tally := &r.Fleet.Stats
 		testutil.Until(r.t, func() error {
-			if got := tally.Rejected(stats.Cards, stats.TooLarge); got != 3 {
+			if got := tally.Rejected(stats.CardKeys, stats.TooLarge); got != 3 {
 				return fmt.Errorf("%d cards rejected for their size, want 3", got)
 			}
-			if got := tally.Rejected(stats.Cards, stats.BadJSON); got != 1 {
+			if got := tally.Rejected(stats.CardKeys, stats.BadJSON); got != 1 {
 				return fmt.Errorf("%d cards rejected for what they say, want 1", got)
 			}
 			return up(r.Etcd)
@@ -362,7 +362,7 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 		puts(r)
 		run(t, r.Watch)
 		check(r, out)
-		if n := r.Fleet.Tally.Messages(stats.Cards); n != 4 {
+		if n := r.Fleet.Stats.Messages(stats.CardKeys); n != 4 {
 			t.Errorf("%d cards received, want 4", n)
 		}
 	})
@@ -379,7 +379,7 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 		// What was larger than a message has had the registry listed anew, once for each at
 		// most: then the others are read, and counted, again.
 		testutil.Until(t, func() error {
-			if got := r.Fleet.Tally.Rejected(stats.Cards, stats.TooLarge); got < 3 || got > 9 {
+			if got := r.Fleet.Stats.Rejected(stats.CardKeys, stats.TooLarge); got < 3 || got > 9 {
 				return fmt.Errorf("%d cards rejected for their size", got)
 			}
 			return nil
@@ -387,7 +387,7 @@ func TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther(t *testing.T) {
 		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 {
 			t.Errorf("the log names %d keys:\n%s", n, out)
 		}
-		if n := r.Fleet.Tally.Etcd.Falls(); n != 0 {
+		if n := r.Fleet.Stats.Etcd.Disconnects(); n != 0 {
 			t.Errorf("the connection was lost %d times, want never", n)
 		}
 		r.register(wire.LayoutV1, worker(99))
@@ -415,9 +415,9 @@ func TestAKeyThatTurnsBadIsKept(t *testing.T) {
 				r.put(key, bad)
 			}
 			rejected := func(k stats.Kind) uint64 {
-				return r.Fleet.Tally.Rejected(k, stats.BadJSON) + r.Fleet.Tally.Rejected(k, stats.TooLarge)
+				return r.Fleet.Stats.Rejected(k, stats.BadJSON) + r.Fleet.Stats.Rejected(k, stats.TooLarge)
 			}
-			kinds := []stats.Kind{stats.Instances, stats.Cards, stats.Channels}
+			kinds := []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys}
 			more := func(than map[stats.Kind]uint64) {
 				t.Helper()
 				for _, k := range kinds {

@@ -31,7 +31,7 @@ type Files struct {
 	Root       string // as the workers have it in DYN_FILE_KV
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
-	Link       *stats.Link // is up while the registry can be read
+	Link       *stats.ConnState // is up while the registry can be read
 	Log        *slog.Logger
 }
 
@@ -46,7 +46,7 @@ func (r *Files) Watch(ctx context.Context) error {
 		reader: reader{namespaces: r.Namespaces, fleet: r.Fleet, log: r.Log},
 		seed:   maphash.MakeSeed(),
 	}
-	defer r.Link.Set(false)
+	defer r.Link.SetConnected(false)
 	for {
 		began := time.Now()
 		d.scan(began)
@@ -60,7 +60,7 @@ func (r *Files) Watch(ctx context.Context) error {
 // directory is what was seen of the files below root.
 type directory struct {
 	root string
-	link *stats.Link
+	link *stats.ConnState
 	reader
 	seed  maphash.Seed
 	files map[string]*file // those of keys that are read, by their paths below root
@@ -85,9 +85,9 @@ type file struct {
 func (d *directory) scan(now time.Time) {
 	seen, err := d.look(now)
 	if err != nil {
-		d.link.Set(false)
-		d.link.Blame(err.Error())
-		d.fleet.Tally.Fail(stats.PeerFiles)
+		d.link.SetConnected(false)
+		d.link.SetError(err.Error())
+		d.fleet.Stats.CountFailure(stats.PeerFiles)
 		if d.away != err.Error() {
 			d.away = err.Error()
 			d.log.Warn("The registry cannot be read; the fleet stays as it is known, and trying goes on", "error", err)
@@ -105,7 +105,7 @@ func (d *directory) scan(now time.Time) {
 		}
 	}
 	d.apply(seen, now)
-	d.link.Set(true)
+	d.link.SetConnected(true)
 }
 
 // look finds the files that are there, and notes which of them have changed.
@@ -251,7 +251,7 @@ func (d *directory) apply(seen map[string]*file, now time.Time) {
 			d.read(path, f)
 		}
 	}
-	if d.synced && !d.fleet.WantsSync() {
+	if d.synced && !d.fleet.NeedsSync() {
 		return
 	}
 	d.synced = true
@@ -317,10 +317,10 @@ func (d *directory) value(path string, size int64) ([]byte, error) {
 
 // refuse counts a file that cannot be read.
 func (d *directory) refuse(f *file, err error) {
-	d.fleet.Tally.Receive(f.kind)
+	d.fleet.Stats.CountMessage(f.kind)
 	d.reject(&f.entry, stats.BadJSON, err)
 	if failed := new(fs.PathError); errors.As(err, &failed) {
-		d.fleet.Tally.Fail(stats.PeerFiles)
+		d.fleet.Stats.CountFailure(stats.PeerFiles)
 	}
 	if !d.complains {
 		d.complains = true

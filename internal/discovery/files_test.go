@@ -31,10 +31,10 @@ func inFolder(t *testing.T, limit int, test func(*folder)) {
 			Root:       filepath.Join(t.TempDir(), "root"),
 			Namespaces: "lab",
 			Fleet:      fleet.New(fleet.Target{}, limit, true),
-			Link:       new(stats.Link),
+			Link:       new(stats.ConnState),
 			Log:        slog.New(slog.NewTextHandler(&r.said, nil)),
 		}
-		r.Link.Use()
+		r.Link.MarkUsed()
 		test(r)
 	})
 }
@@ -159,9 +159,9 @@ func testFilesOf(r *folder, release string, workers map[uint64]string, namespace
 	}
 	r.scan()
 	r.knows(want) // watched
-	tally := &r.Fleet.Tally
-	counts(r.t, tally, stats.Instances, 3*uint64(len(workers)), nil)
-	counts(r.t, tally, stats.Channels, 3*uint64(len(want.Channels)), nil)
+	tally := &r.Fleet.Stats
+	counts(r.t, tally, stats.InstanceKeys, 3*uint64(len(workers)), nil)
+	counts(r.t, tally, stats.ChannelKeys, 3*uint64(len(want.Channels)), nil)
 }
 
 func TestFileThatNobodyTouchesIsGone(t *testing.T) {
@@ -182,7 +182,7 @@ func TestFileThatNobodyTouchesIsGone(t *testing.T) {
 		r.touch(dead, 0) // it was only slow
 		r.scan()
 		r.knows(only(1))
-		counts(r.t, &r.Fleet.Tally, stats.Instances, 5, nil) // touches are no messages
+		counts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 5, nil) // touches are no messages
 	})
 }
 
@@ -223,14 +223,14 @@ func TestFilesOfNobodyAreIgnored(t *testing.T) {
 		r.watch()
 		r.scan()
 		r.knows(nothing())
-		counts(r.t, &r.Fleet.Tally, stats.Instances, 0, nil)
-		counts(r.t, &r.Fleet.Tally, stats.Cards, 0, nil)
+		counts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 0, nil)
+		counts(r.t, &r.Fleet.Stats, stats.CardKeys, 0, nil)
 	})
 }
 
 func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 	inFolder(t, 10, func(r *folder) {
-		tally := &r.Fleet.Tally
+		tally := &r.Fleet.Stats
 		key := r.register(1)
 		whole, err := os.ReadFile(r.path(key))
 		r.must(err)
@@ -242,8 +242,8 @@ func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 		r.touch(key, 0)
 		r.scan()
 		r.knows(nothing())
-		counts(r.t, tally, stats.Instances, 2, map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadName: 1})
-		counts(r.t, tally, stats.Cards, 1, map[stats.Reason]uint64{stats.BadJSON: 1})
+		counts(r.t, tally, stats.InstanceKeys, 2, map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadName: 1})
+		counts(r.t, tally, stats.CardKeys, 1, map[stats.Reason]uint64{stats.BadJSON: 1})
 		r.says("more than 1048576 bytes", 1)
 
 		r.must(os.WriteFile(r.path(key), whole[:len(whole)/2], 0o666))
@@ -251,7 +251,7 @@ func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 		r.must(os.WriteFile(r.path(key), whole, 0o666))
 		r.scan()
 		r.knows(only(1))
-		counts(r.t, tally, stats.Instances, 4, map[stats.Reason]uint64{stats.BadJSON: 2, stats.BadName: 1})
+		counts(r.t, tally, stats.InstanceKeys, 4, map[stats.Reason]uint64{stats.BadJSON: 2, stats.BadName: 1})
 	})
 }
 
@@ -299,7 +299,7 @@ func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
 		r.watch()
 		r.wait(4 * scanEvery)
 		r.knows(only(2))
-		counts(r.t, &r.Fleet.Tally, stats.Instances, 2, map[stats.Reason]uint64{stats.BadJSON: 1})
+		counts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 2, map[stats.Reason]uint64{stats.BadJSON: 1})
 		r.says("permission denied", 1)
 		r.must(os.Chmod(r.path(key), 0o666))
 		r.scan()

@@ -14,7 +14,7 @@ import (
 // decides for how long the program may take itself for the only one. Its methods may be
 // called at once.
 type holding struct {
-	tally   *stats.Tally
+	tally   *stats.Stats
 	standby bool
 
 	mu     sync.Mutex
@@ -26,7 +26,7 @@ type holding struct {
 }
 
 // newHolding begins with taking the place.
-func newHolding(tally *stats.Tally, standby bool) *holding {
+func newHolding(tally *stats.Stats, standby bool) *holding {
 	now := time.Now()
 	return &holding{tally: tally, standby: standby, begins: now.Add(claimFor), beaten: now}
 }
@@ -60,13 +60,13 @@ func (h *holding) claim() {
 		return
 	}
 	if !h.standby {
-		h.tally.Leader.For(leaseTTL*time.Second, h.asked)
+		h.tally.Leader.StoreFor(leaseTTL*time.Second, h.asked)
 		return
 	}
-	h.tally.Leader.For(claimFor, h.asked)
+	h.tally.Leader.StoreFor(claimFor, h.asked)
 	if !time.Now().Before(h.begins) {
-		h.tally.Unique.For(claimFor, h.asked)
-		h.tally.LastLed.Store(true)
+		h.tally.ActsAsLeader.StoreFor(claimFor, h.asked)
+		h.tally.WasLeader.Store(true)
 	}
 }
 
@@ -82,8 +82,8 @@ func (h *holding) beat() {
 	}
 	h.beaten = now
 	if !h.lost && h.doubt.IsZero() && !now.Before(h.begins) {
-		h.tally.Unique.For(claimFor, now)
-		h.tally.LastLed.Store(true)
+		h.tally.ActsAsLeader.StoreFor(claimFor, now)
+		h.tally.WasLeader.Store(true)
 	}
 }
 
@@ -100,7 +100,7 @@ func (h *holding) lose(why string) error {
 	defer h.mu.Unlock()
 	h.lost = true
 	h.tally.Leader.Store(false)
-	h.tally.Unique.Store(false)
+	h.tally.ActsAsLeader.Store(false)
 	return fmt.Errorf("%w: %s", errLost, why)
 }
 

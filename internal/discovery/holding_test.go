@@ -14,11 +14,11 @@ import (
 // held is a holding that has begun, and how to see whether it lets the program lead.
 func held(t *testing.T, standby bool) (h *holding, leads func(want bool, when string)) {
 	t.Helper()
-	var tally stats.Tally
+	var tally stats.Stats
 	h = newHolding(&tally, standby)
 	leads = func(want bool, when string) {
 		t.Helper()
-		if got := tally.Unique.Load(); got != want {
+		if got := tally.ActsAsLeader.Load(); got != want {
 			t.Errorf("%s: leads: %v, want %v", when, got, want)
 		}
 	}
@@ -84,7 +84,7 @@ func TestAProcessThatStoodStillDoesNotLeadUntilItKnows(t *testing.T) {
 		"not by an answer from before": func(h *holding, before time.Time) {
 			h.confirmed(before)
 			h.beat()
-			if h.tally.Unique.Load() {
+			if h.tally.ActsAsLeader.Load() {
 				t.Error("it leads by an answer from before it stood still")
 			}
 			h.away()
@@ -112,7 +112,7 @@ func TestAProcessThatStoodStillDoesNotLeadUntilItKnows(t *testing.T) {
 
 func TestQuestionsDoNotWaitForAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var tally stats.Tally
+		var tally stats.Stats
 		h := newHolding(&tally, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

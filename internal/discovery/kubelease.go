@@ -40,14 +40,14 @@ const (
 // then the Lease has no holder. Identity names the program's pod. It fails with ErrExists
 // where another program holds the Lease, unless it may stand by.
 func (k *Kubernetes) Hold(ctx context.Context, identity string, value []byte, standby bool) error {
-	u := unique{place: k.lease(identity, value), tally: &k.Fleet.Tally, log: k.Log, standby: standby}
+	u := unique{place: k.lease(identity, value), tally: &k.Fleet.Stats, log: k.Log, standby: standby}
 	return u.hold(ctx)
 }
 
 func (k *Kubernetes) lease(identity string, value []byte) *kubeLease {
 	key := wire.UniqueInstanceKey(string(k.Namespaces))
 	return &kubeLease{
-		client: k.Client, tally: &k.Fleet.Tally, log: k.Log,
+		client: k.Client, tally: &k.Fleet.Stats, log: k.Log,
 		namespace: k.In, name: leaseName(key), key: key, value: value, identity: identity + "_" + strings.ToLower(rand.Text()[:8]),
 	}
 }
@@ -62,7 +62,7 @@ func leaseName(key string) string {
 // has written it last: where it was changed since, an update is a conflict.
 type kubeLease struct {
 	client          *kube.Client
-	tally           *stats.Tally
+	tally           *stats.Stats
 	log             *slog.Logger
 	namespace, name string
 	key             string
@@ -111,7 +111,7 @@ func (l *kubeLease) take(ctx context.Context) error {
 	if err == nil {
 		l.backoff.Reset()
 	} else if !errors.Is(err, ErrExists) && !errors.Is(err, errMayExist) && !errors.Is(ctx.Err(), context.Canceled) {
-		l.tally.Fail(stats.PeerKubernetes)
+		l.tally.CountFailure(stats.PeerKubernetes)
 	}
 	return err
 }
@@ -210,7 +210,7 @@ func (l *kubeLease) renewAll(ctx context.Context, h *holding) error {
 		case ctx.Err() != nil:
 			continue
 		}
-		l.tally.Fail(stats.PeerKubernetes)
+		l.tally.CountFailure(stats.PeerKubernetes)
 		h.away()
 		if !said {
 			said = true
@@ -260,7 +260,7 @@ func (l *kubeLease) lookAll(ctx context.Context, h *holding) error {
 			return err == nil, err
 		}
 		if !errors.Is(ctx.Err(), context.Canceled) {
-			l.tally.Fail(stats.PeerKubernetes)
+			l.tally.CountFailure(stats.PeerKubernetes)
 			p.failed(err)
 		}
 		return false, nil

@@ -102,9 +102,9 @@ func (c *court) enter(name string, standby bool, log *slog.Logger) *contender {
 func (c *court) within(p *contender, want bool, others ...*contender) time.Duration {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		leads := p.Fleet.Tally.Unique.Load()
+		leads := p.Fleet.Stats.ActsAsLeader.Load()
 		for _, o := range others {
-			if leads && o.Fleet.Tally.Unique.Load() {
+			if leads && o.Fleet.Stats.ActsAsLeader.Load() {
 				c.t.Fatal("two programs lead at once")
 			}
 		}
@@ -121,7 +121,7 @@ func (c *court) within(p *contender, want bool, others ...*contender) time.Durat
 func (c *court) throughout(p *contender, want bool, d time.Duration) {
 	c.t.Helper()
 	for began := time.Now(); time.Since(began) < d; time.Sleep(10 * time.Millisecond) {
-		if leads := p.Fleet.Tally.Unique.Load(); leads != want {
+		if leads := p.Fleet.Stats.ActsAsLeader.Load(); leads != want {
 			c.t.Fatalf("after %v it leads: %v, want %v; requests %q", time.Since(began), leads, want, c.requests)
 		}
 	}
@@ -250,7 +250,7 @@ func TestALeaderBehindASlowAPIDoesNotWaver(t *testing.T) {
 				p := c.enter("first", standby, quiet)
 				c.within(p, true)
 				c.throughout(p, true, 5*time.Minute)
-				if !p.Fleet.Tally.Leader.Load() {
+				if !p.Fleet.Stats.Leader.Load() {
 					t.Error("it does not hold the lease")
 				}
 			})
@@ -297,12 +297,12 @@ func TestALeaseThatIsChangedByAnotherIsLost(t *testing.T) {
 					t.Errorf("it leads for %v without the lease", took)
 				}
 				began := time.Now()
-				for !first.Fleet.Tally.Unique.Load() && !second.Fleet.Tally.Unique.Load() {
+				for !first.Fleet.Stats.ActsAsLeader.Load() && !second.Fleet.Stats.ActsAsLeader.Load() {
 					if time.Sleep(10 * time.Millisecond); time.Since(began) > 20*time.Second {
 						t.Fatal("neither leads")
 					}
 				}
-				if first.Fleet.Tally.Unique.Load() && second.Fleet.Tally.Unique.Load() {
+				if first.Fleet.Stats.ActsAsLeader.Load() && second.Fleet.Stats.ActsAsLeader.Load() {
 					t.Error("both lead")
 				}
 				if took := time.Since(began); took < claimFor-updateLease/2 {
@@ -334,14 +334,14 @@ func TestAProgramThatMayNotStandByLeadsOnWhileTheAPIIsAway(t *testing.T) {
 		c.within(p, true)
 		c.set(func() { c.away = true })
 		c.throughout(p, true, 10*time.Minute)
-		if p.Fleet.Tally.Leader.Load() {
+		if p.Fleet.Stats.Leader.Load() {
 			t.Error("it says that it holds the lease, after ten minutes")
 		}
 		c.edit(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
 		c.set(func() { c.away = false })
 		c.within(p, false)
 		time.Sleep(time.Minute)
-		if !p.Fleet.Tally.Unique.Load() { // the thief does not renew it
+		if !p.Fleet.Stats.ActsAsLeader.Load() { // the thief does not renew it
 			t.Error("it does not lead again")
 		}
 	})
@@ -367,7 +367,7 @@ func TestAnAPIThatAsksForMoreTimeThanTheLeaseHas(t *testing.T) {
 			}
 		})
 		time.Sleep(9 * time.Second)
-		if first.Fleet.Tally.Unique.Load() {
+		if first.Fleet.Stats.ActsAsLeader.Load() {
 			t.Error("it leads without a confirmation")
 		}
 		c.set(func() {
@@ -382,7 +382,7 @@ func TestAnAPIThatAsksForMoreTimeThanTheLeaseHas(t *testing.T) {
 		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "it asks to wait for 30s") || out.Count("Lost the lease") > 0 {
 			t.Errorf("the log says:\n%s", out)
 		}
-		if first.Fleet.Tally.Failed(stats.PeerKubernetes) == 0 {
+		if first.Fleet.Stats.Failures(stats.PeerKubernetes) == 0 {
 			t.Error("no call is counted as failed")
 		}
 	})

@@ -21,7 +21,7 @@ func (k *inTeamA) holdLease(program *Kubernetes, pod string, standby bool) (stop
 func lives(t *testing.T, program *Kubernetes, want bool) {
 	t.Helper()
 	testutil.Until(t, func() error {
-		if got := program.Fleet.Tally.Unique.Load(); got != want {
+		if got := program.Fleet.Stats.ActsAsLeader.Load(); got != want {
 			return fmt.Errorf("unique: %v, want %v", got, want)
 		}
 		return nil

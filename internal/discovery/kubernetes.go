@@ -40,7 +40,7 @@ type Kubernetes struct {
 func (k *Kubernetes) Watch(ctx context.Context) {
 	k.Log.Info("Watching Dynamo's workers in the Kubernetes namespace "+k.In, "server", k.Client.Server())
 	c := newCluster(reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log}, k.Containers, k.MaxWorkers)
-	defer k.Fleet.Tally.Kubernetes.Set(false)
+	defer k.Fleet.Stats.Kubernetes.SetConnected(false)
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() {
@@ -121,12 +121,12 @@ func (c *cluster) state(which int) func(error) {
 		message := ""
 		if err != nil {
 			message = err.Error()
-			c.fleet.Tally.Fail(stats.PeerKubernetes)
+			c.fleet.Stats.CountFailure(stats.PeerKubernetes)
 		}
 		was := c.errs[which]
 		c.errs[which] = message
-		c.fleet.Tally.Kubernetes.Set(c.synced && c.errs == [2]string{})
-		c.fleet.Tally.Kubernetes.Blame(cmp.Or(c.errs[0], c.errs[1]))
+		c.fleet.Stats.Kubernetes.SetConnected(c.synced && c.errs == [2]string{})
+		c.fleet.Stats.Kubernetes.SetError(cmp.Or(c.errs[0], c.errs[1]))
 		switch {
 		case message != "" && message != was:
 			c.log.Warn("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on", "error", message)
@@ -138,8 +138,8 @@ func (c *cluster) state(which int) func(error) {
 
 // bad counts an object that cannot be decoded.
 func (c *cluster) bad(err error) {
-	c.fleet.Tally.Receive(stats.Instances)
-	c.fleet.Tally.Reject(stats.Instances, stats.BadJSON)
+	c.fleet.Stats.CountMessage(stats.InstanceKeys)
+	c.fleet.Stats.CountRejected(stats.InstanceKeys, stats.BadJSON)
 	c.log.Debug("Ignored an object of the Kubernetes API", "error", err)
 }
 
@@ -155,7 +155,7 @@ func (c *cluster) settle(r *resource) {
 			c.drop(&e)
 		}
 	}
-	for _, kind := range []stats.Kind{stats.Instances, stats.Cards, stats.Channels} { // a worker before what it says
+	for _, kind := range []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys} { // a worker before what it says
 		for key, e := range wanted {
 			if e.kind == kind && r.applied[key] != e {
 				c.add(&e)
@@ -178,17 +178,17 @@ func (c *cluster) wanted(r *resource) map[string]entry {
 	}
 	serves := make(map[fleet.Instance]bool)
 	for _, s := range r.said {
-		if s.entry.kind == stats.Instances {
+		if s.entry.kind == stats.InstanceKeys {
 			serves[s.entry.in] = true
 		}
 	}
 	wanted := make(map[string]entry, len(r.said))
 	for key, s := range r.said {
 		e := s.entry
-		if e.kind == stats.Cards && !serves[e.in] {
+		if e.kind == stats.CardKeys && !serves[e.in] {
 			continue
 		}
-		if e.kind == stats.Instances {
+		if e.kind == stats.InstanceKeys {
 			e.registration.Metrics = metrics
 		}
 		wanted[key] = e
@@ -210,7 +210,7 @@ func (c *cluster) all() fleet.Listing {
 
 // makeRoom tells the Fleet the whole again where workers found no room and now there is some.
 func (c *cluster) makeRoom() {
-	if !c.fleet.WantsSync() {
+	if !c.fleet.NeedsSync() {
 		return
 	}
 	c.mu.Lock()

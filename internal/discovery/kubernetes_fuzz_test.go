@@ -48,7 +48,7 @@ func FuzzResource(f *testing.F) {
 		applied := 0
 		for _, r := range c.resources {
 			for _, e := range r.applied {
-				if e.kind == stats.Channels {
+				if e.kind == stats.ChannelKeys {
 					applied++
 				}
 			}
@@ -59,8 +59,8 @@ func FuzzResource(f *testing.F) {
 		for name := range c.states {
 			c.setStates(name, nil)
 		}
-		if channels, _ := all.Channels(); len(channels) > 0 || len(all.Registered()) > 0 {
-			t.Errorf("left behind: %v, %v", all.Registered(), channels)
+		if channels, _ := all.Channels(); len(channels) > 0 || len(all.RegisteredEndpoints()) > 0 {
+			t.Errorf("left behind: %v, %v", all.RegisteredEndpoints(), channels)
 		}
 	})
 }

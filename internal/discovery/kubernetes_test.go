@@ -47,7 +47,7 @@ func (k *inTeamA) another() *Kubernetes {
 		k.t.Fatal(err)
 	}
 	f := fleet.New(fleet.Target{}, 10_000, true)
-	f.Tally.Kubernetes.Use()
+	f.Stats.Kubernetes.MarkUsed()
 	return &Kubernetes{Client: client, In: "team-a", Namespaces: "lab", Fleet: f, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -95,7 +95,7 @@ type shape struct {
 func (k *inTeamA) shape(ids []uint64) shape {
 	var s shape
 	for _, id := range ids {
-		for _, e := range k.Fleet.Registrations(id) {
+		for _, e := range k.Fleet.EndpointsOf(id) {
 			s.instances = append(s.instances, fmt.Sprintf("%s %x", e, id))
 		}
 	}
@@ -115,7 +115,7 @@ const (
 func (k *inTeamA) has(want shape) {
 	k.t.Helper()
 	testutil.Until(k.t, func() error {
-		if !k.Fleet.Tally.Kubernetes.Up() {
+		if !k.Fleet.Stats.Kubernetes.Up() {
 			return fmt.Errorf("not connected")
 		}
 		if got := k.shape([]uint64{pod0, pod1, engine1}); !slices.Equal(got.instances, want.instances) || got.channels != want.channels {
@@ -189,7 +189,7 @@ func TestTheLifeOfRealWorkersIsFollowed(t *testing.T) {
 	if len(seen) != 8 {
 		t.Errorf("%d different states were seen, want 8: %v", len(seen), slices.Collect(maps.Keys(seen)))
 	}
-	if n := k.Fleet.Tally.Rejected(stats.Instances, stats.BadJSON) + k.Fleet.Tally.Rejected(stats.Channels, stats.BadJSON); n > 0 {
+	if n := k.Fleet.Stats.Rejected(stats.InstanceKeys, stats.BadJSON) + k.Fleet.Stats.Rejected(stats.ChannelKeys, stats.BadJSON); n > 0 {
 		t.Errorf("%d parts of resources were rejected", n)
 	}
 }
@@ -199,7 +199,7 @@ func TestCardsOfPodsGiveTotalsAndTheSliceTheirMetrics(t *testing.T) {
 	k.load("1.6.1/pipeline.json")
 	k.watch()
 	k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 8})
-	k.Fleet.Publish(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
+	k.Fleet.RecordLoad(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
 		fleet.Load{KVActive: fleet.Some[uint64](5)})
 	w := k.Fleet.Snapshot().Workers
 	if len(w) != 2 || w[1].ID.Lease != pod0 || w[1].Model != "tiny" || !w[1].Load.V.KVTotal.OK {
@@ -382,7 +382,7 @@ func TestARestartedContainerForgetsItsLoadAndIsReachedAnew(t *testing.T) {
 	k.watch()
 	k.has(shape{one, 1})
 	load := func(blocks uint64) {
-		k.Fleet.Publish(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
+		k.Fleet.RecordLoad(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
 			fleet.Load{KVActive: fleet.Some(blocks)})
 	}
 	load(5)

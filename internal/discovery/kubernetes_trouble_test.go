@@ -25,12 +25,12 @@ func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
 		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": served(1)}}})
 	k.watch()
 	k.has(shape{one, 0})
-	tally := &k.Fleet.Tally
+	tally := &k.Fleet.Stats
 	for _, c := range []struct {
 		kind   stats.Kind
 		reason stats.Reason
 		want   uint64
-	}{{stats.Instances, stats.BadName, 1}, {stats.Instances, stats.BadJSON, 2}, {stats.Channels, stats.BadID, 1}} {
+	}{{stats.InstanceKeys, stats.BadName, 1}, {stats.InstanceKeys, stats.BadJSON, 2}, {stats.ChannelKeys, stats.BadID, 1}} {
 		if got := tally.Rejected(c.kind, c.reason); got != c.want {
 			t.Errorf("rejected %s, %s: %d, want %d", c.kind, c.reason, got, c.want)
 		}
@@ -58,7 +58,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	rejected := func(n uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if got := k.Fleet.Tally.Rejected(stats.Instances, stats.BadJSON); got != n {
+			if got := k.Fleet.Stats.Rejected(stats.InstanceKeys, stats.BadJSON); got != n {
 				return fmt.Errorf("%d rejected, want %d", got, n)
 			}
 			return nil
@@ -70,7 +70,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 		k.server.Forbid(resource, true)
 	}
 	testutil.Until(t, func() error {
-		if k.Fleet.Tally.Kubernetes.Up() {
+		if k.Fleet.Stats.Kubernetes.Up() {
 			return fmt.Errorf("still connected")
 		}
 		return nil
@@ -96,10 +96,10 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.server.Remove(kubetest.Metadatas, true)
 	k.watch()
 	testutil.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
-	if k.Fleet.IsSynced() || k.Fleet.Tally.Kubernetes.Up() {
+	if k.Fleet.IsSynced() || k.Fleet.Stats.Kubernetes.Up() {
 		t.Error("the fleet is taken for known")
 	}
-	if why := k.Fleet.Tally.Kubernetes.Why(); !strings.Contains(why, "CustomResourceDefinition") {
+	if why := k.Fleet.Stats.Kubernetes.LastError(); !strings.Contains(why, "CustomResourceDefinition") {
 		t.Errorf("why Kubernetes is not connected is %q", why)
 	}
 	k.server.Remove(kubetest.Metadatas, false)
@@ -107,7 +107,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.server.Forbid(kubetest.Slices, true)
 	testutil.Until(t, out.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
 	testutil.Until(t, func() error {
-		if k.Fleet.Tally.Kubernetes.Up() {
+		if k.Fleet.Stats.Kubernetes.Up() {
 			return fmt.Errorf("still connected")
 		}
 		return nil
@@ -115,7 +115,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	if got := k.shape([]uint64{pod0}); !slices.Equal(got.instances, one) {
 		t.Errorf("%v while nothing can be read", got)
 	}
-	if n := k.Fleet.Tally.Failed(stats.PeerKubernetes); n < 2 {
+	if n := k.Fleet.Stats.Failures(stats.PeerKubernetes); n < 2 {
 		t.Errorf("%d calls are counted as failed", n)
 	}
 	k.server.Forbid(kubetest.Slices, false)
@@ -135,7 +135,7 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 			k.Namespaces = namespaces
 			if namespaces.Several() {
 				k.Fleet = fleet.New(fleet.Target{Namespace: string(namespaces)}, 100, true)
-				k.Fleet.Tally.Kubernetes.Use()
+				k.Fleet.Stats.Kubernetes.MarkUsed()
 			}
 			k.watch()
 			for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
@@ -143,7 +143,7 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 			}
 			testutil.Until(t, func() error {
 				var got []string
-				for _, e := range k.Fleet.Registered() {
+				for _, e := range k.Fleet.RegisteredEndpoints() {
 					got = append(got, e.String())
 				}
 				if !slices.Equal(got, want) {

@@ -69,13 +69,13 @@ func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet
 func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
 	has := len(all.Channels)
 	switch e.kind {
-	case stats.Instances:
+	case stats.InstanceKeys:
 		has = len(all.Instances)
-	case stats.Cards:
+	case stats.CardKeys:
 		has = len(all.Cards)
 	}
 	if has >= mostListed(w.MaxWorkers) {
-		w.Fleet.Tally.TurnAway(limitOf(e.kind))
+		w.Fleet.Stats.CountRefused(limitOf(e.kind))
 		return false
 	}
 	return true
@@ -83,7 +83,7 @@ func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
 
 // limitOf is how it counts that there is no room for an entry.
 func limitOf(kind stats.Kind) stats.Limit {
-	if kind == stats.Channels {
+	if kind == stats.ChannelKeys {
 		return stats.ChannelLimit
 	}
 	return stats.AttachmentLimit
@@ -100,11 +100,11 @@ func (w *etcdWatch) keep(r *reader, key string, all fleet.Listing) {
 		return
 	}
 	switch e.kind {
-	case stats.Instances:
+	case stats.InstanceKeys:
 		e.registration, ok = w.Fleet.RegistrationOf(e.registryKey(), e.in)
-	case stats.Cards:
+	case stats.CardKeys:
 		e.card, ok = w.Fleet.CardOf(e.registryKey(), e.in)
-	case stats.Channels:
+	case stats.ChannelKeys:
 		e.channel, ok = w.Fleet.ChannelAt(e.registryKey())
 	}
 	if ok {
@@ -181,7 +181,7 @@ func (w *etcdWatch) tooLarge(r *reader, key string) {
 	if !ok {
 		return
 	}
-	w.Fleet.Tally.Receive(e.kind)
+	w.Fleet.Stats.CountMessage(e.kind)
 	err := fmt.Errorf("the value has more than %d bytes", maxValue)
 	r.reject(&e, stats.TooLarge, err)
 	if !w.saidTooLarge {

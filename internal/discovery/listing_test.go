@@ -31,8 +31,8 @@ func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
 	run(t, r.Watch)
 	r.has(1, func(uint64) bool { return true })
 	testutil.Until(t, func() error {
-		tally := &r.Fleet.Tally
-		if name, json := tally.Rejected(stats.Instances, stats.BadName), tally.Rejected(stats.Instances, stats.BadJSON); name+json < 2 || json != 1 {
+		tally := &r.Fleet.Stats
+		if name, json := tally.Rejected(stats.InstanceKeys, stats.BadName), tally.Rejected(stats.InstanceKeys, stats.BadJSON); name+json < 2 || json != 1 {
 			return fmt.Errorf("%d rejected for their names, %d for what they say", name, json)
 		}
 		return up(r.Etcd)
@@ -48,7 +48,7 @@ func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
 	r.registerMany(16*1024 + 5)
 	run(t, r.Watch)
 	testutil.Until(t, func() error {
-		if n := r.Fleet.Tally.TurnedAway(stats.AttachmentLimit); n != 5 {
+		if n := r.Fleet.Stats.Refused(stats.AttachmentLimit); n != 5 {
 			return fmt.Errorf("%d keys turned away, want 5", n)
 		}
 		return nil
@@ -78,7 +78,7 @@ func TestWhatIsReadOfAClusterIsBounded(t *testing.T) {
 	}
 	is := func(resources, statements int, turnedAway uint64) {
 		t.Helper()
-		if n := f.Tally.TurnedAway(stats.AttachmentLimit); len(c.resources) != resources || c.said != statements || n != turnedAway {
+		if n := f.Stats.Refused(stats.AttachmentLimit); len(c.resources) != resources || c.said != statements || n != turnedAway {
 			t.Errorf("%d resources say %d things, and %d were turned away: want %d, %d, %d", len(c.resources), c.said, n, resources, statements, turnedAway)
 		}
 	}

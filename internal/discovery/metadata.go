@@ -86,7 +86,7 @@ func (c *cluster) putResource(m *workerMetadata) {
 	}
 	if r == nil {
 		if len(c.resources) >= c.most {
-			c.fleet.Tally.TurnAway(stats.AttachmentLimit)
+			c.fleet.Stats.CountRefused(stats.AttachmentLimit)
 			return
 		}
 		r = &resource{process: p}
@@ -104,8 +104,8 @@ func (c *cluster) putResource(m *workerMetadata) {
 		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
 	}
 	for range m.Spec.Data.others - r.others {
-		c.fleet.Tally.Receive(stats.Others)
-		c.fleet.Tally.Reject(stats.Others, stats.UnknownKind)
+		c.fleet.Stats.CountMessage(stats.OtherKeys)
+		c.fleet.Stats.CountRejected(stats.OtherKeys, stats.UnknownKind)
 	}
 	r.others = m.Spec.Data.others
 	before := len(r.said)
@@ -129,7 +129,7 @@ func (c *cluster) readAll(m *workerMetadata, before map[string]statement, room i
 					continue
 				}
 				if !known && fresh >= room {
-					c.fleet.Tally.TurnAway(limitOf(e.kind))
+					c.fleet.Stats.CountRefused(limitOf(e.kind))
 					continue
 				}
 				if ok {

@@ -71,9 +71,9 @@ func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 					}
 				}
 			}
-			for _, k := range []stats.Kind{stats.Instances, stats.Cards, stats.Channels} {
+			for _, k := range []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys} {
 				for _, why := range stats.Reasons() {
-					if n := f.Tally.Rejected(k, why); n > 0 {
+					if n := f.Stats.Rejected(k, why); n > 0 {
 						t.Errorf("%d of kind %s are rejected for %s", n, k, why)
 					}
 				}
@@ -88,17 +88,17 @@ func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
 	r := reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}
 	values := []string{`{"type":"VeloPeer","worker_id":7}`, `{"type":"MetricsEndpoint","namespace":"lab","instance_id":7,"url":"http://h/metrics"}`}
 	for key, kind := range map[string]stats.Kind{
-		"v1/instances/lab/backend/generate/7":     stats.Instances,
-		"v1/instances/lab/7":                      stats.Instances,
-		"v1/mdc/lab/backend/generate/7":           stats.Cards,
-		"v1/event_channels/lab//kv_metrics/7":     stats.Channels,
-		"v1/event_channels/namespace/lab/peers/7": stats.Channels,
+		"v1/instances/lab/backend/generate/7":     stats.InstanceKeys,
+		"v1/instances/lab/7":                      stats.InstanceKeys,
+		"v1/mdc/lab/backend/generate/7":           stats.CardKeys,
+		"v1/event_channels/lab//kv_metrics/7":     stats.ChannelKeys,
+		"v1/event_channels/namespace/lab/peers/7": stats.ChannelKeys,
 	} {
-		before := f.Tally.Rejected(kind, stats.UnknownKind)
+		before := f.Stats.Rejected(kind, stats.UnknownKind)
 		for _, value := range values {
 			r.put(key, []byte(value))
 		}
-		if n := f.Tally.Rejected(kind, stats.UnknownKind) - before; n != 2 {
+		if n := f.Stats.Rejected(kind, stats.UnknownKind) - before; n != 2 {
 			t.Errorf("%s: %d of 2 are of a kind that is not known", key, n)
 		}
 		r.gone(key)
@@ -106,7 +106,7 @@ func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
 	r.put("v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/7", []byte(`{"type":"EventSource"}`))
 	for _, k := range stats.Kinds() {
 		for _, why := range stats.Reasons() {
-			if n := f.Tally.Rejected(k, why); n > 0 && why != stats.UnknownKind {
+			if n := f.Stats.Rejected(k, why); n > 0 && why != stats.UnknownKind {
 				t.Errorf("%d of kind %s are rejected for %s", n, k, why)
 			}
 		}
@@ -125,8 +125,8 @@ func TestPartsOfAResourceThatAreNotKnownAreCountedOnce(t *testing.T) {
 	others := func(want uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if n := k.Fleet.Tally.Rejected(stats.Others, stats.UnknownKind); n != want || len(k.Fleet.Registered()) != 1 {
-				return fmt.Errorf("%d of other kinds, want %d; registered: %v", n, want, k.Fleet.Registered())
+			if n := k.Fleet.Stats.Rejected(stats.OtherKeys, stats.UnknownKind); n != want || len(k.Fleet.RegisteredEndpoints()) != 1 {
+				return fmt.Errorf("%d of other kinds, want %d; registered: %v", n, want, k.Fleet.RegisteredEndpoints())
 			}
 			return nil
 		})

@@ -91,7 +91,7 @@ func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
 		return err
 	})
 	leads(t, lead, true)
-	if n := p.Fleet.Tally.Etcd.Falls(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
+	if n := p.Fleet.Stats.Etcd.Disconnects(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
 		t.Errorf("the log does not say why the registry was listed anew:\n%s", out)
 	}
 }

@@ -37,11 +37,11 @@ func (e *entry) registryKey() string {
 // decode reads the value of e's key.
 func (e *entry) decode(value []byte) (err error) {
 	switch e.kind {
-	case stats.Instances:
+	case stats.InstanceKeys:
 		e.registration, err = e.layout.ParseValue(e.namespace, e.in, value)
-	case stats.Cards:
+	case stats.CardKeys:
 		e.card, err = wire.ParseCard(value)
-	case stats.Channels:
+	case stats.ChannelKeys:
 		e.channel, err = wire.ParseChannel(e.namespace, e.key, value)
 		e.channel.Endpoint.Namespace = e.label
 	}
@@ -51,35 +51,35 @@ func (e *entry) decode(value []byte) (err error) {
 // put adds e to what the Fleet knows.
 func (e *entry) put(f *fleet.Fleet) {
 	switch e.kind {
-	case stats.Instances:
+	case stats.InstanceKeys:
 		f.Register(e.registryKey(), e.in, e.registration)
-	case stats.Cards:
+	case stats.CardKeys:
 		f.SetCard(e.registryKey(), e.in, e.card)
-	case stats.Channels:
-		f.Announce(e.registryKey(), e.channel)
+	case stats.ChannelKeys:
+		f.AddChannel(e.registryKey(), e.channel)
 	}
 }
 
 // remove takes e out of what the Fleet knows.
 func (e *entry) remove(f *fleet.Fleet) {
 	switch e.kind {
-	case stats.Instances:
+	case stats.InstanceKeys:
 		f.Deregister(e.registryKey(), e.in)
-	case stats.Cards:
+	case stats.CardKeys:
 		f.DropCard(e.registryKey(), e.in)
-	case stats.Channels:
-		f.Withdraw(e.registryKey())
+	case stats.ChannelKeys:
+		f.RemoveChannel(e.registryKey())
 	}
 }
 
 // list adds e to a listing.
 func (e *entry) list(all fleet.Listing) {
 	switch e.kind {
-	case stats.Instances:
+	case stats.InstanceKeys:
 		all.Instances[e.registryKey()] = fleet.InstanceEntry{Instance: e.in, Registration: e.registration}
-	case stats.Cards:
+	case stats.CardKeys:
 		all.Cards[e.registryKey()] = fleet.CardEntry{Instance: e.in, Card: e.card}
-	case stats.Channels:
+	case stats.ChannelKeys:
 		all.Channels[e.registryKey()] = e.channel
 	}
 }
@@ -110,19 +110,19 @@ func (r *reader) find(key string) (e entry, ok bool) {
 	e.key, e.namespace, e.label = key, namespace, r.namespaces.Label(namespace)
 	for _, l := range wire.Layouts {
 		if strings.HasPrefix(key, l.Prefix(namespace)) {
-			e.kind, e.layout = stats.Instances, l
+			e.kind, e.layout = stats.InstanceKeys, l
 			e.in, e.named = l.ParseKey(namespace, key)
 			return e.labelled(), true
 		}
 	}
 	if strings.HasPrefix(key, wire.CardPrefix(namespace)) {
-		e.kind = stats.Cards
+		e.kind = stats.CardKeys
 		e.in, e.named = wire.ParseCardKey(namespace, key)
 		return e.labelled(), true
 	}
 	for _, p := range wire.ChannelPrefixes(namespace) {
 		if strings.HasPrefix(key, p) {
-			e.kind = stats.Channels
+			e.kind = stats.ChannelKeys
 			_, e.named = wire.ParseChannelKey(namespace, key)
 			// Below the first prefix of a namespace called "namespace" are the channels
 			// of all others, too (1.4 to 1.6).
@@ -147,7 +147,7 @@ func (r *reader) read(key string, value []byte) (entry, bool) {
 // decode decodes the value of e's key. It reports false, and leaves e as it was,
 // for what is none of the registry's; that is counted.
 func (r *reader) decode(e *entry, value []byte) bool {
-	r.fleet.Tally.Receive(e.kind)
+	r.fleet.Stats.CountMessage(e.kind)
 	decoded, err := *e, errNamesNothing
 	if e.named {
 		err = decoded.decode(value)
@@ -179,7 +179,7 @@ func reasonOf(err error) stats.Reason {
 }
 
 func (r *reader) reject(e *entry, why stats.Reason, err error) {
-	r.fleet.Tally.Reject(e.kind, why)
+	r.fleet.Stats.CountRejected(e.kind, why)
 	r.log.Debug("Ignored a key of the registry", "kind", e.kind, "key", e.key, "error", err)
 }
 
@@ -204,7 +204,7 @@ func (r *reader) gone(key string) {
 }
 
 func (r *reader) drop(e *entry) {
-	r.fleet.Tally.Receive(e.kind)
+	r.fleet.Stats.CountMessage(e.kind)
 	e.remove(r.fleet)
 	r.log.Debug("Deregistered", "kind", e.kind, "key", e.key)
 }

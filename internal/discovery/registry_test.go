@@ -91,7 +91,7 @@ func (r *registry) knows(want known) {
 }
 
 // counts compares what was received and rejected.
-func counts(t *testing.T, tally *stats.Tally, k stats.Kind, received uint64, rejected map[stats.Reason]uint64) {
+func counts(t *testing.T, tally *stats.Stats, k stats.Kind, received uint64, rejected map[stats.Reason]uint64) {
 	t.Helper()
 	if got := tally.Messages(k); got != received {
 		t.Errorf("%d messages of kind %s, want %d", got, k, received)
@@ -120,7 +120,7 @@ func (k known) among(namespaces wire.Namespaces) known {
 // areIn complains about endpoints that are registered elsewhere than in "lab".
 func areIn(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
 	t.Helper()
-	for _, e := range f.Registered() {
+	for _, e := range f.RegisteredEndpoints() {
 		if e.Namespace != namespaces.Label("lab") {
 			t.Errorf("%s is registered where %s is watched", e, namespaces)
 		}
@@ -151,10 +151,10 @@ func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
 				run(t, p.Watch)
 				p.knows(want.among(p.Namespaces))
 				areIn(t, p.Fleet, p.Namespaces)
-				tally := &p.Fleet.Tally
-				counts(t, tally, stats.Instances, 2, nil)
-				counts(t, tally, stats.Cards, 2, nil)
-				counts(t, tally, stats.Channels, uint64(len(want.Channels)), nil)
+				tally := &p.Fleet.Stats
+				counts(t, tally, stats.InstanceKeys, 2, nil)
+				counts(t, tally, stats.CardKeys, 2, nil)
+				counts(t, tally, stats.ChannelKeys, uint64(len(want.Channels)), nil)
 			}
 		})
 	}
@@ -202,10 +202,10 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 				}
 			}
 			for _, p := range programs {
-				tally := &p.Fleet.Tally
-				counts(t, tally, stats.Instances, 4, nil)
-				counts(t, tally, stats.Cards, 4, nil)
-				counts(t, tally, stats.Channels, 2*all, nil)
+				tally := &p.Fleet.Stats
+				counts(t, tally, stats.InstanceKeys, 4, nil)
+				counts(t, tally, stats.CardKeys, 4, nil)
+				counts(t, tally, stats.ChannelKeys, 2*all, nil)
 			}
 		})
 	}
@@ -231,7 +231,7 @@ func TestCardOfAnAdapterIsNotTheWorkers(t *testing.T) {
 	r.delete(card + "/adapter")
 	r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1)) // after the deletion
 	r.knows(known{map[uint64]string{id: "small"}, map[string]fleet.Channel{}})
-	counts(t, &r.Fleet.Tally, stats.Cards, 2, nil)
+	counts(t, &r.Fleet.Stats, stats.CardKeys, 2, nil)
 }
 
 func TestGarbageOfEveryKindIsCounted(t *testing.T) {
@@ -257,21 +257,21 @@ func TestGarbageOfEveryKindIsCounted(t *testing.T) {
 		r.put(kv[0], kv[1])
 	}
 	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
-	tally := &r.Fleet.Tally
+	tally := &r.Fleet.Stats
 	testutil.Until(t, func() error { // of two watches one may be behind
-		if tally.Messages(stats.Channels) < 4 {
+		if tally.Messages(stats.ChannelKeys) < 4 {
 			return errors.New("not all channels were received")
 		}
 		return nil
 	})
-	counts(t, tally, stats.Instances, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
-	counts(t, tally, stats.Cards, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 2})
-	counts(t, tally, stats.Channels, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	counts(t, tally, stats.InstanceKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	counts(t, tally, stats.CardKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 2})
+	counts(t, tally, stats.ChannelKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 
 	r.delete("v1/instances/lab/backend") // says nothing of anybody
 	r.delete(generate)
 	r.knows(known{map[uint64]string{}, channels(t, map[string]string{loads: keys[loads]})})
-	counts(t, tally, stats.Instances, 5, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	counts(t, tally, stats.InstanceKeys, 5, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 }
 
 func TestValueThatTurnsBadChangesNothing(t *testing.T) {
@@ -289,8 +289,8 @@ func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 		r.put(key, "garbage")
 	}
 	testutil.Until(t, func() error {
-		for _, k := range []stats.Kind{stats.Instances, stats.Cards, stats.Channels} {
-			if r.Fleet.Tally.Rejected(k, stats.BadJSON) == 0 {
+		for _, k := range []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys} {
+			if r.Fleet.Stats.Rejected(k, stats.BadJSON) == 0 {
 				return fmt.Errorf("no %s was rejected", k)
 			}
 		}
@@ -306,7 +306,7 @@ func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	r.Fleet.Tally.Etcd.Use()
+	r.Fleet.Stats.Etcd.MarkUsed()
 	keys := etcdKeys(t, "1.6.1")
 	for key, value := range keys {
 		r.put(key, value)
@@ -316,10 +316,10 @@ func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 	r.knows(all)
 	r.StopEtcd()
 	testutil.Until(t, func() error {
-		if r.Fleet.Tally.Etcd.Up() {
+		if r.Fleet.Stats.Etcd.Up() {
 			return errors.New("etcd is connected")
 		}
-		if why := r.Fleet.Tally.Etcd.Why(); !strings.Contains(why, "connection refused") {
+		if why := r.Fleet.Stats.Etcd.LastError(); !strings.Contains(why, "connection refused") {
 			return fmt.Errorf("why etcd is not connected is %q", why)
 		}
 		return nil
@@ -364,13 +364,13 @@ func TestNamespaceCalledNamespace(t *testing.T) {
 	write()
 	run(t, r.Watch)
 	r.knows(want) // listed
-	counts(t, &r.Fleet.Tally, stats.Channels, 2, nil)
+	counts(t, &r.Fleet.Stats, stats.ChannelKeys, 2, nil)
 	for key := range ours {
 		r.delete(key)
 	}
 	r.knows(nothing())
-	counts(t, &r.Fleet.Tally, stats.Channels, 4, nil)
+	counts(t, &r.Fleet.Stats, stats.ChannelKeys, 4, nil)
 	write()
 	r.knows(want) // watched
-	counts(t, &r.Fleet.Tally, stats.Channels, 6, nil)
+	counts(t, &r.Fleet.Stats, stats.ChannelKeys, 6, nil)
 }

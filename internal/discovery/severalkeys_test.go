@@ -36,7 +36,7 @@ func TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone(t *testing.T) {
 		}
 		applied(wire.LayoutInstances)
 		applied(wire.LayoutV1)
-		r.Fleet.Publish(fleet.Origin{Endpoint: in.Endpoint, Worker: in.ID}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some[uint64](5)})
+		r.Fleet.RecordLoad(fleet.Origin{Endpoint: in.Endpoint, Worker: in.ID}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some[uint64](5)})
 		shown := func(want bool) {
 			t.Helper()
 			got := slices.ContainsFunc(r.Fleet.Snapshot().Workers, func(w fleet.WorkerState) bool { return w.ID.Lease == in.ID && w.Load.OK })

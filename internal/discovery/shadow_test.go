@@ -51,11 +51,11 @@ func TestAShadowThatTakesOverIsTheSameWorker(t *testing.T) {
 	k.has(shape{one, 1})
 	at := fleet.Endpoint{Component: "backend", Name: "generate"}
 	load := func(blocks uint64) {
-		k.Fleet.Publish(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some(blocks)})
-		k.Fleet.Pass(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.Pass{Counter: 1, Seconds: 0.1, DecodeTokens: 3})
+		k.Fleet.RecordLoad(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some(blocks)})
+		k.Fleet.RecordForwardPass(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.Pass{Counter: 1, Seconds: 0.1, DecodeTokens: 3})
 	}
 	load(5)
-	k.Fleet.Hit(pod0, 8, 4)
+	k.Fleet.RecordHit(pod0, 8, 4)
 
 	k.shadow(kubetest.Object{"endpoints": served(11), "event_channels": channelAt(pod0, 12)})
 	k.ready("slice", entry0(true), shadow)

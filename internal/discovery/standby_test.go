@@ -28,7 +28,7 @@ func (r *registry) another() *Etcd {
 func leads(t *testing.T, e *Etcd, want bool) {
 	t.Helper()
 	testutil.Until(t, func() error {
-		if got := e.Fleet.Tally.Unique.Load(); got != want {
+		if got := e.Fleet.Stats.ActsAsLeader.Load(); got != want {
 			return fmt.Errorf("unique: %v, want %v", got, want)
 		}
 		return nil
@@ -42,7 +42,7 @@ func leading(programs []*Etcd) (now []int) {
 		before := now
 		now = nil
 		for i, p := range programs {
-			if p.Fleet.Tally.Unique.Load() && (before == nil || slices.Contains(before, i)) {
+			if p.Fleet.Stats.ActsAsLeader.Load() && (before == nil || slices.Contains(before, i)) {
 				now = append(now, i)
 			}
 		}
@@ -84,7 +84,7 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 	leads(t, first, true)
 	stopSecond, ended := hold(t, second, true)
 	testutil.Until(t, func() error {
-		if !second.Fleet.Tally.OtherLeads.Load() {
+		if !second.Fleet.Stats.OtherLeader.Load() {
 			return errors.New("it does not stand by")
 		}
 		return nil
@@ -99,7 +99,7 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 	stopSecond()
 	<-ended
 	for _, p := range []*Etcd{first, second} {
-		if n := p.Fleet.Tally.Failed(stats.PeerEtcd); n > 0 {
+		if n := p.Fleet.Stats.Failures(stats.PeerEtcd); n > 0 {
 			t.Errorf("%d calls are counted as failed, where none was", n)
 		}
 	}
@@ -223,7 +223,7 @@ func TestAProgramThatMayNotStandByEndsWhereAnotherTakesItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; !errors.Is(err, ErrExists) || p.Fleet.Tally.Unique.Load() || p.Fleet.Tally.Leader.Load() {
+	if err := <-ended; !errors.Is(err, ErrExists) || p.Fleet.Stats.ActsAsLeader.Load() || p.Fleet.Stats.Leader.Load() {
 		t.Errorf("it ended with %v", err)
 	}
 }

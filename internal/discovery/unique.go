@@ -69,7 +69,7 @@ type place interface {
 // unique makes this the one program of its kind in what it watches.
 type unique struct {
 	place
-	tally   *stats.Tally
+	tally   *stats.Stats
 	log     *slog.Logger
 	standby bool // waits where another program holds the place
 
@@ -96,7 +96,7 @@ func (u *unique) hold(ctx context.Context) error {
 			u.log.Info("Holding the unique instance at " + u.String())
 		}
 		u.reason = ""
-		u.tally.OtherLeads.Store(false)
+		u.tally.OtherLeader.Store(false)
 		u.tally.NoLease.Store(false)
 		err := u.keepClaiming(ctx)
 		if ctx.Err() != nil {
@@ -139,7 +139,7 @@ func (u *unique) acquire(ctx context.Context) error {
 		case errors.Is(err, ErrExists):
 			return fmt.Errorf("%w; with --standby this one waits until that is gone, and takes over", err)
 		}
-		u.tally.OtherLeads.Store(false)
+		u.tally.OtherLeader.Store(false)
 		if u.tally.RegistryUp() && !said { // else Watch speaks of the connection
 			u.log.Warn("Failed to create the unique instance; trying goes on", "error", err)
 			said = true
@@ -153,9 +153,9 @@ func (u *unique) acquire(ctx context.Context) error {
 func (u *unique) standBy(ctx context.Context, reason error) {
 	noLease := errors.Is(reason, errNoLease)
 	u.tally.NoLease.Store(noLease)
-	u.tally.OtherLeads.Store(!noLease)
+	u.tally.OtherLeader.Store(!noLease)
 	if !noLease {
-		u.tally.LastLed.Expire(claimFor) // the other one waits as long
+		u.tally.WasLeader.ExpireIn(claimFor) // the other one waits as long
 	}
 	said := kindOf(reason)
 	if u.reason != said {
@@ -180,7 +180,7 @@ func kindOf(reason error) string {
 // giveBack is the last word to the servers.
 func (u *unique) giveBack(ctx context.Context) {
 	u.tally.Leader.Store(false)
-	u.tally.Unique.Store(false)
+	u.tally.ActsAsLeader.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	u.release(ctx)

@@ -57,14 +57,14 @@ var (
 // forgotten. It fails only where etcd refuses the credentials from the start.
 func (r *Etcd) Watch(ctx context.Context) error {
 	w := etcdWatch{Etcd: r, sessions: r.Endpoints.Sessions(), pageSize: pageSize}
-	link := &r.Fleet.Tally.Etcd
-	defer link.Set(false)
+	link := &r.Fleet.Stats.Etcd
+	defer link.SetConnected(false)
 	for ctx.Err() == nil {
 		err := w.session(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		link.Set(false)
+		link.SetConnected(false)
 		w.away(ctx, err)
 		w.sessions.Fail(err)
 		if err := w.sessions.Refusal(); err != nil {
@@ -88,22 +88,22 @@ type etcdWatch struct {
 
 // away says, once, that etcd is not there, and once that it refuses us.
 func (w *etcdWatch) away(ctx context.Context, err error) {
-	w.Fleet.Tally.Fail(stats.PeerEtcd)
+	w.Fleet.Stats.CountFailure(stats.PeerEtcd)
 	refused := connect.EtcdRefused(err)
 	if w.saidAway && (!refused || w.saidRefused) {
-		w.Fleet.Tally.Etcd.Blame(err.Error())
+		w.Fleet.Stats.Etcd.SetError(err.Error())
 		w.Log.Debug("etcd is still not connected", "error", err)
 		return
 	}
 	why := w.sessions.Why(ctx, err)
-	w.Fleet.Tally.Etcd.Blame(why.Error())
+	w.Fleet.Stats.Etcd.SetError(why.Error())
 	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", why)
 	w.saidBack, w.saidAway, w.saidRefused = false, true, refused
 }
 
 // back says that etcd is there, or again.
 func (w *etcdWatch) back(endpoint string) {
-	w.Fleet.Tally.Etcd.Set(true)
+	w.Fleet.Stats.Etcd.SetConnected(true)
 	w.sessions.Good()
 	if !w.saidBack {
 		w.Log.Info("Connected to etcd", "endpoint", endpoint)
@@ -127,7 +127,7 @@ func (w *etcdWatch) session(ctx context.Context) error {
 		case errors.Is(err, errBack):
 			w.Log.Warn("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 		case errors.Is(err, errTooLarge):
-			w.Fleet.Tally.Fail(stats.PeerEtcd)
+			w.Fleet.Stats.CountFailure(stats.PeerEtcd)
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 			backoff.Wait(ctx, listAgain)
 		default:
@@ -157,7 +157,7 @@ func (w *etcdWatch) round(ctx context.Context, s *connect.EtcdSession) error {
 func (w *etcdWatch) awaitReason(ctx context.Context, doubts uint64) error {
 	for backoff.Wait(ctx, time.Second) {
 		switch {
-		case w.Fleet.WantsSync():
+		case w.Fleet.NeedsSync():
 			return errRoom
 		case w.doubts.Load() != doubts:
 			return errDoubt

@@ -46,7 +46,7 @@ type Metrics struct {
 
 // NewMetrics are the metrics of the Fleet, of the program, and of others.
 func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
-	c.descs = descriptions(c.Fleet.Target().Several())
+	c.descs = descriptions(c.Fleet.Target().MultipleNamespaces())
 	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs, made: new(constants)}
 	m := &Metrics{Registry: prometheus.NewRegistry(), rest: prometheus.NewRegistry(), standby: c.Standby}
 	for _, o := range append(others, program) {
@@ -54,7 +54,7 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 		m.rest.MustRegister(o)
 	}
 	m.MustRegister(&c)
-	m.press = newPress(&c.Fleet.Tally.CutOff)
+	m.press = newPress(&c.Fleet.Stats.SlowScrapesCut)
 	m.forms, m.without = make(map[expfmt.FormatType]*form), make(map[expfmt.FormatType]*form)
 	for _, format := range expfmt.DefaultAcceptedFormats() {
 		m.forms[format.FormatType()] = newForm(func(to *bytes.Buffer) error { return encode(m, format, to) })
@@ -203,16 +203,16 @@ func (c programCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c programCollector) Collect(ch chan<- prometheus.Metric) {
-	t := &c.fleet.Tally
+	t := &c.fleet.Stats
 	for _, f := range programFamilies {
 		for _, p := range f.points(t) {
 			ch <- c.made.metric(c.descs[f.name], f.family, p.value, p.labels...)
 		}
 	}
-	for _, s := range c.fleet.Notes.Subjects() {
+	for _, s := range c.fleet.Diagnostics.Subjects() {
 		ch <- prometheus.MustNewConstMetric(c.descs[subscribed.name], subscribed.kind, truth(!s.Refused), s.Name, needOf(s))
 	}
-	if n := c.fleet.Targeted(); n.OK {
+	if n := c.fleet.TargetWorkers(); n.OK {
 		target := c.fleet.Target()
 		ch <- prometheus.MustNewConstMetric(c.descs[targetWorkers.name], targetWorkers.kind, float64(n.V), target.Component, target.Name)
 	}

@@ -142,7 +142,7 @@ func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gatewa
 	p.book = book
 	go func() {
 		defer close(p.ended)
-		Push(ctx, g, metricsOf(p.fleet), &p.fleet.Tally, log)
+		Push(ctx, g, metricsOf(p.fleet), &p.fleet.Stats, log)
 	}()
 	end = func() { cancel(nil); <-p.ended }
 	t.Cleanup(end)
@@ -167,7 +167,7 @@ func pass(d time.Duration) {
 // counts fails the test unless this many pushes have come to each end.
 func (p *pushing) counts(t *testing.T, ok, failed uint64) {
 	t.Helper()
-	testutil.Equal(t, "ok, failed pushes", [2]uint64{p.fleet.Tally.PushOK.Load(), p.fleet.Tally.PushError.Load()}, [2]uint64{ok, failed})
+	testutil.Equal(t, "ok, failed pushes", [2]uint64{p.fleet.Stats.PushOK.Load(), p.fleet.Stats.PushError.Load()}, [2]uint64{ok, failed})
 }
 
 // says fails the test unless the log has so many warnings and so many lines of relief.
@@ -180,7 +180,7 @@ func (p *pushing) says(t *testing.T, failed, again int) {
 
 // lastSuccess is when the last push succeeded, since the start of the test.
 func (p *pushing) lastSuccess() time.Duration {
-	return time.Unix(0, p.fleet.Tally.LastPush.Load()).Sub(p.gateway.start)
+	return time.Unix(0, p.fleet.Stats.LastPush.Load()).Sub(p.gateway.start)
 }
 
 // TestPushOnARealNetwork leaves nothing to the imagination, but all details to the others.
@@ -199,7 +199,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		Push(ctx, Gateway{URL: u, Job: "j", Interval: time.Hour}, metricsOf(f), &f.Tally, log)
+		Push(ctx, Gateway{URL: u, Job: "j", Interval: time.Hour}, metricsOf(f), &f.Stats, log)
 	}()
 	testutil.Equal(t, "first push", <-methods, "PUT /metrics/job/j")
 	cancel()
@@ -209,6 +209,6 @@ func TestPushOnARealNetwork(t *testing.T) {
 
 // mayPush is what lets Push begin: the program is its namespace's only one, and has polled.
 func mayPush(f *fleet.Fleet) {
-	f.Tally.Unique.Store(true)
-	f.Tally.Polled(stats.PollOK, 0)
+	f.Stats.ActsAsLeader.Store(true)
+	f.Stats.RecordPoll(stats.PollOK, 0)
 }

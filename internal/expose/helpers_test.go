@@ -59,19 +59,19 @@ func edited(t testing.TB, b []byte, old, new string) []byte {
 }
 
 // reports is what one worker's answer says of each endpoint of the component.
-func reports(t testing.TB, component string, answer []byte) []fleet.Report {
+func reports(t testing.TB, component string, answer []byte) []fleet.PollReply {
 	t.Helper()
 	reply, err := wire.ParseStatsReply(answer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rs []fleet.Report
+	var rs []fleet.PollReply
 	for _, e := range reply.Endpoints {
 		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
 		if !ok {
 			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
 		}
-		r := fleet.Report{
+		r := fleet.PollReply{
 			Endpoint: fleet.Endpoint{Component: component, Name: name},
 			Worker:   fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad,
 		}
@@ -107,7 +107,7 @@ func poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
 	t.Helper()
 	f.BeginPoll()
 	for _, a := range answers {
-		f.Report(reports(t, component, a)...)
+		f.RecordPollReply(reports(t, component, a)...)
 	}
 	f.EndPoll(true)
 }
@@ -128,7 +128,7 @@ func originalFleet(t testing.TB) *fleet.Fleet {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Hit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+		f.RecordHit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
 	}
 	return f
 }

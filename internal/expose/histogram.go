@@ -29,15 +29,15 @@ func (m histogram) Write(out *dto.Metric) error {
 		SampleCount:   proto.Uint64(m.of.Count),
 		SampleSum:     proto.Float64(m.of.Sum),
 		Schema:        proto.Int32(stats.NativeSchema),
-		ZeroThreshold: proto.Float64(stats.NativeZero),
-		ZeroCount:     proto.Uint64(m.of.Zero),
+		ZeroThreshold: proto.Float64(stats.NativeZeroThreshold),
+		ZeroCount:     proto.Uint64(m.of.ZeroCount),
 	}
 	cumulative := uint64(0)
 	for i, bound := range m.of.Bounds {
 		cumulative += m.of.Counts[i]
 		h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(bound), CumulativeCount: proto.Uint64(cumulative)})
 	}
-	h.PositiveSpan, h.PositiveDelta = spans(m.of.First, m.of.Fine)
+	h.PositiveSpan, h.PositiveDelta = spans(m.of.FirstNative, m.of.NativeCounts)
 	out.Label, out.Histogram = m.labels, h
 	return nil
 }

@@ -21,10 +21,10 @@ func TestHistogramsAreWhatTheLibraryMakesOfTheSameDurations(t *testing.T) {
 		parts := []stats.Histogram{stats.NewHistogram(stats.PassBounds), stats.NewHistogram(stats.PassBounds)}
 		oracle := prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "x", Help: "x", Buckets: stats.PassBounds,
-			NativeHistogramBucketFactor: 1.1, NativeHistogramZeroThreshold: stats.NativeZero,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramZeroThreshold: stats.NativeZeroThreshold,
 		})
 		for range random.IntN(200) {
-			seconds := []float64{0, stats.NativeZero, 0.025, 1, random.Float64(), random.ExpFloat64() * 0.01, random.Float64() * 8000}[random.IntN(7)]
+			seconds := []float64{0, stats.NativeZeroThreshold, 0.025, 1, random.Float64(), random.ExpFloat64() * 0.01, random.Float64() * 8000}[random.IntN(7)]
 			h.Observe(seconds)
 			parts[random.IntN(2)].Observe(seconds)
 			oracle.Observe(seconds)

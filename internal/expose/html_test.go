@@ -85,7 +85,7 @@ func TestThePageForPeopleWithoutScript(t *testing.T) {
 
 func TestThePageForPeopleSaysWhatIsMissing(t *testing.T) {
 	f := fleetAt(everything, true)
-	f.Tally.Etcd.Use()
+	f.Stats.Etcd.MarkUsed()
 	has(t, withoutScript(t, handler(f)), "every endpoint in the namespace dynamo",
 		"Not ready: etcd is not connected.", "No endpoint is known yet.")
 }
@@ -102,7 +102,7 @@ func TestThePageForPeopleSaysWhatIsWatched(t *testing.T) {
 
 func TestThePageForPeopleShowsEndpointsThatAreNotCounted(t *testing.T) {
 	f := fleetAt(everything, true)
-	f.Hit(977, 3, 1)
+	f.RecordHit(977, 3, 1)
 	has(t, withoutScript(t, handler(f)), "unknown/unknown – – – – –")
 }
 

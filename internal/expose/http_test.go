@@ -24,11 +24,11 @@ var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/healt
 // readyFleet is the fleet of the original, connected and polled.
 func readyFleet(t *testing.T) *fleet.Fleet {
 	f := originalFleet(t)
-	for _, l := range []*stats.Link{&f.Tally.NATS, &f.Tally.Etcd} {
-		l.Use()
-		l.Set(true)
+	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.Etcd} {
+		l.MarkUsed()
+		l.SetConnected(true)
 	}
-	f.Tally.Polled(stats.PollOK, time.Millisecond)
+	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
 	return f
 }
 
@@ -69,7 +69,7 @@ func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 	f := fleetAt(everything, true)
 	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{NATS: true})
-	f.Report(fleet.Report{Endpoint: odd, Worker: fleet.WorkerID{Lease: 1}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
+	f.RecordPollReply(fleet.PollReply{Endpoint: odd, Worker: fleet.WorkerID{Lease: 1}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
 	for _, family := range families(t, get(t, handler(f), "/metrics").Body, expfmt.NewFormat(expfmt.TypeTextPlain)) {
 		if family.GetName() != "llm_requests_waiting" {
 			continue
@@ -193,7 +193,7 @@ func TestHandlerServesManyAtOnce(t *testing.T) {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for i := range uint64(20) {
-				f.Hit(i, 1, 0)
+				f.RecordHit(i, 1, 0)
 				if w := get(t, h, path); w.Code != http.StatusOK {
 					t.Errorf("GET %s: %d", path, w.Code)
 				}

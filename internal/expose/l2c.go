@@ -31,13 +31,13 @@ func (l *L2C) Publish() (sent bool) {
 	rows := l.snapshot.Workers
 	for _, e := range l.snapshot.Endpoints {
 		var found []*fleet.WorkerState
-		for i := range rows[:e.Shown] {
+		for i := range rows[:e.Rows] {
 			w := &rows[i]
 			if w.Load.OK && w.Service != "" { // those that publish are no part of the original's event
 				found = append(found, w)
 			}
 		}
-		rows = rows[e.Shown:]
+		rows = rows[e.Rows:]
 		if e.Blocks.N > 0 && len(found) > 0 {
 			sent = l.publish(e, found) || sent
 		}
@@ -50,7 +50,7 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent b
 	event, err := wire.L2C(found, e.Blocks)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
 		// The original died of it.
-		l.Fleet.Tally.Drop(stats.OverMaxBytes, 1)
+		l.Fleet.Stats.AddDropped(stats.OverMaxBytes, 1)
 		l.warn("The l2c event is larger than the NATS server's max_payload and is not sent",
 			"subject", subject, "bytes", len(event), "max_payload", l.Conn.MaxPayload())
 		return false
@@ -59,7 +59,7 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent b
 		err = l.Conn.Publish(subject, event)
 	}
 	if err != nil {
-		l.Fleet.Tally.Fail(stats.PeerNATS)
+		l.Fleet.Stats.CountFailure(stats.PeerNATS)
 		l.warn("Failed to publish the l2c event", "subject", subject, "error", err)
 	}
 	return err == nil

@@ -102,7 +102,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	registerAll(t, f, "backend", backend, malformed)
 	registerAll(t, f, "spec", spec)
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
-	f.Hit(977, 3, 1)
+	f.RecordHit(977, 3, 1)
 	poll(t, f, "backend", backend, malformed)
 	poll(t, f, "spec", spec)
 	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{
@@ -138,7 +138,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	for range 3 {
 		testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
 	}
-	testutil.Equal(t, "dropped", f.Tally.Dropped(stats.OverMaxBytes), uint64(3))
+	testutil.Equal(t, "dropped", f.Stats.Dropped(stats.OverMaxBytes), uint64(3))
 	testutil.Equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
 	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
 	if !b.conn.IsConnected() {
@@ -163,7 +163,7 @@ func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	}
 	testutil.Equal(t, "warnings", len(book.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
 	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
-	testutil.Equal(t, "dropped for their size", f.Tally.Dropped(stats.OverMaxBytes), uint64(0))
+	testutil.Equal(t, "dropped for their size", f.Stats.Dropped(stats.OverMaxBytes), uint64(0))
 }
 
 // TestL2CCopiesNoHistograms: it has no use for them.
@@ -171,8 +171,8 @@ func TestL2CCopiesNoHistograms(t *testing.T) {
 	b := newBus(t, 0)
 	f := originalFleet(t)
 	const id = 9041998838276177456 // of the first
-	f.Pass(fleet.Origin{Endpoint: loadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
-	f.Serve(fleet.Request{Prefill: fleet.Some[uint64](id), Decode: fleet.Some[uint64](id), FirstToken: fleet.Some(0.1)})
+	f.RecordForwardPass(fleet.Origin{Endpoint: loadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
+	f.RecordRequest(fleet.Request{Prefill: fleet.Some[uint64](id), Decode: fleet.Some[uint64](id), FirstToken: fleet.Some(0.1)})
 	whole := f.Snapshot()
 	log, _ := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}

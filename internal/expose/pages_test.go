@@ -92,7 +92,7 @@ func TestPageOfAFleetInTrouble(t *testing.T) {
 			`"gpu_cache_usage_perc":0.25`, `"gpu_cache_usage_perc":null`),
 		edited(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
-	f.Hit(977, 3, 1)
+	f.RecordHit(977, 3, 1)
 	testutil.Golden(t, "pages/trouble.prom", pageOf(t, f))
 }
 
@@ -117,7 +117,7 @@ func TestPairsAreShownTogetherOrNotAtAll(t *testing.T) {
 			shown := strings.Contains(p, "# TYPE "+name+" ")
 			testutil.Equal(t, name+" without "+missing, shown, slices.Contains(want, name))
 		}
-		f.Hit(0x7d7ba2096ef23e2d, 20, 0)
+		f.RecordHit(0x7d7ba2096ef23e2d, 20, 0)
 		series := lines(pageOf(t, f))
 		for name, value := range map[string]string{hits[0]: "20", hits[1]: "0"} {
 			testutil.Equal(t, name, series[name+`{component="backend",endpoint="load_metrics",worker_id="9041998838276177453"}`], value)
@@ -156,46 +156,46 @@ func pageOfTheProgramItself(t *testing.T) {
 	f := fleet.New(fleet.Target(loadMetrics), 1, true)
 	f.Sync(fleet.Listing{})
 	f.Advance(reported)
-	y := &f.Tally
-	y.NATS.Use()
-	y.Etcd.Use()
+	y := &f.Stats
+	y.NATS.MarkUsed()
+	y.Etcd.MarkUsed()
 	time.Sleep(1500 * time.Millisecond)
-	y.NATS.Set(true)
-	y.NATS.Set(false)
+	y.NATS.SetConnected(true)
+	y.NATS.SetConnected(false)
 	time.Sleep(time.Second)
-	y.NATS.Set(true)
+	y.NATS.SetConnected(true)
 	y.Leader.Store(true)
-	y.Polled(stats.PollOK, 3*time.Millisecond)
-	y.Polled(stats.PollOK, 300*time.Millisecond)
-	y.Polled(stats.PollEmpty, time.Second)
-	y.Polled(stats.PollError, 0)
+	y.RecordPoll(stats.PollOK, 3*time.Millisecond)
+	y.RecordPoll(stats.PollOK, 300*time.Millisecond)
+	y.RecordPoll(stats.PollEmpty, time.Second)
+	y.RecordPoll(stats.PollError, 0)
 	for i, k := range stats.Kinds() {
 		for range i + 1 {
-			y.Receive(k)
+			y.CountMessage(k)
 		}
-		y.Reject(k, stats.BadJSON)
+		y.CountRejected(k, stats.BadJSON)
 	}
-	y.Reject(stats.StatsReply, stats.BadLoad)
-	y.Drop(stats.QueueFull, 12)
-	y.Drop(stats.OverMaxBytes, 1)
+	y.CountRejected(stats.StatsReply, stats.BadLoad)
+	y.AddDropped(stats.QueueFull, 12)
+	y.AddDropped(stats.OverMaxBytes, 1)
 	y.PushOK.Store(5)
 	y.PushError.Store(2)
 	y.LastPush.Store(reported.UnixNano())
 	y.HistoryBytes.Store(1 << 20)
 	for i, p := range stats.Peers() {
 		for range i + 1 {
-			y.Fail(p)
+			y.CountFailure(p)
 		}
 	}
-	y.TurnAway(stats.EndpointLimit)
+	y.CountRefused(stats.EndpointLimit)
 	y.Streams.Store(3)
 	y.StreamsCutOff.Store(2)
 	y.StreamsRefused.Store(1)
-	y.Skipped.Store(4)
+	y.SnapshotsSkipped.Store(4)
 	y.LogDropped = func() uint64 { return 7 }
 	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
-	f.Hit(1, 20, 5) // foreign
-	f.Hit(2, 20, 5) // over the limit
+	f.RecordHit(1, 20, 5) // foreign
+	f.RecordHit(2, 20, 5) // over the limit
 	testutil.Golden(t, "pages/program.prom", pageOf(t, f))
 }
 
@@ -213,37 +213,37 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 	from := func(worker uint64, rank uint32) fleet.Origin {
 		return fleet.Origin{Endpoint: generate, Worker: worker, Rank: rank}
 	}
-	f.Publish(from(1, 0), fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
-	f.Pass(from(1, 0), fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3, Waiting: 2, PrefillTokens: 512, DecodeTokens: 2, QueuedTokens: 900, ScheduledKVTokens: 4000})
-	f.Pass(from(1, 0), fleet.Pass{Counter: 5, Seconds: 0.3, Running: 4, Waiting: 1, PrefillTokens: 0, DecodeTokens: 4, QueuedTokens: 100, ScheduledKVTokens: 5000})
-	f.Pass(from(1, 0), fleet.Pass{Counter: 6, Running: 4, Waiting: 1, QueuedTokens: 100, ScheduledKVTokens: 5000})
+	f.RecordLoad(from(1, 0), fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
+	f.RecordForwardPass(from(1, 0), fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3, Waiting: 2, PrefillTokens: 512, DecodeTokens: 2, QueuedTokens: 900, ScheduledKVTokens: 4000})
+	f.RecordForwardPass(from(1, 0), fleet.Pass{Counter: 5, Seconds: 0.3, Running: 4, Waiting: 1, PrefillTokens: 0, DecodeTokens: 4, QueuedTokens: 100, ScheduledKVTokens: 5000})
+	f.RecordForwardPass(from(1, 0), fleet.Pass{Counter: 6, Running: 4, Waiting: 1, QueuedTokens: 100, ScheduledKVTokens: 5000})
 	// Two ranks; the router's events to 1.3 do not name the endpoint.
-	f.Publish(fleet.Origin{Worker: 2, Rank: 0}, fleet.FromActiveLoad, fleet.Load{KVActive: some(100)})
-	f.Publish(fleet.Origin{Worker: 2, Rank: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: some(300)})
-	f.Pass(from(2, 0), fleet.Pass{Counter: 1, Running: 7})
-	f.Pass(from(2, 1), fleet.Pass{Counter: 1, Running: 9, Waiting: 5})
+	f.RecordLoad(fleet.Origin{Worker: 2, Rank: 0}, fleet.FromActiveLoad, fleet.Load{KVActive: some(100)})
+	f.RecordLoad(fleet.Origin{Worker: 2, Rank: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: some(300)})
+	f.RecordForwardPass(from(2, 0), fleet.Pass{Counter: 1, Running: 7})
+	f.RecordForwardPass(from(2, 1), fleet.Pass{Counter: 1, Running: 9, Waiting: 5})
 	// Nothing but forward passes, and nothing at all.
-	f.Pass(from(3, 0), fleet.Pass{Counter: 1, Seconds: 0.002, Running: 1, DecodeTokens: 1})
+	f.RecordForwardPass(from(3, 0), fleet.Pass{Counter: 1, Seconds: 0.002, Running: 1, DecodeTokens: 1})
 	for range 3 {
-		f.Serve(fleet.Request{
+		f.RecordRequest(fleet.Request{
 			Prefill: some(1), Decode: some(2), ISLBlocks: some(20), OverlapBlocks: some(12),
 			FirstToken: fleet.Some(0.2), InterToken: fleet.Some(0.015), Duration: fleet.Some(4.0),
 		})
 	}
-	f.Serve(fleet.Request{Prefill: some(977), Decode: some(977)}) // another namespace's
-	y := &f.Tally
-	y.ZMQ.Set(true)
-	y.ZMQ.Use()
+	f.RecordRequest(fleet.Request{Prefill: some(977), Decode: some(977)}) // another namespace's
+	y := &f.Stats
+	y.ZMQ.SetConnected(true)
+	y.ZMQ.MarkUsed()
 	y.Publishers.Store(7)
 	y.PublishersUp.Store(4)
 	y.PublishersWaiting.Store(2)
-	f.Notes.SetSubjects([]fleet.Subject{
+	f.Diagnostics.SetSubjects([]fleet.Subject{
 		{Name: "namespace.dynamo.kv-hit-rate", Required: true}, {Name: "namespace.dynamo.kv_metrics", Required: true, Refused: true},
 		{Name: "dynamo.request_trace.v1"}, {Name: "namespace.dynamo.l2c.>", Refused: true},
 	})
-	y.Gaps.Add(3)
-	y.Lagged(3 * time.Millisecond)
-	y.Lagged(-time.Second) // their clock is ahead
+	y.MissedEvents.Add(3)
+	y.RecordLag(3 * time.Millisecond)
+	y.RecordLag(-time.Second) // their clock is ahead
 	testutil.Golden(t, "pages/published.prom", pageOf(t, f))
 }
 
@@ -259,12 +259,12 @@ func TestPageOfARollingUpdate(t *testing.T) {
 		f.SetCard("", fleet.Instance{Endpoint: e, ID: worker}, fleet.Card{Model: "m", KVTotal: some(1000), MaxSeqs: some(100)})
 		for rank := range uint32(2) {
 			from := fleet.Origin{Endpoint: e, Worker: worker, Rank: rank}
-			f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: some(100 * worker)})
-			f.Pass(from, fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3})
+			f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: some(100 * worker)})
+			f.RecordForwardPass(from, fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3})
 		}
-		f.Serve(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
+		f.RecordRequest(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
 	}
-	f.Hit(977, 20, 5) // of nobody that is known
+	f.RecordHit(977, 20, 5) // of nobody that is known
 	testutil.Golden(t, "pages/several_namespaces.prom", pageOf(t, f))
 }
 
@@ -278,21 +278,21 @@ func TestPageOfWorkersThatAreScraped(t *testing.T) {
 		f.Register("", fleet.Instance{Endpoint: generate, ID: 1 + id}, fleet.Registration{Publishes: true})
 	}
 	f.SetCard("", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
-	f.Publish(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
+	f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
 	engine := fleet.Load{ActiveSlots: some(4), Waiting: some(2), CacheUsage: fleet.Some(0.5)}
-	page := []fleet.Scraped{{Load: engine, Lookups: some(1000), Hits: some(625)}}
-	for _, p := range f.WorkerPages(true) {
+	page := []fleet.ScrapedValues{{Load: engine, Lookups: some(1000), Hits: some(625)}}
+	for _, p := range f.ScrapeTargets(true) {
 		if p.ID == 3 {
 			page[0].Load.KVTotal = some(512)
-			page = append(page, fleet.Scraped{Rank: 1, Load: engine})
+			page = append(page, fleet.ScrapedValues{Rank: 1, Load: engine})
 		}
-		f.Scrape(p, page)
+		f.RecordScrape(p, page)
 	}
-	y := &f.Tally
-	y.Receive(stats.Pages)
-	y.Reject(stats.Pages, stats.TooLarge)
-	y.Scraped(stats.ScrapeOK)
-	y.Scraped(stats.ScrapeError)
+	y := &f.Stats
+	y.CountMessage(stats.WorkerMetrics)
+	y.CountRejected(stats.WorkerMetrics, stats.TooLarge)
+	y.CountScrape(stats.ScrapeOK)
+	y.CountScrape(stats.ScrapeError)
 	testutil.Golden(t, "pages/scraped.prom", pageOf(t, f))
 }
 

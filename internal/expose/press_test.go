@@ -52,7 +52,7 @@ func TestWhoAsksAtOnceSharesAPage(t *testing.T) {
 		}
 		read("llm_workers")
 		synctest.Wait()
-		f.Hit(7, 4, 1)
+		f.RecordHit(7, 4, 1)
 		for range 100 {
 			read(`llm_kv_hit_rate_isl_blocks{component="backend",endpoint="generate",worker_id="7"} 4`)
 		}

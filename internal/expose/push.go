@@ -30,14 +30,14 @@ const lastPush = 2 * time.Second
 // Push puts all metrics into the group of the gateway once an interval until ctx
 // ends, and once more then. A gateway in trouble is reported when its state
 // changes, counted, and tried again at the next interval; it never ends the program.
-func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.Tally, log *slog.Logger) {
+func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.Stats, log *slog.Logger) {
 	bare := *g.URL
 	bare.User = nil
 	log.Info("Started pushing metrics to Pushgateway at " + bare.String() + " with job name '" + g.Job + "'")
 	p := pusher{gateway: g, url: bare.String(), metrics: metrics, tally: t, log: log}
 
 	p.awaitPoll(ctx)
-	p.tally.Unique.Await(ctx, true)
+	p.tally.ActsAsLeader.Wait(ctx, true)
 	ticker := time.NewTicker(g.Interval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -46,8 +46,8 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.
 		case <-ticker.C:
 		case <-ctx.Done():
 		}
-		if !p.tally.Unique.Load() {
-			p.tally.Unique.Await(ctx, true)
+		if !p.tally.ActsAsLeader.Load() {
+			p.tally.ActsAsLeader.Wait(ctx, true)
 			ticker.Reset(g.Interval) // who takes over pushes at once
 		}
 	}
@@ -74,7 +74,7 @@ type pusher struct {
 	gateway Gateway
 	url     string // without userinfo
 	metrics prometheus.Gatherer
-	tally   *stats.Tally
+	tally   *stats.Stats
 	log     *slog.Logger
 	failing bool
 }
@@ -82,7 +82,7 @@ type pusher struct {
 // push is one push of many. A program that is not, or not any more, its namespace's
 // only one has no right to the group.
 func (p *pusher) push(ctx context.Context) {
-	if !p.tally.Unique.Load() {
+	if !p.tally.ActsAsLeader.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(10*time.Second, p.gateway.Interval/10*9))
@@ -90,7 +90,7 @@ func (p *pusher) push(ctx context.Context) {
 	defer watching.Wait()
 	defer cancel()
 	watching.Go(func() { // another program may push from then on
-		p.tally.Unique.Await(ctx, false)
+		p.tally.ActsAsLeader.Wait(ctx, false)
 		cancel()
 	})
 	err := p.put(ctx)
@@ -116,21 +116,21 @@ func (p *pusher) put(ctx context.Context) error {
 		p.tally.LastPush.Store(time.Now().UnixNano())
 	case !errors.Is(ctx.Err(), context.Canceled):
 		p.tally.PushError.Add(1)
-		p.tally.Fail(stats.PeerPushgateway)
+		p.tally.CountFailure(stats.PeerPushgateway)
 	}
 	return err
 }
 
 // last is the last word to the gateway.
 func (p *pusher) last(ctx context.Context) {
-	if !p.tally.Unique.Load() {
+	if !p.tally.ActsAsLeader.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastPush)
 	defer cancel()
 	if p.gateway.DeleteOnExit {
 		if err := p.client(ctx).Delete(); err != nil {
-			p.tally.Fail(stats.PeerPushgateway)
+			p.tally.CountFailure(stats.PeerPushgateway)
 			p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
 		}
 	} else if err := p.put(ctx); err != nil {

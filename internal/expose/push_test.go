@@ -37,7 +37,7 @@ func TestPushPutsTheLastPageAtTheEnd(t *testing.T) {
 	withPush(t, nil, func(t *testing.T, p *pushing) {
 		pass(20 * time.Second)
 		p.gateway.requests()
-		p.fleet.Hit(977, 3, 1)
+		p.fleet.RecordHit(977, 3, 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
 		last := p.gateway.requests()
 		if len(last) != 1 || last[0].Method != "PUT" || last[0].After != 20*time.Second {
@@ -112,10 +112,10 @@ func TestPushLogsInAndNeverShowsThePassword(t *testing.T) {
 
 func TestNothingIsPushedBeforeTheFirstPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.ActsAsLeader.Store(true) })
 		pass(2 * time.Second)
 		testutil.Equal(t, "requests before a poll", len(p.gateway.requests()), 0)
-		p.fleet.Tally.Polled(stats.PollOK, 0)
+		p.fleet.Stats.RecordPoll(stats.PollOK, 0)
 		pass(100 * time.Millisecond)
 		testutil.Equal(t, "requests after it", len(p.gateway.requests()), 1)
 		end()
@@ -124,7 +124,7 @@ func TestNothingIsPushedBeforeTheFirstPoll(t *testing.T) {
 
 func TestWithoutAPollTheFirstPushComesAfterAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Unique.Store(true) })
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.ActsAsLeader.Store(true) })
 		pass(15*time.Second + time.Millisecond)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 1)
 		end()
@@ -134,7 +134,7 @@ func TestWithoutAPollTheFirstPushComesAfterAnInterval(t *testing.T) {
 func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(stats.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
+			p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.RecordPoll(stats.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
 			pass(time.Minute)
 			end()
 			testutil.Equal(t, "requests", len(p.gateway.requests()), 0)
@@ -145,15 +145,15 @@ func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
 
 func TestWhoTakesOverPushesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, end := startPush(t, func(f *fleet.Fleet) { f.Tally.Polled(stats.PollOK, 0) })
+		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.RecordPoll(stats.PollOK, 0) })
 		pass(20 * time.Second)
 		testutil.Equal(t, "requests of a standby", len(p.gateway.requests()), 0)
-		p.fleet.Tally.Unique.For(8*time.Second, time.Now())
+		p.fleet.Stats.ActsAsLeader.StoreFor(8*time.Second, time.Now())
 		pass(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader", len(p.gateway.requests()), 1)
 		pass(30 * time.Second) // another leads
 		testutil.Equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
-		p.fleet.Tally.Unique.Store(true)
+		p.fleet.Stats.ActsAsLeader.Store(true)
 		pass(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader again", len(p.gateway.requests()), 1)
 		pass(15 * time.Second)

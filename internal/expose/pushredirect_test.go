@@ -125,7 +125,7 @@ func TestADeletionKeepsThePasswordToo(t *testing.T) {
 				testutil.Equal(t, "request", h.Method+" "+h.Host+" "+h.Password, "DELETE gateway:9091 s3cret")
 			}
 			testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics", "it points to http://other/new")), 2-want)
-			testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(stats.PeerPushgateway), uint64(2-want))
+			testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), uint64(2-want))
 		})
 	}
 }

@@ -51,7 +51,7 @@ func TestEveryAnswerOf2xxIsASuccess(t *testing.T) {
 							p.counts(t, 1, puts)
 							testutil.Equal(t, "warnings that say the status", len(p.book.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
 						}
-						testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(stats.PeerPushgateway), failed)
+						testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), failed)
 					})
 				})
 			}
@@ -66,19 +66,19 @@ func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
 		odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 		p, end := startPush(t, func(f *fleet.Fleet) {
 			mayPush(f)
-			f.Tally.Polled(stats.PollOK, 40*time.Millisecond)
+			f.Stats.RecordPoll(stats.PollOK, 40*time.Millisecond)
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 			for i, seconds := range []float64{0.001, 0.02, 7} {
-				f.Pass(fleet.Origin{Endpoint: loadMetrics, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds, Running: 3})
+				f.RecordForwardPass(fleet.Origin{Endpoint: loadMetrics, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds, Running: 3})
 			}
-			f.Serve(fleet.Request{Prefill: fleet.Some[uint64](1), Decode: fleet.Some[uint64](1), FirstToken: fleet.Some(0.3), Duration: fleet.Some(2.0)})
+			f.RecordRequest(fleet.Request{Prefill: fleet.Some[uint64](1), Decode: fleet.Some[uint64](1), FirstToken: fleet.Some(0.3), Duration: fleet.Some(2.0)})
 			f.Register("", fleet.Instance{Endpoint: odd, ID: 2}, fleet.Registration{NATS: true})
-			f.Report(fleet.Report{Endpoint: odd, Worker: fleet.WorkerID{Lease: 2}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
+			f.RecordPollReply(fleet.PollReply{Endpoint: odd, Worker: fleet.WorkerID{Lease: 2}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
 		}, func(g *Gateway) { g.Interval = time.Hour })
 		defer end()
 		body := string(p.gateway.requests()[0].Body)
-		p.fleet.Tally.PushOK.Store(0) // as it was when the page was written
-		p.fleet.Tally.LastPush.Store(0)
+		p.fleet.Stats.PushOK.Store(0) // as it was when the page was written
+		p.fleet.Stats.LastPush.Store(0)
 		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(pageOf(t, p.fleet), "\n"))
 		read := make(map[string]*dto.MetricFamily)
 		for _, family := range families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {

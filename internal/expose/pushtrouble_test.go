@@ -43,14 +43,14 @@ func TestPushGoesOnWhenTheGatewayIsDown(t *testing.T) {
 		testutil.Equal(t, "warnings that say why", len(p.book.with("connection refused")), 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
 		p.counts(t, 1, 241)
-		testutil.Equal(t, "calls that failed", p.fleet.Tally.Failed(stats.PeerPushgateway), 241)
+		testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), 241)
 	})
 }
 
 func TestPushHasNoTimeOfSuccessBeforeTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := originalFleet(t)
-		testutil.Equal(t, "last push", f.Tally.LastPush.Load(), 0)
+		testutil.Equal(t, "last push", f.Stats.LastPush.Load(), 0)
 		if strings.Contains(pageOf(t, f), "push_last_success") {
 			t.Error("the page has the time of a success that never was")
 		}
@@ -181,7 +181,7 @@ func TestAPushEndsWithTheClaim(t *testing.T) {
 		})
 		pass(14 * time.Second)
 		begin := time.Now()
-		p.fleet.Tally.Unique.For(3*time.Second, begin) // the push begins in a second
+		p.fleet.Stats.ActsAsLeader.StoreFor(3*time.Second, begin) // the push begins in a second
 		pass(10 * time.Second)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
 		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {

@@ -39,15 +39,15 @@ func ready(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
 
 // input is something that the program learns of the fleet from.
 type input struct {
-	*stats.Link
+	*stats.ConnState
 	away []string // what is wrong with it; empty if nothing is
 }
 
 // inputs are those in use. Of the event planes only those matter that the namespace uses,
 // once that is known.
 func inputs(f *fleet.Fleet) []input {
-	t := &f.Tally
-	of := func(l *stats.Link, away string) input {
+	t := &f.Stats
+	of := func(l *stats.ConnState, away string) input {
 		if l.Up() {
 			return input{l, nil}
 		}
@@ -60,11 +60,11 @@ func inputs(f *fleet.Fleet) []input {
 		of(&t.ZMQ, "no ZMQ publisher is connected"),
 	}
 	// Without NATS it is no trouble before it is known that something uses it.
-	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Off() {
+	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Disabled() {
 		return all
 	}
 	nats := of(&t.NATS, "NATS is not connected")
-	if refused := f.Notes.Refused(true); len(refused) > 0 && len(nats.away) > 0 {
+	if refused := f.Diagnostics.RefusedSubjects(true); len(refused) > 0 && len(nats.away) > 0 {
 		nats.away[0] = "NATS denies the permission for " + strings.Join(refused, " and ")
 	}
 	if !t.HasPolled() {
@@ -75,7 +75,7 @@ func inputs(f *fleet.Fleet) []input {
 
 // Away says what keeps the program from showing the fleet as it is.
 func Away(f *fleet.Fleet) (away []string) {
-	if f.Tally.RegistryUp() && !f.IsSynced() {
+	if f.Stats.RegistryUp() && !f.IsSynced() {
 		away = append(away, "it is not known yet who is registered")
 	}
 	for _, in := range inputs(f) {
@@ -87,7 +87,7 @@ func Away(f *fleet.Fleet) (away []string) {
 // Ready reports whether the program has something to show: it was told who is registered,
 // and each input was there or has been waited for. From then on it is ready until it ends.
 func Ready(f *fleet.Fleet) bool {
-	t := &f.Tally
+	t := &f.Stats
 	if t.Ready.Load() {
 		return true
 	}

@@ -38,37 +38,37 @@ func TestReadyAtTheStart(t *testing.T) {
 			t.Helper()
 			probe(t, h, "not ready: "+what, "not ready: "+what)
 		}
-		y := &f.Tally
-		y.Etcd.Use()
-		y.NATS.Use()
-		y.ZMQ.Use()
+		y := &f.Stats
+		y.Etcd.MarkUsed()
+		y.NATS.MarkUsed()
+		y.ZMQ.MarkUsed()
 		not("etcd is not connected, no ZMQ publisher is connected")
-		y.ZMQ.Set(true)
+		y.ZMQ.SetConnected(true)
 		not("etcd is not connected")
 		// A worker that is polled makes NATS a part of it.
 		f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
 		not("etcd is not connected, NATS is not connected, no poll has been done yet")
-		y.Etcd.Set(true)
+		y.Etcd.SetConnected(true)
 		not("NATS is not connected, no poll has been done yet")
-		y.NATS.Set(true)
+		y.NATS.SetConnected(true)
 		not("no poll has been done yet")
-		y.Polled(stats.PollError, 0)
+		y.RecordPoll(stats.PollError, 0)
 		not("no poll has been done yet")
-		y.Polled(stats.PollEmpty, time.Second)
+		y.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
 	synctest.Test(t, func(t *testing.T) { // no one uses NATS
 		f := fleetAt(fleet.Target(loadMetrics), true)
-		f.Tally.NATS.Use()
-		f.Tally.Etcd.Use()
-		f.Tally.Etcd.Set(true)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.Etcd.MarkUsed()
+		f.Stats.Etcd.SetConnected(true)
 		probe(t, handler(f), "ready", "ready")
 	})
 	synctest.Test(t, func(t *testing.T) { // nor is a registry
 		f := fleetAt(fleet.Target(loadMetrics), false)
-		f.Tally.NATS.Use()
-		f.Tally.NATS.Set(true)
-		f.Tally.Polled(stats.PollEmpty, time.Second)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.NATS.SetConnected(true)
+		f.Stats.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, handler(f), "ready", "ready")
 	})
 }
@@ -82,17 +82,17 @@ func TestReadyWithoutWhatIsAway(t *testing.T) {
 	}{
 		"nats": {func(f *fleet.Fleet) {
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
-			f.Tally.NATS.Use()
+			f.Stats.NATS.MarkUsed()
 		}, "NATS is not connected, no poll has been done yet"},
 		"a poll": {func(f *fleet.Fleet) {
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
-			f.Tally.NATS.Use()
-			f.Tally.NATS.Set(true)
+			f.Stats.NATS.MarkUsed()
+			f.Stats.NATS.SetConnected(true)
 		}, "no poll has been done yet"},
-		"publishers": {func(f *fleet.Fleet) { f.Tally.ZMQ.Use() }, "no ZMQ publisher is connected"},
-		"etcd":       {func(f *fleet.Fleet) { f.Tally.Etcd.Use() }, "etcd is not connected"},
-		"files":      {func(f *fleet.Fleet) { f.Tally.Files.Use() }, "the directory of workers cannot be read"},
-		"kubernetes": {func(f *fleet.Fleet) { f.Tally.Kubernetes.Use() }, "the Kubernetes API cannot be read"},
+		"publishers": {func(f *fleet.Fleet) { f.Stats.ZMQ.MarkUsed() }, "no ZMQ publisher is connected"},
+		"etcd":       {func(f *fleet.Fleet) { f.Stats.Etcd.MarkUsed() }, "etcd is not connected"},
+		"files":      {func(f *fleet.Fleet) { f.Stats.Files.MarkUsed() }, "the directory of workers cannot be read"},
+		"kubernetes": {func(f *fleet.Fleet) { f.Stats.Kubernetes.MarkUsed() }, "the Kubernetes API cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -112,18 +112,18 @@ func TestReadyOnceIsReadyUntilTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetAt(fleet.Target(loadMetrics), true)
 		h := handler(f)
-		y := &f.Tally
-		y.Etcd.Use()
-		y.Etcd.Set(true)
+		y := &f.Stats
+		y.Etcd.MarkUsed()
+		y.Etcd.SetConnected(true)
 		probe(t, h, "ready", "ready")
-		y.Etcd.Set(false)
+		y.Etcd.SetConnected(false)
 		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
-		y.ZMQ.Use() // the first publisher comes later
+		y.ZMQ.MarkUsed() // the first publisher comes later
 		probe(t, h, "ready, but: etcd is not connected, no ZMQ publisher is connected", "not ready: etcd is not connected, no ZMQ publisher is connected")
 		time.Sleep(24 * time.Hour)
-		y.ZMQ.Set(true)
+		y.ZMQ.SetConnected(true)
 		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
-		y.Etcd.Set(true)
+		y.Etcd.SetConnected(true)
 		probe(t, h, "ready", "ready")
 	})
 }
@@ -134,10 +134,10 @@ func TestReadyNeedsToKnowWhoIsRegistered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target(loadMetrics), 1000, true)
 		h := handler(f)
-		f.Tally.Etcd.Use()
+		f.Stats.Etcd.MarkUsed()
 		time.Sleep(time.Hour)
 		probe(t, h, "not ready: etcd is not connected, no poll has been done yet", "not ready: etcd is not connected, no poll has been done yet")
-		f.Tally.Etcd.Set(true)
+		f.Stats.Etcd.SetConnected(true)
 		probe(t, h, "not ready: it is not known yet who is registered, no poll has been done yet",
 			"not ready: it is not known yet who is registered, no poll has been done yet")
 		f.Sync(fleet.Listing{})

@@ -182,7 +182,7 @@ func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
 		asked := func(when time.Duration) (n int64) {
 			synctest.Test(t, func(t *testing.T) {
 				f := readyFleet(t)
-				h := WithProfiles(WithTargets(handler(f), f, "dynamo", func(fleet.WorkerPage) string { return "http://a" }, slog.New(slog.DiscardHandler)))
+				h := WithProfiles(WithTargets(handler(f), f, "dynamo", func(fleet.ScrapeTarget) string { return "http://a" }, slog.New(slog.DiscardHandler)))
 				conn := serve(t, h).connect(t)
 				write(t, conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 				pass(when)

@@ -30,7 +30,7 @@ func (p *press) inUse() int {
 func goodScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) time.Duration {
 	t.Helper()
 	const id = 0x7d7ba2096ef23e30 // of fullFleet's first
-	f.Hit(id, 3, 1)
+	f.RecordHit(id, 3, 1)
 	f.Advance(time.Now())
 	start := time.Now()
 	resp, err := client.Get(url)
@@ -75,7 +75,7 @@ func TestClientsThatDoNotReadHoldAFewPagesAtMost(t *testing.T) {
 				if took := goodScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
 					t.Errorf("a client that reads waited %v, want 2s at most", took)
 				}
-				if n := f.Tally.CutOff.Load(); n == 0 || n > clients {
+				if n := f.Stats.SlowScrapesCut.Load(); n == 0 || n > clients {
 					t.Errorf("%d scrapes were cut off, want some of %d", n, clients)
 				}
 				pass(31 * time.Second)
@@ -103,7 +103,7 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 		alone := slow()
 		pass(20 * time.Second)
 		testutil.Equal(t, "end of what one alone gets", all(alone), "0\r\n\r\n")
-		testutil.Equal(t, "cut off", f.Tally.CutOff.Load(), 0)
+		testutil.Equal(t, "cut off", f.Stats.SlowScrapesCut.Load(), 0)
 
 		var some []net.Conn
 		for range 4 {
@@ -111,9 +111,9 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 		}
 		pass(1999 * time.Millisecond)
 		another := slow()
-		testutil.Equal(t, "cut off before their time", f.Tally.CutOff.Load(), 0)
+		testutil.Equal(t, "cut off before their time", f.Stats.SlowScrapesCut.Load(), 0)
 		pass(50 * time.Millisecond)
-		testutil.Equal(t, "cut off after it", f.Tally.CutOff.Load(), 1)
+		testutil.Equal(t, "cut off after it", f.Stats.SlowScrapesCut.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
 			t.Error("the page of the oldest looks whole")
 		}
@@ -138,7 +138,7 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 		}
 		write(t, s.connect(t), "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
 		for range 10 {
-			testutil.Equal(t, "cut off", f.Tally.CutOff.Load(), 0)
+			testutil.Equal(t, "cut off", f.Stats.SlowScrapesCut.Load(), 0)
 			for _, c := range steady {
 				if n, err := io.CopyN(io.Discard, c, 64<<10); err != nil {
 					t.Fatalf("%d bytes, then %v", n, err)
@@ -147,7 +147,7 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 			pass(time.Second)
 		}
 		pass(50 * time.Millisecond)
-		testutil.Equal(t, "cut off when one waits for ten seconds", f.Tally.CutOff.Load(), 1)
+		testutil.Equal(t, "cut off when one waits for ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
 	})
 }
 
@@ -170,7 +170,7 @@ func TestAPieceHasTwoSeconds(t *testing.T) {
 					_, _ = io.CopyN(io.Discard, c, rate/10)
 				}
 			}
-			testutil.Equal(t, fmt.Sprint("is cut off at ", rate), f.Tally.CutOff.Load() > 0, isCutOff)
+			testutil.Equal(t, fmt.Sprint("is cut off at ", rate), f.Stats.SlowScrapesCut.Load() > 0, isCutOff)
 		})
 	}
 }

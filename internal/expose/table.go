@@ -138,11 +138,11 @@ var workerInfo = gauge("llm_worker_info", "What is known of the worker beside nu
 
 var endpointFamilies = []endpointFamily{
 	{gauge("llm_load_avg", "Average load across workers"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Of(e.Blocks.Mean) }},
+		func(e *fleet.EndpointState) number { return e.Blocks.Opt(e.Blocks.Mean) }},
 	{gauge("llm_load_std", "Load standard deviation across workers"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Of(e.Blocks.Std) }},
+		func(e *fleet.EndpointState) number { return e.Blocks.Opt(e.Blocks.Std) }},
 	{gauge("llm_load_max", "Largest number of active KV cache blocks among the workers"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Of(e.Blocks.Max) }},
+		func(e *fleet.EndpointState) number { return e.Blocks.Opt(e.Blocks.Max) }},
 	{gauge("llm_load_imbalance_ratio", "Largest number of active KV cache blocks, divided by the mean"),
 		func(e *fleet.EndpointState) number { return e.Blocks.Imbalance() }},
 	{counter("llm_kv_hit_rate_events_total", "KV hit rate events booked on this endpoint"),
@@ -172,14 +172,14 @@ type point struct {
 type programFamily struct {
 	family
 	labels []string
-	points func(*stats.Tally) []point
+	points func(*stats.Stats) []point
 }
 
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			var ps []point
-			for _, l := range t.Links() {
+			for _, l := range t.Connections() {
 				if l.Used() {
 					ps = append(ps, point{truth(l.Up()), []string{l.System}})
 				}
@@ -187,62 +187,62 @@ var programFamilies = []programFamily{
 			return ps
 		}},
 	{counter("dynamo_metrics_disconnects_total", "How often the connection to the server was lost"), []string{"system"},
-		func(t *stats.Tally) []point {
-			return ofLinks(t, func(l *stats.Link) float64 { return float64(l.Falls()) })
+		func(t *stats.Stats) []point {
+			return ofLinks(t, func(l *stats.ConnState) float64 { return float64(l.Disconnects()) })
 		}},
 	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied what is required; events that could not come meanwhile are lost"), []string{"system"},
-		func(t *stats.Tally) []point {
-			return ofLinks(t, func(l *stats.Link) float64 { return l.Down().Seconds() })
+		func(t *stats.Stats) []point {
+			return ofLinks(t, func(l *stats.ConnState) float64 { return l.Downtime().Seconds() })
 		}},
 	{counter("dynamo_metrics_log_lines_dropped_total", "Lines missing in the program's log: they could not be written, or not fast enough"), nil,
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			if t.LogDropped == nil {
 				return []point{{value: 0}}
 			}
 			return []point{{value: float64(t.LogDropped())}}
 		}},
 	{counter("dynamo_metrics_errors_total", "Calls that failed"), []string{"source"},
-		func(t *stats.Tally) []point { return each(stats.Peers(), t.Failed) }},
+		func(t *stats.Stats) []point { return each(stats.Peers(), t.Failures) }},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			if !t.Etcd.Used() && !t.Kubernetes.Used() {
 				return nil
 			}
 			return []point{{value: truth(t.Leader.Load())}}
 		}},
 	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
-		func(t *stats.Tally) []point { return each(stats.PollResults(), t.Polls) }},
+		func(t *stats.Stats) []point { return each(stats.PollResults(), t.Polls) }},
 	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics pages by result"), []string{"result"},
-		func(t *stats.Tally) []point { return each(stats.ScrapeResults(), t.Scrapes) }},
+		func(t *stats.Stats) []point { return each(stats.ScrapeResults(), t.Scrapes) }},
 	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics pages that failed"), []string{"reason"},
-		func(t *stats.Tally) []point { return each(stats.PageTroubles(), t.FailedScrapes) }},
+		func(t *stats.Stats) []point { return each(stats.ScrapeFailures(), t.ScrapeFailures) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
-		func(t *stats.Tally) []point { return each(stats.Kinds(), t.Messages) }},
+		func(t *stats.Stats) []point { return each(stats.Kinds(), t.Messages) }},
 	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},
 		rejected},
 	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
-		func(t *stats.Tally) []point { return each(stats.Drops(), t.Dropped) }},
+		func(t *stats.Stats) []point { return each(stats.Drops(), t.Dropped) }},
 	{counter("dynamo_metrics_workers_over_limit_total", "Workers, endpoints, replies, events and channels turned away because a limit was reached"), nil,
-		func(t *stats.Tally) []point { return []point{{value: float64(t.OverLimit())}} }},
+		func(t *stats.Stats) []point { return []point{{value: float64(t.AllRefused())}} }},
 	{counter("dynamo_metrics_over_limit_total", "What was turned away because a limit was reached"), []string{"kind"},
-		func(t *stats.Tally) []point { return each(stats.Limits(), t.TurnedAway) }},
+		func(t *stats.Stats) []point { return each(stats.Limits(), t.Refused) }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
-		func(t *stats.Tally) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
+		func(t *stats.Stats) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
 	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients did not read the page while others waited for theirs"), nil,
-		func(t *stats.Tally) []point { return []point{{value: float64(t.CutOff.Load())}} }},
+		func(t *stats.Stats) []point { return []point{{value: float64(t.SlowScrapesCut.Load())}} }},
 	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that never came, by the gaps in their publishers' sequences"), nil,
-		func(t *stats.Tally) []point { return []point{{value: float64(t.Gaps.Load())}} }},
+		func(t *stats.Stats) []point { return []point{{value: float64(t.MissedEvents.Load())}} }},
 	{gauge("dynamo_metrics_zmq_publishers", "ZMQ publishers that are announced, by whether they are connected"), []string{"state"},
 		zmqPublishers},
 	{counter("dynamo_metrics_push_total", "Pushes to the Pushgateway by result"), []string{"result"},
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			return []point{
 				{value: float64(t.PushError.Load()), labels: []string{"error"}},
 				{value: float64(t.PushOK.Load()), labels: []string{"ok"}},
 			}
 		}},
 	{gauge("dynamo_metrics_push_last_success_timestamp_seconds", "Unix time of the last successful push; absent before it"), nil,
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			at := t.LastPush.Load()
 			if at == 0 {
 				return nil
@@ -250,7 +250,7 @@ var programFamilies = []programFamily{
 			return []point{{value: time.Duration(at).Seconds()}}
 		}},
 	{gauge("dynamo_metrics_history_bytes", "Memory of what is remembered for the web page"), nil,
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			n := t.HistoryBytes.Load()
 			if n == 0 {
 				return nil
@@ -258,16 +258,16 @@ var programFamilies = []programFamily{
 			return []point{{value: float64(n)}}
 		}},
 	{gauge("dynamo_metrics_page_streams", "Web pages that are open"), nil,
-		func(t *stats.Tally) []point { return []point{{value: float64(t.Streams.Load())}} }},
+		func(t *stats.Stats) []point { return []point{{value: float64(t.Streams.Load())}} }},
 	{counter("dynamo_metrics_page_streams_lost_total", "Web pages that got no data: refused because too many were open, or cut off because they did not read"), []string{"reason"},
-		func(t *stats.Tally) []point {
+		func(t *stats.Stats) []point {
 			return []point{
 				{value: float64(t.StreamsCutOff.Load()), labels: []string{"cut_off"}},
 				{value: float64(t.StreamsRefused.Load()), labels: []string{"refused"}},
 			}
 		}},
 	{counter("dynamo_metrics_page_snapshots_skipped_total", "Snapshots that web pages missed because they read slowly"), nil,
-		func(t *stats.Tally) []point { return []point{{value: float64(t.Skipped.Load())}} }},
+		func(t *stats.Stats) []point { return []point{{value: float64(t.SnapshotsSkipped.Load())}} }},
 }
 
 // pollDuration and eventLag are histograms.
@@ -308,7 +308,7 @@ func ofPasses(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) number 
 	}
 }
 
-func zmqPublishers(t *stats.Tally) []point {
+func zmqPublishers(t *stats.Stats) []point {
 	if !t.ZMQ.Used() {
 		return nil
 	}
@@ -324,10 +324,10 @@ func truth(b bool) float64 {
 }
 
 // ofLinks is a value of each connection that there should be.
-func ofLinks(t *stats.Tally, value func(*stats.Link) float64) (ps []point) {
-	for _, l := range t.Links() {
-		if l.Used() && !l.Off() {
-			ps = append(ps, point{value(l.Link), []string{l.System}})
+func ofLinks(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
+	for _, l := range t.Connections() {
+		if l.Used() && !l.Disabled() {
+			ps = append(ps, point{value(l.ConnState), []string{l.System}})
 		}
 	}
 	return ps
@@ -341,7 +341,7 @@ func each[K interface{ String() string }](keys []K, value func(K) uint64) []poin
 	return ps
 }
 
-func rejected(t *stats.Tally) []point {
+func rejected(t *stats.Stats) []point {
 	var ps []point
 	for _, k := range stats.Kinds() {
 		for _, r := range stats.Reasons() {

@@ -20,7 +20,7 @@ import (
 )
 
 // targetsOf is what is answered of the Fleet on /api/v1/targets.
-func targetsOf(t *testing.T, f *fleet.Fleet, where func(fleet.WorkerPage) string) string {
+func targetsOf(t *testing.T, f *fleet.Fleet, where func(fleet.ScrapeTarget) string) string {
 	t.Helper()
 	h := WithTargets(handler(f), f, "dynamo", where, slog.New(slog.DiscardHandler))
 	w := get(t, h, "/api/v1/targets")
@@ -42,7 +42,7 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 	at("a \"b\"\\</script>ü", "é", 7)
 	at("hidden", "generate", 8)
 	f.SetCard("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "decode", Name: "generate"}, ID: 9}, fleet.Card{Model: "m"})
-	where := func(p fleet.WorkerPage) string {
+	where := func(p fleet.ScrapeTarget) string {
 		switch p.ID {
 		case 8:
 			return ""
@@ -81,7 +81,7 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 
 func TestWithoutPagesThereIsAnEmptyListOfTargets(t *testing.T) {
 	f := fleetAt(everything, true)
-	nowhere := func(fleet.WorkerPage) string { return "" }
+	nowhere := func(fleet.ScrapeTarget) string { return "" }
 	testutil.Equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 	testutil.Equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
@@ -96,7 +96,7 @@ func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
 		}
 		var lists atomic.Int64
-		where := func(p fleet.WorkerPage) string {
+		where := func(p fleet.ScrapeTarget) string {
 			if p.ID == 1 {
 				lists.Add(1)
 			}
@@ -130,7 +130,7 @@ func TestTargetsNameTheNamespaceOfTheirWorker(t *testing.T) {
 		e := loadMetrics
 		e.Namespace = namespaces.Label("lab")
 		f.Register("", fleet.Instance{Endpoint: e, ID: 1}, fleet.Registration{Publishes: true})
-		where := func(fleet.WorkerPage) string { return "http://192.0.2.1:9090" }
+		where := func(fleet.ScrapeTarget) string { return "http://192.0.2.1:9090" }
 		w := get(t, WithTargets(handler(f), f, namespaces, where, slog.New(slog.DiscardHandler)), "/api/v1/targets")
 		if want := `"dynamo_namespace":"lab"`; strings.Count(w.Body.String(), want) != 1 {
 			t.Errorf("%s is watched: %s, want %s in it", namespaces, w.Body, want)

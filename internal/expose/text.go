@@ -47,8 +47,8 @@ func (t *text) page(to *bytes.Buffer) error {
 		return err
 	}
 	t.fleet.Advance(t.now())
-	t.snapshot = t.fleet.Borrow(false)
-	defer t.fleet.Return(t.snapshot)
+	t.snapshot = t.fleet.AcquireSnapshot(false)
+	defer t.fleet.ReleaseSnapshot(t.snapshot)
 	t.body = to
 	encoder := expfmt.NewEncoder(to, expfmt.NewFormat(expfmt.TypeTextPlain))
 	families := textFamilies
@@ -126,8 +126,8 @@ func (t *text) each(f func(e *fleet.EndpointState, rows []fleet.WorkerState)) {
 	rows := t.snapshot.Workers
 	for i := range t.snapshot.Endpoints {
 		e := &t.snapshot.Endpoints[i]
-		f(e, rows[:e.Shown])
-		rows = rows[e.Shown:]
+		f(e, rows[:e.Rows])
+		rows = rows[e.Rows:]
 	}
 }
 

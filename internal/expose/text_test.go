@@ -32,7 +32,7 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 		}
 		for range 60 {
 			e := fleet.Endpoint{Component: name(), Name: name()}
-			if target.Several() {
+			if target.MultipleNamespaces() {
 				e.Namespace = name()
 			}
 			in := fleet.Instance{Endpoint: e, ID: 1 + r.Uint64N(30)}
@@ -42,20 +42,20 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 			case 0:
 				f.SetCard("", in, fleet.Card{Model: name(), KVTotal: number(), MaxSeqs: number()})
 			case 1:
-				f.Publish(from, fleet.FromLoadEvent, fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(),
+				f.RecordLoad(from, fleet.FromLoadEvent, fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(),
 					Waiting: number(), CacheUsage: fraction(), HitRate: fraction(), SpecDrafts: number()})
 			case 2:
-				f.Pass(from, fleet.Pass{Counter: r.Uint64N(5), Seconds: r.ExpFloat64(), Running: r.Uint64N(9), PrefillTokens: r.Uint64N(9_000_000)})
+				f.RecordForwardPass(from, fleet.Pass{Counter: r.Uint64N(5), Seconds: r.ExpFloat64(), Running: r.Uint64N(9), PrefillTokens: r.Uint64N(9_000_000)})
 			case 3:
-				f.Serve(fleet.Request{Prefill: fleet.Some(in.ID), Decode: fleet.Some(in.ID), ISLBlocks: number(), OverlapBlocks: number(),
+				f.RecordRequest(fleet.Request{Prefill: fleet.Some(in.ID), Decode: fleet.Some(in.ID), ISLBlocks: number(), OverlapBlocks: number(),
 					FirstToken: fraction(), InterToken: fraction(), Duration: fraction()})
 			case 5:
-				for _, p := range f.WorkerPages(r.IntN(2) == 0) {
-					f.Scrape(p, []fleet.Scraped{{Rank: uint32(r.IntN(3)), Lookups: number(), Hits: number(), Inflight: number(),
+				for _, p := range f.ScrapeTargets(r.IntN(2) == 0) {
+					f.RecordScrape(p, []fleet.ScrapedValues{{Rank: uint32(r.IntN(3)), Lookups: number(), Hits: number(), Inflight: number(),
 						Load: fleet.Load{KVActive: number(), KVTotal: number(), ActiveSlots: number(), TotalSlots: number(), Waiting: number(), CacheUsage: fraction()}}})
 				}
 			case 4:
-				f.Report(fleet.Report{Endpoint: e, Worker: fleet.WorkerID{Static: "x\"" + name()}, Service: "s", Load: fleet.Load{Waiting: number()}})
+				f.RecordPollReply(fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Static: "x\"" + name()}, Service: "s", Load: fleet.Load{Waiting: number()}})
 			}
 		}
 		pageOf(t, f)
@@ -74,11 +74,11 @@ func fullFleet(n int) *fleet.Fleet {
 	for id := range uint64(n) {
 		in := fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e30 + id}
 		f.Register("", in, fleet.Registration{NATS: true})
-		f.Report(fleet.Report{Endpoint: loadMetrics, Worker: fleet.WorkerID{Lease: in.ID}, Service: "dynamo_backend", Load: fleet.Load{
+		f.RecordPollReply(fleet.PollReply{Endpoint: loadMetrics, Worker: fleet.WorkerID{Lease: in.ID}, Service: "dynamo_backend", Load: fleet.Load{
 			ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(id % 1000), KVTotal: some(1000),
 			CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),
 		}})
-		f.Hit(in.ID, 20, id%20)
+		f.RecordHit(in.ID, 20, id%20)
 	}
 	return f
 }

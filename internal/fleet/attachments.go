@@ -3,35 +3,35 @@ package fleet
 import "slices"
 
 // at is the worker's seat at e, nil if it has none.
-func (w *worker) at(e Endpoint) *seat {
+func (w *worker) attachmentAt(e Endpoint) *attachment {
 	if w == nil {
 		return nil
 	}
-	for i := range w.seats {
-		if w.seats[i].endpoint.Endpoint == e {
-			return &w.seats[i]
+	for i := range w.attachments {
+		if w.attachments[i].endpoint.Endpoint == e {
+			return &w.attachments[i]
 		}
 	}
 	return nil
 }
 
 // seatAt is the worker's seat at e, nil if it has none.
-func (w *worker) seatAt(e *endpoint) *seat {
-	for i := range w.seats {
-		if w.seats[i].endpoint == e {
-			return &w.seats[i]
+func (w *worker) attachmentTo(e *endpoint) *attachment {
+	for i := range w.attachments {
+		if w.attachments[i].endpoint == e {
+			return &w.attachments[i]
 		}
 	}
 	return nil
 }
 
 // isListed reports whether the registry has the worker there.
-func (s *seat) isListed() bool { return s.registered || s.card.OK }
+func (s *attachment) isListed() bool { return s.registered || s.card.OK }
 
 // isListed reports whether the registry has anything of the worker.
 func (w *worker) isListed() bool {
-	for i := range w.seats {
-		if w.seats[i].isListed() {
+	for i := range w.attachments {
+		if w.attachments[i].isListed() {
 			return true
 		}
 	}
@@ -39,8 +39,8 @@ func (w *worker) isListed() bool {
 }
 
 // worker is the record of id, made if there is room; nil if there is none.
-func (f *Fleet) worker(id WorkerID, by proof) *worker {
-	if w := f.workers.of(id); w != nil {
+func (f *Fleet) ensureWorker(id WorkerID, by evidence) *worker {
+	if w := f.workers.get(id); w != nil {
 		return w
 	}
 	if !f.roomForWorker(id, by) {
@@ -48,85 +48,85 @@ func (f *Fleet) worker(id WorkerID, by proof) *worker {
 	}
 	w := &worker{id: id, label: id.String()}
 	f.workers.add(w)
-	f.strangers.keep(w, &w.stranger, !id.IsStatic())
+	f.unregisteredWorkers.setMember(w, &w.unregisteredElem, !id.IsStatic())
 	return w
 }
 
 // seat is the worker's seat at e, made if there is room; nil if there is none. One that
 // is new has what its worker has said of it before.
-func (f *Fleet) seat(id WorkerID, e Endpoint, by proof) *seat {
-	if s := f.workers.of(id).at(e); s != nil {
+func (f *Fleet) ensureAttachment(id WorkerID, e Endpoint, by evidence) *attachment {
+	if s := f.workers.get(id).attachmentAt(e); s != nil {
 		return s
 	}
-	w := f.worker(id, by)
+	w := f.ensureWorker(id, by)
 	if w == nil {
 		return nil
 	}
 	p := (*endpoint)(nil)
 	if f.roomForAttachment(w, by) {
-		p = f.open(e, by, w)
+		p = f.ensureEndpoint(e, by, w)
 	}
 	if p == nil {
 		f.dropIfEmpty(w)
 		return nil
 	}
-	w.seats = append(w.seats, seat{endpoint: p})
-	s := &w.seats[len(w.seats)-1]
+	w.attachments = append(w.attachments, attachment{endpoint: p})
+	s := &w.attachments[len(w.attachments)-1]
 	if w.id.IsStatic() {
-		p.static++
+		p.staticCount++
 	}
-	f.join(p, w)
-	if w.waiting != nil && w.waiting.at == e {
-		s.ranks = w.waiting.ranks
-		f.stopWaiting(w)
+	f.addMember(p, w)
+	if w.pending != nil && w.pending.endpoint == e {
+		s.ranks = w.pending.ranks
+		f.removePending(w)
 	}
-	f.weigh(w)
+	f.updateFootprint(w)
 	return s
 }
 
 // relisted follows a change of what the registry has of the seat, which it had before or not.
-func (f *Fleet) relisted(w *worker, s *seat, before bool) {
+func (f *Fleet) updateListed(w *worker, s *attachment, before bool) {
 	switch now := s.isListed(); {
 	case now && !before:
-		s.endpoint.listed++
-		f.restand(s.endpoint)
+		s.endpoint.listedCount++
+		f.updateStatus(s.endpoint)
 	case before && !now:
-		s.endpoint.listed--
-		f.restand(s.endpoint)
+		s.endpoint.listedCount--
+		f.updateStatus(s.endpoint)
 	}
-	f.strangers.keep(w, &w.stranger, !w.id.IsStatic() && !w.isListed())
-	f.weigh(w)
+	f.unregisteredWorkers.setMember(w, &w.unregisteredElem, !w.id.IsStatic() && !w.isListed())
+	f.updateFootprint(w)
 	f.trim(w, s)
 }
 
 // leave takes the worker from its seat; what else is known of it stays.
-func (f *Fleet) leave(w *worker, s *seat) {
-	f.arrived(s)
-	f.unhear(s)
-	f.enrol(s, -1)
+func (f *Fleet) detach(w *worker, s *attachment) {
+	f.stopAwaiting(s)
+	f.clearAnswered(s)
+	f.countRegistered(s, -1)
 	e := s.endpoint
 	if s.isListed() {
-		e.listed--
+		e.listedCount--
 	}
 	if w.id.IsStatic() {
-		e.static--
+		e.staticCount--
 	}
-	i := slices.IndexFunc(w.seats, func(o seat) bool { return o.endpoint == e })
-	w.seats = slices.Delete(w.seats, i, i+1)
-	f.part(e, w)
+	i := slices.IndexFunc(w.attachments, func(o attachment) bool { return o.endpoint == e })
+	w.attachments = slices.Delete(w.attachments, i, i+1)
+	f.removeMember(e, w)
 }
 
 // settle follows a change of the worker's seats: its hits may move, and a worker
 // of which nothing is left is forgotten.
-func (f *Fleet) settle(w *worker) {
+func (f *Fleet) prune(w *worker) {
 	if !f.dropIfEmpty(w) {
-		f.rehome(w)
+		f.updateHitsEndpoint(w)
 	}
 }
 
 // dropIfEmpty forgets a worker with neither seats nor hits nor anything that waits for a seat.
 func (f *Fleet) dropIfEmpty(w *worker) bool {
-	empty := len(w.seats) == 0 && len(w.loose) == 0 && w.waiting == nil && (w.hits.Events == 0 || w.home == nil)
+	empty := len(w.attachments) == 0 && len(w.unattributed) == 0 && w.pending == nil && (w.hits.Events == 0 || w.hitsEndpoint == nil)
 	if empty {
 		f.drop(w)
 	}
@@ -135,14 +135,14 @@ func (f *Fleet) dropIfEmpty(w *worker) bool {
 
 // drop forgets everything about the worker.
 func (f *Fleet) drop(w *worker) {
-	for len(w.seats) > 0 {
-		f.leave(w, &w.seats[len(w.seats)-1])
+	for len(w.attachments) > 0 {
+		f.detach(w, &w.attachments[len(w.attachments)-1])
 	}
-	w.loose = nil
-	f.stopWaiting(w)
-	f.setHome(w, nil)
-	f.hold(w, holding{})
-	f.strays.keep(w, &w.stray, false)
-	f.strangers.keep(w, &w.stranger, false)
+	w.unattributed = nil
+	f.removePending(w)
+	f.setHitsEndpoint(w, nil)
+	f.setFootprint(w, footprint{})
+	f.unregisteredAttachments.setMember(w, &w.attachmentsElem, false)
+	f.unregisteredWorkers.setMember(w, &w.unregisteredElem, false)
 	f.workers.remove(w)
 }

@@ -4,54 +4,54 @@ import "testing"
 
 // fleetOf is a Fleet of n registered workers that all report a load and have had a hit.
 func fleetOf(n int) *Fleet {
-	f := fleetAt(everything, n)
+	f := newFleet(everything, n)
 	f.BeginPoll()
 	for id := range uint64(n) {
 		register(f, generate, id+1)
-		f.Report(loaded(generate, lease(id+1), id%100))
-		f.Hit(id+1, 20, 5)
+		f.RecordPollReply(loaded(generate, lease(id+1), id%100))
+		f.RecordHit(id+1, 20, 5)
 	}
 	f.EndPoll(true)
 	return f
 }
 
-const many = 10_000
+const benchWorkers = 10_000
 
-func BenchmarkHit(b *testing.B) {
-	f := fleetOf(many)
+func BenchmarkRecordHit(b *testing.B) {
+	f := fleetOf(benchWorkers)
 	b.ReportAllocs()
 	id := uint64(0)
 	for b.Loop() {
-		id = (id + 7919) % many // a prime: every worker, in no order that caches like
-		f.Hit(id+1, 20, 5)
+		id = (id + 7919) % benchWorkers // a prime: every worker, in no order that caches like
+		f.RecordHit(id+1, 20, 5)
 	}
 }
 
-func BenchmarkHitInParallel(b *testing.B) {
-	f := fleetOf(many)
+func BenchmarkRecordHitParallel(b *testing.B) {
+	f := fleetOf(benchWorkers)
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
 		for id := uint64(0); p.Next(); {
-			id = (id + 7919) % many
-			f.Hit(id+1, 20, 5)
+			id = (id + 7919) % benchWorkers
+			f.RecordHit(id+1, 20, 5)
 		}
 	})
 }
 
-func BenchmarkReport(b *testing.B) {
-	f := fleetOf(many)
+func BenchmarkRecordPollReply(b *testing.B) {
+	f := fleetOf(benchWorkers)
 	r := loaded(generate, lease(0), 10)
 	b.ReportAllocs()
 	id := uint64(0)
 	for b.Loop() {
-		id = (id + 7919) % many
+		id = (id + 7919) % benchWorkers
 		r.Worker.Lease = id + 1
-		f.Report(r)
+		f.RecordPollReply(r)
 	}
 }
 
 func BenchmarkSnapshot(b *testing.B) {
-	f := fleetOf(many)
+	f := fleetOf(benchWorkers)
 	b.ReportAllocs()
 	var s Snapshot
 	for b.Loop() {
@@ -59,17 +59,17 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
-func BenchmarkSnapshotUnderTheLock(b *testing.B) {
-	f := fleetOf(many)
+func BenchmarkSnapshotCopyInto(b *testing.B) {
+	f := fleetOf(benchWorkers)
 	b.ReportAllocs()
 	var s Snapshot
 	for b.Loop() {
-		f.copy(&s)
+		f.copyInto(&s)
 	}
 }
 
 func BenchmarkPoll(b *testing.B) {
-	f := fleetOf(many)
+	f := fleetOf(benchWorkers)
 	b.ReportAllocs()
 	for b.Loop() {
 		f.BeginPoll()
@@ -78,9 +78,9 @@ func BenchmarkPoll(b *testing.B) {
 	}
 }
 
-func TestAHitAllocatesNothing(t *testing.T) {
+func TestRecordHitDoesNotAllocate(t *testing.T) {
 	f := fleetOf(100)
-	if n := testing.AllocsPerRun(100, func() { f.Hit(50, 20, 5) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { f.RecordHit(50, 20, 5) }); n != 0 {
 		t.Errorf("a hit allocates %v times, want 0", n)
 	}
 }

@@ -2,29 +2,29 @@ package fleet
 
 // unseeded is the number of KV cache blocks that Dynamo tells of a data parallel rank that it
 // was told nothing of: all of a vLLM worker's but the last, for life (ai-dynamo/dynamo#12163).
-const unseeded = 1
+const placeholderTotal = 1
 
 // seeding is what is known of a worker whose ranks say that they have a single block.
-type seeding struct {
-	total   Opt[uint64] // how many each has; absent where nothing says so, or ranks disagree
-	doubted bool        // no rank's single block is believed
+type blockTotal struct {
+	perRank    Opt[uint64] // how many each has; absent where nothing says so, or ranks disagree
+	distrusted bool        // no rank's single block is believed
 }
 
 // seedingOf is that of a worker of these ranks: as its model card says, or all of the ranks
 // that know it do.
-func seedingOf(ranks []rank, card Card) (by seeding) {
-	if card.KVTotal.V > unseeded {
-		return seeding{card.KVTotal, true}
+func blockTotalOf(ranks []rank, card Card) (by blockTotal) {
+	if card.KVTotal.V > placeholderTotal {
+		return blockTotal{card.KVTotal, true}
 	}
 	agree := true
 	note := func(l *Load) {
 		switch total := l.KVTotal; {
-		case total.V <= unseeded:
-			by.doubted = by.doubted || l.contradicts(l.CacheUsage)
-		case by.total.OK && by.total != total:
+		case total.V <= placeholderTotal:
+			by.distrusted = by.distrusted || l.contradicts(l.CacheUsage)
+		case by.perRank.OK && by.perRank != total:
 			agree = false
 		default:
-			by.total, by.doubted = total, true
+			by.perRank, by.distrusted = total, true
 		}
 	}
 	for i := range ranks {
@@ -34,7 +34,7 @@ func seedingOf(ranks []rank, card Card) (by seeding) {
 		}
 	}
 	if !agree {
-		by.total = Opt[uint64]{}
+		by.perRank = Opt[uint64]{}
 	}
 	return by
 }
@@ -42,19 +42,19 @@ func seedingOf(ranks []rank, card Card) (by seeding) {
 // contradicts reports whether the load says that there is a single block, while more are in
 // use, or a part of it is.
 func (l *Load) contradicts(usage Opt[float64]) bool {
-	return l.KVTotal == Some[uint64](unseeded) && (l.KVActive.V > unseeded || usage.V > 0 && usage.V < 1)
+	return l.KVTotal == Some[uint64](placeholderTotal) && (l.KVActive.V > placeholderTotal || usage.V > 0 && usage.V < 1)
 }
 
 // seeded is the load without a total of a single block that cannot be, or that is doubted.
 // What is known of the worker counts then, and what is in use of it follows from what the
 // load says of its usage. Usage may be that of another source.
-func (l Load) seeded(by seeding, usage Opt[float64]) Load {
-	if l.KVTotal != Some[uint64](unseeded) || !by.doubted && !l.contradicts(usage) {
+func (l Load) withBlockTotal(by blockTotal, usage Opt[float64]) Load {
+	if l.KVTotal != Some[uint64](placeholderTotal) || !by.distrusted && !l.contradicts(usage) {
 		return l
 	}
-	l.KVTotal = by.total
-	if l.CacheUsage.V > 0 && l.KVActive.V <= unseeded {
-		l.KVActive = l.blocks(l.CacheUsage)
+	l.KVTotal = by.perRank
+	if l.CacheUsage.V > 0 && l.KVActive.V <= placeholderTotal {
+		l.KVActive = l.blocksOf(l.CacheUsage)
 	}
 	return l
 }

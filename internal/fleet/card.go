@@ -22,19 +22,19 @@ func (f *Fleet) SetCard(key string, in Instance, c Card) {
 }
 
 func (f *Fleet) setCard(key string, in Instance, c Card) {
-	s := f.seat(WorkerID{Lease: in.ID}, in.Endpoint, listed)
+	s := f.ensureAttachment(WorkerID{Lease: in.ID}, in.Endpoint, byRegistry)
 	if s == nil {
 		return
 	}
-	w, before := f.workers.of(WorkerID{Lease: in.ID}), s.isListed()
+	w, before := f.workers.get(WorkerID{Lease: in.ID}), s.isListed()
 	counts, room := s.cardKeys.put(hashOf(key), c, s.card.V, equalCards)
 	if !room {
-		f.Tally.TurnAway(stats.AttachmentLimit)
+		f.Stats.CountRefused(stats.AttachmentLimit)
 		return
 	}
 	s.card = Some(counts)
-	f.relisted(w, s, before)
-	f.rehome(w)
+	f.updateListed(w, s, before)
+	f.updateHitsEndpoint(w)
 }
 
 // equalCards says that no card says more than another.
@@ -44,31 +44,31 @@ func equalCards(Card, Card) int { return 0 }
 func (f *Fleet) DropCard(key string, in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
-		f.keepCard(w, in.Endpoint, butOne(key), false)
+	if w := f.workers.get(WorkerID{Lease: in.ID}); w != nil {
+		f.retainCard(w, in.Endpoint, allExcept(key), false)
 	}
 }
 
 // keepCard forgets keys of a model card. It goes with the last one, unless it is known to
 // have another that is yet to be told.
-func (f *Fleet) keepCard(w *worker, e Endpoint, stays func(key uint64) bool, another bool) {
-	s := w.at(e)
+func (f *Fleet) retainCard(w *worker, e Endpoint, keeps func(key uint64) bool, another bool) {
+	s := w.attachmentAt(e)
 	if s == nil || !s.card.OK {
 		return
 	}
-	counts, some := s.cardKeys.keep(stays, s.card.V, equalCards)
+	counts, some := s.cardKeys.retain(keeps, s.card.V, equalCards)
 	if some || another {
 		s.card.V = counts
 		return
 	}
 	s.card = Opt[Card]{}
-	f.relisted(w, s, true)
-	if tooMany := f.held.unregistered > f.bounds.unregistered; !s.registered && (tooMany || !s.answered && len(s.ranks) == 0) {
+	f.updateListed(w, s, true)
+	if tooMany := f.footprint.unregisteredAttachments > f.bounds.unregisteredAttachments; !s.registered && (tooMany || !s.answered && len(s.ranks) == 0) {
 		if tooMany {
-			f.Tally.TurnAway(stats.AttachmentLimit)
+			f.Stats.CountRefused(stats.AttachmentLimit)
 		}
-		f.leave(w, s)
-		f.weigh(w)
+		f.detach(w, s)
+		f.updateFootprint(w)
 	}
-	f.settle(w)
+	f.prune(w)
 }

@@ -15,33 +15,35 @@ type Channel struct {
 	Topic     string
 	Publisher uint64 // as in its envelopes
 
-	Plane         Plane
+	Plane         EventPlane
 	Address       string // of ZMQ: tcp://host:port; of a broker: those of its readers' side, with ";" between
 	SubjectPrefix string // of NATS: the start of its subject, without the topic
 }
 
 // Plane is by what a channel's events travel.
-type Plane int
+type EventPlane int
 
 // The planes.
 const (
-	OtherPlane Plane = iota // one we do not know
+	OtherPlane EventPlane = iota // one we do not know
 	NATSPlane
 	ZMQPlane    // the publisher's own socket
 	BrokerPlane // a ZMQ broker that publishers were told to find by itself
 
-	Planes int = iota // how many there are
+	PlaneCount int = iota // how many there are
 )
 
 // String is the name that operators know.
-func (p Plane) String() string { return [...]string{"another plane", "NATS", "ZMQ", "a ZMQ broker"}[p] }
+func (p EventPlane) String() string {
+	return [...]string{"another plane", "NATS", "ZMQ", "a ZMQ broker"}[p]
+}
 
 // What is kept of channels takes so many bytes for each worker that may be tracked, and at
 // least so many in all: ten thousand workers of eight ranks that publish three topics each
 // find room where 65,536 may be tracked.
 const (
 	channelBytesPerWorker = 1 << 10
-	leastChannelBytes     = 1 << 20
+	minChannelBytes       = 1 << 20
 
 	channelBytes = 112 // what one takes beside its key and its address
 	scopeBytes   = 192 // what the endpoint and topic of one or several take beside their names
@@ -55,7 +57,7 @@ type channels struct {
 	bytes       int
 	onNATS      int // of them
 
-	wanted int // bytes of the smallest that was turned away since the registry was last listed; 0: none was
+	smallestRefused int // bytes of the smallest that was turned away since the registry was last listed; 0: none was
 
 	log     []ChannelChange // the last ones, in a ring
 	logged  uint64          // changes so far
@@ -66,8 +68,8 @@ type channels struct {
 type channel struct {
 	*scope
 	publisher    uint64
-	at           string // its address; of one on NATS the prefix of its subject
-	plane        Plane
+	address      string // its address; of one on NATS the prefix of its subject
+	plane        EventPlane
 	older, newer *channel // of the same publisher
 }
 
@@ -91,50 +93,50 @@ func newChannels() channels {
 	return channels{byKey: make(map[string]*channel), byPublisher: make(map[uint64]*channel), scopes: make(map[scope]*scope)}
 }
 
-func (c *channel) channel() Channel {
-	all := Channel{Endpoint: c.Endpoint, Topic: c.topic, Publisher: c.publisher, Plane: c.plane, Address: c.at}
+func (c *channel) export() Channel {
+	all := Channel{Endpoint: c.Endpoint, Topic: c.topic, Publisher: c.publisher, Plane: c.plane, Address: c.address}
 	if c.plane == NATSPlane {
-		all.Address, all.SubjectPrefix = "", c.at
+		all.Address, all.SubjectPrefix = "", c.address
 	}
 	return all
 }
 
 // Announce notes a channel by its key.
-func (f *Fleet) Announce(key string, c Channel) {
+func (f *Fleet) AddChannel(key string, c Channel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.announce(key, c)
+	f.addChannel(key, c)
 }
 
-func (f *Fleet) announce(key string, c Channel) {
+func (f *Fleet) addChannel(key string, c Channel) {
 	change := ChannelChange{New: Some(c)}
 	if old, known := f.channels.byKey[key]; known {
-		change.Old = Some(old.channel())
+		change.Old = Some(old.export())
 		if change.Old.V == c {
 			return
 		}
 		f.channels.remove(key, old)
 	}
-	if !f.channels.add(key, c, max(leastChannelBytes, f.limit*channelBytesPerWorker)) {
-		f.Tally.TurnAway(stats.ChannelLimit)
+	if !f.channels.add(key, c, max(minChannelBytes, f.workerLimit*channelBytesPerWorker)) {
+		f.Stats.CountRefused(stats.ChannelLimit)
 		change.New = Opt[Channel]{}
 	}
 	if change.Old.OK || change.New.OK {
-		f.channels.note(change)
+		f.channels.logChange(change)
 	}
 }
 
 // Withdraw notes that a channel's key is gone.
-func (f *Fleet) Withdraw(key string) {
+func (f *Fleet) RemoveChannel(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.withdraw(key)
+	f.removeChannel(key)
 }
 
-func (f *Fleet) withdraw(key string) {
+func (f *Fleet) removeChannel(key string) {
 	if old, known := f.channels.byKey[key]; known {
 		f.channels.remove(key, old)
-		f.channels.note(ChannelChange{Old: Some(old.channel())})
+		f.channels.logChange(ChannelChange{Old: Some(old.export())})
 	}
 }
 
@@ -151,8 +153,8 @@ func (cs *channels) add(key string, c Channel, most int) bool {
 		bytes += of.bytes()
 	}
 	if cs.bytes+bytes > most {
-		if cs.wanted == 0 || bytes < cs.wanted {
-			cs.wanted = bytes
+		if cs.smallestRefused == 0 || bytes < cs.smallestRefused {
+			cs.smallestRefused = bytes
 		}
 		return false
 	}
@@ -162,7 +164,7 @@ func (cs *channels) add(key string, c Channel, most int) bool {
 		cs.scopes[*shared] = shared
 	}
 	shared.refs++
-	kept := &channel{scope: shared, publisher: c.Publisher, at: at, plane: c.Plane, older: cs.byPublisher[c.Publisher]}
+	kept := &channel{scope: shared, publisher: c.Publisher, address: at, plane: c.Plane, older: cs.byPublisher[c.Publisher]}
 	if kept.older != nil {
 		kept.older.newer = kept
 	}
@@ -174,7 +176,7 @@ func (cs *channels) add(key string, c Channel, most int) bool {
 }
 
 func (cs *channels) remove(key string, c *channel) {
-	cs.bytes -= channelBytes + len(key) + len(c.at)
+	cs.bytes -= channelBytes + len(key) + len(c.address)
 	c.refs--
 	if of := *c.scope; of.refs == 0 {
 		cs.bytes -= of.bytes()
@@ -204,9 +206,9 @@ func (f *Fleet) Channels() (all map[string]Channel, changed <-chan struct{}) {
 	defer f.mu.Unlock()
 	all = make(map[string]Channel, len(f.channels.byKey))
 	for key, c := range f.channels.byKey {
-		all[key] = c.channel()
+		all[key] = c.export()
 	}
-	return all, f.channels.next()
+	return all, f.channels.nextChange()
 }
 
 // ChannelOf is a channel of this publisher.
@@ -217,26 +219,26 @@ func (f *Fleet) ChannelOf(publisher uint64) (Channel, bool) {
 	if c == nil {
 		return Channel{}, false
 	}
-	return c.channel(), true
+	return c.export(), true
 }
 
 // syncChannels takes all channels at one moment.
 func (f *Fleet) syncChannels(all map[string]Channel) {
 	for key := range f.channels.byKey {
-		if _, stays := all[key]; !stays {
-			f.withdraw(key)
+		if _, keeps := all[key]; !keeps {
+			f.removeChannel(key)
 		}
 	}
-	f.channels.wanted = 0
+	f.channels.smallestRefused = 0
 	for key, c := range all {
-		f.announce(key, c)
+		f.addChannel(key, c)
 	}
 }
 
 // wantsChannels reports whether there is room for a channel that was turned away.
-func (f *Fleet) wantsChannels() bool {
+func (f *Fleet) hasRoomForRefusedChannel() bool {
 	cs := &f.channels
-	return cs.wanted > 0 && cs.bytes+cs.wanted <= max(leastChannelBytes, f.limit*channelBytesPerWorker)
+	return cs.smallestRefused > 0 && cs.bytes+cs.smallestRefused <= max(minChannelBytes, f.workerLimit*channelBytesPerWorker)
 }
 
 // UsesNATS reports whether what is known of the namespace comes over NATS: workers
@@ -246,6 +248,6 @@ func (f *Fleet) wantsChannels() bool {
 func (f *Fleet) UsesNATS() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	unsaid := len(f.channels.byKey) == 0 && !f.Tally.ZMQ.Used() && !f.Tally.NATS.Off()
-	return !f.registry || f.channels.onNATS > 0 || f.enrolledOnNATS > 0 || unsaid && f.enrolled > 0
+	unsaid := len(f.channels.byKey) == 0 && !f.Stats.ZMQ.Used() && !f.Stats.NATS.Disabled()
+	return !f.registry || f.channels.onNATS > 0 || f.registeredOnNATS > 0 || unsaid && f.registeredCount > 0
 }

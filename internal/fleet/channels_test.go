@@ -10,8 +10,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
-	f := fleetAt(everything, 2)
+func TestChannelsSignalEveryChange(t *testing.T) {
+	f := newFleet(everything, 2)
 	zmq := Channel{Endpoint: generate, Topic: "kv_metrics", Publisher: 1, Plane: ZMQPlane, Address: "tcp://h:1"}
 	changes := func(want bool, do func()) {
 		t.Helper()
@@ -24,24 +24,24 @@ func TestChannelsAreAnnouncedAndWithdrawn(t *testing.T) {
 			testutil.Equal(t, "changed", false, want)
 		}
 	}
-	changes(true, func() { f.Announce("a", zmq) })
-	changes(false, func() { f.Announce("a", zmq) })
+	changes(true, func() { f.AddChannel("a", zmq) })
+	changes(false, func() { f.AddChannel("a", zmq) })
 	moved := zmq
 	moved.Address = "tcp://h:2"
-	changes(true, func() { f.Announce("a", moved) })
+	changes(true, func() { f.AddChannel("a", moved) })
 	all, _ := f.Channels()
 	testutil.Equal(t, "channels", all, map[string]Channel{"a": moved})
-	changes(false, func() { f.Withdraw("b") })
+	changes(false, func() { f.RemoveChannel("b") })
 	changes(true, func() { f.Sync(Listing{Channels: map[string]Channel{"a": zmq, "b": zmq}}) })
 	changes(false, func() { f.Sync(Listing{Channels: map[string]Channel{"a": zmq, "b": zmq}}) })
-	changes(true, func() { f.Withdraw("b") })
+	changes(true, func() { f.RemoveChannel("b") })
 	changes(true, func() { f.Sync(Listing{}) })
 	all, _ = f.Channels()
 	testutil.Equal(t, "channels", len(all), 0)
 }
 
 // auditChannels recounts what is kept count of, from the channels alone.
-func auditChannels(t *testing.T, f *Fleet) {
+func checkChannels(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -49,7 +49,7 @@ func auditChannels(t *testing.T, f *Fleet) {
 	bytes, onNATS := 0, 0
 	scopes, publishers := make(map[scope]int), make(map[uint64]int)
 	for key, c := range cs.byKey {
-		bytes += 112 + len(key) + len(c.at)
+		bytes += 112 + len(key) + len(c.address)
 		of := *c.scope
 		of.refs = 0
 		if scopes[of]++; scopes[of] == 1 {
@@ -83,40 +83,40 @@ func auditChannels(t *testing.T, f *Fleet) {
 }
 
 // follower is a reader that keeps what it is told, as many times as it is told it.
-type follower struct {
-	*ChannelReader
-	knows map[Channel]int
-	whole int // times that it was told everything
+type mirror struct {
+	*ChannelWatch
+	channels map[Channel]int
+	resyncs  int // times that it was told everything
 }
 
-func (r *follower) read() {
-	changes, all, _ := r.Next()
+func (r *mirror) read() {
+	changes, all, _ := r.Changes()
 	if all {
-		r.knows = make(map[Channel]int)
-		r.whole++
+		r.channels = make(map[Channel]int)
+		r.resyncs++
 	}
 	for _, c := range changes {
 		if c.Old.OK {
-			if r.knows[c.Old.V]--; r.knows[c.Old.V] == 0 {
-				delete(r.knows, c.Old.V)
+			if r.channels[c.Old.V]--; r.channels[c.Old.V] == 0 {
+				delete(r.channels, c.Old.V)
 			}
 		}
 		if c.New.OK {
-			r.knows[c.New.V]++
+			r.channels[c.New.V]++
 		}
 	}
 }
 
-// TestReadersOfChannelsKnowThemAll, however seldom they look.
-func TestReadersOfChannelsKnowThemAll(t *testing.T) {
+// TestChannelWatchSeesEveryChange, however seldom they look.
+func TestChannelWatchSeesEveryChange(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		f := fleetAt(everything, 1)
-		often, seldom := &follower{ChannelReader: f.FollowChannels()}, &follower{ChannelReader: f.FollowChannels()}
+		f := newFleet(everything, 1)
+		often, seldom := &mirror{ChannelWatch: f.WatchChannels()}, &mirror{ChannelWatch: f.WatchChannels()}
 		some := func() Channel {
 			c := Channel{
 				Endpoint: []Endpoint{{}, {Component: "backend"}, generate, prefill}[r.IntN(4)], Topic: []string{"kv_metrics", "kv-events"}[r.IntN(2)],
-				Publisher: r.Uint64N(20), Plane: Plane(r.IntN(4)),
+				Publisher: r.Uint64N(20), Plane: EventPlane(r.IntN(4)),
 			}
 			if c.Plane == NATSPlane {
 				c.SubjectPrefix = "namespace.dynamo"
@@ -138,10 +138,10 @@ func TestReadersOfChannelsKnowThemAll(t *testing.T) {
 				keys = all
 			case n < 600:
 				keys[key] = some()
-				f.Announce(key, keys[key])
+				f.AddChannel(key, keys[key])
 			default:
 				delete(keys, key)
-				f.Withdraw(key)
+				f.RemoveChannel(key)
 			}
 			if r.IntN(20) == 0 {
 				often.read()
@@ -158,9 +158,9 @@ func TestReadersOfChannelsKnowThemAll(t *testing.T) {
 			ofPublisher[c.Publisher] = true
 			nats = nats || c.Plane == NATSPlane
 		}
-		testutil.Equal(t, "what the one knows that looks often", often.knows, want)
-		testutil.Equal(t, "what the other one knows", seldom.knows, want)
-		testutil.Equal(t, "times that the first was told everything", often.whole, 1)
+		testutil.Equal(t, "what the one knows that looks often", often.channels, want)
+		testutil.Equal(t, "what the other one knows", seldom.channels, want)
+		testutil.Equal(t, "times that the first was told everything", often.resyncs, 1)
 		all, _ := f.Channels()
 		testutil.Equal(t, "channels", all, keys)
 		for id := range uint64(20) {
@@ -170,20 +170,20 @@ func TestReadersOfChannelsKnowThemAll(t *testing.T) {
 			}
 		}
 		testutil.Equal(t, "NATS is used", f.UsesNATS(), nats)
-		auditChannels(t, f)
+		checkChannels(t, f)
 	}
 }
 
-// TestWhoIsBehindReadsAllChannelsAgain, and not because of changes that are kept.
-func TestWhoIsBehindReadsAllChannelsAgain(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	r := f.FollowChannels()
+// TestChannelWatchResyncsWhenBehind, and not because of changes that are kept.
+func TestChannelWatchResyncsWhenBehind(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	r := f.WatchChannels()
 	next := func(changes, told int, all bool) {
 		t.Helper()
 		for i := range changes {
-			f.Announce("a", Channel{Topic: "kv_metrics", Publisher: uint64(changes + i)})
+			f.AddChannel("a", Channel{Topic: "kv_metrics", Publisher: uint64(changes + i)})
 		}
-		got, whole, _ := r.Next()
+		got, whole, _ := r.Changes()
 		testutil.Equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{told, all})
 	}
 	next(0, 0, true)
@@ -194,11 +194,11 @@ func TestWhoIsBehindReadsAllChannelsAgain(t *testing.T) {
 	next(4096, 4096, false)
 }
 
-// TestTheMemoryOfChannelsIsBounded whatever their keys and addresses are like, and a large
+// TestChannelsMemoryIsBounded whatever their keys and addresses are like, and a large
 // fleet finds room.
-func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
+func TestChannelsMemoryIsBounded(t *testing.T) {
 	announce := func(f *Fleet, i, key, address int) {
-		f.Announce(fmt.Sprintf("%0*d", key, i), Channel{
+		f.AddChannel(fmt.Sprintf("%0*d", key, i), Channel{
 			Endpoint: generate, Topic: "forward-pass-metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: fmt.Sprintf("tcp://%0*d:1", address-8, i),
 		})
 	}
@@ -209,32 +209,32 @@ func TestTheMemoryOfChannelsIsBounded(t *testing.T) {
 		{2048, 1000, 936, 1023},
 		{65_536, 112, 32, 262_143},
 	} {
-		f := fleetAt(everything, c.limit)
+		f := newFleet(everything, c.limit)
 		for i := range c.room + 5 {
 			announce(f, i, c.key, c.address)
 		}
 		what := fmt.Sprintf("of %d workers, keys of %d bytes and addresses of %d", c.limit, c.key, c.address)
 		testutil.Equal(t, "channels "+what, len(f.channels.byKey), c.room)
-		testutil.Equal(t, "turned away "+what, f.Tally.TurnedAway(stats.ChannelLimit), uint64(5))
-		auditChannels(t, f)
+		testutil.Equal(t, "turned away "+what, f.Stats.Refused(stats.ChannelLimit), uint64(5))
+		checkChannels(t, f)
 	}
-	f := fleetAt(everything, 65_536)
+	f := newFleet(everything, 65_536)
 	for worker := range 10_000 {
 		for rank := range 8 {
 			for _, topic := range []string{"kv_metrics", "forward-pass-metrics", "kv-events"} {
 				id := uint64(worker*8+rank)<<32 + uint64(len(topic))
-				f.Announce(fmt.Sprintf("v1/event_channels/namespace/dynamo-system-llama/component/VllmDecodeWorker/endpoint/generate/topic/%s/%x", topic, id), Channel{
+				f.AddChannel(fmt.Sprintf("v1/event_channels/namespace/dynamo-system-llama/component/VllmDecodeWorker/endpoint/generate/topic/%s/%x", topic, id), Channel{
 					Endpoint: Endpoint{Component: "VllmDecodeWorker", Name: "generate"}, Topic: topic, Publisher: id, Plane: ZMQPlane, Address: "tcp://10.100.100.100:40000",
 				})
 			}
 		}
 	}
-	testutil.Equal(t, "turned away of 10,000 workers of eight ranks", f.Tally.TurnedAway(stats.ChannelLimit), uint64(0))
+	testutil.Equal(t, "turned away of 10,000 workers of eight ranks", f.Stats.Refused(stats.ChannelLimit), uint64(0))
 }
 
-// TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel that was turned away.
-func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
-	f := fleetAt(everything, 1)
+// TestChannelsNeedSyncWhenRoomIsFreed that was turned away.
+func TestChannelsNeedSyncWhenRoomIsFreed(t *testing.T) {
+	f := newFleet(everything, 1)
 	all := make(map[string]Channel)
 	for i := range 10 { // of 104,857 bytes nine find room
 		all[fmt.Sprintf("%0104000d", i)] = Channel{Topic: "kv_metrics", Publisher: uint64(i)}
@@ -245,17 +245,17 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
 	if len(first) == len(all) || len(first) < 8 {
 		t.Fatalf("%d channels find room", len(first))
 	}
-	testutil.Equal(t, "wanted while full", f.WantsSync(), false)
+	testutil.Equal(t, "wanted while full", f.NeedsSync(), false)
 	for key := range first {
 		if len(key) < 200_000 {
-			f.Withdraw(key)
+			f.RemoveChannel(key)
 			delete(all, key)
 		}
-		if f.WantsSync() {
+		if f.NeedsSync() {
 			break
 		}
 	}
-	testutil.Equal(t, "wanted with room", f.WantsSync(), true)
+	testutil.Equal(t, "wanted with room", f.NeedsSync(), true)
 	for key := range all {
 		if len(key) > 200_000 {
 			delete(all, key)
@@ -264,10 +264,10 @@ func TestTheRegistryIsWantedAgainWhenThereIsRoomForAChannel(t *testing.T) {
 	f.Sync(Listing{Channels: all})
 	second, _ := f.Channels()
 	testutil.Equal(t, "all that fit", len(second), len(all))
-	testutil.Equal(t, "wanted after it was listed", f.WantsSync(), false)
+	testutil.Equal(t, "wanted after it was listed", f.NeedsSync(), false)
 }
 
-func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
+func TestChannelsUseNATS(t *testing.T) {
 	zmq, bus := Channel{Plane: ZMQPlane}, Channel{Plane: NATSPlane}
 	for name, c := range map[string]struct {
 		do   func(*Fleet)
@@ -275,38 +275,38 @@ func TestNATSIsUsedWhereSomethingComesOverIt(t *testing.T) {
 	}{
 		"nobody is there":                        {func(*Fleet) {}, false},
 		"workers are polled":                     {func(f *Fleet) { register(f, generate, 1) }, true},
-		"workers say not where":                  {func(f *Fleet) { publishing(f, generate, 1) }, true},
-		"workers say not where, and NATS is off": {func(f *Fleet) { publishing(f, generate, 1); f.Tally.NATS.TurnOff() }, false},
-		"workers publish to a broker":            {func(f *Fleet) { publishing(f, generate, 1); f.Tally.ZMQ.Use() }, false},
-		"workers publish on ZMQ":                 {func(f *Fleet) { publishing(f, generate, 1); f.Announce("a", zmq) }, false},
-		"workers publish on NATS":                {func(f *Fleet) { publishing(f, generate, 1); f.Announce("a", bus) }, true},
+		"workers say not where":                  {func(f *Fleet) { registerPublishing(f, generate, 1) }, true},
+		"workers say not where, and NATS is off": {func(f *Fleet) { registerPublishing(f, generate, 1); f.Stats.NATS.Disable() }, false},
+		"workers publish to a broker":            {func(f *Fleet) { registerPublishing(f, generate, 1); f.Stats.ZMQ.MarkUsed() }, false},
+		"workers publish on ZMQ":                 {func(f *Fleet) { registerPublishing(f, generate, 1); f.AddChannel("a", zmq) }, false},
+		"workers publish on NATS":                {func(f *Fleet) { registerPublishing(f, generate, 1); f.AddChannel("a", bus) }, true},
 		"one of them does": {func(f *Fleet) {
-			publishing(f, generate, 1)
-			f.Announce("a", zmq)
+			registerPublishing(f, generate, 1)
+			f.AddChannel("a", zmq)
 			f.Register(keyOf(Instance{Endpoint: generate, ID: 2}), Instance{Endpoint: generate, ID: 2}, Registration{Publishes: true, NATS: true})
 		}, true},
 	} {
-		f := fleetAt(everything, plenty)
+		f := newFleet(everything, largeLimit)
 		c.do(f)
 		testutil.Equal(t, name, f.UsesNATS(), c.want)
 	}
-	testutil.Equal(t, "nobody registers", New(backend, plenty, false).UsesNATS(), true)
+	testutil.Equal(t, "nobody registers", New(backend, largeLimit, false).UsesNATS(), true)
 }
 
-// TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre, and so does what is asked of them.
-func TestAChangeOfAChannelCostsAsMuchHoweverManyThereAre(t *testing.T) {
+// TestChannelsChangeAtConstantCost, and so does what is asked of them.
+func TestChannelsChangeAtConstantCost(t *testing.T) {
 	cost := func(channels int) (allocs float64) {
-		f := fleetAt(everything, 65_536)
+		f := newFleet(everything, 65_536)
 		for i := range channels {
-			f.Announce(fmt.Sprint(i), Channel{Topic: "kv_metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: "tcp://h:1"})
+			f.AddChannel(fmt.Sprint(i), Channel{Topic: "kv_metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: "tcp://h:1"})
 		}
-		r := f.FollowChannels()
-		r.Next()
+		r := f.WatchChannels()
+		r.Changes()
 		n := uint64(0)
 		return testing.AllocsPerRun(100, func() {
 			n++
-			f.Announce("0", Channel{Topic: "kv_metrics", Publisher: n, Plane: ZMQPlane, Address: "tcp://h:2"})
-			if changes, all, _ := r.Next(); len(changes) != 1 || all {
+			f.AddChannel("0", Channel{Topic: "kv_metrics", Publisher: n, Plane: ZMQPlane, Address: "tcp://h:2"})
+			if changes, all, _ := r.Changes(); len(changes) != 1 || all {
 				t.Errorf("told of %d changes, of all: %v", len(changes), all)
 			}
 			f.ChannelOf(n)

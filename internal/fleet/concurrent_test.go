@@ -9,10 +9,10 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// TestEverybodyAtOnce is for the race detector: all that the program does with a
+// TestConcurrentUseOfEveryMethod is for the race detector: all that the program does with a
 // Fleet, at the same time.
-func TestEverybodyAtOnce(t *testing.T) {
-	f := fleetAt(backend, 100)
+func TestConcurrentUseOfEveryMethod(t *testing.T) {
+	f := newFleet(backend, 100)
 	const rounds = 500
 	var g sync.WaitGroup
 	work := func(do func(r *rand.Rand, round int)) {
@@ -25,16 +25,18 @@ func TestEverybodyAtOnce(t *testing.T) {
 		})
 	}
 	id := func(r *rand.Rand) uint64 { return 1 + r.Uint64N(150) }
-	work(func(r *rand.Rand, _ int) { register(f, places[r.IntN(len(places))], id(r)) })
-	work(func(r *rand.Rand, _ int) { deregister(f, places[r.IntN(len(places))], id(r)) })
+	work(func(r *rand.Rand, _ int) { register(f, testEndpoints[r.IntN(len(testEndpoints))], id(r)) })
+	work(func(r *rand.Rand, _ int) { deregister(f, testEndpoints[r.IntN(len(testEndpoints))], id(r)) })
 	work(func(r *rand.Rand, round int) {
 		if round%100 == 0 {
 			f.Sync(listing([]Instance{{generate, id(r)}, {prefill, id(r)}}...))
 		}
 	})
 	for range 2 {
-		work(func(r *rand.Rand, _ int) { f.Report(loaded(places[r.IntN(len(places))], lease(id(r)), 10)) })
-		work(func(r *rand.Rand, _ int) { f.Hit(id(r), 20, 5) })
+		work(func(r *rand.Rand, _ int) {
+			f.RecordPollReply(loaded(testEndpoints[r.IntN(len(testEndpoints))], lease(id(r)), 10))
+		})
+		work(func(r *rand.Rand, _ int) { f.RecordHit(id(r), 20, 5) })
 	}
 	work(func(_ *rand.Rand, round int) {
 		f.BeginPoll()
@@ -44,48 +46,48 @@ func TestEverybodyAtOnce(t *testing.T) {
 	work(func(_ *rand.Rand, round int) { after(f, time.Duration(round)*10*time.Second) })
 	work(func(_ *rand.Rand, round int) {
 		if round%20 == 0 {
-			auditSnapshot(t, f.Snapshot())
+			checkSnapshot(t, f.Snapshot())
 		}
 	})
 	work(func(r *rand.Rand, _ int) {
 		f.IsRegistered(Instance{generate, id(r)})
-		f.Registered()
-		f.Present(nil)
-		f.Targeted()
-		f.Tally.Polled(stats.PollOK, time.Millisecond)
-		f.Tally.PollDurations()
+		f.RegisteredEndpoints()
+		f.AppendPresent(nil)
+		f.TargetWorkers()
+		f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
+		f.Stats.PollDurations()
 	})
 	g.Wait()
-	audit(t, f)
+	checkInvariants(t, f)
 }
 
-// TestEveryEventIsBooked counts events that arrive at once from many connections.
-func TestEveryEventIsBooked(t *testing.T) {
-	f := fleetAt(Target(generate), plenty)
+// TestConcurrentHitsAreAllCounted counts events that arrive at once from many connections.
+func TestConcurrentHitsAreAllCounted(t *testing.T) {
+	f := newFleet(Target(generate), largeLimit)
 	register(f, generate, 1, 2, 3)
 	var g sync.WaitGroup
 	for range 8 {
 		g.Go(func() {
 			for i := range uint64(3000) {
-				f.Hit(1+i%3, 2, 1)
+				f.RecordHit(1+i%3, 2, 1)
 			}
 		})
 	}
 	g.Wait()
-	shows(t, f, "backend/generate: 3 silent 24000 events",
+	wantShown(t, f, "backend/generate: 3 silent 24000 events",
 		"  1 down hits 8000/16000", "  2 down hits 8000/16000", "  3 down hits 8000/16000")
 }
 
-// TestAnAnswerIsAppliedAtOnce, be it of several endpoints: no page and no poll sees half of it.
-func TestAnAnswerIsAppliedAtOnce(t *testing.T) {
-	f := fleetAt(backend, plenty)
+// TestConcurrentSnapshotSeesWholeReplies, be it of several endpoints: no page and no poll sees half of it.
+func TestConcurrentSnapshotSeesWholeReplies(t *testing.T) {
+	f := newFleet(backend, largeLimit)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)
-	f.Report(loaded(generate, lease(1), 0), loaded(loadMetrics, lease(1), 0))
+	f.RecordPollReply(loaded(generate, lease(1), 0), loaded(loadMetrics, lease(1), 0))
 	var g sync.WaitGroup
 	g.Go(func() {
 		for blocks := range uint64(2000) {
-			f.Report(loaded(generate, lease(1), blocks), loaded(loadMetrics, lease(1), blocks))
+			f.RecordPollReply(loaded(generate, lease(1), blocks), loaded(loadMetrics, lease(1), blocks))
 		}
 	})
 	for range 500 {

@@ -12,12 +12,12 @@ import (
 
 // Notes are what the program has found wrong that numbers cannot say: names and
 // addresses, for those who tell people. The zero Notes are empty.
-type Notes struct {
-	mu      sync.Mutex
-	clashes map[string]string
-	away    map[Channel]time.Time
-	gaps    []Gap
-	unread  map[Instance]UnreadPage
+type Diagnostics struct {
+	mu              sync.Mutex
+	planeMismatches map[string]string
+	unreachable     map[Channel]time.Time
+	gaps            []Gap
+	failedScrapes   map[Instance]FailedScrapes
 
 	subjects []Subject
 }
@@ -31,21 +31,21 @@ type Subject struct {
 }
 
 // SetSubjects notes what is known of all subjects; none while NATS is not connected.
-func (n *Notes) SetSubjects(all []Subject) {
+func (n *Diagnostics) SetSubjects(all []Subject) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.subjects = all
 }
 
 // Subjects are those of which it is known whether they are refused. They must not be changed.
-func (n *Notes) Subjects() []Subject {
+func (n *Diagnostics) Subjects() []Subject {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.subjects
 }
 
 // Refused are the subjects that are refused, of those that are required or of the others.
-func (n *Notes) Refused(required bool) (names []string) {
+func (n *Diagnostics) RefusedSubjects(required bool) (names []string) {
 	for _, s := range n.Subjects() {
 		if s.Refused && s.Required == required {
 			names = append(names, s.Name)
@@ -63,48 +63,48 @@ type Gap struct {
 }
 
 // lastGaps is how many of them are kept.
-const lastGaps = 8
+const maxGaps = 8
 
 // Missed notes a gap; the oldest goes for it.
-func (n *Notes) Missed(g Gap) {
+func (n *Diagnostics) AddGap(g Gap) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.gaps) == lastGaps {
+	if len(n.gaps) == maxGaps {
 		n.gaps = slices.Delete(n.gaps, 0, 1)
 	}
 	n.gaps = append(n.gaps, g)
 }
 
 // Gaps are the last ones, the newest last.
-func (n *Notes) Gaps() []Gap {
+func (n *Diagnostics) Gaps() []Gap {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.gaps)
 }
 
 // Away notes since when a ZMQ publisher or broker that should be subscribed to cannot be.
-func (n *Notes) Away(c Channel, since time.Time) {
+func (n *Diagnostics) SetUnreachable(c Channel, since time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.away == nil {
-		n.away = make(map[Channel]time.Time)
+	if n.unreachable == nil {
+		n.unreachable = make(map[Channel]time.Time)
 	}
-	n.away[c] = since
+	n.unreachable[c] = since
 }
 
 // Back notes that it can be, or need not be any more.
-func (n *Notes) Back(c Channel) {
+func (n *Diagnostics) ClearUnreachable(c Channel) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.away, c)
+	delete(n.unreachable, c)
 }
 
 // AwaySince are those that have been away since before a moment, by address.
-func (n *Notes) AwaySince(before time.Time) []Channel {
+func (n *Diagnostics) UnreachableSince(before time.Time) []Channel {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var all []Channel
-	for c, since := range n.away {
+	for c, since := range n.unreachable {
 		if since.Before(before) {
 			all = append(all, c)
 		}
@@ -120,15 +120,15 @@ func (n *Notes) AwaySince(before time.Time) []Channel {
 
 // SetClashes notes the components whose workers are on another event plane than their
 // routers, and the planes of both in words.
-func (n *Notes) SetClashes(byComponent map[string]string) {
+func (n *Diagnostics) SetPlaneMismatches(byComponent map[string]string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.clashes = byComponent
+	n.planeMismatches = byComponent
 }
 
 // Clashes are the reader's own.
-func (n *Notes) Clashes() map[string]string {
+func (n *Diagnostics) PlaneMismatches() map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return maps.Clone(n.clashes)
+	return maps.Clone(n.planeMismatches)
 }

@@ -14,22 +14,22 @@ type Origin struct {
 	Worker uint64
 	Rank   uint32
 
-	Sent uint64 // when, by the publisher's clock, in Unix milliseconds; 0: it does not say
-	Late bool   // one that the publisher sent later has come, of this rank or of another
+	Sent       uint64 // when, by the publisher's clock, in Unix milliseconds; 0: it does not say
+	OutOfOrder bool   // one that the publisher sent later has come, of this rank or of another
 }
 
 // Publish notes a load that a worker has published. It comes when something has
 // changed and is never repeated, so it lives as long as the worker is registered;
 // one that comes before the registration waits for it.
-func (f *Fleet) Publish(from Origin, source Source, l Load) {
+func (f *Fleet) RecordLoad(from Origin, source Source, l Load) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w, ranks := f.origin(from)
 	if w == nil {
 		return
 	}
-	if from.Late && slices.ContainsFunc(*ranks, func(r rank) bool { return r.number == from.Rank && r.sent >= from.Sent }) {
-		f.Tally.Reject(stats.LoadEvent, stats.Repeated) // it is not the load any more
+	if from.OutOfOrder && slices.ContainsFunc(*ranks, func(r rank) bool { return r.number == from.Rank && r.sent >= from.Sent }) {
+		f.Stats.CountRejected(stats.LoadEvent, stats.Repeated) // it is not the load any more
 		return
 	}
 	if r := f.setLoad(w, ranks, from.Rank, l, source); r != nil {
@@ -46,7 +46,7 @@ func (f *Fleet) origin(from Origin) (w *worker, ranks *[]rank) {
 	case from.Name != "" && f.target.Covers(from.Endpoint):
 		w, ranks = f.originAt(from)
 	case from.Name == "" && (from.Component == "" || f.target.CoversComponent(from.Component)):
-		w, ranks = f.looseOrigin(from)
+		w, ranks = f.unattributedOrigin(from)
 	}
 	if w != nil {
 		f.touch(w)
@@ -56,53 +56,53 @@ func (f *Fleet) origin(from Origin) (w *worker, ranks *[]rank) {
 
 // touch notes that a worker was heard that may be pushed out.
 func (f *Fleet) touch(w *worker) {
-	f.strangers.touch(w.stranger)
-	f.strays.touch(w.stray)
+	f.unregisteredWorkers.touch(w.unregisteredElem)
+	f.unregisteredAttachments.touch(w.attachmentsElem)
 }
 
 // looseOrigin is origin of an event that does not name the endpoint.
-func (f *Fleet) looseOrigin(from Origin) (*worker, *[]rank) {
+func (f *Fleet) unattributedOrigin(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
-	w := f.workers.of(id)
-	if (w == nil || len(w.loose) == 0) && !f.roomForRank(w, f.proofOf(id) == heard && (w == nil || !w.isListed())) {
-		f.Tally.TurnAway(stats.RankLimit)
+	w := f.workers.get(id)
+	if (w == nil || len(w.unattributed) == 0) && !f.roomForRank(w, f.evidenceOf(id) == byMessage && (w == nil || !w.isListed())) {
+		f.Stats.CountRefused(stats.RankLimit)
 		return nil, nil
 	}
 	if w == nil {
-		if w = f.worker(id, heard); w == nil {
+		if w = f.ensureWorker(id, byMessage); w == nil {
 			return nil, nil
 		}
-		f.rehome(w)
+		f.updateHitsEndpoint(w)
 	}
 	if from.Component != "" {
-		w.looseOf = from.Component
+		w.unattributedComponent = from.Component
 	}
-	if s := w.bearer(w.looseOf); s != nil {
-		s.mute = false
+	if s := w.loadAttachment(w.unattributedComponent); s != nil {
+		s.stale = false
 	}
-	return w, &w.loose
+	return w, &w.unattributed
 }
 
 // originAt is origin of an event that names the endpoint.
 func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
-	w, by := f.workers.of(id), f.proofOf(id)
-	s := w.at(from.Endpoint)
+	w, by := f.workers.get(id), f.evidenceOf(id)
+	s := w.attachmentAt(from.Endpoint)
 	if s == nil {
-		if by == heard && f.endpoints[from.Endpoint] == nil {
-			return f.await(id, from.Endpoint)
+		if by == byMessage && f.endpoints[from.Endpoint] == nil {
+			return f.pendingOrigin(id, from.Endpoint)
 		}
-		if !f.roomForRank(w, by == heard) {
-			f.Tally.TurnAway(stats.RankLimit)
+		if !f.roomForRank(w, by == byMessage) {
+			f.Stats.CountRefused(stats.RankLimit)
 			return nil, nil
 		}
-		if s = f.seat(id, from.Endpoint, by); s == nil {
+		if s = f.ensureAttachment(id, from.Endpoint, by); s == nil {
 			return nil, nil
 		}
-		w = f.workers.of(id)
-		f.rehome(w)
+		w = f.workers.get(id)
+		f.updateHitsEndpoint(w)
 	}
-	s.mute = false
+	s.stale = false
 	return w, &s.ranks
 }
 
@@ -110,10 +110,10 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 // data, else the one of the model card or of that name, else one that events have named,
 // else the only one; of equals the first by name. Only those of the component count, if it is
 // known. It is nil for a worker without a seat there.
-func (w *worker) bearer(component string) *seat {
-	var best *seat
-	for i := range w.seats {
-		s := &w.seats[i]
+func (w *worker) loadAttachment(component string) *attachment {
+	var best *attachment
+	for i := range w.attachments {
+		s := &w.attachments[i]
 		if component != "" && s.endpoint.Component != component {
 			continue
 		}
@@ -125,17 +125,17 @@ func (w *worker) bearer(component string) *seat {
 }
 
 // before reports whether the worker's load is rather at this seat than at another.
-func (s *seat) before(o *seat) bool {
-	if a, b := s.bears(), o.bears(); a != b {
+func (s *attachment) before(o *attachment) bool {
+	if a, b := s.loadCertainty(), o.loadCertainty(); a != b {
 		return a > b
 	}
 	return compareEndpoints(s.endpoint.Endpoint, o.endpoint.Endpoint) < 0
 }
 
 // bears says how sure it is that the worker's load is at this seat; 0: nothing says so.
-func (s *seat) bears() int {
+func (s *attachment) loadCertainty() int {
 	switch {
-	case s.carried:
+	case s.reportedLoad:
 		return 3
 	case s.card.OK, s.registered && s.Role == LoadRole:
 		return 2
@@ -148,7 +148,7 @@ func (s *seat) bears() int {
 // Publishing reports whether a worker that publishes its load is registered at a
 // watched endpoint. If the flags name an endpoint and the load of none of them is
 // there, elsewhere are the endpoints of the component that have it.
-func (f *Fleet) Publishing() (found bool, elsewhere []string) {
+func (f *Fleet) FindPublishers() (found bool, elsewhere []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	others := make(map[string]bool)
@@ -157,15 +157,15 @@ func (f *Fleet) Publishing() (found bool, elsewhere []string) {
 		if w.isRouter() {
 			continue
 		}
-		for i := range w.seats {
-			s := &w.seats[i]
+		for i := range w.attachments {
+			s := &w.attachments[i]
 			if !s.endpoint.watched || !s.registered || !s.Publishes {
 				continue
 			}
 			if found = true; f.target.Name == "" {
 				return true, nil
 			}
-			if b := w.bearer(f.target.Component); b != s && b.bears() > 0 {
+			if b := w.loadAttachment(f.target.Component); b != s && b.loadCertainty() > 0 {
 				others[b.endpoint.Name] = true
 			} else {
 				here = true

@@ -10,107 +10,107 @@ import (
 )
 
 // publishing registers workers of a release that publishes its loads.
-func publishing(f *Fleet, e Endpoint, ids ...uint64) {
+func registerPublishing(f *Fleet, e Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		f.Register(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, Registration{Publishes: true})
 	}
 }
 
-func card(f *Fleet, e Endpoint, id uint64) {
+func setCard(f *Fleet, e Endpoint, id uint64) {
 	f.SetCard(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, Card{Model: "m", KVTotal: Some[uint64](100), MaxSeqs: Some[uint64](8)})
 }
 
 // published is a load event of this many KV blocks in use that names no endpoint.
-func published(f *Fleet, id, blocks uint64) { publishedAt(f, Endpoint{}, id, blocks) }
+func publishUnattributed(f *Fleet, id, blocks uint64) { publishAt(f, Endpoint{}, id, blocks) }
 
-func publishedAt(f *Fleet, e Endpoint, id, blocks uint64) {
-	f.Publish(Origin{Endpoint: e, Worker: id}, FromActiveLoad, Load{KVActive: Some(blocks)})
+func publishAt(f *Fleet, e Endpoint, id, blocks uint64) {
+	f.RecordLoad(Origin{Endpoint: e, Worker: id}, FromActiveLoad, Load{KVActive: Some(blocks)})
 }
 
-func TestAPublishedLoadLivesWhileItsWorkerIsRegistered(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	publishedAt(f, generate, 1, 40)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+func TestEventsLoadLivesUntilDeregistered(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	publishAt(f, generate, 1, 40)
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	after(f, 24*time.Hour) // nothing has changed since
 	for range 5 {
 		poll(f)
 	}
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	testutil.Equal(t, "age", f.Snapshot().Workers[0].LoadAge, 24*time.Hour)
 	deregister(f, generate, 1)
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 }
 
-func TestARestartedContainerKeepsItsIDAndNotItsLoad(t *testing.T) {
+func TestEventsRestartDropsLoadKeepsHits(t *testing.T) {
 	for name, at := range map[string]Endpoint{"named": generate, "not named": {}} {
 		t.Run(name, func(t *testing.T) {
-			f := fleetAt(everything, plenty)
+			f := newFleet(everything, largeLimit)
 			process := func(transport string) {
 				f.Register(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1}, Registration{Publishes: true, Transport: transport})
 			}
 			process("192.0.2.2:1000/1/lab/backend/generate")
-			f.Hit(1, 8, 4)
-			publishedAt(f, at, 1, 40)
+			f.RecordHit(1, 8, 4)
+			publishAt(f, at, 1, 40)
 			process("192.0.2.2:1000/1/lab/backend/generate")
-			shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 4/8")
+			wantShown(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 4/8")
 			process("192.0.2.2:2000/1/lab/backend/generate")
-			shows(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 4/8")
-			publishedAt(f, at, 1, 5)
-			shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 5 hits 4/8")
+			wantShown(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 4/8")
+			publishAt(f, at, 1, 5)
+			wantShown(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 5 hits 4/8")
 		})
 	}
 }
 
-func TestALoadThatComesBeforeTheRegistrationWaitsForIt(t *testing.T) {
+func TestEventsLoadWaitsForRegistration(t *testing.T) {
 	for name, at := range map[string]Endpoint{"named": generate, "of a component": {Component: "backend"}, "not named": {}} {
 		t.Run(name, func(t *testing.T) {
-			f := fleetAt(everything, plenty)
-			publishedAt(f, at, 1, 40)
+			f := newFleet(everything, largeLimit)
+			publishAt(f, at, 1, 40)
 			after(f, retention-time.Second)
-			publishing(f, generate, 1)
-			shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+			registerPublishing(f, generate, 1)
+			wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 		})
 	}
 }
 
-func TestALateEventBringsNobodyBackUntilTheKeyIs(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	publishedAt(f, generate, 1, 40)
+func TestEventsAfterDeregistrationShowNoWorker(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	publishAt(f, generate, 1, 40)
 	deregister(f, generate, 1)
-	publishedAt(f, generate, 1, 41)
-	shows(t, f, "backend/generate: 1 unregistered")
-	after(f, lingering)
-	shows(t, f, "backend/generate:")
-	publishing(f, generate, 1)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 41")
+	publishAt(f, generate, 1, 41)
+	wantShown(t, f, "backend/generate: 1 unregistered")
+	after(f, activeAfterEvent)
+	wantShown(t, f, "backend/generate:")
+	registerPublishing(f, generate, 1)
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 41")
 	deregister(f, generate, 1)
-	publishing(f, generate, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down") // its load went with its key
+	registerPublishing(f, generate, 1)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down") // its load went with its key
 }
 
-func TestAnEventWithoutAnEndpointGoesWhereItsWorkerHasItsLoad(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	publishing(f, loadMetrics, 1)
-	published(f, 1, 40)
-	f.Hit(1, 20, 5)
+func TestEventsWithoutEndpointFollowTheLoad(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	registerPublishing(f, loadMetrics, 1)
+	publishUnattributed(f, 1, 40)
+	f.RecordHit(1, 20, 5)
 	// Nothing says where: the first by name.
-	shows(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 5/20")
-	card(f, loadMetrics, 1)
-	shows(t, f, "backend/generate: not counted 1 events", "backend/load_metrics: 1 answering mean 40", "  1 up kv 40 hits 5/20")
+	wantShown(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 5/20")
+	setCard(f, loadMetrics, 1)
+	wantShown(t, f, "backend/generate: not counted 1 events", "backend/load_metrics: 1 answering mean 40", "  1 up kv 40 hits 5/20")
 	// Statistics say it for certain.
 	f.BeginPoll()
-	f.Report(loaded(generate, lease(1), 50))
-	shows(t, f, "backend/generate: 1 answering 1 events mean 50", "  1 up kv 50 hits 5/20", "backend/load_metrics: 1 silent", "  1 down")
+	f.RecordPollReply(loaded(generate, lease(1), 50))
+	wantShown(t, f, "backend/generate: 1 answering 1 events mean 50", "  1 up kv 50 hits 5/20", "backend/load_metrics: 1 silent", "  1 down")
 }
 
-// TestAWorkerThatReportsBothWaysIsOneAndItsSourceStays, that of the polls for as long as it
+// TestEventsPolledLoadTakesPrecedence, that of the polls for as long as it
 // answers them (0.4.1 to 0.5.1).
-func TestAWorkerThatReportsBothWaysIsOneAndItsSourceStays(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestEventsPolledLoadTakesPrecedence(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)
 	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 10))
@@ -120,86 +120,86 @@ func TestAWorkerThatReportsBothWaysIsOneAndItsSourceStays(t *testing.T) {
 		testutil.Equal(t, "source", f.Snapshot().Workers[0].Source.String(), want)
 	}
 	for n := range uint64(10) {
-		f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+		f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load)
 		source("stats")
 		poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 12+n))
 		source("stats")
-		shows(t, f, fmt.Sprintf("backend/load_metrics: 1 answering mean %d", 12+n), fmt.Sprintf("  1 up kv %d", 12+n))
+		wantShown(t, f, fmt.Sprintf("backend/load_metrics: 1 answering mean %d", 12+n), fmt.Sprintf("  1 up kv %d", 12+n))
 		after(f, time.Duration(n)*time.Second)
 	}
 	after(f, 38*time.Second)
-	f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load)
 	source("stats")
 	after(f, 39*time.Second)
-	f.Publish(Origin{Worker: 1}, FromLoadEvent, load) // half a minute after the last answer
+	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load) // half a minute after the last answer
 	source("load_event")
-	shows(t, f, "backend/load_metrics: 1 answering mean 11", "  1 up kv 11")
+	wantShown(t, f, "backend/load_metrics: 1 answering mean 11", "  1 up kv 11")
 	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 12))
 	source("stats")
-	f.Publish(Origin{Worker: 1}, FromLoadEvent, load)
+	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load)
 	poll(f)
 	poll(f) // dead: its next answer would bring the load anew
-	shows(t, f, "backend/load_metrics: 1 silent", "  1 down")
+	wantShown(t, f, "backend/load_metrics: 1 silent", "  1 down")
 }
 
-func TestAnAnswerWithoutALoadMeansNothingOfAWorkerThatPublishes(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
+func TestEventsReplyWithoutLoadKeepsPublishedLoad(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
 	poll(f, loadless(generate, lease(1)))
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	published(f, 1, 40)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	publishUnattributed(f, 1, 40)
 	poll(f, loadless(generate, lease(1)))
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	poll(f)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	poll(f) // killed: its key stays for as long as its lease
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 	poll(f, loadless(generate, lease(1))) // or it was only slow: its load will not be repeated
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	poll(f)
 	poll(f)
-	published(f, 1, 41)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 41")
+	publishUnattributed(f, 1, 41)
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 41")
 }
 
-func TestNoPollWaitsForAWorkerThatPublishes(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
+func TestEventsPublishingWorkerIsNotAwaited(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
 	register(f, generate, 2)
 	f.BeginPoll()
-	f.Report(loaded(generate, lease(2), 5))
+	f.RecordPollReply(loaded(generate, lease(2), 5))
 	testutil.Equal(t, "answered", f.PollAnswered(), true)
 }
 
-func TestTotalsAreTheModelCards(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	card(f, generate, 1) // comes before the registration
-	shows(t, f, "backend/generate:")
-	publishing(f, generate, 1)
-	publishing(f, generate2, 1) // has no card, and so no load
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	publishedAt(f, generate, 1, 40)
-	shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
+func TestEventsTotalsComeFromModelCard(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	setCard(f, generate, 1) // comes before the registration
+	wantShown(t, f, "backend/generate:")
+	registerPublishing(f, generate, 1)
+	registerPublishing(f, generate2, 1) // has no card, and so no load
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	publishAt(f, generate, 1, 40)
+	wantShown(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
 	w := f.Snapshot().Workers[0]
 	testutil.Equal(t, "load", w.Load.V, Load{KVActive: Some[uint64](40), KVTotal: Some[uint64](100), TotalSlots: Some[uint64](8), CacheUsage: Some(0.4)})
 	testutil.Equal(t, "model", w.Model, "m")
 	f.DropCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
 	testutil.Equal(t, "load", f.Snapshot().Workers[0].Load.V, Load{KVActive: Some[uint64](40)})
-	card(f, generate, 1)
+	setCard(f, generate, 1)
 	deregister(f, generate, 1)
 	deregister(f, generate2, 1)
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 	f.DropCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
-func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	card(f, generate, 1)
+func TestEventsRanksAreSummed(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	setCard(f, generate, 1)
 	for rank := range uint32(2) {
-		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromLoadEvent, Load{
+		f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromLoadEvent, Load{
 			KVActive: Some(uint64(10 + rank)), KVTotal: Some[uint64](50), ActiveSlots: Some(uint64(rank)), Waiting: Some[uint64](3),
 			CacheUsage: Some(0.2 + 0.2*float64(rank)), HitRate: Some(0.5),
 		})
@@ -218,16 +218,16 @@ func TestRanksAreSummedAndFractionsAveraged(t *testing.T) {
 		CacheUsage: Some(float64(float32(0.3))), HitRate: Some(0.5),
 	})
 	for rank := range uint32(2 * maxRanks) {
-		f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+		f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	}
 	testutil.Equal(t, "ranks", len(f.Snapshot().Workers[0].Ranks), maxRanks)
-	testutil.Equal(t, "over the limit", f.Tally.OverLimit(), uint64(maxRanks))
+	testutil.Equal(t, "over the limit", f.Stats.AllRefused(), uint64(maxRanks))
 }
 
-func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	card(f, generate, 1)
+func TestEventsForwardPassesCountRequestsAndGaps(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	setCard(f, generate, 1)
 	from := Origin{Endpoint: generate, Worker: 1}
 	for _, p := range []Pass{
 		{Counter: 7, Seconds: 0.5, Running: 2, Waiting: 1, PrefillTokens: 100, DecodeTokens: 1},
@@ -236,11 +236,11 @@ func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
 		{Counter: 3, Seconds: 0.25},                                             // it has begun anew
 		{Counter: 4, Seconds: 0.25},                                             //
 		{Counter: 0, Seconds: 0.25},                                             // not counted
-		{Counter: 2, Seconds: 0.25, Late: true, Running: 99},                    // of another time
+		{Counter: 2, Seconds: 0.25, OutOfOrder: true, Running: 99},              // of another time
 		{Counter: 1 << 63, Running: 5},                                          // not believed
 		{Counter: 1<<63 + 2, Running: 6, QueuedTokens: 9, ScheduledKVTokens: 8}, // one
 	} {
-		f.Pass(from, p)
+		f.RecordForwardPass(from, p)
 	}
 	w := f.Snapshot().Workers[0]
 	testutil.Equal(t, "load", w.Load.V, Load{ActiveSlots: Some[uint64](6), Waiting: Some[uint64](0), TotalSlots: Some[uint64](8), KVTotal: Some[uint64](100)})
@@ -252,62 +252,62 @@ func TestForwardPassesGiveRequestsAndCountWhatIsMissing(t *testing.T) {
 	testutil.Equal(t, "passes", w.Passes.V, Passes{Count: 6, Missed: 4, PrefillTokens: 100, DecodeTokens: 1, QueuedTokens: 9, ScheduledKVTokens: 8})
 }
 
-func TestWhatIsNotWatchedIsNotKept(t *testing.T) {
-	f := fleetAt(Target(generate), plenty)
-	publishing(f, generate2, 1)
-	publishing(f, prefill, 2)
+func TestEventsOfUnwatchedEndpointsAreDropped(t *testing.T) {
+	f := newFleet(Target(generate), largeLimit)
+	registerPublishing(f, generate2, 1)
+	registerPublishing(f, prefill, 2)
 	for _, e := range []Endpoint{generate2, prefill, {Component: "prefill"}} {
-		publishedAt(f, e, 9, 40)
-		f.Pass(Origin{Endpoint: e, Worker: 9}, Pass{Running: 1})
+		publishAt(f, e, 9, 40)
+		f.RecordForwardPass(Origin{Endpoint: e, Worker: 9}, Pass{Running: 1})
 	}
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 	testutil.Equal(t, "workers", f.workers.len(), 2)
-	found, elsewhere := f.Publishing()
+	found, elsewhere := f.FindPublishers()
 	testutil.Equal(t, "publishing", found, false)
 	testutil.Equal(t, "elsewhere", elsewhere, nil)
-	publishing(f, generate, 1)
-	card(f, generate2, 1)
-	found, elsewhere = f.Publishing()
+	registerPublishing(f, generate, 1)
+	setCard(f, generate2, 1)
+	found, elsewhere = f.FindPublishers()
 	testutil.Equal(t, "publishing", found, true)
 	testutil.Equal(t, "elsewhere", elsewhere, []string{"generate2"})
 }
 
-func TestWhereNobodyRegistersAnEventShowsItsWorkerForAMinute(t *testing.T) {
-	f := New(backend, plenty, false)
+func TestEventsWithoutRegistryExpireAfterAMinute(t *testing.T) {
+	f := New(backend, largeLimit, false)
 	f.Advance(start)
-	publishedAt(f, generate, 1, 40)
-	shows(t, f, "backend/generate: 1 unregistered", "  1 up kv 40")
-	after(f, unconfirmed+time.Second)
-	shows(t, f) // an event alone is no proof that there is such an endpoint
+	publishAt(f, generate, 1, 40)
+	wantShown(t, f, "backend/generate: 1 unregistered", "  1 up kv 40")
+	after(f, unconfirmedRetention+time.Second)
+	wantShown(t, f) // an event alone is no proof that there is such an endpoint
 }
 
-func TestNothingExpiresWhileTheRegistryIsAway(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	f.Tally.Etcd.Use()
-	publishedAt(f, generate, 1, 40)
+func TestEventsDoNotExpireDuringRegistryOutage(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	f.Stats.Etcd.MarkUsed()
+	publishAt(f, generate, 1, 40)
 	after(f, 2*retention)
 	testutil.Equal(t, "workers", f.workers.len(), 1)
-	f.Tally.Etcd.Set(true)
+	f.Stats.Etcd.SetConnected(true)
 	after(f, 2*retention+time.Second)
 	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
-func TestFinishedRequestsAreBookedOnWhoServedThem(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, prefill, 1)
-	publishing(f, generate, 2)
+func TestEventsRequestsCountForTheirWorkers(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, prefill, 1)
+	registerPublishing(f, generate, 2)
 	some := Some[uint64]
-	f.Serve(Request{Prefill: some(1), Decode: some(2), ISLBlocks: some(20), OverlapBlocks: some(5), FirstToken: Some(0.5), InterToken: Some(0.02), Duration: Some(3.0)})
-	f.Serve(Request{Prefill: some(1), FirstToken: Some(0.25)})
-	f.Serve(Request{Prefill: some(9), Decode: some(9), ISLBlocks: some(20), OverlapBlocks: some(5)})
-	shows(t, f, "backend/generate: 1 silent", "  2 down", "prefill/generate: 1 silent 1 events", "  1 down hits 5/20")
-	testutil.Equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(1))
+	f.RecordRequest(Request{Prefill: some(1), Decode: some(2), ISLBlocks: some(20), OverlapBlocks: some(5), FirstToken: Some(0.5), InterToken: Some(0.02), Duration: Some(3.0)})
+	f.RecordRequest(Request{Prefill: some(1), FirstToken: Some(0.25)})
+	f.RecordRequest(Request{Prefill: some(9), Decode: some(9), ISLBlocks: some(20), OverlapBlocks: some(5)})
+	wantShown(t, f, "backend/generate: 1 silent", "  2 down", "prefill/generate: 1 silent 1 events", "  1 down hits 5/20")
+	testutil.Equal(t, "foreign", f.Stats.ForeignEvents.Load(), uint64(1))
 	s := f.Snapshot()
 	testutil.Equal(t, "decode", s.Workers[0].Timings, Timings{InterToken: Timing{1, 0.02}, Duration: Timing{1, 3}})
 	testutil.Equal(t, "prefill", s.Workers[1].Timings, Timings{FirstToken: Timing{2, 0.75}})
 	testutil.Equal(t, "requests", s.Endpoints[0].Requests.Duration.Count, 1)
 	testutil.Equal(t, "requests", s.Endpoints[1].Requests.FirstToken.Count, 2)
 	deregister(f, prefill, 1)
-	f.Serve(Request{Prefill: some(1), FirstToken: Some(0.25)})
-	testutil.Equal(t, "foreign", f.Tally.ForeignEvents.Load(), uint64(2))
+	f.RecordRequest(Request{Prefill: some(1), FirstToken: Some(0.25)})
+	testutil.Equal(t, "foreign", f.Stats.ForeignEvents.Load(), uint64(2))
 }

@@ -22,11 +22,11 @@ var (
 var start = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
 
 // plenty is a limit that no test reaches by accident.
-const plenty = 1000
+const largeLimit = 1000
 
 // fleetAt is a new Fleet that knows that nobody is registered, and whose clock
 // stands at start.
-func fleetAt(target Target, limit int) *Fleet {
+func newFleet(target Target, limit int) *Fleet {
 	f := New(target, limit, true)
 	f.Sync(Listing{})
 	f.Advance(start)
@@ -66,39 +66,39 @@ func deregister(f *Fleet, e Endpoint, ids ...uint64) {
 }
 
 // loaded is a report of this many KV blocks in use, of 100.
-func loaded(e Endpoint, id WorkerID, blocks uint64) Report {
-	return Report{
+func loaded(e Endpoint, id WorkerID, blocks uint64) PollReply {
+	return PollReply{
 		Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Reported,
 		Load: Load{KVActive: Some(blocks), KVTotal: Some[uint64](100)},
 	}
 }
 
-func loadless(e Endpoint, id WorkerID) Report {
-	return Report{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: NoLoad}
+func loadless(e Endpoint, id WorkerID) PollReply {
+	return PollReply{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: NoLoad}
 }
 
-func malformed(e Endpoint, id WorkerID) Report {
-	return Report{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Malformed}
+func malformed(e Endpoint, id WorkerID) PollReply {
+	return PollReply{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Malformed}
 }
 
 // poll is one whole poll with these answers.
-func poll(f *Fleet, answers ...Report) {
+func poll(f *Fleet, answers ...PollReply) {
 	f.BeginPoll()
 	for _, r := range answers {
-		f.Report(r)
+		f.RecordPollReply(r)
 	}
 	f.EndPoll(true)
 }
 
 // shown writes a Snapshot as people would read it: a line for each endpoint, and
 // indented below it a line for each of its workers. Zeros are left out.
-func shown(s Snapshot) string {
+func format(s Snapshot) string {
 	var b strings.Builder
 	rows := s.Workers
 	for _, e := range s.Endpoints {
-		fmt.Fprintln(&b, e.Endpoint.String()+":"+endpointText(e))
+		fmt.Fprintln(&b, e.Endpoint.String()+":"+formatEndpoint(e))
 		for len(rows) > 0 && rows[0].Endpoint == e.Endpoint {
-			fmt.Fprintln(&b, "  "+rows[0].Label+workerText(rows[0]))
+			fmt.Fprintln(&b, "  "+rows[0].Label+formatWorker(rows[0]))
 			rows = rows[1:]
 		}
 	}
@@ -108,7 +108,7 @@ func shown(s Snapshot) string {
 	return b.String()
 }
 
-func endpointText(e EndpointState) string {
+func formatEndpoint(e EndpointState) string {
 	var b strings.Builder
 	if !e.Counted {
 		b.WriteString(" not counted")
@@ -127,7 +127,7 @@ func endpointText(e EndpointState) string {
 	return b.String()
 }
 
-func workerText(w WorkerState) string {
+func formatWorker(w WorkerState) string {
 	var b strings.Builder
 	switch {
 	case w.Up:
@@ -145,14 +145,14 @@ func workerText(w WorkerState) string {
 }
 
 // shows fails the test unless the Fleet shows these lines; it also checks the books.
-func shows(t *testing.T, f *Fleet, lines ...string) {
+func wantShown(t *testing.T, f *Fleet, lines ...string) {
 	t.Helper()
-	audit(t, f)
+	checkInvariants(t, f)
 	want := ""
 	for _, l := range lines {
 		want += l + "\n"
 	}
-	if diff := cmp.Diff(want, shown(f.Snapshot())); diff != "" {
+	if diff := cmp.Diff(want, format(f.Snapshot())); diff != "" {
 		t.Errorf("the fleet shows (-want +got):\n%s", diff)
 	}
 }

@@ -11,42 +11,42 @@ type Hits struct {
 // watched endpoint that reports that worker. Of a worker that is known to be of a
 // component that is not watched it is counted as foreign; of an id nobody knows it
 // goes to the endpoint named by the flags, as the original did, else to one called unknown.
-func (f *Fleet) Hit(lease, isl, overlap uint64) {
+func (f *Fleet) RecordHit(lease, isl, overlap uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id := WorkerID{Lease: lease}
-	w := f.workers.of(id)
+	w := f.workers.get(id)
 	if w == nil {
-		if w = f.worker(id, heard); w == nil {
+		if w = f.ensureWorker(id, byMessage); w == nil {
 			return
 		}
-		f.rehome(w)
+		f.updateHitsEndpoint(w)
 	}
-	if w.home == nil {
-		f.Tally.ForeignEvents.Add(1)
+	if w.hitsEndpoint == nil {
+		f.Stats.ForeignEvents.Add(1)
 		return
 	}
-	f.strangers.touch(w.stranger)
-	f.hit(w, isl, overlap)
+	f.unregisteredWorkers.touch(w.unregisteredElem)
+	f.addHit(w, isl, overlap)
 }
 
 // hit books on a worker that has a home.
-func (f *Fleet) hit(w *worker, isl, overlap uint64) {
+func (f *Fleet) addHit(w *worker, isl, overlap uint64) {
 	w.hits.ISLBlocks += isl
 	w.hits.OverlapBlocks += overlap
 	w.hits.Events++
 	w.lastHit = f.now
-	w.home.events++
-	w.home.useful = true
+	w.hitsEndpoint.hitEvents++
+	w.hitsEndpoint.hadData = true
 }
 
 // rehome decides where the worker's hits are shown. One that has left every
 // endpoint keeps its last home, so that its counters stay where they were.
-func (f *Fleet) rehome(w *worker) {
-	if len(w.seats) > 0 {
-		f.setHome(w, f.homeOf(w))
-	} else if w.home == nil || w.hits.Events == 0 {
-		f.setHome(w, f.homeOfUnknown())
+func (f *Fleet) updateHitsEndpoint(w *worker) {
+	if len(w.attachments) > 0 {
+		f.setHitsEndpoint(w, f.hitsEndpointOf(w))
+	} else if w.hitsEndpoint == nil || w.hits.Events == 0 {
+		f.setHitsEndpoint(w, f.unknownHitsEndpoint())
 	}
 }
 
@@ -54,51 +54,51 @@ func (f *Fleet) rehome(w *worker) {
 // another component: the endpoint named by the flags; else the one that bears its
 // load, even while it is silent; else, until one does, where its counters are
 // already; else the first by name.
-func (f *Fleet) homeOf(w *worker) *endpoint {
-	best := w.bearer(f.target.Component)
+func (f *Fleet) hitsEndpointOf(w *worker) *endpoint {
+	best := w.loadAttachment(f.target.Component)
 	if best == nil {
 		return nil
 	}
 	if f.target.Name != "" {
-		return f.namedBeside(best)
+		return f.targetEndpointFor(best)
 	}
-	if best.bears() == 0 && w.hits.Events > 0 && w.home != nil && w.home.Endpoint != f.unknown {
-		return w.home
+	if best.loadCertainty() == 0 && w.hits.Events > 0 && w.hitsEndpoint != nil && w.hitsEndpoint.Endpoint != f.unknown {
+		return w.hitsEndpoint
 	}
 	return best.endpoint
 }
 
 // namedBeside is the endpoint of the flags in the namespace of a seat; nil if there is no
 // room for it, or if nothing but an event says that there is such a namespace.
-func (f *Fleet) namedBeside(s *seat) *endpoint {
+func (f *Fleet) targetEndpointFor(s *attachment) *endpoint {
 	named := Endpoint(f.target)
 	named.Namespace = s.endpoint.Namespace
 	if e := f.endpoints[named]; e != nil || !s.isListed() && f.registry {
 		return e
 	}
-	return f.open(named, alone, nil)
+	return f.ensureEndpoint(named, byMessageOnly, nil)
 }
 
-func (f *Fleet) homeOfUnknown() *endpoint {
+func (f *Fleet) unknownHitsEndpoint() *endpoint {
 	e := f.unknown
-	if f.target.Name != "" && !f.target.Several() {
+	if f.target.Name != "" && !f.target.MultipleNamespaces() {
 		e = Endpoint(f.target)
 	}
 	if p := f.endpoints[e]; p != nil {
 		return p
 	}
-	return f.add(e, ours)
+	return f.addEndpoint(e, statusReserved)
 }
 
-func (f *Fleet) setHome(w *worker, home *endpoint) {
-	if w.home == home {
+func (f *Fleet) setHitsEndpoint(w *worker, endpoint *endpoint) {
+	if w.hitsEndpoint == endpoint {
 		return
 	}
-	if home != nil {
-		f.join(home, w)
+	if endpoint != nil {
+		f.addMember(endpoint, w)
 	}
-	if w.home != nil {
-		f.part(w.home, w)
+	if w.hitsEndpoint != nil {
+		f.removeMember(w.hitsEndpoint, w)
 	}
-	w.home = home
+	w.hitsEndpoint = endpoint
 }

@@ -4,24 +4,24 @@ import "iter"
 
 // roster is all workers by their ids: those with a lease, which each event looks up, by
 // that number alone.
-type roster struct {
+type index struct {
 	leased map[uint64]*worker
 	static map[string]*worker
 }
 
-func newRoster() roster {
-	return roster{leased: make(map[uint64]*worker), static: make(map[string]*worker)}
+func newIndex() index {
+	return index{leased: make(map[uint64]*worker), static: make(map[string]*worker)}
 }
 
 // of is the worker of the id, nil if there is none.
-func (r *roster) of(id WorkerID) *worker {
+func (r *index) get(id WorkerID) *worker {
 	if id.IsStatic() {
 		return r.static[id.Static]
 	}
 	return r.leased[id.Lease]
 }
 
-func (r *roster) add(w *worker) {
+func (r *index) add(w *worker) {
 	if w.id.IsStatic() {
 		r.static[w.id.Static] = w
 	} else {
@@ -29,7 +29,7 @@ func (r *roster) add(w *worker) {
 	}
 }
 
-func (r *roster) remove(w *worker) {
+func (r *index) remove(w *worker) {
 	if w.id.IsStatic() {
 		delete(r.static, w.id.Static)
 	} else {
@@ -37,10 +37,10 @@ func (r *roster) remove(w *worker) {
 	}
 }
 
-func (r *roster) len() int { return len(r.leased) + len(r.static) }
+func (r *index) len() int { return len(r.leased) + len(r.static) }
 
 // all are the workers in no order. Any may be removed meanwhile.
-func (r *roster) all() iter.Seq[*worker] {
+func (r *index) all() iter.Seq[*worker] {
 	return func(yield func(*worker) bool) {
 		for _, w := range r.leased {
 			if !yield(w) {

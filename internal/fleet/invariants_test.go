@@ -10,41 +10,41 @@ import (
 )
 
 // audit recounts everything the Fleet keeps count of, from the workers alone.
-func audit(t *testing.T, f *Fleet) {
+func checkInvariants(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
-	auditWorkers(t, f)
-	auditEndpoints(t, f)
-	auditPoll(t, f)
+	checkWorkers(t, f)
+	checkEndpoints(t, f)
+	checkPoll(t, f)
 	f.mu.Unlock()
-	auditSnapshot(t, f.Snapshot())
+	checkSnapshot(t, f.Snapshot())
 	if t.Failed() {
 		t.FailNow() // one broken book breaks many
 	}
 }
 
-func auditWorkers(t *testing.T, f *Fleet) {
+func checkWorkers(t *testing.T, f *Fleet) {
 	t.Helper()
-	strangers, strays, waiters := make(map[*worker]bool), make(map[*worker]bool), make(map[*worker]bool)
+	unregistered, strays, pending := make(map[*worker]bool), make(map[*worker]bool), make(map[*worker]bool)
 	for w := range f.workers.all() {
 		if !w.id.IsStatic() && !w.isListed() {
-			strangers[w] = true
+			unregistered[w] = true
 		}
-		if f.registry && !w.id.IsStatic() && slices.ContainsFunc(w.seats, func(s seat) bool { return !s.isListed() }) {
+		if f.registry && !w.id.IsStatic() && slices.ContainsFunc(w.attachments, func(s attachment) bool { return !s.isListed() }) {
 			strays[w] = true
 		}
-		if w.waiting != nil {
-			waiters[w] = true
+		if w.pending != nil {
+			pending[w] = true
 		}
-		auditWorker(t, f, w)
+		checkWorker(t, f, w)
 	}
-	auditQueue(t, "strangers", &f.strangers, strangers)
-	auditQueue(t, "strays", &f.strays, strays)
-	auditQueue(t, "waiters", &f.waiters, waiters)
-	auditBounds(t, f)
+	checkQueue(t, "strangers", &f.unregisteredWorkers, unregistered)
+	checkQueue(t, "strays", &f.unregisteredAttachments, strays)
+	checkQueue(t, "waiters", &f.pendingWorkers, pending)
+	checkBounds(t, f)
 }
 
-func auditQueue(t *testing.T, what string, q *queue, want map[*worker]bool) {
+func checkQueue(t *testing.T, what string, q *lruQueue, want map[*worker]bool) {
 	t.Helper()
 	got := make(map[*worker]bool)
 	q.each(func(w *worker) { got[w] = true })
@@ -54,50 +54,50 @@ func auditQueue(t *testing.T, what string, q *queue, want map[*worker]bool) {
 }
 
 // auditBounds recounts what is held, and compares it with what may be.
-func auditBounds(t *testing.T, f *Fleet) {
+func checkBounds(t *testing.T, f *Fleet) {
 	t.Helper()
-	var all holding
+	var all footprint
 	for w := range f.workers.all() {
-		h := holding{attachments: int32(len(w.seats))}
+		h := footprint{attachments: int32(len(w.attachments))}
 		registering := f.registry && !w.id.IsStatic()
 		book := func(n int, has bool) {
 			if registering && !has {
-				h.strays += int32(n)
+				h.unregisteredRanks += int32(n)
 			} else {
 				h.ranks += int32(n)
 			}
 		}
-		for _, s := range w.seats {
+		for _, s := range w.attachments {
 			if !s.registered && !s.card.OK {
-				h.unregistered++
+				h.unregisteredAttachments++
 			}
 			book(len(s.ranks), s.registered || s.card.OK)
 		}
-		book(len(w.loose), w.isListed())
-		if w.waiting != nil {
-			book(len(w.waiting.ranks), false)
+		book(len(w.unattributed), w.isListed())
+		if w.pending != nil {
+			book(len(w.pending.ranks), false)
 		}
-		h.furtherRanks = max(0, h.ranks-1)
-		if w.held != h {
-			t.Errorf("worker %s holds %+v, recounted %+v", w.label, w.held, h)
+		h.extraRanks = max(0, h.ranks-1)
+		if w.footprint != h {
+			t.Errorf("worker %s holds %+v, recounted %+v", w.label, w.footprint, h)
 		}
 		all.attachments += h.attachments
-		all.unregistered += h.unregistered
+		all.unregisteredAttachments += h.unregisteredAttachments
 		all.ranks += h.ranks
-		all.furtherRanks += h.furtherRanks
-		all.strays += h.strays
+		all.extraRanks += h.extraRanks
+		all.unregisteredRanks += h.unregisteredRanks
 	}
-	if f.held != all {
-		t.Errorf("all hold %+v, recounted %+v", f.held, all)
+	if f.footprint != all {
+		t.Errorf("all hold %+v, recounted %+v", f.footprint, all)
 	}
 	for what, of := range map[string][2]int{
-		"workers":     {f.workers.len(), f.limit},
+		"workers":     {f.workers.len(), f.workerLimit},
 		"attachments": {int(all.attachments), int(f.bounds.attachments)},
-		"attachments that the registry does not have": {int(all.unregistered), int(f.bounds.unregistered)},
-		"ranks beside the first":                      {int(all.furtherRanks), int(f.bounds.furtherRanks)},
-		"ranks of strays":                             {int(all.strays), int(f.bounds.strayRanks)},
-		"endpoints":                                   {f.counted(), f.bounds.endpoints},
-		"endpoints that were left":                    {min(f.left.Len(), f.counted()), f.bounds.endpoints},
+		"attachments that the registry does not have": {int(all.unregisteredAttachments), int(f.bounds.unregisteredAttachments)},
+		"ranks beside the first":                      {int(all.extraRanks), int(f.bounds.extraRanks)},
+		"ranks of strays":                             {int(all.unregisteredRanks), int(f.bounds.unregisteredRanks)},
+		"endpoints":                                   {f.countedEndpoints(), f.bounds.endpoints},
+		"endpoints that were left":                    {min(f.emptyEndpoints.Len(), f.countedEndpoints()), f.bounds.endpoints},
 	} {
 		if of[0] > of[1] {
 			t.Errorf("%d %s, above the limit %d", of[0], what, of[1])
@@ -105,26 +105,26 @@ func auditBounds(t *testing.T, f *Fleet) {
 	}
 }
 
-func auditWorker(t *testing.T, f *Fleet, w *worker) {
+func checkWorker(t *testing.T, f *Fleet, w *worker) {
 	t.Helper()
-	if f.workers.of(w.id) != w || w.label != w.id.String() {
+	if f.workers.get(w.id) != w || w.label != w.id.String() {
 		t.Errorf("worker %s stands under another id", w.label)
 	}
-	if len(w.seats) == 0 && len(w.loose) == 0 && w.waiting == nil && (w.hits.Events == 0 || w.home == nil) {
+	if len(w.attachments) == 0 && len(w.unattributed) == 0 && w.pending == nil && (w.hits.Events == 0 || w.hitsEndpoint == nil) {
 		t.Errorf("worker %s has nothing to be remembered for", w.label)
 	}
-	if w.home != nil && !w.home.own && w.hits.Events == 0 && len(w.seats) == 0 {
-		t.Errorf("worker %s keeps endpoint %s for nothing", w.label, w.home)
+	if w.hitsEndpoint != nil && !w.hitsEndpoint.exempt && w.hits.Events == 0 && len(w.attachments) == 0 {
+		t.Errorf("worker %s keeps endpoint %s for nothing", w.label, w.hitsEndpoint)
 	}
-	auditRanks(t, w, w.loose, false)
-	if w.waiting != nil {
-		auditRanks(t, w, w.waiting.ranks, false)
-		if len(w.waiting.ranks) == 0 || w.at(w.waiting.at) != nil || !f.registry {
-			t.Errorf("%d ranks of worker %s wait for %s", len(w.waiting.ranks), w.label, w.waiting.at)
+	checkRanks(t, w, w.unattributed, false)
+	if w.pending != nil {
+		checkRanks(t, w, w.pending.ranks, false)
+		if len(w.pending.ranks) == 0 || w.attachmentAt(w.pending.endpoint) != nil || !f.registry {
+			t.Errorf("%d ranks of worker %s wait for %s", len(w.pending.ranks), w.label, w.pending.endpoint)
 		}
 	}
 	seen := make(map[Endpoint]bool)
-	for _, s := range w.seats {
+	for _, s := range w.attachments {
 		if seen[s.endpoint.Endpoint] {
 			t.Errorf("worker %s sits twice at %s", w.label, s.endpoint)
 		}
@@ -132,10 +132,10 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 		if !s.registered && !s.answered && !s.card.OK && len(s.ranks) == 0 {
 			t.Errorf("worker %s sits at %s for nothing", w.label, s.endpoint)
 		}
-		if s.registered != (s.keys.counts != 0) || s.card.OK != (s.cardKeys.counts != 0) {
-			t.Errorf("worker %s at %s: registered %v, with a card %v, by the keys %x and %x", w.label, s.endpoint, s.registered, s.card.OK, s.keys.counts, s.cardKeys.counts)
+		if s.registered != (s.keys.effective != 0) || s.card.OK != (s.cardKeys.effective != 0) {
+			t.Errorf("worker %s at %s: registered %v, with a card %v, by the keys %x and %x", w.label, s.endpoint, s.registered, s.card.OK, s.keys.effective, s.cardKeys.effective)
 		}
-		auditRanks(t, w, s.ranks, s.registered && s.endpoint.watched)
+		checkRanks(t, w, s.ranks, s.registered && s.endpoint.watched)
 		for _, r := range s.ranks {
 			if r.load.OK && r.source == FromStats && (s.noLoad || s.malformed || !s.answered) {
 				t.Errorf("worker %s at %s has a load that it did not report", w.label, s.endpoint)
@@ -146,7 +146,7 @@ func auditWorker(t *testing.T, f *Fleet, w *worker) {
 
 // auditRanks checks that ranks are in order, that each is there for something, and that
 // only where pages are booked something of them is known.
-func auditRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
+func checkRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
 	t.Helper()
 	for i, r := range ranks {
 		if i > 0 && ranks[i-1].number >= r.number || !r.load.OK && r.passes == nil && r.scraped == nil {
@@ -158,7 +158,7 @@ func auditRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
 	}
 }
 
-func auditEndpoints(t *testing.T, f *Fleet) {
+func checkEndpoints(t *testing.T, f *Fleet) {
 	t.Helper()
 	type count struct{ here, listed, static int }
 	members, counts := make(map[*endpoint]map[*worker]int8), make(map[*endpoint]count)
@@ -170,13 +170,13 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 	}
 	one := map[bool]int{true: 1}
 	for w := range f.workers.all() {
-		for _, s := range w.seats {
+		for _, s := range w.attachments {
 			join(s.endpoint, w)
 			c := counts[s.endpoint]
 			counts[s.endpoint] = count{c.here + one[s.registered], c.listed + one[s.registered || s.card.OK], c.static + one[w.id.IsStatic()]}
 		}
-		if w.home != nil {
-			join(w.home, w)
+		if w.hitsEndpoint != nil {
+			join(w.hitsEndpoint, w)
 		}
 	}
 	for e := range members {
@@ -184,88 +184,88 @@ func auditEndpoints(t *testing.T, f *Fleet) {
 			t.Errorf("endpoint %s has members and no record", e)
 		}
 	}
-	var stand [standings]int
+	var stand [numStatuses]int
 	for key, e := range f.endpoints {
 		if !maps.Equal(e.members, members[e]) || e.Endpoint != key || e.watched != f.target.Covers(key) {
 			t.Errorf("endpoint %s: %d members, recounted %d; watched %v", key, len(e.members), len(members[e]), e.watched)
 		}
-		if c := (count{e.here, e.listed, e.static}); c != counts[e] {
+		if c := (count{e.registeredCount, e.listedCount, e.staticCount}); c != counts[e] {
 			t.Errorf("endpoint %s: counts %+v, recounted %+v", key, c, counts[e])
 		}
-		if e.standing != e.stands() {
-			t.Errorf("endpoint %s stands as %d, should as %d", key, e.standing, e.stands())
+		if e.status != e.computeStatus() {
+			t.Errorf("endpoint %s stands as %d, should as %d", key, e.status, e.computeStatus())
 		}
-		stand[e.standing]++
-		lingers := e.useful && (e.served || e.own) && f.swept.Sub(e.since) < retention
+		stand[e.status]++
+		lingers := e.hadData && (e.hadWorker || e.exempt) && f.expiredAt.Sub(e.emptySince) < retention
 		if len(e.members) == 0 && !e.named && !lingers {
-			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.since))
+			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.emptySince))
 		}
-		waits := map[standing]*list.List{left: &f.left, unregistered: &f.unregistered}[e.standing]
-		if e.standing == unregistered && e.static > 0 {
+		waits := map[endpointStatus]*list.List{statusEmpty: &f.emptyEndpoints, statusUnregistered: &f.unregisteredEndpoints}[e.status]
+		if e.status == statusUnregistered && e.staticCount > 0 {
 			waits = nil
 		}
-		if e.queue != waits || (e.at != nil) != (waits != nil) || e.at != nil && e.at.Value != any(e) {
-			t.Errorf("endpoint %s, which stands as %d, waits in the wrong queue", key, e.standing)
+		if e.evictionQueue != waits || (e.evictionElem != nil) != (waits != nil) || e.evictionElem != nil && e.evictionElem.Value != any(e) {
+			t.Errorf("endpoint %s, which stands as %d, waits in the wrong queue", key, e.status)
 		}
 	}
-	if f.standing != stand {
-		t.Errorf("endpoints stand as %v, recounted %v", f.standing, stand)
+	if f.statusCounts != stand {
+		t.Errorf("endpoints stand as %v, recounted %v", f.statusCounts, stand)
 	}
-	if n := f.left.Len() + f.unregistered.Len(); n > len(f.endpoints) {
+	if n := f.emptyEndpoints.Len() + f.unregisteredEndpoints.Len(); n > len(f.endpoints) {
 		t.Errorf("%d endpoints wait to be forgotten, of %d", n, len(f.endpoints))
 	}
 }
 
-func auditPoll(t *testing.T, f *Fleet) {
+func checkPoll(t *testing.T, f *Fleet) {
 	t.Helper()
 	asked, awaited, answering, heard := 0, 0, 0, 0
 	for w := range f.workers.all() {
-		for i, s := range w.seats {
-			if s.awaited {
+		for i, s := range w.attachments {
+			if s.pollTarget {
 				asked++
-				if s.arrived != f.poll {
+				if s.donePoll != f.poll {
 					awaited++
 				}
 			}
 			if s.answered {
 				answering++
-				if s.poll == f.poll {
+				if s.lastPoll == f.poll {
 					heard++
 				}
 			}
-			if !f.reenrolled && s.awaited != f.awaits(w, i) {
-				t.Errorf("worker %s at %s: awaited %v", w.label, s.endpoint.Endpoint, s.awaited)
+			if !f.pollTargetsStale && s.pollTarget != f.isPollTarget(w, i) {
+				t.Errorf("worker %s at %s: awaited %v", w.label, s.endpoint.Endpoint, s.pollTarget)
 			}
 		}
 	}
-	if !f.reenrolled && f.asked != asked {
-		t.Errorf("%d seats are asked, recounted %d", f.asked, asked)
+	if !f.pollTargetsStale && f.pollTargets != asked {
+		t.Errorf("%d seats are asked, recounted %d", f.pollTargets, asked)
 	}
-	if f.answering != answering || f.heard != heard {
-		t.Errorf("%d seats answer, %d of them the poll; recounted %d and %d", f.answering, f.heard, answering, heard)
+	if f.answeringCount != answering || f.answeredCount != heard {
+		t.Errorf("%d seats answer, %d of them the poll; recounted %d and %d", f.answeringCount, f.answeredCount, answering, heard)
 	}
-	if f.expected == 0 && f.awaiting == 0 {
+	if f.pollExpected == 0 && f.pollAwaiting == 0 {
 		return // no poll runs
 	}
-	if f.awaiting != awaited || f.awaiting > f.expected {
-		t.Errorf("poll awaits %d of %d answers, recounted %d", f.awaiting, f.expected, awaited)
+	if f.pollAwaiting != awaited || f.pollAwaiting > f.pollExpected {
+		t.Errorf("poll awaits %d of %d answers, recounted %d", f.pollAwaiting, f.pollExpected, awaited)
 	}
 }
 
 // auditExpiry checks what holds whenever the clock has just been advanced.
-func auditExpiry(t *testing.T, f *Fleet) {
+func checkExpiry(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for w := range f.workers.all() {
-		if len(w.seats) == 0 && len(w.loose) == 0 && f.now.Sub(w.lastHit) >= retention {
+		if len(w.attachments) == 0 && len(w.unattributed) == 0 && f.now.Sub(w.lastHit) >= retention {
 			t.Fatalf("worker %s should have expired: its last hit was %s ago", w.label, f.now.Sub(w.lastHit))
 		}
 	}
 }
 
 // auditSnapshot checks what holds for every page, whatever the Fleet went through.
-func auditSnapshot(t *testing.T, s Snapshot) {
+func checkSnapshot(t *testing.T, s Snapshot) {
 	t.Helper()
 	if !slices.IsSortedFunc(s.Endpoints, func(a, b EndpointState) int { return compareEndpoints(a.Endpoint, b.Endpoint) }) {
 		t.Errorf("endpoints are not sorted: %v", s.Endpoints)
@@ -286,12 +286,12 @@ func auditSnapshot(t *testing.T, s Snapshot) {
 		}
 	}
 	for e, state := range endpoints {
-		auditStats(t, s, e, state)
+		checkSpread(t, s, e, state)
 	}
 }
 
 // auditStats recomputes an endpoint's statistics from the rows that are shown.
-func auditStats(t *testing.T, s Snapshot, e Endpoint, state EndpointState) {
+func checkSpread(t *testing.T, s Snapshot, e Endpoint, state EndpointState) {
 	t.Helper()
 	var blocks []float64
 	for _, w := range s.Workers {

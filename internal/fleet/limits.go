@@ -18,140 +18,140 @@ const (
 	// leastEndpoints may be known however few workers are tracked. As many may be
 	// remembered after their last worker has gone, and as many may have nothing but
 	// workers that the registry does not have there.
-	leastEndpoints = 1024
+	minEndpointLimit = 1024
 
 	// Where there is a registry, a quarter of the workers may be ids that it does not have,
 	// or leastStrangers; and a sixteenth static workers, or leastStatic. Nothing proves that
 	// they exist, and pages show them.
-	strangerShare  = 4
-	leastStrangers = 4096
-	staticShare    = 16
-	leastStatic    = 1024
+	unregisteredShare    = 4
+	minUnregisteredLimit = 4096
+	staticShare          = 16
+	minStaticLimit       = 1024
 
 	// Beside one rank for each worker there may be a quarter as many as workers, or
 	// leastRanks; and a quarter as many, or leastStrayRanks, of workers that are not
 	// registered where they say they are. A rank with its forward passes takes up to 3 kB.
-	rankShare       = 4
-	leastRanks      = 8192
-	strayRankShare  = 4
-	leastStrayRanks = 1024
+	extraRankShare           = 4
+	minExtraRankLimit        = 8192
+	unregisteredRankShare    = 4
+	minUnregisteredRankLimit = 1024
 )
 
 // bounds are the limits of a fleet, beside that of its workers.
 type bounds struct {
-	strangers    int // workers that the registry does not have, but for static ones
-	static       int // workers that are static
-	endpoints    int // but for our own
-	left         int // those of them without workers
-	heard        int // those of them that the registry does not have
-	attachments  int32
-	unregistered int32 // those of them that the registry does not have
-	furtherRanks int32 // beside the first of each worker
-	strayRanks   int32
+	unregisteredWorkers     int // workers that the registry does not have, but for static ones
+	staticWorkers           int // workers that are static
+	endpoints               int // but for our own
+	emptyEndpoints          int // those of them without workers
+	unregisteredEndpoints   int // those of them that the registry does not have
+	attachments             int32
+	unregisteredAttachments int32 // those of them that the registry does not have
+	extraRanks              int32 // beside the first of each worker
+	unregisteredRanks       int32
 }
 
-func boundsOf(workers int, registry bool) bounds {
+func newBounds(workers int, registry bool) bounds {
 	b := bounds{
-		strangers:    max(leastStrangers, workers/strangerShare),
-		static:       max(leastStatic, workers/staticShare),
-		endpoints:    max(leastEndpoints, workers),
-		left:         leastEndpoints,
-		heard:        leastEndpoints,
-		attachments:  int32(min(attachmentsPerWorker*workers, math.MaxInt32)),
-		unregistered: int32(min(workers, math.MaxInt32)),
-		furtherRanks: int32(min(max(leastRanks, workers/rankShare), math.MaxInt32)),
-		strayRanks:   int32(min(max(leastStrayRanks, workers/strayRankShare), math.MaxInt32)),
+		unregisteredWorkers:     max(minUnregisteredLimit, workers/unregisteredShare),
+		staticWorkers:           max(minStaticLimit, workers/staticShare),
+		endpoints:               max(minEndpointLimit, workers),
+		emptyEndpoints:          minEndpointLimit,
+		unregisteredEndpoints:   minEndpointLimit,
+		attachments:             int32(min(attachmentsPerWorker*workers, math.MaxInt32)),
+		unregisteredAttachments: int32(min(workers, math.MaxInt32)),
+		extraRanks:              int32(min(max(minExtraRankLimit, workers/extraRankShare), math.MaxInt32)),
+		unregisteredRanks:       int32(min(max(minUnregisteredRankLimit, workers/unregisteredRankShare), math.MaxInt32)),
 	}
 	if !registry {
-		b.strangers, b.static, b.heard = workers, workers, b.endpoints
+		b.unregisteredWorkers, b.staticWorkers, b.unregisteredEndpoints = workers, workers, b.endpoints
 	}
 	return b
 }
 
 // proof is what says that a worker is somewhere.
-type proof int
+type evidence int
 
 const (
-	heard  proof = iota // it was heard, and registers, or should
-	alone               // it was heard, and registers nowhere
-	listed              // the registry
+	byMessage     evidence = iota // it was heard, and registers, or should
+	byMessageOnly                 // it was heard, and registers nowhere
+	byRegistry                    // the registry
 )
 
 // proofOf is what a message of the worker proves.
-func (f *Fleet) proofOf(id WorkerID) proof {
+func (f *Fleet) evidenceOf(id WorkerID) evidence {
 	if !f.registry || id.IsStatic() {
-		return alone
+		return byMessageOnly
 	}
-	return heard
+	return byMessage
 }
 
 // holding is what a worker takes of the bounds, or all workers together. It is small: there
 // is one for each.
-type holding struct {
-	attachments, unregistered   int32
-	ranks, furtherRanks, strays int32
+type footprint struct {
+	attachments, unregisteredAttachments int32
+	ranks, extraRanks, unregisteredRanks int32
 }
 
 // weigh counts anew what the worker takes of the bounds. It follows each change of that.
-func (f *Fleet) weigh(w *worker) {
-	now := holding{attachments: int32(len(w.seats))}
-	strays := f.proofOf(w.id) == heard // if it is not listed
+func (f *Fleet) updateFootprint(w *worker) {
+	now := footprint{attachments: int32(len(w.attachments))}
+	strays := f.evidenceOf(w.id) == byMessage // if it is not listed
 	count := func(ranks []rank, isListed bool) {
 		if strays && !isListed {
-			now.strays += int32(len(ranks))
+			now.unregisteredRanks += int32(len(ranks))
 		} else {
 			now.ranks += int32(len(ranks))
 		}
 	}
-	for i := range w.seats {
-		s := &w.seats[i]
+	for i := range w.attachments {
+		s := &w.attachments[i]
 		if !s.isListed() {
-			now.unregistered++
+			now.unregisteredAttachments++
 		}
 		count(s.ranks, s.isListed())
 	}
-	if len(w.loose) > 0 {
-		count(w.loose, w.isListed())
+	if len(w.unattributed) > 0 {
+		count(w.unattributed, w.isListed())
 	}
-	if w.waiting != nil {
-		count(w.waiting.ranks, false)
+	if w.pending != nil {
+		count(w.pending.ranks, false)
 	}
-	now.furtherRanks = max(0, now.ranks-1)
-	f.hold(w, now)
-	f.strays.keep(w, &w.stray, strays && now.unregistered > 0)
+	now.extraRanks = max(0, now.ranks-1)
+	f.setFootprint(w, now)
+	f.unregisteredAttachments.setMember(w, &w.attachmentsElem, strays && now.unregisteredAttachments > 0)
 }
 
 // hold notes that the worker takes so much now.
-func (f *Fleet) hold(w *worker, now holding) {
-	f.held.attachments += now.attachments - w.held.attachments
-	f.held.unregistered += now.unregistered - w.held.unregistered
-	f.held.ranks += now.ranks - w.held.ranks
-	f.held.furtherRanks += now.furtherRanks - w.held.furtherRanks
-	f.held.strays += now.strays - w.held.strays
-	w.held = now
+func (f *Fleet) setFootprint(w *worker, now footprint) {
+	f.footprint.attachments += now.attachments - w.footprint.attachments
+	f.footprint.unregisteredAttachments += now.unregisteredAttachments - w.footprint.unregisteredAttachments
+	f.footprint.ranks += now.ranks - w.footprint.ranks
+	f.footprint.extraRanks += now.extraRanks - w.footprint.extraRanks
+	f.footprint.unregisteredRanks += now.unregisteredRanks - w.footprint.unregisteredRanks
+	w.footprint = now
 }
 
 // roomForRank reports whether the worker, nil if it is new, may have one more rank. A
 // stray is of a worker that is not registered there.
-func (f *Fleet) roomForRank(w *worker, stray bool) bool {
-	if stray {
-		return f.held.strays < f.bounds.strayRanks
+func (f *Fleet) roomForRank(w *worker, unregistered bool) bool {
+	if unregistered {
+		return f.footprint.unregisteredRanks < f.bounds.unregisteredRanks
 	}
-	return w == nil || w.held.ranks == 0 || f.held.furtherRanks < f.bounds.furtherRanks
+	return w == nil || w.footprint.ranks == 0 || f.footprint.extraRanks < f.bounds.extraRanks
 }
 
 // isStray reports whether ranks, which are some of the worker's, are of an endpoint where
 // it is not registered.
-func (f *Fleet) isStray(w *worker, ranks *[]rank) bool {
-	if f.proofOf(w.id) == alone {
+func (f *Fleet) isUnregistered(w *worker, ranks *[]rank) bool {
+	if f.evidenceOf(w.id) == byMessageOnly {
 		return false
 	}
-	if ranks == &w.loose {
+	if ranks == &w.unattributed {
 		return !w.isListed()
 	}
-	for i := range w.seats {
-		if ranks == &w.seats[i].ranks {
-			return !w.seats[i].isListed()
+	for i := range w.attachments {
+		if ranks == &w.attachments[i].ranks {
+			return !w.attachments[i].isListed()
 		}
 	}
 	return true
@@ -159,39 +159,39 @@ func (f *Fleet) isStray(w *worker, ranks *[]rank) bool {
 
 // trim forgets ranks that have become too many because the registry has the worker there
 // now, or not any more.
-func (f *Fleet) trim(w *worker, s *seat) {
+func (f *Fleet) trim(w *worker, s *attachment) {
 	f.trimRanks(w, &s.ranks)
-	f.trimRanks(w, &w.loose)
+	f.trimRanks(w, &w.unattributed)
 }
 
 func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
 	tooMany := func() bool {
-		if f.isStray(w, ranks) {
-			return f.held.strays > f.bounds.strayRanks
+		if f.isUnregistered(w, ranks) {
+			return f.footprint.unregisteredRanks > f.bounds.unregisteredRanks
 		}
-		return f.held.furtherRanks > f.bounds.furtherRanks && w.held.furtherRanks > 0
+		return f.footprint.extraRanks > f.bounds.extraRanks && w.footprint.extraRanks > 0
 	}
 	for len(*ranks) > 0 && tooMany() {
 		last := len(*ranks) - 1
 		(*ranks)[last] = rank{}
 		*ranks = (*ranks)[:last]
-		f.Tally.TurnAway(stats.RankLimit)
-		f.weigh(w)
+		f.Stats.CountRefused(stats.RankLimit)
+		f.updateFootprint(w)
 	}
 }
 
 // roomForWorker reports whether one more can be tracked. A worker that registers pushes
 // out the id that was not heard of for longest and that the registry does not have. What
 // is turned away or pushed out is counted.
-func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
-	if f.workers.len() < f.limit && (by == listed || f.roomForUnlisted(id)) {
+func (f *Fleet) roomForWorker(id WorkerID, by evidence) bool {
+	if f.workers.len() < f.workerLimit && (by == byRegistry || f.roomForUnlisted(id)) {
 		return true
 	}
-	f.Tally.TurnAway(stats.WorkerLimit)
-	if by != listed {
+	f.Stats.CountRefused(stats.WorkerLimit)
+	if by != byRegistry {
 		return false
 	}
-	if first := f.strangers.first(); first != nil {
+	if first := f.unregisteredWorkers.oldest(); first != nil {
 		f.drop(first)
 		return true
 	}
@@ -202,67 +202,67 @@ func (f *Fleet) roomForWorker(id WorkerID, by proof) bool {
 // roomForUnlisted reports whether there may be one more worker that the registry does not have.
 func (f *Fleet) roomForUnlisted(id WorkerID) bool {
 	if id.IsStatic() {
-		return len(f.workers.static) < f.bounds.static
+		return len(f.workers.static) < f.bounds.staticWorkers
 	}
-	return f.strangers.workers.Len() < f.bounds.strangers
+	return f.unregisteredWorkers.workers.Len() < f.bounds.unregisteredWorkers
 }
 
 // roomForAttachment is the same for one more attachment of the worker.
-func (f *Fleet) roomForAttachment(w *worker, by proof) bool {
-	own := len(w.seats) < maxSeats
-	if own && f.held.attachments < f.bounds.attachments && (by == listed || f.held.unregistered < f.bounds.unregistered) {
+func (f *Fleet) roomForAttachment(w *worker, by evidence) bool {
+	own := len(w.attachments) < maxAttachments
+	if own && f.footprint.attachments < f.bounds.attachments && (by == byRegistry || f.footprint.unregisteredAttachments < f.bounds.unregisteredAttachments) {
 		return true
 	}
-	f.Tally.TurnAway(stats.AttachmentLimit)
-	if by != listed {
+	f.Stats.CountRefused(stats.AttachmentLimit)
+	if by != byRegistry {
 		return false
 	}
 	if !own {
-		f.strip(w)
-		f.rehome(w)
-		if len(w.seats) >= maxSeats {
+		f.detachUnregistered(w)
+		f.updateHitsEndpoint(w)
+		if len(w.attachments) >= maxAttachments {
 			return false
 		}
 	}
-	for f.held.attachments >= f.bounds.attachments {
-		switch first := f.strays.first(); first {
+	for f.footprint.attachments >= f.bounds.attachments {
+		switch first := f.unregisteredAttachments.oldest(); first {
 		case nil:
 			f.refused[stats.AttachmentLimit] = true
 			return false
 		case w:
-			f.strip(w)
-			f.rehome(w)
+			f.detachUnregistered(w)
+			f.updateHitsEndpoint(w)
 		default:
-			f.strip(first)
-			f.settle(first)
+			f.detachUnregistered(first)
+			f.prune(first)
 		}
 	}
 	return true
 }
 
 // strip takes the worker from where it is not registered. What is left of it must be settled.
-func (f *Fleet) strip(w *worker) {
-	for i := len(w.seats) - 1; i >= 0; i-- {
-		if s := &w.seats[i]; !s.isListed() {
-			f.leave(w, s)
+func (f *Fleet) detachUnregistered(w *worker) {
+	for i := len(w.attachments) - 1; i >= 0; i-- {
+		if s := &w.attachments[i]; !s.isListed() {
+			f.detach(w, s)
 		}
 	}
-	f.weigh(w)
+	f.updateFootprint(w)
 }
 
 // findsRoom reports whether something that is registered found no room, and now there is
 // some, or something to push out.
-func (f *Fleet) findsRoom() bool {
-	return f.refused[stats.WorkerLimit] && (f.workers.len() < f.limit || f.strangers.first() != nil) ||
-		f.refused[stats.AttachmentLimit] && (f.held.attachments < f.bounds.attachments || f.strays.first() != nil) ||
-		f.refused[stats.EndpointLimit] && (f.counted() < f.bounds.endpoints || f.left.Len() > 0 || f.unregistered.Len() > 0)
+func (f *Fleet) hasRoomForRefused() bool {
+	return f.refused[stats.WorkerLimit] && (f.workers.len() < f.workerLimit || f.unregisteredWorkers.oldest() != nil) ||
+		f.refused[stats.AttachmentLimit] && (f.footprint.attachments < f.bounds.attachments || f.unregisteredAttachments.oldest() != nil) ||
+		f.refused[stats.EndpointLimit] && (f.countedEndpoints() < f.bounds.endpoints || f.emptyEndpoints.Len() > 0 || f.unregisteredEndpoints.Len() > 0)
 }
 
 // queue is workers, the one first that was not heard of for longest.
-type queue struct{ workers list.List }
+type lruQueue struct{ workers list.List }
 
 // keep has the worker in the queue or not; at is where it is.
-func (q *queue) keep(w *worker, at **list.Element, in bool) {
+func (q *lruQueue) setMember(w *worker, at **list.Element, in bool) {
 	switch {
 	case in && *at == nil:
 		*at = q.workers.PushBack(w)
@@ -273,14 +273,14 @@ func (q *queue) keep(w *worker, at **list.Element, in bool) {
 }
 
 // touch notes that the worker there was heard; nil is none.
-func (q *queue) touch(at *list.Element) {
+func (q *lruQueue) touch(at *list.Element) {
 	if at != nil {
 		q.workers.MoveToBack(at)
 	}
 }
 
 // first is the first worker; nil if there is none.
-func (q *queue) first() *worker {
+func (q *lruQueue) oldest() *worker {
 	if e := q.workers.Front(); e != nil {
 		return e.Value.(*worker)
 	}
@@ -288,7 +288,7 @@ func (q *queue) first() *worker {
 }
 
 // each calls f with each worker, which it may take out of the queue.
-func (q *queue) each(f func(*worker)) {
+func (q *lruQueue) each(f func(*worker)) {
 	for e := q.workers.Front(); e != nil; {
 		next := e.Next()
 		f(e.Value.(*worker))

@@ -36,15 +36,15 @@ type Queues struct {
 func queuesOf(ranks []rank) (all Queues) {
 	for i := range ranks {
 		if c := ranks[i].scraped; c != nil {
-			all.Bootstrap, all.Inflight = plus(all.Bootstrap, c.queues.Bootstrap), plus(all.Inflight, c.queues.Inflight)
-			all.Prealloc, all.Transfer = plus(all.Prealloc, c.queues.Prealloc), plus(all.Transfer, c.queues.Transfer)
+			all.Bootstrap, all.Inflight = addOpt(all.Bootstrap, c.queues.Bootstrap), addOpt(all.Inflight, c.queues.Inflight)
+			all.Prealloc, all.Transfer = addOpt(all.Prealloc, c.queues.Prealloc), addOpt(all.Transfer, c.queues.Transfer)
 		}
 	}
 	return all
 }
 
 // filled is the load with what another says of that which is absent.
-func (l Load) filled(o *Load) Load {
+func (l Load) fillFrom(o *Load) Load {
 	l.ActiveSlots = l.ActiveSlots.or(o.ActiveSlots)
 	l.TotalSlots = l.TotalSlots.or(o.TotalSlots)
 	l.Waiting = l.Waiting.or(o.Waiting)
@@ -68,13 +68,13 @@ func (o Opt[T]) or(another Opt[T]) Opt[T] {
 
 // overfull is how much above 1 a fraction may be that stands for all: engines round, and
 // count blocks that they have just given away.
-const overfull = 0.1
+const fractionTolerance = 0.1
 
 // Fraction is a fraction that a worker reports: 0 to 1, where just above 1 is 1. Anything
 // else is absent, and wrong, but for NaN and -1: engines say them for what they do not know.
 func Fraction(v float64) (fraction Opt[float64], wrong bool) {
 	switch {
-	case v >= 0 && v <= 1+overfull:
+	case v >= 0 && v <= 1+fractionTolerance:
 		return Some(min(v, 1)), false
 	case math.IsNaN(v) || v == -1:
 		return Opt[float64]{}, false
@@ -84,7 +84,7 @@ func Fraction(v float64) (fraction Opt[float64], wrong bool) {
 
 // ranged is the load without what cannot be, and how many of its values that were. Counts
 // have no bound: workers up to 0.7 send all 64 bits of them.
-func (l Load) ranged() (Load, int) {
+func (l Load) withoutOutOfRange() (Load, int) {
 	out := 0
 	for _, f := range [...]*Opt[float64]{&l.CacheUsage, &l.HitRate} {
 		if !f.OK {
@@ -99,7 +99,7 @@ func (l Load) ranged() (Load, int) {
 }
 
 // blocks are so large a part of the KV cache in blocks, if it is known how many there are.
-func (l *Load) blocks(part Opt[float64]) Opt[uint64] {
+func (l *Load) blocksOf(part Opt[float64]) Opt[uint64] {
 	if !l.KVTotal.OK || !part.OK {
 		return Opt[uint64]{}
 	}
@@ -107,7 +107,7 @@ func (l *Load) blocks(part Opt[float64]) Opt[uint64] {
 }
 
 // divide works KV use out of the blocks. What has more in use than there is is full.
-func (l *Load) divide() {
+func (l *Load) setUsageFromBlocks() {
 	if l.KVActive.OK && l.KVTotal.V > 0 {
 		l.CacheUsage = Some(min(1, float64(l.KVActive.V)/float64(l.KVTotal.V)))
 	}

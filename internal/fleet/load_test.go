@@ -9,18 +9,18 @@ import (
 )
 
 // ranksOf registers worker 1 and has its page say this of its ranks.
-func ranksOf(f *Fleet, card Card, loads ...Load) WorkerPage {
+func ranksOf(f *Fleet, card Card, loads ...Load) ScrapeTarget {
 	in := Instance{Endpoint: generate, ID: 1}
 	f.Register(keyOf(in), in, Registration{Publishes: true})
 	if card != (Card{}) {
 		f.SetCard(keyOf(in), in, card)
 	}
-	page := WorkerPage{Instance: in}
-	var values []Scraped
+	page := ScrapeTarget{Instance: in}
+	var values []ScrapedValues
 	for i, l := range loads {
-		values = append(values, Scraped{Rank: uint32(i), Load: l})
+		values = append(values, ScrapedValues{Rank: uint32(i), Load: l})
 	}
-	f.Scrape(page, values)
+	f.RecordScrape(page, values)
 	return page
 }
 
@@ -34,9 +34,9 @@ func onlyWorker(t *testing.T, f *Fleet) WorkerState {
 	return s.Workers[0]
 }
 
-// TestATotalOfOne is what Dynamo tells of ranks whose engine it was told nothing of, for life:
+// TestLoadPlaceholderTotal is what Dynamo tells of ranks whose engine it was told nothing of, for life:
 // alone, with a card, and beside other ranks that know better.
-func TestATotalOfOne(t *testing.T) {
+func TestLoadPlaceholderTotal(t *testing.T) {
 	n, share := Some[uint64], Some[float64]
 	loadOf := func(active, total, usage any) (l Load) {
 		if v, ok := active.(int); ok {
@@ -117,11 +117,11 @@ func TestATotalOfOne(t *testing.T) {
 				testutil.Equal(t, name+", rank, "+how, w.Ranks[i].Load, c.want[i])
 			}
 		}
-		f := fleetAt(everything, plenty)
+		f := newFleet(everything, largeLimit)
 		ranksOf(f, c.card, c.ranks...)
 		check("scraped", f)
 		for _, from := range []Source{FromStats, FromLoadEvent} {
-			f := fleetAt(everything, plenty)
+			f := newFleet(everything, largeLimit)
 			ranksOf(f, c.card)
 			for i, l := range c.ranks {
 				if !l.KVActive.OK { // such a load always says both
@@ -129,9 +129,9 @@ func TestATotalOfOne(t *testing.T) {
 				}
 				publish := Origin{Endpoint: generate, Worker: 1, Rank: uint32(i)}
 				if from == FromStats {
-					f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: l, Rank: uint32(i)})
+					f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: l, Rank: uint32(i)})
 				} else {
-					f.Publish(publish, from, l)
+					f.RecordLoad(publish, from, l)
 				}
 			}
 			check(from.String(), f)
@@ -139,38 +139,38 @@ func TestATotalOfOne(t *testing.T) {
 	}
 }
 
-// TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks of 0.8 to 1.6.
-func TestATotalOfOneOfAPageIsNotThatOfPublishedBlocks(t *testing.T) {
+// TestLoadPlaceholderTotalBesidePublishedBlocks of 0.8 to 1.6.
+func TestLoadPlaceholderTotalBesidePublishedBlocks(t *testing.T) {
 	for _, c := range []struct {
 		published uint64
 		usage     float64
 	}{{5000, 0}, {5000, 0.37}, {0, 0.37}, {1, 0.0001}} {
-		f := fleetAt(everything, plenty)
+		f := newFleet(everything, largeLimit)
 		ranksOf(f, Card{}, Load{KVTotal: Some[uint64](1), CacheUsage: Some(c.usage)})
-		f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: Some(c.published)})
+		f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: Some(c.published)})
 		testutil.Equal(t, "load", onlyWorker(t, f).Load.V, Load{KVActive: Some(c.published), CacheUsage: Some(c.usage)})
 	}
 }
 
-// TestARouterHasNoPageOfAWorker, whatever else is on it and though another has the same.
-func TestARouterHasNoPageOfAWorker(t *testing.T) {
-	f := fleetAt(everything, plenty)
+// TestLoadIgnoresMetricsOfRouters, whatever else is on it and though another has the same.
+func TestLoadIgnoresMetricsOfRouters(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	page := ranksOf(f, Card{Model: "m"}, Load{CacheUsage: Some(0.5)})
 	routing := Instance{Endpoint: Endpoint{Component: "backend", Name: "router-discovery"}, ID: 2}
 	f.Register(keyOf(routing), routing, Registration{Role: RouterRole})
 	beside := Instance{Endpoint: Endpoint{Component: "backend", Name: "other"}, ID: 2}
 	f.Register(keyOf(beside), beside, Registration{})
-	testutil.Equal(t, "pages", f.WorkerPages(false), []WorkerPage{page})
+	testutil.Equal(t, "pages", f.ScrapeTargets(false), []ScrapeTarget{page})
 	for _, in := range []Instance{routing, beside} {
-		f.Scrape(WorkerPage{Instance: in}, []Scraped{{Load: Load{CacheUsage: Some(0.9)}}})
+		f.RecordScrape(ScrapeTarget{Instance: in}, []ScrapedValues{{Load: Load{CacheUsage: Some(0.9)}}})
 	}
 	testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, Some(0.5))
 	f.SetCard(keyOf(beside), beside, Card{Model: "m"}) // a frontend that is a worker, too
-	testutil.Equal(t, "pages", len(f.WorkerPages(false)), 2)
+	testutil.Equal(t, "pages", len(f.ScrapeTargets(false)), 2)
 }
 
-// TestLoadsAreCheckedHoweverTheyCome: polled, published or scraped.
-func TestLoadsAreCheckedHoweverTheyCome(t *testing.T) {
+// TestLoadFractionsAreChecked: polled, published or scraped.
+func TestLoadFractionsAreChecked(t *testing.T) {
 	share := Some[float64]
 	for _, c := range []struct {
 		says  float64
@@ -194,22 +194,24 @@ func TestLoadsAreCheckedHoweverTheyCome(t *testing.T) {
 				kind stats.Kind
 				take func(f *Fleet)
 			}{
-				{stats.StatsReply, func(f *Fleet) { f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: says}) }},
-				{stats.LoadEvent, func(f *Fleet) { f.Publish(origin, FromLoadEvent, says) }},
-				{stats.Pages, func(f *Fleet) { ranksOf(f, Card{}, says) }},
+				{stats.StatsReply, func(f *Fleet) {
+					f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: says})
+				}},
+				{stats.LoadEvent, func(f *Fleet) { f.RecordLoad(origin, FromLoadEvent, says) }},
+				{stats.WorkerMetrics, func(f *Fleet) { ranksOf(f, Card{}, says) }},
 			} {
-				f := fleetAt(everything, plenty)
+				f := newFleet(everything, largeLimit)
 				ranksOf(f, Card{})
 				way.take(f)
 				testutil.Equal(t, "load", onlyWorker(t, f).Load.V, want)
-				testutil.Equal(t, "counted", f.Tally.Rejected(way.kind, stats.OutOfRange), c.wrong)
+				testutil.Equal(t, "counted", f.Stats.Rejected(way.kind, stats.OutOfRange), c.wrong)
 			}
 		}
 	}
 }
 
-// TestKVUseHasOneDefinition: what the worker says itself, else its blocks.
-func TestKVUseHasOneDefinition(t *testing.T) {
+// TestLoadCacheUsageHasOneDefinition: what the worker says itself, else its blocks.
+func TestLoadCacheUsageHasOneDefinition(t *testing.T) {
 	n, share := Some[uint64], Some[float64]
 	blocks := Load{KVActive: n(250), KVTotal: n(1000)}
 	both := Load{KVActive: n(250), KVTotal: n(1000), CacheUsage: share(0.4)}
@@ -221,29 +223,29 @@ func TestKVUseHasOneDefinition(t *testing.T) {
 		{FromStats, blocks, 0.25}, {FromStats, both, 0.4}, {FromLoadEvent, blocks, 0.25}, {FromLoadEvent, both, 0.4},
 		{FromStats, Load{KVActive: n(1005), KVTotal: n(1000)}, 1}, {FromLoadEvent, Load{KVActive: n(1500), KVTotal: n(1000)}, 1},
 	} {
-		f := fleetAt(everything, plenty)
+		f := newFleet(everything, largeLimit)
 		ranksOf(f, Card{})
 		if c.source == FromStats {
-			f.Report(Report{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: c.says})
+			f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: c.says})
 		} else {
-			f.Publish(Origin{Endpoint: generate, Worker: 1}, c.source, c.says)
+			f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, c.source, c.says)
 		}
 		testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
 	}
-	f := fleetAt(everything, plenty) // what is published is newer than the page
+	f := newFleet(everything, largeLimit) // what is published is newer than the page
 	ranksOf(f, Card{KVTotal: n(1000)}, Load{CacheUsage: share(0.4)})
-	f.Publish(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: n(250)})
+	f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: n(250)})
 	testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(0.25))
 }
 
-func TestQueuesOfRanksAreAddedAndForgotten(t *testing.T) {
+func TestLoadQueuesOfRanksAreAdded(t *testing.T) {
 	n := Some[uint64]
-	f := fleetAt(everything, plenty)
+	f := newFleet(everything, largeLimit)
 	page := ranksOf(f, Card{})
 	waits := Load{Waiting: n(1)}
-	f.Scrape(page, []Scraped{{Load: waits, Queues: Queues{Prealloc: n(7), Transfer: n(3)}}, {Rank: 1, Load: waits, Queues: Queues{Prealloc: n(1)}}})
+	f.RecordScrape(page, []ScrapedValues{{Load: waits, Queues: Queues{Prealloc: n(7), Transfer: n(3)}}, {Rank: 1, Load: waits, Queues: Queues{Prealloc: n(1)}}})
 	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{Prealloc: n(8), Transfer: n(3)})
-	f.Scrape(page, []Scraped{{Load: waits}})
+	f.RecordScrape(page, []ScrapedValues{{Load: waits}})
 	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{})
 }
 

@@ -5,8 +5,8 @@ package fleet
 func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.workers.of(WorkerID{Lease: in.ID}).at(in.Endpoint); s != nil && s.registered {
-		return s.keys.of(hashOf(key), s.Registration)
+	if s := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint); s != nil && s.registered {
+		return s.keys.get(hashOf(key), s.Registration)
 	}
 	return Registration{}, false
 }
@@ -16,8 +16,8 @@ func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 func (f *Fleet) CardOf(key string, in Instance) (Card, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.workers.of(WorkerID{Lease: in.ID}).at(in.Endpoint); s != nil && s.card.OK {
-		return s.cardKeys.of(hashOf(key), s.card.V)
+	if s := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint); s != nil && s.card.OK {
+		return s.cardKeys.get(hashOf(key), s.card.V)
 	}
 	return Card{}, false
 }
@@ -27,7 +27,7 @@ func (f *Fleet) ChannelAt(key string) (Channel, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c, known := f.channels.byKey[key]; known {
-		return c.channel(), true
+		return c.export(), true
 	}
 	return Channel{}, false
 }

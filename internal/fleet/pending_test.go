@@ -29,30 +29,32 @@ func permutations(n int, f func(order []int)) {
 	next(nil, all)
 }
 
-// TestTheOrderOfWhatIsToldDoesNotMatter has events, model card, registration and another
+// TestPendingOrderDoesNotMatter has events, model card, registration and another
 // worker's registration at the same endpoint in every order.
-func TestTheOrderOfWhatIsToldDoesNotMatter(t *testing.T) {
+func TestPendingOrderDoesNotMatter(t *testing.T) {
 	for name, from := range map[string]Endpoint{"named": generate, "of a component": {Component: "backend"}, "not named": {}} {
 		steps := []func(f *Fleet){
-			func(f *Fleet) { publishing(f, generate, 1) },
-			func(f *Fleet) { card(f, generate, 1) },
-			func(f *Fleet) { publishedAt(f, from, 1, 40) },
-			func(f *Fleet) { f.Pass(Origin{Endpoint: from, Worker: 1}, Pass{Counter: 1, Seconds: 0.5, Running: 3}) },
-			func(f *Fleet) { f.Hit(1, 20, 5) },
-			func(f *Fleet) { publishing(f, generate, 2) },
+			func(f *Fleet) { registerPublishing(f, generate, 1) },
+			func(f *Fleet) { setCard(f, generate, 1) },
+			func(f *Fleet) { publishAt(f, from, 1, 40) },
+			func(f *Fleet) {
+				f.RecordForwardPass(Origin{Endpoint: from, Worker: 1}, Pass{Counter: 1, Seconds: 0.5, Running: 3})
+			},
+			func(f *Fleet) { f.RecordHit(1, 20, 5) },
+			func(f *Fleet) { registerPublishing(f, generate, 2) },
 		}
 		want := ""
 		permutations(len(steps), func(order []int) {
-			f := fleetAt(everything, plenty)
+			f := newFleet(everything, largeLimit)
 			for _, i := range order {
 				steps[i](f)
-				audit(t, f)
+				checkInvariants(t, f)
 			}
 			s := f.Snapshot()
 			s.Endpoints = s.Endpoints[:1]
 			s.Endpoints[0].HitEvents = 0 // they stay where they were booked, which may be elsewhere
 			w := s.Workers[0]
-			got := shown(s) + fmt.Sprintln(w.State, w.Model, w.Load, w.Passes.V.Count, w.Passes.V.Seconds.Sum)
+			got := format(s) + fmt.Sprintln(w.State, w.Model, w.Load, w.Passes.V.Count, w.Passes.V.Seconds.Sum)
 			if want == "" {
 				want = got
 				if !strings.Contains(got, "  1 up kv 40 hits 5/20") {
@@ -66,81 +68,81 @@ func TestTheOrderOfWhatIsToldDoesNotMatter(t *testing.T) {
 	}
 }
 
-func TestAnEventMakesNoEndpoint(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishedAt(f, generate, 1, 40)
-	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 0.5})
-	f.Report(loaded(prefill, lease(2), 5), malformed(prefill, lease(2)), loadless(prefill, lease(2)))
-	shows(t, f)
+func TestPendingEventsMakeNoEndpoint(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	publishAt(f, generate, 1, 40)
+	f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 0.5})
+	f.RecordPollReply(loaded(prefill, lease(2), 5), malformed(prefill, lease(2)), loadless(prefill, lease(2)))
+	wantShown(t, f)
 	testutil.Equal(t, "workers", f.workers.len(), 1)
 	testutil.Equal(t, "endpoints", f.endpoints[generate] != nil || f.endpoints[prefill] != nil, false)
-	testutil.Equal(t, "answers of no use", f.Tally.Rejected(stats.StatsReply, stats.NotRegistered), 2)
-	f.Hit(1, 20, 5)
-	shows(t, f, "unknown/unknown: not counted 1 events", "  1 hits 5/20")
-	publishing(f, generate, 1)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40 hits 5/20", "unknown/unknown: not counted 1 events")
+	testutil.Equal(t, "answers of no use", f.Stats.Rejected(stats.StatsReply, stats.NotRegistered), 2)
+	f.RecordHit(1, 20, 5)
+	wantShown(t, f, "unknown/unknown: not counted 1 events", "  1 hits 5/20")
+	registerPublishing(f, generate, 1)
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40 hits 5/20", "unknown/unknown: not counted 1 events")
 	testutil.Equal(t, "passes", f.Snapshot().Workers[0].Passes.V.Count, 1)
 }
 
-// TestWhatWaitsIsOfOneEndpoint says that the newest wins, and that the others count.
-func TestWhatWaitsIsOfOneEndpoint(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 0}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
-	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
-	f.Pass(Origin{Endpoint: generate, Worker: 1, Rank: 1}, Pass{Counter: 1, Seconds: 0.5})
-	publishedAt(f, prefill, 1, 3)
-	testutil.Equal(t, "loads of no use", f.Tally.Rejected(stats.LoadEvent, stats.NotRegistered), 2)
-	testutil.Equal(t, "passes of no use", f.Tally.Rejected(stats.ForwardPass, stats.NotRegistered), 1)
-	publishing(f, generate, 1)
-	publishing(f, prefill, 1)
-	shows(t, f, "prefill/generate: 1 answering", "  1 up kv 3")
+// TestPendingIsOfOneEndpoint says that the newest wins, and that the others count.
+func TestPendingIsOfOneEndpoint(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 0}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
+	f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
+	f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1, Rank: 1}, Pass{Counter: 1, Seconds: 0.5})
+	publishAt(f, prefill, 1, 3)
+	testutil.Equal(t, "loads of no use", f.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 2)
+	testutil.Equal(t, "passes of no use", f.Stats.Rejected(stats.ForwardPass, stats.NotRegistered), 1)
+	registerPublishing(f, generate, 1)
+	registerPublishing(f, prefill, 1)
+	wantShown(t, f, "prefill/generate: 1 answering", "  1 up kv 3")
 }
 
-func TestWhatWaitsExpires(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	publishedAt(f, prefill, 1, 3) // of a worker that is registered elsewhere
-	publishedAt(f, prefill, 2, 3)
+func TestPendingExpires(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	publishAt(f, prefill, 1, 3) // of a worker that is registered elsewhere
+	publishAt(f, prefill, 2, 3)
 	after(f, 10*time.Minute)
-	audit(t, f)
+	checkInvariants(t, f)
 	testutil.Equal(t, "workers", f.workers.len(), 2)
 	after(f, 10*time.Minute+time.Second)
-	audit(t, f)
+	checkInvariants(t, f)
 	testutil.Equal(t, "workers", f.workers.len(), 1)
-	publishing(f, prefill, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down", "prefill/generate: 1 silent", "  1 down")
+	registerPublishing(f, prefill, 1)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down", "prefill/generate: 1 silent", "  1 down")
 }
 
-// TestAnEventOfARegisteredWorkerElsewhereExpires says that no event keeps a worker at an
+// TestPendingEventsOfOtherEndpointExpire says that no event keeps a worker at an
 // endpoint for good, though it is registered at another.
-func TestAnEventOfARegisteredWorkerElsewhereExpires(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	publishing(f, prefill, 2)
-	publishedAt(f, generate, 1, 40)
-	publishedAt(f, prefill, 1, 40)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent 1 unregistered", "  2 down")
+func TestPendingEventsOfOtherEndpointExpire(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	registerPublishing(f, prefill, 2)
+	publishAt(f, generate, 1, 40)
+	publishAt(f, prefill, 1, 40)
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent 1 unregistered", "  2 down")
 	after(f, 10*time.Minute+time.Second)
-	testutil.Equal(t, "attachments", len(f.workers.of(lease(1)).seats), 1)
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent", "  2 down")
+	testutil.Equal(t, "attachments", len(f.workers.get(lease(1)).attachments), 1)
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent", "  2 down")
 }
 
-// TestOnlyWhereAWorkerWasRegisteredAnEndpointIsRemembered, or answered without a registry.
-func TestOnlyWhereAWorkerWasRegisteredAnEndpointIsRemembered(t *testing.T) {
-	f := fleetAt(everything, plenty)
+// TestPendingEndpointIsNotRemembered, or answered without a registry.
+func TestPendingEndpointIsNotRemembered(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	poll(f, loaded(generate, static("a"), 10))
-	card(f, prefill, 1)
-	publishedAt(f, prefill, 1, 40)
-	shows(t, f, "backend/generate: 1 unregistered mean 10", "  a up kv 10", "prefill/generate: 1 unregistered")
+	setCard(f, prefill, 1)
+	publishAt(f, prefill, 1, 40)
+	wantShown(t, f, "backend/generate: 1 unregistered mean 10", "  a up kv 10", "prefill/generate: 1 unregistered")
 	poll(f)
 	poll(f)
 	f.DropCard(keyOf(Instance{prefill, 1}), Instance{prefill, 1})
 	after(f, 10*time.Minute+time.Second)
-	shows(t, f)
-	f = New(everything, plenty, false)
+	wantShown(t, f)
+	f = New(everything, largeLimit, false)
 	f.Advance(start)
 	poll(f, loaded(generate, static("a"), 10))
 	poll(f)
 	poll(f)
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 }

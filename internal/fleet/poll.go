@@ -19,7 +19,7 @@ const (
 )
 
 // Report is what one worker said of one endpoint in its answer to a stats poll.
-type Report struct {
+type PollReply struct {
 	Endpoint
 	Worker  WorkerID
 	Service string // the NATS service name it answered under
@@ -34,73 +34,73 @@ func (f *Fleet) BeginPoll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.poll++
-	if f.reenrolled {
-		f.ask()
+	if f.pollTargetsStale {
+		f.choosePollTargets()
 	}
-	f.expected, f.awaiting, f.heard = f.asked, f.asked, 0
+	f.pollExpected, f.pollAwaiting, f.answeredCount = f.pollTargets, f.pollTargets, 0
 }
 
 // ask chooses the seats that polls wait for. To look at all workers costs as much as
 // their answers, so it is done only if there is another choice.
-func (f *Fleet) ask() {
-	f.asked = 0
+func (f *Fleet) choosePollTargets() {
+	f.pollTargets = 0
 	for w := range f.workers.all() {
-		for i := range w.seats {
-			w.seats[i].awaited = f.awaits(w, i)
-			if w.seats[i].awaited {
-				f.asked++
+		for i := range w.attachments {
+			w.attachments[i].pollTarget = f.isPollTarget(w, i)
+			if w.attachments[i].pollTarget {
+				f.pollTargets++
 			}
 		}
 	}
-	f.reenrolled = false
+	f.pollTargetsStale = false
 }
 
 // awaits reports whether polls wait for the component of the worker's ith seat
 // because of this seat: a worker answers for all of a component's at once.
-func (f *Fleet) awaits(w *worker, i int) bool {
-	s := &w.seats[i]
+func (f *Fleet) isPollTarget(w *worker, i int) bool {
+	s := &w.attachments[i]
 	if !s.registered || s.Publishes || !f.target.CoversComponent(s.endpoint.Component) {
 		return false // those that publish need not answer, and most do not
 	}
-	return !slices.ContainsFunc(w.seats[:i], func(o seat) bool {
-		return o.awaited && o.endpoint.Component == s.endpoint.Component
+	return !slices.ContainsFunc(w.attachments[:i], func(o attachment) bool {
+		return o.pollTarget && o.endpoint.Component == s.endpoint.Component
 	})
 }
 
 // answered notes that the running poll need not wait for the worker's component any more.
-func (f *Fleet) answered(w *worker, component string) {
-	for i := range w.seats {
-		if w.seats[i].endpoint.Component == component {
-			f.arrived(&w.seats[i])
+func (f *Fleet) stopAwaitingComponent(w *worker, component string) {
+	for i := range w.attachments {
+		if w.attachments[i].endpoint.Component == component {
+			f.stopAwaiting(&w.attachments[i])
 		}
 	}
 }
 
 // arrived notes that the running poll need not wait because of this seat any more.
-func (f *Fleet) arrived(s *seat) {
-	if s.awaited && s.arrived != f.poll && f.awaiting > 0 {
-		f.awaiting--
+func (f *Fleet) stopAwaiting(s *attachment) {
+	if s.pollTarget && s.donePoll != f.poll && f.pollAwaiting > 0 {
+		f.pollAwaiting--
 	}
-	s.arrived = f.poll
+	s.donePoll = f.poll
 }
 
 // hear notes that the seat has answered the poll.
-func (f *Fleet) hear(s *seat) {
-	f.unhear(s)
-	s.answered, s.missed, s.poll = true, 0, f.poll
-	f.answering++
-	f.heard++
+func (f *Fleet) markAnswered(s *attachment) {
+	f.clearAnswered(s)
+	s.answered, s.missedPolls, s.lastPoll = true, 0, f.poll
+	f.answeringCount++
+	f.answeredCount++
 }
 
 // unhear forgets that the seat has answered.
-func (f *Fleet) unhear(s *seat) {
+func (f *Fleet) clearAnswered(s *attachment) {
 	if !s.answered {
 		return
 	}
 	s.answered = false
-	f.answering--
-	if s.poll == f.poll {
-		f.heard--
+	f.answeringCount--
+	if s.lastPoll == f.poll {
+		f.answeredCount--
 	}
 }
 
@@ -114,7 +114,7 @@ func (f *Fleet) PollAnswered() bool {
 }
 
 func (f *Fleet) pollAnswered() bool {
-	return f.expected > 0 && f.awaiting == 0 && len(f.workers.static) == 0
+	return f.pollExpected > 0 && f.pollAwaiting == 0 && len(f.workers.static) == 0
 }
 
 // EndPoll ends the running poll. If it counts, those who did not answer have
@@ -122,95 +122,95 @@ func (f *Fleet) pollAnswered() bool {
 func (f *Fleet) EndPoll(counts bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.expected, f.awaiting = 0, 0
-	if !counts || f.heard == f.answering {
+	f.pollExpected, f.pollAwaiting = 0, 0
+	if !counts || f.answeredCount == f.answeringCount {
 		return // nobody has missed it
 	}
 	for w := range f.workers.all() {
-		f.miss(w)
+		f.missPoll(w)
 	}
 }
 
 // miss counts the poll against those seats of the worker that were left unanswered.
-func (f *Fleet) miss(w *worker) {
+func (f *Fleet) missPoll(w *worker) {
 	changed := false
-	for i := len(w.seats) - 1; i >= 0; i-- {
-		s := &w.seats[i]
-		if !s.answered || s.poll == f.poll {
+	for i := len(w.attachments) - 1; i >= 0; i-- {
+		s := &w.attachments[i]
+		if !s.answered || s.lastPoll == f.poll {
 			continue
 		}
-		s.missed++
-		if s.missed < missesToForget {
+		s.missedPolls++
+		if s.missedPolls < maxMissedPolls {
 			continue
 		}
 		changed = true
-		f.unhear(s)
+		f.clearAnswered(s)
 		s.malformed, s.ranks = false, forgetPolled(s.ranks)
-		if s.carried {
-			s.ranks, w.loose = nil, nil // what it also published is no newer than its last answer
+		if s.reportedLoad {
+			s.ranks, w.unattributed = nil, nil // what it also published is no newer than its last answer
 		}
-		s.mute = s.Publishes
+		s.stale = s.Publishes
 		if !s.isListed() && len(s.ranks) == 0 {
-			f.leave(w, s)
+			f.detach(w, s)
 		}
 	}
 	if changed {
-		f.weigh(w)
-		f.settle(w)
+		f.updateFootprint(w)
+		f.prune(w)
 	}
 }
 
 // Report applies one answer to a poll, whenever it arrives: what a worker said of
 // each of its endpoints, all at once. Of endpoints that are not watched only the
 // fact that the worker answered is kept. It reports what PollAnswered then does.
-func (f *Fleet) Report(answer ...Report) (pollAnswered bool) {
+func (f *Fleet) RecordPollReply(answer ...PollReply) (pollAnswered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range answer {
-		f.report(&answer[i])
+		f.recordPollReply(&answer[i])
 	}
 	return f.pollAnswered()
 }
 
-func (f *Fleet) report(r *Report) {
-	w := f.workers.of(r.Worker)
+func (f *Fleet) recordPollReply(r *PollReply) {
+	w := f.workers.get(r.Worker)
 	if w != nil {
-		f.answered(w, r.Component)
+		f.stopAwaitingComponent(w, r.Component)
 	}
-	s := w.at(r.Endpoint)
+	s := w.attachmentAt(r.Endpoint)
 	if !f.target.Covers(r.Endpoint) || s == nil && r.Outcome == NoLoad {
 		return
 	}
 	moved := s == nil
 	if moved {
-		by := f.proofOf(r.Worker)
-		if by == heard && f.endpoints[r.Endpoint] == nil {
-			f.Tally.Reject(stats.StatsReply, stats.NotRegistered)
+		by := f.evidenceOf(r.Worker)
+		if by == byMessage && f.endpoints[r.Endpoint] == nil {
+			f.Stats.CountRejected(stats.StatsReply, stats.NotRegistered)
 			return
 		}
-		if s = f.seat(r.Worker, r.Endpoint, by); s == nil {
+		if s = f.ensureAttachment(r.Worker, r.Endpoint, by); s == nil {
 			return
 		}
-		w = f.workers.of(r.Worker)
+		w = f.workers.get(r.Worker)
 	}
-	s.endpoint.served = s.endpoint.served || !f.registry
+	s.endpoint.hadWorker = s.endpoint.hadWorker || !f.registry
 	if !s.registered {
 		f.touch(w)
 	}
-	moved = moved || !s.carried && r.Outcome == Reported
-	s.carried = s.carried || r.Outcome == Reported
-	f.hear(s)
-	s.service, s.mute = r.Service, false
+	moved = moved || !s.reportedLoad && r.Outcome == Reported
+	s.reportedLoad = s.reportedLoad || r.Outcome == Reported
+	f.markAnswered(s)
+	s.service, s.stale = r.Service, false
 	s.noLoad, s.malformed = r.Outcome == NoLoad && !s.Publishes, r.Outcome == Malformed
 	if r.Outcome == Reported {
 		f.setLoad(w, &s.ranks, r.Rank, r.Load, FromStats)
-		s.endpoint.useful = true
+		s.endpoint.hadData = true
 	} else if ranks := len(s.ranks); ranks > 0 {
 		if s.ranks = forgetPolled(s.ranks); len(s.ranks) < ranks {
-			f.weigh(w)
+			f.updateFootprint(w)
 		}
 	}
 	if moved {
-		f.rehome(w)
+		f.updateHitsEndpoint(w)
 	}
 }

@@ -8,30 +8,30 @@ type Presence struct {
 	Expected bool // its load is expected there: else it may be no worker, or one that is not watched
 	// Answers is whether it answered the last poll, or missed two; absent where it has never
 	// answered any, and where neither is so.
-	Answers Opt[bool]
+	Answered Opt[bool]
 }
 
 // Present appends the workers that are there: those that are registered, and those that have
 // something to say where there is no registry, or that are static.
-func (f *Fleet) Present(all []Presence) []Presence {
+func (f *Fleet) AppendPresent(all []Presence) []Presence {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.findLoadless()
+	f.locateLoads()
 	for w := range f.workers.all() {
-		var best *seat
+		var best *attachment
 		expected := false
-		for i := range w.seats { // not by value: a seat is large
-			s := &w.seats[i]
-			if !s.endpoint.watched || !f.isThere(w, s) {
+		for i := range w.attachments { // not by value: a seat is large
+			s := &w.attachments[i]
+			if !s.endpoint.watched || !f.isPresent(w, s) {
 				continue
 			}
-			bears := !w.isExcused(s)
-			if best == nil || bears && !expected || bears == expected && s.before(best) {
-				best, expected = s, bears
+			hasLocated := !w.expectsNoLoad(s)
+			if best == nil || hasLocated && !expected || hasLocated == expected && s.before(best) {
+				best, expected = s, hasLocated
 			}
 		}
 		if best != nil {
-			all = append(all, Presence{best.endpoint.Endpoint, w.id, expected, f.answers(best)})
+			all = append(all, Presence{best.endpoint.Endpoint, w.id, expected, f.pollAnswer(best)})
 		}
 	}
 	return all
@@ -40,19 +40,19 @@ func (f *Fleet) Present(all []Presence) []Presence {
 // isThere reports whether metrics show a worker there, if they show the endpoint: one that
 // is heard without being registered is there if that is how it was started, and not, if its
 // registration is gone.
-func (f *Fleet) isThere(w *worker, s *seat) bool {
+func (f *Fleet) isPresent(w *worker, s *attachment) bool {
 	return s.registered || (w.id.IsStatic() || !f.registry) && (s.answered || len(s.ranks) > 0)
 }
 
 // answers is Presence.Answers. A poll that is under way does not count, nor do those during an
 // outage: no worker can have missed those.
-func (f *Fleet) answers(s *seat) Opt[bool] {
+func (f *Fleet) pollAnswer(s *attachment) Opt[bool] {
 	switch {
-	case !s.registered || !s.carried:
+	case !s.registered || !s.reportedLoad:
 		return Opt[bool]{}
 	case !s.answered:
 		return Some(false)
-	case s.poll+1 >= f.poll:
+	case s.lastPoll+1 >= f.poll:
 		return Some(true)
 	}
 	return Opt[bool]{}
@@ -60,7 +60,7 @@ func (f *Fleet) answers(s *seat) Opt[bool] {
 
 // Targeted is how many workers are there at what the flags name; absent where they name no
 // component, and before it is known who is registered.
-func (f *Fleet) Targeted() Opt[int] {
+func (f *Fleet) TargetWorkers() Opt[int] {
 	if f.target.Component == "" || !f.IsSynced() {
 		return Opt[int]{}
 	}
@@ -68,8 +68,8 @@ func (f *Fleet) Targeted() Opt[int] {
 	defer f.mu.Unlock()
 	n := 0
 	for w := range f.workers.all() {
-		for i := range w.seats { // not by value: a seat is large
-			if s := &w.seats[i]; s.endpoint.watched && f.isThere(w, s) {
+		for i := range w.attachments { // not by value: a seat is large
+			if s := &w.attachments[i]; s.endpoint.watched && f.isPresent(w, s) {
 				n++
 				break
 			}

@@ -11,15 +11,15 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestBooksBalanceWhateverHappens applies random changes to Fleets of all sorts
+// TestRandomPollsKeepInvariants applies random changes to Fleets of all sorts
 // and audits the books after each. What the Fleet shows is compared with a second
 // opinion that is too simple to be wrong.
-func TestBooksBalanceWhateverHappens(t *testing.T) {
+func TestRandomPollsKeepInvariants(t *testing.T) {
 	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {Component: "prefill"}}
 	for seed := range uint64(20) {
 		target := targets[seed%uint64(len(targets))]
 		registry := seed%4 != 3
-		limit := plenty
+		limit := largeLimit
 		if seed%2 == 0 {
 			limit = int(1 + seed) // where it binds, the second opinion has nothing to say
 		}
@@ -27,16 +27,16 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 			f := New(target, limit, registry)
 			f.Advance(start)
 			h := &history{
-				rand: rand.New(rand.NewPCG(seed, 0)), f: f, now: start, registry: registry, places: places,
-				keys: make(map[Instance]map[string]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
+				rand: rand.New(rand.NewPCG(seed, 0)), f: f, now: start, registry: registry, endpoints: testEndpoints,
+				keys: make(map[Instance]map[string]bool), replies: make(map[workerAt]*lastReply), hits: make(map[string]uint64),
 			}
 			for range 1000 {
 				what := h.step()
-				audit(t, f)
+				checkInvariants(t, f)
 				if what == "advance" {
-					auditExpiry(t, f)
+					checkExpiry(t, f)
 				}
-				if limit == plenty {
+				if limit == largeLimit {
 					h.compare(t, what)
 				}
 			}
@@ -45,23 +45,23 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 	}
 }
 
-// TestBooksBalanceWhateverIsPublished does the same with events, cards and channels
+// TestRandomEventsKeepInvariants does the same with events, cards and channels
 // among the changes, of which there is no second opinion.
-func TestBooksBalanceWhateverIsPublished(t *testing.T) {
+func TestRandomEventsKeepInvariants(t *testing.T) {
 	for seed := range uint64(15) {
-		limit := plenty
+		limit := largeLimit
 		if seed%2 == 0 {
 			limit = int(1 + seed)
 		}
 		f := New([]Target{everything, backend, Target(generate), {Namespace: "lab*"}, {Namespace: "lab*", Component: "backend", Name: "generate"}}[seed%5], limit, seed%4 != 3)
 		if seed%3 == 0 { // all limits bind
-			f.limit = 5
-			f.bounds = bounds{strangers: 4, static: 2, endpoints: 4, left: 2, heard: 2, attachments: 8, unregistered: 4, furtherRanks: 3, strayRanks: 4}
+			f.workerLimit = 5
+			f.bounds = bounds{unregisteredWorkers: 4, staticWorkers: 2, endpoints: 4, emptyEndpoints: 2, unregisteredEndpoints: 2, attachments: 8, unregisteredAttachments: 4, extraRanks: 3, unregisteredRanks: 4}
 		}
 		f.Advance(start)
 		h := &history{
-			rand: rand.New(rand.NewPCG(seed, 1)), f: f, now: start, registry: seed%4 != 3, places: append([]Endpoint{f.unknown}, places...),
-			keys: make(map[Instance]map[string]bool), said: make(map[place]*saying), hits: make(map[string]uint64),
+			rand: rand.New(rand.NewPCG(seed, 1)), f: f, now: start, registry: seed%4 != 3, endpoints: append([]Endpoint{f.unknown}, testEndpoints...),
+			keys: make(map[Instance]map[string]bool), replies: make(map[workerAt]*lastReply), hits: make(map[string]uint64),
 		}
 		for range 1000 {
 			if h.rand.IntN(2) == 0 {
@@ -69,7 +69,7 @@ func TestBooksBalanceWhateverIsPublished(t *testing.T) {
 			} else {
 				h.event()
 			}
-			audit(t, f)
+			checkInvariants(t, f)
 		}
 		h.emptyOut(t)
 	}
@@ -96,61 +96,61 @@ func (h *history) event() {
 		in := h.instance()
 		h.f.DropCard(h.key(in), in)
 	case 3, 4:
-		h.f.Publish(from, Source(1+h.rand.IntN(2)), Load{KVActive: some(), KVTotal: some(), ActiveSlots: some(), CacheUsage: Some(0.5)})
+		h.f.RecordLoad(from, Source(1+h.rand.IntN(2)), Load{KVActive: some(), KVTotal: some(), ActiveSlots: some(), CacheUsage: Some(0.5)})
 	case 5:
-		h.f.Pass(from, Pass{Counter: h.rand.Uint64N(10), Seconds: float64(h.rand.IntN(3)), Running: h.rand.Uint64N(9)})
+		h.f.RecordForwardPass(from, Pass{Counter: h.rand.Uint64N(10), Seconds: float64(h.rand.IntN(3)), Running: h.rand.Uint64N(9)})
 	case 7:
-		h.f.ForgetScraped(time.Duration(h.rand.IntN(800)) * time.Second)
+		h.f.ExpireScraped(time.Duration(h.rand.IntN(800)) * time.Second)
 	case 8:
-		var page []Scraped
+		var page []ScrapedValues
 		for range h.rand.IntN(4) {
 			of := []Endpoint{h.endpoint(), {Component: "backend"}, {}}[h.rand.IntN(3)]
-			page = append(page, Scraped{Endpoint: of, Rank: uint32(h.rand.IntN(3)), Inflight: some(), Lookups: some(), Hits: some(),
+			page = append(page, ScrapedValues{Endpoint: of, Rank: uint32(h.rand.IntN(3)), Inflight: some(), Lookups: some(), Hits: some(),
 				Load: Load{KVActive: some(), KVTotal: some(), Waiting: some(), CacheUsage: Some(0.5)}})
 		}
-		for _, p := range h.f.WorkerPages(h.rand.IntN(2) == 0) {
+		for _, p := range h.f.ScrapeTargets(h.rand.IntN(2) == 0) {
 			if h.rand.IntN(3) == 0 {
-				h.f.Scrape(p, page)
+				h.f.RecordScrape(p, page)
 			}
 		}
 	case 6:
-		h.f.Serve(Request{Prefill: some(), Decode: some(), ISLBlocks: some(), OverlapBlocks: some(), FirstToken: Some(0.1), Duration: Some(1.0)})
+		h.f.RecordRequest(Request{Prefill: some(), Decode: some(), ISLBlocks: some(), OverlapBlocks: some(), FirstToken: Some(0.1), Duration: Some(1.0)})
 	}
 }
 
 // place is one worker at one endpoint.
-type place struct {
+type workerAt struct {
 	Endpoint
 	Worker WorkerID
 }
 
 // saying is what a worker last said of an endpoint, and when.
-type saying struct {
-	Report
-	poll   uint64
-	missed int
+type lastReply struct {
+	PollReply
+	poll        uint64
+	missedPolls int
 }
 
 // history makes random changes and keeps the second opinion on them.
 type history struct {
-	rand     *rand.Rand
-	f        *Fleet
-	now      time.Time
-	registry bool
-	places   []Endpoint
-	poll     uint64
-	polling  bool
+	rand      *rand.Rand
+	f         *Fleet
+	now       time.Time
+	registry  bool
+	endpoints []Endpoint
+	poll      uint64
+	polling   bool
 
-	keys map[Instance]map[string]bool
-	said map[place]*saying
-	hits map[string]uint64 // ISL blocks shown of each registered worker
+	keys    map[Instance]map[string]bool
+	replies map[workerAt]*lastReply
+	hits    map[string]uint64 // ISL blocks shown of each registered worker
 }
 
-var places = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
+var testEndpoints = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
 
 func (h *history) endpoint() Endpoint {
-	e := h.places[h.rand.IntN(len(h.places))]
-	if h.f.Target().Several() {
+	e := h.endpoints[h.rand.IntN(len(h.endpoints))]
+	if h.f.Target().MultipleNamespaces() {
 		e.Namespace = []string{"lab-1", "lab-2"}[h.rand.IntN(2)]
 	}
 	return e
@@ -172,13 +172,13 @@ func (h *history) step() string {
 		in := h.instance()
 		key := h.key(in)
 		h.f.Register(key, in, Registration{NATS: true})
-		h.has(in, key)
+		h.addKey(in, key)
 		return "register " + key
 	case n < 20:
 		in := h.instance()
 		key := h.key(in)
 		h.f.Deregister(key, in)
-		h.gone(in, key)
+		h.removeKey(in, key)
 		return "deregister " + key
 	case n < 22 && h.registry:
 		return h.sync()
@@ -186,7 +186,7 @@ func (h *history) step() string {
 		return h.report()
 	case n < 75:
 		id := 1 + h.rand.Uint64N(20)
-		h.f.Hit(id, h.rand.Uint64N(100), h.rand.Uint64N(100))
+		h.f.RecordHit(id, h.rand.Uint64N(100), h.rand.Uint64N(100))
 		return fmt.Sprint("hit ", id)
 	case n < 85:
 		h.f.BeginPoll()
@@ -201,20 +201,20 @@ func (h *history) step() string {
 	}
 }
 
-func (h *history) has(in Instance, key string) {
+func (h *history) addKey(in Instance, key string) {
 	if h.keys[in] == nil {
 		h.keys[in] = make(map[string]bool)
 	}
 	h.keys[in][key] = true
 }
 
-func (h *history) gone(in Instance, key string) {
+func (h *history) removeKey(in Instance, key string) {
 	if !h.keys[in][key] {
 		return
 	}
 	if delete(h.keys[in], key); len(h.keys[in]) == 0 {
 		delete(h.keys, in)
-		delete(h.said, place{in.Endpoint, lease(in.ID)})
+		delete(h.replies, workerAt{in.Endpoint, lease(in.ID)})
 	}
 }
 
@@ -226,11 +226,11 @@ func (h *history) sync() string {
 		in := h.instance()
 		key := h.key(in)
 		all.Instances[key] = InstanceEntry{in, Registration{NATS: true}}
-		h.has(in, key)
+		h.addKey(in, key)
 	}
 	for in := range before {
 		if h.keys[in] == nil {
-			delete(h.said, place{in.Endpoint, lease(in.ID)})
+			delete(h.replies, workerAt{in.Endpoint, lease(in.ID)})
 		}
 	}
 	h.f.Sync(all)
@@ -249,9 +249,9 @@ func (h *history) report() string {
 		r.Outcome, r.Load = Malformed, Load{}
 	}
 	counts := h.f.endpoints[r.Endpoint] != nil || r.Worker.IsStatic() || !h.registry
-	h.f.Report(r)
+	h.f.RecordPollReply(r)
 	if h.f.Target().Covers(r.Endpoint) && counts {
-		h.said[place{r.Endpoint, r.Worker}] = &saying{Report: r, poll: h.poll}
+		h.replies[workerAt{r.Endpoint, r.Worker}] = &lastReply{PollReply: r, poll: h.poll}
 	}
 	return fmt.Sprint("report ", r)
 }
@@ -259,13 +259,13 @@ func (h *history) report() string {
 func (h *history) endPoll(counts bool) string {
 	h.f.EndPoll(counts)
 	h.polling = false
-	for at, s := range h.said {
+	for at, s := range h.replies {
 		if !counts || s.poll == h.poll {
 			continue
 		}
-		s.missed++
-		if s.missed == 2 {
-			delete(h.said, at)
+		s.missedPolls++
+		if s.missedPolls == 2 {
+			delete(h.replies, at)
 		}
 	}
 	return fmt.Sprint("end poll ", counts)
@@ -280,29 +280,29 @@ func (h *history) compare(t *testing.T, what string) {
 		registered[in.Endpoint] = true
 		members[lease(in.ID).String()] = true
 	}
-	want := make(map[place]uint64)
-	for at, s := range h.said {
+	want := make(map[workerAt]uint64)
+	for at, s := range h.replies {
 		seen := !h.registry || at.Worker.IsStatic() || h.keys[Instance{at.Endpoint, at.Worker.Lease}] != nil
 		if seen && s.Outcome == Reported {
 			want[at] = s.Load.KVActive.V
 		}
 	}
-	got := make(map[place]uint64)
+	got := make(map[workerAt]uint64)
 	hits := make(map[string]uint64)
 	for _, w := range h.f.Snapshot().Workers {
 		if w.Load.OK {
-			got[place{w.Endpoint, w.ID}] = w.Load.V.KVActive.V
+			got[workerAt{w.Endpoint, w.ID}] = w.Load.V.KVActive.V
 		}
 		if members[w.Label] {
 			hits[w.Label] += w.Hits.V.ISLBlocks
 		}
 	}
-	same(t, "loads shown after "+what, got, want)
+	equalMaps(t, "loads shown after "+what, got, want)
 	endpoints := make(map[Endpoint]bool)
-	for _, e := range h.f.Registered() {
+	for _, e := range h.f.RegisteredEndpoints() {
 		endpoints[e] = true
 	}
-	same(t, "registered endpoints after "+what, endpoints, registered)
+	equalMaps(t, "registered endpoints after "+what, endpoints, registered)
 	if h.f.Target() == everything { // elsewhere a worker can turn out to be foreign
 		for label, before := range h.hits {
 			if members[label] && hits[label] < before {
@@ -317,7 +317,7 @@ func (h *history) compare(t *testing.T, what string) {
 }
 
 // same is equal, for the thousandfold.
-func same[K, V comparable](t *testing.T, what string, got, want map[K]V) {
+func equalMaps[K, V comparable](t *testing.T, what string, got, want map[K]V) {
 	t.Helper()
 	if !maps.Equal(got, want) {
 		testutil.Equal(t, what, got, want)
@@ -335,10 +335,10 @@ func (h *history) emptyOut(t *testing.T) {
 		h.now = h.now.Add(retention)
 		h.f.Advance(h.now)
 	}
-	audit(t, h.f)
+	checkInvariants(t, h.f)
 	testutil.Equal(t, "workers left", h.f.workers.len(), 0)
 	left := slices.Collect(maps.Keys(h.f.endpoints))
-	if h.f.Target().Name != "" && !h.f.Target().Several() {
+	if h.f.Target().Name != "" && !h.f.Target().MultipleNamespaces() {
 		testutil.Equal(t, "endpoints left", left, []Endpoint{Endpoint(h.f.Target())})
 		return
 	}

@@ -38,13 +38,13 @@ func (s Source) kind() stats.Kind {
 // rank is what one data parallel rank of a worker last reported. To 0.2.1, and
 // mostly later too, a worker has only one, of number 0.
 type rank struct {
-	number uint32
-	load   Opt[Load]
-	source Source
-	at     time.Time // when load was received
-	order  uint64    // of load among all the Fleet's: the highest is the newest
-	sent   uint64    // when it was, if it says so: see Origin
-	passes *passes   // nil before its first forward pass
+	number     uint32
+	load       Opt[Load]
+	source     Source
+	receivedAt time.Time // when load was received
+	order      uint64    // of load among all the Fleet's: the highest is the newest
+	sent       uint64    // when it was, if it says so: see Origin
+	passes     *passes   // nil before its first forward pass
 
 	scraped *scraped // nil unless its worker's page says something of it
 }
@@ -54,30 +54,30 @@ func (r *rank) isEmpty() bool { return !r.load.OK && r.passes == nil && r.scrape
 
 // rankOf is the rank of this number among some of the worker's, made if there is room; nil
 // if there is none.
-func (f *Fleet) rankOf(w *worker, ranks *[]rank, number uint32) *rank {
+func (f *Fleet) ensureRank(w *worker, ranks *[]rank, number uint32) *rank {
 	i, found := slices.BinarySearchFunc(*ranks, number, func(r rank, n uint32) int { return int(int64(r.number) - int64(n)) })
 	if found {
 		return &(*ranks)[i]
 	}
-	if len(*ranks) >= maxRanks || !f.roomForRank(w, f.isStray(w, ranks)) {
-		f.Tally.TurnAway(stats.RankLimit)
+	if len(*ranks) >= maxRanks || !f.roomForRank(w, f.isUnregistered(w, ranks)) {
+		f.Stats.CountRefused(stats.RankLimit)
 		return nil
 	}
 	*ranks = slices.Insert(*ranks, i, rank{number: number})
-	f.weigh(w)
+	f.updateFootprint(w)
 	return &(*ranks)[i]
 }
 
 // setLoad notes a load of a rank; the newest wins. It returns the rank, nil if there is no room.
 func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from Source) *rank {
-	r := f.rankOf(w, ranks, number)
+	r := f.ensureRank(w, ranks, number)
 	if r == nil {
 		return nil
 	}
-	l, out := l.ranged()
-	f.Tally.RejectMany(from.kind(), stats.OutOfRange, out)
-	f.loads++
-	r.load, r.source, r.at, r.order = Some(l), from, f.now, f.loads
+	l, out := l.withoutOutOfRange()
+	f.Stats.AddRejected(from.kind(), stats.OutOfRange, out)
+	f.loadCount++
+	r.load, r.source, r.receivedAt, r.order = Some(l), from, f.now, f.loadCount
 	return r
 }
 
@@ -94,39 +94,39 @@ func forgetPolled(ranks []rank) []rank {
 // forgetBefore forgets what was received before at.
 func forgetBefore(ranks []rank, at time.Time) []rank {
 	return slices.DeleteFunc(ranks, func(r rank) bool {
-		return r.heard().Before(at)
+		return r.lastReceived().Before(at)
 	})
 }
 
 // heard is when the rank was last heard of.
-func (r *rank) heard() time.Time {
-	at := r.at
-	if r.passes != nil && r.passes.at.After(at) {
-		at = r.passes.at
+func (r *rank) lastReceived() time.Time {
+	at := r.receivedAt
+	if r.passes != nil && r.passes.receivedAt.After(at) {
+		at = r.passes.receivedAt
 	}
-	if r.scraped != nil && r.scraped.at.After(at) {
-		at = r.scraped.at
+	if r.scraped != nil && r.scraped.scrapedAt.After(at) {
+		at = r.scraped.scrapedAt
 	}
 	return at
 }
 
 // quiet is how long the polled load of a rank counts after it came, though it is published, too
 // (0.4.1 to 0.5.1): what counts must not change with each message.
-const quiet = 30 * time.Second
+const polledLoadLifetime = 30 * time.Second
 
 // supersedes reports whether the load of the rank counts, and not that of another.
 func (r *rank) supersedes(o *rank) bool {
 	switch {
 	case o.source == FromStats && r.source == FromLoadEvent:
-		return r.at.Sub(o.at) > quiet
+		return r.receivedAt.Sub(o.receivedAt) > polledLoadLifetime
 	case o.source == FromLoadEvent && r.source == FromStats:
-		return o.at.Sub(r.at) <= quiet
+		return o.receivedAt.Sub(r.receivedAt) <= polledLoadLifetime
 	}
 	return r.order > o.order
 }
 
 // merged is what is known of each rank, of two lists of them.
-func merged(a, b []rank) []rank {
+func mergeRanks(a, b []rank) []rank {
 	if len(b) == 0 {
 		return a
 	}
@@ -141,7 +141,7 @@ func merged(a, b []rank) []rank {
 			continue
 		}
 		if r.load.OK && (!all[i].load.OK || r.supersedes(&all[i])) {
-			all[i].load, all[i].source, all[i].at, all[i].order = r.load, r.source, r.at, r.order
+			all[i].load, all[i].source, all[i].receivedAt, all[i].order = r.load, r.source, r.receivedAt, r.order
 		}
 		if all[i].passes == nil {
 			all[i].passes = r.passes
@@ -155,35 +155,35 @@ func merged(a, b []rank) []rank {
 }
 
 // reported is the load of the rank with what its forward passes and the model card add.
-func (r *rank) reported(card Card, by seeding) Load {
+func (r *rank) loadWithoutScrape(card Card, by blockTotal) Load {
 	l := r.load.V
 	if r.passes != nil {
-		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.last.Running))
-		l.Waiting = l.Waiting.or(Some(r.passes.last.Waiting))
+		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.lastPass.Running))
+		l.Waiting = l.Waiting.or(Some(r.passes.lastPass.Waiting))
 	}
 	l.KVTotal = l.KVTotal.or(card.KVTotal)
 	l.TotalSlots = l.TotalSlots.or(card.MaxSeqs)
-	return l.seeded(by, l.CacheUsage)
+	return l.withBlockTotal(by, l.CacheUsage)
 }
 
 // whole is the load of the rank, with what its worker's page says of that which is not
 // known otherwise: an event stands until the next one, so that it is never the older. Its
 // CacheUsage is KV use, wherever that is shown.
-func (r *rank) whole(card Card, by seeding) Load {
-	l := r.reported(card, by)
+func (r *rank) fullLoad(card Card, by blockTotal) Load {
+	l := r.loadWithoutScrape(card, by)
 	var page Load
 	if r.scraped != nil {
-		page = r.scraped.load.seeded(by, r.scraped.load.CacheUsage)
+		page = r.scraped.load.withBlockTotal(by, r.scraped.load.CacheUsage)
 	}
 	l.KVTotal, page.KVTotal = l.KVTotal.or(page.KVTotal), Opt[uint64]{}
-	l = l.seeded(by, l.CacheUsage.or(page.CacheUsage))
+	l = l.withBlockTotal(by, l.CacheUsage.or(page.CacheUsage))
 	if r.source == FromActiveLoad {
-		l.divide()
+		l.setUsageFromBlocks()
 	}
-	l = l.filled(&page)
-	l.KVActive = l.KVActive.or(l.blocks(page.CacheUsage))
+	l = l.fillFrom(&page)
+	l.KVActive = l.KVActive.or(l.blocksOf(page.CacheUsage))
 	if !l.CacheUsage.OK {
-		l.divide()
+		l.setUsageFromBlocks()
 	}
 	return l
 }
@@ -196,15 +196,15 @@ func sumLoads(loads []Load) Load {
 	for i := range loads {
 		l := &loads[i]
 		if l.KVActive.OK && l.KVTotal.OK {
-			all.KVActive, all.KVTotal = plus(all.KVActive, l.KVActive), plus(all.KVTotal, l.KVTotal)
+			all.KVActive, all.KVTotal = addOpt(all.KVActive, l.KVActive), addOpt(all.KVTotal, l.KVTotal)
 		}
 		if l.ActiveSlots.OK && l.TotalSlots.OK {
-			all.ActiveSlots, all.TotalSlots = plus(all.ActiveSlots, l.ActiveSlots), plus(all.TotalSlots, l.TotalSlots)
+			all.ActiveSlots, all.TotalSlots = addOpt(all.ActiveSlots, l.ActiveSlots), addOpt(all.TotalSlots, l.TotalSlots)
 		}
-		all.Waiting = plus(all.Waiting, l.Waiting)
-		all.SpecDrafts = plus(all.SpecDrafts, l.SpecDrafts)
-		all.SpecDraftTokens = plus(all.SpecDraftTokens, l.SpecDraftTokens)
-		all.SpecAccepted = plus(all.SpecAccepted, l.SpecAccepted)
+		all.Waiting = addOpt(all.Waiting, l.Waiting)
+		all.SpecDrafts = addOpt(all.SpecDrafts, l.SpecDrafts)
+		all.SpecDraftTokens = addOpt(all.SpecDraftTokens, l.SpecDraftTokens)
+		all.SpecAccepted = addOpt(all.SpecAccepted, l.SpecAccepted)
 		usage.add(l.CacheUsage)
 		hits.add(l.HitRate)
 	}
@@ -213,7 +213,7 @@ func sumLoads(loads []Load) Load {
 }
 
 // plus adds what is known. A sum beyond 2^64 stays at its largest: no worker has so many.
-func plus(a, b Opt[uint64]) Opt[uint64] {
+func addOpt(a, b Opt[uint64]) Opt[uint64] {
 	if !b.OK {
 		return a
 	}
@@ -243,21 +243,21 @@ func (m *mean) value() Opt[float64] {
 
 // loadOf is the load of a worker of these ranks.
 func loadOf(ranks []rank, card Card) Load {
-	by := seedingOf(ranks, card)
+	by := blockTotalOf(ranks, card)
 	if len(ranks) == 1 {
-		return ranks[0].whole(card, by)
+		return ranks[0].fullLoad(card, by)
 	}
 	loads := make([]Load, len(ranks))
 	for i := range ranks {
-		loads[i] = ranks[i].whole(card, by)
+		loads[i] = ranks[i].fullLoad(card, by)
 	}
 	return sumLoads(loads)
 }
 
 // newest is where the load came from and how old it is: of the newest, if there are
 // several.
-func (f *Fleet) newest(ranks []rank, card Card) (Source, time.Duration) {
-	if at := scrapedBlocks(ranks, card); at.OK {
+func (f *Fleet) loadSource(ranks []rank, card Card) (Source, time.Duration) {
+	if at := blocksScrapedAt(ranks, card); at.OK {
 		return FromScrape, max(0, f.now.Sub(at.V))
 	}
 	var best *rank
@@ -267,33 +267,33 @@ func (f *Fleet) newest(ranks []rank, card Card) (Source, time.Duration) {
 		}
 	}
 	if best != nil {
-		return best.source, max(0, f.now.Sub(best.at))
+		return best.source, max(0, f.now.Sub(best.receivedAt))
 	}
 	source, heard := FromScrape, time.Time{}
 	for i := range ranks {
 		switch r := &ranks[i]; {
 		case r.passes != nil && source == FromScrape:
-			source, heard = FromPass, r.passes.at
-		case r.passes != nil && r.passes.at.After(heard):
-			heard = r.passes.at
-		case source == FromScrape && r.scraped != nil && r.scraped.at.After(heard):
-			heard = r.scraped.at
+			source, heard = FromPass, r.passes.receivedAt
+		case r.passes != nil && r.passes.receivedAt.After(heard):
+			heard = r.passes.receivedAt
+		case source == FromScrape && r.scraped != nil && r.scraped.scrapedAt.After(heard):
+			heard = r.scraped.scrapedAt
 		}
 	}
 	return source, max(0, f.now.Sub(heard))
 }
 
 // rankStates are the ranks where there are several, in the memory of to.
-func (f *Fleet) rankStates(to []RankState, ranks []rank, card Card) []RankState {
+func (f *Fleet) appendRankStates(to []RankState, ranks []rank, card Card) []RankState {
 	if len(ranks) < 2 {
 		return to
 	}
-	by := seedingOf(ranks, card)
+	by := blockTotalOf(ranks, card)
 	for i := range ranks {
-		r := RankState{Number: ranks[i].number, Load: ranks[i].whole(card, by)}
-		r.Source, r.LoadAge = f.newest(ranks[i:i+1], card)
+		r := RankState{Number: ranks[i].number, Load: ranks[i].fullLoad(card, by)}
+		r.Source, r.LoadAge = f.loadSource(ranks[i:i+1], card)
 		if p := ranks[i].passes; p != nil {
-			r.PassAge = Some(max(0, f.now.Sub(p.at)))
+			r.PassAge = Some(max(0, f.now.Sub(p.receivedAt)))
 		}
 		to = append(to, r)
 	}
@@ -309,23 +309,23 @@ func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, earlier *passes, brief
 			continue
 		}
 		if !all.OK {
-			all.OK, all.V.Age = true, f.now.Sub(p.at)
+			all.OK, all.V.Age = true, f.now.Sub(p.receivedAt)
 			if !brief {
 				all.V.Seconds.Reset(stats.PassBounds)
 			}
 		}
-		all.V.count(p, brief)
-		all.V.QueuedTokens += p.last.QueuedTokens
-		all.V.ScheduledKVTokens += p.last.ScheduledKVTokens
-		all.V.Age = max(0, min(all.V.Age, f.now.Sub(p.at)))
+		all.V.add(p, brief)
+		all.V.QueuedTokens += p.lastPass.QueuedTokens
+		all.V.ScheduledKVTokens += p.lastPass.ScheduledKVTokens
+		all.V.Age = max(0, min(all.V.Age, f.now.Sub(p.receivedAt)))
 	}
 	if all.OK && earlier != nil {
-		all.V.count(earlier, brief)
+		all.V.add(earlier, brief)
 	}
 }
 
 // count adds the passes of a rank, or those of the processes that had the worker's id before.
-func (all *Passes) count(p *passes, brief bool) {
+func (all *Passes) add(p *passes, brief bool) {
 	all.Count += p.count
 	all.Missed += p.missed
 	all.PrefillTokens += p.prefill

@@ -37,7 +37,7 @@ type Registration struct {
 }
 
 // more compares what two registrations of the same worker at the same endpoint say of it.
-func (r Registration) more(o Registration) int {
+func (r Registration) compare(o Registration) int {
 	switch {
 	case r.Publishes == o.Publishes:
 		return 0
@@ -76,36 +76,36 @@ func (f *Fleet) Register(key string, in Instance, r Registration) {
 
 func (f *Fleet) register(key string, in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
-	s := f.seat(id, in.Endpoint, listed)
+	s := f.ensureAttachment(id, in.Endpoint, byRegistry)
 	if s == nil {
 		return
 	}
-	w, before := f.workers.of(id), s.isListed()
-	restarted := s.registered && s.isElsewhere(r.Transport)
-	counts, room := s.keys.put(hashOf(key), r, s.Registration, Registration.more)
+	w, before := f.workers.get(id), s.isListed()
+	restarted := s.registered && s.hasOtherAddress(r.Transport)
+	counts, room := s.keys.put(hashOf(key), r, s.Registration, Registration.compare)
 	if !room {
-		f.Tally.TurnAway(stats.AttachmentLimit)
+		f.Stats.CountRefused(stats.AttachmentLimit)
 		return
 	}
 	if restarted {
-		w.restart(s)
+		w.replaceProcess(s)
 	}
-	if restarted || s.process == "" {
-		s.process = r.Transport
+	if restarted || s.processAddress == "" {
+		s.processAddress = r.Transport
 	}
-	f.enrol(s, -1)
+	f.countRegistered(s, -1)
 	first := !s.registered
-	s.registered, s.Registration, s.endpoint.served = true, counts, true
-	f.enrol(s, 1)
-	f.relisted(w, s, before)
+	s.registered, s.Registration, s.endpoint.hadWorker = true, counts, true
+	f.countRegistered(s, 1)
+	f.updateListed(w, s, before)
 	if first {
-		f.rehome(w)
+		f.updateHitsEndpoint(w)
 	}
 }
 
 // isElsewhere reports whether the keys of the registration say that it is reached at other
 // addresses than this one. A key of a worker that is reached over NATS says no address.
-func (s *seat) isElsewhere(transport string) bool {
+func (s *attachment) hasOtherAddress(transport string) bool {
 	elsewhere, here := false, transport == ""
 	at := func(known string) {
 		elsewhere = elsewhere || known != ""
@@ -123,18 +123,18 @@ func (s *seat) isElsewhere(transport string) bool {
 // restart follows a process that has taken over the worker's id, at an address of its own: a
 // container that was started again, or another one that stood by. The load was that of the
 // process before, while counters go on.
-func (w *worker) restart(s *seat) {
-	for _, ranks := range [...][]rank{s.ranks, w.loose} {
+func (w *worker) replaceProcess(s *attachment) {
+	for _, ranks := range [...][]rank{s.ranks, w.unattributed} {
 		for i := range ranks {
 			if p := ranks[i].passes; p != nil {
-				if s.earlier == nil {
-					s.earlier = &passes{seconds: stats.NewHistogram(stats.PassBounds)}
+				if s.earlierPasses == nil {
+					s.earlierPasses = &passes{seconds: stats.NewHistogram(stats.PassBounds)}
 				}
-				s.earlier.add(p)
+				s.earlierPasses.add(p)
 			}
 		}
 	}
-	s.ranks, w.loose = nil, nil
+	s.ranks, w.unattributed = nil, nil
 }
 
 // Deregister notes that a key of a worker's registration of an endpoint is gone. With the
@@ -143,68 +143,68 @@ func (w *worker) restart(s *seat) {
 func (f *Fleet) Deregister(key string, in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w := f.workers.of(WorkerID{Lease: in.ID}); w != nil {
-		f.keepRegistration(w, in.Endpoint, butOne(key), false)
+	if w := f.workers.get(WorkerID{Lease: in.ID}); w != nil {
+		f.retainRegistration(w, in.Endpoint, allExcept(key), false)
 	}
 }
 
 // butOne is whether a key is any but this one.
-func butOne(key string) func(uint64) bool {
+func allExcept(key string) func(uint64) bool {
 	gone := hashOf(key)
 	return func(key uint64) bool { return key != gone }
 }
 
 // among is whether a key is one of these.
-func among(keys []uint64) func(uint64) bool {
+func oneOf(keys []uint64) func(uint64) bool {
 	return func(key uint64) bool { return slices.Contains(keys, key) }
 }
 
 // keepRegistration forgets keys of a registration. It goes with the last one, unless it is
 // known to have another that is yet to be told.
-func (f *Fleet) keepRegistration(w *worker, e Endpoint, stays func(key uint64) bool, another bool) {
-	s := w.at(e)
+func (f *Fleet) retainRegistration(w *worker, e Endpoint, keeps func(key uint64) bool, another bool) {
+	s := w.attachmentAt(e)
 	if s == nil || !s.registered {
 		return
 	}
-	counts, some := s.keys.keep(stays, s.Registration, Registration.more)
+	counts, some := s.keys.retain(keeps, s.Registration, Registration.compare)
 	if !some && !another {
 		f.deregister(w, s)
 		return
 	}
 	if counts != s.Registration {
-		f.enrol(s, -1)
+		f.countRegistered(s, -1)
 		s.Registration = counts
-		f.enrol(s, 1)
+		f.countRegistered(s, 1)
 	}
-	if s.isElsewhere(s.process) { // it has left, and the one before goes on
-		w.restart(s)
-		f.weigh(w)
-		s.process = s.Transport
+	if s.hasOtherAddress(s.processAddress) { // it has left, and the one before goes on
+		w.replaceProcess(s)
+		f.updateFootprint(w)
+		s.processAddress = s.Transport
 	}
 }
 
 // deregister follows the last key of a registration.
-func (f *Fleet) deregister(w *worker, s *seat) {
+func (f *Fleet) deregister(w *worker, s *attachment) {
 	if slices.ContainsFunc(w.ranksAt(s), func(r rank) bool { return r.load.OK || r.passes != nil }) {
-		s.endpoint.useful = true
+		s.endpoint.hadData = true
 	}
-	if s == w.bearer(w.looseOf) {
-		w.loose = nil
+	if s == w.loadAttachment(w.unattributedComponent) {
+		w.unattributed = nil
 	}
 	if s.card.OK { // it goes with its own key
-		f.arrived(s)
-		f.unhear(s)
-		f.enrol(s, -1)
-		*s = seat{endpoint: s.endpoint, card: s.card, cardKeys: s.cardKeys}
+		f.stopAwaiting(s)
+		f.clearAnswered(s)
+		f.countRegistered(s, -1)
+		*s = attachment{endpoint: s.endpoint, card: s.card, cardKeys: s.cardKeys}
 	} else {
-		f.leave(w, s)
+		f.detach(w, s)
 	}
-	if !w.registered() {
-		w.loose = nil
+	if !w.isRegistered() {
+		w.unattributed = nil
 	}
-	f.strangers.keep(w, &w.stranger, !w.isListed())
-	f.weigh(w)
-	f.settle(w)
+	f.unregisteredWorkers.setMember(w, &w.unregisteredElem, !w.isListed())
+	f.updateFootprint(w)
+	f.prune(w)
 }
 
 // Sync takes the whole registry at one moment: what is not in it is gone.
@@ -219,10 +219,10 @@ func (f *Fleet) Sync(all Listing) {
 		cards[e.Instance] = append(cards[e.Instance], hashOf(key))
 	}
 	for _, w := range f.workers.leased {
-		for _, e := range w.places() {
+		for _, e := range w.endpoints() {
 			in := Instance{Endpoint: e, ID: w.id.Lease}
-			f.keepRegistration(w, e, among(instances[in]), len(instances[in]) > 0)
-			f.keepCard(w, e, among(cards[in]), len(cards[in]) > 0)
+			f.retainRegistration(w, e, oneOf(instances[in]), len(instances[in]) > 0)
+			f.retainCard(w, e, oneOf(cards[in]), len(cards[in]) > 0)
 		}
 	}
 	f.refused = [stats.LimitCount]bool{}
@@ -253,20 +253,20 @@ func (f *Fleet) IsSynced() bool {
 
 // WantsSync reports whether the registry should be listed anew: somebody found no
 // room, or a channel did, and now there is some, or something to push out.
-func (f *Fleet) WantsSync() bool {
+func (f *Fleet) NeedsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.wantsChannels() || f.findsRoom()
+	return f.hasRoomForRefusedChannel() || f.hasRoomForRefused()
 }
 
 // Registered lists the endpoints that workers have registered, sorted, watched or not.
-func (f *Fleet) Registered() []Endpoint {
+func (f *Fleet) RegisteredEndpoints() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.arrange()
+	f.sortEndpoints()
 	all := []Endpoint{}
-	for _, e := range f.order {
-		if e.here > 0 {
+	for _, e := range f.sorted {
+		if e.registeredCount > 0 {
 			all = append(all, e.Endpoint)
 		}
 	}
@@ -274,31 +274,31 @@ func (f *Fleet) Registered() []Endpoint {
 }
 
 // Headcount is how many workers have registered an endpoint.
-type Headcount struct {
+type WorkerCount struct {
 	Endpoint
 	Workers int
 }
 
 // Census counts who has registered each endpoint, watched or not, sorted.
-func (f *Fleet) Census() []Headcount {
+func (f *Fleet) WorkerCounts() []WorkerCount {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.arrange()
-	var all []Headcount
-	for _, e := range f.order {
-		if e.here > 0 {
-			all = append(all, Headcount{e.Endpoint, e.here})
+	f.sortEndpoints()
+	var all []WorkerCount
+	for _, e := range f.sorted {
+		if e.registeredCount > 0 {
+			all = append(all, WorkerCount{e.Endpoint, e.registeredCount})
 		}
 	}
 	return all
 }
 
 // Registrations lists the endpoints that one worker has registered.
-func (f *Fleet) Registrations(id uint64) []Endpoint {
+func (f *Fleet) EndpointsOf(id uint64) []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w := f.workers.of(WorkerID{Lease: id}); w != nil {
-		return w.registrations()
+	if w := f.workers.get(WorkerID{Lease: id}); w != nil {
+		return w.registeredEndpoints()
 	}
 	return nil
 }
@@ -307,36 +307,36 @@ func (f *Fleet) Registrations(id uint64) []Endpoint {
 func (f *Fleet) IsRegistered(in Instance) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.workers.of(WorkerID{Lease: in.ID}).at(in.Endpoint)
+	s := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint)
 	return s != nil && s.registered
 }
 
 // Openings is how often a registration was the only one of its endpoint: while it
 // stays the same, Registered names no endpoint that it did not name before.
-func (f *Fleet) Openings() uint64 { return f.openings.Load() }
+func (f *Fleet) EndpointsAdded() uint64 { return f.endpointsAdded.Load() }
 
 // enrol counts a registered seat at its endpoint, once or once less.
-func (f *Fleet) enrol(s *seat, once int) {
+func (f *Fleet) countRegistered(s *attachment, once int) {
 	if !s.registered {
 		return
 	}
-	f.reenrolled = true
-	f.enrolled += once
+	f.pollTargetsStale = true
+	f.registeredCount += once
 	if s.NATS {
-		f.enrolledOnNATS += once
+		f.registeredOnNATS += once
 	}
-	s.endpoint.here += once
-	if once > 0 && s.endpoint.here == 1 {
-		f.openings.Add(1)
+	s.endpoint.registeredCount += once
+	if once > 0 && s.endpoint.registeredCount == 1 {
+		f.endpointsAdded.Add(1)
 	}
 }
 
 // registrations are the endpoints that the worker has registered.
-func (w *worker) registrations() []Endpoint {
+func (w *worker) registeredEndpoints() []Endpoint {
 	var es []Endpoint
-	for i := range w.seats {
-		if w.seats[i].registered {
-			es = append(es, w.seats[i].endpoint.Endpoint)
+	for i := range w.attachments {
+		if w.attachments[i].registered {
+			es = append(es, w.attachments[i].endpoint.Endpoint)
 		}
 	}
 	return es
@@ -344,17 +344,17 @@ func (w *worker) registrations() []Endpoint {
 
 // isRouter reports whether the process is that of a router, or of a frontend that routes.
 func (w *worker) isRouter() bool {
-	for i := range w.seats {
-		if s := &w.seats[i]; s.registered && s.Role == RouterRole {
+	for i := range w.attachments {
+		if s := &w.attachments[i]; s.registered && s.Role == RouterRole {
 			return true
 		}
 	}
 	return false
 }
 
-func (w *worker) registered() bool {
-	for i := range w.seats { // not by value: a seat is large
-		if w.seats[i].registered {
+func (w *worker) isRegistered() bool {
+	for i := range w.attachments { // not by value: a seat is large
+		if w.attachments[i].registered {
 			return true
 		}
 	}

@@ -6,84 +6,84 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestARegisteredWorkerIsSilentUntilItAnswers(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryWorkerIsSilentUntilReply(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 	poll(f, loaded(generate, lease(1), 10))
-	shows(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
+	wantShown(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
 }
 
-func TestADeregisteredWorkerIsGoneAtOnce(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryDeregisteredWorkerIsGone(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 2)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
 	deregister(f, generate, 1)
-	shows(t, f, "backend/generate: 1 answering mean 20", "  2 up kv 20")
+	wantShown(t, f, "backend/generate: 1 answering mean 20", "  2 up kv 20")
 }
 
-func TestLateAnswersBringNothingBackUntilTheKeyIsBack(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryRepliesAfterDeregistration(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 2)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
 	deregister(f, generate, 1)
 
-	f.Report(loaded(generate, lease(1), 11))
-	shows(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
+	f.RecordPollReply(loaded(generate, lease(1), 11))
+	wantShown(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
 	poll(f, loaded(generate, lease(1), 12), loaded(generate, lease(2), 20))
-	shows(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
+	wantShown(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
 
 	register(f, generate, 1)
-	shows(t, f, "backend/generate: 2 answering mean 16", "  1 up kv 12", "  2 up kv 20")
+	wantShown(t, f, "backend/generate: 2 answering mean 16", "  1 up kv 12", "  2 up kv 20")
 }
 
-func TestAWorkerThatCameBackMustReportAnew(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryReturningWorkerIsSilent(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	deregister(f, generate, 1)
 	register(f, generate, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 }
 
-func TestAnUnregisteredWorkerIsForgottenWhenItFallsSilent(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryUnregisteredWorkerIsForgotten(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 2)
 	deregister(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
 	poll(f, loaded(generate, lease(2), 20))
-	shows(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
+	wantShown(t, f, "backend/generate: 1 answering 1 unregistered mean 20", "  2 up kv 20")
 	poll(f, loaded(generate, lease(2), 20))
-	shows(t, f, "backend/generate: 1 answering mean 20", "  2 up kv 20")
+	wantShown(t, f, "backend/generate: 1 answering mean 20", "  2 up kv 20")
 }
 
-func TestAnAnswerMayComeBeforeTheKey(t *testing.T) {
-	f := fleetAt(Target(generate), plenty)
+func TestRegistryReplyBeforeRegistration(t *testing.T) {
+	f := newFleet(Target(generate), largeLimit)
 	poll(f, loaded(generate, lease(1), 10))
-	shows(t, f, "backend/generate: 1 unregistered")
+	wantShown(t, f, "backend/generate: 1 unregistered")
 	register(f, generate, 1)
-	shows(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
+	wantShown(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
 }
 
-func TestOneEndpointOfAWorkerGoesAndTheOtherStays(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryDeregistersOneEndpointOfTwo(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)
 	poll(f, loaded(generate, lease(1), 10), loaded(loadMetrics, lease(1), 30))
 	deregister(f, generate, 1)
-	shows(t, f, "backend/generate:", "backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
+	wantShown(t, f, "backend/generate:", "backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
 }
 
-func TestRegisteringTwiceIsRegisteringOnce(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestRegistryRegisterIsIdempotent(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 1)
 	deregister(f, generate, 1)
-	shows(t, f)
+	wantShown(t, f)
 	deregister(f, generate, 1, 2)
-	shows(t, f)
+	wantShown(t, f)
 }
 
-func TestOnlyTheTargetIsShown(t *testing.T) {
+func TestRegistryShowsOnlyTheTarget(t *testing.T) {
 	all := []Endpoint{generate, generate2, loadMetrics, prefill}
 	for _, c := range []struct {
 		target Target
@@ -104,38 +104,38 @@ func TestOnlyTheTargetIsShown(t *testing.T) {
 		{Target{Component: "backend", Name: "gen"}, []string{"backend/gen:"}},
 	} {
 		t.Run(Endpoint(c.target).String(), func(t *testing.T) {
-			f := fleetAt(c.target, plenty)
-			var answers []Report
+			f := newFleet(c.target, largeLimit)
+			var answers []PollReply
 			for i, e := range all {
 				register(f, e, 1)
 				answers = append(answers, loaded(e, lease(1), uint64(10*(i+1))))
 			}
 			poll(f, answers...)
-			shows(t, f, c.want...)
+			wantShown(t, f, c.want...)
 		})
 	}
 }
 
-func TestSyncTakesTheWholeRegistry(t *testing.T) {
-	f := fleetAt(backend, plenty)
+func TestRegistrySyncReplacesEverything(t *testing.T) {
+	f := newFleet(backend, largeLimit)
 	register(f, generate, 1, 2)
 	register(f, loadMetrics, 1)
 	register(f, prefill, 3)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20), loaded(loadMetrics, lease(1), 30))
 
 	f.Sync(listing([]Instance{{generate, 2}, {loadMetrics, 1}, {generate, 4}, {prefill, 5}}...))
-	shows(t, f,
+	wantShown(t, f,
 		"backend/generate: 1 answering 1 silent mean 20", "  2 up kv 20", "  4 down",
 		"backend/load_metrics: 1 answering mean 30", "  1 up kv 30")
 	testutil.Equal(t, "prefill worker 3 is registered", f.IsRegistered(Instance{prefill, 3}), false)
 	testutil.Equal(t, "prefill worker 5 is registered", f.IsRegistered(Instance{prefill, 5}), true)
 
 	f.Sync(Listing{})
-	shows(t, f, "backend/generate:", "backend/load_metrics:")
-	testutil.Equal(t, "registered", f.Registered(), []Endpoint{})
+	wantShown(t, f, "backend/generate:", "backend/load_metrics:")
+	testutil.Equal(t, "registered", f.RegisteredEndpoints(), []Endpoint{})
 }
 
-func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
+func TestRegistrySyncedAfterFirstSync(t *testing.T) {
 	synced := func(f *Fleet) bool {
 		select {
 		case <-f.Synced():
@@ -144,24 +144,24 @@ func TestSyncedSaysWhenTheRegistryIsKnown(t *testing.T) {
 			return false
 		}
 	}
-	f := New(Target(generate), plenty, true)
+	f := New(Target(generate), largeLimit, true)
 	testutil.Equal(t, "synced before Sync", synced(f), false)
 	testutil.Equal(t, "endpoints whose workers are counted before Sync", len(f.Snapshot().Endpoints), 0)
 	f.Sync(Listing{})
 	f.Sync(Listing{})
 	testutil.Equal(t, "endpoints after Sync", len(f.Snapshot().Endpoints), 1)
 	testutil.Equal(t, "synced after Sync", synced(f), true)
-	testutil.Equal(t, "synced without a registry", synced(New(everything, plenty, false)), true)
+	testutil.Equal(t, "synced without a registry", synced(New(everything, largeLimit, false)), true)
 }
 
-func TestRegisteredListsEveryEndpointWatchedOrNot(t *testing.T) {
-	f := fleetAt(Target(generate), plenty)
+func TestRegistryListsAllEndpoints(t *testing.T) {
+	f := newFleet(Target(generate), largeLimit)
 	register(f, prefill, 1, 2)
 	register(f, loadMetrics, 1)
 	register(f, generate, 3)
 	deregister(f, generate, 3)
-	f.Report(loaded(generate, lease(3), 10)) // answers, but its key is gone
-	testutil.Equal(t, "registered", f.Registered(), []Endpoint{loadMetrics, prefill})
+	f.RecordPollReply(loaded(generate, lease(3), 10)) // answers, but its key is gone
+	testutil.Equal(t, "registered", f.RegisteredEndpoints(), []Endpoint{loadMetrics, prefill})
 	testutil.Equal(t, "watched", f.Target(), Target(generate))
 	for in, want := range map[Instance]bool{{prefill, 1}: true, {loadMetrics, 2}: false, {generate, 3}: false, {generate, 9}: false} {
 		testutil.Equal(t, in.String(), f.IsRegistered(in), want)

@@ -28,57 +28,57 @@ type Timing struct {
 // Serve books one finished request: hits and the time to the first token on the
 // worker that computed the input, the rest on the one that made the output. Frontends
 // of all namespaces publish together: what is of no worker of ours is foreign.
-func (f *Fleet) Serve(r Request) {
+func (f *Fleet) RecordRequest(r Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	foreign := false
 	if r.Prefill.OK {
-		if w := f.ours(r.Prefill.V); w == nil {
+		if w := f.watchedWorker(r.Prefill.V); w == nil {
 			foreign = true
 		} else {
-			f.servePrefill(w, &r)
+			f.recordPrefill(w, &r)
 		}
 	}
 	if r.Decode.OK {
-		if w := f.ours(r.Decode.V); w == nil {
+		if w := f.watchedWorker(r.Decode.V); w == nil {
 			foreign = true
 		} else {
-			f.serveDecode(w, &r)
+			f.recordDecode(w, &r)
 		}
 	}
 	if foreign {
-		f.Tally.ForeignEvents.Add(1)
+		f.Stats.ForeignEvents.Add(1)
 	}
 }
 
 // ours is the worker of this id, if it is registered, or answers where nobody
 // registers, and belongs to a watched endpoint; else nil.
-func (f *Fleet) ours(id uint64) *worker {
-	w := f.workers.of(WorkerID{Lease: id})
-	if w == nil || w.home == nil || f.registry && !w.registered() {
+func (f *Fleet) watchedWorker(id uint64) *worker {
+	w := f.workers.get(WorkerID{Lease: id})
+	if w == nil || w.hitsEndpoint == nil || f.registry && !w.isRegistered() {
 		return nil
 	}
 	return w
 }
 
-func (f *Fleet) servePrefill(w *worker, r *Request) {
+func (f *Fleet) recordPrefill(w *worker, r *Request) {
 	if r.ISLBlocks.OK && r.OverlapBlocks.OK {
-		f.hit(w, r.ISLBlocks.V, r.OverlapBlocks.V)
+		f.addHit(w, r.ISLBlocks.V, r.OverlapBlocks.V)
 	}
 	if r.FirstToken.OK {
 		w.timings.FirstToken.add(r.FirstToken.V)
-		w.home.histograms().FirstToken.Observe(r.FirstToken.V)
+		w.hitsEndpoint.histograms().FirstToken.Observe(r.FirstToken.V)
 	}
 }
 
-func (f *Fleet) serveDecode(w *worker, r *Request) {
+func (f *Fleet) recordDecode(w *worker, r *Request) {
 	if r.InterToken.OK {
 		w.timings.InterToken.add(r.InterToken.V)
-		w.home.histograms().InterToken.Observe(r.InterToken.V)
+		w.hitsEndpoint.histograms().InterToken.Observe(r.InterToken.V)
 	}
 	if r.Duration.OK {
 		w.timings.Duration.add(r.Duration.V)
-		w.home.histograms().Duration.Observe(r.Duration.V)
+		w.hitsEndpoint.histograms().Duration.Observe(r.Duration.V)
 	}
 }
 
@@ -94,9 +94,9 @@ type Histograms struct {
 
 // histograms are the endpoint's, made with its first request.
 func (e *endpoint) histograms() *Histograms {
-	e.useful = true
+	e.hadData = true
 	if e.requests == nil {
-		e.requests = &Histograms{stats.NewHistogram(stats.FirstTokenBounds), stats.NewHistogram(stats.InterTokenBounds), stats.NewHistogram(stats.WholeRequestBound)}
+		e.requests = &Histograms{stats.NewHistogram(stats.FirstTokenBounds), stats.NewHistogram(stats.InterTokenBounds), stats.NewHistogram(stats.RequestBounds)}
 	}
 	return e.requests
 }

@@ -4,23 +4,23 @@ import "dynamo-metrics/internal/stats"
 
 // UnreadPage says how often in a row a worker's own page could not be read, and why not the
 // last time.
-type UnreadPage struct {
+type FailedScrapes struct {
 	Times int
-	Why   stats.PageTrouble
+	Why   stats.ScrapeFailure
 }
 
 // SetUnread notes which workers' pages could not be read the last time that they were to be.
 // The map must not be changed any more.
-func (n *Notes) SetUnread(pages map[Instance]UnreadPage) {
+func (n *Diagnostics) SetFailedScrapes(pages map[Instance]FailedScrapes) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.unread = pages
+	n.failedScrapes = pages
 }
 
 // Unread are those pages, by the endpoint that bears their workers' loads. They must not be
 // changed.
-func (n *Notes) Unread() map[Instance]UnreadPage {
+func (n *Diagnostics) FailedScrapes() map[Instance]FailedScrapes {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.unread
+	return n.failedScrapes
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // WorkerPage is the place of a worker's own metrics page, as far as the registry says it.
-type WorkerPage struct {
+type ScrapeTarget struct {
 	Instance         // at the endpoint that bears the worker's load, as far as that is known
 	Transport string // Registration's, of that endpoint
 	Metrics   string // host:port of the page; empty where neither registration nor model card says it
@@ -18,7 +18,7 @@ type WorkerPage struct {
 
 // Scraped is what such a page says of one rank. Its Endpoint has no name, or is empty,
 // where the page does not say it.
-type Scraped struct {
+type ScrapedValues struct {
 	Endpoint
 	Rank uint32
 	Load Load
@@ -35,9 +35,9 @@ type Scraped struct {
 
 // scraped is what is known of a rank from its worker's page.
 type scraped struct {
-	load   Load
-	queues Queues
-	at     time.Time
+	load      Load
+	queues    Queues
+	scrapedAt time.Time
 
 	lookups, hits uint64       // as of the last scrape; 0 before the first
 	hitRate       Opt[float64] // of the last look-ups
@@ -45,50 +45,50 @@ type scraped struct {
 
 // WorkerPages lists the registered workers that are watched, sorted as in a Snapshot; if so
 // asked, those alone whose load is not whole without what their pages say.
-func (f *Fleet) WorkerPages(incomplete bool) []WorkerPage {
-	all := f.workerPages(incomplete)
-	slices.SortFunc(all, func(a, b labelledPage) int {
+func (f *Fleet) ScrapeTargets(incomplete bool) []ScrapeTarget {
+	all := f.scrapeTargets(incomplete)
+	slices.SortFunc(all, func(a, b labelledTarget) int {
 		return cmp.Or(compareEndpoints(a.Endpoint, b.Endpoint), strings.Compare(a.label, b.label))
 	})
-	pages := make([]WorkerPage, len(all))
+	pages := make([]ScrapeTarget, len(all))
 	for i := range all {
-		pages[i] = all[i].WorkerPage
+		pages[i] = all[i].ScrapeTarget
 	}
 	return pages
 }
 
 // labelledPage is a page with its worker's label, to be sorted by.
-type labelledPage struct {
-	WorkerPage
+type labelledTarget struct {
+	ScrapeTarget
 	label string
 }
 
-func (f *Fleet) workerPages(incomplete bool) []labelledPage {
+func (f *Fleet) scrapeTargets(incomplete bool) []labelledTarget {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	all := make([]labelledPage, 0, len(f.workers.leased))
+	all := make([]labelledTarget, 0, len(f.workers.leased))
 	for _, w := range f.workers.leased {
-		s := w.ownBearer("")
-		if s == nil || !w.hasPage() || incomplete && w.isWhole(s) {
+		s := w.scrapedAttachment("")
+		if s == nil || !w.isScraped() || incomplete && w.isComplete(s) {
 			continue
 		}
-		all = append(all, labelledPage{WorkerPage{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAt(s)}, w.label})
+		all = append(all, labelledTarget{ScrapeTarget{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAddress(s)}, w.label})
 	}
 	return all
 }
 
 // hasPage reports whether the page of the process is of use here. A router's is none of a
 // worker, unless the process has a model card, too.
-func (w *worker) hasPage() bool {
-	return !w.isRouter() || slices.ContainsFunc(w.seats, func(s seat) bool { return s.card.OK })
+func (w *worker) isScraped() bool {
+	return !w.isRouter() || slices.ContainsFunc(w.attachments, func(s attachment) bool { return s.card.OK })
 }
 
 // ownBearer is bearer of the seats that are registered and watched.
-func (w *worker) ownBearer(component string) *seat {
-	var best *seat
-	for i := range w.seats {
-		s := &w.seats[i]
-		if s.isOwn() && (component == "" || s.endpoint.Component == component) && (best == nil || s.before(best)) {
+func (w *worker) scrapedAttachment(component string) *attachment {
+	var best *attachment
+	for i := range w.attachments {
+		s := &w.attachments[i]
+		if s.showsScraped() && (component == "" || s.endpoint.Component == component) && (best == nil || s.before(best)) {
 			best = s
 		}
 	}
@@ -96,23 +96,23 @@ func (w *worker) ownBearer(component string) *seat {
 }
 
 // isOwn reports whether the seat can show what the worker's page says.
-func (s *seat) isOwn() bool { return s.registered && s.endpoint.watched }
+func (s *attachment) showsScraped() bool { return s.registered && s.endpoint.watched }
 
 // metricsAt is where the worker's page is: a process has one for all of its endpoints.
-func (w *worker) metricsAt(s *seat) string {
+func (w *worker) metricsAddress(s *attachment) string {
 	if s.Metrics != "" {
 		return s.Metrics
 	}
-	for i := range w.seats {
-		if o := &w.seats[i]; o.registered && o.Metrics != "" {
+	for i := range w.attachments {
+		if o := &w.attachments[i]; o.registered && o.Metrics != "" {
 			return o.Metrics
 		}
 	}
 	if s.card.V.Metrics != "" {
 		return s.card.V.Metrics
 	}
-	for i := range w.seats {
-		if o := &w.seats[i]; o.card.V.Metrics != "" {
+	for i := range w.attachments {
+		if o := &w.attachments[i]; o.card.V.Metrics != "" {
 			return o.card.V.Metrics
 		}
 	}
@@ -120,11 +120,11 @@ func (w *worker) metricsAt(s *seat) string {
 }
 
 // isWhole reports whether events, passes and the model card say everything of the load.
-func (w *worker) isWhole(s *seat) bool {
+func (w *worker) isComplete(s *attachment) bool {
 	ranks := w.ranksAt(s)
-	by := seedingOf(ranks, s.card.V)
+	by := blockTotalOf(ranks, s.card.V)
 	for i := range ranks {
-		l := ranks[i].reported(s.card.V, by)
+		l := ranks[i].loadWithoutScrape(s.card.V, by)
 		if !l.KVActive.OK || !l.KVTotal.OK || !l.ActiveSlots.OK || !l.TotalSlots.OK || !l.Waiting.OK || !l.HitRate.OK {
 			return false
 		}
@@ -135,38 +135,38 @@ func (w *worker) isWhole(s *seat) bool {
 // Scrape books what a worker's page says, all at once: what it does not say any more is
 // forgotten. Nothing is booked of a worker that is not registered there any more, or by
 // another process than the one whose page it was.
-func (f *Fleet) Scrape(p WorkerPage, values []Scraped) {
+func (f *Fleet) RecordScrape(p ScrapeTarget, values []ScrapedValues) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := f.workers.of(WorkerID{Lease: p.ID})
-	if s := w.at(p.Endpoint); s == nil || !s.registered || s.Transport != p.Transport || !w.hasPage() {
+	w := f.workers.get(WorkerID{Lease: p.ID})
+	if s := w.attachmentAt(p.Endpoint); s == nil || !s.registered || s.Transport != p.Transport || !w.isScraped() {
 		return
 	}
-	w.outdate()
+	w.clearScraped()
 	for _, named := range []bool{true, false} { // what is said of an endpoint also says which one bears the load
 		for i := range values {
 			if v := &values[i]; (v.Name != "") == named {
-				f.bookScraped(w, v, values)
+				f.applyScraped(w, v, values)
 			}
 		}
 	}
 	f.forgetScraped(w, func(c *scraped) bool { return c.load == Load{} })
 	for i := range values {
-		f.bookInflight(w, &values[i])
+		f.applyInflight(w, &values[i])
 	}
-	f.rehome(w)
+	f.updateHitsEndpoint(w)
 }
 
 // counts reports whether there is a hit rate in it that must be worked out.
-func (v *Scraped) counts() bool { return v.Lookups.OK && v.Hits.OK }
+func (v *ScrapedValues) hasLookups() bool { return v.Lookups.OK && v.Hits.OK }
 
 // seatOf is the worker's seat that the values are of; nil if it is not shown.
-func (w *worker) seatOf(v *Scraped) *seat {
+func (w *worker) attachmentOf(v *ScrapedValues) *attachment {
 	if v.Name == "" {
-		return w.ownBearer(v.Component)
+		return w.scrapedAttachment(v.Component)
 	}
-	for i := range w.seats {
-		if s := &w.seats[i]; s.endpoint.Component == v.Component && s.endpoint.Name == v.Name && s.isOwn() {
+	for i := range w.attachments {
+		if s := &w.attachments[i]; s.endpoint.Component == v.Component && s.endpoint.Name == v.Name && s.showsScraped() {
 			return s
 		}
 	}
@@ -174,9 +174,9 @@ func (w *worker) seatOf(v *Scraped) *seat {
 }
 
 // outdate forgets what the worker's page said before, all but its counters.
-func (w *worker) outdate() {
-	for i := range w.seats {
-		for _, r := range w.seats[i].ranks {
+func (w *worker) clearScraped() {
+	for i := range w.attachments {
+		for _, r := range w.attachments[i].ranks {
 			if r.scraped != nil {
 				r.scraped.load, r.scraped.queues = Load{}, Queues{}
 			}
@@ -186,8 +186,8 @@ func (w *worker) outdate() {
 
 // forgetScraped forgets what is scraped and to be forgotten.
 func (f *Fleet) forgetScraped(w *worker, gone func(*scraped) bool) {
-	for i := range w.seats {
-		s := &w.seats[i]
+	for i := range w.attachments {
+		s := &w.attachments[i]
 		changed := false
 		for j := range s.ranks {
 			if r := &s.ranks[j]; r.scraped != nil && gone(r.scraped) {
@@ -196,37 +196,37 @@ func (f *Fleet) forgetScraped(w *worker, gone func(*scraped) bool) {
 		}
 		if changed {
 			s.ranks = slices.DeleteFunc(s.ranks, func(r rank) bool { return r.isEmpty() })
-			f.weigh(w)
+			f.updateFootprint(w)
 		}
 	}
 }
 
 // ForgetScraped forgets what was scraped longer ago than this.
-func (f *Fleet) ForgetScraped(before time.Duration) {
+func (f *Fleet) ExpireScraped(before time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	since := f.now.Add(-before)
 	for _, w := range f.workers.leased {
-		f.forgetScraped(w, func(c *scraped) bool { return c.at.Before(since) })
+		f.forgetScraped(w, func(c *scraped) bool { return c.scrapedAt.Before(since) })
 	}
 }
 
-func (f *Fleet) bookScraped(w *worker, v *Scraped, page []Scraped) {
-	s := w.seatOf(v)
-	if s == nil || v.Load == (Load{}) && !v.counts() {
+func (f *Fleet) applyScraped(w *worker, v *ScrapedValues, page []ScrapedValues) {
+	s := w.attachmentOf(v)
+	if s == nil || v.Load == (Load{}) && !v.hasLookups() {
 		return
 	}
-	c := f.scrapedOf(w, s, w.rankOf(s, v, page))
+	c := f.ensureScraped(w, s, w.scrapedRank(s, v, page))
 	if c == nil {
 		return
 	}
-	s.mute = false // it has been heard
-	if v.counts() {
-		c.count(v.Lookups.V, v.Hits.V)
+	s.stale = false // it has been heard
+	if v.hasLookups() {
+		c.updateHitRate(v.Lookups.V, v.Hits.V)
 	}
-	l, out := v.Load.ranged()
-	f.Tally.RejectMany(stats.Pages, stats.OutOfRange, out)
-	c.load = c.load.filled(&l)
+	l, out := v.Load.withoutOutOfRange()
+	f.Stats.AddRejected(stats.WorkerMetrics, stats.OutOfRange, out)
+	c.load = c.load.fillFrom(&l)
 	if v.Queues != (Queues{}) {
 		c.queues = v.Queues
 	}
@@ -235,8 +235,8 @@ func (f *Fleet) bookScraped(w *worker, v *Scraped, page []Scraped) {
 
 // rankOf is the number of the rank that the values are of. One that is alone on the page,
 // and alone to report, is one and the same, whatever number the engine gives it.
-func (w *worker) rankOf(s *seat, v *Scraped, page []Scraped) uint32 {
-	if slices.ContainsFunc(page, func(o Scraped) bool { return o.Rank != v.Rank && o.Load != Load{} }) {
+func (w *worker) scrapedRank(s *attachment, v *ScrapedValues, page []ScrapedValues) uint32 {
+	if slices.ContainsFunc(page, func(o ScrapedValues) bool { return o.Rank != v.Rank && o.Load != Load{} }) {
 		return v.Rank
 	}
 	number, reporting := v.Rank, 0
@@ -253,24 +253,24 @@ func (w *worker) rankOf(s *seat, v *Scraped, page []Scraped) uint32 {
 }
 
 // scrapedOf is what is scraped of the rank, made if there is room; nil if there is none.
-func (f *Fleet) scrapedOf(w *worker, s *seat, number uint32) *scraped {
-	r := f.rankOf(w, &s.ranks, number)
+func (f *Fleet) ensureScraped(w *worker, s *attachment, number uint32) *scraped {
+	r := f.ensureRank(w, &s.ranks, number)
 	if r == nil {
 		return nil
 	}
 	if r.scraped == nil {
 		r.scraped = new(scraped)
 	}
-	r.scraped.at = f.now
+	r.scraped.scrapedAt = f.now
 	return r.scraped
 }
 
 // bookInflight takes the requests in the handler of the endpoint that bears the load for
 // those being served, where nothing else says how many those are. Of a worker of several
 // ranks nobody can say whose they are.
-func (f *Fleet) bookInflight(w *worker, v *Scraped) {
-	s := w.seatOf(v)
-	if !v.Inflight.OK || s == nil || !s.carries(w) || s.card.V.Ranks.V > 1 {
+func (f *Fleet) applyInflight(w *worker, v *ScrapedValues) {
+	s := w.attachmentOf(v)
+	if !v.Inflight.OK || s == nil || !s.carriesLoadOf(w) || s.card.V.Ranks.V > 1 {
 		return
 	}
 	number, ranks := uint32(0), w.ranksAt(s)
@@ -280,7 +280,7 @@ func (f *Fleet) bookInflight(w *worker, v *Scraped) {
 	if len(ranks) == 1 {
 		number = ranks[0].number
 	}
-	if c := f.scrapedOf(w, s, number); c != nil {
+	if c := f.ensureScraped(w, s, number); c != nil {
 		c.load.ActiveSlots = c.load.ActiveSlots.or(v.Inflight)
 	}
 }
@@ -288,7 +288,7 @@ func (f *Fleet) bookInflight(w *worker, v *Scraped) {
 // count works the hit rate out: that of the look-ups since the last scrape, or since the
 // engine began. Without any it stays what it was. Counters that go back are of an engine
 // that has begun anew.
-func (c *scraped) count(lookups, hits uint64) {
+func (c *scraped) updateHitRate(lookups, hits uint64) {
 	if lookups < c.lookups || hits < c.hits {
 		c.lookups, c.hits, c.hitRate = 0, 0, Opt[float64]{}
 	}
@@ -299,16 +299,16 @@ func (c *scraped) count(lookups, hits uint64) {
 }
 
 // scrapedBlocks is when the number of KV cache blocks in use was scraped, if it was.
-func scrapedBlocks(ranks []rank, card Card) Opt[time.Time] {
+func blocksScrapedAt(ranks []rank, card Card) Opt[time.Time] {
 	var at Opt[time.Time]
-	by := seedingOf(ranks, card)
+	by := blockTotalOf(ranks, card)
 	for i := range ranks {
 		r := &ranks[i]
 		if r.load.V.KVActive.OK {
 			return Opt[time.Time]{}
 		}
-		if r.scraped != nil && r.whole(card, by).KVActive.OK && (!at.OK || r.scraped.at.After(at.V)) {
-			at = Some(r.scraped.at)
+		if r.scraped != nil && r.fullLoad(card, by).KVActive.OK && (!at.OK || r.scraped.scrapedAt.After(at.V)) {
+			at = Some(r.scraped.scrapedAt)
 		}
 	}
 	return at

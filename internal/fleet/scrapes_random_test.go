@@ -11,7 +11,7 @@ import (
 
 // opinion is a second opinion on a worker, too simple to be wrong: the last that each
 // source has said.
-type opinion struct {
+type expectedLoad struct {
 	transport string
 	published Opt[Load]
 	source    Source
@@ -23,7 +23,7 @@ type opinion struct {
 }
 
 // first is the first value that is there.
-func first[T any](of ...Opt[T]) Opt[T] {
+func firstOf[T any](of ...Opt[T]) Opt[T] {
 	for _, o := range of {
 		if o.OK {
 			return o
@@ -34,15 +34,15 @@ func first[T any](of ...Opt[T]) Opt[T] {
 
 // load is what is to be shown: what was published, else what the passes say, else what the
 // card says, else what the page says.
-func (o *opinion) load() Opt[Load] {
+func (o *expectedLoad) load() Opt[Load] {
 	p, s := o.published.V, o.page.V
 	l := p
-	l.ActiveSlots = first(p.ActiveSlots, Opt[uint64]{o.pass.V.Running, o.pass.OK}, s.ActiveSlots)
-	l.Waiting = first(p.Waiting, Opt[uint64]{o.pass.V.Waiting, o.pass.OK}, s.Waiting)
-	l.TotalSlots = first(p.TotalSlots, o.card.MaxSeqs, s.TotalSlots)
-	l.KVTotal = first(p.KVTotal, o.card.KVTotal, s.KVTotal)
-	l.HitRate = first(p.HitRate, s.HitRate)
-	l.KVActive = first(p.KVActive, s.KVActive)
+	l.ActiveSlots = firstOf(p.ActiveSlots, Opt[uint64]{o.pass.V.Running, o.pass.OK}, s.ActiveSlots)
+	l.Waiting = firstOf(p.Waiting, Opt[uint64]{o.pass.V.Waiting, o.pass.OK}, s.Waiting)
+	l.TotalSlots = firstOf(p.TotalSlots, o.card.MaxSeqs, s.TotalSlots)
+	l.KVTotal = firstOf(p.KVTotal, o.card.KVTotal, s.KVTotal)
+	l.HitRate = firstOf(p.HitRate, s.HitRate)
+	l.KVActive = firstOf(p.KVActive, s.KVActive)
 	if !l.KVActive.OK && s.CacheUsage.OK && l.KVTotal.OK {
 		l.KVActive = Some(uint64(math.Round(s.CacheUsage.V * float64(l.KVTotal.V))))
 	}
@@ -51,15 +51,15 @@ func (o *opinion) load() Opt[Load] {
 		share = Some(min(part, 1))
 	}
 	if p.KVActive.OK && o.source == FromActiveLoad {
-		l.CacheUsage = first(share, s.CacheUsage)
+		l.CacheUsage = firstOf(share, s.CacheUsage)
 	} else {
-		l.CacheUsage = first(p.CacheUsage, s.CacheUsage, share)
+		l.CacheUsage = firstOf(p.CacheUsage, s.CacheUsage, share)
 	}
 	return Opt[Load]{l, o.published.OK || o.pass.OK || o.page.OK}
 }
 
 // from is what the blocks in use come from, and when that was said.
-func (o *opinion) from() (Source, time.Time) {
+func (o *expectedLoad) from() (Source, time.Time) {
 	switch {
 	case o.published.V.KVActive.OK:
 		return o.source, o.publishedAt
@@ -73,18 +73,18 @@ func (o *opinion) from() (Source, time.Time) {
 	return FromScrape, o.scrapedAt
 }
 
-// TestWhatIsScrapedGivesWay to everything else, whatever happens to workers.
-func TestWhatIsScrapedGivesWay(t *testing.T) {
+// TestScrapeRandomYieldsToOtherSources to everything else, whatever happens to workers.
+func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 7))
-		f := fleetAt(everything, plenty)
+		f := newFleet(everything, largeLimit)
 		now := start
-		opinions := make(map[uint64]*opinion)
+		expected := make(map[uint64]*expectedLoad)
 		number := func() Opt[uint64] {
 			if r.IntN(3) == 0 {
 				return Opt[uint64]{}
 			}
-			return Some(2 + r.Uint64N(1000)) // a total of 1 is none: see TestATotalOfOne
+			return Some(2 + r.Uint64N(1000)) // a total of 1 is none: see TestLoadPlaceholderTotal
 		}
 		fraction := func() Opt[float64] {
 			if r.IntN(3) == 0 {
@@ -97,11 +97,11 @@ func TestWhatIsScrapedGivesWay(t *testing.T) {
 		}
 		for range 2000 {
 			id := 1 + r.Uint64N(5)
-			o, in, at := opinions[id], Instance{Endpoint: generate, ID: id}, Origin{Endpoint: generate, Worker: id}
+			o, in, at := expected[id], Instance{Endpoint: generate, ID: id}, Origin{Endpoint: generate, Worker: id}
 			what := r.IntN(16)
 			switch {
 			case o == nil || what == 0: // it registers, or is another process now
-				o = &opinion{transport: time.Duration(r.Uint32()).String()}
+				o = &expectedLoad{transport: time.Duration(r.Uint32()).String()}
 				f.DropCard(keyOf(in), in)
 				f.Register(keyOf(in), in, Registration{Publishes: true, Transport: o.transport})
 			case what == 1:
@@ -113,20 +113,20 @@ func TestWhatIsScrapedGivesWay(t *testing.T) {
 				f.SetCard(keyOf(in), in, o.card)
 			case what == 3:
 				o.published, o.source, o.publishedAt = Some(Load{KVActive: Some(r.Uint64N(1000))}), FromActiveLoad, now
-				f.Publish(at, o.source, o.published.V)
+				f.RecordLoad(at, o.source, o.published.V)
 			case what == 4:
 				o.published, o.source, o.publishedAt = Some(load()), FromLoadEvent, now
-				f.Publish(at, o.source, o.published.V)
+				f.RecordLoad(at, o.source, o.published.V)
 			case what == 5:
 				o.pass, o.passedAt = Some(Pass{Running: r.Uint64N(100), Waiting: r.Uint64N(100)}), now
-				f.Pass(at, o.pass.V)
+				f.RecordForwardPass(at, o.pass.V)
 			case what == 6: // of a process that is no more
-				f.Scrape(WorkerPage{Instance: in, Transport: "another"}, []Scraped{paged(load())})
+				f.RecordScrape(ScrapeTarget{Instance: in, Transport: "another"}, []ScrapedValues{unnamed(load())})
 			case what < 11:
 				now = now.Add(time.Duration(r.IntN(5)) * time.Second)
 				f.Advance(now)
-				f.ForgetScraped(10 * time.Second)
-				for _, o := range opinions {
+				f.ExpireScraped(10 * time.Second)
+				for _, o := range expected {
 					if o != nil && now.Sub(o.scrapedAt) > 10*time.Second {
 						o.page = Opt[Load]{}
 					}
@@ -134,11 +134,11 @@ func TestWhatIsScrapedGivesWay(t *testing.T) {
 			default:
 				l := load()
 				o.page, o.scrapedAt = Opt[Load]{l, l != Load{}}, now
-				f.Scrape(WorkerPage{Instance: in, Transport: o.transport}, []Scraped{{Endpoint: []Endpoint{generate, {}}[r.IntN(2)], Load: l}})
+				f.RecordScrape(ScrapeTarget{Instance: in, Transport: o.transport}, []ScrapedValues{{Endpoint: []Endpoint{generate, {}}[r.IntN(2)], Load: l}})
 			}
-			opinions[id] = o
-			audit(t, f)
-			compareOpinions(t, f, opinions, now)
+			expected[id] = o
+			checkInvariants(t, f)
+			compareExpected(t, f, expected, now)
 			if t.Failed() {
 				t.Fatalf("seed %d", seed)
 			}
@@ -146,13 +146,13 @@ func TestWhatIsScrapedGivesWay(t *testing.T) {
 	}
 }
 
-func compareOpinions(t *testing.T, f *Fleet, opinions map[uint64]*opinion, now time.Time) {
+func compareExpected(t *testing.T, f *Fleet, expected map[uint64]*expectedLoad, now time.Time) {
 	t.Helper()
 	shown := make(map[uint64]WorkerState)
 	for _, w := range f.Snapshot().Workers {
 		shown[w.ID.Lease] = w
 	}
-	for id, o := range opinions {
+	for id, o := range expected {
 		w, found := shown[id]
 		if found != (o != nil) {
 			t.Errorf("worker %d is shown: %v", id, found)

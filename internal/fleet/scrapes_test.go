@@ -8,46 +8,48 @@ import (
 )
 
 // scrape books a page of worker 1 at generate.
-func scrape(f *Fleet, values ...Scraped) { scrapeOf(f, 1, values...) }
+func scrape(f *Fleet, values ...ScrapedValues) { scrapeOf(f, 1, values...) }
 
-func scrapeOf(f *Fleet, id uint64, values ...Scraped) {
-	f.Scrape(WorkerPage{Instance: Instance{Endpoint: generate, ID: id}}, values)
+func scrapeOf(f *Fleet, id uint64, values ...ScrapedValues) {
+	f.RecordScrape(ScrapeTarget{Instance: Instance{Endpoint: generate, ID: id}}, values)
 }
 
 // paged are the values of a page that names no endpoint, as those of engines.
-func paged(l Load) Scraped { return Scraped{Load: l} }
+func unnamed(l Load) ScrapedValues { return ScrapedValues{Load: l} }
 
 func n(v uint64) Opt[uint64]          { return Some(v) }
 func share(v float64) Opt[float64]    { return Some(v) }
 func row(f *Fleet, i int) WorkerState { return f.Snapshot().Workers[i] }
 
 // wholePage is everything that a page can say.
-var wholePage = Load{
+var fullMetrics = Load{
 	ActiveSlots: n(7), TotalSlots: n(16), Waiting: n(3), KVActive: n(60), KVTotal: n(200), CacheUsage: share(0.3), HitRate: share(0.25),
 }
 
-// TestWhatAPageSaysFillsWhatIsNotKnown value by value.
-func TestWhatAPageSaysFillsWhatIsNotKnown(t *testing.T) {
+// TestScrapeFillsMissingValues value by value.
+func TestScrapeFillsMissingValues(t *testing.T) {
 	event := func(l Load) func(*Fleet) {
-		return func(f *Fleet) { f.Publish(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, l) }
+		return func(f *Fleet) { f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, l) }
 	}
-	active := func(blocks uint64) func(*Fleet) { return func(f *Fleet) { publishedAt(f, generate, 1, blocks) } }
-	pass := func(f *Fleet) { f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 2, Waiting: 9}) }
-	carded := func(f *Fleet) { card(f, generate, 1) } // 100 blocks, 8 slots
+	active := func(blocks uint64) func(*Fleet) { return func(f *Fleet) { publishAt(f, generate, 1, blocks) } }
+	pass := func(f *Fleet) {
+		f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 2, Waiting: 9})
+	}
+	carded := func(f *Fleet) { setCard(f, generate, 1) } // 100 blocks, 8 slots
 	for name, c := range map[string]struct {
 		known  []func(*Fleet)
 		page   Load
 		want   Load
 		source Source
 	}{
-		"nothing else is known": {nil, wholePage, wholePage, FromScrape},
-		"a card":                {[]func(*Fleet){carded}, wholePage, wholePage.with(func(l *Load) { l.KVTotal, l.TotalSlots = n(100), n(8) }), FromScrape},
-		"a pass":                {[]func(*Fleet){pass}, wholePage, wholePage.with(func(l *Load) { l.ActiveSlots, l.Waiting = n(2), n(9) }), FromScrape},
-		"blocks published, and the total is on the page": {[]func(*Fleet){active(50)}, wholePage, wholePage.with(func(l *Load) { l.KVActive, l.CacheUsage = n(50), share(0.25) }), FromActiveLoad},
-		"blocks published, and the total on the card":    {[]func(*Fleet){active(50), carded}, wholePage, Load{n(7), n(8), n(3), n(50), n(100), share(0.5), share(0.25), Opt[uint64]{}, Opt[uint64]{}, Opt[uint64]{}}, FromActiveLoad},
+		"nothing else is known": {nil, fullMetrics, fullMetrics, FromScrape},
+		"a card":                {[]func(*Fleet){carded}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVTotal, l.TotalSlots = n(100), n(8) }), FromScrape},
+		"a pass":                {[]func(*Fleet){pass}, fullMetrics, fullMetrics.with(func(l *Load) { l.ActiveSlots, l.Waiting = n(2), n(9) }), FromScrape},
+		"blocks published, and the total is on the page": {[]func(*Fleet){active(50)}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVActive, l.CacheUsage = n(50), share(0.25) }), FromActiveLoad},
+		"blocks published, and the total on the card":    {[]func(*Fleet){active(50), carded}, fullMetrics, Load{n(7), n(8), n(3), n(50), n(100), share(0.5), share(0.25), Opt[uint64]{}, Opt[uint64]{}, Opt[uint64]{}}, FromActiveLoad},
 		"blocks published, and no total":                 {[]func(*Fleet){active(50)}, Load{CacheUsage: share(0.5)}, Load{KVActive: n(50), CacheUsage: share(0.5)}, FromActiveLoad},
-		"a whole load published":                         {[]func(*Fleet){event(Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)})}, wholePage, Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)}, FromLoadEvent},
-		"a load without blocks published":                {[]func(*Fleet){event(Load{Waiting: n(0)})}, wholePage, wholePage.with(func(l *Load) { l.Waiting = n(0) }), FromScrape},
+		"a whole load published":                         {[]func(*Fleet){event(Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)})}, fullMetrics, Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)}, FromLoadEvent},
+		"a load without blocks published":                {[]func(*Fleet){event(Load{Waiting: n(0)})}, fullMetrics, fullMetrics.with(func(l *Load) { l.Waiting = n(0) }), FromScrape},
 		"a usage, and the total on the page":             {nil, Load{CacheUsage: share(0.333), KVTotal: n(10)}, Load{KVActive: n(3), CacheUsage: share(0.333), KVTotal: n(10)}, FromScrape},
 		"a usage, and the total on the card":             {[]func(*Fleet){carded}, Load{CacheUsage: share(0.125)}, Load{KVActive: n(13), KVTotal: n(100), TotalSlots: n(8), CacheUsage: share(0.125)}, FromScrape},
 		"a usage, and no total":                          {nil, Load{CacheUsage: share(0.125)}, Load{CacheUsage: share(0.125)}, FromScrape},
@@ -56,18 +58,18 @@ func TestWhatAPageSaysFillsWhatIsNotKnown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, pageFirst := range []bool{false, true} { // which comes first is no matter
-				f := fleetAt(everything, plenty)
-				publishing(f, generate, 1)
+				f := newFleet(everything, largeLimit)
+				registerPublishing(f, generate, 1)
 				if pageFirst {
-					scrape(f, paged(c.page))
+					scrape(f, unnamed(c.page))
 				}
 				for _, known := range c.known {
 					known(f)
 				}
 				if !pageFirst {
-					scrape(f, paged(c.page))
+					scrape(f, unnamed(c.page))
 				}
-				audit(t, f)
+				checkInvariants(t, f)
 				w := row(f, 0)
 				testutil.Equal(t, "load", w.Load, Some(c.want))
 				testutil.Equal(t, "source", w.Source, c.source)
@@ -83,85 +85,85 @@ func (l Load) with(change func(*Load)) Load {
 	return l
 }
 
-func TestTheAgeIsOfTheValueThatTheSourceNames(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	scrape(f, paged(wholePage))
+func TestScrapeLoadAgeFollowsSource(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	scrape(f, unnamed(fullMetrics))
 	after(f, time.Second)
-	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{})
+	f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{})
 	after(f, 5*time.Second)
 	testutil.Equal(t, "scraped", row(f, 0).LoadAge, 5*time.Second)
-	scrape(f, paged(Load{Waiting: n(1)}))
+	scrape(f, unnamed(Load{Waiting: n(1)}))
 	after(f, 6*time.Second)
 	testutil.Equal(t, "of a pass", row(f, 0).LoadAge, 5*time.Second)
-	publishedAt(f, generate, 1, 3)
+	publishAt(f, generate, 1, 3)
 	after(f, 8*time.Second)
 	testutil.Equal(t, "published", row(f, 0).LoadAge, 2*time.Second)
 }
 
-func TestWhatAPageSaysNoMoreIsForgotten(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	scrape(f, paged(Load{KVActive: n(5), KVTotal: n(9), Waiting: n(2)}))
-	scrape(f, paged(Load{KVActive: n(6)}))
+func TestScrapeForgetsMissingValues(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	scrape(f, unnamed(Load{KVActive: n(5), KVTotal: n(9), Waiting: n(2)}))
+	scrape(f, unnamed(Load{KVActive: n(6)}))
 	testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(6)})
 	scrape(f)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 }
 
-func TestWhatWasScrapedIsForgottenWhenItIsTooOld(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1, 2)
-	scrapeOf(f, 1, paged(wholePage))
+func TestScrapeExpires(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1, 2)
+	scrapeOf(f, 1, unnamed(fullMetrics))
 	after(f, time.Second)
-	scrapeOf(f, 2, paged(wholePage))
-	publishedAt(f, generate, 2, 50)
+	scrapeOf(f, 2, unnamed(fullMetrics))
+	publishAt(f, generate, 2, 50)
 	after(f, 10*time.Second)
-	f.ForgetScraped(10 * time.Second)
-	shows(t, f, "backend/generate: 2 answering mean 55", "  1 up kv 60", "  2 up kv 50")
+	f.ExpireScraped(10 * time.Second)
+	wantShown(t, f, "backend/generate: 2 answering mean 55", "  1 up kv 60", "  2 up kv 50")
 	after(f, 10*time.Second+1)
-	f.ForgetScraped(10 * time.Second)
-	shows(t, f, "backend/generate: 1 answering 1 silent mean 50", "  1 down", "  2 up kv 50")
+	f.ExpireScraped(10 * time.Second)
+	wantShown(t, f, "backend/generate: 1 answering 1 silent mean 50", "  1 down", "  2 up kv 50")
 	after(f, time.Minute)
-	f.ForgetScraped(10 * time.Second)
-	shows(t, f, "backend/generate: 1 answering 1 silent", "  1 down", "  2 up kv 50")
+	f.ExpireScraped(10 * time.Second)
+	wantShown(t, f, "backend/generate: 1 answering 1 silent", "  1 down", "  2 up kv 50")
 	testutil.Equal(t, "load", row(f, 1).Load.V, Load{KVActive: n(50)})
 }
 
-func TestWhatWasScrapedGoesWithTheRegistration(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	card(f, generate, 1)
-	scrape(f, paged(wholePage))
+func TestScrapeIsForgottenOnDeregistration(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	setCard(f, generate, 1)
+	scrape(f, unnamed(fullMetrics))
 	deregister(f, generate, 1)
-	publishing(f, generate, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	scrape(f, paged(wholePage))
+	registerPublishing(f, generate, 1)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	scrape(f, unnamed(fullMetrics))
 	f.Sync(Listing{})
-	scrape(f, paged(wholePage))
-	shows(t, f)
+	scrape(f, unnamed(fullMetrics))
+	wantShown(t, f)
 	testutil.Equal(t, "tracked", f.workers.len(), 0)
 }
 
-func TestThePageOfAFormerProcessIsNotBooked(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestScrapeOfFormerProcessIsDropped(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	in := Instance{Endpoint: generate, ID: 1}
 	f.Register(keyOf(in), in, Registration{Publishes: true, Transport: "192.0.2.2:1000/1"})
-	former := f.WorkerPages(false)[0]
-	f.Scrape(former, []Scraped{paged(wholePage)})
-	shows(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
+	former := f.ScrapeTargets(false)[0]
+	f.RecordScrape(former, []ScrapedValues{unnamed(fullMetrics)})
+	wantShown(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
 	f.Register(keyOf(in), in, Registration{Publishes: true, Transport: "192.0.2.2:2000/1"})
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	f.Scrape(former, []Scraped{paged(wholePage)})
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	f.Scrape(f.WorkerPages(false)[0], []Scraped{paged(wholePage)})
-	shows(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	f.RecordScrape(former, []ScrapedValues{unnamed(fullMetrics)})
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	f.RecordScrape(f.ScrapeTargets(false)[0], []ScrapedValues{unnamed(fullMetrics)})
+	wantShown(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
 }
 
-// TestTheHitRateIsThatOfTheLastLookups also says that an engine that begins anew has none.
-func TestTheHitRateIsThatOfTheLastLookups(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
+// TestScrapeHitRateOfLastLookups also says that an engine that begins anew has none.
+func TestScrapeHitRateOfLastLookups(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
 	for i, c := range []struct {
 		lookups, hits uint64
 		want          Opt[float64]
@@ -176,103 +178,103 @@ func TestTheHitRateIsThatOfTheLastLookups(t *testing.T) {
 		{40, 10, share(0.25)},
 		{50, 30, share(1)}, // more hits than look-ups: counters are not read at one moment
 	} {
-		scrape(f, Scraped{Load: Load{Waiting: n(0)}, Lookups: n(c.lookups), Hits: n(c.hits)})
-		audit(t, f)
+		scrape(f, ScrapedValues{Load: Load{Waiting: n(0)}, Lookups: n(c.lookups), Hits: n(c.hits)})
+		checkInvariants(t, f)
 		if got := row(f, 0).Load.V.HitRate; got != c.want {
 			t.Errorf("scrape %d: hit rate %v, want %v", i, got, c.want)
 		}
 	}
-	scrape(f, Scraped{Load: Load{HitRate: share(0.125)}, Lookups: n(50), Hits: n(30)})
+	scrape(f, ScrapedValues{Load: Load{HitRate: share(0.125)}, Lookups: n(50), Hits: n(30)})
 	testutil.Equal(t, "hit rate that the page has itself", row(f, 0).Load.V.HitRate, share(0.125))
 }
 
-func TestRequestsInTheHandlerAreTakenForThoseServedWhereNothingSaysMore(t *testing.T) {
-	inflight := Scraped{Endpoint: generate, Inflight: n(24)}
+func TestScrapeInflightRequestsAreFallback(t *testing.T) {
+	inflight := ScrapedValues{Endpoint: generate, Inflight: n(24)}
 	for name, c := range map[string]struct {
 		known func(*Fleet)
-		page  []Scraped
+		page  []ScrapedValues
 		want  Opt[uint64]
 	}{
-		"of an endpoint that may carry no load": {func(*Fleet) {}, []Scraped{inflight}, Opt[uint64]{}},
-		"of one with a card":                    {func(f *Fleet) { card(f, generate, 1) }, []Scraped{inflight}, n(24)},
-		"of one with a load":                    {func(f *Fleet) { publishedAt(f, generate, 1, 5) }, []Scraped{inflight}, n(24)},
-		"of one with a load that is not named":  {func(f *Fleet) { published(f, 1, 5) }, []Scraped{inflight}, n(24)},
-		"beside the engine's":                   {func(*Fleet) {}, []Scraped{inflight, paged(Load{ActiveSlots: n(10)})}, n(10)},
-		"beside an engine's that are not known": {func(*Fleet) {}, []Scraped{inflight, paged(Load{Waiting: n(10)})}, n(24)},
-		"beside a pass's":                       {func(f *Fleet) { f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 4}) }, []Scraped{inflight}, n(4)},
+		"of an endpoint that may carry no load": {func(*Fleet) {}, []ScrapedValues{inflight}, Opt[uint64]{}},
+		"of one with a card":                    {func(f *Fleet) { setCard(f, generate, 1) }, []ScrapedValues{inflight}, n(24)},
+		"of one with a load":                    {func(f *Fleet) { publishAt(f, generate, 1, 5) }, []ScrapedValues{inflight}, n(24)},
+		"of one with a load that is not named":  {func(f *Fleet) { publishUnattributed(f, 1, 5) }, []ScrapedValues{inflight}, n(24)},
+		"beside the engine's":                   {func(*Fleet) {}, []ScrapedValues{inflight, unnamed(Load{ActiveSlots: n(10)})}, n(10)},
+		"beside an engine's that are not known": {func(*Fleet) {}, []ScrapedValues{inflight, unnamed(Load{Waiting: n(10)})}, n(24)},
+		"beside a pass's":                       {func(f *Fleet) { f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 4}) }, []ScrapedValues{inflight}, n(4)},
 		"of a worker of several ranks": {func(f *Fleet) {
-			card(f, generate, 1)
-			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
-			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 2}, FromActiveLoad, Load{KVActive: n(5)})
-		}, []Scraped{inflight}, Opt[uint64]{}},
+			setCard(f, generate, 1)
+			f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
+			f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 2}, FromActiveLoad, Load{KVActive: n(5)})
+		}, []ScrapedValues{inflight}, Opt[uint64]{}},
 		"of one that says it has several": {func(f *Fleet) {
 			f.SetCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1}, Card{Ranks: n(4)})
-			f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
-		}, []Scraped{inflight}, Opt[uint64]{}},
+			f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
+		}, []ScrapedValues{inflight}, Opt[uint64]{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fleetAt(everything, plenty)
-			publishing(f, generate, 1)
+			f := newFleet(everything, largeLimit)
+			registerPublishing(f, generate, 1)
 			c.known(f)
 			for range 2 { // what was booked before must not speak for itself
 				scrape(f, c.page...)
-				audit(t, f)
+				checkInvariants(t, f)
 				testutil.Equal(t, "requests", row(f, 0).Load.V.ActiveSlots, c.want)
 			}
 		})
 	}
 }
 
-// TestAPageIsOfAllEndpointsOfAProcess: those that are named get what is said of them, and
+// TestScrapeCoversAllEndpointsOfProcess: those that are named get what is said of them, and
 // what is said of none is of the one that bears the load.
-func TestAPageIsOfAllEndpointsOfAProcess(t *testing.T) {
+func TestScrapeCoversAllEndpointsOfProcess(t *testing.T) {
 	clear := Endpoint{Component: "backend", Name: "clear_kv_blocks"} // first by name
-	named := func(e Endpoint, l Load) Scraped { return Scraped{Endpoint: e, Load: l} }
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	publishing(f, clear, 1)
-	publishing(f, prefill, 1)
-	handlers := []Scraped{{Endpoint: clear, Inflight: n(0)}, {Endpoint: generate, Inflight: n(2)}}
+	named := func(e Endpoint, l Load) ScrapedValues { return ScrapedValues{Endpoint: e, Load: l} }
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	registerPublishing(f, clear, 1)
+	registerPublishing(f, prefill, 1)
+	handlers := []ScrapedValues{{Endpoint: clear, Inflight: n(0)}, {Endpoint: generate, Inflight: n(2)}}
 
 	scrape(f, append(handlers, named(generate, Load{Waiting: n(1)}), named(Endpoint{Component: "backend"}, Load{KVActive: n(40), KVTotal: n(100)}))...)
-	shows(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
+	wantShown(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
 	testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(40), KVTotal: n(100), CacheUsage: share(0.4), Waiting: n(1), ActiveSlots: n(2)})
 
 	scrape(f, named(prefill, Load{KVActive: n(7), KVTotal: n(10)}), named(generate, Load{KVActive: n(3), KVTotal: n(10)}))
-	shows(t, f, "backend/generate: 1 answering mean 3", "  1 up kv 3", "prefill/generate: 1 answering mean 7", "  1 up kv 7")
+	wantShown(t, f, "backend/generate: 1 answering mean 3", "  1 up kv 3", "prefill/generate: 1 answering mean 7", "  1 up kv 7")
 
 	scrape(f)
-	card(f, generate, 1)
-	scrape(f, append(handlers, paged(Load{KVActive: n(9), KVTotal: n(10)}))...)
-	shows(t, f, "backend/generate: 1 answering mean 9", "  1 up kv 9", "prefill/generate: not counted")
+	setCard(f, generate, 1)
+	scrape(f, append(handlers, unnamed(Load{KVActive: n(9), KVTotal: n(10)}))...)
+	wantShown(t, f, "backend/generate: 1 answering mean 9", "  1 up kv 9", "prefill/generate: not counted")
 	testutil.Equal(t, "load", row(f, 0).Load.V.ActiveSlots, n(2))
 }
 
-func TestOnlyWhatIsWatchedAndRegisteredIsBooked(t *testing.T) {
-	f := fleetAt(Target(generate), plenty)
-	publishing(f, generate, 1)
-	publishing(f, prefill, 1)
+func TestScrapeOfUnwatchedEndpointsIsDropped(t *testing.T) {
+	f := newFleet(Target(generate), largeLimit)
+	registerPublishing(f, generate, 1)
+	registerPublishing(f, prefill, 1)
 	scrape(f,
-		Scraped{Endpoint: prefill, Load: wholePage},
-		Scraped{Endpoint: generate2, Load: wholePage},
-		Scraped{Endpoint: Endpoint{Component: "prefill"}, Load: wholePage})
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	scrapeOf(f, 2, paged(wholePage))
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
+		ScrapedValues{Endpoint: prefill, Load: fullMetrics},
+		ScrapedValues{Endpoint: generate2, Load: fullMetrics},
+		ScrapedValues{Endpoint: Endpoint{Component: "prefill"}, Load: fullMetrics})
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	scrapeOf(f, 2, unnamed(fullMetrics))
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 }
 
-func TestEachRankIsScrapedForItself(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	ranks := func(usages ...float64) (page []Scraped) {
+func TestScrapeKeepsRanksApart(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	ranks := func(usages ...float64) (page []ScrapedValues) {
 		for i, u := range usages {
-			page = append(page, Scraped{Rank: uint32(i), Load: Load{CacheUsage: share(u), Waiting: n(1)}})
+			page = append(page, ScrapedValues{Rank: uint32(i), Load: Load{CacheUsage: share(u), Waiting: n(1)}})
 		}
 		return page
 	}
-	card(f, generate, 1)
+	setCard(f, generate, 1)
 	scrape(f, ranks(0.5, 0.25, 0.75)...)
-	audit(t, f)
+	checkInvariants(t, f)
 	testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(150), KVTotal: n(300), CacheUsage: share(0.5), Waiting: n(3)})
 	var blocks []Opt[uint64]
 	for _, r := range row(f, 0).Ranks {
@@ -281,43 +283,43 @@ func TestEachRankIsScrapedForItself(t *testing.T) {
 	}
 	testutil.Equal(t, "blocks of the ranks", blocks, []Opt[uint64]{n(50), n(25), n(75)})
 
-	f.Publish(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(90)})
+	f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(90)})
 	testutil.Equal(t, "blocks, one by an event", row(f, 0).Load.V.KVActive, n(215))
 	testutil.Equal(t, "source", row(f, 0).Source, FromActiveLoad)
 	scrape(f, ranks(0.5)...)
 	testutil.Equal(t, "blocks, of a rank that is alone on the page", row(f, 0).Load.V.KVActive, n(90))
 }
 
-// TestARankThatIsAloneHasOneNumber: an engine that is a rank of a larger one may count
+// TestScrapeSingleRankMatchesAnyNumber: an engine that is a rank of a larger one may count
 // itself as 0.
-func TestARankThatIsAloneHasOneNumber(t *testing.T) {
+func TestScrapeSingleRankMatchesAnyNumber(t *testing.T) {
 	for name, at := range map[string]Endpoint{"named": generate, "not named": {}} {
 		t.Run(name, func(t *testing.T) {
-			f := fleetAt(everything, plenty)
-			publishing(f, generate, 1)
-			f.Publish(Origin{Endpoint: at, Worker: 1, Rank: 3}, FromActiveLoad, Load{KVActive: n(5)})
-			scrape(f, paged(Load{KVActive: n(6), KVTotal: n(10), Waiting: n(2)}))
-			audit(t, f)
+			f := newFleet(everything, largeLimit)
+			registerPublishing(f, generate, 1)
+			f.RecordLoad(Origin{Endpoint: at, Worker: 1, Rank: 3}, FromActiveLoad, Load{KVActive: n(5)})
+			scrape(f, unnamed(Load{KVActive: n(6), KVTotal: n(10), Waiting: n(2)}))
+			checkInvariants(t, f)
 			testutil.Equal(t, "load", row(f, 0).Load.V, Load{KVActive: n(5), KVTotal: n(10), CacheUsage: share(0.5), Waiting: n(2)})
 			testutil.Equal(t, "ranks", len(row(f, 0).Ranks), 0)
 		})
 	}
 }
 
-func TestAWorkerThatWasStoppedIsHeardWhenItsPageIs(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	publishedAt(f, generate, 1, 40)
+func TestScrapeMakesStaleLoadCurrent(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	publishAt(f, generate, 1, 40)
 	poll(f, loadless(generate, lease(1)))
 	poll(f)
 	poll(f)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
-	scrape(f, paged(Load{Waiting: n(1)}))
-	shows(t, f, "backend/generate: 1 answering", "  1 up kv 40")
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
+	scrape(f, unnamed(Load{Waiting: n(1)}))
+	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 }
 
-func TestPagesAreListedInOrderWithTheirAddresses(t *testing.T) {
-	f := fleetAt(backend, plenty)
+func TestScrapeTargetsAreSortedWithAddresses(t *testing.T) {
+	f := newFleet(backend, largeLimit)
 	at := func(e Endpoint, id uint64, r Registration) {
 		r.Publishes = true
 		f.Register(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, r)
@@ -330,15 +332,15 @@ func TestPagesAreListedInOrderWithTheirAddresses(t *testing.T) {
 	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 10}), Instance{Endpoint: generate, ID: 10}, Card{Metrics: "192.0.2.2:8080"})
 	f.SetCard(keyOf(Instance{Endpoint: loadMetrics, ID: 9}), Instance{Endpoint: loadMetrics, ID: 9}, Card{Metrics: "192.0.2.3:8080"})
 	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 11}), Instance{Endpoint: generate, ID: 11}, Card{Metrics: "192.0.2.4:8080"}) // not registered
-	publishedAt(f, generate2, 12, 1)                                                                                              // neither
-	testutil.Equal(t, "pages", f.WorkerPages(true), []WorkerPage{
+	publishAt(f, generate2, 12, 1)                                                                                                // neither
+	testutil.Equal(t, "pages", f.ScrapeTargets(true), []ScrapeTarget{
 		{Instance{generate, 10}, "192.0.2.2:1/a", "192.0.2.2:8080"},
 		{Instance{generate2, 8}, "", ""},
 		{Instance{loadMetrics, 9}, "192.0.2.3:1/c", "192.0.2.3:9090"},
 	})
 }
 
-func TestALoadThatIsWholeNeedsNoPage(t *testing.T) {
+func TestScrapeTargetsLeaveOutCompleteLoads(t *testing.T) {
 	load := Load{ActiveSlots: n(1), TotalSlots: n(2), Waiting: n(0), KVActive: n(3), KVTotal: n(4), HitRate: share(0)}
 	lacks := func(change func(*Load)) Load { return load.with(change) }
 	for name, c := range map[string]struct {
@@ -355,14 +357,14 @@ func TestALoadThatIsWholeNeedsNoPage(t *testing.T) {
 		"no load (not even)": {Load{}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fleetAt(everything, plenty)
-			publishing(f, generate, 1)
+			f := newFleet(everything, largeLimit)
+			registerPublishing(f, generate, 1)
 			if c.load != (Load{}) {
-				f.Publish(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, c.load)
+				f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, c.load)
 			}
-			scrape(f, paged(wholePage)) // says nothing of whether it is needed
-			testutil.Equal(t, "incomplete", len(f.WorkerPages(true)), c.want)
-			testutil.Equal(t, "all", len(f.WorkerPages(false)), 1)
+			scrape(f, unnamed(fullMetrics)) // says nothing of whether it is needed
+			testutil.Equal(t, "incomplete", len(f.ScrapeTargets(true)), c.want)
+			testutil.Equal(t, "all", len(f.ScrapeTargets(false)), 1)
 		})
 	}
 }

@@ -90,10 +90,10 @@ type EndpointState struct {
 	Malformed    int  // answer what cannot be decoded
 	HitEvents    uint64
 	Blocks       Spread      // of the KV cache blocks in use, over the workers that show them
-	Use          Spread      // of KV use, over the workers that show it
+	Usage        Spread      // of KV use, over the workers that show it
 	Requests     *Histograms // nil before the first finished request
 
-	Shown int // its rows of Workers, which stand in the order of Endpoints
+	Rows int // its rows of Workers, which stand in the order of Endpoints
 }
 
 // ShowsBlocks reports whether both halves of the pair of KV block gauges are
@@ -117,14 +117,14 @@ func (f *Fleet) Snapshot() Snapshot {
 // SnapshotInto is Snapshot into the memory of an earlier one, which must not be in
 // use any more.
 func (f *Fleet) SnapshotInto(s *Snapshot) {
-	f.copy(s)
+	f.copyInto(s)
 	s.aggregate()
 }
 
 // Borrow is SnapshotInto the memory of one that somebody has given back with Return:
 // those who look again and again, each for a moment, share what it takes.
-func (f *Fleet) Borrow(brief bool) *Snapshot {
-	s, _ := f.spare.Get().(*Snapshot)
+func (f *Fleet) AcquireSnapshot(brief bool) *Snapshot {
+	s, _ := f.snapshots.Get().(*Snapshot)
 	if s == nil {
 		s = new(Snapshot)
 	}
@@ -135,26 +135,26 @@ func (f *Fleet) Borrow(brief bool) *Snapshot {
 
 // Return gives a borrowed Snapshot back. Nothing of it may be used any more, but for
 // the strings.
-func (f *Fleet) Return(s *Snapshot) { f.spare.Put(s) }
+func (f *Fleet) ReleaseSnapshot(s *Snapshot) { f.snapshots.Put(s) }
 
 // copy is the part of Snapshot that needs the lock. What it takes is copied there and
 // not shared until written, since events would then have to copy.
-func (f *Fleet) copy(s *Snapshot) {
+func (f *Fleet) copyInto(s *Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.arrange()
-	f.findLoadless()
+	f.sortEndpoints()
+	f.locateLoads()
 	s.Endpoints, s.Workers, s.Unregistered = s.Endpoints[:0], s.Workers[:0], s.Unregistered[:0]
-	for _, e := range f.order {
+	for _, e := range f.sorted {
 		first, outside := len(s.Workers), len(s.Unregistered)
-		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.events}
+		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.hitEvents}
 		for _, w := range e.rows {
 			f.appendRow(s, w, e)
 		}
 		// Before the registry is known, no workers would be a zero that means unknown.
-		e.state.Counted = f.IsSynced() && (e.named || e.watched && (e.expects || !e.excuses) && e.Endpoint != f.unknown)
-		if e.state.Counted || e.useful && (e.watched || e.Endpoint == f.unknown) {
-			e.state.Shown = len(s.Workers) - first
+		e.state.Counted = f.IsSynced() && (e.named || e.watched && (e.loadExpected || !e.loadNotExpected) && e.Endpoint != f.unknown)
+		if e.state.Counted || e.hadData && (e.watched || e.Endpoint == f.unknown) {
+			e.state.Rows = len(s.Workers) - first
 			if !s.Brief {
 				e.state.Requests = e.requests.clone()
 			}
@@ -166,21 +166,21 @@ func (f *Fleet) copy(s *Snapshot) {
 }
 
 // findLoadless works out where the load of each worker is, and which endpoints carry none.
-func (f *Fleet) findLoadless() {
+func (f *Fleet) locateLoads() {
 	for _, e := range f.endpoints {
-		e.carries, e.loadless, e.beside, e.expects, e.excuses = false, false, false, false, false
+		e.hasLoad, e.reportsNoLoad, e.loadElsewhere, e.loadExpected, e.loadNotExpected = false, false, false, false, false
 	}
 	for w := range f.workers.all() {
-		bears := w.bears()
-		w.bearing = bears || w.isRouter()
-		loose := w.looseBearer()
-		for i := range w.seats {
-			s := &w.seats[i]
-			s.loose = s == loose
-			s.bearing = s.malformed || s.bears() > 0 || s.loose
-			s.endpoint.carries = s.endpoint.carries || s.bearing
-			s.endpoint.loadless = s.endpoint.loadless || s.noLoad
-			s.endpoint.beside = s.endpoint.beside || bears && !s.bearing
+		hasLocated := w.hasLocatedLoad()
+		w.loadLocated = hasLocated || w.isRouter()
+		unattributed := w.unattributedAttachment()
+		for i := range w.attachments {
+			s := &w.attachments[i]
+			s.showsUnattributed = s == unattributed
+			s.hasLoad = s.malformed || s.loadCertainty() > 0 || s.showsUnattributed
+			s.endpoint.hasLoad = s.endpoint.hasLoad || s.hasLoad
+			s.endpoint.reportsNoLoad = s.endpoint.reportsNoLoad || s.noLoad
+			s.endpoint.loadElsewhere = s.endpoint.loadElsewhere || hasLocated && !s.hasLoad
 		}
 	}
 }
@@ -189,15 +189,15 @@ func (f *Fleet) findLoadless() {
 // answers to polls, it has its load at another endpoint, or it is a router's. What other
 // workers say of the endpoint counts, too, for one that has said nothing so far: that it
 // carries no load, or that theirs is elsewhere, where this one is as well.
-func (w *worker) isExcused(s *seat) bool {
+func (w *worker) expectsNoLoad(s *attachment) bool {
 	e := s.endpoint
-	return s.noLoad || w.bearing && !s.bearing || !e.carries && (e.loadless || e.beside && w.isWhereLoadIs())
+	return s.noLoad || w.loadLocated && !s.hasLoad || !e.hasLoad && (e.reportsNoLoad || e.loadElsewhere && w.isAtLoadEndpoint())
 }
 
 // isWhereLoadIs reports whether the worker is at an endpoint that carries load.
-func (w *worker) isWhereLoadIs() bool {
-	for i := range w.seats { // not by value: a seat is large
-		if w.seats[i].endpoint.carries {
+func (w *worker) isAtLoadEndpoint() bool {
+	for i := range w.attachments { // not by value: a seat is large
+		if w.attachments[i].endpoint.hasLoad {
 			return true
 		}
 	}
@@ -205,12 +205,12 @@ func (w *worker) isWhereLoadIs() bool {
 }
 
 // bears reports whether it is known at which seat the worker's load is.
-func (w *worker) bears() bool {
-	if len(w.loose) > 0 {
+func (w *worker) hasLocatedLoad() bool {
+	if len(w.unattributed) > 0 {
 		return true
 	}
-	for i := range w.seats { // not by value: a seat is large
-		if w.seats[i].bears() > 0 {
+	for i := range w.attachments { // not by value: a seat is large
+		if w.attachments[i].loadCertainty() > 0 {
 			return true
 		}
 	}
@@ -218,32 +218,32 @@ func (w *worker) bears() bool {
 }
 
 // carries reports whether the worker's load is, or has been, at this seat.
-func (s *seat) carries(w *worker) bool {
-	return s.malformed || s.bears() > 0 || s == w.looseBearer()
+func (s *attachment) carriesLoadOf(w *worker) bool {
+	return s.malformed || s.loadCertainty() > 0 || s == w.unattributedAttachment()
 }
 
 // looseBearer is the seat where the loads are shown that name no endpoint; nil if there is
 // none, or they are none.
-func (w *worker) looseBearer() *seat {
-	if len(w.loose) == 0 {
+func (w *worker) unattributedAttachment() *attachment {
+	if len(w.unattributed) == 0 {
 		return nil
 	}
-	return w.bearer(w.looseOf)
+	return w.loadAttachment(w.unattributedComponent)
 }
 
 // appendRow appends what is shown of one worker at one endpoint, if anything is, and
 // counts it there.
 func (f *Fleet) appendRow(s *Snapshot, w *worker, e *endpoint) {
-	row := extend(&s.Workers)
+	row := appendEmptyRow(&s.Workers)
 	row.Endpoint, row.ID, row.Label = e.Endpoint, w.id, w.label
-	shown := f.fill(row, w, e, s.Brief)
+	shown := f.fillRow(row, w, e, s.Brief)
 	if !shown && row.State == StateUnregistered {
 		s.Unregistered = append(s.Unregistered, *row)
 	}
 	if !shown {
 		*row = WorkerState{Endpoint: row.Endpoint, ID: row.ID, Label: row.Label}
 	}
-	if e == w.home {
+	if e == w.hitsEndpoint {
 		row.Hits = Opt[Hits]{V: w.hits, OK: w.hits.Events > 0}
 		row.Timings = w.timings
 		shown = shown || row.Hits.OK || row.Timings != Timings{}
@@ -254,7 +254,7 @@ func (f *Fleet) appendRow(s *Snapshot, w *worker, e *endpoint) {
 }
 
 // extend makes the slice longer by one that is empty but for the memory of its slices.
-func extend(rows *[]WorkerState) *WorkerState {
+func appendEmptyRow(rows *[]WorkerState) *WorkerState {
 	n := len(*rows)
 	if n == cap(*rows) {
 		*rows = append(*rows, WorkerState{})
@@ -264,64 +264,64 @@ func extend(rows *[]WorkerState) *WorkerState {
 	row := &(*rows)[n]
 	ranks, seconds := row.Ranks[:0], row.Passes.V.Seconds
 	*row = WorkerState{Ranks: ranks}
-	row.Passes.V.Seconds.Counts, row.Passes.V.Seconds.Fine = seconds.Counts[:0], seconds.Fine[:0]
+	row.Passes.V.Seconds.Counts, row.Passes.V.Seconds.NativeCounts = seconds.Counts[:0], seconds.NativeCounts[:0]
 	return row
 }
 
 // fill writes what the worker has reported at the endpoint into its row, counts it
 // there, and reports whether it is to be shown.
-func (f *Fleet) fill(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
-	s := w.seatAt(e)
+func (f *Fleet) fillRow(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
+	s := w.attachmentTo(e)
 	if s == nil || !e.watched {
 		return false
 	}
-	if w.isExcused(s) {
-		e.excuses = true
+	if w.expectsNoLoad(s) {
+		e.loadNotExpected = true
 		return false
 	}
-	e.expects = true
+	e.loadExpected = true
 	row.Service, row.Model, row.Listed, row.Publishes = s.service, s.card.V.Model, true, s.Publishes
-	answered := s.answered && s.missed == 0
+	answered := s.answered && s.missedPolls == 0
 	row.Up = answered && !s.Publishes
 	ranks := s.ranks
-	if s.loose {
-		ranks = merged(ranks, w.loose)
+	if s.showsUnattributed {
+		ranks = mergeRanks(ranks, w.unattributed)
 	}
-	if len(ranks) > 0 && !s.mute {
-		f.show(row, ranks, s, brief)
-		row.Up = answered || !s.carried
-		e.useful = true
+	if len(ranks) > 0 && !s.stale {
+		f.fillLoad(row, ranks, s, brief)
+		row.Up = answered || !s.reportedLoad
+		e.hadData = true
 	}
-	return f.count(row, w, s)
+	return f.countState(row, w, s)
 }
 
 // ranksAt are the ranks that are shown at the worker's seat.
-func (w *worker) ranksAt(s *seat) []rank {
-	if s == w.looseBearer() {
-		return merged(s.ranks, w.loose)
+func (w *worker) ranksAt(s *attachment) []rank {
+	if s == w.unattributedAttachment() {
+		return mergeRanks(s.ranks, w.unattributed)
 	}
 	return s.ranks
 }
 
 // show writes what the ranks have reported into the worker's row.
-func (f *Fleet) show(row *WorkerState, ranks []rank, s *seat, brief bool) {
+func (f *Fleet) fillLoad(row *WorkerState, ranks []rank, s *attachment, brief bool) {
 	row.Load = Some(loadOf(ranks, s.card.V))
 	row.Queues = queuesOf(ranks)
-	row.Source, row.LoadAge = f.newest(ranks, s.card.V)
-	f.sumPasses(&row.Passes, ranks, s.earlier, brief)
-	row.Ranks = f.rankStates(row.Ranks, ranks, s.card.V)
+	row.Source, row.LoadAge = f.loadSource(ranks, s.card.V)
+	f.sumPasses(&row.Passes, ranks, s.earlierPasses, brief)
+	row.Ranks = f.appendRankStates(row.Ranks, ranks, s.card.V)
 }
 
 // count puts the seat under one of the states of its endpoint and reports
 // whether it is shown.
-func (f *Fleet) count(row *WorkerState, w *worker, s *seat) bool {
+func (f *Fleet) countState(row *WorkerState, w *worker, s *attachment) bool {
 	state := &s.endpoint.state
-	shown := f.isThere(w, s)
+	shown := f.isPresent(w, s)
 	switch {
 	case s.malformed && shown:
 		row.State = StateMalformed
 		state.Malformed++
-	case !s.registered && (shown || s.speaks(f.now)):
+	case !s.registered && (shown || s.isActive(f.now)):
 		row.State = StateUnregistered
 		state.Unregistered++
 	case !s.registered:
@@ -340,7 +340,7 @@ func (s *Snapshot) aggregate() {
 	rows := s.Workers
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		e.Blocks, e.Use = spreadOf(rows[:e.Shown], blocksShown), spreadOf(rows[:e.Shown], kvUse)
-		rows = rows[e.Shown:]
+		e.Blocks, e.Usage = spreadOf(rows[:e.Rows], shownBlocks), spreadOf(rows[:e.Rows], cacheUsage)
+		rows = rows[e.Rows:]
 	}
 }

@@ -9,29 +9,29 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestSnapshotIsInOrder(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotIsSorted(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, prefill, 2)
 	register(f, loadMetrics, 10, 9, 1)
 	register(f, generate, 7)
 	poll(f, loaded(loadMetrics, static("a"), 10))
-	shows(t, f,
+	wantShown(t, f,
 		"backend/generate: 1 silent", "  7 down",
 		"backend/load_metrics: 3 silent 1 unregistered mean 10", "  1 down", "  10 down", "  9 down", "  a up kv 10",
 		"prefill/generate: 1 silent", "  2 down")
 }
 
 func TestSnapshotHoldsTheWholeRow(t *testing.T) {
-	f := fleetAt(everything, plenty)
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 0x7d7ba2096ef23e30)
 	r := loaded(generate, lease(0x7d7ba2096ef23e30), 10)
 	r.Load.HitRate, r.Load.CacheUsage = Some(0.75), Some(0.1)
 	poll(f, r)
-	f.Hit(0x7d7ba2096ef23e30, 20, 5)
+	f.RecordHit(0x7d7ba2096ef23e30, 20, 5)
 	after(f, 3*time.Second)
 	testutil.Equal(t, "snapshot", f.Snapshot(), Snapshot{
 		Endpoints: []EndpointState{{
-			Endpoint: generate, Counted: true, Answering: 1, Shown: 1, HitEvents: 1, Blocks: Spread{N: 1, Mean: 10, Min: 10, Max: 10}, Use: Spread{N: 1, Mean: 0.1, Min: 0.1, Max: 0.1},
+			Endpoint: generate, Counted: true, Answering: 1, Rows: 1, HitEvents: 1, Blocks: Spread{N: 1, Mean: 10, Min: 10, Max: 10}, Usage: Spread{N: 1, Mean: 0.1, Min: 0.1, Max: 0.1},
 		}},
 		Workers: []WorkerState{{
 			Endpoint: generate, ID: lease(0x7d7ba2096ef23e30), Label: "9041998838276177456", Service: "dynamo_backend",
@@ -41,14 +41,14 @@ func TestSnapshotHoldsTheWholeRow(t *testing.T) {
 	})
 }
 
-func TestSnapshotNamesThoseWhoseRegistrationIsGone(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotListsUnregistered(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 2, 3)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 20))
-	f.Hit(2, 20, 5)
+	f.RecordHit(2, 20, 5)
 	deregister(f, generate, 2)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, lease(2), 30), malformed(generate, lease(3)))
-	shows(t, f, "backend/generate: 1 answering 1 unregistered 1 malformed 1 events mean 10", "  1 up kv 10", "  2 hits 5/20", "  3 up")
+	wantShown(t, f, "backend/generate: 1 answering 1 unregistered 1 malformed 1 events mean 10", "  1 up kv 10", "  2 hits 5/20", "  3 up")
 	s := f.Snapshot()
 	var states []State
 	for _, w := range s.Workers {
@@ -64,11 +64,11 @@ func TestSnapshotNamesThoseWhoseRegistrationIsGone(t *testing.T) {
 	testutil.Equal(t, "outside, when it is registered again", len(s.Unregistered), 0)
 }
 
-func TestABriefSnapshotLeavesOutHistogramsAlone(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	publishing(f, generate, 1)
-	f.Pass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 0.5, Running: 2, QueuedTokens: 9})
-	f.Serve(Request{Decode: Some[uint64](1), Duration: Some(3.0)})
+func TestSnapshotBriefOmitsHistograms(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	registerPublishing(f, generate, 1)
+	f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 0.5, Running: 2, QueuedTokens: 9})
+	f.RecordRequest(Request{Decode: Some[uint64](1), Duration: Some(3.0)})
 	after(f, 3*time.Second)
 	whole, brief := f.Snapshot(), Snapshot{Brief: true}
 	f.SnapshotInto(&brief)
@@ -78,18 +78,18 @@ func TestABriefSnapshotLeavesOutHistogramsAlone(t *testing.T) {
 	testutil.Equal(t, "the rest", brief, whole)
 }
 
-func TestSnapshotIsTheReadersOwn(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotIsACopy(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	s := f.Snapshot()
 	s.Workers[0].Load.V.KVActive.V = 99
 	s.Endpoints[0].Answering = 99
-	shows(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
+	wantShown(t, f, "backend/generate: 1 answering mean 10", "  1 up kv 10")
 }
 
-func TestAgesGrowFromTheLastReport(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotLoadAge(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	age := func(want time.Duration) {
@@ -99,22 +99,22 @@ func TestAgesGrowFromTheLastReport(t *testing.T) {
 	age(0)
 	after(f, 90*time.Second)
 	age(90 * time.Second)
-	f.Report(loaded(generate, lease(1), 10))
+	f.RecordPollReply(loaded(generate, lease(1), 10))
 	age(0)
 	after(f, 89*time.Second) // two owners may advance the clock, one of them a little late
 	age(0)
 }
 
-func TestAnEmptyFleetShowsNothingButWhatIsNamed(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	shows(t, f)
-	f = fleetAt(Target(generate), plenty)
+func TestSnapshotOfEmptyFleet(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	wantShown(t, f)
+	f = newFleet(Target(generate), largeLimit)
 	poll(f)
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 	testutil.Equal(t, "blocks", f.Snapshot().Endpoints[0].Blocks, Spread{})
 }
 
-func TestLoadStatistics(t *testing.T) {
+func TestSnapshotSpread(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		blocks    []uint64
@@ -128,10 +128,10 @@ func TestLoadStatistics(t *testing.T) {
 		{"huge", []uint64{math.MaxUint64, math.MaxUint64}, Spread{N: 2, Mean: 1 << 64, Min: 1 << 64, Max: 1 << 64}, Some(1.0)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := fleetAt(everything, plenty)
+			f := newFleet(everything, largeLimit)
 			for i, blocks := range c.blocks {
 				register(f, generate, uint64(i+1))
-				f.Report(loaded(generate, lease(uint64(i+1)), blocks))
+				f.RecordPollReply(loaded(generate, lease(uint64(i+1)), blocks))
 			}
 			got := f.Snapshot().Endpoints[0]
 			testutil.Equal(t, "blocks", got.Blocks, c.want)
@@ -140,76 +140,76 @@ func TestLoadStatistics(t *testing.T) {
 	}
 }
 
-func TestStatisticsAreOverThePairsThatAreShown(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotSpreadOfShownPairs(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 2)
 	half := loaded(generate, lease(2), 90)
 	half.Load.KVTotal = Opt[uint64]{}
 	half.Load.ActiveSlots = Some[uint64](1)
 	poll(f, loaded(generate, lease(1), 10), half)
-	shows(t, f, "backend/generate: 2 answering mean 10", "  1 up kv 10", "  2 up kv 90")
+	wantShown(t, f, "backend/generate: 2 answering mean 10", "  1 up kv 10", "  2 up kv 90")
 	w := f.Snapshot().Workers
 	testutil.Equal(t, "worker 1 shows blocks", w[0].ShowsBlocks(), true)
 	testutil.Equal(t, "worker 2 shows blocks", w[1].ShowsBlocks(), false)
 	testutil.Equal(t, "worker 2 shows slots", w[1].ShowsSlots(), false)
 	half.Load.TotalSlots = Some[uint64](2)
-	f.Report(half)
+	f.RecordPollReply(half)
 	testutil.Equal(t, "worker 2 shows slots, both known", f.Snapshot().Workers[1].ShowsSlots(), true)
 
 	deregister(f, generate, 1)
-	shows(t, f, "backend/generate: 1 answering", "  2 up kv 90")
+	wantShown(t, f, "backend/generate: 1 answering", "  2 up kv 90")
 }
 
-func TestAnEndpointThatLostItsLastWorkerIsShownTenMoreMinutes(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotShowsEmptyEndpointTenMinutes(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	after(f, time.Hour)
 	deregister(f, generate, 1)
 	after(f, time.Hour+retention-time.Second)
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 	after(f, time.Hour+retention)
-	shows(t, f)
+	wantShown(t, f)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
-func TestAnEndpointThatIsFoundAgainIsNotForgotten(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotKeepsEndpointInUseAgain(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
-	f.Hit(1, 20, 5)
+	f.RecordHit(1, 20, 5)
 	deregister(f, generate, 1)
 	after(f, retention-time.Second)
 	register(f, generate, 2)
 	after(f, time.Hour)
-	shows(t, f, "backend/generate: 1 silent 1 events", "  2 down")
+	wantShown(t, f, "backend/generate: 1 silent 1 events", "  2 down")
 }
 
-func TestAnEndpointThatNeverHadAnythingGoesAtOnce(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestSnapshotDropsEndpointWithoutData(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loadless(generate, lease(1)))
 	deregister(f, generate, 1)
-	shows(t, f)
+	wantShown(t, f)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
-func TestANamedEndpointIsAlwaysShown(t *testing.T) {
-	f := fleetAt(Target(generate), plenty)
+func TestSnapshotAlwaysShowsNamedEndpoint(t *testing.T) {
+	f := newFleet(Target(generate), largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	deregister(f, generate, 1)
 	after(f, 24*time.Hour)
-	shows(t, f, "backend/generate:")
+	wantShown(t, f, "backend/generate:")
 }
 
-func TestUnknownGoesWithItsLastCounters(t *testing.T) {
-	f := fleetAt(everything, plenty)
-	f.Hit(977, 3, 1)
+func TestSnapshotUnknownEndpointExpires(t *testing.T) {
+	f := newFleet(everything, largeLimit)
+	f.RecordHit(977, 3, 1)
 	after(f, retention)
-	shows(t, f, "unknown/unknown: not counted 1 events")
+	wantShown(t, f, "unknown/unknown: not counted 1 events")
 	after(f, 2*retention)
-	shows(t, f)
+	wantShown(t, f)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 

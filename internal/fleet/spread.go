@@ -55,7 +55,7 @@ func (s *Spread) Merge(o Spread) {
 }
 
 // Of is one of the fields, absent of no values.
-func (s *Spread) Of(field float64) Opt[float64] { return Opt[float64]{V: field, OK: s.N > 0} }
+func (s *Spread) Opt(field float64) Opt[float64] { return Opt[float64]{V: field, OK: s.N > 0} }
 
 // Imbalance is the largest divided by the mean; absent where the mean is 0. That of an endpoint
 // is of its blocks in use.
@@ -67,9 +67,9 @@ func (s *Spread) Imbalance() Opt[float64] {
 }
 
 // blocksShown are the blocks in use, where they are shown.
-func blocksShown(w *WorkerState) Opt[float64] {
+func shownBlocks(w *WorkerState) Opt[float64] {
 	return Opt[float64]{V: float64(w.Load.V.KVActive.V), OK: w.ShowsBlocks()}
 }
 
 // kvUse is KV use: see Load.CacheUsage.
-func kvUse(w *WorkerState) Opt[float64] { return w.Load.V.CacheUsage }
+func cacheUsage(w *WorkerState) Opt[float64] { return w.Load.V.CacheUsage }

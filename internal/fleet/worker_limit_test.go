@@ -8,38 +8,38 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func overLimit(t *testing.T, f *Fleet, want uint64) {
+func wantAllRefused(t *testing.T, f *Fleet, want uint64) {
 	t.Helper()
-	audit(t, f)
-	testutil.Equal(t, "over limit", f.Tally.OverLimit(), want)
+	checkInvariants(t, f)
+	testutil.Equal(t, "over limit", f.Stats.AllRefused(), want)
 }
 
-func TestWhatDoesNotFitIsCounted(t *testing.T) {
-	f := fleetAt(everything, 2)
+func TestWorkerLimitCountsRefused(t *testing.T) {
+	f := newFleet(everything, 2)
 	register(f, generate, 1, 2)
-	overLimit(t, f, 0)
+	wantAllRefused(t, f, 0)
 	register(f, generate, 3)
-	overLimit(t, f, 1)
-	f.Hit(977, 3, 1)
-	f.Hit(977, 3, 1)
-	overLimit(t, f, 3)
+	wantAllRefused(t, f, 1)
+	f.RecordHit(977, 3, 1)
+	f.RecordHit(977, 3, 1)
+	wantAllRefused(t, f, 3)
 	poll(f, loaded(generate, lease(1), 10), loaded(generate, static("a"), 20))
-	overLimit(t, f, 4)
-	shows(t, f, "backend/generate: 1 answering 1 silent mean 10", "  1 up kv 10", "  2 down")
+	wantAllRefused(t, f, 4)
+	wantShown(t, f, "backend/generate: 1 answering 1 silent mean 10", "  1 up kv 10", "  2 down")
 }
 
-func TestKnownWorkersAreServedAtTheLimit(t *testing.T) {
-	f := fleetAt(everything, 1)
+func TestWorkerLimitServesKnownWorkers(t *testing.T) {
+	f := newFleet(everything, 1)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
-	f.Hit(1, 20, 5)
+	f.RecordHit(1, 20, 5)
 	f.Sync(listing([]Instance{{generate, 1}}...))
-	overLimit(t, f, 0)
-	shows(t, f, "backend/generate: 1 answering 1 events mean 10", "  1 up kv 10 hits 5/20")
+	wantAllRefused(t, f, 0)
+	wantShown(t, f, "backend/generate: 1 answering 1 events mean 10", "  1 up kv 10 hits 5/20")
 }
 
-func TestThereIsRoomAgainWhenAWorkerLeaves(t *testing.T) {
-	f := fleetAt(everything, 2)
+func TestWorkerLimitFreesRoomOfLeavers(t *testing.T) {
+	f := newFleet(everything, 2)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)
 	deregister(f, generate, 1)
@@ -47,84 +47,84 @@ func TestThereIsRoomAgainWhenAWorkerLeaves(t *testing.T) {
 	deregister(f, generate, 2)
 	deregister(f, loadMetrics, 1)
 	register(f, generate, 3, 4)
-	overLimit(t, f, 0)
+	wantAllRefused(t, f, 0)
 	f.Sync(listing([]Instance{{generate, 5}, {generate, 6}}...))
-	overLimit(t, f, 0)
-	shows(t, f, "backend/generate: 2 silent", "  5 down", "  6 down")
+	wantAllRefused(t, f, 0)
+	wantShown(t, f, "backend/generate: 2 silent", "  5 down", "  6 down")
 }
 
-func TestARegisteringWorkerPushesOutAStranger(t *testing.T) {
-	f := fleetAt(Target(generate), 2)
-	f.Hit(976, 3, 1)
-	f.Hit(977, 3, 1)
+func TestWorkerLimitEvictsUnregisteredHits(t *testing.T) {
+	f := newFleet(Target(generate), 2)
+	f.RecordHit(976, 3, 1)
+	f.RecordHit(977, 3, 1)
 	register(f, generate, 1)
-	overLimit(t, f, 1)
+	wantAllRefused(t, f, 1)
 	register(f, generate, 2)
-	overLimit(t, f, 2)
+	wantAllRefused(t, f, 2)
 	register(f, generate, 3)
-	overLimit(t, f, 3)
-	shows(t, f, "backend/generate: 2 silent 2 events", "  1 down", "  2 down")
+	wantAllRefused(t, f, 3)
+	wantShown(t, f, "backend/generate: 2 silent 2 events", "  1 down", "  2 down")
 }
 
-func TestARegisteringWorkerPushesOutOneThatOnlyAnswers(t *testing.T) {
-	f := fleetAt(Target(generate), 1)
+func TestWorkerLimitEvictsUnregisteredReplies(t *testing.T) {
+	f := newFleet(Target(generate), 1)
 	poll(f, loaded(generate, lease(9), 10))
-	shows(t, f, "backend/generate: 1 unregistered")
+	wantShown(t, f, "backend/generate: 1 unregistered")
 	register(f, generate, 1)
-	overLimit(t, f, 1)
-	shows(t, f, "backend/generate: 1 silent", "  1 down")
+	wantAllRefused(t, f, 1)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 }
 
-func TestAWorkerIsCountedOnceHoweverManyEndpointsItHas(t *testing.T) {
-	f := fleetAt(everything, 1)
-	f.Hit(1, 20, 5)
+func TestWorkerLimitCountsWorkersNotEndpoints(t *testing.T) {
+	f := newFleet(everything, 1)
+	f.RecordHit(1, 20, 5)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)
-	overLimit(t, f, 0)
-	shows(t, f, "backend/generate: 1 silent", "  1 down hits 5/20", "backend/load_metrics: 1 silent", "  1 down", "unknown/unknown: not counted 1 events")
+	wantAllRefused(t, f, 0)
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down hits 5/20", "backend/load_metrics: 1 silent", "  1 down", "unknown/unknown: not counted 1 events")
 }
 
-func TestTheEndpointsOfOneWorkerAreBounded(t *testing.T) {
-	f := fleetAt(everything, plenty)
+func TestWorkerLimitOnEndpointsOfOneWorker(t *testing.T) {
+	f := newFleet(everything, largeLimit)
 	for i := range 64 + 3 {
 		register(f, Endpoint{Component: "c", Name: fmt.Sprint(i)}, 1)
 	}
-	overLimit(t, f, 3)
-	testutil.Equal(t, "attachments", len(f.workers.of(lease(1)).seats), 64)
+	wantAllRefused(t, f, 3)
+	testutil.Equal(t, "attachments", len(f.workers.get(lease(1)).attachments), 64)
 }
 
-func TestTheRegistryIsWantedAgainWhenThereIsRoomForWhoWasTurnedAway(t *testing.T) {
-	f := fleetAt(everything, 1)
+func TestWorkerLimitNeedsSyncWhenRoomIsFreed(t *testing.T) {
+	f := newFleet(everything, 1)
 	register(f, generate, 1)
 	register(f, generate, 2)
-	testutil.Equal(t, "wanted while full", f.WantsSync(), false)
+	testutil.Equal(t, "wanted while full", f.NeedsSync(), false)
 	f.Deregister(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
-	testutil.Equal(t, "wanted with room", f.WantsSync(), true)
+	testutil.Equal(t, "wanted with room", f.NeedsSync(), true)
 	f.Sync(listing([]Instance{{Endpoint: generate, ID: 2}}...))
-	testutil.Equal(t, "wanted after it was listed", f.WantsSync(), false)
-	shows(t, f, "backend/generate: 1 silent", "  2 down")
+	testutil.Equal(t, "wanted after it was listed", f.NeedsSync(), false)
+	wantShown(t, f, "backend/generate: 1 silent", "  2 down")
 }
 
-func TestARegisteringWorkerPushesOutNoStaticWorker(t *testing.T) {
-	f := fleetAt(everything, 2)
+func TestWorkerLimitKeepsStaticWorkers(t *testing.T) {
+	f := newFleet(everything, 2)
 	poll(f, loaded(generate, static("a"), 10), loaded(generate, static("b"), 20))
 	register(f, generate, 1)
-	overLimit(t, f, 1)
-	shows(t, f, "backend/generate: 2 unregistered mean 15", "  a up kv 10", "  b up kv 20")
+	wantAllRefused(t, f, 1)
+	wantShown(t, f, "backend/generate: 2 unregistered mean 15", "  a up kv 10", "  b up kv 20")
 }
 
-func TestStrangersFillTheLimitOnlyUntilTheyExpire(t *testing.T) {
-	f := fleetAt(Target(generate), 100)
+func TestWorkerLimitIsFreedByExpiry(t *testing.T) {
+	f := newFleet(Target(generate), 100)
 	for id := range uint64(1000) {
-		f.Hit(id, 1, 0)
+		f.RecordHit(id, 1, 0)
 	}
-	overLimit(t, f, 900)
+	wantAllRefused(t, f, 900)
 	after(f, retention)
-	overLimit(t, f, 900)
+	wantAllRefused(t, f, 900)
 	testutil.Equal(t, "tracked", f.workers.len(), 0)
-	f.Hit(5000, 1, 0)
-	overLimit(t, f, 900)
-	shows(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
+	f.RecordHit(5000, 1, 0)
+	wantAllRefused(t, f, 900)
+	wantShown(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
 	after(f, 2*retention+time.Second)
 	testutil.Equal(t, "tracked", f.workers.len(), 0)
 }

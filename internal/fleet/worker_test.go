@@ -6,7 +6,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestTargetsCoverExactNames(t *testing.T) {
+func TestTargetCoversExactNames(t *testing.T) {
 	for _, c := range []struct {
 		target   Target
 		endpoint Endpoint
@@ -27,7 +27,7 @@ func TestTargetsCoverExactNames(t *testing.T) {
 	}
 }
 
-func TestWorkerIDsAreWrittenAsDynamoDoes(t *testing.T) {
+func TestWorkerIDFormats(t *testing.T) {
 	for _, c := range []struct {
 		id           WorkerID
 		decimal, hex string

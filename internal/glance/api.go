@@ -96,7 +96,7 @@ func (p *place) state() fleet.EndpointState {
 	s := &p.sums
 	return fleet.EndpointState{Endpoint: p.Endpoint, Counted: p.counted,
 		Answering: s.answering, Silent: s.silent, Unregistered: s.unregistered, Malformed: s.malformed,
-		Blocks: s.blocks, Use: s.use}
+		Blocks: s.blocks, Usage: s.use}
 }
 
 // refuse answers with an error.

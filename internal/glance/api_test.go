@@ -67,7 +67,7 @@ func TestTheAPIAnswersWithTheLastCut(t *testing.T) {
 		testutil.Equal(t, "samples", len(s.History.LoadMean), 3)
 		head := l.ask("HEAD", "/api/v1/fleet")
 		testutil.Equal(t, "status of HEAD", head.Code, 200)
-		testutil.Equal(t, "HEAD of the stream", []any{l.ask("HEAD", "/events").Code, l.f.Tally.Streams.Load()}, []any{200, int64(0)})
+		testutil.Equal(t, "HEAD of the stream", []any{l.ask("HEAD", "/events").Code, l.f.Stats.Streams.Load()}, []any{200, int64(0)})
 	})
 }
 
@@ -146,7 +146,7 @@ func TestSignalsAreSumsAndMeansOfAnEndpoint(t *testing.T) {
 		l.register(prefill, 4)
 		l.answer(load(generate, 1, 200, 2), load(generate, 2, 600, 3), broken(generate, 3), load(prefill, 4, 990, 99))
 		l.pass(2 * time.Second)
-		l.f.Hit(1, 100, 40)
+		l.f.RecordHit(1, 100, 40)
 		l.second()
 		s := l.signals(ofGenerate)
 		testutil.Equal(t, "signals", s.String(), "[3,0.4,0.6,40,5,–,0.4,0]")
@@ -176,13 +176,13 @@ func TestSumsSayOfHowManyWorkersTheyAre(t *testing.T) {
 		reported(0, 0, 0)
 		l.publishing(generate, 1, 2, 3)
 		at := func(id uint64) fleet.Origin { return fleet.Origin{Endpoint: generate, Worker: id} }
-		l.f.Publish(at(1), fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
-		l.f.Publish(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
+		l.f.RecordLoad(at(1), fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		l.f.RecordLoad(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
 		l.pass(time.Second)
 		reported(1, 0, 0)
 		testutil.Equal(t, "the queue", shown(l.signals(ofGenerate).Waiting), "–")
 		testutil.Equal(t, "the queue on the page", l.snapshot().Fleet.WaitingReported == nil, true)
-		l.f.Pass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
+		l.f.RecordForwardPass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
 		l.pass(time.Second)
 		reported(2, 1, 1)
 		s := l.signals(ofGenerate)
@@ -242,11 +242,11 @@ func TestSignalsAreNeverStale(t *testing.T) {
 		l.answer(load(generate, 1, 200, 2))
 		l.second()
 		testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
-		for what, link := range map[string]*stats.Link{"NATS": &l.f.Tally.NATS, "etcd": &l.f.Tally.Etcd} {
-			link.Set(false)
+		for what, link := range map[string]*stats.ConnState{"NATS": &l.f.Stats.NATS, "etcd": &l.f.Stats.Etcd} {
+			link.SetConnected(false)
 			l.second()
 			stale("stale: " + what + " is not connected")
-			link.Set(true)
+			link.SetConnected(true)
 			l.second()
 			testutil.Equal(t, "age", shown(l.signals(ofGenerate).Age), "0")
 		}
@@ -274,12 +274,12 @@ func TestLoadsThatArePublishedGrowOldWithoutBeingStale(t *testing.T) {
 		t := l.t
 		l.publishing(generate, 1)
 		from := fleet.Origin{Endpoint: generate, Worker: 1}
-		l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
-		l.f.Pass(from, fleet.Pass{Counter: 1, Running: 3, Waiting: 1, QueuedTokens: 512})
+		l.f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		l.f.RecordForwardPass(from, fleet.Pass{Counter: 1, Running: 3, Waiting: 1, QueuedTokens: 512})
 		l.pass(time.Hour)
 		testutil.Equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.5,0.5,3,1,512,–,3600]")
-		y := &l.f.Tally
-		y.ZMQ.Use()
+		y := &l.f.Stats
+		y.ZMQ.MarkUsed()
 		y.Publishers.Store(1)
 		l.second()
 		testutil.Equal(t, "why", l.refused("GET", ofGenerate, 503), "stale: no ZMQ publisher is connected")

@@ -30,9 +30,9 @@ func crowd(n int) *fleet.Fleet {
 func renew(f *fleet.Fleet, id uint64, at int) {
 	from := fleet.Origin{Endpoint: generate, Worker: id}
 	blocks := (id/7919*37 + uint64(at)*41) % 16384
-	f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(blocks)})
-	f.Pass(from, fleet.Pass{Counter: uint64(at) + 1, Seconds: 0.02, Running: blocks / 64, Waiting: blocks / 16000, QueuedTokens: blocks})
-	f.Hit(id, 40, blocks%41)
+	f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(blocks)})
+	f.RecordForwardPass(from, fleet.Pass{Counter: uint64(at) + 1, Seconds: 0.02, Running: blocks / 64, Waiting: blocks / 16000, QueuedTokens: blocks})
+	f.RecordHit(id, 40, blocks%41)
 }
 
 func BenchmarkGlance(b *testing.B) {
@@ -81,6 +81,6 @@ func BenchmarkGlance(b *testing.B) {
 			}
 			b.ReportMetric(float64(size), "bytes")
 		})
-		b.ReportMetric(float64(f.Tally.HistoryBytes.Load()), "history")
+		b.ReportMetric(float64(f.Stats.HistoryBytes.Load()), "history")
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // answered is what a captured answer to a poll says.
-func answered(t *testing.T, component string, answer []byte) (all []fleet.Report) {
+func answered(t *testing.T, component string, answer []byte) (all []fleet.PollReply) {
 	t.Helper()
 	reply, err := wire.ParseStatsReply(answer)
 	if err != nil {
@@ -28,7 +28,7 @@ func answered(t *testing.T, component string, answer []byte) (all []fleet.Report
 		if !ok {
 			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
 		}
-		r := fleet.Report{Endpoint: fleet.Endpoint{Component: component, Name: name}, Worker: fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad}
+		r := fleet.PollReply{Endpoint: fleet.Endpoint{Component: component, Name: name}, Worker: fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad}
 		if lease == 0 {
 			r.Worker.Static = reply.ID
 		}
@@ -110,7 +110,7 @@ func (l *lab) event(line string) {
 		m.Base64 = []byte(m.Payload)
 	}
 	if load, err := wire.ParseLoadEvent(m.Base64); err == nil {
-		l.f.Publish(fleet.Origin{Worker: load.Worker, Rank: load.Rank}, load.Source, load.Load)
+		l.f.RecordLoad(fleet.Origin{Worker: load.Worker, Rank: load.Rank}, load.Source, load.Load)
 		return
 	}
 	envelope, err := wire.ParseEnvelope(m.Base64)
@@ -123,11 +123,11 @@ func (l *lab) event(line string) {
 	switch string(envelope.Topic) {
 	case wire.TopicLoad:
 		if a, err := wire.ParseActiveLoad(envelope.Payload); err == nil && !a.IsEstimate() {
-			l.f.Publish(fleet.Origin{Worker: a.Worker, Rank: a.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: a.KVActive()})
+			l.f.RecordLoad(fleet.Origin{Worker: a.Worker, Rank: a.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: a.KVActive()})
 		}
 	case wire.TopicForwardPass:
 		if p, err := wire.ParseForwardPass(envelope.Payload); err == nil && p.HasWorker {
-			l.f.Pass(fleet.Origin{Worker: p.Worker, Rank: p.Rank}, fleet.Pass{Counter: p.Counter, Seconds: p.WallTime, Running: p.Running(), Waiting: p.Waiting()})
+			l.f.RecordForwardPass(fleet.Origin{Worker: p.Worker, Rank: p.Rank}, fleet.Pass{Counter: p.Counter, Seconds: p.WallTime, Running: p.Running(), Waiting: p.Waiting()})
 		}
 	}
 }

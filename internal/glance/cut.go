@@ -149,8 +149,8 @@ func (c *count) merge(o count) {
 
 // take makes the cut: the rows, in the order of the Snapshot, and what they add up to.
 func (g *Glance) take() {
-	s := g.o.Fleet.Borrow(true)
-	defer g.o.Fleet.Return(s)
+	s := g.o.Fleet.AcquireSnapshot(true)
+	defer g.o.Fleet.ReleaseSnapshot(s)
 	g.looks++
 	g.rows, g.order, g.all, g.booked, g.outside = g.rows[:0], g.order[:0], sums{}, 0, 0
 	g.leftOut, g.leftOutBefore, g.unwritten = leftOut{}, g.missed(), 0
@@ -159,11 +159,11 @@ func (g *Glance) take() {
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		p := g.place(e)
-		for j := range workers[:e.Shown] {
+		for j := range workers[:e.Rows] {
 			p.sums.add(&workers[j])
 			g.worker(p, &workers[j], false)
 		}
-		workers = workers[e.Shown:]
+		workers = workers[e.Rows:]
 		for len(outside) > 0 && outside[0].Endpoint == e.Endpoint {
 			g.worker(p, &outside[0], true)
 			outside = outside[1:]

@@ -78,7 +78,7 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 						}()
 						time.Sleep(time.Minute)
 						want := [2]int64{either[int64](r.cutOff, 0, 1), either[int64](r.cutOff, 1, 0)}
-						testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, want)
+						testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Stats.Streams.Load(), int64(s.f.Stats.StreamsCutOff.Load())}, want)
 						end()
 						<-over
 						resp.Body.Close()
@@ -176,7 +176,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 		}
 		close(deaf)
 		time.Sleep(15 * time.Second)
-		testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Tally.Streams.Load(), int64(s.f.Tally.StreamsCutOff.Load())}, [2]int64{0, 1})
+		testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Stats.Streams.Load(), int64(s.f.Stats.StreamsCutOff.Load())}, [2]int64{0, 1})
 		resp.Body.Close()
 		client.CloseIdleConnections()
 	})
@@ -184,7 +184,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 
 // overTCP serves a fleet on a port of this host, as the program does, until the test ends. It
 // returns what was accepted.
-func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Tally) {
+func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Stats) {
 	t.Helper()
 	f := fleet.New(fleet.Target{}, 10_000, true)
 	f.Advance(time.Now())
@@ -204,7 +204,7 @@ func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats
 		}
 	})
 	t.Cleanup(func() { stop(); both.Wait() })
-	return l.Addr().String(), accepted, &f.Tally
+	return l.Addr().String(), accepted, &f.Stats
 }
 
 // tapped is a listener that shows what it accepts.

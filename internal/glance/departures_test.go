@@ -26,7 +26,7 @@ func TestAWorkerOfTwoRanksThatLeavesIsNamedOnce(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.publishing(generate, 1, 2)
 		for rank := range uint32(2) {
-			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+			l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
 		l.pass(20 * time.Second)
 		l.leave(1)
@@ -99,8 +99,8 @@ func TestAWorkerOfTwoEndpointsThatLeavesIsNamedOnce(t *testing.T) {
 func TestWhatWasNeverCountedIsNotLost(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.publishing(generate, 1)
-		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
+		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
 		l.second()
 		testutil.Equal(l.t, "unregistered", l.snapshot().Fleet.States.Unregistered, 1)
 		l.keeps(2*time.Minute, lostAtBackend, false)
@@ -169,18 +169,18 @@ func TestHowWorkersLeftIsToldFromWhatWasHeardLast(t *testing.T) {
 	const ended, unsure, deregistered = " Not heard of any more while still registered, so ended without deregistering: 1.",
 		" Whether these deregistered cannot be told: 1.", " Deregistered, and heard until then: 1."
 	publish := func(l *lab, id uint64) {
-		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 	}
 	counter := uint64(0)
 	pass := func(l *lab, id uint64) {
 		counter++
 		for rank := range uint32(2) {
-			l.f.Pass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: counter})
+			l.f.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: counter})
 		}
 	}
 	scrape := func(l *lab, id uint64) {
 		in := fleet.Instance{Endpoint: generate, ID: id}
-		l.f.Scrape(fleet.WorkerPage{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		l.f.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
 	}
 	polled := func(l *lab, ids ...uint64) {
 		l.answers = nil
@@ -201,11 +201,11 @@ func TestHowWorkersLeftIsToldFromWhatWasHeardLast(t *testing.T) {
 		"polled, heard after it":             {after: true, want: deregistered},
 		"polled, killed, of the shortest":    {silent: 6 * time.Second, want: ended},
 		"polled, killed, of the longest":     {silent: 30 * time.Second, want: ended},
-		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.Etcd.Set(false); l.second() }, want: unsure},
-		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.NATS.Set(false); l.second() }, want: unsure},
-		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(l *lab) { l.f.Tally.ZMQ.Use(); l.second() }, want: ended},
+		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(l *lab) { l.f.Stats.Etcd.SetConnected(false); l.second() }, want: unsure},
+		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(l *lab) { l.f.Stats.NATS.SetConnected(false); l.second() }, want: unsure},
+		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(l *lab) { l.f.Stats.ZMQ.MarkUsed(); l.second() }, want: ended},
 		"publishing passes, as all publishers are away": {register: publishing, alive: pass, silent: 20 * time.Second,
-			before: func(l *lab) { l.f.Tally.ZMQ.Use(); l.second() }, want: unsure},
+			before: func(l *lab) { l.f.Stats.ZMQ.MarkUsed(); l.second() }, want: unsure},
 		"polled, never heard":                 {alive: func(*lab, uint64) {}, want: unsure},
 		"publishing, heard just before":       {register: publishing, alive: publish, want: deregistered},
 		"publishing, quiet as when idle":      {register: publishing, alive: publish, silent: 10 * time.Second, want: unsure},
@@ -214,11 +214,11 @@ func TestHowWorkersLeftIsToldFromWhatWasHeardLast(t *testing.T) {
 		"scraped, read until then":            {register: publishing, alive: scrape, want: deregistered},
 		"scraped, killed":                     {register: publishing, alive: scrape, silent: 26 * time.Second, want: ended},
 		"scraped, its page is gone": {register: publishing, alive: scrape, silent: 6 * time.Second,
-			before: func(l *lab) { l.unread(generate, 1, stats.PageOutOfReach, 1); l.second() }, want: ended},
+			before: func(l *lab) { l.unread(generate, 1, stats.ScrapeNotConnected, 1); l.second() }, want: ended},
 		"in Kubernetes, heard until then": {register: publishing, alive: pass,
-			before: func(l *lab) { l.f.Tally.Kubernetes.Use(); l.f.Tally.Kubernetes.Set(true) }, want: unsure},
+			before: func(l *lab) { l.f.Stats.Kubernetes.MarkUsed(); l.f.Stats.Kubernetes.SetConnected(true) }, want: unsure},
 		"in Kubernetes, killed": {register: publishing, alive: pass, silent: 20 * time.Second,
-			before: func(l *lab) { l.f.Tally.Kubernetes.Use(); l.f.Tally.Kubernetes.Set(true) }, want: ended},
+			before: func(l *lab) { l.f.Stats.Kubernetes.MarkUsed(); l.f.Stats.Kubernetes.SetConnected(true) }, want: ended},
 	} {
 		t.Run(what, func(t *testing.T) {
 			inLab(t, func(l *lab) {
@@ -285,7 +285,7 @@ func TestTheMoreWorkersAreLostTheWorseItIs(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d: %d, %d, %d", c.all, c.killed, c.inOrder, c.unsure), func(t *testing.T) {
 			inLab(t, func(l *lab) {
-				var answers []fleet.Report
+				var answers []fleet.PollReply
 				for id := 1; id <= c.all; id++ {
 					l.register(generate, uint64(id))
 					if id > c.unsure { // the first are never heard of
@@ -317,7 +317,7 @@ func TestTheMoreWorkersAreLostTheWorseItIs(t *testing.T) {
 func TestAReplacementHidesNoLoss(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.register(generate, 1, 2, 3, 4)
-		all := []fleet.Report{load(generate, 1, 1, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0), load(generate, 4, 1, 0), load(generate, 5, 1, 0)}
+		all := []fleet.PollReply{load(generate, 1, 1, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0), load(generate, 4, 1, 0), load(generate, 5, 1, 0)}
 		l.answer(all[:4]...)
 		l.pass(20 * time.Second)
 		l.answer(all[1:4]...)
@@ -336,11 +336,11 @@ func TestAReplacementHidesNoLoss(t *testing.T) {
 func TestAStaticWorkerThatAnswersNoMoreIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
-		f.Tally.NATS.Use()
-		f.Tally.NATS.Set(true)
-		f.Tally.Polled(stats.PollOK, time.Millisecond)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.NATS.SetConnected(true)
+		f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
 		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Poll: time.Second})}
-		static := func(name string) fleet.Report {
+		static := func(name string) fleet.PollReply {
 			r := load(generate, 0, 250, 0)
 			r.Worker = fleet.WorkerID{Static: name}
 			return r
@@ -365,10 +365,10 @@ func TestProblemsKeepTheirPlaces(t *testing.T) {
 		l.pass(5 * time.Second)
 		l.answer(load(generate, 1, 950, 0), load(generate, 2, 950, 0), load(prefill, 3, 1, 0), load(prefill, 4, 950, 0))
 		l.pass(5 * time.Second)
-		l.f.Tally.Gaps.Add(1)
+		l.f.Stats.MissedEvents.Add(1)
 		l.answer(load(generate, 1, 950, 0), load(generate, 2, 950, 0), load(prefill, 4, 950, 0))
 		l.pass(5 * time.Second)
-		l.f.Tally.Drop(stats.QueueFull, 1)
+		l.f.Stats.AddDropped(stats.QueueFull, 1)
 		want := []string{"silent:prefill/generate", "gaps", "drops", "full:prefill/generate", "full:backend/generate"}
 		for range 20 {
 			l.second()

@@ -66,7 +66,7 @@ type Glance struct {
 	noPolls  bool     // NATS is
 	problems []problem
 	webWrong string // as Options.WebWrong
-	unread   map[fleet.Instance]fleet.UnreadPage
+	unread   map[fleet.Instance]fleet.FailedScrapes
 
 	leftOut       leftOut
 	leftOutBefore leftOut // of the cut before
@@ -165,20 +165,20 @@ func (g *Glance) look(now time.Time) {
 	f.Advance(now)
 	g.at, g.before, g.now = now, g.now, span(now.Sub(g.born))
 	g.take()
-	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Tally.NATS.Off()
+	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Stats.NATS.Disabled()
 	g.missing = expose.Away(f)
-	g.noList, g.noPolls = !f.Tally.RegistryUp() || !f.IsSynced(), !f.Tally.NATS.Up()
+	g.noList, g.noPolls = !f.Stats.RegistryUp() || !f.IsSynced(), !f.Stats.NATS.Up()
 	if g.o.WebWrong != nil {
 		g.webWrong = g.o.WebWrong()
 	}
-	g.unread = f.Notes.Unread()
-	for i, n := range counters(&f.Tally) {
+	g.unread = f.Diagnostics.FailedScrapes()
+	for i, n := range counters(&f.Stats) {
 		g.flows[i].take(n)
 	}
-	g.outages[overNATS].take(&f.Tally.Bus, g.usesNATS)
-	g.outages[overZMQ].take(&f.Tally.ZMQ, true)
-	g.pushes.take(&f.Tally)
-	g.events.take(received(&f.Tally), g.now)
+	g.outages[overNATS].take(&f.Stats.NATSServer, g.usesNATS)
+	g.outages[overZMQ].take(&f.Stats.ZMQ, true)
+	g.pushes.take(&f.Stats)
+	g.events.take(received(&f.Stats), g.now)
 	g.judge()
 	g.sample()
 	g.event = [2]*event{}
@@ -186,7 +186,7 @@ func (g *Glance) look(now time.Time) {
 	g.news = make(chan struct{})
 }
 
-func (g *Glance) tally() *stats.Tally { return &g.o.Fleet.Tally }
+func (g *Glance) tally() *stats.Stats { return &g.o.Fleet.Stats }
 
 // ready reports whether the cut shows the fleet as it is.
 func (g *Glance) ready() bool { return len(g.missing) == 0 }
@@ -195,7 +195,7 @@ func (g *Glance) ready() bool { return len(g.missing) == 0 }
 func (g *Glance) bucket() int64 { return int64(g.now.duration() / bucket) }
 
 // received are the messages that say something of load or hits.
-func received(t *stats.Tally) (n uint64) {
+func received(t *stats.Stats) (n uint64) {
 	for _, k := range []stats.Kind{stats.StatsReply, stats.HitRate, stats.LoadEvent, stats.ForwardPass, stats.Trace} {
 		n += t.Messages(k)
 	}

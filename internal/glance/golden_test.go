@@ -21,19 +21,19 @@ func TestAFleetInTroubleInOneSnapshot(t *testing.T) {
 		l.publishing(generate, 0x21, 0x22)
 		for rank := range uint32(2) {
 			from := fleet.Origin{Endpoint: generate, Worker: 0x21, Rank: rank}
-			l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(uint64(300 + 100*rank))})
-			l.f.Pass(from, fleet.Pass{Counter: 1, Seconds: 0.02, Running: 3, Waiting: 1, QueuedTokens: 128})
+			l.f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(uint64(300 + 100*rank))})
+			l.f.RecordForwardPass(from, fleet.Pass{Counter: 1, Seconds: 0.02, Running: 3, Waiting: 1, QueuedTokens: 128})
 		}
 		l.answer(load(generate, 0x11, 300, 0), load(generate, 0x12, 400, 0), load(generate, 0x13, 500, 1), load(generate, 0x14, 350, 0), load(generate, 0x15, 420, 0), load(prefill, 0x31, 100, 0))
 		l.pass(30 * time.Second)
-		l.f.Hit(0x11, 100, 40)
-		l.f.Hit(0x15, 100, 90)
+		l.f.RecordHit(0x11, 100, 40)
+		l.f.RecordHit(0x15, 100, 90)
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x14})
 		l.f.Deregister("", fleet.Instance{Endpoint: prefill, ID: 0x31})
 		l.answer(load(generate, 0x11, 310, 0), broken(generate, 0x13), load(generate, 0x14, 350, 0), load(generate, 0x15, 970, 12))
-		l.f.Tally.Gaps.Add(6)
-		l.f.Notes.Missed(fleet.Gap{Publisher: 0x11, Kind: stats.LoadEvent, After: 88_213, Before: 88_220, At: time.Now()})
-		l.f.Tally.Drop(stats.QueueFull, 1204)
+		l.f.Stats.MissedEvents.Add(6)
+		l.f.Diagnostics.AddGap(fleet.Gap{Publisher: 0x11, Kind: stats.LoadEvent, After: 88_213, Before: 88_220, At: time.Now()})
+		l.f.Stats.AddDropped(stats.QueueFull, 1204)
 		l.pass(90 * time.Second)
 		l.golden("trouble.json")
 		e, _ := l.g.newest(l.g.clock.taken)
@@ -46,9 +46,9 @@ func TestAFleetInTroubleInOneSnapshot(t *testing.T) {
 func TestStaticWorkersInOneSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
-		f.Tally.NATS.Use()
-		f.Tally.NATS.Set(true)
-		f.Tally.Polled(stats.PollOK, time.Millisecond)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.NATS.SetConnected(true)
+		f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
 		l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 100, Poll: time.Second, Servers: map[string]string{"nats": "nats://localhost:4222"}, Model: "ours"})}
 		static := load(generate, 0, 250, 0)
 		static.Worker = fleet.WorkerID{Static: "HF2K7T3XQ0"}
@@ -63,11 +63,11 @@ func TestAnEmptySnapshotSaysWhatIsLookedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target(generate), 100, true)
 		o := options(f)
-		f.Tally.Etcd.Set(false)
+		f.Stats.Etcd.SetConnected(false)
 		g := New(o)
 		l := &lab{t: t, f: f, g: g}
 		testutil.Equal(t, "why, while it is not known who is registered", l.snapshot().Looking.Why, "etcd is not connected")
-		f.Tally.Etcd.Set(true)
+		f.Stats.Etcd.SetConnected(true)
 		f.Sync(fleet.Listing{})
 		l.register(fleet.Endpoint{Component: "backend-v2", Name: "generate"}, 1, 2)
 		l.register(fleet.Endpoint{Component: "frontend", Name: "http"}, 3)
@@ -81,7 +81,7 @@ func TestNumbersThatNoWorkerShouldSendDoNoHarm(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		l.register(generate, 1, 2, 3, 4, 5)
-		answers := []fleet.Report{load(generate, 1, 500, 1)}
+		answers := []fleet.PollReply{load(generate, 1, 500, 1)}
 		for i, usage := range []float64{math.NaN(), math.Inf(1), -1} {
 			r := load(generate, uint64(2+i), 0, 0)
 			r.Load = fleet.Load{CacheUsage: fleet.Some(usage), HitRate: fleet.Some(usage)}
@@ -90,7 +90,7 @@ func TestNumbersThatNoWorkerShouldSendDoNoHarm(t *testing.T) {
 		largest := load(generate, 5, 0, math.MaxUint64)
 		largest.Load.KVActive, largest.Load.KVTotal, largest.Load.ActiveSlots = u(math.MaxUint64), u(math.MaxUint64), u(math.MaxUint64)
 		l.answer(append(answers, largest)...)
-		l.f.Hit(1, math.MaxUint64, math.MaxUint64)
+		l.f.RecordHit(1, math.MaxUint64, math.MaxUint64)
 		l.pass(time.Minute)
 		describe(t).check("Snapshot", l.ask("GET", "/api/v1/fleet?history=true").Body.Bytes())
 		describe(t).check("WorkerHistory", l.ask("GET", "/worker?key=5").Body.Bytes())
@@ -110,25 +110,25 @@ func TestTheRoleOfTheProgram(t *testing.T) {
 			testutil.Equal(t, "leader", l.snapshot().Leader, struct{ Role, Detail string }{role, detail})
 		}
 		role("leader", "holds dynamo/components/metrics/instance")
-		l.f.Tally.Unique.Store(false)
-		l.f.Tally.OtherLeads.Store(true)
+		l.f.Stats.ActsAsLeader.Store(false)
+		l.f.Stats.OtherLeader.Store(true)
 		role("standby", "another program holds dynamo/components/metrics/instance")
-		l.f.Tally.NoLease.Store(true)
+		l.f.Stats.NoLease.Store(true)
 		role("standby", "dynamo/components/metrics/instance was put by hand, and hangs on no lease")
-		l.f.Tally.NoLease.Store(false)
-		l.f.Tally.Etcd.Set(false)
+		l.f.Stats.NoLease.Store(false)
+		l.f.Stats.Etcd.SetConnected(false)
 		role("standby", "who holds dynamo/components/metrics/instance cannot be known now")
-		l.f.Tally.Etcd.Set(true)
-		l.f.Tally.OtherLeads.Store(false)
+		l.f.Stats.Etcd.SetConnected(true)
+		l.f.Stats.OtherLeader.Store(false)
 		role("standby", "who holds dynamo/components/metrics/instance cannot be known now") // it is not confirmed in time
-		l.f.Tally.Leader.Store(true)
+		l.f.Stats.Leader.Store(true)
 		role("standby", "has taken dynamo/components/metrics/instance, and leads when no other program can any more: in 2 s at most")
 	})
 }
 
 func TestAProgramThatCannotLeadAndKnowsOfNoLeaderSaysSo(t *testing.T) {
 	inLab(t, func(l *lab) {
-		l.f.Tally.Unique.Store(false)
+		l.f.Stats.ActsAsLeader.Store(false)
 		for range 20 {
 			l.second()
 		}
@@ -159,12 +159,12 @@ func TestOnlySystemsInUseAreConnected(t *testing.T) {
 		const etcd = "etcd on: http://10.0.3.9:2379"
 		connected("nats on: nats://10.0.3.7:4222", etcd)
 		l.publishing(generate, 1)
-		y := &l.f.Tally
-		y.ZMQ.Use()
-		y.ZMQ.Set(true)
+		y := &l.f.Stats
+		y.ZMQ.MarkUsed()
+		y.ZMQ.SetConnected(true)
 		y.Publishers.Store(3)
 		y.PublishersUp.Store(3)
-		y.NATS.Set(false) // it has a default address, and nobody here needs it
+		y.NATS.SetConnected(false) // it has a default address, and nobody here needs it
 		connected(etcd, "zmq on: every publisher")
 		y.PublishersUp.Store(2)
 		connected(etcd, "zmq off: 2 of 3 publishers")

@@ -23,12 +23,12 @@ func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
 
 // options are those of a Glance at the fleet, which is connected to NATS and etcd.
 func options(f *fleet.Fleet) Options {
-	for _, l := range []*stats.Link{&f.Tally.NATS, &f.Tally.Bus, &f.Tally.Etcd} {
-		l.Use()
-		l.Set(true)
+	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.NATSServer, &f.Stats.Etcd} {
+		l.MarkUsed()
+		l.SetConnected(true)
 	}
-	f.Tally.Unique.Store(true)
-	f.Tally.Polled(stats.PollOK, time.Millisecond)
+	f.Stats.ActsAsLeader.Store(true)
+	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
 	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second, PageIn: 2 * time.Second,
 		Servers:  map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379"},
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
@@ -40,7 +40,7 @@ type lab struct {
 	f *fleet.Fleet
 	g *Glance
 
-	answers []fleet.Report // of each poll
+	answers []fleet.PollReply // of each poll
 }
 
 // inLab runs a test in a bubble, with a fleet that watches everything and in which
@@ -87,25 +87,25 @@ func (l *lab) publishing(e fleet.Endpoint, ids ...uint64) {
 }
 
 // load is an answer to a poll: so many blocks of a thousand, and so many requests wait.
-func load(e fleet.Endpoint, id, blocks, waiting uint64) fleet.Report {
-	return fleet.Report{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Load: fleet.Load{
+func load(e fleet.Endpoint, id, blocks, waiting uint64) fleet.PollReply {
+	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Load: fleet.Load{
 		KVActive: u(blocks), KVTotal: u(1000), ActiveSlots: u(blocks / 20), TotalSlots: u(64), Waiting: u(waiting)}}
 }
 
-func broken(e fleet.Endpoint, id uint64) fleet.Report {
-	return fleet.Report{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Outcome: fleet.Malformed}
+func broken(e fleet.Endpoint, id uint64) fleet.PollReply {
+	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Outcome: fleet.Malformed}
 }
 
 // answer sets what is answered to each poll from now on.
-func (l *lab) answer(answers ...fleet.Report) { l.answers = answers }
+func (l *lab) answer(answers ...fleet.PollReply) { l.answers = answers }
 
 // second lets a second pass, in which there is a poll, and looks.
 func (l *lab) second() {
 	time.Sleep(time.Second)
 	l.f.Advance(time.Now())
 	l.f.BeginPoll()
-	l.f.Report(l.answers...)
-	l.f.EndPoll(l.f.Tally.RegistryUp() && l.f.Tally.NATS.Up())
+	l.f.RecordPollReply(l.answers...)
+	l.f.EndPoll(l.f.Stats.RegistryUp() && l.f.Stats.NATS.Up())
 	l.g.Look(time.Now())
 }
 

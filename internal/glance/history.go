@@ -59,10 +59,10 @@ func (g *Glance) sample() {
 func (g *Glance) write(slot int, seen bool) {
 	of := func(v number) number { v.OK = v.OK && seen; return v }
 	s, all := &g.series, &g.all
-	s.loadMean.put(slot, of(all.use.Of(all.use.Mean)))
-	s.loadStd.put(slot, of(all.use.Of(all.use.Std)))
-	s.loadMin.put(slot, of(all.use.Of(all.use.Min)))
-	s.loadMax.put(slot, of(all.use.Of(all.use.Max)))
+	s.loadMean.put(slot, of(all.use.Opt(all.use.Mean)))
+	s.loadStd.put(slot, of(all.use.Opt(all.use.Std)))
+	s.loadMin.put(slot, of(all.use.Opt(all.use.Min)))
+	s.loadMax.put(slot, of(all.use.Opt(all.use.Max)))
 	s.imbalance.put(slot, of(g.imbalance()))
 	s.hitRate.put(slot, of(all.last.rate()))
 	s.waiting.put(slot, of(all.waiting.number))
@@ -74,8 +74,8 @@ func (g *Glance) write(slot int, seen bool) {
 		c.to.put(slot, number{V: float64(c.n), OK: seen})
 	}
 	for _, p := range g.order {
-		p.mean.put(slot, of(p.sums.use.Of(p.sums.use.Mean)))
-		p.std.put(slot, of(p.sums.use.Of(p.sums.use.Std)))
+		p.mean.put(slot, of(p.sums.use.Opt(p.sums.use.Mean)))
+		p.std.put(slot, of(p.sums.use.Opt(p.sums.use.Std)))
 		p.waited.put(slot, of(p.sums.waiting.number))
 		p.there.put(slot, number{V: float64(p.most), OK: seen})
 		p.most = p.present()

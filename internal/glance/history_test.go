@@ -58,7 +58,7 @@ func TestHistoryHasASampleEachStepAndAHoleWhereNothingWasReported(t *testing.T) 
 	inLab(t, func(l *lab) {
 		t := l.t
 		l.register(generate, 1, 2)
-		for _, answers := range [][]fleet.Report{
+		for _, answers := range [][]fleet.PollReply{
 			{load(generate, 1, 200, 0), load(generate, 2, 400, 5)},
 			{load(generate, 1, 300, 0), broken(generate, 2)},
 			{load(generate, 1, 124, 7), load(generate, 2, 456, 70_000)},
@@ -120,13 +120,13 @@ func TestTheHistoryOfAWorkerThatIsGoneGoesWithIt(t *testing.T) {
 		l.register(generate, 1, 2)
 		l.answer(load(generate, 1, 500, 0), load(generate, 2, 500, 0))
 		l.pass(time.Minute)
-		with := l.f.Tally.HistoryBytes.Load()
+		with := l.f.Stats.HistoryBytes.Load()
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
 		l.answer(load(generate, 1, 500, 0))
 		l.pass(time.Minute)
 		testutil.Equal(t, "error", l.refused("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
 		rings := int64(2*unsafe.Sizeof(ring[uint8]{}) + unsafe.Sizeof(ring[uint16]{})) // it had no hit rate
-		if freed := with - l.f.Tally.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
+		if freed := with - l.f.Stats.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
 			t.Errorf("%d bytes are free, want %d of the rings and what is known beside", freed, rings)
 		}
 		l.register(generate, 2)
@@ -168,7 +168,7 @@ func TestHistoryIsOfSoManyRows(t *testing.T) {
 		}
 		l.publishing(generate, ids...)
 		for _, id := range ids {
-			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 		}
 		l.pass(5 * time.Second)
 		testutil.Equal(t, "rows with a history", l.g.ringing, 65_536)
@@ -184,16 +184,16 @@ func TestHistoryTakesWhatTheReadmeSays(t *testing.T) {
 		for id := range uint64(workers) {
 			ids = append(ids, id+1)
 		}
-		before := l.f.Tally.HistoryBytes.Load()
+		before := l.f.Stats.HistoryBytes.Load()
 		l.publishing(generate, ids...)
 		for _, id := range ids {
 			from := fleet.Origin{Endpoint: generate, Worker: id}
-			l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
-			l.f.Pass(from, fleet.Pass{Counter: 1, Running: 1})
-			l.f.Hit(id, 10, 5)
+			l.f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			l.f.RecordForwardPass(from, fleet.Pass{Counter: 1, Running: 1})
+			l.f.RecordHit(id, 10, 5)
 		}
 		l.pass(10 * time.Second)
-		if each := (l.f.Tally.HistoryBytes.Load() - before) / workers; each < 1024 || each > 1638 {
+		if each := (l.f.Stats.HistoryBytes.Load() - before) / workers; each < 1024 || each > 1638 {
 			t.Errorf("%d bytes a worker, want no more than 1.6 kB", each)
 		}
 	})
@@ -220,7 +220,7 @@ func TestRowsAreNamedByIdRankAndWhereNeedBeEndpoint(t *testing.T) {
 		keys("backend 8", "prefill 7@prefill/generate") // as long as it is there
 		l.publishing(prefill, 9)
 		for rank := range uint32(2) {
-			l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+			l.f.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
 		keys("backend 8", "prefill 7@prefill/generate", "prefill 9/0", "prefill 9/1")
 		testutil.Equal(t, "workers, however many ranks", l.snapshot().Fleet.States.Answering, 3)
@@ -237,7 +237,7 @@ func TestRowsAreNamedByIdRankAndWhereNeedBeEndpoint(t *testing.T) {
 func TestHitsOfAWorkerThatMovesAreNoNewOnes(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
-		l.f.Hit(1, 1000, 0) // of an id that nobody knows
+		l.f.RecordHit(1, 1000, 0) // of an id that nobody knows
 		l.second()
 		testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0")
 		l.pass(6 * time.Minute)
@@ -246,7 +246,7 @@ func TestHitsOfAWorkerThatMovesAreNoNewOnes(t *testing.T) {
 		l.answer(load(generate, 1, 1, 0))
 		l.second()
 		testutil.Equal(t, "hit rate when it is known", shown(l.snapshot().Fleet.HitRate), "–")
-		l.f.Hit(1, 100, 100)
+		l.f.RecordHit(1, 100, 100)
 		l.second()
 		s := l.snapshot()
 		testutil.Equal(t, "hit rate", shown(s.Fleet.HitRate), "1")
@@ -259,7 +259,7 @@ func TestHitsFromBeforeTheFirstLookAreOfNoTime(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		l.register(generate, 1)
-		l.f.Hit(1, 100, 50)
+		l.f.RecordHit(1, 100, 50)
 		l.g = New(options(l.f)) // begins in the midst of it
 		l.second()
 		s := l.snapshot()
@@ -272,8 +272,8 @@ func TestEventsASecondAreTheMeanOfFive(t *testing.T) {
 		t := l.t
 		for range 20 {
 			for range 40 {
-				l.f.Tally.Receive(stats.LoadEvent)
-				l.f.Tally.Receive(stats.Instances) // no load
+				l.f.Stats.CountMessage(stats.LoadEvent)
+				l.f.Stats.CountMessage(stats.InstanceKeys) // no load
 			}
 			l.pass(2 * time.Second)
 		}
@@ -287,13 +287,13 @@ func TestWhatIsOddAboutAWorker(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		l.register(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-		answers := []fleet.Report{load(generate, 1, 980, 12)}
+		answers := []fleet.PollReply{load(generate, 1, 980, 12)}
 		for id := range uint64(9) {
 			answers = append(answers, load(generate, 2+id, 400, 0))
 		}
 		l.answer(answers...)
-		l.f.Hit(1, 100, 90)
-		l.f.Hit(2, 900, 100)
+		l.f.RecordHit(1, 100, 90)
+		l.f.RecordHit(2, 900, 100)
 		l.pass(5 * time.Second)
 		testutil.Equal(t, "of one like the others", l.odd("3"), nil)
 		testutil.Equal(t, "of the full one", l.odd("1"), []string{
@@ -308,7 +308,7 @@ func TestWhatIsOddAboutAWorker(t *testing.T) {
 		testutil.Equal(t, "of one that cannot be read", l.odd("9"), []string{"It answers, but its load cannot be decoded."})
 		testutil.Equal(t, "of one without a key", l.odd("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
 		l.publishing(prefill, 0x21, 0x22)
-		l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.f.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		l.pass(5 * time.Second)
 		testutil.Equal(t, "of one that publishes little", l.odd("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
 		testutil.Equal(t, "of one that has published nothing", l.odd("34"), []string{"It is registered in etcd, but no load of its has come yet."})

@@ -32,18 +32,18 @@ func TestForgedNamesLeaveNothing(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		l.publishing(generate, 1)
-		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(40)})
+		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(40)})
 		l.second()
 		before := len(l.ask("GET", "/api/v1/fleet").Body.Bytes())
 		for n := range 30_000 {
 			from := fleet.Origin{Endpoint: fleet.Endpoint{Component: fmt.Sprint("made", n), Name: fmt.Sprint("up", n)}, Worker: 1<<40 + uint64(n%469)}
-			l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(7)})
+			l.f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(7)})
 		}
 		l.pass(3 * time.Second)
 		s := l.f.Snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
-		testutil.Equal(t, "loads of no use", l.f.Tally.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
-		testutil.Equal(t, "over the limits", l.f.Tally.OverLimit(), 0)
+		testutil.Equal(t, "loads of no use", l.f.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
+		testutil.Equal(t, "over the limits", l.f.Stats.AllRefused(), 0)
 		if after := len(l.ask("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)
 		}
@@ -56,9 +56,9 @@ func TestEndpointsOfASnapshotAreBounded(t *testing.T) {
 		t := l.t
 		for n := range 4098 {
 			l.publishing(placeOf(n), uint64(n+1))
-			l.f.Publish(fleet.Origin{Endpoint: placeOf(n), Worker: uint64(n + 1)}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			l.f.RecordLoad(fleet.Origin{Endpoint: placeOf(n), Worker: uint64(n + 1)}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 		}
-		l.f.Hit(4098, 100, 30)
+		l.f.RecordHit(4098, 100, 30)
 		l.pass(5 * time.Second)
 		s := l.snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers)}, []int{4096, 4096})
@@ -96,7 +96,7 @@ func TestRowsOfASnapshotAreBounded(t *testing.T) {
 		for id := range uint64(513) { // with 256 ranks: 131,328 rows
 			l.publishing(generate, 1+id)
 			for rank := range uint32(256) {
-				l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1 + id, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+				l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1 + id, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 			}
 		}
 		l.pass(5 * time.Second)
@@ -111,7 +111,7 @@ func TestRowsOfThoseWhoseRegistrationIsGoneAreBounded(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
 		l.register(generate, 1)
-		answers := []fleet.Report{load(generate, 1, 500, 0)}
+		answers := []fleet.PollReply{load(generate, 1, 500, 0)}
 		for id := range uint64(1003) {
 			answers = append(answers, load(generate, 2+id, 500, 0))
 		}
@@ -127,7 +127,7 @@ func TestRowsOfThoseWhoseRegistrationIsGoneAreBounded(t *testing.T) {
 func TestProblemsOfASnapshotAreBounded(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
-		answers := []fleet.Report(nil)
+		answers := []fleet.PollReply(nil)
 		for n := range 300 {
 			l.register(placeOf(n), uint64(n+1))
 			answers = append(answers, load(placeOf(n), uint64(n+1), 950, 0)) // full
@@ -151,7 +151,7 @@ func TestTheBytesOfASnapshotAreBounded(t *testing.T) {
 		t := l.t
 		const workers = 7000
 		long := fleet.Endpoint{Component: strings.Repeat("\x01", 256), Name: strings.Repeat("\x02", 256)}
-		answers := []fleet.Report(nil)
+		answers := []fleet.PollReply(nil)
 		for id := range uint64(workers) { // elsewhere, too, so that keys name the endpoint
 			l.register(generate, 1+id)
 			answers = append(answers, load(generate, 1+id, 1, 0))
@@ -187,7 +187,7 @@ func TestTheBytesOfASnapshotAreBounded(t *testing.T) {
 func TestOfThoseThatAreGoneTheLastAreNamed(t *testing.T) {
 	inLab(t, func(l *lab) {
 		t := l.t
-		answers := []fleet.Report(nil)
+		answers := []fleet.PollReply(nil)
 		for id := range uint64(200) {
 			l.register(generate, 1+id)
 			answers = append(answers, load(generate, 1+id, 1, 0))
@@ -226,7 +226,7 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 		for n := range 10 {
 			l.publishing(placeOf(n), 7)
 			for rank := range uint32(1 + n%3) {
-				l.f.Publish(fleet.Origin{Endpoint: placeOf(n), Worker: 7, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+				l.f.RecordLoad(fleet.Origin{Endpoint: placeOf(n), Worker: 7, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 			}
 		}
 		l.second()
@@ -242,7 +242,7 @@ func TestRowsOfAWorkerAreCountedByItsId(t *testing.T) {
 	})
 }
 
-func TestTimesAreThoseOfTheREADME(t *testing.T) {
+func TestLimitsTimesAreDocumented(t *testing.T) {
 	t.Run("workers count as lost for ten minutes", func(t *testing.T) {
 		inLab(t, func(l *lab) {
 			l.register(generate, 1, 2)
@@ -260,7 +260,7 @@ func TestTimesAreThoseOfTheREADME(t *testing.T) {
 			l.register(generate, 1)
 			l.answer(load(generate, 1, 1, 0))
 			l.second()
-			l.f.Hit(1, 100, 50)
+			l.f.RecordHit(1, 100, 50)
 			l.second()
 			l.pass(4*time.Minute + 20*time.Second)
 			testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.5")

@@ -10,12 +10,12 @@ import (
 
 // asks are the subjects of polls: of the component that is watched, or of those that
 // have registered.
-func (g *Glance) asks(census []fleet.Headcount) (all []string) {
-	if !g.tally().NATS.Used() || g.tally().NATS.Off() {
+func (g *Glance) asks(census []fleet.WorkerCount) (all []string) {
+	if !g.tally().NATS.Used() || g.tally().NATS.Disabled() {
 		return nil
 	}
 	t, components := g.o.Fleet.Target(), []fleet.Endpoint(nil)
-	if t.Component != "" && !t.Several() {
+	if t.Component != "" && !t.MultipleNamespaces() {
 		components = append(components, fleet.Endpoint{Component: t.Component})
 	} else {
 		for _, c := range census[:min(len(census), mostSeen)] {
@@ -40,7 +40,7 @@ func (g *Glance) writePlace(d *doc, e fleet.Endpoint) {
 }
 
 // writeNearest names what is registered and may be meant.
-func (g *Glance) writeNearest(d *doc, t fleet.Target, census []fleet.Headcount) {
+func (g *Glance) writeNearest(d *doc, t fleet.Target, census []fleet.WorkerCount) {
 	var registered []fleet.Endpoint
 	for _, c := range census {
 		registered = append(registered, c.Endpoint)

@@ -20,17 +20,17 @@ func TestWhatIsNotConnectedIsSaidWhereNoWorkerIs(t *testing.T) {
 			for _, before := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					f := fleet.New(fleet.Target{}, 100, true)
-					links := map[string]*stats.Link{"nats": &f.Tally.NATS, registry: registries(&f.Tally)[registry]}
+					links := map[string]*stats.ConnState{"nats": &f.Stats.NATS, registry: registries(&f.Stats)[registry]}
 					var want []string
 					for name, link := range links {
-						link.Use()
-						link.Set(before)
+						link.MarkUsed()
+						link.SetConnected(before)
 						if on := map[bool]bool{true: c.nats, false: c.registry}[name == "nats"]; on {
-							link.Set(true)
+							link.SetConnected(true)
 							continue
 						}
-						link.Set(false)
-						link.Blame(name + " said: connection refused")
+						link.SetConnected(false)
+						link.SetError(name + " said: connection refused")
 					}
 					if before || c.registry {
 						f.Sync(fleet.Listing{})

@@ -65,7 +65,7 @@ func TestSignalsAreOfTheNamespacesThatAreAskedFor(t *testing.T) {
 				return e
 			}
 			l.register(in("prod-1f"), 1, 2)
-			answers := []fleet.Report{load(in("prod-1f"), 1, 200, 1), load(in("prod-1f"), 2, 400, 2)}
+			answers := []fleet.PollReply{load(in("prod-1f"), 1, 200, 1), load(in("prod-1f"), 2, 400, 2)}
 			if watched.Several() {
 				l.register(in("prod-2e"), 3)
 				answers = append(answers, load(in("prod-2e"), 3, 900, 3))
@@ -114,7 +114,7 @@ func TestLoadsOfWorkersPagesAreStaleWhenNobodyReadsThem(t *testing.T) {
 		t := l.t
 		in := fleet.Instance{Endpoint: generate, ID: 7}
 		l.f.Register("", in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
-		l.f.Scrape(fleet.WorkerPage{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
+		l.f.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
 		l.pass(16 * time.Second)
 		testutil.Equal(t, "signals", l.signals(ofGenerate).String(), "[1,0.25,0.25,–,3,–,–,16]")
 		testutil.Equal(t, "source", l.snapshot().Workers[0].Source, "scrape")

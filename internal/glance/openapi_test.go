@@ -151,7 +151,7 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
 			l.published(release)
 		}
-		l.f.Hit(9041998838276177450, 100, 30)
+		l.f.RecordHit(9041998838276177450, 100, 30)
 		l.pass(10 * time.Second)
 		check(l)
 	})
@@ -160,26 +160,26 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		l.register(generate, 1, 2, 3)
 		l.publishing(generate, 4)
 		for rank := range uint32(2) {
-			l.f.Pass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
+			l.f.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
 		}
 		l.answer(load(generate, 1, 900, 9), load(generate, 2, 0, 0), load(generate, 3, 900, 9))
 		l.pass(time.Minute)
 		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
 		l.answer(broken(generate, 1), load(generate, 3, 900, 9))
-		l.f.Tally.Gaps.Add(1)
-		l.f.Tally.ZMQ.Use()
-		l.f.Tally.NATS.Set(false)
+		l.f.Stats.MissedEvents.Add(1)
+		l.f.Stats.ZMQ.MarkUsed()
+		l.f.Stats.NATS.SetConnected(false)
 		l.pass(time.Minute)
 		check(l)
 	})
 	inLab(t, func(l *lab) { // nobody, then two with another name
 		f := fleet.New(fleet.Target(generate), 10, true)
 		o := options(f)
-		f.Tally.Etcd.Set(false)
-		f.Tally.Etcd.Blame("connection refused")
+		f.Stats.Etcd.SetConnected(false)
+		f.Stats.Etcd.SetError("connection refused")
 		l.f, l.g = f, New(o)
 		check(l)
-		f.Tally.Etcd.Set(true)
+		f.Stats.Etcd.SetConnected(true)
 		f.Sync(fleet.Listing{})
 		l.register(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
 		l.second()
@@ -192,15 +192,15 @@ func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
 		l.watch("lab-*")
 		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
 		l.f.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
-		l.f.Scrape(l.f.WorkerPages(false)[0], []fleet.Scraped{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		l.f.RecordScrape(l.f.ScrapeTargets(false)[0], []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
 		l.pass(5 * time.Second)
 		check(l)
-		l.f.Tally.NATS.Set(false)
-		l.f.Notes.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
+		l.f.Stats.NATS.SetConnected(false)
+		l.f.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
 		l.second()
 		check(l)
 		w := httptest.NewRecorder()
-		expose.WithTargets(http.NotFoundHandler(), l.f, "lab-*", func(p fleet.WorkerPage) string { return "http://" + p.Metrics + "/metrics" },
+		expose.WithTargets(http.NotFoundHandler(), l.f, "lab-*", func(p fleet.ScrapeTarget) string { return "http://" + p.Metrics + "/metrics" },
 			slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", targets, nil))
 		var all []json.RawMessage
 		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 1 {

@@ -21,7 +21,7 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 		l.answer(load(generate, 1, blocks, waiting), load(generate, 2, 100, waiting), load(generate, 3, 100, waiting))
 	}
 	unknown := func(l *lab) { // all go on, and say nothing of their load
-		var none []fleet.Report
+		var none []fleet.PollReply
 		for id := range uint64(3) {
 			r := load(generate, 1+id, 0, 0)
 			r.Load = fleet.Load{}
@@ -32,19 +32,19 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 	silent := func(l *lab) { l.answer() }
 	hit := func(l *lab, d time.Duration, overlap uint64) {
 		for range d / time.Second {
-			l.f.Hit(1, 100, overlap)
+			l.f.RecordHit(1, 100, overlap)
 			l.second()
 		}
 	}
 	pass := func(l *lab, counter uint64) {
 		for rank := range uint32(8) {
-			l.f.Pass(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.Pass{Counter: counter})
+			l.f.RecordForwardPass(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.Pass{Counter: counter})
 		}
 	}
-	link := func(of func(*stats.Tally) *stats.Link, up bool) func(*lab) {
-		return func(l *lab) { of(&l.f.Tally).Set(up) }
+	link := func(of func(*stats.Stats) *stats.ConnState, up bool) func(*lab) {
+		return func(l *lab) { of(&l.f.Stats).SetConnected(up) }
 	}
-	etcd, nats := func(y *stats.Tally) *stats.Link { return &y.Etcd }, func(y *stats.Tally) *stats.Link { return &y.NATS }
+	etcd, nats := func(y *stats.Stats) *stats.ConnState { return &y.Etcd }, func(y *stats.Stats) *stats.ConnState { return &y.NATS }
 	type ends map[string]func(*lab)
 	rules := map[string]struct {
 		begin func(*lab)
@@ -70,9 +70,9 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 				"silent": func(l *lab) { silent(l); l.pass(2 * time.Second) }},
 		},
 		"unread:backend/generate": {
-			begin: func(l *lab) { l.unread(generate, 3, stats.PageTooSlow, 1) }, after: time.Second,
+			begin: func(l *lab) { l.unread(generate, 3, stats.ScrapeTimedOut, 1) }, after: time.Second,
 			now: "The metrics page of 1 worker of backend/generate cannot", over: "The metrics page of 1 worker of backend/generate could not",
-			ends: ends{"of another process": func(l *lab) { l.unread(generate, 1, stats.PageTooSlow, 1) }},
+			ends: ends{"of another process": func(l *lab) { l.unread(generate, 1, stats.ScrapeTimedOut, 1) }},
 		},
 		"waiting:backend/generate": {
 			begin: func(l *lab) { at(l, 100, 2); l.pass(150 * time.Second); at(l, 100, 20) }, after: 11 * time.Second,
@@ -102,47 +102,49 @@ func TestWhatIsOverIsNotToldAsIfItWereSo(t *testing.T) {
 		"connection:etcd": {begin: link(etcd, false), after: 4 * time.Second, now: "etcd is not", over: "etcd was not", ends: ends{"back": link(etcd, true)}},
 		"connection:nats": {begin: link(nats, false), after: 4 * time.Second, now: "NATS is not", over: "NATS was not", ends: ends{"back": link(nats, true)}},
 		"connection:file": {
-			begin: func(l *lab) { l.f.Tally.Files.Use() }, after: 4 * time.Second, now: "cannot be read", over: "could not be read",
-			ends: ends{"back": func(l *lab) { l.f.Tally.Files.Set(true) }},
+			begin: func(l *lab) { l.f.Stats.Files.MarkUsed() }, after: 4 * time.Second, now: "cannot be read", over: "could not be read",
+			ends: ends{"back": func(l *lab) { l.f.Stats.Files.SetConnected(true) }},
 		},
 		"connection:kubernetes": {
-			begin: func(l *lab) { l.f.Tally.Kubernetes.Use() }, after: 4 * time.Second, now: "cannot be read", over: "could not be read",
-			ends: ends{"back": func(l *lab) { l.f.Tally.Kubernetes.Set(true) }},
+			begin: func(l *lab) { l.f.Stats.Kubernetes.MarkUsed() }, after: 4 * time.Second, now: "cannot be read", over: "could not be read",
+			ends: ends{"back": func(l *lab) { l.f.Stats.Kubernetes.SetConnected(true) }},
 		},
 		"permission:nats": {
-			begin: func(l *lab) { l.f.Notes.SetSubjects([]fleet.Subject{{Name: "a", Refused: true}}) }, after: time.Second,
-			now: "NATS denies a", over: "NATS denied a", ends: ends{"granted": func(l *lab) { l.f.Notes.SetSubjects(nil) }},
+			begin: func(l *lab) { l.f.Diagnostics.SetSubjects([]fleet.Subject{{Name: "a", Refused: true}}) }, after: time.Second,
+			now: "NATS denies a", over: "NATS denied a", ends: ends{"granted": func(l *lab) { l.f.Diagnostics.SetSubjects(nil) }},
 		},
 		"connection:zmq": {
 			begin: func(l *lab) {
-				l.f.Tally.ZMQ.Use()
-				l.f.Tally.ZMQ.Set(true)
-				l.f.Tally.Publishers.Store(3)
-				l.f.Tally.PublishersUp.Store(2)
-				l.f.Notes.Away(fleet.Channel{Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane}, time.Now())
+				l.f.Stats.ZMQ.MarkUsed()
+				l.f.Stats.ZMQ.SetConnected(true)
+				l.f.Stats.Publishers.Store(3)
+				l.f.Stats.PublishersUp.Store(2)
+				l.f.Diagnostics.SetUnreachable(fleet.Channel{Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane}, time.Now())
 			}, after: 50 * time.Second,
 			now: "2 of 3 ZMQ publishers can be reached", over: "ZMQ publishers could not be reached",
-			ends: ends{"back": func(l *lab) { l.f.Tally.PublishersUp.Store(3) }, "withdrawn": func(l *lab) { l.f.Tally.Publishers.Store(2) }},
+			ends: ends{"back": func(l *lab) { l.f.Stats.PublishersUp.Store(3) }, "withdrawn": func(l *lab) { l.f.Stats.Publishers.Store(2) }},
 		},
 		"leader": {
-			begin: func(l *lab) { l.f.Tally.Unique.Store(false) }, after: 16 * time.Second, now: "There may be no", over: "There may have been no",
-			ends: ends{"this leads": func(l *lab) { l.f.Tally.Unique.Store(true) }, "another does": func(l *lab) { l.f.Tally.OtherLeads.Store(true) }},
+			begin: func(l *lab) { l.f.Stats.ActsAsLeader.Store(false) }, after: 16 * time.Second, now: "There may be no", over: "There may have been no",
+			ends: ends{"this leads": func(l *lab) { l.f.Stats.ActsAsLeader.Store(true) }, "another does": func(l *lab) { l.f.Stats.OtherLeader.Store(true) }},
 		},
 		"limit": {
-			begin: func(l *lab) { l.f.Tally.TurnAway(stats.WorkerLimit) }, after: time.Second, now: "There is no room", over: "There was no room",
+			begin: func(l *lab) { l.f.Stats.CountRefused(stats.WorkerLimit) }, after: time.Second, now: "There is no room", over: "There was no room",
 			ends: ends{"none more": func(*lab) {}},
 		},
 		"limit:publishers": {
-			begin: func(l *lab) { l.f.Tally.PublishersWaiting.Store(1) }, after: time.Second, now: "have to wait", over: "had to wait",
-			ends: ends{"none waits": func(l *lab) { l.f.Tally.PublishersWaiting.Store(0) }},
+			begin: func(l *lab) { l.f.Stats.PublishersWaiting.Store(1) }, after: time.Second, now: "have to wait", over: "had to wait",
+			ends: ends{"none waits": func(l *lab) { l.f.Stats.PublishersWaiting.Store(0) }},
 		},
 		"limit:page": {
 			begin: func(l *lab) { l.g.unwritten = 1 }, after: time.Second, now: "Not everything is shown", over: "Not everything was shown",
 			ends: ends{"all is": func(l *lab) { l.second() }},
 		},
 		"planes": {
-			begin: func(l *lab) { l.f.Notes.SetClashes(map[string]string{"backend": "workers on ZMQ, routers on NATS"}) }, after: time.Second,
-			now: "are on different event planes", over: "were on different event planes", ends: ends{"none": func(l *lab) { l.f.Notes.SetClashes(nil) }},
+			begin: func(l *lab) {
+				l.f.Diagnostics.SetPlaneMismatches(map[string]string{"backend": "workers on ZMQ, routers on NATS"})
+			}, after: time.Second,
+			now: "are on different event planes", over: "were on different event planes", ends: ends{"none": func(l *lab) { l.f.Diagnostics.SetPlaneMismatches(nil) }},
 		},
 	}
 	for id, c := range rules {
@@ -227,12 +229,12 @@ func TestRanksAreNotWorkers(t *testing.T) {
 		second := func(counter, blocks uint64) {
 			for rank := range uint32(8) {
 				from := fleet.Origin{Endpoint: generate, Worker: 0x21, Rank: rank}
-				l.f.Publish(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(blocks), Waiting: u(2)})
+				l.f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(blocks), Waiting: u(2)})
 				if counter > 0 {
-					l.f.Pass(from, fleet.Pass{Counter: counter, Waiting: 2})
+					l.f.RecordForwardPass(from, fleet.Pass{Counter: counter, Waiting: 2})
 				}
 			}
-			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 0x22}, fleet.FromActiveLoad, fleet.Load{KVActive: u(10)})
+			l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 0x22}, fleet.FromActiveLoad, fleet.Load{KVActive: u(10)})
 			l.second()
 		}
 		for n := range uint64(70) {
@@ -255,7 +257,7 @@ func TestRanksAreNotWorkers(t *testing.T) {
 				t.Errorf("%s: %q", id, p.Detail)
 			}
 		}
-		l.unread(generate, 3, stats.PageTooSlow, 0x21)
+		l.unread(generate, 3, stats.ScrapeTimedOut, 0x21)
 		second(0, 500)
 		testutil.Equal(t, "what was full", l.problem("full:backend/generate").Title, "The KV cache of 1 worker of backend/generate was nearly full")
 		testutil.Equal(t, "pages", l.problem("unread:backend/generate").Title, "The metrics page of 1 worker of backend/generate cannot be read")

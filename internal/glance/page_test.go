@@ -27,13 +27,13 @@ func TestTheSampleIsWhatTheLookHasSeen(t *testing.T) {
 		t := l.t
 		l.register(generate, 1, 2, 3)
 		l.publishing(prefill, 4)
-		l.f.Publish(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
-		l.f.Hit(977, 3, 1) // of no one
+		l.f.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
+		l.f.RecordHit(977, 3, 1) // of no one
 		l.answer(load(generate, 1, 250, 2), load(generate, 2, 500, 2), broken(generate, 3))
 		l.second()
 		var want []fleet.EndpointState
 		for _, e := range l.f.Snapshot().Endpoints {
-			e.HitEvents, e.Requests, e.Shown = 0, nil, 0 // no one reads these
+			e.HitEvents, e.Requests, e.Rows = 0, nil, 0 // no one reads these
 			want = append(want, e)
 		}
 		testutil.Equal(t, "endpoints", l.g.Sample().Endpoints, want)

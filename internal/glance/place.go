@@ -132,7 +132,7 @@ func (g *Glance) place(e *fleet.EndpointState) *place {
 	}
 	p.seen, p.counted = g.looks, e.Counted
 	p.start, p.end, p.lingering = len(g.rows), len(g.rows), 0
-	p.sums = sums{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed, blocks: e.Blocks, use: e.Use}
+	p.sums = sums{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed, blocks: e.Blocks, use: e.Usage}
 	if p != g.rest {
 		p.turn(g)
 		g.order = append(g.order, p)

@@ -14,8 +14,8 @@ type outage struct {
 }
 
 // take looks at the connection. While no event comes by it, nothing is lost with it.
-func (o *outage) take(l *stats.Link, matters bool) {
-	lost := uint64(l.Lost() / time.Millisecond)
+func (o *outage) take(l *stats.ConnState, matters bool) {
+	lost := uint64(l.Outage() / time.Millisecond)
 	if !matters {
 		o.last, o.fresh, o.begun = lost, 0, true
 	} else {

@@ -14,36 +14,36 @@ func unreadTimes(g *Glance, r *row) number { return fleet.Some(float64(g.unreadP
 
 // unreadPage is what is known of the page of the row's worker; the zero one if it is read, or
 // is not to be.
-func (g *Glance) unreadPage(r *row) fleet.UnreadPage {
+func (g *Glance) unreadPage(r *row) fleet.FailedScrapes {
 	return g.unread[fleet.Instance{Endpoint: r.of.Endpoint, ID: r.id.Lease}]
 }
 
 // pageTrouble is what is said of pages that cannot be read, by why, and where to look.
-func (g *Glance) pageTrouble(why stats.PageTrouble) (says, check string) {
+func (g *Glance) pageTrouble(why stats.ScrapeFailure) (says, check string) {
 	switch why {
-	case stats.PageTooSlow:
+	case stats.ScrapeTimedOut:
 		return fmt.Sprintf("not answered in time (%s at most)", g.o.PageIn), "Does a page take longer while its worker is busy? Then raise --scrape-timeout."
-	case stats.PageOutOfReach:
+	case stats.ScrapeNotConnected:
 		return "cannot be connected to",
 			"Does a page listen there (DYN_SYSTEM_PORT), and do network policies let this program in? If it is elsewhere: --worker-metrics-url."
-	case stats.PageUntrusted:
+	case stats.ScrapeTLSFailed:
 		return "TLS fails", "--worker-tls-ca says who may have signed the workers' certificates, --worker-tls-cert and --worker-tls-key who we are, " +
 			"if they ask, and the host of --worker-metrics-url must be in their certificates."
-	case stats.PageStatus:
+	case stats.ScrapeBadStatus:
 		return "answered with another status than 200", "Is there a page at that path? --worker-metrics-url says which, and whether it is http or https."
 	}
 	return "answered with what is no metrics page", "Is it a whole one, of 4 MiB at most?"
 }
 
 func sayUnread(g *Glance, p *problem) words {
-	of := make(map[stats.PageTrouble][]fleet.WorkerID)
+	of := make(map[stats.ScrapeFailure][]fleet.WorkerID)
 	n := workers(p.rows)
 	for _, r := range firstOfEach(p.rows) {
 		why := g.unreadPage(r).Why
 		of[why] = append(of[why], r.id)
 	}
 	var all, checks []string
-	for _, why := range stats.PageTroubles() {
+	for _, why := range stats.ScrapeFailures() {
 		if ids := of[why]; len(ids) > 0 {
 			says, check := g.pageTrouble(why)
 			all, checks = append(all, says+": "+some(ids, hexOf)), append(checks, check)

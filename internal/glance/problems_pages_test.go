@@ -12,24 +12,24 @@ import (
 )
 
 // unread has the pages of these workers of an endpoint be unread so often, for a reason.
-func (l *lab) unread(e fleet.Endpoint, times int, why stats.PageTrouble, ids ...uint64) {
-	pages := make(map[fleet.Instance]fleet.UnreadPage)
-	for in, page := range l.f.Notes.Unread() {
+func (l *lab) unread(e fleet.Endpoint, times int, why stats.ScrapeFailure, ids ...uint64) {
+	pages := make(map[fleet.Instance]fleet.FailedScrapes)
+	for in, page := range l.f.Diagnostics.FailedScrapes() {
 		pages[in] = page
 	}
 	for _, id := range ids {
-		pages[fleet.Instance{Endpoint: e, ID: id}] = fleet.UnreadPage{Times: times, Why: why}
+		pages[fleet.Instance{Endpoint: e, ID: id}] = fleet.FailedScrapes{Times: times, Why: why}
 	}
-	l.f.Notes.SetUnread(pages)
+	l.f.Diagnostics.SetFailedScrapes(pages)
 }
 
 func TestAPageThatCannotBeReadIsNamedTheThirdTime(t *testing.T) {
 	inLab(t, func(l *lab) {
 		const id = "unread:backend/generate"
 		l.publishing(generate, 0x1a, 0x2b)
-		l.unread(generate, 2, stats.PageTooSlow, 0x1a)
+		l.unread(generate, 2, stats.ScrapeTimedOut, 0x1a)
 		l.keeps(30*time.Second, id, false)
-		l.unread(generate, 3, stats.PageTooSlow, 0x1a)
+		l.unread(generate, 3, stats.ScrapeTimedOut, 0x1a)
 		l.within(1, id, true)
 		p := l.problem(id)
 		testutil.Equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker of backend/generate cannot be read",
@@ -46,11 +46,11 @@ func TestAPageThatCannotBeReadIsNamedTheThirdTime(t *testing.T) {
 			t.Errorf("odd about it is %+v", history.Odd)
 		}
 
-		l.unread(generate, 1, stats.PageStatus, 0x1a) // as of another process: it goes on failing
+		l.unread(generate, 1, stats.ScrapeBadStatus, 0x1a) // as of another process: it goes on failing
 		l.keeps(10*time.Second, id, true)
-		l.f.Notes.SetUnread(nil)
+		l.f.Diagnostics.SetFailedScrapes(nil)
 		l.within(1, id, false)
-		l.unread(generate, 9, stats.PageStatus, 0x1a)
+		l.unread(generate, 9, stats.ScrapeBadStatus, 0x1a)
 		l.within(1, id, true)
 		in := fleet.Instance{Endpoint: generate, ID: 0x1a}
 		l.f.Deregister("", in)
@@ -64,31 +64,31 @@ func TestWhyPagesCannotBeReadDecidesWhatToDo(t *testing.T) {
 		const id = "unread:backend/generate"
 		l.publishing(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 		for rank := range uint32(3) {
-			l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 2, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+			l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
 		l.publishing(prefill, 0x77)
 		for _, c := range []struct {
-			why         stats.PageTrouble
+			why         stats.ScrapeFailure
 			says, check string
 		}{
-			{stats.PageTooSlow, "not answered in time (2s at most)", "--scrape-timeout"},
-			{stats.PageOutOfReach, "cannot be connected to", "network policies"},
-			{stats.PageUntrusted, "TLS fails", "--worker-tls-ca"},
-			{stats.PageStatus, "answered with another status than 200", "--worker-metrics-url"},
-			{stats.PageUnreadable, "answered with what is no metrics page", "4 MiB"},
+			{stats.ScrapeTimedOut, "not answered in time (2s at most)", "--scrape-timeout"},
+			{stats.ScrapeNotConnected, "cannot be connected to", "network policies"},
+			{stats.ScrapeTLSFailed, "TLS fails", "--worker-tls-ca"},
+			{stats.ScrapeBadStatus, "answered with another status than 200", "--worker-metrics-url"},
+			{stats.ScrapeUnreadable, "answered with what is no metrics page", "4 MiB"},
 		} {
-			l.f.Notes.SetUnread(nil)
+			l.f.Diagnostics.SetFailedScrapes(nil)
 			l.unread(generate, 5, c.why, 3)
 			l.second()
 			if p := l.problem(id); p.Detail != "backend/generate: "+c.says+": 3. What is known by it alone is not shown." || !strings.Contains(p.Check, c.check) {
 				t.Errorf("%s: %q, %q", c.why, p.Detail, p.Check)
 			}
 		}
-		l.f.Notes.SetUnread(nil)
-		l.unread(generate, 3, stats.PageUntrusted, 1, 2, 3, 4, 5)
-		l.unread(generate, 4, stats.PageTooSlow, 6)
-		l.unread(generate, 1, stats.PageOutOfReach, 7)
-		l.unread(prefill, 4, stats.PageTooSlow, 0x77)
+		l.f.Diagnostics.SetFailedScrapes(nil)
+		l.unread(generate, 3, stats.ScrapeTLSFailed, 1, 2, 3, 4, 5)
+		l.unread(generate, 4, stats.ScrapeTimedOut, 6)
+		l.unread(generate, 1, stats.ScrapeNotConnected, 7)
+		l.unread(prefill, 4, stats.ScrapeTimedOut, 0x77)
 		l.second()
 		p := l.problem(id)
 		testutil.Equal(t, "title", p.Title, "The metrics pages of 6 workers of backend/generate cannot be read") // three ranks are one worker

@@ -33,11 +33,11 @@ const (
 )
 
 // counters are what they stand at.
-func counters(t *stats.Tally) [flowCount]uint64 {
+func counters(t *stats.Stats) [flowCount]uint64 {
 	return [flowCount]uint64{
-		gaps:      t.Gaps.Load(),
+		gaps:      t.MissedEvents.Load(),
 		drops:     t.Dropped(stats.QueueFull),
-		overLimit: t.OverLimit() - t.TurnedAway(stats.SubscriptionLimit), // which is a problem of its own
+		overLimit: t.AllRefused() - t.Refused(stats.SubscriptionLimit), // which is a problem of its own
 		rejects:   rejected(t),
 		nameless:  t.Rejected(stats.ForwardPass, stats.NoWorker),
 	}
@@ -45,11 +45,11 @@ func counters(t *stats.Tally) [flowCount]uint64 {
 
 // useless are the reasons that say that a message could not be read, and not only that
 // there is no use for it.
-var useless = [...]stats.Reason{stats.BadJSON, stats.BadName, stats.BadID, stats.BadLoad, stats.BadPack, stats.BadFrames, stats.BadText, stats.TooLarge}
+var useless = [...]stats.Reason{stats.BadJSON, stats.BadName, stats.BadID, stats.BadLoad, stats.BadMsgpack, stats.BadFrames, stats.BadText, stats.TooLarge}
 
 // rejected are the messages that could not be read. Answers to polls whose load cannot
 // be are their workers' problem.
-func rejected(t *stats.Tally) (n uint64) {
+func rejected(t *stats.Stats) (n uint64) {
 	for _, k := range stats.Kinds() {
 		for _, r := range useless {
 			if k != stats.StatsReply || r != stats.BadLoad {
@@ -93,7 +93,7 @@ func kubernetesAway(g, _ *Glance) number { return yes(!g.tally().Kubernetes.Up()
 // natsAway: NATS matters if something of the namespace comes over it. Where it is there, and
 // denies what is required, that is another problem.
 func natsAway(g, _ *Glance) number {
-	return yes(!g.tally().NATS.Up() && g.usesNATS && len(g.o.Fleet.Notes.Refused(true)) == 0)
+	return yes(!g.tally().NATS.Up() && g.usesNATS && len(g.o.Fleet.Diagnostics.RefusedSubjects(true)) == 0)
 }
 
 // away is a server that is not connected, with why, as far as that is known.
@@ -102,7 +102,7 @@ func (g *Glance) away(name string) string {
 	if link == nil {
 		link = &g.tally().NATS
 	}
-	return g.o.Servers[name] + either(link.Why() == "", "", " ("+link.Why()+")")
+	return g.o.Servers[name] + either(link.LastError() == "", "", " ("+link.LastError()+")")
 }
 
 func sayEtcd(g *Glance, p *problem) words {
@@ -139,13 +139,13 @@ func sayNATS(g *Glance, p *problem) words {
 
 // subjectsRefused are those that NATS denies, whether they are required or not.
 func subjectsRefused(g, _ *Glance) number {
-	n := &g.o.Fleet.Notes
-	return fleet.Some(float64(len(n.Refused(true)) + len(n.Refused(false))))
+	n := &g.o.Fleet.Diagnostics
+	return fleet.Some(float64(len(n.RefusedSubjects(true)) + len(n.RefusedSubjects(false))))
 }
 
 func sayRefused(g *Glance, p *problem) words {
-	n := &g.o.Fleet.Notes
-	required, optional := n.Refused(true), n.Refused(false)
+	n := &g.o.Fleet.Diagnostics
+	required, optional := n.RefusedSubjects(true), n.RefusedSubjects(false)
 	matters := len(required) > 0 && g.usesNATS
 	w := words{
 		title: "NATS denies a permission",
@@ -165,7 +165,7 @@ func (g *Glance) publishersAway() []fleet.Channel {
 	if g.tally().PublishersUp.Load() >= g.tally().Publishers.Load() {
 		return nil
 	}
-	return g.o.Fleet.Notes.AwaySince(g.at.Add(-awayFor))
+	return g.o.Fleet.Diagnostics.UnreachableSince(g.at.Add(-awayFor))
 }
 
 func publishersAway(g, _ *Glance) number { return fleet.Some(float64(len(g.publishersAway()))) }
@@ -200,7 +200,7 @@ func sayPublishersWaiting(g *Glance, p *problem) words {
 // registry is away.
 func nobodyLeads(g, _ *Glance) number {
 	t := g.tally()
-	return yes(g.o.Instance != "" && !t.Unique.Load() && !(t.OtherLeads.Load() && t.RegistryUp()))
+	return yes(g.o.Instance != "" && !t.ActsAsLeader.Load() && !(t.OtherLeader.Load() && t.RegistryUp()))
 }
 
 func sayLeader(g *Glance, p *problem) words {
@@ -224,7 +224,7 @@ func sayLeader(g *Glance, p *problem) words {
 // pushes are those since the last that succeeded.
 type pushes struct{ ok, failed, since uint64 }
 
-func (p *pushes) take(t *stats.Tally) {
+func (p *pushes) take(t *stats.Stats) {
 	if ok := t.PushOK.Load(); ok != p.ok {
 		p.ok, p.since = ok, t.PushError.Load()
 	}
@@ -261,11 +261,11 @@ func hadNoRoom(g *Glance, p *problem) words { return noRoom(g, "was") }
 func noRoom(g *Glance, is string) words {
 	var kinds []string
 	for _, l := range stats.Limits() {
-		if n := g.tally().TurnedAway(l); n > 0 {
+		if n := g.tally().Refused(l); n > 0 {
 			kinds = append(kinds, fmt.Sprintf("%s: %s", l, thousands(n)))
 		}
 	}
-	workersAlone := g.tally().OverLimit() == g.tally().TurnedAway(stats.WorkerLimit)
+	workersAlone := g.tally().AllRefused() == g.tally().Refused(stats.WorkerLimit)
 	return words{
 		title: "There " + is + " no room for " + either(workersAlone, "more than "+many(g.o.Limit, "worker"), "all that "+is+" there"),
 		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
@@ -274,10 +274,10 @@ func noRoom(g *Glance, is string) words {
 	}
 }
 
-func clashing(g, _ *Glance) number { return yes(len(g.o.Fleet.Notes.Clashes()) > 0) }
+func clashing(g, _ *Glance) number { return yes(len(g.o.Fleet.Diagnostics.PlaneMismatches()) > 0) }
 
 func sayPlanes(g *Glance, p *problem) words {
-	clashes := g.o.Fleet.Notes.Clashes()
+	clashes := g.o.Fleet.Diagnostics.PlaneMismatches()
 	var all []string
 	for _, component := range slices.Sorted(maps.Keys(clashes)) {
 		all = append(all, component+": "+clashes[component])
@@ -315,7 +315,7 @@ func sayRejects(g *Glance, p *problem) words {
 		}
 	}
 	one, more := "message", "messages"
-	if g.tally().Rejected(stats.Pages, stats.BadText) > 0 {
+	if g.tally().Rejected(stats.WorkerMetrics, stats.BadText) > 0 {
 		one, more = "message or line of a worker's page", "messages or lines of workers' pages"
 	}
 	n := g.flows[rejects].sum()
@@ -338,7 +338,7 @@ func sayGaps(g *Glance, p *problem) words {
 	missing := g.flows[gaps].sum()
 	var all []string
 	var rows []*row
-	for _, gap := range slices.Backward(g.o.Fleet.Notes.Gaps()) {
+	for _, gap := range slices.Backward(g.o.Fleet.Diagnostics.Gaps()) {
 		who, of := g.publisher(gap.Publisher)
 		rows = append(rows, of...)
 		all = append(all, fmt.Sprintf("%s skipped from %s to %s (%s, %s ago)", who, thousands(gap.After), thousands(gap.Before),

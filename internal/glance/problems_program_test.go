@@ -21,7 +21,7 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 		"limit": {
 			begin: func(l *lab) {
 				for range 7 {
-					l.f.Tally.TurnAway(stats.WorkerLimit)
+					l.f.Stats.CountRefused(stats.WorkerLimit)
 				}
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min 7 of workers, answers and events were turned away. Since the start, by kind: worker: 7.",
@@ -29,96 +29,96 @@ func TestTheProgramsOwnTroubles(t *testing.T) {
 		"permission:nats": {
 			begin: func(l *lab) {
 				l.register(generate, 1)
-				l.f.Tally.NATS.Set(false)
-				l.f.Notes.SetSubjects([]fleet.Subject{
+				l.f.Stats.NATS.SetConnected(false)
+				l.f.Diagnostics.SetSubjects([]fleet.Subject{
 					{Name: "namespace.dynamo.kv-hit-rate", Required: true, Refused: true}, {Name: "namespace.dynamo.kv_metrics", Required: true},
 					{Name: "dynamo.request_trace.v1", Refused: true},
 				})
 			},
 			end: func(l *lab) {
-				l.f.Notes.SetSubjects(nil)
-				l.f.Tally.NATS.Set(true)
+				l.f.Diagnostics.SetSubjects(nil)
+				l.f.Stats.NATS.SetConnected(true)
 			},
 			raised: 1, withdrawn: 3,
 			detail: "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.kv-hit-rate and dynamo.request_trace.v1: what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.",
 		},
 		"limit:publishers": {
 			begin: func(l *lab) {
-				l.f.Tally.ZMQ.Use()
-				l.f.Tally.ZMQ.Set(true)
-				l.f.Tally.Publishers.Store(40_000)
-				l.f.Tally.PublishersUp.Store(32_768)
-				l.f.Tally.PublishersWaiting.Store(7232)
-				l.f.Tally.TurnAway(stats.SubscriptionLimit)
+				l.f.Stats.ZMQ.MarkUsed()
+				l.f.Stats.ZMQ.SetConnected(true)
+				l.f.Stats.Publishers.Store(40_000)
+				l.f.Stats.PublishersUp.Store(32_768)
+				l.f.Stats.PublishersWaiting.Store(7232)
+				l.f.Stats.CountRefused(stats.SubscriptionLimit)
 			},
-			end:    func(l *lab) { l.f.Tally.PublishersWaiting.Store(0) },
+			end:    func(l *lab) { l.f.Stats.PublishersWaiting.Store(0) },
 			raised: 1, withdrawn: 6,
 			detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
 		},
 		"drops": {
-			begin:  func(l *lab) { l.f.Tally.Drop(stats.QueueFull, 3) },
+			begin:  func(l *lab) { l.f.Stats.AddDropped(stats.QueueFull, 3) },
 			raised: 1, withdrawn: 301, detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
 		},
 		"malformed:messages": {
 			begin: func(l *lab) {
-				l.f.Tally.Reject(stats.LoadEvent, stats.BadPack)
-				l.f.Tally.Reject(stats.Cards, stats.BadJSON)
-				l.f.Tally.Reject(stats.StatsReply, stats.BadLoad) // its worker's trouble
-				l.f.Tally.Reject(stats.LoadEvent, stats.Estimate) // none
+				l.f.Stats.CountRejected(stats.LoadEvent, stats.BadMsgpack)
+				l.f.Stats.CountRejected(stats.CardKeys, stats.BadJSON)
+				l.f.Stats.CountRejected(stats.StatsReply, stats.BadLoad) // its worker's trouble
+				l.f.Stats.CountRejected(stats.LoadEvent, stats.Estimate) // none
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min. Since the start, by kind and reason: load: 1 (msgpack), card: 1 (json).",
 		},
 		"nameless": {
-			begin:  func(l *lab) { l.f.Tally.Reject(stats.ForwardPass, stats.NoWorker) },
+			begin:  func(l *lab) { l.f.Stats.CountRejected(stats.ForwardPass, stats.NoWorker) },
 			raised: 1, withdrawn: 301, detail: "1 of forward passes in the last 15 min named no worker, and could not be shown.",
 		},
 		"push": {
 			begin: func(l *lab) {
-				l.f.Tally.LastPush.Store(time.Now().Add(-time.Minute).UnixNano())
-				l.f.Tally.PushError.Add(2)
+				l.f.Stats.LastPush.Store(time.Now().Add(-time.Minute).UnixNano())
+				l.f.Stats.PushError.Add(2)
 			},
-			end:    func(l *lab) { l.f.Tally.PushOK.Add(1) },
+			end:    func(l *lab) { l.f.Stats.PushOK.Add(1) },
 			raised: 1, withdrawn: 1, detail: "2 pushes to http://gateway:9091 have failed in a row. The last that succeeded was 1 min 1 s ago.",
 		},
 		"leader": {
-			begin:  func(l *lab) { l.f.Tally.Unique.Store(false); l.f.Tally.Etcd.Set(false) },
-			end:    func(l *lab) { l.f.Tally.Etcd.Set(true); l.f.Tally.OtherLeads.Store(true) },
+			begin:  func(l *lab) { l.f.Stats.ActsAsLeader.Store(false); l.f.Stats.Etcd.SetConnected(false) },
+			end:    func(l *lab) { l.f.Stats.Etcd.SetConnected(true); l.f.Stats.OtherLeader.Store(true) },
 			raised: 16, withdrawn: 3, detail: "Who holds dynamo/components/metrics/instance cannot be known while etcd is away, so this program neither pushes nor publishes l2c events.",
 		},
 		"connection:kubernetes": {
 			begin: func(l *lab) {
 				l.g.o.Servers["kubernetes"] = "https://10.96.0.1:443, namespace prod"
-				l.f.Tally.Kubernetes.Use()
+				l.f.Stats.Kubernetes.MarkUsed()
 			},
-			end:       func(l *lab) { l.f.Tally.Kubernetes.Set(true) },
+			end:       func(l *lab) { l.f.Stats.Kubernetes.SetConnected(true) },
 			raised:    4,
 			withdrawn: 3, detail: "https://10.96.0.1:443, namespace prod: who comes and goes is not noticed; the fleet is shown as it was known.",
 		},
 		"planes": {
 			begin: func(l *lab) {
 				l.register(prefill, 1)
-				l.f.Notes.SetClashes(map[string]string{"prefill": "workers on ZMQ, routers on NATS"})
+				l.f.Diagnostics.SetPlaneMismatches(map[string]string{"prefill": "workers on ZMQ, routers on NATS"})
 			},
-			end:    func(l *lab) { l.f.Notes.SetClashes(nil) },
+			end:    func(l *lab) { l.f.Diagnostics.SetPlaneMismatches(nil) },
 			raised: 1, withdrawn: 11, detail: "prefill: workers on ZMQ, routers on NATS. Those routers do not hear what is cached, and send requests as if nothing were.",
 		},
 		"connection:zmq": {
 			begin: func(l *lab) {
-				y := &l.f.Tally
-				y.ZMQ.Use()
-				y.ZMQ.Set(true)
+				y := &l.f.Stats
+				y.ZMQ.MarkUsed()
+				y.ZMQ.SetConnected(true)
 				y.Publishers.Store(320)
 				y.PublishersUp.Store(319)
-				l.f.Notes.Away(fleet.Channel{Address: "tcp://10.0.4.19:40113", Endpoint: generate, Topic: "kv_metrics", Plane: fleet.ZMQPlane}, time.Now())
+				l.f.Diagnostics.SetUnreachable(fleet.Channel{Address: "tcp://10.0.4.19:40113", Endpoint: generate, Topic: "kv_metrics", Plane: fleet.ZMQPlane}, time.Now())
 			},
-			end:    func(l *lab) { l.f.Tally.PublishersUp.Store(320) },
+			end:    func(l *lab) { l.f.Stats.PublishersUp.Store(320) },
 			raised: 46, withdrawn: 6, detail: "These are announced and do not answer: tcp://10.0.4.19:40113 of backend/generate. Their events are lost.",
 		},
 		"gaps": {
 			begin: func(l *lab) {
-				l.f.Tally.Gaps.Add(9)
-				l.f.Announce("k", fleet.Channel{Publisher: 0xabc, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
-				l.f.Notes.Missed(fleet.Gap{Publisher: 0xabc, Kind: stats.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
+				l.f.Stats.MissedEvents.Add(9)
+				l.f.AddChannel("k", fleet.Channel{Publisher: 0xabc, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
+				l.f.Diagnostics.AddGap(fleet.Gap{Publisher: 0xabc, Kind: stats.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
 			},
 			raised: 1, withdrawn: 301, detail: "In the last 15 min. The last: publisher abc of backend/generate tcp://10.0.4.19:40113 skipped from 88,213 to 88,223 (forward pass, 1 s ago).",
 		},
@@ -148,18 +148,18 @@ func TestAPermissionThatIsMissingIsNoLostConnection(t *testing.T) {
 		l.register(generate, 1)
 		l.pass(10 * time.Second)
 		subject := fleet.Subject{Name: "namespace.dynamo.forward-pass-metrics", Refused: true}
-		l.f.Notes.SetSubjects([]fleet.Subject{subject})
+		l.f.Diagnostics.SetSubjects([]fleet.Subject{subject})
 		l.second()
 		testutil.Equal(t, "severity of an optional one", l.problem("permission:nats").Severity, "info")
 		testutil.Equal(t, "detail of it", l.problem("permission:nats").Detail, "nats://10.0.3.7:4222 does not let this program use namespace.dynamo.forward-pass-metrics: "+
 			"what not every fleet sends is not heard, or l2c events are not published. All else goes on.")
 		subject.Required = true
-		l.f.Notes.SetSubjects([]fleet.Subject{subject})
-		l.f.Tally.NATS.Set(false)
+		l.f.Diagnostics.SetSubjects([]fleet.Subject{subject})
+		l.f.Stats.NATS.SetConnected(false)
 		l.keeps(10*time.Second, "connection:nats", false)
 		testutil.Equal(t, "severity of a required one", l.problem("permission:nats").Severity, "bad")
 		testutil.Equal(t, "signals", strings.Contains(l.refused("GET", ofGenerate, 503), "NATS denies the permission for namespace.dynamo.forward-pass-metrics"), true)
-		l.f.Notes.SetSubjects(nil) // now it is lost
+		l.f.Diagnostics.SetSubjects(nil) // now it is lost
 		l.within(4, "connection:nats", true)
 		l.keeps(time.Second, "permission:nats", false)
 	})
@@ -170,11 +170,11 @@ func TestAPermissionThatIsMissingIsNoLostConnection(t *testing.T) {
 func TestOutagesAreTold(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.register(generate, 1)
-		y := &l.f.Tally
+		y := &l.f.Stats
 		l.pass(10 * time.Second)
-		y.Bus.Set(false)
+		y.NATSServer.SetConnected(false)
 		l.keeps(18*time.Second, "outage", false) // while it is away that is said
-		y.Bus.Set(true)
+		y.NATSServer.SetConnected(true)
 		l.within(1, "outage", true)
 		testutil.Equal(t, "title", l.problem("outage").Title, "For 18 s no event could arrive")
 		testutil.Equal(t, "detail", l.problem("outage").Detail, "In the last 15 min the connection to NATS was lost. "+
@@ -182,24 +182,24 @@ func TestOutagesAreTold(t *testing.T) {
 		l.keeps(299*time.Second, "outage", true)
 		l.within(2, "outage", false)
 
-		y.Bus.Set(false) // between two looks
+		y.NATSServer.SetConnected(false) // between two looks
 		time.Sleep(200 * time.Millisecond)
-		y.Bus.Set(true)
+		y.NATSServer.SetConnected(true)
 		l.within(1, "outage", true)
 		testutil.Equal(t, "title of both", l.problem("outage").Title, "For 18 s no event could arrive")
 		l.pass(15 * time.Minute)
-		y.Bus.Set(false)
+		y.NATSServer.SetConnected(false)
 		time.Sleep(200 * time.Millisecond)
-		y.Bus.Set(true)
+		y.NATSServer.SetConnected(true)
 		l.second()
 		testutil.Equal(t, "title of the last", l.problem("outage").Title, "For less than a second no event could arrive")
 
-		y.ZMQ.Use()
-		y.ZMQ.Set(true)
+		y.ZMQ.MarkUsed()
+		y.ZMQ.SetConnected(true)
 		l.pass(20 * time.Minute)
-		y.ZMQ.Set(false)
+		y.ZMQ.SetConnected(false)
 		l.pass(2 * time.Minute)
-		y.ZMQ.Set(true)
+		y.ZMQ.SetConnected(true)
 		l.second()
 		testutil.Equal(t, "title of another", l.problem("outage").Title, "For 2 min no event could arrive")
 	})
@@ -209,17 +209,17 @@ func TestOutagesAreTold(t *testing.T) {
 func TestOutagesOfWhatNothingComesByAreNone(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.publishing(generate, 1)
-		l.f.Tally.ZMQ.Use() // their events are ZeroMQ's
-		l.f.Announce("k", fleet.Channel{Publisher: 1, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
+		l.f.Stats.ZMQ.MarkUsed() // their events are ZeroMQ's
+		l.f.AddChannel("k", fleet.Channel{Publisher: 1, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
 		l.pass(10 * time.Second)
-		l.f.Tally.ZMQ.Set(true) // the first connection: nothing was lost that was there
-		l.f.Tally.Bus.Set(false)
+		l.f.Stats.ZMQ.SetConnected(true) // the first connection: nothing was lost that was there
+		l.f.Stats.NATSServer.SetConnected(false)
 		l.pass(10 * time.Second)
-		l.f.Tally.Bus.Set(true)
+		l.f.Stats.NATSServer.SetConnected(true)
 		l.keeps(10*time.Second, "outage", false)
-		l.f.Tally.ZMQ.Set(false) // the last publisher ends, and then its key goes
+		l.f.Stats.ZMQ.SetConnected(false) // the last publisher ends, and then its key goes
 		l.pass(2 * time.Second)
-		l.f.Tally.ZMQ.Rest()
+		l.f.Stats.ZMQ.SetIdle()
 		l.keeps(10*time.Second, "outage", false)
 	})
 }
@@ -228,13 +228,13 @@ func TestOutagesOfWhatNothingComesByAreNone(t *testing.T) {
 func TestAPermissionThatComesBackWasNoOutage(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.register(generate, 1)
-		l.f.Tally.Bus.Set(true)
+		l.f.Stats.NATSServer.SetConnected(true)
 		l.pass(10 * time.Second)
-		l.f.Notes.SetSubjects([]fleet.Subject{{Name: "namespace.dynamo.kv-hit-rate", Required: true, Refused: true}})
-		l.f.Tally.NATS.Set(false)
+		l.f.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.dynamo.kv-hit-rate", Required: true, Refused: true}})
+		l.f.Stats.NATS.SetConnected(false)
 		l.pass(20 * time.Second)
-		l.f.Notes.SetSubjects(nil)
-		l.f.Tally.NATS.Set(true)
+		l.f.Diagnostics.SetSubjects(nil)
+		l.f.Stats.NATS.SetConnected(true)
 		l.second()
 		testutil.Equal(t, "what is said until it is withdrawn", l.problem("permission:nats").Title, "NATS denied a permission")
 		l.keeps(10*time.Second, "outage", false)
@@ -244,14 +244,14 @@ func TestAPermissionThatComesBackWasNoOutage(t *testing.T) {
 
 func TestAKeyThatWasPutByHandIsToldAsSuch(t *testing.T) {
 	inLab(t, func(l *lab) {
-		l.f.Tally.Unique.Store(false)
-		l.f.Tally.NoLease.Store(true)
+		l.f.Stats.ActsAsLeader.Store(false)
+		l.f.Stats.NoLease.Store(true)
 		l.within(16, "leader", true)
 		testutil.Equal(t, "detail", l.problem("leader").Detail, "dynamo/components/metrics/instance hangs on no lease: it was put by hand, and nothing will ever delete it. "+
 			"This program neither pushes nor publishes l2c events, and no other can lead.")
 		testutil.Equal(t, "check", l.problem("leader").Check, "is there no program that needs it? Then: etcdctl del dynamo/components/metrics/instance")
-		l.f.Tally.NoLease.Store(false)
-		l.f.Tally.OtherLeads.Store(true)
+		l.f.Stats.NoLease.Store(false)
+		l.f.Stats.OtherLeader.Store(true)
 		l.within(3, "leader", false)
 	})
 }
@@ -260,15 +260,15 @@ func TestFewMissingEventsOfManyAreOnlyWorthKnowing(t *testing.T) {
 	inLab(t, func(l *lab) {
 		for range 100 {
 			for range 10 {
-				l.f.Tally.Receive(stats.LoadEvent)
+				l.f.Stats.CountMessage(stats.LoadEvent)
 			}
 			l.second()
 		}
-		l.f.Tally.Gaps.Add(5)
+		l.f.Stats.MissedEvents.Add(5)
 		l.second()
 		testutil.Equal(t, "severity", l.problem("gaps").Severity, "info")
 		testutil.Equal(t, "gaps", l.snapshot().Fleet.Gaps, 5)
-		l.f.Tally.Gaps.Add(50)
+		l.f.Stats.MissedEvents.Add(50)
 		l.second()
 		testutil.Equal(t, "severity of more", l.problem("gaps").Severity, "warn")
 		l.pass(16 * time.Minute)

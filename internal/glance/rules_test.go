@@ -46,7 +46,7 @@ func TestAWorkerThatFallsSilentIsNamedWithinTwoPolls(t *testing.T) {
 	inLab(t, func(l *lab) {
 		const id = "silent:backend/generate"
 		l.register(generate, 0x694d8b0a1f2c3d04, 2)
-		both := []fleet.Report{load(generate, 0x694d8b0a1f2c3d04, 1, 0), load(generate, 2, 1, 0)}
+		both := []fleet.PollReply{load(generate, 0x694d8b0a1f2c3d04, 1, 0), load(generate, 2, 1, 0)}
 		l.answer(both...)
 		l.keeps(time.Minute, id, false)
 		l.answer(both[1:]...)
@@ -68,19 +68,19 @@ func TestAWorkerThatHasNeverAnsweredHasTimeToStart(t *testing.T) {
 }
 
 func TestNobodyFallsSilentWhileWeAreCutOff(t *testing.T) {
-	for name, link := range map[string]func(*stats.Tally) *stats.Link{
-		"NATS": func(y *stats.Tally) *stats.Link { return &y.NATS }, "etcd": func(y *stats.Tally) *stats.Link { return &y.Etcd },
+	for name, link := range map[string]func(*stats.Stats) *stats.ConnState{
+		"NATS": func(y *stats.Stats) *stats.ConnState { return &y.NATS }, "etcd": func(y *stats.Stats) *stats.ConnState { return &y.Etcd },
 	} {
 		inLab(t, func(l *lab) {
 			l.register(generate, 1)
 			l.answer(load(generate, 1, 1, 0))
 			l.pass(5 * time.Second)
-			link(&l.f.Tally).Set(false)
+			link(&l.f.Stats).SetConnected(false)
 			l.answer()
 			l.within(4, "connection:"+strings.ToLower(name), true) // counted from the first look
 			l.keeps(time.Minute, "silent:backend/generate", false)
 			testutil.Equal(t, "problems without "+name, l.raised(), []string{"connection:" + strings.ToLower(name)})
-			link(&l.f.Tally).Set(true)
+			link(&l.f.Stats).SetConnected(true)
 			l.answer(load(generate, 1, 1, 0))
 			l.within(3, "connection:"+strings.ToLower(name), false)
 		})
@@ -89,10 +89,10 @@ func TestNobodyFallsSilentWhileWeAreCutOff(t *testing.T) {
 
 func TestNATSThatNobodyNeedsIsNoTrouble(t *testing.T) {
 	inLab(t, func(l *lab) {
-		l.f.Tally.ZMQ.Use()
+		l.f.Stats.ZMQ.MarkUsed()
 		l.publishing(generate, 1)
-		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.f.Tally.NATS.Set(false)
+		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.f.Stats.NATS.SetConnected(false)
 		l.keeps(time.Minute, "connection:nats", false)
 	})
 }
@@ -117,7 +117,7 @@ func TestAnEngineThatStopsReportingIsNamedByItsRank(t *testing.T) {
 		second := func(ranks ...uint32) {
 			counter++
 			for _, rank := range ranks {
-				l.f.Pass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
+				l.f.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
 			}
 			l.second()
 		}
@@ -196,7 +196,7 @@ func TestAWorkerThatPublishesNothingIsNoGreatTrouble(t *testing.T) {
 		l.within(1, id, true)
 		testutil.Equal(t, "severity", l.problem(id).Severity, "info")
 		testutil.Equal(t, "problems", l.raised(), []string{id})
-		l.f.Publish(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		l.within(1, id, false)
 	})
 }
@@ -272,7 +272,7 @@ func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
 	inLab(t, func(l *lab) {
 		const id = "imbalance:backend/generate"
 		l.register(generate, 1, 2, 3, 4)
-		even := []fleet.Report{load(generate, 1, 420, 0), load(generate, 2, 400, 0), load(generate, 3, 380, 0), load(generate, 4, 400, 0)}
+		even := []fleet.PollReply{load(generate, 1, 420, 0), load(generate, 2, 400, 0), load(generate, 3, 380, 0), load(generate, 4, 400, 0)}
 		l.answer(load(generate, 1, 40, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0), load(generate, 4, 1, 0))
 		l.keeps(time.Minute, id, false) // of a fleet that has nothing to do
 		l.answer(even...)
@@ -300,8 +300,8 @@ func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
 		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
 		hit := func(d time.Duration, share float64) {
 			for range d / time.Second {
-				l.f.Hit(1, 50, uint64(50*share))
-				l.f.Hit(2, 50, 30)
+				l.f.RecordHit(1, 50, uint64(50*share))
+				l.f.RecordHit(2, 50, 30)
 				l.second()
 			}
 		}
@@ -317,7 +317,7 @@ func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
 		hit(10*time.Minute, 0.6)
 		start := time.Now()
 		for n := 0; n < 200 && l.problem(id).ID == ""; n++ {
-			l.f.Hit(1, 100, 2)
+			l.f.RecordHit(1, 100, 2)
 			l.second()
 		}
 		if took := time.Since(start); took < time.Minute || took > 2*time.Minute+30*time.Second {
@@ -336,7 +336,7 @@ func TestALowHitRateBecomesNormalInTime(t *testing.T) {
 		l.register(generate, 1)
 		l.answer(load(generate, 1, 1, 0))
 		for n := range 60 * 60 {
-			l.f.Hit(1, 50, either(n < 15*60, uint64(30), 1))
+			l.f.RecordHit(1, 50, either(n < 15*60, uint64(30), 1))
 			l.second()
 			if n == 45*60 {
 				testutil.Equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})

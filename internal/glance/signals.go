@@ -78,8 +78,8 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 	d.int("workers_answering", int64(s.answering))
 	d.int("workers_silent", int64(s.silent))
 	d.int("workers_malformed", int64(s.malformed))
-	d.fraction("kv_usage_mean", s.use.Of(s.use.Mean))
-	d.fraction("kv_usage_max", s.use.Of(s.use.Max))
+	d.fraction("kv_usage_mean", s.use.Opt(s.use.Mean))
+	d.fraction("kv_usage_max", s.use.Opt(s.use.Max))
 	// Of nobody nothing waits; of somebody who does not say, nobody knows.
 	empty := s.shown == 0
 	sums := []struct {

@@ -56,8 +56,8 @@ type system struct {
 }
 
 // systemOf is one that is connected to, or not, by its link.
-func (g *Glance) systemOf(name string, l *stats.Link) system {
-	return system{name: name, on: l.Up(), detail: g.o.Servers[name], why: l.Why(), lost: !l.Up() && l.Falls() > 0}
+func (g *Glance) systemOf(name string, l *stats.ConnState) system {
+	return system{name: name, on: l.Up(), detail: g.o.Servers[name], why: l.LastError(), lost: !l.Up() && l.Disconnects() > 0}
 }
 
 // systems are those in use. NATS, which has a default address, is where something of
@@ -66,7 +66,7 @@ func (g *Glance) systems() (all []system) {
 	t := g.tally()
 	if t.NATS.Used() && (t.NATS.Up() || g.usesNATS) {
 		nats := g.systemOf("nats", &t.NATS)
-		nats.refused = !nats.on && len(g.o.Fleet.Notes.Refused(true)) > 0
+		nats.refused = !nats.on && len(g.o.Fleet.Diagnostics.RefusedSubjects(true)) > 0
 		all = append(all, nats)
 	}
 	for name, link := range registries(t) {
@@ -86,8 +86,8 @@ func (g *Glance) systems() (all []system) {
 }
 
 // registries are where workers may register, by their names here.
-func registries(t *stats.Tally) map[string]*stats.Link {
-	return map[string]*stats.Link{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
+func registries(t *stats.Stats) map[string]*stats.ConnState {
+	return map[string]*stats.ConnState{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
 }
 
 func (g *Glance) writeConnected(d *doc) {
@@ -121,11 +121,11 @@ func (g *Glance) writeLeader(d *doc) {
 	switch t := g.tally(); {
 	case g.o.Instance == "":
 		role, detail = "single", "nothing here tells several programs apart: run one"
-	case t.Unique.Load():
+	case t.ActsAsLeader.Load():
 		role, detail = "leader", "holds "+g.o.Instance
 	case t.NoLease.Load() && t.RegistryUp():
 		detail = g.o.Instance + " was put by hand, and hangs on no lease"
-	case t.OtherLeads.Load() && t.RegistryUp():
+	case t.OtherLeader.Load() && t.RegistryUp():
 		detail = "another program holds " + g.o.Instance
 	case t.Leader.Load():
 		detail = "has taken " + g.o.Instance + ", and leads when no other program can any more: in 2 s at most"
@@ -142,12 +142,12 @@ func (g *Glance) writeFleet(d *doc) {
 	d.field("fleet")
 	d.open('{')
 	writeStates(d, s)
-	d.fraction("loadMean", s.use.Of(s.use.Mean))
-	d.fraction("loadStd", s.use.Of(s.use.Std))
-	d.fraction("loadMin", s.use.Of(s.use.Min))
-	d.fraction("loadMax", s.use.Of(s.use.Max))
-	d.number("blocksMean", s.blocks.Of(s.blocks.Mean), 10)
-	d.number("blocksStd", s.blocks.Of(s.blocks.Std), 10)
+	d.fraction("loadMean", s.use.Opt(s.use.Mean))
+	d.fraction("loadStd", s.use.Opt(s.use.Std))
+	d.fraction("loadMin", s.use.Opt(s.use.Min))
+	d.fraction("loadMax", s.use.Opt(s.use.Max))
+	d.number("blocksMean", s.blocks.Opt(s.blocks.Mean), 10)
+	d.number("blocksStd", s.blocks.Opt(s.blocks.Std), 10)
 	d.fraction("imbalance", g.imbalance())
 	d.fraction("hitRate", s.last.rate())
 	d.fraction("hitRateTotal", s.total.rate())
@@ -184,10 +184,10 @@ func (g *Glance) writeEndpoints(d *doc) {
 		writeEndpoint(d, p.Endpoint)
 		d.int("workers", int64(s.workers()))
 		writeStates(d, s)
-		d.fraction("loadMean", s.use.Of(s.use.Mean))
-		d.fraction("loadStd", s.use.Of(s.use.Std))
-		d.fraction("slotsMean", s.slots.Of(s.slots.Mean))
-		d.fraction("slotsStd", s.slots.Of(s.slots.Std))
+		d.fraction("loadMean", s.use.Opt(s.use.Mean))
+		d.fraction("loadStd", s.use.Opt(s.use.Std))
+		d.fraction("slotsMean", s.slots.Opt(s.slots.Mean))
+		d.fraction("slotsStd", s.slots.Opt(s.slots.Std))
 		d.fraction("imbalance", p.sums.blocks.Imbalance())
 		d.fraction("hitRate", s.last.rate())
 		d.number("waiting", s.waiting.number, 1)
@@ -304,7 +304,7 @@ const mostSeen = 50
 
 func (g *Glance) writeLooking(d *doc) {
 	f, t := g.o.Fleet, g.o.Fleet.Target()
-	census := f.Census()
+	census := f.WorkerCounts()
 	d.field("looking")
 	d.open('{')
 	d.text("namespace", string(g.o.Namespaces))
@@ -336,7 +336,7 @@ func (g *Glance) writeLooking(d *doc) {
 // so far uses it.
 func (g *Glance) notConnected() (all []system) {
 	t := g.tally()
-	if t.NATS.Used() && !t.NATS.Off() && !t.NATS.Up() {
+	if t.NATS.Used() && !t.NATS.Disabled() && !t.NATS.Up() {
 		all = append(all, g.systemOf("nats", &t.NATS))
 	}
 	for name, link := range registries(t) {

@@ -67,7 +67,7 @@ func (g *Glance) follow(ctx context.Context, s *sender) bool {
 	for {
 		e, news := g.newest(seen)
 		if last != 0 && e.look > last+1 {
-			g.tally().Skipped.Add(e.look - last - 1)
+			g.tally().SnapshotsSkipped.Add(e.look - last - 1)
 		}
 		if !s.send(e) {
 			return false

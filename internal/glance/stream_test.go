@@ -42,7 +42,7 @@ func inSiteWith(t *testing.T, config func(*testing.T) *expose.WebConfig, test fu
 		s.client = &http.Client{Transport: &http.Transport{DialContext: s.network.Dial, DisableCompression: true}}
 		l.register(generate, 1, 2)
 		l.answer(load(generate, 1, 250, 0), load(generate, 2, 750, 3))
-		l.f.Report(l.answers...)
+		l.f.RecordPollReply(l.answers...)
 		demands, looking := config(t), make(chan struct{})
 		go func() { defer close(looking); l.g.Run(ctx) }()
 		go func() {
@@ -171,7 +171,7 @@ func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
 				t.Fatal("no event")
 			}
 		}
-		testutil.Equal(t, "open pages", s.f.Tally.Streams.Load(), 2)
+		testutil.Equal(t, "open pages", s.f.Stats.Streams.Load(), 2)
 		var reading sync.WaitGroup
 		for _, l := range []*listener{plain, packed} {
 			reading.Go(func() {
@@ -188,8 +188,8 @@ func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
 			t.Errorf("the program took %v to end with pages open", took)
 		}
 		reading.Wait()
-		testutil.Equal(t, "open pages", s.f.Tally.Streams.Load(), 0)
-		testutil.Equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "open pages", s.f.Stats.Streams.Load(), 0)
+		testutil.Equal(t, "cut off", s.f.Stats.StreamsCutOff.Load(), 0)
 	})
 }
 
@@ -231,14 +231,14 @@ func TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff(t *testin
 		if third.History == nil {
 			t.Error("the newest lacks the history, of which a step has closed meanwhile")
 		}
-		testutil.Equal(t, "skipped", s.f.Tally.Skipped.Load(), 7)
-		testutil.Equal(t, "cut off before its time", s.f.Tally.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "skipped", s.f.Stats.SnapshotsSkipped.Load(), 7)
+		testutil.Equal(t, "cut off before its time", s.f.Stats.StreamsCutOff.Load(), 0)
 		time.Sleep(2 * time.Second)
-		testutil.Equal(t, "cut off", s.f.Tally.StreamsCutOff.Load(), 1)
+		testutil.Equal(t, "cut off", s.f.Stats.StreamsCutOff.Load(), 1)
 		if rest, err := io.ReadAll(deaf); err != nil || bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
 			t.Errorf("what was cut off looks whole: %q %v", rest, err)
 		}
-		testutil.Equal(t, "open pages", s.f.Tally.Streams.Load(), 1)
+		testutil.Equal(t, "open pages", s.f.Stats.Streams.Load(), 1)
 	})
 }
 
@@ -257,7 +257,7 @@ func TestSoManyPagesMayBeOpenAndNoMore(t *testing.T) {
 		testutil.Equal(t, "status", resp.StatusCode, 503)
 		testutil.Equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
 		testutil.Equal(t, "answer", body, `{"error":"there are 100 open pages already, or the program is ending: close some, or ask /api/v1/fleet"}`+"\n")
-		testutil.Equal(t, "refused", s.f.Tally.StreamsRefused.Load(), 1)
+		testutil.Equal(t, "refused", s.f.Stats.StreamsRefused.Load(), 1)
 		all[0].resp.Body.Close()
 		time.Sleep(2 * time.Second) // it is noticed when it is written to, at the latest
 		synctest.Wait()
@@ -351,7 +351,7 @@ func TestThePieceOfAStreamStandsForItself(t *testing.T) {
 func TestAStandbyIsLookedAtLikeALeader(t *testing.T) {
 	inSite(t, func(s *site) {
 		t := s.t
-		s.f.Tally.Unique.Store(false)
+		s.f.Stats.ActsAsLeader.Store(false)
 		time.Sleep(1100 * time.Millisecond)
 		e, _ := s.listen().next()
 		testutil.Equal(t, "role", e.Leader.Role, "standby")

@@ -22,7 +22,7 @@ func TestAProblemIsSaidInTheLogWhenItIsRaisedAndWhenItIsOver(t *testing.T) {
 	inLab(t, func(l *lab) {
 		out := l.logged()
 		l.register(generate, 1, 2)
-		both := []fleet.Report{load(generate, 1, 1, 0), load(generate, 2, 1, 0)}
+		both := []fleet.PollReply{load(generate, 1, 1, 0), load(generate, 2, 1, 0)}
 		l.answer(both...)
 		l.pass(10 * time.Second)
 		l.answer(both[1:]...)
@@ -48,8 +48,8 @@ func TestWhatHasLinesOfItsOwnIsNotSaidTwice(t *testing.T) {
 	inLab(t, func(l *lab) {
 		out := l.logged()
 		l.register(generate, 1)
-		for _, link := range []*stats.Link{&l.f.Tally.NATS, &l.f.Tally.Etcd} {
-			link.Set(false)
+		for _, link := range []*stats.ConnState{&l.f.Stats.NATS, &l.f.Stats.Etcd} {
+			link.SetConnected(false)
 		}
 		l.pass(time.Minute)
 		l.within(1, "connection:etcd", true)

@@ -8,160 +8,160 @@ import (
 )
 
 // Link is a connection to a server that the program works with. The zero Link is not in use.
-type Link struct {
-	used, up, off atomic.Bool
+type ConnState struct {
+	used, up, disabled atomic.Bool
 
-	mu    sync.Mutex
-	begun time.Time     // when it was first used
-	since time.Time     // when it went down, or was first used; zero while it is up
-	falls uint64        // how often it went down
-	down  time.Duration // how long it was down, but for the time since then
-	lost  time.Duration // the part of that which follows a fall
-	rests bool          // it is up because there is nothing to be connected to
-	fresh bool          // since then it was not up: what is down now was not lost
-	why   string        // it is down, as far as that is known
-	still struct{ from, to time.Time }
+	mu           sync.Mutex
+	usedSince    time.Time     // when it was first used
+	downSince    time.Time     // when it went down, or was first used; zero while it is up
+	disconnects  uint64        // how often it went down
+	downtime     time.Duration // how long it was down, but for the time since then
+	outage       time.Duration // the part of that which follows a fall
+	idle         bool          // it is up because there is nothing to be connected to
+	firstConnect bool          // since then it was not up: what is down now was not lost
+	lastError    string        // it is down, as far as that is known
+	suspension   struct{ from, to time.Time }
 }
 
 // suspect is how long after the process stood still a connection that goes down may have
 // been lost in that time: one that is dead is noticed within 9 s (NATS' pings).
-const suspect = 10 * time.Second
+const suspensionGrace = 10 * time.Second
 
 // Use says that the program works with this server.
-func (l *Link) Use() {
+func (l *ConnState) MarkUsed() {
 	if l.used.Load() {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.begun = time.Now()
+	l.usedSince = time.Now()
 	if !l.up.Load() {
-		l.since = l.begun
+		l.downSince = l.usedSince
 	}
 	l.used.Store(true)
 }
 
 // Used reports whether it does.
-func (l *Link) Used() bool { return l.used.Load() }
+func (l *ConnState) Used() bool { return l.used.Load() }
 
 // UsedFor is how long it has done so.
-func (l *Link) UsedFor() time.Duration {
+func (l *ConnState) UsedFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.begun.IsZero() {
+	if l.usedSince.IsZero() {
 		return 0
 	}
-	return time.Since(l.begun)
+	return time.Since(l.usedSince)
 }
 
 // TurnOff says that the program is told to do without this server.
-func (l *Link) TurnOff() { l.off.Store(true) }
+func (l *ConnState) Disable() { l.disabled.Store(true) }
 
 // Off reports whether it is.
-func (l *Link) Off() bool { return l.off.Load() }
+func (l *ConnState) Disabled() bool { return l.disabled.Load() }
 
 // Set says whether the server is connected. A connection that goes down soon after the
 // process stood still counts as down since then.
-func (l *Link) Set(up bool) {
+func (l *ConnState) SetConnected(up bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	switch {
 	case up == l.up.Load():
-		l.rests = l.rests && !up
+		l.idle = l.idle && !up
 		return
 	case up:
-		if !l.since.IsZero() {
-			l.down += now.Sub(l.since)
+		if !l.downSince.IsZero() {
+			l.downtime += now.Sub(l.downSince)
 		}
-		if l.falls > 0 && !l.fresh {
-			l.lost += now.Sub(l.since)
+		if l.disconnects > 0 && !l.firstConnect {
+			l.outage += now.Sub(l.downSince)
 		}
-		l.since, l.rests, l.fresh = time.Time{}, false, false
-	case l.rests:
-		l.since, l.rests, l.fresh = now, false, true
+		l.downSince, l.idle, l.firstConnect = time.Time{}, false, false
+	case l.idle:
+		l.downSince, l.idle, l.firstConnect = now, false, true
 	default:
-		l.falls++
-		l.since = now
-		if !l.still.to.IsZero() && now.Sub(l.still.to) < suspect {
-			l.since, l.still.to = l.still.from, time.Time{}
+		l.disconnects++
+		l.downSince = now
+		if !l.suspension.to.IsZero() && now.Sub(l.suspension.to) < suspensionGrace {
+			l.downSince, l.suspension.to = l.suspension.from, time.Time{}
 		}
 	}
-	l.why = ""
+	l.lastError = ""
 	l.up.Store(up)
 }
 
 // longestWhy bounds what is kept of why a server is not connected: it may be the server's own words.
-const longestWhy = 300
+const maxErrorLength = 300
 
 // Blame notes why the server is not connected. It is forgotten when it is, and when it goes away again.
-func (l *Link) Blame(why string) {
+func (l *ConnState) SetError(why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(why) > longestWhy {
-		why = strings.ToValidUTF8(why[:longestWhy], "") + "…"
+	if len(why) > maxErrorLength {
+		why = strings.ToValidUTF8(why[:maxErrorLength], "") + "…"
 	}
-	l.why = why
+	l.lastError = why
 }
 
 // Why says why the server is not connected, as far as that is known.
-func (l *Link) Why() string {
+func (l *ConnState) LastError() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.up.Load() {
 		return ""
 	}
-	return l.why
+	return l.lastError
 }
 
 // Rest says that there is nothing to be connected to, any more: what went away before was on
 // its way out, and what comes next is connected for the first time.
-func (l *Link) Rest() {
+func (l *ConnState) SetIdle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.up.Load() {
-		if !l.since.IsZero() {
-			l.down += time.Since(l.since)
+		if !l.downSince.IsZero() {
+			l.downtime += time.Since(l.downSince)
 		}
-		l.since, l.fresh = time.Time{}, false
+		l.downSince, l.firstConnect = time.Time{}, false
 		l.up.Store(true)
 	}
-	l.rests = true
+	l.idle = true
 }
 
 // stood hears that the process stood still. What has gone down since went down in that time.
-func (l *Link) stood(from, to time.Time) {
+func (l *ConnState) suspended(from, to time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.still.from, l.still.to = from, to
-	if l.falls > 0 && !l.fresh && l.since.After(from) {
-		l.since, l.still.to = from, time.Time{}
+	l.suspension.from, l.suspension.to = from, to
+	if l.disconnects > 0 && !l.firstConnect && l.downSince.After(from) {
+		l.downSince, l.suspension.to = from, time.Time{}
 	}
 }
 
 // Up reports whether it is, or is not needed.
-func (l *Link) Up() bool { return l.up.Load() || !l.used.Load() }
+func (l *ConnState) Up() bool { return l.up.Load() || !l.used.Load() }
 
 // Falls is how often the connection went down.
-func (l *Link) Falls() uint64 {
+func (l *ConnState) Disconnects() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.falls
+	return l.disconnects
 }
 
 // Down is how long there was no connection, in all: before the first one, too.
-func (l *Link) Down() time.Duration {
+func (l *ConnState) Downtime() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.since.IsZero() {
-		return l.down
+	if l.downSince.IsZero() {
+		return l.downtime
 	}
-	return l.down + time.Since(l.since)
+	return l.downtime + time.Since(l.downSince)
 }
 
 // Lost is how long connections were lost that have come back since, in all.
-func (l *Link) Lost() time.Duration {
+func (l *ConnState) Outage() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lost
+	return l.outage
 }

@@ -13,22 +13,22 @@ type Kind int
 
 // The kinds of messages.
 const (
-	StatsReply  Kind = iota // an answer to a stats poll
-	HitRate                 // a KV hit-rate event
-	LoadEvent               // a published load
-	ForwardPass             // a forward pass
-	Trace                   // a record of the request trace
-	Instances               // a change of an endpoint's key in the registry
-	Cards                   // of a model card's
-	Channels                // of an event channel's
-	Pages                   // a worker's own metrics page
-	Others                  // of an entry of the registry of a kind that we do not know
-	kinds
+	StatsReply    Kind = iota // an answer to a stats poll
+	HitRate                   // a KV hit-rate event
+	LoadEvent                 // a published load
+	ForwardPass               // a forward pass
+	Trace                     // a record of the request trace
+	InstanceKeys              // a change of an endpoint's key in the registry
+	CardKeys                  // of a model card's
+	ChannelKeys               // of an event channel's
+	WorkerMetrics             // a worker's own metrics page
+	OtherKeys                 // of an entry of the registry of a kind that we do not know
+	numKinds
 )
 
 // String is the value of the label kind.
 func (k Kind) String() string {
-	return [kinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel", "worker_page", "other"}[k]
+	return [numKinds]string{"stats", "hit_rate", "load", "forward_pass", "trace", "instance", "card", "channel", "worker_page", "other"}[k]
 }
 
 // Reason is why a message was rejected.
@@ -40,7 +40,7 @@ const (
 	BadName                     // a key or subject that does not name an endpoint and a worker
 	BadID                       // key and value, or reply and service, speak of different workers
 	BadLoad                     // a load that cannot be decoded
-	BadPack                     // not msgpack, or msgpack of another shape
+	BadMsgpack                  // not msgpack, or msgpack of another shape
 	BadFrames                   // a ZMQ message that is no event
 	NoWorker                    // a forward pass of an engine that was not told its worker's id, or the trace of a request that names none
 	Estimate                    // a load that a router made up
@@ -51,12 +51,12 @@ const (
 	Late                        // an answer to a poll of long ago
 	UnknownKind                 // a key of the registry of a kind that we do not know: nothing is wrong with it
 	OutOfRange                  // a value of a load or of a page that cannot be, as a fraction of 62: the rest of it counts
-	reasons
+	numReasons
 )
 
 // String is the value of the label reason.
 func (r Reason) String() string {
-	return [reasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late", "unknown_kind", "range"}[r]
+	return [numReasons]string{"json", "name", "mismatch", "load", "msgpack", "frames", "no_worker", "estimate", "repeated", "text", "size", "not_registered", "late", "unknown_kind", "range"}[r]
 }
 
 // Peer is what the program makes calls to.
@@ -67,16 +67,16 @@ const (
 	PeerNATS Peer = iota
 	PeerEtcd
 	PeerKubernetes
-	PeerFiles       // the directory of file discovery
-	PeerZMQ         // publishers and brokers
-	PeerWorkerPage  // the workers' own metrics
-	PeerPushgateway // where metrics are pushed to
-	peers
+	PeerFiles         // the directory of file discovery
+	PeerZMQ           // publishers and brokers
+	PeerWorkerMetrics // the workers' own metrics
+	PeerPushgateway   // where metrics are pushed to
+	numPeers
 )
 
 // String is the value of the label source.
 func (p Peer) String() string {
-	return [peers]string{"nats", "etcd", "kubernetes", "file", "zmq", "worker_page", "push"}[p]
+	return [numPeers]string{"nats", "etcd", "kubernetes", "file", "zmq", "worker_page", "push"}[p]
 }
 
 // Limit is a bound on what is kept of the fleet.
@@ -105,11 +105,11 @@ type Drop int
 const (
 	QueueFull    Drop = iota // the NATS client's queue was full
 	OverMaxBytes             // an l2c event above the server's max_payload
-	drops
+	numDrops
 )
 
 // String is the value of the label reason.
-func (d Drop) String() string { return [drops]string{"queue_full", "l2c_over_max_payload"}[d] }
+func (d Drop) String() string { return [numDrops]string{"queue_full", "l2c_over_max_payload"}[d] }
 
 // PollResult is how a stats poll ended.
 type PollResult int
@@ -119,11 +119,11 @@ const (
 	PollOK    PollResult = iota // at least one worker of a watched endpoint answered
 	PollEmpty                   // none did
 	PollError                   // it could not be asked
-	pollResults
+	numPollResults
 )
 
 // String is the value of the label result.
-func (r PollResult) String() string { return [pollResults]string{"ok", "empty", "error"}[r] }
+func (r PollResult) String() string { return [numPollResults]string{"ok", "empty", "error"}[r] }
 
 // ScrapeResult is how the scrape of a worker's own metrics page ended.
 type ScrapeResult int
@@ -133,36 +133,36 @@ const (
 	ScrapeOK    ScrapeResult = iota // something on the page is of use
 	ScrapeEmpty                     // nothing is
 	ScrapeError                     // there was no page, or none that could be read
-	scrapeResults
+	numScrapeResults
 )
 
 // String is the value of the label result.
 func (r ScrapeResult) String() string {
-	return [scrapeResults]string{"ok", "empty", "error"}[r]
+	return [numScrapeResults]string{"ok", "empty", "error"}[r]
 }
 
 // PageTrouble is why a worker's own metrics page could not be read.
-type PageTrouble int
+type ScrapeFailure int
 
 // The troubles with pages.
 const (
-	PageTooSlow    PageTrouble = iota // its answer was not whole in time
-	PageOutOfReach                    // no connection could be made
-	PageUntrusted                     // the two sides do not agree on TLS
-	PageStatus                        // the answer has another status than 200
-	PageUnreadable                    // what comes is no metrics page, is too large, or breaks off
-	pageTroubles
+	ScrapeTimedOut     ScrapeFailure = iota // its answer was not whole in time
+	ScrapeNotConnected                      // no connection could be made
+	ScrapeTLSFailed                         // the two sides do not agree on TLS
+	ScrapeBadStatus                         // the answer has another status than 200
+	ScrapeUnreadable                        // what comes is no metrics page, is too large, or breaks off
+	numScrapeFailures
 )
 
 // String is the value of the label reason.
-func (p PageTrouble) String() string {
-	return [pageTroubles]string{"timeout", "connect", "tls", "status", "unreadable"}[p]
+func (p ScrapeFailure) String() string {
+	return [numScrapeFailures]string{"timeout", "connect", "tls", "status", "unreadable"}[p]
 }
 
 // Claim is something that holds for good, or for a time. It needs nobody to take it
 // back when the time is over, so that a process that was stopped meanwhile does not go
 // on as if nothing had happened. The zero Claim does not hold.
-type Claim struct{ until atomic.Int64 } // since epoch, in nanoseconds; 0: not at all
+type TimedFlag struct{ until atomic.Int64 } // since epoch, in nanoseconds; 0: not at all
 
 const forever = math.MaxInt64
 
@@ -170,7 +170,7 @@ const forever = math.MaxInt64
 var epoch = time.Now().Add(-time.Hour)
 
 // Store makes it hold for good, or not at all.
-func (c *Claim) Store(holds bool) {
+func (c *TimedFlag) Store(holds bool) {
 	if holds {
 		c.until.Store(forever)
 	} else {
@@ -179,21 +179,23 @@ func (c *Claim) Store(holds bool) {
 }
 
 // For makes it hold for so long, counted from a moment.
-func (c *Claim) For(d time.Duration, from time.Time) { c.until.Store(int64(from.Add(d).Sub(epoch))) }
+func (c *TimedFlag) StoreFor(d time.Duration, from time.Time) {
+	c.until.Store(int64(from.Add(d).Sub(epoch)))
+}
 
 // Expire lets a claim that holds for good hold for so long only.
-func (c *Claim) Expire(in time.Duration) {
+func (c *TimedFlag) ExpireIn(in time.Duration) {
 	c.until.CompareAndSwap(forever, int64(time.Since(epoch)+in))
 }
 
 // Load reports whether it holds.
-func (c *Claim) Load() bool {
+func (c *TimedFlag) Load() bool {
 	until := c.until.Load()
 	return until == forever || until != 0 && int64(time.Since(epoch)) < until
 }
 
 // Await returns when it holds, or does not, as asked, and when ctx ends.
-func (c *Claim) Await(ctx context.Context, holds bool) {
+func (c *TimedFlag) Wait(ctx context.Context, holds bool) {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
 	for c.Load() != holds {
@@ -206,21 +208,21 @@ func (c *Claim) Await(ctx context.Context, holds bool) {
 }
 
 // Tally counts what the program itself did. It needs no lock of the Fleet's.
-type Tally struct {
-	NATS              Link // connected, and denies nothing that is required
-	Bus               Link // NATS itself, whatever it denies
-	Etcd, Files       Link // where workers register; one of these three at most is in use
-	Kubernetes        Link
-	ZMQ               Link          // to publishers, or to a broker
-	Leader            Claim         // holds the unique-instance key
-	OtherLeads        atomic.Bool   // another program is known to hold it
+type Stats struct {
+	NATS              ConnState // connected, and denies nothing that is required
+	NATSServer        ConnState // NATS itself, whatever it denies
+	Etcd, Files       ConnState // where workers register; one of these three at most is in use
+	Kubernetes        ConnState
+	ZMQ               ConnState     // to publishers, or to a broker
+	Leader            TimedFlag     // holds the unique-instance key
+	OtherLeader       atomic.Bool   // another program is known to hold it
 	NoLease           atomic.Bool   // it hangs on no lease: it was put by hand, and no program holds it for certain
-	Unique            Claim         // is the one program of its namespace, and may act as such: unlike Leader it may stay so while etcd is away
-	LastLed           Claim         // has been that, and no other program is since
+	ActsAsLeader      TimedFlag     // is the one program of its namespace, and may act as such: unlike Leader it may stay so while etcd is away
+	WasLeader         TimedFlag     // has been that, and no other program is since
 	Ready             atomic.Bool   // the program has had something to show
 	ForeignEvents     atomic.Uint64 // hit-rate events and traces of workers that are not watched
-	CutOff            atomic.Uint64 // scrapes whose clients did not read while others waited
-	Gaps              atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
+	SlowScrapesCut    atomic.Uint64 // scrapes whose clients did not read while others waited
+	MissedEvents      atomic.Uint64 // events that never came, by the gaps in their publishers' sequences
 	PublishersUp      atomic.Int64  // ZMQ publishers that are connected
 	Publishers        atomic.Int64  // ZMQ publishers that are announced
 	PublishersWaiting atomic.Int64  // those of them that find no place
@@ -232,150 +234,150 @@ type Tally struct {
 	// written, or not fast enough; nil: they are not counted. It is set before the Fleet is read.
 	LogDropped func() uint64
 
-	HistoryBytes   atomic.Int64  // memory of what is remembered for those who look; 0: nobody can
-	Streams        atomic.Int64  // to pages that are open
-	StreamsRefused atomic.Uint64 // because there were too many
-	StreamsCutOff  atomic.Uint64 // because their clients did not read
-	Skipped        atomic.Uint64 // snapshots that a stream left out because its client was slow
+	HistoryBytes     atomic.Int64  // memory of what is remembered for those who look; 0: nobody can
+	Streams          atomic.Int64  // to pages that are open
+	StreamsRefused   atomic.Uint64 // because there were too many
+	StreamsCutOff    atomic.Uint64 // because their clients did not read
+	SnapshotsSkipped atomic.Uint64 // snapshots that a stream left out because its client was slow
 
-	messages [kinds]atomic.Uint64
-	rejected [kinds][reasons]atomic.Uint64
-	dropped  [drops]atomic.Uint64
-	polls    [pollResults]atomic.Uint64
-	scrapes  [scrapeResults]atomic.Uint64
-	unread   [pageTroubles]atomic.Uint64 // scrapes that failed
-	failed   [peers]atomic.Uint64
-	refused  [LimitCount]atomic.Uint64
+	messages       [numKinds]atomic.Uint64
+	rejected       [numKinds][numReasons]atomic.Uint64
+	dropped        [numDrops]atomic.Uint64
+	polls          [numPollResults]atomic.Uint64
+	scrapes        [numScrapeResults]atomic.Uint64
+	scrapeFailures [numScrapeFailures]atomic.Uint64 // scrapes that failed
+	failures       [numPeers]atomic.Uint64
+	refused        [LimitCount]atomic.Uint64
 
-	mu      sync.Mutex
-	polling Histogram
-	lags    Histogram
+	mu            sync.Mutex
+	pollDurations Histogram
+	lags          Histogram
 }
 
 // Init makes the histograms ready. It is called before anything is counted.
-func (t *Tally) Init() {
-	t.polling, t.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
+func (t *Stats) Init() {
+	t.pollDurations, t.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
 }
 
 // RegistryUp reports whether the registry can be read, or there is none.
-func (t *Tally) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() && t.Kubernetes.Up() }
+func (t *Stats) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() && t.Kubernetes.Up() }
 
 // Receive counts one message.
-func (t *Tally) Receive(k Kind) { t.messages[k].Add(1) }
+func (t *Stats) CountMessage(k Kind) { t.messages[k].Add(1) }
 
 // Reject counts one message, or part of one, that was of no use.
-func (t *Tally) Reject(k Kind, r Reason) { t.RejectMany(k, r, 1) }
+func (t *Stats) CountRejected(k Kind, r Reason) { t.AddRejected(k, r, 1) }
 
 // RejectMany counts n of them, or n parts of them.
-func (t *Tally) RejectMany(k Kind, r Reason, n int) {
+func (t *Stats) AddRejected(k Kind, r Reason, n int) {
 	if n > 0 {
 		t.rejected[k][r].Add(uint64(n))
 	}
 }
 
 // Drop counts n lost messages.
-func (t *Tally) Drop(d Drop, n uint64) { t.dropped[d].Add(n) }
+func (t *Stats) AddDropped(d Drop, n uint64) { t.dropped[d].Add(n) }
 
 // Fail counts one call that failed.
-func (t *Tally) Fail(p Peer) { t.failed[p].Add(1) }
+func (t *Stats) CountFailure(p Peer) { t.failures[p].Add(1) }
 
 // Failed is the number of calls to a peer that failed.
-func (t *Tally) Failed(p Peer) uint64 { return t.failed[p].Load() }
+func (t *Stats) Failures(p Peer) uint64 { return t.failures[p].Load() }
 
 // TurnAway counts one of what a limit leaves no room for.
-func (t *Tally) TurnAway(l Limit) { t.refused[l].Add(1) }
+func (t *Stats) CountRefused(l Limit) { t.refused[l].Add(1) }
 
 // TurnedAway is how many a limit has left no room for.
-func (t *Tally) TurnedAway(l Limit) uint64 { return t.refused[l].Load() }
+func (t *Stats) Refused(l Limit) uint64 { return t.refused[l].Load() }
 
 // OverLimit is how many all limits have left no room for.
-func (t *Tally) OverLimit() (n uint64) {
+func (t *Stats) AllRefused() (n uint64) {
 	for l := range LimitCount {
-		n += t.TurnedAway(l)
+		n += t.Refused(l)
 	}
 	return n
 }
 
 // Links are the connections, by the value of the label system.
-func (t *Tally) Links() []NamedLink {
-	return []NamedLink{{"nats", &t.NATS}, {"etcd", &t.Etcd}, {"file", &t.Files}, {"kubernetes", &t.Kubernetes}, {"zmq", &t.ZMQ}}
+func (t *Stats) Connections() []NamedConn {
+	return []NamedConn{{"nats", &t.NATS}, {"etcd", &t.Etcd}, {"file", &t.Files}, {"kubernetes", &t.Kubernetes}, {"zmq", &t.ZMQ}}
 }
 
 // NamedLink is a connection with its name.
-type NamedLink struct {
+type NamedConn struct {
 	System string
-	*Link
+	*ConnState
 }
 
 // Stood tells all connections that the process stood still between two moments, as when
 // it was stopped or its machine was paused.
-func (t *Tally) Stood(from, to time.Time) {
-	for _, l := range t.Links() {
-		l.stood(from, to)
+func (t *Stats) RecordSuspension(from, to time.Time) {
+	for _, l := range t.Connections() {
+		l.suspended(from, to)
 	}
-	t.Bus.stood(from, to)
+	t.NATSServer.suspended(from, to)
 }
 
 // Polled counts one poll.
-func (t *Tally) Polled(r PollResult, took time.Duration) {
+func (t *Stats) RecordPoll(r PollResult, took time.Duration) {
 	t.polls[r].Add(1)
 	if r == PollError {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.polling.Observe(took.Seconds())
+	t.pollDurations.Observe(took.Seconds())
 }
 
 // Scraped counts one scrape of a worker's page.
-func (t *Tally) Scraped(r ScrapeResult) { t.scrapes[r].Add(1) }
+func (t *Stats) CountScrape(r ScrapeResult) { t.scrapes[r].Add(1) }
 
 // Scrapes is the number of scrapes of workers' pages with this result.
-func (t *Tally) Scrapes(r ScrapeResult) uint64 { return t.scrapes[r].Load() }
+func (t *Stats) Scrapes(r ScrapeResult) uint64 { return t.scrapes[r].Load() }
 
 // ScrapeFailed counts one scrape of a worker's page that could not be read.
-func (t *Tally) ScrapeFailed(why PageTrouble) {
-	t.Scraped(ScrapeError)
-	t.unread[why].Add(1)
+func (t *Stats) CountScrapeFailure(why ScrapeFailure) {
+	t.CountScrape(ScrapeError)
+	t.scrapeFailures[why].Add(1)
 }
 
 // FailedScrapes is the number of scrapes that failed for this reason.
-func (t *Tally) FailedScrapes(why PageTrouble) uint64 { return t.unread[why].Load() }
+func (t *Stats) ScrapeFailures(why ScrapeFailure) uint64 { return t.scrapeFailures[why].Load() }
 
 // Lagged books how long an event was under way, by its publisher's clock and ours.
 // Where theirs is ahead it took no time.
-func (t *Tally) Lagged(lag time.Duration) {
+func (t *Stats) RecordLag(lag time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lags.Observe(max(0, lag.Seconds()))
 }
 
 // HasPolled reports whether a poll has been done.
-func (t *Tally) HasPolled() bool {
+func (t *Stats) HasPolled() bool {
 	return t.polls[PollOK].Load()+t.polls[PollEmpty].Load() > 0
 }
 
 // Messages is the number of messages of a kind.
-func (t *Tally) Messages(k Kind) uint64 { return t.messages[k].Load() }
+func (t *Stats) Messages(k Kind) uint64 { return t.messages[k].Load() }
 
 // Rejected is the number of rejected messages of a kind.
-func (t *Tally) Rejected(k Kind, r Reason) uint64 { return t.rejected[k][r].Load() }
+func (t *Stats) Rejected(k Kind, r Reason) uint64 { return t.rejected[k][r].Load() }
 
 // Dropped is the number of lost messages.
-func (t *Tally) Dropped(d Drop) uint64 { return t.dropped[d].Load() }
+func (t *Stats) Dropped(d Drop) uint64 { return t.dropped[d].Load() }
 
 // Polls is the number of polls with this result.
-func (t *Tally) Polls(r PollResult) uint64 { return t.polls[r].Load() }
+func (t *Stats) Polls(r PollResult) uint64 { return t.polls[r].Load() }
 
 // PollDurations is the histogram of the polls that were done.
-func (t *Tally) PollDurations() Histogram {
+func (t *Stats) PollDurations() Histogram {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.polling.Clone()
+	return t.pollDurations.Clone()
 }
 
 // Lags is the histogram of the events that carry their time.
-func (t *Tally) Lags() Histogram {
+func (t *Stats) Lags() Histogram {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.lags.Clone()
@@ -383,16 +385,16 @@ func (t *Tally) Lags() Histogram {
 
 // Kinds, Reasons, Drops, PollResults, ScrapeResults, PageTroubles, Peers and Limits list every value, for
 // those who show them all.
-func Kinds() []Kind                 { return upTo(kinds) }
-func Reasons() []Reason             { return upTo(reasons) }
-func Drops() []Drop                 { return upTo(drops) }
-func PollResults() []PollResult     { return upTo(pollResults) }
-func ScrapeResults() []ScrapeResult { return upTo(scrapeResults) }
-func PageTroubles() []PageTrouble   { return upTo(pageTroubles) }
-func Peers() []Peer                 { return upTo(peers) }
-func Limits() []Limit               { return upTo(LimitCount) }
+func Kinds() []Kind                   { return allUpTo(numKinds) }
+func Reasons() []Reason               { return allUpTo(numReasons) }
+func Drops() []Drop                   { return allUpTo(numDrops) }
+func PollResults() []PollResult       { return allUpTo(numPollResults) }
+func ScrapeResults() []ScrapeResult   { return allUpTo(numScrapeResults) }
+func ScrapeFailures() []ScrapeFailure { return allUpTo(numScrapeFailures) }
+func Peers() []Peer                   { return allUpTo(numPeers) }
+func Limits() []Limit                 { return allUpTo(LimitCount) }
 
-func upTo[T ~int](n T) []T {
+func allUpTo[T ~int](n T) []T {
 	all := make([]T, n)
 	for i := range all {
 		all[i] = T(i)

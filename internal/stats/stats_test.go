@@ -8,60 +8,60 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestEveryCounterCountsForItself(t *testing.T) {
-	var tally Tally
+func TestStatsCountersAreIndependent(t *testing.T) {
+	var stats Stats
 	for i, k := range Kinds() {
 		for range i + 1 {
-			tally.Receive(k)
+			stats.CountMessage(k)
 		}
 		for j, r := range Reasons() {
 			for range 10*i + j {
-				tally.Reject(k, r)
+				stats.CountRejected(k, r)
 			}
 		}
 	}
 	for i, d := range Drops() {
-		tally.Drop(d, uint64(7+i))
-		tally.Drop(d, 100)
+		stats.AddDropped(d, uint64(7+i))
+		stats.AddDropped(d, 100)
 	}
 	for i, r := range ScrapeResults() {
 		for range i + 1 {
-			tally.Scraped(r)
+			stats.CountScrape(r)
 		}
-		testutil.Equal(t, r.String(), tally.Scrapes(r), uint64(i+1))
+		testutil.Equal(t, r.String(), stats.Scrapes(r), uint64(i+1))
 	}
-	for i, why := range PageTroubles() {
+	for i, why := range ScrapeFailures() {
 		for range 40 + i {
-			tally.ScrapeFailed(why)
+			stats.CountScrapeFailure(why)
 		}
-		testutil.Equal(t, why.String(), tally.FailedScrapes(why), uint64(40+i))
+		testutil.Equal(t, why.String(), stats.ScrapeFailures(why), uint64(40+i))
 	}
-	testutil.Equal(t, "all that failed", tally.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
+	testutil.Equal(t, "all that failed", stats.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
 	for i, p := range Peers() {
 		for range 20 + i {
-			tally.Fail(p)
+			stats.CountFailure(p)
 		}
-		testutil.Equal(t, p.String(), tally.Failed(p), uint64(20+i))
+		testutil.Equal(t, p.String(), stats.Failures(p), uint64(20+i))
 	}
 	for i, l := range Limits() {
 		for range 30 + i {
-			tally.TurnAway(l)
+			stats.CountRefused(l)
 		}
-		testutil.Equal(t, l.String(), tally.TurnedAway(l), uint64(30+i))
+		testutil.Equal(t, l.String(), stats.Refused(l), uint64(30+i))
 	}
-	testutil.Equal(t, "over all limits", tally.OverLimit(), uint64(30+31+32+33+34+35))
+	testutil.Equal(t, "over all limits", stats.AllRefused(), uint64(30+31+32+33+34+35))
 	for i, k := range Kinds() {
-		testutil.Equal(t, k.String(), tally.Messages(k), uint64(i+1))
+		testutil.Equal(t, k.String(), stats.Messages(k), uint64(i+1))
 		for j, r := range Reasons() {
-			testutil.Equal(t, k.String()+" "+r.String(), tally.Rejected(k, r), uint64(10*i+j))
+			testutil.Equal(t, k.String()+" "+r.String(), stats.Rejected(k, r), uint64(10*i+j))
 		}
 	}
 	for i, d := range Drops() {
-		testutil.Equal(t, d.String(), tally.Dropped(d), uint64(107+i))
+		testutil.Equal(t, d.String(), stats.Dropped(d), uint64(107+i))
 	}
 }
 
-func TestEveryValueHasANameOfItsOwn(t *testing.T) {
+func TestStatsLabelValuesAreUnique(t *testing.T) {
 	unique := func(names ...fmt.Stringer) {
 		t.Helper()
 		seen := make(map[string]bool)
@@ -72,31 +72,31 @@ func TestEveryValueHasANameOfItsOwn(t *testing.T) {
 			seen[n.String()] = true
 		}
 	}
-	unique(StatsReply, HitRate, LoadEvent, ForwardPass, Trace, Instances, Cards, Channels, Pages, Others)
-	unique(BadJSON, BadName, BadID, BadLoad, BadPack, BadFrames, NoWorker, Estimate, Repeated, BadText, TooLarge, NotRegistered, Late, UnknownKind, OutOfRange)
+	unique(StatsReply, HitRate, LoadEvent, ForwardPass, Trace, InstanceKeys, CardKeys, ChannelKeys, WorkerMetrics, OtherKeys)
+	unique(BadJSON, BadName, BadID, BadLoad, BadMsgpack, BadFrames, NoWorker, Estimate, Repeated, BadText, TooLarge, NotRegistered, Late, UnknownKind, OutOfRange)
 	unique(QueueFull, OverMaxBytes)
 	unique(PollOK, PollEmpty, PollError)
 	unique(ScrapeOK, ScrapeEmpty, ScrapeError)
-	unique(PageTooSlow, PageOutOfReach, PageUntrusted, PageStatus, PageUnreadable)
-	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerPage, PeerPushgateway)
+	unique(ScrapeTimedOut, ScrapeNotConnected, ScrapeTLSFailed, ScrapeBadStatus, ScrapeUnreadable)
+	unique(PeerNATS, PeerEtcd, PeerKubernetes, PeerFiles, PeerZMQ, PeerWorkerMetrics, PeerPushgateway)
 	unique(WorkerLimit, EndpointLimit, AttachmentLimit, RankLimit, ChannelLimit, SubscriptionLimit)
-	testutil.Equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(PageTroubles()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 5, 7, 6})
+	testutil.Equal(t, "values", []int{len(Kinds()), len(Reasons()), len(Drops()), len(PollResults()), len(ScrapeResults()), len(ScrapeFailures()), len(Peers()), len(Limits())}, []int{10, 15, 2, 3, 3, 5, 7, 6})
 }
 
-func TestPollsAreCountedByResultAndTimedWhenTheyWereDone(t *testing.T) {
-	var tally Tally
-	tally.Init()
-	testutil.Equal(t, "has polled", tally.HasPolled(), false)
-	tally.Polled(PollError, time.Hour)
-	testutil.Equal(t, "has polled, with an error", tally.HasPolled(), false)
-	tally.Polled(PollEmpty, time.Second) // on a bound: le means up to and with it
-	testutil.Equal(t, "has polled", tally.HasPolled(), true)
-	tally.Polled(PollOK, 2*time.Millisecond)
-	tally.Polled(PollOK, 3*time.Second)
-	testutil.Equal(t, "ok", tally.Polls(PollOK), uint64(2))
-	testutil.Equal(t, "empty", tally.Polls(PollEmpty), uint64(1))
-	testutil.Equal(t, "error", tally.Polls(PollError), uint64(1))
-	durations := tally.PollDurations()
+func TestStatsPollsByResultAndDuration(t *testing.T) {
+	var stats Stats
+	stats.Init()
+	testutil.Equal(t, "has polled", stats.HasPolled(), false)
+	stats.RecordPoll(PollError, time.Hour)
+	testutil.Equal(t, "has polled, with an error", stats.HasPolled(), false)
+	stats.RecordPoll(PollEmpty, time.Second) // on a bound: le means up to and with it
+	testutil.Equal(t, "has polled", stats.HasPolled(), true)
+	stats.RecordPoll(PollOK, 2*time.Millisecond)
+	stats.RecordPoll(PollOK, 3*time.Second)
+	testutil.Equal(t, "ok", stats.Polls(PollOK), uint64(2))
+	testutil.Equal(t, "empty", stats.Polls(PollEmpty), uint64(1))
+	testutil.Equal(t, "error", stats.Polls(PollError), uint64(1))
+	durations := stats.PollDurations()
 	testutil.Equal(t, "durations", durations.Count, 3)
 	testutil.Equal(t, "seconds", durations.Sum, 4.002)
 	//                                                 1ms 2.5 5  10 25 50 100 250 500 1s 2.5

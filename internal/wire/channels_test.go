@@ -132,7 +132,7 @@ func TestChannelIsRead(t *testing.T) {
 		return fmt.Sprintf(`{"type":"EventChannel",%s,"topic":%q,"instance_id":31,"transport":%s}`, scope, topic, nats)
 	}
 	endpoint := fleet.Endpoint{Component: "c", Name: "e"}
-	with := func(plane fleet.Plane, address string) fleet.Channel {
+	with := func(plane fleet.EventPlane, address string) fleet.Channel {
 		return fleet.Channel{Endpoint: endpoint, Topic: TopicLoad, Publisher: 0x1f, Plane: plane, Address: address}
 	}
 	for name, c := range map[string]struct {

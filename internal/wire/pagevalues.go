@@ -198,7 +198,7 @@ func checked(q quantity, v float64) (value fleet.Opt[float64], wrong bool) {
 const maxCount = 1 << 63
 
 // scraped are the values as the Fleet knows them.
-func (f *found) scraped(at place) fleet.Scraped {
+func (f *found) scraped(at place) fleet.ScrapedValues {
 	if f.noBlocks && !f.blocks {
 		for q := range f.values {
 			if is := &f.values[q]; quantity(q) != inflight && isDynamos(is.family) {
@@ -211,7 +211,7 @@ func (f *found) scraped(at place) fleet.Scraped {
 		return fleet.Opt[uint64]{V: uint64(min(math.Round(is.V), maxCount)), OK: is.OK}
 	}
 	queues := fleet.Queues{Bootstrap: count(bootstrap), Inflight: count(sending), Prealloc: count(prealloc), Transfer: count(transfer)}
-	return fleet.Scraped{
+	return fleet.ScrapedValues{
 		Endpoint: at.endpoint,
 		Rank:     at.rank,
 		Load: fleet.Load{

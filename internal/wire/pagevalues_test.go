@@ -25,60 +25,60 @@ func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	for name, c := range map[string]struct {
 		samples []string
-		want    fleet.Scraped
+		want    fleet.ScrapedValues
 	}{
 		"a gauge": {
 			[]string{`vllm:num_requests_running{pid="1"} 0`, `vllm:num_requests_running{pid="2"} 7`, `vllm:num_requests_running{pid="3"} 2`},
-			fleet.Scraped{Load: fleet.Load{ActiveSlots: n(7)}},
+			fleet.ScrapedValues{Load: fleet.Load{ActiveSlots: n(7)}},
 		},
 		"a fraction": {
 			[]string{`vllm:kv_cache_usage_perc{model_name="a"} 0.25`, `vllm:kv_cache_usage_perc{model_name="b"} 0.5`},
-			fleet.Scraped{Load: fleet.Load{CacheUsage: share(0.5)}},
+			fleet.ScrapedValues{Load: fleet.Load{CacheUsage: share(0.5)}},
 		},
 		"what cannot be is not the largest": {
 			[]string{`vllm:kv_cache_usage_perc{pid="1"} 62`, `vllm:kv_cache_usage_perc{pid="2"} 0.5`, `vllm:kv_cache_usage_perc{pid="3"} NaN`},
-			fleet.Scraped{Load: fleet.Load{CacheUsage: share(0.5)}},
+			fleet.ScrapedValues{Load: fleet.Load{CacheUsage: share(0.5)}},
 		},
 		"a counter": {
 			[]string{
 				`vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="2"} 200`,
 				`vllm:prefix_cache_hits_total{pid="1"} 50`, `vllm:prefix_cache_hits_total{pid="2"} 150`,
 			},
-			fleet.Scraped{Lookups: n(300), Hits: n(200)},
+			fleet.ScrapedValues{Lookups: n(300), Hits: n(200)},
 		},
 		"a counter that comes twice": {
 			[]string{`vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="1"} 100`, `vllm:prefix_cache_queries_total{pid="2"} 5`},
-			fleet.Scraped{Lookups: n(105)},
+			fleet.ScrapedValues{Lookups: n(105)},
 		},
 		"a counter that comes twice, its labels in another order": {
 			[]string{`vllm:prefix_cache_queries_total{pid="1",model_name="m"} 10`, `vllm:prefix_cache_queries_total{model_name="m",pid="1"} 10`, `vllm:prefix_cache_queries_total{pid="2",model_name="m"} 5`},
-			fleet.Scraped{Lookups: n(15)},
+			fleet.ScrapedValues{Lookups: n(15)},
 		},
 		"a counter beyond what can be": {
 			[]string{`vllm:prefix_cache_hits_total{pid="1"} 9e18`, `vllm:prefix_cache_hits_total{pid="2"} 9e18`, `vllm:prefix_cache_hits_total{pid="3"} 9e18`},
-			fleet.Scraped{Hits: n(1 << 63)},
+			fleet.ScrapedValues{Hits: n(1 << 63)},
 		},
 		"the family that counts first, though it is smaller": {
 			[]string{`vllm:kv_cache_usage_perc{pid="1"} 0.25`, `vllm:gpu_cache_usage_perc{pid="1"} 0.75`, `vllm:kv_cache_usage_perc{pid="2"} 0.5`},
-			fleet.Scraped{Load: fleet.Load{CacheUsage: share(0.5)}},
+			fleet.ScrapedValues{Load: fleet.Load{CacheUsage: share(0.5)}},
 		},
 		"the shard that counts first, though it is smaller": {
 			[]string{`sglang:num_running_reqs{tp_rank="1",pid="1"} 9`, `sglang:num_running_reqs{tp_rank="0",pid="1"} 0`, `sglang:num_running_reqs{tp_rank="0",pid="2"} 3`},
-			fleet.Scraped{Load: fleet.Load{ActiveSlots: n(3)}},
+			fleet.ScrapedValues{Load: fleet.Load{ActiveSlots: n(3)}},
 		},
 		"blocks that one process does not know": {
 			[]string{`dynamo_component_total_blocks{pid="1"} 0`, `dynamo_component_total_blocks{pid="2"} 1000`, `dynamo_component_gpu_cache_usage_percent{pid="2"} 0.5`},
-			fleet.Scraped{Load: fleet.Load{KVTotal: n(1000), CacheUsage: share(0.5)}},
+			fleet.ScrapedValues{Load: fleet.Load{KVTotal: n(1000), CacheUsage: share(0.5)}},
 		},
 		"queues": {
 			[]string{`sglang:num_decode_prealloc_queue_reqs{pid="1"} 0`, `sglang:num_decode_prealloc_queue_reqs{pid="2"} 7`},
-			fleet.Scraped{Load: fleet.Load{Waiting: n(7)}, Queues: fleet.Queues{Prealloc: n(7)}},
+			fleet.ScrapedValues{Load: fleet.Load{Waiting: n(7)}, Queues: fleet.Queues{Prealloc: n(7)}},
 		},
 	} {
 		for range len(c.samples) { // each comes first once
 			c.samples = append(c.samples[1:], c.samples[0])
 			values, _ := pageSays(t, strings.Join(c.samples, "\n")+"\n")
-			if len(values) != 1 || values[0].Scraped != c.want {
+			if len(values) != 1 || values[0].ScrapedValues != c.want {
 				t.Errorf("%s: %+v, want %+v", name, values, c.want)
 			}
 		}
@@ -87,7 +87,7 @@ func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
 
 func TestAQueueInPartsIsCountedAsSGLangDoes(t *testing.T) {
 	n := fleet.Some[uint64]
-	for page, want := range map[string]fleet.Scraped{
+	for page, want := range map[string]fleet.ScrapedValues{
 		"sglang:num_queue_reqs 3\n": {Load: fleet.Load{Waiting: n(3)}},
 		"sglang:num_queue_reqs 3\nsglang:num_prefill_bootstrap_queue_reqs 4\nsglang:num_prefill_inflight_queue_reqs 9\n": {
 			Load: fleet.Load{Waiting: n(7)}, Queues: fleet.Queues{Bootstrap: n(4), Inflight: n(9)},
@@ -100,7 +100,7 @@ func TestAQueueInPartsIsCountedAsSGLangDoes(t *testing.T) {
 		"sglang:num_queue_reqs 0\nsglang:num_retracted_reqs 6\n": {Load: fleet.Load{Waiting: n(0)}}, // retracted since the last pass, and in the queue again
 	} {
 		values, _ := pageSays(t, page)
-		if len(values) != 1 || values[0].Scraped != want {
+		if len(values) != 1 || values[0].ScrapedValues != want {
 			t.Errorf("%q: %+v, want %+v", page, values, want)
 		}
 	}

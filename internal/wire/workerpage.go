@@ -26,7 +26,7 @@ var ErrTooManySamples = errors.New("a metrics page with too many samples")
 type PageValues struct {
 	Namespace string            // empty where the page does not say it
 	Worker    fleet.Opt[uint64] // likewise
-	fleet.Scraped
+	fleet.ScrapedValues
 }
 
 // PageFaults are what of a page could not be read, or cannot be.

@@ -27,9 +27,9 @@ func pageOf(t testing.TB, path ...string) []PageValues {
 func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	backend := fleet.Endpoint{Component: "backend", Name: "generate"}
-	at := func(e fleet.Endpoint, namespace string, worker uint64, s fleet.Scraped) PageValues {
+	at := func(e fleet.Endpoint, namespace string, worker uint64, s fleet.ScrapedValues) PageValues {
 		s.Endpoint = e
-		v := PageValues{Namespace: namespace, Scraped: s}
+		v := PageValues{Namespace: namespace, ScrapedValues: s}
 		if worker != 0 {
 			v.Worker = n(worker)
 		}
@@ -39,28 +39,28 @@ func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 	// has and we ignore.
 	handlers := func(component string, worker uint64, source string, inflight uint64) []PageValues {
 		return []PageValues{
-			at(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.Scraped{Inflight: n(inflight)}),
-			at(fleet.Endpoint{Component: component, Name: "worker_kv_query_source_" + source}, "lab", worker, fleet.Scraped{Inflight: n(0)}),
+			at(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.ScrapedValues{Inflight: n(inflight)}),
+			at(fleet.Endpoint{Component: component, Name: "worker_kv_query_source_" + source}, "lab", worker, fleet.ScrapedValues{Inflight: n(0)}),
 		}
 	}
 	engine := func(l fleet.Load, more ...PageValues) []PageValues {
-		return append([]PageValues{{Scraped: fleet.Scraped{Load: l}}}, more...)
+		return append([]PageValues{{ScrapedValues: fleet.ScrapedValues{Load: l}}}, more...)
 	}
 	sglang := []PageValues{
-		{Scraped: fleet.Scraped{Load: fleet.Load{ActiveSlots: n(15), Waiting: n(4), CacheUsage: share(0.42), HitRate: share(0.75)}}},
-		{Scraped: fleet.Scraped{Rank: 1, Load: fleet.Load{ActiveSlots: n(9), Waiting: n(0), CacheUsage: share(0.125), HitRate: share(0)}}},
+		{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{ActiveSlots: n(15), Waiting: n(4), CacheUsage: share(0.42), HitRate: share(0.75)}}},
+		{ScrapedValues: fleet.ScrapedValues{Rank: 1, Load: fleet.Load{ActiveSlots: n(9), Waiting: n(0), CacheUsage: share(0.125), HitRate: share(0)}}},
 	}
 	for path, want := range map[string][]PageValues{
 		// Captured.
 		"0.6.1/page_before_first_load.prom": {
-			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.Scraped{}),
-			at(backend, "lab", 0, fleet.Scraped{Inflight: n(0)}),
+			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{}),
+			at(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
 		},
 		"0.6.1/page.prom": {
-			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.Scraped{Load: fleet.Load{KVActive: n(42), KVTotal: n(1000), CacheUsage: share(0.25), HitRate: share(0.5)}}),
-			at(backend, "lab", 0, fleet.Scraped{Inflight: n(0)}),
+			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{Load: fleet.Load{KVActive: n(42), KVTotal: n(1000), CacheUsage: share(0.25), HitRate: share(0.5)}}),
+			at(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
 		},
-		"1.6.1/page_worker.prom": {at(backend, "lab", 0x9cf1b09034dc1, fleet.Scraped{Inflight: n(0)})},
+		"1.6.1/page_worker.prom": {at(backend, "lab", 0x9cf1b09034dc1, fleet.ScrapedValues{Inflight: n(0)})},
 		"1.6.1/page_mocker_vllm.prom": engine(fleet.Load{ActiveSlots: n(10), Waiting: n(14), CacheUsage: share(0.998046875)},
 			handlers("vllm", 0x6a6ca214c850b02e, "85e62b4466798", 24)...),
 		"1.6.1/page_mocker_sglang.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(17), HitRate: share(0.7619047619047619)},
@@ -70,41 +70,41 @@ func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 
 		// Written from the engines' public sources.
 		"engines/vllm.prom": {
-			at(fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}, "dynamo", 0x6a6ca214c850b02e, fleet.Scraped{Inflight: n(0)}),
-			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.Scraped{
+			at(fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{Inflight: n(0)}),
+			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{
 				Load:     fleet.Load{ActiveSlots: n(8), Waiting: n(3), KVTotal: n(12894), CacheUsage: share(0.25)},
 				Inflight: n(19), Lookups: n(1805903), Hits: n(451475),
 			}),
-			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.Scraped{
+			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{
 				Rank: 1, Load: fleet.Load{ActiveSlots: n(6), Waiting: n(2), KVTotal: n(12894), CacheUsage: share(8.34e-05)},
 				Lookups: n(0), Hits: n(0),
 			}),
 		},
-		"engines/vllm_0.10.prom": {{Scraped: fleet.Scraped{
+		"engines/vllm_0.10.prom": {{ScrapedValues: fleet.ScrapedValues{
 			Load:    fleet.Load{ActiveSlots: n(37), Waiting: n(12), CacheUsage: share(0.62)},
 			Lookups: n(1000), Hits: n(791),
 		}}},
 		"engines/sglang.prom":             sglang,
 		"engines/sglang_underscores.prom": sglang,
-		"engines/trtllm.prom": {at(fleet.Endpoint{Component: "tensorrt_llm", Name: "generate"}, "dynamo", 42, fleet.Scraped{Load: fleet.Load{
+		"engines/trtllm.prom": {at(fleet.Endpoint{Component: "tensorrt_llm", Name: "generate"}, "dynamo", 42, fleet.ScrapedValues{Load: fleet.Load{
 			ActiveSlots: n(3), TotalSlots: n(2048), Waiting: n(1), KVActive: n(620), KVTotal: n(1000), CacheUsage: share(0.62), HitRate: share(0.38),
 		}})},
-		"engines/sglang_decode.prom": {{Scraped: fleet.Scraped{
+		"engines/sglang_decode.prom": {{ScrapedValues: fleet.ScrapedValues{
 			Load:   fleet.Load{ActiveSlots: n(12), Waiting: n(0 + 7 + 3), CacheUsage: share(0.88)},
 			Queues: fleet.Queues{Prealloc: n(7), Transfer: n(3)},
 		}}},
-		"engines/sglang_prefill.prom": {{Scraped: fleet.Scraped{
+		"engines/sglang_prefill.prom": {{ScrapedValues: fleet.ScrapedValues{
 			Load:   fleet.Load{ActiveSlots: n(2), Waiting: n(1 + 9), CacheUsage: share(0.3)},
 			Queues: fleet.Queues{Bootstrap: n(9), Inflight: n(4)},
 		}}},
 		"engines/vllm_processes.prom":   engine(fleet.Load{ActiveSlots: n(5), Waiting: n(1), CacheUsage: share(0.653)}),
 		"engines/sglang_processes.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(4), CacheUsage: share(0.8)}),
-		"engines/vllm_blanks.prom": {{Scraped: fleet.Scraped{
+		"engines/vllm_blanks.prom": {{ScrapedValues: fleet.ScrapedValues{
 			Load: fleet.Load{ActiveSlots: n(3), Waiting: n(1), CacheUsage: share(0.5)}, Lookups: n(100), Hits: n(40),
 		}}},
 		"engines/vllm_unseeded_rank.prom": {
-			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.Scraped{Load: fleet.Load{KVTotal: n(1), CacheUsage: share(0.37)}}),
-			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.Scraped{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
+			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Load: fleet.Load{KVTotal: n(1), CacheUsage: share(0.37)}}),
+			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
 		},
 	} {
 		t.Run(path, func(t *testing.T) { testutil.Equal(t, "pageOf(t, path)", pageOf(t, path), want) })
@@ -215,7 +215,7 @@ func TestHeadersMayComeTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testutil.Equal(t, "values", values, []PageValues{{Scraped: fleet.Scraped{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
+	testutil.Equal(t, "values", values, []PageValues{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
 }
 
 func TestWhatIsNoPageIsRefused(t *testing.T) {
