@@ -93,7 +93,7 @@ func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 		case what == 6:
 			e.Value = string(garbage.Mutated(rng, s.values[kind]))
 		}
-		if e.Key != wire.UniqueInstanceKey(garbage.Namespace) && s.confined(kind, e) {
+		if e.Key != wire.LeaderKey(garbage.Namespace) && s.confined(kind, e) {
 			return e
 		}
 	}
@@ -130,7 +130,7 @@ func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[stats.Kin
 		return fmt.Errorf("put %q: %w", e.Key, err)
 	}
 	s.there[e.Key] = kind
-	if !wire.Ignored(garbage.Namespace, e.Key) {
+	if !wire.IsIgnoredKey(garbage.Namespace, e.Key) {
 		sent[kind]++
 	}
 	return nil
@@ -143,7 +143,7 @@ func (s *scribbler) remove(ctx context.Context, key string, sent map[stats.Kind]
 	}
 	kind := s.there[key]
 	delete(s.there, key)
-	if !wire.Ignored(garbage.Namespace, key) && named(kind, key) {
+	if !wire.IsIgnoredKey(garbage.Namespace, key) && named(kind, key) {
 		sent[kind]++
 	}
 	return nil

@@ -74,7 +74,7 @@ func (p *part) of(c mock.Config) mock.Config {
 		p.hits = p.hits[1:]
 		return h[0], h[1], true
 	}
-	c.Lose = func(_ int, topic string) bool {
+	c.DropEvent = func(_ int, topic string) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.lose != nil && p.lose(topic)
@@ -96,7 +96,7 @@ func startMock(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c mock.Config) 
 	ctx, end := context.WithCancelCause(context.WithoutCancel(t.Context()))
 	w := &mockWorker{t: t, end: end, done: make(chan error, 1)}
 	registered := make(chan uint64, 10)
-	c.Registered = func(_ int, in fleet.Instance) { registered <- in.ID }
+	c.OnRegistered = func(_ int, in fleet.Instance) { registered <- in.ID }
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -74,7 +74,7 @@ func TestNamespacesAreSeenByNameByPrefixAndAll(t *testing.T) {
 		label := regexp.MustCompile(`dynamo_namespace="(.*?)"`)
 		for series := range p.of("llm_") {
 			of := label.FindStringSubmatch(series)
-			if named := of != nil; named != namespaces.Several() || named && answering[of[1]] == 0 {
+			if named := of != nil; named != namespaces.IsPattern() || named && answering[of[1]] == 0 {
 				t.Errorf("%s is watched, and shown is %s", namespaces, series)
 			}
 		}

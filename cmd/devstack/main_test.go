@@ -215,7 +215,7 @@ func TestTwoOnOnePortIsAnError(t *testing.T) {
 	}
 }
 
-func TestWrongValuesAreNamedInOneLine(t *testing.T) {
+func TestMockWorkerNamesInvalidFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"--workers", "0"}, {"--nats-port", "70000"}, {"--etcd-port=-1"}, {"--metrics-port", "http"}, {"--namespace", "a b"},
 		{"--release", "0.9.2"}, {"--event-plane", "kafka"}, {"--event-plane", "zmq"}, {"--event-plane", "zmq", "--release", "mixed"}, {"--nonsense"}, {"nonsense"},

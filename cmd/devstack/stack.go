@@ -111,7 +111,7 @@ func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) erro
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range s.fleet {
 		c.Log = log
-		c.Registered = func(int, fleet.Instance) {
+		c.OnRegistered = func(int, fleet.Instance) {
 			select {
 			case registered <- struct{}{}:
 			default: // again, after a lost lease

@@ -64,14 +64,14 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		return f, ended, err
 	}
 	c.Seed = uint64(seed)
-	if err = f.check(getenv); err == nil {
-		_, err = a.Unmet(f.needs())
+	if err = f.validate(getenv); err == nil {
+		_, err = a.Unmet(f.dependencies())
 	}
 	return f, false, err
 }
 
 // needs are the flags that do nothing without another.
-func (f *flags) needs() []cli.Need {
+func (f *flags) dependencies() []cli.Need {
 	return []cli.Need{
 		{Flags: "host", Met: f.workers.HasZMQ(), Of: "--event-plane zmq: on NATS no address is needed"},
 		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: f.nats != noNATS, Of: "--nats-server, which says that there is none"},
@@ -80,7 +80,7 @@ func (f *flags) needs() []cli.Need {
 }
 
 // check looks for what cannot work, in all that flags and environment name: files, too.
-func (f *flags) check(getenv func(string) string) error {
+func (f *flags) validate(getenv func(string) string) error {
 	c, nats, etcd := f.workers, f.nats, f.etcd
 	if c.EventInterval > 0 && c.EventInterval < time.Millisecond {
 		return cli.Error("event-interval", c.EventInterval.String(), "0 for no events, or at least 1ms")

@@ -36,11 +36,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	var f flags
 	return cli.Run("mock_worker", getenv, stderr,
 		func() (ended bool, err error) { f, ended, err = parse(args, getenv, stdout); return ended, err },
-		func(log *slog.Logger) error { return work(ctx, f, getenv, log) })
+		func(log *slog.Logger) error { return runWorkers(ctx, f, getenv, log) })
 }
 
 // work runs the workers until ctx ends.
-func work(ctx context.Context, f flags, getenv func(string) string, log *slog.Logger) error {
+func runWorkers(ctx context.Context, f flags, getenv func(string) string, log *slog.Logger) error {
 	var nc *nats.Conn
 	var ec *clientv3.Client
 	var err error

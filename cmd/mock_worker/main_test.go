@@ -21,7 +21,7 @@ import (
 
 func noEnv(string) string { return "" }
 
-func TestWrongValuesAreNamedInOneLine(t *testing.T) {
+func TestMockWorkerNamesInvalidFlags(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		want string
@@ -71,20 +71,20 @@ func TestWrongValuesAreNamedInOneLine(t *testing.T) {
 	}
 }
 
-// TestWrongLogFilterIsAWarning: DYN_LOG is that of all of Dynamo's programs.
-func TestWrongLogFilterIsAWarning(t *testing.T) {
+// TestMockWorkerWarnsOfInvalidLogFilter: DYN_LOG is that of all of Dynamo's programs.
+func TestMockWorkerWarnsOfInvalidLogFilter(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]
 	})
 	testutil.Until(t, s.stderr.Says(`WARN mock_worker: DYN_LOG "inof": no level, and no target here: did you mean info?`, 1))
 	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
-	s.end()
+	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
 	}
 }
 
-func TestHelpAndVersionGoToStdout(t *testing.T) {
+func TestMockWorkerPrintsHelpAndVersion(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--help": "--event-interval", "-h": "--event-interval", "help": "--event-interval",
 		"--version": "mock_worker " + cli.Version + "\n", "version": "mock_worker " + cli.Version + "\n",
@@ -98,16 +98,16 @@ func TestHelpAndVersionGoToStdout(t *testing.T) {
 }
 
 // started is a run in its own goroutine.
-type started struct {
-	end    context.CancelFunc
+type testRun struct {
+	cancel context.CancelFunc
 	code   chan int
 	stderr *testutil.Log
 }
 
-func start(t *testing.T, getenv func(string) string, args ...string) *started {
+func start(t *testing.T, getenv func(string) string, args ...string) *testRun {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &started{end: cancel, code: make(chan int, 1), stderr: new(testutil.Log)}
+	s := &testRun{cancel: cancel, code: make(chan int, 1), stderr: new(testutil.Log)}
 	go func() { s.code <- run(ctx, args, getenv, nil, s.stderr) }()
 	t.Cleanup(cancel)
 	return s
@@ -125,7 +125,7 @@ func keys(t *testing.T, ec *clientv3.Client, prefix string) (names []string) {
 	return names
 }
 
-func TestRunsUntilItIsTold(t *testing.T) {
+func TestMockWorkerDeregistersWhenCancelled(t *testing.T) {
 	stack := devstacktest.Start(t)
 	ec := stack.Client(t)
 	env := func(name string) string {
@@ -144,7 +144,7 @@ func TestRunsUntilItIsTold(t *testing.T) {
 	if _, err := stack.Conn(t).Request(wire.StatsSubject("dynamo_my_component"), nil, 10*time.Second); err != nil {
 		t.Error("stats:", err)
 	}
-	s.end()
+	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
 	}
@@ -153,7 +153,7 @@ func TestRunsUntilItIsTold(t *testing.T) {
 	}
 }
 
-func TestStaticWorkerNeedsNoEtcd(t *testing.T) {
+func TestMockWorkerStaticNeedsNoEtcd(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	s := start(t, func(name string) string { // shared with others: what it says of etcd does not count, and is no error
@@ -163,13 +163,13 @@ func TestStaticWorkerNeedsNoEtcd(t *testing.T) {
 		_, err := nc.Request(wire.StatsSubject("dynamo_backend"), nil, 10*time.Second)
 		return err
 	})
-	s.end()
+	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
 	}
 }
 
-func TestWorkerWithZMQNeedsNoNATS(t *testing.T) {
+func TestMockWorkerOverZMQNeedsNoNATS(t *testing.T) {
 	stack := devstacktest.Start(t)
 	ec := stack.Client(t)
 	s := start(t, noEnv, "--release", "1.6.1", "--nats-server", "none", "--etcd-endpoints", stack.Etcd.Endpoint(), "--host", "localhost", "--correlated")
@@ -194,7 +194,7 @@ func TestWorkerWithZMQNeedsNoNATS(t *testing.T) {
 	if err := sub.Run(ctx, func([][]byte) { heard() }); err != nil || ctx.Err() != context.Canceled {
 		t.Errorf("no load was published: %v, %v\n%s", err, ctx.Err(), s.stderr)
 	}
-	s.end()
+	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
 	}
@@ -203,7 +203,7 @@ func TestWorkerWithZMQNeedsNoNATS(t *testing.T) {
 	}
 }
 
-func TestWaitsForItsServers(t *testing.T) {
+func TestMockWorkerWaitsForServers(t *testing.T) {
 	stack := devstacktest.Start(t)
 	ec := stack.Client(t)
 	natsURL, endpoint := stack.NATS.URL(), stack.Etcd.Endpoint()
@@ -224,22 +224,22 @@ func TestWaitsForItsServers(t *testing.T) {
 	if n := strings.Count(s.stderr.String(), "is not connected"); n != 2 {
 		t.Errorf("said %d times that a server is not connected, want once each:\n%s", n, s.stderr)
 	}
-	s.end()
+	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
 	}
 }
 
-func TestEndsWhileItWaits(t *testing.T) {
+func TestMockWorkerEndsWhileWaiting(t *testing.T) {
 	s := start(t, noEnv, "--nats-server", "nats://127.0.0.1:1")
 	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
-	s.end()
+	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
 	}
 }
 
-func TestWhatCannotBeMendedEndsIt(t *testing.T) {
+func TestMockWorkerEndsOnRejectedCredentials(t *testing.T) {
 	locked, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: func(o *server.Options) { o.Authorization = "secret" }})
 	if err != nil {
 		t.Fatal(err)

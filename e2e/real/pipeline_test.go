@@ -281,7 +281,7 @@ func (h *heard) take(msg *nats.Msg) {
 	if wire.IsEnvelope(msg.Data) {
 		var e wire.Envelope
 		if e, err = wire.ParseEnvelope(msg.Data); err == nil {
-			r, err = wire.ParseHitRatePack(e.Payload)
+			r, err = wire.ParseHitRateMsgpack(e.Payload)
 		}
 	}
 	if err != nil {

@@ -43,12 +43,12 @@ func (c *config) complete(f flags) error {
 		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
 	}
 	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
-	if c.namespaces.Several() {
+	if c.namespaces.IsPattern() {
 		c.target.Namespace = string(c.namespaces)
 	}
 	switch {
 	case c.hasRegistry():
-	case c.namespaces.Several():
+	case c.namespaces.IsPattern():
 		return fmt.Errorf("--etcd-endpoints %q: needs one --namespace, since nothing says which there are that begin with %q", none, c.namespaces)
 	case !hasComponent:
 		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", none)

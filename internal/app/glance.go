@@ -32,7 +32,7 @@ func newGlance(c config, f *fleet.Fleet, log *slog.Logger) *glance.Glance {
 	if c.web != nil {
 		o.WebFile, o.WebWrong = c.web.Path(), c.web.Wrong
 	}
-	key := wire.UniqueInstanceKey(string(c.namespaces))
+	key := wire.LeaderKey(string(c.namespaces))
 	switch {
 	case c.discovery == byFiles:
 		o.Registry, o.Watches = "the directory of workers", []string{c.files}
@@ -43,7 +43,7 @@ func newGlance(c config, f *fleet.Fleet, log *slog.Logger) *glance.Glance {
 			o.Watches[1] = "pods in " + c.kubernetes.namespace
 		}
 	case c.etcdServers() != "":
-		o.Registry, o.Instance, o.Watches = "etcd", key, c.namespaces.Prefixes()
+		o.Registry, o.Instance, o.Watches = "etcd", key, c.namespaces.KeyPrefixes()
 	}
 	if c.push {
 		o.Gateway = cli.Redact(c.pushURL)
@@ -58,7 +58,7 @@ func (c config) mockCommand() string {
 		return ""
 	}
 	namespace := string(c.namespaces)
-	if c.namespaces.Several() {
+	if c.namespaces.IsPattern() {
 		namespace = strings.TrimSuffix(namespace, "*") + "mock"
 	}
 	command := glance.Command("mock_worker", namespace, fleet.Endpoint(c.target))

@@ -73,7 +73,7 @@ func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 
 // pageOf is where a worker's page is; empty if nowhere.
 func (c config) pageOf(p fleet.ScrapeTarget) string {
-	return c.scrapes.urls.Of(c.namespaces.Name(p.Endpoint), p)
+	return c.scrapes.urls.Of(c.namespaces.OfEndpoint(p.Endpoint), p)
 }
 
 // urlTemplates is the value of --worker-metrics-url.

@@ -243,9 +243,9 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 	}
 	f.Sync(all)
 	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
-	values := []wire.PageValues{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // no worker's
+	values := []wire.WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // no worker's
 	for id := range uint64(many) {
-		of := wire.PageValues{Worker: fleet.Some(1 + id), ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
+		of := wire.WorkerMetrics{Worker: fleet.Some(1 + id), ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
 		other := of
 		other.Namespace, other.Load.Waiting = "other", fleet.Some[uint64](7)
 		values = append(values, other, of)

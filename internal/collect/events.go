@@ -96,7 +96,7 @@ func (e *Events) envelope(at fleet.Endpoint, topic string, v wire.Envelope, numb
 	case stats.LoadEvent:
 		e.load(at, v, by, behind)
 	case stats.HitRate:
-		hit, err := wire.ParseHitRatePack(v.Payload)
+		hit, err := wire.ParseHitRateMsgpack(v.Payload)
 		if err == nil && by.arrives(v, kind, hit.Worker, 0) == again {
 			t.CountRejected(kind, stats.Repeated)
 			return
@@ -184,7 +184,7 @@ func (e *Events) pass(at fleet.Endpoint, v wire.Envelope, by *copies, behind boo
 		e.reject(stats.ForwardPass, stats.BadMsgpack, err)
 		return
 	}
-	if !p.HasWorker {
+	if !p.HasWorkerID {
 		e.fleet.Stats.CountRejected(stats.ForwardPass, stats.NoWorker)
 		e.nameless.Do(func() {
 			e.log.Warn("Forward passes come without their worker's id and cannot be shown: an engine was not told it when it was started", "endpoint", at)

@@ -64,7 +64,7 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 // namespaces; without the name of the one that all is of.
 func heardOf(t *testing.T, dir string, lines []byte, namespace string, namespaces wire.Namespaces) string {
 	var all fleet.Target
-	if namespaces.Several() {
+	if namespaces.IsPattern() {
 		all.Namespace = string(namespaces)
 	}
 	f := fleet.New(all, 1000, true)
@@ -140,7 +140,7 @@ func workersOf(v wire.Envelope) []uint64 {
 	if l, err := wire.ParseActiveLoad(v.Payload); err == nil && string(v.Topic) == wire.TopicLoad && !l.IsEstimate() {
 		return []uint64{l.Worker}
 	}
-	if p, err := wire.ParseForwardPass(v.Payload); err == nil && p.HasWorker {
+	if p, err := wire.ParseForwardPass(v.Payload); err == nil && p.HasWorkerID {
 		return []uint64{p.Worker}
 	}
 	return nil
@@ -152,7 +152,7 @@ func registryOf(t *testing.T, dir, label string) fleet.Listing {
 	t.Helper()
 	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry), Channels: make(map[string]fleet.Channel)}
 	put := func(key, value string) {
-		if in, ok := wire.LayoutV1.ParseKey("lab", key); ok && !wire.Ignored("lab", key) {
+		if in, ok := wire.LayoutV1.ParseKey("lab", key); ok && !wire.IsIgnoredKey("lab", key) {
 			r, err := wire.LayoutV1.ParseValue("lab", in, []byte(value))
 			if err != nil {
 				t.Fatal(err)

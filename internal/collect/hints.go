@@ -26,7 +26,7 @@ func (p *Poller) announce(e fleet.Endpoint, poll int) {
 		if era == wire.EraSeed {
 			level = slog.LevelInfo
 		}
-		service := wire.ServiceName(era, p.Namespaces.Name(e), e.Component)
+		service := wire.ServiceName(era, p.Namespaces.OfEndpoint(e), e.Component)
 		p.Log.Log(context.Background(), level,
 			"Scraping service "+service+" and filtering on subject "+wire.Subject(service, e.Name, 0))
 	}

@@ -176,7 +176,7 @@ func (e *Events) hitRate(m *nats.Msg) {
 // namespaceOf is the namespace that an event's subject names, and whether it is
 // watched. Subscriptions of several namespaces bring the others' events, too.
 func (e *Events) namespaceOf(subject string) (name string, ours bool) {
-	if !e.namespaces.Several() {
+	if !e.namespaces.IsPattern() {
 		return string(e.namespaces), true
 	}
 	name = wire.SubjectNamespace(subject)

@@ -67,7 +67,7 @@ func componentAt(e fleet.Endpoint) fleet.Endpoint {
 // digit nothing is left from 0.2.1 on.
 func (p *Poller) names(component fleet.Endpoint) (names []string) {
 	for _, era := range wire.Eras {
-		if name := wire.ServiceName(era, p.Namespaces.Name(component), component.Component); name != "" {
+		if name := wire.ServiceName(era, p.Namespaces.OfEndpoint(component), component.Component); name != "" {
 			names = append(names, name)
 		}
 	}

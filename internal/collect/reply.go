@@ -52,7 +52,7 @@ func (p *Poller) reply(m *nats.Msg) {
 
 // endpoint is what a reply says of one endpoint, false if that is of no use. What
 // is wrong with it is no trouble of the others.
-func (p *Poller) endpoint(r *wire.Answer, e *wire.EndpointAnswer, s service) (report fleet.PollReply, ok bool) {
+func (p *Poller) endpoint(r *wire.DecodedReply, e *wire.DecodedEndpoint, s service) (report fleet.PollReply, ok bool) {
 	t := &p.Fleet.Stats
 	worker := fleet.WorkerID{Lease: e.Lease}
 	ok = e.Name != ""
@@ -153,7 +153,7 @@ func (p *Poller) endpointOf(service string, s service, name string, lease uint64
 		return at
 	}
 	for _, e := range p.Fleet.EndpointsOf(lease) {
-		if e.Name == name && wire.IsServiceOf(service, p.Namespaces.Name(e), e.Component) {
+		if e.Name == name && wire.IsServiceOf(service, p.Namespaces.OfEndpoint(e), e.Component) {
 			return e
 		}
 	}

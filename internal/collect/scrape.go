@@ -171,14 +171,14 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.ScrapeTar
 	}
 	tally, faults := &s.Fleet.Stats, reader.pages.Faults
 	switch {
-	case err == nil, errors.Is(err, wire.ErrPage):
+	case err == nil, errors.Is(err, wire.ErrWorkerMetrics):
 		tally.CountMessage(stats.WorkerMetrics)
 	case errors.Is(err, errTooLarge), errors.Is(err, wire.ErrTooManySamples):
 		tally.CountMessage(stats.WorkerMetrics)
 		tally.CountRejected(stats.WorkerMetrics, stats.TooLarge)
 	}
 	tally.AddRejected(stats.WorkerMetrics, stats.BadText, faults.Lines)
-	tally.AddRejected(stats.WorkerMetrics, stats.OutOfRange, faults.Wrong)
+	tally.AddRejected(stats.WorkerMetrics, stats.OutOfRange, faults.Invalid)
 	if err != nil {
 		why := troubleOf(err)
 		tally.CountScrapeFailure(why)
@@ -200,10 +200,10 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.ScrapeTar
 
 // book books what a page says. Where several workers are said to have the same page, what
 // does not say whose it is is nobody's.
-func (s *Scraper) book(pages []fleet.ScrapeTarget, values []wire.PageValues) stats.ScrapeResult {
+func (s *Scraper) book(pages []fleet.ScrapeTarget, values []wire.WorkerMetrics) stats.ScrapeResult {
 	result := stats.ScrapeEmpty
-	of := make(map[uint64][]wire.PageValues) // by the worker that they name
-	var unnamed []wire.PageValues
+	of := make(map[uint64][]wire.WorkerMetrics) // by the worker that they name
+	var unnamed []wire.WorkerMetrics
 	for _, v := range values {
 		if v.Worker.OK {
 			of[v.Worker.V] = append(of[v.Worker.V], v)
@@ -214,7 +214,7 @@ func (s *Scraper) book(pages []fleet.ScrapeTarget, values []wire.PageValues) sta
 	for _, p := range pages {
 		var ours []fleet.ScrapedValues
 		for _, v := range append(of[p.ID], unnamed...) {
-			if v.Namespace == "" || v.Namespace == s.Namespaces.Name(p.Endpoint) {
+			if v.Namespace == "" || v.Namespace == s.Namespaces.OfEndpoint(p.Endpoint) {
 				v.Endpoint.Namespace = p.Endpoint.Namespace
 				ours = append(ours, v.ScrapedValues)
 			}

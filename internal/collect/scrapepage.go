@@ -25,13 +25,13 @@ var errTooLarge = errors.New("a metrics page of more than 4 MiB")
 
 // pageReader gets pages over HTTP, one after the other.
 type pageReader struct {
-	pages wire.PageReader
+	pages wire.WorkerMetricsReader
 	gzip  gzip.Reader
 }
 
 // get reads a page, and says how long it is. Long: it was so the last time.
-func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.PageValues, size int, err error) {
-	r.pages.Faults = wire.PageFaults{}
+func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.WorkerMetrics, size int, err error) {
+	r.pages.Faults = wire.WorkerMetricsFaults{}
 	a := &asking{Context: ctx}
 	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, a), http.MethodGet, url, nil)
 	if err != nil {

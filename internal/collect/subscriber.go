@@ -52,7 +52,7 @@ func (z *subscribers) start(ctx context.Context, w *want) {
 	gate := z.gate(w.address)
 	sub := zmtp.Sub{
 		Address: w.address, Topics: []string{c.Topic}, MaxMessage: maxEvent, Dial: e.dial,
-		Turn: gate.pass, Failed: func(error) { e.fleet.Stats.CountFailure(stats.PeerZMQ) },
+		BeforeDial: gate.pass, OnFailure: func(error) { e.fleet.Stats.CountFailure(stats.PeerZMQ) },
 	}
 	deliver := throttled(ctx, func(frames [][]byte) { e.direct(s.channel.Load(), &w.sequence, frames) })
 	if w.broker {
@@ -63,7 +63,7 @@ func (z *subscribers) start(ctx context.Context, w *want) {
 	s.ended.Go(func() {
 		away := time.AfterFunc(warnAfter, s.warnAway)
 		defer away.Stop()
-		if err := sub.Keep(ctx, deliver, func(err error) { s.status(away, err) }); err != nil {
+		if err := sub.RunReconnecting(ctx, deliver, func(err error) { s.status(away, err) }); err != nil {
 			e.log.Warn("A ZMQ publisher cannot be subscribed to", "error", err)
 		}
 		s.status(away, context.Canceled)

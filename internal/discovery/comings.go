@@ -185,7 +185,7 @@ func (c *Comings) sentence(changes map[fleet.Endpoint]*change, first bool) strin
 	for i, e := range slices.SortedFunc(maps.Keys(changes), compareEndpoints) {
 		of := changes[e]
 		if i < mostComings {
-			parts = append(parts, of.text(c.Namespaces.Name(e)+"/"+e.Component+"/"+e.Name, first))
+			parts = append(parts, of.text(c.Namespaces.OfEndpoint(e)+"/"+e.Component+"/"+e.Name, first))
 			continue
 		}
 		rest.come = append(rest.come, of.come...)

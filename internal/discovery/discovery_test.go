@@ -149,7 +149,7 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 	r.put("instances/dynamo/c/e:2", good)
 	r.put("instances/dynamo/c/e:zz", good)
 	r.put("dynamo/components/nothing", "")
-	r.put(wire.UniqueInstanceKey("dynamo"), "{}") // ours: no garbage
+	r.put(wire.LeaderKey("dynamo"), "{}") // ours: no garbage
 	r.register(wire.LayoutInstances, worker(3))
 	r.has(3, func(id uint64) bool { return id == 3 })
 	tally := &r.Fleet.Stats
@@ -168,7 +168,7 @@ func TestHoldRefusesASecondAndGivesTheKeyBack(t *testing.T) {
 	r := newRegistry(t)
 	stop, ended := hold(t, r.Etcd, false)
 	leads(t, r.Etcd, true)
-	key := wire.UniqueInstanceKey("dynamo")
+	key := wire.LeaderKey("dynamo")
 	got, err := r.worker.Get(t.Context(), key)
 	if err != nil || len(got.Kvs) != 1 || got.Kvs[0].Lease == 0 || string(got.Kvs[0].Value) != `{"component_name": "a"}` {
 		t.Fatalf("key: %v, %v; want the value, on a lease", got, err)

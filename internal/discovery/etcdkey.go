@@ -39,7 +39,7 @@ func (r *Etcd) place(value []byte, log *slog.Logger) *etcdKey {
 		etcd:     r,
 		log:      log,
 		sessions: r.Endpoints.Sessions(),
-		key:      wire.UniqueInstanceKey(string(r.Namespaces)),
+		key:      wire.LeaderKey(string(r.Namespaces)),
 		value:    value,
 		lease:    clientv3.LeaseID(1 + rand.Int64N(1<<62)),
 	}

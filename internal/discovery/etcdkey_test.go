@@ -153,7 +153,7 @@ func leader(p *Etcd) error {
 func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	key := wire.UniqueInstanceKey("dynamo")
+	key := wire.LeaderKey("dynamo")
 	r.put(key, `{"component_name": "by hand"}`)
 	const said = `another instance exists, started for {"component_name": "by hand"}: it hangs on no lease, so that nothing will ever delete it: ` +
 		`it was put by hand; if there is no such program: etcdctl del dynamo/components/metrics/instance`
@@ -202,7 +202,7 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 func TestTheOtherInstanceIsNamedByItsHost(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	key := wire.UniqueInstanceKey("dynamo")
+	key := wire.LeaderKey("dynamo")
 	for value, want := range map[string]string{
 		`{"component_name": "a", "host": "gpu-3"}`:          "another instance exists on host gpu-3, started for {",
 		`{"component_name": "a"}`:                           "another instance exists, started for {",
@@ -231,7 +231,7 @@ func TestTheOneThatLedShowsTheFleetUntilAnotherDoes(t *testing.T) {
 	p := r.another()
 	hold(t, p, true)
 	leads(t, p, true)
-	key, other := wire.UniqueInstanceKey("dynamo"), r.another()
+	key, other := wire.LeaderKey("dynamo"), r.another()
 	lease, err := r.worker.Grant(t.Context(), 60)
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead(t *testing.T) {
 		hold(t, p, true)
 	}
 	oneLeads(t, pair[0], pair[1])
-	key := wire.UniqueInstanceKey("dynamo")
+	key := wire.LeaderKey("dynamo")
 	r.put(key, strings.Repeat("x", 5<<20))
 	for _, p := range pair {
 		leads(t, p, false)

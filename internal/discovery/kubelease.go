@@ -45,7 +45,7 @@ func (k *Kubernetes) Hold(ctx context.Context, identity string, value []byte, st
 }
 
 func (k *Kubernetes) lease(identity string, value []byte) *kubeLease {
-	key := wire.UniqueInstanceKey(string(k.Namespaces))
+	key := wire.LeaderKey(string(k.Namespaces))
 	return &kubeLease{
 		client: k.Client, tally: &k.Fleet.Stats, log: k.Log,
 		namespace: k.In, name: leaseName(key), key: key, value: value, identity: identity + "_" + strings.ToLower(rand.Text()[:8]),

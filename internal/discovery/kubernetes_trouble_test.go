@@ -133,7 +133,7 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 		t.Run(string(namespaces), func(t *testing.T) {
 			k := newInTeamA(t)
 			k.Namespaces = namespaces
-			if namespaces.Several() {
+			if namespaces.IsPattern() {
 				k.Fleet = fleet.New(fleet.Target{Namespace: string(namespaces)}, 100, true)
 				k.Fleet.Stats.Kubernetes.MarkUsed()
 			}

@@ -31,7 +31,7 @@ const (
 func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet.Listing, at *etcdserverpb.ResponseHeader, err error) {
 	all = newListing()
 	reader := w.reader()
-	for _, prefix := range w.Namespaces.Prefixes() {
+	for _, prefix := range w.Namespaces.KeyPrefixes() {
 		end := clientv3.GetPrefixRangeEnd(prefix)
 		for from := prefix; from != ""; {
 			page, err := w.page(ctx, s, from, end, at.GetRevision())

@@ -84,7 +84,7 @@ func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
 	r.register(wire.LayoutV1, worker(7)) // the watch goes on
 	r.has(9, func(id uint64) bool { return id == 9 || id == 7 })
 	testutil.Until(t, func() error {
-		got, err := r.worker.Get(t.Context(), wire.UniqueInstanceKey("dynamo"))
+		got, err := r.worker.Get(t.Context(), wire.LeaderKey("dynamo"))
 		if err == nil && len(got.Kvs) == 0 {
 			err = errors.New("the unique instance's key has not come back")
 		}

@@ -103,8 +103,8 @@ type reader struct {
 // find tells what a key is of. It reports false for keys that this program does not
 // read though nothing is wrong with them.
 func (r *reader) find(key string) (e entry, ok bool) {
-	namespace, watched := r.namespaces.Of(key)
-	if !watched || key == wire.UniqueInstanceKey(namespace) || wire.Ignored(namespace, key) {
+	namespace, watched := r.namespaces.OfKey(key)
+	if !watched || key == wire.LeaderKey(namespace) || wire.IsIgnoredKey(namespace, key) {
 		return e, false
 	}
 	e.key, e.namespace, e.label = key, namespace, r.namespaces.Label(namespace)

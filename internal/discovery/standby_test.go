@@ -170,7 +170,7 @@ func TestOneLeadsWhateverBecomesOfItsKey(t *testing.T) {
 				hold(t, p, true)
 			}
 			leader, other := oneLeads(t, pair[0], pair[1])
-			if err := lose(r, wire.UniqueInstanceKey("dynamo")); err != nil {
+			if err := lose(r, wire.LeaderKey("dynamo")); err != nil {
 				t.Fatal(err)
 			}
 			leads(t, leader, false)
@@ -195,7 +195,7 @@ func TestAProgramThatMayNotStandByLeadsAgain(t *testing.T) {
 			p := r.another()
 			_, ended := hold(t, p, false)
 			leads(t, p, true)
-			if err := lose(r, wire.UniqueInstanceKey("dynamo")); err != nil {
+			if err := lose(r, wire.LeaderKey("dynamo")); err != nil {
 				t.Fatal(err)
 			}
 			leads(t, p, false)
@@ -218,7 +218,7 @@ func TestAProgramThatMayNotStandByEndsWhereAnotherTakesItsKey(t *testing.T) {
 	leads(t, p, true)
 	lease, err := r.worker.Grant(t.Context(), 60)
 	if err == nil {
-		_, err = r.worker.Put(t.Context(), wire.UniqueInstanceKey("dynamo"), "{}", clientv3.WithLease(lease.ID))
+		_, err = r.worker.Put(t.Context(), wire.LeaderKey("dynamo"), "{}", clientv3.WithLease(lease.ID))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -169,7 +169,7 @@ func (w *etcdWatch) awaitReason(ctx context.Context, doubts uint64) error {
 // follow applies the changes from a revision on.
 func (w *etcdWatch) follow(ctx context.Context, s *connect.EtcdSession, from int64, at *position) error {
 	c := changes{session: s, begun: func() { w.back(s.Endpoint) }}
-	for _, prefix := range w.Namespaces.Prefixes() {
+	for _, prefix := range w.Namespaces.KeyPrefixes() {
 		c.ranges = append(c.ranges, &etcdserverpb.WatchCreateRequest{
 			Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: from, Fragment: true,
 		})
@@ -209,7 +209,7 @@ func (p *position) reached(revision int64) (before int64) {
 
 // check asks etcd again and again where it has come to.
 func (w *etcdWatch) check(ctx context.Context, s *connect.EtcdSession, at *position) error {
-	key := w.Namespaces.Prefixes()[0]
+	key := w.Namespaces.KeyPrefixes()[0]
 	for backoff.Wait(ctx, lookAgain) {
 		before := at.reached(0)
 		h, err := confirmedHeader(ctx, s, key)

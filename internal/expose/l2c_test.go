@@ -79,7 +79,7 @@ func decoded(t *testing.T, b []byte) (v any) {
 	return v
 }
 
-func TestL2CEventIsTheOriginals(t *testing.T) {
+func TestL2CEqualsTheOriginals(t *testing.T) {
 	b := newBus(t, 0)
 	log, book := newLog()
 	l := &L2C{Fleet: originalFleet(t), Namespace: "dynamo", Conn: b.conn, Log: log}

@@ -41,7 +41,7 @@ func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, whe
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(slowPage))
 		groups := []targetGroup{} // not null: Prometheus wants a list
 		for _, p := range f.ScrapeTargets(false) {
-			if g, ok := targetOf(p, namespaces.Name(p.Endpoint), where(p)); ok {
+			if g, ok := targetOf(p, namespaces.OfEndpoint(p.Endpoint), where(p)); ok {
 				groups = append(groups, g)
 			}
 		}

@@ -123,7 +123,7 @@ func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
 func TestTargetsNameTheNamespaceOfTheirWorker(t *testing.T) {
 	for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
 		var all fleet.Target
-		if namespaces.Several() {
+		if namespaces.IsPattern() {
 			all.Namespace = string(namespaces)
 		}
 		f := fleetAt(all, true)

@@ -69,7 +69,7 @@ func (l *lab) published(release string) {
 		l.t.Fatal(err)
 	}
 	for _, kv := range keys {
-		if in, ok := wire.LayoutV1.ParseKey("lab", kv.Key); ok && !wire.Ignored("lab", kv.Key) {
+		if in, ok := wire.LayoutV1.ParseKey("lab", kv.Key); ok && !wire.IsIgnoredKey("lab", kv.Key) {
 			r, err := wire.LayoutV1.ParseValue("lab", in, []byte(kv.Value))
 			if err != nil {
 				l.t.Fatal(err)
@@ -126,7 +126,7 @@ func (l *lab) event(line string) {
 			l.f.RecordLoad(fleet.Origin{Worker: a.Worker, Rank: a.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: a.KVActive()})
 		}
 	case wire.TopicForwardPass:
-		if p, err := wire.ParseForwardPass(envelope.Payload); err == nil && p.HasWorker {
+		if p, err := wire.ParseForwardPass(envelope.Payload); err == nil && p.HasWorkerID {
 			l.f.RecordForwardPass(fleet.Origin{Worker: p.Worker, Rank: p.Rank}, fleet.Pass{Counter: p.Counter, Seconds: p.WallTime, Running: p.Running(), Waiting: p.Waiting()})
 		}
 	}

@@ -60,14 +60,14 @@ func inLabOf(t *testing.T, most int, test func(*lab)) {
 // watch has the lab watch these namespaces.
 func (l *lab) watch(namespaces wire.Namespaces) {
 	var all fleet.Target
-	if namespaces.Several() {
+	if namespaces.IsPattern() {
 		all.Namespace = string(namespaces)
 	}
 	l.f = fleet.New(all, 10_000, true)
 	l.f.Advance(time.Now())
 	l.f.Sync(fleet.Listing{})
 	o := options(l.f)
-	o.Namespaces, o.Instance = namespaces, wire.UniqueInstanceKey(string(namespaces))
+	o.Namespaces, o.Instance = namespaces, wire.LeaderKey(string(namespaces))
 	l.g = New(o)
 }
 

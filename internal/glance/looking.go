@@ -27,7 +27,7 @@ func (g *Glance) asks(census []fleet.WorkerCount) (all []string) {
 	}
 	for _, c := range components {
 		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest first
-			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.o.Namespaces.Name(c), c.Component)))
+			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.o.Namespaces.OfEndpoint(c), c.Component)))
 		}
 	}
 	return all
@@ -35,7 +35,7 @@ func (g *Glance) asks(census []fleet.WorkerCount) (all []string) {
 
 // writePlace is an endpoint with its namespace.
 func (g *Glance) writePlace(d *doc, e fleet.Endpoint) {
-	e.Namespace = g.o.Namespaces.Name(e)
+	e.Namespace = g.o.Namespaces.OfEndpoint(e)
 	writeEndpoint(d, e)
 }
 

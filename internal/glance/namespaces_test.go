@@ -66,7 +66,7 @@ func TestSignalsAreOfTheNamespacesThatAreAskedFor(t *testing.T) {
 			}
 			l.register(in("prod-1f"), 1, 2)
 			answers := []fleet.PollReply{load(in("prod-1f"), 1, 200, 1), load(in("prod-1f"), 2, 400, 2)}
-			if watched.Several() {
+			if watched.IsPattern() {
 				l.register(in("prod-2e"), 3)
 				answers = append(answers, load(in("prod-2e"), 3, 900, 3))
 			}

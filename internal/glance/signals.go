@@ -32,7 +32,7 @@ func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.o.Namespaces)))
-	if !g.o.Namespaces.Overlap(namespaces) {
+	if !g.o.Namespaces.Overlaps(namespaces) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.o.Namespaces)))
 		return
 	}
@@ -57,12 +57,12 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 	var places []*place
 	var s sums
 	for _, p := range g.order {
-		if p.Component == e.Component && p.Name == e.Name && of.Match(g.o.Namespaces.Name(p.Endpoint)) {
+		if p.Component == e.Component && p.Name == e.Name && of.Match(g.o.Namespaces.OfEndpoint(p.Endpoint)) {
 			places = append(places, p)
 			s.merge(&p.sums)
 		}
 	}
-	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.o.Namespaces.Several()) {
+	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.o.Namespaces.IsPattern()) {
 		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", thousands(mostPlaces))
 	}
 	newest, stale := g.freshness(places, s.shown)

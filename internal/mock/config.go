@@ -50,11 +50,11 @@ type Config struct {
 
 	// Lose, if not nil, is asked about each event that has a sequence number. If it
 	// says so the event is not sent, and its number is missing.
-	Lose func(worker int, topic string) bool
+	DropEvent func(worker int, topic string) bool
 
 	// Registered, if not nil, hears each worker's registration, also those after
 	// a lost lease, from the worker's goroutine.
-	Registered func(worker int, in fleet.Instance)
+	OnRegistered func(worker int, in fleet.Instance)
 
 	Log *slog.Logger // default: nowhere
 }
@@ -81,8 +81,8 @@ func (c Config) Check() error {
 		return bad("workers", fmt.Sprint(c.Workers), "at least 1")
 	case !known:
 		return bad("release", c.Release, "one of "+strings.Join(Releases(), ", "))
-	case c.EventPlane != "" && !slices.Contains(r.planes, c.EventPlane):
-		return bad("event-plane", c.EventPlane, strings.Join(r.planes, " or ")+" with release "+r.name)
+	case c.EventPlane != "" && !slices.Contains(r.eventPlanes, c.EventPlane):
+		return bad("event-plane", c.EventPlane, strings.Join(r.eventPlanes, " or ")+" with release "+r.name)
 	case wire.ServiceName(r.era, c.Namespace, c.Component) == "":
 		return bad("component", c.Component, "a name that, behind the namespace, leaves something of a NATS service's name")
 	case c.EventInterval < 0:
@@ -109,28 +109,28 @@ func (c Config) release() (release, bool) {
 }
 
 // plane is the event plane of workers that Check has nothing against.
-func (c Config) plane() string {
+func (c Config) eventPlane() string {
 	if c.EventPlane != "" {
 		return c.EventPlane
 	}
 	r, _ := c.release()
-	return r.planes[0]
+	return r.eventPlanes[0]
 }
 
 // NeedsNATS reports whether there are no such workers without a NATS server. Check
 // must have nothing against them.
 func (c Config) NeedsNATS() bool {
 	r, _ := c.release()
-	return r.data != nil || c.plane() == NATS
+	return r.statsData != nil || c.eventPlane() == NATS
 }
 
 // HasZMQ reports whether subscribers find the workers on ZeroMQ. Check must have nothing against
 // them.
-func (c Config) HasZMQ() bool { return c.plane() == ZMQ }
+func (c Config) HasZMQ() bool { return c.eventPlane() == ZMQ }
 
 // NeedsEtcd reports whether there are no such static workers: from 0.6.1 on they
 // report by events, which carry their ids. Check must have nothing against them.
 func (c Config) NeedsEtcd() bool {
 	r, _ := c.release()
-	return r.voice != nil
+	return r.events != nil
 }

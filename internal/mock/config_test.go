@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestConfigNamesWhatIsWrong(t *testing.T) {
+func TestConfigCheckNamesTheSetting(t *testing.T) {
 	good := Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate"}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)

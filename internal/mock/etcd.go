@@ -16,25 +16,25 @@ import (
 )
 
 const (
-	callTimeout = 3 * time.Second
-	farewell    = 2 * time.Second // for what is said to etcd at the end
+	callTimeout    = 3 * time.Second
+	releaseTimeout = 2 * time.Second // for what is said to etcd at the end
 )
 
 // registry is etcd, for workers that outlast its absence.
-type registry struct {
+type etcdRegistry struct {
 	client *clientv3.Client
 	ttl    int64 // seconds, of leases
 	log    *slog.Logger
 
-	mu   sync.Mutex
-	away bool  // as was logged
-	left int   // leases that could not be revoked
-	why  error // for one of them
+	mu           sync.Mutex
+	disconnected bool  // as was logged
+	unrevoked    int   // leases that could not be revoked
+	revokeErr    error // for one of them
 }
 
 // grant gets a lease; 0 if ctx ended before.
-func (r *registry) grant(ctx context.Context) (lease clientv3.LeaseID, err error) {
-	err = r.insist(ctx, func(ctx context.Context) error {
+func (r *etcdRegistry) grant(ctx context.Context) (lease clientv3.LeaseID, err error) {
+	err = r.retry(ctx, func(ctx context.Context) error {
 		grant, err := r.client.Grant(ctx, r.ttl)
 		if err != nil {
 			return fmt.Errorf("get a lease: %w", err)
@@ -46,10 +46,10 @@ func (r *registry) grant(ctx context.Context) (lease clientv3.LeaseID, err error
 }
 
 // register puts the keys on the lease; false if the lease is lost.
-func (r *registry) register(ctx context.Context, lease clientv3.LeaseID, entries []entry) (alive bool, err error) {
+func (r *etcdRegistry) register(ctx context.Context, lease clientv3.LeaseID, entries []entry) (alive bool, err error) {
 	alive = true
 	for _, e := range entries {
-		err = r.insist(ctx, func(ctx context.Context) error {
+		err = r.retry(ctx, func(ctx context.Context) error {
 			_, err := r.client.Put(ctx, e.key, string(e.value), clientv3.WithLease(lease))
 			if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 				alive = false
@@ -68,7 +68,7 @@ func (r *registry) register(ctx context.Context, lease clientv3.LeaseID, entries
 }
 
 // keep renews the lease until it is lost (false), or ctx ends.
-func (r *registry) keep(ctx context.Context, lease clientv3.LeaseID) (alive bool, err error) {
+func (r *etcdRegistry) keepAlive(ctx context.Context, lease clientv3.LeaseID) (alive bool, err error) {
 	for alive = true; alive && err == nil && ctx.Err() == nil; {
 		// The answers end when etcd has been silent for as long as the lease lasts,
 		// too: restarted, it may well have kept the lease.
@@ -76,7 +76,7 @@ func (r *registry) keep(ctx context.Context, lease clientv3.LeaseID) (alive bool
 			for range answers {
 			}
 		}
-		err = r.insist(ctx, func(ctx context.Context) error {
+		err = r.retry(ctx, func(ctx context.Context) error {
 			left, err := r.client.TimeToLive(ctx, lease)
 			if err != nil {
 				return fmt.Errorf("look after lease %x: %w", lease, err)
@@ -89,8 +89,8 @@ func (r *registry) keep(ctx context.Context, lease clientv3.LeaseID) (alive bool
 }
 
 // release revokes the lease, and so deletes its keys at once, though ctx has ended.
-func (r *registry) release(ctx context.Context, lease clientv3.LeaseID) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+func (r *etcdRegistry) release(ctx context.Context, lease clientv3.LeaseID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	_, err := r.client.Revoke(ctx, lease)
 	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -98,26 +98,26 @@ func (r *registry) release(ctx context.Context, lease clientv3.LeaseID) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.left++
-	r.why = err
+	r.unrevoked++
+	r.revokeErr = err
 }
 
 // leave says, once for all workers, if some could not be deregistered.
-func (r *registry) leave() {
+func (r *etcdRegistry) logUnrevoked() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.left > 0 {
-		r.log.Warn("Failed to deregister; the keys end with their leases", "workers", r.left, "error", r.why)
+	if r.unrevoked > 0 {
+		r.log.Warn("Failed to deregister; the keys end with their leases", "workers", r.unrevoked, "error", r.revokeErr)
 	}
 }
 
 // insist calls until the call succeeds or ctx ends, with growing pauses. What
 // another attempt cannot mend is an error.
-func (r *registry) insist(ctx context.Context, call func(context.Context) error) error {
+func (r *etcdRegistry) retry(ctx context.Context, call func(context.Context) error) error {
 	for attempt := 0; ; attempt++ {
-		err := once(ctx, call)
+		err := callOnce(ctx, call)
 		if err == nil {
-			r.back()
+			r.markConnected()
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -126,32 +126,32 @@ func (r *registry) insist(ctx context.Context, call func(context.Context) error)
 		if connect.EtcdRefused(err) || r.client.Ctx().Err() != nil {
 			return err
 		}
-		r.gone(err)
+		r.markDisconnected(err)
 		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 }
 
-func once(ctx context.Context, call func(context.Context) error) error {
+func callOnce(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return call(ctx)
 }
 
 // gone and back log once, for all workers, that etcd went and came.
-func (r *registry) gone(err error) {
+func (r *etcdRegistry) markDisconnected(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.away {
+	if !r.disconnected {
 		r.log.Warn("etcd is not connected; connecting goes on", "error", err)
 	}
-	r.away = true
+	r.disconnected = true
 }
 
-func (r *registry) back() {
+func (r *etcdRegistry) markConnected() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.away {
+	if r.disconnected {
 		r.log.Info("Connected to etcd")
 	}
-	r.away = false
+	r.disconnected = false
 }

@@ -17,11 +17,11 @@ type hit struct {
 }
 
 // hitOf05 is the event of all releases to it, hitOf06 that of 0.6.
-func hitOf05(h hit) []byte {
+func encodeHit05(h hit) []byte {
 	return fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap)
 }
 
-func hitOf06(h hit) []byte {
+func encodeHit06(h hit) []byte {
 	return fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":0,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap)
 }
 
@@ -49,12 +49,12 @@ func (p *process) publishHits(ctx context.Context, next func() (hit, bool)) erro
 		if !ok {
 			return nil
 		}
-		return publish(p.nc, subject, hitOf05(h))
+		return publish(p.nc, subject, encodeHit05(h))
 	})
 }
 
 // strangeHits are the original's: of a worker that does not exist.
-func strangeHits(rng *rand.Rand) func() (hit, bool) {
+func unregisteredHits(rng *rand.Rand) func() (hit, bool) {
 	worker := 1 + rng.Uint64N(1000)
 	return func() (hit, bool) {
 		isl := rng.IntN(101)
@@ -64,7 +64,7 @@ func strangeHits(rng *rand.Rand) func() (hit, bool) {
 
 // ownHits are of the worker itself: those of Config.Hit, else some scattered around
 // its hit rate. There are none while it is not registered.
-func ownHits(rng *rand.Rand, w *worker) func() (hit, bool) {
+func workerHits(rng *rand.Rand, w *worker) func() (hit, bool) {
 	return func() (hit, bool) {
 		id := w.id.Load()
 		if id == 0 {

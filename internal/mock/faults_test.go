@@ -20,13 +20,13 @@ func keyOf(id uint64) string {
 	return wire.LayoutInstances.Key("dynamo", fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id})
 }
 
-func TestKilledWorkersLeaveTheirKey(t *testing.T) {
+func TestRunKilledLeavesKey(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
 	r := start(t, nc, ec, backend(""))
 	id := r.id(t, 0, 0)
 	r.stop(t, ErrKilled)
-	if answered(t, nc, "dynamo_backend") {
+	if answersPolls(t, nc, "dynamo_backend") {
 		t.Error("answers after its end")
 	}
 	got, err := ec.Get(t.Context(), keyOf(id))
@@ -35,7 +35,7 @@ func TestKilledWorkersLeaveTheirKey(t *testing.T) {
 	}
 }
 
-func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
+func TestRunGetsNewLeaseAfterEtcdLoss(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
@@ -44,7 +44,7 @@ func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
 	c.Log = log
 	r := start(t, nc, ec, c)
 	first := r.id(t, 0, 0)
-	if !answered(t, nc, "dynamo_backend") {
+	if !answersPolls(t, nc, "dynamo_backend") {
 		t.Fatal("does not answer")
 	}
 
@@ -67,14 +67,14 @@ func TestWorkerGetsANewLeaseWhenEtcdForgotIt(t *testing.T) {
 	r.stop(t, nil)
 }
 
-func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
+func TestRunKeepsLeaseOverEtcdRestart(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
 	r := start(t, nc, ec, backend(""))
 	id := r.id(t, 0, 0)
 	stack.StopEtcd()
-	if !answered(t, nc, "dynamo_backend") {
+	if !answersPolls(t, nc, "dynamo_backend") {
 		t.Error("does not answer while etcd is away")
 	}
 	stack.StartEtcd(t)
@@ -96,7 +96,7 @@ func TestWorkerKeepsItsLeaseOverARestartOfEtcd(t *testing.T) {
 	checkGone(t, ec, keyOf(id), id)
 }
 
-func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
+func TestRunSurvivesNATSRestart(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	log, said := testutil.NewLog()
@@ -126,7 +126,7 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 		}
 		return nil
 	})
-	if !answered(t, nc, "dynamo_backend") {
+	if !answersPolls(t, nc, "dynamo_backend") {
 		t.Error("does not answer")
 	}
 	for { // what came before the loss
@@ -144,7 +144,7 @@ func TestWorkerComesBackAfterALossOfNATS(t *testing.T) {
 	r.stop(t, nil)
 }
 
-func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
+func TestRunEndsQuicklyWithoutServers(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	log, said := testutil.NewLog()
@@ -165,7 +165,7 @@ func TestDeregisteringWithoutServersTakesNotLong(t *testing.T) {
 	}
 }
 
-func TestClosedConnectionsEndRun(t *testing.T) {
+func TestRunEndsOnClosedConnections(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
@@ -186,16 +186,16 @@ func TestClosedConnectionsEndRun(t *testing.T) {
 	}
 }
 
-func TestEventsAreTheOriginals(t *testing.T) {
+func TestHitEventsAreTheOriginals(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	c := backend("")
 	c.Workers, c.EventInterval = 3, time.Millisecond
-	events := subscribe(t, nc)
+	events := subscribeHits(t, nc)
 	start(t, nc, stack.Client(t), c)
 	var worker uint64
 	for range 50 {
-		e := next(t, events)
+		e := nextHit(t, events)
 		if worker == 0 {
 			worker = e.WorkerID
 		}
@@ -205,19 +205,19 @@ func TestEventsAreTheOriginals(t *testing.T) {
 	}
 }
 
-func TestCorrelatedEventsAreOfTheWorkers(t *testing.T) {
+func TestHitEventsCorrelatedNameTheWorkers(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	c := backend("")
 	c.Workers, c.EventInterval, c.Correlated = 3, time.Millisecond, true
-	events := subscribe(t, nc)
+	events := subscribeHits(t, nc)
 	r := start(t, nc, stack.Client(t), c)
 	missing := map[uint64]bool{}
 	for n := range c.Workers {
 		missing[r.id(t, n, 0)] = true
 	}
 	for len(missing) > 0 {
-		e := next(t, events)
+		e := nextHit(t, events)
 		delete(missing, e.WorkerID)
 		if e.ISL > 100 || e.Overlap > e.ISL {
 			t.Fatalf("got %+v", e)
@@ -226,13 +226,13 @@ func TestCorrelatedEventsAreOfTheWorkers(t *testing.T) {
 }
 
 // event is a hit-rate event as strict as it can be read.
-type event struct {
+type hitEvent struct {
 	WorkerID uint64 `json:"worker_id"`
 	ISL      uint64 `json:"isl_blocks"`
 	Overlap  uint64 `json:"overlap_blocks"`
 }
 
-func subscribe(t *testing.T, nc *nats.Conn) *nats.Subscription {
+func subscribeHits(t *testing.T, nc *nats.Conn) *nats.Subscription {
 	t.Helper()
 	sub, err := nc.SubscribeSync("namespace.dynamo.kv-hit-rate")
 	if err != nil {
@@ -241,7 +241,7 @@ func subscribe(t *testing.T, nc *nats.Conn) *nats.Subscription {
 	return sub
 }
 
-func next(t *testing.T, sub *nats.Subscription) (e event) {
+func nextHit(t *testing.T, sub *nats.Subscription) (e hitEvent) {
 	t.Helper()
 	m, err := sub.NextMsg(10 * time.Second)
 	if err != nil {

@@ -15,20 +15,20 @@ import (
 )
 
 // ear hears events on both planes, and decodes them.
-type ear struct {
+type listener struct {
 	t         *testing.T
 	mu        sync.Mutex
-	said      []string // all but passes, without what is random
+	events    []string // all but passes, without what is random
 	passes    []wire.ForwardPass
 	sequences map[string][]uint64 // by topic
 	publisher map[string]uint64   // by topic
 }
 
-func (e *ear) say(format string, args ...any) {
-	e.said = append(e.said, fmt.Sprintf(format, args...))
+func (e *listener) record(format string, args ...any) {
+	e.events = append(e.events, fmt.Sprintf(format, args...))
 }
 
-func show(o fleet.Opt[uint64]) string {
+func formatOpt(o fleet.Opt[uint64]) string {
 	if !o.OK {
 		return "-"
 	}
@@ -36,7 +36,7 @@ func show(o fleet.Opt[uint64]) string {
 }
 
 // message takes one from NATS.
-func (e *ear) message(m *nats.Msg) {
+func (e *listener) onNATSMessage(m *nats.Msg) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_, topic, ok := wire.ParseEventSubject("dynamo", m.Subject)
@@ -46,7 +46,7 @@ func (e *ear) message(m *nats.Msg) {
 		if err != nil {
 			e.t.Error(err)
 		}
-		e.say("trace of %x: %s/%s", tr.Prefill.V.Worker, show(tr.OverlapBlocks), show(tr.ISLBlocks))
+		e.record("trace of %x: %s/%s", tr.Prefill.V.Worker, formatOpt(tr.OverlapBlocks), formatOpt(tr.ISLBlocks))
 	case !ok:
 		e.t.Errorf("strange subject %s", m.Subject)
 	case wire.IsEnvelope(m.Data):
@@ -54,35 +54,35 @@ func (e *ear) message(m *nats.Msg) {
 		if err != nil || string(envelope.Topic) != topic {
 			e.t.Errorf("on %s: got %+v, %v", m.Subject, envelope, err)
 		}
-		e.envelope(m.Subject, envelope)
+		e.onEnvelope(m.Subject, envelope)
 	case topic == wire.TopicLoad:
 		l, err := wire.ParseLoadEvent(m.Data)
 		if err != nil {
 			e.t.Error(err)
 		}
-		e.say("%s: load of %x: %s/%s slots, %s waiting, %s/%s blocks, %v used, %v hit", m.Subject, l.Worker, show(l.Load.ActiveSlots), show(l.Load.TotalSlots),
-			show(l.Load.Waiting), show(l.Load.KVActive), show(l.Load.KVTotal), l.Load.CacheUsage.V, l.Load.HitRate.V)
+		e.record("%s: load of %x: %s/%s slots, %s waiting, %s/%s blocks, %v used, %v hit", m.Subject, l.Worker, formatOpt(l.Load.ActiveSlots), formatOpt(l.Load.TotalSlots),
+			formatOpt(l.Load.Waiting), formatOpt(l.Load.KVActive), formatOpt(l.Load.KVTotal), l.Load.CacheUsage.V, l.Load.HitRate.V)
 	default:
 		h, err := wire.ParseHitRate(m.Data)
 		if err != nil || !strings.Contains(string(m.Data), `"dp_rank":0,`) {
 			e.t.Errorf("%s: %v", m.Data, err)
 		}
-		e.say("%s: hit of %x: %d/%d", m.Subject, h.Worker, h.OverlapBlocks, h.ISLBlocks)
+		e.record("%s: hit of %x: %d/%d", m.Subject, h.Worker, h.OverlapBlocks, h.ISLBlocks)
 	}
 }
 
 // frames takes a message from ZMQ.
-func (e *ear) frames(frames [][]byte) {
+func (e *listener) onZMQFrames(frames [][]byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	subject, envelope, err := wire.ParseFrames(frames)
 	if err != nil || string(subject) != string(envelope.Topic) {
 		e.t.Errorf("got %q, %+v, %v", subject, envelope, err)
 	}
-	e.envelope("zmq", envelope)
+	e.onEnvelope("zmq", envelope)
 }
 
-func (e *ear) envelope(from string, envelope wire.Envelope) {
+func (e *listener) onEnvelope(from string, envelope wire.Envelope) {
 	topic := string(envelope.Topic)
 	if other, known := e.publisher[topic]; known && other != envelope.Publisher {
 		e.t.Errorf("%s: publishers %x and %x, want one", topic, other, envelope.Publisher)
@@ -98,16 +98,16 @@ func (e *ear) envelope(from string, envelope wire.Envelope) {
 		if err != nil || l.IsEstimate() || l.DecodeBlocks.OK == l.UsedBlocks.OK {
 			e.t.Errorf("got %+v, %v", l, err)
 		}
-		e.say("%s: load of %x: %s decode, %s used", from, l.Worker, show(l.DecodeBlocks), show(l.UsedBlocks))
+		e.record("%s: load of %x: %s decode, %s used", from, l.Worker, formatOpt(l.DecodeBlocks), formatOpt(l.UsedBlocks))
 	case wire.TopicHitRate:
-		h, err := wire.ParseHitRatePack(envelope.Payload)
+		h, err := wire.ParseHitRateMsgpack(envelope.Payload)
 		if err != nil {
 			e.t.Error(err)
 		}
-		e.say("%s: hit of %x: %d/%d", from, h.Worker, h.OverlapBlocks, h.ISLBlocks)
+		e.record("%s: hit of %x: %d/%d", from, h.Worker, h.OverlapBlocks, h.ISLBlocks)
 	case wire.TopicForwardPass:
 		p, err := wire.ParseForwardPass(envelope.Payload)
-		if err != nil || !p.HasWorker {
+		if err != nil || !p.HasWorkerID {
 			e.t.Errorf("got %+v, %v", p, err)
 		}
 		e.passes = append(e.passes, p)
@@ -117,26 +117,26 @@ func (e *ear) envelope(from string, envelope wire.Envelope) {
 }
 
 // hears waits until exactly this was said.
-func (e *ear) hears(want ...string) {
+func (e *listener) waitForEvents(want ...string) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if strings.Join(e.said, "\n") != strings.Join(want, "\n") {
-			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.said, "\n"), strings.Join(want, "\n"))
+		if strings.Join(e.events, "\n") != strings.Join(want, "\n") {
+			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.events, "\n"), strings.Join(want, "\n"))
 		}
 		return nil
 	})
 }
 
-func newEar(t *testing.T) *ear {
-	return &ear{t: t, sequences: map[string][]uint64{}, publisher: map[string]uint64{}}
+func newListener(t *testing.T) *listener {
+	return &listener{t: t, sequences: map[string][]uint64{}, publisher: map[string]uint64{}}
 }
 
 // onNATS listens to everything that workers publish.
-func (e *ear) onNATS(nc *nats.Conn) {
+func (e *listener) subscribeNATS(nc *nats.Conn) {
 	for _, subject := range []string{"namespace.>", wire.TraceSubject} {
-		if _, err := nc.Subscribe(subject, e.message); err != nil {
+		if _, err := nc.Subscribe(subject, e.onNATSMessage); err != nil {
 			e.t.Fatal(err)
 		}
 	}
@@ -146,17 +146,17 @@ func (e *ear) onNATS(nc *nats.Conn) {
 }
 
 // eventually is hears for what comes in no certain order.
-func (e *ear) eventually(want ...string) {
+func (e *listener) waitForEventsInAnyOrder(want ...string) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if len(e.said) != len(want) {
-			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.said, "\n"), strings.Join(want, "\n"))
+		if len(e.events) != len(want) {
+			return fmt.Errorf("got\n%s\nwant\n%s", strings.Join(e.events, "\n"), strings.Join(want, "\n"))
 		}
 		for _, one := range want {
-			if !strings.Contains(strings.Join(e.said, "\n")+"\n", one+"\n") {
-				return fmt.Errorf("got\n%s\nwithout %s", strings.Join(e.said, "\n"), one)
+			if !strings.Contains(strings.Join(e.events, "\n")+"\n", one+"\n") {
+				return fmt.Errorf("got\n%s\nwithout %s", strings.Join(e.events, "\n"), one)
 			}
 		}
 		return nil
@@ -164,7 +164,7 @@ func (e *ear) eventually(want ...string) {
 }
 
 // onZMQ subscribes to one topic of a worker.
-func (e *ear) onZMQ(address, topic string) {
+func (e *listener) subscribeZMQ(address, topic string) {
 	e.t.Helper()
-	follow(e.t, address, e.frames, topic)
+	subscribeZMQ(e.t, address, e.onZMQFrames, topic)
 }

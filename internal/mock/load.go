@@ -10,12 +10,12 @@ import (
 )
 
 // dice is the original's load: every value drawn anew every time, whatever the others.
-type dice struct {
+type randomLoad struct {
 	mu  sync.Mutex
 	rng *rand.Rand
 }
 
-func (d *dice) load() fleet.Load {
+func (d *randomLoad) load() fleet.Load {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	const total = 100
@@ -31,7 +31,7 @@ func (d *dice) load() fleet.Load {
 }
 
 // A walk takes a step each stride of time, however often somebody looks.
-const stride = 250 * time.Millisecond
+const walkStep = 250 * time.Millisecond
 
 // The size of a walking worker.
 const (
@@ -42,7 +42,7 @@ const (
 // walk is a load that moves like a real worker's: the demand wanders around seven
 // tenths of what the worker can serve, what goes beyond waits, and everything else
 // follows from it.
-type walk struct {
+type randomWalk struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	start   time.Time
@@ -52,13 +52,13 @@ type walk struct {
 	hitRate drift
 }
 
-func newWalk(rng *rand.Rand, start time.Time) *walk {
-	w := &walk{
+func newRandomWalk(rng *rand.Rand, start time.Time) *randomWalk {
+	w := &randomWalk{
 		rng:     rng,
 		start:   start,
-		demand:  drift{mean: 0.7, spread: 0.3, least: 0.02, most: 1.5, halfLife: 160},
-		share:   drift{mean: 0.85, spread: 0.05, least: 0.6, most: 1, halfLife: 80},
-		hitRate: drift{mean: 0.5, spread: 0.15, least: 0.02, most: 0.98, halfLife: 240},
+		demand:  drift{mean: 0.7, spread: 0.3, min: 0.02, max: 1.5, halfLife: 160},
+		share:   drift{mean: 0.85, spread: 0.05, min: 0.6, max: 1, halfLife: 80},
+		hitRate: drift{mean: 0.5, spread: 0.15, min: 0.02, max: 0.98, halfLife: 240},
 	}
 	for _, d := range []*drift{&w.demand, &w.share, &w.hitRate} {
 		d.now = d.clamp(d.mean + d.spread*rng.NormFloat64())
@@ -66,13 +66,13 @@ func newWalk(rng *rand.Rand, start time.Time) *walk {
 	return w
 }
 
-func (w *walk) load() fleet.Load { return w.at(time.Since(w.start)) }
+func (w *randomWalk) load() fleet.Load { return w.loadAt(time.Since(w.start)) }
 
 // at is the load when the walk has gone on for d, which must not decrease.
-func (w *walk) at(d time.Duration) fleet.Load {
+func (w *randomWalk) loadAt(d time.Duration) fleet.Load {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for ; w.steps < int64(d/stride); w.steps++ {
+	for ; w.steps < int64(d/walkStep); w.steps++ {
 		w.demand.step(w.rng)
 		w.share.step(w.rng)
 		w.hitRate.step(w.rng)
@@ -93,7 +93,7 @@ func (w *walk) at(d time.Duration) fleet.Load {
 // drift is a value that wanders around its mean (an Ornstein-Uhlenbeck process).
 type drift struct {
 	mean, spread float64 // spread is its standard deviation in the long run
-	least, most  float64
+	min, max     float64
 	halfLife     float64 // steps in which half of a distance to the mean is gone
 	now          float64
 }
@@ -103,4 +103,4 @@ func (d *drift) step(rng *rand.Rand) {
 	d.now = d.clamp(d.now + back*(d.mean-d.now) + d.spread*math.Sqrt(2*back)*rng.NormFloat64())
 }
 
-func (d *drift) clamp(v float64) float64 { return min(max(v, d.least), d.most) }
+func (d *drift) clamp(v float64) float64 { return min(max(v, d.min), d.max) }

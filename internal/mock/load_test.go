@@ -9,10 +9,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func newTestWalk(seed uint64) *walk { return newWalk(rand.New(rand.NewPCG(seed, 1)), time.Time{}) }
+func newTestRandomWalk(seed uint64) *randomWalk {
+	return newRandomWalk(rand.New(rand.NewPCG(seed, 1)), time.Time{})
+}
 
-func TestDiceAreTheOriginals(t *testing.T) {
-	d := &dice{rng: rand.New(rand.NewPCG(1, 1))}
+func TestRandomLoadIsTheOriginals(t *testing.T) {
+	d := &randomLoad{rng: rand.New(rand.NewPCG(1, 1))}
 	seen := map[uint64]bool{}
 	for range 2000 {
 		l := d.load()
@@ -32,12 +34,12 @@ func TestDiceAreTheOriginals(t *testing.T) {
 	}
 }
 
-func TestWalkHoldsTogether(t *testing.T) {
-	w := newTestWalk(1)
+func TestRandomWalkValuesFitTogether(t *testing.T) {
+	w := newTestRandomWalk(1)
 	var busy, full, waiting int
 	const looks = 20000
 	for i := range looks {
-		l := w.at(time.Duration(i) * stride)
+		l := w.loadAt(time.Duration(i) * walkStep)
 		switch {
 		case l.ActiveSlots.V > l.TotalSlots.V, l.KVActive.V > l.KVTotal.V:
 			t.Fatalf("more than there is: %+v", l)
@@ -63,13 +65,13 @@ func TestWalkHoldsTogether(t *testing.T) {
 	}
 }
 
-func TestWalkIsSmooth(t *testing.T) {
-	w := newTestWalk(2)
-	last := w.at(0)
+func TestRandomWalkIsSmooth(t *testing.T) {
+	w := newTestRandomWalk(2)
+	last := w.loadAt(0)
 	var sum float64
 	const looks = 2000
 	for i := range looks {
-		l := w.at(time.Duration(i+1) * stride)
+		l := w.loadAt(time.Duration(i+1) * walkStep)
 		step := math.Abs(l.CacheUsage.V - last.CacheUsage.V)
 		if step > 0.25 {
 			t.Errorf("look %d: cache usage jumps from %v to %v", i, last.CacheUsage.V, l.CacheUsage.V)
@@ -82,22 +84,22 @@ func TestWalkIsSmooth(t *testing.T) {
 	}
 }
 
-func TestLookingOftenDoesNotHurryTheWalk(t *testing.T) {
-	often, seldom := newTestWalk(3), newTestWalk(3)
+func TestRandomWalkIsIndependentOfCalls(t *testing.T) {
+	often, seldom := newTestRandomWalk(3), newTestRandomWalk(3)
 	for d := time.Duration(0); d < time.Minute; d += 10 * time.Millisecond {
-		often.at(d)
+		often.loadAt(d)
 	}
-	if diff := cmp.Diff(seldom.at(time.Minute), often.at(time.Minute)); diff != "" {
+	if diff := cmp.Diff(seldom.loadAt(time.Minute), often.loadAt(time.Minute)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestSeedDecidesEverything(t *testing.T) {
+func TestSeedMakesLoadsRepeatable(t *testing.T) {
 	draw := func(seed uint64, n int, correlated bool) any {
 		p := &process{Config: Config{Seed: seed, Correlated: correlated}}
 		w := p.worker(n)
 		if correlated {
-			return newWalk(p.stream(2*n+1), time.Time{}).at(time.Hour)
+			return newRandomWalk(p.newRand(2*n+1), time.Time{}).loadAt(time.Hour)
 		}
 		return w.load()
 	}
@@ -110,8 +112,8 @@ func TestSeedDecidesEverything(t *testing.T) {
 			t.Errorf("correlated %v: another seed or worker draws the same", correlated)
 		}
 	}
-	a, _ := strangeHits((&process{Config: Config{Seed: 1}}).stream(0))()
-	b, _ := strangeHits((&process{Config: Config{Seed: 1}}).stream(0))()
+	a, _ := unregisteredHits((&process{Config: Config{Seed: 1}}).newRand(0))()
+	b, _ := unregisteredHits((&process{Config: Config{Seed: 1}}).newRand(0))()
 	if a != b {
 		t.Errorf("same seed: got %+v and %+v", a, b)
 	}
@@ -120,12 +122,12 @@ func TestSeedDecidesEverything(t *testing.T) {
 func TestHitsAreInRange(t *testing.T) {
 	p := &process{Config: Config{Seed: 1, Correlated: true}, start: time.Now()}
 	w := p.worker(0)
-	own := ownHits(p.stream(2), w)
+	own := workerHits(p.newRand(2), w)
 	if h, ok := own(); ok {
 		t.Errorf("got %+v of a worker that is not registered", h)
 	}
 	w.id.Store(1 << 62)
-	strange := strangeHits(p.stream(0))
+	strange := unregisteredHits(p.newRand(0))
 	first, _ := strange()
 	if first.worker < 1 || first.worker > 1000 {
 		t.Errorf("got worker %d, want 1 to 1000", first.worker)

@@ -53,11 +53,11 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 	r, _ := c.release()
 	m := &process{Config: c, release: r, nc: nc, start: time.Now()}
 	if ec != nil {
-		m.registry = &registry{client: ec, ttl: r.ttl, log: c.Log}
-		defer m.registry.leave()
+		m.registry = &etcdRegistry{client: ec, ttl: r.ttl, log: c.Log}
+		defer m.registry.logUnrevoked()
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	hits := c.EventInterval > 0 && r.voice == nil // from 0.6 on they are a part of a worker's life
+	hits := c.EventInterval > 0 && r.events == nil // from 0.6 on they are a part of a worker's life
 	own := c.Correlated || c.Hit != nil
 	for n := range c.Workers {
 		w := m.worker(n)
@@ -67,7 +67,7 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 		}
 	}
 	if hits && !own {
-		g.Go(func() error { return m.publishHits(ctx, strangeHits(m.stream(0))) })
+		g.Go(func() error { return m.publishHits(ctx, unregisteredHits(m.newRand(0))) })
 	}
 	return g.Wait()
 }
@@ -76,25 +76,25 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 type process struct {
 	Config
 	release  release
-	nc       *nats.Conn // nil: none
-	registry *registry  // nil: static workers
+	nc       *nats.Conn    // nil: none
+	registry *etcdRegistry // nil: static workers
 	start    time.Time
 }
 
 // stream is one of the independent sources of randomness of the seed: 0 for the
 // events of nobody, 2n+1 for the load of worker n, 2n+2 for its events.
-func (p *process) stream(n int) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, uint64(n))) }
+func (p *process) newRand(n int) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, uint64(n))) }
 
 func (p *process) worker(n int) *worker {
 	w := &worker{process: p, n: n}
-	w.hits = ownHits(p.stream(2*n+2), w)
+	w.hits = workerHits(p.newRand(2*n+2), w)
 	switch {
 	case p.Load != nil:
 		w.load = func() fleet.Load { return p.Load(n) }
 	case p.Correlated:
-		w.load = newWalk(p.stream(2*n+1), p.start).load
+		w.load = newRandomWalk(p.newRand(2*n+1), p.start).load
 	default:
-		w.load = (&dice{rng: p.stream(2*n + 1)}).load
+		w.load = (&randomLoad{rng: p.newRand(2*n + 1)}).load
 	}
 	return w
 }

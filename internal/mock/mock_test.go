@@ -20,20 +20,20 @@ import (
 )
 
 // running is a Run in its own goroutine.
-type running struct {
-	end  context.CancelCauseFunc
-	done chan error
+type mockRun struct {
+	cancel context.CancelCauseFunc
+	done   chan error
 
 	mu  sync.Mutex
 	ids map[int]uint64 // of the workers, as Registered told
 }
 
 // start runs c until the test ends or ends it.
-func start(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c Config) *running {
+func start(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c Config) *mockRun {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(t.Context()))
-	r := &running{end: cancel, done: make(chan error, 1), ids: map[int]uint64{}}
-	c.Registered = func(n int, in fleet.Instance) {
+	r := &mockRun{cancel: cancel, done: make(chan error, 1), ids: map[int]uint64{}}
+	c.OnRegistered = func(n int, in fleet.Instance) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.ids[n] = in.ID
@@ -44,7 +44,7 @@ func start(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c Config) *running 
 }
 
 // id waits until worker n is registered under an id other than not.
-func (r *running) id(t *testing.T, n int, not uint64) (id uint64) {
+func (r *mockRun) id(t *testing.T, n int, not uint64) (id uint64) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		r.mu.Lock()
@@ -58,9 +58,9 @@ func (r *running) id(t *testing.T, n int, not uint64) (id uint64) {
 	return id
 }
 
-func (r *running) stop(t *testing.T, cause error) {
+func (r *mockRun) stop(t *testing.T, cause error) {
 	t.Helper()
-	r.end(cause)
+	r.cancel(cause)
 	select {
 	case err := <-r.done:
 		if err != nil {
@@ -94,7 +94,7 @@ func poll(t *testing.T, nc *nats.Conn, service string, n int) (replies []*nats.M
 }
 
 // answered reports whether anybody answers under the service's name.
-func answered(t *testing.T, nc *nats.Conn, service string) bool {
+func answersPolls(t *testing.T, nc *nats.Conn, service string) bool {
 	t.Helper()
 	_, err := nc.Request(wire.StatsSubject(service), nil, 10*time.Second)
 	if err != nil && !errors.Is(err, nats.ErrNoResponders) {
@@ -107,23 +107,23 @@ func backend(release string) Config {
 	return Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate", Release: release, Seed: 1}
 }
 
-func TestWorkersOfEveryReleaseThatIsPolled(t *testing.T) {
+func TestRunAnswersPollsOfEveryRelease(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
 	for release, want := range map[string]struct{ service, key, idField, data string }{
-		"0.1.0": {"dynamo_backend_020af9f2", "dynamo/components/backend/generate:%x", "lease_id", captured[1].data},
-		"0.1.1": {"dynamo_backend_9ce3f3b7", "dynamo/components/backend/generate:%x", "lease_id", captured[1].data},
-		"0.2.1": {"dynamo_backend", "dynamo/components/backend/generate:%x", "lease_id", captured[1].data},
-		"0.3.0": {"dynamo_backend", "instances/dynamo/backend/generate:%x", "instance_id", captured[2].data},
-		"0.5.1": {"dynamo_backend", "instances/dynamo/backend/generate:%x", "instance_id", captured[3].data},
+		"0.1.0": {"dynamo_backend_020af9f2", "dynamo/components/backend/generate:%x", "lease_id", capturedLoads[1].data},
+		"0.1.1": {"dynamo_backend_9ce3f3b7", "dynamo/components/backend/generate:%x", "lease_id", capturedLoads[1].data},
+		"0.2.1": {"dynamo_backend", "dynamo/components/backend/generate:%x", "lease_id", capturedLoads[1].data},
+		"0.3.0": {"dynamo_backend", "instances/dynamo/backend/generate:%x", "instance_id", capturedLoads[2].data},
+		"0.5.1": {"dynamo_backend", "instances/dynamo/backend/generate:%x", "instance_id", capturedLoads[3].data},
 	} {
 		t.Run(release, func(t *testing.T) {
 			c := backend(release)
 			c.Load = func(int) fleet.Load {
 				if release == "0.3.0" {
-					return captured[2].load
+					return capturedLoads[2].load
 				}
-				return captured[1].load
+				return capturedLoads[1].load
 			}
 			r := start(t, nc, ec, c)
 			id := r.id(t, 0, 0)
@@ -143,7 +143,7 @@ func TestWorkersOfEveryReleaseThatIsPolled(t *testing.T) {
 
 			r.stop(t, nil)
 			checkGone(t, ec, key, id)
-			if answered(t, nc, want.service) {
+			if answersPolls(t, nc, want.service) {
 				t.Error("answers after its end")
 			}
 		})
@@ -203,7 +203,7 @@ func checkGone(t *testing.T, ec *clientv3.Client, key string, id uint64) {
 	}
 }
 
-func TestRequestsAreRefused(t *testing.T) {
+func TestRunRejectsRequests(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	r := start(t, nc, stack.Client(t), backend(""))
@@ -216,7 +216,7 @@ func TestRequestsAreRefused(t *testing.T) {
 	}
 }
 
-func TestManyWorkersHaveALeaseEach(t *testing.T) {
+func TestRunGivesEachWorkerALease(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	c := backend("")
@@ -239,19 +239,19 @@ func TestManyWorkersHaveALeaseEach(t *testing.T) {
 	}
 }
 
-func TestStaticWorkersAreToldApartByTheirReply(t *testing.T) {
+func TestRunStaticWorkersDifferByReplyID(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
 	c := backend("0.2.1")
 	c.Workers = 2
-	c.Load = func(int) fleet.Load { return captured[1].load }
+	c.Load = func(int) fleet.Load { return capturedLoads[1].load }
 	r := start(t, nc, nil, c)
 	r.id(t, 0, 0)
 	r.id(t, 1, 0)
 	replies := poll(t, nc, "dynamo_backend", 2)
 	ids := map[string]bool{}
 	for _, m := range replies {
-		checkReply(t, m, "dynamo_backend", "dynamo_backend-generate", "dynamo_backend.generate", captured[1].data)
+		checkReply(t, m, "dynamo_backend", "dynamo_backend-generate", "dynamo_backend.generate", capturedLoads[1].data)
 		reply, _ := wire.ParseStatsReply(m.Data)
 		ids[reply.ID] = true
 	}
@@ -259,12 +259,12 @@ func TestStaticWorkersAreToldApartByTheirReply(t *testing.T) {
 		t.Errorf("got ids %v, want two", ids)
 	}
 	r.stop(t, nil)
-	if answered(t, nc, "dynamo_backend") {
+	if answersPolls(t, nc, "dynamo_backend") {
 		t.Error("answers after its end")
 	}
 }
 
-func TestWrongConfigEndsRun(t *testing.T) {
+func TestRunRejectsInvalidConfig(t *testing.T) {
 	if err := Run(t.Context(), nil, nil, Config{}); err == nil {
 		t.Error("ran without a namespace")
 	}

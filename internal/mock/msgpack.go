@@ -21,21 +21,21 @@ func appendEnvelope(b []byte, publisher, sequence uint64, at time.Time, topic st
 }
 
 // loadOf09 is the blocks as the scheduler counts them: a worker says nothing more.
-func loadOf09(worker uint64, l fleet.Load) ([]byte, bool) {
+func encodeLoad09(worker uint64, l fleet.Load) ([]byte, bool) {
 	b := msgp.AppendMapHeader(nil, 4)
-	b = appendActive(b, worker, l.KVActive)
+	b = appendActiveLoad(b, worker, l.KVActive)
 	return b, l.KVActive.OK
 }
 
 // loadOf16 is the blocks as the engine counts them, as of real engines.
-func loadOf16(worker uint64, l fleet.Load) ([]byte, bool) {
+func encodeLoad16(worker uint64, l fleet.Load) ([]byte, bool) {
 	b := msgp.AppendMapHeader(nil, 5)
-	b = appendActive(b, worker, fleet.Opt[uint64]{})
+	b = appendActiveLoad(b, worker, fleet.Opt[uint64]{})
 	b = appendOpt(b, "kv_used_blocks", l.KVActive)
 	return b, l.KVActive.OK
 }
 
-func appendActive(b []byte, worker uint64, decodeBlocks fleet.Opt[uint64]) []byte {
+func appendActiveLoad(b []byte, worker uint64, decodeBlocks fleet.Opt[uint64]) []byte {
 	b = appendUint(b, "worker_id", worker)
 	b = appendUint(b, "dp_rank", 0)
 	b = appendOpt(b, "active_decode_blocks", decodeBlocks)
@@ -43,7 +43,7 @@ func appendActive(b []byte, worker uint64, decodeBlocks fleet.Opt[uint64]) []byt
 }
 
 // packHit is a hit-rate event of 0.9.
-func packHit(h hit) []byte {
+func encodeHit09(h hit) []byte {
 	b := msgp.AppendMapHeader(nil, 4)
 	b = appendUint(b, "worker_id", h.worker)
 	b = appendUint(b, "dp_rank", 0)
@@ -52,19 +52,19 @@ func packHit(h hit) []byte {
 }
 
 // pass is a pass of a worker's model.
-type pass struct {
+type forwardPass struct {
 	counter           uint64
 	wallTime          float64 // seconds
-	scheduled, queued requests
+	scheduled, queued passRequests
 }
 
-type requests struct {
+type passRequests struct {
 	prefill, prefillTokens, prefillKVTokens uint64
 	decode, decodeKVTokens                  uint64
 }
 
 // packPass is an event of TopicForwardPass.
-func packPass(worker uint64, p pass) []byte {
+func encodeForwardPass(worker uint64, p forwardPass) []byte {
 	b := msgp.AppendMapHeader(nil, 7)
 	b = appendUint(b, "version", 1)
 	b = msgp.AppendString(msgp.AppendString(b, "worker_id"), strconv.FormatUint(worker, 10))
@@ -80,13 +80,13 @@ func packPass(worker uint64, p pass) []byte {
 	return appendDecode(b, p.queued)
 }
 
-func appendPrefill(b []byte, r requests) []byte {
+func appendPrefill(b []byte, r passRequests) []byte {
 	b = appendUint(b, "num_prefill_requests", r.prefill)
 	b = appendUint(b, "sum_prefill_tokens", r.prefillTokens)
 	return appendFloat(b, "var_prefill_length", 0)
 }
 
-func appendDecode(b []byte, r requests) []byte {
+func appendDecode(b []byte, r passRequests) []byte {
 	b = appendUint(b, "num_decode_requests", r.decode)
 	b = appendUint(b, "sum_decode_kv_tokens", r.decodeKVTokens)
 	return appendFloat(b, "var_decode_kv_tokens", 0)

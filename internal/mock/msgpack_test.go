@@ -12,7 +12,7 @@ import (
 )
 
 // bytesOf is what was captured.
-func bytesOf(t *testing.T, captured string) []byte {
+func decodeBase64(t *testing.T, captured string) []byte {
 	t.Helper()
 	b, err := base64.StdEncoding.DecodeString(captured)
 	if err != nil {
@@ -21,14 +21,14 @@ func bytesOf(t *testing.T, captured string) []byte {
 	return b
 }
 
-func same(t *testing.T, got, want []byte) {
+func equalBytes(t *testing.T, got, want []byte) {
 	t.Helper()
 	if diff := cmp.Diff(fmt.Sprintf("%q", want), fmt.Sprintf("%q", got)); diff != "" {
 		t.Error("(-want +got)\n", diff)
 	}
 }
 
-func TestLoadsAreAsCaptured(t *testing.T) {
+func TestEncodeLoadMatchesCaptures(t *testing.T) {
 	for name, c := range map[string]struct {
 		release            string
 		publisher, seq, at uint64
@@ -47,21 +47,21 @@ func TestLoadsAreAsCaptured(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _ := Config{Release: c.release}.release()
-			event, known := r.voice.load(c.worker, fleet.Load{KVActive: fleet.Some(c.blocks)})
+			event, known := r.events.load(c.worker, fleet.Load{KVActive: fleet.Some(c.blocks)})
 			if !known {
 				t.Error("is not known")
 			}
-			same(t, appendEnvelope(nil, c.publisher, c.seq, time.UnixMilli(int64(c.at)), c.topic, event), bytesOf(t, c.want))
-			if _, known := r.voice.load(c.worker, fleet.Load{}); known {
+			equalBytes(t, appendEnvelope(nil, c.publisher, c.seq, time.UnixMilli(int64(c.at)), c.topic, event), decodeBase64(t, c.want))
+			if _, known := r.events.load(c.worker, fleet.Load{}); known {
 				t.Error("knows the blocks of a worker that does not say")
 			}
 		})
 	}
 }
 
-func TestLoadEventOf06IsAsCaptured(t *testing.T) {
-	l := loadOf(11, 100, 4, 42, 1000, 0.25, 0.4)
-	got, known := loadOf06(2228897027003908410, l)
+func TestEncodeLoad06MatchesCapture(t *testing.T) {
+	l := newLoad(11, 100, 4, 42, 1000, 0.25, 0.4)
+	got, known := encodeLoad06(2228897027003908410, l)
 	want := `{"worker_id":2228897027003908410,"data":{"worker_stats":{"data_parallel_rank":null,"request_active_slots":11,"request_total_slots":100,` +
 		`"num_requests_waiting":4},"kv_stats":{"kv_active_blocks":42,"kv_total_blocks":1000,"gpu_cache_usage_perc":0.25,"gpu_prefix_cache_hit_rate":0.4},"spec_decode_stats":null}}`
 	if string(got) != want || !known {
@@ -69,29 +69,29 @@ func TestLoadEventOf06IsAsCaptured(t *testing.T) {
 	}
 }
 
-func TestHitsAreAsCaptured(t *testing.T) {
+func TestEncodeHitMatchesCaptures(t *testing.T) {
 	h := hit{2228897027003908224, 25, 0}
-	if got, want := string(hitOf06(h)), `{"worker_id":2228897027003908224,"dp_rank":0,"isl_blocks":25,"overlap_blocks":0}`; got != want {
+	if got, want := string(encodeHit06(h)), `{"worker_id":2228897027003908224,"dp_rank":0,"isl_blocks":25,"overlap_blocks":0}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	const publisher = 2228897027003907799
-	envelope := appendEnvelope(nil, publisher, 1, time.UnixMilli(1795455628126), "kv-hit-rate", packHit(hit{2228897027003907814, 26, 23}))
-	got := frames("kv-hit-rate", publisher, 1, envelope)
+	envelope := appendEnvelope(nil, publisher, 1, time.UnixMilli(1795455628126), "kv-hit-rate", encodeHit09(hit{2228897027003907814, 26, 23}))
+	got := zmqFrames("kv-hit-rate", publisher, 1, envelope)
 	for i, want := range []string{
 		"a3YtaGl0LXJhdGU=", "Hu6iCW99/tc=", "AAAAAAAAAAE=",
 		"AQAAAIyFrHB1Ymxpc2hlcl9pZM8e7qIJb33+16hzZXF1ZW5jZQGscHVibGlzaGVkX2F0zwAAAaIJfrNepXRvcGljq2t2LWhpdC1yYXRlp3BheWxvYWTEOYSpd29ya2VyX2lkzx7uoglvff7mp2RwX3JhbmsAqmlzbF9ibG9ja3Marm92ZXJsYXBfYmxvY2tzFw==",
 	} {
-		same(t, got[i], bytesOf(t, want))
+		equalBytes(t, got[i], decodeBase64(t, want))
 	}
 }
 
-func TestPassIsAsCaptured(t *testing.T) {
-	got := packPass(2228897027003909783, pass{
+func TestEncodeForwardPassMatchesCapture(t *testing.T) {
+	got := encodeForwardPass(2228897027003909783, forwardPass{
 		counter: 2, wallTime: 0.0125,
-		scheduled: requests{1, 128, 64, 11, 672},
-		queued:    requests{prefill: 4, prefillTokens: 400, decode: 1, decodeKVTokens: 16},
+		scheduled: passRequests{1, 128, 64, 11, 672},
+		queued:    passRequests{prefill: 4, prefillTokens: 400, decode: 1, decodeKVTokens: 16},
 	})
-	same(t, got, bytesOf(t, ""+
+	equalBytes(t, got, decodeBase64(t, ""+
 		"h6d2ZXJzaW9uAal3b3JrZXJfaWSzMjIyODg5NzAyNzAwMzkwOTc4M6dkcF9yYW5rAKpjb3VudGVyX2lkAql3YWxsX3RpbWXLP4mZmZmZmZqyc2NoZWR1bGVkX3JlcXVl"+
 		"c3Rzh7RudW1fcHJlZmlsbF9yZXF1ZXN0cwGyc3VtX3ByZWZpbGxfdG9rZW5zzICydmFyX3ByZWZpbGxfbGVuZ3RoywAAAAAAAAAAtXN1bV9wcmVmaWxsX2t2X3Rva2Vu"+
 		"c0CzbnVtX2RlY29kZV9yZXF1ZXN0cwu0c3VtX2RlY29kZV9rdl90b2tlbnPNAqC0dmFyX2RlY29kZV9rdl90b2tlbnPLAAAAAAAAAACvcXVldWVkX3JlcXVlc3RzhrRu"+

@@ -10,23 +10,23 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func TestPassesOfAModel(t *testing.T) {
+func TestForwardPassesFollowTheLoad(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
-	e, p := newEar(t), playing()
-	e.onNATS(stack.Conn(t))
+	e, p := newListener(t), newScript()
+	e.subscribeNATS(stack.Conn(t))
 	c := p.config("1.6.1", NATS)
 	c.EventInterval = 0
 	r := start(t, stack.Conn(t), stack.Client(t), c)
 	id := r.id(t, 0, 0)
-	e.pass(func(p wire.ForwardPass) bool {
+	e.waitForPass(func(p wire.ForwardPass) bool {
 		return p.Worker == id && p.WallTime == 0.0125 && p.Running() == 11 && p.Waiting() == 4 && p.Scheduled.PrefillRequests == 1 && p.Scheduled.PrefillTokens == 128
 	})
-	p.change(t, func(l *fleet.Load) { l.ActiveSlots, l.Waiting = fleet.Some[uint64](0), fleet.Some[uint64](0) })
-	idle := e.pass(func(p wire.ForwardPass) bool {
-		return p == wire.ForwardPass{Worker: id, HasWorker: true, Counter: p.Counter}
+	p.changeLoad(t, func(l *fleet.Load) { l.ActiveSlots, l.Waiting = fleet.Some[uint64](0), fleet.Some[uint64](0) })
+	idle := e.waitForPass(func(p wire.ForwardPass) bool {
+		return p == wire.ForwardPass{Worker: id, HasWorkerID: true, Counter: p.Counter}
 	})
-	e.pass(func(p wire.ForwardPass) bool { return p.WallTime == 0 && p.Counter == idle.Counter+1 })
+	e.waitForPass(func(p wire.ForwardPass) bool { return p.WallTime == 0 && p.Counter == idle.Counter+1 })
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for i, p := range e.passes {
@@ -37,7 +37,7 @@ func TestPassesOfAModel(t *testing.T) {
 }
 
 // pass waits for one that is as wanted.
-func (e *ear) pass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) {
+func (e *listener) waitForPass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
 		e.mu.Lock()
@@ -52,13 +52,13 @@ func (e *ear) pass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) 
 	return found
 }
 
-func TestIdlePassesAreASecondApart(t *testing.T) {
-	var p passes
+func TestPassGeneratorWhileIdle(t *testing.T) {
+	var p passGenerator
 	var due []int
 	for look := range 12 {
 		if got, ok := p.next(fleet.Load{ActiveSlots: fleet.Some[uint64](0)}); ok {
 			due = append(due, look)
-			if got != (pass{counter: uint64(len(due))}) {
+			if got != (forwardPass{counter: uint64(len(due))}) {
 				t.Errorf("got %+v", got)
 			}
 		}
@@ -66,7 +66,7 @@ func TestIdlePassesAreASecondApart(t *testing.T) {
 	if got := fmt.Sprint(due); got != "[3 7 11]" {
 		t.Errorf("there is a pass at looks %s, want every fourth", got)
 	}
-	if got, ok := new(passes).next(fleet.Load{}); ok {
+	if got, ok := new(passGenerator).next(fleet.Load{}); ok {
 		t.Errorf("got %+v of a worker that says nothing", got)
 	}
 }

@@ -12,14 +12,14 @@ import (
 // A value that a load does not have is left out, as the oldest workers do.
 
 type flatLoad struct {
-	DataParallelRank *uint64   `json:"data_parallel_rank,omitempty"`
-	CacheUsage       *fraction `json:"gpu_cache_usage_perc,omitempty"`
-	HitRate          *fraction `json:"gpu_prefix_cache_hit_rate,omitempty"`
-	KVActive         *uint64   `json:"kv_active_blocks,omitempty"`
-	KVTotal          *uint64   `json:"kv_total_blocks,omitempty"`
-	Waiting          *uint64   `json:"num_requests_waiting,omitempty"`
-	ActiveSlots      *uint64   `json:"request_active_slots,omitempty"`
-	TotalSlots       *uint64   `json:"request_total_slots,omitempty"`
+	DataParallelRank *uint64      `json:"data_parallel_rank,omitempty"`
+	CacheUsage       *rustFloat32 `json:"gpu_cache_usage_perc,omitempty"`
+	HitRate          *rustFloat32 `json:"gpu_prefix_cache_hit_rate,omitempty"`
+	KVActive         *uint64      `json:"kv_active_blocks,omitempty"`
+	KVTotal          *uint64      `json:"kv_total_blocks,omitempty"`
+	Waiting          *uint64      `json:"num_requests_waiting,omitempty"`
+	ActiveSlots      *uint64      `json:"request_active_slots,omitempty"`
+	TotalSlots       *uint64      `json:"request_total_slots,omitempty"`
 }
 
 type nestedLoad struct {
@@ -30,46 +30,46 @@ type nestedLoad struct {
 		Waiting          *uint64 `json:"num_requests_waiting,omitempty"`
 	} `json:"worker_stats"`
 	KV struct {
-		Active     *uint64   `json:"kv_active_blocks,omitempty"`
-		Total      *uint64   `json:"kv_total_blocks,omitempty"`
-		CacheUsage *fraction `json:"gpu_cache_usage_perc,omitempty"`
-		HitRate    *fraction `json:"gpu_prefix_cache_hit_rate,omitempty"`
+		Active     *uint64      `json:"kv_active_blocks,omitempty"`
+		Total      *uint64      `json:"kv_total_blocks,omitempty"`
+		CacheUsage *rustFloat32 `json:"gpu_cache_usage_perc,omitempty"`
+		HitRate    *rustFloat32 `json:"gpu_prefix_cache_hit_rate,omitempty"`
 	} `json:"kv_stats"`
 	Spec *specLoad `json:"spec_decode_stats"`
 }
 
 type specLoad struct {
-	SpecTokens        *uint64  `json:"num_spec_tokens"`
-	Drafts            *uint64  `json:"num_drafts"`
-	DraftTokens       *uint64  `json:"num_draft_tokens"`
-	AcceptedTokens    *uint64  `json:"num_accepted_tokens"`
-	AcceptedPerPlaces []uint64 `json:"num_accepted_tokens_per_pos"`
+	SpecTokens          *uint64  `json:"num_spec_tokens"`
+	Drafts              *uint64  `json:"num_drafts"`
+	DraftTokens         *uint64  `json:"num_draft_tokens"`
+	AcceptedTokens      *uint64  `json:"num_accepted_tokens"`
+	AcceptedPerPosition []uint64 `json:"num_accepted_tokens_per_pos"`
 }
 
-func flat(l fleet.Load) any {
+func flatData(l fleet.Load) any {
 	return flatLoad{
-		CacheUsage: fractionOf(l.CacheUsage, 64), HitRate: fractionOf(l.HitRate, 64),
+		CacheUsage: newRustFloat32(l.CacheUsage, 64), HitRate: newRustFloat32(l.HitRate, 64),
 		KVActive: l.KVActive.Pointer(), KVTotal: l.KVTotal.Pointer(),
 		Waiting: l.Waiting.Pointer(), ActiveSlots: l.ActiveSlots.Pointer(), TotalSlots: l.TotalSlots.Pointer(),
 	}
 }
 
-func flatWithRank(l fleet.Load) any {
-	f := flat(l).(flatLoad)
+func flatDataWithRank(l fleet.Load) any {
+	f := flatData(l).(flatLoad)
 	f.DataParallelRank = new(uint64)
 	return f
 }
 
 // nothing is what workers that have no stats handler give.
-func nothing(fleet.Load) any { return nil }
+func noData(fleet.Load) any { return nil }
 
-func nested(l fleet.Load) any { return newNestedLoad(l, 64) }
+func nestedData(l fleet.Load) any { return newNestedLoad(l, 64) }
 
 func newNestedLoad(l fleet.Load, bits int) any {
 	var n nestedLoad
 	n.Worker.ActiveSlots, n.Worker.TotalSlots, n.Worker.Waiting = l.ActiveSlots.Pointer(), l.TotalSlots.Pointer(), l.Waiting.Pointer()
 	n.KV.Active, n.KV.Total = l.KVActive.Pointer(), l.KVTotal.Pointer()
-	n.KV.CacheUsage, n.KV.HitRate = fractionOf(l.CacheUsage, bits), fractionOf(l.HitRate, bits)
+	n.KV.CacheUsage, n.KV.HitRate = newRustFloat32(l.CacheUsage, bits), newRustFloat32(l.HitRate, bits)
 	if l.SpecDrafts.OK || l.SpecDraftTokens.OK || l.SpecAccepted.OK {
 		n.Spec = &specLoad{Drafts: l.SpecDrafts.Pointer(), DraftTokens: l.SpecDraftTokens.Pointer(), AcceptedTokens: l.SpecAccepted.Pointer()}
 	}
@@ -77,8 +77,8 @@ func newNestedLoad(l fleet.Load, bits int) any {
 }
 
 // loadOf06 is a load event, in JSON.
-func loadOf06(worker uint64, l fleet.Load) (event []byte, known bool) {
-	return encode(struct {
+func encodeLoad06(worker uint64, l fleet.Load) (event []byte, known bool) {
+	return mustJSON(struct {
 		Worker uint64 `json:"worker_id"`
 		Data   any    `json:"data"`
 	}{worker, newNestedLoad(l, 32)}), l != (fleet.Load{})
@@ -86,22 +86,22 @@ func loadOf06(worker uint64, l fleet.Load) (event []byte, known bool) {
 
 // fraction is an f32 in Dynamo. It is written as Rust does: with a digit behind the
 // point, and null if it is no number; replies to a stats poll widen it before.
-type fraction struct {
+type rustFloat32 struct {
 	v    float32
 	bits int // 64 where it is widened, else 32
 }
 
-func fractionOf(o fleet.Opt[float64], bits int) *fraction {
+func newRustFloat32(o fleet.Opt[float64], bits int) *rustFloat32 {
 	if !o.OK {
 		return nil
 	}
-	return &fraction{float32(o.V), bits}
+	return &rustFloat32{float32(o.V), bits}
 }
 
 // MarshalJSON implements json.Marshaler.
-func (f fraction) MarshalJSON() ([]byte, error) { return rustFloat(float64(f.v), f.bits), nil }
+func (f rustFloat32) MarshalJSON() ([]byte, error) { return formatRustFloat(float64(f.v), f.bits), nil }
 
-func rustFloat(v float64, bits int) []byte {
+func formatRustFloat(v float64, bits int) []byte {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return []byte("null")
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // channels are the event channels in etcd, as topic, kind and where.
-func channels(t *testing.T, ec *clientv3.Client, lease uint64) (all map[string]string) {
+func registeredChannels(t *testing.T, ec *clientv3.Client, lease uint64) (all map[string]string) {
 	t.Helper()
 	all = map[string]string{}
 	got, err := ec.Get(t.Context(), "v1/event_channels/", clientv3.WithPrefix())
@@ -69,21 +69,21 @@ func checkEmpty(t *testing.T, ec *clientv3.Client) {
 	}
 }
 
-func TestWorkerOf06Speaks(t *testing.T) {
+func TestEventsOf06(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
-	e, p := newEar(t), playing()
-	e.onNATS(stack.Conn(t))
-	p.strike([2]int{25, 0}, [2]int{26, 23})
+	e, p := newListener(t), newScript()
+	e.subscribeNATS(stack.Conn(t))
+	p.addHits([2]int{25, 0}, [2]int{26, 23})
 	r := start(t, nc, ec, p.config("0.6.1", ""))
 	id := r.id(t, 0, 0)
 	checkRegistered(t, ec, id, 10)
-	if got := channels(t, ec, id); len(got) != 0 {
+	if got := registeredChannels(t, ec, id); len(got) != 0 {
 		t.Errorf("got channels %v", got)
 	}
-	p.change(t, func(l *fleet.Load) { l.Waiting = fleet.Some[uint64](5) })
-	e.eventually(
+	p.changeLoad(t, func(l *fleet.Load) { l.Waiting = fleet.Some[uint64](5) })
+	e.waitForEventsInAnyOrder(
 		fmt.Sprintf("namespace.dynamo.kv_metrics: load of %x: 11/100 slots, 4 waiting, 42/1000 blocks, 0.25 used, 0.4000000059604645 hit", id),
 		fmt.Sprintf("namespace.dynamo.kv_metrics: load of %x: 11/100 slots, 5 waiting, 42/1000 blocks, 0.25 used, 0.4000000059604645 hit", id),
 		fmt.Sprintf("namespace.dynamo.kv-hit-rate: hit of %x: 0/25", id),
@@ -98,7 +98,7 @@ func TestWorkerOf06Speaks(t *testing.T) {
 	checkEmpty(t, ec)
 }
 
-func TestWorkersSpeakInEnvelopesOnNATS(t *testing.T) {
+func TestEventsInEnvelopesOverNATS(t *testing.T) {
 	for release, c := range map[string]struct {
 		ttl    int64
 		scope  string
@@ -113,28 +113,28 @@ func TestWorkersSpeakInEnvelopesOnNATS(t *testing.T) {
 			t.Parallel()
 			stack := devstacktest.Start(t)
 			nc, ec := stack.Conn(t), stack.Client(t)
-			e, p := newEar(t), playing()
-			e.onNATS(stack.Conn(t))
+			e, p := newListener(t), newScript()
+			e.subscribeNATS(stack.Conn(t))
 			r := start(t, nc, ec, p.config(release, NATS))
 			id := r.id(t, 0, 0)
 			checkRegistered(t, ec, id, c.ttl)
-			got := channels(t, ec, id)
+			got := registeredChannels(t, ec, id)
 			for _, topic := range c.topics {
 				if got[topic] != c.scope || len(got) != len(c.topics) {
 					t.Errorf("got channels %v, want those of %q", got, c.topics)
 				}
 			}
-			if answered(t, nc, "dynamo_backend") {
+			if answersPolls(t, nc, "dynamo_backend") {
 				t.Error("answers stats polls")
 			}
 			load := func(blocks int) string {
 				return fmt.Sprintf("%s.kv_metrics: load of %x: %s", c.scope, id, fmt.Sprintf(c.want, blocks))
 			}
-			e.hears(load(42))
-			p.change(t, func(l *fleet.Load) { l.KVActive = fleet.Some[uint64](43) })
-			e.hears(load(42), load(43))
-			p.strike([2]int{26, 23})
-			e.hears(load(42), load(43), fmt.Sprintf(c.hit, id))
+			e.waitForEvents(load(42))
+			p.changeLoad(t, func(l *fleet.Load) { l.KVActive = fleet.Some[uint64](43) })
+			e.waitForEvents(load(42), load(43))
+			p.addHits([2]int{26, 23})
+			e.waitForEvents(load(42), load(43), fmt.Sprintf(c.hit, id))
 			checkSequences(t, e, release, id)
 			r.stop(t, nil)
 			checkEmpty(t, ec)
@@ -143,7 +143,7 @@ func TestWorkersSpeakInEnvelopesOnNATS(t *testing.T) {
 }
 
 // checkSequences wants each topic to count from 0.
-func checkSequences(t *testing.T, e *ear, release string, id uint64) {
+func checkSequences(t *testing.T, e *listener, release string, id uint64) {
 	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -162,7 +162,7 @@ func checkSequences(t *testing.T, e *ear, release string, id uint64) {
 	}
 }
 
-func TestWorkersSpeakInEnvelopesWithZMQ(t *testing.T) {
+func TestEventsInEnvelopesOverZMQ(t *testing.T) {
 	for release, c := range map[string]struct {
 		topics []string
 		want   string
@@ -173,52 +173,52 @@ func TestWorkersSpeakInEnvelopesWithZMQ(t *testing.T) {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
 			ec := devstacktest.Start(t).Client(t)
-			p := playing()
+			p := newScript()
 			r := start(t, nil, ec, p.config(release, ZMQ))
 			id := r.id(t, 0, 0)
 			checkRegistered(t, ec, id, map[string]int64{"0.9.1": 10, "1.6.1": 30}[release])
-			e, second := newEar(t), newEar(t)
-			got := channels(t, ec, id)
+			e, second := newListener(t), newListener(t)
+			got := registeredChannels(t, ec, id)
 			for _, topic := range c.topics {
-				e.onZMQ(got[topic], topic)
-				second.onZMQ(got[topic], topic)
+				e.subscribeZMQ(got[topic], topic)
+				second.subscribeZMQ(got[topic], topic)
 			}
 			if len(got) != len(c.topics) {
 				t.Errorf("got channels %v, want %q", got, c.topics)
 			}
 			want := []string{fmt.Sprintf("zmq: load of %x: %s", id, c.want)}
-			p.change(t, func(l *fleet.Load) { l.KVActive = fleet.Some[uint64](43) })
-			e.hears(want...)
-			second.hears(want...)
-			p.strike([2]int{26, 23})
+			p.changeLoad(t, func(l *fleet.Load) { l.KVActive = fleet.Some[uint64](43) })
+			e.waitForEvents(want...)
+			second.waitForEvents(want...)
+			p.addHits([2]int{26, 23})
 			if release == "0.9.1" {
 				want = append(want, fmt.Sprintf("zmq: hit of %x: 23/26", id))
 			}
-			e.hears(want...)
-			second.hears(want...)
+			e.waitForEvents(want...)
+			second.waitForEvents(want...)
 			r.stop(t, nil)
 			checkEmpty(t, ec)
 		})
 	}
 }
 
-func TestLostEventsLeaveAGap(t *testing.T) {
+func TestEventsDroppedLeaveASequenceGap(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
-	e, p := newEar(t), playing()
-	e.onNATS(stack.Conn(t))
+	e, p := newListener(t), newScript()
+	e.subscribeNATS(stack.Conn(t))
 	c := p.config("0.9.1", "")
 	var lose atomic.Bool
-	c.Lose = func(worker int, topic string) bool { return worker == 0 && topic == wire.TopicHitRate && lose.Load() }
+	c.DropEvent = func(worker int, topic string) bool { return worker == 0 && topic == wire.TopicHitRate && lose.Load() }
 	r := start(t, stack.Conn(t), stack.Client(t), c)
 	id := r.id(t, 0, 0)
 	load := fmt.Sprintf("namespace.dynamo.kv_metrics: load of %x: 42 decode, - used", id)
 	hit := fmt.Sprintf("namespace.dynamo.kv-hit-rate: hit of %x: 1/2", id)
-	e.hears(load)
-	p.strike([2]int{2, 1})
-	e.hears(load, hit)
+	e.waitForEvents(load)
+	p.addHits([2]int{2, 1})
+	e.waitForEvents(load, hit)
 	lose.Store(true)
-	p.strike([2]int{2, 1}, [2]int{2, 1})
+	p.addHits([2]int{2, 1}, [2]int{2, 1})
 	testutil.Until(t, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -227,10 +227,10 @@ func TestLostEventsLeaveAGap(t *testing.T) {
 		}
 		return nil
 	})
-	p.change(t, func(*fleet.Load) {}) // by now the last one is lost
+	p.changeLoad(t, func(*fleet.Load) {}) // by now the last one is lost
 	lose.Store(false)
-	p.strike([2]int{2, 1})
-	e.hears(load, hit, hit)
+	p.addHits([2]int{2, 1})
+	e.waitForEvents(load, hit, hit)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if got := fmt.Sprint(e.sequences[wire.TopicHitRate]); got != "[0 3]" {
@@ -238,44 +238,44 @@ func TestLostEventsLeaveAGap(t *testing.T) {
 	}
 }
 
-func TestWorkerWithANewLeaseHasNewChannels(t *testing.T) {
+func TestEventsAfterNewLeaseUseNewChannels(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	ec := stack.Client(t)
-	p := playing()
+	p := newScript()
 	c := p.config("0.9.1", ZMQ) // its lease is the short one
 	r := start(t, nil, ec, c)
 	first := r.id(t, 0, 0)
-	old := channels(t, ec, first)[wire.TopicLoad]
+	old := registeredChannels(t, ec, first)[wire.TopicLoad]
 	stack.StopEtcd()
 	stack.StartEmptyEtcd(t)
 	second := r.id(t, 0, first)
 	checkRegistered(t, ec, second, 10)
-	address := channels(t, ec, second)[wire.TopicLoad]
+	address := registeredChannels(t, ec, second)[wire.TopicLoad]
 	if address == old {
 		t.Errorf("both have %s", old)
 	}
-	e := newEar(t)
-	e.onZMQ(address, wire.TopicLoad)
-	p.change(t, func(l *fleet.Load) { l.KVActive = fleet.Some[uint64](43) })
-	e.hears(fmt.Sprintf("zmq: load of %x: 43 decode, - used", second))
+	e := newListener(t)
+	e.subscribeZMQ(address, wire.TopicLoad)
+	p.changeLoad(t, func(l *fleet.Load) { l.KVActive = fleet.Some[uint64](43) })
+	e.waitForEvents(fmt.Sprintf("zmq: load of %x: 43 decode, - used", second))
 	r.stop(t, nil)
 	checkEmpty(t, ec)
 }
 
-func TestKilledWorkersLeaveTheirChannels(t *testing.T) {
+func TestRunKilledLeavesChannels(t *testing.T) {
 	ec := devstacktest.Start(t).Client(t)
-	r := start(t, nil, ec, playing().config("1.6.1", ""))
+	r := start(t, nil, ec, newScript().config("1.6.1", ""))
 	id := r.id(t, 0, 0)
-	before := channels(t, ec, id)
+	before := registeredChannels(t, ec, id)
 	r.stop(t, ErrKilled)
-	if after := channels(t, ec, id); len(before) != 2 || fmt.Sprint(after) != fmt.Sprint(before) {
+	if after := registeredChannels(t, ec, id); len(before) != 2 || fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("got %v, before %v", after, before)
 	}
 	checkRegistered(t, ec, id, 30)
 }
 
-func TestWorkersThatNeedWhatIsNotThere(t *testing.T) {
+func TestRunRejectsMissingConnections(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
 	for _, c := range []struct{ release, plane string }{{"0.5.1", ""}, {"0.6.1", ""}, {"0.9.1", ""}, {"1.6.1", NATS}} {
@@ -292,7 +292,7 @@ func TestWorkersThatNeedWhatIsNotThere(t *testing.T) {
 	}
 }
 
-func TestMixedIsEveryReleaseAndPlane(t *testing.T) {
+func TestMixedCoversReleasesAndEventPlanes(t *testing.T) {
 	for workers, want := range map[int]string{
 		0:  "[0.1.0 nats 1][0.1.1 nats 1][0.2.1 nats 1][0.3.0 nats 1][0.5.1 nats 1][0.6.1 nats 1][0.9.1 nats 1][0.9.1 zmq 1][1.6.1 nats 1][1.6.1 zmq 1]",
 		23: "[0.1.0 nats 3][0.1.1 nats 3][0.2.1 nats 3][0.3.0 nats 2][0.5.1 nats 2][0.6.1 nats 2][0.9.1 nats 2][0.9.1 zmq 2][1.6.1 nats 2][1.6.1 zmq 2]",

@@ -15,11 +15,11 @@ import (
 
 // highWater is how many messages wait for a slow subscriber before what comes is
 // lost to it, as of libzmq by default.
-const highWater = 1000
+const highWaterMark = 1000
 
 // pub is a ZeroMQ PUB socket on TCP: ZMTP 3.1 and 3.0 (RFC 37 and 23) with the NULL
 // mechanism.
-type pub struct {
+type pubSocket struct {
 	listener net.Listener
 
 	mu          sync.Mutex
@@ -28,22 +28,22 @@ type pub struct {
 }
 
 // newPub listens on any port of host; serve lets subscribers in.
-func newPub(host string) (*pub, error) {
+func newPubSocket(host string) (*pubSocket, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, fmt.Errorf("publish with ZMQ: %w", err)
 	}
-	return &pub{listener: l, subscribers: map[*subscriber]bool{}}, nil
+	return &pubSocket{listener: l, subscribers: map[*subscriber]bool{}}, nil
 }
 
 // address is what subscribers connect to.
-func (p *pub) address() string { return "tcp://" + p.listener.Addr().String() }
+func (p *pubSocket) address() string { return "tcp://" + p.listener.Addr().String() }
 
-func (p *pub) close() { p.listener.Close() }
+func (p *pubSocket) close() { p.listener.Close() }
 
 // serve accepts subscribers until ctx ends, and then waits until they are gone. What
 // was not sent to them by then is lost.
-func (p *pub) serve(ctx context.Context) {
+func (p *pubSocket) serve(ctx context.Context) {
 	defer context.AfterFunc(ctx, p.close)()
 	var conns sync.WaitGroup
 	defer conns.Wait()
@@ -56,12 +56,12 @@ func (p *pub) serve(ctx context.Context) {
 			backoff.Wait(ctx, 10*time.Millisecond)
 			continue
 		}
-		conns.Go(func() { p.attend(ctx, conn) })
+		conns.Go(func() { p.handle(ctx, conn) })
 	}
 }
 
 // publish sends a message to whoever has subscribed to it. It never blocks.
-func (p *pub) publish(frames [][]byte) {
+func (p *pubSocket) publish(frames [][]byte) {
 	message := encodeMessage(frames)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,21 +78,21 @@ func (p *pub) publish(frames [][]byte) {
 }
 
 // attend is the life of a subscriber's connection.
-func (p *pub) attend(ctx context.Context, conn net.Conn) {
+func (p *pubSocket) handle(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	in := bufio.NewReader(conn)
 	if err := shakeHands(conn, in); err != nil {
 		return
 	}
-	s := &subscriber{pub: p, queue: make(chan []byte, highWater), gone: make(chan struct{})}
+	s := &subscriber{pub: p, queue: make(chan []byte, highWaterMark), writeDone: make(chan struct{})}
 	p.mu.Lock()
 	p.subscribers[s] = true
 	p.mu.Unlock()
 
 	var writer sync.WaitGroup
 	writer.Go(func() {
-		defer close(s.gone)
+		defer close(s.writeDone)
 		defer conn.Close()
 		s.write(conn)
 	})
@@ -107,10 +107,10 @@ func (p *pub) attend(ctx context.Context, conn net.Conn) {
 
 // subscriber is one connection.
 type subscriber struct {
-	pub    *pub
-	queue  chan []byte
-	gone   chan struct{} // closed when nothing more is written
-	topics []string      // one as often as it was subscribed to; under pub.mu
+	pub       *pubSocket
+	queue     chan []byte
+	writeDone chan struct{} // closed when nothing more is written
+	topics    []string      // one as often as it was subscribed to; under pub.mu
 }
 
 func (s *subscriber) wants(topic []byte) bool {
@@ -154,7 +154,7 @@ func (s *subscriber) read(in *bufio.Reader) {
 			s.cancel(rest)
 		case "PING":
 			// Behind it is a time to live of two bytes: we need no sign of life.
-			s.answer(encodeCommand("PONG", rest[min(len(rest), 2):]))
+			s.enqueueReply(encodeCommand("PONG", rest[min(len(rest), 2):]))
 		}
 	}
 }
@@ -182,9 +182,9 @@ func (s *subscriber) cancel(topic string) {
 }
 
 // answer waits for room in the queue: who asks and does not read is not read either.
-func (s *subscriber) answer(command []byte) {
+func (s *subscriber) enqueueReply(command []byte) {
 	select {
 	case s.queue <- command:
-	case <-s.gone:
+	case <-s.writeDone:
 	}
 }

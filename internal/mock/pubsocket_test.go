@@ -17,9 +17,9 @@ import (
 )
 
 // startPub is a pub that serves until the test ends, or until it is ended.
-func startPub(t *testing.T) (p *pub, end func()) {
+func startPub(t *testing.T) (p *pubSocket, end func()) {
 	t.Helper()
-	p, err := newPub("127.0.0.1")
+	p, err := newPubSocket("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,27 +32,27 @@ func startPub(t *testing.T) (p *pub, end func()) {
 }
 
 // inbox is what a subscriber got.
-type inbox struct {
+type receivedMessages struct {
 	mu       sync.Mutex
 	messages []string
 }
 
-func inboxOf(t *testing.T, p *pub, topics ...string) *inbox {
+func subscribeTo(t *testing.T, p *pubSocket, topics ...string) *receivedMessages {
 	t.Helper()
-	box := &inbox{}
-	follow(t, p.address(), box.take, topics...)
+	box := &receivedMessages{}
+	subscribeZMQ(t, p.address(), box.add, topics...)
 	return box
 }
 
 // follow subscribes until the test ends, and waits until the subscription is set.
-func follow(t *testing.T, address string, deliver func(frames [][]byte), topics ...string) {
+func subscribeZMQ(t *testing.T, address string, deliver func(frames [][]byte), topics ...string) {
 	t.Helper()
 	connected := make(chan struct{})
-	s := zmtp.Sub{Address: address, Topics: topics, Connected: sync.OnceFunc(func() { close(connected) })}
+	s := zmtp.Sub{Address: address, Topics: topics, OnConnected: sync.OnceFunc(func() { close(connected) })}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := s.Keep(ctx, deliver, nil); err != nil {
+		if err := s.RunReconnecting(ctx, deliver, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -64,14 +64,14 @@ func follow(t *testing.T, address string, deliver func(frames [][]byte), topics 
 	}
 }
 
-func (b *inbox) take(frames [][]byte) {
+func (b *receivedMessages) add(frames [][]byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.messages = append(b.messages, fmt.Sprintf("%s", frames))
 }
 
 // holds waits until the messages are exactly these.
-func (b *inbox) holds(t *testing.T, want ...string) {
+func (b *receivedMessages) waitFor(t *testing.T, want ...string) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		b.mu.Lock()
@@ -83,7 +83,7 @@ func (b *inbox) holds(t *testing.T, want ...string) {
 	})
 }
 
-func say(p *pub, frames ...string) {
+func publishMessage(p *pubSocket, frames ...string) {
 	var all [][]byte
 	for _, frame := range frames {
 		all = append(all, []byte(frame))
@@ -91,24 +91,24 @@ func say(p *pub, frames ...string) {
 	p.publish(all)
 }
 
-func TestSubscribersGetTheirTopics(t *testing.T) {
+func TestPubSocketDeliversByTopic(t *testing.T) {
 	p, _ := startPub(t)
-	loads, all := inboxOf(t, p, "load"), inboxOf(t, p, "x", "")
+	loads, all := subscribeTo(t, p, "load"), subscribeTo(t, p, "x", "")
 	long := strings.Repeat("long", 1000)
-	say(p, "load", "1")
-	say(p, "pass", "2", "")
-	say(p, "loads", long)
-	say(p, "loa", "3")
-	say(p, "load", "last")
-	loads.holds(t, "[load 1]", "[loads "+long+"]", "[load last]")
-	all.holds(t, "[load 1]", "[pass 2 ]", "[loads "+long+"]", "[loa 3]", "[load last]")
+	publishMessage(p, "load", "1")
+	publishMessage(p, "pass", "2", "")
+	publishMessage(p, "loads", long)
+	publishMessage(p, "loa", "3")
+	publishMessage(p, "load", "last")
+	loads.waitFor(t, "[load 1]", "[loads "+long+"]", "[load last]")
+	all.waitFor(t, "[load 1]", "[pass 2 ]", "[loads "+long+"]", "[loa 3]", "[load last]")
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestPubSocketWithoutSubscribers(t *testing.T) {
 	p, end := startPub(t)
-	say(p, "load", "1")
+	publishMessage(p, "load", "1")
 	end()
-	say(p, "load", "2")
+	publishMessage(p, "load", "2")
 	if conn, err := net.Dial("tcp", p.listener.Addr().String()); err == nil {
 		conn.Close()
 		t.Error("still listens after its end")
@@ -116,7 +116,7 @@ func TestNobodyListens(t *testing.T) {
 }
 
 // raw is a subscriber that says what it likes.
-type raw struct {
+type rawSubscriber struct {
 	t    *testing.T
 	conn net.Conn
 	in   *bufio.Reader
@@ -125,10 +125,10 @@ type raw struct {
 const subReady = "\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 
 func greetingOf(minor byte) string {
-	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03" + string(rune(minor)) + null + strings.Repeat("\x00", 32)
+	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03" + string(rune(minor)) + nullMechanism + strings.Repeat("\x00", 32)
 }
 
-func dial(t *testing.T, p *pub) *raw {
+func dial(t *testing.T, p *pubSocket) *rawSubscriber {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.listener.Addr().String())
 	if err != nil {
@@ -138,17 +138,17 @@ func dial(t *testing.T, p *pub) *raw {
 	if err := conn.SetDeadline(time.Now().Add(testutil.Patience)); err != nil {
 		t.Fatal(err)
 	}
-	return &raw{t, conn, bufio.NewReader(conn)}
+	return &rawSubscriber{t, conn, bufio.NewReader(conn)}
 }
 
-func (r *raw) say(s string) {
+func (r *rawSubscriber) send(s string) {
 	r.t.Helper()
 	if _, err := io.WriteString(r.conn, s); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *raw) hear(want string) {
+func (r *rawSubscriber) expect(want string) {
 	r.t.Helper()
 	got := make([]byte, len(want))
 	n, err := io.ReadFull(r.in, got)
@@ -158,42 +158,42 @@ func (r *raw) hear(want string) {
 }
 
 // greet shakes hands, in the order of a subscriber that waits for each answer.
-func (r *raw) greet(minor byte) {
+func (r *rawSubscriber) shakeHands(minor byte) {
 	r.t.Helper()
-	r.hear(signature + "\x03\x01" + null + strings.Repeat("\x00", 32))
-	r.say(greetingOf(minor))
-	r.hear("\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB")
-	r.say(subReady)
+	r.expect(signature + "\x03\x01" + nullMechanism + strings.Repeat("\x00", 32))
+	r.send(greetingOf(minor))
+	r.expect("\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB")
+	r.send(subReady)
 }
 
 // Both forms set and take back a subscription, and a topic must be cancelled as
 // often as it was subscribed to. The PONG tells when that is done.
-func TestBothFormsOfSubscribing(t *testing.T) {
+func TestPubSocketAcceptsBothSubscriptionForms(t *testing.T) {
 	for minor, form := range []struct{ subscribe, cancel string }{
 		{"\x00\x02\x01a", "\x00\x02\x00a"},
 		{"\x04\x0b\x09SUBSCRIBEa", "\x04\x08\x06CANCELa"},
 	} {
 		p, _ := startPub(t)
 		r := dial(t, p)
-		r.greet(byte(minor))
+		r.shakeHands(byte(minor))
 		ping := func(context string) {
 			t.Helper()
-			r.say("\x04" + string(rune(7+len(context))) + "\x04PING\x00\x0a" + context)
-			r.hear("\x04" + string(rune(5+len(context))) + "\x04PONG" + context)
+			r.send("\x04" + string(rune(7+len(context))) + "\x04PING\x00\x0a" + context)
+			r.expect("\x04" + string(rune(5+len(context))) + "\x04PONG" + context)
 		}
-		r.say(form.subscribe + form.subscribe + form.cancel)
+		r.send(form.subscribe + form.subscribe + form.cancel)
 		ping("once upon a time")
-		say(p, "a", "1")
-		say(p, "b", "2")
-		r.hear("\x01\x01a\x00\x011")
-		r.say(form.cancel)
+		publishMessage(p, "a", "1")
+		publishMessage(p, "b", "2")
+		r.expect("\x01\x01a\x00\x011")
+		r.send(form.cancel)
 		ping("")
-		say(p, "a", "3")
+		publishMessage(p, "a", "3")
 		ping("the end") // nothing came before it
 	}
 }
 
-func TestStrangersAreHungUpOn(t *testing.T) {
+func TestPubSocketDisconnectsInvalidPeers(t *testing.T) {
 	for name, said := range map[string]string{
 		"no ZMTP":            "GET / HTTP/1.1\r\n" + strings.Repeat("Host: nobody\r\n", 10),
 		"an older ZMTP":      strings.Replace(greetingOf(0), "\x7f\x03", "\x7f\x01", 1),
@@ -209,7 +209,7 @@ func TestStrangersAreHungUpOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, _ := startPub(t)
 			r := dial(t, p)
-			r.say(said)
+			r.send(said)
 			// It hangs up: with an end of the stream, or a reset where it left something unread.
 			if _, err := io.Copy(io.Discard, r.in); err != nil && !strings.Contains(err.Error(), "reset") {
 				t.Error(err)
@@ -227,12 +227,12 @@ func TestStrangersAreHungUpOn(t *testing.T) {
 }
 
 // Who does not read loses what is beyond the bounds, and nobody waits for it.
-func TestSlowSubscriberLosesMessages(t *testing.T) {
+func TestPubSocketDropsForSlowSubscriber(t *testing.T) {
 	p, _ := startPub(t)
 	slow := dial(t, p)
-	slow.greet(1)
-	slow.say("\x04\x0b\x09SUBSCRIBEa\x04\x07\x04PING\x00\x00")
-	slow.hear("\x04\x05\x04PONG")
+	slow.shakeHands(1)
+	slow.send("\x04\x0b\x09SUBSCRIBEa\x04\x07\x04PING\x00\x00")
+	slow.expect("\x04\x05\x04PONG")
 
 	body := strings.Repeat("x", 8<<10)
 	dropped := func() uint64 {
@@ -240,15 +240,15 @@ func TestSlowSubscriberLosesMessages(t *testing.T) {
 		defer p.mu.Unlock()
 		return p.dropped
 	}
-	const most = 10 * highWater // far beyond the queue and what the kernel takes
+	const most = 10 * highWaterMark // far beyond the queue and what the kernel takes
 	sent := 0
 	for ; dropped() == 0 && sent < most; sent++ {
-		say(p, "a", body)
+		publishMessage(p, "a", body)
 	}
-	if sent <= highWater || sent == most {
-		t.Errorf("lost the first message after %d, want more than %d and less than %d", sent, highWater, most)
+	if sent <= highWaterMark || sent == most {
+		t.Errorf("lost the first message after %d, want more than %d and less than %d", sent, highWaterMark, most)
 	}
-	quick := inboxOf(t, p, "a")
-	say(p, "a", "for the quick")
-	quick.holds(t, "[a for the quick]")
+	quick := subscribeTo(t, p, "a")
+	publishMessage(p, "a", "for the quick")
+	quick.waitFor(t, "[a for the quick]")
 }

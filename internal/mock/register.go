@@ -17,29 +17,29 @@ type entry struct {
 }
 
 // entries are all keys of a worker, in the order in which real ones put them.
-func (w *worker) entries(in fleet.Instance, o *outlets) []entry {
+func (w *worker) entries(in fleet.Instance, o *publishers) []entry {
 	key := w.release.layout.Key(w.Namespace, in)
-	v := w.release.voice
+	v := w.release.events
 	if v == nil {
 		return []entry{{key, w.release.layout.Value(w.Namespace, in, w.subject(in.ID))}}
 	}
 	all := []entry{{key, v.value(w.Namespace, in, w.Host)}}
 	for _, p := range o.all() {
-		if p.announced != nil {
-			all = append(all, *p.announced)
+		if p.channelEntry != nil {
+			all = append(all, *p.channelEntry)
 		}
 	}
 	return append(all, entry{wire.CardKey(w.Namespace, in), v.card(w.Namespace, in, w.load())})
 }
 
 // valueOf06 is that of the releases before it, under another key.
-func valueOf06(namespace string, in fleet.Instance, _ string) []byte {
+func endpointValue06(namespace string, in fleet.Instance, _ string) []byte {
 	service := wire.ServiceName(wire.EraPlain, namespace, in.Component)
 	return wire.LayoutInstances.Value(namespace, in, wire.Subject(service, in.Name, in.ID))
 }
 
-func valueOf09(namespace string, in fleet.Instance, host string) []byte {
-	return encode(struct {
+func endpointValue09(namespace string, in fleet.Instance, host string) []byte {
+	return mustJSON(struct {
 		Type      string            `json:"type"`
 		Component string            `json:"component"`
 		Endpoint  string            `json:"endpoint"`
@@ -51,7 +51,7 @@ func valueOf09(namespace string, in fleet.Instance, host string) []byte {
 	}})
 }
 
-func valueOf16(namespace string, in fleet.Instance, host string) []byte {
+func endpointValue16(namespace string, in fleet.Instance, host string) []byte {
 	return wire.LayoutV1.Value(namespace, in, fmt.Sprintf("%s/%s/%s/%s/%s", requestAddress(host), wire.HexID(in.ID), namespace, in.Component, in.Name))
 }
 
@@ -86,17 +86,17 @@ type card struct {
 	} `json:"runtime_config"`
 }
 
-func (v *voice) card(namespace string, in fleet.Instance, l fleet.Load) []byte {
+func (v *eventFormat) card(namespace string, in fleet.Instance, l fleet.Load) []byte {
 	c := card{
 		DisplayName: modelName, Slug: modelName, ContextLength: 8192, BlockSize: blockSize,
 		ModelType: "Chat", ModelInput: "Tokens",
 	}
 	c.Runtime.KVTotal, c.Runtime.MaxSeqs = l.KVTotal.Pointer(), l.TotalSlots.Pointer()
 	c.Runtime.MaxBatch, c.Runtime.Ranks = 8192, 1
-	if !v.wrapped {
-		return encode(c)
+	if !v.wrapsCard {
+		return mustJSON(c)
 	}
-	return encode(struct {
+	return mustJSON(struct {
 		Type      string `json:"type"`
 		Namespace string `json:"namespace"`
 		Component string `json:"component"`
@@ -119,17 +119,17 @@ type transport struct {
 	Config any    `json:"config"`
 }
 
-func onNATS(prefix string) transport {
+func natsTransport(prefix string) transport {
 	return transport{"Nats", map[string]string{"subject_prefix": prefix}}
 }
 
-func onZMQ(address string) transport {
+func zmqTransport(address string) transport {
 	return transport{"Zmq", map[string]string{"endpoint": address}}
 }
 
 // channelOf09 is of the whole namespace: it names no component.
-func channelOf09(namespace string, c channel) (key string, value []byte) {
-	return "v1/event_channels/" + namespace + "//" + c.topic + "/" + wire.HexID(c.publisher), encode(struct {
+func channelEntry09(namespace string, c channel) (key string, value []byte) {
+	return "v1/event_channels/" + namespace + "//" + c.topic + "/" + wire.HexID(c.publisher), mustJSON(struct {
 		Type      string    `json:"type"`
 		Namespace string    `json:"namespace"`
 		Component string    `json:"component"`
@@ -139,7 +139,7 @@ func channelOf09(namespace string, c channel) (key string, value []byte) {
 	}{"EventChannel", namespace, "", c.topic, c.publisher, c.transport})
 }
 
-func channelOf16(namespace string, c channel) (key string, value []byte) {
+func channelEntry16(namespace string, c channel) (key string, value []byte) {
 	type name struct {
 		Namespace string `json:"namespace"`
 		Component string `json:"component"`
@@ -151,7 +151,7 @@ func channelOf16(namespace string, c channel) (key string, value []byte) {
 	}
 	key = fmt.Sprintf("v1/event_channels/namespace/%s/component/%s/endpoint/%s/topic/%s/%x",
 		escape(namespace), escape(c.endpoint.Component), escape(c.endpoint.Name), escape(c.topic), c.publisher)
-	return key, encode(struct {
+	return key, mustJSON(struct {
 		Type      string    `json:"type"`
 		Scope     scope     `json:"scope"`
 		Topic     string    `json:"topic"`
@@ -181,14 +181,14 @@ func escape(name string) string {
 }
 
 // workersOwn makes the worker's id that of its publishers.
-func workersOwn(worker uint64) uint64 { return worker }
+func sameAsWorker(worker uint64) uint64 { return worker }
 
 // random ids are below 2^53, as captured. They do not follow from the seed: two mock
 // workers with one seed must not take each other's keys.
-func random(uint64) uint64 { return 1 + rand.Uint64N(1<<53-1) }
+func randomID(uint64) uint64 { return 1 + rand.Uint64N(1<<53-1) }
 
 // encode is v as JSON; there is nothing here that has none.
-func encode(v any) []byte {
+func mustJSON(v any) []byte {
 	b, _ := json.Marshal(v)
 	return b
 }

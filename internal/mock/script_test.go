@@ -11,21 +11,21 @@ import (
 )
 
 // play says what a worker does: its load, until it is changed, and hits, once each.
-type play struct {
-	mu   sync.Mutex
-	load fleet.Load
-	seen int // by how many looks
-	hits [][2]int
+type script struct {
+	mu        sync.Mutex
+	load      fleet.Load
+	loadCalls int // by how many looks
+	hits      [][2]int
 }
 
-func (p *play) Load(int) fleet.Load {
+func (p *script) Load(int) fleet.Load {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seen++
+	p.loadCalls++
 	return p.load
 }
 
-func (p *play) Hit(int) (isl, overlap int, ok bool) {
+func (p *script) Hit(int) (isl, overlap int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.hits) == 0 {
@@ -37,31 +37,31 @@ func (p *play) Hit(int) (isl, overlap int, ok bool) {
 }
 
 // change waits until the load was looked at some times more, and then changes it.
-func (p *play) change(t *testing.T, change func(*fleet.Load)) {
+func (p *script) changeLoad(t *testing.T, change func(*fleet.Load)) {
 	t.Helper()
 	p.mu.Lock()
-	before := p.seen
+	before := p.loadCalls
 	p.mu.Unlock()
 	testutil.Until(t, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.seen < before+2 {
-			return fmt.Errorf("looked at %d times only", p.seen-before)
+		if p.loadCalls < before+2 {
+			return fmt.Errorf("looked at %d times only", p.loadCalls-before)
 		}
 		change(&p.load)
 		return nil
 	})
 }
 
-func (p *play) strike(hits ...[2]int) {
+func (p *script) addHits(hits ...[2]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hits = append(p.hits, hits...)
 }
 
-func playing() *play { return &play{load: loadOf(11, 100, 4, 42, 1000, 0.25, 0.4)} }
+func newScript() *script { return &script{load: newLoad(11, 100, 4, 42, 1000, 0.25, 0.4)} }
 
-func (p *play) config(release, plane string) Config {
+func (p *script) config(release, plane string) Config {
 	c := backend(release)
 	c.EventPlane, c.Load, c.Hit, c.EventInterval = plane, p.Load, p.Hit, time.Millisecond
 	return c

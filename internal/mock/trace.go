@@ -20,12 +20,12 @@ type traceRequest struct {
 	OutputTokens int         `json:"output_tokens"`
 	CachedTokens int         `json:"cached_tokens"`
 	Received     int64       `json:"request_received_ms"`
-	PrefillWait  double      `json:"prefill_wait_time_ms"`
-	Prefill      double      `json:"prefill_time_ms"`
-	TTFT         double      `json:"ttft_ms"`
-	Total        double      `json:"total_time_ms"`
-	InterToken   double      `json:"avg_itl_ms"`
-	HitRate      double      `json:"kv_hit_rate"`
+	PrefillWait  rustFloat64 `json:"prefill_wait_time_ms"`
+	Prefill      rustFloat64 `json:"prefill_time_ms"`
+	TTFT         rustFloat64 `json:"ttft_ms"`
+	Total        rustFloat64 `json:"total_time_ms"`
+	InterToken   rustFloat64 `json:"avg_itl_ms"`
+	HitRate      rustFloat64 `json:"kv_hit_rate"`
 	QueueDepth   int         `json:"queue_depth"`
 	Worker       traceWorker `json:"worker"`
 	Replay       traceReplay `json:"replay"`
@@ -54,7 +54,7 @@ const (
 
 // traceOf makes a trace of a hit. All that is made up but the request's id follows
 // from how much had to be computed.
-func traceOf(h hit) []byte { return encode(newTrace(h, time.Now())) }
+func encodeTrace(h hit) []byte { return mustJSON(newTrace(h, time.Now())) }
 
 func newTrace(h hit, end time.Time) trace {
 	input, cached := h.isl*blockSize, h.overlap*blockSize
@@ -64,19 +64,19 @@ func newTrace(h hit, end time.Time) trace {
 		ID:          fmt.Sprintf("%08x-0000-4000-8000-%012x", rand.Uint32(), rand.Uint64N(1<<48)),
 		InputTokens: input, OutputTokens: outputTokens, CachedTokens: cached,
 		Received:    end.UnixMilli() - int64(total),
-		PrefillWait: prefillWait, Prefill: double(prefill), TTFT: double(prefillWait + prefill),
-		Total: double(total), InterToken: interToken,
+		PrefillWait: prefillWait, Prefill: rustFloat64(prefill), TTFT: rustFloat64(prefillWait + prefill),
+		Total: rustFloat64(total), InterToken: interToken,
 		Worker: traceWorker{Prefill: h.worker, Decode: h.worker},
 		Replay: traceReplay{BlockSize: blockSize, InputLength: input, Hashes: []uint64{}},
 	}
 	if h.isl > 0 {
-		r.HitRate = double(float64(h.overlap) / float64(h.isl))
+		r.HitRate = rustFloat64(float64(h.overlap) / float64(h.isl))
 	}
 	return trace{Schema: "dynamo.request.trace.v1", Event: "request_end", Time: end.UnixMilli(), Request: r}
 }
 
 // double is an f64 as Rust writes it.
-type double float64
+type rustFloat64 float64
 
 // MarshalJSON implements json.Marshaler.
-func (d double) MarshalJSON() ([]byte, error) { return rustFloat(float64(d), 64), nil }
+func (d rustFloat64) MarshalJSON() ([]byte, error) { return formatRustFloat(float64(d), 64), nil }

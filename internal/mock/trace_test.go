@@ -10,24 +10,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestTracesAreAsCaptured(t *testing.T) {
+func TestTraceMatchesCapture(t *testing.T) {
 	const worker = 2228897027003910715
-	got := encode(trace{"dynamo.request.trace.v1", "request_end", 1795456260801, traceRequest{
+	got := mustJSON(trace{"dynamo.request.trace.v1", "request_end", 1795456260801, traceRequest{
 		ID: "4d665f7f-b5bc-4f82-98e4-c10240c06eae", InputTokens: 388, OutputTokens: 24, Received: 1795456260583,
 		PrefillWait: 1.803384, Prefill: 25.207952, TTFT: 27.011336, Total: 218.480069, InterToken: 8.324727521739131,
 		Worker: traceWorker{Prefill: worker, Decode: worker},
 		Replay: traceReplay{16, 388, []uint64{15959621774081419800}},
 	}})
-	text(t, got, `{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1795456260801,"request":{`+
+	equalText(t, got, `{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1795456260801,"request":{`+
 		`"request_id":"4d665f7f-b5bc-4f82-98e4-c10240c06eae","input_tokens":388,"output_tokens":24,"cached_tokens":0,"request_received_ms":1795456260583,`+
 		`"prefill_wait_time_ms":1.803384,"prefill_time_ms":25.207952,"ttft_ms":27.011336,"total_time_ms":218.480069,"avg_itl_ms":8.324727521739131,`+
 		`"kv_hit_rate":0.0,"queue_depth":0,"worker":{"prefill_worker_id":2228897027003910715,"prefill_dp_rank":0,"decode_worker_id":2228897027003910715,`+
 		`"decode_dp_rank":0},"replay":{"trace_block_size":16,"input_length":388,"input_sequence_hashes":[15959621774081419800]}}}`)
 }
 
-func TestTraceTellsTheHit(t *testing.T) {
+func TestTraceIsReadByWire(t *testing.T) {
 	for _, h := range []hit{{7, 26, 23}, {7, 0, 0}, {7, 3, 3}, {7, 97, 31}} {
-		got, err := wire.ParseTrace(encode(newTrace(h, time.UnixMilli(1795456260801))))
+		got, err := wire.ParseTrace(mustJSON(newTrace(h, time.UnixMilli(1795456260801))))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,43 +31,43 @@ type worker struct {
 // run lives one life after the other, each under its own lease, until ctx ends.
 func (w *worker) run(ctx context.Context) error {
 	if w.registry == nil {
-		return w.static(ctx)
+		return w.runStatic(ctx)
 	}
 	for ctx.Err() == nil {
-		if err := w.life(ctx); err != nil {
+		if err := w.runWithLease(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *worker) static(ctx context.Context) error {
-	service, err := w.serve(0)
+func (w *worker) runStatic(ctx context.Context) error {
+	service, err := w.startService(0)
 	if err != nil {
 		return err
 	}
-	defer w.stop(service)
-	w.registered(w.instance(0))
+	defer w.stopService(service)
+	w.notifyRegistered(w.instance(0))
 	<-ctx.Done()
 	return nil
 }
 
 // life is from the grant of a lease to its loss, or to the end of ctx.
-func (w *worker) life(ctx context.Context) error {
+func (w *worker) runWithLease(ctx context.Context) error {
 	lease, err := w.registry.grant(ctx)
 	if err != nil || lease == 0 {
 		return err
 	}
 	in := w.instance(uint64(lease))
-	service, err := w.serve(in.ID)
+	service, err := w.startService(in.ID)
 	if err != nil {
 		w.registry.release(ctx, lease)
 		return err
 	}
 	// A worker that deregisters answers until it is gone, and so do those whose
 	// lease is lost.
-	defer w.stop(service)
-	out, err := w.open(in.ID)
+	defer w.stopService(service)
+	out, err := w.openPublishers(in.ID)
 	if err != nil {
 		w.registry.release(ctx, lease)
 		return err
@@ -83,8 +83,8 @@ func (w *worker) life(ctx context.Context) error {
 	if alive && ctx.Err() == nil {
 		w.id.Store(in.ID)
 		w.Log.Debug("Registered mock worker", "key", key)
-		w.registered(in)
-		alive, err = w.work(ctx, lease, out)
+		w.notifyRegistered(in)
+		alive, err = w.keepAndPublish(ctx, lease, out)
 		w.id.Store(0)
 	}
 	switch {
@@ -100,19 +100,19 @@ func (w *worker) life(ctx context.Context) error {
 
 // work keeps the lease and publishes what there is to say, until the lease is lost
 // (false), or ctx ends.
-func (w *worker) work(ctx context.Context, lease clientv3.LeaseID, out *outlets) (alive bool, err error) {
+func (w *worker) keepAndPublish(ctx context.Context, lease clientv3.LeaseID, out *publishers) (alive bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return w.speak(ctx, out) })
-	alive, err = w.registry.keep(ctx, lease)
+	g.Go(func() error { return w.publishEvents(ctx, out) })
+	alive, err = w.registry.keepAlive(ctx, lease)
 	cancel()
 	return alive, cmp.Or(err, g.Wait())
 }
 
-func (w *worker) registered(in fleet.Instance) {
-	if w.Registered != nil {
-		w.Registered(w.n, in)
+func (w *worker) notifyRegistered(in fleet.Instance) {
+	if w.OnRegistered != nil {
+		w.OnRegistered(w.n, in)
 	}
 }
 
@@ -125,8 +125,8 @@ func (w *worker) service() string { return wire.ServiceName(w.release.era, w.Nam
 func (w *worker) subject(id uint64) string { return wire.Subject(w.service(), w.Endpoint, id) }
 
 // serve makes the worker a NATS micro service, nil if those of the release are none.
-func (w *worker) serve(id uint64) (micro.Service, error) {
-	if w.release.data == nil {
+func (w *worker) startService(id uint64) (micro.Service, error) {
+	if w.release.statsData == nil {
 		return nil, nil
 	}
 	name := w.service() + "-" + w.Endpoint
@@ -137,28 +137,28 @@ func (w *worker) serve(id uint64) (micro.Service, error) {
 		Name:         w.service(),
 		Version:      cmp.Or(w.release.version, serviceVersion),
 		Description:  fmt.Sprintf("Dynamo component %s in namespace %s", w.Component, w.Namespace),
-		StatsHandler: func(*micro.Endpoint) any { return w.release.data(w.load()) },
+		StatsHandler: func(*micro.Endpoint) any { return w.release.statsData(w.load()) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("serve %s: %w", w.service(), err)
 	}
-	err = service.AddEndpoint(name, micro.HandlerFunc(refuse),
+	err = service.AddEndpoint(name, micro.HandlerFunc(rejectRequest),
 		micro.WithEndpointSubject(w.subject(id)), micro.WithEndpointQueueGroup(micro.DefaultQueueGroup))
 	if err != nil {
-		w.stop(service)
+		w.stopService(service)
 		return nil, fmt.Errorf("serve %s: %w", w.subject(id), err)
 	}
 	return service, nil
 }
 
-func refuse(r micro.Request) {
+func rejectRequest(r micro.Request) {
 	// It fails only where the requester cannot be reached.
 	_ = r.Error("501", "this is a mock worker: it serves no requests", nil)
 }
 
 // stop ends the service and waits until the server knows, so that no later request
 // is answered; the wait is in vain, and short, while there is no server.
-func (w *worker) stop(service micro.Service) {
+func (w *worker) stopService(service micro.Service) {
 	if service == nil {
 		return
 	}

@@ -18,21 +18,21 @@ const (
 )
 
 const (
-	maxFrame      = 4 << 10 // bytes of what a subscriber may say
-	handshakeTime = 5 * time.Second
+	maxFrame         = 4 << 10 // bytes of what a subscriber may say
+	handshakeTimeout = 5 * time.Second
 
-	signature = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
-	null      = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	signature     = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
+	nullMechanism = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 )
 
-var errNoZMTP = errors.New("no ZMTP 3 subscriber with the NULL mechanism")
+var errNotZMTP = errors.New("no ZMTP 3 subscriber with the NULL mechanism")
 
 // shakeHands is the greeting and the READY of both sides, within handshakeTime.
 func shakeHands(conn net.Conn, in *bufio.Reader) error {
-	if err := conn.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
 	}
-	greeting := signature + "\x03\x01" + null + strings.Repeat("\x00", 32)
+	greeting := signature + "\x03\x01" + nullMechanism + strings.Repeat("\x00", 32)
 	if _, err := io.WriteString(conn, greeting); err != nil {
 		return err
 	}
@@ -42,9 +42,9 @@ func shakeHands(conn net.Conn, in *bufio.Reader) error {
 	}
 	// The padding of the signature means nothing, and the minor version is the reader's
 	// affair: we send no command unasked.
-	mechanism := theirs[len(signature)+2:][:len(null)]
-	if theirs[0] != 0xff || theirs[9] != 0x7f || theirs[10] < 3 || string(mechanism) != null {
-		return errNoZMTP
+	mechanism := theirs[len(signature)+2:][:len(nullMechanism)]
+	if theirs[0] != 0xff || theirs[9] != 0x7f || theirs[10] < 3 || string(mechanism) != nullMechanism {
+		return errNotZMTP
 	}
 	if _, err := conn.Write(encodeCommand("READY", "\x0bSocket-Type\x00\x00\x00\x03PUB")); err != nil {
 		return err
@@ -54,7 +54,7 @@ func shakeHands(conn net.Conn, in *bufio.Reader) error {
 		return err
 	}
 	if name, _, err := splitCommand(body); err != nil || name != "READY" || flags&flagCommand == 0 {
-		return errNoZMTP
+		return errNotZMTP
 	}
 	return conn.SetDeadline(time.Time{})
 }
@@ -74,7 +74,7 @@ func readFrame(in *bufio.Reader) (flags byte, body string, err error) {
 	}
 	size := binary.BigEndian.Uint64(length)
 	if size > maxFrame || flags&^(flagLong|flagCommand) != 0 {
-		return 0, "", errNoZMTP
+		return 0, "", errNotZMTP
 	}
 	b := make([]byte, size)
 	_, err = io.ReadFull(in, b)
@@ -83,7 +83,7 @@ func readFrame(in *bufio.Reader) (flags byte, body string, err error) {
 
 func splitCommand(body string) (name, data string, err error) {
 	if body == "" || int(body[0]) > len(body)-1 {
-		return "", "", errNoZMTP
+		return "", "", errNotZMTP
 	}
 	n := 1 + int(body[0])
 	return body[1:n], body[n:], nil

@@ -35,8 +35,8 @@ func (l ActiveLoad) KVActive() fleet.Opt[uint64] {
 func ParseActiveLoad(payload []byte) (ActiveLoad, error) {
 	var l ActiveLoad
 	var got uint
-	u := unpack{b: payload}
-	for range u.fields() {
+	u := msgpackReader{b: payload}
+	for range u.mapLen() {
 		switch string(u.key()) {
 		case "worker_id":
 			l.Worker, got = u.uint(), got|1
@@ -49,12 +49,12 @@ func ParseActiveLoad(payload []byte) (ActiveLoad, error) {
 		case "kv_used_blocks":
 			l.UsedBlocks, got = u.optUint(), got|2
 		default:
-			u.skip()
+			u.skipValue()
 		}
 	}
 	// One that has none of the three, not even as nil, is of a release we do not know.
 	u.require(got, 1|2)
-	if err := u.done(); err != nil {
+	if err := u.finish(); err != nil {
 		return ActiveLoad{}, fmt.Errorf("decode active load: %w", err)
 	}
 	return l, nil

@@ -15,7 +15,7 @@ func activeLoadFields() pairs {
 	}
 }
 
-func TestCapturedActiveLoadIsReadExactly(t *testing.T) {
+func TestParseActiveLoadReadsCaptures(t *testing.T) {
 	some, none := fleet.Some[uint64], fleet.Opt[uint64]{}
 	nats := func(release string, i int) []byte { return envelopeOf(t, natsEvents(t, release)[i].data).Payload }
 	zmq := func(release string, i int) []byte {
@@ -51,7 +51,7 @@ func TestCapturedActiveLoadIsReadExactly(t *testing.T) {
 	}
 }
 
-func TestActiveLoadIsRead(t *testing.T) {
+func TestParseActiveLoadAcceptsVariants(t *testing.T) {
 	some, none := fleet.Some[uint64], fleet.Opt[uint64]{}
 	fields := activeLoadFields()
 	const worker = 2228897027003909783
@@ -60,7 +60,7 @@ func TestActiveLoadIsRead(t *testing.T) {
 		want   ActiveLoad
 	}{
 		"in another order":           {fields.reversed(), ActiveLoad{worker, 0, some(42), none, some(47)}},
-		"with more fields":           {fields.with("waiting_requests", 3).with("later", unread()), ActiveLoad{worker, 0, some(42), none, some(47)}},
+		"with more fields":           {fields.with("waiting_requests", 3).with("later", unknownValue()), ActiveLoad{worker, 0, some(42), none, some(47)}},
 		"without a rank":             {fields.without("dp_rank"), ActiveLoad{worker, 0, some(42), none, some(47)}},
 		"with a nil rank":            {fields.with("dp_rank", nil), ActiveLoad{worker, 0, some(42), none, some(47)}},
 		"of the last rank":           {fields.with("dp_rank", uint64(math.MaxUint32)), ActiveLoad{worker, math.MaxUint32, some(42), none, some(47)}},
@@ -81,7 +81,7 @@ func TestActiveLoadIsRead(t *testing.T) {
 	}
 }
 
-func TestActiveLoadIsRefused(t *testing.T) {
+func TestParseActiveLoadRejectsInvalid(t *testing.T) {
 	fields := activeLoadFields()
 	for name, payload := range map[string][]byte{
 		"empty":                       {},
@@ -112,6 +112,6 @@ func TestActiveLoadIsRefused(t *testing.T) {
 	}
 }
 
-func TestActiveLoadThatWasCutOffIsRefused(t *testing.T) {
-	checkCutOff(t, pack(activeLoadFields()), func(b []byte) error { _, err := ParseActiveLoad(b); return err })
+func TestParseActiveLoadRejectsTruncated(t *testing.T) {
+	checkTruncated(t, pack(activeLoadFields()), func(b []byte) error { _, err := ParseActiveLoad(b); return err })
 }

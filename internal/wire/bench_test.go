@@ -17,7 +17,7 @@ func benchmark(b *testing.B, decode func() error) {
 	}
 }
 
-func BenchmarkEnvelopeAndActiveLoad(b *testing.B) {
+func BenchmarkParseActiveLoad(b *testing.B) {
 	data := natsEvents(b, "1.6.1")[0].data
 	benchmark(b, func() error {
 		e, err := ParseEnvelope(data)
@@ -29,7 +29,7 @@ func BenchmarkEnvelopeAndActiveLoad(b *testing.B) {
 	})
 }
 
-func BenchmarkFramesAndForwardPass(b *testing.B) {
+func BenchmarkParseForwardPass(b *testing.B) {
 	frames := zmqEvents(b, "1.6.1")[2]
 	benchmark(b, func() error {
 		_, e, err := ParseFrames(frames)
@@ -41,19 +41,19 @@ func BenchmarkFramesAndForwardPass(b *testing.B) {
 	})
 }
 
-func BenchmarkEnvelopeAndHitRate(b *testing.B) {
+func BenchmarkParseHitRateMsgpack(b *testing.B) {
 	data := natsEvents(b, "0.9.1")[7].data
 	benchmark(b, func() error {
 		e, err := ParseEnvelope(data)
 		if err != nil {
 			return err
 		}
-		_, err = ParseHitRatePack(e.Payload)
+		_, err = ParseHitRateMsgpack(e.Payload)
 		return err
 	})
 }
 
-func BenchmarkEventSubject(b *testing.B) {
+func BenchmarkParseEventSubject(b *testing.B) {
 	subject := natsEvents(b, "1.6.1")[0].subject
 	benchmark(b, func() error {
 		if _, _, ok := ParseEventSubject("lab", subject); !ok {
@@ -65,7 +65,7 @@ func BenchmarkEventSubject(b *testing.B) {
 
 // Those below are of JSON: where there is a scan, beside what encoding/json takes.
 
-func BenchmarkHitRateJSON(b *testing.B) {
+func BenchmarkParseHitRate(b *testing.B) {
 	data := natsEvents(b, "0.6.1")[7].data
 	b.Run("scan", func(b *testing.B) {
 		benchmark(b, func() error { _, err := ParseHitRate(data); return err })
@@ -75,7 +75,7 @@ func BenchmarkHitRateJSON(b *testing.B) {
 	})
 }
 
-func BenchmarkStatsReply(b *testing.B) {
+func BenchmarkStatsDecoder(b *testing.B) {
 	for _, file := range []string{"0.2.1/stats_reply_1.json", "0.5.1/stats_reply_1.json", "0.5.1/stats_reply_2.json"} {
 		data := testutil.Captured(b, file)
 		var d StatsDecoder
@@ -90,7 +90,7 @@ func BenchmarkStatsReply(b *testing.B) {
 	}
 }
 
-func BenchmarkLoadEvent(b *testing.B) {
+func BenchmarkParseLoadEvent(b *testing.B) {
 	data := loadEventsOf(b, "0.6.1")[0]
 	b.Run("scan", func(b *testing.B) {
 		benchmark(b, func() error { _, err := ParseLoadEvent(data); return err })
@@ -100,12 +100,12 @@ func BenchmarkLoadEvent(b *testing.B) {
 	})
 }
 
-func BenchmarkTrace(b *testing.B) {
+func BenchmarkParseTrace(b *testing.B) {
 	data := traces(b)[0]
 	benchmark(b, func() error { _, err := ParseTrace(data); return err })
 }
 
-func TestHotDecodersDoNotAllocate(t *testing.T) {
+func TestDecodersDoNotAllocate(t *testing.T) {
 	load, pass, hit := natsEvents(t, "1.6.1")[0], zmqEvents(t, "1.6.1")[2], natsEvents(t, "0.9.1")[7]
 	hitJSON, loadJSON := natsEvents(t, "0.6.1")[7].data, loadEventsOf(t, "0.6.1")[0]
 	var replies [][]byte
@@ -124,7 +124,7 @@ func TestHotDecodersDoNotAllocate(t *testing.T) {
 		},
 		"hit rate": func() {
 			e, _ := ParseEnvelope(hit.data)
-			_, _ = ParseHitRatePack(e.Payload)
+			_, _ = ParseHitRateMsgpack(e.Payload)
 		},
 		"hit rate in JSON":   func() { _, _ = ParseHitRate(hitJSON) },
 		"load event in JSON": func() { _, _ = ParseLoadEvent(loadJSON) },

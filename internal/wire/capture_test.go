@@ -73,7 +73,7 @@ func capturedReplies(t testing.TB) []string {
 }
 
 // seat is what a reply says of one endpoint, decoded to the end.
-type seat struct {
+type endpointLoad struct {
 	Endpoint  string
 	Lease     uint64
 	Load      fleet.Opt[fleet.Load]
@@ -81,24 +81,24 @@ type seat struct {
 }
 
 // seatsOf decodes all of a reply that must be one, the endpoints sorted by name.
-func seatsOf(t testing.TB, b []byte) (StatsReply, []seat) {
+func endpointLoadsOf(t testing.TB, b []byte) (StatsReply, []endpointLoad) {
 	t.Helper()
 	reply, err := ParseStatsReply(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	seats := []seat{}
+	loads := []endpointLoad{}
 	for _, e := range reply.Endpoints {
-		endpoint, lease, ok := SplitSubject(reply.Service, e.Subject, nobody)
+		endpoint, lease, ok := SplitSubject(reply.Service, e.Subject, noEndpoint)
 		if !ok {
 			t.Errorf("SplitSubject(%q, %q) is not ok", reply.Service, e.Subject)
 		}
 		load, _, found, err := ParseLoad(e.Data)
-		seats = append(seats, seat{endpoint, lease, fleet.Opt[fleet.Load]{V: load, OK: found}, err != nil})
+		loads = append(loads, endpointLoad{endpoint, lease, fleet.Opt[fleet.Load]{V: load, OK: found}, err != nil})
 	}
-	slices.SortFunc(seats, func(a, b seat) int { return strings.Compare(a.Endpoint, b.Endpoint) })
-	return reply, seats
+	slices.SortFunc(loads, func(a, b endpointLoad) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+	return reply, loads
 }
 
 // nobody knows no endpoint by name.
-func nobody(string) bool { return false }
+func noEndpoint(string) bool { return false }

@@ -25,7 +25,7 @@ func etcdKeys(t testing.TB, release, prefix string) (all []keyValue) {
 	return all
 }
 
-func TestCapturedModelCardIsReadExactly(t *testing.T) {
+func TestParseCardReadsCaptures(t *testing.T) {
 	some := fleet.Some[uint64]
 	card := func(model string, blocks, seqs uint64) fleet.Card {
 		return fleet.Card{Model: model, KVTotal: some(blocks), MaxSeqs: some(seqs), BlockSize: some(16), Ranks: some(1)}
@@ -61,8 +61,8 @@ func TestCapturedModelCardIsReadExactly(t *testing.T) {
 	}
 }
 
-// TestFromWhichReleaseACardSaysWhereTheWorkersPageIs: all of these have a system server.
-func TestFromWhichReleaseACardSaysWhereTheWorkersPageIs(t *testing.T) {
+// TestParseCardReadsMetricsAddressFrom14: all of these have a system server.
+func TestParseCardReadsMetricsAddressFrom14(t *testing.T) {
 	for release, want := range map[string]string{"1.3.1": "", "1.4.2": "192.0.2.2:28081", "1.5.1": "192.0.2.2:28081"} {
 		kv := testutil.CapturedJSON[keyValue](t, release, "card_with_system_port.json")
 		if _, ok := ParseCardKey("dynamo", kv.Key); !ok {
@@ -75,7 +75,7 @@ func TestFromWhichReleaseACardSaysWhereTheWorkersPageIs(t *testing.T) {
 	}
 }
 
-func TestModelCardIsRead(t *testing.T) {
+func TestParseCardAcceptsVariants(t *testing.T) {
 	some := fleet.Some[uint64]
 	for name, c := range map[string]struct {
 		value string
@@ -97,7 +97,7 @@ func TestModelCardIsRead(t *testing.T) {
 	}
 }
 
-func TestModelCardIsRefused(t *testing.T) {
+func TestParseCardRejectsInvalid(t *testing.T) {
 	for name, value := range map[string]string{
 		"empty":                ``,
 		"null":                 `null`,
@@ -121,7 +121,7 @@ func TestModelCardIsRefused(t *testing.T) {
 	}
 }
 
-func TestKeyOfNoCardIsRefused(t *testing.T) {
+func TestParseCardKeyRejectsOtherKeys(t *testing.T) {
 	for _, key := range []string{
 		"", "v1/mdc/lab/", "v1/mdc/lab", "v1/mdc/lab/backend", "v1/mdc/lab/backend/generate", "v1/mdc/lab/backend/generate/",
 		"v1/mdc/lab/backend/generate/1G", "v1/mdc/lab/backend/generate/0", "v1/mdc/lab/backend//1f", "v1/mdc/lab//generate/1f",
@@ -134,7 +134,7 @@ func TestKeyOfNoCardIsRefused(t *testing.T) {
 	}
 }
 
-func TestKeysThatAreNotOfInterestAreToldFromGarbage(t *testing.T) {
+func TestIsIgnoredKeyKnowsUnneededKeys(t *testing.T) {
 	want := make(map[string]bool)
 	for _, kv := range testutil.CapturedJSON[[]keyValue](t, "1.6.1", "etcd_keys.json") {
 		want[kv.Key] = strings.Contains(kv.Key, "worker_kv_query_source_") && strings.HasPrefix(kv.Key, "v1/instances/")
@@ -172,7 +172,7 @@ func TestKeysThatAreNotOfInterestAreToldFromGarbage(t *testing.T) {
 	}
 	got := make(map[string]bool)
 	for key := range want {
-		got[key] = Ignored("lab", key)
+		got[key] = IsIgnoredKey("lab", key)
 	}
 	testutil.Equal(t, "result", got, want)
 }

@@ -43,7 +43,7 @@ func parseScopedChannel(s string) (fleet.Channel, bool) {
 	if !ok {
 		return fleet.Channel{}, false
 	}
-	rest, ok = cutWord(rest, "topic", '/')
+	rest, ok = cutToken(rest, "topic", '/')
 	word, hex, found := strings.Cut(rest, "/")
 	topic, decoded := unescape(word)
 	id, valid := parseKeyID(hex)
@@ -69,7 +69,7 @@ func ParseChannel(namespace, key string, value []byte) (fleet.Channel, error) {
 	if err := json.Unmarshal(value, &v); err != nil {
 		return fleet.Channel{}, fmt.Errorf("decode event channel: %w", err)
 	}
-	if ns, e := v.scope(); v.Type != "EventChannel" || ns != namespace || e != c.Endpoint || v.Topic != c.Topic || !v.Publisher.is(c.Publisher) {
+	if ns, e := v.scope(); v.Type != "EventChannel" || ns != namespace || e != c.Endpoint || v.Topic != c.Topic || !v.Publisher.matches(c.Publisher) {
 		return fleet.Channel{}, fmt.Errorf("%w: it is a %q of %q/%q, topic %q, publisher %s", ErrMismatch, v.Type, ns, e, v.Topic, v.Publisher)
 	}
 	config := &v.Transport.Config

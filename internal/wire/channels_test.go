@@ -48,7 +48,7 @@ func fileEntries(t testing.TB, release string) (all []keyValue) {
 	return all
 }
 
-func TestCapturedChannelsAreReadExactly(t *testing.T) {
+func TestParseChannelReadsCaptures(t *testing.T) {
 	whole, component, endpoint := fleet.Endpoint{}, fleet.Endpoint{Component: "backend"}, fleet.Endpoint{Component: "backend", Name: "generate"}
 	nats := func(e fleet.Endpoint, topic string, publisher uint64, prefix string) fleet.Channel {
 		return fleet.Channel{Endpoint: e, Topic: topic, Publisher: publisher, Plane: fleet.NATSPlane, SubjectPrefix: prefix}
@@ -98,7 +98,7 @@ func TestCapturedChannelsAreReadExactly(t *testing.T) {
 	}
 }
 
-func TestChannelOfZMQIsOfThePublisherInItsEvents(t *testing.T) {
+func TestParseChannelPublisherMatchesZMQEvents(t *testing.T) {
 	for _, release := range []string{"1.0.2", "1.2.1", "1.3.1", "1.4.2", "1.5.1"} {
 		publishers := make(map[string]uint64) // by topic
 		for _, c := range channelsOf(t, fileEntries(t, release)) {
@@ -122,7 +122,7 @@ func scopedValue(topic, publisher, transport string) string {
 		topic, publisher, transport)
 }
 
-func TestChannelIsRead(t *testing.T) {
+func TestParseChannelAcceptsVariants(t *testing.T) {
 	const key = "v1/event_channels/namespace/lab/component/c/endpoint/e/topic/kv_metrics/1f"
 	nats := `{"kind":"Nats","config":{"subject_prefix":"p"}}`
 	channel := func(e fleet.Endpoint, topic string) fleet.Channel {
@@ -172,7 +172,7 @@ func TestChannelIsRead(t *testing.T) {
 	}
 }
 
-func TestChannelIsRefused(t *testing.T) {
+func TestParseChannelRejectsInvalid(t *testing.T) {
 	const key = "v1/event_channels/namespace/lab/component/c/endpoint/e/topic/kv_metrics/1f"
 	nats := `{"kind":"Nats","config":{"subject_prefix":"p"}}`
 	zmq := func(address string) string {
@@ -219,7 +219,7 @@ func TestChannelIsRefused(t *testing.T) {
 	}
 }
 
-func TestKeyOfNoChannelIsRefused(t *testing.T) {
+func TestParseChannelKeyRejectsOtherKeys(t *testing.T) {
 	for _, key := range []string{
 		"", "v1/event_channels/", "v1/event_channels/lab", "v1/event_channels/lab/", "v1/event_channels/lab/1f", "v1/event_channels/lab/backend/1f",
 		"v1/event_channels/lab/backend/kv_metrics/", "v1/event_channels/lab/backend/kv_metrics/1G", "v1/event_channels/lab/backend/kv_metrics/0",

@@ -32,28 +32,28 @@ func IsEnvelope(b []byte) bool {
 func ParseEnvelope(b []byte) (Envelope, error) {
 	var e Envelope
 	var got uint
-	u := unpack{b: b}
-	for range u.fields() {
+	u := msgpackReader{b: b}
+	for range u.mapLen() {
 		switch string(u.key()) {
 		case "publisher_id":
 			e.Publisher, got = u.uint(), got|1
 		case "sequence":
 			e.Sequence, got = u.uint(), got|2
 		case "published_at":
-			e.PublishedAt, got = u.count(maxUnixMilli), got|4
+			e.PublishedAt, got = u.boundedUint(maxUnixMilli), got|4
 		case "topic":
 			e.Topic, got = u.str(), got|8
 		case "payload":
 			e.Payload, got = u.bin(), got|16
 		default:
-			u.skip()
+			u.skipValue()
 		}
 	}
 	u.require(got, 1|2|4|8|16)
 	if len(e.Topic) == 0 || len(e.Topic) > maxName {
-		u.fail(errPackRange)
+		u.fail(errMsgpackRange)
 	}
-	if err := u.done(); err != nil {
+	if err := u.finish(); err != nil {
 		return Envelope{}, fmt.Errorf("decode envelope: %w", err)
 	}
 	return e, nil

@@ -18,7 +18,7 @@ func envelopeFields() pairs {
 	}
 }
 
-func TestCapturedEnvelopeIsReadExactly(t *testing.T) {
+func TestParseEnvelopeReadsCaptures(t *testing.T) {
 	for _, c := range []struct {
 		release string
 		want    Envelope // the first that was captured
@@ -35,7 +35,7 @@ func TestCapturedEnvelopeIsReadExactly(t *testing.T) {
 	}
 }
 
-func TestEveryCapturedEventOfNATSIsToldApart(t *testing.T) {
+func TestIsEnvelopeSplitsCapturedNATSEvents(t *testing.T) {
 	type kind struct{ subject, topic string } // no topic: JSON
 	for release, want := range map[string]map[kind]int{
 		"0.5.1": {{"namespace.dynamo.kv_metrics", ""}: 6},
@@ -71,7 +71,7 @@ func TestEveryCapturedEventOfNATSIsToldApart(t *testing.T) {
 	}
 }
 
-func TestEveryCapturedEventOfZMQIsRead(t *testing.T) {
+func TestParseFramesReadsCapturedZMQEvents(t *testing.T) {
 	for release, want := range map[string]map[string]int{
 		"0.9.1": {"kv-hit-rate": 1},
 		"1.0.2": {"kv_metrics": 1},
@@ -101,14 +101,14 @@ func TestEveryCapturedEventOfZMQIsRead(t *testing.T) {
 	}
 }
 
-func TestEnvelopeIsReadInAnyOrderAndWithMoreFields(t *testing.T) {
+func TestParseEnvelopeAcceptsVariants(t *testing.T) {
 	want := Envelope{2228897027003908015, 0, 1795455643078, []byte("kv_metrics"), []byte("payload")}
 	fields := envelopeFields()
 	for name, b := range map[string][]byte{
 		"as Dynamo writes it":        pack(fields),
 		"the other way round":        pack(fields.reversed()),
-		"with more behind":           pack(fields.with("published_at_ns", uint64(1795455643078000000)).with("later", unread())),
-		"with more in front":         pack(append(pairs{"later", unread()}, fields...)),
+		"with more behind":           pack(fields.with("published_at_ns", uint64(1795455643078000000)).with("later", unknownValue())),
+		"with more in front":         pack(append(pairs{"later", unknownValue()}, fields...)),
 		"signed where it need not":   pack(fields.with("publisher_id", int64(2228897027003908015))),
 		"a topic said as bytes long": append([]byte{0xde, 0, 5}, pack(fields)[1:]...),
 		"a count of four bytes":      append([]byte{0xdf, 0, 0, 0, 5}, pack(fields)[1:]...),
@@ -122,7 +122,7 @@ func TestEnvelopeIsReadInAnyOrderAndWithMoreFields(t *testing.T) {
 	}
 }
 
-func TestEnvelopeIsPartOfWhatWasDecoded(t *testing.T) {
+func TestParseEnvelopeSharesInput(t *testing.T) {
 	b := pack(envelopeFields())
 	e := envelopeOf(t, b)
 	clear(b)
@@ -130,7 +130,7 @@ func TestEnvelopeIsPartOfWhatWasDecoded(t *testing.T) {
 	testutil.Equal(t, "e.Payload", e.Payload, make([]byte, len("payload")))
 }
 
-func TestEnvelopeIsRefused(t *testing.T) {
+func TestParseEnvelopeRejectsInvalid(t *testing.T) {
 	fields := envelopeFields()
 	for name, b := range map[string][]byte{
 		"empty":                        {},
@@ -174,13 +174,13 @@ func TestEnvelopeIsRefused(t *testing.T) {
 	}
 }
 
-func TestEnvelopeThatWasCutOffIsRefused(t *testing.T) {
+func TestParseEnvelopeRejectsTruncated(t *testing.T) {
 	for _, release := range []string{"0.9.1", "1.6.1"} {
-		checkCutOff(t, natsEvents(t, release)[0].data, func(b []byte) error { _, err := ParseEnvelope(b); return err })
+		checkTruncated(t, natsEvents(t, release)[0].data, func(b []byte) error { _, err := ParseEnvelope(b); return err })
 	}
 }
 
-func TestDeeplyNestedPackIsAnErrorNotACrash(t *testing.T) {
+func TestParseEnvelopeRejectsDeepNesting(t *testing.T) {
 	envelope := func(b []byte) error { _, err := ParseEnvelope(b); return err }
 	deep := func(n int) []byte {
 		return append(append([]byte{0x86, 0xa1, 'x'}, nested(n)...), pack(envelopeFields())[1:]...)
@@ -195,7 +195,7 @@ func TestDeeplyNestedPackIsAnErrorNotACrash(t *testing.T) {
 	}
 }
 
-func TestFramesAreRefused(t *testing.T) {
+func TestParseFramesRejectsInvalid(t *testing.T) {
 	good := zmqEvents(t, "1.6.1")[0]
 	replaced := func(i int, b []byte) [][]byte {
 		frames := slices.Clone(good)
@@ -241,7 +241,7 @@ func TestFramesAreRefused(t *testing.T) {
 	}
 }
 
-func TestOnlyAMapIsAnEnvelope(t *testing.T) {
+func TestIsEnvelopeAcceptsMapsOnly(t *testing.T) {
 	for _, data := range []string{"", "{", `{"worker_id":1}`, "[", "null", " {", "\x90", "\xc0", "\xdd"} {
 		if IsEnvelope([]byte(data)) {
 			t.Errorf("IsEnvelope(%q) is true", data)

@@ -23,7 +23,7 @@ func FuzzParseEnvelope(f *testing.F) {
 			f.Add(m.data)
 		}
 	}
-	f.Add(pack(envelopeFields().with("later", unread())))
+	f.Add(pack(envelopeFields().with("later", unknownValue())))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := ParseEnvelope(b)
 		if err != nil {
@@ -36,11 +36,11 @@ func FuzzParseEnvelope(f *testing.F) {
 		if !bytes.Contains(b, e.Topic) || !bytes.Contains(b, e.Payload) {
 			t.Errorf("%q or %q is not of %x", e.Topic, e.Payload, b)
 		}
-		anew := pack(pairs{
+		rewritten := pack(pairs{
 			"topic", string(e.Topic), "payload", e.Payload, "sequence", e.Sequence, "publisher_id", e.Publisher, "published_at", e.PublishedAt,
 		})
-		testutil.Equal(t, "envelopeOf(t, anew)", envelopeOf(t, anew), e)
-		subject, got, err := ParseFrames(framesOf([]byte("s"), e, anew))
+		testutil.Equal(t, "envelopeOf(t, anew)", envelopeOf(t, rewritten), e)
+		subject, got, err := ParseFrames(framesOf([]byte("s"), e, rewritten))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func FuzzParseActiveLoad(f *testing.F) {
 	for _, payload := range payloadsOf(f, TopicLoad) {
 		f.Add(payload)
 	}
-	f.Add(pack(activeLoadFields().with("later", unread())))
+	f.Add(pack(activeLoadFields().with("later", unknownValue())))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		l, err := ParseActiveLoad(payload)
 		if err != nil {
@@ -107,13 +107,13 @@ func FuzzParseActiveLoad(f *testing.F) {
 }
 
 // A hit in msgpack says what the same hit in JSON says.
-func FuzzParseHitRatePack(f *testing.F) {
+func FuzzParseHitRateMsgpack(f *testing.F) {
 	for _, payload := range payloadsOf(f, TopicHitRate) {
 		f.Add(payload)
 	}
-	f.Add(pack(hitRateFields().with("later", unread())))
+	f.Add(pack(hitRateFields().with("later", unknownValue())))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		hit, err := ParseHitRatePack(payload)
+		hit, err := ParseHitRateMsgpack(payload)
 		if err != nil {
 			testutil.Equal(t, "hit", hit, HitRate{})
 			return
@@ -123,7 +123,7 @@ func FuzzParseHitRatePack(f *testing.F) {
 			t.Fatal(err)
 		}
 		testutil.Equal(t, "result", got, hit)
-		got, err = ParseHitRatePack(pack(pairs{"overlap_blocks", hit.OverlapBlocks, "isl_blocks", hit.ISLBlocks, "worker_id", hit.Worker}))
+		got, err = ParseHitRateMsgpack(pack(pairs{"overlap_blocks", hit.OverlapBlocks, "isl_blocks", hit.ISLBlocks, "worker_id", hit.Worker}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,22 +160,22 @@ func FuzzParseLoadEvent(f *testing.F) {
 				"active_prefill_tokens", fleet.Opt[uint64]{OK: e.Estimate})+strings.Repeat(`"x":0`, boolInt(!e.Load.KVActive.OK && !e.Estimate)))
 			e := e
 			e.Source = fleet.FromActiveLoad
-			checkSame(t, flat, e)
+			checkReparsedEvent(t, flat, e)
 		}
 		if !e.Estimate {
 			rank := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":%d,`, e.Rank)
 			data := strings.Replace(strings.Replace(string(nestedLoad(e.Load)), `{"worker_stats":{`, rank, 1), ",}", "}", 1)
 			e.Source = fleet.FromLoadEvent
-			checkSame(t, fmt.Appendf(nil, `{"data":%s,"worker_id":%d}`, data, e.Worker), e)
+			checkReparsedEvent(t, fmt.Appendf(nil, `{"data":%s,"worker_id":%d}`, data, e.Worker), e)
 		}
 	})
 }
 
-func checkSame(t *testing.T, anew []byte, want LoadEvent) {
+func checkReparsedEvent(t *testing.T, rewritten []byte, want LoadEvent) {
 	t.Helper()
-	got, err := ParseLoadEvent(anew)
+	got, err := ParseLoadEvent(rewritten)
 	if err != nil {
-		t.Fatalf("%v, of %s", err, anew)
+		t.Fatalf("%v, of %s", err, rewritten)
 	}
 	testutil.Equal(t, "result", got, want)
 }
@@ -192,14 +192,14 @@ func FuzzParseForwardPass(f *testing.F) {
 	for _, payload := range payloadsOf(f, TopicForwardPass) {
 		f.Add(payload)
 	}
-	f.Add(pack(forwardPassFields().with("later", unread())))
+	f.Add(pack(forwardPassFields().with("later", unknownValue())))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		p, err := ParseForwardPass(payload)
 		if err != nil {
 			testutil.Equal(t, "pass", p, ForwardPass{})
 			return
 		}
-		if !(p.WallTime >= 0 && p.WallTime <= 1e7) || p.HasWorker != (p.Worker != 0) {
+		if !(p.WallTime >= 0 && p.WallTime <= 1e7) || p.HasWorkerID != (p.Worker != 0) {
 			t.Errorf("ParseForwardPass(%x) = %+v", payload, p)
 		}
 		for _, n := range []uint64{p.Running(), p.Waiting()} {
@@ -214,7 +214,7 @@ func FuzzParseForwardPass(f *testing.F) {
 			}
 		}
 		worker := ""
-		if p.HasWorker {
+		if p.HasWorkerID {
 			worker = fmt.Sprint(p.Worker)
 		}
 		got, err := ParseForwardPass(pack(pairs{
@@ -233,7 +233,7 @@ func FuzzParseTrace(f *testing.F) {
 	for _, record := range traces(f) {
 		f.Add(record)
 	}
-	f.Add([]byte(request(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":3,"decode_worker_id":2},"kv_hit_rate":0.5,"replay":{"trace_block_size":16,"input_length":33}`)))
+	f.Add([]byte(requestRecord(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":3,"decode_worker_id":2},"kv_hit_rate":0.5,"replay":{"trace_block_size":16,"input_length":33}`)))
 	f.Add([]byte(`{"schema":"dynamo.request.trace.v1","event_type":"tool_end"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		trace, err := ParseTrace(b)
@@ -278,10 +278,10 @@ func FuzzParseEventSubject(f *testing.F) {
 		if !ok && (e != fleet.Endpoint{} || got != "") {
 			t.Errorf("ParseEventSubject(%q) is not ok, but %+v, %q", subject, e, got)
 		}
-		if ok && (!showable(got) || e.Component != "" && !showable(e.Component) || e.Name != "" && !showable(e.Name) || e.Name != "" && e.Component == "") {
+		if ok && (!wantValidName(got) || e.Component != "" && !wantValidName(e.Component) || e.Name != "" && !wantValidName(e.Name) || e.Name != "" && e.Component == "") {
 			t.Errorf("ParseEventSubject(%q) = %+v, %q", subject, e, got)
 		}
-		if !showable(component) || !showable(endpoint) || !showable(topic) {
+		if !wantValidName(component) || !wantValidName(endpoint) || !wantValidName(topic) {
 			return
 		}
 		for _, c := range []struct {
@@ -312,19 +312,19 @@ func FuzzParseCardKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		in, ok := ParseCardKey(namespace, key)
 		if ok {
-			testutil.Equal(t, "CardKey(namespace, in)", CardKey(namespace, in), asWritten(key))
-			if !showable(in.Component) || !showable(in.Name) || in.ID == 0 || Ignored(namespace, key) {
+			testutil.Equal(t, "CardKey(namespace, in)", CardKey(namespace, in), canonicalKey(key))
+			if !wantValidName(in.Component) || !wantValidName(in.Name) || in.ID == 0 || IsIgnoredKey(namespace, key) {
 				t.Errorf("ParseCardKey(%q) = %+v", key, in)
 			}
 		}
 		want := instance(component, endpoint, id)
 		key = CardKey(namespace, want)
 		got, ok := ParseCardKey(namespace, key)
-		valid := showable(component) && showable(endpoint) && id != 0 && !strings.Contains(component+endpoint, "/")
+		valid := wantValidName(component) && wantValidName(endpoint) && id != 0 && !strings.Contains(component+endpoint, "/")
 		if ok != valid || ok && got != want {
 			t.Errorf("ParseCardKey(%q) = %+v, %v, want %+v, %v", key, got, ok, want, valid)
 		}
-		if adapter := key + "/beef"; valid && !Ignored(namespace, adapter) {
+		if adapter := key + "/beef"; valid && !IsIgnoredKey(namespace, adapter) {
 			t.Errorf("Ignored(%q) is false", adapter)
 		}
 	})
@@ -343,7 +343,7 @@ func FuzzParseCard(f *testing.F) {
 			testutil.Equal(t, "card", card, fleet.Card{})
 			return
 		}
-		if !json.Valid(value) || card.Model != "" && !showable(card.Model) {
+		if !json.Valid(value) || card.Model != "" && !wantValidName(card.Model) {
 			t.Errorf("ParseCard(%q) = %+v", value, card)
 		}
 		info := `"not what it is today"`
@@ -352,8 +352,8 @@ func FuzzParseCard(f *testing.F) {
 		}
 		alone := fmt.Sprintf(`{"display_name":%s%s,"model_info":%s,"runtime_config":{%s}}`, quoted(card.Model), commaBefore(fields("kv_cache_block_size", card.BlockSize)), info,
 			fields("total_kv_blocks", card.KVTotal, "max_num_seqs", card.MaxSeqs, "data_parallel_size", card.Ranks))
-		for _, anew := range []string{alone, `{"type":"Model","card_json":` + alone + `}`} {
-			got, err := ParseCard([]byte(anew))
+		for _, rewritten := range []string{alone, `{"type":"Model","card_json":` + alone + `}`} {
+			got, err := ParseCard([]byte(rewritten))
 			if err != nil {
 				t.Fatal(err)
 			}

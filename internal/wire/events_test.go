@@ -156,7 +156,7 @@ func (p pairs) reversed() (r pairs) {
 }
 
 // unread is a value with every kind of thing in it that msgpack has.
-func unread() any {
+func unknownValue() any {
 	return []any{
 		nil, true, -1, -1 << 40, uint64(1) << 63, float32(0.5), 0.5, "text", []byte("bytes"),
 		pairs{"a", []any{pairs{}, []any{}}, "b", bytes.Repeat([]byte("x"), 300)},
@@ -170,7 +170,7 @@ func nested(n int) []byte {
 }
 
 // checkCutOff checks that parse refuses every part of a message that lacks its end.
-func checkCutOff(t *testing.T, whole []byte, parse func([]byte) error) {
+func checkTruncated(t *testing.T, whole []byte, parse func([]byte) error) {
 	t.Helper()
 	for n := range whole {
 		if parse(whole[:n]) == nil {

@@ -11,7 +11,7 @@ import (
 // fileReleases have captured files of file discovery.
 var fileReleases = [...]string{"0.8.1", "1.0.2", "1.1.1", "1.2.1", "1.3.1", "1.4.2", "1.5.1", "1.6.1"}
 
-func TestEveryCapturedFileIsAKey(t *testing.T) {
+func TestFileKeyReadsCaptures(t *testing.T) {
 	for _, release := range fileReleases {
 		for path := range testutil.CapturedJSON[map[string]string](t, release, "file_kv.json") {
 			slash := strings.LastIndexByte(path, '/')
@@ -25,11 +25,11 @@ func TestEveryCapturedFileIsAKey(t *testing.T) {
 	}
 }
 
-func TestEveryCapturedRegistrationInAFileIsRead(t *testing.T) {
+func TestFileKeyFindsCapturedRegistrations(t *testing.T) {
 	for _, release := range fileReleases {
 		n := 0
 		for _, kv := range fileEntries(t, release) {
-			if !strings.HasPrefix(kv.Key, LayoutV1.Prefix("lab")) || Ignored("lab", kv.Key) {
+			if !strings.HasPrefix(kv.Key, LayoutV1.Prefix("lab")) || IsIgnoredKey("lab", kv.Key) {
 				continue
 			}
 			n++
@@ -45,7 +45,7 @@ func TestEveryCapturedRegistrationInAFileIsRead(t *testing.T) {
 	}
 }
 
-func TestKeyOfAnyNameIsAFile(t *testing.T) {
+func TestFileNameEscapesAnyKey(t *testing.T) {
 	// The files are those that 1.3.1 and 1.6.1 made.
 	for key, file := range map[string][2]string{
 		"v1/instances/a b/c*d/e>f/1fd1844d3affa307":      {"v1/instances", "a%20b%2Fc%2Ad%2Fe%3Ef%2F1fd1844d3affa307"},
@@ -62,7 +62,7 @@ func TestKeyOfAnyNameIsAFile(t *testing.T) {
 	}
 }
 
-func TestFileOfNoKeyIsRefused(t *testing.T) {
+func TestFileKeyRejectsOtherFiles(t *testing.T) {
 	for _, name := range []string{
 		"", ".", ".tmp_0123456789abcdef", "lab/backend", "lab%2fbackend", "lab%2", "lab%", "lab%2G", "%61", "a b", "kv_metrics", "a-b", "\xff", "%+1",
 	} {

@@ -10,13 +10,13 @@ import (
 // ForwardPass is what one rank of a worker's engine says of one pass of its model,
 // or while it has none to do (1.1 to 1.6).
 type ForwardPass struct {
-	Worker    uint64
-	HasWorker bool // the engine was told the worker's id
-	Rank      uint32
-	Counter   uint64  // one more with every event of the rank, idle or not
-	WallTime  float64 // seconds; 0 while idle, and then it was no pass
-	Scheduled PassRequests
-	Queued    PassRequests
+	Worker      uint64
+	HasWorkerID bool // the engine was told the worker's id
+	Rank        uint32
+	Counter     uint64  // one more with every event of the rank, idle or not
+	WallTime    float64 // seconds; 0 while idle, and then it was no pass
+	Scheduled   PassRequests
+	Queued      PassRequests
 }
 
 // PassRequests are the requests of a pass, or those that wait for one.
@@ -55,15 +55,15 @@ var errPassVersion = errors.New("not of version 1")
 func ParseForwardPass(payload []byte) (ForwardPass, error) {
 	var p ForwardPass
 	var got uint
-	u := unpack{b: payload}
-	for range u.fields() {
+	u := msgpackReader{b: payload}
+	for range u.mapLen() {
 		switch string(u.key()) {
 		case "version":
 			if got |= 1; u.uint() != passVersion {
 				u.fail(errPassVersion)
 			}
 		case "worker_id":
-			p.Worker, p.HasWorker = u.decimalID()
+			p.Worker, p.HasWorkerID = u.decimalID()
 		case "dp_rank":
 			p.Rank = u.rank()
 		case "counter_id":
@@ -71,40 +71,40 @@ func ParseForwardPass(payload []byte) (ForwardPass, error) {
 		case "wall_time":
 			p.WallTime, got = u.float(), got|4
 		case "scheduled_requests":
-			p.Scheduled, got = u.requests(), got|8
+			p.Scheduled, got = u.passRequests(), got|8
 		case "queued_requests":
-			p.Queued, got = u.requests(), got|16
+			p.Queued, got = u.passRequests(), got|16
 		default:
-			u.skip()
+			u.skipValue()
 		}
 	}
 	u.require(got, 1|2|4|8|16)
 	if !(p.WallTime >= 0 && p.WallTime <= maxSeconds) { // nor NaN
-		u.fail(errPackRange)
+		u.fail(errMsgpackRange)
 	}
-	if err := u.done(); err != nil {
+	if err := u.finish(); err != nil {
 		return ForwardPass{}, fmt.Errorf("decode forward pass: %w", err)
 	}
 	p.WallTime = math.Abs(p.WallTime) // of -0
 	return p, nil
 }
 
-func (u *unpack) requests() (r PassRequests) {
+func (u *msgpackReader) passRequests() (r PassRequests) {
 	var got uint
-	for range u.fields() {
+	for range u.mapLen() {
 		switch string(u.key()) {
 		case "num_prefill_requests":
-			r.PrefillRequests, got = u.count(maxRequests), got|1
+			r.PrefillRequests, got = u.boundedUint(maxRequests), got|1
 		case "sum_prefill_tokens":
-			r.PrefillTokens, got = u.count(maxTokens), got|2
+			r.PrefillTokens, got = u.boundedUint(maxTokens), got|2
 		case "sum_prefill_kv_tokens":
-			r.PrefillKVTokens = u.count(maxTokens)
+			r.PrefillKVTokens = u.boundedUint(maxTokens)
 		case "num_decode_requests":
-			r.DecodeRequests, got = u.count(maxRequests), got|4
+			r.DecodeRequests, got = u.boundedUint(maxRequests), got|4
 		case "sum_decode_kv_tokens":
-			r.DecodeKVTokens, got = u.count(maxTokens), got|8
+			r.DecodeKVTokens, got = u.boundedUint(maxTokens), got|8
 		default:
-			u.skip()
+			u.skipValue()
 		}
 	}
 	u.require(got, 1|2|4|8)
@@ -112,8 +112,8 @@ func (u *unpack) requests() (r PassRequests) {
 }
 
 // decimalID is a worker's id written out. It reports false for anything else.
-func (u *unpack) decimalID() (id uint64, ok bool) {
-	if u.isNil() {
+func (u *msgpackReader) decimalID() (id uint64, ok bool) {
+	if u.skipNil() {
 		return 0, false
 	}
 	s := u.str()

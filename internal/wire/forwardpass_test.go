@@ -31,13 +31,13 @@ func queuedFields() pairs {
 // forwardPass is what forwardPassFields say.
 func forwardPass() ForwardPass {
 	return ForwardPass{
-		Worker: 2228897027003909783, HasWorker: true, Rank: 2, Counter: 7, WallTime: 0.0125,
+		Worker: 2228897027003909783, HasWorkerID: true, Rank: 2, Counter: 7, WallTime: 0.0125,
 		Scheduled: PassRequests{PrefillRequests: 1, PrefillTokens: 128, PrefillKVTokens: 64, DecodeRequests: 11, DecodeKVTokens: 672},
 		Queued:    PassRequests{PrefillRequests: 4, PrefillTokens: 400, DecodeRequests: 1, DecodeKVTokens: 16},
 	}
 }
 
-func TestCapturedForwardPassIsReadExactly(t *testing.T) {
+func TestParseForwardPassReadsCaptures(t *testing.T) {
 	events := natsEvents(t, "1.6.1")
 	pass := forwardPass()
 	pass.Rank, pass.Counter = 0, 2
@@ -50,7 +50,7 @@ func TestCapturedForwardPassIsReadExactly(t *testing.T) {
 		running, waiting uint64
 	}{
 		"a pass":               {envelopeOf(t, events[6].data).Payload, pass, 12, 5},
-		"before the first one": {envelopeOf(t, events[2].data).Payload, ForwardPass{Worker: 2228897027003909783, HasWorker: true, Counter: 1}, 0, 0},
+		"before the first one": {envelopeOf(t, events[2].data).Payload, ForwardPass{Worker: 2228897027003909783, HasWorkerID: true, Counter: 1}, 0, 0},
 		"of an engine that was started with another name": {engine.Payload, ForwardPass{
 			Rank: 1, Counter: 7, WallTime: 0.25,
 			Scheduled: PassRequests{PrefillRequests: 2, PrefillTokens: 300, PrefillKVTokens: 64, DecodeRequests: 5, DecodeKVTokens: 640},
@@ -68,10 +68,10 @@ func TestCapturedForwardPassIsReadExactly(t *testing.T) {
 	}
 }
 
-func TestForwardPassOfEveryReleaseIsRead(t *testing.T) {
+func TestParseForwardPassReadsEveryRelease(t *testing.T) {
 	// Made by hand and relayed by the runtimes of 1.1 to 1.5; the worker's id is empty.
 	want := forwardPass()
-	want.Worker, want.HasWorker, want.Rank, want.WallTime = 0, false, 0, 0.25
+	want.Worker, want.HasWorkerID, want.Rank, want.WallTime = 0, false, 0, 0.25
 	for _, release := range []string{"1.1.1", "1.2.1", "1.3.1", "1.4.2", "1.5.1"} {
 		var counters []uint64
 		for _, m := range natsEvents(t, release) {
@@ -91,11 +91,11 @@ func TestForwardPassOfEveryReleaseIsRead(t *testing.T) {
 	}
 }
 
-func TestForwardPassIsRead(t *testing.T) {
+func TestParseForwardPassAcceptsVariants(t *testing.T) {
 	fields := forwardPassFields()
 	nobody := func(f func(*ForwardPass)) ForwardPass {
 		p := forwardPass()
-		p.Worker, p.HasWorker = 0, false
+		p.Worker, p.HasWorkerID = 0, false
 		f(&p)
 		return p
 	}
@@ -110,7 +110,7 @@ func TestForwardPassIsRead(t *testing.T) {
 		want   ForwardPass
 	}{
 		"in another order":          {fields.with("queued_requests", queuedFields().reversed()).reversed(), forwardPass()},
-		"with more fields":          {fields.with("later", unread()).with("scheduled_requests", scheduledFields().with("later", unread())), forwardPass()},
+		"with more fields":          {fields.with("later", unknownValue()).with("scheduled_requests", scheduledFields().with("later", unknownValue())), forwardPass()},
 		"without a rank":            {fields.without("dp_rank"), some(func(p *ForwardPass) { p.Rank = 0 })},
 		"without a worker":          {fields.without("worker_id"), nobody(same)},
 		"an empty worker":           {fields.with("worker_id", ""), nobody(same)},
@@ -144,7 +144,7 @@ func TestForwardPassIsRead(t *testing.T) {
 	}
 }
 
-func TestForwardPassIsRefused(t *testing.T) {
+func TestParseForwardPassRejectsInvalid(t *testing.T) {
 	fields := forwardPassFields()
 	for name, payload := range map[string][]byte{
 		"empty":                    {},
@@ -182,5 +182,5 @@ func TestForwardPassIsRefused(t *testing.T) {
 			}
 		})
 	}
-	checkCutOff(t, pack(fields), func(b []byte) error { _, err := ParseForwardPass(b); return err })
+	checkTruncated(t, pack(fields), func(b []byte) error { _, err := ParseForwardPass(b); return err })
 }

@@ -25,11 +25,11 @@ func FuzzParseStatsReply(f *testing.F) {
 			testutil.Equal(t, "reply", reply, StatsReply{})
 			return
 		}
-		var anew bytes.Buffer
-		fmt.Fprintf(&anew, `{"type":%q,"name":%s,"id":%s,"endpoints":[`, statsType, quoted(reply.Service), quoted(reply.ID))
+		var rewritten bytes.Buffer
+		fmt.Fprintf(&rewritten, `{"type":%q,"name":%s,"id":%s,"endpoints":[`, statsType, quoted(reply.Service), quoted(reply.ID))
 		for i, e := range reply.Endpoints {
 			if i > 0 {
-				anew.WriteByte(',')
+				rewritten.WriteByte(',')
 			}
 			data := e.Data
 			if data == nil {
@@ -39,10 +39,10 @@ func FuzzParseStatsReply(f *testing.F) {
 				t.Errorf("endpoint %q carries %q, which is no JSON", e.Subject, data)
 			}
 			reply.Endpoints[i].Data = data
-			fmt.Fprintf(&anew, `{"subject":%s,"data":%s}`, quoted(e.Subject), data)
+			fmt.Fprintf(&rewritten, `{"subject":%s,"data":%s}`, quoted(e.Subject), data)
 		}
-		anew.WriteString("]}")
-		got, err := ParseStatsReply(anew.Bytes())
+		rewritten.WriteString("]}")
+		got, err := ParseStatsReply(rewritten.Bytes())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func FuzzParseStatsReply(f *testing.F) {
 // A load says the same in both shapes and through a reply, and holds only numbers.
 func FuzzParseLoad(f *testing.F) {
 	for _, file := range capturedReplies(f) {
-		reply, _ := seatsOf(f, testutil.Captured(f, file))
+		reply, _ := endpointLoadsOf(f, testutil.Captured(f, file))
 		for _, e := range reply.Endpoints {
 			f.Add(e.Data)
 		}
@@ -122,8 +122,8 @@ func FuzzParseHitRate(f *testing.F) {
 		if hit.ISLBlocks > maxBlocks || hit.OverlapBlocks > maxBlocks || !json.Valid(b) {
 			t.Errorf("ParseHitRate(%q) = %+v", b, hit)
 		}
-		anew := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
-		got, err := ParseHitRate(anew)
+		rewritten := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+		got, err := ParseHitRate(rewritten)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +135,7 @@ func FuzzParseHitRate(f *testing.F) {
 // page can show.
 func FuzzSplitSubject(f *testing.F) {
 	for _, file := range capturedReplies(f) {
-		reply, _ := seatsOf(f, testutil.Captured(f, file))
+		reply, _ := endpointLoadsOf(f, testutil.Captured(f, file))
 		for _, e := range reply.Endpoints {
 			f.Add(reply.Service, e.Subject, "generate", uint64(0x1f))
 		}
@@ -148,7 +148,7 @@ func FuzzSplitSubject(f *testing.F) {
 		if ok && Subject(service, endpoint, id) != subject {
 			t.Errorf("SplitSubject(%q, %q) = %q, %x: that is %q", service, subject, endpoint, id, Subject(service, endpoint, id))
 		}
-		if ok && (!showable(endpoint) || subject == service+"."+name && id != 0) {
+		if ok && (!wantValidName(endpoint) || subject == service+"."+name && id != 0) {
 			t.Errorf("SplitSubject(%q, %q) = %q, %x", service, subject, endpoint, id)
 		}
 		if !ok && (endpoint != "" || id != 0) {
@@ -157,17 +157,17 @@ func FuzzSplitSubject(f *testing.F) {
 
 		whole := Subject(service, name, lease)
 		endpoint, id, ok = SplitSubject(service, whole, isEndpoint)
-		if showable(name) && (!ok || endpoint != name || id != lease) {
+		if wantValidName(name) && (!ok || endpoint != name || id != lease) {
 			t.Errorf("SplitSubject(%q, %q) = %q, %x, %v, want %q, %x", service, whole, endpoint, id, ok, name, lease)
 		}
-		if !showable(name) && ok && endpoint == name {
+		if !wantValidName(name) && ok && endpoint == name {
 			t.Errorf("SplitSubject(%q, %q) is ok with %q", service, whole, endpoint)
 		}
 	})
 }
 
 // asWritten is a key with its id as Dynamo writes it: others may pad it, and use capitals.
-func asWritten(key string) string {
+func canonicalKey(key string) string {
 	id := key[strings.LastIndexAny(key, "/:")+1:]
 	return strings.TrimSuffix(key, id) + strings.ToLower(strings.TrimLeft(id, "0"))
 }
@@ -184,13 +184,13 @@ func FuzzParseKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		for _, l := range Layouts {
 			if in, ok := l.ParseKey(namespace, key); ok {
-				testutil.Equal(t, "l.Key(namespace, in)", l.Key(namespace, in), asWritten(key))
-				if !showable(in.Component) || !showable(in.Name) || in.ID == 0 {
+				testutil.Equal(t, "l.Key(namespace, in)", l.Key(namespace, in), canonicalKey(key))
+				if !wantValidName(in.Component) || !wantValidName(in.Name) || in.ID == 0 {
 					t.Errorf("ParseKey(%q) = %+v", key, in)
 				}
 			}
 			want := instance(component, endpoint, id)
-			valid := showable(component) && showable(endpoint) && id != 0 && !strings.Contains(component, "/")
+			valid := wantValidName(component) && wantValidName(endpoint) && id != 0 && !strings.Contains(component, "/")
 			got, ok := l.ParseKey(namespace, l.Key(namespace, want))
 			if valid && (!ok || got != want) {
 				t.Errorf("ParseKey(%q) = %+v, %v, want %+v", l.Key(namespace, want), got, ok, want)
@@ -210,7 +210,7 @@ func FuzzParseValue(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, component, endpoint string, id uint64, value []byte) {
 		in := instance(component, endpoint, id)
 		for _, l := range Layouts {
-			checkFits(t, l, namespace, in, value)
+			checkValueFitsKey(t, l, namespace, in, value)
 			if !utf8.ValidString(namespace + "\x00" + component + "\x00" + endpoint) {
 				continue
 			}
@@ -218,7 +218,7 @@ func FuzzParseValue(f *testing.F) {
 			if err := checkValue(l, namespace, in, own); err != nil {
 				t.Errorf("layout %d: ParseValue of its own value %s: %v", l, own, err)
 			}
-			checkFits(t, l, namespace, in, own)
+			checkValueFitsKey(t, l, namespace, in, own)
 			// From 0.3.0 on the field of the id has one name.
 			for _, other := range Layouts {
 				differ := (l == LayoutComponents) != (other == LayoutComponents)
@@ -231,7 +231,7 @@ func FuzzParseValue(f *testing.F) {
 }
 
 // checkFits checks what must hold of any value: it is refused, or fits this key only.
-func checkFits(t *testing.T, l Layout, namespace string, in fleet.Instance, value []byte) {
+func checkValueFitsKey(t *testing.T, l Layout, namespace string, in fleet.Instance, value []byte) {
 	t.Helper()
 	err := checkValue(l, namespace, in, value)
 	if (err == nil || errors.Is(err, ErrMismatch)) && !json.Valid(value) {
@@ -253,7 +253,7 @@ func checkFits(t *testing.T, l Layout, namespace string, in fleet.Instance, valu
 }
 
 // showable says in its own words what a name from the network may be.
-func showable(s string) bool { return 0 < len(s) && len(s) <= 256 && utf8.ValidString(s) }
+func wantValidName(s string) bool { return 0 < len(s) && len(s) <= 256 && utf8.ValidString(s) }
 
 func quoted(s string) string {
 	b, _ := json.Marshal(s)

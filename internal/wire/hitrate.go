@@ -31,7 +31,7 @@ func ParseHitRate(b []byte) (HitRate, error) {
 
 // scanHitRate is the fast path of ParseHitRate: it takes what workers send to the letter
 // (0.6 and 0.7 with a rank), and nothing else.
-func scanHitRate(s scan) (h HitRate, ok bool) {
+func scanHitRate(s jsonScanner) (h HitRate, ok bool) {
 	i := s.literal(0, `{"worker_id":`)
 	h.Worker, i = s.uint(i)
 	if rank := s.literal(i, `,"dp_rank":`); rank <= len(s) {
@@ -60,24 +60,24 @@ func unmarshalHitRate(b []byte) (HitRate, error) {
 }
 
 // ParseHitRatePack decodes the payload of an event of TopicHitRate (0.9).
-func ParseHitRatePack(payload []byte) (HitRate, error) {
+func ParseHitRateMsgpack(payload []byte) (HitRate, error) {
 	var h HitRate
 	var got uint
-	u := unpack{b: payload}
-	for range u.fields() {
+	u := msgpackReader{b: payload}
+	for range u.mapLen() {
 		switch string(u.key()) {
 		case "worker_id":
 			h.Worker, got = u.uint(), got|1
 		case "isl_blocks":
-			h.ISLBlocks, got = u.count(maxBlocks), got|2
+			h.ISLBlocks, got = u.boundedUint(maxBlocks), got|2
 		case "overlap_blocks":
-			h.OverlapBlocks, got = u.count(maxBlocks), got|4
+			h.OverlapBlocks, got = u.boundedUint(maxBlocks), got|4
 		default:
-			u.skip()
+			u.skipValue()
 		}
 	}
 	u.require(got, 1|2|4)
-	if err := u.done(); err != nil {
+	if err := u.finish(); err != nil {
 		return HitRate{}, fmt.Errorf("decode hit-rate event: %w", err)
 	}
 	return h, nil

@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestEveryCapturedHitRateEventIsReadExactly(t *testing.T) {
+func TestParseHitRateReadsCaptures(t *testing.T) {
 	six := func(h HitRate) []HitRate { return []HitRate{h, h, h, h, h, h} }
 	for _, c := range []struct {
 		release, file string
@@ -45,7 +45,7 @@ func TestEveryCapturedHitRateEventIsReadExactly(t *testing.T) {
 	}
 }
 
-func TestHitRateEventsSentToTheOriginalAreReadExactly(t *testing.T) {
+func TestParseHitRateReadsEventsSentToOriginal(t *testing.T) {
 	var got []HitRate
 	for _, event := range testutil.CapturedJSON[[]json.RawMessage](t, "original", "hit_rate_events.json") {
 		hit, err := ParseHitRate(event)
@@ -60,7 +60,7 @@ func TestHitRateEventsSentToTheOriginalAreReadExactly(t *testing.T) {
 	})
 }
 
-func TestHitRateEventIsRead(t *testing.T) {
+func TestParseHitRateAcceptsVariants(t *testing.T) {
 	for name, c := range map[string]struct {
 		event string
 		want  HitRate
@@ -85,7 +85,7 @@ func TestHitRateEventIsRead(t *testing.T) {
 	}
 }
 
-func TestHitRateEventIsRefused(t *testing.T) {
+func TestParseHitRateRejectsInvalid(t *testing.T) {
 	for name, event := range map[string]string{
 		"empty":                   ``,
 		"null":                    `null`,
@@ -124,7 +124,7 @@ func hitRateFields() pairs {
 	return pairs{"worker_id", uint64(2228897027003907597), "dp_rank", 0, "isl_blocks", 26, "overlap_blocks", 23}
 }
 
-func TestHitRateEventsOfAWholePipelineAreReadExactly(t *testing.T) {
+func TestParseHitRateReadsPipelineCapture(t *testing.T) {
 	var got []HitRate
 	for _, m := range natsEvents(t, "0.6.1") {
 		if m.subject != HitRateSubject("lab") {
@@ -143,10 +143,10 @@ func TestHitRateEventsOfAWholePipelineAreReadExactly(t *testing.T) {
 	})
 }
 
-func TestPackedHitRateEventIsReadExactly(t *testing.T) {
+func TestParseHitRateMsgpackReadsCaptures(t *testing.T) {
 	var got []HitRate
 	for _, payload := range payloadsOf(t, TopicHitRate) {
-		hit, err := ParseHitRatePack(payload)
+		hit, err := ParseHitRateMsgpack(payload)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func TestPackedHitRateEventIsReadExactly(t *testing.T) {
 	testutil.Equal(t, "result", got, []HitRate{{2228897027003907597, 26, 23}, {2228897027003907814, 26, 23}}) // NATS, ZMQ
 }
 
-func TestPackedHitRateEventIsRead(t *testing.T) {
+func TestParseHitRateMsgpackAcceptsVariants(t *testing.T) {
 	fields := hitRateFields()
 	const w = 2228897027003907597
 	for name, c := range map[string]struct {
@@ -163,7 +163,7 @@ func TestPackedHitRateEventIsRead(t *testing.T) {
 		want   HitRate
 	}{
 		"in another order":        {fields.reversed(), HitRate{w, 26, 23}},
-		"with more fields":        {fields.with("later", unread()), HitRate{w, 26, 23}},
+		"with more fields":        {fields.with("later", unknownValue()), HitRate{w, 26, 23}},
 		"without a rank":          {fields.without("dp_rank"), HitRate{w, 26, 23}},
 		"a rank of any kind":      {fields.with("dp_rank", "x"), HitRate{w, 26, 23}},
 		"no input at all":         {fields.with("isl_blocks", 0).with("overlap_blocks", 0), HitRate{w, 0, 0}},
@@ -171,7 +171,7 @@ func TestPackedHitRateEventIsRead(t *testing.T) {
 		"the most blocks":         {fields.with("isl_blocks", uint64(maxBlocks)).with("overlap_blocks", uint64(maxBlocks)), HitRate{w, maxBlocks, maxBlocks}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ParseHitRatePack(pack(c.fields))
+			got, err := ParseHitRateMsgpack(pack(c.fields))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -180,7 +180,7 @@ func TestPackedHitRateEventIsRead(t *testing.T) {
 	}
 }
 
-func TestPackedHitRateEventIsRefused(t *testing.T) {
+func TestParseHitRateMsgpackRejectsInvalid(t *testing.T) {
 	fields := hitRateFields()
 	for name, payload := range map[string][]byte{
 		"empty":                {},
@@ -197,10 +197,10 @@ func TestPackedHitRateEventIsRefused(t *testing.T) {
 		"an event in JSON":     []byte(`{"worker_id":1,"isl_blocks":12,"overlap_blocks":4}`),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if hit, err := ParseHitRatePack(payload); err == nil || hit != (HitRate{}) {
+			if hit, err := ParseHitRateMsgpack(payload); err == nil || hit != (HitRate{}) {
 				t.Errorf("ParseHitRatePack = %+v, %v, want an error and nothing else", hit, err)
 			}
 		})
 	}
-	checkCutOff(t, pack(fields), func(b []byte) error { _, err := ParseHitRatePack(b); return err })
+	checkTruncated(t, pack(fields), func(b []byte) error { _, err := ParseHitRateMsgpack(b); return err })
 }

@@ -53,7 +53,7 @@ func (v *valueID) UnmarshalJSON(b []byte) error {
 
 // is reports whether the value says this id, which its key names: exactly, or as what rounding
 // has left of it. The key is never rounded.
-func (v valueID) is(id uint64) bool {
+func (v valueID) matches(id uint64) bool {
 	text := string(v)
 	if text == strconv.FormatUint(id, 10) {
 		return true

@@ -12,7 +12,7 @@ import (
 
 // manyIDs are ids around where one kind of number or another ends, and those that were seen
 // to be rounded: of 0.8.0 and 1.3.1 in Kubernetes.
-var manyIDs = []uint64{
+var boundaryIDs = []uint64{
 	1, math.MaxInt32, math.MaxInt32 + 1, math.MaxUint32, math.MaxUint32 + 1,
 	1<<53 - 1, 1 << 53, 1<<53 + 1, 1<<53 + 3, 0x550aa2238f33fb02,
 	math.MaxInt64 - 1, math.MaxInt64, math.MaxInt64 + 1, math.MaxInt64 + 2,
@@ -21,7 +21,7 @@ var manyIDs = []uint64{
 
 // writings are how decoders write an id, beside what it is: as a float64, in the shortest way
 // that reads back the same, with all its digits, or with an exponent.
-func writings(id uint64) []string {
+func idEncodings(id uint64) []string {
 	f := float64(id)
 	all := []string{strconv.FormatUint(id, 10), strconv.FormatFloat(f, 'f', -1, 64), strconv.FormatFloat(f, 'f', 0, 64), strconv.FormatFloat(f, 'e', -1, 64), strconv.FormatFloat(f, 'f', 1, 64)}
 	if id <= 1<<53 {
@@ -30,12 +30,12 @@ func writings(id uint64) []string {
 	return all
 }
 
-func TestTheKeySaysTheIDWhereTheValueIsRounded(t *testing.T) {
+func TestValueIDMatchesRoundedKeyID(t *testing.T) {
 	const endpoint, channel = `{"type":"Endpoint","namespace":"lab","component":"backend","endpoint":"generate","instance_id":%s,"transport":{"tcp":"h:1"}}`,
 		`{"type":"EventChannel","namespace":"lab","component":"backend","topic":"kv_metrics","instance_id":%s,"transport":{"kind":"Zmq","config":{"endpoint":"tcp://h:1"}}}`
-	for _, id := range manyIDs {
+	for _, id := range boundaryIDs {
 		for _, hex := range []string{HexID(id), strings.ToUpper(HexID(id)), fmt.Sprintf("%016x", id), fmt.Sprintf("%024X", id)} {
-			for _, written := range writings(id) {
+			for _, written := range idEncodings(id) {
 				in, named := LayoutV1.ParseKey("lab", "v1/instances/lab/backend/generate/"+hex)
 				if want := instance("backend", "generate", id); !named || in != want {
 					t.Errorf("ParseKey of %s = %+v, %v, want %+v", hex, in, named, want)
@@ -52,21 +52,21 @@ func TestTheKeySaysTheIDWhereTheValueIsRounded(t *testing.T) {
 	}
 }
 
-func TestAValueWithAnotherIDIsNotOfItsKey(t *testing.T) {
-	for _, id := range manyIDs {
+func TestValueIDRejectsOtherIDs(t *testing.T) {
+	for _, id := range boundaryIDs {
 		for _, other := range []uint64{id - 1, id + 1, id ^ 1<<40, id + 100_000} {
 			written := strconv.FormatUint(other, 10)
-			if valueID(written).is(id) && !slices.Contains(writings(id), written) {
+			if valueID(written).matches(id) && !slices.Contains(idEncodings(id), written) {
 				t.Errorf("%s is taken for %d", written, id)
 			}
 		}
 		for _, text := range []string{"", "-1", "0", "1.5", "1e400", "NaN", "x", strconv.FormatUint(id, 10) + "0"} {
-			if valueID(text).is(id) {
+			if valueID(text).matches(id) {
 				t.Errorf("%q is taken for %d", text, id)
 			}
 		}
 	}
-	if valueID("9007199254740992.0").is(1 << 53) {
+	if valueID("9007199254740992.0").matches(1 << 53) {
 		t.Error("a number that need not be rounded is taken for one that is")
 	}
 	for _, text := range []string{`"31"`, `true`, `[31]`, `{}`, `-31`} {

@@ -14,14 +14,14 @@ import (
 // and of other JSON only what encoding/json reads in the same way beyond doubt. At
 // anything else the scan is lost: the position is then behind the end, where nothing
 // is found any more, and the whole is for encoding/json to read, or to refuse.
-type scan []byte
+type jsonScanner []byte
 
-func (s scan) lost() int { return len(s) + 1 }
+func (s jsonScanner) fail() int { return len(s) + 1 }
 
-func (s scan) at(i int, c byte) bool { return uint(i) < uint(len(s)) && s[i] == c }
+func (s jsonScanner) at(i int, c byte) bool { return uint(i) < uint(len(s)) && s[i] == c }
 
 // space is the first position from i on that is no white space.
-func (s scan) space(i int) int {
+func (s jsonScanner) skipSpace(i int) int {
 	const white = 1<<' ' | 1<<'\t' | 1<<'\n' | 1<<'\r'
 	for uint(i) < uint(len(s)) && s[i] <= ' ' && 1<<s[i]&white != 0 {
 		i++
@@ -30,63 +30,63 @@ func (s scan) space(i int) int {
 }
 
 // done reports whether nothing but white space is left.
-func (s scan) done(i int) bool { return s.space(i) == len(s) }
+func (s jsonScanner) atEnd(i int) bool { return s.skipSpace(i) == len(s) }
 
 // open, next and shut walk over an object or an array whose elements all start with
 // the same byte, a quote in an object:
 //
 //	for i = s.open(i, '{'); s.at(i, '"'); i = s.next(i, '"') { … }
 //	i = s.shut(i, '}')
-func (s scan) open(i int, brace byte) int {
+func (s jsonScanner) open(i int, brace byte) int {
 	if !s.at(i, brace) {
-		return s.lost()
+		return s.fail()
 	}
-	return s.space(i + 1)
+	return s.skipSpace(i + 1)
 }
 
-func (s scan) next(i int, first byte) int {
-	i = s.space(i)
+func (s jsonScanner) nextElement(i int, first byte) int {
+	i = s.skipSpace(i)
 	comma := s.at(i, ',')
 	if comma {
-		i = s.space(i + 1)
+		i = s.skipSpace(i + 1)
 	}
 	if comma != s.at(i, first) {
-		return s.lost()
+		return s.fail()
 	}
 	return i
 }
 
-func (s scan) shut(i int, brace byte) int {
+func (s jsonScanner) close(i int, brace byte) int {
 	if !s.at(i, brace) {
-		return s.lost()
+		return s.fail()
 	}
 	return i + 1
 }
 
 // text is the string at i. It has neither escapes nor anything that is not ASCII.
-func (s scan) text(i int) (text []byte, end int) {
+func (s jsonScanner) str(i int) (text []byte, end int) {
 	if !s.at(i, '"') {
-		return nil, s.lost()
+		return nil, s.fail()
 	}
 	start := i + 1
-	i = s.plain(start)
+	i = s.skipPlain(start)
 	if !s.at(i, '"') {
-		return nil, s.lost()
+		return nil, s.fail()
 	}
 	return s[start:i:i], i + 1
 }
 
 // textOnce is the string at i, which was not there before.
-func (s scan) textOnce(i int, text *[]byte) int {
+func (s jsonScanner) strOnce(i int, text *[]byte) int {
 	if *text != nil {
-		return s.lost()
+		return s.fail()
 	}
-	*text, i = s.text(i)
+	*text, i = s.str(i)
 	return i
 }
 
 // plain is the first position from i on of a byte that is not simply part of a string.
-func (s scan) plain(i int) int {
+func (s jsonScanner) skipPlain(i int) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(s); i += 8 {
 		// Eight bytes at once. A subtraction sets the high bit of a byte below the
@@ -104,25 +104,25 @@ func (s scan) plain(i int) int {
 }
 
 // key is the key at i, and where its value starts.
-func (s scan) key(i int) (key []byte, value int) {
-	key, i = s.text(i)
-	if i = s.space(i); !s.at(i, ':') {
-		return nil, s.lost()
+func (s jsonScanner) key(i int) (key []byte, value int) {
+	key, i = s.str(i)
+	if i = s.skipSpace(i); !s.at(i, ':') {
+		return nil, s.fail()
 	}
-	return key, s.space(i + 1)
+	return key, s.skipSpace(i + 1)
 }
 
 // keys are those of an object, as they are written up to the value, in the order in which
 // workers write them: most of the time that a reply takes goes into finding out which key
 // comes, unless the right one is expected.
-type keys []string
+type keyList []string
 
 // member is which of the keys is at i, and where its value starts: the one that is
 // expected, or else any of them, or -1 for another.
-func (s scan) member(i int, of keys, expected int) (which, value int) {
+func (s jsonScanner) matchKey(i int, of keyList, expected int) (which, value int) {
 	if uint(expected) < uint(len(of)) {
 		if key := of[expected]; i+len(key) <= len(s) && string(s[i:i+len(key)]) == key {
-			return expected, s.space(i + len(key))
+			return expected, s.skipSpace(i + len(key))
 		}
 	}
 	key, i := s.key(i)
@@ -133,7 +133,7 @@ func (s scan) member(i int, of keys, expected int) (which, value int) {
 	}
 	for _, c := range key {
 		if c >= 'A' && c <= 'Z' {
-			return -1, s.lost() // encoding/json would take "Worker_ID" for worker_id
+			return -1, s.fail() // encoding/json would take "Worker_ID" for worker_id
 		}
 	}
 	return -1, i
@@ -143,27 +143,27 @@ func (s scan) member(i int, of keys, expected int) (which, value int) {
 const maxSkip = 8
 
 // skip passes over any value whose nesting is not deeper than depth.
-func (s scan) skip(i, depth int) int {
+func (s jsonScanner) skipValue(i, depth int) int {
 	if i >= len(s) || depth == 0 {
-		return s.lost()
+		return s.fail()
 	}
 	switch s[i] {
 	case '"':
-		return s.skipText(i + 1)
+		return s.skipString(i + 1)
 	case '{':
-		for i = s.open(i, '{'); s.at(i, '"'); i = s.next(i, '"') {
+		for i = s.open(i, '{'); s.at(i, '"'); i = s.nextElement(i, '"') {
 			_, i = s.key(i)
-			i = s.skip(i, depth-1)
+			i = s.skipValue(i, depth-1)
 		}
-		return s.shut(i, '}')
+		return s.close(i, '}')
 	case '[':
 		if i = s.open(i, '['); s.at(i, ']') {
 			return i + 1
 		}
-		for i = s.space(s.skip(i, depth-1)); s.at(i, ','); {
-			i = s.space(s.skip(s.space(i+1), depth-1))
+		for i = s.skipSpace(s.skipValue(i, depth-1)); s.at(i, ','); {
+			i = s.skipSpace(s.skipValue(s.skipSpace(i+1), depth-1))
 		}
-		return s.shut(i, ']')
+		return s.close(i, ']')
 	case 'n':
 		return s.literal(i, "null")
 	case 't':
@@ -171,13 +171,13 @@ func (s scan) skip(i, depth int) int {
 	case 'f':
 		return s.literal(i, "false")
 	}
-	return s.number(i)
+	return s.skipNumber(i)
 }
 
 // skipText passes over the rest of a string, which may be what an error said.
-func (s scan) skipText(i int) int {
+func (s jsonScanner) skipString(i int) int {
 	for {
-		i = s.plain(i)
+		i = s.skipPlain(i)
 		switch {
 		case s.at(i, '"'):
 			return i + 1
@@ -186,53 +186,53 @@ func (s scan) skipText(i int) int {
 		case i < len(s) && s[i] >= 0x80:
 			i++ // encoding/json too passes over bytes that are not even UTF-8
 		default:
-			return s.lost()
+			return s.fail()
 		}
 	}
 }
 
-func (s scan) literal(i int, word string) int {
+func (s jsonScanner) literal(i int, word string) int {
 	if end := i + len(word); end <= len(s) && string(s[i:end]) == word {
 		return end
 	}
-	return s.lost()
+	return s.fail()
 }
 
 // number passes over a number.
-func (s scan) number(i int) int {
+func (s jsonScanner) skipNumber(i int) int {
 	if s.at(i, '-') {
 		i++
 	}
 	if s.at(i, '0') {
 		i++ // and no digit may follow
 	} else {
-		i = s.digits(i)
+		i = s.skipDigits(i)
 	}
 	if s.at(i, '.') {
-		i = s.digits(i + 1)
+		i = s.skipDigits(i + 1)
 	}
 	if s.at(i, 'e') || s.at(i, 'E') {
 		if i++; s.at(i, '+') || s.at(i, '-') {
 			i++
 		}
-		i = s.digits(i)
+		i = s.skipDigits(i)
 	}
 	return i
 }
 
-func (s scan) digits(i int) int {
+func (s jsonScanner) skipDigits(i int) int {
 	start := i
 	for uint(i) < uint(len(s)) && s[i]-'0' <= 9 {
 		i++
 	}
 	if i == start {
-		return s.lost()
+		return s.fail()
 	}
 	return i
 }
 
 // uint reads a whole number.
-func (s scan) uint(i int) (n uint64, end int) {
+func (s jsonScanner) uint(i int) (n uint64, end int) {
 	start := i
 	for uint(i) < uint(len(s)) && s[i]-'0' <= 9 {
 		n = n*10 + uint64(s[i]-'0')
@@ -241,16 +241,16 @@ func (s scan) uint(i int) (n uint64, end int) {
 	digits := i - start
 	wrapped := digits > 20 || digits == 20 && (s[start] > '1' || n < 1e19) // at 2^64
 	if digits == 0 || wrapped || digits > 1 && s[start] == '0' {
-		return 0, s.lost()
+		return 0, s.fail()
 	}
 	return n, i
 }
 
 // count and fraction read what a worker may leave out, or send as null. A value that
 // was read before is not overwritten: which of two counts is for encoding/json to say.
-func (s scan) count(i int, o *fleet.Opt[uint64]) int {
+func (s jsonScanner) optUint(i int, o *fleet.Opt[uint64]) int {
 	if o.OK {
-		return s.lost()
+		return s.fail()
 	}
 	if s.at(i, 'n') {
 		return s.literal(i, "null")
@@ -260,20 +260,20 @@ func (s scan) count(i int, o *fleet.Opt[uint64]) int {
 	return i
 }
 
-func (s scan) fraction(i int, o *fleet.Opt[float64]) int {
+func (s jsonScanner) optFloat(i int, o *fleet.Opt[float64]) int {
 	if o.OK {
-		return s.lost()
+		return s.fail()
 	}
 	if s.at(i, 'n') {
 		return s.literal(i, "null")
 	}
-	end := s.number(i)
+	end := s.skipNumber(i)
 	if end > len(s) {
 		return end
 	}
 	v, err := strconv.ParseFloat(string(s[i:end]), 64)
 	if err != nil {
-		return s.lost()
+		return s.fail()
 	}
 	o.V, o.OK = v, true
 	return end

@@ -14,16 +14,16 @@ import (
 
 // answerOf is what encoding/json makes of an answer, the oracle of the StatsDecoder,
 // without the loads' errors themselves.
-func answerOf(b []byte, endpoint string) (Answer, error) {
+func slowReply(b []byte, endpoint string) (DecodedReply, error) {
 	r, err := ParseStatsReply(b)
 	if err != nil {
-		return Answer{}, err
+		return DecodedReply{}, err
 	}
-	a := Answer{Service: r.Service, ID: []byte(r.ID), Endpoints: []EndpointAnswer{}}
+	a := DecodedReply{Service: r.Service, ID: []byte(r.ID), Endpoints: []DecodedEndpoint{}}
 	for _, e := range r.Endpoints {
 		name, lease, _ := SplitSubject(r.Service, e.Subject, func(s string) bool { return s == endpoint })
 		load, rank, ok, err := ParseLoad(e.Data)
-		answer := EndpointAnswer{Subject: []byte(e.Subject), Name: name, Lease: lease, Outcome: fleet.NoLoad, Load: load, Rank: rank, Err: err}
+		answer := DecodedEndpoint{Subject: []byte(e.Subject), Name: name, Lease: lease, Outcome: fleet.NoLoad, Load: load, Rank: rank, Err: err}
 		if ok {
 			answer.Outcome = fleet.Reported
 		}
@@ -36,18 +36,18 @@ func answerOf(b []byte, endpoint string) (Answer, error) {
 }
 
 // said is an error as text.
-func said(err error) string { return fmt.Sprint(err) }
+func errorText(err error) string { return fmt.Sprint(err) }
 
 // checkAnswer checks that d and encoding/json read an answer alike. D may have read others.
-func checkAnswer(t *testing.T, d *StatsDecoder, b []byte) {
+func checkReply(t *testing.T, d *StatsDecoder, b []byte) {
 	t.Helper()
-	want, wantErr := answerOf(b, d.Endpoint)
+	want, wantErr := slowReply(b, d.Endpoint)
 	got, err := d.Decode(b)
-	testutil.Equal(t, "said(err)", said(err), said(wantErr))
+	testutil.Equal(t, "said(err)", errorText(err), errorText(wantErr))
 	if err != nil || wantErr != nil {
 		return
 	}
-	plain := func(a Answer) (texts []string) {
+	plain := func(a DecodedReply) (texts []string) {
 		for _, e := range a.Endpoints {
 			texts = append(texts, fmt.Sprintf("%q %q %x %d %d %v", e.Subject, e.Name, e.Lease, e.Outcome, e.Rank, e.Err))
 		}
@@ -64,7 +64,7 @@ func checkHitRate(t *testing.T, b []byte) {
 	want, wantErr := unmarshalHitRate(b)
 	got, err := ParseHitRate(b)
 	testutil.Equal(t, "result", got, want)
-	testutil.Equal(t, "said(err)", said(err), said(wantErr))
+	testutil.Equal(t, "said(err)", errorText(err), errorText(wantErr))
 }
 
 func checkLoadEvent(t *testing.T, b []byte) {
@@ -79,7 +79,7 @@ func checkLoadEvent(t *testing.T, b []byte) {
 	}
 }
 
-func TestEveryCapturedReplyIsScanned(t *testing.T) {
+func TestStatsDecoderScansCaptures(t *testing.T) {
 	d := StatsDecoder{Endpoint: "generate"}
 	for _, file := range append(capturedReplies(t), "original/stats_reply_1.json", "original/stats_reply_2.json", "original/stats_reply_3.json") {
 		t.Run(file, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestEveryCapturedReplyIsScanned(t *testing.T) {
 			if _, _, ok := d.scan(b); !ok {
 				t.Error("it is left to encoding/json")
 			}
-			checkAnswer(t, &d, b)
+			checkReply(t, &d, b)
 			for n := range b {
 				if _, _, ok := d.scan(b[:n]); ok {
 					t.Errorf("its first %d of %d bytes are a reply", n, len(b))
@@ -97,7 +97,7 @@ func TestEveryCapturedReplyIsScanned(t *testing.T) {
 	}
 }
 
-func TestEveryCapturedEventInJSONIsScanned(t *testing.T) {
+func TestJSONScannerReadsCapturedEvents(t *testing.T) {
 	for _, release := range []string{"0.5.1", "0.6.1", "0.7.1", "0.8.1"} {
 		for _, m := range natsEvents(t, release) {
 			switch {
@@ -117,7 +117,7 @@ func TestEveryCapturedEventInJSONIsScanned(t *testing.T) {
 	}
 }
 
-func TestScanOfWhatItIsNotSureOf(t *testing.T) {
+func TestJSONScannerLeavesAmbiguousJSON(t *testing.T) {
 	const head = `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":"svc.e-1f","data":`
 	for name, c := range map[string]struct {
 		data string // of an endpoint
@@ -165,18 +165,18 @@ func TestScanOfWhatItIsNotSureOf(t *testing.T) {
 		"deep":                           {`{"kv_active_blocks":1,"a":[[[[[[[[[[]]]]]]]]]]}`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := loadFields{Load: new(fleet.Load), last: -1}
-			s := scan(c.data)
-			if sure := s.done(f.scan(s, s.space(0))) && *f.Load != (fleet.Load{}); sure != c.sure {
+			f := loadFields{Load: new(fleet.Load), lastKey: -1}
+			s := jsonScanner(c.data)
+			if sure := s.atEnd(f.scan(s, s.skipSpace(0))) && *f.Load != (fleet.Load{}); sure != c.sure {
 				t.Errorf("the scan is sure: %v, want %v", sure, c.sure)
 			}
-			checkAnswer(t, new(StatsDecoder), []byte(head+c.data+"}]}"))
+			checkReply(t, new(StatsDecoder), []byte(head+c.data+"}]}"))
 			checkLoadEvent(t, []byte(`{"worker_id":1,"data":`+c.data+"}"))
 		})
 	}
 }
 
-func TestAnswerIsReadWhateverTheOneBefore(t *testing.T) {
+func TestStatsDecoderKeepsNoStateBetweenReplies(t *testing.T) {
 	d := StatsDecoder{Endpoint: "generate"}
 	for _, b := range [][]byte{
 		testutil.Captured(t, "0.5.1/stats_reply_2.json"),
@@ -190,24 +190,24 @@ func TestAnswerIsReadWhateverTheOneBefore(t *testing.T) {
 		{},
 		testutil.Captured(t, "0.3.2/stats_reply_1.json"),
 	} {
-		checkAnswer(t, &d, b)
+		checkReply(t, &d, b)
 	}
 }
 
-func TestNamesThatAreRememberedAreBounded(t *testing.T) {
+func TestStatsDecoderLimitsInternedNames(t *testing.T) {
 	var d StatsDecoder
-	for i := range 3 * maxNames {
+	for i := range 3 * maxInternedNames {
 		service := fmt.Sprintf("svc%d", i)
-		checkAnswer(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, service, service))
+		checkReply(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, service, service))
 	}
 	long := strings.Repeat("x", maxName+1)
-	checkAnswer(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, long, long))
-	if _, ok := d.names[long]; ok || len(d.names) > maxNames {
+	checkReply(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, long, long))
+	if _, ok := d.names[long]; ok || len(d.names) > maxInternedNames {
 		t.Errorf("%d names are remembered, a long one: %v", len(d.names), ok)
 	}
 }
 
-func TestStringsOfAnAnswerOutliveIt(t *testing.T) {
+func TestStatsDecoderStringsOutliveInput(t *testing.T) {
 	var d StatsDecoder
 	b := bytes.Clone(testutil.Captured(t, "0.5.1/stats_reply_1.json"))
 	a, err := d.Decode(b)
@@ -226,14 +226,14 @@ func FuzzStatsDecoder(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := StatsDecoder{Endpoint: "generate"}
-		checkAnswer(t, &d, b)
-		checkAnswer(t, &d, b) // once more, over what is left of the first
+		checkReply(t, &d, b)
+		checkReply(t, &d, b) // once more, over what is left of the first
 	})
 }
 
 // The scan and encoding/json agree on what is nearly what workers send: the fuzzer's
 // bytes choose among the parts of a text, most of them well-formed.
-func FuzzScan(f *testing.F) {
+func FuzzJSONScanner(f *testing.F) {
 	random := rand.New(rand.NewPCG(5, 5))
 	for range 2000 {
 		f.Add(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, random.Uint64()), random.Uint64()))
@@ -242,11 +242,11 @@ func FuzzScan(f *testing.F) {
 		c := chooser{choices: choices}
 		switch c.choose(3) {
 		case 0:
-			checkHitRate(t, c.object(keys{`"worker_id":`, `"dp_rank":`, `"isl_blocks":`, `"overlap_blocks":`}, 2*c.choose(2)))
+			checkHitRate(t, c.object(keyList{`"worker_id":`, `"dp_rank":`, `"isl_blocks":`, `"overlap_blocks":`}, 2*c.choose(2)))
 		case 1:
 			checkLoadEvent(t, c.object(loadEventKeys, 3))
 		default:
-			checkAnswer(t, &StatsDecoder{Endpoint: "e-1f"}, c.answer())
+			checkReply(t, &StatsDecoder{Endpoint: "e-1f"}, c.reply())
 		}
 	})
 }
@@ -265,10 +265,10 @@ func (c *chooser) choose(n int) int {
 }
 
 // answer is one to a stats poll.
-func (c *chooser) answer() []byte {
+func (c *chooser) reply() []byte {
 	b := []byte(`{"type":"io.nats.micro.v1.stats_response","name":"svc"`)
 	for range c.choose(4) {
-		b = append(append(b, ','), c.member(answerKeys[c.choose(len(answerKeys))], 3)...)
+		b = append(append(b, ','), c.member(replyKeys[c.choose(len(replyKeys))], 3)...)
 	}
 	b = append(b, `,"endpoints":[`...)
 	for i := range c.choose(4) {
@@ -281,7 +281,7 @@ func (c *chooser) answer() []byte {
 }
 
 // object is one with keys from a random one on, most of them in order.
-func (c *chooser) object(of keys, depth int) []byte {
+func (c *chooser) object(of keyList, depth int) []byte {
 	b := []byte("{")
 	first := c.choose(len(of))
 	for i := range c.choose(8) {
@@ -339,7 +339,7 @@ func (c *chooser) comma() string {
 
 func (c *chooser) pick(of ...string) string { return of[c.choose(len(of))] }
 
-func TestStringsEndAtTheFirstByteThatIsNotPlain(t *testing.T) {
+func TestJSONScannerSkipPlainStopsAtSpecialByte(t *testing.T) {
 	for first := range 20 {
 		for a := range 256 {
 			for _, after := range []byte{'"', '\\', '\x1f', ' ', '\x7f', 0x80, 0xff, 'a'} {
@@ -352,7 +352,7 @@ func TestStringsEndAtTheFirstByteThatIsNotPlain(t *testing.T) {
 				if want < 0 {
 					want = len(b)
 				}
-				if got := scan(b).plain(0); got != want {
+				if got := jsonScanner(b).skipPlain(0); got != want {
 					t.Fatalf("plain of %q = %d, want %d", b, got, want)
 				}
 			}

@@ -85,7 +85,7 @@ func (l Layout) Value(namespace string, in fleet.Instance, address string) []byt
 }
 
 // UniqueInstanceKey is held by the one metrics program of a namespace.
-func UniqueInstanceKey(namespace string) string {
+func LeaderKey(namespace string) string {
 	return LayoutComponents.Prefix(namespace) + "metrics/instance"
 }
 
@@ -114,11 +114,11 @@ func parseInstance(s string, separator byte) (fleet.Instance, bool) {
 // one that this program has no use for though nothing is wrong with it: that of an endpoint
 // of a worker that takes no requests, or of the model card of a LoRA adapter (1.x), whose
 // worker has a card of its own.
-func Ignored(namespace, key string) bool {
+func IsIgnoredKey(namespace, key string) bool {
 	for _, l := range Layouts {
 		if rest, ok := strings.CutPrefix(key, l.Prefix(namespace)); ok {
 			in, ok := parseInstance(rest, l.separator())
-			return ok && isAside(in.Name)
+			return ok && isAuxiliary(in.Name)
 		}
 	}
 	last := strings.LastIndexByte(key, '/')
@@ -177,7 +177,7 @@ func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (f
 	if l == LayoutComponents {
 		id = v.LeaseID
 	}
-	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || !id.is(in.ID) {
+	if v.Namespace != namespace || v.Component != in.Component || v.Endpoint != in.Name || !id.matches(in.ID) {
 		return fleet.Registration{}, fmt.Errorf("%w: it is of %q/%q/%q, id %s", ErrMismatch, v.Namespace, v.Component, v.Endpoint, id)
 	}
 	if len(v.Transport.TCP) > maxTransport {

@@ -16,7 +16,7 @@ func instance(component, endpoint string, id uint64) fleet.Instance {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}
 }
 
-func TestRegistrationIsWrittenAsEveryReleaseWroteIt(t *testing.T) {
+func TestLayoutWritesCapturedRegistrations(t *testing.T) {
 	for _, r := range releases {
 		t.Run(r.name, func(t *testing.T) {
 			keys := make(map[string]string)
@@ -37,7 +37,7 @@ func TestRegistrationIsWrittenAsEveryReleaseWroteIt(t *testing.T) {
 	}
 }
 
-func TestRegistrationOfEveryReleaseIsReadExactly(t *testing.T) {
+func TestLayoutReadsCapturedRegistrations(t *testing.T) {
 	for _, r := range releases {
 		t.Run(r.name, func(t *testing.T) {
 			want := make(map[fleet.Instance]bool)
@@ -62,7 +62,7 @@ func TestRegistrationOfEveryReleaseIsReadExactly(t *testing.T) {
 	}
 }
 
-func TestKeysOfOddlyNamedComponentsAreReadAndWritten(t *testing.T) {
+func TestLayoutKeyKeepsUnusualNames(t *testing.T) {
 	for _, r := range []struct {
 		release string
 		layout  Layout
@@ -85,7 +85,7 @@ func TestKeysOfOddlyNamedComponentsAreReadAndWritten(t *testing.T) {
 	}
 }
 
-func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
+func TestLayoutKeyAndValueRoundTrip(t *testing.T) {
 	for _, l := range Layouts {
 		for _, in := range []fleet.Instance{
 			instance("backend", "generate", 1),
@@ -109,7 +109,7 @@ func TestKeyAndValueOfAnyInstanceReadBackTheSame(t *testing.T) {
 	}
 }
 
-func TestKeyThatRegistersNoEndpointIsRefused(t *testing.T) {
+func TestLayoutParseKeyRejectsNonEndpoints(t *testing.T) {
 	for _, l := range Layouts {
 		for _, rest := range []string{
 			"",
@@ -142,7 +142,7 @@ func TestKeyThatRegistersNoEndpointIsRefused(t *testing.T) {
 	}
 }
 
-func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
+func TestLayoutParseKeyRejectsOtherNamespaces(t *testing.T) {
 	for _, key := range []string{
 		"",
 		"mdc/tiny",
@@ -164,7 +164,7 @@ func TestKeyOutsideTheNamespaceIsRefused(t *testing.T) {
 	}
 }
 
-func TestKeyOfOneLayoutIsNoneOfTheOther(t *testing.T) {
+func TestLayoutParseKeyRejectsOtherLayouts(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
 	for _, l := range Layouts {
 		for _, other := range Layouts {
@@ -175,11 +175,11 @@ func TestKeyOfOneLayoutIsNoneOfTheOther(t *testing.T) {
 	}
 }
 
-func TestKeyOfTheUniqueInstanceIsTheOriginals(t *testing.T) {
-	testutil.Equal(t, "UniqueInstanceKey", UniqueInstanceKey("dynamo"), "dynamo/components/metrics/instance")
+func TestLeaderKeyIsTheOriginals(t *testing.T) {
+	testutil.Equal(t, "UniqueInstanceKey", LeaderKey("dynamo"), "dynamo/components/metrics/instance")
 }
 
-func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
+func TestLayoutParseValueRejectsOtherWorkers(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
 	for _, l := range Layouts {
 		idField := map[Layout]string{LayoutComponents: "lease_id", LayoutInstances: "instance_id", LayoutV1: "instance_id"}[l]
@@ -207,7 +207,7 @@ func TestValueOfAnotherWorkerDoesNotFitItsKey(t *testing.T) {
 	}
 }
 
-func TestValueThatCannotBeDecodedIsNoMismatch(t *testing.T) {
+func TestLayoutParseValueTellsBadJSONFromMismatch(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
 	for _, l := range Layouts {
 		for _, value := range []string{"", "{", "[]", `"x"`, "\xff", `{"lease_id":-1}`, `{"instance_id":"31"}`, `{"component":5}`} {
@@ -218,7 +218,7 @@ func TestValueThatCannotBeDecodedIsNoMismatch(t *testing.T) {
 	}
 }
 
-func TestRegistrationUnderV1IsReadExactly(t *testing.T) {
+func TestLayoutV1ReadsCaptures(t *testing.T) {
 	const backend, generate = "backend", "generate"
 	for release, want := range map[string][]fleet.Instance{
 		"0.6.1": {instance(backend, generate, 0x1eeea2096f7e0080), instance(backend, generate, 0x1eeea2096f7e0082)},
@@ -247,7 +247,7 @@ func TestRegistrationUnderV1IsReadExactly(t *testing.T) {
 	}
 }
 
-func TestRegistrationUnderV1IsWrittenAsDynamoDoes(t *testing.T) {
+func TestLayoutV1WritesCaptures(t *testing.T) {
 	for _, kv := range etcdKeys(t, "1.6.1", LayoutV1.Prefix("lab")) {
 		in, _ := LayoutV1.ParseKey("lab", kv.Key)
 		var v struct{ Transport struct{ TCP string } }
@@ -266,7 +266,7 @@ func TestRegistrationUnderV1IsWrittenAsDynamoDoes(t *testing.T) {
 	}
 }
 
-func TestValueOfAnotherTypeDoesNotFitItsKey(t *testing.T) {
+func TestLayoutParseValueRejectsOtherTypes(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
 	for kind, fits := range map[string]bool{"Endpoint": true, "": true, "Model": false, "EventChannel": false, "endpoint": false} {
 		value := fmt.Sprintf(`{"type":%q,"namespace":"dynamo","component":"backend","endpoint":"generate","instance_id":31}`, kind)
@@ -276,7 +276,7 @@ func TestValueOfAnotherTypeDoesNotFitItsKey(t *testing.T) {
 	}
 }
 
-func TestAValueOfAKindThatIsNotKnownIsToldFromABadOne(t *testing.T) {
+func TestCheckKindReportsUnknownKinds(t *testing.T) {
 	for _, kind := range []string{"VeloPeer", "MetricsEndpoint", "EventSource", "endpoint", "Ω"} {
 		value := fmt.Appendf(nil, `{"type":%q,"namespace":"lab","component":5,"worker_id":31}`, kind)
 		if err := CheckKind(value); !errors.Is(err, ErrUnknownKind) {

@@ -34,18 +34,18 @@ func L2C(workers []*fleet.WorkerState, load fleet.Spread) ([]byte, error) {
 		LoadStd   float64                `json:"load_std"`
 	}{make(map[string]l2cEndpoint, len(workers)), load.Mean, load.Std}
 	for _, w := range workers {
-		said := &w.Load.V
+		reported := &w.Load.V
 		event.Endpoints[w.Label] = l2cEndpoint{
 			Name:    "worker-" + w.Label,
 			Subject: Subject(w.Service, w.Name, w.ID.Lease),
 			Data: l2cLoad{
-				ActiveSlots:  said.ActiveSlots.Pointer(),
-				TotalSlots:   said.TotalSlots.Pointer(),
-				ActiveBlocks: said.KVActive.Pointer(),
-				TotalBlocks:  said.KVTotal.Pointer(),
-				Waiting:      said.Waiting.Pointer(),
-				CacheUsage:   single(said.CacheUsage),
-				HitRate:      single(said.HitRate),
+				ActiveSlots:  reported.ActiveSlots.Pointer(),
+				TotalSlots:   reported.TotalSlots.Pointer(),
+				ActiveBlocks: reported.KVActive.Pointer(),
+				TotalBlocks:  reported.KVTotal.Pointer(),
+				Waiting:      reported.Waiting.Pointer(),
+				CacheUsage:   singlePrecision(reported.CacheUsage),
+				HitRate:      singlePrecision(reported.HitRate),
 			},
 		}
 	}
@@ -54,7 +54,7 @@ func L2C(workers []*fleet.WorkerState, load fleet.Spread) ([]byte, error) {
 
 // single is the fraction as the worker had it before it was widened for the wire.
 // What JSON has no number for, such as one too large for single precision, is left out.
-func single(o fleet.Opt[float64]) *float32 {
+func singlePrecision(o fleet.Opt[float64]) *float32 {
 	f := float32(o.V)
 	if !o.OK || math.IsInf(float64(f), 0) || math.IsNaN(o.V) {
 		return nil

@@ -10,7 +10,7 @@ import (
 )
 
 // l2c is the event, decoded as whoever hears it would.
-func l2c(t *testing.T, stats fleet.Spread, workers ...*fleet.WorkerState) (event map[string]any) {
+func decodeL2C(t *testing.T, stats fleet.Spread, workers ...*fleet.WorkerState) (event map[string]any) {
 	t.Helper()
 	b, err := L2C(workers, stats)
 	if err != nil {
@@ -22,32 +22,32 @@ func l2c(t *testing.T, stats fleet.Spread, workers ...*fleet.WorkerState) (event
 	return event
 }
 
-func row(service string, id fleet.WorkerID, load fleet.Load) *fleet.WorkerState {
+func workerState(service string, id fleet.WorkerID, load fleet.Load) *fleet.WorkerState {
 	return &fleet.WorkerState{
 		Endpoint: fleet.Endpoint{Component: "backend", Name: "load_metrics"},
 		ID:       id, Label: id.String(), Service: service, Load: fleet.Some(load),
 	}
 }
 
-func TestL2CEventIsTheOriginals(t *testing.T) {
+func TestL2CEqualsTheOriginals(t *testing.T) {
 	var rows []*fleet.WorkerState
 	for _, file := range []string{"stats_reply_1.json", "stats_reply_2.json", "stats_reply_3.json"} {
-		reply, seats := seatsOf(t, testutil.Captured(t, "original", file))
-		for _, s := range seats {
+		reply, loads := endpointLoadsOf(t, testutil.Captured(t, "original", file))
+		for _, s := range loads {
 			if s.Endpoint == "load_metrics" {
-				rows = append(rows, row(reply.Service, fleet.WorkerID{Lease: s.Lease}, s.Load.V))
+				rows = append(rows, workerState(reply.Service, fleet.WorkerID{Lease: s.Lease}, s.Load.V))
 			}
 		}
 	}
-	got := l2c(t, fleet.Spread{Mean: 50, Std: 37.416573867739416, Max: 100}, rows...)
+	got := decodeL2C(t, fleet.Spread{Mean: 50, Std: 37.416573867739416, Max: 100}, rows...)
 	testutil.Equal(t, "result", got, testutil.CapturedJSON[map[string]any](t, "original", "l2c.json"))
 }
 
-func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
-	got := l2c(t, fleet.Spread{Mean: 40, Max: 40},
-		row("svc", fleet.WorkerID{Lease: 0x1f}, fleet.Load{KVActive: fleet.Some[uint64](40), KVTotal: fleet.Some[uint64](0)}),
-		row("svc", fleet.WorkerID{Static: "p6nqGIpvsufbGe0wLMOj0A"}, fleet.Load{HitRate: fleet.Some(0.0)}),
-		row("svc", fleet.WorkerID{Lease: 0x20}, fleet.Load{}),
+func TestL2COmitsUnknownValues(t *testing.T) {
+	got := decodeL2C(t, fleet.Spread{Mean: 40, Max: 40},
+		workerState("svc", fleet.WorkerID{Lease: 0x1f}, fleet.Load{KVActive: fleet.Some[uint64](40), KVTotal: fleet.Some[uint64](0)}),
+		workerState("svc", fleet.WorkerID{Static: "p6nqGIpvsufbGe0wLMOj0A"}, fleet.Load{HitRate: fleet.Some(0.0)}),
+		workerState("svc", fleet.WorkerID{Lease: 0x20}, fleet.Load{}),
 	)
 	testutil.Equal(t, "result", got, map[string]any{
 		"endpoints": map[string]any{
@@ -65,11 +65,11 @@ func TestL2CEventLeavesOutWhatIsNotKnown(t *testing.T) {
 	})
 }
 
-func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
-	got := l2c(t, fleet.Spread{}, row("svc", fleet.WorkerID{Lease: 1}, fleet.Load{
+func TestL2COmitsFractionsBeyondFloat32(t *testing.T) {
+	got := decodeL2C(t, fleet.Spread{}, workerState("svc", fleet.WorkerID{Lease: 1}, fleet.Load{
 		CacheUsage: fleet.Some(1e300),
 		HitRate:    fleet.Some(float64(float32(0.1))),
-	}), row("svc", fleet.WorkerID{Lease: 2}, fleet.Load{
+	}), workerState("svc", fleet.WorkerID{Lease: 2}, fleet.Load{
 		CacheUsage: fleet.Some(-1e300),
 		HitRate:    fleet.Some(float64(math.MaxFloat32)),
 	}))
@@ -78,8 +78,8 @@ func TestL2CEventLeavesOutAFractionThatSinglePrecisionCannotHold(t *testing.T) {
 	testutil.Equal(t, "data", data("2"), any(map[string]any{"gpu_prefix_cache_hit_rate": 3.4028235e38}))
 }
 
-func TestL2CEventWritesCountsInFull(t *testing.T) {
-	b, err := L2C([]*fleet.WorkerState{row("svc", fleet.WorkerID{Lease: math.MaxUint64}, fleet.Load{
+func TestL2CWritesLargeCountsExactly(t *testing.T) {
+	b, err := L2C([]*fleet.WorkerState{workerState("svc", fleet.WorkerID{Lease: math.MaxUint64}, fleet.Load{
 		KVActive: fleet.Some[uint64](math.MaxUint64),
 	})}, fleet.Spread{Mean: 1 << 53, Std: 0.1})
 	if err != nil {
@@ -90,6 +90,6 @@ func TestL2CEventWritesCountsInFull(t *testing.T) {
 		`"load_avg":9007199254740992,"load_std":0.1}`)
 }
 
-func TestL2CEventOfNobodyHasNoEndpoints(t *testing.T) {
-	testutil.Equal(t, "l2c", l2c(t, fleet.Spread{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
+func TestL2CWithoutWorkersHasNoEndpoints(t *testing.T) {
+	testutil.Equal(t, "l2c", decodeL2C(t, fleet.Spread{}), map[string]any{"endpoints": map[string]any{}, "load_avg": 0.0, "load_std": 0.0})
 }

@@ -25,8 +25,8 @@ func TestLimitOfMsgpackFields(t *testing.T) {
 	if err := envelope(256); err != nil {
 		t.Errorf("256 fields: %v", err)
 	}
-	if err := envelope(257); !errors.Is(err, errPackFields) {
-		t.Errorf("257 fields: %v, want %v", err, errPackFields)
+	if err := envelope(257); !errors.Is(err, errMsgpackFields) {
+		t.Errorf("257 fields: %v, want %v", err, errMsgpackFields)
 	}
 }
 
@@ -42,8 +42,8 @@ func TestLimitOfMsgpackNesting(t *testing.T) {
 	if err := envelope(32); err != nil {
 		t.Errorf("32 levels: %v", err)
 	}
-	if err := envelope(33); !errors.Is(err, errPackDepth) {
-		t.Errorf("33 levels: %v, want %v", err, errPackDepth)
+	if err := envelope(33); !errors.Is(err, errMsgpackDepth) {
+		t.Errorf("33 levels: %v, want %v", err, errMsgpackDepth)
 	}
 }
 
@@ -74,34 +74,34 @@ func TestLimitOfNumbersInEvents(t *testing.T) {
 		if err := c.read(name, c.most); err != nil {
 			t.Errorf("%s %v: %v", name, c.most, err)
 		}
-		if err := c.read(name, c.beyond); !errors.Is(err, errPackRange) {
-			t.Errorf("%s %v: %v, want %v", name, c.beyond, err, errPackRange)
+		if err := c.read(name, c.beyond); !errors.Is(err, errMsgpackRange) {
+			t.Errorf("%s %v: %v, want %v", name, c.beyond, err, errMsgpackRange)
 		}
 	}
 }
 
-func TestLimitOfSamplesOfAWorkersPage(t *testing.T) {
+func TestLimitOfWorkerMetrics(t *testing.T) {
 	page := func(bytes int) string {
 		const sample = "vllm:num_requests_running{engine=\"0\"} 1\n"
 		lines := strings.Repeat(sample, bytes/len(sample)-1)
 		return lines + strings.TrimSuffix(sample, "\n") + strings.Repeat("0", bytes-len(lines)-len(sample)) + "\n"
 	}
-	values, err := new(PageReader).Read(strings.NewReader(page(512 << 10)))
+	values, err := new(WorkerMetricsReader).Read(strings.NewReader(page(512 << 10)))
 	if err != nil || len(values) != 1 {
 		t.Errorf("512 KiB of samples: %d ranks, %v", len(values), err)
 	}
-	if _, err := new(PageReader).Read(strings.NewReader(page(512<<10 + 1))); !errors.Is(err, ErrTooManySamples) {
+	if _, err := new(WorkerMetricsReader).Read(strings.NewReader(page(512<<10 + 1))); !errors.Is(err, ErrTooManySamples) {
 		t.Errorf("a byte more: %v, want %v", err, ErrTooManySamples)
 	}
 	line := func(bytes int) string {
 		const start, end = `vllm:num_requests_running{x="`, "\"} 1\n"
 		return start + strings.Repeat("x", bytes-len(start)-len(end)) + end
 	}
-	if values, err := new(PageReader).Read(strings.NewReader(line(32 << 10))); err != nil || len(values) != 1 {
+	if values, err := new(WorkerMetricsReader).Read(strings.NewReader(line(32 << 10))); err != nil || len(values) != 1 {
 		t.Errorf("a sample of 32 KiB: %d ranks, %v", len(values), err)
 	}
-	if _, err := new(PageReader).Read(strings.NewReader(line(32<<10 + 1))); !errors.Is(err, ErrPage) {
-		t.Errorf("a byte more: %v, want %v", err, ErrPage)
+	if _, err := new(WorkerMetricsReader).Read(strings.NewReader(line(32<<10 + 1))); !errors.Is(err, ErrWorkerMetrics) {
+		t.Errorf("a byte more: %v, want %v", err, ErrWorkerMetrics)
 	}
 	labelled := func(labels int) string {
 		var b strings.Builder
@@ -110,17 +110,17 @@ func TestLimitOfSamplesOfAWorkersPage(t *testing.T) {
 		}
 		return "vllm:num_requests_running{" + b.String() + "} 1\n"
 	}
-	if values, err := new(PageReader).Read(strings.NewReader(labelled(64))); err != nil || len(values) != 1 {
+	if values, err := new(WorkerMetricsReader).Read(strings.NewReader(labelled(64))); err != nil || len(values) != 1 {
 		t.Errorf("64 labels: %d ranks, %v", len(values), err)
 	}
-	if _, err := new(PageReader).Read(strings.NewReader(labelled(65))); !errors.Is(err, ErrPage) {
-		t.Errorf("one more: %v, want %v", err, ErrPage)
+	if _, err := new(WorkerMetricsReader).Read(strings.NewReader(labelled(65))); !errors.Is(err, ErrWorkerMetrics) {
+		t.Errorf("one more: %v, want %v", err, ErrWorkerMetrics)
 	}
 }
 
-// TestLimitOfWhatAStatsDecoderRemembers counts names, and the memory of the endpoints of
+// TestLimitOfStatsDecoderMemory counts names, and the memory of the endpoints of
 // one answer.
-func TestLimitOfWhatAStatsDecoderRemembers(t *testing.T) {
+func TestLimitOfStatsDecoderMemory(t *testing.T) {
 	var d StatsDecoder
 	answer := func(service string, endpoints int) {
 		t.Helper()
@@ -139,7 +139,7 @@ func TestLimitOfWhatAStatsDecoderRemembers(t *testing.T) {
 	}
 	testutil.Equal(t, "most", most, 1024)
 	for places, kept := range map[int]bool{64: true, 65: false} {
-		d.endpoints = make([]EndpointAnswer, 0, places)
+		d.endpoints = make([]DecodedEndpoint, 0, places)
 		answer("service", 1)
 		testutil.Equal(t, "cap", cap(d.endpoints) == places, kept)
 	}
@@ -149,12 +149,12 @@ func TestLimitOfWhatAStatsDecoderRemembers(t *testing.T) {
 func TestLimitOfBlocks(t *testing.T) {
 	for blocks, fits := range map[uint64]bool{1 << 32: true, 1<<32 + 1: false} {
 		_, err := ParseHitRate(fmt.Appendf(nil, `{"worker_id":1,"isl_blocks":%d,"overlap_blocks":0}`, blocks))
-		_, packed := ParseHitRatePack(pack(pairs{"worker_id", 1, "isl_blocks", blocks, "overlap_blocks", 0}))
+		_, packed := ParseHitRateMsgpack(pack(pairs{"worker_id", 1, "isl_blocks", blocks, "overlap_blocks", 0}))
 		testutil.Equal(t, "bool", []bool{err == nil, packed == nil}, []bool{fits, fits})
 	}
 }
 
-func TestLimitOfATransport(t *testing.T) {
+func TestLimitOfTransport(t *testing.T) {
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}
 	for bytes, fits := range map[int]bool{1024: true, 1025: false} {
 		_, err := LayoutV1.ParseValue("dynamo", in, LayoutV1.Value("dynamo", in, strings.Repeat("x", bytes)))
@@ -162,8 +162,8 @@ func TestLimitOfATransport(t *testing.T) {
 	}
 }
 
-// TestNamespacesFromTheNetworkAreText because they become labels of every series.
-func TestNamespacesFromTheNetworkAreText(t *testing.T) {
+// TestLimitOfNamespacesToValidUTF8 because they become labels of every series.
+func TestLimitOfNamespacesToValidUTF8(t *testing.T) {
 	for name, matches := range map[string]bool{"lab": true, "lab-ü": true, "lab\xff": false, "": false} {
 		for _, n := range []Namespaces{"*", "l*"} {
 			testutil.Equal(t, "n.Match(name)", n.Match(name), matches)
@@ -186,8 +186,8 @@ func TestLimitOfNames(t *testing.T) {
 		_, _, read["endpoint of a subject"] = ParseEventSubject(namespace, "namespace.dynamo.component.c.endpoint."+name+".kv_metrics")
 		_, read["component of a channel"] = ParseChannelKey(namespace, "v1/event_channels/dynamo/"+name+"/kv_metrics/1")
 		read["static id"] = ValidStaticID(name)
-		_, read["namespace of a key"] = Namespaces("n*").Of("v1/instances/" + name + "/c/e/1")
-		_, read["namespace of a channel"] = Namespaces("n*").Of("v1/event_channels/namespace/" + name + "/topic/kv_metrics/1")
+		_, read["namespace of a key"] = Namespaces("n*").OfKey("v1/instances/" + name + "/c/e/1")
+		_, read["namespace of a channel"] = Namespaces("n*").OfKey("v1/event_channels/namespace/" + name + "/topic/kv_metrics/1")
 		read["namespace of a subject"] = Namespaces("*").Match(SubjectNamespace("namespace." + name + ".kv_metrics"))
 		for what, ok := range read {
 			if ok != fits {

@@ -25,7 +25,7 @@ type loadEventFields struct {
 	worker, rank    fleet.Opt[uint64]
 	blocks, prefill fleet.Opt[uint64] // 0.8
 
-	carries  bool       // it has data (to 0.7)
+	hasData  bool       // it has data (to 0.7)
 	data     fleet.Load // in it
 	dataRank uint32
 }
@@ -52,9 +52,9 @@ func (v *loadEventFields) event() (LoadEvent, error) {
 		Worker: v.worker.V, Rank: uint32(v.rank.V), Load: fleet.Load{KVActive: v.blocks},
 		Source: fleet.FromActiveLoad, Estimate: v.prefill.OK,
 	}
-	if v.carries {
+	if v.hasData {
 		e.Load, e.Rank = v.data, v.dataRank
-		e.Load.CacheUsage, e.Load.HitRate = widened(e.Load.CacheUsage), widened(e.Load.HitRate)
+		e.Load.CacheUsage, e.Load.HitRate = widen(e.Load.CacheUsage), widen(e.Load.HitRate)
 		e.Source, e.Estimate = fleet.FromLoadEvent, false
 	}
 	if e.Load == (fleet.Load{}) && !e.Estimate {
@@ -71,7 +71,7 @@ const (
 	loadEventPrefill
 )
 
-var loadEventKeys = keys{
+var loadEventKeys = keyList{
 	loadEventWorker:  `"worker_id":`,
 	loadEventData:    `"data":`,
 	loadEventRank:    `"dp_rank":`,
@@ -80,31 +80,31 @@ var loadEventKeys = keys{
 }
 
 // scan is the fast path of ParseLoadEvent.
-func (v *loadEventFields) scan(s scan) (ok bool) {
+func (v *loadEventFields) scan(s jsonScanner) (ok bool) {
 	which := -1
-	i := s.open(s.space(0), '{')
-	for ; s.at(i, '"'); i = s.next(i, '"') {
-		switch which, i = s.member(i, loadEventKeys, which+1); which {
+	i := s.open(s.skipSpace(0), '{')
+	for ; s.at(i, '"'); i = s.nextElement(i, '"') {
+		switch which, i = s.matchKey(i, loadEventKeys, which+1); which {
 		case loadEventWorker:
-			i = s.count(i, &v.worker)
+			i = s.optUint(i, &v.worker)
 		case loadEventData:
-			if v.carries {
+			if v.hasData {
 				return false
 			}
-			f := loadFields{Load: &v.data, last: -1}
+			f := loadFields{Load: &v.data, lastKey: -1}
 			i = f.scan(s, i)
-			v.dataRank, v.carries = uint32(f.rank.V), true
+			v.dataRank, v.hasData = uint32(f.rank.V), true
 		case loadEventRank:
-			i = s.count(i, &v.rank)
+			i = s.optUint(i, &v.rank)
 		case loadEventBlocks:
-			i = s.count(i, &v.blocks)
+			i = s.optUint(i, &v.blocks)
 		case loadEventPrefill:
-			i = s.count(i, &v.prefill)
+			i = s.optUint(i, &v.prefill)
 		default:
-			i = s.skip(i, maxSkip)
+			i = s.skipValue(i, maxSkip)
 		}
 	}
-	return s.done(s.shut(i, '}')) && v.rank.V <= math.MaxUint32
+	return s.atEnd(s.close(i, '}')) && v.rank.V <= math.MaxUint32
 }
 
 // unmarshal is the slow path of ParseLoadEvent.
@@ -124,7 +124,7 @@ func (v *loadEventFields) unmarshal(b []byte) error {
 		v.rank = fleet.Some(uint64(*slow.Rank))
 	}
 	if slow.Data != nil {
-		v.carries = true
+		v.hasData = true
 		v.data, v.dataRank = slow.Data.load()
 	}
 	return nil
@@ -133,8 +133,8 @@ func (v *loadEventFields) unmarshal(b []byte) error {
 // widened is the fraction as a reply to a stats poll has it. The worker has 0.4 in
 // single precision; its events say 0.4, its replies 0.4000000059604645, and one that
 // reports both ways must not seem to change all the time.
-func widened(o fleet.Opt[float64]) fleet.Opt[float64] {
-	if f := single(o); f != nil {
+func widen(o fleet.Opt[float64]) fleet.Opt[float64] {
+	if f := singlePrecision(o); f != nil {
 		return fleet.Some(float64(*f))
 	}
 	return fleet.Opt[float64]{}

@@ -20,7 +20,7 @@ func loadEventsOf(t testing.TB, release string) (all [][]byte) {
 	return all
 }
 
-func TestCapturedLoadEventsAreReadExactly(t *testing.T) {
+func TestParseLoadEventReadsCaptures(t *testing.T) {
 	some := fleet.Some[uint64]
 	load := func(active, total, waiting, kvActive, kvTotal uint64, usage, hit float64) fleet.Load {
 		return fleet.Load{
@@ -74,7 +74,7 @@ func TestCapturedLoadEventsAreReadExactly(t *testing.T) {
 	}
 }
 
-func TestLoadEventIsRead(t *testing.T) {
+func TestParseLoadEventAcceptsVariants(t *testing.T) {
 	some := fleet.Some[uint64]
 	for name, c := range map[string]struct {
 		event string
@@ -119,7 +119,7 @@ func TestLoadEventIsRead(t *testing.T) {
 	}
 }
 
-func TestLoadEventIsRefused(t *testing.T) {
+func TestParseLoadEventRejectsInvalid(t *testing.T) {
 	for name, event := range map[string]string{
 		"empty":                  ``,
 		"null":                   `null`,
@@ -152,15 +152,15 @@ func TestLoadEventIsRefused(t *testing.T) {
 	}
 }
 
-func TestEventAndReplyOfOneWorkerSayTheSame(t *testing.T) {
+func TestParseLoadEventAgreesWithStatsReply(t *testing.T) {
 	// Both captured of worker 7d7ba2096ef23e6f of 0.5.1; its cache is 0.4 full.
 	e, err := ParseLoadEvent(loadEventsOf(t, "0.5.1")[2])
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		_, seats := seatsOf(t, testutil.Captured(t, "0.5.1", fmt.Sprintf("stats_reply_%d.json", i+1)))
-		for _, s := range seats {
+		_, loads := endpointLoadsOf(t, testutil.Captured(t, "0.5.1", fmt.Sprintf("stats_reply_%d.json", i+1)))
+		for _, s := range loads {
 			if s.Lease == e.Worker && s.Load.OK {
 				testutil.Equal(t, "e.Load", e.Load, s.Load.V)
 				return
@@ -170,7 +170,7 @@ func TestEventAndReplyOfOneWorkerSayTheSame(t *testing.T) {
 	t.Errorf("no reply of worker %x is captured", e.Worker)
 }
 
-func TestFractionsOfAnEventThatAreNoNumberAreAbsent(t *testing.T) {
+func TestParseLoadEventOmitsInvalidFractions(t *testing.T) {
 	e, err := ParseLoadEvent([]byte(`{"worker_id":1,"data":{"kv_stats":{"kv_active_blocks":1,"gpu_cache_usage_perc":null,"gpu_prefix_cache_hit_rate":1e39}}}`))
 	if err != nil {
 		t.Fatal(err)

@@ -12,9 +12,9 @@ type loadFields struct {
 	*fleet.Load
 	rank fleet.Opt[uint64]
 
-	last         int  // of loadKeys, that was found
-	halves       part // that were there, null or not
-	flat, nested bool // how the fields came
+	lastKey      int      // of loadKeys, that was found
+	parts        loadPart // that were there, null or not
+	flat, nested bool     // how the fields came
 }
 
 // The keys of a load, as 0.5.1 and later order them.
@@ -37,7 +37,7 @@ const (
 	loadAcceptedPerPos
 )
 
-var loadKeys = keys{
+var loadKeys = keyList{
 	loadWorker:         `"worker_stats":`,
 	loadRank:           `"data_parallel_rank":`,
 	loadActiveSlots:    `"request_active_slots":`,
@@ -57,10 +57,10 @@ var loadKeys = keys{
 }
 
 // part is a set of fields of a load, and of objects that they come in.
-type part uint8
+type loadPart uint8
 
 const (
-	workerPart part = 1 << iota
+	workerPart loadPart = 1 << iota
 	kvPart
 	specPart
 	wholePart // the object that has the halves in it, or the fields of worker and kv themselves
@@ -68,29 +68,29 @@ const (
 
 // scan reads a load into the empty one of f. In which order and from which object the
 // fields come only encoding/json knows where one is there twice, or in both shapes.
-func (f *loadFields) scan(s scan, i int) int {
+func (f *loadFields) scan(s jsonScanner, i int) int {
 	i = f.object(s, i, wholePart|workerPart|kvPart)
 	if f.flat && f.nested || f.rank.V > math.MaxUint32 {
-		return s.lost()
+		return s.fail()
 	}
 	return i
 }
 
 // object reads an object that may have the fields of these parts.
-func (f *loadFields) object(s scan, i int, in part) int {
-	for i = s.open(i, '{'); s.at(i, '"'); i = s.next(i, '"') {
-		f.last, i = s.member(i, loadKeys, f.last+1)
-		i = f.field(s, i, in)
+func (f *loadFields) object(s jsonScanner, i int, in loadPart) int {
+	for i = s.open(i, '{'); s.at(i, '"'); i = s.nextElement(i, '"') {
+		f.lastKey, i = s.matchKey(i, loadKeys, f.lastKey+1)
+		i = f.fieldValue(s, i, in)
 	}
-	return s.shut(i, '}')
+	return s.close(i, '}')
 }
 
 // field reads the value of the last key.
-func (f *loadFields) field(s scan, i int, in part) int {
+func (f *loadFields) fieldValue(s jsonScanner, i int, in loadPart) int {
 	var count *fleet.Opt[uint64]
 	var fraction *fleet.Opt[float64]
-	var of part
-	switch f.last {
+	var of loadPart
+	switch f.lastKey {
 	case loadRank:
 		count, of = &f.rank, workerPart
 	case loadActiveSlots:
@@ -114,30 +114,30 @@ func (f *loadFields) field(s scan, i int, in part) int {
 	case loadAccepted:
 		count, of = &f.SpecAccepted, specPart
 	case loadWorker:
-		return f.half(s, i, in, workerPart)
+		return f.partObject(s, i, in, workerPart)
 	case loadKV:
-		return f.half(s, i, in, kvPart)
+		return f.partObject(s, i, in, kvPart)
 	case loadSpec:
-		return f.half(s, i, in, specPart)
+		return f.partObject(s, i, in, specPart)
 	default:
-		return s.skip(i, maxSkip)
+		return s.skipValue(i, maxSkip)
 	}
 	f.flat = f.flat || in&wholePart != 0
 	switch {
 	case in&of == 0:
-		return s.lost() // it is not where it belongs
+		return s.fail() // it is not where it belongs
 	case fraction != nil:
-		return s.fraction(i, fraction)
+		return s.optFloat(i, fraction)
 	}
-	return s.count(i, count)
+	return s.optUint(i, count)
 }
 
 // half reads the object of a part, once.
-func (f *loadFields) half(s scan, i int, in, of part) int {
-	if in&wholePart == 0 || f.halves&of != 0 {
-		return s.lost()
+func (f *loadFields) partObject(s jsonScanner, i int, in, of loadPart) int {
+	if in&wholePart == 0 || f.parts&of != 0 {
+		return s.fail()
 	}
-	f.halves |= of
+	f.parts |= of
 	if s.at(i, 'n') {
 		return s.literal(i, "null")
 	}

@@ -16,22 +16,22 @@ const (
 )
 
 var (
-	errPackFields  = errors.New("too many fields")
-	errPackDepth   = errors.New("nested too deep")
-	errPackEnd     = errors.New("bytes behind its end")
-	errPackMissing = errors.New("a field is missing")
-	errPackRange   = errors.New("a value is out of range")
+	errMsgpackFields  = errors.New("too many fields")
+	errMsgpackDepth   = errors.New("nested too deep")
+	errMsgpackEnd     = errors.New("bytes behind its end")
+	errMsgpackMissing = errors.New("a field is missing")
+	errMsgpackRange   = errors.New("a value is out of range")
 )
 
 // unpack reads msgpack in order, without allocating. Its first error stays and
 // everything read after it is zero, so a decoder asks only once, in done.
-type unpack struct {
+type msgpackReader struct {
 	b   []byte
 	err error
 }
 
 // read takes the next value off u with one of msgp's helpers.
-func read[T any](u *unpack, from func([]byte) (T, []byte, error)) (v T) {
+func read[T any](u *msgpackReader, from func([]byte) (T, []byte, error)) (v T) {
 	if u.err != nil {
 		return v
 	}
@@ -45,32 +45,32 @@ func read[T any](u *unpack, from func([]byte) (T, []byte, error)) (v T) {
 }
 
 // fields is how many fields the map has that comes next.
-func (u *unpack) fields() uint32 {
+func (u *msgpackReader) mapLen() uint32 {
 	n := read(u, msgp.ReadMapHeaderBytes)
 	if n > maxFields {
-		u.fail(errPackFields)
+		u.fail(errMsgpackFields)
 		return 0
 	}
 	return n
 }
 
-func (u *unpack) key() []byte  { return read(u, msgp.ReadMapKeyZC) }
-func (u *unpack) str() []byte  { return read(u, msgp.ReadStringZC) }
-func (u *unpack) bin() []byte  { return read(u, msgp.ReadBytesZC) }
-func (u *unpack) uint() uint64 { return read(u, msgp.ReadUint64Bytes) }
+func (u *msgpackReader) key() []byte  { return read(u, msgp.ReadMapKeyZC) }
+func (u *msgpackReader) str() []byte  { return read(u, msgp.ReadStringZC) }
+func (u *msgpackReader) bin() []byte  { return read(u, msgp.ReadBytesZC) }
+func (u *msgpackReader) uint() uint64 { return read(u, msgp.ReadUint64Bytes) }
 
 // count is a whole number, at most limit.
-func (u *unpack) count(limit uint64) uint64 {
+func (u *msgpackReader) boundedUint(limit uint64) uint64 {
 	n := u.uint()
 	if n > limit {
-		u.fail(errPackRange)
+		u.fail(errMsgpackRange)
 		return 0
 	}
 	return n
 }
 
 // isNil takes a nil, if that comes next.
-func (u *unpack) isNil() bool {
+func (u *msgpackReader) skipNil() bool {
 	if u.err != nil || !msgp.IsNil(u.b) {
 		return false
 	}
@@ -79,8 +79,8 @@ func (u *unpack) isNil() bool {
 }
 
 // optUint is a whole number, absent where it is nil.
-func (u *unpack) optUint() fleet.Opt[uint64] {
-	if u.isNil() {
+func (u *msgpackReader) optUint() fleet.Opt[uint64] {
+	if u.skipNil() {
 		return fleet.Opt[uint64]{}
 	}
 	n := u.uint()
@@ -88,15 +88,15 @@ func (u *unpack) optUint() fleet.Opt[uint64] {
 }
 
 // rank is a data parallel rank; nil is that of a worker that has only one.
-func (u *unpack) rank() uint32 {
-	if u.isNil() {
+func (u *msgpackReader) rank() uint32 {
+	if u.skipNil() {
 		return 0
 	}
 	return read(u, msgp.ReadUint32Bytes)
 }
 
 // float is a number; Python writes one that is whole as it likes.
-func (u *unpack) float() float64 {
+func (u *msgpackReader) float() float64 {
 	if t := msgp.NextType(u.b); t == msgp.UintType || t == msgp.IntType {
 		return float64(read(u, msgp.ReadInt64Bytes))
 	}
@@ -104,9 +104,9 @@ func (u *unpack) float() float64 {
 }
 
 // skip passes over the next value, whatever it is.
-func (u *unpack) skip() { u.skipTo(maxDepth) }
+func (u *msgpackReader) skipValue() { u.skipNested(maxDepth) }
 
-func (u *unpack) skipTo(depth int) {
+func (u *msgpackReader) skipNested(depth int) {
 	if u.err != nil {
 		return
 	}
@@ -122,31 +122,31 @@ func (u *unpack) skipTo(depth int) {
 		return
 	}
 	if depth == 0 {
-		u.fail(errPackDepth)
+		u.fail(errMsgpackDepth)
 	}
 	for ; values > 0 && u.err == nil; values-- {
-		u.skipTo(depth - 1)
+		u.skipNested(depth - 1)
 	}
 }
 
 // fail notes an error, unless there was one before.
-func (u *unpack) fail(err error) {
+func (u *msgpackReader) fail(err error) {
 	if u.err == nil {
 		u.err = err
 	}
 }
 
 // require fails unless every field was there: got has a bit for each that was.
-func (u *unpack) require(got, want uint) {
+func (u *msgpackReader) require(got, want uint) {
 	if got&want != want {
-		u.fail(errPackMissing)
+		u.fail(errMsgpackMissing)
 	}
 }
 
 // done is what was wrong with the message, nil if it was read to its end.
-func (u *unpack) done() error {
+func (u *msgpackReader) finish() error {
 	if u.err == nil && len(u.b) > 0 {
-		return errPackEnd
+		return errMsgpackEnd
 	}
 	return u.err
 }

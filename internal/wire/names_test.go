@@ -19,7 +19,7 @@ func capturedNames(t testing.TB) []serviceName {
 	return names
 }
 
-func TestServiceNameOfEveryReleaseIsDynamos(t *testing.T) {
+func TestServiceNameEqualsDynamos(t *testing.T) {
 	eras := map[string]Era{"hash-pipe": EraSeed, "hash-underscore": EraHashed, "plain": EraPlain}
 	for _, c := range capturedNames(t) {
 		era, ok := eras[c.Era]
@@ -32,7 +32,7 @@ func TestServiceNameOfEveryReleaseIsDynamos(t *testing.T) {
 	}
 }
 
-func TestAskingUnderTheNamesOfAllErasReachesEveryRelease(t *testing.T) {
+func TestServiceNamesOfAllErasCoverEveryRelease(t *testing.T) {
 	for _, c := range capturedNames(t) {
 		var asked []string
 		for _, era := range Eras {
@@ -45,19 +45,19 @@ func TestAskingUnderTheNamesOfAllErasReachesEveryRelease(t *testing.T) {
 }
 
 // Known from the source of the slug only: it trims what the hash was appended to.
-func TestLeadingUnderscoresGoEvenBeforeTheHash(t *testing.T) {
+func TestServiceNameTrimsLeadingUnderscores(t *testing.T) {
 	testutil.Equal(t, "ServiceName", ServiceName(EraSeed, "_", "_"), hash("_|_"))
 	testutil.Equal(t, "ServiceName", ServiceName(EraHashed, "дина", "мо"), hash("дина_мо"))
 	testutil.Equal(t, "ServiceName", ServiceName(EraHashed, "_lead", "x"), "lead_x_"+hash("_lead_x"))
 	testutil.Equal(t, "ServiceName", ServiceName(EraPlain, "_lead", "x"), "lead_x")
 }
 
-func TestLowerCaseOfANameIsRusts(t *testing.T) {
+func TestServiceNameLowersLikeRust(t *testing.T) {
 	testutil.Equal(t, "ServiceName", ServiceName(EraPlain, "\u0130zmir", "x"), "i_zmir_x")
 	testutil.Equal(t, "ServiceName", ServiceName(EraPlain, "\u212a", "x"), "k_x") // the Kelvin sign
 }
 
-func TestSubjectsOfTheNamespaceAreThoseSeen(t *testing.T) {
+func TestNamespaceSubjectsAreAsCaptured(t *testing.T) {
 	testutil.Equal(t, "StatsSubject", StatsSubject("dynamo_backend"), "$SRV.STATS.dynamo_backend")
 	testutil.Equal(t, "HitRateSubject", HitRateSubject("edge"), "namespace.edge.kv-hit-rate")
 	testutil.Equal(t, "L2CSubject", L2CSubject("dynamo", "backend", "load_metrics"), string(testutil.Captured(t, "original", "l2c_subject.txt")))
@@ -69,7 +69,7 @@ type capturedName struct {
 	Subjects, Etcd                []string
 }
 
-func TestSubjectsOfOddlyNamedComponentsSplitAsTheyWereJoined(t *testing.T) {
+func TestSplitSubjectKeepsUnusualNames(t *testing.T) {
 	for _, r := range []struct {
 		release string
 		era     Era
@@ -84,7 +84,7 @@ func TestSubjectsOfOddlyNamedComponentsSplitAsTheyWereJoined(t *testing.T) {
 			testutil.Equal(t, "ServiceName", ServiceName(r.era, c.Namespace, c.Component), c.Service)
 			for j, want := range []string{"My-End.point", "load_metrics"} {
 				testutil.Equal(t, "Subject(c.Service, want, lease)", Subject(c.Service, want, lease), c.Subjects[j])
-				endpoint, id, ok := SplitSubject(c.Service, c.Subjects[j], nobody)
+				endpoint, id, ok := SplitSubject(c.Service, c.Subjects[j], noEndpoint)
 				if endpoint != want || id != lease || !ok {
 					t.Errorf("SplitSubject(%q, %q) = %q, %x, %v, want %q, %x, true", c.Service, c.Subjects[j], endpoint, id, ok, want, lease)
 				}
@@ -93,7 +93,7 @@ func TestSubjectsOfOddlyNamedComponentsSplitAsTheyWereJoined(t *testing.T) {
 	}
 }
 
-func TestSubjectSplitsIntoEndpointAndLease(t *testing.T) {
+func TestSplitSubjectFindsEndpointAndLease(t *testing.T) {
 	for name, c := range map[string]struct {
 		subject  string
 		static   string // the endpoint that is known by name
@@ -138,7 +138,7 @@ func TestSubjectSplitsIntoEndpointAndLease(t *testing.T) {
 	}
 }
 
-func TestSubjectOfAnotherServiceIsRefused(t *testing.T) {
+func TestSplitSubjectRejectsOtherServices(t *testing.T) {
 	for _, subject := range []string{
 		"",
 		"dynamo_backend",
@@ -150,13 +150,13 @@ func TestSubjectOfAnotherServiceIsRefused(t *testing.T) {
 		"Dynamo_backend.generate-1f",
 		"dynamo_backend.\xff-1f",
 	} {
-		if endpoint, lease, ok := SplitSubject("dynamo_backend", subject, nobody); endpoint != "" || lease != 0 || ok {
+		if endpoint, lease, ok := SplitSubject("dynamo_backend", subject, noEndpoint); endpoint != "" || lease != 0 || ok {
 			t.Errorf("SplitSubject(%q) = %q, %x, %v, want it refused", subject, endpoint, lease, ok)
 		}
 	}
 }
 
-func TestNamesFromTheNetworkAreBounded(t *testing.T) {
+func TestValidNameLimitsLength(t *testing.T) {
 	longest := strings.Repeat("e", 256)
 	const id = 1<<64 - 1
 	for _, c := range []struct {
@@ -164,7 +164,7 @@ func TestNamesFromTheNetworkAreBounded(t *testing.T) {
 		want     bool
 	}{{longest, true}, {longest + "e", false}} {
 		for _, lease := range []uint64{0, id} {
-			_, _, ok := SplitSubject("svc", Subject("svc", c.endpoint, lease), nobody)
+			_, _, ok := SplitSubject("svc", Subject("svc", c.endpoint, lease), noEndpoint)
 			if ok != c.want {
 				t.Errorf("SplitSubject, %d bytes, lease %x: %v, want %v", len(c.endpoint), lease, ok, c.want)
 			}
@@ -185,7 +185,7 @@ func TestNamesFromTheNetworkAreBounded(t *testing.T) {
 	}
 }
 
-func TestStaticIDMustNotLookLikeALease(t *testing.T) {
+func TestValidStaticIDRejectsLeaseIDs(t *testing.T) {
 	for id, want := range map[string]bool{
 		"p6nqGIpvsufbGe0wLMOj0A": true, // captured
 		"7d7ba2096ef23e32":       true, // the label is decimal

@@ -14,12 +14,12 @@ import (
 type Namespaces string
 
 // Several reports whether more than one namespace may be watched.
-func (n Namespaces) Several() bool { return strings.HasSuffix(string(n), "*") }
+func (n Namespaces) IsPattern() bool { return strings.HasSuffix(string(n), "*") }
 
 // Match reports whether the namespace of this name is watched. Of several the names come
 // from the network, and become labels.
 func (n Namespaces) Match(name string) bool {
-	if !n.Several() {
+	if !n.IsPattern() {
 		return name == string(n)
 	}
 	return validName(name) && strings.HasPrefix(name, n.prefix())
@@ -27,11 +27,11 @@ func (n Namespaces) Match(name string) bool {
 
 // Overlap reports whether a name may be one of both: of what is asked for, and of what is
 // watched. One of "x*" is one of "*" and of "xy*", too.
-func (n Namespaces) Overlap(other Namespaces) bool {
+func (n Namespaces) Overlaps(other Namespaces) bool {
 	switch {
-	case !other.Several():
+	case !other.IsPattern():
 		return n.Match(string(other))
-	case !n.Several():
+	case !n.IsPattern():
 		return other.Match(string(n))
 	}
 	p, q := n.prefix(), other.prefix()
@@ -42,22 +42,22 @@ func (n Namespaces) Overlap(other Namespaces) bool {
 // Label is what endpoints of the namespace of this name are told apart by: nothing
 // where it is the only one.
 func (n Namespaces) Label(name string) string {
-	if n.Several() {
+	if n.IsPattern() {
 		return name
 	}
 	return ""
 }
 
 // Name is the namespace of an endpoint.
-func (n Namespaces) Name(e fleet.Endpoint) string { return cmp.Or(e.Namespace, string(n)) }
+func (n Namespaces) OfEndpoint(e fleet.Endpoint) string { return cmp.Or(e.Namespace, string(n)) }
 
 func (n Namespaces) prefix() string { return strings.TrimSuffix(string(n), "*") }
 
 // Prefixes are the starts of all keys of these namespaces in the registry. Of several
 // namespaces the keys to 0.2.1 are not among them: they begin with the namespace, and
 // no operator made those. No key has two of the prefixes.
-func (n Namespaces) Prefixes() []string {
-	if n.Several() {
+func (n Namespaces) KeyPrefixes() []string {
+	if n.IsPattern() {
 		p := n.prefix()
 		all := []string{oldInstancesRoot + p, InstancesRoot + p, CardsRoot + p, ChannelsRoot + p}
 		if scoped := scopedRoot + escapeName(p); !strings.HasPrefix(scoped, ChannelsRoot+p) {
@@ -80,8 +80,8 @@ func (n Namespaces) Prefixes() []string {
 
 // Of tells which of the namespaces a key of the registry is of; false if of none. Of
 // one namespace it is the name: its keys are told by their prefixes.
-func (n Namespaces) Of(key string) (name string, ok bool) {
-	if !n.Several() {
+func (n Namespaces) OfKey(key string) (name string, ok bool) {
+	if !n.IsPattern() {
 		return string(n), true
 	}
 	name = keyNamespace(key)
@@ -118,7 +118,7 @@ func scopedNamespace(key string) string {
 
 // subjectToken is what stands for the namespaces in the subject of a subscription.
 func (n Namespaces) subjectToken() string {
-	if n.Several() {
+	if n.IsPattern() {
 		return "*"
 	}
 	return string(n)

@@ -32,9 +32,9 @@ func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
 	}
 }
 
-// TestNamespacesOverlapWhereANameMayBeOfBoth: what is watched of each sort, asked for
+// TestNamespacesOverlapsWhereANameFitsBoth: what is watched of each sort, asked for
 // what is watched and for what is not, of each sort.
-func TestNamespacesOverlapWhereANameMayBeOfBoth(t *testing.T) {
+func TestNamespacesOverlapsWhereANameFitsBoth(t *testing.T) {
 	all := []Namespaces{"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*", "", "lab\xff", "lab\xff*", Namespaces(strings.Repeat("l", 257) + "*")}
 	for watched, yes := range map[Namespaces][]Namespaces{
 		"lab":    {"lab", "lab*", "la*", "*"},
@@ -45,24 +45,24 @@ func TestNamespacesOverlapWhereANameMayBeOfBoth(t *testing.T) {
 		"*":      {"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*"},
 	} {
 		for _, asked := range all {
-			if got, want := watched.Overlap(asked), slices.Contains(yes, asked); got != want {
+			if got, want := watched.Overlaps(asked), slices.Contains(yes, asked); got != want {
 				t.Errorf("%q is watched, and %q asked for: %v, want %v", watched, asked, got, want)
 			}
 		}
 		for _, other := range []Namespaces{"lab", "lab-1", "lab*", "lab-*", "*"} {
-			if watched.Overlap(other) != other.Overlap(watched) {
+			if watched.Overlaps(other) != other.Overlaps(watched) {
 				t.Errorf("%q and %q overlap one way only", watched, other)
 			}
 		}
 	}
 }
 
-func TestNoKeyIsWatchedTwice(t *testing.T) {
+func TestNamespacesKeyPrefixesDoNotOverlap(t *testing.T) {
 	for _, ns := range []Namespaces{
 		"dynamo", "namespace", "instances", "components", "v1", "mdc", "event_channels", "namespace/namespace", "ü %",
 		"*", "dynamo*", "namespace*", "na*", "namespace/n*", "instances*", "v1*", "ü %*",
 	} {
-		all := ns.Prefixes()
+		all := ns.KeyPrefixes()
 		for i, p := range all {
 			for j, q := range all {
 				if i != j && strings.HasPrefix(p, q) {
@@ -73,33 +73,33 @@ func TestNoKeyIsWatchedTwice(t *testing.T) {
 	}
 }
 
-func TestCapturedKeysAreToldByTheirNamespace(t *testing.T) {
+func TestNamespacesOfKeyReadsCaptures(t *testing.T) {
 	for _, release := range []string{"0.3.0", "0.5.1", "0.6.1", "0.9.1", "1.6.1"} {
 		for _, kv := range testutil.CapturedJSON[[]keyValue](t, release, "etcd_keys.json") {
 			want := "lab"
 			if strings.HasPrefix(release, "0.5") || release == "0.3.0" {
 				want = "dynamo"
 			}
-			if !below(Namespaces(want), kv.Key) {
+			if !isBelowPrefix(Namespaces(want), kv.Key) {
 				continue // of a kind that nobody reads
 			}
 			for _, several := range []Namespaces{Namespaces(want[:2] + "*"), "*"} {
-				if ns, ok := several.Of(kv.Key); ns != want || !ok || !below(several, kv.Key) {
+				if ns, ok := several.OfKey(kv.Key); ns != want || !ok || !isBelowPrefix(several, kv.Key) {
 					t.Errorf("%s: namespace of %s among %s: %q, %v, want %q, below its prefixes", release, kv.Key, several, ns, ok, want)
 				}
 			}
-			if ns, ok := Namespaces(want + "-*").Of(kv.Key); ok {
+			if ns, ok := Namespaces(want + "-*").OfKey(kv.Key); ok {
 				t.Errorf("%s: %s is taken for one of %s-* (%q)", release, kv.Key, want, ns)
 			}
 		}
 	}
 }
 
-func below(n Namespaces, key string) bool {
-	return slices.ContainsFunc(n.Prefixes(), func(p string) bool { return strings.HasPrefix(key, p) })
+func isBelowPrefix(n Namespaces, key string) bool {
+	return slices.ContainsFunc(n.KeyPrefixes(), func(p string) bool { return strings.HasPrefix(key, p) })
 }
 
-func TestKeysOfNamespacesThatLookLikeOthers(t *testing.T) {
+func TestNamespacesOfKeyWithMisleadingNames(t *testing.T) {
 	for key, want := range map[string]string{
 		"v1/instances/namespace/backend/generate/1f":                                                "namespace",
 		"v1/event_channels/namespace//kv_metrics/1f":                                                "namespace",
@@ -113,23 +113,23 @@ func TestKeysOfNamespacesThatLookLikeOthers(t *testing.T) {
 		"v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/1f":     "",
 		"": "",
 	} {
-		ns, ok := Namespaces("*").Of(key)
+		ns, ok := Namespaces("*").OfKey(key)
 		testutil.Equal(t, "ns", ns, want)
 		testutil.Equal(t, "ok", ok, want != "")
 		if want != "" {
-			_, ok = Namespaces(want[:1] + "*").Of(key)
+			_, ok = Namespaces(want[:1] + "*").OfKey(key)
 			testutil.Equal(t, "ok", ok, true)
-			_, ok = Namespaces("x*").Of(key)
+			_, ok = Namespaces("x*").OfKey(key)
 			testutil.Equal(t, "ok", ok, false)
 		}
 		one := Namespaces(cmp.Or(want, "lab")) // its keys are told by their prefixes
-		ns, ok = one.Of(key)
+		ns, ok = one.OfKey(key)
 		testutil.Equal(t, "ns", ns, string(one))
 		testutil.Equal(t, "ok", ok, true)
 	}
 }
 
-func TestBrokersAreAskedForNoMoreThanTheNamespaces(t *testing.T) {
+func TestBrokerTopicsCoverOnlyTheNamespaces(t *testing.T) {
 	topics := []string{TopicLoad, TopicHitRate, TopicForwardPass}
 	testutil.Equal(t, "BrokerTopics", BrokerTopics("a.b", topics...), []string{
 		"namespace.a%2Eb.component.",
@@ -142,7 +142,7 @@ func TestBrokersAreAskedForNoMoreThanTheNamespaces(t *testing.T) {
 	testutil.Equal(t, "BrokerTopics", BrokerTopics("*", topics...), []string{"namespace."})
 }
 
-func TestSubjectsOfNamespacesMatchTheirEvents(t *testing.T) {
+func TestEventSubjectsMatchCapturesOfNamespaces(t *testing.T) {
 	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
 		for _, m := range natsEvents(t, release) {
 			if m.subject == TraceSubject {
@@ -153,7 +153,7 @@ func TestSubjectsOfNamespacesMatchTheirEvents(t *testing.T) {
 			for _, namespaces := range []Namespaces{"lab", "l*", "*"} {
 				n := 0
 				for _, s := range EventSubjects(namespaces, topic) {
-					if matches(s, m.subject) {
+					if subjectMatches(s, m.subject) {
 						n++
 					}
 				}

@@ -10,9 +10,9 @@ import (
 )
 
 // pageSays reads a page that can be read.
-func pageSays(t *testing.T, page string) ([]PageValues, PageFaults) {
+func readWorkerMetrics(t *testing.T, page string) ([]WorkerMetrics, WorkerMetricsFaults) {
 	t.Helper()
-	var r PageReader
+	var r WorkerMetricsReader
 	values, err := r.Read(strings.NewReader(page))
 	if err != nil {
 		t.Errorf("%q: %v", page, err)
@@ -20,8 +20,8 @@ func pageSays(t *testing.T, page string) ([]PageValues, PageFaults) {
 	return values, r.Faults
 }
 
-// TestSamplesThatDifferInUnreadLabels come in any order, and of any such label.
-func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
+// TestWorkerMetricsReaderMergesOtherLabels come in any order, and of any such label.
+func TestWorkerMetricsReaderMergesOtherLabels(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	for name, c := range map[string]struct {
 		samples []string
@@ -77,7 +77,7 @@ func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
 	} {
 		for range len(c.samples) { // each comes first once
 			c.samples = append(c.samples[1:], c.samples[0])
-			values, _ := pageSays(t, strings.Join(c.samples, "\n")+"\n")
+			values, _ := readWorkerMetrics(t, strings.Join(c.samples, "\n")+"\n")
 			if len(values) != 1 || values[0].ScrapedValues != c.want {
 				t.Errorf("%s: %+v, want %+v", name, values, c.want)
 			}
@@ -85,7 +85,7 @@ func TestSamplesThatDifferInUnreadLabels(t *testing.T) {
 	}
 }
 
-func TestAQueueInPartsIsCountedAsSGLangDoes(t *testing.T) {
+func TestWorkerMetricsReaderSumsSGLangQueues(t *testing.T) {
 	n := fleet.Some[uint64]
 	for page, want := range map[string]fleet.ScrapedValues{
 		"sglang:num_queue_reqs 3\n": {Load: fleet.Load{Waiting: n(3)}},
@@ -99,15 +99,15 @@ func TestAQueueInPartsIsCountedAsSGLangDoes(t *testing.T) {
 		"sglang:num_prefill_inflight_queue_reqs 2\n":             {Queues: fleet.Queues{Inflight: n(2)}},
 		"sglang:num_queue_reqs 0\nsglang:num_retracted_reqs 6\n": {Load: fleet.Load{Waiting: n(0)}}, // retracted since the last pass, and in the queue again
 	} {
-		values, _ := pageSays(t, page)
+		values, _ := readWorkerMetrics(t, page)
 		if len(values) != 1 || values[0].ScrapedValues != want {
 			t.Errorf("%q: %+v, want %+v", page, values, want)
 		}
 	}
 }
 
-// TestWhatMayStandBehindAValue in the text format and in OpenMetrics.
-func TestWhatMayStandBehindAValue(t *testing.T) {
+// TestWorkerMetricsReaderTrimsAfterValue in the text format and in OpenMetrics.
+func TestWorkerMetricsReaderTrimsAfterValue(t *testing.T) {
 	for _, behind := range []string{
 		"", " ", "\t", " \t ", "\r", " \r", " 1795645127000", " 1795645127", " 1795645127.123", "\t1.7956e9 ", " -1",
 		` # {trace_id="0af7651916cd43dd"} 0.67`, ` # {trace_id="a}b#c"} 0.67 1795645127.5`, ` 1795645127.5 # {} 1`, " #{} 1",
@@ -115,8 +115,8 @@ func TestWhatMayStandBehindAValue(t *testing.T) {
 		for _, labels := range []string{"", "{}", `{engine="0"}`, `{ engine = "0" , model_name="a } b # \" c\\" , } `, ` {engine="0"}`} {
 			for _, end := range []string{"\n", ""} {
 				line := "vllm:num_requests_running" + labels + " 3.0" + behind + end
-				values, faults := pageSays(t, line)
-				if len(values) != 1 || values[0].Load.ActiveSlots.V != 3 || faults != (PageFaults{}) {
+				values, faults := readWorkerMetrics(t, line)
+				if len(values) != 1 || values[0].Load.ActiveSlots.V != 3 || faults != (WorkerMetricsFaults{}) {
 					t.Errorf("%q: %+v, %+v, want 3 requests", line, values, faults)
 				}
 			}
@@ -124,33 +124,33 @@ func TestWhatMayStandBehindAValue(t *testing.T) {
 	}
 }
 
-// TestABadLineCostsItself and is counted, wherever it stands.
-func TestABadLineCostsItself(t *testing.T) {
+// TestWorkerMetricsReaderSkipsBadLines and is counted, wherever it stands.
+func TestWorkerMetricsReaderSkipsBadLines(t *testing.T) {
 	good := []string{`vllm:num_requests_running{engine="0"} 3`, `vllm:num_requests_waiting{engine="0"} 1`, `vllm:kv_cache_usage_perc{engine="1"} 0.5`}
-	want, _ := pageSays(t, strings.Join(good, "\n"))
+	want, _ := readWorkerMetrics(t, strings.Join(good, "\n"))
 	for _, bad := range []string{
 		"vllm:num_requests_running 1x", "vllm:num_requests_running{engine=0} 1", `vllm:num_requests_running{engine="0" 1`, `vllm:num_requests_running{engine="0} 1`,
 		"vllm:num_requests_running{}", "vllm:num_requests_running 1 tomorrow", "vllm:num_requests_running 1 2 3", "vllm:num_requests_running 1 # exemplar",
-		`vllm:num_requests_running{a="1",a="2"} 1`, "vllm:num_requests_running{x=\"\xff\"} 1", `vllm:num_requests_running{x="` + strings.Repeat("x", pageBuffer) + `"} 1`,
+		`vllm:num_requests_running{a="1",a="2"} 1`, "vllm:num_requests_running{x=\"\xff\"} 1", `vllm:num_requests_running{x="` + strings.Repeat("x", maxLine) + `"} 1`,
 	} {
 		for at := range len(good) + 1 {
 			lines := append(append(append([]string{}, good[:at]...), bad), good[at:]...)
-			values, faults := pageSays(t, strings.Join(lines, "\n"))
+			values, faults := readWorkerMetrics(t, strings.Join(lines, "\n"))
 			testutil.Equal(t, "values", values, want)
-			if faults.Lines != 1 || !errors.Is(faults.First, ErrPage) || !strings.Contains(faults.First.Error(), "vllm:num_requests_running: ") || strings.Contains(faults.First.Error(), "line 1") {
+			if faults.Lines != 1 || !errors.Is(faults.First, ErrWorkerMetrics) || !strings.Contains(faults.First.Error(), "vllm:num_requests_running: ") || strings.Contains(faults.First.Error(), "line 1") {
 				t.Errorf("%.60q: %+v, want one line that is named", bad, faults)
 			}
 		}
 	}
 }
 
-func TestValuesThatCannotBeAreCounted(t *testing.T) {
+func TestWorkerMetricsReaderCountsInvalidValues(t *testing.T) {
 	for page, want := range map[string]int{
 		"vllm:kv_cache_usage_perc 62": 1, "vllm:kv_cache_usage_perc -0.1": 1, "vllm:kv_cache_usage_perc +Inf": 1, "vllm:num_requests_running -1": 1, "vllm:num_requests_running 1e300": 1,
 		"vllm:kv_cache_usage_perc 0.5": 0, "vllm:kv_cache_usage_perc 1.05": 0, "vllm:kv_cache_usage_perc NaN": 0, "vllm:num_requests_running NaN": 0,
 		"vllm:gpu_prefix_cache_hit_rate -1": 0, // without a prefix cache
 	} {
-		if _, faults := pageSays(t, page); faults != (PageFaults{Wrong: want}) {
+		if _, faults := readWorkerMetrics(t, page); faults != (WorkerMetricsFaults{Invalid: want}) {
 			t.Errorf("%s: %+v, want %d values that cannot be", page, faults, want)
 		}
 	}

@@ -35,7 +35,7 @@ func roleOf(l Layout, e fleet.Endpoint) fleet.Role {
 // isAside reports whether an endpoint of a worker is for something else than its requests,
 // by its name: where it is told to drop its KV cache (all releases), and where routers ask it
 // for lost KV events (from 0.9 on).
-func isAside(name string) bool {
+func isAuxiliary(name string) bool {
 	return name == "clear_kv_blocks" || name == "worker_kv_indexer_query" ||
 		strings.HasPrefix(name, "worker_kv_indexer_query_dp") || strings.HasPrefix(name, "worker_kv_query_source_")
 }

@@ -16,17 +16,17 @@ const (
 // upToValue is a sample without what may stand behind its value: blanks, a timestamp, which
 // OpenMetrics gives in seconds with a fraction, and an exemplar. Pages of both formats come
 // under the same name, and the parser knows the older one alone.
-func upToValue(line []byte) ([]byte, error) {
+func trimAfterValue(line []byte) ([]byte, error) {
 	line = bytes.Trim(line, lineEnds)
-	at := len(nameOf(line))
-	at += blanksIn(line[at:])
+	at := len(metricName(line))
+	at += leadingBlanks(line[at:])
 	if at < len(line) && line[at] == '{' {
-		end, err := afterLabels(line[at:])
+		end, err := labelsEnd(line[at:])
 		if err != nil {
 			return nil, err
 		}
 		at += end
-		at += blanksIn(line[at:])
+		at += leadingBlanks(line[at:])
 	}
 	end := bytes.IndexAny(line[at:], blanks)
 	if end < 0 {
@@ -45,13 +45,13 @@ func upToValue(line []byte) ([]byte, error) {
 	return line[:at+end], nil
 }
 
-func blanksIn(b []byte) int { return len(b) - len(bytes.TrimLeft(b, blanks)) }
+func leadingBlanks(b []byte) int { return len(b) - len(bytes.TrimLeft(b, blanks)) }
 
 // maxLabels bounds the labels of a sample: what the parser takes grows with their square.
 const maxLabels = 64
 
 // afterLabels is where the labels end that begin with a brace. One in a quoted value ends nothing.
-func afterLabels(b []byte) (end int, err error) {
+func labelsEnd(b []byte) (end int, err error) {
 	quoted, labels := false, 0
 	for i := 0; i < len(b); i++ {
 		switch {

@@ -13,7 +13,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestEveryCapturedReplyIsReadExactly(t *testing.T) {
+func TestParseStatsReplyReadsCaptures(t *testing.T) {
 	for _, c := range []struct {
 		release     string
 		number      int
@@ -48,15 +48,15 @@ func TestEveryCapturedReplyIsReadExactly(t *testing.T) {
 			if i < 0 {
 				t.Fatalf("no worker has lease %x", c.lease)
 			}
-			want := []seat{}
+			want := []endpointLoad{}
 			for _, endpoint := range slices.Sorted(slices.Values(workers[i].Endpoints)) {
-				s := seat{Endpoint: endpoint, Lease: c.lease}
+				s := endpointLoad{Endpoint: endpoint, Lease: c.lease}
 				if endpoint == "load_metrics" {
 					s.Load = fleet.Some(workers[i].load())
 				}
 				want = append(want, s)
 			}
-			reply, got := seatsOf(t, testutil.Captured(t, c.release, file))
+			reply, got := endpointLoadsOf(t, testutil.Captured(t, c.release, file))
 			testutil.Equal(t, "reply.Service", reply.Service, c.service)
 			testutil.Equal(t, "reply.ID", reply.ID, c.id)
 			testutil.Equal(t, "result", got, want)
@@ -73,7 +73,7 @@ func load40() fleet.Load {
 	}
 }
 
-func TestStaticWorkersShareTheirSubjectsAndDifferByID(t *testing.T) {
+func TestParseStatsReplyOfStaticWorkers(t *testing.T) {
 	for _, c := range []struct {
 		release, service string
 		ids              [2]string
@@ -84,25 +84,25 @@ func TestStaticWorkersShareTheirSubjectsAndDifferByID(t *testing.T) {
 		{"0.5.1", "edge_stat", [2]string{"L7ocPASDlrhsY3FqaEOtSt", "lLAESSrtGNMR7yAT9u4Uwb"}, [2]uint64{41, 40}},
 	} {
 		for i, id := range c.ids {
-			reply, seats := seatsOf(t, testutil.Captured(t, c.release, "edge", fmt.Sprintf("static_%d.json", i+1)))
+			reply, loads := endpointLoadsOf(t, testutil.Captured(t, c.release, "edge", fmt.Sprintf("static_%d.json", i+1)))
 			want := load40()
 			want.KVActive = fleet.Some(c.active[i])
 			testutil.Equal(t, "reply.Service", reply.Service, c.service)
 			testutil.Equal(t, "reply.ID", reply.ID, id)
 			testutil.Equal(t, "ValidStaticID(reply.ID)", ValidStaticID(reply.ID), true)
-			testutil.Equal(t, "seats", seats, []seat{{Endpoint: "generate"}, {Endpoint: "load_metrics", Load: fleet.Some(want)}})
+			testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "generate"}, {Endpoint: "load_metrics", Load: fleet.Some(want)}})
 		}
 	}
 }
 
-func TestWithoutAStatsHandlerAnEndpointCarriesNoLoad(t *testing.T) {
+func TestParseStatsReplyWithoutStatsHandler(t *testing.T) {
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f3a, "0.2.1": 0x7d7ba2096ef240f8, "0.5.1": 0x7d7ba2096ef24456} {
-		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "no_stats_handler.json"))
-		testutil.Equal(t, "seats", seats, []seat{{Endpoint: "generate", Lease: lease}})
+		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "no_stats_handler.json"))
+		testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "generate", Lease: lease}})
 	}
 }
 
-func TestAServiceWithoutEndpointsAnswersWithNone(t *testing.T) {
+func TestParseStatsReplyWithoutEndpoints(t *testing.T) {
 	for release, want := range map[string]StatsReply{
 		"0.1.1": {Service: "edge_noend_9dffc575", ID: "wrun9sqesvgHrzA7mrNpgq", Endpoints: []EndpointStats{}},
 		"0.2.1": {Service: "edge_noend", ID: "Qfj5pLKRIBJ6algari3VI9", Endpoints: []EndpointStats{}},
@@ -116,42 +116,42 @@ func TestAServiceWithoutEndpointsAnswersWithNone(t *testing.T) {
 	}
 }
 
-func TestBeforeItsFirstPublishAWorkerReportsZeros(t *testing.T) {
+func TestParseStatsReplyBeforeFirstPublish(t *testing.T) {
 	zeros := fleet.Load{
 		ActiveSlots: fleet.Some[uint64](0), TotalSlots: fleet.Some[uint64](0), Waiting: fleet.Some[uint64](0),
 		KVActive: fleet.Some[uint64](0), KVTotal: fleet.Some[uint64](0),
 		CacheUsage: fleet.Some(0.0), HitRate: fleet.Some(0.0),
 	}
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f3f, "0.2.1": 0x7d7ba2096ef240fd, "0.5.1": 0x7d7ba2096ef2445b} {
-		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "no_publish.json"))
-		testutil.Equal(t, "seats", seats, []seat{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(zeros)}})
+		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "no_publish.json"))
+		testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(zeros)}})
 	}
 }
 
-func TestCountsAreReadInFull(t *testing.T) {
+func TestParseLoadReadsLargeCountsExactly(t *testing.T) {
 	want := load40()
 	want.KVActive, want.KVTotal = fleet.Some[uint64](math.MaxUint64), fleet.Some[uint64](math.MaxUint64)
 	want.Waiting = fleet.Some[uint64](1<<53 + 1)
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f64, "0.2.1": 0x7d7ba2096ef24122, "0.5.1": 0x7d7ba2096ef24480} {
-		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "big.json"))
-		testutil.Equal(t, "seats", seats, []seat{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(want)}})
+		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "big.json"))
+		testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(want)}})
 	}
 }
 
-func TestRankIsPassedOverAndSpecDecodeIsRead(t *testing.T) {
+func TestParseLoadReadsSpecDecode(t *testing.T) {
 	plain, spec := load40(), load40()
 	spec.SpecDrafts, spec.SpecDraftTokens, spec.SpecAccepted = fleet.Some[uint64](10), fleet.Some[uint64](50), fleet.Some[uint64](30)
-	for release, want := range map[string]seat{
+	for release, want := range map[string]endpointLoad{
 		"0.3.0": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef2483e, Load: fleet.Some(plain)}, // it has only the rank
 		"0.3.2": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24843, Load: fleet.Some(spec)},
 		"0.5.1": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24485, Load: fleet.Some(spec)},
 	} {
-		_, seats := seatsOf(t, testutil.Captured(t, release, "edge", "spec_and_rank.json"))
-		testutil.Equal(t, "seats", seats, []seat{want})
+		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "spec_and_rank.json"))
+		testutil.Equal(t, "seats", loads, []endpointLoad{want})
 	}
 }
 
-func TestFractionsThatAreNoNumberAreAbsent(t *testing.T) {
+func TestParseLoadOmitsInvalidFractions(t *testing.T) {
 	for _, release := range []string{"0.1.1", "0.2.1", "0.5.1"} {
 		got := make(map[string]fleet.Load)
 		for published, data := range testutil.CapturedJSON[map[string]json.RawMessage](t, release, "edge", "nan.json") {
@@ -175,16 +175,16 @@ func TestFractionsThatAreNoNumberAreAbsent(t *testing.T) {
 	}
 }
 
-func TestAnUndecodableLoadLeavesTheOthersOfItsReply(t *testing.T) {
+func TestParseStatsReplyKeepsOtherLoads(t *testing.T) {
 	good := testutil.Captured(t, "0.5.1", "stats_reply_2.json") // load_metrics, generate, generate2; the first has data
 	bad := bytes.Replace(good, []byte(`"data":null`), []byte(`"data":{"worker_stats":{"request_active_slots":-1}}`), 1)
-	_, want := seatsOf(t, good)
+	_, want := endpointLoadsOf(t, good)
 	want[0].Malformed = true
-	_, got := seatsOf(t, bad)
+	_, got := endpointLoadsOf(t, bad)
 	testutil.Equal(t, "result", got, want)
 }
 
-func TestReplyIsRefused(t *testing.T) {
+func TestParseStatsReplyRejectsInvalid(t *testing.T) {
 	for name, reply := range map[string]string{
 		"empty, as NATS answers for a service that nobody serves": "",
 		"an answer to a ping":        string(testutil.Captured(t, "0.5.1", "ping_reply_1.json")),
@@ -208,7 +208,7 @@ func TestReplyIsRefused(t *testing.T) {
 	}
 }
 
-func TestReplyThatWasCutOffIsRefused(t *testing.T) {
+func TestParseStatsReplyRejectsTruncated(t *testing.T) {
 	for _, r := range releases {
 		whole := testutil.Captured(t, r.name, "stats_reply_1.json")
 		for n := range whole {
@@ -219,7 +219,7 @@ func TestReplyThatWasCutOffIsRefused(t *testing.T) {
 	}
 }
 
-func TestMissingFieldsOfAReplyAreEmpty(t *testing.T) {
+func TestParseStatsReplyLeavesMissingFieldsEmpty(t *testing.T) {
 	got, err := ParseStatsReply([]byte(`{"type":"io.nats.micro.v1.stats_response","endpoints":[{"subject":"svc.e"},null,{"data":null}]}`))
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func TestMissingFieldsOfAReplyAreEmpty(t *testing.T) {
 	testutil.Equal(t, "result", got, StatsReply{Endpoints: []EndpointStats{{Subject: "svc.e"}, {}, {Data: []byte("null")}}})
 }
 
-func TestAnEndpointMayCarryNoLoad(t *testing.T) {
+func TestParseLoadAcceptsNoLoad(t *testing.T) {
 	for _, data := range []string{"", "null"} {
 		load, _, ok, err := ParseLoad([]byte(data))
 		if load != (fleet.Load{}) || ok || err != nil {
@@ -236,7 +236,7 @@ func TestAnEndpointMayCarryNoLoad(t *testing.T) {
 	}
 }
 
-func TestLoadIsRead(t *testing.T) {
+func TestParseLoadAcceptsVariants(t *testing.T) {
 	some := fleet.Some[uint64]
 	for name, c := range map[string]struct {
 		data string
@@ -301,7 +301,7 @@ func TestLoadIsRead(t *testing.T) {
 	}
 }
 
-func TestLoadIsRefused(t *testing.T) {
+func TestParseLoadRejectsInvalid(t *testing.T) {
 	for name, data := range map[string]string{
 		"no field":                     `{}`,
 		"no field that is known":       `{"later":1,"data_parallel_rank":0}`,
@@ -338,7 +338,7 @@ func TestLoadIsRefused(t *testing.T) {
 	}
 }
 
-func TestDeeplyNestedJSONIsAnErrorNotACrash(t *testing.T) {
+func TestParsersRejectDeeplyNestedJSON(t *testing.T) {
 	const depth = 1_000_000
 	arrays := strings.Repeat("[", depth) + strings.Repeat("]", depth)
 	objects := strings.Repeat(`{"data":`, depth) + "null" + strings.Repeat("}", depth)

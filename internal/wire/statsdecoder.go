@@ -3,14 +3,14 @@ package wire
 import "dynamo-metrics/internal/fleet"
 
 // Answer is what one worker's answer to a stats poll says, decoded to the end.
-type Answer struct {
+type DecodedReply struct {
 	Service   string // NATS service name
 	ID        []byte // of the NATS service instance; tells static workers apart
-	Endpoints []EndpointAnswer
+	Endpoints []DecodedEndpoint
 }
 
 // EndpointAnswer is what such an answer says of one endpoint.
-type EndpointAnswer struct {
+type DecodedEndpoint struct {
 	Subject []byte
 	Name    string // of the endpoint; empty if the subject is not one of the service
 	Lease   uint64
@@ -27,35 +27,35 @@ type StatsDecoder struct {
 	Endpoint string // known by name, or empty; see SplitSubject
 
 	service   string // of the last answer
-	endpoints []EndpointAnswer
+	endpoints []DecodedEndpoint
 	names     map[string]string
 }
 
 const (
-	maxNames     = 1024 // of services and endpoints, that a StatsDecoder remembers
-	maxEndpoints = 64   // of which it keeps the memory; a component has a handful
+	maxInternedNames = 1024 // of services and endpoints, that a StatsDecoder remembers
+	maxKeptEndpoints = 64   // of which it keeps the memory; a component has a handful
 )
 
 // Decode decodes an answer. The Answer is good until the next call, and only while b
 // is not changed; its strings are good for ever.
-func (d *StatsDecoder) Decode(b []byte) (Answer, error) {
-	if cap(d.endpoints) > maxEndpoints {
+func (d *StatsDecoder) Decode(b []byte) (DecodedReply, error) {
+	if cap(d.endpoints) > maxKeptEndpoints {
 		d.endpoints = nil
 	}
 	service, id, ok := d.scan(b)
 	if !ok {
 		var err error
 		if service, id, err = d.unmarshal(b); err != nil {
-			return Answer{}, err
+			return DecodedReply{}, err
 		}
 	}
 	if string(service) != d.service {
 		d.service = d.intern(service)
 	}
-	a := Answer{Service: d.service, ID: id, Endpoints: d.endpoints}
+	a := DecodedReply{Service: d.service, ID: id, Endpoints: d.endpoints}
 	for i := range a.Endpoints {
 		e := &a.Endpoints[i]
-		name, lease, _ := SplitSubject(a.Service, e.Subject, d.known)
+		name, lease, _ := SplitSubject(a.Service, e.Subject, d.isEndpoint)
 		e.Lease = lease
 		if string(name) != e.Name { // that of the last answer
 			e.Name = d.intern(name)
@@ -64,7 +64,7 @@ func (d *StatsDecoder) Decode(b []byte) (Answer, error) {
 	return a, nil
 }
 
-func (d *StatsDecoder) known(endpoint []byte) bool { return string(endpoint) == d.Endpoint }
+func (d *StatsDecoder) isEndpoint(endpoint []byte) bool { return string(endpoint) == d.Endpoint }
 
 // intern is the one string of a name that is seen all the time.
 func (d *StatsDecoder) intern(name []byte) string {
@@ -75,7 +75,7 @@ func (d *StatsDecoder) intern(name []byte) string {
 	if len(s) > maxName {
 		return s
 	}
-	if d.names == nil || len(d.names) >= maxNames {
+	if d.names == nil || len(d.names) >= maxInternedNames {
 		d.names = make(map[string]string)
 	}
 	d.names[s] = s
@@ -90,27 +90,27 @@ func (d *StatsDecoder) unmarshal(b []byte) (service, id []byte, err error) {
 	}
 	d.endpoints = d.endpoints[:0]
 	for _, e := range r.Endpoints {
-		next := d.next()
+		next := d.nextEndpoint()
 		next.Subject = []byte(e.Subject)
-		next.unmarshal(e.Data)
+		next.unmarshalLoad(e.Data)
 	}
 	return []byte(r.Service), []byte(r.ID), nil
 }
 
 // next is one more endpoint, blank but for the name that its predecessor had.
-func (d *StatsDecoder) next() *EndpointAnswer {
+func (d *StatsDecoder) nextEndpoint() *DecodedEndpoint {
 	n := len(d.endpoints)
 	if n == cap(d.endpoints) {
-		d.endpoints = append(d.endpoints, EndpointAnswer{})
+		d.endpoints = append(d.endpoints, DecodedEndpoint{})
 	}
 	d.endpoints = d.endpoints[:n+1]
 	e := &d.endpoints[n]
-	*e = EndpointAnswer{Name: e.Name, Outcome: fleet.NoLoad}
+	*e = DecodedEndpoint{Name: e.Name, Outcome: fleet.NoLoad}
 	return e
 }
 
 // unmarshal is the slow path of the load in an endpoint's data.
-func (e *EndpointAnswer) unmarshal(data []byte) {
+func (e *DecodedEndpoint) unmarshalLoad(data []byte) {
 	load, rank, ok, err := ParseLoad(data)
 	switch {
 	case err != nil:
@@ -122,21 +122,21 @@ func (e *EndpointAnswer) unmarshal(data []byte) {
 
 // The keys of an answer, and of an endpoint in it.
 const (
-	answerType = iota
-	answerName
-	answerID
-	answerVersion
-	answerStarted
-	answerEndpoints
+	replyType = iota
+	replyName
+	replyID
+	replyVersion
+	replyStarted
+	replyEndpoints
 )
 
-var answerKeys = keys{
-	answerType:      `"type":`,
-	answerName:      `"name":`,
-	answerID:        `"id":`,
-	answerVersion:   `"version":`,
-	answerStarted:   `"started":`,
-	answerEndpoints: `"endpoints":`,
+var replyKeys = keyList{
+	replyType:      `"type":`,
+	replyName:      `"name":`,
+	replyID:        `"id":`,
+	replyVersion:   `"version":`,
+	replyStarted:   `"started":`,
+	replyEndpoints: `"endpoints":`,
 }
 
 const (
@@ -151,7 +151,7 @@ const (
 	endpointQueue
 )
 
-var endpointKeys = keys{
+var endpointKeys = keyList{
 	endpointName:      `"name":`,
 	endpointSubject:   `"subject":`,
 	endpointRequests:  `"num_requests":`,
@@ -164,75 +164,75 @@ var endpointKeys = keys{
 }
 
 // scan is the fast path of Decode.
-func (d *StatsDecoder) scan(s scan) (service, id []byte, ok bool) {
+func (d *StatsDecoder) scan(s jsonScanner) (service, id []byte, ok bool) {
 	d.endpoints = d.endpoints[:0]
 	var kind []byte
 	var listed bool
 	which := -1
-	i := s.open(s.space(0), '{')
-	for ; s.at(i, '"'); i = s.next(i, '"') {
-		switch which, i = s.member(i, answerKeys, which+1); which {
-		case answerType:
-			i = s.textOnce(i, &kind)
-		case answerName:
-			i = s.textOnce(i, &service)
-		case answerID:
-			i = s.textOnce(i, &id)
-		case answerEndpoints:
+	i := s.open(s.skipSpace(0), '{')
+	for ; s.at(i, '"'); i = s.nextElement(i, '"') {
+		switch which, i = s.matchKey(i, replyKeys, which+1); which {
+		case replyType:
+			i = s.strOnce(i, &kind)
+		case replyName:
+			i = s.strOnce(i, &service)
+		case replyID:
+			i = s.strOnce(i, &id)
+		case replyEndpoints:
 			if listed {
 				return nil, nil, false
 			}
-			i, listed = d.list(s, i), true
+			i, listed = d.scanEndpoints(s, i), true
 		default:
-			i = s.skip(i, maxSkip)
+			i = s.skipValue(i, maxSkip)
 		}
 	}
-	return service, id, s.done(s.shut(i, '}')) && string(kind) == statsType
+	return service, id, s.atEnd(s.close(i, '}')) && string(kind) == statsType
 }
 
 // list reads the endpoints.
-func (d *StatsDecoder) list(s scan, i int) int {
-	for i = s.open(i, '['); s.at(i, '{'); i = s.next(i, '{') {
-		i = d.next().scan(s, i)
+func (d *StatsDecoder) scanEndpoints(s jsonScanner, i int) int {
+	for i = s.open(i, '['); s.at(i, '{'); i = s.nextElement(i, '{') {
+		i = d.nextEndpoint().scan(s, i)
 	}
-	return s.shut(i, ']')
+	return s.close(i, ']')
 }
 
 // scan reads one endpoint.
-func (e *EndpointAnswer) scan(s scan, i int) int {
-	var carries bool
+func (e *DecodedEndpoint) scan(s jsonScanner, i int) int {
+	var hasData bool
 	which := -1
-	for i = s.open(i, '{'); s.at(i, '"'); i = s.next(i, '"') {
-		switch which, i = s.member(i, endpointKeys, which+1); which {
+	for i = s.open(i, '{'); s.at(i, '"'); i = s.nextElement(i, '"') {
+		switch which, i = s.matchKey(i, endpointKeys, which+1); which {
 		case endpointSubject:
-			i = s.textOnce(i, &e.Subject)
+			i = s.strOnce(i, &e.Subject)
 		case endpointData:
-			if carries {
-				return s.lost()
+			if hasData {
+				return s.fail()
 			}
-			i, carries = e.data(s, i), true
+			i, hasData = e.scanLoad(s, i), true
 		default:
-			i = s.skip(i, maxSkip)
+			i = s.skipValue(i, maxSkip)
 		}
 	}
-	return s.shut(i, '}')
+	return s.close(i, '}')
 }
 
 // data reads the load of an endpoint. One of which the scan is not sure takes only
 // itself down the slow path, as one that is malformed takes nobody with it.
-func (e *EndpointAnswer) data(s scan, i int) int {
+func (e *DecodedEndpoint) scanLoad(s jsonScanner, i int) int {
 	if s.at(i, 'n') {
 		return s.literal(i, "null")
 	}
-	f := loadFields{Load: &e.Load, last: -1}
+	f := loadFields{Load: &e.Load, lastKey: -1}
 	end := f.scan(s, i)
 	if end <= len(s) && e.Load != (fleet.Load{}) {
 		e.Outcome, e.Rank = fleet.Reported, uint32(f.rank.V)
 		return end
 	}
 	e.Load = fleet.Load{}
-	if end = s.skip(i, maxSkip); end <= len(s) {
-		e.unmarshal(s[i:end])
+	if end = s.skipValue(i, maxSkip); end <= len(s) {
+		e.unmarshalLoad(s[i:end])
 	}
 	return end
 }

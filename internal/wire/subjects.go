@@ -22,7 +22,7 @@ const (
 // several namespaces they are those of all there are: see ParseEventSubject.
 func EventSubjects(namespaces Namespaces, topic string) []string {
 	plain, escaped := "namespace."+namespaces.subjectToken()+".", "namespace."+escapeName(namespaces.subjectToken())+"."
-	if namespaces.Several() {
+	if namespaces.IsPattern() {
 		escaped = plain
 	}
 	return []string{
@@ -36,9 +36,9 @@ func EventSubjects(namespaces Namespaces, topic string) []string {
 // the topics: the starts of their subjects. Topics come last in subjects, so that
 // those that nobody reads here come, too.
 func BrokerTopics(namespaces Namespaces, topics ...string) []string {
-	if namespaces.Several() {
+	if namespaces.IsPattern() {
 		p := namespaces.prefix()
-		return compacted([]string{"namespace." + p, "namespace." + escapeName(p)})
+		return sortedUnique([]string{"namespace." + p, "namespace." + escapeName(p)})
 	}
 	var all []string
 	for _, topic := range topics {
@@ -49,11 +49,11 @@ func BrokerTopics(namespaces Namespaces, topics ...string) []string {
 			all = append(all, prefix)
 		}
 	}
-	return compacted(all)
+	return sortedUnique(all)
 }
 
 // compacted is the list sorted, each once.
-func compacted(all []string) []string {
+func sortedUnique(all []string) []string {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -79,9 +79,9 @@ func ParseEventSubject(namespace, subject string) (e fleet.Endpoint, topic strin
 	if !ok {
 		return fleet.Endpoint{}, "", false
 	}
-	inside, ok := cutWord(rest, namespace, '.')
+	inside, ok := cutToken(rest, namespace, '.')
 	if !ok {
-		if inside, ok = cutWord(rest, escapeName(namespace), '.'); !ok {
+		if inside, ok = cutToken(rest, escapeName(namespace), '.'); !ok {
 			return fleet.Endpoint{}, "", false
 		}
 	}
@@ -103,7 +103,7 @@ func cutScope(s string, separator byte) (e fleet.Endpoint, rest string, ok bool)
 		word string
 		name *string
 	}{{"component", &e.Component}, {"endpoint", &e.Name}} {
-		after, found := cutWord(s, part.word, separator)
+		after, found := cutToken(s, part.word, separator)
 		if !found {
 			break
 		}
@@ -120,7 +120,7 @@ func cutScope(s string, separator byte) (e fleet.Endpoint, rest string, ok bool)
 }
 
 // cutWord takes word and the separator behind it off the start of s.
-func cutWord(s, word string, separator byte) (rest string, ok bool) {
+func cutToken(s, word string, separator byte) (rest string, ok bool) {
 	if len(s) <= len(word) || s[:len(word)] != word || s[len(word)] != separator {
 		return "", false
 	}

@@ -10,12 +10,12 @@ import (
 )
 
 // matches reports whether a NATS subscription gets what is published on a subject.
-func matches(subscription, subject string) bool {
+func subjectMatches(subscription, subject string) bool {
 	want, got := strings.Split(subscription, "."), strings.Split(subject, ".")
 	return slices.EqualFunc(want, got, func(w, g string) bool { return w == "*" || w == g })
 }
 
-func TestEveryCapturedSubjectIsSubscribedToOnceAndRead(t *testing.T) {
+func TestEventSubjectsMatchEachCaptureOnce(t *testing.T) {
 	whole, component, endpoint := fleet.Endpoint{}, fleet.Endpoint{Component: "backend"}, fleet.Endpoint{Component: "backend", Name: "generate"}
 	type event struct {
 		endpoint fleet.Endpoint
@@ -50,7 +50,7 @@ func TestEveryCapturedSubjectIsSubscribedToOnceAndRead(t *testing.T) {
 				got[event{e, topic}] = true
 				n := 0
 				for _, s := range EventSubjects(Namespaces(namespace), topic) {
-					if matches(s, m.subject) {
+					if subjectMatches(s, m.subject) {
 						n++
 					}
 				}
@@ -61,7 +61,7 @@ func TestEveryCapturedSubjectIsSubscribedToOnceAndRead(t *testing.T) {
 	}
 }
 
-func TestSubjectsOfAnyNamespace(t *testing.T) {
+func TestEventSubjectsOfAnyNamespace(t *testing.T) {
 	testutil.Equal(t, "EventSubjects", EventSubjects("my-ns_1", TopicLoad), []string{
 		"namespace.my-ns_1.kv_metrics",
 		"namespace.my-ns_1.component.*.kv_metrics",
@@ -75,7 +75,7 @@ func TestSubjectsOfAnyNamespace(t *testing.T) {
 	testutil.Equal(t, "EventSubjects", EventSubjects("lab", TopicHitRate)[0], HitRateSubject("lab"))
 }
 
-func TestOddlyNamedSubjectIsRead(t *testing.T) {
+func TestParseEventSubjectReadsUnusualNames(t *testing.T) {
 	for _, c := range []struct {
 		namespace, subject string
 		want               fleet.Endpoint
@@ -102,7 +102,7 @@ func TestOddlyNamedSubjectIsRead(t *testing.T) {
 	}
 }
 
-func TestSubjectOfNoEventIsRefused(t *testing.T) {
+func TestParseEventSubjectRejectsOtherSubjects(t *testing.T) {
 	for _, subject := range []string{
 		"",
 		"kv_metrics",

@@ -120,14 +120,14 @@ func (r *traceRequest) trace() (Trace, error) {
 			t.OverlapBlocks = fleet.Some(uint64(overlap))
 		}
 	}
-	if !t.inBounds() {
+	if !t.checkBounds() {
 		return Trace{}, errTraceField
 	}
 	return t, nil
 }
 
 // inBounds reports whether sums over records like this one stay sums.
-func (t *Trace) inBounds() bool {
+func (t *Trace) checkBounds() bool {
 	for _, o := range [...]fleet.Opt[uint64]{t.BlockSize, t.InputTokens, t.CachedTokens, t.OutputTokens, t.QueueDepth} {
 		if o.V > maxTokens {
 			return false

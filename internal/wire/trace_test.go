@@ -21,7 +21,7 @@ func traces(t testing.TB) (all [][]byte) {
 	return all
 }
 
-func TestCapturedTraceIsReadExactly(t *testing.T) {
+func TestParseTraceReadsCaptures(t *testing.T) {
 	got, err := ParseTrace(traces(t)[1])
 	if err != nil {
 		t.Fatal(err)
@@ -36,8 +36,8 @@ func TestCapturedTraceIsReadExactly(t *testing.T) {
 	})
 }
 
-func TestTracesSayOfHitsWhatTheOlderEventsSaid(t *testing.T) {
-	// 0.6.1 served the same ten requests; its events are in TestHitRateEventsOfAWholePipelineAreReadExactly.
+func TestParseTraceAgreesWithHitRateEvents(t *testing.T) {
+	// 0.6.1 served the same ten requests; its events are in TestParseHitRateReadsPipelineCapture.
 	want := map[[2]uint64]int{{25, 0}: 1, {26, 23}: 2, {27, 23}: 1, {28, 23}: 1, {25, 23}: 1, {25, 24}: 1, {28, 27}: 1, {26, 25}: 1, {27, 26}: 1}
 	got := make(map[[2]uint64]int)
 	for _, record := range traces(t) {
@@ -52,35 +52,35 @@ func TestTracesSayOfHitsWhatTheOlderEventsSaid(t *testing.T) {
 }
 
 // request is a trace record of a request's end, with these fields of the request.
-func request(fields string) string {
+func requestRecord(fields string) string {
 	return `{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1,"request":{"request_id":"x"` + fields + `}}`
 }
 
-func TestTraceIsRead(t *testing.T) {
+func TestParseTraceAcceptsVariants(t *testing.T) {
 	some := fleet.Some[uint64]
 	for name, c := range map[string]struct {
 		record string
 		want   Trace
 	}{
-		"nothing but a request": {request(``), Trace{}},
-		"null for all": {request(`,"input_tokens":null,"cached_tokens":null,"output_tokens":null,"queue_depth":null,"kv_hit_rate":null,` +
+		"nothing but a request": {requestRecord(``), Trace{}},
+		"null for all": {requestRecord(`,"input_tokens":null,"cached_tokens":null,"output_tokens":null,"queue_depth":null,"kv_hit_rate":null,` +
 			`"ttft_ms":null,"avg_itl_ms":null,"total_time_ms":null,"worker":null,"replay":null`), Trace{}},
-		"two workers, each of a rank": {request(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":3,"decode_worker_id":18446744073709551615,"decode_dp_rank":4294967295}`),
+		"two workers, each of a rank": {requestRecord(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":3,"decode_worker_id":18446744073709551615,"decode_dp_rank":4294967295}`),
 			Trace{Prefill: fleet.Some(TraceWorker{1, 3}), Decode: fleet.Some(TraceWorker{1<<64 - 1, 1<<32 - 1})}},
-		"only a decode worker": {request(`,"worker":{"decode_worker_id":2}`), Trace{Decode: fleet.Some(TraceWorker{Worker: 2})}},
-		"a rank of nobody":     {request(`,"worker":{"prefill_dp_rank":2}`), Trace{}},
-		"a last block that is not full": {request(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":16,"input_length":33,"input_sequence_hashes":[]}`),
+		"only a decode worker": {requestRecord(`,"worker":{"decode_worker_id":2}`), Trace{Decode: fleet.Some(TraceWorker{Worker: 2})}},
+		"a rank of nobody":     {requestRecord(`,"worker":{"prefill_dp_rank":2}`), Trace{}},
+		"a last block that is not full": {requestRecord(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":16,"input_length":33,"input_sequence_hashes":[]}`),
 			Trace{BlockSize: some(16), ISLBlocks: some(3), OverlapBlocks: some(2)}}, // 1.5 rounded away from zero, as Rust does
-		"a last block that is full": {request(`,"kv_hit_rate":1,"replay":{"trace_block_size":16,"input_length":32}`),
+		"a last block that is full": {requestRecord(`,"kv_hit_rate":1,"replay":{"trace_block_size":16,"input_length":32}`),
 			Trace{BlockSize: some(16), ISLBlocks: some(2), OverlapBlocks: some(2)}},
-		"no input": {request(`,"kv_hit_rate":0.0,"replay":{"trace_block_size":16,"input_length":0}`),
+		"no input": {requestRecord(`,"kv_hit_rate":0.0,"replay":{"trace_block_size":16,"input_length":0}`),
 			Trace{BlockSize: some(16), ISLBlocks: some(0), OverlapBlocks: some(0)}},
-		"no hit rate":                   {request(`,"replay":{"trace_block_size":16,"input_length":32}`), Trace{BlockSize: some(16), ISLBlocks: some(2)}},
-		"a hit rate and nothing to hit": {request(`,"kv_hit_rate":0.5`), Trace{}},
-		"blocks of no size":             {request(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":0,"input_length":32}`), Trace{}},
-		"the longest input": {request(`,"replay":{"trace_block_size":256,"input_length":1099511627776}`),
+		"no hit rate":                   {requestRecord(`,"replay":{"trace_block_size":16,"input_length":32}`), Trace{BlockSize: some(16), ISLBlocks: some(2)}},
+		"a hit rate and nothing to hit": {requestRecord(`,"kv_hit_rate":0.5`), Trace{}},
+		"blocks of no size":             {requestRecord(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":0,"input_length":32}`), Trace{}},
+		"the longest input": {requestRecord(`,"replay":{"trace_block_size":256,"input_length":1099511627776}`),
 			Trace{BlockSize: some(256), ISLBlocks: some(maxBlocks)}},
-		"fields of another release": {strings.Replace(request(`,"model":"m","x_request_id":"y","kv_transfer_estimated_latency_ms":1.5,"finish_reason_metadata":{"finish_reason":"stop"},"cached_tokens":5`),
+		"fields of another release": {strings.Replace(requestRecord(`,"model":"m","x_request_id":"y","kv_transfer_estimated_latency_ms":1.5,"finish_reason_metadata":{"finish_reason":"stop"},"cached_tokens":5`),
 			`"request":`, `"event_source":"dynamo","agent_context":{"session_id":"s"},"request":`, 1), Trace{CachedTokens: some(5)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestTraceIsRead(t *testing.T) {
 	}
 }
 
-func TestTraceOfSomethingElseIsNoFault(t *testing.T) {
+func TestParseTraceReportsOtherRecords(t *testing.T) {
 	for _, event := range []string{"tool_start", "tool_end", "tool_error", "request_payload", "later"} {
 		record := fmt.Sprintf(`{"schema":"dynamo.request.trace.v1","event_type":%q,"event_time_unix_ms":1,"tool":{"tool_call_id":"x"}}`, event)
 		if got, err := ParseTrace([]byte(record)); !errors.Is(err, ErrNotRequestEnd) || got != (Trace{}) {
@@ -102,31 +102,31 @@ func TestTraceOfSomethingElseIsNoFault(t *testing.T) {
 	}
 }
 
-func TestTraceIsRefused(t *testing.T) {
+func TestParseTraceRejectsInvalid(t *testing.T) {
 	for name, record := range map[string]string{
 		"empty":                   ``,
 		"null":                    `null`,
 		"an empty object":         `{}`,
-		"another schema":          strings.Replace(request(``), "trace.v1", "trace.v2", 1),
-		"an agent's, as of 1.2":   strings.Replace(request(``), "request.trace", "agent.trace", 1),
+		"another schema":          strings.Replace(requestRecord(``), "trace.v1", "trace.v2", 1),
+		"an agent's, as of 1.2":   strings.Replace(requestRecord(``), "request.trace", "agent.trace", 1),
 		"no request":              `{"schema":"dynamo.request.trace.v1","event_type":"request_end"}`,
 		"a null request":          `{"schema":"dynamo.request.trace.v1","event_type":"request_end","request":null}`,
-		"a negative id":           request(`,"worker":{"prefill_worker_id":-1}`),
-		"an id in text":           request(`,"worker":{"prefill_worker_id":"1"}`),
-		"a rank of 2^32":          request(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":4294967296}`),
-		"a negative time":         request(`,"ttft_ms":-0.1`),
-		"a time of years":         request(`,"total_time_ms":1e11`),
-		"a time in text":          request(`,"avg_itl_ms":"8"`),
-		"a time beyond float64":   request(`,"avg_itl_ms":1e400`),
-		"a negative hit rate":     request(`,"kv_hit_rate":-0.5,"replay":{"trace_block_size":16,"input_length":32}`),
-		"a hit rate out of range": request(`,"kv_hit_rate":1e300,"replay":{"trace_block_size":16,"input_length":32}`),
-		"too long an input":       request(`,"replay":{"trace_block_size":16,"input_length":18446744073709551615}`),
-		"too large a block":       request(`,"replay":{"trace_block_size":18446744073709551615,"input_length":1}`),
-		"too many tokens":         request(`,"output_tokens":1099511627777`),
-		"a negative count":        request(`,"cached_tokens":-1`),
-		"a float for a count":     request(`,"queue_depth":1.5`),
-		"cut off":                 strings.TrimSuffix(request(``), "}"),
-		"something behind it":     request(``) + "{}",
+		"a negative id":           requestRecord(`,"worker":{"prefill_worker_id":-1}`),
+		"an id in text":           requestRecord(`,"worker":{"prefill_worker_id":"1"}`),
+		"a rank of 2^32":          requestRecord(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":4294967296}`),
+		"a negative time":         requestRecord(`,"ttft_ms":-0.1`),
+		"a time of years":         requestRecord(`,"total_time_ms":1e11`),
+		"a time in text":          requestRecord(`,"avg_itl_ms":"8"`),
+		"a time beyond float64":   requestRecord(`,"avg_itl_ms":1e400`),
+		"a negative hit rate":     requestRecord(`,"kv_hit_rate":-0.5,"replay":{"trace_block_size":16,"input_length":32}`),
+		"a hit rate out of range": requestRecord(`,"kv_hit_rate":1e300,"replay":{"trace_block_size":16,"input_length":32}`),
+		"too long an input":       requestRecord(`,"replay":{"trace_block_size":16,"input_length":18446744073709551615}`),
+		"too large a block":       requestRecord(`,"replay":{"trace_block_size":18446744073709551615,"input_length":1}`),
+		"too many tokens":         requestRecord(`,"output_tokens":1099511627777`),
+		"a negative count":        requestRecord(`,"cached_tokens":-1`),
+		"a float for a count":     requestRecord(`,"queue_depth":1.5`),
+		"cut off":                 strings.TrimSuffix(requestRecord(``), "}"),
+		"something behind it":     requestRecord(``) + "{}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseTrace([]byte(record))

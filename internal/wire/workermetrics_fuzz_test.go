@@ -19,22 +19,22 @@ import (
 
 // What a page says are values that can be, the library reads the same out of the whole
 // page, and a page that says the same in other words is read the same.
-func FuzzPageReader(f *testing.F) {
-	for _, path := range capturedPages(f) {
+func FuzzWorkerMetricsReader(f *testing.F) {
+	for _, path := range capturedWorkerMetrics(f) {
 		var few []string // short inputs are changed faster
 		for line := range strings.Lines(string(testutil.Captured(f, path))) {
-			if isSample([]byte(line)) && len(few) < 4 {
+			if isKnownSample([]byte(line)) && len(few) < 4 {
 				few = append(few, line)
 			}
 		}
 		f.Add([]byte("# HELP x y\n# TYPE x gauge\nx 1\n" + strings.Join(few, "")))
 	}
 	f.Add([]byte("vllm:num_requests_running{engine=\"1\"} 1e3\r\nsglang_token_usage 0.5 17\n\ttrtllm_kv_cache_used_blocks{} 3"))
-	var r PageReader
+	var r WorkerMetricsReader
 	f.Fuzz(func(t *testing.T, page []byte) {
 		values, err := r.Read(bytes.NewReader(page))
 		if err != nil {
-			if values != nil || !errors.Is(err, ErrPage) && !errors.Is(err, ErrTooManySamples) {
+			if values != nil || !errors.Is(err, ErrWorkerMetrics) && !errors.Is(err, ErrTooManySamples) {
 				t.Errorf("%v, %v", values, err)
 			}
 			return
@@ -49,7 +49,7 @@ func FuzzPageReader(f *testing.F) {
 				t.Errorf("%+v", v)
 			}
 		}
-		if whole, ok := wholePage(page); ok {
+		if whole, ok := parseWhole(page); ok {
 			testutil.Equal(t, "values", values, whole)
 		}
 		for i := range values { // a sum is not written as exactly as what it is of
@@ -57,25 +57,25 @@ func FuzzPageReader(f *testing.F) {
 				v.Queues, v.Load.Waiting = fleet.Queues{}, fleet.Opt[uint64]{}
 			}
 		}
-		anew, err := r.Read(strings.NewReader(pageAnew(values)))
+		rewritten, err := r.Read(strings.NewReader(renderWorkerMetrics(values)))
 		if err != nil {
-			t.Fatalf("%v in\n%s", err, pageAnew(values))
+			t.Fatalf("%v in\n%s", err, renderWorkerMetrics(values))
 		}
-		testutil.Equal(t, "anew", anew, values)
+		testutil.Equal(t, "anew", rewritten, values)
 	})
 }
 
 // wholePage is what the library alone reads out of a page, if it can read all of it, and if
 // no family of ours is of a kind that ours are not.
-func wholePage(page []byte) ([]PageValues, bool) {
+func parseWhole(page []byte) ([]WorkerMetrics, bool) {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(page))
-	if err != nil || bytes.Contains(page, []byte("{\"")) || len(page) > pageBuffer {
+	if err != nil || bytes.Contains(page, []byte("{\"")) || len(page) > maxLine {
 		return nil, false
 	}
 	ours := make(map[string]*dto.MetricFamily)
 	for name, family := range families {
-		if _, read := pageNames[name]; !read {
+		if _, read := familyIndex[name]; !read {
 			continue
 		}
 		for _, m := range family.Metric {
@@ -90,12 +90,12 @@ func wholePage(page []byte) ([]PageValues, bool) {
 		}
 		ours[name] = family
 	}
-	values, _ := valuesOf(ours)
+	values, _ := rankMetrics(ours)
 	return values, true
 }
 
 // pageAnew is a page that says this, in names that none of them may have had.
-func pageAnew(values []PageValues) string {
+func renderWorkerMetrics(values []WorkerMetrics) string {
 	var b strings.Builder
 	for _, v := range values {
 		labels := []string{}

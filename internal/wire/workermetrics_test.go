@@ -15,21 +15,21 @@ import (
 )
 
 // pageOf is a page of testdata, read.
-func pageOf(t testing.TB, path ...string) []PageValues {
+func workerMetricsOf(t testing.TB, path ...string) []WorkerMetrics {
 	t.Helper()
-	values, err := new(PageReader).Read(bytes.NewReader(testutil.Captured(t, path...)))
+	values, err := new(WorkerMetricsReader).Read(bytes.NewReader(testutil.Captured(t, path...)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return values
 }
 
-func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
+func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	backend := fleet.Endpoint{Component: "backend", Name: "generate"}
-	at := func(e fleet.Endpoint, namespace string, worker uint64, s fleet.ScrapedValues) PageValues {
+	at := func(e fleet.Endpoint, namespace string, worker uint64, s fleet.ScrapedValues) WorkerMetrics {
 		s.Endpoint = e
-		v := PageValues{Namespace: namespace, ScrapedValues: s}
+		v := WorkerMetrics{Namespace: namespace, ScrapedValues: s}
 		if worker != 0 {
 			v.Worker = n(worker)
 		}
@@ -37,20 +37,20 @@ func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 	}
 	// handlers are those of Dynamo's mock engines, one of them of an endpoint that the registry
 	// has and we ignore.
-	handlers := func(component string, worker uint64, source string, inflight uint64) []PageValues {
-		return []PageValues{
+	handlers := func(component string, worker uint64, source string, inflight uint64) []WorkerMetrics {
+		return []WorkerMetrics{
 			at(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.ScrapedValues{Inflight: n(inflight)}),
 			at(fleet.Endpoint{Component: component, Name: "worker_kv_query_source_" + source}, "lab", worker, fleet.ScrapedValues{Inflight: n(0)}),
 		}
 	}
-	engine := func(l fleet.Load, more ...PageValues) []PageValues {
-		return append([]PageValues{{ScrapedValues: fleet.ScrapedValues{Load: l}}}, more...)
+	engine := func(l fleet.Load, more ...WorkerMetrics) []WorkerMetrics {
+		return append([]WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: l}}}, more...)
 	}
-	sglang := []PageValues{
+	sglang := []WorkerMetrics{
 		{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{ActiveSlots: n(15), Waiting: n(4), CacheUsage: share(0.42), HitRate: share(0.75)}}},
 		{ScrapedValues: fleet.ScrapedValues{Rank: 1, Load: fleet.Load{ActiveSlots: n(9), Waiting: n(0), CacheUsage: share(0.125), HitRate: share(0)}}},
 	}
-	for path, want := range map[string][]PageValues{
+	for path, want := range map[string][]WorkerMetrics{
 		// Captured.
 		"0.6.1/page_before_first_load.prom": {
 			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{}),
@@ -107,14 +107,14 @@ func TestAPageOfEachReleaseAndEngineIsReadExactly(t *testing.T) {
 			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
 		},
 	} {
-		t.Run(path, func(t *testing.T) { testutil.Equal(t, "pageOf(t, path)", pageOf(t, path), want) })
+		t.Run(path, func(t *testing.T) { testutil.Equal(t, "pageOf(t, path)", workerMetricsOf(t, path), want) })
 	}
 }
 
 // TestEveryCapturedPageIsRead also reads them in pieces.
-func TestEveryPageOfTestdataIsRead(t *testing.T) {
-	for _, path := range capturedPages(t) {
-		values, err := new(PageReader).Read(iotest.OneByteReader(bytes.NewReader(testutil.Captured(t, path))))
+func TestWorkerMetricsReaderReadsByteByByte(t *testing.T) {
+	for _, path := range capturedWorkerMetrics(t) {
+		values, err := new(WorkerMetricsReader).Read(iotest.OneByteReader(bytes.NewReader(testutil.Captured(t, path))))
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -125,7 +125,7 @@ func TestEveryPageOfTestdataIsRead(t *testing.T) {
 }
 
 // capturedPages are the names of the pages below testdata.
-func capturedPages(t testing.TB) (all []string) {
+func capturedWorkerMetrics(t testing.TB) (all []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.prom"))
 	if err != nil || len(files) < 11 {
@@ -137,12 +137,12 @@ func capturedPages(t testing.TB) (all []string) {
 	return all
 }
 
-func TestOneReaderReadsPageAfterPage(t *testing.T) {
-	var r PageReader
-	want := pageOf(t, "0.6.1/page.prom")
+func TestWorkerMetricsReaderIsReusable(t *testing.T) {
+	var r WorkerMetricsReader
+	want := workerMetricsOf(t, "0.6.1/page.prom")
 	for range 3 {
-		if _, err := r.Read(strings.NewReader("vllm:num_requests_running{")); !errors.Is(err, ErrPage) {
-			t.Errorf("error %v, want %v", err, ErrPage)
+		if _, err := r.Read(strings.NewReader("vllm:num_requests_running{")); !errors.Is(err, ErrWorkerMetrics) {
+			t.Errorf("error %v, want %v", err, ErrWorkerMetrics)
 		}
 		got, err := r.Read(bytes.NewReader(testutil.Captured(t, "0.6.1/page.prom")))
 		if err != nil {
@@ -152,7 +152,7 @@ func TestOneReaderReadsPageAfterPage(t *testing.T) {
 	}
 }
 
-func TestValuesThatCannotBeAreNotTaken(t *testing.T) {
+func TestWorkerMetricsReaderDropsInvalidValues(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	for page, want := range map[string]fleet.Load{
 		"vllm:num_requests_running -1":                                {},
@@ -182,7 +182,7 @@ func TestValuesThatCannotBeAreNotTaken(t *testing.T) {
 		`sglang:num_running_reqs{pp_rank="1",tp_rank="0"} 4` + "\n" + `sglang:num_running_reqs{pp_rank="0",tp_rank="1"} 3`:  {ActiveSlots: n(3)},
 		`vllm:num_requests_running{model_name="a"} 4` + "\n" + `vllm:num_requests_running{model_name="b"} 3`:                {ActiveSlots: n(4)},
 	} {
-		values, err := new(PageReader).Read(strings.NewReader(page))
+		values, err := new(WorkerMetricsReader).Read(strings.NewReader(page))
 		if err != nil {
 			t.Errorf("%q: %v", page, err)
 			continue
@@ -197,63 +197,63 @@ func TestValuesThatCannotBeAreNotTaken(t *testing.T) {
 	}
 }
 
-func TestDpRankCountsBeforeEngine(t *testing.T) {
+func TestWorkerMetricsReaderPrefersDPRank(t *testing.T) {
 	for labels, want := range map[string]uint32{
 		``: 0, `engine="7"`: 7, `dp_rank="5"`: 5, `dp_rank="5",engine="7"`: 5, `engine="7",dp_rank="5"`: 5, `dp_rank="",engine="7"`: 7,
 	} {
-		values, err := new(PageReader).Read(strings.NewReader("vllm:num_requests_running{" + labels + "} 1\n"))
+		values, err := new(WorkerMetricsReader).Read(strings.NewReader("vllm:num_requests_running{" + labels + "} 1\n"))
 		if err != nil || len(values) != 1 || values[0].Rank != want {
 			t.Errorf("%s: %+v, %v, want rank %d", labels, values, err, want)
 		}
 	}
 }
 
-// TestHeadersMayComeTwice as in pages that Dynamo puts together from several registries.
-func TestHeadersMayComeTwice(t *testing.T) {
+// TestWorkerMetricsReaderAcceptsRepeatedHeaders as in pages that Dynamo puts together from several registries.
+func TestWorkerMetricsReaderAcceptsRepeatedHeaders(t *testing.T) {
 	page := strings.Repeat("# HELP vllm:num_requests_waiting x\n# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 3\n", 2)
-	values, err := new(PageReader).Read(strings.NewReader(page))
+	values, err := new(WorkerMetricsReader).Read(strings.NewReader(page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	testutil.Equal(t, "values", values, []PageValues{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
+	testutil.Equal(t, "values", values, []WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](3)}}}})
 }
 
-func TestWhatIsNoPageIsRefused(t *testing.T) {
+func TestWorkerMetricsReaderRejectsInvalid(t *testing.T) {
 	sample := "vllm:num_requests_running{engine=\"0\"} 1\n"
 	for name, c := range map[string]struct {
 		page io.Reader
 		want error
 	}{
-		"no value":          {strings.NewReader("vllm:num_requests_running{}\n"), ErrPage},
-		"a broken label":    {strings.NewReader("vllm:num_requests_running{engine=0} 1\n"), ErrPage},
-		"a broken number":   {strings.NewReader("vllm:num_requests_running 1x\n"), ErrPage},
-		"a sample too long": {strings.NewReader(`vllm:num_requests_running{x="` + strings.Repeat("x", pageBuffer) + "\"} 1\n"), ErrPage},
+		"no value":          {strings.NewReader("vllm:num_requests_running{}\n"), ErrWorkerMetrics},
+		"a broken label":    {strings.NewReader("vllm:num_requests_running{engine=0} 1\n"), ErrWorkerMetrics},
+		"a broken number":   {strings.NewReader("vllm:num_requests_running 1x\n"), ErrWorkerMetrics},
+		"a sample too long": {strings.NewReader(`vllm:num_requests_running{x="` + strings.Repeat("x", maxLine) + "\"} 1\n"), ErrWorkerMetrics},
 		"too many samples":  {strings.NewReader(strings.Repeat(sample, 1+maxSamples/len(sample))), ErrTooManySamples},
 		"a broken pipe":     {io.MultiReader(strings.NewReader(sample), iotest.ErrReader(io.ErrClosedPipe)), io.ErrClosedPipe},
 	} {
-		if values, err := new(PageReader).Read(c.page); !errors.Is(err, c.want) || values != nil {
+		if values, err := new(WorkerMetricsReader).Read(c.page); !errors.Is(err, c.want) || values != nil {
 			t.Errorf("%s: %v, %v, want %v", name, values, err, c.want)
 		}
 	}
-	for _, page := range []string{"", "\n", "<html>vllm</html>", "{}", strings.Repeat("x", 3*pageBuffer), strings.Repeat("x", 3*pageBuffer) + " 1\nnot ours 1\n"} {
-		if values, err := new(PageReader).Read(strings.NewReader(page)); err != nil || len(values) != 0 {
+	for _, page := range []string{"", "\n", "<html>vllm</html>", "{}", strings.Repeat("x", 3*maxLine), strings.Repeat("x", 3*maxLine) + " 1\nnot ours 1\n"} {
+		if values, err := new(WorkerMetricsReader).Read(strings.NewReader(page)); err != nil || len(values) != 0 {
 			t.Errorf("%.20q: %v, %v, want nothing", page, values, err)
 		}
 	}
 }
 
-// TestALineOfAnotherFamilyMayBeLong and hides nothing that follows it.
-func TestALineOfAnotherFamilyMayBeLong(t *testing.T) {
-	page := "other{x=\"" + strings.Repeat("vllm:num_requests_running 5 ", pageBuffer/10) + "\"} 1\nvllm:num_requests_running 4"
-	values, err := new(PageReader).Read(strings.NewReader(page))
+// TestWorkerMetricsReaderSkipsLongLines and hides nothing that follows it.
+func TestWorkerMetricsReaderSkipsLongLines(t *testing.T) {
+	page := "other{x=\"" + strings.Repeat("vllm:num_requests_running 5 ", maxLine/10) + "\"} 1\nvllm:num_requests_running 4"
+	values, err := new(WorkerMetricsReader).Read(strings.NewReader(page))
 	if err != nil || len(values) != 1 || values[0].Load.ActiveSlots.V != 4 {
 		t.Errorf("%+v, %v, want 4 requests", values, err)
 	}
 }
 
-// BenchmarkPageReader reads a captured page, and one as long as those of engines with all
+// BenchmarkWorkerMetricsReader reads a captured page, and one as long as those of engines with all
 // their histograms.
-func BenchmarkPageReader(b *testing.B) {
+func BenchmarkWorkerMetricsReader(b *testing.B) {
 	captured := testutil.Captured(b, "1.6.1/page_mocker_vllm.prom")
 	var long bytes.Buffer
 	long.Write(captured)
@@ -264,7 +264,7 @@ func BenchmarkPageReader(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(page)))
-			var r PageReader
+			var r WorkerMetricsReader
 			for b.Loop() {
 				if values, err := r.Read(bytes.NewReader(page)); err != nil || len(values) != 3 {
 					b.Fatal(values, err)

@@ -11,13 +11,13 @@ import (
 var event = message("kv_metrics", "\x00\x1f\x0f\x37\x24\xc2\xe4\x61", "\x00\x00\x00\x00\x00\x00\x00\x01", strings.Repeat("x", 177))
 
 // loop says s again and again, times times.
-type loop struct {
+type repeatReader struct {
 	s     string
 	times int
 	at    int
 }
 
-func (l *loop) Read(b []byte) (n int, err error) {
+func (l *repeatReader) Read(b []byte) (n int, err error) {
 	if l.times == 0 {
 		return 0, io.EOF
 	}
@@ -33,8 +33,8 @@ func (l *loop) Read(b []byte) (n int, err error) {
 }
 
 // Ours alone: what cutting and delivering one message costs.
-func BenchmarkDeliver(b *testing.B) {
-	c := &tape{Reader: io.MultiReader(strings.NewReader(begun), &loop{s: event, times: b.N})}
+func BenchmarkSubDeliver(b *testing.B) {
+	c := &replayConn{Reader: io.MultiReader(strings.NewReader(publisherHandshake), &repeatReader{s: event, times: b.N})}
 	s := &Sub{Address: testAddress, Topics: []string{"a"}}
 	got := 0
 	b.ReportAllocs()
@@ -49,13 +49,13 @@ func BenchmarkDeliver(b *testing.B) {
 }
 
 // With TCP on loopback and a publisher that writes 64 KiB at once.
-func BenchmarkTCP(b *testing.B) {
+func BenchmarkSubOverTCP(b *testing.B) {
 	endpoint, accept := listen(b, "127.0.0.1:0")
 	batch := []byte(strings.Repeat(event, 64<<10/len(event)))
 	go func() {
 		p := accept()
 		defer p.conn.Close()
-		p.accept(1, "a")
+		p.acceptSubscription(1, "a")
 		for {
 			if _, err := p.conn.Write(batch); err != nil {
 				return
@@ -63,7 +63,7 @@ func BenchmarkTCP(b *testing.B) {
 		}
 	}()
 	ctx, cancel := context.WithCancel(b.Context())
-	s := &Sub{Address: endpoint, Topics: []string{"a"}, Connected: b.ResetTimer}
+	s := &Sub{Address: endpoint, Topics: []string{"a"}, OnConnected: b.ResetTimer}
 	got := 0
 	b.ReportAllocs()
 	b.SetBytes(int64(len(event)))

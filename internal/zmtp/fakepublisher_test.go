@@ -24,7 +24,7 @@ const (
 
 // greetingOf is a publisher's greeting, its padding not zero, as libzmq's is not.
 func greetingOf(major, minor byte) string {
-	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" + string([]byte{major, minor}) + null + strings.Repeat("\x00", 32)
+	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" + string([]byte{major, minor}) + nullMechanism + strings.Repeat("\x00", 32)
 }
 
 func message(frames ...string) string {
@@ -44,15 +44,15 @@ func command(name, data string) string {
 }
 
 // player plays a publisher.
-type player struct {
+type fakePublisher struct {
 	t    testing.TB
 	conn net.Conn
 }
 
 // say says what it can: the subscriber may have hung up.
-func (p *player) say(s string) { io.WriteString(p.conn, s) }
+func (p *fakePublisher) send(s string) { io.WriteString(p.conn, s) }
 
-func (p *player) hear(want string) {
+func (p *fakePublisher) expect(want string) {
 	p.t.Helper()
 	got := make([]byte, len(want))
 	n, err := io.ReadFull(p.conn, got)
@@ -62,52 +62,52 @@ func (p *player) hear(want string) {
 }
 
 // rest is what the subscriber says until it hangs up.
-func (p *player) rest() string {
+func (p *fakePublisher) readAll() string {
 	b, _ := io.ReadAll(p.conn)
 	return string(b)
 }
 
-func (p *player) greet(minor byte) {
+func (p *fakePublisher) shakeHands(minor byte) {
 	p.t.Helper()
-	p.hear(greeting)
-	p.say(greetingOf(3, minor))
-	p.hear("\x04\x19" + readyCommand)
-	p.say(readyPUB)
+	p.expect(greeting)
+	p.send(greetingOf(3, minor))
+	p.expect("\x04\x19" + readyCommand)
+	p.send(readyPUB)
 }
 
 // accept is the publisher's part up to the subscription to topics.
-func (p *player) accept(minor byte, topics ...string) {
+func (p *fakePublisher) acceptSubscription(minor byte, topics ...string) {
 	p.t.Helper()
-	p.greet(minor)
+	p.shakeHands(minor)
 	for _, topic := range topics {
 		if minor > 0 {
-			p.hear(command("SUBSCRIBE", topic))
+			p.expect(command("SUBSCRIBE", topic))
 		} else {
-			p.hear(message("\x01" + topic))
+			p.expect(message("\x01" + topic))
 		}
 	}
 	if minor > 0 {
-		p.hear(subPing)
-		p.say(emptyPong)
+		p.expect(subPing)
+		p.send(emptyPong)
 	}
 }
 
 // outcome is what became of a Run.
-type outcome struct {
+type runResult struct {
 	messages  []string
 	connected int
 	err       error
 	took      time.Duration
 }
 
-func (o outcome) failsWith(t *testing.T, want string) {
+func (o runResult) wantError(t *testing.T, want string) {
 	t.Helper()
 	if got := fmt.Sprint(o.err); !strings.Contains(got, want) || !strings.Contains(got, testAddress) {
 		t.Errorf("got error %q, want one at %s that contains %q", got, testAddress, want)
 	}
 }
 
-func (o outcome) heard(t *testing.T, want ...string) {
+func (o runResult) wantMessages(t *testing.T, want ...string) {
 	t.Helper()
 	if got := strings.Join(o.messages, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("delivered\n%s\nwant\n%s", got, strings.Join(want, "\n"))
@@ -116,35 +116,35 @@ func (o outcome) heard(t *testing.T, want ...string) {
 
 // wire is one end of a net.Pipe, which refuses deadlines when the other end has hung up.
 // TCP does not.
-type wire struct{ net.Conn }
+type pipeConn struct{ net.Conn }
 
 func pipe() (ours, theirs net.Conn) {
 	ours, theirs = net.Pipe()
-	return wire{ours}, theirs
+	return pipeConn{ours}, theirs
 }
 
-func (w wire) SetReadDeadline(at time.Time) error {
+func (w pipeConn) SetReadDeadline(at time.Time) error {
 	w.Conn.SetReadDeadline(at)
 	return nil
 }
 
-func (w wire) SetWriteDeadline(at time.Time) error {
+func (w pipeConn) SetWriteDeadline(at time.Time) error {
 	w.Conn.SetWriteDeadline(at)
 	return nil
 }
 
-func (w wire) SetDeadline(at time.Time) error {
+func (w pipeConn) SetDeadline(at time.Time) error {
 	w.Conn.SetDeadline(at)
 	return nil
 }
 
 // perform runs s against script, which hangs up when it returns.
-func perform(t *testing.T, s Sub, script func(p *player)) outcome {
+func runAgainst(t *testing.T, s Sub, script func(p *fakePublisher)) runResult {
 	t.Helper()
-	return performUntil(t, t.Context(), s, script)
+	return runAgainstUntil(t, t.Context(), s, script)
 }
 
-func performUntil(t *testing.T, ctx context.Context, s Sub, script func(p *player)) outcome {
+func runAgainstUntil(t *testing.T, ctx context.Context, s Sub, script func(p *fakePublisher)) runResult {
 	t.Helper()
 	ours, theirs := pipe()
 	s.Dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
@@ -152,26 +152,26 @@ func performUntil(t *testing.T, ctx context.Context, s Sub, script func(p *playe
 	go func() {
 		defer close(done)
 		defer theirs.Close()
-		script(&player{t, theirs})
+		script(&fakePublisher{t, theirs})
 	}()
-	o := follow(ctx, s)
+	o := runSub(ctx, s)
 	<-done
 	return o
 }
 
-func follow(ctx context.Context, s Sub) (o outcome) {
+func runSub(ctx context.Context, s Sub) (o runResult) {
 	s.Address = testAddress
 	if s.Topics == nil {
 		s.Topics = []string{"a"}
 	}
-	s.Connected = func() { o.connected++ }
+	s.OnConnected = func() { o.connected++ }
 	start := time.Now()
-	o.err = s.Run(ctx, func(frames [][]byte) { o.messages = append(o.messages, shown(frames)) })
+	o.err = s.Run(ctx, func(frames [][]byte) { o.messages = append(o.messages, formatFrames(frames)) })
 	o.took = time.Since(start)
 	return o
 }
 
-func shown(frames [][]byte) string {
+func formatFrames(frames [][]byte) string {
 	var b strings.Builder
 	for _, frame := range frames {
 		fmt.Fprintf(&b, "[%q]", frame)
@@ -181,33 +181,33 @@ func shown(frames [][]byte) string {
 
 // tape is a connection whose other end has said everything already. It hangs up at
 // the end, and gives at most step bytes at once, if step is not zero.
-type tape struct {
+type replayConn struct {
 	io.Reader
-	said bytes.Buffer
+	sent bytes.Buffer
 	step int
 }
 
-func (c *tape) Read(b []byte) (int, error) {
+func (c *replayConn) Read(b []byte) (int, error) {
 	if c.step > 0 {
 		b = b[:min(len(b), c.step)]
 	}
 	return c.Reader.Read(b)
 }
-func (c *tape) Write(b []byte) (int, error)      { return c.said.Write(b) }
-func (c *tape) Close() error                     { return nil }
-func (c *tape) LocalAddr() net.Addr              { return nil }
-func (c *tape) RemoteAddr() net.Addr             { return nil }
-func (c *tape) SetDeadline(time.Time) error      { return nil }
-func (c *tape) SetReadDeadline(time.Time) error  { return nil }
-func (c *tape) SetWriteDeadline(time.Time) error { return nil }
+func (c *replayConn) Write(b []byte) (int, error)      { return c.sent.Write(b) }
+func (c *replayConn) Close() error                     { return nil }
+func (c *replayConn) LocalAddr() net.Addr              { return nil }
+func (c *replayConn) RemoteAddr() net.Addr             { return nil }
+func (c *replayConn) SetDeadline(time.Time) error      { return nil }
+func (c *replayConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *replayConn) SetWriteDeadline(time.Time) error { return nil }
 
 // replay runs s against everything a publisher says.
-func replay(t testing.TB, s Sub, c *tape) outcome {
+func replay(t testing.TB, s Sub, c *replayConn) runResult {
 	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
-	return follow(t.Context(), s)
+	return runSub(t.Context(), s)
 }
 
-func recorded(t testing.TB, file string) string {
+func readRecording(t testing.TB, file string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func recorded(t testing.TB, file string) string {
 }
 
 // replayInto is replay without anything that allocates for each message.
-func replayInto(s *Sub, c *tape, deliver func([][]byte)) error {
+func replayInto(s *Sub, c *replayConn, deliver func([][]byte)) error {
 	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
 	return s.Run(context.Background(), deliver)
 }

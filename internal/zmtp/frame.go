@@ -17,9 +17,9 @@ const (
 )
 
 const (
-	maxCommand = 4 << 10   // READY is the largest: libzmq's has 25 bytes, more with an application's metadata
-	chunk      = 64 << 10  // memory is taken for what has come, never for what is announced
-	keepBody   = 128 << 10 // a larger buffer, as no message up to 64 KiB leaves, is not kept for the next one
+	maxCommand  = 4 << 10   // READY is the largest: libzmq's has 25 bytes, more with an application's metadata
+	readChunk   = 64 << 10  // memory is taken for what has come, never for what is announced
+	maxKeptBody = 128 << 10 // a larger buffer, as no message up to 64 KiB leaves, is not kept for the next one
 )
 
 // appendFrame appends a frame whose body is the concatenation of parts.
@@ -41,30 +41,30 @@ func appendFrame(b []byte, flags byte, parts ...string) []byte {
 }
 
 // reader cuts a stream into commands and messages.
-type reader struct {
+type frameReader struct {
 	in        *bufio.Reader
 	maxBytes  int
 	maxFrames int
 
-	began func() // called with a frame's first byte
-	ended func() // called with a frame's last byte
+	onFrameStart func() // called with a frame's first byte
+	onFrameEnd   func() // called with a frame's last byte
 
 	command []byte
 	frames  [][]byte
 
-	inside bool   // a message whose last frame has not come
-	body   []byte // its frames, one behind the other
-	ends   []int  // where they end
+	inMessage bool   // a message whose last frame has not come
+	body      []byte // its frames, one behind the other
+	frameEnds []int  // where they end
 }
 
 // next reads the next command or message; frames and command are valid until the call
 // after. Publishers put commands between the frames of a message too.
-func (r *reader) next() (isCommand bool, err error) {
-	if !r.inside {
-		r.clear()
+func (r *frameReader) next() (isCommand bool, err error) {
+	if !r.inMessage {
+		r.reset()
 	}
 	for {
-		flags, size, err := r.header()
+		flags, size, err := r.readHeader()
 		if err != nil {
 			return false, err
 		}
@@ -74,36 +74,36 @@ func (r *reader) next() (isCommand bool, err error) {
 		if err := r.readFrame(size); err != nil {
 			return false, err
 		}
-		r.inside = flags&flagMore != 0
-		r.ended()
-		if !r.inside {
-			r.cut()
+		r.inMessage = flags&flagMore != 0
+		r.onFrameEnd()
+		if !r.inMessage {
+			r.splitFrames()
 			return false, nil
 		}
 	}
 }
 
-func (r *reader) header() (flags byte, size uint64, err error) {
+func (r *frameReader) readHeader() (flags byte, size uint64, err error) {
 	flags, err = r.in.ReadByte()
 	if err != nil {
-		return 0, 0, r.torn(err, r.inside)
+		return 0, 0, r.unexpectedEOF(err, r.inMessage)
 	}
-	r.began()
+	r.onFrameStart()
 	if flags&^(flagMore|flagLong|flagCommand) != 0 {
 		return 0, 0, fmt.Errorf("frame with flags %#02x", flags)
 	}
 	if flags&flagLong == 0 {
 		short, err := r.in.ReadByte()
-		return flags, uint64(short), r.torn(err, true)
+		return flags, uint64(short), r.unexpectedEOF(err, true)
 	}
 	var long [8]byte
 	if _, err := io.ReadFull(r.in, long[:]); err != nil {
-		return 0, 0, r.torn(err, true)
+		return 0, 0, r.unexpectedEOF(err, true)
 	}
 	return flags, binary.BigEndian.Uint64(long[:]), nil
 }
 
-func (r *reader) readCommand(flags byte, size uint64) error {
+func (r *frameReader) readCommand(flags byte, size uint64) error {
 	if flags&flagMore != 0 {
 		return errors.New("command that goes on in another frame")
 	}
@@ -112,51 +112,51 @@ func (r *reader) readCommand(flags byte, size uint64) error {
 	}
 	r.command = slices.Grow(r.command[:0], int(size))[:size]
 	if _, err := io.ReadFull(r.in, r.command); err != nil {
-		return r.torn(err, true)
+		return r.unexpectedEOF(err, true)
 	}
-	r.ended()
+	r.onFrameEnd()
 	return nil
 }
 
 // readFrame appends a frame's body to the message.
-func (r *reader) readFrame(size uint64) error {
-	if len(r.ends) == r.maxFrames {
+func (r *frameReader) readFrame(size uint64) error {
+	if len(r.frameEnds) == r.maxFrames {
 		return fmt.Errorf("message of more than %d frames", r.maxFrames)
 	}
 	if size > uint64(r.maxBytes-len(r.body)) {
 		return fmt.Errorf("message of more than %d bytes: a frame of %d behind %d", r.maxBytes, size, len(r.body))
 	}
 	for left := int(size); left > 0; {
-		n := min(left, chunk)
+		n := min(left, readChunk)
 		at := len(r.body)
 		r.body = slices.Grow(r.body, n)[:at+n]
 		if _, err := io.ReadFull(r.in, r.body[at:]); err != nil {
-			return r.torn(err, true)
+			return r.unexpectedEOF(err, true)
 		}
 		left -= n
 	}
-	r.ends = append(r.ends, len(r.body))
+	r.frameEnds = append(r.frameEnds, len(r.body))
 	return nil
 }
 
 // cut makes frames of the message. A frame's capacity ends with it.
-func (r *reader) cut() {
+func (r *frameReader) splitFrames() {
 	start := 0
-	for _, end := range r.ends {
+	for _, end := range r.frameEnds {
 		r.frames = append(r.frames, r.body[start:end:end])
 		start = end
 	}
 }
 
-func (r *reader) clear() {
-	r.body, r.ends, r.frames = r.body[:0], r.ends[:0], r.frames[:0]
-	if cap(r.body) > keepBody {
+func (r *frameReader) reset() {
+	r.body, r.frameEnds, r.frames = r.body[:0], r.frameEnds[:0], r.frames[:0]
+	if cap(r.body) > maxKeptBody {
 		r.body, r.frames = nil, nil
 	}
 }
 
 // torn makes the end of the stream an unexpected one where something had begun.
-func (r *reader) torn(err error, inside bool) error {
+func (r *frameReader) unexpectedEOF(err error, inside bool) error {
 	if err == io.EOF && inside {
 		return io.ErrUnexpectedEOF
 	}

@@ -21,20 +21,20 @@ func FuzzPeer(f *testing.F) {
 		f.Fatalf("recordings: %v, %v", files, err)
 	}
 	for _, file := range files {
-		f.Add([]byte(recorded(f, file)), 0)
+		f.Add([]byte(readRecording(f, file)), 0)
 	}
 	f.Add([]byte(greetingOf(3, 1)+command("ERROR", "\x02no")), 1)
 	f.Add([]byte(greetingOf(3, 0)+readyXPUB+message("a", "", strings.Repeat("b", 280))), 3)
 	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"), 0)
 	f.Fuzz(func(t *testing.T, says []byte, step int) {
-		c := &tape{Reader: bytes.NewReader(says), step: step}
-		err := replayInto(named(fuzzLimits), c, func(frames [][]byte) { within(t, frames) })
+		c := &replayConn{Reader: bytes.NewReader(says), step: step}
+		err := replayInto(withAddress(fuzzLimits), c, func(frames [][]byte) { checkFuzzLimits(t, frames) })
 		if err == nil {
 			t.Error("got no error, want at least the end")
 		}
 		pings := bytes.Count(says, []byte("PING"))
-		if most := len(said31) + pings*(len(emptyPong)+maxEcho); c.said.Len() > most {
-			t.Errorf("said %d bytes to %d pings, want at most %d", c.said.Len(), pings, most)
+		if most := len(wantSent31) + pings*(len(emptyPong)+maxEcho); c.sent.Len() > most {
+			t.Errorf("said %d bytes to %d pings, want at most %d", c.sent.Len(), pings, most)
 		}
 	})
 }
@@ -49,12 +49,12 @@ func FuzzTraffic(f *testing.F) {
 	f.Add([]byte(command("ERROR", "\x03bye")+"\x04\x01\x00\x08\x00"), 5)
 	f.Fuzz(func(t *testing.T, says []byte, step int) {
 		var got []string
-		c := &tape{Reader: io.MultiReader(strings.NewReader(begun), bytes.NewReader(says)), step: step}
-		err := replayInto(named(fuzzLimits), c, func(frames [][]byte) {
-			within(t, frames)
-			got = append(got, shown(frames))
+		c := &replayConn{Reader: io.MultiReader(strings.NewReader(publisherHandshake), bytes.NewReader(says)), step: step}
+		err := replayInto(withAddress(fuzzLimits), c, func(frames [][]byte) {
+			checkFuzzLimits(t, frames)
+			got = append(got, formatFrames(frames))
 		})
-		want, wantErr := decode(says)
+		want, wantErr := decodeSlowly(says)
 		if strings.Join(got, "") != strings.Join(want, "") {
 			t.Errorf("delivered %q, want %q", got, want)
 		}
@@ -64,12 +64,12 @@ func FuzzTraffic(f *testing.F) {
 	})
 }
 
-func named(s Sub) *Sub {
+func withAddress(s Sub) *Sub {
 	s.Address = testAddress
 	return &s
 }
 
-func within(t *testing.T, frames [][]byte) {
+func checkFuzzLimits(t *testing.T, frames [][]byte) {
 	total := 0
 	for _, frame := range frames {
 		total += len(frame)
@@ -81,7 +81,7 @@ func within(t *testing.T, frames [][]byte) {
 
 // decode is the slow oracle: the messages in b, and what is wrong behind them, if
 // anything is.
-func decode(b []byte) (messages []string, err error) {
+func decodeSlowly(b []byte) (messages []string, err error) {
 	var frames [][]byte
 	total := 0
 	for len(b) > 0 {
@@ -99,7 +99,7 @@ func decode(b []byte) (messages []string, err error) {
 		}
 		b = b[head:]
 		if flags&4 != 0 {
-			if flags&1 != 0 || size > maxCommand || size > uint64(len(b)) || !goodCommand(b[:size]) {
+			if flags&1 != 0 || size > maxCommand || size > uint64(len(b)) || !isValidCommand(b[:size]) {
 				return messages, errors.New("bad command")
 			}
 			b = b[size:]
@@ -110,7 +110,7 @@ func decode(b []byte) (messages []string, err error) {
 		}
 		frames, total, b = append(frames, b[:size]), total+int(size), b[size:]
 		if flags&1 == 0 {
-			messages = append(messages, shown(frames))
+			messages = append(messages, formatFrames(frames))
 			frames, total = nil, 0
 		}
 	}
@@ -120,7 +120,7 @@ func decode(b []byte) (messages []string, err error) {
 	return messages, nil
 }
 
-func goodCommand(b []byte) bool {
+func isValidCommand(b []byte) bool {
 	if len(b) < 2 || b[0] == 0 || int(b[0]) > len(b)-1 {
 		return false
 	}

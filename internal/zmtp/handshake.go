@@ -15,19 +15,19 @@ const (
 	// its ends means nothing.
 	signature = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
 
-	null = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	nullMechanism = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 	// greeting is all that we say before the publisher has spoken: version 3.1, no
 	// security, no server.
-	greeting = signature + "\x03\x01" + null + "\x00" +
+	greeting = signature + "\x03\x01" + nullMechanism + "\x00" +
 		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 	readyCommand = "\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 )
 
 // greet shakes hands, all of it within one deadline.
-func (p *peer) greet() error {
-	err := p.exchange()
+func (p *peer) shakeHands() error {
+	err := p.exchangeHandshake()
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		// It hangs up before the part of its greeting that would tell.
 		return fmt.Errorf("closed by the peer, as libzmq does if it wants another socket type or security mechanism: %w", err)
@@ -35,8 +35,8 @@ func (p *peer) greet() error {
 	return err
 }
 
-func (p *peer) exchange() error {
-	if err := p.conn.SetDeadline(time.Now().Add(p.handshake)); err != nil {
+func (p *peer) exchangeHandshake() error {
+	if err := p.conn.SetDeadline(time.Now().Add(p.handshakeTimeout)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(p.conn, greeting); err != nil {
@@ -59,8 +59,8 @@ func (p *peer) exchange() error {
 	if err := parseReady(p.reader.command); err != nil {
 		return err
 	}
-	p.modern = minor > 0
-	p.traffic = true
+	p.isZMTP31 = minor > 0
+	p.handshakeDone = true
 	return p.conn.SetDeadline(time.Time{})
 }
 
@@ -68,7 +68,7 @@ func (p *peer) exchange() error {
 // ZMTP 2.0 waits for us after its version.
 func readGreeting(in io.Reader) (minor byte, err error) {
 	var b [len(greeting)]byte
-	version, mechanism := b[len(signature):len(signature)+2], b[len(signature)+2:len(signature)+2+len(null)]
+	version, mechanism := b[len(signature):len(signature)+2], b[len(signature)+2:len(signature)+2+len(nullMechanism)]
 	if _, err := io.ReadFull(in, b[:1]); err != nil {
 		return 0, err
 	}
@@ -88,7 +88,7 @@ func readGreeting(in io.Reader) (minor byte, err error) {
 	if _, err := io.ReadFull(in, b[len(signature)+1:]); err != nil {
 		return 0, err
 	}
-	if string(mechanism) != null {
+	if string(mechanism) != nullMechanism {
 		return 0, fmt.Errorf("the peer wants the security mechanism %q; only NULL is spoken here", bytes.TrimRight(mechanism, "\x00"))
 	}
 	if version[0] > 3 {

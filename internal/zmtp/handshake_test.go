@@ -9,7 +9,7 @@ func property(name, value string) string {
 	return string(rune(len(name))) + name + "\x00\x00\x00" + string(rune(len(value))) + value
 }
 
-func TestRefusedHandshakes(t *testing.T) {
+func TestHandshakeRejectsOtherPeers(t *testing.T) {
 	greeted := greetingOf(3, 1)
 	for _, test := range []struct{ name, says, want string }{
 		{"nothing", "", "handshake: closed by the peer, as libzmq does if it wants another socket type or security mechanism: EOF"},
@@ -49,10 +49,10 @@ func TestRefusedHandshakes(t *testing.T) {
 		{"unknown flags", greeted + "\x0c" + readyPUB[1:], "frame with flags 0x0c"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := replay(t, Sub{}, &tape{Reader: strings.NewReader(test.says)})
-			o.failsWith(t, test.want)
-			o.failsWith(t, "handshake: ")
-			o.heard(t)
+			o := replay(t, Sub{}, &replayConn{Reader: strings.NewReader(test.says)})
+			o.wantError(t, test.want)
+			o.wantError(t, "handshake: ")
+			o.wantMessages(t)
 			if o.connected != 0 {
 				t.Errorf("connected %d times, want never", o.connected)
 			}
@@ -60,17 +60,17 @@ func TestRefusedHandshakes(t *testing.T) {
 	}
 }
 
-func TestReadyMayTellMore(t *testing.T) {
+func TestHandshakeAcceptsMoreProperties(t *testing.T) {
 	for _, ready := range []string{
 		command("READY", property("X-App", "")+property("socket-TYPE", "XPUB")+property("Identity", "\x00\xff")),
 		command("READY", property("Socket-Type", "PUB")+property("X-App", strings.Repeat("x", 100))+property("X-More", strings.Repeat("x", 120))),
 	} {
-		o := replay(t, Sub{}, &tape{Reader: strings.NewReader(greetingOf(3, 0) + ready + message("a"))})
-		o.heard(t, `["a"]`)
+		o := replay(t, Sub{}, &replayConn{Reader: strings.NewReader(greetingOf(3, 0) + ready + message("a"))})
+		o.wantMessages(t, `["a"]`)
 	}
 }
 
-func TestAddresses(t *testing.T) {
+func TestHostPort(t *testing.T) {
 	for endpoint, want := range map[string]string{
 		"tcp://192.0.2.2:34197":        "192.0.2.2:34197",
 		"tcp://broker.dynamo:5555":     "broker.dynamo:5555",
@@ -107,13 +107,13 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestNothingIsDialledInVain(t *testing.T) {
+func TestSubRejectsInvalidConfiguration(t *testing.T) {
 	nobody := func(frames [][]byte) { t.Error("a message from nowhere") }
 	for _, s := range []*Sub{
 		{Address: "tcp://*:5555", Topics: []string{"a"}},
 		{Address: "tcp://192.0.2.1:5555"},
 	} {
-		for _, err := range []error{s.Run(t.Context(), nobody), s.Keep(t.Context(), nobody, nil)} {
+		for _, err := range []error{s.Run(t.Context(), nobody), s.RunReconnecting(t.Context(), nobody, nil)} {
 			if err == nil || !strings.Contains(err.Error(), s.Address) {
 				t.Errorf("got error %v, want one that names %s", err, s.Address)
 			}

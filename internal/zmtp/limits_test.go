@@ -9,10 +9,10 @@ import (
 )
 
 // begun is all a publisher says before its first message.
-const begun = "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x01" + null +
+const publisherHandshake = "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x01" + nullMechanism +
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" + readyPUB
 
-func TestLimits(t *testing.T) {
+func TestFrameReaderLimits(t *testing.T) {
 	s := Sub{MaxMessage: 100, MaxFrames: 3}
 	full := message("a", strings.Repeat("b", 99))
 	for _, test := range []struct{ name, says, want string }{
@@ -38,33 +38,33 @@ func TestLimits(t *testing.T) {
 		{"end within a message", "\x01\x01a", "in the middle of something"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := replay(t, s, &tape{Reader: strings.NewReader(begun + full + test.says)})
-			o.failsWith(t, test.want)
-			o.heard(t, fmt.Sprintf("[%q][%q]", "a", strings.Repeat("b", 99)))
+			o := replay(t, s, &replayConn{Reader: strings.NewReader(publisherHandshake + full + test.says)})
+			o.wantError(t, test.want)
+			o.wantMessages(t, fmt.Sprintf("[%q][%q]", "a", strings.Repeat("b", 99)))
 		})
 	}
 }
 
-func TestDefaultLimits(t *testing.T) {
-	most := strings.Repeat("b", defaultMessage)
+func TestFrameReaderDefaultLimits(t *testing.T) {
+	most := strings.Repeat("b", defaultMaxMessage)
 	for says, want := range map[string]string{
 		message(most) + "\x02\x00\x00\x00\x00\x00\x10\x00\x01":          "message of more than 1048576 bytes: a frame of 1048577 behind 0",
 		message(make([]string, 64)...) + message(make([]string, 65)...): "message of more than 64 frames",
 	} {
-		o := replay(t, Sub{}, &tape{Reader: strings.NewReader(begun + says)})
-		o.failsWith(t, want)
+		o := replay(t, Sub{}, &replayConn{Reader: strings.NewReader(publisherHandshake + says)})
+		o.wantError(t, want)
 		if len(o.messages) != 1 {
 			t.Errorf("delivered %d messages, want the one within the limits", len(o.messages))
 		}
 	}
 }
 
-func newReader(in io.Reader) *reader {
-	return &reader{in: bufio.NewReader(in), maxBytes: defaultMessage, maxFrames: defaultFrames, began: func() {}, ended: func() {}}
+func newReader(in io.Reader) *frameReader {
+	return &frameReader{in: bufio.NewReader(in), maxBytes: defaultMaxMessage, maxFrames: defaultMaxFrames, onFrameStart: func() {}, onFrameEnd: func() {}}
 }
 
 // Thousands of connections may each announce a mebibyte and send nothing.
-func TestMemoryIsTakenForWhatHasCome(t *testing.T) {
+func TestFrameReaderAllocatesForReceivedBytesOnly(t *testing.T) {
 	r := newReader(strings.NewReader("\x02\x00\x00\x00\x00\x00\x10\x00\x00and then nothing"))
 	if _, err := r.next(); err != io.ErrUnexpectedEOF {
 		t.Errorf("got error %v, want %v", err, io.ErrUnexpectedEOF)
@@ -74,15 +74,15 @@ func TestMemoryIsTakenForWhatHasCome(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatSaysLittleCostsLittle(t *testing.T) {
+func TestPeerBufferIsSmall(t *testing.T) {
 	if n := newPeer(&Sub{}, nil).in.Size(); n != 1024 {
 		t.Errorf("its buffer has %d bytes, want 1 KiB", n)
 	}
 }
 
-func TestMemoryOfALargeMessageIsGivenBack(t *testing.T) {
-	r := newReader(strings.NewReader(message(strings.Repeat("x", defaultMessage)) + message("a")))
-	for _, want := range []int{defaultMessage, 1} {
+func TestFrameReaderReleasesLargeBuffers(t *testing.T) {
+	r := newReader(strings.NewReader(message(strings.Repeat("x", defaultMaxMessage)) + message("a")))
+	for _, want := range []int{defaultMaxMessage, 1} {
 		if _, err := r.next(); err != nil || len(r.frames) != 1 || len(r.frames[0]) != want {
 			t.Fatalf("got %d frames, error %v; want one of %d bytes", len(r.frames), err, want)
 		}
@@ -93,7 +93,7 @@ func TestMemoryOfALargeMessageIsGivenBack(t *testing.T) {
 }
 
 // What a callee appends to one frame must not run into the next.
-func TestFramesDoNotTouch(t *testing.T) {
+func TestFrameReaderCapsFrames(t *testing.T) {
 	r := newReader(strings.NewReader(message("a", "b")))
 	if _, err := r.next(); err != nil {
 		t.Fatal(err)
@@ -104,16 +104,16 @@ func TestFramesDoNotTouch(t *testing.T) {
 	}
 }
 
-func TestDeliveryDoesNotAllocate(t *testing.T) {
+func TestSubDeliversWithoutAllocating(t *testing.T) {
 	const messages = 10_000
 	one := message("kv_metrics", "publisher", "sequence", strings.Repeat("x", 250))
-	says := begun + strings.Repeat(one+command("PING", "\x00\x00context"), messages)
+	says := publisherHandshake + strings.Repeat(one+command("PING", "\x00\x00context"), messages)
 	s := Sub{Address: testAddress, Topics: []string{"a"}}
 	got := 0
 	allocs := testing.AllocsPerRun(1, func() {
-		c := &tape{Reader: strings.NewReader(says)}
-		s.Connected = func() { c.said.Reset() }
-		c.said.Grow(1 << 20)
+		c := &replayConn{Reader: strings.NewReader(says)}
+		s.OnConnected = func() { c.sent.Reset() }
+		c.sent.Grow(1 << 20)
 		replayInto(&s, c, func([][]byte) { got++ })
 	})
 	if got != 2*messages {

@@ -26,43 +26,43 @@ type peer struct {
 	sub    *Sub
 	conn   net.Conn
 	in     *bufio.Reader // of Read
-	reader reader
+	reader frameReader
 	out    []byte
 
-	handshake, ping, timeout, silence time.Duration
+	handshakeTimeout, pingInterval, timeout, silenceTimeout time.Duration
 
-	modern  bool // it speaks 3.1
-	pings   bool // it can be asked for a sign of life
-	traffic bool // the handshake, which has one deadline for everything, is over
+	isZMTP31      bool // it speaks 3.1
+	canPing       bool // it can be asked for a sign of life
+	handshakeDone bool // the handshake, which has one deadline for everything, is over
 
 	// The wait for the next frame, or for the rest of one.
-	began bool          // the first byte of a frame has come
-	armed bool          // the deadline is set
-	asked bool          // a ping is out
-	ttl   time.Duration // for which the last frame, a ping, promised the next one
+	frameStarted bool          // the first byte of a frame has come
+	deadlineSet  bool          // the deadline is set
+	pingSent     bool          // a ping is out
+	ttl          time.Duration // for which the last frame, a ping, promised the next one
 }
 
 func newPeer(s *Sub, conn net.Conn) *peer {
 	p := &peer{
-		sub:       s,
-		conn:      conn,
-		handshake: positive(s.Handshake, defaultHandshake),
-		ping:      cmp.Or(s.Ping, defaultPing),
-		timeout:   positive(s.Timeout, defaultTimeout),
-		silence:   s.Silence,
+		sub:              s,
+		conn:             conn,
+		handshakeTimeout: orDefault(s.HandshakeTimeout, defaultHandshakeTimeout),
+		pingInterval:     cmp.Or(s.PingInterval, defaultPingInterval),
+		timeout:          orDefault(s.Timeout, defaultTimeout),
+		silenceTimeout:   s.SilenceTimeout,
 	}
 	p.in = bufio.NewReaderSize(p, bufferSize)
-	p.reader = reader{
-		in:        p.in,
-		maxBytes:  positive(s.MaxMessage, defaultMessage),
-		maxFrames: positive(s.MaxFrames, defaultFrames),
-		began:     func() { p.began, p.armed = true, false },
-		ended:     func() { p.began, p.armed, p.asked, p.ttl = false, false, false, 0 },
+	p.reader = frameReader{
+		in:           p.in,
+		maxBytes:     orDefault(s.MaxMessage, defaultMaxMessage),
+		maxFrames:    orDefault(s.MaxFrames, defaultMaxFrames),
+		onFrameStart: func() { p.frameStarted, p.deadlineSet = true, false },
+		onFrameEnd:   func() { p.frameStarted, p.deadlineSet, p.pingSent, p.ttl = false, false, false, 0 },
 	}
 	return p
 }
 
-func positive[T int | time.Duration](v, otherwise T) T {
+func orDefault[T int | time.Duration](v, otherwise T) T {
 	if v > 0 {
 		return v
 	}
@@ -71,26 +71,26 @@ func positive[T int | time.Duration](v, otherwise T) T {
 
 // subscribe asks for the topics, and behind them for a sign of life.
 func (p *peer) subscribe(topics []string) error {
-	p.pings = p.modern && p.ping > 0
+	p.canPing = p.isZMTP31 && p.pingInterval > 0
 	b := p.out[:0]
 	for _, topic := range topics {
-		if p.modern {
+		if p.isZMTP31 {
 			b = appendFrame(b, flagCommand, "\x09SUBSCRIBE", topic)
 		} else {
 			// zeromq.rs knows only this form, and drops whoever sends it a command.
 			b = appendFrame(b, 0, "\x01", topic)
 		}
 	}
-	if p.pings {
+	if p.canPing {
 		b = appendFrame(b, flagCommand, pingCommand)
-		p.asked = true
+		p.pingSent = true
 	}
 	return p.write(b)
 }
 
 // next is the next message, or else word that the peer has answered a ping. What else
 // it commands is done on the way.
-func (p *peer) next() (frames [][]byte, pong bool, err error) {
+func (p *peer) nextMessage() (frames [][]byte, pong bool, err error) {
 	for {
 		isCommand, err := p.reader.next()
 		if err != nil || !isCommand {
@@ -104,7 +104,7 @@ func (p *peer) next() (frames [][]byte, pong bool, err error) {
 		case "PONG":
 			return nil, true, nil
 		case "PING":
-			err = p.pong(data)
+			err = p.answerPing(data)
 		case "ERROR":
 			err = parseError(data)
 		}
@@ -115,7 +115,7 @@ func (p *peer) next() (frames [][]byte, pong bool, err error) {
 }
 
 // pong answers a ping whoever sends it: libzmq before 4.3.3 calls itself 3.0, and pings.
-func (p *peer) pong(data []byte) error {
+func (p *peer) answerPing(data []byte) error {
 	if len(data) < 2 {
 		return errors.New("PING without a time to live")
 	}
@@ -138,12 +138,12 @@ func (p *peer) write(b []byte) error {
 
 // Read reads from the connection, for as long as the peer may let us wait.
 func (p *peer) Read(b []byte) (int, error) {
-	if !p.traffic {
+	if !p.handshakeDone {
 		return p.readHandshake(b)
 	}
 	for {
-		limit, late := p.patience()
-		if err := p.arm(limit); err != nil {
+		limit, timeoutError := p.nextTimeout()
+		if err := p.setDeadline(limit); err != nil {
 			return 0, err
 		}
 		n, err := p.conn.Read(b)
@@ -153,11 +153,11 @@ func (p *peer) Read(b []byte) (int, error) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err
 		}
-		p.armed = false
-		if late != nil {
-			return 0, late(limit)
+		p.deadlineSet = false
+		if timeoutError != nil {
+			return 0, timeoutError(limit)
 		}
-		p.asked = true
+		p.pingSent = true
 		if err := p.write(appendFrame(p.out[:0], flagCommand, pingCommand)); err != nil {
 			return 0, err
 		}
@@ -167,38 +167,40 @@ func (p *peer) Read(b []byte) (int, error) {
 func (p *peer) readHandshake(b []byte) (int, error) {
 	n, err := p.conn.Read(b)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, fmt.Errorf("not done in %v", p.handshake)
+		return 0, fmt.Errorf("not done in %v", p.handshakeTimeout)
 	}
 	return n, err
 }
 
 // patience is for how long to wait now, zero for ever, and what it means when nothing
 // comes; nil is that the peer is asked.
-func (p *peer) patience() (limit time.Duration, late func(time.Duration) error) {
+func (p *peer) nextTimeout() (limit time.Duration, timeoutError func(time.Duration) error) {
 	switch {
-	case p.began || p.reader.inside:
-		return p.timeout, unfinished
-	case p.asked:
-		return p.timeout, unanswered
-	case p.pings:
-		return p.ping, nil
+	case p.frameStarted || p.reader.inMessage:
+		return p.timeout, incompleteError
+	case p.pingSent:
+		return p.timeout, unansweredError
+	case p.canPing:
+		return p.pingInterval, nil
 	default:
-		return cmp.Or(p.ttl, p.silence), silent
+		return cmp.Or(p.ttl, p.silenceTimeout), silentError
 	}
 }
 
-func unfinished(d time.Duration) error {
+func incompleteError(d time.Duration) error {
 	return fmt.Errorf("the rest of a message is not there after %v", d)
 }
-func unanswered(d time.Duration) error { return fmt.Errorf("no sign of life for %v after a ping", d) }
-func silent(d time.Duration) error     { return fmt.Errorf("no sign of life for %v", d) }
+func unansweredError(d time.Duration) error {
+	return fmt.Errorf("no sign of life for %v after a ping", d)
+}
+func silentError(d time.Duration) error { return fmt.Errorf("no sign of life for %v", d) }
 
 // arm sets the deadline of a wait, once: bytes that trickle in do not move it.
-func (p *peer) arm(limit time.Duration) error {
-	if p.armed {
+func (p *peer) setDeadline(limit time.Duration) error {
+	if p.deadlineSet {
 		return nil
 	}
-	p.armed = true
+	p.deadlineSet = true
 	if limit <= 0 {
 		return p.conn.SetReadDeadline(time.Time{})
 	}

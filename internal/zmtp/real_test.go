@@ -18,7 +18,7 @@ import (
 )
 
 // patience is for tests that would wait for ever if they failed.
-const patience = 2 * time.Minute
+const testTimeout = 2 * time.Minute
 
 // python is one that has pyzmq, and so libzmq: DYNAMO_VENVS/pyzmq, or else python3.
 func python(t *testing.T) string {
@@ -40,13 +40,13 @@ func python(t *testing.T) string {
 }
 
 // publisher is a process of testdata/publisher.py.
-type publisher struct {
+type publisherProcess struct {
 	*exec.Cmd
 	endpoint string
 	out      *bufio.Scanner
 }
 
-func publish(t *testing.T, args ...string) *publisher {
+func startPublisher(t *testing.T, args ...string) *publisherProcess {
 	t.Helper()
 	cmd := exec.Command(python(t), append([]string{filepath.Join("testdata", "publisher.py")}, args...)...)
 	cmd.Stderr = t.Output()
@@ -61,16 +61,16 @@ func publish(t *testing.T, args ...string) *publisher {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &publisher{Cmd: cmd, out: bufio.NewScanner(out)}
+	p := &publisherProcess{Cmd: cmd, out: bufio.NewScanner(out)}
 	t.Cleanup(func() {
 		in.Close()
 		p.kill()
 	})
-	p.endpoint = strings.Replace(p.says(t, "listening "), "[::]", "[::1]", 1)
+	p.endpoint = strings.Replace(p.readLine(t, "listening "), "[::]", "[::1]", 1)
 	return p
 }
 
-func (p *publisher) says(t *testing.T, prefix string) string {
+func (p *publisherProcess) readLine(t *testing.T, prefix string) string {
 	t.Helper()
 	p.out.Scan()
 	text, ok := strings.CutPrefix(p.out.Text(), prefix)
@@ -80,15 +80,15 @@ func (p *publisher) says(t *testing.T, prefix string) string {
 	return text
 }
 
-func (p *publisher) kill() {
+func (p *publisherProcess) kill() {
 	p.Process.Kill()
 	p.Wait()
 }
 
 // number is an event's, which must be whole.
-func number(t *testing.T, topic string, frames [][]byte) uint64 {
+func eventNumber(t *testing.T, topic string, frames [][]byte) uint64 {
 	if len(frames) != 4 || string(frames[0]) != topic || len(frames[2]) != 8 {
-		t.Fatalf("got %s, want an event of %s", shown(frames), topic)
+		t.Fatalf("got %s, want an event of %s", formatFrames(frames), topic)
 	}
 	n := binary.BigEndian.Uint64(frames[2])
 	if want := append([]byte{1}, bytes.Repeat([]byte{byte(n % 251)}, int(n%300))...); !bytes.Equal(frames[3], want) {
@@ -98,18 +98,18 @@ func number(t *testing.T, topic string, frames [][]byte) uint64 {
 }
 
 // Heartbeats come in the middle of messages here, and every message arrives.
-func TestRealFloodArrivesWhole(t *testing.T) {
+func TestLibzmqFloodArrivesComplete(t *testing.T) {
 	const events = 300_000
-	p := publish(t, "flood", "tcp://127.0.0.1:*", fmt.Sprint(events))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	p := startPublisher(t, "flood", "tcp://127.0.0.1:*", fmt.Sprint(events))
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	next, start := uint64(0), time.Time{}
-	s := &Sub{Address: p.endpoint, Topics: []string{"kv_met"}, Ping: 50 * time.Millisecond, Timeout: patience}
+	s := &Sub{Address: p.endpoint, Topics: []string{"kv_met"}, PingInterval: 50 * time.Millisecond, Timeout: testTimeout}
 	err := s.Run(ctx, func(frames [][]byte) {
 		if next == 0 {
 			start = time.Now()
 		}
-		if n := number(t, "kv_metrics", frames); n != next {
+		if n := eventNumber(t, "kv_metrics", frames); n != next {
 			t.Fatalf("got event %d, want %d", n, next)
 		}
 		if next++; next == events {
@@ -120,20 +120,20 @@ func TestRealFloodArrivesWhole(t *testing.T) {
 		t.Fatalf("got %d events and error %v, want %d and none", next, err, events)
 	}
 	t.Logf("%.0f events a second", events/time.Since(start).Seconds())
-	if got, want := p.says(t, "subscription "), fmt.Sprintf("01%x", "kv_met"); got != want {
+	if got, want := p.readLine(t, "subscription "), fmt.Sprintf("01%x", "kv_met"); got != want {
 		t.Errorf("the publisher heard %s, want %s", got, want)
 	}
 }
 
 // libzmq would have hung up if it had missed the answer to one of its pings.
-func TestRealHeartbeatsAreAnswered(t *testing.T) {
-	p := publish(t, "quiet", "tcp://[::]:*")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func TestLibzmqHeartbeatsAreAnswered(t *testing.T) {
+	p := startPublisher(t, "quiet", "tcp://[::]:*")
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	connected, got := 0, 0
-	s := &Sub{Address: p.endpoint, Topics: []string{""}, Ping: 30 * time.Millisecond, Connected: func() { connected++ }}
+	s := &Sub{Address: p.endpoint, Topics: []string{""}, PingInterval: 30 * time.Millisecond, OnConnected: func() { connected++ }}
 	err := s.Run(ctx, func(frames [][]byte) {
-		number(t, "kv_metrics", frames)
+		eventNumber(t, "kv_metrics", frames)
 		got++
 		cancel()
 	})
@@ -143,16 +143,16 @@ func TestRealHeartbeatsAreAnswered(t *testing.T) {
 }
 
 // step waits for what it wants to hear, and then does something to the publisher.
-type step struct {
+type reconnectStep struct {
 	want string // "event", or what the status is
 	then func()
 }
 
-func keepThrough(t *testing.T, s *Sub, steps []step) {
+func runSteps(t *testing.T, s *Sub, steps []reconnectStep) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
-	heard := func(what string) {
+	received := func(what string) {
 		if len(steps) > 0 && strings.Contains(what, steps[0].want) {
 			if steps[0].then != nil {
 				steps[0].then()
@@ -163,28 +163,28 @@ func keepThrough(t *testing.T, s *Sub, steps []step) {
 			cancel()
 		}
 	}
-	err := s.Keep(ctx,
-		func(frames [][]byte) { number(t, "kv_metrics", frames); heard("event") },
-		func(err error) { t.Log(err); heard(fmt.Sprint(err)) })
+	err := s.RunReconnecting(ctx,
+		func(frames [][]byte) { eventNumber(t, "kv_metrics", frames); received("event") },
+		func(err error) { t.Log(err); received(fmt.Sprint(err)) })
 	if err != nil || len(steps) > 0 {
 		t.Errorf("got error %v with %d steps to go, want none", err, len(steps))
 	}
 }
 
-func TestRealPublisherKilledAndRestarted(t *testing.T) {
-	p := publish(t, "tick", "tcp://127.0.0.1:*")
-	keepThrough(t, &Sub{Address: p.endpoint, Topics: []string{"kv_metrics"}}, []step{
+func TestLibzmqPublisherKilledAndRestarted(t *testing.T) {
+	p := startPublisher(t, "tick", "tcp://127.0.0.1:*")
+	runSteps(t, &Sub{Address: p.endpoint, Topics: []string{"kv_metrics"}}, []reconnectStep{
 		{"<nil>", nil},
 		{"event", p.kill},
 		{"closed by the peer", nil},
-		{"connection refused", func() { publish(t, "tick", p.endpoint) }},
+		{"connection refused", func() { startPublisher(t, "tick", p.endpoint) }},
 		{"<nil>", nil},
 		{"event", nil},
 	})
 }
 
-func TestRealPublisherStopsAndGoesOn(t *testing.T) {
-	p := publish(t, "tick", "tcp://127.0.0.1:*")
+func TestLibzmqPublisherStoppedAndContinued(t *testing.T) {
+	p := startPublisher(t, "tick", "tcp://127.0.0.1:*")
 	signal := func(s os.Signal) func() {
 		return func() {
 			if err := p.Process.Signal(s); err != nil {
@@ -194,9 +194,9 @@ func TestRealPublisherStopsAndGoesOn(t *testing.T) {
 	}
 	s := &Sub{
 		Address: p.endpoint, Topics: []string{"kv_metrics"},
-		Ping: 200 * time.Millisecond, Timeout: 300 * time.Millisecond, Handshake: time.Second,
+		PingInterval: 200 * time.Millisecond, Timeout: 300 * time.Millisecond, HandshakeTimeout: time.Second,
 	}
-	keepThrough(t, s, []step{
+	runSteps(t, s, []reconnectStep{
 		{"event", signal(syscall.SIGSTOP)},
 		{"no sign of life for 300ms after a ping", nil},
 		{"handshake: not done in 1s", signal(syscall.SIGCONT)},
@@ -205,15 +205,15 @@ func TestRealPublisherStopsAndGoesOn(t *testing.T) {
 	})
 }
 
-func TestRealBroker(t *testing.T) {
-	p := publish(t, "broker", "tcp://127.0.0.1:*")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func TestLibzmqBroker(t *testing.T) {
+	p := startPublisher(t, "broker", "tcp://127.0.0.1:*")
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	next := map[string]uint64{}
 	s := &Sub{Address: p.endpoint, Topics: []string{"namespace.a.kv_metrics", "namespace.b.", "namespace.c."}}
 	err := s.Run(ctx, func(frames [][]byte) {
 		topic := string(frames[0])
-		n := number(t, topic, frames)
+		n := eventNumber(t, topic, frames)
 		if want, known := next[topic]; known && n != want {
 			t.Errorf("%s: got event %d, want %d", topic, n, want)
 		}
@@ -227,13 +227,13 @@ func TestRealBroker(t *testing.T) {
 	}
 }
 
-func TestRealStrangersAreRefused(t *testing.T) {
+func TestLibzmqOtherSocketsAreRejected(t *testing.T) {
 	for kind, want := range map[string]string{
 		"pusher": `the peer's socket is a "PUSH"; want PUB or XPUB`,
 		// It hangs up before it has said what it wants.
 		"curve": "as libzmq does if it wants another socket type or security mechanism",
 	} {
-		p := publish(t, kind, "tcp://127.0.0.1:*")
+		p := startPublisher(t, kind, "tcp://127.0.0.1:*")
 		s := &Sub{Address: p.endpoint, Topics: []string{""}}
 		err := s.Run(t.Context(), func([][]byte) {})
 		if got := fmt.Sprint(err); !strings.Contains(got, want) {

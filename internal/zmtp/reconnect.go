@@ -16,24 +16,24 @@ var pauses = backoff.Policy{First: 100 * time.Millisecond, Longest: 5 * time.Sec
 //
 // Status, which may be nil, hears nil when the subscription is set, and else why it is
 // not, whenever that changes. Between the two messages are lost: publishers keep none.
-func (s *Sub) Keep(ctx context.Context, deliver func(frames [][]byte), status func(error)) error {
-	if _, err := s.check(); err != nil {
+func (s *Sub) RunReconnecting(ctx context.Context, deliver func(frames [][]byte), status func(error)) error {
+	if _, err := s.validate(); err != nil {
 		return err
 	}
-	l := link{status: status}
+	l := statusReporter{status: status}
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		var since time.Time
 		err := s.run(ctx, deliver, func() {
 			since = time.Now()
-			l.set(nil)
-			s.connected()
+			l.report(nil)
+			s.callOnConnected()
 		})
 		if ctx.Err() != nil {
 			return nil
 		}
-		l.set(err)
-		if s.Failed != nil {
-			s.Failed(err)
+		l.report(err)
+		if s.OnFailure != nil {
+			s.OnFailure(err)
 		}
 		// Who accepts us only to fail right after is not tried any faster for it.
 		if !since.IsZero() && time.Since(since) >= pauses.Longest {
@@ -45,19 +45,19 @@ func (s *Sub) Keep(ctx context.Context, deliver func(frames [][]byte), status fu
 }
 
 // link tells status each change once.
-type link struct {
-	status func(error)
-	known  bool
-	last   string // trouble, "" if none
+type statusReporter struct {
+	status   func(error)
+	reported bool
+	last     string // trouble, "" if none
 }
 
-func (l *link) set(err error) {
+func (l *statusReporter) report(err error) {
 	now := ""
 	if err != nil {
 		now = err.Error()
 	}
-	if l.status != nil && (!l.known || now != l.last) {
+	if l.status != nil && (!l.reported || now != l.last) {
 		l.status(err)
 	}
-	l.known, l.last = true, now
+	l.reported, l.last = true, now
 }

@@ -11,37 +11,37 @@ import (
 )
 
 // listen is a publisher's address, and accept waits for the next subscriber.
-func listen(t testing.TB, address string) (endpoint string, accept func() *player) {
+func listen(t testing.TB, address string) (endpoint string, accept func() *fakePublisher) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Skipf("listen on %s: %v", address, err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return "tcp://" + l.Addr().String(), func() *player {
+	return "tcp://" + l.Addr().String(), func() *fakePublisher {
 		conn, err := l.Accept()
 		if err != nil {
 			t.Error(err)
 			conn, _ = net.Pipe()
 		}
-		return &player{t, conn}
+		return &fakePublisher{t, conn}
 	}
 }
 
-func TestRunOnTCP(t *testing.T) {
-	large := strings.Repeat("0123456789abcdef", defaultMessage/16)
+func TestSubRunOverTCP(t *testing.T) {
+	large := strings.Repeat("0123456789abcdef", defaultMaxMessage/16)
 	for _, host := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(host, func(t *testing.T) {
 			endpoint, accept := listen(t, host)
 			go func() {
 				p := accept()
 				defer p.conn.Close()
-				p.accept(1, "a", "b")
-				p.say(message("a", "1") + message(large) + message("b", ""))
-				p.say("\x01\x01a")
+				p.acceptSubscription(1, "a", "b")
+				p.send(message("a", "1") + message(large) + message("b", ""))
+				p.send("\x01\x01a")
 			}()
 			var got []string
 			s := &Sub{Address: endpoint, Topics: []string{"a", "b"}}
-			err := s.Run(t.Context(), func(frames [][]byte) { got = append(got, shown(frames)) })
+			err := s.Run(t.Context(), func(frames [][]byte) { got = append(got, formatFrames(frames)) })
 			if want := []string{`["a"]["1"]`, fmt.Sprintf("[%q]", large), `["b"][""]`}; strings.Join(got, "") != strings.Join(want, "") {
 				t.Errorf("delivered %.99q, want %.99q", got, want)
 			}
@@ -53,11 +53,11 @@ func TestRunOnTCP(t *testing.T) {
 }
 
 // Ports of ours would make each error a new one.
-func TestErrorsOfTheNetworkNameThePublisherOnly(t *testing.T) {
+func TestSubErrorsNameOnlyThePublisher(t *testing.T) {
 	endpoint, accept := listen(t, "127.0.0.1:0")
 	go func() {
 		p := accept()
-		p.accept(1, "a")
+		p.acceptSubscription(1, "a")
 		p.conn.(*net.TCPConn).SetLinger(0) // hang up with a reset
 		p.conn.Close()
 	}()
@@ -80,19 +80,19 @@ func TestErrorsOfTheNetworkNameThePublisherOnly(t *testing.T) {
 
 // Whatever Run is waiting for, it returns with ctx and leaves nothing behind: synctest
 // fails a test whose goroutines do not end.
-func TestRunEndsWithItsContext(t *testing.T) {
-	for name, script := range map[string]func(p *player){
-		"in the greeting":           func(p *player) { p.rest() },
-		"waiting for READY":         func(p *player) { p.hear(greeting); p.say(greetingOf(3, 1)); p.rest() },
-		"waiting for a first reply": func(p *player) { p.greet(1); p.rest() },
-		"idle":                      func(p *player) { p.accept(0, "a"); p.rest() },
-		"within a frame":            func(p *player) { p.accept(0, "a"); p.say("\x00\x05a"); p.rest() },
+func TestSubRunEndsWithContext(t *testing.T) {
+	for name, script := range map[string]func(p *fakePublisher){
+		"in the greeting":           func(p *fakePublisher) { p.readAll() },
+		"waiting for READY":         func(p *fakePublisher) { p.expect(greeting); p.send(greetingOf(3, 1)); p.readAll() },
+		"waiting for a first reply": func(p *fakePublisher) { p.shakeHands(1); p.readAll() },
+		"idle":                      func(p *fakePublisher) { p.acceptSubscription(0, "a"); p.readAll() },
+		"within a frame":            func(p *fakePublisher) { p.acceptSubscription(0, "a"); p.send("\x00\x05a"); p.readAll() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				o := performUntil(t, ctx, Sub{}, script)
+				o := runAgainstUntil(t, ctx, Sub{}, script)
 				if o.err != nil || o.took != time.Second {
 					t.Errorf("ended after %v with %v, want 1s and no error", o.took, o.err)
 				}
@@ -101,16 +101,16 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestCancellationOnTCP(t *testing.T) {
+func TestSubRunCancelledOverTCP(t *testing.T) {
 	endpoint, accept := listen(t, "127.0.0.1:0")
 	said := make(chan string)
 	go func() {
 		p := accept()
-		p.accept(1, "a")
-		said <- p.rest()
+		p.acceptSubscription(1, "a")
+		said <- p.readAll()
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &Sub{Address: endpoint, Topics: []string{"a"}, Connected: cancel}
+	s := &Sub{Address: endpoint, Topics: []string{"a"}, OnConnected: cancel}
 	if err := s.Run(ctx, func([][]byte) {}); err != nil {
 		t.Errorf("got error %v, want none", err)
 	}
@@ -119,30 +119,30 @@ func TestCancellationOnTCP(t *testing.T) {
 	}
 }
 
-func TestKeepOnTCP(t *testing.T) {
+func TestRunReconnectingOverTCP(t *testing.T) {
 	endpoint, accept := listen(t, "127.0.0.1:0")
 	go func() {
 		for n := range 3 {
 			p := accept()
-			p.accept(byte(n%2), "a")
-			p.say(message("a", fmt.Sprint(n)))
+			p.acceptSubscription(byte(n%2), "a")
+			p.send(message("a", fmt.Sprint(n)))
 			if n == 2 {
-				p.rest()
+				p.readAll()
 			}
 			p.conn.Close()
 		}
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
-	var heard []string
+	var received []string
 	s := &Sub{Address: endpoint, Topics: []string{"a"}}
-	err := s.Keep(ctx, func(frames [][]byte) {
-		heard = append(heard, shown(frames))
-		if len(heard) == 8 {
+	err := s.RunReconnecting(ctx, func(frames [][]byte) {
+		received = append(received, formatFrames(frames))
+		if len(received) == 8 {
 			cancel()
 		}
-	}, func(err error) { heard = append(heard, fmt.Sprint(err)) })
+	}, func(err error) { received = append(received, fmt.Sprint(err)) })
 	if err != nil {
 		t.Errorf("got error %v, want none", err)
 	}
-	expect(t, heard, "<nil>", `["a"]["0"]`, "closed by the peer: EOF", "<nil>", `["a"]["1"]`, "closed by the peer: EOF", "<nil>", `["a"]["2"]`)
+	wantEvents(t, received, "<nil>", `["a"]["0"]`, "closed by the peer: EOF", "<nil>", `["a"]["1"]`, "closed by the peer: EOF", "<nil>", `["a"]["2"]`)
 }

@@ -12,9 +12,9 @@ import (
 
 // Each publisher stalls in its own way, after the subscription. What it is asked
 // meanwhile, and when it is given up, is exact: the clock is the test's.
-func TestStalledPublishersAreGivenUp(t *testing.T) {
+func TestSubDropsStalledPublishers(t *testing.T) {
 	const second = time.Second
-	patient := Sub{Ping: 3 * second, Timeout: 2 * second}
+	patient := Sub{PingInterval: 3 * second, Timeout: 2 * second}
 	for _, test := range []struct {
 		name  string
 		sub   Sub
@@ -31,27 +31,27 @@ func TestStalledPublishersAreGivenUp(t *testing.T) {
 		{"within a length", patient, 1, "\x02\x00", "the rest of a message is not there after 2s", 2 * second, ""},
 		{"between the frames of a message", patient, 1, "\x01\x01a", "the rest of a message is not there after 2s", 2 * second, ""},
 		{"within a command", patient, 1, "\x04\x05\x04PO", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"silent, 3.0", Sub{Silence: time.Hour}, 0, message("a"), "no sign of life for 1h0m0s", time.Hour, ""},
+		{"silent, 3.0", Sub{SilenceTimeout: time.Hour}, 0, message("a"), "no sign of life for 1h0m0s", time.Hour, ""},
 		{"within a frame, 3.0", patient, 0, "\x00\x05abc", "the rest of a message is not there after 2s", 2 * second, ""},
 		{"between the frames of a message, 3.0", patient, 0, "\x01\x01a", "the rest of a message is not there after 2s", 2 * second, ""},
 		{"silent after a ping with a time to live, 3.0", patient, 0, command("PING", "\x00\x0a"), "no sign of life for 1s", second, emptyPong},
-		{"silent, never asked", Sub{Ping: -1, Silence: time.Minute}, 1, "", "no sign of life for 1m0s", time.Minute, ""},
+		{"silent, never asked", Sub{PingInterval: -1, SilenceTimeout: time.Minute}, 1, "", "no sign of life for 1m0s", time.Minute, ""},
 		{"silent, by default", Sub{}, 1, "", "no sign of life for 5s after a ping", 10 * second, subPing},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked := ""
-				o := perform(t, test.sub, func(p *player) {
-					if test.sub.Ping < 0 {
-						p.greet(test.minor)
-						p.hear(command("SUBSCRIBE", "a"))
+				o := runAgainst(t, test.sub, func(p *fakePublisher) {
+					if test.sub.PingInterval < 0 {
+						p.shakeHands(test.minor)
+						p.expect(command("SUBSCRIBE", "a"))
 					} else {
-						p.accept(test.minor, "a")
+						p.acceptSubscription(test.minor, "a")
 					}
-					p.say(test.says)
-					asked = p.rest()
+					p.send(test.says)
+					asked = p.readAll()
 				})
-				o.failsWith(t, test.want)
+				o.wantError(t, test.want)
 				if o.took != test.after {
 					t.Errorf("given up after %v, want %v", o.took, test.after)
 				}
@@ -63,11 +63,11 @@ func TestStalledPublishersAreGivenUp(t *testing.T) {
 	}
 }
 
-func TestStalledHandshakesAreGivenUp(t *testing.T) {
-	s := Sub{Handshake: 4 * time.Second}
-	for name, script := range map[string]func(p *player){
-		"says nothing": func(p *player) { p.rest() },
-		"reads nothing": func(p *player) {
+func TestSubDropsStalledHandshakes(t *testing.T) {
+	s := Sub{HandshakeTimeout: 4 * time.Second}
+	for name, script := range map[string]func(p *fakePublisher){
+		"says nothing": func(p *fakePublisher) { p.readAll() },
+		"reads nothing": func(p *fakePublisher) {
 			for gone := false; !gone; { // by a writer's deadline alone: a read would be an answer
 				time.Sleep(time.Second)
 				p.conn.SetWriteDeadline(time.Now())
@@ -75,46 +75,46 @@ func TestStalledHandshakesAreGivenUp(t *testing.T) {
 				gone = err == io.ErrClosedPipe
 			}
 		},
-		"says a byte at a time": func(p *player) {
-			go p.rest()
+		"says a byte at a time": func(p *fakePublisher) {
+			go p.readAll()
 			for b := range strings.SplitSeq(greetingOf(3, 1)+readyPUB, "") {
 				time.Sleep(100 * time.Millisecond)
-				p.say(b)
+				p.send(b)
 			}
 		},
-		"stops before READY": func(p *player) {
-			p.hear(greeting)
-			p.say(greetingOf(3, 1))
-			p.rest()
+		"stops before READY": func(p *fakePublisher) {
+			p.expect(greeting)
+			p.send(greetingOf(3, 1))
+			p.readAll()
 		},
-		"stops within READY": func(p *player) {
-			p.hear(greeting)
-			p.say(greetingOf(3, 1) + readyPUB[:5])
-			p.rest()
+		"stops within READY": func(p *fakePublisher) {
+			p.expect(greeting)
+			p.send(greetingOf(3, 1) + readyPUB[:5])
+			p.readAll()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := perform(t, s, script)
-				o.failsWith(t, "handshake: ")
-				if o.took != s.Handshake {
-					t.Errorf("given up after %v, want %v", o.took, s.Handshake)
+				o := runAgainst(t, s, script)
+				o.wantError(t, "handshake: ")
+				if o.took != s.HandshakeTimeout {
+					t.Errorf("given up after %v, want %v", o.took, s.HandshakeTimeout)
 				}
 			})
 		})
 	}
 }
 
-func TestDiallingIsGivenUp(t *testing.T) {
+func TestSubLimitsDialling(t *testing.T) {
 	for given, want := range map[time.Duration]time.Duration{4 * time.Second: 4 * time.Second, 0: 5 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			s := Sub{Handshake: given}
+			s := Sub{HandshakeTimeout: given}
 			s.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			o := follow(t.Context(), s)
-			o.failsWith(t, "dial: context deadline exceeded")
+			o := runSub(t.Context(), s)
+			o.wantError(t, "dial: context deadline exceeded")
 			if o.took != want {
 				t.Errorf("given up after %v, want %v", o.took, want)
 			}
@@ -122,29 +122,29 @@ func TestDiallingIsGivenUp(t *testing.T) {
 	}
 }
 
-// TestAHandshakeHasItsTime, by default.
-func TestAHandshakeHasItsTime(t *testing.T) {
+// TestSubLimitsHandshakesByDefault, by default.
+func TestSubLimitsHandshakesByDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := perform(t, Sub{}, func(p *player) {
-			p.hear(greeting)
+		o := runAgainst(t, Sub{}, func(p *fakePublisher) {
+			p.expect(greeting)
 			time.Sleep(time.Minute)
 		})
-		o.failsWith(t, "handshake: not done in 5s")
+		o.wantError(t, "handshake: not done in 5s")
 	})
 }
 
 // Bytes that trickle in are no sign of life: a frame is.
-func TestTricklingFrameIsGivenUp(t *testing.T) {
+func TestSubDropsTricklingFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := perform(t, Sub{Timeout: 2 * time.Second}, func(p *player) {
-			p.accept(1, "a")
-			p.say("\x00\x64")
+		o := runAgainst(t, Sub{Timeout: 2 * time.Second}, func(p *fakePublisher) {
+			p.acceptSubscription(1, "a")
+			p.send("\x00\x64")
 			for range 100 {
 				time.Sleep(100 * time.Millisecond)
-				p.say("x")
+				p.send("x")
 			}
 		})
-		o.failsWith(t, "the rest of a message is not there after 2s")
+		o.wantError(t, "the rest of a message is not there after 2s")
 		if o.took != 2*time.Second {
 			t.Errorf("given up after %v, want 2s", o.took)
 		}
@@ -152,11 +152,11 @@ func TestTricklingFrameIsGivenUp(t *testing.T) {
 }
 
 // A publisher that pings without end and never reads the answers.
-func TestPublisherThatDoesNotReadIsGivenUp(t *testing.T) {
+func TestSubDropsPublishersThatDoNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := perform(t, Sub{Timeout: 2 * time.Second}, func(p *player) {
-			p.accept(1, "a")
-			p.say(strings.Repeat(command("PING", "\x00\x00"), 1000))
+		o := runAgainst(t, Sub{Timeout: 2 * time.Second}, func(p *fakePublisher) {
+			p.acceptSubscription(1, "a")
+			p.send(strings.Repeat(command("PING", "\x00\x00"), 1000))
 			// Waits for the end by writing, since reading would be what it does not do.
 			for {
 				if _, err := io.WriteString(p.conn, subPing); err != nil {
@@ -164,24 +164,24 @@ func TestPublisherThatDoesNotReadIsGivenUp(t *testing.T) {
 				}
 			}
 		})
-		o.failsWith(t, "the peer has read nothing for 2s")
+		o.wantError(t, "the peer has read nothing for 2s")
 		if o.took != 2*time.Second {
 			t.Errorf("given up after %v, want 2s", o.took)
 		}
 	})
 }
 
-func TestQuietPublisherThatAnswersIsKept(t *testing.T) {
+func TestSubKeepsQuietPublishersThatAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := perform(t, Sub{Ping: time.Second}, func(p *player) {
-			p.accept(1, "a")
+		o := runAgainst(t, Sub{PingInterval: time.Second}, func(p *fakePublisher) {
+			p.acceptSubscription(1, "a")
 			for range 3600 {
-				p.hear(subPing)
-				p.say(emptyPong)
+				p.expect(subPing)
+				p.send(emptyPong)
 			}
-			p.say(message("a"))
+			p.send(message("a"))
 		})
-		o.heard(t, `["a"]`)
+		o.wantMessages(t, `["a"]`)
 		if o.took != time.Hour {
 			t.Errorf("lasted %v, want 1h", o.took)
 		}
@@ -189,50 +189,50 @@ func TestQuietPublisherThatAnswersIsKept(t *testing.T) {
 }
 
 // Any frame is a sign of life, so that who talks is never asked.
-func TestPublisherThatTalksIsNotAsked(t *testing.T) {
+func TestSubDoesNotPingBusyPublishers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := perform(t, Sub{Ping: time.Second}, func(p *player) {
-			p.accept(1, "a")
+		o := runAgainst(t, Sub{PingInterval: time.Second}, func(p *fakePublisher) {
+			p.acceptSubscription(1, "a")
 			for _, says := range []string{message("a"), command("PONG", ""), command("NEWS", ""), message("a", "b")} {
 				time.Sleep(time.Second - 1)
-				p.say(says)
+				p.send(says)
 			}
 			time.Sleep(time.Second - 1)
 			p.conn.SetReadDeadline(time.Now())
-			if said := p.rest(); said != "" {
+			if said := p.readAll(); said != "" {
 				t.Errorf("the publisher heard %q, want nothing", said)
 			}
 		})
-		o.heard(t, `["a"]`, `["a"]["b"]`)
+		o.wantMessages(t, `["a"]`, `["a"]["b"]`)
 	})
 }
 
 // A publisher of 3.0 may have nothing to say for days, and cannot be asked.
-func TestOldPublisherMayBeSilent(t *testing.T) {
+func TestSubKeepsSilentPublishersOfZMTP30(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := perform(t, Sub{}, func(p *player) {
-			p.accept(0, "a")
+		o := runAgainst(t, Sub{}, func(p *fakePublisher) {
+			p.acceptSubscription(0, "a")
 			time.Sleep(72 * time.Hour)
-			p.say(message("a"))
+			p.send(message("a"))
 		})
-		o.heard(t, `["a"]`)
-		o.failsWith(t, "closed by the peer: EOF")
+		o.wantMessages(t, `["a"]`)
+		o.wantError(t, "closed by the peer: EOF")
 	})
 }
 
 // What was due while deliver ran is read before anybody is given up for it.
-func TestSlowDeliveryIsNotThePublishersFault(t *testing.T) {
+func TestSubReadsPendingMessagesAfterSlowDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := pipe()
 		go func() {
 			defer theirs.Close()
-			p := &player{t, theirs}
-			p.accept(1, "a")
-			p.say(message("a"))
-			p.say(message("b"))
+			p := &fakePublisher{t, theirs}
+			p.acceptSubscription(1, "a")
+			p.send(message("a"))
+			p.send(message("b"))
 		}()
 		delivered := 0
-		s := &Sub{Address: testAddress, Topics: []string{"a"}, Ping: time.Second, Timeout: time.Second}
+		s := &Sub{Address: testAddress, Topics: []string{"a"}, PingInterval: time.Second, Timeout: time.Second}
 		s.Dial = func(context.Context, string) (net.Conn, error) { return ours, nil }
 		s.Run(t.Context(), func([][]byte) {
 			delivered++

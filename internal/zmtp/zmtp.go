@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	defaultMessage   = 1 << 20
-	defaultFrames    = 64
-	defaultHandshake = 5 * time.Second
-	defaultPing      = 5 * time.Second
-	defaultTimeout   = 5 * time.Second
+	defaultMaxMessage       = 1 << 20
+	defaultMaxFrames        = 64
+	defaultHandshakeTimeout = 5 * time.Second
+	defaultPingInterval     = 5 * time.Second
+	defaultTimeout          = 5 * time.Second
 )
 
 // keepAlive finds a dead host where nothing else does: behind a ZMTP 3.0 connection
@@ -39,33 +39,33 @@ type Sub struct {
 	MaxMessage int // bytes of all frames of a message; 1 MiB if zero
 	MaxFrames  int // of a message; 64 if zero
 
-	Handshake time.Duration // bounds dialling, and again the handshake; 5 s if zero
+	HandshakeTimeout time.Duration // bounds dialling, and again the handshake; 5 s if zero
 
 	// A publisher that was silent for Ping is asked for a sign of life, and given up
 	// when none comes within Timeout: one that is dead or stalled is noticed after the
 	// sum of both. 5 s each if zero; a negative Ping asks never. Timeout also bounds
 	// the arrival of the rest of a frame or message that has begun, and each write.
-	Ping, Timeout time.Duration
+	PingInterval, Timeout time.Duration
 
 	// Silence bounds the silence of a publisher that cannot be asked, because its ZMTP is
 	// 3.0 or Ping is negative. Zero is no bound: it may have nothing to say for days. One
 	// that pings us with a time to live has set its own.
-	Silence time.Duration
+	SilenceTimeout time.Duration
 
 	// Connected, if not nil, is called each time the subscription is set: when the
 	// publisher has answered behind it, or, if it cannot be asked, when it is sent.
 	// libzmq answers from another thread than it publishes from, so that what is
 	// published within the next millisecond or so may still be missed.
-	Connected func()
+	OnConnected func()
 
 	// Turn, if not nil, is called before each attempt to connect, and waits until that may
 	// begin. What it returns is called once the subscription is set, or the attempt has
 	// failed. It must return when ctx ends.
-	Turn func(ctx context.Context) (over func())
+	BeforeDial func(ctx context.Context) (release func())
 
 	// Failed, if not nil, hears why an attempt of Keep's, or a connection, came to its end.
 	// Unlike status it hears each, also the same again.
-	Failed func(error)
+	OnFailure func(error)
 
 	// Dial, if not nil, connects, instead of TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -80,7 +80,7 @@ type Sub struct {
 // without allocating. It is the publisher that selects by topic: what one sends that
 // was not asked for is delivered all the same, and asking for "a" also gets "ab".
 func (s *Sub) Run(ctx context.Context, deliver func(frames [][]byte)) error {
-	err := s.run(ctx, deliver, s.connected)
+	err := s.run(ctx, deliver, s.callOnConnected)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -89,40 +89,40 @@ func (s *Sub) Run(ctx context.Context, deliver func(frames [][]byte)) error {
 
 // run is Run, but always ends with an error, whether ctx has ended or not.
 func (s *Sub) run(ctx context.Context, deliver func(frames [][]byte), connected func()) error {
-	address, err := s.check()
+	address, err := s.validate()
 	if err != nil {
 		return err
 	}
-	over := func() {}
-	if s.Turn != nil {
-		over = sync.OnceFunc(s.Turn(ctx))
+	release := func() {}
+	if s.BeforeDial != nil {
+		release = sync.OnceFunc(s.BeforeDial(ctx))
 	}
-	defer over()
-	conn, err := s.connect(ctx, address)
+	defer release()
+	conn, err := s.dial(ctx, address)
 	if err != nil {
-		return s.failed("dial: ", err)
+		return s.wrapError("dial: ", err)
 	}
 	p := newPeer(s, conn) // only now: thousands may dial in vain
 	defer p.conn.Close()
 	defer context.AfterFunc(ctx, func() { p.conn.Close() })()
 
-	if err := p.greet(); err != nil {
-		return s.failed("handshake: ", err)
+	if err := p.shakeHands(); err != nil {
+		return s.wrapError("handshake: ", err)
 	}
-	return s.failed("", p.follow(deliver, func() { over(); connected() }))
+	return s.wrapError("", p.receive(deliver, func() { release(); connected() }))
 }
 
 // follow subscribes and delivers until there is an error.
-func (p *peer) follow(deliver func(frames [][]byte), connected func()) error {
+func (p *peer) receive(deliver func(frames [][]byte), connected func()) error {
 	if err := p.subscribe(p.sub.Topics); err != nil {
 		return err
 	}
-	set := !p.pings
+	set := !p.canPing
 	if set {
 		connected()
 	}
 	for {
-		frames, pong, err := p.next()
+		frames, pong, err := p.nextMessage()
 		if err != nil {
 			return err
 		}
@@ -137,7 +137,7 @@ func (p *peer) follow(deliver func(frames [][]byte), connected func()) error {
 }
 
 // check says what no attempt can mend.
-func (s *Sub) check() (address string, err error) {
+func (s *Sub) validate() (address string, err error) {
 	if len(s.Topics) == 0 {
 		return "", fmt.Errorf(`subscription at %s: no topics; "" subscribes to everything`, s.Address)
 	}
@@ -148,14 +148,14 @@ func (s *Sub) check() (address string, err error) {
 	return address, nil
 }
 
-func (s *Sub) connected() {
-	if s.Connected != nil {
-		s.Connected()
+func (s *Sub) callOnConnected() {
+	if s.OnConnected != nil {
+		s.OnConnected()
 	}
 }
 
-func (s *Sub) connect(ctx context.Context, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, positive(s.Handshake, defaultHandshake))
+func (s *Sub) dial(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, orDefault(s.HandshakeTimeout, defaultHandshakeTimeout))
 	defer cancel()
 	if s.Dial != nil {
 		return s.Dial(ctx, address)
@@ -167,7 +167,7 @@ func (s *Sub) connect(ctx context.Context, address string) (net.Conn, error) {
 // failed says where and in which step something went wrong. Errors of package net
 // repeat the address and name a port of ours that is another each time: without
 // them the same trouble reads the same.
-func (s *Sub) failed(step string, err error) error {
+func (s *Sub) wrapError(step string, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
