@@ -24,10 +24,10 @@ import (
 )
 
 // patience bounds the wait for whatever must happen.
-const patience = time.Minute
+const waitTimeout = time.Minute
 
 // stage is what all measures need: the programs, the servers, and connections to them.
-type stage struct {
+type environment struct {
 	options
 	table table
 
@@ -41,8 +41,8 @@ type stage struct {
 
 // newStage builds the programs and starts the servers: NATS as a process, so that its
 // work is nobody else's, and etcd, which has next to none, in this one.
-func newStage(ctx context.Context, o options) (s *stage, err error) {
-	s = &stage{options: o, table: table{quick: o.quick}}
+func newEnvironment(ctx context.Context, o options) (s *environment, err error) {
+	s = &environment{options: o, table: table{quick: o.quick}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -71,14 +71,14 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	if s.nats, err = s.connect(ctx); err != nil {
 		return nil, err
 	}
-	s.client, err = connect.Etcd(ctx, s.etcd.Endpoint(), noEnv, quiet)
+	s.client, err = connect.DialEtcd(ctx, s.etcd.Endpoint(), noEnv, quiet)
 	if err == nil && s.client == nil {
 		err = ctx.Err()
 	}
 	return s, err
 }
 
-func (s *stage) close() {
+func (s *environment) close() {
 	if s.client != nil {
 		s.client.Close()
 	}
@@ -99,11 +99,11 @@ var quiet = slog.New(slog.DiscardHandler)
 func noEnv(string) string { return "" }
 
 // connect is a further connection to NATS.
-func (s *stage) connect(ctx context.Context) (*nats.Conn, error) {
+func (s *environment) connect(ctx context.Context) (*nats.Conn, error) {
 	var nc *nats.Conn
 	err := until(ctx, time.Millisecond, func() (err error) {
-		if s.server.over() {
-			return fmt.Errorf("nats-server ended: %s", s.server.tail())
+		if s.server.hasEnded() {
+			return fmt.Errorf("nats-server ended: %s", s.server.lastLine())
 		}
 		nc, err = nats.Connect(s.natsURL)
 		return err
@@ -114,14 +114,14 @@ func (s *stage) connect(ctx context.Context) (*nats.Conn, error) {
 // until runs check until it has nothing to complain about, or for as long as patience
 // lasts: then its last complaint is the error.
 func until(ctx context.Context, pause time.Duration, check func() error) error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for {
 		err := check()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("still after %v: %w", patience, err)
+			return fmt.Errorf("still after %v: %w", waitTimeout, err)
 		}
 		if !backoff.Wait(ctx, pause) {
 			return errors.Join(ctx.Err(), err)
@@ -132,13 +132,13 @@ func until(ctx context.Context, pause time.Duration, check func() error) error {
 // instance is a running metrics, or what stands in for it.
 type instance struct {
 	*process
-	url     string
-	started time.Time
-	most    atomic.Int64 // bytes that an answer had
+	url         string
+	started     time.Time
+	largestBody atomic.Int64 // bytes that an answer had
 }
 
 // metrics starts the program in a namespace, and returns when it is ready.
-func (s *stage) metrics(ctx context.Context, namespace string, args ...string) (*instance, error) {
+func (s *environment) startMetrics(ctx context.Context, namespace string, args ...string) (*instance, error) {
 	port, err := devstack.FreePort("127.0.0.1", 0)
 	if err != nil {
 		return nil, err
@@ -149,24 +149,24 @@ func (s *stage) metrics(ctx context.Context, namespace string, args ...string) (
 	if m.process, err = start(ctx, env, filepath.Join(s.dir, "metrics"), args...); err != nil {
 		return nil, err
 	}
-	return m, m.ready(ctx)
+	return m, m.waitUntilReady(ctx)
 }
 
 // ready waits until the instance is; it is killed if it never gets there.
-func (m *instance) ready(ctx context.Context) error {
+func (m *instance) waitUntilReady(ctx context.Context) error {
 	err := until(ctx, time.Millisecond, func() error {
-		if m.over() {
+		if m.hasEnded() {
 			return nil // there is nobody to wait for
 		}
 		_, err := m.get(ctx, "/-/ready?strict=true")
 		return err
 	})
-	if m.over() {
+	if m.hasEnded() {
 		err = errEnded
 	}
 	if err != nil {
-		m.end()
-		err = fmt.Errorf("%s is not ready: %w: %s", filepath.Base(m.cmd.Path), err, m.tail())
+		m.terminate()
+		err = fmt.Errorf("%s is not ready: %w: %s", filepath.Base(m.cmd.Path), err, m.lastLine())
 	}
 	return err
 }
@@ -175,32 +175,32 @@ var errEnded = errors.New("it has ended")
 
 // death is why the instance can do no more, nil while it can: it has ended, or somebody
 // in it has panicked.
-func (m *instance) death() error {
-	switch said := m.panicked(); {
-	case said != "":
-		return errors.New(said)
-	case m.over():
-		return fmt.Errorf("%w: %s", errEnded, m.tail())
+func (m *instance) failure() error {
+	switch messages := m.panicLine(); {
+	case messages != "":
+		return errors.New(messages)
+	case m.hasEnded():
+		return fmt.Errorf("%w: %s", errEnded, m.lastLine())
 	}
 	return nil
 }
 
 // get is the body of an answer, which must have status 200.
 func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+path, nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := plain.Do(request)
+	answer, err := uncompressed.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	defer answer.Body.Close()
-	b := bytes.NewBuffer(make([]byte, 0, m.most.Load()+bytes.MinRead)) // reading into ever larger ones leaves much behind
+	b := bytes.NewBuffer(make([]byte, 0, m.largestBody.Load()+bytes.MinRead)) // reading into ever larger ones leaves much behind
 	_, err = b.ReadFrom(answer.Body)
-	m.most.Store(max(m.most.Load(), int64(b.Len())))
+	m.largestBody.Store(max(m.largestBody.Load(), int64(b.Len())))
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = fmt.Errorf("GET %s: %s: %.200s", path, answer.Status, b)
 	}
@@ -208,18 +208,18 @@ func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 }
 
 // plain asks for no compression.
-var plain = &http.Client{Transport: &http.Transport{DisableCompression: true}}
+var uncompressed = &http.Client{Transport: &http.Transport{DisableCompression: true}}
 
 // page is what the instance serves.
-func (m *instance) page(ctx context.Context) (page, error) {
+func (m *instance) scrape(ctx context.Context) (exposition, error) {
 	b, err := m.get(ctx, "/metrics")
-	return page(b), err
+	return exposition(b), err
 }
 
 // shows waits until the page has so many series that start so.
-func (m *instance) shows(ctx context.Context, start string, n int) error {
+func (m *instance) waitForSeries(ctx context.Context, start string, n int) error {
 	return until(ctx, 50*time.Millisecond, func() error {
-		p, err := m.page(ctx)
+		p, err := m.scrape(ctx)
 		if err != nil {
 			return err
 		}

@@ -6,10 +6,10 @@ import (
 )
 
 // page is a page in the Prometheus text format.
-type page []byte
+type exposition []byte
 
 // each calls f with each series and its value.
-func (p page) each(f func(series, value []byte)) {
+func (p exposition) each(f func(series, value []byte)) {
 	for line := range bytes.Lines(p) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		if i := bytes.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
@@ -19,7 +19,7 @@ func (p page) each(f func(series, value []byte)) {
 }
 
 // part is the part of the page with the series that start so: they stand together.
-func (p page) part(start string) page {
+func (p exposition) withPrefix(start string) exposition {
 	if !bytes.HasPrefix(p, []byte(start)) {
 		before := bytes.Index(p, []byte("\n"+start))
 		if before < 0 {
@@ -35,8 +35,8 @@ func (p page) part(start string) page {
 }
 
 // sum is how many series start so, and the sum of their values.
-func (p page) sum(start string) (n int, sum float64) {
-	p.part(start).each(func(_, value []byte) {
+func (p exposition) sum(start string) (n int, sum float64) {
+	p.withPrefix(start).each(func(_, value []byte) {
 		v, _ := strconv.ParseFloat(string(value), 64)
 		n++
 		sum += v

@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-func TestAPartOfAPage(t *testing.T) {
+func TestExpositionWithPrefix(t *testing.T) {
 	const text = "a 1\na 2\n# TYPE b gauge\nb{x=\"1\"} 3\nb{x=\"2\"} 4\nbb 5\nc 6\n"
 	for start, want := range map[string]string{
 		"a":  "a 1\na 2\n",
@@ -11,11 +11,11 @@ func TestAPartOfAPage(t *testing.T) {
 		"c":  "c 6\n",
 		"d":  "",
 	} {
-		if got := string(page(text).part(start)); got != want {
+		if got := string(exposition(text).withPrefix(start)); got != want {
 			t.Errorf("part %q is %q, want %q", start, got, want)
 		}
 	}
-	if n, sum := page(text).sum("b"); n != 3 || sum != 12 {
+	if n, sum := exposition(text).sum("b"); n != 3 || sum != 12 {
 		t.Errorf("%d series, sum %v; want 3 and 12", n, sum)
 	}
 }

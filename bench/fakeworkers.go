@@ -15,17 +15,17 @@ import (
 
 // crowd is a great many workers of 0.5.1 that cost next to nothing: one lease holds
 // the keys of all, and one subscription answers polls for all, with bytes made before.
-type crowd struct {
-	namespace string
-	first     int // of their numbers
-	n         int
-	replies   [][]byte
-	client    *clientv3.Client
-	answers   *nats.Subscription
-	lease     clientv3.LeaseID
-	stop      context.CancelFunc
-	renewal   sync.WaitGroup
-	lost      chan struct{} // closed when the lease is not renewed any more
+type fakeWorkers struct {
+	namespace    string
+	first        int // of their numbers
+	n            int
+	replies      [][]byte
+	client       *clientv3.Client
+	subscription *nats.Subscription
+	lease        clientv3.LeaseID
+	stop         context.CancelFunc
+	renewal      sync.WaitGroup
+	leaseLost    chan struct{} // closed when the lease is not renewed any more
 }
 
 const (
@@ -34,31 +34,31 @@ const (
 	// firstWorker is of the size that leases have.
 	firstWorker = 0x7d7ba2096ef00000
 
-	crowdLease = 30  // seconds
-	batch      = 128 // most operations that etcd takes at once
+	fakeWorkersTTL = 30  // seconds
+	batch          = 128 // most operations that etcd takes at once
 )
 
 // crowdEndpoints are those of a worker; the first carries its load.
-var crowdEndpoints = []string{"load_metrics", "generate"}
+var fakeWorkerEndpoints = []string{"load_metrics", "generate"}
 
 func workerID(n int) uint64 { return firstWorker + uint64(n) }
 
 // instances are the registrations of a worker.
 func instances(n int) []fleet.Instance {
 	var all []fleet.Instance
-	for _, name := range crowdEndpoints {
+	for _, name := range fakeWorkerEndpoints {
 		all = append(all, fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: name}, ID: workerID(n)})
 	}
 	return all
 }
 
 // gather registers n workers and has them answer, until leave.
-func gather(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, n int) (*crowd, error) {
-	c, err := enrol(ctx, client, namespace, 0, n)
+func startFakeWorkers(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, n int) (*fakeWorkers, error) {
+	c, err := registerFakeWorkers(ctx, client, namespace, 0, n)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.answer(nc); err != nil {
+	if err := c.answerPolls(nc); err != nil {
 		c.leave()
 		return nil, err
 	}
@@ -66,17 +66,17 @@ func gather(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespa
 }
 
 // enrol registers the n workers from one on. They do not answer yet.
-func enrol(ctx context.Context, client *clientv3.Client, namespace string, first, n int) (*crowd, error) {
-	lease, err := client.Grant(ctx, crowdLease)
+func registerFakeWorkers(ctx context.Context, client *clientv3.Client, namespace string, first, n int) (*fakeWorkers, error) {
+	lease, err := client.Grant(ctx, fakeWorkersTTL)
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease: %w", err)
 	}
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c := &crowd{namespace: namespace, first: first, n: n, client: client, lease: lease.ID, stop: stop, lost: make(chan struct{})}
+	c := &fakeWorkers{namespace: namespace, first: first, n: n, client: client, lease: lease.ID, stop: stop, leaseLost: make(chan struct{})}
 	renewals, err := client.KeepAlive(renewing, lease.ID)
 	if err == nil {
 		c.renewal.Go(func() {
-			defer close(c.lost)
+			defer close(c.leaseLost)
 			for range renewals { // it must be read
 			}
 		})
@@ -89,7 +89,7 @@ func enrol(ctx context.Context, client *clientv3.Client, namespace string, first
 	return c, nil
 }
 
-func (c *crowd) register(ctx context.Context) error {
+func (c *fakeWorkers) register(ctx context.Context) error {
 	var puts []clientv3.Op
 	flush := func() error {
 		_, err := c.client.Txn(ctx).Then(puts...).Commit()
@@ -102,7 +102,7 @@ func (c *crowd) register(ctx context.Context) error {
 			value := wire.LayoutInstances.Value(c.namespace, in, wire.Subject(service, in.Name, in.ID))
 			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key(c.namespace, in), string(value), clientv3.WithLease(c.lease)))
 		}
-		if len(puts)+len(crowdEndpoints) > batch {
+		if len(puts)+len(fakeWorkerEndpoints) > batch {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -112,12 +112,12 @@ func (c *crowd) register(ctx context.Context) error {
 }
 
 // answer answers every poll with one message of each worker.
-func (c *crowd) answer(nc *nats.Conn) (err error) {
+func (c *fakeWorkers) answerPolls(nc *nats.Conn) (err error) {
 	service := wire.ServiceName(wire.EraPlain, c.namespace, component)
 	for n := range c.n {
 		c.replies = append(c.replies, statsReply(service, c.first+n))
 	}
-	c.answers, err = nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
+	c.subscription, err = nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
 		for _, reply := range c.replies {
 			if nc.Publish(m.Reply, reply) != nil {
 				return // the connection is gone
@@ -125,7 +125,7 @@ func (c *crowd) answer(nc *nats.Conn) (err error) {
 		}
 	})
 	if err == nil {
-		err = nc.FlushTimeout(patience)
+		err = nc.FlushTimeout(waitTimeout)
 	}
 	if err != nil {
 		return fmt.Errorf("have %d workers answer: %w", c.n, err)
@@ -134,15 +134,15 @@ func (c *crowd) answer(nc *nats.Conn) (err error) {
 }
 
 // hush has the workers answer no more.
-func (c *crowd) hush() {
-	if c.answers != nil {
-		c.answers.Unsubscribe() // fails where the connection is gone, or it was done before
+func (c *fakeWorkers) stopAnswering() {
+	if c.subscription != nil {
+		c.subscription.Unsubscribe() // fails where the connection is gone, or it was done before
 	}
 }
 
 // leave ends the workers and waits until nothing of them is left.
-func (c *crowd) leave() {
-	c.hush()
+func (c *fakeWorkers) leave() {
+	c.stopAnswering()
 	c.stop()
 	c.renewal.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -154,7 +154,7 @@ func (c *crowd) leave() {
 func statsReply(service string, n int) []byte {
 	b := fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"mlCmLGawmKd9l2%08x","version":"0.0.1","started":"2026-11-23T17:39:24.477497021Z","endpoints":[`, service, n)
 	data := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":null,"request_active_slots":7,"request_total_slots":64,"num_requests_waiting":9},"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":0.25,"gpu_prefix_cache_hit_rate":0.5},"spec_decode_stats":null}`, n%1000)
-	for i, name := range crowdEndpoints {
+	for i, name := range fakeWorkerEndpoints {
 		if i > 0 {
 			b, data = append(b, ','), "null"
 		}

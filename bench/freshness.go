@@ -21,13 +21,13 @@ import (
 // fresh is how long it takes from a change of a worker's load until the page has it,
 // by a reader who takes one page after the other. The workers are in a process of their
 // own, or the reader would wait for them.
-func (s *stage) fresh(ctx context.Context) error {
+func (s *environment) measureFreshness(ctx context.Context) error {
 	for _, f := range []freshness{
-		{name: "polled (0.5.1), --poll-interval 0.1", release: polledRelease, plane: mock.NATS, must: 150 * time.Millisecond},
-		{name: "published on NATS (1.6.1)", release: "1.6.1", plane: mock.NATS, must: 20 * time.Millisecond},
-		{name: "published on ZeroMQ (1.6.1)", release: "1.6.1", plane: mock.ZMQ, must: 20 * time.Millisecond},
+		{name: "polled (0.5.1), --poll-interval 0.1", release: polledRelease, plane: mock.NATS, target: 150 * time.Millisecond},
+		{name: "published on NATS (1.6.1)", release: "1.6.1", plane: mock.NATS, target: 20 * time.Millisecond},
+		{name: "published on ZeroMQ (1.6.1)", release: "1.6.1", plane: mock.ZMQ, target: 20 * time.Millisecond},
 	} {
-		if err := s.freshOf(ctx, f); err != nil {
+		if err := s.measureFreshnessOf(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
@@ -37,7 +37,7 @@ func (s *stage) fresh(ctx context.Context) error {
 // freshness is a way by which loads come.
 type freshness struct {
 	name, release, plane string
-	must                 time.Duration
+	target               time.Duration
 }
 
 // polledRelease is of the last whose workers are polled.
@@ -45,37 +45,37 @@ const polledRelease = "0.5.1"
 
 func (f freshness) polled() bool { return f.release == polledRelease }
 
-func (s *stage) freshOf(ctx context.Context, f freshness) error {
+func (s *environment) measureFreshnessOf(ctx context.Context, f freshness) error {
 	const workers = 1000
 	namespace := "bench-fresh-" + strings.ReplaceAll(f.release, ".", "-") + "-" + f.plane
-	mocks, err := s.child(ctx, sideChanging, "--namespace", namespace, "--workers", fmt.Sprint(workers), "--etcd", s.etcd.Endpoint(),
+	mocks, err := s.startSubprocess(ctx, modeChanging, "--namespace", namespace, "--workers", fmt.Sprint(workers), "--etcd", s.etcd.Endpoint(),
 		"--release", f.release, "--event-plane", f.plane)
 	if err != nil {
 		return err
 	}
-	defer mocks.end()
-	m, err := s.metrics(ctx, namespace, "--poll-interval", "0.1")
+	defer mocks.terminate()
+	m, err := s.startMetrics(ctx, namespace, "--poll-interval", "0.1")
 	if err != nil {
 		return err
 	}
-	defer m.end()
-	if err := m.hears(ctx, f, workers); err != nil {
-		return fmt.Errorf("%w (the workers say: %s)", err, mocks.tail())
+	defer m.terminate()
+	if err := m.waitForSubscriptions(ctx, f, workers); err != nil {
+		return fmt.Errorf("%w (the workers say: %s)", err, mocks.lastLine())
 	}
 	const rounds = 4
 	var all [rounds]lags
 	for i := range all {
-		if all[i], err = s.watch(ctx, m); err != nil {
+		if all[i], err = s.sampleLags(ctx, m); err != nil {
 			return err
 		}
 	}
-	slices.SortFunc(all[:], func(a, b lags) int { return cmp.Compare(a.at(0.99), b.at(0.99)) })
+	slices.SortFunc(all[:], func(a, b lags) int { return cmp.Compare(a.quantile(0.99), b.quantile(0.99)) })
 	best := all[0] // others on the machine only ever make it later
 	s.table.add(row{
 		measure: fmt.Sprintf("a load changes until the page has it, 1,000 workers, %s, of %d rounds of %s changes the best: p99 (p50, most; p99 of the worst)",
 			f.name, rounds, count(len(best))),
-		ours: fmt.Sprintf("%s (%s, %s; %s)", milliseconds(best.at(0.99)), milliseconds(best.at(0.5)), milliseconds(best.at(1)), milliseconds(all[rounds-1].at(0.99))),
-		must: fmt.Sprintf("≤ %.0f ms", f.must.Seconds()*1e3), met: best.at(0.99) <= f.must,
+		ours:   fmt.Sprintf("%s (%s, %s; %s)", milliseconds(best.quantile(0.99)), milliseconds(best.quantile(0.5)), milliseconds(best.quantile(1)), milliseconds(all[rounds-1].quantile(0.99))),
+		target: fmt.Sprintf("≤ %.0f ms", f.target.Seconds()*1e3), met: best.quantile(0.99) <= f.target,
 	})
 	return nil
 }
@@ -83,24 +83,24 @@ func (s *stage) freshOf(ctx context.Context, f freshness) error {
 // lags are how old changes were when a page first had them, the shortest first.
 type lags []time.Duration
 
-func (l lags) at(part float64) time.Duration { return l[int(part*float64(len(l)-1))] }
+func (l lags) quantile(part float64) time.Duration { return l[int(part*float64(len(l)-1))] }
 
 // hears waits until the instance knows the workers and is subscribed to each.
-func (m *instance) hears(ctx context.Context, f freshness, workers int) error {
+func (m *instance) waitForSubscriptions(ctx context.Context, f freshness, workers int) error {
 	switch {
 	case f.polled():
-		return m.shows(ctx, "llm_kv_blocks_active{", workers)
+		return m.waitForSeries(ctx, "llm_kv_blocks_active{", workers)
 	case f.plane == mock.NATS:
-		return m.counts(ctx, `llm_workers{component="backend",endpoint="generate"`, workers)
+		return m.waitForSum(ctx, `llm_workers{component="backend",endpoint="generate"`, workers)
 	default:
-		return m.counts(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, 2*workers) // loads and forward passes
+		return m.waitForSum(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, 2*workers) // loads and forward passes
 	}
 }
 
 // counts waits until the series that start so add up to n.
-func (m *instance) counts(ctx context.Context, start string, n int) error {
+func (m *instance) waitForSum(ctx context.Context, start string, n int) error {
 	return until(ctx, 50*time.Millisecond, func() error {
-		p, err := m.page(ctx)
+		p, err := m.scrape(ctx)
 		if err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (m *instance) counts(ctx context.Context, start string, n int) error {
 }
 
 // watch takes one page after the other.
-func (s *stage) watch(ctx context.Context, m *instance) (lags, error) {
+func (s *environment) sampleLags(ctx context.Context, m *instance) (lags, error) {
 	length := 5 * time.Second
 	if s.quick {
 		length = time.Second
@@ -121,12 +121,12 @@ func (s *stage) watch(ctx context.Context, m *instance) (lags, error) {
 	seen := make(map[string]int64) // when a worker's load changed last, as a page had it
 	begin := time.Now()
 	for time.Since(begin) < length {
-		p, err := m.page(ctx)
+		p, err := m.scrape(ctx)
 		if err != nil {
 			return nil, err
 		}
 		now := time.Now().UnixMicro()
-		p.part("llm_kv_blocks_active{").each(func(series, value []byte) {
+		p.withPrefix("llm_kv_blocks_active{").each(func(series, value []byte) {
 			v, err := strconv.ParseFloat(string(value), 64)
 			changed := int64(v)
 			if err == nil && changed >= begin.UnixMicro() && changed != seen[string(series)] {
@@ -145,13 +145,13 @@ func (s *stage) watch(ctx context.Context, m *instance) (lags, error) {
 
 // changing is workers of which each has as its blocks in use when that number changed
 // last, in microseconds since 1970.
-func (s side) changing(ctx context.Context) error {
-	nc, err := connect.NATS(ctx, s.url, noEnv, quiet, nil)
+func (s subprocess) runChangingWorkers(ctx context.Context) error {
+	nc, err := connect.DialNATS(ctx, s.url, noEnv, quiet, nil)
 	if err != nil || nc == nil {
 		return err
 	}
 	defer nc.Close()
-	client, err := connect.Etcd(ctx, s.etcd, noEnv, quiet)
+	client, err := connect.DialEtcd(ctx, s.etcd, noEnv, quiet)
 	if err != nil || client == nil {
 		return err
 	}

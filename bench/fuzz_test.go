@@ -11,9 +11,9 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func speakersOfATest(t *testing.T) *speakers {
+func startZMQPublishers(t *testing.T) *zmqPublishers {
 	t.Helper()
-	s, err := newSpeakers()
+	s, err := newZMQPublishers()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,68 +21,68 @@ func speakersOfATest(t *testing.T) *speakers {
 	return s
 }
 
-func TestAFuzzersChannelsLeadToItsOwnPublishersOnly(t *testing.T) {
-	s := speakersOfATest(t)
-	r, rng := newScribbler(nil, s), rand.New(rand.NewPCG(1, 1))
-	led := make(map[string]int)
+func TestRegistryFuzzerNamesOnlyItsOwnPublishers(t *testing.T) {
+	s := startZMQPublishers(t)
+	r, rng := newRegistryFuzzer(nil, s), rand.New(rand.NewPCG(1, 1))
+	targets := make(map[string]int)
 	for range 20_000 {
-		e := r.entry(rng, stats.ChannelKeys)
+		e := r.randomEntry(rng, stats.ChannelKeys)
 		c, err := wire.ParseChannel(garbage.Namespace, e.Key, []byte(e.Value))
 		if err != nil {
 			continue
 		}
 		for _, address := range strings.Split(c.Address, ";") {
-			led[address]++
+			targets[address]++
 		}
 	}
-	allowed := []string{"", closed}
-	for _, rude := range s.rude {
-		allowed = append(allowed, rude.address())
+	allowed := []string{"", closedAddress}
+	for _, malformed := range s.malformed {
+		allowed = append(allowed, malformed.address())
 	}
-	for address, n := range led {
+	for address, n := range targets {
 		if !slices.Contains(allowed, address) {
 			t.Errorf("%d lead to %s", n, address)
 		}
 	}
-	if len(led) != len(allowed) {
-		t.Errorf("got channels to %v, want some to each of %v", led, allowed)
+	if len(targets) != len(allowed) {
+		t.Errorf("got channels to %v, want some to each of %v", targets, allowed)
 	}
 }
 
-func TestAFuzzersFramesFollowFromItsSeed(t *testing.T) {
-	var said [2][][]byte
-	for i := range said {
+func TestZMQPublishersRepeatMessagesOfASeed(t *testing.T) {
+	var messages [2][][]byte
+	for i := range messages {
 		rng := rand.New(rand.NewPCG(1, 1))
-		for _, h := range speakersOfATest(t).honest {
+		for _, h := range startZMQPublishers(t).valid {
 			for range 1000 {
 				frames := h.message(rng)
 				if string(frames[0]) != h.subject {
 					t.Fatalf("a message begins with %q, want %q, or it would not be counted", frames[0], h.subject)
 				}
-				said[i] = append(said[i], appendMessage(nil, frames))
+				messages[i] = append(messages[i], appendMessage(nil, frames))
 			}
 		}
 	}
-	if !slices.EqualFunc(said[0], said[1], slices.Equal) {
+	if !slices.EqualFunc(messages[0], messages[1], slices.Equal) {
 		t.Error("one seed gave different messages")
 	}
 }
 
-func TestAPanicIsNotMissed(t *testing.T) {
+func TestProcessNoticesAPanic(t *testing.T) {
 	p, err := start(t.Context(), nil, "/bin/sh", "-c", `printf 'a line\npan'; printf 'ic: boom\n\ngoroutine 1\n'; yes | head -c 20000`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-p.ended
-	if got, want := p.panicked(), "panic: boom"; got != want {
+	if got, want := p.panicLine(), "panic: boom"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	quietly, err := start(t.Context(), nil, "/bin/sh", "-c", "echo all is well")
+	quietProcess, err := start(t.Context(), nil, "/bin/sh", "-c", "echo all is well")
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-quietly.ended
-	if got := quietly.panicked(); got != "" {
+	<-quietProcess.ended
+	if got := quietProcess.panicLine(); got != "" {
 		t.Errorf("got %q from a process without a panic", got)
 	}
 }

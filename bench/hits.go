@@ -40,7 +40,7 @@ func hitEvents(n int) []event {
 
 // hits is a burst of events at full speed: whether all are counted, and how fast
 // beside a bare subscriber.
-func (s *stage) hits(ctx context.Context) error {
+func (s *environment) measureHits(ctx context.Context) error {
 	const namespace, workers = "bench-hits", 1000
 	least, bursts, must := 3, 0, 0.9
 	if s.quick {
@@ -48,28 +48,28 @@ func (s *stage) hits(ctx context.Context) error {
 		// that has more to do: between 0.8 and 1.05 were seen of the same program.
 		least, must = 6, 0.6
 	}
-	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	c, err := startFakeWorkers(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
 		return err
 	}
 	defer c.leave()
 	events := hitEvents(workers)
 	var ours, bare burst
-	for ; bursts < least || bursts < patientRounds*least && ours.best < must*bare.best; bursts++ {
-		m, err := s.bare(ctx, namespace)
+	for ; bursts < least || bursts < extraRounds*least && ours.best < must*bare.best; bursts++ {
+		m, err := s.startBareSubscriber(ctx, namespace)
 		if err != nil {
 			return err
 		}
-		err = s.burst(ctx, m, &bare, namespace, events)
-		m.end()
+		err = s.runBurst(ctx, m, &bare, namespace, events)
+		m.terminate()
 		if err != nil {
 			return fmt.Errorf("bare subscriber: %w", err)
 		}
-		if m, err = s.metrics(ctx, namespace); err != nil {
+		if m, err = s.startMetrics(ctx, namespace); err != nil {
 			return err
 		}
-		err = s.burst(ctx, m, &ours, namespace, events)
-		m.end()
+		err = s.runBurst(ctx, m, &ours, namespace, events)
+		m.terminate()
 		if err != nil {
 			return err
 		}
@@ -80,21 +80,21 @@ func (s *stage) hits(ctx context.Context) error {
 	name := fmt.Sprintf("hit-rate events, %d bursts of %s at full speed: ", bursts, count(s.events))
 	lost := ours.published - ours.counted - ours.dropped
 	s.table.add(row{
-		measure: name + "published − counted − reported as dropped", ours: count(lost), must: "0",
+		measure: name + "published − counted − reported as dropped", ours: count(lost), target: "0",
 		met: lost == 0, gate: true,
 	})
 	s.table.add(row{
-		measure: name + "reported as dropped", ours: count(ours.dropped), baseline: count(bare.dropped), must: "0",
+		measure: name + "reported as dropped", ours: count(ours.dropped), baseline: count(bare.dropped), target: "0",
 		met: ours.dropped == 0, gate: true,
 	})
 	s.table.add(row{
-		measure: name + "isl blocks published − shown", ours: count(ours.isl - ours.shown), must: "0 when none is dropped",
+		measure: name + "isl blocks published − shown", ours: count(ours.isl - ours.shown), target: "0 when none is dropped",
 		met: ours.isl == ours.shown || ours.dropped > 0, gate: true,
 	})
 	ratio := ours.best / bare.best
 	s.table.add(row{
 		measure: name + "counted in the best, beside a bare nats.go subscriber", ours: count(int(ours.best)) + "/s", baseline: count(int(bare.best)) + "/s",
-		ratio: times(ratio), must: fmt.Sprintf("≥ %g", must), met: ratio >= must, gate: true,
+		ratio: times(ratio), target: fmt.Sprintf("≥ %g", must), met: ratio >= must, gate: true,
 	})
 	return nil
 }
@@ -107,7 +107,7 @@ type burst struct {
 }
 
 // burst publishes s.events and waits until the instance has accounted for all.
-func (s *stage) burst(ctx context.Context, m *instance, b *burst, namespace string, events []event) error {
+func (s *environment) runBurst(ctx context.Context, m *instance, b *burst, namespace string, events []event) error {
 	nc, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -124,16 +124,16 @@ func (s *stage) burst(ctx context.Context, m *instance, b *burst, namespace stri
 			return ctx.Err()
 		}
 	}
-	if err := nc.FlushTimeout(patience); err != nil {
+	if err := nc.FlushTimeout(waitTimeout); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	b.published += s.events
 
-	var p page
+	var p exposition
 	var counted, dropped float64
 	still, since := -1.0, time.Now()
 	err = until(ctx, 5*time.Millisecond, func() (err error) {
-		if p, err = m.page(ctx); err != nil {
+		if p, err = m.scrape(ctx); err != nil {
 			return err
 		}
 		_, counted = p.sum(countedSeries)
@@ -156,21 +156,21 @@ func (s *stage) burst(ctx context.Context, m *instance, b *burst, namespace stri
 }
 
 // bare starts a process that subscribes to the events with an empty callback.
-func (s *stage) bare(ctx context.Context, namespace string) (*instance, error) {
+func (s *environment) startBareSubscriber(ctx context.Context, namespace string) (*instance, error) {
 	port, err := devstack.FreePort("127.0.0.1", 0)
 	if err != nil {
 		return nil, err
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	m := &instance{url: "http://" + address}
-	if m.process, err = s.child(ctx, sideBare, "--namespace", namespace, "--address", address); err != nil {
+	if m.process, err = s.startSubprocess(ctx, modeBare, "--namespace", namespace, "--address", address); err != nil {
 		return nil, err
 	}
-	return m, m.ready(ctx)
+	return m, m.waitUntilReady(ctx)
 }
 
 // bare is that process.
-func (s side) bare(ctx context.Context) error {
+func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	nc, err := nats.Connect(s.url, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func (s side) bare(ctx context.Context) error {
 	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // or it drops some, which is less work
 		return err
 	}
-	if err := nc.FlushTimeout(patience); err != nil {
+	if err := nc.FlushTimeout(waitTimeout); err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
@@ -193,7 +193,7 @@ func (s side) bare(ctx context.Context) error {
 		dropped, _ := events.Dropped()
 		fmt.Fprintf(w, "%s %d\n%s %d\n", countedSeries, delivered, droppedSeries, dropped)
 	})
-	server := &http.Server{Addr: s.address, Handler: mux, ReadHeaderTimeout: patience}
+	server := &http.Server{Addr: s.address, Handler: mux, ReadHeaderTimeout: waitTimeout}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.ListenAndServe(); ctx.Err() == nil {
 		return err
@@ -202,7 +202,7 @@ func (s side) bare(ctx context.Context) error {
 }
 
 // child starts a side of a measure in a process of its own.
-func (s *stage) child(ctx context.Context, name string, args ...string) (*process, error) {
+func (s *environment) startSubprocess(ctx context.Context, name string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -18,35 +18,35 @@ const (
 // kubernetes is how long the program takes to know a fleet in Kubernetes, what it has
 // resident then, and how long a slice of pods that are not ready any more is shown. The
 // API server is one of ours; the workers publish nothing.
-func (s *stage) kubernetes(ctx context.Context) error {
+func (s *environment) measureKubernetes(ctx context.Context) error {
 	for _, n := range s.sizes() {
-		if err := s.kubernetesOf(ctx, n); err != nil {
+		if err := s.measureKubernetesOf(ctx, n); err != nil {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func (s *stage) kubernetesOf(ctx context.Context, workers int) error {
+func (s *environment) measureKubernetesOf(ctx context.Context, workers int) error {
 	const namespace = "bench-kubernetes"
 	api := new(kubetest.Server)
 	for i := range workers {
-		api.Put(kubetest.Metadatas, podResource(namespace, i))
+		api.Put(kubetest.WorkerMetadata, podResource(namespace, i))
 	}
 	for slice := range workers / podsOfOneSlice {
-		api.Put(kubetest.Slices, podSlice(slice, true))
+		api.Put(kubetest.EndpointSlices, podSlice(slice, true))
 	}
 	web := httptest.NewServer(api)
 	defer web.Close()
 	defer web.CloseClientConnections()
 	defer api.EndWatches()
-	m, err := s.metrics(ctx, namespace, "--nats-server", "none", "--discovery", "kubernetes", "--kubernetes-api", web.URL, "--kubernetes-namespace", kubeNamespace)
+	m, err := s.startMetrics(ctx, namespace, "--nats-server", "none", "--discovery", "kubernetes", "--kubernetes-api", web.URL, "--kubernetes-namespace", kubeNamespace)
 	if err != nil {
 		return err
 	}
-	defer m.end()
+	defer m.terminate()
 	ready := time.Since(m.started)
-	if err := m.shows(ctx, "llm_worker_up{", workers); err != nil {
+	if err := m.waitForSeries(ctx, "llm_worker_up{", workers); err != nil {
 		return err
 	}
 	_, peak, err := m.resident()
@@ -54,8 +54,8 @@ func (s *stage) kubernetesOf(ctx context.Context, workers int) error {
 		return err
 	}
 	begin := time.Now()
-	api.Put(kubetest.Slices, podSlice(0, false))
-	if err := m.shows(ctx, "llm_worker_up{", workers-podsOfOneSlice); err != nil {
+	api.Put(kubetest.EndpointSlices, podSlice(0, false))
+	if err := m.waitForSeries(ctx, "llm_worker_up{", workers-podsOfOneSlice); err != nil {
 		return err
 	}
 	gone := time.Since(begin)

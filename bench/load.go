@@ -43,16 +43,16 @@ func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 }
 
 // longest bounds what goes on for as long as one likes.
-const longest = 1000 * time.Hour
+const maxDuration = 1000 * time.Hour
 
 // rate is a number of events a second; 0: as many as go.
 type rate int
 
-const full = "full"
+const fullRate = "full"
 
 // Set implements kingpin.Value.
 func (r *rate) Set(s string) error {
-	if s == full {
+	if s == fullRate {
 		*r = 0
 		return nil
 	}
@@ -67,17 +67,17 @@ func (r *rate) Set(s string) error {
 // String implements kingpin.Value.
 func (r *rate) String() string {
 	if *r == 0 {
-		return full
+		return fullRate
 	}
 	return strconv.Itoa(int(*r))
 }
 
 // patienceOfLoaders is how long servers may take to answer: nobody waits for a loader.
-const patienceOfLoaders = 5 * time.Second
+const loaderTimeout = 5 * time.Second
 
 // connect connects to NATS, and says what becomes of the connection later.
 func (l loader) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
-	connecting, stop := context.WithTimeout(ctx, patienceOfLoaders)
+	connecting, stop := context.WithTimeout(ctx, loaderTimeout)
 	defer stop()
 	status := func(connected bool) {
 		switch {
@@ -87,7 +87,7 @@ func (l loader) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, erro
 			log.Warn("Lost the connection to NATS; connecting goes on")
 		}
 	}
-	return connect.NATS(connecting, l.nats, l.getenv, quiet, status, nats.Name("bench"))
+	return connect.DialNATS(connecting, l.nats, l.getenv, quiet, status, nats.Name("bench"))
 }
 
 // hits publishes events and says how many.
@@ -117,22 +117,22 @@ func (l loader) workers(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer nc.Close()
-	c, err := gather(ctx, nc, client, l.namespace, l.workerN)
+	c, err := startFakeWorkers(ctx, nc, client, l.namespace, l.workerN)
 	if ctx.Err() != nil {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	log.Info(fmt.Sprintf("%s workers on %s/%s/%s", count(l.workerN), l.namespace, component, crowdEndpoints[0]))
+	log.Info(fmt.Sprintf("%s workers on %s/%s/%s", count(l.workerN), l.namespace, component, fakeWorkerEndpoints[0]))
 	select {
 	case <-ctx.Done():
 		c.leave()
 		log.Info(fmt.Sprintf("%s workers have left", count(l.workerN)))
 		return nil
-	case <-c.lost:
+	case <-c.leaseLost:
 		c.leave()
-		return fmt.Errorf("the workers are not registered any more: etcd has not renewed their lease in %d s", crowdLease)
+		return fmt.Errorf("the workers are not registered any more: etcd has not renewed their lease in %d s", fakeWorkersTTL)
 	}
 }
 
@@ -140,9 +140,9 @@ func (l loader) workers(ctx context.Context, log *slog.Logger) error {
 // crowd would take the first one's keys with it when it leaves. If ctx ends first, client
 // and error are nil.
 func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
-	connecting, stop := context.WithTimeout(ctx, patienceOfLoaders)
+	connecting, stop := context.WithTimeout(ctx, loaderTimeout)
 	defer stop()
-	client, err := connect.Etcd(connecting, l.etcd, l.getenv, quiet)
+	client, err := connect.DialEtcd(connecting, l.etcd, l.getenv, quiet)
 	if err != nil || client == nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
 	case ctx.Err() != nil:
 		err = nil
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("etcd at %s: no answer in %v", strings.Join(client.Endpoints(), ","), patienceOfLoaders)
+		err = fmt.Errorf("etcd at %s: no answer in %v", strings.Join(client.Endpoints(), ","), loaderTimeout)
 	case err != nil:
 		err = fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ","), err)
 	case there.Count > 0:

@@ -39,10 +39,10 @@ func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said testutil.Log
+	var messages testutil.Log
 	background(t, func(ctx context.Context) int {
 		return app.Main(ctx, []string{"--nats-server", s.NATS.URL(), "--etcd-endpoints", s.Etcd.Endpoint(),
-			"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port), "--poll-interval", "0.1"}, noEnv, io.Discard, &said)
+			"--host", "127.0.0.1", "--metrics-port", strconv.Itoa(port), "--poll-interval", "0.1"}, noEnv, io.Discard, &messages)
 	})
 	m := &instance{url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	testutil.Until(t, func() error {
@@ -52,20 +52,20 @@ func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	return m
 }
 
-func TestLoadersLoadARunningInstance(t *testing.T) {
+func TestLoadCommandsLoadARunningInstance(t *testing.T) {
 	t.Parallel()
 	s := devstacktest.Start(t)
 	m := runningInstance(t, s)
 	servers := []string{"--nats-server", s.NATS.URL()}
 	ofWorkers := append([]string{"load", "workers", "--workers", "50", "--etcd-endpoints", s.Etcd.Endpoint()}, servers...)
-	var said testutil.Log
-	stop := background(t, func(ctx context.Context) int { return run(ctx, ofWorkers, noEnv, io.Discard, &said) })
-	if err := m.shows(t.Context(), "llm_kv_blocks_active{", 50); err != nil {
-		t.Fatalf("%v: %s", err, &said)
+	var messages testutil.Log
+	stop := background(t, func(ctx context.Context) int { return run(ctx, ofWorkers, noEnv, io.Discard, &messages) })
+	if err := m.waitForSeries(t.Context(), "llm_kv_blocks_active{", 50); err != nil {
+		t.Fatalf("%v: %s", err, &messages)
 	}
 	testutil.Until(t, func() error {
-		if want := "50 workers on dynamo/backend/load_metrics"; !strings.Contains(said.String(), want) {
-			return fmt.Errorf("got %q, want it to say %q", &said, want)
+		if want := "50 workers on dynamo/backend/load_metrics"; !strings.Contains(messages.String(), want) {
+			return fmt.Errorf("got %q, want it to say %q", &messages, want)
 		}
 		return nil
 	})
@@ -87,20 +87,20 @@ func TestLoadersLoadARunningInstance(t *testing.T) {
 		t.Fatalf("got %q, want how many events it has published", &published)
 	}
 	for series, want := range map[string]int{countedSeries: n, "llm_kv_hit_rate_events_total": n} {
-		if err := m.counts(t.Context(), series, want); err != nil {
+		if err := m.waitForSum(t.Context(), series, want); err != nil {
 			t.Error(err)
 		}
 	}
 
-	if code := stop(); code != 0 || !strings.Contains(said.String(), "50 workers have left") {
-		t.Errorf("exit code %d, %q; want 0, and that they have left", code, &said)
+	if code := stop(); code != 0 || !strings.Contains(messages.String(), "50 workers have left") {
+		t.Errorf("exit code %d, %q; want 0, and that they have left", code, &messages)
 	}
-	if err := m.shows(t.Context(), "llm_kv_blocks_active{", 0); err != nil {
+	if err := m.waitForSeries(t.Context(), "llm_kv_blocks_active{", 0); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestALoaderWithoutServersSaysSoInOneLine(t *testing.T) {
+func TestLoadCommandsReportMissingServersInOneLine(t *testing.T) {
 	t.Parallel()
 	s := devstacktest.Start(t)
 	for args, want := range map[string]string{
@@ -112,9 +112,9 @@ func TestALoaderWithoutServersSaysSoInOneLine(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
-			var said testutil.Log
-			code := run(t.Context(), strings.Fields(args), noEnv, io.Discard, &said)
-			got := said.String()
+			var messages testutil.Log
+			code := run(t.Context(), strings.Fields(args), noEnv, io.Discard, &messages)
+			got := messages.String()
 			if code != 1 || !strings.Contains(got, want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "secret") {
 				t.Errorf("exit code %d, %q; want 1, and one line with %q", code, got, want)
 			}

@@ -65,26 +65,26 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	measure.Flag("quick", "Small figures: 300,000 events, 1,000 workers.").BoolVar(&o.quick)
 	measure.Flag("only", "A comma list of measures: "+strings.Join(measureNames(), ", ")+".").StringVar(&only)
 	choose(measure, func(ctx context.Context, _ *slog.Logger) error {
-		return tabled(ctx, o, stdout, func(ctx context.Context, s *stage) error { return measureAll(ctx, s, stderr) })
+		return runAndPrint(ctx, o, stdout, func(ctx context.Context, s *environment) error { return measureAll(ctx, s, stderr) })
 	})
 
 	var soaking time.Duration
 	soak := a.Command("soak", "Strangers, and workers that come and go: what is counted, and whether memory stays as it is.")
 	soak.Flag("duration", "For how long at least, in seconds or as a duration.").Default("1m").
-		SetValue(cli.Duration("duration", &soaking, leastSoak, longest))
+		SetValue(cli.Duration("duration", &soaking, minSoak, maxDuration))
 	choose(soak, func(ctx context.Context, _ *slog.Logger) error {
-		return tabled(ctx, options{}, stdout, func(ctx context.Context, s *stage) error { return s.soak(ctx, soaking) })
+		return runAndPrint(ctx, options{}, stdout, func(ctx context.Context, s *environment) error { return s.soak(ctx, soaking) })
 	})
 
 	var fuzzing time.Duration
 	var seed int
 	fuzz := a.Command("fuzz", "Messages that are almost right, by every way into the program: whether it counts them all, and lives.")
 	fuzz.Flag("duration", "For how long, in seconds or as a duration.").Default("2m").
-		SetValue(cli.Duration("duration", &fuzzing, time.Second, longest))
+		SetValue(cli.Duration("duration", &fuzzing, time.Second, maxDuration))
 	fuzz.Flag("seed", "Of all messages; 0: another one each time.").Default("0").
 		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
 	choose(fuzz, func(ctx context.Context, _ *slog.Logger) error {
-		return tabled(ctx, options{}, stdout, func(ctx context.Context, s *stage) error { return s.fuzz(ctx, fuzzing, uint64(seed), stderr) })
+		return runAndPrint(ctx, options{}, stdout, func(ctx context.Context, s *environment) error { return s.fuzz(ctx, fuzzing, uint64(seed), stderr) })
 	})
 
 	var l loader
@@ -93,7 +93,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	l.flags(hits, getenv)
 	hits.Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
 	hits.Flag("duration", "For how long, in seconds or as a duration.").Default("10s").
-		SetValue(cli.Duration("duration", &l.duration, time.Millisecond, longest))
+		SetValue(cli.Duration("duration", &l.duration, time.Millisecond, maxDuration))
 	choose(hits, func(ctx context.Context, log *slog.Logger) error { return l.hits(ctx, log) })
 	workers := load.Command("workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.")
 	l.flags(workers, getenv)
@@ -102,9 +102,9 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		SetValue(cli.Name("etcd-endpoints", &l.etcd, ""))
 	choose(workers, func(ctx context.Context, log *slog.Logger) error { return l.workers(ctx, log) })
 
-	var s side
+	var s subprocess
 	child := a.Command("child", "One side of a measure, in a process of its own.").Hidden()
-	child.Arg("side", "Which.").Required().SetValue(cli.OneOf("side", &s.name, sideNames()...))
+	child.Arg("side", "Which.").Required().SetValue(cli.OneOf("side", &s.mode, modes()...))
 	child.Flag("url", "The NATS server.").StringVar(&s.url)
 	child.Flag("namespace", "Where the workers are.").StringVar(&s.namespace)
 	child.Flag("workers", "How many they are.").IntVar(&s.workers)
@@ -145,20 +145,20 @@ func (o options) sizes() []int {
 // measure is one of those that make the table.
 type measure struct {
 	name string
-	run  func(s *stage, ctx context.Context) error
+	run  func(s *environment, ctx context.Context) error
 }
 
 func measures() []measure {
 	return []measure{
-		{"hits", (*stage).hits},
-		{"handling", (*stage).handling},
-		{"poll", (*stage).polls},
-		{"fresh", (*stage).fresh},
-		{"page", (*stage).pages},
-		{"memory", (*stage).memory},
-		{"start", (*stage).starts},
-		{"kubernetes", (*stage).kubernetes},
-		{"many", (*stage).many},
+		{"hits", (*environment).measureHits},
+		{"handling", (*environment).measureHandling},
+		{"poll", (*environment).measurePolls},
+		{"fresh", (*environment).measureFreshness},
+		{"page", (*environment).measurePages},
+		{"memory", (*environment).measureMemory},
+		{"start", (*environment).measureStart},
+		{"kubernetes", (*environment).measureKubernetes},
+		{"many", (*environment).measureManyWorkers},
 	}
 }
 
@@ -185,7 +185,7 @@ func measuresOf(list string) ([]string, error) {
 }
 
 // measureAll measures all that was asked for.
-func measureAll(ctx context.Context, s *stage, stderr io.Writer) error {
+func measureAll(ctx context.Context, s *environment, stderr io.Writer) error {
 	for _, m := range measures() {
 		if !slices.Contains(s.only, m.name) {
 			continue
@@ -200,8 +200,8 @@ func measureAll(ctx context.Context, s *stage, stderr io.Writer) error {
 
 // tabled does work on a stage and prints its table, also where the work fails: then of
 // what it had done before.
-func tabled(ctx context.Context, o options, stdout io.Writer, work func(context.Context, *stage) error) error {
-	s, err := newStage(ctx, o)
+func runAndPrint(ctx context.Context, o options, stdout io.Writer, work func(context.Context, *environment) error) error {
+	s, err := newEnvironment(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-func TestWrongFlagsAreNamed(t *testing.T) {
+func TestParseNamesWrongFlags(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                               "",
 		"--quick --only hits,page":       "",
@@ -37,14 +37,14 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 	}
 }
 
-func TestATableEndsWithWhatMissed(t *testing.T) {
+func TestTableListsMissedTargets(t *testing.T) {
 	var tab table
-	tab.add(row{measure: "fast", ours: "1 ms", must: "≤ 2 ms", met: true})
-	tab.add(row{measure: "slow", ours: "3 ms", must: "≤ 2 ms"})
+	tab.add(row{measure: "fast", ours: "1 ms", target: "≤ 2 ms", met: true})
+	tab.add(row{measure: "slow", ours: "3 ms", target: "≤ 2 ms"})
 	if err := tab.verdict(); err != nil {
 		t.Errorf("an absolute figure fails the run: %v", err)
 	}
-	tab.add(row{measure: "lost", ours: "1", must: "0", gate: true})
+	tab.add(row{measure: "lost", ours: "1", target: "0", gate: true})
 	if err := tab.verdict(); err == nil || err.Error() != "missed: lost" {
 		t.Errorf("got %v, want an error that names what was missed", err)
 	}
@@ -57,8 +57,8 @@ func TestATableEndsWithWhatMissed(t *testing.T) {
 	}
 }
 
-func TestSum(t *testing.T) {
-	p := page("# HELP a x\na{b=\"1\"} 2\na{b=\"2\"} 3\nab 7\n")
+func TestExpositionSum(t *testing.T) {
+	p := exposition("# HELP a x\na{b=\"1\"} 2\na{b=\"2\"} 3\nab 7\n")
 	if n, sum := p.sum("a{"); n != 2 || sum != 5 {
 		t.Errorf("got %d series, %v; want 2, 5", n, sum)
 	}

@@ -10,33 +10,33 @@ const pollSeries = "dynamo_metrics_poll_duration_seconds"
 
 // many is whether the program still serves a hundred thousand workers, and at what
 // expense. In a quick run there are none.
-func (s *stage) many(ctx context.Context) error {
+func (s *environment) measureManyWorkers(ctx context.Context) error {
 	if s.quick {
 		return nil
 	}
 	const namespace, workers = "bench-many", 100_000
-	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	c, err := startFakeWorkers(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
 		return err
 	}
 	defer c.leave()
-	m, err := s.metrics(ctx, namespace, "--max-workers", "200000")
+	m, err := s.startMetrics(ctx, namespace, "--max-workers", "200000")
 	if err != nil {
 		return err
 	}
-	defer m.end()
+	defer m.terminate()
 	ready := time.Since(m.started)
-	if err := m.shows(ctx, "llm_kv_blocks_active{", workers); err != nil {
+	if err := m.waitForSeries(ctx, "llm_kv_blocks_active{", workers); err != nil {
 		return err
 	}
-	p, err := m.page(ctx)
+	p, err := m.scrape(ctx)
 	if err != nil {
 		return err
 	}
 	_, before := p.sum(pollSeries + "_sum")
 	_, polls := p.sum(pollSeries + "_count")
 	if err := until(ctx, 500*time.Millisecond, func() error {
-		if p, err = m.page(ctx); err != nil {
+		if p, err = m.scrape(ctx); err != nil {
 			return err
 		}
 		if _, now := p.sum(pollSeries + "_count"); now < polls+5 {
@@ -49,7 +49,7 @@ func (s *stage) many(ctx context.Context) error {
 	_, sum := p.sum(pollSeries + "_sum")
 	_, number := p.sum(pollSeries + "_count")
 	begin := time.Now()
-	if p, err = m.page(ctx); err != nil {
+	if p, err = m.scrape(ctx); err != nil {
 		return err
 	}
 	took := time.Since(begin)
@@ -60,7 +60,7 @@ func (s *stage) many(ctx context.Context) error {
 		return err
 	}
 	name := "100,000 workers, --max-workers 200000: "
-	s.table.add(row{measure: name + "workers shown", ours: count(shown), must: "100,000", met: shown == workers, gate: true})
+	s.table.add(row{measure: name + "workers shown", ours: count(shown), target: "100,000", met: shown == workers, gate: true})
 	s.table.add(row{measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", dropped)})
 	s.table.add(row{measure: name + "a poll", ours: milliseconds(time.Duration((sum - before) / (number - polls) * 1e9))})
 	s.table.add(row{measure: name + "a page, over HTTP, " + megabytes(int64(len(p))), ours: milliseconds(took)})

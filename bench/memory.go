@@ -14,34 +14,34 @@ import (
 
 // memory is what the program has resident at most under all the events that one
 // publisher can make, polls and scrapes.
-func (s *stage) memory(ctx context.Context) error {
+func (s *environment) measureMemory(ctx context.Context) error {
 	most := map[int]int64{1000: 60e6, 10_000: 200e6}
 	for _, n := range s.sizes() {
-		before, peak, events, err := s.residentOf(ctx, n)
+		before, peak, events, err := s.residentMemoryOf(ctx, n)
 		if err != nil {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 		s.table.add(row{
 			measure: fmt.Sprintf("memory: resident at most (before the events), %s workers, %s events at full speed, a scrape a second", count(n), count(events)),
-			ours:    fmt.Sprintf("%s (%s)", megabytes(peak), megabytes(before)), must: "≤ " + megabytes(most[n]), met: peak <= most[n],
+			ours:    fmt.Sprintf("%s (%s)", megabytes(peak), megabytes(before)), target: "≤ " + megabytes(most[n]), met: peak <= most[n],
 		})
 	}
 	return nil
 }
 
-func (s *stage) residentOf(ctx context.Context, workers int) (before, peak int64, events int, err error) {
+func (s *environment) residentMemoryOf(ctx context.Context, workers int) (before, peak int64, events int, err error) {
 	namespace := fmt.Sprintf("bench-memory-%d", workers)
-	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	c, err := startFakeWorkers(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	defer c.leave()
-	m, err := s.metrics(ctx, namespace)
+	m, err := s.startMetrics(ctx, namespace)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	defer m.end()
-	if err := m.shows(ctx, "llm_kv_blocks_active{", workers); err != nil {
+	defer m.terminate()
+	if err := m.waitForSeries(ctx, "llm_kv_blocks_active{", workers); err != nil {
 		return 0, 0, 0, err
 	}
 	if before, _, err = m.resident(); err != nil {
@@ -62,14 +62,14 @@ func (s *stage) residentOf(ctx context.Context, workers int) (before, peak int64
 	defer scraper.Wait()
 	scraper.Go(func() {
 		for backoff.Wait(loading, time.Second) {
-			m.page(loading) // a failure shows below
+			m.scrape(loading) // a failure shows below
 		}
 	})
 	events, err = flood(loading, nc, namespace, hitEvents(workers), 0)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	if _, err := m.page(ctx); err != nil {
+	if _, err := m.scrape(ctx); err != nil {
 		return 0, 0, 0, err
 	}
 	_, peak, err = m.resident()
@@ -94,7 +94,7 @@ func flood(ctx context.Context, nc *nats.Conn, namespace string, events []event,
 			backoff.Wait(ctx, time.Millisecond)
 		}
 	}
-	if err := nc.FlushTimeout(patience); err != nil {
+	if err := nc.FlushTimeout(waitTimeout); err != nil {
 		return n, fmt.Errorf("publish: %w", err)
 	}
 	return n, nil

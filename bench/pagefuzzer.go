@@ -17,14 +17,14 @@ import (
 )
 
 // leafletID is the worker whose own metrics page is almost right; no seed has such an id.
-const leafletID = 0x74b0dc5119495cff
+const pageFuzzerID = 0x74b0dc5119495cff
 
 // leaflets are its pages, each another one, and every other one spoilt for certain.
 // Workers of the registry's garbage have no page, wherever their cards say it is.
-type leaflets struct {
-	server http.Server
-	at     string // host:port
-	served atomic.Uint64
+type pageFuzzer struct {
+	server  http.Server
+	address string // host:port
+	served  atomic.Uint64
 
 	mu    sync.Mutex
 	rng   *rand.Rand
@@ -32,15 +32,15 @@ type leaflets struct {
 }
 
 // newLeaflets registers the worker, and serves its pages until close.
-func newLeaflets(ctx context.Context, s *stage, rng *rand.Rand) (*leaflets, error) {
+func newPageFuzzer(ctx context.Context, s *environment, rng *rand.Rand) (*pageFuzzer, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("serve a worker's pages: %w", err)
 	}
-	l := &leaflets{at: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.WorkerMetrics]}
+	l := &pageFuzzer{address: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.WorkerMetrics]}
 	l.server.Handler = l
 	go l.server.Serve(listener) // until close
-	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: leafletID}
+	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: pageFuzzerID}
 	value := wire.LayoutV1.Value(garbage.Namespace, in, "127.0.0.1:9/"+wire.HexID(in.ID))
 	if _, err := s.client.Put(ctx, wire.LayoutV1.Key(garbage.Namespace, in), string(value)); err != nil {
 		l.close()
@@ -49,18 +49,18 @@ func newLeaflets(ctx context.Context, s *stage, rng *rand.Rand) (*leaflets, erro
 	return l, nil
 }
 
-func (l *leaflets) close() { l.server.Close() }
+func (l *pageFuzzer) close() { l.server.Close() }
 
 // template is where the program finds the pages.
-func (l *leaflets) template() string { return "http://" + l.at + "/{worker_id}" }
+func (l *pageFuzzer) template() string { return "http://" + l.address + "/{worker_id}" }
 
-func (l *leaflets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/"+strconv.FormatUint(leafletID, 10) {
+func (l *pageFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/"+strconv.FormatUint(pageFuzzerID, 10) {
 		http.NotFound(w, r)
 		return
 	}
 	l.mu.Lock()
-	page := garbage.Mutated(l.rng, l.seeds)
+	page := garbage.Mutate(l.rng, l.seeds)
 	l.mu.Unlock()
 	if l.served.Load()%2 == 0 {
 		page = append(page, "\nvllm:num_requests_running{\n"...)

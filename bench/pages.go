@@ -17,16 +17,16 @@ import (
 
 // pages is the whole answer to a scrape without compression, beside that of the
 // library over the same snapshot.
-func (s *stage) pages(context.Context) error {
+func (s *environment) measurePages(context.Context) error {
 	for _, n := range []int{1000, 10_000} {
-		if err := s.pageOf(n); err != nil {
+		if err := s.measurePagesOf(n); err != nil {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func (s *stage) pageOf(workers int) error {
+func (s *environment) measurePagesOf(workers int) error {
 	f := registeredFleet(workers)
 	now := time.Now().Add(time.Second)
 	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: func() time.Time { return now }})
@@ -45,11 +45,11 @@ func (s *stage) pageOf(workers int) error {
 		differ = 1
 	}
 
-	time1, err := benchmark(scrapes(ours, request))
+	time1, err := benchmark(scrapeBenchmark(ours, request))
 	if err != nil {
 		return err
 	}
-	time2, err := benchmark(scrapes(library, request))
+	time2, err := benchmark(scrapeBenchmark(library, request))
 	if err != nil {
 		return err
 	}
@@ -58,50 +58,50 @@ func (s *stage) pageOf(workers int) error {
 	s.table.add(row{
 		measure: name + "time, beside promhttp over MustNewConstMetric",
 		ours:    milliseconds(time.Duration(perRun(time1))), baseline: milliseconds(time.Duration(perRun(time2))),
-		ratio: times(ratio), must: "≤ 0.1", met: ratio <= 0.1, gate: true,
+		ratio: times(ratio), target: "≤ 0.1", met: ratio <= 0.1, gate: true,
 	})
 	s.table.add(row{
-		measure: name + "pages that differ from the library's", ours: fmt.Sprint(differ), must: "0", met: differ == 0, gate: true,
+		measure: name + "pages that differ from the library's", ours: fmt.Sprint(differ), target: "0", met: differ == 0, gate: true,
 	})
-	allocs, size := second(ours, request)
-	allocs2, size2 := second(library, request)
+	allocs, size := secondScrape(ours, request)
+	allocs2, size2 := secondScrape(library, request)
 	s.table.add(row{
 		measure: name + "allocations of the second of two scrapes",
 		ours:    fmt.Sprintf("%s (%s)", count(allocs), kilobytes(size)), baseline: fmt.Sprintf("%s (%s)", count(allocs2), kilobytes(size2)),
-		ratio: times(float64(allocs) / float64(allocs2)), must: "≤ 1,000, however many workers", met: allocs <= 1000, gate: true,
+		ratio: times(float64(allocs) / float64(allocs2)), target: "≤ 1,000, however many workers", met: allocs <= 1000, gate: true,
 	})
 	return nil
 }
 
 func kilobytes(n uint64) string { return fmt.Sprintf("%.1f kB", float64(n)/1e3) }
 
-func scrapes(h http.Handler, request *http.Request) func(*testing.B) {
+func scrapeBenchmark(h http.Handler, request *http.Request) func(*testing.B) {
 	return func(b *testing.B) {
 		for b.Loop() {
-			h.ServeHTTP(new(nobody), request)
+			h.ServeHTTP(new(discardWriter), request)
 		}
 	}
 }
 
 // second is what the second of two scrapes allocates.
-func second(h http.Handler, request *http.Request) (allocs, size uint64) {
+func secondScrape(h http.Handler, request *http.Request) (allocs, size uint64) {
 	var before, after runtime.MemStats
 	runtime.GC() // none in between: it would take what is kept for the second
-	h.ServeHTTP(new(nobody), request)
+	h.ServeHTTP(new(discardWriter), request)
 	runtime.ReadMemStats(&before)
-	h.ServeHTTP(new(nobody), request)
+	h.ServeHTTP(new(discardWriter), request)
 	runtime.ReadMemStats(&after)
 	return after.Mallocs - before.Mallocs, after.TotalAlloc - before.TotalAlloc
 }
 
 // nobody takes an answer and keeps nothing.
-type nobody struct{ header http.Header }
+type discardWriter struct{ header http.Header }
 
-func (n *nobody) Header() http.Header {
+func (n *discardWriter) Header() http.Header {
 	if n.header == nil {
 		n.header = make(http.Header)
 	}
 	return n.header
 }
-func (*nobody) Write(b []byte) (int, error) { return len(b), nil }
-func (*nobody) WriteHeader(int)             {}
+func (*discardWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (*discardWriter) WriteHeader(int)             {}

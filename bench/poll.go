@@ -18,9 +18,9 @@ import (
 // polls is what a reply to a poll costs: in the real Poller, beside receiving the
 // same replies and throwing them away. Both sides are processes, take turns, and ask
 // the same workers, which run in this process, over the same server.
-func (s *stage) polls(ctx context.Context) error {
+func (s *environment) measurePolls(ctx context.Context) error {
 	for _, n := range s.sizes() {
-		if err := s.pollsOf(ctx, n); err != nil {
+		if err := s.measurePollsOf(ctx, n); err != nil {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 	}
@@ -35,7 +35,7 @@ func interval(workers int) time.Duration {
 	return 100 * time.Millisecond
 }
 
-func (s *stage) pollsOf(ctx context.Context, workers int) error {
+func (s *environment) measurePollsOf(ctx context.Context, workers int) error {
 	const least = 5
 	polls, most := 15, 2.0
 	if s.quick {
@@ -45,15 +45,15 @@ func (s *stage) pollsOf(ctx context.Context, workers int) error {
 		polls = 3
 	}
 	namespace := fmt.Sprintf("bench-poll-%d", workers)
-	c, err := gather(ctx, s.nats, s.client, namespace, workers)
+	c, err := startFakeWorkers(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
 		return err
 	}
 	defer c.leave()
 	var ours, discarded cost
-	for round := 0; round < least || round < patientRounds*least && ours.cpu() > most*discarded.cpu(); round++ {
-		for name, best := range map[string]*cost{sidePoll: &ours, sideDiscard: &discarded} {
-			one, err := s.costOf(ctx, name, namespace, workers, polls)
+	for round := 0; round < least || round < extraRounds*least && ours.cpu() > most*discarded.cpu(); round++ {
+		for name, best := range map[string]*cost{modePoll: &ours, modeDiscard: &discarded} {
+			one, err := s.costOfSubprocess(ctx, name, namespace, workers, polls)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
@@ -66,28 +66,28 @@ func (s *stage) pollsOf(ctx context.Context, workers int) error {
 	ratio := ours.cpu() / discarded.cpu()
 	s.table.add(row{
 		measure: name + "CPU per reply, beside nats.go throwing it away", ours: nanoseconds(ours.cpu()), baseline: nanoseconds(discarded.cpu()),
-		ratio: times(ratio), must: fmt.Sprintf("≤ %g", most), met: ratio <= most, gate: true,
+		ratio: times(ratio), target: fmt.Sprintf("≤ %g", most), met: ratio <= most, gate: true,
 	})
 	extra := ours.allocs() - discarded.allocs()
 	s.table.add(row{
 		measure: name + "allocations per reply", ours: fmt.Sprintf("%.2f", ours.allocs()), baseline: fmt.Sprintf("%.2f", discarded.allocs()),
-		ratio: times(ours.allocs() / discarded.allocs()), must: "at most 1 more", met: extra <= 1, gate: true,
+		ratio: times(ours.allocs() / discarded.allocs()), target: "at most 1 more", met: extra <= 1, gate: true,
 	})
 	return nil
 }
 
 // costOf runs one side.
-func (s *stage) costOf(ctx context.Context, name, namespace string, workers, polls int) (cost, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (s *environment) costOfSubprocess(ctx context.Context, name, namespace string, workers, polls int) (cost, error) {
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
-	p, err := s.child(ctx, name, "--namespace", namespace, "--workers", fmt.Sprint(workers), "--polls", fmt.Sprint(polls))
+	p, err := s.startSubprocess(ctx, name, "--namespace", namespace, "--workers", fmt.Sprint(workers), "--polls", fmt.Sprint(polls))
 	if err != nil {
 		return cost{}, err
 	}
 	<-p.ended
 	var c cost
-	if err := json.Unmarshal([]byte(p.tail()), &c); err != nil || !p.cmd.ProcessState.Success() {
-		return cost{}, fmt.Errorf("%v: %s", p.cmd.ProcessState, p.tail())
+	if err := json.Unmarshal([]byte(p.lastLine()), &c); err != nil || !p.cmd.ProcessState.Success() {
+		return cost{}, fmt.Errorf("%v: %s", p.cmd.ProcessState, p.lastLine())
 	}
 	if ctx.Err() != nil {
 		return cost{}, ctx.Err()
@@ -96,7 +96,7 @@ func (s *stage) costOf(ctx context.Context, name, namespace string, workers, pol
 }
 
 // poll polls as metrics does. The first poll is not measured.
-func (s side) poll(ctx context.Context, m *meter) error {
+func (s subprocess) runPoller(ctx context.Context, m *meter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	nc, err := nats.Connect(s.url)
@@ -114,7 +114,7 @@ func (s side) poll(ctx context.Context, m *meter) error {
 	f.Sync(fleet.Listing{Instances: registered})
 	done := 0
 	p := &collect.Poller{Conn: nc, Fleet: f, Namespaces: wire.Namespaces(s.namespace), Interval: interval(s.workers), Log: quiet}
-	p.Found = func() {
+	p.OnLoads = func() {
 		replies := int(f.Stats.Messages(stats.StatsReply))
 		if done == 0 {
 			m.start(replies)
@@ -128,7 +128,7 @@ func (s side) poll(ctx context.Context, m *meter) error {
 }
 
 // discard asks as often as poll, and throws the replies away.
-func (s side) discard(ctx context.Context, m *meter) error {
+func (s subprocess) runDiscarder(ctx context.Context, m *meter) error {
 	nc, err := nats.Connect(s.url)
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (s side) discard(ctx context.Context, m *meter) error {
 			} else if number == s.polls {
 				m.stop(received)
 			}
-		case <-time.After(patience):
+		case <-time.After(waitTimeout):
 			return errors.New("not every worker has answered")
 		case <-ctx.Done():
 			return ctx.Err()

@@ -18,9 +18,9 @@ type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 
-	mu     sync.Mutex
-	output []byte // the end of it
-	panic  string // the line of its first panic
+	mu         sync.Mutex
+	output     []byte // the end of it
+	firstPanic string // the line of its first panic
 }
 
 // start runs a program. Of our environment it gets only what it needs, and env.
@@ -41,7 +41,7 @@ func start(ctx context.Context, env []string, path string, args ...string) (*pro
 
 // end asks the process to end, so that it leaves nothing behind, and waits until it
 // has; one that does not is killed.
-func (p *process) end() {
+func (p *process) terminate() {
 	p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
 	select {
 	case <-p.ended:
@@ -56,7 +56,7 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-func (p *process) over() bool {
+func (p *process) hasEnded() bool {
 	select {
 	case <-p.ended:
 		return true
@@ -65,23 +65,23 @@ func (p *process) over() bool {
 	}
 }
 
-const keep = 4096 // bytes of output
+const keptOutput = 4096 // bytes of output
 
 // Write takes what the process writes.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.output = append(p.output, b...)
-	if i := bytes.Index(p.output, []byte("panic")); i >= 0 && p.panic == "" {
+	if i := bytes.Index(p.output, []byte("panic")); i >= 0 && p.firstPanic == "" {
 		line, _, _ := bytes.Cut(p.output[i:], []byte("\n"))
-		p.panic = string(line)
+		p.firstPanic = string(line)
 	}
-	p.output = p.output[max(0, len(p.output)-keep):]
+	p.output = p.output[max(0, len(p.output)-keptOutput):]
 	return len(b), nil
 }
 
 // tail is the last line of what the process has written.
-func (p *process) tail() string {
+func (p *process) lastLine() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lines := bytes.Split(bytes.TrimSpace(p.output), []byte("\n"))
@@ -89,10 +89,10 @@ func (p *process) tail() string {
 }
 
 // panicked is what the process has said of a panic, empty if there was none.
-func (p *process) panicked() string {
+func (p *process) panicLine() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.panic
+	return p.firstPanic
 }
 
 // resident is the memory of the process in bytes, now and at most so far.
@@ -118,7 +118,7 @@ func (p *process) resident() (now, most int64, err error) {
 }
 
 // usage is the CPU time that this process has taken.
-func usage() int64 {
+func cpuTime() int64 {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
 		return 0

@@ -18,17 +18,17 @@ import (
 
 // scribbler puts entries of the registry into etcd that are almost right, and takes
 // them out again.
-type scribbler struct {
+type registryFuzzer struct {
 	client  *clientv3.Client
-	zmq     *speakers
+	zmq     *zmqPublishers
 	entries map[stats.Kind][]garbage.Entry
 	values  map[stats.Kind][][]byte
-	there   map[string]stats.Kind // by key
+	present map[string]stats.Kind // by key
 }
 
-func newScribbler(client *clientv3.Client, zmq *speakers) *scribbler {
-	s := &scribbler{
-		client: client, zmq: zmq, entries: garbage.Entries(), values: make(map[stats.Kind][][]byte), there: make(map[string]stats.Kind),
+func newRegistryFuzzer(client *clientv3.Client, zmq *zmqPublishers) *registryFuzzer {
+	s := &registryFuzzer{
+		client: client, zmq: zmq, entries: garbage.Entries(), values: make(map[stats.Kind][][]byte), present: make(map[string]stats.Kind),
 	}
 	for kind, entries := range s.entries {
 		for _, e := range entries {
@@ -40,11 +40,11 @@ func newScribbler(client *clientv3.Client, zmq *speakers) *scribbler {
 }
 
 // keep forgets what is there, so that nothing takes it out again.
-func (s *scribbler) keep() { clear(s.there) }
+func (s *registryFuzzer) forgetPresent() { clear(s.present) }
 
 // scribble takes out half of what is there, and puts other things in.
-func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[stats.Kind]int) error {
-	for _, key := range slices.Sorted(maps.Keys(s.there)) {
+func (s *registryFuzzer) changeEntries(ctx context.Context, rng *rand.Rand, sent map[stats.Kind]int) error {
+	for _, key := range slices.Sorted(maps.Keys(s.present)) {
 		if rng.IntN(2) == 0 {
 			continue
 		}
@@ -55,11 +55,11 @@ func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[stats
 	kinds := slices.Sorted(maps.Keys(s.entries))
 	for range fuzzKeys {
 		kind := kinds[rng.IntN(len(kinds))]
-		if err := s.put(ctx, s.entry(rng, kind), sent); err != nil {
+		if err := s.put(ctx, s.randomEntry(rng, kind), sent); err != nil {
 			return err
 		}
 	}
-	for _, e := range s.zmq.nonsense(rng) {
+	for _, e := range s.zmq.malformedChannels(rng) {
 		if err := s.put(ctx, e, sent); err != nil {
 			return err
 		}
@@ -69,15 +69,15 @@ func (s *scribbler) scribble(ctx context.Context, rng *rand.Rand, sent map[stats
 
 // addresses are those that channels name. Real ones are of machines that we know
 // nothing of.
-var addresses = regexp.MustCompile(`tcp://[^"]*`)
+var addressPattern = regexp.MustCompile(`tcp://[^"]*`)
 
 // entry is one of a kind with its key changed, its value, both, or neither.
-func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
+func (s *registryFuzzer) randomEntry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 	for {
 		e := s.entries[kind][rng.IntN(len(s.entries[kind]))]
 		if kind == stats.ChannelKeys {
-			address := s.zmq.anyAddress(rng)
-			e.Value = addresses.ReplaceAllLiteralString(e.Value, address)
+			address := s.zmq.randomAddress(rng)
+			e.Value = addressPattern.ReplaceAllLiteralString(e.Value, address)
 			if rng.IntN(4) == 0 {
 				e.Value = strings.Replace(e.Value, `"kind":"Zmq","config":{"endpoint":"`+address+`"}`, `"kind":"ZmqBroker","config":{"xpub_endpoints":["`+address+`"]}`, 1)
 			}
@@ -85,15 +85,15 @@ func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 		what := rng.IntN(8)
 		if what < 2 {
 			prefix := prefixOf(kind, e.Key)
-			e.Key = prefix + string(garbage.Mutated(rng, [][]byte{[]byte(e.Key[len(prefix):])}))
+			e.Key = prefix + string(garbage.Mutate(rng, [][]byte{[]byte(e.Key[len(prefix):])}))
 		}
 		switch {
 		case what > 0 && what < 6:
-			e.Value = string(garbage.Mutated(rng, [][]byte{[]byte(e.Value)}))
+			e.Value = string(garbage.Mutate(rng, [][]byte{[]byte(e.Value)}))
 		case what == 6:
-			e.Value = string(garbage.Mutated(rng, s.values[kind]))
+			e.Value = string(garbage.Mutate(rng, s.values[kind]))
 		}
-		if e.Key != wire.LeaderKey(garbage.Namespace) && s.confined(kind, e) {
+		if e.Key != wire.LeaderKey(garbage.Namespace) && s.isConfined(kind, e) {
 			return e
 		}
 	}
@@ -101,7 +101,7 @@ func (s *scribbler) entry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 
 // confined reports whether the program would connect to nobody because of an entry but
 // to our own publishers, and to ports where nobody is. It reads it as the program does.
-func (s *scribbler) confined(kind stats.Kind, e garbage.Entry) bool {
+func (s *registryFuzzer) isConfined(kind stats.Kind, e garbage.Entry) bool {
 	if kind != stats.ChannelKeys {
 		return true
 	}
@@ -109,7 +109,7 @@ func (s *scribbler) confined(kind stats.Kind, e garbage.Entry) bool {
 	if err != nil || c.Address == "" {
 		return true
 	}
-	return !slices.ContainsFunc(strings.Split(c.Address, ";"), func(a string) bool { return !s.zmq.permits(a) })
+	return !slices.ContainsFunc(strings.Split(c.Address, ";"), func(a string) bool { return !s.zmq.isAllowed(a) })
 }
 
 // prefixOf is the start of a key that is watched.
@@ -124,12 +124,12 @@ func prefixOf(kind stats.Kind, key string) string {
 }
 
 // put puts an entry in, and counts it if the program has to.
-func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[stats.Kind]int) error {
+func (s *registryFuzzer) put(ctx context.Context, e garbage.Entry, sent map[stats.Kind]int) error {
 	kind := kindOf(e.Key)
 	if _, err := s.client.Put(ctx, e.Key, e.Value); err != nil {
 		return fmt.Errorf("put %q: %w", e.Key, err)
 	}
-	s.there[e.Key] = kind
+	s.present[e.Key] = kind
 	if !wire.IsIgnoredKey(garbage.Namespace, e.Key) {
 		sent[kind]++
 	}
@@ -137,13 +137,13 @@ func (s *scribbler) put(ctx context.Context, e garbage.Entry, sent map[stats.Kin
 }
 
 // remove takes an entry out. That a key is gone that names nobody is of no interest.
-func (s *scribbler) remove(ctx context.Context, key string, sent map[stats.Kind]int) error {
+func (s *registryFuzzer) remove(ctx context.Context, key string, sent map[stats.Kind]int) error {
 	if _, err := s.client.Delete(ctx, key); err != nil {
 		return fmt.Errorf("delete %q: %w", key, err)
 	}
-	kind := s.there[key]
-	delete(s.there, key)
-	if !wire.IsIgnoredKey(garbage.Namespace, key) && named(kind, key) {
+	kind := s.present[key]
+	delete(s.present, key)
+	if !wire.IsIgnoredKey(garbage.Namespace, key) && isWellFormed(kind, key) {
 		sent[kind]++
 	}
 	return nil
@@ -159,7 +159,7 @@ func kindOf(key string) stats.Kind {
 }
 
 // named reports whether a key names what it is of.
-func named(kind stats.Kind, key string) (ok bool) {
+func isWellFormed(kind stats.Kind, key string) (ok bool) {
 	switch kind {
 	case stats.CardKeys:
 		_, ok = wire.ParseCardKey(garbage.Namespace, key)

@@ -14,7 +14,7 @@ import (
 
 // witness looks at the page every second. What must hold at any moment it checks; the
 // rest it keeps.
-type witness struct {
+type sampler struct {
 	m       *instance
 	samples []sample
 }
@@ -26,17 +26,17 @@ type sample struct {
 }
 
 // look looks until ctx ends, or something is wrong.
-func (w *witness) look(ctx context.Context) error {
-	for before := (*view)(nil); backoff.Wait(ctx, time.Second); {
-		p, err := w.m.page(ctx)
+func (w *sampler) run(ctx context.Context) error {
+	for before := (*summary)(nil); backoff.Wait(ctx, time.Second); {
+		p, err := w.m.scrape(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("page %d: %w", len(w.samples), err)
 		}
-		now := look(p)
-		if err := holds(before, &now); err != nil {
+		now := summarize(p)
+		if err := checkInvariants(before, &now); err != nil {
 			return fmt.Errorf("page %d: %w", len(w.samples), err)
 		}
 		w.samples = append(w.samples, sample{
@@ -50,12 +50,12 @@ func (w *witness) look(ctx context.Context) error {
 }
 
 // holds complains about what must not be on any page, seen after another.
-func holds(before, now *view) error {
+func checkInvariants(before, now *summary) error {
 	switch {
-	case len(now.ids) > soakLimit:
-		return fmt.Errorf("%d ids are shown, at a limit of %d", len(now.ids), soakLimit)
-	case now.lines > soakLines:
-		return fmt.Errorf("there are %d series, at most %d can be", now.lines, soakLines)
+	case len(now.ids) > soakMaxWorkers:
+		return fmt.Errorf("%d ids are shown, at a limit of %d", len(now.ids), soakMaxWorkers)
+	case now.lines > soakMaxSeries:
+		return fmt.Errorf("there are %d series, at most %d can be", now.lines, soakMaxSeries)
 	case now.series[droppedSeries] != 0:
 		return fmt.Errorf("%.0f messages were dropped", now.series[droppedSeries])
 	case len(now.isl) != len(now.overlap):
@@ -66,7 +66,7 @@ func holds(before, now *view) error {
 			return fmt.Errorf("worker %s has isl %.0f beside an overlap of %.0f, want twice that", id, isl, now.overlap[id])
 		}
 	}
-	for i := range soakStaying {
+	for i := range soakPermanent {
 		id := strconv.FormatUint(workerID(i), 10)
 		// Its gauges are away while it has missed two polls, as on a machine that stalls.
 		if active, shown := now.active[id]; shown && active != float64(i%1000) {
@@ -91,7 +91,7 @@ func holds(before, now *view) error {
 }
 
 // third is one of the three parts of the soak, by a figure of its samples, sorted.
-func (w *witness) third(n int, figure func(sample) float64) []float64 {
+func (w *sampler) sortedThird(n int, figure func(sample) float64) []float64 {
 	var all []float64
 	for _, s := range w.samples[n*len(w.samples)/3 : (n+1)*len(w.samples)/3] {
 		all = append(all, figure(s))

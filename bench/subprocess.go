@@ -11,38 +11,38 @@ import (
 // The sides of measures that run in processes of their own, so that their CPU time is
 // theirs alone.
 const (
-	sideBare    = "bare"    // subscribes to hit rates, and does nothing with them
-	sidePoll    = "poll"    // polls as metrics does
-	sideDiscard = "discard" // asks likewise, and throws the replies away
+	modeBare    = "bare"    // subscribes to hit rates, and does nothing with them
+	modePoll    = "poll"    // polls as metrics does
+	modeDiscard = "discard" // asks likewise, and throws the replies away
 
-	sideChanging = "changing" // workers whose loads change
+	modeChanging = "changing" // workers whose loads change
 )
 
-func sideNames() []string { return []string{sideBare, sidePoll, sideDiscard, sideChanging} }
+func modes() []string { return []string{modeBare, modePoll, modeDiscard, modeChanging} }
 
 // patientRounds is how many times as many rounds are run of two sides in turn while the
 // ratio of their best is missed: others on the machine only ever slow a side down.
-const patientRounds = 3
+const extraRounds = 3
 
 // side is what such a process is told.
-type side struct {
-	name, url, namespace string
+type subprocess struct {
+	mode, url, namespace string
 	workers, polls       int
 	address              string
 
 	etcd, release, plane string
 }
 
-func (s side) run(ctx context.Context, stdout io.Writer) error {
-	switch s.name {
-	case sidePoll:
-		return s.report(ctx, stdout, s.poll)
-	case sideDiscard:
-		return s.report(ctx, stdout, s.discard)
-	case sideChanging:
-		return s.changing(ctx)
+func (s subprocess) run(ctx context.Context, stdout io.Writer) error {
+	switch s.mode {
+	case modePoll:
+		return s.reportCost(ctx, stdout, s.runPoller)
+	case modeDiscard:
+		return s.reportCost(ctx, stdout, s.runDiscarder)
+	case modeChanging:
+		return s.runChangingWorkers(ctx)
 	default:
-		return s.bare(ctx)
+		return s.runBareSubscriber(ctx)
 	}
 }
 
@@ -56,7 +56,7 @@ type cost struct {
 func (c cost) cpu() float64    { return float64(c.CPU) / float64(c.Replies) }
 func (c cost) allocs() float64 { return float64(c.Allocs) / float64(c.Replies) }
 
-func (s side) report(ctx context.Context, stdout io.Writer, work func(context.Context, *meter) error) error {
+func (s subprocess) reportCost(ctx context.Context, stdout io.Writer, work func(context.Context, *meter) error) error {
 	var m meter
 	if err := work(ctx, &m); err != nil {
 		return err
@@ -70,15 +70,15 @@ func (s side) report(ctx context.Context, stdout io.Writer, work func(context.Co
 // meter measures this process between two calls.
 type meter struct{ from, spent cost }
 
-func reading(replies int) cost {
+func currentCost(replies int) cost {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	return cost{Replies: replies, CPU: usage(), Allocs: memory.Mallocs}
+	return cost{Replies: replies, CPU: cpuTime(), Allocs: memory.Mallocs}
 }
 
-func (m *meter) start(replies int) { m.from = reading(replies) }
+func (m *meter) start(replies int) { m.from = currentCost(replies) }
 
 func (m *meter) stop(replies int) {
-	to := reading(replies)
+	to := currentCost(replies)
 	m.spent = cost{Replies: to.Replies - m.from.Replies, CPU: to.CPU - m.from.CPU, Allocs: to.Allocs - m.from.Allocs}
 }

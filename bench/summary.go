@@ -7,16 +7,16 @@ import (
 )
 
 // view is what a soak wants to know of a page.
-type view struct {
+type summary struct {
 	bytes  int
 	lines  int                // series, workers' among them
 	series map[string]float64 // those of no single worker
 
 	ids          map[string]bool    // that have any series
-	lively       map[string]bool    // that have others than those of hits
+	live         map[string]bool    // that have others than those of hits
 	active       map[string]float64 // blocks in use, by id
 	isl, overlap map[string]float64 // by id
-	booked       float64            // hit-rate events of all endpoints
+	attributed   float64            // hit-rate events of all endpoints
 }
 
 const (
@@ -27,9 +27,9 @@ const (
 var idStart = []byte(`worker_id="`)
 
 // look takes a page apart.
-func look(p page) view {
-	v := view{
-		bytes: len(p), series: make(map[string]float64), ids: make(map[string]bool), lively: make(map[string]bool),
+func summarize(p exposition) summary {
+	v := summary{
+		bytes: len(p), series: make(map[string]float64), ids: make(map[string]bool), live: make(map[string]bool),
 		active: make(map[string]float64), isl: make(map[string]float64), overlap: make(map[string]float64),
 	}
 	p.each(func(series, value []byte) {
@@ -50,17 +50,17 @@ func look(p page) view {
 			v.overlap[id] += number
 		case "llm_kv_blocks_active":
 			v.active[id] = number
-			v.lively[id] = true
+			v.live[id] = true
 		default:
-			v.lively[id] = true
+			v.live[id] = true
 		}
 	})
 	return v
 }
 
-func (v *view) add(series string, number float64) {
+func (v *summary) add(series string, number float64) {
 	v.series[series] = number
 	if strings.HasPrefix(series, "llm_kv_hit_rate_events_total{") {
-		v.booked += number
+		v.attributed += number
 	}
 }

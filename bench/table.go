@@ -15,7 +15,7 @@ type row struct {
 	measure        string
 	ours, baseline string
 	ratio          string
-	must           string // empty: there is nothing to reach
+	target         string // empty: there is nothing to reach
 	met            bool
 	gate           bool // a ratio or a count, which does not depend on the machine
 }
@@ -44,14 +44,14 @@ func (t *table) print(w io.Writer) error {
 		return s
 	}
 	for _, r := range t.rows {
-		fmt.Fprintf(out, "| %s | %s | %s | %s | %s | %s |\n", r.measure, r.ours, dash(r.baseline), dash(r.ratio), dash(r.must), r.verdict())
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %s | %s |\n", r.measure, r.ours, dash(r.baseline), dash(r.ratio), dash(r.target), r.verdict())
 	}
 	return out.Flush()
 }
 
 func (r row) verdict() string {
 	switch {
-	case r.must == "":
+	case r.target == "":
 		return "stated"
 	case r.met:
 		return "met"

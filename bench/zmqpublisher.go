@@ -11,30 +11,30 @@ import (
 )
 
 // speaker is a ZeroMQ publisher that says what it is told, whether that is ZMTP or not.
-type speaker struct {
-	listener net.Listener
-	stays    bool // with whoever connects; else it hangs up when it has said its greeting
-	work     sync.WaitGroup
+type zmqPublisher struct {
+	listener  net.Listener
+	keepsOpen bool // with whoever connects; else it hangs up when it has said its greeting
+	work      sync.WaitGroup
 
 	mu       sync.Mutex
 	greeting []byte
-	met      int // connections so far
+	accepted int // connections so far
 	conns    map[net.Conn]bool
 }
 
-func newSpeaker(greeting []byte, stays bool) (*speaker, error) {
+func newZMQPublisher(greeting []byte, stays bool) (*zmqPublisher, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("publish with ZMQ: %w", err)
 	}
-	s := &speaker{listener: l, stays: stays, greeting: greeting, conns: make(map[net.Conn]bool)}
+	s := &zmqPublisher{listener: l, keepsOpen: stays, greeting: greeting, conns: make(map[net.Conn]bool)}
 	s.work.Go(s.serve)
 	return s, nil
 }
 
-func (s *speaker) address() string { return "tcp://" + s.listener.Addr().String() }
+func (s *zmqPublisher) address() string { return "tcp://" + s.listener.Addr().String() }
 
-func (s *speaker) close() {
+func (s *zmqPublisher) close() {
 	s.listener.Close()
 	s.mu.Lock()
 	for conn := range s.conns {
@@ -44,21 +44,21 @@ func (s *speaker) close() {
 	s.work.Wait()
 }
 
-func (s *speaker) serve() {
+func (s *zmqPublisher) serve() {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
 			return // closed
 		}
-		s.work.Go(func() { s.attend(conn) })
+		s.work.Go(func() { s.handle(conn) })
 	}
 }
 
 // attend greets, and listens until the other side has had enough.
-func (s *speaker) attend(conn net.Conn) {
+func (s *zmqPublisher) handle(conn net.Conn) {
 	defer conn.Close()
 	s.mu.Lock()
-	s.met++
+	s.accepted++
 	s.conns[conn] = true
 	greeting := s.greeting
 	s.mu.Unlock()
@@ -67,25 +67,25 @@ func (s *speaker) attend(conn net.Conn) {
 		defer s.mu.Unlock()
 		delete(s.conns, conn)
 	}()
-	if !s.stays {
-		conn.SetDeadline(time.Now().Add(patience))
+	if !s.keepsOpen {
+		conn.SetDeadline(time.Now().Add(waitTimeout))
 	}
 	conn.Write(greeting) // who hangs up on nonsense does well
-	if !s.stays {
+	if !s.keepsOpen {
 		conn.(*net.TCPConn).CloseWrite()
 	}
 	io.Copy(io.Discard, conn)
 }
 
 // greet changes the greeting.
-func (s *speaker) greet(greeting []byte) {
+func (s *zmqPublisher) setGreeting(greeting []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.greeting = greeting
 }
 
 // say says something to the one that listens.
-func (s *speaker) say(b []byte) error {
+func (s *zmqPublisher) publish(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) != 1 {
@@ -99,10 +99,10 @@ func (s *speaker) say(b []byte) error {
 	return nil
 }
 
-func (s *speaker) connections() int {
+func (s *zmqPublisher) connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.met
+	return s.accepted
 }
 
 // zmtpGreeting is the greeting of a publisher of ZMTP 3.0, who is never asked for a sign

@@ -16,17 +16,17 @@ import (
 // speakers are the ZeroMQ publishers of a fuzzer. What the honest ones say is ZMTP, so
 // that each of their messages can be counted. The rude ones talk nonsense, and of nothing
 // that is read: else nobody could say how many messages of it are some.
-type speakers struct {
-	honest []*speech
-	rude   []*speaker
-	hellos [][]byte // seeds of what rude ones say
+type zmqPublishers struct {
+	valid     []*validPublisher
+	malformed []*zmqPublisher
+	greetings [][]byte // seeds of what rude ones say
 
-	announced uint64 // ids of publishers given out
+	lastID uint64 // ids of publishers given out
 }
 
 // speech is what an honest publisher speaks of.
-type speech struct {
-	*speaker
+type validPublisher struct {
+	*zmqPublisher
 	kind     stats.Kind
 	topic    string
 	subject  string // the first frame
@@ -38,19 +38,19 @@ type speech struct {
 }
 
 const (
-	rudeSpeakers   = 4
-	firstPublisher = 0x5eed0000
+	malformedPublishers = 4
+	firstPublisherID    = 0x5eed0000
 
 	publishedAt = 1_764_000_000_000 // as Unix milliseconds; the same for the same seed
 
 	// closed is where nobody ever listens.
-	closed = "tcp://127.0.0.1:1"
+	closedAddress = "tcp://127.0.0.1:1"
 )
 
-func newSpeakers() (*speakers, error) {
-	s := &speakers{announced: firstPublisher}
+func newZMQPublishers() (*zmqPublishers, error) {
+	s := &zmqPublishers{lastID: firstPublisherID}
 	scope := "namespace." + garbage.Namespace + ".component." + garbage.Endpoint.Component + ".endpoint." + garbage.Endpoint.Name + "."
-	for _, h := range []*speech{
+	for _, h := range []*validPublisher{
 		{kind: stats.LoadEvent, topic: wire.TopicLoad, subject: wire.TopicLoad},
 		{kind: stats.ForwardPass, topic: wire.TopicForwardPass, subject: scope + wire.TopicForwardPass, broker: true},
 	} {
@@ -60,28 +60,28 @@ func newSpeakers() (*speakers, error) {
 			}
 		}
 		var err error
-		if h.speaker, err = newSpeaker(zmtpGreeting(), true); err != nil {
+		if h.zmqPublisher, err = newZMQPublisher(zmtpGreeting(), true); err != nil {
 			s.close()
 			return nil, err
 		}
-		h.id = s.next()
-		s.honest = append(s.honest, h)
+		h.id = s.nextID()
+		s.valid = append(s.valid, h)
 	}
-	for range rudeSpeakers {
-		r, err := newSpeaker(nil, false)
+	for range malformedPublishers {
+		r, err := newZMQPublisher(nil, false)
 		if err != nil {
 			s.close()
 			return nil, err
 		}
-		s.rude = append(s.rude, r)
+		s.malformed = append(s.malformed, r)
 	}
-	s.hellos = hellos()
+	s.greetings = greetingSeeds()
 	return s, nil
 }
 
 // hellos are good greetings, with nothing, one or many messages of a topic that nobody
 // reads behind them.
-func hellos() [][]byte {
+func greetingSeeds() [][]byte {
 	all := [][]byte{zmtpGreeting()}
 	ping := appendFrame(nil, 4, []byte("\x04PING\x00\x0aecho"))
 	for n := 1; n <= 64; n *= 8 {
@@ -95,42 +95,42 @@ func hellos() [][]byte {
 	return all
 }
 
-func (s *speakers) close() {
-	for _, h := range s.honest {
+func (s *zmqPublishers) close() {
+	for _, h := range s.valid {
 		h.close()
 	}
-	for _, r := range s.rude {
+	for _, r := range s.malformed {
 		r.close()
 	}
 }
 
-func (s *speakers) next() uint64 {
-	s.announced++
-	return s.announced
+func (s *zmqPublishers) nextID() uint64 {
+	s.lastID++
+	return s.lastID
 }
 
-func (s *speakers) met() (n int) {
-	for _, r := range s.rude {
+func (s *zmqPublishers) connections() (n int) {
+	for _, r := range s.malformed {
 		n += r.connections()
 	}
 	return n
 }
 
 // anyAddress is one that the program may connect to.
-func (s *speakers) anyAddress(rng *rand.Rand) string {
-	if i := rng.IntN(len(s.rude) + 1); i < len(s.rude) {
-		return s.rude[i].address()
+func (s *zmqPublishers) randomAddress(rng *rand.Rand) string {
+	if i := rng.IntN(len(s.malformed) + 1); i < len(s.malformed) {
+		return s.malformed[i].address()
 	}
-	return closed
+	return closedAddress
 }
 
 // permits reports whether an address is one of those.
-func (s *speakers) permits(address string) bool {
-	return address == closed || slices.ContainsFunc(s.rude, func(r *speaker) bool { return address == r.address() })
+func (s *zmqPublishers) isAllowed(address string) bool {
+	return address == closedAddress || slices.ContainsFunc(s.malformed, func(r *zmqPublisher) bool { return address == r.address() })
 }
 
 // channel is a good entry of a publisher's event channel.
-func channel(topic string, publisher uint64, transport string) garbage.Entry {
+func channelEntry(topic string, publisher uint64, transport string) garbage.Entry {
 	return garbage.Entry{
 		Key: fmt.Sprintf("%scomponent/%s/endpoint/%s/topic/%s/%x", wire.ChannelPrefixes(garbage.Namespace)[1],
 			garbage.Endpoint.Component, garbage.Endpoint.Name, topic, publisher),
@@ -139,48 +139,48 @@ func channel(topic string, publisher uint64, transport string) garbage.Entry {
 	}
 }
 
-func onZMQ(address string) string {
+func zmqTransport(address string) string {
 	return fmt.Sprintf(`{"kind":"Zmq","config":{"endpoint":%q}}`, address)
 }
 
 // announcements are the channels of the honest ones.
-func (s *speakers) announcements() (all []garbage.Entry) {
-	for _, h := range s.honest {
-		transport := onZMQ(h.address())
+func (s *zmqPublishers) validChannels() (all []garbage.Entry) {
+	for _, h := range s.valid {
+		transport := zmqTransport(h.address())
 		if h.broker {
 			transport = fmt.Sprintf(`{"kind":"ZmqBroker","config":{"xpub_endpoints":[%q]}}`, h.address())
 		}
-		all = append(all, channel(h.topic, h.id, transport))
+		all = append(all, channelEntry(h.topic, h.id, transport))
 	}
 	return all
 }
 
 // nonsense are good channels of the rude ones, new ones each time, so that the program
 // connects anew.
-func (s *speakers) nonsense(rng *rand.Rand) (all []garbage.Entry) {
-	for _, r := range s.rude {
+func (s *zmqPublishers) malformedChannels(rng *rand.Rand) (all []garbage.Entry) {
+	for _, r := range s.malformed {
 		if rng.IntN(4) > 0 {
-			all = append(all, channel(wire.TopicLoad, s.next(), onZMQ(r.address())))
+			all = append(all, channelEntry(wire.TopicLoad, s.nextID(), zmqTransport(r.address())))
 		}
 	}
 	return all
 }
 
 // rehearse has the rude ones say something else from now on.
-func (s *speakers) rehearse(rng *rand.Rand) {
-	for _, r := range s.rude {
-		r.greet(garbage.Mutated(rng, s.hellos))
+func (s *zmqPublishers) changeGreetings(rng *rand.Rand) {
+	for _, r := range s.malformed {
+		r.setGreeting(garbage.Mutate(rng, s.greetings))
 	}
 }
 
 // say has the honest ones publish.
-func (s *speakers) say(rng *rand.Rand, sent map[stats.Kind]int) error {
-	for _, h := range s.honest {
+func (s *zmqPublishers) publish(rng *rand.Rand, sent map[stats.Kind]int) error {
+	for _, h := range s.valid {
 		var b []byte
 		for range fuzzFrames {
 			b = appendMessage(b, h.message(rng))
 		}
-		if err := h.speaker.say(b); err != nil {
+		if err := h.zmqPublisher.publish(b); err != nil {
 			return err
 		}
 		sent[h.kind] += fuzzFrames
@@ -190,15 +190,15 @@ func (s *speakers) say(rng *rand.Rand, sent map[stats.Kind]int) error {
 
 // message is the frames of a message that is almost right: in its payload, in its
 // envelope or in what is around it.
-func (h *speech) message(rng *rand.Rand) [][]byte {
+func (h *validPublisher) message(rng *rand.Rand) [][]byte {
 	how := rng.IntN(3)
 	payload := h.payloads[rng.IntN(len(h.payloads))]
 	if how == 0 {
-		payload = garbage.Mutated(rng, h.payloads)
+		payload = garbage.Mutate(rng, h.payloads)
 	}
 	envelope := h.envelope(payload)
 	if how == 1 {
-		envelope = garbage.Mutated(rng, append(h.envelopes, envelope))
+		envelope = garbage.Mutate(rng, append(h.envelopes, envelope))
 	}
 	frames := [][]byte{
 		[]byte(h.subject),
@@ -217,13 +217,13 @@ func (h *speech) message(rng *rand.Rand) [][]byte {
 	case 1:
 		return slices.Insert(frames, i, frames[i])
 	default:
-		frames[i] = garbage.Mutated(rng, frames[i:i+1])
+		frames[i] = garbage.Mutate(rng, frames[i:i+1])
 		return frames
 	}
 }
 
 // envelope is a good one.
-func (h *speech) envelope(payload []byte) []byte {
+func (h *validPublisher) envelope(payload []byte) []byte {
 	b := msgp.AppendMapHeader(nil, 5)
 	b = msgp.AppendUint64(msgp.AppendString(b, "publisher_id"), h.id)
 	b = msgp.AppendUint64(msgp.AppendString(b, "sequence"), h.sequence)

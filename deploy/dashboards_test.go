@@ -58,7 +58,7 @@ type panel struct {
 type source struct{ Type, UID string }
 
 // chosen is the Prometheus that people choose at the head of a dashboard.
-var chosen = source{"prometheus", "${datasource}"}
+var chosenDatasource = source{"prometheus", "${datasource}"}
 
 func parse(t *testing.T, d Dashboard) dashboard {
 	t.Helper()
@@ -83,7 +83,7 @@ func (d dashboard) plots() []panel {
 	return slices.DeleteFunc(d.all(), func(p panel) bool { return p.Type == "row" })
 }
 
-func TestDashboardsAreWhereThePackageSays(t *testing.T) {
+func TestDashboardsAreInTheirFiles(t *testing.T) {
 	listed := make(map[string]string)
 	for _, d := range Dashboards() {
 		parsed := parse(t, d)
@@ -104,7 +104,7 @@ func TestDashboardsAreWhereThePackageSays(t *testing.T) {
 	}
 }
 
-func TestPanelsHaveTheirOwnIdsAndPlaces(t *testing.T) {
+func TestDashboardPanelsHaveUniqueIDsAndPositions(t *testing.T) {
 	for _, d := range Dashboards() {
 		ids, titles, taken := make(map[int]bool), make(map[string]bool), make(map[[2]int]string)
 		for _, p := range parse(t, d).all() {
@@ -134,7 +134,7 @@ var units = []string{"short", "none", "percentunit", "s", "cps", "reqps"}
 // plugins that every Grafana has.
 var plugins = []string{"stat", "timeseries", "heatmap", "table", "state-timeline"}
 
-func TestPanelsSayWhatTheyShowAndAskTheChosenPrometheus(t *testing.T) {
+func TestDashboardPanelsAreDescribedAndUseTheDatasource(t *testing.T) {
 	for _, d := range Dashboards() {
 		for _, p := range parse(t, d).plots() {
 			if len(p.Description) < 20 || !strings.HasSuffix(p.Description, ".") {
@@ -150,12 +150,12 @@ func TestPanelsSayWhatTheyShowAndAskTheChosenPrometheus(t *testing.T) {
 					}
 				}
 			}
-			if p.Datasource != chosen || len(p.Targets) == 0 {
+			if p.Datasource != chosenDatasource || len(p.Targets) == 0 {
 				t.Errorf("%s: %q: %d queries to %+v", d.File, p.Title, len(p.Targets), p.Datasource)
 			}
 			refs := make(map[string]bool)
 			for _, q := range p.Targets {
-				if q.Datasource != chosen || q.Expr == "" || refs[q.RefID] || q.RefID == "" {
+				if q.Datasource != chosenDatasource || q.Expr == "" || refs[q.RefID] || q.RefID == "" {
 					t.Errorf("%s: %q: query %+v", d.File, p.Title, q)
 				}
 				refs[q.RefID] = true
@@ -167,7 +167,7 @@ func TestPanelsSayWhatTheyShowAndAskTheChosenPrometheus(t *testing.T) {
 // variable is one of Grafana's in a text; those that begin with __ it has by itself.
 var variable = regexp.MustCompile(`\$\{?([a-z]\w*)`)
 
-func TestEveryVariableIsDefinedAndUsed(t *testing.T) {
+func TestDashboardVariablesAreDefinedAndUsed(t *testing.T) {
 	for _, d := range Dashboards() {
 		var defined []string
 		for i, v := range parse(t, d).Templating.List {
@@ -177,7 +177,7 @@ func TestEveryVariableIsDefinedAndUsed(t *testing.T) {
 				}
 			}
 			defined = append(defined, v.Name)
-			if i > 0 && v.Datasource != chosen {
+			if i > 0 && v.Datasource != chosenDatasource {
 				t.Errorf("%s: %s asks %+v", d.File, v.Name, v.Datasource)
 			}
 		}
@@ -195,10 +195,10 @@ func TestEveryVariableIsDefinedAndUsed(t *testing.T) {
 
 // ours is the name of a metric of the program in an expression or a text. In the name
 // of a recording rule it stands behind a colon.
-var ours = regexp.MustCompile(`(?:^|[^\w:])((?:llm|dynamo_metrics)_[a-z0-9_]+)`)
+var metricName = regexp.MustCompile(`(?:^|[^\w:])((?:llm|dynamo_metrics)_[a-z0-9_]+)`)
 
 // golden are the names of all series of the golden pages.
-func golden(t *testing.T) map[string]bool {
+func goldenSeries(t *testing.T) map[string]bool {
 	t.Helper()
 	paths, err := filepath.Glob("../internal/expose/testdata/pages/*.prom")
 	if err != nil || len(paths) < 5 {
@@ -219,14 +219,14 @@ func golden(t *testing.T) map[string]bool {
 	return names
 }
 
-func TestEveryMetricThatIsNamedIsOnAGoldenPage(t *testing.T) {
+func TestDashboardMetricsAreExported(t *testing.T) {
 	texts := map[string]string{"rules.yaml": Rules(), "runbook.md": Runbook()}
 	for _, d := range Dashboards() {
 		texts[d.File] = d.Text
 	}
-	pages := golden(t)
+	pages := goldenSeries(t)
 	for file, text := range texts {
-		found := ours.FindAllStringSubmatch(text, -1)
+		found := metricName.FindAllStringSubmatch(text, -1)
 		if len(found) < 3 {
 			t.Errorf("%s: names %d metrics", file, len(found))
 		}
@@ -238,8 +238,8 @@ func TestEveryMetricThatIsNamedIsOnAGoldenPage(t *testing.T) {
 	}
 }
 
-// TestCountersAreAskedForByTheirRates but for where a name only decides which series count.
-func TestCountersAreAskedForByTheirRates(t *testing.T) {
+// TestDashboardCountersAreQueriedAsRates but for where a name only decides which series count.
+func TestDashboardCountersAreQueriedAsRates(t *testing.T) {
 	counter := regexp.MustCompile(`(.{0,12})\b((?:llm|dynamo_metrics)_\w+(?:_total|_bucket|_sum|_count)|llm_kv_hit_rate_(?:isl|overlap)_blocks)\{`)
 	gauge := "llm_kv_blocks_total llm_requests_total_slots"
 	for _, d := range Dashboards() {
@@ -266,9 +266,9 @@ func TestCountersAreAskedForByTheirRates(t *testing.T) {
 	}
 }
 
-// TestPlotsThatReadEveryWorkerHaveFewPoints because each point reads the series of each
+// TestDashboardPlotsOfEveryWorkerHaveFewPoints because each point reads the series of each
 // worker: of ten thousand, a hundred times.
-func TestPlotsThatReadEveryWorkerHaveFewPoints(t *testing.T) {
+func TestDashboardPlotsOfEveryWorkerHaveFewPoints(t *testing.T) {
 	ofWorkers := regexp.MustCompile(`\bllm_(?:kv_blocks|kv_cache|requests|kv_hit_rate_isl|kv_hit_rate_overlap|queued|scheduled|forward|worker_request)\w*\{([^}]*)\}`)
 	n := 0
 	for _, d := range Dashboards() {
@@ -290,8 +290,8 @@ func TestPlotsThatReadEveryWorkerHaveFewPoints(t *testing.T) {
 	}
 }
 
-// TestTheRunbookSpeaksOfPanelsThatThereAre where it has a title in italics.
-func TestTheRunbookSpeaksOfPanelsThatThereAre(t *testing.T) {
+// TestRunbookNamesExistingPanels where it has a title in italics.
+func TestRunbookNamesExistingPanels(t *testing.T) {
 	titles := make(map[string]bool)
 	for _, d := range Dashboards() {
 		for _, p := range parse(t, d).all() {

@@ -21,12 +21,12 @@ type Threshold struct {
 }
 
 // row is a threshold in the table at the head of the rules.
-var row = regexp.MustCompile(`(?m)^# ([a-z_]+) +([0-9]\S*) +(\S+) +(\S+) +(.+)$`)
+var thresholdRow = regexp.MustCompile(`(?m)^# ([a-z_]+) +([0-9]\S*) +(\S+) +(\S+) +(.+)$`)
 
 // Thresholds lists those of the table at the head of the rules.
 func Thresholds() []Threshold {
 	var all []Threshold
-	for _, m := range row.FindAllStringSubmatch(Rules(), -1) {
+	for _, m := range thresholdRow.FindAllStringSubmatch(Rules(), -1) {
 		all = append(all, Threshold{Name: m[1], Default: m[2], Least: m[3], Most: m[4], Meaning: m[5]})
 	}
 	return all
@@ -42,7 +42,7 @@ func RulesWith(settings []string) (string, error) {
 		case !found:
 			return "", fmt.Errorf("--set %q: want name=value", s)
 		case !known:
-			return "", fmt.Errorf("--set %q: no such threshold: %s", s, near.Hint(name, names()))
+			return "", fmt.Errorf("--set %q: no such threshold: %s", s, near.Hint(name, thresholdNames()))
 		case set[name]:
 			return "", fmt.Errorf("--set %q: want each threshold once", s)
 		}
@@ -51,7 +51,7 @@ func RulesWith(settings []string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("--set %q: %w", s, err)
 		}
-		rules = t.put(rules, value)
+		rules = t.replaceIn(rules, value)
 	}
 	return rules, nil
 }
@@ -65,7 +65,7 @@ func threshold(name string) (Threshold, bool) {
 	return Threshold{}, false
 }
 
-func names() []string {
+func thresholdNames() []string {
 	var all []string
 	for _, t := range Thresholds() {
 		all = append(all, t.Name)
@@ -109,11 +109,11 @@ func (t Threshold) parse(s string) (string, error) {
 
 // put writes a value wherever the rules have the default: once in each line that ends
 // in the threshold's name.
-func (t Threshold) put(rules, value string) string {
+func (t Threshold) replaceIn(rules, value string) string {
 	var b strings.Builder
 	for line := range strings.Lines(rules) {
 		if code, marked := strings.CutSuffix(line, " # "+t.Name+"\n"); marked {
-			line = t.inLine().ReplaceAllLiteralString(code, value) + " # " + t.Name + "\n"
+			line = t.linePattern().ReplaceAllLiteralString(code, value) + " # " + t.Name + "\n"
 		}
 		b.WriteString(line)
 	}
@@ -121,6 +121,6 @@ func (t Threshold) put(rules, value string) string {
 }
 
 // inLine finds the default in a line. It must not be a piece of another number or name.
-func (t Threshold) inLine() *regexp.Regexp {
+func (t Threshold) linePattern() *regexp.Regexp {
 	return regexp.MustCompile(`\b` + regexp.QuoteMeta(t.Default) + `\b`)
 }

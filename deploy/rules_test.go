@@ -13,28 +13,28 @@ import (
 )
 
 // marked is a line of the rules that has a threshold's value.
-var marked = regexp.MustCompile(`(?m)^( *[^ #].*) # ([a-z_]+)$`)
+var markedLine = regexp.MustCompile(`(?m)^( *[^ #].*) # ([a-z_]+)$`)
 
-func TestEveryThresholdIsInTheRulesAndMayHaveItsDefault(t *testing.T) {
+func TestThresholdsAreInTheRulesAndAcceptTheirDefaults(t *testing.T) {
 	all := Thresholds()
 	if len(all) < 20 {
 		t.Fatalf("thresholds: %v, want all of the table", all)
 	}
 	var inRules []string
-	for _, m := range marked.FindAllStringSubmatch(Rules(), -1) {
+	for _, m := range markedLine.FindAllStringSubmatch(Rules(), -1) {
 		name := m[2]
 		th, known := threshold(name)
 		if !known {
 			t.Errorf("%s: no such threshold", m[0])
 			continue
 		}
-		if found := th.inLine().FindAllString(m[1], -1); len(found) != 1 {
+		if found := th.linePattern().FindAllString(m[1], -1); len(found) != 1 {
 			t.Errorf("%s: has the default %s %d times, want once", m[0], th.Default, len(found))
 		}
 		inRules = append(inRules, name)
 	}
 	slices.Sort(inRules)
-	want := slices.Sorted(slices.Values(names()))
+	want := slices.Sorted(slices.Values(thresholdNames()))
 	if diff := cmp.Diff(want, slices.Compact(inRules)); diff != "" {
 		t.Errorf("thresholds (-table +rules):\n%s", diff)
 	}
@@ -48,7 +48,7 @@ func TestEveryThresholdIsInTheRulesAndMayHaveItsDefault(t *testing.T) {
 	}
 }
 
-func TestRulesAreThoseOfTheFileWhereNothingIsSet(t *testing.T) {
+func TestRulesWithNoSettingsAreTheFile(t *testing.T) {
 	file, err := os.ReadFile("prometheus/rules.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +62,8 @@ func TestRulesAreThoseOfTheFileWhereNothingIsSet(t *testing.T) {
 	}
 }
 
-// TestAThresholdIsSetInItsLinesAlone lists the lines that change.
-func TestAThresholdIsSetInItsLinesAlone(t *testing.T) {
+// TestRulesWithAThresholdChangesItsLinesAlone lists the lines that change.
+func TestRulesWithAThresholdChangesItsLinesAlone(t *testing.T) {
 	for setting, want := range map[string][]string{
 		"kv_full_usage=0.9": {"avg_over_time(worker:llm_kv_usage:ratio[5m]) >= 0.9 # kv_full_usage"},
 		"worker_silent_for=90s": {
@@ -95,7 +95,7 @@ func TestAThresholdIsSetInItsLinesAlone(t *testing.T) {
 	}
 }
 
-func TestWrongSettingsAreNamedInOneLine(t *testing.T) {
+func TestRulesWithNamesWrongSettingsInOneLine(t *testing.T) {
 	for setting, want := range map[string]string{
 		"":                     `--set "": want name=value`,
 		"kv_full_usage":        `--set "kv_full_usage": want name=value`,
@@ -131,7 +131,7 @@ func alerts() map[string]string {
 	return all
 }
 
-func TestEveryAlertHasASectionOfTheRunbookAndNoSectionIsLeftOver(t *testing.T) {
+func TestRunbookHasOneSectionForEachAlert(t *testing.T) {
 	var names []string
 	for name, rule := range alerts() {
 		names = append(names, name)
@@ -153,7 +153,7 @@ func TestEveryAlertHasASectionOfTheRunbookAndNoSectionIsLeftOver(t *testing.T) {
 		if !strings.HasPrefix(section, "## "+name+"\n") || strings.Count(section, "\n## ") > 0 {
 			t.Errorf("%s: not one section:\n%s", name, section)
 		}
-		for _, m := range marked.FindAllStringSubmatch(rule, -1) {
+		for _, m := range markedLine.FindAllStringSubmatch(rule, -1) {
 			if !strings.Contains(section, "`"+m[2]+"`") {
 				t.Errorf("%s: the section does not name %s", name, m[2])
 			}
@@ -167,7 +167,7 @@ func TestEveryAlertHasASectionOfTheRunbookAndNoSectionIsLeftOver(t *testing.T) {
 	}
 }
 
-func TestAnUnknownAlertIsToldTheKnownOnes(t *testing.T) {
+func TestSectionListsKnownAlertsForAnUnknownOne(t *testing.T) {
 	_, err := Section("DynamoNothing")
 	if err == nil || !strings.HasPrefix(err.Error(), `"DynamoNothing": no such alert: want one of DynamoWorkerSilent, `) {
 		t.Errorf("got %v", err)
@@ -183,7 +183,7 @@ func TestAnUnknownAlertIsToldTheKnownOnes(t *testing.T) {
 // expectation is one of an alert's in its unit tests, with or without alerts.
 var expectation = regexp.MustCompile(`(?m)alertname: (Dynamo[A-Za-z]+)(\}|, exp_alerts|$\n *exp_alerts)`)
 
-func TestEveryAlertIsTestedToFireAndNotToFire(t *testing.T) {
+func TestAlertsAreTestedToFireAndNotToFire(t *testing.T) {
 	paths, err := filepath.Glob("prometheus/tests/*.yaml")
 	if err != nil {
 		t.Fatal(err)

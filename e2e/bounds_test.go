@@ -54,61 +54,61 @@ var bounds = []bound{
 	{"why a server is not connected, as the page says it", "300 bytes", "stats maxErrorLength", "stats TestConnStateLastErrorWhileDown"},
 	{"names and ids", "256 bytes", "wire maxName", "wire TestLimitOfNames"},
 	{"names and ids", "1 KiB", "wire maxTransport", "wire TestLimitOfTransport"},
-	{"a NATS message", "32,768 messages", "connect mostWaiting", "connect TestAHandlerThatIsBehindHoldsTheServerBack"},
-	{"a NATS message", "16 MiB", "connect mostWaitingBytes", "connect TestAHandlerThatIsBehindHoldsTheServerBack"},
+	{"a NATS message", "32,768 messages", "connect maxPending", "connect TestBackpressureDialerHoldsServerBack"},
+	{"a NATS message", "16 MiB", "connect maxPendingBytes", "connect TestBackpressureDialerHoldsServerBack"},
 	{"event channels", "1 KiB", "fleet channelBytesPerWorker", "fleet TestChannelsMemoryIsBounded"},
 	{"event channels", "1 MiB", "fleet minChannelBytes", "fleet TestChannelsMemoryIsBounded"},
-	{"ZeroMQ subscriptions", "4 × `--max-workers`", "collect placesPerWorker", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
-	{"ZeroMQ subscriptions", "1,024", "collect leastPlaces", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
-	{"ZeroMQ subscriptions", "16,384", "collect mostPlaces", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
-	{"ZeroMQ subscriptions", "1/4 of", "collect placesShare", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
-	{"ZeroMQ subscriptions", "512", "collect reserved", "collect TestZMQPlacesFollowWorkersAndFileDescriptors"},
-	{"ZeroMQ subscriptions", "16 connect", "collect atOnce", "collect TestOneAddressIsNotStormed"},
-	{"ZeroMQ subscriptions", "10 s", "collect inVain", "collect TestWhatTheRegistryNamesDoesNotDecideHowManyAreDialled"},
-	{"ZeroMQ subscriptions", "4 × as many", "collect wantsPerPlace", "collect TestFourForEachPlaceAreRemembered"},
-	{"ZeroMQ subscriptions", "4,096", "collect leastWants", "collect TestWhatTheRegistryNamesIsNotAllRemembered"},
-	{"an answer to a poll", "5 s", "collect tooLate", "collect TestAnAnswerThatComesTooLateChangesNothing"},
-	{"warnings of event planes", "20 components", "collect mostNames", "collect TestMadeUpComponentsDoNotFillTheLog"},
-	{"warnings of event planes", "100 are", "collect mostClashes", "collect TestMadeUpComponentsDoNotFillTheLog"},
-	{"where publishers stand in their sequences", "262,144", "collect maxStreams", "collect TestPublishersThatAreRememberedAreBounded"},
-	{"events that may come out of order", "65,536 gaps", "collect maxGaps", "collect TestGapsThatAreOpenAreBounded"},
-	{"events that may come out of order", "256", "collect maxGapsOfOne", "collect TestGapsThatAreOpenAreBounded"},
-	{"a ZeroMQ event", "64 KiB", "collect maxEvent", "collect TestEventsOverZMQAreBounded"},
+	{"ZeroMQ subscriptions", "4 × `--max-workers`", "collect slotsPerWorker", "collect TestMaxZMQSubscriptionsFollowsLimits"},
+	{"ZeroMQ subscriptions", "1,024", "collect minSlots", "collect TestMaxZMQSubscriptionsFollowsLimits"},
+	{"ZeroMQ subscriptions", "16,384", "collect maxSlots", "collect TestMaxZMQSubscriptionsFollowsLimits"},
+	{"ZeroMQ subscriptions", "1/4 of", "collect workersPerSlot", "collect TestMaxZMQSubscriptionsFollowsLimits"},
+	{"ZeroMQ subscriptions", "512", "collect reservedDescriptors", "collect TestMaxZMQSubscriptionsFollowsLimits"},
+	{"ZeroMQ subscriptions", "16 connect", "collect maxDialsPerAddress", "collect TestZMQLimitsDialsPerAddress"},
+	{"ZeroMQ subscriptions", "10 s", "collect yieldSlotAfter", "collect TestZMQDialsNoMoreThanSlots"},
+	{"ZeroMQ subscriptions", "4 × as many", "collect sourcesPerSlot", "collect TestZMQRemembersFourSourcesPerSlot"},
+	{"ZeroMQ subscriptions", "4,096", "collect minSources", "collect TestZMQBoundsSources"},
+	{"an answer to a poll", "5 s", "collect minReplyTimeout", "collect TestPollerRejectsLateReply"},
+	{"warnings of event planes", "20 components", "collect maxNames", "collect TestPlaneCheckBoundsLogAndMismatches"},
+	{"warnings of event planes", "100 are", "collect maxMismatches", "collect TestPlaneCheckBoundsLogAndMismatches"},
+	{"where publishers stand in their sequences", "262,144", "collect maxStreams", "collect TestGapDetectorBoundsStreams"},
+	{"events that may come out of order", "65,536 gaps", "collect maxGaps", "collect TestOpenGapsAreBounded"},
+	{"events that may come out of order", "256", "collect maxGapsPerStream", "collect TestOpenGapsAreBounded"},
+	{"a ZeroMQ event", "64 KiB", "collect maxEvent", "collect TestZMQBoundsMessageSize"},
 	{"a ZeroMQ event", "1 MiB", "zmtp defaultMaxMessage", "zmtp TestFrameReaderDefaultLimits"},
 	{"a ZeroMQ event", "64 frames", "zmtp defaultMaxFrames", "zmtp TestFrameReaderDefaultLimits"},
 	{"a ZeroMQ event", "5 s", "zmtp defaultHandshakeTimeout", "zmtp TestSubLimitsHandshakesByDefault"},
 	{"a ZeroMQ event", "4 KiB", "zmtp maxCommand", "zmtp TestFrameReaderLimits"},
 	{"msgpack", "256 fields", "wire maxFields", "wire TestLimitOfMsgpackFields"},
 	{"msgpack", "32 levels", "wire maxDepth", "wire TestLimitOfMsgpackNesting"},
-	{"the registry in etcd", "4 MiB", "connect EtcdMessage", "discovery TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead"},
+	{"the registry in etcd", "4 MiB", "connect MaxEtcdMessage", "discovery TestAKeyOfTheUniqueInstanceThatIsTooLargeToRead"},
 	{"the registry in etcd", "32 MiB", "discovery maxKey", "discovery TestKeysOfAnyLengthArePassedOver"},
 	{"the registry in etcd", "1 MiB", "discovery maxValue", "discovery TestValuesThatAreTooLargeAreCountedAndNamedAndHurtNoOther"},
 	{"the registry in etcd", "16 ×", "discovery listedPerWorker", "discovery TestAListingHoldsNoMoreThanTheFleetCould"},
 	{"the registry in etcd", "1,024", "discovery leastListed", "discovery TestAListingHoldsNoMoreThanTheFleetCould"},
 	{"the registry in etcd", "5 s", "discovery callTimeout", "discovery TestOneEndpointOfSeveralThatIsOfNoUse"},
-	{"the registry in Kubernetes", "500 objects", "kube pageSize", "kube TestACollectionIsListedInPagesAndThenWatched"},
-	{"the registry in Kubernetes", "1 min", "kube listIn", "kube TestAPageHasAMinute"},
-	{"the registry in Kubernetes", "8 MiB", "kube maxObject", "kube TestAnswersThatAreNoneAreErrors"},
+	{"the registry in Kubernetes", "500 objects", "kube pageSize", "kube TestListWatchListsPagesThenWatches"},
+	{"the registry in Kubernetes", "1 min", "kube listTimeout", "kube TestListWatchListTimeoutIsMinute"},
+	{"the registry in Kubernetes", "8 MiB", "kube maxObject", "kube TestListWatchRejectsInvalidResponses"},
 	{"the registry in Kubernetes", "16 ×", "discovery listedPerWorker", "discovery TestWhatIsReadOfAClusterIsBounded"},
 	{"the registry in Kubernetes", "1,024", "discovery leastListed", "discovery TestWhatIsReadOfAClusterIsBounded"},
-	{"the registry in Kubernetes", "30 s", "kube longestPause", "kube TestAServerThatCannotAnswerIsAskedLessAndLess"},
-	{"the registry in Kubernetes", "60 s", "kube longestAfter", "kube TestAServerSaysWhenToAskAgain"},
+	{"the registry in Kubernetes", "30 s", "kube maxPause", "kube TestBackoffGrowsWhileServerFails"},
+	{"the registry in Kubernetes", "60 s", "kube maxRetryAfter", "kube TestBackoffHonorsRetryAfter"},
 	{"the registry in files", "1 MiB", "discovery maxFile", "discovery TestAFileMayHaveAMebibyte"},
 	{"the registry in files", "200,000 files", "discovery maxFiles", "discovery TestDirectoryWithTooManyFilesIsNotListed"},
 	{"the registry in files", "10 s", "discovery fileTTL", "discovery TestFileThatNobodyTouchesIsGone"},
-	{"the workers' own pages", "4 MiB", "collect maxPage", "collect TestPagesAreBounded"},
+	{"the workers' own pages", "4 MiB", "collect maxMetricsSize", "collect TestMetricsReaderBoundsSize"},
 	{"the workers' own pages", "512 KiB", "wire maxSamples", "wire TestLimitOfWorkerMetrics"},
 	{"the workers' own pages", "32 KiB", "wire maxLine", "wire TestLimitOfWorkerMetrics"},
 	{"the workers' own pages", "64 labels", "wire maxLabels", "wire TestLimitOfWorkerMetrics"},
-	{"the workers' own pages", "64 KiB", "collect maxHeader", "collect TestPagesAreBounded"},
-	{"the workers' own pages", "2 s", "collect ScrapeTimeout", "collect TestScrapesAreBounded"},
-	{"the workers' own pages", "1 min", "collect MostScrapeTimeout", "app TestScrapeTimeoutsAreBounded"},
-	{"the workers' own pages", "100 at once", "collect quickPlaces", "collect TestScrapesAreBounded"},
-	{"the workers' own pages", "8 that are", "collect slowPlaces", "collect TestScrapesAreBounded"},
-	{"the workers' own pages", "8 that take", "collect longPlaces", "collect TestScrapesThatTakeLongAreBounded"},
-	{"the workers' own pages", "2 s", "collect slowPatience", "collect TestScrapesThatTakeLongAreBounded"},
-	{"the workers' own pages", "256 connections", "collect maxIdle", "collect TestScrapesTakeAQuarterOfTheFileDescriptors"},
-	{"the workers' own pages", "1/4", "collect scrapeShare", "collect TestScrapesTakeAQuarterOfTheFileDescriptors"},
+	{"the workers' own pages", "64 KiB", "collect maxHeader", "collect TestMetricsReaderBoundsSize"},
+	{"the workers' own pages", "2 s", "collect ScrapeTimeout", "collect TestSchedulerBoundsScrapes"},
+	{"the workers' own pages", "1 min", "collect MaxScrapeTimeout", "app TestScrapeTimeoutsAreBounded"},
+	{"the workers' own pages", "100 at once", "collect quickSlots", "collect TestSchedulerBoundsScrapes"},
+	{"the workers' own pages", "8 that are", "collect slowSlots", "collect TestSchedulerBoundsScrapes"},
+	{"the workers' own pages", "8 that take", "collect longSlots", "collect TestSchedulerBoundsLongScrapes"},
+	{"the workers' own pages", "2 s", "collect slowTimeout", "collect TestSchedulerBoundsLongScrapes"},
+	{"the workers' own pages", "256 connections", "collect maxIdle", "collect TestScrapeLimitsTakeQuarterOfDescriptors"},
+	{"the workers' own pages", "1/4", "collect descriptorShare", "collect TestScrapeLimitsTakeQuarterOfDescriptors"},
 	{"a Pushgateway's answer", "4 KiB", "expose maxAnswer", "expose TestPushReadsLittleOfALongAnswer"},
 	{"a Pushgateway's answer", "10 requests", "expose maxHops", "expose TestPushDoesNotFollowForEver"},
 	{"a Pushgateway's answer", "2 s", "expose lastPush", "expose TestPushEndsSoonWhateverTheGatewayDoes"},
@@ -142,9 +142,9 @@ var bounds = []bound{
 	{"a web configuration", "100 are", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
 }
 
-// TestEveryBoundOfSecurityIsTheCodes holds the table of bounds against the code: no number
+// TestSecurityBoundsMatchTheCode holds the table of bounds against the code: no number
 // in it is without a constant of that value and a test that reaches it.
-func TestEveryBoundOfSecurityIsTheCodes(t *testing.T) {
+func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	t.Parallel()
 	rows := boundRows(t)
 	packages := make(map[string]*sources)
@@ -163,7 +163,7 @@ func TestEveryBoundOfSecurityIsTheCodes(t *testing.T) {
 		rows[b.of] = strings.Replace(row, b.says, "", 1)
 		directory, name, _ := strings.Cut(b.constant, " ")
 		want := quantity(t, b.says)
-		if got, err := source(directory).value(name); err != nil || constant.Compare(got, token.NEQ, want) {
+		if got, err := source(directory).eval(name); err != nil || constant.Compare(got, token.NEQ, want) {
 			t.Errorf("%s, %s: %s is %v, want %v (%v)", b.of, b.says, b.constant, got, want, err)
 		}
 		directory, name, _ = strings.Cut(b.test, " ")
@@ -223,7 +223,7 @@ type sources struct {
 }
 
 // value works out an expression of the package's constants.
-func (s *sources) value(expression string) (constant.Value, error) {
+func (s *sources) eval(expression string) (constant.Value, error) {
 	v, err := types.Eval(s.fset, s.types, token.NoPos, expression)
 	if err == nil && v.Value == nil {
 		err = errors.New("not constant")
@@ -266,7 +266,7 @@ func constantsOf(file *ast.File) *ast.File {
 	only := *file
 	only.Decls = nil
 	for _, d := range file.Decls {
-		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.CONST || ok && g.Tok == token.IMPORT && needed(g) {
+		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.CONST || ok && g.Tok == token.IMPORT && isNeeded(g) {
 			only.Decls = append(only.Decls, d)
 		}
 	}
@@ -274,7 +274,7 @@ func constantsOf(file *ast.File) *ast.File {
 }
 
 // needed leaves the packages out that no bound is made of: to read them takes long.
-func needed(g *ast.GenDecl) bool {
+func isNeeded(g *ast.GenDecl) bool {
 	var specs []ast.Spec
 	for _, s := range g.Specs {
 		if path := s.(*ast.ImportSpec).Path.Value; path == `"time"` || path == `"math"` {

@@ -11,7 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-func TestNATSThatRefusesUsEndsTheProgramWithCode1(t *testing.T) {
+func TestCredentialsRefusedByNATSExitWith1(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	locked, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: func(o *natsserver.Options) {
@@ -24,15 +24,15 @@ func TestNATSThatRefusesUsEndsTheProgramWithCode1(t *testing.T) {
 	env := []string{"NATS_SERVER=" + locked.URL(), "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()}
 
 	refused := append([]string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=wr0ng"}, env...)
-	code, last := fails(t, "metrics", refused, "--component", "backend", "--host", "127.0.0.1", "--metrics-port", "0")
+	code, last := runToFailure(t, "metrics", refused, "--component", "backend", "--host", "127.0.0.1", "--metrics-port", "0")
 	if code != 1 || !strings.Contains(last, "NATS_AUTH_PASSWORD") || strings.Contains(last, "wr0ng") {
 		t.Errorf("exit code %d and %q; want 1, and where the refused credentials are from, without them", code, last)
 	}
 	accepted := append([]string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret"}, env...)
-	serve(t, accepted, "--component", "backend").ready()
+	serve(t, accepted, "--component", "backend").waitUntilReady()
 }
 
-func TestEtcdThatRefusesUsEndsTheProgramWithCode1(t *testing.T) {
+func TestCredentialsRefusedByEtcdExitWith1(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	ctx := t.Context()
@@ -48,7 +48,7 @@ func TestEtcdThatRefusesUsEndsTheProgramWithCode1(t *testing.T) {
 	}
 	run := func(user, password string) (int, string) {
 		env := append([]string{"ETCD_AUTH_USERNAME=" + user, "ETCD_AUTH_PASSWORD=" + password}, s.env()...)
-		return fails(t, "metrics", env, "--component", "backend", "--host", "127.0.0.1", "--metrics-port", "0")
+		return runToFailure(t, "metrics", env, "--component", "backend", "--host", "127.0.0.1", "--metrics-port", "0")
 	}
 	if code, last := run("metrics", "wr0ng"); code != 1 || !strings.Contains(last, "ETCD_AUTH_PASSWORD") || strings.Contains(last, "wr0ng") {
 		t.Errorf("wrong password: exit code %d and %q; want 1, and where it is from, without it", code, last)
@@ -57,5 +57,5 @@ func TestEtcdThatRefusesUsEndsTheProgramWithCode1(t *testing.T) {
 		t.Errorf("a user who may not read the registry: exit code %d and %q; want 1, and what is denied", code, last)
 	}
 	root := append([]string{"ETCD_AUTH_USERNAME=root", "ETCD_AUTH_PASSWORD=r00t"}, s.env()...)
-	serve(t, root, "--component", "backend").ready()
+	serve(t, root, "--component", "backend").waitUntilReady()
 }

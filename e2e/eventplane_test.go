@@ -14,67 +14,67 @@ import (
 func zmqFleet(t *testing.T, s *stack, nats string) *server {
 	t.Helper()
 	m := serve(t, []string{"NATS_SERVER=" + nats, "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()})
-	var parts []*part
+	var parts []*mockScript
 	var all []*mockWorker
 	for range 2 {
-		p := &part{load: loadOf(1, 1, 1)}
+		p := &mockScript{load: loadOf(1, 1, 1)}
 		parts = append(parts, p)
 		all = append(all, startMock(t, nil, s.etcd, p.config("1.6.1", mock.ZMQ)))
 	}
-	m.publishers(4, 0)
-	m.ready()
-	want := page{
+	m.waitForPublishers(4, 0)
+	m.waitUntilReady()
+	want := samples{
 		`dynamo_metrics_connected{system="nats"}`: "0",
 		`dynamo_metrics_connected{system="etcd"}`: "1",
 		`dynamo_metrics_connected{system="zmq"}`:  "1",
-		workers("generate", "answering"):          "2",
+		workersSeries("generate", "answering"):    "2",
 		`llm_load_avg{` + backend + `}`:           "45",
 	}
 	for i, w := range all {
 		parts[i].setLoad(loadOf(8, 3, uint64(40+10*i)))
-		want[w.of("llm_kv_blocks_active")] = fmt.Sprint(40 + 10*i)
-		want[w.of("llm_requests_active_slots")] = "8"
-		want[w.of("llm_requests_waiting")] = "3"
+		want[w.series("llm_kv_blocks_active")] = fmt.Sprint(40 + 10*i)
+		want[w.series("llm_requests_active_slots")] = "8"
+		want[w.series("llm_requests_waiting")] = "3"
 	}
-	m.shows(want)
+	m.waitForSamples(want)
 	return m
 }
 
-func TestAFleetOnZMQNeedsNoNATS(t *testing.T) {
+func TestEventPlaneZMQNeedsNoNATS(t *testing.T) {
 	t.Parallel()
 	m := zmqFleet(t, newStack(t), "none")
-	if lines := m.Said("nats"); len(lines) > 0 {
+	if lines := m.LinesWith("nats"); len(lines) > 0 {
 		t.Errorf("said of NATS: %q", lines)
 	}
 	m.Terminate()
 }
 
-func TestNATSThatIsDownMattersOnceAWorkerNeedsIt(t *testing.T) {
+func TestEventPlaneNATSMattersOnceAWorkerNeedsIt(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := zmqFleet(t, s, "nats://127.0.0.1:"+freePort(t))
 	const warning = " WARN nats: "
-	m.Says(warning)
-	if lines := m.Said(warning); len(lines) != 1 {
+	m.WaitForLine(warning)
+	if lines := m.LinesWith(warning); len(lines) != 1 {
 		t.Errorf("got %q, want one warning", lines)
 	}
 	s.register(wire.LayoutInstances, instance("generate", 5)) // of 0.5.1
-	m.notReady("NATS is not connected, no poll has been done yet")
-	m.shows(page{workers("generate", "answering"): "2", workers("generate", "silent"): "1"})
+	m.waitUntilNotReady("NATS is not connected, no poll has been done yet")
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", workersSeries("generate", "silent"): "1"})
 	s.deregister(wire.LayoutInstances, instance("generate", 5))
-	m.ready()
+	m.waitUntilReady()
 }
 
-func TestWorkersAndRoutersOnDifferentPlanesAreWarnedOfOnce(t *testing.T) {
+func TestEventPlaneMismatchIsWarnedOfOnce(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics()
 	for id := range uint64(3) {
-		s.put(channel(wire.TopicKVEvents, 10+id, onZMQ("tcp://127.0.0.1:1")))
-		s.put(channel("active_sequences_events", 20+id, onNATS))
+		s.put(channel(wire.TopicKVEvents, 10+id, zmqTransport("tcp://127.0.0.1:1")))
+		s.put(channel("active_sequences_events", 20+id, natsTransport))
 	}
-	m.Says(" WARN metrics: Workers and routers of a component are on different event planes")
-	said := m.Said("WARN metrics: Workers and routers of a component are on different event planes")
+	m.WaitForLine(" WARN metrics: Workers and routers of a component are on different event planes")
+	said := m.LinesWith("WARN metrics: Workers and routers of a component are on different event planes")
 	if len(said) != 1 || !strings.Contains(said[0], `component=backend planes="workers on ZMQ, routers on NATS"`) {
 		t.Errorf("said %q", said)
 	}

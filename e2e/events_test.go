@@ -27,10 +27,10 @@ type event struct {
 
 func (e event) envelope() []byte {
 	b := msgp.AppendMapHeader(nil, 5)
-	b = number(b, "publisher_id", e.publisher)
-	b = number(b, "sequence", e.sequence)
-	b = number(b, "published_at", uint64(time.Now().UnixMilli()))
-	b = text(b, "topic", e.topic)
+	b = appendNumber(b, "publisher_id", e.publisher)
+	b = appendNumber(b, "sequence", e.sequence)
+	b = appendNumber(b, "published_at", uint64(time.Now().UnixMilli()))
+	b = appendText(b, "topic", e.topic)
 	return msgp.AppendBytes(msgp.AppendString(b, "payload"), e.payload)
 }
 
@@ -54,21 +54,21 @@ type load struct {
 	decode, used, prefill fleet.Opt[uint64]
 }
 
-func (l load) pack() []byte {
-	b := number(msgp.AppendMapHeader(nil, 5), "worker_id", l.worker)
-	b = number(b, "dp_rank", l.rank)
-	b = optional(b, "active_decode_blocks", l.decode)
-	b = optional(b, "active_prefill_tokens", l.prefill)
-	return optional(b, "kv_used_blocks", l.used) // from 1.1 on
+func (l load) encode() []byte {
+	b := appendNumber(msgp.AppendMapHeader(nil, 5), "worker_id", l.worker)
+	b = appendNumber(b, "dp_rank", l.rank)
+	b = appendOptional(b, "active_decode_blocks", l.decode)
+	b = appendOptional(b, "active_prefill_tokens", l.prefill)
+	return appendOptional(b, "kv_used_blocks", l.used) // from 1.1 on
 }
 
 // load09 and load16 are the payloads of loads of these releases, load06 is all of one.
 func load09(worker, blocks uint64) []byte {
-	return load{worker: worker, decode: fleet.Some(blocks)}.pack()
+	return load{worker: worker, decode: fleet.Some(blocks)}.encode()
 }
 
 func load16(worker, blocks uint64) []byte {
-	return load{worker: worker, used: fleet.Some(blocks)}.pack()
+	return load{worker: worker, used: fleet.Some(blocks)}.encode()
 }
 
 func load06(worker, blocks uint64) []byte {
@@ -77,32 +77,32 @@ func load06(worker, blocks uint64) []byte {
 }
 
 // pass is the payload of a forward pass with one request that decodes.
-func pass(worker string, counter uint64) []byte {
-	b := number(msgp.AppendMapHeader(nil, 7), "version", 1)
-	b = text(b, "worker_id", worker)
-	b = number(number(b, "dp_rank", 0), "counter_id", counter)
+func forwardPass(worker string, counter uint64) []byte {
+	b := appendNumber(msgp.AppendMapHeader(nil, 7), "version", 1)
+	b = appendText(b, "worker_id", worker)
+	b = appendNumber(appendNumber(b, "dp_rank", 0), "counter_id", counter)
 	b = msgp.AppendFloat64(msgp.AppendString(b, "wall_time"), 0.5)
 	for key, decoding := range map[string]uint64{"scheduled_requests": 1, "queued_requests": 0} {
 		b = msgp.AppendMapHeader(msgp.AppendString(b, key), 4)
-		b = number(number(b, "num_prefill_requests", 0), "sum_prefill_tokens", 0)
-		b = number(number(b, "num_decode_requests", decoding), "sum_decode_kv_tokens", 512*decoding)
+		b = appendNumber(appendNumber(b, "num_prefill_requests", 0), "sum_prefill_tokens", 0)
+		b = appendNumber(appendNumber(b, "num_decode_requests", decoding), "sum_decode_kv_tokens", 512*decoding)
 	}
 	return b
 }
 
-func number(b []byte, name string, v uint64) []byte {
+func appendNumber(b []byte, name string, v uint64) []byte {
 	return msgp.AppendUint64(msgp.AppendString(b, name), v)
 }
 
-func text(b []byte, name, v string) []byte {
+func appendText(b []byte, name, v string) []byte {
 	return msgp.AppendString(msgp.AppendString(b, name), v)
 }
 
-func optional(b []byte, name string, o fleet.Opt[uint64]) []byte {
+func appendOptional(b []byte, name string, o fleet.Opt[uint64]) []byte {
 	if !o.OK {
 		return msgp.AppendNil(msgp.AppendString(b, name))
 	}
-	return number(b, name, o.V)
+	return appendNumber(b, name, o.V)
 }
 
 // publish publishes on NATS.
@@ -141,9 +141,9 @@ func channel(topic string, publisher uint64, transport string) entry {
 }
 
 // onNATS and onZMQ are transports of channels.
-const onNATS = `{"kind":"Nats","config":{"subject_prefix":"` + scope + `"}}`
+const natsTransport = `{"kind":"Nats","config":{"subject_prefix":"` + scope + `"}}`
 
-func onZMQ(address string) string {
+func zmqTransport(address string) string {
 	return fmt.Sprintf(`{"kind":"Zmq","config":{"endpoint":%q}}`, address)
 }
 

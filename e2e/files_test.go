@@ -85,7 +85,7 @@ func every(t *testing.T, period time.Duration, f func()) {
 	t.Cleanup(func() { tick.Stop(); <-ended })
 }
 
-func TestWorkersThatRegisterInFiles(t *testing.T) {
+func TestFileRegistryOfWorkers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	dir := registryDir{t, filepath.Join(t.TempDir(), "dynamo store")}
@@ -108,65 +108,65 @@ func TestWorkersThatRegisterInFiles(t *testing.T) {
 	}()
 	env := []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=http://" + etcd.Addr().String(), "DYN_FILE_KV=" + dir.path}
 	m := serve(t, env, "--discovery", "file", "--poll-interval", "0.1")
-	m.Says(" WARN files: The registry cannot be read; the fleet stays as it is known, and trying goes on error=\"the directory " + dir.path + " does not exist\"")
-	m.shows(page{`dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_connected{system="nats"}`: "1"})
+	m.WaitForLine(" WARN files: The registry cannot be read; the fleet stays as it is known, and trying goes on error=\"the directory " + dir.path + " does not exist\"")
+	m.waitForSamples(samples{`dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_connected{system="nats"}`: "1"})
 	if status, body := get(m.url + "/-/ready"); status != 503 || !strings.HasPrefix(body, "not ready: the directory of workers cannot be read") {
 		t.Errorf("GET /-/ready without a directory: %d %q", status, body)
 	}
 	if err := os.Mkdir(dir.path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.ready() // no one has registered
-	m.hears()
+	m.waitUntilReady() // no one has registered
+	m.waitForNATSEvents()
 
 	p := newPublisher(t, "PUB")
-	first := append(registration(1), channel(wire.TopicLoad, 10, onNATS))
-	second := append(registration(2), channel(wire.TopicLoad, 20, onZMQ(p.address)))
-	dead := append(registration(3), channel(wire.TopicLoad, 30, onNATS)) // of one that has not touched them for long
+	first := append(registration(1), channel(wire.TopicLoad, 10, natsTransport))
+	second := append(registration(2), channel(wire.TopicLoad, 20, zmqTransport(p.address)))
+	dead := append(registration(3), channel(wire.TopicLoad, 30, natsTransport)) // of one that has not touched them for long
 	dir.put(time.Now(), first...)
 	dir.put(time.Now(), second...)
 	dir.put(time.Now().Add(-time.Hour), dead...)
 	dir.touch(first...)
 	dir.touch(second...)
-	m.publishers(1, 0)
+	m.waitForPublishers(1, 0)
 	s.publish(scope+"."+wire.TopicLoad, event{10, 0, wire.TopicLoad, load16(1, 10)}.envelope())
 	p.send(event{20, 0, wire.TopicLoad, load16(2, 20)}.frames(wire.TopicLoad))
-	m.shows(page{
-		worker("llm_kv_blocks_active", "generate", 1): "10",
-		worker("llm_kv_blocks_active", "generate", 2): "20",
-		worker("llm_kv_blocks_total", "generate", 1):  "1000",
-		workers("generate", "answering"):              "2",
-		workers("generate", "silent"):                 "0",
-		`llm_load_avg{` + backend + `}`:               "15",
-		`dynamo_metrics_connected{system="file"}`:     "1",
-		`dynamo_metrics_connected{system="etcd"}`:     "",
-		`dynamo_metrics_leader`:                       "",
+	m.waitForSamples(samples{
+		workerSeries("llm_kv_blocks_active", "generate", 1): "10",
+		workerSeries("llm_kv_blocks_active", "generate", 2): "20",
+		workerSeries("llm_kv_blocks_total", "generate", 1):  "1000",
+		workersSeries("generate", "answering"):              "2",
+		workersSeries("generate", "silent"):                 "0",
+		`llm_load_avg{` + backend + `}`:                     "15",
+		`dynamo_metrics_connected{system="file"}`:           "1",
+		`dynamo_metrics_connected{system="etcd"}`:           "",
+		`dynamo_metrics_leader`:                             "",
 		`llm_worker_info{` + backend + `,model="tiny",source="active_load",worker_id="1",worker_id_hex="1"}`: "1",
 	})
 
 	dir.remove(second...)
-	m.shows(page{workers("generate", "answering"): "1", `llm_load_avg{` + backend + `}`: "10"})
-	m.until(func(p page) error { return p.hasNothingOf(2) })
-	m.publishers(0, 0)
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 1): "10"})
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "1", `llm_load_avg{` + backend + `}`: "10"})
+	m.waitFor(func(p samples) error { return p.matchNoneOf(2) })
+	m.waitForPublishers(0, 0)
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 1): "10"})
 	if n := asked.Load(); n > 0 {
 		t.Errorf("etcd was asked %d times", n)
 	}
 	m.Terminate()
 }
 
-func TestARegistryThatCannotBeReadForgetsNobody(t *testing.T) {
+func TestFileRegistryUnreadableKeepsWorkers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	dir := registryDir{t, t.TempDir()}
-	all := append(registration(1), channel(wire.TopicLoad, 10, onNATS))
+	all := append(registration(1), channel(wire.TopicLoad, 10, natsTransport))
 	dir.put(time.Now(), all...)
 	dir.touch(all...)
 	m := serve(t, s.env(), "--discovery", "file", "--file-kv", dir.path)
-	m.hears()
+	m.waitForNATSEvents()
 	s.publish(scope+"."+wire.TopicLoad, event{10, 0, wire.TopicLoad, load16(1, 10)}.envelope())
-	shown := page{worker("llm_kv_blocks_active", "generate", 1): "10", workers("generate", "answering"): "1"}
-	m.shows(shown)
+	shown := samples{workerSeries("llm_kv_blocks_active", "generate", 1): "10", workersSeries("generate", "answering"): "1"}
+	m.waitForSamples(shown)
 
 	bucket := filepath.Join(dir.path, "v1/mdc")
 	if err := os.Rename(bucket, bucket+" away"); err != nil {
@@ -175,39 +175,39 @@ func TestARegistryThatCannotBeReadForgetsNobody(t *testing.T) {
 	if err := os.WriteFile(bucket, nil, 0o644); err != nil { // no directory
 		t.Fatal(err)
 	}
-	m.notReady("the directory of workers cannot be read")
-	m.shows(page{`dynamo_metrics_connected{system="file"}`: "0"})
-	m.shows(shown)
+	m.waitUntilNotReady("the directory of workers cannot be read")
+	m.waitForSamples(samples{`dynamo_metrics_connected{system="file"}`: "0"})
+	m.waitForSamples(shown)
 	if err := os.Remove(bucket); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(bucket+" away", bucket); err != nil {
 		t.Fatal(err)
 	}
-	m.ready()
-	m.shows(shown)
-	m.shows(page{`dynamo_metrics_connected{system="file"}`: "1"})
+	m.waitUntilReady()
+	m.waitForSamples(shown)
+	m.waitForSamples(samples{`dynamo_metrics_connected{system="file"}`: "1"})
 	const warning = "The registry cannot be read"
-	m.Says(warning)
-	if n := len(m.Said(warning)); n != 1 {
+	m.WaitForLine(warning)
+	if n := len(m.LinesWith(warning)); n != 1 {
 		t.Errorf("said %d times that it cannot be read", n)
 	}
 }
 
-func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
+func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 	t.Parallel()
 	dir := registryDir{t, filepath.Join(t.TempDir(), "store")}
 	dir.put(time.Now(), registration(1)...)
 	dir.touch(registration(1)...)
 	m := serve(t, nil, "--discovery", "file", "--file-kv", dir.path, "--nats-server", "none")
-	m.ready()
-	shown := page{workers("generate", "silent"): "1", `dynamo_metrics_disconnects_total{system="file"}`: "0"}
-	m.shows(shown)
+	m.waitUntilReady()
+	shown := samples{workersSeries("generate", "silent"): "1", `dynamo_metrics_disconnects_total{system="file"}`: "0"}
+	m.waitForSamples(shown)
 
 	if err := os.Rename(dir.path, dir.path+" away"); err != nil {
 		t.Fatal(err)
 	}
-	m.notReady("the directory of workers cannot be read")
+	m.waitUntilNotReady("the directory of workers cannot be read")
 	if status, body := get(m.url + "/-/ready"); status != 200 || body != "ready, but: the directory of workers cannot be read\n" {
 		t.Errorf("GET /-/ready: %d %q", status, body)
 	}
@@ -217,8 +217,8 @@ func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
 		}
 		return nil
 	})
-	m.shows(page{workers("generate", "silent"): "1", `dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_disconnects_total{system="file"}`: "1"})
-	m.until(func(p page) error {
+	m.waitForSamples(samples{workersSeries("generate", "silent"): "1", `dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_disconnects_total{system="file"}`: "1"})
+	m.waitFor(func(p samples) error {
 		if p[`dynamo_metrics_errors_total{source="file"}`] == "0" {
 			return fmt.Errorf("no call has failed")
 		}
@@ -227,11 +227,11 @@ func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
 
 	dir.put(time.Now(), append(registration(1), registration(2)...)...)
 	dir.touch(registration(2)...)
-	m.ready()
-	m.shows(page{workers("generate", "silent"): "2", `dynamo_metrics_connected{system="file"}`: "1"})
+	m.waitUntilReady()
+	m.waitForSamples(samples{workersSeries("generate", "silent"): "2", `dynamo_metrics_connected{system="file"}`: "1"})
 	for _, said := range []string{"The registry cannot be read", "The registry can be read again"} {
-		m.Says(said)
-		if n := len(m.Said(said)); n != 1 {
+		m.WaitForLine(said)
+		if n := len(m.LinesWith(said)); n != 1 {
 			t.Errorf("said %d times: %s", n, said)
 		}
 	}

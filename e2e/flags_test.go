@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
+func TestFlagsRejectWrongValues(t *testing.T) {
 	t.Parallel()
 	broken := filepath.Join(t.TempDir(), "web.yml")
 	if err := os.WriteFile(broken, []byte("tls_server_config:\n  cert_file: nowhere\n"), 0o600); err != nil {
@@ -95,15 +95,15 @@ func TestAWrongValueEndsWithCode2AndOneLineThatSaysWhatIsAllowed(t *testing.T) {
 			env, args = append(env, args[0]), args[1:]
 		}
 		p := start(t, "metrics", env, args...)
-		if code := p.Ends(); code != 2 || !strings.Contains(p.Last(), c.want) || len(p.Lines()) != 1 || strings.Contains(p.Last(), "secret") {
+		if code := p.Wait(); code != 2 || !strings.Contains(p.LastLine(), c.want) || len(p.Lines()) != 1 || strings.Contains(p.LastLine(), "secret") {
 			t.Errorf("%s: exit code %d and\n%q\nwant 2 and one line with\n%s", c.args, code, p.Lines(), c.want)
 		}
 	}
 }
 
-// TestWhatIsOfNoUseToTheOriginalsFlagsIsAWarning: its scripts must start, and whatever DYN_LOG
+// TestFlagsOfTheOriginalWithoutEffectAreWarnings: its scripts must start, and whatever DYN_LOG
 // says, which is that of all programs.
-func TestWhatIsOfNoUseToTheOriginalsFlagsIsAWarning(t *testing.T) {
+func TestFlagsOfTheOriginalWithoutEffectAreWarnings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "logging.toml"), []byte("log_level = \"warn\"\n[log_filters]\nnats = \"off\"\n"), 0o600); err != nil {
@@ -112,19 +112,19 @@ func TestWhatIsOfNoUseToTheOriginalsFlagsIsAWarning(t *testing.T) {
 	m := start(t, "metrics",
 		[]string{"DYN_LOG=metrics=loud,etcd=off", "DYN_LOGGING_CONFIG_PATH=" + filepath.Join(dir, "logging.toml"), "NATS_SERVER=127.0.0.1:1", "ETCD_ENDPOINTS=127.0.0.1:1"},
 		"--host", "127.0.0.1", "--metrics-port", "0", "--push-url", "http://localhost:9091", "--push-interval", "2")
-	m.Says("--push-interval is ignored without --push")
+	m.WaitForLine("--push-interval is ignored without --push")
 	m.Terminate()
 	if lines := m.Lines(); len(lines) != 3 {
 		t.Errorf("want three warnings, and of level info nothing:\n%s", strings.Join(lines, "\n"))
 	}
 	for _, want := range []string{`DYN_LOG "metrics=loud" is ignored: level "loud": want one of`, "--push-url is ignored without --push", "--push-interval is ignored without --push"} {
-		if said := m.Said(" WARN metrics: " + want); len(said) != 1 {
+		if said := m.LinesWith(" WARN metrics: " + want); len(said) != 1 {
 			t.Errorf("want once %s:\n%s", want, strings.Join(m.Lines(), "\n"))
 		}
 	}
 }
 
-func TestWhatCannotBeMendedByWaitingEndsWithCode1(t *testing.T) {
+func TestStartFailsOnPermanentErrors(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -132,13 +132,13 @@ func TestWhatCannotBeMendedByWaitingEndsWithCode1(t *testing.T) {
 	}
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
-	code, last := fails(t, "metrics", nil, "--host", "127.0.0.1", "--metrics-port", port)
+	code, last := runToFailure(t, "metrics", nil, "--host", "127.0.0.1", "--metrics-port", port)
 	if code != 1 || !strings.Contains(last, "address already in use") {
 		t.Errorf("exit code %d and %q, want 1", code, last)
 	}
 }
 
-func TestHelpAndVersionEndWithCode0(t *testing.T) {
+func TestFlagsHelpAndVersionExitWith0(t *testing.T) {
 	t.Parallel()
 	for args, same := range map[string]string{
 		"--help": "--help", "-h": "--help", "help": "--help", "--version": "--version", "version": "--version",
@@ -148,7 +148,7 @@ func TestHelpAndVersionEndWithCode0(t *testing.T) {
 		var out, err bytes.Buffer
 		cmd := exec.Command(filepath.Join(bin, "metrics"), strings.Fields(args)...)
 		cmd.Stdout, cmd.Stderr = &out, &err
-		if e := cmd.Run(); e != nil || out.String() != prints(t, strings.Fields(same)...) || err.Len() > 0 {
+		if e := cmd.Run(); e != nil || out.String() != output(t, strings.Fields(same)...) || err.Len() > 0 {
 			t.Errorf("%s: %v, on standard output %q, on standard error %q; want code 0 and what %s prints", args, e, &out, &err, same)
 		}
 	}

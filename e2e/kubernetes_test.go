@@ -35,19 +35,19 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{stack: newStack(t), api: new(kubetest.Server)}
 	c.web = httptest.NewServer(c.api)
-	t.Cleanup(c.down)
+	t.Cleanup(c.stopAPI)
 	return c
 }
 
 // down ends the API server; what it knows stays.
-func (c *cluster) down() {
+func (c *cluster) stopAPI() {
 	c.api.EndWatches()
 	c.web.CloseClientConnections()
 	c.web.Close()
 }
 
 // upAgain starts it again, at the same address.
-func (c *cluster) upAgain() {
+func (c *cluster) restartAPI() {
 	c.t.Helper()
 	address := c.web.Listener.Addr().String()
 	c.web = httptest.NewUnstartedServer(c.api)
@@ -68,7 +68,7 @@ func (c *cluster) metrics(args ...string) *server {
 // podWorker is a mock worker in a pod.
 type podWorker struct {
 	*mockWorker
-	*part
+	*mockScript
 	name string
 }
 
@@ -77,11 +77,11 @@ type podWorker struct {
 const keysOfWorker = 4
 
 // worker runs a mock worker in a pod of this name, which is not ready yet.
-func (c *cluster) worker(namespace, name string) *podWorker {
+func (c *cluster) startWorker(namespace, name string) *podWorker {
 	c.t.Helper()
 	before := c.keys()
-	p := &part{load: loadOf(1, 1, 1)}
-	w := c.mock(p.of(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "1.6.1", EventPlane: "zmq"}))
+	p := &mockScript{load: loadOf(1, 1, 1)}
+	w := c.mock(p.applyTo(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "1.6.1", EventPlane: "zmq"}))
 	own := make(map[string]string)
 	testutil.Until(c.t, func() error {
 		for key, value := range c.keys() {
@@ -94,7 +94,7 @@ func (c *cluster) worker(namespace, name string) *podWorker {
 		}
 		return nil
 	})
-	c.api.Put(kubetest.Metadatas, resource(name, own))
+	c.api.Put(kubetest.WorkerMetadata, resource(name, own))
 	return &podWorker{w, p, name}
 }
 
@@ -104,7 +104,7 @@ func resource(pod string, keys map[string]string) kubetest.Object {
 		"metadata": kubetest.Object{"name": pod, "namespace": "team-a", "ownerReferences": []any{
 			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": "uid-of-" + pod}}},
 		"spec": kubetest.Object{"data": kubetest.Object{
-			"endpoints": below(keys, "v1/instances/"), "model_cards": below(keys, "v1/mdc/"), "event_channels": below(keys, "v1/event_channels/")}},
+			"endpoints": withPrefix(keys, "v1/instances/"), "model_cards": withPrefix(keys, "v1/mdc/"), "event_channels": withPrefix(keys, "v1/event_channels/")}},
 	}
 }
 
@@ -123,7 +123,7 @@ func (c *cluster) keys() map[string]string {
 }
 
 // below are the values whose keys begin with prefix, by the rest of those.
-func below(keys map[string]string, prefix string) kubetest.Object {
+func withPrefix(keys map[string]string, prefix string) kubetest.Object {
 	part := kubetest.Object{}
 	for key, value := range keys {
 		if rest, ok := strings.CutPrefix(key, prefix); ok {
@@ -138,7 +138,7 @@ func (c *cluster) ready(w *podWorker, ready bool) { c.slice(w, ready, nil) }
 
 // slice is that of the worker's pod, with ports.
 func (c *cluster) slice(w *podWorker, ready bool, ports []any) {
-	c.api.Put(kubetest.Slices, kubetest.Object{
+	c.api.Put(kubetest.EndpointSlices, kubetest.Object{
 		"ports":    ports,
 		"metadata": kubetest.Object{"name": "slice-of-" + w.name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
 		"endpoints": []any{kubetest.Object{"addresses": []any{"127.0.0.1"}, "conditions": kubetest.Object{"ready": ready},
@@ -147,65 +147,65 @@ func (c *cluster) slice(w *podWorker, ready bool, ports []any) {
 }
 
 // isShown is what the page has of a worker with this load.
-func (w *podWorker) isShown(slots, waiting, blocks uint64) page {
-	want := page{}
+func (w *podWorker) samples(slots, waiting, blocks uint64) samples {
+	want := samples{}
 	for metric, value := range map[string]uint64{
 		"llm_worker_up": 1, "llm_kv_blocks_active": blocks, "llm_kv_blocks_total": 1000,
 		"llm_requests_active_slots": slots, "llm_requests_total_slots": 100, "llm_requests_waiting": waiting,
 	} {
-		want[w.mockWorker.of(metric)] = fmt.Sprint(value)
+		want[w.mockWorker.series(metric)] = fmt.Sprint(value)
 	}
 	return want
 }
 
-func TestAFleetInKubernetesNeedsNeitherEtcdNorNATS(t *testing.T) {
+func TestKubernetesFleetNeedsNeitherEtcdNorNATS(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	first, second := c.worker("dynamo", "pod-0"), c.worker("dynamo", "pod-1")
+	first, second := c.startWorker("dynamo", "pod-0"), c.startWorker("dynamo", "pod-1")
 	m := c.metrics()
-	m.until(func(p page) error { return p.hasNothingOf(first.id) })
+	m.waitFor(func(p samples) error { return p.matchNoneOf(first.id) })
 	c.ready(first, true)
-	m.publishers(2, 0)
-	m.ready()
+	m.waitForPublishers(2, 0)
+	m.waitUntilReady()
 	first.setLoad(loadOf(3, 2, 40))
-	m.shows(first.isShown(3, 2, 40))
-	m.shows(page{
+	m.waitForSamples(first.samples(3, 2, 40))
+	m.waitForSamples(samples{
 		`dynamo_metrics_connected{system="kubernetes"}`: "1", `dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="zmq"}`: "1",
-		`dynamo_metrics_connected{system="etcd"}`: "", `dynamo_metrics_leader`: "1", workers("generate", "answering"): "1",
+		`dynamo_metrics_connected{system="etcd"}`: "", `dynamo_metrics_leader`: "1", workersSeries("generate", "answering"): "1",
 	})
 
 	c.ready(second, true)
-	m.publishers(4, 0)
+	m.waitForPublishers(4, 0)
 	second.setLoad(loadOf(5, 4, 60))
-	m.shows(second.isShown(5, 4, 60))
-	m.shows(page{workers("generate", "answering"): "2", `llm_load_avg{` + backend + `}`: "50"})
+	m.waitForSamples(second.samples(5, 4, 60))
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", `llm_load_avg{` + backend + `}`: "50"})
 
 	c.ready(first, false) // it goes at once, and its sockets with it
-	m.publishers(2, 0)
-	m.until(func(p page) error { return p.hasNothingOf(first.id) })
+	m.waitForPublishers(2, 0)
+	m.waitFor(func(p samples) error { return p.matchNoneOf(first.id) })
 	c.ready(first, true)
-	m.publishers(4, 0)
+	m.waitForPublishers(4, 0)
 	// Its forward passes, of which there is one a second, say that it lives; its blocks are
 	// not known before they change.
-	m.shows(page{workers("generate", "answering"): "2", first.mockWorker.of("llm_kv_blocks_active"): "", first.mockWorker.of("llm_worker_up"): "1"})
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", first.mockWorker.series("llm_kv_blocks_active"): "", first.mockWorker.series("llm_worker_up"): "1"})
 	first.setLoad(loadOf(6, 5, 70))
-	m.shows(first.isShown(6, 5, 70))
+	m.waitForSamples(first.samples(6, 5, 70))
 
 	second.stop(mock.ErrKilled) // its pod stays ready until the kubelet says otherwise; its sockets are dead
-	m.publishers(2, 2)
+	m.waitForPublishers(2, 2)
 	c.ready(second, false)
-	m.publishers(2, 0)
-	m.until(func(p page) error { return p.hasNothingOf(second.id) })
-	c.api.Delete(kubetest.Metadatas, "team-a", first.name)
-	m.until(func(p page) error { return p.hasNothingOf(first.id) })
-	m.shows(page{workers("generate", "answering"): "0", `llm_load_avg{` + backend + `}`: ""})
+	m.waitForPublishers(2, 0)
+	m.waitFor(func(p samples) error { return p.matchNoneOf(second.id) })
+	c.api.Delete(kubetest.WorkerMetadata, "team-a", first.name)
+	m.waitFor(func(p samples) error { return p.matchNoneOf(first.id) })
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "0", `llm_load_avg{` + backend + `}`: ""})
 	m.Terminate()
 }
 
-func TestTheSystemPortOfASliceIsWhereAWorkersOwnMetricsAre(t *testing.T) {
+func TestKubernetesSystemPortLeadsToWorkerMetrics(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	w := c.worker("lab-0c1d2e3f", "pod-0")
+	w := c.startWorker("lab-0c1d2e3f", "pod-0")
 	own := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(out, `dynamo_component_total_blocks{dynamo_component="backend",dynamo_endpoint="generate",dynamo_namespace="another",worker_id="%[1]x"} 7
 vllm:prefix_cache_queries_total{engine="0"} 1000
@@ -216,13 +216,13 @@ vllm:prefix_cache_hits_total{engine="0"} 625
 	port := own.Listener.Addr().(*net.TCPAddr).Port
 	c.slice(w, true, []any{kubetest.Object{"name": "http", "port": 1}, kubetest.Object{"name": "system", "port": port}})
 	m := c.metrics("--namespace", "lab-*", "--scrape-interval", "1")
-	m.publishers(2, 0)
+	m.waitForPublishers(2, 0)
 	w.setLoad(loadOf(3, 2, 40))
-	shown := page{in("lab-0c1d2e3f", w.mockWorker.of("llm_kv_hit_rate_percent")): "0.625"}
-	for series, value := range w.isShown(3, 2, 40) {
-		shown[in("lab-0c1d2e3f", series)] = value
+	shown := samples{withNamespace("lab-0c1d2e3f", w.mockWorker.series("llm_kv_hit_rate_percent")): "0.625"}
+	for series, value := range w.samples(3, 2, 40) {
+		shown[withNamespace("lab-0c1d2e3f", series)] = value
 	}
-	m.shows(shown)
+	m.waitForSamples(shown)
 	status, body := get(m.url + "/api/v1/targets")
 	for _, want := range []string{fmt.Sprintf(`"targets":["127.0.0.1:%d"]`, port), `"dynamo_namespace":"lab-0c1d2e3f"`} {
 		if status != 200 || !strings.Contains(body, want) {
@@ -231,169 +231,169 @@ vllm:prefix_cache_hits_total{engine="0"} 625
 	}
 }
 
-func TestAnAPIServerThatIsAwayEndsNobody(t *testing.T) {
+func TestKubernetesAPIOutageKeepsWorkers(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	w := c.worker("dynamo", "pod-0")
+	w := c.startWorker("dynamo", "pod-0")
 	c.ready(w, true)
 	m := c.metrics()
-	m.publishers(2, 0)
+	m.waitForPublishers(2, 0)
 	w.setLoad(loadOf(3, 2, 40))
-	m.shows(w.isShown(3, 2, 40))
-	c.down()
-	m.notReady("the Kubernetes API cannot be read")
-	m.Says("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
+	m.waitForSamples(w.samples(3, 2, 40))
+	c.stopAPI()
+	m.waitUntilNotReady("the Kubernetes API cannot be read")
+	m.WaitForLine("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
 	w.setLoad(loadOf(4, 3, 50)) // events need no API server
-	m.shows(w.isShown(4, 3, 50))
+	m.waitForSamples(w.samples(4, 3, 50))
 	if os.Getenv("SURVIVAL") == "long" { // as in e2e/survival
 		backoff.Wait(t.Context(), time.Minute)
-		m.shows(w.isShown(4, 3, 50))
+		m.waitForSamples(w.samples(4, 3, 50))
 	}
-	c.upAgain()
-	m.ready()
-	m.shows(w.isShown(4, 3, 50))
-	m.Says("The Kubernetes API can be read again")
+	c.restartAPI()
+	m.waitUntilReady()
+	m.waitForSamples(w.samples(4, 3, 50))
+	m.WaitForLine("The Kubernetes API can be read again")
 }
 
-func TestARollingUpdateInKubernetesShowsBothGenerations(t *testing.T) {
+func TestKubernetesRollingUpdateShowsBothGenerations(t *testing.T) {
 	t.Parallel()
 	for _, namespaces := range []string{"team-a-lab-*", "*"} {
 		t.Run(namespaces, func(t *testing.T) {
 			t.Parallel()
-			showsBothGenerations(t, namespaces)
+			testSamplesOfBothGenerations(t, namespaces)
 		})
 	}
 }
 
-func showsBothGenerations(t *testing.T, namespaces string) {
+func testSamplesOfBothGenerations(t *testing.T, namespaces string) {
 	c := newCluster(t)
-	old, next := c.worker("team-a-lab-0c1d2e3f", "pod-old"), c.worker("team-a-lab-4b5c6d7e", "pod-new")
+	old, next := c.startWorker("team-a-lab-0c1d2e3f", "pod-old"), c.startWorker("team-a-lab-4b5c6d7e", "pod-new")
 	c.ready(old, true)
 	m := c.metrics("--namespace", namespaces)
-	m.publishers(2, 0)
+	m.waitForPublishers(2, 0)
 	shows := func(w *podWorker, namespace string, slots, waiting, blocks uint64) {
 		t.Helper()
 		w.setLoad(loadOf(slots, waiting, blocks))
-		want := page{}
-		for series, value := range w.isShown(slots, waiting, blocks) {
-			want[in(namespace, series)] = value
+		want := samples{}
+		for series, value := range w.samples(slots, waiting, blocks) {
+			want[withNamespace(namespace, series)] = value
 		}
-		m.shows(want)
+		m.waitForSamples(want)
 	}
 	shows(old, "team-a-lab-0c1d2e3f", 3, 2, 40)
 	c.ready(next, true)
-	m.publishers(4, 0)
+	m.waitForPublishers(4, 0)
 	shows(next, "team-a-lab-4b5c6d7e", 5, 4, 60)
-	m.shows(page{in("team-a-lab-0c1d2e3f", workers("generate", "answering")): "1", in("team-a-lab-4b5c6d7e", workers("generate", "answering")): "1"})
+	m.waitForSamples(samples{withNamespace("team-a-lab-0c1d2e3f", workersSeries("generate", "answering")): "1", withNamespace("team-a-lab-4b5c6d7e", workersSeries("generate", "answering")): "1"})
 	c.ready(old, false)
-	m.publishers(2, 0)
-	m.until(func(p page) error { return p.hasNothingOf(old.id) })
+	m.waitForPublishers(2, 0)
+	m.waitFor(func(p samples) error { return p.matchNoneOf(old.id) })
 	shows(next, "team-a-lab-4b5c6d7e", 6, 5, 80)
 }
 
-// TestAShadowThatTakesOverIsARestart of one worker: two pods have its id, the second at
+// TestKubernetesShadowEngineTakeoverIsARestart of one worker: two pods have its id, the second at
 // other addresses. Its load is that of the second from then on; what is counted goes on.
-func TestAShadowThatTakesOverIsARestart(t *testing.T) {
+func TestKubernetesShadowEngineTakeoverIsARestart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	const id = 13019061642146836831
 	pod := func(name, requests string) (w *podWorker, loads, passes *publisher) {
 		loads, passes = newPublisher(t, "PUB"), newPublisher(t, "PUB")
 		keys := make(map[string]string)
-		for _, e := range append(registration(id), channel(wire.TopicLoad, id, onZMQ(loads.address)), channel(wire.TopicForwardPass, id, onZMQ(passes.address))) {
-			keys[e.key] = strings.Replace(rounded(e.value), "127.0.0.1:9/", requests+"/", 1)
+		for _, e := range append(registration(id), channel(wire.TopicLoad, id, zmqTransport(loads.address)), channel(wire.TopicForwardPass, id, zmqTransport(passes.address))) {
+			keys[e.key] = strings.Replace(withFloats(e.value), "127.0.0.1:9/", requests+"/", 1)
 		}
 		w = &podWorker{name: name}
-		c.api.Put(kubetest.Metadatas, resource(name, keys))
+		c.api.Put(kubetest.WorkerMetadata, resource(name, keys))
 		c.ready(w, true)
 		return w, loads, passes
 	}
 	m := c.metrics()
 	first, loads, passes := pod("pod-0", "127.0.0.1:9")
-	m.publishers(2, 0)
+	m.waitForPublishers(2, 0)
 	loads.send(event{id, 0, wire.TopicLoad, load16(id, 10)}.frames(wire.TopicLoad))
 	for n := range uint64(5) {
-		passes.send(event{id, n, wire.TopicForwardPass, pass(fmt.Sprint(uint64(id)), n+1)}.frames(wire.TopicForwardPass))
+		passes.send(event{id, n, wire.TopicForwardPass, forwardPass(fmt.Sprint(uint64(id)), n+1)}.frames(wire.TopicForwardPass))
 	}
-	m.shows(page{worker("llm_kv_blocks_active", "generate", id): "10", worker("llm_forward_passes_total", "generate", id): "5"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", id): "10", workerSeries("llm_forward_passes_total", "generate", id): "5"})
 
 	_, loads, passes = pod("pod-1", "127.0.0.1:19")
-	m.publishers(4, 0)
-	m.shows(page{worker("llm_kv_blocks_active", "generate", id): "", workers("generate", "silent"): "1", workers("generate", "answering"): "0"})
+	m.waitForPublishers(4, 0)
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", id): "", workersSeries("generate", "silent"): "1", workersSeries("generate", "answering"): "0"})
 	loads.send(event{id, 0, wire.TopicLoad, load16(id, 20)}.frames(wire.TopicLoad))
-	passes.send(event{id, 0, wire.TopicForwardPass, pass(fmt.Sprint(uint64(id)), 1)}.frames(wire.TopicForwardPass))
-	shown := page{
-		worker("llm_kv_blocks_active", "generate", id): "20", worker("llm_forward_passes_total", "generate", id): "6",
-		worker("llm_forward_passes_missed_total", "generate", id): "0", "dynamo_metrics_event_sequence_gaps_total": "0",
-		workers("generate", "silent"): "0", workers("generate", "answering"): "1",
+	passes.send(event{id, 0, wire.TopicForwardPass, forwardPass(fmt.Sprint(uint64(id)), 1)}.frames(wire.TopicForwardPass))
+	shown := samples{
+		workerSeries("llm_kv_blocks_active", "generate", id): "20", workerSeries("llm_forward_passes_total", "generate", id): "6",
+		workerSeries("llm_forward_passes_missed_total", "generate", id): "0", "dynamo_metrics_event_sequence_gaps_total": "0",
+		workersSeries("generate", "silent"): "0", workersSeries("generate", "answering"): "1",
 	}
-	m.shows(shown)
+	m.waitForSamples(shown)
 	c.ready(first, false)
-	m.publishers(2, 0)
-	m.shows(shown)
-	if p, err := m.page(); err != nil || len(p.of("rejected_messages")) > 0 {
-		t.Errorf("rejected: %v, %v", p.of("rejected_messages"), err)
+	m.waitForPublishers(2, 0)
+	m.waitForSamples(shown)
+	if p, err := m.scrape(); err != nil || len(p.filter("rejected_messages")) > 0 {
+		t.Errorf("rejected: %v, %v", p.filter("rejected_messages"), err)
 	}
 }
 
-func TestAStandbyInKubernetesTakesOverFromALeaderThatIsKilled(t *testing.T) {
+func TestKubernetesStandbyReplacesAKilledLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	w := c.worker("dynamo", "pod-0")
+	w := c.startWorker("dynamo", "pod-0")
 	c.ready(w, true)
 	first := c.metrics("--standby")
-	first.publishers(2, 0)
-	first.shows(page{"dynamo_metrics_leader": "1"})
+	first.waitForPublishers(2, 0)
+	first.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 	second := c.metrics("--standby")
-	second.ready()
-	second.publishers(2, 0)
+	second.waitUntilReady()
+	second.waitForPublishers(2, 0)
 	w.setLoad(loadOf(3, 2, 40))
-	shown := w.isShown(3, 2, 40)
-	first.shows(shown)
-	standingBy(t, second, shown)
-	code, last := fails(t, "metrics", []string{"POD_NAMESPACE=team-a"}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--metrics-port", "0")
+	shown := w.samples(3, 2, 40)
+	first.waitForSamples(shown)
+	waitUntilStandby(t, second, shown)
+	code, last := runToFailure(t, "metrics", []string{"POD_NAMESPACE=team-a"}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--metrics-port", "0")
 	if code != 1 || !strings.Contains(last, "another instance exists") {
 		t.Errorf("a third without --standby ends with %d: %s", code, last)
 	}
 	first.Kill()
-	second.shows(page{"dynamo_metrics_leader": "1"})
-	second.shows(shown)
+	second.waitForSamples(samples{"dynamo_metrics_leader": "1"})
+	second.waitForSamples(shown)
 	second.Terminate() // gives the Lease back
 	third := c.metrics()
-	third.shows(page{"dynamo_metrics_leader": "1"})
+	third.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 }
 
-func TestWhatKubernetesRefusesIsSaidInOneLine(t *testing.T) {
+func TestKubernetesRefusalIsLoggedInOneLine(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	c.api.Remove(kubetest.Metadatas, true)
-	c.api.Forbid(kubetest.Slices, true)
+	c.api.SetAbsent(kubetest.WorkerMetadata, true)
+	c.api.Forbid(kubetest.EndpointSlices, true)
 	m := c.metrics()
-	m.Says("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: 404 page not found (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
-	m.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
-	m.notReady("the Kubernetes API cannot be read")
-	c.api.Remove(kubetest.Metadatas, false)
-	c.api.Forbid(kubetest.Slices, false)
-	m.ready()
+	m.WaitForLine("list dynamoworkermetadatas.nvidia.com in team-a: 404 Not Found: 404 page not found (the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
+	m.WaitForLine(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
+	m.waitUntilNotReady("the Kubernetes API cannot be read")
+	c.api.SetAbsent(kubetest.WorkerMetadata, false)
+	c.api.Forbid(kubetest.EndpointSlices, false)
+	m.waitUntilReady()
 }
 
-// TestTheRightsThatAreDocumentedAreThoseThatAreUsed compares SECURITY.md with what the
+// TestKubernetesDocumentedPermissionsAreThoseUsed compares SECURITY.md with what the
 // program asks of the API server in both modes.
-func TestTheRightsThatAreDocumentedAreThoseThatAreUsed(t *testing.T) {
+func TestKubernetesDocumentedPermissionsAreThoseUsed(t *testing.T) {
 	t.Parallel()
 	used, lease := make(map[string]bool), ""
 	for _, mode := range []string{"pod", "container"} {
 		c := newCluster(t)
 		first := serve(t, []string{"POD_NAMESPACE=team-a", "DYN_KUBE_DISCOVERY_MODE=" + mode}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--namespace", "*", "--standby")
-		first.shows(page{"dynamo_metrics_leader": "1"})
+		first.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 		second := c.metrics("--namespace", "*", "--standby")
-		second.Says("Standing by")
+		second.WaitForLine("Standing by")
 		first.Terminate()
-		second.shows(page{"dynamo_metrics_leader": "1"})
+		second.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 		second.Terminate()
 		lease = c.api.Names(kubetest.Leases, "team-a")[0]
 		for _, r := range c.api.Requests() {
-			used[right(t, r)] = true
+			used[requiredPermission(t, r)] = true
 		}
 	}
 	documented := make(map[string]bool)
@@ -412,7 +412,7 @@ func TestTheRightsThatAreDocumentedAreThoseThatAreUsed(t *testing.T) {
 }
 
 // right is the verb, resource and group that a request needs a rule for.
-func right(t *testing.T, request string) string {
+func requiredPermission(t *testing.T, request string) string {
 	t.Helper()
 	method, target, _ := strings.Cut(request, " ")
 	u, err := url.Parse(target)

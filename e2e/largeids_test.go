@@ -39,14 +39,14 @@ var registrars = map[string]func(*stack, map[uint64][]entry) *server{
 	"kubernetes": func(s *stack, all map[uint64][]entry) *server {
 		c := &cluster{stack: s, api: new(kubetest.Server)}
 		c.web = httptest.NewServer(c.api)
-		s.t.Cleanup(c.down)
+		s.t.Cleanup(c.stopAPI)
 		for id, entries := range all {
 			keys := make(map[string]string)
 			for _, e := range entries {
-				keys[e.key] = rounded(e.value)
+				keys[e.key] = withFloats(e.value)
 			}
 			w := &podWorker{name: fmt.Sprintf("pod-%x", id)}
-			c.api.Put(kubetest.Metadatas, resource(w.name, keys))
+			c.api.Put(kubetest.WorkerMetadata, resource(w.name, keys))
 			c.ready(w, true)
 		}
 		return c.metrics("--nats-server", s.NATS.URL(), "--poll-interval", "0.1")
@@ -55,25 +55,25 @@ var registrars = map[string]func(*stack, map[uint64][]entry) *server{
 
 // rounded is a value as decoders of Kubernetes have it: a number that an int64 has no room
 // for is a float64. Here all numbers are, which is no easier to read.
-func rounded(value string) string {
+func withFloats(value string) string {
 	return regexp.MustCompile(`"instance_id":\d+`).ReplaceAllStringFunc(value, func(field string) string {
 		f, _ := strconv.ParseFloat(field[len(`"instance_id":`):], 64)
 		return `"instance_id":` + strconv.FormatFloat(f, 'f', -1, 64)
 	})
 }
 
-func TestValuesAreRoundedAsInKubernetes(t *testing.T) {
+func TestLargeIDsAreRoundedAsInKubernetes(t *testing.T) {
 	const want = `{"instance_id":13019061642146836000}` // as was seen
-	if got := rounded(`{"instance_id":13019061642146836831}`); got != want {
+	if got := withFloats(`{"instance_id":13019061642146836831}`); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
 // voices say, as the publisher of this id, what a worker publishes: on NATS, and by one
 // socket for each topic.
-var voices = map[string]func(*stack) (transport func(id uint64, topic string) string, say func(event)){
+var publishers = map[string]func(*stack) (transport func(id uint64, topic string) string, say func(event)){
 	"nats": func(s *stack) (func(uint64, string) string, func(event)) {
-		return func(uint64, string) string { return onNATS }, func(e event) { s.publish(scope+"."+e.topic, e.envelope()) }
+		return func(uint64, string) string { return natsTransport }, func(e event) { s.publish(scope+"."+e.topic, e.envelope()) }
 	},
 	"zmq": func(s *stack) (func(uint64, string) string, func(event)) {
 		type socket struct {
@@ -84,19 +84,19 @@ var voices = map[string]func(*stack) (transport func(id uint64, topic string) st
 		transport := func(id uint64, topic string) string {
 			p := newPublisher(s.t, "PUB")
 			sockets[socket{id, topic}] = p
-			return onZMQ(p.address)
+			return zmqTransport(p.address)
 		}
 		return transport, func(e event) { sockets[socket{e.publisher, e.topic}].send(e.frames(e.topic)) }
 	},
 }
 
-// TestIDsOfEverySize are the same everywhere: in every registry, as that of a worker and of
+// TestLargeIDsAreShownExactly are the same everywhere: in every registry, as that of a worker and of
 // its publishers (which had it to 1.3), in loads, forward passes, hit-rate events and traces,
 // over both event planes.
-func TestIDsOfEverySize(t *testing.T) {
+func TestLargeIDsAreShownExactly(t *testing.T) {
 	t.Parallel()
 	for where, register := range registrars {
-		for plane, voice := range voices {
+		for plane, voice := range publishers {
 			t.Run(where+" and "+plane, func(t *testing.T) {
 				t.Parallel()
 				s := newStack(t)
@@ -110,56 +110,56 @@ func TestIDsOfEverySize(t *testing.T) {
 				}
 				m := register(s, all)
 				if plane == "zmq" {
-					m.publishers(2*len(largeIDs), 0)
+					m.waitForPublishers(2*len(largeIDs), 0)
 				}
-				m.hears()
-				m.shows(page{workers("generate", "silent"): fmt.Sprint(len(largeIDs))})
+				m.waitForNATSEvents()
+				m.waitForSamples(samples{workersSeries("generate", "silent"): fmt.Sprint(len(largeIDs))})
 				for i, id := range largeIDs {
 					say(event{id, 0, wire.TopicLoad, load16(id, uint64(10+i))})
 					for n := range uint64(2 + i) {
-						say(event{id, n, wire.TopicForwardPass, pass(strconv.FormatUint(id, 10), n+1)})
+						say(event{id, n, wire.TopicForwardPass, forwardPass(strconv.FormatUint(id, 10), n+1)})
 					}
 					s.hit(id, 100+i, 30)
 					s.publish(wire.TraceSubject, fmt.Appendf(nil, `{"schema":"dynamo.request.trace.v1","event_type":"request_end","request":{"kv_hit_rate":0.6,"ttft_ms":200,`+
 						`"worker":{"prefill_worker_id":%[1]d,"decode_worker_id":%[1]d},"replay":{"trace_block_size":16,"input_length":320}}}`, id))
 				}
-				isWhole(t, m)
+				waitForLargeIDs(t, m)
 			})
 		}
 	}
 }
 
 // isWhole waits until each worker has what it has said, and nothing is left over.
-func isWhole(t *testing.T, m *server) {
+func waitForLargeIDs(t *testing.T, m *server) {
 	t.Helper()
 	n := fmt.Sprint(len(largeIDs))
-	want := page{
-		workers("generate", "answering"): n, workers("generate", "silent"): "0", workers("generate", "unregistered"): "0", workers("generate", "malformed"): "0",
+	want := samples{
+		workersSeries("generate", "answering"): n, workersSeries("generate", "silent"): "0", workersSeries("generate", "unregistered"): "0", workersSeries("generate", "malformed"): "0",
 		messages(stats.LoadEvent): n, messages(stats.HitRate): n, messages(stats.Trace): n,
 		"dynamo_metrics_foreign_events_total": "0", "dynamo_metrics_event_sequence_gaps_total": "0",
 	}
 	var labels, keys []string
 	for i, id := range largeIDs {
-		want[worker("llm_worker_up", "generate", id)] = "1"
-		want[worker("llm_kv_blocks_active", "generate", id)] = fmt.Sprint(10 + i)
-		want[worker("llm_kv_blocks_total", "generate", id)] = "1000"
-		want[worker("llm_forward_passes_total", "generate", id)] = fmt.Sprint(2 + i)
-		want[worker("llm_kv_hit_rate_isl_blocks", "generate", id)] = fmt.Sprint(120 + i)
-		want[worker("llm_kv_hit_rate_overlap_blocks", "generate", id)] = "42"
-		want[worker("llm_worker_request_ttft_seconds_count", "generate", id)] = "1"
+		want[workerSeries("llm_worker_up", "generate", id)] = "1"
+		want[workerSeries("llm_kv_blocks_active", "generate", id)] = fmt.Sprint(10 + i)
+		want[workerSeries("llm_kv_blocks_total", "generate", id)] = "1000"
+		want[workerSeries("llm_forward_passes_total", "generate", id)] = fmt.Sprint(2 + i)
+		want[workerSeries("llm_kv_hit_rate_isl_blocks", "generate", id)] = fmt.Sprint(120 + i)
+		want[workerSeries("llm_kv_hit_rate_overlap_blocks", "generate", id)] = "42"
+		want[workerSeries("llm_worker_request_ttft_seconds_count", "generate", id)] = "1"
 		labels = append(labels, fmt.Sprintf(`worker_id="%d" worker_id_hex="%[1]x"`, id))
 		keys = append(keys, fmt.Sprint(id))
 	}
-	m.shows(want)
-	p, err := m.page()
+	m.waitForSamples(want)
+	p, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bad := p.of("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
+	if bad := p.filter("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
 		t.Errorf("rejected: %v", bad)
 	}
 	var named []string
-	for series := range p.of("llm_worker_info{") {
+	for series := range p.filter("llm_worker_info{") {
 		label := regexp.MustCompile(`worker_id(?:_hex)?="\w+"`).FindAllString(series, -1)
 		named = append(named, fmt.Sprintf("%s %s", label[0], label[1]))
 	}
@@ -168,7 +168,7 @@ func isWhole(t *testing.T, m *server) {
 	if !slices.Equal(named, labels) {
 		t.Errorf("the page names %q, want %q", named, labels)
 	}
-	m.glances(func(g glance) error {
+	m.waitForSnapshot(func(g snapshot) error {
 		var seen []string
 		for _, w := range g.Workers {
 			seen = append(seen, w.Key)

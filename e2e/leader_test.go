@@ -14,15 +14,15 @@ import (
 )
 
 // gatewayOf notes whose pushes come to a Pushgateway, by the label replica.
-type gatewayOf struct {
+type replicaGateway struct {
 	*httptest.Server
 	mu  sync.Mutex
 	all []string
 }
 
-func newGatewayOf(t *testing.T) *gatewayOf {
+func newReplicaGateway(t *testing.T) *replicaGateway {
 	t.Helper()
-	g := new(gatewayOf)
+	g := new(replicaGateway)
 	g.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -34,7 +34,7 @@ func newGatewayOf(t *testing.T) *gatewayOf {
 }
 
 // turns is who has pushed, one after the other, and how often the last of them.
-func (g *gatewayOf) turns() (order []string, last int) {
+func (g *replicaGateway) pushOrder() (order []string, last int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, replica := range slices.Backward(g.all) {
@@ -46,24 +46,24 @@ func (g *gatewayOf) turns() (order []string, last int) {
 	return slices.Compact(slices.Clone(g.all)), last
 }
 
-// TestADeletedKeyLeavesOneLeader of a pair, whose pushes never mix. An operator does so who
+// TestLeaderKeyDeletedLeavesOneLeader of a pair, whose pushes never mix. An operator does so who
 // reads that another instance exists.
-func TestADeletedKeyLeavesOneLeader(t *testing.T) {
+func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 	t.Parallel()
-	s, _ := watched(t)
-	gateway := newGatewayOf(t)
+	s, _ := newStackWithWorker(t)
+	gateway := newReplicaGateway(t)
 	var pair [2]*server
 	for i, name := range []string{"a", "b"} {
 		pair[i] = s.metrics("--component", "backend", "--poll-interval", "0.1", "--standby", "--push", "--push-url", gateway.URL,
 			"--push-interval", "1", "--push-grouping", "replica="+name)
 		if i == 0 {
-			pair[i].shows(page{"dynamo_metrics_leader": "1"})
+			pair[i].waitForSamples(samples{"dynamo_metrics_leader": "1"})
 		} else {
-			pair[i].Says("Standing by: ")
+			pair[i].WaitForLine("Standing by: ")
 		}
 	}
 	for range 2 {
-		before, pushes := gateway.turns()
+		before, pushes := gateway.pushOrder()
 		put := func() int64 {
 			got, err := s.etcd.Get(t.Context(), instanceKey)
 			if err != nil {
@@ -84,7 +84,7 @@ func TestADeletedKeyLeavesOneLeader(t *testing.T) {
 			}
 			leaders := 0
 			for _, m := range pair {
-				p, err := m.page()
+				p, err := m.scrape()
 				if err != nil {
 					return err
 				}
@@ -100,7 +100,7 @@ func TestADeletedKeyLeavesOneLeader(t *testing.T) {
 			if leaders != 1 {
 				return fmt.Errorf("%d programs lead", leaders)
 			}
-			if order, last := gateway.turns(); last < 3 || len(order) == len(before) && last < pushes+3 {
+			if order, last := gateway.pushOrder(); last < 3 || len(order) == len(before) && last < pushes+3 {
 				return fmt.Errorf("the pushes are by %q", order)
 			}
 			return nil
@@ -109,7 +109,7 @@ func TestADeletedKeyLeavesOneLeader(t *testing.T) {
 	for _, m := range pair {
 		m.Terminate()
 	}
-	if order, _ := gateway.turns(); len(order) > 4 { // one more may come with the end of the leader
+	if order, _ := gateway.pushOrder(); len(order) > 4 { // one more may come with the end of the leader
 		t.Errorf("the pushes are by %q, each in turn", order)
 	}
 }

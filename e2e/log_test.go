@@ -35,7 +35,7 @@ func newLogPipe(t *testing.T) *logPipe {
 }
 
 // leave is what a reader does that ends.
-func (p *logPipe) leave() { p.r.Close() }
+func (p *logPipe) closeReader() { p.r.Close() }
 
 // fill fills the pipe, so that the next write waits until someone reads.
 func (p *logPipe) fill() {
@@ -59,7 +59,7 @@ func (p *logPipe) fill() {
 
 // badLogs are logs that cannot be written, by what is wrong with them.
 var badLogs = map[string]func(*testing.T) *os.File{
-	"its reader has gone": func(t *testing.T) *os.File { p := newLogPipe(t); p.leave(); return p.w },
+	"its reader has gone": func(t *testing.T) *os.File { p := newLogPipe(t); p.closeReader(); return p.w },
 	"no one reads it":     func(t *testing.T) *os.File { p := newLogPipe(t); p.fill(); return p.w },
 	"the disk is full":    func(t *testing.T) *os.File { return openFile(t, "/dev/full", os.O_WRONLY) },
 	"it may not be written": func(t *testing.T) *os.File {
@@ -88,7 +88,7 @@ func serveTo(t *testing.T, stderr *os.File, env []string, args ...string) *serve
 const dropped = "dynamo_metrics_log_lines_dropped_total"
 
 // sees waits until the program, leader or standby, shows so many registered workers.
-func (v *server) sees(silent int) {
+func (v *server) waitForRegistered(silent int) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
 		want := fmt.Sprintf(`"states":{"answering":0,"silent":%d,`, silent)
@@ -99,7 +99,7 @@ func (v *server) sees(silent int) {
 	})
 }
 
-func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
+func TestLogThatFailsDoesNotStopMetrics(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	all := make(map[string]*server)
@@ -112,13 +112,13 @@ func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
 	all["its reader goes in an outage"] = serveTo(t, leaves.w, s.env(), "--standby")
 	for what, m := range all {
 		t.Log(what)
-		m.ready()
+		m.waitUntilReady()
 	}
-	leaves.leave()
+	leaves.closeReader()
 	s.StopNATS()
 	s.StopEtcd()
 	for _, m := range all {
-		m.notReady("etcd is not connected")
+		m.waitUntilNotReady("etcd is not connected")
 	}
 	s.StartNATS(t)
 	s.StartEtcd(t)
@@ -127,10 +127,10 @@ func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
 	}
 	for what, m := range all {
 		t.Log(what)
-		m.ready()
-		m.sees(300)
+		m.waitUntilReady()
+		m.waitForRegistered(300)
 		if !strings.HasPrefix(what, "no one reads it") { // some hundred lines wait
-			m.until(func(p page) error {
+			m.waitFor(func(p samples) error {
 				if p[dropped] == "0" || p[dropped] == "" {
 					return fmt.Errorf("%s: %s is %q, want some", what, dropped, p[dropped])
 				}
@@ -144,21 +144,21 @@ func TestTheProgramGoesOnWhateverBecomesOfItsLog(t *testing.T) {
 	}
 }
 
-// TestTheLogSaysWhatItLacks reads a log that no one has read for a while.
-func TestTheLogSaysWhatItLacks(t *testing.T) {
+// TestLogReportsDroppedLines reads a log that no one has read for a while.
+func TestLogReportsDroppedLines(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	p := newLogPipe(t)
 	m := serveTo(t, p.w, append(s.env(), "DYN_LOG=debug", "DYN_LOGGING_JSONL=1"))
-	m.ready()
-	m.hears()
+	m.waitUntilReady()
+	m.waitForNATSEvents()
 	p.fill()
 	for range 6000 { // each is a line
 		if err := s.nats.Publish(wire.HitRateSubject("dynamo"), []byte("garbage")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m.until(func(p page) error {
+	m.waitFor(func(p samples) error {
 		if p[dropped] == "0" {
 			return fmt.Errorf("nothing is left out")
 		}
@@ -196,7 +196,7 @@ func TestTheLogSaysWhatItLacks(t *testing.T) {
 	}
 }
 
-func TestExitCodesAreTheSameWhateverBecomesOfTheLog(t *testing.T) {
+func TestLogThatFailsKeepsExitCodes(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -207,18 +207,18 @@ func TestExitCodesAreTheSameWhateverBecomesOfTheLog(t *testing.T) {
 	for what, log := range badLogs {
 		for args, want := range map[string]int{"--host 127.0.0.1 --metrics-port " + port: 1, "--poll-interval abc": 2, "rules --set x=1": 2, "dashboards -o /dev/null": 1} {
 			p := process.StartTo(t, log(t), nil, filepath.Join(bin, "metrics"), strings.Fields(args)...)
-			if code := p.Ends(); code != want {
+			if code := p.Wait(); code != want {
 				t.Errorf("%s: metrics %s: exit code %d, want %d", what, args, code, want)
 			}
 		}
 	}
 	p := process.Start(t, nil, "/bin/sh", "-c", `exec "$0" --poll-interval abc 2>&-`, filepath.Join(bin, "metrics"))
-	if code := p.Ends(); code != 2 {
+	if code := p.Wait(); code != 2 {
 		t.Errorf("without a standard error: exit code %d, want 2", code)
 	}
 }
 
-func TestTheOtherProgramsGoOnWhateverBecomesOfTheirLog(t *testing.T) {
+func TestLogThatFailsDoesNotStopOtherPrograms(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	for what, log := range badLogs {
@@ -227,7 +227,7 @@ func TestTheOtherProgramsGoOnWhateverBecomesOfTheirLog(t *testing.T) {
 			"--nats-port", "0", "--etcd-port", "0", "--metrics-port", port), t, "http://127.0.0.1:" + port}
 		component := "mock-" + strings.ReplaceAll(what, " ", "-")
 		w := process.StartTo(t, log(t), append(s.env(), "DYN_LOG=debug"), filepath.Join(bin, "mock_worker"), "--component", component)
-		d.shows(page{workers("generate", "answering"): "3"})
+		d.waitForSamples(samples{workersSeries("generate", "answering"): "3"})
 		testutil.Until(t, func() error {
 			if got, err := s.nats.Request(wire.StatsSubject("dynamo_"+component), nil, testutil.Patience); err != nil {
 				return fmt.Errorf("%v, %w", got, err)
@@ -239,7 +239,7 @@ func TestTheOtherProgramsGoOnWhateverBecomesOfTheirLog(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBePrintedIsAnError(t *testing.T) {
+func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
 	t.Parallel()
 	for what, to := range map[string]func(*testing.T) *os.File{
 		"a full disk": badLogs["the disk is full"], "a closed pipe": badLogs["its reader has gone"],
@@ -258,8 +258,8 @@ func TestWhatCannotBePrintedIsAnError(t *testing.T) {
 	}
 }
 
-// TestTheLogSpeaksOfWorkersAndProblemsAlsoWhereNothingIsServed of those that are there at the start.
-func TestTheLogSpeaksOfWorkersAndProblemsAlsoWhereNothingIsServed(t *testing.T) {
+// TestLogReportsWorkersAndProblemsInPushMode of those that are there at the start.
+func TestLogReportsWorkersAndProblemsInPushMode(t *testing.T) {
 	t.Parallel()
 	s, g := newStack(t), newGateway(t)
 	for id := range uint64(3) {
@@ -267,9 +267,9 @@ func TestTheLogSpeaksOfWorkersAndProblemsAlsoWhereNothingIsServed(t *testing.T) 
 	}
 	s.responder("dynamo_backend", []byte(`{"type":"io.nats.micro.v1.stats_response","name":"dynamo_backend","id":"x","endpoints":[{"subject":"dynamo_backend.generate-a","data":{"kv_active_blocks":"many"}}]}`))
 	m := start(t, "metrics", s.env(), "--push", "--push-url", g.URL, "--poll-interval", "0.1")
-	m.Says(" INFO etcd: Connected to etcd endpoint=" + s.Etcd.Endpoint())
-	m.Says(" INFO metrics: 3 workers are at dynamo/backend/generate: a, b, c")
-	m.Says(" WARN metrics: Problem: ")
-	m.Says(" problem=malformed:backend/generate detail=")
+	m.WaitForLine(" INFO etcd: Connected to etcd endpoint=" + s.Etcd.Endpoint())
+	m.WaitForLine(" INFO metrics: 3 workers are at dynamo/backend/generate: a, b, c")
+	m.WaitForLine(" WARN metrics: Problem: ")
+	m.WaitForLine(" problem=malformed:backend/generate detail=")
 	m.Terminate()
 }

@@ -32,10 +32,10 @@ func start(t *testing.T, name string, env []string, args ...string) *process.Pro
 
 // fails runs a program that is to end by itself, and returns its exit code and the
 // last line it wrote.
-func fails(t *testing.T, name string, env []string, args ...string) (code int, last string) {
+func runToFailure(t *testing.T, name string, env []string, args ...string) (code int, last string) {
 	t.Helper()
 	p := start(t, name, env, args...)
-	return p.Ends(), p.Last()
+	return p.Wait(), p.LastLine()
 }
 
 // get is one HTTP request; the status is 0 if nobody answers.

@@ -16,7 +16,7 @@ import (
 )
 
 // part is what one mock worker plays: its load, until it is changed, and hits, once each.
-type part struct {
+type mockScript struct {
 	mu   sync.Mutex
 	load fleet.Load
 	hits [][2]int
@@ -41,20 +41,20 @@ func halfFull(slots, waiting uint64) fleet.Load {
 }
 
 // change changes what is played.
-func (p *part) change(f func(*part)) {
+func (p *mockScript) change(f func(*mockScript)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(p)
 }
 
-func (p *part) setLoad(l fleet.Load) { p.change(func(p *part) { p.load = l }) }
+func (p *mockScript) setLoad(l fleet.Load) { p.change(func(p *mockScript) { p.load = l }) }
 
 // config is of one worker of backend/generate that plays the part.
-func (p *part) config(release, plane string) mock.Config {
-	return p.of(mock.Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate", Release: release, EventPlane: plane})
+func (p *mockScript) config(release, plane string) mock.Config {
+	return p.applyTo(mock.Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate", Release: release, EventPlane: plane})
 }
 
-func (p *part) of(c mock.Config) mock.Config {
+func (p *mockScript) applyTo(c mock.Config) mock.Config {
 	c.EventInterval = 10 * time.Millisecond
 	c.Load = func(int) fleet.Load {
 		p.mu.Lock()
@@ -134,20 +134,20 @@ func (w *mockWorker) stop(cause error) {
 }
 
 // of is the series of a metric of this worker.
-func (w *mockWorker) of(metric string) string { return worker(metric, "generate", w.id) }
+func (w *mockWorker) series(metric string) string { return workerSeries(metric, "generate", w.id) }
 
 // hasNothingOf complains about every series of a worker.
-func (p page) hasNothingOf(id uint64) error {
-	if left := p.of(fmt.Sprintf(`worker_id="%d"`, id)); len(left) > 0 {
+func (p samples) matchNoneOf(id uint64) error {
+	if left := p.filter(fmt.Sprintf(`worker_id="%d"`, id)); len(left) > 0 {
 		return fmt.Errorf("still there: %v", left)
 	}
 	return nil
 }
 
 // publishers waits until so many ZMQ publishers are connected and disconnected.
-func (v *server) publishers(connected, disconnected int) {
+func (v *server) waitForPublishers(connected, disconnected int) {
 	v.t.Helper()
-	v.shows(page{
+	v.waitForSamples(samples{
 		`dynamo_metrics_zmq_publishers{state="connected"}`:    fmt.Sprint(connected),
 		`dynamo_metrics_zmq_publishers{state="disconnected"}`: fmt.Sprint(disconnected),
 	})
@@ -155,18 +155,18 @@ func (v *server) publishers(connected, disconnected int) {
 
 // hears waits until what is published on NATS is heard: even a fleet that is ready
 // may do without NATS so far.
-func (v *server) hears() {
+func (v *server) waitForNATSEvents() {
 	v.t.Helper()
-	v.until(func(p page) error {
+	v.waitFor(func(p samples) error {
 		if p[`dynamo_metrics_connected{system="nats"}`] != "1" || p[`dynamo_metrics_polls_total{result="ok"}`] == p[`dynamo_metrics_polls_total{result="empty"}`] {
-			return fmt.Errorf("no poll over NATS yet: %v", p.of("polls_total"))
+			return fmt.Errorf("no poll over NATS yet: %v", p.filter("polls_total"))
 		}
 		return nil
 	})
 }
 
 // notReady waits for 503 with these words.
-func (v *server) notReady(why string) {
+func (v *server) waitUntilNotReady(why string) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
 		if status, body := get(v.url + "/-/ready?strict=true"); status != 503 || body != "not ready: "+why+"\n" {

@@ -12,10 +12,10 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestNamespacesAreSeenByNameByPrefixAndAll has the namespaces of a rolling update side
+// TestNamespacesByNameByPrefixAndAll has the namespaces of a rolling update side
 // by side, of releases that are polled and that publish by each way, and another; and a
 // program for one by its name, one for all of a prefix, and one for all.
-func TestNamespacesAreSeenByNameByPrefixAndAll(t *testing.T) {
+func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	kinds := []mock.Config{
@@ -27,52 +27,52 @@ func TestNamespacesAreSeenByNameByPrefixAndAll(t *testing.T) {
 		{Namespace: "other", Release: "0.6.1"},
 		{Namespace: "other", Release: "0.9.1", EventPlane: "nats"},
 	}
-	parts := make([]*part, len(kinds))
+	parts := make([]*mockScript, len(kinds))
 	all := make([]*mockWorker, len(kinds))
 	for i, c := range kinds {
 		c.Component, c.Endpoint = "backend", "generate"
-		parts[i] = &part{load: loadOf(1, 1, 1)}
-		all[i] = s.mock(parts[i].of(c))
+		parts[i] = &mockScript{load: loadOf(1, 1, 1)}
+		all[i] = s.mock(parts[i].applyTo(c))
 	}
 	programs := make(map[wire.Namespaces]*server)
 	for _, namespaces := range []wire.Namespaces{"lab-4b5c", "lab-*", "*"} {
 		m := s.metrics("--namespace", string(namespaces), "--poll-interval", "0.1")
-		m.publishers(2, 0) // of the 1.6.1 worker on ZMQ
-		m.hears()
-		m.ready()
+		m.waitForPublishers(2, 0) // of the 1.6.1 worker on ZMQ
+		m.waitForNATSEvents()
+		m.waitUntilReady()
 		programs[namespaces] = m
 	}
 	for i, p := range parts {
-		p.change(func(p *part) {
+		p.change(func(p *mockScript) {
 			p.load = loadOf(uint64(8+i), uint64(20+i), uint64(1+20*i))
 			p.hits = [][2]int{{25, 10}, {5, 5}}
 		})
 	}
 	for namespaces, m := range programs {
-		want := page{"dynamo_metrics_foreign_events_total": "0"}
+		want := samples{"dynamo_metrics_foreign_events_total": "0"}
 		answering := make(map[string]int)
 		for i, w := range all {
 			if of := kinds[i].Namespace; namespaces.Match(of) {
 				answering[of]++
-				for series, value := range shown(kinds[i].Release, w.id, uint64(8+i), uint64(20+i), uint64(1+20*i)) {
-					want[in(namespaces.Label(of), series)] = value
+				for series, value := range samplesOfRelease(kinds[i].Release, w.id, uint64(8+i), uint64(20+i), uint64(1+20*i)) {
+					want[withNamespace(namespaces.Label(of), series)] = value
 				}
 			}
 		}
 		for of, n := range answering {
-			want[in(namespaces.Label(of), workers("generate", "answering"))] = fmt.Sprint(n)
+			want[withNamespace(namespaces.Label(of), workersSeries("generate", "answering"))] = fmt.Sprint(n)
 		}
-		want[in(namespaces.Label("lab-4b5c"), `llm_load_avg{`+backend+`}`)] = "51"
-		m.shows(want)
-		p, err := m.page()
+		want[withNamespace(namespaces.Label("lab-4b5c"), `llm_load_avg{`+backend+`}`)] = "51"
+		m.waitForSamples(want)
+		p, err := m.scrape()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bad := p.of("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
+		if bad := p.filter("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
 			t.Errorf("%s is watched, and rejected: %v", namespaces, bad)
 		}
 		label := regexp.MustCompile(`dynamo_namespace="(.*?)"`)
-		for series := range p.of("llm_") {
+		for series := range p.filter("llm_") {
 			of := label.FindStringSubmatch(series)
 			if named := of != nil; named != namespaces.IsPattern() || named && answering[of[1]] == 0 {
 				t.Errorf("%s is watched, and shown is %s", namespaces, series)
@@ -81,18 +81,18 @@ func TestNamespacesAreSeenByNameByPrefixAndAll(t *testing.T) {
 	}
 }
 
-// TestTheAutoscalerOfTheREADMEIsAnswered wherever its workers are: KEDA asks for the url, and
+// TestNamespacesSignalsAnswerTheDocumentedAutoscaler wherever its workers are: KEDA asks for the url, and
 // takes the number at the valueLocation.
-func TestTheAutoscalerOfTheREADMEIsAnswered(t *testing.T) {
+func TestNamespacesSignalsAnswerTheDocumentedAutoscaler(t *testing.T) {
 	t.Parallel()
 	triggers := regexp.MustCompile(`url: "http://metrics:9091(\S+)"\s+valueLocation: (\w+)`).FindAllStringSubmatch(readme(t), -1)
 	if len(triggers) != 2 {
 		t.Fatalf("the README has the triggers %q, want two", triggers)
 	}
 	s := newStack(t)
-	one, two := &part{load: loadOf(1, 1, 1)}, &part{load: loadOf(1, 1, 1)}
-	for namespace, p := range map[string]*part{"lab-0c1d": one, "lab-4b5c": two} {
-		s.mock(p.of(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "0.5.1"}))
+	one, two := &mockScript{load: loadOf(1, 1, 1)}, &mockScript{load: loadOf(1, 1, 1)}
+	for namespace, p := range map[string]*mockScript{"lab-0c1d": one, "lab-4b5c": two} {
+		s.mock(p.applyTo(mock.Config{Namespace: namespace, Component: "backend", Endpoint: "generate", Release: "0.5.1"}))
 	}
 	both, first := map[string]float64{"requests_waiting": 5, "kv_usage_mean": 0.375}, map[string]float64{"requests_waiting": 2, "kv_usage_mean": 0.25}
 	one.setLoad(loadOf(10, 2, 250))
@@ -118,7 +118,7 @@ func TestTheAutoscalerOfTheREADMEIsAnswered(t *testing.T) {
 
 // in is a series of an endpoint as it is where several namespaces are watched, and that is
 // the label; without one it is as it is.
-func in(namespace, series string) string {
+func withNamespace(namespace, series string) string {
 	if namespace == "" {
 		return series
 	}

@@ -36,7 +36,7 @@ func newInterrupter(t *testing.T, server string) *interrupter {
 			if err != nil {
 				return
 			}
-			p.conns.Go(func() { p.pass(client) })
+			p.conns.Go(func() { p.forward(client) })
 		}
 	})
 	t.Cleanup(func() {
@@ -51,7 +51,7 @@ func newInterrupter(t *testing.T, server string) *interrupter {
 	return p
 }
 
-func (p *interrupter) pass(client net.Conn) {
+func (p *interrupter) forward(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", p.to)
 	if err != nil {
@@ -80,7 +80,7 @@ func (p *interrupter) pass(client net.Conn) {
 }
 
 // say says a line to all clients.
-func (p *interrupter) say(line string) {
+func (p *interrupter) sendLine(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.open {
@@ -88,23 +88,23 @@ func (p *interrupter) say(line string) {
 	}
 }
 
-// TestANATSConnectionThatIsClosedForGoodIsReplaced: what the client does not know makes it
+// TestNATSConnectionClosedForGoodIsReplaced: what the client does not know makes it
 // close a connection, and not connect again. Polls and events go on over a new one.
-func TestANATSConnectionThatIsClosedForGoodIsReplaced(t *testing.T) {
+func TestNATSConnectionClosedForGoodIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := &part{load: loadOf(1, 1, 1)}
+	p := &mockScript{load: loadOf(1, 1, 1)}
 	w := s.mock(p.config("0.5.1", mock.NATS))
 	through := newInterrupter(t, s.NATS.URL())
 	m := serve(t, []string{"NATS_SERVER=nats://" + through.listener.Addr().String(), "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()}, "--poll-interval", "0.1")
-	m.hears()
-	m.ready()
+	m.waitForNATSEvents()
+	m.waitUntilReady()
 	for n := range uint64(2) {
-		through.say("-ERR 'The Moon Is Full'")
-		m.shows(page{`dynamo_metrics_disconnects_total{system="nats"}`: fmt.Sprint(1 + n), `dynamo_metrics_connected{system="nats"}`: "1"})
+		through.sendLine("-ERR 'The Moon Is Full'")
+		m.waitForSamples(samples{`dynamo_metrics_disconnects_total{system="nats"}`: fmt.Sprint(1 + n), `dynamo_metrics_connected{system="nats"}`: "1"})
 		p.setLoad(loadOf(1, 1, 50+n))
-		m.shows(page{w.of("llm_kv_blocks_active"): fmt.Sprint(50 + n)})
-		m.until(func(p page) error { // a poll may have been under way, too
+		m.waitForSamples(samples{w.series("llm_kv_blocks_active"): fmt.Sprint(50 + n)})
+		m.waitFor(func(p samples) error { // a poll may have been under way, too
 			if errors, _ := strconv.Atoi(p[`dynamo_metrics_errors_total{source="nats"}`]); uint64(errors) < 1+n {
 				return fmt.Errorf("%d errors", errors)
 			}
@@ -113,12 +113,12 @@ func TestANATSConnectionThatIsClosedForGoodIsReplaced(t *testing.T) {
 		if err := s.nats.Publish("namespace.dynamo.kv-hit-rate", []byte(`{"worker_id":7,"isl_blocks":10,"overlap_blocks":5}`)); err != nil {
 			t.Fatal(err)
 		}
-		m.shows(page{messages(stats.HitRate): fmt.Sprint(1 + n)})
-		m.ready()
+		m.waitForSamples(samples{messages(stats.HitRate): fmt.Sprint(1 + n)})
+		m.waitUntilReady()
 	}
 	m.Terminate()
 	for said, times := range map[string]int{"NATS has closed the connection; connecting goes on": 2, "Subscribing to KV hit rate events": 1, "Scraping service": 1, "Connected to NATS": 3} {
-		if got := len(m.Said(said)); got != times {
+		if got := len(m.LinesWith(said)); got != times {
 			t.Errorf("%q is said %d times, want %d", said, got, times)
 		}
 	}

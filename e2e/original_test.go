@@ -23,16 +23,16 @@ import (
 
 const backend = `component="backend",endpoint="generate"`
 
-func TestQuickstartOfTheOriginal(t *testing.T) {
+func TestOriginalQuickstart(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--namespace", "dynamo", "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 
-	m.Says(" INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance")
-	m.Says(" INFO metrics: Scraping service dynamo_backend_020af9f2 and filtering on subject dynamo_backend_020af9f2.generate")
+	m.WaitForLine(" INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance")
+	m.WaitForLine(" INFO metrics: Scraping service dynamo_backend_020af9f2 and filtering on subject dynamo_backend_020af9f2.generate")
 	const warning = " WARN metrics: No endpoints found matching subject dynamo_backend_020af9f2.generate"
-	m.Says(warning)
-	m.Says("Nothing is registered in namespace dynamo")
+	m.WaitForLine(warning)
+	m.WaitForLine("Nothing is registered in namespace dynamo")
 	line := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [ A-Z]{5} [a-z]+: .`)
 	for _, l := range m.Lines() {
 		if !line.MatchString(l) {
@@ -41,20 +41,20 @@ func TestQuickstartOfTheOriginal(t *testing.T) {
 	}
 
 	first := start(t, "mock_worker", s.env(), "--seed", "1", "--event-interval", "0.05")
-	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "1"})
-	m.Says(" INFO metrics: Found endpoints matching subject dynamo_backend_020af9f2.generate")
+	m.waitForSamples(samples{`llm_workers{` + backend + `,state="answering"}`: "1"})
+	m.WaitForLine(" INFO metrics: Found endpoints matching subject dynamo_backend_020af9f2.generate")
 	start(t, "mock_worker", s.env(), "--seed", "2", "--event-interval", "0.05")
-	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "2"})
-	m.until(aggregates)
-	m.until(func(p page) error {
-		if n := len(p.of("llm_kv_hit_rate_isl_blocks{"+backend, "worker_id=")); n != 2 {
-			return fmt.Errorf("%d workers with hits, want the mock workers' two ids: %v", n, p.of("hit_rate"))
+	m.waitForSamples(samples{`llm_workers{` + backend + `,state="answering"}`: "2"})
+	m.waitFor(matchAggregates)
+	m.waitFor(func(p samples) error {
+		if n := len(p.filter("llm_kv_hit_rate_isl_blocks{"+backend, "worker_id=")); n != 2 {
+			return fmt.Errorf("%d workers with hits, want the mock workers' two ids: %v", n, p.filter("hit_rate"))
 		}
 		return nil
 	})
 
 	first.Terminate()
-	m.shows(page{`llm_workers{` + backend + `,state="answering"}`: "1", `llm_workers{` + backend + `,state="silent"}`: "0"})
+	m.waitForSamples(samples{`llm_workers{` + backend + `,state="answering"}`: "1", `llm_workers{` + backend + `,state="silent"}`: "0"})
 	m.Terminate()
 	if key := s.key(t.Context(), "dynamo/components/metrics/instance"); key != "" {
 		t.Errorf("the instance's key is still there: %s", key)
@@ -62,9 +62,9 @@ func TestQuickstartOfTheOriginal(t *testing.T) {
 }
 
 // aggregates checks that llm_load_avg is the mean of what stands on the same page.
-func aggregates(p page) error {
+func matchAggregates(p samples) error {
 	var sum float64
-	active := p.of("llm_kv_blocks_active{" + backend)
+	active := p.filter("llm_kv_blocks_active{" + backend)
 	for _, v := range active {
 		n, err := strconv.ParseFloat(v, 64)
 		if err != nil {
@@ -82,13 +82,13 @@ func aggregates(p page) error {
 	return nil
 }
 
-func TestCustomPort(t *testing.T) {
+func TestOriginalCustomPort(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	port := freePort(t)
 	for _, flag := range []string{"--metrics-port", "--port"} {
 		m := start(t, "metrics", s.env(), "--component", "backend", "--endpoint", "generate", "--host", "127.0.0.1", flag, port)
-		m.Says("Prometheus metrics server started at 127.0.0.1:" + port + "/metrics")
+		m.WaitForLine("Prometheus metrics server started at 127.0.0.1:" + port + "/metrics")
 		if status, body := get("http://127.0.0.1:" + port + "/metrics"); status != 200 {
 			t.Errorf("%s: GET /metrics: %d %s", flag, status, body)
 		}
@@ -125,7 +125,7 @@ func (g *gateway) seen() []string {
 	return append([]string(nil), g.requests...)
 }
 
-func TestPushModeOfBothOriginals(t *testing.T) {
+func TestOriginalPushMode(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	g := newGateway(t)
@@ -133,7 +133,7 @@ func TestPushModeOfBothOriginals(t *testing.T) {
 	for _, where := range [][]string{{"--push-url", g.URL}, {"--host", host, "--port", port}} {
 		before := len(g.seen())
 		m := start(t, "metrics", s.env(), append([]string{"--component", "backend", "--endpoint", "generate", "--push", "--push-interval", "1"}, where...)...)
-		m.Says("Started pushing metrics to Pushgateway at " + g.URL + " with job name 'dynamo_push_metrics'")
+		m.WaitForLine("Started pushing metrics to Pushgateway at " + g.URL + " with job name 'dynamo_push_metrics'")
 		testutil.Until(t, func() error {
 			if len(g.seen()) < before+2 {
 				return fmt.Errorf("pushed %v, want twice", g.seen())
@@ -146,7 +146,7 @@ func TestPushModeOfBothOriginals(t *testing.T) {
 				t.Errorf("%v: request %q", where, r)
 			}
 		}
-		if len(m.Said("Prometheus metrics server started")) > 0 {
+		if len(m.LinesWith("Prometheus metrics server started")) > 0 {
 			t.Errorf("%v: it listens, though the gateway has the port", where)
 		}
 	}
@@ -155,14 +155,14 @@ func TestPushModeOfBothOriginals(t *testing.T) {
 	}
 }
 
-func TestPushAndServeAtOnce(t *testing.T) {
+func TestOriginalPushModeServesToo(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	g := newGateway(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--push", "--push-url", g.URL, "--push-interval", "1", "--push-grouping", "instance=a", "--push-delete-on-exit")
-	m.until(func(p page) error {
+	m.waitFor(func(p samples) error {
 		if p[`dynamo_metrics_push_total{result="ok"}`] == "0" {
-			return fmt.Errorf("nothing pushed: %v", p.of("push"))
+			return fmt.Errorf("nothing pushed: %v", p.filter("push"))
 		}
 		return nil
 	})
@@ -173,7 +173,7 @@ func TestPushAndServeAtOnce(t *testing.T) {
 	}
 }
 
-func TestASecondInstanceIsRefused(t *testing.T) {
+func TestOriginalRefusesASecondInstance(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--model-name", "tiny")
@@ -192,35 +192,35 @@ func TestASecondInstanceIsRefused(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("value of the key (-want +got):\n%s", diff)
 	}
-	code, last := fails(t, "metrics", s.env(), "--component", "other", "--endpoint", "generate", "--host", "127.0.0.1", "--metrics-port", "0")
+	code, last := runToFailure(t, "metrics", s.env(), "--component", "other", "--endpoint", "generate", "--host", "127.0.0.1", "--metrics-port", "0")
 	for _, part := range []string{"dynamo/components/metrics/instance", "another instance exists on host " + host + ", ", `"component_name": "backend"`, "--standby"} {
 		if code != 1 || !strings.Contains(last, part) {
 			t.Errorf("exit code %d, last line %q; want 1 and %s", code, last, part)
 		}
 	}
-	m.shows(page{"dynamo_metrics_leader": "1"})
+	m.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 }
 
-func TestAKilledWorkerVanishesAfterTwoPolls(t *testing.T) {
+func TestOriginalKilledWorkerIsGoneAfterTwoPolls(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	w := start(t, "mock_worker", s.env(), "--event-interval", "0")
-	m.shows(page{workers("generate", "answering"): "1"})
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "1"})
 	w.Signal(syscall.SIGKILL)
-	m.shows(page{workers("generate", "answering"): "0", workers("generate", "silent"): "1"})
-	m.until(func(p page) error {
-		if rest := p.of("llm_kv_blocks", `component="backend"`); len(rest) > 0 {
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "0", workersSeries("generate", "silent"): "1"})
+	m.waitFor(func(p samples) error {
+		if rest := p.filter("llm_kv_blocks", `component="backend"`); len(rest) > 0 {
 			return fmt.Errorf("still there: %v", rest)
 		}
-		if up := p.of("llm_worker_up{"); len(up) != 1 {
+		if up := p.filter("llm_worker_up{"); len(up) != 1 {
 			return fmt.Errorf("want one worker that is registered and not up: %v", up)
 		}
 		return nil
 	})
 }
 
-func TestARefusedInstanceLeavesTheGatewayAlone(t *testing.T) {
+func TestOriginalRefusedInstanceDoesNotPush(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	g := newGateway(t)
@@ -232,7 +232,7 @@ func TestARefusedInstanceLeavesTheGatewayAlone(t *testing.T) {
 		}
 		return nil
 	})
-	code, _ := fails(t, "metrics", s.env(), append(push, "--push-grouping", "who=second", "--push-delete-on-exit")...)
+	code, _ := runToFailure(t, "metrics", s.env(), append(push, "--push-grouping", "who=second", "--push-delete-on-exit")...)
 	if code != 1 {
 		t.Errorf("exit code %d of the second instance, want 1", code)
 	}

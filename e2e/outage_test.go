@@ -17,7 +17,7 @@ import (
 
 const instanceKey = "dynamo/components/metrics/instance"
 
-func TestServersThatComeLater(t *testing.T) {
+func TestOutageAtStartEndsWhenServersCome(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	env := s.env()
@@ -33,9 +33,9 @@ func TestServersThatComeLater(t *testing.T) {
 		}
 		return nil
 	})
-	m.Says("etcd is not connected")
-	m.Says("NATS is not connected")
-	m.until(func(p page) error {
+	m.WaitForLine("etcd is not connected")
+	m.WaitForLine("NATS is not connected")
+	m.waitFor(func(p samples) error {
 		if n := p[`dynamo_metrics_errors_total{source="etcd"}`]; n == "0" || n == "" {
 			return fmt.Errorf("%q calls to etcd are counted as failed", n)
 		}
@@ -43,38 +43,38 @@ func TestServersThatComeLater(t *testing.T) {
 	})
 	s.StartNATS(t)
 	s.StartEtcd(t)
-	m.ready()
-	m.shows(page{
+	m.waitUntilReady()
+	m.waitForSamples(samples{
 		`dynamo_metrics_connected{system="nats"}`: "1",
 		`dynamo_metrics_connected{system="etcd"}`: "1",
 		"dynamo_metrics_leader":                   "1",
 	})
 	for _, line := range []string{"WARN nats: ", "WARN etcd: "} {
-		if n := len(m.Said(line)); n > 1 {
+		if n := len(m.LinesWith(line)); n > 1 {
 			t.Errorf("%q said %d times, want once per change of state", line, n)
 		}
 	}
 	m.Terminate()
 }
 
-func TestValuesStayWhileServersAreAway(t *testing.T) {
+func TestOutageKeepsPolledValues(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.register(wire.LayoutInstances, instance("generate", 7))
-	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 7, flat(3, 9)))
+	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 7, flatLoad(3, 9)))
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	shown := page{worker("llm_kv_blocks_active", "generate", 7): "3", workers("generate", "answering"): "1"}
-	m.shows(shown)
-	m.ready()
+	shown := samples{workerSeries("llm_kv_blocks_active", "generate", 7): "3", workersSeries("generate", "answering"): "1"}
+	m.waitForSamples(shown)
+	m.waitUntilReady()
 
 	s.StopNATS()
 	s.StopEtcd()
-	m.shows(page{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
-	m.until(func(p page) error { // well past the two polls that would forget it
+	m.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
+	m.waitFor(func(p samples) error { // well past the two polls that would forget it
 		if n := p[`dynamo_metrics_polls_total{result="error"}`]; len(n) < 2 {
 			return fmt.Errorf("%s polls that could not be asked, want ten", n)
 		}
-		return p.has(shown)
+		return p.match(shown)
 	})
 	if status, body := get(m.url + "/-/ready?strict=true"); status != 503 {
 		t.Errorf("GET /-/ready?strict=true: %d %q, want 503", status, body)
@@ -85,13 +85,13 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 	}
 	s.StartEtcd(t)
 	s.StartNATS(t)
-	m.ready()
-	m.shows(shown)
-	m.shows(page{ // and what is known of the loss
+	m.waitUntilReady()
+	m.waitForSamples(shown)
+	m.waitForSamples(samples{ // and what is known of the loss
 		`dynamo_metrics_disconnects_total{system="nats"}`: "1",
 		`dynamo_metrics_disconnects_total{system="etcd"}`: "1",
 	})
-	m.until(func(p page) error {
+	m.waitFor(func(p samples) error {
 		for _, system := range []string{"nats", "etcd"} {
 			if seconds, err := strconv.ParseFloat(p[`dynamo_metrics_disconnected_seconds_total{system="`+system+`"}`], 64); err != nil || seconds <= 0 {
 				return fmt.Errorf("%s was away for %v s (%v), want more than none", system, seconds, err)
@@ -106,30 +106,30 @@ func TestValuesStayWhileServersAreAway(t *testing.T) {
 		return nil
 	})
 	s.hit(7, 4, 1)
-	m.shows(page{worker("llm_kv_hit_rate_isl_blocks", "generate", 7): "4"})
+	m.waitForSamples(samples{workerSeries("llm_kv_hit_rate_isl_blocks", "generate", 7): "4"})
 	m.Terminate()
 }
 
-func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
+func TestOutageMissesNoDeletion(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	for id := range uint64(2) {
 		s.register(wire.LayoutInstances, instance("generate", id+1))
-		s.responder("dynamo_backend", reply("dynamo_backend", "generate", id+1, flat(3, 9)))
+		s.responder("dynamo_backend", reply("dynamo_backend", "generate", id+1, flatLoad(3, 9)))
 	}
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	m.shows(page{workers("generate", "answering"): "2"})
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "2"})
 
 	// An etcd that has lost everything counts its revisions anew: a watch that
 	// went on from where it was would wait in silence.
 	s.StopEtcd()
 	s.StartEmptyEtcd(t)
 	s.register(wire.LayoutInstances, instance("generate", 2))
-	m.shows(page{
-		workers("generate", "answering"):              "1",
-		worker("llm_kv_blocks_active", "generate", 1): "",
-		worker("llm_kv_blocks_active", "generate", 2): "3",
-		"dynamo_metrics_leader":                       "1",
+	m.waitForSamples(samples{
+		workersSeries("generate", "answering"):              "1",
+		workerSeries("llm_kv_blocks_active", "generate", 1): "",
+		workerSeries("llm_kv_blocks_active", "generate", 2): "3",
+		"dynamo_metrics_leader":                             "1",
 	})
 	testutil.Until(t, func() error {
 		if s.key(t.Context(), instanceKey) == "" {
@@ -139,11 +139,11 @@ func TestADeletionDuringAnOutageIsNotMissed(t *testing.T) {
 	})
 }
 
-func TestCompactionIsSurvived(t *testing.T) {
+func TestOutageWithCompactionIsRecovered(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	m.ready()
+	m.waitUntilReady()
 	s.register(wire.LayoutInstances, instance("generate", 1))
 	s.register(wire.LayoutInstances, instance("generate", 2))
 	got, err := s.etcd.Get(t.Context(), "x")
@@ -156,32 +156,32 @@ func TestCompactionIsSurvived(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.deregister(wire.LayoutInstances, instance("generate", 1))
-	m.shows(page{workers("generate", "silent"): "1"})
+	m.waitForSamples(samples{workersSeries("generate", "silent"): "1"})
 }
 
-func TestALostLeaseIsNotDeath(t *testing.T) {
+func TestOutageOfTheLeaseDoesNotEndTheProgram(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
-	m.shows(page{"dynamo_metrics_leader": "1"})
+	m.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 	s.endLease(instanceLease(t, s))
-	m.Says("Holding the unique instance at " + instanceKey + " again")
-	m.shows(page{"dynamo_metrics_leader": "1"})
+	m.WaitForLine("Holding the unique instance at " + instanceKey + " again")
+	m.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 	m.Terminate()
 }
 
-func TestALostLeaseWhoseKeySomebodyElseHas(t *testing.T) {
+func TestOutageWithKeyTakenByAnotherEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
-	m.shows(page{"dynamo_metrics_leader": "1"})
+	m.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 	// The key is overwritten before its old lease ends, as if in between two attempts.
 	lease := instanceLease(t, s)
 	if _, err := s.etcd.Put(t.Context(), instanceKey, `{"component_name": "other"}`); err != nil {
 		t.Fatal(err)
 	}
 	s.endLease(lease)
-	if code := m.Ends(); code != 1 || len(m.Said(instanceKey+": another instance exists")) != 1 {
+	if code := m.Wait(); code != 1 || len(m.LinesWith(instanceKey+": another instance exists")) != 1 {
 		t.Errorf("exit code %d, want 1 and a word about the other instance:\n%q", code, m.Lines())
 	}
 }
@@ -202,34 +202,34 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-func TestPublishedLoadsStayWhileServersAreAway(t *testing.T) {
+func TestOutageKeepsPublishedLoads(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.put(registration(7)...)
 	s.put(registration(8)...)
 	way := process.NewProxy(t, strings.TrimPrefix(s.Etcd.Endpoint(), "http://"))
 	m := s.metrics("--poll-interval", "0.1", "--etcd-endpoints", "http://"+way.Address)
-	m.hears()
+	m.waitForNATSEvents()
 	const subject = scope + "." + wire.TopicLoad
 	s.publish(subject, event{70, 0, wire.TopicLoad, load16(7, 10)}.envelope())
 	s.publish(subject, event{80, 0, wire.TopicLoad, load16(8, 20)}.envelope())
-	shown := page{
-		worker("llm_kv_blocks_active", "generate", 7): "10",
-		worker("llm_kv_blocks_active", "generate", 8): "20",
-		workers("generate", "answering"):              "2",
+	shown := samples{
+		workerSeries("llm_kv_blocks_active", "generate", 7): "10",
+		workerSeries("llm_kv_blocks_active", "generate", 8): "20",
+		workersSeries("generate", "answering"):              "2",
 	}
-	m.shows(shown)
+	m.waitForSamples(shown)
 
 	s.StopNATS()
 	way.Cut()
-	m.shows(page{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
-	m.shows(shown)
+	m.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
+	m.waitForSamples(shown)
 	s.remove(registration(8)...)
 	s.StartNATS(t)
-	way.Mend()
-	m.ready()
-	m.shows(page{workers("generate", "answering"): "1", worker("llm_kv_blocks_active", "generate", 7): "10"})
-	m.until(func(p page) error { return p.hasNothingOf(8) })
+	way.Restore()
+	m.waitUntilReady()
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "1", workerSeries("llm_kv_blocks_active", "generate", 7): "10"})
+	m.waitFor(func(p samples) error { return p.matchNoneOf(8) })
 	s.publish(subject, event{70, 2, wire.TopicLoad, load16(7, 11)}.envelope())
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "11", `dynamo_metrics_event_sequence_gaps_total`: "1"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "11", `dynamo_metrics_event_sequence_gaps_total`: "1"})
 }

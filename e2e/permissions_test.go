@@ -18,7 +18,7 @@ import (
 )
 
 // guarded is a program at a NATS server that changes what it lets the program do.
-type guarded struct {
+type restrictedNATS struct {
 	*server
 	bus     *devstack.NATSServer
 	nats    *nats.Conn // of someone who may do everything
@@ -29,11 +29,11 @@ type guarded struct {
 
 // newGuarded runs the program on these namespaces beside a worker of 0.5.1, without some of
 // the subjects that SECURITY.md lists.
-func newGuarded(t *testing.T, namespaces string, without ...string) *guarded {
+func newRestrictedNATS(t *testing.T, namespaces string, without ...string) *restrictedNATS {
 	t.Helper()
 	s := newStack(t)
 	user := documentedUser(t)
-	g := &guarded{granted: natsserver.Permissions{Publish: &natsserver.SubjectPermission{}, Subscribe: &natsserver.SubjectPermission{}}}
+	g := &restrictedNATS{granted: natsserver.Permissions{Publish: &natsserver.SubjectPermission{}, Subscribe: &natsserver.SubjectPermission{}}}
 	all := user.Permissions
 	for from, to := range map[*natsserver.SubjectPermission]*natsserver.SubjectPermission{all.Publish: g.granted.Publish, all.Subscribe: g.granted.Subscribe} {
 		for _, subject := range from.Allow {
@@ -43,8 +43,8 @@ func newGuarded(t *testing.T, namespaces string, without ...string) *guarded {
 			to.Allow = append(to.Allow, subject)
 		}
 	}
-	user.Permissions = g.but(without)
-	g.bus = lockedNATS(t, user)
+	user.Permissions = g.allExcept(without)
+	g.bus = startProtectedNATS(t, user)
 	g.worker = start(t, "mock_worker", append(natsEnv(g.bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--event-interval", "0")
 	g.server = serve(t, append(natsEnv(g.bus, user.Username, user.Password), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--namespace", namespaces, "--poll-interval", "0.5")
 	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.Patience))
@@ -57,7 +57,7 @@ func newGuarded(t *testing.T, namespaces string, without ...string) *guarded {
 }
 
 // but are all permissions but for some subjects.
-func (g *guarded) but(without []string) *natsserver.Permissions {
+func (g *restrictedNATS) allExcept(without []string) *natsserver.Permissions {
 	part := func(of *natsserver.SubjectPermission) *natsserver.SubjectPermission {
 		some := slices.DeleteFunc(slices.Clone(of.Allow), func(s string) bool { return slices.Contains(without, s) })
 		if len(some) == 0 {
@@ -69,14 +69,14 @@ func (g *guarded) but(without []string) *natsserver.Permissions {
 }
 
 // deny has the server deny these subjects from now on, and no others.
-func (g *guarded) deny(without ...string) {
+func (g *restrictedNATS) deny(without ...string) {
 	g.t.Helper()
 	err := g.bus.Reload(func(o *natsserver.Options) {
 		o.Users = slices.Clone(o.Users)
 		for i, u := range o.Users {
 			if u.Permissions != nil {
 				changed := *u
-				changed.Permissions = g.but(without)
+				changed.Permissions = g.allExcept(without)
 				o.Users[i] = &changed
 			}
 		}
@@ -87,17 +87,17 @@ func (g *guarded) deny(without ...string) {
 }
 
 // subscribed waits until the metric says of each subject whether it is permitted.
-func (g *guarded) subscribed(need string, permitted bool, subjects ...string) {
+func (g *restrictedNATS) waitForSubscriptions(need string, permitted bool, subjects ...string) {
 	g.t.Helper()
-	want := make(page)
+	want := make(samples)
 	for _, s := range subjects {
 		want[fmt.Sprintf("dynamo_metrics_subscribed{need=%q,subject=%q}", need, s)] = map[bool]string{true: "1", false: "0"}[permitted]
 	}
-	g.shows(want)
+	g.waitForSamples(want)
 }
 
 // hears publishes hit rates, and waits until each is counted.
-func (g *guarded) hears() {
+func (g *restrictedNATS) waitForHits() {
 	g.t.Helper()
 	const events = 30
 	for range events {
@@ -106,11 +106,11 @@ func (g *guarded) hears() {
 		}
 	}
 	g.hits += events
-	g.shows(page{messages(stats.HitRate): fmt.Sprint(g.hits)})
+	g.waitForSamples(samples{messages(stats.HitRate): fmt.Sprint(g.hits)})
 }
 
 // problem waits until the page has a problem of this kind, and is nil if it has none.
-func (g *guarded) problem(severity string, names ...string) {
+func (g *restrictedNATS) waitForPermissionProblem(severity string, names ...string) {
 	g.t.Helper()
 	testutil.Until(g.t, func() error {
 		_, body := get(g.url + "/api/v1/fleet")
@@ -141,9 +141,9 @@ func (g *guarded) problem(severity string, names ...string) {
 	})
 }
 
-// TestWhatNATSPermitsAgainIsHeardAgain, whether it was missing at the start or was revoked
+// TestNATSPermissionRestoredRestoresEvents, whether it was missing at the start or was revoked
 // while the program ran, once or again, and says which until then.
-func TestWhatNATSPermitsAgainIsHeardAgain(t *testing.T) {
+func TestNATSPermissionRestoredRestoresEvents(t *testing.T) {
 	t.Parallel()
 	for _, namespaces := range []string{"dynamo", "dyn*", "*"} {
 		t.Run(namespaces, func(t *testing.T) {
@@ -152,90 +152,90 @@ func TestWhatNATSPermitsAgainIsHeardAgain(t *testing.T) {
 			if namespaces != "dynamo" {
 				hits = "namespace.*.kv-hit-rate"
 			}
-			g := newGuarded(t, namespaces, hits)
+			g := newRestrictedNATS(t, namespaces, hits)
 			for n := range 2 {
-				g.subscribed("required", false, hits)
-				g.shows(page{`dynamo_metrics_connected{system="nats"}`: "0"})
-				g.notReady("NATS denies the permission for " + hits)
-				g.problem("bad", hits)
+				g.waitForSubscriptions("required", false, hits)
+				g.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "0"})
+				g.waitUntilNotReady("NATS denies the permission for " + hits)
+				g.waitForPermissionProblem("bad", hits)
 				g.deny()
-				g.subscribed("required", true, hits)
-				g.ready()
-				g.shows(page{`dynamo_metrics_connected{system="nats"}`: "1"})
-				g.problem("")
-				g.hears()
-				if said := len(g.Said("NATS denies a permission")); said != 1+n {
+				g.waitForSubscriptions("required", true, hits)
+				g.waitUntilReady()
+				g.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "1"})
+				g.waitForPermissionProblem("")
+				g.waitForHits()
+				if said := len(g.LinesWith("NATS denies a permission")); said != 1+n {
 					t.Errorf("denials are said %d times, want one for each", said)
 				}
 				if n == 0 {
 					g.deny(hits)
 				}
 			}
-			if said := len(g.Said("NATS grants a permission that it denied before")); said != 2 {
+			if said := len(g.LinesWith("NATS grants a permission that it denied before")); said != 2 {
 				t.Errorf("that it is granted again is said %d times, want twice", said)
 			}
 		})
 	}
 }
 
-// TestPollsGoOnWhenNATSPermitsThemAgain: to ask, and to be answered. Nobody is missed meanwhile.
-func TestPollsGoOnWhenNATSPermitsThemAgain(t *testing.T) {
+// TestNATSPermissionRestoredRestoresPolls: to ask, and to be answered. Nobody is missed meanwhile.
+func TestNATSPermissionRestoredRestoresPolls(t *testing.T) {
 	t.Parallel()
 	for _, subject := range []string{"$SRV.STATS.*", "_INBOX.dynamo-metrics.>"} {
 		t.Run(subject, func(t *testing.T) {
 			t.Parallel()
-			g := newGuarded(t, "dynamo")
-			answering := page{workers("generate", "answering"): "1", workers("generate", "silent"): "0"}
-			g.shows(answering)
-			g.ready()
-			before := len(g.Said("No endpoints found")) // while the worker was not there
+			g := newRestrictedNATS(t, "dynamo")
+			answering := samples{workersSeries("generate", "answering"): "1", workersSeries("generate", "silent"): "0"}
+			g.waitForSamples(answering)
+			g.waitUntilReady()
+			before := len(g.LinesWith("No endpoints found")) // while the worker was not there
 			for range 2 {
 				g.deny(subject)
-				g.subscribed("required", false, subject)
-				g.notReady("NATS denies the permission for " + subject)
+				g.waitForSubscriptions("required", false, subject)
+				g.waitUntilNotReady("NATS denies the permission for " + subject)
 				before := g.polls("error")
-				g.until(func(page) error {
+				g.waitFor(func(samples) error {
 					if n := g.polls("error"); n < before+4 {
 						return fmt.Errorf("%d polls failed, want some", n)
 					}
 					return nil
 				})
-				g.shows(answering)
+				g.waitForSamples(answering)
 				g.deny()
-				g.subscribed("required", true, subject)
-				g.ready()
+				g.waitForSubscriptions("required", true, subject)
+				g.waitUntilReady()
 				ok := g.polls("ok")
-				g.until(func(page) error {
+				g.waitFor(func(samples) error {
 					if n := g.polls("ok"); n < ok+2 {
 						return fmt.Errorf("%d polls are answered", n)
 					}
 					return nil
 				})
 			}
-			if n := len(g.Said("No endpoints found")) - before; n > 0 {
+			if n := len(g.LinesWith("No endpoints found")) - before; n > 0 {
 				t.Errorf("%d lines say that no one was found, who could not be asked", n)
 			}
 		})
 	}
 }
 
-// TestWithoutWorkersItIsNoMatterWhetherTheyMayBeAsked: that a permission has come back could
+// TestNATSPermissionToPollIsOptionalWithoutWorkers: that a permission has come back could
 // not be known.
-func TestWithoutWorkersItIsNoMatterWhetherTheyMayBeAsked(t *testing.T) {
+func TestNATSPermissionToPollIsOptionalWithoutWorkers(t *testing.T) {
 	t.Parallel()
-	g := newGuarded(t, "dynamo")
-	g.shows(page{workers("generate", "answering"): "1"})
+	g := newRestrictedNATS(t, "dynamo")
+	g.waitForSamples(samples{workersSeries("generate", "answering"): "1"})
 	g.deny("$SRV.STATS.*")
-	g.subscribed("required", false, "$SRV.STATS.*")
+	g.waitForSubscriptions("required", false, "$SRV.STATS.*")
 	g.worker.Terminate()
-	g.shows(page{`dynamo_metrics_connected{system="nats"}`: "1"})
-	g.problem("")
-	g.ready()
+	g.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "1"})
+	g.waitForPermissionProblem("")
+	g.waitUntilReady()
 }
 
-func (g *guarded) polls(result string) (n int) {
+func (g *restrictedNATS) polls(result string) (n int) {
 	g.t.Helper()
-	p, err := g.page()
+	p, err := g.scrape()
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -243,28 +243,28 @@ func (g *guarded) polls(result string) (n int) {
 	return n
 }
 
-// TestWhatNotEveryFleetSendsIsNotRequired: an installation with the permissions of an
+// TestNATSPermissionForOptionalSubjectsIsOptional: an installation with the permissions of an
 // earlier release is as ready as it was.
-func TestWhatNotEveryFleetSendsIsNotRequired(t *testing.T) {
+func TestNATSPermissionForOptionalSubjectsIsOptional(t *testing.T) {
 	t.Parallel()
 	optional := []string{
 		"namespace.dynamo.forward-pass-metrics", "namespace.dynamo.component.*.forward-pass-metrics",
 		"namespace.dynamo.component.*.endpoint.*.forward-pass-metrics", "dynamo.request_trace.v1", "namespace.dynamo.l2c.>",
 	}
-	g := newGuarded(t, "dynamo", optional...)
-	g.ready()
-	g.subscribed("optional", false, optional...)
-	g.problem("info", optional...)
-	g.shows(page{`dynamo_metrics_connected{system="nats"}`: "1", `dynamo_metrics_disconnects_total{system="nats"}`: "0"})
-	g.hears()
-	g.ready()
+	g := newRestrictedNATS(t, "dynamo", optional...)
+	g.waitUntilReady()
+	g.waitForSubscriptions("optional", false, optional...)
+	g.waitForPermissionProblem("info", optional...)
+	g.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "1", `dynamo_metrics_disconnects_total{system="nats"}`: "0"})
+	g.waitForHits()
+	g.waitUntilReady()
 	l2c, err := g.nats.SubscribeSync("namespace.dynamo.l2c.>")
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.deny()
-	g.subscribed("optional", true, optional...)
-	g.problem("")
+	g.waitForSubscriptions("optional", true, optional...)
+	g.waitForPermissionProblem("")
 	if _, err := l2c.NextMsgWithContext(t.Context()); err != nil {
 		t.Error("l2c event:", err)
 	}

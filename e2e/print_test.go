@@ -11,7 +11,7 @@ import (
 )
 
 // prints is what the program prints to standard output.
-func prints(t *testing.T, args ...string) string {
+func output(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(filepath.Join(bin, "metrics"), args...).Output()
 	if err != nil {
@@ -20,7 +20,7 @@ func prints(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-func TestTheProgramPrintsTheFilesOfDeploy(t *testing.T) {
+func TestPrintFilesOfDeploy(t *testing.T) {
 	t.Parallel()
 	for path, command := range map[string]string{
 		"grafana/dynamo-fleet.json":  "dashboards fleet",
@@ -29,17 +29,17 @@ func TestTheProgramPrintsTheFilesOfDeploy(t *testing.T) {
 		"prometheus/runbook.md":      "runbook",
 	} {
 		want := string(readFile(t, filepath.Join("..", "deploy", path)))
-		if got := prints(t, strings.Fields(command)...); got != want {
+		if got := output(t, strings.Fields(command)...); got != want {
 			t.Errorf("metrics %s is not %s", command, path)
 		}
 	}
 }
 
-func TestDashboardsAreListedAndWritten(t *testing.T) {
+func TestPrintDashboards(t *testing.T) {
 	t.Parallel()
-	list, help := prints(t, "dashboards"), prints(t, "--help")
+	list, help := output(t, "dashboards"), output(t, "--help")
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	written := prints(t, "dashboards", "-o", dir)
+	written := output(t, "dashboards", "-o", dir)
 	for _, d := range deploy.Dashboards() {
 		path := filepath.Join(dir, d.File)
 		text, err := os.ReadFile(path)
@@ -51,7 +51,7 @@ func TestDashboardsAreListedAndWritten(t *testing.T) {
 		}
 	}
 	one := filepath.Join(dir, "one")
-	prints(t, "dashboards", "worker", "--output", one)
+	output(t, "dashboards", "worker", "--output", one)
 	if files, err := os.ReadDir(one); err != nil || len(files) != 1 || files[0].Name() != "dynamo-worker.json" {
 		t.Errorf("%v, %v; want the worker's alone", files, err)
 	}
@@ -62,9 +62,9 @@ func TestDashboardsAreListedAndWritten(t *testing.T) {
 	}
 }
 
-func TestThresholdsAreSetOnTheCommandLine(t *testing.T) {
+func TestPrintRulesWithThresholds(t *testing.T) {
 	t.Parallel()
-	rules := prints(t, "rules", "--set", "kv_full_usage=0.9", "--set=no_leader_for=5m")
+	rules := output(t, "rules", "--set", "kv_full_usage=0.9", "--set=no_leader_for=5m")
 	for _, line := range []string{" >= 0.9 # kv_full_usage\n", " for: 5m # no_leader_for\n", " for: 2m # not_connected_for\n"} {
 		if !strings.Contains(rules, line) {
 			t.Errorf("no line ends in %q", line)
@@ -72,15 +72,15 @@ func TestThresholdsAreSetOnTheCommandLine(t *testing.T) {
 	}
 }
 
-func TestOneSectionOfTheRunbookIsPrinted(t *testing.T) {
+func TestPrintOneSectionOfTheRunbook(t *testing.T) {
 	t.Parallel()
-	section := prints(t, "runbook", "DynamoWorkerSilent")
-	if !strings.HasPrefix(section, "## DynamoWorkerSilent\n") || strings.Count(section, "## ") != 1 || !strings.Contains(prints(t, "runbook"), section) {
+	section := output(t, "runbook", "DynamoWorkerSilent")
+	if !strings.HasPrefix(section, "## DynamoWorkerSilent\n") || strings.Count(section, "## ") != 1 || !strings.Contains(output(t, "runbook"), section) {
 		t.Errorf("got\n%s", section)
 	}
 }
 
-func TestWhatCannotBePrintedIsOneLine(t *testing.T) {
+func TestPrintFailsInOneLine(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -105,7 +105,7 @@ func TestWhatCannotBePrintedIsOneLine(t *testing.T) {
 		{"--namespace x dashboards", `unexpected dashboards: want it as the first argument`, 2},
 	} {
 		p := start(t, "metrics", nil, strings.Fields(c.args)...)
-		if code := p.Ends(); code != c.code || !strings.Contains(p.Last(), c.want) || len(p.Lines()) != 1 {
+		if code := p.Wait(); code != c.code || !strings.Contains(p.LastLine(), c.want) || len(p.Lines()) != 1 {
 			t.Errorf("%s: exit code %d and\n%q\nwant %d and one line with\n%s", c.args, code, p.Lines(), c.code, c.want)
 		}
 	}

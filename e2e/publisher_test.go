@@ -55,7 +55,7 @@ func (p *publisher) open() {
 			if err != nil {
 				return
 			}
-			p.conns.Go(func() { p.attend(conn) })
+			p.conns.Go(func() { p.handle(conn) })
 		}
 	})
 }
@@ -102,16 +102,16 @@ const (
 	greeting  = signature + "\x03\x01NULL" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" + // version 3.1
 		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-	more, long, command = 1, 2, 4 // the bits of a frame's first byte
+	moreFlag, longFlag, commandFlag = 1, 2, 4 // the bits of a frame's first byte
 )
 
 // attend is the life of a connection: ZMTP 3.1 as a publisher speaks it.
-func (p *publisher) attend(conn net.Conn) {
+func (p *publisher) handle(conn net.Conn) {
 	defer p.drop(conn)
 	if !p.accept(conn) {
 		return
 	}
-	if p.kind == mute {
+	if p.kind == silentKind {
 		io.Copy(io.Discard, conn)
 		return
 	}
@@ -120,7 +120,7 @@ func (p *publisher) attend(conn net.Conn) {
 	if _, err := io.ReadFull(in, make([]byte, len(greeting))); err != nil {
 		return
 	}
-	conn.Write(appendFrame(nil, command, "\x05READY\x0bSocket-Type\x00\x00\x00"+string(rune(len(p.kind)))+p.kind))
+	conn.Write(appendFrame(nil, commandFlag, "\x05READY\x0bSocket-Type\x00\x00\x00"+string(rune(len(p.kind)))+p.kind))
 	for {
 		body, err := readCommand(in)
 		if err != nil {
@@ -129,13 +129,13 @@ func (p *publisher) attend(conn net.Conn) {
 		if context, ping := strings.CutPrefix(body, "\x04PING"); ping {
 			// A subscriber pings behind its subscriptions, and is connected when it is answered.
 			p.subscribe(conn)
-			conn.Write(appendFrame(nil, command, "\x04PONG"+context[2:]))
+			conn.Write(appendFrame(nil, commandFlag, "\x04PONG"+context[2:]))
 		}
 	}
 }
 
 // mute is the kind of a publisher that accepts and never says a word.
-const mute = "mute"
+const silentKind = "mute"
 
 // readCommand reads a frame of a subscriber: all are short.
 func readCommand(in *bufio.Reader) (body string, err error) {
@@ -150,7 +150,7 @@ func readCommand(in *bufio.Reader) (body string, err error) {
 
 func appendFrame(b []byte, flags byte, body string) []byte {
 	if len(body) > 255 {
-		b = binary.BigEndian.AppendUint64(append(b, flags|long), uint64(len(body)))
+		b = binary.BigEndian.AppendUint64(append(b, flags|longFlag), uint64(len(body)))
 	} else {
 		b = append(b, flags, byte(len(body)))
 	}
@@ -159,7 +159,7 @@ func appendFrame(b []byte, flags byte, body string) []byte {
 
 func appendMessage(b []byte, frames [][]byte) []byte {
 	for i, frame := range frames {
-		flags := byte(more)
+		flags := byte(moreFlag)
 		if i == len(frames)-1 {
 			flags = 0
 		}
@@ -169,7 +169,7 @@ func appendMessage(b []byte, frames [][]byte) []byte {
 }
 
 // heard waits for the nth subscription since the beginning.
-func (p *publisher) heard(n int) {
+func (p *publisher) waitForSubscription(n int) {
 	p.t.Helper()
 	testutil.Until(p.t, func() error {
 		p.mu.Lock()
@@ -182,10 +182,10 @@ func (p *publisher) heard(n int) {
 }
 
 // send sends a message to all subscribers.
-func (p *publisher) send(frames [][]byte) { p.say(appendMessage(nil, frames)) }
+func (p *publisher) send(frames [][]byte) { p.sendBytes(appendMessage(nil, frames)) }
 
 // say sends bytes to all subscribers, and reports to how many.
-func (p *publisher) say(b []byte) (n int) {
+func (p *publisher) sendBytes(b []byte) (n int) {
 	p.mu.Lock()
 	all := slices.Collect(maps.Keys(p.subscribers))
 	p.mu.Unlock()

@@ -13,39 +13,39 @@ import (
 
 // threeKinds runs workers of 0.6.1, of 0.9.1 on NATS and of 1.6.1 on ZMQ, and waits
 // until they are shown with 10, 20 and 30 blocks in use.
-func (s *stack) threeKinds() (m *server, all []*mockWorker) {
+func (s *stack) startMocksOfThreeReleases() (m *server, all []*mockWorker) {
 	s.t.Helper()
-	var parts []*part
+	var parts []*mockScript
 	for _, of := range [][2]string{{"0.6.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
-		p := &part{load: loadOf(1, 1, 1)}
+		p := &mockScript{load: loadOf(1, 1, 1)}
 		parts = append(parts, p)
 		all = append(all, s.mock(p.config(of[0], of[1])))
 	}
 	m = s.metrics("--poll-interval", "0.1")
-	m.publishers(2, 0)
-	m.hears()
-	want := page{workers("generate", "answering"): "3"}
+	m.waitForPublishers(2, 0)
+	m.waitForNATSEvents()
+	want := samples{workersSeries("generate", "answering"): "3"}
 	for i, w := range all {
 		parts[i].setLoad(loadOf(2, 2, uint64(10+10*i)))
-		want[w.of("llm_kv_blocks_active")] = fmt.Sprint(10 + 10*i)
+		want[w.series("llm_kv_blocks_active")] = fmt.Sprint(10 + 10*i)
 	}
-	m.shows(want)
+	m.waitForSamples(want)
 	return m, all
 }
 
-func TestAPublishingWorkerThatDeregistersIsGone(t *testing.T) {
+func TestPublishingWorkerDeregisteredIsGone(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	m, all := s.threeKinds()
+	m, all := s.startMocksOfThreeReleases()
 	for i, w := range all {
 		w.stop(nil)
-		m.until(func(p page) error { return p.hasNothingOf(w.id) })
+		m.waitFor(func(p samples) error { return p.matchNoneOf(w.id) })
 		for _, other := range all[i+1:] {
-			m.shows(page{other.of("llm_worker_up"): "1"})
+			m.waitForSamples(samples{other.series("llm_worker_up"): "1"})
 		}
-		m.shows(page{workers("generate", "answering"): fmt.Sprint(2 - i), workers("generate", "unregistered"): "0"})
+		m.waitForSamples(samples{workersSeries("generate", "answering"): fmt.Sprint(2 - i), workersSeries("generate", "unregistered"): "0"})
 	}
-	m.shows(page{
+	m.waitForSamples(samples{
 		`llm_load_avg{` + backend + `}`:                          "",
 		`dynamo_metrics_zmq_publishers{state="connected"}`:       "0",
 		`dynamo_metrics_zmq_publishers{state="disconnected"}`:    "0",
@@ -53,10 +53,10 @@ func TestAPublishingWorkerThatDeregistersIsGone(t *testing.T) {
 	})
 }
 
-func TestAKilledPublishingWorkerIsGoneWhenItsLeaseEnds(t *testing.T) {
+func TestPublishingWorkerKilledIsGoneWithItsLease(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	m, all := s.threeKinds()
+	m, all := s.startMocksOfThreeReleases()
 	for _, w := range all {
 		// The test says when the lease ends, however long this takes.
 		if _, err := s.etcd.KeepAlive(t.Context(), clientv3.LeaseID(w.id)); err != nil {
@@ -64,94 +64,94 @@ func TestAKilledPublishingWorkerIsGoneWhenItsLeaseEnds(t *testing.T) {
 		}
 		w.stop(mock.ErrKilled)
 	}
-	m.publishers(0, 2)
+	m.waitForPublishers(0, 2)
 	// What is published lives as long as the registration: nobody else can say that it is over,
 	// but for the worker of 0.6.1, which has answered polls and does no more.
-	m.shows(page{
-		workers("generate", "answering"):  "2",
-		workers("generate", "silent"):     "1",
-		all[0].of("llm_kv_blocks_active"): "",
-		all[1].of("llm_kv_blocks_active"): "20",
-		all[2].of("llm_kv_blocks_active"): "30",
-		`llm_load_avg{` + backend + `}`:   "25",
+	m.waitForSamples(samples{
+		workersSeries("generate", "answering"): "2",
+		workersSeries("generate", "silent"):    "1",
+		all[0].series("llm_kv_blocks_active"):  "",
+		all[1].series("llm_kv_blocks_active"):  "20",
+		all[2].series("llm_kv_blocks_active"):  "30",
+		`llm_load_avg{` + backend + `}`:        "25",
 	})
 	for i, w := range all {
 		s.endLease(clientv3.LeaseID(w.id))
-		m.until(func(p page) error { return p.hasNothingOf(w.id) })
-		m.shows(page{workers("generate", "answering"): fmt.Sprint(2 - i), workers("generate", "silent"): "0"})
+		m.waitFor(func(p samples) error { return p.matchNoneOf(w.id) })
+		m.waitForSamples(samples{workersSeries("generate", "answering"): fmt.Sprint(2 - i), workersSeries("generate", "silent"): "0"})
 	}
-	m.publishers(0, 0)
+	m.waitForPublishers(0, 0)
 }
 
-// TestLateEventsOfAWorkerThatIsGoneBringNothingBack has the events of all releases in
+// TestPublishingWorkerGoneIgnoresLateEvents has the events of all releases in
 // flight when the worker's keys go.
-func TestLateEventsOfAWorkerThatIsGoneBringNothingBack(t *testing.T) {
+func TestPublishingWorkerGoneIgnoresLateEvents(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics()
-	m.hears()
+	m.waitForNATSEvents()
 	sequence := uint64(0)
 	speak := func(blocks uint64) { // in no certain order: the subjects are several
 		s.publish("namespace.dynamo."+wire.TopicLoad, load06(7, blocks))
 		s.publish("namespace.dynamo."+wire.TopicLoad, event{7, sequence, wire.TopicLoad, load09(7, blocks)}.envelope())
 		s.publish(scope+"."+wire.TopicLoad, event{8, sequence, wire.TopicLoad, load16(7, blocks)}.envelope())
-		s.publish(scope+"."+wire.TopicForwardPass, event{9, sequence, wire.TopicForwardPass, pass("7", sequence+1)}.envelope())
+		s.publish(scope+"."+wire.TopicForwardPass, event{9, sequence, wire.TopicForwardPass, forwardPass("7", sequence+1)}.envelope())
 		sequence++
-		m.shows(page{messages(stats.LoadEvent): fmt.Sprint(3 * sequence), messages(stats.ForwardPass): fmt.Sprint(sequence)})
+		m.waitForSamples(samples{messages(stats.LoadEvent): fmt.Sprint(3 * sequence), messages(stats.ForwardPass): fmt.Sprint(sequence)})
 	}
 	s.put(registration(7)...)
 	speak(10)
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "10", workers("generate", "answering"): "1"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "10", workersSeries("generate", "answering"): "1"})
 
 	s.remove(registration(7)...)
-	m.until(func(p page) error { return p.hasNothingOf(7) })
+	m.waitFor(func(p samples) error { return p.matchNoneOf(7) })
 	speak(20)
-	m.shows(page{workers("generate", "answering"): "0", workers("generate", "unregistered"): "1"})
-	m.until(func(p page) error { return p.hasNothingOf(7) })
-	if p, err := m.page(); err != nil || len(p.of("llm_load_avg")) > 0 {
-		t.Errorf("an average of nobody: %v, %v", p.of("llm_load_avg"), err)
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "0", workersSeries("generate", "unregistered"): "1"})
+	m.waitFor(func(p samples) error { return p.matchNoneOf(7) })
+	if p, err := m.scrape(); err != nil || len(p.filter("llm_load_avg")) > 0 {
+		t.Errorf("an average of nobody: %v, %v", p.filter("llm_load_avg"), err)
 	}
 
 	// It was the registry that had lost it: what it said meanwhile counts.
 	s.put(registration(7)...)
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "20", workers("generate", "answering"): "1", workers("generate", "unregistered"): "0"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "20", workersSeries("generate", "answering"): "1", workersSeries("generate", "unregistered"): "0"})
 	speak(30)
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "30"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "30"})
 }
 
-// TestAWorkerRestartedAtItsOldAddress gets a new id, and its old key is there for a while.
-func TestAWorkerRestartedAtItsOldAddress(t *testing.T) {
+// TestPublishingWorkerRestartedAtItsOldAddress gets a new id, and its old key is there for a while.
+func TestPublishingWorkerRestartedAtItsOldAddress(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	p := newPublisher(t, "PUB")
-	first := append(registration(1), channel(wire.TopicLoad, 101, onZMQ(p.address)))
-	second := append(registration(2), channel(wire.TopicLoad, 102, onZMQ(p.address)))
+	first := append(registration(1), channel(wire.TopicLoad, 101, zmqTransport(p.address)))
+	second := append(registration(2), channel(wire.TopicLoad, 102, zmqTransport(p.address)))
 	m := s.metrics()
 	s.put(first...)
-	m.publishers(1, 0)
+	m.waitForPublishers(1, 0)
 	p.send(event{101, 0, wire.TopicLoad, load16(1, 10)}.frames(wire.TopicLoad))
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 1): "10", workers("generate", "answering"): "1"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 1): "10", workersSeries("generate", "answering"): "1"})
 
 	p.close()
-	m.publishers(0, 1)
+	m.waitForPublishers(0, 1)
 	p.open()
 	s.put(second...)
-	m.publishers(2, 0) // both keys lead to it
+	m.waitForPublishers(2, 0) // both keys lead to it
 	p.send(event{102, 0, wire.TopicLoad, load16(2, 20)}.frames(wire.TopicLoad))
-	m.shows(page{
-		worker("llm_kv_blocks_active", "generate", 1): "10",
-		worker("llm_kv_blocks_active", "generate", 2): "20",
-		messages(stats.LoadEvent):                     "3",
-		rejected(stats.LoadEvent, stats.BadID):        "1", // at the old key
+	m.waitForSamples(samples{
+		workerSeries("llm_kv_blocks_active", "generate", 1): "10",
+		workerSeries("llm_kv_blocks_active", "generate", 2): "20",
+		messages(stats.LoadEvent):                           "3",
+		rejected(stats.LoadEvent, stats.BadID):              "1", // at the old key
 	})
 	s.remove(first...)
-	m.publishers(1, 0)
-	m.until(func(p page) error { return p.hasNothingOf(1) })
+	m.waitForPublishers(1, 0)
+	m.waitFor(func(p samples) error { return p.matchNoneOf(1) })
 	p.send(event{102, 1, wire.TopicLoad, load16(2, 21)}.frames(wire.TopicLoad))
-	m.shows(page{
-		worker("llm_kv_blocks_active", "generate", 2): "21",
-		workers("generate", "answering"):              "1",
-		`dynamo_metrics_event_sequence_gaps_total`:    "0",
-		rejected(stats.LoadEvent, stats.BadID):        "1",
+	m.waitForSamples(samples{
+		workerSeries("llm_kv_blocks_active", "generate", 2): "21",
+		workersSeries("generate", "answering"):              "1",
+		`dynamo_metrics_event_sequence_gaps_total`:          "0",
+		rejected(stats.LoadEvent, stats.BadID):              "1",
 	})
 }

@@ -129,7 +129,7 @@ func TestReadmePathsAnswer(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend")
-	m.ready()
+	m.waitUntilReady()
 	for _, path := range find(readme(t), "`/[a-z0-9/.-]*`") {
 		resp, err := http.Get(m.url + strings.Trim(path, "`"))
 		if err != nil {

@@ -13,30 +13,30 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestEveryReleaseOnBothPlanesAtOnce changes every worker's load while metrics
+// TestReleasesOnBothEventPlanes changes every worker's load while metrics
 // listens, and gives each two hits.
-func TestEveryReleaseOnBothPlanesAtOnce(t *testing.T) {
+func TestReleasesOnBothEventPlanes(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	type member struct {
 		mock.Config
 		*mockWorker
-		*part
+		*mockScript
 	}
 	var all []member
 	for _, c := range mock.Mixed(mock.Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate"}) {
-		p := &part{load: loadOf(1, 1, 1)}
-		c = p.of(c)
+		p := &mockScript{load: loadOf(1, 1, 1)}
+		c = p.applyTo(c)
 		all = append(all, member{c, s.mock(c), p})
 	}
 	m := s.metrics("--poll-interval", "0.1")
-	m.publishers(4, 0) // of 0.9.1 loads and hits, of 1.6.1 loads and passes
-	m.hears()
-	m.ready()
+	m.waitForPublishers(4, 0) // of 0.9.1 loads and hits, of 1.6.1 loads and passes
+	m.waitForNATSEvents()
+	m.waitUntilReady()
 
-	want := page{
-		workers("generate", "answering"): "10", workers("generate", "silent"): "0",
-		workers("generate", "unregistered"): "0", workers("generate", "malformed"): "0",
+	want := samples{
+		workersSeries("generate", "answering"): "10", workersSeries("generate", "silent"): "0",
+		workersSeries("generate", "unregistered"): "0", workersSeries("generate", "malformed"): "0",
 		`llm_load_avg{` + backend + `}`:                 "91",
 		`llm_load_max{` + backend + `}`:                 "181",
 		`llm_kv_hit_rate_events_total{` + backend + `}`: "20",
@@ -58,37 +58,37 @@ func TestEveryReleaseOnBothPlanesAtOnce(t *testing.T) {
 	passes := make(map[uint64]uint64) // by worker, the slots of those that report passes
 	for i, w := range all {
 		slots, waiting, blocks := uint64(8+i), uint64(20+i), uint64(1+20*i)
-		w.change(func(p *part) {
+		w.change(func(p *mockScript) {
 			p.load = loadOf(slots, waiting, blocks)
 			p.hits = [][2]int{{25, 10}, {5, 5}}
 		})
-		maps.Copy(want, shown(w.Release, w.id, slots, waiting, blocks))
+		maps.Copy(want, samplesOfRelease(w.Release, w.id, slots, waiting, blocks))
 		if w.Release == "1.6.1" {
 			passes[w.id] = slots
 		}
 	}
-	m.shows(want)
-	p, err := m.page()
+	m.waitForSamples(want)
+	p, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bad := p.of("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
+	if bad := p.filter("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
 		t.Errorf("rejected: %v", bad)
 	}
-	if info := p.of("llm_worker_info{"); len(info) != len(all) {
+	if info := p.filter("llm_worker_info{"); len(info) != len(all) {
 		t.Errorf("got %v, want one of each worker", info)
 	}
 	for id, slots := range passes {
-		m.until(func(p page) error { return p.hasPasses(id, slots, 2) })
+		m.waitFor(func(p samples) error { return p.matchForwardPasses(id, slots, 2) })
 	}
-	if len(passes) != 2 || len(p.of("llm_forward_passes_total")) != 2 {
-		t.Errorf("got %v, want those of 1.6.1 alone: %v", p.of("llm_forward_passes_total"), passes)
+	if len(passes) != 2 || len(p.filter("llm_forward_passes_total")) != 2 {
+		t.Errorf("got %v, want those of 1.6.1 alone: %v", p.filter("llm_forward_passes_total"), passes)
 	}
 }
 
 // shown is what the page says of a worker of a release with this load, and the two
 // hits 10/25 and 5/5. Empty is what the release does not send.
-func shown(release string, id, slots, waiting, blocks uint64) page {
+func samplesOfRelease(release string, id, slots, waiting, blocks uint64) samples {
 	source, model, hitRate := "stats", "", "0.5"
 	usage, requests, queue := "0.25", fmt.Sprint(slots), fmt.Sprint(waiting)
 	switch release {
@@ -113,7 +113,7 @@ func shown(release string, id, slots, waiting, blocks uint64) page {
 	}
 	// Seconds: 1 ms before a request is begun, 0.8 ms for each block that was missed, 8 ms for each further token.
 	first, second, rest := 0.013, 0.001, 23*0.008
-	p := page{
+	p := samples{
 		fmt.Sprintf(`llm_worker_info{%s,model=%q,source=%q,worker_id="%d",worker_id_hex="%x"}`, backend, model, source, id, id): "1",
 	}
 	for metric, value := range map[string]string{
@@ -136,7 +136,7 @@ func shown(release string, id, slots, waiting, blocks uint64) page {
 		"llm_queued_prefill_tokens":                  only16(fmt.Sprint(100 * waiting)),
 		"llm_scheduled_kv_tokens":                    only16(fmt.Sprint(64*(slots/8) + 512*(slots-slots/8))),
 	} {
-		p[worker(metric, "generate", id)] = value
+		p[workerSeries(metric, "generate", id)] = value
 	}
 	return p
 }
@@ -147,9 +147,9 @@ func decimal(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 // hasPasses wants at least so many passes with these slots, and all that is counted
 // of them to fit their number. Passes before the slots were set had one request,
 // which decoded.
-func (p page) hasPasses(id, slots, least uint64) error {
+func (p samples) matchForwardPasses(id, slots, least uint64) error {
 	value := func(metric string) uint64 {
-		n, _ := strconv.ParseUint(p[worker(metric, "generate", id)], 10, 64)
+		n, _ := strconv.ParseUint(p[workerSeries(metric, "generate", id)], 10, 64)
 		return n
 	}
 	passes := value("llm_forward_passes_total")
@@ -165,101 +165,101 @@ func (p page) hasPasses(id, slots, least uint64) error {
 		return fmt.Errorf("%d durations of %d passes", n, passes)
 	}
 	bucket := func(le string) string {
-		return strings.TrimSuffix(worker("llm_forward_pass_duration_seconds_bucket", "generate", id), "}") + `,le="` + le + `"}`
+		return strings.TrimSuffix(workerSeries("llm_forward_pass_duration_seconds_bucket", "generate", id), "}") + `,le="` + le + `"}`
 	}
-	return p.has(page{bucket("0.01"): "0", bucket("0.025"): fmt.Sprint(passes)}) // each takes 12.5 ms
+	return p.match(samples{bucket("0.01"): "0", bucket("0.025"): fmt.Sprint(passes)}) // each takes 12.5 ms
 }
 
-func TestAForwardPassWithoutItsWorkerIsRejectedAndWarnedOfOnce(t *testing.T) {
+func TestReleasesForwardPassWithoutWorkerIsRejected(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.put(registration(7)...)
 	m := s.metrics()
-	m.hears()
+	m.waitForNATSEvents()
 	for i := range uint64(3) {
-		e := event{publisher: 9, sequence: i, topic: wire.TopicForwardPass, payload: pass("", i+1)}
+		e := event{publisher: 9, sequence: i, topic: wire.TopicForwardPass, payload: forwardPass("", i+1)}
 		s.publish(scope+"."+wire.TopicForwardPass, e.envelope())
 	}
-	e := event{publisher: 10, topic: wire.TopicForwardPass, payload: pass("7", 1)}
+	e := event{publisher: 10, topic: wire.TopicForwardPass, payload: forwardPass("7", 1)}
 	s.publish(scope+"."+wire.TopicForwardPass, e.envelope())
-	m.shows(page{
+	m.waitForSamples(samples{
 		rejected(stats.ForwardPass, stats.NoWorker):                                                  "3",
 		messages(stats.ForwardPass):                                                                  "4",
-		worker("llm_forward_passes_total", "generate", 7):                                            "1",
-		worker("llm_requests_active_slots", "generate", 7):                                           "1",
-		workers("generate", "answering"):                                                             "1",
+		workerSeries("llm_forward_passes_total", "generate", 7):                                      "1",
+		workerSeries("llm_requests_active_slots", "generate", 7):                                     "1",
+		workersSeries("generate", "answering"):                                                       "1",
 		`llm_worker_info{` + backend + `,model="tiny",source="fpm",worker_id="7",worker_id_hex="7"}`: "1",
 	})
 	const warning = " WARN metrics: Forward passes come without their worker's id"
-	m.Says(warning)
-	if said := m.Said(warning); len(said) != 1 {
+	m.WaitForLine(warning)
+	if said := m.LinesWith(warning); len(said) != 1 {
 		t.Errorf("said %q, want one warning", said)
 	}
 }
 
-func TestTheRanksOfAWorkerAddUp(t *testing.T) {
+func TestReleasesRanksOfAWorkerAddUp(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.put(registration(7)...)
 	m := s.metrics()
-	m.hears()
+	m.waitForNATSEvents()
 	for rank, blocks := range map[uint64]uint64{0: 10, 1: 20, 3: 60} {
 		l := load{worker: 7, rank: rank, used: fleet.Some(blocks)}
-		s.publish(scope+"."+wire.TopicLoad, event{70 + rank, 0, wire.TopicLoad, l.pack()}.envelope())
+		s.publish(scope+"."+wire.TopicLoad, event{70 + rank, 0, wire.TopicLoad, l.encode()}.envelope())
 	}
 	rank := func(n int) string {
 		return fmt.Sprintf(`llm_rank_kv_blocks_active{component="backend",dp_rank="%d",endpoint="generate",worker_id="7"}`, n)
 	}
-	m.shows(page{
+	m.waitForSamples(samples{
 		rank(0): "10", rank(1): "20", rank(2): "", rank(3): "60",
-		worker("llm_kv_blocks_active", "generate", 7):     "90",
-		worker("llm_kv_blocks_total", "generate", 7):      "3000",
-		worker("llm_kv_cache_usage_ratio", "generate", 7): "0.03",
-		workers("generate", "answering"):                  "1",
-		`llm_load_avg{` + backend + `}`:                   "90",
+		workerSeries("llm_kv_blocks_active", "generate", 7):     "90",
+		workerSeries("llm_kv_blocks_total", "generate", 7):      "3000",
+		workerSeries("llm_kv_cache_usage_ratio", "generate", 7): "0.03",
+		workersSeries("generate", "answering"):                  "1",
+		`llm_load_avg{` + backend + `}`:                         "90",
 	})
 }
 
-func TestWhatARouterMakesUpIsNoLoad(t *testing.T) {
+func TestReleasesRouterEstimateIsNoLoad(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	s.put(registration(7)...)
 	m := s.metrics()
-	m.hears()
+	m.waitForNATSEvents()
 	own := load{worker: 7, decode: fleet.Some[uint64](10)}
 	estimate := load{worker: 7, decode: fleet.Some[uint64](999), prefill: fleet.Some[uint64](0)}
 	const subject = "namespace.dynamo." + wire.TopicLoad
-	s.publish(subject, event{7, 0, wire.TopicLoad, own.pack()}.envelope())
-	s.publish(subject, event{8, 0, wire.TopicLoad, estimate.pack()}.envelope())
+	s.publish(subject, event{7, 0, wire.TopicLoad, own.encode()}.envelope())
+	s.publish(subject, event{8, 0, wire.TopicLoad, estimate.encode()}.envelope())
 	s.publish(subject, []byte(`{"worker_id":7,"dp_rank":0,"active_decode_blocks":999,"active_prefill_tokens":5}`)) // of 0.8
-	m.shows(page{
-		messages(stats.LoadEvent):                     "3",
-		rejected(stats.LoadEvent, stats.Estimate):     "2",
-		worker("llm_kv_blocks_active", "generate", 7): "10",
+	m.waitForSamples(samples{
+		messages(stats.LoadEvent):                           "3",
+		rejected(stats.LoadEvent, stats.Estimate):           "2",
+		workerSeries("llm_kv_blocks_active", "generate", 7): "10",
 	})
 	s.publish(subject, []byte(`{"worker_id":7,"dp_rank":0,"active_decode_blocks":11,"active_prefill_tokens":null}`))
-	m.shows(page{worker("llm_kv_blocks_active", "generate", 7): "11", rejected(stats.LoadEvent, stats.Estimate): "2"})
+	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "11", rejected(stats.LoadEvent, stats.Estimate): "2"})
 }
 
-func TestOnlyTheComponentOfTheFlagsIsHeard(t *testing.T) {
+func TestReleasesComponentFlagSelectsEvents(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
-	p := &part{load: loadOf(1, 1, 1)}
+	p := &mockScript{load: loadOf(1, 1, 1)}
 	ours := s.mock(p.config("1.6.1", mock.ZMQ))
-	other := &part{load: loadOf(1, 1, 1)}
+	other := &mockScript{load: loadOf(1, 1, 1)}
 	c := other.config("1.6.1", mock.ZMQ)
 	c.Component = "prefill"
 	theirs := s.mock(c)
-	m.publishers(2, 0)
-	m.hears()
+	m.waitForPublishers(2, 0)
+	m.waitForNATSEvents()
 	p.setLoad(loadOf(8, 2, 42))
 	other.setLoad(loadOf(8, 2, 43))
 	s.publish("namespace.dynamo.component.prefill.endpoint.generate."+wire.TopicLoad, event{90, 0, wire.TopicLoad, load16(theirs.id, 44)}.envelope())
-	m.shows(page{
-		ours.of("llm_kv_blocks_active"):  "42",
-		workers("generate", "answering"): "1",
-		`llm_load_avg{` + backend + `}`:  "42",
+	m.waitForSamples(samples{
+		ours.series("llm_kv_blocks_active"):    "42",
+		workersSeries("generate", "answering"): "1",
+		`llm_load_avg{` + backend + `}`:        "42",
 	})
-	m.until(func(p page) error { return p.hasNothingOf(theirs.id) })
+	m.waitFor(func(p samples) error { return p.matchNoneOf(theirs.id) })
 }

@@ -18,21 +18,21 @@ import (
 )
 
 // failed is a series of the scrapes that failed.
-func failed(why stats.ScrapeFailure) string {
+func failedScrapes(why stats.ScrapeFailure) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrape_errors_total{reason=%q}`, why)
 }
 
-// TestAPageThatTakesLongerThanTheTimeoutIsNamed, as is one that comes never, until the
+// TestScrapeTimeoutIsReportedAsAProblem, as is one that comes never, until the
 // timeout is longer, or the page is there sooner.
-func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
+func TestScrapeTimeoutIsReportedAsAProblem(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
-	p.set(1, engine(1, 1, 0, 0.5, 0, 0))
+	p := newWorkerMetrics(t)
+	p.set(1, vllmMetrics(1, 1, 0, 0.5, 0, 0))
 	p.set(2, func(w http.ResponseWriter, r *http.Request) { // longer than the default
 		select {
 		case <-time.After(3 * time.Second):
-			engine(2, 7, 0, 0.5, 0, 0)(w, r)
+			vllmMetrics(2, 7, 0, 0.5, 0, 0)(w, r)
 		case <-r.Context().Done():
 		}
 	})
@@ -42,32 +42,32 @@ func TestAPageThatTakesLongerThanTheTimeoutIsNamed(t *testing.T) {
 	}
 	flags := []string{"--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template()}
 	const id = "unread:backend/generate"
-	running := func(id uint64) string { return worker("llm_requests_active_slots", "generate", id) }
+	running := func(id uint64) string { return workerSeries("llm_requests_active_slots", "generate", id) }
 
 	m := s.metrics(flags...)
-	m.wrong(id, "The metrics pages of 2 workers of backend/generate cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
-	m.until(func(got page) error {
-		if n, _ := strconv.Atoi(got[failed(stats.ScrapeTimedOut)]); n < 6 {
+	m.waitForProblem(id, "The metrics pages of 2 workers of backend/generate cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
+	m.waitFor(func(got samples) error {
+		if n, _ := strconv.Atoi(got[failedScrapes(stats.ScrapeTimedOut)]); n < 6 {
 			return fmt.Errorf("%d scrapes took too long, want three of each", n)
 		}
-		return got.has(page{running(1): "1", running(2): "", running(3): "", failed(stats.ScrapeTLSFailed): "0"})
+		return got.match(samples{running(1): "1", running(2): "", running(3): "", failedScrapes(stats.ScrapeTLSFailed): "0"})
 	})
-	p.set(3, engine(3, 9, 0, 0.5, 0, 0))
-	m.wrong(id, "The metrics page of 1 worker of backend/generate cannot be read", ": 2.", "[2]")
-	m.shows(page{running(1): "1", running(3): "9"})
+	p.set(3, vllmMetrics(3, 9, 0, 0.5, 0, 0))
+	m.waitForProblem(id, "The metrics page of 1 worker of backend/generate cannot be read", ": 2.", "[2]")
+	m.waitForSamples(samples{running(1): "1", running(3): "9"})
 	s.remove(registration(2)...)
-	m.right(id)
+	m.waitForNoProblem(id)
 	m.Terminate()
 
 	s.put(registration(2)...)
 	m = s.metrics(append(flags, "--scrape-timeout", "60")...) // a busy machine may take long, too
-	m.shows(page{running(1): "1", running(2): "7", running(3): "9", failed(stats.ScrapeTimedOut): "0"})
-	m.right(id)
+	m.waitForSamples(samples{running(1): "1", running(2): "7", running(3): "9", failedScrapes(stats.ScrapeTimedOut): "0"})
+	m.waitForNoProblem(id)
 }
 
-// TestPagesOfWorkersOverTLS has them on a server of a private authority that wants a
+// TestScrapeOfWorkersOverTLS has them on a server of a private authority that wants a
 // certificate of everybody.
-func TestPagesOfWorkersOverTLS(t *testing.T) {
+func TestScrapeOfWorkersOverTLS(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	a := testutil.NewCertified(t)
@@ -77,7 +77,7 @@ func TestPagesOfWorkersOverTLS(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(readFile(t, a.File("ca.crt")))
-	server := httptest.NewUnstartedServer(engine(1, 8, 3, 0.25, 0, 0))
+	server := httptest.NewUnstartedServer(vllmMetrics(1, 8, 3, 0.25, 0, 0))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
 	server.StartTLS()
@@ -85,25 +85,25 @@ func TestPagesOfWorkersOverTLS(t *testing.T) {
 	s.put(registration(1)...)
 	flags := []string{"--nats-server", "none", "--scrape-interval", "1", "--scrape-timeout", "60", "--worker-metrics-url", server.URL + "/{worker_id}/metrics"}
 	const id = "unread:backend/generate"
-	running := worker("llm_requests_active_slots", "generate", 1)
+	running := workerSeries("llm_requests_active_slots", "generate", 1)
 
 	ca := []string{"--worker-tls-ca", a.File("ca.crt")}
 	whole := append(ca, "--worker-tls-cert", a.File("client.crt"), "--worker-tls-key", a.File("client.key"))
 	for says, files := range map[string][]string{"(--worker-tls-ca says": nil, "(--worker-tls-cert and --worker-tls-key say": ca} {
 		m := serve(t, append(s.env(), "DYN_LOG=info,metrics=debug"), append(flags, files...)...)
-		m.wrong(id, "backend/generate: TLS fails: 1.", "--worker-tls-ca says", "--worker-tls-cert and --worker-tls-key", "[1]")
-		m.until(func(got page) error {
-			if n, _ := strconv.Atoi(got[failed(stats.ScrapeTLSFailed)]); n < 3 {
+		m.waitForProblem(id, "backend/generate: TLS fails: 1.", "--worker-tls-ca says", "--worker-tls-cert and --worker-tls-key", "[1]")
+		m.waitFor(func(got samples) error {
+			if n, _ := strconv.Atoi(got[failedScrapes(stats.ScrapeTLSFailed)]); n < 3 {
 				return fmt.Errorf("%d scrapes failed for TLS, want 3", n)
 			}
-			return got.has(page{running: "", failed(stats.ScrapeTimedOut): "0"})
+			return got.match(samples{running: "", failedScrapes(stats.ScrapeTimedOut): "0"})
 		})
-		m.Says(says)
+		m.WaitForLine(says)
 		m.Terminate()
 	}
 	m := s.metrics(append(flags, whole...)...)
-	m.shows(page{running: "8", worker("llm_requests_waiting", "generate", 1): "3", failed(stats.ScrapeTLSFailed): "0"})
-	m.right(id)
+	m.waitForSamples(samples{running: "8", workerSeries("llm_requests_waiting", "generate", 1): "3", failedScrapes(stats.ScrapeTLSFailed): "0"})
+	m.waitForNoProblem(id)
 	m.Terminate()
 
 	for _, c := range []struct {
@@ -117,7 +117,7 @@ func TestPagesOfWorkersOverTLS(t *testing.T) {
 		{"--worker-tls-cert " + a.File("client.crt"), 2, `--worker-tls-cert "` + a.File("client.crt") + `": needs --worker-tls-key`},
 		{"--worker-tls-ca " + a.File("ca.crt") + " --scrape-workers off", 2, "--worker-tls-ca: needs --scrape-workers"},
 	} {
-		code, last := fails(t, "metrics", s.env(), append(flags, append(strings.Fields(c.args), "--metrics-port", "0")...)...)
+		code, last := runToFailure(t, "metrics", s.env(), append(flags, append(strings.Fields(c.args), "--metrics-port", "0")...)...)
 		if code != c.code || !strings.Contains(last, c.want) {
 			t.Errorf("%s: exit code %d and %q, want %d and %q", c.args, code, last, c.code, c.want)
 		}

@@ -25,7 +25,7 @@ import (
 const secret = "s3cret"
 
 // keeps fails the test if any of the texts shows a secret.
-func keeps(t *testing.T, what string, texts ...string) {
+func checkNoSecret(t *testing.T, what string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		for line := range strings.Lines(text) {
@@ -37,7 +37,7 @@ func keeps(t *testing.T, what string, texts ...string) {
 }
 
 // natsWith is a NATS server that demands what tune says.
-func natsWith(t *testing.T, tune func(*natsserver.Options)) *devstack.NATSServer {
+func startNATS(t *testing.T, tune func(*natsserver.Options)) *devstack.NATSServer {
 	t.Helper()
 	s, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: tune})
 	if err != nil {
@@ -48,7 +48,7 @@ func natsWith(t *testing.T, tune func(*natsserver.Options)) *devstack.NATSServer
 }
 
 // lockedGateway is a Pushgateway that knows one user, and counts what it accepts.
-func lockedGateway(t *testing.T, password string) (address string, accepted *atomic.Int64) {
+func startProtectedGateway(t *testing.T, password string) (address string, accepted *atomic.Int64) {
 	t.Helper()
 	accepted = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,13 +63,13 @@ func lockedGateway(t *testing.T, password string) (address string, accepted *ato
 	return strings.TrimPrefix(s.URL, "http://"), accepted
 }
 
-// TestSecretsNeverShow gives the program secrets by every way it takes them, and looks
+// TestSecretsAreNeverShown gives the program secrets by every way it takes them, and looks
 // for them in all that it says and serves, at the most talkative.
-func TestSecretsNeverShow(t *testing.T) {
+func TestSecretsAreNeverShown(t *testing.T) {
 	t.Parallel()
-	registry, root := lockedEtcd(t)
+	registry, root := startProtectedEtcd(t)
 	addUser(t, root, "metrics", "s3cret-etcd", documentedGrants(t))
-	pushes, accepted := lockedGateway(t, "s3cret-push")
+	pushes, accepted := startProtectedGateway(t, "s3cret-push")
 	byPassword := func(o *natsserver.Options) { o.Username, o.Password = "metrics", "s3cret-nats" }
 	byToken := func(o *natsserver.Options) { o.Authorization = "s3cret-token" }
 	at := func(s *devstack.NATSServer, who string) string {
@@ -91,7 +91,7 @@ func TestSecretsNeverShow(t *testing.T) {
 		"token":                   {byToken, "", []string{"NATS_AUTH_TOKEN=s3cret-token"}, []string{"NATS_AUTH_TOKEN=s3cret-wrong"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bus := natsWith(t, c.tune)
+			bus := startNATS(t, c.tune)
 			server := func(who string) string {
 				if who == "" {
 					return "NATS_SERVER=" + bus.URL()
@@ -101,8 +101,8 @@ func TestSecretsNeverShow(t *testing.T) {
 			for _, format := range []string{"DYN_LOGGING_JSONL=0", "DYN_LOGGING_JSONL=1"} {
 				before := accepted.Load()
 				m := serve(t, slices.Concat(loud, c.right, []string{server(c.address), format}), push("s3cret-push")...)
-				m.ready()
-				m.Says("Connected to NATS")
+				m.waitUntilReady()
+				m.WaitForLine("Connected to NATS")
 				testutil.Until(t, func() error {
 					if accepted.Load() == before {
 						return fmt.Errorf("the gateway has accepted nothing")
@@ -111,37 +111,37 @@ func TestSecretsNeverShow(t *testing.T) {
 				})
 				for _, path := range []string{"/", "/metrics", "/-/ready", "/api/v1/fleet"} {
 					_, body := get(m.url + path)
-					keeps(t, path, body)
+					checkNoSecret(t, path, body)
 				}
 				m.Terminate()
-				keeps(t, "log", m.Lines()...)
+				checkNoSecret(t, "log", m.Lines()...)
 			}
 			wrong := c.address
 			if wrong != "" {
 				wrong = strings.NewReplacer("s3cret-nats", "s3cret-wrong", "s3cret-token", "s3cret-wrong").Replace(wrong)
 			}
 			p := start(t, "metrics", slices.Concat(loud, c.refused, []string{server(wrong)}), append(push("s3cret-push"), "--host", "127.0.0.1", "--metrics-port", "0")...)
-			if code := p.Ends(); code != 1 || !strings.Contains(p.Last(), "Authorization Violation") {
-				t.Errorf("refused: exit code %d and %q", code, p.Last())
+			if code := p.Wait(); code != 1 || !strings.Contains(p.LastLine(), "Authorization Violation") {
+				t.Errorf("refused: exit code %d and %q", code, p.LastLine())
 			}
-			keeps(t, "refused", p.Lines()...)
+			checkNoSecret(t, "refused", p.Lines()...)
 		})
 	}
 
 	t.Run("lost and refused", func(t *testing.T) {
-		bus := natsWith(t, byPassword)
+		bus := startNATS(t, byPassword)
 		m := serve(t, append(slices.Clone(loud), at(bus, "metrics:s3cret-nats")), push("s3cret-wrong")...)
-		m.Says("Failed to push")
-		m.Says("Connected to NATS")
+		m.WaitForLine("Failed to push")
+		m.WaitForLine("Connected to NATS")
 		config := bus.Config()
 		bus.Close()
-		m.Says("Lost the connection to NATS")
+		m.WaitForLine("Lost the connection to NATS")
 		config.Tune = byToken
-		locked := devstacktest.Again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
+		locked := devstacktest.StartWithRetry(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
 		t.Cleanup(locked.Close)
-		m.Says("NATS reports a fault")
+		m.WaitForLine("NATS reports a fault")
 		m.Terminate()
-		keeps(t, "log", m.Lines()...)
+		checkNoSecret(t, "log", m.Lines()...)
 	})
 
 	t.Run("nkey", func(t *testing.T) {
@@ -151,23 +151,23 @@ func TestSecretsNeverShow(t *testing.T) {
 		}
 		public, _ := key.PublicKey()
 		seed, _ := key.Seed()
-		bus := natsWith(t, func(o *natsserver.Options) { o.Nkeys = []*natsserver.NkeyUser{{Nkey: public}} })
+		bus := startNATS(t, func(o *natsserver.Options) { o.Nkeys = []*natsserver.NkeyUser{{Nkey: public}} })
 		m := serve(t, append(slices.Clone(loud), "NATS_SERVER="+bus.URL(), "NATS_AUTH_NKEY="+string(seed)))
-		m.ready()
+		m.waitUntilReady()
 		m.Terminate()
-		if said := m.Said(string(seed)); len(said) > 0 {
+		if said := m.LinesWith(string(seed)); len(said) > 0 {
 			t.Errorf("the seed in %q", said)
 		}
 	})
 
 	t.Run("etcd refuses", func(t *testing.T) {
-		bus := natsWith(t, nil)
+		bus := startNATS(t, nil)
 		env := append(etcdEnv(registry, "metrics", "s3cret-wrong"), "NATS_SERVER="+bus.URL(), "DYN_LOG=trace")
 		p := start(t, "metrics", env, "--host", "127.0.0.1", "--metrics-port", "0")
-		if code := p.Ends(); code != 1 || !strings.Contains(p.Last(), "ETCD_AUTH_PASSWORD") {
-			t.Errorf("exit code %d and %q", code, p.Last())
+		if code := p.Wait(); code != 1 || !strings.Contains(p.LastLine(), "ETCD_AUTH_PASSWORD") {
+			t.Errorf("exit code %d and %q", code, p.LastLine())
 		}
-		keeps(t, "log", p.Lines()...)
+		checkNoSecret(t, "log", p.Lines()...)
 	})
 
 	t.Run("nobody there", func(t *testing.T) {
@@ -175,16 +175,16 @@ func TestSecretsNeverShow(t *testing.T) {
 			"NATS_SERVER=nats://metrics:s3cret@127.0.0.1:1,nats://s3cret@127.0.0.1:2", "ETCD_ENDPOINTS=127.0.0.1:1",
 			"ETCD_AUTH_USERNAME=metrics", "ETCD_AUTH_PASSWORD=s3cret-etcd", "DYN_LOG=trace",
 		}, "--push", "--push-url", "http://push:s3cret-push@127.0.0.1:1")
-		m.Says("NATS is not connected")
-		m.Says("etcd is not connected")
+		m.WaitForLine("NATS is not connected")
+		m.WaitForLine("etcd is not connected")
 		_, body := get(m.url + "/")
-		keeps(t, "/", body)
+		checkNoSecret(t, "/", body)
 		m.Terminate()
-		keeps(t, "log", m.Lines()...)
+		checkNoSecret(t, "log", m.Lines()...)
 	})
 }
 
-func TestSecretsAreInNoErrorOfTheCommandLine(t *testing.T) {
+func TestSecretsAreInNoCommandLineError(t *testing.T) {
 	t.Parallel()
 	web := filepath.Join(t.TempDir(), "web.yml")
 	for _, c := range []struct{ program, args, web, want string }{
@@ -214,10 +214,10 @@ func TestSecretsAreInNoErrorOfTheCommandLine(t *testing.T) {
 			args = append(args, "--host", "127.0.0.1", "--metrics-port", "0")
 		}
 		p := start(t, c.program, []string{"DYN_LOG=trace", "ETCD_ENDPOINTS=127.0.0.1:1"}, args...)
-		if code := p.Ends(); code == 0 || !strings.Contains(p.Last(), c.want) {
-			t.Errorf("%s: exit code %d and %q, want %q", c.args, code, p.Last(), c.want)
+		if code := p.Wait(); code == 0 || !strings.Contains(p.LastLine(), c.want) {
+			t.Errorf("%s: exit code %d and %q, want %q", c.args, code, p.LastLine(), c.want)
 		}
-		keeps(t, c.args, p.Lines()...)
+		checkNoSecret(t, c.args, p.Lines()...)
 	}
 	for _, program := range []string{"metrics", "mock_worker"} {
 		cmd := exec.Command(filepath.Join(bin, program), "--help")
@@ -226,13 +226,13 @@ func TestSecretsAreInNoErrorOfTheCommandLine(t *testing.T) {
 		if err != nil || !strings.Contains(string(help), "nats://***@h:4222") {
 			t.Errorf("%s --help: %v\n%s", program, err, help)
 		}
-		keeps(t, program+" --help", string(help))
+		checkNoSecret(t, program+" --help", string(help))
 	}
 }
 
-// TestThePasswordOfAPushgatewayGoesNowhereElse has a gateway point to another server of the
+// TestSecretsOfThePushgatewayAreNotForwarded has a gateway point to another server of the
 // same host.
-func TestThePasswordOfAPushgatewayGoesNowhereElse(t *testing.T) {
+func TestSecretsOfThePushgatewayAreNotForwarded(t *testing.T) {
 	t.Parallel()
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s %s with %q", r.Method, r.URL, r.Header.Get("Authorization"))
@@ -244,13 +244,13 @@ func TestThePasswordOfAPushgatewayGoesNowhereElse(t *testing.T) {
 	defer gateway.Close()
 	m := serve(t, nil, "--discovery", "file", "--file-kv", t.TempDir(), "--nats-server", "none",
 		"--push", "--push-interval", "1", "--push-url", strings.Replace(gateway.URL, "http://", "http://push:s3cret@", 1))
-	m.Says("Failed to push metrics to Pushgateway; trying again at every interval error=\"307 Temporary Redirect: it points to " + other.URL + "/metrics/job/")
-	m.until(func(p page) error {
+	m.WaitForLine("Failed to push metrics to Pushgateway; trying again at every interval error=\"307 Temporary Redirect: it points to " + other.URL + "/metrics/job/")
+	m.waitFor(func(p samples) error {
 		if p[`dynamo_metrics_errors_total{source="push"}`] == "0" || p[`dynamo_metrics_push_total{result="error"}`] == "0" {
-			return fmt.Errorf("no push has failed: %v", p.of("push"))
+			return fmt.Errorf("no push has failed: %v", p.filter("push"))
 		}
 		return nil
 	})
 	m.Terminate()
-	keeps(t, "log", m.Lines()...)
+	checkNoSecret(t, "log", m.Lines()...)
 }

@@ -53,7 +53,7 @@ func documentedUser(t *testing.T) *natsserver.User {
 const admin, adminPassword = "admin", "adm1n"
 
 // lockedNATS is a NATS server that knows one user beside the admin.
-func lockedNATS(t *testing.T, user *natsserver.User) *devstack.NATSServer {
+func startProtectedNATS(t *testing.T, user *natsserver.User) *devstack.NATSServer {
 	t.Helper()
 	s, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: func(o *natsserver.Options) {
 		o.Users = []*natsserver.User{user, {Username: admin, Password: adminPassword}}
@@ -103,7 +103,7 @@ func documentedGrants(t *testing.T) []grant {
 
 // lockedEtcd is an etcd that wants a user, and a client for the one who may do
 // everything.
-func lockedEtcd(t *testing.T) (*devstack.EtcdServer, *clientv3.Client) {
+func startProtectedEtcd(t *testing.T) (*devstack.EtcdServer, *clientv3.Client) {
 	t.Helper()
 	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir()})
 	if err != nil {
@@ -152,13 +152,13 @@ func etcdEnv(s *devstack.EtcdServer, user, password string) []string {
 	return []string{"ETCD_ENDPOINTS=" + s.Endpoint(), "ETCD_AUTH_USERNAME=" + user, "ETCD_AUTH_PASSWORD=" + password}
 }
 
-// TestTheDocumentedPermissionsAreEnough runs the program beside workers of an old and a
+// TestSecurityDocumentedPermissionsSuffice runs the program beside workers of an old and a
 // new release, as the user of SECURITY.md.
-func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
+func TestSecurityDocumentedPermissionsSuffice(t *testing.T) {
 	t.Parallel()
 	user := documentedUser(t)
-	bus := lockedNATS(t, user)
-	registry, root := lockedEtcd(t)
+	bus := startProtectedNATS(t, user)
+	registry, root := startProtectedEtcd(t)
 	addUser(t, root, "metrics", "s3cret", documentedGrants(t))
 	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.Patience))
 	if err != nil {
@@ -173,18 +173,18 @@ func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
 	// First, so that everything that workers say once finds it there.
 	m := serve(t, slices.Concat(natsEnv(bus, user.Username, user.Password), etcdEnv(registry, "metrics", "s3cret"), []string{"DYN_LOG=trace"}),
 		"--poll-interval", "0.1")
-	m.shows(page{`dynamo_metrics_connected{system="nats"}`: "1", "dynamo_metrics_leader": "1"})
+	m.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "1", "dynamo_metrics_leader": "1"})
 	workers := slices.Concat(natsEnv(bus, admin, adminPassword), etcdEnv(registry, "root", adminPassword))
 	start(t, "mock_worker", workers, "--event-interval", "0.1", "--correlated", "--component", "old")
 	start(t, "mock_worker", workers, "--event-interval", "0.1", "--component", "new", "--release", "1.6.1", "--event-plane", "nats")
-	m.ready()
-	m.until(func(p page) error {
+	m.waitUntilReady()
+	m.waitFor(func(p samples) error {
 		for _, want := range []string{
 			`llm_worker_up{component="old"`, `llm_kv_blocks_active{component="old"`, `llm_kv_hit_rate_isl_blocks{component="old"`,
 			`llm_worker_up{component="new"`, `llm_kv_blocks_active{component="new"`, `llm_forward_passes_total{component="new"`,
 			`llm_request_duration_seconds_count{component="new"`, `llm_kv_hit_rate_isl_blocks{component="new"`, `llm_worker_info{component="new"`,
 		} {
-			part := p.of(want)
+			part := p.filter(want)
 			if len(part) != 1 {
 				return fmt.Errorf("%d series with %s, want one", len(part), want)
 			}
@@ -210,9 +210,9 @@ func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
 	}
 }
 
-// TestEachDocumentedNATSPermissionIsUsed by denying all that the program goes on
+// TestSecurityDocumentedNATSPermissionsAreUsed by denying all that the program goes on
 // without: it says so of each, once.
-func TestEachDocumentedNATSPermissionIsUsed(t *testing.T) {
+func TestSecurityDocumentedNATSPermissionsAreUsed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	user := documentedUser(t)
@@ -225,12 +225,12 @@ func TestEachDocumentedNATSPermissionIsUsed(t *testing.T) {
 		Publish:   &natsserver.SubjectPermission{Allow: []string{stats}},
 		Subscribe: &natsserver.SubjectPermission{Allow: []string{inbox}},
 	}
-	bus := lockedNATS(t, user)
+	bus := startProtectedNATS(t, user)
 	start(t, "mock_worker", append(natsEnv(bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()))
 	m := serve(t, append(natsEnv(bus, user.Username, user.Password), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--poll-interval", "0.05")
-	m.shows(page{workers("generate", "answering"): "1"})
-	m.Says("namespace.dynamo.l2c.backend.generate")
-	m.until(func(p page) error { // each poll would publish, and be denied
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "1"})
+	m.WaitForLine("namespace.dynamo.l2c.backend.generate")
+	m.waitFor(func(p samples) error { // each poll would publish, and be denied
 		const want = 20
 		if polls, _ := strconv.Atoi(p[`dynamo_metrics_polls_total{result="ok"}`]); polls < want {
 			return fmt.Errorf("%d polls, want %d", polls, want)
@@ -239,7 +239,7 @@ func TestEachDocumentedNATSPermissionIsUsed(t *testing.T) {
 	})
 	denial := regexp.MustCompile(`Permissions Violation for (Publish|Subscription) to [\\"]*([^\\"]+)`)
 	denied := make(map[string][]string)
-	for _, line := range m.Said("NATS denies a permission") {
+	for _, line := range m.LinesWith("NATS denies a permission") {
 		found := denial.FindStringSubmatch(line)
 		if found == nil {
 			t.Fatalf("not understood: %s", line)
@@ -256,31 +256,31 @@ func TestEachDocumentedNATSPermissionIsUsed(t *testing.T) {
 	if diff := cmp.Diff(want, denied); diff != "" {
 		t.Errorf("denied (-SECURITY.md +log, each once):\n%s", diff)
 	}
-	m.notReady("NATS denies the permission for namespace.dynamo.kv-hit-rate and namespace.dynamo.kv_metrics and " +
+	m.waitUntilNotReady("NATS denies the permission for namespace.dynamo.kv-hit-rate and namespace.dynamo.kv_metrics and " +
 		"namespace.dynamo.component.*.kv_metrics and namespace.dynamo.component.*.endpoint.*.kv_metrics")
 }
 
-// TestEachDocumentedEtcdPermissionIsNeeded: without one the page would lack workers.
-func TestEachDocumentedEtcdPermissionIsNeeded(t *testing.T) {
+// TestSecurityDocumentedEtcdPermissionsAreNeeded: without one the page would lack workers.
+func TestSecurityDocumentedEtcdPermissionsAreNeeded(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	registry, root := lockedEtcd(t)
+	registry, root := startProtectedEtcd(t)
 	grants := documentedGrants(t)
 	for i, missing := range grants {
 		name := fmt.Sprintf("without%d", i)
 		addUser(t, root, name, "s3cret", slices.Delete(slices.Clone(grants), i, i+1))
 		env := append(etcdEnv(registry, name, "s3cret"), "NATS_SERVER="+s.NATS.URL())
-		code, last := fails(t, "metrics", env, "--host", "127.0.0.1", "--metrics-port", "0")
+		code, last := runToFailure(t, "metrics", env, "--host", "127.0.0.1", "--metrics-port", "0")
 		if code != 1 || !strings.Contains(last, missing.key+":") || !strings.Contains(last, "permission denied") {
 			t.Errorf("without %s: exit code %d and %q, want 1 and what is denied", missing.key, code, last)
 		}
 	}
 }
 
-// TestEverythingOverMutualTLS asks servers that want a certificate of everybody.
-func TestEverythingOverMutualTLS(t *testing.T) {
+// TestSecurityOverMutualTLS asks servers that want a certificate of everybody.
+func TestSecurityOverMutualTLS(t *testing.T) {
 	t.Parallel()
-	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
+	a, unknown := testutil.NewCertified(t), testutil.NewCertified(t)
 	config, err := natsserver.GenTLSConfig(&natsserver.TLSConfigOpts{
 		CertFile: a.File("server.crt"), KeyFile: a.File("server.key"), CaFile: a.File("ca.crt"), Verify: true,
 	})
@@ -313,26 +313,26 @@ func TestEverythingOverMutualTLS(t *testing.T) {
 	env, flags := as(a)
 	start(t, "mock_worker", env, flags...)
 	m := serve(t, env, append(flags, "--poll-interval", "0.1")...)
-	m.ready()
-	m.shows(page{workers("generate", "answering"): "1"})
+	m.waitUntilReady()
+	m.waitForSamples(samples{workersSeries("generate", "answering"): "1"})
 	m.Terminate()
 
-	strangerEnv, strangerFlags := as(stranger)
+	strangerEnv, strangerFlags := as(unknown)
 	for name, c := range map[string]struct{ env, flags, want []string }{
 		"no certificates": {servers, nil, []string{"--nats-tls-ca says", "ETCD_AUTH_CA says"}},
 		"a stranger's":    {strangerEnv, strangerFlags, []string{"--nats-tls-cert and --nats-tls-key say", "ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY say"}},
 	} {
 		m := serve(t, c.env, c.flags...)
-		m.Says("NATS is not connected; connecting goes on")
-		m.Says("etcd is not connected; the fleet stays as it is known")
+		m.WaitForLine("NATS is not connected; connecting goes on")
+		m.WaitForLine("etcd is not connected; the fleet stays as it is known")
 		for _, want := range c.want {
-			m.Says(want)
+			m.WaitForLine(want)
 		}
 		if status, _ := get(m.url + "/-/healthy"); status != 200 {
 			t.Errorf("%s: not healthy", name)
 		}
 		m.Terminate()
-		if warnings := m.Said(" WARN "); len(warnings) != 2 {
+		if warnings := m.LinesWith(" WARN "); len(warnings) != 2 {
 			t.Errorf("%s: want one line for each server:\n%s", name, strings.Join(warnings, "\n"))
 		}
 	}
@@ -348,14 +348,14 @@ func TestEverythingOverMutualTLS(t *testing.T) {
 	} {
 		for program, more := range map[string]string{"metrics": " --metrics-port 0", "mock_worker": " --release 1.6.1"} {
 			p := start(t, program, servers, strings.Fields(c.args+more)...)
-			if code := p.Ends(); code != c.code || !strings.Contains(p.Last(), c.want) || len(p.Said(c.want)) != 1 {
-				t.Errorf("%s %s: exit code %d and %q, want %d and %q", program, c.args, code, p.Last(), c.code, c.want)
+			if code := p.Wait(); code != c.code || !strings.Contains(p.LastLine(), c.want) || len(p.LinesWith(c.want)) != 1 {
+				t.Errorf("%s %s: exit code %d and %q, want %d and %q", program, c.args, code, p.LastLine(), c.code, c.want)
 			}
 		}
 	}
 }
 
-func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
+func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 	t.Parallel()
 	const path = "/debug/pprof/heap?debug=1"
 	for _, c := range []struct {
@@ -370,12 +370,12 @@ func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
 			return nil
 		})
 	}
-	if code, last := fails(t, "metrics", nil, "--push", "--debug.pprof"); code != 2 || !strings.Contains(last, "--debug.pprof: needs --metrics-port") {
+	if code, last := runToFailure(t, "metrics", nil, "--push", "--debug.pprof"); code != 2 || !strings.Contains(last, "--debug.pprof: needs --metrics-port") {
 		t.Errorf("with --push alone: exit code %d and %q, want 2", code, last)
 	}
 }
 
-func TestSecurityNamesFlagsAndVariablesThatThereAre(t *testing.T) {
+func TestSecurityNamesExistingFlagsAndVariables(t *testing.T) {
 	t.Parallel()
 	named := readme(t)
 	for line := range strings.Lines(security(t)) {

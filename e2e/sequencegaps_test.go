@@ -9,45 +9,45 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func TestEventsThatNeverCameAreCounted(t *testing.T) {
+func TestSequenceGapsAreCounted(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	var parts []*part
+	var parts []*mockScript
 	var all []*mockWorker
 	for _, of := range [][2]string{{"0.9.1", mock.NATS}, {"1.6.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
-		p := &part{load: loadOf(1, 1, 1)}
+		p := &mockScript{load: loadOf(1, 1, 1)}
 		parts = append(parts, p)
 		all = append(all, s.mock(p.config(of[0], of[1])))
 	}
 	m := s.metrics()
-	m.publishers(2, 0)
-	m.hears()
-	want := page{`dynamo_metrics_event_sequence_gaps_total`: "0"}
+	m.waitForPublishers(2, 0)
+	m.waitForNATSEvents()
+	want := samples{`dynamo_metrics_event_sequence_gaps_total`: "0"}
 	for i, w := range all {
 		parts[i].setLoad(loadOf(1, 1, 50))
-		want[w.of("llm_kv_blocks_active")] = "50"
+		want[w.series("llm_kv_blocks_active")] = "50"
 		if i > 0 {
-			want[w.of("llm_forward_passes_missed_total")] = "0"
+			want[w.series("llm_forward_passes_missed_total")] = "0"
 		}
 	}
-	m.shows(want)
+	m.waitForSamples(want)
 
 	// Each loses its next three loads and two forward passes.
 	for _, p := range parts {
 		lost := map[string]int{wire.TopicLoad: 3, wire.TopicForwardPass: 2}
-		p.change(func(p *part) {
+		p.change(func(p *mockScript) {
 			p.step = func(l *fleet.Load) { l.KVActive.V = min(l.KVActive.V+1, 54) }
 			p.lose = func(topic string) bool { lost[topic]--; return lost[topic] >= 0 }
 		})
 	}
-	m.shows(page{
-		all[0].of("llm_kv_blocks_active"):            "54",
-		all[1].of("llm_kv_blocks_active"):            "54",
-		all[2].of("llm_kv_blocks_active"):            "54",
-		all[0].of("llm_forward_passes_missed_total"): "", // 0.9.1 has none
-		all[1].of("llm_forward_passes_missed_total"): "2",
-		all[2].of("llm_forward_passes_missed_total"): "2",
-		`dynamo_metrics_event_sequence_gaps_total`:   "13",
-		messages(stats.HitRate):                      "0",
+	m.waitForSamples(samples{
+		all[0].series("llm_kv_blocks_active"):            "54",
+		all[1].series("llm_kv_blocks_active"):            "54",
+		all[2].series("llm_kv_blocks_active"):            "54",
+		all[0].series("llm_forward_passes_missed_total"): "", // 0.9.1 has none
+		all[1].series("llm_forward_passes_missed_total"): "2",
+		all[2].series("llm_forward_passes_missed_total"): "2",
+		`dynamo_metrics_event_sequence_gaps_total`:       "13",
+		messages(stats.HitRate):                          "0",
 	})
 }

@@ -13,8 +13,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestStreamsOfThoseWhoDoNotReadMakeRoom opens all streams that there may be, and reads one.
-func TestStreamsOfThoseWhoDoNotReadMakeRoom(t *testing.T) {
+// TestSnapshotStreamClientsThatDoNotReadAreClosed opens all streams that there may be, and reads one.
+func TestSnapshotStreamClientsThatDoNotReadAreClosed(t *testing.T) {
 	t.Parallel()
 	dir := registryDir{t, t.TempDir()}
 	var all []entry
@@ -24,8 +24,8 @@ func TestStreamsOfThoseWhoDoNotReadMakeRoom(t *testing.T) {
 	dir.put(time.Now(), all...)
 	dir.touch(all...)
 	m := serve(t, nil, "--discovery", "file", "--file-kv", dir.path, "--nats-server", "none", "--scrape-workers", "off")
-	m.ready()
-	m.shows(page{workers("generate", "silent"): "500"})
+	m.waitUntilReady()
+	m.waitForSamples(samples{workersSeries("generate", "silent"): "500"})
 
 	open := func() net.Conn {
 		c, err := net.Dial("tcp", strings.TrimPrefix(m.url, "http://"))
@@ -55,7 +55,7 @@ func TestStreamsOfThoseWhoDoNotReadMakeRoom(t *testing.T) {
 	for range 99 {
 		open()
 	}
-	m.shows(page{"dynamo_metrics_page_streams": "100"})
+	m.waitForSamples(samples{"dynamo_metrics_page_streams": "100"})
 	status := func() int {
 		resp, err := http.Get(m.url + "/events")
 		if err != nil {
@@ -67,7 +67,7 @@ func TestStreamsOfThoseWhoDoNotReadMakeRoom(t *testing.T) {
 	if got := status(); got != 503 {
 		t.Errorf("status %d of one stream more, want 503", got)
 	}
-	m.until(func(p page) error {
+	m.waitFor(func(p samples) error {
 		if got := p[`dynamo_metrics_page_streams_lost_total{reason="cut_off"}`]; got != "99" {
 			return fmt.Errorf("%s streams were cut off, want 99", got)
 		}

@@ -21,7 +21,7 @@ import (
 )
 
 // glance is what these tests read of a snapshot.
-type glance struct {
+type snapshot struct {
 	Connected map[string]struct{ On bool }
 	Leader    struct{ Role string }
 	Fleet     struct {
@@ -46,7 +46,7 @@ type glance struct {
 }
 
 // problem is what the snapshot says of one, empty if nothing.
-func (s glance) problem(id string) string {
+func (s snapshot) problem(id string) string {
 	for _, p := range s.Problems {
 		if p.ID == id {
 			return p.Title + ": " + p.Detail + " " + fmt.Sprint(p.Workers) + " " + p.Check
@@ -56,11 +56,11 @@ func (s glance) problem(id string) string {
 }
 
 // glances waits for a snapshot that check has nothing to complain about.
-func (v *server) glances(check func(glance) error) {
+func (v *server) waitForSnapshot(check func(snapshot) error) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
 		status, body := get(v.url + "/api/v1/fleet?history=true")
-		var s glance
+		var s snapshot
 		if err := json.Unmarshal([]byte(body), &s); status != 200 || err != nil {
 			return fmt.Errorf("GET /api/v1/fleet: %d %v %s", status, err, body)
 		}
@@ -69,9 +69,9 @@ func (v *server) glances(check func(glance) error) {
 }
 
 // wrong waits until the problem says something that holds all of these.
-func (v *server) wrong(id string, parts ...string) {
+func (v *server) waitForProblem(id string, parts ...string) {
 	v.t.Helper()
-	v.glances(func(s glance) error {
+	v.waitForSnapshot(func(s snapshot) error {
 		said := s.problem(id)
 		for _, p := range parts {
 			if said == "" || !strings.Contains(said, p) {
@@ -83,9 +83,9 @@ func (v *server) wrong(id string, parts ...string) {
 }
 
 // right waits until the problem is withdrawn.
-func (v *server) right(id string) {
+func (v *server) waitForNoProblem(id string) {
 	v.t.Helper()
-	v.glances(func(s glance) error {
+	v.waitForSnapshot(func(s snapshot) error {
 		if said := s.problem(id); said != "" {
 			return fmt.Errorf("%s says %q", id, said)
 		}
@@ -94,7 +94,7 @@ func (v *server) right(id string) {
 }
 
 // signals waits until those of backend/generate are answered with this status and hold this.
-func (v *server) signals(status int, part string) {
+func (v *server) waitForSignals(status int, part string) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
 		got, body := get(v.url + "/api/v1/signals?component=backend&endpoint=generate")
@@ -107,35 +107,35 @@ func (v *server) signals(status int, part string) {
 
 // oneOfEachKind runs three mock workers, by release: polled, and publishing over both
 // planes. They have half of their blocks in use.
-func (s *stack) oneOfEachKind(m *server) (parts map[string]*part, all map[string]*mockWorker) {
+func (s *stack) startMocksOfEachKind(m *server) (parts map[string]*mockScript, all map[string]*mockWorker) {
 	s.t.Helper()
-	parts, all = make(map[string]*part), make(map[string]*mockWorker)
+	parts, all = make(map[string]*mockScript), make(map[string]*mockWorker)
 	for _, of := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
-		p := &part{load: loadOf(1, 1, 1)}
+		p := &mockScript{load: loadOf(1, 1, 1)}
 		parts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
 	}
-	m.publishers(2, 0)
-	m.hears()
+	m.waitForPublishers(2, 0)
+	m.waitForNATSEvents()
 	for _, p := range parts {
 		p.setLoad(halfFull(10, 2))
 	}
 	return parts, all
 }
 
-func TestTheFleetAtAGlance(t *testing.T) {
+func TestSnapshotShowsTheFleet(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	m.signals(200, `"workers":0,`)
-	m.glances(func(g glance) error {
+	m.waitForSignals(200, `"workers":0,`)
+	m.waitForSnapshot(func(g snapshot) error {
 		if l := g.Looking; l == nil || l.Why != "" || len(l.Asks) != 3 || !strings.HasPrefix(l.Mock, "mock_worker --component backend --endpoint generate --nats-server nats://127.0.0.1:") {
 			return fmt.Errorf("looking for %+v", l)
 		}
 		return nil
 	})
 
-	parts, all := s.oneOfEachKind(m)
-	m.glances(func(g glance) error {
+	parts, all := s.startMocksOfEachKind(m)
+	m.waitForSnapshot(func(g snapshot) error {
 		sources := make(map[string]string)
 		for _, w := range g.Workers {
 			sources[w.Key] = fmt.Sprint(w.Source, " ", w.State, " ", w.KVUse)
@@ -150,49 +150,49 @@ func TestTheFleetAtAGlance(t *testing.T) {
 		}
 		return nil
 	})
-	m.signals(200, `"workers":3,`)
-	m.signals(200, `"kv_usage_mean":0.5,"kv_usage_max":0.5,`)
+	m.waitForSignals(200, `"workers":3,`)
+	m.waitForSignals(200, `"kv_usage_mean":0.5,"kv_usage_max":0.5,`)
 
 	parts["1.6.1"].setLoad(loadOf(60, 9, 930))
-	m.wrong("full:backend/generate", fmt.Sprintf("%x at 93\u00a0%%", all["1.6.1"].id), fmt.Sprintf("[%d]", all["1.6.1"].id))
-	m.signals(200, `"kv_usage_max":0.93,`)
+	m.waitForProblem("full:backend/generate", fmt.Sprintf("%x at 93\u00a0%%", all["1.6.1"].id), fmt.Sprintf("[%d]", all["1.6.1"].id))
+	m.waitForSignals(200, `"kv_usage_max":0.93,`)
 
 	// Registered, and never heard of; then one whose answers are nonsense.
 	s.register(wire.LayoutInstances, instance("generate", 0x77))
-	m.wrong("silent:backend/generate", "1 worker of backend/generate is registered but silent", ": 77.", "[119]")
+	m.waitForProblem("silent:backend/generate", "1 worker of backend/generate is registered but silent", ": 77.", "[119]")
 	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 0x77, `{"kv_active_blocks":"many"}`))
-	m.wrong("malformed:backend/generate", ": 77.", "[119]")
-	m.right("silent:backend/generate")
+	m.waitForProblem("malformed:backend/generate", ": 77.", "[119]")
+	m.waitForNoProblem("silent:backend/generate")
 }
 
-func TestWhatIsLostAtAGlance(t *testing.T) {
+func TestSnapshotShowsLostWorkers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	parts, all := s.oneOfEachKind(m)
-	m.signals(200, `"workers":3,`)
+	parts, all := s.startMocksOfEachKind(m)
+	m.waitForSignals(200, `"workers":3,`)
 
 	// An event is lost.
 	lost := 1
-	parts["0.9.1"].change(func(p *part) {
+	parts["0.9.1"].change(func(p *mockScript) {
 		p.step = func(l *fleet.Load) { l.KVActive.V = min(l.KVActive.V+1, 510) }
 		p.lose = func(topic string) bool { lost--; return topic == wire.TopicLoad && lost >= 0 }
 	})
-	m.wrong("gaps", "1 event is missing", fmt.Sprintf("%x skipped from", all["0.9.1"].id))
+	m.waitForProblem("gaps", "1 event is missing", fmt.Sprintf("%x skipped from", all["0.9.1"].id))
 
 	s.StopNATS()
-	m.signals(503, "NATS is not connected")
-	m.wrong("connection:nats", "NATS is not connected", "nats://127.0.0.1:")
+	m.waitForSignals(503, "NATS is not connected")
+	m.waitForProblem("connection:nats", "NATS is not connected", "nats://127.0.0.1:")
 	s.StartNATS(t)
-	m.right("connection:nats")
-	m.signals(200, `"workers":3,`)
+	m.waitForNoProblem("connection:nats")
+	m.waitForSignals(200, `"workers":3,`)
 
 	all["0.5.1"].end(nil)
-	m.wrong("lost:backend/generate", "1 worker of backend/generate has deregistered", fmt.Sprintf("%x", all["0.5.1"].id))
+	m.waitForProblem("lost:backend/generate", "1 worker of backend/generate has deregistered", fmt.Sprintf("%x", all["0.5.1"].id))
 }
 
-// TestThePageOfThisProgramEndsWithIt within a moment, however many are open.
-func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
+// TestSnapshotStreamEndsWithTheProgram within a moment, however many are open.
+func TestSnapshotStreamEndsWithTheProgram(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	leader := s.metrics("--standby")
@@ -203,8 +203,8 @@ func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
 		return nil
 	})
 	standby := s.metrics("--standby")
-	standby.Says("Standing by: ")
-	standby.ready()
+	standby.WaitForLine("Standing by: ")
+	standby.waitUntilReady()
 	for _, c := range []struct {
 		*server
 		role string
@@ -221,7 +221,7 @@ func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
 		}
 		for i, r := range streams {
 			line, err := r.ReadString('\n')
-			var g glance
+			var g snapshot
 			if err != nil || json.Unmarshal([]byte(strings.TrimPrefix(line, "data: ")), &g) != nil || g.Leader.Role != role || g.History == nil {
 				t.Fatalf("stream %d of the %s begins with %q, %v", i, role, line, err)
 			}
@@ -232,13 +232,13 @@ func TestThePageOfThisProgramEndsWithIt(t *testing.T) {
 				t.Fatalf("stream %d goes on with %q, %v", i, line, err)
 			}
 		}
-		m.shows(page{"dynamo_metrics_page_streams": "3"})
+		m.waitForSamples(samples{"dynamo_metrics_page_streams": "3"})
 		m.Terminate()
 	}
 }
 
-// TestTheGlanceIsBehindTheSameDoor of TLS and basic auth, and over HTTP/2 works alike.
-func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
+// TestSnapshotNeedsTheWebConfigPassword of TLS and basic auth, and over HTTP/2 works alike.
+func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	ca := testutil.NewCertified(t)
@@ -294,44 +294,44 @@ func TestTheGlanceIsBehindTheSameDoor(t *testing.T) {
 	}
 }
 
-// TestARollingUpdateInKubernetesAtAGlance has workers in two namespaces, and an API server
+// TestSnapshotOfARollingUpdateInKubernetes has workers in two namespaces, and an API server
 // that goes away.
-func TestARollingUpdateInKubernetesAtAGlance(t *testing.T) {
+func TestSnapshotOfARollingUpdateInKubernetes(t *testing.T) {
 	t.Parallel()
 	for _, namespaces := range []string{"lab-*", "*"} {
 		t.Run(namespaces, func(t *testing.T) {
 			t.Parallel()
-			bothGenerationsAtAGlance(t, namespaces)
+			testSnapshotOfBothGenerations(t, namespaces)
 		})
 	}
 }
 
-func bothGenerationsAtAGlance(t *testing.T, namespaces string) {
+func testSnapshotOfBothGenerations(t *testing.T, namespaces string) {
 	c := newCluster(t)
-	old, next := c.worker("lab-0c1d2e3f", "pod-old"), c.worker("lab-4b5c6d7e", "pod-new")
+	old, next := c.startWorker("lab-0c1d2e3f", "pod-old"), c.startWorker("lab-4b5c6d7e", "pod-new")
 	c.ready(old, true)
 	c.ready(next, true)
 	m := c.metrics("--namespace", namespaces)
-	m.publishers(4, 0)
+	m.waitForPublishers(4, 0)
 	old.setLoad(loadOf(3, 2, 200))
 	next.setLoad(loadOf(5, 4, 950))
-	m.signals(200, `"workers":2,"workers_answering":2,"workers_silent":0,"workers_malformed":0,"kv_usage_mean":0.575,"kv_usage_max":0.95,"requests_running":8,"requests_waiting":6,`)
+	m.waitForSignals(200, `"workers":2,"workers_answering":2,"workers_silent":0,"workers_malformed":0,"kv_usage_mean":0.575,"kv_usage_max":0.95,"requests_running":8,"requests_waiting":6,`)
 	status, body := get(m.url + "/api/v1/signals?component=backend&endpoint=generate&dynamo_namespace=lab-0c1d2e3f")
 	if status != 200 || !strings.Contains(body, `"workers":1,`) || !strings.Contains(body, `"kv_usage_max":0.2,`) {
 		t.Errorf("signals of one namespace: %d %s", status, body)
 	}
-	m.wrong("full:lab-4b5c6d7e/backend/generate", fmt.Sprintf("lab-4b5c6d7e/backend/generate: %x at 95", next.id))
-	m.glances(func(g glance) error {
+	m.waitForProblem("full:lab-4b5c6d7e/backend/generate", fmt.Sprintf("lab-4b5c6d7e/backend/generate: %x at 95", next.id))
+	m.waitForSnapshot(func(g snapshot) error {
 		_, nats := g.Connected["nats"]
 		if !g.Connected["kubernetes"].On || nats || g.Leader.Role != "leader" {
 			return fmt.Errorf("connected %v, leader %v", g.Connected, g.Leader)
 		}
 		return nil
 	})
-	c.down()
-	m.wrong("connection:kubernetes", "The Kubernetes API cannot be read", "namespace team-a")
-	m.signals(503, "the Kubernetes API cannot be read")
-	c.upAgain()
-	m.right("connection:kubernetes")
-	m.signals(200, `"workers":2,`)
+	c.stopAPI()
+	m.waitForProblem("connection:kubernetes", "The Kubernetes API cannot be read", "namespace team-a")
+	m.waitForSignals(503, "the Kubernetes API cannot be read")
+	c.restartAPI()
+	m.waitForNoProblem("connection:kubernetes")
+	m.waitForSignals(200, `"workers":2,`)
 }

@@ -59,19 +59,19 @@ func serve(t *testing.T, env []string, args ...string) *server {
 }
 
 // page is what is served on /metrics: values, as they are written, by series.
-type page map[string]string
+type samples map[string]string
 
-func (v *server) page() (page, error) {
+func (v *server) scrape() (samples, error) {
 	status, body := get(v.url + "/metrics")
 	if status != 200 {
 		return nil, fmt.Errorf("GET /metrics: %d %s", status, body)
 	}
-	return process.ParsePage(body), nil
+	return process.ParseSamples(body), nil
 }
 
 // of is the part of the page that holds all of these texts.
-func (p page) of(texts ...string) page {
-	part := make(page)
+func (p samples) filter(texts ...string) samples {
+	part := make(samples)
 series:
 	for s, v := range p {
 		for _, text := range texts {
@@ -85,10 +85,10 @@ series:
 }
 
 // until waits for a page that check has nothing to complain about.
-func (v *server) until(check func(page) error) {
+func (v *server) waitFor(check func(samples) error) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
-		p, err := v.page()
+		p, err := v.scrape()
 		if err != nil {
 			return err
 		}
@@ -97,12 +97,12 @@ func (v *server) until(check func(page) error) {
 }
 
 // shows waits until these series have these values; an empty value means absent.
-func (v *server) shows(want page) {
+func (v *server) waitForSamples(want samples) {
 	v.t.Helper()
-	v.until(func(p page) error { return p.has(want) })
+	v.waitFor(func(p samples) error { return p.match(want) })
 }
 
-func (p page) has(want page) error {
+func (p samples) match(want samples) error {
 	for s, value := range want {
 		if p[s] != value {
 			return fmt.Errorf("%s is %q, want %q", s, p[s], value)
@@ -112,7 +112,7 @@ func (p page) has(want page) error {
 }
 
 // ready waits until the program is.
-func (v *server) ready() {
+func (v *server) waitUntilReady() {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
 		if status, body := get(v.url + "/-/ready?strict=true"); status != 200 {
@@ -161,7 +161,7 @@ func reply(service, endpoint string, lease uint64, data string) []byte {
 }
 
 // flat is a load in the form of the releases to 0.2.1.
-func flat(active, total int) string {
+func flatLoad(active, total int) string {
 	return fmt.Sprintf(`{"request_active_slots":1,"request_total_slots":8,"kv_active_blocks":%d,"kv_total_blocks":%d,"num_requests_waiting":0,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`, active, total)
 }
 
@@ -200,12 +200,12 @@ func (s *stack) key(ctx context.Context, key string) string {
 }
 
 // worker is the series of a metric of one worker of backend.
-func worker(metric, endpoint string, id uint64) string {
+func workerSeries(metric, endpoint string, id uint64) string {
 	return fmt.Sprintf(`%s{component="backend",endpoint=%q,worker_id="%d"}`, metric, endpoint, id)
 }
 
 // workers is the series of llm_workers of an endpoint of backend.
-func workers(endpoint, state string) string {
+func workersSeries(endpoint, state string) string {
 	return fmt.Sprintf(`llm_workers{component="backend",endpoint=%q,state=%q}`, endpoint, state)
 }
 

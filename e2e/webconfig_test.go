@@ -17,7 +17,7 @@ import (
 const withPassword = "basic_auth_users:\n  u: $2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW\n"
 
 // as is one request with a password, or none; the status is 0 if no one answers.
-func as(t *testing.T, password, url string) (int, string) {
+func getWithPassword(t *testing.T, password, url string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
 	if err != nil {
@@ -38,7 +38,7 @@ func as(t *testing.T, password, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestAWebConfigNeverOpens(t *testing.T) {
+func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "web.yml")
 	write := func(text string) {
@@ -56,8 +56,8 @@ func TestAWebConfigNeverOpens(t *testing.T) {
 			return nil
 		})
 	}
-	answers := func(password string) int { status, _ := as(t, password, m.url+"/metrics"); return status }
-	page := func() string { _, body := as(t, "secret", m.url+"/api/v1/fleet"); return body }
+	answers := func(password string) int { status, _ := getWithPassword(t, password, m.url+"/metrics"); return status }
+	page := func() string { _, body := getWithPassword(t, "secret", m.url+"/api/v1/fleet"); return body }
 	until("it is up", func() bool { return answers("secret") == 200 })
 
 	for i, text := range []string{"", "# to be filled\n", "basic_auth_users:\n", "basic_auth_us"} {
@@ -70,7 +70,7 @@ func TestAWebConfigNeverOpens(t *testing.T) {
 		})
 		write(withPassword)
 		until("the page says that it is mended", func() bool { return !strings.Contains(page(), `"kind":"web_config"`) })
-		if got := len(m.Said("The web configuration cannot be used as it is")); got != i+1 {
+		if got := len(m.LinesWith("The web configuration cannot be used as it is")); got != i+1 {
 			t.Errorf("%q: the log has said %d times that it cannot be used, want %d", text, got, i+1)
 		}
 	}
@@ -101,9 +101,9 @@ func TestAWebConfigNeverOpens(t *testing.T) {
 
 	// Another password is taken over, and with it the stream that is open ends.
 	stream := make(chan int)
-	go func() { status, _ := as(t, "secret", m.url+"/events"); stream <- status }()
+	go func() { status, _ := getWithPassword(t, "secret", m.url+"/events"); stream <- status }()
 	until("a page is open", func() bool {
-		_, body := as(t, "secret", m.url+"/metrics")
+		_, body := getWithPassword(t, "secret", m.url+"/metrics")
 		return strings.Contains(body, "\ndynamo_metrics_page_streams 1\n")
 	})
 	write(strings.Replace(withPassword, "BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW", "BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzX", 1))
@@ -111,7 +111,7 @@ func TestAWebConfigNeverOpens(t *testing.T) {
 		t.Errorf("status %d of a stream", got)
 	}
 	until("the old password is refused", func() bool { return answers("secret") == 401 })
-	if said := m.Said("secret"); len(said) > 0 {
+	if said := m.LinesWith("secret"); len(said) > 0 {
 		t.Errorf("the log shows a password: %q", said)
 	}
 }

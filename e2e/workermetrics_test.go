@@ -26,21 +26,21 @@ import (
 
 // pages are workers' own metrics pages, on one server: a worker's is at its id in
 // hexadecimal.
-type pages struct {
+type workerMetrics struct {
 	*httptest.Server
 	mu    sync.Mutex
 	of    map[string]http.HandlerFunc // by the first part of the path
 	asked map[string]int
 }
 
-func newPages(t *testing.T) *pages {
-	p := &pages{of: make(map[string]http.HandlerFunc), asked: make(map[string]int)}
+func newWorkerMetrics(t *testing.T) *workerMetrics {
+	p := &workerMetrics{of: make(map[string]http.HandlerFunc), asked: make(map[string]int)}
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(p.Close)
 	return p
 }
 
-func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *workerMetrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	p.mu.Lock()
 	page := p.of[id]
@@ -54,25 +54,25 @@ func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // set is the page of a worker from now on; nil: none.
-func (p *pages) set(id uint64, page http.HandlerFunc) {
+func (p *workerMetrics) set(id uint64, page http.HandlerFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.of[wire.HexID(id)] = page
 }
 
 // count is how often the worker's page was asked for.
-func (p *pages) count(id uint64) int {
+func (p *workerMetrics) count(id uint64) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.asked[wire.HexID(id)]
 }
 
 // template is a value of --worker-metrics-url.
-func (p *pages) template() string { return p.URL + "/{worker_id_hex}/metrics" }
+func (p *workerMetrics) template() string { return p.URL + "/{worker_id_hex}/metrics" }
 
 // engine is the page of a vLLM worker of Dynamo, in which the engine's own samples do not
 // say whose they are.
-func engine(id uint64, running, waiting int, usage float64, lookups, hits int) http.HandlerFunc {
+func vllmMetrics(id uint64, running, waiting int, usage float64, lookups, hits int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintf(w, `# TYPE dynamo_component_inflight_requests gauge
@@ -89,7 +89,7 @@ vllm:prefix_cache_hits_total{engine="0",model_name="m"} %[7]d.0
 }
 
 // info is the series of llm_worker_info of a worker of backend/generate without a model.
-func info(id uint64, model, source string) string {
+func workerInfo(id uint64, model, source string) string {
 	return fmt.Sprintf(`llm_worker_info{component="backend",endpoint="generate",model=%q,source=%q,worker_id="%d",worker_id_hex="%x"}`, model, source, id, id)
 }
 
@@ -97,13 +97,13 @@ func scrapes(r stats.ScrapeResult) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrapes_total{result=%q}`, r)
 }
 
-// TestPagesAreReadAsTheirEnginesMeanThem: queues in parts, processes of one engine, blanks
+// TestWorkerMetricsOfEveryEngine: queues in parts, processes of one engine, blanks
 // behind values, and a rank that does not know its blocks, of which the cards tell a thousand.
-func TestPagesAreReadAsTheirEnginesMeanThem(t *testing.T) {
+func TestWorkerMetricsOfEveryEngine(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
-	wants := page{workers("generate", "answering"): "6", scrapes(stats.ScrapeError): "0"}
+	p := newWorkerMetrics(t)
+	wants := samples{workersSeries("generate", "answering"): "6", scrapes(stats.ScrapeError): "0"}
 	for file, values := range map[string]map[string]string{
 		"sglang_decode":      {"llm_requests_active_slots": "12", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.88", "llm_kv_blocks_active": "880"},
 		"sglang_prefill":     {"llm_requests_active_slots": "2", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.3", "llm_kv_blocks_active": "300"},
@@ -116,90 +116,90 @@ func TestPagesAreReadAsTheirEnginesMeanThem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		silent := &part{load: loadOf(0, 0, 1), lose: func(string) bool { return true }}
+		silent := &mockScript{load: loadOf(0, 0, 1), lose: func(string) bool { return true }}
 		w := s.mock(silent.config("1.6.1", "zmq"))
 		p.set(w.id, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			_, _ = w.Write(text)
 		})
 		for name, value := range values {
-			wants[w.of(name)] = value
+			wants[w.series(name)] = value
 		}
 	}
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
-	m.shows(wants)
+	m.waitForSamples(wants)
 }
 
-// TestEventsAndTheWorkersOwnPagesMakeOneLoad is of workers of 1.6.1 on ZeroMQ whose
+// TestWorkerMetricsAndEventsMakeOneLoad is of workers of 1.6.1 on ZeroMQ whose
 // engines make no forward passes known, as most do by default: the blocks in use come by
 // events, the totals by cards, and the rest from their pages.
-func TestEventsAndTheWorkersOwnPagesMakeOneLoad(t *testing.T) {
+func TestWorkerMetricsAndEventsMakeOneLoad(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
+	p := newWorkerMetrics(t)
 	silent := func(topic string) bool { return topic == wire.TopicForwardPass }
-	a, b := &part{load: loadOf(0, 0, 250), lose: silent}, &part{load: loadOf(0, 0, 100), lose: silent}
+	a, b := &mockScript{load: loadOf(0, 0, 250), lose: silent}, &mockScript{load: loadOf(0, 0, 100), lose: silent}
 	one, two := s.mock(a.config("1.6.1", "zmq")), s.mock(b.config("1.6.1", "zmq"))
-	p.set(one.id, engine(one.id, 8, 3, 0.125, 1000, 250))
-	p.set(two.id, engine(two.id, 2, 0, 0.5, 0, 0))
+	p.set(one.id, vllmMetrics(one.id, 8, 3, 0.125, 1000, 250))
+	p.set(two.id, vllmMetrics(two.id, 2, 0, 0.5, 0, 0))
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
-	m.publishers(4, 0)
-	m.shows(page{ // by their pages alone
-		one.of("llm_requests_active_slots"): "8", one.of("llm_requests_total_slots"): "100", one.of("llm_requests_waiting"): "3",
-		one.of("llm_kv_hit_rate_percent"):   "0.25",
-		two.of("llm_requests_active_slots"): "2", two.of("llm_requests_waiting"): "0", two.of("llm_kv_hit_rate_percent"): "",
-		one.of("llm_worker_up"): "1", two.of("llm_worker_up"): "1",
+	m.waitForPublishers(4, 0)
+	m.waitForSamples(samples{ // by their pages alone
+		one.series("llm_requests_active_slots"): "8", one.series("llm_requests_total_slots"): "100", one.series("llm_requests_waiting"): "3",
+		one.series("llm_kv_hit_rate_percent"):   "0.25",
+		two.series("llm_requests_active_slots"): "2", two.series("llm_requests_waiting"): "0", two.series("llm_kv_hit_rate_percent"): "",
+		one.series("llm_worker_up"): "1", two.series("llm_worker_up"): "1",
 	})
 	a.setLoad(loadOf(0, 0, 300)) // a load is published when it changes
 	b.setLoad(loadOf(0, 0, 110))
-	m.shows(page{
-		one.of("llm_kv_blocks_active"): "300", one.of("llm_kv_blocks_total"): "1000", one.of("llm_kv_cache_usage_ratio"): "0.3",
-		two.of("llm_kv_blocks_active"): "110", two.of("llm_kv_blocks_total"): "1000", two.of("llm_kv_cache_usage_ratio"): "0.11",
-		one.of("llm_requests_active_slots"): "8", one.of("llm_requests_waiting"): "3", one.of("llm_kv_hit_rate_percent"): "0.25",
+	m.waitForSamples(samples{
+		one.series("llm_kv_blocks_active"): "300", one.series("llm_kv_blocks_total"): "1000", one.series("llm_kv_cache_usage_ratio"): "0.3",
+		two.series("llm_kv_blocks_active"): "110", two.series("llm_kv_blocks_total"): "1000", two.series("llm_kv_cache_usage_ratio"): "0.11",
+		one.series("llm_requests_active_slots"): "8", one.series("llm_requests_waiting"): "3", one.series("llm_kv_hit_rate_percent"): "0.25",
 		`llm_load_avg{component="backend",endpoint="generate"}`: "205",
-		workers("generate", "answering"):                        "2",
+		workersSeries("generate", "answering"):                  "2",
 		scrapes(stats.ScrapeError):                              "0",
 	})
 
-	p.set(one.id, engine(one.id, 9, 4, 0.9, 1200, 400)) // 150 of 200 look-ups hit
-	m.shows(page{
-		one.of("llm_requests_active_slots"): "9", one.of("llm_requests_waiting"): "4", one.of("llm_kv_hit_rate_percent"): "0.75",
-		one.of("llm_kv_blocks_active"): "300", one.of("llm_kv_cache_usage_ratio"): "0.3",
+	p.set(one.id, vllmMetrics(one.id, 9, 4, 0.9, 1200, 400)) // 150 of 200 look-ups hit
+	m.waitForSamples(samples{
+		one.series("llm_requests_active_slots"): "9", one.series("llm_requests_waiting"): "4", one.series("llm_kv_hit_rate_percent"): "0.75",
+		one.series("llm_kv_blocks_active"): "300", one.series("llm_kv_cache_usage_ratio"): "0.3",
 	})
 	p.set(one.id, nil)
-	m.shows(page{ // what is known of it otherwise stays
-		one.of("llm_requests_active_slots"): "", one.of("llm_requests_waiting"): "", one.of("llm_kv_hit_rate_percent"): "",
-		one.of("llm_kv_blocks_active"): "300", one.of("llm_worker_up"): "1",
-		two.of("llm_requests_active_slots"): "2",
+	m.waitForSamples(samples{ // what is known of it otherwise stays
+		one.series("llm_requests_active_slots"): "", one.series("llm_requests_waiting"): "", one.series("llm_kv_hit_rate_percent"): "",
+		one.series("llm_kv_blocks_active"): "300", one.series("llm_worker_up"): "1",
+		two.series("llm_requests_active_slots"): "2",
 	})
-	if err := m.Said("A worker's own metrics page cannot be read"); len(err) != 1 || !strings.Contains(err[0], "404 Not Found") {
+	if err := m.LinesWith("A worker's own metrics page cannot be read"); len(err) != 1 || !strings.Contains(err[0], "404 Not Found") {
 		t.Errorf("the log says %q, want one line that says 404", err)
 	}
 }
 
-// TestAWorkerIsKnownByItsOwnPageAlone finds the page by the model card, as 1.6 writes it.
-func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
+// TestWorkerMetricsAloneMakeAWorkerKnown finds the page by the model card, as 1.6 writes it.
+func TestWorkerMetricsAloneMakeAWorkerKnown(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
-	p.of["metrics"] = engine(7, 8, 3, 0.25, 0, 0)
+	p := newWorkerMetrics(t)
+	p.of["metrics"] = vllmMetrics(7, 8, 3, 0.25, 0, 0)
 	entries := registration(7)
 	entries[1].value = strings.Replace(entries[1].value, `"runtime_config"`,
 		fmt.Sprintf(`"model_info":{"hf_config_json":{"path":"%s/v1/metadata/dynamo/backend/generate/tiny/_base/config.json"}},"runtime_config"`, p.URL), 1)
 	s.put(entries...)
 	for _, c := range []struct {
 		flags string
-		want  page
+		want  samples
 	}{
-		{"--scrape-workers off", page{workers("generate", "silent"): "1", scrapes(stats.ScrapeOK): "0", worker("llm_worker_up", "generate", 7): "0"}},
-		{"--scrape-interval 1", page{
-			workers("generate", "answering"): "1", info(7, "tiny", "scrape"): "1", worker("llm_worker_up", "generate", 7): "1",
-			worker("llm_kv_blocks_active", "generate", 7): "250", worker("llm_kv_blocks_total", "generate", 7): "1000",
-			worker("llm_requests_active_slots", "generate", 7): "8", worker("llm_requests_total_slots", "generate", 7): "100",
+		{"--scrape-workers off", samples{workersSeries("generate", "silent"): "1", scrapes(stats.ScrapeOK): "0", workerSeries("llm_worker_up", "generate", 7): "0"}},
+		{"--scrape-interval 1", samples{
+			workersSeries("generate", "answering"): "1", workerInfo(7, "tiny", "scrape"): "1", workerSeries("llm_worker_up", "generate", 7): "1",
+			workerSeries("llm_kv_blocks_active", "generate", 7): "250", workerSeries("llm_kv_blocks_total", "generate", 7): "1000",
+			workerSeries("llm_requests_active_slots", "generate", 7): "8", workerSeries("llm_requests_total_slots", "generate", 7): "100",
 		}},
 	} {
 		m := s.metrics(append(strings.Fields(c.flags), "--nats-server", "none")...)
-		m.shows(c.want)
+		m.waitForSamples(c.want)
 		status, body := get(m.url + "/api/v1/targets")
 		var got []map[string]any
 		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 {
@@ -216,7 +216,7 @@ func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
 		}
 		if !strings.HasSuffix(c.flags, " off") {
 			s.remove(entries...)
-			m.until(func(p page) error { return p.hasNothingOf(7) })
+			m.waitFor(func(p samples) error { return p.matchNoneOf(7) })
 			if _, body := get(m.url + "/api/v1/targets"); body != "[]\n" {
 				t.Errorf("targets of nobody: %s", body)
 			}
@@ -225,24 +225,24 @@ func TestAWorkerIsKnownByItsOwnPageAlone(t *testing.T) {
 	}
 }
 
-// TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked is of one of 0.6, whose events say everything.
-func TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked(t *testing.T) {
+// TestWorkerMetricsAreScrapedForMissingLoadOnly is of one of 0.6, whose events say everything.
+func TestWorkerMetricsAreScrapedForMissingLoadOnly(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
-	a := &part{load: loadOf(1, 2, 300)}
+	p := newWorkerMetrics(t)
+	a := &mockScript{load: loadOf(1, 2, 300)}
 	w := s.mock(a.config("0.6.1", "nats"))
-	p.set(w.id, engine(w.id, 90, 91, 0.9, 0, 0))
+	p.set(w.id, vllmMetrics(w.id, 90, 91, 0.9, 0, 0))
 	s.put(registration(7)...) // one that is never heard of
-	p.set(7, engine(7, 1, 1, 0.5, 0, 0))
+	p.set(7, vllmMetrics(7, 1, 1, 0.5, 0, 0))
 	auto := s.metrics("--scrape-interval", "1", "--worker-metrics-url", p.template())
-	auto.hears()
+	auto.waitForNATSEvents()
 	a.setLoad(loadOf(3, 4, 310))
-	whole := page{
-		w.of("llm_requests_active_slots"): "3", w.of("llm_requests_waiting"): "4", w.of("llm_kv_blocks_active"): "310",
-		w.of("llm_kv_cache_usage_ratio"): "0.25", w.of("llm_kv_hit_rate_percent"): "0.5", info(w.id, "", "load_event"): "",
+	whole := samples{
+		w.series("llm_requests_active_slots"): "3", w.series("llm_requests_waiting"): "4", w.series("llm_kv_blocks_active"): "310",
+		w.series("llm_kv_cache_usage_ratio"): "0.25", w.series("llm_kv_hit_rate_percent"): "0.5", workerInfo(w.id, "", "load_event"): "",
 	}
-	auto.shows(whole)
+	auto.waitForSamples(whole)
 	before, others := p.count(w.id), p.count(7)
 	testutil.Until(t, func() error {
 		if p.count(7) < others+4 {
@@ -256,10 +256,10 @@ func TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked(t *testing.T) {
 	auto.Terminate()
 
 	on := s.metrics("--scrape-interval", "1", "--scrape-workers", "on", "--worker-metrics-url", p.template())
-	on.hears()
+	on.waitForNATSEvents()
 	a.setLoad(loadOf(3, 4, 320))
-	whole[w.of("llm_kv_blocks_active")] = "320"
-	on.shows(whole)
+	whole[w.series("llm_kv_blocks_active")] = "320"
+	on.waitForSamples(whole)
 	before = p.count(w.id)
 	testutil.Until(t, func() error {
 		if p.count(w.id) < before+2 {
@@ -267,28 +267,28 @@ func TestAWorkerWhoseLoadIsWholeIsScrapedOnlyIfAsked(t *testing.T) {
 		}
 		return nil
 	})
-	on.shows(whole)
+	on.waitForSamples(whole)
 }
 
-// TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne has one that is slow, one that stalls, one
+// TestWorkerMetricsThatFailAffectNoOtherWorker has one that is slow, one that stalls, one
 // that sends 100 MB, one of garbage, a gzip bomb, and one that redirects.
-func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
+func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
+	p := newWorkerMetrics(t)
 	var mu sync.Mutex
 	n := 0
 	p.set(1, func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		n++
-		good := engine(1, n, 0, 0.5, 0, 0)
+		good := vllmMetrics(1, n, 0, 0.5, 0, 0)
 		mu.Unlock()
 		good(w, r)
 	})
 	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but in time on a busy machine, too
 		select {
 		case <-time.After(300 * time.Millisecond):
-			engine(2, 7, 0, 0.5, 0, 0)(w, r)
+			vllmMetrics(2, 7, 0, 0.5, 0, 0)(w, r)
 		case <-r.Context().Done():
 		}
 	})
@@ -322,8 +322,8 @@ func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
 		}
 	}
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
-	series := func(id uint64) string { return worker("llm_requests_active_slots", "generate", id) }
-	m.until(func(got page) error {
+	series := func(id uint64) string { return workerSeries("llm_requests_active_slots", "generate", id) }
+	m.waitFor(func(got samples) error {
 		shown, _ := strconv.Atoi(got[series(1)])
 		if shown < 12 || got[series(2)] != "7" {
 			return fmt.Errorf("the good one shows %q, the slow one %q", got[series(1)], got[series(2)])
@@ -345,20 +345,20 @@ func TestBadPagesOfWorkersAreNoTroubleOfTheGoodOne(t *testing.T) {
 		}
 		return nil
 	})
-	said := slices.DeleteFunc(m.Said(" WARN "), func(line string) bool { return strings.Contains(line, " WARN metrics: Problem: ") })
+	said := slices.DeleteFunc(m.LinesWith(" WARN "), func(line string) bool { return strings.Contains(line, " WARN metrics: Problem: ") })
 	if len(said) != 1 || !strings.Contains(said[0], "own metrics page") {
 		t.Errorf("the log warns %q, want one line", said)
 	}
 	m.Terminate() // at once, though some stall
 }
 
-// TestGarbageOnPagesOfWorkers is each file of the corpus, none of which is anything, as a
+// TestWorkerMetricsOfGarbageAreRejected is each file of the corpus, none of which is anything, as a
 // worker's page.
-func TestGarbageOnPagesOfWorkers(t *testing.T) {
+func TestWorkerMetricsOfGarbageAreRejected(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	p := newPages(t)
-	p.set(1, engine(1, 8, 3, 0.25, 0, 0))
+	p := newWorkerMetrics(t)
+	p.set(1, vllmMetrics(1, 8, 3, 0.25, 0, 0))
 	s.put(registration(1)...)
 	corpus := garbage.Corpus()
 	id := uint64(1)
@@ -368,15 +368,15 @@ func TestGarbageOnPagesOfWorkers(t *testing.T) {
 		s.put(registration(id)...)
 	}
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
-	m.until(func(got page) error {
+	m.waitFor(func(got samples) error {
 		for other := range uint64(len(corpus)) {
 			if n := p.count(2 + other); n < 2 {
 				return fmt.Errorf("page %d was asked for %d times", 2+other, n)
 			}
 		}
-		return got.has(page{
-			workers("generate", "answering"): "1", workers("generate", "silent"): fmt.Sprint(len(corpus)),
-			worker("llm_requests_active_slots", "generate", 1): "8", worker("llm_kv_blocks_active", "generate", 1): "250",
+		return got.match(samples{
+			workersSeries("generate", "answering"): "1", workersSeries("generate", "silent"): fmt.Sprint(len(corpus)),
+			workerSeries("llm_requests_active_slots", "generate", 1): "8", workerSeries("llm_kv_blocks_active", "generate", 1): "250",
 		})
 	})
 }

@@ -54,7 +54,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	if ended, err = a.Parse(args); ended || err != nil {
 		return f, ended, err
 	}
-	if err = f.plan(); err == nil {
+	if err = f.planWorkers(); err == nil {
 		err = f.checkPorts()
 	}
 	if err == nil {
@@ -70,7 +70,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 const mixed = "mixed"
 
 // plan says which workers there are to be.
-func (f *flags) plan() error {
+func (f *flags) planWorkers() error {
 	c := mock.Config{
 		Namespace: f.namespace, Component: endpoint.Component, Endpoint: endpoint.Name,
 		Workers: f.workers, Correlated: true, EventInterval: time.Second,

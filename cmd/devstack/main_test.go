@@ -24,16 +24,16 @@ import (
 func noEnv(string) string { return "" }
 
 // started is a run in its own goroutine, on free ports.
-type started struct {
+type runningStack struct {
 	end            context.CancelFunc
 	code           chan int
 	stdout, stderr *testutil.Log
 }
 
-func start(t *testing.T, getenv func(string) string, args ...string) *started {
+func start(t *testing.T, getenv func(string) string, args ...string) *runningStack {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &started{end: cancel, code: make(chan int, 1), stdout: new(testutil.Log), stderr: new(testutil.Log)}
+	s := &runningStack{end: cancel, code: make(chan int, 1), stdout: new(testutil.Log), stderr: new(testutil.Log)}
 	args = append([]string{"--nats-port", "0", "--etcd-port", "0"}, args...)
 	if !slices.Contains(args, "--no-metrics") {
 		args = append(args, "--metrics-port", "0")
@@ -50,7 +50,7 @@ func start(t *testing.T, getenv func(string) string, args ...string) *started {
 }
 
 // stop ends it as a signal does.
-func (s *started) stop(t *testing.T) {
+func (s *runningStack) stop(t *testing.T) {
 	t.Helper()
 	s.end()
 	select {
@@ -64,7 +64,7 @@ func (s *started) stop(t *testing.T) {
 }
 
 // find is the first match in what was printed.
-func (s *started) find(t *testing.T, expression string) string {
+func (s *runningStack) find(t *testing.T, expression string) string {
 	t.Helper()
 	found := regexp.MustCompile(expression).FindString(s.stdout.String())
 	if found == "" {
@@ -73,7 +73,7 @@ func (s *started) find(t *testing.T, expression string) string {
 	return found
 }
 
-func TestStackIsUpWhenItSaysSo(t *testing.T) {
+func TestStackIsUpWhenItReportsSo(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	s := start(t, noEnv)
@@ -126,7 +126,7 @@ func get(url string) (string, error) {
 	return string(body), err
 }
 
-func TestMixedStackHasEveryRelease(t *testing.T) {
+func TestStackMixedHasEveryRelease(t *testing.T) {
 	s := start(t, noEnv, "--no-metrics", "--release", "mixed")
 	s.find(t, `10 on backend/generate +mock workers of every release and event plane, namespace dynamo`)
 	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.find(t, `http://127\.[0-9.:]+`)}})
@@ -156,7 +156,7 @@ func TestStackOfOneRelease(t *testing.T) {
 	s.stop(t)
 }
 
-func TestServersAlone(t *testing.T) {
+func TestStackOfServersAlone(t *testing.T) {
 	dir := t.TempDir() + "/data"
 	// What the environment says of other servers is not for the stack.
 	s := start(t, func(name string) string {
@@ -178,7 +178,7 @@ func TestServersAlone(t *testing.T) {
 	}
 }
 
-func TestTakenPortIsNamedWithItsFlag(t *testing.T) {
+func TestFlagsNameAPortInUse(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -207,7 +207,7 @@ func TestTakenPortIsNamedWithItsFlag(t *testing.T) {
 	}
 }
 
-func TestTwoOnOnePortIsAnError(t *testing.T) {
+func TestFlagsRejectOnePortTwice(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(t.Context(), []string{"--nats-port", "23791", "--etcd-port", "23791"}, noEnv, nil, &stderr)
 	if code != 2 || !strings.Contains(stderr.String(), "--etcd-port 23791 is the port of --nats-port, too") {

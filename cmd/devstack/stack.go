@@ -63,11 +63,11 @@ func (s *stack) run(ctx context.Context) error {
 	}
 	defer etcdServer.Close()
 	s.natsURL, s.etcdURL = natsServer.URL(), etcdServer.Endpoint()
-	return s.live(ctx)
+	return s.runClients(ctx)
 }
 
 // live runs what connects to the servers.
-func (s *stack) live(ctx context.Context) error {
+func (s *stack) runClients(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	registered := make(chan struct{}, s.workers) // one for each worker
 	if !s.noWorkers {
@@ -88,7 +88,7 @@ func (s *stack) live(ctx context.Context) error {
 				return nil
 			}
 		}
-		s.welcome()
+		s.printWelcome()
 		<-ctx.Done()
 		return nil
 	})
@@ -98,12 +98,12 @@ func (s *stack) live(ctx context.Context) error {
 func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) error {
 	log := dynlog.Target(s.log, "mock_worker")
 	quiet := slog.New(slog.DiscardHandler) // that our own server is there is no news
-	nc, err := connect.NATS(ctx, s.natsURL, s.getenv, quiet, nil, nats.Name("mock_worker"))
+	nc, err := connect.DialNATS(ctx, s.natsURL, s.getenv, quiet, nil, nats.Name("mock_worker"))
 	if err != nil || nc == nil {
 		return err
 	}
 	defer nc.Close()
-	ec, err := connect.Etcd(ctx, s.etcdURL, s.getenv, quiet)
+	ec, err := connect.DialEtcd(ctx, s.etcdURL, s.getenv, quiet)
 	if err != nil || ec == nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // welcome says where everything is, and what to try next.
-func (s *stack) welcome() {
+func (s *stack) printWelcome() {
 	w := tabwriter.NewWriter(s.stdout, 0, 8, 2, ' ', 0)
 	defer w.Flush()
 	fmt.Fprintf(w, "\nThe stack is up; Ctrl-C ends it.\n\n")

@@ -53,7 +53,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &f.nats))
-	f.natsTLS = connect.NATSTLSOf(getenv)
+	f.natsTLS = connect.NATSTLSFromEnv(getenv)
 	a.NATSTLSFlags(&f.natsTLS.CA, &f.natsTLS.Cert, &f.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).

@@ -49,14 +49,14 @@ func runWorkers(ctx context.Context, f flags, getenv func(string) string, log *s
 		if err != nil {
 			return err
 		}
-		nc, err = connect.NATS(ctx, f.nats, getenv, dynlog.Target(log, "nats"), nil, append(options, nats.Name("mock_worker"))...)
+		nc, err = connect.DialNATS(ctx, f.nats, getenv, dynlog.Target(log, "nats"), nil, append(options, nats.Name("mock_worker"))...)
 		if err != nil || nc == nil {
 			return err
 		}
 		defer nc.Close()
 	}
 	if !f.static {
-		if ec, err = connect.Etcd(ctx, f.etcd, getenv, dynlog.Target(log, "etcd")); err != nil || ec == nil {
+		if ec, err = connect.DialEtcd(ctx, f.etcd, getenv, dynlog.Target(log, "etcd")); err != nil || ec == nil {
 			return err
 		}
 		defer ec.Close()

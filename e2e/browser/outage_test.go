@@ -128,7 +128,7 @@ func TestRealPageOnAStandby(t *testing.T) {
 	leader := s.metrics("--standby")
 	leader.tells(`"role":"leader"`)
 	standby := s.metrics("--standby")
-	standby.Says("Standing by")
+	standby.WaitForLine("Standing by")
 	b := startChromium(t).newTab(t)
 	b.open(standby.url + "/")
 	b.says("#role", "standby")

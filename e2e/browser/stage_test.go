@@ -66,7 +66,7 @@ func (s *stage) metrics(args ...string) *program {
 func (p *program) start() {
 	p.s.t.Helper()
 	p.Process = process.Start(p.s.t, p.s.env(), filepath.Join(bin, "metrics"), p.args...)
-	p.Says("Prometheus metrics server started")
+	p.WaitForLine("Prometheus metrics server started")
 }
 
 // open starts the program, and a browser that opens its page with this fragment.
@@ -103,7 +103,7 @@ func (p *program) tells(want string) {
 // polls is how many polls have been done.
 func (p *program) polls() (n int) {
 	p.s.t.Helper()
-	_, err := fmt.Sscan(process.ParsePage(p.get("/metrics"))["dynamo_metrics_poll_duration_seconds_count"], &n)
+	_, err := fmt.Sscan(process.ParseSamples(p.get("/metrics"))["dynamo_metrics_poll_duration_seconds_count"], &n)
 	must(p.s.t, err)
 	return n
 }

@@ -41,7 +41,7 @@ func read(tree fs.FS, name string) []byte {
 }
 
 // small are the messages of the corpus that are no longer than what workers send.
-func small() (all [][]byte) {
+func smallCorpus() (all [][]byte) {
 	messages := Corpus()
 	for _, name := range slices.Sorted(maps.Keys(messages)) {
 		if b := messages[name]; len(b) < 16<<10 {

@@ -10,13 +10,13 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func TestThereAreSeedsOfEveryKind(t *testing.T) {
+func TestMessagesHaveSeedsOfEveryKind(t *testing.T) {
 	messages, entries := Messages(), Entries()
 	for _, kind := range stats.Kinds() {
 		if kind == stats.OtherKeys {
 			continue // it stands for what is not known
 		}
-		if n := len(messages[kind]) - len(small()); n < 3 && len(entries[kind]) < 3 {
+		if n := len(messages[kind]) - len(smallCorpus()); n < 3 && len(entries[kind]) < 3 {
 			t.Errorf("%v: %d messages and %d entries, want some", kind, n, len(entries[kind]))
 		}
 	}
@@ -27,18 +27,18 @@ func TestThereAreSeedsOfEveryKind(t *testing.T) {
 	}
 }
 
-func TestASeedGivesTheSameMessages(t *testing.T) {
+func TestMutateRepeatsMessagesOfASeed(t *testing.T) {
 	seeds := Messages()[stats.StatsReply]
 	a, b := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {
-		if first, second := Mutated(a, seeds), Mutated(b, seeds); !bytes.Equal(first, second) {
+		if first, second := Mutate(a, seeds), Mutate(b, seeds); !bytes.Equal(first, second) {
 			t.Fatalf("got %q and %q", first, second)
 		}
 	}
 }
 
-// TestWhatIsForgedCanBeRead as if it were true.
-func TestWhatIsForgedCanBeRead(t *testing.T) {
+// TestForgedMessagesCanBeParsed as if it were true.
+func TestForgedMessagesCanBeParsed(t *testing.T) {
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "made", Name: "up"}, ID: 0x1f}
 	for topic, event := range map[string][]byte{wire.TopicLoad: LoadEvent(in.ID, 3, 7), wire.TopicForwardPass: ForwardPass(in.ID, 3, 1, 0.5)} {
 		e, of, ok := wire.ParseEventSubject("ns", Subject("ns", in.Endpoint, topic))

@@ -10,7 +10,7 @@ var extremes = []string{"-1", "0", "18446744073709551615", "18446744073709551616
 
 // Mutated is one of the seeds with some of its bytes changed, doubled, cut out, replaced,
 // or followed by another's.
-func Mutated(rng *rand.Rand, seeds [][]byte) []byte {
+func Mutate(rng *rand.Rand, seeds [][]byte) []byte {
 	b := slices.Clone(seeds[rng.IntN(len(seeds))])
 	for range 1 + rng.IntN(3) {
 		if len(b) == 0 {
@@ -33,7 +33,7 @@ func Mutated(rng *rand.Rand, seeds [][]byte) []byte {
 			other := seeds[rng.IntN(len(seeds))]
 			b = append(b[:i], other[min(i, len(other)):]...)
 		case 6:
-			i, j = number(b, i)
+			i, j = numberAt(b, i)
 			b = slices.Replace(b, i, j, []byte(extremes[rng.IntN(len(extremes))])...)
 		}
 	}
@@ -41,7 +41,7 @@ func Mutated(rng *rand.Rand, seeds [][]byte) []byte {
 }
 
 // number is where the first number at or behind i is, in a text.
-func number(b []byte, i int) (from, to int) {
+func numberAt(b []byte, i int) (from, to int) {
 	digit := func(c byte) bool { return c >= '0' && c <= '9' }
 	for i < len(b) && !digit(b[i]) {
 		i++

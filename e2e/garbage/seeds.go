@@ -19,7 +19,7 @@ func Messages() map[stats.Kind][][]byte {
 	ends := map[string]stats.Kind{
 		wire.TopicLoad: stats.LoadEvent, wire.TopicHitRate: stats.HitRate, wire.TopicForwardPass: stats.ForwardPass, wire.TraceSubject: stats.Trace,
 	}
-	for _, v := range lines[struct {
+	for _, v := range decodedLines[struct {
 		Subject, Payload string
 		Base64           []byte `json:"payload_base64"`
 	}]("*/*.jsonl") {
@@ -37,7 +37,7 @@ func Messages() map[stats.Kind][][]byte {
 	for _, name := range files(testdata.Captures, "engines/*.prom") { // whose lines are all of use
 		all[stats.WorkerMetrics] = append(all[stats.WorkerMetrics], read(testdata.Captures, name))
 	}
-	corpus := small()
+	corpus := smallCorpus()
 	for kind, captured := range all {
 		for len(all[kind]) < 5*len(corpus) {
 			all[kind] = append(all[kind], captured...)
@@ -49,7 +49,7 @@ func Messages() map[stats.Kind][][]byte {
 
 // Frames are events of a topic as real publishers and brokers sent them over ZMQ.
 func Frames(topic string) (all [][][]byte) {
-	for _, v := range lines[struct {
+	for _, v := range decodedLines[struct {
 		Frames [][]byte `json:"frames_base64"`
 	}]("*/zmq.jsonl") {
 		if len(v.Frames) > 0 && strings.HasSuffix(string(v.Frames[0]), topic) {
@@ -60,7 +60,7 @@ func Frames(topic string) (all [][][]byte) {
 }
 
 // lines are those of the captured files that match, decoded.
-func lines[T any](pattern string) (all []T) {
+func decodedLines[T any](pattern string) (all []T) {
 	for _, name := range files(testdata.Captures, pattern) {
 		in := bufio.NewScanner(bytes.NewReader(read(testdata.Captures, name)))
 		for in.Buffer(nil, 1<<20); in.Scan(); {

@@ -109,7 +109,7 @@ func (p *Process) Lines() []string {
 }
 
 // Last is the last line so far.
-func (p *Process) Last() string {
+func (p *Process) LastLine() string {
 	lines := p.Lines()
 	if len(lines) == 0 {
 		return ""
@@ -118,18 +118,18 @@ func (p *Process) Last() string {
 }
 
 // Said are the lines so far that hold text.
-func (p *Process) Said(text string) []string {
+func (p *Process) LinesWith(text string) []string {
 	return slices.DeleteFunc(p.Lines(), func(line string) bool { return !strings.Contains(line, text) })
 }
 
 // Says waits for a line that holds text, and returns what follows text in the first
 // such line.
-func (p *Process) Says(text string) string {
+func (p *Process) WaitForLine(text string) string {
 	p.T.Helper()
 	var rest string
 	testutil.Until(p.T, func() error {
-		over := p.Over() // looked at first: the last line may come with the end
-		if lines := p.Said(text); len(lines) > 0 {
+		over := p.HasEnded() // looked at first: the last line may come with the end
+		if lines := p.LinesWith(text); len(lines) > 0 {
 			_, rest, _ = strings.Cut(lines[0], text)
 			return nil
 		}
@@ -142,7 +142,7 @@ func (p *Process) Says(text string) string {
 }
 
 // Over reports whether the process has ended.
-func (p *Process) Over() bool {
+func (p *Process) HasEnded() bool {
 	select {
 	case <-p.ended:
 		return true
@@ -169,10 +169,10 @@ func (p *Process) Kill() {
 }
 
 // Ends waits for the end of the process and returns its exit code.
-func (p *Process) Ends() int {
+func (p *Process) Wait() int {
 	p.T.Helper()
 	testutil.Until(p.T, func() error {
-		if !p.Over() {
+		if !p.HasEnded() {
 			return fmt.Errorf("%s is still running", p.cmd.Path)
 		}
 		return nil
@@ -184,7 +184,7 @@ func (p *Process) Ends() int {
 func (p *Process) Terminate() {
 	p.T.Helper()
 	p.Signal(syscall.SIGTERM)
-	if code := p.Ends(); code != 0 {
+	if code := p.Wait(); code != 0 {
 		p.T.Fatalf("%s: exit code %d after SIGTERM, want 0", p.cmd.Path, code)
 	}
 }

@@ -45,14 +45,14 @@ func (p *Proxy) Cut() {
 }
 
 // Mend lets connections live again.
-func (p *Proxy) Mend() {
+func (p *Proxy) Restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = false
 }
 
 // Delay lets each byte take so long, each way, from now on.
-func (p *Proxy) Delay(d time.Duration) {
+func (p *Proxy) SetDelay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = d
@@ -69,14 +69,14 @@ func (p *Proxy) accept() {
 			c.Close()
 			continue
 		}
-		p.keep(c, s)
-		p.work.Go(func() { p.pass(c, s) })
-		p.work.Go(func() { p.pass(s, c) })
+		p.track(c, s)
+		p.work.Go(func() { p.forward(c, s) })
+		p.work.Go(func() { p.forward(s, c) })
 	}
 }
 
 // keep notes connections, so that they can be broken.
-func (p *Proxy) keep(conns ...net.Conn) {
+func (p *Proxy) track(conns ...net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range conns {
@@ -94,7 +94,7 @@ type chunk struct {
 }
 
 // pass passes on what comes from one connection to another, until either ends.
-func (p *Proxy) pass(from, to net.Conn) {
+func (p *Proxy) forward(from, to net.Conn) {
 	under := make(chan chunk, 1<<14) // way
 	p.work.Go(func() {
 		defer to.Close()

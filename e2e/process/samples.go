@@ -4,7 +4,7 @@ import "strings"
 
 // ParsePage is the values of a page in the Prometheus text format, as they stand there,
 // by their series.
-func ParsePage(text string) map[string]string {
+func ParseSamples(text string) map[string]string {
 	p := make(map[string]string)
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")

@@ -21,7 +21,7 @@ func Installed(t *testing.T, name, debianPackage string) string {
 			return path
 		}
 	}
-	Missing(t, fmt.Sprintf("%s is not installed: apt-get install %s", name, debianPackage))
+	FailOrSkip(t, fmt.Sprintf("%s is not installed: apt-get install %s", name, debianPackage))
 	return ""
 }
 
@@ -35,7 +35,7 @@ func NATSServer(t *testing.T) string {
 		path = filepath.Join(Cache(t), "bin", "nats-server")
 	}
 	if _, err := os.Stat(path); err != nil {
-		Missing(t, fmt.Sprintf("there is no %[1]s: go build -o %[1]s github.com/nats-io/nats-server/v2 "+
+		FailOrSkip(t, fmt.Sprintf("there is no %[1]s: go build -o %[1]s github.com/nats-io/nats-server/v2 "+
 			"(DYNAMO_NATS_SERVER names another)", path))
 	}
 	return path
@@ -53,7 +53,7 @@ func Cache(t *testing.T) string {
 
 // Missing ends a test that lacks a part. A test run that is to prove something
 // cannot do so by skipping.
-func Missing(t *testing.T, message string) {
+func FailOrSkip(t *testing.T, message string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(message)

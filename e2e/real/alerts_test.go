@@ -59,7 +59,7 @@ func unitTest(t *testing.T, rules, tests string) (report string, err error) {
 	return string(out), err
 }
 
-func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
+func TestAlertsFireWhenTheyShould(t *testing.T) {
 	t.Parallel()
 	for alert, tests := range alertTests(t) {
 		t.Run(alert, func(t *testing.T) {
@@ -70,10 +70,10 @@ func TestAlertsFireWhenTheyShouldAndOnlyThen(t *testing.T) {
 	}
 }
 
-// TestEveryThresholdDecides sets each to both ends of what is allowed: with one of them
+// TestAlertsDependOnEveryThreshold sets each to both ends of what is allowed: with one of them
 // its alert fires where it should not, or does not where it should. So the unit tests
 // would notice a threshold that does nothing.
-func TestEveryThresholdDecides(t *testing.T) {
+func TestAlertsDependOnEveryThreshold(t *testing.T) {
 	t.Parallel()
 	tests := alertTests(t)
 	decides := func(t *testing.T, threshold deploy.Threshold, alert string) bool {

@@ -46,7 +46,7 @@ func (q query) legend(labels map[string]string) string {
 }
 
 // printed is what the program prints when it is told to.
-func printed(t *testing.T, args ...string) string {
+func output(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(filepath.Join(bin, "metrics"), args...).Output()
 	if err != nil {
@@ -60,7 +60,7 @@ func printed(t *testing.T, args ...string) string {
 func plots(t *testing.T) (all []plot, selectors []string) {
 	t.Helper()
 	dir := t.TempDir()
-	for path := range strings.Lines(printed(t, "dashboards", "--output", dir)) {
+	for path := range strings.Lines(output(t, "dashboards", "--output", dir)) {
 		text, err := os.ReadFile(strings.TrimSpace(path))
 		if err != nil {
 			t.Fatal(err)
@@ -104,10 +104,10 @@ const annotation = "annotation"
 type choice struct{ component, worker string }
 
 // everything is chosen where nothing is.
-var everything = choice{component: ".*", worker: "none"}
+var noChoice = choice{component: ".*", worker: "none"}
 
 // put writes what Grafana would into an expression.
-func (c choice) put(expression string) string {
+func (c choice) substitute(expression string) string {
 	return strings.NewReplacer(
 		"$job", ".*", "$namespace", ".*", "$component", c.component, "$endpoint", ".*", "$worker", c.worker, "$__rate_interval", "10s",
 	).Replace(expression)
@@ -139,7 +139,7 @@ func (p *prometheus) eval(expression string, instant bool) ([]sample, error) {
 		path = "/api/v1/query_range"
 		parameters["start"], parameters["end"], parameters["step"] = []string{fmt.Sprint(now - 10)}, []string{fmt.Sprint(now)}, []string{"1"}
 	}
-	if err := p.ask(path, parameters, &answer); err != nil {
+	if err := p.query(path, parameters, &answer); err != nil {
 		return nil, fmt.Errorf("%s: %w", expression, err)
 	}
 	var samples []sample
@@ -159,7 +159,7 @@ func (p *prometheus) eval(expression string, instant bool) ([]sample, error) {
 // now is the time of the Prometheus.
 func (p *prometheus) now() (int64, error) {
 	var answer struct{ Result [2]any }
-	if err := p.ask("/api/v1/query", url.Values{"query": {"time()"}}, &answer); err != nil {
+	if err := p.query("/api/v1/query", url.Values{"query": {"time()"}}, &answer); err != nil {
 		return 0, err
 	}
 	now, err := strconv.ParseFloat(fmt.Sprint(answer.Result[1]), 64)
@@ -168,11 +168,11 @@ func (p *prometheus) now() (int64, error) {
 
 // shows is what a panel lacks: nil if some query of it has data, and all have an answer
 // that a panel can draw, however many workers there are.
-func (p *prometheus) shows(v plot, c choice) error {
+func (p *prometheus) checkPanel(v plot, c choice) error {
 	n := 0
 	legends := make(map[string]bool)
 	for _, q := range v.Targets {
-		samples, err := p.eval(c.put(q.Expr), q.Instant)
+		samples, err := p.eval(c.substitute(q.Expr), q.Instant)
 		if err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (p *prometheus) shows(v plot, c choice) error {
 }
 
 // empty are the panels that have nothing to show where nothing is wrong.
-var empty = []string{annotation, "Alerts that fire", "Silent workers"}
+var emptyPanels = []string{annotation, "Alerts that fire", "Silent workers"}
 
 // mixedFleet starts mock workers of every release on every event plane, a worker with
 // speculative decoding, and one of two ranks.
@@ -219,12 +219,12 @@ func mixedFleet(s *servers) (ids []string) {
 	}
 	captured := filepath.Join("testdata", "0.5.1")
 	speculative := s.replay(filepath.Join(captured, "stats_reply_1.json"), filepath.Join(captured, "etcd_keys.json"))
-	ranked := s.originals()[0]
+	ranked := s.replayOriginals()[0]
 	return []string{fmt.Sprint(speculative.id), fmt.Sprint(ranked.id)}
 }
 
 // ranks publishes the loads of two data parallel ranks of a worker.
-func (s *servers) ranks(worker string) {
+func (s *servers) publishRanks(worker string) {
 	for rank := range 2 {
 		event := fmt.Sprintf(`{"worker_id":%s,"data":{"worker_stats":{"data_parallel_rank":%d,"request_active_slots":3,"request_total_slots":8,"num_requests_waiting":0},`+
 			`"kv_stats":{"kv_active_blocks":20,"kv_total_blocks":100,"gpu_cache_usage_perc":0.2,"gpu_prefix_cache_hit_rate":0.5},"spec_decode_stats":null}}`, worker, rank)
@@ -237,20 +237,20 @@ func (s *servers) ranks(worker string) {
 	}
 }
 
-func TestEveryQueryOfTheDashboardsIsAnsweredWithDataOfAMixedFleet(t *testing.T) {
+func TestDashboardsHaveDataOfAMixedFleet(t *testing.T) {
 	t.Parallel()
 	process.Installed(t, "prometheus", "prometheus")
 	gateway := startGateway(t)
 	s := startServers(t)
 	special := mixedFleet(s)
 	m := s.metrics("--poll-interval", "0.5", "--push", "--push-url", gateway.url, "--push-interval", "1")
-	m.polls(2)
-	s.ranks(special[1])
-	p := startRuled(t, printed(t, "rules"), m.url)
+	m.waitForPolls(2)
+	s.publishRanks(special[1])
+	p := startPrometheusWithRules(t, output(t, "rules"), m.url)
 	all, selectors := plots(t)
 
 	// Of the worker's dashboard, each panel has data for some worker.
-	choices := map[string][]choice{"dynamo-fleet": {everything, {component: "backend|other"}}}
+	choices := map[string][]choice{"dynamo-fleet": {noChoice, {component: "backend|other"}}}
 	testutil.Until(t, func() error {
 		workers, err := p.eval(`llm_worker_up == 1`, true)
 		if err != nil || len(workers) < 10+2 {
@@ -266,14 +266,14 @@ func TestEveryQueryOfTheDashboardsIsAnsweredWithDataOfAMixedFleet(t *testing.T) 
 		testutil.Until(t, func() error {
 			var data int
 			for _, c := range choices[v.dashboard] {
-				err := p.shows(v, c)
+				err := p.checkPanel(v, c)
 				if err == nil {
 					data++
 				} else if err.Error() != "no data" {
 					return err
 				}
 			}
-			switch none := slices.Contains(empty, v.Title); {
+			switch none := slices.Contains(emptyPanels, v.Title); {
 			case none && data > 0:
 				t.Errorf("%s: %q shows something in a fleet in which nothing is wrong", v.dashboard, v.Title)
 			case !none && (data == 0 || v.dashboard == "dynamo-fleet" && data < len(choices[v.dashboard])):
@@ -282,20 +282,20 @@ func TestEveryQueryOfTheDashboardsIsAnsweredWithDataOfAMixedFleet(t *testing.T) 
 			return nil
 		})
 	}
-	p.knows(selectors)
-	p.evaluatesRules()
+	p.waitForVariables(selectors)
+	p.waitForRules()
 }
 
 // knows waits until the variables of the dashboards have values; that of the namespace
 // has none where nobody gives the label.
-func (p *prometheus) knows(selectors []string) {
+func (p *prometheus) waitForVariables(selectors []string) {
 	p.T.Helper()
 	for _, s := range selectors {
 		at := strings.LastIndex(s, ", ")
-		selector, label := everything.put(s[:at]), s[at+2:]
+		selector, label := noChoice.substitute(s[:at]), s[at+2:]
 		testutil.Until(p.T, func() error {
 			var values []string
-			err := p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values)
+			err := p.query("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values)
 			if err == nil && (len(values) == 0) != (label == "dynamo_namespace") {
 				err = fmt.Errorf("label_values(%s, %s): %v", selector, label, values)
 			}
@@ -313,7 +313,7 @@ var recorded = []string{
 
 // evaluatesRules waits until every rule has been evaluated without an error, and what
 // can be recorded is. No alert fires: nothing is wrong.
-func (p *prometheus) evaluatesRules() {
+func (p *prometheus) waitForRules() {
 	p.T.Helper()
 	testutil.Until(p.T, func() error {
 		var answer struct {
@@ -321,7 +321,7 @@ func (p *prometheus) evaluatesRules() {
 				Rules []struct{ Name, Health, LastError, State string }
 			}
 		}
-		if err := p.ask("/api/v1/rules", nil, &answer); err != nil {
+		if err := p.query("/api/v1/rules", nil, &answer); err != nil {
 			return err
 		}
 		n := 0
@@ -335,7 +335,7 @@ func (p *prometheus) evaluatesRules() {
 				}
 			}
 		}
-		if n != strings.Count(printed(p.T, "rules"), "expr: ") {
+		if n != strings.Count(output(p.T, "rules"), "expr: ") {
 			return fmt.Errorf("%d rules", n)
 		}
 		for _, name := range recorded {
@@ -347,25 +347,25 @@ func (p *prometheus) evaluatesRules() {
 	})
 }
 
-// TestTheDashboardsWorkWithTheNineAlone that the original had: its own page is scraped,
+// TestDashboardsWorkWithTheOriginalsMetrics that the original had: its own page is scraped,
 // with hits that grow. What a panel needs beyond that, it says.
-func TestTheDashboardsWorkWithTheNineAlone(t *testing.T) {
+func TestDashboardsWorkWithTheOriginalsMetrics(t *testing.T) {
 	t.Parallel()
-	p := startPrometheus(t, originalsPage(t))
+	p := startPrometheus(t, serveOriginalMetrics(t))
 	all, selectors := plots(t)
-	p.knows(selectors)
+	p.waitForVariables(selectors)
 	fed := 0
 	for _, v := range all {
 		if v.Title == annotation || strings.Contains(v.Description, "Needs ") {
 			continue
 		}
 		fed++
-		c := everything
+		c := noChoice
 		if v.dashboard == "dynamo-worker" {
 			c.worker = workerA
 		}
 		testutil.Until(t, func() error {
-			if err := p.shows(v, c); err != nil {
+			if err := p.checkPanel(v, c); err != nil {
 				return fmt.Errorf("%s: %q: %w", v.dashboard, v.Title, err)
 			}
 			return nil
@@ -378,7 +378,7 @@ func TestTheDashboardsWorkWithTheNineAlone(t *testing.T) {
 
 // originalsPage serves the page that the original once showed, but for its two counters:
 // they grow with every look.
-func originalsPage(t *testing.T) (url string) {
+func serveOriginalMetrics(t *testing.T) (url string) {
 	t.Helper()
 	page, err := os.ReadFile("../testdata/original/page.prom")
 	if err != nil {
@@ -401,10 +401,10 @@ func originalsPage(t *testing.T) (url string) {
 	return server.URL
 }
 
-// TestPanelsHaveTheNumbersOfThePage of the original, whose workers stand still.
-func TestPanelsHaveTheNumbersOfThePage(t *testing.T) {
+// TestDashboardsShowTheServedValues of the original, whose workers stand still.
+func TestDashboardsShowTheServedValues(t *testing.T) {
 	t.Parallel()
-	p := startPrometheus(t, originalsPage(t))
+	p := startPrometheus(t, serveOriginalMetrics(t))
 	all, _ := plots(t)
 	for _, want := range []struct {
 		dashboard, title string
@@ -436,7 +436,7 @@ func TestPanelsHaveTheNumbersOfThePage(t *testing.T) {
 		}
 		testutil.Until(t, func() error {
 			c := choice{component: "backend", worker: workerA}
-			samples, err := p.eval(c.put(all[i].Targets[want.query].Expr), all[i].Targets[want.query].Instant)
+			samples, err := p.eval(c.substitute(all[i].Targets[want.query].Expr), all[i].Targets[want.query].Instant)
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ type worker struct {
 func (s *servers) worker(release, values string) *worker {
 	s.t.Helper()
 	p := process.Start(s.t, s.env(), python(s.t, release), filepath.Join("testdata", "worker.py"), "dynamo", "backend", values)
-	text := p.Says("worker ")
+	text := p.WaitForLine("worker ")
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		s.t.Fatalf("the worker says %q, want its id: %v", text, err)
@@ -50,7 +50,7 @@ func (s *servers) worker(release, values string) *worker {
 	}
 	w := &worker{p, id, fmt.Sprintf("%sbackend/load_metrics:%x", prefix, id)}
 	testutil.Until(s.t, func() error {
-		if w.Over() {
+		if w.HasEnded() {
 			s.t.Fatalf("the worker of %s has ended", release)
 		}
 		if !s.registered(w.key) {
@@ -72,7 +72,7 @@ func python(t *testing.T, release string) string {
 	venv := filepath.Join(venvs, release)
 	path := filepath.Join(venv, "bin", "python")
 	if _, err := os.Stat(path); err != nil {
-		process.Missing(t, fmt.Sprintf("ai-dynamo-runtime %[1]s is not installed in %[2]s: "+
+		process.FailOrSkip(t, fmt.Sprintf("ai-dynamo-runtime %[1]s is not installed in %[2]s: "+
 			"python3 -m venv %[2]s && %[2]s/bin/pip install ai-dynamo-runtime==%[1]s (DYNAMO_VENVS names another directory)",
 			release, venv))
 	}

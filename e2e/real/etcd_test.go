@@ -33,7 +33,7 @@ type etcd struct {
 }
 
 // member starts a member of a cluster; initial lists the others, as name=URL pairs.
-func member(t *testing.T, name, initial string, flags ...string) *etcd {
+func newMember(t *testing.T, name, initial string, flags ...string) *etcd {
 	t.Helper()
 	e := &etcd{url: "http://" + process.FreeAddress(t), peer: "http://" + process.FreeAddress(t)}
 	if initial != "" {
@@ -50,7 +50,7 @@ func member(t *testing.T, name, initial string, flags ...string) *etcd {
 func (e *etcd) start(t *testing.T) *etcd {
 	t.Helper()
 	e.launch(t)
-	return e.answers(t)
+	return e.waitUntilServing(t)
 }
 
 func (e *etcd) launch(t *testing.T) {
@@ -58,7 +58,7 @@ func (e *etcd) launch(t *testing.T) {
 	e.Process = process.Start(t, nil, process.Installed(t, "etcd", "etcd-server"), e.args...)
 }
 
-func (e *etcd) answers(t *testing.T) *etcd {
+func (e *etcd) waitUntilServing(t *testing.T) *etcd {
 	t.Helper()
 	testutil.Until(t, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -79,22 +79,22 @@ func (e *etcd) register(t *testing.T, ec *clientv3.Client, id uint64) {
 }
 
 // program runs the program at a comma list of endpoints.
-func program(t *testing.T, endpoints string, env []string, args ...string) *metrics {
+func startAtEtcd(t *testing.T, endpoints string, env []string, args ...string) *metrics {
 	t.Helper()
 	args = append([]string{"--host", "127.0.0.1", "--metrics-port", "0", "--nats-server", "none", "--component", "backend", "--etcd-endpoints", endpoints}, args...)
 	p := process.Start(t, env, filepath.Join(bin, "metrics"), args...)
-	return &metrics{p, "http://" + strings.TrimSuffix(p.Says("Prometheus metrics server started at "), "/metrics")}
+	return &metrics{p, "http://" + strings.TrimSuffix(p.WaitForLine("Prometheus metrics server started at "), "/metrics")}
 }
 
 // seesWorkers waits until the program is ready in every respect, and shows so many silent workers.
-func (m *metrics) seesWorkers(n int) {
+func (m *metrics) waitForSilentWorkers(n int) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
 		text, err := get(m.url + "/metrics?standby=1")
 		if err != nil {
 			return err
 		}
-		if got := process.ParsePage(text)[silentWorkers]; got != strconv.Itoa(n) {
+		if got := process.ParseSamples(text)[silentWorkers]; got != strconv.Itoa(n) {
 			return fmt.Errorf("%s silent workers, want %d", got, n)
 		}
 		_, err = get(m.url + "/-/ready?strict=true")
@@ -104,38 +104,38 @@ func (m *metrics) seesWorkers(n int) {
 
 const silentWorkers = `llm_workers{component="backend",endpoint="generate",state="silent"}`
 
-func TestALearnerAmongTheEndpointsOfEtcd(t *testing.T) {
+func TestEtcdLearnerAmongTheEndpoints(t *testing.T) {
 	t.Parallel()
-	voter := member(t, "a", "").start(t)
-	learner := member(t, "l", "a="+voter.peer, "--initial-cluster-state", "existing")
+	voter := newMember(t, "a", "").start(t)
+	learner := newMember(t, "l", "a="+voter.peer, "--initial-cluster-state", "existing")
 	if _, err := voter.ec.MemberAddAsLearner(t.Context(), []string{learner.peer}); err != nil {
 		t.Fatal(err)
 	}
 	learner.start(t)
 	voter.register(t, voter.ec, 0x11)
 	voter.register(t, voter.ec, 0x12)
-	pair := []*metrics{program(t, learner.url+","+voter.url, nil, "--standby"), program(t, voter.url+","+learner.url, nil, "--standby")}
+	pair := []*metrics{startAtEtcd(t, learner.url+","+voter.url, nil, "--standby"), startAtEtcd(t, voter.url+","+learner.url, nil, "--standby")}
 	for _, m := range pair {
-		m.seesWorkers(2)
+		m.waitForSilentWorkers(2)
 	}
-	leader, other := oneLeads(t, pair[0], pair[1])
-	other.Says("Standing by: ")
+	leader, other := waitForOneLeader(t, pair[0], pair[1])
+	other.WaitForLine("Standing by: ")
 	leader.Terminate()
-	other.leads(true)
+	other.waitUntilLeading(true)
 }
 
-// TestAMemberWithoutALeaderAmongTheEndpointsOfEtcd is one that has lost the others. Here those
+// TestEtcdMemberWithoutLeaderAmongTheEndpoints is one that has lost the others. Here those
 // were another cluster's, which is passed over, too.
-func TestAMemberWithoutALeaderAmongTheEndpointsOfEtcd(t *testing.T) {
+func TestEtcdMemberWithoutLeaderAmongTheEndpoints(t *testing.T) {
 	t.Parallel()
-	good := member(t, "a", "").start(t)
+	good := newMember(t, "a", "").start(t)
 	good.register(t, good.ec, 0x11)
-	x := member(t, "x", "")
-	y := member(t, "y", "x="+x.peer)
+	x := newMember(t, "x", "")
+	y := newMember(t, "y", "x="+x.peer)
 	x.args[len(x.args)-1] += ",y=" + y.peer
 	x.launch(t)
 	y.start(t)
-	x.answers(t)
+	x.waitUntilServing(t)
 	y.Kill()
 	testutil.Until(t, func() error {
 		status, err := x.ec.Status(t.Context(), x.url)
@@ -144,21 +144,21 @@ func TestAMemberWithoutALeaderAmongTheEndpointsOfEtcd(t *testing.T) {
 		}
 		return err
 	})
-	pair := []*metrics{program(t, x.url+","+good.url, nil, "--standby"), program(t, good.url+","+x.url, nil, "--standby")}
+	pair := []*metrics{startAtEtcd(t, x.url+","+good.url, nil, "--standby"), startAtEtcd(t, good.url+","+x.url, nil, "--standby")}
 	for _, m := range pair {
-		m.seesWorkers(1)
+		m.waitForSilentWorkers(1)
 	}
-	leader, other := oneLeads(t, pair[0], pair[1])
-	other.Says("Standing by: ")
+	leader, other := waitForOneLeader(t, pair[0], pair[1])
+	other.WaitForLine("Standing by: ")
 	leader.Terminate()
-	other.leads(true)
+	other.waitUntilLeading(true)
 }
 
 // user is of an etcd with authentication, in the program's environment.
-var user = []string{"ETCD_AUTH_USERNAME=root", "ETCD_AUTH_PASSWORD=s3cret"}
+var etcdUser = []string{"ETCD_AUTH_USERNAME=root", "ETCD_AUTH_PASSWORD=s3cret"}
 
 // lock has an etcd want that user, and returns a client that has logged in.
-func (e *etcd) lock(t *testing.T) *clientv3.Client {
+func (e *etcd) enableAuth(t *testing.T) *clientv3.Client {
 	t.Helper()
 	_, err1 := e.ec.UserAdd(t.Context(), "root", "s3cret")
 	_, err2 := e.ec.RoleAdd(t.Context(), "root")
@@ -175,19 +175,19 @@ func (e *etcd) lock(t *testing.T) *clientv3.Client {
 	return ec
 }
 
-// TestATokenOfEtcdThatExpiresInAnOutage is of no use for a new one: 3.4 refuses a login with it.
-func TestATokenOfEtcdThatExpiresInAnOutage(t *testing.T) {
+// TestEtcdTokenExpiresInAnOutage is of no use for a new one: 3.4 refuses a login with it.
+func TestEtcdTokenExpiresInAnOutage(t *testing.T) {
 	t.Parallel()
-	e := member(t, "a", "", "--auth-token-ttl", "2").start(t)
-	root := e.lock(t)
+	e := newMember(t, "a", "", "--auth-token-ttl", "2").start(t)
+	root := e.enableAuth(t)
 	e.register(t, root, 0x11)
 	way := process.NewProxy(t, strings.TrimPrefix(e.url, "http://"))
-	m := program(t, "http://"+way.Address, user)
-	m.seesWorkers(1)
-	m.leads(true)
+	m := startAtEtcd(t, "http://"+way.Address, etcdUser)
+	m.waitForSilentWorkers(1)
+	m.waitUntilLeading(true)
 	way.Cut()
-	m.has(map[string]string{`dynamo_metrics_connected{system="etcd"}`: "0"})
-	m.leads(false)              // ten seconds: more than the token lives
+	m.waitForSamples(map[string]string{`dynamo_metrics_connected{system="etcd"}`: "0"})
+	m.waitUntilLeading(false)   // ten seconds: more than the token lives
 	fresh, err := clientv3.New( // the test's own token has expired, too
 		clientv3.Config{Endpoints: []string{e.url}, Username: "root", Password: "s3cret", Logger: zap.NewNop()})
 	if err != nil {
@@ -195,47 +195,47 @@ func TestATokenOfEtcdThatExpiresInAnOutage(t *testing.T) {
 	}
 	t.Cleanup(func() { fresh.Close() })
 	e.register(t, fresh, 0x12)
-	way.Mend()
-	m.seesWorkers(2)
-	m.leads(true)
+	way.Restore()
+	m.waitForSilentWorkers(2)
+	m.waitUntilLeading(true)
 }
 
-func TestRenewalsAreNoLoginsAtEtcd(t *testing.T) {
+func TestEtcdLeaseRenewalsDoNotLogIn(t *testing.T) {
 	t.Parallel()
-	e := member(t, "a", "").start(t)
-	e.lock(t)
-	m := program(t, e.url, user, "--standby")
-	m.seesNothing()
-	other := program(t, e.url, user, "--standby")
-	other.Says("Standing by: ")
-	other.seesNothing()
-	logins, renewals := e.count(t, "Authenticate"), e.received(t, "LeaseKeepAlive")
+	e := newMember(t, "a", "").start(t)
+	e.enableAuth(t)
+	m := startAtEtcd(t, e.url, etcdUser, "--standby")
+	m.waitUntilReady()
+	other := startAtEtcd(t, e.url, etcdUser, "--standby")
+	other.WaitForLine("Standing by: ")
+	other.waitUntilReady()
+	logins, renewals := e.startedCalls(t, "Authenticate"), e.receivedMessages(t, "LeaseKeepAlive")
 	testutil.Until(t, func() error {
-		if n := e.received(t, "LeaseKeepAlive") - renewals; n < 10 {
+		if n := e.receivedMessages(t, "LeaseKeepAlive") - renewals; n < 10 {
 			return fmt.Errorf("%d renewals, want ten", n)
 		}
 		return nil
 	})
-	if now := e.count(t, "Authenticate"); now != logins {
+	if now := e.startedCalls(t, "Authenticate"); now != logins {
 		t.Errorf("%d logins, and %d before ten renewals", now, logins)
 	}
 	t.Logf("%d logins in all", logins)
 }
 
 // seesNothing waits until the program is ready in every respect.
-func (m *metrics) seesNothing() {
+func (m *metrics) waitUntilReady() {
 	m.T.Helper()
 	testutil.Until(m.T, func() error { _, err := get(m.url + "/-/ready?strict=true"); return err })
 }
 
 // count is how many calls of a method were begun.
-func (e *etcd) count(t *testing.T, method string) int {
+func (e *etcd) startedCalls(t *testing.T, method string) int {
 	t.Helper()
 	return e.sum(t, `grpc_server_started_total\{grpc_method="`+method+`"[^}]*\} (\d+)`)
 }
 
 // received is how many messages the streams of a method have brought.
-func (e *etcd) received(t *testing.T, method string) int {
+func (e *etcd) receivedMessages(t *testing.T, method string) int {
 	t.Helper()
 	return e.sum(t, `grpc_server_msg_received_total\{grpc_method="`+method+`"[^}]*\} (\d+)`)
 }
@@ -253,36 +253,36 @@ func (e *etcd) sum(t *testing.T, pattern string) (n int) {
 	return n
 }
 
-// TestAnEtcdThatLosesItsDataBehindItsOwnProxy comes back empty, while the proxy keeps the
+// TestEtcdLosesItsDataBehindItsGRPCProxy comes back empty, while the proxy keeps the
 // program's connection.
-func TestAnEtcdThatLosesItsDataBehindItsOwnProxy(t *testing.T) {
+func TestEtcdLosesItsDataBehindItsGRPCProxy(t *testing.T) {
 	t.Parallel()
-	e := member(t, "a", "").start(t)
+	e := newMember(t, "a", "").start(t)
 	address := process.FreeAddress(t)
 	process.Start(t, nil, process.Installed(t, "etcd", "etcd-server"), "grpc-proxy", "start", "--endpoints="+e.url, "--listen-addr="+address,
 		"--metrics-addr", "http://"+process.FreeAddress(t))
 	for id := range uint64(5) {
 		e.register(t, e.ec, 0x100+id)
 	}
-	m := program(t, "http://"+address, nil)
-	m.seesWorkers(5)
-	m.leads(true)
+	m := startAtEtcd(t, "http://"+address, nil)
+	m.waitForSilentWorkers(5)
+	m.waitUntilLeading(true)
 	e.Kill()
 	if err := os.RemoveAll(e.args[3]); err != nil {
 		t.Fatal(err)
 	}
 	e.start(t)
 	e.register(t, e.ec, 0x999)
-	m.seesWorkers(1)
+	m.waitForSilentWorkers(1)
 	e.register(t, e.ec, 0x998)
-	m.seesWorkers(2)
-	m.leads(true)
+	m.waitForSilentWorkers(2)
+	m.waitUntilLeading(true)
 }
 
-// TestLargeValuesInEtcd are read a few at a time, and kept for no longer than that.
-func TestLargeValuesInEtcd(t *testing.T) {
+// TestEtcdLargeValues are read a few at a time, and kept for no longer than that.
+func TestEtcdLargeValues(t *testing.T) {
 	t.Parallel()
-	e := member(t, "a", "").start(t)
+	e := newMember(t, "a", "").start(t)
 	e.register(t, e.ec, 0x11)
 	const cards = 200
 	fat := strings.Repeat("x", 1_400_000)
@@ -295,26 +295,26 @@ func TestLargeValuesInEtcd(t *testing.T) {
 	for i := range cards {
 		put(i)
 	}
-	m := program(t, e.url, nil)
-	m.seesWorkers(1)
+	m := startAtEtcd(t, e.url, nil)
+	m.waitForSilentWorkers(1)
 	const rejected = `dynamo_metrics_rejected_messages_total{kind="card",reason="size"}`
-	m.has(map[string]string{rejected: strconv.Itoa(cards)})
+	m.waitForSamples(map[string]string{rejected: strconv.Itoa(cards)})
 	for i := range 50 {
 		put(i)
 	}
-	m.has(map[string]string{rejected: strconv.Itoa(cards + 50)})
-	peak := peakOf(t, m.Pid())
+	m.waitForSamples(map[string]string{rejected: strconv.Itoa(cards + 50)})
+	peak := peakMemory(t, m.Pid())
 	t.Logf("%d cards of 1.4 MB listed, and 50 watched: peak memory %d MiB", cards, peak>>20)
 	if peak > 128<<20 {
 		t.Errorf("peak memory %d MiB", peak>>20)
 	}
-	if n := len(m.Said("A key of the registry is not read")); n != 1 {
+	if n := len(m.LinesWith("A key of the registry is not read")); n != 1 {
 		t.Errorf("the log names %d keys, want one", n)
 	}
 }
 
 // peakOf is the most memory that a process has had, in bytes.
-func peakOf(t *testing.T, pid int) int {
+func peakMemory(t *testing.T, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -49,7 +49,7 @@ func (s *servers) publisher(release string, env ...string) *publisher {
 	file := filepath.Join(s.t.TempDir(), "values.json")
 	p := process.Start(s.t, append(s.env(), env...), python(s.t, release), filepath.Join("testdata", "event_worker.py"),
 		"dynamo", "backend", modelDir(s.t), file)
-	text := p.Says("id: ")
+	text := p.WaitForLine("id: ")
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		s.t.Fatalf("the worker says %q, want its id: %v", text, err)
@@ -83,23 +83,23 @@ func (p *publisher) publish(values string) {
 }
 
 // series is the name of a series of the worker.
-func (p *publisher) series(name string) string {
+func (p *publisher) seriesOf(name string) string {
 	return fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, name, p.id)
 }
 
 // hears waits until the program gets what the worker publishes of its load: a message
 // that comes before a ZeroMQ subscriber has connected is lost.
-func (m *metrics) hears(p *publisher) {
+func (m *metrics) waitForLoad(p *publisher) {
 	m.T.Helper()
 	used := 0
 	testutil.Until(m.T, func() error {
 		used++
 		p.publish(fmt.Sprintf(`{"load": {"kv_used_blocks": %d}}`, used))
-		page, err := m.page()
+		page, err := m.scrape()
 		if err != nil {
 			return err
 		}
-		if _, found := page[p.series("llm_kv_blocks_active")]; !found {
+		if _, found := page[p.seriesOf("llm_kv_blocks_active")]; !found {
 			return fmt.Errorf("no load of worker %d after %d", p.id, used)
 		}
 		return nil
@@ -107,14 +107,14 @@ func (m *metrics) hears(p *publisher) {
 }
 
 // passes waits until the worker has made some forward passes.
-func (m *metrics) passes(p *publisher, n int) {
+func (m *metrics) waitForPasses(p *publisher, n int) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		page, err := m.page()
+		page, err := m.scrape()
 		if err != nil {
 			return err
 		}
-		got := page[p.series("llm_forward_passes_total")]
+		got := page[p.seriesOf("llm_forward_passes_total")]
 		if done, err := strconv.Atoi(got); err != nil || done < n {
 			return fmt.Errorf("%q forward passes of worker %d, want %d", got, p.id, n)
 		}
@@ -123,7 +123,7 @@ func (m *metrics) passes(p *publisher, n int) {
 }
 
 // lists reports whether the worker is registered.
-func (s *servers) lists(p *publisher) bool {
+func (s *servers) isRegistered(p *publisher) bool {
 	s.t.Helper()
 	if s.files == "" {
 		return s.registered(fmt.Sprintf("v1/instances/dynamo/backend/generate/%x", p.id))
@@ -136,21 +136,21 @@ func (s *servers) lists(p *publisher) bool {
 }
 
 // forgets waits until nothing on the page is about the worker.
-func (m *metrics) forgets(p *publisher) {
+func (m *metrics) waitUntilForgotten(p *publisher) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		page, err := m.page()
+		page, err := m.scrape()
 		if err != nil {
 			return err
 		}
-		if series := page.about(p.id); len(series) > 0 {
+		if series := page.ofWorker(p.id); len(series) > 0 {
 			return fmt.Errorf("of a worker that is gone there is\n%s", strings.Join(series, "\n"))
 		}
 		return nil
 	})
 }
 
-func TestThePageIsWhatRealWorkersPublish(t *testing.T) {
+func TestPublishedEventsAreShown(t *testing.T) {
 	t.Parallel()
 	for _, of := range []struct {
 		release, a, b, golden string
@@ -168,21 +168,21 @@ func TestThePageIsWhatRealWorkersPublish(t *testing.T) {
 			a, b := s.publisher(of.release), s.publisher(of.release)
 			workers := names{"A": a.id, "B": b.id}
 			m := s.metrics("--poll-interval", "0.2")
-			m.polls(2)
+			m.waitForPolls(2)
 			a.publish(of.a)
 			b.publish(of.b)
-			t.Logf("with two workers of ai-dynamo-runtime %s:\n%s", of.release, ours(m.holds(of.golden, workers)))
+			t.Logf("with two workers of ai-dynamo-runtime %s:\n%s", of.release, withoutGoMetrics(m.waitForGoldenSubset(of.golden, workers)))
 
 			a.Signal(syscall.SIGTERM)
-			m.forgets(a)
+			m.waitUntilForgotten(a)
 			b.Kill()
-			m.forgets(b)
+			m.waitUntilForgotten(b)
 		})
 	}
 }
 
 // planes are the ways from a worker of 1.6.1 to the program.
-var planes = []struct {
+var eventPlanes = []struct {
 	name  string
 	start func(*servers)
 	env   []string // of workers
@@ -194,9 +194,9 @@ var planes = []struct {
 }
 
 // onEachPlane runs a test with two workers of 1.6.1 on each plane at the same time.
-func onEachPlane(t *testing.T, test func(s *servers, m *metrics, a, b *publisher)) {
+func forEachPlane(t *testing.T, test func(s *servers, m *metrics, a, b *publisher)) {
 	t.Parallel()
-	for _, plane := range planes {
+	for _, plane := range eventPlanes {
 		t.Run(plane.name, func(t *testing.T) {
 			t.Parallel()
 			python(t, "1.6.1")
@@ -208,37 +208,37 @@ func onEachPlane(t *testing.T, test func(s *servers, m *metrics, a, b *publisher
 	}
 }
 
-func TestThePageIsWhatRealWorkersPublishOnEachPlane(t *testing.T) {
-	onEachPlane(t, func(_ *servers, m *metrics, a, b *publisher) {
+func TestPublishedEventsAreShownOnEachPlane(t *testing.T) {
+	forEachPlane(t, func(_ *servers, m *metrics, a, b *publisher) {
 		workers := names{"A": a.id, "B": b.id}
-		m.hears(a)
-		m.hears(b)
+		m.waitForLoad(a)
+		m.waitForLoad(b)
 		a.publish(activeA)
 		b.publish(activeB)
 		// A worker without work says so once a second: then its passes are heard, too.
-		m.T.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", ours(m.holds("active-loads", workers)))
+		m.T.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", withoutGoMetrics(m.waitForGoldenSubset("active-loads", workers)))
 
 		a.publish(passA)
-		m.holds("at-work", workers)
-		m.passes(a, 20)
+		m.waitForGoldenSubset("at-work", workers)
+		m.waitForPasses(a, 20)
 		a.publish(`{}`)
-		said := a.Says("forward passes: ")
+		said := a.WaitForLine("forward passes: ")
 		passes, err := strconv.Atoi(said)
 		if err != nil {
 			m.T.Fatalf("the worker says %q, want the number of its forward passes: %v", said, err)
 		}
-		m.holds("active-loads", workers)
-		page, err := m.page()
+		m.waitForGoldenSubset("active-loads", workers)
+		page, err := m.scrape()
 		if err != nil {
 			m.T.Fatal(err)
 		}
 		for series, want := range map[string]int{
-			a.series("llm_forward_passes_total"):                passes,
-			a.series("llm_forward_pass_prefill_tokens_total"):   passes * prefillTokens,
-			a.series("llm_forward_pass_decode_tokens_total"):    passes * decodeRequests,
-			a.series("llm_forward_passes_missed_total"):         0,
-			b.series("llm_forward_passes_total"):                0,
-			a.series("llm_forward_pass_duration_seconds_count"): passes,
+			a.seriesOf("llm_forward_passes_total"):                passes,
+			a.seriesOf("llm_forward_pass_prefill_tokens_total"):   passes * prefillTokens,
+			a.seriesOf("llm_forward_pass_decode_tokens_total"):    passes * decodeRequests,
+			a.seriesOf("llm_forward_passes_missed_total"):         0,
+			b.seriesOf("llm_forward_passes_total"):                0,
+			a.seriesOf("llm_forward_pass_duration_seconds_count"): passes,
 		} {
 			if got := page[series]; got != strconv.Itoa(want) {
 				m.T.Errorf("%s: got %q, want %d", series, got, want)
@@ -247,17 +247,17 @@ func TestThePageIsWhatRealWorkersPublishOnEachPlane(t *testing.T) {
 	})
 }
 
-func TestAWorkerIsGoneWithItsRegistrationOnEachPlane(t *testing.T) {
-	onEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
-		m.hears(a)
-		m.hears(b)
+func TestPublishedWorkerGoneWithItsRegistration(t *testing.T) {
+	forEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
+		m.waitForLoad(a)
+		m.waitForLoad(b)
 		a.Signal(syscall.SIGTERM)
-		m.forgets(a)
+		m.waitUntilForgotten(a)
 		a.Kill()
 		b.Kill()
-		m.forgets(b)
+		m.waitUntilForgotten(b)
 		// The last worker's files stay: there is none left to remove them.
-		if left := s.files != ""; s.lists(b) != left {
+		if left := s.files != ""; s.isRegistered(b) != left {
 			m.T.Errorf("worker %x is registered: %v, want %v", b.id, !left, left)
 		}
 	})
@@ -265,27 +265,27 @@ func TestAWorkerIsGoneWithItsRegistrationOnEachPlane(t *testing.T) {
 
 // A worker that has slept for too long goes on with its work and is never registered
 // again: neither etcd's lease nor a file comes back.
-func TestAWorkerThatWakesUpWithoutItsRegistrationIsNotShownOnEachPlane(t *testing.T) {
-	onEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
-		m.hears(a)
-		m.hears(b)
+func TestPublishedWorkerResumedWithoutRegistration(t *testing.T) {
+	forEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
+		m.waitForLoad(a)
+		m.waitForLoad(b)
 		a.Signal(syscall.SIGSTOP)
-		m.forgets(a)
+		m.waitUntilForgotten(a)
 		// The files of a sleeper are removed by other workers, some time after they are
 		// too old. Until then it can come back.
 		testutil.Until(m.T, func() error {
-			if s.lists(a) {
+			if s.isRegistered(a) {
 				return fmt.Errorf("worker %x is still registered", a.id)
 			}
 			return nil
 		})
 		a.Signal(syscall.SIGCONT)
 		a.publish(passA)
-		a.Says("at work")
+		a.WaitForLine("at work")
 		b.publish(passA)
-		m.passes(b, 10)
-		m.forgets(a)
-		if s.lists(a) {
+		m.waitForPasses(b, 10)
+		m.waitUntilForgotten(a)
+		if s.isRegistered(a) {
 			m.T.Errorf("worker %x is registered again", a.id)
 		}
 	})

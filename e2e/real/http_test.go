@@ -32,7 +32,7 @@ func get(url string) (string, error) {
 }
 
 // answers waits until url answers with 200.
-func answers(t *testing.T, url string) {
+func waitUntilServing(t *testing.T, url string) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		_, err := get(url)

@@ -42,12 +42,12 @@ type kubernetesAPI struct {
 
 // collections are where the resources are, and of what kind.
 var collections = map[string]struct{ path, version, kind string }{
-	kubetest.Metadatas: {"/apis/nvidia.com/v1alpha1/namespaces/%s/dynamoworkermetadatas", "nvidia.com/v1alpha1", "DynamoWorkerMetadata"},
-	kubetest.Slices:    {"/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"},
-	kubetest.Leases:    {"/apis/coordination.k8s.io/v1/namespaces/%s/leases", "coordination.k8s.io/v1", "Lease"},
+	kubetest.WorkerMetadata: {"/apis/nvidia.com/v1alpha1/namespaces/%s/dynamoworkermetadatas", "nvidia.com/v1alpha1", "DynamoWorkerMetadata"},
+	kubetest.EndpointSlices: {"/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"},
+	kubetest.Leases:         {"/apis/coordination.k8s.io/v1/namespaces/%s/leases", "coordination.k8s.io/v1", "Lease"},
 }
 
-const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
+const definitionsPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 
 // startRealKubernetes starts an API server of no worker yet. Workers come to it with a
 // certificate, and the program by way of what plays kubectl proxy. Flags are etcd's.
@@ -68,7 +68,7 @@ func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 	admin := certificate(s.t, authority)
 	k := &kubernetesAPI{
 		t: s.t, etcd: store.etcd, url: "https://" + address, authority: authority,
-		http: &http.Client{Transport: certified(s.t, authority, admin)},
+		http: &http.Client{Transport: transportWith(s.t, authority, admin)},
 	}
 	config := kubeconfig(s.t, kubetest.Object{"server": k.url, "certificate-authority": authority.File("ca.crt")},
 		kubetest.Object{"client-certificate": authority.File("admin.crt"), "client-key": authority.File("admin.key")})
@@ -103,7 +103,7 @@ func certificate(t *testing.T, authority *testutil.Authority) tls.Certificate {
 }
 
 // certified is a way to servers of an authority, with a certificate for them.
-func certified(t *testing.T, authority *testutil.Authority, own tls.Certificate) *http.Transport {
+func transportWith(t *testing.T, authority *testutil.Authority, own tls.Certificate) *http.Transport {
 	t.Helper()
 	ca, err := os.ReadFile(authority.File("ca.crt"))
 	if err != nil {
@@ -119,7 +119,7 @@ func (k *kubernetesAPI) start() {
 	k.t.Helper()
 	k.running = process.Start(k.t, nil, k.command[0], k.command[1:]...)
 	testutil.Until(k.t, func() error {
-		if k.running.Over() {
+		if k.running.HasEnded() {
 			k.t.Fatal("the API server has ended")
 		}
 		_, _, err := k.ask(http.MethodGet, "/healthz", "", nil)
@@ -143,7 +143,7 @@ func (k *kubernetesAPI) define() {
 		if err != nil {
 			k.t.Fatal(err)
 		}
-		k.apply(definitions+strings.TrimSuffix(filepath.Base(file), ".yaml"), definition)
+		k.apply(definitionsPath+strings.TrimSuffix(filepath.Base(file), ".yaml"), definition)
 	}
 	for resource := range collections {
 		testutil.Until(k.t, func() error {
@@ -156,7 +156,7 @@ func (k *kubernetesAPI) define() {
 // undefine takes a definition away, and with it all objects.
 func (k *kubernetesAPI) undefine(name string) {
 	k.t.Helper()
-	if _, _, err := k.ask(http.MethodDelete, definitions+name, "", nil); err != nil {
+	if _, _, err := k.ask(http.MethodDelete, definitionsPath+name, "", nil); err != nil {
 		k.t.Error(err)
 	}
 }
@@ -284,7 +284,7 @@ func (k *kubernetesAPI) watch(resource, version string) *events {
 }
 
 // has waits for an event.
-func (e *events) has(t *testing.T, what string, is func(kubetest.Object) bool) (event kubetest.Object) {
+func (e *events) waitFor(t *testing.T, what string, is func(kubetest.Object) bool) (event kubetest.Object) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		e.mu.Lock()

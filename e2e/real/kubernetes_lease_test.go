@@ -15,7 +15,7 @@ import (
 
 // takeover is what a standby promises: the Lease of the leader, and three seconds. slack is
 // what a machine with other things to do may add.
-const takeover, slack = 13 * time.Second, time.Second
+const takeover, tolerance = 13 * time.Second, time.Second
 
 // lease is the only Lease, and its name.
 func (k *kubernetesAPI) lease() (name string, spec kubetest.Object) {
@@ -33,7 +33,7 @@ func (k *kubernetesAPI) lease() (name string, spec kubetest.Object) {
 }
 
 // at is a time that a Lease has.
-func at(t *testing.T, spec kubetest.Object, name string) time.Time {
+func leaseTime(t *testing.T, spec kubetest.Object, name string) time.Time {
 	t.Helper()
 	text, _ := spec[name].(string)
 	at, err := time.Parse(time.RFC3339Nano, text)
@@ -44,54 +44,54 @@ func at(t *testing.T, spec kubetest.Object, name string) time.Time {
 }
 
 // leads waits until the program does, or not.
-func (m *metrics) leads(leads bool) {
+func (m *metrics) waitUntilLeading(leads bool) {
 	m.T.Helper()
 	want := "0"
 	if leads {
 		want = "1"
 	}
-	m.has(map[string]string{"dynamo_metrics_leader": want})
+	m.waitForSamples(map[string]string{"dynamo_metrics_leader": want})
 }
 
-// TestALeaseOfKubernetesPassesToAStandby has the leader killed, and the next one end.
-func TestALeaseOfKubernetesPassesToAStandby(t *testing.T) {
-	s, k := nightly(t)
-	s.kube.registers("pod-0", 1)
+// TestKubernetesLeasePassesToAStandby has the leader killed, and the next one end.
+func TestKubernetesLeasePassesToAStandby(t *testing.T) {
+	s, k := startNightlyCluster(t)
+	s.kube.register("pod-0", 1)
 	s.kube.ready("pod-0", true)
-	first := s.inCluster("--standby")
-	first.leads(true)
-	second, third := s.inCluster("--standby"), s.inCluster("--standby")
+	first := s.startInCluster("--standby")
+	first.waitUntilLeading(true)
+	second, third := s.startInCluster("--standby"), s.startInCluster("--standby")
 	for _, m := range []*metrics{second, third} {
-		m.Says("Standing by: ")
-		m.leads(false)
+		m.WaitForLine("Standing by: ")
+		m.waitUntilLeading(false)
 	}
 	first.Kill()
 	died := time.Now()
 	_, before := k.lease()
-	next, other := oneLeads(t, second, third)
+	next, other := waitForOneLeader(t, second, third)
 	took := time.Since(died)
 	t.Logf("taken over %v after the leader was killed", took.Round(time.Millisecond))
-	if took > takeover+slack {
+	if took > takeover+tolerance {
 		t.Errorf("taken over after %v, want %v", took, takeover)
 	}
-	next.has(silent("1"))
-	other.leads(false)
+	next.waitForSamples(silentCount("1"))
+	other.waitUntilLeading(false)
 	_, after := k.lease()
 	if after["holderIdentity"] == before["holderIdentity"] || after["leaseTransitions"] != float64(1) {
 		t.Errorf("the lease %v follows %v, want another holder and one transition", after, before)
 	}
-	if alone := at(t, after, "acquireTime").Sub(at(t, before, "renewTime")); alone < 10*time.Second {
+	if alone := leaseTime(t, after, "acquireTime").Sub(leaseTime(t, before, "renewTime")); alone < 10*time.Second {
 		t.Errorf("the lease was taken %v after it was renewed: its holder might have lived", alone)
 	}
 	began := time.Now()
 	next.Signal(syscall.SIGTERM)
-	other.leads(true)
+	other.waitUntilLeading(true)
 	took = time.Since(began)
 	t.Logf("taken over %v after the leader was told to end", took.Round(time.Millisecond))
-	if took > time.Second+slack {
+	if took > time.Second+tolerance {
 		t.Errorf("taken over after %v from a leader that ended, want a second", took)
 	}
-	if code := next.Ends(); code != 0 {
+	if code := next.Wait(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	other.Terminate()
@@ -101,11 +101,11 @@ func TestALeaseOfKubernetesPassesToAStandby(t *testing.T) {
 }
 
 // oneLeads waits until one of two programs does.
-func oneLeads(t *testing.T, a, b *metrics) (leader, other *metrics) {
+func waitForOneLeader(t *testing.T, a, b *metrics) (leader, other *metrics) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		for _, pair := range [][2]*metrics{{a, b}, {b, a}} {
-			p, err := pair[0].page()
+			p, err := pair[0].scrape()
 			if err != nil {
 				return err
 			}
@@ -119,22 +119,22 @@ func oneLeads(t *testing.T, a, b *metrics) (leader, other *metrics) {
 	return leader, other
 }
 
-// TestOfManyStandbysOneHoldsTheLeaseOfKubernetes starts them all at once.
-func TestOfManyStandbysOneHoldsTheLeaseOfKubernetes(t *testing.T) {
-	s, k := nightly(t)
+// TestKubernetesLeaseIsHeldByOneOfManyStandbys starts them all at once.
+func TestKubernetesLeaseIsHeldByOneOfManyStandbys(t *testing.T) {
+	s, k := startNightlyCluster(t)
 	programs := make([]*metrics, 4)
 	for i := range programs {
-		programs[i] = s.inCluster("--standby")
+		programs[i] = s.startInCluster("--standby")
 	}
 	leaders := 0
 	for _, m := range programs {
 		testutil.Until(t, func() error {
-			p, err := m.page()
+			p, err := m.scrape()
 			if err == nil && p["dynamo_metrics_leader"] == "1" {
 				leaders++
 				return nil
 			}
-			if len(m.Said("Standing by: ")) == 0 {
+			if len(m.LinesWith("Standing by: ")) == 0 {
 				return fmt.Errorf("it neither leads nor stands by (%v)", err)
 			}
 			return nil
@@ -147,12 +147,12 @@ func TestOfManyStandbysOneHoldsTheLeaseOfKubernetes(t *testing.T) {
 	t.Logf("the lease was created once, and refused with 409 to %d", refused)
 }
 
-// TestAChangeOfTheLeaseOfKubernetesIsAConflict writes into it as kubectl edit does, and as
+// TestKubernetesLeaseChangeIsAConflict writes into it as kubectl edit does, and as
 // another holder. What is held is the Lease as the program has written it: it takes it again.
-func TestAChangeOfTheLeaseOfKubernetesIsAConflict(t *testing.T) {
-	s, k := nightly(t)
-	m := s.inCluster()
-	m.leads(true)
+func TestKubernetesLeaseChangeIsAConflict(t *testing.T) {
+	s, k := startNightlyCluster(t)
+	m := s.startInCluster()
+	m.waitUntilLeading(true)
 	name, _ := k.lease()
 	write := func(o kubetest.Object) {
 		t.Helper()
@@ -162,7 +162,7 @@ func TestAChangeOfTheLeaseOfKubernetesIsAConflict(t *testing.T) {
 	lost := func(n int) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if said := m.Said("Lost the lease of the unique instance"); len(said) != n {
+			if said := m.LinesWith("Lost the lease of the unique instance"); len(said) != n {
 				return fmt.Errorf("%q, want %d lines", said, n)
 			}
 			return nil
@@ -173,11 +173,11 @@ func TestAChangeOfTheLeaseOfKubernetesIsAConflict(t *testing.T) {
 	if n := k.proxy.count(http.StatusConflict, http.MethodPut, "/"+name); n == 0 {
 		t.Error("no update was refused with 409")
 	}
-	m.leads(true)
+	m.waitUntilLeading(true)
 	write(kubetest.Object{"spec": kubetest.Object{"holderIdentity": "thief"}})
 	lost(2)
-	m.leads(false)
-	m.leads(true) // the thief does not renew it
+	m.waitUntilLeading(false)
+	m.waitUntilLeading(true) // the thief does not renew it
 	if _, spec := k.lease(); spec["holderIdentity"] == "thief" {
 		t.Errorf("the lease is still %v", spec)
 	}

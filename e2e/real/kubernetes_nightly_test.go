@@ -18,7 +18,7 @@ import (
 
 // nightly is a cluster of Kubernetes' own API machinery, for what the tests' own API
 // server cannot prove. Flags are etcd's.
-func nightly(t *testing.T, flags ...string) (*servers, *kubernetesAPI) {
+func startNightlyCluster(t *testing.T, flags ...string) (*servers, *kubernetesAPI) {
 	t.Helper()
 	t.Parallel()
 	if !realKubernetes() {
@@ -30,9 +30,9 @@ func nightly(t *testing.T, flags ...string) (*servers, *kubernetesAPI) {
 
 // registers writes what a worker in a pod would of itself: that it serves
 // backend/generate. There is no such worker, so it stays silent.
-func (c *cluster) registers(pod string, id int) {
+func (c *cluster) register(pod string, id int) {
 	endpoint := fmt.Sprintf("dynamo/backend/generate/%x", id)
-	c.api.Put(kubetest.Metadatas, kubetest.Object{
+	c.api.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": pod, "namespace": inNamespace, "ownerReferences": []any{
 			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid(pod), "controller": true, "blockOwnerDeletion": false}}},
 		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{endpoint: kubetest.Object{
@@ -44,23 +44,23 @@ func (c *cluster) registers(pod string, id int) {
 
 // silent is how many workers there are of whose load nothing is known; empty: there are
 // no workers.
-func silent(n string) map[string]string {
+func silentCount(n string) map[string]string {
 	return map[string]string{`llm_workers{component="backend",endpoint="generate",state="silent"}`: n}
 }
 
-// TestKubernetesTellsAnEmptiedMapAsNull has a real worker of 1.6.1 take leave.
-func TestKubernetesTellsAnEmptiedMapAsNull(t *testing.T) {
-	s, k := nightly(t)
+// TestKubernetesSendsAnEmptiedMapAsNull has a real worker of 1.6.1 take leave.
+func TestKubernetesSendsAnEmptiedMapAsNull(t *testing.T) {
+	s, k := startNightlyCluster(t)
 	python(t, "1.6.1")
-	m := s.inCluster()
-	a := s.inPod("1.6.1", "worker-0")
+	m := s.startInCluster()
+	a := s.startInPod("1.6.1", "worker-0")
 	s.kube.ready("worker-0", true)
-	m.hears(a)
-	heard := k.watch(kubetest.Metadatas, k.version(kubetest.Metadatas))
+	m.waitForLoad(a)
+	heard := k.watch(kubetest.WorkerMetadata, k.version(kubetest.WorkerMetadata))
 	a.Signal(syscall.SIGTERM)
-	m.forgets(a)
-	m.unreachable(0)
-	heard.has(t, "one with endpoints that are null, and a model card", func(event kubetest.Object) bool {
+	m.waitUntilForgotten(a)
+	m.waitForUnreachable(0)
+	heard.waitFor(t, "one with endpoints that are null, and a model card", func(event kubetest.Object) bool {
 		object, _ := event["object"].(kubetest.Object)
 		spec, _ := object["spec"].(kubetest.Object)
 		data, _ := spec["data"].(kubetest.Object)
@@ -70,25 +70,25 @@ func TestKubernetesTellsAnEmptiedMapAsNull(t *testing.T) {
 	})
 }
 
-// TestKubernetesListsManyWorkersInPages has the history of the list gone before its
+// TestKubernetesListIsPaginated has the history of the list gone before its
 // second page, too.
-func TestKubernetesListsManyWorkersInPages(t *testing.T) {
-	s, k := nightly(t)
+func TestKubernetesListIsPaginated(t *testing.T) {
+	s, k := startNightlyCluster(t)
 	const workers = 1201
 	var writing sync.WaitGroup
 	for first := range 8 { // at the same time
 		writing.Go(func() {
 			for i := first; i < workers; i += 8 {
 				pod := fmt.Sprintf("pod-%04d", i)
-				s.kube.registers(pod, i+1)
+				s.kube.register(pod, i+1)
 				s.kube.ready(pod, true)
 			}
 		})
 	}
 	writing.Wait()
-	m := s.inCluster()
-	m.has(silent(strconv.Itoa(workers)))
-	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+	m := s.startInCluster()
+	m.waitForSamples(silentCount(strconv.Itoa(workers)))
+	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		pages := k.proxy.asked(http.StatusOK, resource, "limit")
 		more := k.proxy.asked(http.StatusOK, resource, "limit", "continue")
 		if len(pages) != 3 || len(more) != 2 {
@@ -98,15 +98,15 @@ func TestKubernetesListsManyWorkersInPages(t *testing.T) {
 	m.Terminate()
 
 	var once sync.Once
-	k.proxy.hears(func(r *http.Request) {
+	k.proxy.setHook(func(r *http.Request) {
 		if r.URL.Query().Has("continue") {
 			once.Do(func() { s.kube.ready("pod-0000", false); k.compact() })
 		}
 	})
-	m = s.inCluster()
-	m.has(silent(strconv.Itoa(workers - 1)))
+	m = s.startInCluster()
+	m.waitForSamples(silentCount(strconv.Itoa(workers - 1)))
 	gone := 0
-	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} { // which was before the other is not known
+	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} { // which was before the other is not known
 		gone += len(k.proxy.asked(http.StatusGone, resource, "continue"))
 	}
 	if gone == 0 {
@@ -115,72 +115,72 @@ func TestKubernetesListsManyWorkersInPages(t *testing.T) {
 	t.Logf("%d workers listed in pages of 500; then, with the history gone, %d pages refused with 410, and %d workers", workers, gone, workers-1)
 }
 
-// TestAKubernetesAPIServerEndsAndTheFleetGoesOn kills it, and starts it again.
-func TestAKubernetesAPIServerEndsAndTheFleetGoesOn(t *testing.T) {
-	s, k := nightly(t)
+// TestKubernetesAPIServerRestartKeepsTheFleet kills it, and starts it again.
+func TestKubernetesAPIServerRestartKeepsTheFleet(t *testing.T) {
+	s, k := startNightlyCluster(t)
 	python(t, "1.6.1")
-	m := s.inCluster()
-	a := s.inPod("1.6.1", "worker-0")
+	m := s.startInCluster()
+	a := s.startInPod("1.6.1", "worker-0")
 	s.kube.ready("worker-0", true)
-	m.hears(a)
+	m.waitForLoad(a)
 	a.publish(activeA)
-	m.has(map[string]string{a.series("llm_kv_blocks_active"): "47", connected: "1"})
+	m.waitForSamples(map[string]string{a.seriesOf("llm_kv_blocks_active"): "47", connected: "1"})
 	k.kill()
-	m.Says("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
+	m.WaitForLine("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
 	a.publish(activeB)
-	m.has(map[string]string{a.series("llm_kv_blocks_active"): "10", connected: "0"})
+	m.waitForSamples(map[string]string{a.seriesOf("llm_kv_blocks_active"): "10", connected: "0"})
 	k.start()
-	m.has(map[string]string{a.series("llm_kv_blocks_active"): "10", connected: "1", "dynamo_metrics_leader": "1"})
-	m.Says("The Kubernetes API can be read again")
+	m.waitForSamples(map[string]string{a.seriesOf("llm_kv_blocks_active"): "10", connected: "1", "dynamo_metrics_leader": "1"})
+	m.WaitForLine("The Kubernetes API can be read again")
 	s.kube.ready("worker-0", false)
-	m.forgets(a)
+	m.waitUntilForgotten(a)
 	s.kube.ready("worker-0", true)
-	m.hears(a)
+	m.waitForLoad(a)
 }
 
-// TestWhatHappenedInAForgottenPastOfKubernetesIsSeen has the program away while workers
+// TestKubernetesCompactedHistoryIsRelisted has the program away while workers
 // come and go, the API server restart, and etcd forget its history.
-func TestWhatHappenedInAForgottenPastOfKubernetesIsSeen(t *testing.T) {
-	s, k := nightly(t)
+func TestKubernetesCompactedHistoryIsRelisted(t *testing.T) {
+	s, k := startNightlyCluster(t)
 	python(t, "1.6.1")
-	m := s.inCluster()
-	a := s.inPod("1.6.1", "worker-0")
+	m := s.startInCluster()
+	a := s.startInPod("1.6.1", "worker-0")
 	s.kube.ready("worker-0", true)
-	s.kube.registers("goes", 1)
+	s.kube.register("goes", 1)
 	s.kube.ready("goes", true)
-	m.hears(a)
+	m.waitForLoad(a)
 	a.publish(activeA)
-	m.has(silent("1"))
-	before := k.version(kubetest.Slices)
-	k.proxy.leave(true)
-	m.Says("The Kubernetes API cannot be read")
+	m.waitForSamples(silentCount("1"))
+	before := k.version(kubetest.EndpointSlices)
+	k.proxy.setAway(true)
+	m.WaitForLine("The Kubernetes API cannot be read")
 	s.kube.delete("goes")
 	for i := range 3 {
 		pod := fmt.Sprintf("comes-%d", i)
-		s.kube.registers(pod, i+2)
+		s.kube.register(pod, i+2)
 		s.kube.ready(pod, true)
 	}
 	k.compact()
 	k.kill()
 	k.start()
-	k.watch(kubetest.Slices, before).has(t, "ERROR with 410", func(event kubetest.Object) bool {
+	k.watch(kubetest.EndpointSlices, before).waitFor(t, "ERROR with 410", func(event kubetest.Object) bool {
 		return event["type"] == "ERROR" && event["object"].(kubetest.Object)["code"] == float64(http.StatusGone)
 	})
-	lists := len(k.proxy.asked(http.StatusOK, kubetest.Slices, "limit"))
-	k.proxy.leave(false)
-	m.has(silent("3"))
-	m.has(map[string]string{a.series("llm_kv_blocks_active"): "47"}) // nothing was cleared
-	if again := len(k.proxy.asked(http.StatusOK, kubetest.Slices, "limit")); again <= lists {
+	lists := len(k.proxy.asked(http.StatusOK, kubetest.EndpointSlices, "limit"))
+	k.proxy.setAway(false)
+	m.waitForSamples(silentCount("3"))
+	m.waitForSamples(map[string]string{a.seriesOf("llm_kv_blocks_active"): "47"}) // nothing was cleared
+	if again := len(k.proxy.asked(http.StatusOK, kubetest.EndpointSlices, "limit")); again <= lists {
 		t.Errorf("%d lists of slices after the watch was refused with 410, %d before", again, lists)
 	}
 }
 
 // quiet is longer than a watch may bring nothing before the program begins it anew.
-const quiet = 150 * time.Second
+const quietTime = 150 * time.Second
 
-// TestAQuietWatchOfKubernetesIsKept has nothing happen for a while but that the program
+// TestKubernetesQuietWatchIsKept has nothing happen for a while but that the program
 // renews its Lease, and so moves the versions on.
-func TestAQuietWatchOfKubernetesIsKept(t *testing.T) {
+func TestKubernetesQuietWatchIsKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		etcd      []string
 		watches   int // of each collection in that time
@@ -193,29 +193,29 @@ func TestAQuietWatchOfKubernetesIsKept(t *testing.T) {
 		"without": {nil, 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, k := nightly(t, c.etcd...)
-			s.kube.registers("pod-0", 1)
+			s, k := startNightlyCluster(t, c.etcd...)
+			s.kube.register("pod-0", 1)
 			s.kube.ready("pod-0", true)
-			m := s.inCluster()
-			m.has(silent("1"))
-			m.has(map[string]string{connected: "1"})
-			for began := time.Now(); time.Since(began) < quiet; time.Sleep(100 * time.Millisecond) {
-				if p, err := m.page(); err != nil || p[connected] != "1" {
+			m := s.startInCluster()
+			m.waitForSamples(silentCount("1"))
+			m.waitForSamples(map[string]string{connected: "1"})
+			for began := time.Now(); time.Since(began) < quietTime; time.Sleep(100 * time.Millisecond) {
+				if p, err := m.scrape(); err != nil || p[connected] != "1" {
 					t.Fatalf("after %v the API is not read (%v)", time.Since(began), err)
 				}
 			}
-			for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+			for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 				if n := len(k.proxy.asked(http.StatusOK, resource, "watch")); n != c.watches {
-					t.Errorf("%d watches of %s in %v, want %d", n, resource, quiet, c.watches)
+					t.Errorf("%d watches of %s in %v, want %d", n, resource, quietTime, c.watches)
 				}
 			}
-			k.proxy.leave(true)
-			m.Says("The Kubernetes API cannot be read")
-			k.proxy.leave(false)
-			m.has(map[string]string{connected: "1"})
-			for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+			k.proxy.setAway(true)
+			m.WaitForLine("The Kubernetes API cannot be read")
+			k.proxy.setAway(false)
+			m.waitForSamples(map[string]string{connected: "1"})
+			for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 				watches := k.proxy.asked(http.StatusOK, resource, "watch")
-				first, last := version(t, watches[0]), version(t, watches[len(watches)-1])
+				first, last := watchVersion(t, watches[0]), watchVersion(t, watches[len(watches)-1])
 				if c.bookmarks != (last > first) {
 					t.Errorf("a watch of %s from version %d was resumed from %d; with bookmarks %v", resource, first, last, c.bookmarks)
 				}
@@ -232,7 +232,7 @@ func TestAQuietWatchOfKubernetesIsKept(t *testing.T) {
 const connected = `dynamo_metrics_connected{system="kubernetes"}`
 
 // version is where a watch begins.
-func version(t *testing.T, query url.Values) int {
+func watchVersion(t *testing.T, query url.Values) int {
 	t.Helper()
 	n, err := strconv.Atoi(query.Get("resourceVersion"))
 	if err != nil {
@@ -244,32 +244,32 @@ func version(t *testing.T, query url.Values) int {
 // TestKubernetesRefusesAForeignCertificate has what plays kubectl proxy come with
 // another authority's.
 func TestKubernetesRefusesAForeignCertificate(t *testing.T) {
-	s, k := nightly(t)
-	s.kube.registers("pod-0", 1)
+	s, k := startNightlyCluster(t)
+	s.kube.register("pod-0", 1)
 	s.kube.ready("pod-0", true)
-	m := s.inCluster()
-	m.has(silent("1"))
+	m := s.startInCluster()
+	m.waitForSamples(silentCount("1"))
 	other := certificate(t, testutil.NewAuthority(t))
-	k.proxy.goes(certified(t, k.authority, other))
-	m.Says("401 Unauthorized: Unauthorized (the token is not, or no longer, good)")
-	m.has(silent("1"))
+	k.proxy.setTransport(transportWith(t, k.authority, other))
+	m.WaitForLine("401 Unauthorized: Unauthorized (the token is not, or no longer, good)")
+	m.waitForSamples(silentCount("1"))
 	s.kube.ready("pod-0", false)
-	k.proxy.goes(k.http.Transport)
-	m.has(silent(""))
-	m.Says("The Kubernetes API can be read again")
+	k.proxy.setTransport(k.http.Transport)
+	m.waitForSamples(silentCount(""))
+	m.WaitForLine("The Kubernetes API can be read again")
 }
 
-// TestKubernetesIsWaitedForToKnowDynamosResource installs the definition late.
-func TestKubernetesIsWaitedForToKnowDynamosResource(t *testing.T) {
-	s, k := nightly(t)
+// TestKubernetesMissingResourceIsAwaited installs the definition late.
+func TestKubernetesMissingResourceIsAwaited(t *testing.T) {
+	s, k := startNightlyCluster(t)
 	k.undefine("dynamoworkermetadatas.nvidia.com")
-	m := s.inCluster()
-	m.Says("(the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
-	t.Log(m.Said("is their CustomResourceDefinition installed?")[0])
+	m := s.startInCluster()
+	m.WaitForLine("(the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?)")
+	t.Log(m.LinesWith("is their CustomResourceDefinition installed?")[0])
 	k.define()
-	s.kube.registers("pod-0", 1)
+	s.kube.register("pod-0", 1)
 	s.kube.ready("pod-0", true)
-	m.has(silent("1"))
+	m.waitForSamples(silentCount("1"))
 	k.undefine("dynamoworkermetadatas.nvidia.com") // and with it all resources
-	m.has(silent(""))
+	m.waitForSamples(silentCount(""))
 }

@@ -22,11 +22,11 @@ type kubectlProxy struct {
 	web *httptest.Server
 	to  *url.URL
 
-	mu     sync.Mutex
-	way    http.RoundTripper // to the API server, with a certificate
-	away   bool
-	before func(*http.Request) // hears of a request before the API server; may be nil
-	log    []exchange
+	mu        sync.Mutex
+	transport http.RoundTripper // to the API server, with a certificate
+	away      bool
+	before    func(*http.Request) // hears of a request before the API server; may be nil
+	log       []exchange
 }
 
 // exchange is a request that was answered.
@@ -36,7 +36,7 @@ type exchange struct {
 	query        url.Values
 }
 
-func (e exchange) is(status int, method, pathEnd string) bool {
+func (e exchange) matches(status int, method, pathEnd string) bool {
 	return e.status == status && e.method == method && strings.HasSuffix(e.path, pathEnd)
 }
 
@@ -46,7 +46,7 @@ func newKubectlProxy(t *testing.T, server string, way http.RoundTripper) *kubect
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &kubectlProxy{to: to, way: way}
+	p := &kubectlProxy{to: to, transport: way}
 	p.web = httptest.NewServer(p)
 	t.Cleanup(func() { p.web.CloseClientConnections(); p.web.Close() })
 	return p
@@ -55,7 +55,7 @@ func newKubectlProxy(t *testing.T, server string, way http.RoundTripper) *kubect
 // ServeHTTP implements http.Handler.
 func (p *kubectlProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	way, away, before := p.way, p.away, p.before
+	way, away, before := p.transport, p.away, p.before
 	p.mu.Unlock()
 	if away {
 		panic(http.ErrAbortHandler) // the connection ends
@@ -77,7 +77,7 @@ func (p *kubectlProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // leave ends all that goes on, and takes nobody any more; it comes back with false.
-func (p *kubectlProxy) leave(away bool) {
+func (p *kubectlProxy) setAway(away bool) {
 	p.mu.Lock()
 	p.away = away
 	p.mu.Unlock()
@@ -87,15 +87,15 @@ func (p *kubectlProxy) leave(away bool) {
 }
 
 // goes has it come to the API server another way from now on.
-func (p *kubectlProxy) goes(way http.RoundTripper) {
+func (p *kubectlProxy) setTransport(way http.RoundTripper) {
 	p.mu.Lock()
-	p.way = way
+	p.transport = way
 	p.mu.Unlock()
 	p.web.CloseClientConnections()
 }
 
 // hears has a function called before each request goes on.
-func (p *kubectlProxy) hears(before func(*http.Request)) {
+func (p *kubectlProxy) setHook(before func(*http.Request)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.before = before
@@ -108,7 +108,7 @@ func (p *kubectlProxy) asked(status int, resource string, parts ...string) (quer
 	defer p.mu.Unlock()
 	for _, e := range p.log {
 		lacks := func(part string) bool { return !e.query.Has(part) }
-		if e.is(status, http.MethodGet, "/"+resource) && !slices.ContainsFunc(parts, lacks) {
+		if e.matches(status, http.MethodGet, "/"+resource) && !slices.ContainsFunc(parts, lacks) {
 			queries = append(queries, e.query)
 		}
 	}
@@ -120,7 +120,7 @@ func (p *kubectlProxy) count(status int, method, pathEnd string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range p.log {
-		if e.is(status, method, pathEnd) {
+		if e.matches(status, method, pathEnd) {
 			n++
 		}
 	}

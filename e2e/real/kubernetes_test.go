@@ -76,7 +76,7 @@ func (c *cluster) env() []string {
 }
 
 // pod tells a process which pod it is; nothing where there are none.
-func (s *servers) pod(name string) []string {
+func (s *servers) podEnv(name string) []string {
 	if s.kube == nil {
 		return nil
 	}
@@ -87,7 +87,7 @@ func uid(pod string) string { return "uid-of-" + pod }
 
 // ready says whether a pod is, as its slice does.
 func (c *cluster) ready(pod string, ready bool) {
-	c.api.Put(kubetest.Slices, kubetest.Object{
+	c.api.Put(kubetest.EndpointSlices, kubetest.Object{
 		"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
 		"metadata": kubetest.Object{"name": pod + "-slice", "namespace": inNamespace,
 			"labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true", "nvidia.com/dynamo-discovery-backend": "kubernetes"}},
@@ -100,16 +100,16 @@ func (c *cluster) ready(pod string, ready bool) {
 
 // delete does what follows the deletion of a pod: its slice goes, and what it owns.
 func (c *cluster) delete(pod string) {
-	c.api.Delete(kubetest.Slices, inNamespace, pod+"-slice")
-	c.api.Delete(kubetest.Metadatas, inNamespace, pod)
+	c.api.Delete(kubetest.EndpointSlices, inNamespace, pod+"-slice")
+	c.api.Delete(kubetest.WorkerMetadata, inNamespace, pod)
 }
 
 // inPod starts a worker in a pod, and waits until its resource says what it serves.
-func (s *servers) inPod(release, pod string, env ...string) *publisher {
+func (s *servers) startInPod(release, pod string, env ...string) *publisher {
 	s.t.Helper()
-	p := s.publisher(release, append(s.pod(pod), env...)...)
+	p := s.publisher(release, append(s.podEnv(pod), env...)...)
 	testutil.Until(s.t, func() error {
-		if s.kube.api.Get(kubetest.Metadatas, inNamespace, pod) == nil {
+		if s.kube.api.Get(kubetest.WorkerMetadata, inNamespace, pod) == nil {
 			return fmt.Errorf("%s has written no resource", pod)
 		}
 		return nil
@@ -118,16 +118,16 @@ func (s *servers) inPod(release, pod string, env ...string) *publisher {
 }
 
 // inCluster starts the program in the cluster.
-func (s *servers) inCluster(args ...string) *metrics {
+func (s *servers) startInCluster(args ...string) *metrics {
 	s.t.Helper()
 	return s.metrics(append([]string{"--kubernetes-api", s.kube.url, "--poll-interval", "0.2"}, args...)...)
 }
 
 // unreachable waits until so many ZeroMQ publishers cannot be reached.
-func (m *metrics) unreachable(n int) {
+func (m *metrics) waitForUnreachable(n int) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}
@@ -138,100 +138,100 @@ func (m *metrics) unreachable(n int) {
 	})
 }
 
-func TestPodsOf16LiveAndDieWithNeitherEtcdNorNATS(t *testing.T) {
+func TestKubernetesPodsOf16NeedNeitherEtcdNorNATS(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
 	s := &servers{t: t}
 	s.startKubernetes()
-	m := s.inCluster()
-	a, b := s.inPod("1.6.1", "worker-0"), s.inPod("1.6.1", "worker-1")
+	m := s.startInCluster()
+	a, b := s.startInPod("1.6.1", "worker-0"), s.startInPod("1.6.1", "worker-1")
 	s.kube.ready("worker-0", true)
 	s.kube.ready("worker-1", true)
 	workers := names{"A": a.id, "B": b.id}
-	m.hears(a)
-	m.hears(b)
+	m.waitForLoad(a)
+	m.waitForLoad(b)
 	a.publish(activeA)
 	b.publish(activeB)
-	t.Logf("with two pods of ai-dynamo-runtime 1.6.1:\n%s", ours(m.holds("active-loads", workers)))
+	t.Logf("with two pods of ai-dynamo-runtime 1.6.1:\n%s", withoutGoMetrics(m.waitForGoldenSubset("active-loads", workers)))
 
 	s.kube.ready("worker-0", false)
-	m.forgets(a)
+	m.waitUntilForgotten(a)
 	s.kube.ready("worker-0", true)
-	m.hears(a)
+	m.waitForLoad(a)
 	a.publish(activeA)
-	m.holds("active-loads", workers)
+	m.waitForGoldenSubset("active-loads", workers)
 
 	// The pod of a killed worker stays ready until the kubelet says otherwise; its sockets
 	// are the earlier sign.
 	b.Kill()
-	m.unreachable(2)
+	m.waitForUnreachable(2)
 	s.kube.ready("worker-1", false)
-	m.forgets(b)
-	m.unreachable(0)
+	m.waitUntilForgotten(b)
+	m.waitForUnreachable(0)
 
 	// A restarted container has the name, the uid and the id of the one before.
-	again := s.inPod("1.6.1", "worker-1")
+	again := s.startInPod("1.6.1", "worker-1")
 	if again.id != b.id {
 		t.Errorf("the restarted worker's id is %d, want %d", again.id, b.id)
 	}
 	s.kube.ready("worker-1", true)
-	m.hears(again)
+	m.waitForLoad(again)
 	again.publish(activeB)
-	m.holds("active-loads", workers)
+	m.waitForGoldenSubset("active-loads", workers)
 	again.Kill()
-	m.unreachable(2)
-	once := s.inPod("1.6.1", "worker-1") // this time nobody saw it unready
-	m.unreachable(0)
-	m.hears(once)
+	m.waitForUnreachable(2)
+	once := s.startInPod("1.6.1", "worker-1") // this time nobody saw it unready
+	m.waitForUnreachable(0)
+	m.waitForLoad(once)
 	once.publish(activeB)
-	m.holds("active-loads", workers)
+	m.waitForGoldenSubset("active-loads", workers)
 
 	a.Signal(syscall.SIGTERM) // it empties its resource, whose model card stays
-	m.forgets(a)
+	m.waitUntilForgotten(a)
 	s.kube.delete("worker-1")
-	m.forgets(once)
+	m.waitUntilForgotten(once)
 }
 
-func TestPodsOf12PublishOverNATS(t *testing.T) {
+func TestKubernetesPodsOf12PublishOverNATS(t *testing.T) {
 	t.Parallel()
 	python(t, "1.2.1")
 	s := &servers{t: t}
 	s.startKubernetes()
 	s.startNATS(process.NATSServer(t))
-	m := s.inCluster()
-	m.polls(2)
-	a := s.inPod("1.2.1", "worker-0", "DYN_EVENT_PLANE=nats")
+	m := s.startInCluster()
+	m.waitForPolls(2)
+	a := s.startInPod("1.2.1", "worker-0", "DYN_EVENT_PLANE=nats")
 	s.kube.ready("worker-0", true)
-	m.hears(a)
+	m.waitForLoad(a)
 	a.publish(activeA)
-	m.has(map[string]string{
-		a.series("llm_kv_blocks_active"): "47", a.series("llm_kv_blocks_total"): "1000", a.series("llm_kv_cache_usage_ratio"): "0.047", a.series("llm_worker_up"): "1",
+	m.waitForSamples(map[string]string{
+		a.seriesOf("llm_kv_blocks_active"): "47", a.seriesOf("llm_kv_blocks_total"): "1000", a.seriesOf("llm_kv_cache_usage_ratio"): "0.047", a.seriesOf("llm_worker_up"): "1",
 	})
 	a.Signal(syscall.SIGTERM) // its endpoint stays in the resource: only readiness ends it
 	s.kube.ready("worker-0", false)
-	m.forgets(a)
+	m.waitUntilForgotten(a)
 }
 
-// TestAPipelineInKubernetes asks real mock engines by a frontend that routes by their
+// TestKubernetesPipeline asks real mock engines by a frontend that routes by their
 // caches. There is no etcd; NATS carries the request traces alone.
-func TestAPipelineInKubernetes(t *testing.T) {
+func TestKubernetesPipeline(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
 	s := &servers{t: t}
 	s.startKubernetes()
 	s.startNATS(process.NATSServer(t))
-	m := s.inCluster()
-	m.polls(2)
+	m := s.startInCluster()
+	m.waitForPolls(2)
 	for _, pod := range []string{"engine-0", "engine-1", "frontend-0"} {
 		s.kube.ready(pod, true)
 	}
 	pipeline := s.pipeline("1.6.1", "DYN_REQUEST_TRACE=1", "DYN_REQUEST_TRACE_SINKS=nats")
-	m.knows("llm_requests_active_slots", pipeline.workers)
-	talks := pipeline.talk(t)
-	pipeline.agrees(t, talks, m.counts(talks.requests).hits())
+	m.waitForWorkers("llm_requests_active_slots", pipeline.workers)
+	talks := pipeline.runConversations(t)
+	pipeline.checkTraces(t, talks, m.waitForHitEvents(talks.requests).hits())
 	s.kube.ready("engine-0", false)
 	testutil.Until(t, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}

@@ -27,19 +27,19 @@ func (s *servers) metrics(args ...string) *metrics {
 	s.t.Helper()
 	args = append([]string{"--host", "127.0.0.1", "--metrics-port", "0"}, args...)
 	p := process.Start(s.t, s.env(), filepath.Join(bin, "metrics"), args...)
-	return &metrics{p, "http://" + strings.TrimSuffix(p.Says("Prometheus metrics server started at "), "/metrics")}
+	return &metrics{p, "http://" + strings.TrimSuffix(p.WaitForLine("Prometheus metrics server started at "), "/metrics")}
 }
 
 // page is what is served: values, as they are written, by series.
-type page map[string]string
+type samples map[string]string
 
-func (m *metrics) page() (page, error) {
+func (m *metrics) scrape() (samples, error) {
 	text, err := get(m.url + "/metrics")
-	return process.ParsePage(text), err
+	return process.ParseSamples(text), err
 }
 
 // about is the part of the page that says anything of a worker.
-func (p page) about(id uint64) (series []string) {
+func (p samples) ofWorker(id uint64) (series []string) {
 	label := fmt.Sprintf(`worker_id="%d"`, id)
 	for name := range p {
 		if strings.Contains(name, label) {
@@ -51,7 +51,7 @@ func (p page) about(id uint64) (series []string) {
 }
 
 // polls is how many polls have been done.
-func (p page) polls() (n int) {
+func (p samples) polls() (n int) {
 	for _, result := range []string{"ok", "empty", "error"} {
 		count, _ := strconv.Atoi(p[`dynamo_metrics_polls_total{result="`+result+`"}`])
 		n += count
@@ -61,11 +61,11 @@ func (p page) polls() (n int) {
 
 // polls waits until n more polls have been done. After two it is certain that what
 // the program had subscribed to before is known to the server.
-func (m *metrics) polls(n int) {
+func (m *metrics) waitForPolls(n int) {
 	m.T.Helper()
 	first := -1
 	testutil.Until(m.T, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ type names map[string]uint64
 // shows waits until the llm_ series are exactly those of a golden page, and returns
 // the whole page. In the golden page ids are names, and the age of a load, which
 // is another at each look, is "…".
-func (m *metrics) shows(golden string, workers names) (whole string) {
+func (m *metrics) waitForGolden(golden string, workers names) (whole string) {
 	m.T.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
 	if err != nil {
@@ -99,7 +99,7 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err
 		}
-		if diff := cmp.Diff(want, workers.called(process.ParsePage(whole))); diff != "" {
+		if diff := cmp.Diff(want, workers.golden(process.ParseSamples(whole))); diff != "" {
 			return fmt.Errorf("the page is not %s (-want +got):\n%s", golden, diff)
 		}
 		return nil
@@ -108,10 +108,10 @@ func (m *metrics) shows(golden string, workers names) (whole string) {
 }
 
 // has waits until the page has these series with these values; an empty value means absent.
-func (m *metrics) has(want map[string]string) {
+func (m *metrics) waitForSamples(want map[string]string) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (m *metrics) has(want map[string]string) {
 
 // holds waits until every series of a golden page is there, with its value, and
 // returns the whole page. There may be more: histograms, and what depends on time.
-func (m *metrics) holds(golden string, workers names) (whole string) {
+func (m *metrics) waitForGoldenSubset(golden string, workers names) (whole string) {
 	m.T.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
 	if err != nil {
@@ -138,7 +138,7 @@ func (m *metrics) holds(golden string, workers names) (whole string) {
 		if whole, err = get(m.url + "/metrics"); err != nil {
 			return err
 		}
-		got := workers.called(process.ParsePage(whole))
+		got := workers.golden(process.ParseSamples(whole))
 		missing := slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(got, line) })
 		if len(missing) > 0 {
 			return fmt.Errorf("the page lacks, of %s,\n%s\nand has\n%s", golden, strings.Join(missing, "\n"), strings.Join(got, "\n"))
@@ -149,7 +149,7 @@ func (m *metrics) holds(golden string, workers names) (whole string) {
 }
 
 // ours leaves of a page what is not the Go client library's own.
-func ours(whole string) string {
+func withoutGoMetrics(whole string) string {
 	var lines []string
 	for line := range strings.Lines(whole) {
 		name := strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE ")
@@ -161,7 +161,7 @@ func ours(whole string) string {
 }
 
 // called are the llm_ series of a page as golden pages have them, sorted.
-func (n names) called(p page) (lines []string) {
+func (n names) golden(p samples) (lines []string) {
 	var ids []string
 	for name, id := range n {
 		ids = append(ids,

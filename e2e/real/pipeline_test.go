@@ -46,7 +46,7 @@ func (s *servers) pipelineOf(release string, env, engineEnv []string, flags ...s
 	s.t.Helper()
 	engines := s.engines(release, engineEnv, flags...)
 	p := s.frontend(release, "frontend-0", env...)
-	p.serves(engines)
+	p.waitUntilServing(engines)
 	return p
 }
 
@@ -55,14 +55,14 @@ func (s *servers) engines(release string, env []string, flags ...string) []*proc
 	s.t.Helper()
 	python := python(s.t, release)
 	if err := exec.Command(python, "-c", "import dynamo.frontend, dynamo.mocker").Run(); err != nil {
-		process.Missing(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
+		process.FailOrSkip(s.t, fmt.Sprintf("%s has no ai-dynamo %s: .ci/run installs it", python, release))
 	}
 	engines := make([]*process.Process, 2)
 	for i := range engines {
 		args := append([]string{"-m", "dynamo.mocker", "--model-path", modelDir(s.t),
 			"--endpoint", "dyn://dynamo.backend.generate", "--block-size", strconv.Itoa(blockSize),
 			"--num-gpu-blocks-override", "512", "--speedup-ratio", "10"}, flags...)
-		engines[i] = process.Start(s.t, append(append(s.env(), s.pod(fmt.Sprintf("engine-%d", i))...), env...), python, args...)
+		engines[i] = process.Start(s.t, append(append(s.env(), s.podEnv(fmt.Sprintf("engine-%d", i))...), env...), python, args...)
 	}
 	return engines
 }
@@ -75,28 +75,28 @@ func (s *servers) frontend(release, pod string, env ...string) *pipeline {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	frontend := process.Start(s.t, append(append(s.env(), s.pod(pod)...), env...), python(s.t, release), "-m", "dynamo.frontend",
+	frontend := process.Start(s.t, append(append(s.env(), s.podEnv(pod)...), env...), python(s.t, release), "-m", "dynamo.frontend",
 		"--router-mode", "kv", "--http-host", host, "--http-port", port)
 	return &pipeline{frontend: frontend, url: "http://" + address}
 }
 
 // serves waits until the engines can be asked by the frontend.
-func (p *pipeline) serves(engines []*process.Process) {
+func (p *pipeline) waitUntilServing(engines []*process.Process) {
 	p.frontend.T.Helper()
 	testutil.Until(p.frontend.T, func() error {
-		if p.frontend.Over() {
+		if p.frontend.HasEnded() {
 			p.frontend.T.Fatalf("the frontend at %s has ended", p.url)
 		}
-		return p.ready()
+		return p.checkEngines()
 	})
 	for _, engine := range engines {
 		// It registers before it can answer, and panics at a request that comes between.
-		engine.Says("Metrics background tasks started")
+		engine.WaitForLine("Metrics background tasks started")
 	}
 }
 
 // ready looks which engines the frontend knows.
-func (p *pipeline) ready() error {
+func (p *pipeline) checkEngines() error {
 	var models struct {
 		Data []struct {
 			ID string `json:"id"`
@@ -152,7 +152,7 @@ type usage struct {
 }
 
 // ask sends a chat request and waits for its answer.
-func (p *pipeline) ask(prompt string) (usage, error) {
+func (p *pipeline) sendChat(prompt string) (usage, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": p.model, "max_tokens": 20,
 		"messages": []map[string]string{{"role": "user", "content": prompt}},
@@ -176,17 +176,17 @@ func (p *pipeline) ask(prompt string) (usage, error) {
 }
 
 // talks is what conversations that went on at the same time took.
-type talks struct {
+type conversationTotals struct {
 	requests, inputBlocks, cachedTokens int
 }
 
 // talk holds conversations, each of whose requests begins with all of the one before,
 // so that most of it is in the cache of the worker that got that one.
-func (p *pipeline) talk(t *testing.T) talks {
+func (p *pipeline) runConversations(t *testing.T) conversationTotals {
 	t.Helper()
 	const conversations, turns, first, more = 6, 5, 200, 50 // words
 	var mu sync.Mutex
-	var sum talks
+	var sum conversationTotals
 	var g errgroup.Group
 	for c := range conversations {
 		g.Go(func() error {
@@ -196,7 +196,7 @@ func (p *pipeline) talk(t *testing.T) talks {
 				for ; said < first+turn*more; said++ {
 					fmt.Fprintf(&prompt, "w%d ", (c+said*(c+1))%61)
 				}
-				u, err := p.ask(prompt.String())
+				u, err := p.sendChat(prompt.String())
 				if err != nil {
 					return err
 				}
@@ -218,12 +218,12 @@ func (p *pipeline) talk(t *testing.T) talks {
 // hits are the numbers of a page about what was in the caches.
 type hits struct{ events, isl, overlap int }
 
-func (p page) hits() hits {
+func (p samples) hits() hits {
 	return hits{p.sum("llm_kv_hit_rate_events_total"), p.sum("llm_kv_hit_rate_isl_blocks"), p.sum("llm_kv_hit_rate_overlap_blocks")}
 }
 
 // sum adds up the series of a metric whose values are whole.
-func (p page) sum(metric string) (sum int) {
+func (p samples) sum(metric string) (sum int) {
 	for series, value := range p {
 		if strings.HasPrefix(series, metric+"{") {
 			n, _ := strconv.ParseFloat(value, 64)
@@ -234,11 +234,11 @@ func (p page) sum(metric string) (sum int) {
 }
 
 // counts waits until the page has as many hit-rate events as there were requests.
-func (m *metrics) counts(requests int) (p page) {
+func (m *metrics) waitForHitEvents(requests int) (p samples) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
 		var err error
-		if p, err = m.page(); err != nil {
+		if p, err = m.scrape(); err != nil {
 			return err
 		}
 		if n := p.hits().events; n != requests {
@@ -250,10 +250,10 @@ func (m *metrics) counts(requests int) (p page) {
 }
 
 // knows waits until the page has a series of each of the workers.
-func (m *metrics) knows(metric string, workers []uint64) {
+func (m *metrics) waitForWorkers(metric string, workers []uint64) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}
@@ -268,7 +268,7 @@ func (m *metrics) knows(metric string, workers []uint64) {
 }
 
 // heard is what a NATS subscriber hears of the hits.
-type heard struct {
+type hitCounter struct {
 	t *testing.T
 
 	mu   sync.Mutex
@@ -276,7 +276,7 @@ type heard struct {
 }
 
 // take counts a hit-rate event, which is JSON to 0.6 and msgpack from 0.9 on.
-func (h *heard) take(msg *nats.Msg) {
+func (h *hitCounter) countMessage(msg *nats.Msg) {
 	r, err := wire.ParseHitRate(msg.Data)
 	if wire.IsEnvelope(msg.Data) {
 		var e wire.Envelope
@@ -292,7 +292,7 @@ func (h *heard) take(msg *nats.Msg) {
 	h.hits = hits{h.hits.events + 1, h.hits.isl + int(r.ISLBlocks), h.hits.overlap + int(r.OverlapBlocks)}
 }
 
-func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
+func TestPipelineHitsAreWhatTheRouterPublishes(t *testing.T) {
 	t.Parallel()
 	for release, natsServer := range map[string]func(*testing.T) string{"0.6.1": debianNATSServer, "0.9.1": process.NATSServer} {
 		t.Run(release, func(t *testing.T) {
@@ -301,15 +301,15 @@ func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
 			s := &servers{t: t}
 			s.startNATS(natsServer(t))
 			s.startEtcd()
-			h := &heard{t: t}
-			if _, err := s.nats.Subscribe("namespace.dynamo.kv-hit-rate", h.take); err != nil {
+			h := &hitCounter{t: t}
+			if _, err := s.nats.Subscribe("namespace.dynamo.kv-hit-rate", h.countMessage); err != nil {
 				t.Fatal(err)
 			}
 			m := s.metrics("--poll-interval", "0.2")
-			m.polls(2)
+			m.waitForPolls(2)
 			pipeline := s.pipeline(release)
-			talks := pipeline.talk(t)
-			got := m.counts(talks.requests).hits()
+			talks := pipeline.runConversations(t)
+			got := m.waitForHitEvents(talks.requests).hits()
 			testutil.Until(t, func() error {
 				h.mu.Lock()
 				defer h.mu.Unlock()
@@ -318,7 +318,7 @@ func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
 				}
 				return nil
 			})
-			m.knows("llm_kv_blocks_total", pipeline.workers)
+			m.waitForWorkers("llm_kv_blocks_total", pipeline.workers)
 			if got.overlap == 0 {
 				t.Error("nothing was in any cache: the requests prove nothing")
 			}
@@ -328,13 +328,13 @@ func TestHitsAreWhatTheRouterPublishes(t *testing.T) {
 }
 
 // agrees compares what traces told with what was asked and with the router's own metric.
-func (p *pipeline) agrees(t *testing.T, asked talks, told hits) {
+func (p *pipeline) checkTraces(t *testing.T, asked conversationTotals, told hits) {
 	t.Helper()
 	text, err := get(p.url + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
-	router := page(process.ParsePage(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
+	router := samples(process.ParseSamples(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
 	if told.isl != asked.inputBlocks || told.overlap*blockSize != router {
 		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", told, asked.inputBlocks, router)
 	}
@@ -344,20 +344,20 @@ func (p *pipeline) agrees(t *testing.T, asked talks, told hits) {
 	t.Logf("asked %+v, traces %+v, router %d tokens", asked, told, router)
 }
 
-func TestTracesAddUpToTheRoutersOwnMetric(t *testing.T) {
+func TestPipelineTracesMatchTheRoutersMetric(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
 	s := &servers{t: t}
 	s.startNATS(process.NATSServer(t))
 	s.startEtcd()
 	m := s.metrics("--poll-interval", "0.2")
-	m.polls(2)
+	m.waitForPolls(2)
 	pipeline := s.pipeline("1.6.1", "DYN_REQUEST_TRACE=1", "DYN_REQUEST_TRACE_SINKS=nats")
-	m.knows("llm_requests_active_slots", pipeline.workers)
-	talks := pipeline.talk(t)
-	p := m.counts(talks.requests)
+	m.waitForWorkers("llm_requests_active_slots", pipeline.workers)
+	talks := pipeline.runConversations(t)
+	p := m.waitForHitEvents(talks.requests)
 
-	pipeline.agrees(t, talks, p.hits())
+	pipeline.checkTraces(t, talks, p.hits())
 	for _, metric := range []string{
 		"llm_request_ttft_seconds", "llm_request_inter_token_seconds", "llm_request_duration_seconds",
 		"llm_worker_request_ttft_seconds", "llm_worker_request_inter_token_seconds", "llm_worker_request_duration_seconds",

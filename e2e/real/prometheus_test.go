@@ -28,11 +28,11 @@ type prometheus struct {
 // scrape configuration.
 func startPrometheus(t *testing.T, target string, settings ...string) *prometheus {
 	t.Helper()
-	return startRuled(t, "", target, settings...)
+	return startPrometheusWithRules(t, "", target, settings...)
 }
 
 // startRuled does so with rules, evaluated every second.
-func startRuled(t *testing.T, rules, target string, settings ...string) *prometheus {
+func startPrometheusWithRules(t *testing.T, rules, target string, settings ...string) *prometheus {
 	t.Helper()
 	path := process.Installed(t, "prometheus", "prometheus")
 	dir := t.TempDir()
@@ -58,12 +58,12 @@ func startRuled(t *testing.T, rules, target string, settings ...string) *prometh
 	address := process.FreeAddress(t)
 	p := &prometheus{process.Start(t, nil, path, "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", address), "http://" + address}
-	answers(t, p.url+"/-/ready")
+	waitUntilServing(t, p.url+"/-/ready")
 	return p
 }
 
 // ask is the data in an answer of the HTTP API.
-func (p *prometheus) ask(path string, parameters url.Values, data any) error {
+func (p *prometheus) query(path string, parameters url.Values, data any) error {
 	body, err := get(p.url + path + "?" + parameters.Encode())
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (p *prometheus) series(query string, labels map[string]string) (map[string]
 			Value  [2]any // time and value
 		}
 	}
-	if err := p.ask("/api/v1/query", url.Values{"query": {query}}, &answer); err != nil {
+	if err := p.query("/api/v1/query", url.Values{"query": {query}}, &answer); err != nil {
 		return nil, err
 	}
 	values := make(map[string]string)
@@ -130,7 +130,7 @@ var dashboards = []struct {
 }
 
 // showsDashboards waits until every query has its exact values.
-func (p *prometheus) showsDashboards(labels map[string]string) {
+func (p *prometheus) waitForDashboards(labels map[string]string) {
 	p.T.Helper()
 	for _, d := range dashboards {
 		query := strings.ReplaceAll(d.query, "{s}", `{component="backend",endpoint="load_metrics"}`)
@@ -145,24 +145,24 @@ func (p *prometheus) showsDashboards(labels map[string]string) {
 			return nil
 		})
 	}
-	p.offers("component", `llm_kv_blocks_active`, "backend")
-	p.offers("endpoint", `llm_kv_blocks_active{component="backend"}`, "load_metrics")
+	p.waitForLabelValue("component", `llm_kv_blocks_active`, "backend")
+	p.waitForLabelValue("endpoint", `llm_kv_blocks_active{component="backend"}`, "load_metrics")
 }
 
 // offers waits until label_values(selector, label) is one value, in each of the two
 // ways that Grafana has of finding out.
-func (p *prometheus) offers(label, selector, want string) {
+func (p *prometheus) waitForLabelValue(label, selector, want string) {
 	p.T.Helper()
 	testutil.Until(p.T, func() error {
 		var values []string
-		if err := p.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values); err != nil {
+		if err := p.query("/api/v1/label/"+label+"/values", url.Values{"match[]": {selector}}, &values); err != nil {
 			return err
 		}
 		if diff := cmp.Diff([]string{want}, values); diff != "" {
 			return fmt.Errorf("label_values(%s, %s) (-want +got):\n%s", selector, label, diff)
 		}
 		var series []map[string]string
-		if err := p.ask("/api/v1/series", url.Values{"match[]": {selector}}, &series); err != nil {
+		if err := p.query("/api/v1/series", url.Values{"match[]": {selector}}, &series); err != nil {
 			return err
 		}
 		for _, s := range series {
@@ -177,29 +177,29 @@ func (p *prometheus) offers(label, selector, want string) {
 	})
 }
 
-func TestEveryDashboardQueryHasDataWherePrometheusScrapesTheProgram(t *testing.T) {
+func TestPrometheusScrapingTheProgramFillsDashboards(t *testing.T) {
 	t.Parallel()
 	process.Installed(t, "prometheus", "prometheus")
 	s := startServers(t)
-	s.originals()
-	m := s.metrics(watched("--poll-interval", "0.5")...)
-	m.polls(2)
-	s.hits()
-	startPrometheus(t, m.url).showsDashboards(map[string]string{
+	s.replayOriginals()
+	m := s.metrics(watchFlags("--poll-interval", "0.5")...)
+	m.waitForPolls(2)
+	s.publishOriginalHits()
+	startPrometheus(t, m.url).waitForDashboards(map[string]string{
 		"component": "backend", "endpoint": "load_metrics", "job": "scraped", "instance": "here",
 	})
 }
 
-func TestEveryDashboardQueryHasDataWherePrometheusScrapesThePushgateway(t *testing.T) {
+func TestPrometheusScrapingThePushgatewayFillsDashboards(t *testing.T) {
 	t.Parallel()
 	process.Installed(t, "prometheus", "prometheus")
 	gateway := startGateway(t)
 	s := startServers(t)
-	s.originals()
-	m := s.metrics(watched("--poll-interval", "0.5", "--push", "--push-url", gateway.url, "--push-interval", "1")...)
-	m.polls(2)
-	s.hits()
-	startPrometheus(t, gateway.url, "honor_labels: true").showsDashboards(map[string]string{
+	s.replayOriginals()
+	m := s.metrics(watchFlags("--poll-interval", "0.5", "--push", "--push-url", gateway.url, "--push-interval", "1")...)
+	m.waitForPolls(2)
+	s.publishOriginalHits()
+	startPrometheus(t, gateway.url, "honor_labels: true").waitForDashboards(map[string]string{
 		"component": "backend", "endpoint": "load_metrics", "job": "dynamo_push_metrics",
 	})
 }

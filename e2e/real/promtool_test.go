@@ -19,24 +19,24 @@ import (
 
 // keptOnPurpose is what promtool dislikes about the page: names of the original's,
 // which its users' dashboards ask for.
-var keptOnPurpose = []string{
+var acceptedWarnings = []string{
 	`llm_kv_blocks_total non-counter metrics should not have "_total" suffix`,
 	`llm_kv_hit_rate_isl_blocks counter metrics should have "_total" suffix`,
 	`llm_kv_hit_rate_overlap_blocks counter metrics should have "_total" suffix`,
 }
 
-func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
+func TestPromtoolAcceptsTheMetrics(t *testing.T) {
 	t.Parallel()
 	promtool := process.Installed(t, "promtool", "prometheus")
 	s := startServers(t)
-	s.originals()
+	s.replayOriginals()
 	captured := filepath.Join("testdata", "0.5.1") // with speculative decoding
 	s.replay(filepath.Join(captured, "stats_reply_1.json"), filepath.Join(captured, "etcd_keys.json"))
-	m := s.metrics(watched()...)
-	m.polls(2)
-	s.hits()
+	m := s.metrics(watchFlags()...)
+	m.waitForPolls(2)
+	s.publishOriginalHits()
 	testutil.Until(t, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err == nil && p[`llm_kv_hit_rate_events_total{component="backend",endpoint="load_metrics"}`] != "5" {
 			err = errors.New("the events are not on the page")
 		}
@@ -60,13 +60,13 @@ func TestPromtoolDislikesNothingButTheOriginalsNames(t *testing.T) {
 	}
 	got := strings.Split(strings.TrimSpace(string(out)), "\n")
 	slices.Sort(got)
-	if diff := cmp.Diff(keptOnPurpose, got); diff != "" {
+	if diff := cmp.Diff(acceptedWarnings, got); diff != "" {
 		t.Errorf("promtool check metrics (-want +got):\n%s", diff)
 	}
 }
 
-// TestConfigurationsInTheREADMEAreGood as Prometheus reads them.
-func TestConfigurationsInTheREADMEAreGood(t *testing.T) {
+// TestPromtoolAcceptsDocumentedConfigurations as Prometheus reads them.
+func TestPromtoolAcceptsDocumentedConfigurations(t *testing.T) {
 	t.Parallel()
 	promtool := process.Installed(t, "promtool", "prometheus")
 	readme, err := os.ReadFile("../../README.md")

@@ -34,7 +34,7 @@ func startGateway(t *testing.T, args ...string) *gateway {
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
 	g.Process = process.Start(t, nil, process.Installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
-	g.Says("Listening on")
+	g.WaitForLine("Listening on")
 }
 
 // family is one metric with all of its series: values by labels.
@@ -86,12 +86,12 @@ func without(labels, group map[string]string) bool {
 
 // group waits until the Pushgateway holds a group with these labels, and returns
 // what was pushed to it.
-func (g *gateway) group(labels map[string]string) map[string]family {
+func (g *gateway) waitForGroup(labels map[string]string) map[string]family {
 	g.T.Helper()
 	var all map[string]family
 	testutil.Until(g.T, func() error {
 		var err error
-		all, err = g.look(labels)
+		all, err = g.read(labels)
 		if err == nil && len(all) == 0 {
 			err = fmt.Errorf("the Pushgateway has no group %v", labels)
 		}
@@ -101,7 +101,7 @@ func (g *gateway) group(labels map[string]string) map[string]family {
 }
 
 // look is what the Pushgateway holds in the group with these labels now.
-func (g *gateway) look(labels map[string]string) (map[string]family, error) {
+func (g *gateway) read(labels map[string]string) (map[string]family, error) {
 	text, err := get(g.url + "/metrics")
 	if err != nil {
 		return nil, err

@@ -31,17 +31,17 @@ var defaultGroup = map[string]string{"job": "dynamo_push_metrics", "instance": "
 func pushing(t *testing.T, pushURL string, flags ...string) (*metrics, []*replayed) {
 	t.Helper()
 	s := startServers(t)
-	workers := s.originals()
+	workers := s.replayOriginals()
 	flags = append([]string{"--poll-interval", "0.2", "--push", "--push-url", pushURL, "--push-interval", "1"}, flags...)
-	return s.metrics(watched(flags...)...), workers
+	return s.metrics(watchFlags(flags...)...), workers
 }
 
 // pushed waits until n more pushes have ended with this result.
-func (m *metrics) pushed(result string, n int) {
+func (m *metrics) waitForPushes(result string, n int) {
 	m.T.Helper()
 	first := -1
 	testutil.Until(m.T, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (m *metrics) pushed(result string, n int) {
 // comparable leaves of families what does not change from one look to the next:
 // the values of workers but for the ages of their loads, and of everything else
 // that it exists.
-func comparable(all map[string]family) map[string]family {
+func stableFamilies(all map[string]family) map[string]family {
 	for name, f := range all {
 		workers := strings.HasPrefix(name, "llm_")
 		if !workers || name == "llm_worker_load_age_seconds" {
@@ -75,12 +75,12 @@ func comparable(all map[string]family) map[string]family {
 	return all
 }
 
-func TestThePushgatewayHoldsWhatIsServed(t *testing.T) {
+func TestPushgatewayHoldsWhatIsServed(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
-	m.polls(2)
-	m.pushed("ok", 1)
+	m.waitForPolls(2)
+	m.waitForPushes("ok", 1)
 	testutil.Until(t, func() error {
 		text, err := get(m.url + "/metrics")
 		if err != nil {
@@ -90,22 +90,22 @@ func TestThePushgatewayHoldsWhatIsServed(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		held, err := g.look(defaultGroup)
+		held, err := g.read(defaultGroup)
 		if err != nil {
 			return err
 		}
-		if diff := cmp.Diff(comparable(served), comparable(held)); diff != "" {
+		if diff := cmp.Diff(stableFamilies(served), stableFamilies(held)); diff != "" {
 			return fmt.Errorf("the Pushgateway does not hold what is served (-served +held):\n%s", diff)
 		}
 		return nil
 	})
-	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
+	if active := g.waitForGroup(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
 		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
 	}
 }
 
-// TestThePushgatewayTakesNamesAndHistogramsOfAnyKind in the text that is pushed.
-func TestThePushgatewayTakesNamesAndHistogramsOfAnyKind(t *testing.T) {
+// TestPushgatewayAcceptsAllNamesAndHistograms in the text that is pushed.
+func TestPushgatewayAcceptsAllNamesAndHistograms(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	f := fleet.New(fleet.Target{}, 10, true)
@@ -129,36 +129,36 @@ func TestThePushgatewayTakesNamesAndHistogramsOfAnyKind(t *testing.T) {
 		t.Fatalf("%d pushes were taken, and %d refused", ok, failed)
 	}
 	want := map[string]string{fmt.Sprint(map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"}): "3"}
-	held := g.group(map[string]string{"job": "odd", "instance": ""})["llm_forward_pass_duration_seconds"].Series
+	held := g.waitForGroup(map[string]string{"job": "odd", "instance": ""})["llm_forward_pass_duration_seconds"].Series
 	if diff := cmp.Diff(want, held); diff != "" {
 		t.Errorf("llm_forward_pass_duration_seconds on the Pushgateway (-want +got):\n%s", diff)
 	}
 }
 
-func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
+func TestPushgatewayDropsAWorkerWithTheNextPush(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, workers := pushing(t, g.url)
 	gone, stays := workers[0], workers[1]
 	testutil.Until(t, func() error {
-		held, err := g.look(defaultGroup)
+		held, err := g.read(defaultGroup)
 		if err == nil && !strings.Contains(fmt.Sprint(held), fmt.Sprint(gone.id)) {
 			err = fmt.Errorf("worker %d is not on the Pushgateway", gone.id)
 		}
 		return err
 	})
 
-	gone.leave()
+	gone.terminate()
 	testutil.Until(t, func() error {
-		p, err := m.page()
-		if series := p.about(gone.id); err == nil && len(series) > 0 {
+		p, err := m.scrape()
+		if series := p.ofWorker(gone.id); err == nil && len(series) > 0 {
 			err = fmt.Errorf("worker %d has left, but is served: %v", gone.id, series)
 		}
 		return err
 	})
 	// The first of these may have been under way; the second was made after it left.
-	m.pushed("ok", 2)
-	held := fmt.Sprint(g.group(defaultGroup))
+	m.waitForPushes("ok", 2)
+	held := fmt.Sprint(g.waitForGroup(defaultGroup))
 	if strings.Contains(held, fmt.Sprint(gone.id)) {
 		t.Errorf("worker %d has left, but is on the Pushgateway: %s", gone.id, held)
 	}
@@ -167,53 +167,53 @@ func TestAWorkerThatLeavesIsGoneWithTheNextPush(t *testing.T) {
 	}
 }
 
-func TestWhatWasPushedStaysWhenTheProgramEnds(t *testing.T) {
+func TestPushgatewayKeepsTheGroupAfterTheProgramEnds(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
-	m.pushed("ok", 1) // it leads by then
-	m.polls(2)
+	m.waitForPushes("ok", 1) // it leads by then
+	m.waitForPolls(2)
 	m.Terminate() // pushes a last time
-	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
+	if active := g.waitForGroup(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
 		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
 	}
 }
 
-func TestTheGroupHasTheLabelsOfTheFlagsAndGoesWithTheProgram(t *testing.T) {
+func TestPushgatewayGroupHasLabelsAndCanBeDeleted(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, _ := pushing(t, g.url, "--push-job", "fleet", "--push-grouping", "cluster=lab/1", "--push-grouping", "instance=one",
 		"--push-delete-on-exit")
 	group := map[string]string{"job": "fleet", "cluster": "lab/1", "instance": "one"}
-	g.group(group)
-	if held, err := g.look(defaultGroup); err != nil || len(held) > 0 {
+	g.waitForGroup(group)
+	if held, err := g.read(defaultGroup); err != nil || len(held) > 0 {
 		t.Errorf("the default group is there too: %v, error %v", held, err)
 	}
 	m.Terminate()
-	if held, err := g.look(group); err != nil || len(held) > 0 {
+	if held, err := g.read(group); err != nil || len(held) > 0 {
 		t.Errorf("the program has ended, but its group is there: %v, error %v", held, err)
 	}
 }
 
-func TestAKilledPushgatewayIsWarnedAboutOnceAndPushedToAgain(t *testing.T) {
+func TestPushgatewayKilledIsWarnedAboutOnce(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
-	g.group(defaultGroup)
+	g.waitForGroup(defaultGroup)
 	g.Kill()
-	m.pushed("error", 3)
-	warnings := m.Said("Failed to push")
+	m.waitForPushes("error", 3)
+	warnings := m.LinesWith("Failed to push")
 	if len(warnings) != 1 || !strings.Contains(warnings[0], " WARN ") {
 		t.Errorf("three pushes have failed, and the log says %q, want one warning", warnings)
 	}
 	g.start(t)
-	g.group(defaultGroup)
-	m.Says("Pushing metrics to Pushgateway again")
-	m.pushed("ok", 2)
-	if again := m.Said("Pushing metrics to Pushgateway again"); len(again) != 1 {
+	g.waitForGroup(defaultGroup)
+	m.WaitForLine("Pushing metrics to Pushgateway again")
+	m.waitForPushes("ok", 2)
+	if again := m.LinesWith("Pushing metrics to Pushgateway again"); len(again) != 1 {
 		t.Errorf("the log says %q, want one line", again)
 	}
-	if warnings := m.Said("Failed to push"); len(warnings) != 1 {
+	if warnings := m.LinesWith("Failed to push"); len(warnings) != 1 {
 		t.Errorf("the log says %q, want one line", warnings)
 	}
 }
@@ -222,7 +222,7 @@ func TestAKilledPushgatewayIsWarnedAboutOnceAndPushedToAgain(t *testing.T) {
 // hash is of the lowest cost that there is: it protects nothing else.
 const protected = `basic_auth_users: {dynamo: $2a$04$0soiH/Pr8mTV.AOxGEc7reLXtTYLEn9l4ze5HvkGrxMYJ0KfBeeb.}`
 
-func TestAProtectedPushgatewayIsPushedToWithTheCredentialsInItsURL(t *testing.T) {
+func TestPushgatewayCredentialsFromItsURL(t *testing.T) {
 	t.Parallel()
 	config := filepath.Join(t.TempDir(), "web.yml")
 	if err := os.WriteFile(config, []byte(protected), 0o600); err != nil {
@@ -231,15 +231,15 @@ func TestAProtectedPushgatewayIsPushedToWithTheCredentialsInItsURL(t *testing.T)
 	g := startGateway(t, "--web.config.file", config)
 	address := strings.TrimPrefix(g.url, "http://")
 
-	stranger, _ := pushing(t, "http://dynamo:wrong-word@"+address)
-	stranger.pushed("error", 2)
-	warnings := stranger.Said("Failed to push")
+	unknown, _ := pushing(t, "http://dynamo:wrong-word@"+address)
+	unknown.waitForPushes("error", 2)
+	warnings := unknown.LinesWith("Failed to push")
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "401") {
 		t.Errorf("the log says %q, want one warning with the status 401", warnings)
 	}
-	friend, _ := pushing(t, "http://dynamo:lets-push@"+address)
-	friend.pushed("ok", 2)
-	for _, m := range []*metrics{stranger, friend} {
+	known, _ := pushing(t, "http://dynamo:lets-push@"+address)
+	known.waitForPushes("ok", 2)
+	for _, m := range []*metrics{unknown, known} {
 		for _, line := range m.Lines() {
 			if strings.Contains(line, "wrong-word") || strings.Contains(line, "lets-push") {
 				t.Errorf("a password is in the log: %s", line)
@@ -247,7 +247,7 @@ func TestAProtectedPushgatewayIsPushedToWithTheCredentialsInItsURL(t *testing.T)
 		}
 	}
 	g.url = "http://dynamo:lets-push@" + address
-	if active := g.group(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
+	if active := g.waitForGroup(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
 		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
 	}
 }

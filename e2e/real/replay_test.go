@@ -65,7 +65,7 @@ func (s *servers) replay(replyFile, keysFile string) *replayed {
 }
 
 // leave ends the worker as SIGTERM does.
-func (w *replayed) leave() {
+func (w *replayed) terminate() {
 	w.s.t.Helper()
 	for _, key := range w.keys {
 		if _, err := w.s.etcd.Delete(w.s.t.Context(), key); err != nil {
@@ -78,7 +78,7 @@ func (w *replayed) leave() {
 }
 
 // originals are the three workers whose replies the original was given.
-func (s *servers) originals() (workers []*replayed) {
+func (s *servers) replayOriginals() (workers []*replayed) {
 	s.t.Helper()
 	for _, reply := range []string{"stats_reply_1.json", "stats_reply_2.json", "stats_reply_3.json"} {
 		workers = append(workers, s.replay(filepath.Join(captures, "original", reply), filepath.Join(captures, "0.1.1", "etcd_keys.json")))
@@ -87,7 +87,7 @@ func (s *servers) originals() (workers []*replayed) {
 }
 
 // hits publishes the hit-rate events that the original was given.
-func (s *servers) hits() {
+func (s *servers) publishOriginalHits() {
 	s.t.Helper()
 	var events []struct {
 		Worker  uint64 `json:"worker_id"`
@@ -98,7 +98,7 @@ func (s *servers) hits() {
 		s.t.Fatal(err)
 	}
 	for _, e := range events {
-		s.hit(e.Worker, e.ISL, e.Overlap)
+		s.publishHit(e.Worker, e.ISL, e.Overlap)
 	}
 }
 

@@ -32,47 +32,47 @@ var routers = []struct {
 }
 
 // lookEvery is how often a fleet is looked at.
-const lookEvery = 5 * time.Second
+const sampleInterval = 5 * time.Second
 
 // looks is how often it is in two minutes, or in 15 with SURVIVAL=long, as .ci/nightly has it.
-func looks() int {
+func rounds() int {
 	if os.Getenv("SURVIVAL") == "long" {
-		return int(15 * time.Minute / lookEvery)
+		return int(15 * time.Minute / sampleInterval)
 	}
-	return int(2 * time.Minute / lookEvery)
+	return int(2 * time.Minute / sampleInterval)
 }
 
 // routed is a fleet of two workers and three frontends, and the program beside it.
-type routed struct {
+type routedFleet struct {
 	*servers
 	metrics   *metrics
 	frontends []*pipeline // that stay
 	leaver    *pipeline   // the third
 	asked     int         // requests
-	film      film        // what was scraped
+	scrapes   scrapes     // what was scraped
 	wrong     error       // the first complaint
 }
 
 // routed starts a fleet, and waits until all of it works and nothing is wrong any more.
-func (s *servers) routed(release string) *routed {
+func (s *servers) startRoutedFleet(release string) *routedFleet {
 	s.t.Helper()
 	s.startNATS(process.NATSServer(s.t))
 	s.startEtcd()
-	f := &routed{servers: s, metrics: s.metrics()}
+	f := &routedFleet{servers: s, metrics: s.metrics()}
 	engines := s.engines(release, nil)
 	for i := range 3 {
 		f.frontends = append(f.frontends, s.frontend(release, fmt.Sprintf("frontend-%d", i)))
 	}
 	for _, frontend := range f.frontends {
-		frontend.serves(engines)
+		frontend.waitUntilServing(engines)
 	}
-	testutil.Until(s.t, f.look)
-	f.leaver, f.frontends, f.film = f.frontends[2], f.frontends[:2], nil
+	testutil.Until(s.t, f.sample)
+	f.leaver, f.frontends, f.scrapes = f.frontends[2], f.frontends[:2], nil
 	return f
 }
 
 // hasRouters waits until so many keys of routers are registered.
-func (f *routed) hasRouters(prefix string, keys int) {
+func (f *routedFleet) waitForRouters(prefix string, keys int) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
 		found, err := f.etcd.Get(f.t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
@@ -84,16 +84,16 @@ func (f *routed) hasRouters(prefix string, keys int) {
 }
 
 // look asks the fleet something, and says what is wrong with what is shown of it then.
-func (f *routed) look() error {
-	if err := f.ask(); err != nil {
+func (f *routedFleet) sample() error {
+	if err := f.sendRequests(); err != nil {
 		return err
 	}
-	p, err := f.metrics.page()
+	p, err := f.metrics.scrape()
 	if err != nil {
 		return err
 	}
-	f.film = append(f.film, p)
-	if err := p.hasTheWorkersAlone(); err != nil {
+	f.scrapes = append(f.scrapes, p)
+	if err := p.matchTwoWorkers(); err != nil {
 		return err
 	}
 	var glance struct {
@@ -118,7 +118,7 @@ func (f *routed) look() error {
 }
 
 // ask sends some requests at once, each of its own words, so that both workers get some.
-func (f *routed) ask() error {
+func (f *routedFleet) sendRequests() error {
 	const atOnce, words = 4, 40
 	frontend := f.frontends[f.asked/atOnce%len(f.frontends)]
 	var g errgroup.Group
@@ -129,7 +129,7 @@ func (f *routed) ask() error {
 			fmt.Fprintf(&prompt, "w%d ", (f.asked+i*f.asked)%61)
 		}
 		g.Go(func() error {
-			_, err := frontend.ask(prompt.String())
+			_, err := frontend.sendChat(prompt.String())
 			return err
 		})
 	}
@@ -137,7 +137,7 @@ func (f *routed) ask() error {
 }
 
 // hasTheWorkersAlone says what the page counts beside the two workers.
-func (p page) hasTheWorkersAlone() error {
+func (p samples) matchTwoWorkers() error {
 	const answering = `llm_workers{component="backend",endpoint="generate",state="answering"}`
 	if p[answering] != "2" {
 		return fmt.Errorf("%s is %q, want 2", answering, p[answering])
@@ -159,22 +159,22 @@ func (p page) hasTheWorkersAlone() error {
 	return nil
 }
 
-// TestRoutersAreNoWorkers looks at fleets of all forms of routers, side by side. In the
+// TestRoutersAreNotCountedAsWorkers looks at fleets of all forms of routers, side by side. In the
 // middle of the time a frontend of each is ended.
-func TestRoutersAreNoWorkers(t *testing.T) {
+func TestRoutersAreNotCountedAsWorkers(t *testing.T) {
 	t.Parallel()
 	for _, of := range routers {
 		python(t, of.release)
 	}
-	fleets := make([]*routed, len(routers))
+	fleets := make([]*routedFleet, len(routers))
 	for i, of := range routers {
 		s := &servers{t: t}
-		fleets[i] = s.routed(of.release)
-		fleets[i].hasRouters(of.prefix, 3*of.keys)
+		fleets[i] = s.startRoutedFleet(of.release)
+		fleets[i].waitForRouters(of.prefix, 3*of.keys)
 	}
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
-	looks := looks()
+	looks := rounds()
 	for n := range looks {
 		<-tick.C
 		var looking sync.WaitGroup
@@ -183,7 +183,7 @@ func TestRoutersAreNoWorkers(t *testing.T) {
 				f.leaver.frontend.Signal(syscall.SIGTERM)
 			}
 			looking.Go(func() {
-				if err := f.look(); err != nil && f.wrong == nil {
+				if err := f.sample(); err != nil && f.wrong == nil {
 					f.wrong = fmt.Errorf("look %d of %d: %w", n+1, looks, err)
 				}
 			})
@@ -192,16 +192,16 @@ func TestRoutersAreNoWorkers(t *testing.T) {
 	}
 	for i, of := range routers {
 		f := fleets[i]
-		f.leaver.frontend.Ends()
-		f.hasRouters(of.prefix, 2*of.keys)
+		f.leaver.frontend.Wait()
+		f.waitForRouters(of.prefix, 2*of.keys)
 		t.Run(of.release, func(t *testing.T) {
 			if f.wrong != nil {
 				t.Error(f.wrong)
 			}
-			t.Logf("%d looks, %d requests", len(f.film), f.asked)
-			f.film.alarms(t)
-			f.film.with(silentRouters).alarms(t, "DynamoWorkersLost")
-			f.film.with(aSilentWorker).alarms(t, "DynamoWorkerSilent")
+			t.Logf("%d looks, %d requests", len(f.scrapes), f.asked)
+			f.scrapes.checkAlerts(t)
+			f.scrapes.with(silentRouters).checkAlerts(t, "DynamoWorkersLost")
+			f.scrapes.with(silentWorker).checkAlerts(t, "DynamoWorkerSilent")
 		})
 	}
 }

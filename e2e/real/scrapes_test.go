@@ -15,20 +15,20 @@ import (
 )
 
 // film is pages of one program that were scraped at regular times.
-type film []page
+type scrapes []samples
 
 // held is for how long the first page of a film is repeated before, and the last one
 // after it: longer than any alert looks back or waits, but for those that know what is
 // usual in a day.
-const held = 70 * time.Minute
+const padding = 70 * time.Minute
 
 // holds is how many samples that is.
-const holds = int(held / lookEvery)
+const paddingSamples = int(padding / sampleInterval)
 
 // with is the film with more on each page, which more may let depend on the half it is in:
 // 0 or 1.
-func (f film) with(more func(p page, half int)) film {
-	changed := make(film, len(f))
+func (f scrapes) with(more func(p samples, half int)) scrapes {
+	changed := make(scrapes, len(f))
 	for i, p := range f {
 		changed[i] = maps.Clone(p)
 		more(changed[i], 2*i/len(f))
@@ -37,7 +37,7 @@ func (f film) with(more func(p page, half int)) film {
 }
 
 // silentRouters shows three routers as workers that are silent; in the second half two.
-func silentRouters(p page, half int) {
+func silentRouters(p samples, half int) {
 	for id := range 3 - half {
 		p[fmt.Sprintf(`llm_worker_up{component="kv-router",endpoint="generate",worker_id="%d"}`, id)] = "0"
 	}
@@ -45,21 +45,21 @@ func silentRouters(p page, half int) {
 }
 
 // aSilentWorker shows one among those that answer.
-func aSilentWorker(p page, _ int) {
+func silentWorker(p samples, _ int) {
 	p[`llm_worker_up{component="backend",endpoint="generate",worker_id="1"}`] = "0"
 	p[`llm_workers{component="backend",endpoint="generate",state="silent"}`] = "1"
 }
 
 // alarms fails the test unless exactly these of our alerts fire, at any time from the
 // first sample to the last.
-func (f film) alarms(t *testing.T, alerts ...string) {
+func (f scrapes) checkAlerts(t *testing.T, alerts ...string) {
 	t.Helper()
 	var test strings.Builder
-	fmt.Fprintf(&test, "rule_files: [../rules.yaml]\nevaluation_interval: 1m\ntests:\n  - interval: %v\n    input_series:\n", lookEvery)
+	fmt.Fprintf(&test, "rule_files: [../rules.yaml]\nevaluation_interval: 1m\ntests:\n  - interval: %v\n    input_series:\n", sampleInterval)
 	for _, series := range f.names() {
 		fmt.Fprintf(&test, "      - {series: '%s', values: '%s'}\n", labelled(series), f.values(series))
 	}
-	length := 2*held + time.Duration(len(f))*lookEvery
+	length := 2*padding + time.Duration(len(f))*sampleInterval
 	fmt.Fprintf(&test, "    promql_expr_test:\n      - expr: group by (alertname) (count_over_time(ALERTS{alertstate=\"firing\"}[1d]))\n        eval_time: %v\n", length)
 	for i, alert := range alerts {
 		if i == 0 {
@@ -73,7 +73,7 @@ func (f film) alarms(t *testing.T, alerts ...string) {
 }
 
 // names are those of all series that the rules may read, sorted.
-func (f film) names() []string {
+func (f scrapes) names() []string {
 	all := make(map[string]bool)
 	for _, p := range f {
 		for series := range p {
@@ -95,9 +95,9 @@ func labelled(series string) string {
 }
 
 // values are those of a series, as promtool has them.
-func (f film) values(series string) string {
+func (f scrapes) values(series string) string {
 	if series == "process_start_time_seconds" {
-		return fmt.Sprintf("0x%d", 2*holds+len(f)) // it has run since the first sample
+		return fmt.Sprintf("0x%d", 2*paddingSamples+len(f)) // it has run since the first sample
 	}
 	values := make([]string, len(f))
 	for i, p := range f {
@@ -108,14 +108,14 @@ func (f film) values(series string) string {
 			}
 		}
 	}
-	return hold(values[0]) + " " + strings.Join(values, " ") + " " + hold(values[len(values)-1])
+	return repeat(values[0]) + " " + strings.Join(values, " ") + " " + repeat(values[len(values)-1])
 }
 
 // hold repeats a value, or its absence.
-func hold(value string) string {
+func repeat(value string) string {
 	switch value {
 	case "_", "stale":
-		return fmt.Sprintf("_x%d", holds)
+		return fmt.Sprintf("_x%d", paddingSamples)
 	}
-	return fmt.Sprintf("%sx%d", value, holds-1) // after itself
+	return fmt.Sprintf("%sx%d", value, paddingSamples-1) // after itself
 }

@@ -41,8 +41,8 @@ func startServers(t *testing.T) *servers {
 func (s *servers) startNATS(path string) {
 	s.t.Helper()
 	n := process.Start(s.t, nil, path, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", s.t.TempDir())
-	s.natsURL = "nats://" + n.Says("Listening for client connections on ")
-	n.Says("Server is ready")
+	s.natsURL = "nats://" + n.WaitForLine("Listening for client connections on ")
+	n.WaitForLine("Server is ready")
 	nc, err := nats.Connect(s.natsURL, nats.Timeout(testutil.Patience))
 	if err != nil {
 		s.t.Fatal(err)
@@ -60,7 +60,7 @@ func (s *servers) startEtcd() {
 		"--data-dir", filepath.Join(s.t.TempDir(), "etcd"), "--logger", "zap", "--log-level", "warn",
 		"--listen-client-urls", s.etcdURL, "--advertise-client-urls", s.etcdURL,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)...)
-	answers(s.t, s.etcdURL+"/health")
+	waitUntilServing(s.t, s.etcdURL+"/health")
 	ec, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{s.etcdURL}, DialTimeout: testutil.Patience, Logger: zap.NewNop(),
 	})
@@ -106,7 +106,7 @@ func (s *servers) registered(key string) bool {
 }
 
 // hit publishes a hit-rate event, as the KV router of the namespace does.
-func (s *servers) hit(worker uint64, isl, overlap int) {
+func (s *servers) publishHit(worker uint64, isl, overlap int) {
 	s.t.Helper()
 	event := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, worker, isl, overlap)
 	if err := s.nats.Publish("namespace.dynamo.kv-hit-rate", event); err != nil {

@@ -15,10 +15,10 @@ import (
 )
 
 // withPage lets a worker serve a metrics page of its own, on a free port.
-var withPage = []string{"DYN_SYSTEM_ENABLED=true", "DYN_SYSTEM_PORT=0", "DYN_SYSTEM_HOST=127.0.0.1"}
+var withWorkerMetrics = []string{"DYN_SYSTEM_ENABLED=true", "DYN_SYSTEM_PORT=0", "DYN_SYSTEM_HOST=127.0.0.1"}
 
 // says is a JSON object for publish that adds an engine's samples to the worker's page.
-func says(t *testing.T, values, samples string) string {
+func withSamples(t *testing.T, values, samples string) string {
 	t.Helper()
 	all := make(map[string]any)
 	if err := json.Unmarshal([]byte(values), &all); err != nil {
@@ -34,12 +34,12 @@ func says(t *testing.T, values, samples string) string {
 
 // Of 0.6.1 a load is heard when it changes. A program that starts later learns it from the
 // worker's page, and believes the next event.
-func TestWhoComesLateReadsTheLoadOnThePageOfARealWorker(t *testing.T) {
+func TestWorkerMetricsGiveTheLoadToALateStart(t *testing.T) {
 	t.Parallel()
 	python(t, "0.6.1")
 	s := startServers(t)
-	a := s.publisher("0.6.1", withPage...)
-	at := "http://" + a.Says("System status server started successfully on ") + "/metrics"
+	a := s.publisher("0.6.1", withWorkerMetrics...)
+	at := "http://" + a.WaitForLine("System status server started successfully on ") + "/metrics"
 	a.publish(loadA)
 	testutil.Until(t, func() error {
 		text, err := get(at)
@@ -50,30 +50,30 @@ func TestWhoComesLateReadsTheLoadOnThePageOfARealWorker(t *testing.T) {
 	})
 	m := s.metrics("--poll-interval", "0.2", "--scrape-interval", "1", "--worker-metrics-url", "backend="+at)
 	workers := names{"A": a.id}
-	t.Logf("with a worker of ai-dynamo-runtime 0.6.1 that has published before:\n%s", ours(m.shows("scraped-late", workers)))
-	m.polls(2)
+	t.Logf("with a worker of ai-dynamo-runtime 0.6.1 that has published before:\n%s", withoutGoMetrics(m.waitForGolden("scraped-late", workers)))
+	m.waitForPolls(2)
 	a.publish(`{"worker": [12, 100, 5, null], "kv": [43, 1000, 0.5, 0.25]}`)
-	m.has(map[string]string{
-		a.series("llm_kv_blocks_active"): "43", a.series("llm_requests_active_slots"): "12", a.series("llm_requests_waiting"): "5",
-		a.series("llm_kv_cache_usage_ratio"): "0.5", a.series("llm_kv_hit_rate_percent"): "0.25",
+	m.waitForSamples(map[string]string{
+		a.seriesOf("llm_kv_blocks_active"): "43", a.seriesOf("llm_requests_active_slots"): "12", a.seriesOf("llm_requests_waiting"): "5",
+		a.seriesOf("llm_kv_cache_usage_ratio"): "0.5", a.seriesOf("llm_kv_hit_rate_percent"): "0.25",
 		fmt.Sprintf(`llm_worker_info{component="backend",endpoint="generate",model="tiny",source="load_event",worker_id="%d",worker_id_hex="%x"}`, a.id, a.id): "1",
 	})
 	a.Signal(syscall.SIGTERM)
-	m.forgets(a)
+	m.waitUntilForgotten(a)
 }
 
 // The page of a worker of 1.6.1 is where its model card says. The engine's samples stand
 // on it beside Dynamo's own, as vLLM writes them.
-func TestEventsAndThePageOfARealWorkerMakeOneLoad(t *testing.T) {
+func TestWorkerMetricsAndEventsOfARealWorker(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
 	s := &servers{t: t}
 	s.startEtcd()
-	env := append([]string{"PASSES=none"}, withPage...)
+	env := append([]string{"PASSES=none"}, withWorkerMetrics...)
 	a, b := s.publisher("1.6.1", env...), s.publisher("1.6.1", env...)
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1")
-	m.hears(a)
-	m.hears(b)
+	m.waitForLoad(a)
+	m.waitForLoad(b)
 	const page = `# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="tiny"} 8.0
 # TYPE vllm:num_requests_waiting gauge
@@ -85,30 +85,30 @@ vllm:prefix_cache_queries_total{engine="0",model_name="tiny"} 1000.0
 # TYPE vllm:prefix_cache_hits_total counter
 vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 250.0
 `
-	a.publish(says(t, activeA, page))
+	a.publish(withSamples(t, activeA, page))
 	b.publish(activeB)
-	t.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", ours(m.shows("scraped", names{"A": a.id, "B": b.id})))
+	t.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", withoutGoMetrics(m.waitForGolden("scraped", names{"A": a.id, "B": b.id})))
 
 	a.publish(activeA) // the engine has nothing on the page any more; Dynamo's handler has
-	m.has(map[string]string{
-		a.series("llm_requests_active_slots"): "0", a.series("llm_requests_total_slots"): "100", a.series("llm_requests_waiting"): "",
-		a.series("llm_kv_hit_rate_percent"): "", a.series("llm_kv_blocks_active"): "47",
+	m.waitForSamples(map[string]string{
+		a.seriesOf("llm_requests_active_slots"): "0", a.seriesOf("llm_requests_total_slots"): "100", a.seriesOf("llm_requests_waiting"): "",
+		a.seriesOf("llm_kv_hit_rate_percent"): "", a.seriesOf("llm_kv_blocks_active"): "47",
 	})
 	a.Kill()
-	m.has(map[string]string{a.series("llm_requests_active_slots"): "", a.series("llm_kv_blocks_active"): "47"})
-	m.forgets(a)
+	m.waitForSamples(map[string]string{a.seriesOf("llm_requests_active_slots"): "", a.seriesOf("llm_kv_blocks_active"): "47"})
+	m.waitUntilForgotten(a)
 }
 
 // Dynamo's own mock engines write the metrics of the engine that they play.
-func TestTheHitRateIsThatOnThePagesOfRealEngines(t *testing.T) {
+func TestWorkerMetricsGiveTheHitRate(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
 	s := &servers{t: t}
 	s.startEtcd()
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1")
-	p := s.pipelineOf("1.6.1", nil, withPage, "--engine-type", "sglang")
-	m.knows("llm_requests_active_slots", p.workers)
-	p.talk(t)
+	p := s.pipelineOf("1.6.1", nil, withWorkerMetrics, "--engine-type", "sglang")
+	m.waitForWorkers("llm_requests_active_slots", p.workers)
+	p.runConversations(t)
 	var targets []struct {
 		Targets []string          `json:"targets"`
 		Labels  map[string]string `json:"labels"`
@@ -123,7 +123,7 @@ func TestTheHitRateIsThatOnThePagesOfRealEngines(t *testing.T) {
 			t.Fatal(err)
 		}
 		var rate string
-		for series, value := range process.ParsePage(text) {
+		for series, value := range process.ParseSamples(text) {
 			if strings.HasPrefix(series, "sglang:cache_hit_rate{") {
 				rate = value
 			}
@@ -133,22 +133,22 @@ func TestTheHitRateIsThatOnThePagesOfRealEngines(t *testing.T) {
 			t.Errorf("worker %s has the hit rate %q on its page", g.Labels["worker_id"], rate)
 		}
 		best = max(best, share)
-		m.has(map[string]string{fmt.Sprintf(`llm_kv_hit_rate_percent{component="backend",endpoint="generate",worker_id="%s"}`, g.Labels["worker_id"]): rate})
+		m.waitForSamples(map[string]string{fmt.Sprintf(`llm_kv_hit_rate_percent{component="backend",endpoint="generate",worker_id="%s"}`, g.Labels["worker_id"]): rate})
 	}
 	if best == 0 {
 		t.Error("nothing was in any cache: the requests prove nothing")
 	}
 }
 
-func TestPrometheusScrapesTheTargetsThatAreListed(t *testing.T) {
+func TestWorkerMetricsTargetsAreScrapedByPrometheus(t *testing.T) {
 	t.Parallel()
 	process.Installed(t, "prometheus", "prometheus")
 	python(t, "1.6.1")
 	s := &servers{t: t}
 	s.startEtcd()
-	a := s.publisher("1.6.1", withPage...)
+	a := s.publisher("1.6.1", withWorkerMetrics...)
 	m := s.metrics("--nats-server", "none")
-	m.hears(a)
+	m.waitForLoad(a)
 	p := startPrometheus(t, m.url, "http_sd_configs: [{url: '"+m.url+"/api/v1/targets', refresh_interval: 1s}]")
 	testutil.Until(t, func() error {
 		const query = `count by (component, endpoint, dynamo_namespace, worker_id, worker_id_hex, exported_worker_id) (dynamo_component_inflight_requests{dynamo_endpoint="generate"})`

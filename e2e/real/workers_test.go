@@ -15,7 +15,7 @@ import (
 
 // ofEachRelease runs a test with workers of each release, at the same time: most of
 // it is waiting for leases to run out.
-func ofEachRelease(t *testing.T, test func(t *testing.T, s *servers, release string)) {
+func forEachRelease(t *testing.T, test func(t *testing.T, s *servers, release string)) {
 	t.Parallel()
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
@@ -27,7 +27,7 @@ func ofEachRelease(t *testing.T, test func(t *testing.T, s *servers, release str
 }
 
 // watched are the flags for the endpoint that carries the load of real workers.
-func watched(more ...string) []string {
+func watchFlags(more ...string) []string {
 	return append([]string{"--component", "backend", "--endpoint", "load_metrics"}, more...)
 }
 
@@ -35,25 +35,25 @@ func commandLine(flags []string) string {
 	return strings.Join(append([]string{"metrics"}, flags...), " ")
 }
 
-func TestThePageIsWhatRealWorkersReport(t *testing.T) {
-	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+func TestPolledWorkersAreShown(t *testing.T) {
+	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		workers := names{"A": a.id, "B": b.id}
-		for _, flags := range [][]string{watched("--poll-interval", "0.2"), {"--poll-interval", "0.2"}} {
+		for _, flags := range [][]string{watchFlags("--poll-interval", "0.2"), {"--poll-interval", "0.2"}} {
 			m := s.metrics(flags...)
-			m.shows("two", workers)
-			m.polls(2)
-			s.hit(a.id, 10, 4)
-			s.hit(b.id, 8, 0)
-			s.hit(a.id, 5, 5)
+			m.waitForGolden("two", workers)
+			m.waitForPolls(2)
+			s.publishHit(a.id, 10, 4)
+			s.publishHit(b.id, 8, 0)
+			s.publishHit(a.id, 5, 5)
 			t.Logf("%s, with two workers of ai-dynamo-runtime %s:\n%s",
-				commandLine(flags), release, ours(m.shows("two-hit", workers)))
+				commandLine(flags), release, withoutGoMetrics(m.waitForGolden("two-hit", workers)))
 			m.Terminate()
 		}
 	})
 }
 
-func TestWorkersOfTwoReleasesShareANamespace(t *testing.T) {
+func TestPolledWorkersOfTwoReleases(t *testing.T) {
 	t.Parallel()
 	for _, release := range releases {
 		python(t, release)
@@ -62,24 +62,24 @@ func TestWorkersOfTwoReleasesShareANamespace(t *testing.T) {
 	a, b := s.worker("0.2.1", valuesA), s.worker("0.2.1", valuesB)
 	c, d := s.worker("0.5.1", valuesC), s.worker("0.5.1", valuesD)
 	workers := names{"A": a.id, "B": b.id, "C": c.id, "D": d.id}
-	for _, flags := range [][]string{watched(), nil} {
+	for _, flags := range [][]string{watchFlags(), nil} {
 		m := s.metrics(flags...)
 		t.Logf("%s, with two workers each of ai-dynamo-runtime 0.2.1 and 0.5.1:\n%s",
-			commandLine(flags), ours(m.shows("four", workers)))
+			commandLine(flags), withoutGoMetrics(m.waitForGolden("four", workers)))
 		m.Terminate()
 	}
 }
 
 // After its first poll the program here does not poll again: what makes it forget
 // the worker can only be the key.
-func TestATerminatedWorkerGoesWithItsKey(t *testing.T) {
-	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+func TestPolledWorkerTerminatedGoesWithItsKey(t *testing.T) {
+	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
-		m := s.metrics(watched("--poll-interval", "1h")...)
-		m.shows("two", names{"A": a.id, "B": b.id})
+		m := s.metrics(watchFlags("--poll-interval", "1h")...)
+		m.waitForGolden("two", names{"A": a.id, "B": b.id})
 		a.Signal(syscall.SIGTERM)
-		whole := m.shows("b", names{"A": a.id, "B": b.id})
-		if n := page(process.ParsePage(whole)).polls(); n != 1 {
+		whole := m.waitForGolden("b", names{"A": a.id, "B": b.id})
+		if n := samples(process.ParseSamples(whole)).polls(); n != 1 {
 			t.Errorf("%d polls done, want 1", n)
 		}
 		if s.registered(a.key) {
@@ -88,84 +88,84 @@ func TestATerminatedWorkerGoesWithItsKey(t *testing.T) {
 	})
 }
 
-func TestATerminatedWorkerThatGoesOnAnsweringIsNotShown(t *testing.T) {
-	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+func TestPolledWorkerTerminatedButAnsweringIsNotShown(t *testing.T) {
+	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		workers := names{"A": a.id, "B": b.id}
-		m := s.metrics(watched("--poll-interval", "0.2")...)
-		m.shows("two", workers)
+		m := s.metrics(watchFlags("--poll-interval", "0.2")...)
+		m.waitForGolden("two", workers)
 		a.Signal(syscall.SIGTERM)
-		m.shows("a-unregistered", workers)
-		m.polls(5)
-		m.shows("a-unregistered", workers)
+		m.waitForGolden("a-unregistered", workers)
+		m.waitForPolls(5)
+		m.waitForGolden("a-unregistered", workers)
 		a.Kill()
-		m.shows("b", workers)
+		m.waitForGolden("b", workers)
 	})
 }
 
-func TestAKilledWorkerIsSilentUntilItsKeyGoes(t *testing.T) {
-	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+func TestPolledWorkerKilledIsSilentUntilItsKeyGoes(t *testing.T) {
+	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		workers := names{"A": a.id, "B": b.id}
-		m := s.metrics(watched("--poll-interval", "0.2")...)
-		m.shows("two", workers)
-		m.polls(2)
-		s.hit(a.id, 15, 9)
-		s.hit(b.id, 4, 0)
-		s.hit(b.id, 4, 0)
-		m.shows("two-hit", workers)
+		m := s.metrics(watchFlags("--poll-interval", "0.2")...)
+		m.waitForGolden("two", workers)
+		m.waitForPolls(2)
+		s.publishHit(a.id, 15, 9)
+		s.publishHit(b.id, 4, 0)
+		s.publishHit(b.id, 4, 0)
+		m.waitForGolden("two-hit", workers)
 
 		a.Kill()
-		m.shows("a-silent-hit", workers)
+		m.waitForGolden("a-silent-hit", workers)
 		if !s.registered(a.key) {
 			t.Errorf("%s went before the worker's gauges", a.key)
 		}
-		m.shows("b-hit", workers)
+		m.waitForGolden("b-hit", workers)
 		if s.registered(a.key) {
 			t.Errorf("%s is still there", a.key)
 		}
 	})
 }
 
-func TestAWorkerThatWakesUpWithoutItsKeyIsNotShown(t *testing.T) {
-	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+func TestPolledWorkerResumedWithoutKeyIsNotShown(t *testing.T) {
+	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		workers := names{"A": a.id, "B": b.id}
-		m := s.metrics(watched("--poll-interval", "0.2")...)
-		m.shows("two", workers)
+		m := s.metrics(watchFlags("--poll-interval", "0.2")...)
+		m.waitForGolden("two", workers)
 
 		a.Signal(syscall.SIGSTOP)
-		m.shows("a-silent", workers)
-		m.shows("b", workers)
+		m.waitForGolden("a-silent", workers)
+		m.waitForGolden("b", workers)
 		if s.registered(a.key) {
 			t.Errorf("%s is still there", a.key)
 		}
 		a.Signal(syscall.SIGCONT)
-		m.shows("a-unregistered", workers)
-		m.polls(10)
-		m.shows("a-unregistered", workers)
+		m.waitForGolden("a-unregistered", workers)
+		m.waitForPolls(10)
+		m.waitForGolden("a-unregistered", workers)
 		if s.registered(a.key) {
 			t.Errorf("%s is back", a.key)
 		}
 	})
 }
 
-func TestWatchingAnEndpointWithoutLoadSaysWhichHasOne(t *testing.T) {
-	ofEachRelease(t, func(t *testing.T, s *servers, release string) {
+func TestPolledEndpointWithoutLoadNamesOneThatHas(t *testing.T) {
+	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		s.worker(release, valuesA)
 		s.worker(release, valuesB)
 		m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-		m.Says("carries no load")
-		m.polls(5)
-		m.shows("generate", nil)
-		hints := m.Said("carries no load")
+		m.WaitForLine("carries no load")
+		m.waitForPolls(5)
+		m.waitForGolden("generate", nil)
+		hints := m.LinesWith("carries no load")
 		if len(hints) != 1 || !strings.Contains(hints[0], " INFO ") || !strings.Contains(hints[0], "load_metrics") {
 			t.Errorf("got %q, want one line of INFO that names load_metrics", hints)
 		}
 	})
 }
 
-func TestMockWorkersOfEveryReleaseAreSeen(t *testing.T) {
+func TestPolledMockWorkersOfEveryRelease(t *testing.T) {
 	t.Parallel()
 	s := startServers(t)
 	mocked := []string{"0.1.0", "0.1.1", "0.2.1", "0.3.0", "0.5.1"}
@@ -174,7 +174,7 @@ func TestMockWorkersOfEveryReleaseAreSeen(t *testing.T) {
 	}
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.2")
 	testutil.Until(t, func() error {
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return err
 		}

@@ -22,12 +22,12 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestAPushgatewayInEveryKindOfTrouble has one that answers as it is told. The values on
+// TestPushgatewayFailures has one that answers as it is told. The values on
 // it, and on the page beside, are right before and after, and never wrong.
-func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
+func TestPushgatewayFailures(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
 	var status atomic.Int64
 	var mu sync.Mutex
 	var held string // by the gateway
@@ -35,7 +35,7 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 	gateway := &gateway{t: t, address: process.FreeAddress(t), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		switch code := int(status.Load()); code {
-		case hangs:
+		case hanging:
 			select {
 			case <-release:
 			case <-r.Context().Done():
@@ -57,15 +57,15 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 	defer gateway.stop()
 	defer close(release)
 	status.Store(http.StatusOK)
-	m := f.run("--push", "--push-url", "http://"+gateway.address, "--push-interval", "1")
-	m.shows(merged(up, loads(a, b)))
-	r := f.route(a, b)
-	w := m.witnessed(always(loads(b)), countersOf(a, b), pairs(nil))
+	m := f.startMetrics("--push", "--push-url", "http://"+gateway.address, "--push-interval", "1")
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	r := f.startRouter(a, b)
+	w := m.startSampler(always(samplesOf(b)), monotonicCounters(a, b), pairedHits(nil))
 	pushed := func(result string, n float64) {
 		t.Helper()
 		series := fmt.Sprintf("dynamo_metrics_push_total{result=%q}", result)
 		first := -1.0
-		m.until(func(p page) error {
+		m.waitFor(func(p samples) error {
 			if first < 0 {
 				first = p.number(series)
 			}
@@ -75,18 +75,18 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 			return nil
 		})
 	}
-	for i, code := range []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable, hangs, isDown} {
+	for i, code := range []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable, hanging, down} {
 		status.Store(int64(code))
-		if code == isDown {
+		if code == down {
 			gateway.stop()
 		}
 		pushed("error", 2)
 		status.Store(int64([]int{http.StatusOK, slow}[i%2]))
-		if code == isDown {
+		if code == down {
 			gateway.start()
 		}
 		pushed("ok", 2)
-		if n := len(m.Said("Failed to push")); n != i+1 {
+		if n := len(m.LinesWith("Failed to push")); n != i+1 {
 			t.Errorf("after trouble %d the log speaks of it %d times, want %d", code, n, i+1)
 		}
 		mu.Lock()
@@ -96,15 +96,15 @@ func TestAPushgatewayInEveryKindOfTrouble(t *testing.T) {
 		}
 		mu.Unlock()
 	}
-	r.settle(m)
+	r.stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 }
 
 const (
-	hangs  = -1
-	slow   = -2
-	isDown = -3
+	hanging = -1
+	slow    = -2
+	down    = -3
 )
 
 // gateway is a Pushgateway that can be away: then its address refuses connections.
@@ -138,14 +138,14 @@ func (m *program) dial() net.Conn {
 	return conn
 }
 
-func TestClientsThatStallHurtNobodyAndAreCutOff(t *testing.T) {
+func TestClientsThatStallAreClosed(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
-	m := f.run()
-	m.shows(merged(up, loads(a, b)))
-	r := f.route(a, b)
-	w := m.witnessed(always(loads(a, b)), countersOf(a, b), pairs(nil), bounded(2, 150<<20))
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
+	m := f.startMetrics()
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	r := f.startRouter(a, b)
+	w := m.startSampler(always(samplesOf(a, b)), monotonicCounters(a, b), pairedHits(nil), boundSamples(2, 150<<20))
 	const clients = 200
 	var cut sync.WaitGroup
 	for range clients {
@@ -164,34 +164,34 @@ func TestClientsThatStallHurtNobodyAndAreCutOff(t *testing.T) {
 		})
 	}
 	cut.Wait()
-	m.shows(merged(up, loads(a, b)))
-	r.settle(m)
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	r.stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 }
 
-// TestClientsThatDoNotReadTheirPages holds two hundred of them against a page of many
+// TestClientsThatDoNotReadResponses holds two hundred of them against a page of many
 // megabytes. A page each would be gigabytes.
-func TestClientsThatDoNotReadTheirPages(t *testing.T) {
-	f := newLab(t)
+func TestClientsThatDoNotReadResponses(t *testing.T) {
+	f := newEnvironment(t)
 	f.interval = "2" // the workers are in the process of the witness, which has much to read
-	a, b := f.worker(1, 10), f.worker(2, 20)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
 	const unknown = 40_000 // ids, which may be a quarter of the workers
-	m := f.run("--max-workers", fmt.Sprint(4*unknown))
-	m.shows(merged(up, loads(a, b)))
+	m := f.startMetrics("--max-workers", fmt.Sprint(4*unknown))
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	for id := range uint64(unknown) {
 		if err := f.hit(1<<40+id, 3); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m.shows(page{messages(stats.HitRate): decimal(unknown)})
-	r := f.route(a, b)
-	before, err := m.page()
+	m.waitForSamples(samples{messagesSeries(stats.HitRate): decimal(unknown)})
+	r := f.startRouter(a, b)
+	before, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
 	most := 0.0
-	w := m.witnessed(always(loads(a, b)), countersOf(a, b), pairs(nil), bounded(unknown+2, 700<<20), func(_, now page) error {
+	w := m.startSampler(always(samplesOf(a, b)), monotonicCounters(a, b), pairedHits(nil), boundSamples(unknown+2, 700<<20), func(_, now samples) error {
 		most = max(most, now.number(resident))
 		return nil
 	})
@@ -211,14 +211,14 @@ func TestClientsThatDoNotReadTheirPages(t *testing.T) {
 		<-pace.C // who asks later gets another page
 	}
 	const cutOff = "dynamo_metrics_scrapes_cut_off_total"
-	m.until(func(p page) error {
+	m.waitFor(func(p samples) error {
 		if p.number(cutOff) == 0 {
 			return errors.New("no client has been cut off")
 		}
 		return nil
 	})
-	m.shows(loads(a, b))
-	r.settle(m)
+	m.waitForSamples(samplesOf(a, b))
+	r.stopAndCheck(m)
 	w.stop()
 	t.Logf("%.0f MiB resident, at first %.0f", most/(1<<20), before.number(resident)/(1<<20))
 	m.Terminate()
@@ -229,28 +229,28 @@ func isTimeout(err error) bool {
 	return errors.As(err, &network) && network.Timeout()
 }
 
-func TestTwoHundredScrapersAtOnce(t *testing.T) {
-	f := newLab(t)
+func TestClientsScraping200AtOnce(t *testing.T) {
+	f := newEnvironment(t)
 	f.interval = "2" // the workers are in the process of the scrapers, which have much to read
-	good := f.worker(1, 10)
-	m := f.run()
+	control := f.startWorker(1, 10)
+	m := f.startMetrics()
 	ids := sequence(1000, 1000)
 	f.register(f.ec, ids...)
-	f.answerAll(ids, 50)
-	want := merged(up, loads(good), page{workers("answering"): "1001"})
-	m.shows(want)
-	r := f.route(good)
-	w := m.witnessed(always(loads(good)), countersOf(good), pairs(nil), bounded(1001, 150<<20))
+	f.answerPollsFor(ids, 50)
+	want := merged(ready, samplesOf(control), samples{workersSeries("answering"): "1001"})
+	m.waitForSamples(want)
+	r := f.startRouter(control)
+	w := m.startSampler(always(samplesOf(control)), monotonicCounters(control), pairedHits(nil), boundSamples(1001, 150<<20))
 	var scrapers sync.WaitGroup
 	for range 200 {
 		scrapers.Go(func() {
-			for range pick(5, 100) {
+			for range shortOr(5, 100) {
 				text, err := body(m.url + "/metrics")
 				// Not parsed: the workers, in the same process, would miss polls.
 				if n := strings.Count(text, "\n"+active+"{"); err == nil && n != 1001 {
 					err = fmt.Errorf("%d loads, want 1001", n)
 				}
-				if s := of(active, good.id) + " 10\n"; err == nil && !strings.Contains(text, s) {
+				if s := workerSeries(active, control.id) + " 10\n"; err == nil && !strings.Contains(text, s) {
 					err = fmt.Errorf("the page lacks %s", s)
 				}
 				if err != nil {
@@ -261,23 +261,23 @@ func TestTwoHundredScrapersAtOnce(t *testing.T) {
 		})
 	}
 	scrapers.Wait()
-	m.shows(want)
-	r.settle(m)
+	m.waitForSamples(want)
+	r.stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 }
 
-// TestFileDescriptorsRunOut lets clients take them all, and the servers' connections
+// TestFileDescriptorsExhausted lets clients take them all, and the servers' connections
 // break meanwhile: there are none to connect anew. When the clients have gone all is right
 // again.
-func TestFileDescriptorsRunOut(t *testing.T) {
+func TestFileDescriptorsExhausted(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
 	const limit = 48
-	m := f.runBy([]string{process.Installed(t, "prlimit", "util-linux"), fmt.Sprintf("--nofile=%[1]d:%[1]d", limit)})
-	m.shows(merged(up, loads(a, b)))
-	before, err := m.page()
+	m := f.startMetricsWith([]string{process.Installed(t, "prlimit", "util-linux"), fmt.Sprintf("--nofile=%[1]d:%[1]d", limit)})
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	before, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 		t.Fatalf("process_max_fds is %s, want %d", before["process_max_fds"], limit)
 	}
 	// One connection is ours, and looks at the page all the while.
-	m.until(func(p page) error { return p.has(loads(a, b)) })
+	m.waitFor(func(p samples) error { return p.match(samplesOf(a, b)) })
 	var taken []net.Conn
 	for range limit {
 		conn := m.dial() // the kernel accepts more than the program does
@@ -293,36 +293,36 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 		taken = append(taken, conn)
 	}
 	f.nats[0].kill()
-	m.Says("Lost the connection to NATS")
+	m.WaitForLine("Lost the connection to NATS")
 	a.load.Store(11)
 	f.nats[0].start()
-	throughout(t, pick(5*time.Second, 30*time.Second), func() error {
-		if m.Over() {
-			return errOver
+	checkThroughout(t, shortOr(5*time.Second, 30*time.Second), func() error {
+		if m.HasEnded() {
+			return errEnded
 		}
-		p, err := m.page()
+		p, err := m.scrape()
 		if err != nil {
 			return nil // there is none for us either
 		}
-		return p.has(page{of(active, a.id): "10", of(active, b.id): "20", workers("answering"): "2", connected("nats"): "0"})
+		return p.match(samples{workerSeries(active, a.id): "10", workerSeries(active, b.id): "20", workersSeries("answering"): "2", connectedSeries("nats"): "0"})
 	})
 	for _, c := range taken {
 		c.Close()
 	}
-	within(t, promised, func() error { return m.right(merged(up, loads(a, b))) })
-	w := m.witnessed(always(loads(a, b)), func(_, now page) error { return countersOf(a, b)(before, now) })
-	f.route(a, b).settle(m)
+	checkWithin(t, recoveryTime, func() error { return m.matchReady(merged(ready, samplesOf(a, b))) })
+	w := m.startSampler(always(samplesOf(a, b)), func(_, now samples) error { return monotonicCounters(a, b)(before, now) })
+	f.startRouter(a, b).stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 }
 
-// TestTooFewFileDescriptorsToStart leaves room for its page, and for no server.
-func TestTooFewFileDescriptorsToStart(t *testing.T) {
+// TestFileDescriptorsTooFewToStart leaves room for its page, and for no server.
+func TestFileDescriptorsTooFewToStart(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	m := f.runUnderTheLeastLimit()
+	f := newEnvironment(t)
+	m := f.runUnderTheLowestLimit()
 	for _, line := range []string{"NATS is not connected", "etcd is not connected"} {
-		if rest := m.Says(line); !strings.Contains(rest, "too many open files") {
+		if rest := m.WaitForLine(line); !strings.Contains(rest, "too many open files") {
 			t.Errorf("%s%s: want a word about too many open files", line, rest)
 		}
 	}
@@ -332,7 +332,7 @@ func TestTooFewFileDescriptorsToStart(t *testing.T) {
 // runUnderTheLeastLimit starts the program under the first limit of file descriptors that
 // lets it listen. Which that is depends on the machine: the Go runtime keeps files of its
 // cgroup open, and of what we inherit some may lie beyond the limit.
-func (f *lab) runUnderTheLeastLimit() *process.Process {
+func (f *environment) runUnderTheLowestLimit() *process.Process {
 	f.t.Helper()
 	prlimit := process.Installed(f.t, "prlimit", "util-linux")
 	for limit := 4; limit < 64; limit++ {
@@ -340,8 +340,8 @@ func (f *lab) runUnderTheLeastLimit() *process.Process {
 			"--host", "127.0.0.1", "--metrics-port", "0", "--component", "backend", "--endpoint", "generate")
 		var over, listens bool
 		testutil.Until(f.t, func() error {
-			over = m.Over() // looked at first: the last line may come with the end
-			listens = len(m.Said("Prometheus metrics server started at ")) > 0
+			over = m.HasEnded() // looked at first: the last line may come with the end
+			listens = len(m.LinesWith("Prometheus metrics server started at ")) > 0
 			if !over && !listens {
 				return fmt.Errorf("under a limit of %d it neither listens nor ends", limit)
 			}
@@ -356,22 +356,22 @@ func (f *lab) runUnderTheLeastLimit() *process.Process {
 	return nil
 }
 
-// TestADiskThatIsFull has no room for the log.
-func TestADiskThatIsFull(t *testing.T) {
+// TestDiskFull has no room for the log.
+func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
 	shell, err := exec.LookPath("sh")
 	if err != nil {
-		process.Missing(t, "there is no sh")
+		process.FailOrSkip(t, "there is no sh")
 	}
 	address := process.FreeAddress(t)
 	host, port, _ := net.SplitHostPort(address)
 	m := &program{process.Start(t, append(f.env(), "DYN_LOG=trace"), shell, "-c", `exec "$0" "$@" >/dev/full 2>/dev/full`, bin+"/metrics", "--host", host,
 		"--metrics-port", port, "--component", "backend", "--endpoint", "generate", "--poll-interval", f.interval), "http://" + address}
-	m.shows(merged(up, loads(a, b)))
-	w := m.witnessed(always(loads(a, b)), countersOf(a, b), pairs(nil))
-	f.route(a, b).settle(m)
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	w := m.startSampler(always(samplesOf(a, b)), monotonicCounters(a, b), pairedHits(nil))
+	f.startRouter(a, b).stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 }

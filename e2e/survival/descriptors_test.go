@@ -14,13 +14,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestTheRegistryDoesNotTakeTheFileDescriptors: publishers that are announced, accept and say
+// TestFileDescriptorsAreNotUsedUpByTheRegistry: publishers that are announced, accept and say
 // nothing take their part of them, and the page, polls and events over NATS go on.
-func TestTheRegistryDoesNotTakeTheFileDescriptors(t *testing.T) {
+func TestFileDescriptorsAreNotUsedUpByTheRegistry(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
-	mute, err := net.Listen("tcp4", "0.0.0.0:0") // at each address of the loopback network
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
+	silent, err := net.Listen("tcp4", "0.0.0.0:0") // at each address of the loopback network
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestTheRegistryDoesNotTakeTheFileDescriptors(t *testing.T) {
 	accepting.Go(func() {
 		var conns []net.Conn
 		for {
-			c, err := mute.Accept()
+			c, err := silent.Accept()
 			if err != nil {
 				break
 			}
@@ -38,11 +38,11 @@ func TestTheRegistryDoesNotTakeTheFileDescriptors(t *testing.T) {
 			c.Close()
 		}
 	})
-	t.Cleanup(func() { mute.Close(); accepting.Wait() })
-	_, port, _ := net.SplitHostPort(mute.Addr().String())
+	t.Cleanup(func() { silent.Close(); accepting.Wait() })
+	_, port, _ := net.SplitHostPort(silent.Addr().String())
 	const limit, announced = 64, 300
-	m := f.runBy([]string{process.Installed(t, "prlimit", "util-linux"), fmt.Sprintf("--nofile=%[1]d:%[1]d", limit)})
-	m.shows(merged(up, loads(a, b)))
+	m := f.startMetricsWith([]string{process.Installed(t, "prlimit", "util-linux"), fmt.Sprintf("--nofile=%[1]d:%[1]d", limit)})
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	for i := range uint64(announced) {
 		key := fmt.Sprintf("v1/event_channels/namespace/dynamo/component/backend/endpoint/generate/topic/kv_metrics/%x", 1000+i)
 		value := fmt.Sprintf(`{"type":"EventChannel","topic":"kv_metrics","instance_id":%d,"scope":{"kind":"endpoint","endpoint":{"namespace":"dynamo","component":"backend","name":"generate"}},`+
@@ -51,18 +51,18 @@ func TestTheRegistryDoesNotTakeTheFileDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m.until(func(p page) error {
-		return p.has(page{`dynamo_metrics_zmq_publishers{state="waiting"}`: fmt.Sprint(announced - limit/2), `dynamo_metrics_zmq_publishers{state="disconnected"}`: fmt.Sprint(limit / 2)})
+	m.waitFor(func(p samples) error {
+		return p.match(samples{`dynamo_metrics_zmq_publishers{state="waiting"}`: fmt.Sprint(announced - limit/2), `dynamo_metrics_zmq_publishers{state="disconnected"}`: fmt.Sprint(limit / 2)})
 	})
-	m.Says("There is no room for more ZMQ publishers")
+	m.WaitForLine("There is no room for more ZMQ publishers")
 	for _, w := range []*worker{a, b} {
 		w.load.Add(1)
 	}
-	throughout(t, pick(5*time.Second, 30*time.Second), func() error {
-		if m.Over() {
-			return errOver
+	checkThroughout(t, shortOr(5*time.Second, 30*time.Second), func() error {
+		if m.HasEnded() {
+			return errEnded
 		}
-		p, err := m.page() // each by a connection of its own
+		p, err := m.scrape() // each by a connection of its own
 		if err != nil {
 			return err
 		}
@@ -71,11 +71,11 @@ func TestTheRegistryDoesNotTakeTheFileDescriptors(t *testing.T) {
 		}
 		return nil
 	})
-	m.until(func(p page) error { return p.has(loads(a, b)) })
+	m.waitFor(func(p samples) error { return p.match(samplesOf(a, b)) })
 	if _, err := f.ec.Delete(t.Context(), "v1/event_channels/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
-	m.shows(merged(up, loads(a, b)))
-	f.route(a, b).settle(m)
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	f.startRouter(a, b).stopAndCheck(m)
 	m.Terminate()
 }

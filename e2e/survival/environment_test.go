@@ -27,7 +27,7 @@ const (
 )
 
 // lab is the servers, the test's own connections to them, and its workers.
-type lab struct {
+type environment struct {
 	t    *testing.T
 	nats []*server
 	etcd []*server
@@ -38,7 +38,7 @@ type lab struct {
 }
 
 // newLab starts a nats-server and an etcd.
-func newLab(t *testing.T, natsFlags ...string) *lab {
+func newEnvironment(t *testing.T, natsFlags ...string) *environment {
 	t.Helper()
 	n, e := natsServer(t, natsFlags...), etcdServers(t, 1)
 	n.start()
@@ -46,9 +46,9 @@ func newLab(t *testing.T, natsFlags ...string) *lab {
 	return connect(t, []*server{n}, e)
 }
 
-func connect(t *testing.T, nats, etcd []*server) *lab {
+func connect(t *testing.T, nats, etcd []*server) *environment {
 	t.Helper()
-	return &lab{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: devstacktest.EtcdClient(t, strings.Split(urls(etcd), ",")...), interval: "0.5"}
+	return &environment{t: t, nats: nats, etcd: etcd, nc: dialNATS(t, urls(nats)), ec: devstacktest.EtcdClient(t, strings.Split(urls(etcd), ",")...), interval: "0.5"}
 }
 
 func urls(servers []*server) string {
@@ -59,25 +59,25 @@ func urls(servers []*server) string {
 	return strings.Join(all, ",")
 }
 
-func (f *lab) env() []string {
+func (f *environment) env() []string {
 	return []string{"NATS_SERVER=" + urls(f.nats), "ETCD_ENDPOINTS=" + urls(f.etcd)}
 }
 
 // run starts the program on backend/generate.
-func (f *lab) run(args ...string) *program {
+func (f *environment) startMetrics(args ...string) *program {
 	f.t.Helper()
-	return f.runBy(nil, args...)
+	return f.startMetricsWith(nil, args...)
 }
 
-func (f *lab) runBy(prefix []string, args ...string) *program {
+func (f *environment) startMetricsWith(prefix []string, args ...string) *program {
 	f.t.Helper()
-	return run(f.t, f.env(), prefix, append([]string{"--component", "backend", "--endpoint", "generate", "--poll-interval", f.interval}, args...)...)
+	return startProgram(f.t, f.env(), prefix, append([]string{"--component", "backend", "--endpoint", "generate", "--poll-interval", f.interval}, args...)...)
 }
 
 // worker is one whose registration hangs on no lease, so that nothing but the test ends
 // it. It answers polls with the blocks in use that it is told.
 type worker struct {
-	lab  *lab
+	lab  *environment
 	id   uint64
 	load atomic.Uint64
 }
@@ -87,23 +87,23 @@ func instance(id uint64) fleet.Instance {
 }
 
 // worker registers one that answers.
-func (f *lab) worker(id, load uint64) *worker {
+func (f *environment) startWorker(id, load uint64) *worker {
 	f.t.Helper()
 	w := &worker{lab: f, id: id}
 	w.load.Store(load)
-	f.answer(func() []byte { return reply(id, flat(w.load.Load())) })
+	f.answerPolls(func() []byte { return statsReply(id, flatLoad(w.load.Load())) })
 	f.register(f.ec, id)
 	return w
 }
 
 // answer answers each poll with what it gives.
-func (f *lab) answer(with func() []byte) {
+func (f *environment) answerPolls(with func() []byte) {
 	f.t.Helper()
-	f.answers(func(respond func([]byte)) { respond(with()) })
+	f.answerPollsWith(func(respond func([]byte)) { respond(with()) })
 }
 
 // answers has each poll answered as often as it calls respond.
-func (f *lab) answers(with func(respond func([]byte))) *nats.Subscription {
+func (f *environment) answerPollsWith(with func(respond func([]byte))) *nats.Subscription {
 	f.t.Helper()
 	sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
 		with(func(b []byte) { m.Respond(b) })
@@ -115,7 +115,7 @@ func (f *lab) answers(with func(respond func([]byte))) *nats.Subscription {
 	return sub
 }
 
-func (f *lab) flush() {
+func (f *environment) flush() {
 	f.t.Helper()
 	if err := f.nc.FlushTimeout(10 * time.Second); err != nil {
 		f.t.Fatal(err)
@@ -123,24 +123,24 @@ func (f *lab) flush() {
 }
 
 // key and value are a worker's registration.
-func keyOf(id uint64) string { return wire.LayoutInstances.Key("dynamo", instance(id)) }
+func instanceKeyOf(id uint64) string { return wire.LayoutInstances.Key("dynamo", instance(id)) }
 
-func valueOf(id uint64) string {
+func instanceValueOf(id uint64) string {
 	return string(wire.LayoutInstances.Value("dynamo", instance(id), wire.Subject(service, "generate", id)))
 }
 
-func (f *lab) register(ec *clientv3.Client, ids ...uint64) {
+func (f *environment) register(ec *clientv3.Client, ids ...uint64) {
 	f.t.Helper()
-	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpPut(keyOf(id), valueOf(id)) })
+	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpPut(instanceKeyOf(id), instanceValueOf(id)) })
 }
 
-func (f *lab) deregister(ec *clientv3.Client, ids ...uint64) {
+func (f *environment) deregister(ec *clientv3.Client, ids ...uint64) {
 	f.t.Helper()
-	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpDelete(keyOf(id)) })
+	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpDelete(instanceKeyOf(id)) })
 }
 
 // commit changes many keys, as many at once as etcd takes.
-func (f *lab) commit(ec *clientv3.Client, ids []uint64, op func(uint64) clientv3.Op) {
+func (f *environment) commit(ec *clientv3.Client, ids []uint64, op func(uint64) clientv3.Op) {
 	f.t.Helper()
 	for len(ids) > 0 {
 		n := min(len(ids), 100)
@@ -159,38 +159,38 @@ func (f *lab) commit(ec *clientv3.Client, ids []uint64, op func(uint64) clientv3
 }
 
 // loads are what the workers must be shown with.
-func loads(workers ...*worker) page {
-	p := make(page)
+func samplesOf(workers ...*worker) samples {
+	p := make(samples)
 	for _, w := range workers {
-		p[of(active, w.id)] = fmt.Sprint(w.load.Load())
-		p[of(total, w.id)] = "1000"
-		p[of("llm_worker_up", w.id)] = "1"
+		p[workerSeries(active, w.id)] = fmt.Sprint(w.load.Load())
+		p[workerSeries(total, w.id)] = "1000"
+		p[workerSeries("llm_worker_up", w.id)] = "1"
 	}
 	return p
 }
 
 // reply is a worker's answer to a poll.
-func reply(id uint64, data string) []byte { return replyOf(service, id, data) }
+func statsReply(id uint64, data string) []byte { return statsReplyOf(service, id, data) }
 
-func replyOf(service string, id uint64, data string) []byte {
+func statsReplyOf(service string, id uint64, data string) []byte {
 	subject := wire.Subject(service, "generate", id)
 	return fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"id-of-%d","endpoints":[{"name":%q,"subject":%q,"data":%s}]}`,
 		service, id, subject, subject, data)
 }
 
 // flat is a load in the form of the releases to 0.2.1.
-func flat(active uint64) string {
+func flatLoad(active uint64) string {
 	return fmt.Sprintf(`{"request_active_slots":1,"request_total_slots":8,"kv_active_blocks":%d,"kv_total_blocks":1000,"num_requests_waiting":0,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`, active)
 }
 
 // hit publishes a hit-rate event, with four times as much input as overlap.
-func (f *lab) hit(id uint64, overlap int) error {
+func (f *environment) hit(id uint64, overlap int) error {
 	return f.nc.Publish(wire.HitRateSubject("dynamo"), fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 4*overlap, overlap))
 }
 
 // router publishes hits of its workers all the time.
 type router struct {
-	lab     *lab
+	lab     *environment
 	workers []*worker
 	sent    []uint64 // blocks of overlap that the client took, by worker
 	stopped chan struct{}
@@ -198,7 +198,7 @@ type router struct {
 	work    sync.WaitGroup
 }
 
-func (f *lab) route(workers ...*worker) *router {
+func (f *environment) startRouter(workers ...*worker) *router {
 	r := &router{lab: f, workers: workers, sent: make([]uint64, len(workers)), stopped: make(chan struct{})}
 	r.work.Go(func() {
 		ticker := time.NewTicker(time.Millisecond)
@@ -231,7 +231,7 @@ func (r *router) stop() {
 
 // settle stops the router, waits until the program has booked all that will ever come,
 // and checks that no event was booked twice, and that from then on each counts.
-func (r *router) settle(m *program) {
+func (r *router) stopAndCheck(m *program) {
 	r.lab.t.Helper()
 	r.stop()
 	// Events come in order: when the mark is booked, which is too large to be anything
@@ -239,17 +239,17 @@ func (r *router) settle(m *program) {
 	const mark = 1 << 30
 	last := len(r.workers) - 1
 	r.hit(last, mark)
-	want := make(page)
-	m.until(func(p page) error {
-		if n := p.number(of(overlap, r.workers[last].id)); n < mark {
+	want := make(samples)
+	m.waitFor(func(p samples) error {
+		if n := p.number(workerSeries(overlap, r.workers[last].id)); n < mark {
 			return fmt.Errorf("%v blocks booked, the mark is not", n)
 		}
 		for i, w := range r.workers {
-			booked := uint64(p.number(of(overlap, w.id)))
+			booked := uint64(p.number(workerSeries(overlap, w.id)))
 			if booked > r.sent[i] {
 				r.lab.t.Errorf("worker %d: %d blocks booked of %d that were sent", w.id, booked, r.sent[i])
 			}
-			want[of(overlap, w.id)], want[of(isl, w.id)] = decimal(booked+1000), decimal(4*(booked+1000))
+			want[workerSeries(overlap, w.id)], want[workerSeries(isl, w.id)] = decimal(booked+1000), decimal(4*(booked+1000))
 		}
 		return nil
 	})
@@ -259,7 +259,7 @@ func (r *router) settle(m *program) {
 		}
 	}
 	r.lab.flush()
-	m.shows(want)
+	m.waitForSamples(want)
 }
 
 // decimal is a number as the page has it.

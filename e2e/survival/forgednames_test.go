@@ -22,13 +22,13 @@ import (
 
 // forger sends made-up names by every way into a program that watches all there is. Beside
 // it are two honest workers: one is polled and hit, the other publishes.
-type forger struct {
-	*lab
-	m      *program
-	honest string // their namespace
-	made   string // what the names of made-up namespaces begin with; empty: there are none
-	extra  atomic.Pointer[[][]byte]
-	asked  atomic.Int64 // polls of the honest worker's service
+type nameForger struct {
+	*environment
+	m       *program
+	control string // their namespace
+	made    string // what the names of made-up namespaces begin with; empty: there are none
+	extra   atomic.Pointer[[][]byte]
+	asked   atomic.Int64 // polls of the honest worker's service
 }
 
 const (
@@ -41,40 +41,40 @@ var (
 	publishingAt = fleet.Endpoint{Component: "decode", Name: "generate"}
 )
 
-func newForger(t *testing.T, namespaces string, args ...string) *forger {
+func newNameForger(t *testing.T, namespaces string, args ...string) *nameForger {
 	t.Helper()
-	f := &forger{lab: newLab(t), honest: namespaces}
+	f := &nameForger{environment: newEnvironment(t), control: namespaces}
 	if prefix, several := strings.CutSuffix(namespaces, "*"); several {
-		f.honest, f.made = prefix+"honest", prefix+"made-"
+		f.control, f.made = prefix+"honest", prefix+"made-"
 	}
 	in := fleet.Instance{Endpoint: polledAt, ID: polledID}
-	f.put(wire.LayoutInstances.Key(f.honest, in), string(wire.LayoutInstances.Value(f.honest, in, "nats")))
+	f.put(wire.LayoutInstances.Key(f.control, in), string(wire.LayoutInstances.Value(f.control, in, "nats")))
 	other := fleet.Instance{Endpoint: publishingAt, ID: publishingID}
-	for _, e := range []garbage.Entry{garbage.Registration(f.honest, other), garbage.Card(f.honest, other)} {
+	for _, e := range []garbage.Entry{garbage.Registration(f.control, other), garbage.Card(f.control, other)} {
 		f.put(e.Key, e.Value)
 	}
 	f.answerPolls()
-	f.m = run(t, f.env(), nil, append([]string{"--namespace", namespaces, "--poll-interval", "0.5"}, args...)...)
-	f.m.until(func(p page) error {
-		return p.has(page{f.series(active, polledAt, polledID): "10", f.series("llm_worker_up", publishingAt, publishingID): "0"})
+	f.m = startProgram(t, f.env(), nil, append([]string{"--namespace", namespaces, "--poll-interval", "0.5"}, args...)...)
+	f.m.waitFor(func(p samples) error {
+		return p.match(samples{f.series(active, polledAt, polledID): "10", f.series("llm_worker_up", publishingAt, publishingID): "0"})
 	})
-	f.event(f.honest, publishingAt, wire.TopicLoad, garbage.LoadEvent(publishingID, 0, 40))
-	f.honestHit()
-	f.m.shows(f.right())
+	f.publishEvent(f.control, publishingAt, wire.TopicLoad, garbage.LoadEvent(publishingID, 0, 40))
+	f.publishControlHit()
+	f.m.waitForSamples(f.expectedOfControl())
 	return f
 }
 
 // service is the one that the honest worker answers for.
-func (f *forger) service() string {
-	return wire.ServiceName(wire.EraPlain, f.honest, polledAt.Component)
+func (f *nameForger) service() string {
+	return wire.ServiceName(wire.EraPlain, f.control, polledAt.Component)
 }
 
 // answerPolls answers each poll for the honest worker, and once with what is forged.
-func (f *forger) answerPolls() {
+func (f *nameForger) answerPolls() {
 	f.t.Helper()
-	honest := garbage.StatsReply(f.service(), polledAt.Name, polledID, "honest", 10)
+	control := garbage.StatsReply(f.service(), polledAt.Name, polledID, "honest", 10)
 	_, err := f.nc.Subscribe(wire.StatsSubject(f.service()), func(m *nats.Msg) {
-		_ = m.Respond(honest)
+		_ = m.Respond(control)
 		if extra := f.extra.Swap(nil); extra != nil {
 			for _, b := range *extra {
 				_ = m.Respond(b)
@@ -89,43 +89,43 @@ func (f *forger) answerPolls() {
 }
 
 // series is one of a worker.
-func (f *forger) series(metric string, e fleet.Endpoint, id uint64) string {
+func (f *nameForger) series(metric string, e fleet.Endpoint, id uint64) string {
 	namespace := ""
 	if f.made != "" {
-		namespace = fmt.Sprintf("dynamo_namespace=%q,", f.honest)
+		namespace = fmt.Sprintf("dynamo_namespace=%q,", f.control)
 	}
 	return fmt.Sprintf(`%s{component=%q,%sendpoint=%q,worker_id="%d"}`, metric, e.Component, namespace, e.Name, id)
 }
 
 // right is what must be shown of the honest, whatever else there is.
-func (f *forger) right() page {
-	return page{
+func (f *nameForger) expectedOfControl() samples {
+	return samples{
 		f.series(active, polledAt, polledID): "10", f.series(total, polledAt, polledID): "1000",
 		f.series(overlap, polledAt, polledID): "3", f.series(isl, polledAt, polledID): "12",
 		f.series(active, publishingAt, publishingID): "40", f.series(total, publishingAt, publishingID): "1000",
 	}
 }
 
-func (f *forger) event(namespace string, e fleet.Endpoint, topic string, data []byte) {
+func (f *nameForger) publishEvent(namespace string, e fleet.Endpoint, topic string, data []byte) {
 	f.t.Helper()
 	if err := f.nc.Publish(garbage.Subject(namespace, e, topic), data); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *forger) honestHit() { f.forgedHit(polledID, 3) }
+func (f *nameForger) publishControlHit() { f.publishHit(polledID, 3) }
 
-func (f *forger) forgedHit(id uint64, overlap int) {
+func (f *nameForger) publishHit(id uint64, overlap int) {
 	f.t.Helper()
-	if err := f.nc.Publish(wire.HitRateSubject(f.honest), fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 4*overlap, overlap)); err != nil {
+	if err := f.nc.Publish(wire.HitRateSubject(f.control), fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 4*overlap, overlap)); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
 // namespace and endpoint are made up.
-func (f *forger) namespace(n int) string {
+func (f *nameForger) namespace(n int) string {
 	if f.made == "" {
-		return f.honest
+		return f.control
 	}
 	return fmt.Sprint(f.made, n)
 }
@@ -135,13 +135,13 @@ func endpoint(n int) fleet.Endpoint {
 }
 
 // comes waits until the program has so many more of these.
-func (f *forger) comes(series string, n int, wave func()) {
+func (f *nameForger) waitForIncrease(series string, n int, wave func()) {
 	f.t.Helper()
 	before := -1.0
-	f.m.until(func(p page) error { before = p.number(series); return nil })
+	f.m.waitFor(func(p samples) error { before = p.number(series); return nil })
 	wave()
 	f.flush()
-	f.m.until(func(p page) error {
+	f.m.waitFor(func(p samples) error {
 		if got := p.number(series) - before; got < float64(n) {
 			return fmt.Errorf("%s has grown by %v, want %d", series, got, n)
 		}
@@ -150,49 +150,49 @@ func (f *forger) comes(series string, n int, wave func()) {
 }
 
 // events publishes loads and forward passes of so many endpoints, in the name of few ids.
-func (f *forger) events(names, ids int) {
+func (f *nameForger) publishEvents(names, ids int) {
 	f.t.Helper()
 	for topic, event := range map[string]func(uint64) []byte{
 		wire.TopicLoad:        func(id uint64) []byte { return garbage.LoadEvent(id, 0, 77) },
 		wire.TopicForwardPass: func(id uint64) []byte { return garbage.ForwardPass(id, 0, 1, 0.5) },
 	} {
 		kind := map[string]stats.Kind{wire.TopicLoad: stats.LoadEvent, wire.TopicForwardPass: stats.ForwardPass}[topic]
-		f.comes(messages(kind), names, func() {
+		f.waitForIncrease(messagesSeries(kind), names, func() {
 			for n := range names {
-				f.event(f.namespace(n), endpoint(n), topic, event(firstForged+uint64(n%ids)))
+				f.publishEvent(f.namespace(n), endpoint(n), topic, event(firstForged+uint64(n%ids)))
 			}
 		})
 	}
 }
 
 // comeAndGo registers so many endpoints, a hundred at a time, each with a load.
-func (f *forger) comeAndGo(names int) {
+func (f *nameForger) registerAndLeave(names int) {
 	f.t.Helper()
 	const at = 100
 	for first := 0; first < names; first += at {
 		in := func(n int) (string, fleet.Instance) {
 			return f.namespace(n), fleet.Instance{Endpoint: endpoint(n), ID: firstForged + uint64(n)}
 		}
-		f.comes(messages(stats.InstanceKeys), at, func() {
-			f.each(first, at, func(n int) clientv3.Op {
+		f.waitForIncrease(messagesSeries(stats.InstanceKeys), at, func() {
+			f.commitEach(first, at, func(n int) clientv3.Op {
 				e := garbage.Registration(in(n))
 				return clientv3.OpPut(e.Key, e.Value)
 			})
 		})
-		f.comes(messages(stats.LoadEvent), at, func() {
+		f.waitForIncrease(messagesSeries(stats.LoadEvent), at, func() {
 			for n := first; n < first+at; n++ {
 				namespace, of := in(n)
-				f.event(namespace, of.Endpoint, wire.TopicLoad, garbage.LoadEvent(of.ID, 0, 77))
+				f.publishEvent(namespace, of.Endpoint, wire.TopicLoad, garbage.LoadEvent(of.ID, 0, 77))
 			}
 		})
-		f.comes(messages(stats.InstanceKeys), at, func() {
-			f.each(first, at, func(n int) clientv3.Op { return clientv3.OpDelete(garbage.Registration(in(n)).Key) })
+		f.waitForIncrease(messagesSeries(stats.InstanceKeys), at, func() {
+			f.commitEach(first, at, func(n int) clientv3.Op { return clientv3.OpDelete(garbage.Registration(in(n)).Key) })
 		})
 	}
 }
 
 // each commits an operation for each of so many numbers.
-func (f *forger) each(first, n int, op func(int) clientv3.Op) {
+func (f *nameForger) commitEach(first, n int, op func(int) clientv3.Op) {
 	f.t.Helper()
 	for n > 0 {
 		var ops []clientv3.Op
@@ -210,34 +210,34 @@ func (f *forger) each(first, n int, op func(int) clientv3.Op) {
 }
 
 // cards puts so many model cards of made-up endpoints, and takes them away.
-func (f *forger) cards(names, ids int) {
+func (f *nameForger) putCards(names, ids int) {
 	f.t.Helper()
 	card := func(n int) garbage.Entry {
 		return garbage.Card(f.namespace(n), fleet.Instance{Endpoint: endpoint(n), ID: firstForged + uint64(n%ids)})
 	}
-	f.comes(messages(stats.CardKeys), names, func() {
-		f.each(0, names, func(n int) clientv3.Op { return clientv3.OpPut(card(n).Key, card(n).Value) })
+	f.waitForIncrease(messagesSeries(stats.CardKeys), names, func() {
+		f.commitEach(0, names, func(n int) clientv3.Op { return clientv3.OpPut(card(n).Key, card(n).Value) })
 	})
-	f.comes(messages(stats.CardKeys), names, func() {
-		f.each(0, names, func(n int) clientv3.Op { return clientv3.OpDelete(card(n).Key) })
+	f.waitForIncrease(messagesSeries(stats.CardKeys), names, func() {
+		f.commitEach(0, names, func(n int) clientv3.Op { return clientv3.OpDelete(card(n).Key) })
 	})
 }
 
 // answers has the next poll answered for so many made-up endpoints.
-func (f *forger) answers(names int, id func(n int) (worker uint64, static string)) {
+func (f *nameForger) answerNextPoll(names int, id func(n int) (worker uint64, static string)) {
 	f.t.Helper()
 	var all [][]byte
 	for n := range names {
 		worker, static := id(n)
 		all = append(all, garbage.StatsReply(f.service(), endpoint(n).Name, worker, static, 77))
 	}
-	f.comes(messages(stats.StatsReply), names, func() { f.extra.Store(&all) })
+	f.waitForIncrease(messagesSeries(stats.StatsReply), names, func() { f.extra.Store(&all) })
 }
 
 // boundedFamilies says that no family has more series than so many workers, or endpoints in
 // four states, and that those of the program itself do not grow with anything.
-func boundedFamilies(workers, endpoints, bytes int) rule {
-	return func(_, now page) error {
+func boundFamilies(workers, endpoints, bytes int) rule {
+	return func(_, now samples) error {
 		own := 0
 		for name, n := range now.families() {
 			most := max(workers, 4*endpoints)
@@ -260,7 +260,7 @@ func boundedFamilies(workers, endpoints, bytes int) rule {
 }
 
 // glance complains unless the snapshot for people has at most so many bytes.
-func (f *forger) glance(most int) {
+func (f *nameForger) checkSnapshotSize(most int) {
 	f.t.Helper()
 	text, err := body(f.m.url + "/api/v1/fleet?history=true")
 	if err != nil {
@@ -272,41 +272,41 @@ func (f *forger) glance(most int) {
 	}
 }
 
-func overLimitOf(l stats.Limit) string {
+func overLimitSeries(l stats.Limit) string {
 	return fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)
 }
 
-// TestForgedNames sends thousands of each kind. What is bounded are all series, the
+// TestForgedNamesAreBounded sends thousands of each kind. What is bounded are all series, the
 // snapshot and memory; what is turned away is counted.
-func TestForgedNames(t *testing.T) {
+func TestForgedNamesAreBounded(t *testing.T) {
 	for _, namespaces := range []string{"dynamo", "x*"} {
 		t.Run(namespaces, func(t *testing.T) {
 			const limit, names, ids = 1000, 30_000, 469
-			f := newForger(t, namespaces, "--max-workers", fmt.Sprint(limit))
-			w := f.m.witnessed(always(f.right()), always(page{queueFull: "0"}), boundedFamilies(limit, 1026, 150<<20))
+			f := newNameForger(t, namespaces, "--max-workers", fmt.Sprint(limit))
+			w := f.m.startSampler(always(f.expectedOfControl()), always(samples{queueFull: "0"}), boundFamilies(limit, 1026, 150<<20))
 
 			// Each id has the last endpoint that it named waiting; the passes replace the loads.
-			f.events(names, ids)
-			f.m.until(func(p page) error {
-				rejects := p.number(rejected(stats.LoadEvent, stats.NotRegistered)) + p.number(rejected(stats.ForwardPass, stats.NotRegistered))
+			f.publishEvents(names, ids)
+			f.m.waitFor(func(p samples) error {
+				rejects := p.number(rejectedSeries(stats.LoadEvent, stats.NotRegistered)) + p.number(rejectedSeries(stats.ForwardPass, stats.NotRegistered))
 				if rejects != 2*names-ids {
 					return fmt.Errorf("%v events are of no use, want %d", rejects, 2*names-ids)
 				}
 				if n := p.count("made-"); n > 0 {
 					return fmt.Errorf("%d series have made-up names", n)
 				}
-				return p.has(page{overLimit: "0"})
+				return p.match(samples{overLimit: "0"})
 			})
-			f.glance(20_000)
+			f.checkSnapshotSize(20_000)
 
 			// Static workers register nowhere: there is room for as many as for other workers.
-			f.answers(3000, func(n int) (uint64, string) { return firstForged + uint64(n), fmt.Sprint("forged-", n) })
-			f.answers(3000, func(n int) (uint64, string) { return 0, fmt.Sprint("static-", n) })
-			f.m.until(func(p page) error {
-				return p.has(page{rejected(stats.StatsReply, stats.NotRegistered): "3000", overLimitOf(stats.WorkerLimit): decimal(3000 - (limit - 2 - ids))})
+			f.answerNextPoll(3000, func(n int) (uint64, string) { return firstForged + uint64(n), fmt.Sprint("forged-", n) })
+			f.answerNextPoll(3000, func(n int) (uint64, string) { return 0, fmt.Sprint("static-", n) })
+			f.m.waitFor(func(p samples) error {
+				return p.match(samples{rejectedSeries(stats.StatsReply, stats.NotRegistered): "3000", overLimitSeries(stats.WorkerLimit): decimal(3000 - (limit - 2 - ids))})
 			})
-			f.glance(1_000_000)
-			f.m.until(func(p page) error { // they answer once and no more
+			f.checkSnapshotSize(1_000_000)
+			f.m.waitFor(func(p samples) error { // they answer once and no more
 				if n := p.count("static-"); n > 0 {
 					return fmt.Errorf("%d series are of workers that have stopped", n)
 				}
@@ -314,60 +314,60 @@ func TestForgedNames(t *testing.T) {
 			})
 
 			// Where a worker was registered is remembered: 1,022 endpoints beside the two.
-			f.comeAndGo(3000)
-			f.m.until(func(p page) error { return p.has(page{overLimitOf(stats.EndpointLimit): "1978"}) })
-			f.glance(1_000_000)
+			f.registerAndLeave(3000)
+			f.m.waitFor(func(p samples) error { return p.match(samples{overLimitSeries(stats.EndpointLimit): "1978"}) })
+			f.checkSnapshotSize(1_000_000)
 
-			f.comes(overLimitOf(stats.EndpointLimit), 3000, func() { f.cards(3000, ids) })
-			f.comes(messages(stats.HitRate), names, func() {
+			f.waitForIncrease(overLimitSeries(stats.EndpointLimit), 3000, func() { f.putCards(3000, ids) })
+			f.waitForIncrease(messagesSeries(stats.HitRate), names, func() {
 				for n := range names {
-					f.forgedHit(firstForged+uint64(n), 1)
+					f.publishHit(firstForged+uint64(n), 1)
 				}
 			})
-			f.glance(1_000_000)
+			f.checkSnapshotSize(1_000_000)
 			w.stop()
 			f.m.Terminate()
 		})
 	}
 }
 
-// TestEverythingForgedAtItsBound fills all that can be filled by who may publish on NATS,
+// TestForgedNamesAtEveryBound fills all that can be filled by who may publish on NATS,
 // with the limits as they are by default, while the page and the snapshot are read. The
 // chart's limit of memory is 512 MiB.
-func TestEverythingForgedAtItsBound(t *testing.T) {
+func TestForgedNamesAtEveryBound(t *testing.T) {
 	const workers = 65_536
-	f := newForger(t, "dynamo")
+	f := newNameForger(t, "dynamo")
 	// Some of the honest are enough to have ranks made up for.
 	const others = 128
-	f.comes(messages(stats.InstanceKeys), others, func() {
-		f.each(100, others, func(n int) clientv3.Op {
-			e := garbage.Registration(f.honest, fleet.Instance{Endpoint: publishingAt, ID: uint64(n)})
+	f.waitForIncrease(messagesSeries(stats.InstanceKeys), others, func() {
+		f.commitEach(100, others, func(n int) clientv3.Op {
+			e := garbage.Registration(f.control, fleet.Instance{Endpoint: publishingAt, ID: uint64(n)})
 			return clientv3.OpPut(e.Key, e.Value)
 		})
 	})
 	peak := 0.0
-	w := f.m.witnessed(always(f.right()), func(_, now page) error {
+	w := f.m.startSampler(always(f.expectedOfControl()), func(_, now samples) error {
 		if peak = max(peak, now.number(resident)); peak > 512<<20 {
 			return fmt.Errorf("%.0f MiB resident, the chart's limit is 512", peak/(1<<20))
 		}
 		return nil
 	})
-	f.comes(messages(stats.HitRate), workers, func() {
+	f.waitForIncrease(messagesSeries(stats.HitRate), workers, func() {
 		for n := range workers {
-			f.forgedHit(firstForged+uint64(n), 1)
+			f.publishHit(firstForged+uint64(n), 1)
 		}
 	})
 	// The durations of a forward pass take most where they are far apart.
 	far := func(endpoint fleet.Endpoint, id uint64, rank uint32) {
-		f.event(f.honest, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 1, 1.1e-6))
-		f.event(f.honest, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 2, 8000))
+		f.publishEvent(f.control, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 1, 1.1e-6))
+		f.publishEvent(f.control, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 2, 8000))
 	}
-	f.comes(messages(stats.ForwardPass), 2*30_000, func() {
+	f.waitForIncrease(messagesSeries(stats.ForwardPass), 2*30_000, func() {
 		for n := range 30_000 {
 			far(endpoint(n), firstForged+uint64(n), 0)
 		}
 	})
-	f.comes(messages(stats.ForwardPass), 2*256*(others+1), func() {
+	f.waitForIncrease(messagesSeries(stats.ForwardPass), 2*256*(others+1), func() {
 		for rank := range uint32(256) {
 			far(publishingAt, publishingID, rank)
 			for n := range uint64(others) {
@@ -375,7 +375,7 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 			}
 		}
 	})
-	f.answers(6000, func(n int) (uint64, string) { return 0, fmt.Sprint(strings.Repeat("static", 40), n) })
+	f.answerNextPoll(6000, func(n int) (uint64, string) { return 0, fmt.Sprint(strings.Repeat("static", 40), n) })
 	for range 10 { // the ranks are rows of it
 		testutil.Until(t, func() error {
 			text, err := body(f.m.url + "/api/v1/fleet?history=true")
@@ -384,14 +384,14 @@ func TestEverythingForgedAtItsBound(t *testing.T) {
 			}
 			return err
 		})
-		f.m.polls(2)
+		f.m.waitForPolls(2)
 	}
-	p, err := f.m.page()
+	p, err := f.m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.stop()
 	t.Logf("%.0f MiB resident at most; %d series; over the limits: %s workers, %s endpoints, %s attachments, %s ranks", peak/(1<<20), len(p),
-		p[overLimitOf(stats.WorkerLimit)], p[overLimitOf(stats.EndpointLimit)], p[overLimitOf(stats.AttachmentLimit)], p[overLimitOf(stats.RankLimit)])
+		p[overLimitSeries(stats.WorkerLimit)], p[overLimitSeries(stats.EndpointLimit)], p[overLimitSeries(stats.AttachmentLimit)], p[overLimitSeries(stats.RankLimit)])
 	f.m.Terminate()
 }

@@ -14,24 +14,24 @@ import (
 )
 
 // rejections are how many messages of a kind a page says were rejected, for whatever reason.
-func (p page) rejections(k stats.Kind) (n float64) {
+func (p samples) rejections(k stats.Kind) (n float64) {
 	for _, r := range stats.Reasons() {
-		n += p.number(rejected(k, r))
+		n += p.number(rejectedSeries(k, r))
 	}
 	return n
 }
 
-// TestGarbageEverywhere sends each file of the corpus, none of which is anything, by
+// TestGarbageFromEverySource sends each file of the corpus, none of which is anything, by
 // every way there is into the program.
-func TestGarbageEverywhere(t *testing.T) {
+func TestGarbageFromEverySource(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	good := f.worker(1, 10)
-	m := f.run()
-	m.shows(merged(up, loads(good)))
-	r := f.route(good)
-	w := m.witnessed(always(loads(good)), always(page{workers("answering"): "1", workers("silent"): "0"}), countersOf(good), pairs(nil), bounded(1, 150<<20))
-	before, err := m.page()
+	f := newEnvironment(t)
+	control := f.startWorker(1, 10)
+	m := f.startMetrics()
+	m.waitForSamples(merged(ready, samplesOf(control)))
+	r := f.startRouter(control)
+	w := m.startSampler(always(samplesOf(control)), always(samples{workersSeries("answering"): "1", workersSeries("silent"): "0"}), monotonicCounters(control), pairedHits(nil), boundSamples(1, 150<<20))
+	before, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +57,12 @@ func TestGarbageEverywhere(t *testing.T) {
 	}
 	for kind, keys := range garbage.BadKeys() {
 		for _, key := range keys {
-			f.put(key, valueOf(7))
+			f.put(key, instanceValueOf(7))
 			sent[kind]++
 		}
 	}
 	var once sync.Once
-	f.answers(func(respond func([]byte)) {
+	f.answerPollsWith(func(respond func([]byte)) {
 		once.Do(func() {
 			for _, b := range corpus {
 				respond(b)
@@ -70,24 +70,24 @@ func TestGarbageEverywhere(t *testing.T) {
 		})
 	})
 	sent[stats.StatsReply] = len(corpus)
-	m.until(func(now page) error {
+	m.waitFor(func(now samples) error {
 		for kind, n := range sent {
 			if got := now.rejections(kind) - before.rejections(kind); got != float64(n) {
 				return fmt.Errorf("%v: %v rejected, want %d", kind, got, n)
 			}
 			// Of the good worker's own kinds there are good ones too.
-			if got := now.number(messages(kind)) - before.number(messages(kind)); got < float64(n) || got > float64(n) && kind != stats.StatsReply && kind != stats.HitRate {
+			if got := now.number(messagesSeries(kind)) - before.number(messagesSeries(kind)); got < float64(n) || got > float64(n) && kind != stats.StatsReply && kind != stats.HitRate {
 				return fmt.Errorf("%v: %v received, want %d", kind, got, n)
 			}
 		}
 		return nil
 	})
-	r.settle(m)
+	r.stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 }
 
-func (f *lab) put(key, value string) {
+func (f *environment) put(key, value string) {
 	f.t.Helper()
 	if _, err := f.ec.Put(f.t.Context(), key, value); err != nil {
 		f.t.Fatal(err)

@@ -17,27 +17,27 @@ import (
 )
 
 // pair is two programs that stand by for each other, and push each second. The first leads.
-func pair(t *testing.T, slow time.Duration) (r *replicas, both [2]*program) {
+func startPair(t *testing.T, slow time.Duration) (r *replicas, both [2]*program) {
 	t.Helper()
 	r = newReplicas(t)
 	if slow > 0 {
-		way := process.NewProxy(t, strings.TrimPrefix(r.lab.etcd[0].url, "http://"))
-		way.Delay(slow)
+		way := process.NewProxy(t, strings.TrimPrefix(r.environment.etcd[0].url, "http://"))
+		way.SetDelay(slow)
 		r.etcd = []*server{{url: "http://" + way.Address}}
 	}
 	for i := range both {
-		m := r.run("--standby", "--push", "--push-url", r.gateway.URL, "--push-interval", "1", "--push-grouping", fmt.Sprint("replica=", i+1))
-		m.until(func(page) error {
-			p, err := m.whole()
+		m := r.startMetrics("--standby", "--push", "--push-url", r.gateway.URL, "--push-interval", "1", "--push-grouping", fmt.Sprint("replica=", i+1))
+		m.waitFor(func(samples) error {
+			p, err := m.scrapeStandby()
 			if err == nil {
-				err = p.has(r.loadAt(i + 1))
+				err = p.match(r.loadAt(i + 1))
 			}
 			return err
 		})
 		if i == 0 {
-			r.first(1, time.Time{})
+			r.firstMessages(1, time.Time{})
 		} else {
-			m.Says("Standing by: ")
+			m.WaitForLine("Standing by: ")
 		}
 		both[i] = m
 	}
@@ -46,7 +46,7 @@ func pair(t *testing.T, slow time.Duration) (r *replicas, both [2]*program) {
 
 // apart complains of two pushes of different programs that are less apart than that, but
 // where the one before has resigned; and of more turns than one for each of them.
-func (r *replicas) apart(d time.Duration, turns int) {
+func (r *replicas) checkGap(d time.Duration, turns int) {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,7 +69,7 @@ func (r *replicas) apart(d time.Duration, turns int) {
 }
 
 // pushes waits for a push of any of them, and returns whose it is.
-func (r *replicas) next(after time.Time) (of int) {
+func (r *replicas) waitForPush(after time.Time) (of int) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
 		r.mu.Lock()
@@ -86,10 +86,10 @@ func (r *replicas) next(after time.Time) (of int) {
 }
 
 // lease is that of the unique instance's key.
-func (r *replicas) lease() clientv3.LeaseID { return clientv3.LeaseID(r.owner()) }
+func (r *replicas) lease() clientv3.LeaseID { return clientv3.LeaseID(r.leaderLease()) }
 
 // put is the revision at which the unique instance's key was last put; 0 if there is none.
-func (r *replicas) put() int64 {
+func (r *replicas) putRevision() int64 {
 	r.t.Helper()
 	got, err := r.ec.Get(r.t.Context(), instanceKey)
 	if err != nil {
@@ -101,9 +101,9 @@ func (r *replicas) put() int64 {
 	return got.Kvs[0].ModRevision
 }
 
-// TestTwoProgramsNeverPushAtOnce whatever becomes of the unique instance's key. What the one
+// TestLeadersNeverPushAtOnce whatever becomes of the unique instance's key. What the one
 // that loses it has pushed last is old when the other begins, and that is soon.
-func TestTwoProgramsNeverPushAtOnce(t *testing.T) {
+func TestLeadersNeverPushAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(r *replicas) error{
 		"the key is deleted": func(r *replicas) error { _, err := r.ec.Delete(r.t.Context(), instanceKey); return err },
@@ -133,24 +133,24 @@ func TestTwoProgramsNeverPushAtOnce(t *testing.T) {
 		for _, slow := range []time.Duration{0, 600 * time.Millisecond} {
 			t.Run(fmt.Sprintf("%s, %v each way", name, slow), func(t *testing.T) {
 				t.Parallel()
-				r, both := pair(t, slow)
+				r, both := startPair(t, slow)
 				for range 2 {
-					before := r.put()
+					before := r.putRevision()
 					if err := lose(r); err != nil {
 						t.Fatal(err)
 					}
 					lost := time.Now()
 					testutil.Until(t, func() error {
-						if now := r.put(); now <= before {
+						if now := r.putRevision(); now <= before {
 							return errors.New("no program has taken the key")
 						}
 						return nil
 					})
-					r.next(lost.Add(2 * slow).Add(slack)) // of either
+					r.waitForPush(lost.Add(2 * slow).Add(slack)) // of either
 					took := time.Since(lost)
 					t.Logf("pushed again after %v", took.Round(time.Millisecond))
 				}
-				r.apart(2*time.Second-slack, 3)
+				r.checkGap(2*time.Second-slack, 3)
 				for _, m := range both {
 					m.Terminate()
 				}
@@ -159,10 +159,10 @@ func TestTwoProgramsNeverPushAtOnce(t *testing.T) {
 	}
 }
 
-// TestAStoppedLeaderWhoseKeyIsDeletedDoesNotPush when it goes on.
-func TestAStoppedLeaderWhoseKeyIsDeletedDoesNotPush(t *testing.T) {
+// TestLeaderStoppedWithoutKeyDoesNotPush when it goes on.
+func TestLeaderStoppedWithoutKeyDoesNotPush(t *testing.T) {
 	t.Parallel()
-	r, both := pair(t, 0)
+	r, both := startPair(t, 0)
 	first, second := both[0], both[1]
 	for turn, m := range []*program{first, second} {
 		m.Signal(syscall.SIGSTOP)
@@ -170,22 +170,22 @@ func TestAStoppedLeaderWhoseKeyIsDeletedDoesNotPush(t *testing.T) {
 			t.Fatal(err)
 		}
 		deleted := time.Now()
-		r.first(2-turn, deleted)
+		r.firstMessages(2-turn, deleted)
 		m.Signal(syscall.SIGCONT)
-		m.Says("Lost the lease of the unique instance")
-		m.until(func(page) error { return m.isStandby(r.loadAt(turn + 1)) })
-		m.polls(4)
+		m.WaitForLine("Lost the lease of the unique instance")
+		m.waitFor(func(samples) error { return m.matchStandby(r.loadAt(turn + 1)) })
+		m.waitForPolls(4)
 	}
-	r.reigned(1, 2, 1)
-	r.apart(2*time.Second-slack, 3)
+	r.checkReigns(1, 2, 1)
+	r.checkGap(2*time.Second-slack, 3)
 	first.Terminate()
 	second.Terminate()
 }
 
-// TestALeaderAtASlowEtcdDoesNotWaver: each word takes 0.6 s, each way.
-func TestALeaderAtASlowEtcdDoesNotWaver(t *testing.T) {
+// TestLeaderKeepsLeadingWithSlowEtcd: each word takes 0.6 s, each way.
+func TestLeaderKeepsLeadingWithSlowEtcd(t *testing.T) {
 	t.Parallel()
-	r, both := pair(t, 600*time.Millisecond)
+	r, both := startPair(t, 600*time.Millisecond)
 	testutil.Until(t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -194,16 +194,16 @@ func TestALeaderAtASlowEtcdDoesNotWaver(t *testing.T) {
 		}
 		return nil
 	})
-	r.reigned(1)
+	r.checkReigns(1)
 	for _, m := range both {
-		if lost := m.Said("Lost the lease"); len(lost) > 0 {
+		if lost := m.LinesWith("Lost the lease"); len(lost) > 0 {
 			t.Errorf("%q", lost)
 		}
 	}
 	// One that ends in order is followed at once, which is three words of etcd's here.
 	began := time.Now()
 	both[0].Terminate()
-	_, push := r.first(2, began)
+	_, push := r.firstMessages(2, began)
 	t.Logf("the first push comes %v after the signal", push.Sub(began).Round(time.Millisecond))
 	both[1].Terminate()
 }

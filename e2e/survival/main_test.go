@@ -24,7 +24,7 @@ import (
 var bin string
 
 // pick is what is meant, or its shortened form.
-func pick[T any](short, whole T) T {
+func shortOr[T any](short, whole T) T {
 	if os.Getenv("SURVIVAL") == "long" {
 		return whole
 	}

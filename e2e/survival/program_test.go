@@ -24,33 +24,33 @@ type program struct {
 }
 
 // run starts the program with a page on a free port, by way of another if prefix names one.
-func run(t *testing.T, env, prefix []string, args ...string) *program {
+func startProgram(t *testing.T, env, prefix []string, args ...string) *program {
 	t.Helper()
 	command := append(append([]string{}, prefix...), filepath.Join(bin, "metrics"), "--host", "127.0.0.1", "--metrics-port", "0")
 	command = append(command, args...)
 	p := process.Start(t, env, command[0], command[1:]...)
-	return &program{p, "http://" + strings.TrimSuffix(p.Says("Prometheus metrics server started at "), "/metrics")}
+	return &program{p, "http://" + strings.TrimSuffix(p.WaitForLine("Prometheus metrics server started at "), "/metrics")}
 }
 
 // page is what is served: values, as they are written, by series.
-type page map[string]string
+type samples map[string]string
 
-func (m *program) page() (page, error) {
+func (m *program) scrape() (samples, error) {
 	text, err := body(m.url + "/metrics")
-	if err != nil && m.Over() {
-		err = errOver
+	if err != nil && m.HasEnded() {
+		err = errEnded
 	}
-	return process.ParsePage(text), err
+	return process.ParseSamples(text), err
 }
 
 // number is the value of a series, 0 if there is none.
-func (p page) number(series string) float64 {
+func (p samples) number(series string) float64 {
 	v, _ := strconv.ParseFloat(p[series], 64)
 	return v
 }
 
 // count is how many series hold text.
-func (p page) count(text string) (n int) {
+func (p samples) count(text string) (n int) {
 	for s := range p {
 		if strings.Contains(s, text) {
 			n++
@@ -60,7 +60,7 @@ func (p page) count(text string) (n int) {
 }
 
 // families are how many series each has.
-func (p page) families() map[string]int {
+func (p samples) families() map[string]int {
 	all := make(map[string]int)
 	for s := range p {
 		name, _, _ := strings.Cut(s, "{")
@@ -70,7 +70,7 @@ func (p page) families() map[string]int {
 }
 
 // has complains unless these series have these values; an empty one means absent.
-func (p page) has(want page) error {
+func (p samples) match(want samples) error {
 	for s, value := range want {
 		if p[s] != value {
 			return fmt.Errorf("%s is %q, want %q", s, p[s], value)
@@ -80,12 +80,12 @@ func (p page) has(want page) error {
 }
 
 // right complains unless the program is ready and its page has what is wanted.
-func (m *program) right(want page) error {
-	p, err := m.page()
+func (m *program) matchReady(want samples) error {
+	p, err := m.scrape()
 	if err != nil {
 		return err
 	}
-	if err := p.has(want); err != nil {
+	if err := p.match(want); err != nil {
 		return err
 	}
 	status, text, err := get(m.url + "/-/ready?strict=true")
@@ -96,16 +96,16 @@ func (m *program) right(want page) error {
 }
 
 // hasStill complains unless the page has what is wanted, ready or not.
-func (m *program) hasStill(want page) error {
-	p, err := m.page()
+func (m *program) matchKept(want samples) error {
+	p, err := m.scrape()
 	if err == nil {
-		err = p.has(want)
+		err = p.match(want)
 	}
 	return err
 }
 
 // isAway complains unless the program is not ready, and shows what is wanted still.
-func (m *program) isAway(want page) error {
+func (m *program) matchUnready(want samples) error {
 	status, text, err := get(m.url + "/-/ready?strict=true")
 	if err == nil && status != 503 {
 		err = fmt.Errorf("GET /-/ready?strict=true: %d %s, want 503", status, text)
@@ -113,21 +113,21 @@ func (m *program) isAway(want page) error {
 	if err != nil {
 		return err
 	}
-	return m.hasStill(want)
+	return m.matchKept(want)
 }
 
 // shows waits until right has nothing to complain about.
-func (m *program) shows(want page) {
+func (m *program) waitForSamples(want samples) {
 	m.T.Helper()
-	m.until(func(page) error { return m.right(want) })
+	m.waitFor(func(samples) error { return m.matchReady(want) })
 }
 
 // until waits for a page that check does not complain about.
-func (m *program) until(check func(page) error) {
+func (m *program) waitFor(check func(samples) error) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		p, err := m.page()
-		if err == errOver {
+		p, err := m.scrape()
+		if err == errEnded {
 			m.T.Fatal(err)
 		}
 		if err != nil {
@@ -138,11 +138,11 @@ func (m *program) until(check func(page) error) {
 }
 
 // polls waits until n more polls have been answered.
-func (m *program) polls(n float64) {
+func (m *program) waitForPolls(n float64) {
 	m.T.Helper()
 	const series = `dynamo_metrics_polls_total{result="ok"}`
 	first := -1.0
-	m.until(func(p page) error {
+	m.waitFor(func(p samples) error {
 		if first < 0 {
 			first = p.number(series)
 		}
@@ -154,23 +154,23 @@ func (m *program) polls(n float64) {
 }
 
 // The series of one worker of backend/generate, and of the program's own counters.
-func of(metric string, id uint64) string {
+func workerSeries(metric string, id uint64) string {
 	return fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, metric, id)
 }
 
-func workers(state string) string {
+func workersSeries(state string) string {
 	return fmt.Sprintf(`llm_workers{component="backend",endpoint="generate",state=%q}`, state)
 }
 
-func connected(system string) string {
+func connectedSeries(system string) string {
 	return fmt.Sprintf("dynamo_metrics_connected{system=%q}", system)
 }
 
-func messages(k stats.Kind) string {
+func messagesSeries(k stats.Kind) string {
 	return fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", k)
 }
 
-func rejected(k stats.Kind, r stats.Reason) string {
+func rejectedSeries(k stats.Kind, r stats.Reason) string {
 	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, r)
 }
 
@@ -185,19 +185,19 @@ const (
 )
 
 // rule is what must hold on every page, seen after another.
-type rule func(before, now page) error
+type rule func(before, now samples) error
 
 // always says that these series have these values.
-func always(want page) rule { return func(_, now page) error { return now.has(want) } }
+func always(want samples) rule { return func(_, now samples) error { return now.match(want) } }
 
 // countersOf says that the program's own counters, and these workers', never go back:
 // what was shown once is there for good, and no less.
-func countersOf(workers ...*worker) rule {
+func monotonicCounters(workers ...*worker) rule {
 	kept := make(map[string]bool)
 	for _, w := range workers {
-		kept[of(isl, w.id)], kept[of(overlap, w.id)] = true, true
+		kept[workerSeries(isl, w.id)], kept[workerSeries(overlap, w.id)] = true, true
 	}
-	return func(before, now page) error {
+	return func(before, now samples) error {
 		for s := range before {
 			name, _, _ := strings.Cut(s, "{")
 			own := strings.HasPrefix(name, "dynamo_metrics_") && strings.HasSuffix(name, "_total")
@@ -211,8 +211,8 @@ func countersOf(workers ...*worker) rule {
 
 // pairs says that input and overlap of a worker are of the same events, which all had
 // four times as much input as overlap.
-func pairs(but func(series string) bool) rule {
-	return func(_, now page) error {
+func pairedHits(but func(series string) bool) rule {
+	return func(_, now samples) error {
 		for s, v := range now {
 			rest, input := strings.CutPrefix(s, isl)
 			if !input || but != nil && but(s) {
@@ -227,28 +227,28 @@ func pairs(but func(series string) bool) rule {
 }
 
 // witness looks at the page again and again until it is told to stop.
-type witness struct {
+type sampler struct {
 	m       *program
 	rules   []rule
 	stopped chan struct{}
 	once    sync.Once
-	work    sync.WaitGroup
+	wg      sync.WaitGroup
 	pages   int
 }
 
 // witnessed has a witness for these rules until the end of the test, or stop.
-func (m *program) witnessed(rules ...rule) *witness {
-	w := &witness{m: m, rules: rules, stopped: make(chan struct{})}
-	w.work.Go(w.look)
+func (m *program) startSampler(rules ...rule) *sampler {
+	w := &sampler{m: m, rules: rules, stopped: make(chan struct{})}
+	w.wg.Go(w.run)
 	m.T.Cleanup(w.stop)
 	return w
 }
 
-func (w *witness) look() {
+func (w *sampler) run() {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
-	for before := (page)(nil); ; {
-		now, err := w.m.page()
+	for before := (samples)(nil); ; {
+		now, err := w.m.scrape()
 		select {
 		case <-w.stopped:
 			if w.pages > 0 { // at least one, however soon it is stopped
@@ -276,11 +276,11 @@ func (w *witness) look() {
 }
 
 // stop ends it; a test that has looked at nothing has proved nothing.
-func (w *witness) stop() {
+func (w *sampler) stop() {
 	w.once.Do(func() {
 		w.m.T.Helper()
 		close(w.stopped)
-		w.work.Wait()
+		w.wg.Wait()
 		if w.pages == 0 {
 			w.m.T.Error("the witness has seen no page")
 		}
@@ -288,8 +288,8 @@ func (w *witness) stop() {
 	})
 }
 
-func merged(pages ...page) page {
-	all := make(page)
+func merged(pages ...samples) samples {
+	all := make(samples)
 	for _, p := range pages {
 		maps.Copy(all, p)
 	}

@@ -35,7 +35,7 @@ type server struct {
 func (s *server) start() {
 	s.t.Helper()
 	s.launch()
-	s.serves()
+	s.waitUntilServing()
 }
 
 func (s *server) launch() {
@@ -43,10 +43,10 @@ func (s *server) launch() {
 	s.running = process.Start(s.t, nil, s.path, s.args...)
 }
 
-func (s *server) serves() {
+func (s *server) waitUntilServing() {
 	s.t.Helper()
 	testutil.Until(s.t, func() error {
-		if s.running.Over() {
+		if s.running.HasEnded() {
 			s.t.Fatalf("%s has ended", s.path)
 		}
 		return s.up()
@@ -63,12 +63,12 @@ func natsServer(t *testing.T, flags ...string) *server {
 	return &server{
 		t: t, url: "nats://" + address, path: process.NATSServer(t),
 		args: append([]string{"-a", host, "-p", port}, flags...),
-		up:   func() error { return greets(address) },
+		up:   func() error { return checkNATSGreeting(address) },
 	}
 }
 
 // greets reports whether a NATS server says its first word.
-func greets(address string) error {
+func checkNATSGreeting(address string) error {
 	conn, err := net.DialTimeout("tcp", address, time.Second)
 	if err != nil {
 		return err
@@ -93,17 +93,17 @@ func natsCluster(t *testing.T) (nodes [3]*server) {
 		monitor := process.FreeAddress(t)
 		_, port, _ := net.SplitHostPort(monitor)
 		nodes[i] = natsServer(t, "-m", port, "-cluster_name", "three", "-cluster", routes[i], "-routes", strings.Join(routes[:], ","))
-		nodes[i].up = func() error { return routed(monitor, len(nodes)-1) }
+		nodes[i].up = func() error { return checkRoutes(monitor, len(nodes)-1) }
 		nodes[i].launch()
 	}
 	for _, n := range nodes {
-		n.serves()
+		n.waitUntilServing()
 	}
 	return nodes
 }
 
 // routed reports whether a server of a cluster has found n others.
-func routed(monitor string, n int) error {
+func checkRoutes(monitor string, n int) error {
 	body, err := body("http://" + monitor + "/routez")
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func etcdServers(t *testing.T, n int) []*server {
 	var members []*server
 	for i := range n {
 		url := "http://" + process.FreeAddress(t)
-		members = append(members, &server{t: t, url: url, path: path, up: func() error { return healthy(url) },
+		members = append(members, &server{t: t, url: url, path: path, up: func() error { return checkHealth(url) },
 			args: []string{"--data-dir", filepath.Join(t.TempDir(), "etcd"), "--logger", "zap", "--log-level", "error",
 				"--name", fmt.Sprintf("m%d", i), "--listen-client-urls", url, "--advertise-client-urls", url,
 				"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
@@ -147,15 +147,15 @@ func etcdServers(t *testing.T, n int) []*server {
 	return members
 }
 
-func healthy(url string) error {
+func checkHealth(url string) error {
 	_, err := body(url + "/health")
 	return err
 }
 
 // elsewhere is the same etcd with the same data where nobody else looks for it.
-func (s *server) elsewhere() *server {
+func (s *server) movedAway() *server {
 	url := "http://" + process.FreeAddress(s.t)
-	o := &server{t: s.t, url: url, path: s.path, up: func() error { return healthy(url) }}
+	o := &server{t: s.t, url: url, path: s.path, up: func() error { return checkHealth(url) }}
 	for _, a := range s.args {
 		if a == s.url {
 			a = url
@@ -205,7 +205,7 @@ const slack = time.Second
 
 // within fails unless check has nothing to complain about in time, which is what the
 // program promises and not what it takes: that is logged.
-func within(t *testing.T, d time.Duration, check func() error) {
+func checkWithin(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	start := time.Now()
 	for {
@@ -222,7 +222,7 @@ func within(t *testing.T, d time.Duration, check func() error) {
 }
 
 // throughout fails if check complains at any time while d passes.
-func throughout(t *testing.T, d time.Duration, check func() error) {
+func checkThroughout(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err := check(); err != nil {
@@ -231,4 +231,4 @@ func throughout(t *testing.T, d time.Duration, check func() error) {
 	}
 }
 
-var errOver = errors.New("the program has ended")
+var errEnded = errors.New("the program has ended")

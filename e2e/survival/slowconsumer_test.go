@@ -20,7 +20,7 @@ import (
 )
 
 // numbered is a published load (0.9): the nth event of its publisher, the worker.
-func numbered(worker, n uint64) []byte {
+func numberedLoad(worker, n uint64) []byte {
 	e := msgp.AppendMapHeader(nil, 5)
 	for i, key := range []string{"publisher_id", "sequence", "published_at"} {
 		e = msgp.AppendUint64(msgp.AppendString(e, key), []uint64{worker, n, uint64(time.Now().UnixMilli())}[i])
@@ -33,21 +33,21 @@ func numbered(worker, n uint64) []byte {
 	return msgp.AppendBytes(msgp.AppendString(e, "payload"), load)
 }
 
-// TestAProgramThatStandsStillIsCutOffAndSaysSo: a server drops a client that does not read,
+// TestSlowConsumerIsReconnectedAndReported: a server drops a client that does not read,
 // and all that was published meanwhile. What can be counted is: each event is received
 // or missing, and for how long none could arrive.
-func TestAProgramThatStandsStillIsCutOffAndSaysSo(t *testing.T) {
+func TestSlowConsumerIsReconnectedAndReported(t *testing.T) {
 	t.Parallel()
 	monitor := process.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(monitor)
-	f := newLab(t, "-m", port)
-	a := f.worker(1, 10)
-	m := f.run()
-	m.shows(merged(up, loads(a)))
+	f := newEnvironment(t, "-m", port)
+	a := f.startWorker(1, 10)
+	m := f.startMetrics()
+	m.waitForSamples(merged(ready, samplesOf(a)))
 	const publisher = 77
 	var sent atomic.Uint64
 	publish := func() {
-		if err := f.nc.Publish("namespace.dynamo."+wire.TopicLoad, numbered(publisher, sent.Load())); err != nil {
+		if err := f.nc.Publish("namespace.dynamo."+wire.TopicLoad, numberedLoad(publisher, sent.Load())); err != nil {
 			t.Error(err)
 			return
 		}
@@ -60,7 +60,7 @@ func TestAProgramThatStandsStillIsCutOffAndSaysSo(t *testing.T) {
 	const received, missing = `dynamo_metrics_messages_total{kind="load"}`, `dynamo_metrics_event_sequence_gaps_total`
 	settled := func(least uint64) {
 		t.Helper()
-		m.until(func(p page) error {
+		m.waitFor(func(p samples) error {
 			got, lost := uint64(p.number(received)), uint64(p.number(missing))
 			if got+lost > sent.Load() {
 				t.Fatalf("%d received and %d missing of %d", got, lost, sent.Load())
@@ -73,7 +73,7 @@ func TestAProgramThatStandsStillIsCutOffAndSaysSo(t *testing.T) {
 	}
 	settled(0)
 	const down, falls = `dynamo_metrics_disconnected_seconds_total{system="nats"}`, `dynamo_metrics_disconnects_total{system="nats"}`
-	before, err := m.page()
+	before, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +114,9 @@ func TestAProgramThatStandsStillIsCutOffAndSaysSo(t *testing.T) {
 	stood := time.Since(began)
 	m.Signal(syscall.SIGCONT)
 
-	m.Says("Lost the connection to NATS")
-	m.shows(merged(up, loads(a)))
-	m.until(func(p page) error {
+	m.WaitForLine("Lost the connection to NATS")
+	m.waitForSamples(merged(ready, samplesOf(a)))
+	m.waitFor(func(p samples) error {
 		if n := p.number(falls); n < before.number(falls)+1 {
 			return fmt.Errorf("%v connections were lost", n)
 		}

@@ -34,33 +34,33 @@ const takeover = 13 * time.Second
 // first that asks it a load of 101, the second one of 102, and so on: by that load it
 // shows whose words arrive on the bus and at the gateway.
 type replicas struct {
-	*lab
+	*environment
 	gateway *httptest.Server
 
 	mu      sync.Mutex
 	known   map[string]int // programs, by their inboxes
-	l2c     []word
-	pushes  []word
+	l2c     []message
+	pushes  []message
 	garbled error
 }
 
 // word is one message of a leader.
-type word struct {
+type message struct {
 	at time.Time
 	of int // which program's
 }
 
 func newReplicas(t *testing.T) *replicas {
 	t.Helper()
-	r := &replicas{lab: newLab(t), known: make(map[string]int)}
+	r := &replicas{environment: newEnvironment(t), known: make(map[string]int)}
 	r.gateway = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
 		of, err := pusher(q)
-		r.note(&r.pushes, of, err)
+		r.record(&r.pushes, of, err)
 	}))
 	t.Cleanup(r.gateway.Close)
 	for subject, hear := range map[string]nats.MsgHandler{
-		wire.StatsSubject(service): func(m *nats.Msg) { m.Respond(reply(1, flat(uint64(100+r.number(m.Reply))))) },
-		"namespace.dynamo.l2c.>":   func(m *nats.Msg) { of, err := publisher(m.Data); r.note(&r.l2c, of, err) },
+		wire.StatsSubject(service): func(m *nats.Msg) { m.Respond(statsReply(1, flatLoad(uint64(100+r.replicaOf(m.Reply))))) },
+		"namespace.dynamo.l2c.>":   func(m *nats.Msg) { of, err := publisher(m.Data); r.record(&r.l2c, of, err) },
 	} {
 		if _, err := r.nc.Subscribe(subject, hear); err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func newReplicas(t *testing.T) *replicas {
 }
 
 // number is which program has this inbox, whose last word is the number of the poll.
-func (r *replicas) number(inbox string) int {
+func (r *replicas) replicaOf(inbox string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbox = inbox[:strings.LastIndexByte(inbox, '.')]
@@ -82,10 +82,10 @@ func (r *replicas) number(inbox string) int {
 	return r.known[inbox]
 }
 
-func (r *replicas) note(words *[]word, of int, err error) {
+func (r *replicas) record(words *[]message, of int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	*words = append(*words, word{time.Now(), of})
+	*words = append(*words, message{time.Now(), of})
 	r.garbled = errors.Join(r.garbled, err)
 }
 
@@ -120,12 +120,12 @@ func pusher(r *http.Request) (int, error) {
 }
 
 // first are the first words of a program, on the bus and at the gateway, after a time.
-func (r *replicas) first(of int, after time.Time) (l2c, push time.Time) {
+func (r *replicas) firstMessages(of int, after time.Time) (l2c, push time.Time) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		l2c, push = firstOf(r.l2c, of, after), firstOf(r.pushes, of, after)
+		l2c, push = firstAfter(r.l2c, of, after), firstAfter(r.pushes, of, after)
 		if l2c.IsZero() || push.IsZero() {
 			return fmt.Errorf("program %d leads: l2c %v, push %v", of, l2c, push)
 		}
@@ -134,7 +134,7 @@ func (r *replicas) first(of int, after time.Time) (l2c, push time.Time) {
 	return l2c, push
 }
 
-func firstOf(words []word, of int, after time.Time) time.Time {
+func firstAfter(words []message, of int, after time.Time) time.Time {
 	for _, w := range words {
 		if w.of == of && w.at.After(after) {
 			return w.at
@@ -145,14 +145,14 @@ func firstOf(words []word, of int, after time.Time) time.Time {
 
 // reigned fails the test unless the programs have led in this order, and never two at
 // once: when one has spoken, those before it have not until their next turn.
-func (r *replicas) reigned(order ...int) {
+func (r *replicas) checkReigns(order ...int) {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.garbled != nil {
 		r.t.Error(r.garbled)
 	}
-	for what, words := range map[string][]word{"l2c events": r.l2c, "pushes": r.pushes} {
+	for what, words := range map[string][]message{"l2c events": r.l2c, "pushes": r.pushes} {
 		var got []int
 		for _, w := range words {
 			if len(got) == 0 || got[len(got)-1] != w.of {
@@ -166,13 +166,13 @@ func (r *replicas) reigned(order ...int) {
 }
 
 // replica starts another program; it is the nth.
-func (r *replicas) replica(n int) *program {
+func (r *replicas) startReplica(n int) *program {
 	r.t.Helper()
-	m := r.run("--standby", "--push", "--push-url", r.gateway.URL)
-	m.until(func(page) error {
-		p, err := m.whole()
+	m := r.startMetrics("--standby", "--push", "--push-url", r.gateway.URL)
+	m.waitFor(func(samples) error {
+		p, err := m.scrapeStandby()
 		if err == nil {
-			err = p.has(r.loadAt(n))
+			err = p.match(r.loadAt(n))
 		}
 		return err
 	})
@@ -180,43 +180,43 @@ func (r *replicas) replica(n int) *program {
 }
 
 // loadAt is what the nth program shows.
-func (r *replicas) loadAt(n int) page {
-	return page{of(active, 1): fmt.Sprint(100 + n), workers("answering"): "1", workers("silent"): "0"}
+func (r *replicas) loadAt(n int) samples {
+	return samples{workerSeries(active, 1): fmt.Sprint(100 + n), workersSeries("answering"): "1", workersSeries("silent"): "0"}
 }
 
 // whole is the page as it would be if the program led.
-func (m *program) whole() (page, error) {
+func (m *program) scrapeStandby() (samples, error) {
 	text, err := body(m.url + "/metrics?standby=1")
-	return process.ParsePage(text), err
+	return process.ParseSamples(text), err
 }
 
 // isStandby complains unless it shows the fleet to those alone who ask for it.
-func (m *program) isStandby(want page) error {
-	p, err := m.page()
+func (m *program) matchStandby(want samples) error {
+	p, err := m.scrape()
 	if err != nil {
 		return err
 	}
 	if n := p.count("llm_"); n > 0 || p["dynamo_metrics_leader"] != "0" {
 		return fmt.Errorf("a standby has %d series of the fleet, leader is %q", n, p["dynamo_metrics_leader"])
 	}
-	if p, err = m.whole(); err == nil {
-		err = p.has(want)
+	if p, err = m.scrapeStandby(); err == nil {
+		err = p.match(want)
 	}
 	return err
 }
 
 // leads complains unless it shows the fleet to everybody.
-func (m *program) leads(want page) error { return m.right(merged(up, want)) }
+func (m *program) matchLeader(want samples) error { return m.matchReady(merged(ready, want)) }
 
 // sees has the program's own view of the fleet looked at until it is told to stop.
-func (r *replicas) sees(m *program, want page) (stop func()) {
+func (r *replicas) sampleView(m *program, want samples) (stop func()) {
 	stopped := make(chan struct{})
 	var work sync.WaitGroup
 	work.Go(func() {
 		for looks := 0; ; looks++ {
-			p, err := m.whole()
+			p, err := m.scrapeStandby()
 			if err == nil {
-				err = p.has(want)
+				err = p.match(want)
 			}
 			if err != nil {
 				r.t.Errorf("look %d: %v", looks, err)
@@ -235,97 +235,97 @@ func (r *replicas) sees(m *program, want page) (stop func()) {
 	return stop
 }
 
-// TestAStandbyTakesOverFromALeaderThatIsKilled has nothing of the standby's wait for its
+// TestStandbyReplacesAKilledLeader has nothing of the standby's wait for its
 // intervals: of polls 2 s, of pushes 15.
-func TestAStandbyTakesOverFromALeaderThatIsKilled(t *testing.T) {
+func TestStandbyReplacesAKilledLeader(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
 	r.interval = "2"
-	leader := r.replica(1)
-	leader.shows(merged(up, r.loadAt(1)))
-	r.first(1, time.Time{})
-	standby := r.replica(2)
+	leader := r.startReplica(1)
+	leader.waitForSamples(merged(ready, r.loadAt(1)))
+	r.firstMessages(1, time.Time{})
+	standby := r.startReplica(2)
 	m := r.loadAt(2)
-	standby.until(func(page) error { return standby.isStandby(m) })
-	standby.Says("Standing by: create " + instanceKey + ": another instance exists")
-	stop := r.sees(standby, m)
+	standby.waitFor(func(samples) error { return standby.matchStandby(m) })
+	standby.WaitForLine("Standing by: create " + instanceKey + ": another instance exists")
+	stop := r.sampleView(standby, m)
 	leader.Kill()
 	died := time.Now()
-	l2c, push := r.first(2, died)
+	l2c, push := r.firstMessages(2, died)
 	for what, took := range map[string]time.Duration{"l2c": l2c.Sub(died), "push": push.Sub(died)} {
 		t.Logf("%s taken over after %v", what, took.Round(time.Millisecond))
 		if took > takeover+slack {
 			t.Errorf("%s is taken over after %v, want %v", what, took, takeover)
 		}
 	}
-	standby.shows(merged(up, m))
+	standby.waitForSamples(merged(ready, m))
 	stop()
-	r.reigned(1, 2)
+	r.checkReigns(1, 2)
 	standby.Terminate()
-	if r.owner() != 0 {
+	if r.leaderLease() != 0 {
 		t.Error("it has ended, and left its key")
 	}
 }
 
-// TestALeaderThatWasStoppedYieldsToItsStandby wakes it after its lease has gone to the
+// TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes wakes it after its lease has gone to the
 // other, and ends that one then.
-func TestALeaderThatWasStoppedYieldsToItsStandby(t *testing.T) {
+func TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
-	leader := r.replica(1)
-	leader.shows(merged(up, r.loadAt(1)))
-	r.first(1, time.Time{})
-	standby := r.replica(2)
-	standby.until(func(page) error { return standby.isStandby(r.loadAt(2)) })
-	stop := r.sees(standby, r.loadAt(2))
+	leader := r.startReplica(1)
+	leader.waitForSamples(merged(ready, r.loadAt(1)))
+	r.firstMessages(1, time.Time{})
+	standby := r.startReplica(2)
+	standby.waitFor(func(samples) error { return standby.matchStandby(r.loadAt(2)) })
+	stop := r.sampleView(standby, r.loadAt(2))
 	began := time.Now()
 	r.freeze(leader)
-	r.first(2, began)
-	throughout(t, max(0, stopped-time.Since(began)), func() error { return standby.hasStill(merged(up, r.loadAt(2))) })
+	r.firstMessages(2, began)
+	checkThroughout(t, max(0, pauseTime-time.Since(began)), func() error { return standby.matchKept(merged(ready, r.loadAt(2))) })
 	leader.Signal(syscall.SIGCONT)
-	leader.Says("Standing by: create " + instanceKey + ": another instance exists")
-	leader.until(func(page) error { return leader.isStandby(r.loadAt(1)) })
-	leader.polls(4)
-	if err := standby.leads(r.loadAt(2)); err != nil {
+	leader.WaitForLine("Standing by: create " + instanceKey + ": another instance exists")
+	leader.waitFor(func(samples) error { return leader.matchStandby(r.loadAt(1)) })
+	leader.waitForPolls(4)
+	if err := standby.matchLeader(r.loadAt(2)); err != nil {
 		t.Error(err)
 	}
-	r.reigned(1, 2)
+	r.checkReigns(1, 2)
 	stop()
 	standby.Terminate()
 	ended := time.Now()
-	leader.shows(merged(up, r.loadAt(1)))
-	r.first(1, ended)
-	r.reigned(1, 2, 1)
+	leader.waitForSamples(merged(ready, r.loadAt(1)))
+	r.firstMessages(1, ended)
+	r.checkReigns(1, 2, 1)
 	leader.Terminate()
 }
 
-// TestARollingUpdateWithoutAGap starts the next program, ends the one before, and so on.
-func TestARollingUpdateWithoutAGap(t *testing.T) {
+// TestStandbyRollingUpdateWithoutGap starts the next program, ends the one before, and so on.
+func TestStandbyRollingUpdateWithoutGap(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
-	now := r.replica(1)
-	now.shows(merged(up, r.loadAt(1)))
-	r.first(1, time.Time{})
+	now := r.startReplica(1)
+	now.waitForSamples(merged(ready, r.loadAt(1)))
+	r.firstMessages(1, time.Time{})
 	order := []int{1}
-	for n := range pick(3, 10) {
-		next := r.replica(n + 2)
-		next.until(func(page) error { return next.isStandby(r.loadAt(n + 2)) })
-		stop := r.sees(next, r.loadAt(n+2))
-		if err := now.leads(r.loadAt(n + 1)); err != nil {
+	for n := range shortOr(3, 10) {
+		next := r.startReplica(n + 2)
+		next.waitFor(func(samples) error { return next.matchStandby(r.loadAt(n + 2)) })
+		stop := r.sampleView(next, r.loadAt(n+2))
+		if err := now.matchLeader(r.loadAt(n + 1)); err != nil {
 			t.Error(err)
 		}
 		began := time.Now()
 		now.Signal(syscall.SIGTERM)
-		within(t, time.Second, func() error { return next.leads(r.loadAt(n + 2)) }) // less than any scrape interval
-		l2c, push := r.first(n+2, began)
+		checkWithin(t, time.Second, func() error { return next.matchLeader(r.loadAt(n + 2)) }) // less than any scrape interval
+		l2c, push := r.firstMessages(n+2, began)
 		t.Logf("after the signal its first l2c event comes within %v, its first push within %v", l2c.Sub(began).Round(time.Millisecond), push.Sub(began).Round(time.Millisecond))
-		if code := now.Ends(); code != 0 {
+		if code := now.Wait(); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}
 		stop()
 		order = append(order, n+2)
 		now = next
 	}
-	r.reigned(order...)
+	r.checkReigns(order...)
 	now.Terminate()
 }

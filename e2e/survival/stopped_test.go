@@ -12,10 +12,10 @@ import (
 )
 
 // stopped is longer than a lease lives.
-const stopped = 15 * time.Second
+const pauseTime = 15 * time.Second
 
 // owner is the lease that the unique instance's key hangs on, 0 if there is no key.
-func (f *lab) owner() int64 {
+func (f *environment) leaderLease() int64 {
 	f.t.Helper()
 	got, err := f.ec.Get(f.t.Context(), instanceKey)
 	if err != nil {
@@ -28,80 +28,80 @@ func (f *lab) owner() int64 {
 }
 
 // freeze stops the program, and returns when its lease has expired.
-func (f *lab) freeze(m *program) {
+func (f *environment) freeze(m *program) {
 	f.t.Helper()
-	before := f.owner()
+	before := f.leaderLease()
 	if before == 0 {
 		f.t.Fatal("there is no key of the unique instance")
 	}
 	m.Signal(syscall.SIGSTOP)
 	testutil.Until(f.t, func() error {
-		if f.owner() == before {
+		if f.leaderLease() == before {
 			return errors.New("the lease has not expired")
 		}
 		return nil
 	})
 }
 
-func TestAProgramThatWasStoppedGetsItsKeyAgain(t *testing.T) {
+func TestStoppedProgramReclaimsItsKey(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
-	m := f.run()
-	m.shows(merged(up, loads(a, b)))
-	r := f.route(a, b)
-	before, err := m.page()
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
+	m := f.startMetrics()
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	r := f.startRouter(a, b)
+	before, err := m.scrape()
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
 	f.freeze(m)
-	throughout(t, stopped-time.Since(began), func() error {
-		if f.owner() != 0 {
+	checkThroughout(t, pauseTime-time.Since(began), func() error {
+		if f.leaderLease() != 0 {
 			return errors.New("somebody has the key")
 		}
 		return nil
 	})
 	a.load.Store(11)
 	m.Signal(syscall.SIGCONT)
-	w := m.witnessed(always(loads(b)), countersOf(a, b), pairs(nil), func(_, now page) error { return countersOf(a, b)(before, now) })
-	m.Says("Holding the unique instance at " + instanceKey + " again")
-	m.shows(merged(up, loads(a, b)))
-	m.polls(4)
-	if f.owner() == 0 {
+	w := m.startSampler(always(samplesOf(b)), monotonicCounters(a, b), pairedHits(nil), func(_, now samples) error { return monotonicCounters(a, b)(before, now) })
+	m.WaitForLine("Holding the unique instance at " + instanceKey + " again")
+	m.waitForSamples(merged(ready, samplesOf(a, b)))
+	m.waitForPolls(4)
+	if f.leaderLease() == 0 {
 		t.Error("it takes itself for the leader, but there is no key")
 	}
-	r.settle(m)
+	r.stopAndCheck(m)
 	w.stop()
 	m.Terminate()
-	if f.owner() != 0 {
+	if f.leaderLease() != 0 {
 		t.Error("it has ended, and left its key")
 	}
 }
 
-func TestAProgramThatWasStoppedYieldsToTheOneThatTookItsKey(t *testing.T) {
+func TestStoppedProgramYieldsATakenKey(t *testing.T) {
 	t.Parallel()
-	f := newLab(t)
-	a, b := f.worker(1, 10), f.worker(2, 20)
-	first := f.run()
-	first.shows(merged(up, loads(a, b)))
+	f := newEnvironment(t)
+	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
+	first := f.startMetrics()
+	first.waitForSamples(merged(ready, samplesOf(a, b)))
 	began := time.Now()
 	f.freeze(first)
-	second := f.run()
-	second.shows(merged(up, loads(a, b)))
-	owner := f.owner()
-	r := f.route(a, b)
-	w := second.witnessed(always(loads(b)), countersOf(a, b), pairs(nil))
-	throughout(t, max(0, stopped-time.Since(began)), func() error { return second.hasStill(loads(b)) })
+	second := f.startMetrics()
+	second.waitForSamples(merged(ready, samplesOf(a, b)))
+	owner := f.leaderLease()
+	r := f.startRouter(a, b)
+	w := second.startSampler(always(samplesOf(b)), monotonicCounters(a, b), pairedHits(nil))
+	checkThroughout(t, max(0, pauseTime-time.Since(began)), func() error { return second.matchKept(samplesOf(b)) })
 	first.Signal(syscall.SIGCONT)
-	if code, said := first.Ends(), first.Said(instanceKey+": another instance exists"); code != 1 || len(said) != 1 {
+	if code, said := first.Wait(), first.LinesWith(instanceKey+": another instance exists"); code != 1 || len(said) != 1 {
 		t.Errorf("the first ends with code %d and %q, want 1 and one line about the other", code, said)
 	}
-	if now := f.owner(); now != owner {
+	if now := f.leaderLease(); now != owner {
 		t.Errorf("the key hangs on lease %x, and did on %x of the second", now, owner)
 	}
-	second.shows(merged(up, loads(a, b)))
-	r.settle(second)
+	second.waitForSamples(merged(ready, samplesOf(a, b)))
+	r.stopAndCheck(second)
 	w.stop()
 	second.Terminate()
 }

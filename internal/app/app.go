@@ -82,7 +82,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work, ctx := errgroup.WithContext(ctx)
 		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
-		work.Go(func() error { collect.WatchPlanes(ctx, f, log); return nil })
+		work.Go(func() error { collect.WatchEventPlane(ctx, f, log); return nil })
 		comings := &discovery.Comings{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
 		work.Go(func() error { comings.Run(ctx); return nil })
 		if c.scrapes.which != scrapeNone {
@@ -164,16 +164,18 @@ func instanceValue(c config) []byte {
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return events.ZMQ(ctx, c.brokers, collect.ZMQPlaces(c.maxWorkers, descriptors())) })
+	g.Go(func() error {
+		return events.ZMQ(ctx, c.brokers, collect.MaxZMQSubscriptions(c.maxWorkers, descriptors()))
+	})
 	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log) })
 	return g.Wait()
 }
 
 func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger) error {
-	poller := &collect.Poller{Fleet: f, Namespaces: c.namespaces, Interval: c.pollInterval, Log: log, Due: make(chan struct{}, 1)}
+	poller := &collect.Poller{Fleet: f, Namespaces: c.namespaces, Interval: c.pollInterval, Log: log, PollNow: make(chan struct{}, 1)}
 	pollNow := func() {
 		select {
-		case poller.Due <- struct{}{}:
+		case poller.PollNow <- struct{}{}:
 		default:
 		}
 	}
@@ -184,11 +186,11 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	if err != nil {
 		return err
 	}
-	access := events.Access()
+	access := events.Permissions()
 	access.OnUp(pollNow) // what is shown is as old as the outage
 	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
-	poller.Access = access
-	poller.Found = func() {
+	poller.Permissions = access
+	poller.OnLoads = func() {
 		if f.Stats.ActsAsLeader.Load() {
 			poller.Publish(wire.L2CSubjects(c.namespaces), l2c.Publish)
 		}
@@ -197,10 +199,10 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	if c.standby { // the l2c event, too, is to follow at once
 		g.Go(func() error { atEachTakeover(ctx, &f.Stats.ActsAsLeader, pollNow); return nil })
 	}
-	hooks := connect.NATSHooks{Status: access.Connected, Refused: access.Refused,
-		Why: func(err error) { f.Stats.NATS.SetError(err.Error()) }, Failed: func() { f.Stats.CountFailure(stats.PeerNATS) }}
+	hooks := connect.NATSHooks{StatusChanged: access.SetConnected, Denied: access.RecordDenial,
+		ConnectError: func(err error) { f.Stats.NATS.SetError(err.Error()) }, AttemptFailed: func() { f.Stats.CountFailure(stats.PeerNATS) }}
 	g.Go(func() error {
-		return connect.HoldNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
+		return connect.RunNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn
 			return overNATS(ctx, conn, events, poller)
 		}, options...)

@@ -103,7 +103,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &c.nats))
-	c.natsTLS = connect.NATSTLSOf(getenv)
+	c.natsTLS = connect.NATSTLSFromEnv(getenv)
 	a.NATSTLSFlags(&c.natsTLS.CA, &c.natsTLS.Cert, &c.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list; none for a fleet of static workers (ETCD_ENDPOINTS).").
 		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
@@ -113,7 +113,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (c confi
 		Default(cli.Or(getenv("DYN_DISCOVERY_BACKEND"), byEtcd)).
 		SetValue(cli.OneOf("discovery", &c.discovery, byEtcd, byFiles, byKubernetes))
 	a.Flag("kubernetes-namespace", "The Kubernetes namespace of --discovery kubernetes; the program's own without it (POD_NAMESPACE).").
-		Default(cli.Or(getenv("POD_NAMESPACE"), cli.Or(kube.OwnNamespace(kube.ServiceAccount), "default"))).
+		Default(cli.Or(getenv("POD_NAMESPACE"), cli.Or(kube.PodNamespace(kube.ServiceAccountDir), "default"))).
 		SetValue(cli.Name("kubernetes-namespace", &c.kubernetes.namespace, " /*"))
 	a.Flag("kubernetes-api", "The API server outside of the cluster, such as http://localhost:8001 of kubectl proxy.").
 		SetValue(cli.Address("kubernetes-api", &c.kubernetes.api))

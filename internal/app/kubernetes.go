@@ -27,10 +27,10 @@ type kubernetes struct {
 // check reads what the environment says, makes the client, and refuses what does not fit.
 func (k *kubernetes) check(getenv func(string) string) (err error) {
 	if k.api == "" {
-		if k.client, err = kube.InCluster(getenv, kube.ServiceAccount); err != nil {
+		if k.client, err = kube.NewInCluster(getenv, kube.ServiceAccountDir); err != nil {
 			return fmt.Errorf("--discovery kubernetes: %w", err)
 		}
-	} else if k.client, err = kube.At(k.api); err != nil {
+	} else if k.client, err = kube.New(k.api); err != nil {
 		return cli.Error("kubernetes-api", cli.Redact(k.api), "http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy")
 	}
 	switch mode := getenv("DYN_KUBE_DISCOVERY_MODE"); mode {

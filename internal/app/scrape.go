@@ -35,7 +35,7 @@ func (s *scrapes) flags(a *cli.App) {
 		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second, mostInterval))
 	a.Flag("scrape-timeout", "How long a page may take, in seconds or as a duration; from 100ms to 1m.").
 		Default(fmt.Sprint(collect.ScrapeTimeout.Seconds())).
-		SetValue(cli.Duration("scrape-timeout", &s.timeout, collect.LeastScrapeTimeout, collect.MostScrapeTimeout))
+		SetValue(cli.Duration("scrape-timeout", &s.timeout, collect.MinScrapeTimeout, collect.MaxScrapeTimeout))
 	a.Flag("worker-metrics-url", "Where a worker's page is, where the registry does not say it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
 		PlaceHolder("TEMPLATE").SetValue(&urlTemplates{urls: &s.urls})
 	a.Flag("worker-tls-ca", "File of the authorities that sign the certificates of workers' pages (https:// in --worker-metrics-url); the system's without it.").
@@ -57,7 +57,7 @@ func (s *scrapes) check() error {
 
 // trust is what TLS with the workers needs, as the files are now; nil if there are none.
 func (s *scrapes) trust() func() (*tls.Config, error) {
-	if s.tls.Given() == "" {
+	if s.tls.FirstFlag() == "" {
 		return nil
 	}
 	return s.tls.Config
@@ -66,14 +66,14 @@ func (s *scrapes) trust() func() (*tls.Config, error) {
 // scraper reads the pages.
 func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 	return &collect.Scraper{
-		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, Timeout: c.scrapes.timeout, All: c.scrapes.which == scrapeAll,
+		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, Timeout: c.scrapes.timeout, AllWorkers: c.scrapes.which == scrapeAll,
 		URL: c.pageOf, TLS: c.scrapes.trust(), Descriptors: descriptors(), Log: log,
 	}
 }
 
 // pageOf is where a worker's page is; empty if nowhere.
 func (c config) pageOf(p fleet.ScrapeTarget) string {
-	return c.scrapes.urls.Of(c.namespaces.OfEndpoint(p.Endpoint), p)
+	return c.scrapes.urls.URL(c.namespaces.OfEndpoint(p.Endpoint), p)
 }
 
 // urlTemplates is the value of --worker-metrics-url.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestPauseGrowsToHalfASecond(t *testing.T) {
+func TestPauseGrowsToHalfSecond(t *testing.T) {
 	for range 100 {
 		for n, want := range map[int]time.Duration{-1: 100, 0: 100, 1: 200, 2: 400, 3: 500, 1e9: 500} {
 			want *= time.Millisecond

@@ -42,15 +42,15 @@ func ParseBrokers(value string) (xpub []string, err error) {
 // copies tells the copies of an event apart that come by several brokers: publishers
 // send each to all of them. A stream here is of one rank of a worker, since to 1.2
 // several publishers of a process share an id and count side by side.
-type copies struct {
-	mu      sync.Mutex // held while an event is booked: the brokers must not overtake each other between
-	several bool       // brokers
-	streams recent[copyStream, *window]
+type deduper struct {
+	mu              sync.Mutex // held while an event is booked: the brokers must not overtake each other between
+	multipleBrokers bool       // brokers
+	streams         recentMap[dedupKey, *window]
 
-	sequences sequences // of what comes by one broker alone
+	gaps gapDetector // of what comes by one broker alone
 }
 
-type copyStream struct {
+type dedupKey struct {
 	stream
 	worker uint64
 	rank   uint32
@@ -58,73 +58,73 @@ type copyStream struct {
 
 const (
 	// remembered is how many events one broker may be ahead of another.
-	remembered = 1024
+	windowSize = 1024
 
 	// maxCopied bounds the streams that are remembered: at least so many, of those that
 	// were heard last. Of one that was forgotten the copies of a moment count twice.
-	maxCopied = 1 << 17
+	maxDedupStreams = 1 << 17
 )
 
 // window is the last numbers of a stream.
 type window struct {
-	newest uint64
-	at     uint64                  // when that was published, in Unix milliseconds
-	seen   [remembered / 64]uint64 // a bit for each number, by the number's last bits
+	newest      uint64
+	publishedAt uint64                  // when that was published, in Unix milliseconds
+	seen        [windowSize / 64]uint64 // a bit for each number, by the number's last bits
 }
 
 // arrival is how an event stands to those that came before it.
-type arrival int
+type order int
 
 const (
-	inOrder arrival = iota
+	inOrder   order = iota
 	late            // it comes for the first time, after a newer one
-	again           // it came before, or so long ago that nobody knows
+	duplicate       // it came before, or so long ago that nobody knows
 )
 
 // arrives notes an event of a stream. Copies that are nil are of no broker.
-func (c *copies) arrives(v wire.Envelope, kind stats.Kind, worker uint64, rank uint32) arrival {
+func (c *deduper) classify(v wire.Envelope, kind stats.Kind, worker uint64, rank uint32) order {
 	if c == nil {
 		return inOrder
 	}
-	key := copyStream{stream{v.Publisher, kind}, worker, rank}
-	c.streams.most = maxCopied
+	key := dedupKey{stream{v.Publisher, kind}, worker, rank}
+	c.streams.generationSize = maxDedupStreams
 	w, fresh := c.streams.get(key)
 	if w == nil {
 		w = new(window)
-		w.begin(v)
+		w.restart(v)
 		c.streams.put(key, w, 0)
 		return inOrder
 	}
 	if fresh {
 		c.streams.put(key, w, 0)
 	}
-	return w.arrives(v)
+	return w.classify(v)
 }
 
-func (w *window) begin(v wire.Envelope) {
-	*w = window{newest: v.Sequence, at: v.PublishedAt}
+func (w *window) restart(v wire.Envelope) {
+	*w = window{newest: v.Sequence, publishedAt: v.PublishedAt}
 	w.mark(v.Sequence)
 }
 
-func (w *window) arrives(v wire.Envelope) arrival {
+func (w *window) classify(v wire.Envelope) order {
 	number := v.Sequence
 	if number > w.newest {
-		for n := range min(number-w.newest, remembered) {
-			w.seen[(number-n)%remembered/64] &^= 1 << ((number - n) % 64)
+		for n := range min(number-w.newest, windowSize) {
+			w.seen[(number-n)%windowSize/64] &^= 1 << ((number - n) % 64)
 		}
-		w.newest, w.at = number, v.PublishedAt
+		w.newest, w.publishedAt = number, v.PublishedAt
 		w.mark(number)
 		return inOrder
 	}
-	if w.newest-number >= remembered || w.seen[number%remembered/64]&(1<<(number%64)) != 0 {
-		if v.PublishedAt <= w.at {
-			return again
+	if w.newest-number >= windowSize || w.seen[number%windowSize/64]&(1<<(number%64)) != 0 {
+		if v.PublishedAt <= w.publishedAt {
+			return duplicate
 		}
-		w.begin(v) // a publisher made anew, in the same process or in one that has its id
+		w.restart(v) // a publisher made anew, in the same process or in one that has its id
 		return inOrder
 	}
 	w.mark(number)
 	return late
 }
 
-func (w *window) mark(number uint64) { w.seen[number%remembered/64] |= 1 << (number % 64) }
+func (w *window) mark(number uint64) { w.seen[number%windowSize/64] |= 1 << (number % 64) }

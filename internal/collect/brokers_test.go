@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func TestBrokersAreReadAsDynamoWritesThem(t *testing.T) {
+func TestParseBrokersReadsDynamoFormat(t *testing.T) {
 	for value, want := range map[string]string{
 		"":                                "",
 		"   ":                             "",
@@ -36,79 +36,79 @@ func TestBrokersAreReadAsDynamoWritesThem(t *testing.T) {
 	}
 }
 
-func TestCopiesOfAnEventAreTold(t *testing.T) {
-	var c copies
+func TestDeduperFindsCopies(t *testing.T) {
+	var c deduper
 	for i, s := range []struct {
 		publisher, sequence, worker uint64
 		kind                        stats.Kind
-		want                        arrival
+		want                        order
 	}{
 		{1, 0, 7, stats.LoadEvent, inOrder},
-		{1, 0, 7, stats.LoadEvent, again},
+		{1, 0, 7, stats.LoadEvent, duplicate},
 		{1, 0, 7, stats.ForwardPass, inOrder}, // another topic
 		{2, 0, 7, stats.LoadEvent, inOrder},   // another publisher
 		{1, 0, 8, stats.LoadEvent, inOrder},   // another publisher of the same id
 		{1, 3, 7, stats.LoadEvent, inOrder},   // 1 and 2 were lost here
 		{1, 2, 7, stats.LoadEvent, late},
-		{1, 2, 7, stats.LoadEvent, again},
-		{1, 3, 7, stats.LoadEvent, again},
+		{1, 2, 7, stats.LoadEvent, duplicate},
+		{1, 3, 7, stats.LoadEvent, duplicate},
 		{1, 1024, 7, stats.LoadEvent, inOrder},
 		{1, 1, 7, stats.LoadEvent, late}, // the last that is remembered
-		{1, 0, 7, stats.LoadEvent, again},
+		{1, 0, 7, stats.LoadEvent, duplicate},
 		{1, 1 << 40, 7, stats.LoadEvent, inOrder},
 		{1, 1<<40 - 1, 7, stats.LoadEvent, late},
-		{1, 1 << 40, 7, stats.LoadEvent, again},
-		{1, 1024, 7, stats.LoadEvent, again},
+		{1, 1 << 40, 7, stats.LoadEvent, duplicate},
+		{1, 1024, 7, stats.LoadEvent, duplicate},
 	} {
-		got := c.arrives(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
+		got := c.classify(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
 		if got != s.want {
 			t.Errorf("event %d: %d, want %d", i, got, s.want)
 		}
 	}
-	if got := c.arrives(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, stats.LoadEvent, 7, 0); got != inOrder {
+	if got := c.classify(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, stats.LoadEvent, 7, 0); got != inOrder {
 		t.Errorf("of a publisher that has begun anew: %d, want %d", got, inOrder)
 	}
 	// One that has the id of another, and has not come as far.
-	var shadow copies
+	var shadow deduper
 	for i, s := range []struct {
 		number, at uint64
-		want       arrival
-	}{{0, 10, inOrder}, {1, 20, inOrder}, {2, 30, inOrder}, {1, 20, again}, {2, 30, again}, {0, 40, inOrder}, {0, 40, again}, {1, 41, inOrder}} {
-		if got := shadow.arrives(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
+		want       order
+	}{{0, 10, inOrder}, {1, 20, inOrder}, {2, 30, inOrder}, {1, 20, duplicate}, {2, 30, duplicate}, {0, 40, inOrder}, {0, 40, duplicate}, {1, 41, inOrder}} {
+		if got := shadow.classify(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
 			t.Errorf("event %d of two: %d, want %d", i, got, s.want)
 		}
 	}
-	var none *copies
-	if got := none.arrives(wire.Envelope{}, stats.LoadEvent, 1, 0); got != inOrder {
+	var none *deduper
+	if got := none.classify(wire.Envelope{}, stats.LoadEvent, 1, 0); got != inOrder {
 		t.Errorf("without a broker: %d, want %d", got, inOrder)
 	}
 }
 
-func TestCopiesAreToldInWhateverOrderTheyCome(t *testing.T) {
+func TestDeduperFindsCopiesInAnyOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	var c copies
+	var c deduper
 	seen, newest := make(map[uint64]bool), uint64(0)
 	for i := range 20_000 {
 		number := newest - min(newest, r.Uint64N(2048)) + r.Uint64N(3)*r.Uint64N(40)
 		want := inOrder
 		switch {
 		case seen[number] || newest >= number+1024:
-			want = again
+			want = duplicate
 		case number < newest:
 			want = late
 		}
-		if got := c.arrives(wire.Envelope{Sequence: number}, stats.LoadEvent, 1, 0); got != want && i > 0 {
+		if got := c.classify(wire.Envelope{Sequence: number}, stats.LoadEvent, 1, 0); got != want && i > 0 {
 			t.Fatalf("number %d, newest %d: %d, want %d", number, newest, got, want)
 		}
 		seen[number], newest = true, max(newest, number)
 	}
 }
 
-func TestCopiesThatAreRememberedAreBounded(t *testing.T) {
+func TestDeduperBoundsStreams(t *testing.T) {
 	const most = 131_072 // in each of two generations
-	var c copies
-	arrives := func(publisher, number uint64) arrival {
-		return c.arrives(wire.Envelope{Publisher: publisher, Sequence: number}, stats.LoadEvent, 7, 0)
+	var c deduper
+	arrives := func(publisher, number uint64) order {
+		return c.classify(wire.Envelope{Publisher: publisher, Sequence: number}, stats.LoadEvent, 7, 0)
 	}
 	for publisher := range uint64(4 * most) { // forged
 		arrives(publisher, 0)
@@ -117,7 +117,7 @@ func TestCopiesThatAreRememberedAreBounded(t *testing.T) {
 		}
 		if publisher%(most/2) == 0 {
 			arrives(1<<40, publisher)
-			if got := arrives(1<<40, publisher); got != again {
+			if got := arrives(1<<40, publisher); got != duplicate {
 				t.Fatalf("after %d forged publishers a copy is not known", publisher)
 			}
 		}

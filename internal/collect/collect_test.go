@@ -20,7 +20,7 @@ import (
 )
 
 // bench is a Fleet that is polled on an embedded NATS server.
-type bench struct {
+type pollerTest struct {
 	*devstacktest.Stack
 	t     *testing.T
 	fleet *fleet.Fleet
@@ -28,16 +28,16 @@ type bench struct {
 	conn  *nats.Conn // of the program
 }
 
-func newBench(t *testing.T, target fleet.Target) *bench {
+func newPollerTest(t *testing.T, target fleet.Target) *pollerTest {
 	t.Helper()
 	s := devstacktest.Start(t)
 	f := fleet.New(target, 1000, true)
 	f.Sync(fleet.Listing{})
-	return &bench{s, t, f, s.Conn(t), s.Conn(t)}
+	return &pollerTest{s, t, f, s.Conn(t), s.Conn(t)}
 }
 
 // run lets loop work until the end of the test.
-func (b *bench) run(loop func(context.Context) error) {
+func (b *pollerTest) run(loop func(context.Context) error) {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -48,13 +48,13 @@ func (b *bench) run(loop func(context.Context) error) {
 	b.t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-func (b *bench) poll(every time.Duration) {
+func (b *pollerTest) startPoller(every time.Duration) {
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: every, Log: slog.New(slog.DiscardHandler)}
 	b.run(p.Run)
 }
 
 // answer has a worker answer the polls of a service.
-func (b *bench) answer(service, format string, args ...any) {
+func (b *pollerTest) respond(service, format string, args ...any) {
 	b.t.Helper()
 	reply := fmt.Appendf(nil, format, args...)
 	_, err := b.nats.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) { m.Respond(reply) })
@@ -64,7 +64,7 @@ func (b *bench) answer(service, format string, args ...any) {
 }
 
 // rows waits until the Fleet shows these workers, as component/endpoint/id=active.
-func (b *bench) rows(want ...string) {
+func (b *pollerTest) waitWorkers(want ...string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
 		var got []string
@@ -78,33 +78,33 @@ func (b *bench) rows(want ...string) {
 	})
 }
 
-const head = `{"type":"io.nats.micro.v1.stats_response","name":"%s","id":"x","endpoints":[{"subject":"%s","data":{"kv_active_blocks":%d,"kv_total_blocks":9}}]}`
+const statsReply = `{"type":"io.nats.micro.v1.stats_response","name":"%s","id":"x","endpoints":[{"subject":"%s","data":{"kv_active_blocks":%d,"kv_total_blocks":9}}]}`
 
-func TestComponentsThatShareAServiceAreToldApartByTheRegistry(t *testing.T) {
-	b := newBench(t, fleet.Target{})
+func TestPollerSeparatesComponentsOfOneService(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{})
 	for id, component := range map[uint64]string{1: "Decode", 2: "decode"} {
 		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id}, fleet.Registration{NATS: true})
-		b.answer("dynamo_decode", head, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
+		b.respond("dynamo_decode", statsReply, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
 	}
-	b.poll(50 * time.Millisecond)
-	b.rows("Decode/e/1=1", "decode/e/2=2")
+	b.startPoller(50 * time.Millisecond)
+	b.waitWorkers("Decode/e/1=1", "decode/e/2=2")
 }
 
-func TestAWorkerOfAComponentThatIsNotWatchedIsNotOursBecauseTheyShareAService(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "decode", Name: "e"})
+func TestPollerIgnoresUnwatchedComponentOfService(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "decode", Name: "e"})
 	for id, component := range map[uint64]string{1: "Decode", 2: "decode"} {
 		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: "e"}, ID: id}, fleet.Registration{NATS: true})
-		b.answer("dynamo_decode", head, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
+		b.respond("dynamo_decode", statsReply, "dynamo_decode", fmt.Sprintf("dynamo_decode.e-%d", id), id)
 	}
-	b.poll(50 * time.Millisecond)
-	b.rows("decode/e/2=2")
+	b.startPoller(50 * time.Millisecond)
+	b.waitWorkers("decode/e/2=2")
 	if n := b.fleet.Snapshot().Endpoints[0].Unregistered; n != 0 {
 		t.Errorf("%d unregistered, want none: it is registered elsewhere", n)
 	}
 }
 
-func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+func TestPollerCountsInvalidReplies(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 	for _, reply := range []string{
 		"garbage", `[]`, strings.Repeat("[", 100_000),
@@ -112,15 +112,15 @@ func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 		`{"type":"io.nats.micro.v1.stats_response","name":"dynamo_c","id":"x","endpoints":[{"subject":"elsewhere.e-7"}]}`,
 		`{"type":"io.nats.micro.v1.stats_response","name":"dynamo_c","id":"123","endpoints":[{"subject":"dynamo_c.e"}]}`,
 	} {
-		b.answer("dynamo_c", "%s", reply)
+		b.respond("dynamo_c", "%s", reply)
 	}
-	b.answer("dynamo_c", head, "dynamo_c", "dynamo_c.e-7", 5)
-	b.poll(50 * time.Millisecond)
-	b.rows("c/e/7=5")
-	tally := &b.fleet.Stats
+	b.respond("dynamo_c", statsReply, "dynamo_c", "dynamo_c.e-7", 5)
+	b.startPoller(50 * time.Millisecond)
+	b.waitWorkers("c/e/7=5")
+	counts := &b.fleet.Stats
 	testutil.Until(t, func() error {
 		for reason, least := range map[stats.Reason]uint64{stats.BadJSON: 3, stats.BadID: 1, stats.BadName: 2} {
-			if got := tally.Rejected(stats.StatsReply, reason); got < least {
+			if got := counts.Rejected(stats.StatsReply, reason); got < least {
 				return fmt.Errorf("%d rejected for %s, want at least %d", got, reason, least)
 			}
 		}
@@ -128,8 +128,8 @@ func TestRepliesOfNoUseAreCountedAndHurtNobody(t *testing.T) {
 	})
 }
 
-func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+func TestPollerAppliesReplyAfterDeadline(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 	first := make(chan string, 1) // the inbox of the first poll
 	_, err := b.nats.Subscribe(wire.StatsSubject("dynamo_c"), func(m *nats.Msg) {
@@ -141,25 +141,25 @@ func TestAnAnswerAfterTheDeadlineIsStillApplied(t *testing.T) {
 	if err = errors.Join(err, b.nats.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	b.poll(20 * time.Millisecond)
+	b.startPoller(20 * time.Millisecond)
 	testutil.Until(t, func() error {
 		if n := b.fleet.Stats.Polls(stats.PollEmpty); n < 3 {
 			return fmt.Errorf("%d polls, want three", n)
 		}
 		return nil
 	})
-	if err := b.nats.Publish(<-first, fmt.Appendf(nil, head, "dynamo_c", "dynamo_c.e-7", 5)); err != nil {
+	if err := b.nats.Publish(<-first, fmt.Appendf(nil, statsReply, "dynamo_c", "dynamo_c.e-7", 5)); err != nil {
 		t.Fatal(err)
 	}
-	b.rows("c/e/7=5")
+	b.waitWorkers("c/e/7=5")
 }
 
-// TestAPollThatIsDueDoesNotWaitForTheInterval would hang where it does, and where the
+// TestPollerPollNowSkipsInterval would hang where it does, and where the
 // polls after a reconnection come no sooner than others.
-func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+func TestPollerPollNowSkipsInterval(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
-	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: time.Hour, Due: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler)}
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: time.Hour, PollNow: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler)}
 	b.run(p.Run)
 	polls := func(least uint64) {
 		t.Helper()
@@ -171,7 +171,7 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 		})
 	}
 	polls(1)
-	p.Due <- struct{}{}
+	p.PollNow <- struct{}{}
 	polls(2)
 	b.StopNATS()
 	b.StartNATS(t)
@@ -181,41 +181,41 @@ func TestAPollThatIsDueDoesNotWaitForTheInterval(t *testing.T) {
 		}
 		return nil
 	})
-	p.Due <- struct{}{}
+	p.PollNow <- struct{}{}
 	polls(3)
-	b.answer("dynamo_c", head, "dynamo_c", "dynamo_c.e-7", 5) // who comes back later than we do
-	b.rows("c/e/7=5")
+	b.respond("dynamo_c", statsReply, "dynamo_c", "dynamo_c.e-7", 5) // who comes back later than we do
+	b.waitWorkers("c/e/7=5")
 }
 
-// TestAPollEndsBeforeItsDeadline would hang where a poll waits for its deadline.
-func TestAPollEndsBeforeItsDeadline(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+// TestPollerEndsPollWhenAllAnswered would hang where a poll waits for its deadline.
+func TestPollerEndsPollWhenAllAnswered(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
 	if err := p.Listen(b.conn); err != nil {
 		t.Fatal(err)
 	}
 	poll := func() {
-		number := p.begin(time.Now())
-		services := p.targets()
+		number := p.beginPoll(time.Now())
+		services := p.targetServices()
 		inbox := fmt.Sprintf("%s.%d", p.inbox, number)
 		b.fleet.BeginPoll()
-		if err := p.ask(t.Context(), services, inbox, time.Now().Add(time.Hour)); err != nil {
+		if err := p.sendRequests(t.Context(), services, inbox, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		p.await(t.Context(), time.Now().Add(time.Hour))
+		p.awaitReplies(t.Context(), time.Now().Add(time.Hour))
 		b.fleet.EndPoll(true)
 	}
 	poll() // NATS itself says of every name that no one is there
 	for id := range uint64(3) {
 		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
-		b.answer("dynamo_c", head, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)
+		b.respond("dynamo_c", statsReply, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)
 	}
 	poll() // every registered worker has answered
-	b.rows("c/e/1=0", "c/e/2=1", "c/e/3=2")
+	b.waitWorkers("c/e/1=0", "c/e/2=1", "c/e/3=2")
 }
 
-func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+func TestEventsRecordHitRatesAndCountGarbage(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.run(func(ctx context.Context) error {
 		return NewEvents(b.fleet, "dynamo", slog.New(slog.DiscardHandler)).NATS(ctx, b.conn, func() {})
 	})
@@ -250,8 +250,8 @@ func TestHitRatesAreBookedAndGarbageIsCounted(t *testing.T) {
 	}
 }
 
-func TestWhatTheClientDropsIsCounted(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+func TestDropCounterCountsClientDrops(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	busy, hold := make(chan struct{}, 10), make(chan struct{})
 	sub, err := b.conn.Subscribe("x", func(*nats.Msg) { busy <- struct{}{}; <-hold })
 	if err = errors.Join(err, sub.SetPendingLimits(2, -1), b.conn.Flush(), b.nats.Publish("x", nil)); err != nil {
@@ -261,7 +261,7 @@ func TestWhatTheClientDropsIsCounted(t *testing.T) {
 	for range 9 {
 		b.nats.Publish("x", nil)
 	}
-	drops := dropCounter{subscription: sub, tally: &b.fleet.Stats}
+	drops := dropCounter{subscription: sub, stats: &b.fleet.Stats}
 	testutil.Until(t, func() error {
 		drops.count()
 		// One is being handled, which counts as pending too, and one waits.

@@ -15,8 +15,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestPublishersThatCannotBeReachedAreNoted as long as they are announced.
-func TestPublishersThatCannotBeReachedAreNoted(t *testing.T) {
+// TestDiagnosticsListUnreachablePublishers as long as they are announced.
+func TestDiagnosticsListUnreachablePublishers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,37 +46,37 @@ func TestPublishersThatCannotBeReachedAreNoted(t *testing.T) {
 	}
 }
 
-func TestGapsAreNotedWithTheNumbersThatCame(t *testing.T) {
+func TestDiagnosticsListGaps(t *testing.T) {
 	f := fleet.New(fleet.Target{}, 10, true)
 	e := NewEvents(f, "dynamo", slog.New(slog.DiscardHandler))
 	for _, n := range []uint64{3, 4, 9} {
-		e.envelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.sequences, nil)
+		e.handleEnvelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.gapDetector, nil)
 	}
 	if gaps := f.Diagnostics.Gaps(); len(gaps) > 0 {
 		t.Errorf("gaps %+v while the events may come yet", gaps)
 	}
-	e.gaps.expire(time.Now().Add(gapTime))
+	e.openGaps.expire(time.Now().Add(gapTimeout))
 	gaps := f.Diagnostics.Gaps()
 	if len(gaps) != 1 || gaps[0].Publisher != 7 || gaps[0].Kind != stats.LoadEvent || gaps[0].After != 4 || gaps[0].Before != 9 || time.Since(gaps[0].At) > time.Minute {
 		t.Errorf("gaps %+v, want one of publisher 7 from 4 to 9, just now", gaps)
 	}
 }
 
-func TestComponentsThatAreSplitAreNotedUntilTheyAreNot(t *testing.T) {
+func TestDiagnosticsListPlaneMismatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, 10, true)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		go WatchPlanes(ctx, f, slog.New(slog.DiscardHandler))
+		go WatchEventPlane(ctx, f, slog.New(slog.DiscardHandler))
 		of := fleet.Endpoint{Component: "backend", Name: "generate"}
 		f.AddChannel("worker", fleet.Channel{Endpoint: of, Topic: wire.TopicKVEvents, Plane: fleet.ZMQPlane})
 		f.AddChannel("router", fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
-		time.Sleep(2 * gathering)
+		time.Sleep(2 * planeCheckInterval)
 		if got := f.Diagnostics.PlaneMismatches(); len(got) != 1 || got["backend"] != "workers on ZMQ, routers on NATS" {
 			t.Errorf("clashes %v", got)
 		}
 		f.RemoveChannel("router")
-		time.Sleep(2 * gathering)
+		time.Sleep(2 * planeCheckInterval)
 		if got := f.Diagnostics.PlaneMismatches(); len(got) != 0 {
 			t.Errorf("clashes %v when the router is gone", got)
 		}

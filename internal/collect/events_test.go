@@ -22,14 +22,14 @@ import (
 )
 
 // captures is where the bytes of every release are.
-const captures = "../wire/testdata"
+const captureDir = "../wire/testdata"
 
-// TestCapturedEventsBecomeWhatTheyMean hears everything that was captured of each
+// TestEventsCapturedMatchGolden hears everything that was captured of each
 // release, over each plane, in the namespace that it was captured in. Where several
 // namespaces are watched it is the same, with the namespace's name.
-func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
+func TestEventsCapturedMatchGolden(t *testing.T) {
 	got := make(map[string]*strings.Builder)
-	releases, err := filepath.Glob(filepath.Join(captures, "*.*.*"))
+	releases, err := filepath.Glob(filepath.Join(captureDir, "*.*.*"))
 	if err != nil || len(releases) == 0 {
 		t.Fatalf("captures: %v, %v", releases, err)
 	}
@@ -48,7 +48,7 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 				if got[sort] == nil {
 					got[sort] = new(strings.Builder)
 				}
-				fmt.Fprintf(got[sort], "%s over %s\n%s\n", filepath.Base(dir), plane, heardOf(t, dir, lines, namespace, wire.Namespaces(namespaces)))
+				fmt.Fprintf(got[sort], "%s over %s\n%s\n", filepath.Base(dir), plane, recordedState(t, dir, lines, namespace, wire.Namespaces(namespaces)))
 			}
 		}
 	}
@@ -62,7 +62,7 @@ func TestCapturedEventsBecomeWhatTheyMean(t *testing.T) {
 
 // heardOf is what is shown after these lines were heard by a program that watches the
 // namespaces; without the name of the one that all is of.
-func heardOf(t *testing.T, dir string, lines []byte, namespace string, namespaces wire.Namespaces) string {
+func recordedState(t *testing.T, dir string, lines []byte, namespace string, namespaces wire.Namespaces) string {
 	var all fleet.Target
 	if namespaces.IsPattern() {
 		all.Namespace = string(namespaces)
@@ -70,10 +70,10 @@ func heardOf(t *testing.T, dir string, lines []byte, namespace string, namespace
 	f := fleet.New(all, 1000, true)
 	f.Advance(time.Unix(1, 0))
 	label := namespaces.Label(namespace)
-	f.Sync(registryOf(t, dir, label))
+	f.Sync(capturedRegistry(t, dir, label))
 	e := NewEvents(f, namespaces, slog.New(slog.DiscardHandler))
 	for line := range bytes.Lines(lines) {
-		for _, id := range hear(t, e, line) {
+		for _, id := range recordLine(t, e, line) {
 			// Some were captured without their keys. These come late.
 			in := fleet.Instance{Endpoint: fleet.Endpoint{Namespace: label, Component: "backend", Name: "generate"}, ID: id}
 			if !f.IsRegistered(in) {
@@ -81,11 +81,11 @@ func heardOf(t *testing.T, dir string, lines []byte, namespace string, namespace
 			}
 		}
 	}
-	return strings.NewReplacer("  "+namespace+"/", "  ", "  unknown/unknown/", "  unknown/").Replace(shown(f))
+	return strings.NewReplacer("  "+namespace+"/", "  ", "  unknown/unknown/", "  unknown/").Replace(describe(f))
 }
 
 // hear books a line of captured events, and says whose loads or passes they were.
-func hear(t *testing.T, e *Events, line []byte) (workers []uint64) {
+func recordLine(t *testing.T, e *Events, line []byte) (workers []uint64) {
 	t.Helper()
 	var m struct {
 		Subject, Payload string
@@ -107,8 +107,8 @@ func hear(t *testing.T, e *Events, line []byte) (workers []uint64) {
 			t.Fatal(err)
 		}
 		if bytes.HasPrefix(m.Frames[0], []byte("namespace.")) {
-			e.brokered(new(copies), m.Frames)
-			return workersOf(envelope)
+			e.handleBrokered(new(deduper), m.Frames)
+			return envelopeWorkers(envelope)
 		}
 		at := fleet.Channel{Topic: string(m.Frames[0]), Publisher: envelope.Publisher}
 		for _, c := range channels {
@@ -116,27 +116,27 @@ func hear(t *testing.T, e *Events, line []byte) (workers []uint64) {
 				at = c
 			}
 		}
-		if _, read := kinds[at.Topic]; read {
-			e.direct(&at, &e.sequences, m.Frames)
+		if _, read := kindOfTopic[at.Topic]; read {
+			e.handleDirect(&at, &e.gapDetector, m.Frames)
 		}
-		return workersOf(envelope)
+		return envelopeWorkers(envelope)
 	case m.Subject == wire.TraceSubject:
-		e.trace(m.Base64)
+		e.handleTrace(m.Base64)
 	case strings.HasSuffix(m.Subject, wire.TopicHitRate):
-		e.message(fleet.Endpoint{}, wire.TopicHitRate, m.Base64)
+		e.handleMessage(fleet.Endpoint{}, wire.TopicHitRate, m.Base64)
 	case !strings.HasSuffix(m.Subject, wire.TopicKVEvents): // nobody subscribes to those
-		e.bySubject(&nats.Msg{Subject: m.Subject, Data: m.Base64})
+		e.handleSubject(&nats.Msg{Subject: m.Subject, Data: m.Base64})
 		if l, err := wire.ParseLoadEvent(m.Base64); err == nil {
 			return []uint64{l.Worker}
 		}
 		if envelope, err := wire.ParseEnvelope(m.Base64); err == nil {
-			return workersOf(envelope)
+			return envelopeWorkers(envelope)
 		}
 	}
 	return nil
 }
 
-func workersOf(v wire.Envelope) []uint64 {
+func envelopeWorkers(v wire.Envelope) []uint64 {
 	if l, err := wire.ParseActiveLoad(v.Payload); err == nil && string(v.Topic) == wire.TopicLoad && !l.IsEstimate() {
 		return []uint64{l.Worker}
 	}
@@ -148,7 +148,7 @@ func workersOf(v wire.Envelope) []uint64 {
 
 // registryOf is what had been registered when a release was captured, at endpoints with
 // this label.
-func registryOf(t *testing.T, dir, label string) fleet.Listing {
+func capturedRegistry(t *testing.T, dir, label string) fleet.Listing {
 	t.Helper()
 	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry), Channels: make(map[string]fleet.Channel)}
 	put := func(key, value string) {
@@ -197,21 +197,21 @@ func registryOf(t *testing.T, dir, label string) fleet.Listing {
 	return all
 }
 
-// TestSubjectsThatNameNoEndpoint count as what their last word says, and as of no use,
+// TestEventsRejectSubjectWithoutEndpoint count as what their last word says, and as of no use,
 // whichever way they come.
-func TestSubjectsThatNameNoEndpoint(t *testing.T) {
+func TestEventsRejectSubjectWithoutEndpoint(t *testing.T) {
 	for topic, kind := range map[string]stats.Kind{wire.TopicLoad: stats.LoadEvent, wire.TopicForwardPass: stats.ForwardPass} {
 		for _, name := range []string{"%", "%2", "%zz", "%2f", "%FF"} {
 			subject := "namespace.lab.component." + name + ".endpoint.generate." + topic
 			for plane, hear := range map[string]func(*Events){
-				"nats": func(e *Events) { e.bySubject(&nats.Msg{Subject: subject, Data: []byte{0x80}}) },
-				"zmq":  func(e *Events) { e.brokered(new(copies), [][]byte{[]byte(subject), {0x80}}) },
+				"nats": func(e *Events) { e.handleSubject(&nats.Msg{Subject: subject, Data: []byte{0x80}}) },
+				"zmq":  func(e *Events) { e.handleBrokered(new(deduper), [][]byte{[]byte(subject), {0x80}}) },
 			} {
 				for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
 					f := fleet.New(fleet.Target{}, 1000, true)
 					hear(NewEvents(f, namespaces, slog.New(slog.DiscardHandler)))
 					want := fmt.Sprintf("  rejected %s name 1\n", kind)
-					if got := shown(f); got != want || f.Stats.Messages(kind) != 1 {
+					if got := describe(f); got != want || f.Stats.Messages(kind) != 1 {
 						t.Errorf("%s over %s, %s watched: %q and %d received, want %q and 1", subject, plane, namespaces, got, f.Stats.Messages(kind), want)
 					}
 				}
@@ -221,7 +221,7 @@ func TestSubjectsThatNameNoEndpoint(t *testing.T) {
 }
 
 // shown is the whole Fleet in words, and what was of no use.
-func shown(f *fleet.Fleet) string {
+func describe(f *fleet.Fleet) string {
 	var b strings.Builder
 	s := f.Snapshot()
 	for _, w := range s.Workers {

@@ -9,8 +9,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestGapsAreTheNumbersThatNeverCame(t *testing.T) {
-	var s sequences
+func TestGapDetectorCountsMissingNumbers(t *testing.T) {
+	var s gapDetector
 	for _, c := range []struct {
 		publisher uint64
 		kind      stats.Kind
@@ -32,14 +32,14 @@ func TestGapsAreTheNumbersThatNeverCame(t *testing.T) {
 		{2, stats.LoadEvent, 0, 0, "a copy, or another publisher of the same id"},
 		{2, stats.LoadEvent, 50, 49, "which hides nothing"},
 	} {
-		if got := s.arrives(stream{c.publisher, c.kind}, c.number); got.missing != c.missing {
+		if got := s.record(stream{c.publisher, c.kind}, c.number); got.missing != c.missing {
 			t.Errorf("number %d of publisher %d, %s: %d missing, want %d: %s", c.number, c.publisher, c.kind, got.missing, c.missing, c.why)
 		}
 	}
 }
 
 // hears is what is missing in these numbers of one stream.
-func hears(t *testing.T, numbers ...any) (missing uint64) {
+func totalMissing(t *testing.T, numbers ...any) (missing uint64) {
 	t.Helper()
 	var s sequence
 	for _, n := range numbers {
@@ -51,15 +51,15 @@ func hears(t *testing.T, numbers ...any) (missing uint64) {
 			from, to = uint64(n[0]), uint64(n[1])
 		}
 		for ; from <= to; from++ {
-			missing += s.arrives(stream{}, from).missing
+			missing += s.record(stream{}, from).missing
 		}
 	}
 	return missing
 }
 
-// TestANumberThatGoesBackStopsNoCounting, be it a copy, forged, of a publisher that has
+// TestGapDetectorSurvivesLowerNumber, be it a copy, forged, of a publisher that has
 // begun anew, or of others that share the id.
-func TestANumberThatGoesBackStopsNoCounting(t *testing.T) {
+func TestGapDetectorSurvivesLowerNumber(t *testing.T) {
 	run := func(from, to int) [2]int { return [2]int{from, to} }
 	for name, c := range map[string]struct {
 		numbers []any
@@ -77,32 +77,32 @@ func TestANumberThatGoesBackStopsNoCounting(t *testing.T) {
 		"the largest gap":                   {[]any{0, 4_294_967_296}, 4_294_967_295},
 		"one that is not to be believed":    {[]any{0, 4_294_967_297}, 0},
 	} {
-		if got := hears(t, c.numbers...); got != c.want {
+		if got := totalMissing(t, c.numbers...); got != c.want {
 			t.Errorf("%s: %d missing, want %d", name, got, c.want)
 		}
 	}
 }
 
-// TestPublishersThatShareAnIDCountSideBySide: one that is ahead may be another that is
+// TestGapDetectorSeparatesSharedID: one that is ahead may be another that is
 // heard for the first time, and is a gap once nothing else can have become of a track.
-func TestPublishersThatShareAnIDCountSideBySide(t *testing.T) {
+func TestGapDetectorSeparatesSharedID(t *testing.T) {
 	var numbers []any
 	for n := range 50 { // two, in turn
 		numbers = append(numbers, 1000+n, n)
 	}
-	testutil.Equal(t, "none is lost", hears(t, numbers...), 0)
-	testutil.Equal(t, "a third begins", hears(t, append(numbers, 500, 1050, 50, 501, 1051, 51, 502)...), 0)
-	testutil.Equal(t, "a third is heard, ahead of all", hears(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
-	testutil.Equal(t, "the lower one loses seven", hears(t, append(numbers, 57, 1050, 58, 1051, 59, 1052, 60)...), 7)
-	testutil.Equal(t, "the higher one loses seven", hears(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
-	testutil.Equal(t, "both do", hears(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
-	testutil.Equal(t, "the lower one passes the other, which cannot be told", hears(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
+	testutil.Equal(t, "none is lost", totalMissing(t, numbers...), 0)
+	testutil.Equal(t, "a third begins", totalMissing(t, append(numbers, 500, 1050, 50, 501, 1051, 51, 502)...), 0)
+	testutil.Equal(t, "a third is heard, ahead of all", totalMissing(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
+	testutil.Equal(t, "the lower one loses seven", totalMissing(t, append(numbers, 57, 1050, 58, 1051, 59, 1052, 60)...), 7)
+	testutil.Equal(t, "the higher one loses seven", totalMissing(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
+	testutil.Equal(t, "both do", totalMissing(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
+	testutil.Equal(t, "the lower one passes the other, which cannot be told", totalMissing(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
 
 	alone := func(events int) []any { // the lower one says no more
 		return append(numbers[:len(numbers):len(numbers)], [2]int{1050, 1049 + events}, 1060+events)
 	}
-	testutil.Equal(t, "ten are lost when two were heard not long ago", hears(t, alone(1000)...), 0)
-	testutil.Equal(t, "ten are lost long after two were heard", hears(t, alone(1030)...), 10)
+	testutil.Equal(t, "ten are lost when two were heard not long ago", totalMissing(t, alone(1000)...), 0)
+	testutil.Equal(t, "ten are lost long after two were heard", totalMissing(t, alone(1030)...), 10)
 
 	numbers = nil
 	for n := range 50 { // more than there are tracks
@@ -110,13 +110,13 @@ func TestPublishersThatShareAnIDCountSideBySide(t *testing.T) {
 			numbers = append(numbers, n)
 		}
 	}
-	testutil.Equal(t, "none of many is lost", hears(t, numbers...), 0)
+	testutil.Equal(t, "none of many is lost", totalMissing(t, numbers...), 0)
 }
 
-// TestGapsAreCountedWhateverElseComes holds the counting against one who knows what was
+// TestGapDetectorMatchesModel holds the counting against one who knows what was
 // lost: of a publisher alone, of one that begins anew now and then, and of several that
 // share an id; each among copies and forgeries.
-func TestGapsAreCountedWhateverElseComes(t *testing.T) {
+func TestGapDetectorMatchesModel(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 12))
 		restarts := seed%3 == 1
@@ -128,7 +128,7 @@ func TestGapsAreCountedWhateverElseComes(t *testing.T) {
 		copies := make([]uint64, len(publishers))
 		var s sequence
 		var lost, counted uint64
-		hear := func(number uint64) { counted += s.arrives(stream{}, number).missing }
+		hear := func(number uint64) { counted += s.record(stream{}, number).missing }
 		for of := range publishers { // all are heard before one is lost, the highest first
 			publishers[of] = uint64(len(publishers)-1-of)*1_000_000 + r.Uint64N(1000)
 			hear(publishers[of])
@@ -174,56 +174,56 @@ func TestGapsAreCountedWhateverElseComes(t *testing.T) {
 	}
 }
 
-func TestPublishersThatAreRememberedAreBounded(t *testing.T) {
+func TestGapDetectorBoundsStreams(t *testing.T) {
 	const most = 262_144 // in each of two generations
-	var s sequences
+	var s gapDetector
 	honest := func() uint64 {
 		var missing uint64
 		for publisher := range uint64(100) {
-			missing += s.arrives(stream{1<<40 + publisher, stats.LoadEvent}, 0).missing
+			missing += s.record(stream{1<<40 + publisher, stats.LoadEvent}, 0).missing
 		}
 		return missing
 	}
 	honest()
 	for publisher := range uint64(5 * most) { // forged
-		s.arrives(stream{publisher, stats.LoadEvent}, 0)
-		if n := len(s.runs.young) + len(s.runs.old); n > 2*most {
+		s.record(stream{publisher, stats.LoadEvent}, 0)
+		if n := len(s.streams.young) + len(s.streams.old); n > 2*most {
 			t.Fatalf("%d streams are remembered, want at most %d", n, 2*most)
 		}
 		if publisher%(most/2) == 0 {
 			for p := range uint64(100) {
 				n := publisher / (most / 2)
-				if got := s.arrives(stream{1<<40 + p, stats.LoadEvent}, 1+3*n); got.missing != min(n, 1)*2 {
+				if got := s.record(stream{1<<40 + p, stats.LoadEvent}, 1+3*n); got.missing != min(n, 1)*2 {
 					t.Fatalf("after %d forged publishers %d events of an honest one are missing, want %d", publisher, got.missing, min(n, 1)*2)
 				}
 			}
 		}
 	}
-	if n := len(s.runs.young) + len(s.runs.old); n < most {
+	if n := len(s.streams.young) + len(s.streams.old); n < most {
 		t.Errorf("%d streams are remembered, want at least %d", n, most)
 	}
 }
 
-// TestTracksAreBounded: one who forges numbers of few publishers takes no more memory than
+// TestGapDetectorBoundsTracks: one who forges numbers of few publishers takes no more memory than
 // one who forges publishers.
-func TestTracksAreBounded(t *testing.T) {
-	var s sequences
-	s.runs.most = 100 // not used: arrives sets it
+func TestGapDetectorBoundsTracks(t *testing.T) {
+	var s gapDetector
+	s.streams.generationSize = 100 // not used: arrives sets it
 	for i := range uint64(1000) {
 		n := 1_000_000 - 2*i
-		s.arrives(stream{7, stats.LoadEvent}, n)
+		s.record(stream{7, stats.LoadEvent}, n)
 	}
-	run := s.runs.young[stream{7, stats.LoadEvent}]
-	if n := len(run.split.all); n != 8 {
+	run := s.streams.young[stream{7, stats.LoadEvent}]
+	if n := len(run.split.list); n != 8 {
 		t.Errorf("%d tracks of one stream, want 8", n)
 	}
-	if s.runs.grown != 7 {
-		t.Errorf("they count as %d more, want 7", s.runs.grown)
+	if s.streams.extra != 7 {
+		t.Errorf("they count as %d more, want 7", s.streams.extra)
 	}
 }
 
-func TestWhatIsRecentIsKeptInTwoGenerations(t *testing.T) {
-	r := recent[int, int]{most: 10}
+func TestRecentMapKeepsTwoGenerations(t *testing.T) {
+	r := recentMap[int, int]{generationSize: 10}
 	keep := func(key int) {
 		v, _ := r.get(key)
 		r.put(key, v+1, 0)
@@ -241,11 +241,11 @@ func TestWhatIsRecentIsKeptInTwoGenerations(t *testing.T) {
 	if v, fresh := r.get(1); v != 0 || !fresh {
 		t.Errorf("what was used long ago has %d", v)
 	}
-	r.forget()
+	r.reset()
 	if v, _ := r.get(-1); v != 0 {
 		t.Errorf("what was forgotten has %d", v)
 	}
-	r = recent[int, int]{most: 10}
+	r = recentMap[int, int]{generationSize: 10}
 	for i := range 5 { // each as much as three
 		r.put(i, 1, 2)
 	}
@@ -254,19 +254,19 @@ func TestWhatIsRecentIsKeptInTwoGenerations(t *testing.T) {
 	}
 }
 
-// BenchmarkSequences is what each event in an envelope costs: of ten thousand publishers over
+// BenchmarkGapDetector is what each event in an envelope costs: of ten thousand publishers over
 // NATS or a broker, and of one at its own address.
-func BenchmarkSequences(b *testing.B) {
+func BenchmarkGapDetector(b *testing.B) {
 	b.Run("of many", func(b *testing.B) {
-		var s sequences
+		var s gapDetector
 		for n := 0; b.Loop(); n++ {
-			s.arrives(stream{uint64(n % 10_000), stats.LoadEvent}, uint64(n/10_000))
+			s.record(stream{uint64(n % 10_000), stats.LoadEvent}, uint64(n/10_000))
 		}
 	})
 	b.Run("of one", func(b *testing.B) {
 		var s sequence
 		for n := uint64(0); b.Loop(); n++ {
-			s.arrives(stream{}, n)
+			s.record(stream{}, n)
 		}
 	})
 }

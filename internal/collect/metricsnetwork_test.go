@@ -21,57 +21,57 @@ import (
 )
 
 // manner is how a worker's host takes who asks for its page.
-type manner int
+type behavior int
 
 const (
-	answers  manner = iota // at once
-	slowly                 // after three tenths of a second
-	lately                 // after twelve seconds
-	swallows               // every packet: connections are not made, and those that are bring nothing
+	responds       behavior = iota // at once
+	respondsSlowly                 // after three tenths of a second
+	respondsLate                   // after twelve seconds
+	dropsPackets                   // every packet: connections are not made, and those that are bring nothing
 	refuses
-	accepts // and answers nothing
-	stalls  // in the middle of its page
+	hangs  // and answers nothing
+	stalls // in the middle of its page
 )
 
 // web is a network in memory of workers' pages, each at another host: its id, or where it is
 // registered. It is to be used in a synctest bubble.
-type web struct {
+type metricsNetwork struct {
 	t        *testing.T
 	fleet    *fleet.Fleet
 	network  *memnet.Network
 	interval time.Duration
 
-	mu       sync.Mutex
-	manners  map[uint64]manner
-	read     map[uint64]time.Time // when its page was last read
-	dialling int
-	most     int           // at once
-	longest  time.Duration // of those
-	answered time.Duration // the longest that an answer was waited for
-	asked    int
-	waited   map[time.Time]int // answers that are waited for, by when they began
-	idle     map[net.Conn]bool
+	mu          sync.Mutex
+	behaviors   map[uint64]behavior
+	lastRead    map[uint64]time.Time // when its page was last read
+	dialing     int
+	maxDialing  int           // at once
+	longestDial time.Duration // of those
+	longestWait time.Duration // the longest that an answer was waited for
+	requests    int
+	waiting     map[time.Time]int // answers that are waited for, by when they began
+	idle        map[net.Conn]bool
 }
 
 // inWeb runs a test with workers 1 to many, of which the first so many are of a manner.
-func inWeb(t *testing.T, many int, interval time.Duration, test func(*web)) {
-	inWebWith(t, many, interval, func(*Scraper) {}, test)
+func runMetricsNetwork(t *testing.T, many int, interval time.Duration, test func(*metricsNetwork)) {
+	runMetricsNetworkWith(t, many, interval, func(*Scraper) {}, test)
 }
 
 // inWebWith is inWeb with a Scraper that is changed before it begins.
-func inWebWith(t *testing.T, many int, interval time.Duration, change func(*Scraper), test func(*web)) {
+func runMetricsNetworkWith(t *testing.T, many int, interval time.Duration, change func(*Scraper), test func(*metricsNetwork)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &web{
+		w := &metricsNetwork{
 			t: t, fleet: fleet.New(fleet.Target{}, 100_000, true), network: memnet.New(), interval: interval,
-			manners: make(map[uint64]manner), read: make(map[uint64]time.Time), idle: make(map[net.Conn]bool), waited: make(map[time.Time]int),
+			behaviors: make(map[uint64]behavior), lastRead: make(map[uint64]time.Time), idle: make(map[net.Conn]bool), waiting: make(map[time.Time]int),
 		}
 		all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
 		for id := range uint64(many) {
-			in := fleet.Instance{Endpoint: ofBackend, ID: 1 + id}
+			in := fleet.Instance{Endpoint: backendEndpoint, ID: 1 + id}
 			all.Instances[fmt.Sprint(id)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{Publishes: true}}
 		}
 		w.fleet.Sync(all)
-		server := &http.Server{Handler: w, ConnState: w.state}
+		server := &http.Server{Handler: w, ConnState: w.connState}
 		go server.Serve(w.network)
 		s := &Scraper{
 			Fleet: w.fleet, Namespaces: "dynamo", Interval: interval, Log: slog.New(slog.DiscardHandler), dial: w.dial,
@@ -100,38 +100,38 @@ func inWebWith(t *testing.T, many int, interval time.Duration, change func(*Scra
 	})
 }
 
-func (w *web) of(id uint64) manner {
+func (w *metricsNetwork) behaviorOf(id uint64) behavior {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.manners[id]
+	return w.behaviors[id]
 }
 
 // take has these workers' hosts take to another manner.
-func (w *web) take(to manner, ids ...uint64) {
+func (w *metricsNetwork) setBehavior(to behavior, ids ...uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, id := range ids {
-		w.manners[id] = to
-		delete(w.read, id)
+		w.behaviors[id] = to
+		delete(w.lastRead, id)
 	}
 }
 
-func (w *web) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (w *metricsNetwork) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(address)
 	id, _ := strconv.ParseUint(host, 10, 64)
 	began := time.Now()
 	w.mu.Lock()
-	w.dialling++
-	w.most = max(w.most, w.dialling)
+	w.dialing++
+	w.maxDialing = max(w.maxDialing, w.dialing)
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
-		w.dialling--
-		w.longest = max(w.longest, time.Since(began))
+		w.dialing--
+		w.longestDial = max(w.longestDial, time.Since(began))
 		w.mu.Unlock()
 	}()
-	switch w.of(id) {
-	case swallows:
+	switch w.behaviorOf(id) {
+	case dropsPackets:
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case refuses:
@@ -141,7 +141,7 @@ func (w *web) dial(ctx context.Context, network, address string) (net.Conn, erro
 }
 
 // state hears of the server's connections.
-func (w *web) state(c net.Conn, s http.ConnState) {
+func (w *metricsNetwork) connState(c net.Conn, s http.ConnState) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.idle, c)
@@ -151,64 +151,64 @@ func (w *web) state(c net.Conn, s http.ConnState) {
 }
 
 // ServeHTTP is every page.
-func (w *web) ServeHTTP(to http.ResponseWriter, r *http.Request) {
+func (w *metricsNetwork) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	id, _ := strconv.ParseUint(strings.TrimSuffix(r.Host, ":80"), 10, 64)
 	w.mu.Lock()
-	w.asked++
+	w.requests++
 	began := time.Now()
-	w.waited[began]++
+	w.waiting[began]++
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.waited[began]--
-		w.answered = max(w.answered, time.Since(began))
+		w.waiting[began]--
+		w.longestWait = max(w.longestWait, time.Since(began))
 	}()
-	switch how := w.of(id); how {
-	case slowly, lately:
+	switch how := w.behaviorOf(id); how {
+	case respondsSlowly, respondsLate:
 		select {
-		case <-time.After(map[manner]time.Duration{slowly: 300 * time.Millisecond, lately: 12 * time.Second}[how]):
+		case <-time.After(map[behavior]time.Duration{respondsSlowly: 300 * time.Millisecond, respondsLate: 12 * time.Second}[how]):
 		case <-r.Context().Done(): // it is given up, and not read
 			return
 		}
-	case swallows, accepts:
-		stall(to, r)
+	case dropsPackets, hangs:
+		hang(to, r)
 		return
 	case refuses:
 		panic(http.ErrAbortHandler)
 	case stalls:
-		blocks(1)(to, r)
+		blocksHandler(1)(to, r)
 		to.(http.Flusher).Flush()
-		stall(to, r)
+		hang(to, r)
 		return
 	}
-	blocks(int(id))(to, r)
+	blocksHandler(int(id))(to, r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.read[id] = time.Now()
+	w.lastRead[id] = time.Now()
 }
 
 // readAt is when a worker's page was last read; zero if it was not since it took to its manner.
-func (w *web) readAt(id uint64) time.Time {
+func (w *metricsNetwork) readTime(id uint64) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.read[id]
+	return w.lastRead[id]
 }
 
 // reads looks for a while whether each of the pages that answer at once is read within twice
 // the interval, from now on or from when it was last read.
-func (w *web) reads(for_ time.Duration) {
+func (w *metricsNetwork) checkReads(for_ time.Duration) {
 	w.t.Helper()
 	began := time.Now()
 	for time.Since(began) < for_ {
 		time.Sleep(100 * time.Millisecond)
 		w.mu.Lock()
-		for id, m := range w.manners {
-			last := w.read[id]
+		for id, m := range w.behaviors {
+			last := w.lastRead[id]
 			if last.IsZero() {
 				last = began
 			}
-			if ago := time.Since(last); m == answers && ago > 2*w.interval {
+			if ago := time.Since(last); m == responds && ago > 2*w.interval {
 				w.mu.Unlock()
 				w.t.Fatalf("after %s the page of worker %d was read %s ago", time.Since(began), id, ago)
 			}

@@ -14,26 +14,26 @@ import (
 
 const (
 	// maxPage bounds a page in bytes, compressed or not.
-	maxPage = 4 << 20
+	maxMetricsSize = 4 << 20
 
 	// worthCompressing is from when on a page is asked for in gzip: to compress takes the
 	// worker time that its requests need, and Dynamo's own server does not do it at all.
-	worthCompressing = 64 << 10
+	minGzipSize = 64 << 10
 )
 
 var errTooLarge = errors.New("a metrics page of more than 4 MiB")
 
 // pageReader gets pages over HTTP, one after the other.
-type pageReader struct {
-	pages wire.WorkerMetricsReader
-	gzip  gzip.Reader
+type metricsReader struct {
+	parser wire.WorkerMetricsReader
+	gzip   gzip.Reader
 }
 
 // get reads a page, and says how long it is. Long: it was so the last time.
-func (r *pageReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.WorkerMetrics, size int, err error) {
-	r.pages.Faults = wire.WorkerMetricsFaults{}
-	a := &asking{Context: ctx}
-	request, err := http.NewRequestWithContext(context.WithValue(ctx, attempt{}, a), http.MethodGet, url, nil)
+func (r *metricsReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.WorkerMetrics, size int, err error) {
+	r.parser.Faults = wire.WorkerMetricsFaults{}
+	a := &dialState{Context: ctx}
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, dialStateKey{}, a), http.MethodGet, url, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -44,17 +44,17 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 	}
 	request.Header.Set("User-Agent", "dynamo-metrics")
 	response, err := client.Do(request)
-	if err != nil && ctx.Err() != nil && a.dialling.Load() { // it is not said by which of the two
-		err = troubled{err, stats.ScrapeNotConnected}
+	if err != nil && ctx.Err() != nil && a.dialing.Load() { // it is not said by which of the two
+		err = troubleError{err, stats.ScrapeNotConnected}
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, 0, troubled{fmt.Errorf("answered with %s", response.Status), stats.ScrapeBadStatus}
+		return nil, 0, troubleError{fmt.Errorf("answered with %s", response.Status), stats.ScrapeBadStatus}
 	}
-	sent := &limited{in: response.Body}
+	sent := &limitedReader{r: response.Body}
 	page := sent
 	switch encoding := response.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
@@ -62,25 +62,25 @@ func (r *pageReader) get(ctx context.Context, client *http.Client, url string, l
 		if err := r.gzip.Reset(sent); err != nil {
 			return nil, 0, err
 		}
-		page = &limited{in: &r.gzip}
+		page = &limitedReader{r: &r.gzip}
 	default:
 		return nil, 0, fmt.Errorf("answered in the encoding %q", encoding)
 	}
-	values, err = r.pages.Read(page)
+	values, err = r.parser.Read(page)
 	return values, page.n, err
 }
 
 // troubled is an error of which it is known what kind of trouble it is.
-type troubled struct {
+type troubleError struct {
 	error
 	kind stats.ScrapeFailure
 }
 
-func (t troubled) Unwrap() error { return t.error }
+func (t troubleError) Unwrap() error { return t.error }
 
 // troubleOf is why a page could not be read, or, without an error, not soon enough.
 func troubleOf(err error) stats.ScrapeFailure {
-	t := troubled{}
+	t := troubleError{}
 	switch {
 	case errors.As(err, &t):
 		return t.kind
@@ -91,14 +91,14 @@ func troubleOf(err error) stats.ScrapeFailure {
 }
 
 // limited reads no more than a page may have.
-type limited struct {
-	in io.Reader
-	n  int
+type limitedReader struct {
+	r io.Reader
+	n int
 }
 
-func (l *limited) Read(b []byte) (int, error) {
-	n, err := l.in.Read(b)
-	if l.n += n; l.n > maxPage { // the end may come with what is too much
+func (l *limitedReader) Read(b []byte) (int, error) {
+	n, err := l.r.Read(b)
+	if l.n += n; l.n > maxMetricsSize { // the end may come with what is too much
 		return 0, errTooLarge
 	}
 	return n, err

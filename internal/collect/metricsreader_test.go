@@ -22,13 +22,13 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestAPageOverTLSIsReadOfWhoCanBeTrusted, and one who says nothing at all holds nothing up.
-func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
+// TestScraperTLSNeedsTrustedServer, and one who says nothing at all holds nothing up.
+func TestScraperTLSNeedsTrustedServer(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
-	f.join(1, blocks(1))
-	f.join(2, blocks(2))
-	f.join(3, blocks(3))
+	f := newMetricsServer(t)
+	f.register(1, blocksHandler(1))
+	f.register(2, blocksHandler(2))
+	f.register(3, blocksHandler(3))
 	secure := httptest.NewUnstartedServer(f) // of an authority that no one knows
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
@@ -43,7 +43,7 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 			return []string{f.server.URL, secure.URL, "https://" + silent.Addr().String()}[p.ID-1] + "/" + wire.HexID(p.ID)
 		}
 	})
-	f.shows(map[uint64]fleet.Load{1: inUse(1)})
+	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1)})
 	testutil.Until(t, func() error {
 		if n := f.fleet.Stats.Failures(stats.PeerWorkerMetrics); n < 3 {
 			return fmt.Errorf("%d failures", n)
@@ -52,13 +52,13 @@ func TestAPageOverTLSIsReadOfWhoCanBeTrusted(t *testing.T) {
 	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.asked[2]+f.asked[3] > 0 {
-		t.Errorf("asked for %v, want nothing of those who cannot be trusted", f.asked)
+	if f.requests[2]+f.requests[3] > 0 {
+		t.Errorf("asked for %v, want nothing of those who cannot be trusted", f.requests)
 	}
 }
 
-// TestPagesAreBounded: a page may have 4 MiB, compressed or not, and its headers some 60 KiB.
-func TestPagesAreBounded(t *testing.T) {
+// TestMetricsReaderBoundsSize: a page may have 4 MiB, compressed or not, and its headers some 60 KiB.
+func TestMetricsReaderBoundsSize(t *testing.T) {
 	t.Parallel()
 	page := func(size int) string {
 		const end = "vllm:num_requests_waiting 1\n"
@@ -75,7 +75,7 @@ func TestPagesAreBounded(t *testing.T) {
 	headers := func(size int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Long", strings.Repeat("x", size))
-			text(page(1000))(w, r)
+			textHandler(page(1000))(w, r)
 		}
 	}
 	const most = 4_194_304
@@ -84,8 +84,8 @@ func TestPagesAreBounded(t *testing.T) {
 		want error
 		fits bool
 	}{
-		"the largest":                {text(page(most)), nil, true},
-		"a little larger":            {text(page(most + 4)), errTooLarge, false},
+		"the largest":                {textHandler(page(most)), nil, true},
+		"a little larger":            {textHandler(page(most + 4)), errTooLarge, false},
 		"the largest, compressed":    {compressed(most), nil, true},
 		"a little larger, likewise":  {compressed(most + 4), errTooLarge, false},
 		"long headers":               {headers(60_000), nil, true},
@@ -100,7 +100,7 @@ func TestPagesAreBounded(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			stop()
 			s.Run(ctx) // makes its client
-			values, _, err := new(pageReader).get(t.Context(), s.client, "http://h:1/", false)
+			values, _, err := new(metricsReader).get(t.Context(), s.client, "http://h:1/", false)
 			if fits := err == nil && len(values) == 1; fits != c.fits || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("%s: %d values and %v, want that it fits: %v", name, len(values), err, c.fits)
 			}

@@ -30,7 +30,7 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 			return err
 		}
 		if !e.subscribed {
-			e.log.Log(ctx, s.level, s.what+" on subject: "+s.subject)
+			e.log.Log(ctx, s.level, s.description+" on subject: "+s.subject)
 		}
 	}
 	e.subscribed = true
@@ -43,12 +43,12 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 		case <-tick.C:
 			for _, s := range all {
 				s.drops.count()
-				s.again(ctx, conn, e.access)
+				s.retryDenied(ctx, conn, e.permissions)
 			}
-			if !e.access.isConfirmed() {
+			if !e.permissions.isConfirmed() {
 				e.confirm(ctx, conn)
 			}
-		case <-e.access.again:
+		case <-e.permissions.reconnected:
 			e.confirm(ctx, conn)
 		case <-ctx.Done():
 			return nil
@@ -57,7 +57,7 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 }
 
 // Access is what NATS lets the program do.
-func (e *Events) Access() *Access { return e.access }
+func (e *Events) Permissions() *Permissions { return e.permissions }
 
 // confirm has the server answer behind the subscriptions: it tells before which it refuses.
 func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
@@ -69,7 +69,7 @@ func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
 		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
 		return
 	}
-	e.access.confirm()
+	e.permissions.confirm()
 }
 
 const flushTimeout = 5 * time.Second
@@ -77,99 +77,99 @@ const flushTimeout = 5 * time.Second
 // retries are when something that was refused is tried again: after a second, and the more
 // seldom the longer it has been refused, so that who grants what is missing sees at once that
 // it helps, and a server that goes on refusing is left alone.
-type retries struct{ since, next time.Time }
+type retrySchedule struct{ since, next time.Time }
 
-const longestRetry = 15 * time.Second
+const maxRetryInterval = 15 * time.Second
 
 // begin notes that something is refused.
-func (r *retries) begin(now time.Time) {
+func (r *retrySchedule) begin(now time.Time) {
 	if r.since.IsZero() {
 		r.since, r.next = now, now.Add(time.Second)
 	}
 }
 
 // due reports whether it is time to try again.
-func (r *retries) due(now time.Time) bool {
+func (r *retrySchedule) due(now time.Time) bool {
 	r.begin(now)
 	if now.Before(r.next) {
 		return false
 	}
-	r.next = now.Add(min(max(time.Second, now.Sub(r.since)/8), longestRetry))
+	r.next = now.Add(min(max(time.Second, now.Sub(r.since)/8), maxRetryInterval))
 	return true
 }
 
 // subscription is one subject and what is done with its messages.
-type subscription struct {
-	subject string
-	name    string     // that its Access knows it by
-	what    string     // that the log says of it
-	level   slog.Level // of that line: the original's own is for everybody
-	book    nats.MsgHandler
+type natsSubscription struct {
+	subject     string
+	permission  string     // that its Access knows it by
+	description string     // that the log says of it
+	level       slog.Level // of that line: the original's own is for everybody
+	handler     nats.MsgHandler
 
-	tally   *stats.Stats
-	on      *nats.Subscription
+	stats   *stats.Stats
+	sub     *nats.Subscription
 	drops   dropCounter
-	retries retries
+	retries retrySchedule
 }
 
-func (s *subscription) open(conn *nats.Conn) error {
-	on, err := connect.Subscribe(conn, s.subject, s.book)
+func (s *natsSubscription) open(conn *nats.Conn) error {
+	on, err := connect.Subscribe(conn, s.subject, s.handler)
 	if err != nil {
-		s.tally.CountFailure(stats.PeerNATS)
+		s.stats.CountFailure(stats.PeerNATS)
 		return fmt.Errorf("subscribe to %s: %w", s.subject, err)
 	}
-	s.on, s.drops = on, dropCounter{subscription: on, tally: s.tally}
+	s.sub, s.drops = on, dropCounter{subscription: on, stats: s.stats}
 	return nil
 }
 
-func (s *subscription) close() {
-	if s.on != nil {
+func (s *natsSubscription) close() {
+	if s.sub != nil {
 		s.drops.count()
-		s.on.Unsubscribe()
+		s.sub.Unsubscribe()
 	}
 }
 
 // again subscribes anew, from time to time, to what the server has refused: one that
 // changes what it permits does not say so, and nats.go subscribes again only when it
 // connects again.
-func (s *subscription) again(ctx context.Context, conn *nats.Conn, a *Access) {
-	if !a.Refuses(s.name) {
-		s.retries = retries{}
+func (s *natsSubscription) retryDenied(ctx context.Context, conn *nats.Conn, a *Permissions) {
+	if !a.Denied(s.permission) {
+		s.retries = retrySchedule{}
 		return
 	}
 	if !conn.IsConnected() || !s.retries.due(time.Now()) {
 		return
 	}
-	a.Ask(s.name)
+	a.BeginUse(s.permission)
 	s.close()
 	if err := s.open(conn); err != nil {
 		return
 	}
 	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
-		s.tally.CountFailure(stats.PeerNATS)
+		s.stats.CountFailure(stats.PeerNATS)
 		return
 	}
-	a.Settle(s.name)
+	a.ConfirmUse(s.permission)
 }
 
-func (e *Events) subscriptions() (all []*subscription) {
+func (e *Events) subscriptions() (all []*natsSubscription) {
 	add := func(subject, what string, level slog.Level, book nats.MsgHandler) {
-		all = append(all, &subscription{subject: subject, name: subject, what: what, level: level, book: book, tally: &e.fleet.Stats})
+		all = append(all, &natsSubscription{subject: subject, permission: subject, description: what, level: level, handler: book, stats: &e.fleet.Stats})
 	}
-	add(wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], "Subscribing to KV hit rate events", slog.LevelInfo, e.hitRate)
-	add(wire.TraceSubject, "Subscribing to request traces", slog.LevelDebug, func(m *nats.Msg) { e.trace(m.Data) })
+	add(wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], "Subscribing to KV hit rate events", slog.LevelInfo, e.handleHitRate)
+	add(wire.TraceSubject, "Subscribing to request traces", slog.LevelDebug, func(m *nats.Msg) { e.handleTrace(m.Data) })
 	for topic, what := range map[string]string{wire.TopicLoad: "Subscribing to load events", wire.TopicForwardPass: "Subscribing to forward passes"} {
 		for _, subject := range wire.EventSubjects(e.namespaces, topic) {
-			add(subject, what, slog.LevelDebug, e.bySubject)
+			add(subject, what, slog.LevelDebug, e.handleSubject)
 		}
 	}
 	return all
 }
 
 // hitRate books an event of the hit-rate subject, which names the namespace alone.
-func (e *Events) hitRate(m *nats.Msg) {
+func (e *Events) handleHitRate(m *nats.Msg) {
 	if _, ours := e.namespaceOf(m.Subject); ours {
-		e.message(fleet.Endpoint{}, wire.TopicHitRate, m.Data)
+		e.handleMessage(fleet.Endpoint{}, wire.TopicHitRate, m.Data)
 	}
 }
 
@@ -184,16 +184,16 @@ func (e *Events) namespaceOf(subject string) (name string, ours bool) {
 }
 
 // bySubject books an event whose subject says where it came from.
-func (e *Events) bySubject(m *nats.Msg) {
-	at, topic, ok := e.subject(m.Subject)
+func (e *Events) handleSubject(m *nats.Msg) {
+	at, topic, ok := e.parseSubject(m.Subject)
 	if ok {
-		e.message(at, topic, m.Data)
+		e.handleMessage(at, topic, m.Data)
 	}
 }
 
 // subject reads an event's subject, whose last word is a topic that is read. One that
 // names no endpoint is counted as what its topic says.
-func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bool) {
+func (e *Events) parseSubject(subject string) (at fleet.Endpoint, topic string, ok bool) {
 	namespace, ours := e.namespaceOf(subject)
 	if !ours {
 		return fleet.Endpoint{}, "", false
@@ -204,15 +204,15 @@ func (e *Events) subject(subject string) (at fleet.Endpoint, topic string, ok bo
 	if ok && topic == last {
 		return at, topic, true
 	}
-	e.fleet.Stats.CountMessage(kinds[last])
-	e.reject(kinds[last], stats.BadName, fmt.Errorf("the subject %q names no endpoint", subject))
+	e.fleet.Stats.CountMessage(kindOfTopic[last])
+	e.reject(kindOfTopic[last], stats.BadName, fmt.Errorf("the subject %q names no endpoint", subject))
 	return fleet.Endpoint{}, "", false
 }
 
 // dropCounter carries what the NATS client drops of a subscription over to the tally.
 type dropCounter struct {
 	subscription *nats.Subscription
-	tally        *stats.Stats
+	stats        *stats.Stats
 	counted      int
 }
 
@@ -221,6 +221,6 @@ func (d *dropCounter) count() {
 	if err != nil || dropped == d.counted {
 		return // an error says that the subscription has ended, and was counted before
 	}
-	d.tally.AddDropped(stats.QueueFull, uint64(dropped-d.counted))
+	d.stats.AddDropped(stats.QueueFull, uint64(dropped-d.counted))
 	d.counted = dropped
 }

@@ -14,110 +14,110 @@ import (
 )
 
 // counting is what counts the events of one stream, at a time that tests set.
-type counting struct {
+type gapTest struct {
 	t   *testing.T
 	e   *Events
-	by  sequence
+	seq sequence
 	key gapKey
 }
 
-func newCounting(t *testing.T) *counting {
-	c := &counting{t: t, e: NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler))}
-	c.key = gapKey{&c.by, stream{publisher: 7, kind: stats.HitRate}}
+func newGapTest(t *testing.T) *gapTest {
+	c := &gapTest{t: t, e: NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler))}
+	c.key = gapKey{&c.seq, stream{publisher: 7, kind: stats.HitRate}}
 	return c
 }
 
-func (c *counting) hear(numbers ...uint64) {
+func (c *gapTest) record(numbers ...uint64) {
 	for _, n := range numbers {
-		c.e.count(c.key, n)
+		c.e.detectGap(c.key, n)
 	}
 }
 
-func (c *counting) run(from, to uint64) {
+func (c *gapTest) recordRun(from, to uint64) {
 	for ; from <= to; from++ {
-		c.hear(from)
+		c.record(from)
 	}
 }
 
 // missing compares how many are missing, and how many may come yet.
-func (c *counting) missing(want, open uint64) {
+func (c *gapTest) check(want, open uint64) {
 	c.t.Helper()
 	left := uint64(0)
-	for at := c.e.gaps.due.Front(); at != nil; at = at.Next() {
-		o := at.Value.(*gap)
+	for at := c.e.openGaps.byAge.Front(); at != nil; at = at.Next() {
+		o := at.Value.(*openGap)
 		left += o.to - o.from + 1
 	}
 	if n := c.e.fleet.Stats.MissedEvents.Load(); n != want || left != open {
 		c.t.Errorf("%d are missing and %d may come yet, want %d and %d", n, left, want, open)
 	}
-	if n := c.e.gaps.open.Load(); int(n) != c.e.gaps.due.Len() || (n == 0) != (len(c.e.gaps.all) == 0) {
-		c.t.Errorf("%d gaps are open, of %d streams, and %d wait to close", n, len(c.e.gaps.all), c.e.gaps.due.Len())
+	if n := c.e.openGaps.count.Load(); int(n) != c.e.openGaps.byAge.Len() || (n == 0) != (len(c.e.openGaps.byStream) == 0) {
+		c.t.Errorf("%d gaps are open, of %d streams, and %d wait to close", n, len(c.e.openGaps.byStream), c.e.openGaps.byAge.Len())
 	}
 }
 
-func (c *counting) later(d time.Duration) { c.e.gaps.expire(time.Now().Add(d)) }
+func (c *gapTest) expireAfter(d time.Duration) { c.e.openGaps.expire(time.Now().Add(d)) }
 
-// TestWhatComesOutOfOrderIsNotMissing, as routers of 0.9 and 1.0 send it.
-func TestWhatComesOutOfOrderIsNotMissing(t *testing.T) {
-	c := newCounting(t)
-	c.hear(17, 19, 20, 18, 21)
-	c.missing(0, 0)
-	c.hear(30)
-	c.missing(0, 8)
-	c.hear(25, 22, 29, 28, 23, 24)
-	c.missing(0, 2)
-	c.hear(26, 27, 31)
-	c.missing(0, 0)
-	c.later(time.Hour)
-	c.missing(0, 0)
-	c.hear(33)
-	c.later(gapTime - time.Millisecond)
-	c.missing(0, 1)
-	c.later(gapTime)
-	c.missing(1, 0)
+// TestOpenGapsOutOfOrderNotMissing, as routers of 0.9 and 1.0 send it.
+func TestOpenGapsOutOfOrderNotMissing(t *testing.T) {
+	c := newGapTest(t)
+	c.record(17, 19, 20, 18, 21)
+	c.check(0, 0)
+	c.record(30)
+	c.check(0, 8)
+	c.record(25, 22, 29, 28, 23, 24)
+	c.check(0, 2)
+	c.record(26, 27, 31)
+	c.check(0, 0)
+	c.expireAfter(time.Hour)
+	c.check(0, 0)
+	c.record(33)
+	c.expireAfter(gapTimeout - time.Millisecond)
+	c.check(0, 1)
+	c.expireAfter(gapTimeout)
+	c.check(1, 0)
 }
 
-func TestTheWindowIsOf256Numbers(t *testing.T) {
-	c := newCounting(t)
-	c.hear(10, 14)
-	c.run(15, 13+255)
-	c.missing(0, 3)
-	c.hear(12)
-	c.missing(0, 2)
-	c.run(13+256, 13+256)
-	c.missing(2, 0)
+func TestOpenGapsWindowIs256Numbers(t *testing.T) {
+	c := newGapTest(t)
+	c.record(10, 14)
+	c.recordRun(15, 13+255)
+	c.check(0, 3)
+	c.record(12)
+	c.check(0, 2)
+	c.recordRun(13+256, 13+256)
+	c.check(2, 0)
 	if got := c.e.fleet.Diagnostics.Gaps(); len(got) != 2 || got[0].After != 10 || got[0].Before != 12 || got[1].After != 12 || got[1].Before != 14 {
 		t.Errorf("gaps %+v, want 11 and 13", got)
 	}
 }
 
-func TestWhatIsSentAfterWeHaveLetGoIsNotMissing(t *testing.T) {
-	c := newCounting(t)
-	c.hear(10, 14)
-	c.missing(0, 3)
-	c.e.gaps.forget(&c.by)
-	c.missing(0, 0)
-	c.later(time.Hour)
-	c.missing(0, 0)
+func TestOpenGapsDiscardCountsNothing(t *testing.T) {
+	c := newGapTest(t)
+	c.record(10, 14)
+	c.check(0, 3)
+	c.e.openGaps.discard(&c.seq)
+	c.check(0, 0)
+	c.expireAfter(time.Hour)
+	c.check(0, 0)
 }
 
-func TestStreamsAreToldApartInWhatHasNotCome(t *testing.T) {
-	c, other := newCounting(t), newCounting(t)
+func TestOpenGapsKeepStreamsApart(t *testing.T) {
+	c, other := newGapTest(t), newGapTest(t)
 	other.e = c.e
-	c.hear(10, 14)
-	other.hear(10, 14, 11, 12, 13)
-	c.missing(0, 3)
-	c.e.gaps.forget(&other.by)
-	c.missing(0, 3)
+	c.record(10, 14)
+	other.record(10, 14, 11, 12, 13)
+	c.check(0, 3)
+	c.e.openGaps.discard(&other.seq)
+	c.check(0, 3)
 }
 
-// TestGapsThatAreOpenAreBounded: what there is no room for is missing at once.
-func TestGapsThatAreOpenAreBounded(t *testing.T) {
-	c := newCounting(t)
+// TestOpenGapsAreBounded: what there is no room for is missing at once.
+func TestOpenGapsAreBounded(t *testing.T) {
+	c := newGapTest(t)
 	for n := range uint64(300) {
-		c.hear(10 + n*100_000) // no window of numbers closes so far ahead
+		c.record(10 + n*100_000) // no window of numbers closes so far ahead
 	}
-	if n := c.e.gaps.due.Len(); n != 256 {
+	if n := c.e.openGaps.byAge.Len(); n != 256 {
 		t.Errorf("%d gaps of one stream are open, want 256", n)
 	}
 	if n := c.e.fleet.Stats.MissedEvents.Load(); n != 43*99_999 {
@@ -125,20 +125,20 @@ func TestGapsThatAreOpenAreBounded(t *testing.T) {
 	}
 	for publisher := range uint64(70_000) {
 		key := gapKey{&sequence{}, stream{publisher: publisher, kind: stats.HitRate}}
-		c.e.count(key, 1)
-		c.e.count(key, 3)
+		c.e.detectGap(key, 1)
+		c.e.detectGap(key, 3)
 	}
-	if n, all := c.e.gaps.due.Len(), len(c.e.gaps.all); n != 65_536 || all != 65_536 {
+	if n, all := c.e.openGaps.byAge.Len(), len(c.e.openGaps.byStream); n != 65_536 || all != 65_536 {
 		t.Errorf("%d gaps of %d streams are open, want 65,536", n, all)
 	}
 }
 
-// TestNothingIsMissingOfWhatIsShuffled, and exactly what never comes is.
-func TestNothingIsMissingOfWhatIsShuffled(t *testing.T) {
+// TestOpenGapsShuffledCountsOnlyLost, and exactly what never comes is.
+func TestOpenGapsShuffledCountsOnlyLost(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 13))
-		c, lost := newCounting(t), uint64(0)
-		c.hear(0)
+		c, lost := newGapTest(t), uint64(0)
+		c.record(0)
 		var ahead []uint64
 		for n := uint64(1); n < 3000 || len(ahead) > 0; {
 			if n < 3000 && (len(ahead) == 0 || len(ahead) < 100 && r.IntN(2) == 0) {
@@ -151,28 +151,28 @@ func TestNothingIsMissingOfWhatIsShuffled(t *testing.T) {
 				continue
 			}
 			i := r.IntN(min(len(ahead), 20))
-			c.hear(ahead[i])
+			c.record(ahead[i])
 			ahead = append(ahead[:i], ahead[i+1:]...)
 		}
-		c.later(gapTime)
+		c.expireAfter(gapTimeout)
 		if got := c.e.fleet.Stats.MissedEvents.Load(); got != lost {
 			t.Errorf("seed %d: %s", seed, fmt.Sprintf("%d are missing, want %d", got, lost))
 		}
 	}
 }
 
-// TestALoadThatComesLateIsNotTheLoad of its rank, if a newer one of that has come.
-func TestALoadThatComesLateIsNotTheLoad(t *testing.T) {
-	c := newCounting(t)
+// TestEventsIgnoreLateLoad of its rank, if a newer one of that has come.
+func TestEventsIgnoreLateLoad(t *testing.T) {
+	c := newGapTest(t)
 	at := fleet.Endpoint{Component: "backend", Name: "generate"}
 	f := c.e.fleet
 	f.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{"1": {Instance: fleet.Instance{Endpoint: at, ID: 1}, Registration: fleet.Registration{Publishes: true}}}})
 	load := func(number uint64, rank, blocks byte) {
 		payload := append([]byte("\x83\xa9worker_id\x01\xa7dp_rank"), rank)
 		payload = append(append(payload, "\xaekv_used_blocks"...), blocks)
-		c.e.envelope(at, wire.TopicLoad, wire.Envelope{
+		c.e.handleEnvelope(at, wire.TopicLoad, wire.Envelope{
 			Topic: []byte(wire.TopicLoad), Publisher: 7, Sequence: number, PublishedAt: 1000 + number, Payload: payload,
-		}, &c.by, nil)
+		}, &c.seq, nil)
 	}
 	blocks := func(want ...uint64) {
 		t.Helper()

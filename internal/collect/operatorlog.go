@@ -12,12 +12,12 @@ import (
 )
 
 // announce says once where the load of an endpoint is looked for, which a poll has found.
-func (p *Poller) announce(e fleet.Endpoint, poll int) {
-	_, said := p.announced[e]
-	if p.announced == nil {
-		p.announced = make(map[fleet.Endpoint]int)
+func (p *Poller) logEndpoint(e fleet.Endpoint, poll int) {
+	_, said := p.loggedEndpoints[e]
+	if p.loggedEndpoints == nil {
+		p.loggedEndpoints = make(map[fleet.Endpoint]int)
 	}
-	p.announced[e] = poll
+	p.loggedEndpoints[e] = poll
 	if said {
 		return
 	}
@@ -34,61 +34,61 @@ func (p *Poller) announce(e fleet.Endpoint, poll int) {
 
 // missing is when the log says that a poll found no one, which may be so for days: at once,
 // and the more seldom the longer it goes on.
-type missing struct {
-	said  bool          // and nothing has been found since
-	next  time.Time     // when it may be said again; zero: at once
-	pause time.Duration // before that
-	found time.Time     // when something was found again; zero: nothing has been lately
+type missingLog struct {
+	logged     bool          // and nothing has been found since
+	next       time.Time     // when it may be said again; zero: at once
+	interval   time.Duration // before that
+	foundSince time.Time     // when something was found again; zero: nothing has been lately
 }
 
 const (
-	firstMissing   = 2 * time.Second
-	longestMissing = time.Minute
+	minMissingInterval = 2 * time.Second
+	maxMissingInterval = time.Minute
 
 	// early is how much before its time it may be said: polls are not on the dot, and the next
 	// one would double a short pause.
-	early = 100 * time.Millisecond
+	missingSlack = 100 * time.Millisecond
 )
 
 // say reports whether it is to be said now.
-func (m *missing) say(now time.Time) bool {
-	if !m.found.IsZero() && now.Sub(m.found) >= longestMissing {
-		*m = missing{} // that was another time
+func (m *missingLog) shouldLog(now time.Time) bool {
+	if !m.foundSince.IsZero() && now.Sub(m.foundSince) >= maxMissingInterval {
+		*m = missingLog{} // that was another time
 	}
-	m.found = time.Time{}
-	if now.Before(m.next.Add(-early)) {
+	m.foundSince = time.Time{}
+	if now.Before(m.next.Add(-missingSlack)) {
 		return false
 	}
-	m.pause = max(firstMissing, min(2*m.pause, longestMissing))
-	m.said, m.next = true, now.Add(m.pause)
+	m.interval = max(minMissingInterval, min(2*m.interval, maxMissingInterval))
+	m.logged, m.next = true, now.Add(m.interval)
 	return true
 }
 
 // end notes that something is found, and reports whether the log has said the opposite.
-func (m *missing) end(now time.Time) (said bool) {
-	if m.found.IsZero() {
-		m.found = now
+func (m *missingLog) recovered(now time.Time) (said bool) {
+	if m.foundSince.IsZero() {
+		m.foundSince = now
 	}
-	said, m.said = m.said, false
+	said, m.logged = m.logged, false
 	return said
 }
 
 // notFound says that a poll found no one, and what would help. When NATS has just come back
 // it says nothing: the workers may not be there again.
-func (p *Poller) notFound(now time.Time) {
-	if now.Before(p.settled) || !p.missing.say(now) {
+func (p *Poller) logNotFound(now time.Time) {
+	if now.Before(p.graceUntil) || !p.missing.shouldLog(now) {
 		return
 	}
-	p.Log.Warn("No endpoints found " + p.where())
+	p.Log.Warn("No endpoints found " + p.targetDescription())
 	if p.Fleet.HasRegistry() {
-		p.Log.Info(hint(p.Namespaces, p.Fleet.Target(), p.Fleet.WorkerCounts()))
+		p.Log.Info(registryHint(p.Namespaces, p.Fleet.Target(), p.Fleet.WorkerCounts()))
 	} else {
 		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
 	}
 }
 
 // where is what is looked for, in the original's words.
-func (p *Poller) where() string {
+func (p *Poller) targetDescription() string {
 	t := p.Fleet.Target()
 	if t.Component == "" || t.MultipleNamespaces() {
 		return "in namespace " + string(p.Namespaces)
@@ -101,25 +101,25 @@ func (p *Poller) where() string {
 }
 
 // noLoad says once that the watched endpoint exists but carries no load, and which do.
-func (p *Poller) noLoad(others []string) {
+func (p *Poller) logNoLoad(others []string) {
 	t := p.Fleet.Target()
-	if p.toldNoLoad || t.Name == "" {
+	if p.loggedNoLoad || t.Name == "" {
 		return
 	}
-	p.toldNoLoad = true
+	p.loggedNoLoad = true
 	message := "Endpoint " + t.Name + " of component " + t.Component + " carries no load"
 	if len(others) > 0 {
-		message += "; these of the component do: " + listed(others)
+		message += "; these of the component do: " + joinNames(others)
 	}
 	p.Log.Info(message)
 }
 
 // mostNames bounds how many endpoints a line of the log lists.
-const mostNames = 20
+const maxNames = 20
 
 // hint says what is registered in the namespace: that workers of what is watched are, and say
 // nothing, or which of it may be meant.
-func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerCount) string {
+func registryHint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerCount) string {
 	if len(registered) == 0 {
 		return "Nothing is registered in namespace " + string(namespaces) + // now: there may have been workers
 			": are the workers up, and is --namespace theirs?"
@@ -138,10 +138,10 @@ func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerC
 		}
 	}
 	if len(silent) > 0 {
-		return "Registered in namespace " + string(namespaces) + ", but silent: " + listed(silent) +
+		return "Registered in namespace " + string(namespaces) + ", but silent: " + joinNames(silent) +
 			"; do they hang, or is their NATS server another one?"
 	}
-	message := "Registered in namespace " + string(namespaces) + ": " + listed(names)
+	message := "Registered in namespace " + string(namespaces) + ": " + joinNames(names)
 	if e, ok := t.Nearest(all); ok {
 		message += "; did you mean --component " + e.Component
 		if t.Name != "" {
@@ -153,9 +153,9 @@ func hint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerC
 }
 
 // listed are so many names as a line of the log lists.
-func listed(names []string) string {
-	if len(names) > mostNames {
-		names = append(names[:mostNames:mostNames], "…")
+func joinNames(names []string) string {
+	if len(names) > maxNames {
+		names = append(names[:maxNames:maxNames], "…")
 	}
 	return strings.Join(names, ", ")
 }

@@ -15,7 +15,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
+func TestRegistryHintNamesRegisteredAndNearest(t *testing.T) {
 	registered := []fleet.WorkerCount{
 		{Endpoint: fleet.Endpoint{Component: "MyComponent", Name: "my_endpoint"}, Workers: 1},
 		{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Workers: 1},
@@ -41,14 +41,14 @@ func TestHintNamesWhatIsRegisteredAndTheNearest(t *testing.T) {
 	} {
 		for _, namespaces := range []wire.Namespaces{"dynamo", "dyn*", "*"} {
 			want := strings.Replace(c.want, "namespace dynamo", "namespace "+string(namespaces), 1)
-			if got := hint(namespaces, c.target, c.registered); got != want {
+			if got := registryHint(namespaces, c.target, c.registered); got != want {
 				t.Errorf("%v:\n got %s\nwant %s", c.target, got, want)
 			}
 		}
 	}
 }
 
-func TestHintListsNoMoreThanALineHolds(t *testing.T) {
+func TestRegistryHintLimitsNames(t *testing.T) {
 	var many []fleet.WorkerCount
 	want := "Registered in namespace dynamo: "
 	for i := range 100 {
@@ -58,14 +58,14 @@ func TestHintListsNoMoreThanALineHolds(t *testing.T) {
 			want += e.String() + ", "
 		}
 	}
-	if got := hint("dynamo", fleet.Target{Component: "x"}, many); got != want+"…" {
+	if got := registryHint("dynamo", fleet.Target{Component: "x"}, many); got != want+"…" {
 		t.Errorf("got %s\nwant %s", got, want+"…")
 	}
 }
 
 // poller is a Poller whose polls the test concludes, of a fleet whose registry is known, and its log.
-func poller(registered ...fleet.Instance) (*Poller, *lines) {
-	f, log := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 1000, true), new(lines)
+func newLogPoller(registered ...fleet.Instance) (*Poller, *logLines) {
+	f, log := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 1000, true), new(logLines)
 	all := make(map[string]fleet.InstanceEntry)
 	for _, in := range registered {
 		all[fmt.Sprint(in)] = fleet.InstanceEntry{Instance: in}
@@ -75,15 +75,15 @@ func poller(registered ...fleet.Instance) (*Poller, *lines) {
 }
 
 // lines are what a log says, without time and level.
-type lines struct{ all []string }
+type logLines struct{ all []string }
 
-func (l *lines) Write(b []byte) (int, error) {
+func (l *logLines) Write(b []byte) (int, error) {
 	_, line, _ := strings.Cut(string(b), "msg=")
 	l.all = append(l.all, strings.TrimSpace(line))
 	return len(b), nil
 }
 
-func (l *lines) count(what string) (n int) {
+func (l *logLines) count(what string) (n int) {
 	for _, line := range l.all {
 		if strings.Contains(line, what) {
 			n++
@@ -93,10 +93,10 @@ func (l *lines) count(what string) (n int) {
 }
 
 // after polls once a second for so long, and lists the seconds at which the log said something.
-func (l *lines) after(p *Poller, seconds int, poll pollState, what string) (at []int) {
+func (l *logLines) pollFor(p *Poller, seconds int, poll pollState, what string) (at []int) {
 	for i := range seconds {
 		before := l.count(what)
-		p.conclude(poll)
+		p.logOutcome(poll)
 		if l.count(what) > before {
 			at = append(at, i)
 		}
@@ -110,7 +110,7 @@ const (
 	someFound = "Found endpoints matching subject dynamo_backend_020af9f2.generate"
 )
 
-func TestThatNoOneIsFoundIsSaidAtOnceAndThenMoreAndMoreSeldom(t *testing.T) {
+func TestMissingLogBacksOff(t *testing.T) {
 	for what, hint := range map[string]string{"unregistered": "Nothing is registered", "registered": "but silent: 1 worker at backend/generate;"} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,8 +118,8 @@ func TestThatNoOneIsFoundIsSaidAtOnceAndThenMoreAndMoreSeldom(t *testing.T) {
 				if what == "registered" {
 					in = append(in, fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: 1})
 				}
-				p, log := poller(in...)
-				got, want := log.after(p, 250, pollState{}, noneFound), []int{0, 2, 6, 14, 30, 62, 122, 182, 242}
+				p, log := newLogPoller(in...)
+				got, want := log.pollFor(p, 250, pollState{}, noneFound), []int{0, 2, 6, 14, 30, 62, 122, 182, 242}
 				if !slices.Equal(got, want) {
 					t.Errorf("said after %v s, want %v", got, want)
 				}
@@ -131,32 +131,32 @@ func TestThatNoOneIsFoundIsSaidAtOnceAndThenMoreAndMoreSeldom(t *testing.T) {
 	}
 }
 
-// TestWhatIsFoundAndLostAgainDoesNotFloodTheLog: each time that it is lost is said, or that it
+// TestMissingLogSurvivesFlapping: each time that it is lost is said, or that it
 // is found again is not.
-func TestWhatIsFoundAndLostAgainDoesNotFloodTheLog(t *testing.T) {
+func TestMissingLogSurvivesFlapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, log := poller()
+		p, log := newLogPoller()
 		for range 300 {
-			log.after(p, 1, pollState{}, "")
-			log.after(p, 1, pollState{matched: true}, "")
+			log.pollFor(p, 1, pollState{}, "")
+			log.pollFor(p, 1, pollState{matched: true}, "")
 		}
 		lost, found := log.count(noneFound), log.count(someFound)
 		if lost < 10 || lost > 16 || found != lost {
 			t.Errorf("in ten minutes %d lines say that nothing is found, and %d that it is again; want as many, a dozen", lost, found)
 		}
-		log.after(p, 61, pollState{matched: true}, "")
-		if at := log.after(p, 7, pollState{}, noneFound); !slices.Equal(at, []int{0, 2, 6}) {
+		log.pollFor(p, 61, pollState{matched: true}, "")
+		if at := log.pollFor(p, 7, pollState{}, noneFound); !slices.Equal(at, []int{0, 2, 6}) {
 			t.Errorf("after a minute in which all was well it is said after %v s, want at once", at)
 		}
 	})
 }
 
-func TestThatNoOneIsFoundIsNotSaidWhileWorkersReconnect(t *testing.T) {
+func TestMissingLogSilentWhileWorkersReconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, log := poller()
-		log.after(p, 10, pollState{matched: true}, "")
-		p.reconnected(1, time.Now())
-		if at := log.after(p, 8, pollState{}, noneFound); !slices.Equal(at, []int{5, 7}) {
+		p, log := newLogPoller()
+		log.pollFor(p, 10, pollState{matched: true}, "")
+		p.updateReconnects(1, time.Now())
+		if at := log.pollFor(p, 8, pollState{}, noneFound); !slices.Equal(at, []int{5, 7}) {
 			t.Errorf("said %v s after NATS is back, want five and seven", at)
 		}
 		if log.count(someFound) > 0 {
@@ -165,26 +165,26 @@ func TestThatNoOneIsFoundIsNotSaidWhileWorkersReconnect(t *testing.T) {
 	})
 }
 
-// TestAPollWhoseAnswersAreDeniedFindsNoOneMissing: the permission for them is revoked while it
+// TestMissingLogSilentWhenRepliesDenied: the permission for them is revoked while it
 // waits for the first.
-func TestAPollWhoseAnswersAreDeniedFindsNoOneMissing(t *testing.T) {
-	b := newBench(t, fleet.Target{Component: "c", Name: "e"})
+func TestMissingLogSilentWhenRepliesDenied(t *testing.T) {
+	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 	log, out := testutil.NewLog()
-	access := newAccess(b.fleet, "dynamo", log)
-	access.Connected(true)
-	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: 10 * time.Millisecond, Log: log, Access: access}
+	access := newPermissions(b.fleet, "dynamo", log)
+	access.SetConnected(true)
+	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Interval: 10 * time.Millisecond, Log: log, Permissions: access}
 	if err := p.Listen(b.conn); err != nil {
 		t.Fatal(err)
 	}
-	number := p.begin(time.Now())
-	if err := p.ask(t.Context(), p.targets(), fmt.Sprintf("%s.%d", p.inbox, number), time.Now().Add(time.Hour)); err != nil {
+	number := p.beginPoll(time.Now())
+	if err := p.sendRequests(t.Context(), p.targetServices(), fmt.Sprintf("%s.%d", p.inbox, number), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	access.Refused(inboxes, false)
-	p.finish(time.Second, p.heard(t.Context()))
-	tally := &b.fleet.Stats
-	if failed, empty := tally.Polls(stats.PollError), tally.Polls(stats.PollEmpty); failed != 1 || empty != 0 || out.Count("No endpoints found") != 0 {
+	access.RecordDenial(inboxSubjects, false)
+	p.finishPoll(time.Second, p.couldReceive(t.Context()))
+	counts := &b.fleet.Stats
+	if failed, empty := counts.Polls(stats.PollError), counts.Polls(stats.PollEmpty); failed != 1 || empty != 0 || out.Count("No endpoints found") != 0 {
 		t.Errorf("%d polls failed and %d were empty:\n%s", failed, empty, out)
 	}
 }

@@ -14,13 +14,13 @@ import (
 // Those that are required make the difference between connected and deaf. The others are of
 // what not every fleet sends, so that an installation with the permissions of an earlier
 // release is not worse off for a program that reads more. A nil Access knows of nothing.
-type Access struct {
-	fleet *fleet.Fleet
-	log   *slog.Logger
-	again chan struct{} // of one place: says that there is a new connection
+type Permissions struct {
+	fleet       *fleet.Fleet
+	log         *slog.Logger
+	reconnected chan struct{} // of one place: says that there is a new connection
 
 	mu        sync.Mutex
-	all       []*grant
+	all       []*permission
 	connected bool
 	confirmed bool   // the server has answered behind the subscriptions
 	up        bool   // as it was last told
@@ -28,30 +28,30 @@ type Access struct {
 }
 
 // grant is whether a subject may be used.
-type grant struct {
+type permission struct {
 	fleet.Subject
 	publishes bool // on it; else it is subscribed to
 	known     bool // Refused says so
-	asked     bool // the server was asked, and its answer is not known
+	pending   bool // the server was asked, and its answer is not known
 	denied    bool // it has said no
 }
 
 const (
-	inboxes      = "_INBOX.dynamo-metrics.>"
-	statsSubject = "$SRV.STATS.*"
+	inboxSubjects = "_INBOX.dynamo-metrics.>"
+	statsSubject  = "$SRV.STATS.*"
 )
 
 // newAccess is that of all subjects of these namespaces.
-func newAccess(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Access {
-	a := &Access{fleet: f, log: log, again: make(chan struct{}, 1)}
+func newPermissions(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Permissions {
+	a := &Permissions{fleet: f, log: log, reconnected: make(chan struct{}, 1)}
 	add := func(required, publishes bool, subjects ...string) {
 		for _, s := range subjects {
-			a.all = append(a.all, &grant{Subject: fleet.Subject{Name: s, Required: required}, publishes: publishes})
+			a.all = append(a.all, &permission{Subject: fleet.Subject{Name: s, Required: required}, publishes: publishes})
 		}
 	}
 	add(true, false, wire.EventSubjects(namespaces, wire.TopicHitRate)[0])
 	add(true, false, wire.EventSubjects(namespaces, wire.TopicLoad)...)
-	add(true, false, inboxes)
+	add(true, false, inboxSubjects)
 	add(true, true, statsSubject)
 	add(false, false, wire.EventSubjects(namespaces, wire.TopicForwardPass)...)
 	add(false, false, wire.TraceSubject)
@@ -60,38 +60,38 @@ func newAccess(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Ac
 }
 
 // OnUp has f called whenever NATS is connected and refuses nothing that is required.
-func (a *Access) OnUp(f func()) { a.onUp = f }
+func (a *Permissions) OnUp(f func()) { a.onUp = f }
 
 // Connected hears each change of the connection. A new one has all subscriptions again.
-func (a *Access) Connected(up bool) {
-	a.change(func() {
+func (a *Permissions) SetConnected(up bool) {
+	a.update(func() {
 		a.connected, a.confirmed = up, false
 		for _, g := range a.all {
-			g.asked, g.denied = up && !g.publishes, false
+			g.pending, g.denied = up && !g.publishes, false
 			g.known = g.known && g.publishes // that is heard of with the next use only
 		}
 	})
 	if up {
 		select {
-		case a.again <- struct{}{}:
+		case a.reconnected <- struct{}{}:
 		default:
 		}
 	}
 }
 
 // confirm notes that the server has answered behind all subscriptions.
-func (a *Access) confirm() {
-	a.change(func() {
+func (a *Permissions) confirm() {
+	a.update(func() {
 		a.confirmed = true
 		for _, g := range a.all {
 			if !g.publishes {
-				a.settle(g)
+				a.confirmPermission(g)
 			}
 		}
 	})
 }
 
-func (a *Access) isConfirmed() bool {
+func (a *Permissions) isConfirmed() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.confirmed
@@ -99,89 +99,89 @@ func (a *Access) isConfirmed() bool {
 
 // Refused hears of a subject that the server refuses; without a name, of one of those that it
 // was asked for, or of any. It reports whether it is one of these, and whether that is news.
-func (a *Access) Refused(subject string, publishing bool) (known, news bool) {
+func (a *Permissions) RecordDenial(subject string, publishing bool) (known, isNew bool) {
 	a.fleet.Stats.CountFailure(stats.PeerNATS)
-	a.change(func() {
+	a.update(func() {
 		if subject == "" {
-			a.doubt()
+			a.denyUnnamed()
 			known = true
 			return
 		}
 		for _, g := range a.all {
 			if g.publishes == publishing && g.covers(subject) {
 				known = true
-				news = a.deny(g)
+				isNew = a.markDenied(g)
 				return
 			}
 		}
 	})
-	return known, news
+	return known, isNew
 }
 
 // doubt takes for refused what was asked for, or else every subscription.
-func (a *Access) doubt() {
+func (a *Permissions) denyUnnamed() {
 	asked := false
 	for _, g := range a.all {
-		if g.asked && !g.publishes {
+		if g.pending && !g.publishes {
 			asked = true
-			a.deny(g)
+			a.markDenied(g)
 		}
 	}
 	for _, g := range a.all {
 		if !asked && !g.publishes {
-			a.deny(g)
+			a.markDenied(g)
 		}
 	}
 }
 
 // deny reports whether it is news.
-func (a *Access) deny(g *grant) bool {
-	news := !g.Subject.Refused
+func (a *Permissions) markDenied(g *permission) bool {
+	isNew := !g.Subject.Refused
 	g.denied, g.known, g.Subject.Refused = true, true, true
-	return news
+	return isNew
 }
 
 // Ask notes that a subject is about to be used.
-func (a *Access) Ask(name string) {
+func (a *Permissions) BeginUse(name string) {
 	if a == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if g := a.of(name); g != nil {
-		g.asked, g.denied = true, false
+	if g := a.find(name); g != nil {
+		g.pending, g.denied = true, false
 	}
 }
 
 // Settle notes that the server has answered behind the use of a subject.
-func (a *Access) Settle(name string) {
+func (a *Permissions) ConfirmUse(name string) {
 	if a == nil {
 		return
 	}
-	a.change(func() {
-		if g := a.of(name); g != nil {
-			a.settle(g)
+	a.update(func() {
+		if g := a.find(name); g != nil {
+			a.confirmPermission(g)
 		}
 	})
 }
 
 // Forget notes that a subject is not used now: what was heard of it may not hold any more.
-func (a *Access) Forget(name string) {
+func (a *Permissions) Reset(name string) {
 	if a == nil {
 		return
 	}
-	a.change(func() {
-		if g := a.of(name); g != nil {
-			g.known, g.asked, g.Subject.Refused = false, false, false
+	a.update(func() {
+		if g := a.find(name); g != nil {
+			g.known, g.pending, g.Subject.Refused = false, false, false
 		}
 	})
 }
 
-func (a *Access) settle(g *grant) {
-	if !g.asked {
+func (a *Permissions) confirmPermission(g *permission) {
+	if !g.pending {
 		return
 	}
-	g.asked = false
+	g.pending = false
 	if g.denied {
 		return
 	}
@@ -192,17 +192,17 @@ func (a *Access) settle(g *grant) {
 }
 
 // Refuses reports whether a subject is refused.
-func (a *Access) Refuses(name string) bool {
+func (a *Permissions) Denied(name string) bool {
 	if a == nil {
 		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g := a.of(name)
+	g := a.find(name)
 	return g != nil && g.known && g.Subject.Refused
 }
 
-func (a *Access) of(name string) *grant {
+func (a *Permissions) find(name string) *permission {
 	for _, g := range a.all {
 		if g.Name == name {
 			return g
@@ -212,7 +212,7 @@ func (a *Access) of(name string) *grant {
 }
 
 // change changes something, and says how it stands.
-func (a *Access) change(do func()) {
+func (a *Permissions) update(do func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	do()
@@ -234,7 +234,7 @@ func (a *Access) change(do func()) {
 }
 
 // covers reports whether a subject is of those that the grant is of.
-func (g *grant) covers(subject string) bool {
+func (g *permission) covers(subject string) bool {
 	if subject == g.Name {
 		return true
 	}

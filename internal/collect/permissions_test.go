@@ -9,28 +9,28 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-const hitRates, passes = "namespace.dynamo.kv-hit-rate", "namespace.dynamo.forward-pass-metrics"
+const hitRateSubject, forwardPassSubject = "namespace.dynamo.kv-hit-rate", "namespace.dynamo.forward-pass-metrics"
 
 // access is an Access, and how it is told.
-type access struct {
-	*Access
+type permissionsTest struct {
+	*Permissions
 	t     *testing.T
 	fleet *fleet.Fleet
 	log   *testutil.Log
 	ups   int
 }
 
-func newTestAccess(t *testing.T) *access {
+func newPermissionsTest(t *testing.T) *permissionsTest {
 	log, journal := testutil.NewLog()
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Stats.NATS.MarkUsed()
-	a := &access{newAccess(f, "dynamo", log), t, f, journal, 0}
+	a := &permissionsTest{newPermissions(f, "dynamo", log), t, f, journal, 0}
 	a.OnUp(func() { a.ups++ })
 	return a
 }
 
 // is compares whether NATS is up, how often that was told, and what is known and refused.
-func (a *access) is(up bool, ups, known int, required, optional string) {
+func (a *permissionsTest) check(up bool, ups, known int, required, optional string) {
 	a.t.Helper()
 	n := &a.fleet.Diagnostics
 	got := fmt.Sprintln(a.fleet.Stats.NATS.Up(), a.ups, len(n.Subjects()), n.RefusedSubjects(true), n.RefusedSubjects(false))
@@ -40,49 +40,49 @@ func (a *access) is(up bool, ups, known int, required, optional string) {
 }
 
 // refuse has the server refuse a subject, which is one of ours, and may be news.
-func (a *access) refuse(subject string, publishing, news bool) {
+func (a *permissionsTest) deny(subject string, publishing, isNew bool) {
 	a.t.Helper()
-	if known, got := a.Refused(subject, publishing); !known || got != news {
-		a.t.Errorf("%s: known %v, news %v; want news: %v", subject, known, got, news)
+	if known, got := a.RecordDenial(subject, publishing); !known || got != isNew {
+		a.t.Errorf("%s: known %v, news %v; want news: %v", subject, known, got, isNew)
 	}
 }
 
-func TestNATSIsUpWhenNothingRequiredIsRefused(t *testing.T) {
+func TestPermissionsUpWhenRequiredSubjectsAllowed(t *testing.T) {
 	const subscriptions = 9 // hit rates, loads, forward passes, traces and inboxes
-	a := newTestAccess(t)
-	a.is(false, 0, 0, "", "")
-	a.Connected(true)
-	a.is(false, 0, 0, "", "") // the server may refuse them yet
+	a := newPermissionsTest(t)
+	a.check(false, 0, 0, "", "")
+	a.SetConnected(true)
+	a.check(false, 0, 0, "", "") // the server may refuse them yet
 	a.confirm()
-	a.is(true, 1, subscriptions, "", "")
+	a.check(true, 1, subscriptions, "", "")
 
-	a.refuse(hitRates, false, true)
-	a.is(false, 1, subscriptions, hitRates, "")
-	a.refuse(hitRates, false, false)
-	a.refuse(passes, false, true)
-	a.is(false, 1, subscriptions, hitRates, passes)
-	a.Ask(hitRates)
-	a.refuse(hitRates, false, false)
-	a.Settle(hitRates)
-	a.is(false, 1, subscriptions, hitRates, passes)
-	a.Ask(hitRates)
-	a.is(false, 1, subscriptions, hitRates, passes) // it is not known before it is settled
-	a.Settle(hitRates)
-	a.is(true, 2, subscriptions, "", passes)
-	a.Settle(hitRates)
-	a.refuse(hitRates, false, true) // revoked again
-	a.is(false, 2, subscriptions, hitRates, passes)
+	a.deny(hitRateSubject, false, true)
+	a.check(false, 1, subscriptions, hitRateSubject, "")
+	a.deny(hitRateSubject, false, false)
+	a.deny(forwardPassSubject, false, true)
+	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
+	a.BeginUse(hitRateSubject)
+	a.deny(hitRateSubject, false, false)
+	a.ConfirmUse(hitRateSubject)
+	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
+	a.BeginUse(hitRateSubject)
+	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject) // it is not known before it is settled
+	a.ConfirmUse(hitRateSubject)
+	a.check(true, 2, subscriptions, "", forwardPassSubject)
+	a.ConfirmUse(hitRateSubject)
+	a.deny(hitRateSubject, false, true) // revoked again
+	a.check(false, 2, subscriptions, hitRateSubject, forwardPassSubject)
 
-	a.Connected(false)
-	a.is(false, 2, 0, "", "")
-	a.Connected(true)
-	a.refuse(hitRates, false, false) // as before
+	a.SetConnected(false)
+	a.check(false, 2, 0, "", "")
+	a.SetConnected(true)
+	a.deny(hitRateSubject, false, false) // as before
 	a.confirm()
-	a.is(false, 2, subscriptions, hitRates, "")
-	a.Connected(false)
-	a.Connected(true)
+	a.check(false, 2, subscriptions, hitRateSubject, "")
+	a.SetConnected(false)
+	a.SetConnected(true)
 	a.confirm()
-	a.is(true, 3, subscriptions, "", "")
+	a.check(true, 3, subscriptions, "", "")
 	if n := a.fleet.Stats.Failures(stats.PeerNATS); n != 6 {
 		t.Errorf("%d failures are counted, want one for each refusal", n)
 	}
@@ -91,61 +91,61 @@ func TestNATSIsUpWhenNothingRequiredIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhatIsPublishedIsKnownOnceItIsTried(t *testing.T) {
-	a := newTestAccess(t)
-	a.Connected(true)
+func TestPermissionsOfPublishingKnownAfterUse(t *testing.T) {
+	a := newPermissionsTest(t)
+	a.SetConnected(true)
 	a.confirm()
-	a.Ask(statsSubject)
-	a.refuse("$SRV.STATS.dynamo_backend", true, true)
-	a.refuse("$SRV.STATS.dynamo_backend_020af9f2", true, false)
-	a.Settle(statsSubject)
-	a.is(false, 1, 10, statsSubject, "")
-	a.Connected(false)
-	a.Connected(true)
+	a.BeginUse(statsSubject)
+	a.deny("$SRV.STATS.dynamo_backend", true, true)
+	a.deny("$SRV.STATS.dynamo_backend_020af9f2", true, false)
+	a.ConfirmUse(statsSubject)
+	a.check(false, 1, 10, statsSubject, "")
+	a.SetConnected(false)
+	a.SetConnected(true)
 	a.confirm()
-	a.is(false, 1, 10, statsSubject, "") // until it is tried again
-	a.Ask(statsSubject)
-	a.Settle(statsSubject)
-	a.is(true, 2, 10, "", "")
-	a.refuse("namespace.dynamo.l2c.backend.generate", true, true)
-	a.is(true, 2, 11, "", "namespace.dynamo.l2c.>")
-	a.Forget("namespace.dynamo.l2c.>") // nothing is published any more
-	a.is(true, 2, 10, "", "")
-	a.Ask(statsSubject)
-	a.refuse("$SRV.STATS.dynamo_backend", true, true)
-	a.Settle(statsSubject)
-	a.is(false, 2, 10, statsSubject, "")
-	a.Forget(statsSubject) // no worker is left to be asked
-	a.is(true, 3, 9, "", "")
-	if known, _ := a.Refused(hitRates, true); known {
+	a.check(false, 1, 10, statsSubject, "") // until it is tried again
+	a.BeginUse(statsSubject)
+	a.ConfirmUse(statsSubject)
+	a.check(true, 2, 10, "", "")
+	a.deny("namespace.dynamo.l2c.backend.generate", true, true)
+	a.check(true, 2, 11, "", "namespace.dynamo.l2c.>")
+	a.Reset("namespace.dynamo.l2c.>") // nothing is published any more
+	a.check(true, 2, 10, "", "")
+	a.BeginUse(statsSubject)
+	a.deny("$SRV.STATS.dynamo_backend", true, true)
+	a.ConfirmUse(statsSubject)
+	a.check(false, 2, 10, statsSubject, "")
+	a.Reset(statsSubject) // no worker is left to be asked
+	a.check(true, 3, 9, "", "")
+	if known, _ := a.RecordDenial(hitRateSubject, true); known {
 		t.Error("nothing is published on the subject of hit rates")
 	}
-	if known, _ := a.Refused("elsewhere", false); known {
+	if known, _ := a.RecordDenial("elsewhere", false); known {
 		t.Error("nothing is subscribed to elsewhere")
 	}
 }
 
-// TestARefusalThatNamesNoSubject, as of more subscriptions than there may be, is of what was
+// TestPermissionsDenialWithoutSubject, as of more subscriptions than there may be, is of what was
 // asked for, and else of any.
-func TestARefusalThatNamesNoSubject(t *testing.T) {
-	a := newTestAccess(t)
-	a.Connected(true)
+func TestPermissionsDenialWithoutSubject(t *testing.T) {
+	a := newPermissionsTest(t)
+	a.SetConnected(true)
 	a.confirm()
-	a.refuse("", false, false)
+	a.deny("", false, false)
 	if n := len(a.fleet.Diagnostics.RefusedSubjects(true)) + len(a.fleet.Diagnostics.RefusedSubjects(false)); n != 9 {
 		t.Errorf("%d subscriptions are in doubt, want all", n)
 	}
 	for _, s := range a.fleet.Diagnostics.Subjects() {
-		a.Ask(s.Name)
-		if s.Name == hitRates {
-			a.refuse("", false, false)
+		a.BeginUse(s.Name)
+		if s.Name == hitRateSubject {
+			a.deny("", false, false)
 		}
-		a.Settle(s.Name)
+		a.ConfirmUse(s.Name)
 	}
-	a.is(false, 1, 9, hitRates, "")
+	a.check(false, 1, 9, hitRateSubject, "")
 }
 
-func TestGrantsCoverTheirSubjects(t *testing.T) {
+func TestPermissionsCoverWildcardSubjects(t *testing.T) {
 	for _, c := range []struct {
 		grant, subject string
 		want           bool
@@ -156,19 +156,19 @@ func TestGrantsCoverTheirSubjects(t *testing.T) {
 		{"namespace.*.l2c.>", "namespace.dynamo-x.l2c.backend.generate", true},
 		{"namespace.my.space.kv-hit-rate", "namespace.my.space.kv-hit-rate", true},
 	} {
-		g := grant{Subject: fleet.Subject{Name: c.grant}}
+		g := permission{Subject: fleet.Subject{Name: c.grant}}
 		if got := g.covers(c.subject); got != c.want {
 			t.Errorf("%s covers %s: %v, want %v", c.grant, c.subject, got, c.want)
 		}
 	}
 }
 
-// TestNoAccessRefusesNothing.
-func TestNoAccessRefusesNothing(t *testing.T) {
-	var a *Access
-	a.Ask(statsSubject)
-	a.Settle(statsSubject)
-	if a.Refuses(statsSubject) {
+// TestPermissionsNilDeniesNothing.
+func TestPermissionsNilDeniesNothing(t *testing.T) {
+	var a *Permissions
+	a.BeginUse(statsSubject)
+	a.ConfirmUse(statsSubject)
+	if a.Denied(statsSubject) {
 		t.Error("it refuses")
 	}
 }

@@ -15,27 +15,27 @@ import (
 
 const (
 	// gathering is how long planes may differ: while a fleet starts or moves they do.
-	gathering = 10 * time.Second
+	planeCheckInterval = 10 * time.Second
 
 	// mostClashes bounds the components that are told to the page.
-	mostClashes = 100
+	maxMismatches = 100
 )
 
 // WatchPlanes warns, until ctx ends, of components whose workers publish on one event
 // plane and whose routers on another: those routers hear nothing of their workers'
 // caches, and send requests as if nobody had cached anything.
-func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
-	w := planesWarner{log: log, told: make(map[string]string)}
-	channels, known := f.WatchChannels(), make(planes)
-	for backoff.Wait(ctx, gathering) {
+func WatchEventPlane(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
+	w := planeWarner{log: log, warned: make(map[string]string)}
+	channels, known := f.WatchChannels(), make(planeCheck)
+	for backoff.Wait(ctx, planeCheckInterval) {
 		changes, all, more := channels.Changes()
 		if all {
 			clear(known)
 		}
-		known.follow(changes)
-		clashes := known.split()
-		f.Diagnostics.SetPlaneMismatches(clashes)
-		w.warn(clashes)
+		known.apply(changes)
+		mismatches := known.mismatches()
+		f.Diagnostics.SetPlaneMismatches(mismatches)
+		w.warn(mismatches)
 		select {
 		case <-more:
 		case <-ctx.Done():
@@ -44,42 +44,42 @@ func WatchPlanes(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 }
 
 // planes are the channels of each component by their planes.
-type planes map[fleet.Endpoint]*sides
+type planeCheck map[fleet.Endpoint]*planeCounts
 
 // sides are how many channels there are on each plane, of the workers and of the routers.
-type sides struct{ workers, routers [fleet.PlaneCount]int }
+type planeCounts struct{ workers, routers [fleet.PlaneCount]int }
 
 // follow takes over changes of the channels.
-func (p planes) follow(changes []fleet.ChannelChange) {
+func (p planeCheck) apply(changes []fleet.ChannelChange) {
 	for _, c := range changes {
 		p.count(c.Old, -1)
 		p.count(c.New, 1)
 	}
 }
 
-func (p planes) count(c fleet.Opt[fleet.Channel], once int) {
+func (p planeCheck) count(c fleet.Opt[fleet.Channel], delta int) {
 	if !c.OK || c.V.Plane == fleet.OtherPlane {
 		return
 	}
-	at := componentAt(c.V.Endpoint)
+	at := componentOf(c.V.Endpoint)
 	s := p[at]
 	if s == nil {
-		s = new(sides)
+		s = new(planeCounts)
 		p[at] = s
 	}
-	if ofWorkers(c.V.Topic) {
-		s.workers[c.V.Plane] += once
+	if isWorkerTopic(c.V.Topic) {
+		s.workers[c.V.Plane] += delta
 	} else {
-		s.routers[c.V.Plane] += once
+		s.routers[c.V.Plane] += delta
 	}
-	if *s == (sides{}) {
+	if *s == (planeCounts{}) {
 		delete(p, at)
 	}
 }
 
 // split are the components whose workers are on a plane that no router is on, the first
 // ones by their names.
-func (p planes) split() map[string]string {
+func (p planeCheck) mismatches() map[string]string {
 	found := make(map[string]string)
 	for component, s := range p {
 		routers := s.routers
@@ -90,12 +90,12 @@ func (p planes) split() map[string]string {
 		}
 		for plane, n := range s.workers {
 			if n > 0 && routers[plane] == 0 && routers != ([fleet.PlaneCount]int{}) {
-				found[strings.TrimPrefix(component.Namespace+"/"+component.Component, "/")] = "workers on " + names(s.workers) + ", routers on " + names(routers)
+				found[strings.TrimPrefix(component.Namespace+"/"+component.Component, "/")] = "workers on " + planeNames(s.workers) + ", routers on " + planeNames(routers)
 			}
 		}
 	}
-	if len(found) > mostClashes {
-		for _, component := range slices.Sorted(maps.Keys(found))[mostClashes:] {
+	if len(found) > maxMismatches {
+		for _, component := range slices.Sorted(maps.Keys(found))[maxMismatches:] {
 			delete(found, component)
 		}
 	}
@@ -104,22 +104,22 @@ func (p planes) split() map[string]string {
 
 // planesWarner says in the log what clashes, each once for as long as it does, and of few
 // components by name.
-type planesWarner struct {
-	log   *slog.Logger
-	told  map[string]string // of what clashes now
-	named int
+type planeWarner struct {
+	log    *slog.Logger
+	warned map[string]string // of what clashes now
+	named  int
 }
 
-func (w *planesWarner) warn(clashes map[string]string) {
-	maps.DeleteFunc(w.told, func(component, planes string) bool { return clashes[component] != planes })
-	for _, component := range slices.Sorted(maps.Keys(clashes)) {
-		planes := clashes[component]
-		if w.told[component] == planes || w.named > mostNames {
+func (w *planeWarner) warn(mismatches map[string]string) {
+	maps.DeleteFunc(w.warned, func(component, planes string) bool { return mismatches[component] != planes })
+	for _, component := range slices.Sorted(maps.Keys(mismatches)) {
+		planes := mismatches[component]
+		if w.warned[component] == planes || w.named > maxNames {
 			continue
 		}
-		w.told[component] = planes
-		if w.named++; w.named > mostNames {
-			w.log.Warn("More components have workers and routers on different event planes; further ones are on the web page alone", "components", len(clashes))
+		w.warned[component] = planes
+		if w.named++; w.named > maxNames {
+			w.log.Warn("More components have workers and routers on different event planes; further ones are on the web page alone", "components", len(mismatches))
 			continue
 		}
 		w.log.Warn("Workers and routers of a component are on different event planes, so that routers miss what is cached: set DYN_EVENT_PLANE alike",
@@ -129,11 +129,11 @@ func (w *planesWarner) warn(clashes map[string]string) {
 
 // ofWorkers reports whether workers publish this topic. Routers publish what they
 // tell each other, and to 0.9 hit rates.
-func ofWorkers(topic string) bool {
+func isWorkerTopic(topic string) bool {
 	return topic == wire.TopicKVEvents || topic == wire.TopicLoad || topic == wire.TopicForwardPass
 }
 
-func names(on [fleet.PlaneCount]int) string {
+func planeNames(on [fleet.PlaneCount]int) string {
 	var all []string
 	for plane, n := range on {
 		if n > 0 {

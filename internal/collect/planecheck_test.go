@@ -12,7 +12,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
+func TestPlaneCheckFindsMismatches(t *testing.T) {
 	const worker, router = "kv-events", "active_sequences_events"
 	channel := func(component, topic string, plane fleet.EventPlane) fleet.Channel {
 		return fleet.Channel{Endpoint: fleet.Endpoint{Component: component}, Topic: topic, Plane: plane}
@@ -42,18 +42,18 @@ func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
 			map[string]string{"n/c": "workers on ZMQ, routers on NATS"}},
 		"a plane that is not known": {[]fleet.Channel{channel("c", worker, fleet.OtherPlane), channel("c", router, fleet.NATSPlane)}, nil},
 	} {
-		known := make(planes)
+		known := make(planeCheck)
 		other := fleet.Some(channel("c", worker, fleet.BrokerPlane))
-		known.follow([]fleet.ChannelChange{{New: other}})
+		known.apply([]fleet.ChannelChange{{New: other}})
 		for _, ch := range c.channels {
-			known.follow([]fleet.ChannelChange{{New: fleet.Some(ch)}})
+			known.apply([]fleet.ChannelChange{{New: fleet.Some(ch)}})
 		}
-		known.follow([]fleet.ChannelChange{{Old: other}})
-		if got := known.split(); !maps.Equal(got, c.want) {
+		known.apply([]fleet.ChannelChange{{Old: other}})
+		if got := known.mismatches(); !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 		for _, ch := range c.channels {
-			known.follow([]fleet.ChannelChange{{Old: fleet.Some(ch)}})
+			known.apply([]fleet.ChannelChange{{Old: fleet.Some(ch)}})
 		}
 		if len(known) > 0 {
 			t.Errorf("%s: %d components are remembered when all is gone", name, len(known))
@@ -61,23 +61,23 @@ func TestWorkersAndRoutersOnDifferentPlanesAreTold(t *testing.T) {
 	}
 }
 
-// TestMadeUpComponentsDoNotFillTheLog, nor the page: a few are named, and what is gone is
+// TestPlaneCheckBoundsLogAndMismatches, nor the page: a few are named, and what is gone is
 // not remembered.
-func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
+func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, 65_536, true)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		log, journal := testutil.NewLog()
-		go WatchPlanes(ctx, f, log)
+		go WatchEventPlane(ctx, f, log)
 		put := func(i int) {
 			of := fleet.Endpoint{Component: fmt.Sprintf("made-up-%04d", i)}
 			f.AddChannel(fmt.Sprint("worker", i), fleet.Channel{Endpoint: of, Topic: "kv-events", Plane: fleet.ZMQPlane})
 			f.AddChannel(fmt.Sprint("router", i), fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
 		}
-		clashes := func(want int) {
+		mismatches := func(want int) {
 			t.Helper()
-			time.Sleep(3 * gathering)
+			time.Sleep(3 * planeCheckInterval)
 			if got := f.Diagnostics.PlaneMismatches(); len(got) != want {
 				t.Errorf("%d components clash, want %d", len(got), want)
 			}
@@ -94,15 +94,15 @@ func TestMadeUpComponentsDoNotFillTheLog(t *testing.T) {
 		for i := range 5000 {
 			put(i)
 		}
-		clashes(100)
+		mismatches(100)
 		for i := range 5000 {
 			f.RemoveChannel(fmt.Sprint("router", i))
 		}
-		clashes(0)
+		mismatches(0)
 		for i := range 5000 { // again and again
 			put(i)
 		}
-		clashes(100)
+		mismatches(100)
 		if n := journal.Count("\n"); n != 21 {
 			t.Errorf("%d lines are said, want 20 components and that there are more:\n%s", n, journal)
 		}

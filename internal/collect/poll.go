@@ -22,102 +22,102 @@ import (
 )
 
 const (
-	longestPoll  = time.Second
-	shortestPoll = 100 * time.Millisecond
+	maxPollWait = time.Second
+	minPollWait = 100 * time.Millisecond
 
 	// grace is how long after a reconnection a poll without answers means nothing:
 	// workers take their time to come back to the server too.
-	grace = 5 * time.Second
+	reconnectGrace = 5 * time.Second
 
 	// soon is between two polls in that time, at most.
-	soon = 500 * time.Millisecond
+	gracePollInterval = 500 * time.Millisecond
 
 	// tooLate is how long after its poll an answer is no longer taken, but for long intervals.
-	tooLate = 5 * time.Second
+	minReplyTimeout = 5 * time.Second
 )
 
 // Poller asks the workers of the watched components for their statistics.
 type Poller struct {
-	Conn       *nats.Conn // nil: nobody is asked, and the operator is only told what the registry says
-	Fleet      *fleet.Fleet
-	Namespaces wire.Namespaces
-	Interval   time.Duration
-	Log        *slog.Logger
-	Access     *Access       // what Conn lets us do; may be nil
-	Found      func()        // called after each poll that found a load; may be nil
-	Due        chan struct{} // of one place: says that a poll is due at once; may be nil
+	Conn        *nats.Conn // nil: nobody is asked, and the operator is only told what the registry says
+	Fleet       *fleet.Fleet
+	Namespaces  wire.Namespaces
+	Interval    time.Duration
+	Log         *slog.Logger
+	Permissions *Permissions  // what Conn lets us do; may be nil
+	OnLoads     func()        // called after each poll that found a load; may be nil
+	PollNow     chan struct{} // of one place: says that a poll is due at once; may be nil
 
-	wake       chan struct{}          // the running poll may have no one to wait for
-	announced  map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
-	reconnects uint64                 // of Conn, when last seen
-	settled    time.Time              // when the workers have had time to reconnect too
-	missing    missing                // what the log says of polls that find no one
-	toldNoLoad bool                   // the log has said which endpoints carry load
+	wake            chan struct{}          // the running poll may have no one to wait for
+	loggedEndpoints map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
+	reconnects      uint64                 // of Conn, when last seen
+	graceUntil      time.Time              // when the workers have had time to reconnect too
+	missing         missingLog             // what the log says of polls that find no one
+	loggedNoLoad    bool                   // the log has said which endpoints carry load
 
-	published string  // on which something was published since the last poll
-	retries   retries // of polls that NATS denies
+	publishedSubject string        // on which something was published since the last poll
+	retries          retrySchedule // of polls that NATS denies
 
-	inbox   string        // replies to all polls are below it
-	replies *subscription // nil: there is none yet
+	inbox   string            // replies to all polls are below it
+	replies *natsSubscription // nil: there is none yet
 
 	// Of the reply at hand. Where one subscription follows another both may bring some.
-	replying sync.Mutex
-	decoder  wire.StatsDecoder
-	answer   []fleet.PollReply
+	replyMu sync.Mutex
+	decoder wire.StatsDecoder
+	reports []fleet.PollReply
 
-	mu       sync.Mutex         // guards what replies share with the polls
-	services map[string]service // that were asked and may still answer, by their names
-	openings uint64             // of the Fleet, when the services were last looked at
-	poll     pollState
-	begun    []time.Time // when the last polls began, whose answers are still taken
+	mu         sync.Mutex         // guards what replies share with the polls
+	services   map[string]service // that were asked and may still answer, by their names
+	openings   uint64             // of the Fleet, when the services were last looked at
+	poll       pollState
+	pollStarts []time.Time // when the last polls began, whose answers are still taken
 }
 
 // pollState is what the replies to one poll add up to.
 type pollState struct {
-	number    int
-	requests  int
-	refusals  int             // requests for which NATS says that nobody is there
-	matched   bool            // somebody serves a watched endpoint
-	loads     int             // loads reported
-	loadless  bool            // a watched endpoint's data is null
-	elsewhere map[string]bool // endpoints not watched that carry a load
+	number         int
+	requests       int
+	noResponders   int             // requests for which NATS says that nobody is there
+	matched        bool            // somebody serves a watched endpoint
+	loads          int             // loads reported
+	nullLoad       bool            // a watched endpoint's data is null
+	otherEndpoints map[string]bool // endpoints not watched that carry a load
 }
 
 // Listen subscribes to the replies over a connection, for the next Run, which does so itself
 // if that is not done before.
 func (p *Poller) Listen(conn *nats.Conn) error {
 	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Stats.Failures(stats.PeerNATS) > 0 {
-		p.reconnects = never // that is as good as a reconnection: the workers had to wait for the server, too
+		p.reconnects = unknownReconnects // that is as good as a reconnection: the workers had to wait for the server, too
 	}
 	p.Conn = conn
 	p.inbox = conn.NewInbox()
 	p.reset()
-	p.replies = &subscription{subject: p.inbox + ".*", name: inboxes, book: p.reply, tally: &p.Fleet.Stats}
+	p.replies = &natsSubscription{subject: p.inbox + ".*", permission: inboxSubjects, handler: p.handleReply, stats: &p.Fleet.Stats}
 	return p.replies.open(conn)
 }
 
 // reset forgets the polls before, whose inboxes are below another. An answer to one of them
 // may be at hand.
 func (p *Poller) reset() {
-	p.replying.Lock()
-	defer p.replying.Unlock()
+	p.replyMu.Lock()
+	defer p.replyMu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.wake == nil {
 		p.wake = make(chan struct{}, 1)
 	}
-	p.services, p.begun = make(map[string]service), nil
+	p.services, p.pollStarts = make(map[string]service), nil
 	p.decoder.Endpoint = p.Fleet.Target().Name
 }
 
 // never is a number of reconnections that no connection has.
-const never = math.MaxUint64
+const unknownReconnects = math.MaxUint64
 
 // Run polls once an interval until ctx ends, for the first time when the registry
 // is known. Polls never overlap; ticks that come due meanwhile are skipped.
 func (p *Poller) Run(ctx context.Context) error {
 	if p.Conn == nil {
-		p.every(ctx, func() { p.conclude(pollState{}) })
+		p.loop(ctx, func() { p.logOutcome(pollState{}) })
 		return nil
 	}
 	if p.replies == nil {
@@ -126,26 +126,26 @@ func (p *Poller) Run(ctx context.Context) error {
 		}
 	}
 	defer func() { p.replies.close(); p.replies = nil }()
-	if e, named := p.named(); named {
-		p.announce(e, 0)
+	if e, named := p.namedEndpoint(); named {
+		p.logEndpoint(e, 0)
 	}
-	p.every(ctx, func() {
-		p.replies.again(ctx, p.Conn, p.Access)
-		p.once(ctx)
+	p.loop(ctx, func() {
+		p.replies.retryDenied(ctx, p.Conn, p.Permissions)
+		p.pollOnce(ctx)
 		p.replies.drops.count()
 	})
 	return nil
 }
 
 // named is the endpoint that the flags name.
-func (p *Poller) named() (e fleet.Endpoint, ok bool) {
+func (p *Poller) namedEndpoint() (e fleet.Endpoint, ok bool) {
 	t := p.Fleet.Target()
 	return fleet.Endpoint(t), t.Name != "" && !t.MultipleNamespaces()
 }
 
 // every calls f once an interval until ctx ends, for the first time when the registry
 // is known, and besides when that is due.
-func (p *Poller) every(ctx context.Context, f func()) {
+func (p *Poller) loop(ctx context.Context, f func()) {
 	select {
 	case <-p.Fleet.Synced():
 	case <-ctx.Done():
@@ -154,41 +154,41 @@ func (p *Poller) every(ctx context.Context, f func()) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
-		case <-p.Due: // for this one
+		case <-p.PollNow: // for this one
 		default:
 		}
 		f()
 		var again <-chan time.Time
-		if time.Now().Before(p.settled) {
-			again = time.After(soon)
+		if time.Now().Before(p.graceUntil) {
+			again = time.After(gracePollInterval)
 		} else if next := p.retries.next; !next.IsZero() {
 			again = time.After(max(0, time.Until(next)))
 		}
 		select {
 		case <-tick.C:
 		case <-again:
-		case <-p.Due:
+		case <-p.PollNow:
 		case <-ctx.Done():
 		}
 	}
 }
 
 // once is one poll.
-func (p *Poller) once(ctx context.Context) {
+func (p *Poller) pollOnce(ctx context.Context) {
 	t := &p.Fleet.Stats
 	start := time.Now()
-	if !p.Conn.IsConnected() || !p.mayAsk(start) {
+	if !p.Conn.IsConnected() || !p.mayPoll(start) {
 		t.RecordPoll(stats.PollError, 0)
 		return
 	}
-	p.reconnected(p.Conn.Stats().Reconnects, start)
+	p.updateReconnects(p.Conn.Stats().Reconnects, start)
 	registryUp := t.RegistryUp()
-	number := p.begin(start)
-	services := p.targets()
+	number := p.beginPoll(start)
+	services := p.targetServices()
 	p.Fleet.Advance(start)
 	p.Fleet.BeginPoll()
-	deadline := start.Add(p.longest())
-	err := p.ask(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
+	deadline := start.Add(p.pollWait())
+	err := p.sendRequests(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
 	if err != nil && ctx.Err() == nil {
 		t.CountFailure(stats.PeerNATS)
 	} else if err == nil && p.denied() {
@@ -201,32 +201,32 @@ func (p *Poller) once(ctx context.Context) {
 		t.RecordPoll(stats.PollError, 0)
 		return
 	}
-	p.await(ctx, deadline)
+	p.awaitReplies(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
-	heard := p.heard(ctx)
-	p.Fleet.EndPoll(heard && registryUp && t.RegistryUp() && ctx.Err() == nil && start.After(p.settled))
+	heard := p.couldReceive(ctx)
+	p.Fleet.EndPoll(heard && registryUp && t.RegistryUp() && ctx.Err() == nil && start.After(p.graceUntil))
 	if ctx.Err() == nil {
-		p.finish(time.Since(start), heard)
+		p.finishPoll(time.Since(start), heard)
 	}
 }
 
 // heard reports whether answers could come as long as the poll took. Where none has, what the
 // server had to say against it may still be on its way.
-func (p *Poller) heard(ctx context.Context) bool {
+func (p *Poller) couldReceive(ctx context.Context) bool {
 	p.mu.Lock()
 	matched := p.poll.matched
 	p.mu.Unlock()
-	if !matched && connect.FlushNATS(ctx, p.Conn, p.longest()) != nil {
+	if !matched && connect.FlushNATS(ctx, p.Conn, p.pollWait()) != nil {
 		return false
 	}
-	return p.Conn.IsConnected() && !p.Access.Refuses(inboxes) && p.Conn.Stats().Reconnects == p.reconnects
+	return p.Conn.IsConnected() && !p.Permissions.Denied(inboxSubjects) && p.Conn.Stats().Reconnects == p.reconnects
 }
 
 // reconnected notes how often the connection was made anew: the workers' may not be yet.
-func (p *Poller) reconnected(times uint64, now time.Time) {
+func (p *Poller) updateReconnects(times uint64, now time.Time) {
 	if times != p.reconnects {
-		p.reconnects, p.settled = times, now.Add(grace)
+		p.reconnects, p.graceUntil = times, now.Add(reconnectGrace)
 	}
 }
 
@@ -234,11 +234,11 @@ func (p *Poller) reconnected(times uint64, now time.Time) {
 var errDenied = errors.New("NATS denies a permission")
 
 // ask sends one request for each service to one inbox.
-func (p *Poller) ask(ctx context.Context, services []string, inbox string, deadline time.Time) error {
+func (p *Poller) sendRequests(ctx context.Context, services []string, inbox string, deadline time.Time) error {
 	if len(services) > 0 {
-		p.Access.Ask(statsSubject)
+		p.Permissions.BeginUse(statsSubject)
 	} else {
-		p.Access.Forget(statsSubject) // there is no worker to be asked: whether that would be refused cannot be known
+		p.Permissions.Reset(statsSubject) // there is no worker to be asked: whether that would be refused cannot be known
 	}
 	for _, service := range services {
 		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
@@ -248,43 +248,45 @@ func (p *Poller) ask(ctx context.Context, services []string, inbox string, deadl
 	if err := connect.FlushNATS(ctx, p.Conn, time.Until(deadline)); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
-	p.Access.Settle(statsSubject)
-	p.Access.Settle(p.published) // since the poll before
-	p.published = ""
+	p.Permissions.ConfirmUse(statsSubject)
+	p.Permissions.ConfirmUse(p.publishedSubject) // since the poll before
+	p.publishedSubject = ""
 	return nil
 }
 
 // Publish has something published on a subject, which may be refused. It is for Found.
 func (p *Poller) Publish(subject string, publish func() (sent bool)) {
-	p.Access.Ask(subject)
+	p.Permissions.BeginUse(subject)
 	if publish() {
-		p.published = subject
+		p.publishedSubject = subject
 	} else {
-		p.Access.Forget(subject)
+		p.Permissions.Reset(subject)
 	}
 }
 
 // denied reports whether NATS lets us neither ask nor be answered. Then it is asked less
 // often, but no more seldom than subscriptions are tried again.
-func (p *Poller) denied() bool { return p.Access.Refuses(statsSubject) || p.Access.Refuses(inboxes) }
+func (p *Poller) denied() bool {
+	return p.Permissions.Denied(statsSubject) || p.Permissions.Denied(inboxSubjects)
+}
 
 // mayAsk reports whether it is time for a poll.
-func (p *Poller) mayAsk(now time.Time) bool {
+func (p *Poller) mayPoll(now time.Time) bool {
 	if !p.denied() {
-		p.retries = retries{}
+		p.retries = retrySchedule{}
 		return true
 	}
 	return p.retries.due(now)
 }
 
 // longest is how long a poll waits for answers at most.
-func (p *Poller) longest() time.Duration { return max(shortestPoll, min(longestPoll, p.Interval)) }
+func (p *Poller) pollWait() time.Duration { return max(minPollWait, min(maxPollWait, p.Interval)) }
 
 // await returns when there is nobody left to wait for, and at the deadline.
-func (p *Poller) await(ctx context.Context, deadline time.Time) {
+func (p *Poller) awaitReplies(ctx context.Context, deadline time.Time) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
-	for !p.Fleet.PollAnswered() && !p.nobody() {
+	for !p.Fleet.PollAnswered() && !p.noResponders() {
 		select {
 		case <-p.wake:
 		case <-timer.C:
@@ -296,23 +298,23 @@ func (p *Poller) await(ctx context.Context, deadline time.Time) {
 }
 
 // begin begins a poll, the next in number, and forgets those whose answers would be too late.
-func (p *Poller) begin(now time.Time) (number int) {
+func (p *Poller) beginPoll(now time.Time) (number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	number = p.poll.number + 1
-	p.poll = pollState{number: number, requests: -1, elsewhere: make(map[string]bool)}
-	p.begun = append(p.begun, now)
-	late := 0
-	for late < len(p.begun) && now.Sub(p.begun[late]) > p.patience() {
-		late++
+	p.poll = pollState{number: number, requests: -1, otherEndpoints: make(map[string]bool)}
+	p.pollStarts = append(p.pollStarts, now)
+	tooOld := 0
+	for tooOld < len(p.pollStarts) && now.Sub(p.pollStarts[tooOld]) > p.replyTimeout() {
+		tooOld++
 	}
-	p.begun = slices.Delete(p.begun, 0, late)
+	p.pollStarts = slices.Delete(p.pollStarts, 0, tooOld)
 	return number
 }
 
 // patience is how long after its poll an answer is taken: two intervals, so that a worker
 // that is slow is heard in time for the next but one.
-func (p *Poller) patience() time.Duration { return max(tooLate, 2*p.Interval) }
+func (p *Poller) replyTimeout() time.Duration { return max(minReplyTimeout, 2*p.Interval) }
 
 // isLate reports whether an answer to a poll comes too late. What it says was true then, and
 // may be older than what is known by now.
@@ -323,15 +325,15 @@ func (p *Poller) isLate(poll int) bool {
 	if ago == 0 {
 		return false
 	}
-	return ago < 0 || ago >= len(p.begun) || time.Since(p.begun[len(p.begun)-1-ago]) > p.patience()
+	return ago < 0 || ago >= len(p.pollStarts) || time.Since(p.pollStarts[len(p.pollStarts)-1-ago]) > p.replyTimeout()
 }
 
 // finish books the poll and has it concluded. One that found no one, and could not, is no empty
 // one.
-func (p *Poller) finish(took time.Duration, heard bool) {
+func (p *Poller) finishPoll(took time.Duration, heard bool) {
 	p.mu.Lock()
 	poll := p.poll
-	poll.elsewhere = maps.Clone(poll.elsewhere) // late replies may still add to it
+	poll.otherEndpoints = maps.Clone(poll.otherEndpoints) // late replies may still add to it
 	p.mu.Unlock()
 	result := stats.PollEmpty
 	switch {
@@ -342,28 +344,28 @@ func (p *Poller) finish(took time.Duration, heard bool) {
 		return
 	}
 	p.Fleet.Stats.RecordPoll(result, took)
-	if poll.loads > 0 && p.Found != nil {
-		p.Found()
+	if poll.loads > 0 && p.OnLoads != nil {
+		p.OnLoads()
 	}
-	p.conclude(poll)
+	p.logOutcome(poll)
 }
 
 // conclude says what the operator should know: of the poll, and of the workers that
 // publish.
-func (p *Poller) conclude(poll pollState) {
+func (p *Poller) logOutcome(poll pollState) {
 	publishing, elsewhere := p.Fleet.FindPublishers()
 	if now := time.Now(); !poll.matched && !publishing {
-		p.notFound(now)
+		p.logNotFound(now)
 		return
-	} else if p.missing.end(now) {
-		p.Log.Info("Found endpoints " + p.where())
+	} else if p.missing.recovered(now) {
+		p.Log.Info("Found endpoints " + p.targetDescription())
 	}
-	for _, name := range slices.Sorted(maps.Keys(poll.elsewhere)) {
+	for _, name := range slices.Sorted(maps.Keys(poll.otherEndpoints)) {
 		if !slices.Contains(elsewhere, name) {
 			elsewhere = append(elsewhere, name)
 		}
 	}
-	if poll.loads == 0 && (poll.loadless || len(elsewhere) > 0) {
-		p.noLoad(elsewhere)
+	if poll.loads == 0 && (poll.nullLoad || len(elsewhere) > 0) {
+		p.logNoLoad(elsewhere)
 	}
 }

@@ -12,12 +12,12 @@ import (
 )
 
 // reply takes one answer to a poll, unless it comes too late.
-func (p *Poller) reply(m *nats.Msg) {
-	p.replying.Lock()
-	defer p.replying.Unlock()
+func (p *Poller) handleReply(m *nats.Msg) {
+	p.replyMu.Lock()
+	defer p.replyMu.Unlock()
 	poll, _ := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // NATS itself: nobody is there
-		p.refused(poll)
+		p.addNoResponders(poll)
 		return
 	}
 	t := &p.Fleet.Stats
@@ -33,26 +33,26 @@ func (p *Poller) reply(m *nats.Msg) {
 		return
 	}
 	service := p.serviceOf(r.Service)
-	if service.poll == 0 {
+	if service.lastPoll == 0 {
 		t.CountRejected(stats.StatsReply, stats.BadID)
 		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
 		return
 	}
-	p.answer = p.answer[:0]
+	p.reports = p.reports[:0]
 	for i := range r.Endpoints {
-		if report, ok := p.endpoint(&r, &r.Endpoints[i], service); ok {
-			p.answer = append(p.answer, report)
+		if report, ok := p.endpointReport(&r, &r.Endpoints[i], service); ok {
+			p.reports = append(p.reports, report)
 		}
 	}
-	p.note(p.answer)
-	if p.Fleet.RecordPollReply(p.answer...) {
-		p.wakeUp() // only now: to wake it for each reply would cost as much as the reply
+	p.updatePoll(p.reports)
+	if p.Fleet.RecordPollReply(p.reports...) {
+		p.wakePoll() // only now: to wake it for each reply would cost as much as the reply
 	}
 }
 
 // endpoint is what a reply says of one endpoint, false if that is of no use. What
 // is wrong with it is no trouble of the others.
-func (p *Poller) endpoint(r *wire.DecodedReply, e *wire.DecodedEndpoint, s service) (report fleet.PollReply, ok bool) {
+func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s service) (report fleet.PollReply, ok bool) {
 	t := &p.Fleet.Stats
 	worker := fleet.WorkerID{Lease: e.Lease}
 	ok = e.Name != ""
@@ -81,7 +81,7 @@ func (p *Poller) endpoint(r *wire.DecodedReply, e *wire.DecodedEndpoint, s servi
 }
 
 // note keeps of an answer what the operator is told after the poll.
-func (p *Poller) note(answer []fleet.PollReply) {
+func (p *Poller) updatePoll(answer []fleet.PollReply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range answer {
@@ -89,8 +89,8 @@ func (p *Poller) note(answer []fleet.PollReply) {
 		watched := p.Fleet.Target().Covers(r.Endpoint)
 		switch {
 		case !watched && r.Outcome == fleet.Reported:
-			if len(p.poll.elsewhere) <= mostNames {
-				p.poll.elsewhere[r.Name] = true
+			if len(p.poll.otherEndpoints) <= maxNames {
+				p.poll.otherEndpoints[r.Name] = true
 			}
 		case !watched:
 		case r.Outcome == fleet.Reported:
@@ -98,30 +98,30 @@ func (p *Poller) note(answer []fleet.PollReply) {
 			p.poll.loads++
 		default:
 			p.poll.matched = true
-			p.poll.loadless = p.poll.loadless || r.Outcome == fleet.NoLoad
+			p.poll.nullLoad = p.poll.nullLoad || r.Outcome == fleet.NoLoad
 		}
 	}
 }
 
 // refused counts one request of the running poll that nobody answers.
-func (p *Poller) refused(poll int) {
+func (p *Poller) addNoResponders(poll int) {
 	p.mu.Lock()
 	if poll == p.poll.number {
-		p.poll.refusals++
+		p.poll.noResponders++
 	}
 	p.mu.Unlock()
-	p.wakeUp()
+	p.wakePoll()
 }
 
 // nobody reports whether nobody answers any request of the running poll.
-func (p *Poller) nobody() bool {
+func (p *Poller) noResponders() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.poll.refusals == p.poll.requests
+	return p.poll.noResponders == p.poll.requests
 }
 
 // wakeUp has the running poll look whether there is anybody left to wait for.
-func (p *Poller) wakeUp() {
+func (p *Poller) wakePoll() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -131,15 +131,15 @@ func (p *Poller) wakeUp() {
 // service is what answers under one NATS service name.
 type service struct {
 	component fleet.Endpoint // a watched one that has the name; without a name of its own
-	alone     bool           // no one has registered in another component of that name
-	poll      int            // the last that asked it; 0: none
+	exclusive bool           // no one has registered in another component of that name
+	lastPoll  int            // the last that asked it; 0: none
 }
 
 func (p *Poller) serviceOf(name string) service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.services[name]
-	s.alone = s.alone && p.Fleet.EndpointsAdded() == p.openings
+	s.exclusive = s.exclusive && p.Fleet.EndpointsAdded() == p.openings
 	return s
 }
 
@@ -149,7 +149,7 @@ func (p *Poller) serviceOf(name string) service {
 func (p *Poller) endpointOf(service string, s service, name string, lease uint64) fleet.Endpoint {
 	at := s.component
 	at.Name = name
-	if lease == 0 || s.alone {
+	if lease == 0 || s.exclusive {
 		return at
 	}
 	for _, e := range p.Fleet.EndpointsOf(lease) {

@@ -14,13 +14,13 @@ import (
 )
 
 // offline is a Poller without a connection: the test is the polls and the answers.
-func offline(f *fleet.Fleet, every time.Duration) *Poller {
+func offlinePoller(f *fleet.Fleet, every time.Duration) *Poller {
 	return &Poller{Fleet: f, Namespaces: "dynamo", Interval: every, Log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1), services: make(map[string]service)}
 }
 
-// TestAnAnswerThatComesTooLateChangesNothing: one that is later than two intervals, and than
+// TestPollerRejectsLateReply: one that is later than two intervals, and than
 // five seconds, says what was.
-func TestAnAnswerThatComesTooLateChangesNothing(t *testing.T) {
+func TestPollerRejectsLateReply(t *testing.T) {
 	for _, c := range []struct{ every, taken, late time.Duration }{
 		{10 * time.Millisecond, 5 * time.Second, 5010 * time.Millisecond},
 		{2 * time.Second, 5 * time.Second, 5001 * time.Millisecond},
@@ -31,15 +31,15 @@ func TestAnAnswerThatComesTooLateChangesNothing(t *testing.T) {
 			f := fleet.New(fleet.Target{Component: "c", Name: "e"}, 1000, true)
 			f.Sync(fleet.Listing{})
 			f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
-			p := offline(f, c.every)
+			p := offlinePoller(f, c.every)
 			number := 0
 			poll := func() {
-				number = p.begin(time.Now())
-				p.targets()
+				number = p.beginPoll(time.Now())
+				p.targetServices()
 			}
 			answer := func(poll, load int, shows uint64, rejected uint64) {
 				t.Helper()
-				p.reply(&nats.Msg{Subject: fmt.Sprintf("_INBOX.dynamo-metrics.x.%d", poll), Data: fmt.Appendf(nil, head, "dynamo_c", "dynamo_c.e-7", load)})
+				p.handleReply(&nats.Msg{Subject: fmt.Sprintf("_INBOX.dynamo-metrics.x.%d", poll), Data: fmt.Appendf(nil, statsReply, "dynamo_c", "dynamo_c.e-7", load)})
 				if got := f.Snapshot().Workers[0].Load.V.KVActive.V; got != shows {
 					t.Errorf("every %s: the load is %d after an answer to poll %d of %d, want %d", c.every, got, poll, number, shows)
 				}
@@ -62,24 +62,24 @@ func TestAnAnswerThatComesTooLateChangesNothing(t *testing.T) {
 			answer(0, 15, 13, 4)
 			time.Sleep(c.every * 3 / 2)
 			answer(number, 16, 16, 4) // there is no other yet
-			if limit := int(c.late/c.every) + 2; len(p.begun) > limit {
-				t.Errorf("every %s: %d polls are remembered, want at most %d", c.every, len(p.begun), limit)
+			if limit := int(c.late/c.every) + 2; len(p.pollStarts) > limit {
+				t.Errorf("every %s: %d polls are remembered, want at most %d", c.every, len(p.pollStarts), limit)
 			}
 		})
 	}
 }
 
-// TestWhatIsGoneIsNotAskedNorRemembered: components that were registered once leave nothing,
+// TestPollerForgetsRemovedComponents: components that were registered once leave nothing,
 // and answers that are under way still find theirs.
-func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
+func TestPollerForgetsRemovedComponents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, 65_536, true)
 		f.Sync(fleet.Listing{})
-		p := offline(f, 2*time.Second)
+		p := offlinePoller(f, 2*time.Second)
 		poll := func() int {
 			time.Sleep(2 * time.Second)
-			p.begin(time.Now())
-			return len(p.targets())
+			p.beginPoll(time.Now())
+			return len(p.targetServices())
 		}
 		of := func(i int) fleet.Instance {
 			return fleet.Instance{Endpoint: fleet.Endpoint{Component: fmt.Sprint("gone", i), Name: "e"}, ID: uint64(1 + i)}
@@ -95,10 +95,10 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 			f.Deregister("", of(i))
 		}
 		f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
-		if n := poll(); n != 3 || len(p.announced) != 1 {
-			t.Errorf("%d services are asked and %d endpoints are said, want 3 and 1", n, len(p.announced))
+		if n := poll(); n != 3 || len(p.loggedEndpoints) != 1 {
+			t.Errorf("%d services are asked and %d endpoints are said, want 3 and 1", n, len(p.loggedEndpoints))
 		}
-		p.reply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, head, "dynamo_gone5", "dynamo_gone5.e-6", 1)})
+		p.handleReply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, statsReply, "dynamo_gone5", "dynamo_gone5.e-6", 1)})
 		if n := f.Stats.Rejected(stats.StatsReply, stats.BadID); n != 0 {
 			t.Errorf("%d answers of the poll before found no service", n)
 		}
@@ -116,34 +116,34 @@ func TestWhatIsGoneIsNotAskedNorRemembered(t *testing.T) {
 	})
 }
 
-func TestPollsWaitNoLongerThanIsOfUse(t *testing.T) {
+func TestPollerPollWaitFollowsInterval(t *testing.T) {
 	for every, want := range map[time.Duration]time.Duration{
 		10 * time.Millisecond: 100 * time.Millisecond, 300 * time.Millisecond: 300 * time.Millisecond, time.Minute: time.Second,
 	} {
-		if got := offline(nil, every).longest(); got != want {
+		if got := offlinePoller(nil, every).pollWait(); got != want {
 			t.Errorf("every %s: a poll waits for %s, want %s", every, got, want)
 		}
 	}
 }
 
-// TestFewOfTheEndpointsElsewhereAreRemembered, however many an answer makes up.
-func TestFewOfTheEndpointsElsewhereAreRemembered(t *testing.T) {
+// TestPollerBoundsOtherEndpoints, however many an answer makes up.
+func TestPollerBoundsOtherEndpoints(t *testing.T) {
 	f := fleet.New(fleet.Target{Component: "c", Name: "e"}, 1000, true)
 	f.Sync(fleet.Listing{})
-	p := offline(f, time.Second)
-	p.begin(time.Now())
-	p.targets()
+	p := offlinePoller(f, time.Second)
+	p.beginPoll(time.Now())
+	p.targetServices()
 	for i := range 1000 {
-		p.reply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, head, "dynamo_c", fmt.Sprintf("dynamo_c.made-up-%d-7", i), 1)})
+		p.handleReply(&nats.Msg{Subject: "x.1", Data: fmt.Appendf(nil, statsReply, "dynamo_c", fmt.Sprintf("dynamo_c.made-up-%d-7", i), 1)})
 	}
-	if n := len(p.poll.elsewhere); n != 21 {
+	if n := len(p.poll.otherEndpoints); n != 21 {
 		t.Errorf("%d endpoints are remembered, want one more than are named", n)
 	}
 }
 
-// TestWhatIsRefusedIsTriedAgain soon at first, and then more seldom.
-func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
-	var r retries
+// TestRetryScheduleBacksOff soon at first, and then more seldom.
+func TestRetryScheduleBacksOff(t *testing.T) {
+	var r retrySchedule
 	start := time.Unix(0, 0)
 	var tried []time.Duration
 	for at := time.Duration(0); at <= 5*time.Minute; at += time.Second {
@@ -165,17 +165,17 @@ func TestWhatIsRefusedIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestWorkersHaveTimeToReconnect: so long no poll counts that they do not answer.
-func TestWorkersHaveTimeToReconnect(t *testing.T) {
-	p := offline(nil, time.Second)
+// TestPollerGracePeriodAfterReconnect: so long no poll counts that they do not answer.
+func TestPollerGracePeriodAfterReconnect(t *testing.T) {
+	p := offlinePoller(nil, time.Second)
 	start := time.Unix(1000, 0)
 	for _, c := range []struct {
 		times   uint64
 		after   time.Duration
 		settled time.Time
 	}{{0, 0, time.Time{}}, {1, time.Minute, start.Add(65 * time.Second)}, {1, 2 * time.Minute, start.Add(65 * time.Second)}, {2, 3 * time.Minute, start.Add(185 * time.Second)}} {
-		if p.reconnected(c.times, start.Add(c.after)); !p.settled.Equal(c.settled) {
-			t.Errorf("after %d reconnections polls count from %s on, want %s", c.times, p.settled, c.settled)
+		if p.updateReconnects(c.times, start.Add(c.after)); !p.graceUntil.Equal(c.settled) {
+			t.Errorf("after %d reconnections polls count from %s on, want %s", c.times, p.graceUntil, c.settled)
 		}
 	}
 }

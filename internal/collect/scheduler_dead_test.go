@@ -16,41 +16,41 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestDeadPagesDelayNoGoodOne, be they dead from the start, or from some time on, all at
+// TestSchedulerDeadWorkersDelayNoOthers, be they dead from the start, or from some time on, all at
 // once, and whatever they do to those who ask.
-func TestDeadPagesDelayNoGoodOne(t *testing.T) {
+func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 	t.Parallel()
-	for name, how := range map[string]manner{"swallows": swallows, "refuses": refuses, "accepts": accepts, "stalls": stalls} {
+	for name, how := range map[string]behavior{"swallows": dropsPackets, "refuses": refuses, "accepts": hangs, "stalls": stalls} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			many, dead := 300, 200
-			if how == swallows {
+			if how == dropsPackets {
 				many, dead = 1000, 600
 			}
-			inWeb(t, many, 5*time.Second, func(w *web) {
+			runMetricsNetwork(t, many, 5*time.Second, func(w *metricsNetwork) {
 				ids := shuffled(many, uint64(how))
-				w.take(answers, ids[dead:]...)
-				w.take(how, ids[:dead]...)
-				w.reads(21 * time.Second)
-				w.take(answers, ids[:dead]...) // all come back
-				w.reads(11 * time.Second)
-				w.take(how, ids[many-dead:]...) // others die at once
-				w.reads(21 * time.Second)
+				w.setBehavior(responds, ids[dead:]...)
+				w.setBehavior(how, ids[:dead]...)
+				w.checkReads(21 * time.Second)
+				w.setBehavior(responds, ids[:dead]...) // all come back
+				w.checkReads(11 * time.Second)
+				w.setBehavior(how, ids[many-dead:]...) // others die at once
+				w.checkReads(21 * time.Second)
 				for i := range dead { // and come back one by one, while others die
-					w.take(answers, ids[many-dead+i])
-					w.take(how, ids[i])
+					w.setBehavior(responds, ids[many-dead+i])
+					w.setBehavior(how, ids[i])
 					if i%100 == 0 {
-						w.reads(time.Second)
+						w.checkReads(time.Second)
 					}
 				}
-				w.reads(21 * time.Second)
+				w.checkReads(21 * time.Second)
 				w.mu.Lock()
-				if w.most > 108 {
-					t.Errorf("%d are connected to at once, want at most 108", w.most)
+				if w.maxDialing > 108 {
+					t.Errorf("%d are connected to at once, want at most 108", w.maxDialing)
 				}
 				w.mu.Unlock()
 				for _, x := range w.fleet.Snapshot().Workers {
-					if got := x.Load.OK; got != (w.of(x.ID.Lease) == answers) {
+					if got := x.Load.OK; got != (w.behaviorOf(x.ID.Lease) == responds) {
 						t.Errorf("worker %d has a load: %v", x.ID.Lease, got)
 					}
 				}
@@ -59,41 +59,41 @@ func TestDeadPagesDelayNoGoodOne(t *testing.T) {
 	}
 }
 
-// TestManyDeadPagesOfALargeFleet, whose rounds are longer: within twice of those.
-func TestManyDeadPagesOfALargeFleet(t *testing.T) {
+// TestSchedulerDeadWorkersInLargeFleet, whose rounds are longer: within twice of those.
+func TestSchedulerDeadWorkersInLargeFleet(t *testing.T) {
 	t.Parallel()
 	const many, dead = 2000, 1800
-	inWeb(t, many, many*time.Millisecond, func(w *web) {
+	runMetricsNetwork(t, many, many*time.Millisecond, func(w *metricsNetwork) {
 		ids := shuffled(many, 3)
-		w.take(answers, ids...)
-		w.reads(4 * time.Second)
-		w.take(swallows, ids[:dead]...)
-		w.reads(12 * time.Second)
+		w.setBehavior(responds, ids...)
+		w.checkReads(4 * time.Second)
+		w.setBehavior(dropsPackets, ids[:dead]...)
+		w.checkReads(12 * time.Second)
 	})
 }
 
-// TestPagesThatTakeTheirTimeAreRead among dead ones, and delay no other, however long a page
+// TestSchedulerReadsSlowWorkers among dead ones, and delay no other, however long a page
 // may take.
-func TestPagesThatTakeTheirTimeAreRead(t *testing.T) {
+func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	t.Parallel()
 	const many, slow, dead = 160, 20, 80
 	for _, timeout := range []time.Duration{100 * time.Millisecond, 2 * time.Second, 20 * time.Second, time.Minute} {
-		for name, how := range map[string]manner{"swallows": swallows, "accepts": accepts} {
+		for name, how := range map[string]behavior{"swallows": dropsPackets, "accepts": hangs} {
 			t.Run(fmt.Sprint(timeout, " ", name), func(t *testing.T) {
 				t.Parallel()
-				inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *web) {
+				runMetricsNetworkWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *metricsNetwork) {
 					ids := shuffled(many, 4)
-					w.take(answers, ids[slow+dead:]...)
-					w.take(slowly, ids[:slow]...)
-					w.take(how, ids[slow:slow+dead]...)
-					w.reads(20 * time.Second)
-					w.take(how, ids[many-dead/2:]...) // others die at once
-					w.reads(30 * time.Second)
+					w.setBehavior(responds, ids[slow+dead:]...)
+					w.setBehavior(respondsSlowly, ids[:slow]...)
+					w.setBehavior(how, ids[slow:slow+dead]...)
+					w.checkReads(20 * time.Second)
+					w.setBehavior(how, ids[many-dead/2:]...) // others die at once
+					w.checkReads(30 * time.Second)
 					for range 8 {
-						w.reads(5 * time.Second)
+						w.checkReads(5 * time.Second)
 						w.mu.Lock()
 						for _, id := range ids[:slow] {
-							if ago := time.Since(w.read[id]); ago > 10*time.Second && timeout > 300*time.Millisecond {
+							if ago := time.Since(w.lastRead[id]); ago > 10*time.Second && timeout > 300*time.Millisecond {
 								w.t.Errorf("a page that takes its time was read %s ago", ago)
 							}
 						}
@@ -105,20 +105,20 @@ func TestPagesThatTakeTheirTimeAreRead(t *testing.T) {
 	}
 }
 
-// TestPagesThatTakeLongAreReadAmongDeadOnes, and delay no other: those that were read before.
-func TestPagesThatTakeLongAreReadAmongDeadOnes(t *testing.T) {
+// TestSchedulerReadsVerySlowWorkersAmongDead, and delay no other: those that were read before.
+func TestSchedulerReadsVerySlowWorkersAmongDead(t *testing.T) {
 	t.Parallel()
 	const many, dead = 130, 100
-	inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
+	runMetricsNetworkWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *metricsNetwork) {
 		ids := shuffled(many, 9)
-		w.take(answers, ids[4:]...)
-		w.take(lately, ids[:4]...)
-		w.reads(30 * time.Second)
-		w.take(accepts, ids[many-dead:]...)
+		w.setBehavior(responds, ids[4:]...)
+		w.setBehavior(respondsLate, ids[:4]...)
+		w.checkReads(30 * time.Second)
+		w.setBehavior(hangs, ids[many-dead:]...)
 		for range 60 {
-			w.reads(5 * time.Second)
+			w.checkReads(5 * time.Second)
 			for _, id := range ids[:4] {
-				if ago := time.Since(w.readAt(id)); ago > 25*time.Second { // twice what it takes
+				if ago := time.Since(w.readTime(id)); ago > 25*time.Second { // twice what it takes
 					w.t.Fatalf("a page that takes long was read %s ago", ago)
 				}
 			}
@@ -126,17 +126,17 @@ func TestPagesThatTakeLongAreReadAmongDeadOnes(t *testing.T) {
 	})
 }
 
-// TestScrapesThatTakeLongAreBounded: those that go on when two seconds have passed.
-func TestScrapesThatTakeLongAreBounded(t *testing.T) {
+// TestSchedulerBoundsLongScrapes: those that go on when two seconds have passed.
+func TestSchedulerBoundsLongScrapes(t *testing.T) {
 	t.Parallel()
-	inWebWith(t, 100, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
-		w.take(accepts, shuffled(100, 1)...)
+	runMetricsNetworkWith(t, 100, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *metricsNetwork) {
+		w.setBehavior(hangs, shuffled(100, 1)...)
 		time.Sleep(30 * time.Second)
 		for range 50 {
 			time.Sleep(100 * time.Millisecond)
 			w.mu.Lock()
 			old := 0
-			for began, n := range w.waited {
+			for began, n := range w.waiting {
 				if time.Since(began) > 2200*time.Millisecond { // with the tenth of a second before
 					old += n
 				}
@@ -149,14 +149,14 @@ func TestScrapesThatTakeLongAreBounded(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // of pages that were
 		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
-		waiting := hangs(s, func() {})
+		waiting := hangDials(s, func() {})
 		ctx, stop := context.WithCancel(t.Context())
-		quick, slow, long, _ := scrapePlaces(0)
-		r := newRounds(s, quick, slow, long)
+		quick, slow, long, _ := scrapeLimits(0)
+		r := newScheduler(s, quick, slow, long)
 		for i := range 50 {
-			x := &target{url: fmt.Sprintf("http://%d/", i), readable: true, took: 3 * time.Second}
-			r.known[x.url] = x
-			r.admit(ctx, x)
+			x := &target{url: fmt.Sprintf("http://%d/", i), readable: true, duration: 3 * time.Second}
+			r.byURL[x.url] = x
+			r.schedule(ctx, x)
 		}
 		synctest.Wait()
 		if n := waiting.Load(); n != 8 {
@@ -169,40 +169,40 @@ func TestScrapesThatTakeLongAreBounded(t *testing.T) {
 	})
 }
 
-// TestPagesThatAreGoneDoNotWait, however long it takes until places become free.
-func TestPagesThatAreGoneDoNotWait(t *testing.T) {
-	r := newRounds(&Scraper{Fleet: fleet.New(fleet.Target{}, 10, true)}, 1, 1, 1)
+// TestSchedulerPrunesRemovedTargets, however long it takes until places become free.
+func TestSchedulerPrunesRemovedTargets(t *testing.T) {
+	r := newScheduler(&Scraper{Fleet: fleet.New(fleet.Target{}, 10, true)}, 1, 1, 1)
 	stays := &target{url: "stays"}
 	for i := range 100 {
 		x := &target{url: fmt.Sprint(i), readable: i%2 == 0}
-		r.queue(x, quickLane)
-		r.queue(x, slowLane)
+		r.enqueue(x, quickQueue)
+		r.enqueue(x, slowQueue)
 	}
-	r.queue(stays, slowLane)
-	r.known[stays.url] = stays
-	r.prune()
+	r.enqueue(stays, slowQueue)
+	r.byURL[stays.url] = stays
+	r.pruneQueues()
 	left := 0
-	for _, l := range r.lanes {
-		for _, q := range l.queues {
+	for _, l := range r.queues {
+		for _, q := range l.waiting {
 			left += len(q)
 		}
 	}
 	if left != 1 {
 		t.Errorf("%d pages wait, want 1", left)
 	}
-	r.targets()
-	if left := r.lanes[slowLane].queues[1]; len(left) > 0 {
+	r.refreshTargets()
+	if left := r.queues[slowQueue].waiting[1]; len(left) > 0 {
 		t.Error("a page waits that no worker has")
 	}
 }
 
-// TestWhereThereAreNotPlacesEnoughRoundsAreLonger, and nothing is forgotten because of that.
-func TestWhereThereAreNotPlacesEnoughRoundsAreLonger(t *testing.T) {
+// TestSchedulerStretchesRoundsWithoutForgetting, and nothing is forgotten because of that.
+func TestSchedulerStretchesRoundsWithoutForgetting(t *testing.T) {
 	t.Parallel()
 	const many = 500 // of 0.3 s each: one and a half seconds of 100 places, where one is the interval
-	inWeb(t, many, time.Second, func(w *web) {
+	runMetricsNetwork(t, many, time.Second, func(w *metricsNetwork) {
 		ids := shuffled(many, 5)
-		w.take(slowly, ids...)
+		w.setBehavior(respondsSlowly, ids...)
 		time.Sleep(12 * time.Second)
 		for range 8 {
 			time.Sleep(time.Second)
@@ -218,27 +218,27 @@ func TestWhereThereAreNotPlacesEnoughRoundsAreLonger(t *testing.T) {
 	})
 }
 
-// TestOneSlowPageIsAskedOnce a round, and not twice because it is slow.
-func TestOneSlowPageIsAskedOnce(t *testing.T) {
+// TestSchedulerReadsSlowWorkerOncePerRound a round, and not twice because it is slow.
+func TestSchedulerReadsSlowWorkerOncePerRound(t *testing.T) {
 	t.Parallel()
-	inWeb(t, 10, 5*time.Second, func(w *web) {
-		w.take(slowly, 1)
+	runMetricsNetwork(t, 10, 5*time.Second, func(w *metricsNetwork) {
+		w.setBehavior(respondsSlowly, 1)
 		time.Sleep(52 * time.Second)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.asked > 110 {
-			t.Errorf("%d requests in 10 rounds of 10 pages", w.asked)
+		if w.requests > 110 {
+			t.Errorf("%d requests in 10 rounds of 10 pages", w.requests)
 		}
 	})
 }
 
-// TestAPageOfManyWorkersIsBookedOnce through, and not once more for each of them.
-func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
+// TestScraperRecordsSharedMetricsOnce through, and not once more for each of them.
+func TestScraperRecordsSharedMetricsOnce(t *testing.T) {
 	const many = 20_000
 	f := fleet.New(fleet.Target{}, many, true)
 	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
 	for id := range uint64(many) {
-		in := fleet.Instance{Endpoint: ofBackend, ID: 1 + id}
+		in := fleet.Instance{Endpoint: backendEndpoint, ID: 1 + id}
 		all.Instances[fmt.Sprint(id)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{Publishes: true}}
 	}
 	f.Sync(all)
@@ -250,7 +250,7 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 		other.Namespace, other.Load.Waiting = "other", fleet.Some[uint64](7)
 		values = append(values, other, of)
 	}
-	if got := s.book(f.ScrapeTargets(true), values); got != stats.ScrapeOK {
+	if got := s.record(f.ScrapeTargets(true), values); got != stats.ScrapeOK {
 		t.Errorf("the scrape was %s", got)
 	}
 	for _, w := range f.Snapshot().Workers {
@@ -260,13 +260,13 @@ func TestAPageOfManyWorkersIsBookedOnce(t *testing.T) {
 	}
 }
 
-// TestScrapesAreBounded: in how many there are at once, how long they take, and how many
+// TestSchedulerBoundsScrapes: in how many there are at once, how long they take, and how many
 // connections are kept.
-func TestScrapesAreBounded(t *testing.T) {
+func TestSchedulerBoundsScrapes(t *testing.T) {
 	t.Parallel()
-	inWeb(t, 300, 5*time.Second, func(w *web) {
+	runMetricsNetwork(t, 300, 5*time.Second, func(w *metricsNetwork) {
 		ids := shuffled(300, 6)
-		w.take(answers, ids...)
+		w.setBehavior(responds, ids...)
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		w.mu.Lock()
@@ -274,32 +274,32 @@ func TestScrapesAreBounded(t *testing.T) {
 			t.Errorf("%d connections are kept, want 256", n)
 		}
 		w.mu.Unlock()
-		w.take(swallows, ids...)
+		w.setBehavior(dropsPackets, ids...)
 		time.Sleep(12 * time.Second)
 		w.mu.Lock()
-		if w.longest != 500*time.Millisecond {
-			t.Errorf("a connection is tried for %s, want half a second", w.longest)
+		if w.longestDial != 500*time.Millisecond {
+			t.Errorf("a connection is tried for %s, want half a second", w.longestDial)
 		}
 		w.mu.Unlock()
-		w.take(accepts, ids...)
+		w.setBehavior(hangs, ids...)
 		time.Sleep(12 * time.Second)
 		w.mu.Lock()
-		if w.answered != 2*time.Second {
-			t.Errorf("an answer is waited for for %s, want 2 s", w.answered)
+		if w.longestWait != 2*time.Second {
+			t.Errorf("an answer is waited for for %s, want 2 s", w.longestWait)
 		}
 		w.mu.Unlock()
 	})
 	synctest.Test(t, func(t *testing.T) { // all at once
 		dialling := make(chan struct{}, 1000)
 		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Log: slog.New(slog.DiscardHandler)}
-		waiting := hangs(s, func() { dialling <- struct{}{} })
+		waiting := hangDials(s, func() { dialling <- struct{}{} })
 		ctx, stop := context.WithCancel(t.Context())
-		quick, slow, long, _ := scrapePlaces(0)
-		r := newRounds(s, quick, slow, long)
+		quick, slow, long, _ := scrapeLimits(0)
+		r := newScheduler(s, quick, slow, long)
 		for i := range 500 {
 			x := &target{url: fmt.Sprintf("http://%d/", i)}
-			r.known[x.url] = x
-			r.admit(ctx, x)
+			r.byURL[x.url] = x
+			r.schedule(ctx, x)
 		}
 		for at, want := range []int{100, 200} {
 			synctest.Wait()
@@ -307,7 +307,7 @@ func TestScrapesAreBounded(t *testing.T) {
 			if n := len(dialling); n != want || int(waiting.Load()) != now {
 				t.Errorf("after %d tenths of a second %d pages were asked for, and %d are waited for, want %d and %d", at, n, waiting.Load(), want, now)
 			}
-			r.until(ctx, time.Now().Add(100*time.Millisecond+time.Millisecond))
+			r.runUntil(ctx, time.Now().Add(100*time.Millisecond+time.Millisecond))
 		}
 		stop()
 		r.running.Wait()
@@ -316,28 +316,28 @@ func TestScrapesAreBounded(t *testing.T) {
 	})
 }
 
-// TestRoundsGrowWithThePages, and where there are not places enough, up to sixteen times.
-func TestRoundsGrowWithThePages(t *testing.T) {
+// TestSchedulerRoundsGrowWithTargets, and where there are not places enough, up to sixteen times.
+func TestSchedulerRoundsGrowWithTargets(t *testing.T) {
 	s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: 5 * time.Second}
-	r := newRounds(s, 1, 1, 1)
+	r := newScheduler(s, 1, 1, 1)
 	length := func(pages int, want time.Duration) {
 		t.Helper()
-		if got := r.nextLength(pages); got != want {
+		if got := r.nextRoundLength(pages); got != want {
 			t.Errorf("a round of %d pages has %s, want %s", pages, got, want)
 		}
 	}
 	length(1000, 5*time.Second)
 	length(10_000, 10*time.Second)
 	x := &target{url: "a", readable: true}
-	r.queue(x, quickLane) // one that could be read waits
+	r.enqueue(x, quickQueue) // one that could be read waits
 	for _, stretch := range []time.Duration{2, 4, 8, 16, 16, 16} {
 		length(1000, stretch*5*time.Second)
 	}
-	x.wants[quickLane] = false
+	x.due[quickQueue] = false
 	for _, stretch := range []time.Duration{8, 4, 2, 1, 1} {
 		length(1000, stretch*5*time.Second)
 	}
-	r.queue(&target{url: "b"}, quickLane) // one that could not
+	r.enqueue(&target{url: "b"}, quickQueue) // one that could not
 	length(1000, 5*time.Second)
 	const ms = time.Millisecond
 	for _, c := range []struct{ interval, timeout, usual, want time.Duration }{
@@ -348,19 +348,19 @@ func TestRoundsGrowWithThePages(t *testing.T) {
 		{1000 * ms, time.Minute, 9000 * ms, 1000 * ms}, // but a second
 	} {
 		s.Interval, s.Timeout = c.interval, c.timeout
-		r.took = []time.Duration{time.Minute, c.usual, 0}
-		r.nextLength(1)
-		if r.patience != c.want {
-			t.Errorf("each %s, with a timeout of %s: where a page takes %s it has its place for %s, want %s", c.interval, c.timeout, c.usual, r.patience, c.want)
+		r.durations = []time.Duration{time.Minute, c.usual, 0}
+		r.nextRoundLength(1)
+		if r.quickTimeout != c.want {
+			t.Errorf("each %s, with a timeout of %s: where a page takes %s it has its place for %s, want %s", c.interval, c.timeout, c.usual, r.quickTimeout, c.want)
 		}
 	}
 }
 
-func TestScrapesTakeAQuarterOfTheFileDescriptors(t *testing.T) {
+func TestScrapeLimitsTakeQuarterOfDescriptors(t *testing.T) {
 	for _, c := range []struct{ descriptors, quick, slow, long, idle int }{
 		{0, 100, 8, 8, 256}, {1 << 20, 100, 8, 8, 256}, {1024, 85, 8, 8, 155}, {256, 21, 8, 8, 27}, {48, 4, 1, 1, 6}, {8, 1, 1, 1, 1},
 	} {
-		quick, slow, long, idle := scrapePlaces(c.descriptors)
+		quick, slow, long, idle := scrapeLimits(c.descriptors)
 		if quick != c.quick || slow != c.slow || long != c.long || idle != c.idle {
 			t.Errorf("of %d file descriptors: %d, %d, %d and %d, want %d, %d, %d and %d", c.descriptors, quick, slow, long, idle, c.quick, c.slow, c.long, c.idle)
 		}
@@ -369,15 +369,15 @@ func TestScrapesTakeAQuarterOfTheFileDescriptors(t *testing.T) {
 
 // hangs has every connection of the Scraper hang until its attempt is given up. It returns how
 // many do; dials is called for each.
-func hangs(s *Scraper, dials func()) *atomic.Int64 {
+func hangDials(s *Scraper, dials func()) *atomic.Int64 {
 	waiting := new(atomic.Int64)
 	s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		dials()
 		waiting.Add(1)
 		defer waiting.Add(-1)
-		<-ctx.Value(attempt{}).(context.Context).Done()
+		<-ctx.Value(dialStateKey{}).(context.Context).Done()
 		return nil, ctx.Err()
 	}}}
-	s.readers.New = func() any { return new(pageReader) }
+	s.readers.New = func() any { return new(metricsReader) }
 	return waiting
 }

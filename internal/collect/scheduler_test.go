@@ -9,16 +9,16 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
+func TestScrapedLoadOutlivesTwoFailures(t *testing.T) {
 	t.Parallel()
-	inWeb(t, 1, 5*time.Second, func(w *web) {
+	runMetricsNetwork(t, 1, 5*time.Second, func(w *metricsNetwork) {
 		worker := func() fleet.WorkerState { return w.fleet.Snapshot().Workers[0] }
-		w.take(answers, 1)
+		w.setBehavior(responds, 1)
 		time.Sleep(11 * time.Second)
-		if got := worker().Load.V; got != inUse(1) {
+		if got := worker().Load.V; got != blocksLoad(1) {
 			t.Fatalf("the worker has %+v", got)
 		}
-		w.take(refuses, 1)
+		w.setBehavior(refuses, 1)
 		for worker().Load.OK {
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -28,30 +28,30 @@ func TestWhatWasScrapedOutlivesAFailureAndNotMany(t *testing.T) {
 		if x := worker(); x.Up || !x.Listed {
 			t.Errorf("the worker is shown as %+v, want silent", x)
 		}
-		w.take(answers, 1)
+		w.setBehavior(responds, 1)
 		time.Sleep(10 * time.Second)
-		if got := worker().Load.V; got != inUse(1) {
+		if got := worker().Load.V; got != blocksLoad(1) {
 			t.Errorf("the worker has %+v when its page is back", got)
 		}
 	})
 }
 
-// TestWhatWasScrapedStaysForTwoRounds, and for three at most, whenever in a round a page is
+// TestScrapedLoadStaysForTwoRounds, and for three at most, whenever in a round a page is
 // read, and however long rounds are.
-func TestWhatWasScrapedStaysForTwoRounds(t *testing.T) {
+func TestScrapedLoadStaysForTwoRounds(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{time.Second, 5 * time.Second, time.Minute} {
-		for name, how := range map[string]manner{"refuses": refuses, "accepts": accepts, "swallows": swallows} {
+		for name, how := range map[string]behavior{"refuses": refuses, "accepts": hangs, "swallows": dropsPackets} {
 			t.Run(fmt.Sprint(interval, " ", name), func(t *testing.T) {
 				t.Parallel()
-				inWeb(t, 20, interval, func(w *web) {
+				runMetricsNetwork(t, 20, interval, func(w *metricsNetwork) {
 					ids, read, gone := shuffled(20, 1), make(map[uint64]time.Time), make(map[uint64]time.Duration)
-					w.take(answers, ids...)
+					w.setBehavior(responds, ids...)
 					time.Sleep(2*interval + interval/3)
 					for _, id := range ids {
-						read[id] = w.readAt(id)
+						read[id] = w.readTime(id)
 					}
-					w.take(how, ids...)
+					w.setBehavior(how, ids...)
 					const tick = 100 * time.Millisecond // of the Fleet's clock
 					step := interval / 20
 					for range 4 * 20 {
@@ -73,26 +73,26 @@ func TestWhatWasScrapedStaysForTwoRounds(t *testing.T) {
 	}
 }
 
-func TestAWorkerThatLeavesIsAskedNoMore(t *testing.T) {
+func TestScraperStopsWhenWorkerLeaves(t *testing.T) {
 	t.Parallel()
-	inWeb(t, 20, 5*time.Second, func(w *web) {
+	runMetricsNetwork(t, 20, 5*time.Second, func(w *metricsNetwork) {
 		ids := shuffled(20, 2)
 		leave, stay := ids[:10], ids[10:]
-		w.take(answers, ids...)
+		w.setBehavior(responds, ids...)
 		time.Sleep(12 * time.Second)
 		for _, id := range leave {
-			w.fleet.Deregister(fmt.Sprint(id-1), fleet.Instance{Endpoint: ofBackend, ID: id})
+			w.fleet.Deregister(fmt.Sprint(id-1), fleet.Instance{Endpoint: backendEndpoint, ID: id})
 		}
-		time.Sleep(5 * time.Second) // the round that knew of them is over
-		w.take(answers, ids...)     // and forgets when they were read
+		time.Sleep(5 * time.Second)     // the round that knew of them is over
+		w.setBehavior(responds, ids...) // and forgets when they were read
 		time.Sleep(10 * time.Second)
 		for _, id := range leave {
-			if at := w.readAt(id); !at.IsZero() {
+			if at := w.readTime(id); !at.IsZero() {
 				t.Errorf("worker %d, which has left, was asked %s ago", id, time.Since(at))
 			}
 		}
 		for _, id := range stay {
-			if w.readAt(id).IsZero() {
+			if w.readTime(id).IsZero() {
 				t.Errorf("worker %d is asked no more", id)
 			}
 		}
@@ -102,26 +102,26 @@ func TestAWorkerThatLeavesIsAskedNoMore(t *testing.T) {
 	})
 }
 
-func TestNobodyIsAskedBeforeTheRegistryIsKnown(t *testing.T) {
+func TestScraperWaitsForRegistry(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
+	f := newMetricsServer(t)
 	f.fleet = fleet.New(fleet.Target{}, 1000, true)
 	f.scrape(nil)
-	f.join(1, blocks(40))
-	f.shows(nil)
+	f.register(1, blocksHandler(40))
+	f.waitLoads(nil)
 	f.fleet.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{
-		"": {Instance: fleet.Instance{Endpoint: ofBackend, ID: 1}, Registration: fleet.Registration{Publishes: true}},
+		"": {Instance: fleet.Instance{Endpoint: backendEndpoint, ID: 1}, Registration: fleet.Registration{Publishes: true}},
 	}})
-	f.scraped(1, 1)
-	f.shows(map[uint64]fleet.Load{1: inUse(40)})
+	f.waitRequests(1, 1)
+	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(40)})
 }
 
-func TestPagesAreSpreadOverARound(t *testing.T) {
+func TestScrapePhaseIsUniform(t *testing.T) {
 	t.Parallel()
 	const tenths = 10
 	var pages [tenths]int
 	for i := range 10_000 {
-		pages[int(phase(fmt.Sprintf("http://192.0.2.%d:%d/metrics", i%250, 9000+i/250))*tenths)]++
+		pages[int(scrapePhase(fmt.Sprintf("http://192.0.2.%d:%d/metrics", i%250, 9000+i/250))*tenths)]++
 	}
 	for i, n := range pages {
 		if n < 850 || n > 1150 {

@@ -18,7 +18,7 @@ import (
 )
 
 // unread are the workers whose pages cannot be read, by id: how often in a row, and why.
-func unread(f *fleet.Fleet) map[uint64]fleet.FailedScrapes {
+func unreadByID(f *fleet.Fleet) map[uint64]fleet.FailedScrapes {
 	all := make(map[uint64]fleet.FailedScrapes)
 	for in, page := range f.Diagnostics.FailedScrapes() {
 		all[in.ID] = page
@@ -26,30 +26,30 @@ func unread(f *fleet.Fleet) map[uint64]fleet.FailedScrapes {
 	return all
 }
 
-// TestAPageMayTakeAsLongAsTheTimeout, longer than the interval, too: then it is read as
+// TestScraperTimeoutMayExceedInterval, longer than the interval, too: then it is read as
 // often as that lets it, and stands until then; the others are read as before.
-func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
+func TestScraperTimeoutMayExceedInterval(t *testing.T) {
 	t.Parallel()
 	for timeout, readable := range map[time.Duration]bool{0: false, 11 * time.Second: false, 13 * time.Second: true, time.Minute: true} {
-		inWebWith(t, 20, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *web) {
-			w.take(answers, shuffled(20, 1)...)
-			w.take(lately, 1, 2)
-			w.reads(40 * time.Second)
+		runMetricsNetworkWith(t, 20, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *metricsNetwork) {
+			w.setBehavior(responds, shuffled(20, 1)...)
+			w.setBehavior(respondsLate, 1, 2)
+			w.checkReads(40 * time.Second)
 			for range 60 {
-				w.reads(500 * time.Millisecond)
+				w.checkReads(500 * time.Millisecond)
 				for _, x := range w.fleet.Snapshot().Workers {
 					if want := x.ID.Lease > 2 || readable; x.Load.OK != want {
 						w.t.Fatalf("with %s worker %d has a load: %v, want %v", timeout, x.ID.Lease, x.Load.OK, want)
 					}
 				}
 			}
-			switch got := unread(w.fleet); {
+			switch got := unreadByID(w.fleet); {
 			case readable && len(got) > 0:
 				w.t.Errorf("with %s pages are unread: %v", timeout, got)
 			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != stats.ScrapeTimedOut):
 				w.t.Errorf("with %s unread are %v, want workers 1 and 2", timeout, got)
 			}
-			w.take(refuses, 3)
+			w.setBehavior(refuses, 3)
 			time.Sleep(16 * time.Second) // three failures, in less than one that takes its time is kept for
 			for _, x := range w.fleet.Snapshot().Workers {
 				if want := x.ID.Lease > 3 || readable && x.ID.Lease < 3; x.Load.OK != want {
@@ -63,26 +63,26 @@ func TestAPageMayTakeAsLongAsTheTimeout(t *testing.T) {
 	}
 }
 
-// TestItIsKnownWhichPagesCannotBeReadAndWhy, until they can be, or need not be.
-func TestItIsKnownWhichPagesCannotBeReadAndWhy(t *testing.T) {
+// TestScraperReportsUnreadWorkers, until they can be, or need not be.
+func TestScraperReportsUnreadWorkers(t *testing.T) {
 	t.Parallel()
-	inWeb(t, 9, 5*time.Second, func(w *web) {
-		w.take(answers, shuffled(9, 1)...)
-		w.reads(11 * time.Second)
-		if got := unread(w.fleet); len(got) > 0 {
+	runMetricsNetwork(t, 9, 5*time.Second, func(w *metricsNetwork) {
+		w.setBehavior(responds, shuffled(9, 1)...)
+		w.checkReads(11 * time.Second)
+		if got := unreadByID(w.fleet); len(got) > 0 {
 			t.Errorf("unread are %v", got)
 		}
-		w.take(swallows, 1, 7)
-		w.take(refuses, 2)
-		w.take(accepts, 3, 8)
-		w.take(stalls, 4)
-		w.take(lately, 5)
-		w.reads(21 * time.Second)
+		w.setBehavior(dropsPackets, 1, 7)
+		w.setBehavior(refuses, 2)
+		w.setBehavior(hangs, 3, 8)
+		w.setBehavior(stalls, 4)
+		w.setBehavior(respondsLate, 5)
+		w.checkReads(21 * time.Second)
 		why := map[uint64]stats.ScrapeFailure{
 			1: stats.ScrapeNotConnected, 7: stats.ScrapeNotConnected, 2: stats.ScrapeNotConnected,
 			3: stats.ScrapeTimedOut, 8: stats.ScrapeTimedOut, 4: stats.ScrapeTimedOut, 5: stats.ScrapeTimedOut,
 		}
-		got := unread(w.fleet)
+		got := unreadByID(w.fleet)
 		for id, want := range why {
 			if got[id].Why != want || got[id].Times < 3 || got[id].Times > 4 {
 				t.Errorf("of worker %d is known %v, want three or four failures for %s", id, got[id], want)
@@ -91,43 +91,43 @@ func TestItIsKnownWhichPagesCannotBeReadAndWhy(t *testing.T) {
 		if len(got) != len(why) {
 			t.Errorf("unread are %v", got)
 		}
-		w.take(answers, 1)
+		w.setBehavior(responds, 1)
 		left := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
 		for _, id := range []uint64{1, 5, 7, 8} {
-			in := fleet.Instance{Endpoint: ofBackend, ID: id}
+			in := fleet.Instance{Endpoint: backendEndpoint, ID: id}
 			left.Instances[fmt.Sprint(id)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{Publishes: true}}
 		}
 		w.fleet.Sync(left)
 		n := fleet.Some[uint64]
 		whole := fleet.Load{KVActive: n(1), KVTotal: n(2), ActiveSlots: n(3), TotalSlots: n(4), Waiting: n(5), HitRate: fleet.Some(0.5)}
-		w.fleet.RecordLoad(fleet.Origin{Endpoint: ofBackend, Worker: 5}, fleet.FromLoadEvent, whole)
+		w.fleet.RecordLoad(fleet.Origin{Endpoint: backendEndpoint, Worker: 5}, fleet.FromLoadEvent, whole)
 		time.Sleep(11 * time.Second)
-		if got := unread(w.fleet); len(got) != 2 || got[7].Times < 5 || got[8].Times < 5 {
+		if got := unreadByID(w.fleet); len(got) != 2 || got[7].Times < 5 || got[8].Times < 5 {
 			t.Errorf("unread are %v, want workers 7 and 8", got)
 		}
 	})
 }
 
-// TestManyPagesThatDieAreAllKnownSoon, though there are few places in which they are waited
+// TestScraperReportsManyDeadWorkersSoon, though there are few places in which they are waited
 // for.
-func TestManyPagesThatDieAreAllKnownSoon(t *testing.T) {
+func TestScraperReportsManyDeadWorkersSoon(t *testing.T) {
 	t.Parallel()
 	const many = 500
-	for name, how := range map[string]manner{"swallows": swallows, "accepts": accepts} {
+	for name, how := range map[string]behavior{"swallows": dropsPackets, "accepts": hangs} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inWebWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *web) {
+			runMetricsNetworkWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *metricsNetwork) {
 				ids := shuffled(many, 7)
-				dead := map[manner]int{swallows: 150, accepts: 400}[how] // the first ones are tried at length, too
-				w.take(answers, ids...)
-				w.reads(11 * time.Second)
-				w.take(how, ids[:dead]...)
-				w.reads(21 * time.Second)
-				got := unread(w.fleet)
-				if len(got) < dead-slowPlaces { // some are still waited for
+				dead := map[behavior]int{dropsPackets: 150, hangs: 400}[how] // the first ones are tried at length, too
+				w.setBehavior(responds, ids...)
+				w.checkReads(11 * time.Second)
+				w.setBehavior(how, ids[:dead]...)
+				w.checkReads(21 * time.Second)
+				got := unreadByID(w.fleet)
+				if len(got) < dead-slowSlots { // some are still waited for
 					w.t.Errorf("%d pages are unread, want %d", len(got), dead)
 				}
-				want := map[manner]stats.ScrapeFailure{swallows: stats.ScrapeNotConnected, accepts: stats.ScrapeTimedOut}[how]
+				want := map[behavior]stats.ScrapeFailure{dropsPackets: stats.ScrapeNotConnected, hangs: stats.ScrapeTimedOut}[how]
 				often := 0
 				for id, page := range got {
 					if page.Times >= 3 {
@@ -140,7 +140,7 @@ func TestManyPagesThatDieAreAllKnownSoon(t *testing.T) {
 						w.t.Fatalf("of worker %d is known %v, want %s", id, page, want)
 					}
 				}
-				if often < dead-slowPlaces {
+				if often < dead-slowSlots {
 					w.t.Errorf("%d pages have failed three times, want %d", often, dead)
 				}
 			})
@@ -148,29 +148,29 @@ func TestManyPagesThatDieAreAllKnownSoon(t *testing.T) {
 	}
 }
 
-// TestWhyAPageCannotBeRead is of a server that does each of these.
-func TestWhyAPageCannotBeRead(t *testing.T) {
+// TestScraperReportsFailureReason is of a server that does each of these.
+func TestScraperReportsFailureReason(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t)
+	f := newMetricsServer(t)
 	status := func(code int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "/1")
 			w.WriteHeader(code)
-			blocks(1)(w, r)
+			blocksHandler(1)(w, r)
 		}
 	}
 	want := make(map[uint64]stats.ScrapeFailure)
 	bad := func(why stats.ScrapeFailure, page http.HandlerFunc) {
 		id := uint64(2 + len(want))
 		want[id] = why
-		f.join(id, page)
+		f.register(id, page)
 	}
-	f.join(1, blocks(1))
+	f.register(1, blocksHandler(1))
 	bad(stats.ScrapeBadStatus, status(http.StatusInternalServerError))
 	bad(stats.ScrapeBadStatus, status(http.StatusFound))
 	bad(stats.ScrapeBadStatus, status(http.StatusNoContent))
-	bad(stats.ScrapeUnreadable, text("vllm:num_requests_waiting x\n"))
-	bad(stats.ScrapeUnreadable, text(strings.Repeat("x 1\n", 1<<20+1)))
+	bad(stats.ScrapeUnreadable, textHandler("vllm:num_requests_waiting x\n"))
+	bad(stats.ScrapeUnreadable, textHandler(strings.Repeat("x 1\n", 1<<20+1)))
 	bad(stats.ScrapeUnreadable, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	bad(stats.ScrapeUnreadable, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "br")
@@ -182,7 +182,7 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 	})
 	gone := uint64(2 + len(want))
 	want[gone] = stats.ScrapeNotConnected
-	f.join(gone, nil)
+	f.register(gone, nil)
 	f.scrape(func(s *Scraper) {
 		s.Interval, s.Timeout = time.Second, time.Minute // a slow machine is none of these
 		s.URL = func(p fleet.ScrapeTarget) string {
@@ -193,7 +193,7 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 		}
 	})
 	testutil.Until(t, func() error {
-		got := unread(f.fleet)
+		got := unreadByID(f.fleet)
 		for id, why := range want {
 			if got[id].Times < 3 || got[id].Why != why {
 				return fmt.Errorf("of worker %d is known %v, want that it failed three times for %s", id, got[id], why)
@@ -216,7 +216,7 @@ func TestWhyAPageCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestTroublesWithPagesAreToldApart(t *testing.T) {
+func TestTroubleOfClassifiesErrors(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want stats.ScrapeFailure
@@ -224,8 +224,8 @@ func TestTroublesWithPagesAreToldApart(t *testing.T) {
 		{nil, stats.ScrapeTimedOut},
 		{fmt.Errorf("read: %w", context.DeadlineExceeded), stats.ScrapeTimedOut},
 		{context.Canceled, stats.ScrapeTimedOut},
-		{fmt.Errorf("get: %w", troubled{syscall.ECONNREFUSED, stats.ScrapeNotConnected}), stats.ScrapeNotConnected},
-		{troubled{context.DeadlineExceeded, stats.ScrapeNotConnected}, stats.ScrapeNotConnected},
+		{fmt.Errorf("get: %w", troubleError{syscall.ECONNREFUSED, stats.ScrapeNotConnected}), stats.ScrapeNotConnected},
+		{troubleError{context.DeadlineExceeded, stats.ScrapeNotConnected}, stats.ScrapeNotConnected},
 		{syscall.ECONNRESET, stats.ScrapeUnreadable},
 		{errTooLarge, stats.ScrapeUnreadable},
 		{errors.New("answered in the encoding"), stats.ScrapeUnreadable},

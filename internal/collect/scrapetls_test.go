@@ -23,7 +23,7 @@ import (
 
 // secured has the farm's pages on a server of an authority, which may demand that clients
 // have a certificate of that, too.
-func (f *farm) secured(a *testutil.Authority, mutual bool, version uint16) *httptest.Server {
+func (f *metricsServer) tlsServer(a *testutil.Authority, mutual bool, version uint16) *httptest.Server {
 	f.t.Helper()
 	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
 	if err != nil {
@@ -46,16 +46,16 @@ func (f *farm) secured(a *testutil.Authority, mutual bool, version uint16) *http
 }
 
 // servedBy has all pages at a server, with time enough for a slow machine.
-func servedBy(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
+func scrapeFrom(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 	return func(scraper *Scraper) {
 		scraper.Interval, scraper.Timeout, scraper.TLS = time.Second, time.Minute, files.Config
 		scraper.URL = func(p fleet.ScrapeTarget) string { return s.URL + "/" + wire.HexID(p.ID) }
 	}
 }
 
-// TestPagesOfAPrivateAuthority are read with the files that it takes, and else it is known
+// TestScraperTLSWithPrivateAuthority are read with the files that it takes, and else it is known
 // that TLS fails. In each version of TLS a worker says otherwise that it refuses us.
-func TestPagesOfAPrivateAuthority(t *testing.T) {
+func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 	t.Parallel()
 	a, other := testutil.NewCertified(t), testutil.NewCertified(t)
 	ca := connect.WorkerTLS{CA: a.File("ca.crt")}
@@ -78,19 +78,19 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(name+", "+tls.VersionName(version), func(t *testing.T) {
 				t.Parallel()
-				f := newFarm(t)
-				f.join(1, blocks(1))
+				f := newMetricsServer(t)
+				f.register(1, blocksHandler(1))
 				journal := new(testutil.Log)
 				f.scrape(func(s *Scraper) {
-					servedBy(f.secured(a, c.mutual, version), c.files)(s)
+					scrapeFrom(f.tlsServer(a, c.mutual, version), c.files)(s)
 					s.Log = slog.New(slog.NewTextHandler(journal, &slog.HandlerOptions{Level: slog.LevelDebug}))
 				})
 				if c.read {
-					f.shows(map[uint64]fleet.Load{1: inUse(1)})
+					f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1)})
 					return
 				}
 				testutil.Until(t, func() error {
-					if got := unread(f.fleet)[1]; got.Times < 2 || got.Why != stats.ScrapeTLSFailed {
+					if got := unreadByID(f.fleet)[1]; got.Times < 2 || got.Why != stats.ScrapeTLSFailed {
 						return fmt.Errorf("of the worker is known %v", got)
 					}
 					if journal.Count(c.says) == 0 {
@@ -100,7 +100,7 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 				})
 				f.mu.Lock()
 				defer f.mu.Unlock()
-				if f.asked[1] > 0 {
+				if f.requests[1] > 0 {
 					t.Error("it was asked for its page")
 				}
 			})
@@ -108,20 +108,20 @@ func TestPagesOfAPrivateAuthority(t *testing.T) {
 	}
 }
 
-// TestTroublesOfTLSAreToldFromOthers: a certificate of another host, no TLS there, and one
+// TestScraperTLSErrorsAreTellable: a certificate of another host, no TLS there, and one
 // that says nothing at all, which is slow.
-func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
+func TestScraperTLSErrorsAreTellable(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewCertified(t)
-	f := newFarm(t)
-	secure := f.secured(a, false, 0)
+	f := newMetricsServer(t)
+	secure := f.tlsServer(a, false, 0)
 	silent := httptest.NewUnstartedServer(nil) // which accepts nothing
 	t.Cleanup(func() { silent.Listener.Close() })
 	for id := range uint64(4) {
-		f.join(1+id, blocks(1))
+		f.register(1+id, blocksHandler(1))
 	}
 	f.scrape(func(s *Scraper) {
-		servedBy(secure, connect.WorkerTLS{CA: a.File("ca.crt")})(s)
+		scrapeFrom(secure, connect.WorkerTLS{CA: a.File("ca.crt")})(s)
 		s.Timeout = 3 * time.Second // for the one that says nothing
 		s.URL = func(p fleet.ScrapeTarget) string {
 			return []string{
@@ -132,7 +132,7 @@ func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 	})
 	want := []stats.ScrapeFailure{stats.ScrapeTLSFailed, stats.ScrapeTLSFailed, stats.ScrapeTimedOut, stats.ScrapeBadStatus}
 	testutil.Until(t, func() error {
-		got := unread(f.fleet)
+		got := unreadByID(f.fleet)
 		for i, why := range want {
 			if page := got[uint64(1+i)]; page.Times < 1 || page.Why != why {
 				return fmt.Errorf("of worker %d is known %v, want %s", 1+i, page, why)
@@ -142,20 +142,20 @@ func TestTroublesOfTLSAreToldFromOthers(t *testing.T) {
 	})
 }
 
-// TestRenewedFilesForWorkersAreUsed, and those that cannot be used as they are change
+// TestScraperTLSReloadsFiles, and those that cannot be used as they are change
 // nothing.
-func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
+func TestScraperTLSReloadsFiles(t *testing.T) {
 	t.Parallel()
 	old, renewed := testutil.NewCertified(t), testutil.NewCertified(t)
-	f := newFarm(t)
-	f.join(1, blocks(1))
-	f.join(2, blocks(2))
-	first, second := f.secured(old, true, 0), f.secured(renewed, true, 0)
+	f := newMetricsServer(t)
+	f.register(1, blocksHandler(1))
+	f.register(2, blocksHandler(2))
+	first, second := f.tlsServer(old, true, 0), f.tlsServer(renewed, true, 0)
 	var moved atomic.Bool // the second worker's page, to where only the renewed ones are good
 	files := connect.WorkerTLS{CA: old.File("ca.crt"), Cert: old.File("client.crt"), Key: old.File("client.key")}
 	logger, journal := testutil.NewLog()
 	f.scrape(func(s *Scraper) {
-		servedBy(first, files)(s)
+		scrapeFrom(first, files)(s)
 		s.Log = logger
 		s.URL = func(p fleet.ScrapeTarget) string {
 			if p.ID == 2 && moved.Load() {
@@ -164,7 +164,7 @@ func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
 			return first.URL + "/" + wire.HexID(p.ID)
 		}
 	})
-	f.shows(map[uint64]fleet.Load{1: inUse(1), 2: inUse(2)})
+	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1), 2: blocksLoad(2)})
 	replace := func(name string) {
 		t.Helper()
 		if err := os.Rename(renewed.File(name), old.File(name)); err != nil { // never half of one
@@ -173,14 +173,14 @@ func TestRenewedFilesForWorkersAreUsed(t *testing.T) {
 	}
 	replace("client.key") // not yet that of the certificate
 	testutil.Until(t, journal.Says("The files for TLS with the workers cannot be used as they are", 1))
-	f.join(2, blocks(3))
+	f.register(2, blocksHandler(3))
 	first.CloseClientConnections() // new ones have what was in force
-	f.shows(map[uint64]fleet.Load{1: inUse(1), 2: inUse(3)})
+	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1), 2: blocksLoad(3)})
 	replace("client.crt")
 	replace("ca.crt")
-	f.join(2, blocks(4))
+	f.register(2, blocksHandler(4))
 	moved.Store(true)
-	f.shows(map[uint64]fleet.Load{2: inUse(4), 1: inUse(1)})
+	f.waitLoads(map[uint64]fleet.Load{2: blocksLoad(4), 1: blocksLoad(1)})
 	if got := journal.Count("cannot be used"); got != 1 {
 		t.Errorf("said %d times, want once:\n%s", got, journal)
 	}

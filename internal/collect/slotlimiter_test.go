@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestZMQPlacesFollowWorkersAndFileDescriptors(t *testing.T) {
+func TestMaxZMQSubscriptionsFollowsLimits(t *testing.T) {
 	for _, c := range []struct{ workers, descriptors, want int }{
 		{1, 0, 1024},
 		{256, 0, 1024},
@@ -21,37 +21,37 @@ func TestZMQPlacesFollowWorkersAndFileDescriptors(t *testing.T) {
 		{65_536, 48, 24},
 		{65_536, 1, 1},
 	} {
-		if got := ZMQPlaces(c.workers, c.descriptors); got != c.want {
+		if got := MaxZMQSubscriptions(c.workers, c.descriptors); got != c.want {
 			t.Errorf("of %d workers with %d file descriptors: %d places, want %d", c.workers, c.descriptors, got, c.want)
 		}
 	}
 }
 
-func at(host string, port int) *want {
-	return newWant(source{address: fmt.Sprintf("tcp://%s:%d", host, port)})
+func newTestSource(host string, port int) *zmqSource {
+	return newZMQSource(sourceKey{address: fmt.Sprintf("tcp://%s:%d", host, port)})
 }
 
-// TestManyRanksOfOneHostFindPlaces: 64 of three topics each, under the usual limit of file
+// TestSlotLimiterFitsManyRanksOfOneHost: 64 of three topics each, under the usual limit of file
 // descriptors.
-func TestManyRanksOfOneHostFindPlaces(t *testing.T) {
-	p := newPlaces(ZMQPlaces(65_536, 1024))
+func TestSlotLimiterFitsManyRanksOfOneHost(t *testing.T) {
+	p := newSlotLimiter(MaxZMQSubscriptions(65_536, 1024))
 	for port := range 64 * 3 {
-		p.ask(at("10.0.0.1", 1+port))
+		p.enqueue(newTestSource("10.0.0.1", 1+port))
 		if p.next() == nil {
 			t.Fatalf("publisher %d finds no place", port)
 		}
 	}
 }
 
-// TestOneHostTakesHalfOfThePlaces at most, and the others take turns.
-func TestOneHostTakesHalfOfThePlaces(t *testing.T) {
-	p := newPlaces(10)
+// TestSlotLimiterGivesHostAtMostHalf at most, and the others take turns.
+func TestSlotLimiterGivesHostAtMostHalf(t *testing.T) {
+	p := newSlotLimiter(10)
 	for port := range 100 {
-		p.ask(at("a", 1+port))
+		p.enqueue(newTestSource("a", 1+port))
 	}
 	for host := range 3 {
 		for port := range 3 {
-			p.ask(at(fmt.Sprint("b", host), 1+port))
+			p.enqueue(newTestSource(fmt.Sprint("b", host), 1+port))
 		}
 	}
 	got := make(map[string]int)
@@ -61,9 +61,9 @@ func TestOneHostTakesHalfOfThePlaces(t *testing.T) {
 	if got["a"] != 3 || got["b0"] != 3 || got["b1"] != 2 || got["b2"] != 2 {
 		t.Errorf("places: %v, want of each in turn", got)
 	}
-	p = newPlaces(11)
+	p = newSlotLimiter(11)
 	for port := range 100 {
-		p.ask(at("a", 1+port))
+		p.enqueue(newTestSource("a", 1+port))
 	}
 	n := 0
 	for w := p.next(); w != nil; w = p.next() {
@@ -74,20 +74,20 @@ func TestOneHostTakesHalfOfThePlaces(t *testing.T) {
 	}
 }
 
-// TestPlacesAreHandedOutWhereThereAreSome holds them against what is too simple to be wrong.
-func TestPlacesAreHandedOutWhereThereAreSome(t *testing.T) {
+// TestSlotLimiterMatchesModel holds them against what is too simple to be wrong.
+func TestSlotLimiterMatchesModel(t *testing.T) {
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		most := 1 + r.IntN(20)
-		p := newPlaces(most)
-		var waiting, placed []*want
-		take := func(all *[]*want) (w *want) {
+		p := newSlotLimiter(most)
+		var waiting, placed []*zmqSource
+		take := func(all *[]*zmqSource) (w *zmqSource) {
 			i := r.IntN(len(*all))
 			w = (*all)[i]
 			*all = append((*all)[:i], (*all)[i+1:]...)
 			return w
 		}
-		of := func(all []*want, host string) (n int) {
+		of := func(all []*zmqSource, host string) (n int) {
 			for _, w := range all {
 				if w.host == host {
 					n++
@@ -98,13 +98,13 @@ func TestPlacesAreHandedOutWhereThereAreSome(t *testing.T) {
 		for range 1000 {
 			switch n := r.IntN(10); {
 			case n < 5:
-				w := at(fmt.Sprint(r.IntN(5)), 1+r.IntN(5))
-				p.ask(w)
+				w := newTestSource(fmt.Sprint(r.IntN(5)), 1+r.IntN(5))
+				p.enqueue(w)
 				waiting = append(waiting, w)
 			case n < 7 && len(waiting) > 0:
-				p.withdraw(take(&waiting))
+				p.cancel(take(&waiting))
 			case n < 8 && len(placed) > 0:
-				p.leave(take(&placed))
+				p.release(take(&placed))
 			}
 			for w := p.next(); w != nil; w = p.next() {
 				placed = append(placed, w)
@@ -130,10 +130,10 @@ func TestPlacesAreHandedOutWhereThereAreSome(t *testing.T) {
 			}
 		}
 		for len(waiting) > 0 {
-			p.withdraw(take(&waiting))
+			p.cancel(take(&waiting))
 		}
 		for len(placed) > 0 {
-			p.leave(take(&placed))
+			p.release(take(&placed))
 		}
 		if len(p.hosts) > 0 || p.open.Len() > 0 {
 			t.Errorf("%d hosts are remembered when all have left", len(p.hosts))

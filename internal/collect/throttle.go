@@ -9,14 +9,14 @@ import (
 
 // throttled hands messages on, and after each burst waits for the rest of its period,
 // so that a publisher that floods does not take the processor from the others.
-func throttled(ctx context.Context, deliver func([][]byte)) func([][]byte) {
+func throttle(ctx context.Context, deliver func([][]byte)) func([][]byte) {
 	n, since := 0, time.Now()
 	return func(frames [][]byte) {
 		deliver(frames)
-		if n++; n < burst {
+		if n++; n < burstSize {
 			return
 		}
-		if rest := period - time.Since(since); rest > 0 {
+		if rest := burstPeriod - time.Since(since); rest > 0 {
 			backoff.Wait(ctx, rest)
 		}
 		n, since = 0, time.Now()

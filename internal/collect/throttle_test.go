@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-func TestAFloodWaitsInItsOwnConnection(t *testing.T) {
+func TestThrottleSlowsFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
-		deliver := throttled(t.Context(), func([][]byte) { n++ })
+		deliver := throttle(t.Context(), func([][]byte) { n++ })
 		start := time.Now()
 		for range 20_000 {
 			deliver(nil)

@@ -12,10 +12,10 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestTracesThatNameNoWorkerAreNotForeign, as frontends of 1.4 write them of each request
+// TestEventsTraceWithoutWorkerIsNotForeign, as frontends of 1.4 write them of each request
 // without a session header: of eight that were captured one has it. Those of 1.5 name the
 // worker of each request, and say its hits and times.
-func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
+func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 	for _, c := range []struct {
 		release             string
 		worker              uint64
@@ -25,21 +25,21 @@ func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
 		{"1.4.2", 6127888516601088976, 7, 1, 19, 17, 1},
 		{"1.5.1", 6127888516601088648, 0, 8, 135, 103, 0},
 	} {
-		records, err := os.ReadFile(filepath.Join(captures, c.release, "traces.jsonl"))
+		records, err := os.ReadFile(filepath.Join(captureDir, c.release, "traces.jsonl"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		f := fleet.New(fleet.Target{}, 1000, true)
 		f.Advance(time.Unix(1, 0))
 		f.Sync(fleet.Listing{})
-		f.Register("", fleet.Instance{Endpoint: ofBackend, ID: c.worker}, fleet.Registration{Publishes: true})
+		f.Register("", fleet.Instance{Endpoint: backendEndpoint, ID: c.worker}, fleet.Registration{Publishes: true})
 		log, journal := testutil.NewLog()
 		e := NewEvents(f, "lab", log)
 		for record := range bytes.Lines(records) {
-			e.trace(record)
+			e.handleTrace(record)
 		}
-		tally := &f.Stats
-		if got := tally.Messages(stats.Trace); got != c.bare+c.served {
+		counts := &f.Stats
+		if got := counts.Messages(stats.Trace); got != c.bare+c.served {
 			t.Errorf("%s: %d traces are received, want %d", c.release, got, c.bare+c.served)
 		}
 		for _, reason := range stats.Reasons() {
@@ -47,11 +47,11 @@ func TestTracesThatNameNoWorkerAreNotForeign(t *testing.T) {
 			if reason == stats.NoWorker {
 				want = c.bare
 			}
-			if got := tally.Rejected(stats.Trace, reason); got != want {
+			if got := counts.Rejected(stats.Trace, reason); got != want {
 				t.Errorf("%s: %d traces are rejected for %s, want %d", c.release, got, reason, want)
 			}
 		}
-		if n := tally.ForeignEvents.Load(); n != 0 {
+		if n := counts.ForeignEvents.Load(); n != 0 {
 			t.Errorf("%s: %d count as foreign", c.release, n)
 		}
 		w := f.Snapshot().Workers[0]

@@ -25,10 +25,10 @@ type WorkerURLs struct {
 type urlTemplate struct{ scheme, host, path, query string }
 
 // braces are the places of a template.
-var braces = regexp.MustCompile(`\{[^{}]*\}`)
+var placeholderPattern = regexp.MustCompile(`\{[^{}]*\}`)
 
 // urlWords are what may stand in braces.
-var urlWords = []string{"{host}", "{namespace}", "{component}", "{endpoint}", "{worker_id}", "{worker_id_hex}"}
+var placeholders = []string{"{host}", "{namespace}", "{component}", "{endpoint}", "{worker_id}", "{worker_id_hex}"}
 
 // Add takes a template, or component=template.
 func (u *WorkerURLs) Add(s string) error {
@@ -73,12 +73,12 @@ func parseTemplate(s string) (t urlTemplate, err error) {
 	t.scheme = scheme
 	rest, t.query, _ = strings.Cut(rest, "?")
 	t.host, t.path, _ = strings.Cut(rest, "/")
-	for _, word := range braces.FindAllString(s, -1) {
-		if !slices.Contains(urlWords, word) {
-			return t, fmt.Errorf("%s stands for nothing: there are %s", word, strings.Join(urlWords, ", "))
+	for _, word := range placeholderPattern.FindAllString(s, -1) {
+		if !slices.Contains(placeholders, word) {
+			return t, fmt.Errorf("%s stands for nothing: there are %s", word, strings.Join(placeholders, ", "))
 		}
 	}
-	if strings.ContainsAny(braces.ReplaceAllString(s, ""), "{}") {
+	if strings.ContainsAny(placeholderPattern.ReplaceAllString(s, ""), "{}") {
 		return t, errors.New("a brace has no other")
 	}
 	example := fleet.ScrapeTarget{Instance: fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}, Transport: "192.0.2.1:1/"}
@@ -102,7 +102,7 @@ func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 			"{worker_id}", strconv.FormatUint(p.ID, 10), "{worker_id_hex}", wire.HexID(p.ID),
 		).Replace(s)
 	}
-	filled := t.scheme + "://" + with(t.host, bracketed) + "/" + with(t.path, url.PathEscape)
+	filled := t.scheme + "://" + with(t.host, hostLiteral) + "/" + with(t.path, url.PathEscape)
 	if t.path == "" {
 		filled += "metrics"
 	}
@@ -118,7 +118,7 @@ func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 
 // bracketed is an address of IPv6 as URLs have it. Of a name that would end the host it
 // leaves what no host may have.
-func bracketed(s string) string {
+func hostLiteral(s string) string {
 	if ip := net.ParseIP(s); ip != nil && strings.Contains(s, ":") {
 		return "[" + s + "]"
 	}
@@ -138,7 +138,7 @@ func validHost(host, scheme string) bool {
 
 // Of is where a worker's page is: where the template of its component says, else the
 // registry, else its model card. It is empty where nobody says it.
-func (u *WorkerURLs) Of(namespace string, p fleet.ScrapeTarget) string {
+func (u *WorkerURLs) URL(namespace string, p fleet.ScrapeTarget) string {
 	t, found := u.templates[p.Component]
 	if !found {
 		t, found = u.templates[""]

@@ -8,7 +8,7 @@ import (
 )
 
 // urlsOf are WorkerURLs of these templates.
-func urlsOf(t *testing.T, templates ...string) *WorkerURLs {
+func newWorkerURLs(t *testing.T, templates ...string) *WorkerURLs {
 	t.Helper()
 	var u WorkerURLs
 	for _, s := range templates {
@@ -19,7 +19,7 @@ func urlsOf(t *testing.T, templates ...string) *WorkerURLs {
 	return &u
 }
 
-func TestAPageIsWhereTheTemplateSaysOrTheRegistry(t *testing.T) {
+func TestWorkerURLsFillTemplates(t *testing.T) {
 	worker := func(change func(*fleet.ScrapeTarget)) fleet.ScrapeTarget {
 		p := fleet.ScrapeTarget{
 			Instance:  fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: 7587889083983638072},
@@ -77,13 +77,13 @@ func TestAPageIsWhereTheTemplateSaysOrTheRegistry(t *testing.T) {
 		{"http://192.0.2.8:1/?a=b", plain, "http://192.0.2.8:1/metrics?a=b"},
 		{"a.b-c=http://192.0.2.8:1/?a=b", named("a.b-c", "g"), "http://192.0.2.8:1/metrics?a=b"},
 	} {
-		if got := urlsOf(t, strings.Fields(c.templates)...).Of("my lab", c.page); got != c.want {
+		if got := newWorkerURLs(t, strings.Fields(c.templates)...).URL("my lab", c.page); got != c.want {
 			t.Errorf("%s, of %+v: %q, want %q", c.templates, c.page, got, c.want)
 		}
 	}
 }
 
-func TestATemplateThatCannotBeFilledIsRefused(t *testing.T) {
+func TestWorkerURLsRejectInvalidTemplates(t *testing.T) {
 	for s, want := range map[string]string{
 		"":                              "neither http:// nor https://",
 		"{host}:9090":                   "neither http:// nor https://",
@@ -115,7 +115,7 @@ func TestATemplateThatCannotBeFilledIsRefused(t *testing.T) {
 		}
 	}
 	for _, twice := range []string{"http://a", "b=http://a"} {
-		if err := urlsOf(t, "http://a", "b=http://a").Add(twice); err == nil || !strings.Contains(err.Error(), "one template") {
+		if err := newWorkerURLs(t, "http://a", "b=http://a").Add(twice); err == nil || !strings.Contains(err.Error(), "one template") {
 			t.Errorf("%q for the second time: %v", twice, err)
 		}
 	}

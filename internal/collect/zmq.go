@@ -16,15 +16,15 @@ import (
 
 const (
 	// settle is how long changes of the channels are gathered before they are followed.
-	settle = 20 * time.Millisecond
+	gatherTime = 20 * time.Millisecond
 
 	// warnAfter is how long an announced publisher may be out of reach before the log
 	// says so: the channel of one that was killed stands for as long as its lease.
-	warnAfter = 45 * time.Second
+	warnUnreachableAfter = 45 * time.Second
 
 	// inVain is for how long a publisher may be out of reach until another that waits for a
 	// place gets its.
-	inVain = 10 * time.Second
+	yieldSlotAfter = 10 * time.Second
 
 	// maxEvent bounds an event in bytes; those that are read have some hundreds.
 	maxEvent = 64 << 10
@@ -32,8 +32,8 @@ const (
 	// A publisher may send burst events in each period; one that sends more waits in
 	// its own connection, and what overflows there shows as a gap. A hundred engines
 	// do not make so many passes.
-	burst  = 2000
-	period = 200 * time.Millisecond
+	burstSize   = 2000
+	burstPeriod = 200 * time.Millisecond
 )
 
 // ZMQ keeps a subscription at every ZMQ publisher that the Fleet's channels announce,
@@ -43,8 +43,8 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 	z := newSubscribers(e, places)
 	defer z.stopAll()
 	for _, address := range brokers {
-		if w := z.of(source{address: address, broker: true}); w != nil {
-			w.flagged = true
+		if w := z.sourceFor(sourceKey{address: address, broker: true}); w != nil {
+			w.configured = true
 		}
 	}
 	channels := e.fleet.WatchChannels()
@@ -52,14 +52,14 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		changes, all, more := channels.Changes()
-		z.follow(ctx, changes, all)
+		z.applyChanges(ctx, changes, all)
 		select {
 		case <-more:
-			backoff.Wait(ctx, settle)
+			backoff.Wait(ctx, gatherTime)
 		case <-tick.C:
-			e.gaps.expire(time.Now())
-			z.takeTurns()
-			if z.wantsMore() {
+			e.openGaps.expire(time.Now())
+			z.rotate()
+			if z.hasRoomAgain() {
 				channels = e.fleet.WatchChannels() // from the beginning
 			}
 		case <-ctx.Done():
@@ -71,101 +71,101 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 // subscribers are the subscriptions that run, and those that wait. But for what is under
 // the lock all belongs to one goroutine.
 type subscribers struct {
-	events  *Events
-	wants   map[source]*want
-	changed map[*want]struct{} // since places were last handed out
-	places  *places
-	gates   map[string]*gate // of the addresses where a subscription runs
-	most    int              // wants
-	over    bool             // there were more
-	brokers int
-	copies  copies    // of what comes by brokers
-	full    sync.Once // says that some wait
+	events      *Events
+	sources     map[sourceKey]*zmqSource
+	changed     map[*zmqSource]struct{} // since places were last handed out
+	limiter     *slotLimiter
+	gates       map[string]*dialGate // of the addresses where a subscription runs
+	maxSources  int                  // wants
+	overflowed  bool                 // there were more
+	brokerCount int
+	deduper     deduper   // of what comes by brokers
+	logFull     sync.Once // says that some wait
 
-	mu sync.Mutex
-	up int // subscriptions that are set
+	mu        sync.Mutex
+	connected int // subscriptions that are set
 }
 
 func newSubscribers(e *Events, most int) *subscribers {
 	return &subscribers{
-		events: e, wants: make(map[source]*want), changed: make(map[*want]struct{}),
-		places: newPlaces(most), gates: make(map[string]*gate), most: max(leastWants, wantsPerPlace*most),
+		events: e, sources: make(map[sourceKey]*zmqSource), changed: make(map[*zmqSource]struct{}),
+		limiter: newSlotLimiter(most), gates: make(map[string]*dialGate), maxSources: max(minSources, sourcesPerSlot*most),
 	}
 }
 
 // The publishers and brokers that are remembered, whether they have a place or not, are
 // wantsPerPlace for each place at most, and leastWants however few places there are.
 const (
-	wantsPerPlace = 4
-	leastWants    = 4096
+	sourcesPerSlot = 4
+	minSources     = 4096
 )
 
 // wantsMore reports, once, whether there is room for some that were not remembered.
-func (z *subscribers) wantsMore() bool {
-	if !z.over || len(z.wants) > z.most*7/8 {
+func (z *subscribers) hasRoomAgain() bool {
+	if !z.overflowed || len(z.sources) > z.maxSources*7/8 {
 		return false
 	}
-	z.over = false
+	z.overflowed = false
 	return true
 }
 
 // follow takes over changes of the channels, or all of them anew, and starts and stops
 // subscriptions until those that run are those wanted.
-func (z *subscribers) follow(ctx context.Context, changes []fleet.ChannelChange, all bool) {
+func (z *subscribers) applyChanges(ctx context.Context, changes []fleet.ChannelChange, all bool) {
 	if all {
-		for _, w := range z.wants {
-			w.keys, w.endpoint, w.endpoints = 0, fleet.Endpoint{}, nil
+		for _, w := range z.sources {
+			w.registryKeys, w.endpoint, w.endpoints = 0, fleet.Endpoint{}, nil
 			z.changed[w] = struct{}{}
 		}
 	}
 	for _, c := range changes {
-		z.note(c.Old, -1)
-		z.note(c.New, 1)
+		z.applyChange(c.Old, -1)
+		z.applyChange(c.New, 1)
 	}
 	var gone []*subscriber
 	for w := range z.changed {
-		w.settle()
+		w.chooseEndpoint()
 		switch {
-		case w.keys == 0 && !w.flagged:
-			gone = append(gone, z.drop(w)...)
-		case w.running != nil:
-			w.running.move(w.channel(w.topic()))
+		case w.registryKeys == 0 && !w.configured:
+			gone = append(gone, z.remove(w)...)
+		case w.subscriber != nil:
+			w.subscriber.setChannel(w.channel(w.topic()))
 		}
 	}
-	z.end(gone)
-	z.handOut(ctx)
+	z.awaitStopped(gone)
+	z.startWaiting(ctx)
 	clear(z.changed)
 }
 
 // note takes over that a channel was announced once more, or once less.
-func (z *subscribers) note(c fleet.Opt[fleet.Channel], once int) {
+func (z *subscribers) applyChange(c fleet.Opt[fleet.Channel], delta int) {
 	if !c.OK {
 		return
 	}
-	for _, s := range z.sources(c.V) {
-		if once < 0 && z.wants[s] == nil {
+	for _, s := range z.keysOf(c.V) {
+		if delta < 0 && z.sources[s] == nil {
 			continue
 		}
-		if w := z.of(s); w != nil {
-			w.announce(c.V.Endpoint, once)
+		if w := z.sourceFor(s); w != nil {
+			w.addKey(c.V.Endpoint, delta)
 		}
 	}
 }
 
 // of is the want of a source, which is new if there was none; nil if there is no room.
-func (z *subscribers) of(s source) *want {
-	w := z.wants[s]
-	if w == nil && len(z.wants) >= z.most {
-		z.over = true
+func (z *subscribers) sourceFor(s sourceKey) *zmqSource {
+	w := z.sources[s]
+	if w == nil && len(z.sources) >= z.maxSources {
+		z.overflowed = true
 		z.events.fleet.Stats.CountRefused(stats.SubscriptionLimit)
 		return nil
 	}
 	if w == nil {
-		w = newWant(s)
-		z.wants[s] = w
-		z.places.ask(w)
+		w = newZMQSource(s)
+		z.sources[s] = w
+		z.limiter.enqueue(w)
 		if s.broker {
-			z.brokersChange(1)
+			z.changeBrokerCount(1)
 		}
 	}
 	z.changed[w] = struct{}{}
@@ -173,153 +173,153 @@ func (z *subscribers) of(s source) *want {
 }
 
 // sources are where the events of a channel come out, if it is read.
-func (z *subscribers) sources(c fleet.Channel) (all []source) {
-	kind, read := kinds[c.Topic]
+func (z *subscribers) keysOf(c fleet.Channel) (all []sourceKey) {
+	kind, read := kindOfTopic[c.Topic]
 	if !read {
 		return nil
 	}
 	switch c.Plane {
 	case fleet.ZMQPlane:
 		if t := z.events.fleet.Target(); t.CoversComponent(c.Endpoint.Component) || c.Endpoint.Component == "" {
-			all = append(all, source{address: c.Address, publisher: c.Publisher, kind: kind})
+			all = append(all, sourceKey{address: c.Address, publisher: c.Publisher, kind: kind})
 		}
 	case fleet.BrokerPlane:
 		for address := range strings.SplitSeq(c.Address, ";") {
-			all = append(all, source{address: address, broker: true})
+			all = append(all, sourceKey{address: address, broker: true})
 		}
 	}
 	return all
 }
 
 // drop wants a source no more. It has a subscription that is stopped, but may not have ended.
-func (z *subscribers) drop(w *want) (stopped []*subscriber) {
-	delete(z.wants, w.source)
+func (z *subscribers) remove(w *zmqSource) (stopped []*subscriber) {
+	delete(z.sources, w.sourceKey)
 	if w.broker {
-		z.brokersChange(-1)
+		z.changeBrokerCount(-1)
 	}
-	if w.running == nil {
-		z.places.withdraw(w)
+	if w.subscriber == nil {
+		z.limiter.cancel(w)
 		return nil
 	}
-	w.running.stop()
-	return []*subscriber{w.running}
+	w.subscriber.stop()
+	return []*subscriber{w.subscriber}
 }
 
 // brokersChange notes that there is one more broker, or one less. Where a publisher stands is
 // known by what came by one alone: what came by others, or could not come, is not missing.
-func (z *subscribers) brokersChange(once int) {
-	z.brokers += once
-	z.copies.mu.Lock()
-	defer z.copies.mu.Unlock()
-	z.copies.several = z.brokers > 1
-	z.copies.sequences.forget()
-	z.events.gaps.forget(&z.copies.sequences)
+func (z *subscribers) changeBrokerCount(delta int) {
+	z.brokerCount += delta
+	z.deduper.mu.Lock()
+	defer z.deduper.mu.Unlock()
+	z.deduper.multipleBrokers = z.brokerCount > 1
+	z.deduper.gaps.reset()
+	z.events.openGaps.discard(&z.deduper.gaps)
 }
 
 // end waits for subscriptions that were stopped, and takes back their places.
-func (z *subscribers) end(stopped []*subscriber) {
+func (z *subscribers) awaitStopped(stopped []*subscriber) {
 	for _, s := range stopped {
-		s.ended.Wait()
-		s.running = nil
+		s.running.Wait()
+		s.subscriber = nil
 		if !s.broker {
-			z.letGo(s.want)
+			z.resetSequence(s.zmqSource)
 		}
-		z.places.leave(s.want)
-		if g := z.gates[s.address]; g.leave() {
+		z.limiter.release(s.zmqSource)
+		if g := z.gates[s.address]; g.release() {
 			delete(z.gates, s.address)
 		}
 	}
 }
 
 // handOut starts subscriptions as long as there are places, and says how many there are.
-func (z *subscribers) handOut(ctx context.Context) {
-	for w := z.places.next(); w != nil; w = z.places.next() {
+func (z *subscribers) startWaiting(ctx context.Context) {
+	for w := z.limiter.next(); w != nil; w = z.limiter.next() {
 		z.start(ctx, w)
 	}
 	t := &z.events.fleet.Stats
 	for w := range z.changed {
-		if w.waiting != nil && !w.turned {
-			w.turned = true
+		if w.queued != nil && !w.waitCounted {
+			w.waitCounted = true
 			t.CountRefused(stats.SubscriptionLimit)
-			z.full.Do(func() {
+			z.logFull.Do(func() {
 				z.events.log.Warn("There is no room for more ZMQ publishers, and the events of the others are lost: raise the limit on open files (ulimit -n), or --max-workers",
-					"subscriptions", z.places.most, "of_one_host", z.places.perHost, "announced", len(z.wants))
+					"subscriptions", z.limiter.max, "of_one_host", z.limiter.perHost, "announced", len(z.sources))
 			})
 		}
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	t.Publishers.Store(int64(len(z.wants)))
-	t.PublishersWaiting.Store(int64(z.places.waiting))
-	if len(z.wants) > 0 {
+	t.Publishers.Store(int64(len(z.sources)))
+	t.PublishersWaiting.Store(int64(z.limiter.waiting))
+	if len(z.sources) > 0 {
 		t.ZMQ.MarkUsed()
 	}
-	z.say()
+	z.updateStats()
 }
 
 // takeTurns lets those that wait have the places of those that are out of reach.
-func (z *subscribers) takeTurns() {
+func (z *subscribers) rotate() {
 	var stopped []*subscriber
-	for _, w := range z.wants {
-		if len(stopped) == z.places.waiting {
+	for _, w := range z.sources {
+		if len(stopped) == z.limiter.waiting {
 			break
 		}
-		if s := w.running; s != nil && !w.flagged && s.awayFor() >= inVain {
+		if s := w.subscriber; s != nil && !w.configured && s.downtime() >= yieldSlotAfter {
 			s.stop()
 			stopped = append(stopped, s)
 		}
 	}
-	z.end(stopped)
+	z.awaitStopped(stopped)
 	for _, s := range stopped {
-		z.places.ask(s.want)
+		z.limiter.enqueue(s.zmqSource)
 	}
 }
 
 // letGo forgets where a publisher stands whose subscription we have ended: what it sends
 // until there is another one is not missing.
-func (z *subscribers) letGo(w *want) {
+func (z *subscribers) resetSequence(w *zmqSource) {
 	w.sequence = sequence{}
-	z.events.gaps.forget(&w.sequence)
+	z.events.openGaps.discard(&w.sequence)
 }
 
 func (z *subscribers) stopAll() {
 	var all []*subscriber
-	for _, w := range z.wants {
-		if w.running != nil {
-			w.running.stop()
-			all = append(all, w.running)
+	for _, w := range z.sources {
+		if w.subscriber != nil {
+			w.subscriber.stop()
+			all = append(all, w.subscriber)
 		}
 	}
-	z.end(all)
+	z.awaitStopped(all)
 }
 
 // set notes that a subscription is set, or is no more.
-func (z *subscribers) set(once int) {
+func (z *subscribers) changeConnected(delta int) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.up += once
-	z.say()
+	z.connected += delta
+	z.updateStats()
 }
 
 // say says whether ZMQ is connected: to one publisher at least, if there are any. Single
 // ones that are away are on their own gauge.
-func (z *subscribers) say() {
+func (z *subscribers) updateStats() {
 	t := &z.events.fleet.Stats
-	t.PublishersUp.Store(int64(z.up))
+	t.PublishersUp.Store(int64(z.connected))
 	if t.Publishers.Load() == 0 {
 		t.ZMQ.SetIdle()
 		return
 	}
-	t.ZMQ.SetConnected(z.up > 0)
+	t.ZMQ.SetConnected(z.connected > 0)
 }
 
 // direct books what a publisher of its own sent. A subscription is by prefix, so that
 // other topics may come with it.
-func (e *Events) direct(c *fleet.Channel, numbers counted, frames [][]byte) {
+func (e *Events) handleDirect(c *fleet.Channel, numbers sequenceTracker, frames [][]byte) {
 	if len(frames) > 0 && string(frames[0]) != c.Topic {
 		return
 	}
-	kind := kinds[c.Topic]
+	kind := kindOfTopic[c.Topic]
 	e.fleet.Stats.CountMessage(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
@@ -331,23 +331,23 @@ func (e *Events) direct(c *fleet.Channel, numbers counted, frames [][]byte) {
 		e.reject(kind, stats.BadID, errOtherPublisher)
 		return
 	}
-	e.envelope(c.Endpoint, c.Topic, envelope, numbers, nil)
+	e.handleEnvelope(c.Endpoint, c.Topic, envelope, numbers, nil)
 }
 
 // brokered books what came by a broker, whose first frame is the whole subject.
-func (e *Events) brokered(by *copies, frames [][]byte) {
-	if len(frames) == 0 || !ofReadTopic(frames[0]) {
+func (e *Events) handleBrokered(by *deduper, frames [][]byte) {
+	if len(frames) == 0 || !isReadTopic(frames[0]) {
 		return
 	}
 	subject := string(frames[0])
-	if !slices.ContainsFunc(e.ours, func(prefix string) bool { return strings.HasPrefix(subject, prefix) }) {
+	if !slices.ContainsFunc(e.topicPrefixes, func(prefix string) bool { return strings.HasPrefix(subject, prefix) }) {
 		return // some brokers send what nobody asked for
 	}
-	at, topic, ok := e.subject(subject)
+	at, topic, ok := e.parseSubject(subject)
 	if !ok {
 		return
 	}
-	kind := kinds[topic]
+	kind := kindOfTopic[topic]
 	e.fleet.Stats.CountMessage(kind)
 	_, envelope, err := wire.ParseFrames(frames)
 	if err != nil {
@@ -356,15 +356,15 @@ func (e *Events) brokered(by *copies, frames [][]byte) {
 	}
 	by.mu.Lock()
 	defer by.mu.Unlock()
-	var numbers counted
-	if !by.several { // what one broker lost another may bring
-		numbers = &by.sequences
+	var numbers sequenceTracker
+	if !by.multipleBrokers { // what one broker lost another may bring
+		numbers = &by.gaps
 	}
-	e.envelope(at, topic, envelope, numbers, by)
+	e.handleEnvelope(at, topic, envelope, numbers, by)
 }
 
 // ofReadTopic reports, at the least expense, whether a subject may be of a topic that is read.
-func ofReadTopic(subject []byte) bool {
-	_, read := kinds[string(subject[bytes.LastIndexByte(subject, '.')+1:])]
+func isReadTopic(subject []byte) bool {
+	_, read := kindOfTopic[string(subject[bytes.LastIndexByte(subject, '.')+1:])]
 	return read
 }

@@ -24,32 +24,32 @@ import (
 )
 
 // plane is a network in memory of ZMQ publishers. It is to be used in a synctest bubble.
-type plane struct {
+type zmqNetwork struct {
 	t     *testing.T
 	fleet *fleet.Fleet
 	log   *testutil.Log
 
 	mu         sync.Mutex
-	publishers map[string]*speaker // by host and port
-	swallows   map[string]bool     // addresses where no one answers; at others connections are refused
-	dialling   map[string]int
-	most       map[string]int // at once, ever
+	publishers map[string]*fakePublisher // by host and port
+	drops      map[string]bool           // addresses where no one answers; at others connections are refused
+	dialing    map[string]int
+	maxDialing map[string]int // at once, ever
 	dials      map[string]int
 }
 
 // speaker is a publisher of ZMTP 3.1.
-type speaker struct {
+type fakePublisher struct {
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 }
 
 // inPlane runs a test with a program that has so many places.
-func inPlane(t *testing.T, places int, test func(*plane)) {
+func runZMQNetwork(t *testing.T, places int, test func(*zmqNetwork)) {
 	synctest.Test(t, func(t *testing.T) {
 		log, journal := testutil.NewLog()
-		p := &plane{
-			t: t, fleet: fleet.New(fleet.Target{}, 1000, true), log: journal, publishers: make(map[string]*speaker), swallows: make(map[string]bool),
-			dialling: make(map[string]int), most: make(map[string]int), dials: make(map[string]int),
+		p := &zmqNetwork{
+			t: t, fleet: fleet.New(fleet.Target{}, 1000, true), log: journal, publishers: make(map[string]*fakePublisher), drops: make(map[string]bool),
+			dialing: make(map[string]int), maxDialing: make(map[string]int), dials: make(map[string]int),
 		}
 		p.fleet.Sync(fleet.Listing{})
 		e := NewEvents(p.fleet, "dynamo", log)
@@ -66,21 +66,21 @@ func inPlane(t *testing.T, places int, test func(*plane)) {
 		all := slices.Collect(maps.Keys(p.publishers))
 		p.mu.Unlock()
 		for _, address := range all {
-			p.die(address)
+			p.stop(address)
 		}
 	})
 }
 
-func (p *plane) dial(ctx context.Context, address string) (net.Conn, error) {
+func (p *zmqNetwork) dial(ctx context.Context, address string) (net.Conn, error) {
 	p.mu.Lock()
-	s, swallows := p.publishers[address], p.swallows[address]
+	s, swallows := p.publishers[address], p.drops[address]
 	p.dials[address]++
-	p.dialling[address]++
-	p.most[address] = max(p.most[address], p.dialling[address])
+	p.dialing[address]++
+	p.maxDialing[address] = max(p.maxDialing[address], p.dialing[address])
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		p.dialling[address]--
+		p.dialing[address]--
 		p.mu.Unlock()
 	}()
 	switch {
@@ -89,7 +89,7 @@ func (p *plane) dial(ctx context.Context, address string) (net.Conn, error) {
 		s.mu.Lock()
 		s.conns[theirs] = true
 		s.mu.Unlock()
-		go s.attend(theirs)
+		go s.serve(theirs)
 		return ours, nil
 	case swallows:
 		<-ctx.Done()
@@ -104,7 +104,7 @@ const (
 )
 
 // attend is the life of a connection.
-func (s *speaker) attend(c net.Conn) {
+func (s *fakePublisher) serve(c net.Conn) {
 	defer c.Close()
 	in := make([]byte, 256)
 	io.ReadFull(c, in[:greetingSize])
@@ -128,7 +128,7 @@ func (s *speaker) attend(c net.Conn) {
 }
 
 // say sends a message to all subscribers.
-func (s *speaker) say(frames ...[]byte) {
+func (s *fakePublisher) send(frames ...[]byte) {
 	var b []byte
 	for i, f := range frames {
 		flags := byte(3)
@@ -145,7 +145,7 @@ func (s *speaker) say(frames ...[]byte) {
 }
 
 // hit is a hit-rate event of a publisher.
-func (s *speaker) hit(publisher, number, worker uint64) {
+func (s *fakePublisher) sendHit(publisher, number, worker uint64) {
 	payload := msgp.AppendMapHeader(nil, 3)
 	for i, key := range []string{"worker_id", "isl_blocks", "overlap_blocks"} {
 		payload = msgp.AppendUint64(msgp.AppendString(payload, key), []uint64{worker, 10, 5}[i])
@@ -156,13 +156,13 @@ func (s *speaker) hit(publisher, number, worker uint64) {
 	}
 	e = msgp.AppendString(msgp.AppendString(e, "topic"), wire.TopicHitRate)
 	e = msgp.AppendBytes(msgp.AppendString(e, "payload"), payload)
-	s.say([]byte(wire.TopicHitRate), binary.BigEndian.AppendUint64(nil, publisher), binary.BigEndian.AppendUint64(nil, number),
+	s.send([]byte(wire.TopicHitRate), binary.BigEndian.AppendUint64(nil, publisher), binary.BigEndian.AppendUint64(nil, number),
 		append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(e))), e...))
 }
 
 // speaks puts a publisher at an address.
-func (p *plane) speaks(address string) *speaker {
-	s := &speaker{conns: make(map[net.Conn]bool)}
+func (p *zmqNetwork) listen(address string) *fakePublisher {
+	s := &fakePublisher{conns: make(map[net.Conn]bool)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.publishers[address] = s
@@ -170,28 +170,28 @@ func (p *plane) speaks(address string) *speaker {
 }
 
 // swallow has an address swallow every packet.
-func (p *plane) swallow(address string) {
+func (p *zmqNetwork) dropPackets(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.swallows[address] = true
+	p.drops[address] = true
 }
 
 // dialled is how often an address was dialled, and how often at most at the same time.
-func (p *plane) dialled(address string) (times, atOnce int) {
+func (p *zmqNetwork) dialCounts(address string) (times, atOnce int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.dials[address], p.most[address]
+	return p.dials[address], p.maxDialing[address]
 }
 
 // addresses are how many were dialled.
-func (p *plane) addresses() int {
+func (p *zmqNetwork) dialedAddresses() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.dials)
 }
 
 // die takes the publisher at an address away.
-func (p *plane) die(address string) {
+func (p *zmqNetwork) stop(address string) {
 	p.mu.Lock()
 	s := p.publishers[address]
 	delete(p.publishers, address)
@@ -207,12 +207,12 @@ func (p *plane) die(address string) {
 }
 
 // of is a channel of hit rates.
-func of(publisher uint64, address string, e fleet.Endpoint) fleet.Channel {
+func hitRateChannel(publisher uint64, address string, e fleet.Endpoint) fleet.Channel {
 	return fleet.Channel{Endpoint: e, Topic: wire.TopicHitRate, Publisher: publisher, Plane: fleet.ZMQPlane, Address: "tcp://" + address}
 }
 
 // counts compares the publishers that are connected, all that are announced, and those that wait.
-func (p *plane) counts(up, all, waiting int64) {
+func (p *zmqNetwork) checkPublishers(up, all, waiting int64) {
 	p.t.Helper()
 	t := &p.fleet.Stats
 	got := fmt.Sprint(t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load())
@@ -221,9 +221,9 @@ func (p *plane) counts(up, all, waiting int64) {
 	}
 }
 
-func (p *plane) hits(events, gaps uint64) {
+func (p *zmqNetwork) checkHits(events, gaps uint64) {
 	p.t.Helper()
-	time.Sleep(gapTime + time.Second) // what has not come by then is missing
+	time.Sleep(gapTimeout + time.Second) // what has not come by then is missing
 	synctest.Wait()
 	t := &p.fleet.Stats
 	if n, g := t.Messages(stats.HitRate), t.MissedEvents.Load(); n != events || g != gaps {

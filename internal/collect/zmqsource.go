@@ -12,7 +12,7 @@ import (
 
 // source is one publisher that is subscribed to, or a broker. A publisher that is announced
 // under several keys, as by a proxy that writes the layouts of old and new releases, is one.
-type source struct {
+type sourceKey struct {
 	address   string
 	publisher uint64
 	kind      stats.Kind
@@ -20,46 +20,46 @@ type source struct {
 }
 
 // want is a source that there should be a subscription at.
-type want struct {
-	source
+type zmqSource struct {
+	sourceKey
 	host string
 
-	keys      int                    // that announce it
-	endpoint  fleet.Endpoint         // of the key that names most
-	endpoints map[fleet.Endpoint]int // of all of them, if they differ
-	flagged   bool                   // it is wanted without a key
+	registryKeys int                    // that announce it
+	endpoint     fleet.Endpoint         // of the key that names most
+	endpoints    map[fleet.Endpoint]int // of all of them, if they differ
+	configured   bool                   // it is wanted without a key
 
-	waiting  *list.Element // for a place; nil: it has one
-	running  *subscriber   // nil: it has none
-	turned   bool          // that it has to wait was counted
-	sequence sequence      // of what the publisher sends
+	queued      *list.Element // for a place; nil: it has one
+	subscriber  *subscriber   // nil: it has none
+	waitCounted bool          // that it has to wait was counted
+	sequence    sequence      // of what the publisher sends
 }
 
-func newWant(s source) *want {
+func newZMQSource(s sourceKey) *zmqSource {
 	host, _, _ := net.SplitHostPort(strings.TrimPrefix(s.address, "tcp://"))
-	return &want{source: s, host: host}
+	return &zmqSource{sourceKey: s, host: host}
 }
 
 // announce notes one more key, or one less.
-func (w *want) announce(at fleet.Endpoint, once int) {
-	w.keys += once
+func (w *zmqSource) addKey(at fleet.Endpoint, delta int) {
+	w.registryKeys += delta
 	switch {
 	case w.endpoints != nil:
-		if w.endpoints[at] += once; w.endpoints[at] <= 0 {
+		if w.endpoints[at] += delta; w.endpoints[at] <= 0 {
 			delete(w.endpoints, at)
 		}
-	case once > 0 && w.keys > 1 && w.endpoint != at:
-		w.endpoints = map[fleet.Endpoint]int{w.endpoint: w.keys - 1, at: 1}
-	case once > 0:
+	case delta > 0 && w.registryKeys > 1 && w.endpoint != at:
+		w.endpoints = map[fleet.Endpoint]int{w.endpoint: w.registryKeys - 1, at: 1}
+	case delta > 0:
 		w.endpoint = at
 	}
 }
 
 // settle chooses the endpoint: the one that names most, of equals the first.
-func (w *want) settle() {
+func (w *zmqSource) chooseEndpoint() {
 	first := true
 	for e := range w.endpoints {
-		if first || namesMore(e, w.endpoint) {
+		if first || moreSpecific(e, w.endpoint) {
 			w.endpoint, first = e, false
 		}
 	}
@@ -68,7 +68,7 @@ func (w *want) settle() {
 	}
 }
 
-func namesMore(a, b fleet.Endpoint) bool {
+func moreSpecific(a, b fleet.Endpoint) bool {
 	named := func(s string) int { return min(len(s), 1) }
 	return cmp.Or(
 		cmp.Compare(named(b.Name), named(a.Name)), cmp.Compare(named(b.Component), named(a.Component)),
@@ -77,7 +77,7 @@ func namesMore(a, b fleet.Endpoint) bool {
 }
 
 // channel is the source as it is shown.
-func (w *want) channel(topic string) fleet.Channel {
+func (w *zmqSource) channel(topic string) fleet.Channel {
 	if w.broker {
 		return fleet.Channel{Plane: fleet.BrokerPlane, Address: w.address}
 	}

@@ -12,12 +12,12 @@ import (
 // What may wait in the client until it is handled, of all subscriptions together. A
 // message that waits takes some 200 bytes beside its own.
 const (
-	mostWaiting      = 32 << 10
-	mostWaitingBytes = 16 << 20
+	maxPending      = 32 << 10
+	maxPendingBytes = 16 << 20
 
 	// longestHold is how long the connection is not read at most: the server takes a
 	// client that reads nothing for a slow one, and cuts it off.
-	longestHold = time.Second
+	maxReadPause = time.Second
 )
 
 // Subscribe subscribes on a connection that NATS made, and bounds what waits for its
@@ -30,40 +30,40 @@ func Subscribe(nc *nats.Conn, subject string, handler nats.MsgHandler) (*nats.Su
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := nc.Opts.CustomDialer.(*flow); ok {
+	if f, ok := nc.Opts.CustomDialer.(*backpressureDialer); ok {
 		f.add(s)
 	}
-	return s, s.SetPendingLimits(2*mostWaiting, 2*mostWaitingBytes)
+	return s, s.SetPendingLimits(2*maxPending, 2*maxPendingBytes)
 }
 
 // flow makes the network connections of one NATS connection, which are read only while
 // its subscriptions are not too far behind.
-type flow struct {
+type backpressureDialer struct {
 	net.Dialer
-	link *link
+	reporter *connReporter
 
 	mu            sync.Mutex
 	subscriptions []*nats.Subscription
 }
 
 // Dial implements nats.CustomDialer.
-func (f *flow) Dial(network, address string) (net.Conn, error) {
+func (f *backpressureDialer) Dial(network, address string) (net.Conn, error) {
 	c, err := f.Dialer.Dial(network, address)
 	if err != nil {
-		f.link.dials.failed(err)
+		f.reporter.dialErrors.add(err)
 		return nil, err
 	}
-	return &held{c, f.behind}, nil
+	return &throttledConn{c, f.overloaded}, nil
 }
 
-func (f *flow) add(s *nats.Subscription) {
+func (f *backpressureDialer) add(s *nats.Subscription) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.subscriptions = append(f.subscriptions, s)
 }
 
 // behind reports whether too much waits.
-func (f *flow) behind() bool {
+func (f *backpressureDialer) overloaded() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	messages, bytes := 0, 0
@@ -72,18 +72,18 @@ func (f *flow) behind() bool {
 		messages, bytes = messages+m, bytes+b
 		return err != nil // it has ended
 	})
-	return messages > mostWaiting || bytes > mostWaitingBytes
+	return messages > maxPending || bytes > maxPendingBytes
 }
 
 // held is a connection that is read when the flow allows it.
-type held struct {
+type throttledConn struct {
 	net.Conn
-	behind func() bool
+	overloaded func() bool
 }
 
 // Read implements net.Conn.
-func (h *held) Read(b []byte) (int, error) {
-	for begin := time.Now(); h.behind() && time.Since(begin) < longestHold; {
+func (h *throttledConn) Read(b []byte) (int, error) {
+	for begin := time.Now(); h.overloaded() && time.Since(begin) < maxReadPause; {
 		time.Sleep(time.Millisecond) // in which a small part of what waits is handled
 	}
 	return h.Conn.Read(b)

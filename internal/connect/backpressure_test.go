@@ -13,9 +13,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestAHandlerThatIsBehindHoldsTheServerBack has more messages published while the
+// TestBackpressureDialerHoldsServerBack has more messages published while the
 // handler stands still than the client would keep: they must wait elsewhere, and come.
-func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
+func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ messages, size, least, most int }{
 		"many":  {131_072, 50, 32_769, 49_152},
@@ -25,7 +25,7 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 			t.Parallel()
 			s := startNATS(t, nil)
 			log, _ := testutil.NewLog()
-			nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
+			nc, err := DialNATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,14 +85,14 @@ func TestAHandlerThatIsBehindHoldsTheServerBack(t *testing.T) {
 	}
 }
 
-// TestAConnectionThatIsHeldIsReadNowAndThen, or the server takes it for one that reads nothing.
-func TestAConnectionThatIsHeldIsReadNowAndThen(t *testing.T) {
+// TestThrottledConnIsReadEverySecond, or the server takes it for one that reads nothing.
+func TestThrottledConnIsReadEverySecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		go theirs.Write([]byte("abc"))
 		var behind atomic.Bool
 		behind.Store(true)
-		h := &held{ours, behind.Load}
+		h := &throttledConn{ours, behind.Load}
 		read := func(want time.Duration) {
 			t.Helper()
 			began := time.Now()
@@ -113,18 +113,18 @@ func TestAConnectionThatIsHeldIsReadNowAndThen(t *testing.T) {
 	})
 }
 
-// TestOnlySubscriptionsThatLastAreWaitedFor, and not those that have ended with
+// TestBackpressureDialerDropsEndedSubscriptions, and not those that have ended with
 // something left.
-func TestOnlySubscriptionsThatLastAreWaitedFor(t *testing.T) {
+func TestBackpressureDialerDropsEndedSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	log, _ := testutil.NewLog()
-	nc, err := NATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
+	nc, err := DialNATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	f := nc.Opts.CustomDialer.(*flow)
+	f := nc.Opts.CustomDialer.(*backpressureDialer)
 	for range 3 {
 		sub, err := Subscribe(nc, "x", func(*nats.Msg) {})
 		if err != nil {
@@ -134,7 +134,7 @@ func TestOnlySubscriptionsThatLastAreWaitedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if f.behind() || len(f.subscriptions) != 0 {
+	if f.overloaded() || len(f.subscriptions) != 0 {
 		t.Errorf("%d subscriptions are looked at, want none", len(f.subscriptions))
 	}
 }

@@ -26,7 +26,7 @@ func init() {
 }
 
 // late reports whether ctx ended because its time was over.
-func late(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
+func isTimeout(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
 
 var errNoAnswer = errors.New("no answer in time")
 
@@ -55,7 +55,7 @@ func Check(nats string, files NATSTLS, etcd string, getenv func(string) string) 
 }
 
 // list is the value of a flag that lists servers.
-type list struct {
+type serverList struct {
 	flag    string
 	schemes []string // allowed ones; the first is that of a server without one
 	port    string   // of a server without one; empty: leave it to the scheme
@@ -63,7 +63,7 @@ type list struct {
 
 // parse reads a comma list of servers. Its errors show no password: neither one in
 // a URL, nor a piece of one that a comma cut in two.
-func (l list) parse(value string) ([]*url.URL, error) {
+func (l serverList) parse(value string) ([]*url.URL, error) {
 	var servers []*url.URL
 	for i, item := range strings.Split(value, ",") {
 		item = strings.TrimSpace(item)
@@ -82,7 +82,7 @@ func (l list) parse(value string) ([]*url.URL, error) {
 	return servers, nil
 }
 
-func (l list) server(item string) (*url.URL, error) {
+func (l serverList) server(item string) (*url.URL, error) {
 	if item == "" {
 		return nil, errors.New("an empty name")
 	}
@@ -115,7 +115,7 @@ func (l list) server(item string) (*url.URL, error) {
 
 // shown is how servers are named in logs and errors: where they are, not how to
 // get in.
-func shown(servers []*url.URL) string {
+func redactedURLs(servers []*url.URL) string {
 	names := make([]string, len(servers))
 	for i, u := range servers {
 		names[i] = u.Scheme + "://" + u.Host
@@ -124,7 +124,7 @@ func shown(servers []*url.URL) string {
 }
 
 // half says that of two variables that belong together only one is set.
-func half(getenv func(string) string, a, b string) error {
+func requireBoth(getenv func(string) string, a, b string) error {
 	switch {
 	case getenv(a) != "" && getenv(b) == "":
 		return fmt.Errorf("%s is set, but not %s: want both or neither", a, b)

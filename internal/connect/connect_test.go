@@ -17,7 +17,7 @@ func env(pairs ...string) func(string) string {
 	}
 }
 
-func TestServerListsAreRead(t *testing.T) {
+func TestServerListParse(t *testing.T) {
 	for value, want := range map[string]string{
 		"h":                                  "nats://h",
 		"h:1":                                "nats://h:1",
@@ -26,17 +26,17 @@ func TestServerListsAreRead(t *testing.T) {
 		"nats://us%40er:sec%2Cret@h:1,other": "nats://h:1,nats://other",
 	} {
 		urls, err := natsServers.parse(value)
-		if err != nil || shown(urls) != want {
-			t.Errorf("%q: got %s, %v; want %s", value, shown(urls), err, want)
+		if err != nil || redactedURLs(urls) != want {
+			t.Errorf("%q: got %s, %v; want %s", value, redactedURLs(urls), err, want)
 		}
 	}
 	urls, err := etcdServers.parse("a,https://b:1,http://[::1]/")
-	if want := "http://a:2379,https://b:1,http://[::1]:2379"; err != nil || shown(urls) != want {
-		t.Errorf("got %s, %v; want %s", shown(urls), err, want)
+	if want := "http://a:2379,https://b:1,http://[::1]:2379"; err != nil || redactedURLs(urls) != want {
+		t.Errorf("got %s, %v; want %s", redactedURLs(urls), err, want)
 	}
 }
 
-func TestMalformedServersAreNamedWithoutSecrets(t *testing.T) {
+func TestServerListErrorsHideSecrets(t *testing.T) {
 	for _, value := range []string{
 		"", ",", "h,", "nats://", "nats://:4222", "http://h:1", "nats://h:port", "nats://h:0", "nats://h:65536", "nats://h h", "h:1:2",
 		"nats://user:sec ret@h:1", "nats://user:sec,ret@h:1", "nats://user:sec%zzret@h:1", "nats://user:sec/ret@h:1",
@@ -53,8 +53,8 @@ func TestMalformedServersAreNamedWithoutSecrets(t *testing.T) {
 	}
 }
 
-// TestWhatIsWrongShowsBeforeAnyServerIsAsked, in files and variables, too.
-func TestWhatIsWrongShowsBeforeAnyServerIsAsked(t *testing.T) {
+// TestCheckFindsErrorsWithoutServers, in files and variables, too.
+func TestCheckFindsErrorsWithoutServers(t *testing.T) {
 	for name, c := range map[string]struct {
 		nats  string
 		files NATSTLS

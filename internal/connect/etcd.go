@@ -29,7 +29,7 @@ const (
 	etcdKey  = "ETCD_AUTH_CLIENT_KEY"
 )
 
-var etcdServers = list{flag: "etcd-endpoints", schemes: []string{"http", "https"}, port: "2379"}
+var etcdServers = serverList{flag: "etcd-endpoints", schemes: []string{"http", "https"}, port: "2379"}
 
 // Etcd makes a client of the etcd at a comma list of endpoints, with the credentials
 // of Dynamo's environment variables. Without a user it returns at once, whether or
@@ -37,7 +37,7 @@ var etcdServers = list{flag: "etcd-endpoints", schemes: []string{"http", "https"
 // there is somebody to log in at; if ctx is cancelled before, client and error are nil,
 // and if it had a deadline, the error says why nobody is logged in.
 // Refused credentials are an error. The client outlives ctx.
-func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log *slog.Logger) (*clientv3.Client, error) {
+func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string, log *slog.Logger) (*clientv3.Client, error) {
 	urls, err := etcdServers.parse(endpoints)
 	if err != nil {
 		return nil, err
@@ -49,44 +49,44 @@ func Etcd(ctx context.Context, endpoints string, getenv func(string) string, log
 	announced, explained := false, false // that nothing is there, and why
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		client, err := newClient(ctx, config)
+		client, err := newEtcdClient(ctx, config)
 		if err == nil {
 			if announced {
-				log.Info("Connected to etcd", "endpoints", shown(urls))
+				log.Info("Connected to etcd", "endpoints", redactedURLs(urls))
 			}
 			return client, nil
 		}
-		if EtcdRefused(err) {
-			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", shown(urls), etcdUser, etcdPass, err)
+		if IsEtcdAuthError(err) {
+			return nil, fmt.Errorf("connect to etcd at %s with %s and %s: %w", redactedURLs(urls), etcdUser, etcdPass, err)
 		}
 		if ctx.Err() == nil && !explained {
 			if explained = true; errors.Is(err, context.DeadlineExceeded) {
-				why := EtcdTLS(ctx, endpoints, getenv)
+				why := EtcdTLSError(ctx, endpoints, getenv)
 				explained, err = why != nil, cmp.Or(why, fmt.Errorf("no answer in %v", config.DialTimeout))
 			}
 			if explained || !announced {
-				log.Warn("etcd is not connected; connecting goes on", "endpoints", shown(urls), "error", err)
+				log.Warn("etcd is not connected; connecting goes on", "endpoints", redactedURLs(urls), "error", err)
 				announced, last = true, err
 			}
 		}
 		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
-	if late(ctx) {
-		return nil, fmt.Errorf("connect to etcd at %s: %w", shown(urls), cmp.Or(last, errNoAnswer))
+	if isTimeout(ctx) {
+		return nil, fmt.Errorf("connect to etcd at %s: %w", redactedURLs(urls), cmp.Or(last, errNoAnswer))
 	}
 	return nil, nil
 }
 
 // EtcdRefused reports whether etcd knows who we are, and will not have it: waiting
 // does not mend that.
-func EtcdRefused(err error) bool {
+func IsEtcdAuthError(err error) bool {
 	return slices.ContainsFunc([]error{
 		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
 	}, func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 // newClient gives up when ctx ends, but a client that it made lives on.
-func newClient(ctx context.Context, config clientv3.Config) (*clientv3.Client, error) {
+func newEtcdClient(ctx context.Context, config clientv3.Config) (*clientv3.Client, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	release := context.AfterFunc(ctx, end)
 	config.Context = life
@@ -113,16 +113,16 @@ func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (
 		// gRPC's own pauses between attempts grow to two minutes.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: backoff.Server.Longest},
-			MinConnectTimeout: connectIn,
+			MinConnectTimeout: connectTimeout,
 		})},
 	}
 	for _, u := range urls {
-		if err := checkEndpoint(u, urls[0].Scheme); err != nil {
+		if err := checkEtcdEndpoint(u, urls[0].Scheme); err != nil {
 			return config, err
 		}
 		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host)
 	}
-	if err := half(getenv, etcdUser, etcdPass); err != nil {
+	if err := requireBoth(getenv, etcdUser, etcdPass); err != nil {
 		return config, err
 	}
 	config.Username, config.Password = getenv(etcdUser), getenv(etcdPass)
@@ -136,8 +136,8 @@ func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (
 	return config, nil
 }
 
-func checkEndpoint(u *url.URL, scheme string) error {
-	name := shown([]*url.URL{u})
+func checkEtcdEndpoint(u *url.URL, scheme string) error {
+	name := redactedURLs([]*url.URL{u})
 	switch {
 	case u.User != nil:
 		return fmt.Errorf("--etcd-endpoints %q: want no user in it: set %s and %s", name, etcdUser, etcdPass)
@@ -153,7 +153,7 @@ func checkEndpoint(u *url.URL, scheme string) error {
 // etcdTLS is nil if the environment says nothing of certificates: then https uses
 // the system's.
 func etcdTLS(getenv func(string) string) (*tls.Config, error) {
-	if err := half(getenv, etcdCert, etcdKey); err != nil {
+	if err := requireBoth(getenv, etcdCert, etcdKey); err != nil {
 		return nil, err
 	}
 	ca, cert, key := getenv(etcdCA), getenv(etcdCert), getenv(etcdKey)
@@ -169,7 +169,7 @@ func etcdTLS(getenv func(string) string) (*tls.Config, error) {
 		config.RootCAs = roots
 	}
 	if cert != "" {
-		pair, err := readPair(etcdCert+", "+etcdKey, cert, key)
+		pair, err := readKeyPair(etcdCert+", "+etcdKey, cert, key)
 		if err != nil {
 			return nil, err
 		}

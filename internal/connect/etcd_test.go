@@ -31,7 +31,7 @@ func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) strin
 	log, journal := testutil.NewLog()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	ec, err := Etcd(ctx, endpoints, getenv, log)
+	ec, err := DialEtcd(ctx, endpoints, getenv, log)
 	if err != nil {
 		return err.Error()
 	}
@@ -48,7 +48,7 @@ func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) strin
 }
 
 // lock makes an etcd want a user.
-func lock(t *testing.T, s *devstack.EtcdServer) {
+func requireUser(t *testing.T, s *devstack.EtcdServer) {
 	t.Helper()
 	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}})
 	if err != nil {
@@ -70,13 +70,13 @@ func lock(t *testing.T, s *devstack.EtcdServer) {
 	}
 }
 
-func TestEtcdTakesUserAndPassword(t *testing.T) {
+func TestEtcdUserAndPassword(t *testing.T) {
 	s := startEtcd(t, nil)
 	good := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
 	if got := checkEtcd(t, s.Endpoint(), good); got != "" {
 		t.Error("user where none is wanted:", got)
 	}
-	lock(t, s)
+	requireUser(t, s)
 	if got := checkEtcd(t, s.Endpoint(), good); got != "" {
 		t.Error(got)
 	}
@@ -94,24 +94,24 @@ func TestEtcdTakesUserAndPassword(t *testing.T) {
 	}
 }
 
-func TestEtcdLogsInWhenItComes(t *testing.T) {
+func TestEtcdLogsInWhenServerStarts(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t, nil)
-	lock(t, s)
+	requireUser(t, s)
 	config, endpoint := s.Config(), s.Endpoint()
 	s.Close()
 
 	log, journal := testutil.NewLog()
 	ready := make(chan *clientv3.Client, 1)
 	go func() {
-		ec, err := Etcd(t.Context(), endpoint, env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
+		ec, err := DialEtcd(t.Context(), endpoint, env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret"), log)
 		if err != nil {
 			t.Error(err)
 		}
 		ready <- ec
 	}()
 	testutil.Until(t, journal.Says("etcd is not connected", 1))
-	s = devstacktest.Again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
+	s = devstacktest.StartWithRetry(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
 	t.Cleanup(s.Close)
 	ec := <-ready
 	defer ec.Close()
@@ -123,10 +123,10 @@ func TestEtcdLogsInWhenItComes(t *testing.T) {
 	}
 }
 
-func TestEtcdDoesNotWaitForAServer(t *testing.T) {
+func TestEtcdDoesNotWaitForServer(t *testing.T) {
 	log, _ := testutil.NewLog()
 	start := time.Now()
-	ec, err := Etcd(t.Context(), "127.0.0.1:1", env(), log)
+	ec, err := DialEtcd(t.Context(), "127.0.0.1:1", env(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,19 +136,19 @@ func TestEtcdDoesNotWaitForAServer(t *testing.T) {
 	}
 }
 
-func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
+func TestEtcdStopsWithContext(t *testing.T) {
 	log, _ := testutil.NewLog()
 	user := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	start := time.Now()
-	ec, err := Etcd(ctx, "127.0.0.1:1", user, log)
+	ec, err := DialEtcd(ctx, "127.0.0.1:1", user, log)
 	if ec != nil || err != nil {
 		t.Errorf("got %v, %v; want neither", ec, err)
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	ec, err = Etcd(ctx, "127.0.0.1:1", user, log)
+	ec, err = DialEtcd(ctx, "127.0.0.1:1", user, log)
 	if want := "connect to etcd at http://127.0.0.1:1: "; ec != nil || err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, %v; want an error that begins with %q", ec, err, want)
 	}
@@ -157,11 +157,11 @@ func TestEtcdGivesUpWhenItsContextEnds(t *testing.T) {
 	}
 }
 
-func TestEtcdClientOutlivesTheContext(t *testing.T) {
+func TestEtcdClientOutlivesContext(t *testing.T) {
 	s := startEtcd(t, nil)
 	log, _ := testutil.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
-	ec, err := Etcd(ctx, s.Endpoint(), env(), log)
+	ec, err := DialEtcd(ctx, s.Endpoint(), env(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestEtcdClientOutlivesTheContext(t *testing.T) {
 	}
 }
 
-func TestEtcdEndpointsAreChecked(t *testing.T) {
+func TestEtcdEndpointsRejectInvalid(t *testing.T) {
 	for value, want := range map[string]string{
 		"http://alice:secret@h:2379": "ETCD_AUTH_USERNAME",
 		"http://h:2379/v3":           "nothing after the port",
@@ -187,7 +187,7 @@ func TestEtcdEndpointsAreChecked(t *testing.T) {
 	}
 }
 
-func TestHalfOfEtcdCredentialsIsAnError(t *testing.T) {
+func TestEtcdCredentialsNeedBothVariables(t *testing.T) {
 	for _, pair := range [][2]string{{"ETCD_AUTH_USERNAME", "ETCD_AUTH_PASSWORD"}, {"ETCD_AUTH_CLIENT_CERT", "ETCD_AUTH_CLIENT_KEY"}} {
 		for i := range pair {
 			got := checkEtcd(t, "h", env(pair[i], "x"))

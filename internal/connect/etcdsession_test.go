@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-func sessions(t *testing.T, getenv func(string) string, endpoints ...string) (*EtcdSessions, *testutil.Log) {
+func newSessions(t *testing.T, getenv func(string) string, endpoints ...string) (*EtcdSessions, *testutil.Log) {
 	t.Helper()
 	log, journal := testutil.NewLog()
 	e, err := NewEtcdEndpoints(strings.Join(endpoints, ","), getenv, log)
@@ -26,15 +26,15 @@ func sessions(t *testing.T, getenv func(string) string, endpoints ...string) (*E
 	return e.Sessions(), journal
 }
 
-func TestSessionsGoRoundTheEndpoints(t *testing.T) {
+func TestEtcdSessionsRotateEndpoints(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t, nil)
-	all, _ := sessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
+	all, _ := newSessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
 	_, err := all.Open(t.Context())
 	if want := "connect to etcd at http://127.0.0.1:1: "; err == nil || !strings.HasPrefix(err.Error(), want+"dial tcp 127.0.0.1:1: ") || !strings.HasSuffix(err.Error(), "connection refused") {
 		t.Fatalf("got %v, want %q and why", err, want)
 	}
-	if all.Fail(err) {
+	if all.Failed(err) {
 		t.Error("all have been tried, after one")
 	}
 	session, err := all.Open(t.Context())
@@ -46,18 +46,18 @@ func TestSessionsGoRoundTheEndpoints(t *testing.T) {
 	if err != nil || session.Endpoint != s.Endpoint() {
 		t.Errorf("at %s: %v", session.Endpoint, err)
 	}
-	if err := session.Check(got.Header); err != nil {
+	if err := session.CheckCluster(got.Header); err != nil {
 		t.Error(err)
 	}
-	all.Good()
+	all.Succeeded()
 	for i, want := range []bool{false, false, true, true} {
-		if got := all.Fail(errors.New("x")); got != want {
+		if got := all.Failed(errors.New("x")); got != want {
 			t.Errorf("failure %d: all have been tried: %v, want %v", i, got, want)
 		}
 	}
 }
 
-func TestWhatGRPCSaysOfAConnectionIsSaidPlainly(t *testing.T) {
+func TestPlainMessageStripsGRPCPrefix(t *testing.T) {
 	for message, want := range map[string]string{
 		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`: "dial tcp 127.0.0.1:1: connect: connection refused",
 		`last connection error: connection error: desc = "error reading server preface: \"x\""`:                        `error reading server preface: "x"`,
@@ -65,16 +65,16 @@ func TestWhatGRPCSaysOfAConnectionIsSaidPlainly(t *testing.T) {
 		"etcdserver: no leader":           "etcdserver: no leader",
 		"":                                "",
 	} {
-		if got := plain(message); got != want {
+		if got := plainMessage(message); got != want {
 			t.Errorf("%s: got %q, want %q", message, got, want)
 		}
 	}
 }
 
-func TestASessionThatIsNotAnsweredEnds(t *testing.T) {
+func TestEtcdSessionFailsFastWithoutServer(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t, nil)
-	all, _ := sessions(t, env(), s.Endpoint())
+	all, _ := newSessions(t, env(), s.Endpoint())
 	session, err := all.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -89,45 +89,45 @@ func TestASessionThatIsNotAnsweredEnds(t *testing.T) {
 	}
 }
 
-func TestARefusalIsFinalOnlyFromTheStartAndEverywhere(t *testing.T) {
+func TestEtcdSessionsPermanentError(t *testing.T) {
 	t.Parallel()
 	refused := fmt.Errorf("list: %w", rpctypes.ErrPermissionDenied)
-	all, _ := sessions(t, env(), "a", "b")
-	if all.Fail(refused); all.Refusal() != nil {
+	all, _ := newSessions(t, env(), "a", "b")
+	if all.Failed(refused); all.PermanentError() != nil {
 		t.Error("final, and the other was not tried")
 	}
-	if all.Fail(errors.New("away")); all.Refusal() != refused {
-		t.Errorf("got %v, want the refusal", all.Refusal())
+	if all.Failed(errors.New("away")); all.PermanentError() != refused {
+		t.Errorf("got %v, want the refusal", all.PermanentError())
 	}
-	all.Good()
+	all.Succeeded()
 	for range 5 {
-		if all.Fail(refused); all.Refusal() != nil {
+		if all.Failed(refused); all.PermanentError() != nil {
 			t.Error("final, and it was good once")
 		}
 	}
 }
 
-func TestAnotherClusterIsWorkedWithOnlyWhereTheOldOneIsReplaced(t *testing.T) {
+func TestEtcdSessionsClusterReplacement(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		all, _ := sessions(t, env(), "a", "b", "c")
+		all, _ := newSessions(t, env(), "a", "b", "c")
 		check := func(id uint64, want string) {
 			t.Helper()
-			session := &EtcdSession{Endpoint: all.Endpoint(), of: all}
-			err := session.Check(&etcdserverpb.ResponseHeader{ClusterId: id})
+			session := &EtcdSession{Endpoint: all.Endpoint(), sessions: all}
+			err := session.CheckCluster(&etcdserverpb.ResponseHeader{ClusterId: id})
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 				t.Errorf("cluster %x at %s: got %v, want %q", id, all.Endpoint(), err, want)
 			}
 			if err != nil {
-				all.Fail(err)
+				all.Failed(err)
 			} else {
-				all.Good()
-				if err := session.Check(&etcdserverpb.ResponseHeader{ClusterId: id + 1}); err == nil {
+				all.Succeeded()
+				if err := session.CheckCluster(&etcdserverpb.ResponseHeader{ClusterId: id + 1}); err == nil {
 					t.Error("the session goes on with another cluster")
 				}
 			}
 		}
-		away := func() { all.Fail(errors.New("away")) }
+		away := func() { all.Failed(errors.New("away")) }
 		check(1, "")
 		away()
 		const other = " is of another cluster (2) than before (1)"
@@ -140,7 +140,7 @@ func TestAnotherClusterIsWorkedWithOnlyWhereTheOldOneIsReplaced(t *testing.T) {
 		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
 		away()
 		away()
-		time.Sleep(replacedAfter)
+		time.Sleep(replaceAfter)
 		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
 		away()
 		away()
@@ -149,7 +149,7 @@ func TestAnotherClusterIsWorkedWithOnlyWhereTheOldOneIsReplaced(t *testing.T) {
 	})
 }
 
-func TestOfSeveralClustersThatOfMostEndpointsIsUsed(t *testing.T) {
+func TestEtcdSessionsChooseMajorityCluster(t *testing.T) {
 	t.Parallel()
 	named := func(name string) string {
 		return startEtcd(t, func(c *embed.Config) { c.InitialClusterToken = name }).Endpoint()
@@ -157,23 +157,23 @@ func TestOfSeveralClustersThatOfMostEndpointsIsUsed(t *testing.T) {
 	a, b := named("a"), named("b")
 	other := strings.Replace(b, "127.0.0.1", "localhost", 1)
 	for _, endpoints := range [][]string{{a, b, other}, {b, other, a, "http://127.0.0.1:1"}} {
-		all, _ := sessions(t, env(), endpoints...)
+		all, _ := newSessions(t, env(), endpoints...)
 		for range endpoints {
 			session, err := all.Open(t.Context())
 			if err == nil {
 				got, err2 := session.Get(t.Context(), "k")
 				if err = err2; err == nil {
-					err = session.Check(got.Header)
+					err = session.CheckCluster(got.Header)
 				}
 				session.Close()
 			}
 			if good := all.Endpoint() == b || all.Endpoint() == other; (err == nil) != good {
 				t.Errorf("at %s: %v", all.Endpoint(), err)
 			}
-			all.at = (all.at + 1) % len(endpoints) // as if it had not failed
+			all.current = (all.current + 1) % len(endpoints) // as if it had not failed
 		}
 	}
-	all, journal := sessions(t, env(), a, b)
+	all, journal := newSessions(t, env(), a, b)
 	session, err := all.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -17,34 +17,34 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-var natsServers = list{flag: "nats-server", schemes: []string{"nats", "tls", "ws", "wss"}}
+var natsServers = serverList{flag: "nats-server", schemes: []string{"nats", "tls", "ws", "wss"}}
 
 // inboxes is where the answers to what we ask arrive.
-const inboxes = "_INBOX.dynamo-metrics"
+const inboxPrefix = "_INBOX.dynamo-metrics"
 
 // dialTimeout bounds the attempt to reach one address.
 const dialTimeout = nats.DefaultTimeout
 
 // refusals are the errors of a server that does not want these credentials.
-var refusals = []error{
+var authErrors = []error{
 	nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
 }
 
 // NATSHooks hear what becomes of a connection to NATS. Any may be nil.
 type NATSHooks struct {
 	// Status hears each change of the connection.
-	Status func(connected bool)
+	StatusChanged func(connected bool)
 
 	// Refused hears of a subject that the server does not let us subscribe to, or publish on;
 	// empty if it does not say which. It reports whether it looks after that subject, and
 	// whether that is news: what is none is not said again.
-	Refused func(subject string, publishing bool) (known, news bool)
+	Denied func(subject string, publishing bool) (known, isNew bool)
 
 	// Why hears what is in the way of each attempt to connect that failed.
-	Why func(error)
+	ConnectError func(error)
 
 	// Failed hears of each attempt to connect that failed.
-	Failed func()
+	AttemptFailed func()
 }
 
 // NATS connects to one of the servers of a comma list, however long that takes. If ctx
@@ -56,9 +56,9 @@ type NATSHooks struct {
 //
 // Status, which may be nil, hears each change of the connection, and log says it
 // once. Extra options must leave the handlers of connection and disconnection alone.
-func NATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger,
+func DialNATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger,
 	status func(connected bool), extra ...nats.Option) (*nats.Conn, error) {
-	c, err := newNATSClient(servers, getenv, log, NATSHooks{Status: status}, extra)
+	c, err := newNATSClient(servers, getenv, log, NATSHooks{StatusChanged: status}, extra)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func NATS(ctx context.Context, servers string, getenv func(string) string, log *
 // HoldNATS is NATS for good: it has each connection used until ctx ends, and where one is
 // closed makes another. Use is called with the connection, and a ctx that ends with it.
 // Credentials are an error before the first connection only.
-func HoldNATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks,
+func RunNATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks,
 	use func(ctx context.Context, nc *nats.Conn) error, extra ...nats.Option) error {
 	c, err := newNATSClient(servers, getenv, log, hooks, extra)
 	if err != nil {
@@ -84,21 +84,21 @@ func HoldNATS(ctx context.Context, servers string, getenv func(string) string, l
 			return err
 		}
 		// Who closes each connection at once is not asked any faster for it.
-		if brief++; time.Since(began) > longestBrief {
+		if brief++; time.Since(began) > shortLived {
 			brief = 0
 		}
-		backoff.Wait(ctx, briefPause(brief))
+		backoff.Wait(ctx, shortLivedPause(brief))
 	}
 	return nil
 }
 
 // briefPause is how long to wait after so many connections in a row that were closed soon.
-func briefPause(connections int) time.Duration {
-	return min(time.Duration(connections)*backoff.Server.Longest, longestBrief)
+func shortLivedPause(connections int) time.Duration {
+	return min(time.Duration(connections)*backoff.Server.Longest, shortLived)
 }
 
 // longestBrief is how long a connection that is closed at once lasts, at most.
-const longestBrief = 5 * time.Second
+const shortLived = 5 * time.Second
 
 // use has one connection used until it is closed, or ctx ends, and then closes it.
 func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Context, *nats.Conn) error) error {
@@ -120,7 +120,7 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 	cancel()
 	watching.Wait()
 	if nc.IsClosed() {
-		c.link.closed(nc)
+		c.reporter.closed(nc)
 		return nil // what failed because of that will be done anew
 	}
 	nc.Close()
@@ -129,10 +129,10 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 
 // natsClient makes connections to NATS, one after the other.
 type natsClient struct {
-	link   *link
-	opts   nats.Options
-	source string // of the credentials
-	known  bool   // the servers have taken them
+	reporter    *connReporter
+	opts        nats.Options
+	credentials string // of the credentials
+	accepted    bool   // the servers have taken them
 }
 
 func newNATSClient(servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks, extra []nats.Option) (*natsClient, error) {
@@ -140,25 +140,25 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 	if err != nil {
 		return nil, err
 	}
-	c := &natsClient{link: &link{log: log, servers: shown(urls), hooks: hooks}, opts: nats.GetDefaultOptions()}
+	c := &natsClient{reporter: &connReporter{log: log, servers: redactedURLs(urls), hooks: hooks}, opts: nats.GetDefaultOptions()}
 	for _, u := range urls {
 		if isWebsocket(u) != isWebsocket(urls[0]) {
-			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", c.link.servers)
+			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", c.reporter.servers)
 		}
 		c.opts.Servers = append(c.opts.Servers, u.String())
 	}
-	if err := apply(&c.opts, slices.Concat(defaults(c.link), extra)); err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, err)
+	if err := applyOptions(&c.opts, slices.Concat(defaultOptions(c.reporter), extra)); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", c.reporter.servers, err)
 	}
-	auth, source, err := natsAuth(urls, getenv, c.opts.TLSCertCB != nil)
+	auth, source, err := natsCredentials(urls, getenv, c.opts.TLSCertCB != nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := apply(&c.opts, auth); err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, err)
+	if err := applyOptions(&c.opts, auth); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", c.reporter.servers, err)
 	}
-	c.source = source
-	refuseInsecure(getenv, log)
+	c.credentials = source
+	warnInsecure(getenv, log)
 	return c, nil
 }
 
@@ -166,29 +166,29 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 func (c *natsClient) connect(ctx context.Context) (*nats.Conn, error) {
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		c.link.dials.clear()
-		nc, err := dial(ctx, c.opts)
+		c.reporter.dialErrors.clear()
+		nc, err := connectNATS(ctx, c.opts)
 		if err == nil {
-			c.known = true
+			c.accepted = true
 			return nc, nil
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		c.link.failed()
-		if !c.known && isRefusal(err) {
-			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", c.link.servers, c.source, err)
+		c.reporter.attemptFailed()
+		if !c.accepted && isAuthError(err) {
+			return nil, fmt.Errorf("connect to NATS at %s with %s: %w", c.reporter.servers, c.credentials, err)
 		}
-		last = c.link.unreachable(err)
+		last = c.reporter.dialFailed(err)
 		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
-	if late(ctx) {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", c.link.servers, cmp.Or(last, errNoAnswer))
+	if isTimeout(ctx) {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", c.reporter.servers, cmp.Or(last, errNoAnswer))
 	}
 	return nil, nil
 }
 
-func apply(opts *nats.Options, all []nats.Option) error {
+func applyOptions(opts *nats.Options, all []nats.Option) error {
 	for _, set := range all {
 		if err := set(opts); err != nil {
 			return err
@@ -200,7 +200,7 @@ func apply(opts *nats.Options, all []nats.Option) error {
 func isWebsocket(u *url.URL) bool { return strings.HasPrefix(u.Scheme, "ws") }
 
 // dial is Connect, but gives up when ctx ends.
-func dial(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
+func connectNATS(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 	type result struct {
 		nc  *nats.Conn
 		err error
@@ -225,14 +225,14 @@ func dial(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 }
 
 // defaults are the options of every connection of ours.
-func defaults(l *link) []nats.Option {
+func defaultOptions(l *connReporter) []nats.Option {
 	return []nats.Option{
 		nats.Name("dynamo-metrics"),
 		// Still below _INBOX, where everybody may answer, but apart from the inboxes
 		// of others: a server can let us hear no more than our own.
-		nats.CustomInboxPrefix(inboxes),
+		nats.CustomInboxPrefix(inboxPrefix),
 		nats.MaxReconnects(-1),
-		nats.CustomReconnectDelay(l.round),
+		nats.CustomReconnectDelay(l.reconnectDelay),
 		nats.IgnoreAuthErrorAbort(),
 		// What is published while disconnected would arrive late and in a heap.
 		nats.ReconnectBufSize(-1),
@@ -240,10 +240,10 @@ func defaults(l *link) []nats.Option {
 		nats.PingInterval(3 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(5 * time.Second),
-		nats.SetCustomDialer(&flow{Dialer: net.Dialer{Timeout: dialTimeout}, link: l}),
+		nats.SetCustomDialer(&backpressureDialer{Dialer: net.Dialer{Timeout: dialTimeout}, reporter: l}),
 		nats.ConnectHandler(l.connected),
 		nats.ReconnectHandler(l.connected),
 		nats.DisconnectErrHandler(l.disconnected),
-		nats.ErrorHandler(l.fault),
+		nats.ErrorHandler(l.asyncError),
 	}
 }

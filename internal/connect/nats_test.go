@@ -36,7 +36,7 @@ func checkNATS(t *testing.T, servers string, getenv func(string) string) string 
 	log, journal := testutil.NewLog()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	nc, err := NATS(ctx, servers, getenv, log, nil)
+	nc, err := DialNATS(ctx, servers, getenv, log, nil)
 	if err != nil {
 		return err.Error()
 	}
@@ -62,7 +62,7 @@ func checkRefused(t *testing.T, got string, want ...string) {
 	}
 }
 
-func TestNATSTakesUserAndPassword(t *testing.T) {
+func TestNATSUserAndPassword(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) { o.Username, o.Password = "alice", "secret" })
 	if got := checkNATS(t, s.URL(), env("NATS_AUTH_USERNAME", "alice", "NATS_AUTH_PASSWORD", "secret")); got != "" {
 		t.Error(got)
@@ -78,14 +78,14 @@ func TestNATSTakesUserAndPassword(t *testing.T) {
 	checkRefused(t, checkNATS(t, strings.Replace(in, "secret", "secret2", 1), env()), "--nats-server")
 }
 
-func TestNATSDefaultsToDynamosUser(t *testing.T) {
+func TestNATSDefaultUser(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) { o.Username, o.Password = "user", "user" })
 	if got := checkNATS(t, s.URL(), env()); got != "" {
 		t.Error(got)
 	}
 }
 
-func TestNATSTakesAToken(t *testing.T) {
+func TestNATSToken(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) { o.Authorization = "secret" })
 	if got := checkNATS(t, s.URL(), env("NATS_AUTH_TOKEN", "secret")); got != "" {
 		t.Error(got)
@@ -93,7 +93,7 @@ func TestNATSTakesAToken(t *testing.T) {
 	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_TOKEN", "secret2")), "NATS_AUTH_TOKEN")
 }
 
-func TestNATSTakesAnNkey(t *testing.T) {
+func TestNATSNkey(t *testing.T) {
 	key, _ := nkeys.CreateUser()
 	public, _ := key.PublicKey()
 	seed, _ := key.Seed()
@@ -109,7 +109,7 @@ func TestNATSTakesAnNkey(t *testing.T) {
 	}
 }
 
-func TestNATSTakesACredentialsFile(t *testing.T) {
+func TestNATSCredentialsFile(t *testing.T) {
 	operator, _ := nkeys.CreateOperator()
 	trusted, _ := operator.PublicKey()
 	account, _ := nkeys.CreateAccount()
@@ -157,45 +157,45 @@ func writeCreds(t *testing.T, account nkeys.KeyPair) string {
 	return file
 }
 
-func TestHalfOfNATSCredentialsIsAnError(t *testing.T) {
+func TestNATSCredentialsNeedBothVariables(t *testing.T) {
 	want := "NATS_AUTH_USERNAME is set, but not NATS_AUTH_PASSWORD: want both or neither"
 	if got := checkNATS(t, "nats://127.0.0.1:1", env("NATS_AUTH_USERNAME", "alice")); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-func TestNATSConnectsToTheServerThatIsThere(t *testing.T) {
+func TestNATSTriesAllServers(t *testing.T) {
 	s := startNATS(t, nil)
 	if got := checkNATS(t, "nats://127.0.0.1:1,"+s.URL(), env()); got != "" {
 		t.Error(got)
 	}
 }
 
-func TestNATSGivesUpWhenItsContextEnds(t *testing.T) {
+func TestNATSStopsWithContext(t *testing.T) {
 	log, _ := testutil.NewLog()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if nc, err := NATS(ctx, "nats://127.0.0.1:1", env(), log, nil); nc != nil || err != nil {
+	if nc, err := DialNATS(ctx, "nats://127.0.0.1:1", env(), log, nil); nc != nil || err != nil {
 		t.Errorf("got %v, %v; want neither", nc, err)
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	nc, err := NATS(ctx, "nats://user:secret@127.0.0.1:1", env(), log, nil)
+	nc, err := DialNATS(ctx, "nats://user:secret@127.0.0.1:1", env(), log, nil)
 	if want := "connect to NATS at nats://127.0.0.1:1: "; nc != nil || err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, %v; want an error that begins with %q", nc, err, want)
 	}
 }
 
-func TestNATSSaysEachChangeOnce(t *testing.T) {
+func TestNATSLogsEachChangeOnce(t *testing.T) {
 	s := startNATS(t, nil)
 	config, url := s.Config(), s.URL()
 	s.Close()
 
 	log, journal := testutil.NewLog()
-	var changes changes
+	var changes statusLog
 	connected := make(chan *nats.Conn, 1)
 	go func() {
-		nc, err := NATS(t.Context(), url, env(), log, changes.add)
+		nc, err := DialNATS(t.Context(), url, env(), log, changes.add)
 		if err != nil {
 			t.Error(err)
 		}
@@ -213,7 +213,7 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	if err := nc.Publish("x", nil); err == nil {
 		t.Error("publishing while disconnected succeeded")
 	}
-	testutil.Until(t, journal.Says(refusedLine(url), 1))
+	testutil.Until(t, journal.Says(unreachableLine(url), 1))
 	rounds := nc.Stats().Reconnects
 	s = restart(t, config)
 	testutil.Until(t, journal.Says("Connected to NATS", 2))
@@ -222,8 +222,8 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	}
 	s.Close()
 	testutil.Until(t, journal.Says("Lost the connection to NATS", 2))
-	testutil.Until(t, journal.Says(refusedLine(url), 2))
-	for line, times := range map[string]int{"NATS is not connected": 1, "Connected to NATS": 2, "Lost the connection to NATS": 2, refusedLine(url): 2} {
+	testutil.Until(t, journal.Says(unreachableLine(url), 2))
+	for line, times := range map[string]int{"NATS is not connected": 1, "Connected to NATS": 2, "Lost the connection to NATS": 2, unreachableLine(url): 2} {
 		if n := journal.Count(line); n != times {
 			t.Errorf("%q is said %d times, want %d:\n%s", line, n, times, journal)
 		}
@@ -233,12 +233,12 @@ func TestNATSSaysEachChangeOnce(t *testing.T) {
 	}
 }
 
-func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
+func TestNATSRetriesAuthErrorsAfterSuccess(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	config := s.Config()
 	log, journal := testutil.NewLog()
-	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
+	nc, err := DialNATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,15 +270,15 @@ func TestNATSOutlivesRefusalsAfterTheFirstSuccess(t *testing.T) {
 }
 
 // refusedLine begins the line that says why NATS cannot be reached.
-func refusedLine(url string) string {
+func unreachableLine(url string) string {
 	return "NATS cannot be reached; connecting goes on\" server=" + url + " error=\"dial tcp " + strings.TrimPrefix(url, "nats://") + ": connect: connection refused\""
 }
 
-// TestWhyEachNATSServerCannotBeReachedIsSaid has a list of servers, each with something else.
-func TestWhyEachNATSServerCannotBeReachedIsSaid(t *testing.T) {
+// TestNATSLogsReasonForEachServer has a list of servers, each with something else.
+func TestNATSLogsReasonForEachServer(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewCertified(t)
-	gone, secure := startNATS(t, nil), startNATS(t, demandTLS(t, a, false))
+	gone, secure := startNATS(t, nil), startNATS(t, requireTLS(t, a, false))
 	down := gone.URL()
 	gone.Close()
 	for servers, want := range map[string][]string{
@@ -291,7 +291,7 @@ func TestWhyEachNATSServerCannotBeReachedIsSaid(t *testing.T) {
 		log, journal := testutil.NewLog()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); NATS(ctx, servers, env(), log, nil) }()
+		go func() { defer close(done); DialNATS(ctx, servers, env(), log, nil) }()
 		testutil.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
 		cancel()
 		<-done
@@ -305,24 +305,24 @@ func TestWhyEachNATSServerCannotBeReachedIsSaid(t *testing.T) {
 
 func restart(t *testing.T, config devstack.NATSConfig) *devstack.NATSServer {
 	t.Helper()
-	s := devstacktest.Again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
+	s := devstacktest.StartWithRetry(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
 	t.Cleanup(s.Close)
 	return s
 }
 
 // changes records what status hears.
-type changes struct {
+type statusLog struct {
 	mu  sync.Mutex
 	all []bool
 }
 
-func (c *changes) add(up bool) {
+func (c *statusLog) add(up bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all = append(c.all, up)
 }
 
-func (c *changes) String() string {
+func (c *statusLog) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return fmt.Sprint(c.all)

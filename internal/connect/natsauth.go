@@ -24,7 +24,7 @@ const (
 
 // natsAuth chooses the credentials, and says where they are from. Certified says that
 // a certificate shows who we are.
-func natsAuth(urls []*url.URL, getenv func(string) string, certified bool) (opts []nats.Option, source string, err error) {
+func natsCredentials(urls []*url.URL, getenv func(string) string, hasCertificate bool) (opts []nats.Option, source string, err error) {
 	user, pass := getenv(natsUser), getenv(natsPass)
 	switch {
 	case !slices.ContainsFunc(urls, func(u *url.URL) bool { return u.User == nil }):
@@ -37,13 +37,13 @@ func natsAuth(urls []*url.URL, getenv func(string) string, certified bool) (opts
 		opt, err := nkeyOption([]byte(getenv(natsNkey)))
 		return []nats.Option{opt}, natsNkey, err
 	case getenv(natsCreds) != "":
-		return []nats.Option{nats.UserCredentials(getenv(natsCreds))}, natsCreds, checkCreds(getenv(natsCreds))
+		return []nats.Option{nats.UserCredentials(getenv(natsCreds))}, natsCreds, checkCredentialsFile(getenv(natsCreds))
 	}
 	// Dynamo falls back silently here, too; but half a pair is nobody's intention.
-	if err := half(getenv, natsUser, natsPass); err != nil {
+	if err := requireBoth(getenv, natsUser, natsPass); err != nil {
 		return nil, "", err
 	}
-	if certified {
+	if hasCertificate {
 		// A server that takes the user's name from the certificate (verify_and_map)
 		// refuses a password that its user does not have.
 		return nil, "the certificate of " + flagCert, nil
@@ -67,7 +67,7 @@ func nkeyOption(seed []byte) (nats.Option, error) {
 
 // checkCreds finds out now what nats.go would only find out while connecting, where
 // it looks like a server that is not there.
-func checkCreds(file string) error {
+func checkCredentialsFile(file string) error {
 	contents, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", natsCreds, err)

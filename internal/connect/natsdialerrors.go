@@ -11,25 +11,25 @@ import (
 
 // dials are the errors of one round over the addresses of all NATS servers. The lock is their own,
 // since nats.go calls failed while it holds the lock of its connection.
-type dials struct {
+type dialErrors struct {
 	mu  sync.Mutex
 	all []error
 }
 
 // mostDials is how many of these errors are kept.
-const mostDials = 8
+const maxDialErrors = 8
 
 // failed keeps the error of an address that could not be reached.
-func (d *dials) failed(err error) {
+func (d *dialErrors) add(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.all) < mostDials {
+	if len(d.all) < maxDialErrors {
 		d.all = append(d.all, err)
 	}
 }
 
 // clear begins a new round.
-func (d *dials) clear() {
+func (d *dialErrors) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.all = nil
@@ -37,7 +37,7 @@ func (d *dials) clear() {
 
 // why is the reason for which a round has led to no connection. The error of nats.go is that of
 // the last server alone, and where that refuses connections it only says that there is none.
-func (d *dials) why(err error) error {
+func (d *dialErrors) cause(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	all := slices.Clone(d.all)

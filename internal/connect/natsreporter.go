@@ -17,149 +17,149 @@ import (
 )
 
 // link tells log and status once per change how the connection is.
-type link struct {
+type connReporter struct {
 	log     *slog.Logger
 	servers string
 	hooks   NATSHooks
 
-	mu        sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
-	up        bool
-	announced bool            // that there is no connection
-	reasons   []string        // told of why one that was lost cannot be made again
-	lost      *nats.Conn      // the connection that is lost; nil: none is
-	last      string          // fault that was told and may come again
-	denied    map[string]bool // permissions that we lack and have told, of those that no hook looks after
-	heard     error           // the last fault, as nats.go has it
+	mu            sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
+	up            bool
+	outageLogged  bool            // that there is no connection
+	loggedReasons []string        // told of why one that was lost cannot be made again
+	lostConn      *nats.Conn      // the connection that is lost; nil: none is
+	lastFault     string          // fault that was told and may come again
+	loggedDenials map[string]bool // permissions that we lack and have told, of those that no hook looks after
+	lastHandled   error           // the last fault, as nats.go has it
 
-	dials dials
+	dialErrors dialErrors
 }
 
 // unreachable hears of every attempt that failed, but of those that nats.go makes, and returns
 // why it did.
-func (l *link) unreachable(err error) (why error) {
+func (l *connReporter) dialFailed(err error) (why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	why = l.dials.why(err)
-	l.blame(why)
+	why = l.dialErrors.cause(err)
+	l.reportError(why)
 	switch {
-	case !l.announced:
-		l.log.Warn("NATS is not connected; connecting goes on", l.because(err, why)...)
-	case isRefusal(err) && l.last != err.Error():
-		l.log.Warn("NATS reports a fault", l.about(err)...)
-		l.last = err.Error()
+	case !l.outageLogged:
+		l.log.Warn("NATS is not connected; connecting goes on", l.attrsWithCause(err, why)...)
+	case isAuthError(err) && l.lastFault != err.Error():
+		l.log.Warn("NATS reports a fault", l.attrs(err)...)
+		l.lastFault = err.Error()
 	}
-	l.announced = true
+	l.outageLogged = true
 	return why
 }
 
 // blame hears why no server could be connected to. That there is none says nothing.
-func (l *link) blame(err error) {
-	if l.hooks.Why != nil && err != nil && !errors.Is(err, nats.ErrNoServers) {
-		l.hooks.Why(err)
+func (l *connReporter) reportError(err error) {
+	if l.hooks.ConnectError != nil && err != nil && !errors.Is(err, nats.ErrNoServers) {
+		l.hooks.ConnectError(err)
 	}
 }
 
 // isRefusal reports whether a server does not want these credentials.
-func isRefusal(err error) bool {
-	return slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) })
+func isAuthError(err error) bool {
+	return slices.ContainsFunc(authErrors, func(r error) bool { return errors.Is(err, r) })
 }
 
-func (l *link) connected(nc *nats.Conn) {
+func (l *connReporter) connected(nc *nats.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !nc.IsConnected() {
 		return // the callback came late: it is lost again
 	}
-	l.log.Info("Connected to NATS", "server", where(nc))
-	l.announced, l.reasons, l.last, l.lost = false, nil, "", nil
-	l.set(true)
+	l.log.Info("Connected to NATS", "server", serverURL(nc))
+	l.outageLogged, l.loggedReasons, l.lastFault, l.lostConn = false, nil, "", nil
+	l.setStatus(true)
 }
 
-func (l *link) disconnected(nc *nats.Conn, err error) {
+func (l *connReporter) disconnected(nc *nats.Conn, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !nc.IsClosed() && !l.announced {
-		l.log.Warn("Lost the connection to NATS; connecting goes on", l.about(err)...)
-		l.announced = true
+	if !nc.IsClosed() && !l.outageLogged {
+		l.log.Warn("Lost the connection to NATS; connecting goes on", l.attrs(err)...)
+		l.outageLogged = true
 	}
-	l.lost = nc
-	l.set(false)
+	l.lostConn = nc
+	l.setStatus(false)
 }
 
 // closed hears that a connection is closed for good, and not by us.
-func (l *link) closed(nc *nats.Conn) {
-	l.failed()
+func (l *connReporter) closed(nc *nats.Conn) {
+	l.attemptFailed()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.announced {
-		l.log.Warn("NATS has closed the connection; connecting goes on", l.about(nc.LastError())...)
-		l.announced = true
+	if !l.outageLogged {
+		l.log.Warn("NATS has closed the connection; connecting goes on", l.attrs(nc.LastError())...)
+		l.outageLogged = true
 	}
-	l.set(false)
+	l.setStatus(false)
 }
 
 // round hears when nats.go is about to try all servers, for the nth time since the connection
 // was lost, and says how long it is to wait before.
-func (l *link) round(n int) time.Duration {
+func (l *connReporter) reconnectDelay(n int) time.Duration {
 	if n > 1 {
-		l.failed()
-		l.stillLost()
+		l.attemptFailed()
+		l.logStillLost()
 	}
 	return backoff.Pause(n - 1)
 }
 
 // mostReasons bounds how many are told of one loss.
-const mostReasons = 3
+const maxLoggedReasons = 3
 
 // stillLost says why no server can be reached, each reason once. Of refused credentials fault
 // hears.
-func (l *link) stillLost() {
+func (l *connReporter) logStillLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var last error
-	if l.lost != nil {
-		last = l.lost.LastError()
+	if l.lostConn != nil {
+		last = l.lostConn.LastError()
 	}
-	why := l.dials.why(last)
-	l.dials.clear()
-	l.blame(why)
-	if why == nil || isRefusal(last) || len(l.reasons) >= mostReasons || slices.Contains(l.reasons, why.Error()) {
+	why := l.dialErrors.cause(last)
+	l.dialErrors.clear()
+	l.reportError(why)
+	if why == nil || isAuthError(last) || len(l.loggedReasons) >= maxLoggedReasons || slices.Contains(l.loggedReasons, why.Error()) {
 		return
 	}
-	l.log.Warn("NATS cannot be reached; connecting goes on", l.because(last, why)...)
-	l.reasons = append(l.reasons, why.Error())
+	l.log.Warn("NATS cannot be reached; connecting goes on", l.attrsWithCause(last, why)...)
+	l.loggedReasons = append(l.loggedReasons, why.Error())
 }
 
 // failed hears of each attempt to connect that failed.
-func (l *link) failed() {
-	if l.hooks.Failed != nil {
-		l.hooks.Failed()
+func (l *connReporter) attemptFailed() {
+	if l.hooks.AttemptFailed != nil {
+		l.hooks.AttemptFailed()
 	}
 }
 
 // fault hears what the server holds against us, which nats.go would print on stderr.
 // The same fault comes with every attempt to reconnect, or with every message.
-func (l *link) fault(_ *nats.Conn, sub *nats.Subscription, err error) {
+func (l *connReporter) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	defer func() { l.heard = err }()
-	if isRefusal(err) {
-		l.blame(err)
+	defer func() { l.lastHandled = err }()
+	if isAuthError(err) {
+		l.reportError(err)
 	}
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer):
 		return // who subscribed counts what is lost
 	case errors.Is(err, nats.ErrPermissionViolation):
-		l.deny(err)
+		l.permissionDenied(err)
 		return
-	case errors.Is(err, nats.ErrMaxSubscriptionsExceeded) && l.hooks.Refused != nil:
-		l.hooks.Refused("", false) // which of them it does not say
+	case errors.Is(err, nats.ErrMaxSubscriptionsExceeded) && l.hooks.Denied != nil:
+		l.hooks.Denied("", false) // which of them it does not say
 	}
-	if l.last == err.Error() {
+	if l.lastFault == err.Error() {
 		return
 	}
-	l.last = err.Error()
-	attrs := l.about(err)
+	l.lastFault = err.Error()
+	attrs := l.attrs(err)
 	if sub != nil {
 		attrs = append(attrs, "subject", sub.Subject)
 	}
@@ -167,40 +167,40 @@ func (l *link) fault(_ *nats.Conn, sub *nats.Subscription, err error) {
 }
 
 // maxDenials bounds how many subjects that we may not use are told.
-const maxDenials = 32
+const maxLoggedDenials = 32
 
 // deny says once of each permission that we lack it: that comes again with every poll
 // and every reconnection, for several subjects in turn. Whether it is news of a subject
 // that is looked after, who does that knows.
-func (l *link) deny(err error) {
-	if l.hooks.Refused != nil {
-		if known, news := l.hooks.Refused(refusedSubject(err)); known {
-			if news {
-				l.sayDenied(err)
+func (l *connReporter) permissionDenied(err error) {
+	if l.hooks.Denied != nil {
+		if known, isNew := l.hooks.Denied(deniedSubject(err)); known {
+			if isNew {
+				l.logDenied(err)
 			}
 			return
 		}
 	}
-	if l.denied[err.Error()] || len(l.denied) >= maxDenials {
+	if l.loggedDenials[err.Error()] || len(l.loggedDenials) >= maxLoggedDenials {
 		return
 	}
-	if l.denied == nil {
-		l.denied = make(map[string]bool)
+	if l.loggedDenials == nil {
+		l.loggedDenials = make(map[string]bool)
 	}
-	l.denied[err.Error()] = true
-	l.sayDenied(err)
-	if len(l.denied) == maxDenials {
+	l.loggedDenials[err.Error()] = true
+	l.logDenied(err)
+	if len(l.loggedDenials) == maxLoggedDenials {
 		l.log.Warn("NATS denies many permissions; further ones are not logged", "server", l.servers)
 	}
 }
 
-func (l *link) sayDenied(err error) {
+func (l *connReporter) logDenied(err error) {
 	l.log.Warn("NATS denies a permission; going on without what it is for (SECURITY.md lists those needed)",
 		"server", l.servers, "error", err)
 }
 
 // refusedSubject is the subject of a permission that we lack, and whether that is to publish.
-func refusedSubject(err error) (subject string, publishing bool) {
+func deniedSubject(err error) (subject string, publishing bool) {
 	what, quoted, _ := strings.Cut(err.Error(), ` to "`)
 	quoted, prefixErr := strconv.QuotedPrefix(`"` + quoted)
 	if prefixErr == nil {
@@ -210,12 +210,12 @@ func refusedSubject(err error) (subject string, publishing bool) {
 }
 
 // about are the fields of a line on what is wrong.
-func (l *link) about(err error) []any { return l.because(err, err) }
+func (l *connReporter) attrs(err error) []any { return l.attrsWithCause(err, err) }
 
 // because are the same where more is known than the error of nats.go.
-func (l *link) because(err, why error) []any {
+func (l *connReporter) attrsWithCause(err, why error) []any {
 	attrs := []any{"server", l.servers, "error", why}
-	if hint := natsHint(err); hint != "" {
+	if hint := natsTLSHint(err); hint != "" {
 		attrs = append(attrs, "hint", hint)
 	}
 	return attrs
@@ -223,17 +223,17 @@ func (l *link) because(err, why error) []any {
 
 // where is the server of nc. What nats.go calls redacted still has the user's name,
 // which is the secret where that is a token.
-func where(nc *nats.Conn) string {
+func serverURL(nc *nats.Conn) string {
 	u, err := url.Parse(nc.ConnectedUrl())
 	if err != nil {
 		return ""
 	}
-	return shown([]*url.URL{u})
+	return redactedURLs([]*url.URL{u})
 }
 
-func (l *link) set(up bool) {
-	if l.up != up && l.hooks.Status != nil {
-		l.hooks.Status(up)
+func (l *connReporter) setStatus(up bool) {
+	if l.up != up && l.hooks.StatusChanged != nil {
+		l.hooks.StatusChanged(up)
 	}
 	l.up = up
 }
@@ -246,20 +246,20 @@ func FlushNATS(ctx context.Context, nc *nats.Conn, timeout time.Duration) error 
 	if err := nc.FlushWithContext(ctx); err != nil {
 		return err
 	}
-	if f, ok := nc.Opts.CustomDialer.(*flow); ok {
-		f.link.hear(nc.LastError())
+	if f, ok := nc.Opts.CustomDialer.(*backpressureDialer); ok {
+		f.reporter.awaitError(nc.LastError())
 	}
 	return nil
 }
 
 // hear waits until a fault has been heard: nats.go tells them from a goroutine of its own, in
 // their order. What it never tells is not waited for twice.
-func (l *link) hear(fault error) {
+func (l *connReporter) awaitError(fault error) {
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		l.mu.Lock()
-		heard := fault == nil || errors.Is(l.heard, fault)
+		heard := fault == nil || errors.Is(l.lastHandled, fault)
 		if !heard && time.Since(begin) > time.Second {
-			l.heard, heard = fault, true
+			l.lastHandled, heard = fault, true
 		}
 		l.mu.Unlock()
 		if heard {

@@ -24,14 +24,14 @@ type fakeNATS struct {
 	listener net.Listener
 	conns    sync.WaitGroup
 
-	mu      sync.Mutex
-	refuses string   // what each attempt to connect gets instead of an answer; "" takes it
-	open    net.Conn // the connection there is
-	made    int      // connections that were taken
-	heard   []string // subjects that were subscribed to on the last
+	mu       sync.Mutex
+	refusal  string   // what each attempt to connect gets instead of an answer; "" takes it
+	open     net.Conn // the connection there is
+	accepted int      // connections that were taken
+	subjects []string // subjects that were subscribed to on the last
 }
 
-func startFake(t *testing.T) *fakeNATS {
+func startFakeNATS(t *testing.T) *fakeNATS {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,42 +44,42 @@ func startFake(t *testing.T) *fakeNATS {
 			if err != nil {
 				return
 			}
-			f.conns.Go(func() { f.attend(c) })
+			f.conns.Go(func() { f.serve(c) })
 		}
 	})
-	t.Cleanup(func() { l.Close(); f.say(""); f.conns.Wait() })
+	t.Cleanup(func() { l.Close(); f.send(""); f.conns.Wait() })
 	return f
 }
 
 func (f *fakeNATS) url() string { return "nats://" + f.listener.Addr().String() }
 
-func (f *fakeNATS) attend(c net.Conn) {
+func (f *fakeNATS) serve(c net.Conn) {
 	defer c.Close()
 	fmt.Fprint(c, `INFO {"server_id":"fake","version":"2.10.0","proto":1,"max_payload":1048576,"headers":true}`+"\r\n")
 	for in, taken := bufio.NewScanner(c), false; in.Scan(); {
 		word, rest, _ := strings.Cut(in.Text(), " ")
 		f.mu.Lock()
 		switch {
-		case word == "PING" && !taken && f.refuses != "":
-			fmt.Fprintf(c, "-ERR '%s'\r\n", f.refuses)
+		case word == "PING" && !taken && f.refusal != "":
+			fmt.Fprintf(c, "-ERR '%s'\r\n", f.refusal)
 			f.mu.Unlock()
 			return
 		case word == "PING" && !taken:
-			taken, f.open, f.heard = true, c, nil
-			f.made++
+			taken, f.open, f.subjects = true, c, nil
+			f.accepted++
 			fallthrough
 		case word == "PING":
 			fmt.Fprint(c, "PONG\r\n")
 		case word == "SUB":
 			subject, _, _ := strings.Cut(rest, " ")
-			f.heard = append(f.heard, subject)
+			f.subjects = append(f.subjects, subject)
 		}
 		f.mu.Unlock()
 	}
 }
 
 // say sends a line on the connection there is; an empty one cuts it.
-func (f *fakeNATS) say(line string) {
+func (f *fakeNATS) send(line string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.open == nil {
@@ -95,29 +95,29 @@ func (f *fakeNATS) say(line string) {
 func (f *fakeNATS) refuse(with string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refuses = with
+	f.refusal = with
 }
 
 // has waits for the nth connection, and its subscriptions.
-func (f *fakeNATS) has(connections int, subjects string) {
+func (f *fakeNATS) waitConnections(connections int, subjects string) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if got := strings.Join(f.heard, " "); f.made != connections || got != subjects {
-			return fmt.Errorf("%d connections, subscribed to %q, want %d and %q", f.made, got, connections, subjects)
+		if got := strings.Join(f.subjects, " "); f.accepted != connections || got != subjects {
+			return fmt.Errorf("%d connections, subscribed to %q, want %d and %q", f.accepted, got, connections, subjects)
 		}
 		return nil
 	})
 }
 
 // hold holds connections until the end of the test, each subscribed to x.
-func hold(t *testing.T, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks) {
+func runNATS(t *testing.T, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	var holding sync.WaitGroup
 	holding.Go(func() {
-		err := HoldNATS(ctx, servers, getenv, log, hooks, func(ctx context.Context, nc *nats.Conn) error {
+		err := RunNATS(ctx, servers, getenv, log, hooks, func(ctx context.Context, nc *nats.Conn) error {
 			if _, err := Subscribe(nc, "x", func(*nats.Msg) {}); err != nil {
 				return err
 			}
@@ -131,20 +131,20 @@ func hold(t *testing.T, servers string, getenv func(string) string, log *slog.Lo
 	t.Cleanup(func() { stop(); holding.Wait() })
 }
 
-// TestAClosedNATSConnectionIsNotTheEnd: nats.go closes for good what it is told in words that
+// TestRunNATSReplacesClosedConnection: nats.go closes for good what it is told in words that
 // it does not know.
-func TestAClosedNATSConnectionIsNotTheEnd(t *testing.T) {
+func TestRunNATSReplacesClosedConnection(t *testing.T) {
 	t.Parallel()
-	f := startFake(t)
+	f := startFakeNATS(t)
 	log, journal := testutil.NewLog()
-	var status changes
+	var status statusLog
 	var failed atomic.Int64
-	hold(t, f.url(), env(), log, NATSHooks{Status: status.add, Failed: func() { failed.Add(1) }})
-	f.has(1, "x")
+	runNATS(t, f.url(), env(), log, NATSHooks{StatusChanged: status.add, AttemptFailed: func() { failed.Add(1) }})
+	f.waitConnections(1, "x")
 	testutil.Until(t, journal.Says("Connected to NATS", 1))
 	for n := range 2 {
-		f.say("-ERR 'The Moon Is Full'")
-		f.has(2+n, "x")
+		f.send("-ERR 'The Moon Is Full'")
+		f.waitConnections(2+n, "x")
 		testutil.Until(t, journal.Says("Connected to NATS", 2+n))
 	}
 	if got := status.String(); got != "[true false true false true]" {
@@ -156,29 +156,29 @@ func TestAClosedNATSConnectionIsNotTheEnd(t *testing.T) {
 	if n := failed.Load(); n != 2 {
 		t.Errorf("%d failures, want 2", n)
 	}
-	f.say("-ERR 'Stale Connection'") // this one it knows
-	f.has(4, "x")
+	f.send("-ERR 'Stale Connection'") // this one it knows
+	f.waitConnections(4, "x")
 }
 
-// TestNATSCredentialsThatAreRefusedLaterAreTriedAgain, on the connection there was as well as
+// TestRunNATSRetriesAuthErrors, on the connection there was as well as
 // on a new one.
-func TestNATSCredentialsThatAreRefusedLaterAreTriedAgain(t *testing.T) {
+func TestRunNATSRetriesAuthErrors(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]string{"lost": "", "closed": "-ERR 'The Moon Is Full'"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := startFake(t)
+			f := startFakeNATS(t)
 			log, journal := testutil.NewLog()
 			var failed atomic.Int64
-			hold(t, f.url(), env(), log, NATSHooks{Failed: func() { failed.Add(1) }})
-			f.has(1, "x")
+			runNATS(t, f.url(), env(), log, NATSHooks{AttemptFailed: func() { failed.Add(1) }})
+			f.waitConnections(1, "x")
 			all := []string{"Authorization Violation", "Nobody Knows"}
 			if name == "lost" {
 				all = append(all, "User Authentication Expired", "User Authentication Revoked", "Account Authentication Expired", "Maximum Connections Exceeded")
 			}
 			for n, refusal := range all {
 				f.refuse(refusal)
-				f.say(end)
+				f.send(end)
 				before := failed.Load()
 				testutil.Until(t, func() error {
 					if n := failed.Load() - before; n < 3 { // past where nats.go would have given up
@@ -187,25 +187,25 @@ func TestNATSCredentialsThatAreRefusedLaterAreTriedAgain(t *testing.T) {
 					return nil
 				})
 				f.refuse("")
-				f.has(2+n, "x")
+				f.waitConnections(2+n, "x")
 			}
 			if n := journal.Count("uthorization Violation") + journal.Count("uthorization violation"); n != 1 {
 				t.Errorf("said %d times that the credentials are refused:\n%s", n, journal)
 			}
 		})
 	}
-	f := startFake(t) // at the start they are the end
+	f := startFakeNATS(t) // at the start they are the end
 	f.refuse("Authorization Violation")
 	log, _ := testutil.NewLog()
-	err := HoldNATS(t.Context(), f.url(), env(), log, NATSHooks{}, func(context.Context, *nats.Conn) error { return nil })
+	err := RunNATS(t.Context(), f.url(), env(), log, NATSHooks{}, func(context.Context, *nats.Conn) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "Authorization Violation") {
 		t.Errorf("got %v, want that the credentials are refused", err)
 	}
 }
 
-// TestNATSCredentialsChangeWhileWeAreThere: the password, and the server with it; then the
+// TestRunNATSSurvivesCredentialChange: the password, and the server with it; then the
 // user is removed, and comes back.
-func TestNATSCredentialsChangeWhileWeAreThere(t *testing.T) {
+func TestRunNATSSurvivesCredentialChange(t *testing.T) {
 	t.Parallel()
 	user := func(password string) func(*server.Options) {
 		return func(o *server.Options) {
@@ -218,7 +218,7 @@ func TestNATSCredentialsChangeWhileWeAreThere(t *testing.T) {
 	s := startNATS(t, user("old"))
 	config := s.Config()
 	log, journal := testutil.NewLog()
-	hold(t, s.URL(), env("NATS_AUTH_USERNAME", "metrics", "NATS_AUTH_PASSWORD", "old"), log, NATSHooks{})
+	runNATS(t, s.URL(), env("NATS_AUTH_USERNAME", "metrics", "NATS_AUTH_PASSWORD", "old"), log, NATSHooks{})
 	connected := func(times int) {
 		t.Helper()
 		testutil.Until(t, journal.Says("Connected to NATS", times))
@@ -252,17 +252,17 @@ func TestNATSCredentialsChangeWhileWeAreThere(t *testing.T) {
 	connected(3)
 }
 
-// TestPausesGrowForAServerThatClosesEachConnection soon after it was made.
-func TestPausesGrowForAServerThatClosesEachConnection(t *testing.T) {
+// TestRunNATSShortLivedPauseGrows soon after it was made.
+func TestRunNATSShortLivedPauseGrows(t *testing.T) {
 	for in, want := range map[int]time.Duration{0: 0, 1: 500 * time.Millisecond, 4: 2 * time.Second, 10: 5 * time.Second, 1000: 5 * time.Second} {
-		if got := briefPause(in); got != want {
+		if got := shortLivedPause(in); got != want {
 			t.Errorf("after %d: %s, want %s", in, got, want)
 		}
 	}
 }
 
-// TestWhatNATSRefusesIsHeardBeforeItIsFlushed, so that what was not heard of is permitted.
-func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
+// TestFlushNATSWaitsForDenials, so that what was not heard of is permitted.
+func TestFlushNATSWaitsForDenials(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, func(o *server.Options) {
 		o.MaxSubs = 2
@@ -273,7 +273,7 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 	log, journal := testutil.NewLog()
 	var mu sync.Mutex
 	var heard []string
-	refused := func(subject string, publishing bool) (known, news bool) {
+	refused := func(subject string, publishing bool) (known, isNew bool) {
 		time.Sleep(time.Millisecond) // someone else has the processor
 		mu.Lock()
 		defer mu.Unlock()
@@ -285,7 +285,7 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 	defer stop()
 	var holding sync.WaitGroup
 	holding.Go(func() {
-		HoldNATS(ctx, s.URL(), env(), log, NATSHooks{Refused: refused}, func(ctx context.Context, nc *nats.Conn) error {
+		RunNATS(ctx, s.URL(), env(), log, NATSHooks{Denied: refused}, func(ctx context.Context, nc *nats.Conn) error {
 			connections <- nc
 			<-ctx.Done()
 			return nil
@@ -329,9 +329,9 @@ func TestWhatNATSRefusesIsHeardBeforeItIsFlushed(t *testing.T) {
 	}
 }
 
-// TestWhyNATSIsNotConnectedIsHeard before the first connection, and when one is lost: nats.go itself
+// TestRunNATSReportsConnectError before the first connection, and when one is lost: nats.go itself
 // says no more than that there is no server.
-func TestWhyNATSIsNotConnectedIsHeard(t *testing.T) {
+func TestRunNATSReportsConnectError(t *testing.T) {
 	t.Parallel()
 	for what, before := range map[string]bool{"never connected": false, "lost": true} {
 		t.Run(what, func(t *testing.T) {
@@ -342,7 +342,7 @@ func TestWhyNATSIsNotConnectedIsHeard(t *testing.T) {
 			if !before {
 				s.Close()
 			}
-			hold(t, s.URL(), env(), log, NATSHooks{Why: func(err error) { why <- err.Error() }, Status: func(is bool) { up <- is }})
+			runNATS(t, s.URL(), env(), log, NATSHooks{ConnectError: func(err error) { why <- err.Error() }, StatusChanged: func(is bool) { up <- is }})
 			if before {
 				<-up
 				s.Close()

@@ -17,7 +17,7 @@ import (
 
 // demandTLS has a NATS server take connections over TLS only, and with verify those of
 // a's clients only.
-func demandTLS(t *testing.T, a *testutil.Authority, verify bool) func(*server.Options) {
+func requireTLS(t *testing.T, a *testutil.Authority, verify bool) func(*server.Options) {
 	t.Helper()
 	config, err := server.GenTLSConfig(&server.TLSConfigOpts{
 		CertFile: a.File("server.crt"), KeyFile: a.File("server.key"), CaFile: a.File("ca.crt"), Verify: verify,
@@ -28,7 +28,7 @@ func demandTLS(t *testing.T, a *testutil.Authority, verify bool) func(*server.Op
 	return func(o *server.Options) { o.TLS, o.TLSVerify, o.TLSConfig, o.TLSTimeout = true, verify, config, 10 }
 }
 
-func over(scheme string, s *devstack.NATSServer) string {
+func withScheme(scheme string, s *devstack.NATSServer) string {
 	return strings.Replace(s.URL(), "nats", scheme, 1)
 }
 
@@ -45,7 +45,7 @@ func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn,
 	connected, ended := make(chan *nats.Conn, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		nc, err := NATS(ctx, servers, env(), log, nil, opts...)
+		nc, err := DialNATS(ctx, servers, env(), log, nil, opts...)
 		if err != nil {
 			t.Error(err)
 		}
@@ -55,23 +55,23 @@ func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn,
 	return connected, journal
 }
 
-func TestNATSTakesCertificates(t *testing.T) {
+func TestNATSTLSCertificates(t *testing.T) {
 	a := testutil.NewCertified(t)
 	mutual := NATSTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
 	for name, c := range map[string]struct {
 		tune  func(*server.Options)
 		files NATSTLS
 	}{
-		"server": {demandTLS(t, a, false), NATSTLS{CA: a.File("ca.crt")}},
-		"mutual": {demandTLS(t, a, true), mutual},
+		"server": {requireTLS(t, a, false), NATSTLS{CA: a.File("ca.crt")}},
+		"mutual": {requireTLS(t, a, true), mutual},
 		"mapped": {func(o *server.Options) {
-			demandTLS(t, a, true)(o)
+			requireTLS(t, a, true)(o)
 			o.TLSMap, o.Users = true, []*server.User{{Username: "CN=client"}}
 		}, mutual},
 	} {
 		s := startNATS(t, c.tune)
 		for _, scheme := range []string{"nats", "tls"} {
-			connected, journal := connectTLS(t, over(scheme, s), c.files)
+			connected, journal := connectTLS(t, withScheme(scheme, s), c.files)
 			nc := <-connected
 			if nc == nil {
 				t.Fatalf("%s, %s: not connected:\n%s", name, scheme, journal)
@@ -84,23 +84,23 @@ func TestNATSTakesCertificates(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
+func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 	t.Parallel()
 	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
-	locked, plain := startNATS(t, demandTLS(t, a, true)), startNATS(t, nil)
+	locked, plain := startNATS(t, requireTLS(t, a, true)), startNATS(t, nil)
 	ca := a.File("ca.crt")
 	for name, c := range map[string]struct {
 		servers string
 		files   NATSTLS
 		want    []string
 	}{
-		"another authority":       {over("tls", locked), NATSTLS{CA: stranger.File("ca.crt")}, []string{"unknown authority", flagCA}},
-		"the system's":            {over("tls", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
-		"unasked":                 {over("nats", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
-		"no certificate":          {over("tls", locked), NATSTLS{CA: ca}, []string{flagCert, flagKey}},
-		"a stranger's":            {over("tls", locked), NATSTLS{ca, stranger.File("client.crt"), stranger.File("client.key")}, []string{flagCert, flagKey}},
-		"a server without":        {over("nats", plain), NATSTLS{CA: ca}, []string{nats.ErrSecureConnWanted.Error(), flagCA}},
-		"tls:// and no TLS there": {over("tls", plain), NATSTLS{}, []string{nats.ErrSecureConnWanted.Error(), "tls://"}},
+		"another authority":       {withScheme("tls", locked), NATSTLS{CA: stranger.File("ca.crt")}, []string{"unknown authority", flagCA}},
+		"the system's":            {withScheme("tls", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
+		"unasked":                 {withScheme("nats", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
+		"no certificate":          {withScheme("tls", locked), NATSTLS{CA: ca}, []string{flagCert, flagKey}},
+		"a stranger's":            {withScheme("tls", locked), NATSTLS{ca, stranger.File("client.crt"), stranger.File("client.key")}, []string{flagCert, flagKey}},
+		"a server without":        {withScheme("nats", plain), NATSTLS{CA: ca}, []string{nats.ErrSecureConnWanted.Error(), flagCA}},
+		"tls:// and no TLS there": {withScheme("tls", plain), NATSTLS{}, []string{nats.ErrSecureConnWanted.Error(), "tls://"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -118,13 +118,13 @@ func TestWhatIsWrongWithTLSIsSaidOnce(t *testing.T) {
 	}
 }
 
-// TestRenewedCertificatesAreUsed because the program outlives them.
-func TestRenewedCertificatesAreUsed(t *testing.T) {
+// TestNATSTLSReloadsCertificates because the program outlives them.
+func TestNATSTLSReloadsCertificates(t *testing.T) {
 	t.Parallel()
 	old, renewed := testutil.NewCertified(t), testutil.NewCertified(t)
-	s := startNATS(t, demandTLS(t, old, true))
+	s := startNATS(t, requireTLS(t, old, true))
 	config := s.Config()
-	connected, journal := connectTLS(t, over("tls", s), NATSTLS{old.File("ca.crt"), old.File("client.crt"), old.File("client.key")})
+	connected, journal := connectTLS(t, withScheme("tls", s), NATSTLS{old.File("ca.crt"), old.File("client.crt"), old.File("client.key")})
 	nc := <-connected
 	if nc == nil {
 		t.Fatalf("not connected:\n%s", journal)
@@ -140,7 +140,7 @@ func TestRenewedCertificatesAreUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	config.Tune = demandTLS(t, renewed, true)
+	config.Tune = requireTLS(t, renewed, true)
 	restart(t, config)
 	testutil.Until(t, func() error {
 		if !nc.IsConnected() {
@@ -150,13 +150,13 @@ func TestRenewedCertificatesAreUsed(t *testing.T) {
 	})
 }
 
-// TestWhyALostConnectionCannotBeMadeAgainIsSaid where first there is no server, and then TLS fails.
-func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
+// TestNATSTLSLogsReconnectErrors where first there is no server, and then TLS fails.
+func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 	t.Parallel()
 	a, other := testutil.NewCertified(t), testutil.NewCertified(t)
-	s := startNATS(t, demandTLS(t, a, false))
+	s := startNATS(t, requireTLS(t, a, false))
 	config := s.Config()
-	connected, journal := connectTLS(t, over("tls", s), NATSTLS{CA: a.File("ca.crt")})
+	connected, journal := connectTLS(t, withScheme("tls", s), NATSTLS{CA: a.File("ca.crt")})
 	nc := <-connected
 	if nc == nil {
 		t.Fatalf("not connected:\n%s", journal)
@@ -165,7 +165,7 @@ func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
 	testutil.Until(t, journal.Says("Connected to NATS", 1))
 	s.Close()
 	testutil.Until(t, journal.Says("NATS cannot be reached; connecting goes on", 1))
-	config.Tune = demandTLS(t, other, false)
+	config.Tune = requireTLS(t, other, false)
 	s = restart(t, config)
 	testutil.Until(t, journal.Says("unknown authority", 1))
 	testutil.Until(t, func() error {
@@ -174,12 +174,12 @@ func TestWhyALostConnectionCannotBeMadeAgainIsSaid(t *testing.T) {
 		}
 		return nil
 	})
-	if n := journal.Count("NATS cannot be reached; connecting goes on"); n < 2 || n > mostReasons || journal.Count("hint=") != 1 {
+	if n := journal.Count("NATS cannot be reached; connecting goes on"); n < 2 || n > maxLoggedReasons || journal.Count("hint=") != 1 {
 		t.Errorf("%d lines say why, want one of each reason:\n%s", n, journal)
 	}
 }
 
-func TestUnusableFilesForNATSAreNamed(t *testing.T) {
+func TestNATSTLSNamesUnusableFiles(t *testing.T) {
 	a := testutil.NewCertified(t)
 	junk, missing := a.File("junk"), a.File("missing")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
@@ -205,7 +205,7 @@ func TestUnusableFilesForNATSAreNamed(t *testing.T) {
 	}
 }
 
-func TestFlagsOfTLSFitTogether(t *testing.T) {
+func TestNATSTLSCheckFlags(t *testing.T) {
 	for _, c := range []struct {
 		files   NATSTLS
 		servers string
@@ -229,10 +229,10 @@ func TestFlagsOfTLSFitTogether(t *testing.T) {
 	}
 }
 
-func TestATokenInTheAddressIsNotShown(t *testing.T) {
+func TestNATSHidesTokenInURL(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) { o.Authorization = "secret" })
 	log, journal := testutil.NewLog()
-	nc, err := NATS(t.Context(), strings.Replace(s.URL(), "nats://", "nats://secret@", 1), env(), log, nil)
+	nc, err := DialNATS(t.Context(), strings.Replace(s.URL(), "nats://", "nats://secret@", 1), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestATokenInTheAddressIsNotShown(t *testing.T) {
 	}
 }
 
-func TestADeniedPermissionIsSaidOnce(t *testing.T) {
+func TestNATSLogsDeniedPermissionOnce(t *testing.T) {
 	s := startNATS(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "user", Password: "user", Permissions: &server.Permissions{
 			Publish:   &server.SubjectPermission{Deny: []string{"a", "b"}},
@@ -252,7 +252,7 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 	})
 	config := s.Config()
 	log, journal := testutil.NewLog()
-	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
+	nc, err := DialNATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,47 +288,47 @@ func TestADeniedPermissionIsSaidOnce(t *testing.T) {
 	}
 }
 
-func TestManyDeniedPermissionsAreNotAllSaid(t *testing.T) {
+func TestNATSBoundsLoggedDenials(t *testing.T) {
 	log, journal := testutil.NewLog()
-	l := &link{log: log}
+	l := &connReporter{log: log}
 	for i := range 100 {
-		l.fault(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
+		l.asyncError(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
 	}
 	if got, want := journal.Count("\n"), 32+1; got != want {
 		t.Errorf("got %d lines, want %d", got, want)
 	}
 }
 
-func TestInboxesAreOurOwn(t *testing.T) {
+func TestNATSInboxPrefix(t *testing.T) {
 	s := startNATS(t, nil)
 	log, _ := testutil.NewLog()
-	nc, err := NATS(t.Context(), s.URL(), env(), log, nil)
+	nc, err := DialNATS(t.Context(), s.URL(), env(), log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if got := nc.NewInbox(); !strings.HasPrefix(got, inboxes+".") {
-		t.Errorf("got %s, want it below %s", got, inboxes)
+	if got := nc.NewInbox(); !strings.HasPrefix(got, inboxPrefix+".") {
+		t.Errorf("got %s, want it below %s", got, inboxPrefix)
 	}
 }
 
-func TestFilesForTLSAreThoseOfDynamosVariables(t *testing.T) {
-	got := NATSTLSOf(env("NATS_TLS_CA_CERT_PATH", "a", "NATS_TLS_CLIENT_CERT_PATH", "c", "NATS_TLS_CLIENT_KEY_PATH", "k"))
+func TestNATSTLSFromEnv(t *testing.T) {
+	got := NATSTLSFromEnv(env("NATS_TLS_CA_CERT_PATH", "a", "NATS_TLS_CLIENT_CERT_PATH", "c", "NATS_TLS_CLIENT_KEY_PATH", "k"))
 	if want := (NATSTLS{CA: "a", Cert: "c", Key: "k"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
-// TestVerificationCannotBeTurnedOff: what the environment says of that is ignored, once.
-func TestVerificationCannotBeTurnedOff(t *testing.T) {
+// TestNATSTLSInsecureIsIgnored: what the environment says of that is ignored, once.
+func TestNATSTLSInsecureIsIgnored(t *testing.T) {
 	a := testutil.NewCertified(t)
-	server := over("tls", startNATS(t, demandTLS(t, a, false)))
+	server := withScheme("tls", startNATS(t, requireTLS(t, a, false)))
 	for value, want := range map[string]int{"1": 1, "true": 1, "ON": 1, "yes": 1, "0": 0, "false": 0, "": 0, "2": 0} {
 		log, out := testutil.NewLog()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
-			_, err := NATS(ctx, server, env("NATS_TLS_INSECURE", value), log, nil)
+			_, err := DialNATS(ctx, server, env("NATS_TLS_INSECURE", value), log, nil)
 			ended <- err
 		}()
 		testutil.Until(t, out.Says("unknown authority", 1))

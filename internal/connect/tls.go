@@ -40,35 +40,35 @@ type NATSTLS struct {
 }
 
 // NATSTLSOf are the files that the environment names.
-func NATSTLSOf(getenv func(string) string) NATSTLS {
+func NATSTLSFromEnv(getenv func(string) string) NATSTLS {
 	return NATSTLS{CA: getenv(natsCA), Cert: getenv(natsCert), Key: getenv(natsKey)}
 }
 
 // refuseInsecure says that verification stays on, where the environment wants it off.
-func refuseInsecure(getenv func(string) string, log *slog.Logger) {
+func warnInsecure(getenv func(string) string, log *slog.Logger) {
 	if slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(natsInsecure))) {
-		log.Warn(natsInsecure + " is ignored: the certificates of NATS servers are always verified (" + flagCA + whoSigns + ")")
+		log.Warn(natsInsecure + " is ignored: the certificates of NATS servers are always verified (" + flagCA + caHint + ")")
 	}
 }
 
 // Check reports which of the files lacks another, or servers that speak TLS, of a comma list.
 func (f NATSTLS) Check(servers string) error {
-	if err := bothOf(flagCert, f.Cert, flagKey, f.Key); err != nil {
+	if err := requirePair(flagCert, f.Cert, flagKey, f.Key); err != nil {
 		return err
 	}
-	if given := f.given(); given != "" && strings.Contains(servers, "ws://") {
+	if given := f.firstFlag(); given != "" && strings.Contains(servers, "ws://") {
 		return fmt.Errorf("%s: needs servers with TLS, which those of ws:// have not: want wss://", given)
 	}
 	return nil
 }
 
 // given is the first of the flags that has a value.
-func (f NATSTLS) given() string {
-	return firstGiven([][2]string{{flagCA, f.CA}, {flagCert, f.Cert}, {flagKey, f.Key}})
+func (f NATSTLS) firstFlag() string {
+	return firstSet([][2]string{{flagCA, f.CA}, {flagCert, f.Cert}, {flagKey, f.Key}})
 }
 
 // firstGiven is the first of some flags, each with its value, that has one.
-func firstGiven(flags [][2]string) string {
+func firstSet(flags [][2]string) string {
 	for _, flag := range flags {
 		if flag[1] != "" {
 			return flag[0]
@@ -78,7 +78,7 @@ func firstGiven(flags [][2]string) string {
 }
 
 // bothOf reports which of a certificate and its key is given without the other.
-func bothOf(flagCert, cert, flagKey, key string) error {
+func requirePair(flagCert, cert, flagKey, key string) error {
 	switch {
 	case cert != "" && key == "":
 		return fmt.Errorf("%s %q: needs %s, the file with its key", flagCert, cert, flagKey)
@@ -92,7 +92,7 @@ func bothOf(flagCert, cert, flagKey, key string) error {
 // an unusable one is an error, and again for every connection: certificates are
 // renewed while the program runs.
 func (f NATSTLS) Options() ([]nats.Option, error) {
-	if f.given() == "" {
+	if f.firstFlag() == "" {
 		return nil, nil
 	}
 	opts := []nats.Option{nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12})}
@@ -104,7 +104,7 @@ func (f NATSTLS) Options() ([]nats.Option, error) {
 		opts = append(opts, func(o *nats.Options) error { o.RootCAsCB = roots; return nil })
 	}
 	if f.Cert != "" {
-		pair := func() (tls.Certificate, error) { return readPair(flagCert+", "+flagKey, f.Cert, f.Key) }
+		pair := func() (tls.Certificate, error) { return readKeyPair(flagCert+", "+flagKey, f.Cert, f.Key) }
 		if _, err := pair(); err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func readCA(name, file string) (*x509.CertPool, error) {
 }
 
 // readPair reads a certificate and its key from the files that names say.
-func readPair(names, cert, key string) (tls.Certificate, error) {
+func readKeyPair(names, cert, key string) (tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	var missing *os.PathError
 	switch {
@@ -142,45 +142,45 @@ func readPair(names, cert, key string) (tls.Certificate, error) {
 
 // natsHint is which flag may mend what went wrong between us and NATS over TLS; empty
 // if none.
-func natsHint(err error) string {
+func natsTLSHint(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrSecureConnWanted):
 		return "the server has no TLS, which tls://, " + flagCA + " and " + flagCert + " ask for"
 	// The server looks at our certificate when for us the handshake is over. What comes
 	// first, its alert or the end, is chance.
 	case errors.Is(err, nats.ErrTLS) && strings.Contains(err.Error(), "closed by remote after TLS handshake"):
-		return flagCert + " and " + flagKey + whoWeAre
+		return flagCert + " and " + flagKey + certHint
 	}
-	return hint(err, flagCA, flagCert+" and "+flagKey)
+	return tlsHint(err, flagCA, flagCert+" and "+flagKey)
 }
 
 const (
-	whoSigns = " says who may have signed the server's certificate"
-	whoWeAre = " say who we are"
+	caHint   = " says who may have signed the server's certificate"
+	certHint = " say who we are"
 )
 
 // hint is which of the two, the authorities or our own certificate, may mend what went
 // wrong with TLS; empty if neither.
-func hint(err error, authorities, pair string) string {
+func tlsHint(err error, authorities, pair string) string {
 	var unverified *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &unverified):
-		return authorities + whoSigns
-	case isAlert(err):
-		return pair + whoWeAre
+		return authorities + caHint
+	case isTLSAlert(err):
+		return pair + certHint
 	}
 	return ""
 }
 
 // isAlert reports whether err is the other side's: their type is not exported.
-func isAlert(err error) bool {
+func isTLSAlert(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "remote error: tls: ")
 }
 
 // EtcdTLS is why TLS with one of a comma list of etcd endpoints fails, with the
 // variable that may mend it; nil if it does not, or nobody is there. It asks with a
 // connection of its own: gRPC says only that a connection has ended, or not even that.
-func EtcdTLS(ctx context.Context, endpoints string, getenv func(string) string) error {
+func EtcdTLSError(ctx context.Context, endpoints string, getenv func(string) string) error {
 	urls, err := etcdServers.parse(endpoints)
 	if err != nil || urls[0].Scheme != "https" {
 		return nil
@@ -194,9 +194,9 @@ func EtcdTLS(ctx context.Context, endpoints string, getenv func(string) string) 
 	}
 	config.NextProtos = []string{"h2"}
 	for _, u := range urls {
-		if err := greet(ctx, u, config); err != nil {
-			hint := cmp.Or(hint(err, etcdCA, etcdCert+" and "+etcdKey), "is it a server with TLS?")
-			return fmt.Errorf("%s: TLS handshake: %w (%s)", shown([]*url.URL{u}), err, hint)
+		if err := probeTLS(ctx, u, config); err != nil {
+			hint := cmp.Or(tlsHint(err, etcdCA, etcdCert+" and "+etcdKey), "is it a server with TLS?")
+			return fmt.Errorf("%s: TLS handshake: %w (%s)", redactedURLs([]*url.URL{u}), err, hint)
 		}
 	}
 	return nil
@@ -204,7 +204,7 @@ func EtcdTLS(ctx context.Context, endpoints string, getenv func(string) string) 
 
 // greet shakes hands with a server and waits for its first word: an alert, if it does
 // not like our certificate.
-func greet(ctx context.Context, u *url.URL, config *tls.Config) error {
+func probeTLS(ctx context.Context, u *url.URL, config *tls.Config) error {
 	const patience = 2 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -220,7 +220,7 @@ func greet(ctx context.Context, u *url.URL, config *tls.Config) error {
 		return err
 	}
 	c.SetReadDeadline(time.Now().Add(patience))
-	if _, err := c.Read(make([]byte, 1)); isAlert(err) {
+	if _, err := c.Read(make([]byte, 1)); isTLSAlert(err) {
 		return err
 	}
 	return nil

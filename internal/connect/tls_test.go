@@ -13,7 +13,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-func TestEtcdTakesCertificates(t *testing.T) {
+func TestEtcdTLSCertificates(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewAuthority(t)
 	a.Issue("server", &x509.Certificate{
@@ -39,7 +39,7 @@ func TestEtcdTakesCertificates(t *testing.T) {
 	}
 }
 
-func TestUnusableCertificatesAreNamed(t *testing.T) {
+func TestEtcdTLSNamesUnusableFiles(t *testing.T) {
 	a := testutil.NewAuthority(t)
 	missing, junk := a.File("missing"), a.File("junk")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
@@ -56,10 +56,10 @@ func TestUnusableCertificatesAreNamed(t *testing.T) {
 	}
 }
 
-func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
+func TestEtcdTLSWarnsOfPlainHTTP(t *testing.T) {
 	a := testutil.NewAuthority(t)
 	log, journal := testutil.NewLog()
-	ec, err := Etcd(t.Context(), "http://127.0.0.1:1", env("ETCD_AUTH_CA", a.File("ca.crt")), log)
+	ec, err := DialEtcd(t.Context(), "http://127.0.0.1:1", env("ETCD_AUTH_CA", a.File("ca.crt")), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestCertificatesForPlainHTTPAreMentioned(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
+func TestEtcdTLSErrorIsExplained(t *testing.T) {
 	t.Parallel()
 	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
 	s := startEtcd(t, func(c *embed.Config) {
@@ -99,7 +99,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := ""
-			if err := EtcdTLS(t.Context(), c.endpoints, env(c.env...)); err != nil {
+			if err := EtcdTLSError(t.Context(), c.endpoints, env(c.env...)); err != nil {
 				got = err.Error()
 			}
 			if !strings.Contains(got, c.want) || c.want == "" && got != "" {
@@ -113,7 +113,7 @@ func TestWhatIsWrongWithTLSAtEtcdIsSaid(t *testing.T) {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				Etcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
+				DialEtcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
 			}()
 			defer func() { cancel(); <-ended }()
 			testutil.Until(t, journal.Says(c.want, 1)) // on a busy machine after a line that nothing answers

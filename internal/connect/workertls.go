@@ -20,12 +20,12 @@ type WorkerTLS struct {
 }
 
 // Given is the first of the flags that has a value; empty if none has.
-func (f WorkerTLS) Given() string {
-	return firstGiven([][2]string{{workerFlagCA, f.CA}, {workerFlagCert, f.Cert}, {workerFlagKey, f.Key}})
+func (f WorkerTLS) FirstFlag() string {
+	return firstSet([][2]string{{workerFlagCA, f.CA}, {workerFlagCert, f.Cert}, {workerFlagKey, f.Key}})
 }
 
 // Check reports which of the files lacks another.
-func (f WorkerTLS) Check() error { return bothOf(workerFlagCert, f.Cert, workerFlagKey, f.Key) }
+func (f WorkerTLS) Check() error { return requirePair(workerFlagCert, f.Cert, workerFlagKey, f.Key) }
 
 // Config is what a connection needs, with the files as they are now: certificates are
 // renewed while the program runs.
@@ -39,7 +39,7 @@ func (f WorkerTLS) Config() (*tls.Config, error) {
 		config.RootCAs = roots
 	}
 	if f.Cert != "" {
-		pair, err := readPair(workerFlagCert+", "+workerFlagKey, f.Cert, f.Key)
+		pair, err := readKeyPair(workerFlagCert+", "+workerFlagKey, f.Cert, f.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -51,12 +51,12 @@ func (f WorkerTLS) Config() (*tls.Config, error) {
 // WorkerTLSError is an error with a worker over TLS, and what may mend it. Refused: the
 // worker looked at our certificate, or that there is none, and ended the connection.
 func WorkerTLSError(err error, refused bool) error {
-	mend := hint(err, workerFlagCA, workerFlagCert+" and "+workerFlagKey)
+	mend := tlsHint(err, workerFlagCA, workerFlagCert+" and "+workerFlagKey)
 	switch {
 	case errors.As(err, new(x509.HostnameError)):
 		mend = "the certificate must have the host of --worker-metrics-url in it"
 	case mend == "" && refused:
-		mend = workerFlagCert + " and " + workerFlagKey + whoWeAre
+		mend = workerFlagCert + " and " + workerFlagKey + certHint
 	case mend == "":
 		return err
 	}

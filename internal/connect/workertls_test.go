@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestFilesForWorkersAreReadAsTheyAre(t *testing.T) {
+func TestWorkerTLSReadsFilesEachTime(t *testing.T) {
 	a := testutil.NewCertified(t)
 	files := WorkerTLS{a.File("ca.crt"), a.File("client.crt"), a.File("client.key")}
 	if c, err := files.Config(); err != nil || c.RootCAs == nil || len(c.Certificates) != 1 || c.InsecureSkipVerify {
@@ -28,7 +28,7 @@ func TestFilesForWorkersAreReadAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestUnusableFilesForWorkersAreNamed(t *testing.T) {
+func TestWorkerTLSNamesUnusableFiles(t *testing.T) {
 	a := testutil.NewCertified(t)
 	cert, key, missing := a.File("client.crt"), a.File("client.key"), a.File("missing")
 	for _, c := range []struct {
@@ -60,13 +60,13 @@ func TestUnusableFilesForWorkersAreNamed(t *testing.T) {
 		if err := c.files.Check(); err != nil {
 			got = err.Error()
 		}
-		if got != c.want || c.files.Given() != c.given {
-			t.Errorf("%+v: got %q and %q, want %q and %q", c.files, got, c.files.Given(), c.want, c.given)
+		if got != c.want || c.files.FirstFlag() != c.given {
+			t.Errorf("%+v: got %q and %q, want %q and %q", c.files, got, c.files.FirstFlag(), c.want, c.given)
 		}
 	}
 }
 
-func TestWhatMayMendTLSWithAWorkerIsSaid(t *testing.T) {
+func TestWorkerTLSErrorHasHint(t *testing.T) {
 	for _, c := range []struct {
 		err     error
 		refused bool

@@ -112,7 +112,7 @@ func TestEtcdKeepsPortAndKeysOverARestart(t *testing.T) {
 	}
 }
 
-func TestEtcdGrantsDynamosLease(t *testing.T) {
+func TestEtcdGrantsDynamosLeaseTTL(t *testing.T) {
 	s, err := Etcd(EtcdConfig{})
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestEtcdGrantsDynamosLease(t *testing.T) {
 	}
 }
 
-func TestSeveralAtOnce(t *testing.T) {
+func TestServersRunSideBySide(t *testing.T) {
 	for range 3 {
 		n, err := NATS(NATSConfig{})
 		if err != nil {
@@ -140,7 +140,7 @@ func TestSeveralAtOnce(t *testing.T) {
 	}
 }
 
-func TestTakenPortIsNamed(t *testing.T) {
+func TestInUseErrorNamesThePort(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestTakenPortIsNamed(t *testing.T) {
 	}
 }
 
-func TestUnusableDirIsAnError(t *testing.T) {
+func TestServersFailOnAnUnusableDir(t *testing.T) {
 	file := t.TempDir() + "/file"
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestUnusableDirIsAnError(t *testing.T) {
 	}
 }
 
-func TestTemporaryDirsAreRemoved(t *testing.T) {
+func TestServersRemoveTemporaryDirs(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	n, err := NATS(NATSConfig{})

@@ -115,13 +115,13 @@ func (c EtcdConfig) embedded(dir string) *embed.Config {
 	ec.ElectionMs = 100
 	ec.UnsafeNoFsync = true
 	ec.BcryptCost = 4 // the least: passwords here guard nothing
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(lastWords())
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(crashLogger())
 	return ec
 }
 
 // lastWords is a logger that writes nothing but what an etcd says before it ends the
 // process that it is embedded in.
-func lastWords() *zap.Logger {
+func crashLogger() *zap.Logger {
 	encoder := zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zapcore.DPanicLevel), zap.AddStacktrace(zapcore.DPanicLevel))
 }

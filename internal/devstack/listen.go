@@ -20,7 +20,7 @@ type InUseError struct{ Addr string }
 func (e *InUseError) Error() string { return e.Addr + " is already in use" }
 
 // given are the ports that FreePort has found: none is given twice.
-var given struct {
+var assignedPorts struct {
 	sync.Mutex
 	ports map[int]bool
 }
@@ -32,19 +32,19 @@ func FreePort(host string, port int) (int, error) {
 	if port != 0 {
 		return tryPort(host, port)
 	}
-	given.Lock()
-	defer given.Unlock()
-	if given.ports == nil {
-		given.ports = make(map[int]bool)
+	assignedPorts.Lock()
+	defer assignedPorts.Unlock()
+	if assignedPorts.ports == nil {
+		assignedPorts.ports = make(map[int]bool)
 	}
 	const lowest, many, tries = 15000, 15000, 1000
 	var err error
 	for range tries {
-		if port = lowest + rand.IntN(many); given.ports[port] {
+		if port = lowest + rand.IntN(many); assignedPorts.ports[port] {
 			continue
 		}
 		if _, err = tryPort(host, port); err == nil {
-			given.ports[port] = true
+			assignedPorts.ports[port] = true
 			return port, nil
 		}
 	}

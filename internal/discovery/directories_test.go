@@ -102,7 +102,7 @@ func TestADirectoryThatIsNotThereCannotBeRead(t *testing.T) {
 	})
 }
 
-func TestADirectoryThatGoesForgetsNobody(t *testing.T) {
+func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 	inFolder(t, 10, func(r *folder) {
 		r.register(1)
 		r.register(2)

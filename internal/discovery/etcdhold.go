@@ -71,7 +71,7 @@ func (k *etcdKey) holdOn(ctx context.Context, h *holding) error {
 			return err
 		}
 		h.confirmed(asked)
-		k.sessions.Good()
+		k.sessions.Succeeded()
 		from = revision + 1
 	}
 	k.replay, k.seen = false, 0 // what goes wrong with it would do so again
@@ -93,7 +93,7 @@ func (k *etcdKey) holdOn(ctx context.Context, h *holding) error {
 func (k *etcdKey) look(ctx context.Context, s *connect.EtcdSession, h *holding) (revision int64, err error) {
 	got, err := get(clientv3.WithRequireLeader(ctx), s, k.key)
 	if err == nil {
-		err = s.Check(got.Header)
+		err = s.CheckCluster(got.Header)
 	}
 	switch {
 	case errors.Is(err, errTooLarge): // ours is not
@@ -230,7 +230,7 @@ func (k *etcdKey) lookAgain(ctx context.Context, s *connect.EtcdSession) error {
 	for backoff.Wait(ctx, lookAgain) {
 		got, err := get(ctx, s, k.key, clientv3.WithKeysOnly())
 		if err == nil {
-			err = s.Check(got.Header)
+			err = s.CheckCluster(got.Header)
 		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", k.key, err)

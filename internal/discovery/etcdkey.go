@@ -67,7 +67,7 @@ type etcdKey struct {
 
 func (k *etcdKey) String() string { return k.key }
 
-func (k *etcdKey) permanent(error) bool { return k.sessions.Refusal() != nil }
+func (k *etcdKey) permanent(error) bool { return k.sessions.PermanentError() != nil }
 
 func (k *etcdKey) pause(n int, _ error) time.Duration { return backoff.Pause(n) }
 
@@ -94,7 +94,7 @@ func (k *etcdKey) close() {
 func (k *etcdKey) fail(err error) (all bool) {
 	k.close()
 	k.etcd.Fleet.Stats.CountFailure(stats.PeerEtcd)
-	return k.sessions.Fail(err)
+	return k.sessions.Failed(err)
 }
 
 func (k *etcdKey) take(ctx context.Context) error {
@@ -107,13 +107,13 @@ func (k *etcdKey) take(ctx context.Context) error {
 	}
 	switch {
 	case err == nil:
-		k.sessions.Good()
+		k.sessions.Succeeded()
 	case errors.Is(err, ErrExists):
-		k.sessions.Good()
+		k.sessions.Succeeded()
 		_ = k.revoke(ctx, s) // a program that stands by needs no lease; it ends by itself
 	case ctx.Err() == nil:
 		k.fail(err)
-		if refusal := k.sessions.Refusal(); refusal != nil {
+		if refusal := k.sessions.PermanentError(); refusal != nil {
 			err = refusal
 		}
 	}
@@ -148,7 +148,7 @@ func (k *etcdKey) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
 		return etcdError(err)
 	}
 	k.alive = asked.Add(leaseTTL * time.Second)
-	return s.Check(got.Header)
+	return s.CheckCluster(got.Header)
 }
 
 func (k *etcdKey) revoke(ctx context.Context, s *connect.EtcdSession) error {
@@ -211,7 +211,7 @@ func (k *etcdKey) put(ctx context.Context, s *connect.EtcdSession, condition cli
 		Else(clientv3.OpGet(k.key)).
 		Commit()
 	if err = etcdError(err); err == nil {
-		err = s.Check(done.Header)
+		err = s.CheckCluster(done.Header)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -236,7 +236,7 @@ func (k *etcdKey) rivalUnread(ctx context.Context, s *connect.EtcdSession) error
 		return fmt.Errorf("create %s: it is gone again", k.key)
 	}
 	k.seen, k.rival = got.Header.Revision, got.Kvs[0].ModRevision
-	return fmt.Errorf("create %s: %w, and its key has a value of more than %d bytes", k.key, ErrExists, connect.EtcdMessage)
+	return fmt.Errorf("create %s: %w, and its key has a value of more than %d bytes", k.key, ErrExists, connect.MaxEtcdMessage)
 }
 
 // release gives the key back, and the lease. Before, it says in the key that no

@@ -287,7 +287,7 @@ func (r *registry) restart() {
 	r.t.Helper()
 	config := r.Stack.Etcd.Config()
 	r.Stack.Etcd.Close()
-	s := devstacktest.Again(r.t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
+	s := devstacktest.StartWithRetry(r.t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
 	r.t.Cleanup(s.Close)
 	r.Stack.Etcd = s
 }

@@ -95,8 +95,8 @@ func (l *kubeLease) pause(_ int, err error) time.Duration { return leasePause(&l
 // before others may take the Lease: a leader that would wait as it is told loses it, and
 // those who take it are told to wait, too.
 func leasePause(b *kube.Backoff, err error) time.Duration {
-	pause := b.After(err)
-	if kube.IsRefused(err, http.StatusConflict) { // another was faster
+	pause := b.Next(err)
+	if kube.IsStatus(err, http.StatusConflict) { // another was faster
 		return backoff.Pause(0)
 	}
 	return min(pause, confirmIn)
@@ -118,7 +118,7 @@ func (l *kubeLease) take(ctx context.Context) error {
 
 func (l *kubeLease) tryTake(ctx context.Context) error {
 	found, err := l.client.GetLease(ctx, l.namespace, l.name)
-	if kube.IsRefused(err, http.StatusNotFound) {
+	if kube.IsStatus(err, http.StatusNotFound) {
 		created, err := l.client.CreateLease(ctx, l.ours(&kube.Lease{}))
 		if err != nil {
 			return fmt.Errorf("create lease %s: %w", l, err)
@@ -237,9 +237,9 @@ func (l *kubeLease) renew(ctx context.Context, h *holding) error {
 	switch {
 	case err == nil:
 		l.last = renewed
-	case kube.IsRefused(err, http.StatusNotFound):
+	case kube.IsStatus(err, http.StatusNotFound):
 		err = h.lose("the lease was deleted")
-	case kube.IsRefused(err, http.StatusConflict):
+	case kube.IsStatus(err, http.StatusConflict):
 		err = h.lose("the lease was changed by another program")
 	default:
 		l.unsure = true
@@ -271,7 +271,7 @@ func (l *kubeLease) lookAll(ctx context.Context, h *holding) error {
 func (l *kubeLease) look(ctx context.Context, h *holding) (*kube.Lease, error) {
 	found, err := l.client.GetLease(ctx, l.namespace, l.name)
 	switch {
-	case kube.IsRefused(err, http.StatusNotFound):
+	case kube.IsStatus(err, http.StatusNotFound):
 		return nil, h.lose("the lease was deleted")
 	case err != nil:
 		return nil, err

@@ -85,7 +85,7 @@ type contender struct {
 
 func (c *court) enter(name string, standby bool, log *slog.Logger) *contender {
 	c.t.Helper()
-	client, err := kube.AtBy("http://api", c.network.Dial)
+	client, err := kube.NewWithDialer("http://api", c.network.Dial)
 	if err != nil {
 		c.t.Fatal(err)
 	}

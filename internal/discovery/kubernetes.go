@@ -44,16 +44,16 @@ func (k *Kubernetes) Watch(ctx context.Context) {
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() {
-		kube.Follow(ctx, k.Client, kube.Collection{Group: "nvidia.com", Version: "v1alpha1", Namespace: k.In, Resource: "dynamoworkermetadatas"},
-			kube.Follower[workerMetadata]{Put: c.putResource, Delete: c.deleteResource, Listed: c.listedResources, Bad: c.bad, State: c.state(0)})
+		kube.ListWatch(ctx, k.Client, kube.Collection{Group: "nvidia.com", Version: "v1alpha1", Namespace: k.In, Resource: "dynamoworkermetadatas"},
+			kube.Handler[workerMetadata]{OnUpsert: c.putResource, OnDelete: c.deleteResource, OnSynced: c.listedResources, OnDecodeError: c.bad, OnState: c.state(0)})
 	})
 	following.Go(func() {
 		if k.Containers {
-			kube.Follow(ctx, k.Client, kube.Collection{Version: "v1", Namespace: k.In, Resource: "pods", Selector: selector},
-				kube.Follower[pod]{Put: c.putPod, Delete: c.deletePod, Listed: c.listedStates, Bad: c.bad, State: c.state(1)})
+			kube.ListWatch(ctx, k.Client, kube.Collection{Version: "v1", Namespace: k.In, Resource: "pods", Selector: selector},
+				kube.Handler[pod]{OnUpsert: c.putPod, OnDelete: c.deletePod, OnSynced: c.listedStates, OnDecodeError: c.bad, OnState: c.state(1)})
 		} else {
-			kube.Follow(ctx, k.Client, kube.Collection{Group: "discovery.k8s.io", Version: "v1", Namespace: k.In, Resource: "endpointslices", Selector: selector},
-				kube.Follower[endpointSlice]{Put: c.putSlice, Delete: c.deleteSlice, Listed: c.listedStates, Bad: c.bad, State: c.state(1)})
+			kube.ListWatch(ctx, k.Client, kube.Collection{Group: "discovery.k8s.io", Version: "v1", Namespace: k.In, Resource: "endpointslices", Selector: selector},
+				kube.Handler[endpointSlice]{OnUpsert: c.putSlice, OnDelete: c.deleteSlice, OnSynced: c.listedStates, OnDecodeError: c.bad, OnState: c.state(1)})
 		}
 	})
 	for backoff.Wait(ctx, time.Second) {

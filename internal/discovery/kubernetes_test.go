@@ -42,7 +42,7 @@ func newInTeamA(t *testing.T) *inTeamA {
 // another is a program beside the first.
 func (k *inTeamA) another() *Kubernetes {
 	k.t.Helper()
-	client, err := kube.At(k.web.URL)
+	client, err := kube.New(k.web.URL)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func (k *inTeamA) load(file string) {
 	if err := json.Unmarshal(kubeCapture(k.t, file), &step); err != nil {
 		k.t.Fatal(err)
 	}
-	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices, kubetest.Pods} {
+	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices, kubetest.Pods} {
 		if step[resource] == nil {
 			continue
 		}
@@ -129,8 +129,8 @@ func (k *inTeamA) has(want shape) {
 // whose pod is ready what it serves, and its channels.
 func (k *inTeamA) said() (want shape) {
 	ready := make(map[string]bool)
-	for _, name := range k.server.Names(kubetest.Slices, "team-a") {
-		endpoints, _ := k.server.Get(kubetest.Slices, "team-a", name)["endpoints"].([]any)
+	for _, name := range k.server.Names(kubetest.EndpointSlices, "team-a") {
+		endpoints, _ := k.server.Get(kubetest.EndpointSlices, "team-a", name)["endpoints"].([]any)
 		for _, e := range endpoints {
 			e := e.(kubetest.Object)
 			if e["conditions"].(kubetest.Object)["ready"] == true {
@@ -138,8 +138,8 @@ func (k *inTeamA) said() (want shape) {
 			}
 		}
 	}
-	for _, name := range k.server.Names(kubetest.Metadatas, "team-a") {
-		o := k.server.Get(kubetest.Metadatas, "team-a", name)
+	for _, name := range k.server.Names(kubetest.WorkerMetadata, "team-a") {
+		o := k.server.Get(kubetest.WorkerMetadata, "team-a", name)
 		owner := o["metadata"].(kubetest.Object)["ownerReferences"].([]any)[0].(kubetest.Object)
 		if !ready[owner["uid"].(string)] {
 			continue
@@ -261,7 +261,7 @@ func entry0(ready any) kubetest.Object {
 
 // ready replaces a slice.
 func (k *inTeamA) ready(name string, endpoints ...kubetest.Object) {
-	k.server.Put(kubetest.Slices, kubetest.Object{
+	k.server.Put(kubetest.EndpointSlices, kubetest.Object{
 		"metadata":  kubetest.Object{"name": name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
 		"endpoints": endpoints,
 		"ports":     []any{kubetest.Object{"name": "system", "port": 9090}},
@@ -270,7 +270,7 @@ func (k *inTeamA) ready(name string, endpoints ...kubetest.Object) {
 
 // worker0 replaces the resource of the first captured pod.
 func (k *inTeamA) worker0(data any) {
-	k.server.Put(kubetest.Metadatas, kubetest.Object{
+	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": "lab-vllmworker-0", "namespace": "team-a", "ownerReferences": []any{
 			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": "lab-vllmworker-0", "uid": "11111111-0000-4000-8000-000000000000"}}},
 		"spec": kubetest.Object{"data": data},
@@ -368,7 +368,7 @@ func TestAPodInTwoSlicesIsReadyOnceAndUntilNeitherSaysSo(t *testing.T) {
 	k.ready("two", entry0(true))
 	k.watch()
 	k.has(shape{one, 0})
-	k.server.Delete(kubetest.Slices, "team-a", "one")
+	k.server.Delete(kubetest.EndpointSlices, "team-a", "one")
 	k.ready("two", entry0(true), entry0(false))
 	k.has(shape{one, 0})
 	k.ready("two", entry0(false))
@@ -407,9 +407,9 @@ func TestAnotherPodOfTheSameNameIsAnotherWorker(t *testing.T) {
 	k.worker0(kubetest.Object{"endpoints": served(1)})
 	k.watch()
 	k.has(shape{one, 0})
-	next := k.server.Get(kubetest.Metadatas, "team-a", "lab-vllmworker-0")
+	next := k.server.Get(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
 	next["metadata"].(kubetest.Object)["ownerReferences"] = []any{kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "next"}}
-	k.server.Put(kubetest.Metadatas, next)
+	k.server.Put(kubetest.WorkerMetadata, next)
 	k.has(shape{}) // it is not ready yet
 	entry := entry0(true)
 	entry["targetRef"].(kubetest.Object)["uid"] = "next"

@@ -20,8 +20,8 @@ func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
 	endpoints["lab/backend/generate/zz"] = kubetest.Object{}
 	endpoints["lab/backend/other/9cf1b09034dc1"] = "text"
 	k.worker0(kubetest.Object{"endpoints": endpoints, "event_channels": kubetest.Object{"lab//kv_metrics/7": nil}})
-	k.server.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "text", "namespace": "team-a"}, "spec": "text"})
-	k.server.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "orphan", "namespace": "team-a"},
+	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{"metadata": kubetest.Object{"name": "text", "namespace": "team-a"}, "spec": "text"})
+	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{"metadata": kubetest.Object{"name": "orphan", "namespace": "team-a"},
 		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": served(1)}}})
 	k.watch()
 	k.has(shape{one, 0})
@@ -49,12 +49,12 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	k.worker0(kubetest.Object{"endpoints": served(1)})
 	k.watch()
 	k.has(shape{one, 0})
-	bad := k.server.Get(kubetest.Metadatas, "team-a", "lab-vllmworker-0")
+	bad := k.server.Get(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
 	bad["spec"] = "text"
-	k.server.Put(kubetest.Metadatas, bad)
-	bad = k.server.Get(kubetest.Slices, "team-a", "slice")
+	k.server.Put(kubetest.WorkerMetadata, bad)
+	bad = k.server.Get(kubetest.EndpointSlices, "team-a", "slice")
 	bad["endpoints"] = "text"
-	k.server.Put(kubetest.Slices, bad)
+	k.server.Put(kubetest.EndpointSlices, bad)
 	rejected := func(n uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
@@ -66,7 +66,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	}
 	rejected(2)
 	k.has(shape{one, 0})
-	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, true)
 	}
 	testutil.Until(t, func() error {
@@ -77,12 +77,12 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 	})
 	k.ready("another", entry0(false))
 	k.server.Compact() // what has come is to be had by a listing only
-	for _, resource := range []string{kubetest.Metadatas, kubetest.Slices} {
+	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, false)
 	}
 	rejected(4)
 	k.has(shape{one, 0})
-	k.server.Delete(kubetest.Metadatas, "team-a", "lab-vllmworker-0")
+	k.server.Delete(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
 	k.has(shape{})
 }
 
@@ -93,7 +93,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.Log = log
 	k.ready("slice", entry0(true))
 	k.worker0(kubetest.Object{"endpoints": served(1)})
-	k.server.Remove(kubetest.Metadatas, true)
+	k.server.SetAbsent(kubetest.WorkerMetadata, true)
 	k.watch()
 	testutil.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
 	if k.Fleet.IsSynced() || k.Fleet.Stats.Kubernetes.Up() {
@@ -102,9 +102,9 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	if why := k.Fleet.Stats.Kubernetes.LastError(); !strings.Contains(why, "CustomResourceDefinition") {
 		t.Errorf("why Kubernetes is not connected is %q", why)
 	}
-	k.server.Remove(kubetest.Metadatas, false)
+	k.server.SetAbsent(kubetest.WorkerMetadata, false)
 	k.has(shape{one, 0})
-	k.server.Forbid(kubetest.Slices, true)
+	k.server.Forbid(kubetest.EndpointSlices, true)
 	testutil.Until(t, out.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
 	testutil.Until(t, func() error {
 		if k.Fleet.Stats.Kubernetes.Up() {
@@ -118,7 +118,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	if n := k.Fleet.Stats.Failures(stats.PeerKubernetes); n < 2 {
 		t.Errorf("%d calls are counted as failed", n)
 	}
-	k.server.Forbid(kubetest.Slices, false)
+	k.server.Forbid(kubetest.EndpointSlices, false)
 	testutil.Until(t, out.Says("The Kubernetes API can be read again", 1))
 	k.has(shape{one, 0})
 }
@@ -158,7 +158,7 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 // serves puts a pod that is ready, and serves backend/generate in a Dynamo namespace.
 func (k *inTeamA) serves(namespace string, id uint64) {
 	uid, name := fmt.Sprintf("uid-%d", id), fmt.Sprintf("pod-%d", id)
-	k.server.Put(kubetest.Metadatas, kubetest.Object{
+	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{kubetest.Object{"kind": "Pod", "name": name, "uid": uid}}},
 		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{fmt.Sprintf("%s/backend/generate/%x", namespace, id): kubetest.Object{
 			"type": "Endpoint", "namespace": namespace, "component": "backend", "endpoint": "generate", "instance_id": id, "transport": kubetest.Object{"tcp": "h:1/x"}}}}},

@@ -36,7 +36,7 @@ func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet
 		for from := prefix; from != ""; {
 			page, err := w.page(ctx, s, from, end, at.GetRevision())
 			if err == nil {
-				err = s.Check(page.Header)
+				err = s.CheckCluster(page.Header)
 			}
 			if err != nil {
 				return all, nil, fmt.Errorf("list %s: %w", prefix, err)
@@ -154,7 +154,7 @@ func (w *etcdWatch) grow(got *clientv3.GetResponse) {
 	for _, kv := range got.Kvs {
 		bytes += len(kv.Key) + len(kv.Value)
 	}
-	if bytes < connect.EtcdMessage/4 {
+	if bytes < connect.MaxEtcdMessage/4 {
 		w.pageSize = min(2*w.pageSize, pageSize)
 	}
 }

@@ -70,7 +70,7 @@ func TestAWorkerOfTwoResourcesIsThereUntilBothAreGone(t *testing.T) {
 				"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": number,
 				"transport": kubetest.Object{"tcp": "192.0.2.2:1/" + id},
 			}}
-			k.server.Put(kubetest.Metadatas, kubetest.Object{
+			k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 				"metadata": kubetest.Object{"name": pod, "namespace": "team-a", "ownerReferences": []any{
 					kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": pod}}},
 				"spec": kubetest.Object{"data": kubetest.Object{"endpoints": endpoints}},
@@ -87,10 +87,10 @@ func TestAWorkerOfTwoResourcesIsThereUntilBothAreGone(t *testing.T) {
 		resource("a", "9cf1b09034dc1", pod0)
 		resource("b", "9cf1b09034dc1", pod0)
 		k.has(shape{one, 0})
-		k.server.Delete(kubetest.Metadatas, "team-a", first)
+		k.server.Delete(kubetest.WorkerMetadata, "team-a", first)
 		resource("c", "5b1a7ba5c4fe", pod1) // what comes later is known later
 		k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 0})
-		k.server.Delete(kubetest.Metadatas, "team-a", map[string]string{"a": "b", "b": "a"}[first])
+		k.server.Delete(kubetest.WorkerMetadata, "team-a", map[string]string{"a": "b", "b": "a"}[first])
 		k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe"}, 0})
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 // shadow replaces the resource of a second pod, which has the id of the first.
 func (k *inTeamA) shadow(data any) {
-	k.server.Put(kubetest.Metadatas, kubetest.Object{
+	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": "shadow", "namespace": "team-a", "ownerReferences": []any{
 			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": "shadow", "uid": "shadow"}}},
 		"spec": kubetest.Object{"data": data},

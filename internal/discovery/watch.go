@@ -66,8 +66,8 @@ func (r *Etcd) Watch(ctx context.Context) error {
 		}
 		link.SetConnected(false)
 		w.away(ctx, err)
-		w.sessions.Fail(err)
-		if err := w.sessions.Refusal(); err != nil {
+		w.sessions.Failed(err)
+		if err := w.sessions.PermanentError(); err != nil {
 			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespaces, err)
 		}
 		backoff.Wait(ctx, backoff.Pause(w.attempt))
@@ -89,13 +89,13 @@ type etcdWatch struct {
 // away says, once, that etcd is not there, and once that it refuses us.
 func (w *etcdWatch) away(ctx context.Context, err error) {
 	w.Fleet.Stats.CountFailure(stats.PeerEtcd)
-	refused := connect.EtcdRefused(err)
+	refused := connect.IsEtcdAuthError(err)
 	if w.saidAway && (!refused || w.saidRefused) {
 		w.Fleet.Stats.Etcd.SetError(err.Error())
 		w.Log.Debug("etcd is still not connected", "error", err)
 		return
 	}
-	why := w.sessions.Why(ctx, err)
+	why := w.sessions.Explain(ctx, err)
 	w.Fleet.Stats.Etcd.SetError(why.Error())
 	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", why)
 	w.saidBack, w.saidAway, w.saidRefused = false, true, refused
@@ -104,7 +104,7 @@ func (w *etcdWatch) away(ctx context.Context, err error) {
 // back says that etcd is there, or again.
 func (w *etcdWatch) back(endpoint string) {
 	w.Fleet.Stats.Etcd.SetConnected(true)
-	w.sessions.Good()
+	w.sessions.Succeeded()
 	if !w.saidBack {
 		w.Log.Info("Connected to etcd", "endpoint", endpoint)
 	}
@@ -232,7 +232,7 @@ func confirmedHeader(ctx context.Context, s *connect.EtcdSession, key string) (*
 	if err != nil {
 		return nil, err
 	}
-	return got.Header, s.Check(got.Header)
+	return got.Header, s.CheckCluster(got.Header)
 }
 
 func (r *Etcd) reader() *reader {

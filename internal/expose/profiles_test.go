@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
+func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 	plain := handler(readyFleet(t))
 	profiled := WithProfiles(plain)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/cmdline", "/debug/vars"} {
@@ -19,7 +19,7 @@ func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
 	for path, want := range map[string]string{
 		"/debug/pprof/":                  "goroutine",
 		"/debug/pprof/heap?debug=1":      "heap profile",
-		"/debug/pprof/goroutine?debug=2": "TestProfilesAreServedOnlyWhenAskedFor",
+		"/debug/pprof/goroutine?debug=2": "TestSecurityProfilesAreOffByDefault",
 		"/debug/pprof/trace?seconds=0.1": "go 1.",
 		"/metrics":                       "llm_load_avg",
 		"/-/ready":                       "ready",

@@ -14,7 +14,7 @@ import (
 
 // asked lets a client follow a collection at a server that answers as told, for so long, and
 // says when it was asked, since the beginning. The clock is held.
-func asked(t *testing.T, during time.Duration, answer http.HandlerFunc) (at []time.Duration) {
+func requestTimes(t *testing.T, during time.Duration, answer http.HandlerFunc) (at []time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -29,12 +29,12 @@ func asked(t *testing.T, during time.Duration, answer http.HandlerFunc) (at []ti
 		var serving sync.WaitGroup
 		serving.Go(func() { server.Serve(network) })
 		t.Cleanup(func() { server.Close(); serving.Wait() })
-		c, err := AtBy("http://api", network.Dial)
+		c, err := NewWithDialer("http://api", network.Dial)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(c.http.CloseIdleConnections)
-		follow(t, c, things)
+		startListWatch(t, c, things)
 		time.Sleep(during)
 	})
 	return at
@@ -48,11 +48,11 @@ func pauses(at []time.Duration) (all []time.Duration) {
 	return all
 }
 
-func TestAServerThatCannotAnswerIsAskedLessAndLess(t *testing.T) {
+func TestBackoffGrowsWhileServerFails(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			got := pauses(asked(t, 10*time.Minute, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+			got := pauses(requestTimes(t, 10*time.Minute, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
 			if n := len(got); n < 10*60/33 || n > 40 {
 				t.Fatalf("asked %d times in ten minutes: %v", n, got)
 			}
@@ -73,7 +73,7 @@ func TestAServerThatCannotAnswerIsAskedLessAndLess(t *testing.T) {
 	}
 }
 
-func TestAServerSaysWhenToAskAgain(t *testing.T) {
+func TestBackoffHonorsRetryAfter(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		answer func(w http.ResponseWriter)
@@ -105,7 +105,7 @@ func TestAServerSaysWhenToAskAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := true
-			at := asked(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
+			at := requestTimes(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
 				watch := r.URL.Query().Get("watch") != ""
 				switch {
 				case first && (watch || name != "in the stream"):
@@ -128,10 +128,10 @@ func TestAServerSaysWhenToAskAgain(t *testing.T) {
 	}
 }
 
-func TestWhatIsRefusedIsAskedForEachTwoSeconds(t *testing.T) {
+func TestBackoffDeniedRetriesEveryTwoSeconds(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
-		for _, p := range pauses(asked(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
+		for _, p := range pauses(requestTimes(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "30") // which is said of what is busy
 			w.WriteHeader(code)
 		})) {
@@ -142,10 +142,10 @@ func TestWhatIsRefusedIsAskedForEachTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestAPageHasAMinute in all, however it comes.
-func TestAPageHasAMinute(t *testing.T) {
+// TestListWatchListTimeoutIsMinute in all, however it comes.
+func TestListWatchListTimeoutIsMinute(t *testing.T) {
 	t.Parallel()
-	at := asked(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
+	at := requestTimes(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"metadata":{"resourceVersion":"1"},"items":[`)
 		for backoff.Wait(r.Context(), time.Second) {
 			fmt.Fprint(w, `{"metadata":{"name":"a"},"spec":{"data":{"value":1}}},`)

@@ -26,54 +26,54 @@ import (
 
 // ServiceAccount is where a pod has its service account's token, namespace and the API
 // server's authority.
-const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 const (
 	// rereadAfter is how old the token and the authority may become: both are replaced
 	// while the program runs, the token once an hour.
-	rereadAfter = time.Minute
+	reloadInterval = time.Minute
 
-	answerIn   = 10 * time.Second // the head of an answer, and the whole of a short one
-	dialIn     = 5 * time.Second
-	pingAfter  = 15 * time.Second // without a byte on a connection
-	maxMessage = 64 << 10         // bytes of an answer that is none of a collection
-	maxShown   = 300              // bytes of it in an error
+	responseTimeout = 10 * time.Second // the head of an answer, and the whole of a short one
+	dialTimeout     = 5 * time.Second
+	pingInterval    = 15 * time.Second // without a byte on a connection
+	maxResponse     = 64 << 10         // bytes of an answer that is none of a collection
+	maxErrorText    = 300              // bytes of it in an error
 
 	// idleWatch is how long a watch may bring nothing before it is begun anew: the API
 	// server sends bookmarks once a minute, if its etcd tells it of progress as kubeadm's
 	// does. Else the watch of a quiet collection is begun anew each time, which costs next
 	// to nothing.
-	idleWatch = 2 * time.Minute
+	watchIdleTimeout = 2 * time.Minute
 )
 
 // Client talks to one API server. Its methods may be called at once.
 type Client struct {
-	server string // without a slash at its end
-	dir    string // with token and ca.crt; empty: neither
-	idle   time.Duration
+	server     string // without a slash at its end
+	accountDir string // with token and ca.crt; empty: neither
+	watchIdle  time.Duration
 
-	mu    sync.Mutex
-	read  time.Time
-	token string
-	ca    []byte
-	http  *http.Client
+	mu       sync.Mutex
+	loadedAt time.Time
+	token    string
+	ca       []byte
+	http     *http.Client
 }
 
 // At is a client of the API server at a URL which asks for no credentials, such as
 // that of kubectl proxy.
-func At(server string) (*Client, error) {
+func New(server string) (*Client, error) {
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, errors.New("want http(s)://host[:port][/path]")
 	}
-	c := &Client{server: strings.TrimSuffix(u.String(), "/"), idle: idleWatch}
+	c := &Client{server: strings.TrimSuffix(u.String(), "/"), watchIdle: watchIdleTimeout}
 	c.http, err = newHTTP(nil)
 	return c, err
 }
 
 // AtBy is a client like At's whose connections dial makes.
-func AtBy(server string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*Client, error) {
-	c, err := At(server)
+func NewWithDialer(server string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*Client, error) {
+	c, err := New(server)
 	if err == nil {
 		c.http.Transport.(*http.Transport).DialContext = dial
 	}
@@ -82,14 +82,14 @@ func AtBy(server string, dial func(ctx context.Context, network, address string)
 
 // InCluster is a client with the credentials that a pod is given: getenv tells the
 // server, and dir (ServiceAccount) has token and authority.
-func InCluster(getenv func(string) string, dir string) (*Client, error) {
+func NewInCluster(getenv func(string) string, dir string) (*Client, error) {
 	host := getenv("KUBERNETES_SERVICE_HOST")
 	if host == "" {
 		return nil, errors.New("KUBERNETES_SERVICE_HOST is not set: outside of a cluster want --kubernetes-api, such as http://localhost:8001 of kubectl proxy")
 	}
 	port := cmp.Or(getenv("KUBERNETES_SERVICE_PORT_HTTPS"), getenv("KUBERNETES_SERVICE_PORT"), "443")
-	c := &Client{server: "https://" + net.JoinHostPort(host, port), dir: dir, idle: idleWatch}
-	if err := c.reread(); err != nil {
+	c := &Client{server: "https://" + net.JoinHostPort(host, port), accountDir: dir, watchIdle: watchIdleTimeout}
+	if err := c.reload(); err != nil {
 		return nil, fmt.Errorf("read the service account: %w", err)
 	}
 	return c, nil
@@ -97,7 +97,7 @@ func InCluster(getenv func(string) string, dir string) (*Client, error) {
 
 // OwnNamespace is the Kubernetes namespace that the program's pod is in, as dir
 // (ServiceAccount) says; empty outside of a cluster.
-func OwnNamespace(dir string) string {
+func PodNamespace(dir string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, "namespace"))
 	return strings.TrimSpace(string(b))
 }
@@ -113,16 +113,16 @@ func (c *Client) CloseIdleConnections() {
 func (c *Client) Server() string { return c.server }
 
 // reread reads the token and the authority again.
-func (c *Client) reread() error {
-	token, err := os.ReadFile(filepath.Join(c.dir, "token"))
+func (c *Client) reload() error {
+	token, err := os.ReadFile(filepath.Join(c.accountDir, "token"))
 	if err != nil {
 		return err
 	}
-	ca, err := os.ReadFile(filepath.Join(c.dir, "ca.crt"))
+	ca, err := os.ReadFile(filepath.Join(c.accountDir, "ca.crt"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c.read, c.token = time.Now(), strings.TrimSpace(string(token))
+	c.loadedAt, c.token = time.Now(), strings.TrimSpace(string(token))
 	if c.http != nil && bytes.Equal(ca, c.ca) {
 		return nil
 	}
@@ -146,7 +146,7 @@ func newHTTP(ca []byte) (*http.Client, error) {
 			return nil, errors.New("ca.crt holds no certificate")
 		}
 	}
-	dialer := net.Dialer{Timeout: dialIn, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: pingAfter, Interval: dialIn, Count: 2}}
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: pingInterval, Interval: dialTimeout, Count: 2}}
 	return &http.Client{
 		// Another server that the API server names would get our token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -154,11 +154,11 @@ func newHTTP(ca []byte) (*http.Client, error) {
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           dialer.DialContext,
 			TLSClientConfig:       trust,
-			TLSHandshakeTimeout:   dialIn,
-			ResponseHeaderTimeout: answerIn,
+			TLSHandshakeTimeout:   dialTimeout,
+			ResponseHeaderTimeout: responseTimeout,
 			IdleConnTimeout:       time.Minute,
 			ForceAttemptHTTP2:     true,
-			HTTP2:                 &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: dialIn},
+			HTTP2:                 &http.HTTP2Config{SendPingTimeout: pingInterval, PingTimeout: dialTimeout},
 		},
 	}, nil
 }
@@ -168,37 +168,37 @@ func newHTTP(ca []byte) (*http.Client, error) {
 func (c *Client) credentials() (string, *http.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dir != "" && time.Since(c.read) > rereadAfter {
-		_ = c.reread()
+	if c.accountDir != "" && time.Since(c.loadedAt) > reloadInterval {
+		_ = c.reload()
 	}
 	return c.token, c.http
 }
 
 // refresh has the token read again before the next request.
-func (c *Client) refresh() {
+func (c *Client) expireCredentials() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.read = time.Time{}
+	c.loadedAt = time.Time{}
 }
 
 // Refused is an answer of the API server that says no.
-type Refused struct {
-	Code    int
-	Message string        // the API server's own
-	After   time.Duration // how long it asks to wait before the next attempt, a minute at most; 0: it does not say
+type StatusError struct {
+	Code       int
+	Message    string        // the API server's own
+	RetryAfter time.Duration // how long it asks to wait before the next attempt, a minute at most; 0: it does not say
 }
 
-func (e *Refused) Error() string {
+func (e *StatusError) Error() string {
 	text := fmt.Sprintf("%d %s: %s", e.Code, http.StatusText(e.Code), e.Message)
-	if e.After > 0 {
-		text += fmt.Sprintf(" (it asks to wait for %v)", e.After)
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(" (it asks to wait for %v)", e.RetryAfter)
 	}
 	return text
 }
 
 // IsRefused reports whether the API server answered with this code.
-func IsRefused(err error, code int) bool {
-	var refused *Refused
+func IsStatus(err error, code int) bool {
+	var refused *StatusError
 	return errors.As(err, &refused) && refused.Code == code
 }
 
@@ -223,7 +223,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		c.refresh() // its certificate may be of a new authority
+		c.expireCredentials() // its certificate may be of a new authority
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL, which is long
@@ -235,43 +235,43 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer response.Body.Close()
 	if response.StatusCode == http.StatusUnauthorized {
-		c.refresh()
+		c.expireCredentials()
 	}
-	return nil, refusal(response)
+	return nil, newStatusError(response)
 }
 
 // refusal is what an answer says that is none of the 200s.
-func refusal(r *http.Response) *Refused {
-	b, _ := io.ReadAll(io.LimitReader(r.Body, maxMessage))
-	refused := statusOf(b)
+func newStatusError(r *http.Response) *StatusError {
+	b, _ := io.ReadAll(io.LimitReader(r.Body, maxResponse))
+	refused := parseStatus(b)
 	refused.Code = r.StatusCode
 	if refused.Message == "" {
-		refused.Message = shorten(strings.Join(strings.Fields(string(b)), " "))
+		refused.Message = truncate(strings.Join(strings.Fields(string(b)), " "))
 	}
-	refused.After = max(refused.After, retryAfter(r.Header.Get("Retry-After")))
+	refused.RetryAfter = max(refused.RetryAfter, retryAfter(r.Header.Get("Retry-After")))
 	return refused
 }
 
 // statusOf reads a Status, as the API server answers with where it says no. Its code is 0
 // where there is none.
-func statusOf(b []byte) *Refused {
+func parseStatus(b []byte) *StatusError {
 	var status struct {
 		Code    int
 		Message string
 		Details struct{ RetryAfterSeconds int }
 	}
 	_ = json.Unmarshal(b, &status) // another server's word has none of these
-	return &Refused{
-		Code:    status.Code,
-		Message: shorten(status.Message),
-		After:   after(time.Duration(min(status.Details.RetryAfterSeconds, 3600)) * time.Second),
+	return &StatusError{
+		Code:       status.Code,
+		Message:    truncate(status.Message),
+		RetryAfter: clampRetryAfter(time.Duration(min(status.Details.RetryAfterSeconds, 3600)) * time.Second),
 	}
 }
 
 // shorten makes a message fit for an error.
-func shorten(message string) string {
-	if len(message) > maxShown {
-		return strings.ToValidUTF8(message[:maxShown], "") + "…"
+func truncate(message string) string {
+	if len(message) > maxErrorText {
+		return strings.ToValidUTF8(message[:maxErrorText], "") + "…"
 	}
 	return message
 }

@@ -18,12 +18,12 @@ import (
 )
 
 // account is a service account's directory.
-type account struct {
+type accountDir struct {
 	t   *testing.T
 	dir string
 }
 
-func (a account) write(name, content string) {
+func (a accountDir) write(name, content string) {
 	a.t.Helper()
 	if err := os.WriteFile(filepath.Join(a.dir, name), []byte(content), 0o600); err != nil {
 		a.t.Fatal(err)
@@ -31,19 +31,19 @@ func (a account) write(name, content string) {
 }
 
 // trust has it hold the certificate of a server.
-func (a account) trust(web *httptest.Server) {
+func (a accountDir) trust(web *httptest.Server) {
 	a.t.Helper()
 	a.write("ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})))
 }
 
 // inCluster is a client with the credentials of a pod, for a server with TLS.
-func inCluster(t *testing.T, web *httptest.Server) (account, *Client) {
+func inCluster(t *testing.T, web *httptest.Server) (accountDir, *Client) {
 	t.Helper()
-	a := account{t, t.TempDir()}
+	a := accountDir{t, t.TempDir()}
 	a.write("token", "first\n")
 	a.write("namespace", "team-a\n")
 	a.trust(web)
-	c, err := InCluster(environment(t, web), a.dir)
+	c, err := NewInCluster(podEnv(t, web), a.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func inCluster(t *testing.T, web *httptest.Server) (account, *Client) {
 }
 
 // environment is what a pod is told of its cluster.
-func environment(t *testing.T, web *httptest.Server) func(string) string {
+func podEnv(t *testing.T, web *httptest.Server) func(string) string {
 	t.Helper()
 	u, err := url.Parse(web.URL)
 	if err != nil {
@@ -71,31 +71,31 @@ func serveTLS(t *testing.T, s *kubetest.Server) *httptest.Server {
 	return web
 }
 
-func TestATokenThatIsReplacedIsReadAgain(t *testing.T) {
+func TestClientReloadsToken(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
-	s.Require("first")
-	s.Put(kubetest.Metadatas, object("a", 1))
+	s.RequireToken("first")
+	s.Put(kubetest.WorkerMetadata, object("a", 1))
 	a, c := inCluster(t, serveTLS(t, s))
-	f := follow(t, c, things)
-	f.has(map[string]int{"a": 1})
-	s.Require("second") // before the file has it
-	f.complains("401")
+	f := startListWatch(t, c, things)
+	f.waitValues(map[string]int{"a": 1})
+	s.RequireToken("second") // before the file has it
+	f.waitError("401")
 	a.write("token", "second")
-	s.Put(kubetest.Metadatas, object("a", 2))
-	f.has(map[string]int{"a": 2})
+	s.Put(kubetest.WorkerMetadata, object("a", 2))
+	f.waitValues(map[string]int{"a": 2})
 }
 
-func TestAnAuthorityThatIsReplacedIsReadAgain(t *testing.T) {
+func TestClientReloadsAuthority(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
-	s.Put(kubetest.Metadatas, object("a", 1))
+	s.Put(kubetest.WorkerMetadata, object("a", 1))
 	old := httptest.NewUnstartedServer(s)
 	address := old.Listener.Addr().String()
 	old.StartTLS()
 	a, c := inCluster(t, old)
-	f := follow(t, c, things)
-	f.has(map[string]int{"a": 1})
+	f := startListWatch(t, c, things)
+	f.waitValues(map[string]int{"a": 1})
 	s.EndWatches()
 	old.CloseClientConnections()
 	old.Close()
@@ -114,17 +114,17 @@ func TestAnAuthorityThatIsReplacedIsReadAgain(t *testing.T) {
 	web.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	web.StartTLS()
 	t.Cleanup(func() { s.EndWatches(); web.CloseClientConnections(); web.Close() })
-	f.complains("certificate")
+	f.waitError("certificate")
 	ca, err := os.ReadFile(authority.File("ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.write("ca.crt", string(ca))
-	s.Put(kubetest.Metadatas, object("a", 2))
-	f.has(map[string]int{"a": 2})
+	s.Put(kubetest.WorkerMetadata, object("a", 2))
+	f.waitValues(map[string]int{"a": 2})
 }
 
-func TestFilesAreReadAgainEachMinute(t *testing.T) {
+func TestClientReloadsFilesEachMinute(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
 	a, c := inCluster(t, serveTLS(t, s))
@@ -132,20 +132,20 @@ func TestFilesAreReadAgainEachMinute(t *testing.T) {
 	if token, _ := c.credentials(); token != "first" {
 		t.Errorf("token %q, want the first", token)
 	}
-	c.read = c.read.Add(-rereadAfter - time.Second)
+	c.loadedAt = c.loadedAt.Add(-reloadInterval - time.Second)
 	if token, _ := c.credentials(); token != "second" {
 		t.Errorf("token %q, want the second", token)
 	}
 	if err := os.Remove(filepath.Join(a.dir, "token")); err != nil {
 		t.Fatal(err)
 	}
-	c.read = time.Time{}
+	c.loadedAt = time.Time{}
 	if token, _ := c.credentials(); token != "second" {
 		t.Errorf("token %q without a file, want what was read before", token)
 	}
 }
 
-func TestNoTokenGoesToWhereTheServerRedirects(t *testing.T) {
+func TestClientFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("asked for %s with %q", r.URL, r.Header.Get("Authorization"))
@@ -154,16 +154,16 @@ func TestNoTokenGoesToWhereTheServerRedirects(t *testing.T) {
 	web := httptest.NewTLSServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
 	t.Cleanup(web.Close)
 	_, c := inCluster(t, web)
-	f := follow(t, c, things)
-	f.complains("302 Found")
+	f := startListWatch(t, c, things)
+	f.waitError("302 Found")
 }
 
-func TestWhatIsMissingOfAClusterIsSaid(t *testing.T) {
+func TestNewInClusterErrors(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewTLSServer(new(kubetest.Server))
 	t.Cleanup(web.Close)
 	none := func(string) string { return "" }
-	garbled := account{t, t.TempDir()}
+	garbled := accountDir{t, t.TempDir()}
 	garbled.write("token", "t")
 	garbled.write("ca.crt", "no certificate")
 	for name, c := range map[string]struct {
@@ -172,38 +172,38 @@ func TestWhatIsMissingOfAClusterIsSaid(t *testing.T) {
 		words  string
 	}{
 		"outside of a cluster": {none, t.TempDir(), "KUBERNETES_SERVICE_HOST is not set: outside of a cluster want --kubernetes-api"},
-		"no token":             {environment(t, web), t.TempDir(), "token: no such file"},
-		"no certificate":       {environment(t, web), garbled.dir, "ca.crt holds no certificate"},
+		"no token":             {podEnv(t, web), t.TempDir(), "token: no such file"},
+		"no certificate":       {podEnv(t, web), garbled.dir, "ca.crt holds no certificate"},
 	} {
-		if _, err := InCluster(c.getenv, c.dir); err == nil || !strings.Contains(err.Error(), c.words) {
+		if _, err := NewInCluster(c.getenv, c.dir); err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s: %v, want %q", name, err, c.words)
 		}
 	}
 	six := func(name string) string {
 		return map[string]string{"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}[name]
 	}
-	a := account{t, t.TempDir()}
+	a := accountDir{t, t.TempDir()}
 	a.write("token", "t")
-	if c, err := InCluster(six, a.dir); err != nil || c.Server() != "https://[fd00::1]:443" {
+	if c, err := NewInCluster(six, a.dir); err != nil || c.Server() != "https://[fd00::1]:443" {
 		t.Errorf("server %v, %v, want the address in brackets", c, err)
 	}
-	if ns := OwnNamespace(a.dir); ns != "" {
+	if ns := PodNamespace(a.dir); ns != "" {
 		t.Errorf("namespace %q without a file", ns)
 	}
 	a.write("namespace", "team-a\n")
-	if ns := OwnNamespace(a.dir); ns != "team-a" {
+	if ns := PodNamespace(a.dir); ns != "team-a" {
 		t.Errorf("namespace %q, want team-a", ns)
 	}
 }
 
-func TestURLsOfNoServerAreRefused(t *testing.T) {
+func TestNewRejectsInvalidURL(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"", "localhost:8001", "ftp://localhost", "http://", "http://a?b=c", "http://user:secret@localhost", "http://a b"} {
-		if _, err := At(s); err == nil || strings.Contains(err.Error(), "secret") {
+		if _, err := New(s); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("At(%q): %v", s, err)
 		}
 	}
-	if c := at(t, "http://localhost:8001/prefix/"); c.Server() != "http://localhost:8001/prefix" {
+	if c := newClient(t, "http://localhost:8001/prefix/"); c.Server() != "http://localhost:8001/prefix" {
 		t.Errorf("server %q", c.Server())
 	}
 }

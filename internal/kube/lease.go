@@ -35,24 +35,24 @@ func (t MicroTime) MarshalJSON() ([]byte, error) {
 	return json.Marshal(t.UTC().Format("2006-01-02T15:04:05.000000Z07:00"))
 }
 
-func leases(namespace string) string {
+func leasesPath(namespace string) string {
 	return "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases"
 }
 
 // GetLease reads a Lease.
 func (c *Client) GetLease(ctx context.Context, namespace, name string) (*Lease, error) {
-	return c.lease(ctx, http.MethodGet, leases(namespace)+"/"+name, nil)
+	return c.lease(ctx, http.MethodGet, leasesPath(namespace)+"/"+name, nil)
 }
 
 // CreateLease makes a Lease. If there is one of its name the API server refuses (409).
 func (c *Client) CreateLease(ctx context.Context, l *Lease) (*Lease, error) {
-	return c.lease(ctx, http.MethodPost, leases(l.Metadata.Namespace), l)
+	return c.lease(ctx, http.MethodPost, leasesPath(l.Metadata.Namespace), l)
 }
 
 // UpdateLease replaces a Lease. If it has changed since l was read the API server
 // refuses (409).
 func (c *Client) UpdateLease(ctx context.Context, l *Lease) (*Lease, error) {
-	return c.lease(ctx, http.MethodPut, leases(l.Metadata.Namespace)+"/"+l.Metadata.Name, l)
+	return c.lease(ctx, http.MethodPut, leasesPath(l.Metadata.Namespace)+"/"+l.Metadata.Name, l)
 }
 
 func (c *Client) lease(ctx context.Context, method, path string, l *Lease) (*Lease, error) {
@@ -67,14 +67,14 @@ func (c *Client) lease(ctx context.Context, method, path string, l *Lease) (*Lea
 	}
 	defer response.Body.Close()
 	var answer Lease
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxMessage)).Decode(&answer); err != nil {
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxResponse)).Decode(&answer); err != nil {
 		return nil, fmt.Errorf("decode the lease: %w", err)
 	}
 	return &answer, nil
 }
 
 func explainLease(err error) error {
-	if IsRefused(err, http.StatusForbidden) {
+	if IsStatus(err, http.StatusForbidden) {
 		return fmt.Errorf("%w (missing in a Role: {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]})", err)
 	}
 	return err

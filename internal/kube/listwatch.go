@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	pageSize  = 500 // objects of a page, as Dynamo's own runtime has it
-	watchTime = 290 // seconds after which the API server ends a watch, likewise
+	pageSize     = 500 // objects of a page, as Dynamo's own runtime has it
+	watchSeconds = 290 // seconds after which the API server ends a watch, likewise
 
-	listIn    = time.Minute      // bounds a page
-	maxObject = 8 << 20          // bytes of an object and what is around it; etcd has 1.5 MiB at most
-	settled   = 10 * time.Second // a watch that lived so long ended in the way of the world
+	listTimeout  = time.Minute      // bounds a page
+	maxObject    = 8 << 20          // bytes of an object and what is around it; etcd has 1.5 MiB at most
+	healthyWatch = 10 * time.Second // a watch that lived so long ended in the way of the world
 )
 
 // Collection is all objects of a resource in a namespace, or those with a label.
@@ -53,12 +53,12 @@ func (c Collection) String() string {
 // explain adds to a refusal what the operator can do about it.
 func (c Collection) explain(err error) error {
 	switch {
-	case IsRefused(err, http.StatusForbidden):
+	case IsStatus(err, http.StatusForbidden):
 		return fmt.Errorf("%w (missing in a Role of namespace %s: {apiGroups: [%s], resources: [%s], verbs: [list, watch]})",
 			err, c.Namespace, cmp.Or(c.Group, `""`), c.Resource)
-	case IsRefused(err, http.StatusNotFound) && c.Group != "":
+	case IsStatus(err, http.StatusNotFound) && c.Group != "":
 		return fmt.Errorf("%w (the cluster has no %s.%s: is their CustomResourceDefinition installed?)", err, c.Resource, c.Group)
-	case IsRefused(err, http.StatusUnauthorized):
+	case IsStatus(err, http.StatusUnauthorized):
 		return fmt.Errorf("%w (the token is not, or no longer, good)", err)
 	}
 	return err
@@ -92,57 +92,57 @@ type Owner struct {
 }
 
 // kind is an object of type T that is read into by way of a pointer.
-type kind[T any] interface {
+type objectPtr[T any] interface {
 	*T
 	Meta() *Metadata
 }
 
 // Follower hears what becomes of a collection. Its functions are called one at a time.
-type Follower[T any] struct {
-	Put    func(*T)                    // it is new, or has changed, or perhaps neither
-	Delete func(*T)                    // it is gone
-	Listed func(names map[string]bool) // the whole collection was Put: what is not in it is gone
-	Bad    func(error)                 // an object that cannot be decoded; what was known of it stays
-	State  func(error)                 // nil: what was heard is all there is; else why it may not be
+type Handler[T any] struct {
+	OnUpsert      func(*T)                    // it is new, or has changed, or perhaps neither
+	OnDelete      func(*T)                    // it is gone
+	OnSynced      func(names map[string]bool) // the whole collection was Put: what is not in it is gone
+	OnDecodeError func(error)                 // an object that cannot be decoded; what was known of it stays
+	OnState       func(error)                 // nil: what was heard is all there is; else why it may not be
 }
 
 // Follow tells a follower of everything in a collection, and of every change, until ctx
 // ends. Whatever breaks, it goes on, and forgets nothing meanwhile: where it cannot
 // resume it lists anew.
-func Follow[T any, P kind[T]](ctx context.Context, c *Client, of Collection, f Follower[T]) {
-	s := stream[T, P]{client: c, of: of, follower: f}
+func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collection, f Handler[T]) {
+	s := listWatcher[T, P]{client: c, collection: of, handler: f}
 	var failures Backoff
 	for {
 		began := time.Now()
-		err := s.round(ctx)
+		err := s.listAndWatch(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > settled {
+		if time.Since(began) > healthyWatch {
 			failures.Reset()
 		}
-		if !errors.Is(err, errEnded) {
-			f.State(of.explain(err))
+		if !errors.Is(err, errWatchEnded) {
+			f.OnState(of.explain(err))
 		}
-		if !backoff.Wait(ctx, failures.After(err)) {
+		if !backoff.Wait(ctx, failures.Next(err)) {
 			return
 		}
 	}
 }
 
 // errEnded says that a watch ended as all do, or cannot go on from where it was.
-var errEnded = errors.New("watch ended")
+var errWatchEnded = errors.New("watch ended")
 
 // stream is where Follow has come to.
-type stream[T any, P kind[T]] struct {
-	client   *Client
-	of       Collection
-	follower Follower[T]
-	version  string // of the collection, up to which all is known; empty: nothing is
+type listWatcher[T any, P objectPtr[T]] struct {
+	client     *Client
+	collection Collection
+	handler    Handler[T]
+	version    string // of the collection, up to which all is known; empty: nothing is
 }
 
 // round lists the collection if it must, and watches it until that ends.
-func (s *stream[T, P]) round(ctx context.Context) error {
+func (s *listWatcher[T, P]) listAndWatch(ctx context.Context) error {
 	doing, err := "watch", error(nil)
 	if s.version == "" {
 		doing, err = "list", s.list(ctx)
@@ -150,18 +150,18 @@ func (s *stream[T, P]) round(ctx context.Context) error {
 	if err == nil {
 		doing, err = "watch", s.watch(ctx)
 	}
-	if IsRefused(err, http.StatusGone) { // what comes next is not to be had any more
+	if IsStatus(err, http.StatusGone) { // what comes next is not to be had any more
 		s.version = ""
-		return errEnded
+		return errWatchEnded
 	}
-	if errors.Is(err, errEnded) {
+	if errors.Is(err, errWatchEnded) {
 		return err
 	}
-	return fmt.Errorf("%s %s: %w", doing, s.of, err)
+	return fmt.Errorf("%s %s: %w", doing, s.collection, err)
 }
 
 // list hands on the whole collection, page by page.
-func (s *stream[T, P]) list(ctx context.Context) error {
+func (s *listWatcher[T, P]) list(ctx context.Context) error {
 	names := make(map[string]bool)
 	for next := ""; ; {
 		version, more, err := s.page(ctx, next, names)
@@ -170,30 +170,30 @@ func (s *stream[T, P]) list(ctx context.Context) error {
 		}
 		if next = more; next == "" {
 			s.version = version
-			s.follower.Listed(names)
+			s.handler.OnSynced(names)
 			return nil
 		}
 	}
 }
 
-func (s *stream[T, P]) page(ctx context.Context, next string, names map[string]bool) (version, more string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, listIn)
+func (s *listWatcher[T, P]) page(ctx context.Context, next string, names map[string]bool) (version, more string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}}
 	if next != "" {
 		query.Set("continue", next)
 	}
-	response, err := s.client.do(ctx, http.MethodGet, s.of.path(), s.selected(query), nil)
+	response, err := s.client.do(ctx, http.MethodGet, s.collection.path(), s.withSelector(query), nil)
 	if err != nil {
 		return "", "", err
 	}
 	defer response.Body.Close()
 	var meta struct{ ResourceVersion, Continue string }
-	body := &bounded{Reader: response.Body, left: maxObject}
+	body := &boundedReader{Reader: response.Body, left: maxObject}
 	err = eachItem(json.NewDecoder(body), &meta, func(item json.RawMessage) {
 		body.left = maxObject
 		object, err := s.decode(item)
-		s.put(object, err)
+		s.upsert(object, err)
 		names[object.Meta().Name] = true // what is of no use now stays as it is known
 	})
 	if err == nil && meta.ResourceVersion == "" {
@@ -202,15 +202,15 @@ func (s *stream[T, P]) page(ctx context.Context, next string, names map[string]b
 	return meta.ResourceVersion, meta.Continue, err
 }
 
-func (s *stream[T, P]) selected(query url.Values) url.Values {
-	if s.of.Selector != "" {
-		query.Set("labelSelector", s.of.Selector)
+func (s *listWatcher[T, P]) withSelector(query url.Values) url.Values {
+	if s.collection.Selector != "" {
+		query.Set("labelSelector", s.collection.Selector)
 	}
 	return query
 }
 
 // decode reads an object. Where that fails its metadata may still be known.
-func (s *stream[T, P]) decode(b json.RawMessage) (P, error) {
+func (s *listWatcher[T, P]) decode(b json.RawMessage) (P, error) {
 	object := P(new(T))
 	if err := json.Unmarshal(b, object); err != nil {
 		var bare Object
@@ -226,17 +226,17 @@ func (s *stream[T, P]) decode(b json.RawMessage) (P, error) {
 }
 
 // put hands on an object that was decoded, or the error.
-func (s *stream[T, P]) put(object P, err error) {
+func (s *listWatcher[T, P]) upsert(object P, err error) {
 	if err != nil {
-		s.follower.Bad(fmt.Errorf("decode one of %s: %w", s.of, err))
+		s.handler.OnDecodeError(fmt.Errorf("decode one of %s: %w", s.collection, err))
 		return
 	}
-	s.follower.Put((*T)(object))
+	s.handler.OnUpsert((*T)(object))
 }
 
 // eachItem reads a list one item at a time, since all of them may be much.
 func eachItem(d *json.Decoder, meta any, f func(json.RawMessage)) error {
-	if err := expect(d, '{'); err != nil {
+	if err := expectDelim(d, '{'); err != nil {
 		return err
 	}
 	for d.More() {
@@ -248,7 +248,7 @@ func eachItem(d *json.Decoder, meta any, f func(json.RawMessage)) error {
 		case "metadata":
 			err = d.Decode(meta)
 		case "items":
-			err = each(d, f)
+			err = eachElement(d, f)
 		default:
 			var other json.RawMessage
 			err = d.Decode(&other)
@@ -257,10 +257,10 @@ func eachItem(d *json.Decoder, meta any, f func(json.RawMessage)) error {
 			return err
 		}
 	}
-	return expect(d, '}')
+	return expectDelim(d, '}')
 }
 
-func each(d *json.Decoder, f func(json.RawMessage)) error {
+func eachElement(d *json.Decoder, f func(json.RawMessage)) error {
 	if token, err := d.Token(); err != nil || token == nil { // null is an empty list
 		return err
 	} else if token != json.Delim('[') {
@@ -273,10 +273,10 @@ func each(d *json.Decoder, f func(json.RawMessage)) error {
 		}
 		f(item)
 	}
-	return expect(d, ']')
+	return expectDelim(d, ']')
 }
 
-func expect(d *json.Decoder, want json.Delim) error {
+func expectDelim(d *json.Decoder, want json.Delim) error {
 	token, err := d.Token()
 	if err == nil && token != want {
 		err = fmt.Errorf("%v where %v should be", token, want)
@@ -285,21 +285,21 @@ func expect(d *json.Decoder, want json.Delim) error {
 }
 
 // watch hands on the changes since the version, and keeps that, until the watch ends.
-func (s *stream[T, P]) watch(ctx context.Context) error {
+func (s *listWatcher[T, P]) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := s.client.idle
-	stalled := time.AfterFunc(idle, func() { cancel(errEnded) })
+	idle := s.client.watchIdle
+	stalled := time.AfterFunc(idle, func() { cancel(errWatchEnded) })
 	defer stalled.Stop()
-	response, err := s.client.do(ctx, http.MethodGet, s.of.path(), s.selected(url.Values{
-		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "timeoutSeconds": {strconv.Itoa(watchTime)}, "resourceVersion": {s.version},
+	response, err := s.client.do(ctx, http.MethodGet, s.collection.path(), s.withSelector(url.Values{
+		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "timeoutSeconds": {strconv.Itoa(watchSeconds)}, "resourceVersion": {s.version},
 	}), nil)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	s.follower.State(nil)
-	body := &bounded{Reader: response.Body}
+	s.handler.OnState(nil)
+	body := &boundedReader{Reader: response.Body}
 	for d := json.NewDecoder(body); ; {
 		var event struct {
 			Type   string
@@ -307,25 +307,25 @@ func (s *stream[T, P]) watch(ctx context.Context) error {
 		}
 		body.left = maxObject
 		if err := d.Decode(&event); err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || context.Cause(ctx) == errEnded {
-				return errEnded
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || context.Cause(ctx) == errWatchEnded {
+				return errWatchEnded
 			}
 			return err
 		}
 		stalled.Reset(idle)
-		if err := s.apply(event.Type, event.Object); err != nil {
+		if err := s.applyEvent(event.Type, event.Object); err != nil {
 			return err
 		}
 	}
 }
 
 // bounded is a reader of which no more than left bytes can be read.
-type bounded struct {
+type boundedReader struct {
 	io.Reader
 	left int
 }
 
-func (b *bounded) Read(p []byte) (int, error) {
+func (b *boundedReader) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, fmt.Errorf("an object of more than %d bytes", maxObject)
 	}
@@ -335,10 +335,10 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // apply hands on one event of a watch.
-func (s *stream[T, P]) apply(what string, b json.RawMessage) error {
+func (s *listWatcher[T, P]) applyEvent(what string, b json.RawMessage) error {
 	switch what {
 	case "ERROR":
-		status := statusOf(b)
+		status := parseStatus(b)
 		status.Code = cmp.Or(status.Code, http.StatusInternalServerError)
 		if status.Code != http.StatusGone {
 			s.version = "" // nobody knows what else was missed
@@ -356,9 +356,9 @@ func (s *stream[T, P]) apply(what string, b json.RawMessage) error {
 			s.version = v
 		}
 		if what == "DELETED" && object.Meta().Name != "" {
-			s.follower.Delete((*T)(object))
+			s.handler.OnDelete((*T)(object))
 		} else {
-			s.put(object, err)
+			s.upsert(object, err)
 		}
 	}
 	return nil

@@ -6,8 +6,8 @@ import (
 	"dynamo-metrics/internal/kube/kubetest"
 )
 
-// TestAnObjectThatTurnsBadIsKept by the watch and by the listing after it, until it is gone.
-func TestAnObjectThatTurnsBadIsKept(t *testing.T) {
+// TestListWatchKeepsUndecodableObject by the watch and by the listing after it, until it is gone.
+func TestListWatchKeepsUndecodableObject(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]kubetest.Object{
 		"its value": object("a", "no number"),
@@ -18,28 +18,28 @@ func TestAnObjectThatTurnsBadIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, c := serve(t)
-			s.Put(kubetest.Metadatas, object("a", 1))
-			s.Put(kubetest.Metadatas, object("z", 1))
-			f := follow(t, c, things)
-			f.has(map[string]int{"a": 1, "z": 1})
-			s.Put(kubetest.Metadatas, bad)
-			s.Put(kubetest.Metadatas, object("z", 2))
-			f.has(map[string]int{"a": 1, "z": 2}) // the watch
+			s.Put(kubetest.WorkerMetadata, object("a", 1))
+			s.Put(kubetest.WorkerMetadata, object("z", 1))
+			f := startListWatch(t, c, things)
+			f.waitValues(map[string]int{"a": 1, "z": 1})
+			s.Put(kubetest.WorkerMetadata, bad)
+			s.Put(kubetest.WorkerMetadata, object("z", 2))
+			f.waitValues(map[string]int{"a": 1, "z": 2}) // the watch
 
-			s.Forbid(kubetest.Metadatas, true)
-			f.complains("403")
-			s.Put(kubetest.Metadatas, object("z", 3))
+			s.Forbid(kubetest.WorkerMetadata, true)
+			f.waitError("403")
+			s.Put(kubetest.WorkerMetadata, object("z", 3))
 			s.Compact()
-			s.Forbid(kubetest.Metadatas, false)
-			f.has(map[string]int{"a": 1, "z": 3}) // the listing
+			s.Forbid(kubetest.WorkerMetadata, false)
+			f.waitValues(map[string]int{"a": 1, "z": 3}) // the listing
 			f.mu.Lock()
-			if f.lists != 2 || len(f.bad) != 2 {
-				t.Errorf("%d listings and the errors %v, want two of each", f.lists, f.bad)
+			if f.lists != 2 || len(f.decodeErrors) != 2 {
+				t.Errorf("%d listings and the errors %v, want two of each", f.lists, f.decodeErrors)
 			}
 			f.mu.Unlock()
 
-			s.Delete(kubetest.Metadatas, "team-a", "a")
-			f.has(map[string]int{"z": 3})
+			s.Delete(kubetest.WorkerMetadata, "team-a", "a")
+			f.waitValues(map[string]int{"z": 3})
 		})
 	}
 }

@@ -34,57 +34,57 @@ func object(name string, value any) kubetest.Object {
 }
 
 // follower is what Follow has told.
-type follower struct {
+type recorder struct {
 	t  *testing.T
 	mu sync.Mutex
 
-	values map[string]int
-	puts   int
-	lists  int
-	bad    []error
-	state  error
-	states []error
+	values       map[string]int
+	upserts      int
+	lists        int
+	decodeErrors []error
+	state        error
+	states       []error
 }
 
 // follow runs Follow until the test ends.
-func follow(t *testing.T, c *Client, of Collection) *follower {
-	f := &follower{t: t, values: make(map[string]int), state: errors.New("nothing heard yet")}
+func startListWatch(t *testing.T, c *Client, of Collection) *recorder {
+	f := &recorder{t: t, values: make(map[string]int), state: errors.New("nothing heard yet")}
 	var running sync.WaitGroup
 	ctx := t.Context()
 	running.Go(func() {
-		Follow(ctx, c, of, Follower[thing]{Put: f.put, Delete: f.delete, Listed: f.listed, Bad: f.isBad, State: f.setState})
+		ListWatch(ctx, c, of, Handler[thing]{OnUpsert: f.onUpsert, OnDelete: f.onDelete, OnSynced: f.onSynced, OnDecodeError: f.onDecodeError, OnState: f.onState})
 	})
 	t.Cleanup(running.Wait)
 	return f
 }
 
-func (f *follower) put(o *thing) {
+func (f *recorder) onUpsert(o *thing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.puts++
+	f.upserts++
 	f.values[o.Metadata.Name] = o.Spec.Data.Value
 }
 
-func (f *follower) delete(o *thing) {
+func (f *recorder) onDelete(o *thing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.values, o.Metadata.Name)
 }
 
-func (f *follower) listed(names map[string]bool) {
+func (f *recorder) onSynced(names map[string]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lists++
 	maps.DeleteFunc(f.values, func(name string, _ int) bool { return !names[name] })
 }
 
-func (f *follower) isBad(err error) {
+func (f *recorder) onDecodeError(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.bad = append(f.bad, err)
+	f.decodeErrors = append(f.decodeErrors, err)
 }
 
-func (f *follower) setState(err error) {
+func (f *recorder) onState(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state = err
@@ -92,9 +92,9 @@ func (f *follower) setState(err error) {
 }
 
 // has waits until exactly these values are known, and the collection is read.
-func (f *follower) has(want map[string]int) {
+func (f *recorder) waitValues(want map[string]int) {
 	f.t.Helper()
-	f.until(func() error {
+	f.waitUntil(func() error {
 		if !maps.Equal(f.values, want) || f.state != nil {
 			return fmt.Errorf("values %v (%v), want %v", f.values, f.state, want)
 		}
@@ -103,9 +103,9 @@ func (f *follower) has(want map[string]int) {
 }
 
 // complains waits until an error with these words is the state.
-func (f *follower) complains(words string) {
+func (f *recorder) waitError(words string) {
 	f.t.Helper()
-	f.until(func() error {
+	f.waitUntil(func() error {
 		if f.state == nil || !strings.Contains(f.state.Error(), words) {
 			return fmt.Errorf("the state is %v, want %q", f.state, words)
 		}
@@ -113,7 +113,7 @@ func (f *follower) complains(words string) {
 	})
 }
 
-func (f *follower) until(check func() error) {
+func (f *recorder) waitUntil(check func() error) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
 		f.mu.Lock()
@@ -127,37 +127,37 @@ func serve(t *testing.T) (*kubetest.Server, *Client) {
 	s := new(kubetest.Server)
 	web := httptest.NewServer(s)
 	t.Cleanup(func() { s.EndWatches(); web.CloseClientConnections(); web.Close() })
-	return s, at(t, web.URL)
+	return s, newClient(t, web.URL)
 }
 
-func at(t *testing.T, url string) *Client {
+func newClient(t *testing.T, url string) *Client {
 	t.Helper()
-	c, err := At(url)
+	c, err := New(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func TestACollectionIsListedInPagesAndThenWatched(t *testing.T) {
+func TestListWatchListsPagesThenWatches(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t)
 	want := make(map[string]int)
 	for i := range 25 {
 		name := fmt.Sprintf("w-%02d", i)
-		s.Put(kubetest.Metadatas, object(name, i))
+		s.Put(kubetest.WorkerMetadata, object(name, i))
 		want[name] = i
 	}
-	s.Put(kubetest.Metadatas, kubetest.Object{"metadata": kubetest.Object{"name": "elsewhere", "namespace": "team-b"}})
-	s.Pages(10)
-	f := follow(t, c, things)
-	f.has(want)
-	s.Put(kubetest.Metadatas, object("w-07", 700))
-	s.Put(kubetest.Metadatas, object("new", 1))
-	s.Delete(kubetest.Metadatas, "team-a", "w-03")
+	s.Put(kubetest.WorkerMetadata, kubetest.Object{"metadata": kubetest.Object{"name": "elsewhere", "namespace": "team-b"}})
+	s.SetPageSize(10)
+	f := startListWatch(t, c, things)
+	f.waitValues(want)
+	s.Put(kubetest.WorkerMetadata, object("w-07", 700))
+	s.Put(kubetest.WorkerMetadata, object("new", 1))
+	s.Delete(kubetest.WorkerMetadata, "team-a", "w-03")
 	want["w-07"], want["new"] = 700, 1
 	delete(want, "w-03")
-	f.has(want)
+	f.waitValues(want)
 	requests := s.Requests()
 	if lists := slices.DeleteFunc(slices.Clone(requests), func(r string) bool { return strings.Contains(r, "watch=true") }); len(lists) != 3 ||
 		!strings.HasSuffix(lists[0], "/dynamoworkermetadatas?limit=500") || !strings.Contains(lists[2], "continue=") {
@@ -165,12 +165,12 @@ func TestACollectionIsListedInPagesAndThenWatched(t *testing.T) {
 	}
 }
 
-func TestAWatchThatEndsIsResumedFromItsLastBookmark(t *testing.T) {
+func TestListWatchResumesFromBookmark(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t)
-	s.Put(kubetest.Metadatas, object("a", 1))
-	f := follow(t, c, things)
-	f.has(map[string]int{"a": 1})
+	s.Put(kubetest.WorkerMetadata, object("a", 1))
+	f := startListWatch(t, c, things)
+	f.waitValues(map[string]int{"a": 1})
 	for i := range 40 { // of others: only bookmarks say how far the collection has come
 		s.Put(kubetest.Pods, kubetest.Object{"metadata": kubetest.Object{"name": fmt.Sprint(i), "namespace": "team-a"}})
 	}
@@ -184,8 +184,8 @@ func TestAWatchThatEndsIsResumedFromItsLastBookmark(t *testing.T) {
 		}
 		return errors.New("no watch from the last bookmark yet")
 	})
-	s.Put(kubetest.Metadatas, object("a", 2))
-	f.has(map[string]int{"a": 2})
+	s.Put(kubetest.WorkerMetadata, object("a", 2))
+	f.waitValues(map[string]int{"a": 2})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.lists != 1 || slices.ContainsFunc(f.states, func(err error) bool { return err != nil }) {
@@ -193,33 +193,33 @@ func TestAWatchThatEndsIsResumedFromItsLastBookmark(t *testing.T) {
 	}
 }
 
-func TestWhatWasMissedIsFoundByListingAnew(t *testing.T) {
+func TestListWatchRelistsAfterCompaction(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t)
 	for _, name := range []string{"a", "b", "c"} {
-		s.Put(kubetest.Metadatas, object(name, 1))
+		s.Put(kubetest.WorkerMetadata, object(name, 1))
 	}
-	f := follow(t, c, things)
-	f.has(map[string]int{"a": 1, "b": 1, "c": 1})
-	s.Forbid(kubetest.Metadatas, true) // we cannot watch
-	f.complains("403")
-	s.Delete(kubetest.Metadatas, "team-a", "b")
-	s.Put(kubetest.Metadatas, object("d", 4))
+	f := startListWatch(t, c, things)
+	f.waitValues(map[string]int{"a": 1, "b": 1, "c": 1})
+	s.Forbid(kubetest.WorkerMetadata, true) // we cannot watch
+	f.waitError("403")
+	s.Delete(kubetest.WorkerMetadata, "team-a", "b")
+	s.Put(kubetest.WorkerMetadata, object("d", 4))
 	s.Compact() // what happened meanwhile cannot be watched any more (410)
-	s.Forbid(kubetest.Metadatas, false)
-	f.has(map[string]int{"a": 1, "c": 1, "d": 4})
+	s.Forbid(kubetest.WorkerMetadata, false)
+	f.waitValues(map[string]int{"a": 1, "c": 1, "d": 4})
 }
 
-// TestAPageThatComesTooLateHasTheListingBeginAgain lets the API server forget the
+// TestListWatchRestartsListAfterExpiredPage lets the API server forget the
 // listing between two pages.
-func TestAPageThatComesTooLateHasTheListingBeginAgain(t *testing.T) {
+func TestListWatchRestartsListAfterExpiredPage(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
 	var once sync.Once
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("continue") != "" {
 			once.Do(func() {
-				s.Delete(kubetest.Metadatas, "team-a", "a")
+				s.Delete(kubetest.WorkerMetadata, "team-a", "a")
 				s.Compact()
 			})
 		}
@@ -227,73 +227,73 @@ func TestAPageThatComesTooLateHasTheListingBeginAgain(t *testing.T) {
 	}))
 	t.Cleanup(func() { s.EndWatches(); web.CloseClientConnections(); web.Close() })
 	for _, name := range []string{"a", "b", "c"} {
-		s.Put(kubetest.Metadatas, object(name, 1))
+		s.Put(kubetest.WorkerMetadata, object(name, 1))
 	}
-	s.Pages(2)
-	f := follow(t, at(t, web.URL), things)
-	f.has(map[string]int{"b": 1, "c": 1})
+	s.SetPageSize(2)
+	f := startListWatch(t, newClient(t, web.URL), things)
+	f.waitValues(map[string]int{"b": 1, "c": 1})
 }
 
-func TestRefusalsSayWhatIsMissingAndAreTriedAgain(t *testing.T) {
+func TestListWatchExplainsAndRetriesDenials(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		refuse func(s *kubetest.Server, refuse bool)
 		words  string
 	}{
-		"no rule": {func(s *kubetest.Server, no bool) { s.Forbid(kubetest.Metadatas, no) },
+		"no rule": {func(s *kubetest.Server, no bool) { s.Forbid(kubetest.WorkerMetadata, no) },
 			`missing in a Role of namespace team-a: {apiGroups: [nvidia.com], resources: [dynamoworkermetadatas], verbs: [list, watch]}`},
-		"no definition": {func(s *kubetest.Server, no bool) { s.Remove(kubetest.Metadatas, no) },
+		"no definition": {func(s *kubetest.Server, no bool) { s.SetAbsent(kubetest.WorkerMetadata, no) },
 			"the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?"},
 		"no token": {func(s *kubetest.Server, no bool) {
 			if no {
-				s.Require("secret")
+				s.RequireToken("secret")
 			} else {
-				s.Require("")
+				s.RequireToken("")
 			}
 		}, "401 Unauthorized: Unauthorized (the token is not, or no longer, good)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, client := serve(t)
-			s.Put(kubetest.Metadatas, object("a", 1))
+			s.Put(kubetest.WorkerMetadata, object("a", 1))
 			c.refuse(s, true)
-			f := follow(t, client, things)
-			f.complains(c.words)
-			f.complains("list dynamoworkermetadatas.nvidia.com in team-a: ")
+			f := startListWatch(t, client, things)
+			f.waitError(c.words)
+			f.waitError("list dynamoworkermetadatas.nvidia.com in team-a: ")
 			c.refuse(s, false)
-			f.has(map[string]int{"a": 1})
+			f.waitValues(map[string]int{"a": 1})
 			c.refuse(s, true)
-			f.complains(c.words)
-			s.Put(kubetest.Metadatas, object("b", 2))
+			f.waitError(c.words)
+			s.Put(kubetest.WorkerMetadata, object("b", 2))
 			f.mu.Lock()
 			if f.values["a"] != 1 {
 				t.Error("a is forgotten while nothing can be read")
 			}
 			f.mu.Unlock()
 			c.refuse(s, false)
-			f.has(map[string]int{"a": 1, "b": 2})
+			f.waitValues(map[string]int{"a": 1, "b": 2})
 		})
 	}
 }
 
-func TestAServerThatIsAwayIsNoEndOfAnything(t *testing.T) {
+func TestListWatchSurvivesServerOutage(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
 	web := httptest.NewServer(s)
 	address := web.Listener.Addr().String()
-	s.Put(kubetest.Metadatas, object("a", 1))
-	f := follow(t, at(t, web.URL), things)
-	f.has(map[string]int{"a": 1})
+	s.Put(kubetest.WorkerMetadata, object("a", 1))
+	f := startListWatch(t, newClient(t, web.URL), things)
+	f.waitValues(map[string]int{"a": 1})
 	s.EndWatches()
 	web.CloseClientConnections()
 	web.Close()
-	f.complains("connection refused")
+	f.waitError("connection refused")
 	f.mu.Lock()
 	if !maps.Equal(f.values, map[string]int{"a": 1}) {
 		t.Errorf("values %v while the server is away", f.values)
 	}
 	f.mu.Unlock()
-	s.Put(kubetest.Metadatas, object("b", 2))
+	s.Put(kubetest.WorkerMetadata, object("b", 2))
 	again := httptest.NewUnstartedServer(s)
 	again.Listener.Close()
 	testutil.Until(t, func() (err error) {
@@ -302,14 +302,14 @@ func TestAServerThatIsAwayIsNoEndOfAnything(t *testing.T) {
 	})
 	again.Start()
 	t.Cleanup(func() { s.EndWatches(); again.CloseClientConnections(); again.Close() })
-	f.has(map[string]int{"a": 1, "b": 2})
+	f.waitValues(map[string]int{"a": 1, "b": 2})
 }
 
-// TestAWatchThatBringsNothingIsBegunAnew is one whose server has died without a word.
-func TestAWatchThatBringsNothingIsBegunAnew(t *testing.T) {
+// TestListWatchRestartsIdleWatch is one whose server has died without a word.
+func TestListWatchRestartsIdleWatch(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
-	s.Put(kubetest.Metadatas, object("a", 1))
+	s.Put(kubetest.WorkerMetadata, object("a", 1))
 	var once sync.Once
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		dead := false
@@ -325,33 +325,33 @@ func TestAWatchThatBringsNothingIsBegunAnew(t *testing.T) {
 		s.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() { s.EndWatches(); web.CloseClientConnections(); web.Close() })
-	c := at(t, web.URL)
-	c.idle = 50 * time.Millisecond
-	f := follow(t, c, things)
-	f.has(map[string]int{"a": 1})
-	s.Put(kubetest.Metadatas, object("a", 2))
-	f.has(map[string]int{"a": 2})
+	c := newClient(t, web.URL)
+	c.watchIdle = 50 * time.Millisecond
+	f := startListWatch(t, c, things)
+	f.waitValues(map[string]int{"a": 1})
+	s.Put(kubetest.WorkerMetadata, object("a", 2))
+	f.waitValues(map[string]int{"a": 2})
 }
 
-func TestAnObjectOfNoUseHurtsNoOther(t *testing.T) {
+func TestListWatchSkipsUndecodableObject(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t)
-	s.Put(kubetest.Metadatas, object("a", 1))
-	s.Put(kubetest.Metadatas, object("listed", "no number"))
-	s.Put(kubetest.Metadatas, object("z", 3))
-	f := follow(t, c, things)
-	f.has(map[string]int{"a": 1, "z": 3})
-	s.Put(kubetest.Metadatas, object("watched", []any{}))
-	s.Put(kubetest.Metadatas, object("z", 4))
-	f.has(map[string]int{"a": 1, "z": 4})
+	s.Put(kubetest.WorkerMetadata, object("a", 1))
+	s.Put(kubetest.WorkerMetadata, object("listed", "no number"))
+	s.Put(kubetest.WorkerMetadata, object("z", 3))
+	f := startListWatch(t, c, things)
+	f.waitValues(map[string]int{"a": 1, "z": 3})
+	s.Put(kubetest.WorkerMetadata, object("watched", []any{}))
+	s.Put(kubetest.WorkerMetadata, object("z", 4))
+	f.waitValues(map[string]int{"a": 1, "z": 4})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.bad) != 2 {
-		t.Errorf("bad objects: %v, want two", f.bad)
+	if len(f.decodeErrors) != 2 {
+		t.Errorf("bad objects: %v, want two", f.decodeErrors)
 	}
 }
 
-func TestAnswersThatAreNoneAreErrors(t *testing.T) {
+func TestListWatchRejectsInvalidResponses(t *testing.T) {
 	t.Parallel()
 	list := `{"metadata":{"resourceVersion":"1"},"items":[]}`
 	for name, c := range map[string]struct{ list, watch, words string }{
@@ -375,8 +375,8 @@ func TestAnswersThatAreNoneAreErrors(t *testing.T) {
 				}
 			}))
 			t.Cleanup(web.Close)
-			f := follow(t, at(t, web.URL), things)
-			f.until(func() error {
+			f := startListWatch(t, newClient(t, web.URL), things)
+			f.waitUntil(func() error {
 				for _, err := range f.states {
 					if err != nil && strings.Contains(err.Error(), c.words) {
 						return nil
@@ -388,7 +388,7 @@ func TestAnswersThatAreNoneAreErrors(t *testing.T) {
 	}
 }
 
-func TestCapturedAnswersAreRead(t *testing.T) {
+func TestListWatchReadsCapturedResponses(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("testdata/list_page1_limit2.json")
 	if err != nil {
@@ -417,16 +417,16 @@ func TestCapturedAnswersAreRead(t *testing.T) {
 	var names []string
 	var running sync.WaitGroup
 	ctx := t.Context()
-	c := at(t, web.URL)
+	c := newClient(t, web.URL)
 	running.Go(func() {
-		Follow(ctx, c, things, Follower[Object]{
-			Put: func(o *Object) {
+		ListWatch(ctx, c, things, Handler[Object]{
+			OnUpsert: func(o *Object) {
 				mu.Lock()
 				defer mu.Unlock()
 				names = append(names, o.Metadata.Name+" of "+o.Metadata.OwnerReferences[0].UID)
 			},
-			Listed: func(map[string]bool) {}, Delete: func(*Object) {}, State: func(error) {},
-			Bad: func(err error) { t.Error(err) },
+			OnSynced: func(map[string]bool) {}, OnDelete: func(*Object) {}, OnState: func(error) {},
+			OnDecodeError: func(err error) { t.Error(err) },
 		})
 	})
 	t.Cleanup(running.Wait)

@@ -123,7 +123,7 @@ func (r *etcdRegistry) retry(ctx context.Context, call func(context.Context) err
 		if ctx.Err() != nil {
 			return nil
 		}
-		if connect.EtcdRefused(err) || r.client.Ctx().Err() != nil {
+		if connect.IsEtcdAuthError(err) || r.client.Ctx().Err() != nil {
 			return err
 		}
 		r.markDisconnected(err)

@@ -56,13 +56,13 @@ func (s *Stack) StopNATS() {
 // StartNATS brings the NATS server back on the same port with the same streams.
 func (s *Stack) StartNATS(t testing.TB) {
 	t.Helper()
-	srv := Again(t, func() (*devstack.NATSServer, error) { return devstack.NATS(s.natsConfig) })
+	srv := StartWithRetry(t, func() (*devstack.NATSServer, error) { return devstack.NATS(s.natsConfig) })
 	s.NATS, s.natsConfig, s.natsDown = srv, srv.Config(), false
 }
 
 // Again starts a server, if need be when a parallel test has given its port back:
 // while the server was down anybody could take it.
-func Again[S any](t testing.TB, start func() (S, error)) (server S) {
+func StartWithRetry[S any](t testing.TB, start func() (S, error)) (server S) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		var err error
@@ -86,7 +86,7 @@ func (s *Stack) StopEtcd() {
 // StartEtcd brings etcd back on the same port with the same keys and leases.
 func (s *Stack) StartEtcd(t testing.TB) {
 	t.Helper()
-	srv := Again(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(s.etcdConfig) })
+	srv := StartWithRetry(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(s.etcdConfig) })
 	s.Etcd, s.etcdConfig, s.etcdDown = srv, srv.Config(), false
 }
 

@@ -19,22 +19,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
 	token := s.token
-	if s.closed == nil {
-		s.closed = make(chan struct{})
+	if s.watchEnd == nil {
+		s.watchEnd = make(chan struct{})
 	}
-	closed := s.closed // as of before it is looked at whether it may watch
+	closed := s.watchEnd // as of before it is looked at whether it may watch
 	s.mu.Unlock()
-	resource, namespace, name := parse(r.URL.Path)
+	resource, namespace, name := parsePath(r.URL.Path)
 	switch {
 	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
-		refuse(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
-	case resource == "" || s.is(s.absent, resource):
+		writeStatus(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
+	case resource == "" || s.has(s.absent, resource):
 		http.NotFound(w, r) // in plain text, as the real server
-	case s.is(s.forbidden, resource):
-		refuse(w, http.StatusForbidden, "Forbidden", fmt.Sprintf(
-			`%s is forbidden: User "system:serviceaccount:%s:metrics" cannot %s resource %q in the namespace %q`, resource, namespace, verb(r, name), resource, namespace))
+	case s.has(s.forbidden, resource):
+		writeStatus(w, http.StatusForbidden, "Forbidden", fmt.Sprintf(
+			`%s is forbidden: User "system:serviceaccount:%s:metrics" cannot %s resource %q in the namespace %q`, resource, namespace, requestVerb(r, name), resource, namespace))
 	case name != "":
-		s.one(w, r, resource, namespace, name)
+		s.serveObject(w, r, resource, namespace, name)
 	case r.Method == http.MethodPost:
 		s.create(w, r, resource, namespace)
 	case r.URL.Query().Get("watch") == "true":
@@ -44,13 +44,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) is(in map[string]bool, resource string) bool {
+func (s *Server) has(in map[string]bool, resource string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return in[resource]
 }
 
-func verb(r *http.Request, name string) string {
+func requestVerb(r *http.Request, name string) string {
 	switch {
 	case r.URL.Query().Get("watch") == "true":
 		return "watch"
@@ -61,7 +61,7 @@ func verb(r *http.Request, name string) string {
 }
 
 // parse reads a path: {root}/namespaces/{namespace}/{resource}[/{name}].
-func parse(path string) (resource, namespace, name string) {
+func parsePath(path string) (resource, namespace, name string) {
 	for plural, root := range resources {
 		rest, ok := strings.CutPrefix(path, root+"/namespaces/")
 		parts := strings.Split(rest, "/")
@@ -72,11 +72,11 @@ func parse(path string) (resource, namespace, name string) {
 	return "", "", ""
 }
 
-func refuse(w http.ResponseWriter, code int, reason, message string) {
-	answer(w, code, Object{"kind": "Status", "apiVersion": "v1", "metadata": Object{}, "status": "Failure", "message": message, "reason": reason, "code": code})
+func writeStatus(w http.ResponseWriter, code int, reason, message string) {
+	writeJSON(w, code, Object{"kind": "Status", "apiVersion": "v1", "metadata": Object{}, "status": "Failure", "message": message, "reason": reason, "code": code})
 }
 
-func answer(w http.ResponseWriter, code int, o any) {
+func writeJSON(w http.ResponseWriter, code int, o any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(o)
@@ -88,36 +88,36 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, resource, namespac
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
-	if s.pages > 0 {
-		limit = s.pages
+	if s.pageSize > 0 {
+		limit = s.pageSize
 	}
 	after, version := "", s.version
 	if next := r.URL.Query().Get("continue"); next != "" {
 		_, _ = fmt.Sscanf(next, "%d", &version)
 		_, after, _ = strings.Cut(next, "/")
 		if version < s.compacted {
-			refuse(w, http.StatusGone, "Expired", "The provided continue parameter is too old to display a consistent list result.")
+			writeStatus(w, http.StatusGone, "Expired", "The provided continue parameter is too old to display a consistent list result.")
 			return
 		}
 	}
 	var all []Object
 	for k, o := range s.objects {
-		if strings.HasPrefix(k, key(resource, namespace, "")) && metadata(o, "name") > after && selected(o, r.URL.Query().Get("labelSelector")) {
+		if strings.HasPrefix(k, objectKey(resource, namespace, "")) && metadataString(o, "name") > after && matchesSelector(o, r.URL.Query().Get("labelSelector")) {
 			all = append(all, o)
 		}
 	}
-	slices.SortFunc(all, func(a, b Object) int { return cmp.Compare(metadata(a, "name"), metadata(b, "name")) })
+	slices.SortFunc(all, func(a, b Object) int { return cmp.Compare(metadataString(a, "name"), metadataString(b, "name")) })
 	meta := Object{"resourceVersion": strconv.Itoa(version)}
 	if limit > 0 && len(all) > limit {
-		meta["continue"] = fmt.Sprintf("%d/%s", version, metadata(all[limit-1], "name"))
+		meta["continue"] = fmt.Sprintf("%d/%s", version, metadataString(all[limit-1], "name"))
 		meta["remainingItemCount"] = len(all) - limit
 		all = all[:limit]
 	}
-	answer(w, http.StatusOK, Object{"apiVersion": "v1", "kind": "List", "metadata": meta, "items": append([]Object{}, all...)})
+	writeJSON(w, http.StatusOK, Object{"apiVersion": "v1", "kind": "List", "metadata": meta, "items": append([]Object{}, all...)})
 }
 
 // selected reports whether an object has all labels of a selector of equalities.
-func selected(o Object, selector string) bool {
+func matchesSelector(o Object, selector string) bool {
 	meta, _ := o["metadata"].(Object)
 	labels, _ := meta["labels"].(Object)
 	for part := range strings.SplitSeq(selector, ",") {
@@ -141,14 +141,14 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespa
 	w.WriteHeader(http.StatusOK)
 	send := json.NewEncoder(w)
 	for {
-		events, last, tooOld, changed := s.since(version, resource, namespace, r.URL.Query().Get("labelSelector"))
+		events, last, tooOld, changed := s.changesSince(version, resource, namespace, r.URL.Query().Get("labelSelector"))
 		if tooOld {
 			_ = send.Encode(Object{"type": "ERROR", "object": Object{"kind": "Status", "apiVersion": "v1", "metadata": Object{}, "status": "Failure",
 				"message": fmt.Sprintf("too old resource version: %d (%d)", version, s.compacted), "reason": "Expired", "code": http.StatusGone}})
 			return
 		}
 		for _, e := range events {
-			if send.Encode(Object{"type": e.what, "object": e.object}) != nil {
+			if send.Encode(Object{"type": e.eventType, "object": e.object}) != nil {
 				return
 			}
 		}
@@ -177,14 +177,14 @@ func (s *Server) bookmark(send *json.Encoder, version int) {
 }
 
 // since are the changes after a version, and what says that there are more.
-func (s *Server) since(version int, resource, namespace, selector string) (events []change, last int, tooOld bool, changed <-chan struct{}) {
+func (s *Server) changesSince(version int, resource, namespace, selector string) (events []change, last int, tooOld bool, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}
 	for _, c := range s.history {
-		if c.version > version && c.resource == resource && strings.HasPrefix(c.key, key(resource, namespace, "")) && selected(c.object, selector) {
+		if c.version > version && c.resource == resource && strings.HasPrefix(c.key, objectKey(resource, namespace, "")) && matchesSelector(c.object, selector) {
 			events = append(events, c)
 		}
 	}
@@ -192,60 +192,60 @@ func (s *Server) since(version int, resource, namespace, selector string) (event
 }
 
 // one reads, replaces, applies or deletes an object.
-func (s *Server) one(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
+func (s *Server) serveObject(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.objects[key(resource, namespace, name)]
+	old := s.objects[objectKey(resource, namespace, name)]
 	var o Object
 	if r.Method == http.MethodPut || r.Method == http.MethodPatch {
-		if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadata(o, "name") != name {
-			refuse(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or of another name: %v", err))
+		if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadataString(o, "name") != name {
+			writeStatus(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or of another name: %v", err))
 			return
 		}
 		o["metadata"].(Object)["namespace"] = namespace
 	}
 	switch {
 	case old == nil && r.Method != http.MethodPatch:
-		refuse(w, http.StatusNotFound, "NotFound", fmt.Sprintf("%s %q not found", resource, name))
+		writeStatus(w, http.StatusNotFound, "NotFound", fmt.Sprintf("%s %q not found", resource, name))
 		return
-	case r.Method == http.MethodPut && metadata(o, "resourceVersion") != metadata(old, "resourceVersion"):
-		refuse(w, http.StatusConflict, "Conflict", "the object has been modified; please apply your changes to the latest version and try again")
+	case r.Method == http.MethodPut && metadataString(o, "resourceVersion") != metadataString(old, "resourceVersion"):
+		writeStatus(w, http.StatusConflict, "Conflict", "the object has been modified; please apply your changes to the latest version and try again")
 		return
 	case r.Method == http.MethodPut:
 		s.put(resource, o)
 	case r.Method == http.MethodPatch:
 		s.apply(resource, old, o)
 	case r.Method == http.MethodDelete:
-		delete(s.objects, key(resource, namespace, name))
+		delete(s.objects, objectKey(resource, namespace, name))
 		s.record("DELETED", resource, old)
-		answer(w, http.StatusOK, old)
+		writeJSON(w, http.StatusOK, old)
 		return
 	}
-	answer(w, http.StatusOK, s.objects[key(resource, namespace, name)])
+	writeJSON(w, http.StatusOK, s.objects[objectKey(resource, namespace, name)])
 }
 
 func (s *Server) create(w http.ResponseWriter, r *http.Request, resource, namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var o Object
-	if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadata(o, "name") == "" {
-		refuse(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or has no name: %v", err))
+	if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadataString(o, "name") == "" {
+		writeStatus(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or has no name: %v", err))
 		return
 	}
 	o["metadata"].(Object)["namespace"] = namespace
-	k := key(resource, namespace, metadata(o, "name"))
+	k := objectKey(resource, namespace, metadataString(o, "name"))
 	if s.objects[k] != nil {
-		refuse(w, http.StatusConflict, "AlreadyExists", fmt.Sprintf("%s %q already exists", resource, metadata(o, "name")))
+		writeStatus(w, http.StatusConflict, "AlreadyExists", fmt.Sprintf("%s %q already exists", resource, metadataString(o, "name")))
 		return
 	}
 	s.put(resource, o)
-	answer(w, http.StatusCreated, s.objects[k])
+	writeJSON(w, http.StatusCreated, s.objects[k])
 }
 
 // apply takes a server-side apply as the whole object. A map of spec.data that it
 // empties is stored as null once, as the real server does.
 func (s *Server) apply(resource string, old, o Object) {
-	before, after := data(old), data(o)
+	before, after := specData(old), specData(o)
 	for name, now := range after {
 		had, _ := before[name].(Object)
 		if has, ok := now.(Object); ok && len(has) == 0 && len(had) > 0 {
@@ -255,7 +255,7 @@ func (s *Server) apply(resource string, old, o Object) {
 	s.put(resource, o)
 }
 
-func data(o Object) Object {
+func specData(o Object) Object {
 	spec, _ := o["spec"].(Object)
 	d, _ := spec["data"].(Object)
 	return d

@@ -19,61 +19,63 @@ type Object = map[string]any
 
 // The resources, in the plural.
 const (
-	Metadatas = "dynamoworkermetadatas"
-	Slices    = "endpointslices"
-	Pods      = "pods"
-	Leases    = "leases"
+	WorkerMetadata = "dynamoworkermetadatas"
+	EndpointSlices = "endpointslices"
+	Pods           = "pods"
+	Leases         = "leases"
 )
 
 // resources are what there is, as paths have it.
 var resources = map[string]string{
-	Metadatas: "/apis/nvidia.com/v1alpha1",
-	Slices:    "/apis/discovery.k8s.io/v1",
-	Pods:      "/api/v1",
-	Leases:    "/apis/coordination.k8s.io/v1",
+	WorkerMetadata: "/apis/nvidia.com/v1alpha1",
+	EndpointSlices: "/apis/discovery.k8s.io/v1",
+	Pods:           "/api/v1",
+	Leases:         "/apis/coordination.k8s.io/v1",
 }
 
 // Server is the state of an API server, and an http.Handler. The zero Server is empty
 // and asks for no token.
 type Server struct {
-	mu      sync.Mutex
-	objects map[string]Object // by resource, namespace and name
-	version int
-	history []change      // since compacted
-	changed chan struct{} // closed at the next change
-	closed  chan struct{} // closed when watches are to end
+	mu       sync.Mutex
+	objects  map[string]Object // by resource, namespace and name
+	version  int
+	history  []change      // since compacted
+	changed  chan struct{} // closed at the next change
+	watchEnd chan struct{} // closed when watches are to end
 
 	compacted int             // versions up to it cannot be watched from
 	token     string          // that requests must bear; empty: none
 	forbidden map[string]bool // resources
 	absent    map[string]bool // resources that the cluster does not know
 	requests  []string        // method and URL of each, in the order they came
-	pages     int             // objects of one; 0: as many as are asked for
+	pageSize  int             // objects of one; 0: as many as are asked for
 }
 
 // change is one event of a watch.
 type change struct {
 	version       int
-	what          string
+	eventType     string
 	resource, key string
 	object        Object
 }
 
-func key(resource, namespace, name string) string { return resource + "/" + namespace + "/" + name }
+func objectKey(resource, namespace, name string) string {
+	return resource + "/" + namespace + "/" + name
+}
 
 // Put creates or replaces an object; its name and namespace are in its metadata.
 func (s *Server) Put(resource string, o Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(resource, copied(o))
+	s.put(resource, cloneObject(o))
 }
 
 // Delete takes an object away.
 func (s *Server) Delete(resource, namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o := s.objects[key(resource, namespace, name)]; o != nil {
-		delete(s.objects, key(resource, namespace, name))
+	if o := s.objects[objectKey(resource, namespace, name)]; o != nil {
+		delete(s.objects, objectKey(resource, namespace, name))
 		s.record("DELETED", resource, o)
 	}
 }
@@ -82,7 +84,7 @@ func (s *Server) Delete(resource, namespace, name string) {
 func (s *Server) Get(resource, namespace, name string) Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return copied(s.objects[key(resource, namespace, name)])
+	return cloneObject(s.objects[objectKey(resource, namespace, name)])
 }
 
 // Names are those of all objects of a resource, sorted.
@@ -90,7 +92,7 @@ func (s *Server) Names(resource, namespace string) (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range s.objects {
-		if name, ok := strings.CutPrefix(k, key(resource, namespace, "")); ok {
+		if name, ok := strings.CutPrefix(k, objectKey(resource, namespace, "")); ok {
 			names = append(names, name)
 		}
 	}
@@ -115,14 +117,14 @@ func (s *Server) EndWatches() {
 }
 
 func (s *Server) endWatches() {
-	if s.closed != nil {
-		close(s.closed)
+	if s.watchEnd != nil {
+		close(s.watchEnd)
 	}
-	s.closed = nil
+	s.watchEnd = nil
 }
 
 // Require makes it answer 401 to who bears another token; empty: to nobody.
-func (s *Server) Require(token string) {
+func (s *Server) RequireToken(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.token = token
@@ -133,24 +135,24 @@ func (s *Server) Require(token string) {
 func (s *Server) Forbid(resource string, forbidden bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	set(&s.forbidden, resource, forbidden)
+	setFlag(&s.forbidden, resource, forbidden)
 	s.endWatches()
 }
 
 // Remove makes it answer 404 for a resource, as where its definition is not installed,
 // or not any more.
-func (s *Server) Remove(resource string, absent bool) {
+func (s *Server) SetAbsent(resource string, absent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	set(&s.absent, resource, absent)
+	setFlag(&s.absent, resource, absent)
 	s.endWatches()
 }
 
 // Pages makes pages shorter than those that are asked for.
-func (s *Server) Pages(objects int) {
+func (s *Server) SetPageSize(objects int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pages = objects
+	s.pageSize = objects
 }
 
 // Requests are method, path and query of all requests that came.
@@ -160,7 +162,7 @@ func (s *Server) Requests() []string {
 	return slices.Clone(s.requests)
 }
 
-func set(m *map[string]bool, name string, value bool) {
+func setFlag(m *map[string]bool, name string, value bool) {
 	if *m == nil {
 		*m = make(map[string]bool)
 	}
@@ -168,7 +170,7 @@ func set(m *map[string]bool, name string, value bool) {
 }
 
 func (s *Server) put(resource string, o Object) {
-	what, k := "MODIFIED", key(resource, metadata(o, "namespace"), metadata(o, "name"))
+	what, k := "MODIFIED", objectKey(resource, metadataString(o, "namespace"), metadataString(o, "name"))
 	meta := o["metadata"].(Object)
 	if old := s.objects[k]; old == nil {
 		what = "ADDED"
@@ -186,9 +188,9 @@ func (s *Server) put(resource string, o Object) {
 
 func (s *Server) record(what, resource string, o Object) {
 	s.version++
-	o = copied(o)
+	o = cloneObject(o)
 	o["metadata"].(Object)["resourceVersion"] = strconv.Itoa(s.version)
-	k := key(resource, metadata(o, "namespace"), metadata(o, "name"))
+	k := objectKey(resource, metadataString(o, "namespace"), metadataString(o, "name"))
 	if what != "DELETED" {
 		s.objects[k] = o
 	}
@@ -200,14 +202,14 @@ func (s *Server) record(what, resource string, o Object) {
 }
 
 // metadata is a text of an object's metadata.
-func metadata(o Object, name string) string {
+func metadataString(o Object, name string) string {
 	meta, _ := o["metadata"].(Object)
 	text, _ := meta[name].(string)
 	return text
 }
 
 // copied is a copy of an object down to its metadata; below that nobody changes it.
-func copied(o Object) Object {
+func cloneObject(o Object) Object {
 	if o == nil {
 		return nil
 	}
