@@ -229,7 +229,7 @@ func TestLogThatFailsDoesNotStopOtherPrograms(t *testing.T) {
 		w := process.StartTo(t, log(t), append(s.env(), "DYN_LOG=debug"), filepath.Join(bin, "mock_worker"), "--component", component)
 		d.waitForSamples(samples{workersSeries("generate", "answering"): "3"})
 		testutil.Until(t, func() error {
-			if got, err := s.nats.Request(wire.StatsSubject("dynamo_"+component), nil, testutil.Patience); err != nil {
+			if got, err := s.nats.Request(wire.StatsSubject("dynamo_"+component), nil, testutil.WaitTimeout); err != nil {
 				return fmt.Errorf("%v, %w", got, err)
 			}
 			return nil

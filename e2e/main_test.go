@@ -20,7 +20,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	testutil.AtOnce(12)
+	testutil.SetParallel(12)
 	process.Main(m, &bin, append(buildFlags, "../cmd/...")...)
 }
 

@@ -107,7 +107,7 @@ func startMock(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c mock.Config) 
 	case w.id = <-registered:
 	case err := <-w.done:
 		t.Fatalf("a mock worker of %s ended: %v", c.Release, err)
-	case <-time.After(testutil.Patience):
+	case <-time.After(testutil.WaitTimeout):
 		t.Fatalf("a mock worker of %s does not register", c.Release)
 	}
 	return w
@@ -128,7 +128,7 @@ func (w *mockWorker) stop(cause error) {
 		if err != nil {
 			w.t.Error("mock worker:", err)
 		}
-	case <-time.After(testutil.Patience):
+	case <-time.After(testutil.WaitTimeout):
 		w.t.Fatal("a mock worker does not end")
 	}
 }

@@ -47,7 +47,7 @@ func newRestrictedNATS(t *testing.T, namespaces string, without ...string) *rest
 	g.bus = startProtectedNATS(t, user)
 	g.worker = start(t, "mock_worker", append(natsEnv(g.bus, admin, adminPassword), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--event-interval", "0")
 	g.server = serve(t, append(natsEnv(g.bus, user.Username, user.Password), "ETCD_ENDPOINTS="+s.Etcd.Endpoint()), "--namespace", namespaces, "--poll-interval", "0.5")
-	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.Patience))
+	nc, err := nats.Connect(g.bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.WaitTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}

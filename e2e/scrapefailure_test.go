@@ -70,7 +70,7 @@ func TestScrapeTimeoutIsReportedAsAProblem(t *testing.T) {
 func TestScrapeOfWorkersOverTLS(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
 	if err != nil {
 		t.Fatal(err)

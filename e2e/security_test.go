@@ -160,7 +160,7 @@ func TestSecurityDocumentedPermissionsSuffice(t *testing.T) {
 	bus := startProtectedNATS(t, user)
 	registry, root := startProtectedEtcd(t)
 	addUser(t, root, "metrics", "s3cret", documentedGrants(t))
-	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.Patience))
+	nc, err := nats.Connect(bus.URL(), nats.UserInfo(admin, adminPassword), nats.Timeout(testutil.WaitTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestSecurityDocumentedEtcdPermissionsAreNeeded(t *testing.T) {
 // TestSecurityOverMutualTLS asks servers that want a certificate of everybody.
 func TestSecurityOverMutualTLS(t *testing.T) {
 	t.Parallel()
-	a, unknown := testutil.NewCertified(t), testutil.NewCertified(t)
+	a, unknown := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	config, err := natsserver.GenTLSConfig(&natsserver.TLSConfigOpts{
 		CertFile: a.File("server.crt"), KeyFile: a.File("server.key"), CaFile: a.File("ca.crt"), Verify: true,
 	})

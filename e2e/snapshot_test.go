@@ -241,7 +241,7 @@ func TestSnapshotStreamEndsWithTheProgram(t *testing.T) {
 func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	ca := testutil.NewCertified(t)
+	ca := testutil.NewAuthorityWithCertificates(t)
 	config := filepath.Join(t.TempDir(), "web.yml")
 	const of = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // secret
 	content := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {u: %s}\n", ca.File("server.crt"), ca.File("server.key"), of)
@@ -253,7 +253,7 @@ func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 	trust.AppendCertsFromPEM(readFile(t, ca.File("ca.crt")))
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust}, ForceAttemptHTTP2: true}}
 	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), testutil.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.WaitTimeout)
 	defer cancel()
 	ask := func(path string, known bool) *http.Response {
 		var resp *http.Response

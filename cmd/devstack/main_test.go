@@ -78,7 +78,7 @@ func TestStackIsUpWhenItReportsSo(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	s := start(t, noEnv)
 
-	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`), nats.Timeout(testutil.Patience))
+	nc, err := nats.Connect(s.find(t, `nats://[0-9.:]+`), nats.Timeout(testutil.WaitTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}

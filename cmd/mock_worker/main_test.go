@@ -76,8 +76,8 @@ func TestMockWorkerWarnsOfInvalidLogFilter(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]
 	})
-	testutil.Until(t, s.stderr.Says(`WARN mock_worker: DYN_LOG "inof": no level, and no target here: did you mean info?`, 1))
-	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
+	testutil.Until(t, s.stderr.HasCount(`WARN mock_worker: DYN_LOG "inof": no level, and no target here: did you mean info?`, 1))
+	testutil.Until(t, s.stderr.HasCount("NATS is not connected", 1))
 	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)
@@ -138,7 +138,7 @@ func TestMockWorkerDeregistersWhenCancelled(t *testing.T) {
 		}
 		return nil
 	})
-	if err := s.stderr.Says("INFO mock_worker: Starting Mock Worker on Endpoint: dynamo/my_component/my_endpoint", 1)(); err != nil {
+	if err := s.stderr.HasCount("INFO mock_worker: Starting Mock Worker on Endpoint: dynamo/my_component/my_endpoint", 1)(); err != nil {
 		t.Error(err)
 	}
 	if _, err := stack.Conn(t).Request(wire.StatsSubject("dynamo_my_component"), nil, 10*time.Second); err != nil {
@@ -188,7 +188,7 @@ func TestMockWorkerOverZMQNeedsNoNATS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, heard := context.WithTimeout(t.Context(), testutil.Patience)
+	ctx, heard := context.WithTimeout(t.Context(), testutil.WaitTimeout)
 	defer heard()
 	sub := zmtp.Sub{Address: c.Address, Topics: []string{wire.TopicLoad}}
 	if err := sub.Run(ctx, func([][]byte) { heard() }); err != nil || ctx.Err() != context.Canceled {
@@ -211,9 +211,9 @@ func TestMockWorkerWaitsForServers(t *testing.T) {
 	stack.StopEtcd()
 
 	s := start(t, noEnv, "--nats-server", natsURL, "--etcd-endpoints", endpoint)
-	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
+	testutil.Until(t, s.stderr.HasCount("NATS is not connected", 1))
 	stack.StartNATS(t)
-	testutil.Until(t, s.stderr.Says("etcd is not connected", 1))
+	testutil.Until(t, s.stderr.HasCount("etcd is not connected", 1))
 	stack.StartEtcd(t)
 	testutil.Until(t, func() error {
 		if got := keys(t, ec, "instances/dynamo/backend/generate:"); len(got) != 1 {
@@ -232,7 +232,7 @@ func TestMockWorkerWaitsForServers(t *testing.T) {
 
 func TestMockWorkerEndsWhileWaiting(t *testing.T) {
 	s := start(t, noEnv, "--nats-server", "nats://127.0.0.1:1")
-	testutil.Until(t, s.stderr.Says("NATS is not connected", 1))
+	testutil.Until(t, s.stderr.HasCount("NATS is not connected", 1))
 	s.cancel()
 	if code := <-s.code; code != 0 {
 		t.Errorf("got exit code %d:\n%s", code, s.stderr)

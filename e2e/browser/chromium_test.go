@@ -157,7 +157,7 @@ func (c *chromium) call(session, method string, params, result any) error {
 			return nil
 		}
 		return json.Unmarshal(m.Result, result)
-	case <-time.After(testutil.Patience):
-		return fmt.Errorf("no answer after %v", testutil.Patience)
+	case <-time.After(testutil.WaitTimeout):
+		return fmt.Errorf("no answer after %v", testutil.WaitTimeout)
 	}
 }

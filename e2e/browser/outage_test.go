@@ -143,7 +143,7 @@ const hash = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW"
 func TestRealPageBehindTLSAndAPassword(t *testing.T) {
 	s := newStage(t)
 	s.worker("backend", nth(0), 40)
-	ca := testutil.NewCertified(t)
+	ca := testutil.NewAuthorityWithCertificates(t)
 	config := filepath.Join(ca.Dir, "web.yml")
 	must(t, os.WriteFile(config, []byte("tls_server_config:\n  cert_file: "+ca.File("server.crt")+"\n  key_file: "+ca.File("server.key")+
 		"\nbasic_auth_users:\n  ali: "+hash+"\n"), 0o600))

@@ -64,7 +64,7 @@ func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	authority := testutil.NewCertified(s.t)
+	authority := testutil.NewAuthorityWithCertificates(s.t)
 	admin := certificate(s.t, authority)
 	k := &kubernetesAPI{
 		t: s.t, etcd: store.etcd, url: "https://" + address, authority: authority,
@@ -207,7 +207,7 @@ func (k *kubernetesAPI) Get(resource, namespace, name string) kubetest.Object {
 // ask makes a request. What is answered is an object but for /healthz; that anything
 // but yes is answered is an error.
 func (k *kubernetesAPI) ask(method, path, contentType string, body []byte) (code int, answer kubetest.Object, err error) {
-	ctx, cancel := context.WithTimeout(k.t.Context(), testutil.Patience)
+	ctx, cancel := context.WithTimeout(k.t.Context(), testutil.WaitTimeout)
 	defer cancel()
 	response, err := k.send(ctx, method, path, contentType, body)
 	if err != nil {

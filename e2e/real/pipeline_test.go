@@ -160,7 +160,7 @@ func (p *pipeline) sendChat(prompt string) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	client := http.Client{Timeout: testutil.Patience}
+	client := http.Client{Timeout: testutil.WaitTimeout}
 	resp, err := client.Post(p.url+"/v1/chat/completions", "application/json", bytes.NewReader(body))
 	if err != nil {
 		return usage{}, err

@@ -43,7 +43,7 @@ func (s *servers) startNATS(path string) {
 	n := process.Start(s.t, nil, path, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", s.t.TempDir())
 	s.natsURL = "nats://" + n.WaitForLine("Listening for client connections on ")
 	n.WaitForLine("Server is ready")
-	nc, err := nats.Connect(s.natsURL, nats.Timeout(testutil.Patience))
+	nc, err := nats.Connect(s.natsURL, nats.Timeout(testutil.WaitTimeout))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func (s *servers) startEtcd() {
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers)...)
 	waitUntilServing(s.t, s.etcdURL+"/health")
 	ec, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{s.etcdURL}, DialTimeout: testutil.Patience, Logger: zap.NewNop(),
+		Endpoints: []string{s.etcdURL}, DialTimeout: testutil.WaitTimeout, Logger: zap.NewNop(),
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -153,7 +153,7 @@ func TestClientsThatStallAreClosed(t *testing.T) {
 		cut.Go(func() {
 			// A byte of the headers now and then, as slowloris does.
 			fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-			for end := time.Now().Add(testutil.Patience); time.Now().Before(end); {
+			for end := time.Now().Add(testutil.WaitTimeout); time.Now().Before(end); {
 				conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 				if _, err := io.Copy(io.Discard, conn); err == nil || !isTimeout(err) {
 					return // it hung up

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testutil.AtOnce(6)
+	testutil.SetParallel(6)
 	debug.SetGCPercent(400) // there is memory enough, and a fifth of the time was the collector's
 	m.Run()
 }

@@ -57,7 +57,7 @@ func scrapeFrom(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 // that TLS fails. In each version of TLS a worker says otherwise that it refuses us.
 func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 	t.Parallel()
-	a, other := testutil.NewCertified(t), testutil.NewCertified(t)
+	a, other := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	ca := connect.WorkerTLS{CA: a.File("ca.crt")}
 	whole := connect.WorkerTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
 	for name, c := range map[string]struct {
@@ -112,7 +112,7 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 // that says nothing at all, which is slow.
 func TestScraperTLSErrorsAreTellable(t *testing.T) {
 	t.Parallel()
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	f := newMetricsServer(t)
 	secure := f.tlsServer(a, false, 0)
 	silent := httptest.NewUnstartedServer(nil) // which accepts nothing
@@ -146,7 +146,7 @@ func TestScraperTLSErrorsAreTellable(t *testing.T) {
 // nothing.
 func TestScraperTLSReloadsFiles(t *testing.T) {
 	t.Parallel()
-	old, renewed := testutil.NewCertified(t), testutil.NewCertified(t)
+	old, renewed := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	f := newMetricsServer(t)
 	f.register(1, blocksHandler(1))
 	f.register(2, blocksHandler(2))
@@ -172,7 +172,7 @@ func TestScraperTLSReloadsFiles(t *testing.T) {
 		}
 	}
 	replace("client.key") // not yet that of the certificate
-	testutil.Until(t, journal.Says("The files for TLS with the workers cannot be used as they are", 1))
+	testutil.Until(t, journal.HasCount("The files for TLS with the workers cannot be used as they are", 1))
 	f.register(2, blocksHandler(3))
 	first.CloseClientConnections() // new ones have what was in force
 	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1), 2: blocksLoad(3)})

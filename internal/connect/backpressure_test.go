@@ -45,7 +45,7 @@ func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 			if err := nc.FlushTimeout(5 * time.Second); err != nil {
 				t.Fatal(err)
 			}
-			publisher, err := nats.Connect(s.URL(), nats.Timeout(testutil.Patience))
+			publisher, err := nats.Connect(s.URL(), nats.Timeout(testutil.WaitTimeout))
 			if err != nil {
 				t.Fatal(err)
 			}

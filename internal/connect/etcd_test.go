@@ -110,7 +110,7 @@ func TestEtcdLogsInWhenServerStarts(t *testing.T) {
 		}
 		ready <- ec
 	}()
-	testutil.Until(t, journal.Says("etcd is not connected", 1))
+	testutil.Until(t, journal.HasCount("etcd is not connected", 1))
 	s = devstacktest.StartWithRetry(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
 	t.Cleanup(s.Close)
 	ec := <-ready

@@ -201,28 +201,28 @@ func TestNATSLogsEachChangeOnce(t *testing.T) {
 		}
 		connected <- nc
 	}()
-	testutil.Until(t, journal.Says("NATS is not connected; connecting goes on\" server="+url+" error=\"dial tcp ", 1))
-	testutil.Until(t, journal.Says("connection refused", 1))
+	testutil.Until(t, journal.HasCount("NATS is not connected; connecting goes on\" server="+url+" error=\"dial tcp ", 1))
+	testutil.Until(t, journal.HasCount("connection refused", 1))
 	s = restart(t, config)
 	nc := <-connected
 	defer nc.Close()
-	testutil.Until(t, journal.Says("Connected to NATS", 1))
+	testutil.Until(t, journal.HasCount("Connected to NATS", 1))
 
 	s.Close()
-	testutil.Until(t, journal.Says("Lost the connection to NATS", 1))
+	testutil.Until(t, journal.HasCount("Lost the connection to NATS", 1))
 	if err := nc.Publish("x", nil); err == nil {
 		t.Error("publishing while disconnected succeeded")
 	}
-	testutil.Until(t, journal.Says(unreachableLine(url), 1))
+	testutil.Until(t, journal.HasCount(unreachableLine(url), 1))
 	rounds := nc.Stats().Reconnects
 	s = restart(t, config)
-	testutil.Until(t, journal.Says("Connected to NATS", 2))
+	testutil.Until(t, journal.HasCount("Connected to NATS", 2))
 	if got := nc.Stats().Reconnects - rounds; got != 1 {
 		t.Errorf("got %d reconnections, want 1", got)
 	}
 	s.Close()
-	testutil.Until(t, journal.Says("Lost the connection to NATS", 2))
-	testutil.Until(t, journal.Says(unreachableLine(url), 2))
+	testutil.Until(t, journal.HasCount("Lost the connection to NATS", 2))
+	testutil.Until(t, journal.HasCount(unreachableLine(url), 2))
 	for line, times := range map[string]int{"NATS is not connected": 1, "Connected to NATS": 2, "Lost the connection to NATS": 2, unreachableLine(url): 2} {
 		if n := journal.Count(line); n != times {
 			t.Errorf("%q is said %d times, want %d:\n%s", line, n, times, journal)
@@ -248,7 +248,7 @@ func TestNATSRetriesAuthErrorsAfterSuccess(t *testing.T) {
 	locked := config
 	locked.Tune = func(o *server.Options) { o.Username, o.Password = "alice", "secret" }
 	s = restart(t, locked)
-	testutil.Until(t, journal.Says("uthorization", 1))
+	testutil.Until(t, journal.HasCount("uthorization", 1))
 	// The third refusal is past where nats.go would have given up.
 	testutil.Until(t, func() error {
 		if n := s.Varz().TotalConnections; n < 3 {
@@ -277,7 +277,7 @@ func unreachableLine(url string) string {
 // TestNATSLogsReasonForEachServer has a list of servers, each with something else.
 func TestNATSLogsReasonForEachServer(t *testing.T) {
 	t.Parallel()
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	gone, secure := startNATS(t, nil), startNATS(t, requireTLS(t, a, false))
 	down := gone.URL()
 	gone.Close()
@@ -292,7 +292,7 @@ func TestNATSLogsReasonForEachServer(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); DialNATS(ctx, servers, env(), log, nil) }()
-		testutil.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
+		testutil.Until(t, journal.HasCount("NATS is not connected; connecting goes on", 1))
 		cancel()
 		<-done
 		for _, text := range append(want, "server="+servers) {

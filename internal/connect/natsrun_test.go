@@ -141,11 +141,11 @@ func TestRunNATSReplacesClosedConnection(t *testing.T) {
 	var failed atomic.Int64
 	runNATS(t, f.url(), env(), log, NATSHooks{StatusChanged: status.add, AttemptFailed: func() { failed.Add(1) }})
 	f.waitConnections(1, "x")
-	testutil.Until(t, journal.Says("Connected to NATS", 1))
+	testutil.Until(t, journal.HasCount("Connected to NATS", 1))
 	for n := range 2 {
 		f.send("-ERR 'The Moon Is Full'")
 		f.waitConnections(2+n, "x")
-		testutil.Until(t, journal.Says("Connected to NATS", 2+n))
+		testutil.Until(t, journal.HasCount("Connected to NATS", 2+n))
 	}
 	if got := status.String(); got != "[true false true false true]" {
 		t.Errorf("status heard %s", got)
@@ -221,7 +221,7 @@ func TestRunNATSSurvivesCredentialChange(t *testing.T) {
 	runNATS(t, s.URL(), env("NATS_AUTH_USERNAME", "metrics", "NATS_AUTH_PASSWORD", "old"), log, NATSHooks{})
 	connected := func(times int) {
 		t.Helper()
-		testutil.Until(t, journal.Says("Connected to NATS", times))
+		testutil.Until(t, journal.HasCount("Connected to NATS", times))
 	}
 	refused := func(s interface{ Varz() *server.Varz }) {
 		t.Helper()

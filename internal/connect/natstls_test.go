@@ -56,7 +56,7 @@ func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn,
 }
 
 func TestNATSTLSCertificates(t *testing.T) {
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	mutual := NATSTLS{CA: a.File("ca.crt"), Cert: a.File("client.crt"), Key: a.File("client.key")}
 	for name, c := range map[string]struct {
 		tune  func(*server.Options)
@@ -86,7 +86,7 @@ func TestNATSTLSCertificates(t *testing.T) {
 
 func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 	t.Parallel()
-	a, stranger := testutil.NewCertified(t), testutil.NewCertified(t)
+	a, stranger := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	locked, plain := startNATS(t, requireTLS(t, a, true)), startNATS(t, nil)
 	ca := a.File("ca.crt")
 	for name, c := range map[string]struct {
@@ -105,7 +105,7 @@ func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, journal := connectTLS(t, c.servers, c.files)
-			testutil.Until(t, journal.Says("NATS is not connected; connecting goes on", 1))
+			testutil.Until(t, journal.HasCount("NATS is not connected; connecting goes on", 1))
 			for _, want := range c.want {
 				if journal.Count(want) == 0 {
 					t.Errorf("want %q in\n%s", want, journal)
@@ -121,7 +121,7 @@ func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 // TestNATSTLSReloadsCertificates because the program outlives them.
 func TestNATSTLSReloadsCertificates(t *testing.T) {
 	t.Parallel()
-	old, renewed := testutil.NewCertified(t), testutil.NewCertified(t)
+	old, renewed := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	s := startNATS(t, requireTLS(t, old, true))
 	config := s.Config()
 	connected, journal := connectTLS(t, withScheme("tls", s), NATSTLS{old.File("ca.crt"), old.File("client.crt"), old.File("client.key")})
@@ -153,7 +153,7 @@ func TestNATSTLSReloadsCertificates(t *testing.T) {
 // TestNATSTLSLogsReconnectErrors where first there is no server, and then TLS fails.
 func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 	t.Parallel()
-	a, other := testutil.NewCertified(t), testutil.NewCertified(t)
+	a, other := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	s := startNATS(t, requireTLS(t, a, false))
 	config := s.Config()
 	connected, journal := connectTLS(t, withScheme("tls", s), NATSTLS{CA: a.File("ca.crt")})
@@ -162,12 +162,12 @@ func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 		t.Fatalf("not connected:\n%s", journal)
 	}
 	defer nc.Close()
-	testutil.Until(t, journal.Says("Connected to NATS", 1))
+	testutil.Until(t, journal.HasCount("Connected to NATS", 1))
 	s.Close()
-	testutil.Until(t, journal.Says("NATS cannot be reached; connecting goes on", 1))
+	testutil.Until(t, journal.HasCount("NATS cannot be reached; connecting goes on", 1))
 	config.Tune = requireTLS(t, other, false)
 	s = restart(t, config)
-	testutil.Until(t, journal.Says("unknown authority", 1))
+	testutil.Until(t, journal.HasCount("unknown authority", 1))
 	testutil.Until(t, func() error {
 		if n := s.Varz().TotalConnections; n < 4 {
 			return fmt.Errorf("%d attempts", n)
@@ -180,7 +180,7 @@ func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 }
 
 func TestNATSTLSNamesUnusableFiles(t *testing.T) {
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	junk, missing := a.File("junk"), a.File("missing")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func TestNATSHidesTokenInURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	testutil.Until(t, journal.Says("server="+s.URL(), 1))
+	testutil.Until(t, journal.HasCount("server="+s.URL(), 1))
 	if journal.Count("secret") != 0 {
 		t.Errorf("shown:\n%s", journal)
 	}
@@ -271,14 +271,14 @@ func TestNATSLogsDeniedPermissionOnce(t *testing.T) {
 	use()
 	s.Close()
 	restart(t, config)
-	testutil.Until(t, journal.Says("Connected to NATS", 2))
+	testutil.Until(t, journal.HasCount("Connected to NATS", 2))
 	use()
 	// The faults that came before this one are told before it.
 	if err := errors.Join(nc.Publish("a", nil), nc.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	for _, subject := range []string{"a", "b", "c"} {
-		testutil.Until(t, journal.Says(fmt.Sprintf(`\"%s\`, subject), 1))
+		testutil.Until(t, journal.HasCount(fmt.Sprintf(`\"%s\`, subject), 1))
 	}
 	if n := journal.Count("NATS denies a permission"); n != 3 || journal.Count("NATS reports a fault") != 0 {
 		t.Errorf("want one line for each of three permissions:\n%s", journal)
@@ -321,7 +321,7 @@ func TestNATSTLSFromEnv(t *testing.T) {
 
 // TestNATSTLSInsecureIsIgnored: what the environment says of that is ignored, once.
 func TestNATSTLSInsecureIsIgnored(t *testing.T) {
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	server := withScheme("tls", startNATS(t, requireTLS(t, a, false)))
 	for value, want := range map[string]int{"1": 1, "true": 1, "ON": 1, "yes": 1, "0": 0, "false": 0, "": 0, "2": 0} {
 		log, out := testutil.NewLog()
@@ -331,7 +331,7 @@ func TestNATSTLSInsecureIsIgnored(t *testing.T) {
 			_, err := DialNATS(ctx, server, env("NATS_TLS_INSECURE", value), log, nil)
 			ended <- err
 		}()
-		testutil.Until(t, out.Says("unknown authority", 1))
+		testutil.Until(t, out.HasCount("unknown authority", 1))
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

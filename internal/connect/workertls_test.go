@@ -11,7 +11,7 @@ import (
 )
 
 func TestWorkerTLSReadsFilesEachTime(t *testing.T) {
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	files := WorkerTLS{a.File("ca.crt"), a.File("client.crt"), a.File("client.key")}
 	if c, err := files.Config(); err != nil || c.RootCAs == nil || len(c.Certificates) != 1 || c.InsecureSkipVerify {
 		t.Errorf("got %+v, %v", c, err)
@@ -29,7 +29,7 @@ func TestWorkerTLSReadsFilesEachTime(t *testing.T) {
 }
 
 func TestWorkerTLSNamesUnusableFiles(t *testing.T) {
-	a := testutil.NewCertified(t)
+	a := testutil.NewAuthorityWithCertificates(t)
 	cert, key, missing := a.File("client.crt"), a.File("client.key"), a.File("missing")
 	for _, c := range []struct {
 		files WorkerTLS

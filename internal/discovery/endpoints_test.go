@@ -262,12 +262,12 @@ func TestTheLogSaysWhereEtcdIsConnectedAndWhyNot(t *testing.T) {
 	const away = "etcd is not connected; the fleet stays as it is known, and connecting goes on"
 	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
 	run(t, p.Watch)
-	testutil.Until(t, out.Says(connected, 1))
+	testutil.Until(t, out.HasCount(connected, 1))
 	for n := range 2 {
 		r.StopEtcd()
-		testutil.Until(t, out.Says(away, n+1))
+		testutil.Until(t, out.HasCount(away, n+1))
 		r.StartEtcd(t)
-		testutil.Until(t, out.Says(connected, n+2))
+		testutil.Until(t, out.HasCount(connected, n+2))
 	}
 	if n := out.Count("\n"); n != 5 {
 		t.Errorf("%d lines, want five:\n%s", n, out)
@@ -275,8 +275,8 @@ func TestTheLogSaysWhereEtcdIsConnectedAndWhyNot(t *testing.T) {
 	down := programAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
 	down.Log, out = testutil.NewLog()
 	run(t, down.Watch)
-	testutil.Until(t, out.Says(away, 1))
-	testutil.Until(t, out.Says("127.0.0.1:1: connect: connection refused", 1))
+	testutil.Until(t, out.HasCount(away, 1))
+	testutil.Until(t, out.HasCount("127.0.0.1:1: connect: connection refused", 1))
 }
 
 // TestARegistryThatIsListedAnewIsNoNewConnection: each listing is followed by one watch.

@@ -165,7 +165,7 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	log, out := testutil.NewLog()
 	p.Log = log
 	hold(t, p, true)
-	testutil.Until(t, out.Says("Standing by: ", 1))
+	testutil.Until(t, out.HasCount("Standing by: ", 1))
 	if !strings.Contains(out.String(), "it hangs on no lease") {
 		t.Errorf("the log says:\n%s", out)
 	}
@@ -183,9 +183,9 @@ func TestAKeyWithoutALeaseIsSaidAsSuch(t *testing.T) {
 	q := r.another()
 	q.Log, out = testutil.NewLog()
 	hold(t, q, true)
-	testutil.Until(t, out.Says("a program that was killed leaves its key", 1))
+	testutil.Until(t, out.HasCount("a program that was killed leaves its key", 1))
 	r.put(key, "{}")
-	testutil.Until(t, out.Says("it hangs on no lease", 1))
+	testutil.Until(t, out.HasCount("it hangs on no lease", 1))
 	leads(t, p, false)
 	testutil.Until(t, func() error {
 		if !tally.NoLease.Load() {

@@ -95,7 +95,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.worker0(kubetest.Object{"endpoints": served(1)})
 	k.server.SetAbsent(kubetest.WorkerMetadata, true)
 	k.watch()
-	testutil.Until(t, out.Says("is their CustomResourceDefinition installed?", 1))
+	testutil.Until(t, out.HasCount("is their CustomResourceDefinition installed?", 1))
 	if k.Fleet.IsSynced() || k.Fleet.Stats.Kubernetes.Up() {
 		t.Error("the fleet is taken for known")
 	}
@@ -105,7 +105,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	k.server.SetAbsent(kubetest.WorkerMetadata, false)
 	k.has(shape{one, 0})
 	k.server.Forbid(kubetest.EndpointSlices, true)
-	testutil.Until(t, out.Says(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
+	testutil.Until(t, out.HasCount(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
 	testutil.Until(t, func() error {
 		if k.Fleet.Stats.Kubernetes.Up() {
 			return fmt.Errorf("still connected")
@@ -119,7 +119,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 		t.Errorf("%d calls are counted as failed", n)
 	}
 	k.server.Forbid(kubetest.EndpointSlices, false)
-	testutil.Until(t, out.Says("The Kubernetes API can be read again", 1))
+	testutil.Until(t, out.HasCount("The Kubernetes API can be read again", 1))
 	k.has(shape{one, 0})
 }
 

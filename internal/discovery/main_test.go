@@ -7,6 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testutil.AtOnce(16)
+	testutil.SetParallel(16)
 	m.Run()
 }

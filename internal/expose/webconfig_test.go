@@ -40,7 +40,7 @@ func inSite(t *testing.T, text string, test func(*site), handlers ...http.Handle
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &site{t: t, ca: testutil.NewCertified(t), dir: t.TempDir(), other: string(other)}
+		s := &site{t: t, ca: testutil.NewAuthorityWithCertificates(t), dir: t.TempDir(), other: string(other)}
 		s.ca.Issue("named", &x509.Certificate{DNSNames: []string{"prometheus"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 		s.write(text)
 		if s.config, err = ReadWebConfig(s.file()); err != nil {

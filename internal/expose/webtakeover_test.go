@@ -80,7 +80,7 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			with, again := s.client("client"), s.client("named")
 			s.ask(with, "")
 			s.ask(again, "")
-			old, theirs := s.ca, testutil.NewCertified(t)
+			old, theirs := s.ca, testutil.NewAuthorityWithCertificates(t)
 			authority, err := os.ReadFile(theirs.File("ca.crt"))
 			noError(t, err)
 			writeFile(t, filepath.Join(s.dir, "other.crt"), authority)

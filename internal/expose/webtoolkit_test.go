@@ -18,7 +18,7 @@ import (
 // TestAWebConfigIsRefusedWhereTheToolkitRefusesIt holds our reading of files against the
 // toolkit's own.
 func TestAWebConfigIsRefusedWhereTheToolkitRefusesIt(t *testing.T) {
-	ca := testutil.NewCertified(t)
+	ca := testutil.NewAuthorityWithCertificates(t)
 	inline := func(key, file string) string {
 		b, err := os.ReadFile(ca.File(file))
 		noError(t, err)

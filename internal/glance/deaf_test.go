@@ -271,7 +271,7 @@ func TestAStreamWhoseClientSaysNoMoreEnds(t *testing.T) {
 
 // withTLS is a web configuration of an authority of its own.
 func withTLS(t *testing.T) *expose.WebConfig {
-	file := testutil.NewCertified(t).File("web.yml")
+	file := testutil.NewAuthorityWithCertificates(t).File("web.yml")
 	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // beside it
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -106,7 +106,7 @@ func TestClientReloadsAuthority(t *testing.T) {
 		web.Listener, err = net.Listen("tcp", address)
 		return err
 	})
-	authority := testutil.NewCertified(t)
+	authority := testutil.NewAuthorityWithCertificates(t)
 	pair, err := tls.LoadX509KeyPair(authority.File("server.crt"), authority.File("server.key"))
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,7 @@ func (e *listener) onEnvelope(from string, envelope wire.Envelope) {
 	}
 	e.publisher[topic] = envelope.Publisher
 	e.sequences[topic] = append(e.sequences[topic], envelope.Sequence)
-	if age := time.Since(time.UnixMilli(int64(envelope.PublishedAt))); age < -time.Second || age > testutil.Patience {
+	if age := time.Since(time.UnixMilli(int64(envelope.PublishedAt))); age < -time.Second || age > testutil.WaitTimeout {
 		e.t.Errorf("published %v ago", age)
 	}
 	switch topic {

@@ -7,6 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testutil.AtOnce(6)
+	testutil.SetParallel(6)
 	m.Run()
 }

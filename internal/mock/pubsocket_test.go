@@ -59,7 +59,7 @@ func subscribeZMQ(t *testing.T, address string, deliver func(frames [][]byte), t
 	t.Cleanup(func() { cancel(); running.Wait() })
 	select {
 	case <-connected:
-	case <-time.After(testutil.Patience):
+	case <-time.After(testutil.WaitTimeout):
 		t.Fatalf("no subscription at %s", address)
 	}
 }
@@ -135,7 +135,7 @@ func dial(t *testing.T, p *pubSocket) *rawSubscriber {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(testutil.Patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testutil.WaitTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	return &rawSubscriber{t, conn, bufio.NewReader(conn)}

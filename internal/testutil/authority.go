@@ -33,7 +33,7 @@ func NewAuthority(t testing.TB) *Authority {
 }
 
 // NewCertified is an authority that has issued server, for 127.0.0.1, and client.
-func NewCertified(t testing.TB) *Authority {
+func NewAuthorityWithCertificates(t testing.TB) *Authority {
 	t.Helper()
 	a := NewAuthority(t)
 	a.Issue("server", &x509.Certificate{

@@ -36,7 +36,7 @@ func (l *Log) String() string {
 func (l *Log) Count(s string) int { return strings.Count(l.String(), s) }
 
 // Says is a check, as for Until, that s has been written so many times.
-func (l *Log) Says(s string, times int) func() error {
+func (l *Log) HasCount(s string, times int) func() error {
 	return func() error {
 		if got := l.Count(s); got != times {
 			return fmt.Errorf("%q is written %d times, want %d:\n%s", s, got, times, l)

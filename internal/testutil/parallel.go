@@ -8,7 +8,7 @@ import (
 
 // AtOnce, called by TestMain, has so many parallel tests run at once, unless -parallel says
 // otherwise: most of what tests with servers do is waiting, for leases, rounds and grace.
-func AtOnce(tests int) {
+func SetParallel(tests int) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })

@@ -101,7 +101,7 @@ func (s *Stack) StartEmptyEtcd(t testing.TB) {
 // closed at the end of the test.
 func (s *Stack) Conn(t testing.TB) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(s.NATS.URL(), nats.MaxReconnects(-1), nats.Timeout(testutil.Patience), nats.ReconnectWait(20*time.Millisecond),
+	nc, err := nats.Connect(s.NATS.URL(), nats.MaxReconnects(-1), nats.Timeout(testutil.WaitTimeout), nats.ReconnectWait(20*time.Millisecond),
 		nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
