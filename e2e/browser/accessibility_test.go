@@ -16,56 +16,56 @@ import (
 // widths are one of each of the style's steps.
 var widths = []int{1440, 1180, 900, 640, 390}
 
-func TestRealPageIsAccessible(t *testing.T) {
+func TestWebPageAccessibility(t *testing.T) {
 	axe := axeCore(t)
-	s := newStage(t)
+	s := newEnvironment(t)
 	c := startChromium(t)
 
-	empty := s.metrics("--component", "nobody", "--standby")
-	looksFine(t, c, axe, "empty", empty.url+"/", "#empty", nil)
+	empty := s.startMetrics("--component", "nobody", "--standby")
+	checkAccessibility(t, c, axe, "empty", empty.url+"/", "#empty", nil)
 	for n := range 20 {
-		s.worker("backend", nth(n), 5*n)
-		s.hit(nth(n), 100, 40)
+		s.startWorker("backend", workerID(n), 5*n)
+		s.publishHit(workerID(n), 100, 40)
 	}
-	ok := s.metrics("--component", "backend", "--standby")
-	looksFine(t, c, axe, "ok", ok.url+"/", "#rows", nil)
-	company(s)
-	trouble := s.metrics("--standby")
-	looksFine(t, c, axe, "trouble", trouble.url+"/", "#serious", nil)
-	looksFine(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, nth(30)), "#w-odd", nil)
-	looksFine(t, c, axe, "keys", trouble.url+"/", "#rows", func(b *tab) { b.press("?") })
-	looksFine(t, c, axe, "lost", trouble.url+"/", "#rows", func(b *tab) {
-		b.down(true)
+	ok := s.startMetrics("--component", "backend", "--standby")
+	checkAccessibility(t, c, axe, "ok", ok.url+"/", "#rows", nil)
+	startFleet(s)
+	trouble := s.startMetrics("--standby")
+	checkAccessibility(t, c, axe, "trouble", trouble.url+"/", "#serious", nil)
+	checkAccessibility(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, workerID(30)), "#w-odd", nil)
+	checkAccessibility(t, c, axe, "keys", trouble.url+"/", "#rows", func(b *tab) { b.pressKeys("?") })
+	checkAccessibility(t, c, axe, "lost", trouble.url+"/", "#rows", func(b *tab) {
+		b.expectOutage(true)
 		trouble.Kill()
-		b.says("#banner", "Connection lost")
+		b.waitForText("#banner", "Connection lost")
 	})
 }
 
 // looksFine has axe look at a state of the page in both themes and all widths: once until
 // is there, and then has been done.
-func looksFine(t *testing.T, c *chromium, axe, state, address, until string, then func(*tab)) {
+func checkAccessibility(t *testing.T, c *chromium, axe, state, address, until string, then func(*tab)) {
 	t.Run(state, func(t *testing.T) {
 		b := c.newTab(t)
 		b.open(address)
-		b.is(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", until))
+		b.waitFor(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", until))
 		if then != nil {
 			then(b)
 		}
-		must(t, b.try(axe, nil))
+		must(t, b.eval(axe, nil))
 		for _, theme := range []string{"light", "dark"} {
-			b.theme(theme)
-			b.is(fmt.Sprintf("document.documentElement.dataset.theme === %q", theme))
+			b.setTheme(theme)
+			b.waitFor(fmt.Sprintf("document.documentElement.dataset.theme === %q", theme))
 			for _, width := range widths {
-				b.size(width, 900)
-				b.is(fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", width))
+				b.resize(width, 900)
+				b.waitFor(fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", width))
 				for _, v := range b.violations() {
 					t.Errorf("%s, %d wide: %s", theme, width, v)
 				}
-				b.picture(fmt.Sprintf("%s-%s-%d", state, theme, width))
+				b.screenshot(fmt.Sprintf("%s-%s-%d", state, theme, width))
 			}
 		}
 		// What finds nothing may not look.
-		b.do("(document.querySelector('dialog[open]') ?? document.body).insertAdjacentHTML('beforeend', '<button></button>')")
+		b.run("(document.querySelector('dialog[open]') ?? document.body).insertAdjacentHTML('beforeend', '<button></button>')")
 		if found := strings.Join(b.violations(), "\n"); !strings.Contains(found, "button-name") {
 			t.Errorf("axe finds no fault in a button without a name: %s", found)
 		}
@@ -79,7 +79,7 @@ func (b *tab) violations() (found []string) {
 		ID, Help string
 		Nodes    []struct{ HTML, FailureSummary string }
 	}
-	must(b.t, b.try("axe.run({rules: {'target-size': {enabled: true}}}).then(r => r.violations)", &answer))
+	must(b.t, b.eval("axe.run({rules: {'target-size': {enabled: true}}}).then(r => r.violations)", &answer))
 	for _, v := range answer {
 		var where []string
 		for _, n := range v.Nodes {
@@ -102,7 +102,7 @@ func axeCore(t *testing.T) string {
 }
 
 // picture keeps what the page looks like, if somebody wants to see it.
-func (b *tab) picture(name string) {
+func (b *tab) screenshot(name string) {
 	b.t.Helper()
 	dir := os.Getenv("DYNAMO_SCREENSHOTS")
 	if dir == "" {

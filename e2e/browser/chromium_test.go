@@ -21,11 +21,11 @@ import (
 // chromium is a running browser. It speaks the DevTools protocol over a pair of pipes:
 // messages in JSON, a zero byte after each.
 type chromium struct {
-	to *os.File
+	out *os.File
 
 	mu      sync.Mutex
 	sent    int
-	answers map[int]chan message
+	pending map[int]chan message
 	tabs    map[string]*tab // by their sessions
 	ended   error           // why nothing more will be answered
 }
@@ -46,23 +46,23 @@ type message struct {
 func startChromium(t *testing.T) *chromium {
 	t.Helper()
 	path := process.Installed(t, "chromium", "chromium")
-	theirIn, ourOut := pipe(t)
-	ourIn, theirOut := pipe(t)
+	childIn, parentOut := pipe(t)
+	parentIn, childOut := pipe(t)
 	cmd := exec.Command(path, "--headless=new", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
 		"--no-sandbox", // root has none, and only our own page is opened
 		"--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb", "about:blank")
-	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // it reads 3 and writes 4
+	cmd.ExtraFiles = []*os.File{childIn, childOut} // it reads 3 and writes 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	theirIn.Close()
-	theirOut.Close()
-	c := &chromium{to: ourOut, answers: make(map[int]chan message), tabs: make(map[string]*tab)}
-	var reading sync.WaitGroup
-	reading.Go(func() { c.read(ourIn) })
+	childIn.Close()
+	childOut.Close()
+	c := &chromium{out: parentOut, pending: make(map[int]chan message), tabs: make(map[string]*tab)}
+	var reader sync.WaitGroup
+	reader.Go(func() { c.readLoop(parentIn) })
 	t.Cleanup(func() {
-		ourOut.Close() // that ends it
+		parentOut.Close() // that ends it
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
 		select {
@@ -71,8 +71,8 @@ func startChromium(t *testing.T) *chromium {
 			cmd.Process.Kill()
 			<-ended
 		}
-		ourIn.Close()
-		reading.Wait()
+		parentIn.Close()
+		reader.Wait()
 	})
 	return c
 }
@@ -87,38 +87,38 @@ func pipe(t *testing.T) (r, w *os.File) {
 }
 
 // read hands out what the browser says until it is gone.
-func (c *chromium) read(from *os.File) {
+func (c *chromium) readLoop(from *os.File) {
 	in := bufio.NewReaderSize(from, 1<<20)
 	for {
 		b, err := in.ReadBytes(0)
 		if err != nil {
-			c.end(fmt.Errorf("chromium is gone: %w", err))
+			c.fail(fmt.Errorf("chromium is gone: %w", err))
 			return
 		}
 		var m message
 		if err := json.Unmarshal(b[:len(b)-1], &m); err != nil {
-			c.end(fmt.Errorf("chromium says %.200q: %w", b, err))
+			c.fail(fmt.Errorf("chromium says %.200q: %w", b, err))
 			return
 		}
 		c.mu.Lock()
-		answer, t := c.answers[m.ID], c.tabs[m.Session]
-		delete(c.answers, m.ID)
+		answer, t := c.pending[m.ID], c.tabs[m.Session]
+		delete(c.pending, m.ID)
 		c.mu.Unlock()
 		switch {
 		case answer != nil:
 			answer <- m
 		case t != nil:
-			t.hear(m)
+			t.handleEvent(m)
 		}
 	}
 }
 
-func (c *chromium) end(err error) {
+func (c *chromium) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = err
-	for id, answer := range c.answers {
-		delete(c.answers, id)
+	for id, answer := range c.pending {
+		delete(c.pending, id)
 		close(answer)
 	}
 }
@@ -136,10 +136,10 @@ func (c *chromium) call(session, method string, params, result any) error {
 		return c.ended
 	}
 	c.sent++
-	c.answers[c.sent] = answer
+	c.pending[c.sent] = answer
 	b, err := json.Marshal(message{ID: c.sent, Session: session, Method: method, Params: p})
 	if err == nil {
-		_, err = c.to.Write(append(b, 0))
+		_, err = c.out.Write(append(b, 0))
 	}
 	c.mu.Unlock()
 	if err != nil {

@@ -8,36 +8,36 @@ import (
 	"testing"
 )
 
-func TestRealPageTitlesGroupsWithWhatTheColourSays(t *testing.T) {
-	s := newStage(t)
+func TestWebPageGroupTitlesFollowTheColour(t *testing.T) {
+	s := newEnvironment(t)
 	for n := range 4 {
-		s.worker("backend", nth(n), 20).slots(20, 16+8*n, 0) // of 64
-		s.hit(nth(n), 100, 30)
+		s.startWorker("backend", workerID(n), 20).setSlots(20, 16+8*n, 0) // of 64
+		s.publishHit(workerID(n), 100, 30)
 	}
-	s.worker("prefill", nth(9), 80)
-	b := s.open("")
-	b.says("#n-workers", "5")
-	b.says("#groups", "backend/generate 4 workers · mean KV use 20 % ± 0", "prefill/generate 1 worker · mean KV use 80 % ± 0")
-	b.says("#legend", "KV use 0 %")
-	b.choose("#f-by", "slots")
-	b.says("#groups", "backend/generate 4 workers · mean slots 44 % ± 14", "prefill/generate 1 worker · mean slots 80 % ± 0")
-	b.says("#legend", "slots in use 0 %")
-	b.is("!document.querySelector('#groups').innerText.includes('KV')")
+	s.startWorker("prefill", workerID(9), 80)
+	b := s.openPage("")
+	b.waitForText("#n-workers", "5")
+	b.waitForText("#groups", "backend/generate 4 workers · mean KV use 20 % ± 0", "prefill/generate 1 worker · mean KV use 80 % ± 0")
+	b.waitForText("#legend", "KV use 0 %")
+	b.selectOption("#f-by", "slots")
+	b.waitForText("#groups", "backend/generate 4 workers · mean slots 44 % ± 14", "prefill/generate 1 worker · mean slots 80 % ± 0")
+	b.waitForText("#legend", "slots in use 0 %")
+	b.waitFor("!document.querySelector('#groups').innerText.includes('KV')")
 	for n := range 4 {
-		s.hit(nth(n), 100, 30)
+		s.publishHit(workerID(n), 100, 30)
 	}
-	b.choose("#f-by", "hit")
-	b.says("#groups", "backend/generate 4 workers · hit rate 30 %")
-	b.says("#legend", "hit rate 0 %")
-	b.is("!document.querySelector('#groups').innerText.includes('mean')")
+	b.selectOption("#f-by", "hit")
+	b.waitForText("#groups", "backend/generate 4 workers · hit rate 30 %")
+	b.waitForText("#legend", "hit rate 0 %")
+	b.waitFor("!document.querySelector('#groups').innerText.includes('mean')")
 	for _, group := range []string{"state", "none", "source"} { // no group is a whole endpoint
-		b.choose("#f-group", group)
-		b.is("!/mean|hit rate/.test(document.querySelector('#groups').innerText)")
+		b.selectOption("#f-group", group)
+		b.waitFor("!/mean|hit rate/.test(document.querySelector('#groups').innerText)")
 	}
 }
 
 // heard has the pages that are opened from now on keep whatever their live regions say.
-func (b *tab) heard() {
+func (b *tab) recordAnnouncements() {
 	b.t.Helper()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		globalThis.said = []
@@ -52,60 +52,60 @@ func (b *tab) heard() {
 		})`}, nil)
 }
 
-func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
-	s := newStage(t)
+func TestWebPageAnnouncesChangesOnly(t *testing.T) {
+	s := newEnvironment(t)
 	for n := range 10 {
-		s.worker("backend", nth(n), 40)
+		s.startWorker("backend", workerID(n), 40)
 	}
-	full := s.worker("backend", nth(20), 95)
-	garbled := s.worker("backend", nth(21), 40)
-	garbled.garble()
-	p := s.metrics("--standby")
-	p.tells("imbalance:backend/generate") // its title has a number
+	full := s.startWorker("backend", workerID(20), 95)
+	malformed := s.startWorker("backend", workerID(21), 40)
+	malformed.answerMalformed()
+	p := s.startMetrics("--standby")
+	p.waitForFleet("imbalance:backend/generate") // its title has a number
 	b := startChromium(t).newTab(t)
-	b.counts()
-	b.heard()
+	b.countSnapshots()
+	b.recordAnnouncements()
 	// That a problem comes or goes is a change: some are raised only after a minute.
 	said := func() (all []string) {
-		must(t, b.try("said.filter(s => !/new problem|Solved/.test(s))", &all))
+		must(t, b.eval("said.filter(s => !/new problem|Solved/.test(s))", &all))
 		return all
 	}
 	b.open(p.url + "/#problem=imbalance:backend/generate")
-	b.says("#shown", "of 12 workers shown: ", "uneven: 2.1")
-	b.do("document.querySelector('#map').focus()")
-	b.more(2)
+	b.waitForText("#shown", "of 12 workers shown: ", "uneven: 2.1")
+	b.run("document.querySelector('#map').focus()")
+	b.waitForSnapshots(2)
 	before := len(said())
 	for n := range 8 { // the numbers change, and nothing else
-		full.load(94-n, 0)
-		b.more(1)
+		full.setLoad(94-n, 0)
+		b.waitForSnapshots(1)
 	}
 	if more := said()[before:]; len(more) > 0 {
 		t.Errorf("while nothing but numbers changed it said %q", more)
 	}
-	b.press("p")
-	b.is("said.some(s => s.includes('Paused.'))")
+	b.pressKeys("p")
+	b.waitFor("said.some(s => s.includes('Paused.'))")
 	before = len(said())
-	b.more(4)
+	b.waitForSnapshots(4)
 	if more := said()[before:]; len(more) > 0 {
 		t.Errorf("while paused it said %q", more)
 	}
-	b.press("p")
-	b.is("said.some(s => s.includes('Live.'))")
-	b.do("location.hash = 'state=malformed'")
-	b.is("said.at(-1).includes('1 of 12 workers shown.')")
+	b.pressKeys("p")
+	b.waitFor("said.some(s => s.includes('Live.'))")
+	b.run("location.hash = 'state=malformed'")
+	b.waitFor("said.at(-1).includes('1 of 12 workers shown.')")
 
 	before = len(said())
-	b.down(true)
+	b.expectOutage(true)
 	p.Kill()
-	b.says("#banner", "Connection lost", "s ago")
-	b.is("said.some(s => s.includes('Connection lost.'))")
-	b.is("parseFloat(document.querySelector('#ago').innerText) > 4") // many ticks of the clock
+	b.waitForText("#banner", "Connection lost", "s ago")
+	b.waitFor("said.some(s => s.includes('Connection lost.'))")
+	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 4") // many ticks of the clock
 	if more := said()[before:]; len(more) != 1 {
 		t.Errorf("when the connection was lost it said %q, want one thing", more)
 	}
 	p.start()
-	b.says("#live", "Live")
-	b.is("said.some(s => s.includes('Connected again.'))")
+	b.waitForText("#live", "Live")
+	b.waitFor("said.some(s => s.includes('Connected again.'))")
 	for _, one := range said() {
 		if strings.Contains(one, " ago") {
 			t.Errorf("it said %q, which is old a moment later", one)
@@ -115,14 +115,14 @@ func TestRealPageAnnouncesChangesAndNoTime(t *testing.T) {
 
 // What a sentence says of a worker must not differ from the numbers beside it for longer
 // than it takes to ask: it is asked for with each snapshot, unless an answer is on its way.
-func TestRealPageAsksWhatIsOddWithEachSnapshot(t *testing.T) {
-	s := newStage(t)
+func TestWebPageFetchesAnomaliesWithEachSnapshot(t *testing.T) {
+	s := newEnvironment(t)
 	for n := range 10 {
-		s.worker("backend", nth(n), 40)
+		s.startWorker("backend", workerID(n), 40)
 	}
-	p := s.metrics()
+	p := s.startMetrics()
 	b := startChromium(t).newTab(t)
-	b.counts()
+	b.countSnapshots()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		globalThis.missed = 0
 		const {fetch: real, EventSource: Counting} = globalThis
@@ -146,27 +146,27 @@ func TestRealPageAsksWhatIsOddWithEachSnapshot(t *testing.T) {
 				})
 			}
 		}`}, nil)
-	b.open(fmt.Sprintf("%s/#w=%d", p.url, nth(20)))
-	b.more(2)
-	odd := s.worker("backend", nth(20), 95)
-	b.says("#w-odd", "KV use 95 %")
-	must(t, b.try("missed = 0", nil)) // with the snapshots from before it came there was nothing to ask
-	b.more(7)                         // longer than one step of the history
-	odd.load(40, 0)
-	b.says("#w-v0", "40 %")
-	b.says("#w-oddhead", "Nothing is odd about it")
+	b.open(fmt.Sprintf("%s/#w=%d", p.url, workerID(20)))
+	b.waitForSnapshots(2)
+	odd := s.startWorker("backend", workerID(20), 95)
+	b.waitForText("#w-odd", "KV use 95 %")
+	must(t, b.eval("missed = 0", nil)) // with the snapshots from before it came there was nothing to ask
+	b.waitForSnapshots(7)              // longer than one step of the history
+	odd.setLoad(40, 0)
+	b.waitForText("#w-v0", "40 %")
+	b.waitForText("#w-oddhead", "Nothing is odd about it")
 	var missed int
-	must(t, b.try("missed", &missed))
+	must(t, b.eval("missed", &missed))
 	if missed > 0 {
 		t.Errorf("with %d snapshots it asked for nothing", missed)
 	}
 }
 
 // A worker that has just come has numbers and no history of them yet.
-func TestRealPageDoesNotSayThatANumberIsNotReported(t *testing.T) {
-	s := newStage(t)
-	s.worker("backend", nth(0), 40)
-	p := s.metrics()
+func TestWebPageWorkerWithoutHistory(t *testing.T) {
+	s := newEnvironment(t)
+	s.startWorker("backend", workerID(0), 40)
+	p := s.startMetrics()
 	b := startChromium(t).newTab(t)
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		const real = fetch
@@ -177,10 +177,10 @@ func TestRealPageDoesNotSayThatANumberIsNotReported(t *testing.T) {
 			for (const k of ['kv', 'slots', 'waiting', 'hitRate']) past[k].fill(null)
 			return new Response(JSON.stringify(past))
 		}`}, nil)
-	b.open(fmt.Sprintf("%s/#w=%d", p.url, nth(0)))
-	b.says("#w-v1", "25 / 64")
-	b.says("#w-p0", "No history yet.")
-	b.says("#w-p1", "No history yet.")
-	b.says("#w-v3", "–")
-	b.says("#w-p3", "Not reported.")
+	b.open(fmt.Sprintf("%s/#w=%d", p.url, workerID(0)))
+	b.waitForText("#w-v1", "25 / 64")
+	b.waitForText("#w-p0", "No history yet.")
+	b.waitForText("#w-p1", "No history yet.")
+	b.waitForText("#w-v3", "–")
+	b.waitForText("#w-p3", "Not reported.")
 }

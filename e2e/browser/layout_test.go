@@ -9,24 +9,24 @@ import (
 )
 
 // long is a name of sixty characters.
-func long(begin string) string { return begin + strings.Repeat("-and-more", 7)[:60-len(begin)] }
+func longName(begin string) string { return begin + strings.Repeat("-and-more", 7)[:60-len(begin)] }
 
 // unwieldy is a fleet of long names, with problems at each endpoint.
-func unwieldy(s *stage, namespaces ...string) {
+func startFleetWithLongNames(s *environment, namespaces ...string) {
 	for i, namespace := range namespaces {
-		for j, component := range []string{long("backend"), long("prefill"), "short"} {
+		for j, component := range []string{longName("backend"), longName("prefill"), "short"} {
 			for n := range 8 {
-				s.workerIn(namespace, component, nth(1000*i+100*j+n), 30+5*n)
+				s.startWorkerIn(namespace, component, workerID(1000*i+100*j+n), 30+5*n)
 			}
-			s.workerIn(namespace, component, nth(1000*i+100*j+10), 30).load(99, 12)
-			s.workerIn(namespace, component, nth(1000*i+100*j+11), 30).garble()
-			s.instance(namespace, component, nth(1000*i+100*j+12)).register()
+			s.startWorkerIn(namespace, component, workerID(1000*i+100*j+10), 30).setLoad(99, 12)
+			s.startWorkerIn(namespace, component, workerID(1000*i+100*j+11), 30).answerMalformed()
+			s.newWorker(namespace, component, workerID(1000*i+100*j+12)).register()
 		}
 	}
 }
 
 // faults are the texts that are cut off with no sign, and what is wider than the window.
-const faults = `(() => {
+const layoutFaults = `(() => {
 	const found = new Set, wide = document.documentElement.clientWidth
 	if (document.documentElement.scrollWidth > wide || innerWidth > wide) found.add('the page is wider than the window: ' + [...document.querySelectorAll('body *')]
 		.filter(e => e.getBoundingClientRect().right > wide).map(e => e.tagName + '.' + e.className + '#' + e.id))
@@ -54,101 +54,101 @@ const faults = `(() => {
 })()`
 
 // laidOut waits until the page has taken to a new width: the map is drawn a little later.
-func (b *tab) laidOut(width int) {
+func (b *tab) waitForLayout(width int) {
 	b.t.Helper()
-	b.is(fmt.Sprintf("document.documentElement.clientWidth === %d && document.querySelector('#map canvas').offsetWidth <= document.querySelector('#map').clientWidth", width))
+	b.waitFor(fmt.Sprintf("document.documentElement.clientWidth === %d && document.querySelector('#map canvas').offsetWidth <= document.querySelector('#map').clientWidth", width))
 }
 
-func (b *tab) fits(state string) {
+func (b *tab) checkLayout(state string) {
 	b.t.Helper()
 	var found []string
-	must(b.t, b.try(faults, &found))
+	must(b.t, b.eval(layoutFaults, &found))
 	for _, f := range found {
 		b.t.Errorf("%s: %s", state, f)
 	}
 }
 
-func TestRealPageHasRoomForLongNames(t *testing.T) {
-	s := newStage(t)
-	one, other := long("dynamo"), long("dynamic")
-	unwieldy(s, one, other)
+func TestWebPageLayoutOfLongNames(t *testing.T) {
+	s := newEnvironment(t)
+	one, other := longName("dynamo"), longName("dynamic")
+	startFleetWithLongNames(s, one, other)
 	c := startChromium(t)
 	for name, namespace := range map[string]string{"one namespace": one, "several": "dyna*"} {
-		p := s.metrics("--namespace", namespace, "--standby", "--model-name", long("meta-llama"))
-		p.tells("full:")
-		p.tells("malformed:")
+		p := s.startMetrics("--namespace", namespace, "--standby", "--model-name", longName("meta-llama"))
+		p.waitForFleet("full:")
+		p.waitForFleet("malformed:")
 		b := c.newTab(t)
 		b.open(p.url + "/")
-		b.is("document.querySelectorAll('#rows tr').length > 20 && !!document.querySelector('.problem')")
-		b.do("document.querySelectorAll('details').forEach(d => { d.open = true })")
+		b.waitFor("document.querySelectorAll('#rows tr').length > 20 && !!document.querySelector('.problem')")
+		b.run("document.querySelectorAll('details').forEach(d => { d.open = true })")
 		for _, width := range []int{320, 360, 375, 390, 640, 700, 768, 900, 1024, 1180, 1440, 1920} {
 			if width < 640 {
-				b.phone(width, 800)
+				b.resizePhone(width, 800)
 			} else {
-				b.size(width, 900)
+				b.resize(width, 900)
 			}
-			b.laidOut(width)
+			b.waitForLayout(width)
 			state := fmt.Sprintf("%s, %d wide", name, width)
-			b.fits(state)
-			b.do("location.hash = 'w=' + document.querySelector('#rows tr')._key")
-			b.says("#w-title", "694d")
-			b.fits(state + ", a worker open")
-			b.is("(r => r.width >= 24 && r.left >= 0 && r.right <= visualViewport.width && !!document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2).closest('#w-close'))(document.querySelector('#w-close').getBoundingClientRect())")
-			b.picture(strings.ReplaceAll(state, " ", "-"))
-			b.press("Escape")
-			b.is("document.querySelector('#worker').hidden")
-			b.do("document.querySelector('#map').scrollIntoView()")
-			b.picture(strings.ReplaceAll(state, " ", "-") + "-map")
+			b.checkLayout(state)
+			b.run("location.hash = 'w=' + document.querySelector('#rows tr')._key")
+			b.waitForText("#w-title", "694d")
+			b.checkLayout(state + ", a worker open")
+			b.waitFor("(r => r.width >= 24 && r.left >= 0 && r.right <= visualViewport.width && !!document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2).closest('#w-close'))(document.querySelector('#w-close').getBoundingClientRect())")
+			b.screenshot(strings.ReplaceAll(state, " ", "-"))
+			b.pressKeys("Escape")
+			b.waitFor("document.querySelector('#worker').hidden")
+			b.run("document.querySelector('#map').scrollIntoView()")
+			b.screenshot(strings.ReplaceAll(state, " ", "-") + "-map")
 		}
 	}
 }
 
-func TestRealPageHasRoomForRanks(t *testing.T) {
-	s := newStage(t)
-	s.registered("backend", nth(0))
-	s.registered("backend", nth(1))
-	p := s.metrics()
-	s.ranks(p, nth(0), 8)
-	s.ranks(p, nth(1), 24)
+func TestWebPageLayoutOfRanks(t *testing.T) {
+	s := newEnvironment(t)
+	s.registerInstance("backend", workerID(0))
+	s.registerInstance("backend", workerID(1))
+	p := s.startMetrics()
+	s.publishRanks(p, workerID(0), 8)
+	s.publishRanks(p, workerID(1), 24)
 	b := startChromium(t).newTab(t)
-	b.open(fmt.Sprintf("%s/#w=%d%%2F3", p.url, nth(0)))
-	b.says("#w-title", "rank 3")
-	b.says("#w-ranks", "Its 8 ranks", "rank 0 answering 10 % 10 / 64 0", "rank 3 answering 40 % 13 / 64 3", "rank 7 answering 80 % 17 / 64 7")
-	b.is("document.querySelector('#w-ranks [aria-current]').innerText === 'rank 3'")
+	b.open(fmt.Sprintf("%s/#w=%d%%2F3", p.url, workerID(0)))
+	b.waitForText("#w-title", "rank 3")
+	b.waitForText("#w-ranks", "Its 8 ranks", "rank 0 answering 10 % 10 / 64 0", "rank 3 answering 40 % 13 / 64 3", "rank 7 answering 80 % 17 / 64 7")
+	b.waitFor("document.querySelector('#w-ranks [aria-current]').innerText === 'rank 3'")
 	for _, width := range []int{360, 1440} {
-		b.size(width, 900)
-		b.laidOut(width)
-		b.fits(fmt.Sprintf("%d wide", width))
-		b.picture(fmt.Sprintf("ranks-%d", width))
+		b.resize(width, 900)
+		b.waitForLayout(width)
+		b.checkLayout(fmt.Sprintf("%d wide", width))
+		b.screenshot(fmt.Sprintf("ranks-%d", width))
 	}
-	b.click(fmt.Sprintf("#w-ranks [data-open='%d/7']", nth(0)))
-	b.says("#w-title", "rank 7")
-	b.fragment(fmt.Sprintf("#w=%d%%2F7", nth(0)))
-	b.do(fmt.Sprintf("location.hash = '#w=%d/23'", nth(1)))
-	b.says("#w-ranks h3", "Its 24 ranks")
-	s.worker("backend", nth(2), 40)
-	b.says("#n-workers", "3")
-	b.do(fmt.Sprintf("location.hash = '#w=%d'", nth(2)))
-	b.says("#w-title", fmt.Sprintf("%x", nth(2)))
-	b.is("document.querySelector('#w-ranks').hidden")
+	b.click(fmt.Sprintf("#w-ranks [data-open='%d/7']", workerID(0)))
+	b.waitForText("#w-title", "rank 7")
+	b.waitForFragment(fmt.Sprintf("#w=%d%%2F7", workerID(0)))
+	b.run(fmt.Sprintf("location.hash = '#w=%d/23'", workerID(1)))
+	b.waitForText("#w-ranks h3", "Its 24 ranks")
+	s.startWorker("backend", workerID(2), 40)
+	b.waitForText("#n-workers", "3")
+	b.run(fmt.Sprintf("location.hash = '#w=%d'", workerID(2)))
+	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(2)))
+	b.waitFor("document.querySelector('#w-ranks').hidden")
 }
 
-func TestRealPageKeepsTheHeadOfItsTableInSight(t *testing.T) {
-	s := newStage(t)
-	company(s)
-	b := s.open("")
-	b.says("#n-workers", "44")
+func TestWebPageLayoutKeepsTableHeaderVisible(t *testing.T) {
+	s := newEnvironment(t)
+	startFleet(s)
+	b := s.openPage("")
+	b.waitForText("#n-workers", "44")
 	for _, width := range []int{1440, 900, 375} {
-		b.size(width, 700)
-		b.do("document.querySelector('#rows tr:nth-child(20)').scrollIntoView({block: 'center'})")
+		b.resize(width, 700)
+		b.run("document.querySelector('#rows tr:nth-child(20)').scrollIntoView({block: 'center'})")
 		// It is right below the bar, above the rows, and can be clicked there.
-		b.is(`(r => Math.abs(r.top - document.querySelector('.above').getBoundingClientRect().bottom) <= 1 &&
+		b.waitFor(`(r => Math.abs(r.top - document.querySelector('.above').getBoundingClientRect().bottom) <= 1 &&
 			!!document.elementFromPoint(r.x + 10, r.y + r.height / 2).closest('th[data-k=kv]'))(document.querySelector('th[data-k=kv]').getBoundingClientRect())`)
 	}
 	// The keyboard's row is not beneath it.
-	b.do("document.querySelector('#rows tr:nth-child(20)').focus()")
-	b.press("Home", "End", "Home")
-	b.is("document.activeElement === document.querySelector('#rows tr') && document.activeElement.getBoundingClientRect().top >= document.querySelector('#cols').getBoundingClientRect().bottom - 1")
+	b.run("document.querySelector('#rows tr:nth-child(20)').focus()")
+	b.pressKeys("Home", "End", "Home")
+	b.waitFor("document.activeElement === document.querySelector('#rows tr') && document.activeElement.getBoundingClientRect().top >= document.querySelector('#cols').getBoundingClientRect().bottom - 1")
 }
 
 // smallTargets are the targets of a pointer that are not 24 by 24 pixels, as WCAG 2.2 wants
@@ -157,38 +157,41 @@ const smallTargets = `[...document.querySelectorAll('a[href], button, input, sel
 	e.checkVisibility({visibilityProperty: true}) && !e.closest('.sr, .skip') && !e.matches('h2, p a')).map(e => [e, e.getBoundingClientRect()])
 	.filter(([, r]) => r.width < 24 || r.height < 24).map(([e, r]) => e.outerHTML.slice(0, 120) + ' ' + r.width + ' × ' + r.height)`
 
-func TestRealPageHasTargetsThatCanBeHit(t *testing.T) {
-	s := newStage(t)
-	company(s)
-	s.registered("backend", nth(60))
-	p := s.metrics()
-	s.ranks(p, nth(60), 8)
-	p.tells("malformed:")
+func TestWebPageLayoutOfPointerTargets(t *testing.T) {
+	s := newEnvironment(t)
+	startFleet(s)
+	s.registerInstance("backend", workerID(60))
+	p := s.startMetrics()
+	s.publishRanks(p, workerID(60), 8)
+	p.waitForFleet("malformed:")
 	b := startChromium(t).newTab(t)
 	states := map[string]func(){
-		"":       func() {},
-		"worker": func() { b.do(fmt.Sprintf("location.hash = 'w=%d/1'", nth(60))); b.says("#w-ranks", "rank 7") },
-		"keys":   func() { b.do("location.hash = ''"); b.press("?"); b.says("#keys", "Keys and meanings") },
+		"": func() {},
+		"worker": func() {
+			b.run(fmt.Sprintf("location.hash = 'w=%d/1'", workerID(60)))
+			b.waitForText("#w-ranks", "rank 7")
+		},
+		"keys": func() { b.run("location.hash = ''"); b.pressKeys("?"); b.waitForText("#keys", "Keys and meanings") },
 	}
 	for _, state := range []string{"", "worker", "keys"} {
 		b.open(p.url + "/")
-		b.says("#n-workers", "45")
+		b.waitForText("#n-workers", "45")
 		states[state]()
 		for _, width := range []int{1440, 1024, 375} {
-			b.size(width, 900)
+			b.resize(width, 900)
 			var small []string
-			must(t, b.try(smallTargets, &small))
+			must(t, b.eval(smallTargets, &small))
 			for _, target := range small {
 				t.Errorf("%s, %d wide: %s", state, width, target)
 			}
 		}
 	}
-	empty, c := s.metrics("--component", "none", "--standby"), b.browser
+	empty, c := s.startMetrics("--component", "none", "--standby"), b.browser
 	b = c.newTab(t)
 	b.open(empty.url + "/")
-	b.says("#empty", "No worker yet")
+	b.waitForText("#empty", "No worker yet")
 	var small []string
-	must(t, b.try(smallTargets, &small))
+	must(t, b.eval(smallTargets, &small))
 	if len(small) > 0 {
 		t.Errorf("on the empty page: %q", small)
 	}

@@ -11,67 +11,67 @@ import (
 // panelIs waits until the panel of the open worker shows that state, as of now or, if old, as of
 // some time ago: in its state, its numbers, its colour, and the age of the last report, which must
 // grow while the worker reports nothing.
-func (b *tab) panelIs(state string, old bool) {
+func (b *tab) waitForPanel(state string, old bool) {
 	b.t.Helper()
-	b.says("#w-state", state)
+	b.waitForText("#w-state", state)
 	if !old {
-		b.is("!document.querySelector('#worker').matches('.was')")
-		b.is("!document.querySelector('#w-v0').innerText.includes('was')")
+		b.waitFor("!document.querySelector('#worker').matches('.was')")
+		b.waitFor("!document.querySelector('#w-v0').innerText.includes('was')")
 		return
 	}
-	b.says("#w-v0", "was 4,000 / 10,000 · 40 %")
-	b.says("#w-hit2", "was ")
-	b.is("getComputedStyle(document.querySelector('#worker')).filter === 'grayscale(1)'")
-	b.says("#w-oddhead", "was odd about it")
-	b.is("parseFloat(document.querySelector('#w-age').innerText) >= 3") // s: while it answers, it is polled ten times a second
+	b.waitForText("#w-v0", "was 4,000 / 10,000 · 40 %")
+	b.waitForText("#w-hit2", "was ")
+	b.waitFor("getComputedStyle(document.querySelector('#worker')).filter === 'grayscale(1)'")
+	b.waitForText("#w-oddhead", "was odd about it")
+	b.waitFor("parseFloat(document.querySelector('#w-age').innerText) >= 3") // s: while it answers, it is polled ten times a second
 }
 
-// TestRealPageOfAWorkerSaysWhatWas where its numbers are held, lost, or stale, or it is gone.
-func TestRealPageOfAWorkerSaysWhatWas(t *testing.T) {
-	s := newStage(t)
-	s.worker("backend", nth(1), 40)
-	first := s.worker("backend", nth(0), 40)
-	p := s.metrics("--standby")
-	p.tells(`"nats":{"on":true`)
-	p.tells(fmt.Sprint(nth(0)))
-	s.hit(nth(0), 100, 30)
+// TestWebPageWorkerPanelMarksOldValues where its numbers are held, lost, or stale, or it is gone.
+func TestWebPageWorkerPanelMarksOldValues(t *testing.T) {
+	s := newEnvironment(t)
+	s.startWorker("backend", workerID(1), 40)
+	first := s.startWorker("backend", workerID(0), 40)
+	p := s.startMetrics("--standby")
+	p.waitForFleet(`"nats":{"on":true`)
+	p.waitForFleet(fmt.Sprint(workerID(0)))
+	s.publishHit(workerID(0), 100, 30)
 	b := startChromium(t).newTab(t)
-	b.open(p.url + fmt.Sprintf("/#w=%d", nth(0)))
-	b.says("#w-hit2", "30.0 %")
-	b.panelIs("answering", false)
+	b.open(p.url + fmt.Sprintf("/#w=%d", workerID(0)))
+	b.waitForText("#w-hit2", "30.0 %")
+	b.waitForPanel("answering", false)
 
-	b.press("p")
-	b.says("#live", "Paused")
-	b.panelIs("was answering at", true)
-	b.is("parseFloat(document.querySelector('#ago').innerText) > 3") // though snapshots come
-	b.is("!/^\\d/.test(document.title)")
-	b.says("#finetext", "As of ")
-	b.press("p")
-	b.says("#live", "Live")
-	b.panelIs("answering", false)
-	b.is("parseFloat(document.querySelector('#ago').innerText) < 3")
+	b.pressKeys("p")
+	b.waitForText("#live", "Paused")
+	b.waitForPanel("was answering at", true)
+	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 3") // though snapshots come
+	b.waitFor("!/^\\d/.test(document.title)")
+	b.waitForText("#finetext", "As of ")
+	b.pressKeys("p")
+	b.waitForText("#live", "Live")
+	b.waitForPanel("answering", false)
+	b.waitFor("parseFloat(document.querySelector('#ago').innerText) < 3")
 
-	first.leave()
-	b.panelIs("gone: it was answering at", true)
-	s.worker("backend", nth(0), 40)
-	b.panelIs("answering", false)
+	first.stop()
+	b.waitForPanel("gone: it was answering at", true)
+	s.startWorker("backend", workerID(0), 40)
+	b.waitForPanel("answering", false)
 
-	b.down(true)
+	b.expectOutage(true)
 	p.Kill()
-	b.says("#live", "Not connected")
-	b.panelIs("was answering at", true)
-	b.says("#rows", " s")
+	b.waitForText("#live", "Not connected")
+	b.waitForPanel("was answering at", true)
+	b.waitForText("#rows", " s")
 	p.start()
-	b.says("#live", "Live")
-	b.panelIs("answering", false)
+	b.waitForText("#live", "Live")
+	b.waitForPanel("answering", false)
 }
 
-// TestRealPageSaysWhatIsNotConnected where no worker is seen for that: each server alone, and both.
-func TestRealPageSaysWhatIsNotConnected(t *testing.T) {
-	s := newStage(t)
+// TestWebPageNamesMissingConnections where no worker is seen for that: each server alone, and both.
+func TestWebPageNamesMissingConnections(t *testing.T) {
+	s := newEnvironment(t)
 	const noEtcd, noNATS = "http://127.0.0.1:1", "nats://127.0.0.1:2"
 	c := startChromium(t)
-	for _, away := range []struct {
+	for _, tc := range []struct {
 		args     []string
 		headline string
 		live     string
@@ -82,31 +82,31 @@ func TestRealPageSaysWhatIsNotConnected(t *testing.T) {
 		{[]string{"--nats-server", noNATS}, "No worker yet", "Live", []string{noNATS, "connection refused"}}, // nothing uses it, so far
 		{[]string{"--nats-server", noNATS, "--etcd-endpoints", "none", "--component", "backend"}, "No connection", "Cut off", []string{noNATS, "connection refused"}},
 	} {
-		t.Run(strings.Join(away.args, " "), func(t *testing.T) {
-			p := s.metrics(away.args...)
+		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
+			p := s.startMetrics(tc.args...)
 			b := c.newTab(t)
 			b.open(p.url + "/")
-			b.says("#empty h2", away.headline)
-			b.says("#empty", away.says...)
-			b.says("#live", away.live)
-			b.is("document.querySelector('#live').dataset.is === 'live' || getComputedStyle(document.querySelector('#live i'), '::after').content === 'none'")
-			b.is("!document.querySelector('#empty').innerText.includes('mock')")
-			b.size(390, 900)
-			b.is("[...document.querySelectorAll('#empty .away')].every(p => p.getBoundingClientRect().right <= 390 && p.getBoundingClientRect().left >= 0)")
+			b.waitForText("#empty h2", tc.headline)
+			b.waitForText("#empty", tc.says...)
+			b.waitForText("#live", tc.live)
+			b.waitFor("document.querySelector('#live').dataset.is === 'live' || getComputedStyle(document.querySelector('#live i'), '::after').content === 'none'")
+			b.waitFor("!document.querySelector('#empty').innerText.includes('mock')")
+			b.resize(390, 900)
+			b.waitFor("[...document.querySelectorAll('#empty .away')].every(p => p.getBoundingClientRect().right <= 390 && p.getBoundingClientRect().left >= 0)")
 		})
 	}
 }
 
-// TestRealPageSaysThatTheProgramIsCutOff once it was connected, and when it is again.
-func TestRealPageSaysThatTheProgramIsCutOff(t *testing.T) {
-	s := newStage(t)
-	s.worker("backend", nth(0), 40)
-	b := s.open("")
-	b.says("#live", "Live")
+// TestWebPageNamesLostConnection once it was connected, and when it is again.
+func TestWebPageNamesLostConnection(t *testing.T) {
+	s := newEnvironment(t)
+	s.startWorker("backend", workerID(0), 40)
+	b := s.openPage("")
+	b.waitForText("#live", "Live")
 	s.StopNATS()
-	b.says("#live", "Partly cut off")
-	b.says("#conns", "nats lost")
-	b.says("#serious", "NATS is not connected", "connection refused")
+	b.waitForText("#live", "Partly cut off")
+	b.waitForText("#conns", "nats lost")
+	b.waitForText("#serious", "NATS is not connected", "connection refused")
 	s.StartNATS(t)
-	b.says("#live", "Live")
+	b.waitForText("#live", "Live")
 }

@@ -51,10 +51,10 @@ func (c *chromium) newTab(t *testing.T) *tab {
 	}
 	// Of the processor's time: others use it, too.
 	b.call("Performance.enable", object{"timeDomain": "threadTicks"}, nil)
-	b.size(1440, 1120)
-	b.theme("light")
+	b.resize(1440, 1120)
+	b.setTheme("light")
 	t.Cleanup(func() {
-		b.fine()
+		b.checkErrors()
 		c.call("", "Target.disposeBrowserContext", object{"browserContextId": context.BrowserContextID}, nil)
 	})
 	return b
@@ -78,7 +78,7 @@ func (b *tab) call(method string, params, result any) {
 var userinfo = regexp.MustCompile("//[^/@]*@")
 
 // hear notes what a test must know of at its end.
-func (b *tab) hear(m message) {
+func (b *tab) handleEvent(m message) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var p struct {
@@ -118,7 +118,7 @@ func (b *tab) hear(m message) {
 }
 
 // fine fails the test if there was an error, or another host was asked.
-func (b *tab) fine() {
+func (b *tab) checkErrors() {
 	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,7 +137,7 @@ func (b *tab) fine() {
 }
 
 // down says whether the program is to be seen as down.
-func (b *tab) down(yes bool) {
+func (b *tab) expectOutage(yes bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.outage = yes
@@ -151,25 +151,25 @@ func (b *tab) signIn(u *url.Userinfo) {
 }
 
 // size makes the window so large.
-func (b *tab) size(width, height int) {
+func (b *tab) resize(width, height int) {
 	b.t.Helper()
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
 }
 
 // phone makes the window that of a phone, where a page that is too wide makes everything
 // smaller, and what is fixed at its right edge is out of sight.
-func (b *tab) phone(width, height int) {
+func (b *tab) resizePhone(width, height int) {
 	b.t.Helper()
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 2, "mobile": true}, nil)
 }
 
 // theme is what the person prefers, who does not like motion.
-func (b *tab) theme(name string) {
+func (b *tab) setTheme(name string) {
 	b.t.Helper()
-	b.prefers(name, "reduce")
+	b.setMedia(name, "reduce")
 }
 
-func (b *tab) prefers(theme, motion string) {
+func (b *tab) setMedia(theme, motion string) {
 	b.t.Helper()
 	b.call("Emulation.setEmulatedMedia", object{"features": []object{
 		{"name": "prefers-color-scheme", "value": theme}, {"name": "prefers-reduced-motion", "value": motion},
@@ -192,7 +192,7 @@ func (b *tab) open(address string) {
 
 // counts has the pages that are opened from now on count their snapshots, in seen, and
 // keep the latest.
-func (b *tab) counts() {
+func (b *tab) countSnapshots() {
 	b.t.Helper()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		globalThis.seen = 0
@@ -203,15 +203,15 @@ func (b *tab) counts() {
 }
 
 // more waits for so many snapshots.
-func (b *tab) more(n int) {
+func (b *tab) waitForSnapshots(n int) {
 	b.t.Helper()
 	var from int
-	must(b.t, b.try("seen", &from))
-	b.is(fmt.Sprintf("seen >= %d", from+n))
+	must(b.t, b.eval("seen", &from))
+	b.waitFor(fmt.Sprintf("seen >= %d", from+n))
 }
 
 // try evaluates an expression, and waits for it if it is a promise.
-func (b *tab) try(expression string, result any) error {
+func (b *tab) eval(expression string, result any) error {
 	var answer struct {
 		Result           struct{ Value json.RawMessage }
 		ExceptionDetails *struct{ Exception struct{ Description string } }
@@ -230,21 +230,21 @@ func (b *tab) try(expression string, result any) error {
 }
 
 // do evaluates a statement.
-func (b *tab) do(statement string) {
+func (b *tab) run(statement string) {
 	b.t.Helper()
-	must(b.t, b.try("void ("+statement+")", nil))
+	must(b.t, b.eval("void ("+statement+")", nil))
 }
 
 // text is the visible text of the first element that a selector finds; empty if there is
 // none, or it is hidden.
 func (b *tab) text(selector string) (s string) {
 	b.t.Helper()
-	must(b.t, b.try(fmt.Sprintf("document.querySelector(%q)?.checkVisibility() ? document.querySelector(%[1]q).innerText.replace(/\\s+/g, ' ').trim() : ''", selector), &s))
+	must(b.t, b.eval(fmt.Sprintf("document.querySelector(%q)?.checkVisibility() ? document.querySelector(%[1]q).innerText.replace(/\\s+/g, ' ').trim() : ''", selector), &s))
 	return s
 }
 
 // says waits until the text of an element holds all of these.
-func (b *tab) says(selector string, wants ...string) {
+func (b *tab) waitForText(selector string, wants ...string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
 		text := b.text(selector)
@@ -258,11 +258,11 @@ func (b *tab) says(selector string, wants ...string) {
 }
 
 // is waits until an expression is true.
-func (b *tab) is(expression string) {
+func (b *tab) waitFor(expression string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
 		var yes bool
-		if err := b.try(expression, &yes); err != nil || !yes {
+		if err := b.eval(expression, &yes); err != nil || !yes {
 			return fmt.Errorf("not yet: %s (%v)", expression, err)
 		}
 		return nil
@@ -270,11 +270,11 @@ func (b *tab) is(expression string) {
 }
 
 // fragment waits until the address ends so.
-func (b *tab) fragment(want string) {
+func (b *tab) waitForFragment(want string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
 		var got string
-		must(b.t, b.try("location.hash", &got))
+		must(b.t, b.eval("location.hash", &got))
 		if got != want {
 			return fmt.Errorf("the address ends with %q, want %q", got, want)
 		}
@@ -283,14 +283,14 @@ func (b *tab) fragment(want string) {
 }
 
 // codes are the keys that are more than the letter that they write.
-var codes = map[string]int{"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9}
+var keyCodes = map[string]int{"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9}
 
 // press presses keys one after the other.
-func (b *tab) press(keys ...string) {
+func (b *tab) pressKeys(keys ...string) {
 	b.t.Helper()
 	for _, k := range keys {
 		key := object{"type": "keyDown", "key": k, "text": k}
-		if code, named := codes[k]; named {
+		if code, named := keyCodes[k]; named {
 			key["windowsVirtualKeyCode"], key["code"] = code, k
 			delete(key, "text")
 		}
@@ -308,7 +308,7 @@ func (b *tab) press(keys ...string) {
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	var at struct{ X, Y float64 }
-	must(b.t, b.try(fmt.Sprintf("(e => { e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return {x: r.x + r.width / 2, y: r.y + r.height / 2} })(document.querySelector(%q))", selector), &at))
+	must(b.t, b.eval(fmt.Sprintf("(e => { e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return {x: r.x + r.width / 2, y: r.y + r.height / 2} })(document.querySelector(%q))", selector), &at))
 	b.clickAt(at.X, at.Y)
 }
 
