@@ -33,12 +33,12 @@ type loader struct {
 func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 	l.getenv = getenv
 	c.Flag("namespace", "Dynamo namespace that is watched (DYN_NAMESPACE).").
-		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
+		Default(cli.OrDefault(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespace("namespace", &l.namespace))
 	c.Flag("workers", "How many workers.").Default("1000").
 		SetValue(cli.Number("workers", &l.workerN, 1, 1_000_000))
 	c.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
-		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
+		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		SetValue(cli.Name("nats-server", &l.nats, ""))
 }
 
@@ -58,7 +58,7 @@ func (r *rate) Set(s string) error {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > math.MaxInt32 {
-		return cli.Error("rate", s, "events a second, or full")
+		return cli.FlagError("rate", s, "events a second, or full")
 	}
 	*r = rate(n)
 	return nil

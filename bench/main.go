@@ -98,7 +98,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	workers := load.Command("workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.")
 	l.flags(workers, getenv)
 	workers.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
-		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
+		Default(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		SetValue(cli.Name("etcd-endpoints", &l.etcd, ""))
 	choose(workers, func(ctx context.Context, log *slog.Logger) error { return l.workers(ctx, log) })
 
@@ -178,7 +178,7 @@ func measuresOf(list string) ([]string, error) {
 	names := strings.Split(list, ",")
 	for _, name := range names {
 		if !slices.Contains(all, name) {
-			return nil, cli.Error("only", list, "a comma list of "+strings.Join(all, ", "))
+			return nil, cli.FlagError("only", list, "a comma list of "+strings.Join(all, ", "))
 		}
 	}
 	return names, nil

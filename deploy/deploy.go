@@ -61,7 +61,7 @@ func Alerts() []string {
 func Section(alert string) (string, error) {
 	i := slices.IndexFunc(Alerts(), func(name string) bool { return strings.EqualFold(name, alert) })
 	if i < 0 {
-		return "", fmt.Errorf("%q: no such alert: %s", alert, near.Hint(alert, Alerts()))
+		return "", fmt.Errorf("%q: no such alert: %s", alert, near.Suggestion(alert, Alerts()))
 	}
 	sections := strings.Split("\n"+Runbook(), "\n"+heading)
 	return heading + strings.TrimSpace(sections[i+1]) + "\n", nil

@@ -42,7 +42,7 @@ func RulesWith(settings []string) (string, error) {
 		case !found:
 			return "", fmt.Errorf("--set %q: want name=value", s)
 		case !known:
-			return "", fmt.Errorf("--set %q: no such threshold: %s", s, near.Hint(name, thresholdNames()))
+			return "", fmt.Errorf("--set %q: no such threshold: %s", s, near.Suggestion(name, thresholdNames()))
 		case set[name]:
 			return "", fmt.Errorf("--set %q: want each threshold once", s)
 		}

@@ -33,7 +33,7 @@ type flags struct {
 func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags, ended bool, err error) {
 	a := cli.New("devstack", "Runs NATS, etcd, mock workers and metrics in one process.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
-		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
+		Default(cli.OrDefault(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespace("namespace", &f.namespace))
 	a.Flag("workers", "How many mock workers.").Default("3").
 		SetValue(cli.Number("workers", &f.workers, 1, 10_000))
@@ -58,9 +58,9 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		err = f.checkPorts()
 	}
 	if err == nil {
-		_, err = a.Unmet([]cli.Need{
-			{Flags: "workers release event-plane", Met: !f.noWorkers, Of: "mock workers: leave it out with --no-workers"},
-			{Flags: "metrics-port", Met: !f.noMetrics, Of: "metrics: leave it out with --no-metrics"},
+		_, err = a.CheckRequirements([]cli.Requirement{
+			{Flags: "workers release event-plane", Met: !f.noWorkers, Needs: "mock workers: leave it out with --no-workers"},
+			{Flags: "metrics-port", Met: !f.noMetrics, Needs: "metrics: leave it out with --no-metrics"},
 		})
 	}
 	return f, false, err
@@ -77,7 +77,7 @@ func (f *flags) planWorkers() error {
 	}
 	if f.release == mixed {
 		if f.plane != "" {
-			return cli.Error("event-plane", f.plane, "no such flag with --release mixed: it has both")
+			return cli.FlagError("event-plane", f.plane, "no such flag with --release mixed: it has both")
 		}
 		f.fleet = mock.Mixed(c)
 		f.workers = max(f.workers, len(f.fleet))

@@ -19,11 +19,11 @@ import (
 // collectAt is how much garbage there may be beside what is in use, in per cent, unless
 // GOGC says otherwise. Go's own 100 takes 200 MB for ten thousand workers under all the
 // events that there can be.
-const collectAt = 75
+const gcPercent = 75
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(collectAt)
+		debug.SetGCPercent(gcPercent)
 	}
 	os.Exit(app.Main(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }

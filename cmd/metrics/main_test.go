@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestMetricsNeverLinksTheServers(t *testing.T) {
+func TestBinaryDoesNotLinkServers(t *testing.T) {
 	deps, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -20,7 +20,7 @@ func TestMetricsNeverLinksTheServers(t *testing.T) {
 	}
 }
 
-func TestImportsPointOneWay(t *testing.T) {
+func TestImportsAreLayered(t *testing.T) {
 	below := map[string]string{
 		"near":      "",
 		"stats":     "",

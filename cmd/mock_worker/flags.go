@@ -29,7 +29,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	var seed int
 	a := cli.New("mock_worker", "Runs mock workers of an NVIDIA Dynamo fleet.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
-		Default(cli.Or(getenv("DYN_NAMESPACE"), "dynamo")).
+		Default(cli.OrDefault(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespace("namespace", &c.Namespace))
 	a.Flag("component", "Component of the workers.").Default("backend").
 		SetValue(cli.Component("component", &c.Component, ""))
@@ -50,14 +50,14 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("correlated", "Load moves smoothly, and hit-rate events carry the workers' own ids.").BoolVar(&c.Correlated)
 	a.Flag("static", "Static workers: no etcd, no ids.").BoolVar(&f.static)
 	a.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER); none: no NATS, where ZMQ is all that the workers need.").
-		Default(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222")).
-		PlaceHolder(cli.Redact(cli.Or(getenv("NATS_SERVER"), "nats://localhost:4222"))).
+		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
+		PlaceHolder(cli.Redact(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"))).
 		SetValue(cli.Address("nats-server", &f.nats))
 	f.natsTLS = connect.NATSTLSFromEnv(getenv)
 	a.NATSTLSFlags(&f.natsTLS.CA, &f.natsTLS.Cert, &f.natsTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, a comma list (ETCD_ENDPOINTS).").
-		Default(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
-		PlaceHolder(cli.Redact(cli.Or(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
+		Default(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
+		PlaceHolder(cli.Redact(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
 		SetValue(cli.Address("etcd-endpoints", &f.etcd))
 
 	if ended, err = a.Parse(args); ended || err != nil {
@@ -65,17 +65,17 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	}
 	c.Seed = uint64(seed)
 	if err = f.validate(getenv); err == nil {
-		_, err = a.Unmet(f.dependencies())
+		_, err = a.CheckRequirements(f.dependencies())
 	}
 	return f, false, err
 }
 
 // needs are the flags that do nothing without another.
-func (f *flags) dependencies() []cli.Need {
-	return []cli.Need{
-		{Flags: "host", Met: f.workers.HasZMQ(), Of: "--event-plane zmq: on NATS no address is needed"},
-		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: f.nats != noNATS, Of: "--nats-server, which says that there is none"},
-		{Flags: "etcd-endpoints", Met: !f.static, Of: "workers that are not --static"},
+func (f *flags) dependencies() []cli.Requirement {
+	return []cli.Requirement{
+		{Flags: "host", Met: f.workers.HasZMQ(), Needs: "--event-plane zmq: on NATS no address is needed"},
+		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: f.nats != noNATS, Needs: "--nats-server, which says that there is none"},
+		{Flags: "etcd-endpoints", Met: !f.static, Needs: "workers that are not --static"},
 	}
 }
 
@@ -83,16 +83,16 @@ func (f *flags) dependencies() []cli.Need {
 func (f *flags) validate(getenv func(string) string) error {
 	c, nats, etcd := f.workers, f.nats, f.etcd
 	if c.EventInterval > 0 && c.EventInterval < time.Millisecond {
-		return cli.Error("event-interval", c.EventInterval.String(), "0 for no events, or at least 1ms")
+		return cli.FlagError("event-interval", c.EventInterval.String(), "0 for no events, or at least 1ms")
 	}
 	if err := c.Check(); err != nil {
 		return fmt.Errorf("--%w", err) // the settings have the names of the flags
 	}
 	if nats == noNATS && c.NeedsNATS() {
-		return cli.Error("nats-server", nats, "servers: only workers with --event-plane zmq do without")
+		return cli.FlagError("nats-server", nats, "servers: only workers with --event-plane zmq do without")
 	}
 	if f.static && c.NeedsEtcd() {
-		return cli.Error("static", "true", "no such flag with release "+c.Release+": its events carry the id that etcd gives")
+		return cli.FlagError("static", "true", "no such flag with release "+c.Release+": its events carry the id that etcd gives")
 	}
 	if nats == noNATS {
 		nats = ""

@@ -34,8 +34,8 @@ import (
 
 // Main runs the program until ctx ends and returns its exit code.
 func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	if p, rest := printerFor(args); p != nil {
-		return p.main(rest, getenv, stdout, stderr)
+	if p, rest := findSubcommand(args); p != nil {
+		return p.run(rest, getenv, stdout, stderr)
 	}
 	var c config
 	return cli.Run("metrics", getenv, stderr,
@@ -55,47 +55,47 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	for _, w := range c.warnings {
 		log.Warn(w)
 	}
-	listener, err := c.open(log)
+	listener, err := c.listen(log)
 	if err != nil {
 		return err
 	}
 	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
 	f.Advance(time.Now())
-	c.use(&f.Stats)
-	f.Stats.LogDropped = func() uint64 { return dynlog.LeftOut(log) }
+	c.markUsed(&f.Stats)
+	f.Stats.LogDropped = func() uint64 { return dynlog.Dropped(log) }
 	metrics := newMetrics(c, f)
 
 	g, ctx := errgroup.WithContext(ctx)
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
 	if c.etcdServers() != "" {
-		g.Go(func() error { return register(registered, c, f, getenv, log) })
+		g.Go(func() error { return runEtcd(registered, c, f, getenv, log) })
 	}
-	if c.discovery == byKubernetes {
-		g.Go(func() error { return registerInKubernetes(registered, c, f, log) })
+	if c.discovery == discoveryKubernetes {
+		g.Go(func() error { return runKubernetes(registered, c, f, log) })
 	}
-	if c.discovery == byFiles {
+	if c.discovery == discoveryFiles {
 		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Stats.Files, Log: dynlog.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
-		work.Go(func() error { tick(ctx, f, c.maxWorkers, log); return nil })
+		work.Go(func() error { advanceClock(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
 		work.Go(func() error { collect.WatchEventPlane(ctx, f, log); return nil })
-		comings := &discovery.Comings{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
+		comings := &discovery.WorkerLog{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
 		work.Go(func() error { comings.Run(ctx); return nil })
-		if c.scrapes.which != scrapeNone {
+		if c.scrape.mode != scrapeNone {
 			work.Go(func() error { return c.scraper(f, log).Run(ctx) })
 		}
-		look := newGlance(c, f, log) // the log speaks of problems also where nothing is served
+		look := newMonitor(c, f, log) // the log speaks of problems also where nothing is served
 		work.Go(func() error { look.Run(ctx); return nil })
 		if listener != nil {
 			web := dynlog.Target(log, "http")
 			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
 		}
 		if c.push {
-			work.Go(func() error { expose.Push(ctx, c.gateway, metrics, &f.Stats, log); return nil })
+			work.Go(func() error { expose.Push(ctx, c.pushgateway, metrics, &f.Stats, log); return nil })
 		}
 		return work.Wait()
 	})
@@ -103,16 +103,16 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 }
 
 // use says which servers the program works with.
-func (c config) use(t *stats.Stats) {
+func (c config) markUsed(t *stats.Stats) {
 	t.NATS.MarkUsed()
 	t.NATSServer.MarkUsed()
 	if c.natsServers() == "" {
 		t.NATS.Disable()
 	}
 	switch {
-	case c.discovery == byFiles:
+	case c.discovery == discoveryFiles:
 		t.Files.MarkUsed()
-	case c.discovery == byKubernetes:
+	case c.discovery == discoveryKubernetes:
 		t.Kubernetes.MarkUsed()
 	case c.etcdServers() != "":
 		t.Etcd.MarkUsed()
@@ -123,9 +123,9 @@ func (c config) use(t *stats.Stats) {
 }
 
 // handler is everything that is served.
-func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Glance, log *slog.Logger) http.Handler {
-	h := look.Handler(expose.Handler(f, string(c.namespaces), look.Sample, metrics, log))
-	h = expose.WithTargets(h, f, c.namespaces, c.pageOf, log)
+func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Monitor, log *slog.Logger) http.Handler {
+	h := look.Handler(expose.Handler(f, string(c.namespaces), look.LastSample, metrics, log))
+	h = expose.WithTargets(h, f, c.namespaces, c.workerMetricsURL, log)
 	if c.pprof {
 		h = expose.WithProfiles(h)
 	}
@@ -133,7 +133,7 @@ func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Gl
 }
 
 // register watches the namespace's registry and holds the unique instance's key.
-func register(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
+func runEtcd(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	etcd := dynlog.Target(log, "etcd")
 	endpoints, err := connect.NewEtcdEndpoints(c.etcdServers(), getenv, etcd)
 	if err != nil {
@@ -165,7 +165,7 @@ func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(strin
 	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return events.ZMQ(ctx, c.brokers, collect.MaxZMQSubscriptions(c.maxWorkers, descriptors()))
+		return events.ZMQ(ctx, c.brokers, collect.MaxZMQSubscriptions(c.maxWorkers, maxOpenFiles()))
 	})
 	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log) })
 	return g.Wait()
@@ -197,21 +197,21 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if c.standby { // the l2c event, too, is to follow at once
-		g.Go(func() error { atEachTakeover(ctx, &f.Stats.ActsAsLeader, pollNow); return nil })
+		g.Go(func() error { onTakeover(ctx, &f.Stats.ActsAsLeader, pollNow); return nil })
 	}
 	hooks := connect.NATSHooks{StatusChanged: access.SetConnected, Denied: access.RecordDenial,
 		ConnectError: func(err error) { f.Stats.NATS.SetError(err.Error()) }, AttemptFailed: func() { f.Stats.CountFailure(stats.PeerNATS) }}
 	g.Go(func() error {
 		return connect.RunNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn
-			return overNATS(ctx, conn, events, poller)
+			return collectOverConn(ctx, conn, events, poller)
 		}, options...)
 	})
 	return g.Wait()
 }
 
 // overNATS polls the workers and hears the events over one connection.
-func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poller *collect.Poller) error {
+func collectOverConn(ctx context.Context, conn *nats.Conn, events *collect.Events, poller *collect.Poller) error {
 	if err := poller.Listen(conn); err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func overNATS(ctx context.Context, conn *nats.Conn, events *collect.Events, poll
 }
 
 // atEachTakeover calls f whenever this becomes the one program of its namespace.
-func atEachTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
+func onTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
 	for ctx.Err() == nil {
 		unique.Wait(ctx, false)
 		unique.Wait(ctx, true)
@@ -239,7 +239,7 @@ func atEachTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
 }
 
 // open listens where the flags say; nil if nowhere.
-func (c config) open(log *slog.Logger) (net.Listener, error) {
+func (c config) listen(log *slog.Logger) (net.Listener, error) {
 	if c.address == "" {
 		return nil, nil
 	}
@@ -270,10 +270,10 @@ func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
 
 // stoodStill is the time between two ticks from which on the process, or its machine, must
 // have been stopped.
-const stoodStill = time.Second
+const suspendedAfter = time.Second
 
 // tick advances the Fleet's clock until ctx ends, and says once that it is full.
-func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
+func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 	said := false
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
@@ -281,7 +281,7 @@ func tick(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 		select {
 		case <-ticker.C:
 			now := time.Now() // what the ticker says may be as old as the process stood still
-			if now.Sub(last) > stoodStill {
+			if now.Sub(last) > suspendedAfter {
 				f.Stats.RecordSuspension(last, now)
 			}
 			last = now

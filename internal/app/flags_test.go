@@ -17,13 +17,13 @@ import (
 func noEnv(string) string { return "" }
 
 // alone are the flags that do something whatever the others say.
-var alone = strings.Fields("namespace component poll-interval metrics-port push model-name nats-server discovery zmq-broker scrape-workers " +
+var independentFlags = strings.Fields("namespace component poll-interval metrics-port push model-name nats-server discovery zmq-broker scrape-workers " +
 	"max-workers help version " +
 	"endpoint") // which is an error of another kind without --component
 
 // dependent are the others: beside what they do nothing, beside what they do something, and what
 // is said of the first; of the original's that is a warning.
-var dependent = []struct {
+var dependentFlags = []struct {
 	flags, nothing, something, of string
 	originals                     bool
 }{
@@ -57,7 +57,7 @@ const (
 )
 
 // files makes those of the flags in the working directory.
-func files(t *testing.T) {
+func writeFlagFiles(t *testing.T) {
 	t.Helper()
 	a := testutil.NewAuthority(t)
 	a.Issue("client", new(x509.Certificate))
@@ -67,9 +67,9 @@ func files(t *testing.T) {
 	}
 }
 
-func TestAFlagThatDoesNothingIsAnErrorOrForTheOriginalsAWarning(t *testing.T) {
-	files(t)
-	for _, c := range dependent {
+func TestFlagWithoutEffectIsErrorOrWarning(t *testing.T) {
+	writeFlagFiles(t)
+	for _, c := range dependentFlags {
 		flags := strings.Fields(c.flags)
 		one := [][]string{flags}
 		if !strings.Contains(c.flags, "-tls-cert") { // which are both or neither
@@ -80,22 +80,22 @@ func TestAFlagThatDoesNothingIsAnErrorOrForTheOriginalsAWarning(t *testing.T) {
 		}
 		for _, given := range one {
 			name, _, _ := strings.Cut(given[0], "=")
-			got, wrong := parsed(append(given, strings.Fields(c.nothing)...)...)
+			got, wrong := parseArgs(append(given, strings.Fields(c.nothing)...)...)
 			switch {
 			case c.originals && (wrong != "" || len(got.warnings) != 1 || !strings.HasPrefix(got.warnings[0], name+" is ignored without "+c.of)):
 				t.Errorf("%s beside %s: got %q and %q, want a warning", name, c.nothing, got.warnings, wrong)
 			case !c.originals && !strings.HasPrefix(wrong, name+": needs "+c.of):
 				t.Errorf("%s beside %s: got %q, want an error", name, c.nothing, wrong)
 			}
-			if got, wrong := parsed(append(given, strings.Fields(c.something)...)...); wrong != "" || len(got.warnings) != 0 {
+			if got, wrong := parseArgs(append(given, strings.Fields(c.something)...)...); wrong != "" || len(got.warnings) != 0 {
 				t.Errorf("%s beside %s: got %q and %q, want nothing", name, c.something, got.warnings, wrong)
 			}
 		}
 	}
 }
 
-// TestEveryFlagIsKnownToDoSomething, or to be nothing without another.
-func TestEveryFlagIsKnownToDoSomething(t *testing.T) {
+// TestFlagsAreAllInRequirementTables, or to be nothing without another.
+func TestFlagsAreAllInRequirementTables(t *testing.T) {
 	var help bytes.Buffer
 	if _, _, err := parse([]string{"--help"}, noEnv, &help); err != nil {
 		t.Fatal(err)
@@ -105,8 +105,8 @@ func TestEveryFlagIsKnownToDoSomething(t *testing.T) {
 	for _, m := range flag.FindAllStringSubmatch(help.String(), -1) {
 		all = append(all, m[1])
 	}
-	known := slices.Clone(alone)
-	for _, c := range dependent {
+	known := slices.Clone(independentFlags)
+	for _, c := range dependentFlags {
 		for _, f := range regexp.MustCompile(`--([a-z.-]+)`).FindAllStringSubmatch(c.flags, -1) {
 			known = append(known, f[1])
 		}
@@ -126,8 +126,8 @@ func TestEveryFlagIsKnownToDoSomething(t *testing.T) {
 	}
 }
 
-// TestWhatTheEnvironmentSaysIsNeitherErrorNorWarningWhereItIsOfNoUse: other programs read it, too.
-func TestWhatTheEnvironmentSaysIsNeitherErrorNorWarningWhereItIsOfNoUse(t *testing.T) {
+// TestFlagsIgnoreUnusedEnvironment: other programs read it, too.
+func TestFlagsIgnoreUnusedEnvironment(t *testing.T) {
 	env := map[string]string{
 		"NATS_SERVER": "none", "NATS_TLS_CA_CERT_PATH": "nowhere", "NATS_TLS_CLIENT_CERT_PATH": "nowhere", "NATS_TLS_INSECURE": "1",
 		"NATS_AUTH_CREDENTIALS_FILE": "nowhere", "NATS_AUTH_USERNAME": "u", "DYN_FILE_KV": "nowhere",
@@ -140,8 +140,8 @@ func TestWhatTheEnvironmentSaysIsNeitherErrorNorWarningWhereItIsOfNoUse(t *testi
 	}
 }
 
-func TestFilesForTLSWithNATSAreThoseOfTheEnvironmentUnlessAFlagNamesOthers(t *testing.T) {
-	files(t)
+func TestFlagsOverrideNATSTLSEnvironment(t *testing.T) {
+	writeFlagFiles(t)
 	env := map[string]string{
 		"NATS_TLS_CA_CERT_PATH": "ca.crt", "NATS_TLS_CLIENT_CERT_PATH": "client.crt", "NATS_TLS_CLIENT_KEY_PATH": "client.key",
 	}
@@ -162,8 +162,8 @@ func TestFilesForTLSWithNATSAreThoseOfTheEnvironmentUnlessAFlagNamesOthers(t *te
 	}
 }
 
-// TestIntervalsAndNumbersAreBounded: at a bound, and just beyond.
-func TestIntervalsAndNumbersAreBounded(t *testing.T) {
+// TestFlagValuesAreBounded: at a bound, and just beyond.
+func TestFlagValuesAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		flag, beside       string
 		least, below       string
@@ -178,13 +178,13 @@ func TestIntervalsAndNumbersAreBounded(t *testing.T) {
 		{"port", "", "0", "-1", "65535", "65536", "a number from 0 to 65535"},
 	} {
 		for value, fine := range map[string]bool{c.least: true, c.below: false, c.most: true, c.above: false} {
-			_, wrong := parsed(append(strings.Fields(c.beside), "--"+c.flag, value)...)
+			_, wrong := parseArgs(append(strings.Fields(c.beside), "--"+c.flag, value)...)
 			if fine && wrong != "" || !fine && (!strings.HasPrefix(wrong, "--"+c.flag+` "`+value+`": want `) || !strings.HasSuffix(wrong, c.wants)) {
 				t.Errorf("--%s %s: got %q", c.flag, value, wrong)
 			}
 		}
 	}
-	if c, wrong := parsed("--push-interval", "1h", "--push"); wrong != "" || c.gateway.Interval != time.Hour {
-		t.Errorf("got %v, %s", c.gateway.Interval, wrong)
+	if c, wrong := parseArgs("--push-interval", "1h", "--push"); wrong != "" || c.pushgateway.Interval != time.Hour {
+		t.Errorf("got %v, %s", c.pushgateway.Interval, wrong)
 	}
 }

@@ -18,9 +18,9 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// TestEveryPathAnswersGETAndHEADAlone whatever another path answers that is as long or shorter.
-func TestEveryPathAnswersGETAndHEADAlone(t *testing.T) {
-	c, wrong := parsed("--debug.pprof")
+// TestHandlerAllowsOnlyGETAndHEAD whatever another path answers that is as long or shorter.
+func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
+	c, wrong := parseArgs("--debug.pprof")
 	if wrong != "" {
 		t.Fatal(wrong)
 	}

@@ -16,27 +16,27 @@ import (
 )
 
 // kubernetes is what is said of Kubernetes discovery.
-type kubernetes struct {
-	api        string // the API server; empty: that of the cluster that the program is in
-	namespace  string // Kubernetes'
-	containers bool   // readiness is of containers, not of pods
-	pod        string // the program's own, or its host
-	client     *kube.Client
+type kubernetesConfig struct {
+	api         string // the API server; empty: that of the cluster that the program is in
+	namespace   string // Kubernetes'
+	byContainer bool   // readiness is of containers, not of pods
+	pod         string // the program's own, or its host
+	client      *kube.Client
 }
 
 // check reads what the environment says, makes the client, and refuses what does not fit.
-func (k *kubernetes) check(getenv func(string) string) (err error) {
+func (k *kubernetesConfig) validate(getenv func(string) string) (err error) {
 	if k.api == "" {
 		if k.client, err = kube.NewInCluster(getenv, kube.ServiceAccountDir); err != nil {
 			return fmt.Errorf("--discovery kubernetes: %w", err)
 		}
 	} else if k.client, err = kube.New(k.api); err != nil {
-		return cli.Error("kubernetes-api", cli.Redact(k.api), "http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy")
+		return cli.FlagError("kubernetes-api", cli.Redact(k.api), "http(s)://host[:port][/path], such as http://localhost:8001 of kubectl proxy")
 	}
 	switch mode := getenv("DYN_KUBE_DISCOVERY_MODE"); mode {
 	case "", "pod":
 	case "container":
-		k.containers = true
+		k.byContainer = true
 	default:
 		return fmt.Errorf("DYN_KUBE_DISCOVERY_MODE %q: want pod or container", mode)
 	}
@@ -47,11 +47,11 @@ func (k *kubernetes) check(getenv func(string) string) (err error) {
 }
 
 // registerInKubernetes watches the Kubernetes namespace and holds the unique instance's Lease.
-func registerInKubernetes(ctx context.Context, c config, f *fleet.Fleet, log *slog.Logger) error {
+func runKubernetes(ctx context.Context, c config, f *fleet.Fleet, log *slog.Logger) error {
 	registry := discovery.Kubernetes{
 		Client:     c.kubernetes.client,
 		In:         c.kubernetes.namespace,
-		Containers: c.kubernetes.containers,
+		Containers: c.kubernetes.byContainer,
 		Namespaces: c.namespaces,
 		Fleet:      f,
 		MaxWorkers: c.maxWorkers,

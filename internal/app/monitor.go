@@ -12,17 +12,17 @@ import (
 )
 
 // newGlance looks at the Fleet for people and autoscalers.
-func newGlance(c config, f *fleet.Fleet, log *slog.Logger) *glance.Glance {
+func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *glance.Monitor {
 	o := glance.Options{
-		Fleet:      f,
-		Namespaces: c.namespaces,
-		Version:    cli.Version,
-		Model:      c.modelName,
-		Limit:      c.maxWorkers,
-		Poll:       c.pollInterval,
-		Scrape:     c.scrapes.interval,
-		PageIn:     c.scrapes.timeout,
-		Log:        log,
+		Fleet:         f,
+		Namespaces:    c.namespaces,
+		Version:       cli.Version,
+		Model:         c.modelName,
+		Limit:         c.maxWorkers,
+		Poll:          c.pollInterval,
+		Scrape:        c.scrape.interval,
+		ScrapeTimeout: c.scrape.timeout,
+		Log:           log,
 		Servers: map[string]string{
 			"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files,
 			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "that of this cluster") + ", namespace " + c.kubernetes.namespace,
@@ -30,16 +30,16 @@ func newGlance(c config, f *fleet.Fleet, log *slog.Logger) *glance.Glance {
 		Mock: c.mockCommand(),
 	}
 	if c.web != nil {
-		o.WebFile, o.WebWrong = c.web.Path(), c.web.Wrong
+		o.WebFile, o.WebError = c.web.Path(), c.web.Problem
 	}
 	key := wire.LeaderKey(string(c.namespaces))
 	switch {
-	case c.discovery == byFiles:
+	case c.discovery == discoveryFiles:
 		o.Registry, o.Watches = "the directory of workers", []string{c.files}
-	case c.discovery == byKubernetes:
+	case c.discovery == discoveryKubernetes:
 		o.Registry, o.Instance = "Kubernetes", key+" (a Lease in "+c.kubernetes.namespace+")"
 		o.Watches = []string{"dynamoworkermetadatas in " + c.kubernetes.namespace, "endpointslices in " + c.kubernetes.namespace}
-		if c.kubernetes.containers {
+		if c.kubernetes.byContainer {
 			o.Watches[1] = "pods in " + c.kubernetes.namespace
 		}
 	case c.etcdServers() != "":
@@ -54,7 +54,7 @@ func newGlance(c config, f *fleet.Fleet, log *slog.Logger) *glance.Glance {
 // mockCommand starts a mock worker that this program sees; empty where none can. Servers
 // that need a password are left to the environment.
 func (c config) mockCommand() string {
-	if c.discovery != byEtcd {
+	if c.discovery != discoveryEtcd {
 		return ""
 	}
 	namespace := string(c.namespaces)

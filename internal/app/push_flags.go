@@ -14,8 +14,8 @@ import (
 )
 
 // pushURL is the Pushgateway's: in the later original's form, --host and --port were.
-func pushURL(f flags) string {
-	if f.given("push-url") || f.given("metrics-port") || !f.given("host") && !f.given("port") {
+func pushURLFromFlags(f flags) string {
+	if f.isSet("push-url") || f.isSet("metrics-port") || !f.isSet("host") && !f.isSet("port") {
 		return f.pushURL
 	}
 	host := strings.Trim(f.host, "[]")
@@ -44,27 +44,27 @@ func validPort(s string) bool {
 }
 
 // groupings is the value of --push-grouping.
-type groupings struct{ labels *map[string]string }
+type groupingFlag struct{ labels *map[string]string }
 
-func (g *groupings) Set(s string) error {
+func (g *groupingFlag) Set(s string) error {
 	name, value, found := strings.Cut(s, "=")
 	if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || value == "" {
-		return cli.Error("push-grouping", s, "name=value, where name can be a label's")
+		return cli.FlagError("push-grouping", s, "name=value, where name can be a label's")
 	}
 	if expose.HasLabel(name) {
-		return cli.Error("push-grouping", s, "a label that no metric has")
+		return cli.FlagError("push-grouping", s, "a label that no metric has")
 	}
 	if *g.labels == nil {
 		*g.labels = make(map[string]string)
 	}
 	if _, again := (*g.labels)[name]; again {
-		return cli.Error("push-grouping", s, "each label once")
+		return cli.FlagError("push-grouping", s, "each label once")
 	}
 	(*g.labels)[name] = value
 	return nil
 }
 
-func (g *groupings) String() string { return "" }
+func (g *groupingFlag) String() string { return "" }
 
 // IsCumulative lets kingpin take the flag more than once.
-func (g *groupings) IsCumulative() bool { return true }
+func (g *groupingFlag) IsCumulative() bool { return true }

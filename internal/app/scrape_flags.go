@@ -20,24 +20,24 @@ const (
 )
 
 // scrapes is what the flags say of the workers' own pages.
-type scrapes struct {
-	which    string
+type scrapeConfig struct {
+	mode     string
 	interval time.Duration
 	timeout  time.Duration
 	urls     collect.WorkerURLs
 	tls      connect.WorkerTLS
 }
 
-func (s *scrapes) flags(a *cli.App) {
+func (s *scrapeConfig) addFlags(a *cli.App) {
 	a.Flag("scrape-workers", "Whose own metrics pages to read: auto (of workers whose load is not whole without), on, or off.").
-		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.which, scrapeIncomplete, scrapeAll, scrapeNone))
+		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.mode, scrapeIncomplete, scrapeAll, scrapeNone))
 	a.Flag("scrape-interval", "How often to read them, in seconds or as a duration; from 1s to 1h.").
-		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second, mostInterval))
+		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second, maxInterval))
 	a.Flag("scrape-timeout", "How long a page may take, in seconds or as a duration; from 100ms to 1m.").
 		Default(fmt.Sprint(collect.ScrapeTimeout.Seconds())).
 		SetValue(cli.Duration("scrape-timeout", &s.timeout, collect.MinScrapeTimeout, collect.MaxScrapeTimeout))
 	a.Flag("worker-metrics-url", "Where a worker's page is, where the registry does not say it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
-		PlaceHolder("TEMPLATE").SetValue(&urlTemplates{urls: &s.urls})
+		PlaceHolder("TEMPLATE").SetValue(&urlTemplateFlag{urls: &s.urls})
 	a.Flag("worker-tls-ca", "File of the authorities that sign the certificates of workers' pages (https:// in --worker-metrics-url); the system's without it.").
 		PlaceHolder("FILE").StringVar(&s.tls.CA)
 	a.Flag("worker-tls-cert", "File of the certificate that workers know us by; needs --worker-tls-key, too.").
@@ -47,7 +47,7 @@ func (s *scrapes) flags(a *cli.App) {
 }
 
 // check refuses files for TLS that do not go together, or cannot be used.
-func (s *scrapes) check() error {
+func (s *scrapeConfig) validate() error {
 	err := s.tls.Check()
 	if err == nil {
 		_, err = s.tls.Config()
@@ -56,7 +56,7 @@ func (s *scrapes) check() error {
 }
 
 // trust is what TLS with the workers needs, as the files are now; nil if there are none.
-func (s *scrapes) trust() func() (*tls.Config, error) {
+func (s *scrapeConfig) tlsConfig() func() (*tls.Config, error) {
 	if s.tls.FirstFlag() == "" {
 		return nil
 	}
@@ -66,27 +66,27 @@ func (s *scrapes) trust() func() (*tls.Config, error) {
 // scraper reads the pages.
 func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 	return &collect.Scraper{
-		Fleet: f, Namespaces: c.namespaces, Interval: c.scrapes.interval, Timeout: c.scrapes.timeout, AllWorkers: c.scrapes.which == scrapeAll,
-		URL: c.pageOf, TLS: c.scrapes.trust(), Descriptors: descriptors(), Log: log,
+		Fleet: f, Namespaces: c.namespaces, Interval: c.scrape.interval, Timeout: c.scrape.timeout, AllWorkers: c.scrape.mode == scrapeAll,
+		URL: c.workerMetricsURL, TLS: c.scrape.tlsConfig(), Descriptors: maxOpenFiles(), Log: log,
 	}
 }
 
 // pageOf is where a worker's page is; empty if nowhere.
-func (c config) pageOf(p fleet.ScrapeTarget) string {
-	return c.scrapes.urls.URL(c.namespaces.OfEndpoint(p.Endpoint), p)
+func (c config) workerMetricsURL(p fleet.ScrapeTarget) string {
+	return c.scrape.urls.URL(c.namespaces.OfEndpoint(p.Endpoint), p)
 }
 
 // urlTemplates is the value of --worker-metrics-url.
-type urlTemplates struct{ urls *collect.WorkerURLs }
+type urlTemplateFlag struct{ urls *collect.WorkerURLs }
 
-func (u *urlTemplates) Set(s string) error {
+func (u *urlTemplateFlag) Set(s string) error {
 	if err := u.urls.Add(s); err != nil {
 		return fmt.Errorf("--worker-metrics-url %q: %w; want [component=]http(s)://{host}:port/path", cli.Redact(s), err)
 	}
 	return nil
 }
 
-func (u *urlTemplates) String() string { return "" }
+func (u *urlTemplateFlag) String() string { return "" }
 
 // IsCumulative lets kingpin take the flag more than once.
-func (u *urlTemplates) IsCumulative() bool { return true }
+func (u *urlTemplateFlag) IsCumulative() bool { return true }

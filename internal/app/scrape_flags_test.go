@@ -11,7 +11,7 @@ import (
 )
 
 // parsed is what the flags say, and the error as text.
-func parsed(args ...string) (c config, wrong string) {
+func parseArgs(args ...string) (c config, wrong string) {
 	c, _, err := parse(args, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		wrong = err.Error()
@@ -19,7 +19,7 @@ func parsed(args ...string) (c config, wrong string) {
 	return c, wrong
 }
 
-func TestScrapeTimeoutsAreBounded(t *testing.T) {
+func TestScrapeTimeoutIsBounded(t *testing.T) {
 	for given, want := range map[string]time.Duration{
 		"": 2 * time.Second, "0.1": 100 * time.Millisecond, "60": time.Minute, "30s": 30 * time.Second, // longer than the interval, too
 	} {
@@ -27,19 +27,19 @@ func TestScrapeTimeoutsAreBounded(t *testing.T) {
 		if given == "" {
 			args = nil
 		}
-		if c, wrong := parsed(args...); wrong != "" || c.scrapes.timeout != want || c.scraper(nil, nil).Timeout != want {
-			t.Errorf("%q: got %s, %s, want %s", given, c.scrapes.timeout, wrong, want)
+		if c, wrong := parseArgs(args...); wrong != "" || c.scrape.timeout != want || c.scraper(nil, nil).Timeout != want {
+			t.Errorf("%q: got %s, %s, want %s", given, c.scrape.timeout, wrong, want)
 		}
 	}
 	for _, given := range []string{"0", "0.099", "60.1", "2m", "x"} {
 		want := `--scrape-timeout "` + given + `": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`
-		if _, wrong := parsed("--scrape-timeout", given); wrong != want {
+		if _, wrong := parseArgs("--scrape-timeout", given); wrong != want {
 			t.Errorf("got %q, want %q", wrong, want)
 		}
 	}
 }
 
-func TestFilesForTLSWithWorkersFitTheOtherFlags(t *testing.T) {
+func TestScrapeTLSFilesFitOtherFlags(t *testing.T) {
 	a := testutil.NewAuthority(t)
 	a.Issue("client", new(x509.Certificate))
 	t.Chdir(a.Dir)
@@ -59,7 +59,7 @@ func TestFilesForTLSWithWorkersFitTheOtherFlags(t *testing.T) {
 		"--worker-tls-cert client.crt --worker-tls-key client.key " + https: "",
 		"--worker-tls-cert client.crt --worker-tls-key ca.key " + https:     "--worker-tls-cert, --worker-tls-key: want a certificate",
 	} {
-		_, wrong := parsed(strings.Fields(args)...)
+		_, wrong := parseArgs(strings.Fields(args)...)
 		if !strings.HasPrefix(wrong, want) || want == "" && wrong != "" {
 			t.Errorf("%s: got %q, want %q", args, wrong, want)
 		}

@@ -16,13 +16,13 @@ import (
 // printer is a first argument with which the program prints something that it carries,
 // instead of serving. It is no command of kingpin's: those would change what the command
 // line without one means.
-type printer struct {
+type subcommand struct {
 	name, help string
 	// parse reads what follows the name, and says how to print.
 	parse func(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error)
 }
 
-var printers = []printer{
+var subcommands = []subcommand{
 	{"dashboards", "Prints a dashboard for Grafana, or writes them to a directory; without either, lists them.", parseDashboards},
 	{"rules", "Prints recording rules and alerts for Prometheus. Their thresholds are listed at the head.", parseRules},
 	{"runbook", "Prints what to do about an alert, or about all of them.", parseRunbook},
@@ -30,39 +30,39 @@ var printers = []printer{
 
 // printerFor is the one that the command line begins with, and what follows its name; nil if it
 // begins otherwise. "help rules" is "rules --help".
-func printerFor(args []string) (p *printer, rest []string) {
+func findSubcommand(args []string) (p *subcommand, rest []string) {
 	var help []string
 	if len(args) > 1 && args[0] == "help" {
 		args, help = args[1:], []string{"--help"}
 	}
-	for i := range printers {
-		if len(args) > 0 && args[0] == printers[i].name {
-			return &printers[i], append(help, args[1:]...)
+	for i := range subcommands {
+		if len(args) > 0 && args[0] == subcommands[i].name {
+			return &subcommands[i], append(help, args[1:]...)
 		}
 	}
 	return nil, nil
 }
 
 // printerNames are those that the command line may begin with.
-func printerNames() (names []string) {
-	for _, p := range printers {
+func subcommandNames() (names []string) {
+	for _, p := range subcommands {
 		names = append(names, p.name)
 	}
 	return names
 }
 
 // printersHelp is what the help of the program says of them.
-func printersHelp() string {
+func subcommandsHelp() string {
 	var b strings.Builder
 	b.WriteString("\n\nOr, as the first argument (each has its own --help, or metrics help NAME):")
-	for _, p := range printers {
+	for _, p := range subcommands {
 		fmt.Fprintf(&b, "\n\nmetrics %s: %s", p.name, p.help)
 	}
 	return b.String()
 }
 
 // main is the life of the program as a printer.
-func (p *printer) main(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+func (p *subcommand) run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	var run func() error
 	return cli.Run("metrics", getenv, stderr,
 		func() (ended bool, err error) {
@@ -93,21 +93,21 @@ func parseDashboards(a *cli.App, args []string, stdout io.Writer) (run func() er
 			}
 		}
 		if chosen == nil {
-			return nil, false, fmt.Errorf("%q: no such dashboard: %s", name, near.Hint(name, names))
+			return nil, false, fmt.Errorf("%q: no such dashboard: %s", name, near.Suggestion(name, names))
 		}
 	}
 	switch {
 	case dir != "":
 		return func() error { return writeDashboards(chosen, dir, stdout) }, false, nil
 	case name != "":
-		return say(stdout, chosen[0].Text), false, nil
+		return printText(stdout, chosen[0].Text), false, nil
 	}
 	var b strings.Builder
 	for _, d := range all {
 		fmt.Fprintf(&b, "%-10s %s\n", d.Name, d.For)
 	}
 	b.WriteString("\nmetrics dashboards fleet >fleet.json   # one of them\nmetrics dashboards --output DIR        # all of them\n")
-	return say(stdout, b.String()), false, nil
+	return printText(stdout, b.String()), false, nil
 }
 
 func writeDashboards(all []deploy.Dashboard, dir string, stdout io.Writer) error {
@@ -133,7 +133,7 @@ func parseRules(a *cli.App, args []string, stdout io.Writer) (run func() error, 
 		return nil, ended, err
 	}
 	rules, err := deploy.RulesWith(settings)
-	return say(stdout, rules), false, err
+	return printText(stdout, rules), false, err
 }
 
 func parseRunbook(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error) {
@@ -146,10 +146,10 @@ func parseRunbook(a *cli.App, args []string, stdout io.Writer) (run func() error
 	if alert != "" {
 		text, err = deploy.Section(alert)
 	}
-	return say(stdout, text), false, err
+	return printText(stdout, text), false, err
 }
 
 // say prints text.
-func say(stdout io.Writer, text string) func() error {
+func printText(stdout io.Writer, text string) func() error {
 	return func() error { return cli.Print(stdout, text) }
 }

@@ -22,22 +22,22 @@ const Version = "0.1.0"
 // App is a kingpin application that returns where kingpin would exit.
 type App struct {
 	*kingpin.Application
-	Words  []string // what the first argument may be, where it is no flag, beside help and version
-	stdout io.Writer
-	text   bytes.Buffer // help or version: kingpin panics where help cannot be written
-	ended  bool
-	given  map[string]bool
+	Subcommands []string // what the first argument may be, where it is no flag, beside help and version
+	stdout      io.Writer
+	output      bytes.Buffer // help or version: kingpin panics where help cannot be written
+	ended       bool
+	isSet       map[string]bool
 }
 
 // New makes an application that prints help and version to stdout.
 func New(name, help string, stdout io.Writer) *App {
 	a := &App{Application: kingpin.New(name, help), stdout: stdout}
-	a.UsageWriter(&a.text)
-	a.ErrorWriter(&a.text)
+	a.UsageWriter(&a.output)
+	a.ErrorWriter(&a.output)
 	a.Terminate(func(int) { a.ended = true })
 	a.HelpFlag.Short('h')
 	a.Flag("version", "Show the version and exit.").PreAction(func(*kingpin.ParseContext) error {
-		fmt.Fprintln(&a.text, name+" "+Version)
+		fmt.Fprintln(&a.output, name+" "+Version)
 		a.ended = true
 		return nil
 	}).Bool()
@@ -58,29 +58,29 @@ func (a *App) NATSTLSFlags(ca, cert, key *string) {
 // Parse reads the command line. It reports true if help or version was asked for, so
 // that there is nothing left to do; then the error is that it could not be printed.
 func (a *App) Parse(args []string) (ended bool, err error) {
-	args = joinNegative(flagOf(args))
-	a.given = make(map[string]bool)
+	args = joinNegative(helpToFlag(args))
+	a.isSet = make(map[string]bool)
 	if context, _ := a.ParseContext(args); context != nil { // Parse says what is wrong
 		for _, e := range context.Elements {
 			if flag, is := e.Clause.(*kingpin.FlagClause); is && !(flag.Model().IsBoolFlag() && *e.Value == "false") {
-				a.given[flag.Model().Name] = true
+				a.isSet[flag.Model().Name] = true
 			}
 		}
 	}
 	_, err = a.Application.Parse(args)
 	if a.ended {
-		return true, Print(a.stdout, a.text.String())
+		return true, Print(a.stdout, a.output.String())
 	}
-	return false, hide(a.suggest(err, args), args)
+	return false, redactError(a.suggest(err, args), args)
 }
 
 // Given reports whether a flag is on the command line that was parsed. One that is switched
 // off there (--no-push) is not.
-func (a *App) Given(flag string) bool { return a.given[flag] }
+func (a *App) IsSet(flag string) bool { return a.isSet[flag] }
 
 // flagOf has the first word help, or version, say what the flag of that name does. Help about
 // either is that of the program.
-func flagOf(args []string) []string {
+func helpToFlag(args []string) []string {
 	if len(args) == 2 && args[0] == "help" && (args[1] == "help" || args[1] == "version") {
 		args = args[:1]
 	}
@@ -100,7 +100,7 @@ func (a *App) suggest(err error, args []string) error {
 		for _, f := range a.Model().Flags {
 			names = append(names, f.Name)
 		}
-		if best := near.Of(strings.TrimSuffix(flag, "'"), names); best != "" {
+		if best := near.Nearest(strings.TrimSuffix(flag, "'"), names); best != "" {
 			return fmt.Errorf("%w: did you mean --%s?", err, best)
 		}
 	}
@@ -108,7 +108,7 @@ func (a *App) suggest(err error, args []string) error {
 	if unexpected && word == "" {
 		return errors.New(`unexpected ""`)
 	}
-	best := near.Of(word, append(a.Words, "help", "version"))
+	best := near.Nearest(word, append(a.Subcommands, "help", "version"))
 	switch {
 	case !unexpected || best == "":
 		return err
@@ -130,7 +130,7 @@ func Print(stdout io.Writer, text string) error {
 
 // hide takes out of an error what may be a piece of a password: kingpin quotes
 // arguments that it does not expect.
-func hide(err error, args []string) error {
+func redactError(err error, args []string) error {
 	if err == nil || !strings.Contains(err.Error(), "@") {
 		return err
 	}

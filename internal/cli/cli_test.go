@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestDurationTakesSecondsAndDurations(t *testing.T) {
+func TestDurationAcceptsSecondsAndDurations(t *testing.T) {
 	for in, want := range map[string]time.Duration{
 		"2": 2 * time.Second, "0.1": 100 * time.Millisecond, "100ms": 100 * time.Millisecond,
 		"1e-2": 10 * time.Millisecond, "1m30s": 90 * time.Second, "10ms": 10 * time.Millisecond,
@@ -29,7 +29,7 @@ func TestDurationTakesSecondsAndDurations(t *testing.T) {
 	}
 }
 
-func TestADurationHasALargestValue(t *testing.T) {
+func TestDurationHasMaximum(t *testing.T) {
 	var got time.Duration
 	for in, want := range map[string]time.Duration{"0.1": 100 * time.Millisecond, "60": time.Minute, "1m": time.Minute} {
 		if err := Duration("in", &got, 100*time.Millisecond, time.Minute).Set(in); err != nil || got != want {
@@ -44,7 +44,7 @@ func TestADurationHasALargestValue(t *testing.T) {
 	}
 }
 
-func TestAHostHasNeitherSchemeNorPort(t *testing.T) {
+func TestHostRejectsSchemeAndPort(t *testing.T) {
 	var got string
 	for _, in := range []string{"0.0.0.0", "::", "[::1]", "fe80::1%eth0", "localhost", "a-b.c_d.example", "größe.example"} {
 		if err := Host("host", &got, "port").Set(in); err != nil || got != in {
@@ -62,7 +62,7 @@ func TestAHostHasNeitherSchemeNorPort(t *testing.T) {
 	}
 }
 
-func TestAComponentIsOneName(t *testing.T) {
+func TestComponentIsOneName(t *testing.T) {
 	var got string
 	for _, in := range []string{"backend", "VllmDecode-Worker_2", "load.metrics", "größe"} {
 		if err := Component("component", &got, "").Set(in); err != nil || got != in {
@@ -77,7 +77,7 @@ func TestAComponentIsOneName(t *testing.T) {
 	}
 }
 
-func TestNumberKeepsItsBounds(t *testing.T) {
+func TestNumberIsBounded(t *testing.T) {
 	var n int
 	for _, in := range []string{"0", "65535"} {
 		if err := Number("port", &n, 0, 65535).Set(in); err != nil {
@@ -91,7 +91,7 @@ func TestNumberKeepsItsBounds(t *testing.T) {
 	}
 }
 
-func TestANegativeNumberIsAValueAndNoFlag(t *testing.T) {
+func TestNumberAcceptsNegativeValue(t *testing.T) {
 	got := joinNegative([]string{"--a", "-1", "--b", "--c", "x", "-2", "-v", "-"})
 	want := []string{"--a=-1", "--b", "--c", "x", "-2", "-v", "-"}
 	if !slices.Equal(got, want) {
@@ -137,7 +137,7 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 		var n int
 		var choice, name string
 		a := New("prog", "A program.", &out)
-		a.Words = []string{"list"}
+		a.Subcommands = []string{"list"}
 		a.Flag("count", "").SetValue(Number("count", &n, 0, 3))
 		a.Flag("choice", "").SetValue(OneOf("choice", &choice, "a", "b"))
 		a.Flag("name", "").SetValue(Name("name", &name, "/"))
@@ -152,13 +152,13 @@ func TestParseReturnsWhereKingpinWouldExit(t *testing.T) {
 	}
 }
 
-func TestAnEmptyWordIsNamed(t *testing.T) {
+func TestParseNamesEmptyArgument(t *testing.T) {
 	if _, err := New("prog", "A program.", new(bytes.Buffer)).Parse([]string{""}); err == nil || err.Error() != `unexpected ""` {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestAddressesShowNoPassword(t *testing.T) {
+func TestAddressErrorsHidePassword(t *testing.T) {
 	var got string
 	if err := Address("server", &got).Set("nats://user:secret@h:1"); err != nil || got != "nats://user:secret@h:1" {
 		t.Errorf("got %q, %v", got, err)
@@ -175,7 +175,7 @@ func TestAddressesShowNoPassword(t *testing.T) {
 	}
 }
 
-func TestRedactHidesWhatStandsBeforeAnAt(t *testing.T) {
+func TestRedactHidesUserinfo(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                             "",
 		"nats://h:1":                   "nats://h:1",
@@ -192,7 +192,7 @@ func TestRedactHidesWhatStandsBeforeAnAt(t *testing.T) {
 	}
 }
 
-func TestAPieceOfAPasswordIsNoUnexpectedWord(t *testing.T) {
+func TestParseErrorsHidePassword(t *testing.T) {
 	a := New("prog", "A program.", new(bytes.Buffer))
 	var server string
 	a.Flag("server", "").SetValue(Address("server", &server))

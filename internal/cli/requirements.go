@@ -6,26 +6,26 @@ import (
 )
 
 // Need is what some flags need, so that they do anything.
-type Need struct {
+type Requirement struct {
 	Flags string // their names, between spaces
 	Met   bool
-	Of    string // what it is, in words
+	Needs string // what it is, in words
 	// Originals are flags of the original's: they are ignored then, and a warning says so, since
 	// the scripts that have them must start.
-	Originals bool
+	Original bool
 }
 
 // Unmet looks for flags on the command line that do nothing without another. The first of ours
 // is an error. What the environment says is none: other programs read it, too.
-func (a *App) Unmet(needs []Need) (warnings []string, err error) {
+func (a *App) CheckRequirements(needs []Requirement) (warnings []string, err error) {
 	for _, n := range needs {
 		for flag := range strings.FieldsSeq(n.Flags) {
 			switch {
-			case n.Met || !a.Given(flag):
-			case n.Originals:
-				warnings = append(warnings, "--"+flag+" is ignored without "+n.Of)
+			case n.Met || !a.IsSet(flag):
+			case n.Original:
+				warnings = append(warnings, "--"+flag+" is ignored without "+n.Needs)
 			case err == nil:
-				err = errors.New("--" + flag + ": needs " + n.Of)
+				err = errors.New("--" + flag + ": needs " + n.Needs)
 			}
 		}
 	}

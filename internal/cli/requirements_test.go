@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestAFlagThatDoesNothingIsSaid(t *testing.T) {
+func TestRequirementsReportUselessFlags(t *testing.T) {
 	for args, want := range map[string]struct {
 		warnings, err string
 	}{
@@ -31,9 +31,9 @@ func TestAFlagThatDoesNothingIsSaid(t *testing.T) {
 		if _, err := a.Parse(strings.Fields(args)); err != nil {
 			t.Fatalf("%s: %v", args, err)
 		}
-		warnings, err := a.Unmet([]Need{
-			{Flags: "old older", Met: on, Of: "--switch", Originals: true},
-			{Flags: "new newer", Met: on, Of: "--switch"},
+		warnings, err := a.CheckRequirements([]Requirement{
+			{Flags: "old older", Met: on, Needs: "--switch", Original: true},
+			{Flags: "new newer", Met: on, Needs: "--switch"},
 		})
 		slices.Sort(warnings)
 		got := ""

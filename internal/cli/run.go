@@ -22,7 +22,7 @@ const (
 )
 
 // lastLines is how long the end of a program waits for the log to be written.
-const lastLines = time.Second
+const logFlushTimeout = time.Second
 
 // Run is the life of a program: parse reads the flags and all that they name, and looks for what
 // cannot work; then it runs with a log on stderr. It returns the exit code. An error is one line, whatever it is made of. The program never
@@ -31,7 +31,7 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
 	out := dynlog.NewOutput(stderr)
 	go out.Run()
-	defer out.Close(lastLines)
+	defer out.Close(logFlushTimeout)
 	fail := func(err error) { fmt.Fprintln(out, name+": "+OneLine(err)) }
 
 	ended, err := parse()
@@ -59,12 +59,12 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 
 // sameSignal is for how long after the first signal others are taken for the same: terminals and
 // supervisors send it to a whole group, and then to the program itself.
-const sameSignal = time.Second
+const repeatedSignalWindow = time.Second
 
 // Signals is a context that SIGINT and SIGTERM end. One that comes a second later ends the
 // program at once. SIGPIPE does not: a write to a pipe whose reader has gone is an error like any
 // other.
-func Signals() context.Context { return signals(sameSignal) }
+func Signals() context.Context { return signals(repeatedSignalWindow) }
 
 func signals(same time.Duration) context.Context {
 	signal.Ignore(syscall.SIGPIPE)

@@ -12,20 +12,20 @@ import (
 )
 
 // stuck is a standard error that no one reads.
-type stuck chan struct{}
+type stuckWriter chan struct{}
 
-func (s stuck) Write(b []byte) (int, error) { <-s; return len(b), nil }
+func (s stuckWriter) Write(b []byte) (int, error) { <-s; return len(b), nil }
 
 // full is an output without room.
-type full struct{}
+type fullWriter struct{}
 
-func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+func (fullWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
 func noEnv(string) string { return "" }
 
-func parsed() (bool, error) { return false, nil }
+func parseNothing() (bool, error) { return false, nil }
 
-func TestAProgramEndsWhateverBecomesOfItsLog(t *testing.T) {
+func TestRunEndsWithStuckLog(t *testing.T) {
 	fails := errors.New("cannot go on")
 	for name, c := range map[string]struct {
 		env   func(string) string
@@ -33,19 +33,19 @@ func TestAProgramEndsWhateverBecomesOfItsLog(t *testing.T) {
 		run   func(*slog.Logger) error
 		code  int
 	}{
-		"in the end":           {noEnv, parsed, func(*slog.Logger) error { return nil }, 0},
-		"with an error":        {noEnv, parsed, func(*slog.Logger) error { return fails }, 1},
+		"in the end":           {noEnv, parseNothing, func(*slog.Logger) error { return nil }, 0},
+		"with an error":        {noEnv, parseNothing, func(*slog.Logger) error { return fails }, 1},
 		"with a wrong flag":    {noEnv, func() (bool, error) { return false, fails }, nil, 2},
-		"with a wrong DYN_LOG": {func(string) string { return "a=b=c" }, parsed, func(*slog.Logger) error { return nil }, 0},
-		"without a word":       {func(string) string { return "off" }, parsed, func(*slog.Logger) error { return fails }, 1},
+		"with a wrong DYN_LOG": {func(string) string { return "a=b=c" }, parseNothing, func(*slog.Logger) error { return nil }, 0},
+		"without a word":       {func(string) string { return "off" }, parseNothing, func(*slog.Logger) error { return fails }, 1},
 	} {
-		for _, of := range []func(stuck) io.Writer{
-			func(s stuck) io.Writer { return s },
-			func(stuck) io.Writer { return full{} },
-			func(stuck) io.Writer { return io.Discard },
+		for _, of := range []func(stuckWriter) io.Writer{
+			func(s stuckWriter) io.Writer { return s },
+			func(stuckWriter) io.Writer { return fullWriter{} },
+			func(stuckWriter) io.Writer { return io.Discard },
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				s := make(stuck)
+				s := make(stuckWriter)
 				defer close(s) // who writes is not left over
 				start, stderr := time.Now(), of(s)
 				code := Run("prog", c.env, stderr, c.parse, func(log *slog.Logger) error {
@@ -66,10 +66,10 @@ func TestAProgramEndsWhateverBecomesOfItsLog(t *testing.T) {
 	}
 }
 
-func TestAllThatIsLoggedIsWrittenByTheEnd(t *testing.T) {
+func TestRunFlushesLog(t *testing.T) {
 	for env, want := range map[string]string{"": "ERROR prog: cannot go on", "off": "prog: cannot go on"} {
 		var out bytes.Buffer
-		code := Run("prog", func(string) string { return env }, &out, parsed, func(log *slog.Logger) error {
+		code := Run("prog", func(string) string { return env }, &out, parseNothing, func(log *slog.Logger) error {
 			for range 1000 {
 				log.Info("a line")
 			}
@@ -82,10 +82,10 @@ func TestAllThatIsLoggedIsWrittenByTheEnd(t *testing.T) {
 	}
 }
 
-func TestHelpThatCannotBePrintedIsAnError(t *testing.T) {
+func TestRunReportsUnprintableHelp(t *testing.T) {
 	for _, arg := range []string{"--help", "--version", "--help-man"} {
 		var log bytes.Buffer
-		code := Run("prog", noEnv, &log, func() (bool, error) { return New("prog", "A program.", full{}).Parse([]string{arg}) }, nil)
+		code := Run("prog", noEnv, &log, func() (bool, error) { return New("prog", "A program.", fullWriter{}).Parse([]string{arg}) }, nil)
 		if want := "prog: print to standard output: no space left on device\n"; code != 1 || log.String() != want {
 			t.Errorf("%s: code %d and %q, want 1 and %q", arg, code, &log, want)
 		}

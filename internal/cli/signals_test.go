@@ -12,18 +12,18 @@ import (
 
 // sending is the variable that has the test's own binary send itself signals: how long others
 // are taken for the first one.
-const sending = "CLI_TEST_SIGNALS_SAME"
+const signalTestEnv = "CLI_TEST_SIGNALS_SAME"
 
-func TestASecondSignalAtOnceDoesNotSkipTheCleanUp(t *testing.T) {
-	if same, err := time.ParseDuration(os.Getenv(sending)); err == nil {
-		sendMany(same)
+func TestSignalsIgnoreImmediateRepeat(t *testing.T) {
+	if same, err := time.ParseDuration(os.Getenv(signalTestEnv)); err == nil {
+		runSignalTarget(same)
 	}
 	for same, want := range map[string]string{
 		"1h":  "cleaned up",
 		"1ns": "",
 	} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), sending+"="+same)
+		cmd.Env = append(os.Environ(), signalTestEnv+"="+same)
 		out, err := cmd.Output()
 		var ended *exec.ExitError
 		switch {
@@ -33,14 +33,14 @@ func TestASecondSignalAtOnceDoesNotSkipTheCleanUp(t *testing.T) {
 			t.Errorf("others after %s: it ends with %v, want by the signal", same, err)
 		}
 	}
-	if sameSignal != time.Second {
-		t.Errorf("signals within %v are the same", sameSignal)
+	if repeatedSignalWindow != time.Second {
+		t.Errorf("signals within %v are the same", repeatedSignalWindow)
 	}
 }
 
 // sendMany is a program that is sent a signal, and others while it cleans up: a thousand that are
 // the same, or as many as it takes to end it.
-func sendMany(same time.Duration) {
+func runSignalTarget(same time.Duration) {
 	ctx := signals(same)
 	for sent := 0; ; sent++ {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)

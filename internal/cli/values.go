@@ -14,7 +14,7 @@ import (
 )
 
 // Error says that a flag has a value that it must not have.
-func Error(flag, value, want string) error {
+func FlagError(flag, value, want string) error {
 	return fmt.Errorf("--%s %q: want %s", flag, value, want)
 }
 
@@ -42,7 +42,7 @@ func Duration(flag string, d *time.Duration, least, most time.Duration) kingpin.
 			}
 		}
 		if err != nil || got < least || got > most {
-			return Error(flag, s, fmt.Sprintf("seconds (2, 0.1) or a duration (100ms), from %s to %s", least, most))
+			return FlagError(flag, s, fmt.Sprintf("seconds (2, 0.1) or a duration (100ms), from %s to %s", least, most))
 		}
 		*d = got
 		return nil
@@ -54,7 +54,7 @@ func Number(flag string, n *int, least, most int) kingpin.Value {
 	return &value{set: func(s string) error {
 		got, err := strconv.Atoi(s)
 		if err != nil || got < least || got > most {
-			return Error(flag, s, fmt.Sprintf("a number from %d to %d", least, most))
+			return FlagError(flag, s, fmt.Sprintf("a number from %d to %d", least, most))
 		}
 		*n = got
 		return nil
@@ -70,7 +70,7 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 	text := Text(flag, name)
 	return &value{set: func(s string) error {
 		if s == "" || strings.ContainsAny(s, forbidden) {
-			return Error(flag, s, want)
+			return FlagError(flag, s, want)
 		}
 		return text.Set(s)
 	}}
@@ -85,7 +85,7 @@ func Component(flag string, name *string, several string) kingpin.Value {
 	}
 	return &value{set: func(s string) error {
 		if s == "" || strings.ContainsAny(s, "/*>") || strings.ContainsFunc(s, unicode.IsSpace) {
-			return Error(flag, s, want)
+			return FlagError(flag, s, want)
 		}
 		return Text(flag, name).Set(s)
 	}}
@@ -101,7 +101,7 @@ func Host(flag string, host *string, port string) kingpin.Value {
 	return &value{set: func(s string) error {
 		_, err := netip.ParseAddr(strings.Trim(s, "[]"))
 		if err != nil && (s == "" || strings.ContainsAny(s, `/\:?#@*[]`) || strings.ContainsFunc(s, unicode.IsSpace)) {
-			return Error(flag, Redact(s), want)
+			return FlagError(flag, Redact(s), want)
 		}
 		return Text(flag, host).Set(s)
 	}}
@@ -111,7 +111,7 @@ func Host(flag string, host *string, port string) kingpin.Value {
 func Path(flag string, path *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if s == "" {
-			return Error(flag, s, "a path that is not empty")
+			return FlagError(flag, s, "a path that is not empty")
 		}
 		*path = s
 		return nil
@@ -124,9 +124,9 @@ func Address(flag string, s *string) kingpin.Value {
 	return &value{set: func(given string) error {
 		switch {
 		case given == "":
-			return Error(flag, given, "an address that is not empty")
+			return FlagError(flag, given, "an address that is not empty")
 		case !utf8.ValidString(given):
-			return Error(flag, Redact(given), "UTF-8")
+			return FlagError(flag, Redact(given), "UTF-8")
 		}
 		*s = given
 		return nil
@@ -138,7 +138,7 @@ func Address(flag string, s *string) kingpin.Value {
 func Namespace(flag string, name *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if !isNamespace(s) {
-			return Error(flag, s, `a name without spaces, "*", ">", "/" and empty parts between dots`)
+			return FlagError(flag, s, `a name without spaces, "*", ">", "/" and empty parts between dots`)
 		}
 		*name = s
 		return nil
@@ -149,7 +149,7 @@ func Namespace(flag string, name *string) kingpin.Value {
 func Namespaces(flag string, names *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if !isNamespace(s) && s != "*" && !isNamespace(strings.TrimSuffix(s, "*")) {
-			return Error(flag, s, `a name without spaces, ">", "/" and empty parts between dots, and "*" only at its end`)
+			return FlagError(flag, s, `a name without spaces, ">", "/" and empty parts between dots, and "*" only at its end`)
 		}
 		*names = s
 		return nil
@@ -164,7 +164,7 @@ func isNamespace(s string) bool {
 func Text(flag string, text *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if !utf8.ValidString(s) {
-			return Error(flag, s, "UTF-8")
+			return FlagError(flag, s, "UTF-8")
 		}
 		*text = s
 		return nil
@@ -180,13 +180,13 @@ func OneOf(flag string, choice *string, choices ...string) kingpin.Value {
 				return nil
 			}
 		}
-		return Error(flag, s, "one of "+strings.Join(choices, ", "))
+		return FlagError(flag, s, "one of "+strings.Join(choices, ", "))
 	}}
 }
 
 // Or is s, or otherwise where s is empty: the default of a flag that has an
 // environment variable.
-func Or(s, otherwise string) string {
+func OrDefault(s, otherwise string) string {
 	if s == "" {
 		return otherwise
 	}

@@ -20,21 +20,21 @@ const (
 	// claimFor is how long after it was asked for a confirmation that the place is ours
 	// lets this be the one program. A program that takes the place waits as long before it
 	// is, so that the one before, which may not have heard of its loss, is not any more.
-	claimFor = 2 * time.Second
+	confirmationTTL = 2 * time.Second
 	// confirmEvery is how often that is asked. Questions do not wait for each other: where
 	// an answer takes longer than a second there would be times without a claim.
-	confirmEvery = 500 * time.Millisecond
+	confirmInterval = 500 * time.Millisecond
 	// confirmIn bounds a call that confirms or renews: a third of the lease's time, so that
 	// there is enough left to try elsewhere.
-	confirmIn = leaseTTL * time.Second / 3
+	confirmTimeout = leaseTTL * time.Second / 3
 )
 
 // hasty is the time below which a place that may be free again is no news to run after: it
 // is passed around.
-const hasty = 50 * time.Millisecond
+const minStandby = 50 * time.Millisecond
 
 // farewell bounds what is said to the servers when the program ends.
-const farewell = 1500 * time.Millisecond
+const releaseTimeout = 1500 * time.Millisecond
 
 // ErrExists says that another program holds the unique instance's place.
 var ErrExists = errors.New("another instance exists")
@@ -48,18 +48,18 @@ var errLost = errors.New("lost")
 
 // place is what one program of its kind can hold: a key of etcd, or a Lease of
 // Kubernetes.
-type place interface {
+type lock interface {
 	// take makes it ours. It fails with ErrExists where another program holds it.
-	take(ctx context.Context) error
+	tryAcquire(ctx context.Context) error
 	// keep keeps it ours, and says whenever that is confirmed, until ctx ends (nil) or it
 	// is lost (errLost), however long the servers are away.
-	keep(ctx context.Context, h *holding) error
+	hold(ctx context.Context, h *leadership) error
 	// await returns when it may be free, and from time to time.
-	await(ctx context.Context)
+	awaitFree(ctx context.Context)
 	// release gives it back.
 	release(ctx context.Context)
 	// pause is how long to wait before the nth attempt after an error.
-	pause(n int, err error) time.Duration
+	backoff(n int, err error) time.Duration
 	// permanent reports whether an error will come again whatever is done.
 	permanent(err error) bool
 	// String is its name.
@@ -67,13 +67,13 @@ type place interface {
 }
 
 // unique makes this the one program of its kind in what it watches.
-type unique struct {
-	place
-	tally   *stats.Stats
+type elector struct {
+	lock
+	stats   *stats.Stats
 	log     *slog.Logger
 	standby bool // waits where another program holds the place
 
-	reason string // why it stands by, as was last said; empty: it does not
+	standbyReason string // why it stands by, as was last said; empty: it does not
 }
 
 // hold holds the place until ctx ends; then gives it back. Losing it is no end: it is
@@ -82,9 +82,9 @@ type unique struct {
 //
 // At most one program takes itself for the one at any time, but for those that may not
 // stand by and whose servers are away: they go on, for they know of no other.
-func (u *unique) hold(ctx context.Context) error {
+func (u *elector) run(ctx context.Context) error {
 	u.log.Info("Creating unique instance of Metrics at " + u.String())
-	defer u.giveBack(context.WithoutCancel(ctx))
+	defer u.resign(context.WithoutCancel(ctx))
 	for again := false; ; again = true {
 		if err := u.acquire(ctx); err != nil || ctx.Err() != nil {
 			return err
@@ -92,13 +92,13 @@ func (u *unique) hold(ctx context.Context) error {
 		switch {
 		case again:
 			u.log.Info("Holding the unique instance at " + u.String() + " again")
-		case u.reason != "":
+		case u.standbyReason != "":
 			u.log.Info("Holding the unique instance at " + u.String())
 		}
-		u.reason = ""
-		u.tally.OtherLeader.Store(false)
-		u.tally.NoLease.Store(false)
-		err := u.keepClaiming(ctx)
+		u.standbyReason = ""
+		u.stats.OtherLeader.Store(false)
+		u.stats.NoLease.Store(false)
+		err := u.lead(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -107,26 +107,26 @@ func (u *unique) hold(ctx context.Context) error {
 }
 
 // keepClaiming keeps the place until it is lost or ctx ends.
-func (u *unique) keepClaiming(ctx context.Context) error {
-	h := newHolding(u.tally, u.standby)
+func (u *elector) lead(ctx context.Context) error {
+	h := newLeadership(u.stats, u.standby)
 	var beating sync.WaitGroup
 	defer beating.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !u.standby {
 		beating.Go(func() {
-			for h.beat(); backoff.Wait(ctx, confirmEvery); h.beat() {
+			for h.heartbeat(); backoff.Wait(ctx, confirmInterval); h.heartbeat() {
 			}
 		})
 	}
-	return u.keep(ctx, h)
+	return u.hold(ctx, h)
 }
 
 // acquire takes the place, however long the servers take to come.
-func (u *unique) acquire(ctx context.Context) error {
+func (u *elector) acquire(ctx context.Context) error {
 	said := false
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		err := u.take(ctx)
+		err := u.tryAcquire(ctx)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
@@ -139,38 +139,38 @@ func (u *unique) acquire(ctx context.Context) error {
 		case errors.Is(err, ErrExists):
 			return fmt.Errorf("%w; with --standby this one waits until that is gone, and takes over", err)
 		}
-		u.tally.OtherLeader.Store(false)
-		if u.tally.RegistryUp() && !said { // else Watch speaks of the connection
+		u.stats.OtherLeader.Store(false)
+		if u.stats.RegistryUp() && !said { // else Watch speaks of the connection
 			u.log.Warn("Failed to create the unique instance; trying goes on", "error", err)
 			said = true
 		}
-		backoff.Wait(ctx, u.pause(attempt, err))
+		backoff.Wait(ctx, u.backoff(attempt, err))
 	}
 	return nil
 }
 
 // standBy waits until the place that another program holds may be free.
-func (u *unique) standBy(ctx context.Context, reason error) {
+func (u *elector) standBy(ctx context.Context, reason error) {
 	noLease := errors.Is(reason, errNoLease)
-	u.tally.NoLease.Store(noLease)
-	u.tally.OtherLeader.Store(!noLease)
+	u.stats.NoLease.Store(noLease)
+	u.stats.OtherLeader.Store(!noLease)
 	if !noLease {
-		u.tally.WasLeader.ExpireIn(claimFor) // the other one waits as long
+		u.stats.WasLeader.ExpireIn(confirmationTTL) // the other one waits as long
 	}
-	said := kindOf(reason)
-	if u.reason != said {
+	said := reasonKind(reason)
+	if u.standbyReason != said {
 		u.log.Info("Standing by: " + reason.Error())
 	}
-	u.reason = said
+	u.standbyReason = said
 	began := time.Now()
-	u.await(ctx)
-	if time.Since(began) < hasty {
+	u.awaitFree(ctx)
+	if time.Since(began) < minStandby {
 		backoff.Wait(ctx, backoff.Pause(0))
 	}
 }
 
 // kindOf is what of a reason to stand by is worth to be said again when it changes.
-func kindOf(reason error) string {
+func reasonKind(reason error) string {
 	if errors.Is(reason, errNoLease) {
 		return errNoLease.Error()
 	}
@@ -178,10 +178,10 @@ func kindOf(reason error) string {
 }
 
 // giveBack is the last word to the servers.
-func (u *unique) giveBack(ctx context.Context) {
-	u.tally.Leader.Store(false)
-	u.tally.ActsAsLeader.Store(false)
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+func (u *elector) resign(ctx context.Context) {
+	u.stats.Leader.Store(false)
+	u.stats.ActsAsLeader.Store(false)
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	u.release(ctx)
 }

@@ -28,9 +28,9 @@ const (
 
 	// lookAgain is how often etcd is asked where it has come to, and a standby looks at the
 	// key, beside what they hear at once.
-	lookAgain = 2 * time.Second
+	checkInterval = 2 * time.Second
 	// listAgain is how soon the registry is listed anew where it cannot be followed.
-	listAgain = 500 * time.Millisecond
+	relistDelay = 500 * time.Millisecond
 )
 
 // Etcd is the registry of Dynamo namespaces in etcd.
@@ -41,14 +41,14 @@ type Etcd struct {
 	Log        *slog.Logger
 	MaxWorkers int // the Fleet's, which bounds a listing
 
-	doubts atomic.Uint64 // how often Hold has found that etcd does not have any more what it had
+	lockLosses atomic.Uint64 // how often Hold has found that etcd does not have any more what it had
 }
 
 // These end a listing and what follows it, but not the session: the registry is listed anew.
 var (
-	errRoom  = errors.New("there is room for more workers")
-	errDoubt = errors.New("the unique instance's key is lost")
-	errBack  = errors.New("etcd has lost data")
+	errRoomFreed = errors.New("there is room for more workers")
+	errLockLost  = errors.New("the unique instance's key is lost")
+	errDataLost  = errors.New("etcd has lost data")
 )
 
 // Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every
@@ -56,16 +56,16 @@ var (
 // takes the difference, so that no deletion is missed; until then nothing is
 // forgotten. It fails only where etcd refuses the credentials from the start.
 func (r *Etcd) Watch(ctx context.Context) error {
-	w := etcdWatch{Etcd: r, sessions: r.Endpoints.Sessions(), pageSize: pageSize}
+	w := etcdWatcher{Etcd: r, sessions: r.Endpoints.Sessions(), pageSize: pageSize}
 	link := &r.Fleet.Stats.Etcd
 	defer link.SetConnected(false)
 	for ctx.Err() == nil {
-		err := w.session(ctx)
+		err := w.runSession(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		link.SetConnected(false)
-		w.away(ctx, err)
+		w.markDown(ctx, err)
 		w.sessions.Failed(err)
 		if err := w.sessions.PermanentError(); err != nil {
 			return fmt.Errorf("watch the registry of namespace %s: %w", r.Namespaces, err)
@@ -77,20 +77,20 @@ func (r *Etcd) Watch(ctx context.Context) error {
 }
 
 // etcdWatch is what a Watch knows from session to session.
-type etcdWatch struct {
+type etcdWatcher struct {
 	*Etcd
 	sessions *connect.EtcdSessions
 	attempt  int // since etcd was last there
 	pageSize int // keys of the next page of a listing
 
-	saidBack, saidAway, saidRefused, saidTooLarge bool
+	loggedConnected, loggedDown, loggedRefused, loggedTooLarge bool
 }
 
 // away says, once, that etcd is not there, and once that it refuses us.
-func (w *etcdWatch) away(ctx context.Context, err error) {
+func (w *etcdWatcher) markDown(ctx context.Context, err error) {
 	w.Fleet.Stats.CountFailure(stats.PeerEtcd)
 	refused := connect.IsEtcdAuthError(err)
-	if w.saidAway && (!refused || w.saidRefused) {
+	if w.loggedDown && (!refused || w.loggedRefused) {
 		w.Fleet.Stats.Etcd.SetError(err.Error())
 		w.Log.Debug("etcd is still not connected", "error", err)
 		return
@@ -98,21 +98,21 @@ func (w *etcdWatch) away(ctx context.Context, err error) {
 	why := w.sessions.Explain(ctx, err)
 	w.Fleet.Stats.Etcd.SetError(why.Error())
 	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", why)
-	w.saidBack, w.saidAway, w.saidRefused = false, true, refused
+	w.loggedConnected, w.loggedDown, w.loggedRefused = false, true, refused
 }
 
 // back says that etcd is there, or again.
-func (w *etcdWatch) back(endpoint string) {
+func (w *etcdWatcher) markConnected(endpoint string) {
 	w.Fleet.Stats.Etcd.SetConnected(true)
 	w.sessions.Succeeded()
-	if !w.saidBack {
+	if !w.loggedConnected {
 		w.Log.Info("Connected to etcd", "endpoint", endpoint)
 	}
-	w.attempt, w.saidBack, w.saidAway, w.saidRefused = 0, true, false, false
+	w.attempt, w.loggedConnected, w.loggedDown, w.loggedRefused = 0, true, false, false
 }
 
 // session works with one endpoint until something breaks.
-func (w *etcdWatch) session(ctx context.Context) error {
+func (w *etcdWatcher) runSession(ctx context.Context) error {
 	s, err := w.sessions.Open(ctx)
 	if err != nil {
 		return err
@@ -120,16 +120,16 @@ func (w *etcdWatch) session(ctx context.Context) error {
 	defer s.Close()
 	ctx = clientv3.WithRequireLeader(ctx)
 	for {
-		err := w.round(ctx, s)
+		err := w.listAndWatch(ctx, s)
 		switch {
-		case errors.Is(err, errRoom), errors.Is(err, errDoubt):
+		case errors.Is(err, errRoomFreed), errors.Is(err, errLockLost):
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
-		case errors.Is(err, errBack):
+		case errors.Is(err, errDataLost):
 			w.Log.Warn("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 		case errors.Is(err, errTooLarge):
 			w.Fleet.Stats.CountFailure(stats.PeerEtcd)
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
-			backoff.Wait(ctx, listAgain)
+			backoff.Wait(ctx, relistDelay)
 		default:
 			return fmt.Errorf("etcd at %s: %w", s.Endpoint, err)
 		}
@@ -138,69 +138,69 @@ func (w *etcdWatch) session(ctx context.Context) error {
 
 // round lists the registry, then follows it until it must be listed anew, or the session
 // is of no use any more.
-func (w *etcdWatch) round(ctx context.Context, s *connect.EtcdSession) error {
+func (w *etcdWatcher) listAndWatch(ctx context.Context, s *connect.EtcdSession) error {
 	all, header, err := w.list(ctx, s)
 	if err != nil {
 		return err
 	}
 	w.Fleet.Sync(all)
 
-	at := &position{revision: header.GetRevision(), term: header.GetRaftTerm()}
-	return together(ctx,
-		func(ctx context.Context) error { return w.follow(ctx, s, header.GetRevision()+1, at) },
-		func(ctx context.Context) error { return w.check(ctx, s, at) },
-		func(ctx context.Context) error { return w.awaitReason(ctx, w.doubts.Load()) })
+	at := &progress{revision: header.GetRevision(), term: header.GetRaftTerm()}
+	return runUntilFirst(ctx,
+		func(ctx context.Context) error { return w.watch(ctx, s, header.GetRevision()+1, at) },
+		func(ctx context.Context) error { return w.checkRevision(ctx, s, at) },
+		func(ctx context.Context) error { return w.waitForRelist(ctx, w.lockLosses.Load()) })
 }
 
 // awaitReason waits for a reason to list the registry anew: workers that found no room in the
 // Fleet have some, or there are doubts.
-func (w *etcdWatch) awaitReason(ctx context.Context, doubts uint64) error {
+func (w *etcdWatcher) waitForRelist(ctx context.Context, doubts uint64) error {
 	for backoff.Wait(ctx, time.Second) {
 		switch {
 		case w.Fleet.NeedsSync():
-			return errRoom
-		case w.doubts.Load() != doubts:
-			return errDoubt
+			return errRoomFreed
+		case w.lockLosses.Load() != doubts:
+			return errLockLost
 		}
 	}
 	return context.Cause(ctx)
 }
 
 // follow applies the changes from a revision on.
-func (w *etcdWatch) follow(ctx context.Context, s *connect.EtcdSession, from int64, at *position) error {
-	c := changes{session: s, begun: func() { w.back(s.Endpoint) }}
+func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from int64, at *progress) error {
+	c := watchStream{session: s, onCreated: func() { w.markConnected(s.Endpoint) }}
 	for _, prefix := range w.Namespaces.KeyPrefixes() {
 		c.ranges = append(c.ranges, &etcdserverpb.WatchCreateRequest{
 			Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: from, Fragment: true,
 		})
 	}
 	reader := w.reader()
-	c.event = func(e *mvccpb.Event) error {
-		at.reached(e.Kv.ModRevision)
+	c.onEvent = func(e *mvccpb.Event) error {
+		at.advance(e.Kv.ModRevision)
 		switch key := string(e.Kv.Key); {
 		case e.Type == mvccpb.Event_DELETE:
-			reader.gone(key)
+			reader.delete(key)
 		case len(e.Kv.Value) > maxValue:
 			w.tooLarge(reader, key)
 		default:
-			reader.put(key, e.Kv.Value)
+			reader.upsert(key, e.Kv.Value)
 		}
 		return nil
 	}
-	return c.follow(ctx)
+	return c.run(ctx)
 }
 
 // position is how far a session knows etcd to have come. What answers behind a proxy, or at
 // the same address, may be another etcd, or one that has lost its data: it has not come so
 // far, and a watch of what comes next waits in silence.
-type position struct {
+type progress struct {
 	mu       sync.Mutex
 	revision int64
 	term     uint64 // of the cluster's leader
 }
 
 // reached says that etcd has come to a revision, and reports how far it had before.
-func (p *position) reached(revision int64) (before int64) {
+func (p *progress) advance(revision int64) (before int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before, p.revision = p.revision, max(revision, p.revision)
@@ -208,18 +208,18 @@ func (p *position) reached(revision int64) (before int64) {
 }
 
 // check asks etcd again and again where it has come to.
-func (w *etcdWatch) check(ctx context.Context, s *connect.EtcdSession, at *position) error {
+func (w *etcdWatcher) checkRevision(ctx context.Context, s *connect.EtcdSession, at *progress) error {
 	key := w.Namespaces.KeyPrefixes()[0]
-	for backoff.Wait(ctx, lookAgain) {
-		before := at.reached(0)
+	for backoff.Wait(ctx, checkInterval) {
+		before := at.advance(0)
 		h, err := confirmedHeader(ctx, s, key)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)
 		}
 		if h.GetRevision() < before || h.GetRaftTerm() < at.term {
-			return fmt.Errorf("%w: it is at revision %d of term %d, and was at %d of %d", errBack, h.GetRevision(), h.GetRaftTerm(), before, at.term)
+			return fmt.Errorf("%w: it is at revision %d of term %d, and was at %d of %d", errDataLost, h.GetRevision(), h.GetRaftTerm(), before, at.term)
 		}
-		at.reached(h.GetRevision())
+		at.advance(h.GetRevision())
 		at.term = h.GetRaftTerm()
 	}
 	return context.Cause(ctx)

@@ -17,7 +17,7 @@ import (
 
 // calls is how many calls of a method, or messages of its streams, all etcds of this process
 // have had.
-func calls(t *testing.T, metric, method string) (n float64) {
+func grpcCalls(t *testing.T, metric, method string) (n float64) {
 	t.Helper()
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {
@@ -40,26 +40,26 @@ func calls(t *testing.T, metric, method string) (n float64) {
 
 var asRoot = []string{"ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "s3cret"}
 
-// TestRenewalsAreNoLogins: each costs etcd a tenth of a second. It is not parallel, since all
+// TestEtcdRenewalsNeedNoLogin: each costs etcd a tenth of a second. It is not parallel, since all
 // etcds of the process count together.
-func TestRenewalsAreNoLogins(t *testing.T) {
+func TestEtcdRenewalsNeedNoLogin(t *testing.T) {
 	r := newRegistry(t)
-	locked(t, r.Stack.Etcd.Endpoint(), "s3cret")
+	requireAuth(t, r.Stack.Etcd.Endpoint(), "s3cret")
 	for range 2 { // the first to come leads, the other stands by
-		p := programAt(t, r.Stack.Etcd.Endpoint(), asRoot...)
-		run(t, p.Watch)
-		hold(t, p, true)
+		p := newEtcdAt(t, r.Stack.Etcd.Endpoint(), asRoot...)
+		start(t, p.Watch)
+		startHold(t, p, true)
 		testutil.Until(t, func() error {
 			if !p.Fleet.Stats.ActsAsLeader.Load() && !p.Fleet.Stats.OtherLeader.Load() {
 				return errors.New("it neither leads nor stands by")
 			}
-			return up(p)
+			return connected(p)
 		})
 	}
 	var logins, renewals float64 // when there was a login last: its streams may have to come yet
 	testutil.Until(t, func() error {
-		renewed := calls(t, "grpc_server_msg_received_total", "LeaseKeepAlive")
-		if now := calls(t, "grpc_server_started_total", "Authenticate"); now != logins {
+		renewed := grpcCalls(t, "grpc_server_msg_received_total", "LeaseKeepAlive")
+		if now := grpcCalls(t, "grpc_server_started_total", "Authenticate"); now != logins {
 			logins, renewals = now, renewed
 		}
 		if renewed-renewals < 4 {
@@ -70,7 +70,7 @@ func TestRenewalsAreNoLogins(t *testing.T) {
 }
 
 // admin is a client that may do everything.
-func admin(t *testing.T, endpoint string) *clientv3.Client {
+func rootClient(t *testing.T, endpoint string) *clientv3.Client {
 	t.Helper()
 	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Username: "root", Password: "s3cret", Logger: zap.NewNop()})
 	if err != nil {
@@ -80,8 +80,8 @@ func admin(t *testing.T, endpoint string) *clientv3.Client {
 	return ec
 }
 
-// TestWhatIsRefusedLaterIsTriedAgain for ever, and said once; from the start it is the end.
-func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
+// TestEtcdRetriesAfterLaterRefusal for ever, and said once; from the start it is the end.
+func TestEtcdRetriesAfterLaterRefusal(t *testing.T) {
 	t.Parallel()
 	type change func(root *clientv3.Client, grants func() error) error
 	for name, c := range map[string]struct {
@@ -135,8 +135,8 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 			t.Parallel()
 			r := newRegistry(t)
 			endpoint := r.Stack.Etcd.Endpoint()
-			locked(t, endpoint, "s3cret")
-			root := admin(t, endpoint)
+			requireAuth(t, endpoint, "s3cret")
+			root := rootClient(t, endpoint)
 			grants := func() error {
 				_, err := root.RoleGrantPermission(t.Context(), "metrics", "a", "z", clientv3.PermissionType(clientv3.PermReadWrite))
 				return err
@@ -148,13 +148,13 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			user := []string{"ETCD_AUTH_USERNAME", "metrics", "ETCD_AUTH_PASSWORD", "s3cret"}
-			p := programAt(t, endpoint, user...)
+			p := newEtcdAt(t, endpoint, user...)
 			log, out := testutil.NewLog()
 			p.Log = log
-			_, watch := run(t, p.Watch)
-			_, key := hold(t, p, true)
-			leads(t, p, true)
-			testutil.Until(t, func() error { return up(p) })
+			_, watch := start(t, p.Watch)
+			_, key := startHold(t, p, true)
+			waitLeads(t, p, true)
+			testutil.Until(t, func() error { return connected(p) })
 
 			if err := c.refuse(root, grants); err != nil {
 				t.Fatal(err)
@@ -167,9 +167,9 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 				}
 				return nil
 			})
-			leads(t, p, false)
-			late := programAt(t, endpoint, user...)
-			_, ended := run(t, late.Watch)
+			waitLeads(t, p, false)
+			late := newEtcdAt(t, endpoint, user...)
+			_, ended := start(t, late.Watch)
 			if err := <-ended; err == nil {
 				t.Error("who is refused from the start goes on")
 			}
@@ -180,12 +180,12 @@ func TestWhatIsRefusedLaterIsTriedAgain(t *testing.T) {
 			if err := c.grant(root, grants); err != nil {
 				t.Fatal(err)
 			}
-			leads(t, p, true)
-			testutil.Until(t, func() error { return up(p) })
+			waitLeads(t, p, true)
+			testutil.Until(t, func() error { return connected(p) })
 			if _, err := root.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(3)), string(wire.LayoutV1.Value("dynamo", worker(3), "s"))); err != nil {
 				t.Fatal(err)
 			}
-			isRegistered(t, p, 3)
+			waitWorker(t, p, 3)
 			for what, ended := range map[string]<-chan error{"the watch": watch, "the unique instance": key} {
 				select {
 				case err := <-ended:

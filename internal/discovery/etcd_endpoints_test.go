@@ -50,7 +50,7 @@ func peerURL(t *testing.T) string {
 }
 
 // alone is a cluster of one member, whose peers can reach it.
-func alone(t *testing.T) (s *devstack.EtcdServer, peer string) {
+func singleMember(t *testing.T) (s *devstack.EtcdServer, peer string) {
 	t.Helper()
 	peer = peerURL(t)
 	s = member(t, "a", peer, "a="+peer, embed.ClusterStateFlagNew)
@@ -61,7 +61,7 @@ func alone(t *testing.T) (s *devstack.EtcdServer, peer string) {
 }
 
 // learner adds a member to it that answers next to nothing.
-func learner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
+func addLearner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
 	t.Helper()
 	own := peerURL(t)
 	if _, err := devstacktest.EtcdClient(t, voter.Endpoint()).MemberAddAsLearner(t.Context(), []string{own}); err != nil {
@@ -75,7 +75,7 @@ func learner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
 }
 
 // leaderless is a member whose only other member is gone.
-func leaderless(t *testing.T) string {
+func leaderlessMember(t *testing.T) string {
 	t.Helper()
 	peers := [2]string{peerURL(t), peerURL(t)}
 	cluster := "x=" + peers[0] + ",y=" + peers[1]
@@ -101,10 +101,10 @@ func leaderless(t *testing.T) string {
 }
 
 // dead is where no server listens, nor will: a port that is free now may be another test's soon.
-const dead = "http://127.0.0.1:1"
+const deadEndpoint = "http://127.0.0.1:1"
 
 // deaf takes connections, and says nothing.
-func deaf(t *testing.T) string {
+func silentServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -125,7 +125,7 @@ func deaf(t *testing.T) string {
 }
 
 // locked makes an etcd want the user root with a password.
-func locked(t *testing.T, endpoint, password string) {
+func requireAuth(t *testing.T, endpoint, password string) {
 	t.Helper()
 	ec := devstacktest.EtcdClient(t, endpoint)
 	_, err1 := ec.UserAdd(t.Context(), "root", password)
@@ -137,22 +137,22 @@ func locked(t *testing.T, endpoint, password string) {
 	}
 }
 
-// TestOneEndpointOfSeveralThatIsOfNoUse does not keep a pair of programs from seeing the
+// TestEtcdOneBadEndpointOfSeveral does not keep a pair of programs from seeing the
 // fleet, and one of them from leading, in whatever order they have the endpoints.
-func TestOneEndpointOfSeveralThatIsOfNoUse(t *testing.T) {
+func TestEtcdOneBadEndpointOfSeveral(t *testing.T) {
 	t.Parallel()
-	good, peer := alone(t)
+	good, peer := singleMember(t)
 	ec := devstacktest.EtcdClient(t, good.Endpoint())
-	other, _ := alone(t)
+	other, _ := singleMember(t)
 	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
 	for name, bad := range map[string][]string{
 		"none":              nil,
-		"dead":              {dead},
-		"deaf":              {deaf(t)},
-		"dead and deaf":     {dead, deaf(t)},
-		"never answers":     {unanswered(t)},
-		"a learner":         {learner(t, good, peer)},
-		"without a leader":  {leaderless(t)},
+		"dead":              {deadEndpoint},
+		"deaf":              {silentServer(t)},
+		"dead and deaf":     {deadEndpoint, silentServer(t)},
+		"never answers":     {silentGRPCServer(t)},
+		"a learner":         {addLearner(t, good, peer)},
+		"without a leader":  {leaderlessMember(t)},
 		"another cluster's": {other.Endpoint(), again},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,29 +164,29 @@ func TestOneEndpointOfSeveralThatIsOfNoUse(t *testing.T) {
 			}
 			var pair [2]*Etcd
 			for i, endpoints := range [][]string{append(slices.Clone(bad), good.Endpoint()), append([]string{good.Endpoint()}, bad...)} {
-				p := programAt(t, strings.Join(endpoints, ","))
+				p := newEtcdAt(t, strings.Join(endpoints, ","))
 				p.Namespaces = namespace
-				run(t, p.Watch)
-				hold(t, p, true)
+				start(t, p.Watch)
+				startHold(t, p, true)
 				pair[i] = p
 			}
 			for _, p := range pair {
-				isRegistered(t, p, 1)
-				testutil.Until(t, func() error { return up(p) })
+				waitWorker(t, p, 1)
+				testutil.Until(t, func() error { return connected(p) })
 			}
-			oneLeads(t, pair[0], pair[1])
+			waitOneLeads(t, pair[0], pair[1])
 		})
 	}
 }
 
-func up(p *Etcd) error {
+func connected(p *Etcd) error {
 	if !p.Fleet.Stats.Etcd.Up() {
 		return errors.New("etcd is not connected")
 	}
 	return nil
 }
 
-func isRegistered(t *testing.T, p *Etcd, id uint64) {
+func waitWorker(t *testing.T, p *Etcd, id uint64) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		if !p.Fleet.IsRegistered(worker(id)) {
@@ -197,12 +197,12 @@ func isRegistered(t *testing.T, p *Etcd, id uint64) {
 }
 
 // oneLeads waits until one of two programs leads, and the other knows that.
-func oneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
+func waitOneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		x, y := &a.Fleet.Stats, &b.Fleet.Stats
 		switch {
-		case len(leading([]*Etcd{a, b})) == 2:
+		case len(leadersOf([]*Etcd{a, b})) == 2:
 			t.Fatal("both lead")
 		case x.ActsAsLeader.Load() && y.OtherLeader.Load():
 			leader, other = a, b
@@ -216,21 +216,21 @@ func oneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
 	return leader, other
 }
 
-// TestAnEndpointThatRefusesUsIsNoEndWhereAnotherLetsUsIn has a user who is another at one of
+// TestEtcdRefusalByOneEndpoint has a user who is another at one of
 // the endpoints.
-func TestAnEndpointThatRefusesUsIsNoEndWhereAnotherLetsUsIn(t *testing.T) {
+func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	t.Parallel()
-	good, _ := alone(t)
-	other, _ := alone(t)
-	locked(t, good.Endpoint(), "s3cret")
-	locked(t, other.Endpoint(), "an0ther")
+	good, _ := singleMember(t)
+	other, _ := singleMember(t)
+	requireAuth(t, good.Endpoint(), "s3cret")
+	requireAuth(t, other.Endpoint(), "an0ther")
 	user := []string{"ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "s3cret"}
 	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
 	for _, endpoints := range [][]string{{other.Endpoint(), good.Endpoint(), again}, {good.Endpoint(), again, other.Endpoint()}} {
-		p := programAt(t, strings.Join(endpoints, ","), user...)
-		stopWatching, ended := run(t, p.Watch)
-		stop, _ := hold(t, p, false)
-		leads(t, p, true)
+		p := newEtcdAt(t, strings.Join(endpoints, ","), user...)
+		stopWatching, ended := start(t, p.Watch)
+		stop, _ := startHold(t, p, false)
+		waitLeads(t, p, true)
 		select {
 		case err := <-ended:
 			t.Errorf("the watch ended: %v", err)
@@ -240,28 +240,28 @@ func TestAnEndpointThatRefusesUsIsNoEndWhereAnotherLetsUsIn(t *testing.T) {
 		stopWatching()
 	}
 	// Where no endpoint lets us in, that is the end, and says why, whichever else is away.
-	p := programAt(t, other.Endpoint()+","+dead, user...)
+	p := newEtcdAt(t, other.Endpoint()+","+deadEndpoint, user...)
 	for what, loop := range map[string]func(context.Context) error{
 		"Watch": p.Watch,
 		"Hold":  func(ctx context.Context) error { return p.Hold(ctx, []byte("{}"), true, p.Log) },
 	} {
-		_, ended := run(t, loop)
+		_, ended := start(t, loop)
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), "with ETCD_AUTH_USERNAME and ETCD_AUTH_PASSWORD: etcdserver: authentication failed") {
 			t.Errorf("%s ended with %v", what, err)
 		}
 	}
 }
 
-// TestTheLogSaysWhereEtcdIsConnectedAndWhyNot: at the start, too, once for each change.
-func TestTheLogSaysWhereEtcdIsConnectedAndWhyNot(t *testing.T) {
+// TestEtcdLogsConnectionChanges: at the start, too, once for each change.
+func TestEtcdLogsConnectionChanges(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	p := programAt(t, r.Stack.Etcd.Endpoint())
+	p := newEtcdAt(t, r.Stack.Etcd.Endpoint())
 	log, out := testutil.NewLog()
 	p.Log = log
 	const away = "etcd is not connected; the fleet stays as it is known, and connecting goes on"
 	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
-	run(t, p.Watch)
+	start(t, p.Watch)
 	testutil.Until(t, out.HasCount(connected, 1))
 	for n := range 2 {
 		r.StopEtcd()
@@ -272,21 +272,21 @@ func TestTheLogSaysWhereEtcdIsConnectedAndWhyNot(t *testing.T) {
 	if n := out.Count("\n"); n != 5 {
 		t.Errorf("%d lines, want five:\n%s", n, out)
 	}
-	down := programAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
+	down := newEtcdAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
 	down.Log, out = testutil.NewLog()
-	run(t, down.Watch)
+	start(t, down.Watch)
 	testutil.Until(t, out.HasCount(away, 1))
 	testutil.Until(t, out.HasCount("127.0.0.1:1: connect: connection refused", 1))
 }
 
-// TestARegistryThatIsListedAnewIsNoNewConnection: each listing is followed by one watch.
-func TestARegistryThatIsListedAnewIsNoNewConnection(t *testing.T) {
-	p := programAt(t, "http://127.0.0.1:1")
+// TestEtcdRelistIsNoReconnect: each listing is followed by one watch.
+func TestEtcdRelistIsNoReconnect(t *testing.T) {
+	p := newEtcdAt(t, "http://127.0.0.1:1")
 	log, out := testutil.NewLog()
 	p.Log = log
-	w := etcdWatch{Etcd: p, sessions: p.Endpoints.Sessions()}
+	w := etcdWatcher{Etcd: p, sessions: p.Endpoints.Sessions()}
 	for range 3 {
-		w.back("x")
+		w.markConnected("x")
 	}
 	if n := out.Count("Connected to etcd"); n != 1 {
 		t.Errorf("said %d times, want once:\n%s", n, out)

@@ -20,7 +20,7 @@ import (
 
 // behindProxy is an endpoint of etcd's own grpc-proxy in front of a registry's etcd: it keeps
 // its clients' connections whatever becomes of that.
-func behindProxy(t *testing.T, r *registry) string {
+func startGRPCProxy(t *testing.T, r *registry) string {
 	t.Helper()
 	ec := r.Stack.Client(t)
 	kv, _ := grpcproxy.NewKvProxy(ec)
@@ -30,11 +30,11 @@ func behindProxy(t *testing.T, r *registry) string {
 	etcdserverpb.RegisterKVServer(server, kv)
 	etcdserverpb.RegisterWatchServer(server, watch)
 	etcdserverpb.RegisterLeaseServer(server, lease)
-	return serves(t, server)
+	return serveGRPC(t, server)
 }
 
 // serves is where a server of gRPC takes calls until the test ends.
-func serves(t *testing.T, server *grpc.Server) string {
+func serveGRPC(t *testing.T, server *grpc.Server) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,32 +47,32 @@ func serves(t *testing.T, server *grpc.Server) string {
 }
 
 // unanswered takes calls, and never answers.
-func unanswered(t *testing.T) string {
+func silentGRPCServer(t *testing.T) string {
 	t.Helper()
-	return serves(t, grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
+	return serveGRPC(t, grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
 		<-call.Context().Done()
 		return nil
 	})))
 }
 
-// TestAnEtcdThatLosesItsDataBehindAProxy is listed anew, though the connection stands.
-func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
+// TestEtcdDataLossBehindProxy is listed anew, though the connection stands.
+func TestEtcdDataLossBehindProxy(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	for id := range uint64(5) {
 		r.register(wire.LayoutV1, worker(1+id))
 	}
-	endpoint := behindProxy(t, r)
-	p := programAt(t, endpoint)
+	endpoint := startGRPCProxy(t, r)
+	p := newEtcdAt(t, endpoint)
 	log, out := testutil.NewLog()
 	p.Log = log
-	run(t, p.Watch)
+	start(t, p.Watch)
 	r.Etcd = p
-	r.has(5, func(uint64) bool { return true })
-	testutil.Until(t, func() error { return up(p) })
-	lead := programAt(t, endpoint)
-	hold(t, lead, true)
-	leads(t, lead, true)
+	r.waitRegistered(5, func(uint64) bool { return true })
+	testutil.Until(t, func() error { return connected(p) })
+	lead := newEtcdAt(t, endpoint)
+	startHold(t, lead, true)
+	waitLeads(t, lead, true)
 
 	r.StopEtcd()
 	r.StartEmptyEtcd(t)
@@ -80,9 +80,9 @@ func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
 		_, err := r.worker.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(9)), string(wire.LayoutV1.Value("dynamo", worker(9), "s")))
 		return err
 	})
-	r.has(9, func(id uint64) bool { return id == 9 })
+	r.waitRegistered(9, func(id uint64) bool { return id == 9 })
 	r.register(wire.LayoutV1, worker(7)) // the watch goes on
-	r.has(9, func(id uint64) bool { return id == 9 || id == 7 })
+	r.waitRegistered(9, func(id uint64) bool { return id == 9 || id == 7 })
 	testutil.Until(t, func() error {
 		got, err := r.worker.Get(t.Context(), wire.LeaderKey("dynamo"))
 		if err == nil && len(got.Kvs) == 0 {
@@ -90,7 +90,7 @@ func TestAnEtcdThatLosesItsDataBehindAProxy(t *testing.T) {
 		}
 		return err
 	})
-	leads(t, lead, true)
+	waitLeads(t, lead, true)
 	if n := p.Fleet.Stats.Etcd.Disconnects(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
 		t.Errorf("the log does not say why the registry was listed anew:\n%s", out)
 	}

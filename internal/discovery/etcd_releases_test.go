@@ -31,14 +31,14 @@ func knownOf(f *fleet.Fleet) known {
 }
 
 // differs says in which way the Fleet does not know exactly this.
-func differs(f *fleet.Fleet, want known) error {
+func diffKnown(f *fleet.Fleet, want known) error {
 	if diff := cmp.Diff(want, knownOf(f)); diff != "" {
 		return fmt.Errorf("what is known (-want +got):\n%s", diff)
 	}
 	return nil
 }
 
-func nothing() known {
+func nothingKnown() known {
 	return known{Workers: map[uint64]string{}, Channels: map[string]fleet.Channel{}}
 }
 
@@ -85,30 +85,30 @@ func (r *registry) delete(key string) {
 }
 
 // knows waits until the Fleet knows exactly this.
-func (r *registry) knows(want known) {
+func (r *registry) waitKnown(want known) {
 	r.t.Helper()
-	testutil.Until(r.t, func() error { return differs(r.Fleet, want) })
+	testutil.Until(r.t, func() error { return diffKnown(r.Fleet, want) })
 }
 
 // counts compares what was received and rejected.
-func counts(t *testing.T, tally *stats.Stats, k stats.Kind, received uint64, rejected map[stats.Reason]uint64) {
+func wantCounts(t *testing.T, st *stats.Stats, k stats.Kind, received uint64, rejected map[stats.Reason]uint64) {
 	t.Helper()
-	if got := tally.Messages(k); got != received {
+	if got := st.Messages(k); got != received {
 		t.Errorf("%d messages of kind %s, want %d", got, k, received)
 	}
 	for _, reason := range stats.Reasons() {
-		if got := tally.Rejected(k, reason); got != rejected[reason] {
+		if got := st.Rejected(k, reason); got != rejected[reason] {
 			t.Errorf("%d of kind %s rejected for %s, want %d", got, k, reason, rejected[reason])
 		}
 	}
 }
 
 // everySort are namespaces of every sort that "lab" is one of.
-var everySort = []wire.Namespaces{"lab", "la*", "*"}
+var namespacePatterns = []wire.Namespaces{"lab", "la*", "*"}
 
 // among is what is known where these namespaces are watched: where there may be several,
 // each endpoint names its own.
-func (k known) among(namespaces wire.Namespaces) known {
+func (k known) in(namespaces wire.Namespaces) known {
 	k.Channels = maps.Clone(k.Channels)
 	for key, c := range k.Channels {
 		c.Endpoint.Namespace = namespaces.Label("lab")
@@ -118,7 +118,7 @@ func (k known) among(namespaces wire.Namespaces) known {
 }
 
 // areIn complains about endpoints that are registered elsewhere than in "lab".
-func areIn(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
+func wantNamespace(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
 	t.Helper()
 	for _, e := range f.RegisteredEndpoints() {
 		if e.Namespace != namespaces.Label("lab") {
@@ -128,17 +128,17 @@ func areIn(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
 }
 
 // programs watch the registry, each namespaces of another sort.
-func (r *registry) programs() []*registry {
+func (r *registry) newPrograms() []*registry {
 	var all []*registry
-	for _, namespaces := range everySort {
-		p := &registry{r.Stack, programAt(r.t, r.Stack.Etcd.Endpoint()), r.t, r.worker}
+	for _, namespaces := range namespacePatterns {
+		p := &registry{r.Stack, newEtcdAt(r.t, r.Stack.Etcd.Endpoint()), r.t, r.worker}
 		p.Namespaces = namespaces
 		all = append(all, p)
 	}
 	return all
 }
 
-func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
+func TestEtcdListsEveryRelease(t *testing.T) {
 	for release, workers := range etcdWorkers {
 		t.Run(release, func(t *testing.T) {
 			r := newRegistry(t)
@@ -147,26 +147,26 @@ func TestRegistryOfEveryReleaseIsListed(t *testing.T) {
 				r.put(key, value)
 			}
 			want := known{workers, channels(t, keys)}
-			for _, p := range r.programs() {
-				run(t, p.Watch)
-				p.knows(want.among(p.Namespaces))
-				areIn(t, p.Fleet, p.Namespaces)
-				tally := &p.Fleet.Stats
-				counts(t, tally, stats.InstanceKeys, 2, nil)
-				counts(t, tally, stats.CardKeys, 2, nil)
-				counts(t, tally, stats.ChannelKeys, uint64(len(want.Channels)), nil)
+			for _, p := range r.newPrograms() {
+				start(t, p.Watch)
+				p.waitKnown(want.in(p.Namespaces))
+				wantNamespace(t, p.Fleet, p.Namespaces)
+				st := &p.Fleet.Stats
+				wantCounts(t, st, stats.InstanceKeys, 2, nil)
+				wantCounts(t, st, stats.CardKeys, 2, nil)
+				wantCounts(t, st, stats.ChannelKeys, uint64(len(want.Channels)), nil)
 			}
 		})
 	}
 }
 
-func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
+func TestEtcdWatchesEveryRelease(t *testing.T) {
 	for release, workers := range etcdWorkers {
 		t.Run(release, func(t *testing.T) {
 			r := newRegistry(t)
-			programs := r.programs()
+			programs := r.newPrograms()
 			for _, p := range programs {
-				run(t, p.Watch)
+				start(t, p.Watch)
 				<-p.Fleet.Synced()
 			}
 			keys := etcdKeys(t, release)
@@ -175,8 +175,8 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 			}
 			want := known{workers, channels(t, keys)}
 			for _, p := range programs {
-				p.knows(want.among(p.Namespaces))
-				areIn(t, p.Fleet, p.Namespaces)
+				p.waitKnown(want.in(p.Namespaces))
+				wantNamespace(t, p.Fleet, p.Namespaces)
 			}
 			all := uint64(len(want.Channels))
 			for _, gone := range []struct {
@@ -185,7 +185,7 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 			}{
 				{"v1/mdc/", known{map[uint64]string{}, want.Channels}},
 				{"v1/event_channels/", known{map[uint64]string{}, map[string]fleet.Channel{}}},
-				{"v1/instances/", nothing()},
+				{"v1/instances/", nothingKnown()},
 			} {
 				if gone.prefix != "v1/instances/" {
 					for id := range workers {
@@ -198,14 +198,14 @@ func TestRegistryOfEveryReleaseIsFollowed(t *testing.T) {
 					}
 				}
 				for _, p := range programs {
-					p.knows(gone.left.among(p.Namespaces))
+					p.waitKnown(gone.left.in(p.Namespaces))
 				}
 			}
 			for _, p := range programs {
-				tally := &p.Fleet.Stats
-				counts(t, tally, stats.InstanceKeys, 4, nil)
-				counts(t, tally, stats.CardKeys, 4, nil)
-				counts(t, tally, stats.ChannelKeys, 2*all, nil)
+				st := &p.Fleet.Stats
+				wantCounts(t, st, stats.InstanceKeys, 4, nil)
+				wantCounts(t, st, stats.CardKeys, 4, nil)
+				wantCounts(t, st, stats.ChannelKeys, 2*all, nil)
 			}
 		})
 	}
@@ -218,26 +218,26 @@ const (
 	id       = 0x1eeea2096f7e0a32
 )
 
-func TestCardOfAnAdapterIsNotTheWorkers(t *testing.T) {
+func TestEtcdAdapterCardIsNotTheWorkers(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	run(t, r.Watch)
+	start(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
 	r.put(generate, keys[generate])
 	r.put(card, keys[card])
 	r.put(card+"/adapter", keys[card])
-	r.knows(known{map[uint64]string{id: "tiny"}, map[string]fleet.Channel{}})
+	r.waitKnown(known{map[uint64]string{id: "tiny"}, map[string]fleet.Channel{}})
 	r.delete(card + "/adapter")
 	r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1)) // after the deletion
-	r.knows(known{map[uint64]string{id: "small"}, map[string]fleet.Channel{}})
-	counts(t, &r.Fleet.Stats, stats.CardKeys, 2, nil)
+	r.waitKnown(known{map[uint64]string{id: "small"}, map[string]fleet.Channel{}})
+	wantCounts(t, &r.Fleet.Stats, stats.CardKeys, 2, nil)
 }
 
-func TestGarbageOfEveryKindIsCounted(t *testing.T) {
+func TestEtcdCountsGarbageOfEveryKind(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	run(t, r.Watch)
+	start(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
 	for _, kv := range [][2]string{
@@ -256,35 +256,35 @@ func TestGarbageOfEveryKindIsCounted(t *testing.T) {
 	} {
 		r.put(kv[0], kv[1])
 	}
-	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
-	tally := &r.Fleet.Stats
+	r.waitKnown(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
+	st := &r.Fleet.Stats
 	testutil.Until(t, func() error { // of two watches one may be behind
-		if tally.Messages(stats.ChannelKeys) < 4 {
+		if st.Messages(stats.ChannelKeys) < 4 {
 			return errors.New("not all channels were received")
 		}
 		return nil
 	})
-	counts(t, tally, stats.InstanceKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
-	counts(t, tally, stats.CardKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 2})
-	counts(t, tally, stats.ChannelKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	wantCounts(t, st, stats.InstanceKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	wantCounts(t, st, stats.CardKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 2})
+	wantCounts(t, st, stats.ChannelKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 
 	r.delete("v1/instances/lab/backend") // says nothing of anybody
 	r.delete(generate)
-	r.knows(known{map[uint64]string{}, channels(t, map[string]string{loads: keys[loads]})})
-	counts(t, tally, stats.InstanceKeys, 5, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
+	r.waitKnown(known{map[uint64]string{}, channels(t, map[string]string{loads: keys[loads]})})
+	wantCounts(t, st, stats.InstanceKeys, 5, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 }
 
-func TestValueThatTurnsBadChangesNothing(t *testing.T) {
+func TestEtcdBadValueChangesNothing(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	run(t, r.Watch)
+	start(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
 	want := known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})}
 	for _, key := range []string{generate, card, loads} {
 		r.put(key, keys[key])
 	}
-	r.knows(want)
+	r.waitKnown(want)
 	for _, key := range []string{generate, card, loads} {
 		r.put(key, "garbage")
 	}
@@ -296,14 +296,14 @@ func TestValueThatTurnsBadChangesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	r.knows(want)
+	r.waitKnown(want)
 	for _, key := range []string{generate, card, loads} {
 		r.delete(key)
 	}
-	r.knows(nothing())
+	r.waitKnown(nothingKnown())
 }
 
-func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
+func TestEtcdOutageHidesNoDeletion(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
 	r.Fleet.Stats.Etcd.MarkUsed()
@@ -311,9 +311,9 @@ func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 	for key, value := range keys {
 		r.put(key, value)
 	}
-	run(t, r.Watch)
+	start(t, r.Watch)
 	all := known{etcdWorkers["1.6.1"], channels(t, keys)}
-	r.knows(all)
+	r.waitKnown(all)
 	r.StopEtcd()
 	testutil.Until(t, func() error {
 		if r.Fleet.Stats.Etcd.Up() {
@@ -324,17 +324,17 @@ func TestWhatVanishedWhileEtcdWasAwayIsGone(t *testing.T) {
 		}
 		return nil
 	})
-	if err := differs(r.Fleet, all); err != nil {
+	if err := diffKnown(r.Fleet, all); err != nil {
 		t.Error(err)
 	}
 	r.StartEmptyEtcd(t) // there is no deletion that a watch could tell of
 	for _, key := range []string{generate, card, loads} {
 		testutil.Until(t, func() error { _, err := r.worker.Put(t.Context(), key, keys[key]); return err })
 	}
-	r.knows(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
+	r.waitKnown(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
 }
 
-func TestNamespaceCalledNamespace(t *testing.T) {
+func TestEtcdNamespaceCalledNamespace(t *testing.T) {
 	// The channels that others write in the second layout are below the prefix of its
 	// first one.
 	const ns = "namespace"
@@ -353,7 +353,7 @@ func TestNamespaceCalledNamespace(t *testing.T) {
 			r.put(key, value)
 		}
 	}
-	want := nothing()
+	want := nothingKnown()
 	for key, value := range ours {
 		c, err := wire.ParseChannel(ns, key, []byte(value))
 		if err != nil {
@@ -362,15 +362,15 @@ func TestNamespaceCalledNamespace(t *testing.T) {
 		want.Channels[key] = c
 	}
 	write()
-	run(t, r.Watch)
-	r.knows(want) // listed
-	counts(t, &r.Fleet.Stats, stats.ChannelKeys, 2, nil)
+	start(t, r.Watch)
+	r.waitKnown(want) // listed
+	wantCounts(t, &r.Fleet.Stats, stats.ChannelKeys, 2, nil)
 	for key := range ours {
 		r.delete(key)
 	}
-	r.knows(nothing())
-	counts(t, &r.Fleet.Stats, stats.ChannelKeys, 4, nil)
+	r.waitKnown(nothingKnown())
+	wantCounts(t, &r.Fleet.Stats, stats.ChannelKeys, 4, nil)
 	write()
-	r.knows(want) // watched
-	counts(t, &r.Fleet.Stats, stats.ChannelKeys, 6, nil)
+	r.waitKnown(want) // watched
+	wantCounts(t, &r.Fleet.Stats, stats.ChannelKeys, 6, nil)
 }

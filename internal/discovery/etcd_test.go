@@ -31,12 +31,12 @@ type registry struct {
 func newRegistry(t *testing.T) *registry {
 	t.Helper()
 	s := devstacktest.Start(t)
-	return &registry{s, programAt(t, s.Etcd.Endpoint()), t, s.Client(t)}
+	return &registry{s, newEtcdAt(t, s.Etcd.Endpoint()), t, s.Client(t)}
 }
 
 // programAt is what a program has of the registry at a comma list of endpoints. The
 // environment is pairs of names and values.
-func programAt(t *testing.T, endpoints string, environment ...string) *Etcd {
+func newEtcdAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 	t.Helper()
 	getenv := func(name string) string {
 		for i := 0; i < len(environment); i += 2 {
@@ -57,12 +57,12 @@ func programAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 }
 
 // hold has a program be the unique instance, or stand by.
-func hold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan error) {
-	return run(t, func(ctx context.Context) error { return r.Hold(ctx, []byte(`{"component_name": "a"}`), standby, r.Log) })
+func startHold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan error) {
+	return start(t, func(ctx context.Context) error { return r.Hold(ctx, []byte(`{"component_name": "a"}`), standby, r.Log) })
 }
 
 // run lets loop work until stop is called, or the test ends, and hands on its error.
-func run(t *testing.T, loop func(context.Context) error) (stop func(), ended <-chan error) {
+func start(t *testing.T, loop func(context.Context) error) (stop func(), ended <-chan error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	var running sync.WaitGroup
@@ -93,7 +93,7 @@ func worker(id uint64) fleet.Instance {
 }
 
 // has waits until exactly these workers of c/e, of those with ids up to most, are registered.
-func (r *registry) has(most uint64, want func(id uint64) bool) {
+func (r *registry) waitRegistered(most uint64, want func(id uint64) bool) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
 		for id := uint64(1); id <= most; id++ {
@@ -120,30 +120,30 @@ func (r *registry) registerMany(most uint64) {
 	}
 }
 
-func TestMoreWorkersThanAPageHolds(t *testing.T) {
+func TestEtcdListsSeveralPages(t *testing.T) {
 	r := newRegistry(t)
 	const workers = 2*pageSize + 10
 	r.registerMany(workers)
-	run(t, r.Watch)
-	r.has(workers, func(uint64) bool { return true })
+	start(t, r.Watch)
+	r.waitRegistered(workers, func(uint64) bool { return true })
 }
 
-func TestEveryLayoutIsFollowed(t *testing.T) {
+func TestEtcdWatchesEveryLayout(t *testing.T) {
 	r := newRegistry(t)
-	run(t, r.Watch)
+	start(t, r.Watch)
 	for i, l := range wire.Layouts {
 		r.register(l, worker(uint64(i+1)))
 	}
-	r.has(3, func(uint64) bool { return true })
+	r.waitRegistered(3, func(uint64) bool { return true })
 	for i, l := range wire.Layouts {
 		r.delete(l.Key("dynamo", worker(uint64(i+1))))
 	}
-	r.has(3, func(uint64) bool { return false })
+	r.waitRegistered(3, func(uint64) bool { return false })
 }
 
-func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
+func TestEtcdCountsGarbageByReason(t *testing.T) {
 	r := newRegistry(t)
-	run(t, r.Watch)
+	start(t, r.Watch)
 	good := string(wire.LayoutInstances.Value("dynamo", worker(1), "s"))
 	r.put("instances/dynamo/c/e:1", "garbage")
 	r.put("instances/dynamo/c/e:2", good)
@@ -151,11 +151,11 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 	r.put("dynamo/components/nothing", "")
 	r.put(wire.LeaderKey("dynamo"), "{}") // ours: no garbage
 	r.register(wire.LayoutInstances, worker(3))
-	r.has(3, func(id uint64) bool { return id == 3 })
-	tally := &r.Fleet.Stats
+	r.waitRegistered(3, func(id uint64) bool { return id == 3 })
+	st := &r.Fleet.Stats
 	for reason, want := range map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadID: 1, stats.BadName: 2} {
 		testutil.Until(t, func() error { // the layouts are watched apart, in no common order
-			if got := tally.Rejected(stats.InstanceKeys, reason); got != want {
+			if got := st.Rejected(stats.InstanceKeys, reason); got != want {
 				return fmt.Errorf("%d rejected for %s, want %d", got, reason, want)
 			}
 			return nil
@@ -163,17 +163,17 @@ func TestGarbageIsCountedByReasonAndRegistersNobody(t *testing.T) {
 	}
 }
 
-func TestHoldRefusesASecondAndGivesTheKeyBack(t *testing.T) {
+func TestEtcdLockRefusesSecondAndReleases(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	stop, ended := hold(t, r.Etcd, false)
-	leads(t, r.Etcd, true)
+	stop, ended := startHold(t, r.Etcd, false)
+	waitLeads(t, r.Etcd, true)
 	key := wire.LeaderKey("dynamo")
 	got, err := r.worker.Get(t.Context(), key)
 	if err != nil || len(got.Kvs) != 1 || got.Kvs[0].Lease == 0 || string(got.Kvs[0].Value) != `{"component_name": "a"}` {
 		t.Fatalf("key: %v, %v; want the value, on a lease", got, err)
 	}
-	_, second := hold(t, r.another(), false)
+	_, second := startHold(t, r.newProgram(), false)
 	err = <-second
 	if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), `"component_name": "a"`) {
 		t.Errorf("the second got %v, want ErrExists with key and value", err)
@@ -192,14 +192,14 @@ func TestHoldRefusesASecondAndGivesTheKeyBack(t *testing.T) {
 	}
 }
 
-func TestOurOwnOldKeyIsNoOtherInstance(t *testing.T) {
+func TestEtcdLockAcceptsOwnOldKey(t *testing.T) {
 	// The answer to an attempt may be lost after etcd has carried it out: then the
 	// key hangs on our lease.
 	r := newRegistry(t)
-	k := r.place([]byte("{}"), r.Log)
+	k := r.lock([]byte("{}"), r.Log)
 	t.Cleanup(k.close)
 	for range 2 {
-		if err := k.take(t.Context()); err != nil {
+		if err := k.tryAcquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -207,9 +207,9 @@ func TestOurOwnOldKeyIsNoOtherInstance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := k.created
-	if err := k.create(t.Context(), s); err != nil || k.created != first {
-		t.Errorf("created at %d again (%v), want at %d", k.created, err, first)
+	first := k.createdRevision
+	if err := k.create(t.Context(), s); err != nil || k.createdRevision != first {
+		t.Errorf("created at %d again (%v), want at %d", k.createdRevision, err, first)
 	}
 	leases, err := r.worker.Leases(t.Context())
 	if err != nil || len(leases.Leases) != 1 {

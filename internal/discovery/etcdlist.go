@@ -21,14 +21,14 @@ const (
 
 	// Of each kind so many keys are listed at most for each worker that may be, and as many as
 	// for leastListed workers: one of eight ranks has more than twenty channels.
-	listedPerWorker = 16
-	leastListed     = 1024
+	listedPerWorker  = 16
+	minListedWorkers = 1024
 
 	maxKey = 32 << 20
 )
 
 // list reads the whole registry of the namespace at one revision.
-func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet.Listing, at *etcdserverpb.ResponseHeader, err error) {
+func (w *etcdWatcher) list(ctx context.Context, s *connect.EtcdSession) (all fleet.Listing, at *etcdserverpb.ResponseHeader, err error) {
 	all = newListing()
 	reader := w.reader()
 	for _, prefix := range w.Namespaces.KeyPrefixes() {
@@ -49,14 +49,14 @@ func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet
 				key := string(kv.Key)
 				if page.tooLarge || len(kv.Value) > maxValue {
 					w.tooLarge(reader, key)
-					w.keep(reader, key, all)
-				} else if e, ok := reader.read(key, kv.Value); !ok {
-					w.keep(reader, key, all)
+					w.keepKnown(reader, key, all)
+				} else if e, ok := reader.parse(key, kv.Value); !ok {
+					w.keepKnown(reader, key, all)
 				} else if w.hasRoom(&e, all) {
-					e.list(all)
+					e.appendTo(all)
 				}
 				if page.More {
-					from = after(key)
+					from = nextKey(key)
 				}
 			}
 		}
@@ -66,7 +66,7 @@ func (w *etcdWatch) list(ctx context.Context, s *connect.EtcdSession) (all fleet
 
 // hasRoom reports whether a listing may hold one more of its kind; if not, that is counted. The
 // Fleet would take no more than that.
-func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
+func (w *etcdWatcher) hasRoom(e *entry, all fleet.Listing) bool {
 	has := len(all.Channels)
 	switch e.kind {
 	case stats.InstanceKeys:
@@ -74,7 +74,7 @@ func (w *etcdWatch) hasRoom(e *entry, all fleet.Listing) bool {
 	case stats.CardKeys:
 		has = len(all.Cards)
 	}
-	if has >= mostListed(w.MaxWorkers) {
+	if has >= maxListed(w.MaxWorkers) {
 		w.Fleet.Stats.CountRefused(limitOf(e.kind))
 		return false
 	}
@@ -90,31 +90,31 @@ func limitOf(kind stats.Kind) stats.Limit {
 }
 
 // mostListed bounds what is read of a registry, beyond what a Fleet of so many workers takes.
-func mostListed(maxWorkers int) int { return listedPerWorker * max(leastListed, maxWorkers) }
+func maxListed(maxWorkers int) int { return listedPerWorker * max(minListedWorkers, maxWorkers) }
 
 // keep leaves in a listing what is known of a key whose value is of no use: its owner is
 // alive, and nothing else is known. A watch leaves it, too.
-func (w *etcdWatch) keep(r *reader, key string, all fleet.Listing) {
-	e, ok := r.find(key)
-	if !ok || !e.named {
+func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
+	e, ok := r.parseKey(key)
+	if !ok || !e.keyValid {
 		return
 	}
 	switch e.kind {
 	case stats.InstanceKeys:
-		e.registration, ok = w.Fleet.RegistrationOf(e.registryKey(), e.in)
+		e.registration, ok = w.Fleet.RegistrationOf(e.registryKey(), e.instance)
 	case stats.CardKeys:
-		e.card, ok = w.Fleet.CardOf(e.registryKey(), e.in)
+		e.card, ok = w.Fleet.CardOf(e.registryKey(), e.instance)
 	case stats.ChannelKeys:
 		e.channel, ok = w.Fleet.ChannelAt(e.registryKey())
 	}
 	if ok {
-		e.list(all)
+		e.appendTo(all)
 	}
 }
 
 // after is where a listing goes on behind a key. Keys that are as long as no name of a
 // worker's, and begin alike, are passed over together: they need not fit into a request.
-func after(key string) string {
+func nextKey(key string) string {
 	if len(key) > longKey {
 		return clientv3.GetPrefixRangeEnd(key[:longKey])
 	}
@@ -128,12 +128,12 @@ type page struct {
 }
 
 // page reads the next keys, as many as fit into a message.
-func (w *etcdWatch) page(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (page, error) {
+func (w *etcdWatcher) page(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (page, error) {
 	for {
 		got, err := get(ctx, s, from, clientv3.WithRange(end), clientv3.WithLimit(int64(w.pageSize)), clientv3.WithRev(revision))
 		switch {
 		case err == nil:
-			w.grow(got)
+			w.growPage(got)
 			return page{GetResponse: got}, nil
 		case !errors.Is(err, errTooLarge):
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -149,7 +149,7 @@ func (w *etcdWatch) page(ctx context.Context, s *connect.EtcdSession, from, end 
 }
 
 // grow has the next page hold more keys again, if they will fit for certain.
-func (w *etcdWatch) grow(got *clientv3.GetResponse) {
+func (w *etcdWatcher) growPage(got *clientv3.GetResponse) {
 	bytes := 0
 	for _, kv := range got.Kvs {
 		bytes += len(kv.Key) + len(kv.Value)
@@ -176,16 +176,16 @@ func keyOnly(ctx context.Context, s *connect.EtcdSession, from, end string, revi
 }
 
 // tooLarge counts a value that is not read, and says so once.
-func (w *etcdWatch) tooLarge(r *reader, key string) {
-	e, ok := r.find(key)
+func (w *etcdWatcher) tooLarge(r *reader, key string) {
+	e, ok := r.parseKey(key)
 	if !ok {
 		return
 	}
 	w.Fleet.Stats.CountMessage(e.kind)
 	err := fmt.Errorf("the value has more than %d bytes", maxValue)
 	r.reject(&e, stats.TooLarge, err)
-	if !w.saidTooLarge {
-		w.saidTooLarge = true
+	if !w.loggedTooLarge {
+		w.loggedTooLarge = true
 		w.Log.Warn("A key of the registry is not read; of others like it nothing more is said", "key", oneLine([]byte(key)), "error", err)
 	}
 }

@@ -15,10 +15,10 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestKeysOfAnyLengthArePassedOver, even one that fits into no page. It is not parallel: etcd
+// TestEtcdListSkipsLongKeys, even one that fits into no page. It is not parallel: etcd
 // gives up what it cannot do in time, and keys so large are much to do under the race detector.
-func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
-	r := roomyFor(t, 40<<20, 5*time.Second)
+func TestEtcdListSkipsLongKeys(t *testing.T) {
+	r := newRegistryFor(t, 40<<20, 5*time.Second)
 	r.register(wire.LayoutV1, worker(1))
 	for i, length := range []int{5 << 10, 5 << 20, 17 << 20} {
 		key := fmt.Sprintf("v1/instances/dynamo/%c", 'x'+rune(i)) + strings.Repeat("y", length)
@@ -28,25 +28,25 @@ func TestKeysOfAnyLengthArePassedOver(t *testing.T) {
 		})
 	}
 	r.put("v1/instances/dynamo/zzz/generate/2", "garbage") // behind them
-	run(t, r.Watch)
-	r.has(1, func(uint64) bool { return true })
+	start(t, r.Watch)
+	r.waitRegistered(1, func(uint64) bool { return true })
 	testutil.Until(t, func() error {
-		tally := &r.Fleet.Stats
-		if name, json := tally.Rejected(stats.InstanceKeys, stats.BadName), tally.Rejected(stats.InstanceKeys, stats.BadJSON); name+json < 2 || json != 1 {
+		st := &r.Fleet.Stats
+		if name, json := st.Rejected(stats.InstanceKeys, stats.BadName), st.Rejected(stats.InstanceKeys, stats.BadJSON); name+json < 2 || json != 1 {
 			return fmt.Errorf("%d rejected for their names, %d for what they say", name, json)
 		}
-		return up(r.Etcd)
+		return connected(r.Etcd)
 	})
 }
 
-// TestAListingHoldsNoMoreThanTheFleetCould however many keys there are.
-func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
+// TestEtcdListIsBounded however many keys there are.
+func TestEtcdListIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	r.MaxWorkers = 2
 	r.Fleet = fleet.New(fleet.Target{}, 65_536, true)
 	r.registerMany(16*1024 + 5)
-	run(t, r.Watch)
+	start(t, r.Watch)
 	testutil.Until(t, func() error {
 		if n := r.Fleet.Stats.Refused(stats.AttachmentLimit); n != 5 {
 			return fmt.Errorf("%d keys turned away, want 5", n)
@@ -59,8 +59,8 @@ func TestAListingHoldsNoMoreThanTheFleetCould(t *testing.T) {
 	}
 }
 
-// TestWhatIsReadOfAClusterIsBounded in resources, and in what all of them say.
-func TestWhatIsReadOfAClusterIsBounded(t *testing.T) {
+// TestKubernetesResourcesAreBounded in resources, and in what all of them say.
+func TestKubernetesResourcesAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 16 * 1024
 	f := fleet.New(fleet.Target{}, 65_536, true)
@@ -74,12 +74,12 @@ func TestWhatIsReadOfAClusterIsBounded(t *testing.T) {
 			said[key] = json.RawMessage(fmt.Sprintf(`{"namespace":"lab","component":"c","endpoint":"e","instance_id":%d,"transport":{"tcp":"h:1/x"}}`, 1+i))
 		}
 		m.Spec.Data = &workerData{values: map[string]map[string]json.RawMessage{wire.InstancesRoot: said}}
-		c.putResource(&m)
+		c.upsertResource(&m)
 	}
 	is := func(resources, statements int, turnedAway uint64) {
 		t.Helper()
-		if n := f.Stats.Refused(stats.AttachmentLimit); len(c.resources) != resources || c.said != statements || n != turnedAway {
-			t.Errorf("%d resources say %d things, and %d were turned away: want %d, %d, %d", len(c.resources), c.said, n, resources, statements, turnedAway)
+		if n := f.Stats.Refused(stats.AttachmentLimit); len(c.resources) != resources || c.statementCount != statements || n != turnedAway {
+			t.Errorf("%d resources say %d things, and %d were turned away: want %d, %d, %d", len(c.resources), c.statementCount, n, resources, statements, turnedAway)
 		}
 	}
 	put("a", 0, 10_000)

@@ -28,14 +28,14 @@ var errNoLease = errors.New("it hangs on no lease, so that nothing will ever del
 // key, until ctx ends; then the key goes. It fails with ErrExists where another program has
 // the key, unless it may stand by, and where etcd refuses the credentials from the start.
 func (r *Etcd) Hold(ctx context.Context, value []byte, standby bool, log *slog.Logger) error {
-	k := r.place(value, log)
+	k := r.lock(value, log)
 	defer k.close()
-	u := unique{place: k, tally: &r.Fleet.Stats, log: log, standby: standby}
-	return u.hold(ctx)
+	u := elector{lock: k, stats: &r.Fleet.Stats, log: log, standby: standby}
+	return u.run(ctx)
 }
 
-func (r *Etcd) place(value []byte, log *slog.Logger) *etcdKey {
-	return &etcdKey{
+func (r *Etcd) lock(value []byte, log *slog.Logger) *etcdLock {
+	return &etcdLock{
 		etcd:     r,
 		log:      log,
 		sessions: r.Endpoints.Sessions(),
@@ -47,32 +47,32 @@ func (r *Etcd) place(value []byte, log *slog.Logger) *etcdKey {
 
 // etcdKey is the place in etcd, where the original had it. What is held is the key as we have
 // put it: a lease that lives says nothing of a key that was deleted, or put by another.
-type etcdKey struct {
-	etcd     *Etcd
-	log      *slog.Logger
-	sessions *connect.EtcdSessions
-	session  *connect.EtcdSession // nil: none is open
-	key      string
-	value    []byte
-	lease    clientv3.LeaseID // the same for as long as the program runs
-	granted  bool             // it may be alive
-	alive    time.Time        // until when it is for certain, unless it is revoked
+type etcdLock struct {
+	etcd       *Etcd
+	log        *slog.Logger
+	sessions   *connect.EtcdSessions
+	session    *connect.EtcdSession // nil: none is open
+	key        string
+	value      []byte
+	lease      clientv3.LeaseID // the same for as long as the program runs
+	granted    bool             // it may be alive
+	aliveUntil time.Time        // until when it is for certain, unless it is revoked
 
-	created int64 // the revision at which we put it; 0: it is not ours
-	free    bool  // the program that had it before has resigned
-	replay  bool  // what became of the key before that is to be looked at yet, which may say so, too
-	seen    int64 // etcd's revision when another program was last seen to have the key; 0: none was
-	rival   int64 // the revision at which that one had put it
+	createdRevision     int64 // the revision at which we put it; 0: it is not ours
+	predecessorResigned bool  // the program that had it before has resigned
+	replayHistory       bool  // what became of the key before that is to be looked at yet, which may say so, too
+	seenRevision        int64 // etcd's revision when another program was last seen to have the key; 0: none was
+	rivalRevision       int64 // the revision at which that one had put it
 }
 
-func (k *etcdKey) String() string { return k.key }
+func (k *etcdLock) String() string { return k.key }
 
-func (k *etcdKey) permanent(error) bool { return k.sessions.PermanentError() != nil }
+func (k *etcdLock) permanent(error) bool { return k.sessions.PermanentError() != nil }
 
-func (k *etcdKey) pause(n int, _ error) time.Duration { return backoff.Pause(n) }
+func (k *etcdLock) backoff(n int, _ error) time.Duration { return backoff.Pause(n) }
 
 // open opens a session, if none is.
-func (k *etcdKey) open(ctx context.Context) (*connect.EtcdSession, error) {
+func (k *etcdLock) open(ctx context.Context) (*connect.EtcdSession, error) {
 	if k.session == nil {
 		s, err := k.sessions.Open(ctx)
 		if err != nil {
@@ -83,7 +83,7 @@ func (k *etcdKey) open(ctx context.Context) (*connect.EtcdSession, error) {
 	return k.session, nil
 }
 
-func (k *etcdKey) close() {
+func (k *etcdLock) close() {
 	if k.session != nil {
 		k.session.Close()
 		k.session = nil
@@ -91,13 +91,13 @@ func (k *etcdKey) close() {
 }
 
 // fail ends the session, and reports whether all endpoints have been tried.
-func (k *etcdKey) fail(err error) (all bool) {
+func (k *etcdLock) fail(err error) (all bool) {
 	k.close()
 	k.etcd.Fleet.Stats.CountFailure(stats.PeerEtcd)
 	return k.sessions.Failed(err)
 }
 
-func (k *etcdKey) take(ctx context.Context) error {
+func (k *etcdLock) tryAcquire(ctx context.Context) error {
 	s, err := k.open(ctx)
 	if err == nil {
 		err = k.grant(ctx, s)
@@ -122,8 +122,8 @@ func (k *etcdKey) take(ctx context.Context) error {
 
 // grant gets the lease, unless it lives long enough. One of which that is not known is left
 // from an attempt whose answer was lost.
-func (k *etcdKey) grant(ctx context.Context, s *connect.EtcdSession) error {
-	if time.Until(k.alive) > callTimeout {
+func (k *etcdLock) grant(ctx context.Context, s *connect.EtcdSession) error {
+	if time.Until(k.aliveUntil) > callTimeout {
 		return nil
 	}
 	err := k.tryGrant(ctx, s)
@@ -138,8 +138,8 @@ func (k *etcdKey) grant(ctx context.Context, s *connect.EtcdSession) error {
 	return nil
 }
 
-func (k *etcdKey) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
-	ctx, cancel := bounded(ctx)
+func (k *etcdLock) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
+	ctx, cancel := callContext(ctx)
 	defer cancel()
 	k.granted = true
 	asked := time.Now()
@@ -147,14 +147,14 @@ func (k *etcdKey) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
 	if err != nil {
 		return etcdError(err)
 	}
-	k.alive = asked.Add(leaseTTL * time.Second)
+	k.aliveUntil = asked.Add(leaseTTL * time.Second)
 	return s.CheckCluster(got.Header)
 }
 
-func (k *etcdKey) revoke(ctx context.Context, s *connect.EtcdSession) error {
-	ctx, cancel := bounded(ctx)
+func (k *etcdLock) revoke(ctx context.Context, s *connect.EtcdSession) error {
+	ctx, cancel := callContext(ctx)
 	defer cancel()
-	k.alive = time.Time{}
+	k.aliveUntil = time.Time{}
 	_, err := s.Revoke(ctx, k.lease)
 	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		k.granted = false
@@ -164,36 +164,36 @@ func (k *etcdKey) revoke(ctx context.Context, s *connect.EtcdSession) error {
 }
 
 // bounded is the context of one call.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+func callContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
 }
 
 // create makes the key, if there is none or the program that has it has resigned.
-func (k *etcdKey) create(ctx context.Context, s *connect.EtcdSession) error {
+func (k *etcdLock) create(ctx context.Context, s *connect.EtcdSession) error {
 	found, at, err := k.put(ctx, s, clientv3.Compare(clientv3.CreateRevision(k.key), "=", 0))
 	if err == nil && found != nil && isResigned(found.Value) {
 		found, at, err = k.put(ctx, s, clientv3.Compare(clientv3.ModRevision(k.key), "=", found.ModRevision))
-		k.free = err == nil && found == nil
+		k.predecessorResigned = err == nil && found == nil
 	}
 	switch {
 	case errors.Is(err, errTooLarge):
-		return k.rivalUnread(ctx, s)
+		return k.checkLargeRival(ctx, s)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		k.alive = time.Time{}
+		k.aliveUntil = time.Time{}
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %w", k.key, err)
 	}
 	if found == nil {
-		k.created, k.replay = at, true
+		k.createdRevision, k.replayHistory = at, true
 		return nil
 	}
 	if clientv3.LeaseID(found.Lease) == k.lease { // by an attempt whose answer was lost
-		k.created, k.replay = found.ModRevision, true
+		k.createdRevision, k.replayHistory = found.ModRevision, true
 		return nil
 	}
-	k.seen, k.rival = at, found.ModRevision
-	exists := fmt.Errorf("%w%s, started for %s", ErrExists, onHost(found.Value), oneLine(found.Value))
+	k.seenRevision, k.rivalRevision = at, found.ModRevision
+	exists := fmt.Errorf("%w%s, started for %s", ErrExists, hostSuffix(found.Value), oneLine(found.Value))
 	if found.Lease == 0 {
 		return fmt.Errorf("create %s: %w: %w; if there is no such program: etcdctl del %s", k.key, exists, errNoLease, k.key)
 	}
@@ -202,8 +202,8 @@ func (k *etcdKey) create(ctx context.Context, s *connect.EtcdSession) error {
 
 // put puts the key on a condition. Found is what is there if that does not hold; at is etcd's
 // revision.
-func (k *etcdKey) put(ctx context.Context, s *connect.EtcdSession, condition clientv3.Cmp) (found *mvccpb.KeyValue, at int64, err error) {
-	ctx, cancel := bounded(ctx)
+func (k *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition clientv3.Cmp) (found *mvccpb.KeyValue, at int64, err error) {
+	ctx, cancel := callContext(ctx)
 	defer cancel()
 	done, err := s.Txn(ctx).
 		If(condition).
@@ -227,7 +227,7 @@ func (k *etcdKey) put(ctx context.Context, s *connect.EtcdSession, condition cli
 }
 
 // rivalUnread looks at a key whose value is larger than is read.
-func (k *etcdKey) rivalUnread(ctx context.Context, s *connect.EtcdSession) error {
+func (k *etcdLock) checkLargeRival(ctx context.Context, s *connect.EtcdSession) error {
 	got, err := get(clientv3.WithRequireLeader(ctx), s, k.key, clientv3.WithKeysOnly())
 	switch {
 	case err != nil:
@@ -235,38 +235,38 @@ func (k *etcdKey) rivalUnread(ctx context.Context, s *connect.EtcdSession) error
 	case len(got.Kvs) == 0:
 		return fmt.Errorf("create %s: it is gone again", k.key)
 	}
-	k.seen, k.rival = got.Header.Revision, got.Kvs[0].ModRevision
+	k.seenRevision, k.rivalRevision = got.Header.Revision, got.Kvs[0].ModRevision
 	return fmt.Errorf("create %s: %w, and its key has a value of more than %d bytes", k.key, ErrExists, connect.MaxEtcdMessage)
 }
 
 // release gives the key back, and the lease. Before, it says in the key that no
 // program need wait for this one.
-func (k *etcdKey) release(ctx context.Context) {
+func (k *etcdLock) release(ctx context.Context) {
 	if !k.granted {
 		return
 	}
 	s, err := k.open(ctx)
-	if err == nil && k.created != 0 {
+	if err == nil && k.createdRevision != 0 {
 		_ = k.resign(ctx, s) // else the next one waits
 	}
 	if err == nil {
 		err = k.revoke(ctx, s)
 	}
-	if err != nil && k.created != 0 {
+	if err != nil && k.createdRevision != 0 {
 		k.log.Warn(fmt.Sprintf("Failed to delete %s; it goes with its lease within %d s", k.key, leaseTTL))
 	}
 }
 
-func (k *etcdKey) resign(ctx context.Context, s *connect.EtcdSession) error {
+func (k *etcdLock) resign(ctx context.Context, s *connect.EtcdSession) error {
 	_, err := s.Txn(clientv3.WithRequireLeader(ctx)).
-		If(clientv3.Compare(clientv3.ModRevision(k.key), "=", k.created)).
-		Then(clientv3.OpPut(k.key, resigned(k.value), clientv3.WithLease(k.lease))).
+		If(clientv3.Compare(clientv3.ModRevision(k.key), "=", k.createdRevision)).
+		Then(clientv3.OpPut(k.key, markResigned(k.value), clientv3.WithLease(k.lease))).
 		Commit()
 	return err
 }
 
 // onHost is where the program runs that put a value, as far as it says so: the original does not.
-func onHost(value []byte) string {
+func hostSuffix(value []byte) string {
 	var v struct{ Host string }
 	if json.Unmarshal(value, &v) != nil || v.Host == "" {
 		return ""
@@ -276,11 +276,11 @@ func onHost(value []byte) string {
 
 // oneLine is what a key's value says, fit for an error message.
 func oneLine(value []byte) string {
-	s := flat(value)
+	s := joinLines(value)
 	if len(s) > 200 {
 		s = strings.ToValidUTF8(s[:200], "") + "…"
 	}
 	return s
 }
 
-func flat(value []byte) string { return strings.Join(strings.Fields(string(value)), " ") }
+func joinLines(value []byte) string { return strings.Join(strings.Fields(string(value)), " ") }

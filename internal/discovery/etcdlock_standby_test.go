@@ -19,13 +19,13 @@ import (
 )
 
 // another is another program on the same registry.
-func (r *registry) another() *Etcd {
+func (r *registry) newProgram() *Etcd {
 	r.t.Helper()
-	return programAt(r.t, r.Stack.Etcd.Endpoint())
+	return newEtcdAt(r.t, r.Stack.Etcd.Endpoint())
 }
 
 // leads waits until the program takes itself for the unique instance, or does not.
-func leads(t *testing.T, e *Etcd, want bool) {
+func waitLeads(t *testing.T, e *Etcd, want bool) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		if got := e.Fleet.Stats.ActsAsLeader.Load(); got != want {
@@ -37,7 +37,7 @@ func leads(t *testing.T, e *Etcd, want bool) {
 
 // leading are those of the programs that take themselves for the only one, as two looks at all
 // of them agree: between the looks at two programs one may have handed over to the other.
-func leading(programs []*Etcd) (now []int) {
+func leadersOf(programs []*Etcd) (now []int) {
 	for range 2 {
 		before := now
 		now = nil
@@ -52,13 +52,13 @@ func leading(programs []*Etcd) (now []int) {
 
 // reigns looks at two programs all the time: never do both take themselves for the only one.
 // It returns how to see who has been that, in their order.
-func reigns(t *testing.T, programs ...*Etcd) (order func() []int) {
+func watchLeaders(t *testing.T, programs ...*Etcd) (order func() []int) {
 	t.Helper()
 	var mu sync.Mutex
 	var all []int
-	run(t, func(ctx context.Context) error {
+	start(t, func(ctx context.Context) error {
 		for ctx.Err() == nil {
-			now := leading(programs)
+			now := leadersOf(programs)
 			if len(now) > 1 {
 				t.Errorf("the programs %v lead at once", now)
 				return nil
@@ -75,14 +75,14 @@ func reigns(t *testing.T, programs ...*Etcd) (order func() []int) {
 	return func() []int { mu.Lock(); defer mu.Unlock(); return slices.Clone(all) }
 }
 
-func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
+func TestEtcdLockStandbyTakesOver(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	first, second := r.another(), r.another()
-	reigns(t, first, second)
-	stop, _ := hold(t, first, true)
-	leads(t, first, true)
-	stopSecond, ended := hold(t, second, true)
+	first, second := r.newProgram(), r.newProgram()
+	watchLeaders(t, first, second)
+	stop, _ := startHold(t, first, true)
+	waitLeads(t, first, true)
+	stopSecond, ended := startHold(t, second, true)
 	testutil.Until(t, func() error {
 		if !second.Fleet.Stats.OtherLeader.Load() {
 			return errors.New("it does not stand by")
@@ -90,7 +90,7 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 		return nil
 	})
 	stop()
-	leads(t, second, true)
+	waitLeads(t, second, true)
 	select {
 	case err := <-ended:
 		t.Errorf("the standby ended: %v", err)
@@ -105,16 +105,16 @@ func TestAStandbyTakesOverWhenTheLeaderEnds(t *testing.T) {
 	}
 }
 
-func TestALeaderThatHearsNothingOfItsKeyDoubtsIt(t *testing.T) {
+func TestEtcdLockStopsWhileEtcdIsDown(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	e := r.another()
-	hold(t, e, true)
-	leads(t, e, true)
+	e := r.newProgram()
+	startHold(t, e, true)
+	waitLeads(t, e, true)
 	r.StopEtcd()
-	leads(t, e, false)
+	waitLeads(t, e, false)
 	r.StartEtcd(t)
-	leads(t, e, true)
+	waitLeads(t, e, true)
 }
 
 // losses are ways to lose the key, though the lease may live and the connection stands.
@@ -157,24 +157,24 @@ var losses = map[string]func(r *registry, key string) error{
 	},
 }
 
-// TestOneLeadsWhateverBecomesOfItsKey of a pair that stands by for each other.
-func TestOneLeadsWhateverBecomesOfItsKey(t *testing.T) {
+// TestEtcdLockOneLeadsAfterLoss of a pair that stands by for each other.
+func TestEtcdLockOneLeadsAfterLoss(t *testing.T) {
 	t.Parallel()
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRegistry(t)
-			pair := [2]*Etcd{r.another(), r.another()}
-			order := reigns(t, pair[:]...)
+			pair := [2]*Etcd{r.newProgram(), r.newProgram()}
+			order := watchLeaders(t, pair[:]...)
 			for _, p := range pair {
-				hold(t, p, true)
+				startHold(t, p, true)
 			}
-			leader, other := oneLeads(t, pair[0], pair[1])
+			leader, other := waitOneLeads(t, pair[0], pair[1])
 			if err := lose(r, wire.LeaderKey("dynamo")); err != nil {
 				t.Fatal(err)
 			}
-			leads(t, leader, false)
-			oneLeads(t, leader, other)
+			waitLeads(t, leader, false)
+			waitOneLeads(t, leader, other)
 			if n := len(order()); n > 2 {
 				t.Errorf("%v have led one after the other, want one more at most", order())
 			}
@@ -182,8 +182,8 @@ func TestOneLeadsWhateverBecomesOfItsKey(t *testing.T) {
 	}
 }
 
-// TestAProgramThatMayNotStandByLeadsAgain where it finds the key free.
-func TestAProgramThatMayNotStandByLeadsAgain(t *testing.T) {
+// TestEtcdLockWithoutStandbyLeadsAgain where it finds the key free.
+func TestEtcdLockWithoutStandbyLeadsAgain(t *testing.T) {
 	t.Parallel()
 	for name, lose := range losses {
 		if strings.HasPrefix(name, "another") || strings.HasPrefix(name, "it is put") {
@@ -192,14 +192,14 @@ func TestAProgramThatMayNotStandByLeadsAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRegistry(t)
-			p := r.another()
-			_, ended := hold(t, p, false)
-			leads(t, p, true)
+			p := r.newProgram()
+			_, ended := startHold(t, p, false)
+			waitLeads(t, p, true)
 			if err := lose(r, wire.LeaderKey("dynamo")); err != nil {
 				t.Fatal(err)
 			}
-			leads(t, p, false)
-			leads(t, p, true)
+			waitLeads(t, p, false)
+			waitLeads(t, p, true)
 			select {
 			case err := <-ended:
 				t.Errorf("it ended: %v", err)
@@ -209,13 +209,13 @@ func TestAProgramThatMayNotStandByLeadsAgain(t *testing.T) {
 	}
 }
 
-// TestAProgramThatMayNotStandByEndsWhereAnotherTakesItsKey though its own lease lives.
-func TestAProgramThatMayNotStandByEndsWhereAnotherTakesItsKey(t *testing.T) {
+// TestEtcdLockWithoutStandbyEndsWhenTaken though its own lease lives.
+func TestEtcdLockWithoutStandbyEndsWhenTaken(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	p := r.another()
-	_, ended := hold(t, p, false)
-	leads(t, p, true)
+	p := r.newProgram()
+	_, ended := startHold(t, p, false)
+	waitLeads(t, p, true)
 	lease, err := r.worker.Grant(t.Context(), 60)
 	if err == nil {
 		_, err = r.worker.Put(t.Context(), wire.LeaderKey("dynamo"), "{}", clientv3.WithLease(lease.ID))

@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	renewEvery = time.Second
-	settled    = 10 * time.Second // a session that lasted so long was a good one
+	renewInterval = time.Second
+	stableAfter   = 10 * time.Second // a session that lasted so long was a good one
 	// renewIn is how long an answer to a renewal may take. etcd's grpc-proxy answers when it
 	// renews the lease itself, which it does each third of the lease's time.
-	renewIn = leaseTTL * time.Second / 2
+	renewTimeout = leaseTTL * time.Second / 2
 )
 
 // errFree says that the key of another program may be free.
-var errFree = errors.New("it may be free")
+var errMayBeFree = errors.New("it may be free")
 
-func (k *etcdKey) keep(ctx context.Context, h *holding) error {
-	if k.free {
-		h.resigned()
+func (k *etcdLock) hold(ctx context.Context, h *leadership) error {
+	if k.predecessorResigned {
+		h.predecessorResigned()
 	}
 	said := false
 	for attempt := 0; ; attempt++ {
 		began := time.Now()
-		err := k.holdOn(ctx, h)
+		err := k.holdWithSession(ctx, h)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errLost):
-			k.created, k.free = 0, false
+			k.createdRevision, k.predecessorResigned = 0, false
 			return err
-		case time.Since(began) > settled:
+		case time.Since(began) > stableAfter:
 			attempt, said = 0, false
 		}
 		if attempt > 0 && !said && k.etcd.Fleet.Stats.RegistryUp() { // else Watch speaks of the connection
@@ -48,98 +48,98 @@ func (k *etcdKey) keep(ctx context.Context, h *holding) error {
 			said = true
 		}
 		if k.fail(err) {
-			h.away()
+			h.markUnreachable()
 		}
 		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 }
 
 // holdOn keeps the key by one session, until that breaks or the key is lost.
-func (k *etcdKey) holdOn(ctx context.Context, h *holding) error {
+func (k *etcdLock) holdWithSession(ctx context.Context, h *leadership) error {
 	s, err := k.open(ctx)
 	if err != nil {
 		return err
 	}
-	from := k.created // of the watch
-	if k.seen != 0 && k.seen < from {
-		from = k.seen + 1
+	from := k.createdRevision // of the watch
+	if k.seenRevision != 0 && k.seenRevision < from {
+		from = k.seenRevision + 1
 	}
-	if !k.replay {
+	if !k.replayHistory {
 		asked := time.Now()
-		revision, err := k.look(ctx, s, h)
+		revision, err := k.verify(ctx, s, h)
 		if err != nil {
 			return err
 		}
-		h.confirmed(asked)
+		h.markConfirmed(asked)
 		k.sessions.Succeeded()
 		from = revision + 1
 	}
-	k.replay, k.seen = false, 0 // what goes wrong with it would do so again
+	k.replayHistory, k.seenRevision = false, 0 // what goes wrong with it would do so again
 
-	err = together(clientv3.WithRequireLeader(ctx),
+	err = runUntilFirst(clientv3.WithRequireLeader(ctx),
 		func(ctx context.Context) error { return k.watch(ctx, s, from, h) },
 		func(ctx context.Context) error { return k.renew(ctx, s, h) },
 		func(ctx context.Context) error {
-			return h.confirm(ctx, func(ctx context.Context) (bool, error) { _, err := k.look(ctx, s, h); return err == nil, err })
+			return h.confirmLoop(ctx, func(ctx context.Context) (bool, error) { _, err := k.verify(ctx, s, h); return err == nil, err })
 		})
 	if errors.Is(err, errLost) { // though nothing broke
-		k.etcd.doubts.Add(1)
+		k.etcd.lockLosses.Add(1)
 	}
 	return err
 }
 
 // look reads the key, as etcd confirms it with the whole cluster. The error is errLost where
 // it is not ours.
-func (k *etcdKey) look(ctx context.Context, s *connect.EtcdSession, h *holding) (revision int64, err error) {
+func (k *etcdLock) verify(ctx context.Context, s *connect.EtcdSession, h *leadership) (revision int64, err error) {
 	got, err := get(clientv3.WithRequireLeader(ctx), s, k.key)
 	if err == nil {
 		err = s.CheckCluster(got.Header)
 	}
 	switch {
 	case errors.Is(err, errTooLarge): // ours is not
-		return 0, h.lose("the key is another program's")
+		return 0, h.markLost("the key is another program's")
 	case err != nil:
 		return 0, fmt.Errorf("read %s: %w", k.key, err)
 	case len(got.Kvs) == 0:
-		return 0, h.lose("the key is gone")
+		return 0, h.markLost("the key is gone")
 	case !k.isOurs(got.Kvs[0]):
-		return 0, h.lose("the key is another program's")
+		return 0, h.markLost("the key is another program's")
 	}
 	return got.Header.Revision, nil
 }
 
 // isOurs looks at both: an etcd that has lost its data counts its revisions anew.
-func (k *etcdKey) isOurs(kv *mvccpb.KeyValue) bool {
-	return clientv3.LeaseID(kv.Lease) == k.lease && kv.ModRevision == k.created
+func (k *etcdLock) isOurs(kv *mvccpb.KeyValue) bool {
+	return clientv3.LeaseID(kv.Lease) == k.lease && kv.ModRevision == k.createdRevision
 }
 
 // watch hears at once of what becomes of the key, and of what became of it before it was
 // ours: a program that gave it back need not be waited for.
-func (k *etcdKey) watch(ctx context.Context, s *connect.EtcdSession, from int64, h *holding) error {
+func (k *etcdLock) watch(ctx context.Context, s *connect.EtcdSession, from int64, h *leadership) error {
 	free := false // the key was given back
-	return k.changes(s, from, func(e *mvccpb.Event) error {
+	return k.watchStream(s, from, func(e *mvccpb.Event) error {
 		switch {
-		case e.Kv.ModRevision < k.created:
+		case e.Kv.ModRevision < k.createdRevision:
 			free = e.Type == mvccpb.Event_DELETE && isResigned(e.PrevKv.GetValue())
 		case free && k.isOurs(e.Kv):
-			h.resigned()
+			h.predecessorResigned()
 		case e.Type == mvccpb.Event_DELETE:
-			return h.lose("the key was deleted")
+			return h.markLost("the key was deleted")
 		case !k.isOurs(e.Kv):
-			return h.lose("the key was put by another program")
+			return h.markLost("the key was put by another program")
 		}
 		return nil
-	}).follow(ctx)
+	}).run(ctx)
 }
 
 // changes is a watch of the key from a revision on.
-func (k *etcdKey) changes(s *connect.EtcdSession, from int64, event func(*mvccpb.Event) error) changes {
-	return changes{session: s, event: event, ranges: []*etcdserverpb.WatchCreateRequest{{Key: []byte(k.key), StartRevision: from, PrevKv: true}}}
+func (k *etcdLock) watchStream(s *connect.EtcdSession, from int64, event func(*mvccpb.Event) error) watchStream {
+	return watchStream{session: s, onEvent: event, ranges: []*etcdserverpb.WatchCreateRequest{{Key: []byte(k.key), StartRevision: from, PrevKv: true}}}
 }
 
 // renew keeps the lease alive, by one stream: each stream is a login. Renewals do not wait
 // for each other's answers, which come in the order of the questions.
-func (k *etcdKey) renew(ctx context.Context, s *connect.EtcdSession, h *holding) error {
+func (k *etcdLock) renew(ctx context.Context, s *connect.EtcdSession, h *leadership) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var receiving sync.WaitGroup
 	defer receiving.Wait()
@@ -148,12 +148,12 @@ func (k *etcdKey) renew(ctx context.Context, s *connect.EtcdSession, h *holding)
 	if err != nil {
 		return fmt.Errorf("renew lease %x: %w", k.lease, etcdError(err))
 	}
-	answered := make(chan struct{}, renewIn/renewEvery+1)
+	answered := make(chan struct{}, renewTimeout/renewInterval+1)
 	receiving.Go(func() {
 		for {
 			answer, err := stream.Recv()
 			if err == nil && answer.TTL <= 0 {
-				err = h.lose("its lease is gone")
+				err = h.markLost("its lease is gone")
 			}
 			if err != nil {
 				cancel(fmt.Errorf("renew lease %x: %w", k.lease, etcdError(err)))
@@ -166,13 +166,13 @@ func (k *etcdKey) renew(ctx context.Context, s *connect.EtcdSession, h *holding)
 			}
 		}
 	})
-	ticker := time.NewTicker(renewEvery)
+	ticker := time.NewTicker(renewInterval)
 	defer ticker.Stop()
 	var asked []time.Time // of those without an answer
 	for {
 		now := time.Now()
-		if len(asked) > 0 && now.Sub(asked[0]) > renewIn {
-			return fmt.Errorf("renew lease %x: no answer in %v", k.lease, renewIn)
+		if len(asked) > 0 && now.Sub(asked[0]) > renewTimeout {
+			return fmt.Errorf("renew lease %x: no answer in %v", k.lease, renewTimeout)
 		}
 		asked = append(asked, now)
 		if stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(k.lease)}) != nil {
@@ -183,7 +183,7 @@ func (k *etcdKey) renew(ctx context.Context, s *connect.EtcdSession, h *holding)
 			select {
 			case <-answered:
 				if len(asked) > 0 {
-					k.alive = asked[0].Add(leaseTTL * time.Second)
+					k.aliveUntil = asked[0].Add(leaseTTL * time.Second)
 					asked = asked[1:]
 				}
 			case <-ticker.C:
@@ -195,7 +195,7 @@ func (k *etcdKey) renew(ctx context.Context, s *connect.EtcdSession, h *holding)
 	}
 }
 
-func (k *etcdKey) await(ctx context.Context) {
+func (k *etcdLock) awaitFree(ctx context.Context) {
 	if err := k.standBy(ctx); err != nil && ctx.Err() == nil {
 		k.fail(err)
 		backoff.Wait(ctx, backoff.Pause(0))
@@ -203,31 +203,31 @@ func (k *etcdKey) await(ctx context.Context) {
 }
 
 // standBy waits until the key may be free, or the session breaks.
-func (k *etcdKey) standBy(ctx context.Context) error {
+func (k *etcdLock) standBy(ctx context.Context) error {
 	s, err := k.open(ctx)
 	if err != nil {
 		return err
 	}
-	from := k.seen + 1
-	err = together(clientv3.WithRequireLeader(ctx),
+	from := k.seenRevision + 1
+	err = runUntilFirst(clientv3.WithRequireLeader(ctx),
 		func(ctx context.Context) error {
-			return k.changes(s, from, func(e *mvccpb.Event) error {
+			return k.watchStream(s, from, func(e *mvccpb.Event) error {
 				if e.Type == mvccpb.Event_DELETE || isResigned(e.Kv.Value) {
-					return errFree
+					return errMayBeFree
 				}
 				return nil
-			}).follow(ctx)
+			}).run(ctx)
 		},
-		func(ctx context.Context) error { return k.lookAgain(ctx, s) })
-	if errors.Is(err, errFree) {
+		func(ctx context.Context) error { return k.pollKey(ctx, s) })
+	if errors.Is(err, errMayBeFree) {
 		return nil
 	}
 	return err
 }
 
 // lookAgain looks at the key of another program from time to time, beside the watch.
-func (k *etcdKey) lookAgain(ctx context.Context, s *connect.EtcdSession) error {
-	for backoff.Wait(ctx, lookAgain) {
+func (k *etcdLock) pollKey(ctx context.Context, s *connect.EtcdSession) error {
+	for backoff.Wait(ctx, checkInterval) {
 		got, err := get(ctx, s, k.key, clientv3.WithKeysOnly())
 		if err == nil {
 			err = s.CheckCluster(got.Header)
@@ -235,10 +235,10 @@ func (k *etcdKey) lookAgain(ctx context.Context, s *connect.EtcdSession) error {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", k.key, err)
 		}
-		if len(got.Kvs) == 0 || got.Kvs[0].ModRevision != k.rival { // it may be another program's now
-			return errFree
+		if len(got.Kvs) == 0 || got.Kvs[0].ModRevision != k.rivalRevision { // it may be another program's now
+			return errMayBeFree
 		}
-		k.seen = got.Header.Revision
+		k.seenRevision = got.Header.Revision
 	}
 	return context.Cause(ctx)
 }

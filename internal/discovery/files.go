@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	scanEvery = 250 * time.Millisecond
-	fileTTL   = 10 * time.Second // Dynamo's own; owners touch their files every third of it
-	maxFile   = 1 << 20          // bytes of a value; model cards have some thousands
-	maxFiles  = 200_000          // in one directory; a worker has about five in the fullest
+	scanInterval = 250 * time.Millisecond
+	fileTTL      = 10 * time.Second // Dynamo's own; owners touch their files every third of it
+	maxFile      = 1 << 20          // bytes of a value; model cards have some thousands
+	maxFiles     = 200_000          // in one directory; a worker has about five in the fullest
 )
 
 // Files is the registry of Dynamo namespaces in a directory: file discovery, for
@@ -51,7 +51,7 @@ func (r *Files) Watch(ctx context.Context) error {
 		began := time.Now()
 		d.scan(began)
 		// 50,000 files take 0.2 s, and longer on a network: no more than a fifth of the time goes by with it.
-		if !backoff.Wait(ctx, max(scanEvery, 4*time.Since(began))) {
+		if !backoff.Wait(ctx, max(scanInterval, 4*time.Since(began))) {
 			return nil
 		}
 	}
@@ -65,9 +65,9 @@ type directory struct {
 	seed  maphash.Seed
 	files map[string]*file // those of keys that are read, by their paths below root
 
-	synced    bool   // the Fleet knows it
-	away      string // why it cannot be read; empty: it can
-	complains bool   // about a file that cannot be read
+	synced  bool   // the Fleet knows it
+	failure string // why it cannot be read; empty: it can
+	warned  bool   // about a file that cannot be read
 }
 
 // file is one file, dead or alive.
@@ -83,20 +83,20 @@ type file struct {
 
 // scan looks through the directory once.
 func (d *directory) scan(now time.Time) {
-	seen, err := d.look(now)
+	seen, err := d.listFiles(now)
 	if err != nil {
 		d.link.SetConnected(false)
 		d.link.SetError(err.Error())
 		d.fleet.Stats.CountFailure(stats.PeerFiles)
-		if d.away != err.Error() {
-			d.away = err.Error()
+		if d.failure != err.Error() {
+			d.failure = err.Error()
 			d.log.Warn("The registry cannot be read; the fleet stays as it is known, and trying goes on", "error", err)
 		}
 		return
 	}
-	if d.away != "" {
+	if d.failure != "" {
 		d.log.Info("The registry can be read again")
-		d.away = ""
+		d.failure = ""
 		// What we could not reach their owners perhaps could not touch either.
 		for _, f := range d.files {
 			if f.listed {
@@ -109,14 +109,14 @@ func (d *directory) scan(now time.Time) {
 }
 
 // look finds the files that are there, and notes which of them have changed.
-func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
-	root, err := rootAt(d.root)
+func (d *directory) listFiles(now time.Time) (seen map[string]*file, err error) {
+	root, err := statRoot(d.root)
 	if err != nil {
 		return nil, err
 	}
 	seen, all := make(map[string]*file, len(d.files)), true
 	for _, bucket := range wire.FileBuckets {
-		entries, err := list(filepath.Join(d.root, bucket))
+		entries, err := readDir(filepath.Join(d.root, bucket))
 		if errors.Is(err, fs.ErrNotExist) {
 			all = false // no worker has registered there
 			continue
@@ -124,7 +124,7 @@ func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
 		if err != nil {
 			return nil, err
 		}
-		whole, err := d.lookAt(bucket, entries, now, seen)
+		whole, err := d.listBucket(bucket, entries, now, seen)
 		if err != nil {
 			return nil, err
 		}
@@ -134,7 +134,7 @@ func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
 		return seen, nil
 	}
 	// What is not there is gone, unless the whole directory is.
-	again, err := rootAt(d.root)
+	again, err := statRoot(d.root)
 	if err == nil && !os.SameFile(root, again) {
 		err = fmt.Errorf("the directory %s was replaced while it was read", d.root)
 	}
@@ -143,11 +143,11 @@ func (d *directory) look(now time.Time) (seen map[string]*file, err error) {
 
 // lookAt adds what is in one bucket to what was seen. Whole is false where something has
 // gone meanwhile.
-func (d *directory) lookAt(bucket string, entries []fs.DirEntry, now time.Time, seen map[string]*file) (whole bool, err error) {
+func (d *directory) listBucket(bucket string, entries []fs.DirEntry, now time.Time, seen map[string]*file) (whole bool, err error) {
 	whole = true
 	for _, e := range entries {
 		path := bucket + "/" + e.Name()
-		f := d.file(path)
+		f := d.fileAt(path)
 		if f == nil || !e.Type().IsRegular() {
 			continue
 		}
@@ -159,14 +159,14 @@ func (d *directory) lookAt(bucket string, entries []fs.DirEntry, now time.Time, 
 		if err != nil {
 			return false, err
 		}
-		f.note(info, now)
+		f.update(info, now)
 		seen[path] = f
 	}
 	return whole, nil
 }
 
 // rootAt is the directory of the registry, which must be there.
-func rootAt(path string) (fs.FileInfo, error) {
+func statRoot(path string) (fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -180,17 +180,17 @@ func rootAt(path string) (fs.FileInfo, error) {
 }
 
 // list is what is in a directory.
-func list(dir string) ([]fs.DirEntry, error) {
+func readDir(dir string) ([]fs.DirEntry, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return entriesOf(f, dir)
+	return readEntries(f, dir)
 }
 
 // entriesOf is what is in a directory, if it is not too much.
-func entriesOf(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
+func readEntries(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
 	entries, err := dir.ReadDir(maxFiles + 1)
 	if err != nil && err != io.EOF {
 		return nil, err
@@ -203,7 +203,7 @@ func entriesOf(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
 
 // file is the record of the file at path, a new one if it was not there before; nil if
 // it is of no key that is read.
-func (d *directory) file(path string) *file {
+func (d *directory) fileAt(path string) *file {
 	if f := d.files[path]; f != nil {
 		return f
 	}
@@ -211,7 +211,7 @@ func (d *directory) file(path string) *file {
 	if !ok {
 		return nil
 	}
-	entry, ok := d.find(key)
+	entry, ok := d.parseKey(key)
 	if !ok {
 		return nil
 	}
@@ -219,7 +219,7 @@ func (d *directory) file(path string) *file {
 }
 
 // note compares a file with what was seen of it before.
-func (f *file) note(info fs.FileInfo, now time.Time) {
+func (f *file) update(info fs.FileInfo, now time.Time) {
 	modified, size := info.ModTime(), info.Size()
 	switch known := !f.touched.IsZero(); {
 	case !known:
@@ -258,7 +258,7 @@ func (d *directory) apply(seen map[string]*file, now time.Time) {
 	all := newListing()
 	for _, f := range seen {
 		if f.listed {
-			f.list(all)
+			f.appendTo(all)
 		}
 	}
 	d.fleet.Sync(all)
@@ -269,7 +269,7 @@ func (d *directory) forget(f *file) {
 	f.content = 0
 	if f.listed {
 		f.listed = false
-		d.drop(&f.entry)
+		d.remove(&f.entry)
 	}
 }
 
@@ -277,7 +277,7 @@ func (d *directory) forget(f *file) {
 // One that cannot be read is tried again in every scan, and counted once; what it
 // said before stays.
 func (d *directory) read(path string, f *file) {
-	value, err := d.value(path, f.size)
+	value, err := d.readValue(path, f.size)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -291,7 +291,7 @@ func (d *directory) read(path string, f *file) {
 	}
 	f.content = content
 	if err != nil {
-		d.refuse(f, err)
+		d.countUnreadable(f, err)
 		return
 	}
 	if !d.decode(&f.entry, value) {
@@ -303,7 +303,7 @@ func (d *directory) read(path string, f *file) {
 	}
 }
 
-func (d *directory) value(path string, size int64) ([]byte, error) {
+func (d *directory) readValue(path string, size int64) ([]byte, error) {
 	if size > maxFile {
 		return nil, fmt.Errorf("read %s: it has more than %d bytes", path, maxFile)
 	}
@@ -316,14 +316,14 @@ func (d *directory) value(path string, size int64) ([]byte, error) {
 }
 
 // refuse counts a file that cannot be read.
-func (d *directory) refuse(f *file, err error) {
+func (d *directory) countUnreadable(f *file, err error) {
 	d.fleet.Stats.CountMessage(f.kind)
 	d.reject(&f.entry, stats.BadJSON, err)
 	if failed := new(fs.PathError); errors.As(err, &failed) {
 		d.fleet.Stats.CountFailure(stats.PeerFiles)
 	}
-	if !d.complains {
-		d.complains = true
+	if !d.warned {
+		d.warned = true
 		d.log.Warn("A file of the registry cannot be read; of others that cannot, nothing more is said", "error", err)
 	}
 }

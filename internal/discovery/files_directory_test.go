@@ -11,44 +11,44 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-func TestNothingIsForgottenWhileADirectoryCannotBeRead(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesBucketUnreadableKeepsWorkers(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		vanishes, dead, live := r.register(1), r.register(2), r.register(3)
 		r.put(loads, etcdKeys(r.t, "1.6.1")[loads])
-		all := only(1, 2, 3)
+		all := workersOnly(1, 2, 3)
 		all.Channels = channels(r.t, map[string]string{loads: etcdKeys(r.t, "1.6.1")[loads]})
 		r.watch()
-		r.knows(all)
+		r.wantKnown(all)
 
 		bucket, aside := filepath.Dir(r.path(dead)), filepath.Join(r.Root, "aside")
 		r.must(os.Rename(bucket, aside))
 		r.must(os.WriteFile(bucket, nil, 0o666)) // no directory: not even root can list it
 		r.remove(loads)
 		r.wait(20 * time.Second)
-		r.knows(all)
+		r.wantKnown(all)
 		if r.Link.Up() {
 			r.t.Error("the registry is connected")
 		}
-		r.says("cannot be read", 1)
+		r.wantLogCount("cannot be read", 1)
 
 		r.must(os.Remove(bucket))
 		r.must(os.Rename(aside, bucket))
 		r.remove(vanishes)
 		r.scan()
-		r.knows(only(2, 3)) // their owners get the time to touch them
+		r.wantKnown(workersOnly(2, 3)) // their owners get the time to touch them
 		if !r.Link.Up() {
 			r.t.Error("the registry is not connected")
 		}
-		r.says("can be read again", 1)
+		r.wantLogCount("can be read again", 1)
 		r.wait(9750 * time.Millisecond)
 		r.touch(live, 0)
-		r.wait(2 * scanEvery)
-		r.knows(only(3))
+		r.wait(2 * scanInterval)
+		r.wantKnown(workersOnly(3))
 	})
 }
 
-func TestDirectoryThatCannotBeReadAtFirst(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesRootUnreadableAtFirst(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		r.must(os.WriteFile(r.Root, nil, 0o666))
 		r.watch()
 		if r.Fleet.IsSynced() || r.Link.Up() {
@@ -57,7 +57,7 @@ func TestDirectoryThatCannotBeReadAtFirst(t *testing.T) {
 		r.must(os.Remove(r.Root))
 		r.register(1)
 		r.scan()
-		r.knows(only(1))
+		r.wantKnown(workersOnly(1))
 		if !r.Fleet.IsSynced() || !r.Link.Up() {
 			r.t.Error("the registry is not known")
 		}
@@ -65,12 +65,12 @@ func TestDirectoryThatCannotBeReadAtFirst(t *testing.T) {
 }
 
 // away fails the test unless the registry cannot be read, and the log has said so often.
-func (r *folder) away(times int) {
+func (r *fileRegistry) wantUnreadable(times int) {
 	r.t.Helper()
 	if r.Link.Up() {
 		r.t.Error("the registry is connected")
 	}
-	r.says("The registry cannot be read", times)
+	r.wantLogCount("The registry cannot be read", times)
 	if r.Link.LastError() == "" {
 		r.t.Error("it is not said why the registry is not connected")
 	}
@@ -79,38 +79,38 @@ func (r *folder) away(times int) {
 	}
 }
 
-func TestADirectoryThatIsNotThereCannotBeRead(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesRootMissing(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		r.watch()
 		r.wait(time.Minute)
-		r.away(1)
-		r.says("the directory "+r.Root+" does not exist", 1)
+		r.wantUnreadable(1)
+		r.wantLogCount("the directory "+r.Root+" does not exist", 1)
 		if r.Fleet.IsSynced() {
 			r.t.Error("it is known who has registered")
 		}
 		r.must(os.Mkdir(r.Root, 0o777)) // it is there, and no one has registered
 		r.scan()
-		r.knows(nothing())
+		r.wantKnown(nothingKnown())
 		if !r.Fleet.IsSynced() || !r.Link.Up() {
 			r.t.Error("it is not known that nobody has registered")
 		}
 		r.register(1)
 		r.scan()
-		r.knows(only(1))
-		r.says("Watching the registry in "+r.Root, 1)
-		r.says("can be read again", 1)
+		r.wantKnown(workersOnly(1))
+		r.wantLogCount("Watching the registry in "+r.Root, 1)
+		r.wantLogCount("can be read again", 1)
 	})
 }
 
 func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		r.register(1)
 		r.register(2)
 		r.watch()
 		r.must(os.Rename(r.Root, r.Root+" aside"))
 		r.wait(time.Minute)
-		r.knows(only(1, 2))
-		r.away(1)
+		r.wantKnown(workersOnly(1, 2))
+		r.wantUnreadable(1)
 		if n := r.Link.Disconnects(); n != 1 {
 			r.t.Errorf("the connection fell %d times, want once", n)
 		}
@@ -118,29 +118,29 @@ func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 		r.register(2)
 		r.register(3)
 		r.scan()
-		r.knows(only(2, 3))
+		r.wantKnown(workersOnly(2, 3))
 		r.must(os.RemoveAll(r.Root))
 		r.must(os.Rename(r.Root+" aside", r.Root))
 		r.scan()
-		r.knows(only(1, 2))
-		r.says("cannot be read;", 1)
+		r.wantKnown(workersOnly(1, 2))
+		r.wantLogCount("cannot be read;", 1)
 	})
 }
 
-func TestWhatIsNoDirectoryCannotBeRead(t *testing.T) {
+func TestFilesRootNotADirectory(t *testing.T) {
 	for name, c := range map[string]struct {
-		make func(r *folder) error
+		make func(r *fileRegistry) error
 		want string
 	}{
-		"a file":                 {func(r *folder) error { return os.WriteFile(r.Root, nil, 0o666) }, " is no directory"},
-		"a link to a file":       {func(r *folder) error { return os.Symlink("/dev/null", r.Root) }, " is no directory"},
-		"a link to nothing":      {func(r *folder) error { return os.Symlink(r.Root+"/nothing", r.Root) }, "too many levels"},
-		"a link to what is gone": {func(r *folder) error { return os.Symlink(r.Root+" gone", r.Root) }, " does not exist"},
-		"below a file": {func(r *folder) error {
+		"a file":                 {func(r *fileRegistry) error { return os.WriteFile(r.Root, nil, 0o666) }, " is no directory"},
+		"a link to a file":       {func(r *fileRegistry) error { return os.Symlink("/dev/null", r.Root) }, " is no directory"},
+		"a link to nothing":      {func(r *fileRegistry) error { return os.Symlink(r.Root+"/nothing", r.Root) }, "too many levels"},
+		"a link to what is gone": {func(r *fileRegistry) error { return os.Symlink(r.Root+" gone", r.Root) }, " does not exist"},
+		"below a file": {func(r *fileRegistry) error {
 			r.Root = filepath.Join(r.Root, "below")
 			return os.WriteFile(filepath.Dir(r.Root), nil, 0o666)
 		}, "not a directory"},
-		"one that may not be read": {func(r *folder) error {
+		"one that may not be read": {func(r *fileRegistry) error {
 			if os.Geteuid() == 0 {
 				r.t.Skip("root may read everything")
 			}
@@ -148,12 +148,12 @@ func TestWhatIsNoDirectoryCannotBeRead(t *testing.T) {
 		}, "permission denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inFolder(t, 10, func(r *folder) {
+			withFileRegistry(t, 10, func(r *fileRegistry) {
 				r.must(c.make(r))
 				r.watch()
 				r.wait(time.Minute)
-				r.away(1)
-				r.says(c.want, 1)
+				r.wantUnreadable(1)
+				r.wantLogCount(c.want, 1)
 				if r.Fleet.IsSynced() {
 					r.t.Error("it is known who has registered")
 				}
@@ -162,21 +162,21 @@ func TestWhatIsNoDirectoryCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestTheLogSaysWhyADirectoryCannotBeRead(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesLogEachReason(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		r.watch()
 		r.must(os.WriteFile(r.Root, nil, 0o666))
 		r.wait(time.Second)
-		r.says("does not exist", 1)
-		r.says("is no directory", 1)
+		r.wantLogCount("does not exist", 1)
+		r.wantLogCount("is no directory", 1)
 		r.must(os.Remove(r.Root))
 		r.wait(time.Second)
-		r.says("does not exist", 2)
+		r.wantLogCount("does not exist", 2)
 	})
 }
 
-func TestALinkToTheDirectoryMayTurn(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesRootSymlinkMayChange(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		link := r.Root
 		for id, dir := range map[uint64]string{1: link + " one", 2: link + " two"} {
 			r.Root = dir
@@ -185,11 +185,11 @@ func TestALinkToTheDirectoryMayTurn(t *testing.T) {
 		r.Root = link
 		r.must(os.Symlink(link+" one", link))
 		r.watch()
-		r.knows(only(1))
+		r.wantKnown(workersOnly(1))
 		r.must(os.Symlink(link+" two", link+" new"))
 		r.must(os.Rename(link+" new", link))
 		r.scan()
-		r.knows(only(2))
+		r.wantKnown(workersOnly(2))
 		if n := r.Link.Disconnects(); n != 0 {
 			r.t.Errorf("the connection fell %d times", n)
 		}
@@ -197,20 +197,20 @@ func TestALinkToTheDirectoryMayTurn(t *testing.T) {
 }
 
 // crowded is a directory of so many files.
-type crowded struct {
+type largeDir struct {
 	fs.ReadDirFile
 	files int
 }
 
-func (c crowded) ReadDir(n int) ([]fs.DirEntry, error) {
+func (c largeDir) ReadDir(n int) ([]fs.DirEntry, error) {
 	return make([]fs.DirEntry, min(n, c.files)), nil
 }
 
-func TestDirectoryWithTooManyFilesIsNotListed(t *testing.T) {
-	if got, err := entriesOf(crowded{files: 200_000}, "bucket"); len(got) != 200_000 || err != nil {
+func TestFilesTooManyAreNotListed(t *testing.T) {
+	if got, err := readEntries(largeDir{files: 200_000}, "bucket"); len(got) != 200_000 || err != nil {
 		t.Errorf("got %d, %v, want 200,000", len(got), err)
 	}
-	if got, err := entriesOf(crowded{files: 200_001}, "bucket"); got != nil || err == nil || err.Error() != "list bucket: it has more than 200000 files" {
+	if got, err := readEntries(largeDir{files: 200_001}, "bucket"); got != nil || err == nil || err.Error() != "list bucket: it has more than 200000 files" {
 		t.Errorf("got %d, %v, want an error", len(got), err)
 	}
 	dir := t.TempDir()
@@ -218,13 +218,13 @@ func TestDirectoryWithTooManyFilesIsNotListed(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := list(dir); len(got) != 1 || err != nil {
+	if got, err := readDir(dir); len(got) != 1 || err != nil {
 		t.Errorf("list of one file: %v, %v", got, err)
 	}
-	if _, err := list(filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readDir(filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("list of a directory that does not exist: %v", err)
 	}
-	if _, err := list(file); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := readDir(file); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("list of a file: %v, want an error", err)
 	}
 }

@@ -17,29 +17,29 @@ import (
 
 // folder is a registry of the program's in files, in a bubble. What is written has
 // the time of the real clock, far ahead of the bubble's, unless touch changes it.
-type folder struct {
+type fileRegistry struct {
 	*Files
-	t    *testing.T
-	said testutil.Log
+	t   *testing.T
+	log testutil.Log
 }
 
 // inFolder runs a test with a registry that is not watched yet.
-func inFolder(t *testing.T, limit int, test func(*folder)) {
+func withFileRegistry(t *testing.T, limit int, test func(*fileRegistry)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &folder{t: t}
+		r := &fileRegistry{t: t}
 		r.Files = &Files{
 			Root:       filepath.Join(t.TempDir(), "root"),
 			Namespaces: "lab",
 			Fleet:      fleet.New(fleet.Target{}, limit, true),
 			Link:       new(stats.ConnState),
-			Log:        slog.New(slog.NewTextHandler(&r.said, nil)),
+			Log:        slog.New(slog.NewTextHandler(&r.log, nil)),
 		}
 		r.Link.MarkUsed()
 		test(r)
 	})
 }
 
-func (r *folder) must(err error) {
+func (r *fileRegistry) must(err error) {
 	r.t.Helper()
 	if err != nil {
 		r.t.Fatal(err)
@@ -47,27 +47,27 @@ func (r *folder) must(err error) {
 }
 
 // watch begins to watch; the first scan is done when it returns.
-func (r *folder) watch() {
-	run(r.t, r.Watch)
+func (r *fileRegistry) watch() {
+	start(r.t, r.Watch)
 	synctest.Wait()
 }
 
 // scan returns after the next scan.
-func (r *folder) scan() { r.wait(scanEvery) }
+func (r *fileRegistry) scan() { r.wait(scanInterval) }
 
 // wait returns after the scans of the next d.
-func (r *folder) wait(d time.Duration) {
+func (r *fileRegistry) wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-func (r *folder) path(key string) string {
+func (r *fileRegistry) path(key string) string {
 	bucket, name := wire.FileName(key)
 	return filepath.Join(r.Root, bucket, name)
 }
 
 // put writes a file as Dynamo does.
-func (r *folder) put(key, value string) {
+func (r *fileRegistry) put(key, value string) {
 	r.t.Helper()
 	path := r.path(key)
 	r.must(os.MkdirAll(filepath.Dir(path), 0o777))
@@ -77,35 +77,35 @@ func (r *folder) put(key, value string) {
 }
 
 // touch sets the time of a file's last change, ahead of ours by the given time.
-func (r *folder) touch(key string, ahead time.Duration) {
+func (r *fileRegistry) touch(key string, ahead time.Duration) {
 	r.t.Helper()
 	now := time.Now().Add(ahead)
 	r.must(os.Chtimes(r.path(key), now, now))
 }
 
-func (r *folder) remove(key string) {
+func (r *fileRegistry) remove(key string) {
 	r.t.Helper()
 	r.must(os.Remove(r.path(key)))
 }
 
-func (r *folder) knows(want known) {
+func (r *fileRegistry) wantKnown(want known) {
 	r.t.Helper()
-	if err := differs(r.Fleet, want); err != nil {
+	if err := diffKnown(r.Fleet, want); err != nil {
 		r.t.Error(err)
 	}
 }
 
 // says compares how often the log says something.
-func (r *folder) says(what string, want int) {
+func (r *fileRegistry) wantLogCount(what string, want int) {
 	r.t.Helper()
-	if got := r.said.Count(what); got != want {
-		r.t.Errorf("%q was said %d times, want %d:\n%s", what, got, want, &r.said)
+	if got := r.log.Count(what); got != want {
+		r.t.Errorf("%q was said %d times, want %d:\n%s", what, got, want, &r.log)
 	}
 }
 
 // only are registered workers without cards and channels.
-func only(ids ...uint64) known {
-	k := nothing()
+func workersOnly(ids ...uint64) known {
+	k := nothingKnown()
 	for _, id := range ids {
 		k.Workers[id] = ""
 	}
@@ -113,27 +113,27 @@ func only(ids ...uint64) known {
 }
 
 // register writes the file of a worker and returns its key.
-func (r *folder) register(id uint64) string {
+func (r *fileRegistry) register(id uint64) string {
 	r.t.Helper()
 	key := wire.LayoutV1.Key("lab", worker(id))
 	r.put(key, string(wire.LayoutV1.Value("lab", worker(id), "192.0.2.2:1/a")))
 	return key
 }
 
-func TestFilesOfEveryReleaseAreTheRegistry(t *testing.T) {
+func TestFilesOfEveryRelease(t *testing.T) {
 	for release, workers := range map[string]map[uint64]string{
 		"0.8.1": {0x5116d1151668a0e5: ""},
 		"1.6.1": {0xad43e8e1d52b94ed: "tiny", 0xe0cd5081c8d73e9d: ""},
 	} {
-		for _, namespaces := range everySort {
+		for _, namespaces := range namespacePatterns {
 			t.Run(release+" in "+string(namespaces), func(t *testing.T) {
-				inFolder(t, 10, func(r *folder) { testFilesOf(r, release, workers, namespaces) })
+				withFileRegistry(t, 10, func(r *fileRegistry) { testFilesOfRelease(r, release, workers, namespaces) })
 			})
 		}
 	}
 }
 
-func testFilesOf(r *folder, release string, workers map[uint64]string, namespaces wire.Namespaces) {
+func testFilesOfRelease(r *fileRegistry, release string, workers map[uint64]string, namespaces wire.Namespaces) {
 	r.Namespaces = namespaces
 	keys := make(map[string]string)
 	for path, value := range testutil.CapturedJSON[map[string]string](r.t, release, "file_kv.json") {
@@ -142,10 +142,10 @@ func testFilesOf(r *folder, release string, workers map[uint64]string, namespace
 		keys[key] = value
 		r.put(key, value)
 	}
-	want := known{workers, channels(r.t, keys)}.among(namespaces)
+	want := known{workers, channels(r.t, keys)}.in(namespaces)
 	r.watch()
-	r.knows(want) // listed
-	areIn(r.t, r.Fleet, namespaces)
+	r.wantKnown(want) // listed
+	wantNamespace(r.t, r.Fleet, namespaces)
 	if !r.Fleet.IsSynced() || !r.Link.Up() {
 		r.t.Error("the registry is not known")
 	}
@@ -153,60 +153,60 @@ func testFilesOf(r *folder, release string, workers map[uint64]string, namespace
 		r.remove(key)
 	}
 	r.scan()
-	r.knows(nothing())
+	r.wantKnown(nothingKnown())
 	for key, value := range keys {
 		r.put(key, value)
 	}
 	r.scan()
-	r.knows(want) // watched
-	tally := &r.Fleet.Stats
-	counts(r.t, tally, stats.InstanceKeys, 3*uint64(len(workers)), nil)
-	counts(r.t, tally, stats.ChannelKeys, 3*uint64(len(want.Channels)), nil)
+	r.wantKnown(want) // watched
+	st := &r.Fleet.Stats
+	wantCounts(r.t, st, stats.InstanceKeys, 3*uint64(len(workers)), nil)
+	wantCounts(r.t, st, stats.ChannelKeys, 3*uint64(len(want.Channels)), nil)
 }
 
-func TestFileThatNobodyTouchesIsGone(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesExpireUnlessTouched(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		dead, live := r.register(1), r.register(2)
 		r.watch()
 		for range 4 {
 			r.wait(2500 * time.Millisecond)
 			r.touch(live, 0) // seen in the scan after
 		}
-		r.knows(only(1, 2)) // ten seconds
+		r.wantKnown(workersOnly(1, 2)) // ten seconds
 		r.scan()
-		r.knows(only(2))
+		r.wantKnown(workersOnly(2))
 		r.wait(10 * time.Second)
-		r.knows(only(2))
+		r.wantKnown(workersOnly(2))
 		r.scan()
-		r.knows(nothing())
+		r.wantKnown(nothingKnown())
 		r.touch(dead, 0) // it was only slow
 		r.scan()
-		r.knows(only(1))
-		counts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 5, nil) // touches are no messages
+		r.wantKnown(workersOnly(1))
+		wantCounts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 5, nil) // touches are no messages
 	})
 }
 
-func TestAgeOfAFileCountsAtFirstSightOnly(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesAgeCountsOnlyAtFirst(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		young, old, ahead, behind := r.register(1), r.register(2), r.register(3), r.register(4)
 		r.touch(young, -9*time.Second)
 		r.touch(old, -11*time.Second)
 		r.touch(ahead, time.Hour)
 		r.touch(behind, -time.Hour)
 		r.watch()
-		r.knows(only(1, 3))
+		r.wantKnown(workersOnly(1, 3))
 		r.touch(behind, -time.Hour+time.Second)
 		r.wait(2 * time.Second)
-		r.knows(only(3, 4))
+		r.wantKnown(workersOnly(3, 4))
 		r.wait(8 * time.Second)
-		r.knows(only(3, 4))
+		r.wantKnown(workersOnly(3, 4))
 		r.wait(2 * time.Second)
-		r.knows(nothing())
+		r.wantKnown(nothingKnown())
 	})
 }
 
-func TestFilesOfNobodyAreIgnored(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesUnrelatedAreIgnored(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		bucket := filepath.Join(r.Root, "v1/instances")
 		r.must(os.MkdirAll(filepath.Join(bucket, "lab%2Fc%2Fe%2F1"), 0o777))
 		r.must(os.MkdirAll(filepath.Join(r.Root, "v1/mdc/lab"), 0o777))
@@ -222,15 +222,15 @@ func TestFilesOfNobodyAreIgnored(t *testing.T) {
 		r.put("v1/instances/lab/c/worker_kv_query_source_1/2", "{}")
 		r.watch()
 		r.scan()
-		r.knows(nothing())
-		counts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 0, nil)
-		counts(r.t, &r.Fleet.Stats, stats.CardKeys, 0, nil)
+		r.wantKnown(nothingKnown())
+		wantCounts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 0, nil)
+		wantCounts(r.t, &r.Fleet.Stats, stats.CardKeys, 0, nil)
 	})
 }
 
-func TestFileOfGarbageIsCountedOnce(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
-		tally := &r.Fleet.Stats
+func TestFilesCountGarbageOnce(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
+		st := &r.Fleet.Stats
 		key := r.register(1)
 		whole, err := os.ReadFile(r.path(key))
 		r.must(err)
@@ -238,32 +238,32 @@ func TestFileOfGarbageIsCountedOnce(t *testing.T) {
 		r.put("v1/instances/lab/c", "{}")
 		r.put("v1/mdc/lab/c/e/1", strings.Repeat(" ", 1<<20+1))
 		r.watch()
-		r.wait(4 * scanEvery)
+		r.wait(4 * scanInterval)
 		r.touch(key, 0)
 		r.scan()
-		r.knows(nothing())
-		counts(r.t, tally, stats.InstanceKeys, 2, map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadName: 1})
-		counts(r.t, tally, stats.CardKeys, 1, map[stats.Reason]uint64{stats.BadJSON: 1})
-		r.says("more than 1048576 bytes", 1)
+		r.wantKnown(nothingKnown())
+		wantCounts(r.t, st, stats.InstanceKeys, 2, map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadName: 1})
+		wantCounts(r.t, st, stats.CardKeys, 1, map[stats.Reason]uint64{stats.BadJSON: 1})
+		r.wantLogCount("more than 1048576 bytes", 1)
 
 		r.must(os.WriteFile(r.path(key), whole[:len(whole)/2], 0o666))
 		r.scan()
 		r.must(os.WriteFile(r.path(key), whole, 0o666))
 		r.scan()
-		r.knows(only(1))
-		counts(r.t, tally, stats.InstanceKeys, 4, map[stats.Reason]uint64{stats.BadJSON: 2, stats.BadName: 1})
+		r.wantKnown(workersOnly(1))
+		wantCounts(r.t, st, stats.InstanceKeys, 4, map[stats.Reason]uint64{stats.BadJSON: 2, stats.BadName: 1})
 	})
 }
 
-func TestFileIsReplaced(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesReplaced(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		keys := etcdKeys(r.t, "1.6.1")
 		for _, key := range []string{generate, card, loads} {
 			r.put(key, keys[key])
 		}
 		r.watch()
 		want := known{map[uint64]string{id: "tiny"}, channels(r.t, map[string]string{loads: keys[loads]})}
-		r.knows(want)
+		r.wantKnown(want)
 		before, err := os.Stat(r.path(card))
 		r.must(err)
 		r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1))
@@ -274,54 +274,54 @@ func TestFileIsReplaced(t *testing.T) {
 		c := want.Channels[loads]
 		c.Address = strings.Replace(c.Address, "192.0.2.2", "198.51.100.2", 1)
 		want.Channels[loads] = c
-		r.knows(want)
+		r.wantKnown(want)
 		for _, key := range []string{generate, card, loads} {
 			r.put(key, "garbage") // what it said before stays
 		}
 		r.scan()
-		r.knows(want)
+		r.wantKnown(want)
 		for _, key := range []string{generate, card, loads} {
 			r.remove(key)
 		}
 		r.scan()
-		r.knows(nothing())
+		r.wantKnown(nothingKnown())
 	})
 }
 
-func TestFileThatMayNotBeReadIsTriedAgain(t *testing.T) {
+func TestFilesRetryUnreadableFile(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything")
 	}
-	inFolder(t, 10, func(r *folder) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		key := r.register(1)
 		r.register(2)
 		r.must(os.Chmod(r.path(key), 0))
 		r.watch()
-		r.wait(4 * scanEvery)
-		r.knows(only(2))
-		counts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 2, map[stats.Reason]uint64{stats.BadJSON: 1})
-		r.says("permission denied", 1)
+		r.wait(4 * scanInterval)
+		r.wantKnown(workersOnly(2))
+		wantCounts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 2, map[stats.Reason]uint64{stats.BadJSON: 1})
+		r.wantLogCount("permission denied", 1)
 		r.must(os.Chmod(r.path(key), 0o666))
 		r.scan()
-		r.knows(only(1, 2))
+		r.wantKnown(workersOnly(1, 2))
 	})
 }
 
-func TestWorkerInAFileGetsTheRoomOfAnother(t *testing.T) {
-	inFolder(t, 1, func(r *folder) {
+func TestFilesFillFreedRoom(t *testing.T) {
+	withFileRegistry(t, 1, func(r *fileRegistry) {
 		first := r.register(1)
 		r.watch()
 		r.register(2)
 		r.scan()
-		r.knows(only(1))
+		r.wantKnown(workersOnly(1))
 		r.remove(first)
 		r.scan()
-		r.knows(only(2))
+		r.wantKnown(workersOnly(2))
 	})
 }
 
-func TestAFileMayHaveAMebibyte(t *testing.T) {
-	inFolder(t, 10, func(r *folder) {
+func TestFilesUpToOneMebibyte(t *testing.T) {
+	withFileRegistry(t, 10, func(r *fileRegistry) {
 		pad := func(id uint64, size int) {
 			key := r.register(id)
 			value, err := os.ReadFile(r.path(key))
@@ -331,10 +331,10 @@ func TestAFileMayHaveAMebibyte(t *testing.T) {
 		pad(1, 1<<20)
 		pad(2, 1<<20+1)
 		r.watch()
-		r.knows(only(1))
-		r.says("it has more than 1048576 bytes", 1)
+		r.wantKnown(workersOnly(1))
+		r.wantLogCount("it has more than 1048576 bytes", 1)
 		r.touch(r.register(2), 0)
 		r.scan()
-		r.knows(only(1, 2))
+		r.wantKnown(workersOnly(1, 2))
 	})
 }

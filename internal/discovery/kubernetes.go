@@ -45,19 +45,19 @@ func (k *Kubernetes) Watch(ctx context.Context) {
 	defer following.Wait()
 	following.Go(func() {
 		kube.ListWatch(ctx, k.Client, kube.Collection{Group: "nvidia.com", Version: "v1alpha1", Namespace: k.In, Resource: "dynamoworkermetadatas"},
-			kube.Handler[workerMetadata]{OnUpsert: c.putResource, OnDelete: c.deleteResource, OnSynced: c.listedResources, OnDecodeError: c.bad, OnState: c.state(0)})
+			kube.Handler[workerMetadata]{OnUpsert: c.upsertResource, OnDelete: c.deleteResource, OnSynced: c.onResourcesSynced, OnDecodeError: c.onDecodeError, OnState: c.stateHandler(0)})
 	})
 	following.Go(func() {
 		if k.Containers {
 			kube.ListWatch(ctx, k.Client, kube.Collection{Version: "v1", Namespace: k.In, Resource: "pods", Selector: selector},
-				kube.Handler[pod]{OnUpsert: c.putPod, OnDelete: c.deletePod, OnSynced: c.listedStates, OnDecodeError: c.bad, OnState: c.state(1)})
+				kube.Handler[pod]{OnUpsert: c.upsertPod, OnDelete: c.deletePod, OnSynced: c.onReadinessSynced, OnDecodeError: c.onDecodeError, OnState: c.stateHandler(1)})
 		} else {
 			kube.ListWatch(ctx, k.Client, kube.Collection{Group: "discovery.k8s.io", Version: "v1", Namespace: k.In, Resource: "endpointslices", Selector: selector},
-				kube.Handler[endpointSlice]{OnUpsert: c.putSlice, OnDelete: c.deleteSlice, OnSynced: c.listedStates, OnDecodeError: c.bad, OnState: c.state(1)})
+				kube.Handler[endpointSlice]{OnUpsert: c.upsertSlice, OnDelete: c.deleteSlice, OnSynced: c.onReadinessSynced, OnDecodeError: c.onDecodeError, OnState: c.stateHandler(1)})
 		}
 	})
 	for backoff.Wait(ctx, time.Second) {
-		c.makeRoom()
+		c.resync()
 	}
 }
 
@@ -71,40 +71,40 @@ type process struct {
 type cluster struct {
 	reader
 	containers bool
-	most       int // resources, and statements of all of them
+	limit      int // resources, and statements of all of them
 	seed       maphash.Seed
 
-	mu        sync.Mutex
-	resources map[string]*resource // by name
-	owned     map[process]map[*resource]bool
-	states    map[string]map[process]string // by the slice or pod that says so: who is ready, and host:port of its metrics, if known
-	ready     map[process]map[string]string // the same by process
-	said      int                           // statements of all resources
-	listed    [2]bool                       // resources; who is ready
-	synced    bool                          // the Fleet knows it
-	errs      [2]string                     // what was last said to be wrong with them
+	mu             sync.Mutex
+	resources      map[string]*resource // by name
+	owned          map[process]map[*resource]bool
+	readyBySource  map[string]map[process]string // by the slice or pod that says so: who is ready, and host:port of its metrics, if known
+	readyByProcess map[process]map[string]string // the same by process
+	statementCount int                           // statements of all resources
+	listed         [2]bool                       // resources; who is ready
+	synced         bool                          // the Fleet knows it
+	errs           [2]string                     // what was last said to be wrong with them
 }
 
 func newCluster(r reader, containers bool, maxWorkers int) *cluster {
 	return &cluster{
-		reader:     r,
-		containers: containers,
-		most:       mostListed(maxWorkers),
-		seed:       maphash.MakeSeed(),
-		resources:  make(map[string]*resource),
-		owned:      make(map[process]map[*resource]bool),
-		states:     make(map[string]map[process]string),
-		ready:      make(map[process]map[string]string),
+		reader:         r,
+		containers:     containers,
+		limit:          maxListed(maxWorkers),
+		seed:           maphash.MakeSeed(),
+		resources:      make(map[string]*resource),
+		owned:          make(map[process]map[*resource]bool),
+		readyBySource:  make(map[string]map[process]string),
+		readyByProcess: make(map[process]map[string]string),
 	}
 }
 
 // resource is what one process says of itself.
 type resource struct {
-	process process
-	version string
-	others  int                  // entries that it has of kinds that are not known
-	said    map[string]statement // by key
-	applied map[string]entry     // what the Fleet knows of it
+	process        process
+	version        string
+	unknownEntries int                  // entries that it has of kinds that are not known
+	statements     map[string]statement // by key
+	applied        map[string]entry     // what the Fleet knows of it
 }
 
 // statement is one part of a resource.
@@ -114,7 +114,7 @@ type statement struct {
 }
 
 // state hears how one of the two collections is read.
-func (c *cluster) state(which int) func(error) {
+func (c *cluster) stateHandler(which int) func(error) {
 	return func(err error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -137,7 +137,7 @@ func (c *cluster) state(which int) func(error) {
 }
 
 // bad counts an object that cannot be decoded.
-func (c *cluster) bad(err error) {
+func (c *cluster) onDecodeError(err error) {
 	c.fleet.Stats.CountMessage(stats.InstanceKeys)
 	c.fleet.Stats.CountRejected(stats.InstanceKeys, stats.BadJSON)
 	c.log.Debug("Ignored an object of the Kubernetes API", "error", err)
@@ -145,14 +145,14 @@ func (c *cluster) bad(err error) {
 
 // settle makes what the Fleet knows of a resource what it should: everything while its
 // process is ready, else nothing.
-func (c *cluster) settle(r *resource) {
+func (c *cluster) reconcile(r *resource) {
 	if !c.synced {
 		return
 	}
-	wanted := c.wanted(r)
+	wanted := c.desired(r)
 	for key, e := range r.applied {
 		if _, stays := wanted[key]; !stays {
-			c.drop(&e)
+			c.remove(&e)
 		}
 	}
 	for _, kind := range []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys} { // a worker before what it says
@@ -167,8 +167,8 @@ func (c *cluster) settle(r *resource) {
 
 // wanted is what the Fleet should know of a resource. A model card without an endpoint
 // is what is left of a worker that was stopped.
-func (c *cluster) wanted(r *resource) map[string]entry {
-	states := c.ready[r.process]
+func (c *cluster) desired(r *resource) map[string]entry {
+	states := c.readyByProcess[r.process]
 	if len(states) == 0 {
 		return nil
 	}
@@ -177,15 +177,15 @@ func (c *cluster) wanted(r *resource) map[string]entry {
 		metrics = max(metrics, m)
 	}
 	serves := make(map[fleet.Instance]bool)
-	for _, s := range r.said {
+	for _, s := range r.statements {
 		if s.entry.kind == stats.InstanceKeys {
-			serves[s.entry.in] = true
+			serves[s.entry.instance] = true
 		}
 	}
-	wanted := make(map[string]entry, len(r.said))
-	for key, s := range r.said {
+	wanted := make(map[string]entry, len(r.statements))
+	for key, s := range r.statements {
 		e := s.entry
-		if e.kind == stats.CardKeys && !serves[e.in] {
+		if e.kind == stats.CardKeys && !serves[e.instance] {
 			continue
 		}
 		if e.kind == stats.InstanceKeys {
@@ -197,82 +197,82 @@ func (c *cluster) wanted(r *resource) map[string]entry {
 }
 
 // all is the whole registry.
-func (c *cluster) all() fleet.Listing {
+func (c *cluster) listing() fleet.Listing {
 	all := newListing()
 	for _, r := range c.resources {
-		r.applied = c.wanted(r)
+		r.applied = c.desired(r)
 		for _, e := range r.applied {
-			e.list(all)
+			e.appendTo(all)
 		}
 	}
 	return all
 }
 
 // makeRoom tells the Fleet the whole again where workers found no room and now there is some.
-func (c *cluster) makeRoom() {
+func (c *cluster) resync() {
 	if !c.fleet.NeedsSync() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.synced {
-		c.fleet.Sync(c.all())
+		c.fleet.Sync(c.listing())
 	}
 }
 
 // setStates notes who is ready, as one slice or pod says.
-func (c *cluster) setStates(name string, now map[process]string) {
-	before := c.states[name]
-	c.states[name] = now
+func (c *cluster) setReady(name string, now map[process]string) {
+	before := c.readyBySource[name]
+	c.readyBySource[name] = now
 	if len(now) == 0 {
-		delete(c.states, name)
+		delete(c.readyBySource, name)
 	}
 	for p := range before {
 		if _, still := now[p]; !still {
-			delete(c.ready[p], name)
-			if len(c.ready[p]) == 0 {
-				delete(c.ready, p)
+			delete(c.readyByProcess[p], name)
+			if len(c.readyByProcess[p]) == 0 {
+				delete(c.readyByProcess, p)
 			}
-			c.settleOf(p)
+			c.reconcileProcess(p)
 		}
 	}
 	for p, metrics := range now {
 		if was, known := before[p]; known && was == metrics {
 			continue
 		}
-		if c.ready[p] == nil {
-			c.ready[p] = make(map[string]string)
+		if c.readyByProcess[p] == nil {
+			c.readyByProcess[p] = make(map[string]string)
 		}
-		c.ready[p][name] = metrics
-		c.settleOf(p)
+		c.readyByProcess[p][name] = metrics
+		c.reconcileProcess(p)
 	}
 }
 
-func (c *cluster) settleOf(p process) {
+func (c *cluster) reconcileProcess(p process) {
 	for r := range c.owned[p] {
-		c.settle(r)
+		c.reconcile(r)
 	}
 }
 
 // listedStates hears that all slices, or pods, have been put.
-func (c *cluster) listedStates(names map[string]bool) {
+func (c *cluster) onReadinessSynced(names map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for name := range c.states {
+	for name := range c.readyBySource {
 		if !names[name] {
-			c.setStates(name, nil)
+			c.setReady(name, nil)
 		}
 	}
-	c.begin(1)
+	c.markListed(1)
 }
 
 // begin notes that one of the two collections is known. When both are, the Fleet is
 // told.
-func (c *cluster) begin(which int) {
+func (c *cluster) markListed(which int) {
 	c.listed[which] = true
 	if !c.synced && c.listed == [2]bool{true, true} {
 		c.synced = true
-		c.fleet.Sync(c.all())
+		c.fleet.Sync(c.listing())
 	}
 }
 
@@ -290,7 +290,7 @@ type endpointSlice struct {
 	}
 }
 
-func (c *cluster) putSlice(s *endpointSlice) {
+func (c *cluster) upsertSlice(s *endpointSlice) {
 	port := ""
 	for _, p := range s.Ports {
 		if p.Name != nil && *p.Name == systemPort && p.Port != nil {
@@ -304,18 +304,18 @@ func (c *cluster) putSlice(s *endpointSlice) {
 		if e.TargetRef == nil || e.TargetRef.UID == "" || e.Conditions.Ready == nil || !*e.Conditions.Ready {
 			continue
 		}
-		ready[process{pod: e.TargetRef.UID}] = metricsAt(e.Addresses, port)
+		ready[process{pod: e.TargetRef.UID}] = metricsAddress(e.Addresses, port)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.setStates(s.Metadata.Name, ready)
+	c.setReady(s.Metadata.Name, ready)
 }
 
 // systemPort is the name of the port where a worker has its metrics.
 const systemPort = "system"
 
 // metricsAt is host:port of a worker's metrics; empty if it is not known.
-func metricsAt(addresses []string, port string) string {
+func metricsAddress(addresses []string, port string) string {
 	if len(addresses) == 0 || port == "" {
 		return ""
 	}
@@ -326,12 +326,12 @@ func metricsAt(addresses []string, port string) string {
 	return at
 }
 
-func (c *cluster) deleteSlice(s *endpointSlice) { c.deleteStates(s.Metadata.Name) }
+func (c *cluster) deleteSlice(s *endpointSlice) { c.deleteSource(s.Metadata.Name) }
 
-func (c *cluster) deleteStates(name string) {
+func (c *cluster) deleteSource(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.setStates(name, nil)
+	c.setReady(name, nil)
 }
 
 // pod is what is read of one: which of its containers are ready.
@@ -355,7 +355,7 @@ type pod struct {
 	}
 }
 
-func (c *cluster) putPod(p *pod) {
+func (c *cluster) upsertPod(p *pod) {
 	ports := make(map[string]string)
 	for _, container := range p.Spec.Containers {
 		for _, port := range container.Ports {
@@ -367,12 +367,12 @@ func (c *cluster) putPod(p *pod) {
 	ready := make(map[process]string)
 	for _, s := range p.Status.ContainerStatuses {
 		if s.Ready && p.Metadata.UID != "" {
-			ready[process{p.Metadata.UID, s.Name}] = metricsAt([]string{p.Status.PodIP}, ports[s.Name])
+			ready[process{p.Metadata.UID, s.Name}] = metricsAddress([]string{p.Status.PodIP}, ports[s.Name])
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.setStates(p.Metadata.Name, ready)
+	c.setReady(p.Metadata.Name, ready)
 }
 
-func (c *cluster) deletePod(p *pod) { c.deleteStates(p.Metadata.Name) }
+func (c *cluster) deletePod(p *pod) { c.deleteSource(p.Metadata.Name) }

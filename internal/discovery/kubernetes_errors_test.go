@@ -13,42 +13,42 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-func TestGarbageInAResourceHurtsNothingElseAndIsCounted(t *testing.T) {
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
-	endpoints := served(1)
+func TestKubernetesCountsGarbage(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
+	endpoints := endpoints0(1)
 	endpoints["lab/backend/generate/zz"] = kubetest.Object{}
 	endpoints["lab/backend/other/9cf1b09034dc1"] = "text"
-	k.worker0(kubetest.Object{"endpoints": endpoints, "event_channels": kubetest.Object{"lab//kv_metrics/7": nil}})
+	k.setResource0(kubetest.Object{"endpoints": endpoints, "event_channels": kubetest.Object{"lab//kv_metrics/7": nil}})
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{"metadata": kubetest.Object{"name": "text", "namespace": "team-a"}, "spec": "text"})
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{"metadata": kubetest.Object{"name": "orphan", "namespace": "team-a"},
-		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": served(1)}}})
+		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": endpoints0(1)}}})
 	k.watch()
-	k.has(shape{one, 0})
-	tally := &k.Fleet.Stats
+	k.waitRegistered(summary{oneWorker, 0})
+	st := &k.Fleet.Stats
 	for _, c := range []struct {
 		kind   stats.Kind
 		reason stats.Reason
 		want   uint64
 	}{{stats.InstanceKeys, stats.BadName, 1}, {stats.InstanceKeys, stats.BadJSON, 2}, {stats.ChannelKeys, stats.BadID, 1}} {
-		if got := tally.Rejected(c.kind, c.reason); got != c.want {
+		if got := st.Rejected(c.kind, c.reason); got != c.want {
 			t.Errorf("rejected %s, %s: %d, want %d", c.kind, c.reason, got, c.want)
 		}
 	}
-	k.worker0(kubetest.Object{"endpoints": kubetest.Object{"lab/backend/generate/9cf1b09034dc1": "text"}})
-	k.ready("slice", entry0(true), entry0(true))
-	k.has(shape{one, 0}) // what it said before stays
+	k.setResource0(kubetest.Object{"endpoints": kubetest.Object{"lab/backend/generate/9cf1b09034dc1": "text"}})
+	k.setSlice("slice", sliceEntry0(true), sliceEntry0(true))
+	k.waitRegistered(summary{oneWorker, 0}) // what it said before stays
 }
 
-// TestAnObjectThatCannotBeReadAnyMoreIsKept as it was, also when all are listed anew: what
+// TestKubernetesKeepsUnreadableObject as it was, also when all are listed anew: what
 // serves, and who is ready.
-func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
+func TestKubernetesKeepsUnreadableObject(t *testing.T) {
 	t.Parallel()
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
-	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1)})
 	k.watch()
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 	bad := k.server.Get(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
 	bad["spec"] = "text"
 	k.server.Put(kubetest.WorkerMetadata, bad)
@@ -65,7 +65,7 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 		})
 	}
 	rejected(2)
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, true)
 	}
@@ -75,24 +75,24 @@ func TestAnObjectThatCannotBeReadAnyMoreIsKept(t *testing.T) {
 		}
 		return nil
 	})
-	k.ready("another", entry0(false))
+	k.setSlice("another", sliceEntry0(false))
 	k.server.Compact() // what has come is to be had by a listing only
 	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, false)
 	}
 	rejected(4)
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 	k.server.Delete(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
-	k.has(shape{})
+	k.waitRegistered(summary{})
 }
 
-func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
+func TestKubernetesRefusalKeepsWorkers(t *testing.T) {
 	t.Parallel()
-	k := newInTeamA(t)
+	k := newKubeRegistry(t)
 	log, out := testutil.NewLog()
 	k.Log = log
-	k.ready("slice", entry0(true))
-	k.worker0(kubetest.Object{"endpoints": served(1)})
+	k.setSlice("slice", sliceEntry0(true))
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1)})
 	k.server.SetAbsent(kubetest.WorkerMetadata, true)
 	k.watch()
 	testutil.Until(t, out.HasCount("is their CustomResourceDefinition installed?", 1))
@@ -103,7 +103,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 		t.Errorf("why Kubernetes is not connected is %q", why)
 	}
 	k.server.SetAbsent(kubetest.WorkerMetadata, false)
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 	k.server.Forbid(kubetest.EndpointSlices, true)
 	testutil.Until(t, out.HasCount(`missing in a Role of namespace team-a: {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`, 1))
 	testutil.Until(t, func() error {
@@ -112,7 +112,7 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 		}
 		return nil
 	})
-	if got := k.shape([]uint64{pod0}); !slices.Equal(got.instances, one) {
+	if got := k.summary([]uint64{pod0}); !slices.Equal(got.instances, oneWorker) {
 		t.Errorf("%v while nothing can be read", got)
 	}
 	if n := k.Fleet.Stats.Failures(stats.PeerKubernetes); n < 2 {
@@ -120,18 +120,18 @@ func TestAnAPIThatRefusesIsSaidAndForgetsNobody(t *testing.T) {
 	}
 	k.server.Forbid(kubetest.EndpointSlices, false)
 	testutil.Until(t, out.HasCount("The Kubernetes API can be read again", 1))
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 }
 
-// TestAPrefixFindsBothGenerationsOfARollingUpdate, a name finds one, and "*" all that there is.
-func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
+// TestKubernetesNamespacePatterns, a name finds one, and "*" all that there is.
+func TestKubernetesNamespacePatterns(t *testing.T) {
 	for namespaces, want := range map[wire.Namespaces][]string{
 		"lab-0c1d2e3f": {"backend/generate"},
 		"lab*":         {"lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"},
 		"*":            {"another/backend/generate", "lab-0c1d2e3f/backend/generate", "lab-4b5c6d7e/backend/generate"},
 	} {
 		t.Run(string(namespaces), func(t *testing.T) {
-			k := newInTeamA(t)
+			k := newKubeRegistry(t)
 			k.Namespaces = namespaces
 			if namespaces.IsPattern() {
 				k.Fleet = fleet.New(fleet.Target{Namespace: string(namespaces)}, 100, true)
@@ -139,7 +139,7 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 			}
 			k.watch()
 			for i, ns := range []string{"lab-0c1d2e3f", "lab-4b5c6d7e", "another"} {
-				k.serves(ns, uint64(i+1))
+				k.addPod(ns, uint64(i+1))
 			}
 			testutil.Until(t, func() error {
 				var got []string
@@ -156,12 +156,12 @@ func TestAPrefixFindsBothGenerationsOfARollingUpdate(t *testing.T) {
 }
 
 // serves puts a pod that is ready, and serves backend/generate in a Dynamo namespace.
-func (k *inTeamA) serves(namespace string, id uint64) {
+func (k *kubeRegistry) addPod(namespace string, id uint64) {
 	uid, name := fmt.Sprintf("uid-%d", id), fmt.Sprintf("pod-%d", id)
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": name, "namespace": "team-a", "ownerReferences": []any{kubetest.Object{"kind": "Pod", "name": name, "uid": uid}}},
 		"spec": kubetest.Object{"data": kubetest.Object{"endpoints": kubetest.Object{fmt.Sprintf("%s/backend/generate/%x", namespace, id): kubetest.Object{
 			"type": "Endpoint", "namespace": namespace, "component": "backend", "endpoint": "generate", "instance_id": id, "transport": kubetest.Object{"tcp": "h:1/x"}}}}},
 	})
-	k.ready(name, kubetest.Object{"conditions": kubetest.Object{"ready": true}, "targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": uid}})
+	k.setSlice(name, kubetest.Object{"conditions": kubetest.Object{"ready": true}, "targetRef": kubetest.Object{"kind": "Pod", "name": name, "uid": uid}})
 }

@@ -14,7 +14,7 @@ import (
 
 // Whatever a resource says while its pod is ready, the Fleet knows it as its own books
 // have it, and when the pod is gone nothing is left.
-func FuzzResource(f *testing.F) {
+func FuzzKubernetesResource(f *testing.F) {
 	lines, err := os.ReadFile(filepath.Join("testdata", "kubernetes", "1.6.1", "life_watch.jsonl"))
 	if err != nil {
 		f.Fatal(err)
@@ -29,19 +29,19 @@ func FuzzResource(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		all := fleet.New(fleet.Target{}, 100, true)
 		c := newCluster(reader{namespaces: "lab", fleet: all, log: slog.New(slog.DiscardHandler)}, false, 10)
-		c.listedResources(nil)
-		c.listedStates(nil)
+		c.onResourcesSynced(nil)
+		c.onReadinessSynced(nil)
 		for _, b := range [][]byte{first, second} {
 			var slice endpointSlice
 			if json.Unmarshal(b, &slice) == nil && len(slice.Endpoints) > 0 {
-				c.putSlice(&slice)
+				c.upsertSlice(&slice)
 			}
 			var m workerMetadata
 			if json.Unmarshal(b, &m) == nil {
-				c.putResource(&m)
+				c.upsertResource(&m)
 			}
 			for p := range c.owned {
-				c.setStates("slice", map[process]string{p: ""})
+				c.setReady("slice", map[process]string{p: ""})
 			}
 		}
 		channels, _ := all.Channels()
@@ -56,8 +56,8 @@ func FuzzResource(f *testing.F) {
 		if len(channels) > applied {
 			t.Errorf("%d channels, and %d in the books", len(channels), applied)
 		}
-		for name := range c.states {
-			c.setStates(name, nil)
+		for name := range c.readyBySource {
+			c.setReady(name, nil)
 		}
 		if channels, _ := all.Channels(); len(channels) > 0 || len(all.RegisteredEndpoints()) > 0 {
 			t.Errorf("left behind: %v, %v", all.RegisteredEndpoints(), channels)

@@ -11,7 +11,7 @@ import (
 )
 
 // shadow replaces the resource of a second pod, which has the id of the first.
-func (k *inTeamA) shadow(data any) {
+func (k *kubeRegistry) setShadow(data any) {
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": "shadow", "namespace": "team-a", "ownerReferences": []any{
 			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": "shadow", "uid": "shadow"}}},
@@ -20,7 +20,7 @@ func (k *inTeamA) shadow(data any) {
 }
 
 // addresses waits until the channels that are known are at these ports.
-func (k *inTeamA) addresses(ports ...int) {
+func (k *kubeRegistry) waitChannelPorts(ports ...int) {
 	k.t.Helper()
 	var want []string
 	for _, p := range ports {
@@ -40,15 +40,15 @@ func (k *inTeamA) addresses(ports ...int) {
 	})
 }
 
-// TestAShadowThatTakesOverIsTheSameWorker: one id and one publisher in two resources.
-func TestAShadowThatTakesOverIsTheSameWorker(t *testing.T) {
-	k := newInTeamA(t)
-	shadow := entry0(true)
+// TestKubernetesShadowTakesOver: one id and one publisher in two resources.
+func TestKubernetesShadowTakesOver(t *testing.T) {
+	k := newKubeRegistry(t)
+	shadow := sliceEntry0(true)
 	shadow["targetRef"].(kubetest.Object)["name"], shadow["targetRef"].(kubetest.Object)["uid"] = "shadow", "shadow"
-	k.ready("slice", entry0(true))
-	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": channelAt(pod0, 2)})
+	k.setSlice("slice", sliceEntry0(true))
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "event_channels": channelAt(pod0, 2)})
 	k.watch()
-	k.has(shape{one, 1})
+	k.waitRegistered(summary{oneWorker, 1})
 	at := fleet.Endpoint{Component: "backend", Name: "generate"}
 	load := func(blocks uint64) {
 		k.Fleet.RecordLoad(fleet.Origin{Endpoint: at, Worker: pod0}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some(blocks)})
@@ -57,17 +57,17 @@ func TestAShadowThatTakesOverIsTheSameWorker(t *testing.T) {
 	load(5)
 	k.Fleet.RecordHit(pod0, 8, 4)
 
-	k.shadow(kubetest.Object{"endpoints": served(11), "event_channels": channelAt(pod0, 12)})
-	k.ready("slice", entry0(true), shadow)
-	k.addresses(12, 2) // as strings are sorted
+	k.setShadow(kubetest.Object{"endpoints": endpoints0(11), "event_channels": channelAt(pod0, 12)})
+	k.setSlice("slice", sliceEntry0(true), shadow)
+	k.waitChannelPorts(12, 2) // as strings are sorted
 	if w := k.Fleet.Snapshot().Workers; len(w) != 1 || w[0].Load.OK || w[0].Hits.V.Events != 1 {
 		t.Errorf("workers %+v, want one that is silent and keeps its counters", w)
 	}
 	load(6) // the new one's
 
-	k.ready("slice", shadow)
-	k.addresses(12)
-	k.has(shape{one, 1})
+	k.setSlice("slice", shadow)
+	k.waitChannelPorts(12)
+	k.waitRegistered(summary{oneWorker, 1})
 	w := k.Fleet.Snapshot().Workers
 	if len(w) != 1 || w[0].Load.V.KVActive.V != 6 || w[0].Passes.V.Count != 2 || w[0].Passes.V.DecodeTokens != 6 || w[0].Hits.V.Events != 1 {
 		t.Errorf("workers %+v, want one with the load of the second and the counters of both", w)

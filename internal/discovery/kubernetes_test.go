@@ -22,25 +22,25 @@ import (
 )
 
 // inTeamA is a registry of the program's in an API server of the test's.
-type inTeamA struct {
+type kubeRegistry struct {
 	t *testing.T
 	*Kubernetes
 	server *kubetest.Server
 	web    *httptest.Server
 }
 
-func newInTeamA(t *testing.T) *inTeamA {
+func newKubeRegistry(t *testing.T) *kubeRegistry {
 	t.Helper()
 	s := new(kubetest.Server)
 	web := httptest.NewServer(s)
 	t.Cleanup(func() { s.EndWatches(); web.CloseClientConnections(); web.Close() })
-	k := &inTeamA{t: t, server: s, web: web}
-	k.Kubernetes = k.another()
+	k := &kubeRegistry{t: t, server: s, web: web}
+	k.Kubernetes = k.newProgram()
 	return k
 }
 
 // another is a program beside the first.
-func (k *inTeamA) another() *Kubernetes {
+func (k *kubeRegistry) newProgram() *Kubernetes {
 	k.t.Helper()
 	client, err := kube.New(k.web.URL)
 	if err != nil {
@@ -51,13 +51,13 @@ func (k *inTeamA) another() *Kubernetes {
 	return &Kubernetes{Client: client, In: "team-a", Namespaces: "lab", Fleet: f, Log: slog.New(slog.DiscardHandler)}
 }
 
-func (k *inTeamA) watch() (stop func()) {
-	stop, _ = run(k.t, func(ctx context.Context) error { k.Watch(ctx); return nil })
+func (k *kubeRegistry) watch() (stop func()) {
+	stop, _ = start(k.t, func(ctx context.Context) error { k.Watch(ctx); return nil })
 	return stop
 }
 
 // load puts what a file of captures has of each resource.
-func (k *inTeamA) load(file string) {
+func (k *kubeRegistry) loadCapture(file string) {
 	k.t.Helper()
 	var step map[string]json.RawMessage
 	if err := json.Unmarshal(kubeCapture(k.t, file), &step); err != nil {
@@ -87,13 +87,13 @@ func kubeCapture(t *testing.T, file string) []byte {
 }
 
 // shape is what is registered: endpoints with their workers, and topics of channels.
-type shape struct {
+type summary struct {
 	instances []string
 	channels  int
 }
 
-func (k *inTeamA) shape(ids []uint64) shape {
-	var s shape
+func (k *kubeRegistry) summary(ids []uint64) summary {
+	var s summary
 	for _, id := range ids {
 		for _, e := range k.Fleet.EndpointsOf(id) {
 			s.instances = append(s.instances, fmt.Sprintf("%s %x", e, id))
@@ -112,13 +112,13 @@ const (
 	engine1 = 0x595b0c42f51b7
 )
 
-func (k *inTeamA) has(want shape) {
+func (k *kubeRegistry) waitRegistered(want summary) {
 	k.t.Helper()
 	testutil.Until(k.t, func() error {
 		if !k.Fleet.Stats.Kubernetes.Up() {
 			return fmt.Errorf("not connected")
 		}
-		if got := k.shape([]uint64{pod0, pod1, engine1}); !slices.Equal(got.instances, want.instances) || got.channels != want.channels {
+		if got := k.summary([]uint64{pod0, pod1, engine1}); !slices.Equal(got.instances, want.instances) || got.channels != want.channels {
 			return fmt.Errorf("%v, want %v", got, want)
 		}
 		return nil
@@ -127,7 +127,7 @@ func (k *inTeamA) has(want shape) {
 
 // said is what should be known, worked out from the objects alone: of each resource
 // whose pod is ready what it serves, and its channels.
-func (k *inTeamA) said() (want shape) {
+func (k *kubeRegistry) expected() (want summary) {
 	ready := make(map[string]bool)
 	for _, name := range k.server.Names(kubetest.EndpointSlices, "team-a") {
 		endpoints, _ := k.server.Get(kubetest.EndpointSlices, "team-a", name)["endpoints"].([]any)
@@ -158,15 +158,15 @@ func (k *inTeamA) said() (want shape) {
 	return want
 }
 
-// TestTheLifeOfRealWorkersIsFollowed replays what a real API server told of two workers
+// TestKubernetesFollowsRealWorkers replays what a real API server told of two workers
 // of 1.6.1: first writes that come apart, a pod that is unready for a while, one that is
 // killed and whose container is restarted (maps that are emptied become null), stopped
 // with SIGTERM (endpoints go first, then channels; the card stays), and deleted.
-func TestTheLifeOfRealWorkersIsFollowed(t *testing.T) {
-	k := newInTeamA(t)
-	k.load("1.6.1/life_before.json")
+func TestKubernetesFollowsRealWorkers(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.loadCapture("1.6.1/life_before.json")
 	k.watch()
-	k.has(shape{})
+	k.waitRegistered(summary{})
 	seen := make(map[string]bool)
 	for line := range bytes.Lines(kubeCapture(t, "1.6.1/life_watch.jsonl")) {
 		var event struct {
@@ -182,9 +182,9 @@ func TestTheLifeOfRealWorkersIsFollowed(t *testing.T) {
 		} else {
 			k.server.Put(event.Watch, event.Object)
 		}
-		want := k.said()
+		want := k.expected()
 		seen[fmt.Sprint(want)] = true
-		k.has(want)
+		k.waitRegistered(want)
 	}
 	if len(seen) != 8 {
 		t.Errorf("%d different states were seen, want 8: %v", len(seen), slices.Collect(maps.Keys(seen)))
@@ -194,11 +194,11 @@ func TestTheLifeOfRealWorkersIsFollowed(t *testing.T) {
 	}
 }
 
-func TestCardsOfPodsGiveTotalsAndTheSliceTheirMetrics(t *testing.T) {
-	k := newInTeamA(t)
-	k.load("1.6.1/pipeline.json")
+func TestKubernetesCardsGiveTotals(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.loadCapture("1.6.1/pipeline.json")
 	k.watch()
-	k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 8})
+	k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 8})
 	k.Fleet.RecordLoad(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
 		fleet.Load{KVActive: fleet.Some[uint64](5)})
 	w := k.Fleet.Snapshot().Workers
@@ -207,30 +207,30 @@ func TestCardsOfPodsGiveTotalsAndTheSliceTheirMetrics(t *testing.T) {
 	}
 }
 
-func TestAWorkerOf12StaysAfterSIGTERMUntilItsPodIsUnready(t *testing.T) {
-	k := newInTeamA(t)
-	k.load("1.2.1/ready.json")
+func TestKubernetesWorkerOf12StaysUntilUnready(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.loadCapture("1.2.1/ready.json")
 	k.watch()
-	k.has(shape{[]string{"backend/generate 9cf1b09034dc1"}, 1})
-	k.load("1.2.1/after_sigterm.json")
-	k.has(shape{[]string{"backend/generate 9cf1b09034dc1"}, 0})
-	k.ready("lab-vllmworker-abc12", entry0(false))
-	k.has(shape{})
+	k.waitRegistered(summary{[]string{"backend/generate 9cf1b09034dc1"}, 1})
+	k.loadCapture("1.2.1/after_sigterm.json")
+	k.waitRegistered(summary{[]string{"backend/generate 9cf1b09034dc1"}, 0})
+	k.setSlice("lab-vllmworker-abc12", sliceEntry0(false))
+	k.waitRegistered(summary{})
 }
 
-func TestInContainerModeAProcessIsAContainer(t *testing.T) {
-	k := newInTeamA(t)
+func TestKubernetesContainerMode(t *testing.T) {
+	k := newKubeRegistry(t)
 	k.Containers = true
-	k.load("1.6.1/containers_ready.json")
+	k.loadCapture("1.6.1/containers_ready.json")
 	k.watch()
 	both := []string{"backend/generate 595b0c42f51b7", "backend/generate 9cf1b09034dc1"}
-	k.has(shape{both, 2})
-	k.containers(map[string]bool{"main": true, "engine-1": false})
-	k.has(shape{both[1:], 1})
-	k.containers(map[string]bool{"main": false, "engine-1": true})
-	k.has(shape{both[:1], 1})
+	k.waitRegistered(summary{both, 2})
+	k.setContainers(map[string]bool{"main": true, "engine-1": false})
+	k.waitRegistered(summary{both[1:], 1})
+	k.setContainers(map[string]bool{"main": false, "engine-1": true})
+	k.waitRegistered(summary{both[:1], 1})
 	k.server.Delete(kubetest.Pods, "team-a", "lab-vllmworker-0")
-	k.has(shape{})
+	k.waitRegistered(summary{})
 	for _, r := range k.server.Requests() {
 		if strings.Contains(r, "endpointslices") {
 			t.Errorf("%s: there may be no right to it", r)
@@ -239,7 +239,7 @@ func TestInContainerModeAProcessIsAContainer(t *testing.T) {
 }
 
 // containers says which containers of the captured pod are ready.
-func (k *inTeamA) containers(ready map[string]bool) {
+func (k *kubeRegistry) setContainers(ready map[string]bool) {
 	pod := k.server.Get(kubetest.Pods, "team-a", "lab-vllmworker-0")
 	var statuses []any
 	for _, name := range slices.Sorted(maps.Keys(ready)) {
@@ -251,7 +251,7 @@ func (k *inTeamA) containers(ready map[string]bool) {
 
 // entry0 is the entry of the first captured pod in a slice. Ready is true, false, or
 // nil for what is not said.
-func entry0(ready any) kubetest.Object {
+func sliceEntry0(ready any) kubetest.Object {
 	return kubetest.Object{
 		"addresses":  []any{"192.0.2.2"},
 		"conditions": kubetest.Object{"ready": ready},
@@ -260,7 +260,7 @@ func entry0(ready any) kubetest.Object {
 }
 
 // ready replaces a slice.
-func (k *inTeamA) ready(name string, endpoints ...kubetest.Object) {
+func (k *kubeRegistry) setSlice(name string, endpoints ...kubetest.Object) {
 	k.server.Put(kubetest.EndpointSlices, kubetest.Object{
 		"metadata":  kubetest.Object{"name": name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
 		"endpoints": endpoints,
@@ -269,7 +269,7 @@ func (k *inTeamA) ready(name string, endpoints ...kubetest.Object) {
 }
 
 // worker0 replaces the resource of the first captured pod.
-func (k *inTeamA) worker0(data any) {
+func (k *kubeRegistry) setResource0(data any) {
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": "lab-vllmworker-0", "namespace": "team-a", "ownerReferences": []any{
 			kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": "lab-vllmworker-0", "uid": "11111111-0000-4000-8000-000000000000"}}},
@@ -278,7 +278,7 @@ func (k *inTeamA) worker0(data any) {
 }
 
 // served are the endpoints of the first captured pod, reached at a port.
-func served(port int) kubetest.Object {
+func endpoints0(port int) kubetest.Object {
 	return kubetest.Object{"lab/backend/generate/9cf1b09034dc1": kubetest.Object{
 		"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": pod0,
 		"transport": kubetest.Object{"tcp": fmt.Sprintf("192.0.2.2:%d/9cf1b09034dc1/lab/backend/generate", port)},
@@ -294,105 +294,105 @@ func channelAt(publisher, port int) kubetest.Object {
 	}}
 }
 
-var one = []string{"backend/generate 9cf1b09034dc1"}
+var oneWorker = []string{"backend/generate 9cf1b09034dc1"}
 
-func TestNullIsEmptyAndNullDataSaysNothing(t *testing.T) {
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
+func TestKubernetesNullMapIsEmpty(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
 	k.watch()
-	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": channelAt(7, 2)})
-	k.has(shape{one, 1})
-	k.worker0(nil) // the last good one stays
-	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": nil})
-	k.has(shape{one, 0})
-	k.worker0(kubetest.Object{"endpoints": nil, "event_channels": channelAt(7, 2)})
-	k.has(shape{nil, 1})
-	k.worker0(kubetest.Object{})
-	k.has(shape{})
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "event_channels": channelAt(7, 2)})
+	k.waitRegistered(summary{oneWorker, 1})
+	k.setResource0(nil) // the last good one stays
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "event_channels": nil})
+	k.waitRegistered(summary{oneWorker, 0})
+	k.setResource0(kubetest.Object{"endpoints": nil, "event_channels": channelAt(7, 2)})
+	k.waitRegistered(summary{nil, 1})
+	k.setResource0(kubetest.Object{})
+	k.waitRegistered(summary{})
 }
 
-func TestAModelCardIsNoWorker(t *testing.T) {
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
+func TestKubernetesCardAloneIsNoWorker(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
 	card := kubetest.Object{"lab/backend/generate/9cf1b09034dc1": kubetest.Object{"type": "Model", "card_json": kubetest.Object{
 		"display_name": "m", "runtime_config": kubetest.Object{"total_kv_blocks": 1000}}}}
-	k.worker0(kubetest.Object{"endpoints": served(1), "model_cards": card})
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "model_cards": card})
 	k.watch()
-	k.has(shape{one, 0})
-	k.worker0(kubetest.Object{"endpoints": nil, "model_cards": card}) // as after SIGTERM
-	k.has(shape{})
+	k.waitRegistered(summary{oneWorker, 0})
+	k.setResource0(kubetest.Object{"endpoints": nil, "model_cards": card}) // as after SIGTERM
+	k.waitRegistered(summary{})
 	if s := k.Fleet.Snapshot(); len(s.Workers) > 0 {
 		t.Errorf("shown: %+v", s.Workers)
 	}
 }
 
-func TestReadinessIsWhatIsSaidOfThePodItself(t *testing.T) {
-	k := newInTeamA(t)
-	k.worker0(kubetest.Object{"endpoints": served(1)})
+func TestKubernetesReadinessNeedsPodUID(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1)})
 	k.watch()
-	other := entry0(true)
+	other := sliceEntry0(true)
 	other["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "another-incarnation"}
-	nameless := entry0(true)
+	nameless := sliceEntry0(true)
 	nameless["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0"}
-	without := entry0(true)
+	without := sliceEntry0(true)
 	delete(without, "targetRef")
 	for name, c := range map[string]struct {
 		entry kubetest.Object
 		ready bool
 	}{
-		"ready": {entry0(true), true}, "not ready": {entry0(false), false}, "not said": {entry0(nil), false},
+		"ready": {sliceEntry0(true), true}, "not ready": {sliceEntry0(false), false}, "not said": {sliceEntry0(nil), false},
 		"another pod of its name": {other, false}, "no uid": {nameless, false}, "nobody": {without, false},
 	} {
-		k.ready("slice", c.entry)
-		want := shape{}
+		k.setSlice("slice", c.entry)
+		want := summary{}
 		if c.ready {
-			want.instances = one
+			want.instances = oneWorker
 		}
-		k.has(want)
-		k.ready("slice", entry0(!c.ready)) // so that the next has something to change
-		want = shape{}
+		k.waitRegistered(want)
+		k.setSlice("slice", sliceEntry0(!c.ready)) // so that the next has something to change
+		want = summary{}
 		if !c.ready {
-			want.instances = one
+			want.instances = oneWorker
 		}
-		k.has(want)
+		k.waitRegistered(want)
 		if t.Failed() {
 			t.Fatal(name)
 		}
 	}
 }
 
-func TestAPodInTwoSlicesIsReadyOnceAndUntilNeitherSaysSo(t *testing.T) {
-	k := newInTeamA(t)
-	k.worker0(kubetest.Object{"endpoints": served(1)})
-	k.ready("one", entry0(true))
-	k.ready("two", entry0(true))
+func TestKubernetesPodInTwoSlices(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1)})
+	k.setSlice("one", sliceEntry0(true))
+	k.setSlice("two", sliceEntry0(true))
 	k.watch()
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 	k.server.Delete(kubetest.EndpointSlices, "team-a", "one")
-	k.ready("two", entry0(true), entry0(false))
-	k.has(shape{one, 0})
-	k.ready("two", entry0(false))
-	k.has(shape{})
+	k.setSlice("two", sliceEntry0(true), sliceEntry0(false))
+	k.waitRegistered(summary{oneWorker, 0})
+	k.setSlice("two", sliceEntry0(false))
+	k.waitRegistered(summary{})
 }
 
-func TestARestartedContainerForgetsItsLoadAndIsReachedAnew(t *testing.T) {
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
-	k.worker0(kubetest.Object{"endpoints": served(1), "event_channels": channelAt(7, 2)})
+func TestKubernetesRestartedContainer(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "event_channels": channelAt(7, 2)})
 	k.watch()
-	k.has(shape{one, 1})
+	k.waitRegistered(summary{oneWorker, 1})
 	load := func(blocks uint64) {
 		k.Fleet.RecordLoad(fleet.Origin{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Worker: pod0}, fleet.FromActiveLoad,
 			fleet.Load{KVActive: fleet.Some(blocks)})
 	}
 	load(5)
-	k.worker0(kubetest.Object{"endpoints": served(11), "event_channels": nil}) // the same pod and id
-	k.has(shape{one, 0})
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(11), "event_channels": nil}) // the same pod and id
+	k.waitRegistered(summary{oneWorker, 0})
 	if w := k.Fleet.Snapshot().Workers; len(w) != 1 || w[0].Load.OK || w[0].Up {
 		t.Errorf("workers %+v, want one that is silent", w)
 	}
-	k.worker0(kubetest.Object{"endpoints": served(11), "event_channels": channelAt(8, 12)})
-	k.has(shape{one, 1})
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(11), "event_channels": channelAt(8, 12)})
+	k.waitRegistered(summary{oneWorker, 1})
 	channels, _ := k.Fleet.Channels()
 	for _, c := range channels {
 		if c.Address != "tcp://192.0.2.2:12" || c.Publisher != 8 {
@@ -401,18 +401,18 @@ func TestARestartedContainerForgetsItsLoadAndIsReachedAnew(t *testing.T) {
 	}
 }
 
-func TestAnotherPodOfTheSameNameIsAnotherWorker(t *testing.T) {
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
-	k.worker0(kubetest.Object{"endpoints": served(1)})
+func TestKubernetesPodOfSameName(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
+	k.setResource0(kubetest.Object{"endpoints": endpoints0(1)})
 	k.watch()
-	k.has(shape{one, 0})
+	k.waitRegistered(summary{oneWorker, 0})
 	next := k.server.Get(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
 	next["metadata"].(kubetest.Object)["ownerReferences"] = []any{kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "next"}}
 	k.server.Put(kubetest.WorkerMetadata, next)
-	k.has(shape{}) // it is not ready yet
-	entry := entry0(true)
+	k.waitRegistered(summary{}) // it is not ready yet
+	entry := sliceEntry0(true)
 	entry["targetRef"].(kubetest.Object)["uid"] = "next"
-	k.ready("slice", entry)
-	k.has(shape{one, 0})
+	k.setSlice("slice", entry)
+	k.waitRegistered(summary{oneWorker, 0})
 }

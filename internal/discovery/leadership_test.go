@@ -12,114 +12,114 @@ import (
 )
 
 // held is a holding that has begun, and how to see whether it lets the program lead.
-func held(t *testing.T, standby bool) (h *holding, leads func(want bool, when string)) {
+func newHeldLeadership(t *testing.T, standby bool) (h *leadership, leads func(want bool, when string)) {
 	t.Helper()
-	var tally stats.Stats
-	h = newHolding(&tally, standby)
+	var st stats.Stats
+	h = newLeadership(&st, standby)
 	leads = func(want bool, when string) {
 		t.Helper()
-		if got := tally.ActsAsLeader.Load(); got != want {
+		if got := st.ActsAsLeader.Load(); got != want {
 			t.Errorf("%s: leads: %v, want %v", when, got, want)
 		}
 	}
-	h.confirmed(time.Now())
+	h.markConfirmed(time.Now())
 	leads(false, "at once")
-	for range claimFor / confirmEvery {
-		time.Sleep(confirmEvery)
-		h.confirmed(time.Now())
+	for range confirmationTTL / confirmInterval {
+		time.Sleep(confirmInterval)
+		h.markConfirmed(time.Now())
 		if !standby {
-			h.beat()
+			h.heartbeat()
 		}
 	}
 	leads(true, "after 2 s")
 	return h, leads
 }
 
-func TestAClaimHoldsFromWhenItWasAskedFor(t *testing.T) {
+func TestLeadershipLastsFromRequestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, leads := held(t, true)
+		h, leads := newHeldLeadership(t, true)
 		asked := time.Now()
 		time.Sleep(1500 * time.Millisecond) // the answer is under way
-		h.confirmed(asked)
+		h.markConfirmed(asked)
 		time.Sleep(499 * time.Millisecond)
 		leads(true, "within 2 s of the question")
 		time.Sleep(time.Millisecond)
 		leads(false, "2 s after the question")
 
-		h.confirmed(time.Now())
-		h.confirmed(asked) // an answer that was overtaken
+		h.markConfirmed(time.Now())
+		h.markConfirmed(asked) // an answer that was overtaken
 		time.Sleep(1999 * time.Millisecond)
 		leads(true, "since the newer question")
 		time.Sleep(time.Second)
-		h.confirmed(time.Now().Add(-claimFor)) // too late to be of use
+		h.markConfirmed(time.Now().Add(-confirmationTTL)) // too late to be of use
 		leads(false, "by an answer that took 2 s")
 	})
 }
 
-func TestWhatIsLostStaysLostWhateverComesLate(t *testing.T) {
+func TestLeadershipStaysLost(t *testing.T) {
 	for _, standby := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			h, leads := held(t, standby)
-			if err := h.lose("why"); !errors.Is(err, errLost) || err.Error() != "lost: why" {
+			h, leads := newHeldLeadership(t, standby)
+			if err := h.markLost("why"); !errors.Is(err, errLost) || err.Error() != "lost: why" {
 				t.Errorf("got %v", err)
 			}
 			leads(false, "when it is lost")
-			h.confirmed(time.Now())
-			h.beat()
-			h.resigned()
+			h.markConfirmed(time.Now())
+			h.heartbeat()
+			h.predecessorResigned()
 			leads(false, "by late answers")
-			if h.tally.Leader.Load() {
+			if h.stats.Leader.Load() {
 				t.Error("it says that it holds the place")
 			}
 		})
 	}
 }
 
-// TestAProcessThatStoodStillDoesNotLeadUntilItKnows what has become of the place meanwhile,
+// TestLeadershipAfterStall what has become of the place meanwhile,
 // or that the servers are away.
-func TestAProcessThatStoodStillDoesNotLeadUntilItKnows(t *testing.T) {
-	for name, know := range map[string]func(h *holding, before time.Time){
-		"confirmed":            func(h *holding, before time.Time) { h.confirmed(time.Now()) },
-		"the servers are away": func(h *holding, before time.Time) { h.away() },
-		"not by an answer from before": func(h *holding, before time.Time) {
-			h.confirmed(before)
-			h.beat()
-			if h.tally.ActsAsLeader.Load() {
+func TestLeadershipAfterStall(t *testing.T) {
+	for name, know := range map[string]func(h *leadership, before time.Time){
+		"confirmed":            func(h *leadership, before time.Time) { h.markConfirmed(time.Now()) },
+		"the servers are away": func(h *leadership, before time.Time) { h.markUnreachable() },
+		"not by an answer from before": func(h *leadership, before time.Time) {
+			h.markConfirmed(before)
+			h.heartbeat()
+			if h.stats.ActsAsLeader.Load() {
 				t.Error("it leads by an answer from before it stood still")
 			}
-			h.away()
+			h.markUnreachable()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h, leads := held(t, false)
+				h, leads := newHeldLeadership(t, false)
 				before := time.Now()
 				time.Sleep(15 * time.Second)
 				leads(false, "when it goes on")
-				h.beat()
+				h.heartbeat()
 				leads(false, "when it has gone on")
-				time.Sleep(confirmEvery)
-				h.beat()
+				time.Sleep(confirmInterval)
+				h.heartbeat()
 				leads(false, "a moment later")
 				time.Sleep(time.Millisecond)
 				know(h, before)
-				h.beat()
+				h.heartbeat()
 				leads(true, "when it knows")
 			})
 		})
 	}
 }
 
-func TestQuestionsDoNotWaitForAnswers(t *testing.T) {
+func TestLeadershipConfirmationsOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var tally stats.Stats
-		h := newHolding(&tally, true)
+		var st stats.Stats
+		h := newLeadership(&st, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var asking, most atomic.Int64
 		done := make(chan error, 1)
 		go func() {
-			done <- h.confirm(ctx, func(ctx context.Context) (bool, error) {
+			done <- h.confirmLoop(ctx, func(ctx context.Context) (bool, error) {
 				most.Store(max(most.Load(), asking.Add(1))) // time stands still meanwhile
 				defer asking.Add(-1)
 				select {
@@ -132,7 +132,7 @@ func TestQuestionsDoNotWaitForAnswers(t *testing.T) {
 		}()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if want := int64(confirmIn/confirmEvery) + 1; most.Load() != want {
+		if want := int64(confirmTimeout/confirmInterval) + 1; most.Load() != want {
 			t.Errorf("%d questions without an answer at once, want %d", most.Load(), want)
 		}
 		cancel()

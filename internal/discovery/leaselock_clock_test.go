@@ -24,7 +24,7 @@ import (
 )
 
 // court is an API server in memory, before which programs hold a Lease. The clock is held.
-type court struct {
+type leaseTest struct {
 	t      *testing.T
 	server kubetest.Server
 
@@ -38,11 +38,11 @@ type court struct {
 	began   time.Time
 }
 
-func inCourt(t *testing.T, test func(c *court)) {
+func withLeaseAPI(t *testing.T, test func(c *leaseTest)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := &court{t: t, network: memnet.New(), began: time.Now()}
+		c := &leaseTest{t: t, network: memnet.New(), began: time.Now()}
 		s := &http.Server{Handler: http.HandlerFunc(c.serve)}
 		var serving sync.WaitGroup
 		serving.Go(func() { s.Serve(c.network) })
@@ -51,7 +51,7 @@ func inCourt(t *testing.T, test func(c *court)) {
 	})
 }
 
-func (c *court) serve(w http.ResponseWriter, r *http.Request) {
+func (c *leaseTest) serve(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	delay, away, refuse := c.delay, c.away, c.refuse
 	c.requests = append(c.requests, fmt.Sprintf("%s %v", r.Method, time.Since(c.began).Round(100*time.Millisecond)))
@@ -70,20 +70,20 @@ func (c *court) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer.Body.Bytes())
 }
 
-func (c *court) set(f func()) {
+func (c *leaseTest) locked(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
 }
 
 // contender is a program that wants the Lease.
-type contender struct {
+type candidate struct {
 	*Kubernetes
 	stop  func()
 	ended <-chan error
 }
 
-func (c *court) enter(name string, standby bool, log *slog.Logger) *contender {
+func (c *leaseTest) start(name string, standby bool, log *slog.Logger) *candidate {
 	c.t.Helper()
 	client, err := kube.NewWithDialer("http://api", c.network.Dial)
 	if err != nil {
@@ -91,15 +91,15 @@ func (c *court) enter(name string, standby bool, log *slog.Logger) *contender {
 	}
 	f := fleet.New(fleet.Target{}, 100, true)
 	k := &Kubernetes{Client: client, In: "team-a", Namespaces: "lab", Fleet: f, Log: log}
-	stop, ended := run(c.t, func(ctx context.Context) error {
+	stop, ended := start(c.t, func(ctx context.Context) error {
 		defer client.CloseIdleConnections()
 		return k.Hold(ctx, name, []byte(`{"component_name": "c", "host": "node-of-`+name+`"}`), standby)
 	})
-	return &contender{k, stop, ended}
+	return &candidate{k, stop, ended}
 }
 
 // within is how long it takes until the program leads, or does not.
-func (c *court) within(p *contender, want bool, others ...*contender) time.Duration {
+func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) time.Duration {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		leads := p.Fleet.Stats.ActsAsLeader.Load()
@@ -118,7 +118,7 @@ func (c *court) within(p *contender, want bool, others ...*contender) time.Durat
 }
 
 // throughout looks for so long whether the program leads all the time, or never.
-func (c *court) throughout(p *contender, want bool, d time.Duration) {
+func (c *leaseTest) wantThroughout(p *candidate, want bool, d time.Duration) {
 	c.t.Helper()
 	for began := time.Now(); time.Since(began) < d; time.Sleep(10 * time.Millisecond) {
 		if leads := p.Fleet.Stats.ActsAsLeader.Load(); leads != want {
@@ -128,7 +128,7 @@ func (c *court) throughout(p *contender, want bool, d time.Duration) {
 }
 
 // ran fails the test if a program has ended.
-func (c *court) ran(p *contender) {
+func (c *leaseTest) wantRunning(p *candidate) {
 	c.t.Helper()
 	select {
 	case err := <-p.ended:
@@ -138,7 +138,7 @@ func (c *court) ran(p *contender) {
 }
 
 // edit changes the Lease as another client does.
-func (c *court) edit(change func(o kubetest.Object)) {
+func (c *leaseTest) editLease(change func(o kubetest.Object)) {
 	c.t.Helper()
 	name := c.server.Names(kubetest.Leases, "team-a")[0]
 	o := c.server.Get(kubetest.Leases, "team-a", name)
@@ -151,22 +151,22 @@ func (c *court) edit(change func(o kubetest.Object)) {
 	c.server.Put(kubetest.Leases, o)
 }
 
-var quiet = slog.New(slog.DiscardHandler)
+var discardLog = slog.New(slog.DiscardHandler)
 
-func TestANewLeaderWaitsForTheOneBeforeToStop(t *testing.T) {
-	inCourt(t, func(c *court) {
-		p := c.enter("first", true, quiet)
-		if took := c.within(p, true); took < claimFor || took > claimFor+confirmEvery+20*time.Millisecond {
+func TestLeaseLockNewLeaderWaits(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
+		p := c.start("first", true, discardLog)
+		if took := c.waitLeads(p, true); took < confirmationTTL || took > confirmationTTL+confirmInterval+20*time.Millisecond {
 			t.Errorf("it leads %v after it has taken the lease, want 2 s", took)
 		}
 	})
 }
 
-func TestASecondInstanceIsRefusedWhereTheFirstRenewsItsLease(t *testing.T) {
-	inCourt(t, func(c *court) {
-		first := c.enter("first", false, quiet)
-		c.within(first, true)
-		second := c.enter("second", false, quiet)
+func TestLeaseLockRefusesSecondInstance(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
+		first := c.start("first", false, discardLog)
+		c.waitLeads(first, true)
+		second := c.start("second", false, discardLog)
 		began := time.Now()
 		err := <-second.ended
 		for _, part := range []string{"another instance exists on host node-of-first: its holder is first_", "; with --standby this one waits"} {
@@ -174,82 +174,82 @@ func TestASecondInstanceIsRefusedWhereTheFirstRenewsItsLease(t *testing.T) {
 				t.Errorf("%v, want that the first exists, and %s", err, part)
 			}
 		}
-		if took := time.Since(began); took > updateLease+lookAtLease {
+		if took := time.Since(began); took > leaseRenewInterval+standbyInterval {
 			t.Errorf("that is known after %v, want with the next update", took)
 		}
-		c.throughout(first, true, time.Minute)
-		c.ran(first)
+		c.wantThroughout(first, true, time.Minute)
+		c.wantRunning(first)
 	})
 }
 
-func TestALeaseOfADeadHolderIsTakenOverAfterItsTime(t *testing.T) {
-	for said, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: longestLease} { // seconds
+func TestLeaseLockTakesOverExpiredLease(t *testing.T) {
+	for said, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: maxLeaseSeconds} { // seconds
 		t.Run(fmt.Sprint(said), func(t *testing.T) {
-			inCourt(t, func(c *court) {
+			withLeaseAPI(t, func(c *leaseTest) {
 				// Its clock is years ahead: only whether it changes the Lease counts.
 				c.server.Put(kubetest.Leases, kubetest.Object{
 					"metadata": kubetest.Object{"name": leaseName("lab/components/metrics/instance"), "namespace": "team-a"},
 					"spec":     kubetest.Object{"holderIdentity": "dead", "leaseDurationSeconds": said, "renewTime": "2099-01-01T00:00:00.000000Z"},
 				})
-				next := c.enter("next", false, quiet)
+				next := c.start("next", false, discardLog)
 				time.Sleep(100 * time.Millisecond) // it has looked
-				c.throughout(next, false, want*time.Second)
-				if took := c.within(next, true); took > lookAtLease+claimFor+confirmEvery {
+				c.wantThroughout(next, false, want*time.Second)
+				if took := c.waitLeads(next, true); took > standbyInterval+confirmationTTL+confirmInterval {
 					t.Errorf("it leads %v after the time is over", took)
 				}
-				c.ran(next)
+				c.wantRunning(next)
 			})
 		})
 	}
 }
 
-func TestALeaderWhoseLeaseIsTakenStandsBy(t *testing.T) {
-	inCourt(t, func(c *court) {
-		p := c.enter("first", true, quiet)
-		c.within(p, true)
-		c.edit(func(o kubetest.Object) {
+func TestLeaseLockStandsByAfterLoss(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
+		p := c.start("first", true, discardLog)
+		c.waitLeads(p, true)
+		c.editLease(func(o kubetest.Object) {
 			o["spec"] = kubetest.Object{"holderIdentity": "thief", "leaseDurationSeconds": 10}
 		})
-		c.within(p, false)
-		c.edit(func(o kubetest.Object) { o["spec"] = kubetest.Object{} })
-		c.within(p, true)
+		c.waitLeads(p, false)
+		c.editLease(func(o kubetest.Object) { o["spec"] = kubetest.Object{} })
+		c.waitLeads(p, true)
 		c.server.Delete(kubetest.Leases, "team-a", c.server.Names(kubetest.Leases, "team-a")[0])
-		c.within(p, false)
-		c.within(p, true)
+		c.waitLeads(p, false)
+		c.waitLeads(p, true)
 		if names := c.server.Names(kubetest.Leases, "team-a"); len(names) != 1 { // it has made a new one
 			t.Errorf("leases %q", names)
 		}
-		c.ran(p)
+		c.wantRunning(p)
 	})
 }
 
-func TestALeaseThatMayNotBeMadeIsTriedAgain(t *testing.T) {
-	inCourt(t, func(c *court) {
+func TestLeaseLockRetriesForbiddenCreate(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
 		c.server.Forbid(kubetest.Leases, true)
-		p := c.enter("first", false, quiet)
-		c.throughout(p, false, 5*time.Minute)
-		c.set(func() {
+		p := c.start("first", false, discardLog)
+		c.wantThroughout(p, false, 5*time.Minute)
+		c.locked(func() {
 			if n := len(c.requests); n < 5*60/30 {
 				t.Errorf("%d requests in five minutes", n)
 			}
 		})
 		c.server.Forbid(kubetest.Leases, false)
-		if took := c.within(p, true); took > confirmIn+claimFor+confirmEvery {
+		if took := c.waitLeads(p, true); took > confirmTimeout+confirmationTTL+confirmInterval {
 			t.Errorf("it leads %v after the right is given", took)
 		}
-		c.ran(p)
+		c.wantRunning(p)
 	})
 }
 
-// TestALeaderBehindASlowAPIDoesNotWaver whose every word takes 0.6 s each way.
-func TestALeaderBehindASlowAPIDoesNotWaver(t *testing.T) {
+// TestLeaseLockSlowAPIKeepsLeader whose every word takes 0.6 s each way.
+func TestLeaseLockSlowAPIKeepsLeader(t *testing.T) {
 	for name, standby := range map[string]bool{"beside others": true, "alone": false} {
 		t.Run(name, func(t *testing.T) {
-			inCourt(t, func(c *court) {
+			withLeaseAPI(t, func(c *leaseTest) {
 				c.delay = 600 * time.Millisecond
-				p := c.enter("first", standby, quiet)
-				c.within(p, true)
-				c.throughout(p, true, 5*time.Minute)
+				p := c.start("first", standby, discardLog)
+				c.waitLeads(p, true)
+				c.wantThroughout(p, true, 5*time.Minute)
 				if !p.Fleet.Stats.Leader.Load() {
 					t.Error("it does not hold the lease")
 				}
@@ -258,42 +258,44 @@ func TestALeaderBehindASlowAPIDoesNotWaver(t *testing.T) {
 	}
 }
 
-func TestWhoFollowsALeaderThatResignsDoesNotWait(t *testing.T) {
-	inCourt(t, func(c *court) {
-		first := c.enter("first", true, quiet)
-		c.within(first, true)
-		second := c.enter("second", true, quiet)
-		c.throughout(second, false, time.Minute)
+func TestLeaseLockNoWaitAfterResignation(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
+		first := c.start("first", true, discardLog)
+		c.waitLeads(first, true)
+		second := c.start("second", true, discardLog)
+		c.wantThroughout(second, false, time.Minute)
 		first.stop()
-		if took := c.within(second, true, first); took > time.Second {
+		if took := c.waitLeads(second, true, first); took > time.Second {
 			t.Errorf("it leads %v after the other has resigned", took)
 		}
 	})
 }
 
-// TestALeaseThatIsChangedByAnotherIsLost at once, and taken again when it is free.
-func TestALeaseThatIsChangedByAnotherIsLost(t *testing.T) {
-	for name, change := range map[string]func(c *court){
-		"deleted": func(c *court) {
+// TestLeaseLockLostWhenChanged at once, and taken again when it is free.
+func TestLeaseLockLostWhenChanged(t *testing.T) {
+	for name, change := range map[string]func(c *leaseTest){
+		"deleted": func(c *leaseTest) {
 			c.server.Delete(kubetest.Leases, "team-a", c.server.Names(kubetest.Leases, "team-a")[0])
 		},
-		"overwritten": func(c *court) { c.edit(func(o kubetest.Object) { o["spec"] = kubetest.Object{} }) },
-		"the holder edited": func(c *court) {
-			c.edit(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
+		"overwritten": func(c *leaseTest) { c.editLease(func(o kubetest.Object) { o["spec"] = kubetest.Object{} }) },
+		"the holder edited": func(c *leaseTest) {
+			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
 		},
-		"the holder taken out": func(c *court) { c.edit(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "" }) },
-		"renewTime edited": func(c *court) {
-			c.edit(func(o kubetest.Object) { o["spec"].(kubetest.Object)["renewTime"] = "2001-01-01T00:00:00.000000Z" })
+		"the holder taken out": func(c *leaseTest) {
+			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "" })
+		},
+		"renewTime edited": func(c *leaseTest) {
+			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["renewTime"] = "2001-01-01T00:00:00.000000Z" })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inCourt(t, func(c *court) {
-				first := c.enter("first", true, quiet)
-				c.within(first, true)
-				second := c.enter("second", true, quiet)
-				c.throughout(first, true, 15*time.Second+200*time.Millisecond)
+			withLeaseAPI(t, func(c *leaseTest) {
+				first := c.start("first", true, discardLog)
+				c.waitLeads(first, true)
+				second := c.start("second", true, discardLog)
+				c.wantThroughout(first, true, 15*time.Second+200*time.Millisecond)
 				change(c)
-				if took := c.within(first, false, second); took > updateLease+20*time.Millisecond {
+				if took := c.waitLeads(first, false, second); took > leaseRenewInterval+20*time.Millisecond {
 					t.Errorf("it leads for %v without the lease", took)
 				}
 				began := time.Now()
@@ -305,7 +307,7 @@ func TestALeaseThatIsChangedByAnotherIsLost(t *testing.T) {
 				if first.Fleet.Stats.ActsAsLeader.Load() && second.Fleet.Stats.ActsAsLeader.Load() {
 					t.Error("both lead")
 				}
-				if took := time.Since(began); took < claimFor-updateLease/2 {
+				if took := time.Since(began); took < confirmationTTL-leaseRenewInterval/2 {
 					t.Errorf("the next leads after %v", took)
 				}
 			})
@@ -313,33 +315,33 @@ func TestALeaseThatIsChangedByAnotherIsLost(t *testing.T) {
 	}
 }
 
-func TestALeaderThatHearsNothingStopsBeforeAnotherBegins(t *testing.T) {
-	inCourt(t, func(c *court) {
-		first := c.enter("first", true, quiet)
-		c.within(first, true)
-		c.set(func() { c.away = true })
-		if took := c.within(first, false); took < time.Second || took > claimFor {
+func TestLeaseLockStopsWithoutConfirmation(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
+		first := c.start("first", true, discardLog)
+		c.waitLeads(first, true)
+		c.locked(func() { c.away = true })
+		if took := c.waitLeads(first, false); took < time.Second || took > confirmationTTL {
 			t.Errorf("it leads for %v without a word from the server, want up to 2 s", took)
 		}
-		c.set(func() { c.away = false })
-		if took := c.within(first, true); took > 4*time.Second {
+		c.locked(func() { c.away = false })
+		if took := c.waitLeads(first, true); took > 4*time.Second {
 			t.Errorf("it leads %v after the server is back", took)
 		}
 	})
 }
 
-func TestAProgramThatMayNotStandByLeadsOnWhileTheAPIIsAway(t *testing.T) {
-	inCourt(t, func(c *court) {
-		p := c.enter("first", false, quiet)
-		c.within(p, true)
-		c.set(func() { c.away = true })
-		c.throughout(p, true, 10*time.Minute)
+func TestLeaseLockWithoutStandbyOutage(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
+		p := c.start("first", false, discardLog)
+		c.waitLeads(p, true)
+		c.locked(func() { c.away = true })
+		c.wantThroughout(p, true, 10*time.Minute)
 		if p.Fleet.Stats.Leader.Load() {
 			t.Error("it says that it holds the lease, after ten minutes")
 		}
-		c.edit(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
-		c.set(func() { c.away = false })
-		c.within(p, false)
+		c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
+		c.locked(func() { c.away = false })
+		c.waitLeads(p, false)
 		time.Sleep(time.Minute)
 		if !p.Fleet.Stats.ActsAsLeader.Load() { // the thief does not renew it
 			t.Error("it does not lead again")
@@ -347,15 +349,15 @@ func TestAProgramThatMayNotStandByLeadsOnWhileTheAPIIsAway(t *testing.T) {
 	})
 }
 
-// TestAnAPIThatAsksForMoreTimeThanTheLeaseHas does not cost the leadership, and is heard all
+// TestLeaseLockLongRetryAfter does not cost the leadership, and is heard all
 // the same: it is asked less often, and the log says so.
-func TestAnAPIThatAsksForMoreTimeThanTheLeaseHas(t *testing.T) {
-	inCourt(t, func(c *court) {
+func TestLeaseLockLongRetryAfter(t *testing.T) {
+	withLeaseAPI(t, func(c *leaseTest) {
 		log, out := testutil.NewLog()
-		first := c.enter("first", true, log)
-		c.within(first, true)
+		first := c.start("first", true, log)
+		c.waitLeads(first, true)
 		var done atomic.Bool
-		c.set(func() {
+		c.locked(func() {
 			c.requests = nil
 			c.refuse = func(w http.ResponseWriter, r *http.Request) bool {
 				if done.Load() {
@@ -370,13 +372,13 @@ func TestAnAPIThatAsksForMoreTimeThanTheLeaseHas(t *testing.T) {
 		if first.Fleet.Stats.ActsAsLeader.Load() {
 			t.Error("it leads without a confirmation")
 		}
-		c.set(func() {
+		c.locked(func() {
 			if n := len(c.requests); n > 8 {
 				t.Errorf("%d requests in 9 s, want one each 3.3 s to look, and one to update: %q", n, c.requests)
 			}
 		})
 		done.Store(true)
-		if took := c.within(first, true); took > 4*time.Second {
+		if took := c.waitLeads(first, true); took > 4*time.Second {
 			t.Errorf("it leads %v after the server can answer", took)
 		}
 		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "it asks to wait for 30s") || out.Count("Lost the lease") > 0 {

@@ -11,14 +11,14 @@ import (
 )
 
 // holdLease holds the Lease as a pod of this name.
-func (k *inTeamA) holdLease(program *Kubernetes, pod string, standby bool) (stop func(), ended <-chan error) {
-	return run(k.t, func(ctx context.Context) error {
+func (k *kubeRegistry) holdLease(program *Kubernetes, pod string, standby bool) (stop func(), ended <-chan error) {
+	return start(k.t, func(ctx context.Context) error {
 		return program.Hold(ctx, pod, []byte(`{"component_name": "c", "host": "node-of-`+pod+`"}`), standby)
 	})
 }
 
 // lives waits until the program takes itself for the unique instance, or does not.
-func lives(t *testing.T, program *Kubernetes, want bool) {
+func waitKubeLeads(t *testing.T, program *Kubernetes, want bool) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		if got := program.Fleet.Stats.ActsAsLeader.Load(); got != want {
@@ -29,7 +29,7 @@ func lives(t *testing.T, program *Kubernetes, want bool) {
 }
 
 // spec is the spec of the only Lease.
-func (k *inTeamA) spec() kubetest.Object {
+func (k *kubeRegistry) leaseSpec() kubetest.Object {
 	k.t.Helper()
 	names := k.server.Names(kubetest.Leases, "team-a")
 	if len(names) != 1 || !strings.HasPrefix(names[0], "dynamo-metrics-") {
@@ -43,26 +43,26 @@ func (k *inTeamA) spec() kubetest.Object {
 	return o["spec"].(kubetest.Object)
 }
 
-func TestALeaseMakesOneTheUniqueInstanceAndIsGivenBack(t *testing.T) {
+func TestLeaseLockIsReleased(t *testing.T) {
 	t.Parallel()
-	k := newInTeamA(t)
+	k := newKubeRegistry(t)
 	stop, ended := k.holdLease(k.Kubernetes, "first", true)
-	lives(t, k.Kubernetes, true)
-	if holder, _ := k.spec()["holderIdentity"].(string); !strings.HasPrefix(holder, "first_") {
+	waitKubeLeads(t, k.Kubernetes, true)
+	if holder, _ := k.leaseSpec()["holderIdentity"].(string); !strings.HasPrefix(holder, "first_") {
 		t.Errorf("holder %q, want the pod", holder)
 	}
-	second := k.another()
+	second := k.newProgram()
 	k.holdLease(second, "second", true)
-	lives(t, k.Kubernetes, true)
+	waitKubeLeads(t, k.Kubernetes, true)
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	lives(t, second, true) // at once: nobody waits for what was given back
-	if holder, _ := k.spec()["holderIdentity"].(string); !strings.HasPrefix(holder, "second_") {
+	waitKubeLeads(t, second, true) // at once: nobody waits for what was given back
+	if holder, _ := k.leaseSpec()["holderIdentity"].(string); !strings.HasPrefix(holder, "second_") {
 		t.Errorf("holder %q, want the second", holder)
 	}
-	if n := k.spec()["leaseTransitions"]; n != 1.0 {
+	if n := k.leaseSpec()["leaseTransitions"]; n != 1.0 {
 		t.Errorf("%v transitions, want 1", n)
 	}
 }

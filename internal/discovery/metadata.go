@@ -20,12 +20,12 @@ type workerMetadata struct {
 }
 
 type workerData struct {
-	values map[string]map[string]json.RawMessage // of the maps in roots, by what their keys begin with
-	others int                                   // entries of maps of kinds that are not known
+	values         map[string]map[string]json.RawMessage // of the maps in roots, by what their keys begin with
+	unknownEntries int                                   // entries of maps of kinds that are not known
 }
 
 // roots are what the keys of a resource's maps begin with in etcd.
-var roots = map[string]string{"endpoints": wire.InstancesRoot, "model_cards": wire.CardsRoot, "event_channels": wire.ChannelsRoot}
+var keyRoots = map[string]string{"endpoints": wire.InstancesRoot, "model_cards": wire.CardsRoot, "event_channels": wire.ChannelsRoot}
 
 // UnmarshalJSON reads the maps that are known, and counts what is in others, as event_sources
 // (from 1.4 on).
@@ -37,14 +37,14 @@ func (d *workerData) UnmarshalJSON(b []byte) error {
 	d.values = make(map[string]map[string]json.RawMessage)
 	for name, content := range maps {
 		var values map[string]json.RawMessage
-		root, known := roots[name]
+		root, known := keyRoots[name]
 		if err := json.Unmarshal(content, &values); err != nil && known {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if known {
 			d.values[root] = values
 		} else {
-			d.others += len(values)
+			d.unknownEntries += len(values)
 		}
 	}
 	return nil
@@ -72,7 +72,7 @@ func (c *cluster) processOf(m *kube.Metadata) (process, bool) {
 	return process{}, false
 }
 
-func (c *cluster) putResource(m *workerMetadata) {
+func (c *cluster) upsertResource(m *workerMetadata) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, owned := c.processOf(&m.Metadata)
@@ -85,7 +85,7 @@ func (c *cluster) putResource(m *workerMetadata) {
 		return
 	}
 	if r == nil {
-		if len(c.resources) >= c.most {
+		if len(c.resources) >= c.limit {
 			c.fleet.Stats.CountRefused(stats.AttachmentLimit)
 			return
 		}
@@ -103,20 +103,20 @@ func (c *cluster) putResource(m *workerMetadata) {
 	if m.Spec.Data == nil {
 		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
 	}
-	for range m.Spec.Data.others - r.others {
+	for range m.Spec.Data.unknownEntries - r.unknownEntries {
 		c.fleet.Stats.CountMessage(stats.OtherKeys)
 		c.fleet.Stats.CountRejected(stats.OtherKeys, stats.UnknownKind)
 	}
-	r.others = m.Spec.Data.others
-	before := len(r.said)
-	r.said = c.readAll(m, r.said, c.most-c.said)
-	c.said += len(r.said) - before
-	c.settle(r)
+	r.unknownEntries = m.Spec.Data.unknownEntries
+	before := len(r.statements)
+	r.statements = c.readStatements(m, r.statements, c.limit-c.statementCount)
+	c.statementCount += len(r.statements) - before
+	c.reconcile(r)
 }
 
 // readAll reads what a resource says. What is as it was is not read again, and where a
 // value is of no use an older one stays. There is room for so many that are new.
-func (c *cluster) readAll(m *workerMetadata, before map[string]statement, room int) map[string]statement {
+func (c *cluster) readStatements(m *workerMetadata, before map[string]statement, room int) map[string]statement {
 	now := make(map[string]statement)
 	fresh := 0
 	for root, values := range m.Spec.Data.values {
@@ -124,7 +124,7 @@ func (c *cluster) readAll(m *workerMetadata, before map[string]statement, room i
 			key := root + rest
 			s, known := before[key]
 			if content := maphash.Bytes(c.seed, value); !known || s.value != content {
-				e, ok := c.read(key, value)
+				e, ok := c.parse(key, value)
 				if !ok && !known {
 					continue
 				}
@@ -164,13 +164,13 @@ func (c *cluster) forget(name string) {
 	if len(c.owned[r.process]) == 0 {
 		delete(c.owned, r.process)
 	}
-	c.said -= len(r.said)
-	r.said = nil
-	c.settle(r)
+	c.statementCount -= len(r.statements)
+	r.statements = nil
+	c.reconcile(r)
 }
 
 // listedResources hears that all resources have been put.
-func (c *cluster) listedResources(names map[string]bool) {
+func (c *cluster) onResourcesSynced(names map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name := range c.resources {
@@ -178,5 +178,5 @@ func (c *cluster) listedResources(names map[string]bool) {
 			c.forget(name)
 		}
 	}
-	c.begin(0)
+	c.markListed(0)
 }

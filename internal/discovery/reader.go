@@ -17,10 +17,10 @@ type entry struct {
 	namespace string // Dynamo's, that the key is of
 	label     string // what endpoints are told apart by: that, or nothing
 	kind      stats.Kind
-	named     bool // the key names what it is of
+	keyValid  bool // the key names what it is of
 
 	layout       wire.Layout    // of an endpoint
-	in           fleet.Instance // the endpoint, or the one whose card it is
+	instance     fleet.Instance // the endpoint, or the one whose card it is
 	registration fleet.Registration
 	card         fleet.Card
 	channel      fleet.Channel
@@ -38,7 +38,7 @@ func (e *entry) registryKey() string {
 func (e *entry) decode(value []byte) (err error) {
 	switch e.kind {
 	case stats.InstanceKeys:
-		e.registration, err = e.layout.ParseValue(e.namespace, e.in, value)
+		e.registration, err = e.layout.ParseValue(e.namespace, e.instance, value)
 	case stats.CardKeys:
 		e.card, err = wire.ParseCard(value)
 	case stats.ChannelKeys:
@@ -49,36 +49,36 @@ func (e *entry) decode(value []byte) (err error) {
 }
 
 // put adds e to what the Fleet knows.
-func (e *entry) put(f *fleet.Fleet) {
+func (e *entry) addTo(f *fleet.Fleet) {
 	switch e.kind {
 	case stats.InstanceKeys:
-		f.Register(e.registryKey(), e.in, e.registration)
+		f.Register(e.registryKey(), e.instance, e.registration)
 	case stats.CardKeys:
-		f.SetCard(e.registryKey(), e.in, e.card)
+		f.SetCard(e.registryKey(), e.instance, e.card)
 	case stats.ChannelKeys:
 		f.AddChannel(e.registryKey(), e.channel)
 	}
 }
 
 // remove takes e out of what the Fleet knows.
-func (e *entry) remove(f *fleet.Fleet) {
+func (e *entry) removeFrom(f *fleet.Fleet) {
 	switch e.kind {
 	case stats.InstanceKeys:
-		f.Deregister(e.registryKey(), e.in)
+		f.Deregister(e.registryKey(), e.instance)
 	case stats.CardKeys:
-		f.DropCard(e.registryKey(), e.in)
+		f.DropCard(e.registryKey(), e.instance)
 	case stats.ChannelKeys:
 		f.RemoveChannel(e.registryKey())
 	}
 }
 
 // list adds e to a listing.
-func (e *entry) list(all fleet.Listing) {
+func (e *entry) appendTo(all fleet.Listing) {
 	switch e.kind {
 	case stats.InstanceKeys:
-		all.Instances[e.registryKey()] = fleet.InstanceEntry{Instance: e.in, Registration: e.registration}
+		all.Instances[e.registryKey()] = fleet.InstanceEntry{Instance: e.instance, Registration: e.registration}
 	case stats.CardKeys:
-		all.Cards[e.registryKey()] = fleet.CardEntry{Instance: e.in, Card: e.card}
+		all.Cards[e.registryKey()] = fleet.CardEntry{Instance: e.instance, Card: e.card}
 	case stats.ChannelKeys:
 		all.Channels[e.registryKey()] = e.channel
 	}
@@ -102,7 +102,7 @@ type reader struct {
 
 // find tells what a key is of. It reports false for keys that this program does not
 // read though nothing is wrong with them.
-func (r *reader) find(key string) (e entry, ok bool) {
+func (r *reader) parseKey(key string) (e entry, ok bool) {
 	namespace, watched := r.namespaces.OfKey(key)
 	if !watched || key == wire.LeaderKey(namespace) || wire.IsIgnoredKey(namespace, key) {
 		return e, false
@@ -111,36 +111,36 @@ func (r *reader) find(key string) (e entry, ok bool) {
 	for _, l := range wire.Layouts {
 		if strings.HasPrefix(key, l.Prefix(namespace)) {
 			e.kind, e.layout = stats.InstanceKeys, l
-			e.in, e.named = l.ParseKey(namespace, key)
-			return e.labelled(), true
+			e.instance, e.keyValid = l.ParseKey(namespace, key)
+			return e.withLabel(), true
 		}
 	}
 	if strings.HasPrefix(key, wire.CardPrefix(namespace)) {
 		e.kind = stats.CardKeys
-		e.in, e.named = wire.ParseCardKey(namespace, key)
-		return e.labelled(), true
+		e.instance, e.keyValid = wire.ParseCardKey(namespace, key)
+		return e.withLabel(), true
 	}
 	for _, p := range wire.ChannelPrefixes(namespace) {
 		if strings.HasPrefix(key, p) {
 			e.kind = stats.ChannelKeys
-			_, e.named = wire.ParseChannelKey(namespace, key)
+			_, e.keyValid = wire.ParseChannelKey(namespace, key)
 			// Below the first prefix of a namespace called "namespace" are the channels
 			// of all others, too (1.4 to 1.6).
-			return e, e.named || namespace != "namespace"
+			return e, e.keyValid || namespace != "namespace"
 		}
 	}
 	return e, false
 }
 
 // labelled is e at an endpoint that names its namespace, if there are several.
-func (e entry) labelled() entry {
-	e.in.Namespace = e.label
+func (e entry) withLabel() entry {
+	e.instance.Namespace = e.label
 	return e
 }
 
 // read finds and decodes what etcd or a file says.
-func (r *reader) read(key string, value []byte) (entry, bool) {
-	e, ok := r.find(key)
+func (r *reader) parse(key string, value []byte) (entry, bool) {
+	e, ok := r.parseKey(key)
 	return e, ok && r.decode(&e, value)
 }
 
@@ -148,8 +148,8 @@ func (r *reader) read(key string, value []byte) (entry, bool) {
 // for what is none of the registry's; that is counted.
 func (r *reader) decode(e *entry, value []byte) bool {
 	r.fleet.Stats.CountMessage(e.kind)
-	decoded, err := *e, errNamesNothing
-	if e.named {
+	decoded, err := *e, errBadKey
+	if e.keyValid {
 		err = decoded.decode(value)
 	}
 	if err != nil {
@@ -163,12 +163,12 @@ func (r *reader) decode(e *entry, value []byte) bool {
 	return true
 }
 
-var errNamesNothing = errors.New("the key does not name what it is of")
+var errBadKey = errors.New("the key does not name what it is of")
 
 // reasonOf is how it counts that a key of the registry is of no use.
 func reasonOf(err error) stats.Reason {
 	switch {
-	case errors.Is(err, errNamesNothing):
+	case errors.Is(err, errBadKey):
 		return stats.BadName
 	case errors.Is(err, wire.ErrUnknownKind):
 		return stats.UnknownKind
@@ -185,26 +185,26 @@ func (r *reader) reject(e *entry, why stats.Reason, err error) {
 
 // put takes over a key that is new or has changed. Where its value is of no use an
 // older one stays: its owner is alive, and nothing else is known.
-func (r *reader) put(key string, value []byte) {
-	if e, ok := r.read(key, value); ok {
+func (r *reader) upsert(key string, value []byte) {
+	if e, ok := r.parse(key, value); ok {
 		r.add(&e)
 	}
 }
 
 func (r *reader) add(e *entry) {
-	e.put(r.fleet)
+	e.addTo(r.fleet)
 	r.log.Debug("Registered", "kind", e.kind, "key", e.key)
 }
 
 // gone takes over that a key is gone.
-func (r *reader) gone(key string) {
-	if e, ok := r.find(key); ok && e.named {
-		r.drop(&e)
+func (r *reader) delete(key string) {
+	if e, ok := r.parseKey(key); ok && e.keyValid {
+		r.remove(&e)
 	}
 }
 
-func (r *reader) drop(e *entry) {
+func (r *reader) remove(e *entry) {
 	r.fleet.Stats.CountMessage(e.kind)
-	e.remove(r.fleet)
+	e.removeFrom(r.fleet)
 	r.log.Debug("Deregistered", "kind", e.kind, "key", e.key)
 }

@@ -38,7 +38,7 @@ func nodes(t *testing.T, release string) (all []node) {
 type node struct{ State, Key, Added, Value, Gone string }
 
 // counted are the workers that are counted, by endpoint.
-func counted(f *fleet.Fleet) map[string]int {
+func countedWorkers(f *fleet.Fleet) map[string]int {
 	all := make(map[string]int)
 	for _, e := range f.Snapshot().Endpoints {
 		if e.Counted {
@@ -48,7 +48,7 @@ func counted(f *fleet.Fleet) map[string]int {
 	return all
 }
 
-func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
+func TestReaderRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 	for _, release := range []string{"0.6.1", "0.9.1", "1.0.2", "1.4.2", "1.5.1", "1.6.1"} {
 		t.Run(release, func(t *testing.T) {
 			f := fleet.New(fleet.Target{}, 100, true)
@@ -60,13 +60,13 @@ func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 			for i, n := range all {
 				switch {
 				case n.Gone != "":
-					r.gone(n.Gone)
+					r.delete(n.Gone)
 				default:
-					r.put(n.Key+n.Added, []byte(n.Value))
+					r.upsert(n.Key+n.Added, []byte(n.Value))
 				}
 				// A router's other endpoints may come a moment before the one that says what it is.
 				if last := i+1 == len(all) || all[i+1].State != n.State; last {
-					if got := counted(f); i >= first-1 && !maps.Equal(got, want) {
+					if got := countedWorkers(f); i >= first-1 && !maps.Equal(got, want) {
 						t.Errorf("after %s: %v are counted, want %v", n.State, got, want)
 					}
 				}
@@ -82,7 +82,7 @@ func TestRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 	}
 }
 
-func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
+func TestReaderCountsUnknownKinds(t *testing.T) {
 	f := fleet.New(fleet.Target{}, 100, true)
 	f.Sync(newListing())
 	r := reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}
@@ -96,14 +96,14 @@ func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
 	} {
 		before := f.Stats.Rejected(kind, stats.UnknownKind)
 		for _, value := range values {
-			r.put(key, []byte(value))
+			r.upsert(key, []byte(value))
 		}
 		if n := f.Stats.Rejected(kind, stats.UnknownKind) - before; n != 2 {
 			t.Errorf("%s: %d of 2 are of a kind that is not known", key, n)
 		}
-		r.gone(key)
+		r.delete(key)
 	}
-	r.put("v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/7", []byte(`{"type":"EventSource"}`))
+	r.upsert("v1/event_sources/namespace/lab/component/backend/endpoint/generate/topic/kv-events/7", []byte(`{"type":"EventSource"}`))
 	for _, k := range stats.Kinds() {
 		for _, why := range stats.Reasons() {
 			if n := f.Stats.Rejected(k, why); n > 0 && why != stats.UnknownKind {
@@ -116,12 +116,12 @@ func TestKindsThatAreNotKnownAreCountedApart(t *testing.T) {
 	}
 }
 
-func TestPartsOfAResourceThatAreNotKnownAreCountedOnce(t *testing.T) {
-	k := newInTeamA(t)
-	k.ready("slice", entry0(true))
+func TestKubernetesCountsUnknownPartsOnce(t *testing.T) {
+	k := newKubeRegistry(t)
+	k.setSlice("slice", sliceEntry0(true))
 	k.watch()
-	data := kubetest.Object{"endpoints": served(1), "event_sources": kubetest.Object{"a": 1, "b": nil}, "velo_peers": nil, "version": 7}
-	k.worker0(data)
+	data := kubetest.Object{"endpoints": endpoints0(1), "event_sources": kubetest.Object{"a": 1, "b": nil}, "velo_peers": nil, "version": 7}
+	k.setResource0(data)
 	others := func(want uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
@@ -133,6 +133,6 @@ func TestPartsOfAResourceThatAreNotKnownAreCountedOnce(t *testing.T) {
 	}
 	others(2)
 	data["velo_peers"] = kubetest.Object{"c": kubetest.Object{"type": "VeloPeer"}}
-	k.worker0(data)
+	k.setResource0(data)
 	others(3)
 }

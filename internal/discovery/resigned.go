@@ -3,7 +3,7 @@ package discovery
 import "encoding/json"
 
 // resigned is the value of a place whose holder will do nothing in its name any more.
-func resigned(value []byte) string {
+func markResigned(value []byte) string {
 	fields := make(map[string]any)
 	_ = json.Unmarshal(value, &fields) // the program's own
 	fields["resigned"] = true

@@ -11,12 +11,12 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone, whichever goes first, watched or
+// TestEtcdWorkerUnderTwoLayouts, whichever goes first, watched or
 // listed anew: 0.6 writes two.
-func TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone(t *testing.T) {
+func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 	for _, first := range []wire.Layout{wire.LayoutInstances, wire.LayoutV1} {
 		r := newRegistry(t)
-		run(t, r.Watch)
+		start(t, r.Watch)
 		<-r.Fleet.Synced()
 		in := worker(7)
 		r.register(wire.LayoutInstances, in)
@@ -60,11 +60,11 @@ func TestAWorkerUnderTwoLayoutsIsThereUntilItsLastKeyIsGone(t *testing.T) {
 	}
 }
 
-// TestAWorkerOfTwoResourcesIsThereUntilBothAreGone has the same key in the resources of two
+// TestKubernetesWorkerInTwoResources has the same key in the resources of two
 // pods, as while one takes the other's place.
-func TestAWorkerOfTwoResourcesIsThereUntilBothAreGone(t *testing.T) {
+func TestKubernetesWorkerInTwoResources(t *testing.T) {
 	for _, first := range []string{"a", "b"} {
-		k := newInTeamA(t)
+		k := newKubeRegistry(t)
 		resource := func(pod, id string, number int) {
 			endpoints := kubetest.Object{"lab/backend/generate/" + id: kubetest.Object{
 				"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": number,
@@ -78,19 +78,19 @@ func TestAWorkerOfTwoResourcesIsThereUntilBothAreGone(t *testing.T) {
 		}
 		var ready []kubetest.Object
 		for _, pod := range []string{"a", "b", "c"} {
-			entry := entry0(true)
+			entry := sliceEntry0(true)
 			entry["targetRef"] = kubetest.Object{"kind": "Pod", "name": pod, "namespace": "team-a", "uid": pod}
 			ready = append(ready, entry)
 		}
-		k.ready("slice", ready...)
+		k.setSlice("slice", ready...)
 		k.watch()
 		resource("a", "9cf1b09034dc1", pod0)
 		resource("b", "9cf1b09034dc1", pod0)
-		k.has(shape{one, 0})
+		k.waitRegistered(summary{oneWorker, 0})
 		k.server.Delete(kubetest.WorkerMetadata, "team-a", first)
 		resource("c", "5b1a7ba5c4fe", pod1) // what comes later is known later
-		k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 0})
+		k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 0})
 		k.server.Delete(kubetest.WorkerMetadata, "team-a", map[string]string{"a": "b", "b": "a"}[first])
-		k.has(shape{[]string{"backend/generate 5b1a7ba5c4fe"}, 0})
+		k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe"}, 0})
 	}
 }

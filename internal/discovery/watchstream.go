@@ -23,16 +23,16 @@ var errTooLarge = errors.New("etcd has sent more at once than is read")
 // changes is a watch of etcd's keys: one stream, which is read message by message. etcd's
 // own client resumes a watch by itself, at a server that may have lost its data, puts the
 // parts of a large message together again, and reads on however far behind its user is.
-type changes struct {
-	session *connect.EtcdSession
-	ranges  []*etcdserverpb.WatchCreateRequest
-	begun   func()                    // all of them are watched; may be nil
-	event   func(*mvccpb.Event) error // an error ends it
+type watchStream struct {
+	session   *connect.EtcdSession
+	ranges    []*etcdserverpb.WatchCreateRequest
+	onCreated func()                    // all of them are watched; may be nil
+	onEvent   func(*mvccpb.Event) error // an error ends it
 }
 
 // follow hands on changes until ctx ends or the watch does, and says why. It takes ctx
 // with clientv3.WithRequireLeader: without a leader a member answers with silence.
-func (c changes) follow(ctx context.Context) error {
+func (c watchStream) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(callTimeout, func() { cancel(fmt.Errorf("no answer in %v", callTimeout)) })
@@ -41,8 +41,8 @@ func (c changes) follow(ctx context.Context) error {
 	err := c.receive(ctx, func() {
 		if begun++; begun == len(c.ranges) {
 			late.Stop()
-			if c.begun != nil {
-				c.begun()
+			if c.onCreated != nil {
+				c.onCreated()
 			}
 		}
 	})
@@ -50,7 +50,7 @@ func (c changes) follow(ctx context.Context) error {
 }
 
 // receive sends the requests and hands on what comes.
-func (c changes) receive(ctx context.Context, created func()) error {
+func (c watchStream) receive(ctx context.Context, created func()) error {
 	stream, err := etcdserverpb.NewWatchClient(c.session.ActiveConnection()).Watch(ctx)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), etcdError(err))
@@ -70,12 +70,12 @@ func (c changes) receive(ctx context.Context, created func()) error {
 		case answer.CompactRevision != 0:
 			return rpctypes.ErrCompacted
 		case answer.Canceled:
-			return canceled(answer.CancelReason)
+			return cancelError(answer.CancelReason)
 		case answer.Created:
 			created()
 		}
 		for _, e := range answer.Events {
-			if err := c.event(e); err != nil {
+			if err := c.onEvent(e); err != nil {
 				return err
 			}
 		}
@@ -84,7 +84,7 @@ func (c changes) receive(ctx context.Context, created func()) error {
 
 // canceled is the error that a server means by its reason for the end of a watch: it writes
 // there what gRPC makes of one.
-func canceled(reason string) error {
+func cancelError(reason string) error {
 	if reason == "" {
 		return errors.New("etcd has ended it")
 	}

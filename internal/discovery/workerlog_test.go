@@ -15,21 +15,21 @@ import (
 )
 
 // scene is a fleet whose comings are logged, with a clock that the test holds.
-type scene struct {
-	t     *testing.T
-	fleet *fleet.Fleet
-	out   *testutil.Log
-	read  int
-	dead  map[uint64]bool // those that answer no polls
-	polls bool            // they are polled, each second
+type workerLogTest struct {
+	t         *testing.T
+	fleet     *fleet.Fleet
+	out       *testutil.Log
+	linesRead int
+	dead      map[uint64]bool // those that answer no polls
+	polled    bool            // they are polled, each second
 }
 
 // play runs a test in a bubble, of a fleet with a registry that is not known yet.
-func play(t *testing.T, target fleet.Target, namespaces wire.Namespaces, registry bool, act func(*scene)) {
+func runWorkerLog(t *testing.T, target fleet.Target, namespaces wire.Namespaces, registry bool, act func(*workerLogTest)) {
 	synctest.Test(t, func(t *testing.T) {
 		log, out := testutil.NewLog()
-		s := &scene{t: t, fleet: fleet.New(target, 100_000, registry), out: out, dead: make(map[uint64]bool)}
-		c := &Comings{Fleet: s.fleet, Namespaces: namespaces, Poll: time.Second, Log: log}
+		s := &workerLogTest{t: t, fleet: fleet.New(target, 100_000, registry), out: out, dead: make(map[uint64]bool)}
+		c := &WorkerLog{Fleet: s.fleet, Namespaces: namespaces, Poll: time.Second, Log: log}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); c.Run(ctx) }()
@@ -41,9 +41,9 @@ func play(t *testing.T, target fleet.Target, namespaces wire.Namespaces, registr
 }
 
 // pass lets seconds pass, with the polls in them.
-func (s *scene) pass(seconds int) {
+func (s *workerLogTest) wait(seconds int) {
 	for range seconds {
-		if s.polls {
+		if s.polled {
 			s.poll(true)
 		}
 		time.Sleep(time.Second)
@@ -51,7 +51,7 @@ func (s *scene) pass(seconds int) {
 }
 
 // poll asks all that are registered, over a connection that may have been broken.
-func (s *scene) poll(counts bool) {
+func (s *workerLogTest) poll(counts bool) {
 	s.fleet.BeginPoll()
 	for _, w := range s.fleet.AppendPresent(nil) {
 		if !s.dead[w.ID.Lease] {
@@ -62,7 +62,7 @@ func (s *scene) poll(counts bool) {
 }
 
 // says compares what has been said since it was last asked.
-func (s *scene) says(want ...string) {
+func (s *workerLogTest) wantLines(want ...string) {
 	s.t.Helper()
 	synctest.Wait()
 	said := strings.Split(strings.TrimSuffix(s.out.String(), "\n"), "\n")
@@ -70,88 +70,88 @@ func (s *scene) says(want ...string) {
 		said = nil
 	}
 	var got []string
-	for _, line := range said[s.read:] {
+	for _, line := range said[s.linesRead:] {
 		_, message, _ := strings.Cut(line, "level=INFO msg=")
 		got = append(got, strings.Trim(message, `"`))
 	}
-	s.read = len(said)
+	s.linesRead = len(said)
 	if !slices.Equal(got, want) {
 		s.t.Errorf("said\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 
 var (
-	backend    = fleet.Endpoint{Component: "backend", Name: "generate"}
-	prefilling = fleet.Endpoint{Component: "prefill", Name: "generate"}
+	backend = fleet.Endpoint{Component: "backend", Name: "generate"}
+	prefill = fleet.Endpoint{Component: "prefill", Name: "generate"}
 )
 
-func (s *scene) join(e fleet.Endpoint, ids ...uint64) {
+func (s *workerLogTest) join(e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
-		s.fleet.Register(fmt.Sprint(e, id), fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: s.polls, Publishes: !s.polls})
+		s.fleet.Register(fmt.Sprint(e, id), fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: s.polled, Publishes: !s.polled})
 	}
 }
 
-func (s *scene) leave(e fleet.Endpoint, ids ...uint64) {
+func (s *workerLogTest) leave(e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		s.fleet.Deregister(fmt.Sprint(e, id), fleet.Instance{Endpoint: e, ID: id})
 	}
 }
 
 // sync lists the registry: these workers are in it.
-func (s *scene) sync(e fleet.Endpoint, ids ...uint64) {
+func (s *workerLogTest) sync(e fleet.Endpoint, ids ...uint64) {
 	all := make(map[string]fleet.InstanceEntry)
 	for _, id := range ids {
-		all[fmt.Sprint(e, id)] = fleet.InstanceEntry{Instance: fleet.Instance{Endpoint: e, ID: id}, Registration: fleet.Registration{NATS: s.polls, Publishes: !s.polls}}
+		all[fmt.Sprint(e, id)] = fleet.InstanceEntry{Instance: fleet.Instance{Endpoint: e, ID: id}, Registration: fleet.Registration{NATS: s.polled, Publishes: !s.polled}}
 	}
 	s.fleet.Sync(fleet.Listing{Instances: all})
 }
 
-func numbers(from, to uint64) (all []uint64) {
+func idRange(from, to uint64) (all []uint64) {
 	for id := from; id <= to; id++ {
 		all = append(all, id)
 	}
 	return all
 }
 
-func TestThoseWhoAreThereAtTheStartAreOneLine(t *testing.T) {
+func TestWorkerLogStartsWithOneLine(t *testing.T) {
 	for n, want := range map[uint64]string{
 		1: "1 worker is at dynamo/backend/generate: 1", 3: "3 workers are at dynamo/backend/generate: 1, 2, 3",
 		8:      "8 workers are at dynamo/backend/generate: 1, 2, 3, 4, 5, 6, 7, 8",
 		10_000: "10000 workers are at dynamo/backend/generate: 1, 2, 3, 4, 5, 6, 7, 8 and 9992 more",
 	} {
-		play(t, fleet.Target{}, "dynamo", true, func(s *scene) {
-			s.pass(30)
-			s.says() // nothing is known
-			s.sync(backend, numbers(1, n)...)
-			s.says(want)
-			s.pass(60)
-			s.says()
+		runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
+			s.wait(30)
+			s.wantLines() // nothing is known
+			s.sync(backend, idRange(1, n)...)
+			s.wantLines(want)
+			s.wait(60)
+			s.wantLines()
 		})
 	}
 }
 
-func TestWhoComesAndGoesIsSummed(t *testing.T) {
-	play(t, fleet.Target(backend), "dynamo", true, func(s *scene) {
+func TestWorkerLogSumsManyChanges(t *testing.T) {
+	runWorkerLog(t, fleet.Target(backend), "dynamo", true, func(s *workerLogTest) {
 		s.sync(backend)
-		s.pass(10)
-		s.says()
+		s.wait(10)
+		s.wantLines()
 		s.join(backend, 0xabc)
-		s.join(prefilling, 5) // is not watched
-		s.pass(1)
-		s.says("1 worker joined dynamo/backend/generate: abc; 1 now")
+		s.join(prefill, 5) // is not watched
+		s.wait(1)
+		s.wantLines("1 worker joined dynamo/backend/generate: abc; 1 now")
 		for id := range uint64(40) { // one by one
 			s.join(backend, 1+id)
 			time.Sleep(100 * time.Millisecond)
 		}
-		s.pass(1)
-		s.says("40 workers joined dynamo/backend/generate: 1, 2, 3, 4, 5, 6, 7, 8 and 32 more; 41 now")
+		s.wait(1)
+		s.wantLines("40 workers joined dynamo/backend/generate: 1, 2, 3, 4, 5, 6, 7, 8 and 32 more; 41 now")
 		s.join(backend, 100)
 		s.leave(backend, 1, 2)
-		s.pass(5)
-		s.says("1 worker joined dynamo/backend/generate: 64; 2 workers of dynamo/backend/generate are gone: 1, 2; 40 now")
+		s.wait(5)
+		s.wantLines("1 worker joined dynamo/backend/generate: 64; 2 workers of dynamo/backend/generate are gone: 1, 2; 40 now")
 		for i := range uint64(600) { // for ten minutes, one each second
 			s.join(backend, 1000+i)
-			s.pass(1)
+			s.wait(1)
 		}
 		if n := s.out.Count("\n"); n < 115 || n > 3+121 {
 			t.Errorf("%d lines, want one each five seconds", n)
@@ -159,22 +159,22 @@ func TestWhoComesAndGoesIsSummed(t *testing.T) {
 	})
 }
 
-// TestHowWorkersWent tells it from the polls before their keys went.
-func TestHowWorkersWent(t *testing.T) {
+// TestWorkerLogSaysHowWorkersLeft tells it from the polls before their keys went.
+func TestWorkerLogSaysHowWorkersLeft(t *testing.T) {
 	const at = " dynamo/backend/generate"
 	for what, c := range map[string]struct {
-		before func(*scene)
+		before func(*workerLogTest)
 		want   string
 	}{
-		"it answered up to the end": {func(s *scene) {}, "1 worker left" + at + ": 1; 2 now"},
-		"it missed a poll":          {func(s *scene) { s.dead[1] = true; s.pass(1) }, "1 worker left" + at + ": 1; 2 now"},
-		"it had died":               {func(s *scene) { s.dead[1] = true; s.pass(10) }, "1 worker of" + at + " was lost: 1; 2 now"},
-		"NATS was away": {func(s *scene) {
+		"it answered up to the end": {func(s *workerLogTest) {}, "1 worker left" + at + ": 1; 2 now"},
+		"it missed a poll":          {func(s *workerLogTest) { s.dead[1] = true; s.wait(1) }, "1 worker left" + at + ": 1; 2 now"},
+		"it had died":               {func(s *workerLogTest) { s.dead[1] = true; s.wait(10) }, "1 worker of" + at + " was lost: 1; 2 now"},
+		"NATS was away": {func(s *workerLogTest) {
 			s.fleet.Stats.NATS.MarkUsed()
 			s.fleet.Stats.NATS.SetConnected(false)
 			time.Sleep(10 * time.Second)
 		}, "1 worker of" + at + " is gone: 1; 2 now"},
-		"NATS had been away": {func(s *scene) {
+		"NATS had been away": {func(s *workerLogTest) {
 			s.dead[1] = true
 			for range 4 { // in which workers may reconnect
 				s.poll(false)
@@ -183,25 +183,25 @@ func TestHowWorkersWent(t *testing.T) {
 		}, "1 worker of" + at + " is gone: 1; 2 now"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			play(t, fleet.Target{}, "dynamo", true, func(s *scene) {
-				s.polls = true
+			runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
+				s.polled = true
 				s.sync(backend, 1, 2, 3)
-				s.pass(10)
-				s.says("3 workers are at dynamo/backend/generate: 1, 2, 3")
+				s.wait(10)
+				s.wantLines("3 workers are at dynamo/backend/generate: 1, 2, 3")
 				c.before(s)
 				s.leave(backend, 1)
 				s.dead[1] = true
-				s.pass(6)
-				s.says(c.want)
+				s.wait(6)
+				s.wantLines(c.want)
 			})
 		})
 	}
 }
 
-func TestWhoComesAndGoesBetweenTwoLinesIsNotMentioned(t *testing.T) {
-	play(t, fleet.Target{}, "dynamo", true, func(s *scene) {
+func TestWorkerLogOmitsBriefChanges(t *testing.T) {
+	runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
 		s.sync(backend, 1)
-		s.says("1 worker is at dynamo/backend/generate: 1")
+		s.wantLines("1 worker is at dynamo/backend/generate: 1")
 		for range 50 {
 			s.leave(backend, 1)
 			s.join(backend, 2)
@@ -214,54 +214,54 @@ func TestWhoComesAndGoesBetweenTwoLinesIsNotMentioned(t *testing.T) {
 		if lines := s.out.Count("\n"); lines > 1+22 || joined != gone {
 			t.Errorf("%d lines in 110 s, %d of a worker that joined and %d of one that is gone:\n%s", lines, joined, gone, s.out)
 		}
-		s.pass(10)
+		s.wait(10)
 		s.leave(backend, 1)
-		s.pass(1)
-		s.read = s.out.Count("\n") - 1
-		s.says("1 worker of dynamo/backend/generate is gone: 1; 0 now")
+		s.wait(1)
+		s.linesRead = s.out.Count("\n") - 1
+		s.wantLines("1 worker of dynamo/backend/generate is gone: 1; 0 now")
 		s.join(backend, 3)
-		s.pass(2)
+		s.wait(2)
 		s.leave(backend, 3)
-		s.pass(10)
-		s.says()
+		s.wait(10)
+		s.wantLines()
 	})
 }
 
-func TestARegistryThatIsListedAnewIsNoComing(t *testing.T) {
-	play(t, fleet.Target{}, "dynamo", true, func(s *scene) {
+func TestWorkerLogIgnoresRelisting(t *testing.T) {
+	runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
 		s.sync(backend, 1, 2, 3)
-		s.says("3 workers are at dynamo/backend/generate: 1, 2, 3")
+		s.wantLines("3 workers are at dynamo/backend/generate: 1, 2, 3")
 		for range 20 { // the connection is lost, and back
-			s.pass(1)
+			s.wait(1)
 			s.sync(backend, 1, 2, 3)
 		}
-		s.says()
-		s.pass(30)
+		s.wantLines()
+		s.wait(30)
 		s.sync(backend, 2, 3, 4)
-		s.pass(5)
-		s.says("1 worker joined dynamo/backend/generate: 4; 1 worker of dynamo/backend/generate is gone: 1; 3 now")
+		s.wait(5)
+		s.wantLines("1 worker joined dynamo/backend/generate: 4; 1 worker of dynamo/backend/generate is gone: 1; 3 now")
 	})
 }
 
-func TestEndpointsAreToldApartAndTooManyAreSummed(t *testing.T) {
+func TestWorkerLogNamesFourEndpoints(t *testing.T) {
 	at := func(n int) fleet.Endpoint {
 		return fleet.Endpoint{Namespace: fmt.Sprintf("team-%d", n), Component: "backend", Name: "generate"}
 	}
-	play(t, fleet.Target{Namespace: "team-"}, "team-*", true, func(s *scene) {
+	runWorkerLog(t, fleet.Target{Namespace: "team-"}, "team-*", true, func(s *workerLogTest) {
 		s.sync(at(0))
-		s.says()
+		s.wantLines()
 		for n := range 3 {
 			s.join(at(n), uint64(10*n+1), uint64(10*n+2))
 		}
-		s.pass(5)
-		s.says("2 workers joined team-0/backend/generate: 1, 2; 2 now. 2 workers joined team-1/backend/generate: b, c; 2 now. 2 workers joined team-2/backend/generate: 15, 16; 2 now")
+		s.wait(5)
+		s.wantLines("2 workers joined team-0/backend/generate: 1, 2; 2 now. 2 workers joined team-1/backend/generate: b, c; 2 now. 2 workers joined team-2/backend/generate: 15, 16; 2 now")
 		s.leave(at(0), 1)
 		for n := range 6 {
 			s.join(at(n), uint64(100+n))
 		}
 		s.leave(at(2), 21)
-		s.pass(5)
-		s.says("1 worker joined team-0/backend/generate: 64; 1 worker of team-0/backend/generate is gone: 1; 2 now. " +
+		s.wait(5)
+		s.wantLines("1 worker joined team-0/backend/generate: 64; 1 worker of team-0/backend/generate is gone: 1; 2 now. " +
 			"1 worker joined team-1/backend/generate: 65; 3 now. " +
 			"1 worker joined team-2/backend/generate: 66; 1 worker of team-2/backend/generate is gone: 15; 2 now. " +
 			"1 worker joined team-3/backend/generate: 67; 1 now. " +
@@ -269,50 +269,50 @@ func TestEndpointsAreToldApartAndTooManyAreSummed(t *testing.T) {
 	})
 }
 
-// TestAWorkerIsOneWhateverItHasRegistered: endpoints without load, ranks, and those that the
+// TestWorkerLogCountsWorkersOnce: endpoints without load, ranks, and those that the
 // program first had to learn of.
-func TestAWorkerIsOneWhateverItHasRegistered(t *testing.T) {
+func TestWorkerLogCountsWorkersOnce(t *testing.T) {
 	clear := fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}
-	play(t, fleet.Target{}, "dynamo", true, func(s *scene) {
+	runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
 		s.sync(backend)
-		s.says()
+		s.wantLines()
 		s.join(clear, 7)
 		s.join(backend, 7)
 		for rank := range uint32(8) {
 			s.fleet.RecordLoad(fleet.Origin{Endpoint: backend, Worker: 7, Rank: rank}, fleet.FromLoadEvent, fleet.Load{KVActive: fleet.Some(uint64(1))})
 		}
-		s.pass(5)
-		s.says("1 worker joined dynamo/backend/generate: 7; 1 now")
+		s.wait(5)
+		s.wantLines("1 worker joined dynamo/backend/generate: 7; 1 now")
 		s.leave(clear, 7)
-		s.pass(10)
-		s.says()
+		s.wait(10)
+		s.wantLines()
 		s.join(clear, 7)
-		s.pass(10)
-		s.says()
+		s.wait(10)
+		s.wantLines()
 		s.leave(clear, 7)
 		s.leave(backend, 7)
-		s.pass(6)
-		s.says("1 worker of dynamo/backend/generate is gone: 7; 0 now")
+		s.wait(6)
+		s.wantLines("1 worker of dynamo/backend/generate is gone: 7; 0 now")
 	})
 }
 
-func TestStaticWorkersComeWhenTheyAnswer(t *testing.T) {
-	play(t, fleet.Target{Component: "backend"}, "dynamo", false, func(s *scene) {
-		s.pass(10)
-		s.says()
+func TestWorkerLogStaticWorkers(t *testing.T) {
+	runWorkerLog(t, fleet.Target{Component: "backend"}, "dynamo", false, func(s *workerLogTest) {
+		s.wait(10)
+		s.wantLines()
 		static := fleet.WorkerID{Static: "backend-1"}
 		for range 6 {
 			s.fleet.BeginPoll()
 			s.fleet.RecordPollReply(fleet.PollReply{Endpoint: backend, Worker: static, Load: fleet.Load{KVActive: fleet.Some(uint64(1))}})
 			s.fleet.EndPoll(true)
-			s.pass(1)
+			s.wait(1)
 		}
-		s.says("1 worker joined dynamo/backend/generate: backend-1; 1 now")
+		s.wantLines("1 worker joined dynamo/backend/generate: backend-1; 1 now")
 		for range 6 {
 			s.fleet.BeginPoll()
 			s.fleet.EndPoll(true)
-			s.pass(1)
+			s.wait(1)
 		}
-		s.says("1 worker of dynamo/backend/generate is gone: backend-1; 0 now")
+		s.wantLines("1 worker of dynamo/backend/generate is gone: backend-1; 0 now")
 	})
 }

@@ -42,12 +42,12 @@ func New(w io.Writer, getenv func(string) string, color bool, defaultTarget stri
 	on := func(name string) bool {
 		return slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(name)))
 	}
-	own := targets
+	own := ownTargets
 	if !slices.Contains(own, defaultTarget) {
 		own = append(slices.Clone(own), defaultTarget)
 	}
-	filter, wrong := readFilter(getenv, settingsOfAll, own)
-	h := &handler{out: &locked{w: w}, filter: filter, zone: time.UTC}
+	filter, wrong := readFilter(getenv, systemSettingsFile, own)
+	h := &handler{out: &lockedWriter{w: w}, filter: filter, zone: time.UTC}
 	h.jsonl = on("DYN_LOGGING_JSONL")
 	h.color = color && !on("DYN_SDK_DISABLE_ANSI_LOGGING")
 	if on("DYN_LOG_USE_LOCAL_TZ") {
@@ -67,10 +67,10 @@ func New(w io.Writer, getenv func(string) string, color bool, defaultTarget stri
 
 // LeftOut is the number of lines that the [Output] of a logger has left out so far; 0
 // if it has none.
-func LeftOut(l *slog.Logger) uint64 {
+func Dropped(l *slog.Logger) uint64 {
 	if h, ours := l.Handler().(*handler); ours {
 		if o, ok := h.out.(*Output); ok {
-			return o.LeftOut()
+			return o.Dropped()
 		}
 	}
 	return 0

@@ -26,7 +26,7 @@ var levelNames = []string{"error", "warn", "info", "debug", "trace", "off"}
 // directiveForm is target, [span{field=value}] and =level, each optional.
 // EnvFilter lets a target have any character; here it has those that targets
 // are made of, so that "info;nats=error" is an error and not a strange target.
-var directiveForm = regexp.MustCompile(`^([\pL\pN_:./-]*)(\[[^\]{]*(?:\{[^}]+\})?\])?(=.*)?$`)
+var directivePattern = regexp.MustCompile(`^([\pL\pN_:./-]*)(\[[^\]{]*(?:\{[^}]+\})?\])?(=.*)?$`)
 
 type directive struct {
 	target string // a prefix: empty matches every target
@@ -38,7 +38,7 @@ type filter []directive
 
 // read adds the directives of a list. As in EnvFilter a comma always ends a directive, even inside
 // braces.
-func (f *filter) read(setting, list string, own []string) (wrong []string) {
+func (f *filter) addList(setting, list string, own []string) (wrong []string) {
 	for part := range strings.SplitSeq(list, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			wrong = append(wrong, f.add(setting, part, own)...)
@@ -55,13 +55,13 @@ func (f *filter) add(setting, directive string, own []string) (wrong []string) {
 	d, plain, err := parseDirective(directive)
 	switch {
 	case err != nil:
-		return []string{fmt.Sprintf("%s %s is ignored: %v", setting, quoted(directive), err)}
+		return []string{fmt.Sprintf("%s %s is ignored: %v", setting, quoteShort(directive), err)}
 	case !plain:
 		return nil
 	}
 	*f = append(*f, d)
-	if doubt := d.doubt(directive, own); doubt != "" {
-		return []string{fmt.Sprintf("%s %s: %s", setting, quoted(directive), doubt)}
+	if doubt := d.warning(directive, own); doubt != "" {
+		return []string{fmt.Sprintf("%s %s: %s", setting, quoteShort(directive), doubt)}
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func parseDirective(s string) (d directive, plain bool, err error) {
 	if level, ok := levels[strings.ToLower(s)]; ok {
 		return directive{min: level}, true, nil
 	}
-	m := directiveForm.FindStringSubmatch(s)
+	m := directivePattern.FindStringSubmatch(s)
 	if m == nil || m[1] == "" && m[2] == "" {
 		return d, false, errors.New("want a level, target, target=level or target[span{field=value}]=level, separated by commas")
 	}
@@ -82,7 +82,7 @@ func parseDirective(s string) (d directive, plain bool, err error) {
 	}
 	level, ok := levels[strings.ToLower(name)]
 	if !ok {
-		return d, false, fmt.Errorf("level %s: %s", quoted(name), near.Hint(name, levelNames))
+		return d, false, fmt.Errorf("level %s: %s", quoteShort(name), near.Suggestion(name, levelNames))
 	}
 	return directive{target: m[1], min: level}, m[2] == "", nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestFilterPicksTheMostSpecificDirective(t *testing.T) {
+func TestFilterPicksMostSpecificDirective(t *testing.T) {
 	const off, all = slog.Level(math.MaxInt), slog.Level(math.MinInt)
 	for _, c := range []struct {
 		filter, target string
@@ -57,7 +57,7 @@ func TestFilterPicksTheMostSpecificDirective(t *testing.T) {
 		{`metrics[request{id="[5]"}]=debug`, "metrics", slog.LevelInfo},
 		{"metrics[request]", "metrics", slog.LevelInfo},
 	} {
-		f, _ := readFilter(environment("DYN_LOG", c.filter), "", targets)
+		f, _ := readFilter(fakeEnv("DYN_LOG", c.filter), "", ownTargets)
 		if got := f.min(c.target); got != c.want {
 			t.Errorf("%q for %q: got %d, want %d", c.filter, c.target, got, c.want)
 		}
@@ -65,10 +65,10 @@ func TestFilterPicksTheMostSpecificDirective(t *testing.T) {
 }
 
 // said are the warnings with which a logger begins.
-func said(t *testing.T, env ...string) []string {
+func warningsOf(t *testing.T, env ...string) []string {
 	t.Helper()
 	var b bytes.Buffer
-	New(&b, environment(env...), false, "metrics")
+	New(&b, fakeEnv(env...), false, "metrics")
 	var all []string
 	for line := range strings.Lines(b.String()) {
 		_, message, found := strings.Cut(line, "  WARN metrics: ")
@@ -80,7 +80,7 @@ func said(t *testing.T, env ...string) []string {
 	return all
 }
 
-func TestWhatCannotBeUnderstoodOfDYN_LOGIsAWarning(t *testing.T) {
+func TestFilterWarnsOfInvalidDirectives(t *testing.T) {
 	const (
 		form   = ` is ignored: want a level, target, target=level or target[span{field=value}]=level, separated by commas`
 		level  = "want one of error, warn, info, debug, trace, off"
@@ -110,30 +110,30 @@ func TestWhatCannotBeUnderstoodOfDYN_LOGIsAWarning(t *testing.T) {
 		"inof=debug":              {`DYN_LOG "inof=debug": no target here: want one of ` + target},
 		"debgu,metrcs=info":       {`DYN_LOG "debgu": no level, and no target here: did you mean debug?`, `DYN_LOG "metrcs=info": no target here: did you mean metrics?`},
 	} {
-		if diff := cmp.Diff(want, said(t, "DYN_LOG", filter)); diff != "" {
+		if diff := cmp.Diff(want, warningsOf(t, "DYN_LOG", filter)); diff != "" {
 			t.Errorf("%q (-want +said):\n%s", filter, diff)
 		}
 	}
 }
 
-func TestWhatIsSaidOfDYN_LOGIsBounded(t *testing.T) {
+func TestFilterWarningsAreBounded(t *testing.T) {
 	long := strings.Repeat("é", 50_000)
 	var many []string
 	for i := range 10_000 {
 		many = append(many, fmt.Sprintf("w%d=loud", i))
 	}
 	for filter, want := range map[string]int{long: 1, long + "=debug": 1, "metrics=" + long: 1, long + ";": 1, strings.Join(many, ","): 11} {
-		all := said(t, "DYN_LOG", filter)
+		all := warningsOf(t, "DYN_LOG", filter)
 		if size := len(strings.Join(all, "")); len(all) != want || size > want*500 {
 			t.Errorf("%.20s: %d warnings of %d bytes", filter, len(all), size)
 		}
 	}
-	if got, want := said(t, "DYN_LOG", strings.Join(many, ","))[10], "DYN_LOG and the files of log settings have 9990 more that cannot be understood"; got != want {
+	if got, want := warningsOf(t, "DYN_LOG", strings.Join(many, ","))[10], "DYN_LOG and the files of log settings have 9990 more that cannot be understood"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-func TestWhatDYN_LOGSaysToOtherProgramsPassesWithoutAWord(t *testing.T) {
+func TestFilterAcceptsForeignTargets(t *testing.T) {
 	for _, filter := range []string{
 		"", "info", "WARN", "metrics", "metrics=debug,nats=error", "met=debug", "metrics::push=debug", "http,etcd,files,kubernetes",
 		"info,dynamo_runtime=debug,dynamo_llm::kv_router=trace", "info,dynamo_runtime::system_status_server:trace", "dynamo_kv_router",
@@ -142,14 +142,14 @@ func TestWhatDYN_LOGSaysToOtherProgramsPassesWithoutAWord(t *testing.T) {
 		"hyper,tokio,reqwest,kube,zmq,vllm,sglang,etcd_client,vllm.engine.core=debug,request_span=trace",
 		"[request]=trace,tokio[span{x=1}]=debug,metrcs[span]=info",
 	} {
-		if got := said(t, "DYN_LOG", filter); got != nil {
+		if got := warningsOf(t, "DYN_LOG", filter); got != nil {
 			t.Errorf("%q: %q", filter, got)
 		}
 	}
 }
 
-// TestEveryTargetIsKnown: a directive for one that is not listed would be doubted.
-func TestEveryTargetIsKnown(t *testing.T) {
+// TestFilterKnowsEveryTarget: a directive for one that is not listed would be doubted.
+func TestFilterKnowsEveryTarget(t *testing.T) {
 	used := regexp.MustCompile(`dynlog\.Target\([a-z.]+, "(\w+)"\)|cli\.Run\("(\w+)"`)
 	found := 0
 	for _, root := range []string{"..", "../../cmd"} {
@@ -160,8 +160,8 @@ func TestEveryTargetIsKnown(t *testing.T) {
 			text, err := os.ReadFile(path)
 			for _, m := range used.FindAllStringSubmatch(string(text), -1) {
 				found++
-				if target := m[1] + m[2]; !slices.Contains(targets, target) {
-					t.Errorf("%s: %s is none of %q", path, target, targets)
+				if target := m[1] + m[2]; !slices.Contains(ownTargets, target) {
+					t.Errorf("%s: %s is none of %q", path, target, ownTargets)
 				}
 			}
 			return err
@@ -170,14 +170,14 @@ func TestEveryTargetIsKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if found < len(targets) {
+	if found < len(ownTargets) {
 		t.Errorf("found %d uses of targets", found)
 	}
 }
 
-// TestWhatIsRightOfDYN_LOGCounts: one wrong word does not undo the others.
-func TestWhatIsRightOfDYN_LOGCounts(t *testing.T) {
-	l, out := logger(t, false, "DYN_LOG", "nats=loud,warn,etcd=debug,a=b=c,=x")
+// TestFilterKeepsValidDirectives: one wrong word does not undo the others.
+func TestFilterKeepsValidDirectives(t *testing.T) {
+	l, out := newTestLogger(t, false, "DYN_LOG", "nats=loud,warn,etcd=debug,a=b=c,=x")
 	out.Reset()
 	l.Info("no")
 	l.Warn("yes")
@@ -186,13 +186,13 @@ func TestWhatIsRightOfDYN_LOGCounts(t *testing.T) {
 	if got := out.String(); strings.Count(got, "\n") != 2 || strings.Contains(got, "no\n") {
 		t.Errorf("got\n%s", got)
 	}
-	if got := said(t, "DYN_LOG", "error,metrics=loud"); got != nil {
+	if got := warningsOf(t, "DYN_LOG", "error,metrics=loud"); got != nil {
 		t.Errorf("who wants errors alone gets %q", got)
 	}
 }
 
-func TestEnabledFollowsTheTarget(t *testing.T) {
-	l, _ := logger(t, false, "DYN_LOG", "nats=trace,etcd=off")
+func TestHandlerEnabledFollowsTarget(t *testing.T) {
+	l, _ := newTestLogger(t, false, "DYN_LOG", "nats=trace,etcd=off")
 	for _, c := range []struct {
 		target string
 		level  slog.Level
@@ -216,7 +216,7 @@ func FuzzFilter(f *testing.F) {
 		f.Add(s, "metrics")
 	}
 	f.Fuzz(func(t *testing.T, s, target string) {
-		filter, wrong := readFilter(environment("DYN_LOG", s), "", targets)
+		filter, wrong := readFilter(fakeEnv("DYN_LOG", s), "", ownTargets)
 		filter.min(target)
 		for _, got := range wrong {
 			if !strings.HasPrefix(got, `DYN_LOG "`) || strings.Contains(got, "\n") {

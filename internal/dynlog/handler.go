@@ -25,12 +25,12 @@ type handler struct {
 }
 
 // locked is a writer that takes calls from many goroutines at once.
-type locked struct {
+type lockedWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func (l *locked) Write(line []byte) (int, error) {
+func (l *lockedWriter) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w.Write(line)

@@ -16,10 +16,10 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-var when = time.Date(2025, 2, 26, 18, 45, 5, 467026999, time.UTC)
+var testTime = time.Date(2025, 2, 26, 18, 45, 5, 467026999, time.UTC)
 
 // environment returns a getenv over name, value pairs.
-func environment(pairs ...string) func(string) string {
+func fakeEnv(pairs ...string) func(string) string {
 	return func(name string) string {
 		for i := 0; i < len(pairs); i += 2 {
 			if pairs[i] == name {
@@ -31,33 +31,33 @@ func environment(pairs ...string) func(string) string {
 }
 
 // logger returns a logger of the target metrics and the place it writes to.
-func logger(t *testing.T, color bool, env ...string) (*slog.Logger, *bytes.Buffer) {
+func newTestLogger(t *testing.T, color bool, env ...string) (*slog.Logger, *bytes.Buffer) {
 	t.Helper()
 	var b bytes.Buffer
-	l := New(&b, environment(env...), color, "metrics")
+	l := New(&b, fakeEnv(env...), color, "metrics")
 	return l, &b
 }
 
 // say logs at the fixed time, if the logger lets the level pass.
-func say(l *slog.Logger, level slog.Level, message string, args ...any) {
+func logRecord(l *slog.Logger, level slog.Level, message string, args ...any) {
 	if !l.Enabled(context.Background(), level) {
 		return
 	}
-	r := slog.NewRecord(when, level, message, 0)
+	r := slog.NewRecord(testTime, level, message, 0)
 	r.Add(args...)
 	_ = l.Handler().Handle(context.Background(), r)
 }
 
 func TestTargetSurvivesFieldsAndGroups(t *testing.T) {
-	l, b := logger(t, false, "DYN_LOG", "error,nats=debug")
+	l, b := newTestLogger(t, false, "DYN_LOG", "error,nats=debug")
 	nats := Target(l.With("a", 1).WithGroup("g"), "nats").With("b", 2).WithGroup("h")
-	say(nats, slog.LevelDebug, "connected", "c", 3)
-	say(l, slog.LevelWarn, "not at error")
-	say(Target(nats, "metrics"), slog.LevelWarn, "nor here")
+	logRecord(nats, slog.LevelDebug, "connected", "c", 3)
+	logRecord(l, slog.LevelWarn, "not at error")
+	logRecord(Target(nats, "metrics"), slog.LevelWarn, "nor here")
 	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z DEBUG nats: connected a=1 g.b=2 g.h.c=3\n")
 }
 
-func TestTargetOfAnotherHandlerBecomesAField(t *testing.T) {
+func TestTargetOfOtherHandlerBecomesField(t *testing.T) {
 	var b bytes.Buffer
 	Target(slog.New(slog.NewJSONHandler(&b, nil)), "nats").Info("hello")
 	if want := `"target":"nats"`; !strings.Contains(b.String(), want) {
@@ -65,14 +65,14 @@ func TestTargetOfAnotherHandlerBecomesAField(t *testing.T) {
 	}
 }
 
-func TestChildrenOfOneLoggerDoNotShareFields(t *testing.T) {
+func TestHandlerChildrenDoNotShareFields(t *testing.T) {
 	// Some of these lengths leave spare bytes behind the parent's fields.
 	for n := range 64 {
-		l, b := logger(t, false)
+		l, b := newTestLogger(t, false)
 		parent := l.With("parent", strings.Repeat("x", n))
 		first := parent.With("c", 1)
 		parent.With("c", 2)
-		say(first, slog.LevelInfo, "hello")
+		logRecord(first, slog.LevelInfo, "hello")
 		if !strings.HasSuffix(b.String(), " c=1\n") {
 			t.Fatalf("got %q, want c=1", b.String())
 		}
@@ -80,26 +80,26 @@ func TestChildrenOfOneLoggerDoNotShareFields(t *testing.T) {
 }
 
 // counter counts calls of Write and keeps what was written.
-type counter struct {
+type countingWriter struct {
 	bytes.Buffer
 	writes int
 }
 
-func (c *counter) Write(p []byte) (int, error) {
+func (c *countingWriter) Write(p []byte) (int, error) {
 	c.writes++
 	return c.Buffer.Write(p)
 }
 
-func TestManyGoroutinesWriteWholeLinesOneWriteEach(t *testing.T) {
-	var c counter
-	l := New(&c, environment(), false, "metrics")
+func TestHandlerWritesWholeLinesConcurrently(t *testing.T) {
+	var c countingWriter
+	l := New(&c, fakeEnv(), false, "metrics")
 	var wg sync.WaitGroup
 	for g := range 8 {
 		child := Target(l, "nats").With("g", g)
 		wg.Go(func() {
 			for range 100 {
-				say(child, slog.LevelInfo, "hello", "with", "a field")
-				say(l, slog.LevelInfo, "hello", "with", "a field")
+				logRecord(child, slog.LevelInfo, "hello", "with", "a field")
+				logRecord(l, slog.LevelInfo, "hello", "with", "a field")
 			}
 		})
 	}
@@ -115,30 +115,30 @@ func TestManyGoroutinesWriteWholeLinesOneWriteEach(t *testing.T) {
 }
 
 // chatty logs while it is being logged.
-type chatty struct{ l *slog.Logger }
+type loggingError struct{ l *slog.Logger }
 
-func (c chatty) Error() string { c.l.Info("inner"); return "outer" }
+func (c loggingError) Error() string { c.l.Info("inner"); return "outer" }
 
-func TestAValueMayLogWhileItIsLogged(t *testing.T) {
-	l, b := logger(t, false)
-	l.Info("hello", "error", chatty{l})
+func TestHandlerAllowsLoggingWithinValues(t *testing.T) {
+	l, b := newTestLogger(t, false)
+	l.Info("hello", "error", loggingError{l})
 	if got := strings.Count(b.String(), "\n"); got != 2 {
 		t.Errorf("got %d lines, want 2: %q", got, b.String())
 	}
 }
 
-type broken struct{ io.Writer }
+type failingWriter struct{ io.Writer }
 
-func (broken) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
-func TestABrokenOutputIsNoErrorOfTheProgram(t *testing.T) {
-	l := New(broken{}, environment(), false, "metrics")
-	if err := l.Handler().Handle(t.Context(), slog.NewRecord(when, slog.LevelInfo, "hello", 0)); err != nil {
+func TestHandlerIgnoresWriteErrors(t *testing.T) {
+	l := New(failingWriter{}, fakeEnv(), false, "metrics")
+	if err := l.Handler().Handle(t.Context(), slog.NewRecord(testTime, slog.LevelInfo, "hello", 0)); err != nil {
 		t.Errorf("got %v, want nothing", err)
 	}
 }
 
-func TestAFileIsNoTerminal(t *testing.T) {
+func TestTerminalIsFalseForFiles(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestAFileIsNoTerminal(t *testing.T) {
 	}
 }
 
-func TestLocalTimeHasTheNumbersOfItsZone(t *testing.T) {
+func TestTimeInLocalZoneHasOffset(t *testing.T) {
 	for want, zone := range map[string]*time.Location{
 		"2025-02-26T18:45:05.467026Z":      time.UTC,
 		"2025-02-26T19:45:05.467026+01:00": time.FixedZone("CET", 3600),
@@ -157,16 +157,16 @@ func TestLocalTimeHasTheNumbersOfItsZone(t *testing.T) {
 		"2025-02-26T18:45:05.467026+00:00": time.FixedZone("GMT", 0),
 	} {
 		h := &handler{zone: zone}
-		testutil.Equal(t, "h.appendTime(nil, when)", string(h.appendTime(nil, when)), want)
+		testutil.Equal(t, "h.appendTime(nil, when)", string(h.appendTime(nil, testTime)), want)
 	}
 }
 
-func TestEnvironmentChoosesTheZone(t *testing.T) {
+func TestTimeZoneFollowsEnvironment(t *testing.T) {
 	for value, want := range map[string]*time.Location{
 		"": time.UTC, "0": time.UTC, "false": time.UTC, "y": time.UTC,
 		"1": time.Local, "true": time.Local, "On": time.Local, "YES": time.Local,
 	} {
-		l, _ := logger(t, false, "DYN_LOG_USE_LOCAL_TZ", value)
+		l, _ := newTestLogger(t, false, "DYN_LOG_USE_LOCAL_TZ", value)
 		if got := l.Handler().(*handler).zone; got != want {
 			t.Errorf("DYN_LOG_USE_LOCAL_TZ=%q: got %v, want %v", value, got, want)
 		}

@@ -36,17 +36,17 @@ func (h *handler) appendMember(b []byte, key string, v slog.Value) []byte {
 	b = append(b, ',')
 	b = appendJSON(b, key)
 	b = append(b, ':')
-	if bare(v) {
+	if isJSONLiteral(v) {
 		return append(b, v.String()...)
 	}
-	if v.Kind() == slog.KindAny && !textual(v.Any()) {
+	if v.Kind() == slog.KindAny && !prefersText(v.Any()) {
 		return appendJSON(b, v.Any())
 	}
 	return appendJSON(b, h.text(v))
 }
 
 // bare reports whether slog writes the value as JSON does.
-func bare(v slog.Value) bool {
+func isJSONLiteral(v slog.Value) bool {
 	switch v.Kind() {
 	case slog.KindBool, slog.KindInt64, slog.KindUint64:
 		return true
@@ -58,7 +58,7 @@ func bare(v slog.Value) bool {
 
 // textual reports whether the text of v says more than encoding/json would:
 // an error is mostly "{}" there, and bytes are base64.
-func textual(v any) bool {
+func prefersText(v any) bool {
 	switch v.(type) {
 	case error, []byte:
 		return true

@@ -55,9 +55,9 @@ func (h *handler) appendLine(b []byte, r slog.Record) []byte {
 
 func (h *handler) appendField(b []byte, key string, v slog.Value) []byte {
 	b = append(b, ' ')
-	b = h.paint(b, italic, word(key))
+	b = h.paint(b, italic, quoteIfNeeded(key))
 	b = h.paint(b, dim, "=")
-	return append(b, word(h.text(v))...)
+	return append(b, quoteIfNeeded(h.text(v))...)
 }
 
 func (h *handler) paint(b []byte, style, s string) []byte {
@@ -85,8 +85,8 @@ func (h *handler) text(v slog.Value) string {
 }
 
 // word returns s as it is if a reader can tell where it ends, else quoted.
-func word(s string) string {
-	if s == "" || strings.ContainsAny(s, ` "`) || strings.ContainsFunc(s, invisible) || !utf8.ValidString(s) {
+func quoteIfNeeded(s string) string {
+	if s == "" || strings.ContainsAny(s, ` "`) || strings.ContainsFunc(s, unprintable) || !utf8.ValidString(s) {
 		return strconv.Quote(s)
 	}
 	return s
@@ -96,7 +96,7 @@ func word(s string) string {
 // as Go writes it in a string. The original sanitizes escape sequences in
 // messages too, but lets a newline through.
 func escape(s string) string {
-	if !strings.ContainsFunc(s, invisible) && utf8.ValidString(s) {
+	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s
 	}
 	var b strings.Builder
@@ -105,7 +105,7 @@ func escape(s string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case invisible(r):
+		case unprintable(r):
 			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
 		default:
 			b.WriteRune(r)
@@ -116,6 +116,6 @@ func escape(s string) string {
 
 // invisible reports whether r is invisible: control characters, line and
 // paragraph separators, and the marks that reorder text.
-func invisible(r rune) bool {
+func unprintable(r rune) bool {
 	return !strconv.IsPrint(r)
 }

@@ -14,7 +14,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestEveryLevelHasFiveColumns(t *testing.T) {
+func TestLineLevelHasFiveColumns(t *testing.T) {
 	for level, want := range map[slog.Level]string{
 		slog.LevelError + 4: "2025-02-26T18:45:05.467026Z ERROR metrics: hello\n",
 		slog.LevelError:     "2025-02-26T18:45:05.467026Z ERROR metrics: hello\n",
@@ -24,19 +24,19 @@ func TestEveryLevelHasFiveColumns(t *testing.T) {
 		slog.LevelDebug:     "2025-02-26T18:45:05.467026Z DEBUG metrics: hello\n",
 		LevelTrace:          "2025-02-26T18:45:05.467026Z TRACE metrics: hello\n",
 	} {
-		l, b := logger(t, false, "DYN_LOG", "trace")
-		say(l, level, "hello")
+		l, b := newTestLogger(t, false, "DYN_LOG", "trace")
+		logRecord(l, level, "hello")
 		testutil.Equal(t, "line", b.String(), want)
 	}
 }
 
-func TestLineOfTheOriginal(t *testing.T) {
-	l, b := logger(t, false)
-	say(l, slog.LevelInfo, "Creating unique instance of Metrics at dynamo/components/metrics/instance")
+func TestLineMatchesOriginal(t *testing.T) {
+	l, b := newTestLogger(t, false)
+	logRecord(l, slog.LevelInfo, "Creating unique instance of Metrics at dynamo/components/metrics/instance")
 	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: Creating unique instance of Metrics at dynamo/components/metrics/instance\n")
 }
 
-func TestSixDigitsEvenWhenTheyAreZero(t *testing.T) {
+func TestLineTimeHasSixDigits(t *testing.T) {
 	h := &handler{zone: time.UTC}
 	testutil.Equal(t, "appendTime", string(h.appendTime(nil, time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC))), "2025-01-02T03:04:05.000000Z")
 }
@@ -45,21 +45,21 @@ type secret struct{}
 
 func (secret) LogValue() slog.Value { return slog.StringValue("hidden") }
 
-type faulty struct{}
+type panickingError struct{}
 
-func (*faulty) Error() string { panic("boom") }
+func (*panickingError) Error() string { panic("boom") }
 
-func TestFields(t *testing.T) {
+func TestLineFields(t *testing.T) {
 	for want, arg := range map[string]slog.Attr{
 		` n=7587884888253033398`:          slog.Uint64("n", 7587884888253033398),
 		` n=-1`:                           slog.Int("n", -1),
 		` f=0.5`:                          slog.Float64("f", 0.5),
 		` yes=true`:                       slog.Bool("yes", true),
 		` took=1.5s`:                      slog.Duration("took", 1500*time.Millisecond),
-		` at=2025-02-26T18:45:05.467026Z`: slog.Time("at", when.In(time.FixedZone("", 7200))),
+		` at=2025-02-26T18:45:05.467026Z`: slog.Time("at", testTime.In(time.FixedZone("", 7200))),
 		` error="no route: dial"`:         slog.Any("error", errors.New("no route: dial")),
 		` error="a\nb"`:                   slog.Any("error", errors.Join(errors.New("a"), errors.New("b"))),
-		` error=<nil>`:                    slog.Any("error", (*faulty)(nil)),
+		` error=<nil>`:                    slog.Any("error", (*panickingError)(nil)),
 		` v=hidden`:                       slog.Any("v", secret{}),
 		` data="{\"a\":1}"`:               slog.Any("data", []byte(`{"a":1}`)),
 		` none=<nil>`:                     slog.Any("none", nil),
@@ -74,27 +74,27 @@ func TestFields(t *testing.T) {
 		` a=1`:                            slog.Group("", "a", 1),
 		``:                                slog.Group("g"),
 	} {
-		l, b := logger(t, false)
-		say(l, slog.LevelInfo, "hello", arg)
+		l, b := newTestLogger(t, false)
+		logRecord(l, slog.LevelInfo, "hello", arg)
 		testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: hello"+want+"\n")
 	}
 }
 
-func TestAPanickingErrorIsStillLogged(t *testing.T) {
-	l, b := logger(t, false)
-	say(l, slog.LevelInfo, "hello", "error", &faulty{})
+func TestLineSurvivesPanickingError(t *testing.T) {
+	l, b := newTestLogger(t, false)
+	logRecord(l, slog.LevelInfo, "hello", "error", &panickingError{})
 	if !strings.Contains(b.String(), "boom") {
 		t.Errorf("got %q, want the panic's text", b.String())
 	}
 }
 
-func TestFieldsWithoutMessageFollowTheTarget(t *testing.T) {
-	l, b := logger(t, false)
-	say(l, slog.LevelInfo, "", "a", 1)
+func TestLineWithoutMessage(t *testing.T) {
+	l, b := newTestLogger(t, false)
+	logRecord(l, slog.LevelInfo, "", "a", 1)
 	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: a=1\n")
 }
 
-func TestNothingForgesALineOrATerminalCommand(t *testing.T) {
+func TestLineEscapesControlCharacters(t *testing.T) {
 	for message, want := range map[string]string{
 		"a\n2025-01-01T00:00:00.000000Z ERROR metrics: b": `a\n2025-01-01T00:00:00.000000Z ERROR metrics: b`,
 		"a\r\tb":            `a\r\tb`,
@@ -104,13 +104,13 @@ func TestNothingForgesALineOrATerminalCommand(t *testing.T) {
 		"\xff\x00":          `\xff\x00`,
 		"it's \"fine\" ü �": "it's \"fine\" ü �",
 	} {
-		l, b := logger(t, false)
-		say(Target(l, message), slog.LevelInfo, message)
+		l, b := newTestLogger(t, false)
+		logRecord(Target(l, message), slog.LevelInfo, message)
 		testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO "+want+": "+want+"\n")
 	}
 }
 
-func TestColoursAreThoseOfTheOriginal(t *testing.T) {
+func TestLineColoursMatchOriginal(t *testing.T) {
 	for level, want := range map[slog.Level]string{
 		slog.LevelError: "\x1b[31mERROR\x1b[0m",
 		slog.LevelWarn:  "\x1b[33m WARN\x1b[0m",
@@ -118,16 +118,16 @@ func TestColoursAreThoseOfTheOriginal(t *testing.T) {
 		slog.LevelDebug: "\x1b[34mDEBUG\x1b[0m",
 		LevelTrace:      "\x1b[35mTRACE\x1b[0m",
 	} {
-		l, b := logger(t, true, "DYN_LOG", "trace")
-		say(l, level, "hello", "a", 1)
+		l, b := newTestLogger(t, true, "DYN_LOG", "trace")
+		logRecord(l, level, "hello", "a", 1)
 		testutil.Equal(t, "line", b.String(), "\x1b[2m2025-02-26T18:45:05.467026Z\x1b[0m "+want+
 			" \x1b[2mmetrics\x1b[0m\x1b[2m:\x1b[0m hello \x1b[3ma\x1b[0m\x1b[2m=\x1b[0m1\n")
 	}
 }
 
-func TestEnvironmentRefusesColours(t *testing.T) {
-	l, b := logger(t, true, "DYN_SDK_DISABLE_ANSI_LOGGING", "True")
-	say(l, slog.LevelInfo, "hello")
+func TestLineColoursCanBeDisabled(t *testing.T) {
+	l, b := newTestLogger(t, true, "DYN_SDK_DISABLE_ANSI_LOGGING", "True")
+	logRecord(l, slog.LevelInfo, "hello")
 	testutil.Equal(t, "line", b.String(), "2025-02-26T18:45:05.467026Z  INFO metrics: hello\n")
 }
 
@@ -142,9 +142,9 @@ func FuzzLine(f *testing.F) {
 	f.Add("x", "message", "\x00", "a b")
 	f.Fuzz(func(t *testing.T, message, key, value, target string) {
 		for _, env := range [][]string{nil, {"DYN_LOGGING_JSONL", "1"}} {
-			l, b := logger(t, true, env...)
+			l, b := newTestLogger(t, true, env...)
 			l = Target(l, target).With(key, value).WithGroup(key)
-			say(l, slog.LevelInfo, message, key, value, "bytes", []byte(value), "list", []string{value})
+			logRecord(l, slog.LevelInfo, message, key, value, "bytes", []byte(value), "list", []string{value})
 			line, ended := strings.CutSuffix(b.String(), "\n")
 			if !ended || !utf8.ValidString(line) {
 				t.Fatalf("got %q, want one line of UTF-8", b.String())

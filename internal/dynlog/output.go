@@ -10,8 +10,8 @@ import (
 // What may wait to be written: both are far more than a reader needs that stands still for a
 // moment.
 const (
-	mostLines = 4096
-	mostBytes = 1 << 20
+	maxQueuedLines = 4096
+	maxQueuedBytes = 1 << 20
 )
 
 // Output keeps the log apart from those who log: a writer that is slow, stuck or gone never
@@ -20,17 +20,17 @@ const (
 // line says how many there were.
 type Output struct {
 	w       io.Writer
-	leftOut atomic.Uint64
-	ended   chan struct{} // closed when Run has ended
+	dropped atomic.Uint64
+	done    chan struct{} // closed when Run has ended
 
-	mu      sync.Mutex
-	news    sync.Cond // there is something to do for Run
-	waiting []entry
-	bytes   int    // of their lines, and of the one that is being written
-	full    bool   // every line is left out until half of it is free
-	omitted uint64 // lines since it is full
-	closed  bool
-	notice  func(lines uint64) []byte // says how many lines are missing, in the log's form
+	mu          sync.Mutex
+	wake        sync.Cond // there is something to do for Run
+	queue       []entry
+	queuedBytes int    // of their lines, and of the one that is being written
+	full        bool   // every line is left out until half of it is free
+	gap         uint64 // lines since it is full
+	closed      bool
+	notice      func(lines uint64) []byte // says how many lines are missing, in the log's form
 }
 
 // entry is a line, or the place where lines are missing.
@@ -41,8 +41,8 @@ type entry struct {
 
 // NewOutput is an Output to w. Nothing is written before Run.
 func NewOutput(w io.Writer) *Output {
-	o := &Output{w: w, ended: make(chan struct{}), notice: func(uint64) []byte { return nil }}
-	o.news.L = &o.mu
+	o := &Output{w: w, done: make(chan struct{}), notice: func(uint64) []byte { return nil }}
+	o.wake.L = &o.mu
 	return o
 }
 
@@ -50,25 +50,25 @@ func NewOutput(w io.Writer) *Output {
 func (o *Output) Write(line []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.full = o.full || len(o.waiting) >= mostLines || o.bytes+len(line) > mostBytes
+	o.full = o.full || len(o.queue) >= maxQueuedLines || o.queuedBytes+len(line) > maxQueuedBytes
 	if o.full {
-		o.omitted++
-		o.leftOut.Add(1)
+		o.gap++
+		o.dropped.Add(1)
 	} else {
-		o.bytes += len(line)
-		o.waiting = append(o.waiting, entry{line: append([]byte(nil), line...)}) // it is the caller's
+		o.queuedBytes += len(line)
+		o.queue = append(o.queue, entry{line: append([]byte(nil), line...)}) // it is the caller's
 	}
-	o.news.Signal()
+	o.wake.Signal()
 	return len(line), nil
 }
 
 // LeftOut is the number of lines that were left out so far.
-func (o *Output) LeftOut() uint64 { return o.leftOut.Load() }
+func (o *Output) Dropped() uint64 { return o.dropped.Load() }
 
 // Run writes the lines, each in one Write, until Close is called and none waits. It ends no
 // earlier where the writer is stuck, so that Close may not wait for it.
 func (o *Output) Run() {
-	defer close(o.ended)
+	defer close(o.done)
 	missing, torn := uint64(0), false // what the log lacks, and whether it ends within a line
 	write := func(line []byte) bool {
 		if torn {
@@ -78,14 +78,14 @@ func (o *Output) Run() {
 		torn = err != nil && (torn && n == 0 || n > 0)
 		return err == nil
 	}
-	for e, ok := o.next(0); ok; e, ok = o.next(len(e.line)) {
+	for e, ok := o.dequeue(0); ok; e, ok = o.dequeue(len(e.line)) {
 		missing += e.missing
-		if missing > 0 && write(o.says(missing)) {
+		if missing > 0 && write(o.noticeLine(missing)) {
 			missing = 0
 		}
 		if e.line != nil && !write(e.line) {
 			missing++
-			o.leftOut.Add(1)
+			o.dropped.Add(1)
 		}
 	}
 }
@@ -93,29 +93,29 @@ func (o *Output) Run() {
 // next gives back the room of what was written, and is what is to be written next; false at
 // the end. Where half of the room is free again, those that were left out until now are
 // missing behind all that wait.
-func (o *Output) next(written int) (e entry, ok bool) {
+func (o *Output) dequeue(written int) (e entry, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.bytes -= written
+	o.queuedBytes -= written
 	for {
-		if o.full && len(o.waiting) <= mostLines/2 && o.bytes <= mostBytes/2 {
-			o.waiting = append(o.waiting, entry{missing: o.omitted})
-			o.full, o.omitted = false, 0
+		if o.full && len(o.queue) <= maxQueuedLines/2 && o.queuedBytes <= maxQueuedBytes/2 {
+			o.queue = append(o.queue, entry{missing: o.gap})
+			o.full, o.gap = false, 0
 		}
-		if len(o.waiting) > 0 {
-			e = o.waiting[0]
-			o.waiting[0] = entry{} // its memory is not to wait for that of the others
-			o.waiting = o.waiting[1:]
+		if len(o.queue) > 0 {
+			e = o.queue[0]
+			o.queue[0] = entry{} // its memory is not to wait for that of the others
+			o.queue = o.queue[1:]
 			return e, true
 		}
 		if o.closed {
 			return entry{}, false
 		}
-		o.news.Wait()
+		o.wake.Wait()
 	}
 }
 
-func (o *Output) says(missing uint64) []byte {
+func (o *Output) noticeLine(missing uint64) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.notice(missing)
@@ -133,12 +133,12 @@ func (o *Output) setNotice(notice func(lines uint64) []byte) {
 func (o *Output) Close(atMost time.Duration) {
 	o.mu.Lock()
 	o.closed = true
-	o.news.Signal()
+	o.wake.Signal()
 	o.mu.Unlock()
 	late := time.NewTimer(atMost)
 	defer late.Stop()
 	select {
-	case <-o.ended:
+	case <-o.done:
 	case <-late.C:
 	}
 }

@@ -14,14 +14,14 @@ import (
 )
 
 // pipe is a writer that someone reads from, or not.
-type pipe struct {
+type blockingWriter struct {
 	stuck chan struct{} // a write takes one; nil: none is needed
 	err   error         // of every write
 	torn  int           // bytes that are written in spite of it
 	lines []string
 }
 
-func (p *pipe) Write(line []byte) (int, error) {
+func (p *blockingWriter) Write(line []byte) (int, error) {
 	if p.stuck != nil {
 		<-p.stuck
 	}
@@ -34,7 +34,7 @@ func (p *pipe) Write(line []byte) (int, error) {
 }
 
 // text is what was written, without the notices' times.
-func (p *pipe) text() string {
+func (p *blockingWriter) text() string {
 	var b strings.Builder
 	for _, l := range p.lines {
 		if at := strings.Index(l, " WARN"); at > 0 {
@@ -46,25 +46,25 @@ func (p *pipe) text() string {
 }
 
 // runs runs an Output to w in a bubble, and a log with this environment.
-func runs(t *testing.T, w io.Writer, env ...string) (*Output, *slog.Logger) {
+func startOutput(t *testing.T, w io.Writer, env ...string) (*Output, *slog.Logger) {
 	t.Helper()
 	o := NewOutput(w)
-	l := New(o, environment(env...), false, "metrics")
+	l := New(o, fakeEnv(env...), false, "metrics")
 	go o.Run()
 	return o, l
 }
 
-func TestNobodyWaitsForALogThatIsNotRead(t *testing.T) {
+func TestOutputNeverBlocksLoggers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipe{stuck: make(chan struct{})}
-		o, l := runs(t, p)
+		p := &blockingWriter{stuck: make(chan struct{})}
+		o, l := startOutput(t, p)
 		for i := range 5001 {
 			o.Write(fmt.Appendf(nil, "line %d\n", i)) // would wait for ever
 			if i == 0 {
 				synctest.Wait() // it is being written
 			}
 		}
-		if got := LeftOut(l); got != 904 {
+		if got := Dropped(l); got != 904 {
 			t.Errorf("%d lines are left out, want 904: one is being written, 4096 wait", got)
 		}
 		for range 2048 { // the half is not free yet
@@ -86,14 +86,14 @@ func TestNobodyWaitsForALogThatIsNotRead(t *testing.T) {
 	})
 }
 
-func TestTheLogIsBoundedInBytes(t *testing.T) {
+func TestOutputQueueIsBoundedInBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipe{stuck: make(chan struct{})}
-		o, l := runs(t, p)
+		p := &blockingWriter{stuck: make(chan struct{})}
+		o, l := startOutput(t, p)
 		for range 10 {
 			o.Write([]byte(strings.Repeat("x", 128<<10-1) + "\n"))
 		}
-		if got := LeftOut(l); got != 2 {
+		if got := Dropped(l); got != 2 {
 			t.Errorf("%d lines of 128 KiB are left out, want 2 of 10", got)
 		}
 		close(p.stuck)
@@ -108,15 +108,15 @@ func TestTheLogIsBoundedInBytes(t *testing.T) {
 	})
 }
 
-func TestALogThatCannotBeWrittenIsTriedAgain(t *testing.T) {
+func TestOutputRetriesAfterWriteErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipe{err: errors.New("no space left on device"), torn: 3}
-		o, l := runs(t, p, "DYN_LOGGING_JSONL", "1")
+		p := &blockingWriter{err: errors.New("no space left on device"), torn: 3}
+		o, l := startOutput(t, p, "DYN_LOGGING_JSONL", "1")
 		for range 3 {
 			l.Info("lost")
 		}
 		synctest.Wait()
-		if got := LeftOut(l); got != 3 {
+		if got := Dropped(l); got != 3 {
 			t.Errorf("%d lines are left out, want 3", got)
 		}
 		p.err, p.lines = nil, nil
@@ -130,10 +130,10 @@ func TestALogThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestTheEndDoesNotWaitForALogThatIsStuck(t *testing.T) {
+func TestOutputCloseDoesNotWaitForStuckWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipe{stuck: make(chan struct{})}
-		o, l := runs(t, p)
+		p := &blockingWriter{stuck: make(chan struct{})}
+		o, l := startOutput(t, p)
 		l.Info("a line")
 		synctest.Wait()
 		start := time.Now()
@@ -146,10 +146,10 @@ func TestTheEndDoesNotWaitForALogThatIsStuck(t *testing.T) {
 	})
 }
 
-func TestALineIsWrittenAsItWasGiven(t *testing.T) {
+func TestOutputCopiesLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := new(pipe)
-		o, _ := runs(t, p)
+		p := new(blockingWriter)
+		o, _ := startOutput(t, p)
 		line := []byte("first\n")
 		o.Write(line)
 		copy(line, "FIRST")
@@ -158,9 +158,9 @@ func TestALineIsWrittenAsItWasGiven(t *testing.T) {
 	})
 }
 
-func TestOnlyAnOutputLeavesLinesOut(t *testing.T) {
-	l, _ := logger(t, false)
-	if got := LeftOut(l) + LeftOut(slog.New(slog.DiscardHandler)); got != 0 {
+func TestDroppedIsZeroWithoutOutput(t *testing.T) {
+	l, _ := newTestLogger(t, false)
+	if got := Dropped(l) + Dropped(slog.New(slog.DiscardHandler)); got != 0 {
 		t.Errorf("got %d", got)
 	}
 }

@@ -15,13 +15,13 @@ import (
 
 const (
 	// settingsOfAll is a file of settings that all of Dynamo's programs read, if it is there.
-	settingsOfAll = "/opt/dynamo/etc/logging.toml"
+	systemSettingsFile = "/opt/dynamo/etc/logging.toml"
 	// settingsPath is the variable that names another, which is read after it.
-	settingsPath = "DYN_LOGGING_CONFIG_PATH"
+	settingsFileEnv = "DYN_LOGGING_CONFIG_PATH"
 
-	maxSettings  = 64 << 10 // bytes of a file
-	mostWarnings = 10       // about DYN_LOG and the files together
-	mostQuoted   = 100      // bytes of what a warning is about
+	maxSettingsBytes = 64 << 10 // bytes of a file
+	maxWarnings      = 10       // about DYN_LOG and the files together
+	maxQuotedBytes   = 100      // bytes of what a warning is about
 )
 
 // settings is a file in TOML for the logs of Dynamo's programs.
@@ -36,38 +36,38 @@ type settings struct {
 func readFilter(getenv func(string) string, ofAll string, own []string) (f filter, wrong []string) {
 	f = filter{{min: levels["info"]}}
 	var files []settings
-	names := []string{ofAll, find(getenv(settingsPath))}
+	names := []string{ofAll, findSettingsFile(getenv(settingsFileEnv))}
 	for _, name := range names {
 		s, err := readSettings(name)
 		if err != nil && !(os.IsNotExist(err) && name == ofAll) {
-			wrong = append(wrong, fmt.Sprintf("A file of log settings (%s) is ignored: %v", settingsPath, err))
+			wrong = append(wrong, fmt.Sprintf("A file of log settings (%s) is ignored: %v", settingsFileEnv, err))
 		}
-		wrong = append(wrong, f.read(name+": log_level", s.Level, own)...)
+		wrong = append(wrong, f.addList(name+": log_level", s.Level, own)...)
 		files = append(files, s)
 	}
-	wrong = append(wrong, f.read("DYN_LOG", getenv("DYN_LOG"), own)...)
+	wrong = append(wrong, f.addList("DYN_LOG", getenv("DYN_LOG"), own)...)
 	for i, s := range files {
 		for _, target := range slices.Sorted(maps.Keys(s.Filters)) {
 			wrong = append(wrong, f.add(names[i]+": log_filters", target+"="+s.Filters[target], own)...)
 		}
 	}
 	slices.Sort(wrong)
-	return f, few(slices.Compact(wrong))
+	return f, limitWarnings(slices.Compact(wrong))
 }
 
 // few is what can be read of that: the environment may hold 100 KB in one word, or in thousands.
-func few(wrong []string) []string {
-	more := len(wrong) - mostWarnings
+func limitWarnings(wrong []string) []string {
+	more := len(wrong) - maxWarnings
 	if more > 0 {
-		wrong = append(wrong[:mostWarnings], fmt.Sprintf("DYN_LOG and the files of log settings have %d more that cannot be understood", more))
+		wrong = append(wrong[:maxWarnings], fmt.Sprintf("DYN_LOG and the files of log settings have %d more that cannot be understood", more))
 	}
 	return wrong
 }
 
 // quoted is what a warning is about, cut where it is long.
-func quoted(s string) string {
-	if len(s) > mostQuoted {
-		return strconv.Quote(strings.ToValidUTF8(s[:mostQuoted], "")) + "…"
+func quoteShort(s string) string {
+	if len(s) > maxQuotedBytes {
+		return strconv.Quote(strings.ToValidUTF8(s[:maxQuotedBytes], "")) + "…"
 	}
 	return strconv.Quote(s)
 }
@@ -89,9 +89,9 @@ func readSettings(name string) (s settings, err error) {
 		return s, err
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxSettings+1))
-	if err == nil && len(text) > maxSettings {
-		err = fmt.Errorf("more than %d bytes", maxSettings)
+	text, err := io.ReadAll(io.LimitReader(file, maxSettingsBytes+1))
+	if err == nil && len(text) > maxSettingsBytes {
+		err = fmt.Errorf("more than %d bytes", maxSettingsBytes)
 	}
 	if err == nil {
 		err = toml.Unmarshal(text, &s)
@@ -104,7 +104,7 @@ func readSettings(name string) (s settings, err error) {
 
 // find is where Dynamo finds a file: a name that is relative counts from the working directory,
 // or else from the nearest one above it where there is such a file.
-func find(name string) string {
+func findSettingsFile(name string) string {
 	dir, err := os.Getwd()
 	if name == "" || filepath.IsAbs(name) || err != nil {
 		return name

@@ -13,7 +13,7 @@ import (
 )
 
 // write writes a file and returns its path.
-func write(t *testing.T, dir, name, text string) string {
+func writeFile(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -22,9 +22,9 @@ func write(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// TestFilesOfSettingsCountAsForDynamo: their level before DYN_LOG, which may say another; their
+// TestSettingsFilesApplyInDynamosOrder: their level before DYN_LOG, which may say another; their
 // filters after it.
-func TestFilesOfSettingsCountAsForDynamo(t *testing.T) {
+func TestSettingsFilesApplyInDynamosOrder(t *testing.T) {
 	const both = "log_level = \"error\"\n[log_filters]\nnats = \"debug\"\n\"metrics::push\" = \"trace\"\n"
 	const info, warn, errors, debug, all = slog.LevelInfo, slog.LevelWarn, slog.LevelError, slog.LevelDebug, slog.Level(math.MinInt)
 	for name, c := range map[string]struct {
@@ -48,7 +48,7 @@ func TestFilesOfSettingsCountAsForDynamo(t *testing.T) {
 		"with nested tables":           {"", "log_level = \"error\"\n[log_filters.metrics]\npush = \"info\"", "", info, info, info, info},
 	} {
 		dir := t.TempDir()
-		f, _ := readFilter(environment(settingsPath, write(t, dir, "own.toml", c.own), "DYN_LOG", c.env), write(t, dir, "all.toml", c.ofAll), targets)
+		f, _ := readFilter(fakeEnv(settingsFileEnv, writeFile(t, dir, "own.toml", c.own), "DYN_LOG", c.env), writeFile(t, dir, "all.toml", c.ofAll), ownTargets)
 		for target, want := range map[string]slog.Level{"metrics": c.metrics, "nats": c.nats, "etcd": c.etcd, "metrics::push": c.ofPushing} {
 			if got := f.min(target); got != want {
 				t.Errorf("%s: %s is at %d, want %d", name, target, got, want)
@@ -57,7 +57,7 @@ func TestFilesOfSettingsCountAsForDynamo(t *testing.T) {
 	}
 }
 
-func TestAFileOfSettingsThatCannotBeUnderstoodIsAWarning(t *testing.T) {
+func TestSettingsFileErrorsAreWarnings(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -65,42 +65,42 @@ func TestAFileOfSettingsThatCannotBeUnderstoodIsAWarning(t *testing.T) {
 	}
 	const ignored = "A file of log settings (DYN_LOGGING_CONFIG_PATH) is ignored: "
 	for path, want := range map[string]string{
-		"":                                      "",
-		filepath.Join(dir, "nowhere"):           ignored + "stat " + dir + "/nowhere: no such file or directory",
-		dir:                                     ignored + dir + ": not a file",
-		pipe:                                    ignored + pipe + ": not a file",
-		write(t, dir, "empty", ""):              "",
-		write(t, dir, "broken", "a b"):          ignored + dir + "/broken: toml: line 1: ",
-		write(t, dir, "typed", "log_level = 3"): ignored + dir + "/typed: toml: ",
-		write(t, dir, "level", `log_level = "inof"`):                           dir + `/level: log_level "inof": no level, and no target here: did you mean info?`,
-		write(t, dir, "filter", `log_filters = {metrcs = "info"}`):             dir + `/filter: log_filters "metrcs=info": no target here: did you mean metrics?`,
-		write(t, dir, "loud", `log_filters = {dynamo_llm = "loud"}`):           dir + `/loud: log_filters "dynamo_llm=loud" is ignored: level "loud": want one of `,
-		write(t, dir, "comma", `log_filters = {"a,b" = "info"}`):               dir + `/comma: log_filters "a,b=info" is ignored: want a level`,
-		write(t, dir, "long", strings.Repeat("#", 65537)):                      ignored + dir + "/long: more than 65536 bytes",
-		write(t, dir, "full", strings.Repeat("#", 65536)):                      "",
-		write(t, dir, "Dynamo's", "[log_filters]\n\"dynamo_llm\" = \"debug\""): "",
+		"":                                 "",
+		filepath.Join(dir, "nowhere"):      ignored + "stat " + dir + "/nowhere: no such file or directory",
+		dir:                                ignored + dir + ": not a file",
+		pipe:                               ignored + pipe + ": not a file",
+		writeFile(t, dir, "empty", ""):     "",
+		writeFile(t, dir, "broken", "a b"): ignored + dir + "/broken: toml: line 1: ",
+		writeFile(t, dir, "typed", "log_level = 3"):                                ignored + dir + "/typed: toml: ",
+		writeFile(t, dir, "level", `log_level = "inof"`):                           dir + `/level: log_level "inof": no level, and no target here: did you mean info?`,
+		writeFile(t, dir, "filter", `log_filters = {metrcs = "info"}`):             dir + `/filter: log_filters "metrcs=info": no target here: did you mean metrics?`,
+		writeFile(t, dir, "loud", `log_filters = {dynamo_llm = "loud"}`):           dir + `/loud: log_filters "dynamo_llm=loud" is ignored: level "loud": want one of `,
+		writeFile(t, dir, "comma", `log_filters = {"a,b" = "info"}`):               dir + `/comma: log_filters "a,b=info" is ignored: want a level`,
+		writeFile(t, dir, "long", strings.Repeat("#", 65537)):                      ignored + dir + "/long: more than 65536 bytes",
+		writeFile(t, dir, "full", strings.Repeat("#", 65536)):                      "",
+		writeFile(t, dir, "Dynamo's", "[log_filters]\n\"dynamo_llm\" = \"debug\""): "",
 	} {
-		got := said(t, settingsPath, path)
+		got := warningsOf(t, settingsFileEnv, path)
 		if want == "" && got != nil || want != "" && (len(got) != 1 || !strings.HasPrefix(got[0], want)) {
 			t.Errorf("%s: got %q, want %q", path, got, want)
 		}
 	}
-	if _, wrong := readFilter(environment(), filepath.Join(dir, "nowhere"), targets); wrong != nil {
+	if _, wrong := readFilter(fakeEnv(), filepath.Join(dir, "nowhere"), ownTargets); wrong != nil {
 		t.Errorf("without a file for all: %q", wrong)
 	}
 }
 
-func TestARelativeFileOfSettingsIsFoundAbove(t *testing.T) {
+func TestSettingsFileIsFoundInParentDirectories(t *testing.T) {
 	top := t.TempDir()
 	below := filepath.Join(top, "a", "b")
 	if err := os.MkdirAll(below, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, top, "logging.toml", "")
-	nearest := write(t, filepath.Join(top, "a"), "logging.toml", "")
+	writeFile(t, top, "logging.toml", "")
+	nearest := writeFile(t, filepath.Join(top, "a"), "logging.toml", "")
 	t.Chdir(below)
 	for name, want := range map[string]string{"logging.toml": nearest, "./logging.toml": nearest, "nowhere.toml": "nowhere.toml", "/x": "/x", "": ""} {
-		if diff := cmp.Diff(want, find(name)); diff != "" {
+		if diff := cmp.Diff(want, findSettingsFile(name)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

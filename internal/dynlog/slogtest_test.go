@@ -11,8 +11,8 @@ import (
 	"testing/slogtest"
 )
 
-func TestJSONLObeysTheRulesOfSlog(t *testing.T) {
-	obeys(t, func(t *testing.T, line string) map[string]any {
+func TestSlogRulesJSONL(t *testing.T) {
+	testSlogRules(t, func(t *testing.T, line string) map[string]any {
 		var flat map[string]any
 		if err := json.Unmarshal([]byte(line), &flat); err != nil {
 			t.Fatal(err)
@@ -27,8 +27,8 @@ var (
 	fieldForm = regexp.MustCompile(` (\S+)=("(?:[^"\\]|\\.)*"|\S+)`)
 )
 
-func TestLinesObeyTheRulesOfSlog(t *testing.T) {
-	obeys(t, func(t *testing.T, line string) map[string]any {
+func TestSlogRulesLine(t *testing.T) {
+	testSlogRules(t, func(t *testing.T, line string) map[string]any {
 		m := lineForm.FindStringSubmatch(line)
 		if m == nil {
 			t.Fatalf("got %q, want a line", line)
@@ -47,11 +47,11 @@ func TestLinesObeyTheRulesOfSlog(t *testing.T) {
 	})
 }
 
-func obeys(t *testing.T, parse func(t *testing.T, line string) map[string]any, env ...string) {
+func testSlogRules(t *testing.T, parse func(t *testing.T, line string) map[string]any, env ...string) {
 	var b *bytes.Buffer
 	handler := func(t *testing.T) slog.Handler {
 		var l *slog.Logger
-		l, b = logger(t, false, env...)
+		l, b = newTestLogger(t, false, env...)
 		return l.Handler()
 	}
 	slogtest.Run(t, handler, func(t *testing.T) map[string]any {

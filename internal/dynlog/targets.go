@@ -8,18 +8,18 @@ import (
 )
 
 // targets are those of the programs here.
-var targets = []string{"metrics", "nats", "etcd", "files", "kubernetes", "http", "mock_worker", "devstack"}
+var ownTargets = []string{"metrics", "nats", "etcd", "files", "kubernetes", "http", "mock_worker", "devstack"}
 
 // elsewhere are targets of one word that others who read the same DYN_LOG have: Dynamo, its
 // engines, and what they are built of. All others are paths or of several words.
-var elsewhere = strings.Fields("dynamo runtime llm kvbm nixl velo planner frontend mocker vllm sglang trtllm tokenizers transformers torch " +
+var foreignTargets = strings.Fields("dynamo runtime llm kvbm nixl velo planner frontend mocker vllm sglang trtllm tokenizers transformers torch " +
 	"h2 hyper tower tonic tokio mio axum reqwest rustls ring quinn kube zmq zeromq neli opentelemetry figment log tracing uvicorn asyncio ray")
 
 // doubt says why a directive may not mean what it says; empty if it does, or is for other
 // programs. Those pass without a word that are known, and those that look like a module: of
 // several words (dynamo_llm, hyper-util), or a path (dynamo_runtime::component).
-func (d directive) doubt(written string, own []string) string {
-	if d.target == "" || slices.Contains(elsewhere, d.target) || slices.ContainsFunc(own, func(t string) bool {
+func (d directive) warning(written string, own []string) string {
+	if d.target == "" || slices.Contains(foreignTargets, d.target) || slices.ContainsFunc(own, func(t string) bool {
 		return strings.HasPrefix(t, d.target) || strings.HasPrefix(d.target, t+"::")
 	}) {
 		return ""
@@ -28,8 +28,8 @@ func (d directive) doubt(written string, own []string) string {
 	if written == d.target { // which would be a level, too
 		what, names = "no level, and no target here", slices.Concat(levelNames, own)
 	}
-	if near.Of(d.target, names) == "" && strings.ContainsAny(d.target, "_-:./") {
+	if near.Nearest(d.target, names) == "" && strings.ContainsAny(d.target, "_-:./") {
 		return ""
 	}
-	return what + ": " + near.Hint(d.target, names)
+	return what + ": " + near.Suggestion(d.target, names)
 }

@@ -37,34 +37,34 @@ type Collector struct {
 
 // Metrics are all that is served and pushed.
 type Metrics struct {
-	*prometheus.Registry                             // everything: for protobuf, and to be pushed
-	rest                 *prometheus.Registry        // all but the Fleet's
-	press                *press                      // of what is served
-	forms, without       map[expfmt.FormatType]*form // of everything, and without the Fleet's
-	standby              func() bool
+	*prometheus.Registry                                        // everything: for protobuf, and to be pushed
+	program                 *prometheus.Registry                // all but the Fleet's
+	cache                   *pageCache                          // of what is served
+	formats, programFormats map[expfmt.FormatType]*outputFormat // of everything, and without the Fleet's
+	standby                 func() bool
 }
 
 // NewMetrics are the metrics of the Fleet, of the program, and of others.
 func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	c.descs = descriptions(c.Fleet.Target().MultipleNamespaces())
-	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs, made: new(constants)}
-	m := &Metrics{Registry: prometheus.NewRegistry(), rest: prometheus.NewRegistry(), standby: c.Standby}
+	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs, constants: new(constMetrics)}
+	m := &Metrics{Registry: prometheus.NewRegistry(), program: prometheus.NewRegistry(), standby: c.Standby}
 	for _, o := range append(others, program) {
 		m.MustRegister(o)
-		m.rest.MustRegister(o)
+		m.program.MustRegister(o)
 	}
 	m.MustRegister(&c)
-	m.press = newPress(&c.Fleet.Stats.SlowScrapesCut)
-	m.forms, m.without = make(map[expfmt.FormatType]*form), make(map[expfmt.FormatType]*form)
+	m.cache = newPageCache(&c.Fleet.Stats.SlowScrapesCut)
+	m.formats, m.programFormats = make(map[expfmt.FormatType]*outputFormat), make(map[expfmt.FormatType]*outputFormat)
 	for _, format := range expfmt.DefaultAcceptedFormats() {
-		m.forms[format.FormatType()] = newForm(func(to *bytes.Buffer) error { return encode(m, format, to) })
-		m.without[format.FormatType()] = newForm(func(to *bytes.Buffer) error { return encode(m.rest, format, to) })
+		m.formats[format.FormatType()] = newOutputFormat(func(to *bytes.Buffer) error { return encode(m, format, to) })
+		m.programFormats[format.FormatType()] = newOutputFormat(func(to *bytes.Buffer) error { return encode(m.program, format, to) })
 	}
-	texts := sync.Pool{New: func() any { return &text{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.rest} }}
-	m.forms[expfmt.TypeTextPlain] = newForm(func(to *bytes.Buffer) error { // the fast way to the same page
-		t := texts.Get().(*text)
+	texts := sync.Pool{New: func() any { return &textWriter{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.program} }}
+	m.formats[expfmt.TypeTextPlain] = newOutputFormat(func(to *bytes.Buffer) error { // the fast way to the same page
+		t := texts.Get().(*textWriter)
 		defer texts.Put(t)
-		return t.page(to)
+		return t.writePage(to)
 	})
 	return m
 }
@@ -80,47 +80,47 @@ func encode(metrics prometheus.Gatherer, format expfmt.Format, to *bytes.Buffer)
 }
 
 // labelled is a family of the table with its labels.
-type labelled struct {
+type labelledFamily struct {
 	family
 	labels []string
 }
 
 // table is the whole metric table, with the labels where one namespace is watched or
 // several.
-func table(several bool) []labelled {
+func table(several bool) []labelledFamily {
 	ofEndpoint := []string{"component", "endpoint"}
 	if several {
 		ofEndpoint = append(ofEndpoint, namespaceLabel)
 	}
 	ofWorker := append(slices.Clip(ofEndpoint), "worker_id")
-	var all []labelled
+	var all []labelledFamily
 	for _, f := range workerFamilies {
-		all = append(all, labelled{f.family, ofWorker})
+		all = append(all, labelledFamily{f.family, ofWorker})
 	}
 	for _, f := range rankFamilies {
-		all = append(all, labelled{f.family, append(slices.Clip(ofWorker), "dp_rank")})
+		all = append(all, labelledFamily{f.family, append(slices.Clip(ofWorker), "dp_rank")})
 	}
 	for _, f := range timingFamilies {
-		all = append(all, labelled{family{name: f.name, help: f.help}, ofWorker})
+		all = append(all, labelledFamily{family{name: f.name, help: f.help}, ofWorker})
 	}
 	for _, f := range endpointFamilies {
-		all = append(all, labelled{f.family, ofEndpoint})
+		all = append(all, labelledFamily{f.family, ofEndpoint})
 	}
 	for _, f := range requestFamilies {
-		all = append(all, labelled{family{name: f.name, help: f.help}, ofEndpoint})
+		all = append(all, labelledFamily{family{name: f.name, help: f.help}, ofEndpoint})
 	}
 	for _, f := range programFamilies {
-		all = append(all, labelled{f.family, f.labels})
+		all = append(all, labelledFamily{f.family, f.labels})
 	}
 	return append(all,
-		labelled{workerInfo, append(slices.Clip(ofWorker), "worker_id_hex", "source", "model")},
-		labelled{workersByState, append(slices.Clip(ofEndpoint), "state")},
-		labelled{passDuration, ofWorker},
-		labelled{subscribed, []string{"subject", "need"}},
-		labelled{targetWorkers, []string{"component", "endpoint"}},
-		labelled{buildInfo, []string{"version", "revision", "goversion"}},
-		labelled{pollDuration, nil},
-		labelled{eventLag, nil},
+		labelledFamily{workerInfo, append(slices.Clip(ofWorker), "worker_id_hex", "source", "model")},
+		labelledFamily{workersByState, append(slices.Clip(ofEndpoint), "state")},
+		labelledFamily{passDuration, ofWorker},
+		labelledFamily{subscribed, []string{"subject", "need"}},
+		labelledFamily{targetWorkers, []string{"component", "endpoint"}},
+		labelledFamily{buildInfo, []string{"version", "revision", "goversion"}},
+		labelledFamily{pollDuration, nil},
+		labelledFamily{eventLag, nil},
 	)
 }
 
@@ -128,7 +128,7 @@ func table(several bool) []labelled {
 // therefore cannot be part of a grouping key.
 func HasLabel(name string) bool {
 	others := []string{"job", "quantile", "le"} // of the group itself, and of go_* and histograms
-	return slices.Contains(others, name) || slices.ContainsFunc(table(true), func(f labelled) bool {
+	return slices.Contains(others, name) || slices.ContainsFunc(table(true), func(f labelledFamily) bool {
 		return slices.Contains(f.labels, name)
 	})
 }
@@ -148,7 +148,7 @@ func descriptions(several bool) map[string]*prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for name, d := range c.descs {
-		if !ofProgram(name) {
+		if !isProgramMetric(name) {
 			ch <- d
 		}
 	}
@@ -165,16 +165,16 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- newHistogram(c.descs[name], h, labels...)
 	}
 	for i := range s.Workers {
-		c.worker(&s.Workers[i], send)
-		c.durations(&s.Workers[i], ch)
+		c.sendWorker(&s.Workers[i], send)
+		c.sendDurations(&s.Workers[i], ch)
 	}
 	for i := range s.Endpoints {
-		endpoint(&s.Endpoints[i], send, distribution)
+		sendEndpoint(&s.Endpoints[i], send, distribution)
 	}
 }
 
 // labelsOf are the values of the labels of an endpoint, and those that follow them.
-func labelsOf(e fleet.Endpoint, others ...string) []string {
+func labelValues(e fleet.Endpoint, others ...string) []string {
 	if e.Namespace == "" {
 		return append([]string{e.Component, e.Name}, others...)
 	}
@@ -183,19 +183,19 @@ func labelsOf(e fleet.Endpoint, others ...string) []string {
 
 // programCollector writes what the program itself has done.
 type programCollector struct {
-	fleet *fleet.Fleet
-	build Build
-	descs map[string]*prometheus.Desc
-	made  *constants
+	fleet     *fleet.Fleet
+	build     Build
+	descs     map[string]*prometheus.Desc
+	constants *constMetrics
 }
 
 // ofProgram reports whether a family of the table is of the program itself.
-func ofProgram(name string) bool { return strings.HasPrefix(name, "dynamo_metrics_") }
+func isProgramMetric(name string) bool { return strings.HasPrefix(name, "dynamo_metrics_") }
 
 // Describe implements prometheus.Collector.
 func (c programCollector) Describe(ch chan<- *prometheus.Desc) {
 	for name, d := range c.descs {
-		if ofProgram(name) {
+		if isProgramMetric(name) {
 			ch <- d
 		}
 	}
@@ -206,11 +206,11 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 	t := &c.fleet.Stats
 	for _, f := range programFamilies {
 		for _, p := range f.points(t) {
-			ch <- c.made.metric(c.descs[f.name], f.family, p.value, p.labels...)
+			ch <- c.constants.metric(c.descs[f.name], f.family, p.value, p.labels...)
 		}
 	}
 	for _, s := range c.fleet.Diagnostics.Subjects() {
-		ch <- prometheus.MustNewConstMetric(c.descs[subscribed.name], subscribed.kind, truth(!s.Refused), s.Name, needOf(s))
+		ch <- prometheus.MustNewConstMetric(c.descs[subscribed.name], subscribed.kind, boolValue(!s.Refused), s.Name, needOf(s))
 	}
 	if n := c.fleet.TargetWorkers(); n.OK {
 		target := c.fleet.Target()
@@ -223,55 +223,55 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 type (
-	sender      func(f family, v float64, labels ...string)
-	distributor func(name string, h *stats.Histogram, labels ...string)
+	sender          func(f family, v float64, labels ...string)
+	histogramSender func(name string, h *stats.Histogram, labels ...string)
 )
 
-func (c *Collector) worker(w *fleet.WorkerState, send sender) {
+func (c *Collector) sendWorker(w *fleet.WorkerState, send sender) {
 	for _, f := range workerFamilies {
 		if v := f.value(w); v.OK {
-			send(f.family, v.V, labelsOf(w.Endpoint, w.Label)...)
+			send(f.family, v.V, labelValues(w.Endpoint, w.Label)...)
 		}
 	}
 	for _, r := range w.Ranks {
 		for _, f := range rankFamilies {
 			if v := f.value(r); v.OK {
-				send(f.family, v.V, labelsOf(w.Endpoint, w.Label, strconv.FormatUint(uint64(r.Number), 10))...)
+				send(f.family, v.V, labelValues(w.Endpoint, w.Label, strconv.FormatUint(uint64(r.Number), 10))...)
 			}
 		}
 	}
 	if w.Load.OK {
-		send(workerInfo, 1, labelsOf(w.Endpoint, w.Label, w.ID.Hex(), w.Source.String(), cmp.Or(w.Model, c.Model))...)
+		send(workerInfo, 1, labelValues(w.Endpoint, w.Label, w.ID.Hex(), w.Source.String(), cmp.Or(w.Model, c.Model))...)
 	}
 }
 
 // durations are the worker's histogram and summaries.
-func (c *Collector) durations(w *fleet.WorkerState, ch chan<- prometheus.Metric) {
+func (c *Collector) sendDurations(w *fleet.WorkerState, ch chan<- prometheus.Metric) {
 	if w.Passes.OK {
-		ch <- newHistogram(c.descs[passDuration.name], &w.Passes.V.Seconds, labelsOf(w.Endpoint, w.Label)...)
+		ch <- newHistogram(c.descs[passDuration.name], &w.Passes.V.Seconds, labelValues(w.Endpoint, w.Label)...)
 	}
 	for _, f := range timingFamilies {
 		if t := f.value(&w.Timings); t.Count > 0 {
-			ch <- prometheus.MustNewConstSummary(c.descs[f.name], t.Count, t.Sum, nil, labelsOf(w.Endpoint, w.Label)...)
+			ch <- prometheus.MustNewConstSummary(c.descs[f.name], t.Count, t.Sum, nil, labelValues(w.Endpoint, w.Label)...)
 		}
 	}
 }
 
-func endpoint(e *fleet.EndpointState, send sender, distribution distributor) {
+func sendEndpoint(e *fleet.EndpointState, send sender, distribution histogramSender) {
 	for _, f := range endpointFamilies {
 		if v := f.value(e); v.OK {
-			send(f.family, v.V, labelsOf(e.Endpoint)...)
+			send(f.family, v.V, labelValues(e.Endpoint)...)
 		}
 	}
 	if e.Requests != nil {
 		for _, f := range requestFamilies {
-			distribution(f.name, f.value(e.Requests), labelsOf(e.Endpoint)...)
+			distribution(f.name, f.value(e.Requests), labelValues(e.Endpoint)...)
 		}
 	}
 	if !e.Counted {
 		return
 	}
 	for _, state := range workerStates {
-		send(workersByState, float64(state.count(e)), labelsOf(e.Endpoint, state.name)...)
+		send(workersByState, float64(state.count(e)), labelValues(e.Endpoint, state.name)...)
 	}
 }

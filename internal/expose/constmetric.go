@@ -10,7 +10,7 @@ import (
 
 // constant is a value with its labels. The library's makes the labels anew for each scrape,
 // which is most of what a scrape of the program's own metrics allocates.
-type constant struct {
+type constMetric struct {
 	desc   *prometheus.Desc
 	kind   prometheus.ValueType
 	value  float64
@@ -18,10 +18,10 @@ type constant struct {
 }
 
 // Desc implements prometheus.Metric.
-func (c *constant) Desc() *prometheus.Desc { return c.desc }
+func (c *constMetric) Desc() *prometheus.Desc { return c.desc }
 
 // Write implements prometheus.Metric.
-func (c *constant) Write(out *dto.Metric) error {
+func (c *constMetric) Write(out *dto.Metric) error {
 	out.Label = c.labels
 	if c.kind == prometheus.CounterValue {
 		out.Counter = &dto.Counter{Value: &c.value}
@@ -32,16 +32,16 @@ func (c *constant) Write(out *dto.Metric) error {
 }
 
 // constants makes them. Label sets are the program's own, and few.
-type constants struct {
+type constMetrics struct {
 	mu     sync.Mutex
 	labels map[string][]*dto.LabelPair // by the name of the metric, and their values
 }
 
-func (c *constants) metric(desc *prometheus.Desc, f family, v float64, values ...string) prometheus.Metric {
-	return &constant{desc, f.kind, v, c.pairs(desc, f.name, values)}
+func (c *constMetrics) metric(desc *prometheus.Desc, f family, v float64, values ...string) prometheus.Metric {
+	return &constMetric{desc, f.kind, v, c.labelPairs(desc, f.name, values)}
 }
 
-func (c *constants) pairs(desc *prometheus.Desc, name string, values []string) []*dto.LabelPair {
+func (c *constMetrics) labelPairs(desc *prometheus.Desc, name string, values []string) []*dto.LabelPair {
 	if len(values) == 0 {
 		return nil
 	}

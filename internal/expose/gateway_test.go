@@ -19,17 +19,17 @@ import (
 )
 
 // pushgateway plays one, on a network in memory that all of http leads to.
-type pushgateway struct {
+type fakeGateway struct {
 	*memnet.Network
 	start time.Time
 
-	mu     sync.Mutex
-	answer http.HandlerFunc // nil: 200
-	asked  []asked
+	mu       sync.Mutex
+	answer   http.HandlerFunc // nil: 200
+	received []gatewayRequest
 }
 
 // asked is one request to the gateway.
-type asked struct {
+type gatewayRequest struct {
 	After          time.Duration // since the start of the test
 	Method, URL    string
 	User, Password string
@@ -37,8 +37,8 @@ type asked struct {
 	Body           []byte
 }
 
-func newPushgateway(t *testing.T) *pushgateway {
-	g := &pushgateway{Network: memnet.New(), start: time.Now()}
+func newPushgateway(t *testing.T) *fakeGateway {
+	g := &fakeGateway{Network: memnet.New(), start: time.Now()}
 	server := &http.Server{Handler: g}
 	go server.Serve(g.Network)
 	before := http.DefaultTransport
@@ -51,12 +51,12 @@ func newPushgateway(t *testing.T) *pushgateway {
 	return g
 }
 
-func (g *pushgateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a := asked{After: time.Since(g.start), Method: r.Method, URL: r.URL.String(), ContentType: r.Header.Get("Content-Type")}
+func (g *fakeGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := gatewayRequest{After: time.Since(g.start), Method: r.Method, URL: r.URL.String(), ContentType: r.Header.Get("Content-Type")}
 	a.User, a.Password, _ = r.BasicAuth()
 	a.Body, _ = io.ReadAll(r.Body)
 	g.mu.Lock()
-	g.asked = append(g.asked, a)
+	g.received = append(g.received, a)
 	answer := g.answer
 	g.mu.Unlock()
 	if answer != nil {
@@ -65,23 +65,23 @@ func (g *pushgateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // answers sets what the gateway does from now on; nil is 200.
-func (g *pushgateway) answers(h http.HandlerFunc) {
+func (g *fakeGateway) setAnswer(h http.HandlerFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.answer = h
 }
 
 // requests are those since the last call.
-func (g *pushgateway) requests() []asked {
+func (g *fakeGateway) requests() []gatewayRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	all := g.asked
-	g.asked = nil
+	all := g.received
+	g.received = nil
 	return all
 }
 
 // briefly is when, with which method and of what the gateway was asked.
-func (g *pushgateway) briefly() []asked {
+func (g *fakeGateway) summaries() []gatewayRequest {
 	all := g.requests()
 	for i := range all {
 		all[i].ContentType, all[i].Body = "", nil
@@ -100,10 +100,10 @@ func status(code int, body string) http.HandlerFunc {
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
 // pushing is Push at work.
-type pushing struct {
-	gateway *pushgateway
+type pushTest struct {
+	gateway *fakeGateway
 	fleet   *fleet.Fleet
-	book    *logbook
+	log     *logBuffer
 	cancel  context.CancelCauseFunc
 	ended   chan struct{}
 }
@@ -111,22 +111,22 @@ type pushing struct {
 const group = "/metrics/job/dynamo_push_metrics"
 
 // withPush runs a test with Push at work on a fake gateway, in a bubble.
-func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushing)) {
+func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushTest)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		if change == nil {
 			change = func(*Gateway) {}
 		}
-		p, _ := startPush(t, mayPush, change)
+		p, _ := startPush(t, allowPush, change)
 		test(t, p)
 	})
 }
 
 // startPush has Push work on a fake gateway for a prepared fleet, until end is
 // called or the test ends.
-func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gateway)) (p *pushing, end func()) {
+func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gateway)) (p *pushTest, end func()) {
 	t.Helper()
-	p = &pushing{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
+	p = &pushTest{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
 	prepare(p.fleet)
 	u, err := url.Parse("http://gateway:9091")
 	if err != nil {
@@ -138,8 +138,8 @@ func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gatewa
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.cancel = cancel
-	log, book := newLog()
-	p.book = book
+	log, logs := newLog()
+	p.log = logs
 	go func() {
 		defer close(p.ended)
 		Push(ctx, g, metricsOf(p.fleet), &p.fleet.Stats, log)
@@ -151,7 +151,7 @@ func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gatewa
 }
 
 // stop ends Push as a signal does and returns how long it took.
-func (p *pushing) stop() time.Duration {
+func (p *pushTest) stop() time.Duration {
 	start := time.Now()
 	p.cancel(errors.New("terminated signal received"))
 	<-p.ended
@@ -159,27 +159,27 @@ func (p *pushing) stop() time.Duration {
 }
 
 // pass lets this much of the bubble's time pass, and what is then due happen.
-func pass(d time.Duration) {
+func advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
 // counts fails the test unless this many pushes have come to each end.
-func (p *pushing) counts(t *testing.T, ok, failed uint64) {
+func (p *pushTest) wantCounts(t *testing.T, ok, failed uint64) {
 	t.Helper()
 	testutil.Equal(t, "ok, failed pushes", [2]uint64{p.fleet.Stats.PushOK.Load(), p.fleet.Stats.PushError.Load()}, [2]uint64{ok, failed})
 }
 
 // says fails the test unless the log has so many warnings and so many lines of relief.
-func (p *pushing) says(t *testing.T, failed, again int) {
+func (p *pushTest) wantLog(t *testing.T, failed, again int) {
 	t.Helper()
 	testutil.Equal(t, "warnings, and lines that it works again",
-		[2]int{len(p.book.with("level=WARN", "Failed to push metrics to Pushgateway")), len(p.book.with("level=INFO", "Pushing metrics to Pushgateway again"))},
+		[2]int{len(p.log.with("level=WARN", "Failed to push metrics to Pushgateway")), len(p.log.with("level=INFO", "Pushing metrics to Pushgateway again"))},
 		[2]int{failed, again})
 }
 
 // lastSuccess is when the last push succeeded, since the start of the test.
-func (p *pushing) lastSuccess() time.Duration {
+func (p *pushTest) lastSuccess() time.Duration {
 	return time.Unix(0, p.fleet.Stats.LastPush.Load()).Sub(p.gateway.start)
 }
 
@@ -194,7 +194,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	f := originalFleet(t)
-	mayPush(f)
+	allowPush(f)
 	log, _ := newLog()
 	ended := make(chan struct{})
 	go func() {
@@ -208,7 +208,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 }
 
 // mayPush is what lets Push begin: the program is its namespace's only one, and has polled.
-func mayPush(f *fleet.Fleet) {
+func allowPush(f *fleet.Fleet) {
 	f.Stats.ActsAsLeader.Store(true)
 	f.Stats.RecordPoll(stats.PollOK, 0)
 }

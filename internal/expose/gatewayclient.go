@@ -12,13 +12,13 @@ import (
 
 const (
 	// maxAnswer bounds, in bytes, how much is read of a gateway's answer.
-	maxAnswer = 4 << 10
+	maxResponse = 4 << 10
 
 	// maxHops is how many requests a push may take where the gateway has moved.
-	maxHops = 10
+	maxRedirects = 10
 
 	// maxPlace bounds, in bytes, how much is said of where it points.
-	maxPlace = 256
+	maxLocation = 256
 )
 
 // gatewayClient is the client of a Pushgateway. It reads no more than maxAnswer of an answer,
@@ -32,11 +32,11 @@ type gatewayClient struct {
 }
 
 func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
-	stays := ""
+	refusal := ""
 	client := http.Client{CheckRedirect: func(next *http.Request, before []*http.Request) error {
-		if stays = c.stays(next, before); stays != "" {
+		if refusal = c.refusal(next, before); refusal != "" {
 			next.URL.User = nil
-			stays = fmt.Sprintf("it points to %.*s, and is not followed, since %s: set --push-url to where the Pushgateway is", maxPlace, next.URL, stays)
+			refusal = fmt.Sprintf("it points to %.*s, and is not followed, since %s: set --push-url to where the Pushgateway is", maxLocation, next.URL, refusal)
 			return http.ErrUseLastResponse
 		}
 		if user := c.gateway.User; user != nil { // the library has its own idea of who is the same
@@ -49,9 +49,9 @@ func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if stays != "" {
+	if refusal != "" {
 		resp.Body.Close()
-		return nil, fmt.Errorf("%s: %s", resp.Status, stays)
+		return nil, fmt.Errorf("%s: %s", resp.Status, refusal)
 	}
 	if resp.StatusCode/100 == 2 {
 		resp.StatusCode = http.StatusAccepted
@@ -59,20 +59,20 @@ func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	}{io.LimitReader(resp.Body, maxResponse), resp.Body}
 	return resp, nil
 }
 
 // stays says why a redirect is not followed; empty if it is.
-func (c gatewayClient) stays(next *http.Request, before []*http.Request) string {
+func (c gatewayClient) refusal(next *http.Request, before []*http.Request) string {
 	switch {
 	case next.Method != before[0].Method:
 		// Most turn it into a GET: a log-in page that answers 200 is no push that worked.
 		return "the push would be a " + next.Method + " there"
 	case c.gateway.User != nil && !sameOrigin(next.URL, c.gateway):
 		return "its user and password are for " + c.gateway.Host + " alone"
-	case len(before) >= maxHops:
-		return fmt.Sprintf("it has pointed elsewhere %d times", maxHops)
+	case len(before) >= maxRedirects:
+		return fmt.Sprintf("it has pointed elsewhere %d times", maxRedirects)
 	}
 	return ""
 }

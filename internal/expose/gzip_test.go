@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestGzipIsSentToThoseWhoTakeIt as RFC 9110 says in 12.4.2 and 12.5.3, on each path that
+// TestAcceptsGzipOnEveryPath as RFC 9110 says in 12.4.2 and 12.5.3, on each path that
 // compresses, and on a standby.
-func TestGzipIsSentToThoseWhoTakeIt(t *testing.T) {
+func TestAcceptsGzipOnEveryPath(t *testing.T) {
 	f := originalFleet(t)
 	standby := NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }, Standby: func() bool { return true }})
 	leads, standsBy := handler(f), Handler(f, "dynamo", sampleOf(f), standby, slog.New(slog.DiscardHandler))

@@ -28,7 +28,7 @@ var (
 	severalNamespaces = fleet.Target{Namespace: "*"}
 )
 
-const plenty = 1000
+const maxTestWorkers = 1000
 
 // reported is when every load of these tests is received, served when its page is read.
 var (
@@ -39,7 +39,7 @@ var (
 var build = Build{Version: "1.2.3", Revision: "0123456789abcdef", GoVersion: "go1.26"}
 
 func fleetAt(target fleet.Target, registry bool) *fleet.Fleet {
-	f := fleet.New(target, plenty, registry)
+	f := fleet.New(target, maxTestWorkers, registry)
 	f.Sync(fleet.Listing{})
 	f.Advance(reported)
 	return f
@@ -50,7 +50,7 @@ func metricsOf(f *fleet.Fleet) *Metrics {
 }
 
 // edited are captured bytes with old replaced by new, which must be there.
-func edited(t testing.TB, b []byte, old, new string) []byte {
+func replaced(t testing.TB, b []byte, old, new string) []byte {
 	t.Helper()
 	if !bytes.Contains(b, []byte(old)) {
 		t.Fatalf("%q is not in %s", old, b)
@@ -171,21 +171,21 @@ func sampleOf(f *fleet.Fleet) func() Sample {
 
 // pageOf is the metrics page of the fleet, as text. It is also held against what the
 // library would write.
-func pageOf(t testing.TB, f *fleet.Fleet) string {
+func metricsText(t testing.TB, f *fleet.Fleet) string {
 	t.Helper()
 	w := get(t, handler(f), "/metrics")
 	if w.Code != http.StatusOK {
 		t.Fatalf("GET /metrics: %d: %s", w.Code, w.Body)
 	}
 	page := w.Body.String()
-	if diff := cmp.Diff(strings.Split(libraryPage(t, metricsOf(f)), "\n"), strings.Split(page, "\n")); diff != "" {
+	if diff := cmp.Diff(strings.Split(libraryText(t, metricsOf(f)), "\n"), strings.Split(page, "\n")); diff != "" {
 		t.Errorf("the page is not what the library writes (-library +ours):\n%s", diff)
 	}
 	return page
 }
 
 // libraryPage is the page as text, written by the library alone.
-func libraryPage(t testing.TB, m prometheus.Gatherer) string {
+func libraryText(t testing.TB, m prometheus.Gatherer) string {
 	t.Helper()
 	families, err := m.Gather()
 	if err != nil {
@@ -208,12 +208,12 @@ func noError(t testing.TB, err error) {
 }
 
 // logbook keeps what is logged.
-type logbook struct {
+type logBuffer struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (l *logbook) Write(b []byte) (int, error) {
+func (l *logBuffer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, strings.TrimSuffix(string(b), "\n"))
@@ -221,7 +221,7 @@ func (l *logbook) Write(b []byte) (int, error) {
 }
 
 // with lists the lines that have all of these in them.
-func (l *logbook) with(parts ...string) []string {
+func (l *logBuffer) with(parts ...string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found []string
@@ -238,9 +238,9 @@ func (l *logbook) with(parts ...string) []string {
 }
 
 // newLog returns a log without times, and what it keeps.
-func newLog() (*slog.Logger, *logbook) {
-	var book logbook
-	return slog.New(slog.NewTextHandler(&book, &slog.HandlerOptions{
+func newLog() (*slog.Logger, *logBuffer) {
+	var logs logBuffer
+	return slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{
 		Level: slog.LevelDebug,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
@@ -248,5 +248,5 @@ func newLog() (*slog.Logger, *logbook) {
 			}
 			return a
 		},
-	})), &book
+	})), &logs
 }

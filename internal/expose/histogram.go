@@ -13,11 +13,11 @@ import (
 type histogram struct {
 	desc   *prometheus.Desc
 	labels []*dto.LabelPair
-	of     *stats.Histogram
+	source *stats.Histogram
 }
 
 func newHistogram(desc *prometheus.Desc, h *stats.Histogram, labels ...string) prometheus.Metric {
-	return histogram{desc: desc, labels: prometheus.MakeLabelPairs(desc, labels), of: h}
+	return histogram{desc: desc, labels: prometheus.MakeLabelPairs(desc, labels), source: h}
 }
 
 // Desc implements prometheus.Metric.
@@ -26,18 +26,18 @@ func (m histogram) Desc() *prometheus.Desc { return m.desc }
 // Write implements prometheus.Metric.
 func (m histogram) Write(out *dto.Metric) error {
 	h := &dto.Histogram{
-		SampleCount:   proto.Uint64(m.of.Count),
-		SampleSum:     proto.Float64(m.of.Sum),
+		SampleCount:   proto.Uint64(m.source.Count),
+		SampleSum:     proto.Float64(m.source.Sum),
 		Schema:        proto.Int32(stats.NativeSchema),
 		ZeroThreshold: proto.Float64(stats.NativeZeroThreshold),
-		ZeroCount:     proto.Uint64(m.of.ZeroCount),
+		ZeroCount:     proto.Uint64(m.source.ZeroCount),
 	}
 	cumulative := uint64(0)
-	for i, bound := range m.of.Bounds {
-		cumulative += m.of.Counts[i]
+	for i, bound := range m.source.Bounds {
+		cumulative += m.source.Counts[i]
 		h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(bound), CumulativeCount: proto.Uint64(cumulative)})
 	}
-	h.PositiveSpan, h.PositiveDelta = spans(m.of.FirstNative, m.of.NativeCounts)
+	h.PositiveSpan, h.PositiveDelta = spans(m.source.FirstNative, m.source.NativeCounts)
 	out.Label, out.Histogram = m.labels, h
 	return nil
 }

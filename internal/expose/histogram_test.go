@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-// TestHistogramsAreWhatTheLibraryMakesOfTheSameDurations takes the library's own
+// TestHistogramMatchesLibrary takes the library's own
 // histogram, which must be fed one by one, for an oracle.
-func TestHistogramsAreWhatTheLibraryMakesOfTheSameDurations(t *testing.T) {
+func TestHistogramMatchesLibrary(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
 		h := stats.NewHistogram(stats.PassBounds)

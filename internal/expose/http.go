@@ -15,12 +15,12 @@ import (
 )
 
 // drain is how long Serve waits for requests under way when it ends.
-const drain = time.Second
+const drainTimeout = time.Second
 
 // Stalled is how long a connection of HTTP/2 may take not a single byte: there the end
 // of a request's time does not end a write that is stuck. The library looks at these
 // intervals, so that it may be twice as long.
-const Stalled = 3 * time.Second
+const StallTimeout = 3 * time.Second
 
 // Handler answers on /metrics (text, or protobuf if asked; gzip), on / with a page
 // for people, and on the probes: /-/healthy and /live say that the program runs,
@@ -28,15 +28,15 @@ const Stalled = 3 * time.Second
 func Handler(f *fleet.Fleet, namespace string, sample func() Sample, metrics *Metrics, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.handler(log))
-	mux.Handle("GET /{$}", page(f, namespace, sample))
-	mux.Handle("GET /page/", pageParts())
+	mux.Handle("GET /{$}", indexHandler(f, namespace, sample))
+	mux.Handle("GET /page/", assetHandler())
 	for _, path := range []string{"/-/healthy", "/live"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, "healthy")
 		})
 	}
 	for _, path := range []string{"/-/ready", "/health"} {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { ready(w, r, f) })
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { serveReady(w, r, f) })
 	}
 	return mux
 }
@@ -44,7 +44,7 @@ func Handler(f *fleet.Fleet, namespace string, sample func() Sample, metrics *Me
 // reading has h answer GET and HEAD, and refuses all other methods. It is for a path of a mux
 // that has an answer to every path: where a pattern names its method, that answer would get
 // the other methods.
-func reading(h http.HandlerFunc) http.HandlerFunc {
+func readOnly(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -57,11 +57,11 @@ func reading(h http.HandlerFunc) http.HandlerFunc {
 
 // What a client may take of a connection.
 const (
-	headersIn  = 5 * time.Second
-	requestIn  = 10 * time.Second // with the headers
-	answerIn   = 30 * time.Second // from the end of the headers; streams have times of their own
-	idleFor    = 2 * time.Minute  // between requests
-	maxHeaders = 64 << 10         // bytes; the library adds 4 KiB
+	headerTimeout   = 5 * time.Second
+	requestTimeout  = 10 * time.Second // with the headers
+	responseTimeout = 30 * time.Second // from the end of the headers; streams have times of their own
+	idleTimeout     = 2 * time.Minute  // between requests
+	maxHeaders      = 64 << 10         // bytes; the library adds 4 KiB
 )
 
 // Serve answers HTTP on l until ctx ends, then lets requests under way finish. Config is what
@@ -69,20 +69,20 @@ const (
 func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headersIn,
-		ReadTimeout:       requestIn,
-		WriteTimeout:      answerIn,
-		IdleTimeout:       idleFor,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      responseTimeout,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaders,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: Stalled},
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: StallTimeout},
 	}
 	address := l.Addr()
-	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) }
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	if config != nil {
-		g := &guarded{Listener: l, config: config, server: server}
-		l, server.Handler, server.ConnContext = g, config.guard(h), g.remember
-		if d := config.now.Load(); d.tls != nil {
+		g := &guardedListener{Listener: l, config: config, server: server}
+		l, server.Handler, server.ConnContext = g, config.guard(h), g.connContext
+		if d := config.current.Load(); d.tls != nil {
 			log.Info("TLS is enabled.", "http2", slices.Contains(d.tls.NextProtos, "h2"), "address", address)
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -97,7 +97,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfi
 		return fmt.Errorf("serve http on %s: %w", address, err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		server.Close()
@@ -110,12 +110,12 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfi
 }
 
 // connection is the key of the connection that a request has come by.
-type connection struct{}
+type connKey struct{}
 
 // LimitSendBuffer bounds, in bytes, what the kernel keeps for a client that does not read.
 // Beyond that a write waits, so that its deadline says whether the client reads.
 func LimitSendBuffer(r *http.Request, most int) {
-	c := r.Context().Value(connection{})
+	c := r.Context().Value(connKey{})
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}

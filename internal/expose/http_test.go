@@ -50,7 +50,7 @@ func families(t *testing.T, page io.Reader, format expfmt.Format) []*dto.MetricF
 	}
 }
 
-func TestPrometheusAcceptsThePage(t *testing.T) {
+func TestHandlerMetricsParse(t *testing.T) {
 	w := get(t, handler(originalFleet(t)), "/metrics")
 	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
 	parser := expfmt.NewTextParser(model.LegacyValidation)
@@ -65,7 +65,7 @@ func TestPrometheusAcceptsThePage(t *testing.T) {
 	}
 }
 
-func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
+func TestHandlerMetricsEscapeNames(t *testing.T) {
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 	f := fleetAt(everything, true)
 	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{NATS: true})
@@ -84,7 +84,7 @@ func TestPrometheusReadsNamesOfAnyKind(t *testing.T) {
 	t.Error("the worker's series is missing")
 }
 
-func TestPrometheusMayAskForProtobuf(t *testing.T) {
+func TestHandlerMetricsProtobuf(t *testing.T) {
 	f := originalFleet(t)
 	h := handler(f)
 	w := get(t, h, "/metrics", "Accept", string(expfmt.FmtProtoDelim))
@@ -96,12 +96,12 @@ func TestPrometheusMayAskForProtobuf(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testutil.Equal(t, "page in protobuf, as text", text.String(), pageOf(t, f))
+	testutil.Equal(t, "page in protobuf, as text", text.String(), metricsText(t, f))
 }
 
-// TestOpenMetricsIsNotNegotiated because it would put _total behind the names of
+// TestHandlerMetricsNeverOpenMetrics because it would put _total behind the names of
 // the original's two counters.
-func TestOpenMetricsIsNotNegotiated(t *testing.T) {
+func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 	f := originalFleet(t)
 	for _, accept := range []string{
 		"application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -113,11 +113,11 @@ func TestOpenMetricsIsNotNegotiated(t *testing.T) {
 		if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=") {
 			t.Errorf("Accept: %s: content type %q", accept, got)
 		}
-		testutil.Equal(t, "page for Accept: "+accept, w.Body.String(), pageOf(t, f))
+		testutil.Equal(t, "page for Accept: "+accept, w.Body.String(), metricsText(t, f))
 	}
 }
 
-func TestThePageComesCompressedToWhoAsksForIt(t *testing.T) {
+func TestHandlerMetricsGzip(t *testing.T) {
 	f := originalFleet(t)
 	plain := get(t, handler(f), "/metrics")
 	testutil.Equal(t, "encoding nobody asked for", plain.Header().Get("Content-Encoding"), "")
@@ -134,7 +134,7 @@ func TestThePageComesCompressedToWhoAsksForIt(t *testing.T) {
 	testutil.Equal(t, "page", string(page), plain.Body.String())
 }
 
-func TestOnlyReadingIsAllowed(t *testing.T) {
+func TestHandlerAllowsOnlyGetAndHead(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range paths {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
@@ -148,14 +148,14 @@ func TestOnlyReadingIsAllowed(t *testing.T) {
 	}
 }
 
-func TestOtherPathsAreNotFound(t *testing.T) {
+func TestHandlerUnknownPathsAreNotFound(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/metric", "/metrics/", "/metrics/job/x", "/-/", "/-/ready/", "/ready", "/index.html", "/debug/pprof/"} {
 		testutil.Equal(t, path, get(t, h, path).Code, http.StatusNotFound)
 	}
 }
 
-func TestTheProbesSayHealthyAndReady(t *testing.T) {
+func TestHandlerProbes(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/-/healthy", "/live"} {
 		testutil.Equal(t, path, get(t, h, path).Body.String(), "healthy\n")
@@ -165,8 +165,8 @@ func TestTheProbesSayHealthyAndReady(t *testing.T) {
 	}
 }
 
-func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
-	log, book := newLog()
+func TestHandlerMetricsGatherError(t *testing.T) {
+	log, logs := newLog()
 	f := originalFleet(t)
 	bad := prometheus.NewDesc("x", "x", nil, nil)
 	invalid := collectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, io.ErrUnexpectedEOF) })
@@ -174,7 +174,7 @@ func TestAPageThatCannotBeGatheredIsAnErrorAndLogged(t *testing.T) {
 	for i, accept := range []string{"text/plain", string(expfmt.FmtProtoDelim)} {
 		w := get(t, h, "/metrics", "Accept", accept)
 		testutil.Equal(t, "status", w.Code, http.StatusInternalServerError)
-		testutil.Equal(t, "lines of the log", len(book.with("level=ERROR", "unexpected EOF")), i+1)
+		testutil.Equal(t, "lines of the log", len(logs.with("level=ERROR", "unexpected EOF")), i+1)
 	}
 }
 

@@ -20,14 +20,14 @@ import (
 // there is no build step.
 //
 //go:embed page/*.css page/*.js page/*.svg page/index.html
-var pageFiles embed.FS
+var assetFiles embed.FS
 
 // pagePolicy lets the page load its own files, ask the server that it came from, and do
 // nothing else.
-const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-var pageTemplate = template.Must(template.ParseFS(pageFiles, "page/index.html"))
+var indexTemplate = template.Must(template.ParseFS(assetFiles, "page/index.html"))
 
 // Sample is what was seen of the endpoints when the fleet was looked at last. It is shared.
 type Sample struct {
@@ -38,26 +38,26 @@ type Sample struct {
 // page shows people the fleet. Its script draws what the server tells it on /events; to
 // those without script it says what is watched, and how many workers there were when the
 // fleet was looked at last. It is written once for all who ask until the next look.
-func page(f *fleet.Fleet, namespace string, sample func() Sample) http.Handler {
+func indexHandler(f *fleet.Fleet, namespace string, sample func() Sample) http.Handler {
 	type says struct {
 		Namespace, Watched string
 		Missing, Modules   []string
 		Endpoints          []fleet.EndpointState
 	}
-	modules := pageModules()
+	modules := scriptModules()
 	var mu sync.Mutex
 	var last *document
 	var number uint64
 	var missing []string
 	now := func() (*document, error) {
-		s, away := sample(), Away(f)
+		s, away := sample(), Missing(f)
 		mu.Lock()
 		defer mu.Unlock()
 		if last != nil && number == s.Number && slices.Equal(missing, away) {
 			return last, nil
 		}
 		var b bytes.Buffer
-		if err := pageTemplate.Execute(&b, says{namespace, watched(f.Target()), away, modules, s.Endpoints}); err != nil {
+		if err := indexTemplate.Execute(&b, says{namespace, targetText(f.Target()), away, modules, s.Endpoints}); err != nil {
 			return nil, err
 		}
 		last, number, missing = newDocument("index.html", b.Bytes()), s.Number, away
@@ -75,8 +75,8 @@ func page(f *fleet.Fleet, namespace string, sample func() Sample) http.Handler {
 
 // pageModules are the scripts that main.js calls for: named in the page, they are loaded
 // at once instead of one after the other.
-func pageModules() (names []string) {
-	entries, _ := pageFiles.ReadDir("page") // it is in the program
+func scriptModules() (names []string) {
+	entries, _ := assetFiles.ReadDir("page") // it is in the program
 	for _, e := range entries {
 		if n := e.Name(); path.Ext(n) == ".js" && n != "theme.js" && n != "main.js" {
 			names = append(names, n)
@@ -86,14 +86,14 @@ func pageModules() (names []string) {
 }
 
 // pageParts answers with the page's files, on /page/.
-func pageParts() http.Handler {
+func assetHandler() http.Handler {
 	mux := http.NewServeMux()
-	entries, _ := pageFiles.ReadDir("page")
+	entries, _ := assetFiles.ReadDir("page")
 	for _, e := range entries {
 		if e.Name() == "index.html" {
 			continue
 		}
-		body, _ := pageFiles.ReadFile("page/" + e.Name())
+		body, _ := assetFiles.ReadFile("page/" + e.Name())
 		mux.Handle("GET /page/"+e.Name(), newDocument(e.Name(), body))
 	}
 	return mux
@@ -111,7 +111,7 @@ var contentTypes = map[string]string{
 type document struct {
 	contentType, etag string
 	body              []byte
-	zipped            func() []byte
+	gzipped           func() []byte
 }
 
 func newDocument(name string, body []byte) *document {
@@ -120,7 +120,7 @@ func newDocument(name string, body []byte) *document {
 		contentType: contentTypes[path.Ext(name)],
 		etag:        hex.EncodeToString(sum[:12]),
 		body:        body,
-		zipped: sync.OnceValue(func() []byte {
+		gzipped: sync.OnceValue(func() []byte {
 			var b bytes.Buffer
 			z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
 			_, _ = z.Write(body) // a buffer takes all
@@ -136,10 +136,10 @@ func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h, body, etag := w.Header(), d.body, d.etag
 	if AcceptsGzip(r.Header) {
 		h.Set("Content-Encoding", "gzip")
-		body, etag = d.zipped(), etag+"-gzip"
+		body, etag = d.gzipped(), etag+"-gzip"
 	}
 	h.Set("Content-Type", d.contentType)
-	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("Content-Security-Policy", contentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-cache")
@@ -148,7 +148,7 @@ func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
-func watched(t fleet.Target) string {
+func targetText(t fleet.Target) string {
 	switch {
 	case t.Component == "":
 		return "every endpoint"

@@ -15,7 +15,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestThePageForPeopleMayOnlyDoWhatItNeeds(t *testing.T) {
+func TestIndexSecurityHeaders(t *testing.T) {
 	h := handler(readyFleet(t))
 	for path, contentType := range map[string]string{
 		"/":              "text/html; charset=utf-8",
@@ -36,7 +36,7 @@ func TestThePageForPeopleMayOnlyDoWhatItNeeds(t *testing.T) {
 	}
 }
 
-func TestThePageForPeopleIsSentOnceAndCompressed(t *testing.T) {
+func TestIndexETagAndGzip(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/", "/page/main.js"} {
 		plain, zipped := get(t, h, path), get(t, h, path, "Accept-Encoding", "gzip")
@@ -58,7 +58,7 @@ func TestThePageForPeopleIsSentOnceAndCompressed(t *testing.T) {
 	}
 }
 
-func TestThePageForPeopleHasAllItsFiles(t *testing.T) {
+func TestIndexNamesAllFiles(t *testing.T) {
 	h := handler(readyFleet(t))
 	named := regexp.MustCompile(`(?:href|src)="(page/[^"]*)"`)
 	imported := regexp.MustCompile(`from '\./([^']*)'`)
@@ -79,34 +79,34 @@ func TestThePageForPeopleHasAllItsFiles(t *testing.T) {
 	testutil.Equal(t, "another file", get(t, h, "/page/index.html").Code, http.StatusNotFound)
 }
 
-func TestThePageForPeopleWithoutScript(t *testing.T) {
+func TestIndexWithoutScript(t *testing.T) {
 	testutil.Golden(t, "pages/index.html", withoutScript(t, handler(readyFleet(t))))
 }
 
-func TestThePageForPeopleSaysWhatIsMissing(t *testing.T) {
+func TestIndexSaysWhatIsMissing(t *testing.T) {
 	f := fleetAt(everything, true)
 	f.Stats.Etcd.MarkUsed()
-	has(t, withoutScript(t, handler(f)), "every endpoint in the namespace dynamo",
+	wantText(t, withoutScript(t, handler(f)), "every endpoint in the namespace dynamo",
 		"Not ready: etcd is not connected.", "No endpoint is known yet.")
 }
 
-func TestThePageForPeopleSaysWhatIsWatched(t *testing.T) {
+func TestIndexSaysWhatIsWatched(t *testing.T) {
 	for target, want := range map[fleet.Target]string{
 		everything:                "Watching every endpoint in",
 		{Component: "backend"}:    "Watching every endpoint of backend in",
 		fleet.Target(loadMetrics): "Watching backend/load_metrics in",
 	} {
-		has(t, withoutScript(t, handler(fleetAt(target, true))), want)
+		wantText(t, withoutScript(t, handler(fleetAt(target, true))), want)
 	}
 }
 
-func TestThePageForPeopleShowsEndpointsThatAreNotCounted(t *testing.T) {
+func TestIndexShowsUncountedEndpoints(t *testing.T) {
 	f := fleetAt(everything, true)
 	f.RecordHit(977, 3, 1)
-	has(t, withoutScript(t, handler(f)), "unknown/unknown – – – – –")
+	wantText(t, withoutScript(t, handler(f)), "unknown/unknown – – – – –")
 }
 
-func TestThePageForPeopleEscapesNames(t *testing.T) {
+func TestIndexEscapesNames(t *testing.T) {
 	const evil = `<script>alert("&")</script>`
 	f := fleetAt(everything, true)
 	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
@@ -115,10 +115,10 @@ func TestThePageForPeopleEscapesNames(t *testing.T) {
 	if strings.Contains(page, "<script>") {
 		t.Errorf("a name became a script:\n%s", page)
 	}
-	has(t, html.UnescapeString(page), evil+"/"+evil, "namespace <b>"+evil+"</b>", "<title>"+evil+" · metrics</title>")
+	wantText(t, html.UnescapeString(page), evil+"/"+evil, "namespace <b>"+evil+"</b>", "<title>"+evil+" · metrics</title>")
 }
 
-func TestThePageForPeopleLinksToWhatThereIs(t *testing.T) {
+func TestIndexLinksWork(t *testing.T) {
 	h := handler(readyFleet(t))
 	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(withoutScript(t, h), -1)
 	testutil.Equal(t, "links", len(links), 3)
@@ -139,7 +139,7 @@ func withoutScript(t *testing.T, h http.Handler) string {
 }
 
 // has fails the test unless the page, its tags left out, has all of these.
-func has(t *testing.T, page string, wants ...string) {
+func wantText(t *testing.T, page string, wants ...string) {
 	t.Helper()
 	text := regexp.MustCompile(`</?(td|th|tr|p|b)[^>]*>`).ReplaceAllString(page, " ")
 	text = strings.Join(strings.Fields(text), " ")

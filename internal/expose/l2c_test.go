@@ -81,13 +81,13 @@ func decoded(t *testing.T, b []byte) (v any) {
 
 func TestL2CEqualsTheOriginals(t *testing.T) {
 	b := newBus(t, 0)
-	log, book := newLog()
+	log, logs := newLog()
 	l := &L2C{Fleet: originalFleet(t), Namespace: "dynamo", Conn: b.conn, Log: log}
 	subject := strings.TrimSpace(string(testutil.Captured(t, "original", "l2c_subject.txt")))
 	want := map[string]any{subject: decoded(t, testutil.Captured(t, "original", "l2c.json"))}
 	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), want)
 	testutil.Equal(t, "events of the next poll", b.published(t, func() { l.Publish() }), want)
-	testutil.Equal(t, "lines of the log", book.with(""), nil)
+	testutil.Equal(t, "lines of the log", logs.with(""), nil)
 }
 
 func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
@@ -98,7 +98,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	testutil.Equal(t, "events of an empty fleet", b.published(t, func() { l.Publish() }), map[string]any{})
 
 	backend, spec := originalAnswers(t)[1], testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
-	malformed := edited(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
+	malformed := replaced(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
 	registerAll(t, f, "backend", backend, malformed)
 	registerAll(t, f, "spec", spec)
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
@@ -133,14 +133,14 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	b := newBus(t, 512)
 	f := originalFleet(t)
-	log, book := newLog()
+	log, logs := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	for range 3 {
 		testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
 	}
 	testutil.Equal(t, "dropped", f.Stats.Dropped(stats.OverMaxBytes), uint64(3))
-	testutil.Equal(t, "warnings", len(book.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
-	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
+	testutil.Equal(t, "warnings", len(logs.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
+	testutil.Equal(t, "lines of the log", len(logs.with("")), 1)
 	if !b.conn.IsConnected() {
 		t.Error("the connection is lost")
 	}
@@ -155,14 +155,14 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	b := newBus(t, 0)
 	f := originalFleet(t)
-	log, book := newLog()
+	log, logs := newLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	b.conn.Close()
 	for range 3 {
 		l.Publish()
 	}
-	testutil.Equal(t, "warnings", len(book.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
-	testutil.Equal(t, "lines of the log", len(book.with("")), 1)
+	testutil.Equal(t, "warnings", len(logs.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
+	testutil.Equal(t, "lines of the log", len(logs.with("")), 1)
 	testutil.Equal(t, "dropped for their size", f.Stats.Dropped(stats.OverMaxBytes), uint64(0))
 }
 

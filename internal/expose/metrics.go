@@ -17,13 +17,13 @@ import (
 func (m *Metrics) handler(log *slog.Logger) http.Handler {
 	formats := expfmt.DefaultAcceptedFormats()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		forms := m.forms
+		forms := m.formats
 		if m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1" {
-			forms = m.without
+			forms = m.programFormats
 		}
 		format, reader := expfmt.NegotiateAccept(r.Header, formats...), &reader{connection: http.NewResponseController(w)}
-		page := m.press.print(forms[format.FormatType()], reader)
-		defer m.press.release(page, reader)
+		page := m.cache.render(forms[format.FormatType()], reader)
+		defer m.cache.release(page, reader)
 		if page.err != nil {
 			log.Error("The metrics page cannot be written", "error", page.err)
 			http.Error(w, "the metrics page cannot be written: "+page.err.Error(), http.StatusInternalServerError)
@@ -34,7 +34,7 @@ func (m *Metrics) handler(log *slog.Logger) http.Handler {
 		body := page.body.Bytes()
 		if AcceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
-			body = page.zip()
+			body = page.gzip()
 		}
 		page.send(w, reader, body)
 	})
@@ -66,12 +66,12 @@ func AcceptsGzip(h http.Header) bool {
 }
 
 // weights are those that section 12.4.2 of RFC 9110 knows.
-var weights = regexp.MustCompile(`^[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
+var qualityPattern = regexp.MustCompile(`^[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
 
 // quality is the weight that parameters say. One that cannot be read is 0: every client can
 // read what is not coded.
 func quality(parameters string) float64 {
-	match := weights.FindStringSubmatch(parameters)
+	match := qualityPattern.FindStringSubmatch(parameters)
 	if match == nil {
 		return 0
 	}

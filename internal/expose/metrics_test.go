@@ -17,14 +17,14 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-func TestPageOfTheOriginal(t *testing.T) {
-	testutil.Golden(t, "pages/original.prom", pageOf(t, originalFleet(t)))
+func TestMetricsOfOriginalFleet(t *testing.T) {
+	testutil.Golden(t, "pages/original.prom", metricsText(t, originalFleet(t)))
 }
 
-// TestEveryLineOfTheOriginalsPageIsOnOurs compares the numbers as numbers: the
+// TestMetricsIncludeEveryOriginalLine compares the numbers as numbers: the
 // original prints them as Rust does.
-func TestEveryLineOfTheOriginalsPageIsOnOurs(t *testing.T) {
-	ours := lines(pageOf(t, originalFleet(t)))
+func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
+	ours := lines(metricsText(t, originalFleet(t)))
 	original := lines(string(testutil.ReadFile(t, "original", "page.prom")))
 	if len(original) < 40 {
 		t.Fatalf("the original's page has %d lines, want all of them", len(original))
@@ -65,10 +65,10 @@ func parseNumber(t *testing.T, s string) float64 {
 	return v
 }
 
-func TestPageOfAnEmptyFleet(t *testing.T) {
-	named := pageOf(t, fleetAt(fleet.Target(loadMetrics), true))
+func TestMetricsOfEmptyFleet(t *testing.T) {
+	named := metricsText(t, fleetAt(fleet.Target(loadMetrics), true))
 	testutil.Golden(t, "pages/empty.prom", named)
-	testutil.Golden(t, "pages/empty_everything.prom", pageOf(t, fleetAt(everything, true)))
+	testutil.Golden(t, "pages/empty_everything.prom", metricsText(t, fleetAt(everything, true)))
 	for _, wrong := range []string{"NaN", "llm_load_avg", "llm_load_std", "worker_id="} {
 		if strings.Contains(named, wrong) {
 			t.Errorf("the page of an empty fleet has %s:\n%s", wrong, named)
@@ -77,27 +77,27 @@ func TestPageOfAnEmptyFleet(t *testing.T) {
 	testutil.Equal(t, "answering", lines(named)[`llm_workers{component="backend",endpoint="load_metrics",state="answering"}`], "0")
 }
 
-// TestPageOfAFleetInTrouble has one good worker among those that answer nonsense,
+// TestMetricsOfFaultyFleet has one good worker among those that answer nonsense,
 // not at all, without a key, or nothing but half of each pair.
-func TestPageOfAFleetInTrouble(t *testing.T) {
+func TestMetricsOfFaultyFleet(t *testing.T) {
 	f := fleetAt(everything, true)
 	a := originalAnswers(t)
 	registerAll(t, f, "backend", a...)
 	poll(t, f, "backend",
-		edited(t, a[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`),
+		replaced(t, a[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`),
 		a[1],
-		edited(t, edited(t, edited(t, a[2],
+		replaced(t, replaced(t, replaced(t, a[2],
 			`"kv_total_blocks":400,`, ``),
 			`"request_active_slots":7,`, ``),
 			`"gpu_cache_usage_perc":0.25`, `"gpu_cache_usage_perc":null`),
-		edited(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
+		replaced(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
 	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
 	f.RecordHit(977, 3, 1)
-	testutil.Golden(t, "pages/trouble.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/trouble.prom", metricsText(t, f))
 }
 
-// TestPairsAreShownTogetherOrNotAtAll because dashboards divide one by the other.
-func TestPairsAreShownTogetherOrNotAtAll(t *testing.T) {
+// TestMetricsShowPairsTogether because dashboards divide one by the other.
+func TestMetricsShowPairsTogether(t *testing.T) {
 	blocks := []string{"llm_kv_blocks_active", "llm_kv_blocks_total"}
 	slots := []string{"llm_requests_active_slots", "llm_requests_total_slots"}
 	hits := []string{"llm_kv_hit_rate_isl_blocks", "llm_kv_hit_rate_overlap_blocks"}
@@ -109,99 +109,99 @@ func TestPairsAreShownTogetherOrNotAtAll(t *testing.T) {
 		`"num_requests_waiting":9,`: slices.Concat(blocks, slots),
 	} {
 		f := fleetAt(everything, true)
-		answer := edited(t, originalAnswers(t)[2], missing, "")
+		answer := replaced(t, originalAnswers(t)[2], missing, "")
 		registerAll(t, f, "backend", answer)
 		poll(t, f, "backend", answer)
-		p := pageOf(t, f)
+		p := metricsText(t, f)
 		for _, name := range slices.Concat(blocks, slots, hits) {
 			shown := strings.Contains(p, "# TYPE "+name+" ")
 			testutil.Equal(t, name+" without "+missing, shown, slices.Contains(want, name))
 		}
 		f.RecordHit(0x7d7ba2096ef23e2d, 20, 0)
-		series := lines(pageOf(t, f))
+		series := lines(metricsText(t, f))
 		for name, value := range map[string]string{hits[0]: "20", hits[1]: "0"} {
 			testutil.Equal(t, name, series[name+`{component="backend",endpoint="load_metrics",worker_id="9041998838276177453"}`], value)
 		}
 	}
 }
 
-func TestPageOfStaticWorkers(t *testing.T) {
+func TestMetricsOfStaticWorkers(t *testing.T) {
 	f := fleetAt(fleet.Target(loadMetrics), false)
 	poll(t, f, "backend", testutil.Captured(t, "0.5.1", "edge", "static_1.json"), testutil.Captured(t, "0.5.1", "edge", "static_2.json"))
-	testutil.Golden(t, "pages/static.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/static.prom", metricsText(t, f))
 }
 
-func TestPageOfAWorkerThatDecodesSpeculatively(t *testing.T) {
+func TestMetricsOfSpeculativeDecoding(t *testing.T) {
 	f := fleetAt(everything, true)
 	answer := testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
 	registerAll(t, f, "spec", answer)
 	poll(t, f, "spec", answer)
-	testutil.Golden(t, "pages/spec_decode.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/spec_decode.prom", metricsText(t, f))
 }
 
-func TestPageOfAWorkerWithTheLargestNumbers(t *testing.T) {
+func TestMetricsOfLargestNumbers(t *testing.T) {
 	f := fleetAt(everything, true)
 	answer := testutil.Captured(t, "0.5.1", "edge", "big.json")
 	registerAll(t, f, "big", answer)
 	poll(t, f, "big", answer)
-	testutil.Golden(t, "pages/big.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/big.prom", metricsText(t, f))
 }
 
-// TestPageOfTheProgramItself has everything that the program counts.
-func TestPageOfTheProgramItself(t *testing.T) {
-	synctest.Test(t, pageOfTheProgramItself)
+// TestMetricsOfProgram has everything that the program counts.
+func TestMetricsOfProgram(t *testing.T) {
+	synctest.Test(t, testMetricsOfProgram)
 }
 
-func pageOfTheProgramItself(t *testing.T) {
+func testMetricsOfProgram(t *testing.T) {
 	f := fleet.New(fleet.Target(loadMetrics), 1, true)
 	f.Sync(fleet.Listing{})
 	f.Advance(reported)
-	y := &f.Stats
-	y.NATS.MarkUsed()
-	y.Etcd.MarkUsed()
+	st := &f.Stats
+	st.NATS.MarkUsed()
+	st.Etcd.MarkUsed()
 	time.Sleep(1500 * time.Millisecond)
-	y.NATS.SetConnected(true)
-	y.NATS.SetConnected(false)
+	st.NATS.SetConnected(true)
+	st.NATS.SetConnected(false)
 	time.Sleep(time.Second)
-	y.NATS.SetConnected(true)
-	y.Leader.Store(true)
-	y.RecordPoll(stats.PollOK, 3*time.Millisecond)
-	y.RecordPoll(stats.PollOK, 300*time.Millisecond)
-	y.RecordPoll(stats.PollEmpty, time.Second)
-	y.RecordPoll(stats.PollError, 0)
+	st.NATS.SetConnected(true)
+	st.Leader.Store(true)
+	st.RecordPoll(stats.PollOK, 3*time.Millisecond)
+	st.RecordPoll(stats.PollOK, 300*time.Millisecond)
+	st.RecordPoll(stats.PollEmpty, time.Second)
+	st.RecordPoll(stats.PollError, 0)
 	for i, k := range stats.Kinds() {
 		for range i + 1 {
-			y.CountMessage(k)
+			st.CountMessage(k)
 		}
-		y.CountRejected(k, stats.BadJSON)
+		st.CountRejected(k, stats.BadJSON)
 	}
-	y.CountRejected(stats.StatsReply, stats.BadLoad)
-	y.AddDropped(stats.QueueFull, 12)
-	y.AddDropped(stats.OverMaxBytes, 1)
-	y.PushOK.Store(5)
-	y.PushError.Store(2)
-	y.LastPush.Store(reported.UnixNano())
-	y.HistoryBytes.Store(1 << 20)
+	st.CountRejected(stats.StatsReply, stats.BadLoad)
+	st.AddDropped(stats.QueueFull, 12)
+	st.AddDropped(stats.OverMaxBytes, 1)
+	st.PushOK.Store(5)
+	st.PushError.Store(2)
+	st.LastPush.Store(reported.UnixNano())
+	st.HistoryBytes.Store(1 << 20)
 	for i, p := range stats.Peers() {
 		for range i + 1 {
-			y.CountFailure(p)
+			st.CountFailure(p)
 		}
 	}
-	y.CountRefused(stats.EndpointLimit)
-	y.Streams.Store(3)
-	y.StreamsCutOff.Store(2)
-	y.StreamsRefused.Store(1)
-	y.SnapshotsSkipped.Store(4)
-	y.LogDropped = func() uint64 { return 7 }
+	st.CountRefused(stats.EndpointLimit)
+	st.Streams.Store(3)
+	st.StreamsCutOff.Store(2)
+	st.StreamsRefused.Store(1)
+	st.SnapshotsSkipped.Store(4)
+	st.LogDropped = func() uint64 { return 7 }
 	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "prefill", Name: "generate"}, ID: 1}, fleet.Registration{NATS: true})
 	f.RecordHit(1, 20, 5) // foreign
 	f.RecordHit(2, 20, 5) // over the limit
-	testutil.Golden(t, "pages/program.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/program.prom", metricsText(t, f))
 }
 
-// TestPageOfWorkersThatPublish has what only the releases from 0.6 on send: model
+// TestMetricsOfPublishingWorkers has what only the releases from 0.6 on send: model
 // cards, published loads, ranks, forward passes and request traces.
-func TestPageOfWorkersThatPublish(t *testing.T) {
+func TestMetricsOfPublishingWorkers(t *testing.T) {
 	f := fleetAt(everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
 	some := fleet.Some[uint64]
@@ -231,25 +231,25 @@ func TestPageOfWorkersThatPublish(t *testing.T) {
 		})
 	}
 	f.RecordRequest(fleet.Request{Prefill: some(977), Decode: some(977)}) // another namespace's
-	y := &f.Stats
-	y.ZMQ.SetConnected(true)
-	y.ZMQ.MarkUsed()
-	y.Publishers.Store(7)
-	y.PublishersUp.Store(4)
-	y.PublishersWaiting.Store(2)
+	st := &f.Stats
+	st.ZMQ.SetConnected(true)
+	st.ZMQ.MarkUsed()
+	st.Publishers.Store(7)
+	st.PublishersUp.Store(4)
+	st.PublishersWaiting.Store(2)
 	f.Diagnostics.SetSubjects([]fleet.Subject{
 		{Name: "namespace.dynamo.kv-hit-rate", Required: true}, {Name: "namespace.dynamo.kv_metrics", Required: true, Refused: true},
 		{Name: "dynamo.request_trace.v1"}, {Name: "namespace.dynamo.l2c.>", Refused: true},
 	})
-	y.MissedEvents.Add(3)
-	y.RecordLag(3 * time.Millisecond)
-	y.RecordLag(-time.Second) // their clock is ahead
-	testutil.Golden(t, "pages/published.prom", pageOf(t, f))
+	st.MissedEvents.Add(3)
+	st.RecordLag(3 * time.Millisecond)
+	st.RecordLag(-time.Second) // their clock is ahead
+	testutil.Golden(t, "pages/published.prom", metricsText(t, f))
 }
 
-// TestPageOfARollingUpdate has two generations of workers side by side, in namespaces
+// TestMetricsOfRollingUpdate has two generations of workers side by side, in namespaces
 // that end in a hash of theirs: every series of the Fleet names its namespace.
-func TestPageOfARollingUpdate(t *testing.T) {
+func TestMetricsOfRollingUpdate(t *testing.T) {
 	f := fleetAt(severalNamespaces, true)
 	some := fleet.Some[uint64]
 	for id, namespace := range []string{"team-a-lab-0c1d2e3f", "team-a-lab-4b5c6d7e"} {
@@ -265,12 +265,12 @@ func TestPageOfARollingUpdate(t *testing.T) {
 		f.RecordRequest(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
 	}
 	f.RecordHit(977, 20, 5) // of nobody that is known
-	testutil.Golden(t, "pages/several_namespaces.prom", pageOf(t, f))
+	testutil.Golden(t, "pages/several_namespaces.prom", metricsText(t, f))
 }
 
-// TestPageOfWorkersThatAreScraped is of a worker that is known by its own metrics page
+// TestMetricsOfScrapedWorkers is of a worker that is known by its own metrics page
 // alone, one whose card and blocks that page completes, and one of two ranks.
-func TestPageOfWorkersThatAreScraped(t *testing.T) {
+func TestMetricsOfScrapedWorkers(t *testing.T) {
 	f := fleetAt(everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
 	some := fleet.Some[uint64]
@@ -288,15 +288,15 @@ func TestPageOfWorkersThatAreScraped(t *testing.T) {
 		}
 		f.RecordScrape(p, page)
 	}
-	y := &f.Stats
-	y.CountMessage(stats.WorkerMetrics)
-	y.CountRejected(stats.WorkerMetrics, stats.TooLarge)
-	y.CountScrape(stats.ScrapeOK)
-	y.CountScrape(stats.ScrapeError)
-	testutil.Golden(t, "pages/scraped.prom", pageOf(t, f))
+	st := &f.Stats
+	st.CountMessage(stats.WorkerMetrics)
+	st.CountRejected(stats.WorkerMetrics, stats.TooLarge)
+	st.CountScrape(stats.ScrapeOK)
+	st.CountScrape(stats.ScrapeError)
+	testutil.Golden(t, "pages/scraped.prom", metricsText(t, f))
 }
 
-func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
+func TestMetricsTableIsInGoldenFiles(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("testdata", "pages", "*.prom"))
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("golden pages: %v, %v", paths, err)
@@ -323,7 +323,7 @@ func TestEveryMetricOfTheTableIsOnAGoldenPage(t *testing.T) {
 	}
 }
 
-func TestTheModelIsALabelOfTheWorkersInfo(t *testing.T) {
+func TestMetricsWorkerInfoHasModel(t *testing.T) {
 	f := originalFleet(t)
 	r := NewMetrics(Collector{Fleet: f, Build: build, Model: `llama "3"`, Now: func() time.Time { return served }})
 	families, err := r.Gather()
@@ -344,7 +344,7 @@ func TestTheModelIsALabelOfTheWorkersInfo(t *testing.T) {
 	testutil.Equal(t, "series with a model", models, 3)
 }
 
-func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
+func TestMetricsLoadAgeGrows(t *testing.T) {
 	now := reported
 	f := originalFleet(t)
 	r := NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return now }})
@@ -363,7 +363,7 @@ func TestThePageAgesWhileNothingIsHeard(t *testing.T) {
 	}
 }
 
-func TestGroupingKeysMustNotBeLabels(t *testing.T) {
+func TestHasLabel(t *testing.T) {
 	for _, name := range []string{"job", "component", "endpoint", "worker_id", "worker_id_hex", "source", "model", "dynamo_namespace",
 		"state", "system", "kind", "reason", "result", "le", "quantile", "version", "revision", "goversion"} {
 		testutil.Equal(t, name, HasLabel(name), true)

@@ -19,7 +19,7 @@ import (
 )
 
 // inUse is how many pages' memory is in use.
-func (p *press) inUse() int {
+func (p *pageCache) inUse() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.live)
@@ -27,7 +27,7 @@ func (p *press) inUse() int {
 
 // goodScrape is a whole page with what happened just before it was asked for, whoever
 // stalls, and says how long it took.
-func goodScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) time.Duration {
+func wholeScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) time.Duration {
 	t.Helper()
 	const id = 0x7d7ba2096ef23e30 // of fullFleet's first
 	f.RecordHit(id, 3, 1)
@@ -41,7 +41,7 @@ func goodScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) t
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	noError(t, err)
-	want := pageOf(t, f)
+	want := metricsText(t, f)
 	line := func(page string) string {
 		_, rest, _ := strings.Cut(page, fmt.Sprintf(`llm_kv_hit_rate_isl_blocks{component="backend",endpoint="load_metrics",worker_id="%d"}`, uint64(id)))
 		value, _, _ := strings.Cut(rest, "\n")
@@ -53,43 +53,43 @@ func goodScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) t
 	return time.Since(start)
 }
 
-func TestClientsThatDoNotReadHoldAFewPagesAtMost(t *testing.T) {
+func TestPageCacheBoundsStalledClients(t *testing.T) {
 	for name, accept := range map[string]string{"text": "", "protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fullFleet(100)
 				m := metricsOf(f)
-				s := serve(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
+				s := startServer(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 				const clients = 200
 				for range clients {
 					write(t, s.connect(t), "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: "+accept+"\r\n\r\n")
-					pass(10 * time.Millisecond)
-					if n := m.press.inUse(); n > 4 {
+					advance(10 * time.Millisecond)
+					if n := m.cache.inUse(); n > 4 {
 						t.Fatalf("%d pages are in use, want at most 4", n)
 					}
 				}
-				if took := goodScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
+				if took := wholeScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
 					t.Errorf("a client that reads waited %v, want 2s at most", took)
 				}
-				pass(10 * time.Second)
-				if took := goodScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
+				advance(10 * time.Second)
+				if took := wholeScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
 					t.Errorf("a client that reads waited %v, want 2s at most", took)
 				}
 				if n := f.Stats.SlowScrapesCut.Load(); n == 0 || n > clients {
 					t.Errorf("%d scrapes were cut off, want some of %d", n, clients)
 				}
-				pass(31 * time.Second)
-				testutil.Equal(t, "pages in use when all have been cut off", m.press.inUse(), 0)
+				advance(31 * time.Second)
+				testutil.Equal(t, "pages in use when all have been cut off", m.cache.inUse(), 0)
 			})
 		})
 	}
 }
 
-func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
+func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fullFleet(100)
 		m := metricsOf(f)
-		s := serve(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
+		s := startServer(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 		slow := func() net.Conn {
 			c := s.connect(t)
 			write(t, c, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -101,7 +101,7 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 			return string(b[max(0, len(b)-5):])
 		}
 		alone := slow()
-		pass(20 * time.Second)
+		advance(20 * time.Second)
 		testutil.Equal(t, "end of what one alone gets", all(alone), "0\r\n\r\n")
 		testutil.Equal(t, "cut off", f.Stats.SlowScrapesCut.Load(), 0)
 
@@ -109,10 +109,10 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 		for range 4 {
 			some = append(some, slow())
 		}
-		pass(1999 * time.Millisecond)
+		advance(1999 * time.Millisecond)
 		another := slow()
 		testutil.Equal(t, "cut off before their time", f.Stats.SlowScrapesCut.Load(), 0)
-		pass(50 * time.Millisecond)
+		advance(50 * time.Millisecond)
 		testutil.Equal(t, "cut off after it", f.Stats.SlowScrapesCut.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
 			t.Error("the page of the oldest looks whole")
@@ -123,12 +123,12 @@ func TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait(t *testing.T) {
 	})
 }
 
-// TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp takes a piece a second.
-func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
+// TestPageCacheSteadyReaderHasTenSeconds takes a piece a second.
+func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fullFleet(1000)
 		m := metricsOf(f)
-		s := serve(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
+		s := startServer(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 		var steady []net.Conn
 		for range 4 {
 			c := s.connect(t)
@@ -144,19 +144,19 @@ func TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp(t *testing.T) {
 					t.Fatalf("%d bytes, then %v", n, err)
 				}
 			}
-			pass(time.Second)
+			advance(time.Second)
 		}
-		pass(50 * time.Millisecond)
+		advance(50 * time.Millisecond)
 		testutil.Equal(t, "cut off when one waits for ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
 	})
 }
 
-// TestAPieceHasTwoSeconds while others wait: 64 KiB.
-func TestAPieceHasTwoSeconds(t *testing.T) {
+// TestPageCachePieceHasTwoSeconds while others wait: 64 KiB.
+func TestPageCachePieceHasTwoSeconds(t *testing.T) {
 	for rate, isCutOff := range map[int64]bool{40 << 10: false, 20 << 10: true} { // bytes a second
 		synctest.Test(t, func(t *testing.T) {
 			f := fullFleet(1000)
-			s := serve(t, Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler)))
+			s := startServer(t, Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler)))
 			var all []net.Conn
 			for range 5 { // one more than there are pages
 				c := s.connect(t)
@@ -165,7 +165,7 @@ func TestAPieceHasTwoSeconds(t *testing.T) {
 				all = append(all, c)
 			}
 			for range 80 {
-				pass(100 * time.Millisecond)
+				advance(100 * time.Millisecond)
 				for _, c := range all[:4] {
 					_, _ = io.CopyN(io.Discard, c, rate/10)
 				}
@@ -175,9 +175,9 @@ func TestAPieceHasTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestStalledStreamsOfHTTP2 has clients that read neither their streams nor even their
+// TestPageCacheStalledHTTP2Clients has clients that read neither their streams nor even their
 // connections.
-func TestStalledStreamsOfHTTP2(t *testing.T) {
+func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 	for name, deaf := range map[string]bool{"streams": false, "connections": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -193,24 +193,24 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 					ended <- Serve(ctx, wire, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
 				}()
 				client := func() (*http.Client, chan struct{}) {
-					shut := make(chan struct{})
+					closed := make(chan struct{})
 					transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust, ServerName: "127.0.0.1"}, ForceAttemptHTTP2: true, DisableCompression: true,
 						DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 							c, err := wire.Dial(ctx, network, address)
-							return &gated{c, shut, t.Context()}, err
+							return &gatedConn{c, closed, t.Context()}, err
 						}}
 					t.Cleanup(transport.CloseIdleConnections)
-					return &http.Client{Transport: transport}, shut
+					return &http.Client{Transport: transport}, closed
 				}
 				for range 8 {
-					c, shut := client()
+					c, closed := client()
 					asked, cancel := context.WithCancel(t.Context())
 					t.Cleanup(cancel)
 					go func() {
 						r, _ := http.NewRequestWithContext(asked, "GET", "https://metrics/metrics", nil)
 						if resp, err := c.Do(r); err == nil {
 							if deaf {
-								close(shut)
+								close(closed)
 							}
 							<-asked.Done()
 							resp.Body.Close()
@@ -219,7 +219,7 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 					synctest.Wait()
 				}
 				good, _ := client()
-				if took := goodScrape(t, f, good, "https://metrics/metrics"); took > 8*time.Second {
+				if took := wholeScrape(t, f, good, "https://metrics/metrics"); took > 8*time.Second {
 					t.Errorf("a client that reads waited %v, want 8s at most", took)
 				}
 				stop()
@@ -230,15 +230,15 @@ func TestStalledStreamsOfHTTP2(t *testing.T) {
 }
 
 // gated is a connection that reads nothing more once it is shut.
-type gated struct {
+type gatedConn struct {
 	net.Conn
-	shut chan struct{}
-	ctx  context.Context
+	closed chan struct{}
+	ctx    context.Context
 }
 
-func (g *gated) Read(b []byte) (int, error) {
+func (g *gatedConn) Read(b []byte) (int, error) {
 	select {
-	case <-g.shut:
+	case <-g.closed:
 		<-g.ctx.Done()
 		return 0, io.EOF
 	default:

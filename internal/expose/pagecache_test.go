@@ -18,9 +18,9 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// TestWhoAsksAtOnceSharesAPage has a hundred who ask while a page is being printed.
+// TestPageCacheSharesRenderings has a hundred who ask while a page is being printed.
 // What happened before they asked is on the one that they get.
-func TestWhoAsksAtOnceSharesAPage(t *testing.T) {
+func TestPageCacheSharesRenderings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 10, false)
 		f.Advance(time.Now())
@@ -35,12 +35,12 @@ func TestWhoAsksAtOnceSharesAPage(t *testing.T) {
 		read := func(want string) {
 			readers.Go(func() {
 				reader := &reader{connection: http.NewResponseController(httptest.NewRecorder())}
-				page := m.press.print(m.forms[expfmt.TypeTextPlain], reader)
-				defer m.press.release(page, reader)
+				page := m.cache.render(m.formats[expfmt.TypeTextPlain], reader)
+				defer m.cache.release(page, reader)
 				if page.err != nil || !strings.Contains(page.body.String(), want) {
 					t.Errorf("%v, and the page lacks %q:\n%s", page.err, want, page.body.String())
 				}
-				z, err := gzip.NewReader(bytes.NewReader(page.zip()))
+				z, err := gzip.NewReader(bytes.NewReader(page.gzip()))
 				if err != nil {
 					t.Error(err)
 					return
@@ -65,7 +65,7 @@ func TestWhoAsksAtOnceSharesAPage(t *testing.T) {
 	})
 }
 
-func TestAPageWhosePrintingPanickedIsNobodys(t *testing.T) {
+func TestPageCacheDropsPanickedRendering(t *testing.T) {
 	broken := true
 	m := NewMetrics(Collector{Fleet: fleet.New(fleet.Target{}, 10, false), Now: func() time.Time {
 		if broken {

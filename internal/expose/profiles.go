@@ -10,8 +10,8 @@ import (
 func WithProfiles(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
-	mux.HandleFunc("/debug/pprof/", reading(pprof.Index))
-	mux.HandleFunc("/debug/pprof/profile", reading(pprof.Profile))
-	mux.HandleFunc("/debug/pprof/trace", reading(pprof.Trace))
+	mux.HandleFunc("/debug/pprof/", readOnly(pprof.Index))
+	mux.HandleFunc("/debug/pprof/profile", readOnly(pprof.Profile))
+	mux.HandleFunc("/debug/pprof/trace", readOnly(pprof.Trace))
 	return mux
 }

@@ -35,7 +35,7 @@ func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 	testutil.Equal(t, "unknown path", get(t, profiled, "/debug").Code, http.StatusNotFound)
 }
 
-func TestProfilesNeedThePasswordOfThePage(t *testing.T) {
+func TestProfilesNeedPassword(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

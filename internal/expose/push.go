@@ -25,7 +25,7 @@ type Gateway struct {
 }
 
 // lastPush bounds what is said to the gateway when the program ends.
-const lastPush = 2 * time.Second
+const lastPushTimeout = 2 * time.Second
 
 // Push puts all metrics into the group of the gateway once an interval until ctx
 // ends, and once more then. A gateway in trouble is reported when its state
@@ -34,10 +34,10 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.
 	bare := *g.URL
 	bare.User = nil
 	log.Info("Started pushing metrics to Pushgateway at " + bare.String() + " with job name '" + g.Job + "'")
-	p := pusher{gateway: g, url: bare.String(), metrics: metrics, tally: t, log: log}
+	p := pusher{gateway: g, url: bare.String(), metrics: metrics, stats: t, log: log}
 
-	p.awaitPoll(ctx)
-	p.tally.ActsAsLeader.Wait(ctx, true)
+	p.waitForPoll(ctx)
+	p.stats.ActsAsLeader.Wait(ctx, true)
 	ticker := time.NewTicker(g.Interval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -46,22 +46,22 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.
 		case <-ticker.C:
 		case <-ctx.Done():
 		}
-		if !p.tally.ActsAsLeader.Load() {
-			p.tally.ActsAsLeader.Wait(ctx, true)
+		if !p.stats.ActsAsLeader.Load() {
+			p.stats.ActsAsLeader.Wait(ctx, true)
 			ticker.Reset(g.Interval) // who takes over pushes at once
 		}
 	}
-	p.last(context.WithoutCancel(ctx))
+	p.finalPush(context.WithoutCancel(ctx))
 }
 
 // awaitPoll waits for the first poll, at most one interval: before it there is
 // nothing to push, and a push replaces what is there.
-func (p *pusher) awaitPoll(ctx context.Context) {
+func (p *pusher) waitForPoll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.gateway.Interval)
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for !p.tally.HasPolled() {
+	for !p.stats.HasPolled() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -74,7 +74,7 @@ type pusher struct {
 	gateway Gateway
 	url     string // without userinfo
 	metrics prometheus.Gatherer
-	tally   *stats.Stats
+	stats   *stats.Stats
 	log     *slog.Logger
 	failing bool
 }
@@ -82,7 +82,7 @@ type pusher struct {
 // push is one push of many. A program that is not, or not any more, its namespace's
 // only one has no right to the group.
 func (p *pusher) push(ctx context.Context) {
-	if !p.tally.ActsAsLeader.Load() {
+	if !p.stats.ActsAsLeader.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(10*time.Second, p.gateway.Interval/10*9))
@@ -90,7 +90,7 @@ func (p *pusher) push(ctx context.Context) {
 	defer watching.Wait()
 	defer cancel()
 	watching.Go(func() { // another program may push from then on
-		p.tally.ActsAsLeader.Wait(ctx, false)
+		p.stats.ActsAsLeader.Wait(ctx, false)
 		cancel()
 	})
 	err := p.put(ctx)
@@ -112,25 +112,25 @@ func (p *pusher) put(ctx context.Context) error {
 	err := p.client(ctx).Push()
 	switch {
 	case err == nil:
-		p.tally.PushOK.Add(1)
-		p.tally.LastPush.Store(time.Now().UnixNano())
+		p.stats.PushOK.Add(1)
+		p.stats.LastPush.Store(time.Now().UnixNano())
 	case !errors.Is(ctx.Err(), context.Canceled):
-		p.tally.PushError.Add(1)
-		p.tally.CountFailure(stats.PeerPushgateway)
+		p.stats.PushError.Add(1)
+		p.stats.CountFailure(stats.PeerPushgateway)
 	}
 	return err
 }
 
 // last is the last word to the gateway.
-func (p *pusher) last(ctx context.Context) {
-	if !p.tally.ActsAsLeader.Load() {
+func (p *pusher) finalPush(ctx context.Context) {
+	if !p.stats.ActsAsLeader.Load() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lastPush)
+	ctx, cancel := context.WithTimeout(ctx, lastPushTimeout)
 	defer cancel()
 	if p.gateway.DeleteOnExit {
 		if err := p.client(ctx).Delete(); err != nil {
-			p.tally.CountFailure(stats.PeerPushgateway)
+			p.stats.CountFailure(stats.PeerPushgateway)
 			p.log.Warn("Failed to delete the metrics from Pushgateway", "error", err)
 		}
 	} else if err := p.put(ctx); err != nil {

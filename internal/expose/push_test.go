@@ -12,30 +12,30 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestPushPutsTheWholePageOnceAnInterval(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
+func TestPushPutsAllMetricsEveryInterval(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		first := p.gateway.requests()
 		testutil.Equal(t, "requests at once", len(first), 1)
 		testutil.Equal(t, "content type", first[0].ContentType, "text/plain; version=0.0.4; charset=utf-8")
 		testutil.Golden(t, "pages/pushed.prom", string(first[0].Body))
 
-		pass(31 * time.Second)
-		testutil.Equal(t, "requests", p.gateway.briefly(), []asked{
+		advance(31 * time.Second)
+		testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{
 			{After: 15 * time.Second, Method: "PUT", URL: group},
 			{After: 30 * time.Second, Method: "PUT", URL: group},
 		})
-		p.counts(t, 3, 0)
-		p.says(t, 0, 0)
+		p.wantCounts(t, 3, 0)
+		p.wantLog(t, 0, 0)
 		testutil.Equal(t, "last success", p.lastSuccess(), 30*time.Second)
-		testutil.Equal(t, "lines of the log", p.book.with(""), []string{
+		testutil.Equal(t, "lines of the log", p.log.with(""), []string{
 			`level=INFO msg="Started pushing metrics to Pushgateway at http://gateway:9091 with job name 'dynamo_push_metrics'"`,
 		})
 	})
 }
 
-func TestPushPutsTheLastPageAtTheEnd(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
-		pass(20 * time.Second)
+func TestPushPutsOnceMoreAtTheEnd(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
+		advance(20 * time.Second)
 		p.gateway.requests()
 		p.fleet.RecordHit(977, 3, 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
@@ -43,26 +43,26 @@ func TestPushPutsTheLastPageAtTheEnd(t *testing.T) {
 		if len(last) != 1 || last[0].Method != "PUT" || last[0].After != 20*time.Second {
 			t.Fatalf("requests at the end: %+v, want one PUT", last)
 		}
-		p.counts(t, 3, 0)
+		p.wantCounts(t, 3, 0)
 		testutil.Equal(t, "last success", p.lastSuccess(), 20*time.Second)
 	})
 }
 
-func TestPushDeletesTheGroupAtTheEndIfToldTo(t *testing.T) {
-	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
+func TestPushDeletesGroupAtTheEnd(t *testing.T) {
+	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushTest) {
 		p.gateway.requests()
-		p.gateway.answers(status(http.StatusAccepted, ""))
+		p.gateway.setAnswer(status(http.StatusAccepted, ""))
 		testutil.Equal(t, "time to end", p.stop(), 0)
-		testutil.Equal(t, "requests", p.gateway.briefly(), []asked{{Method: "DELETE", URL: group}})
-		testutil.Equal(t, "warnings", p.book.with("level=WARN"), nil)
+		testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{{Method: "DELETE", URL: group}})
+		testutil.Equal(t, "warnings", p.log.with("level=WARN"), nil)
 	})
 }
 
-func TestPushSaysWhyTheGroupCouldNotBeDeleted(t *testing.T) {
-	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
-		p.gateway.answers(status(http.StatusForbidden, "not you"))
+func TestPushLogsFailedDeletion(t *testing.T) {
+	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushTest) {
+		p.gateway.setAnswer(status(http.StatusForbidden, "not you"))
 		p.stop()
-		testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
+		testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
 	})
 }
 
@@ -85,78 +85,78 @@ func TestPushNamesTheGroup(t *testing.T) {
 				u, err := url.Parse(c.url)
 				noError(t, err)
 				g.URL, g.Job, g.Grouping, g.DeleteOnExit = u, c.job, c.grouping, true
-			}, func(t *testing.T, p *pushing) {
+			}, func(t *testing.T, p *pushTest) {
 				p.stop()
-				testutil.Equal(t, "requests", p.gateway.briefly(), []asked{{Method: "PUT", URL: c.want}, {Method: "DELETE", URL: c.want}})
+				testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{{Method: "PUT", URL: c.want}, {Method: "DELETE", URL: c.want}})
 			})
 		})
 	}
 }
 
-func TestPushLogsInAndNeverShowsThePassword(t *testing.T) {
+func TestPushNeverLogsThePassword(t *testing.T) {
 	for _, trouble := range []http.HandlerFunc{nil, status(http.StatusUnauthorized, "who are you?"), hang} {
-		withPush(t, func(g *Gateway) { g.URL.User, g.DeleteOnExit = url.UserPassword("dynamo", "hunter2"), true }, func(t *testing.T, p *pushing) {
-			p.gateway.answers(trouble)
-			pass(30 * time.Second)
+		withPush(t, func(g *Gateway) { g.URL.User, g.DeleteOnExit = url.UserPassword("dynamo", "hunter2"), true }, func(t *testing.T, p *pushTest) {
+			p.gateway.setAnswer(trouble)
+			advance(30 * time.Second)
 			p.gateway.Close() // and a connection that is refused
-			pass(30 * time.Second)
+			advance(30 * time.Second)
 			p.stop()
 			for _, r := range p.gateway.requests() {
 				testutil.Equal(t, r.Method+": login", r.User+":"+r.Password, "dynamo:hunter2")
 			}
-			testutil.Equal(t, "lines with the password", p.book.with("hunter2"), nil)
-			testutil.Equal(t, "lines with the user", p.book.with("dynamo:"), nil)
+			testutil.Equal(t, "lines with the password", p.log.with("hunter2"), nil)
+			testutil.Equal(t, "lines with the user", p.log.with("dynamo:"), nil)
 		})
 	}
 }
 
-func TestNothingIsPushedBeforeTheFirstPoll(t *testing.T) {
+func TestPushWaitsForFirstPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.ActsAsLeader.Store(true) })
-		pass(2 * time.Second)
+		advance(2 * time.Second)
 		testutil.Equal(t, "requests before a poll", len(p.gateway.requests()), 0)
 		p.fleet.Stats.RecordPoll(stats.PollOK, 0)
-		pass(100 * time.Millisecond)
+		advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests after it", len(p.gateway.requests()), 1)
 		end()
 	})
 }
 
-func TestWithoutAPollTheFirstPushComesAfterAnInterval(t *testing.T) {
+func TestPushWaitsOneIntervalAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.ActsAsLeader.Store(true) })
-		pass(15*time.Second + time.Millisecond)
+		advance(15*time.Second + time.Millisecond)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 1)
 		end()
 	})
 }
 
-func TestAProgramThatIsNotTheOnlyOneLeavesTheGroupAlone(t *testing.T) {
+func TestPushOnlyAsLeader(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.RecordPoll(stats.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
-			pass(time.Minute)
+			advance(time.Minute)
 			end()
 			testutil.Equal(t, "requests", len(p.gateway.requests()), 0)
-			p.counts(t, 0, 0)
+			p.wantCounts(t, 0, 0)
 		})
 	}
 }
 
-func TestWhoTakesOverPushesAtOnce(t *testing.T) {
+func TestPushStartsOnTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.RecordPoll(stats.PollOK, 0) })
-		pass(20 * time.Second)
+		advance(20 * time.Second)
 		testutil.Equal(t, "requests of a standby", len(p.gateway.requests()), 0)
 		p.fleet.Stats.ActsAsLeader.StoreFor(8*time.Second, time.Now())
-		pass(100 * time.Millisecond)
+		advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader", len(p.gateway.requests()), 1)
-		pass(30 * time.Second) // another leads
+		advance(30 * time.Second) // another leads
 		testutil.Equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
 		p.fleet.Stats.ActsAsLeader.Store(true)
-		pass(100 * time.Millisecond)
+		advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader again", len(p.gateway.requests()), 1)
-		pass(15 * time.Second)
+		advance(15 * time.Second)
 		testutil.Equal(t, "requests an interval later", len(p.gateway.requests()), 1)
 		end()
 	})

@@ -12,52 +12,52 @@ import (
 )
 
 func TestPushWarnsOncePerChangeOfState(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
-		p.counts(t, 1, 0)
-		p.gateway.answers(status(http.StatusBadRequest, "pushed metrics are inconsistent"))
-		pass(time.Minute)
-		p.counts(t, 1, 4)
-		p.says(t, 1, 0)
-		testutil.Equal(t, "warnings with the answer", len(p.book.with("level=WARN", "400", "pushed metrics are inconsistent")), 1)
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
+		p.wantCounts(t, 1, 0)
+		p.gateway.setAnswer(status(http.StatusBadRequest, "pushed metrics are inconsistent"))
+		advance(time.Minute)
+		p.wantCounts(t, 1, 4)
+		p.wantLog(t, 1, 0)
+		testutil.Equal(t, "warnings with the answer", len(p.log.with("level=WARN", "400", "pushed metrics are inconsistent")), 1)
 		testutil.Equal(t, "last success", p.lastSuccess(), 0)
 
-		p.gateway.answers(nil)
-		pass(30 * time.Second)
-		p.counts(t, 3, 4)
-		p.says(t, 1, 1)
+		p.gateway.setAnswer(nil)
+		advance(30 * time.Second)
+		p.wantCounts(t, 3, 4)
+		p.wantLog(t, 1, 1)
 		testutil.Equal(t, "last success", p.lastSuccess(), 90*time.Second)
 
-		p.gateway.answers(status(http.StatusBadGateway, ""))
-		pass(30 * time.Second)
-		p.counts(t, 3, 6)
-		p.says(t, 2, 1)
+		p.gateway.setAnswer(status(http.StatusBadGateway, ""))
+		advance(30 * time.Second)
+		p.wantCounts(t, 3, 6)
+		p.wantLog(t, 2, 1)
 	})
 }
 
-func TestPushGoesOnWhenTheGatewayIsDown(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
+func TestPushRetriesWhileGatewayIsDown(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		p.gateway.Close()
-		pass(time.Hour)
-		p.counts(t, 1, 240)
-		p.says(t, 1, 0)
-		testutil.Equal(t, "warnings that say why", len(p.book.with("connection refused")), 1)
+		advance(time.Hour)
+		p.wantCounts(t, 1, 240)
+		p.wantLog(t, 1, 0)
+		testutil.Equal(t, "warnings that say why", len(p.log.with("connection refused")), 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
-		p.counts(t, 1, 241)
+		p.wantCounts(t, 1, 241)
 		testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), 241)
 	})
 }
 
-func TestPushHasNoTimeOfSuccessBeforeTheFirst(t *testing.T) {
+func TestPushLastSuccessIsAbsentAtFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := originalFleet(t)
 		testutil.Equal(t, "last push", f.Stats.LastPush.Load(), 0)
-		if strings.Contains(pageOf(t, f), "push_last_success") {
+		if strings.Contains(metricsText(t, f), "push_last_success") {
 			t.Error("the page has the time of a success that never was")
 		}
 	})
 }
 
-func TestPushReadsLittleOfALongAnswer(t *testing.T) {
+func TestPushLimitsResponseSize(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"long": status(http.StatusInternalServerError, strings.Repeat("no ", 1<<20)),
 		"not ending": func(w http.ResponseWriter, r *http.Request) {
@@ -67,10 +67,10 @@ func TestPushReadsLittleOfALongAnswer(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			withPush(t, nil, func(t *testing.T, p *pushing) {
-				p.gateway.answers(answer)
-				pass(30 * time.Second)
-				warnings := p.book.with("level=WARN")
+			withPush(t, nil, func(t *testing.T, p *pushTest) {
+				p.gateway.setAnswer(answer)
+				advance(30 * time.Second)
+				warnings := p.log.with("level=WARN")
 				if name == "long" && (len(warnings) != 1 || strings.Count(warnings[0], "no ") < 1365) {
 					t.Errorf("%d warnings, of less than 4 KiB", len(warnings))
 				}
@@ -82,76 +82,76 @@ func TestPushReadsLittleOfALongAnswer(t *testing.T) {
 	}
 }
 
-func TestPushGivesUpOnAGatewayThatHangsBeforeTheNextIsDue(t *testing.T) {
+func TestPushTimesOutBeforeNextInterval(t *testing.T) {
 	for _, c := range []struct{ interval, timeout time.Duration }{
 		{time.Second, 900 * time.Millisecond},
 		{10 * time.Second, 9 * time.Second},
 		{time.Hour, 10 * time.Second},
 	} {
 		t.Run(c.interval.String(), func(t *testing.T) {
-			withPush(t, func(g *Gateway) { g.Interval = c.interval }, func(t *testing.T, p *pushing) {
-				p.gateway.answers(hang)
-				pass(c.interval)
+			withPush(t, func(g *Gateway) { g.Interval = c.interval }, func(t *testing.T, p *pushTest) {
+				p.gateway.setAnswer(hang)
+				advance(c.interval)
 				p.gateway.requests()
-				p.counts(t, 1, 0)
-				pass(c.timeout - time.Millisecond)
-				p.counts(t, 1, 0)
-				pass(time.Millisecond)
-				p.counts(t, 1, 1)
-				p.says(t, 1, 0)
+				p.wantCounts(t, 1, 0)
+				advance(c.timeout - time.Millisecond)
+				p.wantCounts(t, 1, 0)
+				advance(time.Millisecond)
+				p.wantCounts(t, 1, 1)
+				p.wantLog(t, 1, 0)
 
-				p.gateway.answers(nil)
-				pass(c.interval - c.timeout)
-				testutil.Equal(t, "requests", p.gateway.briefly(), []asked{{After: 2 * c.interval, Method: "PUT", URL: group}})
-				p.counts(t, 2, 1)
-				p.says(t, 1, 1)
+				p.gateway.setAnswer(nil)
+				advance(c.interval - c.timeout)
+				testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{{After: 2 * c.interval, Method: "PUT", URL: group}})
+				p.wantCounts(t, 2, 1)
+				p.wantLog(t, 1, 1)
 			})
 		})
 	}
 }
 
-func TestPushEndsSoonWhateverTheGatewayDoes(t *testing.T) {
+func TestPushEndsWithinTimeout(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
-		withPush(t, func(g *Gateway) { g.Interval, g.DeleteOnExit = 2*time.Second, deletes }, func(t *testing.T, p *pushing) {
-			p.gateway.answers(hang)
-			pass(2500 * time.Millisecond) // a push is under way
+		withPush(t, func(g *Gateway) { g.Interval, g.DeleteOnExit = 2*time.Second, deletes }, func(t *testing.T, p *pushTest) {
+			p.gateway.setAnswer(hang)
+			advance(2500 * time.Millisecond) // a push is under way
 			testutil.Equal(t, "time to end", p.stop(), 2*time.Second)
 			// The push that the end cut short is nobody's fault; the last one is the gateway's.
 			want := uint64(1)
 			if deletes {
 				want = 0
 			}
-			p.counts(t, 1, want)
-			testutil.Equal(t, "warnings", len(p.book.with("level=WARN")), 1)
+			p.wantCounts(t, 1, want)
+			testutil.Equal(t, "warnings", len(p.log.with("level=WARN")), 1)
 		})
 	}
 }
 
-func TestPushIsNotFooledByALogInPage(t *testing.T) {
+func TestPushToLoginPageFails(t *testing.T) {
 	for _, code := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther} {
-		withPush(t, nil, func(t *testing.T, p *pushing) {
-			p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+		withPush(t, nil, func(t *testing.T, p *pushTest) {
+			p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/login" {
 					http.Redirect(w, r, "/login", code)
 				}
 			})
-			pass(15 * time.Second)
-			p.counts(t, 1, 1)
-			p.says(t, 1, 0)
+			advance(15 * time.Second)
+			p.wantCounts(t, 1, 1)
+			p.wantLog(t, 1, 0)
 		})
 	}
 }
 
-func TestPushFollowsAGatewayThatHasMoved(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
+func TestPushFollowsPermanentRedirect(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		p.gateway.requests()
-		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+		p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 			if !strings.HasPrefix(r.URL.Path, "/new") {
 				http.Redirect(w, r, "/new"+r.URL.Path, http.StatusPermanentRedirect)
 			}
 		})
-		pass(15 * time.Second)
-		p.counts(t, 2, 0)
+		advance(15 * time.Second)
+		p.wantCounts(t, 2, 0)
 		moved := p.gateway.requests()
 		testutil.Equal(t, "requests", len(moved), 2)
 		testutil.Equal(t, "method and path", moved[1].Method+" "+moved[1].URL, "PUT /new"+group)
@@ -159,35 +159,35 @@ func TestPushFollowsAGatewayThatHasMoved(t *testing.T) {
 	})
 }
 
-func TestPushDoesNotFollowForEver(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
+func TestPushLimitsRedirects(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		p.gateway.requests()
-		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+		p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 		})
-		pass(15 * time.Second)
-		p.counts(t, 1, 1)
+		advance(15 * time.Second)
+		p.wantCounts(t, 1, 1)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 10)
 	})
 }
 
-// TestAPushEndsWithTheClaim: another program may push from then on.
-func TestAPushEndsWithTheClaim(t *testing.T) {
-	withPush(t, nil, func(t *testing.T, p *pushing) {
+// TestPushStopsWhenLeadershipEnds: another program may push from then on.
+func TestPushStopsWhenLeadershipEnds(t *testing.T) {
+	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		var cut time.Time
-		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+		p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 			hang(w, r)
 			cut = time.Now()
 		})
-		pass(14 * time.Second)
+		advance(14 * time.Second)
 		begin := time.Now()
 		p.fleet.Stats.ActsAsLeader.StoreFor(3*time.Second, begin) // the push begins in a second
-		pass(10 * time.Second)
+		advance(10 * time.Second)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
 		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {
 			t.Errorf("the push was cut off after %v, want 3 s", after)
 		}
-		p.counts(t, 1, 0)
-		p.says(t, 0, 0)
+		p.wantCounts(t, 1, 0)
+		p.wantLog(t, 0, 0)
 	})
 }

@@ -13,17 +13,17 @@ import (
 )
 
 // heard is one request that came to a host.
-type heard struct{ Method, Host, Path, Password, Cookie, Referer string }
+type redirectRequest struct{ Method, Host, Path, Password, Cookie, Referer string }
 
 // pointing is a gateway that answers with this status and place, whatever it is asked, but on
 // the paths below /new, and what was heard since the last call.
-func (p *pushing) pointing(code int, to string) (since func() []heard) {
+func (p *pushTest) redirectTo(code int, to string) (since func() []redirectRequest) {
 	var mu sync.Mutex
-	var all []heard
-	p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+	var all []redirectRequest
+	p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
 		mu.Lock()
-		all = append(all, heard{r.Method, r.Host, r.URL.Path, password, r.Header.Get("Cookie"), r.Header.Get("Referer")})
+		all = append(all, redirectRequest{r.Method, r.Host, r.URL.Path, password, r.Header.Get("Cookie"), r.Header.Get("Referer")})
 		mu.Unlock()
 		if r.URL.Path == "/new" {
 			if r.Method == http.MethodDelete {
@@ -35,7 +35,7 @@ func (p *pushing) pointing(code int, to string) (since func() []heard) {
 		w.Header().Set("Location", to)
 		w.WriteHeader(code)
 	})
-	return func() []heard {
+	return func() []redirectRequest {
 		mu.Lock()
 		defer mu.Unlock()
 		got := all
@@ -53,109 +53,109 @@ func keepsMethod(code int) bool {
 	return code == http.StatusTemporaryRedirect || code == http.StatusPermanentRedirect
 }
 
-func TestThePasswordOfAGatewayGoesNowhereElse(t *testing.T) {
+func TestPushRedirectElsewhereGetsNoPassword(t *testing.T) {
 	for _, to := range []string{
 		"http://other:9091/new", "http://gateway:9092/new", "http://gateway/new", "http://sub.gateway:9091/new", "https://gateway:9091/new",
 		"//other/new", "http://a:b@other/new", "http://gateway:9091@other/new", "http://gateway.:9091/new",
 	} {
 		for _, code := range redirects {
-			withPush(t, withPassword, func(t *testing.T, p *pushing) {
-				since := p.pointing(code, to)
-				pass(15 * time.Second)
+			withPush(t, withPassword, func(t *testing.T, p *pushTest) {
+				since := p.redirectTo(code, to)
+				advance(15 * time.Second)
 				got := since()
 				testutil.Equal(t, "requests", len(got), 1)
 				testutil.Equal(t, "host and password", got[0].Host+" "+got[0].Password, "gateway:9091 s3cret")
-				p.counts(t, 1, 1)
-				warnings := p.book.with("level=WARN", "it points to ", "/new, and is not followed", "set --push-url to where the Pushgateway is")
+				p.wantCounts(t, 1, 1)
+				warnings := p.log.with("level=WARN", "it points to ", "/new, and is not followed", "set --push-url to where the Pushgateway is")
 				testutil.Equal(t, "warnings", len(warnings), 1)
-				testutil.Equal(t, "lines with a password", len(append(p.book.with("s3cret"), p.book.with("a:b")...)), 0)
+				testutil.Equal(t, "lines with a password", len(append(p.log.with("s3cret"), p.log.with("a:b")...)), 0)
 			})
 		}
 	}
 }
 
-func TestThePasswordOfAGatewayGoesWithItWhereItStays(t *testing.T) {
+func TestPushRedirectSameOriginKeepsPassword(t *testing.T) {
 	for _, to := range []string{"/new", "http://gateway:9091/new", "HTTP://GATEWAY:9091/new", "http://a:b@gateway:9091/new", "//gateway:9091/new"} {
 		for _, code := range redirects {
-			withPush(t, withPassword, func(t *testing.T, p *pushing) {
-				since := p.pointing(code, to)
-				pass(15 * time.Second)
+			withPush(t, withPassword, func(t *testing.T, p *pushTest) {
+				since := p.redirectTo(code, to)
+				advance(15 * time.Second)
 				got := since()
 				if !keepsMethod(code) {
 					testutil.Equal(t, "requests", len(got), 1)
-					p.counts(t, 1, 1)
+					p.wantCounts(t, 1, 1)
 					return
 				}
 				testutil.Equal(t, "requests", len(got), 2)
 				testutil.Equal(t, "method, path and password", got[1].Method+" "+got[1].Path+" "+got[1].Password, "PUT /new s3cret")
 				testutil.Equal(t, "cookie and referer", got[1].Cookie, "")
-				p.counts(t, 2, 0)
+				p.wantCounts(t, 2, 0)
 			})
 		}
 	}
 }
 
-func TestThePasswordOfAGatewayDoesNotComeAround(t *testing.T) {
-	withPush(t, withPassword, func(t *testing.T, p *pushing) {
+func TestPushRedirectChainIsNotFollowed(t *testing.T) {
+	withPush(t, withPassword, func(t *testing.T, p *pushTest) {
 		var mu sync.Mutex
 		passwords := map[string]string{}
-		p.gateway.answers(func(w http.ResponseWriter, r *http.Request) {
+		p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			defer mu.Unlock()
 			_, passwords[r.Host+r.URL.Path], _ = r.BasicAuth()
 			next := map[string]string{group: "/one", "/one": "http://other/two", "/two": "http://gateway:9091/new"}[r.URL.Path]
 			http.Redirect(w, r, next, http.StatusTemporaryRedirect)
 		})
-		pass(15 * time.Second)
+		advance(15 * time.Second)
 		mu.Lock()
 		defer mu.Unlock()
 		testutil.Equal(t, "passwords", passwords, map[string]string{"gateway:9091" + group: "s3cret", "gateway:9091/one": "s3cret"})
-		p.counts(t, 1, 1)
+		p.wantCounts(t, 1, 1)
 	})
 }
 
-func TestADeletionKeepsThePasswordToo(t *testing.T) {
+func TestPushRedirectOfDeletion(t *testing.T) {
 	for to, want := range map[string]int{"http://other/new": 1, "/new": 2} {
-		withPush(t, func(g *Gateway) { withPassword(g); g.DeleteOnExit = true }, func(t *testing.T, p *pushing) {
-			since := p.pointing(http.StatusTemporaryRedirect, to)
+		withPush(t, func(g *Gateway) { withPassword(g); g.DeleteOnExit = true }, func(t *testing.T, p *pushTest) {
+			since := p.redirectTo(http.StatusTemporaryRedirect, to)
 			p.stop()
 			got := since()
 			testutil.Equal(t, "requests", len(got), want)
 			for _, h := range got {
 				testutil.Equal(t, "request", h.Method+" "+h.Host+" "+h.Password, "DELETE gateway:9091 s3cret")
 			}
-			testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "Failed to delete the metrics", "it points to http://other/new")), 2-want)
+			testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "Failed to delete the metrics", "it points to http://other/new")), 2-want)
 			testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), uint64(2-want))
 		})
 	}
 }
 
-func TestAGatewayWithoutPasswordIsFollowed(t *testing.T) {
+func TestPushRedirectWithoutPassword(t *testing.T) {
 	for _, to := range []string{"/new", "http://other:1/new", "http://sub.gateway:9091/new"} {
 		for _, code := range redirects {
-			withPush(t, nil, func(t *testing.T, p *pushing) {
-				since := p.pointing(code, to)
-				pass(15 * time.Second)
+			withPush(t, nil, func(t *testing.T, p *pushTest) {
+				since := p.redirectTo(code, to)
+				advance(15 * time.Second)
 				got := since()
 				if !keepsMethod(code) {
 					testutil.Equal(t, "requests", len(got), 1)
-					p.counts(t, 1, 1)
-					testutil.Equal(t, "warnings", len(p.book.with("level=WARN", "since the push would be a GET there")), 1)
+					p.wantCounts(t, 1, 1)
+					testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "since the push would be a GET there")), 1)
 					return
 				}
 				testutil.Equal(t, "requests", len(got), 2)
 				testutil.Equal(t, "method, path and password", got[1].Method+" "+got[1].Path+" "+got[1].Password, "PUT /new ")
-				p.counts(t, 2, 0)
+				p.wantCounts(t, 2, 0)
 			})
 		}
 	}
 }
 
-func TestWhereAGatewayPointsIsSaidInShort(t *testing.T) {
-	withPush(t, withPassword, func(t *testing.T, p *pushing) {
-		p.pointing(http.StatusTemporaryRedirect, "http://other/"+strings.Repeat("x", 100_000))
-		pass(15 * time.Second)
-		warnings := p.book.with("level=WARN")
+func TestPushRedirectLocationIsTruncated(t *testing.T) {
+	withPush(t, withPassword, func(t *testing.T, p *pushTest) {
+		p.redirectTo(http.StatusTemporaryRedirect, "http://other/"+strings.Repeat("x", 100_000))
+		advance(15 * time.Second)
+		warnings := p.log.with("level=WARN")
 		if len(warnings) != 1 || strings.Count(warnings[0], "x") < 200 || len(warnings[0]) > 700 {
 			t.Errorf("%d warnings, of %d bytes", len(warnings), len(strings.Join(warnings, "")))
 		}

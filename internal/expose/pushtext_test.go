@@ -16,40 +16,40 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// TestEveryAnswerOf2xxIsASuccess as it was for the original. VictoriaMetrics answers 204.
-func TestEveryAnswerOf2xxIsASuccess(t *testing.T) {
+// TestPushAccepts2xx as it was for the original. VictoriaMetrics answers 204.
+func TestPushAccepts2xx(t *testing.T) {
 	for _, code := range []int{200, 201, 202, 203, 204, 205, 206, 207, 226, 299, 300, 304, 305, 306, 399, 400, 404, 418, 429, 499, 500, 502, 503, 599} {
 		for _, user := range []*url.Userinfo{nil, url.UserPassword("push", "s3cret")} {
 			for _, deletes := range []bool{false, true} {
 				change := func(g *Gateway) { g.URL.User, g.DeleteOnExit = user, deletes }
 				t.Run(fmt.Sprintf("%d, user %v, delete %v", code, user != nil, deletes), func(t *testing.T) {
-					withPush(t, change, func(t *testing.T, p *pushing) {
+					withPush(t, change, func(t *testing.T, p *pushTest) {
 						p.gateway.requests()
-						p.gateway.answers(status(code, ""))
-						pass(15 * time.Second)
+						p.gateway.setAnswer(status(code, ""))
+						advance(15 * time.Second)
 						p.stop()
-						method, warnings := "PUT", p.book.with("level=WARN")
+						method, warnings := "PUT", p.log.with("level=WARN")
 						if deletes {
 							method = "DELETE"
 						}
-						want := []asked{{After: 15 * time.Second, Method: "PUT", URL: group}, {After: 15 * time.Second, Method: method, URL: group}}
+						want := []gatewayRequest{{After: 15 * time.Second, Method: "PUT", URL: group}, {After: 15 * time.Second, Method: method, URL: group}}
 						if user != nil {
 							for i := range want {
 								want[i].User, want[i].Password = "push", "s3cret"
 							}
 						}
-						testutil.Equal(t, "requests", p.gateway.briefly(), want)
+						testutil.Equal(t, "requests", p.gateway.summaries(), want)
 						puts, failed := uint64(2), uint64(2)
 						if deletes {
 							puts = 1
 						}
 						if code < 300 {
-							p.counts(t, 1+puts, 0)
+							p.wantCounts(t, 1+puts, 0)
 							testutil.Equal(t, "warnings", warnings, nil)
 							failed = 0
 						} else {
-							p.counts(t, 1, puts)
-							testutil.Equal(t, "warnings that say the status", len(p.book.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
+							p.wantCounts(t, 1, puts)
+							testutil.Equal(t, "warnings that say the status", len(p.log.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
 						}
 						testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), failed)
 					})
@@ -59,13 +59,13 @@ func TestEveryAnswerOf2xxIsASuccess(t *testing.T) {
 	}
 }
 
-// TestWhatIsPushedIsTextOfEverything: what a scrape in text has, the classic buckets of
+// TestPushBodyIsTheWholeText: what a scrape in text has, the classic buckets of
 // native histograms among it, whatever the names are.
-func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
+func TestPushBodyIsTheWholeText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
 		p, end := startPush(t, func(f *fleet.Fleet) {
-			mayPush(f)
+			allowPush(f)
 			f.Stats.RecordPoll(stats.PollOK, 40*time.Millisecond)
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 			for i, seconds := range []float64{0.001, 0.02, 7} {
@@ -79,7 +79,7 @@ func TestWhatIsPushedIsTextOfEverything(t *testing.T) {
 		body := string(p.gateway.requests()[0].Body)
 		p.fleet.Stats.PushOK.Store(0) // as it was when the page was written
 		p.fleet.Stats.LastPush.Store(0)
-		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(pageOf(t, p.fleet), "\n"))
+		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(metricsText(t, p.fleet), "\n"))
 		read := make(map[string]*dto.MetricFamily)
 		for _, family := range families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {
 			read[family.GetName()] = family

@@ -14,10 +14,10 @@ import (
 // readyAfter is how long the program waits for an input that is away before it is ready
 // without it. What is shown then is what the others say, and what is away is said with it: a
 // program that a load balancer leaves out shows nothing at all.
-const readyAfter = 30 * time.Second
+const readyTimeout = 30 * time.Second
 
 // ready answers a readiness probe. With ?strict=true it asks whether anything is away.
-func ready(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
+func serveReady(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
 	strict := false
 	if given := r.URL.Query().Get("strict"); given != "" {
 		var err error
@@ -26,7 +26,7 @@ func ready(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
 			return
 		}
 	}
-	away := Away(f)
+	away := Missing(f)
 	switch is := Ready(f); {
 	case !is || strict && len(away) > 0:
 		http.Error(w, "not ready: "+strings.Join(away, ", "), http.StatusServiceUnavailable)
@@ -40,7 +40,7 @@ func ready(w http.ResponseWriter, r *http.Request, f *fleet.Fleet) {
 // input is something that the program learns of the fleet from.
 type input struct {
 	*stats.ConnState
-	away []string // what is wrong with it; empty if nothing is
+	missing []string // what is wrong with it; empty if nothing is
 }
 
 // inputs are those in use. Of the event planes only those matter that the namespace uses,
@@ -64,22 +64,22 @@ func inputs(f *fleet.Fleet) []input {
 		return all
 	}
 	nats := of(&t.NATS, "NATS is not connected")
-	if refused := f.Diagnostics.RefusedSubjects(true); len(refused) > 0 && len(nats.away) > 0 {
-		nats.away[0] = "NATS denies the permission for " + strings.Join(refused, " and ")
+	if refused := f.Diagnostics.RefusedSubjects(true); len(refused) > 0 && len(nats.missing) > 0 {
+		nats.missing[0] = "NATS denies the permission for " + strings.Join(refused, " and ")
 	}
 	if !t.HasPolled() {
-		nats.away = append(nats.away, "no poll has been done yet")
+		nats.missing = append(nats.missing, "no poll has been done yet")
 	}
 	return append(all, nats)
 }
 
 // Away says what keeps the program from showing the fleet as it is.
-func Away(f *fleet.Fleet) (away []string) {
+func Missing(f *fleet.Fleet) (away []string) {
 	if f.Stats.RegistryUp() && !f.IsSynced() {
 		away = append(away, "it is not known yet who is registered")
 	}
 	for _, in := range inputs(f) {
-		away = append(away, in.away...)
+		away = append(away, in.missing...)
 	}
 	return away
 }
@@ -95,7 +95,7 @@ func Ready(f *fleet.Fleet) bool {
 		return false
 	}
 	for _, in := range inputs(f) {
-		if len(in.away) > 0 && in.UsedFor() < readyAfter {
+		if len(in.missing) > 0 && in.UsedFor() < readyTimeout {
 			return false
 		}
 	}

@@ -38,23 +38,23 @@ func TestReadyAtTheStart(t *testing.T) {
 			t.Helper()
 			probe(t, h, "not ready: "+what, "not ready: "+what)
 		}
-		y := &f.Stats
-		y.Etcd.MarkUsed()
-		y.NATS.MarkUsed()
-		y.ZMQ.MarkUsed()
+		st := &f.Stats
+		st.Etcd.MarkUsed()
+		st.NATS.MarkUsed()
+		st.ZMQ.MarkUsed()
 		not("etcd is not connected, no ZMQ publisher is connected")
-		y.ZMQ.SetConnected(true)
+		st.ZMQ.SetConnected(true)
 		not("etcd is not connected")
 		// A worker that is polled makes NATS a part of it.
 		f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
 		not("etcd is not connected, NATS is not connected, no poll has been done yet")
-		y.Etcd.SetConnected(true)
+		st.Etcd.SetConnected(true)
 		not("NATS is not connected, no poll has been done yet")
-		y.NATS.SetConnected(true)
+		st.NATS.SetConnected(true)
 		not("no poll has been done yet")
-		y.RecordPoll(stats.PollError, 0)
+		st.RecordPoll(stats.PollError, 0)
 		not("no poll has been done yet")
-		y.RecordPoll(stats.PollEmpty, time.Second)
+		st.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
 	synctest.Test(t, func(t *testing.T) { // no one uses NATS
@@ -73,9 +73,9 @@ func TestReadyAtTheStart(t *testing.T) {
 	})
 }
 
-// TestReadyWithoutWhatIsAway: an input that is away for as long as a load balancer waits
+// TestReadyAfterWaitingForInput: an input that is away for as long as a load balancer waits
 // does not make the others dark.
-func TestReadyWithoutWhatIsAway(t *testing.T) {
+func TestReadyAfterWaitingForInput(t *testing.T) {
 	for name, c := range map[string]struct {
 		use  func(f *fleet.Fleet)
 		away string
@@ -108,29 +108,29 @@ func TestReadyWithoutWhatIsAway(t *testing.T) {
 	}
 }
 
-func TestReadyOnceIsReadyUntilTheEnd(t *testing.T) {
+func TestReadyStaysReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetAt(fleet.Target(loadMetrics), true)
 		h := handler(f)
-		y := &f.Stats
-		y.Etcd.MarkUsed()
-		y.Etcd.SetConnected(true)
+		st := &f.Stats
+		st.Etcd.MarkUsed()
+		st.Etcd.SetConnected(true)
 		probe(t, h, "ready", "ready")
-		y.Etcd.SetConnected(false)
+		st.Etcd.SetConnected(false)
 		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
-		y.ZMQ.MarkUsed() // the first publisher comes later
+		st.ZMQ.MarkUsed() // the first publisher comes later
 		probe(t, h, "ready, but: etcd is not connected, no ZMQ publisher is connected", "not ready: etcd is not connected, no ZMQ publisher is connected")
 		time.Sleep(24 * time.Hour)
-		y.ZMQ.SetConnected(true)
+		st.ZMQ.SetConnected(true)
 		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
-		y.Etcd.SetConnected(true)
+		st.Etcd.SetConnected(true)
 		probe(t, h, "ready", "ready")
 	})
 }
 
-// TestReadyNeedsToKnowWhoIsRegistered however long that takes: what is not known cannot be
+// TestReadyNeedsTheRegistry however long that takes: what is not known cannot be
 // shown, and no worker would look like none there is.
-func TestReadyNeedsToKnowWhoIsRegistered(t *testing.T) {
+func TestReadyNeedsTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target(loadMetrics), 1000, true)
 		h := handler(f)
@@ -145,7 +145,7 @@ func TestReadyNeedsToKnowWhoIsRegistered(t *testing.T) {
 	})
 }
 
-func TestReadyRefusesWhatIsNoAnswer(t *testing.T) {
+func TestReadyRejectsBadParameter(t *testing.T) {
 	w := get(t, handler(readyFleet(t)), "/-/ready?strict=yes")
 	testutil.Equal(t, "status", w.Code, http.StatusBadRequest)
 	testutil.Equal(t, "body", w.Body.String(), "strict is \"yes\": want true or false\n")

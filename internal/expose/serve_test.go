@@ -20,7 +20,7 @@ import (
 )
 
 // serving is Serve at work on a network in memory.
-type serving struct {
+type testServer struct {
 	*memnet.Network
 	client *http.Client
 	stop   context.CancelFunc
@@ -28,14 +28,14 @@ type serving struct {
 	err    error // what Serve returned, once it has ended
 }
 
-func serve(t *testing.T, h http.Handler) *serving {
-	return serveWith(t, h, nil, slog.New(slog.DiscardHandler))
+func startServer(t *testing.T, h http.Handler) *testServer {
+	return startServerWith(t, h, nil, slog.New(slog.DiscardHandler))
 }
 
 // serveWith is serve with demands on clients.
-func serveWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger) *serving {
+func startServerWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger) *testServer {
 	ctx, stop := context.WithCancel(t.Context())
-	s := &serving{Network: memnet.New(), stop: stop, ended: make(chan struct{})}
+	s := &testServer{Network: memnet.New(), stop: stop, ended: make(chan struct{})}
 	s.client = &http.Client{Transport: &http.Transport{DialContext: s.Dial}}
 	go func() {
 		defer close(s.ended)
@@ -49,7 +49,7 @@ func serveWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger
 	return s
 }
 
-func (s *serving) connect(t *testing.T) net.Conn {
+func (s *testServer) connect(t *testing.T) net.Conn {
 	t.Helper()
 	c, err := s.Dial(t.Context(), "", "")
 	if err != nil {
@@ -67,7 +67,7 @@ func write(t *testing.T, c net.Conn, s string) {
 }
 
 // ends fails the test unless Serve ends well this long after it was told to.
-func (s *serving) ends(t *testing.T, atLeast, atMost time.Duration) {
+func (s *testServer) wantEnd(t *testing.T, atLeast, atMost time.Duration) {
 	t.Helper()
 	start := time.Now()
 	s.stop()
@@ -78,9 +78,9 @@ func (s *serving) ends(t *testing.T, atLeast, atMost time.Duration) {
 	}
 }
 
-func TestServeAnswersUntilItIsTold(t *testing.T) {
+func TestServeAnswersUntilStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := serve(t, handler(readyFleet(t)))
+		s := startServer(t, handler(readyFleet(t)))
 		resp, err := s.client.Get("http://metrics/-/ready")
 		if err != nil {
 			t.Fatal(err)
@@ -89,16 +89,16 @@ func TestServeAnswersUntilItIsTold(t *testing.T) {
 		resp.Body.Close()
 		noError(t, err)
 		testutil.Equal(t, "answer", string(body), "ready\n")
-		s.ends(t, 0, 500*time.Millisecond) // the idle connection of the client does not keep it
+		s.wantEnd(t, 0, 500*time.Millisecond) // the idle connection of the client does not keep it
 		if _, err := s.client.Get("http://metrics/-/ready"); err == nil {
 			t.Error("it still answers after its end")
 		}
 	})
 }
 
-func TestServeLetsARequestUnderWayFinish(t *testing.T) {
+func TestServeFinishesRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s := startServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(500 * time.Millisecond) // in the bubble's time
 			io.WriteString(w, "done")
 		}))
@@ -114,12 +114,12 @@ func TestServeLetsARequestUnderWayFinish(t *testing.T) {
 			answer <- string(body)
 		}()
 		synctest.Wait()
-		s.ends(t, 500*time.Millisecond, time.Second)
+		s.wantEnd(t, 500*time.Millisecond, time.Second)
 		testutil.Equal(t, "answer", <-answer, "done")
 	})
 }
 
-func TestServeWaitsNoLongerThanTheDrain(t *testing.T) {
+func TestServeDrainIsBounded(t *testing.T) {
 	hang := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	const half, whole = "GET / HTTP/1.1\r\nHost", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	for name, requests := range map[string][]string{
@@ -130,7 +130,7 @@ func TestServeWaitsNoLongerThanTheDrain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := serve(t, hang)
+				s := startServer(t, hang)
 				var stalled []net.Conn
 				for _, r := range requests {
 					c := s.connect(t)
@@ -138,7 +138,7 @@ func TestServeWaitsNoLongerThanTheDrain(t *testing.T) {
 					stalled = append(stalled, c)
 				}
 				synctest.Wait()
-				s.ends(t, 0, time.Second)
+				s.wantEnd(t, 0, time.Second)
 				start := time.Now()
 				for _, c := range stalled {
 					io.Copy(io.Discard, c)
@@ -149,7 +149,7 @@ func TestServeWaitsNoLongerThanTheDrain(t *testing.T) {
 	}
 }
 
-func TestServeCutsOffWhoIsTooSlow(t *testing.T) {
+func TestServeCutsOffSlowClients(t *testing.T) {
 	for name, c := range map[string]struct {
 		send string
 		want time.Duration
@@ -161,7 +161,7 @@ func TestServeCutsOffWhoIsTooSlow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn := serve(t, handler(readyFleet(t))).connect(t)
+				conn := startServer(t, handler(readyFleet(t))).connect(t)
 				start := time.Now()
 				write(t, conn, c.send)
 				io.Copy(io.Discard, conn)
@@ -173,7 +173,7 @@ func TestServeCutsOffWhoIsTooSlow(t *testing.T) {
 	}
 }
 
-func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
+func TestServeCutsOffClientsThatDoNotRead(t *testing.T) {
 	for path, after := range map[string]time.Duration{
 		"/metrics": 30 * time.Second, "/metrics?standby=1": 30 * time.Second, "/": 30 * time.Second, "/page/main.js": 30 * time.Second,
 		"/-/ready": 30 * time.Second, "/debug/pprof/": 30 * time.Second, "/api/v1/targets": 10 * time.Second,
@@ -183,9 +183,9 @@ func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := readyFleet(t)
 				h := WithProfiles(WithTargets(handler(f), f, "dynamo", func(fleet.ScrapeTarget) string { return "http://a" }, slog.New(slog.DiscardHandler)))
-				conn := serve(t, h).connect(t)
+				conn := startServer(t, h).connect(t)
 				write(t, conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-				pass(when)
+				advance(when)
 				n, _ = io.Copy(io.Discard, conn)
 			})
 			return n
@@ -197,14 +197,14 @@ func TestServeCutsOffWhoDoesNotRead(t *testing.T) {
 	}
 }
 
-func TestServeRefusesHeadersOfAnySize(t *testing.T) {
+func TestServeLimitsHeaders(t *testing.T) {
 	for size, want := range map[int]string{
 		60 << 10: "HTTP/1.1 200 OK\r\n",
 		69 << 10: "HTTP/1.1 431 Request Header Fields Too Large\r\n", // the library adds 4 KiB to the 64
 		1 << 20:  "HTTP/1.1 431 Request Header Fields Too Large\r\n",
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := serve(t, handler(readyFleet(t)))
+			s := startServer(t, handler(readyFleet(t)))
 			conn := s.connect(t)
 			go io.WriteString(conn, "GET /live HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat("x", size)+"\r\n\r\n")
 			line, err := bufio.NewReader(conn).ReadString('\n')
@@ -218,7 +218,7 @@ func TestServeRefusesHeadersOfAnySize(t *testing.T) {
 
 func TestServeReturnsTheListenersError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := serve(t, handler(readyFleet(t)))
+		s := startServer(t, handler(readyFleet(t)))
 		synctest.Wait()
 		s.Close()
 		<-s.ended
@@ -228,7 +228,7 @@ func TestServeReturnsTheListenersError(t *testing.T) {
 	})
 }
 
-func TestServeThatIsToldBeforeItStartsClosesTheListener(t *testing.T) {
+func TestServeStoppedEarlyClosesListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stop()

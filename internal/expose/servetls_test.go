@@ -69,7 +69,7 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 }
 
 // listen serves on a real port of this host until the test ends.
-func listen(t *testing.T, webConfig string) (addr string, book *logbook) {
+func listen(t *testing.T, webConfig string) (addr string, logs *logBuffer) {
 	t.Helper()
 	config, err := ReadWebConfig(webConfig)
 	if err != nil {
@@ -80,7 +80,7 @@ func listen(t *testing.T, webConfig string) (addr string, book *logbook) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	log, book := newLog()
+	log, logs := newLog()
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, l, handler(readyFleet(t)), config, log) }()
 	t.Cleanup(func() {
@@ -93,7 +93,7 @@ func listen(t *testing.T, webConfig string) (addr string, book *logbook) {
 			t.Errorf("%s is still open", l.Addr())
 		}
 	})
-	return l.Addr().String(), book
+	return l.Addr().String(), logs
 }
 
 // fetch is the status and the body of an answer.
@@ -121,14 +121,14 @@ func request(t *testing.T, url string) *http.Request {
 }
 
 func TestServeOnAPort(t *testing.T) {
-	addr, book := listen(t, "")
+	addr, logs := listen(t, "")
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	status, body := fetch(t, client, request(t, "http://"+addr+"/-/ready"))
 	testutil.Equal(t, "status", status, http.StatusOK)
 	testutil.Equal(t, "body", body, "ready\n")
 	// That TLS is off is what was asked for, and no news.
-	testutil.Equal(t, "lines of the log", len(book.with("TLS")), 0)
+	testutil.Equal(t, "lines of the log", len(logs.with("TLS")), 0)
 }
 
 // hash is bcrypt's of "secret".
@@ -136,7 +136,7 @@ const hash = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW"
 
 func TestServeWithTLSAndBasicAuth(t *testing.T) {
 	certFile, keyFile, pool := certificate(t)
-	addr, book := listen(t, webConfig(t, `
+	addr, logs := listen(t, webConfig(t, `
 tls_server_config:
   cert_file: `+certFile+`
   key_file: `+keyFile+`
@@ -169,6 +169,6 @@ basic_auth_users:
 	}
 	status, _ := fetch(t, client, request(t, "http://"+addr+"/metrics"))
 	testutil.Equal(t, "without TLS", status, http.StatusBadRequest)
-	testutil.Equal(t, "lines of the log about TLS", len(book.with("TLS is enabled")), 1)
-	testutil.Equal(t, "lines of the log with a password", len(append(book.with("secret"), book.with("wrong")...)), 0)
+	testutil.Equal(t, "lines of the log about TLS", len(logs.with("TLS is enabled")), 1)
+	testutil.Equal(t, "lines of the log with a password", len(append(logs.with("secret"), logs.with("wrong")...)), 0)
 }

@@ -15,7 +15,7 @@ import (
 // first nine are the original's, to the letter; METRICS in the README is checked
 // against the table.
 
-type number = fleet.Opt[float64]
+type optFloat = fleet.Opt[float64]
 
 // namespaceLabel is on every series of the Fleet where several namespaces are watched;
 // where it is one, the labels are the original's.
@@ -30,73 +30,75 @@ type family struct {
 // workerFamily is a metric with the labels component, endpoint and worker_id.
 type workerFamily struct {
 	family
-	value func(*fleet.WorkerState) number // absent: no series
+	value func(*fleet.WorkerState) optFloat // absent: no series
 }
 
 // endpointFamily is a metric with the labels component and endpoint.
 type endpointFamily struct {
 	family
-	value func(*fleet.EndpointState) number
+	value func(*fleet.EndpointState) optFloat
 }
 
 var workerFamilies = []workerFamily{
 	{gauge("llm_kv_blocks_active", "Active KV cache blocks"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.KVActive, w.ShowsBlocks()) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.KVActive, w.ShowsBlocks()) }},
 	{gauge("llm_kv_blocks_total", "Total KV cache blocks"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.KVTotal, w.ShowsBlocks()) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.KVTotal, w.ShowsBlocks()) }},
 	{gauge("llm_requests_active_slots", "Active request slots"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.ActiveSlots, w.ShowsSlots()) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.ActiveSlots, w.ShowsSlots()) }},
 	{gauge("llm_requests_total_slots", "Total request slots"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.TotalSlots, w.ShowsSlots()) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.TotalSlots, w.ShowsSlots()) }},
 	// A fraction in spite of its name: the dashboards multiply it by 100.
 	{gauge("llm_kv_hit_rate_percent", "KV hit rate percentage per worker"),
-		func(w *fleet.WorkerState) number { return w.Load.V.HitRate }},
+		func(w *fleet.WorkerState) optFloat { return w.Load.V.HitRate }},
 	{counter("llm_kv_hit_rate_isl_blocks", "Cumulative count of ISL blocks in KV hit rate events"),
-		func(w *fleet.WorkerState) number { return number{V: float64(w.Hits.V.ISLBlocks), OK: w.Hits.OK} }},
+		func(w *fleet.WorkerState) optFloat { return optFloat{V: float64(w.Hits.V.ISLBlocks), OK: w.Hits.OK} }},
 	{counter("llm_kv_hit_rate_overlap_blocks", "Cumulative count of overlapping blocks in KV hit rate events"),
-		func(w *fleet.WorkerState) number { return number{V: float64(w.Hits.V.OverlapBlocks), OK: w.Hits.OK} }},
+		func(w *fleet.WorkerState) optFloat {
+			return optFloat{V: float64(w.Hits.V.OverlapBlocks), OK: w.Hits.OK}
+		}},
 
 	{gauge("llm_worker_up", "Whether the worker answered the last poll, or is registered and has published a load (1), or is silent (0)"),
-		func(w *fleet.WorkerState) number { return number{V: truth(w.Up), OK: w.Listed} }},
+		func(w *fleet.WorkerState) optFloat { return optFloat{V: boolValue(w.Up), OK: w.Listed} }},
 	{gauge("llm_worker_load_age_seconds", "Time since the load of the worker was received"),
-		func(w *fleet.WorkerState) number { return number{V: w.LoadAge.Seconds(), OK: w.Load.OK} }},
+		func(w *fleet.WorkerState) optFloat { return optFloat{V: w.LoadAge.Seconds(), OK: w.Load.OK} }},
 	{gauge("llm_requests_waiting", "Requests waiting in the worker's queue"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.Waiting, true) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.Waiting, true) }},
 	{gauge("llm_kv_cache_usage_ratio", "Fraction of the worker's KV cache in use, 0 to 1"),
-		func(w *fleet.WorkerState) number { return w.Load.V.CacheUsage }},
+		func(w *fleet.WorkerState) optFloat { return w.Load.V.CacheUsage }},
 	{gauge("llm_spec_decode_drafts", "Speculative decoding: drafts, as the worker reports them"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecDrafts, true) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.SpecDrafts, true) }},
 	{gauge("llm_spec_decode_draft_tokens", "Speculative decoding: tokens drafted, as the worker reports them"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecDraftTokens, true) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.SpecDraftTokens, true) }},
 	{gauge("llm_spec_decode_accepted_tokens", "Speculative decoding: tokens accepted, as the worker reports them"),
-		func(w *fleet.WorkerState) number { return count(w.Load.V.SpecAccepted, true) }},
+		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.SpecAccepted, true) }},
 
 	{counter("llm_forward_passes_total", "Forward passes of the worker's engine"),
-		ofPasses(func(p *fleet.Passes) uint64 { return p.Count })},
+		passValue(func(p *fleet.Passes) uint64 { return p.Count })},
 	{counter("llm_forward_passes_missed_total", "Reports of the worker's engine that never came, by the gaps in their counter"),
-		ofPasses(func(p *fleet.Passes) uint64 { return p.Missed })},
+		passValue(func(p *fleet.Passes) uint64 { return p.Missed })},
 	{counter("llm_forward_pass_prefill_tokens_total", "Prefill tokens computed in the forward passes"),
-		ofPasses(func(p *fleet.Passes) uint64 { return p.PrefillTokens })},
+		passValue(func(p *fleet.Passes) uint64 { return p.PrefillTokens })},
 	{counter("llm_forward_pass_decode_tokens_total", "Tokens made in the forward passes"),
-		ofPasses(func(p *fleet.Passes) uint64 { return p.DecodeTokens })},
+		passValue(func(p *fleet.Passes) uint64 { return p.DecodeTokens })},
 	{gauge("llm_queued_prefill_tokens", "Prefill tokens of the requests that wait in the worker's engine"),
-		ofPasses(func(p *fleet.Passes) uint64 { return p.QueuedTokens })},
+		passValue(func(p *fleet.Passes) uint64 { return p.QueuedTokens })},
 	{gauge("llm_scheduled_kv_tokens", "Tokens in the KV cache of the requests that the worker's engine runs"),
-		ofPasses(func(p *fleet.Passes) uint64 { return p.ScheduledKVTokens })},
+		passValue(func(p *fleet.Passes) uint64 { return p.ScheduledKVTokens })},
 }
 
 // rankFamily is a metric with the labels component, endpoint, worker_id and dp_rank.
 type rankFamily struct {
 	family
-	value func(fleet.RankState) number
+	value func(fleet.RankState) optFloat
 }
 
 // rankFamilies are shown for workers of several data parallel ranks only.
 var rankFamilies = []rankFamily{
 	{gauge("llm_rank_kv_blocks_active", "Active KV cache blocks of a data parallel rank"),
-		func(r fleet.RankState) number { return count(r.Load.KVActive, true) }},
+		func(r fleet.RankState) optFloat { return count(r.Load.KVActive, true) }},
 	{gauge("llm_rank_requests_active", "Active requests of a data parallel rank"),
-		func(r fleet.RankState) number { return count(r.Load.ActiveSlots, true) }},
+		func(r fleet.RankState) optFloat { return count(r.Load.ActiveSlots, true) }},
 }
 
 // passDuration is a histogram with the labels of a worker.
@@ -138,15 +140,15 @@ var workerInfo = gauge("llm_worker_info", "What is known of the worker beside nu
 
 var endpointFamilies = []endpointFamily{
 	{gauge("llm_load_avg", "Average load across workers"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Opt(e.Blocks.Mean) }},
+		func(e *fleet.EndpointState) optFloat { return e.Blocks.Opt(e.Blocks.Mean) }},
 	{gauge("llm_load_std", "Load standard deviation across workers"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Opt(e.Blocks.Std) }},
+		func(e *fleet.EndpointState) optFloat { return e.Blocks.Opt(e.Blocks.Std) }},
 	{gauge("llm_load_max", "Largest number of active KV cache blocks among the workers"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Opt(e.Blocks.Max) }},
+		func(e *fleet.EndpointState) optFloat { return e.Blocks.Opt(e.Blocks.Max) }},
 	{gauge("llm_load_imbalance_ratio", "Largest number of active KV cache blocks, divided by the mean"),
-		func(e *fleet.EndpointState) number { return e.Blocks.Imbalance() }},
+		func(e *fleet.EndpointState) optFloat { return e.Blocks.Imbalance() }},
 	{counter("llm_kv_hit_rate_events_total", "KV hit rate events booked on this endpoint"),
-		func(e *fleet.EndpointState) number { return fleet.Some(float64(e.HitEvents)) }},
+		func(e *fleet.EndpointState) optFloat { return fleet.Some(float64(e.HitEvents)) }},
 }
 
 // workersByState has the further label state; all four states are always present.
@@ -181,18 +183,18 @@ var programFamilies = []programFamily{
 			var ps []point
 			for _, l := range t.Connections() {
 				if l.Used() {
-					ps = append(ps, point{truth(l.Up()), []string{l.System}})
+					ps = append(ps, point{boolValue(l.Up()), []string{l.System}})
 				}
 			}
 			return ps
 		}},
 	{counter("dynamo_metrics_disconnects_total", "How often the connection to the server was lost"), []string{"system"},
 		func(t *stats.Stats) []point {
-			return ofLinks(t, func(l *stats.ConnState) float64 { return float64(l.Disconnects()) })
+			return perConnection(t, func(l *stats.ConnState) float64 { return float64(l.Disconnects()) })
 		}},
 	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied what is required; events that could not come meanwhile are lost"), []string{"system"},
 		func(t *stats.Stats) []point {
-			return ofLinks(t, func(l *stats.ConnState) float64 { return l.Downtime().Seconds() })
+			return perConnection(t, func(l *stats.ConnState) float64 { return l.Downtime().Seconds() })
 		}},
 	{counter("dynamo_metrics_log_lines_dropped_total", "Lines missing in the program's log: they could not be written, or not fast enough"), nil,
 		func(t *stats.Stats) []point {
@@ -202,30 +204,30 @@ var programFamilies = []programFamily{
 			return []point{{value: float64(t.LogDropped())}}
 		}},
 	{counter("dynamo_metrics_errors_total", "Calls that failed"), []string{"source"},
-		func(t *stats.Stats) []point { return each(stats.Peers(), t.Failures) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.Peers(), t.Failures) }},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
 		func(t *stats.Stats) []point {
 			if !t.Etcd.Used() && !t.Kubernetes.Used() {
 				return nil
 			}
-			return []point{{value: truth(t.Leader.Load())}}
+			return []point{{value: boolValue(t.Leader.Load())}}
 		}},
 	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
-		func(t *stats.Stats) []point { return each(stats.PollResults(), t.Polls) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.PollResults(), t.Polls) }},
 	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics pages by result"), []string{"result"},
-		func(t *stats.Stats) []point { return each(stats.ScrapeResults(), t.Scrapes) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.ScrapeResults(), t.Scrapes) }},
 	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics pages that failed"), []string{"reason"},
-		func(t *stats.Stats) []point { return each(stats.ScrapeFailures(), t.ScrapeFailures) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.ScrapeFailures(), t.ScrapeFailures) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
-		func(t *stats.Stats) []point { return each(stats.Kinds(), t.Messages) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.Kinds(), t.Messages) }},
 	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},
 		rejected},
 	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
-		func(t *stats.Stats) []point { return each(stats.Drops(), t.Dropped) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.Drops(), t.Dropped) }},
 	{counter("dynamo_metrics_workers_over_limit_total", "Workers, endpoints, replies, events and channels turned away because a limit was reached"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.AllRefused())}} }},
 	{counter("dynamo_metrics_over_limit_total", "What was turned away because a limit was reached"), []string{"kind"},
-		func(t *stats.Stats) []point { return each(stats.Limits(), t.Refused) }},
+		func(t *stats.Stats) []point { return pointsPer(stats.Limits(), t.Refused) }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
 	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients did not read the page while others waited for theirs"), nil,
@@ -297,14 +299,14 @@ var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; a
 func gauge(name, help string) family   { return family{name, help, prometheus.GaugeValue} }
 func counter(name, help string) family { return family{name, help, prometheus.CounterValue} }
 
-func count(n fleet.Opt[uint64], shown bool) number {
-	return number{V: float64(n.V), OK: n.OK && shown}
+func count(n fleet.Opt[uint64], shown bool) optFloat {
+	return optFloat{V: float64(n.V), OK: n.OK && shown}
 }
 
 // ofPasses is a value of the forward passes, absent before the first.
-func ofPasses(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) number {
-	return func(w *fleet.WorkerState) number {
-		return number{V: float64(value(&w.Passes.V)), OK: w.Passes.OK}
+func passValue(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) optFloat {
+	return func(w *fleet.WorkerState) optFloat {
+		return optFloat{V: float64(value(&w.Passes.V)), OK: w.Passes.OK}
 	}
 }
 
@@ -316,7 +318,7 @@ func zmqPublishers(t *stats.Stats) []point {
 	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up-waiting)), []string{"disconnected"}}, {float64(waiting), []string{"waiting"}}}
 }
 
-func truth(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}
@@ -324,7 +326,7 @@ func truth(b bool) float64 {
 }
 
 // ofLinks is a value of each connection that there should be.
-func ofLinks(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
+func perConnection(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
 	for _, l := range t.Connections() {
 		if l.Used() && !l.Disabled() {
 			ps = append(ps, point{value(l.ConnState), []string{l.System}})
@@ -333,7 +335,7 @@ func ofLinks(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) 
 	return ps
 }
 
-func each[K interface{ String() string }](keys []K, value func(K) uint64) []point {
+func pointsPer[K interface{ String() string }](keys []K, value func(K) uint64) []point {
 	var ps []point
 	for _, k := range keys {
 		ps = append(ps, point{float64(value(k)), []string{k.String()}})

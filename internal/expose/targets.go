@@ -26,22 +26,22 @@ type targetGroup struct {
 // WithTargets is h that answers on /api/v1/targets, too: with the workers' own metrics
 // pages, for a Prometheus that is to scrape all that is on them. Where is where a worker's
 // page is; empty: nowhere.
-func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, where func(fleet.ScrapeTarget) string, log *slog.Logger) http.Handler {
+func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, metricsURL func(fleet.ScrapeTarget) string, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
-	places := make(chan struct{}, maxTargetLists)
-	mux.HandleFunc("/api/v1/targets", reading(func(w http.ResponseWriter, r *http.Request) {
+	slots := make(chan struct{}, maxTargetLists)
+	mux.HandleFunc("/api/v1/targets", readOnly(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		case <-r.Context().Done():
 			return
 		}
 		// Others may wait for the place of one that does not read, and this one may have waited.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(slowPage))
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxPageTime))
 		groups := []targetGroup{} // not null: Prometheus wants a list
 		for _, p := range f.ScrapeTargets(false) {
-			if g, ok := targetOf(p, namespaces.OfEndpoint(p.Endpoint), where(p)); ok {
+			if g, ok := newTargetGroup(p, namespaces.OfEndpoint(p.Endpoint), metricsURL(p)); ok {
 				groups = append(groups, g)
 			}
 		}
@@ -54,7 +54,7 @@ func WithTargets(h http.Handler, f *fleet.Fleet, namespaces wire.Namespaces, whe
 }
 
 // targetOf is one worker's page; false if it has none.
-func targetOf(p fleet.ScrapeTarget, namespace, at string) (targetGroup, bool) {
+func newTargetGroup(p fleet.ScrapeTarget, namespace, at string) (targetGroup, bool) {
 	u, err := url.Parse(at)
 	if at == "" || err != nil {
 		return targetGroup{}, false

@@ -20,9 +20,9 @@ import (
 )
 
 // targetsOf is what is answered of the Fleet on /api/v1/targets.
-func targetsOf(t *testing.T, f *fleet.Fleet, where func(fleet.ScrapeTarget) string) string {
+func targetsOf(t *testing.T, f *fleet.Fleet, metricsURL func(fleet.ScrapeTarget) string) string {
 	t.Helper()
-	h := WithTargets(handler(f), f, "dynamo", where, slog.New(slog.DiscardHandler))
+	h := WithTargets(handler(f), f, "dynamo", metricsURL, slog.New(slog.DiscardHandler))
 	w := get(t, h, "/api/v1/targets")
 	testutil.Equal(t, "status", w.Code, http.StatusOK)
 	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "application/json")
@@ -30,7 +30,7 @@ func targetsOf(t *testing.T, f *fleet.Fleet, where func(fleet.ScrapeTarget) stri
 	return w.Body.String()
 }
 
-func TestTargetsAreTheWorkersPages(t *testing.T) {
+func TestTargetsListWorkerMetrics(t *testing.T) {
 	f := fleetAt(everything, true)
 	at := func(component, endpoint string, id uint64) {
 		f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}, fleet.Registration{Publishes: true})
@@ -42,7 +42,7 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 	at("a \"b\"\\</script>ü", "é", 7)
 	at("hidden", "generate", 8)
 	f.SetCard("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "decode", Name: "generate"}, ID: 9}, fleet.Card{Model: "m"})
-	where := func(p fleet.ScrapeTarget) string {
+	metricsURL := func(p fleet.ScrapeTarget) string {
 		switch p.ID {
 		case 8:
 			return ""
@@ -53,8 +53,8 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 		}
 		return fmt.Sprintf("http://192.0.2.%d:9090/metrics", p.ID%200)
 	}
-	text := targetsOf(t, f, where)
-	if again := targetsOf(t, f, where); again != text {
+	text := targetsOf(t, f, metricsURL)
+	if again := targetsOf(t, f, metricsURL); again != text {
 		t.Errorf("asked again: %s\nwas %s", again, text)
 	}
 	var got []targetGroup
@@ -79,7 +79,7 @@ func TestTargetsAreTheWorkersPages(t *testing.T) {
 	}
 }
 
-func TestWithoutPagesThereIsAnEmptyListOfTargets(t *testing.T) {
+func TestTargetsEmptyList(t *testing.T) {
 	f := fleetAt(everything, true)
 	nowhere := func(fleet.ScrapeTarget) string { return "" }
 	testutil.Equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
@@ -87,28 +87,28 @@ func TestWithoutPagesThereIsAnEmptyListOfTargets(t *testing.T) {
 	testutil.Equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
 }
 
-// TestFourListsOfTargetsAreKeptForClients: those who do not read keep the others waiting, until
+// TestTargetsFourListsAtOnce: those who do not read keep the others waiting, until
 // they are cut off.
-func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
+func TestTargetsFourListsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetAt(everything, true)
 		for id := range uint64(100) { // more than the server keeps for a client
 			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
 		}
 		var lists atomic.Int64
-		where := func(p fleet.ScrapeTarget) string {
+		metricsURL := func(p fleet.ScrapeTarget) string {
 			if p.ID == 1 {
 				lists.Add(1)
 			}
 			return "http://192.0.2.1/"
 		}
-		s := serve(t, WithTargets(handler(f), f, "dynamo", where, slog.New(slog.DiscardHandler)))
+		s := startServer(t, WithTargets(handler(f), f, "dynamo", metricsURL, slog.New(slog.DiscardHandler)))
 		for range 10 {
 			write(t, s.connect(t), "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\n\r\n")
 		}
-		pass(9900 * time.Millisecond)
+		advance(9900 * time.Millisecond)
 		testutil.Equal(t, "lists that were made", lists.Load(), 4)
-		pass(200 * time.Millisecond) // those have been cut off
+		advance(200 * time.Millisecond) // those have been cut off
 		testutil.Equal(t, "lists that were made", lists.Load(), 8)
 		waits := s.connect(t)
 		write(t, waits, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -119,8 +119,8 @@ func TestFourListsOfTargetsAreKeptForClients(t *testing.T) {
 	})
 }
 
-// TestTargetsNameTheNamespaceOfTheirWorker, where one is watched and where several are.
-func TestTargetsNameTheNamespaceOfTheirWorker(t *testing.T) {
+// TestTargetsNameNamespace, where one is watched and where several are.
+func TestTargetsNameNamespace(t *testing.T) {
 	for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
 		var all fleet.Target
 		if namespaces.IsPattern() {
@@ -130,8 +130,8 @@ func TestTargetsNameTheNamespaceOfTheirWorker(t *testing.T) {
 		e := loadMetrics
 		e.Namespace = namespaces.Label("lab")
 		f.Register("", fleet.Instance{Endpoint: e, ID: 1}, fleet.Registration{Publishes: true})
-		where := func(fleet.ScrapeTarget) string { return "http://192.0.2.1:9090" }
-		w := get(t, WithTargets(handler(f), f, namespaces, where, slog.New(slog.DiscardHandler)), "/api/v1/targets")
+		metricsURL := func(fleet.ScrapeTarget) string { return "http://192.0.2.1:9090" }
+		w := get(t, WithTargets(handler(f), f, namespaces, metricsURL, slog.New(slog.DiscardHandler)), "/api/v1/targets")
 		if want := `"dynamo_namespace":"lab"`; strings.Count(w.Body.String(), want) != 1 {
 			t.Errorf("%s is watched: %s, want %s in it", namespaces, w.Body, want)
 		}

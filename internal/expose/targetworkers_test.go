@@ -10,9 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestTheWorkersOfWhatTheFlagsNameAreCounted whatever they report, so that an alert can tell that
+// TestMetricsTargetWorkers whatever they report, so that an alert can tell that
 // there never was one.
-func TestTheWorkersOfWhatTheFlagsNameAreCounted(t *testing.T) {
+func TestMetricsTargetWorkers(t *testing.T) {
 	generate, clear := fleet.Endpoint{Component: "backend", Name: "generate"}, fleet.Endpoint{Component: "backend", Name: "clear"}
 	elsewhere := fleet.Endpoint{Component: "prefill", Name: "generate"}
 	for what, c := range map[string]struct {
@@ -40,7 +40,7 @@ func TestTheWorkersOfWhatTheFlagsNameAreCounted(t *testing.T) {
 			f.Register("", fleet.Instance{Endpoint: e, ID: 99}, fleet.Registration{})
 		}
 		m := NewMetrics(Collector{Fleet: f, Now: time.Now, Standby: func() bool { return true }})
-		if got := targetWorkersOf(t, m.rest); got != c.want { // a standby says so, too
+		if got := targetWorkersOf(t, m.program); got != c.want { // a standby says so, too
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
 	}

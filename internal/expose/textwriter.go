@@ -21,7 +21,7 @@ import (
 // of the library. The bytes are those that the library alone would write; the tests
 // compare them. What speed costs: the order and the escapes of the format stand here
 // a second time.
-type text struct {
+type textWriter struct {
 	fleet *fleet.Fleet
 	now   func() time.Time // advances the Fleet's clock before each Snapshot
 	model string
@@ -41,7 +41,7 @@ type series struct {
 }
 
 // page writes the whole page.
-func (t *text) page(to *bytes.Buffer) error {
+func (t *textWriter) writePage(to *bytes.Buffer) error {
 	others, err := t.rest.Gather() // sorted by name
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func (t *text) page(to *bytes.Buffer) error {
 	families := textFamilies
 	for _, other := range others {
 		for len(families) > 0 && families[0].name < other.GetName() {
-			t.family(families[0])
+			t.writeFamily(families[0])
 			families = families[1:]
 		}
 		if err := encoder.Encode(other); err != nil {
@@ -62,7 +62,7 @@ func (t *text) page(to *bytes.Buffer) error {
 		}
 	}
 	for _, f := range families {
-		t.family(f)
+		t.writeFamily(f)
 	}
 	return nil
 }
@@ -70,33 +70,33 @@ func (t *text) page(to *bytes.Buffer) error {
 // textFamily is a family of the Fleet's and how its series are written.
 type textFamily struct {
 	name, head string
-	write      func(t *text, b []byte, name string) []byte
+	write      func(t *textWriter, b []byte, name string) []byte
 }
 
 // textFamilies are all of the table that a Snapshot gives, sorted.
 var textFamilies = func() (all []textFamily) {
-	add := func(f family, kind string, write func(t *text, b []byte, name string) []byte) {
+	add := func(f family, kind string, write func(t *textWriter, b []byte, name string) []byte) {
 		head := "# HELP " + f.name + " " + escapeHelp(f.help) + "\n# TYPE " + f.name + " " + kind + "\n"
 		all = append(all, textFamily{f.name, head, write})
 	}
 	for _, f := range workerFamilies {
-		add(f.family, kindName(f.kind), func(t *text, b []byte, name string) []byte { return t.workers(b, name, f.value) })
+		add(f.family, kindName(f.kind), func(t *textWriter, b []byte, name string) []byte { return t.workers(b, name, f.value) })
 	}
 	for _, f := range endpointFamilies {
-		add(f.family, kindName(f.kind), func(t *text, b []byte, name string) []byte { return t.endpoints(b, name, f.value) })
+		add(f.family, kindName(f.kind), func(t *textWriter, b []byte, name string) []byte { return t.endpoints(b, name, f.value) })
 	}
 	for _, f := range rankFamilies {
-		add(f.family, kindName(f.kind), func(t *text, b []byte, name string) []byte { return t.ranks(b, name, f.value) })
+		add(f.family, kindName(f.kind), func(t *textWriter, b []byte, name string) []byte { return t.ranks(b, name, f.value) })
 	}
 	for _, f := range timingFamilies {
-		add(family{name: f.name, help: f.help}, "summary", func(t *text, b []byte, name string) []byte { return t.timings(b, name, f.value) })
+		add(family{name: f.name, help: f.help}, "summary", func(t *textWriter, b []byte, name string) []byte { return t.timings(b, name, f.value) })
 	}
 	for _, f := range requestFamilies {
-		add(family{name: f.name, help: f.help}, "histogram", func(t *text, b []byte, name string) []byte { return t.requests(b, name, f.value) })
+		add(family{name: f.name, help: f.help}, "histogram", func(t *textWriter, b []byte, name string) []byte { return t.requests(b, name, f.value) })
 	}
-	add(passDuration, "histogram", (*text).passes)
-	add(workersByState, "gauge", (*text).states)
-	add(workerInfo, "gauge", (*text).infos)
+	add(passDuration, "histogram", (*textWriter).passes)
+	add(workersByState, "gauge", (*textWriter).states)
+	add(workerInfo, "gauge", (*textWriter).infos)
 	slices.SortFunc(all, func(a, b textFamily) int { return strings.Compare(a.name, b.name) })
 	return all
 }()
@@ -109,7 +109,7 @@ func kindName(v prometheus.ValueType) string {
 }
 
 // family writes one family, unless it has no series.
-func (t *text) family(f textFamily) {
+func (t *textWriter) writeFamily(f textFamily) {
 	before := t.body.Len()
 	b := append(t.body.AvailableBuffer(), f.head...)
 	head := len(b)
@@ -122,7 +122,7 @@ func (t *text) family(f textFamily) {
 }
 
 // each calls f with each endpoint and its rows.
-func (t *text) each(f func(e *fleet.EndpointState, rows []fleet.WorkerState)) {
+func (t *textWriter) eachEndpoint(f func(e *fleet.EndpointState, rows []fleet.WorkerState)) {
 	rows := t.snapshot.Workers
 	for i := range t.snapshot.Endpoints {
 		e := &t.snapshot.Endpoints[i]
@@ -131,8 +131,8 @@ func (t *text) each(f func(e *fleet.EndpointState, rows []fleet.WorkerState)) {
 	}
 }
 
-func (t *text) workers(b []byte, name string, value func(*fleet.WorkerState) number) []byte {
-	t.each(func(e *fleet.EndpointState, rows []fleet.WorkerState) {
+func (t *textWriter) workers(b []byte, name string, value func(*fleet.WorkerState) optFloat) []byte {
+	t.eachEndpoint(func(e *fleet.EndpointState, rows []fleet.WorkerState) {
 		start := name + "{" + endpointLabels(e.Endpoint) + `,worker_id="`
 		for i := range rows {
 			if v := value(&rows[i]); v.OK {
@@ -146,7 +146,7 @@ func (t *text) workers(b []byte, name string, value func(*fleet.WorkerState) num
 	return b
 }
 
-func (t *text) endpoints(b []byte, name string, value func(*fleet.EndpointState) number) []byte {
+func (t *textWriter) endpoints(b []byte, name string, value func(*fleet.EndpointState) optFloat) []byte {
 	for i := range t.snapshot.Endpoints {
 		e := &t.snapshot.Endpoints[i]
 		if v := value(e); v.OK {
@@ -156,7 +156,7 @@ func (t *text) endpoints(b []byte, name string, value func(*fleet.EndpointState)
 	return b
 }
 
-func (t *text) states(b []byte, name string) []byte {
+func (t *textWriter) states(b []byte, name string) []byte {
 	for i := range t.snapshot.Endpoints {
 		e := &t.snapshot.Endpoints[i]
 		if !e.Counted {
@@ -170,7 +170,7 @@ func (t *text) states(b []byte, name string) []byte {
 }
 
 // ranks come in the order of component, dp_rank, namespace, endpoint and worker_id.
-func (t *text) ranks(b []byte, name string, value func(fleet.RankState) number) []byte {
+func (t *textWriter) ranks(b []byte, name string, value func(fleet.RankState) optFloat) []byte {
 	t.series = t.series[:0]
 	for i := range t.snapshot.Workers {
 		w := &t.snapshot.Workers[i]
@@ -197,8 +197,8 @@ func (t *text) ranks(b []byte, name string, value func(fleet.RankState) number) 
 }
 
 // infos come in the order of model and source before worker_id.
-func (t *text) infos(b []byte, name string) []byte {
-	t.each(func(e *fleet.EndpointState, rows []fleet.WorkerState) {
+func (t *textWriter) infos(b []byte, name string) []byte {
+	t.eachEndpoint(func(e *fleet.EndpointState, rows []fleet.WorkerState) {
 		t.info = t.info[:0]
 		for i := range rows {
 			if rows[i].Load.OK {
@@ -223,7 +223,7 @@ func (t *text) infos(b []byte, name string) []byte {
 	return b
 }
 
-func (t *text) passes(b []byte, name string) []byte {
+func (t *textWriter) passes(b []byte, name string) []byte {
 	for i := range t.snapshot.Workers {
 		if w := &t.snapshot.Workers[i]; w.Passes.OK {
 			b = appendHistogram(b, name, workerLabels(w), &w.Passes.V.Seconds)
@@ -232,7 +232,7 @@ func (t *text) passes(b []byte, name string) []byte {
 	return b
 }
 
-func (t *text) timings(b []byte, name string, value func(*fleet.Timings) fleet.Timing) []byte {
+func (t *textWriter) timings(b []byte, name string, value func(*fleet.Timings) fleet.Timing) []byte {
 	for i := range t.snapshot.Workers {
 		w := &t.snapshot.Workers[i]
 		if v := value(&w.Timings); v.Count > 0 {
@@ -244,7 +244,7 @@ func (t *text) timings(b []byte, name string, value func(*fleet.Timings) fleet.T
 	return b
 }
 
-func (t *text) requests(b []byte, name string, value func(*fleet.Histograms) *stats.Histogram) []byte {
+func (t *textWriter) requests(b []byte, name string, value func(*fleet.Histograms) *stats.Histogram) []byte {
 	for i := range t.snapshot.Endpoints {
 		if e := &t.snapshot.Endpoints[i]; e.Requests != nil {
 			b = appendHistogram(b, name, endpointLabels(e.Endpoint), value(e.Requests))

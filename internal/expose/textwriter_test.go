@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// TestThePageIsWhatTheLibraryWrites of Fleets of every sort: pageOf compares.
-func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
+// TestTextWriterMatchesLibrary of Fleets of every sort: pageOf compares.
+func TestTextWriterMatchesLibrary(t *testing.T) {
 	odd := []string{"backend", "a\"b", `a\b`, "a\nb", "ü", "a{b}", "z"}
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -58,7 +58,7 @@ func TestThePageIsWhatTheLibraryWrites(t *testing.T) {
 				f.RecordPollReply(fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Static: "x\"" + name()}, Service: "s", Load: fleet.Load{Waiting: number()}})
 			}
 		}
-		pageOf(t, f)
+		metricsText(t, f)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -83,8 +83,8 @@ func fullFleet(n int) *fleet.Fleet {
 	return f
 }
 
-// BenchmarkPage is the whole answer to a scrape, ours and the library's.
-func BenchmarkPage(b *testing.B) {
+// BenchmarkMetricsHandler is the whole answer to a scrape, ours and the library's.
+func BenchmarkMetricsHandler(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		m := metricsOf(fullFleet(n))
 		for name, h := range map[string]http.Handler{
@@ -95,7 +95,7 @@ func BenchmarkPage(b *testing.B) {
 				b.ReportAllocs()
 				request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 				for b.Loop() {
-					h.ServeHTTP(new(nobody), request)
+					h.ServeHTTP(new(discardWriter), request)
 				}
 			})
 		}
@@ -103,13 +103,13 @@ func BenchmarkPage(b *testing.B) {
 }
 
 // nobody takes an answer and keeps nothing.
-type nobody struct{ header http.Header }
+type discardWriter struct{ header http.Header }
 
-func (n *nobody) Header() http.Header {
+func (n *discardWriter) Header() http.Header {
 	if n.header == nil {
 		n.header = make(http.Header)
 	}
 	return n.header
 }
-func (*nobody) Write(b []byte) (int, error) { return len(b), nil }
-func (*nobody) WriteHeader(int)             {}
+func (*discardWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (*discardWriter) WriteHeader(int)             {}

@@ -22,16 +22,16 @@ import (
 // once it has come to rest. One that cannot be used, or demands less than the last one, changes
 // nothing.
 type WebConfig struct {
-	path  string
-	last  *demands                // what was read last, of the files as they were then
-	stamp string                  // when these were changed last
-	now   atomic.Pointer[demands] // what is in force
-	wrong atomic.Pointer[string]  // with the file as it is; nil: nothing
+	path     string
+	last     *requirements                // what was read last, of the files as they were then
+	modified string                       // when these were changed last
+	current  atomic.Pointer[requirements] // what is in force
+	problem  atomic.Pointer[string]       // with the file as it is; nil: nothing
 }
 
 const (
 	// lookEvery is how often the files are read.
-	lookEvery = 200 * time.Millisecond
+	readInterval = 200 * time.Millisecond
 
 	// A configuration is taken over when it was read so many times in a row. One that cannot be
 	// used is reported when its files have been the same so often: they may be being written.
@@ -49,14 +49,14 @@ func ReadWebConfig(path string) (*WebConfig, error) {
 	}
 	c := &WebConfig{path: path}
 	d, err := c.read()
-	if err != nil || d.nothing() {
-		time.Sleep(lookEvery) // it may be being written
+	if err != nil || d.empty() {
+		time.Sleep(readInterval) // it may be being written
 		d, err = c.read()
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.now.Store(d)
+	c.current.Store(d)
 	return c, nil
 }
 
@@ -65,11 +65,11 @@ func (c *WebConfig) Path() string { return c.path }
 
 // Wrong is what is wrong with the file as it is now, so that what it said before is still in
 // force; empty if nothing is, or there is no file.
-func (c *WebConfig) Wrong() string {
+func (c *WebConfig) Problem() string {
 	if c == nil {
 		return ""
 	}
-	if why := c.wrong.Load(); why != nil {
+	if why := c.problem.Load(); why != nil {
 		return *why
 	}
 	return ""
@@ -77,10 +77,10 @@ func (c *WebConfig) Wrong() string {
 
 // watch takes over what the files have become, until ctx ends.
 func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
-	if c.now.Load().nothing() {
+	if c.current.Load().empty() {
 		log.Warn("The web configuration demands neither TLS nor a password: every client that can reach this port is answered", "file", c.path)
 	}
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()
 	last, same := "", 0
 	for {
@@ -91,35 +91,35 @@ func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
 		}
 		d, err := c.read()
 		if err == nil {
-			err = d.atLeast(c.now.Load())
+			err = d.checkNotWeaker(c.current.Load())
 		}
-		is := c.stamp
+		is := c.modified
 		if err == nil {
 			is = d.text
 		}
 		if same++; is != last {
 			last, same = is, 1
 		}
-		c.judge(d, err, same, log)
+		c.evaluate(d, err, same, log)
 	}
 }
 
 // judge takes over what was read, or says that it is of no use, once that is certain.
-func (c *WebConfig) judge(d *demands, err error, same int, log *slog.Logger) {
-	switch now := c.now.Load(); {
+func (c *WebConfig) evaluate(d *requirements, err error, same int, log *slog.Logger) {
+	switch now := c.current.Load(); {
 	case err != nil && same == readsToReport:
 		why := err.Error()
-		c.wrong.Store(&why)
+		c.problem.Store(&why)
 		log.Warn("The web configuration cannot be used as it is; the last one stays in force until it can, or a restart", "file", c.path, "error", err)
 	case err != nil || same != readsToUse:
 	case d.text == now.text:
-		if c.wrong.Swap(nil) != nil {
+		if c.problem.Swap(nil) != nil {
 			log.Info("The web configuration is what is in force again", "file", c.path)
 		}
 	default:
-		d.follow(now)
-		c.now.Store(d)
-		c.wrong.Store(nil)
+		d.inherit(now)
+		c.current.Store(d)
+		c.problem.Store(nil)
 		if d.access != now.access {
 			now.replace()
 		}
@@ -128,8 +128,8 @@ func (c *WebConfig) judge(d *demands, err error, same int, log *slog.Logger) {
 }
 
 // read reads the file and those that it names.
-func (c *WebConfig) read() (*demands, error) {
-	c.stamp = ""
+func (c *WebConfig) read() (*requirements, error) {
+	c.modified = ""
 	text, err := c.readFile(c.path)
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (c *WebConfig) read() (*demands, error) {
 	if c.last != nil && c.last.text == sum {
 		return c.last, nil
 	}
-	d, err := newDemands(config)
+	d, err := newRequirements(config)
 	if err != nil {
 		return nil, hideValues(err)
 	}
@@ -176,10 +176,10 @@ func (c *WebConfig) read() (*demands, error) {
 func (c *WebConfig) readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		c.stamp += err.Error()
+		c.modified += err.Error()
 		return nil, err
 	}
-	c.stamp += fmt.Sprintln(path, info.Size(), info.ModTime())
+	c.modified += fmt.Sprintln(path, info.Size(), info.ModTime())
 	if info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
 		return nil, fmt.Errorf("%s is a pipe: want a file", path)
 	}

@@ -21,11 +21,11 @@ import (
 )
 
 // site is Serve at work in a bubble, with a web configuration that can change.
-type site struct {
-	*serving
+type webConfigTest struct {
+	*testServer
 	t      *testing.T
 	config *WebConfig
-	book   *logbook
+	logs   *logBuffer
 	ca     *testutil.Authority // has issued server and client
 	dir    string
 	other  string // a hash of "another"
@@ -33,44 +33,44 @@ type site struct {
 
 // inSite runs a test in a bubble with this web configuration, in which $dir stands for the
 // directory of the authority's files and $other for the hash of another password.
-func inSite(t *testing.T, text string, test func(*site), handlers ...http.Handler) {
+func withWebConfig(t *testing.T, text string, test func(*webConfigTest), handlers ...http.Handler) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		other, err := bcrypt.GenerateFromPassword([]byte("another"), bcrypt.MinCost)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &site{t: t, ca: testutil.NewAuthorityWithCertificates(t), dir: t.TempDir(), other: string(other)}
+		s := &webConfigTest{t: t, ca: testutil.NewAuthorityWithCertificates(t), dir: t.TempDir(), other: string(other)}
 		s.ca.Issue("named", &x509.Certificate{DNSNames: []string{"prometheus"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 		s.write(text)
 		if s.config, err = ReadWebConfig(s.file()); err != nil {
 			t.Fatal(err)
 		}
 		handlers = append(handlers, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
-		log, book := newLog()
-		s.book = book
-		s.serving = serveWith(t, handlers[0], s.config, log)
+		log, logs := newLog()
+		s.logs = logs
+		s.testServer = startServerWith(t, handlers[0], s.config, log)
 		test(s)
 	})
 }
 
-func (s *site) file() string { return filepath.Join(s.dir, "web.yml") }
+func (s *webConfigTest) file() string { return filepath.Join(s.dir, "web.yml") }
 
 // write writes the web configuration in place.
-func (s *site) write(text string) {
+func (s *webConfigTest) write(text string) {
 	s.t.Helper()
 	writeFile(s.t, s.file(), []byte(strings.NewReplacer("$dir", s.ca.Dir, "$other", s.other).Replace(text)))
 }
 
 // becomes writes the web configuration, and lets what must happen within a second happen.
-func (s *site) becomes(text string) {
+func (s *webConfigTest) reload(text string) {
 	s.t.Helper()
 	s.write(text)
-	pass(time.Second)
+	advance(time.Second)
 }
 
 // client asks over connections of its own: with TLS if a certificate is named, even none.
-func (s *site) client(with ...string) *http.Client {
+func (s *webConfigTest) client(with ...string) *http.Client {
 	s.t.Helper()
 	transport := &http.Transport{DialContext: s.Dial}
 	if len(with) > 0 {
@@ -81,7 +81,7 @@ func (s *site) client(with ...string) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-func (s *site) tls(with string) *tls.Config {
+func (s *webConfigTest) tls(with string) *tls.Config {
 	s.t.Helper()
 	authority, err := os.ReadFile(s.ca.File("ca.crt"))
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *site) tls(with string) *tls.Config {
 }
 
 // ask is the status and the body of an answer; 0 if there is none.
-func (s *site) ask(c *http.Client, password string) (int, string) {
+func (s *webConfigTest) ask(c *http.Client, password string) (int, string) {
 	s.t.Helper()
 	scheme := "http"
 	if c.Transport.(*http.Transport).TLSClientConfig != nil {
@@ -125,7 +125,7 @@ func (s *site) ask(c *http.Client, password string) (int, string) {
 
 // asked fails the test unless new connections with these certificates, or none, and this
 // password get this status.
-func (s *site) asked(want int, password string, with ...string) {
+func (s *webConfigTest) wantStatus(want int, password string, with ...string) {
 	s.t.Helper()
 	c := s.client(with...)
 	if got, body := s.ask(c, password); got != want {
@@ -136,28 +136,28 @@ func (s *site) asked(want int, password string, with ...string) {
 
 // wrong fails the test unless the configuration is said, once, to be wrong, for a reason with
 // these words; none: it is not.
-func (s *site) wrong(words string) {
+func (s *webConfigTest) wantProblem(words string) {
 	s.t.Helper()
 	times := 1
 	if words == "" {
 		times = 0
 	}
-	if got := s.config.Wrong(); !strings.Contains(got, words) || (got == "") != (words == "") {
+	if got := s.config.Problem(); !strings.Contains(got, words) || (got == "") != (words == "") {
 		s.t.Errorf("what is wrong: %q, want %q", got, words)
 	}
-	testutil.Equal(s.t, "warnings", len(s.book.with("level=WARN", "The web configuration cannot be used")), times)
+	testutil.Equal(s.t, "warnings", len(s.logs.with("level=WARN", "The web configuration cannot be used")), times)
 }
 
 const (
-	withUser  = "basic_auth_users:\n  dynamo: " + hash + "\n"
-	withTLS   = "tls_server_config:\n  cert_file: $dir/server.crt\n  key_file: $dir/server.key\n"
-	withNames = withTLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: $dir/ca.crt\n  client_allowed_sans: [prometheus]\n"
-	withCerts = withTLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: $dir/ca.crt\n"
-	anyCert   = withTLS + "  client_auth_type: RequireAnyClientCert\n"
-	asksCert  = withTLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: $dir/ca.crt\n"
+	withUser     = "basic_auth_users:\n  dynamo: " + hash + "\n"
+	withTLS      = "tls_server_config:\n  cert_file: $dir/server.crt\n  key_file: $dir/server.key\n"
+	withNames    = withTLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: $dir/ca.crt\n  client_allowed_sans: [prometheus]\n"
+	withCerts    = withTLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: $dir/ca.crt\n"
+	anyCert      = withTLS + "  client_auth_type: RequireAnyClientCert\n"
+	optionalCert = withTLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: $dir/ca.crt\n"
 )
 
-func TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing(t *testing.T) {
+func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 	for text, why := range map[string]string{
 		"":                                    "a password any more",
 		"# to be filled\n":                    "a password any more",
@@ -178,25 +178,25 @@ func TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing(t *testing.T) {
 		withUser + strings.Replace(withTLS, "server.key", "client.key", 1):            "private key does not match",
 		withUser + strings.Replace(withCerts, "$dir/ca.crt", "$dir/client.key", 1):    "no certificate can be read",
 	} {
-		inSite(t, withUser, func(s *site) {
+		withWebConfig(t, withUser, func(s *webConfigTest) {
 			t := s.t
 			s.write(text)
 			for range 30 { // three seconds
-				pass(100 * time.Millisecond)
-				s.asked(401, "")
-				s.asked(401, "wrong")
-				s.asked(200, "secret")
+				advance(100 * time.Millisecond)
+				s.wantStatus(401, "")
+				s.wantStatus(401, "wrong")
+				s.wantStatus(200, "secret")
 			}
-			s.wrong(why)
-			s.becomes(withUser)
-			testutil.Equal(t, "what is wrong with the one before", s.config.Wrong(), "")
-			testutil.Equal(t, "lines that it is back", len(s.book.with("level=INFO", "in force again")), 1)
-			testutil.Equal(t, "lines with a password", len(s.book.with("secret")), 0)
+			s.wantProblem(why)
+			s.reload(withUser)
+			testutil.Equal(t, "what is wrong with the one before", s.config.Problem(), "")
+			testutil.Equal(t, "lines that it is back", len(s.logs.with("level=INFO", "in force again")), 1)
+			testutil.Equal(t, "lines with a password", len(s.logs.with("secret")), 0)
 		})
 	}
 }
 
-func TestAWebConfigThatIsGoneChangesNothing(t *testing.T) {
+func TestWebConfigUnreadableStaysInForce(t *testing.T) {
 	for what, change := range map[string]func(path string) error{
 		"no such file":      os.Remove,
 		"is a directory":    func(path string) error { os.Remove(path); return os.Mkdir(path, 0o700) },
@@ -205,55 +205,55 @@ func TestAWebConfigThatIsGoneChangesNothing(t *testing.T) {
 		"a password":        func(path string) error { os.Remove(path); return os.Symlink("/dev/null", path) },
 		"more than 1048576": func(path string) error { os.Remove(path); return os.Symlink("/dev/zero", path) },
 	} {
-		inSite(t, withUser, func(s *site) {
+		withWebConfig(t, withUser, func(s *webConfigTest) {
 			t := s.t
 			if err := change(s.file()); err != nil {
 				t.Fatal(err)
 			}
-			pass(3 * time.Second)
-			s.asked(401, "")
-			s.asked(200, "secret")
-			s.wrong(what)
+			advance(3 * time.Second)
+			s.wantStatus(401, "")
+			s.wantStatus(200, "secret")
+			s.wantProblem(what)
 		})
 	}
 }
 
-func TestAWebConfigThatDemandsLessOfConnectionsChangesNothing(t *testing.T) {
+func TestWebConfigWeakerTLSIsRefused(t *testing.T) {
 	for _, c := range []struct{ from, to, why string }{
 		{withTLS, "", "TLS any more"},
 		{withTLS, "http_server_config: {http2: false}", "TLS any more"},
 		{withCerts, "", "TLS any more"},
 		{withCerts, withTLS, "the certificate of a client any more"},
 		{withCerts, anyCert, "the certificate of a client any more"},
-		{withCerts, asksCert, "the certificate of a client any more"},
+		{withCerts, optionalCert, "the certificate of a client any more"},
 		{withCerts, withUser, "TLS any more"},
 		{withCerts, withTLS + withUser, "the certificate of a client any more"},
 		{withNames, withCerts, "a certain name"},
 		{anyCert, withTLS, "the certificate of a client any more"},
-		{anyCert, asksCert, "the certificate of a client any more"},
+		{anyCert, optionalCert, "the certificate of a client any more"},
 	} {
-		inSite(t, c.from, func(s *site) {
+		withWebConfig(t, c.from, func(s *webConfigTest) {
 			s.write(c.to)
 			for range 3 {
-				pass(time.Second)
-				s.asked(400, "")
-				s.asked(200, "", "named")
+				advance(time.Second)
+				s.wantStatus(400, "")
+				s.wantStatus(200, "", "named")
 				if strings.Contains(c.from, "client_auth_type") {
-					s.asked(0, "", "")
+					s.wantStatus(0, "", "")
 				}
 				if c.from == withNames {
-					s.asked(0, "", "client")
+					s.wantStatus(0, "", "client")
 				}
 			}
-			s.wrong(c.why)
+			s.wantProblem(c.why)
 		})
 	}
 }
 
-func TestFilesThatAWebConfigNamesAreReadWhole(t *testing.T) {
+func TestWebConfigReadsNamedFilesWhole(t *testing.T) {
 	for file, why := range map[string]string{"server.crt": "PEM", "server.key": "PEM", "ca.crt": "no certificate can be read"} {
 		for _, gone := range []bool{false, true} {
-			inSite(t, withCerts, func(s *site) {
+			withWebConfig(t, withCerts, func(s *webConfigTest) {
 				t := s.t
 				path := s.ca.File(file)
 				whole, err := os.ReadFile(path)
@@ -263,46 +263,46 @@ func TestFilesThatAWebConfigNamesAreReadWhole(t *testing.T) {
 					noError(t, os.Remove(path))
 					want = "no such file"
 				}
-				pass(3 * time.Second)
+				advance(3 * time.Second)
 				if file != "ca.crt" { // which the client reads
-					s.asked(200, "", "client")
+					s.wantStatus(200, "", "client")
 				}
-				s.wrong(want)
+				s.wantProblem(want)
 				writeFile(t, path, whole)
-				pass(time.Second)
-				s.asked(200, "", "client")
-				s.asked(0, "", "")
-				testutil.Equal(t, "what is wrong", s.config.Wrong(), "")
+				advance(time.Second)
+				s.wantStatus(200, "", "client")
+				s.wantStatus(0, "", "")
+				testutil.Equal(t, "what is wrong", s.config.Problem(), "")
 			})
 		}
 	}
 }
 
-// TestAWebConfigThatIsBeingWrittenNeitherOpensNorFlaps writes the same file in place again and
+// TestWebConfigHalfWrittenChangesNothing writes the same file in place again and
 // again, so that it is now empty, now half of it, now whole.
-func TestAWebConfigThatIsBeingWrittenNeitherOpensNorFlaps(t *testing.T) {
-	inSite(t, withUser, func(s *site) {
+func TestWebConfigHalfWrittenChangesNothing(t *testing.T) {
+	withWebConfig(t, withUser, func(s *webConfigTest) {
 		t := s.t
 		random := rand.New(rand.NewPCG(1, 2))
 		for range 2000 {
 			s.write(withUser[:[]int{0, random.IntN(len(withUser)), len(withUser)}[random.IntN(3)]])
-			pass(time.Duration(random.IntN(150)) * time.Millisecond)
+			advance(time.Duration(random.IntN(150)) * time.Millisecond)
 			if random.IntN(10) == 0 {
-				s.asked(401, "")
-				s.asked(200, "secret")
+				s.wantStatus(401, "")
+				s.wantStatus(200, "secret")
 			}
 		}
-		s.wrong("")
-		testutil.Equal(t, "lines of the log", s.book.with("web configuration"), nil)
+		s.wantProblem("")
+		testutil.Equal(t, "lines of the log", s.logs.with("web configuration"), nil)
 	})
 }
 
-func TestWhoIsBeingAnsweredAsksAgainWhenOthersMayGetIn(t *testing.T) {
+func TestWebConfigPasswordChangeEndsStreams(t *testing.T) {
 	stream := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
-	inSite(t, withUser, func(s *site) {
+	withWebConfig(t, withUser, func(s *webConfigTest) {
 		t := s.t
 		r := request(t, "http://metrics/")
 		r.SetBasicAuth("dynamo", "secret")
@@ -320,31 +320,31 @@ func TestWhoIsBeingAnsweredAsksAgainWhenOthersMayGetIn(t *testing.T) {
 				return false
 			}
 		}
-		s.becomes(withUser + "http_server_config: {headers: {X-Frame-Options: deny}}\n")
+		s.reload(withUser + "http_server_config: {headers: {X-Frame-Options: deny}}\n")
 		testutil.Equal(t, "the answer ends with another header", over(), false)
-		s.becomes("basic_auth_users: {dynamo: $other}\n")
+		s.reload("basic_auth_users: {dynamo: $other}\n")
 		testutil.Equal(t, "the answer ends with another password", over(), true)
 	}, stream)
 }
 
-func TestAWebConfigOfNoUseIsReadTwice(t *testing.T) {
+func TestWebConfigUnusableIsReadTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, text := range []string{"", withUser[:10], withUser[:40]} {
 			path := webConfig(t, text)
 			time.AfterFunc(100*time.Millisecond, func() { writeFile(t, path, []byte(withUser)) })
 			c, err := ReadWebConfig(path)
-			if err != nil || c.now.Load().users == nil {
+			if err != nil || c.current.Load().users == nil {
 				t.Errorf("%q, and soon whole: %v, want what is whole", text, err)
 			}
 		}
 	})
 }
 
-func TestAWebConfigThatIsWrongIsRefused(t *testing.T) {
-	synctest.Test(t, webConfigThatIsWrongIsRefused)
+func TestWebConfigErrorsAtStart(t *testing.T) {
+	synctest.Test(t, testWebConfigErrorsAtStart)
 }
 
-func webConfigThatIsWrongIsRefused(t *testing.T) {
+func testWebConfigErrorsAtStart(t *testing.T) {
 	for what, content := range map[string]string{
 		"field tls_servr_config not found": "tls_servr_config: {}\n",
 		"cert_file: stat ":                 "tls_server_config: {cert_file: missing.crt, key_file: missing.key}\n",
@@ -360,23 +360,23 @@ func webConfigThatIsWrongIsRefused(t *testing.T) {
 	if _, err := ReadWebConfig(filepath.Join(t.TempDir(), "absent.yml")); err == nil {
 		t.Error("no error for a file that is not there")
 	}
-	if c, err := ReadWebConfig(""); c != nil || err != nil || c.Wrong() != "" {
+	if c, err := ReadWebConfig(""); c != nil || err != nil || c.Problem() != "" {
 		t.Errorf("without a file: %v, %v", c, err)
 	}
 }
 
-func TestFewWrongPasswordsAreRememberedAndAllRightOnes(t *testing.T) {
-	inSite(t, withUser, func(s *site) {
+func TestWebConfigPasswordMemoryIsBounded(t *testing.T) {
+	withWebConfig(t, withUser, func(s *webConfigTest) {
 		t := s.t
-		s.asked(200, "secret")
+		s.wantStatus(200, "secret")
 		for i := range 150 {
-			s.asked(401, fmt.Sprint("wrong", i))
+			s.wantStatus(401, fmt.Sprint("wrong", i))
 		}
-		p := s.config.now.Load().users
+		p := s.config.current.Load().users
 		testutil.Equal(t, "wrong passwords that are remembered", len(p.wrong), 100)
-		p.turn <- struct{}{} // none is compared
-		s.asked(200, "secret")
-		s.asked(401, "wrong149")
-		<-p.turn
+		p.comparing <- struct{}{} // none is compared
+		s.wantStatus(200, "secret")
+		s.wantStatus(401, "wrong149")
+		<-p.comparing
 	})
 }

@@ -17,21 +17,21 @@ import (
 
 // guarded is a listener whose connections must meet the demands that are in force when they
 // are made.
-type guarded struct {
+type guardedListener struct {
 	net.Listener
 	config *WebConfig
 	server *http.Server
 
-	last *demands // those of the last connection
+	last *requirements // those of the last connection
 }
 
 // Accept implements net.Listener.
-func (g *guarded) Accept() (net.Conn, error) {
+func (g *guardedListener) Accept() (net.Conn, error) {
 	conn, err := g.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	g.last = g.config.now.Load()
+	g.last = g.config.current.Load()
 	if g.last.tls == nil {
 		return conn, nil
 	}
@@ -44,30 +44,30 @@ func (g *guarded) Accept() (net.Conn, error) {
 }
 
 // madeUnder is the key of the demands under which a request's connection was made.
-type madeUnder struct{}
+type requirementsKey struct{}
 
 // remember is a ConnContext of http.Server, which asks for it before it accepts the next
 // connection.
-func (g *guarded) remember(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(context.WithValue(ctx, connection{}, c), madeUnder{}, g.last)
+func (g *guardedListener) connContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(context.WithValue(ctx, connKey{}, c), requirementsKey{}, g.last)
 }
 
 // guard is h for clients that meet the demands. When other clients may get in, answers that
 // go on end.
 func (c *WebConfig) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d := c.now.Load()
+		d := c.current.Load()
 		if d.limiter != nil && !d.limiter.Allow() {
 			refuse(w, http.StatusTooManyRequests)
 			return
 		}
-		d.set(w.Header())
-		if before, _ := r.Context().Value(madeUnder{}).(*demands); before != nil && before.clients != d.clients && !d.met(r.TLS) {
+		d.setHeaders(w.Header())
+		if before, _ := r.Context().Value(requirementsKey{}).(*requirements); before != nil && before.clients != d.clients && !d.metBy(r.TLS) {
 			w.Header().Set("Connection", "close")
 			refuse(w, http.StatusMisdirectedRequest) // RFC 9110: it may be sent on another connection
 			return
 		}
-		if d.users != nil && !d.users.admit(r) {
+		if d.users != nil && !d.users.check(r) {
 			w.Header().Set("WWW-Authenticate", "Basic")
 			refuse(w, http.StatusUnauthorized)
 			return
@@ -82,15 +82,15 @@ func (c *WebConfig) guard(h http.Handler) http.Handler {
 func refuse(w http.ResponseWriter, status int) { http.Error(w, http.StatusText(status), status) }
 
 // mostWrong is how many passwords that are wrong are remembered.
-const mostWrong = 100
+const maxWrongPasswords = 100
 
 // passwords are the users, and what is known of the passwords that they gave. To compare one
 // with a hash takes tens of milliseconds of CPU, so that one is compared at a time. The right
 // ones are remembered for good: guesses do not make them be compared again.
 type passwords struct {
-	users map[string]config.Secret // their hashes
-	other []byte                   // a hash to compare others with, so that they take as long
-	turn  chan struct{}            // of one place, taken by who compares
+	users     map[string]config.Secret // their hashes
+	decoyHash []byte                   // a hash to compare others with, so that they take as long
+	comparing chan struct{}            // of one place, taken by who compares
 
 	mu    sync.Mutex
 	right map[string][sha256.Size]byte
@@ -104,31 +104,31 @@ func newPasswords(users map[string]config.Secret) *passwords {
 		cost = max(cost, c)
 	}
 	return &passwords{
-		users: users,
-		other: fmt.Appendf(nil, "$2y$%02d$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi", cost),
-		turn:  make(chan struct{}, 1),
-		right: make(map[string][sha256.Size]byte),
-		wrong: make(map[[sha256.Size]byte]struct{}),
+		users:     users,
+		decoyHash: fmt.Appendf(nil, "$2y$%02d$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi", cost),
+		comparing: make(chan struct{}, 1),
+		right:     make(map[string][sha256.Size]byte),
+		wrong:     make(map[[sha256.Size]byte]struct{}),
 	}
 }
 
 // admit reports whether a request has the right password.
-func (p *passwords) admit(r *http.Request) bool {
+func (p *passwords) check(r *http.Request) bool {
 	user, password, given := r.BasicAuth()
 	if !given {
 		return false
 	}
 	hash, known := p.users[user]
 	if !known {
-		hash = config.Secret(p.other)
+		hash = config.Secret(p.decoyHash)
 	}
 	sum := sha256.Sum256(append(binary.BigEndian.AppendUint32(nil, uint32(len(user))), user+password...))
 	if right, decided := p.recall(user, sum); decided {
 		return right
 	}
 	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
+	case p.comparing <- struct{}{}:
+		defer func() { <-p.comparing }()
 	case <-r.Context().Done():
 		return false
 	}
@@ -156,7 +156,7 @@ func (p *passwords) remember(user string, sum [sha256.Size]byte, right bool) {
 		return
 	}
 	for other := range p.wrong { // any
-		if len(p.wrong) < mostWrong {
+		if len(p.wrong) < maxWrongPasswords {
 			break
 		}
 		delete(p.wrong, other)

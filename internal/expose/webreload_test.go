@@ -14,68 +14,68 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
+func TestWebConfigReload(t *testing.T) {
 	t.Run("other users", func(t *testing.T) {
-		inSite(t, withUser, func(s *site) {
+		withWebConfig(t, withUser, func(s *webConfigTest) {
 			t := s.t
-			s.asked(200, "secret")
-			s.becomes("basic_auth_users:\n  dynamo: $other\n")
-			s.asked(401, "secret")
-			s.asked(200, "another")
-			s.becomes("basic_auth_users:\n  somebody: $other\n")
-			s.asked(401, "another")
-			testutil.Equal(t, "lines that it was taken over", len(s.book.with("level=INFO", "Took over the web configuration")), 2)
-			s.wrong("")
+			s.wantStatus(200, "secret")
+			s.reload("basic_auth_users:\n  dynamo: $other\n")
+			s.wantStatus(401, "secret")
+			s.wantStatus(200, "another")
+			s.reload("basic_auth_users:\n  somebody: $other\n")
+			s.wantStatus(401, "another")
+			testutil.Equal(t, "lines that it was taken over", len(s.logs.with("level=INFO", "Took over the web configuration")), 2)
+			s.wantProblem("")
 		})
 	})
 	t.Run("users where there were none", func(t *testing.T) {
-		inSite(t, "# no one yet\n", func(s *site) {
+		withWebConfig(t, "# no one yet\n", func(s *webConfigTest) {
 			t := s.t
-			s.asked(200, "")
+			s.wantStatus(200, "")
 			synctest.Wait()
-			testutil.Equal(t, "warnings", len(s.book.with("level=WARN", "demands neither TLS nor a password")), 1)
-			s.becomes(withUser)
-			s.asked(401, "")
-			s.asked(200, "secret")
+			testutil.Equal(t, "warnings", len(s.logs.with("level=WARN", "demands neither TLS nor a password")), 1)
+			s.reload(withUser)
+			s.wantStatus(401, "")
+			s.wantStatus(200, "secret")
 			s.write("")
-			pass(3 * time.Second)
-			s.asked(401, "")
-			s.wrong("a password any more")
+			advance(3 * time.Second)
+			s.wantStatus(401, "")
+			s.wantProblem("a password any more")
 		})
 	})
 	t.Run("TLS where there was none", func(t *testing.T) {
-		inSite(t, withUser, func(s *site) {
+		withWebConfig(t, withUser, func(s *webConfigTest) {
 			t := s.t
 			before := s.client()
 			got, _ := s.ask(before, "secret")
 			testutil.Equal(t, "status without TLS", got, 200)
-			s.becomes(withUser + withTLS)
+			s.reload(withUser + withTLS)
 			got, _ = s.ask(before, "secret") // on the connection of before
 			testutil.Equal(t, "status on a connection without TLS", got, 421)
-			s.asked(400, "secret")
-			s.asked(401, "", "")
-			s.asked(200, "secret", "")
+			s.wantStatus(400, "secret")
+			s.wantStatus(401, "", "")
+			s.wantStatus(200, "secret", "")
 		})
 	})
 	t.Run("client certificates where there were none", func(t *testing.T) {
-		inSite(t, withTLS, func(s *site) {
+		withWebConfig(t, withTLS, func(s *webConfigTest) {
 			t := s.t
 			without, with := s.client(""), s.client("client")
 			for _, c := range []*http.Client{without, with} {
 				got, _ := s.ask(c, "")
 				testutil.Equal(t, "status", got, 200)
 			}
-			s.becomes(withCerts)
+			s.reload(withCerts)
 			got, _ := s.ask(without, "")
 			testutil.Equal(t, "status on a connection of before", got, 421)
 			got, _ = s.ask(with, "") // was not asked for its certificate
 			testutil.Equal(t, "status on a connection of before", got, 421)
-			s.asked(0, "", "")
-			s.asked(200, "", "client")
+			s.wantStatus(0, "", "")
+			s.wantStatus(200, "", "client")
 		})
 	})
 	t.Run("another authority", func(t *testing.T) {
-		inSite(t, withCerts, func(s *site) {
+		withWebConfig(t, withCerts, func(s *webConfigTest) {
 			t := s.t
 			with, again := s.client("client"), s.client("named")
 			s.ask(with, "")
@@ -84,36 +84,36 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			authority, err := os.ReadFile(theirs.File("ca.crt"))
 			noError(t, err)
 			writeFile(t, filepath.Join(s.dir, "other.crt"), authority)
-			s.becomes(strings.Replace(withCerts, "$dir/ca.crt", "other.crt", 1)) // beside the file
+			s.reload(strings.Replace(withCerts, "$dir/ca.crt", "other.crt", 1)) // beside the file
 			got, _ := s.ask(with, "")
 			testutil.Equal(t, "status on a connection of before", got, 421)
-			s.asked(0, "", "client")
+			s.wantStatus(0, "", "client")
 			both, err := os.ReadFile(old.File("ca.crt"))
 			noError(t, err)
 			writeFile(t, filepath.Join(s.dir, "other.crt"), append(authority, both...))
-			pass(time.Second)
-			s.asked(200, "", "client")
+			advance(time.Second)
+			s.wantStatus(200, "", "client")
 			got, _ = s.ask(again, "")
 			testutil.Equal(t, "status on a connection that meets the demands again", got, 200)
 		})
 	})
 	t.Run("a name", func(t *testing.T) {
-		inSite(t, withCerts, func(s *site) {
+		withWebConfig(t, withCerts, func(s *webConfigTest) {
 			t := s.t
 			named, other := s.client("named"), s.client("client")
 			s.ask(named, "")
 			s.ask(other, "")
-			s.becomes(withNames)
+			s.reload(withNames)
 			got, _ := s.ask(named, "")
 			testutil.Equal(t, "status of one that has it", got, 200)
 			got, _ = s.ask(other, "")
 			testutil.Equal(t, "status of one that has not", got, 421)
-			s.asked(200, "", "named")
-			s.asked(0, "", "client")
+			s.wantStatus(200, "", "named")
+			s.wantStatus(0, "", "client")
 		})
 	})
 	t.Run("a renewed certificate", func(t *testing.T) {
-		inSite(t, withTLS, func(s *site) {
+		withWebConfig(t, withTLS, func(s *webConfigTest) {
 			t := s.t
 			serial := func() string {
 				conn, err := s.Dial(t.Context(), "", "")
@@ -127,19 +127,19 @@ func TestAWebConfigIsTakenOverAtOnce(t *testing.T) {
 			s.ask(kept, "")
 			time.Sleep(time.Second)
 			s.ca.Issue("server", &x509.Certificate{IPAddresses: s.server().IPAddresses, ExtKeyUsage: s.server().ExtKeyUsage})
-			pass(time.Second)
+			advance(time.Second)
 			if serial() == before {
 				t.Error("the certificate is still the old one")
 			}
 			got, _ := s.ask(kept, "")
 			testutil.Equal(t, "status on a connection of before", got, 200)
-			s.wrong("")
+			s.wantProblem("")
 		})
 	})
 }
 
 // server is the authority's certificate of the server.
-func (s *site) server() *x509.Certificate {
+func (s *webConfigTest) server() *x509.Certificate {
 	pair, err := tls.LoadX509KeyPair(s.ca.File("server.crt"), s.ca.File("server.key"))
 	if err != nil {
 		s.t.Fatal(err)

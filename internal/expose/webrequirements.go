@@ -17,10 +17,10 @@ import (
 )
 
 // demands are what a web configuration says, understood.
-type demands struct {
+type requirements struct {
 	text    string // a hash of all files
 	tls     *tls.Config
-	clients clients
+	clients connRequirements
 	headers map[string]string
 	limit   web.RateLimiterConfig
 	limiter *rate.Limiter
@@ -34,7 +34,7 @@ type demands struct {
 }
 
 // clients are what is demanded of a connection.
-type clients struct {
+type connRequirements struct {
 	tls         bool
 	certificate clientCertificate
 	authorities string // that sign them
@@ -89,8 +89,8 @@ func parseWebConfig(text []byte, dir string) (*web.Config, error) {
 }
 
 // newDemands understands a configuration in which nothing is the path of a file any more.
-func newDemands(c *web.Config) (*demands, error) {
-	d := &demands{headers: c.HTTPConfig.Header, limit: c.RateLimiterConfig}
+func newRequirements(c *web.Config) (*requirements, error) {
+	d := &requirements{headers: c.HTTPConfig.Header, limit: c.RateLimiterConfig}
 	d.replaced, d.replace = context.WithCancel(context.Background())
 	if c.TLSConfig.IsEnabled() {
 		if err := d.useTLS(c); err != nil {
@@ -111,7 +111,7 @@ func newDemands(c *web.Config) (*demands, error) {
 }
 
 // useTLS is what the configuration says of connections.
-func (d *demands) useTLS(c *web.Config) error {
+func (d *requirements) useTLS(c *web.Config) error {
 	config, err := web.ConfigToTLSConfig(&c.TLSConfig)
 	if err != nil {
 		return err
@@ -122,11 +122,11 @@ func (d *demands) useTLS(c *web.Config) error {
 	}
 	config.Certificates, config.GetCertificate = []tls.Certificate{*pair}, nil // else it is parsed for each connection
 	config.NextProtos = []string{"http/1.1"}
-	if c.HTTPConfig.HTTP2 && mayHTTP2(config) {
+	if c.HTTPConfig.HTTP2 && allowsHTTP2(config) {
 		config.NextProtos = []string{"h2", "http/1.1"}
 	}
 	d.tls = config
-	d.clients = clients{tls: true, authorities: c.TLSConfig.ClientCAsText}
+	d.clients = connRequirements{tls: true, authorities: c.TLSConfig.ClientCAsText}
 	if c.TLSConfig.ClientAllowedSans != nil {
 		d.clients.names = fmt.Sprintf("%q", c.TLSConfig.ClientAllowedSans)
 	}
@@ -143,17 +143,17 @@ func (d *demands) useTLS(c *web.Config) error {
 }
 
 // mayHTTP2 reports whether HTTP/2 can be spoken with these cipher suites (RFC 9113, section 9.2.2).
-func mayHTTP2(c *tls.Config) bool {
+func allowsHTTP2(c *tls.Config) bool {
 	return c.CipherSuites == nil || c.MinVersion >= tls.VersionTLS13 ||
 		slices.Contains(c.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) ||
 		slices.Contains(c.CipherSuites, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
 }
 
 // nothing reports whether every client meets them.
-func (d *demands) nothing() bool { return d.tls == nil && d.users == nil }
+func (d *requirements) empty() bool { return d.tls == nil && d.users == nil }
 
 // atLeast is an error that says what was demanded before and is not any more.
-func (d *demands) atLeast(before *demands) error {
+func (d *requirements) checkNotWeaker(before *requirements) error {
 	less := func(what string) error {
 		return fmt.Errorf("it does not demand %s any more: want a restart, if that is meant", what)
 	}
@@ -172,7 +172,7 @@ func (d *demands) atLeast(before *demands) error {
 
 // follow takes over from those before what has not changed: a limit that is used up, verdicts
 // on passwords, and the answers that go on.
-func (d *demands) follow(before *demands) {
+func (d *requirements) inherit(before *requirements) {
 	if d.limit == before.limit {
 		d.limiter = before.limiter
 	}
@@ -182,7 +182,7 @@ func (d *demands) follow(before *demands) {
 }
 
 // met reports whether a connection that was made under earlier demands meets these, too.
-func (d *demands) met(s *tls.ConnectionState) bool {
+func (d *requirements) metBy(s *tls.ConnectionState) bool {
 	switch {
 	case !d.clients.tls:
 		return true
@@ -207,7 +207,7 @@ func (d *demands) met(s *tls.ConnectionState) bool {
 }
 
 // set sets the headers of an answer.
-func (d *demands) set(h http.Header) {
+func (d *requirements) setHeaders(h http.Header) {
 	for name, value := range d.headers {
 		h.Set(name, value)
 	}

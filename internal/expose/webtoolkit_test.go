@@ -15,9 +15,9 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// TestAWebConfigIsRefusedWhereTheToolkitRefusesIt holds our reading of files against the
+// TestWebConfigErrorsMatchToolkit holds our reading of files against the
 // toolkit's own.
-func TestAWebConfigIsRefusedWhereTheToolkitRefusesIt(t *testing.T) {
+func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 	ca := testutil.NewAuthorityWithCertificates(t)
 	inline := func(key, file string) string {
 		b, err := os.ReadFile(ca.File(file))
@@ -26,7 +26,7 @@ func TestAWebConfigIsRefusedWhereTheToolkitRefusesIt(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "{}", "# nothing", "---\n", "[]", "a", "a: b", "tls_server_config:", "tls_server_config: {}", "tls_server_config: {x: y}",
-		withUser, withUser + withUser, withTLS, withTLS + withUser, withCerts, withNames, anyCert, asksCert,
+		withUser, withUser + withUser, withTLS, withTLS + withUser, withCerts, withNames, anyCert, optionalCert,
 		"basic_auth_users: {a: b}", "basic_auth_users: {a: ''}", "basic_auth_users: {a: $2y$10$short}", "basic_auth_users: [a]",
 		"tls_server_config: {cert_file: $dir/server.crt}", "tls_server_config: {key_file: $dir/server.key}", "tls_server_config: {cert_file: '', key_file: ''}",
 		"tls_server_config: {cert_file: $dir/server.crt, key_file: $dir/client.key}", "tls_server_config: {cert_file: $dir/server.crt, key_file: $dir/none}",
@@ -58,7 +58,7 @@ func TestAWebConfigIsRefusedWhereTheToolkitRefusesIt(t *testing.T) {
 	}
 }
 
-func TestAWebConfigCanDoWhatTheToolkitsCan(t *testing.T) {
+func TestWebConfigClientCertificates(t *testing.T) {
 	for _, c := range []struct {
 		what, text             string
 		without, client, named int // statuses of those without a certificate, with one, and with the allowed one
@@ -67,29 +67,29 @@ func TestAWebConfigCanDoWhatTheToolkitsCan(t *testing.T) {
 		{"asks for certificates", withTLS + "  client_auth_type: RequestClientCert\n", 200, 200, 200},
 		{"any certificate", anyCert, 0, 200, 200},
 		{"any certificate, by its older name", withTLS + "  client_auth_type: RequireClientCert\n", 0, 200, 200},
-		{"one of the authority's, if any", asksCert, 200, 200, 200},
+		{"one of the authority's, if any", optionalCert, 200, 200, 200},
 		{"one of the authority's", withCerts, 0, 200, 200},
 		{"one of another authority's", strings.Replace(withCerts, "ca.crt", "server.crt", 1), 0, 0, 0},
-		{"one of another authority's, if any", strings.Replace(asksCert, "ca.crt", "server.crt", 1), 200, 0, 0},
+		{"one of another authority's, if any", strings.Replace(optionalCert, "ca.crt", "server.crt", 1), 200, 0, 0},
 		{"a certain name", withNames, 0, 0, 200},
-		{"a certain name, if any", asksCert + "  client_allowed_sans: [prometheus]\n", 0, 0, 200}, // as the toolkit: none has no name
+		{"a certain name, if any", optionalCert + "  client_allowed_sans: [prometheus]\n", 0, 0, 200}, // as the toolkit: none has no name
 		{"a password, too", withCerts + withUser, 0, 401, 401},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			inSite(t, c.text, func(s *site) {
-				s.asked(c.without, "", "")
-				s.asked(c.client, "", "client")
-				s.asked(c.named, "", "named")
+			withWebConfig(t, c.text, func(s *webConfigTest) {
+				s.wantStatus(c.without, "", "")
+				s.wantStatus(c.client, "", "client")
+				s.wantStatus(c.named, "", "named")
 				if c.client == 401 {
-					s.asked(200, "secret", "client")
+					s.wantStatus(200, "secret", "client")
 				}
-				s.asked(400, "")
+				s.wantStatus(400, "")
 			})
 		})
 	}
 }
 
-func TestAWebConfigChoosesHowTLSIsSpoken(t *testing.T) {
+func TestWebConfigTLSOptions(t *testing.T) {
 	const ecdsa256, ecdsa128 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 	for _, c := range []struct {
 		text     string
@@ -111,7 +111,7 @@ func TestAWebConfigChoosesHowTLSIsSpoken(t *testing.T) {
 		{withTLS + "  curve_preferences: [CurveP384]\n", 0, tls.VersionTLS13, "h2", 0, tls.CurveP384},
 		{withTLS + "  curve_preferences: [CurveP384]\n", 0, 0, "", 0, tls.X25519},
 	} {
-		inSite(t, c.text, func(s *site) {
+		withWebConfig(t, c.text, func(s *webConfigTest) {
 			config := s.tls("")
 			config.MinVersion, config.MaxVersion, config.NextProtos = tls.VersionTLS10, c.max, []string{"h2", "http/1.1"}
 			if c.curve != 0 {
@@ -134,17 +134,17 @@ func TestAWebConfigChoosesHowTLSIsSpoken(t *testing.T) {
 	}
 }
 
-func TestHTTP2IsSpokenUnlessAWebConfigForbidsIt(t *testing.T) {
+func TestWebConfigHTTP2(t *testing.T) {
 	for text, want := range map[string]string{withTLS: "HTTP/2.0", withTLS + "http_server_config: {http2: false}\n": "HTTP/1.1"} {
-		inSite(t, text, func(s *site) {
+		withWebConfig(t, text, func(s *webConfigTest) {
 			_, got := s.ask(s.client(""), "")
 			testutil.Equal(s.t, "protocol", got, want)
 		})
 	}
 }
 
-func TestAWebConfigSetsHeaders(t *testing.T) {
-	inSite(t, withUser+"http_server_config: {headers: {X-Frame-Options: deny, Strict-Transport-Security: max-age=1}}\n", func(s *site) {
+func TestWebConfigHeaders(t *testing.T) {
+	withWebConfig(t, withUser+"http_server_config: {headers: {X-Frame-Options: deny, Strict-Transport-Security: max-age=1}}\n", func(s *webConfigTest) {
 		for _, password := range []string{"", "secret"} {
 			r := request(s.t, "http://metrics/")
 			if password != "" {
@@ -161,10 +161,10 @@ func TestAWebConfigSetsHeaders(t *testing.T) {
 	})
 }
 
-// TestTheRateOfProbesIsLimitedToo as SECURITY.md says, with and without passwords.
-func TestTheRateOfProbesIsLimitedToo(t *testing.T) {
+// TestWebConfigRateLimitCoversProbes as SECURITY.md says, with and without passwords.
+func TestWebConfigRateLimitCoversProbes(t *testing.T) {
 	for _, file := range []string{"", withUser} {
-		inSite(t, file+"rate_limit: {burst: 5, interval: 10s}\n", func(s *site) {
+		withWebConfig(t, file+"rate_limit: {burst: 5, interval: 10s}\n", func(s *webConfigTest) {
 			c := s.client()
 			ask := func(path string) int {
 				status, _ := fetch(s.t, c, request(s.t, "http://metrics"+path))
@@ -178,7 +178,7 @@ func TestTheRateOfProbesIsLimitedToo(t *testing.T) {
 			testutil.Equal(s.t, "statuses", got, append(slices.Repeat([]int{answered}, 5), slices.Repeat([]int{429}, 2*len(paths)-5)...))
 			for _, path := range []string{"/-/healthy", "/live", "/-/ready", "/health"} {
 				again = append(again, ask(path))
-				pass(10 * time.Second)
+				advance(10 * time.Second)
 				again = append(again, ask(path))
 			}
 			testutil.Equal(s.t, "statuses of the probes", again, []int{429, answered, 429, answered, 429, answered, 429, answered})
@@ -186,8 +186,8 @@ func TestTheRateOfProbesIsLimitedToo(t *testing.T) {
 	}
 }
 
-func TestAWebConfigLimitsTheRate(t *testing.T) {
-	inSite(t, withUser+"rate_limit: {burst: 2, interval: 10s}\n", func(s *site) {
+func TestWebConfigRateLimit(t *testing.T) {
+	withWebConfig(t, withUser+"rate_limit: {burst: 2, interval: 10s}\n", func(s *webConfigTest) {
 		c := s.client()
 		statuses := func() (got []int) {
 			for range 4 {
@@ -197,12 +197,12 @@ func TestAWebConfigLimitsTheRate(t *testing.T) {
 			return got
 		}
 		testutil.Equal(s.t, "statuses", statuses(), []int{200, 200, 429, 429})
-		pass(10 * time.Second)
+		advance(10 * time.Second)
 		testutil.Equal(s.t, "statuses an interval later", statuses(), []int{200, 429, 429, 429})
-		s.becomes("basic_auth_users:\n  dynamo: $other\nrate_limit: {burst: 2, interval: 10s}\n")
+		s.reload("basic_auth_users:\n  dynamo: $other\nrate_limit: {burst: 2, interval: 10s}\n")
 		status, _ := s.ask(c, "another")
 		testutil.Equal(s.t, "status after a change", status, http.StatusTooManyRequests)
-		s.becomes(withUser)
+		s.reload(withUser)
 		testutil.Equal(s.t, "statuses without a limit", statuses(), []int{200, 200, 200, 200})
 	})
 }

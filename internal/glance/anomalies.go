@@ -10,47 +10,47 @@ import (
 )
 
 // oddity is something unusual about one worker.
-type oddity struct{ text, check string }
+type anomaly struct{ text, check string }
 
 // odd is everything unusual about a row.
-func (g *Glance) odd(r *row) (all []oddity) {
+func (g *Monitor) anomalies(r *row) (all []anomaly) {
 	say := func(check, format string, args ...any) {
-		all = append(all, oddity{fmt.Sprintf(format, args...), check})
+		all = append(all, anomaly{fmt.Sprintf(format, args...), check})
 	}
-	s := &r.of.sums
+	s := &r.endpoint.aggregate
 	switch r.state {
 	case fleet.StateSilent:
-		if r.loaded == 0 {
-			say("Is it idle, or has it just started? Else read its log.", "It is registered%s, but no load of its has come yet.", g.inRegistry())
+		if r.lastLoad == 0 {
+			say("Is it idle, or has it just started? Else read its log.", "It is registered%s, but no load of its has come yet.", g.registryPhrase())
 		} else {
-			say("Does the process hang? Read its log.", "It is registered%s, but its last load came %s ago.", g.inRegistry(), lasting(r.age(g.now).V))
+			say("Does the process hang? Read its log.", "It is registered%s, but its last load came %s ago.", g.registryPhrase(), formatDuration(r.lastLoadAge(g.now).V))
 		}
 	case fleet.StateMalformed:
 		say("Which release, or engine, is it? Its load is counted nowhere.", "It answers, but its load cannot be decoded.")
 	case fleet.StateUnregistered:
-		if r.outside {
-			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.inRegistry(), lasting((g.now - r.turned).duration()))
+		if r.unregistered {
+			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.registryPhrase(), formatDuration((g.now - r.stateSince).duration()))
 		}
 	}
-	if v := r.load.use(); v.OK && s.use.N > 2 && math.Abs(v.V-s.use.Mean) > 2.5*s.use.Std && math.Abs(v.V-s.use.Mean) > 0.05 {
-		above := v.V > s.use.Mean
-		say(either(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
-			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", percent(v.V), math.Abs(v.V-s.use.Mean)/s.use.Std, either(above, "above", "below"), percent(s.use.Mean))
+	if v := r.load.kvUsage(); v.OK && s.kvUsage.N > 2 && math.Abs(v.V-s.kvUsage.Mean) > 2.5*s.kvUsage.Std && math.Abs(v.V-s.kvUsage.Mean) > 0.05 {
+		above := v.V > s.kvUsage.Mean
+		say(ifElse(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
+			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", formatPercent(v.V), math.Abs(v.V-s.kvUsage.Mean)/s.kvUsage.Std, ifElse(above, "above", "below"), formatPercent(s.kvUsage.Mean))
 	}
-	if v := r.load.waiting(); v.V > 0 && s.use.N > 1 && s.use.Mean < 0.75 {
-		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWait(v.V), percent(1-s.use.Mean))
+	if v := r.load.waiting(); v.V > 0 && s.kvUsage.N > 1 && s.kvUsage.Mean < 0.75 {
+		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWaitText(v.V), formatPercent(1-s.kvUsage.Mean))
 	}
-	if own, of := r.hitRate(), s.last.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
-		say(either(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
-			"Hit rate %s against %s of its endpoint.", percent(own.V), percent(of.V))
+	if own, of := r.hitRate(), s.hitsRecent.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
+		say(ifElse(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
+			"Hit rate %s against %s of its endpoint.", formatPercent(own.V), formatPercent(of.V))
 	}
 	if r.passAge.OK && r.passAge.V > 5*time.Second {
-		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", lasting(r.passAge.V))
+		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", formatDuration(r.passAge.V))
 	}
-	if r.memory[unread].holds {
-		page := g.unreadPage(r)
-		says, check := g.pageTrouble(page.Why)
-		say(check, "Its own metrics page could not be read %s times in a row: %s.", thousands(page.Times), says)
+	if r.ruleStates[ruleUnread].holding {
+		page := g.failedScrape(r)
+		says, check := g.scrapeErrorText(page.Why)
+		say(check, "Its own metrics page could not be read %s times in a row: %s.", formatCount(page.Times), says)
 	}
 	if l := &r.load; l.known && r.state == fleet.StateAnswering {
 		switch {
@@ -65,7 +65,7 @@ func (g *Glance) odd(r *row) (all []oddity) {
 
 // writeWorker is the history of one row, and what is odd about it. It reports false if
 // there is no such row.
-func (g *Glance) writeWorker(d *doc, key string) bool {
+func (g *Monitor) writeWorkerOf(d *jsonWriter, key string) bool {
 	var b []byte
 	for i := range g.rows {
 		r := &g.rows[i]
@@ -80,27 +80,27 @@ func (g *Glance) writeWorker(d *doc, key string) bool {
 	return false
 }
 
-func (g *Glance) writeWorkerHistory(d *doc, r *row) {
+func (g *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
 	d.open('{')
 	d.field("key")
 	d.key(r)
-	d.int("step", int64(step.Seconds()))
-	d.int("end", g.wall(g.clock.last))
-	if !r.kept && g.ringing >= g.room() {
-		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", thousands(g.room())))
+	d.int("step", int64(historyStep.Seconds()))
+	d.int("end", g.unixMilli(g.historyClock.lastDue))
+	if !r.hasHistory && g.rowsWithHistory >= g.historyCapacity() {
+		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", formatCount(g.historyCapacity())))
 	}
-	g.writeSamples(d, "kv", func(slot int) float64 { return r.kv.at(slot, shares) })
-	g.writeSamples(d, "slots", func(slot int) float64 { return r.slots.at(slot, shares) })
-	g.writeSamples(d, "waiting", func(slot int) float64 { return r.waiting.at(slot, 1) })
-	g.writeSamples(d, "hitRate", func(slot int) float64 { return r.hit.at(slot, shares) })
+	g.writeSamples(d, "kv", func(slot int) float64 { return r.kvUsages.at(slot, fractionSteps) })
+	g.writeSamples(d, "slots", func(slot int) float64 { return r.slotUsages.at(slot, fractionSteps) })
+	g.writeSamples(d, "waiting", func(slot int) float64 { return r.waitingCounts.at(slot, 1) })
+	g.writeSamples(d, "hitRate", func(slot int) float64 { return r.hitRates.at(slot, fractionSteps) })
 	d.field("peersKv")
 	d.open('{')
-	g.writeSamples(d, "mean", func(slot int) float64 { return float64(r.of.mean[slot]) })
-	g.writeSamples(d, "std", func(slot int) float64 { return float64(r.of.std[slot]) })
+	g.writeSamples(d, "mean", func(slot int) float64 { return float64(r.endpoint.usageMean[slot]) })
+	g.writeSamples(d, "std", func(slot int) float64 { return float64(r.endpoint.usageStd[slot]) })
 	d.close('}')
 	d.field("odd")
 	d.open('[')
-	for _, o := range g.odd(r) {
+	for _, o := range g.anomalies(r) {
 		d.open('{')
 		d.text("text", o.text)
 		d.text("check", o.check)
@@ -111,11 +111,11 @@ func (g *Glance) writeWorkerHistory(d *doc, r *row) {
 }
 
 // writeSamples are those of a history, the oldest first.
-func (g *Glance) writeSamples(d *doc, name string, at func(slot int) float64) {
+func (g *Monitor) writeSamples(d *jsonWriter, name string, at func(slot int) float64) {
 	d.field(name)
 	d.open('[')
-	for ago := g.clock.kept() - 1; ago >= 0; ago-- {
-		d.float(at(g.clock.slot(ago)), 1e4)
+	for ago := g.historyClock.kept() - 1; ago >= 0; ago-- {
+		d.float(at(g.historyClock.slot(ago)), 1e4)
 	}
 	d.close(']')
 }

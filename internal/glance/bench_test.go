@@ -10,7 +10,7 @@ import (
 
 // crowd is a fleet of so many workers that report and are hit, half of them by forward
 // passes, too.
-func crowd(n int) *fleet.Fleet {
+func newLargeFleet(n int) *fleet.Fleet {
 	f := fleet.New(fleet.Target{}, 2*n, true)
 	f.Advance(time.Now())
 	l := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry)}
@@ -21,13 +21,13 @@ func crowd(n int) *fleet.Fleet {
 	}
 	f.Sync(l)
 	for _, in := range l.Instances {
-		renew(f, in.ID, 0)
+		updateWorker(f, in.ID, 0)
 	}
 	return f
 }
 
 // renew gives a worker of crowd a new load, and a hit.
-func renew(f *fleet.Fleet, id uint64, at int) {
+func updateWorker(f *fleet.Fleet, id uint64, at int) {
 	from := fleet.Origin{Endpoint: generate, Worker: id}
 	blocks := (id/7919*37 + uint64(at)*41) % 16384
 	f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(blocks)})
@@ -35,9 +35,9 @@ func renew(f *fleet.Fleet, id uint64, at int) {
 	f.RecordHit(id, 40, blocks%41)
 }
 
-func BenchmarkGlance(b *testing.B) {
+func BenchmarkMonitor(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 65_536} {
-		f := crowd(n)
+		f := newLargeFleet(n)
 		g := New(options(f))
 		at := time.Now()
 		ids := make([]uint64, 0, n)
@@ -50,7 +50,7 @@ func BenchmarkGlance(b *testing.B) {
 			b.StopTimer()
 			round++
 			for _, id := range ids {
-				renew(f, id, round)
+				updateWorker(f, id, round)
 			}
 			at = at.Add(time.Second)
 			b.StartTimer()
@@ -59,25 +59,25 @@ func BenchmarkGlance(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				next(b)
-				g.Look(at)
+				g.Sample(at)
 			}
 		})
 		b.Run(fmt.Sprintf("%d workers/write", n), func(b *testing.B) {
 			b.ReportAllocs()
 			size := 0
 			for b.Loop() {
-				g.event = [2]*event{}
-				e, _ := g.newest(g.clock.taken)
+				g.cachedEvents = [2]*snapshotEvent{}
+				e, _ := g.latestEvent(g.historyClock.total)
 				size = len(e.json())
 			}
 			b.ReportMetric(float64(size), "bytes")
 		})
-		e, _ := g.newest(g.clock.taken)
+		e, _ := g.latestEvent(g.historyClock.total)
 		b.Run(fmt.Sprintf("%d workers/compress", n), func(b *testing.B) {
 			b.ReportAllocs()
 			size := 0
 			for b.Loop() {
-				size = len(deflated(e.frame))
+				size = len(deflateChunk(e.frame))
 			}
 			b.ReportMetric(float64(size), "bytes")
 		})

@@ -17,7 +17,7 @@ import (
 )
 
 // answered is what a captured answer to a poll says.
-func answered(t *testing.T, component string, answer []byte) (all []fleet.PollReply) {
+func parseStatsReply(t *testing.T, component string, answer []byte) (all []fleet.PollReply) {
 	t.Helper()
 	reply, err := wire.ParseStatsReply(answer)
 	if err != nil {
@@ -45,24 +45,24 @@ func answered(t *testing.T, component string, answer []byte) (all []fleet.PollRe
 }
 
 // polled registers and reports all workers whose answers were captured of a release.
-func (l *lab) polled(release string) {
+func (l *harness) registerPolledRelease(release string) {
 	l.t.Helper()
 	files, err := fs.Glob(testdata.Captures, release+"/stats_reply_*.json")
 	if err != nil || len(files) == 0 {
 		l.t.Fatalf("captured answers of %s: %v, %v", release, files, err)
 	}
 	for _, file := range files {
-		for _, r := range answered(l.t, "of-"+release, testutil.Captured(l.t, file)) {
+		for _, r := range parseStatsReply(l.t, "of-"+release, testutil.Captured(l.t, file)) {
 			if !r.Worker.IsStatic() {
-				l.register(r.Endpoint, r.Worker.Lease)
+				l.registerPolled(r.Endpoint, r.Worker.Lease)
 			}
-			l.answers = append(l.answers, r)
+			l.replies = append(l.replies, r)
 		}
 	}
 }
 
 // published registers and hears all workers whose events were captured of a release.
-func (l *lab) published(release string) {
+func (l *harness) registerPublishingRelease(release string) {
 	l.t.Helper()
 	var keys []struct{ Key, Value string }
 	if err := json.Unmarshal(testutil.Captured(l.t, path.Join(release, "etcd_keys.json")), &keys); err != nil {
@@ -74,14 +74,14 @@ func (l *lab) published(release string) {
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			l.f.Register("", in, r)
+			l.fleet.Register("", in, r)
 		}
 		if in, ok := wire.ParseCardKey("lab", kv.Key); ok {
 			card, err := wire.ParseCard([]byte(kv.Value))
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			l.f.SetCard("", in, card)
+			l.fleet.SetCard("", in, card)
 		}
 	}
 	for _, file := range []string{"nats.jsonl", "zmq.jsonl"} {
@@ -90,13 +90,13 @@ func (l *lab) published(release string) {
 			continue
 		}
 		for line := range strings.Lines(string(b)) {
-			l.event(line)
+			l.applyEvent(line)
 		}
 	}
 }
 
 // event hears one captured event.
-func (l *lab) event(line string) {
+func (l *harness) applyEvent(line string) {
 	l.t.Helper()
 	var m struct {
 		Subject, Payload string
@@ -110,7 +110,7 @@ func (l *lab) event(line string) {
 		m.Base64 = []byte(m.Payload)
 	}
 	if load, err := wire.ParseLoadEvent(m.Base64); err == nil {
-		l.f.RecordLoad(fleet.Origin{Worker: load.Worker, Rank: load.Rank}, load.Source, load.Load)
+		l.fleet.RecordLoad(fleet.Origin{Worker: load.Worker, Rank: load.Rank}, load.Source, load.Load)
 		return
 	}
 	envelope, err := wire.ParseEnvelope(m.Base64)
@@ -123,19 +123,19 @@ func (l *lab) event(line string) {
 	switch string(envelope.Topic) {
 	case wire.TopicLoad:
 		if a, err := wire.ParseActiveLoad(envelope.Payload); err == nil && !a.IsEstimate() {
-			l.f.RecordLoad(fleet.Origin{Worker: a.Worker, Rank: a.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: a.KVActive()})
+			l.fleet.RecordLoad(fleet.Origin{Worker: a.Worker, Rank: a.Rank}, fleet.FromActiveLoad, fleet.Load{KVActive: a.KVActive()})
 		}
 	case wire.TopicForwardPass:
 		if p, err := wire.ParseForwardPass(envelope.Payload); err == nil && p.HasWorkerID {
-			l.f.RecordForwardPass(fleet.Origin{Worker: p.Worker, Rank: p.Rank}, fleet.Pass{Counter: p.Counter, Seconds: p.WallTime, Running: p.Running(), Waiting: p.Waiting()})
+			l.fleet.RecordForwardPass(fleet.Origin{Worker: p.Worker, Rank: p.Rank}, fleet.Pass{Counter: p.Counter, Seconds: p.WallTime, Running: p.Running(), Waiting: p.Waiting()})
 		}
 	}
 }
 
 // golden compares the newest snapshot with a file of testdata.
-func (l *lab) golden(name string) {
+func (l *harness) compareGolden(name string) {
 	l.t.Helper()
-	e, _ := l.g.newest(-1)
+	e, _ := l.monitor.latestEvent(-1)
 	var b bytes.Buffer
 	if err := json.Indent(&b, e.json(), "", " "); err != nil {
 		l.t.Fatalf("%v in %s", err, e.json())
@@ -143,18 +143,18 @@ func (l *lab) golden(name string) {
 	testutil.Golden(l.t, name, b.String()+"\n")
 }
 
-// TestEveryReleaseInOneSnapshot has workers of all eras as they were captured: polled,
+// TestSnapshotOfEveryReleaseGolden has workers of all eras as they were captured: polled,
 // publishing, with cards and passes.
-func TestEveryReleaseInOneSnapshot(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestSnapshotOfEveryReleaseGolden(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
-			l.polled(release)
+			l.registerPolledRelease(release)
 		}
 		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
-			l.published(release)
+			l.registerPublishingRelease(release)
 		}
-		l.pass(3 * time.Second)
-		l.golden("releases.json")
+		l.ticks(3 * time.Second)
+		l.compareGolden("releases.json")
 		s := l.snapshot()
 		var sources []string
 		for _, w := range s.Workers {

@@ -10,15 +10,15 @@ import (
 
 // asks are the subjects of polls: of the component that is watched, or of those that
 // have registered.
-func (g *Glance) asks(census []fleet.WorkerCount) (all []string) {
-	if !g.tally().NATS.Used() || g.tally().NATS.Disabled() {
+func (g *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
+	if !g.stats().NATS.Used() || g.stats().NATS.Disabled() {
 		return nil
 	}
-	t, components := g.o.Fleet.Target(), []fleet.Endpoint(nil)
+	t, components := g.options.Fleet.Target(), []fleet.Endpoint(nil)
 	if t.Component != "" && !t.MultipleNamespaces() {
 		components = append(components, fleet.Endpoint{Component: t.Component})
 	} else {
-		for _, c := range census[:min(len(census), mostSeen)] {
+		for _, c := range census[:min(len(census), maxListedEndpoints)] {
 			of := fleet.Endpoint{Component: c.Component, Namespace: c.Namespace}
 			if n := len(components); (n == 0 || components[n-1] != of) && t.CoversComponent(c.Component) { // it is sorted
 				components = append(components, of)
@@ -27,20 +27,20 @@ func (g *Glance) asks(census []fleet.WorkerCount) (all []string) {
 	}
 	for _, c := range components {
 		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest first
-			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.o.Namespaces.OfEndpoint(c), c.Component)))
+			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.options.Namespaces.OfEndpoint(c), c.Component)))
 		}
 	}
 	return all
 }
 
 // writePlace is an endpoint with its namespace.
-func (g *Glance) writePlace(d *doc, e fleet.Endpoint) {
-	e.Namespace = g.o.Namespaces.OfEndpoint(e)
+func (g *Monitor) writeQualifiedEndpoint(d *jsonWriter, e fleet.Endpoint) {
+	e.Namespace = g.options.Namespaces.OfEndpoint(e)
 	writeEndpoint(d, e)
 }
 
 // writeNearest names what is registered and may be meant.
-func (g *Glance) writeNearest(d *doc, t fleet.Target, census []fleet.WorkerCount) {
+func (g *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.WorkerCount) {
 	var registered []fleet.Endpoint
 	for _, c := range census {
 		registered = append(registered, c.Endpoint)
@@ -57,13 +57,13 @@ func (g *Glance) writeNearest(d *doc, t fleet.Target, census []fleet.WorkerCount
 	}
 	d.field("nearest")
 	d.open('{')
-	g.writePlace(d, e)
+	g.writeQualifiedEndpoint(d, e)
 	differs := "the endpoint differs"
 	if e.Component != t.Component {
 		differs = "the component differs"
 	}
-	d.text("why", many(n, "worker")+either(n == 1, " is", " are")+" registered under it, and only "+differs+".")
-	d.text("command", Command("metrics", string(g.o.Namespaces), e))
+	d.text("why", plural(n, "worker")+ifElse(n == 1, " is", " are")+" registered under it, and only "+differs+".")
+	d.text("command", Command("metrics", string(g.options.Namespaces), e))
 	d.close('}')
 }
 
@@ -81,17 +81,17 @@ func Command(program, namespace string, e fleet.Endpoint) string {
 }
 
 // plain are characters that mean nothing to a shell.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,][-A-Za-z0-9_./:@%+,]*$`)
+var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,][-A-Za-z0-9_./:@%+,]*$`)
 
 // Quote is a word as a shell takes it.
 func Quote(s string) string {
-	if plain.MatchString(s) {
+	if shellSafe.MatchString(s) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-func (d *doc) strings(all []string) {
+func (d *jsonWriter) strings(all []string) {
 	d.open('[')
 	for _, s := range all {
 		d.string(s)

@@ -11,9 +11,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestWhatIsNotConnectedIsSaidWhereNoWorkerIs, each alone and together, before the first connection
+// TestEmptyStateListsDisconnectedSystems, each alone and together, before the first connection
 // and after it, of each registry: with its address, and why. A mock worker would not get there either.
-func TestWhatIsNotConnectedIsSaidWhereNoWorkerIs(t *testing.T) {
+func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 	servers := map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379", "file": "/var/dynamo", "kubernetes": "https://10.96.0.1:443"}
 	for _, registry := range []string{"etcd", "file", "kubernetes"} {
 		for _, c := range []struct{ nats, registry bool }{{true, true}, {false, true}, {true, false}, {false, false}} {
@@ -35,27 +35,27 @@ func TestWhatIsNotConnectedIsSaidWhereNoWorkerIs(t *testing.T) {
 					if before || c.registry {
 						f.Sync(fleet.Listing{})
 					}
-					l := &lab{t: t, f: f, g: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Servers: servers, Registry: registry, Mock: "mock_worker"})}
+					l := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Servers: servers, Registry: registry, Mock: "mock_worker"})}
 					for _, name := range []string{"nats", registry} {
 						if !links[name].Up() {
-							want = append(want, name+" at "+servers[name]+": "+name+" said: connection refused"+either(before, ", lost", ""))
+							want = append(want, name+" at "+servers[name]+": "+name+" said: connection refused"+ifElse(before, ", lost", ""))
 						}
 					}
 					time.Sleep(5 * time.Second)
-					l.g.Look(time.Now())
+					l.monitor.Sample(time.Now())
 					s := l.snapshot()
 					if s.Looking == nil {
 						t.Fatal("it is not said what is looked for")
 					}
 					var got []string
 					for _, m := range s.Looking.Missing {
-						got = append(got, m.System+" at "+m.Detail+": "+m.Why+either(m.Lost, ", lost", ""))
+						got = append(got, m.System+" at "+m.Detail+": "+m.Why+ifElse(m.Lost, ", lost", ""))
 						if c, in := s.Connected[m.System]; in && (c.On || c.Why != m.Why || c.Lost != before) {
 							t.Errorf("connected is %+v", c)
 						}
 					}
 					testutil.Equal(t, "missing", got, want)
-					testutil.Equal(t, "mock", s.Looking.Mock, either(len(want) == 0, "mock_worker", ""))
+					testutil.Equal(t, "mock", s.Looking.Mock, ifElse(len(want) == 0, "mock_worker", ""))
 					if !c.registry {
 						if p := l.problem("connection:" + registry); !strings.HasPrefix(p.Detail, servers[registry]+" ("+registry+" said: connection refused): ") {
 							t.Errorf("the problem says %q", p.Detail)

@@ -10,25 +10,25 @@ import (
 )
 
 // place is what is remembered of one endpoint from cut to cut, and its part of the last one.
-type place struct {
+type endpointStats struct {
 	fleet.Endpoint
-	counted    bool
-	seen       uint64
-	tracks     map[rowID]*track
-	rows       map[fleet.WorkerID]int // how many of them a worker has
-	start, end int                    // its rows in the cut
-	sums       sums
+	counted       bool
+	lastSeen      uint64
+	histories     map[rowID]*rowHistory
+	rowsPerWorker map[fleet.WorkerID]int // how many of them a worker has
+	start, end    int                    // its rows in the cut
+	aggregate     aggregate
 
-	window window
-	normal normal
-	memory [endpointRuleCount]memory
+	hitWindow  hitWindow
+	baseline   hitBaseline
+	ruleStates [endpointRuleCount]ruleState
 
-	mean, std floats // of KV use
-	waited    floats
-	there     floats // the most workers at a time
-	most      int    // of them since the last sample
-	lingering int    // in the cut: workers that were counted, whose registration is gone, but that are heard still
-	gone      departures
+	usageMean, usageStd floatHistory // of KV use
+	queueHistory        floatHistory
+	peakHistory         floatHistory // the most workers at a time
+	peak                int          // of them since the last sample
+	lingering           int          // in the cut: workers that were counted, whose registration is gone, but that are heard still
+	departures          departures
 }
 
 // rowID tells the rows of an endpoint apart.
@@ -45,54 +45,54 @@ func (r rowID) compare(o rowID) int {
 }
 
 // track is what is remembered of a row from cut to cut.
-type track struct {
+type rowHistory struct {
 	rowID
-	seen   uint64
-	state  fleet.State
-	source fleet.Opt[fleet.Source] // of its last load
-	since  moment                  // first seen
-	turned moment                  // into its state
-	loaded moment                  // when its last load was received; 0: never
-	passed moment                  // when its last forward pass was; 0: never
-	memory [workerRuleCount]memory
+	lastSeen   uint64
+	state      fleet.State
+	source     fleet.Opt[fleet.Source] // of its last load
+	since      tick                    // first seen
+	stateSince tick                    // into its state
+	lastLoad   tick                    // when its last load was received; 0: never
+	lastPass   tick                    // when its last forward pass was; 0: never
+	ruleStates [workerRuleCount]ruleState
 
-	elsewhere bool // the worker had a row at another endpoint before
-	counted   bool // metrics have shown it
-	kept      bool // its history is
+	multiEndpoint bool // the worker had a row at another endpoint before
+	counted       bool // metrics have shown it
+	hasHistory    bool // its history is
 
-	kv, slots, hit *ring[uint8]
-	waiting        *ring[uint16]
+	kvUsages, slotUsages, hitRates *compactHistory[uint8]
+	waitingCounts                  *compactHistory[uint16]
 }
 
 // note takes what the cut says of the row.
-func (r *row) note(state fleet.State, now moment, source fleet.Source) {
-	t := r.track
+func (r *row) update(state fleet.State, now tick, source fleet.Source) {
+	t := r.rowHistory
 	if t.state != state {
-		t.state, t.turned = state, now
+		t.state, t.stateSince = state, now
 	}
 	if r.load.known {
-		t.loaded = max(1, now-span(r.load.age))
+		t.lastLoad = max(1, now-ticks(r.load.age))
 		t.source = fleet.Some(source)
 	}
 	if r.passAge.OK {
-		t.passed = max(1, now-span(r.passAge.V))
+		t.lastPass = max(1, now-ticks(r.passAge.V))
 	}
 }
 
 // age is how long ago its last load was received; absent if none ever was.
-func (t *track) age(now moment) fleet.Opt[time.Duration] {
-	if t.loaded == 0 {
+func (t *rowHistory) lastLoadAge(now tick) fleet.Opt[time.Duration] {
+	if t.lastLoad == 0 {
 		return fleet.Opt[time.Duration]{}
 	}
-	return fleet.Some((now - t.loaded).duration())
+	return fleet.Some((now - t.lastLoad).duration())
 }
 
 // appendKey writes what names the row: the worker's id, and its rank where it has
 // several. Where it has another row elsewhere they name the endpoint, too.
 func (r *row) appendKey(b []byte) []byte {
 	b = append(b, r.label...)
-	if r.elsewhere {
-		b = append(append(b, '@'), r.of.String()...)
+	if r.multiEndpoint {
+		b = append(append(b, '@'), r.endpoint.String()...)
 	}
 	if r.rank != noRank {
 		b = strconv.AppendInt(append(b, '/'), r.rank, 10)
@@ -101,15 +101,15 @@ func (r *row) appendKey(b []byte) []byte {
 }
 
 // name is the worker as Dynamo's own keys and logs have it, and its rank.
-func (t *track) name() string {
+func (t *rowHistory) name() string {
 	if t.rank == noRank {
-		return hexOf(t.id)
+		return displayID(t.id)
 	}
-	return hexOf(t.id) + " rank " + strconv.FormatInt(t.rank, 10)
+	return displayID(t.id) + " rank " + strconv.FormatInt(t.rank, 10)
 }
 
 // hexOf is a worker's id in hexadecimal, or what a static worker has for it.
-func hexOf(id fleet.WorkerID) string {
+func displayID(id fleet.WorkerID) string {
 	if id.IsStatic() {
 		return id.Static
 	}
@@ -118,119 +118,119 @@ func hexOf(id fleet.WorkerID) string {
 
 // place is what is known of the endpoint, made if need be, ready for a new cut. It is the
 // rest where there is no room.
-func (g *Glance) place(e *fleet.EndpointState) *place {
-	p := g.places[e.Endpoint]
+func (g *Monitor) statsFor(e *fleet.EndpointState) *endpointStats {
+	p := g.byEndpoint[e.Endpoint]
 	switch {
-	case p == nil && len(g.places) >= mostPlaces:
+	case p == nil && len(g.byEndpoint) >= maxEndpoints:
 		g.leftOut.endpoints++
-		p = g.rest
+		p = g.overflow
 	case p == nil:
-		p = &place{Endpoint: e.Endpoint, tracks: make(map[rowID]*track), rows: make(map[fleet.WorkerID]int),
-			mean: newFloats(), std: newFloats(), waited: newFloats(), there: newFloats()}
-		p.window.last = g.bucket()
-		g.places[e.Endpoint] = p
+		p = &endpointStats{Endpoint: e.Endpoint, histories: make(map[rowID]*rowHistory), rowsPerWorker: make(map[fleet.WorkerID]int),
+			usageMean: newFloatHistory(), usageStd: newFloatHistory(), queueHistory: newFloatHistory(), peakHistory: newFloatHistory()}
+		p.hitWindow.last = g.hitBucket()
+		g.byEndpoint[e.Endpoint] = p
 	}
-	p.seen, p.counted = g.looks, e.Counted
+	p.lastSeen, p.counted = g.sampleCount, e.Counted
 	p.start, p.end, p.lingering = len(g.rows), len(g.rows), 0
-	p.sums = sums{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed, blocks: e.Blocks, use: e.Usage}
-	if p != g.rest {
-		p.turn(g)
-		g.order = append(g.order, p)
+	p.aggregate = aggregate{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed, kvBlocks: e.Blocks, kvUsage: e.Usage}
+	if p != g.overflow {
+		p.advance(g)
+		g.endpoints = append(g.endpoints, p)
 	}
 	return p
 }
 
 // turn moves on to the bucket that is being filled.
-func (p *place) turn(g *Glance) {
-	if at := g.bucket(); at != p.window.last {
+func (p *endpointStats) advance(g *Monitor) {
+	if at := g.hitBucket(); at != p.hitWindow.last {
 		p.learn()
-		p.window.turn(at)
+		p.hitWindow.advance(at)
 	}
 }
 
 // learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
-func (p *place) learn() {
-	if p.memory[hitsCollapsed].since == 0 {
-		p.normal.learn(p.window.sum(1))
+func (p *endpointStats) learn() {
+	if p.ruleStates[ruleHits].since == 0 {
+		p.baseline.learn(p.hitWindow.sum(1))
 	}
 }
 
 // track is what is known of the row, made if need be; nil if there is no room.
-func (g *Glance) track(p *place, id fleet.WorkerID, rank int64) *track {
+func (g *Monitor) historyFor(p *endpointStats, id fleet.WorkerID, rank int64) *rowHistory {
 	of := rowID{id, rank}
-	t := p.tracks[of]
+	t := p.histories[of]
 	if t == nil {
-		if g.tracks >= mostRows {
+		if g.rowCount >= maxRows {
 			return nil
 		}
-		t = &track{rowID: of, since: g.now, turned: g.now}
-		if p.rows[id] == 0 {
-			t.elsewhere = g.presence[id] > 0
-			g.presence[id]++
+		t = &rowHistory{rowID: of, since: g.now, stateSince: g.now}
+		if p.rowsPerWorker[id] == 0 {
+			t.multiEndpoint = g.endpointsPerWorker[id] > 0
+			g.endpointsPerWorker[id]++
 		} else {
-			t.elsewhere = g.presence[id] > 1
+			t.multiEndpoint = g.endpointsPerWorker[id] > 1
 		}
-		p.tracks[of] = t
-		p.rows[id]++
-		g.tracks++
+		p.histories[of] = t
+		p.rowsPerWorker[id]++
+		g.rowCount++
 	}
-	t.seen = g.looks
+	t.lastSeen = g.sampleCount
 	return t
 }
 
 // untrack forgets a row.
-func (g *Glance) untrack(p *place, t *track) {
-	delete(p.tracks, t.rowID)
-	g.tracks--
-	if p.rows[t.id]--; p.rows[t.id] == 0 {
-		delete(p.rows, t.id)
-		if g.presence[t.id]--; g.presence[t.id] == 0 {
-			delete(g.presence, t.id)
+func (g *Monitor) forgetRow(p *endpointStats, t *rowHistory) {
+	delete(p.histories, t.rowID)
+	g.rowCount--
+	if p.rowsPerWorker[t.id]--; p.rowsPerWorker[t.id] == 0 {
+		delete(p.rowsPerWorker, t.id)
+		if g.endpointsPerWorker[t.id]--; g.endpointsPerWorker[t.id] == 0 {
+			delete(g.endpointsPerWorker, t.id)
 		}
 	}
-	if t.kept {
-		g.ringing--
-		g.ringBytes -= t.kv.bytes() + t.slots.bytes() + t.waiting.bytes() + t.hit.bytes()
+	if t.hasHistory {
+		g.rowsWithHistory--
+		g.rowHistoryBytes -= t.kvUsages.bytes() + t.slotUsages.bytes() + t.waitingCounts.bytes() + t.hitRates.bytes()
 	}
 }
 
 // sweep forgets what is not in the cut.
-func (g *Glance) sweep() {
-	for key, p := range g.places {
-		if p.seen != g.looks {
+func (g *Monitor) sweep() {
+	for key, p := range g.byEndpoint {
+		if p.lastSeen != g.sampleCount {
 			p.start, p.end = 0, 0
 		}
-		if len(p.tracks) != p.end-p.start {
-			g.sweepTracks(p)
+		if len(p.histories) != p.end-p.start {
+			g.sweepRows(p)
 		}
-		g.forgetGone(p)
-		if p.seen != g.looks {
-			g.departed -= len(p.gone)
-			delete(g.places, key)
+		g.expireDepartures(p)
+		if p.lastSeen != g.sampleCount {
+			g.departureCount -= len(p.departures)
+			delete(g.byEndpoint, key)
 		}
 	}
-	if len(g.hits) == g.booked {
+	if len(g.hits) == g.hitsUpdated {
 		return
 	}
 	for id, h := range g.hits {
-		if h.seen != g.looks {
+		if h.lastSeen != g.sampleCount {
 			delete(g.hits, id)
 		}
 	}
 }
 
-func (g *Glance) sweepTracks(p *place) {
-	var left []*track
-	for _, t := range p.tracks {
-		if t.seen == g.looks {
+func (g *Monitor) sweepRows(p *endpointStats) {
+	var left []*rowHistory
+	for _, t := range p.histories {
+		if t.lastSeen == g.sampleCount {
 			continue
 		}
-		g.untrack(p, t)
+		g.forgetRow(p, t)
 		left = append(left, t)
 	}
 	for _, t := range left {
-		if t.counted && p.rows[t.id] == 0 { // else it has got ranks, or lost them
-			g.leave(p, t)
+		if t.counted && p.rowsPerWorker[t.id] == 0 { // else it has got ranks, or lost them
+			g.recordDeparture(p, t)
 		}
 	}
 }

@@ -29,94 +29,94 @@ func options(f *fleet.Fleet) Options {
 	}
 	f.Stats.ActsAsLeader.Store(true)
 	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
-	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second, PageIn: 2 * time.Second,
+	return Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second, ScrapeTimeout: 2 * time.Second,
 		Servers:  map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379"},
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
 }
 
 // lab is a fleet that is looked at, in the time of a bubble.
-type lab struct {
-	t *testing.T
-	f *fleet.Fleet
-	g *Glance
+type harness struct {
+	t       *testing.T
+	fleet   *fleet.Fleet
+	monitor *Monitor
 
-	answers []fleet.PollReply // of each poll
+	replies []fleet.PollReply // of each poll
 }
 
 // inLab runs a test in a bubble, with a fleet that watches everything and in which
 // nobody is registered.
-func inLab(t *testing.T, test func(*lab)) { inLabOf(t, 10_000, test) }
+func inBubble(t *testing.T, test func(*harness)) { inBubbleWithLimit(t, 10_000, test) }
 
 // inLabOf is inLab with a fleet of so many workers at most.
-func inLabOf(t *testing.T, most int, test func(*lab)) {
+func inBubbleWithLimit(t *testing.T, most int, test func(*harness)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, most, true)
 		f.Advance(time.Now())
 		f.Sync(fleet.Listing{})
-		test(&lab{t: t, f: f, g: New(options(f))})
+		test(&harness{t: t, fleet: f, monitor: New(options(f))})
 	})
 }
 
 // watch has the lab watch these namespaces.
-func (l *lab) watch(namespaces wire.Namespaces) {
+func (l *harness) watchNamespaces(namespaces wire.Namespaces) {
 	var all fleet.Target
 	if namespaces.IsPattern() {
 		all.Namespace = string(namespaces)
 	}
-	l.f = fleet.New(all, 10_000, true)
-	l.f.Advance(time.Now())
-	l.f.Sync(fleet.Listing{})
-	o := options(l.f)
+	l.fleet = fleet.New(all, 10_000, true)
+	l.fleet.Advance(time.Now())
+	l.fleet.Sync(fleet.Listing{})
+	o := options(l.fleet)
 	o.Namespaces, o.Instance = namespaces, wire.LeaderKey(string(namespaces))
-	l.g = New(o)
+	l.monitor = New(o)
 }
 
 // register registers workers that are polled; publishing those that publish their loads.
-func (l *lab) register(e fleet.Endpoint, ids ...uint64) {
+func (l *harness) registerPolled(e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
-		l.f.Register("", fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: true})
+		l.fleet.Register("", fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: true})
 	}
 }
 
-func (l *lab) publishing(e fleet.Endpoint, ids ...uint64) {
+func (l *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		in := fleet.Instance{Endpoint: e, ID: id}
-		l.f.Register("", in, fleet.Registration{Publishes: true})
-		l.f.SetCard("", in, fleet.Card{Model: "Qwen/Qwen3-8B", KVTotal: u(1000), MaxSeqs: u(64)})
+		l.fleet.Register("", in, fleet.Registration{Publishes: true})
+		l.fleet.SetCard("", in, fleet.Card{Model: "Qwen/Qwen3-8B", KVTotal: u(1000), MaxSeqs: u(64)})
 	}
 }
 
 // load is an answer to a poll: so many blocks of a thousand, and so many requests wait.
-func load(e fleet.Endpoint, id, blocks, waiting uint64) fleet.PollReply {
+func pollReply(e fleet.Endpoint, id, blocks, waiting uint64) fleet.PollReply {
 	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Load: fleet.Load{
 		KVActive: u(blocks), KVTotal: u(1000), ActiveSlots: u(blocks / 20), TotalSlots: u(64), Waiting: u(waiting)}}
 }
 
-func broken(e fleet.Endpoint, id uint64) fleet.PollReply {
+func malformedReply(e fleet.Endpoint, id uint64) fleet.PollReply {
 	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Outcome: fleet.Malformed}
 }
 
 // answer sets what is answered to each poll from now on.
-func (l *lab) answer(answers ...fleet.PollReply) { l.answers = answers }
+func (l *harness) setReplies(answers ...fleet.PollReply) { l.replies = answers }
 
 // second lets a second pass, in which there is a poll, and looks.
-func (l *lab) second() {
+func (l *harness) tick() {
 	time.Sleep(time.Second)
-	l.f.Advance(time.Now())
-	l.f.BeginPoll()
-	l.f.RecordPollReply(l.answers...)
-	l.f.EndPoll(l.f.Stats.RegistryUp() && l.f.Stats.NATS.Up())
-	l.g.Look(time.Now())
+	l.fleet.Advance(time.Now())
+	l.fleet.BeginPoll()
+	l.fleet.RecordPollReply(l.replies...)
+	l.fleet.EndPoll(l.fleet.Stats.RegistryUp() && l.fleet.Stats.NATS.Up())
+	l.monitor.Sample(time.Now())
 }
 
-func (l *lab) pass(d time.Duration) {
+func (l *harness) ticks(d time.Duration) {
 	for range d / time.Second {
-		l.second()
+		l.tick()
 	}
 }
 
 // snapshot is everything that a snapshot has; what is absent is nil.
-type snapshot struct {
+type snapshotJSON struct {
 	Namespace string
 	Now       int64
 	Interval  float64
@@ -127,7 +127,7 @@ type snapshot struct {
 	}
 	Leader struct{ Role, Detail string }
 	Fleet  struct {
-		States                                                  states
+		States                                                  statesJSON
 		LoadMean, LoadStd, LoadMin, LoadMax                     *float64
 		BlocksMean, BlocksStd, Imbalance, HitRate, HitRateTotal *float64
 		Waiting                                                 *float64
@@ -138,19 +138,19 @@ type snapshot struct {
 	Endpoints []struct {
 		Namespace, Component, Endpoint                                      string
 		Workers                                                             int
-		States                                                              states
+		States                                                              statesJSON
 		LoadMean, LoadStd, SlotsMean, SlotsStd, Imbalance, HitRate, Waiting *float64
 	}
-	Workers  []worker
-	Problems []told
+	Workers  []workerJSON
+	Problems []problemJSON
 	LeftOut  *struct{ Endpoints, Workers, Problems int }
-	History  *historyOf
-	Looking  *looking
+	History  *historyJSON
+	Looking  *emptyStateJSON
 }
 
-type states struct{ Answering, Silent, Unregistered, Malformed int }
+type statesJSON struct{ Answering, Silent, Unregistered, Malformed int }
 
-type worker struct {
+type workerJSON struct {
 	Key, ID, Hex                                         string
 	DP                                                   *int
 	Namespace, Component, Endpoint, Source, Model, State string
@@ -158,19 +158,19 @@ type worker struct {
 	KVUse, HitRate, HitRateTotal, Age                    *float64
 }
 
-type told struct {
+type problemJSON struct {
 	ID, Kind, Severity, Title, Detail, Check string
 	Since                                    int64
 	Workers                                  []string
 }
 
-type historyOf struct {
+type historyJSON struct {
 	Step                                                                                                                 int
 	End                                                                                                                  int64
 	LoadMean, LoadStd, LoadMin, LoadMax, Imbalance, HitRate, Waiting, Events, Answering, Silent, Unregistered, Malformed []*float64
 }
 
-type looking struct {
+type emptyStateJSON struct {
 	Namespace, Component, Endpoint, Why string
 	Asks, Watches                       []string
 	Sees                                []struct {
@@ -195,26 +195,26 @@ func decode(t testing.TB, b []byte, v any) {
 	}
 }
 
-func (l *lab) snapshot() (s snapshot) {
+func (l *harness) snapshot() (s snapshotJSON) {
 	l.t.Helper()
-	e, _ := l.g.newest(-1)
+	e, _ := l.monitor.latestEvent(-1)
 	decode(l.t, e.json(), &s)
 	return s
 }
 
 // problem is the one of this id; the zero one if it is not raised.
-func (l *lab) problem(id string) told {
+func (l *harness) problem(id string) problemJSON {
 	l.t.Helper()
 	for _, p := range l.snapshot().Problems {
 		if p.ID == id {
 			return p
 		}
 	}
-	return told{}
+	return problemJSON{}
 }
 
 // raised are the ids of all problems.
-func (l *lab) raised() (ids []string) {
+func (l *harness) raised() (ids []string) {
 	l.t.Helper()
 	for _, p := range l.snapshot().Problems {
 		ids = append(ids, p.ID)
@@ -225,33 +225,33 @@ func (l *lab) raised() (ids []string) {
 
 // within lets time pass until the problem is raised, or is not any more, and fails the
 // test if that takes another time than so many seconds.
-func (l *lab) within(seconds int, id string, raised bool) {
+func (l *harness) expectWithin(seconds int, id string, raised bool) {
 	l.t.Helper()
 	for n := 1; n <= seconds+5; n++ {
-		l.second()
+		l.tick()
 		if slices.Contains(l.raised(), id) == raised {
 			if n != seconds {
-				l.t.Errorf("%s is %s after %d s, want %d", id, either(raised, "raised", "withdrawn"), n, seconds)
+				l.t.Errorf("%s is %s after %d s, want %d", id, ifElse(raised, "raised", "withdrawn"), n, seconds)
 			}
 			return
 		}
 	}
-	l.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, either(raised, "not raised", "raised"), seconds+5, l.raised())
+	l.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, l.raised())
 }
 
 // keeps lets time pass in which the problem must stay as it is.
-func (l *lab) keeps(d time.Duration, id string, raised bool) {
+func (l *harness) expectStays(d time.Duration, id string, raised bool) {
 	l.t.Helper()
 	for n := range d / time.Second {
-		l.second()
+		l.tick()
 		if slices.Contains(l.raised(), id) != raised {
-			l.t.Fatalf("%s is %s after %d s", id, either(raised, "withdrawn", "raised"), n+1)
+			l.t.Fatalf("%s is %s after %d s", id, ifElse(raised, "withdrawn", "raised"), n+1)
 		}
 	}
 }
 
 // shown is a number that may be absent, for comparisons.
-func shown[N any](p *N) string {
+func formatOptional[N any](p *N) string {
 	if p == nil {
 		return "–"
 	}

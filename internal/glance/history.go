@@ -8,14 +8,14 @@ import (
 )
 
 // series is the history of the whole fleet.
-type series struct {
-	loadMean, loadStd, loadMin, loadMax        floats
-	imbalance, hitRate, waiting, events        floats
-	answering, silent, unregistered, malformed floats
+type fleetHistory struct {
+	loadMean, loadStd, loadMin, loadMax        floatHistory
+	imbalance, hitRate, waiting, events        floatHistory
+	answering, silent, unregistered, malformed floatHistory
 }
 
 // each calls f with each of them and its name.
-func (s *series) each(f func(name string, values *floats)) {
+func (s *fleetHistory) each(f func(name string, values *floatHistory)) {
 	f("loadMean", &s.loadMean)
 	f("loadStd", &s.loadStd)
 	f("loadMin", &s.loadMin)
@@ -31,92 +31,92 @@ func (s *series) each(f func(name string, values *floats)) {
 }
 
 // mostKept bounds the rows whose history is kept, however many workers may be tracked.
-const mostKept = 65_536
+const maxHistoryRows = 65_536
 
 // sample closes the steps that are over. Of those that nobody saw, as when the process
 // was stopped, there are no values.
-func (g *Glance) sample() {
-	due := span(step)
-	if g.clock.taken == 0 {
-		g.clock.last = g.now - due
+func (g *Monitor) recordHistory() {
+	due := ticks(historyStep)
+	if g.historyClock.total == 0 {
+		g.historyClock.lastDue = g.now - due
 	}
-	for _, p := range g.order {
-		p.most = max(p.most, p.present())
+	for _, p := range g.endpoints {
+		p.peak = max(p.peak, p.presentWorkers())
 	}
-	passed := int((g.now - g.clock.last) / due)
+	passed := int((g.now - g.historyClock.lastDue) / due)
 	if passed == 0 {
 		return
 	}
-	g.clock.last += moment(passed) * due
-	for n := min(passed, samples); n > 0; n-- {
-		g.clock.taken++
-		g.write(g.clock.slot(0), n == 1)
+	g.historyClock.lastDue += tick(passed) * due
+	for n := min(passed, historyLength); n > 0; n-- {
+		g.historyClock.total++
+		g.recordStep(g.historyClock.slot(0), n == 1)
 	}
-	g.tally().HistoryBytes.Store(g.historyBytes())
+	g.stats().HistoryBytes.Store(g.historyBytes())
 }
 
 // write takes a sample of everything, or of nothing if nobody saw that step.
-func (g *Glance) write(slot int, seen bool) {
+func (g *Monitor) recordStep(slot int, seen bool) {
 	of := func(v number) number { v.OK = v.OK && seen; return v }
-	s, all := &g.series, &g.all
-	s.loadMean.put(slot, of(all.use.Opt(all.use.Mean)))
-	s.loadStd.put(slot, of(all.use.Opt(all.use.Std)))
-	s.loadMin.put(slot, of(all.use.Opt(all.use.Min)))
-	s.loadMax.put(slot, of(all.use.Opt(all.use.Max)))
-	s.imbalance.put(slot, of(g.imbalance()))
-	s.hitRate.put(slot, of(all.last.rate()))
+	s, all := &g.history, &g.overall
+	s.loadMean.put(slot, of(all.kvUsage.Opt(all.kvUsage.Mean)))
+	s.loadStd.put(slot, of(all.kvUsage.Opt(all.kvUsage.Std)))
+	s.loadMin.put(slot, of(all.kvUsage.Opt(all.kvUsage.Min)))
+	s.loadMax.put(slot, of(all.kvUsage.Opt(all.kvUsage.Max)))
+	s.imbalance.put(slot, of(g.worstImbalance()))
+	s.hitRate.put(slot, of(all.hitsRecent.rate()))
 	s.waiting.put(slot, of(all.waiting.number))
-	s.events.put(slot, number{V: g.events.perSecond(), OK: seen})
+	s.events.put(slot, number{V: g.eventRate.perSecond(), OK: seen})
 	for _, c := range []struct {
-		to *floats
+		to *floatHistory
 		n  int
 	}{{&s.answering, all.answering}, {&s.silent, all.silent}, {&s.unregistered, all.unregistered}, {&s.malformed, all.malformed}} {
 		c.to.put(slot, number{V: float64(c.n), OK: seen})
 	}
-	for _, p := range g.order {
-		p.mean.put(slot, of(p.sums.use.Opt(p.sums.use.Mean)))
-		p.std.put(slot, of(p.sums.use.Opt(p.sums.use.Std)))
-		p.waited.put(slot, of(p.sums.waiting.number))
-		p.there.put(slot, number{V: float64(p.most), OK: seen})
-		p.most = p.present()
+	for _, p := range g.endpoints {
+		p.usageMean.put(slot, of(p.aggregate.kvUsage.Opt(p.aggregate.kvUsage.Mean)))
+		p.usageStd.put(slot, of(p.aggregate.kvUsage.Opt(p.aggregate.kvUsage.Std)))
+		p.queueHistory.put(slot, of(p.aggregate.waiting.number))
+		p.peakHistory.put(slot, number{V: float64(p.peak), OK: seen})
+		p.peak = p.presentWorkers()
 	}
 	for i := range g.rows {
 		r := &g.rows[i]
-		if !r.kept && g.ringing >= g.room() {
+		if !r.hasHistory && g.rowsWithHistory >= g.historyCapacity() {
 			continue
 		}
-		if !r.kept {
-			r.kept = true
-			g.ringing++
+		if !r.hasHistory {
+			r.hasHistory = true
+			g.rowsWithHistory++
 		}
-		g.ringBytes += put(&r.kv, slot, of(r.load.use()), shares) + put(&r.slots, slot, of(r.load.slots()), shares) +
-			put(&r.waiting, slot, of(r.load.waiting()), 1) + put(&r.hit, slot, of(r.hitRate()), shares)
+		g.rowHistoryBytes += putSample(&r.kvUsages, slot, of(r.load.kvUsage()), fractionSteps) + putSample(&r.slotUsages, slot, of(r.load.slotUsage()), fractionSteps) +
+			putSample(&r.waitingCounts, slot, of(r.load.waiting()), 1) + putSample(&r.hitRates, slot, of(r.hitRate()), fractionSteps)
 	}
-	for i := range g.flows {
-		g.flows[i].close(slot)
+	for i := range g.counters {
+		g.counters[i].closeStep(slot)
 	}
 	for i := range g.outages {
-		g.outages[i].close(slot)
+		g.outages[i].closeStep(slot)
 	}
 }
 
 // room is for how many rows a history is kept.
-func (g *Glance) room() int { return min(g.o.Limit, mostKept) }
+func (g *Monitor) historyCapacity() int { return min(g.options.Limit, maxHistoryRows) }
 
 // historyBytes is the memory of all that is remembered from cut to cut.
-func (g *Glance) historyBytes() int64 {
+func (g *Monitor) historyBytes() int64 {
 	const pointer = unsafe.Sizeof(uintptr(0))
 	size := func(n int, of uintptr) int64 { return int64(n) * int64(of) }
-	return g.ringBytes + size(1, unsafe.Sizeof(*g)) + size(len(g.places), unsafe.Sizeof(place{})) + size(cap(g.rows), unsafe.Sizeof(row{})) +
-		size(g.tracks, unsafe.Sizeof(track{})+unsafe.Sizeof(rowID{})+unsafe.Sizeof(fleet.WorkerID{})+3*pointer) +
-		size(g.departed, unsafe.Sizeof(fleet.WorkerID{})+2*pointer) +
-		size(len(g.hits), unsafe.Sizeof(hits{})+unsafe.Sizeof(window{})+unsafe.Sizeof(fleet.WorkerID{})+pointer)
+	return g.rowHistoryBytes + size(1, unsafe.Sizeof(*g)) + size(len(g.byEndpoint), unsafe.Sizeof(endpointStats{})) + size(cap(g.rows), unsafe.Sizeof(row{})) +
+		size(g.rowCount, unsafe.Sizeof(rowHistory{})+unsafe.Sizeof(rowID{})+unsafe.Sizeof(fleet.WorkerID{})+3*pointer) +
+		size(g.departureCount, unsafe.Sizeof(fleet.WorkerID{})+2*pointer) +
+		size(len(g.hits), unsafe.Sizeof(workerHits{})+unsafe.Sizeof(hitWindow{})+unsafe.Sizeof(fleet.WorkerID{})+pointer)
 }
 
 // imbalance is the worst endpoint's: prefill and decode differ by nature.
-func (g *Glance) imbalance() (worst number) {
-	for _, p := range g.order {
-		if v := p.sums.blocks.Imbalance(); v.OK && v.V >= worst.V {
+func (g *Monitor) worstImbalance() (worst number) {
+	for _, p := range g.endpoints {
+		if v := p.aggregate.kvBlocks.Imbalance(); v.OK && v.V >= worst.V {
 			worst = v
 		}
 	}
@@ -124,16 +124,16 @@ func (g *Glance) imbalance() (worst number) {
 }
 
 // eventsKept is about how many events came in the time that is remembered.
-func (g *Glance) eventsKept() (n float64) {
-	for ago := range g.clock.kept() {
-		if v := float64(g.series.events[g.clock.slot(ago)]); !math.IsNaN(v) {
-			n += v * step.Seconds()
+func (g *Monitor) eventsInHistory() (n float64) {
+	for ago := range g.historyClock.kept() {
+		if v := float64(g.history.events[g.historyClock.slot(ago)]); !math.IsNaN(v) {
+			n += v * historyStep.Seconds()
 		}
 	}
 	return n
 }
 
 // wall is a moment as the clock on the wall has it, in milliseconds.
-func (g *Glance) wall(m moment) int64 {
-	return g.at.Add((m - g.now).duration()).UnixMilli()
+func (g *Monitor) unixMilli(m tick) int64 {
+	return g.sampledAt.Add((m - g.now).duration()).UnixMilli()
 }

@@ -14,13 +14,13 @@ const (
 )
 
 // pair are blocks of input, and those of them that a cache held.
-type pair struct{ isl, overlap float64 }
+type hitBlocks struct{ isl, overlap float64 }
 
-func (p *pair) add(o pair) { p.isl += o.isl; p.overlap += o.overlap }
+func (p *hitBlocks) add(o hitBlocks) { p.isl += o.isl; p.overlap += o.overlap }
 
 // rate is the share of the blocks that a cache held; absent where there were none. To
 // 0.2.1 workers may report more overlap than input, which is still all of it.
-func (p pair) rate() number {
+func (p hitBlocks) rate() number {
 	if p.isl == 0 {
 		return number{}
 	}
@@ -28,13 +28,13 @@ func (p pair) rate() number {
 }
 
 // window are the hits of the last minutes.
-type window struct {
+type hitWindow struct {
 	in   [buckets]struct{ isl, overlap uint32 }
 	last int64 // the bucket that is being filled
 }
 
 // turn moves the window on to a bucket.
-func (w *window) turn(bucket int64) {
+func (w *hitWindow) advance(bucket int64) {
 	for n := min(bucket-w.last, buckets); n > 0; n-- {
 		w.in[(bucket-n+1)%buckets] = struct{ isl, overlap uint32 }{}
 	}
@@ -42,33 +42,33 @@ func (w *window) turn(bucket int64) {
 }
 
 // add books hits in the bucket that is being filled.
-func (w *window) add(isl, overlap uint64) {
+func (w *hitWindow) add(isl, overlap uint64) {
 	b := &w.in[w.last%buckets]
-	b.isl, b.overlap = more(b.isl, isl), more(b.overlap, overlap)
+	b.isl, b.overlap = saturatingAdd(b.isl, isl), saturatingAdd(b.overlap, overlap)
 }
 
 // more is a sum that stays at its largest.
-func more(a uint32, b uint64) uint32 { return uint32(min(uint64(a)+min(b, 1<<32-1), 1<<32-1)) }
+func saturatingAdd(a uint32, b uint64) uint32 { return uint32(min(uint64(a)+min(b, 1<<32-1), 1<<32-1)) }
 
 // sum are the hits of the newest buckets, so many of them.
-func (w *window) sum(n int64) (all pair) {
+func (w *hitWindow) sum(n int64) (all hitBlocks) {
 	for i := range n {
 		b := w.in[(w.last-i+buckets)%buckets]
-		all.add(pair{float64(b.isl), float64(b.overlap)})
+		all.add(hitBlocks{float64(b.isl), float64(b.overlap)})
 	}
 	return all
 }
 
 // hits are what is known of one worker's: the counters as they were last seen, and for
 // workers that are shown a window.
-type hits struct {
+type workerHits struct {
 	isl, overlap uint64
-	seen         uint64
-	window       *window
+	lastSeen     uint64
+	window       *hitWindow
 }
 
 // book notes the counters, and returns what is new. Counters that went back began anew.
-func (h *hits) book(c fleet.Hits) (isl, overlap uint64) {
+func (h *workerHits) update(c fleet.Hits) (isl, overlap uint64) {
 	isl, overlap = c.ISLBlocks, c.OverlapBlocks
 	if isl >= h.isl && overlap >= h.overlap {
 		isl, overlap = isl-h.isl, overlap-h.overlap
@@ -78,23 +78,23 @@ func (h *hits) book(c fleet.Hits) (isl, overlap uint64) {
 }
 
 // normal is the hit rate that an endpoint has when all is well, learnt while it has.
-type normal struct {
-	rate   float64
-	learnt int // from so many buckets
+type hitBaseline struct {
+	rate    float64
+	buckets int // from so many buckets
 }
 
 const (
-	fewBlocks   = 50 // of input in a bucket, below which it teaches nothing
-	learnEnough = 10 // buckets: five minutes
-	learnSlowly = 20 // buckets: at most so much weighs the past
+	minBaselineBlocks  = 50 // of input in a bucket, below which it teaches nothing
+	minBaselineBuckets = 10 // buckets: five minutes
+	maxBaselineBuckets = 20 // buckets: at most so much weighs the past
 )
 
-func (n *normal) learn(p pair) {
-	if p.isl < fewBlocks {
+func (n *hitBaseline) learn(p hitBlocks) {
+	if p.isl < minBaselineBlocks {
 		return
 	}
-	n.learnt++
-	n.rate += (p.rate().V - n.rate) / float64(min(n.learnt, learnSlowly))
+	n.buckets++
+	n.rate += (p.rate().V - n.rate) / float64(min(n.buckets, maxBaselineBuckets))
 }
 
-func (n *normal) known() bool { return n.learnt >= learnEnough }
+func (n *hitBaseline) known() bool { return n.buckets >= minBaselineBuckets }

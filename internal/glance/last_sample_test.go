@@ -17,33 +17,33 @@ import (
 )
 
 // pageOf is everything that is served of a fleet.
-func pageOf(g *Glance) http.Handler {
-	metrics := expose.NewMetrics(expose.Collector{Fleet: g.o.Fleet, Now: time.Now})
-	return g.Handler(expose.Handler(g.o.Fleet, "dynamo", g.Sample, metrics, slog.New(slog.DiscardHandler)))
+func newHandler(g *Monitor) http.Handler {
+	metrics := expose.NewMetrics(expose.Collector{Fleet: g.options.Fleet, Now: time.Now})
+	return g.Handler(expose.Handler(g.options.Fleet, "dynamo", g.LastSample, metrics, slog.New(slog.DiscardHandler)))
 }
 
-func TestTheSampleIsWhatTheLookHasSeen(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestLastSampleMatchesFleetSnapshot(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		t := l.t
-		l.register(generate, 1, 2, 3)
-		l.publishing(prefill, 4)
-		l.f.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
-		l.f.RecordHit(977, 3, 1) // of no one
-		l.answer(load(generate, 1, 250, 2), load(generate, 2, 500, 2), broken(generate, 3))
-		l.second()
+		l.registerPolled(generate, 1, 2, 3)
+		l.registerPublishing(prefill, 4)
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
+		l.fleet.RecordHit(977, 3, 1) // of no one
+		l.setReplies(pollReply(generate, 1, 250, 2), pollReply(generate, 2, 500, 2), malformedReply(generate, 3))
+		l.tick()
 		var want []fleet.EndpointState
-		for _, e := range l.f.Snapshot().Endpoints {
+		for _, e := range l.fleet.Snapshot().Endpoints {
 			e.HitEvents, e.Requests, e.Rows = 0, nil, 0 // no one reads these
 			want = append(want, e)
 		}
-		testutil.Equal(t, "endpoints", l.g.Sample().Endpoints, want)
+		testutil.Equal(t, "endpoints", l.monitor.LastSample().Endpoints, want)
 		testutil.Equal(t, "how many they are", len(want), 3)
 	})
 }
 
-func TestThePageForPeopleIsAtMostTwoSecondsOld(t *testing.T) {
-	inLab(t, func(l *lab) {
-		h := pageOf(l.g)
+func TestLastSampleIsAtMostTwoSecondsOld(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		h := newHandler(l.monitor)
 		silent := func(n string) {
 			l.t.Helper()
 			w := httptest.NewRecorder()
@@ -52,10 +52,10 @@ func TestThePageForPeopleIsAtMostTwoSecondsOld(t *testing.T) {
 				l.t.Errorf("the page lacks %s:\n%s", row, w.Body)
 			}
 		}
-		l.register(generate, 1)
+		l.registerPolled(generate, 1)
 		time.Sleep(2 * time.Second)
 		silent("1")
-		l.register(generate, 2)
+		l.registerPolled(generate, 2)
 		time.Sleep(1900 * time.Millisecond)
 		silent("1") // no one looks for its sake
 		time.Sleep(100 * time.Millisecond)
@@ -63,16 +63,16 @@ func TestThePageForPeopleIsAtMostTwoSecondsOld(t *testing.T) {
 	})
 }
 
-// TestThePageForPeopleCostsTheSameWhateverTheFleet compares what is allocated for a page of ten
+// TestLastSampleCostIsIndependentOfFleetSize compares what is allocated for a page of ten
 // thousand workers with one of ten.
-func TestThePageForPeopleCostsTheSameWhateverTheFleet(t *testing.T) {
+func TestLastSampleCostIsIndependentOfFleetSize(t *testing.T) {
 	cost := func(workers int) (perPage float64) {
 		synctest.Test(t, func(t *testing.T) {
-			h := pageOf(New(options(crowd(workers))))
+			h := newHandler(New(options(newLargeFleet(workers))))
 			ask := func() {
 				r := httptest.NewRequest("GET", "/", nil)
 				r.Header.Set("Accept-Encoding", "gzip")
-				h.ServeHTTP(discarding{httptest.NewRecorder()}, r)
+				h.ServeHTTP(discardRecorder{httptest.NewRecorder()}, r)
 			}
 			ask()
 			var before, after runtime.MemStats
@@ -92,7 +92,7 @@ func TestThePageForPeopleCostsTheSameWhateverTheFleet(t *testing.T) {
 }
 
 // discarding is a recorder that keeps no body.
-type discarding struct{ *httptest.ResponseRecorder }
+type discardRecorder struct{ *httptest.ResponseRecorder }
 
-func (d discarding) Write(b []byte) (int, error)         { return len(b), nil }
-func (d discarding) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }
+func (d discardRecorder) Write(b []byte) (int, error)         { return len(b), nil }
+func (d discardRecorder) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }

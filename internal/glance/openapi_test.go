@@ -20,21 +20,21 @@ import (
 )
 
 // description is openapi.json, against which answers are checked.
-type description struct {
+type openAPIDoc struct {
 	t        *testing.T
 	doc      map[string]any
 	compiler *jsonschema.Compiler
 	seen     map[string]bool // fields that answers had, by schema
 }
 
-func describe(t *testing.T) *description {
+func loadOpenAPI(t *testing.T) *openAPIDoc {
 	t.Helper()
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPI))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &description{t: t, doc: doc.(map[string]any), compiler: jsonschema.NewCompiler(), seen: make(map[string]bool)}
-	strict(d.doc["components"])
+	d := &openAPIDoc{t: t, doc: doc.(map[string]any), compiler: jsonschema.NewCompiler(), seen: make(map[string]bool)}
+	forbidExtraFields(d.doc["components"])
 	d.compiler.DefaultDraft(jsonschema.Draft2020) // that of OpenAPI 3.1
 	if err := d.compiler.AddResource("openapi.json", doc); err != nil {
 		t.Fatal(err)
@@ -43,24 +43,24 @@ func describe(t *testing.T) *description {
 }
 
 // strict forbids what is not described.
-func strict(v any) {
+func forbidExtraFields(v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		if _, fields := v["properties"].(map[string]any); fields {
 			v["additionalProperties"] = false
 		}
 		for _, e := range v {
-			strict(e)
+			forbidExtraFields(e)
 		}
 	case []any:
 		for _, e := range v {
-			strict(e)
+			forbidExtraFields(e)
 		}
 	}
 }
 
 // check fails the test unless an answer is what the schema of this name describes.
-func (d *description) check(schema string, answer []byte) {
+func (d *openAPIDoc) check(schema string, answer []byte) {
 	d.t.Helper()
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(answer))
 	if err != nil {
@@ -73,15 +73,15 @@ func (d *description) check(schema string, answer []byte) {
 	if err := s.Validate(v); err != nil {
 		d.t.Errorf("%s: %v in %.2000s", schema, err, answer)
 	}
-	d.note(schema, d.schema(schema), v)
+	d.markSeen(schema, d.schema(schema), v)
 }
 
-func (d *description) schema(name string) map[string]any {
+func (d *openAPIDoc) schema(name string) map[string]any {
 	return d.doc["components"].(map[string]any)["schemas"].(map[string]any)[name].(map[string]any)
 }
 
 // note remembers which described fields the value has.
-func (d *description) note(name string, schema map[string]any, v any) {
+func (d *openAPIDoc) markSeen(name string, schema map[string]any, v any) {
 	if ref, ok := schema["$ref"].(string); ok {
 		name = ref[strings.LastIndexByte(ref, '/')+1:]
 		schema = d.schema(name)
@@ -90,7 +90,7 @@ func (d *description) note(name string, schema map[string]any, v any) {
 	case []any:
 		for _, e := range v {
 			if items, ok := schema["items"].(map[string]any); ok {
-				d.note(name, items, e)
+				d.markSeen(name, items, e)
 			}
 		}
 	case map[string]any:
@@ -98,16 +98,16 @@ func (d *description) note(name string, schema map[string]any, v any) {
 		for field, value := range v {
 			d.seen[name+"."+field] = true
 			if of, ok := fields[field].(map[string]any); ok {
-				d.note(name+"."+field, of, value)
+				d.markSeen(name+"."+field, of, value)
 			} else if of, ok := schema["additionalProperties"].(map[string]any); ok {
-				d.note(name, of, value)
+				d.markSeen(name, of, value)
 			}
 		}
 	}
 }
 
 // unseen are the described fields that no answer had.
-func (d *description) unseen() (all []string) {
+func (d *openAPIDoc) unseen() (all []string) {
 	var walk func(name string, schema map[string]any)
 	walk = func(name string, schema map[string]any) {
 		fields, _ := schema["properties"].(map[string]any)
@@ -129,100 +129,100 @@ func (d *description) unseen() (all []string) {
 	return all
 }
 
-// TestAnswersAreWhatOpenAPIDescribes has answers of fleets of all kinds. They have no
+// TestOpenAPIDescribesEveryAnswer has answers of fleets of all kinds. They have no
 // field that is not described, none that is required is missing, and none that is
 // described is in none of them.
-func TestAnswersAreWhatOpenAPIDescribes(t *testing.T) {
-	d := describe(t)
-	check := func(l *lab) {
-		d.check("Snapshot", l.ask("GET", "/api/v1/fleet?history=true").Body.Bytes())
+func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
+	d := loadOpenAPI(t)
+	check := func(l *harness) {
+		d.check("Snapshot", l.request("GET", "/api/v1/fleet?history=true").Body.Bytes())
 		for _, w := range l.snapshot().Workers {
-			d.check("WorkerHistory", l.ask("GET", "/worker?key="+w.Key).Body.Bytes())
+			d.check("WorkerHistory", l.request("GET", "/worker?key="+w.Key).Body.Bytes())
 		}
 		for _, e := range l.snapshot().Endpoints {
-			w := l.ask("GET", "/api/v1/signals?component="+e.Component+"&endpoint="+e.Endpoint)
-			d.check(either(w.Code == 200, "Signals", "Error"), w.Body.Bytes())
+			w := l.request("GET", "/api/v1/signals?component="+e.Component+"&endpoint="+e.Endpoint)
+			d.check(ifElse(w.Code == 200, "Signals", "Error"), w.Body.Bytes())
 		}
 	}
-	inLab(t, func(l *lab) { // of all releases
+	inBubble(t, func(l *harness) { // of all releases
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
-			l.polled(release)
+			l.registerPolledRelease(release)
 		}
 		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
-			l.published(release)
+			l.registerPublishingRelease(release)
 		}
-		l.f.RecordHit(9041998838276177450, 100, 30)
-		l.pass(10 * time.Second)
+		l.fleet.RecordHit(9041998838276177450, 100, 30)
+		l.ticks(10 * time.Second)
 		check(l)
 	})
-	inLab(t, func(l *lab) { // in trouble of every kind
-		l.g.o.Limit = 3 // rows with a history
-		l.register(generate, 1, 2, 3)
-		l.publishing(generate, 4)
+	inBubble(t, func(l *harness) { // in trouble of every kind
+		l.monitor.options.Limit = 3 // rows with a history
+		l.registerPolled(generate, 1, 2, 3)
+		l.registerPublishing(generate, 4)
 		for rank := range uint32(2) {
-			l.f.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
+			l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
 		}
-		l.answer(load(generate, 1, 900, 9), load(generate, 2, 0, 0), load(generate, 3, 900, 9))
-		l.pass(time.Minute)
-		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
-		l.answer(broken(generate, 1), load(generate, 3, 900, 9))
-		l.f.Stats.MissedEvents.Add(1)
-		l.f.Stats.ZMQ.MarkUsed()
-		l.f.Stats.NATS.SetConnected(false)
-		l.pass(time.Minute)
+		l.setReplies(pollReply(generate, 1, 900, 9), pollReply(generate, 2, 0, 0), pollReply(generate, 3, 900, 9))
+		l.ticks(time.Minute)
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
+		l.setReplies(malformedReply(generate, 1), pollReply(generate, 3, 900, 9))
+		l.fleet.Stats.MissedEvents.Add(1)
+		l.fleet.Stats.ZMQ.MarkUsed()
+		l.fleet.Stats.NATS.SetConnected(false)
+		l.ticks(time.Minute)
 		check(l)
 	})
-	inLab(t, func(l *lab) { // nobody, then two with another name
+	inBubble(t, func(l *harness) { // nobody, then two with another name
 		f := fleet.New(fleet.Target(generate), 10, true)
 		o := options(f)
 		f.Stats.Etcd.SetConnected(false)
 		f.Stats.Etcd.SetError("connection refused")
-		l.f, l.g = f, New(o)
+		l.fleet, l.monitor = f, New(o)
 		check(l)
 		f.Stats.Etcd.SetConnected(true)
 		f.Sync(fleet.Listing{})
-		l.register(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
-		l.second()
+		l.registerPolled(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
+		l.tick()
 		check(l)
 		for _, path := range []string{"/worker", "/api/v1/signals", "/api/none"} {
-			d.check("Error", l.ask("GET", path).Body.Bytes())
+			d.check("Error", l.request("GET", path).Body.Bytes())
 		}
 	})
-	inLab(t, func(l *lab) { // in several namespaces, with pages of their own
-		l.watch("lab-*")
+	inBubble(t, func(l *harness) { // in several namespaces, with pages of their own
+		l.watchNamespaces("lab-*")
 		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
-		l.f.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
-		l.f.RecordScrape(l.f.ScrapeTargets(false)[0], []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
-		l.pass(5 * time.Second)
+		l.fleet.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		l.fleet.RecordScrape(l.fleet.ScrapeTargets(false)[0], []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		l.ticks(5 * time.Second)
 		check(l)
-		l.f.Stats.NATS.SetConnected(false)
-		l.f.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
-		l.second()
+		l.fleet.Stats.NATS.SetConnected(false)
+		l.fleet.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
+		l.tick()
 		check(l)
 		w := httptest.NewRecorder()
-		expose.WithTargets(http.NotFoundHandler(), l.f, "lab-*", func(p fleet.ScrapeTarget) string { return "http://" + p.Metrics + "/metrics" },
-			slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", targets, nil))
+		expose.WithTargets(http.NotFoundHandler(), l.fleet, "lab-*", func(p fleet.ScrapeTarget) string { return "http://" + p.Metrics + "/metrics" },
+			slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", targetsPath, nil))
 		var all []json.RawMessage
 		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 1 {
 			t.Fatalf("targets %s: %v", w.Body, err)
 		}
 		d.check("Target", all[0])
 	})
-	inLab(t, func(l *lab) { // of more than there is room for
+	inBubble(t, func(l *harness) { // of more than there is room for
 		for n := range uint64(201) {
-			l.register(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
+			l.registerPolled(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
 		}
-		l.pass(20 * time.Second)
-		d.check("Snapshot", l.ask("GET", "/api/v1/fleet").Body.Bytes())
+		l.ticks(20 * time.Second)
+		d.check("Snapshot", l.request("GET", "/api/v1/fleet").Body.Bytes())
 	})
 	testutil.Equal(t, "described, and in no answer", d.unseen(), nil)
 }
 
 // targets is the path that another handler answers on.
-const targets = "/api/v1/targets"
+const targetsPath = "/api/v1/targets"
 
-func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestOpenAPIDescribesEveryPath(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		t := l.t
 		var doc struct {
 			OpenAPI string
@@ -233,7 +233,7 @@ func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
 				}
 			}
 		}
-		w := l.ask("GET", "/api/v1/openapi.json")
+		w := l.request("GET", "/api/v1/openapi.json")
 		if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
 			t.Fatal(err)
 		}
@@ -245,24 +245,24 @@ func TestOpenAPIDescribesEveryPathAndItsParameters(t *testing.T) {
 				described[path] = append(described[path], q.Name)
 			}
 			for _, status := range []string{"200", "400", "405"} {
-				if p.Get.Responses[status] == nil && path != targets {
+				if p.Get.Responses[status] == nil && path != targetsPath {
 					t.Errorf("%s does not describe %s", path, status)
 				}
 			}
 		}
-		delete(described, targets)
-		for path, a := range l.g.answers() {
+		delete(described, targetsPath)
+		for path, a := range l.monitor.apiRoutes() {
 			served[path] = a.parameters
 		}
 		testutil.Equal(t, "paths and parameters", described, served)
 	})
 }
 
-// TestOpenAPINamesEveryKindOfProblem and no other.
-func TestOpenAPINamesEveryKindOfProblem(t *testing.T) {
-	kinds := kindsOfRules()
+// TestOpenAPIListsEveryProblemKind and no other.
+func TestOpenAPIListsEveryProblemKind(t *testing.T) {
+	kinds := allProblemKinds()
 	var described []string
-	for _, kind := range describe(t).schema("Problem")["properties"].(map[string]any)["kind"].(map[string]any)["enum"].([]any) {
+	for _, kind := range loadOpenAPI(t).schema("Problem")["properties"].(map[string]any)["kind"].(map[string]any)["enum"].([]any) {
 		described = append(described, kind.(string))
 	}
 	slices.Sort(kinds)

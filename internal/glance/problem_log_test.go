@@ -12,23 +12,23 @@ import (
 )
 
 // logged has the lab's Glance log.
-func (l *lab) logged() *testutil.Log {
+func (l *harness) captureLog() *testutil.Log {
 	log, out := testutil.NewLog()
-	l.g.o.Log, l.g.teller.log = log, log
+	l.monitor.options.Log, l.monitor.problemLog.log = log, log
 	return out
 }
 
-func TestAProblemIsSaidInTheLogWhenItIsRaisedAndWhenItIsOver(t *testing.T) {
-	inLab(t, func(l *lab) {
-		out := l.logged()
-		l.register(generate, 1, 2)
-		both := []fleet.PollReply{load(generate, 1, 1, 0), load(generate, 2, 1, 0)}
-		l.answer(both...)
-		l.pass(10 * time.Second)
-		l.answer(both[1:]...)
-		l.pass(30 * time.Second) // in which its words change with each second
-		l.answer(both...)
-		l.pass(time.Minute)
+func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		out := l.captureLog()
+		l.registerPolled(generate, 1, 2)
+		both := []fleet.PollReply{pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0)}
+		l.setReplies(both...)
+		l.ticks(10 * time.Second)
+		l.setReplies(both[1:]...)
+		l.ticks(30 * time.Second) // in which its words change with each second
+		l.setReplies(both...)
+		l.ticks(time.Minute)
 		var lines []string
 		for line := range strings.Lines(out.String()) {
 			if strings.Contains(line, "problem=silent:backend/generate") {
@@ -43,21 +43,21 @@ func TestAProblemIsSaidInTheLogWhenItIsRaisedAndWhenItIsOver(t *testing.T) {
 	})
 }
 
-// TestWhatHasLinesOfItsOwnIsNotSaidTwice: the connections are said by those who make them.
-func TestWhatHasLinesOfItsOwnIsNotSaidTwice(t *testing.T) {
-	inLab(t, func(l *lab) {
-		out := l.logged()
-		l.register(generate, 1)
-		for _, link := range []*stats.ConnState{&l.f.Stats.NATS, &l.f.Stats.Etcd} {
+// TestProblemLogOmitsProblemsLoggedElsewhere: the connections are said by those who make them.
+func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		out := l.captureLog()
+		l.registerPolled(generate, 1)
+		for _, link := range []*stats.ConnState{&l.fleet.Stats.NATS, &l.fleet.Stats.Etcd} {
 			link.SetConnected(false)
 		}
-		l.pass(time.Minute)
-		l.within(1, "connection:etcd", true)
+		l.ticks(time.Minute)
+		l.expectWithin(1, "connection:etcd", true)
 		if n := out.Count("problem=connection"); n > 0 {
 			t.Errorf("%d lines of connections:\n%s", n, out)
 		}
 	})
-	for id := range ownLines {
+	for id := range loggedElsewhere {
 		found := false
 		for _, r := range programRules {
 			found = found || r.kind == id
@@ -69,34 +69,34 @@ func TestWhatHasLinesOfItsOwnIsNotSaidTwice(t *testing.T) {
 }
 
 // telling is a teller with problems that the test makes.
-type telling struct {
-	teller
-	g   Glance
+type problemLogHarness struct {
+	problemLog
+	g   Monitor
 	out *testutil.Log
 }
 
-func newTelling() *telling {
+func newProblemLogHarness() *problemLogHarness {
 	log, out := testutil.NewLog()
-	return &telling{teller: teller{log: log}, g: Glance{now: 1}, out: out}
+	return &problemLogHarness{problemLog: problemLog{log: log}, g: Monitor{now: 1}, out: out}
 }
 
 // second is a look a second after the last, at which these are raised.
-func (l *telling) second(ids ...string) {
-	l.g.now += span(time.Second)
+func (l *problemLogHarness) second(ids ...string) {
+	l.g.now += ticks(time.Second)
 	l.g.problems = nil
 	for i, id := range ids {
-		severity := info
+		severity := severityInfo
 		if i == len(ids)-1 {
-			severity = bad
+			severity = severityBad
 		}
-		l.g.problems = append(l.g.problems, problem{id: id, kind: kindOf(id), severity: severity, since: l.g.now,
-			say: func(g *Glance, p *problem) words { return words{title: "17\u00a0% of " + p.id, detail: "x"} }})
+		l.g.problems = append(l.g.problems, problem{id: id, kind: problemKind(id), severity: severity, since: l.g.now,
+			message: func(g *Monitor, p *problem) message { return message{title: "17\u00a0% of " + p.id, detail: "x"} }})
 	}
-	l.tell(&l.g)
+	l.update(&l.g)
 }
 
-func TestAProblemThatComesAndGoesDoesNotFloodTheLog(t *testing.T) {
-	l := newTelling()
+func TestProblemLogLimitsFlappingProblem(t *testing.T) {
+	l := newProblemLogHarness()
 	for range 300 { // ten minutes
 		l.second("full:a/b")
 		l.second()
@@ -117,8 +117,8 @@ func TestAProblemThatComesAndGoesDoesNotFloodTheLog(t *testing.T) {
 	}
 }
 
-func TestWhatCameWithoutALineIsCounted(t *testing.T) {
-	l := newTelling()
+func TestProblemLogCountsUnloggedRaises(t *testing.T) {
+	l := newProblemLogHarness()
 	l.second("full:a/b")
 	l.second()
 	l.second("full:a/b")
@@ -128,14 +128,14 @@ func TestWhatCameWithoutALineIsCounted(t *testing.T) {
 	if l.out.Count("Problem came and went: 17 % of full:a/b\" problem=full:a/b times=1\n") != 1 || l.out.Count("\n") != 3 {
 		t.Errorf("said:\n%s", l.out)
 	}
-	if len(l.known) > 0 {
-		t.Errorf("kept: %v", l.known)
+	if len(l.logged) > 0 {
+		t.Errorf("kept: %v", l.logged)
 	}
 }
 
-// TestManyProblemsAtOnceAreSaidLittleByLittle, the most serious first.
-func TestManyProblemsAtOnceAreSaidLittleByLittle(t *testing.T) {
-	l := newTelling()
+// TestProblemLogLimitsManyProblems, the most serious first.
+func TestProblemLogLimitsManyProblems(t *testing.T) {
+	l := newProblemLogHarness()
 	var ids []string
 	for i := range 50 {
 		ids = append(ids, fmt.Sprintf("silent:c%02d/e", i))
@@ -158,17 +158,17 @@ func TestManyProblemsAtOnceAreSaidLittleByLittle(t *testing.T) {
 	for range 61 {
 		l.second()
 	}
-	if n := l.out.Count("Problem withdrawn: "); n != 50 || len(l.known) > 0 {
-		t.Errorf("%d are over, want 50; %d are kept", n, len(l.known))
+	if n := l.out.Count("Problem withdrawn: "); n != 50 || len(l.logged) > 0 {
+		t.Errorf("%d are over, want 50; %d are kept", n, len(l.logged))
 	}
 }
 
-func TestALongDetailIsLeftOutOfTheLog(t *testing.T) {
-	l := newTelling()
+func TestProblemLogOmitsLongDetail(t *testing.T) {
+	l := newProblemLogHarness()
 	l.second()
 	for _, length := range []int{400, 401} {
 		p := problem{id: fmt.Sprintf("full:%d", length)}
-		l.say(&l.g, said{&p, words{title: "x", detail: strings.Repeat("y", length)}})
+		l.logProblem(&l.g, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
 	}
 	if n := l.out.Count("detail="); n != 1 || l.out.Count("problem=full:400 detail=yyyy") != 1 {
 		t.Errorf("%d lines have a detail, want that of 400 bytes:\n%s", n, l.out)

@@ -11,18 +11,18 @@ import (
 
 // A queue grows if so many times as many requests wait as did a minute or two ago.
 const (
-	queueFrom = int(time.Minute / step)
-	queueTo   = int(2 * time.Minute / step)
+	earlierQueueFrom = int(time.Minute / historyStep)
+	earlierQueueTo   = int(2 * time.Minute / historyStep)
 )
 
 // queueBefore is the mean of what waited then.
-func (p *place) queueBefore(g *Glance) number {
+func (p *endpointStats) earlierQueue(g *Monitor) number {
 	sum, n := 0.0, 0.0
-	if g.clock.kept() < queueTo {
+	if g.historyClock.kept() < earlierQueueTo {
 		return number{}
 	}
-	for ago := queueFrom; ago < queueTo; ago++ {
-		if v := float64(p.waited[g.clock.slot(ago)]); !math.IsNaN(v) {
+	for ago := earlierQueueFrom; ago < earlierQueueTo; ago++ {
+		if v := float64(p.queueHistory[g.historyClock.slot(ago)]); !math.IsNaN(v) {
 			sum, n = sum+v, n+1
 		}
 	}
@@ -30,94 +30,94 @@ func (p *place) queueBefore(g *Glance) number {
 }
 
 // queueGrowth has one request a worker at least below the line: a few are no queue.
-func queueGrowth(g *Glance, p *place) number {
-	before := p.queueBefore(g)
-	if !before.OK || !p.sums.waiting.OK {
+func measureWaiting(g *Monitor, p *endpointStats) number {
+	before := p.earlierQueue(g)
+	if !before.OK || !p.aggregate.waiting.OK {
 		return number{}
 	}
-	return fleet.Some(p.sums.waiting.V / max(before.V, float64(p.sums.waiting.workers)))
+	return fleet.Some(p.aggregate.waiting.V / max(before.V, float64(p.aggregate.waiting.workers)))
 }
 
-func sayQueue(g *Glance, p *problem) words {
-	s, rows := &p.of.sums, g.byWaiting(p.of)
-	return words{
-		title: fmt.Sprintf("The queue of %s grows: %s", p.of, requestsWait(s.waiting.V)),
-		detail: fmt.Sprintf("%s: in %s, most at %s. A minute or two ago there were %s.", p.of, many(s.waitingWorkers, "worker"), longest(rows),
-			thousands(uint64(math.Round(p.of.queueBefore(g).V)))),
+func waitingMessage(g *Monitor, p *problem) message {
+	s, rows := &p.endpoint.aggregate, g.rowsByQueue(p.endpoint)
+	return message{
+		title: fmt.Sprintf("The queue of %s grows: %s", p.endpoint, requestsWaitText(s.waiting.V)),
+		detail: fmt.Sprintf("%s: in %s, most at %s. A minute or two ago there were %s.", p.endpoint, plural(s.waitingWorkers, "worker"), longestQueues(rows),
+			formatCount(uint64(math.Round(p.endpoint.earlierQueue(g).V)))),
 		check: "do more requests come, or longer ones? Then add workers. If KV use is low while they wait, the engines are slow: see their logs. If few workers have most of the queue, see the imbalance.",
 		rows:  rows,
 	}
 }
 
-func hadGrown(g *Glance, p *problem) words {
-	now, before := "How many wait now is not known.", p.of.queueBefore(g)
-	if w := p.of.sums.waiting; w.OK {
-		now = "Now " + lowered(requestsWait(w.V)) + either(before.OK, "; a minute or two ago there were "+thousands(uint64(math.Round(before.V))), "") + "."
+func waitingEndedMessage(g *Monitor, p *problem) message {
+	now, before := "How many wait now is not known.", p.endpoint.earlierQueue(g)
+	if w := p.endpoint.aggregate.waiting; w.OK {
+		now = "Now " + lowerFirst(requestsWaitText(w.V)) + ifElse(before.OK, "; a minute or two ago there were "+formatCount(uint64(math.Round(before.V))), "") + "."
 	}
-	return words{title: fmt.Sprintf("The queue of %s grew", p.of), detail: fmt.Sprintf("%s: until %s. %s", p.of, p.ago(g), now)}
+	return message{title: fmt.Sprintf("The queue of %s grew", p.endpoint), detail: fmt.Sprintf("%s: until %s. %s", p.endpoint, p.lastTrueAgo(g), now)}
 }
 
 // waitShare is the part of the workers at which requests wait, if they are not few.
-func waitShare(_ *Glance, p *place) number {
-	if p.sums.waiting.workers == 0 || p.sums.waiting.V < float64(p.sums.waiting.workers) {
+func measureSaturated(_ *Monitor, p *endpointStats) number {
+	if p.aggregate.waiting.workers == 0 || p.aggregate.waiting.V < float64(p.aggregate.waiting.workers) {
 		return number{}
 	}
-	return fleet.Some(float64(p.sums.waitingWorkers) / float64(p.sums.waiting.workers))
+	return fleet.Some(float64(p.aggregate.waitingWorkers) / float64(p.aggregate.waiting.workers))
 }
 
-func saySaturated(g *Glance, p *problem) words {
-	s, rows := &p.of.sums, g.byWaiting(p.of)
-	return words{
-		title:  fmt.Sprintf("Requests wait at %s of %s of %s", thousands(s.waitingWorkers), many(s.waiting.workers, "worker"), p.of),
-		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.of, requestsWait(s.waiting.V), longest(rows), either(s.use.N > 0, percent(s.use.Mean), "not known")),
-		check: either(s.use.N > 0 && s.use.Mean < roomy, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
+func saturatedMessage(g *Monitor, p *problem) message {
+	s, rows := &p.endpoint.aggregate, g.rowsByQueue(p.endpoint)
+	return message{
+		title:  fmt.Sprintf("Requests wait at %s of %s of %s", formatCount(s.waitingWorkers), plural(s.waiting.workers, "worker"), p.endpoint),
+		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.endpoint, requestsWaitText(s.waiting.V), longestQueues(rows), ifElse(s.kvUsage.N > 0, formatPercent(s.kvUsage.Mean), "not known")),
+		check: ifElse(s.kvUsage.N > 0 && s.kvUsage.Mean < moderateUsage, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
 			"add workers, or let fewer requests in."),
 		rows: rows,
 	}
 }
 
-func wasSaturated(g *Glance, p *problem) words {
-	now, s := "Where they wait now is not known.", &p.of.sums
+func saturatedEndedMessage(g *Monitor, p *problem) message {
+	now, s := "Where they wait now is not known.", &p.endpoint.aggregate
 	if s.waiting.OK {
-		now = fmt.Sprintf("Now they do at %s of %s.", thousands(s.waitingWorkers), many(s.waiting.workers, "worker"))
+		now = fmt.Sprintf("Now they do at %s of %s.", formatCount(s.waitingWorkers), plural(s.waiting.workers, "worker"))
 	}
-	return words{title: fmt.Sprintf("Requests waited at most workers of %s", p.of),
-		detail: fmt.Sprintf("%s: at %s of them, %s. %s", p.of, percent(p.was), p.ago(g), now)}
+	return message{title: fmt.Sprintf("Requests waited at most workers of %s", p.endpoint),
+		detail: fmt.Sprintf("%s: at %s of them, %s. %s", p.endpoint, formatPercent(p.lastMeasure), p.lastTrueAgo(g), now)}
 }
 
 // byWaiting are the endpoint's rows where requests wait, the longest queue first.
-func (g *Glance) byWaiting(p *place) (rows []*row) {
+func (g *Monitor) rowsByQueue(p *endpointStats) (rows []*row) {
 	for i := p.start; i < p.end; i++ {
 		if r := &g.rows[i]; r.load.waiting().V > 0 {
 			rows = append(rows, r)
 		}
 	}
-	slices.SortStableFunc(rows, func(a, b *row) int { return compare(b.load.waiting().V, a.load.waiting().V) })
+	slices.SortStableFunc(rows, func(a, b *row) int { return compareFloats(b.load.waiting().V, a.load.waiting().V) })
 	return rows
 }
 
-func longest(rows []*row) string {
-	return and(first(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), thousands(r.load.waits.V)) }))
+func longestQueues(rows []*row) string {
+	return joinAnd(firstNames(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), formatCount(r.load.waitingRequests.V)) }))
 }
 
 // unevenness matters where somebody is at least half full.
-func unevenness(_ *Glance, p *place) number {
-	if p.sums.use.N < 2 || p.sums.use.Max < 0.5 {
+func measureImbalance(_ *Monitor, p *endpointStats) number {
+	if p.aggregate.kvUsage.N < 2 || p.aggregate.kvUsage.Max < 0.5 {
 		return number{}
 	}
-	return p.sums.use.Imbalance()
+	return p.aggregate.kvUsage.Imbalance()
 }
 
-func sayUneven(g *Glance, p *problem) words {
-	s := &p.of.sums
+func imbalanceMessage(g *Monitor, p *problem) message {
+	s := &p.endpoint.aggregate
 	var hot, cold []*row
-	waits, most, least, share := 0.0, 0.0, s.use.Max, pair{}
-	for rows := g.rows[p.of.start:p.of.end]; len(rows) > 0; {
+	waits, most, least, share := 0.0, 0.0, s.kvUsage.Max, hitBlocks{}
+	for rows := g.rows[p.endpoint.start:p.endpoint.end]; len(rows) > 0; {
 		ranks, use := ranksOf(rows)
 		rows = rows[len(ranks):]
 		switch {
-		case !use.OK || ranks[0].outside:
-		case use.V >= (s.use.Mean+s.use.Max)/2:
+		case !use.OK || ranks[0].unregistered:
+		case use.V >= (s.kvUsage.Mean+s.kvUsage.Max)/2:
 			hot = append(hot, ranks...)
 			least = min(least, use.V)
 			for _, r := range ranks {
@@ -126,28 +126,28 @@ func sayUneven(g *Glance, p *problem) words {
 			if h := ranks[0].hits; h != nil && h.window != nil {
 				share.add(h.window.sum(buckets))
 			}
-		case use.V <= s.use.Mean/4:
+		case use.V <= s.kvUsage.Mean/4:
 			cold = append(cold, ranks...)
 			most = max(most, use.V)
 		}
 	}
-	hottest := percent(s.use.Max)
-	if from := percent(least); from != hottest {
+	hottest := formatPercent(s.kvUsage.Max)
+	if from := formatPercent(least); from != hottest {
 		hottest = from + " to " + hottest
 	}
-	w := words{
-		title:    fmt.Sprintf("KV use of %s is uneven: %s the mean", p.of, times(s.use.Imbalance().V)),
-		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.of, names(hot), hottest, percent(s.use.Mean), requestsWait(waits)),
+	w := message{
+		title:    fmt.Sprintf("KV use of %s is uneven: %s the mean", p.endpoint, formatFactor(s.kvUsage.Imbalance().V)),
+		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.endpoint, workerNames(hot), hottest, formatPercent(s.kvUsage.Mean), requestsWaitText(waits)),
 		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
-		severity: either(waits > 0, bad, warn),
+		severity: ifElse(waits > 0, severityBad, severityWarn),
 		rows:     append(hot, cold...),
 	}
-	if all := s.last.rate(); share.rate().OK && all.OK {
+	if all := s.hitsRecent.rate(); share.rate().OK && all.OK {
 		w.check = fmt.Sprintf("one hot prefix? The hot %s %s, the endpoint %s. Give the router less weight on cache overlap, or set --router-temperature above 0.",
-			either(workers(hot) == 1, "worker hits", "workers hit"), percent(share.rate().V), percent(all.V))
+			ifElse(countWorkers(hot) == 1, "worker hits", "workers hit"), formatPercent(share.rate().V), formatPercent(all.V))
 	}
 	if len(cold) > 0 {
-		w.detail += fmt.Sprintf(" %s %s at most %s.", names(cold), either(workers(cold) == 1, "has", "have"), percent(most))
+		w.detail += fmt.Sprintf(" %s %s at most %s.", workerNames(cold), ifElse(countWorkers(cold) == 1, "has", "have"), formatPercent(most))
 		w.check += " See that those with little to do are in the router's list."
 	}
 	return w
@@ -162,67 +162,67 @@ func ranksOf(rows []row) (ranks []*row, use number) {
 			break
 		}
 		ranks = append(ranks, r)
-		if v := r.load.use(); v.OK {
+		if v := r.load.kvUsage(); v.OK {
 			sum, n = sum+v.V, n+1
 		}
 	}
 	return ranks, number{V: sum / max(1, n), OK: n > 0}
 }
 
-func wasUneven(g *Glance, p *problem) words {
+func imbalanceEndedMessage(g *Monitor, p *problem) message {
 	now := "and it is not so now"
-	if p.is.OK {
-		now = "and has " + times(p.is.V) + " now"
+	if p.current.OK {
+		now = "and has " + formatFactor(p.current.V) + " now"
 	}
-	return words{title: fmt.Sprintf("KV use of %s was uneven", p.of),
-		detail: fmt.Sprintf("%s: the fullest worker had %s the mean %s, %s.", p.of, times(p.was), p.ago(g), now)}
+	return message{title: fmt.Sprintf("KV use of %s was uneven", p.endpoint),
+		detail: fmt.Sprintf("%s: the fullest worker had %s the mean %s, %s.", p.endpoint, formatFactor(p.lastMeasure), p.lastTrueAgo(g), now)}
 }
 
 // hitsLost is how much less of the input of the last minute was cached than normally.
-func hitsLost(g *Glance, p *place) number {
-	m := &p.memory[hitsCollapsed]
-	if m.raised && g.now-m.since >= span(acceptAfter) {
-		p.normal, *m = normal{}, memory{} // it is how things are now
+func measureHits(g *Monitor, p *endpointStats) number {
+	m := &p.ruleStates[ruleHits]
+	if m.raised && g.now-m.since >= ticks(baselineResetAfter) {
+		p.baseline, *m = hitBaseline{}, ruleState{} // it is how things are now
 	}
-	last := p.window.sum(2)
-	if !p.normal.known() || p.normal.rate < 0.1 || last.isl < 4*fewBlocks {
+	last := p.hitWindow.sum(2)
+	if !p.baseline.known() || p.baseline.rate < 0.1 || last.isl < 4*minBaselineBlocks {
 		return number{}
 	}
-	return fleet.Some(1 - last.rate().V/p.normal.rate)
+	return fleet.Some(1 - last.rate().V/p.baseline.rate)
 }
 
 // acceptAfter is how long a hit rate may be lower until that is what is normal.
-const acceptAfter = 30 * time.Minute
+const baselineResetAfter = 30 * time.Minute
 
-func sayHits(g *Glance, p *problem) words {
+func hitsMessage(g *Monitor, p *problem) message {
 	var rows []*row
-	for i := p.of.start; i < p.of.end; i++ {
+	for i := p.endpoint.start; i < p.endpoint.end; i++ {
 		r := &g.rows[i]
 		if now, total := r.hitRate(), r.hitRateTotal(); now.OK && total.OK && now.V < total.V/2 {
 			rows = append(rows, r)
 		}
 	}
-	last := p.of.window.sum(2).rate()
-	w := words{
-		title:  fmt.Sprintf("The KV hit rate of %s has collapsed: %s instead of %s", p.of, percent(last.V), percent(p.of.normal.rate)),
-		detail: fmt.Sprintf("%s: of the input of the last minute %s was cached; of that before, %s.", p.of, percent(last.V), percent(p.of.normal.rate)),
+	last := p.endpoint.hitWindow.sum(2).rate()
+	w := message{
+		title:  fmt.Sprintf("The KV hit rate of %s has collapsed: %s instead of %s", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
+		detail: fmt.Sprintf("%s: of the input of the last minute %s was cached; of that before, %s.", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
 		check: "did workers restart, with empty caches, or do requests come that share nothing? If neither: does the router still hear of the workers' caches? " +
 			"It does where DYN_EVENT_PLANE is the same for both and workers publish KV events.",
 		rows: rows,
 	}
 	if len(rows) > 0 {
-		w.detail += " Worst at " + some(firstOfEach(rows), func(r *row) string { // hits are of the whole worker
-			return fmt.Sprintf("%s (%s, in all %s)", hexOf(r.id), percent(r.hitRate().V), percent(r.hitRateTotal().V))
+		w.detail += " Worst at " + summarize(firstRows(rows), func(r *row) string { // hits are of the whole worker
+			return fmt.Sprintf("%s (%s, in all %s)", displayID(r.id), formatPercent(r.hitRate().V), formatPercent(r.hitRateTotal().V))
 		}) + "."
 	}
 	return w
 }
 
-func hadCollapsed(g *Glance, p *problem) words {
+func hitsEndedMessage(g *Monitor, p *problem) message {
 	now := "Too little came in the last minute to tell how it is now."
-	if p.is.OK {
-		now = fmt.Sprintf("Of the input of the last minute %s was cached.", percent(p.of.window.sum(2).rate().V))
+	if p.current.OK {
+		now = fmt.Sprintf("Of the input of the last minute %s was cached.", formatPercent(p.endpoint.hitWindow.sum(2).rate().V))
 	}
-	return words{title: fmt.Sprintf("The KV hit rate of %s had collapsed", p.of),
-		detail: fmt.Sprintf("%s: %s %s, where %s is normal. %s", p.of, percent(p.of.normal.rate*(1-p.was)), p.ago(g), percent(p.of.normal.rate), now)}
+	return message{title: fmt.Sprintf("The KV hit rate of %s had collapsed", p.endpoint),
+		detail: fmt.Sprintf("%s: %s %s, where %s is normal. %s", p.endpoint, formatPercent(p.endpoint.baseline.rate*(1-p.lastMeasure)), p.lastTrueAgo(g), formatPercent(p.endpoint.baseline.rate), now)}
 }

@@ -9,34 +9,34 @@ import (
 // outage is how long a connection that events come by was lost. What was published
 // meanwhile never arrives, and no sequence may show it.
 type outage struct {
-	flow       // milliseconds
-	ended bool // since the last look
+	recentCounter      // milliseconds
+	ended         bool // since the last look
 }
 
 // take looks at the connection. While no event comes by it, nothing is lost with it.
-func (o *outage) take(l *stats.ConnState, matters bool) {
+func (o *outage) update(l *stats.ConnState, matters bool) {
 	lost := uint64(l.Outage() / time.Millisecond)
 	if !matters {
-		o.last, o.fresh, o.begun = lost, 0, true
+		o.last, o.sinceSample, o.started = lost, 0, true
 	} else {
-		o.flow.take(lost)
+		o.recentCounter.update(lost)
 	}
-	o.ended = o.fresh > 0
+	o.ended = o.sinceSample > 0
 }
 
 // outageOver is raised when a connection is back: while it is away that is a problem of its own.
-func outageOver(g, _ *Glance) number {
-	return yes(g.outages[overNATS].ended || g.outages[overZMQ].ended)
+func measureOutage(g, _ *Monitor) number {
+	return boolMeasure(g.outages[outageNATS].ended || g.outages[outageZMQ].ended)
 }
 
 // The connections that events come by.
 const (
-	overNATS = iota
-	overZMQ
+	outageNATS = iota
+	outageZMQ
 	outageCount
 )
 
-func sayOutage(g *Glance, p *problem) words {
+func outageMessage(g *Monitor, p *problem) message {
 	lost, by := time.Duration(0), []string(nil)
 	for i, name := range [outageCount]string{"NATS", "all ZMQ publishers"} {
 		o := &g.outages[i]
@@ -45,9 +45,9 @@ func sayOutage(g *Glance, p *problem) words {
 			by = append(by, name)
 		}
 	}
-	return words{
-		title:  "For " + either(lost < time.Second, "less than a second", lasting(lost)) + " no event could arrive",
-		detail: "In the last 15 min the connection to " + and(by) + " was lost. What was published meanwhile never arrived, and cannot be counted: hit rates lack it, and loads were as old as that.",
+	return message{
+		title:  "For " + ifElse(lost < time.Second, "less than a second", formatDuration(lost)) + " no event could arrive",
+		detail: "In the last 15 min the connection to " + joinAnd(by) + " was lost. What was published meanwhile never arrived, and cannot be counted: hit rates lack it, and loads were as old as that.",
 		check:  "did the server restart? A server also cuts off a client that does not read for seconds: was this program, or its machine, paused or short of CPU?",
 	}
 }

@@ -8,14 +8,14 @@ import (
 
 // The history: so many samples, one each step.
 const (
-	step    = 5 * time.Second
-	samples = 180 // 15 minutes
+	historyStep   = 5 * time.Second
+	historyLength = 180 // 15 minutes
 )
 
 // floats is the history of one value of the whole fleet or of an endpoint. NaN is none.
-type floats [samples]float32
+type floatHistory [historyLength]float32
 
-func (f *floats) put(slot int, v number) {
+func (f *floatHistory) put(slot int, v number) {
 	f[slot] = float32(math.NaN())
 	if v.OK {
 		f[slot] = float32(v.V)
@@ -23,7 +23,7 @@ func (f *floats) put(slot int, v number) {
 }
 
 // newFloats has no value yet.
-func newFloats() (f floats) {
+func newFloatHistory() (f floatHistory) {
 	for i := range f {
 		f.put(i, number{})
 	}
@@ -32,14 +32,14 @@ func newFloats() (f floats) {
 
 // ring is the history of one value of a row, of which there may be many: fractions in
 // one byte, counts in two. A nil ring has never had a value.
-type ring[T uint8 | uint16] [samples]T
+type compactHistory[T uint8 | uint16] [historyLength]T
 
 // shares is how many steps a fraction has to 1: two hundred and fiftieths.
-const shares = 250
+const fractionSteps = 250
 
 // put writes the sample of a slot, in so many parts of one, and makes the ring for its
 // first value. What is too large is drawn as the largest; all ones are no value.
-func put[T uint8 | uint16](r **ring[T], slot int, v number, parts float64) (grown int64) {
+func putSample[T uint8 | uint16](r **compactHistory[T], slot int, v number, parts float64) (grown int64) {
 	missing := ^T(0)
 	n := missing
 	if v.OK && v.V >= 0 { // a NaN is not
@@ -49,7 +49,7 @@ func put[T uint8 | uint16](r **ring[T], slot int, v number, parts float64) (grow
 		if n == missing {
 			return 0
 		}
-		*r = new(ring[T])
+		*r = new(compactHistory[T])
 		for i := range *r {
 			(*r)[i] = missing
 		}
@@ -60,14 +60,14 @@ func put[T uint8 | uint16](r **ring[T], slot int, v number, parts float64) (grow
 }
 
 // at is the sample of a slot; NaN if there is none.
-func (r *ring[T]) at(slot int, parts float64) float64 {
+func (r *compactHistory[T]) at(slot int, parts float64) float64 {
 	if r == nil || r[slot] == ^T(0) {
 		return math.NaN()
 	}
 	return float64(r[slot]) / parts
 }
 
-func (r *ring[T]) bytes() int64 {
+func (r *compactHistory[T]) bytes() int64 {
 	if r == nil {
 		return 0
 	}
@@ -75,13 +75,13 @@ func (r *ring[T]) bytes() int64 {
 }
 
 // clock counts the samples that were taken.
-type clock struct {
-	taken int    // in all
-	last  moment // when the last one was due
+type historyClock struct {
+	total   int  // in all
+	lastDue tick // when the last one was due
 }
 
 // kept is how many samples there are.
-func (c *clock) kept() int { return min(c.taken, samples) }
+func (c *historyClock) kept() int { return min(c.total, historyLength) }
 
 // slot is where the sample of so many steps ago is.
-func (c *clock) slot(ago int) int { return (c.taken - 1 - ago + samples) % samples }
+func (c *historyClock) slot(ago int) int { return (c.total - 1 - ago + historyLength) % historyLength }

@@ -12,9 +12,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-func TestAProblemIsRaisedAndWithdrawnWithHysteresis(t *testing.T) {
+func TestRuleStateHasHysteresis(t *testing.T) {
 	const up, down, raise, withdraw = 0.9, 0.8, 2 * time.Second, 3 * time.Second
-	var m memory
+	var m ruleState
 	for i, c := range []struct {
 		v      number
 		raised bool
@@ -36,90 +36,90 @@ func TestAProblemIsRaisedAndWithdrawnWithHysteresis(t *testing.T) {
 		{fleet.Some(0.1), false, "three seconds"},
 		{fleet.Some(0.85), false, "below the upper line"},
 	} {
-		if got := m.look(c.v, up, down, raise, withdraw, moment(10*(i+1))); got != c.raised {
+		if got := m.update(c.v, up, down, raise, withdraw, tick(10*(i+1))); got != c.raised {
 			t.Errorf("second %d, %v: raised is %v, want %v: %s", i, c.v, got, c.raised, c.why)
 		}
 	}
 }
 
-func TestAWorkerThatFallsSilentIsNamedWithinTwoPolls(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemSilentWithinTwoPolls(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "silent:backend/generate"
-		l.register(generate, 0x694d8b0a1f2c3d04, 2)
-		both := []fleet.PollReply{load(generate, 0x694d8b0a1f2c3d04, 1, 0), load(generate, 2, 1, 0)}
-		l.answer(both...)
-		l.keeps(time.Minute, id, false)
-		l.answer(both[1:]...)
-		l.within(2, id, true)
+		l.registerPolled(generate, 0x694d8b0a1f2c3d04, 2)
+		both := []fleet.PollReply{pollReply(generate, 0x694d8b0a1f2c3d04, 1, 0), pollReply(generate, 2, 1, 0)}
+		l.setReplies(both...)
+		l.expectStays(time.Minute, id, false)
+		l.setReplies(both[1:]...)
+		l.expectWithin(2, id, true)
 		p := l.problem(id)
 		testutil.Equal(t, "workers", p.Workers, []string{"7587873822778080516"})
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load for 2 s, but still registered in etcd.")
-		l.answer(both...)
-		l.within(1, id, false)
+		l.setReplies(both...)
+		l.expectWithin(1, id, false)
 	})
 }
 
-func TestAWorkerThatHasNeverAnsweredHasTimeToStart(t *testing.T) {
-	inLab(t, func(l *lab) {
-		l.register(generate, 1)
-		l.keeps(14*time.Second, "silent:backend/generate", false)
-		l.within(2, "silent:backend/generate", true) // seen first with the first look
+func TestProblemSilentGivesTimeToStart(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1)
+		l.expectStays(14*time.Second, "silent:backend/generate", false)
+		l.expectWithin(2, "silent:backend/generate", true) // seen first with the first look
 	})
 }
 
-func TestNobodyFallsSilentWhileWeAreCutOff(t *testing.T) {
+func TestProblemSilentNeedsConnections(t *testing.T) {
 	for name, link := range map[string]func(*stats.Stats) *stats.ConnState{
 		"NATS": func(y *stats.Stats) *stats.ConnState { return &y.NATS }, "etcd": func(y *stats.Stats) *stats.ConnState { return &y.Etcd },
 	} {
-		inLab(t, func(l *lab) {
-			l.register(generate, 1)
-			l.answer(load(generate, 1, 1, 0))
-			l.pass(5 * time.Second)
-			link(&l.f.Stats).SetConnected(false)
-			l.answer()
-			l.within(4, "connection:"+strings.ToLower(name), true) // counted from the first look
-			l.keeps(time.Minute, "silent:backend/generate", false)
+		inBubble(t, func(l *harness) {
+			l.registerPolled(generate, 1)
+			l.setReplies(pollReply(generate, 1, 1, 0))
+			l.ticks(5 * time.Second)
+			link(&l.fleet.Stats).SetConnected(false)
+			l.setReplies()
+			l.expectWithin(4, "connection:"+strings.ToLower(name), true) // counted from the first look
+			l.expectStays(time.Minute, "silent:backend/generate", false)
 			testutil.Equal(t, "problems without "+name, l.raised(), []string{"connection:" + strings.ToLower(name)})
-			link(&l.f.Stats).SetConnected(true)
-			l.answer(load(generate, 1, 1, 0))
-			l.within(3, "connection:"+strings.ToLower(name), false)
+			link(&l.fleet.Stats).SetConnected(true)
+			l.setReplies(pollReply(generate, 1, 1, 0))
+			l.expectWithin(3, "connection:"+strings.ToLower(name), false)
 		})
 	}
 }
 
-func TestNATSThatNobodyNeedsIsNoTrouble(t *testing.T) {
-	inLab(t, func(l *lab) {
-		l.f.Stats.ZMQ.MarkUsed()
-		l.publishing(generate, 1)
-		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.f.Stats.NATS.SetConnected(false)
-		l.keeps(time.Minute, "connection:nats", false)
+func TestProblemNATSNeedsUse(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.fleet.Stats.ZMQ.MarkUsed()
+		l.registerPublishing(generate, 1)
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.fleet.Stats.NATS.SetConnected(false)
+		l.expectStays(time.Minute, "connection:nats", false)
 	})
 }
 
-func TestWhatCannotBeReadIsNamed(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemMalformedNamesWorker(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "malformed:backend/generate"
-		l.register(generate, 1, 2)
-		l.answer(load(generate, 1, 1, 0), broken(generate, 2))
-		l.within(1, id, true)
+		l.registerPolled(generate, 1, 2)
+		l.setReplies(pollReply(generate, 1, 1, 0), malformedReply(generate, 2))
+		l.expectWithin(1, id, true)
 		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"2"})
-		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
-		l.within(11, id, false)
+		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
+		l.expectWithin(11, id, false)
 	})
 }
 
-func TestAnEngineThatStopsReportingIsNamedByItsRank(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemStalledNamesRank(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "stalled:backend/generate"
-		l.publishing(generate, 1)
+		l.registerPublishing(generate, 1)
 		counter := uint64(0)
 		second := func(ranks ...uint32) {
 			counter++
 			for _, rank := range ranks {
-				l.f.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
+				l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
 			}
-			l.second()
+			l.tick()
 		}
 		for range 30 {
 			second(0, 1)
@@ -136,33 +136,33 @@ func TestAnEngineThatStopsReportingIsNamedByItsRank(t *testing.T) {
 	})
 }
 
-func TestANearlyFullCacheIsNamedAtOnce(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemFullIsRaisedAtOnce(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "full:backend/generate"
-		l.register(generate, 1, 2)
-		at := func(blocks uint64) { l.answer(load(generate, 1, blocks, 0), load(generate, 2, 880, 0)) }
+		l.registerPolled(generate, 1, 2)
+		at := func(blocks uint64) { l.setReplies(pollReply(generate, 1, blocks, 0), pollReply(generate, 2, 880, 0)) }
 		at(890)
-		l.keeps(time.Minute, id, false)
+		l.expectStays(time.Minute, id, false)
 		at(900)
-		l.within(1, id, true)
+		l.expectWithin(1, id, true)
 		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"1"})
 		at(850)
-		l.keeps(time.Minute, id, true)
+		l.expectStays(time.Minute, id, true)
 		at(849)
-		l.within(31, id, false)
+		l.expectWithin(31, id, false)
 	})
 }
 
-func TestWhyACacheIsFullDependsOnTheOthers(t *testing.T) {
-	inLab(t, func(l *lab) {
-		l.register(generate, 1, 2, 3)
-		l.answer(load(generate, 1, 950, 3), load(generate, 2, 100, 0), load(generate, 3, 100, 0))
-		l.second()
+func TestProblemFullAdviceDependsOnOthers(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3)
+		l.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 100, 0), pollReply(generate, 3, 100, 0))
+		l.tick()
 		if p := l.problem("full:backend/generate"); !strings.Contains(p.Check, "--router-temperature") {
 			t.Errorf("where others are empty it says %q", p.Check)
 		}
-		l.answer(load(generate, 1, 950, 3), load(generate, 2, 900, 0), load(generate, 3, 890, 0))
-		l.second()
+		l.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 900, 0), pollReply(generate, 3, 890, 0))
+		l.tick()
 		p := l.problem("full:backend/generate")
 		if !strings.Contains(p.Check, "add workers") {
 			t.Errorf("where all are full it says %q", p.Check)
@@ -171,66 +171,66 @@ func TestWhyACacheIsFullDependsOnTheOthers(t *testing.T) {
 	})
 }
 
-func TestAWorkerWithoutAKeyIsNamedWhenItGoesOn(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemUnregisteredAfterOneMinute(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "unregistered:backend/generate"
-		l.register(generate, 1, 2)
-		l.answer(load(generate, 1, 1, 0), load(generate, 2, 2, 0))
-		l.pass(10 * time.Second)
-		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
-		l.keeps(time.Minute, id, false) // it may be shutting down
-		l.within(1, id, true)
+		l.registerPolled(generate, 1, 2)
+		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 2, 0))
+		l.ticks(10 * time.Second)
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
+		l.expectStays(time.Minute, id, false) // it may be shutting down
+		l.expectWithin(1, id, true)
 		s := l.snapshot()
 		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
-		testutil.Equal(t, "mean load, without it", shown(s.Fleet.LoadMean), "0.001")
-		l.register(generate, 2)
-		l.within(1, id, false)
+		testutil.Equal(t, "mean load, without it", formatOptional(s.Fleet.LoadMean), "0.001")
+		l.registerPolled(generate, 2)
+		l.expectWithin(1, id, false)
 	})
 }
 
-func TestAWorkerThatPublishesNothingIsNoGreatTrouble(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemQuietIsInfo(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "quiet:backend/generate"
-		l.publishing(generate, 1)
-		l.keeps(time.Minute, id, false)
-		l.within(1, id, true)
+		l.registerPublishing(generate, 1)
+		l.expectStays(time.Minute, id, false)
+		l.expectWithin(1, id, true)
 		testutil.Equal(t, "severity", l.problem(id).Severity, "info")
 		testutil.Equal(t, "problems", l.raised(), []string{id})
-		l.f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.within(1, id, false)
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.expectWithin(1, id, false)
 	})
 }
 
-func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemLostLastsTenMinutes(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "lost:backend/generate"
 		var all []uint64
 		for n := range uint64(20) {
 			all = append(all, 0x100+n)
 		}
-		l.register(generate, all...)
-		l.answer(load(generate, 0x113, 1, 0))
-		l.pass(20 * time.Second)
-		l.answer()
-		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x100})
-		l.within(6, id, true) // one of twenty
-		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
-		l.second()
+		l.registerPolled(generate, all...)
+		l.setReplies(pollReply(generate, 0x113, 1, 0))
+		l.ticks(20 * time.Second)
+		l.setReplies()
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x100})
+		l.expectWithin(6, id, true) // one of twenty
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
+		l.tick()
 		p := l.problem(id)
 		testutil.Equal(t, "title", p.Title, "2 workers of backend/generate are gone")
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Whether these deregistered cannot be told: 101 and 100.")
 		testutil.Equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
-			l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
+			l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
 		}
-		l.second()
+		l.tick()
 		p = l.problem(id)
 		testutil.Equal(t, "severity when all have left", p.Severity, "bad")
 		testutil.Equal(t, "title when all have left", p.Title, "No worker of backend/generate is left")
 		if s := l.snapshot(); s.Looking != nil {
 			t.Error("the page says that nobody came yet, want it to say that all have left")
 		}
-		l.pass(10 * time.Minute)
+		l.ticks(10 * time.Minute)
 		testutil.Equal(t, "problems ten minutes later", l.raised(), nil)
 		if s := l.snapshot(); s.Looking == nil {
 			t.Error("the page does not say what is looked for")
@@ -238,106 +238,106 @@ func TestWorkersThatLeaveAreNamedForTenMinutes(t *testing.T) {
 	})
 }
 
-func TestAReplacedWorkerIsNotLost(t *testing.T) {
-	inLab(t, func(l *lab) {
-		l.register(generate, 1, 2)
-		l.pass(30 * time.Second)
-		l.register(generate, 3)
-		l.f.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
-		l.keeps(time.Minute, "lost:backend/generate", false)
+func TestProblemLostIgnoresReplacedWorker(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2)
+		l.ticks(30 * time.Second)
+		l.registerPolled(generate, 3)
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		l.expectStays(time.Minute, "lost:backend/generate", false)
 	})
 }
 
-func TestAQueueThatGrowsIsNamedAndThenThatAllAreBusy(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemWaitingThenSaturated(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const growing, busy = "waiting:backend/generate", "saturated:backend/generate"
-		l.register(generate, 1, 2)
-		wait := func(n uint64) { l.answer(load(generate, 1, 400, n/2), load(generate, 2, 400, n-n/2)) }
+		l.registerPolled(generate, 1, 2)
+		wait := func(n uint64) { l.setReplies(pollReply(generate, 1, 400, n/2), pollReply(generate, 2, 400, n-n/2)) }
 		wait(1) // a few are no queue
-		l.keeps(3*time.Minute, growing, false)
+		l.expectStays(3*time.Minute, growing, false)
 		wait(9)
-		l.within(11, growing, true)
+		l.expectWithin(11, growing, true)
 		testutil.Equal(t, "title", l.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
 		testutil.Equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
 		testutil.Equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
-		l.within(50, busy, true)      // a minute after it has begun
-		l.within(110, growing, false) // when most of what was a minute or two ago was as much
+		l.expectWithin(50, busy, true)      // a minute after it has begun
+		l.expectWithin(110, growing, false) // when most of what was a minute or two ago was as much
 		testutil.Equal(t, "what stays", l.raised(), []string{busy})
 		wait(1)
-		l.within(61, busy, false)
+		l.expectWithin(61, busy, false)
 	})
 }
 
-func TestUnevenLoadNamesTheFullAndTheEmpty(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemImbalanceNamesWorkers(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "imbalance:backend/generate"
-		l.register(generate, 1, 2, 3, 4)
-		even := []fleet.PollReply{load(generate, 1, 420, 0), load(generate, 2, 400, 0), load(generate, 3, 380, 0), load(generate, 4, 400, 0)}
-		l.answer(load(generate, 1, 40, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0), load(generate, 4, 1, 0))
-		l.keeps(time.Minute, id, false) // of a fleet that has nothing to do
-		l.answer(even...)
-		l.keeps(time.Minute, id, false)
-		l.answer(load(generate, 1, 800, 5), even[1], even[2], load(generate, 4, 30, 0))
-		l.within(31, id, true)
+		l.registerPolled(generate, 1, 2, 3, 4)
+		even := []fleet.PollReply{pollReply(generate, 1, 420, 0), pollReply(generate, 2, 400, 0), pollReply(generate, 3, 380, 0), pollReply(generate, 4, 400, 0)}
+		l.setReplies(pollReply(generate, 1, 40, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0), pollReply(generate, 4, 1, 0))
+		l.expectStays(time.Minute, id, false) // of a fleet that has nothing to do
+		l.setReplies(even...)
+		l.expectStays(time.Minute, id, false)
+		l.setReplies(pollReply(generate, 1, 800, 5), even[1], even[2], pollReply(generate, 4, 30, 0))
+		l.expectWithin(31, id, true)
 		p := l.problem(id)
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "4"})
 		testutil.Equal(t, "severity", p.Severity, "bad")
 		testutil.Equal(t, "title", p.Title, "KV use of backend/generate is uneven: 1.99× the mean")
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
-		l.answer(even...)
-		l.within(61, id, false)
-		l.answer(load(generate, 1, 800, 5), load(generate, 2, 702, 0), load(generate, 3, 90, 0), load(generate, 4, 30, 0))
-		l.within(31, id, true)
+		l.setReplies(even...)
+		l.expectWithin(61, id, false)
+		l.setReplies(pollReply(generate, 1, 800, 5), pollReply(generate, 2, 702, 0), pollReply(generate, 3, 90, 0), pollReply(generate, 4, 30, 0))
+		l.expectWithin(31, id, true)
 		testutil.Equal(t, "detail of two", l.problem(id).Detail,
 			"backend/generate: 1 and 2 at 70\u00a0% to 80\u00a0%, the mean is 41\u00a0%. 5 requests wait there. 3 and 4 have at most 9\u00a0%.")
 	})
 }
 
-func TestAHitRateThatCollapsesIsToldFromOneThatIsLow(t *testing.T) {
-	inLab(t, func(l *lab) {
+func TestProblemHitsNeedsCollapse(t *testing.T) {
+	inBubble(t, func(l *harness) {
 		const id = "hits:backend/generate"
-		l.register(generate, 1, 2)
-		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0))
+		l.registerPolled(generate, 1, 2)
+		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
 		hit := func(d time.Duration, share float64) {
 			for range d / time.Second {
-				l.f.RecordHit(1, 50, uint64(50*share))
-				l.f.RecordHit(2, 50, 30)
-				l.second()
+				l.fleet.RecordHit(1, 50, uint64(50*share))
+				l.fleet.RecordHit(2, 50, 30)
+				l.tick()
 			}
 		}
 		hit(10*time.Minute, 0.6)
 		testutil.Equal(t, "problems", l.raised(), nil)
-		testutil.Equal(t, "hit rate", shown(l.snapshot().Fleet.HitRate), "0.6")
-		l.pass(10 * time.Minute) // nobody asks: no rate is no low rate
+		testutil.Equal(t, "hit rate", formatOptional(l.snapshot().Fleet.HitRate), "0.6")
+		l.ticks(10 * time.Minute) // nobody asks: no rate is no low rate
 		testutil.Equal(t, "problems", l.raised(), nil)
-		testutil.Equal(t, "hit rate of nothing", shown(l.snapshot().Fleet.HitRate), "–")
-		testutil.Equal(t, "since the start", shown(l.snapshot().Fleet.HitRateTotal), "0.6")
+		testutil.Equal(t, "hit rate of nothing", formatOptional(l.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "since the start", formatOptional(l.snapshot().Fleet.HitRateTotal), "0.6")
 		hit(2*time.Minute, 0.2)
 		testutil.Equal(t, "problems where a third less is hit", l.raised(), nil)
 		hit(10*time.Minute, 0.6)
 		start := time.Now()
 		for n := 0; n < 200 && l.problem(id).ID == ""; n++ {
-			l.f.RecordHit(1, 100, 2)
-			l.second()
+			l.fleet.RecordHit(1, 100, 2)
+			l.tick()
 		}
 		if took := time.Since(start); took < time.Minute || took > 2*time.Minute+30*time.Second {
 			t.Errorf("it took %v, want a minute and what it takes to see", took)
 		}
 		p := l.problem(id)
 		testutil.Equal(t, "title", p.Title, "The KV hit rate of backend/generate has collapsed: 2\u00a0% instead of 56\u00a0%")
-		l.pass(4 * time.Minute) // it is remembered
+		l.ticks(4 * time.Minute) // it is remembered
 		hit(5*time.Minute, 0.6)
 		testutil.Equal(t, "problems when it has recovered", l.raised(), nil)
 	})
 }
 
-func TestALowHitRateBecomesNormalInTime(t *testing.T) {
-	inLab(t, func(l *lab) {
-		l.register(generate, 1)
-		l.answer(load(generate, 1, 1, 0))
+func TestProblemHitsEndsAtNewBaseline(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1)
+		l.setReplies(pollReply(generate, 1, 1, 0))
 		for n := range 60 * 60 {
-			l.f.RecordHit(1, 50, either(n < 15*60, uint64(30), 1))
-			l.second()
+			l.fleet.RecordHit(1, 50, ifElse(n < 15*60, uint64(30), 1))
+			l.tick()
 			if n == 45*60 {
 				testutil.Equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})
 			}
@@ -349,47 +349,47 @@ func TestALowHitRateBecomesNormalInTime(t *testing.T) {
 	})
 }
 
-// TestProblemsKeepTheirIdsAndSayWhenTheyBegan since open cards hang on the one, and
+// TestProblemKeepsIDAndStart since open cards hang on the one, and
 // people on the other.
-func TestProblemsKeepTheirIdsAndSayWhenTheyBegan(t *testing.T) {
-	inLab(t, func(l *lab) {
-		l.register(generate, 1, 2, 3)
-		l.answer(load(generate, 1, 1, 0), load(generate, 2, 1, 0), load(generate, 3, 1, 0))
-		l.pass(10 * time.Second)
-		l.answer(load(generate, 2, 1, 0), load(generate, 3, 1, 0))
-		l.pass(2 * time.Second)
+func TestProblemKeepsIDAndStart(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3)
+		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0))
+		l.ticks(10 * time.Second)
+		l.setReplies(pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0))
+		l.ticks(2 * time.Second)
 		began := time.Now().UnixMilli()
-		l.pass(time.Minute)
-		l.answer(load(generate, 3, 1, 0))
-		l.pass(time.Minute)
+		l.ticks(time.Minute)
+		l.setReplies(pollReply(generate, 3, 1, 0))
+		l.ticks(time.Minute)
 		p := l.problem("silent:backend/generate")
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "2"})
 		testutil.Equal(t, "since", p.Since, began)
 	})
 }
 
-func TestEveryRuleHasWordsForPeople(t *testing.T) {
+func TestRulesAreComplete(t *testing.T) {
 	seen := make(map[string]bool)
 	check := func(kind string, s severity, up, down float64, withdraw time.Duration, withMeasure, withWords, withOver bool) {
-		if seen[kind] || kind == "" || rank[s] == 0 && s != bad || up < down || !withMeasure || !withWords || withOver != (up > down || withdraw > 0) {
+		if seen[kind] || kind == "" || severityOrder[s] == 0 && s != severityBad || up < down || !withMeasure || !withWords || withOver != (up > down || withdraw > 0) {
 			t.Errorf("rule %q: %v %v %v %v, measure %v, words %v, and %v when it is over", kind, s, up, down, withdraw, withMeasure, withWords, withOver)
 		}
 		seen[kind] = true
 	}
 	for _, r := range workerRules {
-		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
+		check(r.kind, r.severity, r.raiseAt, r.clearBelow, r.withdrawAfter, r.measure != nil, r.message != nil, r.endedMessage != nil)
 	}
 	for _, r := range endpointRules {
-		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
+		check(r.kind, r.severity, r.raiseAt, r.clearBelow, r.withdrawAfter, r.measure != nil, r.message != nil, r.endedMessage != nil)
 	}
 	for _, r := range programRules {
-		check(r.kind, r.severity, r.up, r.down, r.withdraw, r.measure != nil, r.say != nil, r.over != nil)
+		check(r.kind, r.severity, r.raiseAt, r.clearBelow, r.withdrawAfter, r.measure != nil, r.message != nil, r.endedMessage != nil)
 	}
 	testutil.Equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
 }
 
 // kindsOfRules are those of the whole table.
-func kindsOfRules() (kinds []string) {
+func allProblemKinds() (kinds []string) {
 	for _, r := range workerRules {
 		kinds = append(kinds, r.kind)
 	}
@@ -397,33 +397,33 @@ func kindsOfRules() (kinds []string) {
 		kinds = append(kinds, r.kind)
 	}
 	for _, r := range programRules {
-		kinds = append(kinds, kindOf(r.kind))
+		kinds = append(kinds, problemKind(r.kind))
 	}
 	return kinds
 }
 
-func TestTheReadmeHasEveryRule(t *testing.T) {
+func TestRulesAreDocumented(t *testing.T) {
 	b, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, table, _ := strings.Cut(string(b), "| kind | is raised when |")
 	table, _, _ = strings.Cut(table, "\n\n")
-	for _, kind := range kindsOfRules() {
+	for _, kind := range allProblemKinds() {
 		if !strings.Contains(table, "`"+kind+"`") {
 			t.Errorf("it says nothing of %s", kind)
 		}
 	}
 }
 
-func TestWords(t *testing.T) {
+func TestTextFormatting(t *testing.T) {
 	for got, want := range map[string]string{
-		thousands(0): "0", thousands(999): "999", thousands(1000): "1,000", thousands(uint64(1<<64 - 1)): "18,446,744,073,709,551,615",
-		many(1, "worker"): "1 worker", many(2000, "worker"): "2,000 workers",
-		lasting(0): "0 s", lasting(59400 * time.Millisecond): "59 s", lasting(59600 * time.Millisecond): "1 min", lasting(262 * time.Second): "4 min 22 s",
-		lasting(2 * time.Hour): "2 h", lasting(90 * time.Minute): "1 h 30 min",
-		percent(0.995): "100\u00a0%", percent(0.004): "0\u00a0%",
-		list([]string{"a"}): "a", list([]string{"a", "b", "c"}): "a, b and c", list([]string{"a", "b", "c", "d"}): "a, b, c and 1 more",
+		formatCount(0): "0", formatCount(999): "999", formatCount(1000): "1,000", formatCount(uint64(1<<64 - 1)): "18,446,744,073,709,551,615",
+		plural(1, "worker"): "1 worker", plural(2000, "worker"): "2,000 workers",
+		formatDuration(0): "0 s", formatDuration(59400 * time.Millisecond): "59 s", formatDuration(59600 * time.Millisecond): "1 min", formatDuration(262 * time.Second): "4 min 22 s",
+		formatDuration(2 * time.Hour): "2 h", formatDuration(90 * time.Minute): "1 h 30 min",
+		formatPercent(0.995): "100\u00a0%", formatPercent(0.004): "0\u00a0%",
+		summarizeStrings([]string{"a"}): "a", summarizeStrings([]string{"a", "b", "c"}): "a, b and c", summarizeStrings([]string{"a", "b", "c", "d"}): "a, b, c and 1 more",
 		fmt.Sprint(Command("metrics", "dynamo", fleet.Endpoint{})):  "metrics",
 		Command("metrics", "a b", fleet.Endpoint{Component: "c's"}): `metrics --namespace 'a b' --component 'c'\''s'`,
 		Quote("-x"): "'-x'",

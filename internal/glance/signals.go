@@ -14,58 +14,58 @@ import (
 // bound is how old the newest load may be: of workers that are polled, or whose pages
 // are read, three times and a second for the answers. Loads that are published are valid
 // however old they are, while what they come by is connected.
-func (g *Glance) bound(newest fleet.Source) (age time.Duration, bounded bool) {
+func (g *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bool) {
 	switch newest {
 	case fleet.FromStats:
-		return max(5*time.Second, 3*g.o.Poll+time.Second), true
+		return max(5*time.Second, 3*g.options.Poll+time.Second), true
 	case fleet.FromScrape:
-		return max(5*time.Second, 3*g.o.Scrape+time.Second), true
+		return max(5*time.Second, 3*g.options.Scrape+time.Second), true
 	}
 	return 0, false
 }
 
-func (g *Glance) serveSignals(w http.ResponseWriter, r *http.Request) {
+func (g *Monitor) serveSignals(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	e := fleet.Endpoint{Component: query.Get("component"), Name: query.Get("endpoint")}
 	if e.Component == "" || e.Name == "" {
-		refuse(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
+		writeJSONError(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
 		return
 	}
-	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.o.Namespaces)))
-	if !g.o.Namespaces.Overlaps(namespaces) {
-		refuse(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.o.Namespaces)))
+	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.options.Namespaces)))
+	if !g.options.Namespaces.Overlaps(namespaces) {
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.options.Namespaces)))
 		return
 	}
-	if t := g.o.Fleet.Target(); !t.Covers(e) {
-		refuse(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
+	if t := g.options.Fleet.Target(); !t.Covers(e) {
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
 		return
 	}
 	d, stale := g.signals(namespaces, e)
 	if stale != "" {
-		refuse(w, http.StatusServiceUnavailable, stale)
+		writeJSONError(w, http.StatusServiceUnavailable, stale)
 		return
 	}
-	send(w, r, d.b, func() []byte { return deflated(d.b) })
+	writeJSON(w, r, d.b, func() []byte { return deflateChunk(d.b) })
 }
 
 // signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or
 // why it must not be told.
-func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale string) {
+func (g *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, stale string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.refresh()
-	var places []*place
-	var s sums
-	for _, p := range g.order {
-		if p.Component == e.Component && p.Name == e.Name && of.Match(g.o.Namespaces.OfEndpoint(p.Endpoint)) {
+	var places []*endpointStats
+	var s aggregate
+	for _, p := range g.endpoints {
+		if p.Component == e.Component && p.Name == e.Name && of.Match(g.options.Namespaces.OfEndpoint(p.Endpoint)) {
 			places = append(places, p)
-			s.merge(&p.sums)
+			s.merge(&p.aggregate)
 		}
 	}
-	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.o.Namespaces.IsPattern()) {
-		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", thousands(mostPlaces))
+	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.options.Namespaces.IsPattern()) {
+		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", formatCount(maxEndpoints))
 	}
-	newest, stale := g.freshness(places, s.shown)
+	newest, stale := g.newestLoad(places, s.shown)
 	if stale != "" {
 		return d, stale
 	}
@@ -73,26 +73,26 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 	d.text("namespace", string(of))
 	writeEndpoint(&d, e)
 	d.bool("seen", len(places) > 0)
-	d.int("now", g.at.UnixMilli())
+	d.int("now", g.sampledAt.UnixMilli())
 	d.int("workers", int64(s.shown))
 	d.int("workers_answering", int64(s.answering))
 	d.int("workers_silent", int64(s.silent))
 	d.int("workers_malformed", int64(s.malformed))
-	d.fraction("kv_usage_mean", s.use.Opt(s.use.Mean))
-	d.fraction("kv_usage_max", s.use.Opt(s.use.Max))
+	d.fraction("kv_usage_mean", s.kvUsage.Opt(s.kvUsage.Mean))
+	d.fraction("kv_usage_max", s.kvUsage.Opt(s.kvUsage.Max))
 	// Of nobody nothing waits; of somebody who does not say, nobody knows.
 	empty := s.shown == 0
 	sums := []struct {
 		name string
-		sum  count
-	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queued}}
+		sum  partialSum
+	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queuedTokens}}
 	for _, c := range sums {
 		d.number(c.name, number{V: c.sum.V, OK: c.sum.OK || empty}, 1)
 	}
 	for _, c := range sums {
 		d.int(c.name+"_workers", int64(c.sum.workers))
 	}
-	d.fraction("hit_rate", s.last.rate())
+	d.fraction("hit_rate", s.hitsRecent.rate())
 	if newest != nil {
 		d.number("age_seconds", fleet.Some(newest.load.age.Seconds()), 100)
 	}
@@ -101,7 +101,7 @@ func (g *Glance) signals(of wire.Namespaces, e fleet.Endpoint) (d doc, stale str
 }
 
 // freshness is the newest load of so many workers, or why nothing can be said of them.
-func (g *Glance) freshness(places []*place, workers int) (newest *row, stale string) {
+func (g *Monitor) newestLoad(places []*endpointStats, workers int) (newest *row, stale string) {
 	if !g.ready() {
 		return nil, "stale: " + strings.Join(g.missing, ", ")
 	}
@@ -109,10 +109,10 @@ func (g *Glance) freshness(places []*place, workers int) (newest *row, stale str
 	for _, p := range places {
 		for i := p.start; i < p.end; i++ {
 			r := &g.rows[i]
-			if !r.load.known || r.outside {
+			if !r.load.known || r.unregistered {
 				continue
 			}
-			if _, bounded := g.bound(r.source.V); !bounded {
+			if _, bounded := g.maxLoadAge(r.source.V); !bounded {
 				published = true
 			}
 			if newest == nil || r.load.age < newest.load.age {
@@ -124,10 +124,10 @@ func (g *Glance) freshness(places []*place, workers int) (newest *row, stale str
 		return newest, ""
 	}
 	if newest == nil {
-		return nil, fmt.Sprintf("stale: none of %s has reported a load", many(workers, "worker"))
+		return nil, fmt.Sprintf("stale: none of %s has reported a load", plural(workers, "worker"))
 	}
-	if bound, bounded := g.bound(newest.source.V); bounded && !published && newest.load.age > bound {
-		return nil, fmt.Sprintf("stale: the newest load is %s old, want no more than %s", lasting(newest.load.age), lasting(bound))
+	if bound, bounded := g.maxLoadAge(newest.source.V); bounded && !published && newest.load.age > bound {
+		return nil, fmt.Sprintf("stale: the newest load is %s old, want no more than %s", formatDuration(newest.load.age), formatDuration(bound))
 	}
 	return newest, ""
 }

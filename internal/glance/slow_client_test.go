@@ -24,7 +24,7 @@ import (
 )
 
 // reading is what a client does with the body of a stream, until ctx ends or it fails.
-var reading = map[string]struct {
+var readBehaviours = map[string]struct {
 	read   func(ctx context.Context, body io.Reader) error
 	cutOff bool
 }{
@@ -46,17 +46,17 @@ var reading = map[string]struct {
 	"reads": {func(ctx context.Context, body io.Reader) error { _, err := io.Copy(io.Discard, body); return err }, false},
 }
 
-// TestStreamsOfThoseWhoDoNotReadEnd has one client of each kind at a time, by each protocol, and
+// TestStreamCutsOffSlowClients has one client of each kind at a time, by each protocol, and
 // lets it do what it does for a while.
-func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
+func TestStreamCutsOffSlowClients(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		for _, packed := range []bool{false, true} {
-			for what, r := range reading {
+			for what, r := range readBehaviours {
 				t.Run(fmt.Sprintf("%s, packed %v, %s", proto, packed, what), func(t *testing.T) {
-					inSiteWith(t, withTLS, func(s *site) {
+					inBubbleWithServerConfig(t, newTLSConfig, func(s *testServer) {
 						t := s.t
 						for id := range uint64(300) { // a minute of snapshots is more than what a client keeps
-							s.register(generate, 100+id)
+							s.registerPolled(generate, 100+id)
 						}
 						ctx, end := context.WithCancel(t.Context())
 						transport := &http.Transport{DialContext: s.network.Dial, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
@@ -70,15 +70,15 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						testutil.Equal(t, "protocol and encoding", resp.Proto+" "+resp.Header.Get("Content-Encoding"), proto+" "+either(packed, "gzip", ""))
+						testutil.Equal(t, "protocol and encoding", resp.Proto+" "+resp.Header.Get("Content-Encoding"), proto+" "+ifElse(packed, "gzip", ""))
 						over := make(chan struct{})
 						go func() {
 							defer close(over)
 							r.read(ctx, resp.Body)
 						}()
 						time.Sleep(time.Minute)
-						want := [2]int64{either[int64](r.cutOff, 0, 1), either[int64](r.cutOff, 1, 0)}
-						testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Stats.Streams.Load(), int64(s.f.Stats.StreamsCutOff.Load())}, want)
+						want := [2]int64{ifElse[int64](r.cutOff, 0, 1), ifElse[int64](r.cutOff, 1, 0)}
+						testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.fleet.Stats.Streams.Load(), int64(s.fleet.Stats.StreamsCutOff.Load())}, want)
 						end()
 						<-over
 						resp.Body.Close()
@@ -91,13 +91,13 @@ func TestStreamsOfThoseWhoDoNotReadEnd(t *testing.T) {
 	}
 }
 
-// TestAnswersThatNobodyReadsEnd: what is not a stream has ten seconds in all.
-func TestAnswersThatNobodyReadsEnd(t *testing.T) {
+// TestAPICutsOffSlowClients: what is not a stream has ten seconds in all.
+func TestAPICutsOffSlowClients(t *testing.T) {
 	for _, path := range []string{"/api/v1/fleet", "/api/v1/fleet?history=true", "/worker?key=100", "/api/v1/openapi.json"} {
-		inSite(t, func(s *site) {
+		inBubbleWithServer(t, func(s *testServer) {
 			t := s.t
 			for id := range uint64(300) {
-				s.register(generate, 100+id)
+				s.registerPolled(generate, 100+id)
 			}
 			time.Sleep(1500 * time.Millisecond)
 			c, err := s.network.Dial(t.Context(), "", "")
@@ -123,12 +123,12 @@ func TestAnswersThatNobodyReadsEnd(t *testing.T) {
 	}
 }
 
-// TestTheEndOfAStreamWaitsForNobody: a client that has taken all that there was, and then reads
+// TestStreamEndsWithinCloseTimeout: a client that has taken all that there was, and then reads
 // no more, has half a second for the end.
-func TestTheEndOfAStreamWaitsForNobody(t *testing.T) {
+func TestStreamEndsWithinCloseTimeout(t *testing.T) {
 	for _, header := range [][]string{nil, {"Accept-Encoding", "gzip"}} {
-		inSite(t, func(s *site) {
-			s.listen(header...).next()
+		inBubbleWithServer(t, func(s *testServer) {
+			s.openStream(header...).next()
 			synctest.Wait()
 			start := time.Now()
 			s.stop()
@@ -141,14 +141,14 @@ func TestTheEndOfAStreamWaitsForNobody(t *testing.T) {
 }
 
 // deafConn is a connection that reads nothing more once it is deaf.
-type deafConn struct {
+type stalledConn struct {
 	net.Conn
-	deaf, closed chan struct{}
+	stalled, closed chan struct{}
 }
 
-func (c *deafConn) Read(b []byte) (int, error) {
+func (c *stalledConn) Read(b []byte) (int, error) {
 	select {
-	case <-c.deaf:
+	case <-c.stalled:
 		<-c.closed
 		return 0, io.EOF
 	default:
@@ -156,19 +156,19 @@ func (c *deafConn) Read(b []byte) (int, error) {
 	}
 }
 
-func (c *deafConn) Close() error {
+func (c *stalledConn) Close() error {
 	close(c.closed)
 	return c.Conn.Close()
 }
 
-// TestAConnectionOfHTTP2ThatDoesNotReadEnds: it may end before its streams would.
-func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
-	inSiteWith(t, withTLS, func(s *site) {
+// TestStreamCutsOffStalledHTTP2Connection: it may end before its streams would.
+func TestStreamCutsOffStalledHTTP2Connection(t *testing.T) {
+	inBubbleWithServerConfig(t, newTLSConfig, func(s *testServer) {
 		t, deaf := s.t, make(chan struct{})
 		client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				c, err := s.network.Dial(ctx, network, address)
-				return &deafConn{c, deaf, make(chan struct{})}, err
+				return &stalledConn{c, deaf, make(chan struct{})}, err
 			}}}
 		resp, err := client.Get("https://127.0.0.1/events")
 		if err != nil {
@@ -176,7 +176,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 		}
 		close(deaf)
 		time.Sleep(15 * time.Second)
-		testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.f.Stats.Streams.Load(), int64(s.f.Stats.StreamsCutOff.Load())}, [2]int64{0, 1})
+		testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.fleet.Stats.Streams.Load(), int64(s.fleet.Stats.StreamsCutOff.Load())}, [2]int64{0, 1})
 		resp.Body.Close()
 		client.CloseIdleConnections()
 	})
@@ -184,7 +184,7 @@ func TestAConnectionOfHTTP2ThatDoesNotReadEnds(t *testing.T) {
 
 // overTCP serves a fleet on a port of this host, as the program does, until the test ends. It
 // returns what was accepted.
-func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Stats) {
+func serveTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Stats) {
 	t.Helper()
 	f := fleet.New(fleet.Target{}, 10_000, true)
 	f.Advance(time.Now())
@@ -199,7 +199,7 @@ func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats
 	var both sync.WaitGroup
 	both.Go(func() { g.Run(ctx) })
 	both.Go(func() {
-		if err := expose.Serve(ctx, tapped{l, accepted}, g.Handler(http.NotFoundHandler()), nil, slog.New(slog.DiscardHandler)); err != nil {
+		if err := expose.Serve(ctx, recordingListener{l, accepted}, g.Handler(http.NotFoundHandler()), nil, slog.New(slog.DiscardHandler)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -208,12 +208,12 @@ func overTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats
 }
 
 // tapped is a listener that shows what it accepts.
-type tapped struct {
+type recordingListener struct {
 	net.Listener
 	accepted chan net.Conn
 }
 
-func (l tapped) Accept() (net.Conn, error) {
+func (l recordingListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err == nil {
 		l.accepted <- c
@@ -222,7 +222,7 @@ func (l tapped) Accept() (net.Conn, error) {
 }
 
 // stream opens a stream and reads the first line of what is answered.
-func stream(t *testing.T, address string) *net.TCPConn {
+func openStream(t *testing.T, address string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
@@ -238,10 +238,10 @@ func stream(t *testing.T, address string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// TestTheSocketOfAStreamKeepsLittle: the kernel's own idea are megabytes.
-func TestTheSocketOfAStreamKeepsLittle(t *testing.T) {
-	address, accepted, _ := overTCP(t)
-	stream(t, address)
+// TestStreamLimitsSocketSendBuffer: the kernel's own idea are megabytes.
+func TestStreamLimitsSocketSendBuffer(t *testing.T) {
+	address, accepted, _ := serveTCP(t)
+	openStream(t, address)
 	raw, err := (<-accepted).(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -255,9 +255,9 @@ func TestTheSocketOfAStreamKeepsLittle(t *testing.T) {
 	}
 }
 
-func TestAStreamWhoseClientSaysNoMoreEnds(t *testing.T) {
-	address, _, tally := overTCP(t)
-	c := stream(t, address)
+func TestStreamEndsWhenClientClosesWrite(t *testing.T) {
+	address, _, tally := serveTCP(t)
+	c := openStream(t, address)
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestAStreamWhoseClientSaysNoMoreEnds(t *testing.T) {
 }
 
 // withTLS is a web configuration of an authority of its own.
-func withTLS(t *testing.T) *expose.WebConfig {
+func newTLSConfig(t *testing.T) *expose.WebConfig {
 	file := testutil.NewAuthorityWithCertificates(t).File("web.yml")
 	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // beside it
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -11,26 +11,26 @@ import (
 
 const (
 	// mostStreams is how many pages may be open at once.
-	mostStreams = 100
+	maxStreams = 100
 
 	// patience is how long a client may take for one event. It bounds our memory: so many
 	// cuts at most are held by those who read slowly, however many they are.
-	patience = 10 * time.Second
+	sendTimeout = 10 * time.Second
 
 	// farewell is how long a client may take for the end of its stream.
-	farewell = 500 * time.Millisecond
+	closeTimeout = 500 * time.Millisecond
 
 	// sendBuffer bounds, in bytes, what the kernel keeps for a client that does not read. It
 	// would be megabytes, in which small cuts of many minutes have room.
-	sendBuffer = 64 << 10
+	socketSendBuffer = 64 << 10
 
-	pieceSize = 64 << 10
+	chunkSize = 64 << 10
 )
 
 // stream sends the newest cut once a second: the first with the history, later ones
 // with it when a step has closed. A client that is slow misses cuts, never the newest;
 // one that does not read is cut off.
-func (g *Glance) stream(w http.ResponseWriter, r *http.Request) {
+func (g *Monitor) serveEvents(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // for nginx in between
@@ -41,20 +41,20 @@ func (g *Glance) stream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	if !g.open() {
+	if !g.acquireStream() {
 		h.Del("Content-Encoding")
 		h.Set("Retry-After", "10")
-		refuse(w, http.StatusServiceUnavailable, "there are "+thousands(mostStreams)+" open pages already, or the program is ending: close some, or ask /api/v1/fleet")
+		writeJSONError(w, http.StatusServiceUnavailable, "there are "+formatCount(maxStreams)+" open pages already, or the program is ending: close some, or ask /api/v1/fleet")
 		return
 	}
-	defer g.close()
-	expose.LimitSendBuffer(r, sendBuffer)
-	s := sender{w: w, connection: http.NewResponseController(w), packed: packed}
+	defer g.releaseStream()
+	expose.LimitSendBuffer(r, socketSendBuffer)
+	s := sender{w: w, controller: http.NewResponseController(w), gzip: packed}
 	// Else the time for reading the request would end the stream.
-	_ = s.connection.SetReadDeadline(time.Time{})
-	switch there := g.follow(r.Context(), &s); {
-	case s.slowest() >= patience, r.ProtoMajor == 2 && r.Context().Err() != nil && s.slowest() >= expose.Stalled:
-		g.tally().StreamsCutOff.Add(1)
+	_ = s.controller.SetReadDeadline(time.Time{})
+	switch there := g.sendEvents(r.Context(), &s); {
+	case s.slowest() >= sendTimeout, r.ProtoMajor == 2 && r.Context().Err() != nil && s.slowest() >= expose.StallTimeout:
+		g.stats().StreamsCutOff.Add(1)
 	case there:
 		s.finish()
 	}
@@ -62,86 +62,86 @@ func (g *Glance) stream(w http.ResponseWriter, r *http.Request) {
 
 // follow sends cut after cut until the client is gone or we end. It reports whether the
 // client may still be there.
-func (g *Glance) follow(ctx context.Context, s *sender) bool {
+func (g *Monitor) sendEvents(ctx context.Context, s *sender) bool {
 	last, seen := uint64(0), -1
 	for {
-		e, news := g.newest(seen)
-		if last != 0 && e.look > last+1 {
-			g.tally().SnapshotsSkipped.Add(e.look - last - 1)
+		e, news := g.latestEvent(seen)
+		if last != 0 && e.sample > last+1 {
+			g.stats().SnapshotsSkipped.Add(e.sample - last - 1)
 		}
 		if !s.send(e) {
 			return false
 		}
-		last, seen = e.look, e.taken
+		last, seen = e.sample, e.historyTotal
 		select {
 		case <-news:
 		case <-ctx.Done():
 			return true
-		case <-g.ended:
+		case <-g.done:
 			return true
 		}
 	}
 }
 
 // open takes one of the streams that there may be.
-func (g *Glance) open() bool {
+func (g *Monitor) acquireStream() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case <-g.ended:
+	case <-g.done:
 		return false
 	default:
 	}
-	if g.streams == mostStreams {
-		g.tally().StreamsRefused.Add(1)
+	if g.openStreams == maxStreams {
+		g.stats().StreamsRefused.Add(1)
 		return false
 	}
-	g.streams++
-	g.tally().Streams.Store(int64(g.streams))
+	g.openStreams++
+	g.stats().Streams.Store(int64(g.openStreams))
 	return true
 }
 
-func (g *Glance) close() {
+func (g *Monitor) releaseStream() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.streams--
-	g.tally().Streams.Store(int64(g.streams))
+	g.openStreams--
+	g.stats().Streams.Store(int64(g.openStreams))
 }
 
 // sender writes a stream to one client.
 type sender struct {
 	w          http.ResponseWriter
-	connection *http.ResponseController
-	packed     bool
-	begun      bool
-	took       [2]time.Duration // the last event, and the one before
-	sum        gzipSum
+	controller *http.ResponseController
+	gzip       bool
+	headerSent bool
+	sendTook   [2]time.Duration // the last event, and the one before
+	trailer    gzipTrailer
 }
 
 // send writes one event and reports whether the client took it in time.
-func (s *sender) send(e *event) bool {
+func (s *sender) send(e *snapshotEvent) bool {
 	start := time.Now()
-	defer func() { s.took = [2]time.Duration{time.Since(start), s.took[0]} }()
-	_ = s.connection.SetWriteDeadline(start.Add(patience))
-	if !s.packed {
-		return s.write(e.frame) && s.connection.Flush() == nil
+	defer func() { s.sendTook = [2]time.Duration{time.Since(start), s.sendTook[0]} }()
+	_ = s.controller.SetWriteDeadline(start.Add(sendTimeout))
+	if !s.gzip {
+		return s.write(e.frame) && s.controller.Flush() == nil
 	}
-	if !s.begun {
-		s.begun = true
+	if !s.headerSent {
+		s.headerSent = true
 		if !s.write(gzipHeader) {
 			return false
 		}
 	}
-	s.sum.add(e.frame)
-	return s.write(e.packedFrame()) && s.connection.Flush() == nil
+	s.trailer.update(e.frame)
+	return s.write(e.compressedFrame()) && s.controller.Flush() == nil
 }
 
 // slowest is how long the client took for one of the last two events: the connection of one
 // that does not read may end while what it has sent last counts as taken.
-func (s *sender) slowest() time.Duration { return max(s.took[0], s.took[1]) }
+func (s *sender) slowest() time.Duration { return max(s.sendTook[0], s.sendTook[1]) }
 
 func (s *sender) write(b []byte) bool {
-	for piece := range slices.Chunk(b, pieceSize) {
+	for piece := range slices.Chunk(b, chunkSize) {
 		if _, err := s.w.Write(piece); err != nil {
 			return false
 		}
@@ -151,8 +151,8 @@ func (s *sender) write(b []byte) bool {
 
 // finish ends the stream for a client that may still be there.
 func (s *sender) finish() {
-	_ = s.connection.SetWriteDeadline(time.Now().Add(farewell))
-	if s.packed {
-		s.write(s.sum.end())
+	_ = s.controller.SetWriteDeadline(time.Now().Add(closeTimeout))
+	if s.gzip {
+		s.write(s.trailer.bytes())
 	}
 }

@@ -21,33 +21,33 @@ import (
 )
 
 // site is a lab that is looked at once a second, and served as the program does.
-type site struct {
-	*lab
+type testServer struct {
+	*harness
 	network *memnet.Network
 	client  *http.Client
 	stop    context.CancelFunc
 	ended   chan struct{}
 }
 
-func inSite(t *testing.T, test func(*site)) {
-	inSiteWith(t, func(*testing.T) *expose.WebConfig { return nil }, test)
+func inBubbleWithServer(t *testing.T, test func(*testServer)) {
+	inBubbleWithServerConfig(t, func(*testing.T) *expose.WebConfig { return nil }, test)
 }
 
 // inSiteWith is inSite with demands on clients.
-func inSiteWith(t *testing.T, config func(*testing.T) *expose.WebConfig, test func(*site)) {
-	inLab(t, func(l *lab) {
+func inBubbleWithServerConfig(t *testing.T, config func(*testing.T) *expose.WebConfig, test func(*testServer)) {
+	inBubble(t, func(l *harness) {
 		t := l.t // the bubble's
 		ctx, stop := context.WithCancel(t.Context())
-		s := &site{lab: l, network: memnet.New(), stop: stop, ended: make(chan struct{})}
+		s := &testServer{harness: l, network: memnet.New(), stop: stop, ended: make(chan struct{})}
 		s.client = &http.Client{Transport: &http.Transport{DialContext: s.network.Dial, DisableCompression: true}}
-		l.register(generate, 1, 2)
-		l.answer(load(generate, 1, 250, 0), load(generate, 2, 750, 3))
-		l.f.RecordPollReply(l.answers...)
+		l.registerPolled(generate, 1, 2)
+		l.setReplies(pollReply(generate, 1, 250, 0), pollReply(generate, 2, 750, 3))
+		l.fleet.RecordPollReply(l.replies...)
 		demands, looking := config(t), make(chan struct{})
-		go func() { defer close(looking); l.g.Run(ctx) }()
+		go func() { defer close(looking); l.monitor.Run(ctx) }()
 		go func() {
 			defer close(s.ended)
-			if err := expose.Serve(ctx, s.network, l.g.Handler(http.NotFoundHandler()), demands, slog.New(slog.DiscardHandler)); err != nil {
+			if err := expose.Serve(ctx, s.network, l.monitor.Handler(http.NotFoundHandler()), demands, slog.New(slog.DiscardHandler)); err != nil {
 				t.Error(err)
 			}
 			<-looking
@@ -62,7 +62,7 @@ func inSiteWith(t *testing.T, config func(*testing.T) *expose.WebConfig, test fu
 }
 
 // get asks for a path and reads the answer, with header name, value pairs.
-func (s *site) ask(method, path string, header ...string) (*http.Response, string) {
+func (s *testServer) request(method, path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, "http://metrics"+path, nil)
 	if err != nil {
@@ -84,13 +84,13 @@ func (s *site) ask(method, path string, header ...string) (*http.Response, strin
 }
 
 // listener is a client of the stream.
-type listener struct {
+type streamClient struct {
 	t     *testing.T
 	resp  *http.Response
 	lines *bufio.Reader
 }
 
-func (s *site) listen(header ...string) *listener {
+func (s *testServer) openStream(header ...string) *streamClient {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), "GET", "http://metrics/events", nil)
 	if err != nil {
@@ -113,11 +113,11 @@ func (s *site) listen(header ...string) *listener {
 			s.t.Fatal(err)
 		}
 	}
-	return &listener{s.t, resp, bufio.NewReader(body)}
+	return &streamClient{s.t, resp, bufio.NewReader(body)}
 }
 
 // next is the next event of the stream; false at its end.
-func (l *listener) next() (s snapshot, ok bool) {
+func (l *streamClient) next() (s snapshotJSON, ok bool) {
 	l.t.Helper()
 	line, err := l.lines.ReadString('\n')
 	if err == io.EOF {
@@ -132,13 +132,13 @@ func (l *listener) next() (s snapshot, ok bool) {
 	return s, true
 }
 
-func TestTheStreamHasASnapshotASecondAndTheHistoryWhenAStepCloses(t *testing.T) {
+func TestStreamSendsSnapshotsAndHistory(t *testing.T) {
 	for name, header := range map[string][]string{"plain": nil, "gzip": {"Accept-Encoding", "gzip, br"}} {
 		t.Run(name, func(t *testing.T) {
-			inSite(t, func(s *site) {
+			inBubbleWithServer(t, func(s *testServer) {
 				t := s.t
 				time.Sleep(7500 * time.Millisecond)
-				l := s.listen(header...)
+				l := s.openStream(header...)
 				start := time.Now()
 				var histories []int
 				var ends []int64
@@ -162,18 +162,18 @@ func TestTheStreamHasASnapshotASecondAndTheHistoryWhenAStepCloses(t *testing.T) 
 	}
 }
 
-func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
-	inSite(t, func(s *site) {
+func TestStreamEndsCleanlyOnShutdown(t *testing.T) {
+	inBubbleWithServer(t, func(s *testServer) {
 		t := s.t
-		plain, packed := s.listen(), s.listen("Accept-Encoding", "gzip")
-		for _, l := range []*listener{plain, packed} {
+		plain, packed := s.openStream(), s.openStream("Accept-Encoding", "gzip")
+		for _, l := range []*streamClient{plain, packed} {
 			if _, ok := l.next(); !ok {
 				t.Fatal("no event")
 			}
 		}
-		testutil.Equal(t, "open pages", s.f.Stats.Streams.Load(), 2)
+		testutil.Equal(t, "open pages", s.fleet.Stats.Streams.Load(), 2)
 		var reading sync.WaitGroup
-		for _, l := range []*listener{plain, packed} {
+		for _, l := range []*streamClient{plain, packed} {
 			reading.Go(func() {
 				if e, ok := l.next(); ok { // of gzip this reads the checksum, too
 					t.Errorf("one more event, of %d", e.Now)
@@ -188,13 +188,13 @@ func TestAStreamEndsWholeWhenTheProgramDoes(t *testing.T) {
 			t.Errorf("the program took %v to end with pages open", took)
 		}
 		reading.Wait()
-		testutil.Equal(t, "open pages", s.f.Stats.Streams.Load(), 0)
-		testutil.Equal(t, "cut off", s.f.Stats.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "open pages", s.fleet.Stats.Streams.Load(), 0)
+		testutil.Equal(t, "cut off", s.fleet.Stats.StreamsCutOff.Load(), 0)
 	})
 }
 
-func TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff(t *testing.T) {
-	inSite(t, func(s *site) {
+func TestStreamSkipsSnapshotsForSlowClient(t *testing.T) {
+	inBubbleWithServer(t, func(s *testServer) {
 		t := s.t
 		connect := func() net.Conn {
 			c, err := s.network.Dial(t.Context(), "", "")
@@ -209,7 +209,7 @@ func TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff(t *testin
 		}
 		slow, deaf := connect(), connect()
 		lines := bufio.NewReader(slow)
-		event := func() (e snapshot) {
+		event := func() (e snapshotJSON) {
 			t.Helper()
 			for {
 				line, err := lines.ReadString('\n')
@@ -231,63 +231,63 @@ func TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff(t *testin
 		if third.History == nil {
 			t.Error("the newest lacks the history, of which a step has closed meanwhile")
 		}
-		testutil.Equal(t, "skipped", s.f.Stats.SnapshotsSkipped.Load(), 7)
-		testutil.Equal(t, "cut off before its time", s.f.Stats.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "skipped", s.fleet.Stats.SnapshotsSkipped.Load(), 7)
+		testutil.Equal(t, "cut off before its time", s.fleet.Stats.StreamsCutOff.Load(), 0)
 		time.Sleep(2 * time.Second)
-		testutil.Equal(t, "cut off", s.f.Stats.StreamsCutOff.Load(), 1)
+		testutil.Equal(t, "cut off", s.fleet.Stats.StreamsCutOff.Load(), 1)
 		if rest, err := io.ReadAll(deaf); err != nil || bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
 			t.Errorf("what was cut off looks whole: %q %v", rest, err)
 		}
-		testutil.Equal(t, "open pages", s.f.Stats.Streams.Load(), 1)
+		testutil.Equal(t, "open pages", s.fleet.Stats.Streams.Load(), 1)
 	})
 }
 
-func TestSoManyPagesMayBeOpenAndNoMore(t *testing.T) {
-	inSite(t, func(s *site) {
+func TestStreamCountIsLimited(t *testing.T) {
+	inBubbleWithServer(t, func(s *testServer) {
 		t := s.t
-		var all []*listener
+		var all []*streamClient
 		for range 100 {
-			l := s.listen()
+			l := s.openStream()
 			if _, ok := l.next(); !ok {
 				t.Fatal("no event")
 			}
 			all = append(all, l)
 		}
-		resp, body := s.ask("GET", "/events", "Accept-Encoding", "gzip")
+		resp, body := s.request("GET", "/events", "Accept-Encoding", "gzip")
 		testutil.Equal(t, "status", resp.StatusCode, 503)
 		testutil.Equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
 		testutil.Equal(t, "answer", body, `{"error":"there are 100 open pages already, or the program is ending: close some, or ask /api/v1/fleet"}`+"\n")
-		testutil.Equal(t, "refused", s.f.Stats.StreamsRefused.Load(), 1)
+		testutil.Equal(t, "refused", s.fleet.Stats.StreamsRefused.Load(), 1)
 		all[0].resp.Body.Close()
 		time.Sleep(2 * time.Second) // it is noticed when it is written to, at the latest
 		synctest.Wait()
-		if _, ok := s.listen().next(); !ok {
+		if _, ok := s.openStream().next(); !ok {
 			t.Error("a page that is closed makes no room")
 		}
 	})
 }
 
-func TestALargeFleetIsLookedAtLessOftenWhileNobodyDoes(t *testing.T) {
-	inSite(t, func(s *site) {
+func TestMonitorSamplesLessOftenWithoutStreams(t *testing.T) {
+	inBubbleWithServer(t, func(s *testServer) {
 		t := s.t
 		looks := func(d time.Duration) (n uint64) {
-			s.g.mu.Lock()
-			before := s.g.looks
-			s.g.mu.Unlock()
+			s.monitor.mu.Lock()
+			before := s.monitor.sampleCount
+			s.monitor.mu.Unlock()
 			for end := time.Now().Add(d); time.Now().Before(end); {
 				time.Sleep(500 * time.Millisecond)
-				s.g.mu.Lock()
-				s.g.took = 70 * time.Millisecond // in a bubble it takes no time
-				n = s.g.looks - before
-				s.g.mu.Unlock()
+				s.monitor.mu.Lock()
+				s.monitor.sampleTook = 70 * time.Millisecond // in a bubble it takes no time
+				n = s.monitor.sampleCount - before
+				s.monitor.mu.Unlock()
 			}
 			return n
 		}
 		time.Sleep(250 * time.Millisecond) // never at the moment of a tick
 		looks(time.Second)
 		testutil.Equal(t, "looks in twenty seconds", looks(20*time.Second), 5) // one each four: 3.5 are the least
-		testutil.Equal(t, "samples without a hole", strings.Count(line(s.snapshot().History.Answering), "–"), 0)
-		page := s.listen()
+		testutil.Equal(t, "samples without a hole", strings.Count(formatSamples(s.snapshot().History.Answering), "–"), 0)
+		page := s.openStream()
 		go func() {
 			for {
 				if _, ok := page.next(); !ok {
@@ -299,29 +299,29 @@ func TestALargeFleetIsLookedAtLessOftenWhileNobodyDoes(t *testing.T) {
 	})
 }
 
-func TestASnapshotIsMadeOnceForAllAndOnlyIfSomebodyAsks(t *testing.T) {
-	inSite(t, func(s *site) {
+func TestStreamSnapshotIsBuiltOncePerSample(t *testing.T) {
+	inBubbleWithServer(t, func(s *testServer) {
 		t := s.t
 		time.Sleep(3500 * time.Millisecond)
-		s.g.mu.Lock()
-		if s.g.event != [2]*event{} {
+		s.monitor.mu.Lock()
+		if s.monitor.cachedEvents != [2]*snapshotEvent{} {
 			t.Error("one is made for nobody")
 		}
-		s.g.mu.Unlock()
-		a, b := s.listen(), s.listen()
+		s.monitor.mu.Unlock()
+		a, b := s.openStream(), s.openStream()
 		a.next()
 		b.next()
 		for range 10 {
 			a.next()
 			b.next()
 			synctest.Wait()
-			s.g.mu.Lock()
-			made := s.g.event
-			s.g.mu.Unlock()
+			s.monitor.mu.Lock()
+			made := s.monitor.cachedEvents
+			s.monitor.mu.Unlock()
 			if made[0] == nil == (made[1] == nil) {
 				t.Fatalf("made %v, want one of the two", made)
 			}
-			e, _ := s.g.newest(made[either(made[0] != nil, 0, 1)].taken)
+			e, _ := s.monitor.latestEvent(made[ifElse(made[0] != nil, 0, 1)].historyTotal)
 			if made[0] != nil && e != made[0] {
 				t.Error("another is made for who asks later")
 			}
@@ -329,15 +329,15 @@ func TestASnapshotIsMadeOnceForAllAndOnlyIfSomebodyAsks(t *testing.T) {
 	})
 }
 
-func TestThePieceOfAStreamStandsForItself(t *testing.T) {
-	first, second := deflated([]byte("data: one, two, three\n\n")), deflated([]byte("data: one, two, three\n\n"))
-	var sum gzipSum
+func TestGzipChunksAreIndependent(t *testing.T) {
+	first, second := deflateChunk([]byte("data: one, two, three\n\n")), deflateChunk([]byte("data: one, two, three\n\n"))
+	var sum gzipTrailer
 	stream := bytes.Clone(gzipHeader)
 	for _, piece := range [][]byte{second, first} { // in any order
 		stream = append(stream, piece...)
-		sum.add([]byte("data: one, two, three\n\n"))
+		sum.update([]byte("data: one, two, three\n\n"))
 	}
-	r, err := gzip.NewReader(bytes.NewReader(append(stream, sum.end()...)))
+	r, err := gzip.NewReader(bytes.NewReader(append(stream, sum.bytes()...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,12 +348,12 @@ func TestThePieceOfAStreamStandsForItself(t *testing.T) {
 	testutil.Equal(t, "stream", string(got), strings.Repeat("data: one, two, three\n\n", 2))
 }
 
-func TestAStandbyIsLookedAtLikeALeader(t *testing.T) {
-	inSite(t, func(s *site) {
+func TestStreamOfStandby(t *testing.T) {
+	inBubbleWithServer(t, func(s *testServer) {
 		t := s.t
-		s.f.Stats.ActsAsLeader.Store(false)
+		s.fleet.Stats.ActsAsLeader.Store(false)
 		time.Sleep(1100 * time.Millisecond)
-		e, _ := s.listen().next()
+		e, _ := s.openStream().next()
 		testutil.Equal(t, "role", e.Leader.Role, "standby")
 		testutil.Equal(t, "workers", len(e.Workers), 2)
 	})

@@ -11,35 +11,37 @@ import (
 )
 
 // few is how many workers, or other things, a sentence names.
-const few = 3
+const maxListed = 3
 
 // list names the first few of all, and says how many more there are.
-func list(all []string) string { return some(all, func(s string) string { return s }) }
+func summarizeStrings(all []string) string { return summarize(all, func(s string) string { return s }) }
 
 // some names the first few of all as name does.
-func some[T any](all []T, name func(T) string) string {
-	if len(all) <= few {
-		return and(first(all, name))
+func summarize[T any](all []T, name func(T) string) string {
+	if len(all) <= maxListed {
+		return joinAnd(firstNames(all, name))
 	}
-	return fmt.Sprintf("%s and %s more", strings.Join(first(all, name), ", "), thousands(len(all)-few))
+	return fmt.Sprintf("%s and %s more", strings.Join(firstNames(all, name), ", "), formatCount(len(all)-maxListed))
 }
 
 // first are the names of the first few.
-func first[T any](all []T, name func(T) string) (names []string) {
-	for _, one := range all[:min(few, len(all))] {
+func firstNames[T any](all []T, name func(T) string) (names []string) {
+	for _, one := range all[:min(maxListed, len(all))] {
 		names = append(names, name(one))
 	}
 	return names
 }
 
 // workers is how many these rows are of: the ranks of one are one.
-func workers(rows []*row) int { return len(firstOfEach(rows)) }
+func countWorkers(rows []*row) int { return len(firstRows(rows)) }
 
 // workers are those of the problem, with their endpoint.
-func (p *problem) workers() string { return many(workers(p.rows), "worker") + " of " + p.of.String() }
+func (p *problem) workersOfEndpoint() string {
+	return plural(countWorkers(p.rows), "worker") + " of " + p.endpoint.String()
+}
 
 // firstOfEach is the first row of each worker, in the order of the rows.
-func firstOfEach(rows []*row) (firsts []*row) {
+func firstRows(rows []*row) (firsts []*row) {
 	seen := make(map[fleet.WorkerID]bool, len(rows))
 	for _, r := range rows {
 		if !seen[r.id] {
@@ -51,31 +53,33 @@ func firstOfEach(rows []*row) (firsts []*row) {
 }
 
 // names are those of the first few workers. One of several ranks is named once.
-func names(rows []*row) string {
+func workerNames(rows []*row) string {
 	ranks := make(map[fleet.WorkerID]int, len(rows))
 	for _, r := range rows {
 		ranks[r.id]++
 	}
-	return some(firstOfEach(rows), func(r *row) string {
+	return summarize(firstRows(rows), func(r *row) string {
 		if n := ranks[r.id]; n > 1 {
-			return hexOf(r.id) + " (" + many(n, "rank") + ")"
+			return displayID(r.id) + " (" + plural(n, "rank") + ")"
 		}
 		return r.name()
 	})
 }
 
 // ago is how long ago it was so last.
-func (p *problem) ago(g *Glance) string { return lasting((g.now - p.last).duration()) + " ago" }
+func (p *problem) lastTrueAgo(g *Monitor) string {
+	return formatDuration((g.now - p.lastTrue).duration()) + " ago"
+}
 
 // until says of something that it is over.
-func until(title string) func(*Glance, *problem) words {
-	return func(g *Glance, p *problem) words {
-		return words{title: title, detail: "That was so until " + p.ago(g) + "."}
+func endedWithTitle(title string) func(*Monitor, *problem) message {
+	return func(g *Monitor, p *problem) message {
+		return message{title: title, detail: "That was so until " + p.lastTrueAgo(g) + "."}
 	}
 }
 
 // and joins names as people do.
-func and(all []string) string {
+func joinAnd(all []string) string {
 	if len(all) < 2 {
 		return strings.Join(all, "")
 	}
@@ -84,15 +88,15 @@ func and(all []string) string {
 }
 
 // many is a number of things.
-func many[N int | uint64](n N, one string) string {
+func plural[N int | uint64](n N, one string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return thousands(n) + " " + one + "s"
+	return formatCount(n) + " " + one + "s"
 }
 
 // thousands is a number with commas.
-func thousands[N int | uint64 | int64](n N) string {
+func formatCount[N int | uint64 | int64](n N) string {
 	s := strconv.FormatUint(uint64(n), 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
@@ -101,15 +105,15 @@ func thousands[N int | uint64 | int64](n N) string {
 }
 
 // lowered has a small letter at its beginning, as in the middle of a sentence.
-func lowered(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
 
 // percent has a space that does not break between number and sign.
-func percent(v float64) string { return fmt.Sprintf("%.0f\u00a0%%", math.Round(v*100)) }
+func formatPercent(v float64) string { return fmt.Sprintf("%.0f\u00a0%%", math.Round(v*100)) }
 
-func times(v float64) string { return fmt.Sprintf("%.2f×", v) }
+func formatFactor(v float64) string { return fmt.Sprintf("%.2f×", v) }
 
 // lasting is a duration as people say it.
-func lasting(d time.Duration) string {
+func formatDuration(d time.Duration) string {
 	d = d.Round(time.Second)
 	minutes, seconds := int(d.Minutes()), int(d.Seconds())%60
 	switch {
@@ -126,7 +130,7 @@ func lasting(d time.Duration) string {
 }
 
 // either is one of the two.
-func either[T any](first bool, a, b T) T {
+func ifElse[T any](first bool, a, b T) T {
 	if first {
 		return a
 	}

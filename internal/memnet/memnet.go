@@ -40,12 +40,12 @@ func (n *Network) Close() error {
 }
 
 // Addr implements net.Listener.
-func (n *Network) Addr() net.Addr { return address{} }
+func (n *Network) Addr() net.Addr { return memAddr{} }
 
-type address struct{}
+type memAddr struct{}
 
-func (address) Network() string { return "pipe" }
-func (address) String() string  { return "pipe" }
+func (memAddr) Network() string { return "pipe" }
+func (memAddr) String() string  { return "pipe" }
 
 // Dial connects to the listener; once it is closed nobody is there.
 func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {

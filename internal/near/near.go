@@ -4,7 +4,7 @@ package near
 import "strings"
 
 // alike is a name without what does not count.
-func alike(s string) []rune { return []rune(strings.ToLower(separators.Replace(s))) }
+func normalize(s string) []rune { return []rune(strings.ToLower(separators.Replace(s))) }
 
 var separators = strings.NewReplacer("-", "", "_", "", ".", "")
 
@@ -12,7 +12,7 @@ var separators = strings.NewReplacer("-", "", "_", "", ".", "")
 // and "." do not count, and two letters that have changed places are one edit. They are near
 // if at most a third of the wanted one differs.
 func Distance(want, have string) (edits int, near bool) {
-	a, b := alike(want), alike(have)
+	a, b := normalize(want), normalize(have)
 	if len(b)-len(a) > len(a)/3 {
 		return len(b), false // so many at least: the other name may be of any length
 	}
@@ -39,7 +39,7 @@ func Distance(want, have string) (edits int, near bool) {
 }
 
 // Of is the one of some names that is nearest to the wanted one; empty if none is near.
-func Of(want string, names []string) (best string) {
+func Nearest(want string, names []string) (best string) {
 	least := -1
 	for _, name := range names {
 		if edits, near := Distance(want, name); near && (least < 0 || edits < least) {
@@ -50,8 +50,8 @@ func Of(want string, names []string) (best string) {
 }
 
 // Hint is what to do about a name that is none of some: it names the nearest, or else all.
-func Hint(want string, names []string) string {
-	if best := Of(want, names); best != "" {
+func Suggestion(want string, names []string) string {
+	if best := Nearest(want, names); best != "" {
 		return "did you mean " + best + "?"
 	}
 	return "want one of " + strings.Join(names, ", ")

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestTheNearestNameIsFound(t *testing.T) {
+func TestNearestFindsName(t *testing.T) {
 	names := []string{"endpoint", "etcd-endpoints", "nats-server", "push-url", "push-job", "info", "h2", "KvFull"}
 	for want, best := range map[string]string{
 		"endpoint": "endpoint", "endpont": "endpoint", "endpoints": "endpoint", "ednpoint": "endpoint", "Endpoint": "endpoint",
@@ -13,13 +13,13 @@ func TestTheNearestNameIsFound(t *testing.T) {
 		"push-ulr": "push-url", "push-jbo": "push-job", "inof": "info", "ifno": "info", "kv_full": "KvFull", "kvfull": "KvFull",
 		"loud": "", "": "", "x": "", "h3": "", "server": "", "push": "", strings.Repeat("x", 1000): "",
 	} {
-		if got := Of(want, names); got != best {
+		if got := Nearest(want, names); got != best {
 			t.Errorf("%q: got %q, want %q", want, got, best)
 		}
 	}
 }
 
-func TestEachEditCounts(t *testing.T) {
+func TestDistanceCountsEdits(t *testing.T) {
 	for _, c := range []struct {
 		want, have string
 		edits      int
@@ -36,10 +36,10 @@ func TestEachEditCounts(t *testing.T) {
 	}
 }
 
-func TestAHintNamesTheNearestOrAll(t *testing.T) {
+func TestSuggestionNamesNearestOrAll(t *testing.T) {
 	names := []string{"fleet", "worker"}
 	for want, hint := range map[string]string{"fleets": "did you mean fleet?", "x": "want one of fleet, worker"} {
-		if got := Hint(want, names); got != hint {
+		if got := Suggestion(want, names); got != hint {
 			t.Errorf("%q: got %q, want %q", want, got, hint)
 		}
 	}
