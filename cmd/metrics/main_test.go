@@ -35,8 +35,8 @@ func TestImportsAreLayered(t *testing.T) {
 		"zmtp":      "backoff",
 		"collect":   "backoff stats fleet wire connect zmtp",
 		"expose":    "stats fleet wire",
-		"glance":    "stats fleet wire expose",
-		"app":       "near stats fleet wire kube dynlog connect cli discovery collect expose glance",
+		"monitor":   "stats fleet wire expose",
+		"app":       "near stats fleet wire kube dynlog connect cli discovery collect expose monitor",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

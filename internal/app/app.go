@@ -23,7 +23,7 @@ import (
 	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/glance"
+	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
@@ -123,7 +123,7 @@ func (c config) markUsed(t *stats.Stats) {
 }
 
 // handler is everything that is served.
-func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *glance.Monitor, log *slog.Logger) http.Handler {
+func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *monitor.Monitor, log *slog.Logger) http.Handler {
 	h := look.Handler(expose.Handler(f, string(c.namespaces), look.LastSample, metrics, log))
 	h = expose.WithTargets(h, f, c.namespaces, c.workerMetricsURL, log)
 	if c.pprof {

@@ -14,7 +14,7 @@ import (
 
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/glance"
+	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/stats"
 )
 
@@ -27,7 +27,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Sync(fleet.Listing{})
 	f.Stats.RecordPoll(stats.PollOK, 0)
-	look := glance.New(glance.Options{Fleet: f})
+	look := monitor.New(monitor.Options{Fleet: f})
 	log := slog.New(slog.DiscardHandler)
 	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), look, log)
 	answers := map[string]int{ // to GET

@@ -7,13 +7,13 @@ import (
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/glance"
+	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/wire"
 )
 
 // newGlance looks at the Fleet for people and autoscalers.
-func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *glance.Monitor {
-	o := glance.Options{
+func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *monitor.Monitor {
+	o := monitor.Options{
 		Fleet:         f,
 		Namespaces:    c.namespaces,
 		Version:       cli.Version,
@@ -48,7 +48,7 @@ func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *glance.Monitor {
 	if c.push {
 		o.Gateway = cli.Redact(c.pushURL)
 	}
-	return glance.New(o)
+	return monitor.New(o)
 }
 
 // mockCommand starts a mock worker that this program sees; empty where none can. Servers
@@ -61,10 +61,10 @@ func (c config) mockCommand() string {
 	if c.namespaces.IsPattern() {
 		namespace = strings.TrimSuffix(namespace, "*") + "mock"
 	}
-	command := glance.Command("mock_worker", namespace, fleet.Endpoint(c.target))
+	command := monitor.Command("mock_worker", namespace, fleet.Endpoint(c.target))
 	add := func(flag, value, standard string) {
 		if value != standard && !strings.Contains(value, "@") {
-			command += " --" + flag + " " + glance.Quote(value)
+			command += " --" + flag + " " + monitor.Quote(value)
 		}
 	}
 	add("nats-server", c.nats, "nats://localhost:4222")

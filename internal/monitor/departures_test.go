@@ -1,0 +1,384 @@
+package monitor
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
+)
+
+const lostProblemID = "lost:backend/generate"
+
+// leave deregisters workers of backend/generate, one after the other.
+func (l *harness) deregister(ids ...uint64) {
+	for _, id := range ids {
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: id})
+		l.tick()
+	}
+}
+
+func TestLostNamesWorkerWithTwoRanksOnce(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPublishing(generate, 1, 2)
+		for rank := range uint32(2) {
+			l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		}
+		l.ticks(20 * time.Second)
+		l.deregister(1)
+		l.expectWithin(5, lostProblemID, true)
+		testutil.Equal(l.t, "title", l.problem(lostProblemID).Title, "1 worker of backend/generate is gone")
+		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+	})
+}
+
+func TestLostForgetsReturnedWorker(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3, 4)
+		l.ticks(20 * time.Second)
+		l.deregister(2, 3)
+		l.expectWithin(4, lostProblemID, true)
+		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
+		l.registerPolled(generate, 2)
+		l.tick()
+		testutil.Equal(l.t, "detail of one that is back", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+		l.deregister(2) // for the second time
+		testutil.Equal(l.t, "detail of one that has left twice", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
+		l.registerPolled(generate, 2, 3)
+		l.expectWithin(1, lostProblemID, false)
+		testutil.Equal(l.t, "departures", l.monitor.departureCount, 0)
+	})
+}
+
+func TestLostIgnoresMovedWorker(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3, 4)
+		l.ticks(20 * time.Second)
+		l.registerPolled(prefill, 1)
+		l.tick()
+		l.deregister(1)
+		l.expectStays(20*time.Second, lostProblemID, false)
+	})
+}
+
+func TestLostOmitsReplacedWorkerFromNames(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3, 4)
+		l.ticks(20 * time.Second)
+		l.registerPolled(generate, 5)
+		l.deregister(2)
+		l.expectStays(20*time.Second, lostProblemID, false)
+		l.deregister(3)
+		l.expectWithin(5, lostProblemID, true)
+		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+	})
+}
+
+func TestLostNamesWorkerOfTwoEndpointsOnce(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2)
+		l.registerPolled(prefill, 1, 2)
+		l.ticks(20 * time.Second)
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		l.fleet.Deregister("", fleet.Instance{Endpoint: prefill, ID: 1})
+		l.ticks(10 * time.Second)
+		named := 0
+		for _, p := range l.snapshot().Problems {
+			if p.Kind == "lost" {
+				named++
+			}
+		}
+		testutil.Equal(l.t, "problems", named, 1)
+	})
+}
+
+func TestLostIgnoresNeverCountedWorker(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPublishing(generate, 1)
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
+		l.tick()
+		testutil.Equal(l.t, "unregistered", l.snapshot().Fleet.States.Unregistered, 1)
+		l.expectStays(2*time.Minute, lostProblemID, false)
+	})
+}
+
+func TestLostWaitsForReportingWorker(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2)
+		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
+		l.ticks(20 * time.Second)
+		l.deregister(2) // and answers
+		l.expectStays(30*time.Second, lostProblemID, false)
+		l.setReplies(pollReply(generate, 1, 1, 0))
+		l.expectWithin(7, lostProblemID, true)
+		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
+	})
+}
+
+func TestLostIgnoresEndpointWithoutLoad(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		other := fleet.Endpoint{Component: "backend", Name: "other"}
+		l.registerPolled(generate, 1, 2)
+		l.registerPolled(other, 1, 2, 3)
+		l.ticks(20 * time.Second)
+		l.fleet.SetCard("1", fleet.Instance{Endpoint: generate, ID: 1}, fleet.Card{})
+		l.fleet.SetCard("2", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{})
+		l.tick()
+		testutil.Equal(l.t, "silent", l.snapshot().Fleet.States.Silent, 3)
+		l.expectStays(time.Minute, "lost:backend/other", false)
+		l.expectStays(time.Minute, lostProblemID, false)
+	})
+}
+
+func TestLostIgnoresRouters(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2)
+		routers := fleet.Endpoint{Component: "backend", Name: "router-discovery"}
+		for id := range uint64(3) {
+			in := fleet.Instance{Endpoint: routers, ID: 10 + id}
+			l.fleet.Register("", in, fleet.Registration{Role: fleet.RouterRole, Publishes: true})
+		}
+		l.ticks(20 * time.Second)
+		before := l.raised()
+		l.fleet.Deregister("", fleet.Instance{Endpoint: routers, ID: 11})
+		l.ticks(time.Minute)
+		testutil.Equal(l.t, "problems", l.raised(), before)
+		testutil.Equal(l.t, "workers", l.snapshot().Fleet.States.Silent, 2)
+	})
+}
+
+func TestLostDeparturesAreBounded(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3)
+		l.ticks(20 * time.Second)
+		l.monitor.departureCount = maxDepartures - 1
+		l.deregister(1, 2) // there is room for one: the other is not named, but counted
+		l.expectWithin(4, lostProblemID, true)
+		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		testutil.Equal(l.t, "departures", l.monitor.departureCount, maxDepartures)
+	})
+}
+
+// TestLostClassifiesDepartures, by what they say of themselves while they are there.
+func TestLostClassifiesDepartures(t *testing.T) {
+	const ended, unsure, deregistered = " Not heard of any more while still registered, so ended without deregistering: 1.",
+		" Whether these deregistered cannot be told: 1.", " Deregistered, and heard until then: 1."
+	publish := func(l *harness, id uint64) {
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+	}
+	counter := uint64(0)
+	pass := func(l *harness, id uint64) {
+		counter++
+		for rank := range uint32(2) {
+			l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: counter})
+		}
+	}
+	scrape := func(l *harness, id uint64) {
+		in := fleet.Instance{Endpoint: generate, ID: id}
+		l.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+	}
+	polled := func(l *harness, ids ...uint64) {
+		l.replies = nil
+		for _, id := range ids {
+			l.replies = append(l.replies, pollReply(generate, id, 1, 0))
+		}
+	}
+	publishing := func(l *harness, ids ...uint64) { l.registerPublishing(generate, ids...) }
+	for what, c := range map[string]struct {
+		register func(l *harness, ids ...uint64)
+		alive    func(l *harness, id uint64) // each second; nil: it answers polls
+		silent   time.Duration               // before the registration goes
+		before   func(*harness)              // it does
+		after    bool                        // it is heard
+		want     string
+	}{
+		"polled, heard until then":           {want: deregistered},
+		"polled, heard after it":             {after: true, want: deregistered},
+		"polled, killed, of the shortest":    {silent: 6 * time.Second, want: ended},
+		"polled, killed, of the longest":     {silent: 30 * time.Second, want: ended},
+		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(l *harness) { l.fleet.Stats.Etcd.SetConnected(false); l.tick() }, want: unsure},
+		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(l *harness) { l.fleet.Stats.NATS.SetConnected(false); l.tick() }, want: unsure},
+		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(l *harness) { l.fleet.Stats.ZMQ.MarkUsed(); l.tick() }, want: ended},
+		"publishing passes, as all publishers are away": {register: publishing, alive: pass, silent: 20 * time.Second,
+			before: func(l *harness) { l.fleet.Stats.ZMQ.MarkUsed(); l.tick() }, want: unsure},
+		"polled, never heard":                 {alive: func(*harness, uint64) {}, want: unsure},
+		"publishing, heard just before":       {register: publishing, alive: publish, want: deregistered},
+		"publishing, quiet as when idle":      {register: publishing, alive: publish, silent: 10 * time.Second, want: unsure},
+		"publishing passes, heard until then": {register: publishing, alive: pass, want: deregistered},
+		"publishing passes, killed":           {register: publishing, alive: pass, silent: 20 * time.Second, want: ended},
+		"scraped, read until then":            {register: publishing, alive: scrape, want: deregistered},
+		"scraped, killed":                     {register: publishing, alive: scrape, silent: 26 * time.Second, want: ended},
+		"scraped, its page is gone": {register: publishing, alive: scrape, silent: 6 * time.Second,
+			before: func(l *harness) { l.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 1); l.tick() }, want: ended},
+		"in Kubernetes, heard until then": {register: publishing, alive: pass,
+			before: func(l *harness) { l.fleet.Stats.Kubernetes.MarkUsed(); l.fleet.Stats.Kubernetes.SetConnected(true) }, want: unsure},
+		"in Kubernetes, killed": {register: publishing, alive: pass, silent: 20 * time.Second,
+			before: func(l *harness) { l.fleet.Stats.Kubernetes.MarkUsed(); l.fleet.Stats.Kubernetes.SetConnected(true) }, want: ended},
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(l *harness) {
+				l.monitor.options.Poll, l.monitor.options.Scrape = 2*time.Second, 5*time.Second
+				if c.register == nil {
+					c.register = func(l *harness, ids ...uint64) { l.registerPolled(generate, ids...) }
+				}
+				second := func(ids ...uint64) {
+					if c.alive == nil {
+						polled(l, ids...)
+					}
+					for _, id := range ids {
+						if c.alive != nil {
+							c.alive(l, id)
+						}
+					}
+					l.tick()
+				}
+				c.register(l, 1, 2)
+				for range 20 {
+					second(1, 2)
+				}
+				for range c.silent / time.Second {
+					second(2)
+				}
+				if c.before != nil {
+					c.before(l)
+				}
+				l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+				if c.after {
+					for range 5 {
+						second(1, 2)
+					}
+				}
+				for range 10 {
+					second(2)
+				}
+				const start = "backend/generate: of 2 workers in the last 10 min 1 is left."
+				testutil.Equal(t, "detail", l.problem(lostProblemID).Detail, start+c.want)
+			})
+		})
+	}
+}
+
+// TestLostSeverityGrowsWithShare, and it is never told only as what did no harm.
+func TestLostSeverityGrowsWithShare(t *testing.T) {
+	for _, c := range []struct {
+		all, killed, inOrder, unsure int
+		severity, title              string
+	}{
+		{44, 1, 0, 0, "warn", "1 worker of backend/generate was lost"},
+		{44, 4, 0, 0, "warn", "4 workers of backend/generate were lost"}, // 9 %
+		{28, 4, 0, 0, "bad", "4 workers of backend/generate were lost"},
+		{40, 4, 0, 0, "bad", "4 workers of backend/generate were lost"}, // 10 %
+		{2, 1, 0, 0, "bad", "1 worker of backend/generate was lost"},
+		{44, 0, 1, 0, "info", "1 worker of backend/generate has deregistered"},
+		{44, 0, 40, 0, "info", "40 workers of backend/generate have deregistered"},
+		{44, 1, 40, 0, "warn", "1 worker of backend/generate was lost"},
+		{44, 0, 0, 10, "warn", "10 workers of backend/generate are gone"},
+		{44, 0, 0, 22, "bad", "22 workers of backend/generate are gone"},
+		{44, 1, 2, 1, "warn", "2 workers of backend/generate are gone"},
+		{4, 4, 0, 0, "bad", "No worker of backend/generate is left"},
+		{4, 0, 4, 0, "bad", "No worker of backend/generate is left"},
+	} {
+		t.Run(fmt.Sprintf("%d: %d, %d, %d", c.all, c.killed, c.inOrder, c.unsure), func(t *testing.T) {
+			inBubble(t, func(l *harness) {
+				var answers []fleet.PollReply
+				for id := 1; id <= c.all; id++ {
+					l.registerPolled(generate, uint64(id))
+					if id > c.unsure { // the first are never heard of
+						answers = append(answers, pollReply(generate, uint64(id), 1, 0))
+					}
+				}
+				l.setReplies(answers...)
+				l.ticks(20 * time.Second)
+				inOrder := answers[:c.inOrder]
+				stay := answers[c.inOrder+c.killed:]
+				l.setReplies(slices.Concat(inOrder, stay)...)
+				l.ticks(10 * time.Second)
+				for id := 1; id <= c.unsure+c.inOrder+c.killed; id++ {
+					l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: uint64(id)})
+				}
+				l.setReplies(stay...)
+				l.ticks(10 * time.Second)
+				p := l.problem(lostProblemID)
+				testutil.Equal(t, "problem", []string{p.Severity, p.Title}, []string{c.severity, c.title})
+				if first := l.snapshot().Problems[0]; c.severity == "bad" && first.ID != lostProblemID {
+					t.Errorf("the first is %s", first.ID)
+				}
+			})
+		})
+	}
+}
+
+// TestLostNamesCrashedWorkerDespiteReplacement: where some were replaced, those that did not deregister are told first.
+func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2, 3, 4)
+		all := []fleet.PollReply{pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0), pollReply(generate, 4, 1, 0), pollReply(generate, 5, 1, 0)}
+		l.setReplies(all[:4]...)
+		l.ticks(20 * time.Second)
+		l.setReplies(all[1:4]...)
+		l.ticks(10 * time.Second)
+		l.deregister(1) // was killed
+		l.registerPolled(generate, 5)
+		l.setReplies(all[2:]...)
+		l.deregister(2) // in order, as 5 has come for it
+		l.ticks(10 * time.Second)
+		testutil.Equal(l.t, "title", l.problem(lostProblemID).Title, "1 worker of backend/generate was lost")
+		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not heard of any more while still registered, so ended without deregistering: 1.")
+	})
+}
+
+// TestLostReportsSilentStaticWorker: it cannot deregister.
+func TestLostReportsSilentStaticWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.NATS.SetConnected(true)
+		f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
+		l := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Poll: time.Second})}
+		static := func(name string) fleet.PollReply {
+			r := pollReply(generate, 0, 250, 0)
+			r.Worker = fleet.WorkerID{Static: name}
+			return r
+		}
+		l.setReplies(static("A"), static("B"))
+		l.ticks(20 * time.Second)
+		l.setReplies(static("B"))
+		l.ticks(10 * time.Second)
+		p := l.problem(lostProblemID)
+		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No answer any more: A."})
+		l.setReplies(static("B"), static("C"))
+		l.expectWithin(1, lostProblemID, false)
+	})
+}
+
+// TestProblemOrderIsStable: the worst first, and of those that are as bad the oldest.
+func TestProblemOrderIsStable(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		l.registerPolled(generate, 1, 2)
+		l.registerPolled(prefill, 3, 4)
+		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(prefill, 3, 1, 0), pollReply(prefill, 4, 950, 0))
+		l.ticks(5 * time.Second)
+		l.setReplies(pollReply(generate, 1, 950, 0), pollReply(generate, 2, 950, 0), pollReply(prefill, 3, 1, 0), pollReply(prefill, 4, 950, 0))
+		l.ticks(5 * time.Second)
+		l.fleet.Stats.MissedEvents.Add(1)
+		l.setReplies(pollReply(generate, 1, 950, 0), pollReply(generate, 2, 950, 0), pollReply(prefill, 4, 950, 0))
+		l.ticks(5 * time.Second)
+		l.fleet.Stats.AddDropped(stats.QueueFull, 1)
+		want := []string{"silent:prefill/generate", "gaps", "drops", "full:prefill/generate", "full:backend/generate"}
+		for range 20 {
+			l.tick()
+			var got []string
+			for _, p := range l.snapshot().Problems {
+				if p.Kind != "imbalance" {
+					got = append(got, p.ID)
+				}
+			}
+			testutil.Equal(l.t, "problems", got, want)
+		}
+	})
+}

@@ -1,0 +1,100 @@
+package monitor
+
+import (
+	"regexp"
+	"strings"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// asks are the subjects of polls: of the component that is watched, or of those that
+// have registered.
+func (g *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
+	if !g.stats().NATS.Used() || g.stats().NATS.Disabled() {
+		return nil
+	}
+	t, components := g.options.Fleet.Target(), []fleet.Endpoint(nil)
+	if t.Component != "" && !t.MultipleNamespaces() {
+		components = append(components, fleet.Endpoint{Component: t.Component})
+	} else {
+		for _, c := range census[:min(len(census), maxListedEndpoints)] {
+			of := fleet.Endpoint{Component: c.Component, Namespace: c.Namespace}
+			if n := len(components); (n == 0 || components[n-1] != of) && t.CoversComponent(c.Component) { // it is sorted
+				components = append(components, of)
+			}
+		}
+	}
+	for _, c := range components {
+		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest first
+			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.options.Namespaces.OfEndpoint(c), c.Component)))
+		}
+	}
+	return all
+}
+
+// writePlace is an endpoint with its namespace.
+func (g *Monitor) writeQualifiedEndpoint(d *jsonWriter, e fleet.Endpoint) {
+	e.Namespace = g.options.Namespaces.OfEndpoint(e)
+	writeEndpoint(d, e)
+}
+
+// writeNearest names what is registered and may be meant.
+func (g *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.WorkerCount) {
+	var registered []fleet.Endpoint
+	for _, c := range census {
+		registered = append(registered, c.Endpoint)
+	}
+	e, ok := t.Nearest(registered)
+	if !ok || t.Component == "" {
+		return
+	}
+	n := 0
+	for _, c := range census {
+		if c.Endpoint == e {
+			n = c.Workers
+		}
+	}
+	d.field("nearest")
+	d.open('{')
+	g.writeQualifiedEndpoint(d, e)
+	differs := "the endpoint differs"
+	if e.Component != t.Component {
+		differs = "the component differs"
+	}
+	d.text("why", plural(n, "worker")+ifElse(n == 1, " is", " are")+" registered under it, and only "+differs+".")
+	d.text("command", Command("metrics", string(g.options.Namespaces), e))
+	d.close('}')
+}
+
+// Command is one of our programs for a namespace and an endpoint, as a shell takes it.
+// What is the default is left out.
+func Command(program, namespace string, e fleet.Endpoint) string {
+	for _, flag := range []struct{ name, value, standard string }{
+		{"namespace", namespace, "dynamo"}, {"component", e.Component, ""}, {"endpoint", e.Name, ""},
+	} {
+		if flag.value != flag.standard {
+			program += " --" + flag.name + " " + Quote(flag.value)
+		}
+	}
+	return program
+}
+
+// plain are characters that mean nothing to a shell.
+var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,][-A-Za-z0-9_./:@%+,]*$`)
+
+// Quote is a word as a shell takes it.
+func Quote(s string) string {
+	if shellSafe.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (d *jsonWriter) strings(all []string) {
+	d.open('[')
+	for _, s := range all {
+		d.string(s)
+	}
+	d.close(']')
+}

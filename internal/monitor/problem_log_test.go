@@ -1,0 +1,176 @@
+package monitor
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
+)
+
+// logged has the lab's Glance log.
+func (l *harness) captureLog() *testutil.Log {
+	log, out := testutil.NewLog()
+	l.monitor.options.Log, l.monitor.problemLog.log = log, log
+	return out
+}
+
+func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		out := l.captureLog()
+		l.registerPolled(generate, 1, 2)
+		both := []fleet.PollReply{pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0)}
+		l.setReplies(both...)
+		l.ticks(10 * time.Second)
+		l.setReplies(both[1:]...)
+		l.ticks(30 * time.Second) // in which its words change with each second
+		l.setReplies(both...)
+		l.ticks(time.Minute)
+		var lines []string
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(line, "problem=silent:backend/generate") {
+				_, line, _ = strings.Cut(line, "level=")
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) != 2 || !strings.HasPrefix(lines[0], `WARN msg="Problem: `) || !strings.Contains(lines[0], ` detail="backend/generate: 1. No load for `) ||
+			!strings.HasPrefix(lines[1], `INFO msg="Problem withdrawn: `) || !strings.HasSuffix(lines[1], " lasted=\"29 s\"\n") {
+			t.Errorf("said:\n%s", out)
+		}
+	})
+}
+
+// TestProblemLogOmitsProblemsLoggedElsewhere: the connections are said by those who make them.
+func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		out := l.captureLog()
+		l.registerPolled(generate, 1)
+		for _, link := range []*stats.ConnState{&l.fleet.Stats.NATS, &l.fleet.Stats.Etcd} {
+			link.SetConnected(false)
+		}
+		l.ticks(time.Minute)
+		l.expectWithin(1, "connection:etcd", true)
+		if n := out.Count("problem=connection"); n > 0 {
+			t.Errorf("%d lines of connections:\n%s", n, out)
+		}
+	})
+	for id := range loggedElsewhere {
+		found := false
+		for _, r := range programRules {
+			found = found || r.kind == id
+		}
+		if !found {
+			t.Errorf("no rule is %q", id)
+		}
+	}
+}
+
+// telling is a teller with problems that the test makes.
+type problemLogHarness struct {
+	problemLog
+	g   Monitor
+	out *testutil.Log
+}
+
+func newProblemLogHarness() *problemLogHarness {
+	log, out := testutil.NewLog()
+	return &problemLogHarness{problemLog: problemLog{log: log}, g: Monitor{now: 1}, out: out}
+}
+
+// second is a look a second after the last, at which these are raised.
+func (l *problemLogHarness) second(ids ...string) {
+	l.g.now += ticks(time.Second)
+	l.g.problems = nil
+	for i, id := range ids {
+		severity := severityInfo
+		if i == len(ids)-1 {
+			severity = severityBad
+		}
+		l.g.problems = append(l.g.problems, problem{id: id, kind: problemKind(id), severity: severity, since: l.g.now,
+			message: func(g *Monitor, p *problem) message { return message{title: "17\u00a0% of " + p.id, detail: "x"} }})
+	}
+	l.update(&l.g)
+}
+
+func TestProblemLogLimitsFlappingProblem(t *testing.T) {
+	l := newProblemLogHarness()
+	for range 300 { // ten minutes
+		l.second("full:a/b")
+		l.second()
+	}
+	if raised, over := l.out.Count(`"Problem: 17 % of full:a/b"`), l.out.Count(`"Problem withdrawn: 17 % of full:a/b"`); raised != 10 || over != 10 {
+		t.Errorf("raised %d times and over %d, want once a minute:\n%s", raised, over, l.out)
+	}
+	if n := l.out.Count("times=30"); n != 9 {
+		t.Errorf("%d lines say how often it came in a minute, want nine:\n%s", n, l.out)
+	}
+	l.second("full:a/b") // the last line was a minute ago
+	before := l.out.Count("\n")
+	for range 90 {
+		l.second("full:a/b")
+	}
+	if n := l.out.Count("\n") - before; n > 1 {
+		t.Errorf("%d lines of one that stays", n)
+	}
+}
+
+func TestProblemLogCountsUnloggedRaises(t *testing.T) {
+	l := newProblemLogHarness()
+	l.second("full:a/b")
+	l.second()
+	l.second("full:a/b")
+	for range 60 {
+		l.second()
+	}
+	if l.out.Count("Problem came and went: 17 % of full:a/b\" problem=full:a/b times=1\n") != 1 || l.out.Count("\n") != 3 {
+		t.Errorf("said:\n%s", l.out)
+	}
+	if len(l.logged) > 0 {
+		t.Errorf("kept: %v", l.logged)
+	}
+}
+
+// TestProblemLogLimitsManyProblems, the most serious first.
+func TestProblemLogLimitsManyProblems(t *testing.T) {
+	l := newProblemLogHarness()
+	var ids []string
+	for i := range 50 {
+		ids = append(ids, fmt.Sprintf("silent:c%02d/e", i))
+	}
+	for minute, want := range []int{20, 40, 50, 50} {
+		for range 60 {
+			l.second(ids...)
+		}
+		if n := l.out.Count(`"Problem: `); n != want {
+			t.Errorf("%d are said after minute %d, want %d", n, minute+1, want)
+		}
+	}
+	first, _, _ := strings.Cut(l.out.String(), "\n")
+	if !strings.Contains(first, "level=WARN") || !strings.Contains(first, "c49/e") {
+		t.Errorf("the first line is not of the most serious: %s", first)
+	}
+	if n := l.out.Count("More problems are raised than are said in a minute"); n != 2 {
+		t.Errorf("that some are left out is said %d times, want twice", n)
+	}
+	for range 61 {
+		l.second()
+	}
+	if n := l.out.Count("Problem withdrawn: "); n != 50 || len(l.logged) > 0 {
+		t.Errorf("%d are over, want 50; %d are kept", n, len(l.logged))
+	}
+}
+
+func TestProblemLogOmitsLongDetail(t *testing.T) {
+	l := newProblemLogHarness()
+	l.second()
+	for _, length := range []int{400, 401} {
+		p := problem{id: fmt.Sprintf("full:%d", length)}
+		l.logProblem(&l.g, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
+	}
+	if n := l.out.Count("detail="); n != 1 || l.out.Count("problem=full:400 detail=yyyy") != 1 {
+		t.Errorf("%d lines have a detail, want that of 400 bytes:\n%s", n, l.out)
+	}
+}

@@ -1,0 +1,112 @@
+package monitor
+
+import (
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+)
+
+// The rules of what is wrong stand here, all of them: what is measured, from which
+// value on and after how long a problem is raised, below which and after how long it is
+// withdrawn. What a problem says is beside its measure, in the files problems_*.go.
+
+// severity is how much a problem matters: the page opens bad ones by itself.
+type severity string
+
+const (
+	severityBad  severity = "bad"
+	severityWarn severity = "warn"
+	severityInfo severity = "info"
+)
+
+// rule says when something is wrong with a subject: a row, an endpoint, or the program.
+type rule[S any] struct {
+	kind                string
+	severity            severity // unless its words know better
+	raiseAt, clearBelow float64
+	raiseAfter          time.Duration
+	withdrawAfter       time.Duration
+	measure             func(*Monitor, S) number         // absent: nothing is wrong
+	message             func(*Monitor, *problem) message // while it is so
+	endedMessage        func(*Monitor, *problem) message // while it is not so, and not withdrawn yet
+}
+
+// The rules of workers; they are raised together for those of an endpoint.
+const (
+	ruleSilent = iota
+	ruleMalformed
+	ruleStalled
+	ruleFull
+	ruleUnregistered
+	ruleQuiet
+	ruleUnread
+	workerRuleCount
+)
+
+var workerRules = [workerRuleCount]rule[*row]{
+	ruleSilent:       {kind: "silent", severity: severityBad, raiseAt: 1, clearBelow: 1, measure: measureSilent, message: silentMessage},
+	ruleMalformed:    {kind: "malformed", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 10 * time.Second, measure: measureMalformed, message: malformedMessage, endedMessage: malformedEndedMessage},
+	ruleStalled:      {kind: "stalled", severity: severityWarn, raiseAt: 20, clearBelow: 5, measure: measureStalled, message: stalledMessage, endedMessage: stalledEndedMessage}, // seconds
+	ruleFull:         {kind: "full", severity: severityWarn, raiseAt: fullUsage, clearBelow: 0.85, withdrawAfter: 30 * time.Second, measure: measureFull, message: fullMessage, endedMessage: fullEndedMessage},
+	ruleUnregistered: {kind: "unregistered", severity: severityWarn, raiseAt: 1, clearBelow: 1, raiseAfter: time.Minute, measure: measureUnregistered, message: unregisteredMessage},
+	ruleQuiet:        {kind: "quiet", severity: severityInfo, raiseAt: 60, clearBelow: 60, measure: measureQuiet, message: quietMessage},                                    // seconds
+	ruleUnread:       {kind: "unread", severity: severityWarn, raiseAt: 3, clearBelow: 1, measure: measureUnread, message: unreadMessage, endedMessage: unreadEndedMessage}, // in a row
+}
+
+// The rules of endpoints.
+const (
+	ruleLost = iota
+	ruleWaiting
+	ruleSaturated
+	ruleImbalance
+	ruleHits
+	endpointRuleCount
+)
+
+var endpointRules = [endpointRuleCount]rule[*endpointStats]{
+	ruleLost:      {kind: "lost", severity: severityWarn, raiseAt: 1, clearBelow: 1, raiseAfter: 5 * time.Second, measure: measureLost, message: lostMessage},
+	ruleWaiting:   {kind: "waiting", severity: severityWarn, raiseAt: 2, clearBelow: 1.2, raiseAfter: 10 * time.Second, withdrawAfter: time.Minute, measure: measureWaiting, message: waitingMessage, endedMessage: waitingEndedMessage},      // times
+	ruleSaturated: {kind: "saturated", severity: severityWarn, raiseAt: 0.8, clearBelow: 0.5, raiseAfter: time.Minute, withdrawAfter: time.Minute, measure: measureSaturated, message: saturatedMessage, endedMessage: saturatedEndedMessage}, // of the workers
+	ruleImbalance: {kind: "imbalance", severity: severityWarn, raiseAt: 1.5, clearBelow: 1.3, raiseAfter: 30 * time.Second, withdrawAfter: time.Minute, measure: measureImbalance, message: imbalanceMessage, endedMessage: imbalanceEndedMessage},
+	ruleHits:      {kind: "hits", severity: severityWarn, raiseAt: 0.5, clearBelow: 0.25, raiseAfter: time.Minute, withdrawAfter: time.Minute, measure: measureHits, message: hitsMessage, endedMessage: hitsEndedMessage}, // of what is normal
+}
+
+// The rules of the program itself, and of what it is connected to. What is over counts what there was
+// in the last minutes, and many say the same while they are raised.
+var programRules = [...]rule[*Monitor]{
+	{kind: "connection:etcd", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 3 * time.Second, withdrawAfter: 2 * time.Second, measure: measureEtcd, message: etcdMessage, endedMessage: endedWithTitle("etcd was not connected")},
+	{kind: "connection:file", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 3 * time.Second, withdrawAfter: 2 * time.Second, measure: measureFiles, message: filesMessage, endedMessage: endedWithTitle("The directory of workers could not be read")},
+	{kind: "connection:kubernetes", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 3 * time.Second, withdrawAfter: 2 * time.Second, measure: measureKubernetes, message: kubernetesMessage, endedMessage: endedWithTitle("The Kubernetes API could not be read")},
+	{kind: "connection:nats", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 3 * time.Second, withdrawAfter: 2 * time.Second, measure: measureNATS, message: natsMessage, endedMessage: endedWithTitle("NATS was not connected")},
+	{kind: "permission:nats", severity: severityBad, raiseAt: 1, clearBelow: 1, withdrawAfter: 2 * time.Second, measure: measurePermission, message: permissionMessage, endedMessage: endedWithTitle("NATS denied a permission")},
+	{kind: "connection:zmq", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Second, measure: measurePublishers, message: publishersMessage, endedMessage: endedWithTitle("ZMQ publishers could not be reached")},
+	{kind: "leader", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 15 * time.Second, withdrawAfter: 2 * time.Second, measure: measureLeader, message: leaderMessage, endedMessage: endedWithTitle("There may have been no leader")},
+	{kind: "push", severity: severityBad, raiseAt: 2, clearBelow: 2, measure: measurePush, message: pushMessage}, // in a row
+	{kind: "web_config", severity: severityWarn, raiseAt: 1, clearBelow: 1, measure: measureWebConfig, message: webConfigMessage},
+	{kind: "limit", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterOverLimit), message: limitMessage, endedMessage: limitEndedMessage},
+	{kind: "limit:publishers", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Second, measure: measurePublishersWaiting, message: publishersWaitingMessage, endedMessage: endedWithTitle("ZMQ publishers had to wait")},
+	{kind: "limit:page", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 10 * time.Second, measure: measureLeftOut, message: leftOutMessage, endedMessage: endedWithTitle("Not everything was shown here")},
+	{kind: "outage", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureOutage, message: outageMessage, endedMessage: outageMessage},
+	{kind: "planes", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 10 * time.Second, measure: measurePlanes, message: planesMessage, endedMessage: endedWithTitle("Workers and routers were on different event planes")},
+	{kind: "drops", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterDrops), message: dropsMessage, endedMessage: dropsMessage},
+	{kind: "malformed:messages", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterRejects), message: rejectsMessage, endedMessage: rejectsMessage},
+	{kind: "nameless", severity: severityInfo, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterNoWorker), message: noWorkerMessage, endedMessage: noWorkerMessage},
+	{kind: "gaps", severity: severityInfo, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterGaps), message: gapsMessage, endedMessage: gapsMessage},
+}
+
+// kindOf is what stands before the colon.
+func problemKind(id string) string {
+	for i := range id {
+		if id[i] == ':' {
+			return id[:i]
+		}
+	}
+	return id
+}
+
+func boolMeasure(b bool) number {
+	if b {
+		return fleet.Some(1.0)
+	}
+	return number{}
+}

@@ -1,0 +1,133 @@
+package monitor
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/wire"
+)
+
+// bound is how old the newest load may be: of workers that are polled, or whose pages
+// are read, three times and a second for the answers. Loads that are published are valid
+// however old they are, while what they come by is connected.
+func (g *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bool) {
+	switch newest {
+	case fleet.FromStats:
+		return max(5*time.Second, 3*g.options.Poll+time.Second), true
+	case fleet.FromScrape:
+		return max(5*time.Second, 3*g.options.Scrape+time.Second), true
+	}
+	return 0, false
+}
+
+func (g *Monitor) serveSignals(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	e := fleet.Endpoint{Component: query.Get("component"), Name: query.Get("endpoint")}
+	if e.Component == "" || e.Name == "" {
+		writeJSONError(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
+		return
+	}
+	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.options.Namespaces)))
+	if !g.options.Namespaces.Overlaps(namespaces) {
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.options.Namespaces)))
+		return
+	}
+	if t := g.options.Fleet.Target(); !t.Covers(e) {
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
+		return
+	}
+	d, stale := g.signals(namespaces, e)
+	if stale != "" {
+		writeJSONError(w, http.StatusServiceUnavailable, stale)
+		return
+	}
+	writeJSON(w, r, d.b, func() []byte { return deflateChunk(d.b) })
+}
+
+// signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or
+// why it must not be told.
+func (g *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, stale string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refresh()
+	var places []*endpointStats
+	var s aggregate
+	for _, p := range g.endpoints {
+		if p.Component == e.Component && p.Name == e.Name && of.Match(g.options.Namespaces.OfEndpoint(p.Endpoint)) {
+			places = append(places, p)
+			s.merge(&p.aggregate)
+		}
+	}
+	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.options.Namespaces.IsPattern()) {
+		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", formatCount(maxEndpoints))
+	}
+	newest, stale := g.newestLoad(places, s.shown)
+	if stale != "" {
+		return d, stale
+	}
+	d.open('{')
+	d.text("namespace", string(of))
+	writeEndpoint(&d, e)
+	d.bool("seen", len(places) > 0)
+	d.int("now", g.sampledAt.UnixMilli())
+	d.int("workers", int64(s.shown))
+	d.int("workers_answering", int64(s.answering))
+	d.int("workers_silent", int64(s.silent))
+	d.int("workers_malformed", int64(s.malformed))
+	d.fraction("kv_usage_mean", s.kvUsage.Opt(s.kvUsage.Mean))
+	d.fraction("kv_usage_max", s.kvUsage.Opt(s.kvUsage.Max))
+	// Of nobody nothing waits; of somebody who does not say, nobody knows.
+	empty := s.shown == 0
+	sums := []struct {
+		name string
+		sum  partialSum
+	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queuedTokens}}
+	for _, c := range sums {
+		d.number(c.name, number{V: c.sum.V, OK: c.sum.OK || empty}, 1)
+	}
+	for _, c := range sums {
+		d.int(c.name+"_workers", int64(c.sum.workers))
+	}
+	d.fraction("hit_rate", s.hitsRecent.rate())
+	if newest != nil {
+		d.number("age_seconds", fleet.Some(newest.load.age.Seconds()), 100)
+	}
+	d.close('}')
+	return d, ""
+}
+
+// freshness is the newest load of so many workers, or why nothing can be said of them.
+func (g *Monitor) newestLoad(places []*endpointStats, workers int) (newest *row, stale string) {
+	if !g.ready() {
+		return nil, "stale: " + strings.Join(g.missing, ", ")
+	}
+	published := false
+	for _, p := range places {
+		for i := p.start; i < p.end; i++ {
+			r := &g.rows[i]
+			if !r.load.known || r.unregistered {
+				continue
+			}
+			if _, bounded := g.maxLoadAge(r.source.V); !bounded {
+				published = true
+			}
+			if newest == nil || r.load.age < newest.load.age {
+				newest = r
+			}
+		}
+	}
+	if workers == 0 {
+		return newest, ""
+	}
+	if newest == nil {
+		return nil, fmt.Sprintf("stale: none of %s has reported a load", plural(workers, "worker"))
+	}
+	if bound, bounded := g.maxLoadAge(newest.source.V); bounded && !published && newest.load.age > bound {
+		return nil, fmt.Sprintf("stale: the newest load is %s old, want no more than %s", formatDuration(newest.load.age), formatDuration(bound))
+	}
+	return newest, ""
+}
