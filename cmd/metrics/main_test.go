@@ -31,12 +31,14 @@ func TestImportsAreLayered(t *testing.T) {
 		"connect":   "backoff",
 		"cli":       "near dynlog",
 		"kube":      "backoff connect",
-		"discovery": "backoff stats fleet wire kube connect",
+		"group":     "",
+		"discovery": "backoff group stats fleet wire kube connect",
+		"leader":    "backoff group stats wire kube connect",
 		"zmtp":      "backoff",
 		"collect":   "backoff stats fleet wire connect zmtp",
 		"expose":    "stats fleet wire",
 		"monitor":   "stats fleet wire expose",
-		"app":       "near stats fleet wire kube dynlog connect cli discovery collect expose monitor",
+		"app":       "near stats fleet wire kube dynlog connect cli discovery leader collect expose monitor",
 	}
 	const module = "dynamo-metrics/internal/"
 	for room, allowed := range below {

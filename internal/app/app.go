@@ -23,6 +23,7 @@ import (
 	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/leader"
 	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -142,7 +143,8 @@ func runEtcd(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) 
 	registry := discovery.Etcd{Endpoints: endpoints, Namespaces: c.namespaces, Fleet: f, Log: etcd, MaxWorkers: c.maxWorkers}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registry.Watch(ctx) })
-	g.Go(func() error { return registry.Hold(ctx, instanceValue(c), c.standby, log) })
+	key := leader.EtcdKey{Endpoints: endpoints, Namespaces: c.namespaces, Stats: &f.Stats, Log: log, Lost: registry.Doubt}
+	g.Go(func() error { return key.Hold(ctx, instanceValue(c), c.standby) })
 	return g.Wait()
 }
 

@@ -11,6 +11,7 @@ import (
 	"dynamo-metrics/internal/dynlog"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/leader"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -57,10 +58,9 @@ func runKubernetes(ctx context.Context, c config, f *fleet.Fleet, log *slog.Logg
 		MaxWorkers: c.maxWorkers,
 		Log:        dynlog.Target(log, "kubernetes"),
 	}
-	instance := registry
-	instance.Log = log
+	lease := leader.Lease{Client: c.kubernetes.client, In: c.kubernetes.namespace, Namespaces: c.namespaces, Stats: &f.Stats, Log: log}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { registry.Watch(ctx); return nil })
-	g.Go(func() error { return instance.Hold(ctx, c.kubernetes.pod, instanceValue(c), c.standby) })
+	g.Go(func() error { return lease.Hold(ctx, c.kubernetes.pod, instanceValue(c), c.standby) })
 	return g.Wait()
 }

@@ -15,6 +15,7 @@ import (
 	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/group"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 
@@ -24,10 +25,7 @@ import (
 )
 
 const (
-	callTimeout = 5 * time.Second // bounds one call to etcd
-
-	// lookAgain is how often etcd is asked where it has come to, and a standby looks at the
-	// key, beside what they hear at once.
+	// checkInterval is how often etcd is asked for its revision, beside the watch.
 	checkInterval = 2 * time.Second
 	// listAgain is how soon the registry is listed anew where it cannot be followed.
 	relistDelay = 500 * time.Millisecond
@@ -41,15 +39,18 @@ type Etcd struct {
 	Log        *slog.Logger
 	MaxWorkers int // the Fleet's, which bounds a listing
 
-	lockLosses atomic.Uint64 // how often Hold has found that etcd does not have any more what it had
+	doubts atomic.Uint64 // how often Doubt was called
 }
 
 // These end a listing and what follows it, but not the session: the registry is listed anew.
 var (
 	errRoomFreed = errors.New("there is room for more workers")
-	errLockLost  = errors.New("the unique instance's key is lost")
+	errDoubt     = errors.New("the unique instance's key is lost")
 	errDataLost  = errors.New("etcd has lost data")
 )
+
+// Doubt has the registry listed anew, since etcd may have lost data: a key that it had is gone.
+func (r *Etcd) Doubt() { r.doubts.Add(1) }
 
 // Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every
 // loss of the connection, and after a compaction, it lists the registry anew and
@@ -122,11 +123,11 @@ func (w *etcdWatcher) runSession(ctx context.Context) error {
 	for {
 		err := w.listAndWatch(ctx, s)
 		switch {
-		case errors.Is(err, errRoomFreed), errors.Is(err, errLockLost):
+		case errors.Is(err, errRoomFreed), errors.Is(err, errDoubt):
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 		case errors.Is(err, errDataLost):
 			w.Log.Warn("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
-		case errors.Is(err, errTooLarge):
+		case errors.Is(err, connect.ErrEtcdTooLarge):
 			w.Fleet.Stats.CountFailure(stats.PeerEtcd)
 			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
 			backoff.Wait(ctx, relistDelay)
@@ -146,10 +147,10 @@ func (w *etcdWatcher) listAndWatch(ctx context.Context, s *connect.EtcdSession) 
 	w.Fleet.Sync(all)
 
 	at := &progress{revision: header.GetRevision(), term: header.GetRaftTerm()}
-	return runUntilFirst(ctx,
+	return group.UntilFirst(ctx,
 		func(ctx context.Context) error { return w.watch(ctx, s, header.GetRevision()+1, at) },
 		func(ctx context.Context) error { return w.checkRevision(ctx, s, at) },
-		func(ctx context.Context) error { return w.waitForRelist(ctx, w.lockLosses.Load()) })
+		func(ctx context.Context) error { return w.waitForRelist(ctx, w.doubts.Load()) })
 }
 
 // awaitReason waits for a reason to list the registry anew: workers that found no room in the
@@ -159,8 +160,8 @@ func (w *etcdWatcher) waitForRelist(ctx context.Context, doubts uint64) error {
 		switch {
 		case w.Fleet.NeedsSync():
 			return errRoomFreed
-		case w.lockLosses.Load() != doubts:
-			return errLockLost
+		case w.doubts.Load() != doubts:
+			return errDoubt
 		}
 	}
 	return context.Cause(ctx)
@@ -168,14 +169,14 @@ func (w *etcdWatcher) waitForRelist(ctx context.Context, doubts uint64) error {
 
 // follow applies the changes from a revision on.
 func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from int64, at *progress) error {
-	c := watchStream{session: s, onCreated: func() { w.markConnected(s.Endpoint) }}
+	c := connect.EtcdWatch{Session: s, OnCreated: func() { w.markConnected(s.Endpoint) }}
 	for _, prefix := range w.Namespaces.KeyPrefixes() {
-		c.ranges = append(c.ranges, &etcdserverpb.WatchCreateRequest{
+		c.Ranges = append(c.Ranges, &etcdserverpb.WatchCreateRequest{
 			Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: from, Fragment: true,
 		})
 	}
 	reader := w.reader()
-	c.onEvent = func(e *mvccpb.Event) error {
+	c.OnEvent = func(e *mvccpb.Event) error {
 		at.advance(e.Kv.ModRevision)
 		switch key := string(e.Kv.Key); {
 		case e.Type == mvccpb.Event_DELETE:
@@ -187,7 +188,7 @@ func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from in
 		}
 		return nil
 	}
-	return c.run(ctx)
+	return c.Run(ctx)
 }
 
 // position is how far a session knows etcd to have come. What answers behind a proxy, or at
@@ -228,7 +229,7 @@ func (w *etcdWatcher) checkRevision(ctx context.Context, s *connect.EtcdSession,
 // confirmedHeader is that of a read that etcd has confirmed with the whole cluster. A
 // member that lags behind may have come less far, and a read that it answers alone shows it.
 func confirmedHeader(ctx context.Context, s *connect.EtcdSession, key string) (*etcdserverpb.ResponseHeader, error) {
-	got, err := get(ctx, s, key, clientv3.WithCountOnly())
+	got, err := connect.EtcdGet(ctx, s, key, clientv3.WithCountOnly())
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
@@ -47,7 +48,7 @@ func TestEtcdRenewalsNeedNoLogin(t *testing.T) {
 	requireAuth(t, r.Stack.Etcd.Endpoint(), "s3cret")
 	for range 2 { // the first to come leads, the other stands by
 		p := newEtcdAt(t, r.Stack.Etcd.Endpoint(), asRoot...)
-		start(t, p.Watch)
+		testutil.Start(t, p.Watch)
 		startHold(t, p, true)
 		testutil.Until(t, func() error {
 			if !p.Fleet.Stats.ActsAsLeader.Load() && !p.Fleet.Stats.OtherLeader.Load() {
@@ -151,9 +152,9 @@ func TestEtcdRetriesAfterLaterRefusal(t *testing.T) {
 			p := newEtcdAt(t, endpoint, user...)
 			log, out := testutil.NewLog()
 			p.Log = log
-			_, watch := start(t, p.Watch)
+			_, watch := testutil.Start(t, p.Watch)
 			_, key := startHold(t, p, true)
-			waitLeads(t, p, true)
+			devstacktest.WaitLeads(t, &p.Fleet.Stats, true)
 			testutil.Until(t, func() error { return connected(p) })
 
 			if err := c.refuse(root, grants); err != nil {
@@ -167,9 +168,9 @@ func TestEtcdRetriesAfterLaterRefusal(t *testing.T) {
 				}
 				return nil
 			})
-			waitLeads(t, p, false)
+			devstacktest.WaitLeads(t, &p.Fleet.Stats, false)
 			late := newEtcdAt(t, endpoint, user...)
-			_, ended := start(t, late.Watch)
+			_, ended := testutil.Start(t, late.Watch)
 			if err := <-ended; err == nil {
 				t.Error("who is refused from the start goes on")
 			}
@@ -180,7 +181,7 @@ func TestEtcdRetriesAfterLaterRefusal(t *testing.T) {
 			if err := c.grant(root, grants); err != nil {
 				t.Fatal(err)
 			}
-			waitLeads(t, p, true)
+			devstacktest.WaitLeads(t, &p.Fleet.Stats, true)
 			testutil.Until(t, func() error { return connected(p) })
 			if _, err := root.Put(t.Context(), wire.LayoutV1.Key("dynamo", worker(3)), string(wire.LayoutV1.Value("dynamo", worker(3), "s"))); err != nil {
 				t.Fatal(err)

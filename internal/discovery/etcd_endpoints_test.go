@@ -166,7 +166,7 @@ func TestEtcdOneBadEndpointOfSeveral(t *testing.T) {
 			for i, endpoints := range [][]string{append(slices.Clone(bad), good.Endpoint()), append([]string{good.Endpoint()}, bad...)} {
 				p := newEtcdAt(t, strings.Join(endpoints, ","))
 				p.Namespaces = namespace
-				start(t, p.Watch)
+				testutil.Start(t, p.Watch)
 				startHold(t, p, true)
 				pair[i] = p
 			}
@@ -174,7 +174,7 @@ func TestEtcdOneBadEndpointOfSeveral(t *testing.T) {
 				waitWorker(t, p, 1)
 				testutil.Until(t, func() error { return connected(p) })
 			}
-			waitOneLeads(t, pair[0], pair[1])
+			devstacktest.WaitOneLeads(t, &pair[0].Fleet.Stats, &pair[1].Fleet.Stats)
 		})
 	}
 }
@@ -196,26 +196,6 @@ func waitWorker(t *testing.T, p *Etcd, id uint64) {
 	})
 }
 
-// oneLeads waits until one of two programs leads, and the other knows that.
-func waitOneLeads(t *testing.T, a, b *Etcd) (leader, other *Etcd) {
-	t.Helper()
-	testutil.Until(t, func() error {
-		x, y := &a.Fleet.Stats, &b.Fleet.Stats
-		switch {
-		case len(leadersOf([]*Etcd{a, b})) == 2:
-			t.Fatal("both lead")
-		case x.ActsAsLeader.Load() && y.OtherLeader.Load():
-			leader, other = a, b
-			return nil
-		case y.ActsAsLeader.Load() && x.OtherLeader.Load():
-			leader, other = b, a
-			return nil
-		}
-		return errors.New("neither leads, or the other does not know")
-	})
-	return leader, other
-}
-
 // TestEtcdRefusalByOneEndpoint has a user who is another at one of
 // the endpoints.
 func TestEtcdRefusalByOneEndpoint(t *testing.T) {
@@ -228,9 +208,9 @@ func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
 	for _, endpoints := range [][]string{{other.Endpoint(), good.Endpoint(), again}, {good.Endpoint(), again, other.Endpoint()}} {
 		p := newEtcdAt(t, strings.Join(endpoints, ","), user...)
-		stopWatching, ended := start(t, p.Watch)
+		stopWatching, ended := testutil.Start(t, p.Watch)
 		stop, _ := startHold(t, p, false)
-		waitLeads(t, p, true)
+		devstacktest.WaitLeads(t, &p.Fleet.Stats, true)
 		select {
 		case err := <-ended:
 			t.Errorf("the watch ended: %v", err)
@@ -243,9 +223,9 @@ func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	p := newEtcdAt(t, other.Endpoint()+","+deadEndpoint, user...)
 	for what, loop := range map[string]func(context.Context) error{
 		"Watch": p.Watch,
-		"Hold":  func(ctx context.Context) error { return p.Hold(ctx, []byte("{}"), true, p.Log) },
+		"Hold":  func(ctx context.Context) error { return keyOf(p).Hold(ctx, []byte("{}"), true) },
 	} {
-		_, ended := start(t, loop)
+		_, ended := testutil.Start(t, loop)
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), "with ETCD_AUTH_USERNAME and ETCD_AUTH_PASSWORD: etcdserver: authentication failed") {
 			t.Errorf("%s ended with %v", what, err)
 		}
@@ -261,7 +241,7 @@ func TestEtcdLogsConnectionChanges(t *testing.T) {
 	p.Log = log
 	const away = "etcd is not connected; the fleet stays as it is known, and connecting goes on"
 	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
-	start(t, p.Watch)
+	testutil.Start(t, p.Watch)
 	testutil.Until(t, out.HasCount(connected, 1))
 	for n := range 2 {
 		r.StopEtcd()
@@ -274,7 +254,7 @@ func TestEtcdLogsConnectionChanges(t *testing.T) {
 	}
 	down := newEtcdAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
 	down.Log, out = testutil.NewLog()
-	start(t, down.Watch)
+	testutil.Start(t, down.Watch)
 	testutil.Until(t, out.HasCount(away, 1))
 	testutil.Until(t, out.HasCount("127.0.0.1:1: connect: connection refused", 1))
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -66,13 +67,13 @@ func TestEtcdDataLossBehindProxy(t *testing.T) {
 	p := newEtcdAt(t, endpoint)
 	log, out := testutil.NewLog()
 	p.Log = log
-	start(t, p.Watch)
+	testutil.Start(t, p.Watch)
 	r.Etcd = p
 	r.waitRegistered(5, func(uint64) bool { return true })
 	testutil.Until(t, func() error { return connected(p) })
 	lead := newEtcdAt(t, endpoint)
 	startHold(t, lead, true)
-	waitLeads(t, lead, true)
+	devstacktest.WaitLeads(t, &lead.Fleet.Stats, true)
 
 	r.StopEtcd()
 	r.StartEmptyEtcd(t)
@@ -90,7 +91,7 @@ func TestEtcdDataLossBehindProxy(t *testing.T) {
 		}
 		return err
 	})
-	waitLeads(t, lead, true)
+	devstacktest.WaitLeads(t, &lead.Fleet.Stats, true)
 	if n := p.Fleet.Stats.Etcd.Disconnects(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
 		t.Errorf("the log does not say why the registry was listed anew:\n%s", out)
 	}

@@ -148,7 +148,7 @@ func TestEtcdListsEveryRelease(t *testing.T) {
 			}
 			want := known{workers, channels(t, keys)}
 			for _, p := range r.newPrograms() {
-				start(t, p.Watch)
+				testutil.Start(t, p.Watch)
 				p.waitKnown(want.in(p.Namespaces))
 				wantNamespace(t, p.Fleet, p.Namespaces)
 				st := &p.Fleet.Stats
@@ -166,7 +166,7 @@ func TestEtcdWatchesEveryRelease(t *testing.T) {
 			r := newRegistry(t)
 			programs := r.newPrograms()
 			for _, p := range programs {
-				start(t, p.Watch)
+				testutil.Start(t, p.Watch)
 				<-p.Fleet.Synced()
 			}
 			keys := etcdKeys(t, release)
@@ -221,7 +221,7 @@ const (
 func TestEtcdAdapterCardIsNotTheWorkers(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
 	r.put(generate, keys[generate])
@@ -237,7 +237,7 @@ func TestEtcdAdapterCardIsNotTheWorkers(t *testing.T) {
 func TestEtcdCountsGarbageOfEveryKind(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
 	for _, kv := range [][2]string{
@@ -277,7 +277,7 @@ func TestEtcdCountsGarbageOfEveryKind(t *testing.T) {
 func TestEtcdBadValueChangesNothing(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = "lab"
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	<-r.Fleet.Synced()
 	keys := etcdKeys(t, "1.6.1")
 	want := known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})}
@@ -311,7 +311,7 @@ func TestEtcdOutageHidesNoDeletion(t *testing.T) {
 	for key, value := range keys {
 		r.put(key, value)
 	}
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	all := known{etcdWorkers["1.6.1"], channels(t, keys)}
 	r.waitKnown(all)
 	r.StopEtcd()
@@ -362,7 +362,7 @@ func TestEtcdNamespaceCalledNamespace(t *testing.T) {
 		want.Channels[key] = c
 	}
 	write()
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	r.waitKnown(want) // listed
 	wantCounts(t, &r.Fleet.Stats, stats.ChannelKeys, 2, nil)
 	for key := range ours {

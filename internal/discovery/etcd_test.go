@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"testing"
 
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/devstack/devstacktest"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/leader"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
@@ -56,19 +55,20 @@ func newEtcdAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 	return &Etcd{Endpoints: e, Namespaces: "dynamo", Fleet: f, Log: log}
 }
 
-// hold has a program be the unique instance, or stand by.
+// startHold lets the program lead, or stand by.
 func startHold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan error) {
-	return start(t, func(ctx context.Context) error { return r.Hold(ctx, []byte(`{"component_name": "a"}`), standby, r.Log) })
+	return testutil.Start(t, func(ctx context.Context) error { return keyOf(r).Hold(ctx, []byte("{}"), standby) })
 }
 
-// run lets loop work until stop is called, or the test ends, and hands on its error.
-func start(t *testing.T, loop func(context.Context) error) (stop func(), ended <-chan error) {
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error, 1)
-	var running sync.WaitGroup
-	running.Go(func() { result <- loop(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
-	return cancel, result
+// keyOf is the leader's key at the etcd of a registry.
+func keyOf(r *Etcd) *leader.EtcdKey {
+	return &leader.EtcdKey{Endpoints: r.Endpoints, Namespaces: r.Namespaces, Stats: &r.Fleet.Stats, Log: r.Log, Lost: r.Doubt}
+}
+
+// newProgram is another program on the same registry.
+func (r *registry) newProgram() *Etcd {
+	r.t.Helper()
+	return newEtcdAt(r.t, r.Stack.Etcd.Endpoint())
 }
 
 // put puts a key. An etcd on a busy machine may give a large one up: then again.
@@ -124,13 +124,13 @@ func TestEtcdListsSeveralPages(t *testing.T) {
 	r := newRegistry(t)
 	const workers = 2*pageSize + 10
 	r.registerMany(workers)
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	r.waitRegistered(workers, func(uint64) bool { return true })
 }
 
 func TestEtcdWatchesEveryLayout(t *testing.T) {
 	r := newRegistry(t)
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	for i, l := range wire.Layouts {
 		r.register(l, worker(uint64(i+1)))
 	}
@@ -143,7 +143,7 @@ func TestEtcdWatchesEveryLayout(t *testing.T) {
 
 func TestEtcdCountsGarbageByReason(t *testing.T) {
 	r := newRegistry(t)
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	good := string(wire.LayoutInstances.Value("dynamo", worker(1), "s"))
 	r.put("instances/dynamo/c/e:1", "garbage")
 	r.put("instances/dynamo/c/e:2", good)
@@ -160,59 +160,5 @@ func TestEtcdCountsGarbageByReason(t *testing.T) {
 			}
 			return nil
 		})
-	}
-}
-
-func TestEtcdLockRefusesSecondAndReleases(t *testing.T) {
-	t.Parallel()
-	r := newRegistry(t)
-	stop, ended := startHold(t, r.Etcd, false)
-	waitLeads(t, r.Etcd, true)
-	key := wire.LeaderKey("dynamo")
-	got, err := r.worker.Get(t.Context(), key)
-	if err != nil || len(got.Kvs) != 1 || got.Kvs[0].Lease == 0 || string(got.Kvs[0].Value) != `{"component_name": "a"}` {
-		t.Fatalf("key: %v, %v; want the value, on a lease", got, err)
-	}
-	_, second := startHold(t, r.newProgram(), false)
-	err = <-second
-	if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), `"component_name": "a"`) {
-		t.Errorf("the second got %v, want ErrExists with key and value", err)
-	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	got, err = r.worker.Get(t.Context(), key)
-	if err != nil || len(got.Kvs) != 0 {
-		t.Errorf("after the end: %v, %v; want no key", got, err)
-	}
-	leases, err := r.worker.Leases(t.Context())
-	if err != nil || len(leases.Leases) != 0 {
-		t.Errorf("leases left behind: %v, %v", leases, err)
-	}
-}
-
-func TestEtcdLockAcceptsOwnOldKey(t *testing.T) {
-	// The answer to an attempt may be lost after etcd has carried it out: then the
-	// key hangs on our lease.
-	r := newRegistry(t)
-	k := r.lock([]byte("{}"), r.Log)
-	t.Cleanup(k.close)
-	for range 2 {
-		if err := k.tryAcquire(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, err := k.open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := k.createdRevision
-	if err := k.create(t.Context(), s); err != nil || k.createdRevision != first {
-		t.Errorf("created at %d again (%v), want at %d", k.createdRevision, err, first)
-	}
-	leases, err := r.worker.Leases(t.Context())
-	if err != nil || len(leases.Leases) != 1 {
-		t.Errorf("leases %v, %v; want one", leases, err)
 	}
 }

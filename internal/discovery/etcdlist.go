@@ -130,12 +130,12 @@ type page struct {
 // page reads the next keys, as many as fit into a message.
 func (w *etcdWatcher) page(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (page, error) {
 	for {
-		got, err := get(ctx, s, from, clientv3.WithRange(end), clientv3.WithLimit(int64(w.pageSize)), clientv3.WithRev(revision))
+		got, err := connect.EtcdGet(ctx, s, from, clientv3.WithRange(end), clientv3.WithLimit(int64(w.pageSize)), clientv3.WithRev(revision))
 		switch {
 		case err == nil:
 			w.growPage(got)
 			return page{GetResponse: got}, nil
-		case !errors.Is(err, errTooLarge):
+		case !errors.Is(err, connect.ErrEtcdTooLarge):
 			if errors.Is(err, context.DeadlineExceeded) {
 				w.pageSize = max(1, w.pageSize/2) // for the next session
 			}
@@ -159,20 +159,13 @@ func (w *etcdWatcher) growPage(got *clientv3.GetResponse) {
 	}
 }
 
-func get(ctx context.Context, s *connect.EtcdSession, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	got, err := s.Get(ctx, key, options...)
-	return got, etcdError(err)
-}
-
 // keyOnly reads the next key alone, however long it is within reason.
 func keyOnly(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, connect.EtcdCallTimeout)
 	defer cancel()
 	request := &etcdserverpb.RangeRequest{Key: []byte(from), RangeEnd: []byte(end), Limit: 1, Revision: revision, KeysOnly: true}
 	got, err := etcdserverpb.NewKVClient(s.ActiveConnection()).Range(ctx, request, grpc.MaxCallRecvMsgSize(maxKey))
-	return (*clientv3.GetResponse)(got), etcdError(err)
+	return (*clientv3.GetResponse)(got), connect.EtcdError(err)
 }
 
 // tooLarge counts a value that is not read, and says so once.
@@ -186,6 +179,6 @@ func (w *etcdWatcher) tooLarge(r *reader, key string) {
 	r.reject(&e, stats.TooLarge, err)
 	if !w.loggedTooLarge {
 		w.loggedTooLarge = true
-		w.Log.Warn("A key of the registry is not read; of others like it nothing more is said", "key", oneLine([]byte(key)), "error", err)
+		w.Log.Warn("A key of the registry is not read; of others like it nothing more is said", "key", connect.OneLine([]byte(key)), "error", err)
 	}
 }

@@ -28,7 +28,7 @@ func TestEtcdListSkipsLongKeys(t *testing.T) {
 		})
 	}
 	r.put("v1/instances/dynamo/zzz/generate/2", "garbage") // behind them
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	r.waitRegistered(1, func(uint64) bool { return true })
 	testutil.Until(t, func() error {
 		st := &r.Fleet.Stats
@@ -46,7 +46,7 @@ func TestEtcdListIsBounded(t *testing.T) {
 	r.MaxWorkers = 2
 	r.Fleet = fleet.New(fleet.Target{}, 65_536, true)
 	r.registerMany(16*1024 + 5)
-	start(t, r.Watch)
+	testutil.Start(t, r.Watch)
 	testutil.Until(t, func() error {
 		if n := r.Fleet.Stats.Refused(stats.AttachmentLimit); n != 5 {
 			return fmt.Errorf("%d keys turned away, want 5", n)

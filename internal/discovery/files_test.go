@@ -48,7 +48,7 @@ func (r *fileRegistry) must(err error) {
 
 // watch begins to watch; the first scan is done when it returns.
 func (r *fileRegistry) watch() {
-	start(r.t, r.Watch)
+	testutil.Start(r.t, r.Watch)
 	synctest.Wait()
 }
 

@@ -52,7 +52,7 @@ func (k *kubeRegistry) newProgram() *Kubernetes {
 }
 
 func (k *kubeRegistry) watch() (stop func()) {
-	stop, _ = start(k.t, func(ctx context.Context) error { k.Watch(ctx); return nil })
+	stop, _ = testutil.Start(k.t, func(ctx context.Context) error { k.Watch(ctx); return nil })
 	return stop
 }
 

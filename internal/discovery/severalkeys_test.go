@@ -16,7 +16,7 @@ import (
 func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 	for _, first := range []wire.Layout{wire.LayoutInstances, wire.LayoutV1} {
 		r := newRegistry(t)
-		start(t, r.Watch)
+		testutil.Start(t, r.Watch)
 		<-r.Fleet.Synced()
 		in := worker(7)
 		r.register(wire.LayoutInstances, in)

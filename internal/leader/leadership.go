@@ -1,4 +1,4 @@
-package discovery
+package leader
 
 import (
 	"context"
@@ -128,17 +128,4 @@ func (h *leadership) confirmLoop(ctx context.Context, ask func(context.Context) 
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// together runs parts of something until the first of them ends, which ends the others, and
-// returns why.
-func runUntilFirst(ctx context.Context, parts ...func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var running sync.WaitGroup
-	for _, part := range parts {
-		running.Go(func() { cancel(part(ctx)) })
-	}
-	running.Wait()
-	return context.Cause(ctx)
 }

@@ -1,4 +1,4 @@
-package discovery
+package leader
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"dynamo-metrics/internal/backoff"
@@ -24,22 +23,35 @@ import (
 // errNoLease says that a key hangs on no lease.
 var errNoLease = errors.New("it hangs on no lease, so that nothing will ever delete it: it was put by hand")
 
-// Hold makes this the unique instance of its namespaces, with value (a JSON object) in its
-// key, until ctx ends; then the key goes. It fails with ErrExists where another program has
-// the key, unless it may stand by, and where etcd refuses the credentials from the start.
-func (r *Etcd) Hold(ctx context.Context, value []byte, standby bool, log *slog.Logger) error {
-	k := r.lock(value, log)
+// EtcdKey elects the one leader of its namespaces by a key in etcd.
+type EtcdKey struct {
+	Endpoints  *connect.EtcdEndpoints
+	Namespaces wire.Namespaces
+	Stats      *stats.Stats
+	Log        *slog.Logger
+
+	// Lost, if not nil, is called when etcd no longer has the key as this program put it: etcd
+	// may have lost other data, too.
+	Lost func()
+}
+
+// Hold makes this the leader of its namespaces, with value (a JSON object) in the key, until
+// ctx ends; then it deletes the key. It fails with ErrExists where another program has the key,
+// unless standby is set, and where etcd refuses the credentials from the start.
+func (e *EtcdKey) Hold(ctx context.Context, value []byte, standby bool) error {
+	k := e.lock(value)
 	defer k.close()
-	u := elector{lock: k, stats: &r.Fleet.Stats, log: log, standby: standby}
+	u := elector{lock: k, stats: e.Stats, log: e.Log, standby: standby}
 	return u.run(ctx)
 }
 
-func (r *Etcd) lock(value []byte, log *slog.Logger) *etcdLock {
+func (e *EtcdKey) lock(value []byte) *etcdLock {
 	return &etcdLock{
-		etcd:     r,
-		log:      log,
-		sessions: r.Endpoints.Sessions(),
-		key:      wire.LeaderKey(string(r.Namespaces)),
+		stats:    e.Stats,
+		log:      e.Log,
+		lost:     e.Lost,
+		sessions: e.Endpoints.Sessions(),
+		key:      wire.LeaderKey(string(e.Namespaces)),
 		value:    value,
 		lease:    clientv3.LeaseID(1 + rand.Int64N(1<<62)),
 	}
@@ -48,8 +60,9 @@ func (r *Etcd) lock(value []byte, log *slog.Logger) *etcdLock {
 // etcdKey is the place in etcd, where the original had it. What is held is the key as we have
 // put it: a lease that lives says nothing of a key that was deleted, or put by another.
 type etcdLock struct {
-	etcd       *Etcd
+	stats      *stats.Stats
 	log        *slog.Logger
+	lost       func() // as EtcdKey.Lost
 	sessions   *connect.EtcdSessions
 	session    *connect.EtcdSession // nil: none is open
 	key        string
@@ -93,7 +106,7 @@ func (k *etcdLock) close() {
 // fail ends the session, and reports whether all endpoints have been tried.
 func (k *etcdLock) fail(err error) (all bool) {
 	k.close()
-	k.etcd.Fleet.Stats.CountFailure(stats.PeerEtcd)
+	k.stats.CountFailure(stats.PeerEtcd)
 	return k.sessions.Failed(err)
 }
 
@@ -123,7 +136,7 @@ func (k *etcdLock) tryAcquire(ctx context.Context) error {
 // grant gets the lease, unless it lives long enough. One of which that is not known is left
 // from an attempt whose answer was lost.
 func (k *etcdLock) grant(ctx context.Context, s *connect.EtcdSession) error {
-	if time.Until(k.aliveUntil) > callTimeout {
+	if time.Until(k.aliveUntil) > connect.EtcdCallTimeout {
 		return nil
 	}
 	err := k.tryGrant(ctx, s)
@@ -145,7 +158,7 @@ func (k *etcdLock) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
 	asked := time.Now()
 	got, err := etcdserverpb.NewLeaseClient(s.ActiveConnection()).LeaseGrant(ctx, &etcdserverpb.LeaseGrantRequest{ID: int64(k.lease), TTL: leaseTTL})
 	if err != nil {
-		return etcdError(err)
+		return connect.EtcdError(err)
 	}
 	k.aliveUntil = asked.Add(leaseTTL * time.Second)
 	return s.CheckCluster(got.Header)
@@ -165,7 +178,7 @@ func (k *etcdLock) revoke(ctx context.Context, s *connect.EtcdSession) error {
 
 // bounded is the context of one call.
 func callContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
+	return context.WithTimeout(clientv3.WithRequireLeader(ctx), connect.EtcdCallTimeout)
 }
 
 // create makes the key, if there is none or the program that has it has resigned.
@@ -176,7 +189,7 @@ func (k *etcdLock) create(ctx context.Context, s *connect.EtcdSession) error {
 		k.predecessorResigned = err == nil && found == nil
 	}
 	switch {
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, connect.ErrEtcdTooLarge):
 		return k.checkLargeRival(ctx, s)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		k.aliveUntil = time.Time{}
@@ -193,7 +206,7 @@ func (k *etcdLock) create(ctx context.Context, s *connect.EtcdSession) error {
 		return nil
 	}
 	k.seenRevision, k.rivalRevision = at, found.ModRevision
-	exists := fmt.Errorf("%w%s, started for %s", ErrExists, hostSuffix(found.Value), oneLine(found.Value))
+	exists := fmt.Errorf("%w%s, started for %s", ErrExists, hostSuffix(found.Value), connect.OneLine(found.Value))
 	if found.Lease == 0 {
 		return fmt.Errorf("create %s: %w: %w; if there is no such program: etcdctl del %s", k.key, exists, errNoLease, k.key)
 	}
@@ -210,7 +223,7 @@ func (k *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition cl
 		Then(clientv3.OpPut(k.key, string(k.value), clientv3.WithLease(k.lease))).
 		Else(clientv3.OpGet(k.key)).
 		Commit()
-	if err = etcdError(err); err == nil {
+	if err = connect.EtcdError(err); err == nil {
 		err = s.CheckCluster(done.Header)
 	}
 	if err != nil {
@@ -228,7 +241,7 @@ func (k *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition cl
 
 // rivalUnread looks at a key whose value is larger than is read.
 func (k *etcdLock) checkLargeRival(ctx context.Context, s *connect.EtcdSession) error {
-	got, err := get(clientv3.WithRequireLeader(ctx), s, k.key, clientv3.WithKeysOnly())
+	got, err := connect.EtcdGet(clientv3.WithRequireLeader(ctx), s, k.key, clientv3.WithKeysOnly())
 	switch {
 	case err != nil:
 		return fmt.Errorf("read %s: %w", k.key, err)
@@ -271,16 +284,5 @@ func hostSuffix(value []byte) string {
 	if json.Unmarshal(value, &v) != nil || v.Host == "" {
 		return ""
 	}
-	return " on host " + oneLine([]byte(v.Host))
+	return " on host " + connect.OneLine([]byte(v.Host))
 }
-
-// oneLine is what a key's value says, fit for an error message.
-func oneLine(value []byte) string {
-	s := joinLines(value)
-	if len(s) > 200 {
-		s = strings.ToValidUTF8(s[:200], "") + "…"
-	}
-	return s
-}
-
-func joinLines(value []byte) string { return strings.Join(strings.Fields(string(value)), " ") }

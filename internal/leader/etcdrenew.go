@@ -1,4 +1,4 @@
-package discovery
+package leader
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"dynamo-metrics/internal/backoff"
 	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/group"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -43,7 +44,7 @@ func (k *etcdLock) hold(ctx context.Context, h *leadership) error {
 		case time.Since(began) > stableAfter:
 			attempt, said = 0, false
 		}
-		if attempt > 0 && !said && k.etcd.Fleet.Stats.RegistryUp() { // else Watch speaks of the connection
+		if attempt > 0 && !said && k.stats.RegistryUp() { // else Watch speaks of the connection
 			k.log.Warn("The unique instance's key cannot be confirmed; trying goes on", "key", k.key, "error", err)
 			said = true
 		}
@@ -76,14 +77,16 @@ func (k *etcdLock) holdWithSession(ctx context.Context, h *leadership) error {
 	}
 	k.replayHistory, k.seenRevision = false, 0 // what goes wrong with it would do so again
 
-	err = runUntilFirst(clientv3.WithRequireLeader(ctx),
+	err = group.UntilFirst(clientv3.WithRequireLeader(ctx),
 		func(ctx context.Context) error { return k.watch(ctx, s, from, h) },
 		func(ctx context.Context) error { return k.renew(ctx, s, h) },
 		func(ctx context.Context) error {
 			return h.confirmLoop(ctx, func(ctx context.Context) (bool, error) { _, err := k.verify(ctx, s, h); return err == nil, err })
 		})
 	if errors.Is(err, errLost) { // though nothing broke
-		k.etcd.lockLosses.Add(1)
+		if k.lost != nil {
+			k.lost()
+		}
 	}
 	return err
 }
@@ -91,12 +94,12 @@ func (k *etcdLock) holdWithSession(ctx context.Context, h *leadership) error {
 // look reads the key, as etcd confirms it with the whole cluster. The error is errLost where
 // it is not ours.
 func (k *etcdLock) verify(ctx context.Context, s *connect.EtcdSession, h *leadership) (revision int64, err error) {
-	got, err := get(clientv3.WithRequireLeader(ctx), s, k.key)
+	got, err := connect.EtcdGet(clientv3.WithRequireLeader(ctx), s, k.key)
 	if err == nil {
 		err = s.CheckCluster(got.Header)
 	}
 	switch {
-	case errors.Is(err, errTooLarge): // ours is not
+	case errors.Is(err, connect.ErrEtcdTooLarge): // ours is not
 		return 0, h.markLost("the key is another program's")
 	case err != nil:
 		return 0, fmt.Errorf("read %s: %w", k.key, err)
@@ -129,12 +132,12 @@ func (k *etcdLock) watch(ctx context.Context, s *connect.EtcdSession, from int64
 			return h.markLost("the key was put by another program")
 		}
 		return nil
-	}).run(ctx)
+	}).Run(ctx)
 }
 
 // changes is a watch of the key from a revision on.
-func (k *etcdLock) watchStream(s *connect.EtcdSession, from int64, event func(*mvccpb.Event) error) watchStream {
-	return watchStream{session: s, onEvent: event, ranges: []*etcdserverpb.WatchCreateRequest{{Key: []byte(k.key), StartRevision: from, PrevKv: true}}}
+func (k *etcdLock) watchStream(s *connect.EtcdSession, from int64, event func(*mvccpb.Event) error) connect.EtcdWatch {
+	return connect.EtcdWatch{Session: s, OnEvent: event, Ranges: []*etcdserverpb.WatchCreateRequest{{Key: []byte(k.key), StartRevision: from, PrevKv: true}}}
 }
 
 // renew keeps the lease alive, by one stream: each stream is a login. Renewals do not wait
@@ -146,7 +149,7 @@ func (k *etcdLock) renew(ctx context.Context, s *connect.EtcdSession, h *leaders
 	defer cancel(nil)
 	stream, err := etcdserverpb.NewLeaseClient(s.ActiveConnection()).LeaseKeepAlive(ctx)
 	if err != nil {
-		return fmt.Errorf("renew lease %x: %w", k.lease, etcdError(err))
+		return fmt.Errorf("renew lease %x: %w", k.lease, connect.EtcdError(err))
 	}
 	answered := make(chan struct{}, renewTimeout/renewInterval+1)
 	receiving.Go(func() {
@@ -156,7 +159,7 @@ func (k *etcdLock) renew(ctx context.Context, s *connect.EtcdSession, h *leaders
 				err = h.markLost("its lease is gone")
 			}
 			if err != nil {
-				cancel(fmt.Errorf("renew lease %x: %w", k.lease, etcdError(err)))
+				cancel(fmt.Errorf("renew lease %x: %w", k.lease, connect.EtcdError(err)))
 				return
 			}
 			select {
@@ -209,14 +212,14 @@ func (k *etcdLock) standBy(ctx context.Context) error {
 		return err
 	}
 	from := k.seenRevision + 1
-	err = runUntilFirst(clientv3.WithRequireLeader(ctx),
+	err = group.UntilFirst(clientv3.WithRequireLeader(ctx),
 		func(ctx context.Context) error {
 			return k.watchStream(s, from, func(e *mvccpb.Event) error {
 				if e.Type == mvccpb.Event_DELETE || isResigned(e.Kv.Value) {
 					return errMayBeFree
 				}
 				return nil
-			}).run(ctx)
+			}).Run(ctx)
 		},
 		func(ctx context.Context) error { return k.pollKey(ctx, s) })
 	if errors.Is(err, errMayBeFree) {
@@ -225,10 +228,13 @@ func (k *etcdLock) standBy(ctx context.Context) error {
 	return err
 }
 
-// lookAgain looks at the key of another program from time to time, beside the watch.
+// keyPollInterval is how often a standby reads the key, beside the watch.
+const keyPollInterval = 2 * time.Second
+
+// pollKey looks at the key of another program from time to time, beside the watch.
 func (k *etcdLock) pollKey(ctx context.Context, s *connect.EtcdSession) error {
-	for backoff.Wait(ctx, checkInterval) {
-		got, err := get(ctx, s, k.key, clientv3.WithKeysOnly())
+	for backoff.Wait(ctx, keyPollInterval) {
+		got, err := connect.EtcdGet(ctx, s, k.key, clientv3.WithKeysOnly())
 		if err == nil {
 			err = s.CheckCluster(got.Header)
 		}

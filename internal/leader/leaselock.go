@@ -1,4 +1,4 @@
-package discovery
+package leader
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/backoff"
+	"dynamo-metrics/internal/connect"
+	"dynamo-metrics/internal/group"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -35,20 +37,28 @@ const (
 	leaseRenewInterval = 2 * time.Second
 )
 
-// Hold makes this the unique instance of its namespaces by a Lease in the Kubernetes
-// namespace that it watches, with value (a JSON object) in an annotation, until ctx ends;
-// then the Lease has no holder. Identity names the program's pod. It fails with ErrExists
-// where another program holds the Lease, unless it may stand by.
-func (k *Kubernetes) Hold(ctx context.Context, identity string, value []byte, standby bool) error {
-	u := elector{lock: k.lock(identity, value), stats: &k.Fleet.Stats, log: k.Log, standby: standby}
+// Lease elects the one leader of its namespaces by a Lease of Kubernetes.
+type Lease struct {
+	Client     *kube.Client
+	In         string // the Kubernetes namespace of the Lease
+	Namespaces wire.Namespaces
+	Stats      *stats.Stats
+	Log        *slog.Logger
+}
+
+// Hold makes this the leader of its namespaces, with value (a JSON object) in an annotation of
+// the Lease, until ctx ends; then the Lease has no holder. Identity names the program's pod. It
+// fails with ErrExists where another program holds the Lease, unless standby is set.
+func (e *Lease) Hold(ctx context.Context, identity string, value []byte, standby bool) error {
+	u := elector{lock: e.lock(identity, value), stats: e.Stats, log: e.Log, standby: standby}
 	return u.run(ctx)
 }
 
-func (k *Kubernetes) lock(identity string, value []byte) *leaseLock {
-	key := wire.LeaderKey(string(k.Namespaces))
+func (e *Lease) lock(identity string, value []byte) *leaseLock {
+	key := wire.LeaderKey(string(e.Namespaces))
 	return &leaseLock{
-		client: k.Client, stats: &k.Fleet.Stats, log: k.Log,
-		namespace: k.In, name: leaseName(key), key: key, value: value, identity: identity + "_" + strings.ToLower(rand.Text()[:8]),
+		client: e.Client, stats: e.Stats, log: e.Log,
+		namespace: e.In, name: leaseName(key), key: key, value: value, identity: identity + "_" + strings.ToLower(rand.Text()[:8]),
 	}
 }
 
@@ -105,7 +115,7 @@ func leaseBackoff(b *kube.Backoff, err error) time.Duration {
 // take creates the Lease, or takes over one that has no holder or whose holder has not
 // renewed it for as long as it said.
 func (l *leaseLock) tryAcquire(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, connect.EtcdCallTimeout)
 	defer cancel()
 	err := l.acquireOrTakeOver(ctx)
 	if err == nil {
@@ -130,7 +140,7 @@ func (l *leaseLock) acquireOrTakeOver(ctx context.Context) error {
 		return fmt.Errorf("read lease %s: %w", l, err)
 	}
 	if err := l.checkHolder(found); err != nil {
-		return fmt.Errorf("lease %s: %w%s: its holder is %s", l, err, hostSuffix([]byte(found.Metadata.Annotations[valueAnnotation])), oneLine([]byte(found.Spec.HolderIdentity)))
+		return fmt.Errorf("lease %s: %w%s: its holder is %s", l, err, hostSuffix([]byte(found.Metadata.Annotations[valueAnnotation])), connect.OneLine([]byte(found.Spec.HolderIdentity)))
 	}
 	taken, err := l.client.UpdateLease(ctx, l.desired(found))
 	if err != nil {
@@ -167,7 +177,7 @@ func (l *leaseLock) checkHolder(found *kube.Lease) error {
 func (l *leaseLock) desired(found *kube.Lease) *kube.Lease {
 	lease, now := *found, &kube.MicroTime{Time: time.Now()}
 	lease.Metadata.Name, lease.Metadata.Namespace = l.name, l.namespace
-	lease.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: joinLines(l.value)}
+	lease.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: connect.JoinLines(l.value)}
 	if lease.Spec.HolderIdentity != l.identity {
 		if found.Metadata.ResourceVersion != "" {
 			lease.Spec.LeaseTransitions++
@@ -182,7 +192,7 @@ func (l *leaseLock) hold(ctx context.Context, h *leadership) error {
 	if l.predecessorResigned {
 		h.predecessorResigned()
 	}
-	err := runUntilFirst(ctx,
+	err := group.UntilFirst(ctx,
 		func(ctx context.Context) error { return l.renewLoop(ctx, h) },
 		func(ctx context.Context) error { return l.verifyLoop(ctx, h) })
 	if errors.Is(err, errLost) {
@@ -276,7 +286,7 @@ func (l *leaseLock) verify(ctx context.Context, h *leadership) (*kube.Lease, err
 	case err != nil:
 		return nil, err
 	case found.Spec.HolderIdentity != l.identity:
-		return nil, h.markLost(fmt.Sprintf("the lease's holder is %q", oneLine([]byte(found.Spec.HolderIdentity))))
+		return nil, h.markLost(fmt.Sprintf("the lease's holder is %q", connect.OneLine([]byte(found.Spec.HolderIdentity))))
 	}
 	return found, nil
 }
@@ -325,7 +335,7 @@ func (l *leaseLock) release(ctx context.Context) {
 		l.last = found
 	}
 	free := *l.last
-	free.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: joinLines([]byte(markResigned(l.value)))}
+	free.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: connect.JoinLines([]byte(markResigned(l.value)))}
 	free.Spec = kube.LeaseSpec{LeaseDurationSeconds: 1, LeaseTransitions: l.last.Spec.LeaseTransitions, RenewTime: &kube.MicroTime{Time: time.Now()}}
 	_, _ = l.client.UpdateLease(ctx, &free) // who holds it now, or will soon, need not hear of it
 }

@@ -1,4 +1,4 @@
-package discovery
+package leader
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
 	"dynamo-metrics/internal/kube/kubetest"
 	"dynamo-metrics/internal/memnet"
@@ -78,7 +77,7 @@ func (c *leaseTest) locked(f func()) {
 
 // contender is a program that wants the Lease.
 type candidate struct {
-	*Kubernetes
+	*Lease
 	stop  func()
 	ended <-chan error
 }
@@ -89,9 +88,8 @@ func (c *leaseTest) start(name string, standby bool, log *slog.Logger) *candidat
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	f := fleet.New(fleet.Target{}, 100, true)
-	k := &Kubernetes{Client: client, In: "team-a", Namespaces: "lab", Fleet: f, Log: log}
-	stop, ended := start(c.t, func(ctx context.Context) error {
+	k := &Lease{Client: client, In: "team-a", Namespaces: "lab", Stats: new(stats.Stats), Log: log}
+	stop, ended := testutil.Start(c.t, func(ctx context.Context) error {
 		defer client.CloseIdleConnections()
 		return k.Hold(ctx, name, []byte(`{"component_name": "c", "host": "node-of-`+name+`"}`), standby)
 	})
@@ -102,9 +100,9 @@ func (c *leaseTest) start(name string, standby bool, log *slog.Logger) *candidat
 func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) time.Duration {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		leads := p.Fleet.Stats.ActsAsLeader.Load()
+		leads := p.Stats.ActsAsLeader.Load()
 		for _, o := range others {
-			if leads && o.Fleet.Stats.ActsAsLeader.Load() {
+			if leads && o.Stats.ActsAsLeader.Load() {
 				c.t.Fatal("two programs lead at once")
 			}
 		}
@@ -121,7 +119,7 @@ func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) tim
 func (c *leaseTest) wantThroughout(p *candidate, want bool, d time.Duration) {
 	c.t.Helper()
 	for began := time.Now(); time.Since(began) < d; time.Sleep(10 * time.Millisecond) {
-		if leads := p.Fleet.Stats.ActsAsLeader.Load(); leads != want {
+		if leads := p.Stats.ActsAsLeader.Load(); leads != want {
 			c.t.Fatalf("after %v it leads: %v, want %v; requests %q", time.Since(began), leads, want, c.requests)
 		}
 	}
@@ -250,7 +248,7 @@ func TestLeaseLockSlowAPIKeepsLeader(t *testing.T) {
 				p := c.start("first", standby, discardLog)
 				c.waitLeads(p, true)
 				c.wantThroughout(p, true, 5*time.Minute)
-				if !p.Fleet.Stats.Leader.Load() {
+				if !p.Stats.Leader.Load() {
 					t.Error("it does not hold the lease")
 				}
 			})
@@ -299,12 +297,12 @@ func TestLeaseLockLostWhenChanged(t *testing.T) {
 					t.Errorf("it leads for %v without the lease", took)
 				}
 				began := time.Now()
-				for !first.Fleet.Stats.ActsAsLeader.Load() && !second.Fleet.Stats.ActsAsLeader.Load() {
+				for !first.Stats.ActsAsLeader.Load() && !second.Stats.ActsAsLeader.Load() {
 					if time.Sleep(10 * time.Millisecond); time.Since(began) > 20*time.Second {
 						t.Fatal("neither leads")
 					}
 				}
-				if first.Fleet.Stats.ActsAsLeader.Load() && second.Fleet.Stats.ActsAsLeader.Load() {
+				if first.Stats.ActsAsLeader.Load() && second.Stats.ActsAsLeader.Load() {
 					t.Error("both lead")
 				}
 				if took := time.Since(began); took < confirmationTTL-leaseRenewInterval/2 {
@@ -336,14 +334,14 @@ func TestLeaseLockWithoutStandbyOutage(t *testing.T) {
 		c.waitLeads(p, true)
 		c.locked(func() { c.away = true })
 		c.wantThroughout(p, true, 10*time.Minute)
-		if p.Fleet.Stats.Leader.Load() {
+		if p.Stats.Leader.Load() {
 			t.Error("it says that it holds the lease, after ten minutes")
 		}
 		c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
 		c.locked(func() { c.away = false })
 		c.waitLeads(p, false)
 		time.Sleep(time.Minute)
-		if !p.Fleet.Stats.ActsAsLeader.Load() { // the thief does not renew it
+		if !p.Stats.ActsAsLeader.Load() { // the thief does not renew it
 			t.Error("it does not lead again")
 		}
 	})
@@ -369,7 +367,7 @@ func TestLeaseLockLongRetryAfter(t *testing.T) {
 			}
 		})
 		time.Sleep(9 * time.Second)
-		if first.Fleet.Stats.ActsAsLeader.Load() {
+		if first.Stats.ActsAsLeader.Load() {
 			t.Error("it leads without a confirmation")
 		}
 		c.locked(func() {
@@ -384,7 +382,7 @@ func TestLeaseLockLongRetryAfter(t *testing.T) {
 		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "it asks to wait for 30s") || out.Count("Lost the lease") > 0 {
 			t.Errorf("the log says:\n%s", out)
 		}
-		if first.Fleet.Stats.Failures(stats.PeerKubernetes) == 0 {
+		if first.Stats.Failures(stats.PeerKubernetes) == 0 {
 			t.Error("no call is counted as failed")
 		}
 	})

@@ -1,4 +1,4 @@
-package discovery
+package leader
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package discovery
+package connect
 
 import (
 	"cmp"
@@ -8,54 +8,56 @@ import (
 	"strings"
 	"time"
 
-	"dynamo-metrics/internal/connect"
-
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
+// EtcdCallTimeout bounds one call to etcd.
+const EtcdCallTimeout = 5 * time.Second
+
 // errTooLarge says that a message of etcd's is larger than connect.EtcdMessage.
-var errTooLarge = errors.New("etcd has sent more at once than is read")
+var ErrEtcdTooLarge = errors.New("etcd has sent more at once than is read")
 
 // changes is a watch of etcd's keys: one stream, which is read message by message. etcd's
 // own client resumes a watch by itself, at a server that may have lost its data, puts the
 // parts of a large message together again, and reads on however far behind its user is.
-type watchStream struct {
-	session   *connect.EtcdSession
-	ranges    []*etcdserverpb.WatchCreateRequest
-	onCreated func()                    // all of them are watched; may be nil
-	onEvent   func(*mvccpb.Event) error // an error ends it
+type EtcdWatch struct {
+	Session   *EtcdSession
+	Ranges    []*etcdserverpb.WatchCreateRequest
+	OnCreated func()                    // all of them are watched; may be nil
+	OnEvent   func(*mvccpb.Event) error // an error ends it
 }
 
 // follow hands on changes until ctx ends or the watch does, and says why. It takes ctx
 // with clientv3.WithRequireLeader: without a leader a member answers with silence.
-func (c watchStream) run(ctx context.Context) error {
+func (c EtcdWatch) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := time.AfterFunc(callTimeout, func() { cancel(fmt.Errorf("no answer in %v", callTimeout)) })
+	late := time.AfterFunc(EtcdCallTimeout, func() { cancel(fmt.Errorf("no answer in %v", EtcdCallTimeout)) })
 	defer late.Stop()
 	begun := 0
 	err := c.receive(ctx, func() {
-		if begun++; begun == len(c.ranges) {
+		if begun++; begun == len(c.Ranges) {
 			late.Stop()
-			if c.onCreated != nil {
-				c.onCreated()
+			if c.OnCreated != nil {
+				c.OnCreated()
 			}
 		}
 	})
-	return fmt.Errorf("watch %s: %w", c.ranges[min(begun, len(c.ranges)-1)].Key, err)
+	return fmt.Errorf("watch %s: %w", c.Ranges[min(begun, len(c.Ranges)-1)].Key, err)
 }
 
 // receive sends the requests and hands on what comes.
-func (c watchStream) receive(ctx context.Context, created func()) error {
-	stream, err := etcdserverpb.NewWatchClient(c.session.ActiveConnection()).Watch(ctx)
+func (c EtcdWatch) receive(ctx context.Context, created func()) error {
+	stream, err := etcdserverpb.NewWatchClient(c.Session.ActiveConnection()).Watch(ctx)
 	if err != nil {
-		return cmp.Or(context.Cause(ctx), etcdError(err))
+		return cmp.Or(context.Cause(ctx), EtcdError(err))
 	}
-	for _, r := range c.ranges {
+	for _, r := range c.Ranges {
 		if err := stream.Send(&etcdserverpb.WatchRequest{RequestUnion: &etcdserverpb.WatchRequest_CreateRequest{CreateRequest: r}}); err != nil {
 			break // Recv says why
 		}
@@ -66,7 +68,7 @@ func (c watchStream) receive(ctx context.Context, created func()) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			return etcdError(err)
+			return EtcdError(err)
 		case answer.CompactRevision != 0:
 			return rpctypes.ErrCompacted
 		case answer.Canceled:
@@ -75,7 +77,7 @@ func (c watchStream) receive(ctx context.Context, created func()) error {
 			created()
 		}
 		for _, e := range answer.Events {
-			if err := c.onEvent(e); err != nil {
+			if err := c.OnEvent(e); err != nil {
 				return err
 			}
 		}
@@ -98,7 +100,7 @@ func cancelError(reason string) error {
 // etcdError is what the error of a call to etcd means: errTooLarge where the answer was larger
 // than is read, or than a server on its way would pass on. etcd's own errors have other words
 // for what it has too much of.
-func etcdError(err error) error {
+func EtcdError(err error) error {
 	answer, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
@@ -108,7 +110,15 @@ func etcdError(err error) error {
 		return err
 	}
 	if answer.Code() == codes.ResourceExhausted {
-		return errTooLarge
+		return ErrEtcdTooLarge
 	}
 	return errors.New(answer.Message())
+}
+
+// EtcdGet reads a key, or the keys that the options say, within EtcdCallTimeout.
+func EtcdGet(ctx context.Context, s *EtcdSession, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, EtcdCallTimeout)
+	defer cancel()
+	got, err := s.Get(ctx, key, options...)
+	return got, EtcdError(err)
 }

@@ -1,4 +1,6 @@
-package discovery
+// Package leader makes one program the leader of its namespaces: the one that pushes and publishes.
+// It holds a key in etcd, or a Lease of Kubernetes.
+package leader
 
 import (
 	"context"

@@ -1,0 +1,160 @@
+package discovery
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/devstack"
+	"dynamo-metrics/internal/devstack/devstacktest"
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire"
+)
+
+// roomy is a registry on an etcd that takes requests of 16 MiB.
+func newLargeRegistry(t *testing.T) *registry { return newRegistryFor(t, 16<<20, 100*time.Millisecond) }
+
+// newRegistryFor is a registry on devstacktest.LargeEtcd.
+func newRegistryFor(t *testing.T, bytes int, election time.Duration) *registry {
+	t.Helper()
+	s, ec := devstacktest.LargeEtcd(t, bytes, election)
+	return &registry{s, newEtcdAt(t, s.Etcd.Endpoint()), t, ec}
+}
+
+// restart takes the etcd down, and brings it back as it was.
+func (r *registry) restart() {
+	r.t.Helper()
+	config := r.Stack.Etcd.Config()
+	r.Stack.Etcd.Close()
+	s := devstacktest.StartWithRetry(r.t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(config) })
+	r.t.Cleanup(s.Close)
+	r.Stack.Etcd = s
+}
+
+// TestEtcdCountsLargeValues in the listing, and in the watch.
+func TestEtcdCountsLargeValues(t *testing.T) {
+	t.Parallel()
+	sizes := []int{900_000, 1_400_000, 5 << 20, 10 << 20}
+	card := func(i int) string { return fmt.Sprintf("v1/mdc/dynamo/c/e/%x", 0x1000+i) }
+	puts := func(r *registry) {
+		r.register(wire.LayoutV1, worker(1))
+		for i, size := range sizes {
+			r.put(card(i), strings.Repeat("x", size))
+		}
+		for id := range uint64(20) {
+			r.register(wire.LayoutV1, worker(2+id))
+		}
+	}
+	check := func(r *registry, out *testutil.Log) {
+		r.t.Helper()
+		r.waitRegistered(21, func(uint64) bool { return true })
+		st := &r.Fleet.Stats
+		testutil.Until(r.t, func() error {
+			if got := st.Rejected(stats.CardKeys, stats.TooLarge); got != 3 {
+				return fmt.Errorf("%d cards rejected for their size, want 3", got)
+			}
+			if got := st.Rejected(stats.CardKeys, stats.BadJSON); got != 1 {
+				return fmt.Errorf("%d cards rejected for what they say, want 1", got)
+			}
+			return connected(r.Etcd)
+		})
+		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 || !strings.Contains(out.String(), "v1/mdc/dynamo/c/e/100") {
+			r.t.Errorf("the log names %d keys:\n%s", n, out)
+		}
+		r.put(wire.LayoutV1.Key("dynamo", worker(99)), string(wire.LayoutV1.Value("dynamo", worker(99), "s")))
+		waitWorker(r.t, r.Etcd, 99)
+	}
+	t.Run("listed", func(t *testing.T) {
+		t.Parallel()
+		r := newLargeRegistry(t)
+		log, out := testutil.NewLog()
+		r.Log = log
+		puts(r)
+		testutil.Start(t, r.Watch)
+		check(r, out)
+		if n := r.Fleet.Stats.Messages(stats.CardKeys); n != 4 {
+			t.Errorf("%d cards received, want 4", n)
+		}
+	})
+	t.Run("watched", func(t *testing.T) {
+		t.Parallel()
+		r := newLargeRegistry(t)
+		log, out := testutil.NewLog()
+		r.Log = log
+		testutil.Start(t, r.Watch)
+		<-r.Fleet.Synced()
+		testutil.Until(t, func() error { return connected(r.Etcd) })
+		puts(r)
+		r.waitRegistered(21, func(uint64) bool { return true })
+		// What was larger than a message has had the registry listed anew, once for each at
+		// most: then the others are read, and counted, again.
+		testutil.Until(t, func() error {
+			if got := r.Fleet.Stats.Rejected(stats.CardKeys, stats.TooLarge); got < 3 || got > 9 {
+				return fmt.Errorf("%d cards rejected for their size", got)
+			}
+			return nil
+		})
+		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 {
+			t.Errorf("the log names %d keys:\n%s", n, out)
+		}
+		if n := r.Fleet.Stats.Etcd.Disconnects(); n != 0 {
+			t.Errorf("the connection was lost %d times, want never", n)
+		}
+		r.register(wire.LayoutV1, worker(99))
+		waitWorker(t, r.Etcd, 99)
+	})
+}
+
+// TestEtcdKeepsKeyThatTurnsBad by the watch, and by the listing after it, until it is gone.
+func TestEtcdKeepsKeyThatTurnsBad(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]string{"garbage": "garbage", "too large": strings.Repeat("x", 1_400_000), "larger than a message": strings.Repeat("x", 5<<20)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newLargeRegistry(t)
+			r.Namespaces = "lab"
+			keys := etcdKeys(t, "1.6.1")
+			want := known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})}
+			all := []string{generate, card, loads}
+			for _, key := range all {
+				r.put(key, keys[key])
+			}
+			testutil.Start(t, r.Watch)
+			r.waitKnown(want)
+			for _, key := range all {
+				r.put(key, bad)
+			}
+			rejected := func(k stats.Kind) uint64 {
+				return r.Fleet.Stats.Rejected(k, stats.BadJSON) + r.Fleet.Stats.Rejected(k, stats.TooLarge)
+			}
+			kinds := []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys}
+			more := func(than map[stats.Kind]uint64) {
+				t.Helper()
+				for _, k := range kinds {
+					testutil.Until(t, func() error {
+						if got := rejected(k); got <= than[k] {
+							return fmt.Errorf("%d of kind %s rejected", got, k)
+						}
+						return nil
+					})
+				}
+			}
+			more(nil)
+			r.waitKnown(want)
+			before := make(map[stats.Kind]uint64)
+			for _, k := range kinds {
+				before[k] = rejected(k)
+			}
+			r.restart() // has it listed anew
+			more(before)
+			r.waitKnown(want)
+			for _, key := range slices.Backward(all) {
+				r.delete(key)
+			}
+			r.waitKnown(nothingKnown())
+		})
+	}
+}
