@@ -28,140 +28,140 @@ type ConnState struct {
 const suspensionGrace = 10 * time.Second
 
 // Use says that the program works with this server.
-func (l *ConnState) MarkUsed() {
-	if l.used.Load() {
+func (c *ConnState) MarkUsed() {
+	if c.used.Load() {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.usedSince = time.Now()
-	if !l.up.Load() {
-		l.downSince = l.usedSince
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.usedSince = time.Now()
+	if !c.up.Load() {
+		c.downSince = c.usedSince
 	}
-	l.used.Store(true)
+	c.used.Store(true)
 }
 
 // Used reports whether it does.
-func (l *ConnState) Used() bool { return l.used.Load() }
+func (c *ConnState) Used() bool { return c.used.Load() }
 
 // UsedFor is how long it has done so.
-func (l *ConnState) UsedFor() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.usedSince.IsZero() {
+func (c *ConnState) UsedFor() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.usedSince.IsZero() {
 		return 0
 	}
-	return time.Since(l.usedSince)
+	return time.Since(c.usedSince)
 }
 
 // TurnOff says that the program is told to do without this server.
-func (l *ConnState) Disable() { l.disabled.Store(true) }
+func (c *ConnState) Disable() { c.disabled.Store(true) }
 
 // Off reports whether it is.
-func (l *ConnState) Disabled() bool { return l.disabled.Load() }
+func (c *ConnState) Disabled() bool { return c.disabled.Load() }
 
 // Set says whether the server is connected. A connection that goes down soon after the
 // process stood still counts as down since then.
-func (l *ConnState) SetConnected(up bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (c *ConnState) SetConnected(up bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now := time.Now()
 	switch {
-	case up == l.up.Load():
-		l.idle = l.idle && !up
+	case up == c.up.Load():
+		c.idle = c.idle && !up
 		return
 	case up:
-		if !l.downSince.IsZero() {
-			l.downtime += now.Sub(l.downSince)
+		if !c.downSince.IsZero() {
+			c.downtime += now.Sub(c.downSince)
 		}
-		if l.disconnects > 0 && !l.firstConnect {
-			l.outage += now.Sub(l.downSince)
+		if c.disconnects > 0 && !c.firstConnect {
+			c.outage += now.Sub(c.downSince)
 		}
-		l.downSince, l.idle, l.firstConnect = time.Time{}, false, false
-	case l.idle:
-		l.downSince, l.idle, l.firstConnect = now, false, true
+		c.downSince, c.idle, c.firstConnect = time.Time{}, false, false
+	case c.idle:
+		c.downSince, c.idle, c.firstConnect = now, false, true
 	default:
-		l.disconnects++
-		l.downSince = now
-		if !l.suspension.to.IsZero() && now.Sub(l.suspension.to) < suspensionGrace {
-			l.downSince, l.suspension.to = l.suspension.from, time.Time{}
+		c.disconnects++
+		c.downSince = now
+		if !c.suspension.to.IsZero() && now.Sub(c.suspension.to) < suspensionGrace {
+			c.downSince, c.suspension.to = c.suspension.from, time.Time{}
 		}
 	}
-	l.lastError = ""
-	l.up.Store(up)
+	c.lastError = ""
+	c.up.Store(up)
 }
 
 // longestWhy bounds what is kept of why a server is not connected: it may be the server's own words.
 const maxErrorLength = 300
 
 // Blame notes why the server is not connected. It is forgotten when it is, and when it goes away again.
-func (l *ConnState) SetError(why string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (c *ConnState) SetError(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(why) > maxErrorLength {
 		why = strings.ToValidUTF8(why[:maxErrorLength], "") + "…"
 	}
-	l.lastError = why
+	c.lastError = why
 }
 
 // Why says why the server is not connected, as far as that is known.
-func (l *ConnState) LastError() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.up.Load() {
+func (c *ConnState) LastError() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.up.Load() {
 		return ""
 	}
-	return l.lastError
+	return c.lastError
 }
 
 // Rest says that there is nothing to be connected to, any more: what went away before was on
 // its way out, and what comes next is connected for the first time.
-func (l *ConnState) SetIdle() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.up.Load() {
-		if !l.downSince.IsZero() {
-			l.downtime += time.Since(l.downSince)
+func (c *ConnState) SetIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.up.Load() {
+		if !c.downSince.IsZero() {
+			c.downtime += time.Since(c.downSince)
 		}
-		l.downSince, l.firstConnect = time.Time{}, false
-		l.up.Store(true)
+		c.downSince, c.firstConnect = time.Time{}, false
+		c.up.Store(true)
 	}
-	l.idle = true
+	c.idle = true
 }
 
 // stood hears that the process stood still. What has gone down since went down in that time.
-func (l *ConnState) suspended(from, to time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.suspension.from, l.suspension.to = from, to
-	if l.disconnects > 0 && !l.firstConnect && l.downSince.After(from) {
-		l.downSince, l.suspension.to = from, time.Time{}
+func (c *ConnState) suspended(from, to time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.suspension.from, c.suspension.to = from, to
+	if c.disconnects > 0 && !c.firstConnect && c.downSince.After(from) {
+		c.downSince, c.suspension.to = from, time.Time{}
 	}
 }
 
 // Up reports whether it is, or is not needed.
-func (l *ConnState) Up() bool { return l.up.Load() || !l.used.Load() }
+func (c *ConnState) Up() bool { return c.up.Load() || !c.used.Load() }
 
 // Falls is how often the connection went down.
-func (l *ConnState) Disconnects() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.disconnects
+func (c *ConnState) Disconnects() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.disconnects
 }
 
 // Down is how long there was no connection, in all: before the first one, too.
-func (l *ConnState) Downtime() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.downSince.IsZero() {
-		return l.downtime
+func (c *ConnState) Downtime() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.downSince.IsZero() {
+		return c.downtime
 	}
-	return l.downtime + time.Since(l.downSince)
+	return c.downtime + time.Since(c.downSince)
 }
 
 // Lost is how long connections were lost that have come back since, in all.
-func (l *ConnState) Outage() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.outage
+func (c *ConnState) Outage() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.outage
 }

@@ -11,77 +11,77 @@ import (
 )
 
 func TestConnStateUnusedIsUp(t *testing.T) {
-	var l ConnState
-	testutil.Equal(t, "up before use", l.Up(), true)
-	l.MarkUsed()
-	testutil.Equal(t, "used", l.Used(), true)
-	testutil.Equal(t, "up before it is connected", l.Up(), false)
-	l.SetConnected(true)
-	testutil.Equal(t, "up", l.Up(), true)
-	l.SetConnected(false)
-	testutil.Equal(t, "up when it broke", l.Up(), false)
+	var c ConnState
+	testutil.Equal(t, "up before use", c.Up(), true)
+	c.MarkUsed()
+	testutil.Equal(t, "used", c.Used(), true)
+	testutil.Equal(t, "up before it is connected", c.Up(), false)
+	c.SetConnected(true)
+	testutil.Equal(t, "up", c.Up(), true)
+	c.SetConnected(false)
+	testutil.Equal(t, "up when it broke", c.Up(), false)
 }
 
 // linkAt checks what is counted of a connection.
-func wantConn(t *testing.T, what string, l *ConnState, disconnects uint64, down, lost time.Duration) {
+func wantConn(t *testing.T, what string, c *ConnState, disconnects uint64, down, lost time.Duration) {
 	t.Helper()
-	testutil.Equal(t, what+": falls", l.Disconnects(), disconnects)
-	testutil.Equal(t, what+": down", l.Downtime(), down)
-	testutil.Equal(t, what+": lost", l.Outage(), lost)
+	testutil.Equal(t, what+": falls", c.Disconnects(), disconnects)
+	testutil.Equal(t, what+": down", c.Downtime(), down)
+	testutil.Equal(t, what+": lost", c.Outage(), lost)
 }
 
 func TestConnStateCountsDisconnectsAndDowntime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l ConnState
+		var c ConnState
 		time.Sleep(time.Hour)
-		wantConn(t, "not in use", &l, 0, 0, 0)
-		testutil.Equal(t, "used for, before it is", l.UsedFor(), 0)
-		l.MarkUsed()
+		wantConn(t, "not in use", &c, 0, 0, 0)
+		testutil.Equal(t, "used for, before it is", c.UsedFor(), 0)
+		c.MarkUsed()
 		time.Sleep(3 * time.Second)
-		l.MarkUsed() // again: that changes nothing
-		wantConn(t, "before the first connection", &l, 0, 3*time.Second, 0)
-		l.SetConnected(true)
-		l.SetConnected(true)
+		c.MarkUsed() // again: that changes nothing
+		wantConn(t, "before the first connection", &c, 0, 3*time.Second, 0)
+		c.SetConnected(true)
+		c.SetConnected(true)
 		time.Sleep(time.Minute)
-		wantConn(t, "connected", &l, 0, 3*time.Second, 0)
-		l.SetConnected(false)
+		wantConn(t, "connected", &c, 0, 3*time.Second, 0)
+		c.SetConnected(false)
 		time.Sleep(2 * time.Second)
-		l.SetConnected(false)
-		wantConn(t, "while it is away", &l, 1, 5*time.Second, 0)
+		c.SetConnected(false)
+		wantConn(t, "while it is away", &c, 1, 5*time.Second, 0)
 		time.Sleep(2 * time.Second)
-		l.SetConnected(true)
+		c.SetConnected(true)
 		time.Sleep(time.Minute)
-		wantConn(t, "back", &l, 1, 7*time.Second, 4*time.Second)
-		l.SetConnected(false)
+		wantConn(t, "back", &c, 1, 7*time.Second, 4*time.Second)
+		c.SetConnected(false)
 		time.Sleep(time.Second)
-		l.SetConnected(true)
-		wantConn(t, "back once more", &l, 2, 8*time.Second, 5*time.Second)
-		testutil.Equal(t, "used for", l.UsedFor(), 2*time.Minute+8*time.Second)
+		c.SetConnected(true)
+		wantConn(t, "back once more", &c, 2, 8*time.Second, 5*time.Second)
+		testutil.Equal(t, "used for", c.UsedFor(), 2*time.Minute+8*time.Second)
 	})
 }
 
 func TestConnStateLastErrorWhileDown(t *testing.T) {
-	var l ConnState
-	l.MarkUsed()
-	l.SetError("connection refused")
-	testutil.Equal(t, "before the first connection", l.LastError(), "connection refused")
-	l.SetConnected(true)
-	testutil.Equal(t, "connected", l.LastError(), "")
-	l.SetError("late")
-	testutil.Equal(t, "connected, and blamed late", l.LastError(), "")
-	l.SetConnected(false)
-	testutil.Equal(t, "lost", l.LastError(), "")
-	l.SetError(strings.Repeat("ü", 1000))
-	testutil.Equal(t, "the server's own words", len(l.LastError()) <= maxErrorLength+len("…") && utf8.ValidString(l.LastError()), true)
+	var c ConnState
+	c.MarkUsed()
+	c.SetError("connection refused")
+	testutil.Equal(t, "before the first connection", c.LastError(), "connection refused")
+	c.SetConnected(true)
+	testutil.Equal(t, "connected", c.LastError(), "")
+	c.SetError("late")
+	testutil.Equal(t, "connected, and blamed late", c.LastError(), "")
+	c.SetConnected(false)
+	testutil.Equal(t, "lost", c.LastError(), "")
+	c.SetError(strings.Repeat("ü", 1000))
+	testutil.Equal(t, "the server's own words", len(c.LastError()) <= maxErrorLength+len("…") && utf8.ValidString(c.LastError()), true)
 }
 
 func TestConnStateUpBeforeFirstUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l ConnState
-		l.SetConnected(true)
-		l.MarkUsed()
+		var c ConnState
+		c.SetConnected(true)
+		c.MarkUsed()
 		time.Sleep(time.Second)
-		wantConn(t, "up", &l, 0, 0, 0)
+		wantConn(t, "up", &c, 0, 0, 0)
 	})
 }
 
@@ -149,32 +149,32 @@ func TestConnStateDownSinceSuspension(t *testing.T) {
 // there is nothing to be connected to.
 func TestConnStateIdleIsNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l ConnState
-		l.SetIdle() // no publisher yet
-		l.MarkUsed()
-		l.SetConnected(false) // the first one is announced
+		var c ConnState
+		c.SetIdle() // no publisher yet
+		c.MarkUsed()
+		c.SetConnected(false) // the first one is announced
 		time.Sleep(2 * time.Millisecond)
-		l.SetConnected(true)
-		wantConn(t, "the first publisher", &l, 0, 2*time.Millisecond, 0)
-		l.SetConnected(false)
+		c.SetConnected(true)
+		wantConn(t, "the first publisher", &c, 0, 2*time.Millisecond, 0)
+		c.SetConnected(false)
 		time.Sleep(time.Second)
-		l.SetConnected(true)
-		wantConn(t, "lost", &l, 1, time.Second+2*time.Millisecond, time.Second)
-		l.SetIdle() // all are gone
+		c.SetConnected(true)
+		wantConn(t, "lost", &c, 1, time.Second+2*time.Millisecond, time.Second)
+		c.SetIdle() // all are gone
 		time.Sleep(time.Minute)
-		l.SetConnected(false) // another
+		c.SetConnected(false) // another
 		time.Sleep(3 * time.Second)
-		wantConn(t, "another publisher, not connected yet", &l, 1, 4*time.Second+2*time.Millisecond, time.Second)
-		l.SetConnected(true)
-		wantConn(t, "another publisher", &l, 1, 4*time.Second+2*time.Millisecond, time.Second)
-		l.SetConnected(false) // it ends: its connection goes before its key
+		wantConn(t, "another publisher, not connected yet", &c, 1, 4*time.Second+2*time.Millisecond, time.Second)
+		c.SetConnected(true)
+		wantConn(t, "another publisher", &c, 1, 4*time.Second+2*time.Millisecond, time.Second)
+		c.SetConnected(false) // it ends: its connection goes before its key
 		time.Sleep(time.Second)
-		l.SetIdle()
-		wantConn(t, "ended in order", &l, 2, 5*time.Second+2*time.Millisecond, time.Second)
-		l.SetConnected(true) // one that is connected already
-		l.SetConnected(false)
+		c.SetIdle()
+		wantConn(t, "ended in order", &c, 2, 5*time.Second+2*time.Millisecond, time.Second)
+		c.SetConnected(true) // one that is connected already
+		c.SetConnected(false)
 		time.Sleep(time.Second)
-		l.SetConnected(true)
-		wantConn(t, "lost again", &l, 3, 6*time.Second+2*time.Millisecond, 2*time.Second)
+		c.SetConnected(true)
+		wantConn(t, "lost again", &c, 3, 6*time.Second+2*time.Millisecond, 2*time.Second)
 	})
 }

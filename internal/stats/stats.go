@@ -155,8 +155,8 @@ const (
 )
 
 // String is the value of the label reason.
-func (p ScrapeFailure) String() string {
-	return [numScrapeFailures]string{"timeout", "connect", "tls", "status", "unreadable"}[p]
+func (f ScrapeFailure) String() string {
+	return [numScrapeFailures]string{"timeout", "connect", "tls", "status", "unreadable"}[f]
 }
 
 // Claim is something that holds for good, or for a time. It needs nobody to take it
@@ -170,35 +170,35 @@ const forever = math.MaxInt64
 var epoch = time.Now().Add(-time.Hour)
 
 // Store makes it hold for good, or not at all.
-func (c *TimedFlag) Store(holds bool) {
+func (f *TimedFlag) Store(holds bool) {
 	if holds {
-		c.until.Store(forever)
+		f.until.Store(forever)
 	} else {
-		c.until.Store(0)
+		f.until.Store(0)
 	}
 }
 
 // For makes it hold for so long, counted from a moment.
-func (c *TimedFlag) StoreFor(d time.Duration, from time.Time) {
-	c.until.Store(int64(from.Add(d).Sub(epoch)))
+func (f *TimedFlag) StoreFor(d time.Duration, from time.Time) {
+	f.until.Store(int64(from.Add(d).Sub(epoch)))
 }
 
 // Expire lets a claim that holds for good hold for so long only.
-func (c *TimedFlag) ExpireIn(in time.Duration) {
-	c.until.CompareAndSwap(forever, int64(time.Since(epoch)+in))
+func (f *TimedFlag) ExpireIn(in time.Duration) {
+	f.until.CompareAndSwap(forever, int64(time.Since(epoch)+in))
 }
 
 // Load reports whether it holds.
-func (c *TimedFlag) Load() bool {
-	until := c.until.Load()
+func (f *TimedFlag) Load() bool {
+	until := f.until.Load()
 	return until == forever || until != 0 && int64(time.Since(epoch)) < until
 }
 
 // Await returns when it holds, or does not, as asked, and when ctx ends.
-func (c *TimedFlag) Wait(ctx context.Context, holds bool) {
+func (f *TimedFlag) Wait(ctx context.Context, holds bool) {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for c.Load() != holds {
+	for f.Load() != holds {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -255,52 +255,52 @@ type Stats struct {
 }
 
 // Init makes the histograms ready. It is called before anything is counted.
-func (t *Stats) Init() {
-	t.pollDurations, t.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
+func (s *Stats) Init() {
+	s.pollDurations, s.lags = NewHistogram(PollBounds), NewHistogram(LagBounds)
 }
 
 // RegistryUp reports whether the registry can be read, or there is none.
-func (t *Stats) RegistryUp() bool { return t.Etcd.Up() && t.Files.Up() && t.Kubernetes.Up() }
+func (s *Stats) RegistryUp() bool { return s.Etcd.Up() && s.Files.Up() && s.Kubernetes.Up() }
 
 // Receive counts one message.
-func (t *Stats) CountMessage(k Kind) { t.messages[k].Add(1) }
+func (s *Stats) CountMessage(k Kind) { s.messages[k].Add(1) }
 
 // Reject counts one message, or part of one, that was of no use.
-func (t *Stats) CountRejected(k Kind, r Reason) { t.AddRejected(k, r, 1) }
+func (s *Stats) CountRejected(k Kind, r Reason) { s.AddRejected(k, r, 1) }
 
 // RejectMany counts n of them, or n parts of them.
-func (t *Stats) AddRejected(k Kind, r Reason, n int) {
+func (s *Stats) AddRejected(k Kind, r Reason, n int) {
 	if n > 0 {
-		t.rejected[k][r].Add(uint64(n))
+		s.rejected[k][r].Add(uint64(n))
 	}
 }
 
 // Drop counts n lost messages.
-func (t *Stats) AddDropped(d Drop, n uint64) { t.dropped[d].Add(n) }
+func (s *Stats) AddDropped(d Drop, n uint64) { s.dropped[d].Add(n) }
 
 // Fail counts one call that failed.
-func (t *Stats) CountFailure(p Peer) { t.failures[p].Add(1) }
+func (s *Stats) CountFailure(p Peer) { s.failures[p].Add(1) }
 
 // Failed is the number of calls to a peer that failed.
-func (t *Stats) Failures(p Peer) uint64 { return t.failures[p].Load() }
+func (s *Stats) Failures(p Peer) uint64 { return s.failures[p].Load() }
 
 // TurnAway counts one of what a limit leaves no room for.
-func (t *Stats) CountRefused(l Limit) { t.refused[l].Add(1) }
+func (s *Stats) CountRefused(l Limit) { s.refused[l].Add(1) }
 
 // TurnedAway is how many a limit has left no room for.
-func (t *Stats) Refused(l Limit) uint64 { return t.refused[l].Load() }
+func (s *Stats) Refused(l Limit) uint64 { return s.refused[l].Load() }
 
 // OverLimit is how many all limits have left no room for.
-func (t *Stats) AllRefused() (n uint64) {
+func (s *Stats) AllRefused() (n uint64) {
 	for l := range LimitCount {
-		n += t.Refused(l)
+		n += s.Refused(l)
 	}
 	return n
 }
 
 // Links are the connections, by the value of the label system.
-func (t *Stats) Connections() []NamedConn {
-	return []NamedConn{{"nats", &t.NATS}, {"etcd", &t.Etcd}, {"file", &t.Files}, {"kubernetes", &t.Kubernetes}, {"zmq", &t.ZMQ}}
+func (s *Stats) Connections() []NamedConn {
+	return []NamedConn{{"nats", &s.NATS}, {"etcd", &s.Etcd}, {"file", &s.Files}, {"kubernetes", &s.Kubernetes}, {"zmq", &s.ZMQ}}
 }
 
 // NamedLink is a connection with its name.
@@ -311,76 +311,76 @@ type NamedConn struct {
 
 // Stood tells all connections that the process stood still between two moments, as when
 // it was stopped or its machine was paused.
-func (t *Stats) RecordSuspension(from, to time.Time) {
-	for _, l := range t.Connections() {
+func (s *Stats) RecordSuspension(from, to time.Time) {
+	for _, l := range s.Connections() {
 		l.suspended(from, to)
 	}
-	t.NATSServer.suspended(from, to)
+	s.NATSServer.suspended(from, to)
 }
 
 // Polled counts one poll.
-func (t *Stats) RecordPoll(r PollResult, took time.Duration) {
-	t.polls[r].Add(1)
+func (s *Stats) RecordPoll(r PollResult, took time.Duration) {
+	s.polls[r].Add(1)
 	if r == PollError {
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.pollDurations.Observe(took.Seconds())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pollDurations.Observe(took.Seconds())
 }
 
 // Scraped counts one scrape of a worker's page.
-func (t *Stats) CountScrape(r ScrapeResult) { t.scrapes[r].Add(1) }
+func (s *Stats) CountScrape(r ScrapeResult) { s.scrapes[r].Add(1) }
 
 // Scrapes is the number of scrapes of workers' pages with this result.
-func (t *Stats) Scrapes(r ScrapeResult) uint64 { return t.scrapes[r].Load() }
+func (s *Stats) Scrapes(r ScrapeResult) uint64 { return s.scrapes[r].Load() }
 
 // ScrapeFailed counts one scrape of a worker's page that could not be read.
-func (t *Stats) CountScrapeFailure(why ScrapeFailure) {
-	t.CountScrape(ScrapeError)
-	t.scrapeFailures[why].Add(1)
+func (s *Stats) CountScrapeFailure(why ScrapeFailure) {
+	s.CountScrape(ScrapeError)
+	s.scrapeFailures[why].Add(1)
 }
 
 // FailedScrapes is the number of scrapes that failed for this reason.
-func (t *Stats) ScrapeFailures(why ScrapeFailure) uint64 { return t.scrapeFailures[why].Load() }
+func (s *Stats) ScrapeFailures(why ScrapeFailure) uint64 { return s.scrapeFailures[why].Load() }
 
 // Lagged books how long an event was under way, by its publisher's clock and ours.
 // Where theirs is ahead it took no time.
-func (t *Stats) RecordLag(lag time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.lags.Observe(max(0, lag.Seconds()))
+func (s *Stats) RecordLag(lag time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lags.Observe(max(0, lag.Seconds()))
 }
 
 // HasPolled reports whether a poll has been done.
-func (t *Stats) HasPolled() bool {
-	return t.polls[PollOK].Load()+t.polls[PollEmpty].Load() > 0
+func (s *Stats) HasPolled() bool {
+	return s.polls[PollOK].Load()+s.polls[PollEmpty].Load() > 0
 }
 
 // Messages is the number of messages of a kind.
-func (t *Stats) Messages(k Kind) uint64 { return t.messages[k].Load() }
+func (s *Stats) Messages(k Kind) uint64 { return s.messages[k].Load() }
 
 // Rejected is the number of rejected messages of a kind.
-func (t *Stats) Rejected(k Kind, r Reason) uint64 { return t.rejected[k][r].Load() }
+func (s *Stats) Rejected(k Kind, r Reason) uint64 { return s.rejected[k][r].Load() }
 
 // Dropped is the number of lost messages.
-func (t *Stats) Dropped(d Drop) uint64 { return t.dropped[d].Load() }
+func (s *Stats) Dropped(d Drop) uint64 { return s.dropped[d].Load() }
 
 // Polls is the number of polls with this result.
-func (t *Stats) Polls(r PollResult) uint64 { return t.polls[r].Load() }
+func (s *Stats) Polls(r PollResult) uint64 { return s.polls[r].Load() }
 
 // PollDurations is the histogram of the polls that were done.
-func (t *Stats) PollDurations() Histogram {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.pollDurations.Clone()
+func (s *Stats) PollDurations() Histogram {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pollDurations.Clone()
 }
 
 // Lags is the histogram of the events that carry their time.
-func (t *Stats) Lags() Histogram {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.lags.Clone()
+func (s *Stats) Lags() Histogram {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lags.Clone()
 }
 
 // Kinds, Reasons, Drops, PollResults, ScrapeResults, PageTroubles, Peers and Limits list every value, for
