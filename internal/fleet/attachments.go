@@ -26,7 +26,7 @@ func (w *worker) attachmentTo(e *endpoint) *attachment {
 }
 
 // isListed reports whether the registry has the worker there.
-func (s *attachment) isListed() bool { return s.registered || s.card.OK }
+func (a *attachment) isListed() bool { return a.registered || a.card.OK }
 
 // isListed reports whether the registry has anything of the worker.
 func (w *worker) isListed() bool {
@@ -55,8 +55,8 @@ func (f *Fleet) ensureWorker(id WorkerID, by evidence) *worker {
 // seat is the worker's seat at e, made if there is room; nil if there is none. One that
 // is new has what its worker has said of it before.
 func (f *Fleet) ensureAttachment(id WorkerID, e Endpoint, by evidence) *attachment {
-	if s := f.workers.get(id).attachmentAt(e); s != nil {
-		return s
+	if a := f.workers.get(id).attachmentAt(e); a != nil {
+		return a
 	}
 	w := f.ensureWorker(id, by)
 	if w == nil {
@@ -71,47 +71,47 @@ func (f *Fleet) ensureAttachment(id WorkerID, e Endpoint, by evidence) *attachme
 		return nil
 	}
 	w.attachments = append(w.attachments, attachment{endpoint: p})
-	s := &w.attachments[len(w.attachments)-1]
+	a := &w.attachments[len(w.attachments)-1]
 	if w.id.IsStatic() {
 		p.staticCount++
 	}
 	f.addMember(p, w)
 	if w.pending != nil && w.pending.endpoint == e {
-		s.ranks = w.pending.ranks
+		a.ranks = w.pending.ranks
 		f.removePending(w)
 	}
 	f.updateFootprint(w)
-	return s
+	return a
 }
 
 // relisted follows a change of what the registry has of the seat, which it had before or not.
-func (f *Fleet) updateListed(w *worker, s *attachment, before bool) {
-	switch now := s.isListed(); {
+func (f *Fleet) updateListed(w *worker, a *attachment, before bool) {
+	switch now := a.isListed(); {
 	case now && !before:
-		s.endpoint.listedCount++
-		f.updateStatus(s.endpoint)
+		a.endpoint.listedCount++
+		f.updateStatus(a.endpoint)
 	case before && !now:
-		s.endpoint.listedCount--
-		f.updateStatus(s.endpoint)
+		a.endpoint.listedCount--
+		f.updateStatus(a.endpoint)
 	}
 	f.unregisteredWorkers.setMember(w, &w.unregisteredElem, !w.id.IsStatic() && !w.isListed())
 	f.updateFootprint(w)
-	f.trim(w, s)
+	f.trim(w, a)
 }
 
 // leave takes the worker from its seat; what else is known of it stays.
-func (f *Fleet) detach(w *worker, s *attachment) {
-	f.stopAwaiting(s)
-	f.clearAnswered(s)
-	f.countRegistered(s, -1)
-	e := s.endpoint
-	if s.isListed() {
+func (f *Fleet) detach(w *worker, a *attachment) {
+	f.stopAwaiting(a)
+	f.clearAnswered(a)
+	f.countRegistered(a, -1)
+	e := a.endpoint
+	if a.isListed() {
 		e.listedCount--
 	}
 	if w.id.IsStatic() {
 		e.staticCount--
 	}
-	i := slices.IndexFunc(w.attachments, func(o attachment) bool { return o.endpoint == e })
+	i := slices.IndexFunc(w.attachments, func(other attachment) bool { return other.endpoint == e })
 	w.attachments = slices.Delete(w.attachments, i, i+1)
 	f.removeMember(e, w)
 }

@@ -12,31 +12,31 @@ type blockTotal struct {
 
 // seedingOf is that of a worker of these ranks: as its model card says, or all of the ranks
 // that know it do.
-func blockTotalOf(ranks []rank, card Card) (by blockTotal) {
+func blockTotalOf(ranks []rank, card Card) (known blockTotal) {
 	if card.KVTotal.V > placeholderTotal {
 		return blockTotal{card.KVTotal, true}
 	}
 	agree := true
-	note := func(l *Load) {
+	consider := func(l *Load) {
 		switch total := l.KVTotal; {
 		case total.V <= placeholderTotal:
-			by.distrusted = by.distrusted || l.contradicts(l.CacheUsage)
-		case by.perRank.OK && by.perRank != total:
+			known.distrusted = known.distrusted || l.contradicts(l.CacheUsage)
+		case known.perRank.OK && known.perRank != total:
 			agree = false
 		default:
-			by.perRank, by.distrusted = total, true
+			known.perRank, known.distrusted = total, true
 		}
 	}
 	for i := range ranks {
-		note(&ranks[i].load.V)
-		if c := ranks[i].scraped; c != nil {
-			note(&c.load)
+		consider(&ranks[i].load.V)
+		if s := ranks[i].scraped; s != nil {
+			consider(&s.load)
 		}
 	}
 	if !agree {
-		by.perRank = Opt[uint64]{}
+		known.perRank = Opt[uint64]{}
 	}
-	return by
+	return known
 }
 
 // contradicts reports whether the load says that there is a single block, while more are in
@@ -48,11 +48,11 @@ func (l *Load) contradicts(usage Opt[float64]) bool {
 // seeded is the load without a total of a single block that cannot be, or that is doubted.
 // What is known of the worker counts then, and what is in use of it follows from what the
 // load says of its usage. Usage may be that of another source.
-func (l Load) withBlockTotal(by blockTotal, usage Opt[float64]) Load {
-	if l.KVTotal != Some[uint64](placeholderTotal) || !by.distrusted && !l.contradicts(usage) {
+func (l Load) withBlockTotal(known blockTotal, usage Opt[float64]) Load {
+	if l.KVTotal != Some[uint64](placeholderTotal) || !known.distrusted && !l.contradicts(usage) {
 		return l
 	}
-	l.KVTotal = by.perRank
+	l.KVTotal = known.perRank
 	if l.CacheUsage.V > 0 && l.KVActive.V <= placeholderTotal {
 		l.KVActive = l.blocksOf(l.CacheUsage)
 	}

@@ -22,18 +22,18 @@ func (f *Fleet) SetCard(key string, in Instance, c Card) {
 }
 
 func (f *Fleet) setCard(key string, in Instance, c Card) {
-	s := f.ensureAttachment(WorkerID{Lease: in.ID}, in.Endpoint, byRegistry)
-	if s == nil {
+	a := f.ensureAttachment(WorkerID{Lease: in.ID}, in.Endpoint, byRegistry)
+	if a == nil {
 		return
 	}
-	w, before := f.workers.get(WorkerID{Lease: in.ID}), s.isListed()
-	counts, room := s.cardKeys.put(hashOf(key), c, s.card.V, equalCards)
+	w, before := f.workers.get(WorkerID{Lease: in.ID}), a.isListed()
+	counts, room := a.cardKeys.put(hashOf(key), c, a.card.V, equalCards)
 	if !room {
 		f.Stats.CountRefused(stats.AttachmentLimit)
 		return
 	}
-	s.card = Some(counts)
-	f.updateListed(w, s, before)
+	a.card = Some(counts)
+	f.updateListed(w, a, before)
 	f.updateHitsEndpoint(w)
 }
 
@@ -51,23 +51,23 @@ func (f *Fleet) DropCard(key string, in Instance) {
 
 // keepCard forgets keys of a model card. It goes with the last one, unless it is known to
 // have another that is yet to be told.
-func (f *Fleet) retainCard(w *worker, e Endpoint, keeps func(key uint64) bool, another bool) {
-	s := w.attachmentAt(e)
-	if s == nil || !s.card.OK {
+func (f *Fleet) retainCard(w *worker, e Endpoint, keeps func(key uint64) bool, expectMore bool) {
+	a := w.attachmentAt(e)
+	if a == nil || !a.card.OK {
 		return
 	}
-	counts, some := s.cardKeys.retain(keeps, s.card.V, equalCards)
-	if some || another {
-		s.card.V = counts
+	counts, some := a.cardKeys.retain(keeps, a.card.V, equalCards)
+	if some || expectMore {
+		a.card.V = counts
 		return
 	}
-	s.card = Opt[Card]{}
-	f.updateListed(w, s, true)
-	if tooMany := f.footprint.unregisteredAttachments > f.bounds.unregisteredAttachments; !s.registered && (tooMany || !s.answered && len(s.ranks) == 0) {
+	a.card = Opt[Card]{}
+	f.updateListed(w, a, true)
+	if tooMany := f.footprint.unregisteredAttachments > f.bounds.unregisteredAttachments; !a.registered && (tooMany || !a.answered && len(a.ranks) == 0) {
 		if tooMany {
 			f.Stats.CountRefused(stats.AttachmentLimit)
 		}
-		f.detach(w, s)
+		f.detach(w, a)
 		f.updateFootprint(w)
 	}
 	f.prune(w)

@@ -89,20 +89,20 @@ type mirror struct {
 	resyncs  int // times that it was told everything
 }
 
-func (r *mirror) read() {
-	changes, all, _ := r.Changes()
+func (m *mirror) read() {
+	changes, all, _ := m.Changes()
 	if all {
-		r.channels = make(map[Channel]int)
-		r.resyncs++
+		m.channels = make(map[Channel]int)
+		m.resyncs++
 	}
 	for _, c := range changes {
 		if c.Old.OK {
-			if r.channels[c.Old.V]--; r.channels[c.Old.V] == 0 {
-				delete(r.channels, c.Old.V)
+			if m.channels[c.Old.V]--; m.channels[c.Old.V] == 0 {
+				delete(m.channels, c.Old.V)
 			}
 		}
 		if c.New.OK {
-			r.channels[c.New.V]++
+			m.channels[c.New.V]++
 		}
 	}
 }
@@ -177,14 +177,14 @@ func TestChannelWatchSeesEveryChange(t *testing.T) {
 // TestChannelWatchResyncsWhenBehind, and not because of changes that are kept.
 func TestChannelWatchResyncsWhenBehind(t *testing.T) {
 	f := newFleet(everything, largeLimit)
-	r := f.WatchChannels()
-	next := func(changes, told int, all bool) {
+	w := f.WatchChannels()
+	next := func(changes, want int, all bool) {
 		t.Helper()
 		for i := range changes {
 			f.AddChannel("a", Channel{Topic: "kv_metrics", Publisher: uint64(changes + i)})
 		}
-		got, whole, _ := r.Changes()
-		testutil.Equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{told, all})
+		got, whole, _ := w.Changes()
+		testutil.Equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{want, all})
 	}
 	next(0, 0, true)
 	next(1, 1, false)
@@ -300,13 +300,13 @@ func TestChannelsChangeAtConstantCost(t *testing.T) {
 		for i := range channels {
 			f.AddChannel(fmt.Sprint(i), Channel{Topic: "kv_metrics", Publisher: uint64(i), Plane: ZMQPlane, Address: "tcp://h:1"})
 		}
-		r := f.WatchChannels()
-		r.Changes()
+		w := f.WatchChannels()
+		w.Changes()
 		n := uint64(0)
 		return testing.AllocsPerRun(100, func() {
 			n++
 			f.AddChannel("0", Channel{Topic: "kv_metrics", Publisher: n, Plane: ZMQPlane, Address: "tcp://h:2"})
-			if changes, all, _ := r.Changes(); len(changes) != 1 || all {
+			if changes, all, _ := w.Changes(); len(changes) != 1 || all {
 				t.Errorf("told of %d changes, of all: %v", len(changes), all)
 			}
 			f.ChannelOf(n)

@@ -21,22 +21,22 @@ func (f *Fleet) WatchChannels() *ChannelWatch { return &ChannelWatch{fleet: f} }
 // Next are the changes since the last call, in their order, and a Go channel that is closed
 // with the next one. For the first time, and where there were more than are kept, they are
 // not changes of what the reader knows: all is true, and they are all channels.
-func (r *ChannelWatch) Changes() (changes []ChannelChange, all bool, more <-chan struct{}) {
-	f := r.fleet
+func (w *ChannelWatch) Changes() (changes []ChannelChange, all bool, more <-chan struct{}) {
+	f := w.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	cs := &f.channels
-	all = !r.started || cs.logged-r.position > uint64(len(cs.log))
+	all = !w.started || cs.logged-w.position > uint64(len(cs.log))
 	if all {
 		for _, c := range cs.byKey {
 			changes = append(changes, ChannelChange{New: Some(c.export())})
 		}
 	} else {
-		for ; r.position < cs.logged; r.position++ {
-			changes = append(changes, cs.log[r.position%maxLoggedChanges])
+		for ; w.position < cs.logged; w.position++ {
+			changes = append(changes, cs.log[w.position%maxLoggedChanges])
 		}
 	}
-	r.started, r.position = true, cs.logged
+	w.started, w.position = true, cs.logged
 	return changes, all, cs.nextChange()
 }
 

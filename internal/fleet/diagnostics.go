@@ -31,22 +31,22 @@ type Subject struct {
 }
 
 // SetSubjects notes what is known of all subjects; none while NATS is not connected.
-func (n *Diagnostics) SetSubjects(all []Subject) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.subjects = all
+func (d *Diagnostics) SetSubjects(all []Subject) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.subjects = all
 }
 
 // Subjects are those of which it is known whether they are refused. They must not be changed.
-func (n *Diagnostics) Subjects() []Subject {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.subjects
+func (d *Diagnostics) Subjects() []Subject {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.subjects
 }
 
 // Refused are the subjects that are refused, of those that are required or of the others.
-func (n *Diagnostics) RefusedSubjects(required bool) (names []string) {
-	for _, s := range n.Subjects() {
+func (d *Diagnostics) RefusedSubjects(required bool) (names []string) {
+	for _, s := range d.Subjects() {
 		if s.Refused && s.Required == required {
 			names = append(names, s.Name)
 		}
@@ -66,45 +66,45 @@ type Gap struct {
 const maxGaps = 8
 
 // Missed notes a gap; the oldest goes for it.
-func (n *Diagnostics) AddGap(g Gap) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.gaps) == maxGaps {
-		n.gaps = slices.Delete(n.gaps, 0, 1)
+func (d *Diagnostics) AddGap(g Gap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.gaps) == maxGaps {
+		d.gaps = slices.Delete(d.gaps, 0, 1)
 	}
-	n.gaps = append(n.gaps, g)
+	d.gaps = append(d.gaps, g)
 }
 
 // Gaps are the last ones, the newest last.
-func (n *Diagnostics) Gaps() []Gap {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Clone(n.gaps)
+func (d *Diagnostics) Gaps() []Gap {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.gaps)
 }
 
 // Away notes since when a ZMQ publisher or broker that should be subscribed to cannot be.
-func (n *Diagnostics) SetUnreachable(c Channel, since time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.unreachable == nil {
-		n.unreachable = make(map[Channel]time.Time)
+func (d *Diagnostics) SetUnreachable(c Channel, since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unreachable == nil {
+		d.unreachable = make(map[Channel]time.Time)
 	}
-	n.unreachable[c] = since
+	d.unreachable[c] = since
 }
 
 // Back notes that it can be, or need not be any more.
-func (n *Diagnostics) ClearUnreachable(c Channel) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.unreachable, c)
+func (d *Diagnostics) ClearUnreachable(c Channel) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.unreachable, c)
 }
 
 // AwaySince are those that have been away since before a moment, by address.
-func (n *Diagnostics) UnreachableSince(before time.Time) []Channel {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (d *Diagnostics) UnreachableSince(before time.Time) []Channel {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var all []Channel
-	for c, since := range n.unreachable {
+	for c, since := range d.unreachable {
 		if since.Before(before) {
 			all = append(all, c)
 		}
@@ -120,15 +120,15 @@ func (n *Diagnostics) UnreachableSince(before time.Time) []Channel {
 
 // SetClashes notes the components whose workers are on another event plane than their
 // routers, and the planes of both in words.
-func (n *Diagnostics) SetPlaneMismatches(byComponent map[string]string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.planeMismatches = byComponent
+func (d *Diagnostics) SetPlaneMismatches(byComponent map[string]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.planeMismatches = byComponent
 }
 
 // Clashes are the reader's own.
-func (n *Diagnostics) PlaneMismatches() map[string]string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.planeMismatches)
+func (d *Diagnostics) PlaneMismatches() map[string]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.planeMismatches)
 }

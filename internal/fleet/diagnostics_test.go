@@ -8,33 +8,33 @@ import (
 )
 
 func TestDiagnosticsKeepLastGaps(t *testing.T) {
-	var n Diagnostics
+	var d Diagnostics
 	for i := range uint64(11) {
-		n.AddGap(Gap{Publisher: i, After: i, Before: i + 2, At: start})
+		d.AddGap(Gap{Publisher: i, After: i, Before: i + 2, At: start})
 	}
-	gaps := n.Gaps()
+	gaps := d.Gaps()
 	testutil.Equal(t, "gaps", len(gaps), 8)
 	testutil.Equal(t, "the newest", gaps[7], Gap{Publisher: 10, After: 10, Before: 12, At: start})
 }
 
 func TestDiagnosticsRefusedSubjects(t *testing.T) {
-	var n Diagnostics
-	n.SetSubjects([]Subject{{Name: "a", Required: true, Refused: true}, {Name: "b", Refused: true}, {Name: "c", Required: true}, {Name: "d", Required: true, Refused: true}})
-	testutil.Equal(t, "required", n.RefusedSubjects(true), []string{"a", "d"})
-	testutil.Equal(t, "optional", n.RefusedSubjects(false), []string{"b"})
-	n.SetSubjects(nil)
-	testutil.Equal(t, "when nothing is known", len(n.RefusedSubjects(true))+len(n.Subjects()), 0)
+	var d Diagnostics
+	d.SetSubjects([]Subject{{Name: "a", Required: true, Refused: true}, {Name: "b", Refused: true}, {Name: "c", Required: true}, {Name: "d", Required: true, Refused: true}})
+	testutil.Equal(t, "required", d.RefusedSubjects(true), []string{"a", "d"})
+	testutil.Equal(t, "optional", d.RefusedSubjects(false), []string{"b"})
+	d.SetSubjects(nil)
+	testutil.Equal(t, "when nothing is known", len(d.RefusedSubjects(true))+len(d.Subjects()), 0)
 }
 
 func TestDiagnosticsUnreachableSince(t *testing.T) {
-	var n Diagnostics
+	var d Diagnostics
 	a, b := Channel{Address: "tcp://a:1", Plane: ZMQPlane}, Channel{Address: "tcp://b:1", Plane: ZMQPlane}
-	n.SetUnreachable(b, start)
-	n.SetUnreachable(a, start.Add(time.Minute))
-	testutil.Equal(t, "away for a while", n.UnreachableSince(start.Add(time.Second)), []Channel{b})
-	testutil.Equal(t, "away at all", n.UnreachableSince(start.Add(time.Hour)), []Channel{a, b})
-	n.ClearUnreachable(b)
-	testutil.Equal(t, "away when one is back", n.UnreachableSince(start.Add(time.Hour)), []Channel{a})
+	d.SetUnreachable(b, start)
+	d.SetUnreachable(a, start.Add(time.Minute))
+	testutil.Equal(t, "away for a while", d.UnreachableSince(start.Add(time.Second)), []Channel{b})
+	testutil.Equal(t, "away at all", d.UnreachableSince(start.Add(time.Hour)), []Channel{a, b})
+	d.ClearUnreachable(b)
+	testutil.Equal(t, "away when one is back", d.UnreachableSince(start.Add(time.Hour)), []Channel{a})
 }
 
 func TestWorkerCountsOfAllRegisteredEndpoints(t *testing.T) {

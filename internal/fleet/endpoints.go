@@ -121,7 +121,7 @@ func (f *Fleet) removeMember(e *endpoint, w *worker) {
 
 // open is the record of e, made if there is room; nil if there is none. Another endpoint may
 // go for it: its workers are settled then, but for the one that the caller settles.
-func (f *Fleet) ensureEndpoint(e Endpoint, by evidence, but *worker) *endpoint {
+func (f *Fleet) ensureEndpoint(e Endpoint, by evidence, except *worker) *endpoint {
 	if p := f.endpoints[e]; p != nil {
 		return p
 	}
@@ -134,7 +134,7 @@ func (f *Fleet) ensureEndpoint(e Endpoint, by evidence, but *worker) *endpoint {
 	}
 	p := f.addEndpoint(e, statusUnregistered)
 	for _, w := range evicted {
-		if w != but {
+		if w != except {
 			f.prune(w)
 		}
 	}
@@ -183,8 +183,8 @@ func (f *Fleet) evictEndpoint(e *endpoint) (all []*worker) {
 	}
 	e.hadData = false
 	for _, w := range all {
-		if s := w.attachmentTo(e); s != nil {
-			f.detach(w, s)
+		if a := w.attachmentTo(e); a != nil {
+			f.detach(w, a)
 			f.updateFootprint(w)
 		}
 		if w.hitsEndpoint == e {

@@ -77,8 +77,8 @@ func (f *Fleet) unattributedOrigin(from Origin) (*worker, *[]rank) {
 	if from.Component != "" {
 		w.unattributedComponent = from.Component
 	}
-	if s := w.loadAttachment(w.unattributedComponent); s != nil {
-		s.stale = false
+	if a := w.loadAttachment(w.unattributedComponent); a != nil {
+		a.stale = false
 	}
 	return w, &w.unattributed
 }
@@ -87,8 +87,8 @@ func (f *Fleet) unattributedOrigin(from Origin) (*worker, *[]rank) {
 func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
 	w, by := f.workers.get(id), f.evidenceOf(id)
-	s := w.attachmentAt(from.Endpoint)
-	if s == nil {
+	a := w.attachmentAt(from.Endpoint)
+	if a == nil {
 		if by == byMessage && f.endpoints[from.Endpoint] == nil {
 			return f.pendingOrigin(id, from.Endpoint)
 		}
@@ -96,14 +96,14 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 			f.Stats.CountRefused(stats.RankLimit)
 			return nil, nil
 		}
-		if s = f.ensureAttachment(id, from.Endpoint, by); s == nil {
+		if a = f.ensureAttachment(id, from.Endpoint, by); a == nil {
 			return nil, nil
 		}
 		w = f.workers.get(id)
 		f.updateHitsEndpoint(w)
 	}
-	s.stale = false
-	return w, &s.ranks
+	a.stale = false
+	return w, &a.ranks
 }
 
 // bearer is the seat that events without an endpoint belong to: the one with stats
@@ -113,33 +113,33 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 func (w *worker) loadAttachment(component string) *attachment {
 	var best *attachment
 	for i := range w.attachments {
-		s := &w.attachments[i]
-		if component != "" && s.endpoint.Component != component {
+		a := &w.attachments[i]
+		if component != "" && a.endpoint.Component != component {
 			continue
 		}
-		if best == nil || s.before(best) {
-			best = s
+		if best == nil || a.before(best) {
+			best = a
 		}
 	}
 	return best
 }
 
 // before reports whether the worker's load is rather at this seat than at another.
-func (s *attachment) before(o *attachment) bool {
-	if a, b := s.loadCertainty(), o.loadCertainty(); a != b {
+func (a *attachment) before(other *attachment) bool {
+	if a, b := a.loadCertainty(), other.loadCertainty(); a != b {
 		return a > b
 	}
-	return compareEndpoints(s.endpoint.Endpoint, o.endpoint.Endpoint) < 0
+	return compareEndpoints(a.endpoint.Endpoint, other.endpoint.Endpoint) < 0
 }
 
 // bears says how sure it is that the worker's load is at this seat; 0: nothing says so.
-func (s *attachment) loadCertainty() int {
+func (a *attachment) loadCertainty() int {
 	switch {
-	case s.reportedLoad:
+	case a.reportedLoad:
 		return 3
-	case s.card.OK, s.registered && s.Role == LoadRole:
+	case a.card.OK, a.registered && a.Role == LoadRole:
 		return 2
-	case len(s.ranks) > 0:
+	case len(a.ranks) > 0:
 		return 1
 	}
 	return 0
@@ -158,14 +158,14 @@ func (f *Fleet) FindPublishers() (found bool, elsewhere []string) {
 			continue
 		}
 		for i := range w.attachments {
-			s := &w.attachments[i]
-			if !s.endpoint.watched || !s.registered || !s.Publishes {
+			a := &w.attachments[i]
+			if !a.endpoint.watched || !a.registered || !a.Publishes {
 				continue
 			}
 			if found = true; f.target.Name == "" {
 				return true, nil
 			}
-			if b := w.loadAttachment(f.target.Component); b != s && b.loadCertainty() > 0 {
+			if b := w.loadAttachment(f.target.Component); b != a && b.loadCertainty() > 0 {
 				others[b.endpoint.Name] = true
 			} else {
 				here = true

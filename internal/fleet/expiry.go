@@ -53,12 +53,12 @@ func (f *Fleet) expireUnregistered(w *worker, since time.Time) {
 		}
 	}
 	for i := len(w.attachments) - 1; i >= 0; i-- {
-		s := &w.attachments[i]
-		if s.answered || s.isListed() {
+		a := &w.attachments[i]
+		if a.answered || a.isListed() {
 			continue
 		}
-		if s.ranks = forgetBefore(s.ranks, since); len(s.ranks) == 0 {
-			f.detach(w, s)
+		if a.ranks = forgetBefore(a.ranks, since); len(a.ranks) == 0 {
+			f.detach(w, a)
 		}
 	}
 	f.updateFootprint(w)
@@ -75,6 +75,6 @@ func (w *worker) endpoints() []Endpoint {
 }
 
 // speaks reports whether something of the seat was heard lately.
-func (s *attachment) isActive(now time.Time) bool {
-	return s.answered || slices.ContainsFunc(s.ranks, func(r rank) bool { return now.Sub(r.lastReceived()) < activeAfterEvent })
+func (a *attachment) isActive(now time.Time) bool {
+	return a.answered || slices.ContainsFunc(a.ranks, func(r rank) bool { return now.Sub(r.lastReceived()) < activeAfterEvent })
 }

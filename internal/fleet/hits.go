@@ -70,10 +70,10 @@ func (f *Fleet) hitsEndpointOf(w *worker) *endpoint {
 
 // namedBeside is the endpoint of the flags in the namespace of a seat; nil if there is no
 // room for it, or if nothing but an event says that there is such a namespace.
-func (f *Fleet) targetEndpointFor(s *attachment) *endpoint {
+func (f *Fleet) targetEndpointFor(a *attachment) *endpoint {
 	named := Endpoint(f.target)
-	named.Namespace = s.endpoint.Namespace
-	if e := f.endpoints[named]; e != nil || !s.isListed() && f.registry {
+	named.Namespace = a.endpoint.Namespace
+	if e := f.endpoints[named]; e != nil || !a.isListed() && f.registry {
 		return e
 	}
 	return f.ensureEndpoint(named, byMessageOnly, nil)

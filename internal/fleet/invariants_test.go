@@ -25,13 +25,13 @@ func checkInvariants(t *testing.T, f *Fleet) {
 
 func checkWorkers(t *testing.T, f *Fleet) {
 	t.Helper()
-	unregistered, strays, pending := make(map[*worker]bool), make(map[*worker]bool), make(map[*worker]bool)
+	unregistered, unregisteredAttachments, pending := make(map[*worker]bool), make(map[*worker]bool), make(map[*worker]bool)
 	for w := range f.workers.all() {
 		if !w.id.IsStatic() && !w.isListed() {
 			unregistered[w] = true
 		}
-		if f.registry && !w.id.IsStatic() && slices.ContainsFunc(w.attachments, func(s attachment) bool { return !s.isListed() }) {
-			strays[w] = true
+		if f.registry && !w.id.IsStatic() && slices.ContainsFunc(w.attachments, func(a attachment) bool { return !a.isListed() }) {
+			unregisteredAttachments[w] = true
 		}
 		if w.pending != nil {
 			pending[w] = true
@@ -39,7 +39,7 @@ func checkWorkers(t *testing.T, f *Fleet) {
 		checkWorker(t, f, w)
 	}
 	checkQueue(t, "strangers", &f.unregisteredWorkers, unregistered)
-	checkQueue(t, "strays", &f.unregisteredAttachments, strays)
+	checkQueue(t, "strays", &f.unregisteredAttachments, unregisteredAttachments)
 	checkQueue(t, "waiters", &f.pendingWorkers, pending)
 	checkBounds(t, f)
 }
@@ -60,22 +60,22 @@ func checkBounds(t *testing.T, f *Fleet) {
 	for w := range f.workers.all() {
 		h := footprint{attachments: int32(len(w.attachments))}
 		registering := f.registry && !w.id.IsStatic()
-		book := func(n int, has bool) {
+		add := func(n int, has bool) {
 			if registering && !has {
 				h.unregisteredRanks += int32(n)
 			} else {
 				h.ranks += int32(n)
 			}
 		}
-		for _, s := range w.attachments {
-			if !s.registered && !s.card.OK {
+		for _, a := range w.attachments {
+			if !a.registered && !a.card.OK {
 				h.unregisteredAttachments++
 			}
-			book(len(s.ranks), s.registered || s.card.OK)
+			add(len(a.ranks), a.registered || a.card.OK)
 		}
-		book(len(w.unattributed), w.isListed())
+		add(len(w.unattributed), w.isListed())
 		if w.pending != nil {
-			book(len(w.pending.ranks), false)
+			add(len(w.pending.ranks), false)
 		}
 		h.extraRanks = max(0, h.ranks-1)
 		if w.footprint != h {
@@ -124,21 +124,21 @@ func checkWorker(t *testing.T, f *Fleet, w *worker) {
 		}
 	}
 	seen := make(map[Endpoint]bool)
-	for _, s := range w.attachments {
-		if seen[s.endpoint.Endpoint] {
-			t.Errorf("worker %s sits twice at %s", w.label, s.endpoint)
+	for _, a := range w.attachments {
+		if seen[a.endpoint.Endpoint] {
+			t.Errorf("worker %s sits twice at %s", w.label, a.endpoint)
 		}
-		seen[s.endpoint.Endpoint] = true
-		if !s.registered && !s.answered && !s.card.OK && len(s.ranks) == 0 {
-			t.Errorf("worker %s sits at %s for nothing", w.label, s.endpoint)
+		seen[a.endpoint.Endpoint] = true
+		if !a.registered && !a.answered && !a.card.OK && len(a.ranks) == 0 {
+			t.Errorf("worker %s sits at %s for nothing", w.label, a.endpoint)
 		}
-		if s.registered != (s.keys.effective != 0) || s.card.OK != (s.cardKeys.effective != 0) {
-			t.Errorf("worker %s at %s: registered %v, with a card %v, by the keys %x and %x", w.label, s.endpoint, s.registered, s.card.OK, s.keys.effective, s.cardKeys.effective)
+		if a.registered != (a.keys.effective != 0) || a.card.OK != (a.cardKeys.effective != 0) {
+			t.Errorf("worker %s at %s: registered %v, with a card %v, by the keys %x and %x", w.label, a.endpoint, a.registered, a.card.OK, a.keys.effective, a.cardKeys.effective)
 		}
-		checkRanks(t, w, s.ranks, s.registered && s.endpoint.watched)
-		for _, r := range s.ranks {
-			if r.load.OK && r.source == FromStats && (s.noLoad || s.malformed || !s.answered) {
-				t.Errorf("worker %s at %s has a load that it did not report", w.label, s.endpoint)
+		checkRanks(t, w, a.ranks, a.registered && a.endpoint.watched)
+		for _, r := range a.ranks {
+			if r.load.OK && r.source == FromStats && (a.noLoad || a.malformed || !a.answered) {
+				t.Errorf("worker %s at %s has a load that it did not report", w.label, a.endpoint)
 			}
 		}
 	}
@@ -146,14 +146,14 @@ func checkWorker(t *testing.T, f *Fleet, w *worker) {
 
 // auditRanks checks that ranks are in order, that each is there for something, and that
 // only where pages are booked something of them is known.
-func checkRanks(t *testing.T, w *worker, ranks []rank, pages bool) {
+func checkRanks(t *testing.T, w *worker, ranks []rank, scrapedShown bool) {
 	t.Helper()
 	for i, r := range ranks {
 		if i > 0 && ranks[i-1].number >= r.number || !r.load.OK && r.passes == nil && r.scraped == nil {
 			t.Errorf("worker %s has ranks %+v", w.label, ranks)
 		}
-		if r.scraped != nil && (!pages || r.scraped.load == Load{}) {
-			t.Errorf("worker %s has scraped %+v where pages are booked: %v", w.label, r.scraped, pages)
+		if r.scraped != nil && (!scrapedShown || r.scraped.load == Load{}) {
+			t.Errorf("worker %s has scraped %+v where pages are booked: %v", w.label, r.scraped, scrapedShown)
 		}
 	}
 }
@@ -170,10 +170,10 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 	}
 	one := map[bool]int{true: 1}
 	for w := range f.workers.all() {
-		for _, s := range w.attachments {
-			join(s.endpoint, w)
-			c := counts[s.endpoint]
-			counts[s.endpoint] = count{c.here + one[s.registered], c.listed + one[s.registered || s.card.OK], c.static + one[w.id.IsStatic()]}
+		for _, a := range w.attachments {
+			join(a.endpoint, w)
+			c := counts[a.endpoint]
+			counts[a.endpoint] = count{c.here + one[a.registered], c.listed + one[a.registered || a.card.OK], c.static + one[w.id.IsStatic()]}
 		}
 		if w.hitsEndpoint != nil {
 			join(w.hitsEndpoint, w)
@@ -196,8 +196,8 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 			t.Errorf("endpoint %s stands as %d, should as %d", key, e.status, e.computeStatus())
 		}
 		stand[e.status]++
-		lingers := e.hadData && (e.hadWorker || e.exempt) && f.expiredAt.Sub(e.emptySince) < retention
-		if len(e.members) == 0 && !e.named && !lingers {
+		kept := e.hadData && (e.hadWorker || e.exempt) && f.expiredAt.Sub(e.emptySince) < retention
+		if len(e.members) == 0 && !e.named && !kept {
 			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.emptySince))
 		}
 		waits := map[endpointStatus]*list.List{statusEmpty: &f.emptyEndpoints, statusUnregistered: &f.unregisteredEndpoints}[e.status]
@@ -218,31 +218,31 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 
 func checkPoll(t *testing.T, f *Fleet) {
 	t.Helper()
-	asked, awaited, answering, heard := 0, 0, 0, 0
+	asked, awaited, answering, answered := 0, 0, 0, 0
 	for w := range f.workers.all() {
-		for i, s := range w.attachments {
-			if s.pollTarget {
+		for i, a := range w.attachments {
+			if a.pollTarget {
 				asked++
-				if s.donePoll != f.poll {
+				if a.donePoll != f.poll {
 					awaited++
 				}
 			}
-			if s.answered {
+			if a.answered {
 				answering++
-				if s.lastPoll == f.poll {
-					heard++
+				if a.lastPoll == f.poll {
+					answered++
 				}
 			}
-			if !f.pollTargetsStale && s.pollTarget != f.isPollTarget(w, i) {
-				t.Errorf("worker %s at %s: awaited %v", w.label, s.endpoint.Endpoint, s.pollTarget)
+			if !f.pollTargetsStale && a.pollTarget != f.isPollTarget(w, i) {
+				t.Errorf("worker %s at %s: awaited %v", w.label, a.endpoint.Endpoint, a.pollTarget)
 			}
 		}
 	}
 	if !f.pollTargetsStale && f.pollTargets != asked {
 		t.Errorf("%d seats are asked, recounted %d", f.pollTargets, asked)
 	}
-	if f.answeringCount != answering || f.answeredCount != heard {
-		t.Errorf("%d seats answer, %d of them the poll; recounted %d and %d", f.answeringCount, f.answeredCount, answering, heard)
+	if f.answeringCount != answering || f.answeredCount != answered {
+		t.Errorf("%d seats answer, %d of them the poll; recounted %d and %d", f.answeringCount, f.answeredCount, answering, answered)
 	}
 	if f.pollExpected == 0 && f.pollAwaiting == 0 {
 		return // no poll runs

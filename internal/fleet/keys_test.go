@@ -53,9 +53,9 @@ func TestKeysMostSpecificRegistrationWins(t *testing.T) {
 		loads, last := 1, order[put[2]]
 		for _, key := range order {
 			checkInvariants(t, f)
-			s := f.workers.get(lease(1)).attachmentAt(generate)
-			testutil.Equal(t, "the registration", s.Registration, said[key])
-			testutil.Equal(t, "loads", len(s.ranks), loads)
+			a := f.workers.get(lease(1)).attachmentAt(generate)
+			testutil.Equal(t, "the registration", a.Registration, said[key])
+			testutil.Equal(t, "loads", len(a.ranks), loads)
 			f.Deregister(key, in)
 			if key == last { // whose load it was
 				loads = 0

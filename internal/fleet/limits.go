@@ -95,20 +95,20 @@ type footprint struct {
 // weigh counts anew what the worker takes of the bounds. It follows each change of that.
 func (f *Fleet) updateFootprint(w *worker) {
 	now := footprint{attachments: int32(len(w.attachments))}
-	strays := f.evidenceOf(w.id) == byMessage // if it is not listed
+	mustRegister := f.evidenceOf(w.id) == byMessage // if it is not listed
 	count := func(ranks []rank, isListed bool) {
-		if strays && !isListed {
+		if mustRegister && !isListed {
 			now.unregisteredRanks += int32(len(ranks))
 		} else {
 			now.ranks += int32(len(ranks))
 		}
 	}
 	for i := range w.attachments {
-		s := &w.attachments[i]
-		if !s.isListed() {
+		a := &w.attachments[i]
+		if !a.isListed() {
 			now.unregisteredAttachments++
 		}
-		count(s.ranks, s.isListed())
+		count(a.ranks, a.isListed())
 	}
 	if len(w.unattributed) > 0 {
 		count(w.unattributed, w.isListed())
@@ -118,7 +118,7 @@ func (f *Fleet) updateFootprint(w *worker) {
 	}
 	now.extraRanks = max(0, now.ranks-1)
 	f.setFootprint(w, now)
-	f.unregisteredAttachments.setMember(w, &w.attachmentsElem, strays && now.unregisteredAttachments > 0)
+	f.unregisteredAttachments.setMember(w, &w.attachmentsElem, mustRegister && now.unregisteredAttachments > 0)
 }
 
 // hold notes that the worker takes so much now.
@@ -159,8 +159,8 @@ func (f *Fleet) isUnregistered(w *worker, ranks *[]rank) bool {
 
 // trim forgets ranks that have become too many because the registry has the worker there
 // now, or not any more.
-func (f *Fleet) trim(w *worker, s *attachment) {
-	f.trimRanks(w, &s.ranks)
+func (f *Fleet) trim(w *worker, a *attachment) {
+	f.trimRanks(w, &a.ranks)
 	f.trimRanks(w, &w.unattributed)
 }
 
@@ -243,8 +243,8 @@ func (f *Fleet) roomForAttachment(w *worker, by evidence) bool {
 // strip takes the worker from where it is not registered. What is left of it must be settled.
 func (f *Fleet) detachUnregistered(w *worker) {
 	for i := len(w.attachments) - 1; i >= 0; i-- {
-		if s := &w.attachments[i]; !s.isListed() {
-			f.detach(w, s)
+		if a := &w.attachments[i]; !a.isListed() {
+			f.detach(w, a)
 		}
 	}
 	f.updateFootprint(w)

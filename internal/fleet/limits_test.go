@@ -294,11 +294,11 @@ func TestLimitsKeysOfOneRegistration(t *testing.T) {
 }
 
 func TestLimitsGaps(t *testing.T) {
-	var n Diagnostics
+	var d Diagnostics
 	for i := range uint64(20) {
-		n.AddGap(Gap{After: i})
+		d.AddGap(Gap{After: i})
 	}
-	gaps := n.Gaps()
+	gaps := d.Gaps()
 	testutil.Equal(t, "gaps", len(gaps), 8)
 	testutil.Equal(t, "the oldest", gaps[0].After, 12)
 }

@@ -35,9 +35,9 @@ type Queues struct {
 // queuesOf are the queues of a worker of these ranks.
 func queuesOf(ranks []rank) (all Queues) {
 	for i := range ranks {
-		if c := ranks[i].scraped; c != nil {
-			all.Bootstrap, all.Inflight = addOpt(all.Bootstrap, c.queues.Bootstrap), addOpt(all.Inflight, c.queues.Inflight)
-			all.Prealloc, all.Transfer = addOpt(all.Prealloc, c.queues.Prealloc), addOpt(all.Transfer, c.queues.Transfer)
+		if s := ranks[i].scraped; s != nil {
+			all.Bootstrap, all.Inflight = addOpt(all.Bootstrap, s.queues.Bootstrap), addOpt(all.Inflight, s.queues.Inflight)
+			all.Prealloc, all.Transfer = addOpt(all.Prealloc, s.queues.Prealloc), addOpt(all.Transfer, s.queues.Transfer)
 		}
 	}
 	return all

@@ -15,13 +15,13 @@ func ranksOf(f *Fleet, card Card, loads ...Load) ScrapeTarget {
 	if card != (Card{}) {
 		f.SetCard(keyOf(in), in, card)
 	}
-	page := ScrapeTarget{Instance: in}
+	target := ScrapeTarget{Instance: in}
 	var values []ScrapedValues
 	for i, l := range loads {
 		values = append(values, ScrapedValues{Rank: uint32(i), Load: l})
 	}
-	f.RecordScrape(page, values)
-	return page
+	f.RecordScrape(target, values)
+	return target
 }
 
 // onlyWorker is the one that the Fleet shows.
@@ -155,12 +155,12 @@ func TestLoadPlaceholderTotalBesidePublishedBlocks(t *testing.T) {
 // TestLoadIgnoresMetricsOfRouters, whatever else is on it and though another has the same.
 func TestLoadIgnoresMetricsOfRouters(t *testing.T) {
 	f := newFleet(everything, largeLimit)
-	page := ranksOf(f, Card{Model: "m"}, Load{CacheUsage: Some(0.5)})
+	target := ranksOf(f, Card{Model: "m"}, Load{CacheUsage: Some(0.5)})
 	routing := Instance{Endpoint: Endpoint{Component: "backend", Name: "router-discovery"}, ID: 2}
 	f.Register(keyOf(routing), routing, Registration{Role: RouterRole})
 	beside := Instance{Endpoint: Endpoint{Component: "backend", Name: "other"}, ID: 2}
 	f.Register(keyOf(beside), beside, Registration{})
-	testutil.Equal(t, "pages", f.ScrapeTargets(false), []ScrapeTarget{page})
+	testutil.Equal(t, "pages", f.ScrapeTargets(false), []ScrapeTarget{target})
 	for _, in := range []Instance{routing, beside} {
 		f.RecordScrape(ScrapeTarget{Instance: in}, []ScrapedValues{{Load: Load{CacheUsage: Some(0.9)}}})
 	}
@@ -241,11 +241,11 @@ func TestLoadCacheUsageHasOneDefinition(t *testing.T) {
 func TestLoadQueuesOfRanksAreAdded(t *testing.T) {
 	n := Some[uint64]
 	f := newFleet(everything, largeLimit)
-	page := ranksOf(f, Card{})
+	target := ranksOf(f, Card{})
 	waits := Load{Waiting: n(1)}
-	f.RecordScrape(page, []ScrapedValues{{Load: waits, Queues: Queues{Prealloc: n(7), Transfer: n(3)}}, {Rank: 1, Load: waits, Queues: Queues{Prealloc: n(1)}}})
+	f.RecordScrape(target, []ScrapedValues{{Load: waits, Queues: Queues{Prealloc: n(7), Transfer: n(3)}}, {Rank: 1, Load: waits, Queues: Queues{Prealloc: n(1)}}})
 	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{Prealloc: n(8), Transfer: n(3)})
-	f.RecordScrape(page, []ScrapedValues{{Load: waits}})
+	f.RecordScrape(target, []ScrapedValues{{Load: waits}})
 	testutil.Equal(t, "queues", onlyWorker(t, f).Queues, Queues{})
 }
 

@@ -5,8 +5,8 @@ package fleet
 func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint); s != nil && s.registered {
-		return s.keys.get(hashOf(key), s.Registration)
+	if a := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint); a != nil && a.registered {
+		return a.keys.get(hashOf(key), a.Registration)
 	}
 	return Registration{}, false
 }
@@ -16,8 +16,8 @@ func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 func (f *Fleet) CardOf(key string, in Instance) (Card, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint); s != nil && s.card.OK {
-		return s.cardKeys.get(hashOf(key), s.card.V)
+	if a := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint); a != nil && a.card.OK {
+		return a.cardKeys.get(hashOf(key), a.card.V)
 	}
 	return Card{}, false
 }

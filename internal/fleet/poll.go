@@ -58,12 +58,12 @@ func (f *Fleet) choosePollTargets() {
 // awaits reports whether polls wait for the component of the worker's ith seat
 // because of this seat: a worker answers for all of a component's at once.
 func (f *Fleet) isPollTarget(w *worker, i int) bool {
-	s := &w.attachments[i]
-	if !s.registered || s.Publishes || !f.target.CoversComponent(s.endpoint.Component) {
+	a := &w.attachments[i]
+	if !a.registered || a.Publishes || !f.target.CoversComponent(a.endpoint.Component) {
 		return false // those that publish need not answer, and most do not
 	}
-	return !slices.ContainsFunc(w.attachments[:i], func(o attachment) bool {
-		return o.pollTarget && o.endpoint.Component == s.endpoint.Component
+	return !slices.ContainsFunc(w.attachments[:i], func(other attachment) bool {
+		return other.pollTarget && other.endpoint.Component == a.endpoint.Component
 	})
 }
 
@@ -77,29 +77,29 @@ func (f *Fleet) stopAwaitingComponent(w *worker, component string) {
 }
 
 // arrived notes that the running poll need not wait because of this seat any more.
-func (f *Fleet) stopAwaiting(s *attachment) {
-	if s.pollTarget && s.donePoll != f.poll && f.pollAwaiting > 0 {
+func (f *Fleet) stopAwaiting(a *attachment) {
+	if a.pollTarget && a.donePoll != f.poll && f.pollAwaiting > 0 {
 		f.pollAwaiting--
 	}
-	s.donePoll = f.poll
+	a.donePoll = f.poll
 }
 
 // hear notes that the seat has answered the poll.
-func (f *Fleet) markAnswered(s *attachment) {
-	f.clearAnswered(s)
-	s.answered, s.missedPolls, s.lastPoll = true, 0, f.poll
+func (f *Fleet) markAnswered(a *attachment) {
+	f.clearAnswered(a)
+	a.answered, a.missedPolls, a.lastPoll = true, 0, f.poll
 	f.answeringCount++
 	f.answeredCount++
 }
 
 // unhear forgets that the seat has answered.
-func (f *Fleet) clearAnswered(s *attachment) {
-	if !s.answered {
+func (f *Fleet) clearAnswered(a *attachment) {
+	if !a.answered {
 		return
 	}
-	s.answered = false
+	a.answered = false
 	f.answeringCount--
-	if s.lastPoll == f.poll {
+	if a.lastPoll == f.poll {
 		f.answeredCount--
 	}
 }
@@ -135,23 +135,23 @@ func (f *Fleet) EndPoll(counts bool) {
 func (f *Fleet) missPoll(w *worker) {
 	changed := false
 	for i := len(w.attachments) - 1; i >= 0; i-- {
-		s := &w.attachments[i]
-		if !s.answered || s.lastPoll == f.poll {
+		a := &w.attachments[i]
+		if !a.answered || a.lastPoll == f.poll {
 			continue
 		}
-		s.missedPolls++
-		if s.missedPolls < maxMissedPolls {
+		a.missedPolls++
+		if a.missedPolls < maxMissedPolls {
 			continue
 		}
 		changed = true
-		f.clearAnswered(s)
-		s.malformed, s.ranks = false, forgetPolled(s.ranks)
-		if s.reportedLoad {
-			s.ranks, w.unattributed = nil, nil // what it also published is no newer than its last answer
+		f.clearAnswered(a)
+		a.malformed, a.ranks = false, forgetPolled(a.ranks)
+		if a.reportedLoad {
+			a.ranks, w.unattributed = nil, nil // what it also published is no newer than its last answer
 		}
-		s.stale = s.Publishes
-		if !s.isListed() && len(s.ranks) == 0 {
-			f.detach(w, s)
+		a.stale = a.Publishes
+		if !a.isListed() && len(a.ranks) == 0 {
+			f.detach(w, a)
 		}
 	}
 	if changed {
@@ -177,36 +177,36 @@ func (f *Fleet) recordPollReply(r *PollReply) {
 	if w != nil {
 		f.stopAwaitingComponent(w, r.Component)
 	}
-	s := w.attachmentAt(r.Endpoint)
-	if !f.target.Covers(r.Endpoint) || s == nil && r.Outcome == NoLoad {
+	a := w.attachmentAt(r.Endpoint)
+	if !f.target.Covers(r.Endpoint) || a == nil && r.Outcome == NoLoad {
 		return
 	}
-	moved := s == nil
+	moved := a == nil
 	if moved {
 		by := f.evidenceOf(r.Worker)
 		if by == byMessage && f.endpoints[r.Endpoint] == nil {
 			f.Stats.CountRejected(stats.StatsReply, stats.NotRegistered)
 			return
 		}
-		if s = f.ensureAttachment(r.Worker, r.Endpoint, by); s == nil {
+		if a = f.ensureAttachment(r.Worker, r.Endpoint, by); a == nil {
 			return
 		}
 		w = f.workers.get(r.Worker)
 	}
-	s.endpoint.hadWorker = s.endpoint.hadWorker || !f.registry
-	if !s.registered {
+	a.endpoint.hadWorker = a.endpoint.hadWorker || !f.registry
+	if !a.registered {
 		f.touch(w)
 	}
-	moved = moved || !s.reportedLoad && r.Outcome == Reported
-	s.reportedLoad = s.reportedLoad || r.Outcome == Reported
-	f.markAnswered(s)
-	s.service, s.stale = r.Service, false
-	s.noLoad, s.malformed = r.Outcome == NoLoad && !s.Publishes, r.Outcome == Malformed
+	moved = moved || !a.reportedLoad && r.Outcome == Reported
+	a.reportedLoad = a.reportedLoad || r.Outcome == Reported
+	f.markAnswered(a)
+	a.service, a.stale = r.Service, false
+	a.noLoad, a.malformed = r.Outcome == NoLoad && !a.Publishes, r.Outcome == Malformed
 	if r.Outcome == Reported {
-		f.setLoad(w, &s.ranks, r.Rank, r.Load, FromStats)
-		s.endpoint.hadData = true
-	} else if ranks := len(s.ranks); ranks > 0 {
-		if s.ranks = forgetPolled(s.ranks); len(s.ranks) < ranks {
+		f.setLoad(w, &a.ranks, r.Rank, r.Load, FromStats)
+		a.endpoint.hadData = true
+	} else if ranks := len(a.ranks); ranks > 0 {
+		if a.ranks = forgetPolled(a.ranks); len(a.ranks) < ranks {
 			f.updateFootprint(w)
 		}
 	}

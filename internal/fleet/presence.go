@@ -21,13 +21,13 @@ func (f *Fleet) AppendPresent(all []Presence) []Presence {
 		var best *attachment
 		expected := false
 		for i := range w.attachments { // not by value: a seat is large
-			s := &w.attachments[i]
-			if !s.endpoint.watched || !f.isPresent(w, s) {
+			a := &w.attachments[i]
+			if !a.endpoint.watched || !f.isPresent(w, a) {
 				continue
 			}
-			hasLocated := !w.expectsNoLoad(s)
-			if best == nil || hasLocated && !expected || hasLocated == expected && s.before(best) {
-				best, expected = s, hasLocated
+			hasLocated := !w.expectsNoLoad(a)
+			if best == nil || hasLocated && !expected || hasLocated == expected && a.before(best) {
+				best, expected = a, hasLocated
 			}
 		}
 		if best != nil {
@@ -40,19 +40,19 @@ func (f *Fleet) AppendPresent(all []Presence) []Presence {
 // isThere reports whether metrics show a worker there, if they show the endpoint: one that
 // is heard without being registered is there if that is how it was started, and not, if its
 // registration is gone.
-func (f *Fleet) isPresent(w *worker, s *attachment) bool {
-	return s.registered || (w.id.IsStatic() || !f.registry) && (s.answered || len(s.ranks) > 0)
+func (f *Fleet) isPresent(w *worker, a *attachment) bool {
+	return a.registered || (w.id.IsStatic() || !f.registry) && (a.answered || len(a.ranks) > 0)
 }
 
 // answers is Presence.Answers. A poll that is under way does not count, nor do those during an
 // outage: no worker can have missed those.
-func (f *Fleet) pollAnswer(s *attachment) Opt[bool] {
+func (f *Fleet) pollAnswer(a *attachment) Opt[bool] {
 	switch {
-	case !s.registered || !s.reportedLoad:
+	case !a.registered || !a.reportedLoad:
 		return Opt[bool]{}
-	case !s.answered:
+	case !a.answered:
 		return Some(false)
-	case s.lastPoll+1 >= f.poll:
+	case a.lastPoll+1 >= f.poll:
 		return Some(true)
 	}
 	return Opt[bool]{}
@@ -69,7 +69,7 @@ func (f *Fleet) TargetWorkers() Opt[int] {
 	n := 0
 	for w := range f.workers.all() {
 		for i := range w.attachments { // not by value: a seat is large
-			if s := &w.attachments[i]; s.endpoint.watched && f.isPresent(w, s) {
+			if a := &w.attachments[i]; a.endpoint.watched && f.isPresent(w, a) {
 				n++
 				break
 			}

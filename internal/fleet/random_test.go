@@ -102,15 +102,15 @@ func (h *history) event() {
 	case 7:
 		h.f.ExpireScraped(time.Duration(h.rand.IntN(800)) * time.Second)
 	case 8:
-		var page []ScrapedValues
+		var values []ScrapedValues
 		for range h.rand.IntN(4) {
 			of := []Endpoint{h.endpoint(), {Component: "backend"}, {}}[h.rand.IntN(3)]
-			page = append(page, ScrapedValues{Endpoint: of, Rank: uint32(h.rand.IntN(3)), Inflight: some(), Lookups: some(), Hits: some(),
+			values = append(values, ScrapedValues{Endpoint: of, Rank: uint32(h.rand.IntN(3)), Inflight: some(), Lookups: some(), Hits: some(),
 				Load: Load{KVActive: some(), KVTotal: some(), Waiting: some(), CacheUsage: Some(0.5)}})
 		}
 		for _, p := range h.f.ScrapeTargets(h.rand.IntN(2) == 0) {
 			if h.rand.IntN(3) == 0 {
-				h.f.RecordScrape(p, page)
+				h.f.RecordScrape(p, values)
 			}
 		}
 	case 6:

@@ -155,7 +155,7 @@ func mergeRanks(a, b []rank) []rank {
 }
 
 // reported is the load of the rank with what its forward passes and the model card add.
-func (r *rank) loadWithoutScrape(card Card, by blockTotal) Load {
+func (r *rank) loadWithoutScrape(card Card, known blockTotal) Load {
 	l := r.load.V
 	if r.passes != nil {
 		l.ActiveSlots = l.ActiveSlots.or(Some(r.passes.lastPass.Running))
@@ -163,25 +163,25 @@ func (r *rank) loadWithoutScrape(card Card, by blockTotal) Load {
 	}
 	l.KVTotal = l.KVTotal.or(card.KVTotal)
 	l.TotalSlots = l.TotalSlots.or(card.MaxSeqs)
-	return l.withBlockTotal(by, l.CacheUsage)
+	return l.withBlockTotal(known, l.CacheUsage)
 }
 
 // whole is the load of the rank, with what its worker's page says of that which is not
 // known otherwise: an event stands until the next one, so that it is never the older. Its
 // CacheUsage is KV use, wherever that is shown.
-func (r *rank) fullLoad(card Card, by blockTotal) Load {
-	l := r.loadWithoutScrape(card, by)
-	var page Load
+func (r *rank) fullLoad(card Card, known blockTotal) Load {
+	l := r.loadWithoutScrape(card, known)
+	var values Load
 	if r.scraped != nil {
-		page = r.scraped.load.withBlockTotal(by, r.scraped.load.CacheUsage)
+		values = r.scraped.load.withBlockTotal(known, r.scraped.load.CacheUsage)
 	}
-	l.KVTotal, page.KVTotal = l.KVTotal.or(page.KVTotal), Opt[uint64]{}
-	l = l.withBlockTotal(by, l.CacheUsage.or(page.CacheUsage))
+	l.KVTotal, values.KVTotal = l.KVTotal.or(values.KVTotal), Opt[uint64]{}
+	l = l.withBlockTotal(known, l.CacheUsage.or(values.CacheUsage))
 	if r.source == FromActiveLoad {
 		l.setUsageFromBlocks()
 	}
-	l = l.fillFrom(&page)
-	l.KVActive = l.KVActive.or(l.blocksOf(page.CacheUsage))
+	l = l.fillFrom(&values)
+	l.KVActive = l.KVActive.or(l.blocksOf(values.CacheUsage))
 	if !l.CacheUsage.OK {
 		l.setUsageFromBlocks()
 	}
@@ -243,13 +243,13 @@ func (m *mean) value() Opt[float64] {
 
 // loadOf is the load of a worker of these ranks.
 func loadOf(ranks []rank, card Card) Load {
-	by := blockTotalOf(ranks, card)
+	known := blockTotalOf(ranks, card)
 	if len(ranks) == 1 {
-		return ranks[0].fullLoad(card, by)
+		return ranks[0].fullLoad(card, known)
 	}
 	loads := make([]Load, len(ranks))
 	for i := range ranks {
-		loads[i] = ranks[i].fullLoad(card, by)
+		loads[i] = ranks[i].fullLoad(card, known)
 	}
 	return sumLoads(loads)
 }
@@ -269,18 +269,18 @@ func (f *Fleet) loadSource(ranks []rank, card Card) (Source, time.Duration) {
 	if best != nil {
 		return best.source, max(0, f.now.Sub(best.receivedAt))
 	}
-	source, heard := FromScrape, time.Time{}
+	source, received := FromScrape, time.Time{}
 	for i := range ranks {
 		switch r := &ranks[i]; {
 		case r.passes != nil && source == FromScrape:
-			source, heard = FromPass, r.passes.receivedAt
-		case r.passes != nil && r.passes.receivedAt.After(heard):
-			heard = r.passes.receivedAt
-		case source == FromScrape && r.scraped != nil && r.scraped.scrapedAt.After(heard):
-			heard = r.scraped.scrapedAt
+			source, received = FromPass, r.passes.receivedAt
+		case r.passes != nil && r.passes.receivedAt.After(received):
+			received = r.passes.receivedAt
+		case source == FromScrape && r.scraped != nil && r.scraped.scrapedAt.After(received):
+			received = r.scraped.scrapedAt
 		}
 	}
-	return source, max(0, f.now.Sub(heard))
+	return source, max(0, f.now.Sub(received))
 }
 
 // rankStates are the ranks where there are several, in the memory of to.
@@ -288,9 +288,9 @@ func (f *Fleet) appendRankStates(to []RankState, ranks []rank, card Card) []Rank
 	if len(ranks) < 2 {
 		return to
 	}
-	by := blockTotalOf(ranks, card)
+	known := blockTotalOf(ranks, card)
 	for i := range ranks {
-		r := RankState{Number: ranks[i].number, Load: ranks[i].fullLoad(card, by)}
+		r := RankState{Number: ranks[i].number, Load: ranks[i].fullLoad(card, known)}
 		r.Source, r.LoadAge = f.loadSource(ranks[i:i+1], card)
 		if p := ranks[i].passes; p != nil {
 			r.PassAge = Some(max(0, f.now.Sub(p.receivedAt)))

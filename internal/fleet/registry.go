@@ -76,28 +76,28 @@ func (f *Fleet) Register(key string, in Instance, r Registration) {
 
 func (f *Fleet) register(key string, in Instance, r Registration) {
 	id := WorkerID{Lease: in.ID}
-	s := f.ensureAttachment(id, in.Endpoint, byRegistry)
-	if s == nil {
+	a := f.ensureAttachment(id, in.Endpoint, byRegistry)
+	if a == nil {
 		return
 	}
-	w, before := f.workers.get(id), s.isListed()
-	restarted := s.registered && s.hasOtherAddress(r.Transport)
-	counts, room := s.keys.put(hashOf(key), r, s.Registration, Registration.compare)
+	w, before := f.workers.get(id), a.isListed()
+	restarted := a.registered && a.hasOtherAddress(r.Transport)
+	counts, room := a.keys.put(hashOf(key), r, a.Registration, Registration.compare)
 	if !room {
 		f.Stats.CountRefused(stats.AttachmentLimit)
 		return
 	}
 	if restarted {
-		w.replaceProcess(s)
+		w.replaceProcess(a)
 	}
-	if restarted || s.processAddress == "" {
-		s.processAddress = r.Transport
+	if restarted || a.processAddress == "" {
+		a.processAddress = r.Transport
 	}
-	f.countRegistered(s, -1)
-	first := !s.registered
-	s.registered, s.Registration, s.endpoint.hadWorker = true, counts, true
-	f.countRegistered(s, 1)
-	f.updateListed(w, s, before)
+	f.countRegistered(a, -1)
+	first := !a.registered
+	a.registered, a.Registration, a.endpoint.hadWorker = true, counts, true
+	f.countRegistered(a, 1)
+	f.updateListed(w, a, before)
 	if first {
 		f.updateHitsEndpoint(w)
 	}
@@ -105,15 +105,15 @@ func (f *Fleet) register(key string, in Instance, r Registration) {
 
 // isElsewhere reports whether the keys of the registration say that it is reached at other
 // addresses than this one. A key of a worker that is reached over NATS says no address.
-func (s *attachment) hasOtherAddress(transport string) bool {
+func (a *attachment) hasOtherAddress(transport string) bool {
 	elsewhere, here := false, transport == ""
 	at := func(known string) {
 		elsewhere = elsewhere || known != ""
 		here = here || known == transport
 	}
-	at(s.Transport)
-	if s.keys.others != nil {
-		for _, o := range *s.keys.others {
+	at(a.Transport)
+	if a.keys.others != nil {
+		for _, o := range *a.keys.others {
 			at(o.value.Transport)
 		}
 	}
@@ -123,18 +123,18 @@ func (s *attachment) hasOtherAddress(transport string) bool {
 // restart follows a process that has taken over the worker's id, at an address of its own: a
 // container that was started again, or another one that stood by. The load was that of the
 // process before, while counters go on.
-func (w *worker) replaceProcess(s *attachment) {
-	for _, ranks := range [...][]rank{s.ranks, w.unattributed} {
+func (w *worker) replaceProcess(a *attachment) {
+	for _, ranks := range [...][]rank{a.ranks, w.unattributed} {
 		for i := range ranks {
 			if p := ranks[i].passes; p != nil {
-				if s.earlierPasses == nil {
-					s.earlierPasses = &passes{seconds: stats.NewHistogram(stats.PassBounds)}
+				if a.earlierPasses == nil {
+					a.earlierPasses = &passes{seconds: stats.NewHistogram(stats.PassBounds)}
 				}
-				s.earlierPasses.add(p)
+				a.earlierPasses.add(p)
 			}
 		}
 	}
-	s.ranks, w.unattributed = nil, nil
+	a.ranks, w.unattributed = nil, nil
 }
 
 // Deregister notes that a key of a worker's registration of an endpoint is gone. With the
@@ -161,43 +161,43 @@ func oneOf(keys []uint64) func(uint64) bool {
 
 // keepRegistration forgets keys of a registration. It goes with the last one, unless it is
 // known to have another that is yet to be told.
-func (f *Fleet) retainRegistration(w *worker, e Endpoint, keeps func(key uint64) bool, another bool) {
-	s := w.attachmentAt(e)
-	if s == nil || !s.registered {
+func (f *Fleet) retainRegistration(w *worker, e Endpoint, keeps func(key uint64) bool, expectMore bool) {
+	a := w.attachmentAt(e)
+	if a == nil || !a.registered {
 		return
 	}
-	counts, some := s.keys.retain(keeps, s.Registration, Registration.compare)
-	if !some && !another {
-		f.deregister(w, s)
+	counts, some := a.keys.retain(keeps, a.Registration, Registration.compare)
+	if !some && !expectMore {
+		f.deregister(w, a)
 		return
 	}
-	if counts != s.Registration {
-		f.countRegistered(s, -1)
-		s.Registration = counts
-		f.countRegistered(s, 1)
+	if counts != a.Registration {
+		f.countRegistered(a, -1)
+		a.Registration = counts
+		f.countRegistered(a, 1)
 	}
-	if s.hasOtherAddress(s.processAddress) { // it has left, and the one before goes on
-		w.replaceProcess(s)
+	if a.hasOtherAddress(a.processAddress) { // it has left, and the one before goes on
+		w.replaceProcess(a)
 		f.updateFootprint(w)
-		s.processAddress = s.Transport
+		a.processAddress = a.Transport
 	}
 }
 
 // deregister follows the last key of a registration.
-func (f *Fleet) deregister(w *worker, s *attachment) {
-	if slices.ContainsFunc(w.ranksAt(s), func(r rank) bool { return r.load.OK || r.passes != nil }) {
-		s.endpoint.hadData = true
+func (f *Fleet) deregister(w *worker, a *attachment) {
+	if slices.ContainsFunc(w.ranksAt(a), func(r rank) bool { return r.load.OK || r.passes != nil }) {
+		a.endpoint.hadData = true
 	}
-	if s == w.loadAttachment(w.unattributedComponent) {
+	if a == w.loadAttachment(w.unattributedComponent) {
 		w.unattributed = nil
 	}
-	if s.card.OK { // it goes with its own key
-		f.stopAwaiting(s)
-		f.clearAnswered(s)
-		f.countRegistered(s, -1)
-		*s = attachment{endpoint: s.endpoint, card: s.card, cardKeys: s.cardKeys}
+	if a.card.OK { // it goes with its own key
+		f.stopAwaiting(a)
+		f.clearAnswered(a)
+		f.countRegistered(a, -1)
+		*a = attachment{endpoint: a.endpoint, card: a.card, cardKeys: a.cardKeys}
 	} else {
-		f.detach(w, s)
+		f.detach(w, a)
 	}
 	if !w.isRegistered() {
 		w.unattributed = nil
@@ -307,8 +307,8 @@ func (f *Fleet) EndpointsOf(id uint64) []Endpoint {
 func (f *Fleet) IsRegistered(in Instance) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint)
-	return s != nil && s.registered
+	a := f.workers.get(WorkerID{Lease: in.ID}).attachmentAt(in.Endpoint)
+	return a != nil && a.registered
 }
 
 // Openings is how often a registration was the only one of its endpoint: while it
@@ -316,17 +316,17 @@ func (f *Fleet) IsRegistered(in Instance) bool {
 func (f *Fleet) EndpointsAdded() uint64 { return f.endpointsAdded.Load() }
 
 // enrol counts a registered seat at its endpoint, once or once less.
-func (f *Fleet) countRegistered(s *attachment, once int) {
-	if !s.registered {
+func (f *Fleet) countRegistered(a *attachment, delta int) {
+	if !a.registered {
 		return
 	}
 	f.pollTargetsStale = true
-	f.registeredCount += once
-	if s.NATS {
-		f.registeredOnNATS += once
+	f.registeredCount += delta
+	if a.NATS {
+		f.registeredOnNATS += delta
 	}
-	s.endpoint.registeredCount += once
-	if once > 0 && s.endpoint.registeredCount == 1 {
+	a.endpoint.registeredCount += delta
+	if delta > 0 && a.endpoint.registeredCount == 1 {
 		f.endpointsAdded.Add(1)
 	}
 }
@@ -345,7 +345,7 @@ func (w *worker) registeredEndpoints() []Endpoint {
 // isRouter reports whether the process is that of a router, or of a frontend that routes.
 func (w *worker) isRouter() bool {
 	for i := range w.attachments {
-		if s := &w.attachments[i]; s.registered && s.Role == RouterRole {
+		if a := &w.attachments[i]; a.registered && a.Role == RouterRole {
 			return true
 		}
 	}

@@ -11,16 +11,16 @@ type FailedScrapes struct {
 
 // SetUnread notes which workers' pages could not be read the last time that they were to be.
 // The map must not be changed any more.
-func (n *Diagnostics) SetFailedScrapes(pages map[Instance]FailedScrapes) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.failedScrapes = pages
+func (d *Diagnostics) SetFailedScrapes(targets map[Instance]FailedScrapes) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failedScrapes = targets
 }
 
 // Unread are those pages, by the endpoint that bears their workers' loads. They must not be
 // changed.
-func (n *Diagnostics) FailedScrapes() map[Instance]FailedScrapes {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.failedScrapes
+func (d *Diagnostics) FailedScrapes() map[Instance]FailedScrapes {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failedScrapes
 }

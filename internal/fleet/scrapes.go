@@ -50,11 +50,11 @@ func (f *Fleet) ScrapeTargets(incomplete bool) []ScrapeTarget {
 	slices.SortFunc(all, func(a, b labelledTarget) int {
 		return cmp.Or(compareEndpoints(a.Endpoint, b.Endpoint), strings.Compare(a.label, b.label))
 	})
-	pages := make([]ScrapeTarget, len(all))
+	targets := make([]ScrapeTarget, len(all))
 	for i := range all {
-		pages[i] = all[i].ScrapeTarget
+		targets[i] = all[i].ScrapeTarget
 	}
-	return pages
+	return targets
 }
 
 // labelledPage is a page with its worker's label, to be sorted by.
@@ -68,11 +68,11 @@ func (f *Fleet) scrapeTargets(incomplete bool) []labelledTarget {
 	defer f.mu.Unlock()
 	all := make([]labelledTarget, 0, len(f.workers.leased))
 	for _, w := range f.workers.leased {
-		s := w.scrapedAttachment("")
-		if s == nil || !w.isScraped() || incomplete && w.isComplete(s) {
+		a := w.scrapedAttachment("")
+		if a == nil || !w.isScraped() || incomplete && w.isComplete(a) {
 			continue
 		}
-		all = append(all, labelledTarget{ScrapeTarget{Instance{s.endpoint.Endpoint, w.id.Lease}, s.Transport, w.metricsAddress(s)}, w.label})
+		all = append(all, labelledTarget{ScrapeTarget{Instance{a.endpoint.Endpoint, w.id.Lease}, a.Transport, w.metricsAddress(a)}, w.label})
 	}
 	return all
 }
@@ -80,51 +80,51 @@ func (f *Fleet) scrapeTargets(incomplete bool) []labelledTarget {
 // hasPage reports whether the page of the process is of use here. A router's is none of a
 // worker, unless the process has a model card, too.
 func (w *worker) isScraped() bool {
-	return !w.isRouter() || slices.ContainsFunc(w.attachments, func(s attachment) bool { return s.card.OK })
+	return !w.isRouter() || slices.ContainsFunc(w.attachments, func(a attachment) bool { return a.card.OK })
 }
 
 // ownBearer is bearer of the seats that are registered and watched.
 func (w *worker) scrapedAttachment(component string) *attachment {
 	var best *attachment
 	for i := range w.attachments {
-		s := &w.attachments[i]
-		if s.showsScraped() && (component == "" || s.endpoint.Component == component) && (best == nil || s.before(best)) {
-			best = s
+		a := &w.attachments[i]
+		if a.showsScraped() && (component == "" || a.endpoint.Component == component) && (best == nil || a.before(best)) {
+			best = a
 		}
 	}
 	return best
 }
 
 // isOwn reports whether the seat can show what the worker's page says.
-func (s *attachment) showsScraped() bool { return s.registered && s.endpoint.watched }
+func (a *attachment) showsScraped() bool { return a.registered && a.endpoint.watched }
 
 // metricsAt is where the worker's page is: a process has one for all of its endpoints.
-func (w *worker) metricsAddress(s *attachment) string {
-	if s.Metrics != "" {
-		return s.Metrics
+func (w *worker) metricsAddress(a *attachment) string {
+	if a.Metrics != "" {
+		return a.Metrics
 	}
 	for i := range w.attachments {
-		if o := &w.attachments[i]; o.registered && o.Metrics != "" {
-			return o.Metrics
+		if other := &w.attachments[i]; other.registered && other.Metrics != "" {
+			return other.Metrics
 		}
 	}
-	if s.card.V.Metrics != "" {
-		return s.card.V.Metrics
+	if a.card.V.Metrics != "" {
+		return a.card.V.Metrics
 	}
 	for i := range w.attachments {
-		if o := &w.attachments[i]; o.card.V.Metrics != "" {
-			return o.card.V.Metrics
+		if other := &w.attachments[i]; other.card.V.Metrics != "" {
+			return other.card.V.Metrics
 		}
 	}
 	return ""
 }
 
 // isWhole reports whether events, passes and the model card say everything of the load.
-func (w *worker) isComplete(s *attachment) bool {
-	ranks := w.ranksAt(s)
-	by := blockTotalOf(ranks, s.card.V)
+func (w *worker) isComplete(a *attachment) bool {
+	ranks := w.ranksAt(a)
+	known := blockTotalOf(ranks, a.card.V)
 	for i := range ranks {
-		l := ranks[i].loadWithoutScrape(s.card.V, by)
+		l := ranks[i].loadWithoutScrape(a.card.V, known)
 		if !l.KVActive.OK || !l.KVTotal.OK || !l.ActiveSlots.OK || !l.TotalSlots.OK || !l.Waiting.OK || !l.HitRate.OK {
 			return false
 		}
@@ -139,7 +139,7 @@ func (f *Fleet) RecordScrape(p ScrapeTarget, values []ScrapedValues) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.workers.get(WorkerID{Lease: p.ID})
-	if s := w.attachmentAt(p.Endpoint); s == nil || !s.registered || s.Transport != p.Transport || !w.isScraped() {
+	if a := w.attachmentAt(p.Endpoint); a == nil || !a.registered || a.Transport != p.Transport || !w.isScraped() {
 		return
 	}
 	w.clearScraped()
@@ -150,7 +150,7 @@ func (f *Fleet) RecordScrape(p ScrapeTarget, values []ScrapedValues) {
 			}
 		}
 	}
-	f.forgetScraped(w, func(c *scraped) bool { return c.load == Load{} })
+	f.forgetScraped(w, func(s *scraped) bool { return s.load == Load{} })
 	for i := range values {
 		f.applyInflight(w, &values[i])
 	}
@@ -166,8 +166,8 @@ func (w *worker) attachmentOf(v *ScrapedValues) *attachment {
 		return w.scrapedAttachment(v.Component)
 	}
 	for i := range w.attachments {
-		if s := &w.attachments[i]; s.endpoint.Component == v.Component && s.endpoint.Name == v.Name && s.showsScraped() {
-			return s
+		if a := &w.attachments[i]; a.endpoint.Component == v.Component && a.endpoint.Name == v.Name && a.showsScraped() {
+			return a
 		}
 	}
 	return nil
@@ -187,15 +187,15 @@ func (w *worker) clearScraped() {
 // forgetScraped forgets what is scraped and to be forgotten.
 func (f *Fleet) forgetScraped(w *worker, gone func(*scraped) bool) {
 	for i := range w.attachments {
-		s := &w.attachments[i]
+		a := &w.attachments[i]
 		changed := false
-		for j := range s.ranks {
-			if r := &s.ranks[j]; r.scraped != nil && gone(r.scraped) {
+		for j := range a.ranks {
+			if r := &a.ranks[j]; r.scraped != nil && gone(r.scraped) {
 				r.scraped, changed = nil, true
 			}
 		}
 		if changed {
-			s.ranks = slices.DeleteFunc(s.ranks, func(r rank) bool { return r.isEmpty() })
+			a.ranks = slices.DeleteFunc(a.ranks, func(r rank) bool { return r.isEmpty() })
 			f.updateFootprint(w)
 		}
 	}
@@ -207,40 +207,40 @@ func (f *Fleet) ExpireScraped(before time.Duration) {
 	defer f.mu.Unlock()
 	since := f.now.Add(-before)
 	for _, w := range f.workers.leased {
-		f.forgetScraped(w, func(c *scraped) bool { return c.scrapedAt.Before(since) })
+		f.forgetScraped(w, func(s *scraped) bool { return s.scrapedAt.Before(since) })
 	}
 }
 
-func (f *Fleet) applyScraped(w *worker, v *ScrapedValues, page []ScrapedValues) {
-	s := w.attachmentOf(v)
-	if s == nil || v.Load == (Load{}) && !v.hasLookups() {
+func (f *Fleet) applyScraped(w *worker, v *ScrapedValues, values []ScrapedValues) {
+	a := w.attachmentOf(v)
+	if a == nil || v.Load == (Load{}) && !v.hasLookups() {
 		return
 	}
-	c := f.ensureScraped(w, s, w.scrapedRank(s, v, page))
-	if c == nil {
+	s := f.ensureScraped(w, a, w.scrapedRank(a, v, values))
+	if s == nil {
 		return
 	}
-	s.stale = false // it has been heard
+	a.stale = false // it has been heard
 	if v.hasLookups() {
-		c.updateHitRate(v.Lookups.V, v.Hits.V)
+		s.updateHitRate(v.Lookups.V, v.Hits.V)
 	}
 	l, out := v.Load.withoutOutOfRange()
 	f.Stats.AddRejected(stats.WorkerMetrics, stats.OutOfRange, out)
-	c.load = c.load.fillFrom(&l)
+	s.load = s.load.fillFrom(&l)
 	if v.Queues != (Queues{}) {
-		c.queues = v.Queues
+		s.queues = v.Queues
 	}
-	c.load.HitRate = c.load.HitRate.or(c.hitRate)
+	s.load.HitRate = s.load.HitRate.or(s.hitRate)
 }
 
 // rankOf is the number of the rank that the values are of. One that is alone on the page,
 // and alone to report, is one and the same, whatever number the engine gives it.
-func (w *worker) scrapedRank(s *attachment, v *ScrapedValues, page []ScrapedValues) uint32 {
-	if slices.ContainsFunc(page, func(o ScrapedValues) bool { return o.Rank != v.Rank && o.Load != Load{} }) {
+func (w *worker) scrapedRank(a *attachment, v *ScrapedValues, values []ScrapedValues) uint32 {
+	if slices.ContainsFunc(values, func(o ScrapedValues) bool { return o.Rank != v.Rank && o.Load != Load{} }) {
 		return v.Rank
 	}
 	number, reporting := v.Rank, 0
-	for _, r := range w.ranksAt(s) {
+	for _, r := range w.ranksAt(a) {
 		if r.load.OK || r.passes != nil {
 			number = r.number
 			reporting++
@@ -253,8 +253,8 @@ func (w *worker) scrapedRank(s *attachment, v *ScrapedValues, page []ScrapedValu
 }
 
 // scrapedOf is what is scraped of the rank, made if there is room; nil if there is none.
-func (f *Fleet) ensureScraped(w *worker, s *attachment, number uint32) *scraped {
-	r := f.ensureRank(w, &s.ranks, number)
+func (f *Fleet) ensureScraped(w *worker, a *attachment, number uint32) *scraped {
+	r := f.ensureRank(w, &a.ranks, number)
 	if r == nil {
 		return nil
 	}
@@ -269,45 +269,45 @@ func (f *Fleet) ensureScraped(w *worker, s *attachment, number uint32) *scraped 
 // those being served, where nothing else says how many those are. Of a worker of several
 // ranks nobody can say whose they are.
 func (f *Fleet) applyInflight(w *worker, v *ScrapedValues) {
-	s := w.attachmentOf(v)
-	if !v.Inflight.OK || s == nil || !s.carriesLoadOf(w) || s.card.V.Ranks.V > 1 {
+	a := w.attachmentOf(v)
+	if !v.Inflight.OK || a == nil || !a.carriesLoadOf(w) || a.card.V.Ranks.V > 1 {
 		return
 	}
-	number, ranks := uint32(0), w.ranksAt(s)
+	number, ranks := uint32(0), w.ranksAt(a)
 	if len(ranks) > 1 {
 		return
 	}
 	if len(ranks) == 1 {
 		number = ranks[0].number
 	}
-	if c := f.ensureScraped(w, s, number); c != nil {
-		c.load.ActiveSlots = c.load.ActiveSlots.or(v.Inflight)
+	if s := f.ensureScraped(w, a, number); s != nil {
+		s.load.ActiveSlots = s.load.ActiveSlots.or(v.Inflight)
 	}
 }
 
 // count works the hit rate out: that of the look-ups since the last scrape, or since the
 // engine began. Without any it stays what it was. Counters that go back are of an engine
 // that has begun anew.
-func (c *scraped) updateHitRate(lookups, hits uint64) {
-	if lookups < c.lookups || hits < c.hits {
-		c.lookups, c.hits, c.hitRate = 0, 0, Opt[float64]{}
+func (s *scraped) updateHitRate(lookups, hits uint64) {
+	if lookups < s.lookups || hits < s.hits {
+		s.lookups, s.hits, s.hitRate = 0, 0, Opt[float64]{}
 	}
-	if n := lookups - c.lookups; n > 0 {
-		c.hitRate = Some(min(1, float64(hits-c.hits)/float64(n)))
+	if n := lookups - s.lookups; n > 0 {
+		s.hitRate = Some(min(1, float64(hits-s.hits)/float64(n)))
 	}
-	c.lookups, c.hits = lookups, hits
+	s.lookups, s.hits = lookups, hits
 }
 
 // scrapedBlocks is when the number of KV cache blocks in use was scraped, if it was.
 func blocksScrapedAt(ranks []rank, card Card) Opt[time.Time] {
 	var at Opt[time.Time]
-	by := blockTotalOf(ranks, card)
+	known := blockTotalOf(ranks, card)
 	for i := range ranks {
 		r := &ranks[i]
 		if r.load.V.KVActive.OK {
 			return Opt[time.Time]{}
 		}
-		if r.scraped != nil && r.fullLoad(card, by).KVActive.OK && (!at.OK || r.scraped.scrapedAt.After(at.V)) {
+		if r.scraped != nil && r.fullLoad(card, known).KVActive.OK && (!at.OK || r.scraped.scrapedAt.After(at.V)) {
 			at = Some(r.scraped.scrapedAt)
 		}
 	}

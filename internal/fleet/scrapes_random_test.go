@@ -17,7 +17,7 @@ type expectedLoad struct {
 	source    Source
 	pass      Opt[Pass]
 	card      Card
-	page      Opt[Load]
+	scraped   Opt[Load]
 
 	publishedAt, passedAt, scrapedAt time.Time
 }
@@ -35,7 +35,7 @@ func firstOf[T any](of ...Opt[T]) Opt[T] {
 // load is what is to be shown: what was published, else what the passes say, else what the
 // card says, else what the page says.
 func (o *expectedLoad) load() Opt[Load] {
-	p, s := o.published.V, o.page.V
+	p, s := o.published.V, o.scraped.V
 	l := p
 	l.ActiveSlots = firstOf(p.ActiveSlots, Opt[uint64]{o.pass.V.Running, o.pass.OK}, s.ActiveSlots)
 	l.Waiting = firstOf(p.Waiting, Opt[uint64]{o.pass.V.Waiting, o.pass.OK}, s.Waiting)
@@ -55,7 +55,7 @@ func (o *expectedLoad) load() Opt[Load] {
 	} else {
 		l.CacheUsage = firstOf(p.CacheUsage, s.CacheUsage, share)
 	}
-	return Opt[Load]{l, o.published.OK || o.pass.OK || o.page.OK}
+	return Opt[Load]{l, o.published.OK || o.pass.OK || o.scraped.OK}
 }
 
 // from is what the blocks in use come from, and when that was said.
@@ -63,7 +63,7 @@ func (o *expectedLoad) from() (Source, time.Time) {
 	switch {
 	case o.published.V.KVActive.OK:
 		return o.source, o.publishedAt
-	case o.page.OK && o.load().V.KVActive.OK:
+	case o.scraped.OK && o.load().V.KVActive.OK:
 		return FromScrape, o.scrapedAt
 	case o.published.OK:
 		return o.source, o.publishedAt
@@ -128,12 +128,12 @@ func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 				f.ExpireScraped(10 * time.Second)
 				for _, o := range expected {
 					if o != nil && now.Sub(o.scrapedAt) > 10*time.Second {
-						o.page = Opt[Load]{}
+						o.scraped = Opt[Load]{}
 					}
 				}
 			default:
 				l := load()
-				o.page, o.scrapedAt = Opt[Load]{l, l != Load{}}, now
+				o.scraped, o.scrapedAt = Opt[Load]{l, l != Load{}}, now
 				f.RecordScrape(ScrapeTarget{Instance: in, Transport: o.transport}, []ScrapedValues{{Endpoint: []Endpoint{generate, {}}[r.IntN(2)], Load: l}})
 			}
 			expected[id] = o

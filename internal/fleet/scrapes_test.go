@@ -37,10 +37,10 @@ func TestScrapeFillsMissingValues(t *testing.T) {
 	}
 	carded := func(f *Fleet) { setCard(f, generate, 1) } // 100 blocks, 8 slots
 	for name, c := range map[string]struct {
-		known  []func(*Fleet)
-		page   Load
-		want   Load
-		source Source
+		known   []func(*Fleet)
+		scraped Load
+		want    Load
+		source  Source
 	}{
 		"nothing else is known": {nil, fullMetrics, fullMetrics, FromScrape},
 		"a card":                {[]func(*Fleet){carded}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVTotal, l.TotalSlots = n(100), n(8) }), FromScrape},
@@ -57,17 +57,17 @@ func TestScrapeFillsMissingValues(t *testing.T) {
 		"a pass, and no blocks":                          {[]func(*Fleet){pass}, Load{HitRate: share(0.5)}, Load{ActiveSlots: n(2), Waiting: n(9), HitRate: share(0.5)}, FromPass},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, pageFirst := range []bool{false, true} { // which comes first is no matter
+			for _, scrapeFirst := range []bool{false, true} { // which comes first is no matter
 				f := newFleet(everything, largeLimit)
 				registerPublishing(f, generate, 1)
-				if pageFirst {
-					scrape(f, unnamed(c.page))
+				if scrapeFirst {
+					scrape(f, unnamed(c.scraped))
 				}
 				for _, known := range c.known {
 					known(f)
 				}
-				if !pageFirst {
-					scrape(f, unnamed(c.page))
+				if !scrapeFirst {
+					scrape(f, unnamed(c.scraped))
 				}
 				checkInvariants(t, f)
 				w := row(f, 0)
@@ -191,9 +191,9 @@ func TestScrapeHitRateOfLastLookups(t *testing.T) {
 func TestScrapeInflightRequestsAreFallback(t *testing.T) {
 	inflight := ScrapedValues{Endpoint: generate, Inflight: n(24)}
 	for name, c := range map[string]struct {
-		known func(*Fleet)
-		page  []ScrapedValues
-		want  Opt[uint64]
+		known   func(*Fleet)
+		scraped []ScrapedValues
+		want    Opt[uint64]
 	}{
 		"of an endpoint that may carry no load": {func(*Fleet) {}, []ScrapedValues{inflight}, Opt[uint64]{}},
 		"of one with a card":                    {func(f *Fleet) { setCard(f, generate, 1) }, []ScrapedValues{inflight}, n(24)},
@@ -217,7 +217,7 @@ func TestScrapeInflightRequestsAreFallback(t *testing.T) {
 			registerPublishing(f, generate, 1)
 			c.known(f)
 			for range 2 { // what was booked before must not speak for itself
-				scrape(f, c.page...)
+				scrape(f, c.scraped...)
 				checkInvariants(t, f)
 				testutil.Equal(t, "requests", row(f, 0).Load.V.ActiveSlots, c.want)
 			}
@@ -266,11 +266,11 @@ func TestScrapeOfUnwatchedEndpointsIsDropped(t *testing.T) {
 func TestScrapeKeepsRanksApart(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	registerPublishing(f, generate, 1)
-	ranks := func(usages ...float64) (page []ScrapedValues) {
+	ranks := func(usages ...float64) (values []ScrapedValues) {
 		for i, u := range usages {
-			page = append(page, ScrapedValues{Rank: uint32(i), Load: Load{CacheUsage: share(u), Waiting: n(1)}})
+			values = append(values, ScrapedValues{Rank: uint32(i), Load: Load{CacheUsage: share(u), Waiting: n(1)}})
 		}
-		return page
+		return values
 	}
 	setCard(f, generate, 1)
 	scrape(f, ranks(0.5, 0.25, 0.75)...)

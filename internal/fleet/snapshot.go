@@ -175,12 +175,12 @@ func (f *Fleet) locateLoads() {
 		w.loadLocated = hasLocated || w.isRouter()
 		unattributed := w.unattributedAttachment()
 		for i := range w.attachments {
-			s := &w.attachments[i]
-			s.showsUnattributed = s == unattributed
-			s.hasLoad = s.malformed || s.loadCertainty() > 0 || s.showsUnattributed
-			s.endpoint.hasLoad = s.endpoint.hasLoad || s.hasLoad
-			s.endpoint.reportsNoLoad = s.endpoint.reportsNoLoad || s.noLoad
-			s.endpoint.loadElsewhere = s.endpoint.loadElsewhere || hasLocated && !s.hasLoad
+			a := &w.attachments[i]
+			a.showsUnattributed = a == unattributed
+			a.hasLoad = a.malformed || a.loadCertainty() > 0 || a.showsUnattributed
+			a.endpoint.hasLoad = a.endpoint.hasLoad || a.hasLoad
+			a.endpoint.reportsNoLoad = a.endpoint.reportsNoLoad || a.noLoad
+			a.endpoint.loadElsewhere = a.endpoint.loadElsewhere || hasLocated && !a.hasLoad
 		}
 	}
 }
@@ -189,9 +189,9 @@ func (f *Fleet) locateLoads() {
 // answers to polls, it has its load at another endpoint, or it is a router's. What other
 // workers say of the endpoint counts, too, for one that has said nothing so far: that it
 // carries no load, or that theirs is elsewhere, where this one is as well.
-func (w *worker) expectsNoLoad(s *attachment) bool {
-	e := s.endpoint
-	return s.noLoad || w.loadLocated && !s.hasLoad || !e.hasLoad && (e.reportsNoLoad || e.loadElsewhere && w.isAtLoadEndpoint())
+func (w *worker) expectsNoLoad(a *attachment) bool {
+	e := a.endpoint
+	return a.noLoad || w.loadLocated && !a.hasLoad || !e.hasLoad && (e.reportsNoLoad || e.loadElsewhere && w.isAtLoadEndpoint())
 }
 
 // isWhereLoadIs reports whether the worker is at an endpoint that carries load.
@@ -218,8 +218,8 @@ func (w *worker) hasLocatedLoad() bool {
 }
 
 // carries reports whether the worker's load is, or has been, at this seat.
-func (s *attachment) carriesLoadOf(w *worker) bool {
-	return s.malformed || s.loadCertainty() > 0 || s == w.unattributedAttachment()
+func (a *attachment) carriesLoadOf(w *worker) bool {
+	return a.malformed || a.loadCertainty() > 0 || a == w.unattributedAttachment()
 }
 
 // looseBearer is the seat where the loads are shown that name no endpoint; nil if there is
@@ -271,60 +271,60 @@ func appendEmptyRow(rows *[]WorkerState) *WorkerState {
 // fill writes what the worker has reported at the endpoint into its row, counts it
 // there, and reports whether it is to be shown.
 func (f *Fleet) fillRow(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
-	s := w.attachmentTo(e)
-	if s == nil || !e.watched {
+	a := w.attachmentTo(e)
+	if a == nil || !e.watched {
 		return false
 	}
-	if w.expectsNoLoad(s) {
+	if w.expectsNoLoad(a) {
 		e.loadNotExpected = true
 		return false
 	}
 	e.loadExpected = true
-	row.Service, row.Model, row.Listed, row.Publishes = s.service, s.card.V.Model, true, s.Publishes
-	answered := s.answered && s.missedPolls == 0
-	row.Up = answered && !s.Publishes
-	ranks := s.ranks
-	if s.showsUnattributed {
+	row.Service, row.Model, row.Listed, row.Publishes = a.service, a.card.V.Model, true, a.Publishes
+	answered := a.answered && a.missedPolls == 0
+	row.Up = answered && !a.Publishes
+	ranks := a.ranks
+	if a.showsUnattributed {
 		ranks = mergeRanks(ranks, w.unattributed)
 	}
-	if len(ranks) > 0 && !s.stale {
-		f.fillLoad(row, ranks, s, brief)
-		row.Up = answered || !s.reportedLoad
+	if len(ranks) > 0 && !a.stale {
+		f.fillLoad(row, ranks, a, brief)
+		row.Up = answered || !a.reportedLoad
 		e.hadData = true
 	}
-	return f.countState(row, w, s)
+	return f.countState(row, w, a)
 }
 
 // ranksAt are the ranks that are shown at the worker's seat.
-func (w *worker) ranksAt(s *attachment) []rank {
-	if s == w.unattributedAttachment() {
-		return mergeRanks(s.ranks, w.unattributed)
+func (w *worker) ranksAt(a *attachment) []rank {
+	if a == w.unattributedAttachment() {
+		return mergeRanks(a.ranks, w.unattributed)
 	}
-	return s.ranks
+	return a.ranks
 }
 
 // show writes what the ranks have reported into the worker's row.
-func (f *Fleet) fillLoad(row *WorkerState, ranks []rank, s *attachment, brief bool) {
-	row.Load = Some(loadOf(ranks, s.card.V))
+func (f *Fleet) fillLoad(row *WorkerState, ranks []rank, a *attachment, brief bool) {
+	row.Load = Some(loadOf(ranks, a.card.V))
 	row.Queues = queuesOf(ranks)
-	row.Source, row.LoadAge = f.loadSource(ranks, s.card.V)
-	f.sumPasses(&row.Passes, ranks, s.earlierPasses, brief)
-	row.Ranks = f.appendRankStates(row.Ranks, ranks, s.card.V)
+	row.Source, row.LoadAge = f.loadSource(ranks, a.card.V)
+	f.sumPasses(&row.Passes, ranks, a.earlierPasses, brief)
+	row.Ranks = f.appendRankStates(row.Ranks, ranks, a.card.V)
 }
 
 // count puts the seat under one of the states of its endpoint and reports
 // whether it is shown.
-func (f *Fleet) countState(row *WorkerState, w *worker, s *attachment) bool {
-	state := &s.endpoint.state
-	shown := f.isPresent(w, s)
+func (f *Fleet) countState(row *WorkerState, w *worker, a *attachment) bool {
+	state := &a.endpoint.state
+	shown := f.isPresent(w, a)
 	switch {
-	case s.malformed && shown:
+	case a.malformed && shown:
 		row.State = StateMalformed
 		state.Malformed++
-	case !s.registered && (shown || s.isActive(f.now)):
+	case !a.registered && (shown || a.isActive(f.now)):
 		row.State = StateUnregistered
 		state.Unregistered++
-	case !s.registered:
+	case !a.registered:
 	case row.Load.OK:
 		row.State = StateAnswering
 		state.Answering++
