@@ -7,27 +7,27 @@ import (
 	"time"
 )
 
-// Link is a connection to a server that the program works with. The zero Link is not in use.
+// ConnState is the state of a connection to a server. The zero ConnState is not in use.
 type ConnState struct {
 	used, up, disabled atomic.Bool
 
 	mu           sync.Mutex
-	usedSince    time.Time     // when it was first used
+	usedSince    time.Time     // time of the first MarkUsed
 	downSince    time.Time     // when it went down, or was first used; zero while it is up
 	disconnects  uint64        // how often it went down
-	downtime     time.Duration // how long it was down, but for the time since then
-	outage       time.Duration // the part of that which follows a fall
-	idle         bool          // it is up because there is nothing to be connected to
-	firstConnect bool          // since then it was not up: what is down now was not lost
-	lastError    string        // it is down, as far as that is known
+	downtime     time.Duration // how long it was down, without the time since downSince
+	outage       time.Duration // the part of downtime that followed a disconnect and has ended
+	idle         bool          // it counts as up because there is nothing to connect to
+	firstConnect bool          // it was not up since it was idle: the current downtime is no outage
+	lastError    string        // why it is down, as far as that is known
 	suspension   struct{ from, to time.Time }
 }
 
-// suspect is how long after the process stood still a connection that goes down may have
-// been lost in that time: one that is dead is noticed within 9 s (NATS' pings).
+// suspensionGrace is how long after a suspension of the process a disconnect is still
+// attributed to it. The pings of NATS detect a dead connection within 9 s.
 const suspensionGrace = 10 * time.Second
 
-// Use says that the program works with this server.
+// MarkUsed records that the program uses this server.
 func (c *ConnState) MarkUsed() {
 	if c.used.Load() {
 		return
@@ -41,10 +41,10 @@ func (c *ConnState) MarkUsed() {
 	c.used.Store(true)
 }
 
-// Used reports whether it does.
+// Used reports whether the program uses this server.
 func (c *ConnState) Used() bool { return c.used.Load() }
 
-// UsedFor is how long it has done so.
+// UsedFor returns how long the program has used this server.
 func (c *ConnState) UsedFor() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,14 +54,14 @@ func (c *ConnState) UsedFor() time.Duration {
 	return time.Since(c.usedSince)
 }
 
-// TurnOff says that the program is told to do without this server.
+// Disable records that the configuration forbids the use of this server.
 func (c *ConnState) Disable() { c.disabled.Store(true) }
 
-// Off reports whether it is.
+// Disabled reports whether the configuration forbids the use of this server.
 func (c *ConnState) Disabled() bool { return c.disabled.Load() }
 
-// Set says whether the server is connected. A connection that goes down soon after the
-// process stood still counts as down since then.
+// SetConnected records whether the server is connected. A connection that goes down soon
+// after a suspension of the process counts as down since the start of the suspension.
 func (c *ConnState) SetConnected(up bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,10 +91,11 @@ func (c *ConnState) SetConnected(up bool) {
 	c.up.Store(up)
 }
 
-// longestWhy bounds what is kept of why a server is not connected: it may be the server's own words.
+// maxErrorLength is the largest size of lastError in bytes. The text may be the server's own.
 const maxErrorLength = 300
 
-// Blame notes why the server is not connected. It is forgotten when it is, and when it goes away again.
+// SetError records why the server is not connected. The next change of the connection clears
+// it.
 func (c *ConnState) SetError(why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +105,7 @@ func (c *ConnState) SetError(why string) {
 	c.lastError = why
 }
 
-// Why says why the server is not connected, as far as that is known.
+// LastError returns why the server is not connected, as far as that is known.
 func (c *ConnState) LastError() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,8 +115,9 @@ func (c *ConnState) LastError() string {
 	return c.lastError
 }
 
-// Rest says that there is nothing to be connected to, any more: what went away before was on
-// its way out, and what comes next is connected for the first time.
+// SetIdle records that there is nothing to connect to (any more). A server that went down
+// before was removed, so its downtime was no outage. The next server is connected for the
+// first time.
 func (c *ConnState) SetIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +131,8 @@ func (c *ConnState) SetIdle() {
 	c.idle = true
 }
 
-// stood hears that the process stood still. What has gone down since went down in that time.
+// suspended records that the process was suspended. If the connection went down after from,
+// it counts as down since from.
 func (c *ConnState) suspended(from, to time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,17 +142,18 @@ func (c *ConnState) suspended(from, to time.Time) {
 	}
 }
 
-// Up reports whether it is, or is not needed.
+// Up reports whether the server is connected, or not used.
 func (c *ConnState) Up() bool { return c.up.Load() || !c.used.Load() }
 
-// Falls is how often the connection went down.
+// Disconnects returns how often the connection went down.
 func (c *ConnState) Disconnects() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.disconnects
 }
 
-// Down is how long there was no connection, in all: before the first one, too.
+// Downtime returns how long there was no connection in total, including the time before the
+// first one.
 func (c *ConnState) Downtime() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,7 +163,7 @@ func (c *ConnState) Downtime() time.Duration {
 	return c.downtime + time.Since(c.downSince)
 }
 
-// Lost is how long connections were lost that have come back since, in all.
+// Outage returns the total duration of the outages that have ended.
 func (c *ConnState) Outage() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

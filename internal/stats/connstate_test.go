@@ -15,30 +15,30 @@ func TestConnStateUnusedIsUp(t *testing.T) {
 	testutil.Equal(t, "up before use", c.Up(), true)
 	c.MarkUsed()
 	testutil.Equal(t, "used", c.Used(), true)
-	testutil.Equal(t, "up before it is connected", c.Up(), false)
+	testutil.Equal(t, "up before the connection", c.Up(), false)
 	c.SetConnected(true)
 	testutil.Equal(t, "up", c.Up(), true)
 	c.SetConnected(false)
-	testutil.Equal(t, "up when it broke", c.Up(), false)
+	testutil.Equal(t, "up after the connection was lost", c.Up(), false)
 }
 
-// linkAt checks what is counted of a connection.
+// wantConn checks the counters of a connection.
 func wantConn(t *testing.T, what string, c *ConnState, disconnects uint64, down, lost time.Duration) {
 	t.Helper()
-	testutil.Equal(t, what+": falls", c.Disconnects(), disconnects)
-	testutil.Equal(t, what+": down", c.Downtime(), down)
-	testutil.Equal(t, what+": lost", c.Outage(), lost)
+	testutil.Equal(t, what+": disconnects", c.Disconnects(), disconnects)
+	testutil.Equal(t, what+": downtime", c.Downtime(), down)
+	testutil.Equal(t, what+": outage", c.Outage(), lost)
 }
 
 func TestConnStateCountsDisconnectsAndDowntime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c ConnState
 		time.Sleep(time.Hour)
-		wantConn(t, "not in use", &c, 0, 0, 0)
-		testutil.Equal(t, "used for, before it is", c.UsedFor(), 0)
+		wantConn(t, "not used", &c, 0, 0, 0)
+		testutil.Equal(t, "used for, before the first use", c.UsedFor(), 0)
 		c.MarkUsed()
 		time.Sleep(3 * time.Second)
-		c.MarkUsed() // again: that changes nothing
+		c.MarkUsed() // again: no change
 		wantConn(t, "before the first connection", &c, 0, 3*time.Second, 0)
 		c.SetConnected(true)
 		c.SetConnected(true)
@@ -47,15 +47,15 @@ func TestConnStateCountsDisconnectsAndDowntime(t *testing.T) {
 		c.SetConnected(false)
 		time.Sleep(2 * time.Second)
 		c.SetConnected(false)
-		wantConn(t, "while it is away", &c, 1, 5*time.Second, 0)
+		wantConn(t, "disconnected", &c, 1, 5*time.Second, 0)
 		time.Sleep(2 * time.Second)
 		c.SetConnected(true)
 		time.Sleep(time.Minute)
-		wantConn(t, "back", &c, 1, 7*time.Second, 4*time.Second)
+		wantConn(t, "connected again", &c, 1, 7*time.Second, 4*time.Second)
 		c.SetConnected(false)
 		time.Sleep(time.Second)
 		c.SetConnected(true)
-		wantConn(t, "back once more", &c, 2, 8*time.Second, 5*time.Second)
+		wantConn(t, "connected again, twice", &c, 2, 8*time.Second, 5*time.Second)
 		testutil.Equal(t, "used for", c.UsedFor(), 2*time.Minute+8*time.Second)
 	})
 }
@@ -67,12 +67,12 @@ func TestConnStateLastErrorWhileDown(t *testing.T) {
 	testutil.Equal(t, "before the first connection", c.LastError(), "connection refused")
 	c.SetConnected(true)
 	testutil.Equal(t, "connected", c.LastError(), "")
-	c.SetError("late")
-	testutil.Equal(t, "connected, and blamed late", c.LastError(), "")
+	c.SetError("late error")
+	testutil.Equal(t, "connected, with a late error", c.LastError(), "")
 	c.SetConnected(false)
 	testutil.Equal(t, "lost", c.LastError(), "")
 	c.SetError(strings.Repeat("ü", 1000))
-	testutil.Equal(t, "the server's own words", len(c.LastError()) <= maxErrorLength+len("…") && utf8.ValidString(c.LastError()), true)
+	testutil.Equal(t, "a long text of the server is cut", len(c.LastError()) <= maxErrorLength+len("…") && utf8.ValidString(c.LastError()), true)
 }
 
 func TestConnStateUpBeforeFirstUse(t *testing.T) {
@@ -85,74 +85,75 @@ func TestConnStateUpBeforeFirstUse(t *testing.T) {
 	})
 }
 
-// TestConnStateDownSinceSuspension: a server cuts off a client that stands still, and
-// the client learns of that when it goes on, and reconnects at once.
+// TestConnStateDownSinceSuspension checks the downtime after a suspension of the process. The
+// server disconnects the client meanwhile, which the client notices when it continues, and
+// then reconnects at once.
 func TestConnStateDownSinceSuspension(t *testing.T) {
 	const still = 20 * time.Second
 	up := func(t *testing.T) *Stats {
-		y := new(Stats)
-		y.NATS.MarkUsed()
-		y.NATS.SetConnected(true)
+		s := new(Stats)
+		s.NATS.MarkUsed()
+		s.NATS.SetConnected(true)
 		time.Sleep(time.Minute)
-		return y
+		return s
 	}
-	synctest.Test(t, func(t *testing.T) { // the tick comes first
-		y := up(t)
+	synctest.Test(t, func(t *testing.T) { // RecordSuspension before the disconnect
+		s := up(t)
 		from := time.Now()
 		time.Sleep(still)
-		y.RecordSuspension(from, time.Now())
-		wantConn(t, "while nothing is lost", &y.NATS, 0, 0, 0)
+		s.RecordSuspension(from, time.Now())
+		wantConn(t, "after the suspension", &s.NATS, 0, 0, 0)
 		time.Sleep(time.Second)
-		y.NATS.SetConnected(false)
+		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
-		y.NATS.SetConnected(true)
-		wantConn(t, "back", &y.NATS, 1, still+2*time.Second, still+2*time.Second)
-		y.NATS.SetConnected(false)
+		s.NATS.SetConnected(true)
+		wantConn(t, "connected again", &s.NATS, 1, still+2*time.Second, still+2*time.Second)
+		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
-		y.NATS.SetConnected(true)
-		wantConn(t, "a fall of its own", &y.NATS, 2, still+3*time.Second, still+3*time.Second)
+		s.NATS.SetConnected(true)
+		wantConn(t, "an unrelated disconnect", &s.NATS, 2, still+3*time.Second, still+3*time.Second)
 	})
-	synctest.Test(t, func(t *testing.T) { // the fall does
-		y := up(t)
+	synctest.Test(t, func(t *testing.T) { // RecordSuspension after the disconnect
+		s := up(t)
 		from := time.Now()
 		time.Sleep(still)
-		y.NATS.SetConnected(false)
-		y.RecordSuspension(from, time.Now())
+		s.NATS.SetConnected(false)
+		s.RecordSuspension(from, time.Now())
 		time.Sleep(time.Second)
-		y.NATS.SetConnected(true)
-		wantConn(t, "back", &y.NATS, 1, still+time.Second, still+time.Second)
+		s.NATS.SetConnected(true)
+		wantConn(t, "connected again", &s.NATS, 1, still+time.Second, still+time.Second)
 	})
-	synctest.Test(t, func(t *testing.T) { // the connection outlives it
-		y := up(t)
+	synctest.Test(t, func(t *testing.T) { // the connection survives the suspension
+		s := up(t)
 		from := time.Now()
 		time.Sleep(still)
-		y.RecordSuspension(from, time.Now())
+		s.RecordSuspension(from, time.Now())
 		time.Sleep(suspensionGrace)
-		y.NATS.SetConnected(false)
+		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
-		y.NATS.SetConnected(true)
-		wantConn(t, "back", &y.NATS, 1, time.Second, time.Second)
+		s.NATS.SetConnected(true)
+		wantConn(t, "connected again", &s.NATS, 1, time.Second, time.Second)
 	})
-	synctest.Test(t, func(t *testing.T) { // it was down before
-		y := up(t)
-		y.NATS.SetConnected(false)
+	synctest.Test(t, func(t *testing.T) { // the connection was down before
+		s := up(t)
+		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
 		from := time.Now()
 		time.Sleep(still)
-		y.RecordSuspension(from, time.Now())
-		y.NATS.SetConnected(true)
-		wantConn(t, "back", &y.NATS, 1, still+time.Second, still+time.Second)
+		s.RecordSuspension(from, time.Now())
+		s.NATS.SetConnected(true)
+		wantConn(t, "connected again", &s.NATS, 1, still+time.Second, still+time.Second)
 	})
 }
 
-// TestConnStateIdleIsNoOutage: publishers come and go, and where there is none left
-// there is nothing to be connected to.
+// TestConnStateIdleIsNoOutage checks that there is no outage while there are no publishers to
+// connect to.
 func TestConnStateIdleIsNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c ConnState
 		c.SetIdle() // no publisher yet
 		c.MarkUsed()
-		c.SetConnected(false) // the first one is announced
+		c.SetConnected(false) // the first publisher is known
 		time.Sleep(2 * time.Millisecond)
 		c.SetConnected(true)
 		wantConn(t, "the first publisher", &c, 0, 2*time.Millisecond, 0)
@@ -160,18 +161,18 @@ func TestConnStateIdleIsNoOutage(t *testing.T) {
 		time.Sleep(time.Second)
 		c.SetConnected(true)
 		wantConn(t, "lost", &c, 1, time.Second+2*time.Millisecond, time.Second)
-		c.SetIdle() // all are gone
+		c.SetIdle() // all publishers are gone
 		time.Sleep(time.Minute)
-		c.SetConnected(false) // another
+		c.SetConnected(false) // another publisher is known
 		time.Sleep(3 * time.Second)
 		wantConn(t, "another publisher, not connected yet", &c, 1, 4*time.Second+2*time.Millisecond, time.Second)
 		c.SetConnected(true)
 		wantConn(t, "another publisher", &c, 1, 4*time.Second+2*time.Millisecond, time.Second)
-		c.SetConnected(false) // it ends: its connection goes before its key
+		c.SetConnected(false) // it stops: its connection is closed before its key is deleted
 		time.Sleep(time.Second)
 		c.SetIdle()
-		wantConn(t, "ended in order", &c, 2, 5*time.Second+2*time.Millisecond, time.Second)
-		c.SetConnected(true) // one that is connected already
+		wantConn(t, "stopped regularly", &c, 2, 5*time.Second+2*time.Millisecond, time.Second)
+		c.SetConnected(true) // a publisher that is already connected
 		c.SetConnected(false)
 		time.Sleep(time.Second)
 		c.SetConnected(true)

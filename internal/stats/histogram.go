@@ -5,30 +5,30 @@ import (
 	"slices"
 )
 
-// Histogram is a distribution of durations in seconds, in two resolutions: a few
-// classic buckets, and those of a Prometheus native histogram.
+// Histogram is a histogram of durations in seconds, with both a few classic buckets and the
+// buckets of a Prometheus native histogram.
 type Histogram struct {
 	Count uint64
 	Sum   float64
 
 	Bounds []float64 // upper bounds of the classic buckets, ascending
-	Counts []uint64  // in each of them alone; what is above the last Bound is in none
+	Counts []uint64  // of each classic bucket, not cumulative; values above the last bound are in none
 
 	FirstNative  int      // index of the first native bucket
-	NativeCounts []uint64 // in each native bucket alone; index i is for (2^((i-1)/8), 2^(i/8)]
-	ZeroCount    uint64   // at most NativeZero
+	NativeCounts []uint64 // of each native bucket, not cumulative; the bucket with index i is (2^((i-1)/8), 2^(i/8)]
+	ZeroCount    uint64   // values up to NativeZeroThreshold
 }
 
 const (
-	// NativeSchema is the resolution of the native buckets: 2^3 for each doubling.
+	// NativeSchema is the schema of the native buckets: 2^3 buckets for each power of two.
 	NativeSchema = 3
-	// NativeZero is, in seconds, what is as good as nothing. It bounds the native
-	// buckets from below, as nativeTop does from above.
+	// NativeZeroThreshold is the width of the zero bucket in seconds. It bounds the native
+	// buckets from below, as nativeMax does from above.
 	NativeZeroThreshold = 1e-6
 	nativeMax           = 1 << 13 // seconds: more than two hours
 )
 
-// Bounds of the histograms, in seconds.
+// Upper bounds of the classic buckets in seconds.
 var (
 	PollBounds       = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5}
 	LagBounds        = []float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30}
@@ -38,19 +38,20 @@ var (
 	RequestBounds    = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300}
 )
 
-// NewHistogram is an empty one with these upper bounds, which stay the caller's.
+// NewHistogram returns an empty histogram with these upper bounds. The caller must not change
+// them any more.
 func NewHistogram(bounds []float64) Histogram {
 	return Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds))}
 }
 
-// Reset makes h an empty one with these upper bounds in the memory that it has.
+// Reset makes h an empty histogram with these upper bounds, and reuses its memory.
 func (h *Histogram) Reset(bounds []float64) {
 	counts := slices.Grow(h.Counts[:0], len(bounds))[:len(bounds)]
 	clear(counts)
 	*h = Histogram{Bounds: bounds, Counts: counts, NativeCounts: h.NativeCounts[:0]}
 }
 
-// Observe books one duration. It must be finite and not negative.
+// Observe adds one duration, which must be finite and not negative.
 func (h *Histogram) Observe(seconds float64) {
 	h.Count++
 	h.Sum += seconds
@@ -64,7 +65,7 @@ func (h *Histogram) Observe(seconds float64) {
 	h.addNative(nativeBucket(min(seconds, nativeMax)), 1)
 }
 
-// observeFine books n in the native bucket of index i.
+// addNative adds n to the native bucket with index i.
 func (h *Histogram) addNative(i int, n uint64) {
 	if len(h.NativeCounts) == 0 {
 		h.FirstNative = i
@@ -74,12 +75,12 @@ func (h *Histogram) addNative(i int, n uint64) {
 		h.FirstNative = i
 	}
 	if n := i - h.FirstNative + 1 - len(h.NativeCounts); n > 0 {
-		h.NativeCounts = append(h.NativeCounts, make([]uint64, n)...) // at once: one by one it would take twice the memory
+		h.NativeCounts = append(h.NativeCounts, make([]uint64, n)...) // in one step: single appends would use twice the memory
 	}
 	h.NativeCounts[i-h.FirstNative] += n
 }
 
-// Add books all of o, which has the same bounds.
+// Add adds the values of o, which must have the same bounds.
 func (h *Histogram) Add(o *Histogram) {
 	h.Count += o.Count
 	h.Sum += o.Sum
@@ -94,14 +95,14 @@ func (h *Histogram) Add(o *Histogram) {
 	}
 }
 
-// Clone is a copy that shares nothing that changes.
+// Clone returns a deep copy, which shares only Bounds.
 func (h *Histogram) Clone() Histogram {
 	c := *h
 	c.Counts, c.NativeCounts = slices.Clone(h.Counts), slices.Clone(h.NativeCounts)
 	return c
 }
 
-// steps are the upper bounds of the native buckets between 1/2 and 1.
+// nativeBounds has the upper bounds of the native buckets between 1/2 and 1.
 var nativeBounds = func() (s [1 << NativeSchema]float64) {
 	for i := range s {
 		s[i] = math.Exp2(float64(i)/float64(len(s)) - 1)
@@ -109,7 +110,7 @@ var nativeBounds = func() (s [1 << NativeSchema]float64) {
 	return s
 }()
 
-// nativeBucket is the index of the native bucket of a positive number.
+// nativeBucket returns the index of the native bucket of a positive number.
 func nativeBucket(v float64) int {
 	fraction, exponent := math.Frexp(v)
 	i, _ := slices.BinarySearch(nativeBounds[:], fraction)

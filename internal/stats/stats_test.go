@@ -36,7 +36,7 @@ func TestStatsCountersAreIndependent(t *testing.T) {
 		}
 		testutil.Equal(t, why.String(), stats.ScrapeFailures(why), uint64(40+i))
 	}
-	testutil.Equal(t, "all that failed", stats.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
+	testutil.Equal(t, "all failed scrapes", stats.Scrapes(ScrapeError), uint64(3+40+41+42+43+44))
 	for i, p := range Peers() {
 		for range 20 + i {
 			stats.CountFailure(p)
@@ -67,7 +67,7 @@ func TestStatsLabelValuesAreUnique(t *testing.T) {
 		seen := make(map[string]bool)
 		for _, n := range names {
 			if n.String() == "" || seen[n.String()] {
-				t.Errorf("name %q is empty, or stands for two", n)
+				t.Errorf("name %q is empty, or used twice", n)
 			}
 			seen[n.String()] = true
 		}
@@ -89,7 +89,7 @@ func TestStatsPollsByResultAndDuration(t *testing.T) {
 	testutil.Equal(t, "has polled", stats.HasPolled(), false)
 	stats.RecordPoll(PollError, time.Hour)
 	testutil.Equal(t, "has polled, with an error", stats.HasPolled(), false)
-	stats.RecordPoll(PollEmpty, time.Second) // on a bound: le means up to and with it
+	stats.RecordPoll(PollEmpty, time.Second) // equal to a bound, which le includes
 	testutil.Equal(t, "has polled", stats.HasPolled(), true)
 	stats.RecordPoll(PollOK, 2*time.Millisecond)
 	stats.RecordPoll(PollOK, 3*time.Second)
