@@ -2,7 +2,8 @@ package fleet
 
 import "slices"
 
-// at is the worker's seat at e, nil if it has none.
+// attachmentAt returns the worker's attachment to the endpoint named e, or nil. The worker may
+// be nil.
 func (w *worker) attachmentAt(e Endpoint) *attachment {
 	if w == nil {
 		return nil
@@ -15,7 +16,7 @@ func (w *worker) attachmentAt(e Endpoint) *attachment {
 	return nil
 }
 
-// seatAt is the worker's seat at e, nil if it has none.
+// attachmentTo returns the worker's attachment to e, or nil.
 func (w *worker) attachmentTo(e *endpoint) *attachment {
 	for i := range w.attachments {
 		if w.attachments[i].endpoint == e {
@@ -25,10 +26,11 @@ func (w *worker) attachmentTo(e *endpoint) *attachment {
 	return nil
 }
 
-// isListed reports whether the registry has the worker there.
+// isListed reports whether the registry has an instance key or a model card of the worker at
+// this endpoint.
 func (a *attachment) isListed() bool { return a.registered || a.card.OK }
 
-// isListed reports whether the registry has anything of the worker.
+// isListed reports whether the registry has any key of the worker.
 func (w *worker) isListed() bool {
 	for i := range w.attachments {
 		if w.attachments[i].isListed() {
@@ -38,7 +40,8 @@ func (w *worker) isListed() bool {
 	return false
 }
 
-// worker is the record of id, made if there is room; nil if there is none.
+// ensureWorker returns the worker with the id and adds it if necessary. It returns nil if
+// there is no room.
 func (f *Fleet) ensureWorker(id WorkerID, by evidence) *worker {
 	if w := f.workers.get(id); w != nil {
 		return w
@@ -52,8 +55,8 @@ func (f *Fleet) ensureWorker(id WorkerID, by evidence) *worker {
 	return w
 }
 
-// seat is the worker's seat at e, made if there is room; nil if there is none. One that
-// is new has what its worker has said of it before.
+// ensureAttachment returns the worker's attachment to e and adds it if necessary. It returns
+// nil if there is no room. A new attachment takes over the worker's pending events for e.
 func (f *Fleet) ensureAttachment(id WorkerID, e Endpoint, by evidence) *attachment {
 	if a := f.workers.get(id).attachmentAt(e); a != nil {
 		return a
@@ -84,7 +87,8 @@ func (f *Fleet) ensureAttachment(id WorkerID, e Endpoint, by evidence) *attachme
 	return a
 }
 
-// relisted follows a change of what the registry has of the seat, which it had before or not.
+// updateListed must follow each change of the attachment's keys. Before is what isListed
+// reported until then.
 func (f *Fleet) updateListed(w *worker, a *attachment, before bool) {
 	switch now := a.isListed(); {
 	case now && !before:
@@ -99,7 +103,7 @@ func (f *Fleet) updateListed(w *worker, a *attachment, before bool) {
 	f.trim(w, a)
 }
 
-// leave takes the worker from its seat; what else is known of it stays.
+// detach deletes the attachment from the worker, and keeps what else is known of the worker.
 func (f *Fleet) detach(w *worker, a *attachment) {
 	f.stopAwaiting(a)
 	f.clearAnswered(a)
@@ -116,15 +120,15 @@ func (f *Fleet) detach(w *worker, a *attachment) {
 	f.removeMember(e, w)
 }
 
-// settle follows a change of the worker's seats: its hits may move, and a worker
-// of which nothing is left is forgotten.
+// prune must follow each removal of an attachment. It deletes a worker of which nothing is
+// left, and else decides anew which endpoint shows its hits.
 func (f *Fleet) prune(w *worker) {
 	if !f.dropIfEmpty(w) {
 		f.updateHitsEndpoint(w)
 	}
 }
 
-// dropIfEmpty forgets a worker with neither seats nor hits nor anything that waits for a seat.
+// dropIfEmpty deletes a worker without attachments, hits and pending events.
 func (f *Fleet) dropIfEmpty(w *worker) bool {
 	empty := len(w.attachments) == 0 && len(w.unattributed) == 0 && w.pending == nil && (w.hits.Events == 0 || w.hitsEndpoint == nil)
 	if empty {
@@ -133,7 +137,7 @@ func (f *Fleet) dropIfEmpty(w *worker) bool {
 	return empty
 }
 
-// drop forgets everything about the worker.
+// drop deletes the worker.
 func (f *Fleet) drop(w *worker) {
 	for len(w.attachments) > 0 {
 		f.detach(w, &w.attachments[len(w.attachments)-1])

@@ -1,17 +1,18 @@
 package fleet
 
-// unseeded is the number of KV cache blocks that Dynamo tells of a data parallel rank that it
-// was told nothing of: all of a vLLM worker's but the last, for life (ai-dynamo/dynamo#12163).
+// placeholderTotal is the KVTotal that Dynamo reports for a data parallel rank as long as it
+// does not know the real one. For all ranks of a vLLM worker except the last this is forever
+// (ai-dynamo/dynamo#12163).
 const placeholderTotal = 1
 
-// seeding is what is known of a worker whose ranks say that they have a single block.
+// blockTotal is what is known about the real KVTotal of ranks that report placeholderTotal.
 type blockTotal struct {
-	perRank    Opt[uint64] // how many each has; absent where nothing says so, or ranks disagree
-	distrusted bool        // no rank's single block is believed
+	perRank    Opt[uint64] // KVTotal of each rank; absent if unknown, or if ranks disagree
+	distrusted bool        // a reported placeholderTotal is not the real total
 }
 
-// seedingOf is that of a worker of these ranks: as its model card says, or all of the ranks
-// that know it do.
+// blockTotalOf returns the blockTotal of a worker with these ranks. It is the model card's, or
+// else the one that all ranks with a real total agree on.
 func blockTotalOf(ranks []rank, card Card) (known blockTotal) {
 	if card.KVTotal.V > placeholderTotal {
 		return blockTotal{card.KVTotal, true}
@@ -39,15 +40,15 @@ func blockTotalOf(ranks []rank, card Card) (known blockTotal) {
 	return known
 }
 
-// contradicts reports whether the load says that there is a single block, while more are in
-// use, or a part of it is.
+// contradicts reports whether a total of a single block is impossible, because more blocks are
+// in use, or because the usage is neither 0 nor 1.
 func (l *Load) contradicts(usage Opt[float64]) bool {
 	return l.KVTotal == Some[uint64](placeholderTotal) && (l.KVActive.V > placeholderTotal || usage.V > 0 && usage.V < 1)
 }
 
-// seeded is the load without a total of a single block that cannot be, or that is doubted.
-// What is known of the worker counts then, and what is in use of it follows from what the
-// load says of its usage. Usage may be that of another source.
+// withBlockTotal replaces a placeholderTotal that is impossible or distrusted with what is
+// known of the worker, and computes the blocks in use from the load's own usage. The argument
+// usage may be from another source. It only shows whether the total is impossible.
 func (l Load) withBlockTotal(known blockTotal, usage Opt[float64]) Load {
 	if l.KVTotal != Some[uint64](placeholderTotal) || !known.distrusted && !l.contradicts(usage) {
 		return l

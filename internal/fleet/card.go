@@ -2,19 +2,19 @@ package fleet
 
 import "dynamo-metrics/internal/stats"
 
-// Card is what a worker's model card says of it (0.6 to 1.6). That its totals are for
-// each rank is from Dynamo's source: no worker of several ranks was captured.
+// Card is what a worker's model card says (0.6 to 1.6). That its totals are per rank follows
+// from Dynamo's source. The captured fleets have no worker of several ranks.
 type Card struct {
-	Model     string      // as requests name it; empty where no page can show it
-	KVTotal   Opt[uint64] // KV cache blocks there are, for each rank
-	MaxSeqs   Opt[uint64] // requests that can be served at once, by each rank
+	Model     string      // model name in requests; empty if it cannot be a label value
+	KVTotal   Opt[uint64] // KV cache blocks of each rank
+	MaxSeqs   Opt[uint64] // largest number of running requests of each rank
 	BlockSize Opt[uint64] // tokens in a KV cache block
-	Ranks     Opt[uint64] // data parallel ranks of the worker
-	Metrics   string      // host:port of the worker's own metrics page (1.4 to 1.6); empty where the card does not say it
+	Ranks     Opt[uint64] // number of data parallel ranks
+	Metrics   string      // host:port of the worker's own metrics endpoint (1.4 to 1.6); empty if the card has none
 }
 
-// SetCard notes the model card of a worker at an endpoint, registered there or not yet,
-// that stands under a key of the registry. There may be several: one counts.
+// SetCard records the model card of a worker at an endpoint that a key of the registry holds.
+// The worker need not be registered there yet. If several keys hold its card, one counts.
 func (f *Fleet) SetCard(key string, in Instance, c Card) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,10 +37,11 @@ func (f *Fleet) setCard(key string, in Instance, c Card) {
 	f.updateHitsEndpoint(w)
 }
 
-// equalCards says that no card says more than another.
+// equalCards is the comparison for keySet: no card says more than another.
 func equalCards(Card, Card) int { return 0 }
 
-// DropCard notes that a key of the model card is gone. The card goes with the last one.
+// DropCard records that a key of a model card is deleted. The card is deleted with its last
+// key.
 func (f *Fleet) DropCard(key string, in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -49,8 +50,8 @@ func (f *Fleet) DropCard(key string, in Instance) {
 	}
 }
 
-// keepCard forgets keys of a model card. It goes with the last one, unless it is known to
-// have another that is yet to be told.
+// retainCard keeps only the accepted keys of a model card. If none is left, it deletes the
+// card, unless expectMore says that another key is about to be added.
 func (f *Fleet) retainCard(w *worker, e Endpoint, keeps func(key uint64) bool, expectMore bool) {
 	a := w.attachmentAt(e)
 	if a == nil || !a.card.OK {

@@ -6,85 +6,86 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Channel is where one publisher's events of one topic come out (0.9 to 1.6).
+// Channel is an event channel: it says where one publisher publishes its events of one topic
+// (0.9 to 1.6).
 type Channel struct {
-	// Endpoint is the publisher's. It has no name where the channel is of a component
-	// (forward passes, 1.1 to 1.3), and is empty where it is of the whole namespace
-	// (load to 1.3, hit rate to 0.9).
+	// Endpoint is the publisher's endpoint. It lacks the name if the channel belongs to a
+	// component (forward passes, 1.1 to 1.3), and is empty if the channel belongs to the whole
+	// namespace (load events up to 1.3, hit-rate events up to 0.9).
 	Endpoint  Endpoint
 	Topic     string
-	Publisher uint64 // as in its envelopes
+	Publisher uint64 // publisher id in the event envelopes
 
 	Plane         EventPlane
-	Address       string // of ZMQ: tcp://host:port; of a broker: those of its readers' side, with ";" between
-	SubjectPrefix string // of NATS: the start of its subject, without the topic
+	Address       string // ZMQ: tcp://host:port; broker: its subscribers' addresses, separated by ";"
+	SubjectPrefix string // NATS: the subject without the topic
 }
 
-// Plane is by what a channel's events travel.
+// EventPlane is the transport of a channel's events.
 type EventPlane int
 
-// The planes.
+// The values of EventPlane.
 const (
-	OtherPlane EventPlane = iota // one we do not know
+	OtherPlane EventPlane = iota // a transport that this program does not know
 	NATSPlane
-	ZMQPlane    // the publisher's own socket
-	BrokerPlane // a ZMQ broker that publishers were told to find by itself
+	ZMQPlane    // a socket of the publisher
+	BrokerPlane // a ZMQ broker, which publishers find by configuration
 
-	PlaneCount int = iota // how many there are
+	PlaneCount int = iota // number of values
 )
 
-// String is the name that operators know.
+// String returns the name for operators.
 func (p EventPlane) String() string {
 	return [...]string{"another plane", "NATS", "ZMQ", "a ZMQ broker"}[p]
 }
 
-// What is kept of channels takes so many bytes for each worker that may be tracked, and at
-// least so many in all: ten thousand workers of eight ranks that publish three topics each
-// find room where 65,536 may be tracked.
+// The memory for channels is limited in proportion to the limit of workers, and never below
+// minChannelBytes. With a limit of 65,536 workers there is room for 10,000 workers of eight
+// ranks that publish three topics each.
 const (
 	channelBytesPerWorker = 1 << 10
 	minChannelBytes       = 1 << 20
 
-	channelBytes = 112 // what one takes beside its key and its address
-	scopeBytes   = 192 // what the endpoint and topic of one or several take beside their names
+	channelBytes = 112 // for a channel, in addition to its key and address
+	scopeBytes   = 192 // for a scope, in addition to its names
 )
 
-// channels are the event channels by their keys.
+// channels has the event channels.
 type channels struct {
 	byKey       map[string]*channel
-	byPublisher map[uint64]*channel // the one that was announced last
+	byPublisher map[uint64]*channel // the channel that was added last
 	scopes      map[scope]*scope
 	bytes       int
-	onNATS      int // of them
+	onNATS      int // number of channels on NATS
 
-	smallestRefused int // bytes of the smallest that was turned away since the registry was last listed; 0: none was
+	smallestRefused int // bytes of the smallest channel refused since the last Sync; 0 if none was
 
-	log     []ChannelChange // the last ones, in a ring
-	logged  uint64          // changes so far
-	changed chan struct{}   // closed with the next change; nil: no reader waits for it
+	log     []ChannelChange // the last changes, as a ring buffer
+	logged  uint64          // number of changes so far
+	changed chan struct{}   // closed at the next change; nil if no watcher waits
 }
 
-// channel is one as it is kept.
+// channel is a Channel in a compact form.
 type channel struct {
 	*scope
 	publisher    uint64
-	address      string // its address; of one on NATS the prefix of its subject
+	address      string // Channel.Address, or on NATS Channel.SubjectPrefix
 	plane        EventPlane
-	older, newer *channel // of the same publisher
+	older, newer *channel // channels of the same publisher
 }
 
-// scope is what many channels have in common.
+// scope has the names that many channels share.
 type scope struct {
 	Endpoint
 	topic string
-	refs  int // 0 in a map's key
+	refs  int // number of channels; 0 in the key of a map
 }
 
 func (s scope) bytes() int {
 	return scopeBytes + len(s.Namespace) + len(s.Component) + len(s.Name) + len(s.topic)
 }
 
-// clone is a copy whose names are parts of nothing larger.
+// clone returns a copy whose names do not keep larger strings in memory.
 func (s scope) clone() *scope {
 	return &scope{Endpoint{Namespace: strings.Clone(s.Namespace), Component: strings.Clone(s.Component), Name: strings.Clone(s.Name)}, strings.Clone(s.topic), 0}
 }
@@ -93,6 +94,7 @@ func newChannels() channels {
 	return channels{byKey: make(map[string]*channel), byPublisher: make(map[uint64]*channel), scopes: make(map[scope]*scope)}
 }
 
+// export returns the Channel that c holds.
 func (c *channel) export() Channel {
 	all := Channel{Endpoint: c.Endpoint, Topic: c.topic, Publisher: c.publisher, Plane: c.plane, Address: c.address}
 	if c.plane == NATSPlane {
@@ -101,7 +103,7 @@ func (c *channel) export() Channel {
 	return all
 }
 
-// Announce notes a channel by its key.
+// AddChannel records the channel that a key of the registry holds.
 func (f *Fleet) AddChannel(key string, c Channel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,7 +128,7 @@ func (f *Fleet) addChannel(key string, c Channel) {
 	}
 }
 
-// Withdraw notes that a channel's key is gone.
+// RemoveChannel records that the key of a channel is deleted.
 func (f *Fleet) RemoveChannel(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,19 +142,20 @@ func (f *Fleet) removeChannel(key string) {
 	}
 }
 
-// add keeps a channel whose key is not known. It reports false if there is no room.
-func (cs *channels) add(key string, c Channel, most int) bool {
-	at := c.Address
+// add adds a channel with a new key. It returns false if the channels would take more than
+// limit bytes.
+func (cs *channels) add(key string, c Channel, limit int) bool {
+	address := c.Address
 	if c.Plane == NATSPlane {
-		at = c.SubjectPrefix
+		address = c.SubjectPrefix
 	}
-	of := scope{Endpoint: c.Endpoint, topic: c.Topic}
-	shared := cs.scopes[of]
-	bytes := channelBytes + len(key) + len(at)
+	names := scope{Endpoint: c.Endpoint, topic: c.Topic}
+	shared := cs.scopes[names]
+	bytes := channelBytes + len(key) + len(address)
 	if shared == nil {
-		bytes += of.bytes()
+		bytes += names.bytes()
 	}
-	if cs.bytes+bytes > most {
+	if cs.bytes+bytes > limit {
 		if cs.smallestRefused == 0 || bytes < cs.smallestRefused {
 			cs.smallestRefused = bytes
 		}
@@ -160,11 +163,11 @@ func (cs *channels) add(key string, c Channel, most int) bool {
 	}
 	cs.bytes += bytes
 	if shared == nil {
-		shared = of.clone()
+		shared = names.clone()
 		cs.scopes[*shared] = shared
 	}
 	shared.refs++
-	kept := &channel{scope: shared, publisher: c.Publisher, address: at, plane: c.Plane, older: cs.byPublisher[c.Publisher]}
+	kept := &channel{scope: shared, publisher: c.Publisher, address: address, plane: c.Plane, older: cs.byPublisher[c.Publisher]}
 	if kept.older != nil {
 		kept.older.newer = kept
 	}
@@ -175,12 +178,13 @@ func (cs *channels) add(key string, c Channel, most int) bool {
 	return true
 }
 
+// remove removes the channel with a key.
 func (cs *channels) remove(key string, c *channel) {
 	cs.bytes -= channelBytes + len(key) + len(c.address)
 	c.refs--
-	if of := *c.scope; of.refs == 0 {
-		cs.bytes -= of.bytes()
-		delete(cs.scopes, of)
+	if names := *c.scope; names.refs == 0 {
+		cs.bytes -= names.bytes()
+		delete(cs.scopes, names)
 	}
 	if c.older != nil {
 		c.older.newer = c.newer
@@ -199,8 +203,8 @@ func (cs *channels) remove(key string, c *channel) {
 	}
 }
 
-// Channels is a copy of all channels by their keys, and a Go channel that is closed
-// when it is no longer true. Who follows them reads their changes alone: see ChannelReader.
+// Channels returns a copy of all channels by key, and a Go channel that is closed at the next
+// change. WatchChannels is cheaper for a caller that needs every change.
 func (f *Fleet) Channels() (all map[string]Channel, changed <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -211,7 +215,7 @@ func (f *Fleet) Channels() (all map[string]Channel, changed <-chan struct{}) {
 	return all, f.channels.nextChange()
 }
 
-// ChannelOf is a channel of this publisher.
+// ChannelOf returns a channel of this publisher.
 func (f *Fleet) ChannelOf(publisher uint64) (Channel, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -222,7 +226,7 @@ func (f *Fleet) ChannelOf(publisher uint64) (Channel, bool) {
 	return c.export(), true
 }
 
-// syncChannels takes all channels at one moment.
+// syncChannels replaces all channels.
 func (f *Fleet) syncChannels(all map[string]Channel) {
 	for key := range f.channels.byKey {
 		if _, keeps := all[key]; !keeps {
@@ -235,19 +239,19 @@ func (f *Fleet) syncChannels(all map[string]Channel) {
 	}
 }
 
-// wantsChannels reports whether there is room for a channel that was turned away.
+// hasRoomForRefusedChannel reports whether there is room now for a channel that was refused.
 func (f *Fleet) hasRoomForRefusedChannel() bool {
 	cs := &f.channels
 	return cs.smallestRefused > 0 && cs.bytes+cs.smallestRefused <= max(minChannelBytes, f.workerLimit*channelBytesPerWorker)
 }
 
-// UsesNATS reports whether what is known of the namespace comes over NATS: workers
-// that are polled or take requests there, channels there, or workers that publish
-// without saying where, which is on NATS (0.6 to 0.8) unless there is a ZMQ broker or NATS
-// is turned off. Where nobody registers it is true.
+// UsesNATS reports whether the namespace uses NATS. It does if a worker receives requests over
+// NATS, or if an event channel is on NATS. Workers that register without any event channel
+// (0.6 to 0.8) publish on NATS, unless a ZMQ broker is configured or NATS is disabled. Without
+// a registry the result is true.
 func (f *Fleet) UsesNATS() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	unsaid := len(f.channels.byKey) == 0 && !f.Stats.ZMQ.Used() && !f.Stats.NATS.Disabled()
-	return !f.registry || f.channels.onNATS > 0 || f.registeredOnNATS > 0 || unsaid && f.registeredCount > 0
+	impliedNATS := len(f.channels.byKey) == 0 && !f.Stats.ZMQ.Used() && !f.Stats.NATS.Disabled()
+	return !f.registry || f.channels.onNATS > 0 || f.registeredOnNATS > 0 || impliedNATS && f.registeredCount > 0
 }

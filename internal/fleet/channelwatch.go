@@ -1,26 +1,26 @@
 package fleet
 
-// mostChanges bounds the changes of channels that are kept for those who follow them. Who
-// is further behind reads all channels again.
+// maxLoggedChanges is the number of changes that are kept for ChannelWatch. A watcher that is
+// further behind reads all channels again.
 const maxLoggedChanges = 4096
 
-// ChannelChange is what has become of the channel of one key. Without Old it is new, without
-// New it is gone.
+// ChannelChange is a change of the channel of one key. Old is absent for an added channel, and
+// New is absent for a removed one.
 type ChannelChange struct{ Old, New Opt[Channel] }
 
-// ChannelReader follows the channels. It belongs to one goroutine.
+// ChannelWatch reads the changes of the channels. It is for use by one goroutine.
 type ChannelWatch struct {
 	fleet    *Fleet
-	position uint64 // changes
+	position uint64 // number of changes read so far
 	started  bool
 }
 
-// FollowChannels makes a reader of the channels.
+// WatchChannels returns a new ChannelWatch.
 func (f *Fleet) WatchChannels() *ChannelWatch { return &ChannelWatch{fleet: f} }
 
-// Next are the changes since the last call, in their order, and a Go channel that is closed
-// with the next one. For the first time, and where there were more than are kept, they are
-// not changes of what the reader knows: all is true, and they are all channels.
+// Changes returns the changes since the last call in their order, and a Go channel that is
+// closed at the next change. In the first call, and after more changes than are kept, all is
+// true, and changes has every channel as an added one.
 func (w *ChannelWatch) Changes() (changes []ChannelChange, all bool, more <-chan struct{}) {
 	f := w.fleet
 	f.mu.Lock()
@@ -40,7 +40,7 @@ func (w *ChannelWatch) Changes() (changes []ChannelChange, all bool, more <-chan
 	return changes, all, cs.nextChange()
 }
 
-// note logs a change, and tells those who wait for one.
+// logChange appends a change to the log and wakes up the watchers that wait for one.
 func (cs *channels) logChange(c ChannelChange) {
 	if at := cs.logged % maxLoggedChanges; at < uint64(len(cs.log)) {
 		cs.log[at] = c
@@ -54,7 +54,7 @@ func (cs *channels) logChange(c ChannelChange) {
 	}
 }
 
-// next is closed with the next change.
+// nextChange returns a Go channel that is closed at the next change.
 func (cs *channels) nextChange() <-chan struct{} {
 	if cs.changed == nil {
 		cs.changed = make(chan struct{})

@@ -10,8 +10,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Notes are what the program has found wrong that numbers cannot say: names and
-// addresses, for those who tell people. The zero Notes are empty.
+// Diagnostics has the details of problems that metrics cannot express, such as names and
+// addresses. The zero Diagnostics is empty.
 type Diagnostics struct {
 	mu              sync.Mutex
 	planeMismatches map[string]string
@@ -22,29 +22,30 @@ type Diagnostics struct {
 	subjects []Subject
 }
 
-// Subject is one that the program subscribes to at NATS, or publishes on, and that a server
-// may refuse.
+// Subject is a NATS subject that the program subscribes to or publishes on, and that the
+// server may deny.
 type Subject struct {
-	Name     string // with wildcards; where it is told by what follows, as of an inbox, without that
-	Required bool   // else it is of what not every fleet sends
-	Refused  bool
+	Name     string // with wildcards; of an inbox without the random part
+	Required bool   // if false, not every fleet uses the subject
+	Refused  bool   // the server denies it
 }
 
-// SetSubjects notes what is known of all subjects; none while NATS is not connected.
+// SetSubjects replaces the subjects. There are none while NATS is not connected.
 func (d *Diagnostics) SetSubjects(all []Subject) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.subjects = all
 }
 
-// Subjects are those of which it is known whether they are refused. They must not be changed.
+// Subjects returns the subjects. The caller must not change them.
 func (d *Diagnostics) Subjects() []Subject {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.subjects
 }
 
-// Refused are the subjects that are refused, of those that are required or of the others.
+// RefusedSubjects returns the names of the subjects that the server denies, either the required
+// ones or the others.
 func (d *Diagnostics) RefusedSubjects(required bool) (names []string) {
 	for _, s := range d.Subjects() {
 		if s.Refused && s.Required == required {
@@ -54,18 +55,18 @@ func (d *Diagnostics) RefusedSubjects(required bool) (names []string) {
 	return names
 }
 
-// Gap is a run of events of one publisher that never came.
+// Gap is a run of events of one publisher that were not received.
 type Gap struct {
-	Publisher     uint64 // as in its envelopes: to 1.3 the worker's id, later a random one
+	Publisher     uint64 // publisher id in the event envelopes: up to 1.3 the worker's id, later a random id
 	Kind          stats.Kind
-	After, Before uint64 // the numbers of those that came
+	After, Before uint64 // the sequence numbers of the events around the gap
 	At            time.Time
 }
 
-// lastGaps is how many of them are kept.
+// maxGaps is the number of gaps that are kept.
 const maxGaps = 8
 
-// Missed notes a gap; the oldest goes for it.
+// AddGap adds a gap, and removes the oldest one if there are too many.
 func (d *Diagnostics) AddGap(g Gap) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -75,14 +76,14 @@ func (d *Diagnostics) AddGap(g Gap) {
 	d.gaps = append(d.gaps, g)
 }
 
-// Gaps are the last ones, the newest last.
+// Gaps returns the last gaps, the newest one last.
 func (d *Diagnostics) Gaps() []Gap {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.gaps)
 }
 
-// Away notes since when a ZMQ publisher or broker that should be subscribed to cannot be.
+// SetUnreachable records that a ZMQ publisher or broker has been unreachable since a time.
 func (d *Diagnostics) SetUnreachable(c Channel, since time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,14 +93,15 @@ func (d *Diagnostics) SetUnreachable(c Channel, since time.Time) {
 	d.unreachable[c] = since
 }
 
-// Back notes that it can be, or need not be any more.
+// ClearUnreachable records that a ZMQ publisher or broker is reachable, or not needed any more.
 func (d *Diagnostics) ClearUnreachable(c Channel) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.unreachable, c)
 }
 
-// AwaySince are those that have been away since before a moment, by address.
+// UnreachableSince returns the ZMQ publishers and brokers that became unreachable before a
+// time, sorted by address.
 func (d *Diagnostics) UnreachableSince(before time.Time) []Channel {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -118,15 +120,15 @@ func (d *Diagnostics) UnreachableSince(before time.Time) []Channel {
 	return all
 }
 
-// SetClashes notes the components whose workers are on another event plane than their
-// routers, and the planes of both in words.
+// SetPlaneMismatches replaces the components whose workers use another event plane than their
+// routers. The values describe the difference.
 func (d *Diagnostics) SetPlaneMismatches(byComponent map[string]string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.planeMismatches = byComponent
 }
 
-// Clashes are the reader's own.
+// PlaneMismatches returns a copy of what SetPlaneMismatches stored.
 func (d *Diagnostics) PlaneMismatches() map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -9,47 +9,47 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// endpoint is one endpoint that workers are or were at.
+// endpoint is an endpoint with its present and former workers.
 type endpoint struct {
 	Endpoint
 	watched         bool
-	named           bool   // by the flags: shown even if it never had a worker
-	exempt          bool   // that, or the one of unknown ids: no limit counts it
-	hadData         bool   // had a load or a hit
-	hadWorker       bool   // a worker was registered here, or answered polls where there is no registry
-	registeredCount int    // attachments here that are registered
-	listedCount     int    // attachments here that the registry has: the registered, and those with model cards
-	staticCount     int    // attachments here of static workers
-	hitEvents       uint64 // hit-rate events booked here
+	named           bool   // the flags name it: it is shown even if it never had a worker
+	exempt          bool   // named, or the endpoint of unknown ids: it does not count against the limit
+	hadData         bool   // it has had a load or a hit
+	hadWorker       bool   // a worker was registered here, or answered a poll while there is no registry
+	registeredCount int    // registered attachments
+	listedCount     int    // attachments with a key in the registry: an instance key or a model card
+	staticCount     int    // attachments of static workers
+	hitEvents       uint64 // hit-rate events counted here
 	requests        *Histograms
 
-	members  map[*worker]int8 // those with an attachment or their home here, and how many of both
-	rows     []*worker        // the same by label, unless that must be arranged anew
+	members  map[*worker]int8 // workers with an attachment here, their hits here (1), or both (2)
+	rows     []*worker        // members sorted by label; valid unless unsorted is set
 	unsorted bool
 
 	status        endpointStatus
-	emptySince    time.Time     // when the last one left
-	evictionQueue *list.List    // where it waits to be forgotten; nil: nowhere
-	evictionElem  *list.Element // its place there
+	emptySince    time.Time     // when a member was last removed
+	evictionQueue *list.List    // the Fleet's list that has it as a candidate for eviction; nil if none has
+	evictionElem  *list.Element // its element there
 
-	// What a Snapshot works out.
+	// The following fields are valid while a Snapshot is being built.
 	state           EndpointState
 	hasLoad         bool // a worker has its load here
-	reportsNoLoad   bool // one says in its answers to polls that the endpoint carries none
-	loadElsewhere   bool // one has its load at another endpoint
-	loadExpected    bool // there is one here of which a load is expected
-	loadNotExpected bool // there is one of which none is
+	reportsNoLoad   bool // a worker's poll replies say that the endpoint carries no load
+	loadElsewhere   bool // a worker here has its load at another endpoint
+	loadExpected    bool // a worker here is expected to have a load
+	loadNotExpected bool // a worker here is expected to have none
 }
 
-// standing is why an endpoint is known.
+// endpointStatus is why an endpoint is kept.
 type endpointStatus int
 
 const (
 	statusUnneeded     endpointStatus = iota
-	statusReserved                    // the flags name it, or it is that of unknown ids
+	statusReserved                    // the flags name it, or it is the endpoint of unknown ids
 	statusRegistered                  // the registry has a worker here
-	statusUnregistered                // there are workers here, but none that the registry has
-	statusEmpty                       // its last worker has gone
+	statusUnregistered                // it has workers, but the registry has none of them here
+	statusEmpty                       // its last worker is gone
 	numStatuses
 )
 
@@ -67,12 +67,13 @@ func (e *endpoint) computeStatus() endpointStatus {
 	return statusUnneeded
 }
 
-// counted is how many endpoints the limit counts.
+// countedEndpoints returns the number of endpoints that count against the limit.
 func (f *Fleet) countedEndpoints() int {
 	return f.statusCounts[statusRegistered] + f.statusCounts[statusUnregistered] + f.statusCounts[statusEmpty]
 }
 
-// restand follows a change of who is at the endpoint. One that is not needed is forgotten.
+// updateStatus must follow each change of the endpoint's members. It deletes an endpoint that
+// is not needed any more.
 func (f *Fleet) updateStatus(e *endpoint) {
 	f.statusCounts[e.status]--
 	e.status = e.computeStatus()
@@ -81,7 +82,7 @@ func (f *Fleet) updateStatus(e *endpoint) {
 	switch {
 	case e.status == statusEmpty:
 		queue = &f.emptyEndpoints
-	case e.status == statusUnregistered && e.staticCount == 0: // those that answer are never pushed out
+	case e.status == statusUnregistered && e.staticCount == 0: // static workers answer polls, and are never evicted
 		queue = &f.unregisteredEndpoints
 	}
 	if queue != e.evictionQueue {
@@ -99,7 +100,7 @@ func (f *Fleet) updateStatus(e *endpoint) {
 	}
 }
 
-// join notes that the worker has an attachment or its home at the endpoint.
+// addMember adds an attachment or the hits of the worker to the endpoint's members.
 func (f *Fleet) addMember(e *endpoint, w *worker) {
 	if e.members == nil {
 		e.members = make(map[*worker]int8)
@@ -109,7 +110,7 @@ func (f *Fleet) addMember(e *endpoint, w *worker) {
 	f.updateStatus(e)
 }
 
-// part notes that it has one of them no more.
+// removeMember removes an attachment or the hits of the worker from the endpoint's members.
 func (f *Fleet) removeMember(e *endpoint, w *worker) {
 	if e.members[w]--; e.members[w] == 0 {
 		delete(e.members, w)
@@ -119,13 +120,14 @@ func (f *Fleet) removeMember(e *endpoint, w *worker) {
 	f.updateStatus(e)
 }
 
-// open is the record of e, made if there is room; nil if there is none. Another endpoint may
-// go for it: its workers are settled then, but for the one that the caller settles.
+// ensureEndpoint returns the endpoint e and adds it if necessary. It returns nil if there is
+// no room. Another endpoint may be evicted for it. Its workers are pruned, unless the
+// worker is except, which the caller prunes.
 func (f *Fleet) ensureEndpoint(e Endpoint, by evidence, except *worker) *endpoint {
 	if p := f.endpoints[e]; p != nil {
 		return p
 	}
-	if e == f.unknown { // a worker can have that name
+	if e == f.unknown { // a worker may register an endpoint of that name
 		return f.addEndpoint(e, statusReserved)
 	}
 	evicted, ok := f.roomForEndpoint(by)
@@ -141,7 +143,7 @@ func (f *Fleet) ensureEndpoint(e Endpoint, by evidence, except *worker) *endpoin
 	return p
 }
 
-// add makes the record of e, which stands so as soon as a worker joins.
+// addEndpoint adds the endpoint e with the status that it will have with its first worker.
 func (f *Fleet) addEndpoint(e Endpoint, as endpointStatus) *endpoint {
 	p := &endpoint{Endpoint: e, watched: f.target.Covers(e), exempt: as == statusReserved, status: as}
 	f.endpoints[e] = p
@@ -150,9 +152,9 @@ func (f *Fleet) addEndpoint(e Endpoint, as endpointStatus) *endpoint {
 	return p
 }
 
-// roomForEndpoint reports whether there may be one more. What registers pushes out an
-// endpoint without workers, or one that the registry does not have; the workers that were
-// there must be settled.
+// roomForEndpoint reports whether there is room for one more endpoint. A registered endpoint
+// evicts one without workers, or else one that the registry does not have. The caller must
+// prune the evicted workers.
 func (f *Fleet) roomForEndpoint(by evidence) (evicted []*worker, ok bool) {
 	full := f.countedEndpoints() >= f.bounds.endpoints
 	if !full && (by == byRegistry || f.statusCounts[statusUnregistered] < f.bounds.unregisteredEndpoints) {
@@ -170,13 +172,13 @@ func (f *Fleet) roomForEndpoint(by evidence) (evicted []*worker, ok bool) {
 	return nil, false
 }
 
-// forget forgets an endpoint without workers.
+// forgetEndpoint deletes an endpoint without workers.
 func (f *Fleet) forgetEndpoint(e *endpoint) {
 	e.hadData = false
 	f.updateStatus(e)
 }
 
-// vacate forgets an endpoint, and what is known of workers there. It returns them.
+// evictEndpoint deletes an endpoint with the attachments to it. It returns their workers.
 func (f *Fleet) evictEndpoint(e *endpoint) (all []*worker) {
 	for w := range e.members {
 		all = append(all, w)
@@ -188,15 +190,15 @@ func (f *Fleet) evictEndpoint(e *endpoint) (all []*worker) {
 			f.updateFootprint(w)
 		}
 		if w.hitsEndpoint == e {
-			f.setHitsEndpoint(w, f.unknownHitsEndpoint()) // until it is settled
+			f.setHitsEndpoint(w, f.unknownHitsEndpoint()) // until prune decides
 			w.hitsEndpoint.hadData = w.hitsEndpoint.hadData || w.hits.Events > 0
 		}
 	}
 	return all
 }
 
-// forgetEndpoints forgets those that have had no worker for long, and those that have become
-// too many.
+// expireEndpoints deletes the endpoints that have had no worker for the retention time, and
+// those above the limits.
 func (f *Fleet) expireEndpoints() {
 	if e := f.endpoints[f.unknown]; e != nil && len(e.members) == 0 && f.now.Sub(e.emptySince) >= retention {
 		f.forgetEndpoint(e)
@@ -219,8 +221,7 @@ func (f *Fleet) expireEndpoints() {
 	}
 }
 
-// arrange puts the endpoints, and at each the workers that have an attachment or their
-// home there, in the order of a Snapshot.
+// sortEndpoints sorts the endpoints and the members of each into the order of a Snapshot.
 func (f *Fleet) sortEndpoints() {
 	if f.unsorted {
 		f.unsorted = false

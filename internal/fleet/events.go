@@ -7,20 +7,20 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Origin is which rank of which worker an event speaks of. Its Endpoint has no name
-// where only the component is known, and is empty where not even that is (to 1.3).
+// Origin is the rank of a worker that an event is about. Endpoint lacks the name if only the
+// component is known, and is empty if neither is known (up to 1.3).
 type Origin struct {
 	Endpoint
 	Worker uint64
 	Rank   uint32
 
-	Sent       uint64 // when, by the publisher's clock, in Unix milliseconds; 0: it does not say
-	OutOfOrder bool   // one that the publisher sent later has come, of this rank or of another
+	Sent       uint64 // publisher's time in Unix milliseconds; 0 if the event has none
+	OutOfOrder bool   // an event that the publisher sent later was received before, of any rank
 }
 
-// Publish notes a load that a worker has published. It comes when something has
-// changed and is never repeated, so it lives as long as the worker is registered;
-// one that comes before the registration waits for it.
+// RecordLoad records a load that a worker has published. Workers publish it when it changes,
+// and do not repeat it, so it is kept as long as the worker is registered. A load that is
+// received before the registration is kept for it.
 func (f *Fleet) RecordLoad(from Origin, source Source, l Load) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -29,7 +29,7 @@ func (f *Fleet) RecordLoad(from Origin, source Source, l Load) {
 		return
 	}
 	if from.OutOfOrder && slices.ContainsFunc(*ranks, func(r rank) bool { return r.number == from.Rank && r.sent >= from.Sent }) {
-		f.Stats.CountRejected(stats.LoadEvent, stats.Repeated) // it is not the load any more
+		f.Stats.CountRejected(stats.LoadEvent, stats.Repeated) // a newer load is known
 		return
 	}
 	if r := f.setLoad(w, ranks, from.Rank, l, source); r != nil {
@@ -37,10 +37,11 @@ func (f *Fleet) RecordLoad(from Origin, source Source, l Load) {
 	}
 }
 
-// origin is the worker that an event is of, and its ranks that the event belongs to: those
-// of the endpoint that it names; or of none, where it names none, which is then decided anew
-// in each Snapshot, since what decides may come after the event. It is nil where there is
-// no room, or where the endpoint is not watched.
+// origin returns the worker that an event is about, and the list of ranks that the event
+// belongs to. This is the list of the endpoint that the event names. If it names none, it is
+// the list of unattributed ranks. Each Snapshot decides anew which endpoint shows those,
+// because a model card or a registration may arrive after the event. Origin returns nil if
+// there is no room, or if the endpoint is not watched.
 func (f *Fleet) origin(from Origin) (w *worker, ranks *[]rank) {
 	switch {
 	case from.Name != "" && f.target.Covers(from.Endpoint):
@@ -54,13 +55,13 @@ func (f *Fleet) origin(from Origin) (w *worker, ranks *[]rank) {
 	return w, ranks
 }
 
-// touch notes that a worker was heard that may be pushed out.
+// touch records that a worker that may be evicted has sent a message.
 func (f *Fleet) touch(w *worker) {
 	f.unregisteredWorkers.touch(w.unregisteredElem)
 	f.unregisteredAttachments.touch(w.attachmentsElem)
 }
 
-// looseOrigin is origin of an event that does not name the endpoint.
+// unattributedOrigin is origin of an event that does not name the endpoint.
 func (f *Fleet) unattributedOrigin(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
 	w := f.workers.get(id)
@@ -106,10 +107,10 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 	return w, &a.ranks
 }
 
-// bearer is the seat that events without an endpoint belong to: the one with stats
-// data, else the one of the model card or of that name, else one that events have named,
-// else the only one; of equals the first by name. Only those of the component count, if it is
-// known. It is nil for a worker without a seat there.
+// loadAttachment returns the attachment that events without an endpoint belong to. It prefers
+// the attachment with a load in poll replies, then one with a model card or LoadRole, then one
+// that events have named, then the first by name. If component is not empty, only attachments
+// to endpoints of that component are considered. It returns nil if there is none.
 func (w *worker) loadAttachment(component string) *attachment {
 	var best *attachment
 	for i := range w.attachments {
@@ -124,7 +125,7 @@ func (w *worker) loadAttachment(component string) *attachment {
 	return best
 }
 
-// before reports whether the worker's load is rather at this seat than at another.
+// before reports whether the worker's load is more probably at this attachment than at other.
 func (a *attachment) before(other *attachment) bool {
 	if a, b := a.loadCertainty(), other.loadCertainty(); a != b {
 		return a > b
@@ -132,7 +133,8 @@ func (a *attachment) before(other *attachment) bool {
 	return compareEndpoints(a.endpoint.Endpoint, other.endpoint.Endpoint) < 0
 }
 
-// bears says how sure it is that the worker's load is at this seat; 0: nothing says so.
+// loadCertainty returns how certain it is that the worker's load is at this attachment. It
+// returns 0 if nothing indicates it.
 func (a *attachment) loadCertainty() int {
 	switch {
 	case a.reportedLoad:
@@ -145,9 +147,9 @@ func (a *attachment) loadCertainty() int {
 	return 0
 }
 
-// Publishing reports whether a worker that publishes its load is registered at a
-// watched endpoint. If the flags name an endpoint and the load of none of them is
-// there, elsewhere are the endpoints of the component that have it.
+// FindPublishers reports whether a worker that publishes its load is registered at a watched
+// endpoint. If the flags name an endpoint, and no such worker has its load there, elsewhere
+// has the names of the component's endpoints with the loads.
 func (f *Fleet) FindPublishers() (found bool, elsewhere []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// lingering is how long an id that nobody has registered counts as one that still
-// speaks, after an event of its.
+// activeAfterEvent is how long after its last event a worker that is not registered counts
+// as active.
 const activeAfterEvent = 10 * time.Second
 
-// unconfirmed is how long the worker of an event is shown where nobody registers, so
-// that nothing but its silence says that it is gone.
+// unconfirmedRetention is how long after its last event a worker is shown if there is no
+// registry. Only missing events tell then that the worker has left.
 const unconfirmedRetention = time.Minute
 
-// expire forgets what is not registered and has not been heard of for long.
-// While the registry is away nobody can register.
+// expire deletes what is not registered and has sent nothing for the retention time. It does
+// nothing during an outage of the registry, because workers cannot register then.
 func (f *Fleet) expire() {
 	if f.registry && !f.Stats.RegistryUp() {
 		return
@@ -41,7 +41,8 @@ func (f *Fleet) expire() {
 	f.pendingWorkers.each(func(w *worker) { f.expireUnregistered(w, since) })
 }
 
-// expireStrays forgets what was heard before of endpoints where the worker is not registered.
+// expireUnregistered deletes what the worker sent before since for endpoints where it is not
+// registered.
 func (f *Fleet) expireUnregistered(w *worker, since time.Time) {
 	if len(w.attachments) == 0 && w.pending == nil {
 		return
@@ -65,7 +66,7 @@ func (f *Fleet) expireUnregistered(w *worker, since time.Time) {
 	f.updateHitsEndpoint(w)
 }
 
-// places are the endpoints that the worker has a seat at.
+// endpoints returns the endpoints of the worker's attachments.
 func (w *worker) endpoints() []Endpoint {
 	es := make([]Endpoint, len(w.attachments))
 	for i := range w.attachments {
@@ -74,7 +75,7 @@ func (w *worker) endpoints() []Endpoint {
 	return es
 }
 
-// speaks reports whether something of the seat was heard lately.
+// isActive reports whether the worker has sent something for this endpoint lately.
 func (a *attachment) isActive(now time.Time) bool {
 	return a.answered || slices.ContainsFunc(a.ranks, func(r rank) bool { return now.Sub(r.lastReceived()) < activeAfterEvent })
 }

@@ -11,27 +11,28 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// retention is how long hit-rate counters outlive the last event of a worker
-// that is neither registered nor answering, and how long an endpoint that has
-// lost its last worker is still shown, so that alerts can see the loss.
+// retention is how long the hit-rate counters of a worker that is neither registered nor
+// answering are kept after its last event. An endpoint that has lost its last worker is
+// shown for as long, so that alerts can see the loss.
 const retention = 10 * time.Minute
 
-// maxSeats bounds the endpoints of one worker.
+// maxAttachments is the largest number of endpoints of one worker.
 const maxAttachments = 64
 
-// missesToForget is how many polls in a row a worker may miss before its load is forgotten.
+// maxMissedPolls is how many polls in a row a worker must miss for its load to be forgotten.
 const maxMissedPolls = 2
 
-// unknown is the name of the endpoint where hit-rate events of ids nobody knows are
-// booked when the program was not told one endpoint to watch.
+// unknown is the name of the endpoint that counts the hit-rate events of unknown ids, unless
+// the flags name one endpoint.
 const unknown = "unknown"
 
-// Target is what the program watches. An empty Component means all of them, an empty
-// Name all endpoints of the component. Namespace is empty where one namespace is
-// watched, else what the names of those that are begin with, and "*".
+// Target is what the program watches. An empty Component stands for all components, an
+// empty Name for all endpoints of the component. Namespace is empty if the program watches
+// one namespace. If it watches several, Namespace is the prefix of their names and "*".
 type Target Endpoint
 
-// Several reports whether several namespaces are watched, so that endpoints name theirs.
+// MultipleNamespaces reports whether several namespaces are watched. Each Endpoint has its
+// Namespace then.
 func (t Target) MultipleNamespaces() bool { return t.Namespace != "" }
 
 // Covers reports whether e is watched. Names match exactly: "generate" never covers "generate2".
@@ -44,8 +45,8 @@ func (t Target) CoversComponent(component string) bool {
 	return t.Component == "" || t.Component == component
 }
 
-// Fleet is the one state of the program. All methods may be called at once from
-// any goroutine; none blocks, none looks at the clock.
+// Fleet is the one state of the program. All methods are safe for concurrent use. None
+// blocks, and none reads the clock.
 type Fleet struct {
 	Stats       stats.Stats
 	Diagnostics Diagnostics
@@ -55,92 +56,92 @@ type Fleet struct {
 	workerLimit    int
 	bounds         bounds
 	registry       bool
-	synced         chan struct{} // closed when it is known who is registered
+	synced         chan struct{} // closed when the registry has been read
 	endpointsAdded atomic.Uint64
 
-	snapshots sync.Pool // of *Snapshot that nobody reads any more
+	snapshots sync.Pool // of *Snapshot that were released
 
 	mu                      sync.Mutex
 	now                     time.Time
 	expiredAt               time.Time
 	workers                 index
-	unregisteredWorkers     lruQueue // those of workers of which the registry has nothing, but for static ones
-	unregisteredAttachments lruQueue // those of workers with attachments where they are not registered
-	pendingWorkers          lruQueue // those of workers of which something waits; in no order
+	unregisteredWorkers     lruQueue // the workers without any key in the registry, except static ones
+	unregisteredAttachments lruQueue // the workers with attachments that have no key in the registry
+	pendingWorkers          lruQueue // the workers with pending events; not in order of age
 	footprint               footprint
 	endpoints               map[Endpoint]*endpoint
 	channels                channels
-	loadCount               uint64 // loads received: the order of each
+	loadCount               uint64 // loads received so far; numbers them
 
-	sorted                []*endpoint // sorted, unless that must be arranged anew
+	sorted                []*endpoint // valid unless unsorted is set
 	unsorted              bool
-	statusCounts          [numStatuses]int // endpoints, by why they are known
-	unregisteredEndpoints list.List        // of *endpoint: what can be pushed out of those that stand so, the oldest first
-	emptyEndpoints        list.List        // of *endpoint: all that stand so, the oldest first
+	statusCounts          [numStatuses]int // endpoints with each status
+	unregisteredEndpoints list.List        // of *endpoint with statusUnregistered that can be evicted, the oldest first
+	emptyEndpoints        list.List        // of *endpoint with statusEmpty, the oldest first
 
-	refused [stats.LimitCount]bool // something registered and found no room since the registry was last listed
+	refused [stats.LimitCount]bool // a registered key was refused since the last Sync
 
-	registeredCount, registeredOnNATS int // seats that are registered, and those of them that take requests over NATS
+	registeredCount, registeredOnNATS int // registered attachments, and those of them that receive requests over NATS
 
-	poll             uint64 // number of the running or last poll
-	pollTargets      int    // seats that polls wait for, unless reenrolled
-	pollTargetsStale bool   // who is registered has changed since asked was counted
-	pollExpected     int    // answers of registered workers that the running poll began with: one a worker and component
-	pollAwaiting     int    // those of them that have not come
-	answeringCount   int    // seats that have answered lately
-	answeredCount    int    // those of them that have answered the poll
+	poll             uint64 // number of the current or last poll
+	pollTargets      int    // attachments with pollTarget set; valid unless pollTargetsStale is set
+	pollTargetsStale bool   // registrations have changed since pollTargets was counted
+	pollExpected     int    // replies that the current poll waited for at its start: one for each worker and component
+	pollAwaiting     int    // those of them that are still missing
+	answeringCount   int    // attachments with answered set
+	answeredCount    int    // those of them that answered the current poll
 }
 
-// worker is everything known of one worker process; deleting it deletes all its series.
-// What each hit looks at stands first, in two cache lines.
+// worker is everything that is known of one worker process. Deleting it deletes all its
+// series. The fields that each hit uses come first and fit into two cache lines.
 type worker struct {
 	id               WorkerID
 	label            string // id as in the label worker_id
 	attachments      []attachment
-	hitsEndpoint     *endpoint // where its hits are shown; nil: on an endpoint that is not watched
+	hitsEndpoint     *endpoint // the endpoint that shows its hits; nil if that is not watched
 	hits             Hits
 	lastHit          time.Time
-	unregisteredElem *list.Element // its places in the Fleet's queues of these names; nil where it is in none
-	attachmentsElem  *list.Element
+	unregisteredElem *list.Element // its element in Fleet.unregisteredWorkers; nil if it has none
+	attachmentsElem  *list.Element // its element in Fleet.unregisteredAttachments; nil if it has none
 	timings          Timings
 
-	unattributed          []rank   // from events that do not name the endpoint: see origin
-	unattributedComponent string   // their component, if they named that
-	pending               *pending // nil nearly always
+	unattributed          []rank   // of events that do not name the endpoint: see origin
+	unattributedComponent string   // their component, if they name one
+	pending               *pending // usually nil
 
 	footprint   footprint
-	loadLocated bool // a Snapshot works out: it is known where its load is, or that it has none
+	loadLocated bool // set by locateLoads: the endpoint of its load is known, or it is a router's and has none
 }
 
-// seat is one worker at one endpoint. What each answer to a poll looks at stands first, in
-// few cache lines: with ten thousand workers none of them is in a cache.
+// attachment is one worker at one endpoint. The fields that each poll reply uses come first,
+// in few cache lines: with 10,000 workers every one of those lines is a cache miss.
 type attachment struct {
 	endpoint          *endpoint
 	registered        bool
-	answered          bool    // answered a poll lately
-	noLoad            bool    // its answers say that this endpoint carries no load
-	reportedLoad      bool    // it has reported a load here in an answer
-	malformed         bool    // its last answer could not be decoded
-	stale             bool    // it publishes, used to answer polls too, and does no more: its load is not shown until it is heard
-	pollTarget        bool    // polls wait for the component's answer, on one seat a component
-	showsUnattributed bool    // a Snapshot works out: the worker's loads that name no endpoint are shown here
-	hasLoad           bool    // and this: its load is here, or has been
-	missedPolls       int     // polls since its last answer
+	answered          bool    // it answered one of the last polls
+	noLoad            bool    // its replies say that this endpoint carries no load
+	reportedLoad      bool    // it has reported a load in a reply for this endpoint
+	malformed         bool    // its last reply could not be decoded
+	stale             bool    // it publishes, and has stopped answering polls: its load is not shown until its next message
+	pollTarget        bool    // polls wait for its reply; set on one attachment for each component
+	showsUnattributed bool    // set by locateLoads: the worker's unattributed loads are shown here
+	hasLoad           bool    // set by locateLoads: the worker's load is here, or was
+	missedPolls       int     // polls since its last reply
 	lastPoll          uint64  // the poll it last answered
-	donePoll          uint64  // the poll that need not wait because of this seat any more
-	service           string  // the NATS service name it answered under
+	donePoll          uint64  // the last poll that need not wait for this attachment any more
+	service           string  // the NATS service name of its last reply
 	ranks             []rank  // by number
-	earlierPasses     *passes // of processes that had the worker's id before; nil nearly always
+	earlierPasses     *passes // of former processes with this worker's id; usually nil
 	Registration
 	card Opt[Card]
 
-	keys           keySet[Registration] // of Registration
-	processAddress string               // the address of the process whose load is shown; empty if it has none
-	cardKeys       keySet[Card]         // of card
+	keys           keySet[Registration] // the keys of Registration
+	processAddress string               // Transport of the process whose load is shown; may be empty
+	cardKeys       keySet[Card]         // the keys of card
 }
 
-// New makes an empty Fleet that watches target and tracks at most limit workers.
-// With registry false nobody registers workers, so every one that answers is shown.
+// New returns an empty Fleet that watches target and tracks at most limit workers. If
+// registry is false, workers do not register, and every worker that answers is shown.
 func New(target Target, limit int, registry bool) *Fleet {
 	f := &Fleet{
 		target:      target,
@@ -165,14 +166,15 @@ func New(target Target, limit int, registry bool) *Fleet {
 	return f
 }
 
-// Synced is closed when it is first known who is registered, or that nobody registers.
+// Synced returns a channel that is closed after the first Sync, or at once if there is no
+// registry.
 func (f *Fleet) Synced() <-chan struct{} { return f.synced }
 
-// Target is what the Fleet watches.
+// Target returns what the Fleet watches.
 func (f *Fleet) Target() Target { return f.target }
 
-// Advance sets the Fleet's coarse clock and forgets what has expired. Ages and
-// expiry are as exact as the steps in which its owner advances it.
+// Advance sets the Fleet's coarse clock and deletes what has expired. Ages and expiry are
+// as precise as the steps in which the caller advances the clock.
 func (f *Fleet) Advance(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

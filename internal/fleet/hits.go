@@ -1,16 +1,17 @@
 package fleet
 
-// Hits are the sums over the hit-rate events of one worker.
+// Hits has the sums over the hit-rate events of one worker.
 type Hits struct {
-	ISLBlocks     uint64 // blocks of the requests' input
-	OverlapBlocks uint64 // those of them that the worker's KV cache held; may exceed ISLBlocks to 0.2.1
+	ISLBlocks     uint64 // KV blocks of the requests' input
+	OverlapBlocks uint64 // those of them that the worker's KV cache held; up to 0.2.1 they may exceed ISLBlocks
 	Events        uint64
 }
 
-// Hit books one hit-rate event. The event names only the worker: it belongs to the
-// watched endpoint that reports that worker. Of a worker that is known to be of a
-// component that is not watched it is counted as foreign; of an id nobody knows it
-// goes to the endpoint named by the flags, as the original did, else to one called unknown.
+// RecordHit counts one hit-rate event. Isl and overlap are in KV blocks. The event names only
+// the worker, so it counts for the watched endpoint with that worker's load. If the worker
+// belongs to a component that is not watched, the event is counted as foreign. If the id is
+// unknown, the event counts for the endpoint that the flags name, as in the original program,
+// or else for the endpoint "unknown".
 func (f *Fleet) RecordHit(lease, isl, overlap uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -30,7 +31,7 @@ func (f *Fleet) RecordHit(lease, isl, overlap uint64) {
 	f.addHit(w, isl, overlap)
 }
 
-// hit books on a worker that has a home.
+// addHit adds a hit to a worker with a hits endpoint.
 func (f *Fleet) addHit(w *worker, isl, overlap uint64) {
 	w.hits.ISLBlocks += isl
 	w.hits.OverlapBlocks += overlap
@@ -40,8 +41,8 @@ func (f *Fleet) addHit(w *worker, isl, overlap uint64) {
 	w.hitsEndpoint.hadData = true
 }
 
-// rehome decides where the worker's hits are shown. One that has left every
-// endpoint keeps its last home, so that its counters stay where they were.
+// updateHitsEndpoint decides which endpoint shows the worker's hits. A worker that has left
+// every endpoint keeps its last one, so that its counters do not move.
 func (f *Fleet) updateHitsEndpoint(w *worker) {
 	if len(w.attachments) > 0 {
 		f.setHitsEndpoint(w, f.hitsEndpointOf(w))
@@ -50,10 +51,10 @@ func (f *Fleet) updateHitsEndpoint(w *worker) {
 	}
 }
 
-// homeOf is the watched endpoint that a worker's hits belong to, nil if it is of
-// another component: the endpoint named by the flags; else the one that bears its
-// load, even while it is silent; else, until one does, where its counters are
-// already; else the first by name.
+// hitsEndpointOf returns the watched endpoint that shows the worker's hits. It returns nil if
+// the worker belongs to another component. It prefers the endpoint that the flags name, then
+// the one with the worker's load, even while the worker is silent, then the one that has its
+// counters already, then the first by name.
 func (f *Fleet) hitsEndpointOf(w *worker) *endpoint {
 	best := w.loadAttachment(f.target.Component)
 	if best == nil {
@@ -68,8 +69,9 @@ func (f *Fleet) hitsEndpointOf(w *worker) *endpoint {
 	return best.endpoint
 }
 
-// namedBeside is the endpoint of the flags in the namespace of a seat; nil if there is no
-// room for it, or if nothing but an event says that there is such a namespace.
+// targetEndpointFor returns the endpoint that the flags name, in the namespace of the
+// attachment. It returns nil if there is no room for it, or if only an event names that
+// namespace.
 func (f *Fleet) targetEndpointFor(a *attachment) *endpoint {
 	named := Endpoint(f.target)
 	named.Namespace = a.endpoint.Namespace
@@ -79,6 +81,7 @@ func (f *Fleet) targetEndpointFor(a *attachment) *endpoint {
 	return f.ensureEndpoint(named, byMessageOnly, nil)
 }
 
+// unknownHitsEndpoint returns the endpoint that shows the hits of unknown ids.
 func (f *Fleet) unknownHitsEndpoint() *endpoint {
 	e := f.unknown
 	if f.target.Name != "" && !f.target.MultipleNamespaces() {
@@ -90,15 +93,15 @@ func (f *Fleet) unknownHitsEndpoint() *endpoint {
 	return f.addEndpoint(e, statusReserved)
 }
 
-func (f *Fleet) setHitsEndpoint(w *worker, endpoint *endpoint) {
-	if w.hitsEndpoint == endpoint {
+func (f *Fleet) setHitsEndpoint(w *worker, e *endpoint) {
+	if w.hitsEndpoint == e {
 		return
 	}
-	if endpoint != nil {
-		f.addMember(endpoint, w)
+	if e != nil {
+		f.addMember(e, w)
 	}
 	if w.hitsEndpoint != nil {
 		f.removeMember(w.hitsEndpoint, w)
 	}
-	w.hitsEndpoint = endpoint
+	w.hitsEndpoint = e
 }

@@ -2,8 +2,8 @@ package fleet
 
 import "iter"
 
-// roster is all workers by their ids: those with a lease, which each event looks up, by
-// that number alone.
+// index has all workers by their ids. Workers with a lease are found by that number alone,
+// because every event looks one up.
 type index struct {
 	leased map[uint64]*worker
 	static map[string]*worker
@@ -13,7 +13,7 @@ func newIndex() index {
 	return index{leased: make(map[uint64]*worker), static: make(map[string]*worker)}
 }
 
-// of is the worker of the id, nil if there is none.
+// get returns the worker with the id, or nil.
 func (r *index) get(id WorkerID) *worker {
 	if id.IsStatic() {
 		return r.static[id.Static]
@@ -39,7 +39,7 @@ func (r *index) remove(w *worker) {
 
 func (r *index) len() int { return len(r.leased) + len(r.static) }
 
-// all are the workers in no order. Any may be removed meanwhile.
+// all returns an iterator over the workers in no order. Workers may be removed meanwhile.
 func (r *index) all() iter.Seq[*worker] {
 	return func(yield func(*worker) bool) {
 		for _, w := range r.leased {

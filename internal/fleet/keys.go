@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// maxKeys bounds the keys of the registry that have one attachment. Etcd has three
-// layouts of them; in Kubernetes resources of any name may have it.
+// maxKeys is the largest number of keys of one registration or model card. In etcd there are
+// three layouts of keys. In Kubernetes resources of any name may hold the same registration.
 const maxKeys = 16
 
-// keyring is the keys of the registry that say the same: that one worker is registered at
-// one endpoint, or its model card there. While there is one left, it is. Of each key a
-// hash is kept: there are many, and some are long.
+// keySet has the keys of the registry that hold the registration, or the model card, of one
+// worker at one endpoint, which lives until the last of them is deleted. A hash stands for
+// each key, because there are many keys, and some are long.
 type keySet[T any] struct {
-	effective uint64         // the key whose value is what counts; 0: none
-	others    *[]keyValue[T] // nil nearly always
+	effective uint64         // the key whose value counts; 0 if there is no key
+	others    *[]keyValue[T] // usually nil
 }
 
 type keyValue[T any] struct {
@@ -22,8 +22,8 @@ type keyValue[T any] struct {
 	value T
 }
 
-// hashOf is FNV-1a of a key, and never 0. It is the same in every process, so that leader
-// and standby choose alike.
+// hashOf returns the FNV-1a hash of a key, and never 0. It is the same in every process, so
+// that leader and standby choose the same key.
 func hashOf(key string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {
@@ -32,7 +32,7 @@ func hashOf(key string) uint64 {
 	return max(1, h)
 }
 
-// of is the value of a key, where current is the one that counts.
+// get returns the value of a key. Current is the value that counts.
 func (k *keySet[T]) get(key uint64, current T) (T, bool) {
 	if key == k.effective {
 		return current, true
@@ -47,7 +47,7 @@ func (k *keySet[T]) get(key uint64, current T) (T, bool) {
 	return current, false
 }
 
-// put notes the value of a key, and returns the one that counts from now on. It reports
+// put stores the value of a key, and returns the value that counts from now on. It returns
 // false if there are too many keys.
 func (k *keySet[T]) put(key uint64, value, current T, more func(a, b T) int) (T, bool) {
 	if k.others == nil && (k.effective == 0 || k.effective == key) {
@@ -61,8 +61,8 @@ func (k *keySet[T]) put(key uint64, value, current T, more func(a, b T) int) (T,
 	return k.choose(append(all, keyValue[T]{key, value}), more), true
 }
 
-// keep forgets the keys that are gone, and returns the value that counts from now on. It
-// reports false if none is left.
+// retain keeps only the accepted keys, and returns the value that counts from now on. It
+// returns false if no key is left.
 func (k *keySet[T]) retain(keeps func(key uint64) bool, current T, more func(a, b T) int) (T, bool) {
 	if k.others == nil && keeps(k.effective) {
 		return current, true
@@ -83,8 +83,8 @@ func (k *keySet[T]) entries(current T) []keyValue[T] {
 	return all
 }
 
-// set notes all keys, and returns the value that counts: the one that says more, else
-// that of the greater key, so that no order in which they come makes a difference.
+// choose stores all keys, and returns the value that counts: the one that says most, and
+// among equals the one with the greatest hash, so that the order of arrival does not matter.
 func (k *keySet[T]) choose(all []keyValue[T], more func(a, b T) int) T {
 	best := slices.MaxFunc(all, func(a, b keyValue[T]) int { return cmp.Or(more(a.value, b.value), cmp.Compare(a.key, b.key)) })
 	k.effective, k.others = best.key, nil

@@ -7,46 +7,46 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// What a fleet may hold beside its workers. Those who write to the network can name as
-// many endpoints, workers and ranks as they like; these numbers keep our memory, and the
-// pages, within what the limit of workers allows.
+// Limits on what a Fleet holds in addition to its workers. Anything on the network can send
+// any number of names of endpoints, workers and ranks. These limits keep the program's memory
+// and its output in proportion to the limit of workers.
 const (
-	// attachmentsPerWorker bounds the attachments of all workers together. Of those that
-	// the registry does not have there may be one for each worker.
+	// attachmentsPerWorker times the limit of workers is the limit of attachments of all
+	// workers together. The limit of unregistered attachments is one for each worker.
 	attachmentsPerWorker = 8
 
-	// leastEndpoints may be known however few workers are tracked. As many may be
-	// remembered after their last worker has gone, and as many may have nothing but
-	// workers that the registry does not have there.
+	// minEndpointLimit is the smallest limit of endpoints. It is also the limit of endpoints
+	// without workers, and of endpoints whose workers are all unregistered there.
 	minEndpointLimit = 1024
 
-	// Where there is a registry, a quarter of the workers may be ids that it does not have,
-	// or leastStrangers; and a sixteenth static workers, or leastStatic. Nothing proves that
-	// they exist, and pages show them.
+	// If there is a registry, at most a quarter of the workers (or minUnregisteredLimit) may
+	// be unregistered ids, and at most a sixteenth (or minStaticLimit) static workers.
+	// Nothing proves that these exist, but the metrics show them.
 	unregisteredShare    = 4
 	minUnregisteredLimit = 4096
 	staticShare          = 16
 	minStaticLimit       = 1024
 
-	// Beside one rank for each worker there may be a quarter as many as workers, or
-	// leastRanks; and a quarter as many, or leastStrayRanks, of workers that are not
-	// registered where they say they are. A rank with its forward passes takes up to 3 kB.
+	// In addition to one rank of each worker there may be a quarter as many ranks as workers
+	// (or minExtraRankLimit), and a quarter as many (or minUnregisteredRankLimit) of workers
+	// at endpoints where they are not registered. A rank with its forward passes takes up to
+	// 3 kB.
 	extraRankShare           = 4
 	minExtraRankLimit        = 8192
 	unregisteredRankShare    = 4
 	minUnregisteredRankLimit = 1024
 )
 
-// bounds are the limits of a fleet, beside that of its workers.
+// bounds has the limits of a Fleet, except the limit of workers.
 type bounds struct {
-	unregisteredWorkers     int // workers that the registry does not have, but for static ones
-	staticWorkers           int // workers that are static
-	endpoints               int // but for our own
-	emptyEndpoints          int // those of them without workers
-	unregisteredEndpoints   int // those of them that the registry does not have
+	unregisteredWorkers     int // workers without any key in the registry, except static ones
+	staticWorkers           int // static workers
+	endpoints               int // all endpoints that countedEndpoints counts
+	emptyEndpoints          int // endpoints without workers
+	unregisteredEndpoints   int // endpoints with workers, but without a key in the registry
 	attachments             int32
-	unregisteredAttachments int32 // those of them that the registry does not have
-	extraRanks              int32 // beside the first of each worker
+	unregisteredAttachments int32 // attachments without a key in the registry
+	extraRanks              int32 // ranks in addition to the first of each worker
 	unregisteredRanks       int32
 }
 
@@ -68,16 +68,16 @@ func newBounds(workers int, registry bool) bounds {
 	return b
 }
 
-// proof is what says that a worker is somewhere.
+// evidence is what shows that a worker is at an endpoint.
 type evidence int
 
 const (
-	byMessage     evidence = iota // it was heard, and registers, or should
-	byMessageOnly                 // it was heard, and registers nowhere
-	byRegistry                    // the registry
+	byMessage     evidence = iota // a message from a worker that should be in the registry
+	byMessageOnly                 // a message from a worker that never registers
+	byRegistry                    // a key in the registry
 )
 
-// proofOf is what a message of the worker proves.
+// evidenceOf returns the evidence that a message from the worker is.
 func (f *Fleet) evidenceOf(id WorkerID) evidence {
 	if !f.registry || id.IsStatic() {
 		return byMessageOnly
@@ -85,14 +85,15 @@ func (f *Fleet) evidenceOf(id WorkerID) evidence {
 	return byMessage
 }
 
-// holding is what a worker takes of the bounds, or all workers together. It is small: there
-// is one for each.
+// footprint is how much of the bounds one worker uses, or all workers together. It is small,
+// because each worker has one.
 type footprint struct {
 	attachments, unregisteredAttachments int32
 	ranks, extraRanks, unregisteredRanks int32
 }
 
-// weigh counts anew what the worker takes of the bounds. It follows each change of that.
+// updateFootprint counts how much of the bounds the worker uses. It must follow each change of
+// that.
 func (f *Fleet) updateFootprint(w *worker) {
 	now := footprint{attachments: int32(len(w.attachments))}
 	mustRegister := f.evidenceOf(w.id) == byMessage // if it is not listed
@@ -121,7 +122,7 @@ func (f *Fleet) updateFootprint(w *worker) {
 	f.unregisteredAttachments.setMember(w, &w.attachmentsElem, mustRegister && now.unregisteredAttachments > 0)
 }
 
-// hold notes that the worker takes so much now.
+// setFootprint sets the worker's footprint and adds the difference to the Fleet's.
 func (f *Fleet) setFootprint(w *worker, now footprint) {
 	f.footprint.attachments += now.attachments - w.footprint.attachments
 	f.footprint.unregisteredAttachments += now.unregisteredAttachments - w.footprint.unregisteredAttachments
@@ -131,8 +132,9 @@ func (f *Fleet) setFootprint(w *worker, now footprint) {
 	w.footprint = now
 }
 
-// roomForRank reports whether the worker, nil if it is new, may have one more rank. A
-// stray is of a worker that is not registered there.
+// roomForRank reports whether there is room for one more rank of the worker, which is nil if
+// it is new. Unregistered says whether the rank belongs to an endpoint where the worker is
+// not registered.
 func (f *Fleet) roomForRank(w *worker, unregistered bool) bool {
 	if unregistered {
 		return f.footprint.unregisteredRanks < f.bounds.unregisteredRanks
@@ -140,8 +142,8 @@ func (f *Fleet) roomForRank(w *worker, unregistered bool) bool {
 	return w == nil || w.footprint.ranks == 0 || f.footprint.extraRanks < f.bounds.extraRanks
 }
 
-// isStray reports whether ranks, which are some of the worker's, are of an endpoint where
-// it is not registered.
+// isUnregistered reports whether ranks, which is one of the worker's lists, belongs to an
+// endpoint where the worker is not registered but should be.
 func (f *Fleet) isUnregistered(w *worker, ranks *[]rank) bool {
 	if f.evidenceOf(w.id) == byMessageOnly {
 		return false
@@ -157,8 +159,8 @@ func (f *Fleet) isUnregistered(w *worker, ranks *[]rank) bool {
 	return true
 }
 
-// trim forgets ranks that have become too many because the registry has the worker there
-// now, or not any more.
+// trim deletes ranks above the limits. It must follow each registration and deregistration,
+// because other limits apply to the worker's ranks then.
 func (f *Fleet) trim(w *worker, a *attachment) {
 	f.trimRanks(w, &a.ranks)
 	f.trimRanks(w, &w.unattributed)
@@ -180,9 +182,8 @@ func (f *Fleet) trimRanks(w *worker, ranks *[]rank) {
 	}
 }
 
-// roomForWorker reports whether one more can be tracked. A worker that registers pushes
-// out the id that was not heard of for longest and that the registry does not have. What
-// is turned away or pushed out is counted.
+// roomForWorker reports whether there is room for one more worker. A registered worker evicts
+// the least recently active unregistered one. It counts what is refused or evicted.
 func (f *Fleet) roomForWorker(id WorkerID, by evidence) bool {
 	if f.workers.len() < f.workerLimit && (by == byRegistry || f.roomForUnlisted(id)) {
 		return true
@@ -199,7 +200,8 @@ func (f *Fleet) roomForWorker(id WorkerID, by evidence) bool {
 	return false
 }
 
-// roomForUnlisted reports whether there may be one more worker that the registry does not have.
+// roomForUnlisted reports whether there is room for one more worker without any key in the
+// registry.
 func (f *Fleet) roomForUnlisted(id WorkerID) bool {
 	if id.IsStatic() {
 		return len(f.workers.static) < f.bounds.staticWorkers
@@ -207,7 +209,7 @@ func (f *Fleet) roomForUnlisted(id WorkerID) bool {
 	return f.unregisteredWorkers.workers.Len() < f.bounds.unregisteredWorkers
 }
 
-// roomForAttachment is the same for one more attachment of the worker.
+// roomForAttachment is like roomForWorker for one more attachment of the worker.
 func (f *Fleet) roomForAttachment(w *worker, by evidence) bool {
 	own := len(w.attachments) < maxAttachments
 	if own && f.footprint.attachments < f.bounds.attachments && (by == byRegistry || f.footprint.unregisteredAttachments < f.bounds.unregisteredAttachments) {
@@ -240,7 +242,8 @@ func (f *Fleet) roomForAttachment(w *worker, by evidence) bool {
 	return true
 }
 
-// strip takes the worker from where it is not registered. What is left of it must be settled.
+// detachUnregistered deletes the worker's unregistered attachments. The caller must prune the
+// worker.
 func (f *Fleet) detachUnregistered(w *worker) {
 	for i := len(w.attachments) - 1; i >= 0; i-- {
 		if a := &w.attachments[i]; !a.isListed() {
@@ -250,18 +253,19 @@ func (f *Fleet) detachUnregistered(w *worker) {
 	f.updateFootprint(w)
 }
 
-// findsRoom reports whether something that is registered found no room, and now there is
-// some, or something to push out.
+// hasRoomForRefused reports whether there is room now for something registered that was
+// refused, or something to evict for it.
 func (f *Fleet) hasRoomForRefused() bool {
 	return f.refused[stats.WorkerLimit] && (f.workers.len() < f.workerLimit || f.unregisteredWorkers.oldest() != nil) ||
 		f.refused[stats.AttachmentLimit] && (f.footprint.attachments < f.bounds.attachments || f.unregisteredAttachments.oldest() != nil) ||
 		f.refused[stats.EndpointLimit] && (f.countedEndpoints() < f.bounds.endpoints || f.emptyEndpoints.Len() > 0 || f.unregisteredEndpoints.Len() > 0)
 }
 
-// queue is workers, the one first that was not heard of for longest.
+// lruQueue is a queue of workers, sorted by their last message. The least recently active
+// worker is the first.
 type lruQueue struct{ workers list.List }
 
-// keep has the worker in the queue or not; at is where it is.
+// setMember adds the worker to the queue or removes it. At is its element.
 func (q *lruQueue) setMember(w *worker, at **list.Element, in bool) {
 	switch {
 	case in && *at == nil:
@@ -272,14 +276,14 @@ func (q *lruQueue) setMember(w *worker, at **list.Element, in bool) {
 	}
 }
 
-// touch notes that the worker there was heard; nil is none.
+// touch moves a worker to the end of the queue, because it has sent a message. At may be nil.
 func (q *lruQueue) touch(at *list.Element) {
 	if at != nil {
 		q.workers.MoveToBack(at)
 	}
 }
 
-// first is the first worker; nil if there is none.
+// oldest returns the least recently active worker, or nil.
 func (q *lruQueue) oldest() *worker {
 	if e := q.workers.Front(); e != nil {
 		return e.Value.(*worker)
@@ -287,7 +291,7 @@ func (q *lruQueue) oldest() *worker {
 	return nil
 }
 
-// each calls f with each worker, which it may take out of the queue.
+// each calls f for each worker. F may remove the worker from the queue.
 func (q *lruQueue) each(f func(*worker)) {
 	for e := q.workers.Front(); e != nil; {
 		next := e.Next()

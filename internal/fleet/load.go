@@ -2,37 +2,37 @@ package fleet
 
 import "math"
 
-// Load is what one worker last reported about itself, whichever release sent it.
+// Load is what a worker of any release last reported about itself.
 type Load struct {
-	ActiveSlots Opt[uint64] // requests being served
-	TotalSlots  Opt[uint64] // requests that can be served at once
-	Waiting     Opt[uint64] // requests queued
+	ActiveSlots Opt[uint64] // running requests
+	TotalSlots  Opt[uint64] // largest number of running requests
+	Waiting     Opt[uint64] // waiting requests
 
 	KVActive Opt[uint64] // KV cache blocks in use
-	KVTotal  Opt[uint64] // KV cache blocks there are
+	KVTotal  Opt[uint64] // KV cache blocks in total
 
-	// CacheUsage is the fraction of the KV cache in use, 0..1. In a Snapshot it is KV use,
-	// the one definition of it: what the worker says itself; else, and where the blocks alone
-	// are published (0.8 to 1.6), the blocks in use divided by those there are. Of a worker of
-	// several ranks it is their mean.
+	// CacheUsage is the fraction of the KV cache in use, 0 to 1. In a Snapshot it has one
+	// definition for all releases: the usage that the worker reports, or else KVActive divided
+	// by KVTotal. Workers that publish only their blocks in use (0.8 to 1.6) always have the
+	// quotient. The usage of a worker of several ranks is the mean over its ranks.
 	CacheUsage Opt[float64]
-	HitRate    Opt[float64] // fraction of prefix cache look-ups that hit, 0..1
+	HitRate    Opt[float64] // fraction of prefix cache lookups that hit, 0 to 1
 
-	SpecDrafts      Opt[uint64] // speculative decoding: drafts made
+	SpecDrafts      Opt[uint64] // speculative decoding: number of drafts
 	SpecDraftTokens Opt[uint64] // tokens in those drafts
-	SpecAccepted    Opt[uint64] // tokens of them that were accepted
+	SpecAccepted    Opt[uint64] // tokens of those drafts that were accepted
 }
 
-// Queues are the parts of a queue that a disaggregated SGLang worker keeps apart. Waiting has
-// all of them in it but Inflight, as SGLang itself counts.
+// Queues has the numbers of requests in the queues of a disaggregated SGLang worker.
+// Load.Waiting includes all of them except Inflight, as in SGLang itself.
 type Queues struct {
 	Bootstrap Opt[uint64] // prefill: requests that wait for their decode worker
-	Inflight  Opt[uint64] // prefill: requests that are computed, and whose blocks are on their way
-	Prealloc  Opt[uint64] // decode: requests that wait for room
-	Transfer  Opt[uint64] // decode: requests that wait for their blocks
+	Inflight  Opt[uint64] // prefill: computed requests whose KV blocks are being transferred
+	Prealloc  Opt[uint64] // decode: requests that wait for KV blocks to be allocated
+	Transfer  Opt[uint64] // decode: requests whose KV blocks are being received
 }
 
-// queuesOf are the queues of a worker of these ranks.
+// queuesOf returns the sums over the queues of the ranks.
 func queuesOf(ranks []rank) (all Queues) {
 	for i := range ranks {
 		if s := ranks[i].scraped; s != nil {
@@ -43,7 +43,7 @@ func queuesOf(ranks []rank) (all Queues) {
 	return all
 }
 
-// filled is the load with what another says of that which is absent.
+// fillFrom returns the load with absent values taken from another.
 func (l Load) fillFrom(o *Load) Load {
 	l.ActiveSlots = l.ActiveSlots.or(o.ActiveSlots)
 	l.TotalSlots = l.TotalSlots.or(o.TotalSlots)
@@ -58,7 +58,7 @@ func (l Load) fillFrom(o *Load) Load {
 	return l
 }
 
-// or is o if it is there, else another.
+// or returns o, or another if o is absent.
 func (o Opt[T]) or(another Opt[T]) Opt[T] {
 	if o.OK {
 		return o
@@ -66,12 +66,13 @@ func (o Opt[T]) or(another Opt[T]) Opt[T] {
 	return another
 }
 
-// overfull is how much above 1 a fraction may be that stands for all: engines round, and
-// count blocks that they have just given away.
+// fractionTolerance is how far above 1 a fraction may be that counts as 1. Engines round, and
+// count blocks that they have just freed.
 const fractionTolerance = 0.1
 
-// Fraction is a fraction that a worker reports: 0 to 1, where just above 1 is 1. Anything
-// else is absent, and wrong, but for NaN and -1: engines say them for what they do not know.
+// Fraction checks a fraction that a worker reports. A value slightly above 1 becomes 1, and
+// any other value outside 0 to 1 is absent. Wrong reports whether the value was invalid. NaN
+// and -1 are not invalid, because engines report them for unknown values.
 func Fraction(v float64) (fraction Opt[float64], wrong bool) {
 	switch {
 	case v >= 0 && v <= 1+fractionTolerance:
@@ -82,8 +83,8 @@ func Fraction(v float64) (fraction Opt[float64], wrong bool) {
 	return Opt[float64]{}, true
 }
 
-// ranged is the load without what cannot be, and how many of its values that were. Counts
-// have no bound: workers up to 0.7 send all 64 bits of them.
+// withoutOutOfRange returns the load without invalid fractions, and their number. Any count
+// is valid, because workers up to 0.7 send all 64 bits of counts.
 func (l Load) withoutOutOfRange() (Load, int) {
 	out := 0
 	for _, f := range [...]*Opt[float64]{&l.CacheUsage, &l.HitRate} {
@@ -98,7 +99,7 @@ func (l Load) withoutOutOfRange() (Load, int) {
 	return l, out
 }
 
-// blocks are so large a part of the KV cache in blocks, if it is known how many there are.
+// blocksOf returns a fraction of the KV cache in blocks. It is absent if KVTotal is.
 func (l *Load) blocksOf(part Opt[float64]) Opt[uint64] {
 	if !l.KVTotal.OK || !part.OK {
 		return Opt[uint64]{}
@@ -106,7 +107,7 @@ func (l *Load) blocksOf(part Opt[float64]) Opt[uint64] {
 	return Some(uint64(math.Round(part.V * float64(l.KVTotal.V))))
 }
 
-// divide works KV use out of the blocks. What has more in use than there is is full.
+// setUsageFromBlocks sets CacheUsage to KVActive divided by KVTotal, and to at most 1.
 func (l *Load) setUsageFromBlocks() {
 	if l.KVActive.OK && l.KVTotal.V > 0 {
 		l.CacheUsage = Some(min(1, float64(l.KVActive.V)/float64(l.KVTotal.V)))

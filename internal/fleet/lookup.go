@@ -1,7 +1,7 @@
 package fleet
 
-// RegistrationOf is what a key of the registry says of a worker at an endpoint, if it was
-// taken.
+// RegistrationOf returns the registration of a worker at an endpoint that a key of the
+// registry holds. It returns false if the key was not accepted.
 func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -11,8 +11,8 @@ func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 	return Registration{}, false
 }
 
-// CardOf is the model card that a key of the registry has of a worker at an endpoint, if it
-// was taken.
+// CardOf returns the model card of a worker at an endpoint that a key of the registry holds.
+// It returns false if the key was not accepted.
 func (f *Fleet) CardOf(key string, in Instance) (Card, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -22,7 +22,8 @@ func (f *Fleet) CardOf(key string, in Instance) (Card, bool) {
 	return Card{}, false
 }
 
-// ChannelAt is the channel that was announced by a key, if there is one.
+// ChannelAt returns the channel that a key of the registry holds. It returns false if the key
+// was not accepted.
 func (f *Fleet) ChannelAt(key string) (Channel, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

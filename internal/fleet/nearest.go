@@ -2,8 +2,8 @@ package fleet
 
 import "dynamo-metrics/internal/near"
 
-// Nearest is the registered endpoint whose name is closest to what is watched, if
-// one is close.
+// Nearest returns the registered endpoint whose name is most similar to the target's. It
+// returns false if no name is similar.
 func (t Target) Nearest(registered []Endpoint) (best Endpoint, ok bool) {
 	least := -1
 	for _, e := range registered {

@@ -6,21 +6,21 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Pass is what one rank of a worker's engine says of one forward pass of its model,
-// or while it has none to do (1.1 to 1.6).
+// Pass is a report of one rank of a worker's engine about one forward pass of its model, or
+// about an idle period (1.1 to 1.6).
 type Pass struct {
-	Counter    uint64  // one more with every event of the rank, idle or not; 0: not counted
-	Seconds    float64 // 0 while idle, and then it was no pass
-	OutOfOrder bool    // a newer one came before it: it says nothing of the present
+	Counter    uint64  // grows by one with every event of the rank, idle or not; 0 if the engine does not count
+	Seconds    float64 // duration; 0 if idle, which is no pass
+	OutOfOrder bool    // a newer report was received before it: it does not describe the present
 
 	Running, Waiting  uint64 // requests
-	PrefillTokens     uint64 // computed
-	DecodeTokens      uint64 // made
-	QueuedTokens      uint64 // prefill tokens of the requests that wait
-	ScheduledKVTokens uint64 // in the KV cache, of the requests that run
+	PrefillTokens     uint64 // prefill tokens computed
+	DecodeTokens      uint64 // output tokens generated
+	QueuedTokens      uint64 // prefill tokens of waiting requests
+	ScheduledKVTokens uint64 // tokens of running requests in the KV cache
 }
 
-// passes is what the passes of one rank add up to.
+// passes has the sums over the forward passes of one rank.
 type passes struct {
 	receivedAt time.Time
 	lastPass   Pass
@@ -31,10 +31,11 @@ type passes struct {
 	seconds    stats.Histogram
 }
 
-// maxGap is a gap in a counter beyond which it is not believed: it began anew.
+// maxCounterGap is the smallest gap in a counter that is not counted as missed events. The
+// counter has probably restarted.
 const maxCounterGap = 1 << 32
 
-// Pass books one forward pass.
+// RecordForwardPass records one forward pass.
 func (f *Fleet) RecordForwardPass(from Origin, p Pass) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,7 +51,7 @@ func (f *Fleet) RecordForwardPass(from Origin, p Pass) {
 	}
 }
 
-// add adds the passes of a rank whose process is no more.
+// add adds the passes of a rank of a former process.
 func (r *passes) add(o *passes) {
 	r.count += o.count
 	r.missed += o.missed

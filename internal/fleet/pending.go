@@ -6,17 +6,17 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// waiting is what a worker has published of an endpoint that does not exist, as far as is
-// known: it waits for the worker's registration there. An event alone never makes an
-// endpoint: those who can publish would fill the page with names.
+// pending has what a worker has published for an endpoint that is not known yet, until the
+// worker registers there. An event alone never adds an endpoint. Otherwise any client that
+// can publish could fill the metrics with names.
 type pending struct {
 	endpoint Endpoint
 	ranks    []rank
-	elem     *list.Element // among the Fleet's waiters
+	elem     *list.Element // its element in Fleet.pendingWorkers
 }
 
-// await is where an event of a worker waits; it is nil where there is no room. What has
-// waited for another endpoint goes.
+// pendingOrigin is origin of an event for an endpoint that is not known. It returns nil if
+// there is no room. It discards the worker's pending events for another endpoint.
 func (f *Fleet) pendingOrigin(id WorkerID, e Endpoint) (*worker, *[]rank) {
 	w := f.workers.get(id)
 	if w != nil && w.pending != nil && w.pending.endpoint != e {
@@ -43,7 +43,7 @@ func (f *Fleet) pendingOrigin(id WorkerID, e Endpoint) (*worker, *[]rank) {
 	return w, &w.pending.ranks
 }
 
-// giveUp forgets what waits, and counts it as messages of no use.
+// discardPending deletes the worker's pending events and counts them as rejected.
 func (f *Fleet) discardPending(w *worker) {
 	for i := range w.pending.ranks {
 		r := &w.pending.ranks[i]
@@ -58,7 +58,8 @@ func (f *Fleet) discardPending(w *worker) {
 	f.updateFootprint(w)
 }
 
-// stopWaiting forgets what waits, if anything does. The worker must be weighed.
+// removePending deletes the worker's pending events, if it has any. The caller must call
+// updateFootprint.
 func (f *Fleet) removePending(w *worker) {
 	if w.pending != nil {
 		f.pendingWorkers.setMember(w, &w.pending.elem, false)

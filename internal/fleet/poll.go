@@ -6,30 +6,30 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Outcome is what became of the load in one endpoint's statistics.
+// Outcome is the result of decoding the load in a poll reply.
 type Outcome int
 
 const (
-	// Reported: the load was decoded.
+	// Reported means that the load was decoded.
 	Reported Outcome = iota
-	// NoLoad: the endpoint carries none ("data": null).
+	// NoLoad means that the endpoint carries no load ("data": null).
 	NoLoad
-	// Malformed: there is one, and it could not be decoded.
+	// Malformed means that there is a load that could not be decoded.
 	Malformed
 )
 
-// Report is what one worker said of one endpoint in its answer to a stats poll.
+// PollReply is what one worker said about one endpoint in its reply to a stats poll.
 type PollReply struct {
 	Endpoint
 	Worker  WorkerID
-	Service string // the NATS service name it answered under
+	Service string // the NATS service name of the reply
 	Outcome Outcome
-	Load    Load   // with Reported
-	Rank    uint32 // whose load it is
+	Load    Load   // if Outcome is Reported
+	Rank    uint32 // the data parallel rank of Load
 }
 
-// BeginPoll starts a stats poll: from now on the Fleet waits for an answer of every
-// worker that has registered in a watched component, one for each such component.
+// BeginPoll starts a stats poll. From now on the Fleet waits for a reply of each registered
+// worker for each watched component that it is registered in.
 func (f *Fleet) BeginPoll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -40,8 +40,8 @@ func (f *Fleet) BeginPoll() {
 	f.pollExpected, f.pollAwaiting, f.answeredCount = f.pollTargets, f.pollTargets, 0
 }
 
-// ask chooses the seats that polls wait for. To look at all workers costs as much as
-// their answers, so it is done only if there is another choice.
+// choosePollTargets chooses the attachments that polls wait for. This visits all workers,
+// which costs as much as their replies, so it is done only after registrations have changed.
 func (f *Fleet) choosePollTargets() {
 	f.pollTargets = 0
 	for w := range f.workers.all() {
@@ -55,19 +55,19 @@ func (f *Fleet) choosePollTargets() {
 	f.pollTargetsStale = false
 }
 
-// awaits reports whether polls wait for the component of the worker's ith seat
-// because of this seat: a worker answers for all of a component's at once.
+// isPollTarget reports whether polls wait for the worker's ith attachment. They wait for one
+// attachment of each component, because one reply covers all endpoints of a component.
 func (f *Fleet) isPollTarget(w *worker, i int) bool {
 	a := &w.attachments[i]
 	if !a.registered || a.Publishes || !f.target.CoversComponent(a.endpoint.Component) {
-		return false // those that publish need not answer, and most do not
+		return false // workers that publish need not answer, and most do not
 	}
 	return !slices.ContainsFunc(w.attachments[:i], func(other attachment) bool {
 		return other.pollTarget && other.endpoint.Component == a.endpoint.Component
 	})
 }
 
-// answered notes that the running poll need not wait for the worker's component any more.
+// stopAwaitingComponent records that the current poll has the worker's reply for a component.
 func (f *Fleet) stopAwaitingComponent(w *worker, component string) {
 	for i := range w.attachments {
 		if w.attachments[i].endpoint.Component == component {
@@ -76,7 +76,7 @@ func (f *Fleet) stopAwaitingComponent(w *worker, component string) {
 	}
 }
 
-// arrived notes that the running poll need not wait because of this seat any more.
+// stopAwaiting records that the current poll need not wait for the attachment any more.
 func (f *Fleet) stopAwaiting(a *attachment) {
 	if a.pollTarget && a.donePoll != f.poll && f.pollAwaiting > 0 {
 		f.pollAwaiting--
@@ -84,7 +84,7 @@ func (f *Fleet) stopAwaiting(a *attachment) {
 	a.donePoll = f.poll
 }
 
-// hear notes that the seat has answered the poll.
+// markAnswered records that the attachment's worker has answered the current poll.
 func (f *Fleet) markAnswered(a *attachment) {
 	f.clearAnswered(a)
 	a.answered, a.missedPolls, a.lastPoll = true, 0, f.poll
@@ -92,7 +92,7 @@ func (f *Fleet) markAnswered(a *attachment) {
 	f.answeredCount++
 }
 
-// unhear forgets that the seat has answered.
+// clearAnswered reverts markAnswered.
 func (f *Fleet) clearAnswered(a *attachment) {
 	if !a.answered {
 		return
@@ -104,9 +104,9 @@ func (f *Fleet) clearAnswered(a *attachment) {
 	}
 }
 
-// PollAnswered reports whether the running poll has nobody to wait for: every
-// registered worker has answered. It is never true where nobody is registered or
-// static workers are known, since nobody can say how many of those there are.
+// PollAnswered reports whether every registered worker has answered the current poll. It is
+// always false if no worker is registered, or if there are static workers, because their
+// number is unknown.
 func (f *Fleet) PollAnswered() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,21 +117,21 @@ func (f *Fleet) pollAnswered() bool {
 	return f.pollExpected > 0 && f.pollAwaiting == 0 && len(f.workers.static) == 0
 }
 
-// EndPoll ends the running poll. If it counts, those who did not answer have
-// missed it; it must not count if the connection to NATS or etcd broke meanwhile.
+// EndPoll ends the current poll. If counts is true, the workers that did not answer have
+// missed it. Counts must be false if the connection to NATS or etcd was lost meanwhile.
 func (f *Fleet) EndPoll(counts bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pollExpected, f.pollAwaiting = 0, 0
 	if !counts || f.answeredCount == f.answeringCount {
-		return // nobody has missed it
+		return // no worker has missed it
 	}
 	for w := range f.workers.all() {
 		f.missPoll(w)
 	}
 }
 
-// miss counts the poll against those seats of the worker that were left unanswered.
+// missPoll counts the poll as missed for each attachment of the worker that did not answer it.
 func (f *Fleet) missPoll(w *worker) {
 	changed := false
 	for i := len(w.attachments) - 1; i >= 0; i-- {
@@ -147,7 +147,7 @@ func (f *Fleet) missPoll(w *worker) {
 		f.clearAnswered(a)
 		a.malformed, a.ranks = false, forgetPolled(a.ranks)
 		if a.reportedLoad {
-			a.ranks, w.unattributed = nil, nil // what it also published is no newer than its last answer
+			a.ranks, w.unattributed = nil, nil // what it also published is not newer than its last reply
 		}
 		a.stale = a.Publishes
 		if !a.isListed() && len(a.ranks) == 0 {
@@ -160,14 +160,15 @@ func (f *Fleet) missPoll(w *worker) {
 	}
 }
 
-// Report applies one answer to a poll, whenever it arrives: what a worker said of
-// each of its endpoints, all at once. Of endpoints that are not watched only the
-// fact that the worker answered is kept. It reports what PollAnswered then does.
-func (f *Fleet) RecordPollReply(answer ...PollReply) (pollAnswered bool) {
+// RecordPollReply records the reply of one worker to a poll, even if it arrives late. There is
+// an argument for each endpoint of the worker, and all of them take effect at once. For an
+// endpoint that is not watched it records only that the worker answered. It returns the same
+// as PollAnswered.
+func (f *Fleet) RecordPollReply(replies ...PollReply) (pollAnswered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range answer {
-		f.recordPollReply(&answer[i])
+	for i := range replies {
+		f.recordPollReply(&replies[i])
 	}
 	return f.pollAnswered()
 }

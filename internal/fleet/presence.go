@@ -1,18 +1,18 @@
 package fleet
 
-// Presence is a worker that is there, at the watched endpoint where its load is, as far as is
-// known.
+// Presence is a worker that is present at the watched endpoint with its load, as far as that
+// endpoint is known.
 type Presence struct {
 	Endpoint
 	ID       WorkerID
-	Expected bool // its load is expected there: else it may be no worker, or one that is not watched
-	// Answers is whether it answered the last poll, or missed two; absent where it has never
-	// answered any, and where neither is so.
+	Expected bool // its load is expected there; else it may be no worker, or one that is not watched
+	// Answered is true if it answered the last poll, and false if it missed two. It is absent
+	// if it has never answered, and between these two.
 	Answered Opt[bool]
 }
 
-// Present appends the workers that are there: those that are registered, and those that have
-// something to say where there is no registry, or that are static.
+// AppendPresent appends the workers that are present to all: the registered workers, and also
+// those that answer or publish if they are static, or if there is no registry.
 func (f *Fleet) AppendPresent(all []Presence) []Presence {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -20,14 +20,14 @@ func (f *Fleet) AppendPresent(all []Presence) []Presence {
 	for w := range f.workers.all() {
 		var best *attachment
 		expected := false
-		for i := range w.attachments { // not by value: a seat is large
+		for i := range w.attachments { // not by value: an attachment is large
 			a := &w.attachments[i]
 			if !a.endpoint.watched || !f.isPresent(w, a) {
 				continue
 			}
-			hasLocated := !w.expectsNoLoad(a)
-			if best == nil || hasLocated && !expected || hasLocated == expected && a.before(best) {
-				best, expected = a, hasLocated
+			expectsLoad := !w.expectsNoLoad(a)
+			if best == nil || expectsLoad && !expected || expectsLoad == expected && a.before(best) {
+				best, expected = a, expectsLoad
 			}
 		}
 		if best != nil {
@@ -37,15 +37,15 @@ func (f *Fleet) AppendPresent(all []Presence) []Presence {
 	return all
 }
 
-// isThere reports whether metrics show a worker there, if they show the endpoint: one that
-// is heard without being registered is there if that is how it was started, and not, if its
-// registration is gone.
+// isPresent reports whether metrics show the worker at the attachment's endpoint, if they show
+// the endpoint. A worker that answers or publishes without a registration is present if it
+// never registers, but not if its registration was deleted.
 func (f *Fleet) isPresent(w *worker, a *attachment) bool {
 	return a.registered || (w.id.IsStatic() || !f.registry) && (a.answered || len(a.ranks) > 0)
 }
 
-// answers is Presence.Answers. A poll that is under way does not count, nor do those during an
-// outage: no worker can have missed those.
+// pollAnswer returns Presence.Answered. It ignores the current poll, and polls during an
+// outage, which no worker can have missed.
 func (f *Fleet) pollAnswer(a *attachment) Opt[bool] {
 	switch {
 	case !a.registered || !a.reportedLoad:
@@ -58,8 +58,8 @@ func (f *Fleet) pollAnswer(a *attachment) Opt[bool] {
 	return Opt[bool]{}
 }
 
-// Targeted is how many workers are there at what the flags name; absent where they name no
-// component, and before it is known who is registered.
+// TargetWorkers returns the number of present workers at the endpoints that the flags name.
+// It is absent if the flags name no component, and before the first Sync.
 func (f *Fleet) TargetWorkers() Opt[int] {
 	if f.target.Component == "" || !f.IsSynced() {
 		return Opt[int]{}
@@ -68,7 +68,7 @@ func (f *Fleet) TargetWorkers() Opt[int] {
 	defer f.mu.Unlock()
 	n := 0
 	for w := range f.workers.all() {
-		for i := range w.attachments { // not by value: a seat is large
+		for i := range w.attachments { // not by value: an attachment is large
 			if a := &w.attachments[i]; a.endpoint.watched && f.isPresent(w, a) {
 				n++
 				break

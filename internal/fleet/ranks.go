@@ -7,27 +7,27 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// maxRanks bounds the data parallel ranks of one worker.
+// maxRanks is the largest number of data parallel ranks of one worker.
 const maxRanks = 256
 
-// Source is where the number of a worker's KV cache blocks in use came from.
+// Source is where a worker's number of KV cache blocks in use came from.
 type Source int
 
 // The sources.
 const (
-	FromStats      Source = iota // an answer to a stats poll (to 0.5.1)
-	FromLoadEvent                // the same load, published (0.4.1 to 0.7)
-	FromActiveLoad               // the KV cache blocks alone, published (0.8 to 1.6)
-	FromPass                     // none came, but requests of forward passes did (1.1 to 1.6)
-	FromScrape                   // the worker's own metrics page, where nothing above says it
+	FromStats      Source = iota // a reply to a stats poll (up to 0.5.1)
+	FromLoadEvent                // the same load as an event (0.4.1 to 0.7)
+	FromActiveLoad               // an event with the KV cache blocks alone (0.8 to 1.6)
+	FromPass                     // no load, but numbers of requests in forward pass events (1.1 to 1.6)
+	FromScrape                   // the worker's own metrics endpoint, if no other source has it
 )
 
-// String is the value of the label source.
+// String returns the value of the label source.
 func (s Source) String() string {
 	return [...]string{"stats", "load_event", "active_load", "fpm", "scrape"}[s]
 }
 
-// kind is what a load of this source comes in.
+// kind returns the kind of message that has a load of this source.
 func (s Source) kind() stats.Kind {
 	if s == FromStats {
 		return stats.StatsReply
@@ -35,25 +35,25 @@ func (s Source) kind() stats.Kind {
 	return stats.LoadEvent
 }
 
-// rank is what one data parallel rank of a worker last reported. To 0.2.1, and
-// mostly later too, a worker has only one, of number 0.
+// rank is what one data parallel rank of a worker last reported. Up to 0.2.1, and usually in
+// later releases, a worker has a single rank with the number 0.
 type rank struct {
 	number     uint32
 	load       Opt[Load]
 	source     Source
 	receivedAt time.Time // when load was received
-	order      uint64    // of load among all the Fleet's: the highest is the newest
-	sent       uint64    // when it was, if it says so: see Origin
-	passes     *passes   // nil before its first forward pass
+	order      uint64    // number of load among all loads of the Fleet: the highest is the newest
+	sent       uint64    // Origin.Sent of load
+	passes     *passes   // nil before the rank's first forward pass
 
-	scraped *scraped // nil unless its worker's page says something of it
+	scraped *scraped // nil unless the worker's own metrics have values of the rank
 }
 
-// isEmpty reports whether there is nothing to remember the rank for.
+// isEmpty reports whether nothing is known of the rank.
 func (r *rank) isEmpty() bool { return !r.load.OK && r.passes == nil && r.scraped == nil }
 
-// rankOf is the rank of this number among some of the worker's, made if there is room; nil
-// if there is none.
+// ensureRank returns the rank with this number in ranks, which is one of the worker's lists,
+// and adds it if necessary. It returns nil if there is no room.
 func (f *Fleet) ensureRank(w *worker, ranks *[]rank, number uint32) *rank {
 	i, found := slices.BinarySearchFunc(*ranks, number, func(r rank, n uint32) int { return int(int64(r.number) - int64(n)) })
 	if found {
@@ -68,7 +68,7 @@ func (f *Fleet) ensureRank(w *worker, ranks *[]rank, number uint32) *rank {
 	return &(*ranks)[i]
 }
 
-// setLoad notes a load of a rank; the newest wins. It returns the rank, nil if there is no room.
+// setLoad replaces the load of a rank. It returns the rank, or nil if there is no room.
 func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from Source) *rank {
 	r := f.ensureRank(w, ranks, number)
 	if r == nil {
@@ -81,7 +81,7 @@ func (f *Fleet) setLoad(w *worker, ranks *[]rank, number uint32, l Load, from So
 	return r
 }
 
-// forgetPolled forgets the loads that came in answers to polls.
+// forgetPolled deletes the loads from poll replies.
 func forgetPolled(ranks []rank) []rank {
 	for i := range ranks {
 		if ranks[i].source == FromStats {
@@ -91,14 +91,14 @@ func forgetPolled(ranks []rank) []rank {
 	return slices.DeleteFunc(ranks, func(r rank) bool { return r.isEmpty() })
 }
 
-// forgetBefore forgets what was received before at.
+// forgetBefore deletes the ranks that were last received before at.
 func forgetBefore(ranks []rank, at time.Time) []rank {
 	return slices.DeleteFunc(ranks, func(r rank) bool {
 		return r.lastReceived().Before(at)
 	})
 }
 
-// heard is when the rank was last heard of.
+// lastReceived returns when a message with the rank was last received.
 func (r *rank) lastReceived() time.Time {
 	at := r.receivedAt
 	if r.passes != nil && r.passes.receivedAt.After(at) {
@@ -110,11 +110,11 @@ func (r *rank) lastReceived() time.Time {
 	return at
 }
 
-// quiet is how long the polled load of a rank counts after it came, though it is published, too
-// (0.4.1 to 0.5.1): what counts must not change with each message.
+// polledLoadLifetime is how long the polled load of a rank takes precedence over a published
+// one. Workers of 0.4.1 to 0.5.1 send both, and the source must not change with each message.
 const polledLoadLifetime = 30 * time.Second
 
-// supersedes reports whether the load of the rank counts, and not that of another.
+// supersedes reports whether the load of the rank takes precedence over that of o.
 func (r *rank) supersedes(o *rank) bool {
 	switch {
 	case o.source == FromStats && r.source == FromLoadEvent:
@@ -125,7 +125,7 @@ func (r *rank) supersedes(o *rank) bool {
 	return r.order > o.order
 }
 
-// merged is what is known of each rank, of two lists of them.
+// mergeRanks returns the union of two lists of ranks.
 func mergeRanks(a, b []rank) []rank {
 	if len(b) == 0 {
 		return a
@@ -154,7 +154,8 @@ func mergeRanks(a, b []rank) []rank {
 	return all
 }
 
-// reported is the load of the rank with what its forward passes and the model card add.
+// loadWithoutScrape returns the load of the rank, completed from its forward passes and the
+// model card.
 func (r *rank) loadWithoutScrape(card Card, known blockTotal) Load {
 	l := r.load.V
 	if r.passes != nil {
@@ -166,9 +167,9 @@ func (r *rank) loadWithoutScrape(card Card, known blockTotal) Load {
 	return l.withBlockTotal(known, l.CacheUsage)
 }
 
-// whole is the load of the rank, with what its worker's page says of that which is not
-// known otherwise: an event stands until the next one, so that it is never the older. Its
-// CacheUsage is KV use, wherever that is shown.
+// fullLoad returns the load of the rank, completed from every source. Scraped values only
+// fill gaps, because an event is valid until the next one and so is never outdated.
+// CacheUsage is as defined at Load.
 func (r *rank) fullLoad(card Card, known blockTotal) Load {
 	l := r.loadWithoutScrape(card, known)
 	var values Load
@@ -188,8 +189,8 @@ func (r *rank) fullLoad(card Card, known blockTotal) Load {
 	return l
 }
 
-// sumLoads is the load of a worker of several ranks: the sum, and of fractions the
-// mean. Of the pairs whose halves are shown together, a rank adds both or none.
+// sumLoads returns the load of a worker of several ranks: the sums of counts and the means of
+// fractions. Used and total counts are shown together, so a rank adds both of them or neither.
 func sumLoads(loads []Load) Load {
 	var all Load
 	var usage, hits mean
@@ -212,7 +213,8 @@ func sumLoads(loads []Load) Load {
 	return all
 }
 
-// plus adds what is known. A sum beyond 2^64 stays at its largest: no worker has so many.
+// addOpt returns the sum of two values, where an absent value counts as nothing. It does not
+// overflow, but stays at the largest number.
 func addOpt(a, b Opt[uint64]) Opt[uint64] {
 	if !b.OK {
 		return a
@@ -224,7 +226,7 @@ func addOpt(a, b Opt[uint64]) Opt[uint64] {
 	return Some(sum)
 }
 
-// mean is the mean of what is known.
+// mean computes the mean of the values that are present.
 type mean struct{ sum, n float64 }
 
 func (m *mean) add(o Opt[float64]) {
@@ -241,7 +243,7 @@ func (m *mean) value() Opt[float64] {
 	return Some(m.sum / m.n)
 }
 
-// loadOf is the load of a worker of these ranks.
+// loadOf returns the load of a worker with these ranks.
 func loadOf(ranks []rank, card Card) Load {
 	known := blockTotalOf(ranks, card)
 	if len(ranks) == 1 {
@@ -254,8 +256,7 @@ func loadOf(ranks []rank, card Card) Load {
 	return sumLoads(loads)
 }
 
-// newest is where the load came from and how old it is: of the newest, if there are
-// several.
+// loadSource returns the source and the age of the newest load of the ranks.
 func (f *Fleet) loadSource(ranks []rank, card Card) (Source, time.Duration) {
 	if at := blocksScrapedAt(ranks, card); at.OK {
 		return FromScrape, max(0, f.now.Sub(at.V))
@@ -283,7 +284,7 @@ func (f *Fleet) loadSource(ranks []rank, card Card) (Source, time.Duration) {
 	return source, max(0, f.now.Sub(received))
 }
 
-// rankStates are the ranks where there are several, in the memory of to.
+// appendRankStates appends the states of the ranks to the slice to, if there are several.
 func (f *Fleet) appendRankStates(to []RankState, ranks []rank, card Card) []RankState {
 	if len(ranks) < 2 {
 		return to
@@ -300,8 +301,8 @@ func (f *Fleet) appendRankStates(to []RankState, ranks []rank, card Card) []Rank
 	return to
 }
 
-// sumPasses sums the forward passes of the ranks, and those of before if there are any, in
-// brief without the histogram.
+// sumPasses adds up the forward passes of the ranks and of earlier processes. If brief is true,
+// it leaves out the histogram.
 func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, earlier *passes, brief bool) {
 	for i := range ranks {
 		p := ranks[i].passes
@@ -324,7 +325,7 @@ func (f *Fleet) sumPasses(all *Opt[Passes], ranks []rank, earlier *passes, brief
 	}
 }
 
-// count adds the passes of a rank, or those of the processes that had the worker's id before.
+// add adds the passes of a rank, or of earlier processes.
 func (all *Passes) add(p *passes, brief bool) {
 	all.Count += p.count
 	all.Missed += p.missed

@@ -6,37 +6,38 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Role is what an endpoint is for, as far as its name says.
+// Role is the purpose of an endpoint, as far as its name tells it.
 type Role int
 
 const (
-	// AnyRole is that of a worker's endpoint, unless something else says what it is.
+	// AnyRole is the role of every other endpoint.
 	AnyRole Role = iota
-	// LoadRole is that of the one endpoint of a worker that carries its load (to 0.5.1).
+	// LoadRole is the role of the one endpoint of a worker that carries its load (up to 0.5.1).
 	LoadRole
-	// RouterRole is that of an endpoint of a router, or of a frontend that routes: the process
-	// is none of a worker, whatever else it registers.
+	// RouterRole is the role of an endpoint of a router, or of a frontend that routes. Its
+	// process is not a worker, whatever else it registers.
 	RouterRole
 )
 
-// Registration is what a worker's registration of an endpoint says of it and its release.
+// Registration is what an instance key says about a worker and its release.
 type Registration struct {
 	Role Role
-	// Publishes: its loads come as events (from 0.6 on), and if it answers polls
-	// nevertheless, an answer without a load means nothing.
+	// Publishes means that the worker publishes its load as events (since 0.6). If it answers
+	// polls as well, a reply without a load means nothing.
 	Publishes bool
-	// NATS: it takes requests over NATS.
+	// NATS means that the worker receives requests over NATS.
 	NATS bool
-	// Transport is where it takes requests otherwise, host:port and what follows. With
-	// Kubernetes discovery a restarted container keeps its id, and only this tells its
-	// process from the one before.
+	// Transport is the address of a worker that receives requests otherwise: host:port and
+	// a suffix. With Kubernetes discovery a restarted container keeps its id, and only
+	// Transport distinguishes its new process from the old one.
 	Transport string
-	// Metrics is host:port of its own metrics page, where the registry says it
-	// (Kubernetes discovery); empty if not.
+	// Metrics is host:port of the worker's own metrics endpoint. It is empty unless the
+	// registry has it (Kubernetes discovery).
 	Metrics string
 }
 
-// more compares what two registrations of the same worker at the same endpoint say of it.
+// compare returns 1 if r says more about the worker than another registration of it at the
+// same endpoint, -1 if it says less, and 0 if both say as much.
 func (r Registration) compare(o Registration) int {
 	switch {
 	case r.Publishes == o.Publishes:
@@ -47,7 +48,7 @@ func (r Registration) compare(o Registration) int {
 	return -1
 }
 
-// Listing is what the registry holds at one moment, by its keys.
+// Listing is the content of the registry at one moment, by key.
 type Listing struct {
 	Instances map[string]InstanceEntry
 	Cards     map[string]CardEntry
@@ -66,8 +67,8 @@ type CardEntry struct {
 	Card
 }
 
-// Register notes that a worker has registered an endpoint, under a key of the registry.
-// There may be several, as where two layouts are written (0.6): one counts.
+// Register records that a key of the registry registers a worker at an endpoint. A worker may
+// have several such keys, for example because 0.6 writes two layouts. One of them counts.
 func (f *Fleet) Register(key string, in Instance, r Registration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,8 +104,8 @@ func (f *Fleet) register(key string, in Instance, r Registration) {
 	}
 }
 
-// isElsewhere reports whether the keys of the registration say that it is reached at other
-// addresses than this one. A key of a worker that is reached over NATS says no address.
+// hasOtherAddress reports whether the registration's keys have addresses, and none of them is
+// this one. The key of a worker that receives requests over NATS has no address.
 func (a *attachment) hasOtherAddress(transport string) bool {
 	elsewhere, here := false, transport == ""
 	at := func(known string) {
@@ -120,9 +121,9 @@ func (a *attachment) hasOtherAddress(transport string) bool {
 	return elsewhere && !here
 }
 
-// restart follows a process that has taken over the worker's id, at an address of its own: a
-// container that was started again, or another one that stood by. The load was that of the
-// process before, while counters go on.
+// replaceProcess records that another process at another address has taken over the worker's
+// id: a restarted container, or a standby. It deletes the load of the former process and
+// keeps its counters.
 func (w *worker) replaceProcess(a *attachment) {
 	for _, ranks := range [...][]rank{a.ranks, w.unattributed} {
 		for i := range ranks {
@@ -137,9 +138,9 @@ func (w *worker) replaceProcess(a *attachment) {
 	a.ranks, w.unattributed = nil, nil
 }
 
-// Deregister notes that a key of a worker's registration of an endpoint is gone. With the
-// last one its load goes at once, and later answers bring nothing back until it registers
-// again.
+// Deregister records that a key that registered a worker at an endpoint is deleted. With the
+// last such key the worker's load there is deleted, and later replies do not show the worker
+// until it registers again.
 func (f *Fleet) Deregister(key string, in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,19 +149,19 @@ func (f *Fleet) Deregister(key string, in Instance) {
 	}
 }
 
-// butOne is whether a key is any but this one.
+// allExcept returns a function that accepts every key except this one.
 func allExcept(key string) func(uint64) bool {
 	gone := hashOf(key)
 	return func(key uint64) bool { return key != gone }
 }
 
-// among is whether a key is one of these.
+// oneOf returns a function that accepts these keys.
 func oneOf(keys []uint64) func(uint64) bool {
 	return func(key uint64) bool { return slices.Contains(keys, key) }
 }
 
-// keepRegistration forgets keys of a registration. It goes with the last one, unless it is
-// known to have another that is yet to be told.
+// retainRegistration keeps only the accepted keys of a registration. If none is left, it
+// deletes the registration, unless expectMore says that another key is about to be added.
 func (f *Fleet) retainRegistration(w *worker, e Endpoint, keeps func(key uint64) bool, expectMore bool) {
 	a := w.attachmentAt(e)
 	if a == nil || !a.registered {
@@ -176,14 +177,14 @@ func (f *Fleet) retainRegistration(w *worker, e Endpoint, keeps func(key uint64)
 		a.Registration = counts
 		f.countRegistered(a, 1)
 	}
-	if a.hasOtherAddress(a.processAddress) { // it has left, and the one before goes on
+	if a.hasOtherAddress(a.processAddress) { // the process has left, and the former one continues
 		w.replaceProcess(a)
 		f.updateFootprint(w)
 		a.processAddress = a.Transport
 	}
 }
 
-// deregister follows the last key of a registration.
+// deregister deletes a registration whose last key is deleted.
 func (f *Fleet) deregister(w *worker, a *attachment) {
 	if slices.ContainsFunc(w.ranksAt(a), func(r rank) bool { return r.load.OK || r.passes != nil }) {
 		a.endpoint.hadData = true
@@ -191,7 +192,7 @@ func (f *Fleet) deregister(w *worker, a *attachment) {
 	if a == w.loadAttachment(w.unattributedComponent) {
 		w.unattributed = nil
 	}
-	if a.card.OK { // it goes with its own key
+	if a.card.OK { // the card stays until its own key is deleted
 		f.stopAwaiting(a)
 		f.clearAnswered(a)
 		f.countRegistered(a, -1)
@@ -207,7 +208,7 @@ func (f *Fleet) deregister(w *worker, a *attachment) {
 	f.prune(w)
 }
 
-// Sync takes the whole registry at one moment: what is not in it is gone.
+// Sync replaces everything that is known from the registry with its content at one moment.
 func (f *Fleet) Sync(all Listing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -238,10 +239,10 @@ func (f *Fleet) Sync(all Listing) {
 	}
 }
 
-// HasRegistry reports whether workers register anywhere.
+// HasRegistry reports whether there is a registry that workers register with.
 func (f *Fleet) HasRegistry() bool { return f.registry }
 
-// IsSynced reports whether it is known who is registered, or that nobody registers.
+// IsSynced reports whether the channel of Synced is closed.
 func (f *Fleet) IsSynced() bool {
 	select {
 	case <-f.synced:
@@ -251,15 +252,16 @@ func (f *Fleet) IsSynced() bool {
 	}
 }
 
-// WantsSync reports whether the registry should be listed anew: somebody found no
-// room, or a channel did, and now there is some, or something to push out.
+// NeedsSync reports whether the registry should be listed again, because there was no room
+// for a registered worker or a channel, and now there is room, or something to evict.
 func (f *Fleet) NeedsSync() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.hasRoomForRefusedChannel() || f.hasRoomForRefused()
 }
 
-// Registered lists the endpoints that workers have registered, sorted, watched or not.
+// RegisteredEndpoints returns the endpoints with registered workers, sorted. They include
+// those that are not watched.
 func (f *Fleet) RegisteredEndpoints() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -273,13 +275,14 @@ func (f *Fleet) RegisteredEndpoints() []Endpoint {
 	return all
 }
 
-// Headcount is how many workers have registered an endpoint.
+// WorkerCount is the number of workers that have registered an endpoint.
 type WorkerCount struct {
 	Endpoint
 	Workers int
 }
 
-// Census counts who has registered each endpoint, watched or not, sorted.
+// WorkerCounts returns the number of registered workers at each endpoint, sorted by
+// endpoint. The endpoints include those that are not watched.
 func (f *Fleet) WorkerCounts() []WorkerCount {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -293,7 +296,7 @@ func (f *Fleet) WorkerCounts() []WorkerCount {
 	return all
 }
 
-// Registrations lists the endpoints that one worker has registered.
+// EndpointsOf returns the endpoints that one worker has registered.
 func (f *Fleet) EndpointsOf(id uint64) []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -311,11 +314,12 @@ func (f *Fleet) IsRegistered(in Instance) bool {
 	return a != nil && a.registered
 }
 
-// Openings is how often a registration was the only one of its endpoint: while it
-// stays the same, Registered names no endpoint that it did not name before.
+// EndpointsAdded returns how often a worker was the first to register an endpoint. While it
+// stays the same, RegisteredEndpoints returns no new endpoint.
 func (f *Fleet) EndpointsAdded() uint64 { return f.endpointsAdded.Load() }
 
-// enrol counts a registered seat at its endpoint, once or once less.
+// countRegistered adds delta (1 or -1) to the counts of registered attachments, if the
+// attachment is registered.
 func (f *Fleet) countRegistered(a *attachment, delta int) {
 	if !a.registered {
 		return
@@ -331,7 +335,7 @@ func (f *Fleet) countRegistered(a *attachment, delta int) {
 	}
 }
 
-// registrations are the endpoints that the worker has registered.
+// registeredEndpoints returns the endpoints that the worker has registered.
 func (w *worker) registeredEndpoints() []Endpoint {
 	var es []Endpoint
 	for i := range w.attachments {
@@ -342,7 +346,7 @@ func (w *worker) registeredEndpoints() []Endpoint {
 	return es
 }
 
-// isRouter reports whether the process is that of a router, or of a frontend that routes.
+// isRouter reports whether the process is a router, or a frontend that routes.
 func (w *worker) isRouter() bool {
 	for i := range w.attachments {
 		if a := &w.attachments[i]; a.registered && a.Role == RouterRole {
@@ -353,7 +357,7 @@ func (w *worker) isRouter() bool {
 }
 
 func (w *worker) isRegistered() bool {
-	for i := range w.attachments { // not by value: a seat is large
+	for i := range w.attachments { // not by value: an attachment is large
 		if w.attachments[i].registered {
 			return true
 		}

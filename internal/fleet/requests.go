@@ -2,19 +2,19 @@ package fleet
 
 import "dynamo-metrics/internal/stats"
 
-// Request is what a frontend says of one finished request (1.4 to 1.6).
+// Request is a frontend's trace record of one finished request (1.4 to 1.6).
 type Request struct {
-	Prefill, Decode Opt[uint64] // the workers' ids; the same where one does both
+	Prefill, Decode Opt[uint64] // worker ids; equal if one worker does both
 
-	ISLBlocks, OverlapBlocks Opt[uint64] // as in a hit-rate event
+	ISLBlocks, OverlapBlocks Opt[uint64] // KV blocks, as in a hit-rate event
 
-	// In seconds.
-	FirstToken Opt[float64] // until the first token
-	InterToken Opt[float64] // mean between tokens
-	Duration   Opt[float64] // in all
+	// The times are in seconds.
+	FirstToken Opt[float64] // time to the first token
+	InterToken Opt[float64] // mean time between tokens
+	Duration   Opt[float64] // total time
 }
 
-// Timings are the sums over the finished requests of one worker.
+// Timings has the sums over the finished requests of one worker.
 type Timings struct {
 	FirstToken, InterToken, Duration Timing
 }
@@ -25,9 +25,10 @@ type Timing struct {
 	Sum   float64
 }
 
-// Serve books one finished request: hits and the time to the first token on the
-// worker that computed the input, the rest on the one that made the output. Frontends
-// of all namespaces publish together: what is of no worker of ours is foreign.
+// RecordRequest records one finished request. Its hits and the time to the first token count
+// for the worker that computed the input, the other times for the worker that generated the
+// output. Frontends of all namespaces publish on the same subject, so a request of workers
+// that are not watched is counted as foreign.
 func (f *Fleet) RecordRequest(r Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -51,8 +52,8 @@ func (f *Fleet) RecordRequest(r Request) {
 	}
 }
 
-// ours is the worker of this id, if it is registered, or answers where nobody
-// registers, and belongs to a watched endpoint; else nil.
+// watchedWorker returns the worker with this id if it belongs to a watched endpoint and is
+// registered, or if there is no registry. Else it returns nil.
 func (f *Fleet) watchedWorker(id uint64) *worker {
 	w := f.workers.get(WorkerID{Lease: id})
 	if w == nil || w.hitsEndpoint == nil || f.registry && !w.isRegistered() {
@@ -87,12 +88,12 @@ func (t *Timing) add(seconds float64) {
 	t.Sum += seconds
 }
 
-// Histograms are those of the finished requests of an endpoint.
+// Histograms has the distributions over the finished requests of an endpoint.
 type Histograms struct {
 	FirstToken, InterToken, Duration stats.Histogram
 }
 
-// histograms are the endpoint's, made with its first request.
+// histograms returns the endpoint's histograms, and creates them for its first request.
 func (e *endpoint) histograms() *Histograms {
 	e.hadData = true
 	if e.requests == nil {

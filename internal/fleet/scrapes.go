@@ -9,42 +9,42 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// WorkerPage is the place of a worker's own metrics page, as far as the registry says it.
+// ScrapeTarget is the metrics endpoint of a worker, as far as the registry has it.
 type ScrapeTarget struct {
-	Instance         // at the endpoint that bears the worker's load, as far as that is known
-	Transport string // Registration's, of that endpoint
-	Metrics   string // host:port of the page; empty where neither registration nor model card says it
+	Instance         // at the endpoint with the worker's load, as far as that is known
+	Transport string // of the Registration at that endpoint
+	Metrics   string // host:port; empty if neither registration nor model card has it
 }
 
-// Scraped is what such a page says of one rank. Its Endpoint has no name, or is empty,
-// where the page does not say it.
+// ScrapedValues is what a worker's metrics say about one rank. Endpoint lacks the name, or is
+// empty, if the metrics do not have it.
 type ScrapedValues struct {
 	Endpoint
 	Rank uint32
 	Load Load
 
-	// Inflight are the requests that the endpoint's handler has taken: those that wait in
-	// the engine, too. Endpoints without a load have handlers as well.
+	// Inflight is the number of requests in the endpoint's handler, including those that wait
+	// in the engine. Endpoints without a load have handlers, too.
 	Inflight Opt[uint64]
 
-	// Lookups in the prefix cache and those that hit, in tokens, since the engine began.
+	// Lookups and Hits count tokens in the prefix cache since the engine started.
 	Lookups, Hits Opt[uint64]
 
 	Queues Queues
 }
 
-// scraped is what is known of a rank from its worker's page.
+// scraped is what the worker's own metrics last said about a rank.
 type scraped struct {
 	load      Load
 	queues    Queues
 	scrapedAt time.Time
 
-	lookups, hits uint64       // as of the last scrape; 0 before the first
-	hitRate       Opt[float64] // of the last look-ups
+	lookups, hits uint64       // at the last scrape; 0 before the first
+	hitRate       Opt[float64] // of the last lookups
 }
 
-// WorkerPages lists the registered workers that are watched, sorted as in a Snapshot; if so
-// asked, those alone whose load is not whole without what their pages say.
+// ScrapeTargets returns the registered workers at watched endpoints, sorted as in a Snapshot.
+// If incomplete is true, it returns only those whose load is incomplete without a scrape.
 func (f *Fleet) ScrapeTargets(incomplete bool) []ScrapeTarget {
 	all := f.scrapeTargets(incomplete)
 	slices.SortFunc(all, func(a, b labelledTarget) int {
@@ -57,7 +57,7 @@ func (f *Fleet) ScrapeTargets(incomplete bool) []ScrapeTarget {
 	return targets
 }
 
-// labelledPage is a page with its worker's label, to be sorted by.
+// labelledTarget is a target with its worker's label, for sorting.
 type labelledTarget struct {
 	ScrapeTarget
 	label string
@@ -77,13 +77,13 @@ func (f *Fleet) scrapeTargets(incomplete bool) []labelledTarget {
 	return all
 }
 
-// hasPage reports whether the page of the process is of use here. A router's is none of a
-// worker, unless the process has a model card, too.
+// isScraped reports whether the process has metrics of a worker. A router has none, unless
+// the process has a model card, too.
 func (w *worker) isScraped() bool {
 	return !w.isRouter() || slices.ContainsFunc(w.attachments, func(a attachment) bool { return a.card.OK })
 }
 
-// ownBearer is bearer of the seats that are registered and watched.
+// scrapedAttachment is loadAttachment among the registered attachments to watched endpoints.
 func (w *worker) scrapedAttachment(component string) *attachment {
 	var best *attachment
 	for i := range w.attachments {
@@ -95,10 +95,11 @@ func (w *worker) scrapedAttachment(component string) *attachment {
 	return best
 }
 
-// isOwn reports whether the seat can show what the worker's page says.
+// showsScraped reports whether scraped values can be shown at the attachment.
 func (a *attachment) showsScraped() bool { return a.registered && a.endpoint.watched }
 
-// metricsAt is where the worker's page is: a process has one for all of its endpoints.
+// metricsAddress returns the address of the worker's metrics endpoint. A process has one for
+// all its endpoints.
 func (w *worker) metricsAddress(a *attachment) string {
 	if a.Metrics != "" {
 		return a.Metrics
@@ -119,7 +120,8 @@ func (w *worker) metricsAddress(a *attachment) string {
 	return ""
 }
 
-// isWhole reports whether events, passes and the model card say everything of the load.
+// isComplete reports whether events, forward passes and the model card have every value of
+// the load.
 func (w *worker) isComplete(a *attachment) bool {
 	ranks := w.ranksAt(a)
 	known := blockTotalOf(ranks, a.card.V)
@@ -132,18 +134,17 @@ func (w *worker) isComplete(a *attachment) bool {
 	return len(ranks) > 0
 }
 
-// Scrape books what a worker's page says, all at once: what it does not say any more is
-// forgotten. Nothing is booked of a worker that is not registered there any more, or by
-// another process than the one whose page it was.
-func (f *Fleet) RecordScrape(p ScrapeTarget, values []ScrapedValues) {
+// RecordScrape replaces all values from the last scrape of a worker. It does nothing if the
+// worker is not registered there any more, or is another process now.
+func (f *Fleet) RecordScrape(target ScrapeTarget, values []ScrapedValues) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := f.workers.get(WorkerID{Lease: p.ID})
-	if a := w.attachmentAt(p.Endpoint); a == nil || !a.registered || a.Transport != p.Transport || !w.isScraped() {
+	w := f.workers.get(WorkerID{Lease: target.ID})
+	if a := w.attachmentAt(target.Endpoint); a == nil || !a.registered || a.Transport != target.Transport || !w.isScraped() {
 		return
 	}
 	w.clearScraped()
-	for _, named := range []bool{true, false} { // what is said of an endpoint also says which one bears the load
+	for _, named := range []bool{true, false} { // values with an endpoint also tell which endpoint has the load
 		for i := range values {
 			if v := &values[i]; (v.Name != "") == named {
 				f.applyScraped(w, v, values)
@@ -157,10 +158,11 @@ func (f *Fleet) RecordScrape(p ScrapeTarget, values []ScrapedValues) {
 	f.updateHitsEndpoint(w)
 }
 
-// counts reports whether there is a hit rate in it that must be worked out.
+// hasLookups reports whether a hit rate can be computed from the values.
 func (v *ScrapedValues) hasLookups() bool { return v.Lookups.OK && v.Hits.OK }
 
-// seatOf is the worker's seat that the values are of; nil if it is not shown.
+// attachmentOf returns the worker's attachment that the values belong to, or nil if it is not
+// shown.
 func (w *worker) attachmentOf(v *ScrapedValues) *attachment {
 	if v.Name == "" {
 		return w.scrapedAttachment(v.Component)
@@ -173,7 +175,7 @@ func (w *worker) attachmentOf(v *ScrapedValues) *attachment {
 	return nil
 }
 
-// outdate forgets what the worker's page said before, all but its counters.
+// clearScraped deletes the worker's scraped values, except counters.
 func (w *worker) clearScraped() {
 	for i := range w.attachments {
 		for _, r := range w.attachments[i].ranks {
@@ -184,7 +186,7 @@ func (w *worker) clearScraped() {
 	}
 }
 
-// forgetScraped forgets what is scraped and to be forgotten.
+// forgetScraped deletes the scraped values that gone selects.
 func (f *Fleet) forgetScraped(w *worker, gone func(*scraped) bool) {
 	for i := range w.attachments {
 		a := &w.attachments[i]
@@ -201,13 +203,13 @@ func (f *Fleet) forgetScraped(w *worker, gone func(*scraped) bool) {
 	}
 }
 
-// ForgetScraped forgets what was scraped longer ago than this.
-func (f *Fleet) ExpireScraped(before time.Duration) {
+// ExpireScraped deletes the scraped values that are older than maxAge.
+func (f *Fleet) ExpireScraped(maxAge time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	since := f.now.Add(-before)
+	oldest := f.now.Add(-maxAge)
 	for _, w := range f.workers.leased {
-		f.forgetScraped(w, func(s *scraped) bool { return s.scrapedAt.Before(since) })
+		f.forgetScraped(w, func(s *scraped) bool { return s.scrapedAt.Before(oldest) })
 	}
 }
 
@@ -220,7 +222,7 @@ func (f *Fleet) applyScraped(w *worker, v *ScrapedValues, values []ScrapedValues
 	if s == nil {
 		return
 	}
-	a.stale = false // it has been heard
+	a.stale = false // the worker runs
 	if v.hasLookups() {
 		s.updateHitRate(v.Lookups.V, v.Hits.V)
 	}
@@ -233,8 +235,9 @@ func (f *Fleet) applyScraped(w *worker, v *ScrapedValues, values []ScrapedValues
 	s.load.HitRate = s.load.HitRate.or(s.hitRate)
 }
 
-// rankOf is the number of the rank that the values are of. One that is alone on the page,
-// and alone to report, is one and the same, whatever number the engine gives it.
+// scrapedRank returns the number of the rank that the values belong to. If only one rank is
+// scraped, and only one rank reports otherwise, they are the same rank, whatever number the
+// engine gives it.
 func (w *worker) scrapedRank(a *attachment, v *ScrapedValues, values []ScrapedValues) uint32 {
 	if slices.ContainsFunc(values, func(o ScrapedValues) bool { return o.Rank != v.Rank && o.Load != Load{} }) {
 		return v.Rank
@@ -252,7 +255,8 @@ func (w *worker) scrapedRank(a *attachment, v *ScrapedValues, values []ScrapedVa
 	return number
 }
 
-// scrapedOf is what is scraped of the rank, made if there is room; nil if there is none.
+// ensureScraped returns the scraped values of the rank and adds them if necessary. It returns
+// nil if there is no room.
 func (f *Fleet) ensureScraped(w *worker, a *attachment, number uint32) *scraped {
 	r := f.ensureRank(w, &a.ranks, number)
 	if r == nil {
@@ -265,9 +269,9 @@ func (f *Fleet) ensureScraped(w *worker, a *attachment, number uint32) *scraped 
 	return r.scraped
 }
 
-// bookInflight takes the requests in the handler of the endpoint that bears the load for
-// those being served, where nothing else says how many those are. Of a worker of several
-// ranks nobody can say whose they are.
+// applyInflight uses the requests in the handler of the endpoint with the load as the running
+// requests, if no other source has those. It cannot do so for a worker of several ranks,
+// because the handler does not tell which rank a request is at.
 func (f *Fleet) applyInflight(w *worker, v *ScrapedValues) {
 	a := w.attachmentOf(v)
 	if !v.Inflight.OK || a == nil || !a.carriesLoadOf(w) || a.card.V.Ranks.V > 1 {
@@ -285,9 +289,9 @@ func (f *Fleet) applyInflight(w *worker, v *ScrapedValues) {
 	}
 }
 
-// count works the hit rate out: that of the look-ups since the last scrape, or since the
-// engine began. Without any it stays what it was. Counters that go back are of an engine
-// that has begun anew.
+// updateHitRate computes the hit rate of the lookups since the last scrape, or since the
+// engine started. Without lookups the rate does not change. If a counter has decreased, the
+// engine has restarted.
 func (s *scraped) updateHitRate(lookups, hits uint64) {
 	if lookups < s.lookups || hits < s.hits {
 		s.lookups, s.hits, s.hitRate = 0, 0, Opt[float64]{}
@@ -298,7 +302,8 @@ func (s *scraped) updateHitRate(lookups, hits uint64) {
 	s.lookups, s.hits = lookups, hits
 }
 
-// scrapedBlocks is when the number of KV cache blocks in use was scraped, if it was.
+// blocksScrapedAt returns when the number of KV cache blocks in use was scraped. It is absent
+// if another source has that number.
 func blocksScrapedAt(ranks []rank, card Card) Opt[time.Time] {
 	var at Opt[time.Time]
 	known := blockTotalOf(ranks, card)

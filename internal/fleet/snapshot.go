@@ -6,123 +6,122 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Snapshot is one consistent cut through the Fleet; it is the reader's own.
+// Snapshot is a consistent copy of the Fleet. It belongs to the caller.
 type Snapshot struct {
 	Endpoints []EndpointState // sorted by component, namespace, endpoint
 	Workers   []WorkerState   // in the order of Endpoints, then by label
 
-	// Unregistered are those that answer or publish though their registration is gone, in
-	// the same order: no metric shows them, and no statistics count them.
+	// Unregistered has the workers that answer or publish although their registration is
+	// deleted, in the same order. They are in no metric and no statistics.
 	Unregistered []WorkerState
 
-	Brief bool // set by a reader who has no use for histograms: they are left out
+	Brief bool // set by a caller that does not need histograms: they are left out
 }
 
-// State is what a worker counts as at an endpoint.
+// State is the state of a worker at an endpoint.
 type State int
 
-// The states. A row of the zero State is no worker: of an id only its hits are left.
+// The states. A row with the zero State has only the hits of an id, and is not a worker.
 const (
 	StateAnswering    State = iota + 1 // registered, with a load
 	StateSilent                        // registered, no load
-	StateUnregistered                  // answers without being registered
-	StateMalformed                     // answers what cannot be decoded
+	StateUnregistered                  // answers without a registration
+	StateMalformed                     // sends replies that cannot be decoded
 )
 
-// String is the value of the label state.
+// String returns the value of the label state.
 func (s State) String() string {
 	return [...]string{"", "answering", "silent", "unregistered", "malformed"}[s]
 }
 
-// WorkerState is one worker at one endpoint, as readers show it.
+// WorkerState is the state of one worker at one endpoint.
 type WorkerState struct {
 	Endpoint
 	ID      WorkerID
 	Label   string // ID as in the label worker_id
-	Service string // NATS service name under which it answered; empty if it never did
+	Service string // NATS service name of its replies; empty if it has never answered
 
 	State     State
-	Listed    bool          // registered or answering there; else only its hits are left
-	Publishes bool          // its registration says that its loads come as events, when they change
-	Up        bool          // answered the last poll, or publishes and has
-	Load      Opt[Load]     // the sum over its ranks, and of fractions the mean
-	LoadAge   time.Duration // since Load was received
+	Listed    bool          // registered or answering there; if false, only its hits are left
+	Publishes bool          // it publishes its load as events whenever that changes
+	Up        bool          // it answered the last poll, or publishes and has done so
+	Load      Opt[Load]     // counts are sums over its ranks, fractions are means
+	LoadAge   time.Duration // time since Load was received
 	Source    Source        // of Load
-	Model     string        // as its model card has it; may be empty
-	Ranks     []RankState   // by number; nil where there is only one
+	Model     string        // from its model card; may be empty
+	Ranks     []RankState   // sorted by number; nil if there is only one
 	Queues    Queues        // sums over its ranks
 	Passes    Opt[Passes]   // absent before its first forward pass
 	Hits      Opt[Hits]     // absent before its first event
 	Timings   Timings       // shown where Hits are
 }
 
-// RankState is what is shown of one data parallel rank of several.
+// RankState is the state of one data parallel rank of several.
 type RankState struct {
 	Number  uint32
-	Load    Load // with what the model card adds
+	Load    Load // completed from the model card
 	LoadAge time.Duration
 	Source  Source
-	PassAge Opt[time.Duration] // since the last report of a forward pass
+	PassAge Opt[time.Duration] // time since its last forward pass event
 }
 
-// Passes are the sums over the forward passes of one worker.
+// Passes has the sums over the forward passes of one worker.
 type Passes struct {
 	Count         uint64
-	Missed        uint64 // that were not heard of, by the gaps in the ranks' counters
+	Missed        uint64 // passes that were not received, by the gaps in the ranks' counters
 	PrefillTokens uint64
 	DecodeTokens  uint64
 	Seconds       stats.Histogram
 
-	Age time.Duration // since the last report of one
+	Age time.Duration // time since the last forward pass event
 
-	// As of the last pass of each rank.
-	QueuedTokens      uint64 // prefill tokens of requests that wait
-	ScheduledKVTokens uint64 // in the KV cache, of requests that run
+	// The sums over the last pass of each rank.
+	QueuedTokens      uint64 // prefill tokens of waiting requests
+	ScheduledKVTokens uint64 // tokens of running requests in the KV cache
 }
 
-// EndpointState is what holds for a watched endpoint as a whole.
+// EndpointState is the state of a watched endpoint as a whole.
 type EndpointState struct {
 	Endpoint
-	Counted      bool // it carries load, or may: its workers are counted
+	Counted      bool // it has load, or may have: its workers are counted
 	Answering    int  // registered, with a load
 	Silent       int  // registered, no load
 	Unregistered int  // answer without being registered
-	Malformed    int  // answer what cannot be decoded
+	Malformed    int  // send replies that cannot be decoded
 	HitEvents    uint64
-	Blocks       Spread      // of the KV cache blocks in use, over the workers that show them
-	Usage        Spread      // of KV use, over the workers that show it
+	Blocks       Spread      // of KV cache blocks in use, over the workers that show them
+	Usage        Spread      // of CacheUsage, over the workers that show it
 	Requests     *Histograms // nil before the first finished request
 
-	Rows int // its rows of Workers, which stand in the order of Endpoints
+	Rows int // the number of its rows in Workers
 }
 
-// ShowsBlocks reports whether both halves of the pair of KV block gauges are
-// known: dashboards divide one by the other, so one alone is never shown.
+// ShowsBlocks reports whether both KVActive and KVTotal are known. Dashboards divide one by
+// the other, so one of them is never shown without the other.
 func (w *WorkerState) ShowsBlocks() bool {
 	return w.Load.OK && w.Load.V.KVActive.OK && w.Load.V.KVTotal.OK
 }
 
-// ShowsSlots is the same for the pair of request slot gauges.
+// ShowsSlots reports the same for ActiveSlots and TotalSlots.
 func (w *WorkerState) ShowsSlots() bool {
 	return w.Load.OK && w.Load.V.ActiveSlots.OK && w.Load.V.TotalSlots.OK
 }
 
-// Snapshot copies what readers show.
+// Snapshot returns a copy of the Fleet.
 func (f *Fleet) Snapshot() Snapshot {
 	var s Snapshot
 	f.SnapshotInto(&s)
 	return s
 }
 
-// SnapshotInto is Snapshot into the memory of an earlier one, which must not be in
-// use any more.
+// SnapshotInto overwrites s with a new Snapshot and reuses its memory.
 func (f *Fleet) SnapshotInto(s *Snapshot) {
 	f.copyInto(s)
 	s.aggregate()
 }
 
-// Borrow is SnapshotInto the memory of one that somebody has given back with Return:
-// those who look again and again, each for a moment, share what it takes.
+// AcquireSnapshot returns a Snapshot that reuses the memory of one that was released. It is for
+// callers that need Snapshots often, and each only for a short time.
 func (f *Fleet) AcquireSnapshot(brief bool) *Snapshot {
 	s, _ := f.snapshots.Get().(*Snapshot)
 	if s == nil {
@@ -133,12 +132,12 @@ func (f *Fleet) AcquireSnapshot(brief bool) *Snapshot {
 	return s
 }
 
-// Return gives a borrowed Snapshot back. Nothing of it may be used any more, but for
-// the strings.
+// ReleaseSnapshot returns s to the pool of AcquireSnapshot. The caller may keep the strings of
+// s, but nothing else.
 func (f *Fleet) ReleaseSnapshot(s *Snapshot) { f.snapshots.Put(s) }
 
-// copy is the part of Snapshot that needs the lock. What it takes is copied there and
-// not shared until written, since events would then have to copy.
+// copyInto is the part of Snapshot that needs the lock. It copies everything. Copy-on-write
+// would move the cost of copying to the events.
 func (f *Fleet) copyInto(s *Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,12 +145,12 @@ func (f *Fleet) copyInto(s *Snapshot) {
 	f.locateLoads()
 	s.Endpoints, s.Workers, s.Unregistered = s.Endpoints[:0], s.Workers[:0], s.Unregistered[:0]
 	for _, e := range f.sorted {
-		first, outside := len(s.Workers), len(s.Unregistered)
+		first, unregistered := len(s.Workers), len(s.Unregistered)
 		e.state = EndpointState{Endpoint: e.Endpoint, HitEvents: e.hitEvents}
 		for _, w := range e.rows {
 			f.appendRow(s, w, e)
 		}
-		// Before the registry is known, no workers would be a zero that means unknown.
+		// Before the first Sync the number of workers is unknown, and not zero.
 		e.state.Counted = f.IsSynced() && (e.named || e.watched && (e.loadExpected || !e.loadNotExpected) && e.Endpoint != f.unknown)
 		if e.state.Counted || e.hadData && (e.watched || e.Endpoint == f.unknown) {
 			e.state.Rows = len(s.Workers) - first
@@ -160,19 +159,20 @@ func (f *Fleet) copyInto(s *Snapshot) {
 			}
 			s.Endpoints = append(s.Endpoints, e.state)
 		} else {
-			s.Workers, s.Unregistered = s.Workers[:first], s.Unregistered[:outside]
+			s.Workers, s.Unregistered = s.Workers[:first], s.Unregistered[:unregistered]
 		}
 	}
 }
 
-// findLoadless works out where the load of each worker is, and which endpoints carry none.
+// locateLoads decides at which endpoint the load of each worker is, and which endpoints have
+// no load.
 func (f *Fleet) locateLoads() {
 	for _, e := range f.endpoints {
 		e.hasLoad, e.reportsNoLoad, e.loadElsewhere, e.loadExpected, e.loadNotExpected = false, false, false, false, false
 	}
 	for w := range f.workers.all() {
-		hasLocated := w.hasLocatedLoad()
-		w.loadLocated = hasLocated || w.isRouter()
+		located := w.hasLocatedLoad()
+		w.loadLocated = located || w.isRouter()
 		unattributed := w.unattributedAttachment()
 		for i := range w.attachments {
 			a := &w.attachments[i]
@@ -180,23 +180,23 @@ func (f *Fleet) locateLoads() {
 			a.hasLoad = a.malformed || a.loadCertainty() > 0 || a.showsUnattributed
 			a.endpoint.hasLoad = a.endpoint.hasLoad || a.hasLoad
 			a.endpoint.reportsNoLoad = a.endpoint.reportsNoLoad || a.noLoad
-			a.endpoint.loadElsewhere = a.endpoint.loadElsewhere || hasLocated && !a.hasLoad
+			a.endpoint.loadElsewhere = a.endpoint.loadElsewhere || located && !a.hasLoad
 		}
 	}
 }
 
-// isExcused reports whether no load is expected of the worker at this seat: it says so in its
-// answers to polls, it has its load at another endpoint, or it is a router's. What other
-// workers say of the endpoint counts, too, for one that has said nothing so far: that it
-// carries no load, or that theirs is elsewhere, where this one is as well.
+// expectsNoLoad reports whether no load of the worker is expected at this attachment: its poll
+// replies say so, its load is at another endpoint, or it is a router. For a worker that has
+// reported nothing yet the other workers of the endpoint decide: their replies say that the
+// endpoint has no load, or their load is at another endpoint of this worker.
 func (w *worker) expectsNoLoad(a *attachment) bool {
 	e := a.endpoint
 	return a.noLoad || w.loadLocated && !a.hasLoad || !e.hasLoad && (e.reportsNoLoad || e.loadElsewhere && w.isAtLoadEndpoint())
 }
 
-// isWhereLoadIs reports whether the worker is at an endpoint that carries load.
+// isAtLoadEndpoint reports whether the worker is at an endpoint with load.
 func (w *worker) isAtLoadEndpoint() bool {
-	for i := range w.attachments { // not by value: a seat is large
+	for i := range w.attachments { // not by value: an attachment is large
 		if w.attachments[i].endpoint.hasLoad {
 			return true
 		}
@@ -204,12 +204,12 @@ func (w *worker) isAtLoadEndpoint() bool {
 	return false
 }
 
-// bears reports whether it is known at which seat the worker's load is.
+// hasLocatedLoad reports whether it is known at which attachment the worker's load is.
 func (w *worker) hasLocatedLoad() bool {
 	if len(w.unattributed) > 0 {
 		return true
 	}
-	for i := range w.attachments { // not by value: a seat is large
+	for i := range w.attachments { // not by value: an attachment is large
 		if w.attachments[i].loadCertainty() > 0 {
 			return true
 		}
@@ -217,13 +217,13 @@ func (w *worker) hasLocatedLoad() bool {
 	return false
 }
 
-// carries reports whether the worker's load is, or has been, at this seat.
+// carriesLoadOf reports whether the worker's load is, or was, at this attachment.
 func (a *attachment) carriesLoadOf(w *worker) bool {
 	return a.malformed || a.loadCertainty() > 0 || a == w.unattributedAttachment()
 }
 
-// looseBearer is the seat where the loads are shown that name no endpoint; nil if there is
-// none, or they are none.
+// unattributedAttachment returns the attachment that shows the loads of events without an
+// endpoint. It returns nil if there are no such loads, or if no attachment fits.
 func (w *worker) unattributedAttachment() *attachment {
 	if len(w.unattributed) == 0 {
 		return nil
@@ -231,8 +231,8 @@ func (w *worker) unattributedAttachment() *attachment {
 	return w.loadAttachment(w.unattributedComponent)
 }
 
-// appendRow appends what is shown of one worker at one endpoint, if anything is, and
-// counts it there.
+// appendRow appends the row of one worker at one endpoint, if it has one, and counts the worker
+// in the endpoint's state.
 func (f *Fleet) appendRow(s *Snapshot, w *worker, e *endpoint) {
 	row := appendEmptyRow(&s.Workers)
 	row.Endpoint, row.ID, row.Label = e.Endpoint, w.id, w.label
@@ -253,7 +253,7 @@ func (f *Fleet) appendRow(s *Snapshot, w *worker, e *endpoint) {
 	}
 }
 
-// extend makes the slice longer by one that is empty but for the memory of its slices.
+// appendEmptyRow appends an empty row, and reuses the memory of the slices of an earlier one.
 func appendEmptyRow(rows *[]WorkerState) *WorkerState {
 	n := len(*rows)
 	if n == cap(*rows) {
@@ -268,8 +268,8 @@ func appendEmptyRow(rows *[]WorkerState) *WorkerState {
 	return row
 }
 
-// fill writes what the worker has reported at the endpoint into its row, counts it
-// there, and reports whether it is to be shown.
+// fillRow writes what the worker has reported at the endpoint into its row, counts the worker
+// in the endpoint's state, and reports whether the row is shown.
 func (f *Fleet) fillRow(row *WorkerState, w *worker, e *endpoint, brief bool) bool {
 	a := w.attachmentTo(e)
 	if a == nil || !e.watched {
@@ -295,7 +295,7 @@ func (f *Fleet) fillRow(row *WorkerState, w *worker, e *endpoint, brief bool) bo
 	return f.countState(row, w, a)
 }
 
-// ranksAt are the ranks that are shown at the worker's seat.
+// ranksAt returns the ranks that are shown at the worker's attachment.
 func (w *worker) ranksAt(a *attachment) []rank {
 	if a == w.unattributedAttachment() {
 		return mergeRanks(a.ranks, w.unattributed)
@@ -303,7 +303,7 @@ func (w *worker) ranksAt(a *attachment) []rank {
 	return a.ranks
 }
 
-// show writes what the ranks have reported into the worker's row.
+// fillLoad writes what the ranks have reported into the worker's row.
 func (f *Fleet) fillLoad(row *WorkerState, ranks []rank, a *attachment, brief bool) {
 	row.Load = Some(loadOf(ranks, a.card.V))
 	row.Queues = queuesOf(ranks)
@@ -312,8 +312,8 @@ func (f *Fleet) fillLoad(row *WorkerState, ranks []rank, a *attachment, brief bo
 	row.Ranks = f.appendRankStates(row.Ranks, ranks, a.card.V)
 }
 
-// count puts the seat under one of the states of its endpoint and reports
-// whether it is shown.
+// countState decides the state of the worker at the attachment, counts it in the endpoint's
+// state, and reports whether the row is shown.
 func (f *Fleet) countState(row *WorkerState, w *worker, a *attachment) bool {
 	state := &a.endpoint.state
 	shown := f.isPresent(w, a)
@@ -335,7 +335,7 @@ func (f *Fleet) countState(row *WorkerState, w *worker, a *attachment) bool {
 	return shown
 }
 
-// aggregate computes the statistics of each endpoint from the very rows that are shown.
+// aggregate computes the statistics of each endpoint from the rows that are shown.
 func (s *Snapshot) aggregate() {
 	rows := s.Workers
 	for i := range s.Endpoints {

@@ -2,15 +2,15 @@ package fleet
 
 import "math"
 
-// Spread is how some values are spread: the one definition of mean, standard deviation and
-// imbalance, wherever those are shown. The zero Spread is of no values.
+// Spread is the distribution of some values. It is the one definition of mean, standard
+// deviation and imbalance for all outputs. The zero Spread has no values.
 type Spread struct {
-	N         int // values
+	N         int // number of values
 	Mean, Std float64
 	Min, Max  float64
 }
 
-// spreadOf is the spread of the values that some rows show.
+// spreadOf returns the spread of the values that rows show.
 func spreadOf(rows []WorkerState, shown func(*WorkerState) Opt[float64]) (s Spread) {
 	var sum, squares float64
 	for i := range rows {
@@ -38,7 +38,7 @@ func spreadOf(rows []WorkerState, shown func(*WorkerState) Opt[float64]) (s Spre
 	return s
 }
 
-// Merge adds the values of another.
+// Merge adds the values of another Spread.
 func (s *Spread) Merge(o Spread) {
 	if o.N == 0 {
 		return
@@ -54,11 +54,11 @@ func (s *Spread) Merge(o Spread) {
 	s.Min, s.Max, s.N = min(s.Min, o.Min), max(s.Max, o.Max), s.N+o.N
 }
 
-// Of is one of the fields, absent of no values.
+// Opt returns one of the fields of s. It is absent if s has no values.
 func (s *Spread) Opt(field float64) Opt[float64] { return Opt[float64]{V: field, OK: s.N > 0} }
 
-// Imbalance is the largest divided by the mean; absent where the mean is 0. That of an endpoint
-// is of its blocks in use.
+// Imbalance returns Max divided by Mean. It is absent if the mean is 0. The imbalance of an
+// endpoint is that of its blocks in use.
 func (s *Spread) Imbalance() Opt[float64] {
 	if s.Mean == 0 {
 		return Opt[float64]{}
@@ -66,10 +66,10 @@ func (s *Spread) Imbalance() Opt[float64] {
 	return Some(s.Max / s.Mean)
 }
 
-// blocksShown are the blocks in use, where they are shown.
+// shownBlocks returns the blocks in use, if the row shows them.
 func shownBlocks(w *WorkerState) Opt[float64] {
 	return Opt[float64]{V: float64(w.Load.V.KVActive.V), OK: w.ShowsBlocks()}
 }
 
-// kvUse is KV use: see Load.CacheUsage.
+// cacheUsage returns the usage of the row's KV cache.
 func cacheUsage(w *WorkerState) Opt[float64] { return w.Load.V.CacheUsage }
