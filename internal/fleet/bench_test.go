@@ -2,7 +2,7 @@ package fleet
 
 import "testing"
 
-// fleetOf is a Fleet of n registered workers that all report a load and have had a hit.
+// fleetOf returns a Fleet of n registered workers that all have a load and a hit.
 func fleetOf(n int) *Fleet {
 	f := newFleet(everything, n)
 	f.BeginPoll()
@@ -22,7 +22,7 @@ func BenchmarkRecordHit(b *testing.B) {
 	b.ReportAllocs()
 	id := uint64(0)
 	for b.Loop() {
-		id = (id + 7919) % benchWorkers // a prime: every worker, in no order that caches like
+		id = (id + 7919) % benchWorkers // a prime: visits every worker in a cache-unfriendly order
 		f.RecordHit(id+1, 20, 5)
 	}
 }

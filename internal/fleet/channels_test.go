@@ -40,7 +40,7 @@ func TestChannelsSignalEveryChange(t *testing.T) {
 	testutil.Equal(t, "channels", len(all), 0)
 }
 
-// auditChannels recounts what is kept count of, from the channels alone.
+// checkChannels recounts everything that is counted, from the channels.
 func checkChannels(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
@@ -72,7 +72,7 @@ func checkChannels(t *testing.T, f *Fleet) {
 		for c := cs.byPublisher[id]; c != nil; c = c.older {
 			linked++
 			if c.publisher != id || c.newer == nil != (c == cs.byPublisher[id]) {
-				t.Errorf("the channels of publisher %d do not hang together", id)
+				t.Errorf("the list of the channels of publisher %d is broken", id)
 			}
 		}
 		testutil.Equal(t, "channels of a publisher", linked, n)
@@ -82,11 +82,11 @@ func checkChannels(t *testing.T, f *Fleet) {
 	}
 }
 
-// follower is a reader that keeps what it is told, as many times as it is told it.
+// mirror applies all changes of a ChannelWatch. It counts how often it has each channel.
 type mirror struct {
 	*ChannelWatch
 	channels map[Channel]int
-	resyncs  int // times that it was told everything
+	resyncs  int // number of calls that returned all channels
 }
 
 func (m *mirror) read() {
@@ -107,7 +107,8 @@ func (m *mirror) read() {
 	}
 }
 
-// TestChannelWatchSeesEveryChange, however seldom they look.
+// TestChannelWatchSeesEveryChange compares mirrors that read often and rarely with the
+// channels.
 func TestChannelWatchSeesEveryChange(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -158,9 +159,9 @@ func TestChannelWatchSeesEveryChange(t *testing.T) {
 			ofPublisher[c.Publisher] = true
 			nats = nats || c.Plane == NATSPlane
 		}
-		testutil.Equal(t, "what the one knows that looks often", often.channels, want)
-		testutil.Equal(t, "what the other one knows", seldom.channels, want)
-		testutil.Equal(t, "times that the first was told everything", often.resyncs, 1)
+		testutil.Equal(t, "channels of the frequent reader", often.channels, want)
+		testutil.Equal(t, "channels of the rare reader", seldom.channels, want)
+		testutil.Equal(t, "calls of the frequent reader that returned all channels", often.resyncs, 1)
 		all, _ := f.Channels()
 		testutil.Equal(t, "channels", all, keys)
 		for id := range uint64(20) {
@@ -174,7 +175,8 @@ func TestChannelWatchSeesEveryChange(t *testing.T) {
 	}
 }
 
-// TestChannelWatchResyncsWhenBehind, and not because of changes that are kept.
+// TestChannelWatchResyncsWhenBehind checks that a watch reads all channels again if it missed
+// changes, and not before.
 func TestChannelWatchResyncsWhenBehind(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	w := f.WatchChannels()
@@ -184,18 +186,18 @@ func TestChannelWatchResyncsWhenBehind(t *testing.T) {
 			f.AddChannel("a", Channel{Topic: "kv_metrics", Publisher: uint64(changes + i)})
 		}
 		got, whole, _ := w.Changes()
-		testutil.Equal(t, fmt.Sprintf("told of %d changes", changes), []any{len(got), whole}, []any{want, all})
+		testutil.Equal(t, fmt.Sprintf("result after %d changes", changes), []any{len(got), whole}, []any{want, all})
 	}
 	next(0, 0, true)
 	next(1, 1, false)
 	next(0, 0, false)
 	next(4096, 4096, false)
-	next(4097, 1, true) // one channel, as it is now
+	next(4097, 1, true) // the current state of the one channel
 	next(4096, 4096, false)
 }
 
-// TestChannelsMemoryIsBounded whatever their keys and addresses are like, and a large
-// fleet finds room.
+// TestChannelsMemoryIsBounded checks the limit with keys and addresses of several sizes, and
+// that a large fleet has room.
 func TestChannelsMemoryIsBounded(t *testing.T) {
 	announce := func(f *Fleet, i, key, address int) {
 		f.AddChannel(fmt.Sprintf("%0*d", key, i), Channel{
@@ -203,7 +205,7 @@ func TestChannelsMemoryIsBounded(t *testing.T) {
 		})
 	}
 	for _, c := range []struct{ limit, key, address, room int }{
-		{1, 112, 32, 4095}, // 1 MiB, of which one endpoint takes 232 bytes
+		{1, 112, 32, 4095}, // 1 MiB, of which the endpoint takes 232 bytes
 		{1024, 112, 32, 4095},
 		{2048, 112, 32, 8191},
 		{2048, 1000, 936, 1023},
@@ -215,7 +217,7 @@ func TestChannelsMemoryIsBounded(t *testing.T) {
 		}
 		what := fmt.Sprintf("of %d workers, keys of %d bytes and addresses of %d", c.limit, c.key, c.address)
 		testutil.Equal(t, "channels "+what, len(f.channels.byKey), c.room)
-		testutil.Equal(t, "turned away "+what, f.Stats.Refused(stats.ChannelLimit), uint64(5))
+		testutil.Equal(t, "refused "+what, f.Stats.Refused(stats.ChannelLimit), uint64(5))
 		checkChannels(t, f)
 	}
 	f := newFleet(everything, 65_536)
@@ -229,23 +231,24 @@ func TestChannelsMemoryIsBounded(t *testing.T) {
 			}
 		}
 	}
-	testutil.Equal(t, "turned away of 10,000 workers of eight ranks", f.Stats.Refused(stats.ChannelLimit), uint64(0))
+	testutil.Equal(t, "refused channels of 10,000 workers of eight ranks", f.Stats.Refused(stats.ChannelLimit), uint64(0))
 }
 
-// TestChannelsNeedSyncWhenRoomIsFreed that was turned away.
+// TestChannelsNeedSyncWhenRoomIsFreed checks that the registry is listed again for a refused
+// channel.
 func TestChannelsNeedSyncWhenRoomIsFreed(t *testing.T) {
 	f := newFleet(everything, 1)
 	all := make(map[string]Channel)
-	for i := range 10 { // of 104,857 bytes nine find room
+	for i := range 10 { // each has 104,857 bytes, so that there is room for nine
 		all[fmt.Sprintf("%0104000d", i)] = Channel{Topic: "kv_metrics", Publisher: uint64(i)}
 	}
 	all["larger"+strings.Repeat(" ", 200_000)] = Channel{Topic: "kv_metrics"}
 	f.Sync(Listing{Channels: all})
 	first, _ := f.Channels()
 	if len(first) == len(all) || len(first) < 8 {
-		t.Fatalf("%d channels find room", len(first))
+		t.Fatalf("there is room for %d channels", len(first))
 	}
-	testutil.Equal(t, "wanted while full", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync while full", f.NeedsSync(), false)
 	for key := range first {
 		if len(key) < 200_000 {
 			f.RemoveChannel(key)
@@ -255,7 +258,7 @@ func TestChannelsNeedSyncWhenRoomIsFreed(t *testing.T) {
 			break
 		}
 	}
-	testutil.Equal(t, "wanted with room", f.NeedsSync(), true)
+	testutil.Equal(t, "needs sync with room", f.NeedsSync(), true)
 	for key := range all {
 		if len(key) > 200_000 {
 			delete(all, key)
@@ -264,7 +267,7 @@ func TestChannelsNeedSyncWhenRoomIsFreed(t *testing.T) {
 	f.Sync(Listing{Channels: all})
 	second, _ := f.Channels()
 	testutil.Equal(t, "all that fit", len(second), len(all))
-	testutil.Equal(t, "wanted after it was listed", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync after a sync", f.NeedsSync(), false)
 }
 
 func TestChannelsUseNATS(t *testing.T) {
@@ -273,14 +276,14 @@ func TestChannelsUseNATS(t *testing.T) {
 		do   func(*Fleet)
 		want bool
 	}{
-		"nobody is there":                        {func(*Fleet) {}, false},
-		"workers are polled":                     {func(f *Fleet) { register(f, generate, 1) }, true},
-		"workers say not where":                  {func(f *Fleet) { registerPublishing(f, generate, 1) }, true},
-		"workers say not where, and NATS is off": {func(f *Fleet) { registerPublishing(f, generate, 1); f.Stats.NATS.Disable() }, false},
-		"workers publish to a broker":            {func(f *Fleet) { registerPublishing(f, generate, 1); f.Stats.ZMQ.MarkUsed() }, false},
-		"workers publish on ZMQ":                 {func(f *Fleet) { registerPublishing(f, generate, 1); f.AddChannel("a", zmq) }, false},
-		"workers publish on NATS":                {func(f *Fleet) { registerPublishing(f, generate, 1); f.AddChannel("a", bus) }, true},
-		"one of them does": {func(f *Fleet) {
+		"no worker":                {func(*Fleet) {}, false},
+		"workers are polled":       {func(f *Fleet) { register(f, generate, 1) }, true},
+		"workers have no channels": {func(f *Fleet) { registerPublishing(f, generate, 1) }, true},
+		"workers have no channels, and NATS is disabled": {func(f *Fleet) { registerPublishing(f, generate, 1); f.Stats.NATS.Disable() }, false},
+		"workers publish to a broker":                    {func(f *Fleet) { registerPublishing(f, generate, 1); f.Stats.ZMQ.MarkUsed() }, false},
+		"workers publish on ZMQ":                         {func(f *Fleet) { registerPublishing(f, generate, 1); f.AddChannel("a", zmq) }, false},
+		"workers publish on NATS":                        {func(f *Fleet) { registerPublishing(f, generate, 1); f.AddChannel("a", bus) }, true},
+		"one of the workers is polled": {func(f *Fleet) {
 			registerPublishing(f, generate, 1)
 			f.AddChannel("a", zmq)
 			f.Register(keyOf(Instance{Endpoint: generate, ID: 2}), Instance{Endpoint: generate, ID: 2}, Registration{Publishes: true, NATS: true})
@@ -290,10 +293,11 @@ func TestChannelsUseNATS(t *testing.T) {
 		c.do(f)
 		testutil.Equal(t, name, f.UsesNATS(), c.want)
 	}
-	testutil.Equal(t, "nobody registers", New(backend, largeLimit, false).UsesNATS(), true)
+	testutil.Equal(t, "no registry", New(backend, largeLimit, false).UsesNATS(), true)
 }
 
-// TestChannelsChangeAtConstantCost, and so does what is asked of them.
+// TestChannelsChangeAtConstantCost checks that changes and queries of channels cost the same
+// for any number of channels.
 func TestChannelsChangeAtConstantCost(t *testing.T) {
 	cost := func(channels int) (allocs float64) {
 		f := newFleet(everything, 65_536)
@@ -307,7 +311,7 @@ func TestChannelsChangeAtConstantCost(t *testing.T) {
 			n++
 			f.AddChannel("0", Channel{Topic: "kv_metrics", Publisher: n, Plane: ZMQPlane, Address: "tcp://h:2"})
 			if changes, all, _ := w.Changes(); len(changes) != 1 || all {
-				t.Errorf("told of %d changes, of all: %v", len(changes), all)
+				t.Errorf("got %d changes, all: %v", len(changes), all)
 			}
 			f.ChannelOf(n)
 			f.UsesNATS()

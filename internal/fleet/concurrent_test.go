@@ -9,8 +9,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// TestConcurrentUseOfEveryMethod is for the race detector: all that the program does with a
-// Fleet, at the same time.
+// TestConcurrentUseOfEveryMethod does everything that the program does with a Fleet at the
+// same time. It is for the race detector.
 func TestConcurrentUseOfEveryMethod(t *testing.T) {
 	f := newFleet(backend, 100)
 	const rounds = 500
@@ -61,7 +61,7 @@ func TestConcurrentUseOfEveryMethod(t *testing.T) {
 	checkInvariants(t, f)
 }
 
-// TestConcurrentHitsAreAllCounted counts events that arrive at once from many connections.
+// TestConcurrentHitsAreAllCounted counts events from several goroutines.
 func TestConcurrentHitsAreAllCounted(t *testing.T) {
 	f := newFleet(Target(generate), largeLimit)
 	register(f, generate, 1, 2, 3)
@@ -78,7 +78,8 @@ func TestConcurrentHitsAreAllCounted(t *testing.T) {
 		"  1 down hits 8000/16000", "  2 down hits 8000/16000", "  3 down hits 8000/16000")
 }
 
-// TestConcurrentSnapshotSeesWholeReplies, be it of several endpoints: no page and no poll sees half of it.
+// TestConcurrentSnapshotSeesWholeReplies checks that no Snapshot has half of a reply for
+// several endpoints.
 func TestConcurrentSnapshotSeesWholeReplies(t *testing.T) {
 	f := newFleet(backend, largeLimit)
 	register(f, generate, 1)
@@ -93,7 +94,7 @@ func TestConcurrentSnapshotSeesWholeReplies(t *testing.T) {
 	for range 500 {
 		w := f.Snapshot().Workers
 		if a, b := w[0].Load.V.KVActive.V, w[1].Load.V.KVActive.V; a != b {
-			t.Errorf("the page shows %d blocks at one endpoint and %d at the other", a, b)
+			t.Errorf("the snapshot shows %d blocks at one endpoint and %d at the other", a, b)
 			break
 		}
 	}

@@ -23,7 +23,7 @@ func TestDiagnosticsRefusedSubjects(t *testing.T) {
 	testutil.Equal(t, "required", d.RefusedSubjects(true), []string{"a", "d"})
 	testutil.Equal(t, "optional", d.RefusedSubjects(false), []string{"b"})
 	d.SetSubjects(nil)
-	testutil.Equal(t, "when nothing is known", len(d.RefusedSubjects(true))+len(d.Subjects()), 0)
+	testutil.Equal(t, "subjects while not connected", len(d.RefusedSubjects(true))+len(d.Subjects()), 0)
 }
 
 func TestDiagnosticsUnreachableSince(t *testing.T) {
@@ -31,10 +31,10 @@ func TestDiagnosticsUnreachableSince(t *testing.T) {
 	a, b := Channel{Address: "tcp://a:1", Plane: ZMQPlane}, Channel{Address: "tcp://b:1", Plane: ZMQPlane}
 	d.SetUnreachable(b, start)
 	d.SetUnreachable(a, start.Add(time.Minute))
-	testutil.Equal(t, "away for a while", d.UnreachableSince(start.Add(time.Second)), []Channel{b})
-	testutil.Equal(t, "away at all", d.UnreachableSince(start.Add(time.Hour)), []Channel{a, b})
+	testutil.Equal(t, "unreachable for some time", d.UnreachableSince(start.Add(time.Second)), []Channel{b})
+	testutil.Equal(t, "unreachable for any time", d.UnreachableSince(start.Add(time.Hour)), []Channel{a, b})
 	d.ClearUnreachable(b)
-	testutil.Equal(t, "away when one is back", d.UnreachableSince(start.Add(time.Hour)), []Channel{a})
+	testutil.Equal(t, "unreachable when one is reachable again", d.UnreachableSince(start.Add(time.Hour)), []Channel{a})
 }
 
 func TestWorkerCountsOfAllRegisteredEndpoints(t *testing.T) {
@@ -42,7 +42,7 @@ func TestWorkerCountsOfAllRegisteredEndpoints(t *testing.T) {
 	register(f, prefill, 1, 2)
 	register(f, generate, 3)
 	poll(f, loaded(generate, static("a"), 1))
-	testutil.Equal(t, "census", f.WorkerCounts(), []WorkerCount{{generate, 1}, {prefill, 2}})
+	testutil.Equal(t, "worker counts", f.WorkerCounts(), []WorkerCount{{generate, 1}, {prefill, 2}})
 	deregister(f, prefill, 1, 2)
-	testutil.Equal(t, "census when some have left", f.WorkerCounts(), []WorkerCount{{generate, 1}})
+	testutil.Equal(t, "worker counts after some have left", f.WorkerCounts(), []WorkerCount{{generate, 1}})
 }

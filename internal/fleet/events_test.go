@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// publishing registers workers of a release that publishes its loads.
+// registerPublishing registers workers of a release that publishes its load.
 func registerPublishing(f *Fleet, e Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		f.Register(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, Registration{Publishes: true})
@@ -20,7 +20,7 @@ func setCard(f *Fleet, e Endpoint, id uint64) {
 	f.SetCard(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, Card{Model: "m", KVTotal: Some[uint64](100), MaxSeqs: Some[uint64](8)})
 }
 
-// published is a load event of this many KV blocks in use that names no endpoint.
+// publishUnattributed records a load event of this many KV blocks in use without an endpoint.
 func publishUnattributed(f *Fleet, id, blocks uint64) { publishAt(f, Endpoint{}, id, blocks) }
 
 func publishAt(f *Fleet, e Endpoint, id, blocks uint64) {
@@ -33,7 +33,7 @@ func TestEventsLoadLivesUntilDeregistered(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 	publishAt(f, generate, 1, 40)
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
-	after(f, 24*time.Hour) // nothing has changed since
+	after(f, 24*time.Hour) // the load does not change
 	for range 5 {
 		poll(f)
 	}
@@ -88,7 +88,7 @@ func TestEventsAfterDeregistrationShowNoWorker(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 41")
 	deregister(f, generate, 1)
 	registerPublishing(f, generate, 1)
-	wantShown(t, f, "backend/generate: 1 silent", "  1 down") // its load went with its key
+	wantShown(t, f, "backend/generate: 1 silent", "  1 down") // its load was deleted with its key
 }
 
 func TestEventsWithoutEndpointFollowTheLoad(t *testing.T) {
@@ -97,18 +97,18 @@ func TestEventsWithoutEndpointFollowTheLoad(t *testing.T) {
 	registerPublishing(f, loadMetrics, 1)
 	publishUnattributed(f, 1, 40)
 	f.RecordHit(1, 20, 5)
-	// Nothing says where: the first by name.
+	// Nothing tells where its load is, so the first endpoint by name counts.
 	wantShown(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 5/20")
 	setCard(f, loadMetrics, 1)
 	wantShown(t, f, "backend/generate: not counted 1 events", "backend/load_metrics: 1 answering mean 40", "  1 up kv 40 hits 5/20")
-	// Statistics say it for certain.
+	// A poll reply tells for certain.
 	f.BeginPoll()
 	f.RecordPollReply(loaded(generate, lease(1), 50))
 	wantShown(t, f, "backend/generate: 1 answering 1 events mean 50", "  1 up kv 50 hits 5/20", "backend/load_metrics: 1 silent", "  1 down")
 }
 
-// TestEventsPolledLoadTakesPrecedence, that of the polls for as long as it
-// answers them (0.4.1 to 0.5.1).
+// TestEventsPolledLoadTakesPrecedence checks workers that both publish and answer polls
+// (0.4.1 to 0.5.1): the source stays the poll for as long as they answer.
 func TestEventsPolledLoadTakesPrecedence(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
@@ -131,14 +131,14 @@ func TestEventsPolledLoadTakesPrecedence(t *testing.T) {
 	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load)
 	source("stats")
 	after(f, 39*time.Second)
-	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load) // half a minute after the last answer
+	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load) // half a minute after the last reply
 	source("load_event")
 	wantShown(t, f, "backend/load_metrics: 1 answering mean 11", "  1 up kv 11")
 	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 12))
 	source("stats")
 	f.RecordLoad(Origin{Worker: 1}, FromLoadEvent, load)
 	poll(f)
-	poll(f) // dead: its next answer would bring the load anew
+	poll(f) // the worker is dead: its next reply would have a load
 	wantShown(t, f, "backend/load_metrics: 1 silent", "  1 down")
 }
 
@@ -152,9 +152,9 @@ func TestEventsReplyWithoutLoadKeepsPublishedLoad(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	poll(f)
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
-	poll(f) // killed: its key stays for as long as its lease
+	poll(f) // the worker was killed: its key stays until its lease expires
 	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
-	poll(f, loadless(generate, lease(1))) // or it was only slow: its load will not be repeated
+	poll(f, loadless(generate, lease(1))) // it was only slow: it does not repeat its load
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 	poll(f)
 	poll(f)
@@ -173,10 +173,10 @@ func TestEventsPublishingWorkerIsNotAwaited(t *testing.T) {
 
 func TestEventsTotalsComeFromModelCard(t *testing.T) {
 	f := newFleet(everything, largeLimit)
-	setCard(f, generate, 1) // comes before the registration
+	setCard(f, generate, 1) // before the registration
 	wantShown(t, f, "backend/generate:")
 	registerPublishing(f, generate, 1)
-	registerPublishing(f, generate2, 1) // has no card, and so no load
+	registerPublishing(f, generate2, 1) // has no card, so no load is expected
 	wantShown(t, f, "backend/generate: 1 silent", "  1 down")
 	publishAt(f, generate, 1, 40)
 	wantShown(t, f, "backend/generate: 1 answering mean 40", "  1 up kv 40")
@@ -205,7 +205,7 @@ func TestEventsRanksAreSummed(t *testing.T) {
 		})
 	}
 	w := f.Snapshot().Workers[0]
-	rank := func(number uint32) RankState { // its slots in all are the card's
+	rank := func(number uint32) RankState { // TotalSlots is from the card
 		return RankState{Number: number, Source: FromLoadEvent, Load: Load{
 			KVActive: Some(10 + uint64(number)), KVTotal: Some[uint64](50), ActiveSlots: Some(uint64(number)), TotalSlots: Some[uint64](8),
 			Waiting: Some[uint64](3), CacheUsage: Some(0.2 + 0.2*float64(number)), HitRate: Some(0.5),
@@ -231,14 +231,14 @@ func TestEventsForwardPassesCountRequestsAndGaps(t *testing.T) {
 	from := Origin{Endpoint: generate, Worker: 1}
 	for _, p := range []Pass{
 		{Counter: 7, Seconds: 0.5, Running: 2, Waiting: 1, PrefillTokens: 100, DecodeTokens: 1},
-		{Counter: 8, Running: 2},                                                // idle: no pass
-		{Counter: 12, Seconds: 0.25},                                            // 9, 10, 11
-		{Counter: 3, Seconds: 0.25},                                             // it has begun anew
-		{Counter: 4, Seconds: 0.25},                                             //
-		{Counter: 0, Seconds: 0.25},                                             // not counted
-		{Counter: 2, Seconds: 0.25, OutOfOrder: true, Running: 99},              // of another time
-		{Counter: 1 << 63, Running: 5},                                          // not believed
-		{Counter: 1<<63 + 2, Running: 6, QueuedTokens: 9, ScheduledKVTokens: 8}, // one
+		{Counter: 8, Running: 2},     // idle: not a pass
+		{Counter: 12, Seconds: 0.25}, // 9, 10 and 11 are missing
+		{Counter: 3, Seconds: 0.25},  // the counter restarted
+		{Counter: 4, Seconds: 0.25},
+		{Counter: 0, Seconds: 0.25},                                             // the engine does not count
+		{Counter: 2, Seconds: 0.25, OutOfOrder: true, Running: 99},              // reports an earlier time
+		{Counter: 1 << 63, Running: 5},                                          // the gap is too large to count
+		{Counter: 1<<63 + 2, Running: 6, QueuedTokens: 9, ScheduledKVTokens: 8}, // one is missing
 	} {
 		f.RecordForwardPass(from, p)
 	}
@@ -278,7 +278,7 @@ func TestEventsWithoutRegistryExpireAfterAMinute(t *testing.T) {
 	publishAt(f, generate, 1, 40)
 	wantShown(t, f, "backend/generate: 1 unregistered", "  1 up kv 40")
 	after(f, unconfirmedRetention+time.Second)
-	wantShown(t, f) // an event alone is no proof that there is such an endpoint
+	wantShown(t, f) // an event alone does not prove that the endpoint exists
 }
 
 func TestEventsDoNotExpireDuringRegistryOutage(t *testing.T) {
@@ -301,7 +301,7 @@ func TestEventsRequestsCountForTheirWorkers(t *testing.T) {
 	f.RecordRequest(Request{Prefill: some(1), FirstToken: Some(0.25)})
 	f.RecordRequest(Request{Prefill: some(9), Decode: some(9), ISLBlocks: some(20), OverlapBlocks: some(5)})
 	wantShown(t, f, "backend/generate: 1 silent", "  2 down", "prefill/generate: 1 silent 1 events", "  1 down hits 5/20")
-	testutil.Equal(t, "foreign", f.Stats.ForeignEvents.Load(), uint64(1))
+	testutil.Equal(t, "foreign events", f.Stats.ForeignEvents.Load(), uint64(1))
 	s := f.Snapshot()
 	testutil.Equal(t, "decode", s.Workers[0].Timings, Timings{InterToken: Timing{1, 0.02}, Duration: Timing{1, 3}})
 	testutil.Equal(t, "prefill", s.Workers[1].Timings, Timings{FirstToken: Timing{2, 0.75}})
@@ -309,5 +309,5 @@ func TestEventsRequestsCountForTheirWorkers(t *testing.T) {
 	testutil.Equal(t, "requests", s.Endpoints[1].Requests.FirstToken.Count, 2)
 	deregister(f, prefill, 1)
 	f.RecordRequest(Request{Prefill: some(1), FirstToken: Some(0.25)})
-	testutil.Equal(t, "foreign", f.Stats.ForeignEvents.Load(), uint64(2))
+	testutil.Equal(t, "foreign events", f.Stats.ForeignEvents.Load(), uint64(2))
 }

@@ -12,11 +12,11 @@ func TestEvictionOfOwnUnregisteredAttachments(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	for i := range 64 {
 		register(f, numberedEndpoint(i), 1)
-		publishAt(f, numberedEndpoint(i), 2, 5) // all of it is made up
+		publishAt(f, numberedEndpoint(i), 2, 5) // the registry never has these
 	}
 	f.RecordHit(2, 20, 5)
 	wantRefused(t, f, nil)
-	publishAt(f, numberedEndpoint(64), 2, 7) // and this is not
+	publishAt(f, numberedEndpoint(64), 2, 7) // the registry has this one later
 	register(f, numberedEndpoint(64), 2)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 	testutil.Equal(t, "registrations", f.EndpointsOf(2), []Endpoint{numberedEndpoint(64)})
@@ -32,11 +32,11 @@ func TestEvictionKeepsPendingEvents(t *testing.T) {
 	publishAt(f, numberedEndpoint(40), 3, 7)
 	register(f, numberedEndpoint(32), 1)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
-	testutil.Equal(t, "listed anew while full", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync while full", f.NeedsSync(), false)
 	register(f, numberedEndpoint(40), 3)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 2})
 	deregister(f, numberedEndpoint(0), 1)
-	testutil.Equal(t, "listed anew with room", f.NeedsSync(), true)
+	testutil.Equal(t, "needs sync with room", f.NeedsSync(), true)
 	register(f, numberedEndpoint(40), 3)
 	testutil.Equal(t, "load", f.workers.get(lease(3)).attachmentAt(numberedEndpoint(40)).ranks[0].load.V.KVActive.V, 7)
 }
@@ -54,10 +54,11 @@ func TestEvictionOfRegisteringWorkerItself(t *testing.T) {
 	w := f.workers.get(lease(2))
 	testutil.Equal(t, "attachments", len(w.attachments), 1)
 	testutil.Equal(t, "load", w.attachments[0].ranks[0].load.V.KVActive.V, 7)
-	testutil.Equal(t, "where it is hit", w.hitsEndpoint.Endpoint, numberedEndpoint(31))
+	testutil.Equal(t, "hits endpoint", w.hitsEndpoint.Endpoint, numberedEndpoint(31))
 }
 
-// What registers may have the name that the endpoint of unknown ids has.
+// TestEvictionKeepsEndpointNamedUnknown registers an endpoint with the name of the endpoint of
+// unknown ids.
 func TestEvictionKeepsEndpointNamedUnknown(t *testing.T) {
 	for _, registersFirst := range []bool{true, false} {
 		f := newFleet(everything, 10_000)
@@ -76,7 +77,7 @@ func TestEvictionKeepsEndpointNamedUnknown(t *testing.T) {
 		for i := range 4 {
 			deregister(f, numberedEndpoint(i), 2)
 		}
-		after(f, time.Second) // pushes out two of the four, and does not try the other one for ever
+		after(f, time.Second) // evicts two of the four, and must not loop for ever over the endpoint "unknown"
 		wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 2})
 		testutil.Equal(t, "endpoints", len(f.endpoints), 3)
 		after(f, time.Hour)
@@ -107,11 +108,11 @@ func TestEvictionOfEndpointWithExpiredEvents(t *testing.T) {
 	deregister(f, numberedEndpoint(0), 1)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1)
 	for m := range 22 {
-		f.RecordLoad(Origin{Worker: 2}, FromLoadEvent, Load{KVActive: Some[uint64](5)}) // it goes on, of no endpoint
+		f.RecordLoad(Origin{Worker: 2}, FromLoadEvent, Load{KVActive: Some[uint64](5)}) // it continues without an endpoint
 		after(f, time.Duration(1+m)*time.Minute)
 		checkInvariants(t, f)
 	}
-	testutil.Equal(t, "it is", f.endpoints[numberedEndpoint(0)] != nil, false)
+	testutil.Equal(t, "the endpoint is known", f.endpoints[numberedEndpoint(0)] != nil, false)
 	testutil.Equal(t, "workers", f.workers.len(), 1)
 }
 

@@ -21,11 +21,11 @@ var (
 
 var start = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
 
-// plenty is a limit that no test reaches by accident.
+// largeLimit is a limit of workers that no test reaches by accident.
 const largeLimit = 1000
 
-// fleetAt is a new Fleet that knows that nobody is registered, and whose clock
-// stands at start.
+// newFleet returns a Fleet that is synced with an empty registry, and whose clock is at
+// start.
 func newFleet(target Target, limit int) *Fleet {
 	f := New(target, limit, true)
 	f.Sync(Listing{})
@@ -33,7 +33,7 @@ func newFleet(target Target, limit int) *Fleet {
 	return f
 }
 
-// after moves the Fleet's clock to this long after start.
+// after sets the Fleet's clock to d after start.
 func after(f *Fleet, d time.Duration) { f.Advance(start.Add(d)) }
 
 func lease(id uint64) WorkerID { return WorkerID{Lease: id} }
@@ -47,10 +47,10 @@ func register(f *Fleet, e Endpoint, ids ...uint64) {
 	}
 }
 
-// keyOf is where a worker registers, as most releases have it.
+// keyOf returns the key of an instance, as in most releases.
 func keyOf(in Instance) string { return fmt.Sprintf("v1/instances/%s/%x", in.Endpoint, in.ID) }
 
-// listing is a registry of workers that are polled.
+// listing returns a registry of workers that are polled.
 func listing(all ...Instance) Listing {
 	l := Listing{Instances: make(map[string]InstanceEntry)}
 	for _, in := range all {
@@ -65,7 +65,7 @@ func deregister(f *Fleet, e Endpoint, ids ...uint64) {
 	}
 }
 
-// loaded is a report of this many KV blocks in use, of 100.
+// loaded returns a reply with this many of 100 KV blocks in use.
 func loaded(e Endpoint, id WorkerID, blocks uint64) PollReply {
 	return PollReply{
 		Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Reported,
@@ -81,7 +81,7 @@ func malformed(e Endpoint, id WorkerID) PollReply {
 	return PollReply{Endpoint: e, Worker: id, Service: "dynamo_" + e.Component, Outcome: Malformed}
 }
 
-// poll is one whole poll with these answers.
+// poll makes a poll with these replies.
 func poll(f *Fleet, answers ...PollReply) {
 	f.BeginPoll()
 	for _, r := range answers {
@@ -90,8 +90,8 @@ func poll(f *Fleet, answers ...PollReply) {
 	f.EndPoll(true)
 }
 
-// shown writes a Snapshot as people would read it: a line for each endpoint, and
-// indented below it a line for each of its workers. Zeros are left out.
+// format formats a Snapshot for people: a line for each endpoint, followed by an indented line
+// for each of its workers. Zeros are left out.
 func format(s Snapshot) string {
 	var b strings.Builder
 	rows := s.Workers
@@ -144,7 +144,7 @@ func formatWorker(w WorkerState) string {
 	return b.String()
 }
 
-// shows fails the test unless the Fleet shows these lines; it also checks the books.
+// wantShown fails the test unless the Fleet shows these lines. It also checks the invariants.
 func wantShown(t *testing.T, f *Fleet, lines ...string) {
 	t.Helper()
 	checkInvariants(t, f)

@@ -32,7 +32,7 @@ func TestHitsOfNamedTargetCountForIt(t *testing.T) {
 	poll(f, loaded(loadMetrics, lease(1), 10))
 	f.RecordHit(1, 20, 5)
 	f.RecordHit(2, 30, 6)
-	f.RecordHit(977, 3, 1) // nobody knows it
+	f.RecordHit(977, 3, 1) // an unknown id
 	wantShown(t, f, "backend/load_metrics: 1 answering 3 events mean 10",
 		"  1 up kv 10 hits 5/20", "  2 hits 6/30", "  977 hits 1/3")
 }
@@ -62,7 +62,7 @@ func TestHitsMoveWhenWorkerBecomesKnown(t *testing.T) {
 	f.RecordHit(2, 30, 6)
 	wantShown(t, f, "unknown/unknown: not counted 2 events", "  1 hits 5/20", "  2 hits 6/30")
 	register(f, generate, 1)
-	register(f, prefill, 2) // turns out to be foreign
+	register(f, prefill, 2) // is not watched
 	f.RecordHit(1, 1, 1)
 	wantShown(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 6/21", "unknown/unknown: not counted 2 events")
 	register(f, loadMetrics, 1)
@@ -82,7 +82,7 @@ func TestHitsStayWhileWorkerIsSilent(t *testing.T) {
 	poll(f)
 	wantShown(t, f, "backend/load_metrics: 1 silent 1 events", "  1 down hits 5/20")
 
-	// Nor do they move when its lease is lost and its keys come back one by one.
+	// They do not move either when its lease expires and its keys return one by one.
 	deregister(f, loadMetrics, 1)
 	deregister(f, generate, 1)
 	wantShown(t, f, "backend/load_metrics: 1 events", "  1 hits 5/20")
@@ -101,7 +101,7 @@ func TestHitsCountForFirstEndpoint(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 5/20",
 		"backend/generate2: 1 silent", "  1 down", "backend/load_metrics: 1 silent", "  1 down")
 
-	// Of those that have carried a load again the first, whatever becomes of its answers.
+	// Of the endpoints that have had a load the first counts, whatever its replies are.
 	poll(f, loaded(loadMetrics, lease(1), 30), loaded(generate2, lease(1), 20), loadless(generate, lease(1)))
 	poll(f, loaded(loadMetrics, lease(1), 30), malformed(generate2, lease(1)), loadless(generate, lease(1)))
 	wantShown(t, f, "backend/generate: not counted 1 events",
@@ -167,7 +167,7 @@ func TestHitsExpireTenMinutesAfterLastEvent(t *testing.T) {
 	after(f, 15*time.Minute)
 	wantShown(t, f, "backend/generate: 3 events")
 
-	f.RecordHit(977, 2, 2) // starts again
+	f.RecordHit(977, 2, 2) // starts from zero
 	register(f, generate, 1)
 	wantShown(t, f, "backend/generate: 1 silent 4 events", "  1 down", "  977 hits 2/2")
 }
@@ -188,7 +188,7 @@ func TestHitsContinueWhenWorkerReturns(t *testing.T) {
 	f.RecordHit(1, 20, 5)
 	deregister(f, generate, 1)
 	after(f, 9*time.Minute)
-	f.RecordHit(1, 1, 1) // on its way when the worker left
+	f.RecordHit(1, 1, 1) // was on its way when the worker left
 	wantShown(t, f, "backend/generate: 2 events", "  1 hits 6/21")
 	register(f, generate, 1)
 	after(f, time.Hour)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// audit recounts everything the Fleet keeps count of, from the workers alone.
+// checkInvariants recounts everything that the Fleet counts, from its workers.
 func checkInvariants(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
@@ -19,7 +19,7 @@ func checkInvariants(t *testing.T, f *Fleet) {
 	f.mu.Unlock()
 	checkSnapshot(t, f.Snapshot())
 	if t.Failed() {
-		t.FailNow() // one broken book breaks many
+		t.FailNow() // one wrong count leads to many
 	}
 }
 
@@ -38,9 +38,9 @@ func checkWorkers(t *testing.T, f *Fleet) {
 		}
 		checkWorker(t, f, w)
 	}
-	checkQueue(t, "strangers", &f.unregisteredWorkers, unregistered)
-	checkQueue(t, "strays", &f.unregisteredAttachments, unregisteredAttachments)
-	checkQueue(t, "waiters", &f.pendingWorkers, pending)
+	checkQueue(t, "unregistered workers", &f.unregisteredWorkers, unregistered)
+	checkQueue(t, "unregistered attachments", &f.unregisteredAttachments, unregisteredAttachments)
+	checkQueue(t, "pending workers", &f.pendingWorkers, pending)
 	checkBounds(t, f)
 }
 
@@ -53,7 +53,7 @@ func checkQueue(t *testing.T, what string, q *lruQueue, want map[*worker]bool) {
 	}
 }
 
-// auditBounds recounts what is held, and compares it with what may be.
+// checkBounds recounts the footprints, and compares them with the bounds.
 func checkBounds(t *testing.T, f *Fleet) {
 	t.Helper()
 	var all footprint
@@ -79,7 +79,7 @@ func checkBounds(t *testing.T, f *Fleet) {
 		}
 		h.extraRanks = max(0, h.ranks-1)
 		if w.footprint != h {
-			t.Errorf("worker %s holds %+v, recounted %+v", w.label, w.footprint, h)
+			t.Errorf("worker %s has footprint %+v, recounted %+v", w.label, w.footprint, h)
 		}
 		all.attachments += h.attachments
 		all.unregisteredAttachments += h.unregisteredAttachments
@@ -88,16 +88,16 @@ func checkBounds(t *testing.T, f *Fleet) {
 		all.unregisteredRanks += h.unregisteredRanks
 	}
 	if f.footprint != all {
-		t.Errorf("all hold %+v, recounted %+v", f.footprint, all)
+		t.Errorf("all workers have footprint %+v, recounted %+v", f.footprint, all)
 	}
 	for what, of := range map[string][2]int{
-		"workers":     {f.workers.len(), f.workerLimit},
-		"attachments": {int(all.attachments), int(f.bounds.attachments)},
-		"attachments that the registry does not have": {int(all.unregisteredAttachments), int(f.bounds.unregisteredAttachments)},
-		"ranks beside the first":                      {int(all.extraRanks), int(f.bounds.extraRanks)},
-		"ranks of strays":                             {int(all.unregisteredRanks), int(f.bounds.unregisteredRanks)},
-		"endpoints":                                   {f.countedEndpoints(), f.bounds.endpoints},
-		"endpoints that were left":                    {min(f.emptyEndpoints.Len(), f.countedEndpoints()), f.bounds.endpoints},
+		"workers":                  {f.workers.len(), f.workerLimit},
+		"attachments":              {int(all.attachments), int(f.bounds.attachments)},
+		"unregistered attachments": {int(all.unregisteredAttachments), int(f.bounds.unregisteredAttachments)},
+		"extra ranks":              {int(all.extraRanks), int(f.bounds.extraRanks)},
+		"unregistered ranks":       {int(all.unregisteredRanks), int(f.bounds.unregisteredRanks)},
+		"endpoints":                {f.countedEndpoints(), f.bounds.endpoints},
+		"empty endpoints":          {min(f.emptyEndpoints.Len(), f.countedEndpoints()), f.bounds.endpoints},
 	} {
 		if of[0] > of[1] {
 			t.Errorf("%d %s, above the limit %d", of[0], what, of[1])
@@ -108,32 +108,32 @@ func checkBounds(t *testing.T, f *Fleet) {
 func checkWorker(t *testing.T, f *Fleet, w *worker) {
 	t.Helper()
 	if f.workers.get(w.id) != w || w.label != w.id.String() {
-		t.Errorf("worker %s stands under another id", w.label)
+		t.Errorf("worker %s is indexed under another id", w.label)
 	}
 	if len(w.attachments) == 0 && len(w.unattributed) == 0 && w.pending == nil && (w.hits.Events == 0 || w.hitsEndpoint == nil) {
-		t.Errorf("worker %s has nothing to be remembered for", w.label)
+		t.Errorf("worker %s is empty", w.label)
 	}
 	if w.hitsEndpoint != nil && !w.hitsEndpoint.exempt && w.hits.Events == 0 && len(w.attachments) == 0 {
-		t.Errorf("worker %s keeps endpoint %s for nothing", w.label, w.hitsEndpoint)
+		t.Errorf("worker %s keeps endpoint %s without need", w.label, w.hitsEndpoint)
 	}
 	checkRanks(t, w, w.unattributed, false)
 	if w.pending != nil {
 		checkRanks(t, w, w.pending.ranks, false)
 		if len(w.pending.ranks) == 0 || w.attachmentAt(w.pending.endpoint) != nil || !f.registry {
-			t.Errorf("%d ranks of worker %s wait for %s", len(w.pending.ranks), w.label, w.pending.endpoint)
+			t.Errorf("%d ranks of worker %s are pending for %s", len(w.pending.ranks), w.label, w.pending.endpoint)
 		}
 	}
 	seen := make(map[Endpoint]bool)
 	for _, a := range w.attachments {
 		if seen[a.endpoint.Endpoint] {
-			t.Errorf("worker %s sits twice at %s", w.label, a.endpoint)
+			t.Errorf("worker %s has two attachments to %s", w.label, a.endpoint)
 		}
 		seen[a.endpoint.Endpoint] = true
 		if !a.registered && !a.answered && !a.card.OK && len(a.ranks) == 0 {
-			t.Errorf("worker %s sits at %s for nothing", w.label, a.endpoint)
+			t.Errorf("worker %s has an empty attachment to %s", w.label, a.endpoint)
 		}
 		if a.registered != (a.keys.effective != 0) || a.card.OK != (a.cardKeys.effective != 0) {
-			t.Errorf("worker %s at %s: registered %v, with a card %v, by the keys %x and %x", w.label, a.endpoint, a.registered, a.card.OK, a.keys.effective, a.cardKeys.effective)
+			t.Errorf("worker %s at %s: registered %v, has a card %v, keys %x and %x", w.label, a.endpoint, a.registered, a.card.OK, a.keys.effective, a.cardKeys.effective)
 		}
 		checkRanks(t, w, a.ranks, a.registered && a.endpoint.watched)
 		for _, r := range a.ranks {
@@ -144,8 +144,8 @@ func checkWorker(t *testing.T, f *Fleet, w *worker) {
 	}
 }
 
-// auditRanks checks that ranks are in order, that each is there for something, and that
-// only where pages are booked something of them is known.
+// checkRanks checks that ranks are sorted, that none is empty, and that ranks have scraped
+// values only where those can be shown.
 func checkRanks(t *testing.T, w *worker, ranks []rank, scrapedShown bool) {
 	t.Helper()
 	for i, r := range ranks {
@@ -153,7 +153,7 @@ func checkRanks(t *testing.T, w *worker, ranks []rank, scrapedShown bool) {
 			t.Errorf("worker %s has ranks %+v", w.label, ranks)
 		}
 		if r.scraped != nil && (!scrapedShown || r.scraped.load == Load{}) {
-			t.Errorf("worker %s has scraped %+v where pages are booked: %v", w.label, r.scraped, scrapedShown)
+			t.Errorf("worker %s has scraped values %+v, want any: %v", w.label, r.scraped, scrapedShown)
 		}
 	}
 }
@@ -181,7 +181,7 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 	}
 	for e := range members {
 		if f.endpoints[e.Endpoint] != e {
-			t.Errorf("endpoint %s has members and no record", e)
+			t.Errorf("endpoint %s has members, but is not known", e)
 		}
 	}
 	var stand [numStatuses]int
@@ -193,26 +193,26 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 			t.Errorf("endpoint %s: counts %+v, recounted %+v", key, c, counts[e])
 		}
 		if e.status != e.computeStatus() {
-			t.Errorf("endpoint %s stands as %d, should as %d", key, e.status, e.computeStatus())
+			t.Errorf("endpoint %s has status %d, want %d", key, e.status, e.computeStatus())
 		}
 		stand[e.status]++
 		kept := e.hadData && (e.hadWorker || e.exempt) && f.expiredAt.Sub(e.emptySince) < retention
 		if len(e.members) == 0 && !e.named && !kept {
-			t.Errorf("endpoint %s is kept for nothing, %s after its last worker", key, f.now.Sub(e.emptySince))
+			t.Errorf("endpoint %s is kept without need, %s after its last worker", key, f.now.Sub(e.emptySince))
 		}
 		waits := map[endpointStatus]*list.List{statusEmpty: &f.emptyEndpoints, statusUnregistered: &f.unregisteredEndpoints}[e.status]
 		if e.status == statusUnregistered && e.staticCount > 0 {
 			waits = nil
 		}
 		if e.evictionQueue != waits || (e.evictionElem != nil) != (waits != nil) || e.evictionElem != nil && e.evictionElem.Value != any(e) {
-			t.Errorf("endpoint %s, which stands as %d, waits in the wrong queue", key, e.status)
+			t.Errorf("endpoint %s with status %d is in the wrong queue", key, e.status)
 		}
 	}
 	if f.statusCounts != stand {
-		t.Errorf("endpoints stand as %v, recounted %v", f.statusCounts, stand)
+		t.Errorf("endpoints by status: %v, recounted %v", f.statusCounts, stand)
 	}
 	if n := f.emptyEndpoints.Len() + f.unregisteredEndpoints.Len(); n > len(f.endpoints) {
-		t.Errorf("%d endpoints wait to be forgotten, of %d", n, len(f.endpoints))
+		t.Errorf("%d of %d endpoints are candidates for eviction", n, len(f.endpoints))
 	}
 }
 
@@ -239,20 +239,20 @@ func checkPoll(t *testing.T, f *Fleet) {
 		}
 	}
 	if !f.pollTargetsStale && f.pollTargets != asked {
-		t.Errorf("%d seats are asked, recounted %d", f.pollTargets, asked)
+		t.Errorf("%d attachments are poll targets, recounted %d", f.pollTargets, asked)
 	}
 	if f.answeringCount != answering || f.answeredCount != answered {
-		t.Errorf("%d seats answer, %d of them the poll; recounted %d and %d", f.answeringCount, f.answeredCount, answering, answered)
+		t.Errorf("%d attachments answer, %d of them the poll; recounted %d and %d", f.answeringCount, f.answeredCount, answering, answered)
 	}
 	if f.pollExpected == 0 && f.pollAwaiting == 0 {
-		return // no poll runs
+		return // no poll is running
 	}
 	if f.pollAwaiting != awaited || f.pollAwaiting > f.pollExpected {
-		t.Errorf("poll awaits %d of %d answers, recounted %d", f.pollAwaiting, f.pollExpected, awaited)
+		t.Errorf("poll awaits %d of %d replies, recounted %d", f.pollAwaiting, f.pollExpected, awaited)
 	}
 }
 
-// auditExpiry checks what holds whenever the clock has just been advanced.
+// checkExpiry checks what must hold after each Advance.
 func checkExpiry(t *testing.T, f *Fleet) {
 	t.Helper()
 	f.mu.Lock()
@@ -264,7 +264,7 @@ func checkExpiry(t *testing.T, f *Fleet) {
 	}
 }
 
-// auditSnapshot checks what holds for every page, whatever the Fleet went through.
+// checkSnapshot checks what must hold for every Snapshot.
 func checkSnapshot(t *testing.T, s Snapshot) {
 	t.Helper()
 	if !slices.IsSortedFunc(s.Endpoints, func(a, b EndpointState) int { return compareEndpoints(a.Endpoint, b.Endpoint) }) {
@@ -279,7 +279,7 @@ func checkSnapshot(t *testing.T, s Snapshot) {
 	}
 	for i, w := range s.Workers {
 		if i > 0 && compareEndpoints(s.Workers[i-1].Endpoint, w.Endpoint) == 0 && s.Workers[i-1].Label >= w.Label {
-			t.Errorf("workers %s and %s are not in order, or one", s.Workers[i-1].Label, w.Label)
+			t.Errorf("workers %s and %s are not sorted, or equal", s.Workers[i-1].Label, w.Label)
 		}
 		if w.Load.OK && !w.Listed || w.Up && !w.Listed || w.LoadAge < 0 || w.LoadAge > 1000*time.Hour {
 			t.Errorf("worker is shown as %+v", w)
@@ -290,7 +290,7 @@ func checkSnapshot(t *testing.T, s Snapshot) {
 	}
 }
 
-// auditStats recomputes an endpoint's statistics from the rows that are shown.
+// checkSpread recomputes an endpoint's statistics from the rows that are shown.
 func checkSpread(t *testing.T, s Snapshot, e Endpoint, state EndpointState) {
 	t.Helper()
 	var blocks []float64

@@ -30,8 +30,8 @@ func TestKeysRegistrationLivesUntilLastKey(t *testing.T) {
 	})
 }
 
-// TestKeysMostSpecificRegistrationWins, whatever comes first, and when it is
-// gone the next.
+// TestKeysMostSpecificRegistrationWins checks which registration counts, in any order of
+// arrival, and after each deletion.
 func TestKeysMostSpecificRegistrationWins(t *testing.T) {
 	said := map[string]Registration{
 		"instances/ns/backend/generate:1":    {NATS: true, Transport: "old"},
@@ -57,7 +57,7 @@ func TestKeysMostSpecificRegistrationWins(t *testing.T) {
 			testutil.Equal(t, "the registration", a.Registration, said[key])
 			testutil.Equal(t, "loads", len(a.ranks), loads)
 			f.Deregister(key, in)
-			if key == last { // whose load it was
+			if key == last { // the load was of the last process
 				loads = 0
 			}
 		}
@@ -78,7 +78,8 @@ func TestKeysRestartIsSeenUnderAnyKey(t *testing.T) {
 	}
 }
 
-// TestKeysTakeoverKeepsNewLoad, whichever key counts, and when the other one goes.
+// TestKeysTakeoverKeepsNewLoad checks the load of a process that has taken over the id, with
+// any order of the keys, and after the other key is deleted.
 func TestKeysTakeoverKeepsNewLoad(t *testing.T) {
 	for _, keys := range [][2]string{{"a", "b"}, {"b", "a"}} {
 		f := newFleet(everything, largeLimit)
@@ -91,7 +92,7 @@ func TestKeysTakeoverKeepsNewLoad(t *testing.T) {
 		wantShown(t, f, "backend/generate: 1 silent 1 events", "  1 down hits 4/8")
 		publishAt(f, generate, 1, 5)
 		f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Counter: 1, Seconds: 1, PrefillTokens: 4})
-		f.Register(keys[1], in, Registration{Publishes: true, Transport: "192.0.2.2:1"}) // once more
+		f.Register(keys[1], in, Registration{Publishes: true, Transport: "192.0.2.2:1"}) // again
 		f.Deregister(keys[0], in)
 		wantShown(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 5 hits 4/8")
 		p := f.Snapshot().Workers[0].Passes.V
@@ -115,11 +116,11 @@ func TestKeysSyncReplacesAllKeys(t *testing.T) {
 	answering := []string{"backend/generate: 1 answering mean 40", "  1 up kv 40"}
 	wantShown(t, f, answering...)
 	testutil.Equal(t, "publishes", f.workers.get(lease(1)).attachments[0].Publishes, true)
-	f.Sync(of("a")) // b went unseen
+	f.Sync(of("a")) // the deletion of b was not received
 	wantShown(t, f, answering...)
 	testutil.Equal(t, "publishes", f.workers.get(lease(1)).attachments[0].Publishes, false)
 	testutil.Equal(t, "model", f.Snapshot().Workers[0].Model, "a")
-	f.Sync(of("c")) // under another key: it has never been away as far as is known
+	f.Sync(of("c")) // under another key: the worker stays registered
 	wantShown(t, f, answering...)
 	f.Deregister("a", in)
 	wantShown(t, f, answering...)
@@ -135,7 +136,8 @@ func TestKeysHashIsStable(t *testing.T) {
 	testutil.Equal(t, "hash", hashOf("v1/instances/dynamo/backend/generate/7b"), 8812405857945002995)
 }
 
-// TestKeysLeavingStandbyDropsItsLoad: the load is that of the address that came last.
+// TestKeysLeavingStandbyDropsItsLoad checks that the load belongs to the process that
+// registered last.
 func TestKeysLeavingStandbyDropsItsLoad(t *testing.T) {
 	in := Instance{generate, 1}
 	at := func(address string) Registration { return Registration{Publishes: true, Transport: address} }
@@ -146,17 +148,17 @@ func TestKeysLeavingStandbyDropsItsLoad(t *testing.T) {
 		f.Register(keys[first], in, at(addresses[first]))
 		publishAt(f, generate, 1, 100)
 		f.Register(keys[1-first], in, at(addresses[1-first]))
-		testutil.Equal(t, "loads when another takes over", loads(f), 0)
+		testutil.Equal(t, "loads after another process takes over", loads(f), 0)
 		publishAt(f, generate, 1, 500)
-		f.Register(keys[first], in, at(addresses[first])) // the same again is no news
-		testutil.Equal(t, "loads of the second", loads(f), 1)
+		f.Register(keys[first], in, at(addresses[first])) // no change
+		testutil.Equal(t, "loads after the first registers again", loads(f), 1)
 		f.Deregister(keys[1-first], in)
-		testutil.Equal(t, "loads when the second has left", loads(f), 0)
+		testutil.Equal(t, "loads after the second has left", loads(f), 0)
 		publishAt(f, generate, 1, 7)
 		f.Register(keys[1-first], in, at(addresses[1-first]))
 		publishAt(f, generate, 1, 8)
 		f.Deregister(keys[first], in)
-		testutil.Equal(t, "loads when the first has left", loads(f), 1)
+		testutil.Equal(t, "loads after the first has left", loads(f), 1)
 		checkInvariants(t, f)
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// The numbers here are those of SECURITY.md, and no names of constants: a change of
-// one of these is a change of what was promised.
+// The tests in this file have the numbers of SECURITY.md instead of the names of constants,
+// so that they fail if a constant differs from the documentation.
 
-// at is another endpoint for each number.
+// numberedEndpoint returns a different endpoint for each number.
 func numberedEndpoint(n int) Endpoint {
 	return Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}
 }
@@ -21,12 +21,12 @@ func wantRefused(t *testing.T, f *Fleet, want map[stats.Limit]uint64) {
 	t.Helper()
 	checkInvariants(t, f)
 	for _, l := range stats.Limits() {
-		testutil.Equal(t, "turned away at the limit of "+l.String(), f.Stats.Refused(l), want[l])
+		testutil.Equal(t, "refused by the limit "+l.String(), f.Stats.Refused(l), want[l])
 	}
 }
 
-// comeAndGo has so many workers register, one after the other, each at another endpoint,
-// where it has a load.
+// registerAndLeave registers n workers with a load, each at its own endpoint, and deregisters
+// each before the next.
 func registerAndLeave(f *Fleet, first, n int) {
 	for i := first; i < first+n; i++ {
 		registerPublishing(f, numberedEndpoint(i), uint64(i+1))
@@ -36,13 +36,13 @@ func registerAndLeave(f *Fleet, first, n int) {
 }
 
 func TestLimitsEmptyEndpoints(t *testing.T) {
-	f := newFleet(Target(generate), 1) // the one of the flags is beside them
+	f := newFleet(Target(generate), 1) // the target's endpoint does not count against the limit
 	f.target = everything
 	registerAndLeave(f, 0, 3000)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3000 - 1024})
-	testutil.Equal(t, "the last but 1,023 is remembered", f.endpoints[numberedEndpoint(3000-1024)] != nil, true)
-	testutil.Equal(t, "the one before is", f.endpoints[numberedEndpoint(3000-1025)] != nil, false)
+	testutil.Equal(t, "the last but 1,023 is kept", f.endpoints[numberedEndpoint(3000-1024)] != nil, true)
+	testutil.Equal(t, "the one before it is kept", f.endpoints[numberedEndpoint(3000-1025)] != nil, false)
 	after(f, 10*time.Minute-time.Second)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
 	after(f, 10*time.Minute)
@@ -66,9 +66,9 @@ func TestLimitsEndpointsToWorkers(t *testing.T) {
 	wantRefused(t, f, nil)
 	register(f, generate, 1)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 1})
-	testutil.Equal(t, "listed anew while full", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync while full", f.NeedsSync(), false)
 	deregister(f, numberedEndpoint(7), 8)
-	testutil.Equal(t, "listed anew with room", f.NeedsSync(), true)
+	testutil.Equal(t, "needs sync with room", f.NeedsSync(), true)
 	register(f, generate, 1)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 1})
 }
@@ -78,17 +78,17 @@ func TestLimitsEvictEmptyThenUnregisteredEndpoints(t *testing.T) {
 	f.bounds.endpoints = 4
 	registerAndLeave(f, 0, 1)
 	register(f, numberedEndpoint(1), 2)
-	publishAt(f, numberedEndpoint(1), 99, 5) // though it is not registered
+	publishAt(f, numberedEndpoint(1), 99, 5) // of a worker that is not registered
 	deregister(f, numberedEndpoint(1), 2)
 	f.RecordPollReply(loaded(numberedEndpoint(2), static("a"), 5))
 	register(f, numberedEndpoint(3), 4)
 	wantRefused(t, f, nil)
 	wantShown(t, f, "c0/generate:", "c1/generate: 1 unregistered", "c2/generate: 1 unregistered mean 5", "  a up kv 5", "c3/generate: 1 silent", "  4 down")
-	register(f, numberedEndpoint(4), 5) // for the one that was left
-	register(f, numberedEndpoint(5), 6) // for the one that only an event keeps
+	register(f, numberedEndpoint(4), 5) // evicts the endpoint without workers
+	register(f, numberedEndpoint(5), 6) // evicts the endpoint that has only an event
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 2})
 	wantShown(t, f, "c2/generate: 1 unregistered mean 5", "  a up kv 5", "c3/generate: 1 silent", "  4 down", "c4/generate: 1 silent", "  5 down", "c5/generate: 1 silent", "  6 down")
-	register(f, numberedEndpoint(6), 7) // not for one that answers, and registers nowhere
+	register(f, numberedEndpoint(6), 7) // does not evict a static worker's endpoint
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3})
 	testutil.Equal(t, "endpoints", len(f.endpoints), 4)
 	f.RecordPollReply(loaded(numberedEndpoint(7), static("b"), 5))
@@ -117,7 +117,7 @@ func TestLimitsEndpointsOfStaticWorkers(t *testing.T) {
 		if registry {
 			wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: uint64(2001 - want)})
 			register(f, generate, 1)
-			testutil.Equal(t, "endpoints with one that is registered", len(f.endpoints), want+1)
+			testutil.Equal(t, "endpoints with a registered one", len(f.endpoints), want+1)
 			continue
 		}
 		wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
@@ -130,7 +130,7 @@ func TestLimitsUnregisteredEndpoints(t *testing.T) {
 	f := newFleet(everything, 10_000)
 	for i := range 2000 {
 		registerPublishing(f, numberedEndpoint(i), uint64(i+1))
-		publishAt(f, numberedEndpoint(i), uint64(1_000_000+i), 5) // of another
+		publishAt(f, numberedEndpoint(i), uint64(1_000_000+i), 5) // of another worker
 		deregister(f, numberedEndpoint(i), uint64(i+1))
 	}
 	testutil.Equal(t, "endpoints", f.statusCounts[statusUnregistered], 2000)
@@ -164,9 +164,9 @@ func TestLimitsAttachmentsToEightPerWorker(t *testing.T) {
 	register(f, numberedEndpoint(32), 1)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 1})
 	testutil.Equal(t, "attachments", f.footprint.attachments, 32)
-	testutil.Equal(t, "listed anew while full", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync while full", f.NeedsSync(), false)
 	deregister(f, numberedEndpoint(0), 1)
-	testutil.Equal(t, "listed anew with room", f.NeedsSync(), true)
+	testutil.Equal(t, "needs sync with room", f.NeedsSync(), true)
 }
 
 func TestLimitsUnregisteredAttachments(t *testing.T) {
@@ -174,7 +174,7 @@ func TestLimitsUnregisteredAttachments(t *testing.T) {
 	for i := range 20 {
 		register(f, numberedEndpoint(i), 1)
 	}
-	for i := range 6 { // as of another worker
+	for i := range 6 { // of another worker
 		publishAt(f, numberedEndpoint(i), 2, 5)
 	}
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 2})
@@ -182,7 +182,7 @@ func TestLimitsUnregisteredAttachments(t *testing.T) {
 		register(f, numberedEndpoint(20+i), 1)
 	}
 	testutil.Equal(t, "attachments", f.footprint.attachments, 32)
-	register(f, numberedEndpoint(28), 1) // pushes them out
+	register(f, numberedEndpoint(28), 1) // evicts them
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 3})
 	testutil.Equal(t, "attachments", []int32{f.footprint.attachments, f.footprint.unregisteredAttachments, f.footprint.unregisteredRanks}, []int32{29, 0, 0})
 	testutil.Equal(t, "workers", f.workers.len(), 1)
@@ -216,7 +216,7 @@ func TestLimitsStaticWorkersToASixteenth(t *testing.T) {
 			f.RecordPollReply(loaded(generate, static(fmt.Sprint("s", i)), 5))
 		}
 		testutil.Equal(t, "static workers", f.workers.len(), c.want)
-		testutil.Equal(t, "turned away", f.Stats.Refused(stats.WorkerLimit), uint64(c.limit+1-c.want))
+		testutil.Equal(t, "refused", f.Stats.Refused(stats.WorkerLimit), uint64(c.limit+1-c.want))
 	}
 }
 
@@ -230,7 +230,7 @@ func TestLimitsRanksOfOneWorker(t *testing.T) {
 	wantRefused(t, f, map[stats.Limit]uint64{stats.RankLimit: 300 - 256})
 }
 
-// manyRanks has workers publish a load of each of so many ranks.
+// publishRanks publishes a load of each rank of each worker.
 func publishRanks(f *Fleet, e Endpoint, workers, ranks int) {
 	for id := range workers {
 		for rank := range ranks {
@@ -248,7 +248,7 @@ func TestLimitsExtraRanks(t *testing.T) {
 		publishRanks(f, generate, 80, 256)
 		testutil.Equal(t, "ranks", f.footprint.ranks, int32(80+want))
 		wantRefused(t, f, map[stats.Limit]uint64{stats.RankLimit: uint64(80*255 - want)})
-		registerPublishing(f, generate, 999) // the first rank of each always has room
+		registerPublishing(f, generate, 999) // the first rank of a worker always has room
 		publishAt(f, generate, 999, 5)
 		wantRefused(t, f, map[stats.Limit]uint64{stats.RankLimit: uint64(80*255 - want)})
 	}
@@ -289,7 +289,7 @@ func TestLimitsKeysOfOneRegistration(t *testing.T) {
 		f.Deregister(fmt.Sprint(i), in)
 		f.DropCard(fmt.Sprint(i), in)
 	}
-	testutil.Equal(t, "registered when the keys are gone that had room", f.IsRegistered(in), false)
+	testutil.Equal(t, "registered after the accepted keys are deleted", f.IsRegistered(in), false)
 	wantShown(t, f)
 }
 
@@ -315,7 +315,7 @@ func TestLimitsForwardPassCounterGap(t *testing.T) {
 }
 
 func TestLimitsTimesAreDocumented(t *testing.T) {
-	t.Run("ten minutes after the last event counters go", func(t *testing.T) {
+	t.Run("counters are kept for ten minutes after the last event", func(t *testing.T) {
 		f := newFleet(Target(generate), largeLimit)
 		f.RecordHit(1, 20, 5)
 		after(f, 10*time.Minute-time.Second)
@@ -323,7 +323,7 @@ func TestLimitsTimesAreDocumented(t *testing.T) {
 		after(f, 10*time.Minute)
 		wantShown(t, f, "backend/generate: 1 events")
 	})
-	t.Run("ten seconds after its last event an id does not speak", func(t *testing.T) {
+	t.Run("an id is active for ten seconds after its last event", func(t *testing.T) {
 		f := newFleet(Target(generate), largeLimit)
 		publishAt(f, generate, 1, 5)
 		after(f, 10*time.Second-time.Millisecond)
@@ -331,7 +331,7 @@ func TestLimitsTimesAreDocumented(t *testing.T) {
 		after(f, 10*time.Second)
 		wantShown(t, f, "backend/generate:")
 	})
-	t.Run("a minute after its last event a worker goes where there is no registry", func(t *testing.T) {
+	t.Run("without a registry a worker is kept for a minute after its last event", func(t *testing.T) {
 		f := New(Target(generate), largeLimit, false)
 		f.Advance(start)
 		publishAt(f, generate, 1, 40)
@@ -342,14 +342,14 @@ func TestLimitsTimesAreDocumented(t *testing.T) {
 	})
 }
 
-// TestHistogramIsBounded whatever the durations are: 2 kB, and 3 with what else there is of
-// a rank.
+// TestHistogramIsBounded checks that no durations make a histogram larger than 2 kB. A rank
+// takes up to 3 kB with it.
 func TestHistogramIsBounded(t *testing.T) {
 	h := stats.NewHistogram(stats.PassBounds)
 	for _, seconds := range []float64{0, 1e-9, 1e-6, 1.001e-6, 1e-3, 1, 8191, 8193, 1e9, 1e300} {
 		h.Observe(seconds)
 	}
 	testutil.Equal(t, "native buckets", len(h.NativeCounts), 264)
-	testutil.Equal(t, "as good as nothing", h.ZeroCount, 3)
-	testutil.Equal(t, "in the last one", h.NativeCounts[263], 4)
+	testutil.Equal(t, "values in the zero bucket", h.ZeroCount, 3)
+	testutil.Equal(t, "values in the last bucket", h.NativeCounts[263], 4)
 }

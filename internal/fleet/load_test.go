@@ -8,7 +8,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// ranksOf registers worker 1 and has its page say this of its ranks.
+// ranksOf registers worker 1 and records a scrape with these loads of its ranks.
 func ranksOf(f *Fleet, card Card, loads ...Load) ScrapeTarget {
 	in := Instance{Endpoint: generate, ID: 1}
 	f.Register(keyOf(in), in, Registration{Publishes: true})
@@ -24,7 +24,7 @@ func ranksOf(f *Fleet, card Card, loads ...Load) ScrapeTarget {
 	return target
 }
 
-// onlyWorker is the one that the Fleet shows.
+// onlyWorker returns the one worker that the Fleet shows.
 func onlyWorker(t *testing.T, f *Fleet) WorkerState {
 	t.Helper()
 	s := f.Snapshot()
@@ -34,8 +34,9 @@ func onlyWorker(t *testing.T, f *Fleet) WorkerState {
 	return s.Workers[0]
 }
 
-// TestLoadPlaceholderTotal is what Dynamo tells of ranks whose engine it was told nothing of, for life:
-// alone, with a card, and beside other ranks that know better.
+// TestLoadPlaceholderTotal checks the total of 1 block that Dynamo reports for ranks whose real
+// total it does not know: of a single rank, with a model card, and with ranks that have real
+// totals.
 func TestLoadPlaceholderTotal(t *testing.T) {
 	n, share := Some[uint64], Some[float64]
 	loadOf := func(active, total, usage any) (l Load) {
@@ -56,54 +57,54 @@ func TestLoadPlaceholderTotal(t *testing.T) {
 		want  []Load // of each rank
 		whole Load
 	}{
-		"alone beside a part in use": {
+		"one rank, with a usage": {
 			ranks: []Load{loadOf(nil, 1, 0.37)},
 			whole: loadOf(nil, nil, 0.37),
 		},
-		"alone beside more blocks in use": {
+		"one rank, with more blocks in use": {
 			ranks: []Load{loadOf(5000, 1, nil)},
 			whole: loadOf(5000, nil, nil),
 		},
-		"alone, and nothing contradicts it": {
+		"one rank, no contradiction": {
 			ranks: []Load{loadOf(1, 1, 1.0)},
 			whole: loadOf(1, 1, 1.0),
 		},
-		"beside a card": {
+		"with a card": {
 			card: Card{KVTotal: n(1000)}, ranks: []Load{loadOf(nil, 1, 0.37)},
 			whole: loadOf(370, 1000, 0.37),
 		},
-		"beside a card that says 1, too": {
+		"with a card that has 1, too": {
 			card: Card{KVTotal: n(1)}, ranks: []Load{loadOf(0, 1, 0.37)},
 			whole: loadOf(nil, nil, 0.37),
 		},
-		"beside a card, idle": {
+		"with a card, idle": {
 			card: Card{KVTotal: n(1000)}, ranks: []Load{loadOf(0, 1, 0.0)},
 			whole: loadOf(0, 1000, 0.0),
 		},
-		"beside a rank that knows": { // the page of ai-dynamo/dynamo#12052
+		"before a rank with a total": { // the metrics in ai-dynamo/dynamo#12052
 			ranks: []Load{loadOf(nil, 1, 0.25), loadOf(nil, 16384, 0.5)},
 			want:  []Load{loadOf(4096, 16384, 0.25), loadOf(8192, 16384, 0.5)},
 			whole: loadOf(4096+8192, 2*16384, 0.375),
 		},
-		"behind a rank that knows, idle": {
+		"after a rank with a total, idle": {
 			ranks: []Load{loadOf(nil, 16384, 0.5), loadOf(0, 1, 0.0)},
 			want:  []Load{loadOf(8192, 16384, 0.5), loadOf(0, 16384, 0.0)},
 			whole: loadOf(8192, 2*16384, 0.25),
 		},
-		"idle ranks beside ones that disagree": {
+		"idle rank, with ranks that disagree": {
 			ranks: []Load{loadOf(0, 1, 0.0), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
 			want:  []Load{loadOf(0, nil, 0.0), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
 			whole: loadOf(150, 300, 1.0/3),
 		},
-		"an idle rank beside one that contradicts itself": {
+		"idle rank, with a contradicting one": {
 			ranks: []Load{loadOf(0, 1, 0.0), loadOf(nil, 1, 0.5)},
 			want:  []Load{loadOf(0, nil, 0.0), loadOf(nil, nil, 0.5)},
 			whole: loadOf(nil, nil, 0.25),
 		},
-		"beside ranks that disagree": {
+		"with ranks that disagree": {
 			ranks: []Load{loadOf(0, 1, 0.5), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
 			want:  []Load{loadOf(nil, nil, 0.5), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
-			whole: loadOf(150, 300, 0.5), // of those that show both
+			whole: loadOf(150, 300, 0.5), // of the ranks with both values
 		},
 	} {
 		if len(c.ranks) == 1 {
@@ -124,7 +125,7 @@ func TestLoadPlaceholderTotal(t *testing.T) {
 			f := newFleet(everything, largeLimit)
 			ranksOf(f, c.card)
 			for i, l := range c.ranks {
-				if !l.KVActive.OK { // such a load always says both
+				if !l.KVActive.OK { // a polled or published load always has both
 					l.KVActive = n(uint64(math.Round(l.CacheUsage.V * float64(l.KVTotal.V))))
 				}
 				publish := Origin{Endpoint: generate, Worker: 1, Rank: uint32(i)}
@@ -139,7 +140,8 @@ func TestLoadPlaceholderTotal(t *testing.T) {
 	}
 }
 
-// TestLoadPlaceholderTotalBesidePublishedBlocks of 0.8 to 1.6.
+// TestLoadPlaceholderTotalBesidePublishedBlocks checks a scraped placeholder total together
+// with the published blocks of 0.8 to 1.6.
 func TestLoadPlaceholderTotalBesidePublishedBlocks(t *testing.T) {
 	for _, c := range []struct {
 		published uint64
@@ -152,7 +154,8 @@ func TestLoadPlaceholderTotalBesidePublishedBlocks(t *testing.T) {
 	}
 }
 
-// TestLoadIgnoresMetricsOfRouters, whatever else is on it and though another has the same.
+// TestLoadIgnoresMetricsOfRouters checks that a router's metrics are not used, even if it has
+// another endpoint, unless it has a model card.
 func TestLoadIgnoresMetricsOfRouters(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	target := ranksOf(f, Card{Model: "m"}, Load{CacheUsage: Some(0.5)})
@@ -160,16 +163,16 @@ func TestLoadIgnoresMetricsOfRouters(t *testing.T) {
 	f.Register(keyOf(routing), routing, Registration{Role: RouterRole})
 	beside := Instance{Endpoint: Endpoint{Component: "backend", Name: "other"}, ID: 2}
 	f.Register(keyOf(beside), beside, Registration{})
-	testutil.Equal(t, "pages", f.ScrapeTargets(false), []ScrapeTarget{target})
+	testutil.Equal(t, "scrape targets", f.ScrapeTargets(false), []ScrapeTarget{target})
 	for _, in := range []Instance{routing, beside} {
 		f.RecordScrape(ScrapeTarget{Instance: in}, []ScrapedValues{{Load: Load{CacheUsage: Some(0.9)}}})
 	}
-	testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, Some(0.5))
-	f.SetCard(keyOf(beside), beside, Card{Model: "m"}) // a frontend that is a worker, too
-	testutil.Equal(t, "pages", len(f.ScrapeTargets(false)), 2)
+	testutil.Equal(t, "cache usage", onlyWorker(t, f).Load.V.CacheUsage, Some(0.5))
+	f.SetCard(keyOf(beside), beside, Card{Model: "m"}) // a frontend that is also a worker
+	testutil.Equal(t, "scrape targets", len(f.ScrapeTargets(false)), 2)
 }
 
-// TestLoadFractionsAreChecked: polled, published or scraped.
+// TestLoadFractionsAreChecked checks fractions that are polled, published or scraped.
 func TestLoadFractionsAreChecked(t *testing.T) {
 	share := Some[float64]
 	for _, c := range []struct {
@@ -180,7 +183,7 @@ func TestLoadFractionsAreChecked(t *testing.T) {
 		{0, share(0), 0}, {0.5, share(0.5), 0}, {1, share(1), 0},
 		{1.0000001, share(1), 0}, {1.1, share(1), 0},
 		{1.2, Opt[float64]{}, 1}, {62, Opt[float64]{}, 1}, {-0.1, Opt[float64]{}, 1}, {math.Inf(1), Opt[float64]{}, 1}, {math.MaxFloat64, Opt[float64]{}, 1},
-		{math.NaN(), Opt[float64]{}, 0}, {-1, Opt[float64]{}, 0}, // not known
+		{math.NaN(), Opt[float64]{}, 0}, {-1, Opt[float64]{}, 0}, // unknown values
 	} {
 		for _, hits := range []bool{false, true} {
 			says, want := Load{Waiting: Some[uint64](3)}, Load{Waiting: Some[uint64](3)}
@@ -210,7 +213,8 @@ func TestLoadFractionsAreChecked(t *testing.T) {
 	}
 }
 
-// TestLoadCacheUsageHasOneDefinition: what the worker says itself, else its blocks.
+// TestLoadCacheUsageHasOneDefinition checks that the usage is what the worker reports, or else
+// is computed from its blocks.
 func TestLoadCacheUsageHasOneDefinition(t *testing.T) {
 	n, share := Some[uint64], Some[float64]
 	blocks := Load{KVActive: n(250), KVTotal: n(1000)}
@@ -230,12 +234,12 @@ func TestLoadCacheUsageHasOneDefinition(t *testing.T) {
 		} else {
 			f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, c.source, c.says)
 		}
-		testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
+		testutil.Equal(t, "cache usage", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
 	}
-	f := newFleet(everything, largeLimit) // what is published is newer than the page
+	f := newFleet(everything, largeLimit) // published blocks replace a scraped usage
 	ranksOf(f, Card{KVTotal: n(1000)}, Load{CacheUsage: share(0.4)})
 	f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromActiveLoad, Load{KVActive: n(250)})
-	testutil.Equal(t, "KV use", onlyWorker(t, f).Load.V.CacheUsage, share(0.25))
+	testutil.Equal(t, "cache usage", onlyWorker(t, f).Load.V.CacheUsage, share(0.25))
 }
 
 func TestLoadQueuesOfRanksAreAdded(t *testing.T) {
@@ -253,7 +257,7 @@ func TestSourceNamesAreUnique(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, s := range []Source{FromStats, FromLoadEvent, FromActiveLoad, FromPass, FromScrape} {
 		if s.String() == "" || seen[s.String()] {
-			t.Errorf("name %q is empty, or stands for two", s)
+			t.Errorf("name %q is empty, or used twice", s)
 		}
 		seen[s.String()] = true
 	}

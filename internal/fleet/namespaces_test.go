@@ -2,8 +2,8 @@ package fleet
 
 import "testing"
 
-// Two generations of workers live side by side while a Kubernetes operator updates
-// them: the namespace of each ends in a hash of its configuration.
+// TestNamespacesKeepEndpointsApart has two generations of workers, as while a Kubernetes
+// operator updates them. The namespace of each ends in a hash of its configuration.
 func TestNamespacesKeepEndpointsApart(t *testing.T) {
 	for _, namespaces := range []string{"lab*", "*"} {
 		checkSeparateNamespaces(t, newFleet(Target{Namespace: namespaces}, largeLimit))
@@ -20,7 +20,7 @@ func checkSeparateNamespaces(t *testing.T, f *Fleet) {
 	publishAt(f, Endpoint{Namespace: "lab-4b5c"}, 2, 30)
 	f.RecordHit(1, 8, 4)
 	f.RecordHit(2, 8, 6)
-	f.RecordHit(3, 8, 8) // of nobody that is known
+	f.RecordHit(3, 8, 8) // of an unknown worker
 	wantShown(t, f,
 		"lab-0c1d/backend/generate: 1 answering 1 events", "  1 up kv 10 hits 4/8",
 		"lab-4b5c/backend/generate: 1 answering 1 events", "  2 up kv 30 hits 6/8",
@@ -55,8 +55,8 @@ func checkTargetInNamespaces(t *testing.T, f *Fleet) {
 		"lab-4b5c/backend/generate: 1 answering 1 events", "  2 up kv 30 hits 6/8")
 }
 
-// TestNamespacesSingleIsNotNamed is the same where the two have one namespace, which is the
-// only one: nothing tells them apart.
+// TestNamespacesSingleIsNotNamed is the same with both generations in the only namespace,
+// where nothing distinguishes them.
 func TestNamespacesSingleIsNotNamed(t *testing.T) {
 	f := newFleet(Target{}, largeLimit)
 	registerPublishing(f, generate, 1)

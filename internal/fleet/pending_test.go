@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// permutations calls f with the numbers below n in every order.
+// permutations calls f with every order of the numbers below n.
 func permutations(n int, f func(order []int)) {
 	var next func(order, left []int)
 	next = func(order, left []int) {
@@ -29,8 +29,8 @@ func permutations(n int, f func(order []int)) {
 	next(nil, all)
 }
 
-// TestPendingOrderDoesNotMatter has events, model card, registration and another
-// worker's registration at the same endpoint in every order.
+// TestPendingOrderDoesNotMatter has events, a model card, a registration, and the registration
+// of another worker at the same endpoint in every order.
 func TestPendingOrderDoesNotMatter(t *testing.T) {
 	for name, from := range map[string]Endpoint{"named": generate, "of a component": {Component: "backend"}, "not named": {}} {
 		steps := []func(f *Fleet){
@@ -52,7 +52,7 @@ func TestPendingOrderDoesNotMatter(t *testing.T) {
 			}
 			s := f.Snapshot()
 			s.Endpoints = s.Endpoints[:1]
-			s.Endpoints[0].HitEvents = 0 // they stay where they were booked, which may be elsewhere
+			s.Endpoints[0].HitEvents = 0 // they stay where they were counted, which may be another endpoint
 			w := s.Workers[0]
 			got := format(s) + fmt.Sprintln(w.State, w.Model, w.Load, w.Passes.V.Count, w.Passes.V.Seconds.Sum)
 			if want == "" {
@@ -76,7 +76,7 @@ func TestPendingEventsMakeNoEndpoint(t *testing.T) {
 	wantShown(t, f)
 	testutil.Equal(t, "workers", f.workers.len(), 1)
 	testutil.Equal(t, "endpoints", f.endpoints[generate] != nil || f.endpoints[prefill] != nil, false)
-	testutil.Equal(t, "answers of no use", f.Stats.Rejected(stats.StatsReply, stats.NotRegistered), 2)
+	testutil.Equal(t, "rejected replies", f.Stats.Rejected(stats.StatsReply, stats.NotRegistered), 2)
 	f.RecordHit(1, 20, 5)
 	wantShown(t, f, "unknown/unknown: not counted 1 events", "  1 hits 5/20")
 	registerPublishing(f, generate, 1)
@@ -84,15 +84,16 @@ func TestPendingEventsMakeNoEndpoint(t *testing.T) {
 	testutil.Equal(t, "passes", f.Snapshot().Workers[0].Passes.V.Count, 1)
 }
 
-// TestPendingIsOfOneEndpoint says that the newest wins, and that the others count.
+// TestPendingIsOfOneEndpoint checks that the newest endpoint's events replace the others, which
+// are counted as rejected.
 func TestPendingIsOfOneEndpoint(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 0}, FromActiveLoad, Load{KVActive: Some[uint64](1)})
 	f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: Some[uint64](2)})
 	f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1, Rank: 1}, Pass{Counter: 1, Seconds: 0.5})
 	publishAt(f, prefill, 1, 3)
-	testutil.Equal(t, "loads of no use", f.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 2)
-	testutil.Equal(t, "passes of no use", f.Stats.Rejected(stats.ForwardPass, stats.NotRegistered), 1)
+	testutil.Equal(t, "rejected loads", f.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 2)
+	testutil.Equal(t, "rejected passes", f.Stats.Rejected(stats.ForwardPass, stats.NotRegistered), 1)
 	registerPublishing(f, generate, 1)
 	registerPublishing(f, prefill, 1)
 	wantShown(t, f, "prefill/generate: 1 answering", "  1 up kv 3")
@@ -101,7 +102,7 @@ func TestPendingIsOfOneEndpoint(t *testing.T) {
 func TestPendingExpires(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	registerPublishing(f, generate, 1)
-	publishAt(f, prefill, 1, 3) // of a worker that is registered elsewhere
+	publishAt(f, prefill, 1, 3) // of a worker that is registered at another endpoint
 	publishAt(f, prefill, 2, 3)
 	after(f, 10*time.Minute)
 	checkInvariants(t, f)
@@ -113,8 +114,8 @@ func TestPendingExpires(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 silent", "  1 down", "prefill/generate: 1 silent", "  1 down")
 }
 
-// TestPendingEventsOfOtherEndpointExpire says that no event keeps a worker at an
-// endpoint for good, though it is registered at another.
+// TestPendingEventsOfOtherEndpointExpire checks that an event does not keep a worker at an
+// endpoint for ever, although the worker is registered at another one.
 func TestPendingEventsOfOtherEndpointExpire(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	registerPublishing(f, generate, 1)
@@ -127,7 +128,8 @@ func TestPendingEventsOfOtherEndpointExpire(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40", "prefill/generate: 1 silent", "  2 down")
 }
 
-// TestPendingEndpointIsNotRemembered, or answered without a registry.
+// TestPendingEndpointIsNotRemembered checks that an endpoint without workers is kept only if a
+// worker was registered there, or answered while there is no registry.
 func TestPendingEndpointIsNotRemembered(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	poll(f, loaded(generate, static("a"), 10))

@@ -36,7 +36,7 @@ func TestPollAcceptsLateReply(t *testing.T) {
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))
 	poll(f)
-	f.RecordPollReply(loaded(generate, lease(1), 20)) // to the poll that has ended
+	f.RecordPollReply(loaded(generate, lease(1), 20)) // reply to the poll that has ended
 	wantShown(t, f, "backend/generate: 1 answering mean 20", "  1 up kv 20")
 	poll(f)
 	wantShown(t, f, "backend/generate: 1 answering mean 20", "  1 down kv 20")
@@ -103,7 +103,7 @@ func TestPollEndpointWithoutLoadIsNotShown(t *testing.T) {
 	register(f, loadMetrics, 1, 2)
 	poll(f, loadless(generate, lease(1)), loaded(loadMetrics, lease(1), 10))
 	wantShown(t, f, "backend/load_metrics: 1 answering 1 silent mean 10", "  1 up kv 10", "  2 down")
-	// It stays left out while its workers are silent.
+	// It is still left out while its workers are silent.
 	poll(f)
 	poll(f)
 	wantShown(t, f, "backend/load_metrics: 2 silent", "  1 down", "  2 down")
@@ -121,7 +121,7 @@ func TestPollMalformedLoadCountsEndpoint(t *testing.T) {
 func TestPollUnregisteredWithoutLoadIsNotTracked(t *testing.T) {
 	f := newFleet(Target(generate), largeLimit)
 	poll(f, loadless(generate, lease(9)), loadless(generate, static("a")))
-	testutil.Equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestPollNamedEndpointWithoutLoadIsShown(t *testing.T) {
@@ -157,14 +157,14 @@ func TestPollDropsRepliesOfOtherEndpoints(t *testing.T) {
 	f := newFleet(Target(generate), largeLimit)
 	poll(f, loaded(generate2, lease(1), 10), loaded(prefill, lease(2), 20), malformed(generate2, static("a")))
 	wantShown(t, f, "backend/generate:")
-	testutil.Equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestPollAnsweredByAllRegistered(t *testing.T) {
 	f := newFleet(Target(generate), largeLimit)
 	register(f, generate, 1, 2)
-	register(f, loadMetrics, 3) // of the same component: it answers the same request
-	register(f, prefill, 4)     // of another
+	register(f, loadMetrics, 3) // of the same component: it receives the same request
+	register(f, prefill, 4)     // of another component
 	testutil.Equal(t, "answered before the poll", f.PollAnswered(), false)
 	f.BeginPoll()
 	for _, step := range []struct {
@@ -172,9 +172,9 @@ func TestPollAnsweredByAllRegistered(t *testing.T) {
 		want   bool
 	}{
 		{loaded(generate, lease(1), 10), false},
-		{loaded(generate, lease(1), 10), false}, // twice is once
+		{loaded(generate, lease(1), 10), false}, // a second reply does not count
 		{malformed(generate, lease(2)), false},
-		{loaded(generate, lease(9), 10), false}, // a stranger
+		{loaded(generate, lease(9), 10), false}, // of an unregistered worker
 		{loadless(loadMetrics, lease(3)), true},
 	} {
 		f.RecordPollReply(step.answer)
@@ -188,7 +188,7 @@ func TestPollAnsweredByAllRegistered(t *testing.T) {
 func TestPollAwaitsOnlyWorkersFromItsStart(t *testing.T) {
 	f := newFleet(backend, largeLimit)
 	register(f, generate, 1, 2)
-	register(f, prefill, 2) // one worker of two components, of which one is polled
+	register(f, prefill, 2) // worker 2 is in two components, of which one is polled
 	f.BeginPoll()
 	register(f, generate, 3)
 	f.RecordPollReply(loaded(generate, lease(1), 10))
@@ -199,7 +199,7 @@ func TestPollAwaitsOnlyWorkersFromItsStart(t *testing.T) {
 }
 
 func TestPollNotAnsweredWhenCountIsUnknown(t *testing.T) {
-	t.Run("nobody is registered", func(t *testing.T) {
+	t.Run("no worker is registered", func(t *testing.T) {
 		f := newFleet(Target(generate), largeLimit)
 		f.BeginPoll()
 		testutil.Equal(t, "answered", f.PollAnswered(), false)
@@ -223,9 +223,9 @@ func TestPollNotAnsweredWhenCountIsUnknown(t *testing.T) {
 		poll(f, loaded(generate, lease(1), 10))
 		f.BeginPoll()
 		f.RecordPollReply(loaded(generate, lease(1), 10))
-		testutil.Equal(t, "answered when the static one has gone", f.PollAnswered(), true)
+		testutil.Equal(t, "answered after the static one has left", f.PollAnswered(), true)
 	})
-	t.Run("one has never answered", func(t *testing.T) {
+	t.Run("a worker has never answered", func(t *testing.T) {
 		f := newFleet(Target(generate), largeLimit)
 		register(f, generate, 1, 2)
 		for range 3 {

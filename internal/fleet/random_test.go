@@ -11,9 +11,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestRandomPollsKeepInvariants applies random changes to Fleets of all sorts
-// and audits the books after each. What the Fleet shows is compared with a second
-// opinion that is too simple to be wrong.
+// TestRandomPollsKeepInvariants applies random changes to several Fleets, and checks the
+// invariants after each change. It compares what the Fleet shows with a simple model.
 func TestRandomPollsKeepInvariants(t *testing.T) {
 	targets := []Target{everything, backend, Target(generate), Target(loadMetrics), {Component: "prefill"}}
 	for seed := range uint64(20) {
@@ -21,7 +20,7 @@ func TestRandomPollsKeepInvariants(t *testing.T) {
 		registry := seed%4 != 3
 		limit := largeLimit
 		if seed%2 == 0 {
-			limit = int(1 + seed) // where it binds, the second opinion has nothing to say
+			limit = int(1 + seed) // the model does not know the limit
 		}
 		t.Run(fmt.Sprintf("seed %d, %s, limit %d, registry %v", seed, Endpoint(target), limit, registry), func(t *testing.T) {
 			f := New(target, limit, registry)
@@ -45,8 +44,8 @@ func TestRandomPollsKeepInvariants(t *testing.T) {
 	}
 }
 
-// TestRandomEventsKeepInvariants does the same with events, cards and channels
-// among the changes, of which there is no second opinion.
+// TestRandomEventsKeepInvariants does the same with events, cards and scrapes among the
+// changes, which the model does not know.
 func TestRandomEventsKeepInvariants(t *testing.T) {
 	for seed := range uint64(15) {
 		limit := largeLimit
@@ -54,7 +53,7 @@ func TestRandomEventsKeepInvariants(t *testing.T) {
 			limit = int(1 + seed)
 		}
 		f := New([]Target{everything, backend, Target(generate), {Namespace: "lab*"}, {Namespace: "lab*", Component: "backend", Name: "generate"}}[seed%5], limit, seed%4 != 3)
-		if seed%3 == 0 { // all limits bind
+		if seed%3 == 0 { // every limit is reached
 			f.workerLimit = 5
 			f.bounds = bounds{unregisteredWorkers: 4, staticWorkers: 2, endpoints: 4, emptyEndpoints: 2, unregisteredEndpoints: 2, attachments: 8, unregisteredAttachments: 4, extraRanks: 3, unregisteredRanks: 4}
 		}
@@ -75,7 +74,7 @@ func TestRandomEventsKeepInvariants(t *testing.T) {
 	}
 }
 
-// event makes one change of the kinds that releases from 0.6 on bring.
+// event makes one random change of the kinds that releases since 0.6 have.
 func (h *history) event() {
 	from := Origin{Endpoint: h.endpoint(), Worker: 1 + h.rand.Uint64N(14), Rank: uint32(h.rand.IntN(3))}
 	switch h.rand.IntN(3) {
@@ -118,20 +117,20 @@ func (h *history) event() {
 	}
 }
 
-// place is one worker at one endpoint.
+// workerAt is one worker at one endpoint.
 type workerAt struct {
 	Endpoint
 	Worker WorkerID
 }
 
-// saying is what a worker last said of an endpoint, and when.
+// lastReply is the last reply of a worker for an endpoint, and its poll.
 type lastReply struct {
 	PollReply
 	poll        uint64
 	missedPolls int
 }
 
-// history makes random changes and keeps the second opinion on them.
+// history makes random changes, and has the model of their effects.
 type history struct {
 	rand      *rand.Rand
 	f         *Fleet
@@ -143,7 +142,7 @@ type history struct {
 
 	keys    map[Instance]map[string]bool
 	replies map[workerAt]*lastReply
-	hits    map[string]uint64 // ISL blocks shown of each registered worker
+	hits    map[string]uint64 // ISL blocks that are shown for each registered worker
 }
 
 var testEndpoints = []Endpoint{generate, generate2, loadMetrics, prefill, {Component: "prefill", Name: "load_metrics"}}
@@ -156,7 +155,7 @@ func (h *history) endpoint() Endpoint {
 	return e
 }
 
-// key is one of those that the registry may have of an instance.
+// key returns one of the keys that the registry may have for an instance.
 func (h *history) key(in Instance) string {
 	return []string{keyOf(in), fmt.Sprintf("instances/%s:%x", in.Endpoint, in.ID)}[h.rand.IntN(2)]
 }
@@ -165,7 +164,7 @@ func (h *history) instance() Instance {
 	return Instance{Endpoint: h.endpoint(), ID: 1 + h.rand.Uint64N(12)}
 }
 
-// step makes one change and says which.
+// step makes one random change and returns its description.
 func (h *history) step() string {
 	switch n := h.rand.IntN(100); {
 	case n < 12 && h.registry:
@@ -271,7 +270,7 @@ func (h *history) endPoll(counts bool) string {
 	return fmt.Sprint("end poll ", counts)
 }
 
-// compare holds the page against the second opinion.
+// compare compares a Snapshot with the model.
 func (h *history) compare(t *testing.T, what string) {
 	t.Helper()
 	registered := make(map[Endpoint]bool)
@@ -303,7 +302,7 @@ func (h *history) compare(t *testing.T, what string) {
 		endpoints[e] = true
 	}
 	equalMaps(t, "registered endpoints after "+what, endpoints, registered)
-	if h.f.Target() == everything { // elsewhere a worker can turn out to be foreign
+	if h.f.Target() == everything { // with another target a worker can become foreign
 		for label, before := range h.hits {
 			if members[label] && hits[label] < before {
 				t.Errorf("counter of registered worker %s went from %d back to %d after %s", label, before, hits[label], what)
@@ -316,7 +315,7 @@ func (h *history) compare(t *testing.T, what string) {
 	}
 }
 
-// same is equal, for the thousandfold.
+// equalMaps is a fast version of equal.
 func equalMaps[K, V comparable](t *testing.T, what string, got, want map[K]V) {
 	t.Helper()
 	if !maps.Equal(got, want) {
@@ -324,7 +323,7 @@ func equalMaps[K, V comparable](t *testing.T, what string, got, want map[K]V) {
 	}
 }
 
-// emptyOut lets everybody leave: nothing may be left but the endpoint of the flags.
+// emptyOut removes all workers, and checks that only the endpoint of the flags is left.
 func (h *history) emptyOut(t *testing.T) {
 	h.f.Sync(Listing{})
 	for range 3 {

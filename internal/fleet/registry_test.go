@@ -160,7 +160,7 @@ func TestRegistryListsAllEndpoints(t *testing.T) {
 	register(f, loadMetrics, 1)
 	register(f, generate, 3)
 	deregister(f, generate, 3)
-	f.RecordPollReply(loaded(generate, lease(3), 10)) // answers, but its key is gone
+	f.RecordPollReply(loaded(generate, lease(3), 10)) // answers, but its key is deleted
 	testutil.Equal(t, "registered", f.RegisteredEndpoints(), []Endpoint{loadMetrics, prefill})
 	testutil.Equal(t, "watched", f.Target(), Target(generate))
 	for in, want := range map[Instance]bool{{prefill, 1}: true, {loadMetrics, 2}: false, {generate, 3}: false, {generate, 9}: false} {

@@ -2,7 +2,7 @@ package fleet
 
 import "testing"
 
-// as registers an endpoint of a process whose name says what it is for.
+// registerAs registers an endpoint with a role.
 func registerAs(f *Fleet, role Role, e Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		f.Register(keyOf(Instance{Endpoint: e, ID: id}), Instance{Endpoint: e, ID: id}, Registration{Role: role, Publishes: role != LoadRole})
@@ -30,13 +30,13 @@ func TestRolesRouterProcessIsNoWorker(t *testing.T) {
 	publishUnattributed(f, 1, 40)
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 
-	// What has a card, or answers with a load, is a worker whatever its name.
+	// A process with a card is a worker, whatever its role.
 	f.SetCard("card", Instance{Endpoint: routed, ID: 8}, Card{})
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40", "router/generate: 1 silent", "  8 down")
 	f.DropCard("card", Instance{Endpoint: routed, ID: 8})
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 
-	// One that is a router no more is what it was.
+	// A process that is no router any more is a worker again.
 	deregister(f, best, 9)
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40", "router/generate: 1 silent", "  9 down")
 }
@@ -54,8 +54,8 @@ func TestRolesEndpointBesideCardIsNoWorker(t *testing.T) {
 	registerAs(f, AnyRole, generate, 1, 2)
 	registerAs(f, AnyRole, adapters, 1, 2, 3)
 	f.SetCard("card", Instance{Endpoint: generate, ID: 1}, Card{})
-	// The second has no card yet, but is where the first has its own. The third is at no
-	// endpoint of a load.
+	// The second worker has no card yet, but is at the endpoint of the first one's card. The
+	// third is at no endpoint with a load.
 	wantShown(t, f,
 		"backend/generate: 2 silent", "  1 down", "  2 down",
 		"backend/load_lora: 1 silent", "  3 down")
@@ -68,7 +68,7 @@ func TestRolesLoadEndpointIsKnownByName(t *testing.T) {
 	register(f, generate, 1, 2)
 	registerAs(f, LoadRole, loadMetrics, 1, 2)
 	wantShown(t, f, "backend/load_metrics: 2 silent", "  1 down", "  2 down")
-	register(f, generate, 3) // has no other
+	register(f, generate, 3) // has no other endpoint
 	wantShown(t, f,
 		"backend/generate: 1 silent", "  3 down",
 		"backend/load_metrics: 2 silent", "  1 down", "  2 down")

@@ -9,8 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// opinion is a second opinion on a worker, too simple to be wrong: the last that each
-// source has said.
+// expectedLoad is a simple model of a worker: the last values of each source.
 type expectedLoad struct {
 	transport string
 	published Opt[Load]
@@ -22,7 +21,7 @@ type expectedLoad struct {
 	publishedAt, passedAt, scrapedAt time.Time
 }
 
-// first is the first value that is there.
+// firstOf returns the first value that is present.
 func firstOf[T any](of ...Opt[T]) Opt[T] {
 	for _, o := range of {
 		if o.OK {
@@ -32,8 +31,8 @@ func firstOf[T any](of ...Opt[T]) Opt[T] {
 	return Opt[T]{}
 }
 
-// load is what is to be shown: what was published, else what the passes say, else what the
-// card says, else what the page says.
+// load returns the expected load. Published values come before those of forward passes, of the
+// card and of scrapes.
 func (o *expectedLoad) load() Opt[Load] {
 	p, s := o.published.V, o.scraped.V
 	l := p
@@ -58,7 +57,7 @@ func (o *expectedLoad) load() Opt[Load] {
 	return Opt[Load]{l, o.published.OK || o.pass.OK || o.scraped.OK}
 }
 
-// from is what the blocks in use come from, and when that was said.
+// from returns the source of the blocks in use, and when they were received.
 func (o *expectedLoad) from() (Source, time.Time) {
 	switch {
 	case o.published.V.KVActive.OK:
@@ -73,7 +72,7 @@ func (o *expectedLoad) from() (Source, time.Time) {
 	return FromScrape, o.scrapedAt
 }
 
-// TestScrapeRandomYieldsToOtherSources to everything else, whatever happens to workers.
+// TestScrapeRandomYieldsToOtherSources compares random changes of workers with the model.
 func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 7))
@@ -84,7 +83,7 @@ func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 			if r.IntN(3) == 0 {
 				return Opt[uint64]{}
 			}
-			return Some(2 + r.Uint64N(1000)) // a total of 1 is none: see TestLoadPlaceholderTotal
+			return Some(2 + r.Uint64N(1000)) // a total of 1 is a placeholder: see TestLoadPlaceholderTotal
 		}
 		fraction := func() Opt[float64] {
 			if r.IntN(3) == 0 {
@@ -100,7 +99,7 @@ func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 			o, in, at := expected[id], Instance{Endpoint: generate, ID: id}, Origin{Endpoint: generate, Worker: id}
 			what := r.IntN(16)
 			switch {
-			case o == nil || what == 0: // it registers, or is another process now
+			case o == nil || what == 0: // it registers, or another process takes over
 				o = &expectedLoad{transport: time.Duration(r.Uint32()).String()}
 				f.DropCard(keyOf(in), in)
 				f.Register(keyOf(in), in, Registration{Publishes: true, Transport: o.transport})
@@ -120,7 +119,7 @@ func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 			case what == 5:
 				o.pass, o.passedAt = Some(Pass{Running: r.Uint64N(100), Waiting: r.Uint64N(100)}), now
 				f.RecordForwardPass(at, o.pass.V)
-			case what == 6: // of a process that is no more
+			case what == 6: // of a former process
 				f.RecordScrape(ScrapeTarget{Instance: in, Transport: "another"}, []ScrapedValues{unnamed(load())})
 			case what < 11:
 				now = now.Add(time.Duration(r.IntN(5)) * time.Second)

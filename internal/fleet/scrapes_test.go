@@ -7,26 +7,26 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// scrape books a page of worker 1 at generate.
+// scrape records a scrape of worker 1 at generate.
 func scrape(f *Fleet, values ...ScrapedValues) { scrapeOf(f, 1, values...) }
 
 func scrapeOf(f *Fleet, id uint64, values ...ScrapedValues) {
 	f.RecordScrape(ScrapeTarget{Instance: Instance{Endpoint: generate, ID: id}}, values)
 }
 
-// paged are the values of a page that names no endpoint, as those of engines.
+// unnamed returns values without an endpoint, as in the metrics of engines.
 func unnamed(l Load) ScrapedValues { return ScrapedValues{Load: l} }
 
 func n(v uint64) Opt[uint64]          { return Some(v) }
 func share(v float64) Opt[float64]    { return Some(v) }
 func row(f *Fleet, i int) WorkerState { return f.Snapshot().Workers[i] }
 
-// wholePage is everything that a page can say.
+// fullMetrics has every value that metrics can have.
 var fullMetrics = Load{
 	ActiveSlots: n(7), TotalSlots: n(16), Waiting: n(3), KVActive: n(60), KVTotal: n(200), CacheUsage: share(0.3), HitRate: share(0.25),
 }
 
-// TestScrapeFillsMissingValues value by value.
+// TestScrapeFillsMissingValues checks each value.
 func TestScrapeFillsMissingValues(t *testing.T) {
 	event := func(l Load) func(*Fleet) {
 		return func(f *Fleet) { f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, l) }
@@ -42,22 +42,22 @@ func TestScrapeFillsMissingValues(t *testing.T) {
 		want    Load
 		source  Source
 	}{
-		"nothing else is known": {nil, fullMetrics, fullMetrics, FromScrape},
-		"a card":                {[]func(*Fleet){carded}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVTotal, l.TotalSlots = n(100), n(8) }), FromScrape},
-		"a pass":                {[]func(*Fleet){pass}, fullMetrics, fullMetrics.with(func(l *Load) { l.ActiveSlots, l.Waiting = n(2), n(9) }), FromScrape},
-		"blocks published, and the total is on the page": {[]func(*Fleet){active(50)}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVActive, l.CacheUsage = n(50), share(0.25) }), FromActiveLoad},
-		"blocks published, and the total on the card":    {[]func(*Fleet){active(50), carded}, fullMetrics, Load{n(7), n(8), n(3), n(50), n(100), share(0.5), share(0.25), Opt[uint64]{}, Opt[uint64]{}, Opt[uint64]{}}, FromActiveLoad},
-		"blocks published, and no total":                 {[]func(*Fleet){active(50)}, Load{CacheUsage: share(0.5)}, Load{KVActive: n(50), CacheUsage: share(0.5)}, FromActiveLoad},
-		"a whole load published":                         {[]func(*Fleet){event(Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)})}, fullMetrics, Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)}, FromLoadEvent},
-		"a load without blocks published":                {[]func(*Fleet){event(Load{Waiting: n(0)})}, fullMetrics, fullMetrics.with(func(l *Load) { l.Waiting = n(0) }), FromScrape},
-		"a usage, and the total on the page":             {nil, Load{CacheUsage: share(0.333), KVTotal: n(10)}, Load{KVActive: n(3), CacheUsage: share(0.333), KVTotal: n(10)}, FromScrape},
-		"a usage, and the total on the card":             {[]func(*Fleet){carded}, Load{CacheUsage: share(0.125)}, Load{KVActive: n(13), KVTotal: n(100), TotalSlots: n(8), CacheUsage: share(0.125)}, FromScrape},
-		"a usage, and no total":                          {nil, Load{CacheUsage: share(0.125)}, Load{CacheUsage: share(0.125)}, FromScrape},
-		"blocks and their total, and no usage":           {nil, Load{KVActive: n(1), KVTotal: n(4)}, Load{KVActive: n(1), KVTotal: n(4), CacheUsage: share(0.25)}, FromScrape},
-		"a pass, and no blocks":                          {[]func(*Fleet){pass}, Load{HitRate: share(0.5)}, Load{ActiveSlots: n(2), Waiting: n(9), HitRate: share(0.5)}, FromPass},
+		"no other source":                     {nil, fullMetrics, fullMetrics, FromScrape},
+		"card":                                {[]func(*Fleet){carded}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVTotal, l.TotalSlots = n(100), n(8) }), FromScrape},
+		"forward pass":                        {[]func(*Fleet){pass}, fullMetrics, fullMetrics.with(func(l *Load) { l.ActiveSlots, l.Waiting = n(2), n(9) }), FromScrape},
+		"published blocks, scraped total":     {[]func(*Fleet){active(50)}, fullMetrics, fullMetrics.with(func(l *Load) { l.KVActive, l.CacheUsage = n(50), share(0.25) }), FromActiveLoad},
+		"published blocks, total of the card": {[]func(*Fleet){active(50), carded}, fullMetrics, Load{n(7), n(8), n(3), n(50), n(100), share(0.5), share(0.25), Opt[uint64]{}, Opt[uint64]{}, Opt[uint64]{}}, FromActiveLoad},
+		"published blocks, no total":          {[]func(*Fleet){active(50)}, Load{CacheUsage: share(0.5)}, Load{KVActive: n(50), CacheUsage: share(0.5)}, FromActiveLoad},
+		"published load":                      {[]func(*Fleet){event(Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)})}, fullMetrics, Load{n(1), n(2), n(3), n(4), n(5), share(0.8), share(0.9), n(6), n(7), n(8)}, FromLoadEvent},
+		"published load without blocks":       {[]func(*Fleet){event(Load{Waiting: n(0)})}, fullMetrics, fullMetrics.with(func(l *Load) { l.Waiting = n(0) }), FromScrape},
+		"usage and total":                     {nil, Load{CacheUsage: share(0.333), KVTotal: n(10)}, Load{KVActive: n(3), CacheUsage: share(0.333), KVTotal: n(10)}, FromScrape},
+		"usage, total of the card":            {[]func(*Fleet){carded}, Load{CacheUsage: share(0.125)}, Load{KVActive: n(13), KVTotal: n(100), TotalSlots: n(8), CacheUsage: share(0.125)}, FromScrape},
+		"usage, no total":                     {nil, Load{CacheUsage: share(0.125)}, Load{CacheUsage: share(0.125)}, FromScrape},
+		"blocks and total, no usage":          {nil, Load{KVActive: n(1), KVTotal: n(4)}, Load{KVActive: n(1), KVTotal: n(4), CacheUsage: share(0.25)}, FromScrape},
+		"forward pass, no blocks":             {[]func(*Fleet){pass}, Load{HitRate: share(0.5)}, Load{ActiveSlots: n(2), Waiting: n(9), HitRate: share(0.5)}, FromPass},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, scrapeFirst := range []bool{false, true} { // which comes first is no matter
+			for _, scrapeFirst := range []bool{false, true} { // the order does not matter
 				f := newFleet(everything, largeLimit)
 				registerPublishing(f, generate, 1)
 				if scrapeFirst {
@@ -92,13 +92,13 @@ func TestScrapeLoadAgeFollowsSource(t *testing.T) {
 	after(f, time.Second)
 	f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{})
 	after(f, 5*time.Second)
-	testutil.Equal(t, "scraped", row(f, 0).LoadAge, 5*time.Second)
+	testutil.Equal(t, "age of scraped blocks", row(f, 0).LoadAge, 5*time.Second)
 	scrape(f, unnamed(Load{Waiting: n(1)}))
 	after(f, 6*time.Second)
-	testutil.Equal(t, "of a pass", row(f, 0).LoadAge, 5*time.Second)
+	testutil.Equal(t, "age of a pass", row(f, 0).LoadAge, 5*time.Second)
 	publishAt(f, generate, 1, 3)
 	after(f, 8*time.Second)
-	testutil.Equal(t, "published", row(f, 0).LoadAge, 2*time.Second)
+	testutil.Equal(t, "age of a published load", row(f, 0).LoadAge, 2*time.Second)
 }
 
 func TestScrapeForgetsMissingValues(t *testing.T) {
@@ -142,7 +142,7 @@ func TestScrapeIsForgottenOnDeregistration(t *testing.T) {
 	f.Sync(Listing{})
 	scrape(f, unnamed(fullMetrics))
 	wantShown(t, f)
-	testutil.Equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
 
 func TestScrapeOfFormerProcessIsDropped(t *testing.T) {
@@ -160,7 +160,7 @@ func TestScrapeOfFormerProcessIsDropped(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
 }
 
-// TestScrapeHitRateOfLastLookups also says that an engine that begins anew has none.
+// TestScrapeHitRateOfLastLookups checks that the rate starts anew with a restarted engine, too.
 func TestScrapeHitRateOfLastLookups(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	registerPublishing(f, generate, 1)
@@ -170,13 +170,13 @@ func TestScrapeHitRateOfLastLookups(t *testing.T) {
 	}{
 		{0, 0, Opt[float64]{}},
 		{100, 25, share(0.25)},
-		{100, 25, share(0.25)}, // nobody looked up
+		{100, 25, share(0.25)}, // no lookups
 		{300, 175, share(0.75)},
 		{400, 175, share(0)},
-		{10, 5, share(0.5)}, // it began anew
+		{10, 5, share(0.5)}, // the engine restarted
 		{0, 0, Opt[float64]{}},
 		{40, 10, share(0.25)},
-		{50, 30, share(1)}, // more hits than look-ups: counters are not read at one moment
+		{50, 30, share(1)}, // more hits than lookups: the engine does not read both counters at the same time
 	} {
 		scrape(f, ScrapedValues{Load: Load{Waiting: n(0)}, Lookups: n(c.lookups), Hits: n(c.hits)})
 		checkInvariants(t, f)
@@ -185,7 +185,7 @@ func TestScrapeHitRateOfLastLookups(t *testing.T) {
 		}
 	}
 	scrape(f, ScrapedValues{Load: Load{HitRate: share(0.125)}, Lookups: n(50), Hits: n(30)})
-	testutil.Equal(t, "hit rate that the page has itself", row(f, 0).Load.V.HitRate, share(0.125))
+	testutil.Equal(t, "hit rate in the metrics", row(f, 0).Load.V.HitRate, share(0.125))
 }
 
 func TestScrapeInflightRequestsAreFallback(t *testing.T) {
@@ -195,19 +195,19 @@ func TestScrapeInflightRequestsAreFallback(t *testing.T) {
 		scraped []ScrapedValues
 		want    Opt[uint64]
 	}{
-		"of an endpoint that may carry no load": {func(*Fleet) {}, []ScrapedValues{inflight}, Opt[uint64]{}},
-		"of one with a card":                    {func(f *Fleet) { setCard(f, generate, 1) }, []ScrapedValues{inflight}, n(24)},
-		"of one with a load":                    {func(f *Fleet) { publishAt(f, generate, 1, 5) }, []ScrapedValues{inflight}, n(24)},
-		"of one with a load that is not named":  {func(f *Fleet) { publishUnattributed(f, 1, 5) }, []ScrapedValues{inflight}, n(24)},
-		"beside the engine's":                   {func(*Fleet) {}, []ScrapedValues{inflight, unnamed(Load{ActiveSlots: n(10)})}, n(10)},
-		"beside an engine's that are not known": {func(*Fleet) {}, []ScrapedValues{inflight, unnamed(Load{Waiting: n(10)})}, n(24)},
-		"beside a pass's":                       {func(f *Fleet) { f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 4}) }, []ScrapedValues{inflight}, n(4)},
-		"of a worker of several ranks": {func(f *Fleet) {
+		"endpoint that may have no load":     {func(*Fleet) {}, []ScrapedValues{inflight}, Opt[uint64]{}},
+		"endpoint with a card":               {func(f *Fleet) { setCard(f, generate, 1) }, []ScrapedValues{inflight}, n(24)},
+		"endpoint with a load":               {func(f *Fleet) { publishAt(f, generate, 1, 5) }, []ScrapedValues{inflight}, n(24)},
+		"endpoint with an unattributed load": {func(f *Fleet) { publishUnattributed(f, 1, 5) }, []ScrapedValues{inflight}, n(24)},
+		"engine has running requests":        {func(*Fleet) {}, []ScrapedValues{inflight, unnamed(Load{ActiveSlots: n(10)})}, n(10)},
+		"engine has waiting requests only":   {func(*Fleet) {}, []ScrapedValues{inflight, unnamed(Load{Waiting: n(10)})}, n(24)},
+		"forward pass":                       {func(f *Fleet) { f.RecordForwardPass(Origin{Endpoint: generate, Worker: 1}, Pass{Running: 4}) }, []ScrapedValues{inflight}, n(4)},
+		"several ranks": {func(f *Fleet) {
 			setCard(f, generate, 1)
 			f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
 			f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 2}, FromActiveLoad, Load{KVActive: n(5)})
 		}, []ScrapedValues{inflight}, Opt[uint64]{}},
-		"of one that says it has several": {func(f *Fleet) {
+		"several ranks in the card": {func(f *Fleet) {
 			f.SetCard(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1}, Card{Ranks: n(4)})
 			f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(5)})
 		}, []ScrapedValues{inflight}, Opt[uint64]{}},
@@ -216,7 +216,7 @@ func TestScrapeInflightRequestsAreFallback(t *testing.T) {
 			f := newFleet(everything, largeLimit)
 			registerPublishing(f, generate, 1)
 			c.known(f)
-			for range 2 { // what was booked before must not speak for itself
+			for range 2 { // the second scrape must not depend on the first
 				scrape(f, c.scraped...)
 				checkInvariants(t, f)
 				testutil.Equal(t, "requests", row(f, 0).Load.V.ActiveSlots, c.want)
@@ -225,8 +225,8 @@ func TestScrapeInflightRequestsAreFallback(t *testing.T) {
 	}
 }
 
-// TestScrapeCoversAllEndpointsOfProcess: those that are named get what is said of them, and
-// what is said of none is of the one that bears the load.
+// TestScrapeCoversAllEndpointsOfProcess checks that values with an endpoint belong to it, and
+// values without one to the endpoint with the load.
 func TestScrapeCoversAllEndpointsOfProcess(t *testing.T) {
 	clear := Endpoint{Component: "backend", Name: "clear_kv_blocks"} // first by name
 	named := func(e Endpoint, l Load) ScrapedValues { return ScrapedValues{Endpoint: e, Load: l} }
@@ -284,14 +284,14 @@ func TestScrapeKeepsRanksApart(t *testing.T) {
 	testutil.Equal(t, "blocks of the ranks", blocks, []Opt[uint64]{n(50), n(25), n(75)})
 
 	f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: 1}, FromActiveLoad, Load{KVActive: n(90)})
-	testutil.Equal(t, "blocks, one by an event", row(f, 0).Load.V.KVActive, n(215))
+	testutil.Equal(t, "blocks, of one rank by an event", row(f, 0).Load.V.KVActive, n(215))
 	testutil.Equal(t, "source", row(f, 0).Source, FromActiveLoad)
 	scrape(f, ranks(0.5)...)
-	testutil.Equal(t, "blocks, of a rank that is alone on the page", row(f, 0).Load.V.KVActive, n(90))
+	testutil.Equal(t, "blocks of the only scraped rank", row(f, 0).Load.V.KVActive, n(90))
 }
 
-// TestScrapeSingleRankMatchesAnyNumber: an engine that is a rank of a larger one may count
-// itself as 0.
+// TestScrapeSingleRankMatchesAnyNumber checks an engine that is one rank of several, but may
+// report the rank number 0.
 func TestScrapeSingleRankMatchesAnyNumber(t *testing.T) {
 	for name, at := range map[string]Endpoint{"named": generate, "not named": {}} {
 		t.Run(name, func(t *testing.T) {
@@ -332,8 +332,8 @@ func TestScrapeTargetsAreSortedWithAddresses(t *testing.T) {
 	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 10}), Instance{Endpoint: generate, ID: 10}, Card{Metrics: "192.0.2.2:8080"})
 	f.SetCard(keyOf(Instance{Endpoint: loadMetrics, ID: 9}), Instance{Endpoint: loadMetrics, ID: 9}, Card{Metrics: "192.0.2.3:8080"})
 	f.SetCard(keyOf(Instance{Endpoint: generate, ID: 11}), Instance{Endpoint: generate, ID: 11}, Card{Metrics: "192.0.2.4:8080"}) // not registered
-	publishAt(f, generate2, 12, 1)                                                                                                // neither
-	testutil.Equal(t, "pages", f.ScrapeTargets(true), []ScrapeTarget{
+	publishAt(f, generate2, 12, 1)                                                                                                // not registered either
+	testutil.Equal(t, "scrape targets", f.ScrapeTargets(true), []ScrapeTarget{
 		{Instance{generate, 10}, "192.0.2.2:1/a", "192.0.2.2:8080"},
 		{Instance{generate2, 8}, "", ""},
 		{Instance{loadMetrics, 9}, "192.0.2.3:1/c", "192.0.2.3:9090"},
@@ -347,14 +347,14 @@ func TestScrapeTargetsLeaveOutCompleteLoads(t *testing.T) {
 		load Load
 		want int
 	}{
-		"whole":              {load, 0},
-		"no blocks":          {lacks(func(l *Load) { l.KVActive.OK = false }), 1},
-		"no total":           {lacks(func(l *Load) { l.KVTotal.OK = false }), 1},
-		"no requests":        {lacks(func(l *Load) { l.ActiveSlots.OK = false }), 1},
-		"no slots":           {lacks(func(l *Load) { l.TotalSlots.OK = false }), 1},
-		"no waiting":         {lacks(func(l *Load) { l.Waiting.OK = false }), 1},
-		"no hit rate":        {lacks(func(l *Load) { l.HitRate.OK = false }), 1},
-		"no load (not even)": {Load{}, 1},
+		"complete":    {load, 0},
+		"no blocks":   {lacks(func(l *Load) { l.KVActive.OK = false }), 1},
+		"no total":    {lacks(func(l *Load) { l.KVTotal.OK = false }), 1},
+		"no requests": {lacks(func(l *Load) { l.ActiveSlots.OK = false }), 1},
+		"no slots":    {lacks(func(l *Load) { l.TotalSlots.OK = false }), 1},
+		"no waiting":  {lacks(func(l *Load) { l.Waiting.OK = false }), 1},
+		"no hit rate": {lacks(func(l *Load) { l.HitRate.OK = false }), 1},
+		"no load":     {Load{}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet(everything, largeLimit)
@@ -362,7 +362,7 @@ func TestScrapeTargetsLeaveOutCompleteLoads(t *testing.T) {
 			if c.load != (Load{}) {
 				f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, FromLoadEvent, c.load)
 			}
-			scrape(f, unnamed(fullMetrics)) // says nothing of whether it is needed
+			scrape(f, unnamed(fullMetrics)) // does not change whether a scrape is needed
 			testutil.Equal(t, "incomplete", len(f.ScrapeTargets(true)), c.want)
 			testutil.Equal(t, "all", len(f.ScrapeTargets(false)), 1)
 		})

@@ -55,13 +55,13 @@ func TestSnapshotListsUnregistered(t *testing.T) {
 		states = append(states, w.State)
 	}
 	testutil.Equal(t, "states", states, []State{StateAnswering, 0, StateMalformed})
-	testutil.Equal(t, "outside", s.Unregistered, []WorkerState{{
+	testutil.Equal(t, "unregistered workers", s.Unregistered, []WorkerState{{
 		Endpoint: generate, ID: lease(2), Label: "2", Service: "dynamo_backend", State: StateUnregistered, Listed: true, Up: true,
 		Load: Some(withUse(loaded(generate, lease(2), 30).Load, 0.3)),
 	}})
 	register(f, generate, 2)
 	f.SnapshotInto(&s)
-	testutil.Equal(t, "outside, when it is registered again", len(s.Unregistered), 0)
+	testutil.Equal(t, "unregistered workers after one has registered again", len(s.Unregistered), 0)
 }
 
 func TestSnapshotBriefOmitsHistograms(t *testing.T) {
@@ -75,7 +75,7 @@ func TestSnapshotBriefOmitsHistograms(t *testing.T) {
 	testutil.Equal(t, "age of the last pass", whole.Workers[0].Passes.V.Age, 3*time.Second)
 	whole.Brief = true
 	whole.Workers[0].Passes.V.Seconds, whole.Endpoints[0].Requests = stats.Histogram{}, nil
-	testutil.Equal(t, "the rest", brief, whole)
+	testutil.Equal(t, "everything else", brief, whole)
 }
 
 func TestSnapshotIsACopy(t *testing.T) {
@@ -101,7 +101,7 @@ func TestSnapshotLoadAge(t *testing.T) {
 	age(90 * time.Second)
 	f.RecordPollReply(loaded(generate, lease(1), 10))
 	age(0)
-	after(f, 89*time.Second) // two owners may advance the clock, one of them a little late
+	after(f, 89*time.Second) // two goroutines may advance the clock, one of them slightly late
 	age(0)
 }
 
@@ -213,7 +213,7 @@ func TestSnapshotUnknownEndpointExpires(t *testing.T) {
 	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
-// withUse is a load with its KV use.
+// withUse returns the load with a cache usage.
 func withUse(l Load, use float64) Load {
 	l.CacheUsage = Some(use)
 	return l

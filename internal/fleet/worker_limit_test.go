@@ -97,11 +97,11 @@ func TestWorkerLimitNeedsSyncWhenRoomIsFreed(t *testing.T) {
 	f := newFleet(everything, 1)
 	register(f, generate, 1)
 	register(f, generate, 2)
-	testutil.Equal(t, "wanted while full", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync while full", f.NeedsSync(), false)
 	f.Deregister(keyOf(Instance{Endpoint: generate, ID: 1}), Instance{Endpoint: generate, ID: 1})
-	testutil.Equal(t, "wanted with room", f.NeedsSync(), true)
+	testutil.Equal(t, "needs sync with room", f.NeedsSync(), true)
 	f.Sync(listing([]Instance{{Endpoint: generate, ID: 2}}...))
-	testutil.Equal(t, "wanted after it was listed", f.NeedsSync(), false)
+	testutil.Equal(t, "needs sync after a sync", f.NeedsSync(), false)
 	wantShown(t, f, "backend/generate: 1 silent", "  2 down")
 }
 
@@ -121,10 +121,10 @@ func TestWorkerLimitIsFreedByExpiry(t *testing.T) {
 	wantAllRefused(t, f, 900)
 	after(f, retention)
 	wantAllRefused(t, f, 900)
-	testutil.Equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 	f.RecordHit(5000, 1, 0)
 	wantAllRefused(t, f, 900)
 	wantShown(t, f, "backend/generate: 101 events", "  5000 hits 0/1")
 	after(f, 2*retention+time.Second)
-	testutil.Equal(t, "tracked", f.workers.len(), 0)
+	testutil.Equal(t, "workers", f.workers.len(), 0)
 }
