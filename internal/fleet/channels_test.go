@@ -107,71 +107,98 @@ func (m *mirror) read() {
 	}
 }
 
+// channelHistory makes random changes of channels, and has the model of their effects.
+type channelHistory struct {
+	rand  *rand.Rand
+	fleet *Fleet
+	keys  map[string]Channel
+}
+
+// channel returns a random channel.
+func (h *channelHistory) channel() Channel {
+	c := Channel{
+		Endpoint: []Endpoint{{}, {Component: "backend"}, generate, prefill}[h.rand.IntN(4)], Topic: []string{"kv_metrics", "kv-events"}[h.rand.IntN(2)],
+		Publisher: h.rand.Uint64N(20), Plane: EventPlane(h.rand.IntN(4)),
+	}
+	if c.Plane == NATSPlane {
+		c.SubjectPrefix = "namespace.dynamo"
+	} else {
+		c.Address = fmt.Sprintf("tcp://h:%d", 1+h.rand.IntN(3))
+	}
+	return c
+}
+
+// change makes one random change.
+func (h *channelHistory) change() {
+	key := fmt.Sprint(h.rand.IntN(60))
+	switch n := h.rand.IntN(1000); {
+	case n == 0:
+		all := make(map[string]Channel)
+		for range h.rand.IntN(100) {
+			all[fmt.Sprint(h.rand.IntN(100))] = h.channel()
+		}
+		h.fleet.Sync(Listing{Channels: all})
+		h.keys = all
+	case n < 600:
+		h.keys[key] = h.channel()
+		h.fleet.AddChannel(key, h.keys[key])
+	default:
+		delete(h.keys, key)
+		h.fleet.RemoveChannel(key)
+	}
+}
+
+// compare compares all queries of channels with the model.
+func (h *channelHistory) compare(t *testing.T) {
+	t.Helper()
+	all, _ := h.fleet.Channels()
+	testutil.Equal(t, "channels", all, h.keys)
+	count, published, nats := h.counts(), make(map[uint64]bool), false
+	for _, c := range h.keys {
+		published[c.Publisher] = true
+		nats = nats || c.Plane == NATSPlane
+	}
+	for id := range uint64(20) {
+		c, ok := h.fleet.ChannelOf(id)
+		if ok != published[id] || ok && (count[c] == 0 || c.Publisher != id) {
+			t.Errorf("a channel of publisher %d: %v, %v", id, c, ok)
+		}
+	}
+	testutil.Equal(t, "NATS is used", h.fleet.UsesNATS(), nats)
+	checkChannels(t, h.fleet)
+}
+
+// counts returns how many keys each channel has.
+func (h *channelHistory) counts() map[Channel]int {
+	n := make(map[Channel]int)
+	for _, c := range h.keys {
+		n[c]++
+	}
+	return n
+}
+
 // TestChannelWatchSeesEveryChange compares mirrors that read often and rarely with the
 // channels.
 func TestChannelWatchSeesEveryChange(t *testing.T) {
 	for seed := range uint64(8) {
-		r := rand.New(rand.NewPCG(seed, 0))
 		f := newFleet(everything, 1)
+		h := &channelHistory{rand: rand.New(rand.NewPCG(seed, 0)), fleet: f, keys: make(map[string]Channel)}
 		often, seldom := &mirror{ChannelWatch: f.WatchChannels()}, &mirror{ChannelWatch: f.WatchChannels()}
-		some := func() Channel {
-			c := Channel{
-				Endpoint: []Endpoint{{}, {Component: "backend"}, generate, prefill}[r.IntN(4)], Topic: []string{"kv_metrics", "kv-events"}[r.IntN(2)],
-				Publisher: r.Uint64N(20), Plane: EventPlane(r.IntN(4)),
-			}
-			if c.Plane == NATSPlane {
-				c.SubjectPrefix = "namespace.dynamo"
-			} else {
-				c.Address = fmt.Sprintf("tcp://h:%d", 1+r.IntN(3))
-			}
-			return c
-		}
-		keys := make(map[string]Channel)
 		for range 10_000 {
-			key := fmt.Sprint(r.IntN(60))
-			switch n := r.IntN(1000); {
-			case n == 0:
-				all := make(map[string]Channel)
-				for range r.IntN(100) {
-					all[fmt.Sprint(r.IntN(100))] = some()
-				}
-				f.Sync(Listing{Channels: all})
-				keys = all
-			case n < 600:
-				keys[key] = some()
-				f.AddChannel(key, keys[key])
-			default:
-				delete(keys, key)
-				f.RemoveChannel(key)
-			}
-			if r.IntN(20) == 0 {
+			h.change()
+			if h.rand.IntN(20) == 0 {
 				often.read()
 			}
-			if r.IntN(3000) == 0 {
+			if h.rand.IntN(3000) == 0 {
 				seldom.read()
 			}
 		}
 		often.read()
 		seldom.read()
-		want, ofPublisher, nats := make(map[Channel]int), make(map[uint64]bool), false
-		for _, c := range keys {
-			want[c]++
-			ofPublisher[c.Publisher] = true
-			nats = nats || c.Plane == NATSPlane
-		}
-		testutil.Equal(t, "channels of the frequent reader", often.channels, want)
-		testutil.Equal(t, "channels of the rare reader", seldom.channels, want)
+		testutil.Equal(t, "channels of the frequent reader", often.channels, h.counts())
+		testutil.Equal(t, "channels of the rare reader", seldom.channels, h.counts())
 		testutil.Equal(t, "calls of the frequent reader that returned all channels", often.resyncs, 1)
-		all, _ := f.Channels()
-		testutil.Equal(t, "channels", all, keys)
-		for id := range uint64(20) {
-			c, ok := f.ChannelOf(id)
-			if ok != ofPublisher[id] || ok && (want[c] == 0 || c.Publisher != id) {
-				t.Errorf("a channel of publisher %d: %v, %v", id, c, ok)
-			}
-		}
-		testutil.Equal(t, "NATS is used", f.UsesNATS(), nats)
-		checkChannels(t, f)
+		h.compare(t)
 	}
 }
 

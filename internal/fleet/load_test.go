@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -34,109 +35,130 @@ func onlyWorker(t *testing.T, f *Fleet) WorkerState {
 	return s.Workers[0]
 }
 
-// TestLoadPlaceholderTotal checks the total of 1 block that Dynamo reports for ranks whose real
-// total it does not know: of a single rank, with a model card, and with ranks that have real
-// totals.
-func TestLoadPlaceholderTotal(t *testing.T) {
-	n, share := Some[uint64], Some[float64]
-	loadOf := func(active, total, usage any) (l Load) {
-		if v, ok := active.(int); ok {
-			l.KVActive = n(uint64(v))
-		}
-		if v, ok := total.(int); ok {
-			l.KVTotal = n(uint64(v))
-		}
-		if v, ok := usage.(float64); ok {
-			l.CacheUsage = share(v)
-		}
-		return l
+// loadWith returns a load with the values that are not nil.
+func loadWith(active, total, usage any) (l Load) {
+	if v, ok := active.(int); ok {
+		l.KVActive = Some(uint64(v))
 	}
-	for name, c := range map[string]struct {
-		card  Card
-		ranks []Load
-		want  []Load // of each rank
-		whole Load
-	}{
-		"one rank, with a usage": {
-			ranks: []Load{loadOf(nil, 1, 0.37)},
-			whole: loadOf(nil, nil, 0.37),
-		},
-		"one rank, with more blocks in use": {
-			ranks: []Load{loadOf(5000, 1, nil)},
-			whole: loadOf(5000, nil, nil),
-		},
-		"one rank, no contradiction": {
-			ranks: []Load{loadOf(1, 1, 1.0)},
-			whole: loadOf(1, 1, 1.0),
-		},
-		"with a card": {
-			card: Card{KVTotal: n(1000)}, ranks: []Load{loadOf(nil, 1, 0.37)},
-			whole: loadOf(370, 1000, 0.37),
-		},
-		"with a card that has 1, too": {
-			card: Card{KVTotal: n(1)}, ranks: []Load{loadOf(0, 1, 0.37)},
-			whole: loadOf(nil, nil, 0.37),
-		},
-		"with a card, idle": {
-			card: Card{KVTotal: n(1000)}, ranks: []Load{loadOf(0, 1, 0.0)},
-			whole: loadOf(0, 1000, 0.0),
-		},
-		"before a rank with a total": { // the metrics in ai-dynamo/dynamo#12052
-			ranks: []Load{loadOf(nil, 1, 0.25), loadOf(nil, 16384, 0.5)},
-			want:  []Load{loadOf(4096, 16384, 0.25), loadOf(8192, 16384, 0.5)},
-			whole: loadOf(4096+8192, 2*16384, 0.375),
-		},
-		"after a rank with a total, idle": {
-			ranks: []Load{loadOf(nil, 16384, 0.5), loadOf(0, 1, 0.0)},
-			want:  []Load{loadOf(8192, 16384, 0.5), loadOf(0, 16384, 0.0)},
-			whole: loadOf(8192, 2*16384, 0.25),
-		},
-		"idle rank, with ranks that disagree": {
-			ranks: []Load{loadOf(0, 1, 0.0), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
-			want:  []Load{loadOf(0, nil, 0.0), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
-			whole: loadOf(150, 300, 1.0/3),
-		},
-		"idle rank, with a contradicting one": {
-			ranks: []Load{loadOf(0, 1, 0.0), loadOf(nil, 1, 0.5)},
-			want:  []Load{loadOf(0, nil, 0.0), loadOf(nil, nil, 0.5)},
-			whole: loadOf(nil, nil, 0.25),
-		},
-		"with ranks that disagree": {
-			ranks: []Load{loadOf(0, 1, 0.5), loadOf(nil, 100, 0.5), loadOf(nil, 200, 0.5)},
-			want:  []Load{loadOf(nil, nil, 0.5), loadOf(50, 100, 0.5), loadOf(100, 200, 0.5)},
-			whole: loadOf(150, 300, 0.5), // of the ranks with both values
-		},
-	} {
-		if len(c.ranks) == 1 {
-			c.want = nil
-		}
-		check := func(how string, f *Fleet) {
-			t.Helper()
-			w := onlyWorker(t, f)
-			testutil.Equal(t, name+", "+how, w.Load.V, c.whole)
-			for i := range c.want {
-				testutil.Equal(t, name+", rank, "+how, w.Ranks[i].Load, c.want[i])
-			}
-		}
-		f := newFleet(everything, largeLimit)
-		ranksOf(f, c.card, c.ranks...)
-		check("scraped", f)
-		for _, from := range []Source{FromStats, FromLoadEvent} {
+	if v, ok := total.(int); ok {
+		l.KVTotal = Some(uint64(v))
+	}
+	if v, ok := usage.(float64); ok {
+		l.CacheUsage = Some(v)
+	}
+	return l
+}
+
+// placeholderCase is what the ranks of a worker report, and what is to be shown.
+type placeholderCase struct {
+	card  Card
+	ranks []Load
+	want  []Load // of each rank; nil if there is only one
+	whole Load
+}
+
+// check compares what the Fleet shows of its only worker with the case.
+func (c placeholderCase) check(t *testing.T, f *Fleet) {
+	t.Helper()
+	w := onlyWorker(t, f)
+	testutil.Equal(t, "load", w.Load.V, c.whole)
+	for i := range c.want {
+		testutil.Equal(t, fmt.Sprint("load of rank ", i), w.Ranks[i].Load, c.want[i])
+	}
+}
+
+// placeholderCases has ranks with a total of 1 block, which Dynamo reports if it does not know
+// the real total: a single rank, with a model card, and with ranks that have real totals.
+var placeholderCases = map[string]placeholderCase{
+	"one rank, with a usage": {
+		ranks: []Load{loadWith(nil, 1, 0.37)},
+		whole: loadWith(nil, nil, 0.37),
+	},
+	"one rank, with more blocks in use": {
+		ranks: []Load{loadWith(5000, 1, nil)},
+		whole: loadWith(5000, nil, nil),
+	},
+	"one rank, no contradiction": {
+		ranks: []Load{loadWith(1, 1, 1.0)},
+		whole: loadWith(1, 1, 1.0),
+	},
+	"with a card": {
+		card: Card{KVTotal: Some[uint64](1000)}, ranks: []Load{loadWith(nil, 1, 0.37)},
+		whole: loadWith(370, 1000, 0.37),
+	},
+	"with a card that has 1, too": {
+		card: Card{KVTotal: Some[uint64](1)}, ranks: []Load{loadWith(0, 1, 0.37)},
+		whole: loadWith(nil, nil, 0.37),
+	},
+	"with a card, idle": {
+		card: Card{KVTotal: Some[uint64](1000)}, ranks: []Load{loadWith(0, 1, 0.0)},
+		whole: loadWith(0, 1000, 0.0),
+	},
+	"before a rank with a total": { // the metrics in ai-dynamo/dynamo#12052
+		ranks: []Load{loadWith(nil, 1, 0.25), loadWith(nil, 16384, 0.5)},
+		want:  []Load{loadWith(4096, 16384, 0.25), loadWith(8192, 16384, 0.5)},
+		whole: loadWith(4096+8192, 2*16384, 0.375),
+	},
+	"after a rank with a total, idle": {
+		ranks: []Load{loadWith(nil, 16384, 0.5), loadWith(0, 1, 0.0)},
+		want:  []Load{loadWith(8192, 16384, 0.5), loadWith(0, 16384, 0.0)},
+		whole: loadWith(8192, 2*16384, 0.25),
+	},
+	"idle rank, with ranks that disagree": {
+		ranks: []Load{loadWith(0, 1, 0.0), loadWith(nil, 100, 0.5), loadWith(nil, 200, 0.5)},
+		want:  []Load{loadWith(0, nil, 0.0), loadWith(50, 100, 0.5), loadWith(100, 200, 0.5)},
+		whole: loadWith(150, 300, 1.0/3),
+	},
+	"idle rank, with a contradicting one": {
+		ranks: []Load{loadWith(0, 1, 0.0), loadWith(nil, 1, 0.5)},
+		want:  []Load{loadWith(0, nil, 0.0), loadWith(nil, nil, 0.5)},
+		whole: loadWith(nil, nil, 0.25),
+	},
+	"with ranks that disagree": {
+		ranks: []Load{loadWith(0, 1, 0.5), loadWith(nil, 100, 0.5), loadWith(nil, 200, 0.5)},
+		want:  []Load{loadWith(nil, nil, 0.5), loadWith(50, 100, 0.5), loadWith(100, 200, 0.5)},
+		whole: loadWith(150, 300, 0.5), // of the ranks with both values
+	},
+}
+
+func TestLoadPlaceholderTotalScraped(t *testing.T) {
+	for name, c := range placeholderCases {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(everything, largeLimit)
+			ranksOf(f, c.card, c.ranks...)
+			c.check(t, f)
+		})
+	}
+}
+
+func TestLoadPlaceholderTotalPolled(t *testing.T) {
+	testPlaceholderTotal(t, func(f *Fleet, rank uint32, l Load) {
+		f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: l, Rank: rank})
+	})
+}
+
+func TestLoadPlaceholderTotalPublished(t *testing.T) {
+	testPlaceholderTotal(t, func(f *Fleet, rank uint32, l Load) {
+		f.RecordLoad(Origin{Endpoint: generate, Worker: 1, Rank: rank}, FromLoadEvent, l)
+	})
+}
+
+// testPlaceholderTotal reports the loads of all cases by polls or events, which always have
+// the blocks in use as well.
+func testPlaceholderTotal(t *testing.T, report func(f *Fleet, rank uint32, l Load)) {
+	t.Helper()
+	for name, c := range placeholderCases {
+		t.Run(name, func(t *testing.T) {
 			f := newFleet(everything, largeLimit)
 			ranksOf(f, c.card)
 			for i, l := range c.ranks {
-				if !l.KVActive.OK { // a polled or published load always has both
-					l.KVActive = n(uint64(math.Round(l.CacheUsage.V * float64(l.KVTotal.V))))
+				if !l.KVActive.OK {
+					l.KVActive = Some(uint64(math.Round(l.CacheUsage.V * float64(l.KVTotal.V))))
 				}
-				publish := Origin{Endpoint: generate, Worker: 1, Rank: uint32(i)}
-				if from == FromStats {
-					f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: l, Rank: uint32(i)})
-				} else {
-					f.RecordLoad(publish, from, l)
-				}
+				report(f, uint32(i), l)
 			}
-			check(from.String(), f)
-		}
+			c.check(t, f)
+		})
 	}
 }
 

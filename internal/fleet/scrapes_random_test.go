@@ -75,69 +75,15 @@ func (o *expectedLoad) from() (Source, time.Time) {
 // TestScrapeRandomYieldsToOtherSources compares random changes of workers with the model.
 func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 	for seed := range uint64(10) {
-		r := rand.New(rand.NewPCG(seed, 7))
-		f := newFleet(everything, largeLimit)
-		now := start
-		expected := make(map[uint64]*expectedLoad)
-		number := func() Opt[uint64] {
-			if r.IntN(3) == 0 {
-				return Opt[uint64]{}
-			}
-			return Some(2 + r.Uint64N(1000)) // a total of 1 is a placeholder: see TestLoadPlaceholderTotal
-		}
-		fraction := func() Opt[float64] {
-			if r.IntN(3) == 0 {
-				return Opt[float64]{}
-			}
-			return Some(r.Float64())
-		}
-		load := func() Load {
-			return Load{ActiveSlots: number(), TotalSlots: number(), Waiting: number(), KVActive: number(), KVTotal: number(), CacheUsage: fraction(), HitRate: fraction()}
+		h := &loadHistory{
+			rand: rand.New(rand.NewPCG(seed, 7)), f: newFleet(everything, largeLimit), now: start,
+			expected: make(map[uint64]*expectedLoad),
 		}
 		for range 2000 {
-			id := 1 + r.Uint64N(5)
-			o, in, at := expected[id], Instance{Endpoint: generate, ID: id}, Origin{Endpoint: generate, Worker: id}
-			what := r.IntN(16)
-			switch {
-			case o == nil || what == 0: // it registers, or another process takes over
-				o = &expectedLoad{transport: time.Duration(r.Uint32()).String()}
-				f.DropCard(keyOf(in), in)
-				f.Register(keyOf(in), in, Registration{Publishes: true, Transport: o.transport})
-			case what == 1:
-				f.Deregister(keyOf(in), in)
-				f.DropCard(keyOf(in), in)
-				o = nil
-			case what == 2:
-				o.card = Card{KVTotal: number(), MaxSeqs: number()}
-				f.SetCard(keyOf(in), in, o.card)
-			case what == 3:
-				o.published, o.source, o.publishedAt = Some(Load{KVActive: Some(r.Uint64N(1000))}), FromActiveLoad, now
-				f.RecordLoad(at, o.source, o.published.V)
-			case what == 4:
-				o.published, o.source, o.publishedAt = Some(load()), FromLoadEvent, now
-				f.RecordLoad(at, o.source, o.published.V)
-			case what == 5:
-				o.pass, o.passedAt = Some(Pass{Running: r.Uint64N(100), Waiting: r.Uint64N(100)}), now
-				f.RecordForwardPass(at, o.pass.V)
-			case what == 6: // of a former process
-				f.RecordScrape(ScrapeTarget{Instance: in, Transport: "another"}, []ScrapedValues{unnamed(load())})
-			case what < 11:
-				now = now.Add(time.Duration(r.IntN(5)) * time.Second)
-				f.Advance(now)
-				f.ExpireScraped(10 * time.Second)
-				for _, o := range expected {
-					if o != nil && now.Sub(o.scrapedAt) > 10*time.Second {
-						o.scraped = Opt[Load]{}
-					}
-				}
-			default:
-				l := load()
-				o.scraped, o.scrapedAt = Opt[Load]{l, l != Load{}}, now
-				f.RecordScrape(ScrapeTarget{Instance: in, Transport: o.transport}, []ScrapedValues{{Endpoint: []Endpoint{generate, {}}[r.IntN(2)], Load: l}})
-			}
-			expected[id] = o
-			checkInvariants(t, f)
-			compareExpected(t, f, expected, now)
+			id := 1 + h.rand.Uint64N(5)
+			h.expected[id] = h.change(id, h.expected[id])
+			checkInvariants(t, h.f)
+			h.compare(t)
 			if t.Failed() {
 				t.Fatalf("seed %d", seed)
 			}
@@ -145,13 +91,93 @@ func TestScrapeRandomYieldsToOtherSources(t *testing.T) {
 	}
 }
 
-func compareExpected(t *testing.T, f *Fleet, expected map[uint64]*expectedLoad, now time.Time) {
+// loadHistory makes random changes of workers, and has the model of their effects.
+type loadHistory struct {
+	rand     *rand.Rand
+	f        *Fleet
+	now      time.Time
+	expected map[uint64]*expectedLoad
+}
+
+func (h *loadHistory) number() Opt[uint64] {
+	if h.rand.IntN(3) == 0 {
+		return Opt[uint64]{}
+	}
+	return Some(2 + h.rand.Uint64N(1000)) // a total of 1 is a placeholder: see placeholderCases
+}
+
+func (h *loadHistory) fraction() Opt[float64] {
+	if h.rand.IntN(3) == 0 {
+		return Opt[float64]{}
+	}
+	return Some(h.rand.Float64())
+}
+
+func (h *loadHistory) load() Load {
+	return Load{
+		ActiveSlots: h.number(), TotalSlots: h.number(), Waiting: h.number(), KVActive: h.number(), KVTotal: h.number(),
+		CacheUsage: h.fraction(), HitRate: h.fraction(),
+	}
+}
+
+// change makes one random change of a worker with the model o, and returns its new model. Nil
+// stands for a worker that is not registered.
+func (h *loadHistory) change(id uint64, o *expectedLoad) *expectedLoad {
+	f, in, at := h.f, Instance{Endpoint: generate, ID: id}, Origin{Endpoint: generate, Worker: id}
+	what := h.rand.IntN(16)
+	switch {
+	case o == nil || what == 0: // it registers, or another process takes over
+		o = &expectedLoad{transport: time.Duration(h.rand.Uint32()).String()}
+		f.DropCard(keyOf(in), in)
+		f.Register(keyOf(in), in, Registration{Publishes: true, Transport: o.transport})
+	case what == 1:
+		f.Deregister(keyOf(in), in)
+		f.DropCard(keyOf(in), in)
+		return nil
+	case what == 2:
+		o.card = Card{KVTotal: h.number(), MaxSeqs: h.number()}
+		f.SetCard(keyOf(in), in, o.card)
+	case what == 3:
+		o.published, o.source, o.publishedAt = Some(Load{KVActive: Some(h.rand.Uint64N(1000))}), FromActiveLoad, h.now
+		f.RecordLoad(at, o.source, o.published.V)
+	case what == 4:
+		o.published, o.source, o.publishedAt = Some(h.load()), FromLoadEvent, h.now
+		f.RecordLoad(at, o.source, o.published.V)
+	case what == 5:
+		o.pass, o.passedAt = Some(Pass{Running: h.rand.Uint64N(100), Waiting: h.rand.Uint64N(100)}), h.now
+		f.RecordForwardPass(at, o.pass.V)
+	case what == 6: // of a former process
+		f.RecordScrape(ScrapeTarget{Instance: in, Transport: "another"}, []ScrapedValues{unnamed(h.load())})
+	case what < 11:
+		h.expire()
+	default:
+		l := h.load()
+		o.scraped, o.scrapedAt = Opt[Load]{l, l != Load{}}, h.now
+		f.RecordScrape(ScrapeTarget{Instance: in, Transport: o.transport}, []ScrapedValues{{Endpoint: []Endpoint{generate, {}}[h.rand.IntN(2)], Load: l}})
+	}
+	return o
+}
+
+// expire advances the clock and expires scraped values.
+func (h *loadHistory) expire() {
+	h.now = h.now.Add(time.Duration(h.rand.IntN(5)) * time.Second)
+	h.f.Advance(h.now)
+	h.f.ExpireScraped(10 * time.Second)
+	for _, o := range h.expected {
+		if o != nil && h.now.Sub(o.scrapedAt) > 10*time.Second {
+			o.scraped = Opt[Load]{}
+		}
+	}
+}
+
+// compare compares a Snapshot with the model.
+func (h *loadHistory) compare(t *testing.T) {
 	t.Helper()
 	shown := make(map[uint64]WorkerState)
-	for _, w := range f.Snapshot().Workers {
+	for _, w := range h.f.Snapshot().Workers {
 		shown[w.ID.Lease] = w
 	}
-	for id, o := range expected {
+	for id, o := range h.expected {
 		w, found := shown[id]
 		if found != (o != nil) {
 			t.Errorf("worker %d is shown: %v", id, found)
@@ -165,8 +191,8 @@ func compareExpected(t *testing.T, f *Fleet, expected map[uint64]*expectedLoad, 
 		if !w.Load.OK {
 			continue
 		}
-		if source, at := o.from(); w.Source != source || w.LoadAge != now.Sub(at) {
-			t.Errorf("worker %d: source %s, age %s, want %s, %s", id, w.Source, w.LoadAge, source, now.Sub(at))
+		if source, at := o.from(); w.Source != source || w.LoadAge != h.now.Sub(at) {
+			t.Errorf("worker %d: source %s, age %s, want %s, %s", id, w.Source, w.LoadAge, source, h.now.Sub(at))
 		}
 	}
 }
