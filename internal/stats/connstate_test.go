@@ -85,48 +85,57 @@ func TestConnStateUpBeforeFirstUse(t *testing.T) {
 	})
 }
 
-// TestConnStateDownSinceSuspension checks the downtime after a suspension of the process. The
-// server disconnects the client meanwhile, which the client notices when it continues, and
-// then reconnects at once.
-func TestConnStateDownSinceSuspension(t *testing.T) {
-	const still = 20 * time.Second
-	up := func(t *testing.T) *Stats {
-		s := new(Stats)
-		s.NATS.MarkUsed()
-		s.NATS.SetConnected(true)
-		time.Sleep(time.Minute)
-		return s
-	}
-	synctest.Test(t, func(t *testing.T) { // RecordSuspension before the disconnect
-		s := up(t)
+// suspended is how long the process is suspended in the following tests. The server
+// disconnects the client meanwhile, which the client notices when it continues, and then
+// reconnects at once.
+const suspended = 20 * time.Second
+
+// connected returns Stats that have been connected to NATS for a minute.
+func connected() *Stats {
+	s := new(Stats)
+	s.NATS.MarkUsed()
+	s.NATS.SetConnected(true)
+	time.Sleep(time.Minute)
+	return s
+}
+
+func TestConnStateSuspensionBeforeDisconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := connected()
 		from := time.Now()
-		time.Sleep(still)
+		time.Sleep(suspended)
 		s.RecordSuspension(from, time.Now())
 		wantConn(t, "after the suspension", &s.NATS, 0, 0, 0)
 		time.Sleep(time.Second)
 		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
 		s.NATS.SetConnected(true)
-		wantConn(t, "connected again", &s.NATS, 1, still+2*time.Second, still+2*time.Second)
+		wantConn(t, "connected again", &s.NATS, 1, suspended+2*time.Second, suspended+2*time.Second)
 		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
 		s.NATS.SetConnected(true)
-		wantConn(t, "an unrelated disconnect", &s.NATS, 2, still+3*time.Second, still+3*time.Second)
+		wantConn(t, "an unrelated disconnect", &s.NATS, 2, suspended+3*time.Second, suspended+3*time.Second)
 	})
-	synctest.Test(t, func(t *testing.T) { // RecordSuspension after the disconnect
-		s := up(t)
+}
+
+func TestConnStateSuspensionAfterDisconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := connected()
 		from := time.Now()
-		time.Sleep(still)
+		time.Sleep(suspended)
 		s.NATS.SetConnected(false)
 		s.RecordSuspension(from, time.Now())
 		time.Sleep(time.Second)
 		s.NATS.SetConnected(true)
-		wantConn(t, "connected again", &s.NATS, 1, still+time.Second, still+time.Second)
+		wantConn(t, "connected again", &s.NATS, 1, suspended+time.Second, suspended+time.Second)
 	})
-	synctest.Test(t, func(t *testing.T) { // the connection survives the suspension
-		s := up(t)
+}
+
+func TestConnStateSurvivesSuspension(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := connected()
 		from := time.Now()
-		time.Sleep(still)
+		time.Sleep(suspended)
 		s.RecordSuspension(from, time.Now())
 		time.Sleep(suspensionGrace)
 		s.NATS.SetConnected(false)
@@ -134,15 +143,18 @@ func TestConnStateDownSinceSuspension(t *testing.T) {
 		s.NATS.SetConnected(true)
 		wantConn(t, "connected again", &s.NATS, 1, time.Second, time.Second)
 	})
-	synctest.Test(t, func(t *testing.T) { // the connection was down before
-		s := up(t)
+}
+
+func TestConnStateDownBeforeSuspension(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := connected()
 		s.NATS.SetConnected(false)
 		time.Sleep(time.Second)
 		from := time.Now()
-		time.Sleep(still)
+		time.Sleep(suspended)
 		s.RecordSuspension(from, time.Now())
 		s.NATS.SetConnected(true)
-		wantConn(t, "connected again", &s.NATS, 1, still+time.Second, still+time.Second)
+		wantConn(t, "connected again", &s.NATS, 1, suspended+time.Second, suspended+time.Second)
 	})
 }
 
