@@ -184,7 +184,7 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 			t.Errorf("endpoint %s has members, but is not known", e)
 		}
 	}
-	var stand [numStatuses]int
+	var byStatus [numStatuses]int
 	for key, e := range f.endpoints {
 		if !maps.Equal(e.members, members[e]) || e.Endpoint != key || e.watched != f.target.Covers(key) {
 			t.Errorf("endpoint %s: %d members, recounted %d; watched %v", key, len(e.members), len(members[e]), e.watched)
@@ -195,7 +195,7 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 		if e.status != e.computeStatus() {
 			t.Errorf("endpoint %s has status %d, want %d", key, e.status, e.computeStatus())
 		}
-		stand[e.status]++
+		byStatus[e.status]++
 		kept := e.hadData && (e.hadWorker || e.exempt) && f.expiredAt.Sub(e.emptySince) < retention
 		if len(e.members) == 0 && !e.named && !kept {
 			t.Errorf("endpoint %s is kept without need, %s after its last worker", key, f.now.Sub(e.emptySince))
@@ -208,8 +208,8 @@ func checkEndpoints(t *testing.T, f *Fleet) {
 			t.Errorf("endpoint %s with status %d is in the wrong queue", key, e.status)
 		}
 	}
-	if f.statusCounts != stand {
-		t.Errorf("endpoints by status: %v, recounted %v", f.statusCounts, stand)
+	if f.statusCounts != byStatus {
+		t.Errorf("endpoints by status: %v, recounted %v", f.statusCounts, byStatus)
 	}
 	if n := f.emptyEndpoints.Len() + f.unregisteredEndpoints.Len(); n > len(f.endpoints) {
 		t.Errorf("%d of %d endpoints are candidates for eviction", n, len(f.endpoints))
