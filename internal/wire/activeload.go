@@ -6,24 +6,25 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// ActiveLoad is the load of one rank of a worker, in an Envelope (0.9 to 1.6).
-// What the sender does not know is absent.
+// ActiveLoad is the load of one rank of a worker, sent in an Envelope (0.9 to 1.6).
+// A value that the sender does not know is absent.
 type ActiveLoad struct {
 	Worker        uint64
 	Rank          uint32
 	DecodeBlocks  fleet.Opt[uint64] // KV cache blocks of requests that decode
-	PrefillTokens fleet.Opt[uint64] // still to be computed
-	UsedBlocks    fleet.Opt[uint64] // KV cache blocks in use, whatever for (from 1.1 on)
+	PrefillTokens fleet.Opt[uint64] // tokens that are still to be computed
+	UsedBlocks    fleet.Opt[uint64] // all KV cache blocks in use (1.1 and later)
 }
 
-// IsEstimate reports whether a router made the load up from what it had sent to the
-// worker, and published it on the same subject (captured of 0.9.1; by its source, of
-// releases around it). A router always says how many prefill tokens there are, and
-// a worker never does. The publisher tells no more: from 1.3 on it is random.
+// IsEstimate reports whether a router estimated the load from the requests that it had
+// sent to the worker. Routers publish on the same subject as workers (captured with 0.9.1;
+// the source says so for the releases around it). A router always sets the number of
+// prefill tokens, and a worker never does. The publisher's id does not help: it is random
+// from 1.3 on.
 func (l ActiveLoad) IsEstimate() bool { return l.PrefillTokens.OK }
 
-// KVActive is how many KV cache blocks are in use: as the engine counts them, else
-// as the scheduler does.
+// KVActive returns how many KV cache blocks are in use. It prefers the engine's count to
+// the scheduler's.
 func (l ActiveLoad) KVActive() fleet.Opt[uint64] {
 	if l.UsedBlocks.OK {
 		return l.UsedBlocks
@@ -33,27 +34,31 @@ func (l ActiveLoad) KVActive() fleet.Opt[uint64] {
 
 // ParseActiveLoad decodes the payload of an event of TopicLoad (0.9 to 1.6).
 func ParseActiveLoad(payload []byte) (ActiveLoad, error) {
+	const (
+		workerID = 1 << iota
+		anyCount
+	)
 	var l ActiveLoad
 	var got uint
 	u := msgpackReader{b: payload}
 	for range u.mapLen() {
 		switch string(u.key()) {
 		case "worker_id":
-			l.Worker, got = u.uint(), got|1
+			l.Worker, got = u.uint(), got|workerID
 		case "dp_rank":
 			l.Rank = u.rank()
 		case "active_decode_blocks":
-			l.DecodeBlocks, got = u.optUint(), got|2
+			l.DecodeBlocks, got = u.optUint(), got|anyCount
 		case "active_prefill_tokens":
-			l.PrefillTokens, got = u.optUint(), got|2
+			l.PrefillTokens, got = u.optUint(), got|anyCount
 		case "kv_used_blocks":
-			l.UsedBlocks, got = u.optUint(), got|2
+			l.UsedBlocks, got = u.optUint(), got|anyCount
 		default:
 			u.skipValue()
 		}
 	}
-	// One that has none of the three, not even as nil, is of a release we do not know.
-	u.require(got, 1|2)
+	// An event without any of the three counts, even as nil, is from an unknown release.
+	u.require(got, workerID|anyCount)
 	if err := u.finish(); err != nil {
 		return ActiveLoad{}, fmt.Errorf("decode active load: %w", err)
 	}

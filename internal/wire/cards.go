@@ -9,17 +9,17 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// CardPrefix is the start of the keys of a namespace's model cards (0.6 to 1.6):
-// v1/mdc/{ns}/{component}/{endpoint}/{hex}.
+// CardPrefix returns the prefix of the keys of a namespace's model cards (0.6 to 1.6).
+// The keys have the form v1/mdc/{ns}/{component}/{endpoint}/{hex}.
 func CardPrefix(namespace string) string { return CardsRoot + namespace + "/" }
 
-// CardKey is where a worker puts the card of the model it serves at an endpoint.
+// CardKey returns the key of the card of the model that a worker serves at an endpoint.
 func CardKey(namespace string, in fleet.Instance) string {
 	return CardPrefix(namespace) + in.Component + "/" + in.Name + "/" + HexID(in.ID)
 }
 
-// ParseCardKey reads out of a key below CardPrefix whose model card it is. It
-// reports false for other keys, those of LoRA adapters among them: see Ignored.
+// ParseCardKey returns the instance whose model card a key below CardPrefix holds. It
+// reports false for other keys, including those of LoRA adapters (see IsIgnoredKey).
 func ParseCardKey(namespace, key string) (fleet.Instance, bool) {
 	rest, ok := strings.CutPrefix(key, CardPrefix(namespace))
 	if !ok || strings.Count(rest, "/") != 2 {
@@ -30,8 +30,8 @@ func ParseCardKey(namespace, key string) (fleet.Instance, bool) {
 
 var errCard = errors.New("decode model card: it is of another type, or has no runtime_config")
 
-// ParseCard decodes a model card (0.6 to 1.6). 0.6 writes it alone; from 0.9 at the latest it is
-// the card_json of a value of type Model.
+// ParseCard decodes a model card (0.6 to 1.6). In 0.6 the value is the card. From 0.9 at
+// the latest the card is the field card_json of a value of type Model.
 func ParseCard(value []byte) (fleet.Card, error) {
 	type card struct {
 		Name      string  `json:"display_name"`
@@ -41,7 +41,7 @@ func ParseCard(value []byte) (fleet.Card, error) {
 			MaxSeqs *uint64 `json:"max_num_seqs"`
 			Ranks   *uint64 `json:"data_parallel_size"`
 		} `json:"runtime_config"`
-		Info json.RawMessage `json:"model_info"` // a card is of use whatever stands there
+		Info json.RawMessage `json:"model_info"` // decoded later: a fault in it must not cost the card
 	}
 	var v struct {
 		Type string
@@ -71,9 +71,9 @@ func ParseCard(value []byte) (fleet.Card, error) {
 	return c, nil
 }
 
-// systemServer is the host:port that serves the files of the model, which is the
-// server of the worker's metrics page, too (1.4 to 1.6). To 1.3 they are on the worker's own
-// disk, as they are later where the worker has no such server.
+// systemServer returns the host:port of the worker's system server, which serves both the
+// files of the model and the worker's metrics (1.4 to 1.6). Up to 1.3, and later for
+// workers without such a server, the files are on the worker's own disk.
 func systemServer(info json.RawMessage) string {
 	var v struct {
 		Config struct{ Path string } `json:"hf_config_json"`
@@ -89,5 +89,5 @@ func systemServer(info json.RawMessage) string {
 	return host
 }
 
-// systemFiles is below what a worker's system server has the files of its model.
+// systemFiles is the path below which a worker's system server serves the model's files.
 const systemFiles = "/v1/metadata/"

@@ -11,16 +11,17 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// ChannelPrefixes are the starts of the keys of a namespace's event channels:
-// v1/event_channels/{ns}/{component or nothing}/{topic}/{hex} (0.9 to 1.3), and
+// ChannelPrefixes returns the prefixes of the keys of a namespace's event channels. The
+// keys have the form v1/event_channels/{ns}/{component or nothing}/{topic}/{hex} (0.9 to
+// 1.3) or
 // v1/event_channels/namespace/{ns}[/component/{c}[/endpoint/{e}]]/topic/{topic}/{hex}
 // (1.4 to 1.6, each name percent-encoded).
 func ChannelPrefixes(namespace string) []string {
 	return []string{ChannelsRoot + namespace + "/", scopedRoot + escapeName(namespace) + "/"}
 }
 
-// ParseChannelKey reads out of a key below one of ChannelPrefixes which channel it
-// is. Plane and what follows it are in the value only: a deletion has none.
+// ParseChannelKey returns the channel that a key below one of ChannelPrefixes names. Plane
+// and the fields after it stay empty: only the value has them, and a deletion has no value.
 func ParseChannelKey(namespace, key string) (fleet.Channel, bool) {
 	prefixes := ChannelPrefixes(namespace)
 	if rest, ok := strings.CutPrefix(key, prefixes[1]); ok {
@@ -44,8 +45,8 @@ func parseScopedChannel(s string) (fleet.Channel, bool) {
 		return fleet.Channel{}, false
 	}
 	rest, ok = cutToken(rest, "topic", '/')
-	word, hex, found := strings.Cut(rest, "/")
-	topic, decoded := unescape(word)
+	token, hex, found := strings.Cut(rest, "/")
+	topic, decoded := unescape(token)
 	id, valid := parseKeyID(hex)
 	if !ok || !found || !decoded || !valid || !validName(topic) {
 		return fleet.Channel{}, false
@@ -54,12 +55,12 @@ func parseScopedChannel(s string) (fleet.Channel, bool) {
 }
 
 var (
-	errChannelKey     = errors.New("decode event channel: its key names none")
+	errChannelKey     = errors.New("decode event channel: its key names no channel")
 	errChannelAddress = errors.New("decode event channel: no address of the form tcp://host:port")
 )
 
-// ParseChannel decodes an event channel (0.9 to 1.6). What a plane that we do not know
-// says of itself is not read.
+// ParseChannel decodes an event channel (0.9 to 1.6). It does not read the transport of an
+// event plane that is not known here.
 func ParseChannel(namespace, key string, value []byte) (fleet.Channel, error) {
 	c, ok := ParseChannelKey(namespace, key)
 	if !ok {
@@ -95,8 +96,8 @@ func ParseChannel(namespace, key string, value []byte) (fleet.Channel, error) {
 	return c, nil
 }
 
-// channelValue is the value of both layouts: from 1.4 on a scope takes the place of
-// namespace and component.
+// channelValue is the value of both layouts. From 1.4 on, Scope replaces Namespace and
+// Component.
 type channelValue struct {
 	Type, Namespace, Component, Topic string
 
@@ -132,7 +133,7 @@ func (v *channelValue) scope() (namespace string, e fleet.Endpoint) {
 	return "", fleet.Endpoint{}
 }
 
-// ValidAddress reports whether a ZMQ address can be connected to over TCP.
+// ValidAddress reports whether s is a ZMQ address that a client can connect to over TCP.
 func ValidAddress(s string) bool {
 	rest, ok := strings.CutPrefix(s, "tcp://")
 	host, port, err := net.SplitHostPort(rest)
@@ -140,8 +141,8 @@ func ValidAddress(s string) bool {
 	return ok && err == nil && errPort == nil && n > 0 && validName(host) && !strings.ContainsFunc(host, notInHost)
 }
 
-// notInHost reports whether a rune is neither in names of hosts nor in addresses,
-// those of IPv6 with a zone among them.
+// notInHost reports whether a rune appears neither in host names nor in IP addresses,
+// including IPv6 addresses with a zone.
 func notInHost(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_:%", r))
 }

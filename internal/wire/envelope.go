@@ -6,50 +6,59 @@ import (
 	"fmt"
 )
 
-// Envelope is what every event of 0.9 to 1.6 comes in, over NATS and ZMQ alike.
+// Envelope wraps every event of 0.9 to 1.6, over NATS and over ZMQ.
 //
-// Publisher is the worker's id to 1.2, and one number for all the publishers of a
-// process; from 1.3 on it is random, one for each. Sequence counts from 0 for each
-// pair of Publisher and Topic.
+// Up to 1.2, Publisher is the worker's id, which all publishers of a process share. From
+// 1.3 on each publisher has a random id of its own. Sequence counts from 0 for each pair
+// of Publisher and Topic.
 type Envelope struct {
 	Publisher   uint64
 	Sequence    uint64
 	PublishedAt uint64 // by the publisher's clock, in Unix milliseconds
-	Topic       []byte // part of what was decoded
-	Payload     []byte // part of what was decoded
+	Topic       []byte // aliases the decoded bytes
+	Payload     []byte // aliases the decoded bytes
 }
 
-// maxUnixMilli bounds a time: it is in the year 10889, and far from overflowing.
+// maxUnixMilli is the limit of a time, in Unix milliseconds. It is in the year 10889, and
+// far from overflowing.
 const maxUnixMilli = 1 << 48
 
-// IsEnvelope reports whether a message is a msgpack map, and so may be an
-// Envelope. Its subjects are also those of the older events, which are JSON.
+// IsEnvelope reports whether a message is a msgpack map, and so may be an Envelope. Older
+// releases publish JSON on the same subjects.
 func IsEnvelope(b []byte) bool {
 	return len(b) > 0 && (b[0]&0xf0 == 0x80 || b[0] == 0xde || b[0] == 0xdf)
 }
 
 // ParseEnvelope decodes the envelope of an event (0.9 to 1.6).
 func ParseEnvelope(b []byte) (Envelope, error) {
+	const (
+		publisher = 1 << iota
+		sequence
+		publishedAt
+		topic
+		payload
+		all = 1<<iota - 1
+	)
 	var e Envelope
 	var got uint
 	u := msgpackReader{b: b}
 	for range u.mapLen() {
 		switch string(u.key()) {
 		case "publisher_id":
-			e.Publisher, got = u.uint(), got|1
+			e.Publisher, got = u.uint(), got|publisher
 		case "sequence":
-			e.Sequence, got = u.uint(), got|2
+			e.Sequence, got = u.uint(), got|sequence
 		case "published_at":
-			e.PublishedAt, got = u.boundedUint(maxUnixMilli), got|4
+			e.PublishedAt, got = u.boundedUint(maxUnixMilli), got|publishedAt
 		case "topic":
-			e.Topic, got = u.str(), got|8
+			e.Topic, got = u.str(), got|topic
 		case "payload":
-			e.Payload, got = u.bin(), got|16
+			e.Payload, got = u.bin(), got|payload
 		default:
 			u.skipValue()
 		}
 	}
-	u.require(got, 1|2|4|8|16)
+	u.require(got, all)
 	if len(e.Topic) == 0 || len(e.Topic) > maxName {
 		u.fail(errMsgpackRange)
 	}
@@ -67,9 +76,10 @@ var (
 // frameVersion is the first byte of the last frame.
 const frameVersion = 1
 
-// ParseFrames decodes an event that came over ZMQ (0.9 to 1.6): subject, publisher
-// and sequence, then a version, a length and the envelope. The subject is the topic
-// alone where the worker sent it, and for ParseEventSubject where a broker did.
+// ParseFrames decodes an event from ZMQ (0.9 to 1.6). Its frames are the subject, the
+// publisher, the sequence, and a last one with a version, a length and the envelope. The
+// subject is the topic alone if a worker sent the event. If a broker did, it is a subject
+// for ParseEventSubject.
 func ParseFrames(frames [][]byte) (subject []byte, e Envelope, err error) {
 	if len(frames) != 4 || len(frames[1]) != 8 || len(frames[2]) != 8 {
 		return nil, Envelope{}, errFrames

@@ -7,59 +7,67 @@ import (
 	"strconv"
 )
 
-// ForwardPass is what one rank of a worker's engine says of one pass of its model,
-// or while it has none to do (1.1 to 1.6).
+// ForwardPass is the report of one rank of a worker's engine about one forward pass of its
+// model, or about being idle (1.1 to 1.6).
 type ForwardPass struct {
 	Worker      uint64
-	HasWorkerID bool // the engine was told the worker's id
+	HasWorkerID bool // false if the engine does not know its worker's id
 	Rank        uint32
-	Counter     uint64  // one more with every event of the rank, idle or not
-	WallTime    float64 // seconds; 0 while idle, and then it was no pass
+	Counter     uint64  // grows by one with every event of the rank, idle or not
+	WallTime    float64 // seconds; 0 if the rank was idle, so that there was no pass
 	Scheduled   PassRequests
 	Queued      PassRequests
 }
 
-// PassRequests are the requests of a pass, or those that wait for one.
+// PassRequests counts the requests of a pass, or those that wait for one.
 type PassRequests struct {
 	PrefillRequests uint64
-	PrefillTokens   uint64 // to compute
-	PrefillKVTokens uint64 // in the KV cache already; 0 for those that wait: nobody knows
-	DecodeRequests  uint64 // each makes one token a pass; one that waits was preempted
+	PrefillTokens   uint64 // tokens to compute
+	PrefillKVTokens uint64 // tokens in the KV cache already; 0 for queued requests, where it is unknown
+	DecodeRequests  uint64 // each yields one token a pass; a queued one was preempted
 	DecodeKVTokens  uint64
 }
 
-// Running is how many requests the engine works on.
+// Running returns how many requests the engine works on.
 func (p ForwardPass) Running() uint64 {
 	return p.Scheduled.PrefillRequests + p.Scheduled.DecodeRequests
 }
 
-// Waiting is how many requests it has queued.
+// Waiting returns how many requests the engine has queued.
 func (p ForwardPass) Waiting() uint64 { return p.Queued.PrefillRequests + p.Queued.DecodeRequests }
 
-// Bounds on one event, so that forged ones do not make sums wrap soon.
+// Limits of the values of one event, so that forged events do not soon overflow a sum.
 const (
 	maxRequests = 1 << 32
 	maxTokens   = 1 << 40 // ten thousand prompts of a million tokens are 2^33
 	maxSeconds  = 1e7     // four months
 )
 
-// passVersion is the only version of the event so far. Dynamo means to raise it
-// when an old reader would misunderstand the rest.
+// passVersion is the only version of the event so far. Dynamo intends to raise it when an
+// old reader would misunderstand the other fields.
 const passVersion = 1
 
 var errPassVersion = errors.New("not of version 1")
 
-// ParseForwardPass decodes the payload of an event of TopicForwardPass (1.1 to 1.6).
-// An engine that was not told the worker's id sends an empty one, or what else it
-// was started with: that is no error, but HasWorker is false.
+// ParseForwardPass decodes the payload of an event of TopicForwardPass (1.1 to 1.6). An
+// engine that does not know its worker's id sends an empty id, or the name with which it
+// was started. That is no error, but HasWorkerID is false.
 func ParseForwardPass(payload []byte) (ForwardPass, error) {
+	const (
+		version = 1 << iota
+		counter
+		wallTime
+		scheduled
+		queued
+		all = 1<<iota - 1
+	)
 	var p ForwardPass
 	var got uint
 	u := msgpackReader{b: payload}
 	for range u.mapLen() {
 		switch string(u.key()) {
 		case "version":
-			if got |= 1; u.uint() != passVersion {
+			if got |= version; u.uint() != passVersion {
 				u.fail(errPassVersion)
 			}
 		case "worker_id":
@@ -67,51 +75,59 @@ func ParseForwardPass(payload []byte) (ForwardPass, error) {
 		case "dp_rank":
 			p.Rank = u.rank()
 		case "counter_id":
-			p.Counter, got = u.uint(), got|2
+			p.Counter, got = u.uint(), got|counter
 		case "wall_time":
-			p.WallTime, got = u.float(), got|4
+			p.WallTime, got = u.float(), got|wallTime
 		case "scheduled_requests":
-			p.Scheduled, got = u.passRequests(), got|8
+			p.Scheduled, got = u.passRequests(), got|scheduled
 		case "queued_requests":
-			p.Queued, got = u.passRequests(), got|16
+			p.Queued, got = u.passRequests(), got|queued
 		default:
 			u.skipValue()
 		}
 	}
-	u.require(got, 1|2|4|8|16)
-	if !(p.WallTime >= 0 && p.WallTime <= maxSeconds) { // nor NaN
+	u.require(got, all)
+	if !(p.WallTime >= 0 && p.WallTime <= maxSeconds) { // rejects NaN, too
 		u.fail(errMsgpackRange)
 	}
 	if err := u.finish(); err != nil {
 		return ForwardPass{}, fmt.Errorf("decode forward pass: %w", err)
 	}
-	p.WallTime = math.Abs(p.WallTime) // of -0
+	p.WallTime = math.Abs(p.WallTime) // -0 becomes 0
 	return p, nil
 }
 
 func (u *msgpackReader) passRequests() (r PassRequests) {
+	const (
+		prefillRequests = 1 << iota
+		prefillTokens
+		decodeRequests
+		decodeKVTokens
+		all = 1<<iota - 1
+	)
 	var got uint
 	for range u.mapLen() {
 		switch string(u.key()) {
 		case "num_prefill_requests":
-			r.PrefillRequests, got = u.boundedUint(maxRequests), got|1
+			r.PrefillRequests, got = u.boundedUint(maxRequests), got|prefillRequests
 		case "sum_prefill_tokens":
-			r.PrefillTokens, got = u.boundedUint(maxTokens), got|2
+			r.PrefillTokens, got = u.boundedUint(maxTokens), got|prefillTokens
 		case "sum_prefill_kv_tokens":
 			r.PrefillKVTokens = u.boundedUint(maxTokens)
 		case "num_decode_requests":
-			r.DecodeRequests, got = u.boundedUint(maxRequests), got|4
+			r.DecodeRequests, got = u.boundedUint(maxRequests), got|decodeRequests
 		case "sum_decode_kv_tokens":
-			r.DecodeKVTokens, got = u.boundedUint(maxTokens), got|8
+			r.DecodeKVTokens, got = u.boundedUint(maxTokens), got|decodeKVTokens
 		default:
 			u.skipValue()
 		}
 	}
-	u.require(got, 1|2|4|8)
+	u.require(got, all)
 	return r
 }
 
-// decimalID is a worker's id written out. It reports false for anything else.
+// decimalID reads a worker's id that is written as decimal text. It reports false for any
+// other text and for nil.
 func (u *msgpackReader) decimalID() (id uint64, ok bool) {
 	if u.skipNil() {
 		return 0, false

@@ -6,22 +6,22 @@ import (
 	"fmt"
 )
 
-// HitRate is one KV hit-rate event (to 0.9): a router's word on how much of a
+// HitRate is one KV hit-rate event (up to 0.9). A router reports with it how much of a
 // request's input the chosen worker had in its KV cache.
 type HitRate struct {
 	Worker        uint64 // lease id
-	ISLBlocks     uint64 // blocks of the input; never above 1 to 0.2.1
-	OverlapBlocks uint64 // those of them in the cache; may exceed ISLBlocks to 0.2.1
+	ISLBlocks     uint64 // blocks of the input; at most 1 up to 0.2.1
+	OverlapBlocks uint64 // blocks of the input that are in the cache; may exceed ISLBlocks up to 0.2.1
 }
 
-// maxBlocks bounds one event. No prompt has four billion blocks; without a bound
-// one forged event could make the sums wrap, and a counter go back.
+// maxBlocks is the limit of the blocks in one event. No prompt has four billion blocks.
+// Without a limit one forged event could overflow the sums, and a counter would decrease.
 const maxBlocks = 1 << 32
 
 var errHitRateField = errors.New("decode hit-rate event: worker_id, isl_blocks or overlap_blocks is missing or out of range")
 
-// ParseHitRate decodes a hit-rate event in JSON (all releases to 0.8; from 0.6 on it
-// names the rank as well).
+// ParseHitRate decodes a hit-rate event in JSON (all releases up to 0.8). From 0.6 on the
+// event also names the rank, which is not read.
 func ParseHitRate(b []byte) (HitRate, error) {
 	if h, ok := scanHitRate(b); ok {
 		return h, nil
@@ -29,8 +29,8 @@ func ParseHitRate(b []byte) (HitRate, error) {
 	return unmarshalHitRate(b)
 }
 
-// scanHitRate is the fast path of ParseHitRate: it takes what workers send to the letter
-// (0.6 and 0.7 with a rank), and nothing else.
+// scanHitRate is the fast path of ParseHitRate. It accepts exactly the bytes that routers
+// send (with a rank from 0.6 on), and nothing else.
 func scanHitRate(s jsonScanner) (h HitRate, ok bool) {
 	i := s.literal(0, `{"worker_id":`)
 	h.Worker, i = s.uint(i)
@@ -59,24 +59,30 @@ func unmarshalHitRate(b []byte) (HitRate, error) {
 	return HitRate{Worker: *v.Worker, ISLBlocks: *v.ISL, OverlapBlocks: *v.Overlap}, nil
 }
 
-// ParseHitRatePack decodes the payload of an event of TopicHitRate (0.9).
+// ParseHitRateMsgpack decodes the payload of an event of TopicHitRate (0.9).
 func ParseHitRateMsgpack(payload []byte) (HitRate, error) {
+	const (
+		workerID = 1 << iota
+		islBlocks
+		overlapBlocks
+		all = 1<<iota - 1
+	)
 	var h HitRate
 	var got uint
 	u := msgpackReader{b: payload}
 	for range u.mapLen() {
 		switch string(u.key()) {
 		case "worker_id":
-			h.Worker, got = u.uint(), got|1
+			h.Worker, got = u.uint(), got|workerID
 		case "isl_blocks":
-			h.ISLBlocks, got = u.boundedUint(maxBlocks), got|2
+			h.ISLBlocks, got = u.boundedUint(maxBlocks), got|islBlocks
 		case "overlap_blocks":
-			h.OverlapBlocks, got = u.boundedUint(maxBlocks), got|4
+			h.OverlapBlocks, got = u.boundedUint(maxBlocks), got|overlapBlocks
 		default:
 			u.skipValue()
 		}
 	}
-	u.require(got, 1|2|4)
+	u.require(got, all)
 	if err := u.finish(); err != nil {
 		return HitRate{}, fmt.Errorf("decode hit-rate event: %w", err)
 	}

@@ -9,18 +9,20 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// scan is JSON that is read in one pass, without an allocation: its methods take the
-// position of what they read and give that behind it. They take what releases send,
-// and of other JSON only what encoding/json reads in the same way beyond doubt. At
-// anything else the scan is lost: the position is then behind the end, where nothing
-// is found any more, and the whole is for encoding/json to read, or to refuse.
+// jsonScanner is JSON that is read in one pass and without an allocation. Its methods take
+// the position of a value and return the position after it. They accept the JSON that
+// releases send, and other JSON only if encoding/json certainly reads it in the same way.
+// At anything else they fail: the position is then beyond the end, where every further
+// method fails, too. The caller then leaves the whole input to encoding/json.
 type jsonScanner []byte
 
+// fail returns the position beyond the end that stands for a failure.
 func (s jsonScanner) fail() int { return len(s) + 1 }
 
+// at reports whether the byte at i is c.
 func (s jsonScanner) at(i int, c byte) bool { return uint(i) < uint(len(s)) && s[i] == c }
 
-// space is the first position from i on that is no white space.
+// skipSpace returns the first position from i on that is no white space.
 func (s jsonScanner) skipSpace(i int) int {
 	const white = 1<<' ' | 1<<'\t' | 1<<'\n' | 1<<'\r'
 	for uint(i) < uint(len(s)) && s[i] <= ' ' && 1<<s[i]&white != 0 {
@@ -29,14 +31,14 @@ func (s jsonScanner) skipSpace(i int) int {
 	return i
 }
 
-// done reports whether nothing but white space is left.
+// atEnd reports whether only white space follows.
 func (s jsonScanner) atEnd(i int) bool { return s.skipSpace(i) == len(s) }
 
-// open, next and shut walk over an object or an array whose elements all start with
-// the same byte, a quote in an object:
+// open, nextElement and close iterate over an object or an array whose elements all start
+// with the same byte, which is a quote in an object:
 //
-//	for i = s.open(i, '{'); s.at(i, '"'); i = s.next(i, '"') { … }
-//	i = s.shut(i, '}')
+//	for i = s.open(i, '{'); s.at(i, '"'); i = s.nextElement(i, '"') { … }
+//	i = s.close(i, '}')
 func (s jsonScanner) open(i int, brace byte) int {
 	if !s.at(i, brace) {
 		return s.fail()
@@ -63,7 +65,7 @@ func (s jsonScanner) close(i int, brace byte) int {
 	return i + 1
 }
 
-// text is the string at i. It has neither escapes nor anything that is not ASCII.
+// str returns the string at i. It fails at escapes and at bytes that are not ASCII.
 func (s jsonScanner) str(i int) (text []byte, end int) {
 	if !s.at(i, '"') {
 		return nil, s.fail()
@@ -76,7 +78,7 @@ func (s jsonScanner) str(i int) (text []byte, end int) {
 	return s[start:i:i], i + 1
 }
 
-// textOnce is the string at i, which was not there before.
+// strOnce reads the string at i into text. It fails if text is set already.
 func (s jsonScanner) strOnce(i int, text *[]byte) int {
 	if *text != nil {
 		return s.fail()
@@ -85,12 +87,13 @@ func (s jsonScanner) strOnce(i int, text *[]byte) int {
 	return i
 }
 
-// plain is the first position from i on of a byte that is not simply part of a string.
+// skipPlain returns the first position from i on of a byte that is special in a string: a
+// quote, a backslash, a control character, or a byte that is not ASCII.
 func (s jsonScanner) skipPlain(i int) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(s); i += 8 {
-		// Eight bytes at once. A subtraction sets the high bit of a byte below the
-		// subtrahend, and perhaps of bytes after the first such; the first is asked for.
+		// Check eight bytes at once. A subtraction sets the high bit of every byte below the
+		// subtrahend, and perhaps of later bytes. Only the first one is needed.
 		w := binary.LittleEndian.Uint64(s[i:])
 		quote, slash := w^'"'*ones, w^'\\'*ones
 		if stop := ((quote - ones) | (slash - ones) | (w - ' '*ones) | w) & highs; stop != 0 {
@@ -103,7 +106,7 @@ func (s jsonScanner) skipPlain(i int) int {
 	return i
 }
 
-// key is the key at i, and where its value starts.
+// key returns the key at i and the position of its value.
 func (s jsonScanner) key(i int) (key []byte, value int) {
 	key, i = s.str(i)
 	if i = s.skipSpace(i); !s.at(i, ':') {
@@ -112,21 +115,21 @@ func (s jsonScanner) key(i int) (key []byte, value int) {
 	return key, s.skipSpace(i + 1)
 }
 
-// keys are those of an object, as they are written up to the value, in the order in which
-// workers write them: most of the time that a reply takes goes into finding out which key
-// comes, unless the right one is expected.
+// keyList lists the keys of an object with their quotes and colon, in the order in which
+// workers write them. Finding out which key comes next would take most of the time of
+// reading a reply, so matchKey tries the expected one first.
 type keyList []string
 
-// member is which of the keys is at i, and where its value starts: the one that is
-// expected, or else any of them, or -1 for another.
-func (s jsonScanner) matchKey(i int, of keyList, expected int) (which, value int) {
-	if uint(expected) < uint(len(of)) {
-		if key := of[expected]; i+len(key) <= len(s) && string(s[i:i+len(key)]) == key {
+// matchKey returns the index in keys of the key at i, or -1 for an unknown key, and the
+// position of its value.
+func (s jsonScanner) matchKey(i int, keys keyList, expected int) (which, value int) {
+	if uint(expected) < uint(len(keys)) {
+		if key := keys[expected]; i+len(key) <= len(s) && string(s[i:i+len(key)]) == key {
 			return expected, s.skipSpace(i + len(key))
 		}
 	}
 	key, i := s.key(i)
-	for which, k := range of {
+	for which, k := range keys {
 		if len(k) == len(key)+len(`"":`) && k[1:len(k)-2] == string(key) {
 			return which, i
 		}
@@ -139,10 +142,10 @@ func (s jsonScanner) matchKey(i int, of keyList, expected int) (which, value int
 	return -1, i
 }
 
-// maxSkip is how deep what is passed over may be nested.
+// maxSkip is the limit of the nesting of values that are skipped.
 const maxSkip = 8
 
-// skip passes over any value whose nesting is not deeper than depth.
+// skipValue skips any value that is not nested deeper than depth.
 func (s jsonScanner) skipValue(i, depth int) int {
 	if i >= len(s) || depth == 0 {
 		return s.fail()
@@ -174,7 +177,7 @@ func (s jsonScanner) skipValue(i, depth int) int {
 	return s.skipNumber(i)
 }
 
-// skipText passes over the rest of a string, which may be what an error said.
+// skipString skips the rest of a string, which may be an error message.
 func (s jsonScanner) skipString(i int) int {
 	for {
 		i = s.skipPlain(i)
@@ -184,21 +187,22 @@ func (s jsonScanner) skipString(i int) int {
 		case s.at(i, '\\') && i+1 < len(s) && strings.IndexByte(`"\/bfnrt`, s[i+1]) >= 0:
 			i += 2
 		case i < len(s) && s[i] >= 0x80:
-			i++ // encoding/json too passes over bytes that are not even UTF-8
+			i++ // encoding/json accepts bytes that are not UTF-8, too
 		default:
 			return s.fail()
 		}
 	}
 }
 
-func (s jsonScanner) literal(i int, word string) int {
-	if end := i + len(word); end <= len(s) && string(s[i:end]) == word {
+// literal skips exactly this text.
+func (s jsonScanner) literal(i int, text string) int {
+	if end := i + len(text); end <= len(s) && string(s[i:end]) == text {
 		return end
 	}
 	return s.fail()
 }
 
-// number passes over a number.
+// skipNumber skips a number.
 func (s jsonScanner) skipNumber(i int) int {
 	if s.at(i, '-') {
 		i++
@@ -231,7 +235,7 @@ func (s jsonScanner) skipDigits(i int) int {
 	return i
 }
 
-// uint reads a whole number.
+// uint reads an unsigned integer.
 func (s jsonScanner) uint(i int) (n uint64, end int) {
 	start := i
 	for uint(i) < uint(len(s)) && s[i]-'0' <= 9 {
@@ -246,8 +250,8 @@ func (s jsonScanner) uint(i int) (n uint64, end int) {
 	return n, i
 }
 
-// count and fraction read what a worker may leave out, or send as null. A value that
-// was read before is not overwritten: which of two counts is for encoding/json to say.
+// optUint and optFloat read values that a worker may omit or send as null. They fail if o
+// is set already: encoding/json decides which of two values counts.
 func (s jsonScanner) optUint(i int, o *fleet.Opt[uint64]) int {
 	if o.OK {
 		return s.fail()

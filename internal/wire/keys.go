@@ -9,20 +9,21 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// Layout is a way of writing the registry of endpoints in etcd, or in files.
+// Layout is the form of the keys and values with which workers register endpoints in etcd
+// or in files.
 type Layout int
 
 const (
-	// LayoutComponents is up to 0.2.1: {ns}/components/{component}/{endpoint}:{hex}.
+	// LayoutComponents is {ns}/components/{component}/{endpoint}:{hex} (up to 0.2.1).
 	LayoutComponents Layout = iota
-	// LayoutInstances is 0.3.0 to 0.5.1: instances/{ns}/{component}/{endpoint}:{hex}.
+	// LayoutInstances is instances/{ns}/{component}/{endpoint}:{hex} (0.3.0 to 0.5.1).
 	LayoutInstances
-	// LayoutV1 is 0.6 to 1.6: v1/instances/{ns}/{component}/{endpoint}/{hex}.
+	// LayoutV1 is v1/instances/{ns}/{component}/{endpoint}/{hex} (0.6 to 1.6).
 	LayoutV1
 )
 
-// What keys begin with, but those of LayoutComponents. Kubernetes has what stands behind
-// the exported ones as the keys of three maps (0.8 to 1.6).
+// Prefixes of all keys but those of LayoutComponents. In Kubernetes (0.8 to 1.6) three maps
+// correspond to the three exported prefixes; their keys are the rest of the etcd keys.
 const (
 	oldInstancesRoot = "instances/"
 	InstancesRoot    = "v1/instances/"
@@ -34,7 +35,7 @@ const (
 // Layouts lists every layout, oldest first.
 var Layouts = [...]Layout{LayoutComponents, LayoutInstances, LayoutV1}
 
-// Prefix is the start of every key of a namespace.
+// Prefix returns the prefix of every key of a namespace.
 func (l Layout) Prefix(namespace string) string {
 	switch l {
 	case LayoutComponents:
@@ -46,7 +47,7 @@ func (l Layout) Prefix(namespace string) string {
 	}
 }
 
-// separator is what stands between endpoint and id in a key.
+// separator returns the byte between endpoint and id in a key.
 func (l Layout) separator() byte {
 	if l == LayoutV1 {
 		return '/'
@@ -54,15 +55,16 @@ func (l Layout) separator() byte {
 	return ':'
 }
 
-// Key is where a worker registers an endpoint.
+// Key returns the key under which a worker registers an endpoint.
 func (l Layout) Key(namespace string, in fleet.Instance) string {
 	return l.Prefix(namespace) + in.Component + "/" + in.Name + string(l.separator()) + HexID(in.ID)
 }
 
-// Value is what a worker writes there, as Dynamo does. The address is the endpoint's
-// Subject. With LayoutV1 the value is that of 1.6, and the address is over TCP:
-// {host}:{port}/{hex}/{ns}/{component}/{endpoint}. Under that layout 0.6 writes what
-// LayoutInstances does, and releases between leave out one or both of the last fields.
+// Value returns the value that a worker writes under Key, byte for byte as Dynamo does. The
+// address is the endpoint's Subject. With LayoutV1 the value is that of 1.6, and the address
+// is a TCP address, {host}:{port}/{hex}/{ns}/{component}/{endpoint}. In that layout 0.6
+// writes the value of LayoutInstances, and the releases in between omit device_type,
+// request_plane_codec, or both.
 func (l Layout) Value(namespace string, in fleet.Instance, address string) []byte {
 	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	if l == LayoutV1 {
@@ -84,13 +86,13 @@ func (l Layout) Value(namespace string, in fleet.Instance, address string) []byt
 }`, quote(in.Component), quote(in.Name), quote(namespace), idField, in.ID, quote(address))
 }
 
-// UniqueInstanceKey is held by the one metrics program of a namespace.
+// LeaderKey returns the key that the leader among a namespace's metrics programs holds.
 func LeaderKey(namespace string) string {
 	return LayoutComponents.Prefix(namespace) + "metrics/instance"
 }
 
-// ParseKey reads the endpoint and worker out of a key below l.Prefix(namespace).
-// It reports false for keys that register no endpoint.
+// ParseKey returns the endpoint and worker that a key below l.Prefix(namespace) names. It
+// reports false for keys that register no endpoint.
 func (l Layout) ParseKey(namespace, key string) (fleet.Instance, bool) {
 	rest, ok := strings.CutPrefix(key, l.Prefix(namespace))
 	if !ok {
@@ -99,7 +101,7 @@ func (l Layout) ParseKey(namespace, key string) (fleet.Instance, bool) {
 	return parseInstance(rest, l.separator())
 }
 
-// parseInstance reads {component}/{endpoint}, a separator, {hex}.
+// parseInstance parses {component}/{endpoint}, a separator and {hex}.
 func parseInstance(s string, separator byte) (fleet.Instance, bool) {
 	component, rest, ok := strings.Cut(s, "/")
 	last := strings.LastIndexByte(rest, separator)
@@ -110,9 +112,9 @@ func parseInstance(s string, separator byte) (fleet.Instance, bool) {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: rest[:last]}, ID: id}, ok
 }
 
-// Ignored reports whether a key that ParseKey or ParseCardKey reads, or refuses, is
-// one that this program has no use for though nothing is wrong with it: that of an endpoint
-// of a worker that takes no requests, or of the model card of a LoRA adapter (1.x), whose
+// IsIgnoredKey reports whether a key is valid but not needed by this program, whether
+// ParseKey and ParseCardKey accept it or not. It is true for the keys of workers' auxiliary
+// endpoints, which take no requests, and for the model cards of LoRA adapters (1.x), whose
 // worker has a card of its own.
 func IsIgnoredKey(namespace, key string) bool {
 	for _, l := range Layouts {
@@ -126,18 +128,18 @@ func IsIgnoredKey(namespace, key string) bool {
 	return ok && validName(key[last+1:])
 }
 
-// ErrMismatch says that a key and its value speak of different endpoints, workers
-// or publishers.
+// ErrMismatch reports that a key and its value name different endpoints, workers or
+// publishers.
 var ErrMismatch = errors.New("value does not fit its key")
 
-// ErrUnknownKind says that a value of the registry is of a kind that is not known here, as
-// VeloPeer, MetricsEndpoint and EventSource are. Nothing is wrong with it.
+// ErrUnknownKind reports that a value of the registry is of a kind that is not known here,
+// such as VeloPeer, MetricsEndpoint or EventSource. Such a value is no fault.
 var ErrUnknownKind = errors.New("value of a kind that is not known")
 
 // typeEndpoint is the type of a value of LayoutV1, from 0.8 on.
 const typeEndpoint = "Endpoint"
 
-// CheckKind reports ErrUnknownKind for a value of such a kind, whatever its key is.
+// CheckKind returns ErrUnknownKind for a value of an unknown kind, whatever its key is.
 func CheckKind(value []byte) error {
 	var v struct{ Type string }
 	if json.Unmarshal(value, &v) != nil {
@@ -150,12 +152,13 @@ func CheckKind(value []byte) error {
 	return fmt.Errorf("%w: %.40q", ErrUnknownKind, v.Type)
 }
 
-// maxTransport bounds, in bytes, where a worker takes requests: host:port and a path of its
-// id, namespace, component and endpoint.
+// maxTransport is the limit, in bytes, of the address at which a worker takes requests. It
+// is host:port and a path of its id, namespace, component and endpoint.
 const maxTransport = 1024
 
-// ParseValue decodes the value of an endpoint's key. The key alone says which worker
-// it is: a deletion carries no value, and a value may be rounded: see valueID.
+// ParseValue decodes the value of an endpoint's key. The caller takes the worker's id from
+// the key, because a deletion has no value and the id in a value may be rounded (see
+// valueID).
 func (l Layout) ParseValue(namespace string, in fleet.Instance, value []byte) (fleet.Registration, error) {
 	var v struct {
 		Type, Component, Endpoint, Namespace string

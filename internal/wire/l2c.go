@@ -7,8 +7,8 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// l2cLoad is a load as the original published it, whichever release it came from:
-// flat, the fractions in single precision. What is not known is left out.
+// l2cLoad is a load as the original published it for workers of any release: flat, with
+// the fractions in single precision. Unknown values are omitted.
 type l2cLoad struct {
 	ActiveSlots  *uint64  `json:"request_active_slots,omitempty"`
 	TotalSlots   *uint64  `json:"request_total_slots,omitempty"`
@@ -25,8 +25,8 @@ type l2cEndpoint struct {
 	Data    l2cLoad `json:"data"`
 }
 
-// L2C encodes the original's l2c event, in its later form, for one endpoint: the
-// loads of workers, and the spread of their blocks in use.
+// L2C encodes the original's l2c event for one endpoint, in its later form. The event has
+// the workers' loads and the spread of their blocks in use.
 func L2C(workers []*fleet.WorkerState, load fleet.Spread) ([]byte, error) {
 	event := struct {
 		Endpoints map[string]l2cEndpoint `json:"endpoints"`
@@ -52,8 +52,9 @@ func L2C(workers []*fleet.WorkerState, load fleet.Spread) ([]byte, error) {
 	return json.Marshal(event)
 }
 
-// single is the fraction as the worker had it before it was widened for the wire.
-// What JSON has no number for, such as one too large for single precision, is left out.
+// singlePrecision returns the fraction as the worker had it before it was widened to a
+// float64 for the wire. It returns nil for a value that JSON cannot express in single
+// precision: NaN, and numbers that are too large.
 func singlePrecision(o fleet.Opt[float64]) *float32 {
 	f := float32(o.V)
 	if !o.OK || math.IsInf(float64(f), 0) || math.IsNaN(o.V) {

@@ -9,13 +9,13 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// LoadEvent is the load of one rank of a worker, as JSON (0.4.1 to 0.8).
+// LoadEvent is the load of one rank of a worker, published as JSON (0.4.1 to 0.8).
 type LoadEvent struct {
 	Worker   uint64
 	Rank     uint32
 	Load     fleet.Load
 	Source   fleet.Source // FromLoadEvent, or FromActiveLoad (0.8)
-	Estimate bool         // a router's, not the worker's own (0.8); see ActiveLoad.IsEstimate
+	Estimate bool         // published by a router, not by the worker (0.8); see ActiveLoad.IsEstimate
 }
 
 var errLoadEventWorker = errors.New("decode load event: no worker_id")
@@ -25,13 +25,13 @@ type loadEventFields struct {
 	worker, rank    fleet.Opt[uint64]
 	blocks, prefill fleet.Opt[uint64] // 0.8
 
-	hasData  bool       // it has data (to 0.7)
-	data     fleet.Load // in it
+	hasData  bool // the event has a load of its own (up to 0.7)
+	data     fleet.Load
 	dataRank uint32
 }
 
-// ParseLoadEvent decodes a load event in JSON. To 0.7 it carries a load as in the
-// replies to a stats poll, in 0.8 only the KV cache blocks of an ActiveLoad.
+// ParseLoadEvent decodes a load event in JSON. Up to 0.7 the event has a load as in the
+// replies to a stats poll. In 0.8 it has only the KV cache blocks of an ActiveLoad.
 func ParseLoadEvent(b []byte) (LoadEvent, error) {
 	var v loadEventFields
 	if !v.scan(b) {
@@ -43,7 +43,7 @@ func ParseLoadEvent(b []byte) (LoadEvent, error) {
 	return v.event()
 }
 
-// event is the event itself.
+// event returns the LoadEvent that the fields describe.
 func (v *loadEventFields) event() (LoadEvent, error) {
 	if !v.worker.OK {
 		return LoadEvent{}, errLoadEventWorker
@@ -130,9 +130,9 @@ func (v *loadEventFields) unmarshal(b []byte) error {
 	return nil
 }
 
-// widened is the fraction as a reply to a stats poll has it. The worker has 0.4 in
-// single precision; its events say 0.4, its replies 0.4000000059604645, and one that
-// reports both ways must not seem to change all the time.
+// widen returns the fraction as a reply to a stats poll has it. A worker has the fraction
+// in single precision: its events write 0.4, and its replies 0.4000000059604645. Without
+// this, the load of a worker that reports in both ways would seem to change all the time.
 func widen(o fleet.Opt[float64]) fleet.Opt[float64] {
 	if f := singlePrecision(o); f != nil {
 		return fleet.Some(float64(*f))

@@ -6,18 +6,18 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// loadFields are the fields of a load as they are found, the fast path to what
-// loadData.load makes of them.
+// loadFields collects the fields of a load in one pass over its JSON. It is the fast path
+// for the result of loadData.load.
 type loadFields struct {
 	*fleet.Load
 	rank fleet.Opt[uint64]
 
-	lastKey      int      // of loadKeys, that was found
-	parts        loadPart // that were there, null or not
-	flat, nested bool     // how the fields came
+	lastKey      int      // index in loadKeys of the last key that was found
+	parts        loadPart // objects that were found, null or not
+	flat, nested bool     // which shapes were found: fields at the top, fields in objects
 }
 
-// The keys of a load, as 0.5.1 and later order them.
+// Indices in loadKeys, in the order in which 0.5.1 and later write the keys.
 const (
 	loadWorker = iota
 	loadRank
@@ -56,18 +56,19 @@ var loadKeys = keyList{
 	loadAcceptedPerPos: `"num_accepted_tokens_per_pos":`,
 }
 
-// part is a set of fields of a load, and of objects that they come in.
+// loadPart is a set of groups of a load's fields, each of which may have an object of its
+// own.
 type loadPart uint8
 
 const (
 	workerPart loadPart = 1 << iota
 	kvPart
 	specPart
-	wholePart // the object that has the halves in it, or the fields of worker and kv themselves
+	wholePart // the outer object: it has the objects of the parts, or the fields of worker and kv itself
 )
 
-// scan reads a load into the empty one of f. In which order and from which object the
-// fields come only encoding/json knows where one is there twice, or in both shapes.
+// scan reads a load into the empty f.Load. It fails if a field is there twice or in both
+// shapes: only encoding/json decides which of them counts.
 func (f *loadFields) scan(s jsonScanner, i int) int {
 	i = f.object(s, i, wholePart|workerPart|kvPart)
 	if f.flat && f.nested || f.rank.V > math.MaxUint32 {
@@ -76,71 +77,72 @@ func (f *loadFields) scan(s jsonScanner, i int) int {
 	return i
 }
 
-// object reads an object that may have the fields of these parts.
-func (f *loadFields) object(s jsonScanner, i int, in loadPart) int {
+// object reads an object that may have the fields of the parts in allowed.
+func (f *loadFields) object(s jsonScanner, i int, allowed loadPart) int {
 	for i = s.open(i, '{'); s.at(i, '"'); i = s.nextElement(i, '"') {
 		f.lastKey, i = s.matchKey(i, loadKeys, f.lastKey+1)
-		i = f.fieldValue(s, i, in)
+		i = f.fieldValue(s, i, allowed)
 	}
 	return s.close(i, '}')
 }
 
-// field reads the value of the last key.
-func (f *loadFields) fieldValue(s jsonScanner, i int, in loadPart) int {
+// fieldValue reads the value of the last key.
+func (f *loadFields) fieldValue(s jsonScanner, i int, allowed loadPart) int {
 	var count *fleet.Opt[uint64]
 	var fraction *fleet.Opt[float64]
-	var of loadPart
+	var part loadPart
 	switch f.lastKey {
 	case loadRank:
-		count, of = &f.rank, workerPart
+		count, part = &f.rank, workerPart
 	case loadActiveSlots:
-		count, of = &f.ActiveSlots, workerPart
+		count, part = &f.ActiveSlots, workerPart
 	case loadTotalSlots:
-		count, of = &f.TotalSlots, workerPart
+		count, part = &f.TotalSlots, workerPart
 	case loadWaiting:
-		count, of = &f.Waiting, workerPart
+		count, part = &f.Waiting, workerPart
 	case loadKVActive:
-		count, of = &f.KVActive, kvPart
+		count, part = &f.KVActive, kvPart
 	case loadKVTotal:
-		count, of = &f.KVTotal, kvPart
+		count, part = &f.KVTotal, kvPart
 	case loadCacheUsage:
-		fraction, of = &f.CacheUsage, kvPart
+		fraction, part = &f.CacheUsage, kvPart
 	case loadHitRate:
-		fraction, of = &f.HitRate, kvPart
+		fraction, part = &f.HitRate, kvPart
 	case loadDrafts:
-		count, of = &f.SpecDrafts, specPart
+		count, part = &f.SpecDrafts, specPart
 	case loadDraftTokens:
-		count, of = &f.SpecDraftTokens, specPart
+		count, part = &f.SpecDraftTokens, specPart
 	case loadAccepted:
-		count, of = &f.SpecAccepted, specPart
+		count, part = &f.SpecAccepted, specPart
 	case loadWorker:
-		return f.partObject(s, i, in, workerPart)
+		return f.partObject(s, i, allowed, workerPart)
 	case loadKV:
-		return f.partObject(s, i, in, kvPart)
+		return f.partObject(s, i, allowed, kvPart)
 	case loadSpec:
-		return f.partObject(s, i, in, specPart)
+		return f.partObject(s, i, allowed, specPart)
 	default:
 		return s.skipValue(i, maxSkip)
 	}
-	f.flat = f.flat || in&wholePart != 0
+	f.flat = f.flat || allowed&wholePart != 0
 	switch {
-	case in&of == 0:
-		return s.fail() // it is not where it belongs
+	case allowed&part == 0:
+		return s.fail() // the field is in the wrong object
 	case fraction != nil:
 		return s.optFloat(i, fraction)
 	}
 	return s.optUint(i, count)
 }
 
-// half reads the object of a part, once.
-func (f *loadFields) partObject(s jsonScanner, i int, in, of loadPart) int {
-	if in&wholePart == 0 || f.parts&of != 0 {
+// partObject reads the object of a part. It fails if the part was there before, or if this
+// is not the outer object.
+func (f *loadFields) partObject(s jsonScanner, i int, allowed, part loadPart) int {
+	if allowed&wholePart == 0 || f.parts&part != 0 {
 		return s.fail()
 	}
-	f.parts |= of
+	f.parts |= part
 	if s.at(i, 'n') {
 		return s.literal(i, "null")
 	}
 	f.nested = true
-	return f.object(s, i, of)
+	return f.object(s, i, part)
 }

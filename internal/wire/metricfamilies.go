@@ -2,7 +2,7 @@ package wire
 
 import "strings"
 
-// quantity is what a family of a worker's own metrics page says.
+// quantity is a quantity that a worker's own metrics report.
 type quantity int
 
 const (
@@ -13,9 +13,9 @@ const (
 	usedBlocks                       // KV cache blocks in use
 	totalBlocks                      // KV cache blocks there are
 	cacheUsage                       // fraction of the KV cache in use
-	cacheHitRate                     // fraction of the look-ups in the prefix cache that hit
-	prefixLookups                    // tokens looked up in the prefix cache since the engine began
-	prefixHits                       // those of them that hit
+	cacheHitRate                     // fraction of the lookups in the prefix cache that hit
+	prefixLookups                    // tokens looked up in the prefix cache since the engine started
+	prefixHits                       // tokens found in the prefix cache since the engine started
 	bootstrapQueue                   // requests in the queues of disaggregated SGLang: see fleet.Queues
 	preallocQueue
 	transferQueue
@@ -23,17 +23,18 @@ const (
 	quantityCount
 )
 
-// pageFamily is a family that is read. Its name is written with an underscore behind the
-// engine's, and read with a colon, too: engines have written both.
+// metricFamily is a metric family that is read. Its name has an underscore after the
+// engine's name; a colon is accepted there, too, because engines have used both.
 type metricFamily struct {
 	name     string
 	quantity quantity
 }
 
-// pageFamilies are all that are read. Of those that say the same the first counts.
+// metricFamilies lists all families that are read. If several of them report the same
+// quantity, the first one counts.
 var metricFamilies = [...]metricFamily{
-	// vLLM: vllm/v1/metrics/loggers.py, where the names with gpu_ are the older ones; the last
-	// is of the engine before that, vllm/engine/metrics.py.
+	// vLLM: vllm/v1/metrics/loggers.py. The names with gpu_ are the older ones. The last name
+	// is from the older engine, vllm/engine/metrics.py.
 	{"vllm_num_requests_running", runningRequests},
 	{"vllm_num_requests_waiting", waitingRequests},
 	{"vllm_kv_cache_usage_perc", cacheUsage},
@@ -44,21 +45,21 @@ var metricFamilies = [...]metricFamily{
 	{"vllm_gpu_prefix_cache_hits_total", prefixHits},
 	{"vllm_gpu_prefix_cache_hit_rate", cacheHitRate},
 
-	// SGLang: python/sglang/srt/observability/metrics_collector.py, before
+	// SGLang: python/sglang/srt/observability/metrics_collector.py, earlier
 	// python/sglang/srt/metrics/collector.py.
 	{"sglang_num_running_reqs", runningRequests},
 	{"sglang_num_queue_reqs", waitingRequests},
 	{"sglang_token_usage", cacheUsage},
 	{"sglang_cache_hit_rate", cacheHitRate},
-	// With disaggregation alone; the second is the first as it was called up to 2025.
+	// SGLang with disaggregation only. The second name is the first one's until 2025.
 	{"sglang_num_prefill_bootstrap_queue_reqs", bootstrapQueue},
 	{"sglang_num_prefill_prealloc_queue_reqs", bootstrapQueue},
 	{"sglang_num_prefill_inflight_queue_reqs", prefillInflightQueue},
 	{"sglang_num_decode_prealloc_queue_reqs", preallocQueue},
 	{"sglang_num_decode_transfer_queue_reqs", transferQueue},
 
-	// TensorRT-LLM: tensorrt_llm/metrics/collector.py. The last two are of Dynamo's mock
-	// engine alone: lib/llm/src/mocker/metrics.rs.
+	// TensorRT-LLM: tensorrt_llm/metrics/collector.py. Only Dynamo's mock engine has the last
+	// two: lib/llm/src/mocker/metrics.rs.
 	{"trtllm_num_requests_running", runningRequests},
 	{"trtllm_max_num_active_requests", requestSlots},
 	{"trtllm_num_requests_waiting", waitingRequests},
@@ -69,7 +70,8 @@ var metricFamilies = [...]metricFamily{
 	{"trtllm_kv_cache_usage_perc", cacheUsage},
 	{"trtllm_gpu_cache_usage_perc", cacheUsage},
 
-	// Dynamo: lib/runtime/src/metrics/prometheus_names.rs, those with kvstats_ to 0.8.
+	// Dynamo: lib/runtime/src/metrics/prometheus_names.rs. The names with kvstats_ are in use
+	// up to 0.8.
 	{"dynamo_component_total_blocks", totalBlocks},
 	{"dynamo_component_gpu_cache_usage_percent", cacheUsage},
 	{"dynamo_component_kv_cache_hit_rate", cacheHitRate},
@@ -80,16 +82,16 @@ var metricFamilies = [...]metricFamily{
 	{"dynamo_component_inflight_requests", inflightRequests},
 }
 
-// isFraction reports whether its values are fractions; all others are counts.
+// isFraction reports whether the values of q are fractions. All others are counts.
 func (q quantity) isFraction() bool { return q == cacheUsage || q == cacheHitRate }
 
-// isCounter reports whether it only grows, from when the engine began.
+// isCounter reports whether q is a counter, which only grows while the engine runs.
 func (q quantity) isCounter() bool { return q == prefixLookups || q == prefixHits }
 
-// dynamo begins the names of Dynamo's own families.
+// dynamoPrefix is the prefix of the names of Dynamo's own families.
 const dynamoPrefix = "dynamo_component_"
 
-// pageNames has every spelling of the names in pageFamilies, and which of them it is.
+// familyIndex maps every spelling of a name to its index in metricFamilies.
 var familyIndex = func() map[string]int {
 	all := make(map[string]int)
 	for i, f := range metricFamilies {

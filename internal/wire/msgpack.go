@@ -8,8 +8,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Limits on msgpack from the network: Dynamo's largest map has seven fields, and
-// what is skipped unread nests no deeper than a KV event.
+// Limits of msgpack from the network. Dynamo's largest map has seven fields. Of the values
+// that are skipped, KV events are nested deepest.
 const (
 	maxFields = 256
 	maxDepth  = 32
@@ -18,19 +18,20 @@ const (
 var (
 	errMsgpackFields  = errors.New("too many fields")
 	errMsgpackDepth   = errors.New("nested too deep")
-	errMsgpackEnd     = errors.New("bytes behind its end")
+	errMsgpackEnd     = errors.New("bytes after its end")
 	errMsgpackMissing = errors.New("a field is missing")
 	errMsgpackRange   = errors.New("a value is out of range")
 )
 
-// unpack reads msgpack in order, without allocating. Its first error stays and
-// everything read after it is zero, so a decoder asks only once, in done.
+// msgpackReader reads msgpack values in order, without allocating. It keeps its first
+// error, and all values read after an error are zero. So a decoder needs to check for an
+// error only once, with finish.
 type msgpackReader struct {
 	b   []byte
 	err error
 }
 
-// read takes the next value off u with one of msgp's helpers.
+// read reads the next value of u with one of msgp's functions.
 func read[T any](u *msgpackReader, from func([]byte) (T, []byte, error)) (v T) {
 	if u.err != nil {
 		return v
@@ -44,7 +45,7 @@ func read[T any](u *msgpackReader, from func([]byte) (T, []byte, error)) (v T) {
 	return got
 }
 
-// fields is how many fields the map has that comes next.
+// mapLen reads the header of a map, and returns how many fields follow.
 func (u *msgpackReader) mapLen() uint32 {
 	n := read(u, msgp.ReadMapHeaderBytes)
 	if n > maxFields {
@@ -59,7 +60,7 @@ func (u *msgpackReader) str() []byte  { return read(u, msgp.ReadStringZC) }
 func (u *msgpackReader) bin() []byte  { return read(u, msgp.ReadBytesZC) }
 func (u *msgpackReader) uint() uint64 { return read(u, msgp.ReadUint64Bytes) }
 
-// count is a whole number, at most limit.
+// boundedUint reads an unsigned integer, and fails if it is above limit.
 func (u *msgpackReader) boundedUint(limit uint64) uint64 {
 	n := u.uint()
 	if n > limit {
@@ -69,7 +70,7 @@ func (u *msgpackReader) boundedUint(limit uint64) uint64 {
 	return n
 }
 
-// isNil takes a nil, if that comes next.
+// skipNil reports whether the next value is nil, and skips it if so.
 func (u *msgpackReader) skipNil() bool {
 	if u.err != nil || !msgp.IsNil(u.b) {
 		return false
@@ -78,7 +79,7 @@ func (u *msgpackReader) skipNil() bool {
 	return true
 }
 
-// optUint is a whole number, absent where it is nil.
+// optUint reads an unsigned integer. The result is absent if the value is nil.
 func (u *msgpackReader) optUint() fleet.Opt[uint64] {
 	if u.skipNil() {
 		return fleet.Opt[uint64]{}
@@ -87,7 +88,7 @@ func (u *msgpackReader) optUint() fleet.Opt[uint64] {
 	return fleet.Opt[uint64]{V: n, OK: u.err == nil}
 }
 
-// rank is a data parallel rank; nil is that of a worker that has only one.
+// rank reads a data parallel rank. Workers with one rank only may send nil.
 func (u *msgpackReader) rank() uint32 {
 	if u.skipNil() {
 		return 0
@@ -95,7 +96,7 @@ func (u *msgpackReader) rank() uint32 {
 	return read(u, msgp.ReadUint32Bytes)
 }
 
-// float is a number; Python writes one that is whole as it likes.
+// float reads a number. Python may write a whole number as an integer.
 func (u *msgpackReader) float() float64 {
 	if t := msgp.NextType(u.b); t == msgp.UintType || t == msgp.IntType {
 		return float64(read(u, msgp.ReadInt64Bytes))
@@ -103,7 +104,7 @@ func (u *msgpackReader) float() float64 {
 	return read(u, msgp.ReadFloat64Bytes)
 }
 
-// skip passes over the next value, whatever it is.
+// skipValue skips the next value, of any type.
 func (u *msgpackReader) skipValue() { u.skipNested(maxDepth) }
 
 func (u *msgpackReader) skipNested(depth int) {
@@ -129,21 +130,21 @@ func (u *msgpackReader) skipNested(depth int) {
 	}
 }
 
-// fail notes an error, unless there was one before.
+// fail sets the error, unless there was one before.
 func (u *msgpackReader) fail(err error) {
 	if u.err == nil {
 		u.err = err
 	}
 }
 
-// require fails unless every field was there: got has a bit for each that was.
+// require fails unless got has every bit of want. The bits stand for fields of a map.
 func (u *msgpackReader) require(got, want uint) {
 	if got&want != want {
 		u.fail(errMsgpackMissing)
 	}
 }
 
-// done is what was wrong with the message, nil if it was read to its end.
+// finish returns the first error, or an error if bytes are left.
 func (u *msgpackReader) finish() error {
 	if u.err == nil && len(u.b) > 0 {
 		return errMsgpackEnd

@@ -7,17 +7,17 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// Namespaces says which Dynamo namespaces are watched: one, by its name, or with a
-// trailing "*" all whose names begin with what stands before it. Dynamo's Kubernetes
-// operator (from 1.0 at the latest) appends a hash of the workers' configuration to
-// their namespace, so that two of them live side by side during a rolling update.
+// Namespaces selects the Dynamo namespaces to watch. It is either the name of one
+// namespace, or a prefix followed by "*" that selects all namespaces whose names begin with
+// the prefix. Dynamo's Kubernetes operator (from 1.0 at the latest) appends a hash of the
+// workers' configuration to their namespace, so during a rolling update there are two.
 type Namespaces string
 
-// Several reports whether more than one namespace may be watched.
+// IsPattern reports whether n ends with "*", and so may select several namespaces.
 func (n Namespaces) IsPattern() bool { return strings.HasSuffix(string(n), "*") }
 
-// Match reports whether the namespace of this name is watched. Of several the names come
-// from the network, and become labels.
+// Match reports whether n selects the namespace of this name. Names that a pattern selects
+// come from the network and become labels, so they must be valid.
 func (n Namespaces) Match(name string) bool {
 	if !n.IsPattern() {
 		return name == string(n)
@@ -25,8 +25,8 @@ func (n Namespaces) Match(name string) bool {
 	return validName(name) && strings.HasPrefix(name, n.prefix())
 }
 
-// Overlap reports whether a name may be one of both: of what is asked for, and of what is
-// watched. One of "x*" is one of "*" and of "xy*", too.
+// Overlaps reports whether some name may match both n and other. For example "x*" overlaps
+// "*" and "xy*".
 func (n Namespaces) Overlaps(other Namespaces) bool {
 	switch {
 	case !other.IsPattern():
@@ -35,12 +35,12 @@ func (n Namespaces) Overlaps(other Namespaces) bool {
 		return other.Match(string(n))
 	}
 	p, q := n.prefix(), other.prefix()
-	longer := max(p, q) // of two of which one begins with the other
+	longer := max(p, q) // the longer one if one is a prefix of the other
 	return strings.HasPrefix(longer, p) && strings.HasPrefix(longer, q) && (longer == "" || validName(longer))
 }
 
-// Label is what endpoints of the namespace of this name are told apart by: nothing
-// where it is the only one.
+// Label returns the namespace label of the endpoints of the namespace of this name. It is
+// empty if only one namespace is watched.
 func (n Namespaces) Label(name string) string {
 	if n.IsPattern() {
 		return name
@@ -48,14 +48,14 @@ func (n Namespaces) Label(name string) string {
 	return ""
 }
 
-// Name is the namespace of an endpoint.
+// OfEndpoint returns the name of the namespace of an endpoint.
 func (n Namespaces) OfEndpoint(e fleet.Endpoint) string { return cmp.Or(e.Namespace, string(n)) }
 
 func (n Namespaces) prefix() string { return strings.TrimSuffix(string(n), "*") }
 
-// Prefixes are the starts of all keys of these namespaces in the registry. Of several
-// namespaces the keys to 0.2.1 are not among them: they begin with the namespace, and
-// no operator made those. No key has two of the prefixes.
+// KeyPrefixes returns the prefixes of all keys of these namespaces in the registry. For a
+// pattern they do not cover the keys of releases up to 0.2.1, which begin with the
+// namespace: no Kubernetes operator creates those. No key has two of the prefixes.
 func (n Namespaces) KeyPrefixes() []string {
 	if n.IsPattern() {
 		p := n.prefix()
@@ -72,14 +72,15 @@ func (n Namespaces) KeyPrefixes() []string {
 	all = append(all, CardPrefix(string(n)))
 	channels := ChannelPrefixes(string(n))
 	all = append(all, channels[0])
-	if !strings.HasPrefix(channels[1], channels[0]) { // they are in a namespace called "namespace"
+	if !strings.HasPrefix(channels[1], channels[0]) { // it does if the namespace is called "namespace"
 		all = append(all, channels[1])
 	}
 	return all
 }
 
-// Of tells which of the namespaces a key of the registry is of; false if of none. Of
-// one namespace it is the name: its keys are told by their prefixes.
+// OfKey returns the name of the namespace that a key of the registry belongs to. It reports
+// false if n does not select that namespace. If n is one namespace, OfKey returns its name
+// without looking at the key: the caller has matched one of KeyPrefixes.
 func (n Namespaces) OfKey(key string) (name string, ok bool) {
 	if !n.IsPattern() {
 		return string(n), true
@@ -88,7 +89,7 @@ func (n Namespaces) OfKey(key string) (name string, ok bool) {
 	return name, n.Match(name)
 }
 
-// keyNamespace is the namespace that a key names; empty if it names none.
+// keyNamespace returns the namespace that a key names, or "" if it names none.
 func keyNamespace(key string) string {
 	for _, root := range []string{oldInstancesRoot, InstancesRoot, CardsRoot, ChannelsRoot} {
 		rest, ok := strings.CutPrefix(key, root)
@@ -104,19 +105,19 @@ func keyNamespace(key string) string {
 	return ""
 }
 
-// scopedNamespace is the namespace of a channel's key of 1.4 to 1.6; empty if it is of
-// another kind.
+// scopedNamespace returns the namespace of a channel's key in the form of 1.4 to 1.6, or ""
+// for other keys.
 func scopedNamespace(key string) string {
 	rest, ok := strings.CutPrefix(key, scopedRoot)
-	word, rest, found := strings.Cut(rest, "/")
-	name, decoded := unescape(word)
+	token, rest, found := strings.Cut(rest, "/")
+	name, decoded := unescape(token)
 	if _, parsed := parseScopedChannel(rest); !ok || !found || !decoded || !parsed {
 		return ""
 	}
 	return name
 }
 
-// subjectToken is what stands for the namespaces in the subject of a subscription.
+// subjectToken returns the token for the namespaces in the subject of a NATS subscription.
 func (n Namespaces) subjectToken() string {
 	if n.IsPattern() {
 		return "*"

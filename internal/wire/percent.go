@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// escape writes every byte of s as %XX but letters, digits and those in keep.
+// escape percent-encodes every byte of s but letters, digits and the bytes in keep.
 func escape(s, keep string) string {
 	plain := func(c byte) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(keep, c) >= 0
@@ -30,8 +30,8 @@ func escape(s, keep string) string {
 	return string(b)
 }
 
-// unescape is the inverse of escape, whatever was kept. It reports false where a
-// percent sign is not followed by two digits as escape writes them.
+// unescape is the inverse of escape for any keep. It reports false if a percent sign is not
+// followed by two digits as escape writes them.
 func unescape(s string) (string, bool) {
 	percent := strings.IndexByte(s, '%')
 	if percent < 0 {

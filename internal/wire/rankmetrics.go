@@ -13,7 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// place is whose values they are.
+// rankID identifies the rank of a worker at an endpoint that samples belong to.
 type rankID struct {
 	namespace string
 	endpoint  fleet.Endpoint
@@ -21,45 +21,46 @@ type rankID struct {
 	rank      uint32
 }
 
-// found is what was found of one place.
+// rankValues collects the values of one rank.
 type rankValues struct {
 	values [quantityCount]measurement
 
-	// Before an engine tells Dynamo anything, Dynamo's own values are all 0.
-	zeroTotalBlocks, positiveTotalBlocks bool // a sample of its own says that there are none, or some
+	// Dynamo's own values are all 0 until the engine reports to Dynamo. These fields say
+	// whether a sample of Dynamo's reports no blocks, or some.
+	zeroTotalBlocks, positiveTotalBlocks bool
 }
 
-// measured is what a page says of one quantity.
+// measurement is the value of one quantity.
 type measurement struct {
 	fleet.Opt[float64]
-	family int                // which one of pageFamilies says it
-	shard  engineShard        // of which part it is
-	counts map[string]float64 // of a counter: by the labels that are not read
+	family int                // index in metricFamilies
+	shard  engineShard        // that reported it
+	counts map[string]float64 // of a counter: the value by otherLabels
 }
 
-// shard is which part of a rank's engine a sample is of, in SGLang. Each may report, and
-// what they report is of the rank.
+// engineShard is the pipeline, tensor and expert parallel rank within an SGLang engine.
+// Each shard may report, and each reports the values of the whole data parallel rank.
 type engineShard [3]int
 
-// valuesOf is what the families say, and how many of their values cannot be.
+// rankMetrics returns the metrics of each rank, sorted, and how many values are invalid.
 func rankMetrics(families map[string]*dto.MetricFamily) (values []WorkerMetrics, invalid int) {
 	all := make(map[rankID]*rankValues)
 	for _, name := range slices.Sorted(maps.Keys(families)) {
 		for _, m := range families[name].Metric {
-			at, part, ok := parseLabels(m)
+			id, shard, ok := parseLabels(m)
 			if !ok {
 				continue
 			}
-			if all[at] == nil {
-				all[at] = new(rankValues)
+			if all[id] == nil {
+				all[id] = new(rankValues)
 			}
-			if !all[at].add(familyIndex[name], part, m) {
+			if !all[id].add(familyIndex[name], shard, m) {
 				invalid++
 			}
 		}
 	}
-	for at, f := range all {
-		values = append(values, WorkerMetrics{at.namespace, at.worker, f.scraped(at)})
+	for id, r := range all {
+		values = append(values, WorkerMetrics{id.namespace, id.worker, r.scraped(id)})
 	}
 	slices.SortFunc(values, func(a, b WorkerMetrics) int {
 		return cmp.Or(
@@ -70,35 +71,35 @@ func rankMetrics(families map[string]*dto.MetricFamily) (values []WorkerMetrics,
 	return values, invalid
 }
 
-// locate reads a sample's labels. It reports false for one that says nothing of a rank, or
-// not of the whole of it.
-func parseLabels(m *dto.Metric) (at rankID, part engineShard, ok bool) {
+// parseLabels reads a sample's labels. It reports false for a sample that does not belong
+// to a rank, or covers only a part of one.
+func parseLabels(m *dto.Metric) (id rankID, shard engineShard, ok bool) {
 	var rank, engine string
 	for _, l := range m.Label {
 		switch v := l.GetValue(); l.GetName() {
 		case "dynamo_namespace":
-			at.namespace = v
+			id.namespace = v
 		case "dynamo_component":
-			at.endpoint.Component = v
+			id.endpoint.Component = v
 		case "dynamo_endpoint":
-			at.endpoint.Name = v
+			id.endpoint.Name = v
 		case "worker_id":
-			id, ok := parseHexID(v)
+			worker, ok := parseHexID(v)
 			if !ok {
 				return rankID{}, engineShard{}, false
 			}
-			at.worker = fleet.Some(id)
+			id.worker = fleet.Some(worker)
 		case "dp_rank":
 			rank = v
-		case "engine": // vLLM's word for it
+		case "engine": // vLLM's label for the data parallel rank
 			engine = v
 		case "pp_rank":
-			part[0] = shardNumber(v)
+			shard[0] = shardNumber(v)
 		case "tp_rank":
-			part[1] = shardNumber(v)
+			shard[1] = shardNumber(v)
 		case "moe_ep_rank":
-			part[2] = shardNumber(v)
-		case "priority": // of SGLang's requests; without one: of all
+			shard[2] = shardNumber(v)
+		case "priority": // SGLang: a sample with a priority covers only the requests of that priority
 			if v != "" {
 				return rankID{}, engineShard{}, false
 			}
@@ -109,12 +110,13 @@ func parseLabels(m *dto.Metric) (at rankID, part engineShard, ok bool) {
 		if err != nil {
 			return rankID{}, engineShard{}, false
 		}
-		at.rank = uint32(n)
+		id.rank = uint32(n)
 	}
-	return at, part, true
+	return id, shard, true
 }
 
-// number is a small one, or the largest for what is none.
+// shardNumber parses a number below 2^31. It returns the largest int for other text, so
+// that such a shard comes last.
 func shardNumber(s string) int {
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
@@ -123,53 +125,55 @@ func shardNumber(s string) int {
 	return int(n)
 }
 
-// unreadLabels are the labels that tell samples of one counter apart, and that
-// nothing else is known by: pid, with which Python's client library tells processes apart.
+// otherLabels returns the labels that parseLabels does not read, as one string. Samples of
+// one counter may differ in these alone: Python's client library adds a pid per process.
 func otherLabels(m *dto.Metric) string {
-	var unread []string
+	var others []string
 	for _, l := range m.Label {
 		switch l.GetName() {
 		case "dynamo_namespace", "dynamo_component", "dynamo_endpoint", "worker_id", "dp_rank", "engine", "pp_rank", "tp_rank", "moe_ep_rank", "priority":
 		default:
-			unread = append(unread, l.GetName()+strconv.Quote(l.GetValue()))
+			others = append(others, l.GetName()+strconv.Quote(l.GetValue()))
 		}
 	}
-	slices.Sort(unread) // they may stand in any order
-	return strings.Join(unread, "")
+	slices.Sort(others) // labels may come in any order
+	return strings.Join(others, "")
 }
 
-// take takes the value of a sample, unless there is a better one. It reports false for one
-// that cannot be.
-func (f *rankValues) add(family int, part engineShard, m *dto.Metric) bool {
-	q, own := metricFamilies[family].quantity, isDynamoFamily(family)
+// add adds the value of a sample, unless a sample that takes precedence was added before.
+// It reports false for an invalid value.
+func (r *rankValues) add(family int, shard engineShard, m *dto.Metric) bool {
+	q, isDynamos := metricFamilies[family].quantity, isDynamoFamily(family)
 	v, invalid := validateValue(q, m.GetUntyped().GetValue())
 	if !v.OK {
 		return !invalid
 	}
 	if q == totalBlocks {
-		f.zeroTotalBlocks, f.positiveTotalBlocks = f.zeroTotalBlocks || own && v.V == 0, f.positiveTotalBlocks || own && v.V > 0
+		r.zeroTotalBlocks = r.zeroTotalBlocks || isDynamos && v.V == 0
+		r.positiveTotalBlocks = r.positiveTotalBlocks || isDynamos && v.V > 0
 		if v.V == 0 {
 			return true
 		}
 	}
-	is := &f.values[q]
-	switch worse := cmp.Or(cmp.Compare(family, is.family), slices.Compare(part[:], is.shard[:])); {
-	case !is.OK || worse < 0:
-		*is = measurement{Opt: fleet.Some(0.0), family: family, shard: part}
-	case worse > 0:
+	current := &r.values[q]
+	switch order := cmp.Or(cmp.Compare(family, current.family), slices.Compare(shard[:], current.shard[:])); {
+	case !current.OK || order < 0:
+		*current = measurement{Opt: fleet.Some(0.0), family: family, shard: shard}
+	case order > 0:
 		return true
 	}
-	// Of samples that differ in labels alone that are not read the largest counts: processes that do
-	// not know the value say 0. Counters are of each of the processes.
+	// Several processes may each report a sample. Of gauges the largest counts, because
+	// processes that do not know the value report 0. Counters are summed.
 	if q.isCounter() {
-		is.addCounter(otherLabels(m), v.V)
+		current.addCounter(otherLabels(m), v.V)
 	} else {
-		is.V = max(is.V, v.V)
+		current.V = max(current.V, v.V)
 	}
 	return true
 }
 
-// count counts one of a counter's samples; the same one may come twice.
+// addCounter adds one of a counter's samples. The same sample may come twice, and is
+// counted once.
 func (m *measurement) addCounter(labels string, v float64) {
 	if m.counts == nil {
 		m.counts = make(map[string]float64)
@@ -180,12 +184,13 @@ func (m *measurement) addCounter(labels string, v float64) {
 	}
 }
 
-// isDynamos reports whether a family is Dynamo's own, and not of the engine.
+// isDynamoFamily reports whether a family is Dynamo's own, and not the engine's.
 func isDynamoFamily(family int) bool {
 	return strings.HasPrefix(metricFamilies[family].name, dynamoPrefix)
 }
 
-// checked is a value of a quantity, absent if it is not known. It may be wrong, too.
+// validateValue returns a value of a quantity. The result is absent if the value is unknown
+// or invalid; NaN is unknown.
 func validateValue(q quantity, v float64) (value fleet.Opt[float64], invalid bool) {
 	switch {
 	case q.isFraction():
@@ -196,36 +201,36 @@ func validateValue(q quantity, v float64) (value fleet.Opt[float64], invalid boo
 	return fleet.Opt[float64]{}, !math.IsNaN(v)
 }
 
-// maxCount is above every count that is read of a page: those have the precision of a float64.
+// countLimit is above every valid count. Counts in metrics have the precision of a float64.
 const countLimit = 1 << 63
 
-// scraped are the values as the Fleet knows them.
-func (f *rankValues) scraped(at rankID) fleet.ScrapedValues {
-	if f.zeroTotalBlocks && !f.positiveTotalBlocks {
-		for q := range f.values {
-			if is := &f.values[q]; quantity(q) != inflightRequests && isDynamoFamily(is.family) {
-				*is = measurement{}
+// scraped returns the values in the form of package fleet.
+func (r *rankValues) scraped(id rankID) fleet.ScrapedValues {
+	if r.zeroTotalBlocks && !r.positiveTotalBlocks {
+		for q := range r.values {
+			if v := &r.values[q]; quantity(q) != inflightRequests && isDynamoFamily(v.family) {
+				*v = measurement{}
 			}
 		}
 	}
 	count := func(q quantity) fleet.Opt[uint64] {
-		is := &f.values[q]
-		return fleet.Opt[uint64]{V: uint64(min(math.Round(is.V), countLimit)), OK: is.OK}
+		v := &r.values[q]
+		return fleet.Opt[uint64]{V: uint64(min(math.Round(v.V), countLimit)), OK: v.OK}
 	}
 	queues := fleet.Queues{Bootstrap: count(bootstrapQueue), Inflight: count(prefillInflightQueue), Prealloc: count(preallocQueue), Transfer: count(transferQueue)}
 	return fleet.ScrapedValues{
-		Endpoint: at.endpoint,
-		Rank:     at.rank,
+		Endpoint: id.endpoint,
+		Rank:     id.rank,
 		Load: fleet.Load{
 			ActiveSlots: count(runningRequests), TotalSlots: count(requestSlots), Waiting: sumCounts(count(waitingRequests), queues.Bootstrap, queues.Prealloc, queues.Transfer),
-			KVActive: count(usedBlocks), KVTotal: count(totalBlocks), CacheUsage: f.values[cacheUsage].Opt, HitRate: f.values[cacheHitRate].Opt,
+			KVActive: count(usedBlocks), KVTotal: count(totalBlocks), CacheUsage: r.values[cacheUsage].Opt, HitRate: r.values[cacheHitRate].Opt,
 		},
 		Inflight: count(inflightRequests), Lookups: count(prefixLookups), Hits: count(prefixHits),
 		Queues: queues,
 	}
 }
 
-// sum is the sum of those that are there. None is larger than maxCount.
+// sumCounts returns the sum of the counts that are present. No count is above countLimit.
 func sumCounts(counts ...fleet.Opt[uint64]) (all fleet.Opt[uint64]) {
 	for _, c := range counts {
 		all.OK = all.OK || c.OK

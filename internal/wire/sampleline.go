@@ -7,15 +7,14 @@ import (
 	"strconv"
 )
 
-// What may stand where in a sample.
 const (
-	blanks   = " \t"
-	lineEnds = " \t\r\n"
+	blanks   = " \t"     // separate the parts of a sample
+	lineEnds = " \t\r\n" // are trimmed from a line
 )
 
-// upToValue is a sample without what may stand behind its value: blanks, a timestamp, which
-// OpenMetrics gives in seconds with a fraction, and an exemplar. Pages of both formats come
-// under the same name, and the parser knows the older one alone.
+// trimAfterValue returns a sample up to its value. After the value there may be blanks, a
+// timestamp, which OpenMetrics writes in seconds with a fraction, and an exemplar. Workers
+// serve either format at the same path, and the parser supports the text format only.
 func trimAfterValue(line []byte) ([]byte, error) {
 	line = bytes.Trim(line, lineEnds)
 	at := len(metricName(line))
@@ -35,11 +34,11 @@ func trimAfterValue(line []byte) ([]byte, error) {
 	rest := line[at+end:]
 	rest, exemplar, has := bytes.Cut(rest, []byte("#"))
 	if has && !bytes.HasPrefix(bytes.TrimLeft(exemplar, blanks), []byte("{")) {
-		return nil, errors.New("what stands behind # is no exemplar")
+		return nil, errors.New("the text after # is no exemplar")
 	}
 	if timestamp := bytes.Trim(rest, blanks); len(timestamp) > 0 {
 		if _, err := strconv.ParseFloat(string(timestamp), 64); err != nil {
-			return nil, fmt.Errorf("expected a timestamp behind the value, got %q", timestamp)
+			return nil, fmt.Errorf("expected a timestamp after the value, got %q", timestamp)
 		}
 	}
 	return line[:at+end], nil
@@ -47,10 +46,12 @@ func trimAfterValue(line []byte) ([]byte, error) {
 
 func leadingBlanks(b []byte) int { return len(b) - len(bytes.TrimLeft(b, blanks)) }
 
-// maxLabels bounds the labels of a sample: what the parser takes grows with their square.
+// maxLabels is the limit of the labels of a sample. The parser's time grows with the square
+// of their number.
 const maxLabels = 64
 
-// afterLabels is where the labels end that begin with a brace. One in a quoted value ends nothing.
+// labelsEnd returns the position after the brace that closes the labels at the beginning of
+// b. A brace inside a quoted value does not count.
 func labelsEnd(b []byte) (end int, err error) {
 	quoted, labels := false, 0
 	for i := 0; i < len(b); i++ {

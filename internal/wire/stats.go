@@ -9,24 +9,24 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// statsType is the type of every answer to a stats poll.
+// statsType is the type of every reply to a stats poll.
 const statsType = "io.nats.micro.v1.stats_response"
 
-// StatsReply is one worker's answer to a stats poll (all releases to 0.5.1).
+// StatsReply is one worker's reply to a stats poll (all releases up to 0.5.1).
 type StatsReply struct {
 	Service   string // NATS service name
-	ID        string // of the NATS service instance; tells static workers apart
+	ID        string // of the NATS service instance; identifies a static worker
 	Endpoints []EndpointStats
 }
 
-// EndpointStats is what such an answer says of one endpoint.
+// EndpointStats is the part of a StatsReply about one endpoint.
 type EndpointStats struct {
 	Subject string
-	Data    []byte // JSON of its load, undecoded; nil or null where it carries none
+	Data    []byte // undecoded JSON of the load; nil or null if there is none
 }
 
-// ParseStatsReply decodes an answer to a stats poll, but for the loads in it:
-// one that cannot be decoded must not take the others with it. See also StatsDecoder.
+// ParseStatsReply decodes a reply to a stats poll, except for the loads in it: a load that
+// cannot be decoded must not affect the others. See also StatsDecoder.
 func ParseStatsReply(b []byte) (StatsReply, error) {
 	var r struct {
 		Type, Name, ID string
@@ -48,10 +48,10 @@ func ParseStatsReply(b []byte) (StatsReply, error) {
 	return reply, nil
 }
 
-// SplitSubject reads endpoint and lease out of an endpoint's subject, the inverse
-// of Subject. Endpoint names may hold "-" and end like an id: a subject that
-// isEndpoint knows whole is a static worker's (lease 0). It reports false if the
-// subject is not one of the service.
+// SplitSubject returns the endpoint and the lease in an endpoint's subject. It is the
+// inverse of Subject. The name of an endpoint may contain "-" and end like an id. If
+// isEndpoint accepts everything after the service's name, the subject belongs to a static
+// worker (lease 0). SplitSubject reports false if the subject belongs to another service.
 func SplitSubject[S string | []byte](service string, subject S, isEndpoint func(S) bool) (endpoint S, lease uint64, ok bool) {
 	var none S
 	if len(subject) <= len(service) || string(subject[:len(service)]) != service || subject[len(service)] != '.' {
@@ -73,9 +73,9 @@ func SplitSubject[S string | []byte](service string, subject S, isEndpoint func(
 	return endpoint, lease, true
 }
 
-// workerStats and kvStats are the two halves of a load: side by side in one flat
-// object to 0.3.0, each in an object of its own from 0.3.2 on. A value that the
-// worker did not send, or that was NaN or infinite (null), is nil.
+// workerStats and kvStats are the two parts of a load. Up to 0.3.0 their fields are
+// together in one flat object, and from 0.3.2 on each part has an object of its own. A
+// value is nil if the worker did not send it, or sent null because it was NaN or infinite.
 type workerStats struct {
 	Rank        *uint32 `json:"data_parallel_rank"` // from 0.3.0 on
 	ActiveSlots *uint64 `json:"request_active_slots"`
@@ -96,7 +96,7 @@ type specStats struct {
 	Accepted    *uint64 `json:"num_accepted_tokens"`
 }
 
-// loadData is a load of any release to 0.7, in either shape.
+// loadData is a load of any release up to 0.7, in either shape.
 type loadData struct {
 	workerStats
 	kvStats
@@ -105,7 +105,7 @@ type loadData struct {
 	Spec   *specStats   `json:"spec_decode_stats"`
 }
 
-// load is the load itself, empty if no field is known, and of which rank it is.
+// load returns the load and its rank. The load is empty if no field is known.
 func (d *loadData) load() (l fleet.Load, rank uint32) {
 	worker, kv, spec := d.workerStats, d.kvStats, specStats{}
 	if d.Worker != nil {
@@ -136,9 +136,9 @@ func (d *loadData) load() (l fleet.Load, rank uint32) {
 
 var errNoKnownField = errors.New("decode load: no known field")
 
-// ParseLoad decodes a load of any release to 0.5.1, and of which data parallel rank
-// it is (from 0.3.0 on). It reports false without an error where the endpoint carries
-// none.
+// ParseLoad decodes a load of any release up to 0.5.1, and the data parallel rank that it
+// belongs to (from 0.3.0 on). It reports false without an error if the endpoint has no
+// load.
 func ParseLoad(data []byte) (load fleet.Load, rank uint32, ok bool, err error) {
 	if len(data) == 0 || bytes.Equal(data, []byte("null")) {
 		return fleet.Load{}, 0, false, nil

@@ -2,42 +2,42 @@ package wire
 
 import "dynamo-metrics/internal/fleet"
 
-// Answer is what one worker's answer to a stats poll says, decoded to the end.
+// DecodedReply is one worker's reply to a stats poll, with the loads decoded.
 type DecodedReply struct {
 	Service   string // NATS service name
-	ID        []byte // of the NATS service instance; tells static workers apart
+	ID        []byte // of the NATS service instance; identifies a static worker
 	Endpoints []DecodedEndpoint
 }
 
-// EndpointAnswer is what such an answer says of one endpoint.
+// DecodedEndpoint is the part of a DecodedReply about one endpoint.
 type DecodedEndpoint struct {
 	Subject []byte
-	Name    string // of the endpoint; empty if the subject is not one of the service
+	Name    string // of the endpoint; empty if the subject belongs to another service
 	Lease   uint64
 	Outcome fleet.Outcome
-	Load    fleet.Load // with Reported
-	Rank    uint32     // whose load it is
-	Err     error      // with Malformed
+	Load    fleet.Load // set if Outcome is Reported
+	Rank    uint32     // that the load belongs to
+	Err     error      // set if Outcome is Malformed
 }
 
-// StatsDecoder decodes one answer to a stats poll after the other, as ParseStatsReply,
-// SplitSubject and ParseLoad do together, and without an allocation where it is one as
-// workers send it. It is for one goroutine.
+// StatsDecoder decodes replies to stats polls. Its result is that of ParseStatsReply,
+// SplitSubject and ParseLoad together. It does not allocate for replies in the form that
+// workers send. It is not safe for concurrent use.
 type StatsDecoder struct {
-	Endpoint string // known by name, or empty; see SplitSubject
+	Endpoint string // the name of the polled endpoint, or empty; see SplitSubject
 
-	service   string // of the last answer
+	service   string // of the last reply
 	endpoints []DecodedEndpoint
-	names     map[string]string
+	names     map[string]string // interned
 }
 
 const (
-	maxInternedNames = 1024 // of services and endpoints, that a StatsDecoder remembers
-	maxKeptEndpoints = 64   // of which it keeps the memory; a component has a handful
+	maxInternedNames = 1024 // names of services and endpoints that a StatsDecoder keeps
+	maxKeptEndpoints = 64   // larger slices are not kept for the next reply; a component has few endpoints
 )
 
-// Decode decodes an answer. The Answer is good until the next call, and only while b
-// is not changed; its strings are good for ever.
+// Decode decodes a reply. The result is valid until the next call, and while b does not
+// change. Its strings stay valid.
 func (d *StatsDecoder) Decode(b []byte) (DecodedReply, error) {
 	if cap(d.endpoints) > maxKeptEndpoints {
 		d.endpoints = nil
@@ -52,21 +52,21 @@ func (d *StatsDecoder) Decode(b []byte) (DecodedReply, error) {
 	if string(service) != d.service {
 		d.service = d.intern(service)
 	}
-	a := DecodedReply{Service: d.service, ID: id, Endpoints: d.endpoints}
-	for i := range a.Endpoints {
-		e := &a.Endpoints[i]
-		name, lease, _ := SplitSubject(a.Service, e.Subject, d.isEndpoint)
+	r := DecodedReply{Service: d.service, ID: id, Endpoints: d.endpoints}
+	for i := range r.Endpoints {
+		e := &r.Endpoints[i]
+		name, lease, _ := SplitSubject(r.Service, e.Subject, d.isEndpoint)
 		e.Lease = lease
-		if string(name) != e.Name { // that of the last answer
+		if string(name) != e.Name { // e.Name is still that of the last reply
 			e.Name = d.intern(name)
 		}
 	}
-	return a, nil
+	return r, nil
 }
 
 func (d *StatsDecoder) isEndpoint(endpoint []byte) bool { return string(endpoint) == d.Endpoint }
 
-// intern is the one string of a name that is seen all the time.
+// intern returns the name as a string, without an allocation if it is a known name.
 func (d *StatsDecoder) intern(name []byte) string {
 	if s, ok := d.names[string(name)]; ok {
 		return s
@@ -97,7 +97,8 @@ func (d *StatsDecoder) unmarshal(b []byte) (service, id []byte, err error) {
 	return []byte(r.Service), []byte(r.ID), nil
 }
 
-// next is one more endpoint, blank but for the name that its predecessor had.
+// nextEndpoint appends an endpoint. It is empty, except for the name that the endpoint at
+// this position had in the last reply.
 func (d *StatsDecoder) nextEndpoint() *DecodedEndpoint {
 	n := len(d.endpoints)
 	if n == cap(d.endpoints) {
@@ -109,7 +110,7 @@ func (d *StatsDecoder) nextEndpoint() *DecodedEndpoint {
 	return e
 }
 
-// unmarshal is the slow path of the load in an endpoint's data.
+// unmarshalLoad is the slow path of scanLoad.
 func (e *DecodedEndpoint) unmarshalLoad(data []byte) {
 	load, rank, ok, err := ParseLoad(data)
 	switch {
@@ -120,7 +121,7 @@ func (e *DecodedEndpoint) unmarshalLoad(data []byte) {
 	}
 }
 
-// The keys of an answer, and of an endpoint in it.
+// Indices in replyKeys.
 const (
 	replyType = iota
 	replyName
@@ -139,6 +140,7 @@ var replyKeys = keyList{
 	replyEndpoints: `"endpoints":`,
 }
 
+// Indices in endpointKeys.
 const (
 	endpointName = iota
 	endpointSubject
@@ -190,7 +192,7 @@ func (d *StatsDecoder) scan(s jsonScanner) (service, id []byte, ok bool) {
 	return service, id, s.atEnd(s.close(i, '}')) && string(kind) == statsType
 }
 
-// list reads the endpoints.
+// scanEndpoints reads the endpoints.
 func (d *StatsDecoder) scanEndpoints(s jsonScanner, i int) int {
 	for i = s.open(i, '['); s.at(i, '{'); i = s.nextElement(i, '{') {
 		i = d.nextEndpoint().scan(s, i)
@@ -218,8 +220,8 @@ func (e *DecodedEndpoint) scan(s jsonScanner, i int) int {
 	return s.close(i, '}')
 }
 
-// data reads the load of an endpoint. One of which the scan is not sure takes only
-// itself down the slow path, as one that is malformed takes nobody with it.
+// scanLoad reads the load of an endpoint. If the scanner fails at a load, only that load
+// takes the slow path. If the load is malformed, the other endpoints are not affected.
 func (e *DecodedEndpoint) scanLoad(s jsonScanner, i int) int {
 	if s.at(i, 'n') {
 		return s.literal(i, "null")

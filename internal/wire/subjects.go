@@ -10,16 +10,16 @@ import (
 // The topics of events, as subjects and envelopes name them.
 const (
 	TopicLoad        = "kv_metrics"           // 0.4.1 to 1.6
-	TopicHitRate     = "kv-hit-rate"          // to 0.9
+	TopicHitRate     = "kv-hit-rate"          // up to 0.9
 	TopicForwardPass = "forward-pass-metrics" // 1.1 to 1.6
-	TopicKVEvents    = "kv-events"            // what workers tell routers of their caches; nobody reads it here
+	TopicKVEvents    = "kv-events"            // from workers to routers, about KV caches; not read here
 )
 
-// EventSubjects are the NATS subjects on which the namespaces' events of one topic
-// come: of the whole namespace (load to 1.3, hit rate to 0.9), of a component
-// (forward passes, 1.1 to 1.3) and of an endpoint (all from 1.4 on). No two of them
-// ever match one message. A ZMQ broker has the same subjects, without wildcards. Of
-// several namespaces they are those of all there are: see ParseEventSubject.
+// EventSubjects returns the NATS subjects to subscribe to for the namespaces' events of one
+// topic. Events have a subject of the whole namespace (load up to 1.3, hit rate up to 0.9),
+// of a component (forward passes, 1.1 to 1.3) or of an endpoint (all topics from 1.4 on). No
+// message matches two of them. A ZMQ broker has the same subjects, without wildcards. For a
+// pattern the subjects match every namespace: the receiver checks SubjectNamespace.
 func EventSubjects(namespaces Namespaces, topic string) []string {
 	plain, escaped := "namespace."+namespaces.subjectToken()+".", "namespace."+escapeName(namespaces.subjectToken())+"."
 	if namespaces.IsPattern() {
@@ -32,9 +32,9 @@ func EventSubjects(namespaces Namespaces, topic string) []string {
 	}
 }
 
-// BrokerTopics are what a ZMQ broker is asked for to get the namespaces' events of
-// the topics: the starts of their subjects. Topics come last in subjects, so that
-// those that nobody reads here come, too.
+// BrokerTopics returns the subscriptions at a ZMQ broker for the namespaces' events of the
+// topics. They are prefixes of subjects. The topic is the last token of a subject, so the
+// broker also sends events of other topics.
 func BrokerTopics(namespaces Namespaces, topics ...string) []string {
 	if namespaces.IsPattern() {
 		p := namespaces.prefix()
@@ -52,28 +52,29 @@ func BrokerTopics(namespaces Namespaces, topics ...string) []string {
 	return sortedUnique(all)
 }
 
-// compacted is the list sorted, each once.
+// sortedUnique sorts the list and removes duplicates.
 func sortedUnique(all []string) []string {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// SubjectNamespace is the namespace that an event's subject names; empty if it names none.
+// SubjectNamespace returns the namespace that an event's subject names, or "" if it names
+// none.
 func SubjectNamespace(subject string) string {
 	rest, ok := strings.CutPrefix(subject, "namespace.")
-	word, _, found := strings.Cut(rest, ".")
-	name, decoded := unescape(word)
+	token, _, found := strings.Cut(rest, ".")
+	name, decoded := unescape(token)
 	if !ok || !found || !decoded {
 		return ""
 	}
 	return name
 }
 
-// ParseEventSubject reads the endpoint and topic out of an event's subject, in one
-// of the forms of EventSubjects, of one namespace. The endpoint has no name where the subject is of a
-// component, and is empty where it is of the whole namespace. From 1.4 on names are
-// percent-encoded in subjects, so that every dot is one between words; earlier
-// releases did not, but 1.0 to 1.3 knew no names with dots either.
+// ParseEventSubject returns the endpoint and topic of an event's subject, which must have
+// one of the forms of EventSubjects for this namespace. The endpoint has no name if the
+// subject is of a component, and is empty if it is of the whole namespace. From 1.4 on
+// names in subjects are percent-encoded, so every dot separates two tokens. Earlier
+// releases do not encode names, but 1.0 to 1.3 allow no dots in names either.
 func ParseEventSubject(namespace, subject string) (e fleet.Endpoint, topic string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, "namespace.")
 	if !ok {
@@ -85,31 +86,32 @@ func ParseEventSubject(namespace, subject string) (e fleet.Endpoint, topic strin
 			return fleet.Endpoint{}, "", false
 		}
 	}
-	e, word, ok := cutScope(inside, '.')
-	topic, decoded := unescape(word)
-	if !ok || !decoded || !validName(topic) || strings.IndexByte(word, '.') >= 0 {
+	e, token, ok := cutScope(inside, '.')
+	topic, decoded := unescape(token)
+	if !ok || !decoded || !validName(topic) || strings.IndexByte(token, '.') >= 0 {
 		return fleet.Endpoint{}, "", false
 	}
 	return e, topic, true
 }
 
-// escapeName is how releases from 1.4 on write a name in the subjects and keys of events.
+// escapeName returns a name as releases from 1.4 on write it in the subjects and keys of
+// events.
 func escapeName(name string) string { return escape(name, "-_") }
 
-// cutScope takes "component.{c}.endpoint.{e}." off the start of s, or as much of it
-// as there is. It reports false if a name there cannot be one.
+// cutScope cuts "component.{c}.endpoint.{e}." from the start of s, or the first half of
+// that, or nothing. It reports false if a name in it is invalid.
 func cutScope(s string, separator byte) (e fleet.Endpoint, rest string, ok bool) {
 	for _, part := range [...]struct {
-		word string
-		name *string
+		token string
+		name  *string
 	}{{"component", &e.Component}, {"endpoint", &e.Name}} {
-		after, found := cutToken(s, part.word, separator)
+		after, found := cutToken(s, part.token, separator)
 		if !found {
 			break
 		}
 		end := strings.IndexByte(after, separator)
 		if end < 0 {
-			break // it is a topic of that name
+			break // it is a topic of that name, not a scope
 		}
 		if *part.name, ok = unescape(after[:end]); !ok || !validName(*part.name) {
 			return fleet.Endpoint{}, "", false
@@ -119,10 +121,10 @@ func cutScope(s string, separator byte) (e fleet.Endpoint, rest string, ok bool)
 	return e, s, true
 }
 
-// cutWord takes word and the separator behind it off the start of s.
-func cutToken(s, word string, separator byte) (rest string, ok bool) {
-	if len(s) <= len(word) || s[:len(word)] != word || s[len(word)] != separator {
+// cutToken cuts a token and the separator after it from the start of s.
+func cutToken(s, token string, separator byte) (rest string, ok bool) {
+	if len(s) <= len(token) || s[:len(token)] != token || s[len(token)] != separator {
 		return "", false
 	}
-	return s[len(word)+1:], true
+	return s[len(token)+1:], true
 }

@@ -9,31 +9,32 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// TraceSubject is where frontends publish what became of each request, of whatever
-// namespace (1.4 to 1.6, with DYN_REQUEST_TRACE=1 DYN_REQUEST_TRACE_SINKS=nats).
+// TraceSubject is the NATS subject on which frontends of all namespaces publish a record of
+// each finished request (1.4 to 1.6, with DYN_REQUEST_TRACE=1 and
+// DYN_REQUEST_TRACE_SINKS=nats).
 const TraceSubject = "dynamo.request_trace.v1"
 
 // traceSchema is the schema of every record there.
 const traceSchema = "dynamo.request.trace.v1"
 
-// Trace is the record of one finished request. Every part of it may be absent: 1.4 names the
-// workers, the hits and the times of requests with a session header alone.
+// Trace is the record of one finished request. Every field may be absent. 1.4 sets the
+// workers, the hits and the times only for requests with a session header.
 type Trace struct {
 	Prefill fleet.Opt[TraceWorker]
-	Decode  fleet.Opt[TraceWorker] // the same worker where one does both
+	Decode  fleet.Opt[TraceWorker] // equals Prefill if one worker does both
 
 	ISLBlocks     fleet.Opt[uint64] // blocks of the input, as in HitRate
-	OverlapBlocks fleet.Opt[uint64] // those of them in the cache of the prefill worker
+	OverlapBlocks fleet.Opt[uint64] // blocks of the input in the cache of the prefill worker
 	BlockSize     fleet.Opt[uint64] // tokens in a block
 
 	InputTokens  fleet.Opt[uint64]
-	CachedTokens fleet.Opt[uint64] // of the input
+	CachedTokens fleet.Opt[uint64] // tokens of the input in the cache
 	OutputTokens fleet.Opt[uint64]
-	QueueDepth   fleet.Opt[uint64] // requests in the router's queue before it
+	QueueDepth   fleet.Opt[uint64] // requests ahead of it in the router's queue
 
 	TTFT       fleet.Opt[float64] // seconds to the first token
 	InterToken fleet.Opt[float64] // mean seconds between tokens
-	Duration   fleet.Opt[float64] // seconds in all
+	Duration   fleet.Opt[float64] // seconds in total
 }
 
 // TraceWorker is a rank of a worker that served a request.
@@ -42,8 +43,8 @@ type TraceWorker struct {
 	Rank   uint32
 }
 
-// ErrNotRequestEnd says that a trace record is a good one, but of something else
-// than the end of a request: a tool call, or what was asked and answered.
+// ErrNotRequestEnd reports that a trace record is valid, but not about the end of a
+// request. It may be about a tool call, or hold the content of a request.
 var ErrNotRequestEnd = errors.New("trace record is not of a request's end")
 
 var (
@@ -120,14 +121,15 @@ func (r *traceRequest) trace() (Trace, error) {
 			t.OverlapBlocks = fleet.Some(uint64(overlap))
 		}
 	}
-	if !t.checkBounds() {
+	if !t.withinLimits() {
 		return Trace{}, errTraceField
 	}
 	return t, nil
 }
 
-// inBounds reports whether sums over records like this one stay sums.
-func (t *Trace) checkBounds() bool {
+// withinLimits reports whether the values are small enough that sums of them do not
+// overflow.
+func (t *Trace) withinLimits() bool {
 	for _, o := range [...]fleet.Opt[uint64]{t.BlockSize, t.InputTokens, t.CachedTokens, t.OutputTokens, t.QueueDepth} {
 		if o.V > maxTokens {
 			return false

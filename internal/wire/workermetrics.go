@@ -15,84 +15,86 @@ import (
 )
 
 const (
-	maxLine    = 32 << 10  // a line that is longer is no sample of ours
-	maxSamples = 512 << 10 // bytes of the samples that are read: more than any engine has
+	maxLine    = 32 << 10  // bytes of a sample's line
+	maxSamples = 512 << 10 // bytes of all samples that are read: more than any engine has
 )
 
-// ErrTooManySamples says that a page has more samples than any worker can have.
-var ErrTooManySamples = errors.New("a metrics page with too many samples")
+// ErrTooManySamples reports that a worker's metrics have more samples than a worker can
+// have.
+var ErrTooManySamples = errors.New("worker metrics with too many samples")
 
-// PageValues are what a worker's page says of one rank at one endpoint.
+// WorkerMetrics are a worker's own metrics about one rank at one endpoint.
 type WorkerMetrics struct {
-	Namespace string            // empty where the page does not say it
-	Worker    fleet.Opt[uint64] // likewise
+	Namespace string            // empty if the samples have no label for it
+	Worker    fleet.Opt[uint64] // absent if the samples have no label for it
 	fleet.ScrapedValues
 }
 
-// PageFaults are what of a page could not be read, or cannot be.
+// WorkerMetricsFaults counts the samples of one scrape that were not used.
 type WorkerMetricsFaults struct {
-	Lines   int   // samples of families that are read, in which something is wrong
-	First   error // what is, in the first of them
-	Invalid int   // values that cannot be, as a fraction of 62
+	Lines   int   // malformed samples of families that are read
+	First   error // the error of the first malformed sample
+	Invalid int   // impossible values, such as a fraction of 62
 }
 
-// PageReader reads workers' own metrics pages, one after the other. The zero PageReader is
-// ready.
+// WorkerMetricsReader reads workers' own metrics, one scrape after the other. The zero value
+// is ready to use.
 type WorkerMetricsReader struct {
-	Faults WorkerMetricsFaults // of the last page
+	Faults WorkerMetricsFaults // of the last scrape
 
 	lines   *bufio.Reader
-	samples bytes.Buffer // a line each, as far as the value
+	samples bytes.Buffer // one sample a line, up to its value
 	parser  expfmt.TextParser
 }
 
-// Read reads a page: what it says of each rank at each endpoint, sorted. Pages are long,
-// and put together from several registries, so that headers may come twice: only the
-// samples that are of use go to the parser, and those untyped. A line that cannot be read
-// costs itself alone; where none can it is an ErrPage.
-func (p *WorkerMetricsReader) Read(page io.Reader) ([]WorkerMetrics, error) {
-	if p.lines == nil {
-		p.lines = bufio.NewReaderSize(nil, maxLine)
-		p.parser = expfmt.NewTextParser(model.LegacyValidation)
+// Read reads the response to one scrape, and returns the metrics of each rank at each
+// endpoint, sorted. A response is long, and joined from several registries, so that headers
+// may come twice. The parser gets only the samples of metricFamilies, without headers and
+// so untyped. Read skips and counts malformed samples; if all are malformed it returns
+// ErrWorkerMetrics.
+func (r *WorkerMetricsReader) Read(response io.Reader) ([]WorkerMetrics, error) {
+	if r.lines == nil {
+		r.lines = bufio.NewReaderSize(nil, maxLine)
+		r.parser = expfmt.NewTextParser(model.LegacyValidation)
 	}
-	p.lines.Reset(page)
-	defer p.lines.Reset(nil)
-	p.samples.Reset()
-	p.Faults = WorkerMetricsFaults{}
-	if err := p.filterSamples(); err != nil {
+	r.lines.Reset(response)
+	defer r.lines.Reset(nil)
+	r.samples.Reset()
+	r.Faults = WorkerMetricsFaults{}
+	if err := r.filterSamples(); err != nil {
 		return nil, err
 	}
-	families := p.parseSamples()
-	if len(families) == 0 && p.Faults.Lines > 0 {
-		return nil, p.Faults.First
+	families := r.parseSamples()
+	if len(families) == 0 && r.Faults.Lines > 0 {
+		return nil, r.Faults.First
 	}
 	values, invalid := rankMetrics(families)
-	p.Faults.Invalid = invalid
+	r.Faults.Invalid = invalid
 	return values, nil
 }
 
-// ErrPage says that a page is not in the Prometheus text format.
-var ErrWorkerMetrics = errors.New("decode metrics page")
+// ErrWorkerMetrics reports that a response is not in the Prometheus text format.
+var ErrWorkerMetrics = errors.New("decode worker metrics")
 
-// fault counts a line that cannot be read.
-func (p *WorkerMetricsReader) countFault(err error) {
-	p.Faults.Lines++
-	if p.Faults.First == nil {
-		p.Faults.First = fmt.Errorf("%w: %w", ErrWorkerMetrics, err)
+// countFault counts a malformed sample.
+func (r *WorkerMetricsReader) countFault(err error) {
+	r.Faults.Lines++
+	if r.Faults.First == nil {
+		r.Faults.First = fmt.Errorf("%w: %w", ErrWorkerMetrics, err)
 	}
 }
 
-// parse parses the samples: all at once, and if one of them is wrong each by itself.
-func (p *WorkerMetricsReader) parseSamples() map[string]*dto.MetricFamily {
-	families, err := p.parser.TextToMetricFamilies(bytes.NewReader(p.samples.Bytes()))
+// parseSamples parses all samples at once, and if one of them is malformed, each alone.
+func (r *WorkerMetricsReader) parseSamples() map[string]*dto.MetricFamily {
+	families, err := r.parser.TextToMetricFamilies(bytes.NewReader(r.samples.Bytes()))
 	if err == nil {
 		return families
 	}
 	families = make(map[string]*dto.MetricFamily)
-	for line := range bytes.Lines(p.samples.Bytes()) {
-		one, err := p.parser.TextToMetricFamilies(bytes.NewReader(line))
+	for line := range bytes.Lines(r.samples.Bytes()) {
+		one, err := r.parser.TextToMetricFamilies(bytes.NewReader(line))
 		if err != nil {
-			p.countFault(lineError(line, err))
+			r.countFault(lineError(line, err))
 			continue
 		}
 		for name, f := range one {
@@ -106,7 +108,7 @@ func (p *WorkerMetricsReader) parseSamples() map[string]*dto.MetricFamily {
 	return families
 }
 
-// lineError is what is wrong with a line, without the number that the parser gives it.
+// lineError returns the error of a line without the line number that the parser adds.
 func lineError(line []byte, err error) error {
 	if p := (expfmt.ParseError{}); errors.As(err, &p) {
 		err = errors.New(p.Msg)
@@ -114,26 +116,26 @@ func lineError(line []byte, err error) error {
 	return fmt.Errorf("%s: %w", metricName(line), err)
 }
 
-// sift takes the samples that are of use out of the page.
-func (p *WorkerMetricsReader) filterSamples() error {
+// filterSamples copies the samples of metricFamilies to r.samples.
+func (r *WorkerMetricsReader) filterSamples() error {
 	for {
-		line, err := p.lines.ReadSlice('\n')
+		line, err := r.lines.ReadSlice('\n')
 		tooLong := errors.Is(err, bufio.ErrBufferFull)
 		if isKnownSample(line) {
 			if tooLong {
-				p.countFault(fmt.Errorf("%s: a sample longer than %d bytes", metricName(line), maxLine))
-			} else if sample, invalid := trimAfterValue(line); invalid != nil {
-				p.countFault(lineError(line, invalid))
+				r.countFault(fmt.Errorf("%s: a sample longer than %d bytes", metricName(line), maxLine))
+			} else if sample, malformed := trimAfterValue(line); malformed != nil {
+				r.countFault(lineError(line, malformed))
 			} else {
-				p.samples.Write(sample)
-				p.samples.WriteByte('\n')
+				r.samples.Write(sample)
+				r.samples.WriteByte('\n')
 			}
-			if p.samples.Len() > maxSamples {
+			if r.samples.Len() > maxSamples {
 				return ErrTooManySamples
 			}
 		}
 		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = p.lines.ReadSlice('\n')
+			_, err = r.lines.ReadSlice('\n')
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -144,8 +146,8 @@ func (p *WorkerMetricsReader) filterSamples() error {
 	}
 }
 
-// isSample reports whether a line is a sample of a family that is read. A name ends where
-// it cannot go on: the library reads a value directly behind it, too.
+// isKnownSample reports whether a line is a sample of metricFamilies. The name ends at the
+// first byte that cannot belong to it: the parser accepts a value directly after the name.
 func isKnownSample(line []byte) bool {
 	line = bytes.TrimLeft(line, blanks)
 	name := metricName(line)
@@ -156,7 +158,7 @@ func isKnownSample(line []byte) bool {
 	return read
 }
 
-// nameOf is the name at the beginning of a sample.
+// metricName returns the name at the beginning of a sample.
 func metricName(line []byte) []byte {
 	line = bytes.TrimLeft(line, blanks)
 	if end := bytes.IndexFunc(line, notInMetricName); end >= 0 {

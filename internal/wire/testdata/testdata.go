@@ -1,5 +1,5 @@
-// Package testdata is the bytes that real workers, routers and frontends sent, by
-// release, for those who are to send them too.
+// Package testdata embeds the bytes that real workers, routers and frontends sent, by
+// release. Tests of other packages send them again.
 package testdata
 
 import "embed"
