@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// hostPort is what to dial for a ZeroMQ endpoint.
+// hostPort returns the address to dial for a ZeroMQ endpoint.
 func hostPort(endpoint string) (string, error) {
 	scheme, rest, ok := strings.Cut(endpoint, "://")
 	if !ok || scheme != "tcp" {

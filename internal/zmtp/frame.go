@@ -17,9 +17,9 @@ const (
 )
 
 const (
-	maxCommand  = 4 << 10   // READY is the largest: libzmq's has 25 bytes, more with an application's metadata
-	readChunk   = 64 << 10  // memory is taken for what has come, never for what is announced
-	maxKeptBody = 128 << 10 // a larger buffer, as no message up to 64 KiB leaves, is not kept for the next one
+	maxCommand  = 4 << 10   // READY is the largest command: libzmq's has 25 bytes, more with an application's metadata
+	readChunk   = 64 << 10  // memory is allocated for received bytes, not for an announced size
+	maxKeptBody = 128 << 10 // a larger buffer is not kept for the next message; messages up to 64 KiB need less
 )
 
 // appendFrame appends a frame whose body is the concatenation of parts.
@@ -40,25 +40,25 @@ func appendFrame(b []byte, flags byte, parts ...string) []byte {
 	return b
 }
 
-// reader cuts a stream into commands and messages.
+// frameReader splits a stream into commands and messages.
 type frameReader struct {
 	in        *bufio.Reader
 	maxBytes  int
 	maxFrames int
 
-	onFrameStart func() // called with a frame's first byte
-	onFrameEnd   func() // called with a frame's last byte
+	onFrameStart func() // called after the first byte of a frame
+	onFrameEnd   func() // called after the last byte of a frame
 
 	command []byte
 	frames  [][]byte
 
-	inMessage bool   // a message whose last frame has not come
-	body      []byte // its frames, one behind the other
-	frameEnds []int  // where they end
+	inMessage bool   // the last frame of a message has not arrived yet
+	body      []byte // the frames of the message, concatenated
+	frameEnds []int  // positions in body where the frames end
 }
 
-// next reads the next command or message; frames and command are valid until the call
-// after. Publishers put commands between the frames of a message too.
+// next reads the next command or message into command or frames, which are valid until the
+// next call. Publishers also send commands between the frames of a message.
 func (r *frameReader) next() (isCommand bool, err error) {
 	if !r.inMessage {
 		r.reset()
@@ -105,7 +105,7 @@ func (r *frameReader) readHeader() (flags byte, size uint64, err error) {
 
 func (r *frameReader) readCommand(flags byte, size uint64) error {
 	if flags&flagMore != 0 {
-		return errors.New("command that goes on in another frame")
+		return errors.New("command that continues in another frame")
 	}
 	if size > maxCommand {
 		return fmt.Errorf("command of %d bytes, more than %d", size, maxCommand)
@@ -124,7 +124,7 @@ func (r *frameReader) readFrame(size uint64) error {
 		return fmt.Errorf("message of more than %d frames", r.maxFrames)
 	}
 	if size > uint64(r.maxBytes-len(r.body)) {
-		return fmt.Errorf("message of more than %d bytes: a frame of %d behind %d", r.maxBytes, size, len(r.body))
+		return fmt.Errorf("message of more than %d bytes: a frame of %d after %d", r.maxBytes, size, len(r.body))
 	}
 	for left := int(size); left > 0; {
 		n := min(left, readChunk)
@@ -139,7 +139,8 @@ func (r *frameReader) readFrame(size uint64) error {
 	return nil
 }
 
-// cut makes frames of the message. A frame's capacity ends with it.
+// splitFrames splits the body into frames. The capacity of each frame is its length, so
+// that an append to it does not overwrite the next one.
 func (r *frameReader) splitFrames() {
 	start := 0
 	for _, end := range r.frameEnds {
@@ -155,9 +156,9 @@ func (r *frameReader) reset() {
 	}
 }
 
-// torn makes the end of the stream an unexpected one where something had begun.
-func (r *frameReader) unexpectedEOF(err error, inside bool) error {
-	if err == io.EOF && inside {
+// unexpectedEOF replaces io.EOF by io.ErrUnexpectedEOF if a frame or message has begun.
+func (r *frameReader) unexpectedEOF(err error, begun bool) error {
+	if err == io.EOF && begun {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	// signature is the part of a greeting that tells the protocol. The padding between
-	// its ends means nothing.
+	// signature is the part of a greeting that identifies the protocol. The bytes between
+	// its first and last one are padding.
 	signature = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
 
 	nullMechanism = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-	// greeting is all that we say before the publisher has spoken: version 3.1, no
-	// security, no server.
+	// greeting is all that a subscriber sends before it receives anything: version 3.1, no
+	// security, not a server.
 	greeting = signature + "\x03\x01" + nullMechanism + "\x00" +
 		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 	readyCommand = "\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 )
 
-// greet shakes hands, all of it within one deadline.
+// shakeHands does the whole handshake within one deadline.
 func (p *peer) shakeHands() error {
 	err := p.exchangeHandshake()
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		// It hangs up before the part of its greeting that would tell.
-		return fmt.Errorf("closed by the peer, as libzmq does if it wants another socket type or security mechanism: %w", err)
+		// The peer closes before it sends the part of its greeting that would show which.
+		return fmt.Errorf("closed by the peer, as libzmq does if it requires another socket type or security mechanism: %w", err)
 	}
 	return err
 }
@@ -64,8 +64,8 @@ func (p *peer) exchangeHandshake() error {
 	return p.conn.SetDeadline(time.Time{})
 }
 
-// readGreeting reads as much at a time as every version sends unasked: a publisher of
-// ZMTP 2.0 waits for us after its version.
+// readGreeting reads in steps, each no longer than what every version sends without
+// waiting. A publisher of ZMTP 2.0 waits for the subscriber after its version.
 func readGreeting(in io.Reader) (minor byte, err error) {
 	var b [len(greeting)]byte
 	version, mechanism := b[len(signature):len(signature)+2], b[len(signature)+2:len(signature)+2+len(nullMechanism)]
@@ -73,23 +73,23 @@ func readGreeting(in io.Reader) (minor byte, err error) {
 		return 0, err
 	}
 	if b[0] != signature[0] {
-		return 0, fmt.Errorf("greeting begins with %#02x: this is no ZMTP, or one before 2.0", b[0])
+		return 0, fmt.Errorf("greeting begins with %#02x: not ZMTP 2.0 or later", b[0])
 	}
 	if _, err := io.ReadFull(in, b[1:len(signature)+1]); err != nil {
 		return 0, err
 	}
 	if b[len(signature)-1] != signature[len(signature)-1] {
-		return 0, fmt.Errorf("greeting begins with % x: this is no ZMTP, or one before 2.0", b[:len(signature)])
+		return 0, fmt.Errorf("greeting begins with % x: not ZMTP 2.0 or later", b[:len(signature)])
 	}
-	// A version above ours must be accepted, and then speaks ours.
+	// A peer of a later version must be accepted. It then uses this version.
 	if version[0] < 3 {
-		return 0, errors.New("the peer speaks a ZMTP before 3.0")
+		return 0, errors.New("the peer's ZMTP version is below 3.0")
 	}
 	if _, err := io.ReadFull(in, b[len(signature)+1:]); err != nil {
 		return 0, err
 	}
 	if string(mechanism) != nullMechanism {
-		return 0, fmt.Errorf("the peer wants the security mechanism %q; only NULL is spoken here", bytes.TrimRight(mechanism, "\x00"))
+		return 0, fmt.Errorf("the peer requires the security mechanism %q; only NULL is supported", bytes.TrimRight(mechanism, "\x00"))
 	}
 	if version[0] > 3 {
 		return 1, nil
@@ -97,7 +97,7 @@ func readGreeting(in io.Reader) (minor byte, err error) {
 	return version[1], nil
 }
 
-// parseReady refuses what is not the READY of a publisher.
+// parseReady returns an error unless the command is the READY of a publisher.
 func parseReady(command []byte) error {
 	name, data, err := splitCommand(command)
 	if err != nil {
@@ -126,12 +126,12 @@ func parseReady(command []byte) error {
 	return nil
 }
 
-// parseError is the reason that a publisher gives for going away.
+// parseError returns the reason in a publisher's ERROR command as an error.
 func parseError(data []byte) error {
 	if len(data) == 0 || int(data[0]) > len(data)-1 {
-		return errors.New("the peer refuses us, for a reason cut short")
+		return errors.New("the peer sent an ERROR with a truncated reason")
 	}
-	return fmt.Errorf("the peer refuses us: %q", data[1:1+int(data[0])])
+	return fmt.Errorf("the peer sent an ERROR: %q", data[1:1+int(data[0])])
 }
 
 func splitCommand(command []byte) (name, data []byte, err error) {
@@ -145,12 +145,12 @@ func splitCommand(command []byte) (name, data []byte, err error) {
 func splitProperty(data []byte) (key, value, rest []byte, err error) {
 	n := 1 + int(data[0])
 	if n == 1 || len(data) < n+4 {
-		return nil, nil, nil, errors.New("READY with a property cut short")
+		return nil, nil, nil, errors.New("READY with a truncated property")
 	}
 	size := binary.BigEndian.Uint32(data[n:])
 	key, rest = data[1:n], data[n+4:]
 	if uint64(size) > uint64(len(rest)) {
-		return nil, nil, nil, errors.New("READY with a property cut short")
+		return nil, nil, nil, errors.New("READY with a truncated property")
 	}
 	return key, rest[:size], rest[size:], nil
 }

@@ -16,26 +16,26 @@ func TestFrameReaderLimits(t *testing.T) {
 	s := Sub{MaxMessage: 100, MaxFrames: 3}
 	full := message("a", strings.Repeat("b", 99))
 	for _, test := range []struct{ name, says, want string }{
-		{"frame of 4 GiB", "\x02\x00\x00\x00\x01\x00\x00\x00\x00", "message of more than 100 bytes: a frame of 4294967296 behind 0"},
-		{"frame of 2^63 bytes", "\x02\x80\x00\x00\x00\x00\x00\x00\x00", "a frame of 9223372036854775808 behind 0"},
-		{"frame of 2^64-1 bytes", "\x02\xff\xff\xff\xff\xff\xff\xff\xff", "a frame of 18446744073709551615 behind 0"},
-		{"second frame of 2^64-1 bytes", "\x01\x01a\x02\xff\xff\xff\xff\xff\xff\xff\xff", "a frame of 18446744073709551615 behind 1"},
-		{"a byte too much", "\x00\x65", "message of more than 100 bytes: a frame of 101 behind 0"},
-		{"a byte too much at the end", message("a", strings.Repeat("b", 98), "cc"), "a frame of 2 behind 99"},
+		{"frame of 4 GiB", "\x02\x00\x00\x00\x01\x00\x00\x00\x00", "message of more than 100 bytes: a frame of 4294967296 after 0"},
+		{"frame of 2^63 bytes", "\x02\x80\x00\x00\x00\x00\x00\x00\x00", "a frame of 9223372036854775808 after 0"},
+		{"frame of 2^64-1 bytes", "\x02\xff\xff\xff\xff\xff\xff\xff\xff", "a frame of 18446744073709551615 after 0"},
+		{"second frame of 2^64-1 bytes", "\x01\x01a\x02\xff\xff\xff\xff\xff\xff\xff\xff", "a frame of 18446744073709551615 after 1"},
+		{"a byte too much", "\x00\x65", "message of more than 100 bytes: a frame of 101 after 0"},
+		{"a byte too much at the end", message("a", strings.Repeat("b", 98), "cc"), "a frame of 2 after 99"},
 		{"a frame too many", message("a", "", "", ""), "message of more than 3 frames"},
 		{"endless frames", strings.Repeat("\x01\x00", 1000), "message of more than 3 frames"},
-		{"endless bytes", strings.Repeat("\x01\x28"+strings.Repeat("x", 40), 1000), "message of more than 100 bytes: a frame of 40 behind 80"},
+		{"endless bytes", strings.Repeat("\x01\x28"+strings.Repeat("x", 40), 1000), "message of more than 100 bytes: a frame of 40 after 80"},
 		{"a command too large", string(appendFrame(nil, flagCommand, "\x04NEWS", strings.Repeat("x", 4096))), "command of 4101 bytes, more than 4096"},
 		{"a command of 4 GiB", "\x06\x00\x00\x00\x01\x00\x00\x00\x00", "command of 4294967296 bytes"},
-		{"a command in two frames", "\x05\x05\x04PONG", "command that goes on in another frame"},
+		{"a command in two frames", "\x05\x05\x04PONG", "command that continues in another frame"},
 		{"unknown flags", "\x48\x01a", "frame with flags 0x48"},
 		{"PING without a time to live", command("PING", "\x00"), "PING without a time to live"},
 		{"a command without a name", "\x04\x00", "command without a name"},
-		{"end within a length", "\x02\x00\x00", "in the middle of something"},
-		{"end within a frame", "\x00\x05a", "in the middle of something"},
-		{"end before a frame's first byte", "\x00\x05", "in the middle of something"},
-		{"end before a frame's length", "\x00", "in the middle of something"},
-		{"end within a message", "\x01\x01a", "in the middle of something"},
+		{"end within a length", "\x02\x00\x00", "within a message or command"},
+		{"end within a frame", "\x00\x05a", "within a message or command"},
+		{"end before a frame's first byte", "\x00\x05", "within a message or command"},
+		{"end before a frame's length", "\x00", "within a message or command"},
+		{"end within a message", "\x01\x01a", "within a message or command"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := replay(t, s, &replayConn{Reader: strings.NewReader(publisherHandshake + full + test.says)})
@@ -48,7 +48,7 @@ func TestFrameReaderLimits(t *testing.T) {
 func TestFrameReaderDefaultLimits(t *testing.T) {
 	most := strings.Repeat("b", defaultMaxMessage)
 	for says, want := range map[string]string{
-		message(most) + "\x02\x00\x00\x00\x00\x00\x10\x00\x01":          "message of more than 1048576 bytes: a frame of 1048577 behind 0",
+		message(most) + "\x02\x00\x00\x00\x00\x00\x10\x00\x01":          "message of more than 1048576 bytes: a frame of 1048577 after 0",
 		message(make([]string, 64)...) + message(make([]string, 65)...): "message of more than 64 frames",
 	} {
 		o := replay(t, Sub{}, &replayConn{Reader: strings.NewReader(publisherHandshake + says)})

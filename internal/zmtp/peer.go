@@ -11,35 +11,35 @@ import (
 	"time"
 )
 
-// bufferSize is what a connection costs while little is said. There may be thousands.
+// bufferSize is the memory of an idle connection. There may be thousands of them.
 const bufferSize = 1 << 10
 
-const maxEcho = 16 // bytes of a ping that its answer repeats
+const maxEcho = 16 // bytes of a ping's context that its PONG repeats
 
-// A ping promises nothing: with a time to live libzmq would set a timer for our next
-// sign of life, and we say nothing while the publisher talks.
+// pingCommand has a time to live of 0. With any other, libzmq would expect the next ping in
+// time, but none is sent while the publisher sends messages.
 const pingCommand = "\x04PING\x00\x00"
 
-// peer is the publisher at the other end of a connection, and how long it may let us
-// wait. All of it belongs to one goroutine.
+// peer is the publisher at the other end of a connection, with the timeouts of the
+// connection. Only one goroutine uses it.
 type peer struct {
 	sub    *Sub
 	conn   net.Conn
-	in     *bufio.Reader // of Read
+	in     *bufio.Reader // calls Read
 	reader frameReader
 	out    []byte
 
 	handshakeTimeout, pingInterval, timeout, silenceTimeout time.Duration
 
-	isZMTP31      bool // it speaks 3.1
-	canPing       bool // it can be asked for a sign of life
-	handshakeDone bool // the handshake, which has one deadline for everything, is over
+	isZMTP31      bool // the peer's version is 3.1 or later
+	canPing       bool // pings are enabled, and the peer answers them
+	handshakeDone bool // before that, one deadline holds for the whole handshake
 
 	// The wait for the next frame, or for the rest of one.
-	frameStarted bool          // the first byte of a frame has come
-	deadlineSet  bool          // the deadline is set
-	pingSent     bool          // a ping is out
-	ttl          time.Duration // for which the last frame, a ping, promised the next one
+	frameStarted bool          // the first byte of a frame has arrived
+	deadlineSet  bool          // the connection has the deadline of this wait
+	pingSent     bool          // a ping has no reply yet
+	ttl          time.Duration // if the last frame was a ping: its time to live
 }
 
 func newPeer(s *Sub, conn net.Conn) *peer {
@@ -62,14 +62,14 @@ func newPeer(s *Sub, conn net.Conn) *peer {
 	return p
 }
 
-func orDefault[T int | time.Duration](v, otherwise T) T {
+func orDefault[T int | time.Duration](v, defaultValue T) T {
 	if v > 0 {
 		return v
 	}
-	return otherwise
+	return defaultValue
 }
 
-// subscribe asks for the topics, and behind them for a sign of life.
+// subscribe subscribes to the topics, and then sends a ping if the peer answers pings.
 func (p *peer) subscribe(topics []string) error {
 	p.canPing = p.isZMTP31 && p.pingInterval > 0
 	b := p.out[:0]
@@ -77,7 +77,7 @@ func (p *peer) subscribe(topics []string) error {
 		if p.isZMTP31 {
 			b = appendFrame(b, flagCommand, "\x09SUBSCRIBE", topic)
 		} else {
-			// zeromq.rs knows only this form, and drops whoever sends it a command.
+			// zeromq.rs supports only this form, and disconnects subscribers that send commands.
 			b = appendFrame(b, 0, "\x01", topic)
 		}
 	}
@@ -88,8 +88,8 @@ func (p *peer) subscribe(topics []string) error {
 	return p.write(b)
 }
 
-// next is the next message, or else word that the peer has answered a ping. What else
-// it commands is done on the way.
+// nextMessage returns the next message, or reports that the peer answered a ping. It
+// handles all other commands.
 func (p *peer) nextMessage() (frames [][]byte, pong bool, err error) {
 	for {
 		isCommand, err := p.reader.next()
@@ -114,7 +114,8 @@ func (p *peer) nextMessage() (frames [][]byte, pong bool, err error) {
 	}
 }
 
-// pong answers a ping whoever sends it: libzmq before 4.3.3 calls itself 3.0, and pings.
+// answerPing answers a ping of any peer: libzmq before 4.3.3 sends pings although its
+// version is 3.0.
 func (p *peer) answerPing(data []byte) error {
 	if len(data) < 2 {
 		return errors.New("PING without a time to live")
@@ -136,7 +137,7 @@ func (p *peer) write(b []byte) error {
 	return err
 }
 
-// Read reads from the connection, for as long as the peer may let us wait.
+// Read reads from the connection. It waits no longer than nextTimeout allows.
 func (p *peer) Read(b []byte) (int, error) {
 	if !p.handshakeDone {
 		return p.readHandshake(b)
@@ -167,13 +168,13 @@ func (p *peer) Read(b []byte) (int, error) {
 func (p *peer) readHandshake(b []byte) (int, error) {
 	n, err := p.conn.Read(b)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, fmt.Errorf("not done in %v", p.handshakeTimeout)
+		return 0, fmt.Errorf("not finished in %v", p.handshakeTimeout)
 	}
 	return n, err
 }
 
-// patience is for how long to wait now, zero for ever, and what it means when nothing
-// comes; nil is that the peer is asked.
+// nextTimeout returns how long to wait now, with 0 for no limit, and the error to return
+// when nothing arrives in that time. If timeoutError is nil, a ping is sent instead.
 func (p *peer) nextTimeout() (limit time.Duration, timeoutError func(time.Duration) error) {
 	switch {
 	case p.frameStarted || p.reader.inMessage:
@@ -188,14 +189,15 @@ func (p *peer) nextTimeout() (limit time.Duration, timeoutError func(time.Durati
 }
 
 func incompleteError(d time.Duration) error {
-	return fmt.Errorf("the rest of a message is not there after %v", d)
+	return fmt.Errorf("the rest of a message has not arrived after %v", d)
 }
 func unansweredError(d time.Duration) error {
-	return fmt.Errorf("no sign of life for %v after a ping", d)
+	return fmt.Errorf("nothing received for %v after a ping", d)
 }
-func silentError(d time.Duration) error { return fmt.Errorf("no sign of life for %v", d) }
+func silentError(d time.Duration) error { return fmt.Errorf("nothing received for %v", d) }
 
-// arm sets the deadline of a wait, once: bytes that trickle in do not move it.
+// setDeadline sets the deadline of a wait, unless it is set. Single bytes that arrive
+// slowly do not move it.
 func (p *peer) setDeadline(limit time.Duration) error {
 	if p.deadlineSet {
 		return nil

@@ -198,8 +198,8 @@ func TestLibzmqPublisherStoppedAndContinued(t *testing.T) {
 	}
 	runSteps(t, s, []reconnectStep{
 		{"event", signal(syscall.SIGSTOP)},
-		{"no sign of life for 300ms after a ping", nil},
-		{"handshake: not done in 1s", signal(syscall.SIGCONT)},
+		{"nothing received for 300ms after a ping", nil},
+		{"handshake: not finished in 1s", signal(syscall.SIGCONT)},
 		{"<nil>", nil},
 		{"event", nil},
 	})
@@ -231,7 +231,7 @@ func TestLibzmqOtherSocketsAreRejected(t *testing.T) {
 	for kind, want := range map[string]string{
 		"pusher": `the peer's socket is a "PUSH"; want PUB or XPUB`,
 		// It hangs up before it has said what it wants.
-		"curve": "as libzmq does if it wants another socket type or security mechanism",
+		"curve": "as libzmq does if it requires another socket type or security mechanism",
 	} {
 		p := startPublisher(t, kind, "tcp://127.0.0.1:*")
 		s := &Sub{Address: p.endpoint, Topics: []string{""}}

@@ -7,36 +7,37 @@ import (
 	"dynamo-metrics/internal/backoff"
 )
 
-// pauses are those between attempts to reach a publisher.
+// pauses is the backoff between attempts to connect to a publisher.
 var pauses = backoff.Policy{First: 100 * time.Millisecond, Longest: 5 * time.Second, Jitter: 5}
 
-// Keep keeps the subscription until ctx ends: what is lost it regains, after pauses
-// that grow from 100 ms to 5 s, for as long as it takes. It fails only where no attempt
-// can succeed, because Address or Topics are wrong.
+// RunReconnecting is Run, but connects again when a connection fails, until ctx ends. The
+// backoff between attempts grows from 100 ms to 5 s. It returns an error only if no attempt
+// can succeed, because Address or Topics are invalid.
 //
-// Status, which may be nil, hears nil when the subscription is set, and else why it is
-// not, whenever that changes. Between the two messages are lost: publishers keep none.
+// Status may be nil. Otherwise it is called with nil when the subscription is set, and with
+// the reason when it is not, each time that changes. Messages that are published while
+// there is no subscription are lost, because publishers do not store them.
 func (s *Sub) RunReconnecting(ctx context.Context, deliver func(frames [][]byte), status func(error)) error {
 	if _, err := s.validate(); err != nil {
 		return err
 	}
-	l := statusReporter{status: status}
+	r := statusReporter{status: status}
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		var since time.Time
+		var connectedAt time.Time
 		err := s.run(ctx, deliver, func() {
-			since = time.Now()
-			l.report(nil)
+			connectedAt = time.Now()
+			r.report(nil)
 			s.callOnConnected()
 		})
 		if ctx.Err() != nil {
 			return nil
 		}
-		l.report(err)
+		r.report(err)
 		if s.OnFailure != nil {
 			s.OnFailure(err)
 		}
-		// Who accepts us only to fail right after is not tried any faster for it.
-		if !since.IsZero() && time.Since(since) >= pauses.Longest {
+		// A connection that fails soon after it was made does not reset the backoff.
+		if !connectedAt.IsZero() && time.Since(connectedAt) >= pauses.Longest {
 			attempt = 0
 		}
 		backoff.Wait(ctx, pauses.Pause(attempt))
@@ -44,20 +45,20 @@ func (s *Sub) RunReconnecting(ctx context.Context, deliver func(frames [][]byte)
 	return nil
 }
 
-// link tells status each change once.
+// statusReporter calls status once for each change.
 type statusReporter struct {
 	status   func(error)
 	reported bool
-	last     string // trouble, "" if none
+	last     string // the last error, "" for none
 }
 
-func (l *statusReporter) report(err error) {
-	now := ""
+func (r *statusReporter) report(err error) {
+	text := ""
 	if err != nil {
-		now = err.Error()
+		text = err.Error()
 	}
-	if l.status != nil && (!l.reported || now != l.last) {
-		l.status(err)
+	if r.status != nil && (!r.reported || text != r.last) {
+		r.status(err)
 	}
-	l.reported, l.last = true, now
+	r.reported, r.last = true, text
 }

@@ -85,8 +85,8 @@ func TestRunReconnectingReportsStatusChanges(t *testing.T) {
 		garbage := func(p *fakePublisher) { p.expect(greeting); p.send("HTTP/1.1 400") }
 		s := &fakeNetwork{t: t, scripts: []func(p *fakePublisher){garbage, garbage, garbage, nil, nil, garbage}}
 		wantEvents(t, s.runReconnecting(time.Minute),
-			"greeting begins with 0x48: this is no ZMTP, or one before 2.0", "dial: connection refused",
-			"greeting begins with 0x48: this is no ZMTP, or one before 2.0", "dial: connection refused")
+			"greeting begins with 0x48: not ZMTP 2.0 or later", "dial: connection refused",
+			"greeting begins with 0x48: not ZMTP 2.0 or later", "dial: connection refused")
 	})
 }
 

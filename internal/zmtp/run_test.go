@@ -45,7 +45,7 @@ func TestSubRunOverTCP(t *testing.T) {
 			if want := []string{`["a"]["1"]`, fmt.Sprintf("[%q]", large), `["b"][""]`}; strings.Join(got, "") != strings.Join(want, "") {
 				t.Errorf("delivered %.99q, want %.99q", got, want)
 			}
-			if want := "subscription at " + endpoint + ": closed by the peer in the middle of something: unexpected EOF"; fmt.Sprint(err) != want {
+			if want := "subscription at " + endpoint + ": closed by the peer within a message or command: unexpected EOF"; fmt.Sprint(err) != want {
 				t.Errorf("got error %q, want %q", err, want)
 			}
 		})

@@ -125,7 +125,7 @@ func TestSubEndsOnErrorCommand(t *testing.T) {
 		p.acceptSubscription(1, "a")
 		p.send(command("ERROR", "\x09not today"))
 	})
-	o.wantError(t, `the peer refuses us: "not today"`)
+	o.wantError(t, `the peer sent an ERROR: "not today"`)
 }
 
 // Until the publisher has answered behind the subscription, nobody knows that it is set.

@@ -24,19 +24,19 @@ func TestSubDropsStalledPublishers(t *testing.T) {
 		after time.Duration
 		asked string
 	}{
-		{"silent", patient, 1, "", "no sign of life for 2s after a ping", 5 * second, subPing},
-		{"silent after a message", patient, 1, message("a"), "no sign of life for 2s after a ping", 5 * second, subPing},
-		{"within a frame", patient, 1, "\x00\x05abc", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"within a long frame", patient, 1, "\x02\x00\x00\x00\x00\x00\x10\x00\x00abc", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"within a length", patient, 1, "\x02\x00", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"between the frames of a message", patient, 1, "\x01\x01a", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"within a command", patient, 1, "\x04\x05\x04PO", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"silent, 3.0", Sub{SilenceTimeout: time.Hour}, 0, message("a"), "no sign of life for 1h0m0s", time.Hour, ""},
-		{"within a frame, 3.0", patient, 0, "\x00\x05abc", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"between the frames of a message, 3.0", patient, 0, "\x01\x01a", "the rest of a message is not there after 2s", 2 * second, ""},
-		{"silent after a ping with a time to live, 3.0", patient, 0, command("PING", "\x00\x0a"), "no sign of life for 1s", second, emptyPong},
-		{"silent, never asked", Sub{PingInterval: -1, SilenceTimeout: time.Minute}, 1, "", "no sign of life for 1m0s", time.Minute, ""},
-		{"silent, by default", Sub{}, 1, "", "no sign of life for 5s after a ping", 10 * second, subPing},
+		{"silent", patient, 1, "", "nothing received for 2s after a ping", 5 * second, subPing},
+		{"silent after a message", patient, 1, message("a"), "nothing received for 2s after a ping", 5 * second, subPing},
+		{"within a frame", patient, 1, "\x00\x05abc", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"within a long frame", patient, 1, "\x02\x00\x00\x00\x00\x00\x10\x00\x00abc", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"within a length", patient, 1, "\x02\x00", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"between the frames of a message", patient, 1, "\x01\x01a", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"within a command", patient, 1, "\x04\x05\x04PO", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"silent, 3.0", Sub{SilenceTimeout: time.Hour}, 0, message("a"), "nothing received for 1h0m0s", time.Hour, ""},
+		{"within a frame, 3.0", patient, 0, "\x00\x05abc", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"between the frames of a message, 3.0", patient, 0, "\x01\x01a", "the rest of a message has not arrived after 2s", 2 * second, ""},
+		{"silent after a ping with a time to live, 3.0", patient, 0, command("PING", "\x00\x0a"), "nothing received for 1s", second, emptyPong},
+		{"silent, never asked", Sub{PingInterval: -1, SilenceTimeout: time.Minute}, 1, "", "nothing received for 1m0s", time.Minute, ""},
+		{"silent, by default", Sub{}, 1, "", "nothing received for 5s after a ping", 10 * second, subPing},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestSubLimitsHandshakesByDefault(t *testing.T) {
 			p.expect(greeting)
 			time.Sleep(time.Minute)
 		})
-		o.wantError(t, "handshake: not done in 5s")
+		o.wantError(t, "handshake: not finished in 5s")
 	})
 }
 
@@ -144,7 +144,7 @@ func TestSubDropsTricklingFrames(t *testing.T) {
 				p.send("x")
 			}
 		})
-		o.wantError(t, "the rest of a message is not there after 2s")
+		o.wantError(t, "the rest of a message has not arrived after 2s")
 		if o.took != 2*time.Second {
 			t.Errorf("given up after %v, want 2s", o.took)
 		}

@@ -1,10 +1,10 @@
-// Package zmtp is the SUB half of ZeroMQ: it connects to one publisher on TCP,
-// subscribes, and hands over what it hears.
+// Package zmtp implements ZeroMQ's SUB socket: it connects to one publisher over TCP,
+// subscribes, and delivers the messages that it receives.
 //
-// It speaks ZMTP 3.1 and 3.0 (RFC 37 and 23) with the NULL mechanism, which is what
-// every libzmq since 4.0 and zeromq.rs bind. A publisher is a stranger: whatever it
-// sends or withholds costs it its own connection, and never more memory than the
-// limits of its Sub.
+// It implements ZMTP 3.1 and 3.0 (RFC 37 and 23) with the NULL mechanism, which zeromq.rs
+// and every libzmq from 4.0 on support. It does not trust publishers: a publisher that
+// violates the protocol or stalls loses its own connection only, and never costs more
+// memory than the limits of its Sub.
 package zmtp
 
 import (
@@ -25,60 +25,61 @@ const (
 	defaultTimeout          = 5 * time.Second
 )
 
-// keepAlive finds a dead host where nothing else does: behind a ZMTP 3.0 connection
-// that has nothing to say. A dead host is noticed after 30 s.
+// keepAlive detects a dead host on an idle ZMTP 3.0 connection, where nothing else does,
+// within 30 s.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// Sub is one subscription at one publisher. The zero values of all fields but Address
-// and Topics are usable. Its fields must not change while Run or Keep runs; apart from
-// that it holds no state, so that both may be called again.
+// Sub is one subscription at one publisher. Address and Topics are required; all other
+// fields may be zero. The fields must not change while Run or RunReconnecting runs. A Sub
+// has no other state, so both may be called again.
 type Sub struct {
 	Address string   // of the publisher: tcp://host:port, an IPv6 host in brackets
-	Topics  []string // prefixes of the first frames that are wanted; "" wants everything
+	Topics  []string // prefixes of the messages' first frames; "" subscribes to everything
 
-	MaxMessage int // bytes of all frames of a message; 1 MiB if zero
-	MaxFrames  int // of a message; 64 if zero
+	MaxMessage int // limit of the bytes of all frames of a message; 1 MiB if zero
+	MaxFrames  int // limit of the frames of a message; 64 if zero
 
-	HandshakeTimeout time.Duration // bounds dialling, and again the handshake; 5 s if zero
+	HandshakeTimeout time.Duration // limit of dialling, and again of the handshake; 5 s if zero
 
-	// A publisher that was silent for Ping is asked for a sign of life, and given up
-	// when none comes within Timeout: one that is dead or stalled is noticed after the
-	// sum of both. 5 s each if zero; a negative Ping asks never. Timeout also bounds
-	// the arrival of the rest of a frame or message that has begun, and each write.
+	// If nothing is received for PingInterval, the publisher gets a ping. If then nothing is
+	// received for Timeout, the connection is closed. So a dead or stalled publisher is
+	// detected after the sum of both. Each is 5 s if zero; a negative PingInterval disables
+	// pings. Timeout also limits each write, and the time in which the rest of a frame or
+	// message must arrive.
 	PingInterval, Timeout time.Duration
 
-	// Silence bounds the silence of a publisher that cannot be asked, because its ZMTP is
-	// 3.0 or Ping is negative. Zero is no bound: it may have nothing to say for days. One
-	// that pings us with a time to live has set its own.
+	// SilenceTimeout limits how long nothing may be received from a publisher that gets no
+	// pings, because its ZMTP is 3.0 or PingInterval is negative. Zero is no limit, since
+	// such a publisher may have nothing to publish for days. The time to live in a
+	// publisher's own ping takes precedence.
 	SilenceTimeout time.Duration
 
-	// Connected, if not nil, is called each time the subscription is set: when the
-	// publisher has answered behind it, or, if it cannot be asked, when it is sent.
-	// libzmq answers from another thread than it publishes from, so that what is
-	// published within the next millisecond or so may still be missed.
+	// OnConnected, if not nil, is called each time the subscription is set. That is when the
+	// publisher has answered a ping sent after the subscription, or, without pings, when the
+	// subscription has been sent. libzmq answers pings and publishes from different threads,
+	// so messages published within about the next millisecond may still be missed.
 	OnConnected func()
 
-	// Turn, if not nil, is called before each attempt to connect, and waits until that may
-	// begin. What it returns is called once the subscription is set, or the attempt has
-	// failed. It must return when ctx ends.
+	// BeforeDial, if not nil, is called before each attempt to connect, and blocks until the
+	// attempt may begin. It must return when ctx ends. Release is called once the
+	// subscription is set or the attempt has failed.
 	BeforeDial func(ctx context.Context) (release func())
 
-	// Failed, if not nil, hears why an attempt of Keep's, or a connection, came to its end.
-	// Unlike status it hears each, also the same again.
+	// OnFailure, if not nil, is called by RunReconnecting with the error of each attempt and
+	// each connection that failed. Unlike status, it is called for repeated errors, too.
 	OnFailure func(error)
 
-	// Dial, if not nil, connects, instead of TCP.
+	// Dial, if not nil, replaces dialling over TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
-// Run is the life of one connection: it dials, shakes hands, subscribes, and calls
-// deliver with the frames of each message until ctx ends, which is no error, or the
-// connection is beyond repair. While deliver runs nothing is read and no ping is
-// answered, so it must not block.
+// Run makes one connection and subscribes. It calls deliver with the frames of each message
+// until ctx ends, which is no error, or the connection fails. While deliver runs, nothing
+// is read and no ping is answered, so it must not block.
 //
-// The frames are valid during the call only. Messages up to 64 KiB are delivered
-// without allocating. It is the publisher that selects by topic: what one sends that
-// was not asked for is delivered all the same, and asking for "a" also gets "ab".
+// The frames are valid during the call only. Messages up to 64 KiB are delivered without
+// allocating. The publisher filters by topic: messages of other topics that it sends are
+// delivered, too. A subscription to "a" includes "ab".
 func (s *Sub) Run(ctx context.Context, deliver func(frames [][]byte)) error {
 	err := s.run(ctx, deliver, s.callOnConnected)
 	if ctx.Err() != nil {
@@ -87,7 +88,7 @@ func (s *Sub) Run(ctx context.Context, deliver func(frames [][]byte)) error {
 	return err
 }
 
-// run is Run, but always ends with an error, whether ctx has ended or not.
+// run is Run, but always returns an error, even if ctx has ended.
 func (s *Sub) run(ctx context.Context, deliver func(frames [][]byte), connected func()) error {
 	address, err := s.validate()
 	if err != nil {
@@ -102,7 +103,7 @@ func (s *Sub) run(ctx context.Context, deliver func(frames [][]byte), connected 
 	if err != nil {
 		return s.wrapError("dial: ", err)
 	}
-	p := newPeer(s, conn) // only now: thousands may dial in vain
+	p := newPeer(s, conn) // not earlier, to save memory: thousands of attempts may fail to dial
 	defer p.conn.Close()
 	defer context.AfterFunc(ctx, func() { p.conn.Close() })()
 
@@ -112,13 +113,13 @@ func (s *Sub) run(ctx context.Context, deliver func(frames [][]byte), connected 
 	return s.wrapError("", p.receive(deliver, func() { release(); connected() }))
 }
 
-// follow subscribes and delivers until there is an error.
+// receive subscribes, and delivers messages until there is an error.
 func (p *peer) receive(deliver func(frames [][]byte), connected func()) error {
 	if err := p.subscribe(p.sub.Topics); err != nil {
 		return err
 	}
-	set := !p.canPing
-	if set {
+	subscribed := !p.canPing
+	if subscribed {
 		connected()
 	}
 	for {
@@ -126,8 +127,8 @@ func (p *peer) receive(deliver func(frames [][]byte), connected func()) error {
 		if err != nil {
 			return err
 		}
-		if !set {
-			set = true
+		if !subscribed {
+			subscribed = true
 			connected()
 		}
 		if !pong {
@@ -136,7 +137,7 @@ func (p *peer) receive(deliver func(frames [][]byte), connected func()) error {
 	}
 }
 
-// check says what no attempt can mend.
+// validate returns the address to dial, or an error if no attempt can succeed.
 func (s *Sub) validate() (address string, err error) {
 	if len(s.Topics) == 0 {
 		return "", fmt.Errorf(`subscription at %s: no topics; "" subscribes to everything`, s.Address)
@@ -164,9 +165,9 @@ func (s *Sub) dial(ctx context.Context, address string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", address)
 }
 
-// failed says where and in which step something went wrong. Errors of package net
-// repeat the address and name a port of ours that is another each time: without
-// them the same trouble reads the same.
+// wrapError adds the publisher and the step to an error. It removes the addresses from
+// errors of package net: they repeat the publisher's address and name the local port, which
+// differs each time, so that equal errors would have different texts.
 func (s *Sub) wrapError(step string, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
@@ -175,7 +176,7 @@ func (s *Sub) wrapError(step string, err error) error {
 	case io.EOF:
 		err = fmt.Errorf("closed by the peer: %w", err)
 	case io.ErrUnexpectedEOF:
-		err = fmt.Errorf("closed by the peer in the middle of something: %w", err)
+		err = fmt.Errorf("closed by the peer within a message or command: %w", err)
 	}
 	return fmt.Errorf("subscription at %s: %s%w", s.Address, step, err)
 }

@@ -1,6 +1,7 @@
 """A real libzmq publisher for real_test.go: publisher.py KIND ENDPOINT [COUNT].
 
-It says where it listens, obeys its KIND, and ends with its standard input.
+It prints the address that it listens on, publishes as its KIND requires, and exits when its
+standard input is closed.
 """
 import os
 import sys
@@ -19,14 +20,14 @@ def end_with_stdin():
     os._exit(0)
 
 
-def bound(socket, endpoint, patience):
-    """Binds with heartbeats on; patience is how long, in ms, a silent peer is kept."""
+def bound(socket, endpoint, timeout):
+    """Binds with heartbeats; a peer is disconnected if nothing is received for timeout (ms)."""
     socket.set(zmq.SNDHWM, 0)
     socket.set(zmq.RCVHWM, 0)
     socket.set(zmq.IPV6, "[" in endpoint)
     socket.set(zmq.HEARTBEAT_IVL, 100)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, patience)
-    socket.set(zmq.HEARTBEAT_TTL, patience)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, timeout)
+    socket.set(zmq.HEARTBEAT_TTL, timeout)
     socket.bind(endpoint)
     return socket
 
@@ -40,7 +41,7 @@ def event(n, topic=b"kv_metrics"):
 
 
 def count_up(socket):
-    """Publishes for ever, a hundred events a second."""
+    """Publishes a hundred events a second, forever."""
     n = 0
     while True:
         socket.send_multipart(event(n))
@@ -59,8 +60,8 @@ def flood():
 
 
 def quiet():
-    """Publishes one event after two seconds, in which 20 pings must be answered, each
-    within 500 ms."""
+    """Publishes one event after two seconds. In that time the subscriber must answer 20
+    pings, each within 500 ms."""
     xpub = bound(context.socket(zmq.XPUB), endpoint, 500)
     listening(xpub)
     print("subscription " + xpub.recv().hex(), flush=True)
@@ -76,16 +77,16 @@ def tick():
 
 
 def broker():
-    """A broker between two publishers and us."""
+    """Runs a broker between two publishers and the subscriber."""
     xpub = bound(context.socket(zmq.XPUB), endpoint, 1000)
     xsub = bound(context.socket(zmq.XSUB), "tcp://127.0.0.1:*", 1000)
     listening(xpub)
     for topic in b"namespace.a.kv_metrics", b"namespace.b.kv_metrics":
-        threading.Thread(target=behind_broker, args=(xsub.get(zmq.LAST_ENDPOINT), topic), daemon=True).start()
+        threading.Thread(target=publish_to_broker, args=(xsub.get(zmq.LAST_ENDPOINT), topic), daemon=True).start()
     zmq.proxy(xsub, xpub)
 
 
-def behind_broker(endpoint, topic):
+def publish_to_broker(endpoint, topic):
     pub = context.socket(zmq.PUB)
     pub.connect(endpoint)
     n = 0
