@@ -17,22 +17,22 @@ import (
 
 const (
 	callTimeout    = 3 * time.Second
-	releaseTimeout = 2 * time.Second // for what is said to etcd at the end
+	releaseTimeout = 2 * time.Second // limit of revoking the leases at the end
 )
 
-// registry is etcd, for workers that outlast its absence.
+// etcdRegistry registers workers in etcd. It retries while etcd is not available.
 type etcdRegistry struct {
 	client *clientv3.Client
-	ttl    int64 // seconds, of leases
+	ttl    int64 // of leases, in seconds
 	log    *slog.Logger
 
 	mu           sync.Mutex
-	disconnected bool  // as was logged
+	disconnected bool  // has been logged
 	unrevoked    int   // leases that could not be revoked
-	revokeErr    error // for one of them
+	revokeErr    error // of one of them
 }
 
-// grant gets a lease; 0 if ctx ended before.
+// grant returns a new lease, or 0 if ctx ended first.
 func (r *etcdRegistry) grant(ctx context.Context) (lease clientv3.LeaseID, err error) {
 	err = r.retry(ctx, func(ctx context.Context) error {
 		grant, err := r.client.Grant(ctx, r.ttl)
@@ -45,7 +45,7 @@ func (r *etcdRegistry) grant(ctx context.Context) (lease clientv3.LeaseID, err e
 	return lease, err
 }
 
-// register puts the keys on the lease; false if the lease is lost.
+// register puts the keys with the lease. It reports false if the lease is lost.
 func (r *etcdRegistry) register(ctx context.Context, lease clientv3.LeaseID, entries []entry) (alive bool, err error) {
 	alive = true
 	for _, e := range entries {
@@ -67,28 +67,30 @@ func (r *etcdRegistry) register(ctx context.Context, lease clientv3.LeaseID, ent
 	return alive, err
 }
 
-// keep renews the lease until it is lost (false), or ctx ends.
+// keepAlive renews the lease until ctx ends or the lease is lost, and reports false if it
+// is lost.
 func (r *etcdRegistry) keepAlive(ctx context.Context, lease clientv3.LeaseID) (alive bool, err error) {
 	for alive = true; alive && err == nil && ctx.Err() == nil; {
-		// The answers end when etcd has been silent for as long as the lease lasts,
-		// too: restarted, it may well have kept the lease.
-		if answers, err := r.client.KeepAlive(ctx, lease); err == nil {
-			for range answers {
+		// The channel is also closed when etcd has not responded for the lease's time to
+		// live. After a restart etcd may still have the lease.
+		if responses, err := r.client.KeepAlive(ctx, lease); err == nil {
+			for range responses {
 			}
 		}
 		err = r.retry(ctx, func(ctx context.Context) error {
-			left, err := r.client.TimeToLive(ctx, lease)
+			response, err := r.client.TimeToLive(ctx, lease)
 			if err != nil {
-				return fmt.Errorf("look after lease %x: %w", lease, err)
+				return fmt.Errorf("check lease %x: %w", lease, err)
 			}
-			alive = left.TTL > 0
+			alive = response.TTL > 0
 			return nil
 		})
 	}
 	return alive, err
 }
 
-// release revokes the lease, and so deletes its keys at once, though ctx has ended.
+// release revokes the lease, which deletes its keys immediately. It works after ctx has
+// ended.
 func (r *etcdRegistry) release(ctx context.Context, lease clientv3.LeaseID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
@@ -102,17 +104,17 @@ func (r *etcdRegistry) release(ctx context.Context, lease clientv3.LeaseID) {
 	r.revokeErr = err
 }
 
-// leave says, once for all workers, if some could not be deregistered.
+// logUnrevoked logs once for all workers if some could not be deregistered.
 func (r *etcdRegistry) logUnrevoked() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.unrevoked > 0 {
-		r.log.Warn("Failed to deregister; the keys end with their leases", "workers", r.unrevoked, "error", r.revokeErr)
+		r.log.Warn("Failed to deregister; the keys expire with their leases", "workers", r.unrevoked, "error", r.revokeErr)
 	}
 }
 
-// insist calls until the call succeeds or ctx ends, with growing pauses. What
-// another attempt cannot mend is an error.
+// retry makes the call until it succeeds or ctx ends, with backoff. It returns an error that
+// further attempts cannot fix.
 func (r *etcdRegistry) retry(ctx context.Context, call func(context.Context) error) error {
 	for attempt := 0; ; attempt++ {
 		err := callOnce(ctx, call)
@@ -137,7 +139,8 @@ func callOnce(ctx context.Context, call func(context.Context) error) error {
 	return call(ctx)
 }
 
-// gone and back log once, for all workers, that etcd went and came.
+// markDisconnected and markConnected log once for all workers that etcd became unavailable
+// and available.
 func (r *etcdRegistry) markDisconnected(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

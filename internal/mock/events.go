@@ -10,13 +10,13 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// hit is what a hit-rate event says.
+// hit is the content of a hit-rate event.
 type hit struct {
 	worker       uint64
 	isl, overlap int
 }
 
-// hitOf05 is the event of all releases to it, hitOf06 that of 0.6.
+// encodeHit05 encodes the event of all releases up to 0.5, and encodeHit06 that of 0.6.
 func encodeHit05(h hit) []byte {
 	return fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap)
 }
@@ -25,7 +25,7 @@ func encodeHit06(h hit) []byte {
 	return fmt.Appendf(nil, `{"worker_id":%d,"dp_rank":0,"isl_blocks":%d,"overlap_blocks":%d}`, h.worker, h.isl, h.overlap)
 }
 
-// every calls f at once and then every interval, until ctx ends or f fails.
+// every calls f immediately and then each interval, until ctx ends or f fails.
 func every(ctx context.Context, interval time.Duration, f func() error) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -41,7 +41,7 @@ func every(ctx context.Context, interval time.Duration, f func() error) error {
 	}
 }
 
-// publishHits publishes what next gives every EventInterval, as workers to 0.5 do.
+// publishHits publishes the result of next each EventInterval, as releases up to 0.5 do.
 func (p *process) publishHits(ctx context.Context, next func() (hit, bool)) error {
 	subject := wire.HitRateSubject(p.Namespace)
 	return every(ctx, p.EventInterval, func() error {
@@ -53,7 +53,8 @@ func (p *process) publishHits(ctx context.Context, next func() (hit, bool)) erro
 	})
 }
 
-// strangeHits are the original's: of a worker that does not exist.
+// unregisteredHits returns a source of the original's hits, which name a worker that does
+// not exist.
 func unregisteredHits(rng *rand.Rand) func() (hit, bool) {
 	worker := 1 + rng.Uint64N(1000)
 	return func() (hit, bool) {
@@ -62,8 +63,8 @@ func unregisteredHits(rng *rand.Rand) func() (hit, bool) {
 	}
 }
 
-// ownHits are of the worker itself: those of Config.Hit, else some scattered around
-// its hit rate. There are none while it is not registered.
+// workerHits returns a source of hits of the worker itself. They come from Config.Hit, or
+// are random around the worker's hit rate. There are none while it is not registered.
 func workerHits(rng *rand.Rand, w *worker) func() (hit, bool) {
 	return func() (hit, bool) {
 		id := w.id.Load()
@@ -75,7 +76,7 @@ func workerHits(rng *rand.Rand, w *worker) func() (hit, bool) {
 			return hit{id, isl, overlap}, ok
 		}
 		isl := 1 + rng.IntN(100)
-		part := w.load().HitRate.V + 0.1*rng.NormFloat64()
-		return hit{id, isl, int(math.Round(float64(isl) * min(max(part, 0), 1)))}, true
+		rate := w.load().HitRate.V + 0.1*rng.NormFloat64()
+		return hit{id, isl, int(math.Round(float64(isl) * min(max(rate, 0), 1)))}, true
 	}
 }

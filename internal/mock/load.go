@@ -9,46 +9,47 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// dice is the original's load: every value drawn anew every time, whatever the others.
+// randomLoad is the original's load: every value is random, and independent of the others
+// and of the last load.
 type randomLoad struct {
 	mu  sync.Mutex
 	rng *rand.Rand
 }
 
-func (d *randomLoad) load() fleet.Load {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (r *randomLoad) load() fleet.Load {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	const total = 100
 	return fleet.Load{
-		ActiveSlots: fleet.Some(d.rng.Uint64N(total + 1)),
+		ActiveSlots: fleet.Some(r.rng.Uint64N(total + 1)),
 		TotalSlots:  fleet.Some[uint64](total),
-		Waiting:     fleet.Some(d.rng.Uint64N(total + 1)),
-		KVActive:    fleet.Some(d.rng.Uint64N(total + 1)),
+		Waiting:     fleet.Some(r.rng.Uint64N(total + 1)),
+		KVActive:    fleet.Some(r.rng.Uint64N(total + 1)),
 		KVTotal:     fleet.Some[uint64](total),
-		CacheUsage:  fleet.Some(d.rng.Float64()),
-		HitRate:     fleet.Some(d.rng.Float64()),
+		CacheUsage:  fleet.Some(r.rng.Float64()),
+		HitRate:     fleet.Some(r.rng.Float64()),
 	}
 }
 
-// A walk takes a step each stride of time, however often somebody looks.
+// walkStep is the time between two steps of a randomWalk, however often it is read.
 const walkStep = 250 * time.Millisecond
 
-// The size of a walking worker.
+// The capacity of a worker whose load is a randomWalk.
 const (
 	walkSlots  = 64
 	walkBlocks = 1024
 )
 
-// walk is a load that moves like a real worker's: the demand wanders around seven
-// tenths of what the worker can serve, what goes beyond waits, and everything else
-// follows from it.
+// randomWalk is a load that changes like a real worker's. The demand varies around seven
+// tenths of the worker's capacity. Requests beyond the capacity wait, and all other values
+// follow from the demand.
 type randomWalk struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	start   time.Time
 	steps   int64
-	demand  drift // requests wanted, in parts of the slots
-	share   drift // blocks of a full worker's requests, in parts of the blocks
+	demand  drift // requested slots, as a fraction of all slots
+	share   drift // blocks in use when all slots are, as a fraction of all blocks
 	hitRate drift
 }
 
@@ -68,7 +69,7 @@ func newRandomWalk(rng *rand.Rand, start time.Time) *randomWalk {
 
 func (w *randomWalk) load() fleet.Load { return w.loadAt(time.Since(w.start)) }
 
-// at is the load when the walk has gone on for d, which must not decrease.
+// loadAt returns the load at time d after the start. From call to call d must not decrease.
 func (w *randomWalk) loadAt(d time.Duration) fleet.Load {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,11 +91,11 @@ func (w *randomWalk) loadAt(d time.Duration) fleet.Load {
 	}
 }
 
-// drift is a value that wanders around its mean (an Ornstein-Uhlenbeck process).
+// drift is a value that varies around its mean (an Ornstein-Uhlenbeck process).
 type drift struct {
-	mean, spread float64 // spread is its standard deviation in the long run
+	mean, spread float64 // spread is the standard deviation in the long run
 	min, max     float64
-	halfLife     float64 // steps in which half of a distance to the mean is gone
+	halfLife     float64 // steps in which the distance to the mean halves
 	now          float64
 }
 

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrKilled as the cause of Run's context makes it end like a process that gets
-// SIGKILL: the workers stop answering, publishing and renewing, but their keys stay
-// until the leases expire.
+// ErrKilled, as the cause of the end of Run's context, makes Run end like a process that
+// gets SIGKILL: the workers stop replying, publishing and renewing their leases, but their
+// keys remain until the leases expire.
 var ErrKilled = errors.New("mock worker killed")
 
 var (
@@ -25,13 +25,13 @@ var (
 	errNoEtcd = errors.New("these mock workers need an etcd client")
 )
 
-// Run imitates the workers of c until ctx ends, and then deregisters them as workers
-// do on SIGTERM, within about two seconds. With a nil ec they are static workers:
-// without lease and registration. With a nil nc they say nothing on NATS. Losing NATS
-// or etcd ends nothing: workers that lost their lease register again under a new id.
-// It fails only on a wrong configuration, one that needs what is nil among them, where
-// etcd refuses the credentials, where nc or ec is closed under it, and where no port
-// is free for a ZMQ socket.
+// Run imitates the workers of c until ctx ends, and then deregisters them within about two
+// seconds, as workers do on SIGTERM. If ec is nil the workers are static: they have no lease
+// and do not register. If nc is nil they do not use NATS. When NATS or etcd becomes
+// unavailable the workers continue, and register again with a new id if they lost their
+// lease. Run fails if the configuration is invalid, or needs a connection that is nil. It
+// also fails if etcd rejects the credentials, if nc or ec is closed, and if no port is free
+// for a ZMQ socket.
 func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) error {
 	if err := c.Check(); err != nil {
 		return err
@@ -57,32 +57,32 @@ func Run(ctx context.Context, nc *nats.Conn, ec *clientv3.Client, c Config) erro
 		defer m.registry.logUnrevoked()
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	hits := c.EventInterval > 0 && r.events == nil // from 0.6 on they are a part of a worker's life
-	own := c.Correlated || c.Hit != nil
+	hits := c.EventInterval > 0 && r.events == nil // from 0.6 on each worker publishes its hits in run
+	perWorker := c.Correlated || c.Hit != nil
 	for n := range c.Workers {
 		w := m.worker(n)
 		g.Go(func() error { return w.run(ctx) })
-		if hits && own && ec != nil {
+		if hits && perWorker && ec != nil {
 			g.Go(func() error { return m.publishHits(ctx, w.hits) })
 		}
 	}
-	if hits && !own {
+	if hits && !perWorker {
 		g.Go(func() error { return m.publishHits(ctx, unregisteredHits(m.newRand(0))) })
 	}
 	return g.Wait()
 }
 
-// process is what the workers of one Run have in common.
+// process has the data that all workers of one Run share.
 type process struct {
 	Config
 	release  release
-	nc       *nats.Conn    // nil: none
-	registry *etcdRegistry // nil: static workers
+	nc       *nats.Conn    // nil if NATS is not used
+	registry *etcdRegistry // nil if the workers are static
 	start    time.Time
 }
 
-// stream is one of the independent sources of randomness of the seed: 0 for the
-// events of nobody, 2n+1 for the load of worker n, 2n+2 for its events.
+// newRand returns the n-th random source of the seed. Source 0 is for unregisteredHits,
+// 2n+1 for the load of worker n, and 2n+2 for its hits.
 func (p *process) newRand(n int) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, uint64(n))) }
 
 func (p *process) worker(n int) *worker {

@@ -9,8 +9,9 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// The events below have their fields in the order of the releases they imitate.
+// The fields of all events are in the order in which the imitated releases write them.
 
+// appendEnvelope appends the envelope of an event (0.9 to 1.6).
 func appendEnvelope(b []byte, publisher, sequence uint64, at time.Time, topic string, payload []byte) []byte {
 	b = msgp.AppendMapHeader(b, 5)
 	b = appendUint(b, "publisher_id", publisher)
@@ -20,14 +21,16 @@ func appendEnvelope(b []byte, publisher, sequence uint64, at time.Time, topic st
 	return msgp.AppendBytes(msgp.AppendString(b, "payload"), payload)
 }
 
-// loadOf09 is the blocks as the scheduler counts them: a worker says nothing more.
+// encodeLoad09 encodes a load event of 0.9. It has only the blocks in use as the scheduler
+// counts them.
 func encodeLoad09(worker uint64, l fleet.Load) ([]byte, bool) {
 	b := msgp.AppendMapHeader(nil, 4)
 	b = appendActiveLoad(b, worker, l.KVActive)
 	return b, l.KVActive.OK
 }
 
-// loadOf16 is the blocks as the engine counts them, as of real engines.
+// encodeLoad16 encodes a load event of 1.6. It has only the blocks in use as the engine
+// counts them, like those of real engines.
 func encodeLoad16(worker uint64, l fleet.Load) ([]byte, bool) {
 	b := msgp.AppendMapHeader(nil, 5)
 	b = appendActiveLoad(b, worker, fleet.Opt[uint64]{})
@@ -39,10 +42,10 @@ func appendActiveLoad(b []byte, worker uint64, decodeBlocks fleet.Opt[uint64]) [
 	b = appendUint(b, "worker_id", worker)
 	b = appendUint(b, "dp_rank", 0)
 	b = appendOpt(b, "active_decode_blocks", decodeBlocks)
-	return appendOpt(b, "active_prefill_tokens", fleet.Opt[uint64]{}) // routers know
+	return appendOpt(b, "active_prefill_tokens", fleet.Opt[uint64]{}) // set by routers only
 }
 
-// packHit is a hit-rate event of 0.9.
+// encodeHit09 encodes a hit-rate event of 0.9.
 func encodeHit09(h hit) []byte {
 	b := msgp.AppendMapHeader(nil, 4)
 	b = appendUint(b, "worker_id", h.worker)
@@ -51,7 +54,7 @@ func encodeHit09(h hit) []byte {
 	return appendUint(b, "overlap_blocks", uint64(h.overlap))
 }
 
-// pass is a pass of a worker's model.
+// forwardPass is a forward pass of a worker's model, or an idle report.
 type forwardPass struct {
 	counter           uint64
 	wallTime          float64 // seconds
@@ -63,7 +66,7 @@ type passRequests struct {
 	decode, decodeKVTokens                  uint64
 }
 
-// packPass is an event of TopicForwardPass.
+// encodeForwardPass encodes an event of TopicForwardPass.
 func encodeForwardPass(worker uint64, p forwardPass) []byte {
 	b := msgp.AppendMapHeader(nil, 7)
 	b = appendUint(b, "version", 1)

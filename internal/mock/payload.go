@@ -8,8 +8,8 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// The payloads below have their fields in the order of the releases they imitate.
-// A value that a load does not have is left out, as the oldest workers do.
+// The fields of all payloads are in the order in which the imitated releases write them.
+// Values that a load does not have are omitted, as the oldest workers do.
 
 type flatLoad struct {
 	DataParallelRank *uint64      `json:"data_parallel_rank,omitempty"`
@@ -60,7 +60,7 @@ func flatDataWithRank(l fleet.Load) any {
 	return f
 }
 
-// nothing is what workers that have no stats handler give.
+// noData is the data of workers without a stats handler.
 func noData(fleet.Load) any { return nil }
 
 func nestedData(l fleet.Load) any { return newNestedLoad(l, 64) }
@@ -76,7 +76,7 @@ func newNestedLoad(l fleet.Load, bits int) any {
 	return n
 }
 
-// loadOf06 is a load event, in JSON.
+// encodeLoad06 encodes a load event of 0.6, which is JSON.
 func encodeLoad06(worker uint64, l fleet.Load) (event []byte, known bool) {
 	return mustJSON(struct {
 		Worker uint64 `json:"worker_id"`
@@ -84,11 +84,12 @@ func encodeLoad06(worker uint64, l fleet.Load) (event []byte, known bool) {
 	}{worker, newNestedLoad(l, 32)}), l != (fleet.Load{})
 }
 
-// fraction is an f32 in Dynamo. It is written as Rust does: with a digit behind the
-// point, and null if it is no number; replies to a stats poll widen it before.
+// rustFloat32 is an f32 of Dynamo. It is written as Rust does: with a digit after the
+// point, and as null if it is NaN or infinite. In replies to a stats poll it is widened
+// first.
 type rustFloat32 struct {
 	v    float32
-	bits int // 64 where it is widened, else 32
+	bits int // 64 if it is widened, else 32
 }
 
 func newRustFloat32(o fleet.Opt[float64], bits int) *rustFloat32 {

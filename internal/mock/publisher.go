@@ -12,22 +12,22 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// publisher sends the events of one topic of a worker. It belongs to one goroutine.
+// publisher sends the events of one topic of a worker. Only one goroutine uses it.
 type publisher struct {
 	topic       string
 	nc          *nats.Conn
-	subject     string     // on NATS
-	socket      *pubSocket // on ZMQ, else nil
+	subject     string     // over NATS
+	socket      *pubSocket // over ZMQ, else nil
 	dropEvent   func() bool
-	hasEnvelope bool // events have an envelope
+	hasEnvelope bool
 	id          uint64
 	sequence    uint64
 
-	channelEntry *entry // nil: the channel is not
+	channelEntry *entry // nil if the channel is not registered
 }
 
-// send publishes an event. What cannot be published now is lost: nobody wants to
-// hear of it later.
+// send publishes an event. An event that cannot be published now is lost: it would be
+// outdated later.
 func (p *publisher) send(event []byte) error {
 	if !p.hasEnvelope {
 		return publish(p.nc, p.subject, event)
@@ -45,7 +45,7 @@ func (p *publisher) send(event []byte) error {
 	return nil
 }
 
-// publish fails only on a connection that was closed by its owner.
+// publish fails only if the connection was closed by its owner.
 func publish(nc *nats.Conn, subject string, b []byte) error {
 	if err := nc.Publish(subject, b); err != nil && nc.IsClosed() {
 		return fmt.Errorf("publish on %s: %w", subject, err)
@@ -53,7 +53,8 @@ func publish(nc *nats.Conn, subject string, b []byte) error {
 	return nil
 }
 
-// frames are those of an event on ZMQ: the last one has a version and its length.
+// zmqFrames returns the frames of an event over ZMQ. The last one is a version, a length
+// and the envelope.
 func zmqFrames(topic string, publisher, sequence uint64, envelope []byte) [][]byte {
 	body := binary.BigEndian.AppendUint32([]byte{1}, uint32(len(envelope)))
 	return [][]byte{
@@ -64,14 +65,15 @@ func zmqFrames(topic string, publisher, sequence uint64, envelope []byte) [][]by
 	}
 }
 
-// outlets are the publishers of a worker; nil where it does not speak of such things.
+// publishers are the publishers of a worker. Those of events that it does not publish are
+// nil.
 type publishers struct {
 	load, pass, hit *publisher
 }
 
-func (o *publishers) all() []*publisher {
+func (ps *publishers) all() []*publisher {
 	var all []*publisher
-	for _, p := range []*publisher{o.load, o.pass, o.hit} {
+	for _, p := range []*publisher{ps.load, ps.pass, ps.hit} {
 		if p != nil {
 			all = append(all, p)
 		}
@@ -79,47 +81,47 @@ func (o *publishers) all() []*publisher {
 	return all
 }
 
-// open makes the outlets that a worker of the release has under this id.
-func (w *worker) openPublishers(id uint64) (o *publishers, err error) {
-	o = &publishers{}
-	v := w.release.events
-	if v == nil {
-		return o, nil
+// openPublishers makes the publishers of a worker of the release with this id.
+func (w *worker) openPublishers(id uint64) (ps *publishers, err error) {
+	ps = &publishers{}
+	format := w.release.events
+	if format == nil {
+		return ps, nil
 	}
 	topics := []struct {
 		name string
 		to   **publisher
 		want bool
 	}{
-		{wire.TopicLoad, &o.load, true},
-		{wire.TopicForwardPass, &o.pass, v.hasForwardPasses},
-		{wire.TopicHitRate, &o.hit, w.EventInterval > 0 && !v.hitsAreTraces},
+		{wire.TopicLoad, &ps.load, true},
+		{wire.TopicForwardPass, &ps.pass, format.hasForwardPasses},
+		{wire.TopicHitRate, &ps.hit, w.EventInterval > 0 && !format.hitsAreTraces},
 	}
 	for _, t := range topics {
 		if !t.want {
 			continue
 		}
 		if *t.to, err = w.newPublisher(t.name, id); err != nil {
-			o.close()
+			ps.close()
 			return nil, err
 		}
 	}
-	if v.hitsAreTraces && w.EventInterval > 0 && w.nc != nil {
-		o.hit = &publisher{nc: w.nc, subject: wire.TraceSubject}
+	if format.hitsAreTraces && w.EventInterval > 0 && w.nc != nil {
+		ps.hit = &publisher{nc: w.nc, subject: wire.TraceSubject}
 	}
-	return o, nil
+	return ps, nil
 }
 
-// publisher makes one for a topic, and its channel if it has one.
+// newPublisher makes the publisher of a topic, with its channel if the release has channels.
 func (w *worker) newPublisher(topic string, worker uint64) (*publisher, error) {
-	v := w.release.events
+	format := w.release.events
 	endpoint := w.instance(worker).Endpoint
-	scope := v.scope(w.Namespace, endpoint)
+	scope := format.scope(w.Namespace, endpoint)
 	p := &publisher{topic: topic, nc: w.nc, subject: scope + "." + topic}
-	if v.channel == nil {
+	if format.channel == nil {
 		return p, nil
 	}
-	p.hasEnvelope, p.id = true, v.publisherID(worker)
+	p.hasEnvelope, p.id = true, format.publisherID(worker)
 	p.dropEvent = func() bool { return w.DropEvent != nil && w.DropEvent(w.n, topic) }
 	c := channel{endpoint: endpoint, topic: topic, publisher: p.id, transport: natsTransport(scope)}
 	if w.eventPlane() == ZMQ {
@@ -129,24 +131,24 @@ func (w *worker) newPublisher(topic string, worker uint64) (*publisher, error) {
 		}
 		p.socket, c.transport = socket, zmqTransport(socket.address())
 	}
-	key, value := v.channel(w.Namespace, c)
+	key, value := format.channel(w.Namespace, c)
 	p.channelEntry = &entry{key, value}
 	return p, nil
 }
 
 // serve accepts subscribers until ctx ends.
-func (o *publishers) serve(ctx context.Context) {
+func (ps *publishers) serve(ctx context.Context) {
 	var sockets sync.WaitGroup
 	defer sockets.Wait()
-	for _, p := range o.all() {
+	for _, p := range ps.all() {
 		if p.socket != nil {
 			sockets.Go(func() { p.socket.serve(ctx) })
 		}
 	}
 }
 
-func (o *publishers) close() {
-	for _, p := range o.all() {
+func (ps *publishers) close() {
+	for _, p := range ps.all() {
 		if p.socket != nil {
 			p.socket.close()
 		}

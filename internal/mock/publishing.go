@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	samplePeriod = 250 * time.Millisecond // between two looks at the load: as often as a walk takes a step
-	idlePeriod   = time.Second            // between two passes that were none
+	samplePeriod = 250 * time.Millisecond // between two samples of the load; equals walkStep
+	idlePeriod   = time.Second            // between two idle reports
 )
 
-// speak says what a worker from 0.6 on has to say, until ctx ends.
-func (w *worker) publishEvents(ctx context.Context, o *publishers) error {
+// publishEvents publishes the events of a worker from 0.6 on until ctx ends.
+func (w *worker) publishEvents(ctx context.Context, ps *publishers) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { o.serve(ctx); return nil })
-	if o.load != nil {
-		g.Go(func() error { return every(ctx, samplePeriod, w.loadSender(o)) })
+	g.Go(func() error { ps.serve(ctx); return nil })
+	if ps.load != nil {
+		g.Go(func() error { return every(ctx, samplePeriod, w.loadSender(ps)) })
 	}
-	if o.hit != nil {
-		g.Go(func() error { return every(ctx, w.EventInterval, w.hitSender(o.hit)) })
+	if ps.hit != nil {
+		g.Go(func() error { return every(ctx, w.EventInterval, w.hitSender(ps.hit)) })
 	}
 	return g.Wait()
 }
 
-// speaker publishes the load if it has changed since it was called before, and the
-// passes of the model.
-func (w *worker) loadSender(o *publishers) func() error {
+// loadSender returns a function that publishes the load if it has changed since the last
+// call, and a forward pass of the model if one is due.
+func (w *worker) loadSender(ps *publishers) func() error {
 	id := w.id.Load()
 	var last []byte
 	var passes passGenerator
@@ -39,19 +39,19 @@ func (w *worker) loadSender(o *publishers) func() error {
 		event, known := w.release.events.load(id, l)
 		if known && !bytes.Equal(event, last) {
 			last = event
-			if err := o.load.send(event); err != nil {
+			if err := ps.load.send(event); err != nil {
 				return err
 			}
 		}
 		p, due := passes.next(l)
-		if o.pass == nil || !due {
+		if ps.pass == nil || !due {
 			return nil
 		}
-		return o.pass.send(encodeForwardPass(id, p))
+		return ps.pass.send(encodeForwardPass(id, p))
 	}
 }
 
-// tracer publishes what became of one request.
+// hitSender returns a function that publishes one hit.
 func (w *worker) hitSender(p *publisher) func() error {
 	return func() error {
 		h, ok := w.hits()
@@ -62,15 +62,15 @@ func (w *worker) hitSender(p *publisher) func() error {
 	}
 }
 
-// passes are those of a model. While it has requests there is one at each look, though
-// real ones are far more frequent.
+// passGenerator generates the forward passes of a model. While it has requests there is one
+// pass each samplePeriod; a real model makes far more.
 type passGenerator struct {
 	counter   uint64
-	sinceLast time.Duration // since the last one
+	sinceLast time.Duration // time since the last pass
 }
 
-// next is the pass that is due, if one is. How many requests it has is exactly what
-// the load says, all else is made up.
+// next returns the pass that is due, if one is. It has the same number of requests as the
+// load; its other values are made up.
 func (p *passGenerator) next(l fleet.Load) (forwardPass, bool) {
 	if !l.ActiveSlots.OK && !l.Waiting.OK {
 		return forwardPass{}, false

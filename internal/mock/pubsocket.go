@@ -13,21 +13,21 @@ import (
 	"dynamo-metrics/internal/backoff"
 )
 
-// highWater is how many messages wait for a slow subscriber before what comes is
-// lost to it, as of libzmq by default.
+// highWaterMark is how many messages are queued for a slow subscriber. Further messages are
+// dropped for it. The value is libzmq's default.
 const highWaterMark = 1000
 
-// pub is a ZeroMQ PUB socket on TCP: ZMTP 3.1 and 3.0 (RFC 37 and 23) with the NULL
+// pubSocket is a ZeroMQ PUB socket over TCP: ZMTP 3.1 and 3.0 (RFC 37 and 23) with the NULL
 // mechanism.
 type pubSocket struct {
 	listener net.Listener
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]bool
-	dropped     uint64 // messages that were lost to one subscriber
+	dropped     uint64 // messages that were dropped for a subscriber
 }
 
-// newPub listens on any port of host; serve lets subscribers in.
+// newPubSocket listens on any port of host. Subscribers are accepted by serve.
 func newPubSocket(host string) (*pubSocket, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
@@ -36,13 +36,13 @@ func newPubSocket(host string) (*pubSocket, error) {
 	return &pubSocket{listener: l, subscribers: map[*subscriber]bool{}}, nil
 }
 
-// address is what subscribers connect to.
+// address returns the address for subscribers.
 func (p *pubSocket) address() string { return "tcp://" + p.listener.Addr().String() }
 
 func (p *pubSocket) close() { p.listener.Close() }
 
-// serve accepts subscribers until ctx ends, and then waits until they are gone. What
-// was not sent to them by then is lost.
+// serve accepts subscribers until ctx ends, and then waits until their connections are
+// closed. Messages that were not sent by then are lost.
 func (p *pubSocket) serve(ctx context.Context) {
 	defer context.AfterFunc(ctx, p.close)()
 	var conns sync.WaitGroup
@@ -52,7 +52,7 @@ func (p *pubSocket) serve(ctx context.Context) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // too many open files, maybe
+		if err != nil { // for example too many open files
 			backoff.Wait(ctx, 10*time.Millisecond)
 			continue
 		}
@@ -60,7 +60,7 @@ func (p *pubSocket) serve(ctx context.Context) {
 	}
 }
 
-// publish sends a message to whoever has subscribed to it. It never blocks.
+// publish sends a message to all its subscribers. It never blocks.
 func (p *pubSocket) publish(frames [][]byte) {
 	message := encodeMessage(frames)
 	p.mu.Lock()
@@ -77,7 +77,7 @@ func (p *pubSocket) publish(frames [][]byte) {
 	}
 }
 
-// attend is the life of a subscriber's connection.
+// handle serves a subscriber's connection until it is closed.
 func (p *pubSocket) handle(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -98,7 +98,7 @@ func (p *pubSocket) handle(ctx context.Context, conn net.Conn) {
 	})
 	s.read(in)
 	p.mu.Lock()
-	delete(p.subscribers, s) // nobody but us sends to it from now on
+	delete(p.subscribers, s) // from now on only this goroutine uses the queue
 	p.mu.Unlock()
 	conn.Close()
 	close(s.queue)
@@ -109,8 +109,8 @@ func (p *pubSocket) handle(ctx context.Context, conn net.Conn) {
 type subscriber struct {
 	pub       *pubSocket
 	queue     chan []byte
-	writeDone chan struct{} // closed when nothing more is written
-	topics    []string      // one as often as it was subscribed to; under pub.mu
+	writeDone chan struct{} // closed when write has returned
+	topics    []string      // each as often as it was subscribed to; guarded by pub.mu
 }
 
 func (s *subscriber) wants(topic []byte) bool {
@@ -130,7 +130,7 @@ func (s *subscriber) write(conn net.Conn) {
 	}
 }
 
-// read does what the subscriber asks for, until it hangs up or asks nonsense.
+// read handles the subscriber's commands until it disconnects or violates the protocol.
 func (s *subscriber) read(in *bufio.Reader) {
 	for {
 		flags, body, err := readFrame(in)
@@ -142,7 +142,7 @@ func (s *subscriber) read(in *bufio.Reader) {
 			if verb, rest, err = splitCommand(body); err != nil {
 				return
 			}
-		} else if len(body) > 0 { // of 3.0
+		} else if len(body) > 0 { // the form of ZMTP 3.0
 			verb, rest = body[:1], body[1:]
 		}
 		switch verb {
@@ -153,13 +153,13 @@ func (s *subscriber) read(in *bufio.Reader) {
 		case "CANCEL", "\x00":
 			s.cancel(rest)
 		case "PING":
-			// Behind it is a time to live of two bytes: we need no sign of life.
+			// The first two bytes are a time to live, which is not used here.
 			s.enqueueReply(encodeCommand("PONG", rest[min(len(rest), 2):]))
 		}
 	}
 }
 
-// maxTopics bounds what a subscriber can make us remember.
+// maxTopics is the limit of the topics of a subscriber.
 const maxTopics = 1000
 
 func (s *subscriber) subscribe(topic string) bool {
@@ -169,7 +169,7 @@ func (s *subscriber) subscribe(topic string) bool {
 	return len(s.topics) <= maxTopics
 }
 
-// cancel takes back one of the subscriptions to the topic.
+// cancel removes one of the subscriptions to the topic.
 func (s *subscriber) cancel(topic string) {
 	s.pub.mu.Lock()
 	defer s.pub.mu.Unlock()
@@ -181,7 +181,8 @@ func (s *subscriber) cancel(topic string) {
 	}
 }
 
-// answer waits for room in the queue: who asks and does not read is not read either.
+// enqueueReply waits for space in the queue. So nothing more is read from a subscriber that
+// sends pings and does not read the replies.
 func (s *subscriber) enqueueReply(command []byte) {
 	select {
 	case s.queue <- command:

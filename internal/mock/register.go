@@ -10,29 +10,29 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// entry is a key of a worker, and what it says there.
+// entry is a key of a worker in etcd and its value.
 type entry struct {
 	key   string
 	value []byte
 }
 
-// entries are all keys of a worker, in the order in which real ones put them.
-func (w *worker) entries(in fleet.Instance, o *publishers) []entry {
+// entries returns all keys of a worker, in the order in which real workers put them.
+func (w *worker) entries(in fleet.Instance, ps *publishers) []entry {
 	key := w.release.layout.Key(w.Namespace, in)
-	v := w.release.events
-	if v == nil {
+	format := w.release.events
+	if format == nil {
 		return []entry{{key, w.release.layout.Value(w.Namespace, in, w.subject(in.ID))}}
 	}
-	all := []entry{{key, v.value(w.Namespace, in, w.Host)}}
-	for _, p := range o.all() {
+	all := []entry{{key, format.value(w.Namespace, in, w.Host)}}
+	for _, p := range ps.all() {
 		if p.channelEntry != nil {
 			all = append(all, *p.channelEntry)
 		}
 	}
-	return append(all, entry{wire.CardKey(w.Namespace, in), v.card(w.Namespace, in, w.load())})
+	return append(all, entry{wire.CardKey(w.Namespace, in), format.card(w.Namespace, in, w.load())})
 }
 
-// valueOf06 is that of the releases before it, under another key.
+// endpointValue06 returns the value of the earlier releases, which 0.6 puts under a new key.
 func endpointValue06(namespace string, in fleet.Instance, _ string) []byte {
 	service := wire.ServiceName(wire.EraPlain, namespace, in.Component)
 	return wire.LayoutInstances.Value(namespace, in, wire.Subject(service, in.Name, in.ID))
@@ -55,18 +55,18 @@ func endpointValue16(namespace string, in fleet.Instance, host string) []byte {
 	return wire.LayoutV1.Value(namespace, in, fmt.Sprintf("%s/%s/%s/%s/%s", requestAddress(host), wire.HexID(in.ID), namespace, in.Component, in.Name))
 }
 
-// requestAddress is where the worker serves requests, which it does not: nobody
-// listens on the port for what is to be discarded.
+// requestAddress returns the address that a worker registers for requests. It uses the
+// discard port, where nothing listens: a mock worker serves no requests.
 func requestAddress(host string) string { return net.JoinHostPort(host, "9") }
 
-// What every card says.
+// Values of every model card.
 const (
 	modelName = "mock"
 	blockSize = 16 // tokens
 )
 
-// card is a model card as of 0.6, without the files of the model: there are none.
-// Later releases say more, of which we read nothing.
+// card is a model card of 0.6, without the files of the model. Later releases add fields
+// that this repository does not read.
 type card struct {
 	DisplayName   string `json:"display_name"`
 	Slug          string `json:"slug"`
@@ -86,14 +86,14 @@ type card struct {
 	} `json:"runtime_config"`
 }
 
-func (v *eventFormat) card(namespace string, in fleet.Instance, l fleet.Load) []byte {
+func (f *eventFormat) card(namespace string, in fleet.Instance, l fleet.Load) []byte {
 	c := card{
 		DisplayName: modelName, Slug: modelName, ContextLength: 8192, BlockSize: blockSize,
 		ModelType: "Chat", ModelInput: "Tokens",
 	}
 	c.Runtime.KVTotal, c.Runtime.MaxSeqs = l.KVTotal.Pointer(), l.TotalSlots.Pointer()
 	c.Runtime.MaxBatch, c.Runtime.Ranks = 8192, 1
-	if !v.wrapsCard {
+	if !f.wrapsCard {
 		return mustJSON(c)
 	}
 	return mustJSON(struct {
@@ -106,7 +106,7 @@ func (v *eventFormat) card(namespace string, in fleet.Instance, l fleet.Load) []
 	}{"Model", namespace, in.Component, in.Name, in.ID, c})
 }
 
-// channel is where the events of one publisher come out.
+// channel is the event channel of one publisher.
 type channel struct {
 	endpoint  fleet.Endpoint
 	topic     string
@@ -127,7 +127,7 @@ func zmqTransport(address string) transport {
 	return transport{"Zmq", map[string]string{"endpoint": address}}
 }
 
-// channelOf09 is of the whole namespace: it names no component.
+// channelEntry09 returns the entry of a channel of the whole namespace, without a component.
 func channelEntry09(namespace string, c channel) (key string, value []byte) {
 	return "v1/event_channels/" + namespace + "//" + c.topic + "/" + wire.HexID(c.publisher), mustJSON(struct {
 		Type      string    `json:"type"`
@@ -166,7 +166,7 @@ func endpointScope(namespace string, e fleet.Endpoint) string {
 	return "namespace." + escape(namespace) + ".component." + escape(e.Component) + ".endpoint." + escape(e.Name)
 }
 
-// escape is how 1.6 writes a name in the subjects and keys of events.
+// escape returns a name as 1.6 writes it in the subjects and keys of events.
 func escape(name string) string {
 	var b []byte
 	for _, c := range []byte(name) {
@@ -180,14 +180,14 @@ func escape(name string) string {
 	return string(b)
 }
 
-// workersOwn makes the worker's id that of its publishers.
+// sameAsWorker returns the worker's id as the publisher's id.
 func sameAsWorker(worker uint64) uint64 { return worker }
 
-// random ids are below 2^53, as captured. They do not follow from the seed: two mock
-// workers with one seed must not take each other's keys.
+// randomID returns a publisher's id below 2^53, as captured. It does not depend on the seed,
+// because two processes with the same seed must not write the same keys.
 func randomID(uint64) uint64 { return 1 + rand.Uint64N(1<<53-1) }
 
-// encode is v as JSON; there is nothing here that has none.
+// mustJSON encodes v, which must not fail.
 func mustJSON(v any) []byte {
 	b, _ := json.Marshal(v)
 	return b

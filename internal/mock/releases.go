@@ -7,42 +7,43 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// Latest is the release that is imitated if none is named.
+// Latest is the release that is imitated if none is configured.
 const Latest = "0.5.1"
 
-// The event planes: what events travel on.
+// Event planes are the transports of events.
 const (
 	NATS = "nats"
 	ZMQ  = "zmq" // a PUB socket for each worker and topic
 )
 
-// release is how the workers of a release speak.
+// release describes how the workers of a release register and report.
 type release struct {
 	name        string
 	era         wire.Era
 	layout      wire.Layout
-	statsData   func(fleet.Load) any // what they put into "data" of a stats reply; nil: they answer no polls
-	eventPlanes []string             // their event planes, the default first
-	version     string               // of their NATS service; "" is 0.0.1
-	ttl         int64                // seconds, of their leases
-	events      *eventFormat         // nil to 0.5: they report when asked only
+	statsData   func(fleet.Load) any // the field "data" of stats replies; nil if there are no stats polls
+	eventPlanes []string             // the default first
+	version     string               // of the NATS service; "" means 0.0.1
+	ttl         int64                // of leases, in seconds
+	events      *eventFormat         // nil up to 0.5, where workers only reply to polls
 }
 
-// voice is how workers speak for themselves, from 0.6 on.
+// eventFormat describes the registration and the events of workers that publish their load,
+// from 0.6 on.
 type eventFormat struct {
-	value       func(namespace string, in fleet.Instance, host string) []byte // of their registration
-	wrapsCard   bool                                                          // their model card is in a value of type Model
-	channel     func(namespace string, c channel) (key string, value []byte)  // nil: they announce none, and their events have no envelope
-	scope       func(namespace string, e fleet.Endpoint) string               // what the subjects of their events begin with
-	publisherID func(worker uint64) uint64                                    // of a publisher
+	value       func(namespace string, in fleet.Instance, host string) []byte // of the endpoint's key
+	wrapsCard   bool                                                          // the model card is in a value of type Model
+	channel     func(namespace string, c channel) (key string, value []byte)  // nil if there are no channels; events then have no envelope
+	scope       func(namespace string, e fleet.Endpoint) string               // prefix of the subjects of events
+	publisherID func(worker uint64) uint64
 
 	load             func(worker uint64, l fleet.Load) (event []byte, known bool)
-	hasForwardPasses bool // they report passes of their model
+	hasForwardPasses bool // workers report the forward passes of their model
 	hit              func(h hit) []byte
-	hitsAreTraces    bool // hits are for TraceSubject, where frontends publish them
+	hitsAreTraces    bool // hits are request traces on TraceSubject, as frontends publish them
 }
 
-// How long leases last without being renewed, in seconds.
+// Times to live of leases, in seconds.
 const (
 	shortLease = 10
 	longLease  = 30
@@ -80,8 +81,8 @@ func Releases() []string {
 	return names
 }
 
-// Mixed spreads c's workers over every release and every event plane of it, at least
-// one each: a Config for each pair.
+// Mixed distributes c's workers over all pairs of a release and one of its event planes. It
+// returns a Config with at least one worker for each pair.
 func Mixed(c Config) []Config {
 	var all []Config
 	for _, r := range releases {
@@ -89,7 +90,7 @@ func Mixed(c Config) []Config {
 			one := c
 			one.Release, one.EventPlane, one.Workers = r.name, plane, 0
 			if c.Seed != 0 {
-				one.Seed += uint64(len(all)) // or their loads would be the same
+				one.Seed += uint64(len(all)) // so that their loads differ
 			}
 			all = append(all, one)
 		}

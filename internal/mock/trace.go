@@ -44,16 +44,16 @@ type traceReplay struct {
 	Hashes      []uint64 `json:"input_sequence_hashes"`
 }
 
-// What every made-up request has.
+// Values of every made-up request.
 const (
 	outputTokens = 24
 	prefillWait  = 1.0  // ms
-	tokenTime    = 0.05 // ms, of a token that is not in the cache
+	tokenTime    = 0.05 // ms, for each input token that is not in the cache
 	interToken   = 8.0  // ms
 )
 
-// traceOf makes a trace of a hit. All that is made up but the request's id follows
-// from how much had to be computed.
+// encodeTrace encodes a trace of a hit. Its times follow from the number of tokens that are
+// not in the cache.
 func encodeTrace(h hit) []byte { return mustJSON(newTrace(h, time.Now())) }
 
 func newTrace(h hit, end time.Time) trace {
@@ -75,8 +75,8 @@ func newTrace(h hit, end time.Time) trace {
 	return trace{Schema: "dynamo.request.trace.v1", Event: "request_end", Time: end.UnixMilli(), Request: r}
 }
 
-// double is an f64 as Rust writes it.
+// rustFloat64 is an f64 that is written as Rust does.
 type rustFloat64 float64
 
 // MarshalJSON implements json.Marshaler.
-func (d rustFloat64) MarshalJSON() ([]byte, error) { return formatRustFloat(float64(d), 64), nil }
+func (f rustFloat64) MarshalJSON() ([]byte, error) { return formatRustFloat(float64(f), 64), nil }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// serviceVersion is what all of them to 0.5 give as the version of their NATS service.
+// serviceVersion is the version of the NATS service in all releases up to 0.5.
 const serviceVersion = "0.0.1"
 
 // worker is one imitated worker.
@@ -25,10 +25,11 @@ type worker struct {
 	n    int
 	load func() fleet.Load
 	hits func() (hit, bool)
-	id   atomic.Uint64 // its lease while it is registered, else 0
+	id   atomic.Uint64 // the lease while the worker is registered, else 0
 }
 
-// run lives one life after the other, each under its own lease, until ctx ends.
+// run runs the worker until ctx ends. A worker that loses its lease starts again with a new
+// one.
 func (w *worker) run(ctx context.Context) error {
 	if w.registry == nil {
 		return w.runStatic(ctx)
@@ -52,7 +53,7 @@ func (w *worker) runStatic(ctx context.Context) error {
 	return nil
 }
 
-// life is from the grant of a lease to its loss, or to the end of ctx.
+// runWithLease gets a lease, and runs the worker until the lease is lost or ctx ends.
 func (w *worker) runWithLease(ctx context.Context) error {
 	lease, err := w.registry.grant(ctx)
 	if err != nil || lease == 0 {
@@ -64,17 +65,17 @@ func (w *worker) runWithLease(ctx context.Context) error {
 		w.registry.release(ctx, lease)
 		return err
 	}
-	// A worker that deregisters answers until it is gone, and so do those whose
-	// lease is lost.
+	// The service stops last: real workers reply until they have deregistered or found
+	// that their lease is lost.
 	defer w.stopService(service)
-	out, err := w.openPublishers(in.ID)
+	ps, err := w.openPublishers(in.ID)
 	if err != nil {
 		w.registry.release(ctx, lease)
 		return err
 	}
-	defer out.close()
+	defer ps.close()
 
-	entries := w.entries(in, out)
+	entries := w.entries(in, ps)
 	key := entries[0].key
 	alive, err := w.registry.register(ctx, lease, entries)
 	if err != nil {
@@ -84,7 +85,7 @@ func (w *worker) runWithLease(ctx context.Context) error {
 		w.id.Store(in.ID)
 		w.Log.Debug("Registered mock worker", "key", key)
 		w.notifyRegistered(in)
-		alive, err = w.keepAndPublish(ctx, lease, out)
+		alive, err = w.keepAndPublish(ctx, lease, ps)
 		w.id.Store(0)
 	}
 	switch {
@@ -98,13 +99,13 @@ func (w *worker) runWithLease(ctx context.Context) error {
 	return nil
 }
 
-// work keeps the lease and publishes what there is to say, until the lease is lost
-// (false), or ctx ends.
-func (w *worker) keepAndPublish(ctx context.Context, lease clientv3.LeaseID, out *publishers) (alive bool, err error) {
+// keepAndPublish renews the lease and publishes events until ctx ends or the lease is lost,
+// and reports false if it is lost.
+func (w *worker) keepAndPublish(ctx context.Context, lease clientv3.LeaseID, ps *publishers) (alive bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return w.publishEvents(ctx, out) })
+	g.Go(func() error { return w.publishEvents(ctx, ps) })
 	alive, err = w.registry.keepAlive(ctx, lease)
 	cancel()
 	return alive, cmp.Or(err, g.Wait())
@@ -124,7 +125,8 @@ func (w *worker) service() string { return wire.ServiceName(w.release.era, w.Nam
 
 func (w *worker) subject(id uint64) string { return wire.Subject(w.service(), w.Endpoint, id) }
 
-// serve makes the worker a NATS micro service, nil if those of the release are none.
+// startService registers the worker as a NATS micro service. It returns nil if the workers
+// of the release are no such services.
 func (w *worker) startService(id uint64) (micro.Service, error) {
 	if w.release.statsData == nil {
 		return nil, nil
@@ -152,17 +154,17 @@ func (w *worker) startService(id uint64) (micro.Service, error) {
 }
 
 func rejectRequest(r micro.Request) {
-	// It fails only where the requester cannot be reached.
+	// Error fails only if the requester cannot be reached.
 	_ = r.Error("501", "this is a mock worker: it serves no requests", nil)
 }
 
-// stop ends the service and waits until the server knows, so that no later request
-// is answered; the wait is in vain, and short, while there is no server.
+// stopService stops the service and waits until the NATS server has processed that, so that
+// no later request gets a reply. Without a server the wait is short.
 func (w *worker) stopService(service micro.Service) {
 	if service == nil {
 		return
 	}
-	// It fails only on a closed connection, which ended the service before.
+	// Stop fails only if the connection is closed, and then the service has ended already.
 	_ = service.Stop()
 	_ = w.nc.FlushTimeout(500 * time.Millisecond)
 }

@@ -18,7 +18,7 @@ const (
 )
 
 const (
-	maxFrame         = 4 << 10 // bytes of what a subscriber may say
+	maxFrame         = 4 << 10 // limit of a subscriber's frames, in bytes
 	handshakeTimeout = 5 * time.Second
 
 	signature     = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f"
@@ -27,7 +27,7 @@ const (
 
 var errNotZMTP = errors.New("no ZMTP 3 subscriber with the NULL mechanism")
 
-// shakeHands is the greeting and the READY of both sides, within handshakeTime.
+// shakeHands exchanges the greeting and READY, within handshakeTimeout.
 func shakeHands(conn net.Conn, in *bufio.Reader) error {
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
@@ -40,8 +40,8 @@ func shakeHands(conn net.Conn, in *bufio.Reader) error {
 	if _, err := io.ReadFull(in, theirs); err != nil {
 		return err
 	}
-	// The padding of the signature means nothing, and the minor version is the reader's
-	// affair: we send no command unasked.
+	// The padding of the signature is not checked. The minor version does not matter: this
+	// socket sends commands only in reply to others.
 	mechanism := theirs[len(signature)+2:][:len(nullMechanism)]
 	if theirs[0] != 0xff || theirs[9] != 0x7f || theirs[10] < 3 || string(mechanism) != nullMechanism {
 		return errNotZMTP
@@ -59,7 +59,7 @@ func shakeHands(conn net.Conn, in *bufio.Reader) error {
 	return conn.SetDeadline(time.Time{})
 }
 
-// readFrame reads a frame of a subscriber: its messages have one each.
+// readFrame reads a frame of a subscriber. Each of its messages has one frame only.
 func readFrame(in *bufio.Reader) (flags byte, body string, err error) {
 	if flags, err = in.ReadByte(); err != nil {
 		return 0, "", err
