@@ -1,15 +1,15 @@
-// Command mock_worker runs mock workers: they register in etcd and report made-up
-// load like the workers of a Dynamo release, in answers to stats polls or in events,
-// and publish made-up KV hit-rate events. No GPU is needed, and several may run at once.
+// Command mock_worker runs mock workers. They register in etcd and report made-up load like
+// the workers of a Dynamo release, in replies to stats polls or in events, and publish
+// made-up KV hit-rate events. It needs no GPU, and may run several times at once.
 //
-//	mock_worker                          # one worker on dynamo/backend/generate
-//	mock_worker --workers 8 --correlated # eight whose load looks alive on a dashboard
-//	mock_worker --release 0.1.1          # speaks as that release did
-//	mock_worker --release 1.6.1          # publishes with ZMQ
+//	mock_worker                          # one worker at dynamo/backend/generate
+//	mock_worker --workers 8 --correlated # eight workers with realistic load
+//	mock_worker --release 0.1.1          # a worker of that release
+//	mock_worker --release 1.6.1          # a worker that publishes over ZMQ
 //
-// It exits with 0 after SIGINT or SIGTERM, when its workers are deregistered, with 1
-// if what it needs is refused, and with 2 if something is wrong with its flags, the files that
-// they name, or its environment.
+// It exits with 0 after SIGINT or SIGTERM, when its workers are deregistered. It exits with
+// 1 if NATS or etcd rejects its credentials or the workers fail, and with 2 if its flags, the
+// files that they name, or its environment are invalid.
 package main
 
 import (
