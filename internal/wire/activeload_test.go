@@ -59,17 +59,17 @@ func TestParseActiveLoadAcceptsVariants(t *testing.T) {
 		fields pairs
 		want   ActiveLoad
 	}{
-		"in another order":           {fields.reversed(), ActiveLoad{worker, 0, some(42), none, some(47)}},
-		"with more fields":           {fields.with("waiting_requests", 3).with("later", unknownValue()), ActiveLoad{worker, 0, some(42), none, some(47)}},
-		"without a rank":             {fields.without("dp_rank"), ActiveLoad{worker, 0, some(42), none, some(47)}},
-		"with a nil rank":            {fields.with("dp_rank", nil), ActiveLoad{worker, 0, some(42), none, some(47)}},
-		"of the last rank":           {fields.with("dp_rank", uint64(math.MaxUint32)), ActiveLoad{worker, math.MaxUint32, some(42), none, some(47)}},
-		"nothing known":              {pairs{"worker_id", 1, "kv_used_blocks", nil}, ActiveLoad{Worker: 1}},
-		"zero, which is no nil":      {pairs{"worker_id", 1, "kv_used_blocks", 0}, ActiveLoad{Worker: 1, UsedBlocks: some(0)}},
-		"the last id":                {pairs{"worker_id", uint64(math.MaxUint64), "kv_used_blocks", 0}, ActiveLoad{Worker: math.MaxUint64, UsedBlocks: some(0)}},
-		"the largest count":          {pairs{"worker_id", 1, "kv_used_blocks", uint64(math.MaxUint64)}, ActiveLoad{Worker: 1, UsedBlocks: some(math.MaxUint64)}},
-		"prefill tokens, a zero":     {pairs{"worker_id", 1, "active_prefill_tokens", 0}, ActiveLoad{Worker: 1, PrefillTokens: some(0)}},
-		"a field that says it twice": {pairs{"worker_id", 1, "kv_used_blocks", 1, "kv_used_blocks", 2}, ActiveLoad{Worker: 1, UsedBlocks: some(2)}},
+		"in another order":       {fields.reversed(), ActiveLoad{worker, 0, some(42), none, some(47)}},
+		"with more fields":       {fields.with("waiting_requests", 3).with("later", unknownValue()), ActiveLoad{worker, 0, some(42), none, some(47)}},
+		"without a rank":         {fields.without("dp_rank"), ActiveLoad{worker, 0, some(42), none, some(47)}},
+		"with a nil rank":        {fields.with("dp_rank", nil), ActiveLoad{worker, 0, some(42), none, some(47)}},
+		"of the last rank":       {fields.with("dp_rank", uint64(math.MaxUint32)), ActiveLoad{worker, math.MaxUint32, some(42), none, some(47)}},
+		"no known value":         {pairs{"worker_id", 1, "kv_used_blocks", nil}, ActiveLoad{Worker: 1}},
+		"zero, which is not nil": {pairs{"worker_id", 1, "kv_used_blocks", 0}, ActiveLoad{Worker: 1, UsedBlocks: some(0)}},
+		"the last id":            {pairs{"worker_id", uint64(math.MaxUint64), "kv_used_blocks", 0}, ActiveLoad{Worker: math.MaxUint64, UsedBlocks: some(0)}},
+		"the largest count":      {pairs{"worker_id", 1, "kv_used_blocks", uint64(math.MaxUint64)}, ActiveLoad{Worker: 1, UsedBlocks: some(math.MaxUint64)}},
+		"zero prefill tokens":    {pairs{"worker_id", 1, "active_prefill_tokens", 0}, ActiveLoad{Worker: 1, PrefillTokens: some(0)}},
+		"a field twice":          {pairs{"worker_id", 1, "kv_used_blocks", 1, "kv_used_blocks", 2}, ActiveLoad{Worker: 1, UsedBlocks: some(2)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseActiveLoad(pack(c.fields))
@@ -90,7 +90,7 @@ func TestParseActiveLoadRejectsInvalid(t *testing.T) {
 		"a nil worker":                pack(fields.with("worker_id", nil)),
 		"a worker in text":            pack(fields.with("worker_id", "1")),
 		"a negative worker":           pack(fields.with("worker_id", -1)),
-		"no field that is known":      pack(pairs{"worker_id", 1, "dp_rank", 0, "kv_occupied_blocks", 5}),
+		"no known field":              pack(pairs{"worker_id", 1, "dp_rank", 0, "kv_occupied_blocks", 5}),
 		"a negative count":            pack(fields.with("active_decode_blocks", -1)),
 		"a very negative count":       pack(fields.with("active_decode_blocks", int64(math.MinInt64))),
 		"a float for a count":         pack(fields.with("kv_used_blocks", 47.0)),
@@ -99,7 +99,7 @@ func TestParseActiveLoadRejectsInvalid(t *testing.T) {
 		"a list for a count":          pack(fields.with("active_prefill_tokens", []any{})),
 		"a negative rank":             pack(fields.with("dp_rank", -1)),
 		"a rank of 2^32":              pack(fields.with("dp_rank", uint64(1)<<32)),
-		"something behind it":         append(pack(fields), 0),
+		"trailing bytes":              append(pack(fields), 0),
 		"an array of the values":      pack([]any{1, 0, 42, nil, 47}),
 		"a load in JSON, as of 0.8":   []byte(`{"worker_id":1,"dp_rank":0,"active_decode_blocks":43,"active_prefill_tokens":null}`),
 		"the payload of another kind": pack(hitRateFields()),

@@ -6,7 +6,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// benchmark runs decode.
+// benchmark measures decode, which must not fail.
 func benchmark(b *testing.B, decode func() error) {
 	b.Helper()
 	b.ReportAllocs()
@@ -63,7 +63,7 @@ func BenchmarkParseEventSubject(b *testing.B) {
 	})
 }
 
-// Those below are of JSON: where there is a scan, beside what encoding/json takes.
+// The decoders of JSON follow. Those with a fast path are compared to encoding/json.
 
 func BenchmarkParseHitRate(b *testing.B) {
 	data := natsEvents(b, "0.6.1")[7].data

@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// releases are those whose bytes are in testdata.
+// releases lists the releases with captured registrations and stats replies in testdata.
 var releases = [...]struct {
 	name   string
 	era    Era
@@ -22,7 +22,7 @@ var releases = [...]struct {
 	{"0.5.1", EraPlain, LayoutInstances},
 }
 
-// capturedWorker is a worker of a capture, as it was started.
+// capturedWorker is the configuration with which a captured worker was started.
 type capturedWorker struct {
 	Namespace string
 	Component string
@@ -34,11 +34,11 @@ type capturedWorker struct {
 		KVActive    uint64 `json:"kv_active"`
 		KVTotal     uint64 `json:"kv_total"`
 		Waiting     uint64
-		Usage, Hit  float32 // Dynamo keeps them in single precision, and widens them for the wire
+		Usage, Hit  float32 // Dynamo stores single precision, and widens it to double for the wire
 	}
 }
 
-// load is what such a worker then reports.
+// load returns the load that the worker reports.
 func (w capturedWorker) load() fleet.Load {
 	return fleet.Load{
 		ActiveSlots: fleet.Some(w.Values.ActiveSlots),
@@ -51,7 +51,7 @@ func (w capturedWorker) load() fleet.Load {
 	}
 }
 
-// capturedReplies are the names of the files with stats replies, below testdata.
+// capturedReplies returns the paths below testdata of the files with stats replies.
 func capturedReplies(t testing.TB) []string {
 	t.Helper()
 	var all []string
@@ -72,7 +72,7 @@ func capturedReplies(t testing.TB) []string {
 	return all
 }
 
-// seat is what a reply says of one endpoint, decoded to the end.
+// endpointLoad is the decoded part of a reply about one endpoint.
 type endpointLoad struct {
 	Endpoint  string
 	Lease     uint64
@@ -80,7 +80,7 @@ type endpointLoad struct {
 	Malformed bool
 }
 
-// seatsOf decodes all of a reply that must be one, the endpoints sorted by name.
+// endpointLoadsOf decodes a valid reply and the loads of its endpoints, sorted by name.
 func endpointLoadsOf(t testing.TB, b []byte) (StatsReply, []endpointLoad) {
 	t.Helper()
 	reply, err := ParseStatsReply(b)
@@ -100,5 +100,5 @@ func endpointLoadsOf(t testing.TB, b []byte) (StatsReply, []endpointLoad) {
 	return reply, loads
 }
 
-// nobody knows no endpoint by name.
+// noEndpoint is the isEndpoint of SplitSubject if no endpoint is known.
 func noEndpoint(string) bool { return false }

@@ -8,10 +8,10 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// keyValue is an entry of etcd.
+// keyValue is a key and a value in etcd.
 type keyValue struct{ Key, Value string }
 
-// etcdKeys are the captured entries of a release whose keys start with prefix.
+// etcdKeys returns the captured keys of a release that start with prefix, and their values.
 func etcdKeys(t testing.TB, release, prefix string) (all []keyValue) {
 	t.Helper()
 	for _, kv := range testutil.CapturedJSON[[]keyValue](t, release, "etcd_keys.json") {
@@ -61,7 +61,7 @@ func TestParseCardReadsCaptures(t *testing.T) {
 	}
 }
 
-// TestParseCardReadsMetricsAddressFrom14: all of these have a system server.
+// All workers of this test have a system server.
 func TestParseCardReadsMetricsAddressFrom14(t *testing.T) {
 	for release, want := range map[string]string{"1.3.1": "", "1.4.2": "192.0.2.2:28081", "1.5.1": "192.0.2.2:28081"} {
 		kv := testutil.CapturedJSON[keyValue](t, release, "card_with_system_port.json")
@@ -81,11 +81,11 @@ func TestParseCardAcceptsVariants(t *testing.T) {
 		value string
 		want  fleet.Card
 	}{
-		"without totals":      {`{"type":"Model","card_json":{"display_name":"m","runtime_config":{"total_kv_blocks":null}}}`, fleet.Card{Model: "m"}},
-		"without a name":      {`{"runtime_config":{"max_num_seqs":3}}`, fleet.Card{MaxSeqs: some(3)}},
-		"with too long a one": {`{"display_name":"` + strings.Repeat("m", maxName+1) + `","runtime_config":{}}`, fleet.Card{}},
-		"of ranks":            {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, fleet.Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
-		"of a path":           {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, fleet.Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
+		"without totals":               {`{"type":"Model","card_json":{"display_name":"m","runtime_config":{"total_kv_blocks":null}}}`, fleet.Card{Model: "m"}},
+		"without a name":               {`{"runtime_config":{"max_num_seqs":3}}`, fleet.Card{MaxSeqs: some(3)}},
+		"with a name that is too long": {`{"display_name":"` + strings.Repeat("m", maxName+1) + `","runtime_config":{}}`, fleet.Card{}},
+		"of ranks":                     {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, fleet.Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
+		"of a path":                    {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, fleet.Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseCard([]byte(c.value))
@@ -110,7 +110,7 @@ func TestParseCardRejectsInvalid(t *testing.T) {
 		"a float for a total":  `{"display_name":"m","runtime_config":{"max_num_seqs":1.5}}`,
 		"a number for a name":  `{"display_name":5,"runtime_config":{}}`,
 		"cut off":              `{"display_name":"m","runtime_config":{}`,
-		"something behind it":  `{"display_name":"m","runtime_config":{}}x`,
+		"trailing bytes":       `{"display_name":"m","runtime_config":{}}x`,
 		"deeply nested arrays": `{"deep":` + strings.Repeat("[", 1_000_000),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestParseCardKeyRejectsOtherKeys(t *testing.T) {
 		"v1/mdc/lab2/backend/generate/1f", "v1/instances/lab/backend/generate/1f", "mdc/tiny",
 	} {
 		if in, ok := ParseCardKey("lab", key); ok {
-			t.Errorf("ParseCardKey(%q) = %+v, want it refused", key, in)
+			t.Errorf("ParseCardKey(%q) = %+v, want it rejected", key, in)
 		}
 	}
 }

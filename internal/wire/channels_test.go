@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// channelsOf are the event channels in what a release wrote, decoded, by key.
+// channelsOf decodes the event channels among captured keys, in the order of the keys.
 func channelsOf(t testing.TB, entries []keyValue) []fleet.Channel {
 	t.Helper()
 	prefixes := ChannelPrefixes("lab")
@@ -32,8 +32,8 @@ func channelsOf(t testing.TB, entries []keyValue) []fleet.Channel {
 	return all
 }
 
-// fileEntries are the captured files of a release's file discovery, as entries of
-// etcd, sorted.
+// fileEntries returns the captured files of a release's file discovery as keys and values
+// of etcd, sorted by key.
 func fileEntries(t testing.TB, release string) (all []keyValue) {
 	t.Helper()
 	for path, value := range testutil.CapturedJSON[map[string]string](t, release, "file_kv.json") {
@@ -116,7 +116,7 @@ func TestParseChannelPublisherMatchesZMQEvents(t *testing.T) {
 	}
 }
 
-// scopedValue is a channel as from 1.4 on it is written, of an endpoint.
+// scopedValue returns the value of an endpoint's channel in the form of 1.4 and later.
 func scopedValue(topic, publisher, transport string) string {
 	return fmt.Sprintf(`{"type":"EventChannel","scope":{"kind":"endpoint","endpoint":{"namespace":"lab","component":"c","name":"e"}},"topic":%q,"instance_id":%s,"transport":%s}`,
 		topic, publisher, transport)
@@ -143,16 +143,16 @@ func TestParseChannelAcceptsVariants(t *testing.T) {
 			value(`"scope":{"kind":"namespace","name":"lab"}`, TopicLoad), channel(fleet.Endpoint{}, TopicLoad)},
 		"of a component": {"lab", "v1/event_channels/namespace/lab/component/c/topic/kv_metrics/1f",
 			value(`"scope":{"kind":"component","namespace":"lab","component":"c"}`, TopicLoad), channel(fleet.Endpoint{Component: "c"}, TopicLoad)},
-		"of an endpoint, in odd names": {"a b", "v1/event_channels/namespace/a%20b/component/c%2Ad/endpoint/e%2Ff/topic/kv%2Emetrics/1f",
+		"of an endpoint, with unusual names": {"a b", "v1/event_channels/namespace/a%20b/component/c%2Ad/endpoint/e%2Ff/topic/kv%2Emetrics/1f",
 			value(`"scope":{"kind":"endpoint","endpoint":{"namespace":"a b","component":"c*d","name":"e/f"}}`, "kv.metrics"),
 			channel(fleet.Endpoint{Component: "c*d", Name: "e/f"}, "kv.metrics")},
-		"in odd names, to 1.3": {"a b", "v1/event_channels/a b/c*d/kv_metrics/1f",
+		"with unusual names, up to 1.3": {"a b", "v1/event_channels/a b/c*d/kv_metrics/1f",
 			value(`"namespace":"a b","component":"c*d"`, TopicLoad), channel(fleet.Endpoint{Component: "c*d"}, TopicLoad)},
 		"of the namespace called namespace": {"namespace", "v1/event_channels/namespace/namespace/topic/kv_metrics/1f",
 			value(`"scope":{"kind":"namespace","name":"namespace"}`, TopicLoad), channel(fleet.Endpoint{}, TopicLoad)},
-		"of the namespace called namespace, to 1.3": {"namespace", "v1/event_channels/namespace//kv_metrics/1f",
+		"of the namespace called namespace, up to 1.3": {"namespace", "v1/event_channels/namespace//kv_metrics/1f",
 			value(`"namespace":"namespace","component":""`, TopicLoad), channel(fleet.Endpoint{}, TopicLoad)},
-		"of a component called namespace, to 1.3": {"namespace", "v1/event_channels/namespace/namespace/kv_metrics/1f",
+		"of a component called namespace, up to 1.3": {"namespace", "v1/event_channels/namespace/namespace/kv_metrics/1f",
 			value(`"namespace":"namespace","component":"namespace"`, TopicLoad), channel(fleet.Endpoint{Component: "namespace"}, TopicLoad)},
 		"over IPv6": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Zmq","config":{"endpoint":"tcp://[2001:db8::1]:5000"}}`),
 			with(fleet.ZMQPlane, "tcp://[2001:db8::1]:5000")},
@@ -160,7 +160,7 @@ func TestParseChannelAcceptsVariants(t *testing.T) {
 			with(fleet.ZMQPlane, "tcp://worker-0.svc:5000")},
 		"of brokers": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xsub_endpoints":["tcp://h:1"],"xpub_endpoints":["tcp://h:2","tcp://i:2"]}}`),
 			with(fleet.BrokerPlane, "tcp://h:2;tcp://i:2")},
-		"of a kind that is not known": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Carrier","config":{"endpoint":"pigeon"}}`), with(fleet.OtherPlane, "")},
+		"of an unknown kind": {"lab", key, scopedValue(TopicLoad, "31", `{"kind":"Carrier","config":{"endpoint":"pigeon"}}`), with(fleet.OtherPlane, "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseChannel(c.namespace, c.key, []byte(c.value))
@@ -182,33 +182,33 @@ func TestParseChannelRejectsInvalid(t *testing.T) {
 		key, value string
 		mismatch   bool
 	}{
-		"another key":           {"v1/event_channels/namespace/lab/component/c/endpoint/e/topic/kv-events/1f", scopedValue(TopicLoad, "31", nats), true},
-		"another publisher":     {key, scopedValue(TopicLoad, "30", nats), true},
-		"another endpoint":      {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"name":"e"`, `"name":"f"`, 1), true},
-		"another namespace":     {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"lab"`, `"lab2"`, 1), true},
-		"another scope":         {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"kind":"endpoint"`, `"kind":"component"`, 1), true},
-		"a scope not known":     {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"kind":"endpoint"`, `"kind":"planet"`, 1), true},
-		"another type":          {key, strings.Replace(scopedValue(TopicLoad, "31", nats), "EventChannel", "EventSource", 1), true},
-		"nothing":               {key, `{}`, true},
-		"null":                  {key, `null`, true},
-		"no key of a channel":   {"v1/event_channels/lab/1f", scopedValue(TopicLoad, "31", nats), false},
-		"empty":                 {key, ``, false},
-		"a negative publisher":  {key, scopedValue(TopicLoad, "-31", nats), false},
-		"no address":            {key, zmq(""), false},
-		"no TCP":                {key, zmq("ipc:///tmp/x"), false},
-		"no port":               {key, zmq("tcp://192.0.2.2"), false},
-		"port 0":                {key, zmq("tcp://192.0.2.2:0"), false},
-		"port 65536":            {key, zmq("tcp://192.0.2.2:65536"), false},
-		"a port with a name":    {key, zmq("tcp://192.0.2.2:http"), false},
-		"no host":               {key, zmq("tcp://:5000"), false},
-		"two addresses":         {key, zmq("tcp://a;b:5000"), false},
-		"too long a host":       {key, zmq("tcp://" + strings.Repeat("h", maxName+1) + ":5000"), false},
-		"any port":              {key, zmq("tcp://*:*"), false},
-		"no brokers":            {key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xpub_endpoints":[]}}`), false},
-		"a broker of no kind":   {key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xpub_endpoints":["h:1"]}}`), false},
-		"too many brokers":      {key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xpub_endpoints":["tcp://h:1"`+strings.Repeat(`,"tcp://h:1"`, 1000)+`]}}`), false},
-		"too long a prefix":     {key, scopedValue(TopicLoad, "31", `{"kind":"Nats","config":{"subject_prefix":"`+strings.Repeat("p", 5*maxName)+`"}}`), false},
-		"a number for a prefix": {key, scopedValue(TopicLoad, "31", `{"kind":"Nats","config":{"subject_prefix":5}}`), false},
+		"another key":                         {"v1/event_channels/namespace/lab/component/c/endpoint/e/topic/kv-events/1f", scopedValue(TopicLoad, "31", nats), true},
+		"another publisher":                   {key, scopedValue(TopicLoad, "30", nats), true},
+		"another endpoint":                    {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"name":"e"`, `"name":"f"`, 1), true},
+		"another namespace":                   {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"lab"`, `"lab2"`, 1), true},
+		"another scope":                       {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"kind":"endpoint"`, `"kind":"component"`, 1), true},
+		"an unknown scope":                    {key, strings.Replace(scopedValue(TopicLoad, "31", nats), `"kind":"endpoint"`, `"kind":"planet"`, 1), true},
+		"another type":                        {key, strings.Replace(scopedValue(TopicLoad, "31", nats), "EventChannel", "EventSource", 1), true},
+		"nothing":                             {key, `{}`, true},
+		"null":                                {key, `null`, true},
+		"the key of no channel":               {"v1/event_channels/lab/1f", scopedValue(TopicLoad, "31", nats), false},
+		"empty":                               {key, ``, false},
+		"a negative publisher":                {key, scopedValue(TopicLoad, "-31", nats), false},
+		"no address":                          {key, zmq(""), false},
+		"no TCP":                              {key, zmq("ipc:///tmp/x"), false},
+		"no port":                             {key, zmq("tcp://192.0.2.2"), false},
+		"port 0":                              {key, zmq("tcp://192.0.2.2:0"), false},
+		"port 65536":                          {key, zmq("tcp://192.0.2.2:65536"), false},
+		"a port with a name":                  {key, zmq("tcp://192.0.2.2:http"), false},
+		"no host":                             {key, zmq("tcp://:5000"), false},
+		"two addresses":                       {key, zmq("tcp://a;b:5000"), false},
+		"too long a host":                     {key, zmq("tcp://" + strings.Repeat("h", maxName+1) + ":5000"), false},
+		"any port":                            {key, zmq("tcp://*:*"), false},
+		"no brokers":                          {key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xpub_endpoints":[]}}`), false},
+		"a broker's address without a scheme": {key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xpub_endpoints":["h:1"]}}`), false},
+		"too many brokers":                    {key, scopedValue(TopicLoad, "31", `{"kind":"ZmqBroker","config":{"xpub_endpoints":["tcp://h:1"`+strings.Repeat(`,"tcp://h:1"`, 1000)+`]}}`), false},
+		"too long a prefix":                   {key, scopedValue(TopicLoad, "31", `{"kind":"Nats","config":{"subject_prefix":"`+strings.Repeat("p", 5*maxName)+`"}}`), false},
+		"a number for a prefix":               {key, scopedValue(TopicLoad, "31", `{"kind":"Nats","config":{"subject_prefix":5}}`), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseChannel("lab", c.key, []byte(c.value))
@@ -231,7 +231,7 @@ func TestParseChannelKeyRejectsOtherKeys(t *testing.T) {
 		"v1/event_sources/namespace/lab/component/c/endpoint/e/topic/kv-events/1f",
 	} {
 		if c, ok := ParseChannelKey("lab", key); ok || c != (fleet.Channel{}) {
-			t.Errorf("ParseChannelKey(%q) = %+v, %v, want it refused", key, c, ok)
+			t.Errorf("ParseChannelKey(%q) = %+v, %v, want it rejected", key, c, ok)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// envelopeFields is an envelope's fields as Dynamo writes them.
+// envelopeFields returns the fields of an envelope in Dynamo's order.
 func envelopeFields() pairs {
 	return pairs{
 		"publisher_id", uint64(2228897027003908015), "sequence", 0, "published_at", uint64(1795455643078),
@@ -21,7 +21,7 @@ func envelopeFields() pairs {
 func TestParseEnvelopeReadsCaptures(t *testing.T) {
 	for _, c := range []struct {
 		release string
-		want    Envelope // the first that was captured
+		want    Envelope // the first captured one
 	}{
 		{"0.9.1", Envelope{Publisher: 2228897027003908015, PublishedAt: 1795455643078, Topic: []byte("kv_metrics")}},
 		{"1.6.1", Envelope{Publisher: 6793699674751207, PublishedAt: 1795456063648, Topic: []byte("kv_metrics")}},
@@ -36,7 +36,7 @@ func TestParseEnvelopeReadsCaptures(t *testing.T) {
 }
 
 func TestIsEnvelopeSplitsCapturedNATSEvents(t *testing.T) {
-	type kind struct{ subject, topic string } // no topic: JSON
+	type kind struct{ subject, topic string } // topic is empty for JSON
 	for release, want := range map[string]map[kind]int{
 		"0.5.1": {{"namespace.dynamo.kv_metrics", ""}: 6},
 		"0.6.1": {{"namespace.lab.kv_metrics", ""}: 7, {"namespace.lab.kv-hit-rate", ""}: 10},
@@ -105,13 +105,13 @@ func TestParseEnvelopeAcceptsVariants(t *testing.T) {
 	want := Envelope{2228897027003908015, 0, 1795455643078, []byte("kv_metrics"), []byte("payload")}
 	fields := envelopeFields()
 	for name, b := range map[string][]byte{
-		"as Dynamo writes it":        pack(fields),
-		"the other way round":        pack(fields.reversed()),
-		"with more behind":           pack(fields.with("published_at_ns", uint64(1795455643078000000)).with("later", unknownValue())),
-		"with more in front":         pack(append(pairs{"later", unknownValue()}, fields...)),
-		"signed where it need not":   pack(fields.with("publisher_id", int64(2228897027003908015))),
-		"a topic said as bytes long": append([]byte{0xde, 0, 5}, pack(fields)[1:]...),
-		"a count of four bytes":      append([]byte{0xdf, 0, 0, 0, 5}, pack(fields)[1:]...),
+		"as Dynamo writes it":         pack(fields),
+		"the other way round":         pack(fields.reversed()),
+		"with more at the end":        pack(fields.with("published_at_ns", uint64(1795455643078000000)).with("later", unknownValue())),
+		"with more at the start":      pack(append(pairs{"later", unknownValue()}, fields...)),
+		"a signed id":                 pack(fields.with("publisher_id", int64(2228897027003908015))),
+		"a field count of two bytes":  append([]byte{0xde, 0, 5}, pack(fields)[1:]...),
+		"a field count of four bytes": append([]byte{0xdf, 0, 0, 0, 5}, pack(fields)[1:]...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !IsEnvelope(b) {
@@ -153,10 +153,10 @@ func TestParseEnvelopeRejectsInvalid(t *testing.T) {
 		"text for a payload":           pack(fields.with("payload", "payload")),
 		"numbers for a payload":        pack(fields.with("payload", []any{1, 2})),
 		"a number for a key":           append([]byte{0x86, 1, 1}, pack(fields)[1:]...),
-		"something behind it":          append(pack(fields), 0xc0),
-		"a second envelope behind it":  append(pack(fields), pack(fields)...),
-		"fewer fields than it says":    append([]byte{0x86}, pack(fields)[1:]...),
-		"more fields than it says":     append([]byte{0x84}, pack(fields)[1:]...),
+		"trailing bytes":               append(pack(fields), 0xc0),
+		"a second envelope after it":   append(pack(fields), pack(fields)...),
+		"fewer fields than announced":  append([]byte{0x86}, pack(fields)[1:]...),
+		"more fields than announced":   append([]byte{0x84}, pack(fields)[1:]...),
 		"four billion fields":          append([]byte{0xdf, 255, 255, 255, 255}, pack(fields)[1:]...),
 		"a payload of 4 GiB":           {0x81, 0xa7, 'p', 'a', 'y', 'l', 'o', 'a', 'd', 0xc6, 255, 255, 255, 255, 0},
 		"a topic of 4 GiB":             {0x81, 0xa5, 't', 'o', 'p', 'i', 'c', 0xdb, 255, 255, 255, 255, 't'},
@@ -211,23 +211,23 @@ func TestParseFramesRejectsInvalid(t *testing.T) {
 	version[0] = 2
 	envelope := uint32(len(good[3]) - 5)
 	for name, frames := range map[string][][]byte{
-		"none":                     nil,
-		"one":                      good[:1],
-		"three":                    good[:3],
-		"five":                     append(slices.Clone(good), nil),
-		"nothing in them":          {nil, nil, nil, nil},
-		"in another order":         {good[1], good[2], good[0], good[3]},
-		"a publisher of 7 bytes":   replaced(1, good[1][:7]),
-		"a sequence of 9 bytes":    replaced(2, append(slices.Clone(good[2]), 0)),
-		"another publisher":        replaced(1, make([]byte, 8)),
-		"another sequence":         replaced(2, []byte{0, 0, 0, 0, 0, 0, 0, 99}),
-		"another version":          replaced(3, version),
-		"no envelope":              replaced(3, []byte{1, 0, 0, 0, 0}),
-		"the envelope alone":       replaced(3, good[3][5:]),
-		"one byte less":            replaced(3, good[3][:len(good[3])-1]),
-		"one byte more":            replaced(3, append(slices.Clone(good[3]), 0)),
-		"a length that is too low": replaced(3, length(envelope-1)),
-		"a length of 4 GiB":        replaced(3, length(math.MaxUint32)),
+		"none":                       nil,
+		"one":                        good[:1],
+		"three":                      good[:3],
+		"five":                       append(slices.Clone(good), nil),
+		"nothing in them":            {nil, nil, nil, nil},
+		"in another order":           {good[1], good[2], good[0], good[3]},
+		"a publisher of 7 bytes":     replaced(1, good[1][:7]),
+		"a sequence of 9 bytes":      replaced(2, append(slices.Clone(good[2]), 0)),
+		"another publisher":          replaced(1, make([]byte, 8)),
+		"another sequence":           replaced(2, []byte{0, 0, 0, 0, 0, 0, 0, 99}),
+		"another version":            replaced(3, version),
+		"no envelope":                replaced(3, []byte{1, 0, 0, 0, 0}),
+		"the envelope alone":         replaced(3, good[3][5:]),
+		"one byte less":              replaced(3, good[3][:len(good[3])-1]),
+		"one byte more":              replaced(3, append(slices.Clone(good[3]), 0)),
+		"a length that is too small": replaced(3, length(envelope-1)),
+		"a length of 4 GiB":          replaced(3, length(math.MaxUint32)),
 		"publisher and sequence little-endian": {good[0],
 			binary.LittleEndian.AppendUint64(nil, binary.BigEndian.Uint64(good[1])), good[2], good[3]},
 	} {

@@ -15,8 +15,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// An envelope is part of what was decoded, and reads back the same through NATS and
-// through ZMQ.
+// FuzzParseEnvelope checks that an envelope aliases its input, and that its encoding
+// decodes to the same envelope, over NATS and over ZMQ.
 func FuzzParseEnvelope(f *testing.F) {
 	for _, release := range natsReleases {
 		for _, m := range natsEvents(f, release) {
@@ -34,7 +34,7 @@ func FuzzParseEnvelope(f *testing.F) {
 			t.Errorf("ParseEnvelope(%x) = %+v", b, e)
 		}
 		if !bytes.Contains(b, e.Topic) || !bytes.Contains(b, e.Payload) {
-			t.Errorf("%q or %q is not of %x", e.Topic, e.Payload, b)
+			t.Errorf("%q or %q is not part of %x", e.Topic, e.Payload, b)
 		}
 		rewritten := pack(pairs{
 			"topic", string(e.Topic), "payload", e.Payload, "sequence", e.Sequence, "publisher_id", e.Publisher, "published_at", e.PublishedAt,
@@ -56,7 +56,7 @@ func framesOf(subject []byte, e Envelope, envelope []byte) [][]byte {
 	}
 }
 
-// Frames that are read agree with each other, to the last byte.
+// FuzzParseFrames checks that the envelope of accepted frames encodes to the same frames.
 func FuzzParseFrames(f *testing.F) {
 	for _, release := range zmqReleases {
 		for _, frames := range zmqEvents(f, release) {
@@ -75,7 +75,8 @@ func FuzzParseFrames(f *testing.F) {
 	})
 }
 
-// A load reads back the same, whatever order its fields are in.
+// FuzzParseActiveLoad checks that the encoding of a load decodes to the same load, with its
+// fields in any order.
 func FuzzParseActiveLoad(f *testing.F) {
 	for _, payload := range payloadsOf(f, TopicLoad) {
 		f.Add(payload)
@@ -100,13 +101,13 @@ func FuzzParseActiveLoad(f *testing.F) {
 		}
 		for _, o := range []fleet.Opt[uint64]{l.UsedBlocks, l.PrefillTokens, l.DecodeBlocks} {
 			if !o.OK && o.V != 0 {
-				t.Errorf("%+v has a value that is absent", l)
+				t.Errorf("%+v has a value but is absent", l)
 			}
 		}
 	})
 }
 
-// A hit in msgpack says what the same hit in JSON says.
+// FuzzParseHitRateMsgpack checks that msgpack and JSON decode to the same hit.
 func FuzzParseHitRateMsgpack(f *testing.F) {
 	for _, payload := range payloadsOf(f, TopicHitRate) {
 		f.Add(payload)
@@ -131,8 +132,8 @@ func FuzzParseHitRateMsgpack(f *testing.F) {
 	})
 }
 
-// A load event says of a load what a reply to a stats poll would, in fractions of
-// single precision.
+// FuzzParseLoadEvent checks the fast path against encoding/json, that all fractions have
+// single precision, and that the encoding of an event decodes to the same event.
 func FuzzParseLoadEvent(f *testing.F) {
 	for _, release := range []string{"0.5.1", "0.6.1", "0.7.1", "0.8.1"} {
 		for _, event := range loadEventsOf(f, release) {
@@ -187,7 +188,8 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// A pass reads back the same, and sums of passes neither wrap nor stop being numbers.
+// FuzzParseForwardPass checks that the encoding of a pass decodes to the same pass, and
+// that its values are small enough to be summed.
 func FuzzParseForwardPass(f *testing.F) {
 	for _, payload := range payloadsOf(f, TopicForwardPass) {
 		f.Add(payload)
@@ -228,7 +230,8 @@ func FuzzParseForwardPass(f *testing.F) {
 	})
 }
 
-// A trace record is of JSON, and sums over its parts neither wrap nor go down.
+// FuzzParseTrace checks that an accepted record is JSON, and that its values are small
+// enough to be summed.
 func FuzzParseTrace(f *testing.F) {
 	for _, record := range traces(f) {
 		f.Add(record)
@@ -260,12 +263,13 @@ func FuzzParseTrace(f *testing.F) {
 			}
 		}
 		if trace.OverlapBlocks.OK && !trace.ISLBlocks.OK || trace.ISLBlocks.OK != trace.BlockSize.OK {
-			t.Errorf("there is one without the other in %+v", trace)
+			t.Errorf("a block count is without its counterpart in %+v", trace)
 		}
 	})
 }
 
-// What is subscribed to is read, and only that.
+// FuzzParseEventSubject checks that every subject built from valid names is parsed, and
+// that all parsed names are valid.
 func FuzzParseEventSubject(f *testing.F) {
 	for _, release := range natsReleases {
 		for _, m := range natsEvents(f, release) {
@@ -301,7 +305,7 @@ func FuzzParseEventSubject(f *testing.F) {
 	})
 }
 
-// A card's key is read as that of one worker or as none, never as that of another.
+// FuzzParseCardKey checks that ParseCardKey is the inverse of CardKey.
 func FuzzParseCardKey(f *testing.F) {
 	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
 		for _, kv := range testutil.CapturedJSON[[]keyValue](f, release, "etcd_keys.json") {
@@ -330,7 +334,8 @@ func FuzzParseCardKey(f *testing.F) {
 	})
 }
 
-// A card is of JSON, and says the same alone as in a value of type Model.
+// FuzzParseCard checks that an accepted card is JSON, and that its encoding decodes to the
+// same card, both alone and in a value of type Model.
 func FuzzParseCard(f *testing.F) {
 	for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
 		for _, kv := range etcdKeys(f, release, CardPrefix("lab")) {
@@ -346,7 +351,7 @@ func FuzzParseCard(f *testing.F) {
 		if !json.Valid(value) || card.Model != "" && !wantValidName(card.Model) {
 			t.Errorf("ParseCard(%q) = %+v", value, card)
 		}
-		info := `"not what it is today"`
+		info := `"of another form"`
 		if card.Metrics != "" {
 			info = `{"hf_config_json":{"path":` + quoted("http://"+card.Metrics+systemFiles) + `}}`
 		}
@@ -369,8 +374,8 @@ func commaBefore(s string) string {
 	return "," + s
 }
 
-// A channel is what its key says, has an address that can be connected to if any, and
-// the keys of the two Layouts are not taken for each other.
+// FuzzParseChannel checks that an accepted channel agrees with its key and has a valid
+// address if any, and that the two layouts of keys are not confused.
 func FuzzParseChannel(f *testing.F) {
 	for _, release := range []string{"0.9.1", "1.6.1"} {
 		for _, kv := range testutil.CapturedJSON[[]keyValue](f, release, "etcd_keys.json") {
@@ -413,17 +418,17 @@ func checkChannel(t *testing.T, fromKey, c fleet.Channel) {
 	case fleet.ZMQPlane, fleet.BrokerPlane:
 		for address := range strings.SplitSeq(c.Address, ";") {
 			if c.SubjectPrefix != "" || len(address) > 1024 || !strings.HasPrefix(address, "tcp://") || !strings.Contains(address[6:], ":") {
-				t.Errorf("%+v is a channel", c)
+				t.Errorf("%+v was accepted as a channel", c)
 			}
 		}
 	default:
 		if c.Address != "" || len(c.SubjectPrefix) > 1024 || c.Plane != fleet.NATSPlane && c.SubjectPrefix != "" {
-			t.Errorf("%+v is a channel", c)
+			t.Errorf("%+v was accepted as a channel", c)
 		}
 	}
 }
 
-// checkChannelKeys checks that the same channel in either layout reads the same.
+// checkChannelKeys checks that the keys of a channel in both layouts parse to that channel.
 func checkChannelKeys(t *testing.T, namespace string, c fleet.Channel) {
 	t.Helper()
 	scope := "namespace/" + escapeName(namespace)
@@ -444,7 +449,7 @@ func checkChannelKeys(t *testing.T, namespace string, c fleet.Channel) {
 	}
 }
 
-// A key is one file, and a file one key.
+// FuzzFileName checks that FileName and FileKey are inverse to each other.
 func FuzzFileName(f *testing.F) {
 	for _, release := range fileReleases {
 		for path := range testutil.CapturedJSON[map[string]string](f, release, "file_kv.json") {

@@ -12,13 +12,13 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// message is an event of testdata as it came over NATS.
+// message is a captured NATS message.
 type message struct {
 	subject string
 	data    []byte
 }
 
-// natsEvents are the captured events of a release that came over NATS.
+// natsEvents returns the captured events of a release over NATS.
 func natsEvents(t testing.TB, release string) (all []message) {
 	t.Helper()
 	for line := range bytes.Lines(testutil.Captured(t, release, "nats.jsonl")) {
@@ -37,7 +37,7 @@ func natsEvents(t testing.TB, release string) (all []message) {
 	return all
 }
 
-// zmqEvents are the captured events of a release that came over ZMQ, as frames.
+// zmqEvents returns the frames of the captured events of a release over ZMQ.
 func zmqEvents(t testing.TB, release string) (all [][][]byte) {
 	t.Helper()
 	for line := range bytes.Lines(testutil.Captured(t, release, "zmq.jsonl")) {
@@ -52,13 +52,13 @@ func zmqEvents(t testing.TB, release string) (all [][][]byte) {
 	return all
 }
 
-// natsReleases and zmqReleases have captured events.
+// natsReleases and zmqReleases list the releases with captured events.
 var (
 	natsReleases = [...]string{"0.5.1", "0.6.1", "0.7.1", "0.8.1", "0.9.1", "1.0.2", "1.1.1", "1.2.1", "1.3.1", "1.4.2", "1.5.1", "1.6.1"}
 	zmqReleases  = [...]string{"0.9.1", "1.0.2", "1.2.1", "1.3.1", "1.4.2", "1.5.1", "1.6.1"}
 )
 
-// payloadsOf are the payloads of all captured events of a topic, of every release.
+// payloadsOf returns the payloads of all captured events of a topic, of every release.
 func payloadsOf(t testing.TB, topic string) (all [][]byte) {
 	t.Helper()
 	add := func(e Envelope) {
@@ -97,10 +97,10 @@ func envelopeOf(t testing.TB, b []byte) Envelope {
 	return e
 }
 
-// pairs is a map to be written as msgpack: keys and values, in order.
+// pairs lists the keys and values of a msgpack map, in order.
 type pairs []any
 
-// pack writes v as msgpack, the map in it too.
+// pack encodes v, in which pairs are maps, as msgpack.
 func pack(v any) []byte { return appendPack(nil, v) }
 
 func appendPack(b []byte, v any) []byte {
@@ -131,7 +131,7 @@ func appendPack(b []byte, v any) []byte {
 	return b
 }
 
-// with is p with the value of a key replaced, or with the key behind all others.
+// with returns p with the value of a key replaced, or with the key added at the end.
 func (p pairs) with(key string, v any) pairs {
 	p = slices.Clone(p)
 	if i := slices.Index(p, any(key)); i >= 0 {
@@ -141,13 +141,13 @@ func (p pairs) with(key string, v any) pairs {
 	return append(p, key, v)
 }
 
-// without is p without a key.
+// without returns p without a key.
 func (p pairs) without(key string) pairs {
 	i := slices.Index(p, any(key))
 	return slices.Delete(slices.Clone(p), i, i+2)
 }
 
-// reversed is p in the opposite order.
+// reversed returns p in the opposite order.
 func (p pairs) reversed() (r pairs) {
 	for i := len(p) - 2; i >= 0; i -= 2 {
 		r = append(r, p[i], p[i+1])
@@ -155,7 +155,7 @@ func (p pairs) reversed() (r pairs) {
 	return r
 }
 
-// unread is a value with every kind of thing in it that msgpack has.
+// unknownValue returns a value that contains every type of msgpack.
 func unknownValue() any {
 	return []any{
 		nil, true, -1, -1 << 40, uint64(1) << 63, float32(0.5), 0.5, "text", []byte("bytes"),
@@ -164,17 +164,17 @@ func unknownValue() any {
 	}
 }
 
-// nested is a value of n maps and arrays in each other.
+// nested returns a value of n nested maps and arrays.
 func nested(n int) []byte {
 	return append(bytes.Repeat([]byte{0x81, 0xa1, 'a', 0x91}, n/2), 0xc0)
 }
 
-// checkCutOff checks that parse refuses every part of a message that lacks its end.
+// checkTruncated checks that parse rejects every proper prefix of a message.
 func checkTruncated(t *testing.T, whole []byte, parse func([]byte) error) {
 	t.Helper()
 	for n := range whole {
 		if parse(whole[:n]) == nil {
-			t.Fatalf("the first %d of %d bytes are read", n, len(whole))
+			t.Fatalf("the first %d of %d bytes are accepted", n, len(whole))
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// fileReleases have captured files of file discovery.
+// fileReleases lists the releases with captured files of file discovery.
 var fileReleases = [...]string{"0.8.1", "1.0.2", "1.1.1", "1.2.1", "1.3.1", "1.4.2", "1.5.1", "1.6.1"}
 
 func TestFileKeyReadsCaptures(t *testing.T) {
@@ -46,7 +46,7 @@ func TestFileKeyFindsCapturedRegistrations(t *testing.T) {
 }
 
 func TestFileNameEscapesAnyKey(t *testing.T) {
-	// The files are those that 1.3.1 and 1.6.1 made.
+	// 1.3.1 and 1.6.1 wrote these files.
 	for key, file := range map[string][2]string{
 		"v1/instances/a b/c*d/e>f/1fd1844d3affa307":      {"v1/instances", "a%20b%2Fc%2Ad%2Fe%3Ef%2F1fd1844d3affa307"},
 		"v1/event_channels/a b//kv_metrics/29a26a74d261": {"v1/event_channels", "a%20b%2F%2Fkv%5Fmetrics%2F29a26a74d261"},
@@ -67,7 +67,7 @@ func TestFileKeyRejectsOtherFiles(t *testing.T) {
 		"", ".", ".tmp_0123456789abcdef", "lab/backend", "lab%2fbackend", "lab%2", "lab%", "lab%2G", "%61", "a b", "kv_metrics", "a-b", "\xff", "%+1",
 	} {
 		if key, ok := FileKey("v1/instances", name); key != "" || ok {
-			t.Errorf("FileKey(%q) = %q, %v, want it refused", name, key, ok)
+			t.Errorf("FileKey(%q) = %q, %v, want it rejected", name, key, ok)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func queuedFields() pairs {
 	}
 }
 
-// forwardPass is what forwardPassFields say.
+// forwardPass returns the pass that forwardPassFields encode.
 func forwardPass() ForwardPass {
 	return ForwardPass{
 		Worker: 2228897027003909783, HasWorkerID: true, Rank: 2, Counter: 7, WallTime: 0.0125,
@@ -49,8 +49,8 @@ func TestParseForwardPassReadsCaptures(t *testing.T) {
 		want             ForwardPass
 		running, waiting uint64
 	}{
-		"a pass":               {envelopeOf(t, events[6].data).Payload, pass, 12, 5},
-		"before the first one": {envelopeOf(t, events[2].data).Payload, ForwardPass{Worker: 2228897027003909783, HasWorkerID: true, Counter: 1}, 0, 0},
+		"a pass":                {envelopeOf(t, events[6].data).Payload, pass, 12, 5},
+		"before the first pass": {envelopeOf(t, events[2].data).Payload, ForwardPass{Worker: 2228897027003909783, HasWorkerID: true, Counter: 1}, 0, 0},
 		"of an engine that was started with another name": {engine.Payload, ForwardPass{
 			Rank: 1, Counter: 7, WallTime: 0.25,
 			Scheduled: PassRequests{PrefillRequests: 2, PrefillTokens: 300, PrefillKVTokens: 64, DecodeRequests: 5, DecodeKVTokens: 640},
@@ -69,7 +69,8 @@ func TestParseForwardPassReadsCaptures(t *testing.T) {
 }
 
 func TestParseForwardPassReadsEveryRelease(t *testing.T) {
-	// Made by hand and relayed by the runtimes of 1.1 to 1.5; the worker's id is empty.
+	// The test wrote these events, and the runtimes of 1.1 to 1.5 relayed them. The worker's
+	// id is empty.
 	want := forwardPass()
 	want.Worker, want.HasWorkerID, want.Rank, want.WallTime = 0, false, 0, 0.25
 	for _, release := range []string{"1.1.1", "1.2.1", "1.3.1", "1.4.2", "1.5.1"} {
@@ -93,7 +94,7 @@ func TestParseForwardPassReadsEveryRelease(t *testing.T) {
 
 func TestParseForwardPassAcceptsVariants(t *testing.T) {
 	fields := forwardPassFields()
-	nobody := func(f func(*ForwardPass)) ForwardPass {
+	withoutID := func(f func(*ForwardPass)) ForwardPass {
 		p := forwardPass()
 		p.Worker, p.HasWorkerID = 0, false
 		f(&p)
@@ -112,15 +113,15 @@ func TestParseForwardPassAcceptsVariants(t *testing.T) {
 		"in another order":          {fields.with("queued_requests", queuedFields().reversed()).reversed(), forwardPass()},
 		"with more fields":          {fields.with("later", unknownValue()).with("scheduled_requests", scheduledFields().with("later", unknownValue())), forwardPass()},
 		"without a rank":            {fields.without("dp_rank"), some(func(p *ForwardPass) { p.Rank = 0 })},
-		"without a worker":          {fields.without("worker_id"), nobody(same)},
-		"an empty worker":           {fields.with("worker_id", ""), nobody(same)},
-		"a nil worker":              {fields.with("worker_id", nil), nobody(same)},
-		"a worker with a name":      {fields.with("worker_id", "known-worker"), nobody(same)},
-		"a worker in hexadecimal":   {fields.with("worker_id", "0x1eeea2096f7e0697"), nobody(same)},
-		"a negative worker":         {fields.with("worker_id", "-1"), nobody(same)},
-		"worker 0":                  {fields.with("worker_id", "0"), nobody(same)},
-		"worker 2^64":               {fields.with("worker_id", "18446744073709551616"), nobody(same)},
-		"a worker of many digits":   {fields.with("worker_id", "000000000000000000000000001"), nobody(same)},
+		"without a worker":          {fields.without("worker_id"), withoutID(same)},
+		"an empty worker":           {fields.with("worker_id", ""), withoutID(same)},
+		"a nil worker":              {fields.with("worker_id", nil), withoutID(same)},
+		"a worker with a name":      {fields.with("worker_id", "known-worker"), withoutID(same)},
+		"a worker in hexadecimal":   {fields.with("worker_id", "0x1eeea2096f7e0697"), withoutID(same)},
+		"a negative worker":         {fields.with("worker_id", "-1"), withoutID(same)},
+		"worker 0":                  {fields.with("worker_id", "0"), withoutID(same)},
+		"worker 2^64":               {fields.with("worker_id", "18446744073709551616"), withoutID(same)},
+		"a worker of many digits":   {fields.with("worker_id", "000000000000000000000000001"), withoutID(same)},
 		"the last worker":           {fields.with("worker_id", "18446744073709551615"), some(func(p *ForwardPass) { p.Worker = math.MaxUint64 })},
 		"the last counter":          {fields.with("counter_id", uint64(math.MaxUint64)), some(func(p *ForwardPass) { p.Counter = math.MaxUint64 })},
 		"a time that is whole":      {fields.with("wall_time", 2), some(func(p *ForwardPass) { p.WallTime = 2 })},
@@ -173,8 +174,8 @@ func TestParseForwardPassRejectsInvalid(t *testing.T) {
 		"a float for requests":     pack(fields.with("scheduled_requests", scheduledFields().with("num_decode_requests", 1.0))),
 		"too many requests":        pack(fields.with("scheduled_requests", scheduledFields().with("num_decode_requests", uint64(maxRequests+1)))),
 		"too many tokens":          pack(fields.with("scheduled_requests", scheduledFields().with("sum_prefill_kv_tokens", uint64(maxTokens+1)))),
-		"something behind it":      append(pack(fields), 0),
-		"the text of it":           []byte(`{"version":1}`),
+		"trailing bytes":           append(pack(fields), 0),
+		"the event in JSON":        []byte(`{"version":1}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := ParseForwardPass(payload); err == nil || got != (ForwardPass{}) {

@@ -14,7 +14,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// A reply says the same after it was encoded anew, and what it carries is JSON.
+// FuzzParseStatsReply checks that the encoding of a reply decodes to the same reply, and
+// that the data of its endpoints is JSON.
 func FuzzParseStatsReply(f *testing.F) {
 	for _, file := range capturedReplies(f) {
 		f.Add(testutil.Captured(f, file))
@@ -36,7 +37,7 @@ func FuzzParseStatsReply(f *testing.F) {
 				data = []byte("null")
 			}
 			if !json.Valid(data) {
-				t.Errorf("endpoint %q carries %q, which is no JSON", e.Subject, data)
+				t.Errorf("the data of endpoint %q is %q, which is no JSON", e.Subject, data)
 			}
 			reply.Endpoints[i].Data = data
 			fmt.Fprintf(&rewritten, `{"subject":%s,"data":%s}`, quoted(e.Subject), data)
@@ -50,7 +51,8 @@ func FuzzParseStatsReply(f *testing.F) {
 	})
 }
 
-// A load says the same in both shapes and through a reply, and holds only numbers.
+// FuzzParseLoad checks that a load decodes to the same load in both shapes, and that its
+// fractions are finite numbers.
 func FuzzParseLoad(f *testing.F) {
 	for _, file := range capturedReplies(f) {
 		reply, _ := endpointLoadsOf(f, testutil.Captured(f, file))
@@ -98,10 +100,11 @@ func FuzzParseLoad(f *testing.F) {
 	})
 }
 
-// A hit reads back the same, and sums of hits cannot wrap.
+// FuzzParseHitRate checks the fast path against encoding/json, that the encoding of a hit
+// decodes to the same hit, and that its values are small enough to be summed.
 func FuzzParseHitRate(f *testing.F) {
 	for _, r := range releases {
-		if r.name == "0.3.2" { // none captured
+		if r.name == "0.3.2" { // has no captured hits
 			continue
 		}
 		for line := range bytes.Lines(testutil.Captured(f, r.name, "kv_hit_rate.jsonl")) {
@@ -131,8 +134,8 @@ func FuzzParseHitRate(f *testing.F) {
 	})
 }
 
-// Subject is the inverse of SplitSubject, and the other way round for names that a
-// page can show.
+// FuzzSplitSubject checks that Subject and SplitSubject are inverse to each other for valid
+// names.
 func FuzzSplitSubject(f *testing.F) {
 	for _, file := range capturedReplies(f) {
 		reply, _ := endpointLoadsOf(f, testutil.Captured(f, file))
@@ -166,14 +169,14 @@ func FuzzSplitSubject(f *testing.F) {
 	})
 }
 
-// asWritten is a key with its id as Dynamo writes it: others may pad it, and use capitals.
+// canonicalKey returns a key with its id as Dynamo writes it. Keys may have padded ids or
+// capitals.
 func canonicalKey(key string) string {
 	id := key[strings.LastIndexAny(key, "/:")+1:]
 	return strings.TrimSuffix(key, id) + strings.ToLower(strings.TrimLeft(id, "0"))
 }
 
-// Key is the inverse of ParseKey, and the other way round for names that a page can
-// show.
+// FuzzParseKey checks that Key and ParseKey are inverse to each other for valid names.
 func FuzzParseKey(f *testing.F) {
 	for _, r := range releases {
 		for _, kv := range testutil.CapturedJSON[[]struct{ Key string }](f, r.name, "etcd_keys.json") {
@@ -199,7 +202,7 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// A value fits the key it was written for, and no other.
+// FuzzParseValue checks that a value fits the key that it was written for, and no other.
 func FuzzParseValue(f *testing.F) {
 	for _, r := range releases {
 		for _, kv := range testutil.CapturedJSON[[]struct{ Key, Value string }](f, r.name, "etcd_keys.json") {
@@ -219,7 +222,7 @@ func FuzzParseValue(f *testing.F) {
 				t.Errorf("layout %d: ParseValue of its own value %s: %v", l, own, err)
 			}
 			checkValueFitsKey(t, l, namespace, in, own)
-			// From 0.3.0 on the field of the id has one name.
+			// The field of the id has the same name from 0.3.0 on.
 			for _, other := range Layouts {
 				differ := (l == LayoutComponents) != (other == LayoutComponents)
 				if differ && id != 0 && !errors.Is(checkValue(other, namespace, in, own), ErrMismatch) {
@@ -230,7 +233,7 @@ func FuzzParseValue(f *testing.F) {
 	})
 }
 
-// checkFits checks what must hold of any value: it is refused, or fits this key only.
+// checkValueFitsKey checks that a value is either rejected or fits this key only.
 func checkValueFitsKey(t *testing.T, l Layout, namespace string, in fleet.Instance, value []byte) {
 	t.Helper()
 	err := checkValue(l, namespace, in, value)
@@ -252,7 +255,7 @@ func checkValueFitsKey(t *testing.T, l Layout, namespace string, in fleet.Instan
 	}
 }
 
-// showable says in its own words what a name from the network may be.
+// wantValidName is an independent implementation of validName.
 func wantValidName(s string) bool { return 0 < len(s) && len(s) <= 256 && utf8.ValidString(s) }
 
 func quoted(s string) string {
@@ -260,7 +263,7 @@ func quoted(s string) string {
 	return string(b)
 }
 
-// fields are those of a JSON object that are known, in the order given.
+// fields returns the present fields of a JSON object, in the given order.
 func fields(pairs ...any) string {
 	var known []string
 	for i := 0; i < len(pairs); i += 2 {
@@ -287,7 +290,7 @@ func kvFields(l fleet.Load) string {
 		"gpu_cache_usage_perc", l.CacheUsage, "gpu_prefix_cache_hit_rate", l.HitRate)
 }
 
-// flatLoad is a load in the shape of 0.3.0, nestedLoad in that of 0.3.2.
+// flatLoad encodes a load in the shape of 0.3.0, and nestedLoad in that of 0.3.2.
 func flatLoad(l fleet.Load) []byte {
 	return []byte("{" + strings.Trim(workerFields(l)+","+kvFields(l), ",") + "}")
 }

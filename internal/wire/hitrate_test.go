@@ -152,7 +152,7 @@ func TestParseHitRateMsgpackReadsCaptures(t *testing.T) {
 		}
 		got = append(got, hit)
 	}
-	testutil.Equal(t, "result", got, []HitRate{{2228897027003907597, 26, 23}, {2228897027003907814, 26, 23}}) // NATS, ZMQ
+	testutil.Equal(t, "result", got, []HitRate{{2228897027003907597, 26, 23}, {2228897027003907814, 26, 23}}) // from NATS and from ZMQ
 }
 
 func TestParseHitRateMsgpackAcceptsVariants(t *testing.T) {
@@ -193,7 +193,7 @@ func TestParseHitRateMsgpackRejectsInvalid(t *testing.T) {
 		"a float for an isl":   pack(fields.with("isl_blocks", 26.0)),
 		"isl out of range":     pack(fields.with("isl_blocks", uint64(maxBlocks+1))),
 		"overlap out of range": pack(fields.with("overlap_blocks", uint64(math.MaxUint64))),
-		"something behind it":  append(pack(fields), pack(fields)...),
+		"trailing bytes":       append(pack(fields), pack(fields)...),
 		"an event in JSON":     []byte(`{"worker_id":1,"isl_blocks":12,"overlap_blocks":4}`),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// manyIDs are ids around where one kind of number or another ends, and those that were seen
-// to be rounded: of 0.8.0 and 1.3.1 in Kubernetes.
+// boundaryIDs are ids around the limits of numeric types, and ids that were rounded in
+// Kubernetes with 0.8.0 and 1.3.1.
 var boundaryIDs = []uint64{
 	1, math.MaxInt32, math.MaxInt32 + 1, math.MaxUint32, math.MaxUint32 + 1,
 	1<<53 - 1, 1 << 53, 1<<53 + 1, 1<<53 + 3, 0x550aa2238f33fb02,
@@ -19,8 +19,8 @@ var boundaryIDs = []uint64{
 	13019061642146836831, math.MaxUint64 - 1024, math.MaxUint64 - 1, math.MaxUint64,
 }
 
-// writings are how decoders write an id, beside what it is: as a float64, in the shortest way
-// that reads back the same, with all its digits, or with an exponent.
+// idEncodings returns the forms in which decoders write an id: exactly, or as a float64 in
+// the shortest form that decodes to the same number, with all digits, or with an exponent.
 func idEncodings(id uint64) []string {
 	f := float64(id)
 	all := []string{strconv.FormatUint(id, 10), strconv.FormatFloat(f, 'f', -1, 64), strconv.FormatFloat(f, 'f', 0, 64), strconv.FormatFloat(f, 'e', -1, 64), strconv.FormatFloat(f, 'f', 1, 64)}
@@ -57,22 +57,22 @@ func TestValueIDRejectsOtherIDs(t *testing.T) {
 		for _, other := range []uint64{id - 1, id + 1, id ^ 1<<40, id + 100_000} {
 			written := strconv.FormatUint(other, 10)
 			if valueID(written).matches(id) && !slices.Contains(idEncodings(id), written) {
-				t.Errorf("%s is taken for %d", written, id)
+				t.Errorf("%s matches %d", written, id)
 			}
 		}
 		for _, text := range []string{"", "-1", "0", "1.5", "1e400", "NaN", "x", strconv.FormatUint(id, 10) + "0"} {
 			if valueID(text).matches(id) {
-				t.Errorf("%q is taken for %d", text, id)
+				t.Errorf("%q matches %d", text, id)
 			}
 		}
 	}
 	if valueID("9007199254740992.0").matches(1 << 53) {
-		t.Error("a number that need not be rounded is taken for one that is")
+		t.Error("an id that needs no rounding matches a rounded number")
 	}
 	for _, text := range []string{`"31"`, `true`, `[31]`, `{}`, `-31`} {
 		value := fmt.Sprintf(`{"type":"Endpoint","namespace":"lab","component":"backend","endpoint":"generate","instance_id":%s}`, text)
 		if err := checkValue(LayoutV1, "lab", instance("backend", "generate", 31), []byte(value)); err == nil || errors.Is(err, ErrMismatch) {
-			t.Errorf("an id %s: %v, want an error of the decoder", text, err)
+			t.Errorf("an id %s: %v, want a decoding error", text, err)
 		}
 	}
 }

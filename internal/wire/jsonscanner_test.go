@@ -12,8 +12,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// answerOf is what encoding/json makes of an answer, the oracle of the StatsDecoder,
-// without the loads' errors themselves.
+// slowReply decodes a reply with encoding/json. It is the oracle of StatsDecoder.
 func slowReply(b []byte, endpoint string) (DecodedReply, error) {
 	r, err := ParseStatsReply(b)
 	if err != nil {
@@ -35,25 +34,26 @@ func slowReply(b []byte, endpoint string) (DecodedReply, error) {
 	return a, nil
 }
 
-// said is an error as text.
+// errorText returns an error as text.
 func errorText(err error) string { return fmt.Sprint(err) }
 
-// checkAnswer checks that d and encoding/json read an answer alike. D may have read others.
+// checkReply checks that d and encoding/json decode a reply in the same way. D may have
+// decoded others before.
 func checkReply(t *testing.T, d *StatsDecoder, b []byte) {
 	t.Helper()
 	want, wantErr := slowReply(b, d.Endpoint)
 	got, err := d.Decode(b)
-	testutil.Equal(t, "said(err)", errorText(err), errorText(wantErr))
+	testutil.Equal(t, "error", errorText(err), errorText(wantErr))
 	if err != nil || wantErr != nil {
 		return
 	}
-	plain := func(a DecodedReply) (texts []string) {
-		for _, e := range a.Endpoints {
-			texts = append(texts, fmt.Sprintf("%q %q %x %d %d %v", e.Subject, e.Name, e.Lease, e.Outcome, e.Rank, e.Err))
+	texts := func(r DecodedReply) (all []string) {
+		for _, e := range r.Endpoints {
+			all = append(all, fmt.Sprintf("%q %q %x %d %d %v", e.Subject, e.Name, e.Lease, e.Outcome, e.Rank, e.Err))
 		}
-		return append(texts, fmt.Sprintf("%q %q", a.Service, a.ID))
+		return append(all, fmt.Sprintf("%q %q", r.Service, r.ID))
 	}
-	testutil.Equal(t, "plain(got)", plain(got), plain(want))
+	testutil.Equal(t, "texts(got)", texts(got), texts(want))
 	for i := range want.Endpoints {
 		testutil.Equal(t, "Endpoints", got.Endpoints[i].Load, want.Endpoints[i].Load)
 	}
@@ -64,7 +64,7 @@ func checkHitRate(t *testing.T, b []byte) {
 	want, wantErr := unmarshalHitRate(b)
 	got, err := ParseHitRate(b)
 	testutil.Equal(t, "result", got, want)
-	testutil.Equal(t, "said(err)", errorText(err), errorText(wantErr))
+	testutil.Equal(t, "error", errorText(err), errorText(wantErr))
 }
 
 func checkLoadEvent(t *testing.T, b []byte) {
@@ -74,7 +74,7 @@ func checkLoadEvent(t *testing.T, b []byte) {
 	if got.scan(b) {
 		testutil.Equal(t, "err", err, nil)
 		if got != want {
-			t.Errorf("the scan has %+v of %s, want %+v", got, b, want)
+			t.Errorf("the scanner reads %+v from %s, want %+v", got, b, want)
 		}
 	}
 }
@@ -85,12 +85,12 @@ func TestStatsDecoderScansCaptures(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			b := testutil.Captured(t, file)
 			if _, _, ok := d.scan(b); !ok {
-				t.Error("it is left to encoding/json")
+				t.Error("the scanner does not read it")
 			}
 			checkReply(t, &d, b)
 			for n := range b {
 				if _, _, ok := d.scan(b[:n]); ok {
-					t.Errorf("its first %d of %d bytes are a reply", n, len(b))
+					t.Errorf("the first %d of %d bytes are accepted", n, len(b))
 				}
 			}
 		})
@@ -104,12 +104,12 @@ func TestJSONScannerReadsCapturedEvents(t *testing.T) {
 			case strings.HasSuffix(m.subject, "."+TopicLoad):
 				var v loadEventFields
 				if !v.scan(m.data) {
-					t.Errorf("%s: %s is left to encoding/json", release, m.data)
+					t.Errorf("%s: the scanner does not read %s", release, m.data)
 				}
 				checkLoadEvent(t, m.data)
 			case strings.HasSuffix(m.subject, ".kv-hit-rate"):
 				if _, ok := scanHitRate(m.data); !ok {
-					t.Errorf("%s: %s is left to encoding/json", release, m.data)
+					t.Errorf("%s: the scanner does not read %s", release, m.data)
 				}
 				checkHitRate(t, m.data)
 			}
@@ -129,16 +129,16 @@ func TestJSONScannerLeavesAmbiguousJSON(t *testing.T) {
 		"fields of another release":      {`{"kv_active_blocks":1,"later":{"a":[null,true,false,-1.5e+3,"x",{"b":[]}]}}`, true},
 		"a capital":                      {`{"KV_active_blocks":1}`, false},
 		"a capital after it":             {`{"kv_active_blocks":1,"kv_Active_blocks":2}`, false},
-		"a letter that folds":            {"{\"\u212av_active_blocks\":1}", false}, // the sign of Kelvin
+		"a letter that folds":            {"{\"\u212av_active_blocks\":1}", false}, // the Kelvin sign
 		"an escape in a key":             {`{"kv_active\u005fblocks":1}`, false},
 		"a field twice":                  {`{"kv_active_blocks":1,"kv_active_blocks":2}`, false},
 		"a field twice, null":            {`{"kv_active_blocks":1,"kv_active_blocks":null}`, false},
-		"a half twice":                   {`{"kv_stats":{"kv_active_blocks":1},"kv_stats":null}`, false},
-		"a half twice, null first":       {`{"kv_stats":null,"kv_stats":{"kv_active_blocks":1}}`, false},
+		"a part twice":                   {`{"kv_stats":{"kv_active_blocks":1},"kv_stats":null}`, false},
+		"a part twice, null first":       {`{"kv_stats":null,"kv_stats":{"kv_active_blocks":1}}`, false},
 		"both shapes":                    {`{"request_active_slots":1,"kv_stats":{"kv_active_blocks":1}}`, false},
-		"both shapes, an empty half":     {`{"request_active_slots":1,"worker_stats":{}}`, false},
-		"a field in the wrong half":      {`{"worker_stats":{"kv_active_blocks":1},"kv_stats":{"kv_active_blocks":2}}`, false},
-		"a half in a half":               {`{"worker_stats":{"kv_stats":{"kv_active_blocks":1},"request_active_slots":1}}`, false},
+		"both shapes, an empty part":     {`{"request_active_slots":1,"worker_stats":{}}`, false},
+		"a field in the wrong part":      {`{"worker_stats":{"kv_active_blocks":1},"kv_stats":{"kv_active_blocks":2}}`, false},
+		"a part in a part":               {`{"worker_stats":{"kv_stats":{"kv_active_blocks":1},"request_active_slots":1}}`, false},
 		"spec decode outside its object": {`{"num_drafts":1,"kv_active_blocks":1}`, false},
 		"a rank above 32 bits":           {`{"data_parallel_rank":4294967296,"kv_active_blocks":1}`, false},
 		"2^64":                           {`{"kv_active_blocks":18446744073709551616}`, false},
@@ -150,8 +150,8 @@ func TestJSONScannerLeavesAmbiguousJSON(t *testing.T) {
 		"a fraction beyond float64":      {`{"gpu_cache_usage_perc":1e400}`, false},
 		"a fraction without a digit":     {`{"gpu_cache_usage_perc":1.}`, false},
 		"no field":                       {`{}`, false},
-		"a comma too much":               {`{"kv_active_blocks":1,}`, false},
-		"a comma too much, in an array":  {`{"kv_active_blocks":1,"a":[1,]}`, false},
+		"an extra comma":                 {`{"kv_active_blocks":1,}`, false},
+		"an extra comma, in an array":    {`{"kv_active_blocks":1,"a":[1,]}`, false},
 		"no comma":                       {`{"later":1 "kv_active_blocks":1}`, false},
 		"no comma, in an array":          {`{"kv_active_blocks":1,"a":[1 2]}`, false},
 		"no colon":                       {`{"kv_active_blocks" 1}`, false},
@@ -168,7 +168,7 @@ func TestJSONScannerLeavesAmbiguousJSON(t *testing.T) {
 			f := loadFields{Load: new(fleet.Load), lastKey: -1}
 			s := jsonScanner(c.data)
 			if sure := s.atEnd(f.scan(s, s.skipSpace(0))) && *f.Load != (fleet.Load{}); sure != c.sure {
-				t.Errorf("the scan is sure: %v, want %v", sure, c.sure)
+				t.Errorf("the scanner reads it: %v, want %v", sure, c.sure)
 			}
 			checkReply(t, new(StatsDecoder), []byte(head+c.data+"}]}"))
 			checkLoadEvent(t, []byte(`{"worker_id":1,"data":`+c.data+"}"))
@@ -203,7 +203,7 @@ func TestStatsDecoderLimitsInternedNames(t *testing.T) {
 	long := strings.Repeat("x", maxName+1)
 	checkReply(t, &d, fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"endpoints":[{"subject":"%s.e-1"}]}`, long, long))
 	if _, ok := d.names[long]; ok || len(d.names) > maxInternedNames {
-		t.Errorf("%d names are remembered, a long one: %v", len(d.names), ok)
+		t.Errorf("%d names are interned, a long one: %v", len(d.names), ok)
 	}
 }
 
@@ -227,12 +227,12 @@ func FuzzStatsDecoder(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := StatsDecoder{Endpoint: "generate"}
 		checkReply(t, &d, b)
-		checkReply(t, &d, b) // once more, over what is left of the first
+		checkReply(t, &d, b) // again, with the state that the first reply left
 	})
 }
 
-// The scan and encoding/json agree on what is nearly what workers send: the fuzzer's
-// bytes choose among the parts of a text, most of them well-formed.
+// FuzzJSONScanner checks that the scanner and encoding/json agree on JSON that is close to
+// what workers send. The fuzzer's bytes choose the parts of a text, most of them valid.
 func FuzzJSONScanner(f *testing.F) {
 	random := rand.New(rand.NewPCG(5, 5))
 	for range 2000 {
@@ -251,10 +251,10 @@ func FuzzJSONScanner(f *testing.F) {
 	})
 }
 
-// chooser writes JSON, or nearly so.
+// chooser generates text that is JSON or close to it.
 type chooser struct{ choices []byte }
 
-// choose is a number below n, 0 when nothing is left to choose by.
+// choose returns a number below n, or 0 when no choices are left.
 func (c *chooser) choose(n int) int {
 	if len(c.choices) == 0 {
 		return 0
@@ -264,7 +264,7 @@ func (c *chooser) choose(n int) int {
 	return b % n
 }
 
-// answer is one to a stats poll.
+// reply generates a reply to a stats poll.
 func (c *chooser) reply() []byte {
 	b := []byte(`{"type":"io.nats.micro.v1.stats_response","name":"svc"`)
 	for range c.choose(4) {
@@ -280,7 +280,7 @@ func (c *chooser) reply() []byte {
 	return append(b, "]}"...)
 }
 
-// object is one with keys from a random one on, most of them in order.
+// object generates an object with some consecutive keys, most of them in order.
 func (c *chooser) object(of keyList, depth int) []byte {
 	b := []byte("{")
 	first := c.choose(len(of))

@@ -66,7 +66,7 @@ func TestLayoutKeyKeepsUnusualNames(t *testing.T) {
 	for _, r := range []struct {
 		release string
 		layout  Layout
-		lease   uint64 // of the first component; each next worker's is larger by 6
+		lease   uint64 // of the first component's worker; it grows by 6 from worker to worker
 	}{
 		{"0.1.1", LayoutComponents, 0x7d7ba2096ef2460a},
 		{"0.2.1", LayoutComponents, 0x7d7ba2096ef24128},
@@ -136,7 +136,7 @@ func TestLayoutParseKeyRejectsNonEndpoints(t *testing.T) {
 		} {
 			key := l.Prefix("dynamo") + strings.ReplaceAll(rest, ":", string(l.separator()))
 			if in, ok := l.ParseKey("dynamo", key); ok {
-				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
+				t.Errorf("ParseKey(%q) = %+v, want it rejected", key, in)
 			}
 		}
 	}
@@ -158,7 +158,7 @@ func TestLayoutParseKeyRejectsOtherNamespaces(t *testing.T) {
 	} {
 		for _, l := range Layouts {
 			if in, ok := l.ParseKey("dynamo", key); ok {
-				t.Errorf("ParseKey(%q) = %+v, want it refused", key, in)
+				t.Errorf("ParseKey(%q) = %+v, want it rejected", key, in)
 			}
 		}
 	}
@@ -212,7 +212,7 @@ func TestLayoutParseValueTellsBadJSONFromMismatch(t *testing.T) {
 	for _, l := range Layouts {
 		for _, value := range []string{"", "{", "[]", `"x"`, "\xff", `{"lease_id":-1}`, `{"instance_id":"31"}`, `{"component":5}`} {
 			if err := checkValue(l, "dynamo", in, []byte(value)); err == nil || errors.Is(err, ErrMismatch) {
-				t.Errorf("layout %d: ParseValue(%q) = %v, want an error of the decoder", l, value, err)
+				t.Errorf("layout %d: ParseValue(%q) = %v, want a decoding error", l, value, err)
 			}
 		}
 	}
@@ -258,7 +258,7 @@ func TestLayoutV1WritesCaptures(t *testing.T) {
 		registration, _ := LayoutV1.ParseValue("lab", in, []byte(kv.Value))
 		testutil.Equal(t, "registration", registration, fleet.Registration{Publishes: true, Transport: v.Transport.TCP})
 	}
-	// 0.6 writes under the new key what 0.5 wrote under the old one.
+	// 0.6 writes the value of 0.5 under the new key.
 	for _, kv := range etcdKeys(t, "0.6.1", LayoutV1.Prefix("lab")) {
 		in, _ := LayoutV1.ParseKey("lab", kv.Key)
 		subject := Subject(ServiceName(EraPlain, "lab", in.Component), in.Name, in.ID)
@@ -290,7 +290,7 @@ func TestCheckKindReportsUnknownKinds(t *testing.T) {
 	}
 }
 
-// checkValue is what is wrong with a value.
+// checkValue returns the error of ParseValue.
 func checkValue(l Layout, namespace string, in fleet.Instance, value []byte) error {
 	_, err := l.ParseValue(namespace, in, value)
 	return err

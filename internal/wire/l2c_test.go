@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// l2c is the event, decoded as whoever hears it would.
+// decodeL2C encodes an l2c event and decodes it as a subscriber would.
 func decodeL2C(t *testing.T, stats fleet.Spread, workers ...*fleet.WorkerState) (event map[string]any) {
 	t.Helper()
 	b, err := L2C(workers, stats)

@@ -10,8 +10,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// The limits of this package, each reached from both sides. The numbers stand here as they
-// stand in SECURITY.md, and not as the code's constants: who changes one changes both.
+// These tests check the limits of this package from both sides. The numbers are those of
+// SECURITY.md, and not the code's constants, so that a change of one requires a change of
+// the other.
 
 func TestLimitOfMsgpackFields(t *testing.T) {
 	envelope := func(fields int) error {
@@ -81,16 +82,16 @@ func TestLimitOfNumbersInEvents(t *testing.T) {
 }
 
 func TestLimitOfWorkerMetrics(t *testing.T) {
-	page := func(bytes int) string {
+	metrics := func(bytes int) string {
 		const sample = "vllm:num_requests_running{engine=\"0\"} 1\n"
 		lines := strings.Repeat(sample, bytes/len(sample)-1)
 		return lines + strings.TrimSuffix(sample, "\n") + strings.Repeat("0", bytes-len(lines)-len(sample)) + "\n"
 	}
-	values, err := new(WorkerMetricsReader).Read(strings.NewReader(page(512 << 10)))
+	values, err := new(WorkerMetricsReader).Read(strings.NewReader(metrics(512 << 10)))
 	if err != nil || len(values) != 1 {
 		t.Errorf("512 KiB of samples: %d ranks, %v", len(values), err)
 	}
-	if _, err := new(WorkerMetricsReader).Read(strings.NewReader(page(512<<10 + 1))); !errors.Is(err, ErrTooManySamples) {
+	if _, err := new(WorkerMetricsReader).Read(strings.NewReader(metrics(512<<10 + 1))); !errors.Is(err, ErrTooManySamples) {
 		t.Errorf("a byte more: %v, want %v", err, ErrTooManySamples)
 	}
 	line := func(bytes int) string {
@@ -118,11 +119,11 @@ func TestLimitOfWorkerMetrics(t *testing.T) {
 	}
 }
 
-// TestLimitOfStatsDecoderMemory counts names, and the memory of the endpoints of
-// one answer.
+// TestLimitOfStatsDecoderMemory checks the limits of interned names and of endpoints that
+// are kept for the next reply.
 func TestLimitOfStatsDecoderMemory(t *testing.T) {
 	var d StatsDecoder
-	answer := func(service string, endpoints int) {
+	decode := func(service string, endpoints int) {
 		t.Helper()
 		all := make([]string, endpoints)
 		for i := range all {
@@ -134,18 +135,18 @@ func TestLimitOfStatsDecoderMemory(t *testing.T) {
 	}
 	most := 0
 	for i := range 3000 {
-		answer(fmt.Sprintf("service-%d", i), 1)
+		decode(fmt.Sprintf("service-%d", i), 1)
 		most = max(most, len(d.names))
 	}
 	testutil.Equal(t, "most", most, 1024)
-	for places, kept := range map[int]bool{64: true, 65: false} {
-		d.endpoints = make([]DecodedEndpoint, 0, places)
-		answer("service", 1)
-		testutil.Equal(t, "cap", cap(d.endpoints) == places, kept)
+	for size, kept := range map[int]bool{64: true, 65: false} {
+		d.endpoints = make([]DecodedEndpoint, 0, size)
+		decode("service", 1)
+		testutil.Equal(t, "cap", cap(d.endpoints) == size, kept)
 	}
 }
 
-// TestLimitOfBlocks holds for hit rates and requests alike.
+// TestLimitOfBlocks checks the limit in hit-rate events as JSON and as msgpack.
 func TestLimitOfBlocks(t *testing.T) {
 	for blocks, fits := range map[uint64]bool{1 << 32: true, 1<<32 + 1: false} {
 		_, err := ParseHitRate(fmt.Appendf(nil, `{"worker_id":1,"isl_blocks":%d,"overlap_blocks":0}`, blocks))
@@ -162,17 +163,17 @@ func TestLimitOfTransport(t *testing.T) {
 	}
 }
 
-// TestLimitOfNamespacesToValidUTF8 because they become labels of every series.
+// Names of namespaces from the network become labels, so they must be UTF-8.
 func TestLimitOfNamespacesToValidUTF8(t *testing.T) {
 	for name, matches := range map[string]bool{"lab": true, "lab-ü": true, "lab\xff": false, "": false} {
 		for _, n := range []Namespaces{"*", "l*"} {
 			testutil.Equal(t, "n.Match(name)", n.Match(name), matches)
 		}
-		testutil.Equal(t, "Namespaces", Namespaces(name).Match(name), true) // of one it is the flag's
+		testutil.Equal(t, "Namespaces", Namespaces(name).Match(name), true) // a single namespace comes from the flag
 	}
 }
 
-// TestLimitOfNames holds wherever a name comes from.
+// TestLimitOfNames checks the limit for names from every source.
 func TestLimitOfNames(t *testing.T) {
 	const namespace = "dynamo"
 	for bytes, fits := range map[int]bool{256: true, 257: false} {
@@ -191,7 +192,7 @@ func TestLimitOfNames(t *testing.T) {
 		read["namespace of a subject"] = Namespaces("*").Match(SubjectNamespace("namespace." + name + ".kv_metrics"))
 		for what, ok := range read {
 			if ok != fits {
-				t.Errorf("%s of %d bytes is read: %v, want %v", what, bytes, ok, fits)
+				t.Errorf("%s of %d bytes is accepted: %v, want %v", what, bytes, ok, fits)
 			}
 		}
 	}

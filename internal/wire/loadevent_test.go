@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// loadEventsOf are the captured load events of a release that sends them as JSON.
+// loadEventsOf returns the captured load events of a release that publishes them as JSON.
 func loadEventsOf(t testing.TB, release string) (all [][]byte) {
 	t.Helper()
 	for _, m := range natsEvents(t, release) {
@@ -96,7 +96,7 @@ func TestParseLoadEventAcceptsVariants(t *testing.T) {
 			`{"worker_id":1,"dp_rank":0,"active_decode_blocks":24,"active_prefill_tokens":388}`,
 			LoadEvent{Source: fleet.FromActiveLoad, Worker: 1, Load: fleet.Load{KVActive: some(24)}, Estimate: true},
 		},
-		"of a router, no blocks": {
+		"of a router, without blocks": {
 			`{"worker_id":1,"dp_rank":0,"active_decode_blocks":null,"active_prefill_tokens":0}`,
 			LoadEvent{Source: fleet.FromActiveLoad, Worker: 1, Estimate: true},
 		},
@@ -140,7 +140,7 @@ func TestParseLoadEventRejectsInvalid(t *testing.T) {
 		"a float for a count":    `{"worker_id":1,"data":{"kv_stats":{"kv_active_blocks":1.5}}}`,
 		"a load in text":         `{"worker_id":1,"data":"{}"}`,
 		"cut off":                `{"worker_id":1,"data":{"kv_stats":{"kv_active_blocks":1}}`,
-		"something behind it":    `{"worker_id":1,"data":{"kv_stats":{"kv_active_blocks":1}}}{}`,
+		"trailing bytes":         `{"worker_id":1,"data":{"kv_stats":{"kv_active_blocks":1}}}{}`,
 		"a load in an envelope":  string(natsEvents(t, "0.9.1")[0].data),
 		"an event of a hit rate": `{"worker_id":1,"dp_rank":0,"isl_blocks":25,"overlap_blocks":0}`,
 	} {
@@ -153,7 +153,7 @@ func TestParseLoadEventRejectsInvalid(t *testing.T) {
 }
 
 func TestParseLoadEventAgreesWithStatsReply(t *testing.T) {
-	// Both captured of worker 7d7ba2096ef23e6f of 0.5.1; its cache is 0.4 full.
+	// The event and the replies are of worker 7d7ba2096ef23e6f of 0.5.1. Its cache is 0.4 full.
 	e, err := ParseLoadEvent(loadEventsOf(t, "0.5.1")[2])
 	if err != nil {
 		t.Fatal(err)

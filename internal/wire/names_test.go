@@ -34,17 +34,17 @@ func TestServiceNameEqualsDynamos(t *testing.T) {
 
 func TestServiceNamesOfAllErasCoverEveryRelease(t *testing.T) {
 	for _, c := range capturedNames(t) {
-		var asked []string
+		var names []string
 		for _, era := range Eras {
-			asked = append(asked, ServiceName(era, c.Namespace, c.Component))
+			names = append(names, ServiceName(era, c.Namespace, c.Component))
 		}
-		if !slices.Contains(asked, c.Service) {
-			t.Errorf("%s: %q is not among the names asked for %q, %q: %q", c.Version, c.Service, c.Namespace, c.Component, asked)
+		if !slices.Contains(names, c.Service) {
+			t.Errorf("%s: %q is not among the names %q, %q: %q", c.Version, c.Service, c.Namespace, c.Component, names)
 		}
 	}
 }
 
-// Known from the source of the slug only: it trims what the hash was appended to.
+// This is known from Dynamo's source only: it trims the name after it appends the hash.
 func TestServiceNameTrimsLeadingUnderscores(t *testing.T) {
 	testutil.Equal(t, "ServiceName", ServiceName(EraSeed, "_", "_"), hash("_|_"))
 	testutil.Equal(t, "ServiceName", ServiceName(EraHashed, "дина", "мо"), hash("дина_мо"))
@@ -63,7 +63,8 @@ func TestNamespaceSubjectsAreAsCaptured(t *testing.T) {
 	testutil.Equal(t, "L2CSubject", L2CSubject("dynamo", "backend", "load_metrics"), string(testutil.Captured(t, "original", "l2c_subject.txt")))
 }
 
-// capturedName is a component with an odd name, and what a worker made of it.
+// capturedName is a component with an unusual name, with the service name, subjects and
+// keys of its worker.
 type capturedName struct {
 	Namespace, Component, Service string
 	Subjects, Etcd                []string
@@ -73,7 +74,7 @@ func TestSplitSubjectKeepsUnusualNames(t *testing.T) {
 	for _, r := range []struct {
 		release string
 		era     Era
-		lease   uint64 // of the first component; each next worker's is larger by 6
+		lease   uint64 // of the first component's worker; it grows by 6 from worker to worker
 	}{
 		{"0.1.1", EraHashed, 0x7d7ba2096ef2460a},
 		{"0.2.1", EraPlain, 0x7d7ba2096ef24128},
@@ -96,7 +97,7 @@ func TestSplitSubjectKeepsUnusualNames(t *testing.T) {
 func TestSplitSubjectFindsEndpointAndLease(t *testing.T) {
 	for name, c := range map[string]struct {
 		subject  string
-		static   string // the endpoint that is known by name
+		static   string // the known endpoint
 		endpoint string
 		lease    uint64
 	}{
@@ -108,10 +109,10 @@ func TestSplitSubjectFindsEndpointAndLease(t *testing.T) {
 		"a name that begins with a dash":                    {"svc.-a-1f", "", "-a", 0x1f},
 		"a name that ends like an id":                       {"svc.generate-beef-1f", "", "generate-beef", 0x1f},
 		"a name that ends like an id, the worker is static": {"svc.generate-beef", "generate-beef", "generate-beef", 0},
-		"nobody knows that name: it is an id":               {"svc.generate-beef", "generate", "generate", 0xbeef},
+		"a name that is not known ends with an id":          {"svc.generate-beef", "generate", "generate", 0xbeef},
 		"a static worker":                                   {"svc.generate", "", "generate", 0},
 		"a static worker whose name has a dash":             {"svc.my-endpoint", "", "my-endpoint", 0},
-		"a name that is but a dash and an id":               {"svc.-1f", "", "-1f", 0},
+		"a name of only a dash and an id":                   {"svc.-1f", "", "-1f", 0},
 		"the first id":                                      {"svc.e-1", "", "e", 1},
 		"an id above 2^53":                                  {"svc.e-7d7ba2096ef23e32", "", "e", 9041998838276177458},
 		"an id above 2^63":                                  {"svc.e-8000000000000001", "", "e", 1<<63 + 1},
@@ -151,7 +152,7 @@ func TestSplitSubjectRejectsOtherServices(t *testing.T) {
 		"dynamo_backend.\xff-1f",
 	} {
 		if endpoint, lease, ok := SplitSubject("dynamo_backend", subject, noEndpoint); endpoint != "" || lease != 0 || ok {
-			t.Errorf("SplitSubject(%q) = %q, %x, %v, want it refused", subject, endpoint, lease, ok)
+			t.Errorf("SplitSubject(%q) = %q, %x, %v, want it rejected", subject, endpoint, lease, ok)
 		}
 	}
 }

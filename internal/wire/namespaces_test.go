@@ -32,8 +32,7 @@ func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
 	}
 }
 
-// TestNamespacesOverlapsWhereANameFitsBoth: what is watched of each sort, asked for
-// what is watched and for what is not, of each sort.
+// The test covers pairs of names and patterns of all kinds.
 func TestNamespacesOverlapsWhereANameFitsBoth(t *testing.T) {
 	all := []Namespaces{"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*", "", "lab\xff", "lab\xff*", Namespaces(strings.Repeat("l", 257) + "*")}
 	for watched, yes := range map[Namespaces][]Namespaces{
@@ -44,14 +43,14 @@ func TestNamespacesOverlapsWhereANameFitsBoth(t *testing.T) {
 		"other*": {"other", "other*", "*"},
 		"*":      {"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*"},
 	} {
-		for _, asked := range all {
-			if got, want := watched.Overlaps(asked), slices.Contains(yes, asked); got != want {
-				t.Errorf("%q is watched, and %q asked for: %v, want %v", watched, asked, got, want)
+		for _, other := range all {
+			if got, want := watched.Overlaps(other), slices.Contains(yes, other); got != want {
+				t.Errorf("%q overlaps %q: %v, want %v", watched, other, got, want)
 			}
 		}
 		for _, other := range []Namespaces{"lab", "lab-1", "lab*", "lab-*", "*"} {
 			if watched.Overlaps(other) != other.Overlaps(watched) {
-				t.Errorf("%q and %q overlap one way only", watched, other)
+				t.Errorf("Overlaps of %q and %q is not symmetric", watched, other)
 			}
 		}
 	}
@@ -81,7 +80,7 @@ func TestNamespacesOfKeyReadsCaptures(t *testing.T) {
 				want = "dynamo"
 			}
 			if !isBelowPrefix(Namespaces(want), kv.Key) {
-				continue // of a kind that nobody reads
+				continue // a key that this program does not read
 			}
 			for _, several := range []Namespaces{Namespaces(want[:2] + "*"), "*"} {
 				if ns, ok := several.OfKey(kv.Key); ns != want || !ok || !isBelowPrefix(several, kv.Key) {
@@ -89,7 +88,7 @@ func TestNamespacesOfKeyReadsCaptures(t *testing.T) {
 				}
 			}
 			if ns, ok := Namespaces(want + "-*").OfKey(kv.Key); ok {
-				t.Errorf("%s: %s is taken for one of %s-* (%q)", release, kv.Key, want, ns)
+				t.Errorf("%s: %s is counted to %s-* (%q)", release, kv.Key, want, ns)
 			}
 		}
 	}
@@ -122,7 +121,7 @@ func TestNamespacesOfKeyWithMisleadingNames(t *testing.T) {
 			_, ok = Namespaces("x*").OfKey(key)
 			testutil.Equal(t, "ok", ok, false)
 		}
-		one := Namespaces(cmp.Or(want, "lab")) // its keys are told by their prefixes
+		one := Namespaces(cmp.Or(want, "lab")) // without a pattern OfKey does not look at the key
 		ns, ok = one.OfKey(key)
 		testutil.Equal(t, "ns", ns, string(one))
 		testutil.Equal(t, "ok", ok, true)

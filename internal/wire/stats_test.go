@@ -64,7 +64,7 @@ func TestParseStatsReplyReadsCaptures(t *testing.T) {
 	}
 }
 
-// load40 is what the workers of the edge cases publish where nothing else is said.
+// load40 returns the load of the workers in the edge cases, unless a test sets another.
 func load40() fleet.Load {
 	return fleet.Load{
 		ActiveSlots: fleet.Some[uint64](3), TotalSlots: fleet.Some[uint64](16), Waiting: fleet.Some[uint64](2),
@@ -142,7 +142,7 @@ func TestParseLoadReadsSpecDecode(t *testing.T) {
 	plain, spec := load40(), load40()
 	spec.SpecDrafts, spec.SpecDraftTokens, spec.SpecAccepted = fleet.Some[uint64](10), fleet.Some[uint64](50), fleet.Some[uint64](30)
 	for release, want := range map[string]endpointLoad{
-		"0.3.0": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef2483e, Load: fleet.Some(plain)}, // it has only the rank
+		"0.3.0": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef2483e, Load: fleet.Some(plain)}, // 0.3.0 has only the rank
 		"0.3.2": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24843, Load: fleet.Some(spec)},
 		"0.5.1": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24485, Load: fleet.Some(spec)},
 	} {
@@ -186,17 +186,17 @@ func TestParseStatsReplyKeepsOtherLoads(t *testing.T) {
 
 func TestParseStatsReplyRejectsInvalid(t *testing.T) {
 	for name, reply := range map[string]string{
-		"empty, as NATS answers for a service that nobody serves": "",
-		"an answer to a ping":        string(testutil.Captured(t, "0.5.1", "ping_reply_1.json")),
-		"an answer to an info":       string(testutil.Captured(t, "0.5.1", "info_reply_1.json")),
-		"an answer of no type":       `{"name":"svc","id":"x","endpoints":[]}`,
+		"empty, as NATS replies for a service without instances": "",
+		"a reply to a ping":          string(testutil.Captured(t, "0.5.1", "ping_reply_1.json")),
+		"a reply to an info request": string(testutil.Captured(t, "0.5.1", "info_reply_1.json")),
+		"a reply without a type":     `{"name":"svc","id":"x","endpoints":[]}`,
 		"null":                       `null`,
 		"an array":                   `[]`,
 		"a number for a name":        `{"type":"io.nats.micro.v1.stats_response","name":5,"id":"x","endpoints":[]}`,
 		"a number for a subject":     `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":5}]}`,
 		"an object for endpoints":    `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":{}}`,
 		"data that is no JSON":       `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":"svc.e","data":NaN}]}`,
-		"something behind the reply": `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[]}x`,
+		"trailing bytes":             `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[]}x`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseStatsReply([]byte(reply))
@@ -213,7 +213,7 @@ func TestParseStatsReplyRejectsTruncated(t *testing.T) {
 		whole := testutil.Captured(t, r.name, "stats_reply_1.json")
 		for n := range whole {
 			if _, err := ParseStatsReply(whole[:n]); err == nil {
-				t.Fatalf("%s: the first %d of %d bytes are a reply", r.name, n, len(whole))
+				t.Fatalf("%s: the first %d of %d bytes are accepted", r.name, n, len(whole))
 			}
 		}
 	}
@@ -254,11 +254,11 @@ func TestParseLoadAcceptsVariants(t *testing.T) {
 			`{"data_parallel_rank":3,"request_active_slots":1,"request_total_slots":2,"kv_active_blocks":3,"kv_total_blocks":4,"num_requests_waiting":5,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`,
 			fleet.Load{ActiveSlots: some(1), TotalSlots: some(2), KVActive: some(3), KVTotal: some(4), Waiting: some(5), CacheUsage: fleet.Some(0.5), HitRate: fleet.Some(0.25)},
 		},
-		"only the worker's half": {
+		"only the worker's part": {
 			`{"worker_stats":{"request_active_slots":1,"request_total_slots":2,"num_requests_waiting":3},"kv_stats":null}`,
 			fleet.Load{ActiveSlots: some(1), TotalSlots: some(2), Waiting: some(3)},
 		},
-		"only the cache's half": {
+		"only the cache's part": {
 			`{"kv_stats":{"kv_active_blocks":3,"kv_total_blocks":4,"gpu_cache_usage_perc":1,"gpu_prefix_cache_hit_rate":0}}`,
 			fleet.Load{KVActive: some(3), KVTotal: some(4), CacheUsage: fleet.Some(1.0), HitRate: fleet.Some(0.0)},
 		},
@@ -270,7 +270,7 @@ func TestParseLoadAcceptsVariants(t *testing.T) {
 			`{"kv_stats":{"kv_active_blocks":3},"spec_decode_stats":{"num_drafts":1}}`,
 			fleet.Load{KVActive: some(3), SpecDrafts: some(1)},
 		},
-		"null for some": {
+		"null for some fields": {
 			`{"kv_active_blocks":3,"kv_total_blocks":null,"gpu_cache_usage_perc":null}`,
 			fleet.Load{KVActive: some(3)},
 		},
@@ -282,7 +282,7 @@ func TestParseLoadAcceptsVariants(t *testing.T) {
 			`{"kv_active_blocks":18446744073709551615}`,
 			fleet.Load{KVActive: some(math.MaxUint64)},
 		},
-		"fractions as they come": {
+		"fractions of any size": {
 			`{"gpu_cache_usage_perc":-1.5,"gpu_prefix_cache_hit_rate":3.4028234663852886e38}`,
 			fleet.Load{CacheUsage: fleet.Some(-1.5), HitRate: fleet.Some(float64(math.MaxFloat32))},
 		},
@@ -305,8 +305,8 @@ func TestParseLoadRejectsInvalid(t *testing.T) {
 	for name, data := range map[string]string{
 		"no field":                     `{}`,
 		"no field that is known":       `{"later":1,"data_parallel_rank":0}`,
-		"null for all":                 `{"kv_active_blocks":null,"gpu_cache_usage_perc":null,"worker_stats":null,"kv_stats":null,"spec_decode_stats":null}`,
-		"no field in its halves":       `{"worker_stats":{},"kv_stats":{"later":1},"spec_decode_stats":{}}`,
+		"null for all fields":          `{"kv_active_blocks":null,"gpu_cache_usage_perc":null,"worker_stats":null,"kv_stats":null,"spec_decode_stats":null}`,
+		"no field in its parts":        `{"worker_stats":{},"kv_stats":{"later":1},"spec_decode_stats":{}}`,
 		"a negative count":             `{"kv_active_blocks":-1}`,
 		"2^64":                         `{"kv_active_blocks":18446744073709551616}`,
 		"a float for a count":          `{"kv_active_blocks":40.0}`,
@@ -314,10 +314,10 @@ func TestParseLoadRejectsInvalid(t *testing.T) {
 		"a string for a count":         `{"kv_active_blocks":"40"}`,
 		"true for a count":             `{"kv_active_blocks":true}`,
 		"one bad count of many":        `{"request_active_slots":3,"request_total_slots":16,"kv_active_blocks":-1,"kv_total_blocks":100}`,
-		"a bad count in its half":      `{"worker_stats":{"request_active_slots":3},"kv_stats":{"kv_active_blocks":0.5}}`,
+		"a bad count in its part":      `{"worker_stats":{"request_active_slots":3},"kv_stats":{"kv_active_blocks":0.5}}`,
 		"a bad count of spec decode":   `{"kv_active_blocks":3,"spec_decode_stats":{"num_drafts":-1}}`,
-		"a number for a half":          `{"worker_stats":{"request_active_slots":3},"kv_stats":5}`,
-		"an array for a half":          `{"worker_stats":{"request_active_slots":3},"kv_stats":[]}`,
+		"a number for a part":          `{"worker_stats":{"request_active_slots":3},"kv_stats":5}`,
+		"an array for a part":          `{"worker_stats":{"request_active_slots":3},"kv_stats":[]}`,
 		"a string for a fraction":      `{"kv_active_blocks":3,"gpu_cache_usage_perc":"NaN"}`,
 		"a fraction beyond float64":    `{"kv_active_blocks":3,"gpu_cache_usage_perc":1e400}`,
 		"NaN, which is no JSON":        `{"kv_active_blocks":3,"gpu_cache_usage_perc":NaN}`,
@@ -326,7 +326,7 @@ func TestParseLoadRejectsInvalid(t *testing.T) {
 		"a number":                     `5`,
 		"an array":                     `[{"kv_active_blocks":3}]`,
 		"cut off":                      `{"kv_active_blocks":3`,
-		"something behind it":          `{"kv_active_blocks":3}{}`,
+		"trailing bytes":               `{"kv_active_blocks":3}{}`,
 		"bytes that are not even text": "\x00\xff",
 	} {
 		t.Run(name, func(t *testing.T) {

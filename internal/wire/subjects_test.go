@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// matches reports whether a NATS subscription gets what is published on a subject.
+// subjectMatches reports whether a NATS subscription receives messages on a subject.
 func subjectMatches(subscription, subject string) bool {
 	want, got := strings.Split(subscription, "."), strings.Split(subject, ".")
 	return slices.EqualFunc(want, got, func(w, g string) bool { return w == "*" || w == g })
@@ -81,11 +81,11 @@ func TestParseEventSubjectReadsUnusualNames(t *testing.T) {
 		want               fleet.Endpoint
 		topic              string
 	}{
-		// Made by 1.2.1, and by 1.4.2 and 1.6.1.
+		// Captured with 1.2.1, 1.4.2 and 1.6.1.
 		{"a_b", "namespace.a_b.component.c*d.forward-pass-metrics", fleet.Endpoint{Component: "c*d"}, TopicForwardPass},
 		{"a_b", "namespace.a_b.component.c%2Ad.endpoint.e%3Ef%3Ag.kv_metrics", fleet.Endpoint{Component: "c*d", Name: "e>f:g"}, TopicLoad},
 		{"my-ns", "namespace.my-ns.component.Back_end.endpoint.load-x.kv_metrics", fleet.Endpoint{Component: "Back_end", Name: "load-x"}, TopicLoad},
-		// What nobody has made yet.
+		// Not captured.
 		{"a.b", "namespace.a.b.kv_metrics", fleet.Endpoint{}, TopicLoad},
 		{"a.b", "namespace.a%2Eb.component.c%2Ed.endpoint.e%2Eendpoint%2Ef.kv_metrics", fleet.Endpoint{Component: "c.d", Name: "e.endpoint.f"}, TopicLoad},
 		{"component", "namespace.component.component.component.endpoint.endpoint.component", fleet.Endpoint{Component: "component", Name: "endpoint"}, "component"},
@@ -137,7 +137,7 @@ func TestParseEventSubjectRejectsOtherSubjects(t *testing.T) {
 	} {
 		e, topic, ok := ParseEventSubject("lab", subject)
 		if e != (fleet.Endpoint{}) || topic != "" || ok {
-			t.Errorf("ParseEventSubject(%q) = %+v, %q, %v, want it refused", subject, e, topic, ok)
+			t.Errorf("ParseEventSubject(%q) = %+v, %q, %v, want it rejected", subject, e, topic, ok)
 		}
 	}
 }

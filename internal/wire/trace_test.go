@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// traces are the captured trace records: ten requests that share prefixes.
+// traces returns the captured trace records of ten requests that share prefixes.
 func traces(t testing.TB) (all [][]byte) {
 	t.Helper()
 	for _, m := range natsEvents(t, "1.6.1") {
@@ -37,7 +37,7 @@ func TestParseTraceReadsCaptures(t *testing.T) {
 }
 
 func TestParseTraceAgreesWithHitRateEvents(t *testing.T) {
-	// 0.6.1 served the same ten requests; its events are in TestParseHitRateReadsPipelineCapture.
+	// 0.6.1 served the same ten requests: see TestParseHitRateReadsPipelineCapture.
 	want := map[[2]uint64]int{{25, 0}: 1, {26, 23}: 2, {27, 23}: 1, {28, 23}: 1, {25, 23}: 1, {25, 24}: 1, {28, 27}: 1, {26, 25}: 1, {27, 26}: 1}
 	got := make(map[[2]uint64]int)
 	for _, record := range traces(t) {
@@ -51,7 +51,7 @@ func TestParseTraceAgreesWithHitRateEvents(t *testing.T) {
 	testutil.Equal(t, "result", got, want)
 }
 
-// request is a trace record of a request's end, with these fields of the request.
+// requestRecord returns the trace record of a finished request with these fields.
 func requestRecord(fields string) string {
 	return `{"schema":"dynamo.request.trace.v1","event_type":"request_end","event_time_unix_ms":1,"request":{"request_id":"x"` + fields + `}}`
 }
@@ -62,22 +62,22 @@ func TestParseTraceAcceptsVariants(t *testing.T) {
 		record string
 		want   Trace
 	}{
-		"nothing but a request": {requestRecord(``), Trace{}},
-		"null for all": {requestRecord(`,"input_tokens":null,"cached_tokens":null,"output_tokens":null,"queue_depth":null,"kv_hit_rate":null,` +
+		"an empty request": {requestRecord(``), Trace{}},
+		"null for all fields": {requestRecord(`,"input_tokens":null,"cached_tokens":null,"output_tokens":null,"queue_depth":null,"kv_hit_rate":null,` +
 			`"ttft_ms":null,"avg_itl_ms":null,"total_time_ms":null,"worker":null,"replay":null`), Trace{}},
 		"two workers, each of a rank": {requestRecord(`,"worker":{"prefill_worker_id":1,"prefill_dp_rank":3,"decode_worker_id":18446744073709551615,"decode_dp_rank":4294967295}`),
 			Trace{Prefill: fleet.Some(TraceWorker{1, 3}), Decode: fleet.Some(TraceWorker{1<<64 - 1, 1<<32 - 1})}},
-		"only a decode worker": {requestRecord(`,"worker":{"decode_worker_id":2}`), Trace{Decode: fleet.Some(TraceWorker{Worker: 2})}},
-		"a rank of nobody":     {requestRecord(`,"worker":{"prefill_dp_rank":2}`), Trace{}},
+		"only a decode worker":    {requestRecord(`,"worker":{"decode_worker_id":2}`), Trace{Decode: fleet.Some(TraceWorker{Worker: 2})}},
+		"a rank without a worker": {requestRecord(`,"worker":{"prefill_dp_rank":2}`), Trace{}},
 		"a last block that is not full": {requestRecord(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":16,"input_length":33,"input_sequence_hashes":[]}`),
-			Trace{BlockSize: some(16), ISLBlocks: some(3), OverlapBlocks: some(2)}}, // 1.5 rounded away from zero, as Rust does
+			Trace{BlockSize: some(16), ISLBlocks: some(3), OverlapBlocks: some(2)}}, // 1.5 is rounded away from zero, as Rust does
 		"a last block that is full": {requestRecord(`,"kv_hit_rate":1,"replay":{"trace_block_size":16,"input_length":32}`),
 			Trace{BlockSize: some(16), ISLBlocks: some(2), OverlapBlocks: some(2)}},
 		"no input": {requestRecord(`,"kv_hit_rate":0.0,"replay":{"trace_block_size":16,"input_length":0}`),
 			Trace{BlockSize: some(16), ISLBlocks: some(0), OverlapBlocks: some(0)}},
-		"no hit rate":                   {requestRecord(`,"replay":{"trace_block_size":16,"input_length":32}`), Trace{BlockSize: some(16), ISLBlocks: some(2)}},
-		"a hit rate and nothing to hit": {requestRecord(`,"kv_hit_rate":0.5`), Trace{}},
-		"blocks of no size":             {requestRecord(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":0,"input_length":32}`), Trace{}},
+		"no hit rate":               {requestRecord(`,"replay":{"trace_block_size":16,"input_length":32}`), Trace{BlockSize: some(16), ISLBlocks: some(2)}},
+		"a hit rate without blocks": {requestRecord(`,"kv_hit_rate":0.5`), Trace{}},
+		"blocks of size 0":          {requestRecord(`,"kv_hit_rate":0.5,"replay":{"trace_block_size":0,"input_length":32}`), Trace{}},
 		"the longest input": {requestRecord(`,"replay":{"trace_block_size":256,"input_length":1099511627776}`),
 			Trace{BlockSize: some(256), ISLBlocks: some(maxBlocks)}},
 		"fields of another release": {strings.Replace(requestRecord(`,"model":"m","x_request_id":"y","kv_transfer_estimated_latency_ms":1.5,"finish_reason_metadata":{"finish_reason":"stop"},"cached_tokens":5`),
@@ -126,7 +126,7 @@ func TestParseTraceRejectsInvalid(t *testing.T) {
 		"a negative count":        requestRecord(`,"cached_tokens":-1`),
 		"a float for a count":     requestRecord(`,"queue_depth":1.5`),
 		"cut off":                 strings.TrimSuffix(requestRecord(``), "}"),
-		"something behind it":     requestRecord(``) + "{}",
+		"trailing bytes":          requestRecord(``) + "{}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseTrace([]byte(record))

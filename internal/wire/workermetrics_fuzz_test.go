@@ -17,11 +17,12 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// What a page says are values that can be, the library reads the same out of the whole
-// page, and a page that says the same in other words is read the same.
+// FuzzWorkerMetricsReader checks that all values are valid, that the parser alone reads the
+// same values from the whole text, and that the values are the same after they were
+// rendered and read again.
 func FuzzWorkerMetricsReader(f *testing.F) {
 	for _, path := range capturedWorkerMetrics(f) {
-		var few []string // short inputs are changed faster
+		var few []string // the fuzzer mutates short inputs faster
 		for line := range strings.Lines(string(testutil.Captured(f, path))) {
 			if isKnownSample([]byte(line)) && len(few) < 4 {
 				few = append(few, line)
@@ -31,8 +32,8 @@ func FuzzWorkerMetricsReader(f *testing.F) {
 	}
 	f.Add([]byte("vllm:num_requests_running{engine=\"1\"} 1e3\r\nsglang_token_usage 0.5 17\n\ttrtllm_kv_cache_used_blocks{} 3"))
 	var r WorkerMetricsReader
-	f.Fuzz(func(t *testing.T, page []byte) {
-		values, err := r.Read(bytes.NewReader(page))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		values, err := r.Read(bytes.NewReader(text))
 		if err != nil {
 			if values != nil || !errors.Is(err, ErrWorkerMetrics) && !errors.Is(err, ErrTooManySamples) {
 				t.Errorf("%v, %v", values, err)
@@ -49,10 +50,10 @@ func FuzzWorkerMetricsReader(f *testing.F) {
 				t.Errorf("%+v", v)
 			}
 		}
-		if whole, ok := parseWhole(page); ok {
+		if whole, ok := parseWhole(text); ok {
 			testutil.Equal(t, "values", values, whole)
 		}
-		for i := range values { // a sum is not written as exactly as what it is of
+		for i := range values { // the sum cannot be rendered exactly
 			if v := &values[i]; v.Queues != (fleet.Queues{}) {
 				v.Queues, v.Load.Waiting = fleet.Queues{}, fleet.Opt[uint64]{}
 			}
@@ -65,15 +66,15 @@ func FuzzWorkerMetricsReader(f *testing.F) {
 	})
 }
 
-// wholePage is what the library alone reads out of a page, if it can read all of it, and if
-// no family of ours is of a kind that ours are not.
-func parseWhole(page []byte) ([]WorkerMetrics, bool) {
+// parseWhole reads the whole text with the parser alone. It reports false if the parser
+// fails, or if a family that is read has an unexpected type.
+func parseWhole(text []byte) ([]WorkerMetrics, bool) {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(page))
-	if err != nil || bytes.Contains(page, []byte("{\"")) || len(page) > maxLine {
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil || bytes.Contains(text, []byte("{\"")) || len(text) > maxLine {
 		return nil, false
 	}
-	ours := make(map[string]*dto.MetricFamily)
+	known := make(map[string]*dto.MetricFamily)
 	for name, family := range families {
 		if _, read := familyIndex[name]; !read {
 			continue
@@ -88,13 +89,13 @@ func parseWhole(page []byte) ([]WorkerMetrics, bool) {
 				return nil, false
 			}
 		}
-		ours[name] = family
+		known[name] = family
 	}
-	values, _ := rankMetrics(ours)
+	values, _ := rankMetrics(known)
 	return values, true
 }
 
-// pageAnew is a page that says this, in names that none of them may have had.
+// renderWorkerMetrics renders the values, with names that differ from those in the input.
 func renderWorkerMetrics(values []WorkerMetrics) string {
 	var b strings.Builder
 	for _, v := range values {
@@ -125,7 +126,7 @@ func renderWorkerMetrics(values []WorkerMetrics) string {
 				sample(name, o.V)
 			}
 		}
-		sample("vllm:num_requests_running", math.NaN()) // there is such a place
+		sample("vllm:num_requests_running", math.NaN()) // so that the rank is there even without values
 		count("sglang_num_running_reqs", v.Load.ActiveSlots)
 		count("trtllm:max_num_active_requests", v.Load.TotalSlots)
 		count("trtllm_num_requests_waiting", v.Load.Waiting)

@@ -14,7 +14,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// pageOf is a page of testdata, read.
+// workerMetricsOf reads a file of testdata.
 func workerMetricsOf(t testing.TB, path ...string) []WorkerMetrics {
 	t.Helper()
 	values, err := new(WorkerMetricsReader).Read(bytes.NewReader(testutil.Captured(t, path...)))
@@ -35,8 +35,8 @@ func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 		}
 		return v
 	}
-	// handlers are those of Dynamo's mock engines, one of them of an endpoint that the registry
-	// has and we ignore.
+	// handlers returns the metrics of the handlers of Dynamo's mock engines. One of them is of
+	// an endpoint whose key is ignored.
 	handlers := func(component string, worker uint64, source string, inflight uint64) []WorkerMetrics {
 		return []WorkerMetrics{
 			at(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.ScrapedValues{Inflight: n(inflight)}),
@@ -52,20 +52,20 @@ func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 	}
 	for path, want := range map[string][]WorkerMetrics{
 		// Captured.
-		"0.6.1/page_before_first_load.prom": {
+		"0.6.1/metrics_before_first_load.prom": {
 			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{}),
 			at(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
 		},
-		"0.6.1/page.prom": {
+		"0.6.1/metrics.prom": {
 			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{Load: fleet.Load{KVActive: n(42), KVTotal: n(1000), CacheUsage: share(0.25), HitRate: share(0.5)}}),
 			at(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
 		},
-		"1.6.1/page_worker.prom": {at(backend, "lab", 0x9cf1b09034dc1, fleet.ScrapedValues{Inflight: n(0)})},
-		"1.6.1/page_mocker_vllm.prom": engine(fleet.Load{ActiveSlots: n(10), Waiting: n(14), CacheUsage: share(0.998046875)},
+		"1.6.1/metrics_worker.prom": {at(backend, "lab", 0x9cf1b09034dc1, fleet.ScrapedValues{Inflight: n(0)})},
+		"1.6.1/metrics_mocker_vllm.prom": engine(fleet.Load{ActiveSlots: n(10), Waiting: n(14), CacheUsage: share(0.998046875)},
 			handlers("vllm", 0x6a6ca214c850b02e, "85e62b4466798", 24)...),
-		"1.6.1/page_mocker_sglang.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(17), HitRate: share(0.7619047619047619)},
+		"1.6.1/metrics_mocker_sglang.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(17), HitRate: share(0.7619047619047619)},
 			handlers("sglang", 0x6a6ca214c850b054, "37d1cf7ef22d1", 24)...),
-		"1.6.1/page_mocker_trtllm.prom": engine(fleet.Load{ActiveSlots: n(2), Waiting: n(22), CacheUsage: share(0.42578125)},
+		"1.6.1/metrics_mocker_trtllm.prom": engine(fleet.Load{ActiveSlots: n(2), Waiting: n(22), CacheUsage: share(0.42578125)},
 			handlers("trtllm", 0x6a6ca214c850b01c, "84328e7d9f97c", 24)...),
 
 		// Written from the engines' public sources.
@@ -111,7 +111,7 @@ func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 	}
 }
 
-// TestEveryCapturedPageIsRead also reads them in pieces.
+// The reader gets every file one byte at a time.
 func TestWorkerMetricsReaderReadsByteByByte(t *testing.T) {
 	for _, path := range capturedWorkerMetrics(t) {
 		values, err := new(WorkerMetricsReader).Read(iotest.OneByteReader(bytes.NewReader(testutil.Captured(t, path))))
@@ -119,17 +119,17 @@ func TestWorkerMetricsReaderReadsByteByByte(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 		if len(values) == 0 {
-			t.Errorf("%s says nothing", path)
+			t.Errorf("%s has no values", path)
 		}
 	}
 }
 
-// capturedPages are the names of the pages below testdata.
+// capturedWorkerMetrics returns the paths below testdata of all worker metrics.
 func capturedWorkerMetrics(t testing.TB) (all []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.prom"))
 	if err != nil || len(files) < 11 {
-		t.Fatalf("testdata has %d pages (%v), want at least 11", len(files), err)
+		t.Fatalf("testdata has %d files of worker metrics (%v), want at least 11", len(files), err)
 	}
 	for _, file := range files {
 		all = append(all, strings.TrimPrefix(filepath.ToSlash(file), "testdata/"))
@@ -139,12 +139,12 @@ func capturedWorkerMetrics(t testing.TB) (all []string) {
 
 func TestWorkerMetricsReaderIsReusable(t *testing.T) {
 	var r WorkerMetricsReader
-	want := workerMetricsOf(t, "0.6.1/page.prom")
+	want := workerMetricsOf(t, "0.6.1/metrics.prom")
 	for range 3 {
 		if _, err := r.Read(strings.NewReader("vllm:num_requests_running{")); !errors.Is(err, ErrWorkerMetrics) {
 			t.Errorf("error %v, want %v", err, ErrWorkerMetrics)
 		}
-		got, err := r.Read(bytes.NewReader(testutil.Captured(t, "0.6.1/page.prom")))
+		got, err := r.Read(bytes.NewReader(testutil.Captured(t, "0.6.1/metrics.prom")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestWorkerMetricsReaderIsReusable(t *testing.T) {
 
 func TestWorkerMetricsReaderDropsInvalidValues(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
-	for page, want := range map[string]fleet.Load{
+	for text, want := range map[string]fleet.Load{
 		"vllm:num_requests_running -1":                                {},
 		"vllm:num_requests_running NaN":                               {},
 		"vllm:num_requests_running +Inf":                              {},
@@ -182,9 +182,9 @@ func TestWorkerMetricsReaderDropsInvalidValues(t *testing.T) {
 		`sglang:num_running_reqs{pp_rank="1",tp_rank="0"} 4` + "\n" + `sglang:num_running_reqs{pp_rank="0",tp_rank="1"} 3`:  {ActiveSlots: n(3)},
 		`vllm:num_requests_running{model_name="a"} 4` + "\n" + `vllm:num_requests_running{model_name="b"} 3`:                {ActiveSlots: n(4)},
 	} {
-		values, err := new(WorkerMetricsReader).Read(strings.NewReader(page))
+		values, err := new(WorkerMetricsReader).Read(strings.NewReader(text))
 		if err != nil {
-			t.Errorf("%q: %v", page, err)
+			t.Errorf("%q: %v", text, err)
 			continue
 		}
 		var got fleet.Load
@@ -192,7 +192,7 @@ func TestWorkerMetricsReaderDropsInvalidValues(t *testing.T) {
 			got = values[0].Load
 		}
 		if len(values) > 1 || got != want {
-			t.Errorf("%q says %+v, want %+v", page, values, want)
+			t.Errorf("%q: %+v, want %+v", text, values, want)
 		}
 	}
 }
@@ -208,10 +208,10 @@ func TestWorkerMetricsReaderPrefersDPRank(t *testing.T) {
 	}
 }
 
-// TestWorkerMetricsReaderAcceptsRepeatedHeaders as in pages that Dynamo puts together from several registries.
+// Dynamo joins the output of several registries, so headers may come twice.
 func TestWorkerMetricsReaderAcceptsRepeatedHeaders(t *testing.T) {
-	page := strings.Repeat("# HELP vllm:num_requests_waiting x\n# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 3\n", 2)
-	values, err := new(WorkerMetricsReader).Read(strings.NewReader(page))
+	text := strings.Repeat("# HELP vllm:num_requests_waiting x\n# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 3\n", 2)
+	values, err := new(WorkerMetricsReader).Read(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestWorkerMetricsReaderAcceptsRepeatedHeaders(t *testing.T) {
 func TestWorkerMetricsReaderRejectsInvalid(t *testing.T) {
 	sample := "vllm:num_requests_running{engine=\"0\"} 1\n"
 	for name, c := range map[string]struct {
-		page io.Reader
+		text io.Reader
 		want error
 	}{
 		"no value":          {strings.NewReader("vllm:num_requests_running{}\n"), ErrWorkerMetrics},
@@ -231,42 +231,42 @@ func TestWorkerMetricsReaderRejectsInvalid(t *testing.T) {
 		"too many samples":  {strings.NewReader(strings.Repeat(sample, 1+maxSamples/len(sample))), ErrTooManySamples},
 		"a broken pipe":     {io.MultiReader(strings.NewReader(sample), iotest.ErrReader(io.ErrClosedPipe)), io.ErrClosedPipe},
 	} {
-		if values, err := new(WorkerMetricsReader).Read(c.page); !errors.Is(err, c.want) || values != nil {
+		if values, err := new(WorkerMetricsReader).Read(c.text); !errors.Is(err, c.want) || values != nil {
 			t.Errorf("%s: %v, %v, want %v", name, values, err, c.want)
 		}
 	}
-	for _, page := range []string{"", "\n", "<html>vllm</html>", "{}", strings.Repeat("x", 3*maxLine), strings.Repeat("x", 3*maxLine) + " 1\nnot ours 1\n"} {
-		if values, err := new(WorkerMetricsReader).Read(strings.NewReader(page)); err != nil || len(values) != 0 {
-			t.Errorf("%.20q: %v, %v, want nothing", page, values, err)
+	for _, text := range []string{"", "\n", "<html>vllm</html>", "{}", strings.Repeat("x", 3*maxLine), strings.Repeat("x", 3*maxLine) + " 1\nnot ours 1\n"} {
+		if values, err := new(WorkerMetricsReader).Read(strings.NewReader(text)); err != nil || len(values) != 0 {
+			t.Errorf("%.20q: %v, %v, want nothing", text, values, err)
 		}
 	}
 }
 
-// TestWorkerMetricsReaderSkipsLongLines and hides nothing that follows it.
+// A long line of another family is skipped, and the samples after it are read.
 func TestWorkerMetricsReaderSkipsLongLines(t *testing.T) {
-	page := "other{x=\"" + strings.Repeat("vllm:num_requests_running 5 ", maxLine/10) + "\"} 1\nvllm:num_requests_running 4"
-	values, err := new(WorkerMetricsReader).Read(strings.NewReader(page))
+	text := "other{x=\"" + strings.Repeat("vllm:num_requests_running 5 ", maxLine/10) + "\"} 1\nvllm:num_requests_running 4"
+	values, err := new(WorkerMetricsReader).Read(strings.NewReader(text))
 	if err != nil || len(values) != 1 || values[0].Load.ActiveSlots.V != 4 {
 		t.Errorf("%+v, %v, want 4 requests", values, err)
 	}
 }
 
-// BenchmarkWorkerMetricsReader reads a captured page, and one as long as those of engines with all
-// their histograms.
+// BenchmarkWorkerMetricsReader reads captured metrics, and metrics with as many histograms
+// as those of real engines.
 func BenchmarkWorkerMetricsReader(b *testing.B) {
-	captured := testutil.Captured(b, "1.6.1/page_mocker_vllm.prom")
+	captured := testutil.Captured(b, "1.6.1/metrics_mocker_vllm.prom")
 	var long bytes.Buffer
 	long.Write(captured)
 	for i := range 2000 {
 		fmt.Fprintf(&long, "vllm:request_prompt_tokens_bucket{engine=\"0\",model_name=\"Qwen/Qwen3-0.6B\",le=\"%d\"} %d\n", i, i)
 	}
-	for name, page := range map[string][]byte{"captured": captured, "long": long.Bytes()} {
+	for name, text := range map[string][]byte{"captured": captured, "long": long.Bytes()} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			b.SetBytes(int64(len(page)))
+			b.SetBytes(int64(len(text)))
 			var r WorkerMetricsReader
 			for b.Loop() {
-				if values, err := r.Read(bytes.NewReader(page)); err != nil || len(values) != 3 {
+				if values, err := r.Read(bytes.NewReader(text)); err != nil || len(values) != 3 {
 					b.Fatal(values, err)
 				}
 			}
