@@ -45,8 +45,8 @@ func TestParseActiveLoadReadsCaptures(t *testing.T) {
 				t.Fatal(err)
 			}
 			testutil.Equal(t, "result", got, c.want)
-			testutil.Equal(t, "got.KVActive()", got.KVActive(), c.active)
-			testutil.Equal(t, "got.IsEstimate()", got.IsEstimate(), c.estimate)
+			testutil.Equal(t, "KVActive", got.KVActive(), c.active)
+			testutil.Equal(t, "IsEstimate", got.IsEstimate(), c.estimate)
 		})
 	}
 }

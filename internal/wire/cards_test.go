@@ -70,7 +70,7 @@ func TestParseCardReadsMetricsAddressFrom14(t *testing.T) {
 		}
 		card, err := ParseCard([]byte(kv.Value))
 		if err != nil || card.Metrics != want {
-			t.Errorf("%s: the page is at %q, %v, want %q", release, card.Metrics, err, want)
+			t.Errorf("%s: the metrics are at %q, %v, want %q", release, card.Metrics, err, want)
 		}
 	}
 }

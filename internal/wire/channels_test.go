@@ -25,7 +25,7 @@ func channelsOf(t testing.TB, entries []keyValue) []fleet.Channel {
 			t.Fatalf("ParseChannel(%q): %v", kv.Key, err)
 		}
 		fromKey, ok := ParseChannelKey("lab", kv.Key)
-		testutil.Equal(t, "fromKey", fromKey, fleet.Channel{Endpoint: c.Endpoint, Topic: c.Topic, Publisher: c.Publisher})
+		testutil.Equal(t, "channel of the key", fromKey, fleet.Channel{Endpoint: c.Endpoint, Topic: c.Topic, Publisher: c.Publisher})
 		testutil.Equal(t, "ok", ok, true)
 		all = append(all, c)
 	}
@@ -94,7 +94,7 @@ func TestParseChannelReadsCaptures(t *testing.T) {
 			zmq(endpoint, TopicLoad, 2196197479524687, 44955),
 		}},
 	} {
-		t.Run(name, func(t *testing.T) { testutil.Equal(t, "c.got", c.got, c.want) })
+		t.Run(name, func(t *testing.T) { testutil.Equal(t, "channels", c.got, c.want) })
 	}
 }
 
@@ -111,7 +111,7 @@ func TestParseChannelPublisherMatchesZMQEvents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			testutil.Equal(t, "e.Publisher", e.Publisher, publishers[string(e.Topic)])
+			testutil.Equal(t, "publisher", e.Publisher, publishers[string(e.Topic)])
 		}
 	}
 }

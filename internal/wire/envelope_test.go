@@ -117,7 +117,7 @@ func TestParseEnvelopeAcceptsVariants(t *testing.T) {
 			if !IsEnvelope(b) {
 				t.Error("IsEnvelope is false")
 			}
-			testutil.Equal(t, "envelopeOf(t, b)", envelopeOf(t, b), want)
+			testutil.Equal(t, "envelope", envelopeOf(t, b), want)
 		})
 	}
 }
@@ -126,8 +126,8 @@ func TestParseEnvelopeSharesInput(t *testing.T) {
 	b := pack(envelopeFields())
 	e := envelopeOf(t, b)
 	clear(b)
-	testutil.Equal(t, "e.Topic", e.Topic, make([]byte, len("kv_metrics")))
-	testutil.Equal(t, "e.Payload", e.Payload, make([]byte, len("payload")))
+	testutil.Equal(t, "topic", e.Topic, make([]byte, len("kv_metrics")))
+	testutil.Equal(t, "payload", e.Payload, make([]byte, len("payload")))
 }
 
 func TestParseEnvelopeRejectsInvalid(t *testing.T) {

@@ -39,7 +39,7 @@ func FuzzParseEnvelope(f *testing.F) {
 		rewritten := pack(pairs{
 			"topic", string(e.Topic), "payload", e.Payload, "sequence", e.Sequence, "publisher_id", e.Publisher, "published_at", e.PublishedAt,
 		})
-		testutil.Equal(t, "envelopeOf(t, anew)", envelopeOf(t, rewritten), e)
+		testutil.Equal(t, "envelope", envelopeOf(t, rewritten), e)
 		subject, got, err := ParseFrames(framesOf([]byte("s"), e, rewritten))
 		if err != nil {
 			t.Fatal(err)
@@ -70,8 +70,8 @@ func FuzzParseFrames(f *testing.F) {
 			testutil.Equal(t, "event", e, Envelope{})
 			return
 		}
-		testutil.Equal(t, "framesOf", framesOf(subject, e, d[5:]), frames)
-		testutil.Equal(t, "envelopeOf", envelopeOf(t, d[5:]), e)
+		testutil.Equal(t, "frames", framesOf(subject, e, d[5:]), frames)
+		testutil.Equal(t, "envelope", envelopeOf(t, d[5:]), e)
 	})
 }
 
@@ -316,7 +316,7 @@ func FuzzParseCardKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		in, ok := ParseCardKey(namespace, key)
 		if ok {
-			testutil.Equal(t, "CardKey(namespace, in)", CardKey(namespace, in), canonicalKey(key))
+			testutil.Equal(t, "CardKey", CardKey(namespace, in), canonicalKey(key))
 			if !wantValidName(in.Component) || !wantValidName(in.Name) || in.ID == 0 || IsIgnoredKey(namespace, key) {
 				t.Errorf("ParseCardKey(%q) = %+v", key, in)
 			}
@@ -413,7 +413,7 @@ func checkChannel(t *testing.T, fromKey, c fleet.Channel) {
 	t.Helper()
 	bare := c
 	bare.Plane, bare.Address, bare.SubjectPrefix = fleet.OtherPlane, "", ""
-	testutil.Equal(t, "bare", bare, fromKey)
+	testutil.Equal(t, "channel", bare, fromKey)
 	switch c.Plane {
 	case fleet.ZMQPlane, fleet.BrokerPlane:
 		for address := range strings.SplitSeq(c.Address, ";") {

@@ -37,7 +37,7 @@ func TestFileKeyFindsCapturedRegistrations(t *testing.T) {
 			if err := checkValue(LayoutV1, "lab", in, []byte(kv.Value)); !ok || err != nil {
 				t.Errorf("%s: %s: %v, %v", release, kv.Key, ok, err)
 			}
-			testutil.Equal(t, "in.Endpoint", in.Endpoint, fleet.Endpoint{Component: "backend", Name: "generate"})
+			testutil.Equal(t, "endpoint", in.Endpoint, fleet.Endpoint{Component: "backend", Name: "generate"})
 		}
 		if n < 1 || n > 2 {
 			t.Errorf("%s: %d registrations, want one or two", release, n)

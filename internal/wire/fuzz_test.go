@@ -88,7 +88,7 @@ func FuzzParseLoad(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		testutil.Equal(t, "nested", nested, load)
+		testutil.Equal(t, "nested load", nested, load)
 
 		flat := load
 		flat.SpecDrafts, flat.SpecDraftTokens, flat.SpecAccepted = fleet.Opt[uint64]{}, fleet.Opt[uint64]{}, fleet.Opt[uint64]{}
@@ -187,7 +187,7 @@ func FuzzParseKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, namespace, key, component, endpoint string, id uint64) {
 		for _, l := range Layouts {
 			if in, ok := l.ParseKey(namespace, key); ok {
-				testutil.Equal(t, "l.Key(namespace, in)", l.Key(namespace, in), canonicalKey(key))
+				testutil.Equal(t, "key", l.Key(namespace, in), canonicalKey(key))
 				if !wantValidName(in.Component) || !wantValidName(in.Name) || in.ID == 0 {
 					t.Errorf("ParseKey(%q) = %+v", key, in)
 				}

@@ -33,7 +33,7 @@ func TestParseHitRateReadsCaptures(t *testing.T) {
 				if err := json.Unmarshal(line, &message); err != nil {
 					t.Fatal(err)
 				}
-				testutil.Equal(t, "message.Subject", message.Subject, HitRateSubject("edge"))
+				testutil.Equal(t, "subject", message.Subject, HitRateSubject("edge"))
 				hit, err := ParseHitRate([]byte(message.Payload))
 				if err != nil {
 					t.Fatal(err)

@@ -53,9 +53,9 @@ func checkReply(t *testing.T, d *StatsDecoder, b []byte) {
 		}
 		return append(all, fmt.Sprintf("%q %q", r.Service, r.ID))
 	}
-	testutil.Equal(t, "texts(got)", texts(got), texts(want))
+	testutil.Equal(t, "reply", texts(got), texts(want))
 	for i := range want.Endpoints {
-		testutil.Equal(t, "Endpoints", got.Endpoints[i].Load, want.Endpoints[i].Load)
+		testutil.Equal(t, "load", got.Endpoints[i].Load, want.Endpoints[i].Load)
 	}
 }
 

@@ -75,7 +75,7 @@ func TestLayoutKeyKeepsUnusualNames(t *testing.T) {
 		for i, c := range testutil.CapturedJSON[[]capturedName](t, r.release, "edge", "names.json") {
 			for j, endpoint := range []string{"My-End.point", "load_metrics"} {
 				want := instance(c.Component, endpoint, r.lease+6*uint64(i))
-				testutil.Equal(t, "r.layout.Key(c.Namespace, want)", r.layout.Key(c.Namespace, want), c.Etcd[j])
+				testutil.Equal(t, "key", r.layout.Key(c.Namespace, want), c.Etcd[j])
 				got, ok := r.layout.ParseKey(c.Namespace, c.Etcd[j])
 				if got != want || !ok {
 					t.Errorf("ParseKey(%q) = %+v, %v, want %+v, true", c.Etcd[j], got, ok, want)
@@ -176,7 +176,7 @@ func TestLayoutParseKeyRejectsOtherLayouts(t *testing.T) {
 }
 
 func TestLeaderKeyIsTheOriginals(t *testing.T) {
-	testutil.Equal(t, "UniqueInstanceKey", LeaderKey("dynamo"), "dynamo/components/metrics/instance")
+	testutil.Equal(t, "LeaderKey", LeaderKey("dynamo"), "dynamo/components/metrics/instance")
 }
 
 func TestLayoutParseValueRejectsOtherWorkers(t *testing.T) {

@@ -138,11 +138,11 @@ func TestLimitOfStatsDecoderMemory(t *testing.T) {
 		decode(fmt.Sprintf("service-%d", i), 1)
 		most = max(most, len(d.names))
 	}
-	testutil.Equal(t, "most", most, 1024)
+	testutil.Equal(t, "interned names", most, 1024)
 	for size, kept := range map[int]bool{64: true, 65: false} {
 		d.endpoints = make([]DecodedEndpoint, 0, size)
 		decode("service", 1)
-		testutil.Equal(t, "cap", cap(d.endpoints) == size, kept)
+		testutil.Equal(t, "kept", cap(d.endpoints) == size, kept)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestLimitOfBlocks(t *testing.T) {
 	for blocks, fits := range map[uint64]bool{1 << 32: true, 1<<32 + 1: false} {
 		_, err := ParseHitRate(fmt.Appendf(nil, `{"worker_id":1,"isl_blocks":%d,"overlap_blocks":0}`, blocks))
 		_, packed := ParseHitRateMsgpack(pack(pairs{"worker_id", 1, "isl_blocks", blocks, "overlap_blocks", 0}))
-		testutil.Equal(t, "bool", []bool{err == nil, packed == nil}, []bool{fits, fits})
+		testutil.Equal(t, "accepted", []bool{err == nil, packed == nil}, []bool{fits, fits})
 	}
 }
 
@@ -159,7 +159,7 @@ func TestLimitOfTransport(t *testing.T) {
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}
 	for bytes, fits := range map[int]bool{1024: true, 1025: false} {
 		_, err := LayoutV1.ParseValue("dynamo", in, LayoutV1.Value("dynamo", in, strings.Repeat("x", bytes)))
-		testutil.Equal(t, "err == nil", err == nil, fits)
+		testutil.Equal(t, "accepted", err == nil, fits)
 	}
 }
 
@@ -167,9 +167,9 @@ func TestLimitOfTransport(t *testing.T) {
 func TestLimitOfNamespacesToValidUTF8(t *testing.T) {
 	for name, matches := range map[string]bool{"lab": true, "lab-ü": true, "lab\xff": false, "": false} {
 		for _, n := range []Namespaces{"*", "l*"} {
-			testutil.Equal(t, "n.Match(name)", n.Match(name), matches)
+			testutil.Equal(t, "match", n.Match(name), matches)
 		}
-		testutil.Equal(t, "Namespaces", Namespaces(name).Match(name), true) // a single namespace comes from the flag
+		testutil.Equal(t, "Match", Namespaces(name).Match(name), true) // a single namespace comes from the flag
 	}
 }
 

@@ -162,7 +162,7 @@ func TestParseLoadEventAgreesWithStatsReply(t *testing.T) {
 		_, loads := endpointLoadsOf(t, testutil.Captured(t, "0.5.1", fmt.Sprintf("stats_reply_%d.json", i+1)))
 		for _, s := range loads {
 			if s.Lease == e.Worker && s.Load.OK {
-				testutil.Equal(t, "e.Load", e.Load, s.Load.V)
+				testutil.Equal(t, "load", e.Load, s.Load.V)
 				return
 			}
 		}
@@ -175,5 +175,5 @@ func TestParseLoadEventOmitsInvalidFractions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testutil.Equal(t, "e.Load", e.Load, fleet.Load{KVActive: fleet.Some[uint64](1)})
+	testutil.Equal(t, "load", e.Load, fleet.Load{KVActive: fleet.Some[uint64](1)})
 }

@@ -84,7 +84,7 @@ func TestSplitSubjectKeepsUnusualNames(t *testing.T) {
 			lease := r.lease + 6*uint64(i)
 			testutil.Equal(t, "ServiceName", ServiceName(r.era, c.Namespace, c.Component), c.Service)
 			for j, want := range []string{"My-End.point", "load_metrics"} {
-				testutil.Equal(t, "Subject(c.Service, want, lease)", Subject(c.Service, want, lease), c.Subjects[j])
+				testutil.Equal(t, "Subject", Subject(c.Service, want, lease), c.Subjects[j])
 				endpoint, id, ok := SplitSubject(c.Service, c.Subjects[j], noEndpoint)
 				if endpoint != want || id != lease || !ok {
 					t.Errorf("SplitSubject(%q, %q) = %q, %x, %v, want %q, %x, true", c.Service, c.Subjects[j], endpoint, id, ok, want, lease)

@@ -27,8 +27,8 @@ func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
 		{"*", "lab-0c1d2e3f", true, "lab-0c1d2e3f"},
 		{"*", "", false, ""},
 	} {
-		testutil.Equal(t, "c.namespaces.Match(c.name)", c.namespaces.Match(c.name), c.match)
-		testutil.Equal(t, "c.namespaces.Label(c.name)", c.namespaces.Label(c.name), c.label)
+		testutil.Equal(t, "Match", c.namespaces.Match(c.name), c.match)
+		testutil.Equal(t, "Label", c.namespaces.Label(c.name), c.label)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestNamespacesOfKeyWithMisleadingNames(t *testing.T) {
 		"": "",
 	} {
 		ns, ok := Namespaces("*").OfKey(key)
-		testutil.Equal(t, "ns", ns, want)
+		testutil.Equal(t, "namespace", ns, want)
 		testutil.Equal(t, "ok", ok, want != "")
 		if want != "" {
 			_, ok = Namespaces(want[:1] + "*").OfKey(key)
@@ -123,7 +123,7 @@ func TestNamespacesOfKeyWithMisleadingNames(t *testing.T) {
 		}
 		one := Namespaces(cmp.Or(want, "lab")) // without a pattern OfKey does not look at the key
 		ns, ok = one.OfKey(key)
-		testutil.Equal(t, "ns", ns, string(one))
+		testutil.Equal(t, "namespace", ns, string(one))
 		testutil.Equal(t, "ok", ok, true)
 	}
 }
@@ -147,7 +147,7 @@ func TestEventSubjectsMatchCapturesOfNamespaces(t *testing.T) {
 			if m.subject == TraceSubject {
 				continue
 			}
-			testutil.Equal(t, "SubjectNamespace(m.subject)", SubjectNamespace(m.subject), "lab")
+			testutil.Equal(t, "SubjectNamespace", SubjectNamespace(m.subject), "lab")
 			_, topic, _ := ParseEventSubject("lab", m.subject)
 			for _, namespaces := range []Namespaces{"lab", "l*", "*"} {
 				n := 0
@@ -156,7 +156,7 @@ func TestEventSubjectsMatchCapturesOfNamespaces(t *testing.T) {
 						n++
 					}
 				}
-				testutil.Equal(t, "n", n, 1)
+				testutil.Equal(t, "matching subscriptions", n, 1)
 			}
 		}
 	}

@@ -57,8 +57,8 @@ func TestParseStatsReplyReadsCaptures(t *testing.T) {
 				want = append(want, s)
 			}
 			reply, got := endpointLoadsOf(t, testutil.Captured(t, c.release, file))
-			testutil.Equal(t, "reply.Service", reply.Service, c.service)
-			testutil.Equal(t, "reply.ID", reply.ID, c.id)
+			testutil.Equal(t, "service", reply.Service, c.service)
+			testutil.Equal(t, "id", reply.ID, c.id)
 			testutil.Equal(t, "result", got, want)
 		})
 	}
@@ -87,10 +87,10 @@ func TestParseStatsReplyOfStaticWorkers(t *testing.T) {
 			reply, loads := endpointLoadsOf(t, testutil.Captured(t, c.release, "edge", fmt.Sprintf("static_%d.json", i+1)))
 			want := load40()
 			want.KVActive = fleet.Some(c.active[i])
-			testutil.Equal(t, "reply.Service", reply.Service, c.service)
-			testutil.Equal(t, "reply.ID", reply.ID, id)
-			testutil.Equal(t, "ValidStaticID(reply.ID)", ValidStaticID(reply.ID), true)
-			testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "generate"}, {Endpoint: "load_metrics", Load: fleet.Some(want)}})
+			testutil.Equal(t, "service", reply.Service, c.service)
+			testutil.Equal(t, "id", reply.ID, id)
+			testutil.Equal(t, "ValidStaticID", ValidStaticID(reply.ID), true)
+			testutil.Equal(t, "loads", loads, []endpointLoad{{Endpoint: "generate"}, {Endpoint: "load_metrics", Load: fleet.Some(want)}})
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestParseStatsReplyOfStaticWorkers(t *testing.T) {
 func TestParseStatsReplyWithoutStatsHandler(t *testing.T) {
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f3a, "0.2.1": 0x7d7ba2096ef240f8, "0.5.1": 0x7d7ba2096ef24456} {
 		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "no_stats_handler.json"))
-		testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "generate", Lease: lease}})
+		testutil.Equal(t, "loads", loads, []endpointLoad{{Endpoint: "generate", Lease: lease}})
 	}
 }
 
@@ -124,7 +124,7 @@ func TestParseStatsReplyBeforeFirstPublish(t *testing.T) {
 	}
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f3f, "0.2.1": 0x7d7ba2096ef240fd, "0.5.1": 0x7d7ba2096ef2445b} {
 		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "no_publish.json"))
-		testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(zeros)}})
+		testutil.Equal(t, "loads", loads, []endpointLoad{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(zeros)}})
 	}
 }
 
@@ -134,7 +134,7 @@ func TestParseLoadReadsLargeCountsExactly(t *testing.T) {
 	want.Waiting = fleet.Some[uint64](1<<53 + 1)
 	for release, lease := range map[string]uint64{"0.1.1": 0x7d7ba2096ef23f64, "0.2.1": 0x7d7ba2096ef24122, "0.5.1": 0x7d7ba2096ef24480} {
 		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "big.json"))
-		testutil.Equal(t, "seats", loads, []endpointLoad{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(want)}})
+		testutil.Equal(t, "loads", loads, []endpointLoad{{Endpoint: "load_metrics", Lease: lease, Load: fleet.Some(want)}})
 	}
 }
 
@@ -147,7 +147,7 @@ func TestParseLoadReadsSpecDecode(t *testing.T) {
 		"0.5.1": {Endpoint: "load_metrics", Lease: 0x7d7ba2096ef24485, Load: fleet.Some(spec)},
 	} {
 		_, loads := endpointLoadsOf(t, testutil.Captured(t, release, "edge", "spec_and_rank.json"))
-		testutil.Equal(t, "seats", loads, []endpointLoad{want})
+		testutil.Equal(t, "loads", loads, []endpointLoad{want})
 	}
 }
 

@@ -54,7 +54,7 @@ func TestEventSubjectsMatchEachCaptureOnce(t *testing.T) {
 						n++
 					}
 				}
-				testutil.Equal(t, "n", n, 1)
+				testutil.Equal(t, "matching subscriptions", n, 1)
 			}
 			testutil.Equal(t, "result", got, want)
 		})

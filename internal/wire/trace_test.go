@@ -46,7 +46,7 @@ func TestParseTraceAgreesWithHitRateEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		got[[2]uint64{trace.ISLBlocks.V, trace.OverlapBlocks.V}]++
-		testutil.Equal(t, "V", trace.OverlapBlocks.V*trace.BlockSize.V, trace.CachedTokens.V)
+		testutil.Equal(t, "cached tokens", trace.OverlapBlocks.V*trace.BlockSize.V, trace.CachedTokens.V)
 	}
 	testutil.Equal(t, "result", got, want)
 }

@@ -62,7 +62,7 @@ func FuzzWorkerMetricsReader(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, renderWorkerMetrics(values))
 		}
-		testutil.Equal(t, "anew", rewritten, values)
+		testutil.Equal(t, "rewritten", rewritten, values)
 	})
 }
 

@@ -24,58 +24,76 @@ func workerMetricsOf(t testing.TB, path ...string) []WorkerMetrics {
 	return values
 }
 
+// rankAt returns the metrics of a rank at an endpoint. Worker 0 stands for an unknown worker.
+func rankAt(e fleet.Endpoint, namespace string, worker uint64, s fleet.ScrapedValues) WorkerMetrics {
+	s.Endpoint = e
+	m := WorkerMetrics{Namespace: namespace, ScrapedValues: s}
+	if worker != 0 {
+		m.Worker = fleet.Some(worker)
+	}
+	return m
+}
+
+// engineLoad returns a load without labels, followed by other metrics.
+func engineLoad(l fleet.Load, more ...WorkerMetrics) []WorkerMetrics {
+	return append([]WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: l}}}, more...)
+}
+
+// mockHandlers returns the metrics of the handlers of Dynamo's mock engines. One of them is
+// of an endpoint whose key is ignored.
+func mockHandlers(component string, worker uint64, source string, inflight uint64) []WorkerMetrics {
+	n := fleet.Some[uint64]
+	return []WorkerMetrics{
+		rankAt(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.ScrapedValues{Inflight: n(inflight)}),
+		rankAt(fleet.Endpoint{Component: component, Name: "worker_kv_query_source_" + source}, "lab", worker, fleet.ScrapedValues{Inflight: n(0)}),
+	}
+}
+
+func checkWorkerMetrics(t *testing.T, files map[string][]WorkerMetrics) {
+	t.Helper()
+	for path, want := range files {
+		t.Run(path, func(t *testing.T) { testutil.Equal(t, "metrics", workerMetricsOf(t, path), want) })
+	}
+}
+
 func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	backend := fleet.Endpoint{Component: "backend", Name: "generate"}
-	at := func(e fleet.Endpoint, namespace string, worker uint64, s fleet.ScrapedValues) WorkerMetrics {
-		s.Endpoint = e
-		v := WorkerMetrics{Namespace: namespace, ScrapedValues: s}
-		if worker != 0 {
-			v.Worker = n(worker)
-		}
-		return v
-	}
-	// handlers returns the metrics of the handlers of Dynamo's mock engines. One of them is of
-	// an endpoint whose key is ignored.
-	handlers := func(component string, worker uint64, source string, inflight uint64) []WorkerMetrics {
-		return []WorkerMetrics{
-			at(fleet.Endpoint{Component: component, Name: "generate"}, "lab", worker, fleet.ScrapedValues{Inflight: n(inflight)}),
-			at(fleet.Endpoint{Component: component, Name: "worker_kv_query_source_" + source}, "lab", worker, fleet.ScrapedValues{Inflight: n(0)}),
-		}
-	}
-	engine := func(l fleet.Load, more ...WorkerMetrics) []WorkerMetrics {
-		return append([]WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: l}}}, more...)
-	}
+	checkWorkerMetrics(t, map[string][]WorkerMetrics{
+		"0.6.1/metrics_before_first_load.prom": {
+			rankAt(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{}),
+			rankAt(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
+		},
+		"0.6.1/metrics.prom": {
+			rankAt(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{Load: fleet.Load{KVActive: n(42), KVTotal: n(1000), CacheUsage: share(0.25), HitRate: share(0.5)}}),
+			rankAt(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
+		},
+		"1.6.1/metrics_worker.prom": {rankAt(backend, "lab", 0x9cf1b09034dc1, fleet.ScrapedValues{Inflight: n(0)})},
+		"1.6.1/metrics_mocker_vllm.prom": engineLoad(fleet.Load{ActiveSlots: n(10), Waiting: n(14), CacheUsage: share(0.998046875)},
+			mockHandlers("vllm", 0x6a6ca214c850b02e, "85e62b4466798", 24)...),
+		"1.6.1/metrics_mocker_sglang.prom": engineLoad(fleet.Load{ActiveSlots: n(7), Waiting: n(17), HitRate: share(0.7619047619047619)},
+			mockHandlers("sglang", 0x6a6ca214c850b054, "37d1cf7ef22d1", 24)...),
+		"1.6.1/metrics_mocker_trtllm.prom": engineLoad(fleet.Load{ActiveSlots: n(2), Waiting: n(22), CacheUsage: share(0.42578125)},
+			mockHandlers("trtllm", 0x6a6ca214c850b01c, "84328e7d9f97c", 24)...),
+	})
+}
+
+// The files of this test are written from the engines' public sources.
+func TestWorkerMetricsReaderReadsEngineFormats(t *testing.T) {
+	n, share := fleet.Some[uint64], fleet.Some[float64]
+	backend := fleet.Endpoint{Component: "backend", Name: "generate"}
 	sglang := []WorkerMetrics{
 		{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{ActiveSlots: n(15), Waiting: n(4), CacheUsage: share(0.42), HitRate: share(0.75)}}},
 		{ScrapedValues: fleet.ScrapedValues{Rank: 1, Load: fleet.Load{ActiveSlots: n(9), Waiting: n(0), CacheUsage: share(0.125), HitRate: share(0)}}},
 	}
-	for path, want := range map[string][]WorkerMetrics{
-		// Captured.
-		"0.6.1/metrics_before_first_load.prom": {
-			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{}),
-			at(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
-		},
-		"0.6.1/metrics.prom": {
-			at(fleet.Endpoint{Component: "backend"}, "lab", 0, fleet.ScrapedValues{Load: fleet.Load{KVActive: n(42), KVTotal: n(1000), CacheUsage: share(0.25), HitRate: share(0.5)}}),
-			at(backend, "lab", 0, fleet.ScrapedValues{Inflight: n(0)}),
-		},
-		"1.6.1/metrics_worker.prom": {at(backend, "lab", 0x9cf1b09034dc1, fleet.ScrapedValues{Inflight: n(0)})},
-		"1.6.1/metrics_mocker_vllm.prom": engine(fleet.Load{ActiveSlots: n(10), Waiting: n(14), CacheUsage: share(0.998046875)},
-			handlers("vllm", 0x6a6ca214c850b02e, "85e62b4466798", 24)...),
-		"1.6.1/metrics_mocker_sglang.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(17), HitRate: share(0.7619047619047619)},
-			handlers("sglang", 0x6a6ca214c850b054, "37d1cf7ef22d1", 24)...),
-		"1.6.1/metrics_mocker_trtllm.prom": engine(fleet.Load{ActiveSlots: n(2), Waiting: n(22), CacheUsage: share(0.42578125)},
-			handlers("trtllm", 0x6a6ca214c850b01c, "84328e7d9f97c", 24)...),
-
-		// Written from the engines' public sources.
+	checkWorkerMetrics(t, map[string][]WorkerMetrics{
 		"engines/vllm.prom": {
-			at(fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{Inflight: n(0)}),
-			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{
+			rankAt(fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{Inflight: n(0)}),
+			rankAt(backend, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{
 				Load:     fleet.Load{ActiveSlots: n(8), Waiting: n(3), KVTotal: n(12894), CacheUsage: share(0.25)},
 				Inflight: n(19), Lookups: n(1805903), Hits: n(451475),
 			}),
-			at(backend, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{
+			rankAt(backend, "dynamo", 0x6a6ca214c850b02e, fleet.ScrapedValues{
 				Rank: 1, Load: fleet.Load{ActiveSlots: n(6), Waiting: n(2), KVTotal: n(12894), CacheUsage: share(8.34e-05)},
 				Lookups: n(0), Hits: n(0),
 			}),
@@ -86,7 +104,7 @@ func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 		}}},
 		"engines/sglang.prom":             sglang,
 		"engines/sglang_underscores.prom": sglang,
-		"engines/trtllm.prom": {at(fleet.Endpoint{Component: "tensorrt_llm", Name: "generate"}, "dynamo", 42, fleet.ScrapedValues{Load: fleet.Load{
+		"engines/trtllm.prom": {rankAt(fleet.Endpoint{Component: "tensorrt_llm", Name: "generate"}, "dynamo", 42, fleet.ScrapedValues{Load: fleet.Load{
 			ActiveSlots: n(3), TotalSlots: n(2048), Waiting: n(1), KVActive: n(620), KVTotal: n(1000), CacheUsage: share(0.62), HitRate: share(0.38),
 		}})},
 		"engines/sglang_decode.prom": {{ScrapedValues: fleet.ScrapedValues{
@@ -97,18 +115,16 @@ func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 			Load:   fleet.Load{ActiveSlots: n(2), Waiting: n(1 + 9), CacheUsage: share(0.3)},
 			Queues: fleet.Queues{Bootstrap: n(9), Inflight: n(4)},
 		}}},
-		"engines/vllm_processes.prom":   engine(fleet.Load{ActiveSlots: n(5), Waiting: n(1), CacheUsage: share(0.653)}),
-		"engines/sglang_processes.prom": engine(fleet.Load{ActiveSlots: n(7), Waiting: n(4), CacheUsage: share(0.8)}),
+		"engines/vllm_processes.prom":   engineLoad(fleet.Load{ActiveSlots: n(5), Waiting: n(1), CacheUsage: share(0.653)}),
+		"engines/sglang_processes.prom": engineLoad(fleet.Load{ActiveSlots: n(7), Waiting: n(4), CacheUsage: share(0.8)}),
 		"engines/vllm_blanks.prom": {{ScrapedValues: fleet.ScrapedValues{
 			Load: fleet.Load{ActiveSlots: n(3), Waiting: n(1), CacheUsage: share(0.5)}, Lookups: n(100), Hits: n(40),
 		}}},
 		"engines/vllm_unseeded_rank.prom": {
-			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Load: fleet.Load{KVTotal: n(1), CacheUsage: share(0.37)}}),
-			at(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
+			rankAt(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Load: fleet.Load{KVTotal: n(1), CacheUsage: share(0.37)}}),
+			rankAt(fleet.Endpoint{Component: "backend"}, "", 0, fleet.ScrapedValues{Rank: 1, Load: fleet.Load{KVTotal: n(16384), CacheUsage: share(0.5)}}),
 		},
-	} {
-		t.Run(path, func(t *testing.T) { testutil.Equal(t, "pageOf(t, path)", workerMetricsOf(t, path), want) })
-	}
+	})
 }
 
 // The reader gets every file one byte at a time.
