@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// event has the size of a worker's load event: four frames, 203 bytes.
+// event is a message of the size of a worker's load event: four frames, 203 bytes.
 var event = message("kv_metrics", "\x00\x1f\x0f\x37\x24\xc2\xe4\x61", "\x00\x00\x00\x00\x00\x00\x00\x01", strings.Repeat("x", 177))
 
-// loop says s again and again, times times.
+// repeatReader returns s, repeated as often as times.
 type repeatReader struct {
 	s     string
 	times int
@@ -32,7 +32,7 @@ func (l *repeatReader) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// Ours alone: what cutting and delivering one message costs.
+// BenchmarkSubDeliver measures reading and delivering one message without a network.
 func BenchmarkSubDeliver(b *testing.B) {
 	c := &replayConn{Reader: io.MultiReader(strings.NewReader(publisherHandshake), &repeatReader{s: event, times: b.N})}
 	s := &Sub{Address: testAddress, Topics: []string{"a"}}
@@ -48,7 +48,8 @@ func BenchmarkSubDeliver(b *testing.B) {
 	b.ReportMetric(float64(got)/b.Elapsed().Seconds(), "messages/s")
 }
 
-// With TCP on loopback and a publisher that writes 64 KiB at once.
+// BenchmarkSubOverTCP measures one message over TCP on loopback, from a publisher that
+// writes 64 KiB at once.
 func BenchmarkSubOverTCP(b *testing.B) {
 	endpoint, accept := listen(b, "127.0.0.1:0")
 	batch := []byte(strings.Repeat(event, 64<<10/len(event)))

@@ -22,7 +22,7 @@ const (
 	emptyPong = "\x04\x05\x04PONG"
 )
 
-// greetingOf is a publisher's greeting, its padding not zero, as libzmq's is not.
+// greetingOf returns a publisher's greeting. Its padding is not zero, like libzmq's.
 func greetingOf(major, minor byte) string {
 	return "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" + string([]byte{major, minor}) + nullMechanism + strings.Repeat("\x00", 32)
 }
@@ -43,13 +43,13 @@ func command(name, data string) string {
 	return string(appendFrame(nil, flagCommand, string(rune(len(name))), name, data))
 }
 
-// player plays a publisher.
+// fakePublisher is the publisher's end of a connection.
 type fakePublisher struct {
 	t    testing.TB
 	conn net.Conn
 }
 
-// say says what it can: the subscriber may have hung up.
+// send ignores errors, because the subscriber may have closed the connection.
 func (p *fakePublisher) send(s string) { io.WriteString(p.conn, s) }
 
 func (p *fakePublisher) expect(want string) {
@@ -57,11 +57,11 @@ func (p *fakePublisher) expect(want string) {
 	got := make([]byte, len(want))
 	n, err := io.ReadFull(p.conn, got)
 	if string(got[:n]) != want {
-		p.t.Errorf("the subscriber says\n%q, want\n%q (%v)", got[:n], want, err)
+		p.t.Errorf("the subscriber sent\n%q, want\n%q (%v)", got[:n], want, err)
 	}
 }
 
-// rest is what the subscriber says until it hangs up.
+// readAll returns what the subscriber sends until it closes the connection.
 func (p *fakePublisher) readAll() string {
 	b, _ := io.ReadAll(p.conn)
 	return string(b)
@@ -75,7 +75,7 @@ func (p *fakePublisher) shakeHands(minor byte) {
 	p.send(readyPUB)
 }
 
-// accept is the publisher's part up to the subscription to topics.
+// acceptSubscription does the handshake and expects the subscription to topics.
 func (p *fakePublisher) acceptSubscription(minor byte, topics ...string) {
 	p.t.Helper()
 	p.shakeHands(minor)
@@ -92,7 +92,7 @@ func (p *fakePublisher) acceptSubscription(minor byte, topics ...string) {
 	}
 }
 
-// outcome is what became of a Run.
+// runResult is the result of a Run.
 type runResult struct {
 	messages  []string
 	connected int
@@ -114,8 +114,8 @@ func (o runResult) wantMessages(t *testing.T, want ...string) {
 	}
 }
 
-// wire is one end of a net.Pipe, which refuses deadlines when the other end has hung up.
-// TCP does not.
+// pipeConn is one end of a net.Pipe. It ignores errors of the deadline methods: unlike TCP,
+// a net.Pipe rejects deadlines when the other end is closed.
 type pipeConn struct{ net.Conn }
 
 func pipe() (ours, theirs net.Conn) {
@@ -138,7 +138,7 @@ func (w pipeConn) SetDeadline(at time.Time) error {
 	return nil
 }
 
-// perform runs s against script, which hangs up when it returns.
+// runAgainst runs s against a publisher that runs script and then closes the connection.
 func runAgainst(t *testing.T, s Sub, script func(p *fakePublisher)) runResult {
 	t.Helper()
 	return runAgainstUntil(t, t.Context(), s, script)
@@ -179,8 +179,8 @@ func formatFrames(frames [][]byte) string {
 	return b.String()
 }
 
-// tape is a connection whose other end has said everything already. It hangs up at
-// the end, and gives at most step bytes at once, if step is not zero.
+// replayConn is a connection from which everything that the peer ever sends can be read at
+// once. If step is not zero, each Read returns at most step bytes.
 type replayConn struct {
 	io.Reader
 	sent bytes.Buffer
@@ -201,7 +201,7 @@ func (c *replayConn) SetDeadline(time.Time) error      { return nil }
 func (c *replayConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *replayConn) SetWriteDeadline(time.Time) error { return nil }
 
-// replay runs s against everything a publisher says.
+// replay runs s against everything that a publisher sends.
 func replay(t testing.TB, s Sub, c *replayConn) runResult {
 	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
 	return runSub(t.Context(), s)
@@ -219,7 +219,7 @@ func readRecording(t testing.TB, file string) string {
 	return string(b)
 }
 
-// replayInto is replay without anything that allocates for each message.
+// replayInto is replay without allocations for each message.
 func replayInto(s *Sub, c *replayConn, deliver func([][]byte)) error {
 	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
 	return s.Run(context.Background(), deliver)

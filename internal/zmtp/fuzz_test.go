@@ -13,12 +13,13 @@ import (
 
 var fuzzLimits = Sub{Topics: []string{"a"}, MaxMessage: 300, MaxFrames: 4}
 
-// Whatever a stranger says in whatever pieces: an error, no message, and no more said
-// than a handshake, a subscription and as many answers as there are pings.
+// FuzzPeer checks that any input, in pieces of any size, ends with an error and delivers
+// only messages within the limits, and that the subscriber sends no more than a handshake, a
+// subscription and one reply for each ping.
 func FuzzPeer(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.hex")
 	if err != nil || len(files) == 0 {
-		f.Fatalf("recordings: %v, %v", files, err)
+		f.Fatalf("files of recordings: %v, %v", files, err)
 	}
 	for _, file := range files {
 		f.Add([]byte(readRecording(f, file)), 0)
@@ -26,35 +27,35 @@ func FuzzPeer(f *testing.F) {
 	f.Add([]byte(greetingOf(3, 1)+command("ERROR", "\x02no")), 1)
 	f.Add([]byte(greetingOf(3, 0)+readyXPUB+message("a", "", strings.Repeat("b", 280))), 3)
 	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"), 0)
-	f.Fuzz(func(t *testing.T, says []byte, step int) {
-		c := &replayConn{Reader: bytes.NewReader(says), step: step}
+	f.Fuzz(func(t *testing.T, input []byte, step int) {
+		c := &replayConn{Reader: bytes.NewReader(input), step: step}
 		err := replayInto(withAddress(fuzzLimits), c, func(frames [][]byte) { checkFuzzLimits(t, frames) })
 		if err == nil {
-			t.Error("got no error, want at least the end")
+			t.Error("got no error, want at least the end of the input")
 		}
-		pings := bytes.Count(says, []byte("PING"))
+		pings := bytes.Count(input, []byte("PING"))
 		if most := len(wantSent31) + pings*(len(emptyPong)+maxEcho); c.sent.Len() > most {
-			t.Errorf("said %d bytes to %d pings, want at most %d", c.sent.Len(), pings, most)
+			t.Errorf("sent %d bytes for %d pings, want at most %d", c.sent.Len(), pings, most)
 		}
 	})
 }
 
-// Behind a good handshake, messages are what a decoder says that does not care about
-// speed, memory or pieces.
+// FuzzTraffic checks that the messages after a valid handshake are those of a simple
+// decoder, which reads the whole input at once.
 func FuzzTraffic(f *testing.F) {
 	f.Add([]byte(message("a", "b")+command("PING", "\x00\x00x")+message("", "", "", "")), 0)
 	f.Add([]byte("\x01\x01a"+command("PONG", "")+"\x02\x00\x00\x00\x00\x00\x00\x01\x00"+strings.Repeat("x", 256)), 1)
 	f.Add([]byte("\x02\xff\xff\xff\xff\xff\xff\xff\xffx"), 0)
 	f.Add([]byte("\x01\x00\x01\x00\x01\x00\x01\x00\x01\x00"), 2)
 	f.Add([]byte(command("ERROR", "\x03bye")+"\x04\x01\x00\x08\x00"), 5)
-	f.Fuzz(func(t *testing.T, says []byte, step int) {
+	f.Fuzz(func(t *testing.T, input []byte, step int) {
 		var got []string
-		c := &replayConn{Reader: io.MultiReader(strings.NewReader(publisherHandshake), bytes.NewReader(says)), step: step}
+		c := &replayConn{Reader: io.MultiReader(strings.NewReader(publisherHandshake), bytes.NewReader(input)), step: step}
 		err := replayInto(withAddress(fuzzLimits), c, func(frames [][]byte) {
 			checkFuzzLimits(t, frames)
 			got = append(got, formatFrames(frames))
 		})
-		want, wantErr := decodeSlowly(says)
+		want, wantErr := decodeSlowly(input)
 		if strings.Join(got, "") != strings.Join(want, "") {
 			t.Errorf("delivered %q, want %q", got, want)
 		}
@@ -79,8 +80,7 @@ func checkFuzzLimits(t *testing.T, frames [][]byte) {
 	}
 }
 
-// decode is the slow oracle: the messages in b, and what is wrong behind them, if
-// anything is.
+// decodeSlowly is the oracle: it returns the messages in b, and the error after them.
 func decodeSlowly(b []byte) (messages []string, err error) {
 	var frames [][]byte
 	total := 0

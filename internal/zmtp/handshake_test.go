@@ -11,7 +11,7 @@ func property(name, value string) string {
 
 func TestHandshakeRejectsOtherPeers(t *testing.T) {
 	greeted := greetingOf(3, 1)
-	for _, test := range []struct{ name, says, want string }{
+	for _, test := range []struct{ name, input, want string }{
 		{"nothing", "", "handshake: closed by the peer, as libzmq does if it requires another socket type or security mechanism: EOF"},
 		{"half a signature", greeted[:5], "security mechanism: unexpected EOF"},
 		{"half a greeting", greeted[:40], "security mechanism: unexpected EOF"},
@@ -22,26 +22,26 @@ func TestHandshakeRejectsOtherPeers(t *testing.T) {
 		{"TLS", "\x15\x03\x01\x00\x02\x02\x46", "greeting begins with 0x15"},
 		{"ZMTP 1.0", "\x01\x00", "greeting begins with 0x01"},
 		{"ZMTP 1.0 with a long identity", "\xff\x00\x00\x00\x00\x00\x00\x01\x01\x00ident", "greeting begins with ff 00"},
-		// Such a peer sends no more before it knows who we are.
+		// A peer of 2.0 sends no more before it has the subscriber's version.
 		{"ZMTP 2.0", "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x01", "the peer's ZMTP version is below 3.0"},
 		{"CURVE", strings.Replace(greeted, "NULL\x00", "CURVE", 1), `the security mechanism "CURVE"`},
-		{"NULL and something", strings.Replace(greeted, "NULL\x00", "NULLS", 1), `the security mechanism "NULLS"`},
+		{"NULL with more letters", strings.Replace(greeted, "NULL\x00", "NULLS", 1), `the security mechanism "NULLS"`},
 		{"no mechanism", strings.Replace(greeted, "NULL", "\x00\x00\x00\x00", 1), `the security mechanism ""`},
 		{"wrong socket", greeted + command("READY", property("Socket-Type", "PUSH")), `the peer's socket is a "PUSH"`},
-		{"another subscriber", greeted + command("READY", property("Socket-Type", "SUB")), `the peer's socket is a "SUB"`},
+		{"a subscriber's socket", greeted + command("READY", property("Socket-Type", "SUB")), `the peer's socket is a "SUB"`},
 		{"a long socket", greeted + command("READY", property("Socket-Type", strings.Repeat("P", 120))), `is a "PPPPPPPPPPPPPPPPPPPP";`},
 		{"no socket", greeted + command("READY", ""), `the peer's socket is a ""`},
-		{"refusal", greeted + command("ERROR", "\x10Invalid client!!"), `the peer sent an ERROR: "Invalid client!!"`},
-		{"refusal without a reason", greeted + command("ERROR", ""), "the peer sent an ERROR with a truncated reason"},
-		{"refusal cut short", greeted + command("ERROR", "\x09no"), "the peer sent an ERROR with a truncated reason"},
+		{"an ERROR", greeted + command("ERROR", "\x10Invalid client!!"), `the peer sent an ERROR: "Invalid client!!"`},
+		{"an ERROR without a reason", greeted + command("ERROR", ""), "the peer sent an ERROR with a truncated reason"},
+		{"a truncated ERROR", greeted + command("ERROR", "\x09no"), "the peer sent an ERROR with a truncated reason"},
 		{"another command", greeted + command("HELLO", "you"), `command "HELLO" instead of READY`},
 		{"a message", greeted + message("a", "b"), "a message before READY"},
 		{"a nameless command", greeted + "\x04\x00", "command without a name"},
 		{"an empty name", greeted + "\x04\x02\x00\x00", "command without a name"},
-		{"a name cut short", greeted + "\x04\x03\x05RE", "command without a name"},
+		{"a truncated name", greeted + "\x04\x03\x05RE", "command without a name"},
 		{"property without a name", greeted + command("READY", "\x00\x00\x00\x00\x00"), "READY with a truncated property"},
 		{"property without a length", greeted + command("READY", "\x01X\x00\x00"), "READY with a truncated property"},
-		{"property cut short", greeted + command("READY", "\x01X\x00\x00\x00\x02x"), "READY with a truncated property"},
+		{"a truncated property", greeted + command("READY", "\x01X\x00\x00\x00\x02x"), "READY with a truncated property"},
 		{"property of 4 GiB", greeted + command("READY", "\x01X\xff\xff\xff\xffx"), "READY with a truncated property"},
 		{"large READY", greeted + command("READY", strings.Repeat("x", maxCommand)), "command of 4102 bytes, more than 4096"},
 		{"READY of 2^63 bytes", greeted + "\x06\x80\x00\x00\x00\x00\x00\x00\x00", "command of 9223372036854775808 bytes"},
@@ -49,7 +49,7 @@ func TestHandshakeRejectsOtherPeers(t *testing.T) {
 		{"unknown flags", greeted + "\x0c" + readyPUB[1:], "frame with flags 0x0c"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := replay(t, Sub{}, &replayConn{Reader: strings.NewReader(test.says)})
+			o := replay(t, Sub{}, &replayConn{Reader: strings.NewReader(test.input)})
 			o.wantError(t, test.want)
 			o.wantError(t, "handshake: ")
 			o.wantMessages(t)
@@ -108,12 +108,12 @@ func TestHostPort(t *testing.T) {
 }
 
 func TestSubRejectsInvalidConfiguration(t *testing.T) {
-	nobody := func(frames [][]byte) { t.Error("a message from nowhere") }
+	unexpected := func(frames [][]byte) { t.Error("got a message without a connection") }
 	for _, s := range []*Sub{
 		{Address: "tcp://*:5555", Topics: []string{"a"}},
 		{Address: "tcp://192.0.2.1:5555"},
 	} {
-		for _, err := range []error{s.Run(t.Context(), nobody), s.RunReconnecting(t.Context(), nobody, nil)} {
+		for _, err := range []error{s.Run(t.Context(), unexpected), s.RunReconnecting(t.Context(), unexpected, nil)} {
 			if err == nil || !strings.Contains(err.Error(), s.Address) {
 				t.Errorf("got error %v, want one that names %s", err, s.Address)
 			}

@@ -17,10 +17,11 @@ import (
 	"time"
 )
 
-// patience is for tests that would wait for ever if they failed.
+// testTimeout ends tests that would otherwise never end if they failed.
 const testTimeout = 2 * time.Minute
 
-// python is one that has pyzmq, and so libzmq: DYNAMO_VENVS/pyzmq, or else python3.
+// python returns a Python with pyzmq, which includes libzmq: that of DYNAMO_VENVS/pyzmq, or
+// python3.
 func python(t *testing.T) string {
 	name := "python3"
 	if venvs := os.Getenv("DYNAMO_VENVS"); venvs != "" {
@@ -31,15 +32,15 @@ func python(t *testing.T) string {
 		t.Logf("libzmq %s", bytes.TrimSpace(out))
 		return name
 	}
-	why := fmt.Sprintf("%s has no pyzmq: python3 -m venv $DYNAMO_VENVS/pyzmq && $DYNAMO_VENVS/pyzmq/bin/pip install pyzmq: %v: %s", name, err, out)
+	message := fmt.Sprintf("%s has no pyzmq: python3 -m venv $DYNAMO_VENVS/pyzmq && $DYNAMO_VENVS/pyzmq/bin/pip install pyzmq: %v: %s", name, err, out)
 	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
+		t.Fatal(message)
 	}
-	t.Skip(why)
+	t.Skip(message)
 	return ""
 }
 
-// publisher is a process of testdata/publisher.py.
+// publisherProcess is a running testdata/publisher.py.
 type publisherProcess struct {
 	*exec.Cmd
 	endpoint string
@@ -75,7 +76,7 @@ func (p *publisherProcess) readLine(t *testing.T, prefix string) string {
 	p.out.Scan()
 	text, ok := strings.CutPrefix(p.out.Text(), prefix)
 	if !ok {
-		t.Fatalf("the publisher says %q, want %q", p.out.Text(), prefix)
+		t.Fatalf("the publisher printed %q, want %q", p.out.Text(), prefix)
 	}
 	return text
 }
@@ -85,7 +86,7 @@ func (p *publisherProcess) kill() {
 	p.Wait()
 }
 
-// number is an event's, which must be whole.
+// eventNumber returns the number of a complete event.
 func eventNumber(t *testing.T, topic string, frames [][]byte) uint64 {
 	if len(frames) != 4 || string(frames[0]) != topic || len(frames[2]) != 8 {
 		t.Fatalf("got %s, want an event of %s", formatFrames(frames), topic)
@@ -97,7 +98,7 @@ func eventNumber(t *testing.T, topic string, frames [][]byte) uint64 {
 	return n
 }
 
-// Heartbeats come in the middle of messages here, and every message arrives.
+// With pings between the frames of messages every message must arrive.
 func TestLibzmqFloodArrivesComplete(t *testing.T) {
 	const events = 300_000
 	p := startPublisher(t, "flood", "tcp://127.0.0.1:*", fmt.Sprint(events))
@@ -121,11 +122,11 @@ func TestLibzmqFloodArrivesComplete(t *testing.T) {
 	}
 	t.Logf("%.0f events a second", events/time.Since(start).Seconds())
 	if got, want := p.readLine(t, "subscription "), fmt.Sprintf("01%x", "kv_met"); got != want {
-		t.Errorf("the publisher heard %s, want %s", got, want)
+		t.Errorf("the publisher received %s, want %s", got, want)
 	}
 }
 
-// libzmq would have hung up if it had missed the answer to one of its pings.
+// libzmq would have closed the connection if it had missed the reply to one of its pings.
 func TestLibzmqHeartbeatsAreAnswered(t *testing.T) {
 	p := startPublisher(t, "quiet", "tcp://[::]:*")
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
@@ -142,9 +143,9 @@ func TestLibzmqHeartbeatsAreAnswered(t *testing.T) {
 	}
 }
 
-// step waits for what it wants to hear, and then does something to the publisher.
+// reconnectStep waits for an event or a status, and then calls a function.
 type reconnectStep struct {
-	want string // "event", or what the status is
+	want string // "event", or part of the status
 	then func()
 }
 
@@ -167,7 +168,7 @@ func runSteps(t *testing.T, s *Sub, steps []reconnectStep) {
 		func(frames [][]byte) { eventNumber(t, "kv_metrics", frames); received("event") },
 		func(err error) { t.Log(err); received(fmt.Sprint(err)) })
 	if err != nil || len(steps) > 0 {
-		t.Errorf("got error %v with %d steps to go, want none", err, len(steps))
+		t.Errorf("got error %v with %d steps left, want none", err, len(steps))
 	}
 }
 
@@ -223,14 +224,14 @@ func TestLibzmqBroker(t *testing.T) {
 		}
 	})
 	if err != nil || len(next) != 2 {
-		t.Errorf("heard of %v and error %v, want two topics and none", next, err)
+		t.Errorf("got events of %v and error %v, want two topics and none", next, err)
 	}
 }
 
 func TestLibzmqOtherSocketsAreRejected(t *testing.T) {
 	for kind, want := range map[string]string{
 		"pusher": `the peer's socket is a "PUSH"; want PUB or XPUB`,
-		// It hangs up before it has said what it wants.
+		// libzmq closes the connection before it sends its mechanism.
 		"curve": "as libzmq does if it requires another socket type or security mechanism",
 	} {
 		p := startPublisher(t, kind, "tcp://127.0.0.1:*")

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// stage is a network with one publisher, which plays the next script each time it is
-// dialled; nil is that nobody is there. After the last one, nobody is.
+// fakeNetwork is a network with one publisher. Each connection runs the next script. If the
+// script is nil, or after the last one, dialling is refused.
 type fakeNetwork struct {
 	t          *testing.T
 	scripts    []func(p *fakePublisher)
@@ -38,7 +38,8 @@ func (s *fakeNetwork) dial(context.Context, string) (net.Conn, error) {
 	return ours, nil
 }
 
-// keep runs Keep for a while, and returns what status and deliver hear.
+// runReconnecting runs RunReconnecting for a while, and returns the errors and messages that
+// status and deliver receive.
 func (s *fakeNetwork) runReconnecting(until time.Duration) (received []string) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), until)
 	defer cancel()
@@ -58,16 +59,16 @@ func wantEvents(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	same := slices.EqualFunc(got, want, func(g, w string) bool { return strings.HasSuffix(g, w) })
 	if !same {
-		t.Errorf("heard\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
 func TestRunReconnectingReconnects(t *testing.T) {
-	publisher := func(says string, lives time.Duration) func(p *fakePublisher) {
+	publisher := func(event string, lifetime time.Duration) func(p *fakePublisher) {
 		return func(p *fakePublisher) {
 			p.acceptSubscription(0, "a")
-			p.send(message("a", says))
-			time.Sleep(lives)
+			p.send(message("a", event))
+			time.Sleep(lifetime)
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestRunReconnectingBacksOff(t *testing.T) {
 		for i := range s.dialled[1:] {
 			full := min(100*time.Millisecond<<min(i, 10), 5*time.Second)
 			if d := s.dialled[i+1] - s.dialled[i]; d > full || d <= full*4/5 {
-				t.Errorf("pause %d is %v, want between %v and %v", i, d, full*4/5, full)
+				t.Errorf("delay %d is %v, want between %v and %v", i, d, full*4/5, full)
 			}
 		}
 		if n := len(s.dialled); n < 700 || n > 1000 {
@@ -106,7 +107,8 @@ func TestRunReconnectingBacksOff(t *testing.T) {
 	})
 }
 
-// A publisher that accepts and fails at once must not be dialled ten times a second.
+// A publisher that accepts connections and fails immediately must not be dialled ten times
+// a second.
 func TestRunReconnectingBacksOffAfterShortConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		flood := func(p *fakePublisher) { p.acceptSubscription(0, "a"); p.send("\x01\x00\x01\x00\xff") }
@@ -142,37 +144,37 @@ func TestRunReconnectingWithoutStatus(t *testing.T) {
 	})
 }
 
-// TestRunReconnectingCallsBeforeDial, which is over once the subscription is set, or the attempt
-// has failed; and each that fails is told.
+// BeforeDial delays each attempt. Release is called once the subscription is set or the
+// attempt has failed, and OnFailure for each failed attempt.
 func TestRunReconnectingCallsBeforeDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lives := func(p *fakePublisher) { p.acceptSubscription(0, "a"); time.Sleep(time.Minute) }
-		s := &fakeNetwork{t: t, scripts: []func(p *fakePublisher){nil, lives, nil}}
+		oneMinute := func(p *fakePublisher) { p.acceptSubscription(0, "a"); time.Sleep(time.Minute) }
+		s := &fakeNetwork{t: t, scripts: []func(p *fakePublisher){nil, oneMinute, nil}}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		defer s.publishers.Wait()
 		s.start = time.Now()
-		var turns, release, failures int
+		var dials, released, failures int
 		sub := &Sub{Address: testAddress, Topics: []string{"a"}, Dial: s.dial}
 		sub.BeforeDial = func(context.Context) func() {
-			turns++
-			time.Sleep(10 * time.Second) // others are before us
-			return func() { release++ }
+			dials++
+			time.Sleep(10 * time.Second) // as if other attempts were first
+			return func() { released++ }
 		}
 		sub.OnFailure = func(error) { failures++ }
 		sub.OnConnected = func() {
-			if turns != 2 || release != 2 || failures != 1 {
-				t.Errorf("once it is set there were %d turns, of which %d are over, and %d failures; want 2, 2 and 1", turns, release, failures)
+			if dials != 2 || released != 2 || failures != 1 {
+				t.Errorf("once connected there were %d calls of BeforeDial, %d of release, and %d failures; want 2, 2 and 1", dials, released, failures)
 			}
 		}
 		if err := sub.RunReconnecting(ctx, func([][]byte) {}, nil); err != nil {
 			t.Error(err)
 		}
 		if len(s.dialled) == 0 || s.dialled[0] != 10*time.Second {
-			t.Errorf("dialled after %v, want 10s at first", s.dialled)
+			t.Errorf("dialled after %v, want the first after 10s", s.dialled)
 		}
-		if turns != release || failures < 2 {
-			t.Errorf("%d turns, of which %d are over, and %d failures", turns, release, failures)
+		if dials != released || failures < 2 {
+			t.Errorf("%d calls of BeforeDial, %d of release, and %d failures", dials, released, failures)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// listen is a publisher's address, and accept waits for the next subscriber.
+// listen returns a publisher's address, and a function that waits for the next subscriber.
 func listen(t testing.TB, address string) (endpoint string, accept func() *fakePublisher) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -52,13 +52,13 @@ func TestSubRunOverTCP(t *testing.T) {
 	}
 }
 
-// Ports of ours would make each error a new one.
+// With the local port in it, the text of the error would differ each time.
 func TestSubErrorsNameOnlyThePublisher(t *testing.T) {
 	endpoint, accept := listen(t, "127.0.0.1:0")
 	go func() {
 		p := accept()
 		p.acceptSubscription(1, "a")
-		p.conn.(*net.TCPConn).SetLinger(0) // hang up with a reset
+		p.conn.(*net.TCPConn).SetLinger(0) // close with a reset
 		p.conn.Close()
 	}()
 	s := &Sub{Address: endpoint, Topics: []string{"a"}}
@@ -78,8 +78,8 @@ func TestSubErrorsNameOnlyThePublisher(t *testing.T) {
 	}
 }
 
-// Whatever Run is waiting for, it returns with ctx and leaves nothing behind: synctest
-// fails a test whose goroutines do not end.
+// Run returns when ctx ends, in every state, and leaves no goroutine: synctest fails a test
+// whose goroutines do not end.
 func TestSubRunEndsWithContext(t *testing.T) {
 	for name, script := range map[string]func(p *fakePublisher){
 		"in the greeting":           func(p *fakePublisher) { p.readAll() },
@@ -103,19 +103,19 @@ func TestSubRunEndsWithContext(t *testing.T) {
 
 func TestSubRunCancelledOverTCP(t *testing.T) {
 	endpoint, accept := listen(t, "127.0.0.1:0")
-	said := make(chan string)
+	received := make(chan string)
 	go func() {
 		p := accept()
 		p.acceptSubscription(1, "a")
-		said <- p.readAll()
+		received <- p.readAll()
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &Sub{Address: endpoint, Topics: []string{"a"}, OnConnected: cancel}
 	if err := s.Run(ctx, func([][]byte) {}); err != nil {
 		t.Errorf("got error %v, want none", err)
 	}
-	if got := <-said; got != "" {
-		t.Errorf("the publisher heard %q before the end, want nothing", got)
+	if got := <-received; got != "" {
+		t.Errorf("the publisher received %q before the end, want nothing", got)
 	}
 }
 

@@ -13,7 +13,8 @@ const (
 	wantSent31 = wantGreeting + wantReady + "\x04\x14\x09SUBSCRIBEkv_metrics\x04\x0c\x09SUBSCRIBEl2\x04\x07\x04PING\x00\x00"
 )
 
-// What publishers of each kind really say, and what we answer, byte for byte.
+// The recordings are what publishers of each kind sent. The subscriber's bytes must match
+// exactly.
 func TestSubReplaysRecordings(t *testing.T) {
 	const (
 		load1 = `["kv_metrics"]["\x00\x03:\x1c\xa9\xb9\xdd\x15"]["\x00\x00\x00\x00\x00\x00\x00\x00"]`
@@ -23,7 +24,7 @@ func TestSubReplaysRecordings(t *testing.T) {
 	)
 	for _, test := range []struct {
 		file     string
-		said     string
+		sent     string
 		pongs    int
 		messages []string // how they begin
 	}{
@@ -40,8 +41,8 @@ func TestSubReplaysRecordings(t *testing.T) {
 				if o.connected != 1 {
 					t.Errorf("connected %d times, want once", o.connected)
 				}
-				if got, want := c.sent.String(), test.said+strings.Repeat(emptyPong, test.pongs); got != want {
-					t.Errorf("said\n%q, want\n%q", got, want)
+				if got, want := c.sent.String(), test.sent+strings.Repeat(emptyPong, test.pongs); got != want {
+					t.Errorf("sent\n%q, want\n%q", got, want)
 				}
 				if len(o.messages) != len(test.messages) {
 					t.Fatalf("delivered %d messages, want %d", len(o.messages), len(test.messages))
@@ -56,7 +57,7 @@ func TestSubReplaysRecordings(t *testing.T) {
 	}
 }
 
-// Each side's turn in the handshake: we wait for the publisher where the RFCs say so.
+// The subscriber must wait for the publisher at each step where the RFCs require it.
 func TestSubSubscribesByPeerVersion(t *testing.T) {
 	for _, test := range []struct {
 		major, minor byte
@@ -95,7 +96,7 @@ func TestSubSendsLongTopicInLongFrame(t *testing.T) {
 	}
 }
 
-// RFC 37 asks for the context back; libzmq cuts one that is too long, and so do we.
+// RFC 37 requires the context in the reply. Long contexts are truncated, as in libzmq.
 func TestSubAnswersPingWithContext(t *testing.T) {
 	runAgainst(t, Sub{}, func(p *fakePublisher) {
 		p.acceptSubscription(1, "a")
@@ -108,7 +109,7 @@ func TestSubAnswersPingWithContext(t *testing.T) {
 	})
 }
 
-// libzmq sends a ping when it is due, be it in the middle of a message.
+// libzmq sends a ping when it is due, even between the frames of a message.
 func TestSubAcceptsCommandsWithinMessages(t *testing.T) {
 	o := runAgainst(t, Sub{}, func(p *fakePublisher) {
 		p.acceptSubscription(1, "a")
@@ -128,7 +129,7 @@ func TestSubEndsOnErrorCommand(t *testing.T) {
 	o.wantError(t, `the peer sent an ERROR: "not today"`)
 }
 
-// Until the publisher has answered behind the subscription, nobody knows that it is set.
+// The subscription is known to be set only when the publisher has answered the first ping.
 func TestSubConnectsAfterFirstReply(t *testing.T) {
 	o := runAgainst(t, Sub{}, func(p *fakePublisher) {
 		p.shakeHands(1)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Each publisher stalls in its own way, after the subscription. What it is asked
-// meanwhile, and when it is given up, is exact: the clock is the test's.
+// Each publisher stalls in another way after the subscription. With synctest's clock, the
+// pings that it receives and the time at which it is disconnected are exact.
 func TestSubDropsStalledPublishers(t *testing.T) {
 	const second = time.Second
 	patient := Sub{PingInterval: 3 * second, Timeout: 2 * second}
@@ -19,10 +19,10 @@ func TestSubDropsStalledPublishers(t *testing.T) {
 		name  string
 		sub   Sub
 		minor byte
-		says  string
+		sends string
 		want  string
 		after time.Duration
-		asked string
+		pings string
 	}{
 		{"silent", patient, 1, "", "nothing received for 2s after a ping", 5 * second, subPing},
 		{"silent after a message", patient, 1, message("a"), "nothing received for 2s after a ping", 5 * second, subPing},
@@ -35,12 +35,12 @@ func TestSubDropsStalledPublishers(t *testing.T) {
 		{"within a frame, 3.0", patient, 0, "\x00\x05abc", "the rest of a message has not arrived after 2s", 2 * second, ""},
 		{"between the frames of a message, 3.0", patient, 0, "\x01\x01a", "the rest of a message has not arrived after 2s", 2 * second, ""},
 		{"silent after a ping with a time to live, 3.0", patient, 0, command("PING", "\x00\x0a"), "nothing received for 1s", second, emptyPong},
-		{"silent, never asked", Sub{PingInterval: -1, SilenceTimeout: time.Minute}, 1, "", "nothing received for 1m0s", time.Minute, ""},
+		{"silent, pings disabled", Sub{PingInterval: -1, SilenceTimeout: time.Minute}, 1, "", "nothing received for 1m0s", time.Minute, ""},
 		{"silent, by default", Sub{}, 1, "", "nothing received for 5s after a ping", 10 * second, subPing},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				asked := ""
+				pings := ""
 				o := runAgainst(t, test.sub, func(p *fakePublisher) {
 					if test.sub.PingInterval < 0 {
 						p.shakeHands(test.minor)
@@ -48,15 +48,15 @@ func TestSubDropsStalledPublishers(t *testing.T) {
 					} else {
 						p.acceptSubscription(test.minor, "a")
 					}
-					p.send(test.says)
-					asked = p.readAll()
+					p.send(test.sends)
+					pings = p.readAll()
 				})
 				o.wantError(t, test.want)
 				if o.took != test.after {
-					t.Errorf("given up after %v, want %v", o.took, test.after)
+					t.Errorf("disconnected after %v, want %v", o.took, test.after)
 				}
-				if asked != test.asked {
-					t.Errorf("the publisher heard %q, want %q", asked, test.asked)
+				if pings != test.pings {
+					t.Errorf("the publisher received %q, want %q", pings, test.pings)
 				}
 			})
 		})
@@ -66,16 +66,16 @@ func TestSubDropsStalledPublishers(t *testing.T) {
 func TestSubDropsStalledHandshakes(t *testing.T) {
 	s := Sub{HandshakeTimeout: 4 * time.Second}
 	for name, script := range map[string]func(p *fakePublisher){
-		"says nothing": func(p *fakePublisher) { p.readAll() },
+		"sends nothing": func(p *fakePublisher) { p.readAll() },
 		"reads nothing": func(p *fakePublisher) {
-			for gone := false; !gone; { // by a writer's deadline alone: a read would be an answer
+			for closed := false; !closed; { // only writes can detect the end: a read would be progress
 				time.Sleep(time.Second)
 				p.conn.SetWriteDeadline(time.Now())
 				_, err := io.WriteString(p.conn, "x")
-				gone = err == io.ErrClosedPipe
+				closed = err == io.ErrClosedPipe
 			}
 		},
-		"says a byte at a time": func(p *fakePublisher) {
+		"sends a byte at a time": func(p *fakePublisher) {
 			go p.readAll()
 			for b := range strings.SplitSeq(greetingOf(3, 1)+readyPUB, "") {
 				time.Sleep(100 * time.Millisecond)
@@ -98,7 +98,7 @@ func TestSubDropsStalledHandshakes(t *testing.T) {
 				o := runAgainst(t, s, script)
 				o.wantError(t, "handshake: ")
 				if o.took != s.HandshakeTimeout {
-					t.Errorf("given up after %v, want %v", o.took, s.HandshakeTimeout)
+					t.Errorf("disconnected after %v, want %v", o.took, s.HandshakeTimeout)
 				}
 			})
 		})
@@ -116,13 +116,12 @@ func TestSubLimitsDialling(t *testing.T) {
 			o := runSub(t.Context(), s)
 			o.wantError(t, "dial: context deadline exceeded")
 			if o.took != want {
-				t.Errorf("given up after %v, want %v", o.took, want)
+				t.Errorf("disconnected after %v, want %v", o.took, want)
 			}
 		})
 	}
 }
 
-// TestSubLimitsHandshakesByDefault, by default.
 func TestSubLimitsHandshakesByDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := runAgainst(t, Sub{}, func(p *fakePublisher) {
@@ -133,7 +132,7 @@ func TestSubLimitsHandshakesByDefault(t *testing.T) {
 	})
 }
 
-// Bytes that trickle in are no sign of life: a frame is.
+// A frame whose bytes arrive slowly does not extend the timeout.
 func TestSubDropsTricklingFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := runAgainst(t, Sub{Timeout: 2 * time.Second}, func(p *fakePublisher) {
@@ -146,18 +145,18 @@ func TestSubDropsTricklingFrames(t *testing.T) {
 		})
 		o.wantError(t, "the rest of a message has not arrived after 2s")
 		if o.took != 2*time.Second {
-			t.Errorf("given up after %v, want 2s", o.took)
+			t.Errorf("disconnected after %v, want 2s", o.took)
 		}
 	})
 }
 
-// A publisher that pings without end and never reads the answers.
+// The publisher sends pings without end and never reads the replies.
 func TestSubDropsPublishersThatDoNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := runAgainst(t, Sub{Timeout: 2 * time.Second}, func(p *fakePublisher) {
 			p.acceptSubscription(1, "a")
 			p.send(strings.Repeat(command("PING", "\x00\x00"), 1000))
-			// Waits for the end by writing, since reading would be what it does not do.
+			// Wait for the end by writing, because this publisher does not read.
 			for {
 				if _, err := io.WriteString(p.conn, subPing); err != nil {
 					return
@@ -166,7 +165,7 @@ func TestSubDropsPublishersThatDoNotRead(t *testing.T) {
 		})
 		o.wantError(t, "the peer has read nothing for 2s")
 		if o.took != 2*time.Second {
-			t.Errorf("given up after %v, want 2s", o.took)
+			t.Errorf("disconnected after %v, want 2s", o.took)
 		}
 	})
 }
@@ -188,26 +187,26 @@ func TestSubKeepsQuietPublishersThatAnswer(t *testing.T) {
 	})
 }
 
-// Any frame is a sign of life, so that who talks is never asked.
+// Any frame counts, so a publisher that sends frames gets no pings.
 func TestSubDoesNotPingBusyPublishers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := runAgainst(t, Sub{PingInterval: time.Second}, func(p *fakePublisher) {
 			p.acceptSubscription(1, "a")
-			for _, says := range []string{message("a"), command("PONG", ""), command("NEWS", ""), message("a", "b")} {
+			for _, frame := range []string{message("a"), command("PONG", ""), command("NEWS", ""), message("a", "b")} {
 				time.Sleep(time.Second - 1)
-				p.send(says)
+				p.send(frame)
 			}
 			time.Sleep(time.Second - 1)
 			p.conn.SetReadDeadline(time.Now())
-			if said := p.readAll(); said != "" {
-				t.Errorf("the publisher heard %q, want nothing", said)
+			if pings := p.readAll(); pings != "" {
+				t.Errorf("the publisher received %q, want nothing", pings)
 			}
 		})
 		o.wantMessages(t, `["a"]`, `["a"]["b"]`)
 	})
 }
 
-// A publisher of 3.0 may have nothing to say for days, and cannot be asked.
+// A publisher of 3.0 may have nothing to publish for days, and does not answer pings.
 func TestSubKeepsSilentPublishersOfZMTP30(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := runAgainst(t, Sub{}, func(p *fakePublisher) {
@@ -220,7 +219,7 @@ func TestSubKeepsSilentPublishersOfZMTP30(t *testing.T) {
 	})
 }
 
-// What was due while deliver ran is read before anybody is given up for it.
+// A message that arrived while deliver ran is read before the timeout is checked.
 func TestSubReadsPendingMessagesAfterSlowDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := pipe()
