@@ -71,7 +71,7 @@ func TestMockWorkerNamesInvalidFlags(t *testing.T) {
 	}
 }
 
-// TestMockWorkerWarnsOfInvalidLogFilter: DYN_LOG is that of all of Dynamo's programs.
+// All of Dynamo's programs share DYN_LOG, so a filter that is invalid here is no error.
 func TestMockWorkerWarnsOfInvalidLogFilter(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]
@@ -97,7 +97,7 @@ func TestMockWorkerPrintsHelpAndVersion(t *testing.T) {
 	}
 }
 
-// started is a run in its own goroutine.
+// testRun is a run in its own goroutine.
 type testRun struct {
 	cancel context.CancelFunc
 	code   chan int
@@ -156,7 +156,7 @@ func TestMockWorkerDeregistersWhenCancelled(t *testing.T) {
 func TestMockWorkerStaticNeedsNoEtcd(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
-	s := start(t, func(name string) string { // shared with others: what it says of etcd does not count, and is no error
+	s := start(t, func(name string) string { // the environment is shared with other programs: static workers ignore its etcd settings
 		return map[string]string{"ETCD_ENDPOINTS": "ftp://", "ETCD_AUTH_CA": "/nowhere"}[name]
 	}, "--static", "--nats-server", stack.NATS.URL())
 	testutil.Until(t, func() error {
@@ -188,10 +188,10 @@ func TestMockWorkerOverZMQNeedsNoNATS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, heard := context.WithTimeout(t.Context(), testutil.WaitTimeout)
-	defer heard()
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.WaitTimeout)
+	defer cancel()
 	sub := zmtp.Sub{Address: c.Address, Topics: []string{wire.TopicLoad}}
-	if err := sub.Run(ctx, func([][]byte) { heard() }); err != nil || ctx.Err() != context.Canceled {
+	if err := sub.Run(ctx, func([][]byte) { cancel() }); err != nil || ctx.Err() != context.Canceled {
 		t.Errorf("no load was published: %v, %v\n%s", err, ctx.Err(), s.stderr)
 	}
 	s.cancel()
@@ -222,7 +222,7 @@ func TestMockWorkerWaitsForServers(t *testing.T) {
 		return nil
 	})
 	if n := strings.Count(s.stderr.String(), "is not connected"); n != 2 {
-		t.Errorf("said %d times that a server is not connected, want once each:\n%s", n, s.stderr)
+		t.Errorf("logged %d times that a server is not connected, want once each:\n%s", n, s.stderr)
 	}
 	s.cancel()
 	if code := <-s.code; code != 0 {

@@ -11,8 +11,8 @@ func TestConfigCheckNamesTheSetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		want  string
-		spoil func(*Config)
+		want   string
+		change func(*Config)
 	}{
 		{`namespace ""`, func(c *Config) { c.Namespace = "" }},
 		{`namespace "a b"`, func(c *Config) { c.Namespace = "a b" }},
@@ -29,13 +29,13 @@ func TestConfigCheckNamesTheSetting(t *testing.T) {
 		{`event-interval "-1ns"`, func(c *Config) { c.EventInterval = -1 }},
 	} {
 		bad := good
-		c.spoil(&bad)
+		c.change(&bad)
 		if err := bad.Check(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("got %v, want %s…", err, c.want)
 		}
 	}
-	odd := Config{Namespace: "My.Namespace", Component: "Back End", Endpoint: "Generate_2-x"}
-	if err := odd.Check(); err != nil {
+	unusual := Config{Namespace: "My.Namespace", Component: "Back End", Endpoint: "Generate_2-x"}
+	if err := unusual.Check(); err != nil {
 		t.Error(err)
 	}
 }

@@ -27,11 +27,11 @@ func TestRunKilledLeavesKey(t *testing.T) {
 	id := r.id(t, 0, 0)
 	r.stop(t, ErrKilled)
 	if answersPolls(t, nc, "dynamo_backend") {
-		t.Error("answers after its end")
+		t.Error("replies after its end")
 	}
 	got, err := ec.Get(t.Context(), keyOf(id))
 	if err != nil || got.Count != 1 {
-		t.Errorf("key: got %v, %v; want it there until the lease expires", got, err)
+		t.Errorf("key: got %v, %v; want it to remain until the lease expires", got, err)
 	}
 }
 
@@ -39,13 +39,13 @@ func TestRunGetsNewLeaseAfterEtcdLoss(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
 	nc, ec := stack.Conn(t), stack.Client(t)
-	log, said := testutil.NewLog()
+	log, logged := testutil.NewLog()
 	c := backend("")
 	c.Log = log
 	r := start(t, nc, ec, c)
 	first := r.id(t, 0, 0)
 	if !answersPolls(t, nc, "dynamo_backend") {
-		t.Fatal("does not answer")
+		t.Fatal("does not reply")
 	}
 
 	stack.StopEtcd()
@@ -54,15 +54,15 @@ func TestRunGetsNewLeaseAfterEtcdLoss(t *testing.T) {
 	if got, err := ec.Get(t.Context(), keyOf(second)); err != nil || got.Count != 1 {
 		t.Errorf("key of the new lease: got %v, %v", got, err)
 	}
-	testutil.Until(t, func() error { // the service of the old id is on its way out
+	testutil.Until(t, func() error { // the service of the old id may still be stopping
 		m := poll(t, nc, "dynamo_backend", 1)[0]
 		if !strings.Contains(string(m.Data), wire.HexID(second)) {
-			return fmt.Errorf("answers %s, want %x", m.Data, second)
+			return fmt.Errorf("replies %s, want %x", m.Data, second)
 		}
 		return nil
 	})
-	if n := said.Count("lost its lease"); n != 1 {
-		t.Errorf("said %d times that the lease was lost:\n%s", n, said)
+	if n := logged.Count("lost its lease"); n != 1 {
+		t.Errorf("logged %d times that the lease was lost:\n%s", n, logged)
 	}
 	r.stop(t, nil)
 }
@@ -75,10 +75,10 @@ func TestRunKeepsLeaseOverEtcdRestart(t *testing.T) {
 	id := r.id(t, 0, 0)
 	stack.StopEtcd()
 	if !answersPolls(t, nc, "dynamo_backend") {
-		t.Error("does not answer while etcd is away")
+		t.Error("does not reply while etcd is down")
 	}
 	stack.StartEtcd(t)
-	// It has renewed once the time that is left has grown.
+	// The lease has been renewed when its remaining time has grown.
 	var least int64 = shortLease
 	testutil.Until(t, func() error {
 		l, err := ec.TimeToLive(t.Context(), clientv3.LeaseID(id))
@@ -99,7 +99,7 @@ func TestRunKeepsLeaseOverEtcdRestart(t *testing.T) {
 func TestRunSurvivesNATSRestart(t *testing.T) {
 	stack := devstacktest.Start(t)
 	nc := stack.Conn(t)
-	log, said := testutil.NewLog()
+	log, logged := testutil.NewLog()
 	c := backend("")
 	c.Log, c.EventInterval = log, time.Millisecond
 	r := start(t, nc, stack.Client(t), c)
@@ -118,7 +118,7 @@ func TestRunSurvivesNATSRestart(t *testing.T) {
 		}
 		return nil
 	})
-	before := said.String()
+	before := logged.String()
 	stack.StartNATS(t)
 	testutil.Until(t, func() error {
 		if !nc.IsConnected() {
@@ -127,19 +127,19 @@ func TestRunSurvivesNATSRestart(t *testing.T) {
 		return nil
 	})
 	if !answersPolls(t, nc, "dynamo_backend") {
-		t.Error("does not answer")
+		t.Error("does not reply")
 	}
-	for { // what came before the loss
+	for { // discard the events from before the restart
 		if n, _, _ := events.Pending(); n == 0 {
 			break
 		}
 		_, _ = events.NextMsg(time.Second)
 	}
 	if _, err := events.NextMsg(10 * time.Second); err != nil {
-		t.Error("no events after the loss:", err)
+		t.Error("no events after the restart:", err)
 	}
-	if said.String() != before {
-		t.Errorf("lost events were logged:\n%s", said)
+	if logged.String() != before {
+		t.Errorf("lost events were logged:\n%s", logged)
 	}
 	r.stop(t, nil)
 }
@@ -147,7 +147,7 @@ func TestRunSurvivesNATSRestart(t *testing.T) {
 func TestRunEndsQuicklyWithoutServers(t *testing.T) {
 	t.Parallel()
 	stack := devstacktest.Start(t)
-	log, said := testutil.NewLog()
+	log, logged := testutil.NewLog()
 	c := backend("")
 	c.Workers, c.Log = 2, log
 	r := start(t, stack.Conn(t), stack.Client(t), c)
@@ -160,8 +160,8 @@ func TestRunEndsQuicklyWithoutServers(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("took %v", took)
 	}
-	if said.Count("\n") != 1 || said.Count("Failed to deregister") == 0 || said.Count("workers=2") == 0 {
-		t.Errorf("got %q, want one line for both", said)
+	if logged.Count("\n") != 1 || logged.Count("Failed to deregister") == 0 || logged.Count("workers=2") == 0 {
+		t.Errorf("got %q, want one line for both", logged)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestHitEventsAreTheOriginals(t *testing.T) {
 			worker = e.WorkerID
 		}
 		if e.WorkerID != worker || worker < 1 || worker > 1000 || e.ISL > 100 || e.Overlap > e.ISL {
-			t.Fatalf("got %+v, want one worker of 1 to 1000, isl to 100, overlap to isl", e)
+			t.Fatalf("got %+v, want one worker of 1 to 1000, isl up to 100, overlap up to isl", e)
 		}
 	}
 }
@@ -225,7 +225,7 @@ func TestHitEventsCorrelatedNameTheWorkers(t *testing.T) {
 	}
 }
 
-// event is a hit-rate event as strict as it can be read.
+// hitEvent is a hit-rate event, decoded strictly.
 type hitEvent struct {
 	WorkerID uint64 `json:"worker_id"`
 	ISL      uint64 `json:"isl_blocks"`

@@ -14,11 +14,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// ear hears events on both planes, and decodes them.
+// listener receives events over NATS and ZMQ, and decodes them.
 type listener struct {
 	t         *testing.T
 	mu        sync.Mutex
-	events    []string // all but passes, without what is random
+	events    []string // all events but passes, without random values
 	passes    []wire.ForwardPass
 	sequences map[string][]uint64 // by topic
 	publisher map[string]uint64   // by topic
@@ -35,7 +35,7 @@ func formatOpt(o fleet.Opt[uint64]) string {
 	return fmt.Sprint(o.V)
 }
 
-// message takes one from NATS.
+// onNATSMessage records a message from NATS.
 func (e *listener) onNATSMessage(m *nats.Msg) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -48,7 +48,7 @@ func (e *listener) onNATSMessage(m *nats.Msg) {
 		}
 		e.record("trace of %x: %s/%s", tr.Prefill.V.Worker, formatOpt(tr.OverlapBlocks), formatOpt(tr.ISLBlocks))
 	case !ok:
-		e.t.Errorf("strange subject %s", m.Subject)
+		e.t.Errorf("unexpected subject %s", m.Subject)
 	case wire.IsEnvelope(m.Data):
 		envelope, err := wire.ParseEnvelope(m.Data)
 		if err != nil || string(envelope.Topic) != topic {
@@ -71,7 +71,7 @@ func (e *listener) onNATSMessage(m *nats.Msg) {
 	}
 }
 
-// frames takes a message from ZMQ.
+// onZMQFrames records a message from ZMQ.
 func (e *listener) onZMQFrames(frames [][]byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -112,11 +112,11 @@ func (e *listener) onEnvelope(from string, envelope wire.Envelope) {
 		}
 		e.passes = append(e.passes, p)
 	default:
-		e.t.Errorf("strange topic %q", topic)
+		e.t.Errorf("unexpected topic %q", topic)
 	}
 }
 
-// hears waits until exactly this was said.
+// waitForEvents waits until exactly these events were recorded.
 func (e *listener) waitForEvents(want ...string) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
@@ -133,7 +133,7 @@ func newListener(t *testing.T) *listener {
 	return &listener{t: t, sequences: map[string][]uint64{}, publisher: map[string]uint64{}}
 }
 
-// onNATS listens to everything that workers publish.
+// subscribeNATS subscribes to everything that workers publish.
 func (e *listener) subscribeNATS(nc *nats.Conn) {
 	for _, subject := range []string{"namespace.>", wire.TraceSubject} {
 		if _, err := nc.Subscribe(subject, e.onNATSMessage); err != nil {
@@ -145,7 +145,7 @@ func (e *listener) subscribeNATS(nc *nats.Conn) {
 	}
 }
 
-// eventually is hears for what comes in no certain order.
+// waitForEventsInAnyOrder is waitForEvents for events whose order is not fixed.
 func (e *listener) waitForEventsInAnyOrder(want ...string) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
@@ -163,7 +163,7 @@ func (e *listener) waitForEventsInAnyOrder(want ...string) {
 	})
 }
 
-// onZMQ subscribes to one topic of a worker.
+// subscribeZMQ subscribes to one topic of a worker.
 func (e *listener) subscribeZMQ(address, topic string) {
 	e.t.Helper()
 	subscribeZMQ(e.t, address, e.onZMQFrames, topic)

@@ -30,23 +30,23 @@ func TestRandomLoadIsTheOriginals(t *testing.T) {
 		seen[l.KVActive.V] = true
 	}
 	if len(seen) < 90 {
-		t.Errorf("2000 throws gave %d values, want nearly all of 100", len(seen))
+		t.Errorf("2000 loads had %d values, want nearly all of 101", len(seen))
 	}
 }
 
 func TestRandomWalkValuesFitTogether(t *testing.T) {
 	w := newTestRandomWalk(1)
 	var busy, full, waiting int
-	const looks = 20000
-	for i := range looks {
+	const samples = 20000
+	for i := range samples {
 		l := w.loadAt(time.Duration(i) * walkStep)
 		switch {
 		case l.ActiveSlots.V > l.TotalSlots.V, l.KVActive.V > l.KVTotal.V:
-			t.Fatalf("more than there is: %+v", l)
+			t.Fatalf("more in use than the total: %+v", l)
 		case l.CacheUsage.V != float64(l.KVActive.V)/float64(l.KVTotal.V):
-			t.Fatalf("cache usage is not active of total: %+v", l)
+			t.Fatalf("cache usage is not active by total: %+v", l)
 		case l.Waiting.V > 0 && l.ActiveSlots.V != l.TotalSlots.V:
-			t.Fatalf("requests wait for free slots: %+v", l)
+			t.Fatalf("requests wait although slots are free: %+v", l)
 		case l.HitRate.V < 0 || l.HitRate.V > 1:
 			t.Fatalf("hit rate: %+v", l)
 		}
@@ -60,8 +60,8 @@ func TestRandomWalkValuesFitTogether(t *testing.T) {
 			waiting++
 		}
 	}
-	if busy < looks*9/10 || full == 0 || full > looks/2 || waiting == 0 {
-		t.Errorf("of %d looks: %d busy, %d full, %d waiting; want mostly busy, sometimes full and waiting", looks, busy, full, waiting)
+	if busy < samples*9/10 || full == 0 || full > samples/2 || waiting == 0 {
+		t.Errorf("of %d samples: %d busy, %d full, %d waiting; want mostly busy, sometimes full and waiting", samples, busy, full, waiting)
 	}
 }
 
@@ -69,17 +69,17 @@ func TestRandomWalkIsSmooth(t *testing.T) {
 	w := newTestRandomWalk(2)
 	last := w.loadAt(0)
 	var sum float64
-	const looks = 2000
-	for i := range looks {
+	const samples = 2000
+	for i := range samples {
 		l := w.loadAt(time.Duration(i+1) * walkStep)
 		step := math.Abs(l.CacheUsage.V - last.CacheUsage.V)
 		if step > 0.25 {
-			t.Errorf("look %d: cache usage jumps from %v to %v", i, last.CacheUsage.V, l.CacheUsage.V)
+			t.Errorf("sample %d: cache usage jumps from %v to %v", i, last.CacheUsage.V, l.CacheUsage.V)
 		}
 		sum += step
 		last = l
 	}
-	if mean := sum / looks; mean > 0.03 || mean < 0.001 {
+	if mean := sum / samples; mean > 0.03 || mean < 0.001 {
 		t.Errorf("cache usage moves by %v a step, want between 0.001 and 0.03", mean)
 	}
 }
@@ -109,7 +109,7 @@ func TestSeedMakesLoadsRepeatable(t *testing.T) {
 			t.Errorf("same seed, same worker, correlated %v: %s", correlated, diff)
 		}
 		if cmp.Equal(first, draw(2, 0, correlated)) || cmp.Equal(first, draw(1, 1, correlated)) {
-			t.Errorf("correlated %v: another seed or worker draws the same", correlated)
+			t.Errorf("correlated %v: another seed or worker has the same load", correlated)
 		}
 	}
 	a, _ := unregisteredHits((&process{Config: Config{Seed: 1}}).newRand(0))()
@@ -122,26 +122,26 @@ func TestSeedMakesLoadsRepeatable(t *testing.T) {
 func TestHitsAreInRange(t *testing.T) {
 	p := &process{Config: Config{Seed: 1, Correlated: true}, start: time.Now()}
 	w := p.worker(0)
-	own := workerHits(p.newRand(2), w)
-	if h, ok := own(); ok {
+	workerHit := workerHits(p.newRand(2), w)
+	if h, ok := workerHit(); ok {
 		t.Errorf("got %+v of a worker that is not registered", h)
 	}
 	w.id.Store(1 << 62)
-	strange := unregisteredHits(p.newRand(0))
-	first, _ := strange()
+	unregisteredHit := unregisteredHits(p.newRand(0))
+	first, _ := unregisteredHit()
 	if first.worker < 1 || first.worker > 1000 {
 		t.Errorf("got worker %d, want 1 to 1000", first.worker)
 	}
 	for range 2000 {
-		h, _ := strange()
+		h, _ := unregisteredHit()
 		if h.worker != first.worker {
 			t.Fatalf("worker changed from %d to %d", first.worker, h.worker)
 		}
-		mine, ok := own()
-		if !ok || mine.worker != 1<<62 {
-			t.Fatalf("got %+v, %v", mine, ok)
+		own, ok := workerHit()
+		if !ok || own.worker != 1<<62 {
+			t.Fatalf("got %+v, %v", own, ok)
 		}
-		for _, h := range []hit{h, mine} {
+		for _, h := range []hit{h, own} {
 			if h.isl < 0 || h.isl > 100 || h.overlap < 0 || h.overlap > h.isl {
 				t.Fatalf("got %+v, want 0 to 100 and overlap within", h)
 			}

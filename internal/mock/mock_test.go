@@ -19,16 +19,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// running is a Run in its own goroutine.
+// mockRun is a Run in its own goroutine.
 type mockRun struct {
 	cancel context.CancelCauseFunc
 	done   chan error
 
 	mu  sync.Mutex
-	ids map[int]uint64 // of the workers, as Registered told
+	ids map[int]uint64 // of the workers, from OnRegistered
 }
 
-// start runs c until the test ends or ends it.
+// start runs c until the test ends or stops it.
 func start(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c Config) *mockRun {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(t.Context()))
@@ -51,7 +51,7 @@ func (r *mockRun) id(t *testing.T, n int, not uint64) (id uint64) {
 		defer r.mu.Unlock()
 		var ok bool
 		if id, ok = r.ids[n]; !ok || id == not && not != 0 {
-			return fmt.Errorf("worker %d is not registered anew: %v", n, r.ids)
+			return fmt.Errorf("worker %d is not registered under a new id: %v", n, r.ids)
 		}
 		return nil
 	})
@@ -71,7 +71,7 @@ func (r *mockRun) stop(t *testing.T, cause error) {
 	}
 }
 
-// poll asks for stats until n workers answer, and returns their replies.
+// poll sends a stats poll and returns the replies of n workers.
 func poll(t *testing.T, nc *nats.Conn, service string, n int) (replies []*nats.Msg) {
 	t.Helper()
 	inbox := nats.NewInbox()
@@ -93,7 +93,7 @@ func poll(t *testing.T, nc *nats.Conn, service string, n int) (replies []*nats.M
 	return replies
 }
 
-// answered reports whether anybody answers under the service's name.
+// answersPolls reports whether an instance of the service replies to stats polls.
 func answersPolls(t *testing.T, nc *nats.Conn, service string) bool {
 	t.Helper()
 	_, err := nc.Request(wire.StatsSubject(service), nil, 10*time.Second)
@@ -144,7 +144,7 @@ func TestRunAnswersPollsOfEveryRelease(t *testing.T) {
 			r.stop(t, nil)
 			checkGone(t, ec, key, id)
 			if answersPolls(t, nc, want.service) {
-				t.Error("answers after its end")
+				t.Error("replies after its end")
 			}
 		})
 	}
@@ -233,7 +233,7 @@ func TestRunGivesEachWorkerALease(t *testing.T) {
 		}
 		_, id, _ := wire.SplitSubject("dynamo_backend", reply.Endpoints[0].Subject, func(string) bool { return false })
 		if !ids[id] {
-			t.Errorf("%x answers, or answers twice; registered are %v", id, ids)
+			t.Errorf("%x is not registered or replied twice; registered are %v", id, ids)
 		}
 		delete(ids, id)
 	}
@@ -260,7 +260,7 @@ func TestRunStaticWorkersDifferByReplyID(t *testing.T) {
 	}
 	r.stop(t, nil)
 	if answersPolls(t, nc, "dynamo_backend") {
-		t.Error("answers after its end")
+		t.Error("replies after its end")
 	}
 }
 

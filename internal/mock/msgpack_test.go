@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// bytesOf is what was captured.
+// decodeBase64 decodes captured bytes.
 func decodeBase64(t *testing.T, captured string) []byte {
 	t.Helper()
 	b, err := base64.StdEncoding.DecodeString(captured)
@@ -49,11 +49,11 @@ func TestEncodeLoadMatchesCaptures(t *testing.T) {
 			r, _ := Config{Release: c.release}.release()
 			event, known := r.events.load(c.worker, fleet.Load{KVActive: fleet.Some(c.blocks)})
 			if !known {
-				t.Error("is not known")
+				t.Error("the load is not known")
 			}
 			equalBytes(t, appendEnvelope(nil, c.publisher, c.seq, time.UnixMilli(int64(c.at)), c.topic, event), decodeBase64(t, c.want))
 			if _, known := r.events.load(c.worker, fleet.Load{}); known {
-				t.Error("knows the blocks of a worker that does not say")
+				t.Error("a load without blocks is known")
 			}
 		})
 	}

@@ -36,7 +36,7 @@ func TestForwardPassesFollowTheLoad(t *testing.T) {
 	}
 }
 
-// pass waits for one that is as wanted.
+// waitForPass waits for a pass that wanted accepts.
 func (e *listener) waitForPass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
@@ -55,18 +55,18 @@ func (e *listener) waitForPass(wanted func(wire.ForwardPass) bool) (found wire.F
 func TestPassGeneratorWhileIdle(t *testing.T) {
 	var p passGenerator
 	var due []int
-	for look := range 12 {
+	for sample := range 12 {
 		if got, ok := p.next(fleet.Load{ActiveSlots: fleet.Some[uint64](0)}); ok {
-			due = append(due, look)
+			due = append(due, sample)
 			if got != (forwardPass{counter: uint64(len(due))}) {
 				t.Errorf("got %+v", got)
 			}
 		}
 	}
 	if got := fmt.Sprint(due); got != "[3 7 11]" {
-		t.Errorf("there is a pass at looks %s, want every fourth", got)
+		t.Errorf("there is a pass at samples %s, want every fourth", got)
 	}
 	if got, ok := new(passGenerator).next(fleet.Load{}); ok {
-		t.Errorf("got %+v of a worker that says nothing", got)
+		t.Errorf("got %+v of a worker without a load", got)
 	}
 }

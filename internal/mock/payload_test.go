@@ -8,8 +8,8 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// captured are loads as workers of the releases wrote them, but for 0.1.0: that one
-// is known from its source only.
+// capturedLoads are loads as workers of the releases wrote them. The form of 0.1.0 is known
+// from its source only.
 var capturedLoads = []struct {
 	release, data string
 	load          fleet.Load

@@ -15,7 +15,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// channels are the event channels in etcd, as topic, kind and where.
+// registeredChannels returns the address or subject prefix of each event channel in etcd, by
+// topic.
 func registeredChannels(t *testing.T, ec *clientv3.Client, lease uint64) (all map[string]string) {
 	t.Helper()
 	all = map[string]string{}
@@ -36,7 +37,7 @@ func registeredChannels(t *testing.T, ec *clientv3.Client, lease uint64) (all ma
 	return all
 }
 
-// checkRegistered looks for the instance and the card, both on the lease.
+// checkRegistered checks the keys of the instance and the card, and their lease.
 func checkRegistered(t *testing.T, ec *clientv3.Client, id uint64, ttl int64) {
 	t.Helper()
 	in := backendInstance(id)
@@ -125,7 +126,7 @@ func TestEventsInEnvelopesOverNATS(t *testing.T) {
 				}
 			}
 			if answersPolls(t, nc, "dynamo_backend") {
-				t.Error("answers stats polls")
+				t.Error("replies to stats polls")
 			}
 			load := func(blocks int) string {
 				return fmt.Sprintf("%s.kv_metrics: load of %x: %s", c.scope, id, fmt.Sprintf(c.want, blocks))
@@ -142,7 +143,7 @@ func TestEventsInEnvelopesOverNATS(t *testing.T) {
 	}
 }
 
-// checkSequences wants each topic to count from 0.
+// checkSequences checks that the sequence of each topic counts from 0.
 func checkSequences(t *testing.T, e *listener, release string, id uint64) {
 	t.Helper()
 	e.mu.Lock()
@@ -223,11 +224,11 @@ func TestEventsDroppedLeaveASequenceGap(t *testing.T) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if len(p.hits) > 0 {
-			return errors.New("hits are left")
+			return errors.New("some hits are not published yet")
 		}
 		return nil
 	})
-	p.changeLoad(t, func(*fleet.Load) {}) // by now the last one is lost
+	p.changeLoad(t, func(*fleet.Load) {}) // by now the last hit is dropped
 	lose.Store(false)
 	p.addHits([2]int{2, 1})
 	e.waitForEvents(load, hit, hit)
@@ -243,7 +244,7 @@ func TestEventsAfterNewLeaseUseNewChannels(t *testing.T) {
 	stack := devstacktest.Start(t)
 	ec := stack.Client(t)
 	p := newScript()
-	c := p.config("0.9.1", ZMQ) // its lease is the short one
+	c := p.config("0.9.1", ZMQ) // a release with a short lease
 	r := start(t, nil, ec, c)
 	first := r.id(t, 0, 0)
 	old := registeredChannels(t, ec, first)[wire.TopicLoad]
@@ -253,7 +254,7 @@ func TestEventsAfterNewLeaseUseNewChannels(t *testing.T) {
 	checkRegistered(t, ec, second, 10)
 	address := registeredChannels(t, ec, second)[wire.TopicLoad]
 	if address == old {
-		t.Errorf("both have %s", old)
+		t.Errorf("both leases have the channel %s", old)
 	}
 	e := newListener(t)
 	e.subscribeZMQ(address, wire.TopicLoad)

@@ -16,8 +16,8 @@ import (
 	"dynamo-metrics/internal/zmtp"
 )
 
-// startPub is a pub that serves until the test ends, or until it is ended.
-func startPub(t *testing.T) (p *pubSocket, end func()) {
+// startPub returns a pubSocket that serves until the test ends or stops it.
+func startPub(t *testing.T) (p *pubSocket, stop func()) {
 	t.Helper()
 	p, err := newPubSocket("127.0.0.1")
 	if err != nil {
@@ -26,12 +26,12 @@ func startPub(t *testing.T) (p *pubSocket, end func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var serving sync.WaitGroup
 	serving.Go(func() { p.serve(ctx) })
-	end = func() { cancel(); serving.Wait() }
-	t.Cleanup(end)
-	return p, end
+	stop = func() { cancel(); serving.Wait() }
+	t.Cleanup(stop)
+	return p, stop
 }
 
-// inbox is what a subscriber got.
+// receivedMessages has the messages that a subscriber received.
 type receivedMessages struct {
 	mu       sync.Mutex
 	messages []string
@@ -44,7 +44,7 @@ func subscribeTo(t *testing.T, p *pubSocket, topics ...string) *receivedMessages
 	return box
 }
 
-// follow subscribes until the test ends, and waits until the subscription is set.
+// subscribeZMQ subscribes until the test ends, and waits until the subscription is set.
 func subscribeZMQ(t *testing.T, address string, deliver func(frames [][]byte), topics ...string) {
 	t.Helper()
 	connected := make(chan struct{})
@@ -70,7 +70,7 @@ func (b *receivedMessages) add(frames [][]byte) {
 	b.messages = append(b.messages, fmt.Sprintf("%s", frames))
 }
 
-// holds waits until the messages are exactly these.
+// waitFor waits until the messages are exactly these.
 func (b *receivedMessages) waitFor(t *testing.T, want ...string) {
 	t.Helper()
 	testutil.Until(t, func() error {
@@ -105,17 +105,17 @@ func TestPubSocketDeliversByTopic(t *testing.T) {
 }
 
 func TestPubSocketWithoutSubscribers(t *testing.T) {
-	p, end := startPub(t)
+	p, stop := startPub(t)
 	publishMessage(p, "load", "1")
-	end()
+	stop()
 	publishMessage(p, "load", "2")
 	if conn, err := net.Dial("tcp", p.listener.Addr().String()); err == nil {
 		conn.Close()
-		t.Error("still listens after its end")
+		t.Error("the socket still listens after its end")
 	}
 }
 
-// raw is a subscriber that says what it likes.
+// rawSubscriber sends any bytes.
 type rawSubscriber struct {
 	t    *testing.T
 	conn net.Conn
@@ -157,7 +157,7 @@ func (r *rawSubscriber) expect(want string) {
 	}
 }
 
-// greet shakes hands, in the order of a subscriber that waits for each answer.
+// shakeHands does the handshake in the order of a subscriber that waits for each reply.
 func (r *rawSubscriber) shakeHands(minor byte) {
 	r.t.Helper()
 	r.expect(signature + "\x03\x01" + nullMechanism + strings.Repeat("\x00", 32))
@@ -166,8 +166,8 @@ func (r *rawSubscriber) shakeHands(minor byte) {
 	r.send(subReady)
 }
 
-// Both forms set and take back a subscription, and a topic must be cancelled as
-// often as it was subscribed to. The PONG tells when that is done.
+// Both forms add and cancel a subscription. A topic must be cancelled as often as it was
+// subscribed to. The PONG shows when that is done.
 func TestPubSocketAcceptsBothSubscriptionForms(t *testing.T) {
 	for minor, form := range []struct{ subscribe, cancel string }{
 		{"\x00\x02\x01a", "\x00\x02\x00a"},
@@ -194,23 +194,23 @@ func TestPubSocketAcceptsBothSubscriptionForms(t *testing.T) {
 }
 
 func TestPubSocketDisconnectsInvalidPeers(t *testing.T) {
-	for name, said := range map[string]string{
-		"no ZMTP":            "GET / HTTP/1.1\r\n" + strings.Repeat("Host: nobody\r\n", 10),
-		"an older ZMTP":      strings.Replace(greetingOf(0), "\x7f\x03", "\x7f\x01", 1),
-		"another mechanism":  strings.Replace(greetingOf(1), "NULL", "OOPS", 1),
-		"no READY":           greetingOf(1) + "\x00\x02\x01a",
-		"a large frame":      greetingOf(1) + subReady + "\x02\x00\x00\x00\x01\x00\x00\x00\x00",
-		"unknown flags":      greetingOf(1) + subReady + "\x80\x00",
-		"a cut command":      greetingOf(1) + subReady + "\x04\x02\x09S",
-		"too many topics":    greetingOf(1) + subReady + strings.Repeat("\x00\x02\x01a", maxTopics+1),
-		"an empty command":   greetingOf(1) + subReady + "\x04\x00",
-		"a message of parts": greetingOf(1) + subReady + "\x01\x01\x01\x00\x00",
+	for name, input := range map[string]string{
+		"no ZMTP":                     "GET / HTTP/1.1\r\n" + strings.Repeat("Host: none\r\n", 10),
+		"an older ZMTP":               strings.Replace(greetingOf(0), "\x7f\x03", "\x7f\x01", 1),
+		"another mechanism":           strings.Replace(greetingOf(1), "NULL", "OOPS", 1),
+		"no READY":                    greetingOf(1) + "\x00\x02\x01a",
+		"a large frame":               greetingOf(1) + subReady + "\x02\x00\x00\x00\x01\x00\x00\x00\x00",
+		"unknown flags":               greetingOf(1) + subReady + "\x80\x00",
+		"a truncated command":         greetingOf(1) + subReady + "\x04\x02\x09S",
+		"too many topics":             greetingOf(1) + subReady + strings.Repeat("\x00\x02\x01a", maxTopics+1),
+		"an empty command":            greetingOf(1) + subReady + "\x04\x00",
+		"a message of several frames": greetingOf(1) + subReady + "\x01\x01\x01\x00\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, _ := startPub(t)
 			r := dial(t, p)
-			r.send(said)
-			// It hangs up: with an end of the stream, or a reset where it left something unread.
+			r.send(input)
+			// The socket closes the connection, with a reset if it left bytes unread.
 			if _, err := io.Copy(io.Discard, r.in); err != nil && !strings.Contains(err.Error(), "reset") {
 				t.Error(err)
 			}
@@ -226,7 +226,8 @@ func TestPubSocketDisconnectsInvalidPeers(t *testing.T) {
 	}
 }
 
-// Who does not read loses what is beyond the bounds, and nobody waits for it.
+// A subscriber that does not read loses the messages beyond the limit. Others are not
+// affected.
 func TestPubSocketDropsForSlowSubscriber(t *testing.T) {
 	p, _ := startPub(t)
 	slow := dial(t, p)
@@ -240,15 +241,15 @@ func TestPubSocketDropsForSlowSubscriber(t *testing.T) {
 		defer p.mu.Unlock()
 		return p.dropped
 	}
-	const most = 10 * highWaterMark // far beyond the queue and what the kernel takes
+	const most = 10 * highWaterMark // far above the queue and the kernel's buffers
 	sent := 0
 	for ; dropped() == 0 && sent < most; sent++ {
 		publishMessage(p, "a", body)
 	}
 	if sent <= highWaterMark || sent == most {
-		t.Errorf("lost the first message after %d, want more than %d and less than %d", sent, highWaterMark, most)
+		t.Errorf("dropped the first message after %d, want more than %d and less than %d", sent, highWaterMark, most)
 	}
-	quick := subscribeTo(t, p, "a")
-	publishMessage(p, "a", "for the quick")
-	quick.waitFor(t, "[a for the quick]")
+	fast := subscribeTo(t, p, "a")
+	publishMessage(p, "a", "for the fast")
+	fast.waitFor(t, "[a for the fast]")
 }

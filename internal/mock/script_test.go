@@ -10,11 +10,12 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// play says what a worker does: its load, until it is changed, and hits, once each.
+// script has the load of a worker, until it is changed, and hits that are each published
+// once.
 type script struct {
 	mu        sync.Mutex
 	load      fleet.Load
-	loadCalls int // by how many looks
+	loadCalls int // calls of Load
 	hits      [][2]int
 }
 
@@ -36,7 +37,7 @@ func (p *script) Hit(int) (isl, overlap int, ok bool) {
 	return h[0], h[1], true
 }
 
-// change waits until the load was looked at some times more, and then changes it.
+// changeLoad waits until Load was called some more times, and then changes the load.
 func (p *script) changeLoad(t *testing.T, change func(*fleet.Load)) {
 	t.Helper()
 	p.mu.Lock()
@@ -46,7 +47,7 @@ func (p *script) changeLoad(t *testing.T, change func(*fleet.Load)) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.loadCalls < before+2 {
-			return fmt.Errorf("looked at %d times only", p.loadCalls-before)
+			return fmt.Errorf("the load was sampled %d times only", p.loadCalls-before)
 		}
 		change(&p.load)
 		return nil
