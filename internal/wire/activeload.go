@@ -40,26 +40,26 @@ func ParseActiveLoad(payload []byte) (ActiveLoad, error) {
 	)
 	var l ActiveLoad
 	var got uint
-	u := msgpackReader{b: payload}
-	for range u.mapLen() {
-		switch string(u.key()) {
+	m := msgpackReader{b: payload}
+	for range m.mapLen() {
+		switch string(m.key()) {
 		case "worker_id":
-			l.Worker, got = u.uint(), got|workerID
+			l.Worker, got = m.uint(), got|workerID
 		case "dp_rank":
-			l.Rank = u.rank()
+			l.Rank = m.rank()
 		case "active_decode_blocks":
-			l.DecodeBlocks, got = u.optUint(), got|anyCount
+			l.DecodeBlocks, got = m.optUint(), got|anyCount
 		case "active_prefill_tokens":
-			l.PrefillTokens, got = u.optUint(), got|anyCount
+			l.PrefillTokens, got = m.optUint(), got|anyCount
 		case "kv_used_blocks":
-			l.UsedBlocks, got = u.optUint(), got|anyCount
+			l.UsedBlocks, got = m.optUint(), got|anyCount
 		default:
-			u.skipValue()
+			m.skipValue()
 		}
 	}
 	// An event without any of the three counts, even as nil, is from an unknown release.
-	u.require(got, workerID|anyCount)
-	if err := u.finish(); err != nil {
+	m.require(got, workerID|anyCount)
+	if err := m.finish(); err != nil {
 		return ActiveLoad{}, fmt.Errorf("decode active load: %w", err)
 	}
 	return l, nil

@@ -41,28 +41,28 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 	)
 	var e Envelope
 	var got uint
-	u := msgpackReader{b: b}
-	for range u.mapLen() {
-		switch string(u.key()) {
+	m := msgpackReader{b: b}
+	for range m.mapLen() {
+		switch string(m.key()) {
 		case "publisher_id":
-			e.Publisher, got = u.uint(), got|publisher
+			e.Publisher, got = m.uint(), got|publisher
 		case "sequence":
-			e.Sequence, got = u.uint(), got|sequence
+			e.Sequence, got = m.uint(), got|sequence
 		case "published_at":
-			e.PublishedAt, got = u.boundedUint(maxUnixMilli), got|publishedAt
+			e.PublishedAt, got = m.boundedUint(maxUnixMilli), got|publishedAt
 		case "topic":
-			e.Topic, got = u.str(), got|topic
+			e.Topic, got = m.str(), got|topic
 		case "payload":
-			e.Payload, got = u.bin(), got|payload
+			e.Payload, got = m.bin(), got|payload
 		default:
-			u.skipValue()
+			m.skipValue()
 		}
 	}
-	u.require(got, all)
+	m.require(got, all)
 	if len(e.Topic) == 0 || len(e.Topic) > maxName {
-		u.fail(errMsgpackRange)
+		m.fail(errMsgpackRange)
 	}
-	if err := u.finish(); err != nil {
+	if err := m.finish(); err != nil {
 		return Envelope{}, fmt.Errorf("decode envelope: %w", err)
 	}
 	return e, nil

@@ -63,41 +63,41 @@ func ParseForwardPass(payload []byte) (ForwardPass, error) {
 	)
 	var p ForwardPass
 	var got uint
-	u := msgpackReader{b: payload}
-	for range u.mapLen() {
-		switch string(u.key()) {
+	m := msgpackReader{b: payload}
+	for range m.mapLen() {
+		switch string(m.key()) {
 		case "version":
-			if got |= version; u.uint() != passVersion {
-				u.fail(errPassVersion)
+			if got |= version; m.uint() != passVersion {
+				m.fail(errPassVersion)
 			}
 		case "worker_id":
-			p.Worker, p.HasWorkerID = u.decimalID()
+			p.Worker, p.HasWorkerID = m.decimalID()
 		case "dp_rank":
-			p.Rank = u.rank()
+			p.Rank = m.rank()
 		case "counter_id":
-			p.Counter, got = u.uint(), got|counter
+			p.Counter, got = m.uint(), got|counter
 		case "wall_time":
-			p.WallTime, got = u.float(), got|wallTime
+			p.WallTime, got = m.float(), got|wallTime
 		case "scheduled_requests":
-			p.Scheduled, got = u.passRequests(), got|scheduled
+			p.Scheduled, got = m.passRequests(), got|scheduled
 		case "queued_requests":
-			p.Queued, got = u.passRequests(), got|queued
+			p.Queued, got = m.passRequests(), got|queued
 		default:
-			u.skipValue()
+			m.skipValue()
 		}
 	}
-	u.require(got, all)
+	m.require(got, all)
 	if !(p.WallTime >= 0 && p.WallTime <= maxSeconds) { // rejects NaN, too
-		u.fail(errMsgpackRange)
+		m.fail(errMsgpackRange)
 	}
-	if err := u.finish(); err != nil {
+	if err := m.finish(); err != nil {
 		return ForwardPass{}, fmt.Errorf("decode forward pass: %w", err)
 	}
 	p.WallTime = math.Abs(p.WallTime) // -0 becomes 0
 	return p, nil
 }
 
-func (u *msgpackReader) passRequests() (r PassRequests) {
+func (m *msgpackReader) passRequests() (r PassRequests) {
 	const (
 		prefillRequests = 1 << iota
 		prefillTokens
@@ -106,33 +106,33 @@ func (u *msgpackReader) passRequests() (r PassRequests) {
 		all = 1<<iota - 1
 	)
 	var got uint
-	for range u.mapLen() {
-		switch string(u.key()) {
+	for range m.mapLen() {
+		switch string(m.key()) {
 		case "num_prefill_requests":
-			r.PrefillRequests, got = u.boundedUint(maxRequests), got|prefillRequests
+			r.PrefillRequests, got = m.boundedUint(maxRequests), got|prefillRequests
 		case "sum_prefill_tokens":
-			r.PrefillTokens, got = u.boundedUint(maxTokens), got|prefillTokens
+			r.PrefillTokens, got = m.boundedUint(maxTokens), got|prefillTokens
 		case "sum_prefill_kv_tokens":
-			r.PrefillKVTokens = u.boundedUint(maxTokens)
+			r.PrefillKVTokens = m.boundedUint(maxTokens)
 		case "num_decode_requests":
-			r.DecodeRequests, got = u.boundedUint(maxRequests), got|decodeRequests
+			r.DecodeRequests, got = m.boundedUint(maxRequests), got|decodeRequests
 		case "sum_decode_kv_tokens":
-			r.DecodeKVTokens, got = u.boundedUint(maxTokens), got|decodeKVTokens
+			r.DecodeKVTokens, got = m.boundedUint(maxTokens), got|decodeKVTokens
 		default:
-			u.skipValue()
+			m.skipValue()
 		}
 	}
-	u.require(got, all)
+	m.require(got, all)
 	return r
 }
 
 // decimalID reads a worker's id that is written as decimal text. It reports false for any
 // other text and for nil.
-func (u *msgpackReader) decimalID() (id uint64, ok bool) {
-	if u.skipNil() {
+func (m *msgpackReader) decimalID() (id uint64, ok bool) {
+	if m.skipNil() {
 		return 0, false
 	}
-	s := u.str()
+	s := m.str()
 	if len(s) > len("18446744073709551615") {
 		return 0, false
 	}

@@ -69,21 +69,21 @@ func ParseHitRateMsgpack(payload []byte) (HitRate, error) {
 	)
 	var h HitRate
 	var got uint
-	u := msgpackReader{b: payload}
-	for range u.mapLen() {
-		switch string(u.key()) {
+	m := msgpackReader{b: payload}
+	for range m.mapLen() {
+		switch string(m.key()) {
 		case "worker_id":
-			h.Worker, got = u.uint(), got|workerID
+			h.Worker, got = m.uint(), got|workerID
 		case "isl_blocks":
-			h.ISLBlocks, got = u.boundedUint(maxBlocks), got|islBlocks
+			h.ISLBlocks, got = m.boundedUint(maxBlocks), got|islBlocks
 		case "overlap_blocks":
-			h.OverlapBlocks, got = u.boundedUint(maxBlocks), got|overlapBlocks
+			h.OverlapBlocks, got = m.boundedUint(maxBlocks), got|overlapBlocks
 		default:
-			u.skipValue()
+			m.skipValue()
 		}
 	}
-	u.require(got, all)
-	if err := u.finish(); err != nil {
+	m.require(got, all)
+	if err := m.finish(); err != nil {
 		return HitRate{}, fmt.Errorf("decode hit-rate event: %w", err)
 	}
 	return h, nil

@@ -31,123 +31,123 @@ type msgpackReader struct {
 	err error
 }
 
-// read reads the next value of u with one of msgp's functions.
-func read[T any](u *msgpackReader, from func([]byte) (T, []byte, error)) (v T) {
-	if u.err != nil {
+// read reads the next value of m with one of msgp's functions.
+func read[T any](m *msgpackReader, from func([]byte) (T, []byte, error)) (v T) {
+	if m.err != nil {
 		return v
 	}
-	got, rest, err := from(u.b)
+	got, rest, err := from(m.b)
 	if err != nil {
-		u.err = err
+		m.err = err
 		return v
 	}
-	u.b = rest
+	m.b = rest
 	return got
 }
 
 // mapLen reads the header of a map, and returns how many fields follow.
-func (u *msgpackReader) mapLen() uint32 {
-	n := read(u, msgp.ReadMapHeaderBytes)
+func (m *msgpackReader) mapLen() uint32 {
+	n := read(m, msgp.ReadMapHeaderBytes)
 	if n > maxFields {
-		u.fail(errMsgpackFields)
+		m.fail(errMsgpackFields)
 		return 0
 	}
 	return n
 }
 
-func (u *msgpackReader) key() []byte  { return read(u, msgp.ReadMapKeyZC) }
-func (u *msgpackReader) str() []byte  { return read(u, msgp.ReadStringZC) }
-func (u *msgpackReader) bin() []byte  { return read(u, msgp.ReadBytesZC) }
-func (u *msgpackReader) uint() uint64 { return read(u, msgp.ReadUint64Bytes) }
+func (m *msgpackReader) key() []byte  { return read(m, msgp.ReadMapKeyZC) }
+func (m *msgpackReader) str() []byte  { return read(m, msgp.ReadStringZC) }
+func (m *msgpackReader) bin() []byte  { return read(m, msgp.ReadBytesZC) }
+func (m *msgpackReader) uint() uint64 { return read(m, msgp.ReadUint64Bytes) }
 
 // boundedUint reads an unsigned integer, and fails if it is above limit.
-func (u *msgpackReader) boundedUint(limit uint64) uint64 {
-	n := u.uint()
+func (m *msgpackReader) boundedUint(limit uint64) uint64 {
+	n := m.uint()
 	if n > limit {
-		u.fail(errMsgpackRange)
+		m.fail(errMsgpackRange)
 		return 0
 	}
 	return n
 }
 
 // skipNil reports whether the next value is nil, and skips it if so.
-func (u *msgpackReader) skipNil() bool {
-	if u.err != nil || !msgp.IsNil(u.b) {
+func (m *msgpackReader) skipNil() bool {
+	if m.err != nil || !msgp.IsNil(m.b) {
 		return false
 	}
-	u.b = u.b[1:]
+	m.b = m.b[1:]
 	return true
 }
 
 // optUint reads an unsigned integer. The result is absent if the value is nil.
-func (u *msgpackReader) optUint() fleet.Opt[uint64] {
-	if u.skipNil() {
+func (m *msgpackReader) optUint() fleet.Opt[uint64] {
+	if m.skipNil() {
 		return fleet.Opt[uint64]{}
 	}
-	n := u.uint()
-	return fleet.Opt[uint64]{V: n, OK: u.err == nil}
+	n := m.uint()
+	return fleet.Opt[uint64]{V: n, OK: m.err == nil}
 }
 
 // rank reads a data parallel rank. Workers with one rank only may send nil.
-func (u *msgpackReader) rank() uint32 {
-	if u.skipNil() {
+func (m *msgpackReader) rank() uint32 {
+	if m.skipNil() {
 		return 0
 	}
-	return read(u, msgp.ReadUint32Bytes)
+	return read(m, msgp.ReadUint32Bytes)
 }
 
 // float reads a number. Python may write a whole number as an integer.
-func (u *msgpackReader) float() float64 {
-	if t := msgp.NextType(u.b); t == msgp.UintType || t == msgp.IntType {
-		return float64(read(u, msgp.ReadInt64Bytes))
+func (m *msgpackReader) float() float64 {
+	if t := msgp.NextType(m.b); t == msgp.UintType || t == msgp.IntType {
+		return float64(read(m, msgp.ReadInt64Bytes))
 	}
-	return read(u, msgp.ReadFloat64Bytes)
+	return read(m, msgp.ReadFloat64Bytes)
 }
 
 // skipValue skips the next value, of any type.
-func (u *msgpackReader) skipValue() { u.skipNested(maxDepth) }
+func (m *msgpackReader) skipValue() { m.skipNested(maxDepth) }
 
-func (u *msgpackReader) skipNested(depth int) {
-	if u.err != nil {
+func (m *msgpackReader) skipNested(depth int) {
+	if m.err != nil {
 		return
 	}
 	var values uint64
-	switch msgp.NextType(u.b) {
+	switch msgp.NextType(m.b) {
 	case msgp.MapType:
-		values = 2 * uint64(read(u, msgp.ReadMapHeaderBytes))
+		values = 2 * uint64(read(m, msgp.ReadMapHeaderBytes))
 	case msgp.ArrayType:
-		values = uint64(read(u, msgp.ReadArrayHeaderBytes))
+		values = uint64(read(m, msgp.ReadArrayHeaderBytes))
 	default:
-		rest, err := msgp.Skip(u.b)
-		u.b, u.err = rest, err
+		rest, err := msgp.Skip(m.b)
+		m.b, m.err = rest, err
 		return
 	}
 	if depth == 0 {
-		u.fail(errMsgpackDepth)
+		m.fail(errMsgpackDepth)
 	}
-	for ; values > 0 && u.err == nil; values-- {
-		u.skipNested(depth - 1)
+	for ; values > 0 && m.err == nil; values-- {
+		m.skipNested(depth - 1)
 	}
 }
 
 // fail sets the error, unless there was one before.
-func (u *msgpackReader) fail(err error) {
-	if u.err == nil {
-		u.err = err
+func (m *msgpackReader) fail(err error) {
+	if m.err == nil {
+		m.err = err
 	}
 }
 
 // require fails unless got has every bit of want. The bits stand for fields of a map.
-func (u *msgpackReader) require(got, want uint) {
+func (m *msgpackReader) require(got, want uint) {
 	if got&want != want {
-		u.fail(errMsgpackMissing)
+		m.fail(errMsgpackMissing)
 	}
 }
 
 // finish returns the first error, or an error if bytes are left.
-func (u *msgpackReader) finish() error {
-	if u.err == nil && len(u.b) > 0 {
+func (m *msgpackReader) finish() error {
+	if m.err == nil && len(m.b) > 0 {
 		return errMsgpackEnd
 	}
-	return u.err
+	return m.err
 }

@@ -37,8 +37,8 @@ func ServiceName(era Era, namespace, component string) string {
 	case EraHashed:
 		name += "_" + hash(namespace+"_"+component)
 	}
-	// Trimmed after the hash is appended: the name may be nothing but underscores, and then
-	// the hash remains.
+	// The underscores are trimmed after the hash is appended, so that of a name of
+	// underscores only the hash remains.
 	return strings.TrimLeft(name, "_")
 }
 

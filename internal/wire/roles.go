@@ -34,8 +34,8 @@ func roleOf(l Layout, e fleet.Endpoint) fleet.Role {
 }
 
 // isAuxiliary reports whether the name of an endpoint shows that it takes no inference
-// requests. Through clear_kv_blocks a worker is requested to drop its KV cache (all
-// releases). Through the others routers query it for lost KV events (from 0.9 on).
+// requests. A request to clear_kv_blocks makes a worker drop its KV cache (all releases).
+// Routers use the other endpoints to fetch KV events that they missed (from 0.9 on).
 func isAuxiliary(name string) bool {
 	return name == "clear_kv_blocks" || name == "worker_kv_indexer_query" ||
 		strings.HasPrefix(name, "worker_kv_indexer_query_dp") || strings.HasPrefix(name, "worker_kv_query_source_")
