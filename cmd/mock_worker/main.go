@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		func(log *slog.Logger) error { return runWorkers(ctx, f, getenv, log) })
 }
 
-// work runs the workers until ctx ends.
+// runWorkers runs the workers until ctx ends.
 func runWorkers(ctx context.Context, f flags, getenv func(string) string, log *slog.Logger) error {
 	var nc *nats.Conn
 	var ec *clientv3.Client
