@@ -121,7 +121,7 @@ func (s jsonScanner) key(i int) (key []byte, value int) {
 type keyList []string
 
 // matchKey returns the index in keys of the key at i, or -1 for an unknown key, and the
-// position of its value.
+// position of its value. Expected is the index to try first.
 func (s jsonScanner) matchKey(i int, keys keyList, expected int) (which, value int) {
 	if uint(expected) < uint(len(keys)) {
 		if key := keys[expected]; i+len(key) <= len(s) && string(s[i:i+len(key)]) == key {
@@ -243,8 +243,8 @@ func (s jsonScanner) uint(i int) (n uint64, end int) {
 		i++
 	}
 	digits := i - start
-	wrapped := digits > 20 || digits == 20 && (s[start] > '1' || n < 1e19) // at 2^64
-	if digits == 0 || wrapped || digits > 1 && s[start] == '0' {
+	overflow := digits > 20 || digits == 20 && (s[start] > '1' || n < 1e19) // 2^64 or more
+	if digits == 0 || overflow || digits > 1 && s[start] == '0' {
 		return 0, s.fail()
 	}
 	return n, i
