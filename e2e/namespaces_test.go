@@ -85,9 +85,9 @@ func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 // takes the number at the valueLocation.
 func TestNamespacesSignalsAnswerTheDocumentedAutoscaler(t *testing.T) {
 	t.Parallel()
-	triggers := regexp.MustCompile(`url: "http://metrics:9091(\S+)"\s+valueLocation: (\w+)`).FindAllStringSubmatch(readme(t), -1)
+	triggers := regexp.MustCompile(`url: "http://metrics:9091(\S+)"\s+valueLocation: (\w+)`).FindAllStringSubmatch(docs(t), -1)
 	if len(triggers) != 2 {
-		t.Fatalf("the README has the triggers %q, want two", triggers)
+		t.Fatalf("docs has the triggers %q, want two", triggers)
 	}
 	s := newStack(t)
 	one, two := &mockScript{load: loadOf(1, 1, 1)}, &mockScript{load: loadOf(1, 1, 1)}

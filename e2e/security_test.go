@@ -377,14 +377,14 @@ func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 
 func TestSecurityNamesExistingFlagsAndVariables(t *testing.T) {
 	t.Parallel()
-	named := readme(t)
+	named := docs(t)
 	for line := range strings.Lines(security(t)) {
 		if strings.HasPrefix(line, "etcdctl ") {
 			continue
 		}
 		for _, name := range append(find(line, "`"+flagName), find(line, `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`)...) {
 			if name = strings.Trim(name, "`"); !strings.Contains(named, name) {
-				t.Errorf("the README does not know %s", name)
+				t.Errorf("the docs do not name %s", name)
 			}
 		}
 	}

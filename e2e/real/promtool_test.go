@@ -65,19 +65,27 @@ func TestPromtoolAcceptsTheMetrics(t *testing.T) {
 	}
 }
 
-// TestPromtoolAcceptsDocumentedConfigurations as Prometheus reads them.
+// TestPromtoolAcceptsDocumentedConfigurations asks promtool for every Prometheus configuration in docs.
 func TestPromtoolAcceptsDocumentedConfigurations(t *testing.T) {
 	t.Parallel()
 	promtool := process.Installed(t, "promtool", "prometheus")
-	readme, err := os.ReadFile("../../README.md")
+	paths, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := slices.DeleteFunc(strings.Split(string(readme), "```yaml\n")[1:], func(block string) bool {
+	var blocks []string
+	for _, path := range append(paths, "../../README.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, strings.Split(string(text), "```yaml\n")[1:]...)
+	}
+	blocks = slices.DeleteFunc(blocks, func(block string) bool {
 		return strings.HasPrefix(block, "triggers:") // KEDA's
 	})
 	if len(blocks) < 3 {
-		t.Fatalf("%d configurations in the README, want 3 or more", len(blocks))
+		t.Fatalf("%d configurations in README and docs, want 3 or more", len(blocks))
 	}
 	for _, block := range blocks {
 		config, _, _ := strings.Cut(block, "```")

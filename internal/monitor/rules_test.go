@@ -403,7 +403,7 @@ func allProblemKinds() (kinds []string) {
 }
 
 func TestRulesAreDocumented(t *testing.T) {
-	b, err := os.ReadFile("../../README.md")
+	b, err := os.ReadFile("../../docs/problems.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,15 +20,15 @@ import (
 // flagName matches that of a flag in a text.
 const flagName = `--[a-z][a-z.-]*`
 
-func TestReadmeNamesEveryMetricAndNoOther(t *testing.T) {
+func TestDocsNameEveryMetricAndNoOther(t *testing.T) {
 	t.Parallel()
-	got := find(readme(t), `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
+	got := find(docs(t), `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
 	if diff := cmp.Diff(expose.Names(), got); diff != "" {
-		t.Errorf("metrics (-table +README):\n%s", diff)
+		t.Errorf("metrics (-table +docs):\n%s", diff)
 	}
 }
 
-func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
+func TestDocsNameEveryFlagAndNoOther(t *testing.T) {
 	t.Parallel()
 	var all []string
 	for program, section := range map[string][2]string{
@@ -50,24 +50,24 @@ func TestReadmeNamesEveryFlagAndNoOther(t *testing.T) {
 			common = append(common, "--help", "--version")
 		}
 		want := slices.DeleteFunc(flags, func(f string) bool { return slices.Contains(common, f) })
-		_, table, _ := strings.Cut(readme(t), section[0])
+		_, table, _ := strings.Cut(docs(t), section[0])
 		table, _, _ = strings.Cut(table, section[1])
 		if diff := cmp.Diff(want, find(table, flagName)); diff != "" {
-			t.Errorf("flags of %s (-program +README):\n%s", program, diff)
+			t.Errorf("flags of %s (-program +docs):\n%s", program, diff)
 		}
 	}
-	for _, f := range find(readme(t), flagName) {
+	for _, f := range find(docs(t), flagName) {
 		if !slices.Contains(all, f) {
 			t.Errorf("no program has the flag %s", f)
 		}
 	}
 }
 
-// ofOtherPrograms are variables of Dynamo's workers and frontends that the README
-// tells operators to set there.
+// ofOtherPrograms are variables of Dynamo's workers and frontends that the docs
+// tell operators to set there.
 var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS", "DYN_SYSTEM_PORT"}
 
-func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
+func TestDocsNameEveryVariableAndNoOther(t *testing.T) {
 	t.Parallel()
 	const variable = `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`
 	var source strings.Builder
@@ -82,26 +82,26 @@ func TestReadmeNamesEveryVariableAndNoOther(t *testing.T) {
 	}
 	// In quotes: comments may speak of other programs' variables.
 	read := find(strings.Join(find(source.String(), `"`+variable+`"`), " "), variable)
-	named := find(readme(t), variable)
+	named := find(docs(t), variable)
 	for _, other := range ofOtherPrograms {
 		if !slices.Contains(named, other) || slices.Contains(read, other) {
-			t.Errorf("%s: want it in the README and in no program", other)
+			t.Errorf("%s: want it in the docs and in no program", other)
 		}
 		named = slices.DeleteFunc(named, func(name string) bool { return name == other })
 	}
 	if diff := cmp.Diff(read, named); diff != "" {
-		t.Errorf("variables (-program +README):\n%s", diff)
+		t.Errorf("variables (-program +docs):\n%s", diff)
 	}
 }
 
-func TestReadmeCommandsExist(t *testing.T) {
+func TestDocsCommandsExist(t *testing.T) {
 	t.Parallel()
-	for _, dir := range find(readme(t), `\./cmd/[a-z_]+`) {
+	for _, dir := range find(docs(t), `\./cmd/[a-z_]+`) {
 		if _, err := os.Stat(filepath.Join("..", dir)); err != nil {
 			t.Error(err)
 		}
 	}
-	for _, program := range find(readme(t), `(?m)^(?:DYN_LOG=info )?\./[a-z_]+`) {
+	for _, program := range find(docs(t), `(?m)^(?:DYN_LOG=info )?\./[a-z_]+`) {
 		name := program[strings.LastIndexByte(program, '/')+1:]
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
 			t.Error(err)
@@ -109,28 +109,28 @@ func TestReadmeCommandsExist(t *testing.T) {
 	}
 }
 
-func TestReadmeNamesEveryAlertAndNoOther(t *testing.T) {
+func TestDocsNameEveryAlertAndNoOther(t *testing.T) {
 	t.Parallel()
-	_, section, _ := strings.Cut(readme(t), "| alert |")
+	_, section, _ := strings.Cut(string(readFile(t, "../docs/alerts.md")), "| alert |")
 	section, _, _ = strings.Cut(section, "\n\n")
 	got := find(section, `Dynamo[A-Z]\w+`)
 	want := slices.Sorted(slices.Values(deploy.Alerts()))
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("alerts (-runbook +README):\n%s", diff)
+		t.Errorf("alerts (-runbook +docs):\n%s", diff)
 	}
-	for _, setting := range find(readme(t), `--set [a-z]\w+=\S+`) {
+	for _, setting := range find(docs(t), `--set [a-z]\w+=\S+`) {
 		if _, err := deploy.RulesWith([]string{strings.TrimPrefix(setting, "--set ")}); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-func TestReadmePathsAnswer(t *testing.T) {
+func TestDocsPathsAnswer(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend")
 	m.waitUntilReady()
-	for _, path := range find(readme(t), "`/[a-z0-9/.-]*`") {
+	for _, path := range find(docs(t), "`/[a-z0-9/.-]*`") {
 		resp, err := http.Get(m.url + strings.Trim(path, "`"))
 		if err != nil {
 			t.Fatal(err)
@@ -142,9 +142,19 @@ func TestReadmePathsAnswer(t *testing.T) {
 	}
 }
 
-func readme(t *testing.T) string {
+// docs is the text of README.md and of all files in docs.
+func docs(t *testing.T) string {
 	t.Helper()
-	return string(readFile(t, "../README.md"))
+	paths, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("docs has no files (%v)", err)
+	}
+	var text strings.Builder
+	for _, path := range append([]string{"../README.md"}, paths...) {
+		text.Write(readFile(t, path))
+		text.WriteString("\n\n")
+	}
+	return text.String()
 }
 
 // find lists what matches in text, sorted, each once.

@@ -10,24 +10,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// deploying is that section of the README.
-func deploying(t *testing.T) string {
-	t.Helper()
-	_, section, found := strings.Cut(read(t, root+"/README.md"), "\n## Deploying in Kubernetes\n")
-	if !found {
-		t.Fatal("the README has no section Deploying in Kubernetes")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
-	return section
-}
-
-func TestReadmeNamesValuesAndFilesThatExist(t *testing.T) {
+func TestDocsNameValuesAndFilesThatExist(t *testing.T) {
+	doc := read(t, root+"/docs/kubernetes.md")
 	var values map[string]any
 	if err := yaml.Unmarshal([]byte(read(t, chart+"/values.yaml")), &values); err != nil {
 		t.Fatal(err)
 	}
 	var named []string
-	for _, row := range regexp.MustCompile(`(?m)^\|.*\| (`+"`[^|]*`"+`) \|$`).FindAllStringSubmatch(deploying(t), -1) {
+	for _, row := range regexp.MustCompile(`(?m)^\|.*\| (`+"`[^|]*`"+`) \|$`).FindAllStringSubmatch(doc, -1) {
 		named = append(named, strings.Split(row[1], ", ")...)
 	}
 	if len(named) < 10 {
@@ -38,22 +28,22 @@ func TestReadmeNamesValuesAndFilesThatExist(t *testing.T) {
 			t.Errorf("the chart has no value %s", name)
 		}
 	}
-	for _, path := range regexp.MustCompile(`\bdeploy/[a-zA-Z/.-]*[a-zA-Z]`).FindAllString(deploying(t), -1) {
+	for _, path := range regexp.MustCompile(`\bdeploy/[a-zA-Z/.-]*[a-zA-Z]`).FindAllString(doc, -1) {
 		if _, err := os.Stat(root + "/" + path); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// variable matches the environment variables that the README tells.
+// variable matches the environment variables that docs/configuration.md names.
 var variable = regexp.MustCompile(`\b(?:NATS|DYN)_[A-Z_]+\b`)
 
 func TestTheProgramReadsEveryVariableOfThePods(t *testing.T) {
-	known := variable.FindAllString(read(t, root+"/README.md"), -1)
+	known := variable.FindAllString(read(t, root+"/docs/configuration.md"), -1)
 	each(t, func(t *testing.T, _ release, o objects) {
 		for name := range o.env() {
 			if variable.MatchString(name) && !slices.Contains(known, name) {
-				t.Errorf("the README, which has all that the program reads, does not name %s", name)
+				t.Errorf("docs/configuration.md, which has all that the program reads, does not name %s", name)
 			}
 		}
 	})
