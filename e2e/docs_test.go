@@ -32,9 +32,9 @@ func TestDocsNameEveryFlagAndNoOther(t *testing.T) {
 	t.Parallel()
 	var all []string
 	for program, section := range map[string][2]string{
-		"metrics":            {"## Flags of metrics", "### Of mock_worker"},
-		"mock_worker":        {"| flag of mock_worker", "| flag of devstack"},
-		"devstack":           {"| flag of devstack", "### Environment"},
+		"metrics":            {"## Flags of metrics", "## Flags of mock_worker"},
+		"mock_worker":        {"## Flags of mock_worker", "## Flags of devstack"},
+		"devstack":           {"## Flags of devstack", "## Environment variables"},
 		"metrics dashboards": {"| `metrics dashboards", "\n"},
 		"metrics rules":      {"| `metrics rules", "\n"},
 	} {
