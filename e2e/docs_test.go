@@ -128,7 +128,7 @@ func TestDocsNameEveryAlertAndNoOther(t *testing.T) {
 func TestDocsPathsAnswer(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	m := s.metrics("--component", "backend")
+	m := s.metrics("--component", "backend", "--debug.pprof")
 	m.waitUntilReady()
 	for _, path := range find(docs(t), "`/[a-z0-9/.-]*`") {
 		resp, err := http.Get(m.url + strings.Trim(path, "`"))

@@ -39,7 +39,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(doc), "| path | answer |")
+	_, table, _ := strings.Cut(string(doc), "| path | response |")
 	table, _, _ = strings.Cut(table, "\n\n")
 	for _, row := range strings.Split(table, "\n") {
 		first, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
