@@ -22,7 +22,8 @@ const flagName = `--[a-z][a-z.-]*`
 
 func TestDocsNameEveryMetricAndNoOther(t *testing.T) {
 	t.Parallel()
-	got := find(docs(t), `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
+	text := strings.ReplaceAll(docs(t), "_bucket", "") // queries ask for the buckets of a histogram
+	got := find(text, `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
 	if diff := cmp.Diff(expose.Names(), got); diff != "" {
 		t.Errorf("metrics (-table +docs):\n%s", diff)
 	}
