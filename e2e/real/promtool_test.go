@@ -69,18 +69,7 @@ func TestPromtoolAcceptsTheMetrics(t *testing.T) {
 func TestPromtoolAcceptsDocumentedConfigurations(t *testing.T) {
 	t.Parallel()
 	promtool := process.Installed(t, "promtool", "prometheus")
-	paths, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var blocks []string
-	for _, path := range append(paths, "../../README.md") {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		blocks = append(blocks, strings.Split(string(text), "```yaml\n")[1:]...)
-	}
+	blocks := documented(t, "yaml")
 	blocks = slices.DeleteFunc(blocks, func(block string) bool {
 		return strings.HasPrefix(block, "triggers:") // KEDA's
 	})
@@ -97,4 +86,43 @@ func TestPromtoolAcceptsDocumentedConfigurations(t *testing.T) {
 			t.Errorf("promtool check config: %v: %s\nof\n%s", err, out, config)
 		}
 	}
+}
+
+// TestPromtoolAcceptsDocumentedQueries asks promtool for every PromQL query in docs.
+func TestPromtoolAcceptsDocumentedQueries(t *testing.T) {
+	t.Parallel()
+	promtool := process.Installed(t, "promtool", "prometheus")
+	queries := documented(t, "promql")
+	if len(queries) < 10 {
+		t.Fatalf("%d queries in docs, want 10 or more", len(queries))
+	}
+	for _, query := range queries {
+		query, _, _ = strings.Cut(query, "```")
+		rules := "groups:\n- name: docs\n  rules:\n  - record: a:b:c\n    expr: |\n      " + strings.ReplaceAll(query, "\n", "\n      ") + "\n"
+		file := filepath.Join(t.TempDir(), "rules.yml")
+		if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput(); err != nil {
+			t.Errorf("promtool check rules: %v: %s\nof\n%s", err, out, query)
+		}
+	}
+}
+
+// documented are the blocks of code of a language in README and docs, each with what follows it.
+func documented(t *testing.T, language string) []string {
+	t.Helper()
+	paths, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, path := range append(paths, "../../README.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, strings.Split(string(text), "```"+language+"\n")[1:]...)
+	}
+	return blocks
 }
