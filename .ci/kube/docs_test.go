@@ -38,7 +38,7 @@ func TestDocsNameValuesAndFilesThatExist(t *testing.T) {
 // variable matches the environment variables that docs/configuration.md names.
 var variable = regexp.MustCompile(`\b(?:NATS|DYN)_[A-Z_]+\b`)
 
-func TestTheProgramReadsEveryVariableOfThePods(t *testing.T) {
+func TestPodVariablesAreDocumented(t *testing.T) {
 	known := variable.FindAllString(read(t, root+"/docs/configuration.md"), -1)
 	each(t, func(t *testing.T, _ release, o objects) {
 		for name := range o.env() {
