@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Authority is a certificate authority in a directory, for one test: its own
-// certificate is in ca.crt.
+// Authority is a certificate authority in a directory, for one test. Its own certificate is
+// in ca.crt.
 type Authority struct {
 	Dir string
 
@@ -24,7 +24,7 @@ type Authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority that has issued nothing yet.
+// NewAuthority returns an authority that has not issued certificates yet.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{Dir: t.TempDir(), t: t}
@@ -32,7 +32,8 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// NewCertified is an authority that has issued server, for 127.0.0.1, and client.
+// NewAuthorityWithCertificates returns an authority that has issued the certificates
+// server, for 127.0.0.1, and client.
 func NewAuthorityWithCertificates(t testing.TB) *Authority {
 	t.Helper()
 	a := NewAuthority(t)
@@ -44,7 +45,7 @@ func NewAuthorityWithCertificates(t testing.TB) *Authority {
 	return a
 }
 
-// File is the path of a file of the authority's directory.
+// File returns the path of a file in the authority's directory.
 func (a *Authority) File(name string) string { return filepath.Join(a.Dir, name) }
 
 // Issue writes name.crt and name.key.

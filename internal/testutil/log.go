@@ -7,13 +7,13 @@ import (
 	"sync"
 )
 
-// Log keeps what a program writes, to be read while it is written.
+// Log collects what a program logs. It can be read at the same time.
 type Log struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-// NewLog is a log, and what it writes.
+// NewLog returns a logger, and the Log that it writes to.
 func NewLog() (*slog.Logger, *Log) {
 	l := new(Log)
 	return slog.New(slog.NewTextHandler(l, nil)), l
@@ -25,21 +25,21 @@ func (l *Log) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-// String is all that has been written.
+// String returns everything that has been logged.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// Count is how often s has been written.
+// Count returns how often s has been logged.
 func (l *Log) Count(s string) int { return strings.Count(l.String(), s) }
 
-// Says is a check, as for Until, that s has been written so many times.
+// HasCount returns a check for Until that s has been logged exactly this many times.
 func (l *Log) HasCount(s string, times int) func() error {
 	return func() error {
 		if got := l.Count(s); got != times {
-			return fmt.Errorf("%q is written %d times, want %d:\n%s", s, got, times, l)
+			return fmt.Errorf("%q is logged %d times, want %d:\n%s", s, got, times, l)
 		}
 		return nil
 	}

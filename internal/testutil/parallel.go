@@ -6,8 +6,9 @@ import (
 	"strconv"
 )
 
-// AtOnce, called by TestMain, has so many parallel tests run at once, unless -parallel says
-// otherwise: most of what tests with servers do is waiting, for leases, rounds and grace.
+// SetParallel sets the number of parallel tests, unless the flag -parallel does. TestMain
+// calls it. Tests with servers spend most of their time waiting for leases, poll intervals
+// and grace periods.
 func SetParallel(tests int) {
 	flag.Parse()
 	given := false

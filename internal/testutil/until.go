@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Patience is how long a condition may take. It is far beyond what anything here
-// needs, so that a slow machine fails no test.
+// WaitTimeout is how long a condition may take to become true. It is far longer than any
+// test needs, so that no test fails because the machine is slow.
 const WaitTimeout = time.Minute
 
-// Until runs check again and again until it has nothing to complain about, and
-// fails the test with its last complaint when Patience is over.
+// Until runs check until it returns nil. After WaitTimeout it fails the test with check's
+// last error.
 func Until(t testing.TB, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(WaitTimeout)
@@ -22,6 +22,6 @@ func Until(t testing.TB, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still after %v: %v", WaitTimeout, err)
 		}
-		time.Sleep(pause) // longer and longer: most checks ask a program for all that it serves
+		time.Sleep(pause) // ever longer, because most checks request everything that a program serves
 	}
 }
