@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// gRPC reports a server that is not there, which is what these tests are about.
+	// gRPC logs connection errors, which these tests provoke.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	os.Exit(m.Run())
 }
@@ -90,7 +90,7 @@ func TestEtcdKeepsPortAndKeysOverARestart(t *testing.T) {
 	config, endpoint := s.Config(), s.Endpoint()
 	ctx := withTimeout(t)
 	ec := connectEtcd(t, endpoint)
-	ec.Watch(ctx, "k") // a stream that is open at Close
+	ec.Watch(ctx, "k") // a stream that is open during Close
 	if _, err := ec.Put(ctx, "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -164,11 +164,11 @@ func TestServersFailOnAnUnusableDir(t *testing.T) {
 	}
 	if s, err := NATS(NATSConfig{Dir: file}); err == nil {
 		s.Close()
-		t.Error("NATS took a file for its directory")
+		t.Error("NATS accepted a file as its directory")
 	}
 	if s, err := Etcd(EtcdConfig{Dir: file}); err == nil {
 		s.Close()
-		t.Error("etcd took a file for its directory")
+		t.Error("etcd accepted a file as its directory")
 	}
 }
 

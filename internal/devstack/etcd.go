@@ -17,12 +17,12 @@ import (
 	"google.golang.org/grpc"
 )
 
-// EtcdConfig says where an embedded etcd listens and keeps its data.
+// EtcdConfig configures an embedded etcd.
 type EtcdConfig struct {
 	Host string              // an IP address; default 127.0.0.1
 	Port int                 // 0: a free one
 	Dir  string              // empty: a temporary one, removed by Close
-	Tune func(*embed.Config) // last word on the configuration; may be nil
+	Tune func(*embed.Config) // changes the configuration before the start; may be nil
 }
 
 // EtcdServer is an embedded etcd of one member.
@@ -35,15 +35,15 @@ type EtcdServer struct {
 	closed sync.Once
 }
 
-// startTimeout bounds the wait for a server that never gets ready.
+// startTimeout limits how long a server may take to become ready.
 const startTimeout = 30 * time.Second
 
-// Etcd starts an etcd and returns once it serves.
+// Etcd starts an etcd and returns when it serves.
 func Etcd(c EtcdConfig) (*EtcdServer, error) {
 	for {
 		s, err := startEtcd(c)
-		// etcd must know its port before it listens: somebody may take the free
-		// one first.
+		// etcd needs its port before it listens, so that another process may take the free
+		// port first.
 		if c.Port != 0 || !errors.Is(err, syscall.EADDRINUSE) {
 			return s, err
 		}
@@ -92,8 +92,8 @@ func (s *EtcdServer) start(dir string) error {
 	}
 }
 
-// embedded is the configuration of an etcd of one member that nobody needs to
-// survive a power cut.
+// embedded returns the configuration of an etcd with one member whose data need not survive
+// a power failure.
 func (c EtcdConfig) embedded(dir string) *embed.Config {
 	client := url.URL{Scheme: "http", Host: net.JoinHostPort(c.Host, fmt.Sprint(c.Port))}
 	ec := embed.NewConfig()
@@ -102,41 +102,39 @@ func (c EtcdConfig) embedded(dir string) *embed.Config {
 	ec.ListenClientUrls = []url.URL{client}
 	ec.AdvertiseClientUrls = []url.URL{client}
 
-	// A lone member has no peers: it listens on any free port, so that it can clash
-	// with nobody, and what it advertises is a name in its data that must only
-	// stay the same over restarts.
+	// A single member has no peers. It listens for them on any free port, to avoid clashes.
+	// The advertised address is only an identity in its data, and must stay the same across
+	// restarts.
 	ec.ListenPeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	ec.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:2380"}}
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
 
-	// The election is most of etcd's start, and lasts a few of these ticks. Leases
-	// keep their meaning: etcd raises their TTL only to 1.5 election timeouts.
+	// Most of etcd's start is the election, which takes a few of these ticks. Leases of
+	// Dynamo's length are not affected: etcd only raises TTLs below 1.5 election timeouts.
 	ec.TickMs = 10
 	ec.ElectionMs = 100
 	ec.UnsafeNoFsync = true
-	ec.BcryptCost = 4 // the least: passwords here guard nothing
+	ec.BcryptCost = 4 // the minimum, because these passwords protect nothing
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(crashLogger())
 	return ec
 }
 
-// lastWords is a logger that writes nothing but what an etcd says before it ends the
-// process that it is embedded in.
+// crashLogger returns a logger that only writes what etcd logs before it ends the process.
 func crashLogger() *zap.Logger {
 	encoder := zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zapcore.DPanicLevel), zap.AddStacktrace(zapcore.DPanicLevel))
 }
 
-// Endpoint is what a client of the server connects to.
+// Endpoint returns the address for clients of the server.
 func (s *EtcdServer) Endpoint() string {
 	return s.scheme + "://" + net.JoinHostPort(s.config.Host, fmt.Sprint(s.config.Port))
 }
 
-// Config is what the server was started with, with its real port: the same again
-// restarts it. A temporary Dir is not in it, for Close has removed it by then.
+// Config returns the configuration of the server, with its actual port. Starting a server
+// with it again is a restart. It does not contain a temporary Dir, which Close removes.
 func (s *EtcdServer) Config() EtcdConfig { return s.config }
 
-// Close ends the server, cutting its clients' streams, and waits until its port is
-// free again.
+// Close closes the streams of clients, stops the server, and waits until its port is free.
 func (s *EtcdServer) Close() {
 	s.closed.Do(func() {
 		s.grpc.stop()
@@ -147,9 +145,9 @@ func (s *EtcdServer) Close() {
 	})
 }
 
-// grpcServers are the gRPC servers inside an etcd. etcd's own Close waits five
-// seconds for the streams of its clients (watches, lease renewals) to end by
-// themselves; stopped first, they end at once, as with a killed etcd.
+// grpcServers are the gRPC servers inside an etcd. etcd's own Close waits five seconds for
+// the streams of its clients (watches, lease renewals) to end. If the gRPC servers are
+// stopped first, the streams end at once, as when etcd is killed.
 type grpcServers struct {
 	mu  sync.Mutex
 	all []*grpc.Server

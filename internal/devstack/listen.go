@@ -1,5 +1,5 @@
-// Package devstack runs a real NATS server and a real etcd inside the process, up
-// in milliseconds: for cmd/devstack, tests and benchmarks only. cmd/metrics never
+// Package devstack runs a real NATS server and a real etcd inside the process. They start
+// in milliseconds. It is only for cmd/devstack, tests and benchmarks: cmd/metrics never
 // links it.
 package devstack
 
@@ -14,20 +14,20 @@ import (
 	"syscall"
 )
 
-// InUseError says that somebody else listens where a server was to listen.
+// InUseError reports that an address to listen on is in use.
 type InUseError struct{ Addr string }
 
 func (e *InUseError) Error() string { return e.Addr + " is already in use" }
 
-// given are the ports that FreePort has found: none is given twice.
+// assignedPorts are the ports that FreePort has found, so that it returns each only once.
 var assignedPorts struct {
 	sync.Mutex
 	ports map[int]bool
 }
 
-// FreePort checks that port can be listened on at host and returns it; for port 0
-// it finds a free one, below those that the kernel gives to clients, so that none
-// takes it while its server is down. A port in use gives an *InUseError.
+// FreePort checks that host can listen on port and returns the port. For port 0 it finds a
+// free one below the kernel's range of ephemeral ports, so that no client takes it while
+// its server is down. If the port is in use, the error is an *InUseError.
 func FreePort(host string, port int) (int, error) {
 	if port != 0 {
 		return tryPort(host, port)
@@ -51,7 +51,7 @@ func FreePort(host string, port int) (int, error) {
 	return 0, fmt.Errorf("no free port was found: %w", err)
 }
 
-// tryPort is FreePort of a port that is known.
+// tryPort is FreePort for a port other than 0.
 func tryPort(host string, port int) (int, error) {
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
 	l, err := net.Listen("tcp", addr)
@@ -64,7 +64,8 @@ func tryPort(host string, port int) (int, error) {
 	return port, l.Close()
 }
 
-// dataDir is dir, or a new temporary directory if dir is empty; remove undoes it.
+// dataDir returns dir, or a new temporary directory if dir is empty. remove deletes the
+// temporary directory.
 func dataDir(dir, pattern string) (path string, remove func(), err error) {
 	if dir != "" {
 		return dir, func() {}, os.MkdirAll(dir, 0o700)

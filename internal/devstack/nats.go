@@ -9,15 +9,15 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// NATSConfig says where an embedded NATS server listens and keeps its streams.
+// NATSConfig configures an embedded NATS server.
 type NATSConfig struct {
 	Host string                // default 127.0.0.1
 	Port int                   // 0: a free one
-	Dir  string                // JetStream's; empty: a temporary one, removed by Close
-	Tune func(*server.Options) // last word on the options: users, TLS, limits; may be nil
+	Dir  string                // for JetStream; empty: a temporary one, removed by Close
+	Tune func(*server.Options) // changes the options before the start (users, TLS, limits); may be nil
 }
 
-// NATSServer is an embedded NATS server with JetStream, as Dynamo needs it.
+// NATSServer is an embedded NATS server with JetStream, which Dynamo needs.
 type NATSServer struct {
 	srv    *server.Server
 	opts   *server.Options
@@ -25,7 +25,7 @@ type NATSServer struct {
 	remove func()
 }
 
-// NATS starts a NATS server and returns once it takes connections.
+// NATS starts a NATS server and returns when it accepts connections.
 func NATS(c NATSConfig) (*NATSServer, error) {
 	c.Host = cmp.Or(c.Host, "127.0.0.1")
 	port, err := FreePort(c.Host, c.Port)
@@ -54,13 +54,13 @@ func startNATS(c NATSConfig, dir string) (*server.Server, *server.Options, error
 	if c.Tune != nil {
 		c.Tune(opts)
 	}
-	asked := opts.Clone() // the server fills in its own
+	asked := opts.Clone() // the server changes its options
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	// A server that cannot start tells only its log, and does not end the process
-	// as long as the log is not its own.
+	// A server that cannot start only logs the reason. It does not end the process if the
+	// logger is not its own.
 	var fatal fatalLog
 	srv.SetLoggerV2(&fatal, false, false, false)
 	srv.Start()
@@ -71,22 +71,22 @@ func startNATS(c NATSConfig, dir string) (*server.Server, *server.Options, error
 	return srv, asked, nil
 }
 
-// URL is what a client of the server connects to.
+// URL returns the address for clients of the server.
 func (s *NATSServer) URL() string {
 	return "nats://" + net.JoinHostPort(s.config.Host, fmt.Sprint(s.config.Port))
 }
 
-// Config is what the server was started with, with its real port: the same again
-// restarts it. A temporary Dir is not in it, for Close has removed it by then.
+// Config returns the configuration of the server, with its actual port. Starting a server
+// with it again is a restart. It does not contain a temporary Dir, which Close removes.
 func (s *NATSServer) Config() NATSConfig { return s.config }
 
-// Varz is what the server says of itself: connections, traffic, faults.
+// Varz returns the server's own statistics: connections, traffic, errors.
 func (s *NATSServer) Varz() *server.Varz {
-	v, _ := s.srv.Varz(nil) // fails on options only
+	v, _ := s.srv.Varz(nil) // fails only for wrong options
 	return v
 }
 
-// Reload has the server take over options as they are changed, without cutting anybody off.
+// Reload changes options of the running server, without closing connections.
 func (s *NATSServer) Reload(change func(*server.Options)) error {
 	opts := s.opts.Clone()
 	change(opts)
@@ -104,8 +104,8 @@ func (s *NATSServer) Close() {
 	s.remove()
 }
 
-// fatalLog is a log of a NATS server that keeps the first reason for its end.
-// Start writes it, before anything else can.
+// fatalLog is a NATS server's logger that keeps the first fatal error. Start writes it
+// before any other goroutine can.
 type fatalLog struct{ err error }
 
 func (l *fatalLog) Fatalf(format string, v ...any) {

@@ -1,4 +1,4 @@
-// Package devstacktest gives a test its own NATS server and etcd. It is apart from
+// Package devstacktest gives a test its own NATS server and etcd. It is separate from
 // package devstack so that no program links package testing.
 package devstacktest
 
@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc/backoff"
 )
 
-// Stack is a NATS server and an etcd on free ports of 127.0.0.1, for one test.
-// What the test connects to them is best closed in its cleanups: they run first.
+// Stack is a NATS server and an etcd on free ports of 127.0.0.1, for one test. A test
+// should close its connections to them in cleanups, because these run first.
 type Stack struct {
 	NATS *devstack.NATSServer
 	Etcd *devstack.EtcdServer
@@ -44,8 +44,7 @@ func Start(t testing.TB) *Stack {
 	return s
 }
 
-// StopNATS takes the NATS server down until StartNATS; its port stays reserved in
-// name only.
+// StopNATS stops the NATS server until StartNATS. Its port is not reserved meanwhile.
 func (s *Stack) StopNATS() {
 	if !s.natsDown {
 		s.NATS.Close()
@@ -53,15 +52,15 @@ func (s *Stack) StopNATS() {
 	}
 }
 
-// StartNATS brings the NATS server back on the same port with the same streams.
+// StartNATS starts the NATS server again on the same port with the same streams.
 func (s *Stack) StartNATS(t testing.TB) {
 	t.Helper()
 	srv := StartWithRetry(t, func() (*devstack.NATSServer, error) { return devstack.NATS(s.natsConfig) })
 	s.NATS, s.natsConfig, s.natsDown = srv, srv.Config(), false
 }
 
-// Again starts a server, if need be when a parallel test has given its port back:
-// while the server was down anybody could take it.
+// StartWithRetry starts a server, and tries again while its port is in use: another
+// parallel test may have taken it while the server was down.
 func StartWithRetry[S any](t testing.TB, start func() (S, error)) (server S) {
 	t.Helper()
 	testutil.Until(t, func() error {
@@ -75,7 +74,7 @@ func StartWithRetry[S any](t testing.TB, start func() (S, error)) (server S) {
 	return server
 }
 
-// StopEtcd takes etcd down until StartEtcd or StartEmptyEtcd.
+// StopEtcd stops etcd until StartEtcd or StartEmptyEtcd.
 func (s *Stack) StopEtcd() {
 	if !s.etcdDown {
 		s.Etcd.Close()
@@ -83,21 +82,21 @@ func (s *Stack) StopEtcd() {
 	}
 }
 
-// StartEtcd brings etcd back on the same port with the same keys and leases.
+// StartEtcd starts etcd again on the same port with the same keys and leases.
 func (s *Stack) StartEtcd(t testing.TB) {
 	t.Helper()
 	srv := StartWithRetry(t, func() (*devstack.EtcdServer, error) { return devstack.Etcd(s.etcdConfig) })
 	s.Etcd, s.etcdConfig, s.etcdDown = srv, srv.Config(), false
 }
 
-// StartEmptyEtcd brings etcd back on the same port, with every key and lease lost.
+// StartEmptyEtcd starts etcd again on the same port, without any of its keys and leases.
 func (s *Stack) StartEmptyEtcd(t testing.TB) {
 	t.Helper()
 	s.etcdConfig.Dir = t.TempDir()
 	s.StartEtcd(t)
 }
 
-// Conn is a connection to the NATS server that outlives its restarts and is
+// Conn returns a connection to the NATS server. It survives restarts of the server, and is
 // closed at the end of the test.
 func (s *Stack) Conn(t testing.TB) *nats.Conn {
 	t.Helper()
@@ -110,14 +109,14 @@ func (s *Stack) Conn(t testing.TB) *nats.Conn {
 	return nc
 }
 
-// Client is an etcd client that outlives restarts of the server and is closed at
-// the end of the test.
+// Client returns an etcd client. It survives restarts of the server, and is closed at the
+// end of the test.
 func (s *Stack) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
 	return EtcdClient(t, s.Etcd.Endpoint())
 }
 
-// EtcdClient is such a client of any etcd.
+// EtcdClient returns a client like that of Client, for any etcd.
 func EtcdClient(t testing.TB, endpoints ...string) *clientv3.Client {
 	t.Helper()
 	ec, err := clientv3.New(clientv3.Config{
