@@ -11,16 +11,16 @@ import (
 	"dynamo-metrics/internal/mock"
 )
 
-// The addresses to listen on. Metrics is for Prometheus, too, which may be in a container.
+// The addresses to listen on. Metrics also serves Prometheus, which may run in a container.
 const (
 	serverHost  = "127.0.0.1"
 	metricsHost = "0.0.0.0"
 )
 
-// flags is what the command line and the environment say.
+// flags are the settings from the command line and the environment.
 type flags struct {
 	namespace            string
-	workers              int // all of them
+	workers              int // the total
 	release, plane       string
 	fleet                []mock.Config
 	noMetrics, noWorkers bool
@@ -28,8 +28,8 @@ type flags struct {
 	dataDir              string
 }
 
-// parse reads the command line. It reports true if help or version was asked for,
-// and given on stdout.
+// parse reads the command line. It reports true if help or the version was requested and
+// has been written to stdout.
 func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags, ended bool, err error) {
 	a := cli.New("devstack", "Runs NATS, etcd, mock workers and metrics in one process.", stdout)
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
@@ -40,9 +40,9 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("release", "Dynamo release that the mock workers imitate; mixed: every release and event plane, at least one worker each.").
 		Default(mock.Latest).
 		SetValue(cli.OneOf("release", &f.release, append(mock.Releases(), mixed)...))
-	a.Flag("event-plane", "What events travel on, nats or zmq; without it the release's own default.").
+	a.Flag("event-plane", "Event plane of the workers, nats or zmq; without it the release's own default.").
 		SetValue(cli.OneOf("event-plane", &f.plane, mock.NATS, mock.ZMQ))
-	a.Flag("no-workers", "No mock workers.").BoolVar(&f.noWorkers)
+	a.Flag("no-workers", "Do not run mock workers.").BoolVar(&f.noWorkers)
 	a.Flag("no-metrics", "No metrics.").BoolVar(&f.noMetrics)
 	a.Flag("nats-port", "Port of NATS; 0: any free one.").Default("4222").
 		SetValue(cli.Number("nats-port", &f.nats, 0, 65535))
@@ -66,10 +66,10 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	return f, false, err
 }
 
-// mixed takes the place of a release.
+// mixed is a value of --release that selects all releases.
 const mixed = "mixed"
 
-// plan says which workers there are to be.
+// planWorkers decides which mock workers to run.
 func (f *flags) planWorkers() error {
 	c := mock.Config{
 		Namespace: f.namespace, Component: endpoint.Component, Endpoint: endpoint.Name,
@@ -91,13 +91,13 @@ func (f *flags) planWorkers() error {
 	return nil
 }
 
-// port is one that is listened on.
+// port is a port to listen on.
 type port struct {
 	flag, host string
 	number     int
 }
 
-// ports are all of them.
+// ports returns all of them.
 func (f flags) ports() []port {
 	all := []port{{"nats-port", serverHost, f.nats}, {"etcd-port", serverHost, f.etcd}, {"metrics-port", metricsHost, f.metrics}}
 	if f.noMetrics {
@@ -106,7 +106,7 @@ func (f flags) ports() []port {
 	return all
 }
 
-// checkPorts refuses two on one port.
+// checkPorts returns an error if two flags have the same port.
 func (f flags) checkPorts() error {
 	taken := map[int]string{}
 	for _, p := range f.ports() {
@@ -118,7 +118,7 @@ func (f flags) checkPorts() error {
 	return nil
 }
 
-// tryPorts finds out before anything starts whether everything can.
+// tryPorts checks that all ports are free before anything starts.
 func (f flags) tryPorts() error {
 	for _, p := range f.ports() {
 		_, err := devstack.FreePort(p.host, p.number)

@@ -1,12 +1,12 @@
-// Command devstack is a whole Dynamo fleet to play with, in one process: a NATS
-// server and an etcd, mock workers, and the metrics program. Programs and real
-// Dynamo workers in other shells find it with no configuration.
+// Command devstack runs a whole Dynamo fleet in one process, for trying things out: a NATS
+// server and an etcd, mock workers, and the metrics program. Programs and real Dynamo
+// workers in other shells find it without configuration.
 //
 //	go run ./cmd/devstack
 //	go run ./cmd/devstack --release mixed # mock workers of every release and event plane
 //
-// It exits with 0 after SIGINT or SIGTERM, with 1 if what it needs is refused, and with 2 if
-// something is wrong with its flags.
+// The exit code is 0 after SIGINT or SIGTERM, 1 after a fault such as a port in use, and 2
+// if a flag is wrong.
 package main
 
 import (
@@ -33,8 +33,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		})
 }
 
-// withoutServers is the environment without what it says of other servers and of
-// how to get into them: ours are where the flags say, and open to everybody.
+// withoutServers is the environment without the variables about NATS and etcd: the stack's
+// own servers are at the addresses in the flags, and require no credentials.
 func withoutServers(getenv func(string) string) func(string) string {
 	return func(name string) string {
 		if strings.HasPrefix(name, "NATS_") || strings.HasPrefix(name, "ETCD_") {

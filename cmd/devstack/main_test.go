@@ -23,7 +23,7 @@ import (
 
 func noEnv(string) string { return "" }
 
-// started is a run in its own goroutine, on free ports.
+// runningStack is a stack in a goroutine of its own, on free ports.
 type runningStack struct {
 	end            context.CancelFunc
 	code           chan int
@@ -49,7 +49,7 @@ func start(t *testing.T, getenv func(string) string, args ...string) *runningSta
 	return s
 }
 
-// stop ends it as a signal does.
+// stop ends the stack as a signal does.
 func (s *runningStack) stop(t *testing.T) {
 	t.Helper()
 	s.end()
@@ -63,7 +63,7 @@ func (s *runningStack) stop(t *testing.T) {
 	}
 }
 
-// find is the first match in what was printed.
+// find returns the first match in the output.
 func (s *runningStack) find(t *testing.T, expression string) string {
 	t.Helper()
 	found := regexp.MustCompile(expression).FindString(s.stdout.String())
@@ -99,13 +99,13 @@ func TestStackIsUpWhenItReportsSo(t *testing.T) {
 	}
 	url := s.find(t, `http://localhost:[0-9]+/metrics`)
 	testutil.Until(t, func() error {
-		page, err := get(url)
+		body, err := get(url)
 		if err != nil {
 			return err
 		}
 		workers := `llm_workers{component="backend",endpoint="generate",state="answering"} 3`
-		if !strings.Contains(page, workers) || strings.Count(page, "\nllm_kv_hit_rate_isl_blocks{") != 3 {
-			return fmt.Errorf("want %s and the hits of three workers:\n%s", workers, page)
+		if !strings.Contains(body, workers) || strings.Count(body, "\nllm_kv_hit_rate_isl_blocks{") != 3 {
+			return fmt.Errorf("want %s and the hits of three workers:\n%s", workers, body)
 		}
 		return nil
 	})
@@ -139,8 +139,8 @@ func TestStackMixedHasEveryRelease(t *testing.T) {
 		"instances/dynamo/backend/generate:":            2,
 		"v1/instances/dynamo/backend/generate/":         5,
 		"v1/mdc/dynamo/backend/generate/":               5,
-		"v1/event_channels/dynamo//":                    4, // of 0.9.1: loads and hits, on both planes
-		"v1/event_channels/namespace/dynamo/component/": 4, // of 1.6.1: loads and passes, on both planes
+		"v1/event_channels/dynamo//":                    4, // of 0.9.1: loads and hits, on both event planes
+		"v1/event_channels/namespace/dynamo/component/": 4, // of 1.6.1: loads and forward passes, on both event planes
 	} {
 		got, err := ec.Get(t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil || got.Count != want {
@@ -158,18 +158,18 @@ func TestStackOfOneRelease(t *testing.T) {
 
 func TestStackOfServersAlone(t *testing.T) {
 	dir := t.TempDir() + "/data"
-	// What the environment says of other servers is not for the stack.
+	// The variables about other servers must not affect the stack.
 	s := start(t, func(name string) string {
 		return map[string]string{"NATS_AUTH_CREDENTIALS_FILE": "/missing", "ETCD_AUTH_CA": "/missing", "DYN_NAMESPACE": "mine"}[name]
 	}, "--no-metrics", "--no-workers", "--data-dir", dir)
 	for _, unwanted := range []string{"workers ", "curl", "page"} {
 		if strings.Contains(s.stdout.String(), unwanted) {
-			t.Errorf("speaks of %s:\n%s", unwanted, s.stdout)
+			t.Errorf("mentions %s:\n%s", unwanted, s.stdout)
 		}
 	}
 	for _, wanted := range []string{dir, "kept", "DYN_NAMESPACE=mine", "NATS_SERVER=nats://", "ETCD_ENDPOINTS=http://", "./cmd/mock_worker", "./cmd/metrics"} {
 		if !strings.Contains(s.stdout.String(), wanted) {
-			t.Errorf("does not speak of %s:\n%s", wanted, s.stdout)
+			t.Errorf("does not mention %s:\n%s", wanted, s.stdout)
 		}
 	}
 	s.stop(t)
@@ -189,7 +189,7 @@ func TestFlagsNameAPortInUse(t *testing.T) {
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	for _, flag := range []string{"--nats-port", "--etcd-port", "--metrics-port"} {
 		args := []string{"--nats-port", "0", "--etcd-port", "0", "--metrics-port", "0", flag, port}
-		var merged []string // kingpin takes a flag once
+		var merged []string // kingpin accepts a flag only once
 		for i := 0; i < len(args); i += 2 {
 			if args[i] != flag || i == 6 {
 				merged = append(merged, args[i], args[i+1])

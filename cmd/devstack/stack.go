@@ -23,10 +23,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// endpoint is that of the mock workers, as of mock_worker without flags.
+// endpoint is the endpoint of the mock workers, the default of mock_worker.
 var endpoint = fleet.Endpoint{Component: "backend", Name: "generate"}
 
-// stack is everything that runs, and where.
+// stack is everything that runs, with its settings and addresses.
 type stack struct {
 	flags
 	getenv         func(string) string
@@ -38,8 +38,8 @@ type stack struct {
 	etcdURL   string
 }
 
-// run runs it all until ctx ends. The servers end last, so that everybody can take
-// leave of them.
+// run runs the stack until ctx ends. The servers end last, so that their clients can
+// deregister.
 func (s *stack) run(ctx context.Context) error {
 	if err := s.tryPorts(); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *stack) run(ctx context.Context) error {
 	return s.runClients(ctx)
 }
 
-// live runs what connects to the servers.
+// runClients runs the clients of the servers.
 func (s *stack) runClients(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	registered := make(chan struct{}, s.workers) // one for each worker
@@ -74,7 +74,8 @@ func (s *stack) runClients(ctx context.Context) error {
 		g.Go(func() error { return s.runWorkers(ctx, registered) })
 	}
 	g.Go(func() error {
-		// Metrics comes when the workers are there, so that it misses nobody.
+		// Metrics starts when all workers are registered, so that it never shows a part of
+		// them.
 		if !s.noWorkers && !receive(ctx, registered, s.workers) {
 			return nil
 		}
@@ -97,7 +98,7 @@ func (s *stack) runClients(ctx context.Context) error {
 
 func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) error {
 	log := dynlog.Target(s.log, "mock_worker")
-	quiet := slog.New(slog.DiscardHandler) // that our own server is there is no news
+	quiet := slog.New(slog.DiscardHandler) // connecting to our own server is not worth a line
 	nc, err := connect.DialNATS(ctx, s.natsURL, s.getenv, quiet, nil, nats.Name("mock_worker"))
 	if err != nil || nc == nil {
 		return err
@@ -114,7 +115,7 @@ func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) erro
 		c.OnRegistered = func(int, fleet.Instance) {
 			select {
 			case registered <- struct{}{}:
-			default: // again, after a lost lease
+			default: // registered again, after a lost lease
 			}
 		}
 		g.Go(func() error { return mock.Run(ctx, nc, ec, c) })
@@ -133,7 +134,7 @@ func (s *stack) runMetrics(ctx context.Context) error {
 	return nil
 }
 
-// receive takes n from c. It reports false if ctx ended before.
+// receive receives n values from c. It reports false if ctx ended before.
 func receive(ctx context.Context, c <-chan struct{}, n int) bool {
 	for range n {
 		select {
@@ -145,8 +146,7 @@ func receive(ctx context.Context, c <-chan struct{}, n int) bool {
 	return true
 }
 
-// listening waits until somebody listens on address. It reports false if ctx ended
-// before.
+// listening waits until a server listens on address. It reports false if ctx ended before.
 func listening(ctx context.Context, address string) bool {
 	for {
 		conn, err := net.Dial("tcp", address)

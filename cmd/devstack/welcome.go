@@ -8,7 +8,7 @@ import (
 	"dynamo-metrics/internal/mock"
 )
 
-// welcome says where everything is, and what to try next.
+// printWelcome prints where everything is, and what to try next.
 func (s *stack) printWelcome() {
 	w := tabwriter.NewWriter(s.stdout, 0, 8, 2, ' ', 0)
 	defer w.Flush()
@@ -18,10 +18,10 @@ func (s *stack) printWelcome() {
 	if !s.noWorkers {
 		fmt.Fprintf(w, "  workers\t%d on %s/%s\tmock workers%s, namespace %s\n", s.workers, endpoint.Component, endpoint.Name, s.releases(), s.namespace)
 	}
-	page := fmt.Sprintf("http://localhost:%d", s.metrics)
+	base := fmt.Sprintf("http://localhost:%d", s.metrics)
 	if !s.noMetrics {
-		fmt.Fprintf(w, "  metrics\t%s/metrics\tfor Prometheus\n", page)
-		fmt.Fprintf(w, "  page\t%s/\tfor you\n", page)
+		fmt.Fprintf(w, "  metrics\t%s/metrics\tfor Prometheus\n", base)
+		fmt.Fprintf(w, "  web page\t%s/\tfor people\n", base)
 	}
 	data := "kept"
 	if s.temporary {
@@ -31,20 +31,20 @@ func (s *stack) printWelcome() {
 
 	fmt.Fprintf(w, "\nTry next, in another shell:\n\n")
 	if !s.noMetrics {
-		fmt.Fprintf(w, "  curl -s %s/metrics | grep ^llm_\n", page)
+		fmt.Fprintf(w, "  curl -s %s/metrics | grep ^llm_\n", base)
 	}
 	env := s.environment()
 	fmt.Fprintf(w, "  %sgo run ./cmd/mock_worker --component other --correlated\n", env)
 	if s.noMetrics {
 		fmt.Fprintf(w, "  %sgo run ./cmd/metrics\n", env)
-	} else { // a namespace has only one
+	} else { // a namespace has only one metrics program
 		fmt.Fprintf(w, "  %sgo run ./cmd/mock_worker --namespace another\n", env)
 		fmt.Fprintf(w, "  %sgo run ./cmd/metrics --namespace another --metrics-port 0\n", env)
 	}
 	fmt.Fprintln(w)
 }
 
-// releases says of which release the workers are, if it was asked for.
+// releases names the release of the workers, if the flags have set one.
 func (s *stack) releases() string {
 	switch s.release {
 	case mock.Latest:
@@ -55,8 +55,8 @@ func (s *stack) releases() string {
 	return " of release " + s.release
 }
 
-// environment is what programs in other shells need to find the stack: nothing, if
-// everything is where they look for it anyway.
+// environment returns the variables that programs in other shells need to find the stack:
+// none, if everything has its default address.
 func (s *stack) environment() string {
 	var vars []string
 	if s.natsURL != "nats://127.0.0.1:4222" {
