@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// dashboard is what of one is looked at here. Whether every field is one of Grafana's is
-// for .ci/grafana to say.
+// dashboard is the part of a dashboard that is checked here. .ci/grafana checks whether
+// Grafana has all its fields.
 type dashboard struct {
 	UID, Title string
 	Tags       []string
@@ -52,12 +52,12 @@ type panel struct {
 			}
 		}
 	}
-	Panels []panel // of a row that is closed
+	Panels []panel // of a collapsed row
 }
 
 type source struct{ Type, UID string }
 
-// chosen is the Prometheus that people choose at the head of a dashboard.
+// chosenDatasource is the Prometheus that users select at the top of a dashboard.
 var chosenDatasource = source{"prometheus", "${datasource}"}
 
 func parse(t *testing.T, d Dashboard) dashboard {
@@ -69,7 +69,7 @@ func parse(t *testing.T, d Dashboard) dashboard {
 	return parsed
 }
 
-// all lists the panels, those of closed rows too.
+// all returns the panels, also those of collapsed rows.
 func (d dashboard) all() []panel {
 	var all []panel
 	for _, p := range d.Panels {
@@ -78,7 +78,7 @@ func (d dashboard) all() []panel {
 	return all
 }
 
-// plots lists the panels that are not rows.
+// plots returns the panels that are not rows.
 func (d dashboard) plots() []panel {
 	return slices.DeleteFunc(d.all(), func(p panel) bool { return p.Type == "row" })
 }
@@ -89,7 +89,7 @@ func TestDashboardsAreInTheirFiles(t *testing.T) {
 		parsed := parse(t, d)
 		listed[d.File] = d.Text
 		if "dynamo-"+d.Name != parsed.UID || !strings.Contains(d.Text, "metrics dashboards "+d.Name+`"`) || !slices.Contains(parsed.Tags, "dynamo-metrics") {
-			t.Errorf("%s: uid %s, tags %v: want those by which the dashboards find each other", d.File, parsed.UID, parsed.Tags)
+			t.Errorf("%s: uid %s, tags %v: want those by which the dashboards link to each other", d.File, parsed.UID, parsed.Tags)
 		}
 	}
 	paths, err := filepath.Glob("grafana/*")
@@ -99,7 +99,7 @@ func TestDashboardsAreInTheirFiles(t *testing.T) {
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil || string(text) != listed[filepath.Base(path)] {
-			t.Errorf("%s: not in the binary as in the file, %v", path, err)
+			t.Errorf("%s: the binary and the file differ, %v", path, err)
 		}
 	}
 }
@@ -128,10 +128,10 @@ func TestDashboardPanelsHaveUniqueIDsAndPositions(t *testing.T) {
 	}
 }
 
-// units of Grafana's that the panels have.
+// units are the units of panels, which Grafana defines.
 var units = []string{"short", "none", "percentunit", "s", "cps", "reqps"}
 
-// plugins that every Grafana has.
+// plugins are built into Grafana.
 var plugins = []string{"stat", "timeseries", "heatmap", "table", "state-timeline"}
 
 func TestDashboardPanelsAreDescribedAndUseTheDatasource(t *testing.T) {
@@ -164,7 +164,7 @@ func TestDashboardPanelsAreDescribedAndUseTheDatasource(t *testing.T) {
 	}
 }
 
-// variable is one of Grafana's in a text; those that begin with __ it has by itself.
+// variable matches a variable in a text. Grafana itself defines those that begin with __.
 var variable = regexp.MustCompile(`\$\{?([a-z]\w*)`)
 
 func TestDashboardVariablesAreDefinedAndUsed(t *testing.T) {
@@ -173,12 +173,12 @@ func TestDashboardVariablesAreDefinedAndUsed(t *testing.T) {
 		for i, v := range parse(t, d).Templating.List {
 			for _, m := range variable.FindAllStringSubmatch(v.Definition, -1) {
 				if !slices.Contains(defined, m[1]) {
-					t.Errorf("%s: %s is asked for by %s, which comes later", d.File, v.Name, m[1])
+					t.Errorf("%s: %s is used by %s, which comes later", d.File, v.Name, m[1])
 				}
 			}
 			defined = append(defined, v.Name)
 			if i > 0 && v.Datasource != chosenDatasource {
-				t.Errorf("%s: %s asks %+v", d.File, v.Name, v.Datasource)
+				t.Errorf("%s: the variable %s queries %+v", d.File, v.Name, v.Datasource)
 			}
 		}
 		var used []string
@@ -193,24 +193,24 @@ func TestDashboardVariablesAreDefinedAndUsed(t *testing.T) {
 	}
 }
 
-// ours is the name of a metric of the program in an expression or a text. In the name
-// of a recording rule it stands behind a colon.
+// metricName matches the name of a metric of the program in an expression or a text. In the
+// name of a recording rule it follows a colon.
 var metricName = regexp.MustCompile(`(?:^|[^\w:])((?:llm|dynamo_metrics)_[a-z0-9_]+)`)
 
-// golden are the names of all series of the golden pages.
+// goldenSeries are the names of all series in the golden files.
 func goldenSeries(t *testing.T) map[string]bool {
 	t.Helper()
 	paths, err := filepath.Glob("../internal/expose/testdata/pages/*.prom")
 	if err != nil || len(paths) < 5 {
-		t.Fatalf("golden pages: %v, %v", paths, err)
+		t.Fatalf("golden files: %v, %v", paths, err)
 	}
 	names := make(map[string]bool)
 	for _, path := range paths {
-		page, err := os.ReadFile(path)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(page)) {
+		for line := range strings.Lines(string(text)) {
 			if name := line[:strings.IndexAny(line, "{ ")]; name != "#" {
 				names[name] = true
 			}
@@ -232,13 +232,14 @@ func TestDashboardMetricsAreExported(t *testing.T) {
 		}
 		for _, m := range found {
 			if !pages[m[1]] {
-				t.Errorf("%s: %s is on no golden page", file, m[1])
+				t.Errorf("%s: %s is in no golden file", file, m[1])
 			}
 		}
 	}
 }
 
-// TestDashboardCountersAreQueriedAsRates but for where a name only decides which series count.
+// TestDashboardCountersAreQueriedAsRates makes an exception where a counter only selects
+// other series.
 func TestDashboardCountersAreQueriedAsRates(t *testing.T) {
 	counter := regexp.MustCompile(`(.{0,12})\b((?:llm|dynamo_metrics)_\w+(?:_total|_bucket|_sum|_count)|llm_kv_hit_rate_(?:isl|overlap)_blocks)\{`)
 	gauge := "llm_kv_blocks_total llm_requests_total_slots"
@@ -266,8 +267,8 @@ func TestDashboardCountersAreQueriedAsRates(t *testing.T) {
 	}
 }
 
-// TestDashboardPlotsOfEveryWorkerHaveFewPoints because each point reads the series of each
-// worker: of ten thousand, a hundred times.
+// TestDashboardPlotsOfEveryWorkerHaveFewPoints limits the number of points, because each of
+// them reads the series of every worker, of which there may be ten thousand.
 func TestDashboardPlotsOfEveryWorkerHaveFewPoints(t *testing.T) {
 	ofWorkers := regexp.MustCompile(`\bllm_(?:kv_blocks|kv_cache|requests|kv_hit_rate_isl|kv_hit_rate_overlap|queued|scheduled|forward|worker_request)\w*\{([^}]*)\}`)
 	n := 0
@@ -290,7 +291,7 @@ func TestDashboardPlotsOfEveryWorkerHaveFewPoints(t *testing.T) {
 	}
 }
 
-// TestRunbookNamesExistingPanels where it has a title in italics.
+// TestRunbookNamesExistingPanels checks the titles in italics.
 func TestRunbookNamesExistingPanels(t *testing.T) {
 	titles := make(map[string]bool)
 	for _, d := range Dashboards() {
@@ -300,7 +301,7 @@ func TestRunbookNamesExistingPanels(t *testing.T) {
 	}
 	named := regexp.MustCompile(`[^*]\*([A-Z][^*\n]+)\*[^*]`).FindAllStringSubmatch(Runbook(), -1)
 	if len(named) < 10 {
-		t.Errorf("the runbook speaks of %d panels", len(named))
+		t.Errorf("the runbook names %d panels", len(named))
 	}
 	for _, m := range named {
 		if !titles[m[1]] {

@@ -1,6 +1,6 @@
-// Package deploy holds what people's Prometheus and Grafana need of the program: alerts,
-// what to do about them, and dashboards. The files lie beside it and are part of the
-// binary, so that the two cannot differ.
+// Package deploy contains what Prometheus and Grafana need for the program: alerts, the
+// runbook for them, and dashboards. The files are embedded in the binary, so that the two
+// cannot differ.
 package deploy
 
 import (
@@ -16,19 +16,19 @@ import (
 var files embed.FS
 
 func text(path string) string {
-	b, _ := files.ReadFile(path) // the build has put it there
+	b, _ := files.ReadFile(path) // cannot fail: the file is embedded
 	return string(b)
 }
 
-// A Dashboard is one for Grafana.
+// A Dashboard is a dashboard for Grafana.
 type Dashboard struct {
-	Name string // as people ask for it
-	File string // its name in a directory of dashboards
+	Name string // the argument of metrics dashboards
+	File string // the file name
 	Text string
 	For  string // what it shows, in a few words
 }
 
-// Dashboards lists them.
+// Dashboards returns all dashboards.
 func Dashboards() []Dashboard {
 	of := func(name, what string) Dashboard {
 		file := "dynamo-" + name + ".json"
@@ -36,17 +36,17 @@ func Dashboards() []Dashboard {
 	}
 	return []Dashboard{
 		of("fleet", "the whole fleet, and the metrics program itself"),
-		of("worker", "one worker, beside the others of its endpoint"),
+		of("worker", "one worker, compared with the others of its endpoint"),
 	}
 }
 
-// Runbook is the whole runbook.
+// Runbook returns the whole runbook.
 func Runbook() string { return text("prometheus/runbook.md") }
 
-// heading begins what the runbook says of an alert.
+// heading precedes the name of an alert in the runbook.
 const heading = "## "
 
-// Alerts lists the alerts that the runbook speaks of.
+// Alerts returns the alerts in the runbook.
 func Alerts() []string {
 	var names []string
 	for line := range strings.Lines(Runbook()) {
@@ -57,7 +57,7 @@ func Alerts() []string {
 	return names
 }
 
-// Section is what the runbook says of an alert.
+// Section returns the runbook's section about an alert.
 func Section(alert string) (string, error) {
 	i := slices.IndexFunc(Alerts(), func(name string) bool { return strings.EqualFold(name, alert) })
 	if i < 0 {

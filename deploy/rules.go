@@ -11,19 +11,19 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// Rules are the recording rules and alerts with the thresholds as they are by default.
+// Rules returns the recording rules and alerts with the default thresholds.
 func Rules() string { return text("prometheus/rules.yaml") }
 
-// A Threshold is a number in the rules that operators may set. Numbers and durations
-// are as Prometheus writes them.
+// A Threshold is a number in the rules that operators may set. Numbers and durations have
+// Prometheus's syntax.
 type Threshold struct {
 	Name, Default, Least, Most, Meaning string
 }
 
-// row is a threshold in the table at the head of the rules.
+// thresholdRow matches a threshold in the table at the top of the rules.
 var thresholdRow = regexp.MustCompile(`(?m)^# ([a-z_]+) +([0-9]\S*) +(\S+) +(\S+) +(.+)$`)
 
-// Thresholds lists those of the table at the head of the rules.
+// Thresholds returns the thresholds in the table at the top of the rules.
 func Thresholds() []Threshold {
 	var all []Threshold
 	for _, m := range thresholdRow.FindAllStringSubmatch(Rules(), -1) {
@@ -32,7 +32,7 @@ func Thresholds() []Threshold {
 	return all
 }
 
-// RulesWith are the rules with some thresholds set, each as name=value.
+// RulesWith returns the rules after setting some thresholds, each as name=value.
 func RulesWith(settings []string) (string, error) {
 	rules, set := Rules(), make(map[string]bool)
 	for _, s := range settings {
@@ -73,13 +73,13 @@ func thresholdNames() []string {
 	return all
 }
 
-// isDuration reports whether it is one, as its default is.
+// isDuration reports whether the threshold is a duration, like its default.
 func (t Threshold) isDuration() bool {
 	_, err := strconv.ParseFloat(t.Default, 64)
 	return err != nil
 }
 
-// number is what a value amounts to: of a duration, in seconds.
+// number converts a value to a number. A duration is in seconds.
 func (t Threshold) number(s string) (float64, error) {
 	if t.isDuration() {
 		d, err := model.ParseDuration(s)
@@ -88,7 +88,7 @@ func (t Threshold) number(s string) (float64, error) {
 	return strconv.ParseFloat(s, 64)
 }
 
-// parse is a value as the rules have it.
+// parse returns a value in the form in which the rules have it.
 func (t Threshold) parse(s string) (string, error) {
 	kind := "a number"
 	if t.isDuration() {
@@ -97,7 +97,7 @@ func (t Threshold) parse(s string) (string, error) {
 	least, _ := t.number(t.Least)
 	most, _ := t.number(t.Most)
 	n, err := t.number(s)
-	if err != nil || !(n >= least && n <= most) { // NaN is not, either
+	if err != nil || !(n >= least && n <= most) { // the negation also excludes NaN
 		return "", fmt.Errorf("want %s from %s to %s", kind, t.Least, t.Most)
 	}
 	if t.isDuration() {
@@ -107,8 +107,8 @@ func (t Threshold) parse(s string) (string, error) {
 	return strconv.FormatFloat(n, 'f', -1, 64), nil
 }
 
-// put writes a value wherever the rules have the default: once in each line that ends
-// in the threshold's name.
+// replaceIn replaces the default in the rules by a value: once in each line that ends in
+// the threshold's name.
 func (t Threshold) replaceIn(rules, value string) string {
 	var b strings.Builder
 	for line := range strings.Lines(rules) {
@@ -120,7 +120,8 @@ func (t Threshold) replaceIn(rules, value string) string {
 	return b.String()
 }
 
-// inLine finds the default in a line. It must not be a piece of another number or name.
+// linePattern matches the default in a line. It must not be a part of another number or
+// name.
 func (t Threshold) linePattern() *regexp.Regexp {
 	return regexp.MustCompile(`\b` + regexp.QuoteMeta(t.Default) + `\b`)
 }

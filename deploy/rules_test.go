@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// marked is a line of the rules that has a threshold's value.
+// markedLine matches a line of the rules that contains a threshold's value.
 var markedLine = regexp.MustCompile(`(?m)^( *[^ #].*) # ([a-z_]+)$`)
 
 func TestThresholdsAreInTheRulesAndAcceptTheirDefaults(t *testing.T) {
@@ -43,7 +43,7 @@ func TestThresholdsAreInTheRulesAndAcceptTheirDefaults(t *testing.T) {
 			t.Errorf("%s: its default: %v", th.Name, err)
 		}
 		if th.Meaning == "" || !strings.Contains(Runbook(), "`"+th.Name+"`") {
-			t.Errorf("%s: want a meaning, and a place in the runbook", th.Name)
+			t.Errorf("%s: want a meaning, and a mention in the runbook", th.Name)
 		}
 	}
 }
@@ -72,7 +72,7 @@ func TestRulesWithAThresholdChangesItsLinesAlone(t *testing.T) {
 		},
 		"hit_rate_traffic=1e3": {"/ (endpoint:llm_kv_hit_rate_isl_blocks:rate15m >= 1000) # hit_rate_traffic"},
 		"no_leader_for=1h":     {"for: 1h # no_leader_for"},
-		"queue_growth=2":       nil, // as it is
+		"queue_growth=2":       nil, // the default
 	} {
 		rules, err := RulesWith([]string{setting})
 		if err != nil {
@@ -121,7 +121,7 @@ func TestRulesWithNamesWrongSettingsInOneLine(t *testing.T) {
 	}
 }
 
-// alerts are the rules of the alerts, by their names.
+// alerts returns the rules of the alerts, by name.
 func alerts() map[string]string {
 	all := make(map[string]string)
 	for _, part := range strings.Split(Rules(), "- alert: ")[1:] {
@@ -180,7 +180,7 @@ func TestSectionListsKnownAlertsForAnUnknownOne(t *testing.T) {
 	}
 }
 
-// expectation is one of an alert's in its unit tests, with or without alerts.
+// expectation matches an expectation in the unit tests of an alert, with or without alerts.
 var expectation = regexp.MustCompile(`(?m)alertname: (Dynamo[A-Za-z]+)(\}|, exp_alerts|$\n *exp_alerts)`)
 
 func TestAlertsAreTestedToFireAndNotToFire(t *testing.T) {
@@ -196,7 +196,7 @@ func TestAlertsAreTestedToFireAndNotToFire(t *testing.T) {
 		}
 		found := expectation.FindAllStringSubmatch(string(text), -1)
 		if all := strings.Count(string(text), "alertname:"); len(found) != all {
-			t.Errorf("%s: understood %d expectations of %d", path, len(found), all)
+			t.Errorf("%s: parsed %d expectations of %d", path, len(found), all)
 		}
 		for _, m := range found {
 			if m[2] == "}" {
@@ -208,7 +208,7 @@ func TestAlertsAreTestedToFireAndNotToFire(t *testing.T) {
 	}
 	for name := range alerts() {
 		if fires[name] == 0 || quiet[name] < 2 {
-			t.Errorf("%s: fires in %d tests, and not in %d", name, fires[name], quiet[name])
+			t.Errorf("%s: fires in %d tests, and does not in %d", name, fires[name], quiet[name])
 		}
 	}
 }

@@ -1,4 +1,4 @@
-{{- /* What the program is started with. */ -}}
+{{- /* The program's arguments. */ -}}
 {{- define "dynamo-metrics.args" -}}
 {{- if eq (toString .Values.enabled) "false" -}}
 {{- fail "enabled: the condition of a parent chart switches this chart off, and there is none that does" -}}
@@ -10,7 +10,7 @@
 - {{ printf "--kubernetes-namespace=%s" (include "dynamo-metrics.watched" .) | quote }}
 - {{ printf "--namespace=%s" .Values.dynamoNamespace | quote }}
 - --standby
-{{- /* YAML takes on and off for true and false. */}}
+{{- /* YAML parses on and off as true and false. */}}
 - {{ printf "--scrape-workers=%v" .Values.scrapeWorkers | replace "true" "on" | replace "false" "off" | quote }}
 - --max-workers={{ int .Values.maxWorkers }}
 - --metrics-port=9091
@@ -51,7 +51,7 @@
     secretKeyRef:
       name: {{ $.Values.nats.secret }}
       key: {{ . }}
-      optional: true # it holds those of one way
+      optional: true # the Secret has the keys of one way to authenticate
 {{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
@@ -59,7 +59,7 @@
 {{- end }}
 {{- end -}}
 
-{{- /* A question of kubelet (list . PATH). */ -}}
+{{- /* A probe (list . PATH). */ -}}
 {{- define "dynamo-metrics.probe" -}}
 {{- $root := index . 0 -}}
 {{- if and $root.Values.web.secrets (eq $root.Values.web.probe "tcp") -}}

@@ -8,7 +8,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* Those that a selector may have: they never change. */ -}}
+{{- /* The labels for selectors, which never change. */ -}}
 {{- define "dynamo-metrics.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -29,7 +29,7 @@ app.kubernetes.io/part-of: dynamo
 {{- .Values.kubernetesNamespace | default .Release.Namespace -}}
 {{- end -}}
 
-{{- /* The Role's name. In a namespace of others it says whose it is: releases of one name may come from several. */ -}}
+{{- /* The Role's name. In another namespace it has the release's namespace as a prefix, because releases in several namespaces may have the same name. */ -}}
 {{- define "dynamo-metrics.role" -}}
 {{- $name := include "dynamo-metrics.fullname" . -}}
 {{- eq (include "dynamo-metrics.watched" .) .Release.Namespace | ternary $name (printf "%s-%s" .Release.Namespace $name) -}}
@@ -43,7 +43,7 @@ app.kubernetes.io/part-of: dynamo
 {{- end -}}
 {{- end -}}
 
-{{- /* What the page is served as. */ -}}
+{{- /* The scheme of the HTTP server. */ -}}
 {{- define "dynamo-metrics.scheme" -}}
 {{- ternary .Values.web.scheme "http" (not (empty .Values.web.secrets)) -}}
 {{- end -}}
