@@ -1,6 +1,6 @@
-// Package grafana holds the dashboards against the schema that Grafana publishes: every
-// field of every panel, query and variable must be one of it. It is a module of its own,
-// since nothing else needs the schema.
+// Package grafana checks the dashboards against the schema that Grafana publishes: the
+// schema must have every field of every panel, query and variable. It is a module of its
+// own, because nothing else needs the schema.
 package grafana
 
 import (
@@ -15,18 +15,18 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 )
 
-// check is what is wrong with a dashboard.
+// check returns an error if a dashboard does not match the schema.
 func check(text []byte) error {
 	var d dashboard.Dashboard
 	err := d.UnmarshalJSONStrict(text)
-	var none cog.BuildErrors // of which there may be no entry
+	var none cog.BuildErrors // the schema allows no entries
 	if errors.As(err, &none) && len(none) == 0 {
 		err = nil
 	}
 	return errors.Join(err, d.Validate())
 }
 
-func TestDashboardsAreAsGrafanaSays(t *testing.T) {
+func TestDashboardsMatchGrafanasSchema(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
 	paths, err := filepath.Glob("../../deploy/grafana/*.json")
 	if err != nil || len(paths) < 2 {
@@ -40,13 +40,14 @@ func TestDashboardsAreAsGrafanaSays(t *testing.T) {
 		if err := check(text); err != nil {
 			t.Errorf("%s:\n%v", path, err)
 		}
-		// A wrong word is seen, wherever it stands: in a panel, its options, its fields, a query, a variable.
+		// The check finds a wrong field everywhere: in a panel, its options, its fields, a
+		// query, and a variable.
 		for old, wrong := range map[string]string{
 			`"gridPos": {"x"`: `"gridPos": {"left"`, `"reduceOptions"`: `"reduce"`, `"drawStyle"`: `"style"`, `"expr"`: `"expression"`, `"allValue"`: `"all"`,
 		} {
 			edited := strings.Replace(string(text), old, wrong, 1)
 			if edited == string(text) || check([]byte(edited)) == nil {
-				t.Errorf("%s with %s in place of %s is not wrong", path, wrong, old)
+				t.Errorf("%s with %s in place of %s: want an error", path, wrong, old)
 			}
 		}
 	}

@@ -13,12 +13,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// release is one way to install the chart, and what is rendered then.
+// release is one way to install the chart, with the expected output.
 type release struct {
 	name      string
 	namespace string
 	values    string // a file; empty: the chart's own values
-	rendered  string // the file of what helm template must write
+	rendered  string // the file with the expected output of helm template
 }
 
 var (
@@ -29,7 +29,7 @@ var (
 	releases   = []release{plain, everything, elsewhere, least}
 )
 
-// render is what helm template writes of the release.
+// render returns the output of helm template for the release.
 func (r release) render(t *testing.T) string {
 	t.Helper()
 	args := []string{"template", r.name, chart, "--namespace", r.namespace}
@@ -51,7 +51,7 @@ func (r release) lint() ([]byte, error) {
 	return exec.Command(helm, args...).CombinedOutput()
 }
 
-func TestTheChartRendersAsCommitted(t *testing.T) {
+func TestChartRendersAsCommitted(t *testing.T) {
 	for _, r := range releases {
 		t.Run(r.rendered, func(t *testing.T) {
 			t.Parallel()
@@ -68,7 +68,7 @@ func TestTheChartRendersAsCommitted(t *testing.T) {
 	}
 }
 
-func TestHelmLintsEveryRelease(t *testing.T) {
+func TestChartPassesHelmLint(t *testing.T) {
 	for _, r := range releases {
 		t.Run(r.rendered, func(t *testing.T) {
 			t.Parallel()
@@ -79,7 +79,7 @@ func TestHelmLintsEveryRelease(t *testing.T) {
 	}
 }
 
-func TestAValueThatIsWrongIsRefusedByName(t *testing.T) {
+func TestChartNamesWrongValues(t *testing.T) {
 	for set, want := range map[string]string{
 		"resorces.limits=1":        "additional properties 'resorces' not allowed",
 		"image.tags=1":             "at '/image': additional properties 'tags' not allowed",
@@ -109,8 +109,8 @@ func TestAValueThatIsWrongIsRefusedByName(t *testing.T) {
 	}
 }
 
-// In a values file, YAML takes on and off for true and false.
-func TestOnAndOffNeedNoQuotes(t *testing.T) {
+// In a values file, YAML parses on and off as true and false.
+func TestChartAcceptsUnquotedOnAndOff(t *testing.T) {
 	for _, value := range []string{"on", "off"} {
 		cmd := exec.Command(helm, "template", chart, "--values", "-")
 		cmd.Stdin = strings.NewReader("scrapeWorkers: " + value)
@@ -124,8 +124,8 @@ func TestOnAndOffNeedNoQuotes(t *testing.T) {
 	}
 }
 
-// A value that only one of the two files has is either not described or refused.
-func TestEveryValueIsInTheSchemaAndNoOther(t *testing.T) {
+// If only one of the two files has a value, the value is either not documented or refused.
+func TestChartSchemaHasExactlyTheValues(t *testing.T) {
 	var values map[string]any
 	if err := yaml.UnmarshalStrict([]byte(read(t, chart+"/values.yaml")), &values); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestEveryValueIsInTheSchemaAndNoOther(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, chart+"/values.schema.json")), &s); err != nil {
 		t.Fatal(err)
 	}
-	delete(s.Properties, "global") // Helm's own, and what it leaves there of a parent's condition
+	delete(s.Properties, "global") // Helm adds these itself, and for a parent's condition
 	delete(s.Properties, "enabled")
 	compare := func(of string, values map[string]any, properties map[string]schema) {
 		got, want := slices.Sorted(maps.Keys(properties)), slices.Sorted(maps.Keys(values))
@@ -152,7 +152,7 @@ func TestEveryValueIsInTheSchemaAndNoOther(t *testing.T) {
 	}
 }
 
-// appVersion is the program's version in Chart.yaml.
+// appVersion returns the program's version in Chart.yaml.
 func appVersion(t *testing.T) string {
 	t.Helper()
 	var c struct {
@@ -164,7 +164,7 @@ func appVersion(t *testing.T) string {
 	return c.AppVersion
 }
 
-func TestTheChartIsOfTheProgramsVersion(t *testing.T) {
+func TestChartHasTheProgramsVersion(t *testing.T) {
 	out, err := exec.Command(metrics, "--version").Output()
 	if err != nil {
 		t.Fatal(explain(err))

@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// objects are what a release consists of; nil where it does without.
+// objects are the objects of a release. They are nil if the release does not have them.
 type objects struct {
 	account    *core.ServiceAccount
 	role       *rbac.Role
@@ -34,10 +34,10 @@ type objects struct {
 	dashboards *core.ConfigMap
 }
 
-// pod is the Deployment's.
+// pod returns the pod template of the Deployment.
 func (o objects) pod() core.PodTemplateSpec { return o.deployment.Spec.Template }
 
-// decode reads what was rendered into Kubernetes' own types. A field that they do not
+// decode decodes rendered objects into Kubernetes' own types. A field that these do not
 // have, or have elsewhere, is an error, and so is a second object of one kind.
 func decode(rendered string) (o objects, err error) {
 	into := map[meta.TypeMeta]func([]byte) error{
@@ -59,7 +59,7 @@ func decode(rendered string) (o objects, err error) {
 		}
 		decode := into[kind]
 		if decode == nil {
-			return o, fmt.Errorf("%v: unknown, or there twice", kind)
+			return o, fmt.Errorf("%v: unknown, or twice", kind)
 		}
 		delete(into, kind)
 		if err := decode([]byte(document)); err != nil {
@@ -69,7 +69,7 @@ func decode(rendered string) (o objects, err error) {
 	return o, nil
 }
 
-// once decodes into a new object as the API server does: to the letter, which
+// once decodes into a new object with case-sensitive names, as the API server does and
 // encoding/json does not.
 func once[T any](to **T) func([]byte) error {
 	return func(document []byte) error {
@@ -97,7 +97,7 @@ func each(t *testing.T, f func(*testing.T, release, objects)) {
 	}
 }
 
-func TestKubernetesTypesHaveEveryField(t *testing.T) {
+func TestObjectsHaveKnownFieldsOnly(t *testing.T) {
 	got := make(map[string]int)
 	for _, r := range releases {
 		o, err := decode(r.render(t))
@@ -119,7 +119,7 @@ func TestKubernetesTypesHaveEveryField(t *testing.T) {
 	}
 }
 
-func TestAFieldThatKubernetesDoesNotHaveIsFound(t *testing.T) {
+func TestObjectsWithUnknownFieldsAreFound(t *testing.T) {
 	rendered := everything.render(t)
 	for right, wrong := range map[string]string{
 		"automountServiceAccountToken: true": "automountServiceAccountTokens: true",
@@ -134,12 +134,12 @@ func TestAFieldThatKubernetesDoesNotHaveIsFound(t *testing.T) {
 			t.Fatalf("no %q", right)
 		}
 		if _, err := decode(strings.Replace(rendered, right, wrong, 1)); err == nil {
-			t.Errorf("nothing is wrong with %q instead of %q", wrong, right)
+			t.Errorf("no error with %q instead of %q", wrong, right)
 		}
 	}
 }
 
-// selects reports whether a selector that has no expressions chooses something.
+// selects reports whether a selector without expressions selects these labels.
 func selects(selector, labels map[string]string) bool {
 	for name, value := range selector {
 		if labels[name] != value {
@@ -149,7 +149,7 @@ func selects(selector, labels map[string]string) bool {
 	return len(selector) > 0
 }
 
-func TestSelectorsChooseThePods(t *testing.T) {
+func TestObjectsSelectorsSelectThePods(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {
 		pod := o.pod().Labels
 		selectors := map[string]map[string]string{
@@ -167,11 +167,11 @@ func TestSelectorsChooseThePods(t *testing.T) {
 		}
 		for _, of := range slices.Sorted(maps.Keys(selectors)) {
 			if !selects(selectors[of], pod) {
-				t.Errorf("%s selects %v, which the pods are not: %v", of, selectors[of], pod)
+				t.Errorf("%s selects %v, which the pods do not have: %v", of, selectors[of], pod)
 			}
 		}
 		if o.monitor != nil && !selects(o.monitor.Spec.Selector.MatchLabels, o.service.Labels) {
-			t.Errorf("the ServiceMonitor selects %v, which the Service is not: %v", o.monitor.Spec.Selector.MatchLabels, o.service.Labels)
+			t.Errorf("the ServiceMonitor selects %v, which the Service does not have: %v", o.monitor.Spec.Selector.MatchLabels, o.service.Labels)
 		}
 	})
 }

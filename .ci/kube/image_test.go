@@ -19,7 +19,7 @@ import (
 
 const dockerfile = root + "/deploy/Dockerfile"
 
-// buildAsImage builds the program by the command in the Dockerfile.
+// buildAsImage builds the program with the command in the Dockerfile.
 func buildAsImage(to string) error {
 	b, err := os.ReadFile(dockerfile)
 	if err != nil {
@@ -38,14 +38,14 @@ func buildAsImage(to string) error {
 	return nil
 }
 
-func TestTheImageIsBuiltByTheReleaseOfGoInGoMod(t *testing.T) {
+func TestImageUsesGoOfGoMod(t *testing.T) {
 	version := regexp.MustCompile(`(?m)^go (.*)$`).FindStringSubmatch(read(t, root+"/go.mod"))[1]
 	if want := " golang:" + version + " AS build\n"; !strings.Contains(read(t, dockerfile), want) {
 		t.Errorf("%s: want%q in it", dockerfile, want)
 	}
 }
 
-func TestTheImagesProgramIsStaticAndStripped(t *testing.T) {
+func TestImageProgramIsStaticAndStripped(t *testing.T) {
 	f, err := elf.Open(metrics)
 	if err != nil {
 		t.Fatal(err)
@@ -61,16 +61,16 @@ func TestTheImagesProgramIsStaticAndStripped(t *testing.T) {
 	}
 }
 
-// The root of the file system holds the program alone, and the user, who is the
-// Dockerfile's, has no privileges and can write nowhere.
-func TestTheImagesProgramServesFromAnEmptyRoot(t *testing.T) {
+// The root file system contains only the program. The user, who is the one in the
+// Dockerfile, has no privileges and cannot write anywhere.
+func TestImageProgramServesFromAnEmptyRoot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	run := exec.CommandContext(ctx, "/metrics", "--host=127.0.0.1", "--metrics-port=0")
 	run.Dir, run.Env = "/", []string{}
 	uid, gid := user(t)
 	run.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER, // so that nobody must be root for it
+		Cloneflags:  syscall.CLONE_NEWUSER, // so that the test does not need root
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getgid(), Size: 1}},
 		Chroot:      emptyRoot(t),
@@ -83,11 +83,11 @@ func TestTheImagesProgramServesFromAnEmptyRoot(t *testing.T) {
 	if err := run.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var said strings.Builder
+	var logged strings.Builder
 	url := regexp.MustCompile(`started at ([0-9.:]+)/metrics`)
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
-		said.WriteString(lines.Text() + "\n")
+		logged.WriteString(lines.Text() + "\n")
 		if found := url.FindStringSubmatch(lines.Text()); found != nil {
 			if err := healthy("http://" + found[1]); err != nil {
 				t.Error(err)
@@ -98,27 +98,27 @@ func TestTheImagesProgramServesFromAnEmptyRoot(t *testing.T) {
 		}
 	}
 	if err := run.Wait(); err != nil {
-		t.Errorf("%v\n%s", err, &said)
+		t.Errorf("%v\n%s", err, &logged)
 	}
 }
 
-// emptyRoot has the program alone, and cannot be written.
+// emptyRoot returns a read-only directory that contains only the program.
 func emptyRoot(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Dir(metrics)
 	if err := os.Chmod(dir, 0o555); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Chmod(dir, 0o755) }) // it is removed at the end
+	t.Cleanup(func() { os.Chmod(dir, 0o755) }) // so that the directory can be removed at the end
 	return dir
 }
 
-// user is the image's.
+// user returns the user in the Dockerfile.
 func user(t *testing.T) (uid, gid int) {
 	t.Helper()
 	line := regexp.MustCompile(`(?m)^USER .*$`).FindString(read(t, dockerfile))
 	if _, err := fmt.Sscanf(line, "USER %d:%d", &uid, &gid); err != nil || uid == 0 || gid == 0 {
-		t.Fatalf("%s: %q: want USER uid:gid in numbers, of which runAsNonRoot can tell that they are not root's", dockerfile, line)
+		t.Fatalf("%s: %q: want USER uid:gid in numbers, with which runAsNonRoot can check that they are not root's", dockerfile, line)
 	}
 	return uid, gid
 }

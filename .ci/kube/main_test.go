@@ -1,6 +1,6 @@
-// Package kube holds what deploy/kubernetes and deploy/Dockerfile must pass: Helm lints
-// and renders the chart, and what comes out is decoded into Kubernetes' own types. It is
-// a module of its own, so that the program's needs none of theirs.
+// Package kube tests deploy/kubernetes and deploy/Dockerfile: Helm lints and renders the
+// chart, and the output is decoded into Kubernetes' own types. It is a module of its own,
+// so that the program's module does not need theirs.
 //
 //	go -C .ci/kube test .
 //	go -C .ci/kube test . -update    # writes what the chart renders: read the difference
@@ -25,8 +25,8 @@ const (
 var (
 	update = flag.Bool("update", false, "write the rendered charts that are committed")
 
-	helm    string // the program
-	metrics string // the same, built as the image has it
+	helm    string // the path of Helm
+	metrics string // the path of metrics, built as in the image
 )
 
 func TestMain(m *testing.M) {
@@ -46,21 +46,21 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// prepare builds both programs. Go keeps that of Helm, which takes minutes, in its cache.
+// prepare builds both programs. Go keeps Helm, whose build takes minutes, in its cache.
 func prepare(dir string) error {
 	out, err := exec.Command("go", "tool", "-n", "helm").Output()
 	if err != nil {
 		return fmt.Errorf("build helm: %w", explain(err))
 	}
 	helm = strings.TrimSpace(string(out))
-	for _, name := range []string{"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"} { // no plugins of whoever runs this
+	for _, name := range []string{"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"} { // without the plugins of the user who runs this
 		os.Setenv(name, filepath.Join(dir, name))
 	}
 	metrics = filepath.Join(dir, "image", "metrics")
 	return buildAsImage(metrics)
 }
 
-// explain adds what the program said to why it failed.
+// explain adds the program's output to an error.
 func explain(err error) error {
 	if exit, ok := err.(*exec.ExitError); ok {
 		return fmt.Errorf("%w\n%s", err, exit.Stderr)

@@ -10,11 +10,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// monitored is a release with alerts and dashboards. What is rendered then is not committed: it is
-// what lies in deploy/prometheus and deploy/grafana.
+// monitored is a release with alerts and dashboards. The output is not committed, because
+// it is the files in deploy/prometheus and deploy/grafana.
 var monitored = release{name: "dynamo-metrics", namespace: "dynamo", values: "testdata/monitored.values.yaml"}
 
-func TestTheAlertsAreThoseOfDeployPrometheus(t *testing.T) {
+func TestMonitoringAlertsAreThoseOfDeploy(t *testing.T) {
 	o, err := decode(monitored.render(t))
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +28,7 @@ func TestTheAlertsAreThoseOfDeployPrometheus(t *testing.T) {
 	}
 }
 
-func TestTheDashboardsAreThoseOfDeployGrafana(t *testing.T) {
+func TestMonitoringDashboardsAreThoseOfDeploy(t *testing.T) {
 	o, err := decode(monitored.render(t))
 	if err != nil {
 		t.Fatal(err)
@@ -42,14 +42,14 @@ func TestTheDashboardsAreThoseOfDeployGrafana(t *testing.T) {
 		want[filepath.Base(file)] = read(t, file)
 	}
 	if !maps.Equal(want, o.dashboards.Data) {
-		t.Error("the ConfigMap holds something else")
+		t.Error("the ConfigMap has other content")
 	}
 	if got := o.dashboards.Labels["grafana_dashboard"]; got != "1" {
 		t.Errorf("the label grafana_dashboard is %q, want 1, which the sidecar looks for", got)
 	}
 }
 
-func TestHelmLintsAlertsAndDashboards(t *testing.T) {
+func TestMonitoringPassesHelmLint(t *testing.T) {
 	if out, err := monitored.lint(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

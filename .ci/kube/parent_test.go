@@ -10,12 +10,12 @@ import (
 
 // parent is a chart that depends on ours.
 type parent struct {
-	dependency string // what stands in Chart.yaml beside name and version
+	dependency string // more lines of the dependency in Chart.yaml
 	values     string // of the parent
-	set        string // as --set, which overrides them
+	set        string // for --set, which overrides them
 }
 
-// template is what helm template writes of it, and what it complains of.
+// template returns the output of helm template for the parent, and its errors.
 func (p parent) template(t *testing.T) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,28 +38,28 @@ func (p parent) template(t *testing.T) (string, error) {
 	return string(out), err
 }
 
-func TestAChartMayDependOnOursInEachWayOfHelm(t *testing.T) {
+func TestParentMayDependInEveryWay(t *testing.T) {
 	const condition = "    condition: dynamo-metrics.enabled\n"
 	for name, c := range map[string]struct {
 		parent
-		want bool // whether ours is rendered
+		want bool // whether our chart is rendered
 	}{
-		"always":                    {parent{}, true},
-		"on":                        {parent{condition, "dynamo-metrics: {enabled: true}", ""}, true},
-		"off":                       {parent{condition, "dynamo-metrics: {enabled: false}", ""}, false},
-		"not said":                  {parent{condition, "dynamo-metrics: {replicas: 1}", ""}, true},
-		"switched on":               {parent{condition, "dynamo-metrics: {enabled: false}", "dynamo-metrics.enabled=true"}, true},
-		"switched off":              {parent{condition, "dynamo-metrics: {enabled: true}", "dynamo-metrics.enabled=false"}, false},
-		"of an alias, on":           {parent{"    alias: load\n    condition: load.enabled\n", "load: {enabled: true, replicas: 1}", ""}, true},
-		"of an alias, off":          {parent{"    alias: load\n    condition: load.enabled\n", "load: {enabled: false}", ""}, false},
-		"of several paths":          {parent{"    condition: platform.metrics,dynamo-metrics.enabled\n", "dynamo-metrics: {enabled: true}", ""}, true},
-		"elsewhere, on":             {parent{"    condition: platform.metrics\n", "platform: {metrics: true}", ""}, true},
-		"elsewhere, off":            {parent{"    condition: platform.metrics\n", "platform: {metrics: false}", ""}, false},
-		"by a tag, on":              {parent{"    tags: [watching]\n", "tags: {watching: true}", ""}, true},
-		"by a tag, off":             {parent{"    tags: [watching]\n", "tags: {watching: false}", ""}, false},
-		"tag off, condition on":     {parent{condition + "    tags: [watching]\n", "tags: {watching: false}\ndynamo-metrics: {enabled: true}", ""}, true},
-		"with global values":        {parent{condition, "global: {imageRegistry: a, enabled: 1}\ndynamo-metrics: {enabled: true, global: {b: c}}", ""}, true},
-		"with values that it takes": {parent{condition + "    import-values:\n      - {child: image, parent: metricsImage}\n", "dynamo-metrics: {enabled: true}", ""}, true},
+		"always":                      {parent{}, true},
+		"on":                          {parent{condition, "dynamo-metrics: {enabled: true}", ""}, true},
+		"off":                         {parent{condition, "dynamo-metrics: {enabled: false}", ""}, false},
+		"not set":                     {parent{condition, "dynamo-metrics: {replicas: 1}", ""}, true},
+		"switched on":                 {parent{condition, "dynamo-metrics: {enabled: false}", "dynamo-metrics.enabled=true"}, true},
+		"switched off":                {parent{condition, "dynamo-metrics: {enabled: true}", "dynamo-metrics.enabled=false"}, false},
+		"of an alias, on":             {parent{"    alias: load\n    condition: load.enabled\n", "load: {enabled: true, replicas: 1}", ""}, true},
+		"of an alias, off":            {parent{"    alias: load\n    condition: load.enabled\n", "load: {enabled: false}", ""}, false},
+		"of several paths":            {parent{"    condition: platform.metrics,dynamo-metrics.enabled\n", "dynamo-metrics: {enabled: true}", ""}, true},
+		"elsewhere, on":               {parent{"    condition: platform.metrics\n", "platform: {metrics: true}", ""}, true},
+		"elsewhere, off":              {parent{"    condition: platform.metrics\n", "platform: {metrics: false}", ""}, false},
+		"by a tag, on":                {parent{"    tags: [watching]\n", "tags: {watching: true}", ""}, true},
+		"by a tag, off":               {parent{"    tags: [watching]\n", "tags: {watching: false}", ""}, false},
+		"tag off, condition on":       {parent{condition + "    tags: [watching]\n", "tags: {watching: false}\ndynamo-metrics: {enabled: true}", ""}, true},
+		"with global values":          {parent{condition, "global: {imageRegistry: a, enabled: 1}\ndynamo-metrics: {enabled: true, global: {b: c}}", ""}, true},
+		"with values that it imports": {parent{condition + "    import-values:\n      - {child: image, parent: metricsImage}\n", "dynamo-metrics: {enabled: true}", ""}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -71,14 +71,14 @@ func TestAChartMayDependOnOursInEachWayOfHelm(t *testing.T) {
 				t.Errorf("helm warns: %s", out)
 			}
 			if got := strings.Contains(out, "app.kubernetes.io/part-of: dynamo"); got != c.want {
-				t.Errorf("ours is rendered: %v, want %v:\n%.500s", got, c.want, out)
+				t.Errorf("our chart is rendered: %v, want %v:\n%.500s", got, c.want, out)
 			}
 		})
 	}
 }
 
-// What is not Helm's own is refused in a dependency, too.
-func TestAParentsValueThatIsWrongIsRefusedByName(t *testing.T) {
+// A dependency, too, refuses values that are neither its own nor Helm's.
+func TestParentNamesWrongValues(t *testing.T) {
 	for values, want := range map[string]string{
 		"dynamo-metrics: {enabled: true, enable: true}":               "additional properties 'enable' not allowed",
 		"dynamo-metrics: {enabled: true, tags: {a: b}}":               "additional properties 'tags' not allowed",

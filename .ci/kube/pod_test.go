@@ -16,10 +16,10 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// container is the pod's only one.
+// container returns the pod's only container.
 func (o objects) container() core.Container { return o.pod().Spec.Containers[0] }
 
-// flags are those that the program is started with, and their values.
+// flags returns the program's flags and their values.
 func (o objects) flags() map[string]string {
 	flags := make(map[string]string)
 	for _, arg := range o.container().Args {
@@ -29,7 +29,7 @@ func (o objects) flags() map[string]string {
 	return flags
 }
 
-// env are the variables that have a value.
+// env returns the variables that have a value.
 func (o objects) env() map[string]string {
 	env := make(map[string]string)
 	for _, v := range o.container().Env {
@@ -38,9 +38,9 @@ func (o objects) env() map[string]string {
 	return env
 }
 
-// All that the program misses outside of a cluster is the API server: no flag is unknown,
-// there twice or of no use, and no value is wrong.
-func TestTheProgramTakesTheFlagsOfThePods(t *testing.T) {
+// Outside of a cluster the program must only lack the API server: no flag is unknown,
+// repeated or without effect, and no value is wrong.
+func TestPodFlagsAreAccepted(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {
 		web := filepath.Join(t.TempDir(), "web.yml")
 		if err := os.WriteFile(web, []byte("basic_auth_users: {}\n"), 0o600); err != nil {
@@ -67,10 +67,10 @@ func TestTheProgramTakesTheFlagsOfThePods(t *testing.T) {
 	})
 }
 
-// variables are those that Kubernetes puts into arguments.
+// variables matches the variables that Kubernetes expands in arguments.
 var variables = regexp.MustCompile(`\$\([A-Z_]+\)`)
 
-func TestPodsPassTheRestrictedStandard(t *testing.T) {
+func TestPodPassesTheRestrictedStandard(t *testing.T) {
 	standard, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -84,17 +84,17 @@ func TestPodsPassTheRestrictedStandard(t *testing.T) {
 		if got := evaluate(pod); !got.Allowed {
 			t.Error(got.ForbiddenDetail())
 		}
-		if !*pod.Spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem { // no part of the standard
+		if !*pod.Spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem { // not required by the standard
 			t.Error("the root file system can be written")
 		}
 		pod.Spec.Containers[0].SecurityContext.Capabilities = nil
 		if evaluate(pod).Allowed {
-			t.Error("the standard allows every capability: it cannot have been looked at")
+			t.Error("the standard allows every capability: it was not checked")
 		}
 	})
 }
 
-func TestTheUserOfThePodsIsTheImages(t *testing.T) {
+func TestPodUserIsTheImages(t *testing.T) {
 	o, err := decode(plain.render(t))
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestTheUserOfThePodsIsTheImages(t *testing.T) {
 	}
 }
 
-func TestWhatThePodsMountIsThere(t *testing.T) {
+func TestPodMountsExistingVolumes(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {
 		var volumes, mounts []string
 		for _, v := range o.pod().Spec.Volumes {
@@ -124,12 +124,12 @@ func TestWhatThePodsMountIsThere(t *testing.T) {
 		if config, given := o.flags()["--web.config.file"]; given && !slices.ContainsFunc(o.container().VolumeMounts, func(m core.VolumeMount) bool {
 			return strings.HasPrefix(config, m.MountPath+"/")
 		}) {
-			t.Errorf("nothing is mounted where --web.config.file %s is", config)
+			t.Errorf("no volume is mounted at --web.config.file %s", config)
 		}
 	})
 }
 
-func TestEverybodyMeansThePortThatTheProgramServesOn(t *testing.T) {
+func TestPodPortIsTheSameEverywhere(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {
 		port := o.container().Ports[0]
 		if got := o.flags()["--metrics-port"]; got != strconv.Itoa(int(port.ContainerPort)) {
@@ -148,7 +148,7 @@ func TestEverybodyMeansThePortThatTheProgramServesOn(t *testing.T) {
 		for _, probe := range []*core.Probe{o.container().ReadinessProbe, o.container().LivenessProbe} {
 			of := probe.HTTPGet
 			if of != nil && of.Port.StrVal != port.Name || of == nil && probe.TCPSocket.Port.StrVal != port.Name {
-				t.Errorf("a probe looks elsewhere: %v", probe)
+				t.Errorf("a probe uses another port: %v", probe)
 			}
 		}
 	})
