@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	controlID      = 0x6b8b4567327b23c6 // no seed has one that a few changed bytes make this
-	controlOverlap = 7                  // of overlap, a hit
+	controlID      = 0x6b8b4567327b23c6 // changing a few bytes of a seed never makes this id
+	controlOverlap = 7                  // blocks in one hit
 )
 
-// goodWorker is the one that tells the truth. With its answers to polls go those that
-// it is told to mutter.
+// controlWorker is the worker whose reports are always valid. Its replies to polls can be
+// accompanied by other messages.
 type controlWorker struct {
-	answered atomic.Uint64 // polls
+	answered atomic.Uint64 // answered polls
 	hits     int
 
 	mu           sync.Mutex
@@ -37,7 +37,8 @@ func controlService() string {
 
 func controlSubject() string { return wire.Subject(controlService(), garbage.Endpoint.Name, controlID) }
 
-// newGoodWorker registers it. It lives as long as the stage's connections.
+// newControlWorker registers the control worker and has it answer polls for as long as the
+// environment's connections last.
 func newControlWorker(ctx context.Context, s *environment) (*controlWorker, error) {
 	g := new(controlWorker)
 	reply := fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"good","endpoints":[{"name":%q,"subject":%q,"data":`+
@@ -52,7 +53,7 @@ func newControlWorker(ctx context.Context, s *environment) (*controlWorker, erro
 	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: controlID}
 	value := wire.LayoutInstances.Value(garbage.Namespace, in, controlSubject())
 	if _, err := s.client.Put(ctx, wire.LayoutInstances.Key(garbage.Namespace, in), string(value)); err != nil {
-		return nil, fmt.Errorf("register the good worker: %w", err)
+		return nil, fmt.Errorf("register the control worker: %w", err)
 	}
 	return g, nil
 }
@@ -61,7 +62,7 @@ func (g *controlWorker) answer(m *nats.Msg, reply []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, b := range g.extraReplies {
-		m.Respond(b) // what is lost is missed when messages are counted
+		m.Respond(b) // if a message is lost, the check of the counts finds out
 	}
 	if g.extraReplies != nil {
 		close(g.extraSent)
@@ -72,7 +73,8 @@ func (g *controlWorker) answer(m *nats.Msg, reply []byte) {
 	}
 }
 
-// mutter has these said at the next poll of the program, and waits for it.
+// sendExtra sends these messages in reply to the next poll of the program, and waits for
+// that poll.
 func (g *controlWorker) sendExtra(ctx context.Context, m *instance, all [][]byte) error {
 	done := make(chan struct{})
 	g.mu.Lock()
@@ -90,7 +92,7 @@ func (g *controlWorker) sendExtra(ctx context.Context, m *instance, all [][]byte
 	}
 }
 
-// hit publishes a hit of it.
+// publishHit publishes one hit of the control worker.
 func (g *controlWorker) publishHit(nc *nats.Conn) error {
 	b := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, uint64(controlID), 4*controlOverlap, controlOverlap)
 	if err := nc.Publish(wire.HitRateSubject(garbage.Namespace), b); err != nil {
@@ -100,7 +102,8 @@ func (g *controlWorker) publishHit(nc *nats.Conn) error {
 	return nil
 }
 
-// check complains unless a page has of it what it has said.
+// check returns an error unless the exposition shows exactly what the control worker has
+// reported.
 func (g *controlWorker) check(p exposition) error {
 	want := map[string]float64{
 		"llm_worker_up": 1, "llm_kv_blocks_active": 10, "llm_kv_blocks_total": 1000, "llm_requests_active_slots": 1, "llm_kv_hit_rate_percent": 0.25,

@@ -23,24 +23,26 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// patience bounds the wait for whatever must happen.
+// waitTimeout limits each wait for a condition that must become true.
 const waitTimeout = time.Minute
 
-// stage is what all measures need: the programs, the servers, and connections to them.
+// environment has what all measures need: the programs, the servers, and connections to
+// them.
 type environment struct {
 	options
 	table table
 
-	dir     string // of the programs
+	dir     string // where the programs are built
 	natsURL string
-	server  *process // NATS
+	server  *process // the NATS server
 	etcd    *devstack.EtcdServer
 	nats    *nats.Conn
 	client  *clientv3.Client
 }
 
-// newStage builds the programs and starts the servers: NATS as a process, so that its
-// work is nobody else's, and etcd, which has next to none, in this one.
+// newEnvironment builds the programs and starts the servers. NATS is a process of its own,
+// so that its CPU time is not counted with ours. etcd runs in this process, because it has
+// next to nothing to do.
 func newEnvironment(ctx context.Context, o options) (s *environment, err error) {
 	s = &environment{options: o, table: table{quick: o.quick}}
 	defer func() {
@@ -98,7 +100,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func noEnv(string) string { return "" }
 
-// connect is a further connection to NATS.
+// connect opens another connection to NATS.
 func (s *environment) connect(ctx context.Context) (*nats.Conn, error) {
 	var nc *nats.Conn
 	err := until(ctx, time.Millisecond, func() (err error) {
@@ -111,8 +113,7 @@ func (s *environment) connect(ctx context.Context) (*nats.Conn, error) {
 	return nc, err
 }
 
-// until runs check until it has nothing to complain about, or for as long as patience
-// lasts: then its last complaint is the error.
+// until runs check until it returns nil. After waitTimeout, it returns check's last error.
 func until(ctx context.Context, pause time.Duration, check func() error) error {
 	deadline := time.Now().Add(waitTimeout)
 	for {
@@ -129,15 +130,15 @@ func until(ctx context.Context, pause time.Duration, check func() error) error {
 	}
 }
 
-// instance is a running metrics, or what stands in for it.
+// instance is a running metrics program, or a substitute for it.
 type instance struct {
 	*process
 	url         string
 	started     time.Time
-	largestBody atomic.Int64 // bytes that an answer had
+	largestBody atomic.Int64 // the largest response body so far, in bytes
 }
 
-// metrics starts the program in a namespace, and returns when it is ready.
+// startMetrics starts the program in a namespace and returns when the program is ready.
 func (s *environment) startMetrics(ctx context.Context, namespace string, args ...string) (*instance, error) {
 	port, err := devstack.FreePort("127.0.0.1", 0)
 	if err != nil {
@@ -152,11 +153,12 @@ func (s *environment) startMetrics(ctx context.Context, namespace string, args .
 	return m, m.waitUntilReady(ctx)
 }
 
-// ready waits until the instance is; it is killed if it never gets there.
+// waitUntilReady waits until the instance is ready, and kills it if it does not become
+// ready.
 func (m *instance) waitUntilReady(ctx context.Context) error {
 	err := until(ctx, time.Millisecond, func() error {
 		if m.hasEnded() {
-			return nil // there is nobody to wait for
+			return nil // waiting has no point any more
 		}
 		_, err := m.get(ctx, "/-/ready?strict=true")
 		return err
@@ -173,8 +175,8 @@ func (m *instance) waitUntilReady(ctx context.Context) error {
 
 var errEnded = errors.New("it has ended")
 
-// death is why the instance can do no more, nil while it can: it has ended, or somebody
-// in it has panicked.
+// failure returns why the instance can do no more: it has ended, or one of its goroutines
+// has panicked. It returns nil while the instance runs.
 func (m *instance) failure() error {
 	switch messages := m.panicLine(); {
 	case messages != "":
@@ -185,7 +187,7 @@ func (m *instance) failure() error {
 	return nil
 }
 
-// get is the body of an answer, which must have status 200.
+// get returns the body of a response, whose status must be 200.
 func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
@@ -198,7 +200,7 @@ func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer answer.Body.Close()
-	b := bytes.NewBuffer(make([]byte, 0, m.largestBody.Load()+bytes.MinRead)) // reading into ever larger ones leaves much behind
+	b := bytes.NewBuffer(make([]byte, 0, m.largestBody.Load()+bytes.MinRead)) // growing the buffer step by step would leave much garbage
 	_, err = b.ReadFrom(answer.Body)
 	m.largestBody.Store(max(m.largestBody.Load(), int64(b.Len())))
 	if err == nil && answer.StatusCode != http.StatusOK {
@@ -207,16 +209,16 @@ func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// plain asks for no compression.
+// uncompressed is an HTTP client that does not request compression.
 var uncompressed = &http.Client{Transport: &http.Transport{DisableCompression: true}}
 
-// page is what the instance serves.
+// scrape returns what the instance serves on /metrics.
 func (m *instance) scrape(ctx context.Context) (exposition, error) {
 	b, err := m.get(ctx, "/metrics")
 	return exposition(b), err
 }
 
-// shows waits until the page has so many series that start so.
+// waitForSeries waits until /metrics has n series whose text begins with start.
 func (m *instance) waitForSeries(ctx context.Context, start string, n int) error {
 	return until(ctx, 50*time.Millisecond, func() error {
 		p, err := m.scrape(ctx)

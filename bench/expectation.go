@@ -7,30 +7,30 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// ledger is what the program must have counted, to the last event.
+// expectation is what the program must have counted, exact to the last event.
 type expectation struct {
 	events          int // hit-rate events
-	attributed      int // those of them that somebody was there for
-	tracked         int // ids
-	overLimit       int // turned away, or pushed out by workers that register
-	rejectedLoads   int // of no use: their workers are not registered at the endpoint
-	rejectedReplies int // the same
-	remembered      int // endpoints that are remembered
+	attributed      int // hit-rate events whose worker was counted
+	tracked         int // worker ids
+	overLimit       int // workers that were rejected at the limit, or evicted when workers registered
+	rejectedLoads   int // loads of workers that are not registered at the endpoint
+	rejectedReplies int // poll replies of workers that are not registered at the endpoint
+	remembered      int // endpoints without workers that the program remembers
 
-	overlap map[uint64]uint64 // blocks, of the workers that stay
+	overlap map[uint64]uint64 // blocks by worker id, of the permanent workers
 }
 
 func newExpectation() expectation {
 	return expectation{tracked: soakPermanent, overlap: make(map[uint64]uint64)}
 }
 
-// register has n workers come, for whom others are pushed out if need be.
+// registerWorkers expects n workers to register. At the limit they evict others.
 func (l *expectation) registerWorkers(n int) {
 	l.overLimit += max(0, l.tracked+n-soakMaxWorkers)
 	l.tracked = min(soakMaxWorkers, l.tracked+n)
 }
 
-// forge has n ids hit that nobody has: there is room for some, or none.
+// recordForged expects hits of n forged ids, some or all of which are over the limit.
 func (l *expectation) recordForged(n int) {
 	room := min(n, soakMaxWorkers-l.tracked)
 	l.tracked += room
@@ -39,7 +39,8 @@ func (l *expectation) recordForged(n int) {
 	l.attributed += room
 }
 
-// hit has a registered worker hit. One that goes leaves its counters, and the id.
+// recordHit expects a hit of a registered worker. When that worker leaves, its counters and
+// its id stay.
 func (l *expectation) recordHit(id, blocks uint64) {
 	l.events++
 	l.attributed++
@@ -48,8 +49,9 @@ func (l *expectation) recordHit(id, blocks uint64) {
 	}
 }
 
-// named has loads come of as many made-up endpoints. Each of the workers in whose
-// name they come has one that waits for its registration there; the others are of no use.
+// recordMadeUpLoads expects n loads, each of another made-up endpoint. Each worker that
+// publishes them may have one load that waits for its registration there. The others are
+// rejected.
 func (l *expectation) recordMadeUpLoads(n int) {
 	if l.rejectedLoads == 0 {
 		n -= soakMadeUpBy
@@ -57,11 +59,11 @@ func (l *expectation) recordMadeUpLoads(n int) {
 	l.rejectedLoads += n
 }
 
-// answered has as many answers come of made-up endpoints.
+// recordMadeUpReplies expects n poll replies of made-up endpoints.
 func (l *expectation) recordMadeUpReplies(n int) { l.rejectedReplies += n }
 
-// leave has n workers go that were not hit, each from another endpoint, which is remembered:
-// so many of them are at most.
+// removeWorkers expects n workers without hits to leave, each from another endpoint. The
+// program remembers these endpoints up to a limit.
 func (l *expectation) removeWorkers(n int) {
 	const most = 1024
 	l.tracked -= n
@@ -70,18 +72,19 @@ func (l *expectation) removeWorkers(n int) {
 	l.remembered = min(l.remembered, most)
 }
 
-// notRegistered is the series of messages of workers at endpoints where they are not.
+// rejectedSeries is the series that counts messages of workers that are not registered at
+// the endpoint.
 func rejectedSeries(k stats.Kind) string {
 	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, stats.NotRegistered)
 }
 
-// stateOf is the series of how many workers are in a state.
+// workersSeries is the series that counts the workers in a state.
 func workersSeries(state string) string {
 	return fmt.Sprintf(`llm_workers{component="backend",endpoint="load_metrics",state=%q}`, state)
 }
 
-// check complains unless the page is as the ledger has it, with so many workers
-// registered, and nothing but hits is left of all others.
+// check returns an error unless the samples match the expectation, with this number of
+// registered workers. Of all others, only counters of hits may be left.
 func (l *expectation) check(v summary, registered int) error {
 	for series, want := range map[string]int{
 		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", stats.HitRate): l.events,
@@ -97,10 +100,10 @@ func (l *expectation) check(v summary, registered int) error {
 		}
 	}
 	if v.attributed != float64(l.attributed) {
-		return fmt.Errorf("%.0f hit-rate events are booked, want %d", v.attributed, l.attributed)
+		return fmt.Errorf("%.0f hit-rate events are attributed to a worker, want %d", v.attributed, l.attributed)
 	}
 	if len(v.live) != registered {
-		return fmt.Errorf("more than hits is shown of %d ids, want %d", len(v.live), registered)
+		return fmt.Errorf("%d ids have series other than hits, want %d", len(v.live), registered)
 	}
 	if n := len(v.ids); n != l.tracked {
 		return fmt.Errorf("%d ids are shown, want %d", n, l.tracked)

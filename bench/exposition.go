@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// page is a page in the Prometheus text format.
+// exposition is text in the Prometheus text format.
 type exposition []byte
 
 // each calls f with each series and its value.
@@ -18,7 +18,7 @@ func (p exposition) each(f func(series, value []byte)) {
 	}
 }
 
-// part is the part of the page with the series that start so: they stand together.
+// withPrefix returns the part of the text whose series begin with start. They are adjacent.
 func (p exposition) withPrefix(start string) exposition {
 	if !bytes.HasPrefix(p, []byte(start)) {
 		before := bytes.Index(p, []byte("\n"+start))
@@ -34,7 +34,7 @@ func (p exposition) withPrefix(start string) exposition {
 	return p[:end]
 }
 
-// sum is how many series start so, and the sum of their values.
+// sum returns how many series begin with start, and the sum of their values.
 func (p exposition) sum(start string) (n int, sum float64) {
 	p.withPrefix(start).each(func(_, value []byte) {
 		v, _ := strconv.ParseFloat(string(value), 64)

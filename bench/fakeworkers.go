@@ -13,11 +13,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// crowd is a great many workers of 0.5.1 that cost next to nothing: one lease holds
-// the keys of all, and one subscription answers polls for all, with bytes made before.
+// fakeWorkers are many workers of 0.5.1 that cost next to nothing: one lease holds the keys
+// of all, and one subscription answers polls for all, with replies that are encoded in
+// advance.
 type fakeWorkers struct {
 	namespace    string
-	first        int // of their numbers
+	first        int // the number of the first worker
 	n            int
 	replies      [][]byte
 	client       *clientv3.Client
@@ -25,25 +26,25 @@ type fakeWorkers struct {
 	lease        clientv3.LeaseID
 	stop         context.CancelFunc
 	renewal      sync.WaitGroup
-	leaseLost    chan struct{} // closed when the lease is not renewed any more
+	leaseLost    chan struct{} // closed when etcd does not renew the lease any more
 }
 
 const (
 	component = "backend"
 
-	// firstWorker is of the size that leases have.
+	// firstWorker has the size of real lease ids.
 	firstWorker = 0x7d7ba2096ef00000
 
 	fakeWorkersTTL = 30  // seconds
-	batch          = 128 // most operations that etcd takes at once
+	batch          = 128 // etcd's limit of operations in one transaction
 )
 
-// crowdEndpoints are those of a worker; the first carries its load.
+// fakeWorkerEndpoints are the endpoints of each worker. The first one carries its load.
 var fakeWorkerEndpoints = []string{"load_metrics", "generate"}
 
 func workerID(n int) uint64 { return firstWorker + uint64(n) }
 
-// instances are the registrations of a worker.
+// instances returns the registrations of worker n.
 func instances(n int) []fleet.Instance {
 	var all []fleet.Instance
 	for _, name := range fakeWorkerEndpoints {
@@ -52,7 +53,7 @@ func instances(n int) []fleet.Instance {
 	return all
 }
 
-// gather registers n workers and has them answer, until leave.
+// startFakeWorkers registers n workers and has them answer polls until leave.
 func startFakeWorkers(ctx context.Context, nc *nats.Conn, client *clientv3.Client, namespace string, n int) (*fakeWorkers, error) {
 	c, err := registerFakeWorkers(ctx, client, namespace, 0, n)
 	if err != nil {
@@ -65,7 +66,7 @@ func startFakeWorkers(ctx context.Context, nc *nats.Conn, client *clientv3.Clien
 	return c, nil
 }
 
-// enrol registers the n workers from one on. They do not answer yet.
+// registerFakeWorkers registers n workers, numbered from first. They do not answer yet.
 func registerFakeWorkers(ctx context.Context, client *clientv3.Client, namespace string, first, n int) (*fakeWorkers, error) {
 	lease, err := client.Grant(ctx, fakeWorkersTTL)
 	if err != nil {
@@ -77,7 +78,7 @@ func registerFakeWorkers(ctx context.Context, client *clientv3.Client, namespace
 	if err == nil {
 		c.renewal.Go(func() {
 			defer close(c.leaseLost)
-			for range renewals { // it must be read
+			for range renewals { // the client requires that the channel is drained
 			}
 		})
 		err = c.register(ctx)
@@ -111,7 +112,7 @@ func (c *fakeWorkers) register(ctx context.Context) error {
 	return flush()
 }
 
-// answer answers every poll with one message of each worker.
+// answerPolls answers every poll with one message for each worker.
 func (c *fakeWorkers) answerPolls(nc *nats.Conn) (err error) {
 	service := wire.ServiceName(wire.EraPlain, c.namespace, component)
 	for n := range c.n {
@@ -120,7 +121,7 @@ func (c *fakeWorkers) answerPolls(nc *nats.Conn) (err error) {
 	c.subscription, err = nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
 		for _, reply := range c.replies {
 			if nc.Publish(m.Reply, reply) != nil {
-				return // the connection is gone
+				return // the connection is closed
 			}
 		}
 	})
@@ -128,29 +129,29 @@ func (c *fakeWorkers) answerPolls(nc *nats.Conn) (err error) {
 		err = nc.FlushTimeout(waitTimeout)
 	}
 	if err != nil {
-		return fmt.Errorf("have %d workers answer: %w", c.n, err)
+		return fmt.Errorf("have %d workers answer polls: %w", c.n, err)
 	}
 	return nil
 }
 
-// hush has the workers answer no more.
+// stopAnswering ends the replies to polls.
 func (c *fakeWorkers) stopAnswering() {
 	if c.subscription != nil {
-		c.subscription.Unsubscribe() // fails where the connection is gone, or it was done before
+		c.subscription.Unsubscribe() // fails if the connection is closed, or on the second call
 	}
 }
 
-// leave ends the workers and waits until nothing of them is left.
+// leave ends the workers, deregisters them, and waits for both.
 func (c *fakeWorkers) leave() {
 	c.stopAnswering()
 	c.stop()
 	c.renewal.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	c.client.Revoke(ctx, c.lease) // else it expires by itself
+	c.client.Revoke(ctx, c.lease) // otherwise the lease expires by itself
 }
 
-// statsReply is what worker n of 0.5.1 answers, as captured.
+// statsReply is the reply of worker n, in the captured form of 0.5.1.
 func statsReply(service string, n int) []byte {
 	b := fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"mlCmLGawmKd9l2%08x","version":"0.0.1","started":"2026-11-23T17:39:24.477497021Z","endpoints":[`, service, n)
 	data := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":null,"request_active_slots":7,"request_total_slots":64,"num_requests_waiting":9},"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":0.25,"gpu_prefix_cache_hit_rate":0.5},"spec_decode_stats":null}`, n%1000)

@@ -18,9 +18,9 @@ import (
 	"dynamo-metrics/internal/mock"
 )
 
-// fresh is how long it takes from a change of a worker's load until the page has it,
-// by a reader who takes one page after the other. The workers are in a process of their
-// own, or the reader would wait for them.
+// measureFreshness measures the time from a change of a worker's load until /metrics shows
+// it, with one scrape after another. The workers run in a process of their own, because
+// otherwise scraping would wait for them.
 func (s *environment) measureFreshness(ctx context.Context) error {
 	for _, f := range []freshness{
 		{name: "polled (0.5.1), --poll-interval 0.1", release: polledRelease, plane: mock.NATS, target: 150 * time.Millisecond},
@@ -34,13 +34,13 @@ func (s *environment) measureFreshness(ctx context.Context) error {
 	return nil
 }
 
-// freshness is a way by which loads come.
+// freshness is one way by which loads reach the program.
 type freshness struct {
 	name, release, plane string
 	target               time.Duration
 }
 
-// polledRelease is of the last whose workers are polled.
+// polledRelease is the last release whose workers are polled.
 const polledRelease = "0.5.1"
 
 func (f freshness) polled() bool { return f.release == polledRelease }
@@ -60,7 +60,7 @@ func (s *environment) measureFreshnessOf(ctx context.Context, f freshness) error
 	}
 	defer m.terminate()
 	if err := m.waitForSubscriptions(ctx, f, workers); err != nil {
-		return fmt.Errorf("%w (the workers say: %s)", err, mocks.lastLine())
+		return fmt.Errorf("%w (the workers logged: %s)", err, mocks.lastLine())
 	}
 	const rounds = 4
 	var all [rounds]lags
@@ -70,9 +70,9 @@ func (s *environment) measureFreshnessOf(ctx context.Context, f freshness) error
 		}
 	}
 	slices.SortFunc(all[:], func(a, b lags) int { return cmp.Compare(a.quantile(0.99), b.quantile(0.99)) })
-	best := all[0] // others on the machine only ever make it later
+	best := all[0] // other processes on the machine can only increase the lag
 	s.table.add(row{
-		measure: fmt.Sprintf("a load changes until the page has it, 1,000 workers, %s, of %d rounds of %s changes the best: p99 (p50, most; p99 of the worst)",
+		measure: fmt.Sprintf("from a change of a load until /metrics shows it, 1,000 workers, %s, %d rounds of %s changes: the best round's p99 (its p50 and most; p99 of the worst round)",
 			f.name, rounds, count(len(best))),
 		ours:   fmt.Sprintf("%s (%s, %s; %s)", milliseconds(best.quantile(0.99)), milliseconds(best.quantile(0.5)), milliseconds(best.quantile(1)), milliseconds(all[rounds-1].quantile(0.99))),
 		target: fmt.Sprintf("≤ %.0f ms", f.target.Seconds()*1e3), met: best.quantile(0.99) <= f.target,
@@ -80,12 +80,13 @@ func (s *environment) measureFreshnessOf(ctx context.Context, f freshness) error
 	return nil
 }
 
-// lags are how old changes were when a page first had them, the shortest first.
+// lags are the ages of changes when a scrape first showed them, shortest first.
 type lags []time.Duration
 
 func (l lags) quantile(part float64) time.Duration { return l[int(part*float64(len(l)-1))] }
 
-// hears waits until the instance knows the workers and is subscribed to each.
+// waitForSubscriptions waits until the instance has all workers and has subscribed to each
+// of them.
 func (m *instance) waitForSubscriptions(ctx context.Context, f freshness, workers int) error {
 	switch {
 	case f.polled():
@@ -93,11 +94,11 @@ func (m *instance) waitForSubscriptions(ctx context.Context, f freshness, worker
 	case f.plane == mock.NATS:
 		return m.waitForSum(ctx, `llm_workers{component="backend",endpoint="generate"`, workers)
 	default:
-		return m.waitForSum(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, 2*workers) // loads and forward passes
+		return m.waitForSum(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, 2*workers) // one publisher each for loads and forward passes
 	}
 }
 
-// counts waits until the series that start so add up to n.
+// waitForSum waits until the values of the series that begin with start add up to n.
 func (m *instance) waitForSum(ctx context.Context, start string, n int) error {
 	return until(ctx, 50*time.Millisecond, func() error {
 		p, err := m.scrape(ctx)
@@ -111,14 +112,14 @@ func (m *instance) waitForSum(ctx context.Context, start string, n int) error {
 	})
 }
 
-// watch takes one page after the other.
+// sampleLags scrapes continuously and returns the lags that it saw.
 func (s *environment) sampleLags(ctx context.Context, m *instance) (lags, error) {
 	length := 5 * time.Second
 	if s.quick {
 		length = time.Second
 	}
 	var all lags
-	seen := make(map[string]int64) // when a worker's load changed last, as a page had it
+	seen := make(map[string]int64) // when each worker's load changed last, as scraped
 	begin := time.Now()
 	for time.Since(begin) < length {
 		p, err := m.scrape(ctx)
@@ -134,7 +135,7 @@ func (s *environment) sampleLags(ctx context.Context, m *instance) (lags, error)
 			}
 			seen[string(series)] = changed
 		})
-		backoff.Wait(ctx, 2*time.Millisecond) // or there is nothing of the machine left
+		backoff.Wait(ctx, 2*time.Millisecond) // leaves CPU time to the other processes
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("no load has changed")
@@ -143,8 +144,8 @@ func (s *environment) sampleLags(ctx context.Context, m *instance) (lags, error)
 	return all, nil
 }
 
-// changing is workers of which each has as its blocks in use when that number changed
-// last, in microseconds since 1970.
+// runChangingWorkers runs workers that report as their active blocks the time of their last
+// change, in microseconds since 1970.
 func (s subprocess) runChangingWorkers(ctx context.Context) error {
 	nc, err := connect.DialNATS(ctx, s.url, noEnv, quiet, nil)
 	if err != nil || nc == nil {
@@ -174,9 +175,9 @@ func (s subprocess) runChangingWorkers(ctx context.Context) error {
 		Namespace: s.namespace, Component: component, Endpoint: "generate", Workers: s.workers, Release: s.release, EventPlane: s.plane, Log: quiet,
 		Load: func(n int) fleet.Load {
 			if !polled && rand.IntN(20) == 0 {
-				change(n) // and it is published at once
+				change(n) // a change is published at once
 			}
-			// It has no requests, or it would report passes, too.
+			// The workers have no requests, because they would report forward passes, too.
 			return fleet.Load{KVActive: fleet.Some(uint64(changed[n].Load())), KVTotal: fleet.Some[uint64](1 << 60)}
 		},
 	})

@@ -23,25 +23,25 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// What a round of fuzzing sends.
+// What one round of fuzzing sends.
 const (
 	fuzzEvents     = 5000 // over NATS
 	fuzzReplies    = 200  // to one poll
-	fuzzKeys       = 60   // put into etcd
-	fuzzFrames     = 200  // messages of each honest ZeroMQ publisher
-	fuzzMadeUp     = 300  // made-up endpoints of the watched component, by each of three ways
-	fuzzRegistered = 20   // of them registered, and as many model cards
+	fuzzKeys       = 60   // keys put into etcd
+	fuzzFrames     = 200  // messages from each valid ZeroMQ publisher
+	fuzzMadeUp     = 300  // made-up endpoints of the watched component, in each of three kinds of messages
+	fuzzRegistered = 20   // made-up endpoints that are registered, and as many model cards
 
-	// fuzzLines is more series than a page can have: twelve of each attachment, and of each
-	// endpoint.
+	// fuzzMaxSeries is more than the program can have: twelve series for each attachment,
+	// and for each endpoint.
 	fuzzMaxSeries = 12 * (8*fuzzMaxWorkers + 1026)
 
 	fuzzMaxWorkers = 500 // --max-workers
 )
 
-// fuzzer sends what is almost right by every way into the program. Of such messages
-// anything may be, but for the good worker's values, the program's life, and each
-// message's being counted.
+// fuzzer sends messages that are almost valid, over every channel into the program. The
+// program may make anything of them, as long as the control worker's values are right, the
+// program keeps running, and every message is counted.
 type fuzzer struct {
 	*environment
 	m     *instance
@@ -55,13 +55,13 @@ type fuzzer struct {
 	registry *registryFuzzer
 	zmq      *zmqPublishers
 	sent     map[stats.Kind]int
-	counted  map[stats.Kind]int // as of the last time that all were
-	madeUp   int                // endpoints that are made up, by each way
-	series   int                // series of the last page
+	counted  map[stats.Kind]int // the counts when all messages were last accounted for
+	madeUp   int                // endpoints made up so far, in each kind of messages
+	series   int                // series of the last scrape
 }
 
-// The streams of random numbers of a round. Each has its own, so that what one way
-// needs does not change what goes by another.
+// The streams of random numbers in a round. There is one for each channel, so that a change
+// to one channel leaves the messages of the others as they are.
 const (
 	eventStream = iota
 	replyStream
@@ -76,7 +76,7 @@ func (f *fuzzer) newRand(stream uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(f.seed, f.round*numStreams+stream))
 }
 
-// fuzz fuzzes a program for so long at least. A seed of 0 is another one each time.
+// fuzz fuzzes the program for at least this long. A seed of 0 means a random seed.
 func (s *environment) fuzz(ctx context.Context, length time.Duration, seed uint64, stderr io.Writer) (err error) {
 	if seed == 0 {
 		seed = rand.Uint64N(math.MaxInt64)
@@ -110,7 +110,7 @@ func (s *environment) fuzz(ctx context.Context, length time.Duration, seed uint6
 }
 
 func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
-	f.sent[stats.InstanceKeys] += 2 // the good worker's, and that of the one with a page
+	f.sent[stats.InstanceKeys] += 2 // the control worker, and the worker with its own metrics
 	if err := f.announcePublishers(ctx); err != nil {
 		return err
 	}
@@ -138,8 +138,8 @@ func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
 	return nil
 }
 
-// announce tells the program of the honest ZeroMQ publishers, and waits until it
-// listens to them.
+// announcePublishers registers the valid ZeroMQ publishers and waits until the program has
+// connected to them.
 func (f *fuzzer) announcePublishers(ctx context.Context) error {
 	for _, e := range f.zmq.validChannels() {
 		if err := f.registry.put(ctx, e, f.sent); err != nil {
@@ -150,11 +150,12 @@ func (f *fuzzer) announcePublishers(ctx context.Context) error {
 	return f.m.waitForSum(ctx, `dynamo_metrics_zmq_publishers{state="connected"}`, len(f.zmq.valid))
 }
 
-// leave waits until a few of the worker's pages were read: they are at most every second.
+// waitForScrapes waits until the worker's metrics were scraped a few times, which happens
+// at most once a second.
 func (f *fuzzer) waitForScrapes(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
 		if n := f.pages.served.Load(); n < 2 && f.m.failure() == nil {
-			return fmt.Errorf("%d pages of a worker are read", n)
+			return fmt.Errorf("the worker's metrics were scraped %d times", n)
 		}
 		return nil
 	})
@@ -164,7 +165,7 @@ func (f *fuzzer) waitForScrapes(ctx context.Context) error {
 	return f.waitForCounts(ctx)
 }
 
-// once is one round.
+// runRound runs one round.
 func (f *fuzzer) runRound(ctx context.Context) error {
 	f.zmq.changeGreetings(f.newRand(malformedStream))
 	if err := f.registry.changeEntries(ctx, f.newRand(keyStream), f.sent); err != nil {
@@ -186,8 +187,8 @@ func (f *fuzzer) runRound(ctx context.Context) error {
 	return f.waitForCounts(ctx)
 }
 
-// names publishes loads and forward passes of made-up endpoints, all in the name of one
-// id, registers some, and gives answers of others.
+// sendMadeUpNames publishes loads and forward passes of made-up endpoints, all with the
+// same worker id, and registers some endpoints. It returns poll replies for others.
 func (f *fuzzer) sendMadeUpNames(ctx context.Context) (answers [][]byte, err error) {
 	for range fuzzMadeUp {
 		f.madeUp++
@@ -214,19 +215,20 @@ func (f *fuzzer) sendMadeUpNames(ctx context.Context) (answers [][]byte, err err
 	return answers, f.nats.FlushTimeout(waitTimeout)
 }
 
-// checkNames complains unless what is of made-up endpoints is counted as that, or as of an id
-// that there is no room for.
+// checkMadeUpNames returns an error unless messages of made-up endpoints are counted as
+// such, or as over the limit of workers.
 func (f *fuzzer) checkMadeUpNames(v summary) error {
 	over := func(l stats.Limit) float64 {
 		return v.series[fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)]
 	}
 	events := v.series[rejectedSeries(stats.LoadEvent)] + v.series[rejectedSeries(stats.ForwardPass)]
-	// One of each may wait, and goes with its id.
+	// One message of each kind may wait for a registration, and is dropped with its worker
+	// id.
 	if got := events + 2*over(stats.WorkerLimit) + over(stats.RankLimit); got < float64(2*f.madeUp-2) {
-		return fmt.Errorf("%.0f events are of no use, of %d of made-up endpoints", got, 2*f.madeUp)
+		return fmt.Errorf("%.0f events are rejected, of %d for made-up endpoints", got, 2*f.madeUp)
 	}
 	if got := v.series[rejectedSeries(stats.StatsReply)]; got < float64(f.madeUp) {
-		return fmt.Errorf("%.0f answers are of no use, of %d of made-up endpoints", got, f.madeUp)
+		return fmt.Errorf("%.0f poll replies are rejected, of %d for made-up endpoints", got, f.madeUp)
 	}
 	if f.series = v.lines; f.series > fuzzMaxSeries {
 		return fmt.Errorf("there are %d series, at most %d can be", f.series, fuzzMaxSeries)
@@ -234,7 +236,7 @@ func (f *fuzzer) checkMadeUpNames(v summary) error {
 	return nil
 }
 
-// events publishes on every subject, and among it hits of the good worker.
+// sendEvents publishes on every subject, with hits of the control worker in between.
 func (f *fuzzer) sendEvents(rng *rand.Rand) error {
 	subjects := garbage.Subjects()
 	kinds := slices.Sorted(maps.Keys(subjects))
@@ -256,7 +258,7 @@ func (f *fuzzer) sendEvents(rng *rand.Rand) error {
 	return f.nats.FlushTimeout(waitTimeout)
 }
 
-// replies answers the next poll, and gives these answers, too.
+// sendReplies answers the next poll, with these messages as well.
 func (f *fuzzer) sendReplies(ctx context.Context, rng *rand.Rand, all [][]byte) error {
 	for range fuzzReplies {
 		all = append(all, garbage.Mutate(rng, f.seeds[stats.StatsReply]))
@@ -265,12 +267,12 @@ func (f *fuzzer) sendReplies(ctx context.Context, rng *rand.Rand, all [][]byte) 
 	return f.control.sendExtra(ctx, f.m, all)
 }
 
-// settle waits until the program has counted every message, and shows what the good
-// worker has said and nothing else of it.
+// waitForCounts waits until the program has counted every message and shows what the
+// control worker has reported, and nothing else of it.
 func (f *fuzzer) waitForCounts(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
 		if f.m.failure() != nil {
-			return nil // there is nothing to wait for
+			return nil // waiting has no point any more
 		}
 		answered, read := f.control.answered.Load(), f.pages.served.Load()
 		p, err := f.m.scrape(ctx)
@@ -299,7 +301,7 @@ func (f *fuzzer) waitForCounts(ctx context.Context) error {
 		}
 		parser := expfmt.NewTextParser(model.LegacyValidation)
 		if _, err := parser.TextToMetricFamilies(bytes.NewReader(p)); err != nil {
-			return fmt.Errorf("the page cannot be read: %w", err)
+			return fmt.Errorf("/metrics cannot be parsed: %w", err)
 		}
 		return nil
 	})
@@ -310,16 +312,16 @@ func receivedSeries(k stats.Kind) string {
 	return fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", k)
 }
 
-// figures says what has become of all messages.
+// report adds the results to the table.
 func (f *fuzzer) report(v summary, peak int64) {
 	name := fmt.Sprintf("fuzzing of %.0f s, seed %d, %d rounds: ", time.Since(f.begin).Seconds(), f.seed, f.round)
-	f.table.add(row{measure: name + "panics; code at the end", ours: "0; 0", target: "0; 0", met: true, gate: true})
+	f.table.add(row{measure: name + "panics; exit code", ours: "0; 0", target: "0; 0", met: true, gate: true})
 	f.table.add(row{
 		measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", v.series[droppedSeries]), target: "0", met: v.series[droppedSeries] == 0, gate: true,
 	})
 	for _, kind := range stats.Kinds() {
 		if kind == stats.OtherKeys {
-			continue // those are parts of resources of Kubernetes, of which there is none here
+			continue // these are parts of Kubernetes resources, and no Kubernetes runs here
 		}
 		var reasons []string
 		for _, r := range stats.Reasons() {
@@ -334,13 +336,13 @@ func (f *fuzzer) report(v summary, peak int64) {
 		})
 	}
 	f.table.add(row{
-		measure: name + "hits of the good worker among them; blocks sent − shown", ours: fmt.Sprintf("%s; 0", count(f.control.hits)), target: "0", met: true, gate: true,
+		measure: name + "hits of the control worker among them; blocks sent − shown", ours: fmt.Sprintf("%s; 0", count(f.control.hits)), target: "0", met: true, gate: true,
 	})
 	f.table.add(row{
-		measure: name + "made-up endpoints, by each of three ways; series of the last page",
-		ours:    fmt.Sprintf("%s; %s", count(f.madeUp), count(f.series)), target: "all of no use; ≤ " + count(fuzzMaxSeries), met: true, gate: true,
+		measure: name + "made-up endpoints, in each of three kinds of messages; series of the last scrape",
+		ours:    fmt.Sprintf("%s; %s", count(f.madeUp), count(f.series)), target: "all rejected; ≤ " + count(fuzzMaxSeries), met: true, gate: true,
 	})
-	f.table.add(row{measure: name + "connections to ZeroMQ publishers that talk nonsense", ours: count(f.zmq.connections())})
+	f.table.add(row{measure: name + "connections to ZeroMQ publishers that send malformed data", ours: count(f.zmq.connections())})
 	most := int64(200e6)
 	f.table.add(row{
 		measure: name + fmt.Sprintf("resident at most, --max-workers %d", fuzzMaxWorkers), ours: megabytes(peak), target: "≤ " + megabytes(most), met: peak <= most, gate: true,

@@ -41,7 +41,7 @@ func TestRegistryFuzzerNamesOnlyItsOwnPublishers(t *testing.T) {
 	}
 	for address, n := range targets {
 		if !slices.Contains(allowed, address) {
-			t.Errorf("%d lead to %s", n, address)
+			t.Errorf("%d channels name %s", n, address)
 		}
 	}
 	if len(targets) != len(allowed) {
@@ -64,7 +64,7 @@ func TestZMQPublishersRepeatMessagesOfASeed(t *testing.T) {
 		}
 	}
 	if !slices.EqualFunc(messages[0], messages[1], slices.Equal) {
-		t.Error("one seed gave different messages")
+		t.Error("the same seed gave different messages")
 	}
 }
 

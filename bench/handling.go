@@ -16,8 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// handling is what a hit-rate event costs when it is here: to decode and to book it,
-// beside what one would write first.
+// measureHandling measures the cost of a hit-rate event that has been received: decoding
+// and counting it, compared with the straightforward implementation.
 func (s *environment) measureHandling(context.Context) error {
 	const workers = 10_000
 	events := hitEvents(workers)
@@ -60,7 +60,7 @@ func (s *environment) measureHandling(context.Context) error {
 	}
 	ratio := perRun(ours) / perRun(first)
 	s.table.add(row{
-		measure: "a hit-rate event decoded and booked, of 10,000 workers, beside encoding/json and two CounterVecs",
+		measure: "a hit-rate event decoded and counted, of 10,000 workers, compared with encoding/json and two CounterVecs",
 		ours:    nanoseconds(perRun(ours)), baseline: nanoseconds(perRun(first)),
 		ratio: times(ratio), target: "≤ 0.2, or 150 ns", met: ratio <= 0.2 || perRun(ours) <= 150, gate: true,
 	})
@@ -71,8 +71,8 @@ func (s *environment) measureHandling(context.Context) error {
 	return nil
 }
 
-// registeredFleet knows n workers of which each reports everything a poll can, and
-// has been hit.
+// registeredFleet returns a fleet with n workers. Each has a hit, and reports everything
+// that a poll reply can hold.
 func registeredFleet(n int) *fleet.Fleet {
 	f := fleet.New(fleet.Target{}, n, true)
 	f.Sync(fleet.Listing{})
@@ -103,7 +103,7 @@ func benchmark(f func(*testing.B)) (testing.BenchmarkResult, error) {
 		return testing.BenchmarkResult{}, err
 	}
 	best := testing.BenchmarkResult{}
-	for range 3 { // of which the best: others on the machine only ever slow it down
+	for range 3 { // the best counts: other processes on the machine can only slow a run down
 		r := testing.Benchmark(f)
 		if r.N == 0 {
 			return r, fmt.Errorf("a benchmark has failed")
@@ -115,5 +115,5 @@ func benchmark(f func(*testing.B)) (testing.BenchmarkResult, error) {
 	return best, nil
 }
 
-// perRun is the time of one run in nanoseconds, with its fraction.
+// perRun is the time of one run in nanoseconds, with fractions.
 func perRun(r testing.BenchmarkResult) float64 { return float64(r.T.Nanoseconds()) / float64(r.N) }

@@ -28,7 +28,7 @@ type event struct {
 	isl  uint64
 }
 
-// hitEvents are events of n workers, in no order that a cache likes.
+// hitEvents returns events of n workers, in an order that defeats CPU caches.
 func hitEvents(n int) []event {
 	all := make([]event, n)
 	for i := range all {
@@ -38,15 +38,15 @@ func hitEvents(n int) []event {
 	return all
 }
 
-// hits is a burst of events at full speed: whether all are counted, and how fast
-// beside a bare subscriber.
+// measureHits publishes a burst of events at full speed, and measures whether all are
+// counted and how fast, compared with a bare subscriber.
 func (s *environment) measureHits(ctx context.Context) error {
 	const namespace, workers = "bench-hits", 1000
-	least, bursts, must := 3, 0, 0.9
+	least, bursts, target := 3, 0, 0.9
 	if s.quick {
-		// Bursts are over in half a second, which is too short to be exact on a machine
-		// that has more to do: between 0.8 and 1.05 were seen of the same program.
-		least, must = 6, 0.6
+		// A burst takes half a second, which is too short for exact figures on a busy
+		// machine: ratios between 0.8 and 1.05 were measured for the same program.
+		least, target = 6, 0.6
 	}
 	c, err := startFakeWorkers(ctx, s.nats, s.client, namespace, workers)
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *environment) measureHits(ctx context.Context) error {
 	defer c.leave()
 	events := hitEvents(workers)
 	var ours, bare burst
-	for ; bursts < least || bursts < extraRounds*least && ours.best < must*bare.best; bursts++ {
+	for ; bursts < least || bursts < extraRounds*least && ours.best < target*bare.best; bursts++ {
 		m, err := s.startBareSubscriber(ctx, namespace)
 		if err != nil {
 			return err
@@ -93,20 +93,20 @@ func (s *environment) measureHits(ctx context.Context) error {
 	})
 	ratio := ours.best / bare.best
 	s.table.add(row{
-		measure: name + "counted in the best, beside a bare nats.go subscriber", ours: count(int(ours.best)) + "/s", baseline: count(int(bare.best)) + "/s",
-		ratio: times(ratio), target: fmt.Sprintf("≥ %g", must), met: ratio >= must, gate: true,
+		measure: name + "counted in the best burst, compared with a bare nats.go subscriber", ours: count(int(ours.best)) + "/s", baseline: count(int(bare.best)) + "/s",
+		ratio: times(ratio), target: fmt.Sprintf("≥ %g", target), met: ratio >= target, gate: true,
 	})
 	return nil
 }
 
-// burst is what became of all events of one side.
+// burst is what became of all events on one side of the comparison.
 type burst struct {
 	published, counted, dropped int
 	isl, shown                  int     // blocks
-	best                        float64 // counted a second: others on the machine only ever slow it down
+	best                        float64 // events counted in a second, at best: other processes can only slow it down
 }
 
-// burst publishes s.events and waits until the instance has accounted for all.
+// runBurst publishes s.events and waits until the instance has accounted for all of them.
 func (s *environment) runBurst(ctx context.Context, m *instance, b *burst, namespace string, events []event) error {
 	nc, err := s.connect(ctx)
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *environment) runBurst(ctx context.Context, m *instance, b *burst, names
 			still, since = done, time.Now()
 		}
 		if int(still) >= s.events || time.Since(since) > 5*time.Second {
-			return nil // all are accounted for, or nothing comes any more
+			return nil // all are accounted for, or no more arrive
 		}
 		return fmt.Errorf("%.0f of %d events counted", counted, s.events)
 	})
@@ -155,7 +155,8 @@ func (s *environment) runBurst(ctx context.Context, m *instance, b *burst, names
 	return nil
 }
 
-// bare starts a process that subscribes to the events with an empty callback.
+// startBareSubscriber starts a process that subscribes to the events with an empty
+// callback.
 func (s *environment) startBareSubscriber(ctx context.Context, namespace string) (*instance, error) {
 	port, err := devstack.FreePort("127.0.0.1", 0)
 	if err != nil {
@@ -169,7 +170,7 @@ func (s *environment) startBareSubscriber(ctx context.Context, namespace string)
 	return m, m.waitUntilReady(ctx)
 }
 
-// bare is that process.
+// runBareSubscriber is that process.
 func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	nc, err := nats.Connect(s.url, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
@@ -180,7 +181,7 @@ func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // or it drops some, which is less work
+	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // with the default limits it would drop some, which is less work
 		return err
 	}
 	if err := nc.FlushTimeout(waitTimeout); err != nil {
@@ -201,7 +202,7 @@ func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	return nil
 }
 
-// child starts a side of a measure in a process of its own.
+// startSubprocess starts one side of a comparison in a process of its own.
 func (s *environment) startSubprocess(ctx context.Context, name string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 
 const (
 	kubeNamespace  = "bench"
-	podsOfOneSlice = 100 // as many as Kubernetes puts into one
+	podsOfOneSlice = 100 // the largest EndpointSlice that Kubernetes makes
 )
 
-// kubernetes is how long the program takes to know a fleet in Kubernetes, what it has
-// resident then, and how long a slice of pods that are not ready any more is shown. The
-// API server is one of ours; the workers publish nothing.
+// measureKubernetes measures how long the program takes to discover a fleet in Kubernetes,
+// its resident memory then, and how long /metrics still shows an EndpointSlice of pods that
+// are not ready any more. The API server is the tests' own. The workers publish nothing.
 func (s *environment) measureKubernetes(ctx context.Context) error {
 	for _, n := range s.sizes() {
 		if err := s.measureKubernetesOf(ctx, n); err != nil {
@@ -62,12 +62,13 @@ func (s *environment) measureKubernetesOf(ctx context.Context, workers int) erro
 	what := fmt.Sprintf("Kubernetes discovery of %s workers, resources of 6 kB: ", count(workers))
 	s.table.add(row{measure: what + "exec to ready", ours: milliseconds(ready)})
 	s.table.add(row{measure: what + "resident at most", ours: megabytes(peak)})
-	s.table.add(row{measure: what + "a slice of 100 is not ready any more: until the page shows it", ours: milliseconds(gone)})
+	s.table.add(row{measure: what + "a slice of 100 is not ready any more: until /metrics shows it", ours: milliseconds(gone)})
 	return nil
 }
 
-// podResource is what a worker of 1.6 writes: an endpoint, a model card, channels (of
-// topics that routers alone read), and what the API server adds.
+// podResource is the resource that a worker of 1.6 writes: an endpoint, a model card, event
+// channels (of topics that only routers subscribe to), and the fields that the API server
+// adds.
 func podResource(namespace string, i int) kubetest.Object {
 	name, id := fmt.Sprintf("worker-%d", i), i+1
 	place := fmt.Sprintf("%s/backend/generate/%x", namespace, id)

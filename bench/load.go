@@ -19,7 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// loader loads an instance that runs somewhere.
+// loader puts load on an instance that is already running.
 type loader struct {
 	namespace  string
 	nats, etcd string
@@ -29,7 +29,7 @@ type loader struct {
 	getenv     func(string) string
 }
 
-// flags are those of every loader.
+// flags defines the flags that all loaders have.
 func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 	l.getenv = getenv
 	c.Flag("namespace", "Dynamo namespace that is watched (DYN_NAMESPACE).").
@@ -42,10 +42,10 @@ func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 		SetValue(cli.Name("nats-server", &l.nats, ""))
 }
 
-// longest bounds what goes on for as long as one likes.
+// maxDuration is the upper bound of flags for durations.
 const maxDuration = 1000 * time.Hour
 
-// rate is a number of events a second; 0: as many as go.
+// rate is a number of events a second. 0 means as many as possible.
 type rate int
 
 const fullRate = "full"
@@ -72,10 +72,11 @@ func (r *rate) String() string {
 	return strconv.Itoa(int(*r))
 }
 
-// patienceOfLoaders is how long servers may take to answer: nobody waits for a loader.
+// loaderTimeout limits how long a server may take to respond. It is short because people
+// run loaders interactively.
 const loaderTimeout = 5 * time.Second
 
-// connect connects to NATS, and says what becomes of the connection later.
+// connect connects to NATS, and logs when the connection is lost and restored.
 func (l loader) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, error) {
 	connecting, stop := context.WithTimeout(ctx, loaderTimeout)
 	defer stop()
@@ -90,7 +91,7 @@ func (l loader) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, erro
 	return connect.DialNATS(connecting, l.nats, l.getenv, quiet, status, nats.Name("bench"))
 }
 
-// hits publishes events and says how many.
+// hits publishes events and logs their number.
 func (l loader) hits(ctx context.Context, log *slog.Logger) error {
 	nc, err := l.connect(ctx, log)
 	if err != nil || nc == nil {
@@ -128,7 +129,7 @@ func (l loader) workers(ctx context.Context, log *slog.Logger) error {
 	select {
 	case <-ctx.Done():
 		c.leave()
-		log.Info(fmt.Sprintf("%s workers have left", count(l.workerN)))
+		log.Info(fmt.Sprintf("%s workers have deregistered", count(l.workerN)))
 		return nil
 	case <-c.leaseLost:
 		c.leave()
@@ -136,9 +137,9 @@ func (l loader) workers(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// registry is a client of an etcd that answers, and has none of our workers: a second
-// crowd would take the first one's keys with it when it leaves. If ctx ends first, client
-// and error are nil.
+// registry returns a client of an etcd that responds and holds no other load's workers:
+// both would have the same keys, which go when either of them ends. If ctx ends first,
+// client and error are nil.
 func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
 	connecting, stop := context.WithTimeout(ctx, loaderTimeout)
 	defer stop()
@@ -156,7 +157,7 @@ func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
 	case err != nil:
 		err = fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ","), err)
 	case there.Count > 0:
-		err = fmt.Errorf("namespace %s has a load of workers already: end that one, or choose another --namespace", l.namespace)
+		err = fmt.Errorf("namespace %s already has a load of workers: end that load, or choose another --namespace", l.namespace)
 	default:
 		return client, nil
 	}

@@ -32,7 +32,7 @@ func background(t *testing.T, command func(ctx context.Context) int) (stop func(
 	return stop
 }
 
-// runningInstance is metrics beside a stack's servers, in this process.
+// runningInstance runs metrics in this process, connected to a stack's servers.
 func runningInstance(t *testing.T, s *devstacktest.Stack) *instance {
 	t.Helper()
 	port, err := devstack.FreePort("127.0.0.1", 0)
@@ -65,14 +65,14 @@ func TestLoadCommandsLoadARunningInstance(t *testing.T) {
 	}
 	testutil.Until(t, func() error {
 		if want := "50 workers on dynamo/backend/load_metrics"; !strings.Contains(messages.String(), want) {
-			return fmt.Errorf("got %q, want it to say %q", &messages, want)
+			return fmt.Errorf("got %q, want it to contain %q", &messages, want)
 		}
 		return nil
 	})
 
 	var again testutil.Log
-	if code := run(t.Context(), ofWorkers, noEnv, io.Discard, &again); code != 1 || !strings.Contains(again.String(), "has a load of workers already") {
-		t.Errorf("a second one: exit code %d, %q; want 1, and why", code, &again)
+	if code := run(t.Context(), ofWorkers, noEnv, io.Discard, &again); code != 1 || !strings.Contains(again.String(), "already has a load of workers") {
+		t.Errorf("a second load: exit code %d, %q; want 1, and the reason", code, &again)
 	}
 
 	var published testutil.Log
@@ -84,7 +84,7 @@ func TestLoadCommandsLoadARunningInstance(t *testing.T) {
 	number, _, _ := strings.Cut(rest, " hit-rate events")
 	n, err := strconv.Atoi(strings.ReplaceAll(number, ",", ""))
 	if err != nil || n < 50 {
-		t.Fatalf("got %q, want how many events it has published", &published)
+		t.Fatalf("got %q, want the number of published events", &published)
 	}
 	for series, want := range map[string]int{countedSeries: n, "llm_kv_hit_rate_events_total": n} {
 		if err := m.waitForSum(t.Context(), series, want); err != nil {
@@ -92,8 +92,8 @@ func TestLoadCommandsLoadARunningInstance(t *testing.T) {
 		}
 	}
 
-	if code := stop(); code != 0 || !strings.Contains(messages.String(), "50 workers have left") {
-		t.Errorf("exit code %d, %q; want 0, and that they have left", code, &messages)
+	if code := stop(); code != 0 || !strings.Contains(messages.String(), "50 workers have deregistered") {
+		t.Errorf("exit code %d, %q; want 0, and that the workers have deregistered", code, &messages)
 	}
 	if err := m.waitForSeries(t.Context(), "llm_kv_blocks_active{", 0); err != nil {
 		t.Error(err)

@@ -14,27 +14,27 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Forged names, of which a round of a soak has so many. They come in events and answers, and
-// in the registry, where they come and go.
+// The number of made-up names in each round of a soak. They are in events, in poll replies,
+// and in the registry, where they are added and removed.
 const (
-	soakMadeUp     = 2000 // endpoints that events name, and as many that answers name
-	soakMadeUpBy   = 100  // workers that stay, in whose name the events are
-	soakRegistered = 200  // that are registered, have a load, and go
+	soakMadeUp     = 2000 // endpoints that events name, and as many that poll replies name
+	soakMadeUpBy   = 100  // permanent workers whose ids the events have
+	soakRegistered = 200  // endpoints that are registered, have a load, and are deregistered
 
-	// soakLines is more series than a page can have: eleven of each worker, two of each
-	// forged id, and eight of each endpoint.
+	// soakMaxSeries is more than the program can have: eleven series for each worker, two
+	// for each forged id, and eight for each endpoint.
 	soakMaxSeries = 40_000
 
-	// firstNamed are the ids that are registered at them.
+	// firstMadeUpID is the first id that is registered at made-up endpoints.
 	firstMadeUpID = 1 << 41
 )
 
-// made is an endpoint that is made up.
+// madeUpEndpoint returns the nth made-up endpoint.
 func madeUpEndpoint(n int) fleet.Endpoint {
 	return fleet.Endpoint{Component: fmt.Sprint("made-", n), Name: "generate"}
 }
 
-// nameAll sends the names of a round.
+// sendMadeUpNames sends the made-up names of one round.
 func (k *soakRun) sendMadeUpNames(ctx context.Context) error {
 	for i := range soakMadeUp {
 		if err := k.publishLoad(madeUpEndpoint(k.rounds*soakMadeUp+i), workerID(i%soakMadeUpBy)); err != nil {
@@ -49,7 +49,7 @@ func (k *soakRun) sendMadeUpNames(ctx context.Context) error {
 	return k.registerAndLeave(ctx)
 }
 
-// load publishes a load of a worker at an endpoint.
+// publishLoad publishes a load of a worker at an endpoint.
 func (k *soakRun) publishLoad(e fleet.Endpoint, id uint64) error {
 	if err := k.nats.Publish(garbage.Subject(soakNamespace, e, wire.TopicLoad), garbage.LoadEvent(id, 0, 77)); err != nil {
 		return fmt.Errorf("publish: %w", err)
@@ -57,7 +57,7 @@ func (k *soakRun) publishLoad(e fleet.Endpoint, id uint64) error {
 	return nil
 }
 
-// answerForged has the next poll answered for endpoints that are not registered.
+// answerMadeUp answers the next poll for endpoints that are not registered.
 func (k *soakRun) answerMadeUp(ctx context.Context) error {
 	service := wire.ServiceName(wire.EraPlain, soakNamespace, component)
 	answered := make(chan struct{})
@@ -65,7 +65,7 @@ func (k *soakRun) answerMadeUp(ctx context.Context) error {
 	sub, err := k.nats.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
 		once.Do(func() {
 			for i := range soakMadeUp {
-				m.Respond(garbage.StatsReply(service, fmt.Sprint("made_", i), firstForgedID+uint64(i), "forged", 77)) // what is lost is missed when they are counted
+				m.Respond(garbage.StatsReply(service, fmt.Sprint("made_", i), firstForgedID+uint64(i), "forged", 77)) // if a message is lost, the check of the counts finds out
 			}
 			close(answered)
 		})
@@ -82,7 +82,8 @@ func (k *soakRun) answerMadeUp(ctx context.Context) error {
 	}
 }
 
-// register has workers come, each at another endpoint, have a load there, and go.
+// registerAndLeave registers workers, each at another endpoint, publishes a load of each,
+// and deregisters them.
 func (k *soakRun) registerAndLeave(ctx context.Context) error {
 	in := func(n int) fleet.Instance {
 		n += k.rounds * soakRegistered

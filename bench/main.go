@@ -1,18 +1,17 @@
-// Command bench says how fast metrics is, and beside what: it measures the program,
-// and in the same run what it could be at best or would be without effort, and prints
-// one table.
+// Command bench measures how fast metrics is, and compares it: in the same run it measures
+// the fastest that is possible, or the straightforward implementation. It prints one table.
 //
 //	go run ./bench                    # everything, in some minutes
 //	go run ./bench --quick            # small figures, for CI
-//	go run ./bench --only hits,page   # some of it
-//	go run ./bench soak               # a minute of strangers, and of workers that come and go
-//	go run ./bench fuzz               # two minutes of messages that are almost right
+//	go run ./bench --only hits,page   # some of the measures
+//	go run ./bench soak               # a minute of forged ids, and of workers that register and leave
+//	go run ./bench fuzz               # two minutes of messages that are almost valid
 //	go run ./bench load hits          # hit-rate events for any running instance
-//	go run ./bench load workers       # workers for it
+//	go run ./bench load workers       # workers for any running instance
 //
-// It builds metrics and a nats-server, and starts them and an etcd of its own. Ratios
-// and counts that miss their target make it exit with 1. Absolute figures depend on
-// the machine and are only reported.
+// It builds metrics and a nats-server, and starts both and an etcd. The exit code is 1 if
+// a ratio or a count misses its target. Absolute figures depend on the machine and are
+// only reported.
 package main
 
 import (
@@ -36,7 +35,7 @@ func main() {
 	os.Exit(run(cli.Signals(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// command is what the command line asks for.
+// command runs what the command line selects.
 type command func(ctx context.Context, log *slog.Logger) error
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
@@ -49,10 +48,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		func(log *slog.Logger) error { return do(ctx, log) })
 }
 
-// parse reads the command line. It reports true if help or version was asked for,
-// and given on stdout.
+// parse reads the command line. It reports true if help or the version was requested and
+// has been written to stdout.
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (do command, ended bool, err error) {
-	a := cli.New("bench", "Measures metrics, and loads running instances of it.", stdout)
+	a := cli.New("bench", "Measures metrics, and puts load on running instances of it.", stdout)
 	choose := func(c *kingpin.CmdClause, f command) {
 		c.Action(func(*kingpin.ParseContext) error { do = f; return nil })
 	}
@@ -69,8 +68,8 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	})
 
 	var soaking time.Duration
-	soak := a.Command("soak", "Strangers, and workers that come and go: what is counted, and whether memory stays as it is.")
-	soak.Flag("duration", "For how long at least, in seconds or as a duration.").Default("1m").
+	soak := a.Command("soak", "Forged ids, and workers that register and leave: checks what is counted, and that memory does not grow.")
+	soak.Flag("duration", "Minimum duration, in seconds or as a duration.").Default("1m").
 		SetValue(cli.Duration("duration", &soaking, minSoak, maxDuration))
 	choose(soak, func(ctx context.Context, _ *slog.Logger) error {
 		return runAndPrint(ctx, options{}, stdout, func(ctx context.Context, s *environment) error { return s.soak(ctx, soaking) })
@@ -78,21 +77,21 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 
 	var fuzzing time.Duration
 	var seed int
-	fuzz := a.Command("fuzz", "Messages that are almost right, by every way into the program: whether it counts them all, and lives.")
-	fuzz.Flag("duration", "For how long, in seconds or as a duration.").Default("2m").
+	fuzz := a.Command("fuzz", "Messages that are almost valid, over every channel into the program: checks that all are counted, and that the program keeps running.")
+	fuzz.Flag("duration", "How long to send, in seconds or as a duration.").Default("2m").
 		SetValue(cli.Duration("duration", &fuzzing, time.Second, maxDuration))
-	fuzz.Flag("seed", "Of all messages; 0: another one each time.").Default("0").
+	fuzz.Flag("seed", "Seed of all messages; 0: a random one.").Default("0").
 		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
 	choose(fuzz, func(ctx context.Context, _ *slog.Logger) error {
 		return runAndPrint(ctx, options{}, stdout, func(ctx context.Context, s *environment) error { return s.fuzz(ctx, fuzzing, uint64(seed), stderr) })
 	})
 
 	var l loader
-	load := a.Command("load", "Load a running instance.")
+	load := a.Command("load", "Put load on a running instance.")
 	hits := load.Command("hits", "Publish hit-rate events of the workers of load workers.")
 	l.flags(hits, getenv)
 	hits.Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
-	hits.Flag("duration", "For how long, in seconds or as a duration.").Default("10s").
+	hits.Flag("duration", "How long to publish, in seconds or as a duration.").Default("10s").
 		SetValue(cli.Duration("duration", &l.duration, time.Millisecond, maxDuration))
 	choose(hits, func(ctx context.Context, log *slog.Logger) error { return l.hits(ctx, log) })
 	workers := load.Command("workers", "Register workers that answer stats polls, cheaply enough for a hundred thousand.")
@@ -103,16 +102,16 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	choose(workers, func(ctx context.Context, log *slog.Logger) error { return l.workers(ctx, log) })
 
 	var s subprocess
-	child := a.Command("child", "One side of a measure, in a process of its own.").Hidden()
-	child.Arg("side", "Which.").Required().SetValue(cli.OneOf("side", &s.mode, modes()...))
+	child := a.Command("child", "One side of a comparison, in a process of its own.").Hidden()
+	child.Arg("mode", "Mode of the subprocess.").Required().SetValue(cli.OneOf("mode", &s.mode, modes()...))
 	child.Flag("url", "The NATS server.").StringVar(&s.url)
-	child.Flag("namespace", "Where the workers are.").StringVar(&s.namespace)
-	child.Flag("workers", "How many they are.").IntVar(&s.workers)
-	child.Flag("polls", "How often to ask them.").IntVar(&s.polls)
-	child.Flag("address", "Where to say what was counted.").StringVar(&s.address)
+	child.Flag("namespace", "Namespace of the workers.").StringVar(&s.namespace)
+	child.Flag("workers", "Number of workers.").IntVar(&s.workers)
+	child.Flag("polls", "Number of polls.").IntVar(&s.polls)
+	child.Flag("address", "Address on which to serve the counts.").StringVar(&s.address)
 	child.Flag("etcd", "The etcd server.").StringVar(&s.etcd)
-	child.Flag("release", "Of the workers.").StringVar(&s.release)
-	child.Flag("event-plane", "Of the workers.").StringVar(&s.plane)
+	child.Flag("release", "Release of the workers.").StringVar(&s.release)
+	child.Flag("event-plane", "Event plane of the workers.").StringVar(&s.plane)
 	choose(child, func(ctx context.Context, _ *slog.Logger) error { return s.run(ctx, stdout) })
 
 	if ended, err = a.Parse(args); ended || err != nil {
@@ -127,14 +126,14 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	return do, false, nil
 }
 
-// options are those of a run.
+// options are the settings of a run.
 type options struct {
 	events int
 	quick  bool
 	only   []string
 }
 
-// sizes are the numbers of workers to measure with.
+// sizes returns the numbers of workers to measure with.
 func (o options) sizes() []int {
 	if o.quick {
 		return []int{1000}
@@ -142,7 +141,7 @@ func (o options) sizes() []int {
 	return []int{1000, 10_000}
 }
 
-// measure is one of those that make the table.
+// measure is one entry of the list that makes up the table.
 type measure struct {
 	name string
 	run  func(s *environment, ctx context.Context) error
@@ -169,7 +168,7 @@ func measureNames() (names []string) {
 	return names
 }
 
-// measuresOf are the measures of a comma list, or all.
+// measuresOf returns the measures in a comma list, or all if it is empty.
 func measuresOf(list string) ([]string, error) {
 	all := measureNames()
 	if list == "" {
@@ -184,7 +183,7 @@ func measuresOf(list string) ([]string, error) {
 	return names, nil
 }
 
-// measureAll measures all that was asked for.
+// measureAll runs all selected measures.
 func measureAll(ctx context.Context, s *environment, stderr io.Writer) error {
 	for _, m := range measures() {
 		if !slices.Contains(s.only, m.name) {
@@ -198,8 +197,8 @@ func measureAll(ctx context.Context, s *environment, stderr io.Writer) error {
 	return nil
 }
 
-// tabled does work on a stage and prints its table, also where the work fails: then of
-// what it had done before.
+// runAndPrint does work in an environment and prints its table. If the work fails, it
+// prints the rows that were complete before.
 func runAndPrint(ctx context.Context, o options, stdout io.Writer, work func(context.Context, *environment) error) error {
 	s, err := newEnvironment(ctx, o)
 	if err != nil {

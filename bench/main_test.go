@@ -42,11 +42,11 @@ func TestTableListsMissedTargets(t *testing.T) {
 	tab.add(row{measure: "fast", ours: "1 ms", target: "≤ 2 ms", met: true})
 	tab.add(row{measure: "slow", ours: "3 ms", target: "≤ 2 ms"})
 	if err := tab.verdict(); err != nil {
-		t.Errorf("an absolute figure fails the run: %v", err)
+		t.Errorf("a missed absolute figure fails the run: %v", err)
 	}
 	tab.add(row{measure: "lost", ours: "1", target: "0", gate: true})
 	if err := tab.verdict(); err == nil || err.Error() != "missed: lost" {
-		t.Errorf("got %v, want an error that names what was missed", err)
+		t.Errorf("got %v, want an error that names the missed measure", err)
 	}
 	var out strings.Builder
 	if err := tab.print(&out); err != nil {

@@ -8,8 +8,8 @@ import (
 
 const pollSeries = "dynamo_metrics_poll_duration_seconds"
 
-// many is whether the program still serves a hundred thousand workers, and at what
-// expense. In a quick run there are none.
+// measureManyWorkers measures whether the program can serve a hundred thousand workers, and
+// at what cost. A quick run leaves it out.
 func (s *environment) measureManyWorkers(ctx context.Context) error {
 	if s.quick {
 		return nil
@@ -63,7 +63,7 @@ func (s *environment) measureManyWorkers(ctx context.Context) error {
 	s.table.add(row{measure: name + "workers shown", ours: count(shown), target: "100,000", met: shown == workers, gate: true})
 	s.table.add(row{measure: name + "messages dropped", ours: fmt.Sprintf("%.0f", dropped)})
 	s.table.add(row{measure: name + "a poll", ours: milliseconds(time.Duration((sum - before) / (number - polls) * 1e9))})
-	s.table.add(row{measure: name + "a page, over HTTP, " + megabytes(int64(len(p))), ours: milliseconds(took)})
+	s.table.add(row{measure: name + "a scrape, over HTTP, " + megabytes(int64(len(p))), ours: milliseconds(took)})
 	s.table.add(row{measure: name + "exec to ready", ours: milliseconds(ready)})
 	s.table.add(row{measure: name + "resident at most", ours: megabytes(peak)})
 	return nil

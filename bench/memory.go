@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// memory is what the program has resident at most under all the events that one
-// publisher can make, polls and scrapes.
+// measureMemory measures the peak resident memory of the program while it handles as many
+// events as one publisher can send, polls and scrapes.
 func (s *environment) measureMemory(ctx context.Context) error {
 	most := map[int]int64{1000: 60e6, 10_000: 200e6}
 	for _, n := range s.sizes() {
@@ -76,7 +76,8 @@ func (s *environment) residentMemoryOf(ctx context.Context, workers int) (before
 	return before, peak, events, err
 }
 
-// flood publishes events until ctx ends, rate of them a second, or 0: as many as go.
+// flood publishes events until ctx ends: rate of them a second, or as many as possible if
+// rate is 0.
 func flood(ctx context.Context, nc *nats.Conn, namespace string, events []event, rate int) (n int, err error) {
 	subject := wire.HitRateSubject(namespace)
 	begin := time.Now()

@@ -16,11 +16,12 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// leafletID is the worker whose own metrics page is almost right; no seed has such an id.
+// pageFuzzerID is the worker whose own metrics are almost valid. No seed has such an id.
 const pageFuzzerID = 0x74b0dc5119495cff
 
-// leaflets are its pages, each another one, and every other one spoilt for certain.
-// Workers of the registry's garbage have no page, wherever their cards say it is.
+// pageFuzzer serves that worker's metrics, another variant for each request, and every
+// other one certainly malformed. The workers in the fuzzed registry have no metrics,
+// whatever address their model cards name.
 type pageFuzzer struct {
 	server  http.Server
 	address string // host:port
@@ -31,27 +32,27 @@ type pageFuzzer struct {
 	seeds [][]byte
 }
 
-// newLeaflets registers the worker, and serves its pages until close.
+// newPageFuzzer registers the worker and serves its metrics until close.
 func newPageFuzzer(ctx context.Context, s *environment, rng *rand.Rand) (*pageFuzzer, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("serve a worker's pages: %w", err)
+		return nil, fmt.Errorf("serve a worker's metrics: %w", err)
 	}
 	l := &pageFuzzer{address: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.WorkerMetrics]}
 	l.server.Handler = l
-	go l.server.Serve(listener) // until close
+	go l.server.Serve(listener) // returns after close
 	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: pageFuzzerID}
 	value := wire.LayoutV1.Value(garbage.Namespace, in, "127.0.0.1:9/"+wire.HexID(in.ID))
 	if _, err := s.client.Put(ctx, wire.LayoutV1.Key(garbage.Namespace, in), string(value)); err != nil {
 		l.close()
-		return nil, fmt.Errorf("register the worker with a page: %w", err)
+		return nil, fmt.Errorf("register the worker that serves metrics: %w", err)
 	}
 	return l, nil
 }
 
 func (l *pageFuzzer) close() { l.server.Close() }
 
-// template is where the program finds the pages.
+// template is the URL template for the worker's metrics.
 func (l *pageFuzzer) template() string { return "http://" + l.address + "/{worker_id}" }
 
 func (l *pageFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -60,11 +61,11 @@ func (l *pageFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.mu.Lock()
-	page := garbage.Mutate(l.rng, l.seeds)
+	body := garbage.Mutate(l.rng, l.seeds)
 	l.mu.Unlock()
 	if l.served.Load()%2 == 0 {
-		page = append(page, "\nvllm:num_requests_running{\n"...)
+		body = append(body, "\nvllm:num_requests_running{\n"...)
 	}
-	w.Write(page) // what is lost is missed when pages are counted
+	w.Write(body) // if a response is lost, the check of the counts finds out
 	l.served.Add(1)
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// pages is the whole answer to a scrape without compression, beside that of the
-// library over the same snapshot.
+// measurePages measures a whole response to a scrape without compression, compared with the
+// client library's for the same snapshot.
 func (s *environment) measurePages(context.Context) error {
 	for _, n := range []int{1000, 10_000} {
 		if err := s.measurePagesOf(n); err != nil {
@@ -30,7 +30,7 @@ func (s *environment) measurePagesOf(workers int) error {
 	f := registeredFleet(workers)
 	now := time.Now().Add(time.Second)
 	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: func() time.Time { return now }})
-	ours := expose.Handler(f, "dynamo", nil, metrics, quiet) // / is not asked for
+	ours := expose.Handler(f, "dynamo", nil, metrics, quiet) // / is never requested
 	library := promhttp.HandlerFor(metrics, promhttp.HandlerOpts{DisableCompression: true})
 
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
@@ -56,12 +56,12 @@ func (s *environment) measurePagesOf(workers int) error {
 	name := fmt.Sprintf("/metrics of %s workers, %s: ", count(workers), megabytes(int64(len(ourBytes))))
 	ratio := perRun(time1) / perRun(time2)
 	s.table.add(row{
-		measure: name + "time, beside promhttp over MustNewConstMetric",
+		measure: name + "time, compared with promhttp over MustNewConstMetric",
 		ours:    milliseconds(time.Duration(perRun(time1))), baseline: milliseconds(time.Duration(perRun(time2))),
 		ratio: times(ratio), target: "≤ 0.1", met: ratio <= 0.1, gate: true,
 	})
 	s.table.add(row{
-		measure: name + "pages that differ from the library's", ours: fmt.Sprint(differ), target: "0", met: differ == 0, gate: true,
+		measure: name + "responses that differ from the library's", ours: fmt.Sprint(differ), target: "0", met: differ == 0, gate: true,
 	})
 	allocs, size := secondScrape(ours, request)
 	allocs2, size2 := secondScrape(library, request)
@@ -83,10 +83,10 @@ func scrapeBenchmark(h http.Handler, request *http.Request) func(*testing.B) {
 	}
 }
 
-// second is what the second of two scrapes allocates.
+// secondScrape returns what the second of two scrapes allocates.
 func secondScrape(h http.Handler, request *http.Request) (allocs, size uint64) {
 	var before, after runtime.MemStats
-	runtime.GC() // none in between: it would take what is kept for the second
+	runtime.GC() // a collection between the scrapes would free the buffers that the second one reuses
 	h.ServeHTTP(new(discardWriter), request)
 	runtime.ReadMemStats(&before)
 	h.ServeHTTP(new(discardWriter), request)
@@ -94,7 +94,7 @@ func secondScrape(h http.Handler, request *http.Request) (allocs, size uint64) {
 	return after.Mallocs - before.Mallocs, after.TotalAlloc - before.TotalAlloc
 }
 
-// nobody takes an answer and keeps nothing.
+// discardWriter is a ResponseWriter that discards the body.
 type discardWriter struct{ header http.Header }
 
 func (n *discardWriter) Header() http.Header {

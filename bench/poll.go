@@ -15,9 +15,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// polls is what a reply to a poll costs: in the real Poller, beside receiving the
-// same replies and throwing them away. Both sides are processes, take turns, and ask
-// the same workers, which run in this process, over the same server.
+// measurePolls measures the cost of a reply to a poll in the real Poller, compared with
+// receiving the same replies and discarding them. Both sides are subprocesses that take
+// turns and poll the same workers, which run in this process, over the same server.
 func (s *environment) measurePolls(ctx context.Context) error {
 	for _, n := range s.sizes() {
 		if err := s.measurePollsOf(ctx, n); err != nil {
@@ -27,7 +27,7 @@ func (s *environment) measurePolls(ctx context.Context) error {
 	return nil
 }
 
-// interval is between two polls, which must have time for all replies.
+// interval is the time between two polls. It must be long enough for all replies.
 func interval(workers int) time.Duration {
 	if workers > 1000 {
 		return time.Second
@@ -39,7 +39,7 @@ func (s *environment) measurePollsOf(ctx context.Context, workers int) error {
 	const least = 5
 	polls, most := 15, 2.0
 	if s.quick {
-		most = 2.5 // a busy machine has its caches full of others' things, and that hits the side that does more
+		most = 2.5 // on a busy machine the caches hold other processes' data, which costs the side that does more
 	}
 	if workers > 1000 {
 		polls = 3
@@ -65,7 +65,7 @@ func (s *environment) measurePollsOf(ctx context.Context, workers int) error {
 	name := fmt.Sprintf("poll of %s workers: ", count(workers))
 	ratio := ours.cpu() / discarded.cpu()
 	s.table.add(row{
-		measure: name + "CPU per reply, beside nats.go throwing it away", ours: nanoseconds(ours.cpu()), baseline: nanoseconds(discarded.cpu()),
+		measure: name + "CPU per reply, compared with nats.go discarding it", ours: nanoseconds(ours.cpu()), baseline: nanoseconds(discarded.cpu()),
 		ratio: times(ratio), target: fmt.Sprintf("≤ %g", most), met: ratio <= most, gate: true,
 	})
 	extra := ours.allocs() - discarded.allocs()
@@ -76,7 +76,7 @@ func (s *environment) measurePollsOf(ctx context.Context, workers int) error {
 	return nil
 }
 
-// costOf runs one side.
+// costOfSubprocess runs one side of the comparison.
 func (s *environment) costOfSubprocess(ctx context.Context, name, namespace string, workers, polls int) (cost, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
@@ -95,7 +95,7 @@ func (s *environment) costOfSubprocess(ctx context.Context, name, namespace stri
 	return c, nil
 }
 
-// poll polls as metrics does. The first poll is not measured.
+// runPoller polls as metrics does. The first poll is not measured.
 func (s subprocess) runPoller(ctx context.Context, m *meter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -127,7 +127,7 @@ func (s subprocess) runPoller(ctx context.Context, m *meter) error {
 	return p.Run(ctx)
 }
 
-// discard asks as often as poll, and throws the replies away.
+// runDiscarder polls as often as runPoller, and discards the replies.
 func (s subprocess) runDiscarder(ctx context.Context, m *meter) error {
 	nc, err := nats.Connect(s.url)
 	if err != nil {
@@ -138,7 +138,7 @@ func (s subprocess) runDiscarder(ctx context.Context, m *meter) error {
 	replies, complete := 0, make(chan int)
 	answers, err := nc.Subscribe(inbox, func(answer *nats.Msg) {
 		if len(answer.Data) == 0 {
-			return // from the server: nobody is there under this name
+			return // from the server: there are no responders on the subject
 		}
 		if replies++; replies%s.workers == 0 {
 			complete <- replies

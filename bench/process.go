@@ -13,17 +13,19 @@ import (
 	"time"
 )
 
-// process is a running program. It ends with its context at the latest, or with us.
+// process is a running program. It is killed when its context ends, or when this process
+// ends.
 type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 
 	mu         sync.Mutex
-	output     []byte // the end of it
-	firstPanic string // the line of its first panic
+	output     []byte // the last part of the output
+	firstPanic string // the line of the first panic
 }
 
-// start runs a program. Of our environment it gets only what it needs, and env.
+// start runs a program. Its environment is env and the few variables that every program
+// needs.
 func start(ctx context.Context, env []string, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, path, args...), ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir()}, env...)
@@ -39,10 +41,10 @@ func start(ctx context.Context, env []string, path string, args ...string) (*pro
 	return p, nil
 }
 
-// end asks the process to end, so that it leaves nothing behind, and waits until it
-// has; one that does not is killed.
+// terminate sends SIGTERM, so that the process can clean up, and waits for the process to
+// end. It kills a process that does not end.
 func (p *process) terminate() {
-	p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+	p.cmd.Process.Signal(syscall.SIGTERM) // fails only if the process has ended
 	select {
 	case <-p.ended:
 	case <-time.After(10 * time.Second):
@@ -50,9 +52,9 @@ func (p *process) terminate() {
 	}
 }
 
-// kill ends the process and waits until it is gone.
+// kill kills the process and waits until it has ended.
 func (p *process) kill() {
-	p.cmd.Process.Kill() // an error says that it has ended
+	p.cmd.Process.Kill() // fails only if the process has ended
 	<-p.ended
 }
 
@@ -67,7 +69,7 @@ func (p *process) hasEnded() bool {
 
 const keptOutput = 4096 // bytes of output
 
-// Write takes what the process writes.
+// Write collects the output of the process.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +82,7 @@ func (p *process) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// tail is the last line of what the process has written.
+// lastLine returns the last line that the process has written.
 func (p *process) lastLine() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,14 +90,14 @@ func (p *process) lastLine() string {
 	return string(lines[len(lines)-1])
 }
 
-// panicked is what the process has said of a panic, empty if there was none.
+// panicLine returns the first line of a panic of the process, or "" if there was none.
 func (p *process) panicLine() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.firstPanic
 }
 
-// resident is the memory of the process in bytes, now and at most so far.
+// resident returns the resident memory of the process in bytes, now and at its peak.
 func (p *process) resident() (now, most int64, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
@@ -117,7 +119,7 @@ func (p *process) resident() (now, most int64, err error) {
 	return now, most, nil
 }
 
-// usage is the CPU time that this process has taken.
+// cpuTime returns the CPU time of this process, in nanoseconds.
 func cpuTime() int64 {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {

@@ -16,14 +16,14 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// scribbler puts entries of the registry into etcd that are almost right, and takes
-// them out again.
+// registryFuzzer puts registry entries that are almost valid into etcd, and deletes them
+// again.
 type registryFuzzer struct {
 	client  *clientv3.Client
 	zmq     *zmqPublishers
 	entries map[stats.Kind][]garbage.Entry
 	values  map[stats.Kind][][]byte
-	present map[string]stats.Kind // by key
+	present map[string]stats.Kind // kind by key
 }
 
 func newRegistryFuzzer(client *clientv3.Client, zmq *zmqPublishers) *registryFuzzer {
@@ -39,10 +39,10 @@ func newRegistryFuzzer(client *clientv3.Client, zmq *zmqPublishers) *registryFuz
 	return s
 }
 
-// keep forgets what is there, so that nothing takes it out again.
+// forgetPresent keeps the present entries from being deleted later.
 func (s *registryFuzzer) forgetPresent() { clear(s.present) }
 
-// scribble takes out half of what is there, and puts other things in.
+// changeEntries deletes half of the present entries and puts others.
 func (s *registryFuzzer) changeEntries(ctx context.Context, rng *rand.Rand, sent map[stats.Kind]int) error {
 	for _, key := range slices.Sorted(maps.Keys(s.present)) {
 		if rng.IntN(2) == 0 {
@@ -67,11 +67,11 @@ func (s *registryFuzzer) changeEntries(ctx context.Context, rng *rand.Rand, sent
 	return nil
 }
 
-// addresses are those that channels name. Real ones are of machines that we know
-// nothing of.
+// addressPattern matches the addresses in event channels. Real ones name machines that the
+// fuzzer must not connect to.
 var addressPattern = regexp.MustCompile(`tcp://[^"]*`)
 
-// entry is one of a kind with its key changed, its value, both, or neither.
+// randomEntry returns an entry of a kind with its key changed, its value, both, or neither.
 func (s *registryFuzzer) randomEntry(rng *rand.Rand, kind stats.Kind) garbage.Entry {
 	for {
 		e := s.entries[kind][rng.IntN(len(s.entries[kind]))]
@@ -99,8 +99,8 @@ func (s *registryFuzzer) randomEntry(rng *rand.Rand, kind stats.Kind) garbage.En
 	}
 }
 
-// confined reports whether the program would connect to nobody because of an entry but
-// to our own publishers, and to ports where nobody is. It reads it as the program does.
+// isConfined reports whether an entry leads the program only to our own publishers, and to
+// ports on which nothing listens. It parses the entry as the program does.
 func (s *registryFuzzer) isConfined(kind stats.Kind, e garbage.Entry) bool {
 	if kind != stats.ChannelKeys {
 		return true
@@ -112,7 +112,7 @@ func (s *registryFuzzer) isConfined(kind stats.Kind, e garbage.Entry) bool {
 	return !slices.ContainsFunc(strings.Split(c.Address, ";"), func(a string) bool { return !s.zmq.isAllowed(a) })
 }
 
-// prefixOf is the start of a key that is watched.
+// prefixOf returns the watched prefix that a key has.
 func prefixOf(kind stats.Kind, key string) string {
 	longest := ""
 	for _, p := range garbage.Prefixes()[kind] {
@@ -123,7 +123,7 @@ func prefixOf(kind stats.Kind, key string) string {
 	return longest
 }
 
-// put puts an entry in, and counts it if the program has to.
+// put writes an entry, and counts it if the program has to count it.
 func (s *registryFuzzer) put(ctx context.Context, e garbage.Entry, sent map[stats.Kind]int) error {
 	kind := kindOf(e.Key)
 	if _, err := s.client.Put(ctx, e.Key, e.Value); err != nil {
@@ -136,7 +136,8 @@ func (s *registryFuzzer) put(ctx context.Context, e garbage.Entry, sent map[stat
 	return nil
 }
 
-// remove takes an entry out. That a key is gone that names nobody is of no interest.
+// remove deletes an entry. The program does not count the deletion of a key that is not
+// well-formed.
 func (s *registryFuzzer) remove(ctx context.Context, key string, sent map[stats.Kind]int) error {
 	if _, err := s.client.Delete(ctx, key); err != nil {
 		return fmt.Errorf("delete %q: %w", key, err)
@@ -158,7 +159,7 @@ func kindOf(key string) stats.Kind {
 	return -1
 }
 
-// named reports whether a key names what it is of.
+// isWellFormed reports whether a key names an entry of its kind.
 func isWellFormed(kind stats.Kind, key string) (ok bool) {
 	switch kind {
 	case stats.CardKeys:

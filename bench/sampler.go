@@ -12,20 +12,20 @@ import (
 	"dynamo-metrics/internal/backoff"
 )
 
-// witness looks at the page every second. What must hold at any moment it checks; the
-// rest it keeps.
+// sampler scrapes the program every second. It checks what must hold at any time, and keeps
+// the rest.
 type sampler struct {
 	m       *instance
 	samples []sample
 }
 
-// sample is how large the program was at a moment.
+// sample is the size of the program at one time.
 type sample struct {
 	resident, heap, goroutines, descriptors float64
 	ids, lines, bytes                       float64
 }
 
-// look looks until ctx ends, or something is wrong.
+// run scrapes until ctx ends or an invariant does not hold.
 func (w *sampler) run(ctx context.Context) error {
 	for before := (*summary)(nil); backoff.Wait(ctx, time.Second); {
 		p, err := w.m.scrape(ctx)
@@ -33,11 +33,11 @@ func (w *sampler) run(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("page %d: %w", len(w.samples), err)
+			return fmt.Errorf("scrape %d: %w", len(w.samples), err)
 		}
 		now := summarize(p)
 		if err := checkInvariants(before, &now); err != nil {
-			return fmt.Errorf("page %d: %w", len(w.samples), err)
+			return fmt.Errorf("scrape %d: %w", len(w.samples), err)
 		}
 		w.samples = append(w.samples, sample{
 			resident: now.series["process_resident_memory_bytes"], heap: now.series["go_memstats_heap_alloc_bytes"],
@@ -49,7 +49,8 @@ func (w *sampler) run(ctx context.Context) error {
 	return nil
 }
 
-// holds complains about what must not be on any page, seen after another.
+// checkInvariants returns an error if a scrape, or its difference from the one before,
+// breaks an invariant.
 func checkInvariants(before, now *summary) error {
 	switch {
 	case len(now.ids) > soakMaxWorkers:
@@ -63,17 +64,18 @@ func checkInvariants(before, now *summary) error {
 	}
 	for id, isl := range now.isl {
 		if isl != 2*now.overlap[id] {
-			return fmt.Errorf("worker %s has isl %.0f beside an overlap of %.0f, want twice that", id, isl, now.overlap[id])
+			return fmt.Errorf("worker %s has isl %.0f with an overlap of %.0f, want twice that", id, isl, now.overlap[id])
 		}
 	}
 	for i := range soakPermanent {
 		id := strconv.FormatUint(workerID(i), 10)
-		// Its gauges are away while it has missed two polls, as on a machine that stalls.
+		// Its gauges are absent after two missed polls, which happens on a machine that
+		// stalls.
 		if active, shown := now.active[id]; shown && active != float64(i%1000) {
 			return fmt.Errorf("worker %s has %.0f blocks in use, want %d", id, active, i%1000)
 		}
 		if before != nil && now.overlap[id] < before.overlap[id] {
-			return fmt.Errorf("overlap of worker %s goes back from %.0f to %.0f", id, before.overlap[id], now.overlap[id])
+			return fmt.Errorf("overlap of worker %s decreases from %.0f to %.0f", id, before.overlap[id], now.overlap[id])
 		}
 	}
 	if before == nil {
@@ -81,16 +83,16 @@ func checkInvariants(before, now *summary) error {
 	}
 	for series, was := range before.series {
 		name, _, _ := strings.Cut(series, "{")
-		// A made-up endpoint is forgotten for others.
+		// The program may forget a made-up endpoint in favour of others.
 		ours := strings.HasPrefix(name, "dynamo_metrics_") || name == "llm_kv_hit_rate_events_total" && !strings.Contains(series, `"made-`)
 		if is, there := now.series[series]; ours && strings.HasSuffix(name, "_total") && (!there || is < was) {
-			return fmt.Errorf("%s goes back from %.0f to %.0f", series, was, is)
+			return fmt.Errorf("%s decreases from %.0f to %.0f", series, was, is)
 		}
 	}
 	return nil
 }
 
-// third is one of the three parts of the soak, by a figure of its samples, sorted.
+// sortedThird returns one figure of the samples of one third of the soak, sorted.
 func (w *sampler) sortedThird(n int, figure func(sample) float64) []float64 {
 	var all []float64
 	for _, s := range w.samples[n*len(w.samples)/3 : (n+1)*len(w.samples)/3] {

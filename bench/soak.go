@@ -11,27 +11,27 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// A soak is rounds of everything that could make the program grow: workers register,
-// answer, are hit and go, thousands of ids that no one has are hit, and thousands of
-// endpoints are made up. There are more of them than there is room for,
-// beside a crowd that stays.
+// A soak runs rounds of everything that could make the program grow: workers register,
+// answer polls, are hit and leave; thousands of ids that belong to no worker are hit; and
+// thousands of endpoints are made up. All of them exceed the program's limits. Beside them
+// there are permanent workers.
 const (
 	soakNamespace  = "bench-soak"
 	soakMaxWorkers = 2000 // --max-workers
-	soakPermanent  = 500  // workers that stay
-	soakTransient  = 500  // workers that come in a round, and go
-	soakForged     = 5000 // ids of a round that nobody has
+	soakPermanent  = 500  // workers that stay for the whole soak
+	soakTransient  = 500  // workers that register and leave in each round
+	soakForged     = 5000 // ids in each round that belong to no worker
 
-	// What a soak has seen at least, however short it is.
+	// The minimum of what a soak sends, however short it is.
 	minForged    = 100_000
 	minTransient = 10_000
 	minSoak      = 10 * time.Second
 
-	// firstForged is far from the ids of workers.
+	// firstForgedID is far from the ids of workers.
 	firstForgedID = 1 << 40
 )
 
-// soaking is a soak that runs.
+// soakRun is the state of a running soak.
 type soakRun struct {
 	*environment
 	m        *instance
@@ -40,7 +40,7 @@ type soakRun struct {
 	rounds   int
 }
 
-// soak soaks a program for so long at least.
+// soak runs a soak for at least this long.
 func (s *environment) soak(ctx context.Context, length time.Duration) error {
 	c, err := startFakeWorkers(ctx, s.nats, s.client, soakNamespace, soakPermanent)
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *environment) soak(ctx context.Context, length time.Duration) error {
 	})
 	err = k.run(ctx, length)
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // what the driver says then is a consequence
+		err = cause // the driver's own error is only a consequence
 	}
 	cancel(nil)
 	sampling.Wait()
@@ -90,16 +90,17 @@ func (k *soakRun) run(ctx context.Context, length time.Duration) error {
 	return nil
 }
 
-// round has workers come and go, and everybody hit meanwhile.
+// runRound registers workers and removes them, and sends hits of all workers in between.
 func (k *soakRun) runRound(ctx context.Context) error {
 	first := soakPermanent + k.rounds*soakTransient
 	c, err := registerFakeWorkers(ctx, k.client, soakNamespace, first, soakTransient)
 	if err != nil {
 		return err
 	}
-	defer c.leave() // again, unless something fails
+	defer c.leave() // the second call has no effect unless something fails before the first
 	k.expected.registerWorkers(soakTransient)
-	// The answer of a worker that the program does not know yet would find no room, and count.
+	// The poll reply of a worker that the program does not know yet would be over the
+	// limit, and be counted.
 	if err := k.waitForRegistered(ctx, soakTransient); err != nil {
 		return err
 	}
@@ -107,35 +108,35 @@ func (k *soakRun) runRound(ctx context.Context) error {
 		return err
 	}
 	if err := k.waitForExpected(ctx, soakTransient); err != nil {
-		return fmt.Errorf("%d workers have come: %w", soakTransient, err)
+		return fmt.Errorf("after %d workers registered: %w", soakTransient, err)
 	}
 	if err := k.sendHits(first); err != nil {
 		return err
 	}
 	if err := k.waitForExpected(ctx, soakTransient); err != nil {
-		return fmt.Errorf("everybody was hit: %w", err)
+		return fmt.Errorf("after all workers were hit: %w", err)
 	}
 	if err := k.sendMadeUpNames(ctx); err != nil {
 		return err
 	}
 	if err := k.waitForExpected(ctx, soakTransient); err != nil {
-		return fmt.Errorf("endpoints were made up: %w", err)
+		return fmt.Errorf("after endpoints were made up: %w", err)
 	}
-	// An answer that is still under way when its worker is gone, and has been pushed
-	// out, would be turned away and count.
+	// If a reply arrives after its worker has left and been evicted, the program rejects
+	// and counts it.
 	c.stopAnswering()
 	if err := k.waitForPolls(ctx, 2); err != nil {
 		return err
 	}
 	c.leave()
 	if err := k.waitForExpected(ctx, 0); err != nil {
-		return fmt.Errorf("%d workers have gone: %w", soakTransient, err)
+		return fmt.Errorf("after %d workers left: %w", soakTransient, err)
 	}
 	return nil
 }
 
-// hitAll hits the workers that stay four times, those that have come once, and the
-// round's ids that nobody has.
+// sendHits sends four hits of each permanent worker, one of each transient worker, and one
+// of each of the round's forged ids.
 func (k *soakRun) sendHits(first int) error {
 	for i := range 4 * soakPermanent {
 		if err := k.sendHit(workerID(i%soakPermanent), uint64(1+(i+k.rounds)%5)); err != nil {
@@ -156,13 +157,13 @@ func (k *soakRun) sendHits(first int) error {
 	return k.nats.FlushTimeout(waitTimeout)
 }
 
-// hit hits a worker that is registered.
+// sendHit sends a hit of a registered worker.
 func (k *soakRun) sendHit(id, blocks uint64) error {
 	k.expected.recordHit(id, blocks)
 	return k.publishHit(id, blocks)
 }
 
-// publish sends a hit-rate event of twice as much input as overlap.
+// publishHit publishes a hit-rate event with twice as much input as overlap.
 func (k *soakRun) publishHit(id, blocks uint64) error {
 	b := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 2*blocks, blocks)
 	if err := k.nats.Publish(wire.HitRateSubject(soakNamespace), b); err != nil {
@@ -171,23 +172,23 @@ func (k *soakRun) publishHit(id, blocks uint64) error {
 	return nil
 }
 
-// settle waits until the page is as the ledger has it, with so many workers beside
-// those that stay.
+// waitForExpected waits until /metrics is as expected, with so many workers in addition to
+// the permanent ones.
 func (k *soakRun) waitForExpected(ctx context.Context, others int) error {
 	return k.waitFor(ctx, func(p exposition) error { return k.expected.check(summarize(p), soakPermanent+others) })
 }
 
-// known waits until so many workers are registered that have not answered.
+// waitForRegistered waits until n workers are registered and have not answered.
 func (k *soakRun) waitForRegistered(ctx context.Context, n int) error {
 	return k.waitFor(ctx, func(p exposition) error {
 		if _, silent := p.sum(workersSeries("silent")); silent != float64(n) {
-			return fmt.Errorf("%.0f workers are known that have not answered, want %d", silent, n)
+			return fmt.Errorf("%.0f registered workers have not answered, want %d", silent, n)
 		}
 		return nil
 	})
 }
 
-// polls waits until so many more polls have been answered.
+// waitForPolls waits until n more polls have been answered.
 func (k *soakRun) waitForPolls(ctx context.Context, n float64) error {
 	first := -1.0
 	return k.waitFor(ctx, func(p exposition) error {
@@ -202,7 +203,7 @@ func (k *soakRun) waitForPolls(ctx context.Context, n float64) error {
 	})
 }
 
-// shows waits for a page that check has nothing to complain about.
+// waitFor waits for a scrape for which check returns nil.
 func (k *soakRun) waitFor(ctx context.Context, check func(exposition) error) error {
 	return until(ctx, 100*time.Millisecond, func() error {
 		p, err := k.m.scrape(ctx)

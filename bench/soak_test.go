@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// soaked is a page of a soak: of the workers that stay, one of which has been hit, and
-// of more.
+// summaryOfSoak is a scrape in a soak: the permanent workers, one of which has been hit,
+// and more lines.
 func summaryOfSoak(more string) summary {
 	var b strings.Builder
 	for i := range soakPermanent {
@@ -28,15 +28,15 @@ func TestSamplerFindsBrokenInvariants(t *testing.T) {
 	l.recordHit(workerID(0), 2)
 	before := summaryOfSoak("")
 	if err := l.check(before, soakPermanent); err != nil {
-		t.Errorf("nothing is wrong: %v", err)
+		t.Errorf("an error where all is well: %v", err)
 	}
 	for more, want := range map[string]string{
 		"": "",
 		`llm_kv_hit_rate_isl_blocks{component="unknown",endpoint="unknown",worker_id="7"} 4` + "\n": "an id has isl without overlap",
 		`llm_kv_hit_rate_isl_blocks{component="unknown",endpoint="unknown",worker_id="7"} 5` + "\n" +
-			`llm_kv_hit_rate_overlap_blocks{component="unknown",endpoint="unknown",worker_id="7"} 2` + "\n": "worker 7 has isl 5 beside an overlap of 2",
+			`llm_kv_hit_rate_overlap_blocks{component="unknown",endpoint="unknown",worker_id="7"} 2` + "\n": "worker 7 has isl 5 with an overlap of 2",
 		droppedSeries + " 3\n": "3 messages were dropped",
-		countedSeries + " 0\n": countedSeries + " goes back from 1 to 0",
+		countedSeries + " 0\n": countedSeries + " decreases from 1 to 0",
 		fmt.Sprintf(`llm_kv_blocks_active{component="backend",endpoint="generate",worker_id="%d"} 3`+"\n", workerID(1)): "has 3 blocks in use, want 1",
 	} {
 		now := summaryOfSoak(more)
@@ -49,7 +49,7 @@ func TestSamplerFindsBrokenInvariants(t *testing.T) {
 		}
 	}
 	if err := l.check(summaryOfSoak(`llm_worker_up{component="backend",endpoint="generate",worker_id="7"} 0`+"\n"), soakPermanent); err == nil {
-		t.Error("a worker that has gone is still shown, and nobody complains")
+		t.Error("no error for a worker that has left and is still shown")
 	}
 }
 
@@ -63,7 +63,7 @@ func TestExpectationCountsMadeUpEndpoints(t *testing.T) {
 		l.removeWorkers(200)
 	}
 	if l.rejectedLoads != 4000-soakMadeUpBy || l.rejectedReplies != 2000 || l.remembered != 1024 || l.overLimit != 1200-1024 || l.tracked != soakPermanent {
-		t.Errorf("got %+v, want 3900 loads and 2000 answers of no use, 1024 endpoints remembered and 176 not", l)
+		t.Errorf("got %+v, want 3900 loads and 2000 replies rejected, 1024 endpoints remembered and 176 not", l)
 	}
 }
 
@@ -77,6 +77,6 @@ func TestExpectationCountsWorkersOverTheLimit(t *testing.T) {
 	l.recordForged(150)
 	l.registerWorkers(10)
 	if l.tracked != soakMaxWorkers || l.overLimit != 50+10 || l.attributed != 1100 || l.events != 1150 {
-		t.Errorf("got %+v, want %d ids, 60 over the limit, 1100 of 1150 events booked", l, soakMaxWorkers)
+		t.Errorf("got %+v, want %d ids, 60 over the limit, 1100 of 1150 events attributed", l, soakMaxWorkers)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// starts is how long the program takes from exec to ready, with 1,000 workers there
-// are and the servers up, and how large it is.
+// measureStart measures the time from exec until the program is ready, with 1,000
+// registered workers and running servers, and the size of the binary.
 func (s *environment) measureStart(ctx context.Context) error {
 	const namespace, workers, runs = "bench-start", 1000, 9
 	c, err := startFakeWorkers(ctx, s.nats, s.client, namespace, workers)

@@ -8,23 +8,24 @@ import (
 	"runtime"
 )
 
-// The sides of measures that run in processes of their own, so that their CPU time is
-// theirs alone.
+// The modes of subprocesses. The sides of a comparison run in processes of their own so
+// that their CPU time can be told apart.
 const (
-	modeBare    = "bare"    // subscribes to hit rates, and does nothing with them
+	modeBare    = "bare"    // subscribes to hit rates, and discards them
 	modePoll    = "poll"    // polls as metrics does
-	modeDiscard = "discard" // asks likewise, and throws the replies away
+	modeDiscard = "discard" // polls likewise, and discards the replies
 
-	modeChanging = "changing" // workers whose loads change
+	modeChanging = "changing" // runs workers whose loads change
 )
 
 func modes() []string { return []string{modeBare, modePoll, modeDiscard, modeChanging} }
 
-// patientRounds is how many times as many rounds are run of two sides in turn while the
-// ratio of their best is missed: others on the machine only ever slow a side down.
+// extraRounds is how many times as many rounds two sides run in turn, while the ratio of
+// their best rounds misses its target. Other processes on the machine can only slow a side
+// down.
 const extraRounds = 3
 
-// side is what such a process is told.
+// subprocess holds the settings of a subprocess.
 type subprocess struct {
 	mode, url, namespace string
 	workers, polls       int
@@ -46,7 +47,7 @@ func (s subprocess) run(ctx context.Context, stdout io.Writer) error {
 	}
 }
 
-// cost is what a side has spent.
+// cost is what a subprocess has used.
 type cost struct {
 	Replies int
 	CPU     int64 // nanoseconds
@@ -67,7 +68,7 @@ func (s subprocess) reportCost(ctx context.Context, stdout io.Writer, work func(
 	return json.NewEncoder(stdout).Encode(m.spent)
 }
 
-// meter measures this process between two calls.
+// meter measures the cost of this process between start and stop.
 type meter struct{ from, spent cost }
 
 func currentCost(replies int) cost {

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// view is what a soak wants to know of a page.
+// summary is what a soak checks in a scrape.
 type summary struct {
 	bytes  int
-	lines  int                // series, workers' among them
-	series map[string]float64 // those of no single worker
+	lines  int                // all series, with those of workers
+	series map[string]float64 // values of the series without a worker's label
 
-	ids          map[string]bool    // that have any series
-	live         map[string]bool    // that have others than those of hits
-	active       map[string]float64 // blocks in use, by id
+	ids          map[string]bool    // the ids that have any series
+	live         map[string]bool    // the ids that have series other than those of hits
+	active       map[string]float64 // active blocks, by id
 	isl, overlap map[string]float64 // by id
 	attributed   float64            // hit-rate events of all endpoints
 }
@@ -26,7 +26,7 @@ const (
 
 var idStart = []byte(`worker_id="`)
 
-// look takes a page apart.
+// summarize parses the exposition.
 func summarize(p exposition) summary {
 	v := summary{
 		bytes: len(p), series: make(map[string]float64), ids: make(map[string]bool), live: make(map[string]bool),

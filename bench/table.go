@@ -15,9 +15,9 @@ type row struct {
 	measure        string
 	ours, baseline string
 	ratio          string
-	target         string // empty: there is nothing to reach
+	target         string // empty: there is no target
 	met            bool
-	gate           bool // a ratio or a count, which does not depend on the machine
+	gate           bool // the figure is a ratio or a count, which does not depend on the machine
 }
 
 type table struct {
@@ -27,7 +27,7 @@ type table struct {
 
 func (t *table) add(r row) { t.rows = append(t.rows, r) }
 
-// print writes the table as Markdown, under a line that describes the machine.
+// print writes the table as Markdown, below a line that describes the machine.
 func (t *table) print(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	size := ""
@@ -35,7 +35,7 @@ func (t *table) print(w io.Writer) error {
 		size = " Quick: small figures."
 	}
 	fmt.Fprintf(out, "%s%s\n\n", machine(), size)
-	fmt.Fprintln(out, "| measure | ours | baseline | ratio | must reach | verdict |")
+	fmt.Fprintln(out, "| measure | ours | baseline | ratio | target | verdict |")
 	fmt.Fprintln(out, "|---|---|---|---|---|---|")
 	dash := func(s string) string {
 		if s == "" {
@@ -62,7 +62,7 @@ func (r row) verdict() string {
 	}
 }
 
-// verdict is an error if a ratio or a count has missed its target.
+// verdict returns an error if a ratio or a count has missed its target.
 func (t *table) verdict() error {
 	var missed []string
 	for _, r := range t.rows {
@@ -76,7 +76,7 @@ func (t *table) verdict() error {
 	return nil
 }
 
-// machine describes what was measured on.
+// machine describes the machine that the figures are from.
 func machine() string {
 	model := "unknown CPU"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -96,7 +96,7 @@ func machine() string {
 	return fmt.Sprintf("%d cores of %s, %s/%s, %s%s.", runtime.NumCPU(), model, runtime.GOOS, runtime.GOARCH, runtime.Version(), load)
 }
 
-// count is a number with its thousands apart.
+// count formats a number with commas between thousands.
 func count[N int | uint64](n N) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {

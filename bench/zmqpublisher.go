@@ -10,15 +10,16 @@ import (
 	"time"
 )
 
-// speaker is a ZeroMQ publisher that says what it is told, whether that is ZMTP or not.
+// zmqPublisher is a ZeroMQ publisher that sends the bytes that it is given, even if they
+// are not ZMTP.
 type zmqPublisher struct {
 	listener  net.Listener
-	keepsOpen bool // with whoever connects; else it hangs up when it has said its greeting
+	keepsOpen bool // keeps connections open; otherwise it closes them after the greeting
 	work      sync.WaitGroup
 
 	mu       sync.Mutex
 	greeting []byte
-	accepted int // connections so far
+	accepted int // accepted connections so far
 	conns    map[net.Conn]bool
 }
 
@@ -48,13 +49,13 @@ func (s *zmqPublisher) serve() {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
-			return // closed
+			return // the listener is closed
 		}
 		s.work.Go(func() { s.handle(conn) })
 	}
 }
 
-// attend greets, and listens until the other side has had enough.
+// handle sends the greeting and reads until the peer closes the connection.
 func (s *zmqPublisher) handle(conn net.Conn) {
 	defer conn.Close()
 	s.mu.Lock()
@@ -70,26 +71,26 @@ func (s *zmqPublisher) handle(conn net.Conn) {
 	if !s.keepsOpen {
 		conn.SetDeadline(time.Now().Add(waitTimeout))
 	}
-	conn.Write(greeting) // who hangs up on nonsense does well
+	conn.Write(greeting) // fails if the peer closes the connection on malformed data, as it should
 	if !s.keepsOpen {
 		conn.(*net.TCPConn).CloseWrite()
 	}
 	io.Copy(io.Discard, conn)
 }
 
-// greet changes the greeting.
+// setGreeting changes the greeting of later connections.
 func (s *zmqPublisher) setGreeting(greeting []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.greeting = greeting
 }
 
-// say says something to the one that listens.
+// publish sends bytes to the subscriber.
 func (s *zmqPublisher) publish(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) != 1 {
-		return fmt.Errorf("%d listen to a ZeroMQ publisher, want 1", len(s.conns))
+		return fmt.Errorf("%d subscribers are connected to a ZeroMQ publisher, want 1", len(s.conns))
 	}
 	for conn := range s.conns {
 		if _, err := conn.Write(b); err != nil {
@@ -105,14 +106,14 @@ func (s *zmqPublisher) connections() int {
 	return s.accepted
 }
 
-// zmtpGreeting is the greeting of a publisher of ZMTP 3.0, who is never asked for a sign
-// of life, with its READY.
+// zmtpGreeting is the greeting and the READY command of a publisher of ZMTP 3.0, to which
+// subscribers send no PING.
 func zmtpGreeting() []byte {
 	greeting := "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f" + "\x03\x00" + "NULL" + strings.Repeat("\x00", 16+32)
 	return appendFrame([]byte(greeting), 4, []byte("\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"))
 }
 
-// appendMessage appends a message of ZMTP.
+// appendMessage appends a ZMTP message.
 func appendMessage(b []byte, frames [][]byte) []byte {
 	for i, frame := range frames {
 		more := byte(1)

@@ -13,18 +13,19 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// speakers are the ZeroMQ publishers of a fuzzer. What the honest ones say is ZMTP, so
-// that each of their messages can be counted. The rude ones talk nonsense, and of nothing
-// that is read: else nobody could say how many messages of it are some.
+// zmqPublishers are the ZeroMQ publishers of a fuzzer. The valid ones send correct ZMTP, so
+// that each of their messages can be counted. The malformed ones send arbitrary bytes, and
+// no topics that the program subscribes to: otherwise it would be unclear how many messages
+// it has to count.
 type zmqPublishers struct {
 	valid     []*validPublisher
 	malformed []*zmqPublisher
-	greetings [][]byte // seeds of what rude ones say
+	greetings [][]byte // seeds of what the malformed publishers send
 
-	lastID uint64 // ids of publishers given out
+	lastID uint64 // the last publisher id that was given out
 }
 
-// speech is what an honest publisher speaks of.
+// validPublisher is a publisher of correct ZMTP, on one topic.
 type validPublisher struct {
 	*zmqPublisher
 	kind     stats.Kind
@@ -41,9 +42,9 @@ const (
 	malformedPublishers = 4
 	firstPublisherID    = 0x5eed0000
 
-	publishedAt = 1_764_000_000_000 // as Unix milliseconds; the same for the same seed
+	publishedAt = 1_764_000_000_000 // Unix milliseconds; constant, so that a seed always gives the same messages
 
-	// closed is where nobody ever listens.
+	// closedAddress is an address on which nothing listens.
 	closedAddress = "tcp://127.0.0.1:1"
 )
 
@@ -79,8 +80,8 @@ func newZMQPublishers() (*zmqPublishers, error) {
 	return s, nil
 }
 
-// hellos are good greetings, with nothing, one or many messages of a topic that nobody
-// reads behind them.
+// greetingSeeds returns valid greetings, followed by no, one or many messages of a topic
+// that the program does not subscribe to.
 func greetingSeeds() [][]byte {
 	all := [][]byte{zmtpGreeting()}
 	ping := appendFrame(nil, 4, []byte("\x04PING\x00\x0aecho"))
@@ -116,7 +117,7 @@ func (s *zmqPublishers) connections() (n int) {
 	return n
 }
 
-// anyAddress is one that the program may connect to.
+// randomAddress returns an address that the program may connect to.
 func (s *zmqPublishers) randomAddress(rng *rand.Rand) string {
 	if i := rng.IntN(len(s.malformed) + 1); i < len(s.malformed) {
 		return s.malformed[i].address()
@@ -124,12 +125,12 @@ func (s *zmqPublishers) randomAddress(rng *rand.Rand) string {
 	return closedAddress
 }
 
-// permits reports whether an address is one of those.
+// isAllowed reports whether the program may connect to an address.
 func (s *zmqPublishers) isAllowed(address string) bool {
 	return address == closedAddress || slices.ContainsFunc(s.malformed, func(r *zmqPublisher) bool { return address == r.address() })
 }
 
-// channel is a good entry of a publisher's event channel.
+// channelEntry returns the valid registry entry of a publisher's event channel.
 func channelEntry(topic string, publisher uint64, transport string) garbage.Entry {
 	return garbage.Entry{
 		Key: fmt.Sprintf("%scomponent/%s/endpoint/%s/topic/%s/%x", wire.ChannelPrefixes(garbage.Namespace)[1],
@@ -143,7 +144,7 @@ func zmqTransport(address string) string {
 	return fmt.Sprintf(`{"kind":"Zmq","config":{"endpoint":%q}}`, address)
 }
 
-// announcements are the channels of the honest ones.
+// validChannels returns the event channels of the valid publishers.
 func (s *zmqPublishers) validChannels() (all []garbage.Entry) {
 	for _, h := range s.valid {
 		transport := zmqTransport(h.address())
@@ -155,8 +156,8 @@ func (s *zmqPublishers) validChannels() (all []garbage.Entry) {
 	return all
 }
 
-// nonsense are good channels of the rude ones, new ones each time, so that the program
-// connects anew.
+// malformedChannels returns valid event channels that lead to malformed publishers. Their
+// ids are new each time, so that the program opens new connections.
 func (s *zmqPublishers) malformedChannels(rng *rand.Rand) (all []garbage.Entry) {
 	for _, r := range s.malformed {
 		if rng.IntN(4) > 0 {
@@ -166,14 +167,14 @@ func (s *zmqPublishers) malformedChannels(rng *rand.Rand) (all []garbage.Entry) 
 	return all
 }
 
-// rehearse has the rude ones say something else from now on.
+// changeGreetings gives the malformed publishers new greetings.
 func (s *zmqPublishers) changeGreetings(rng *rand.Rand) {
 	for _, r := range s.malformed {
 		r.setGreeting(garbage.Mutate(rng, s.greetings))
 	}
 }
 
-// say has the honest ones publish.
+// publish publishes messages from the valid publishers.
 func (s *zmqPublishers) publish(rng *rand.Rand, sent map[stats.Kind]int) error {
 	for _, h := range s.valid {
 		var b []byte
@@ -188,8 +189,8 @@ func (s *zmqPublishers) publish(rng *rand.Rand, sent map[stats.Kind]int) error {
 	return nil
 }
 
-// message is the frames of a message that is almost right: in its payload, in its
-// envelope or in what is around it.
+// message returns the frames of a message that is almost valid: its payload, its envelope
+// or its framing is changed.
 func (h *validPublisher) message(rng *rand.Rand) [][]byte {
 	how := rng.IntN(3)
 	payload := h.payloads[rng.IntN(len(h.payloads))]
@@ -222,7 +223,7 @@ func (h *validPublisher) message(rng *rand.Rand) [][]byte {
 	}
 }
 
-// envelope is a good one.
+// envelope returns a valid envelope.
 func (h *validPublisher) envelope(payload []byte) []byte {
 	b := msgp.AppendMapHeader(nil, 5)
 	b = msgp.AppendUint64(msgp.AppendString(b, "publisher_id"), h.id)
