@@ -1,6 +1,6 @@
-// Package garbage is what nobody should send to the program, and where it would come
-// in: e2e/survival sends the corpus by every way there is, and bench fuzz what is almost
-// right.
+// Package garbage has input that no correct client sends to the program, and the subjects
+// and keys where the program would receive it. e2e/survival sends the corpus over every
+// channel, and bench fuzz sends messages that are almost valid.
 package garbage
 
 import (
@@ -14,7 +14,7 @@ import (
 //go:embed corpus
 var corpus embed.FS
 
-// Corpus is messages none of which is anything, by the files' names.
+// Corpus returns messages none of which is valid, by file name.
 func Corpus() map[string][]byte {
 	all := make(map[string][]byte)
 	for _, name := range files(corpus, "corpus/*") {
@@ -23,7 +23,7 @@ func Corpus() map[string][]byte {
 	return all
 }
 
-// files are those of a built-in tree that match, sorted.
+// files returns the names of the embedded files that match, sorted.
 func files(tree fs.FS, pattern string) []string {
 	names, err := fs.Glob(tree, pattern)
 	if err != nil || len(names) == 0 {
@@ -35,12 +35,12 @@ func files(tree fs.FS, pattern string) []string {
 func read(tree fs.FS, name string) []byte {
 	b, err := fs.ReadFile(tree, name)
 	if err != nil {
-		panic(err) // it is built in
+		panic(err) // the file is embedded
 	}
 	return b
 }
 
-// small are the messages of the corpus that are no longer than what workers send.
+// smallCorpus returns the messages of the corpus that are no longer than real ones.
 func smallCorpus() (all [][]byte) {
 	messages := Corpus()
 	for _, name := range slices.Sorted(maps.Keys(messages)) {

@@ -10,15 +10,16 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// What is forged is right in every way but one: it names workers and endpoints that do not
-// exist. All who can publish, or write to the registry, can send it.
+// Forged messages are correct except that they name workers and endpoints that do not
+// exist. Any client that may publish, or write to the registry, can send them.
 
-// Subject is where events of a topic come of an endpoint whose names are plain.
+// Subject returns the subject of events of a topic at an endpoint whose names need no
+// escaping.
 func Subject(namespace string, e fleet.Endpoint, topic string) string {
 	return "namespace." + namespace + ".component." + e.Component + ".endpoint." + e.Name + "." + topic
 }
 
-// LoadEvent is a load of 1.6 in its envelope.
+// LoadEvent returns a load of 1.6 in its envelope.
 func LoadEvent(worker uint64, rank uint32, blocks uint64) []byte {
 	b := msgp.AppendMapHeader(nil, 3)
 	b = appendUint(b, "worker_id", worker)
@@ -27,7 +28,7 @@ func LoadEvent(worker uint64, rank uint32, blocks uint64) []byte {
 	return envelope(worker, wire.TopicLoad, b)
 }
 
-// ForwardPass is a forward pass of 1.6 in its envelope.
+// ForwardPass returns a forward pass of 1.6 in its envelope.
 func ForwardPass(worker uint64, rank uint32, counter uint64, seconds float64) []byte {
 	b := msgp.AppendMapHeader(nil, 7)
 	b = appendUint(b, "version", 1)
@@ -47,7 +48,7 @@ func ForwardPass(worker uint64, rank uint32, counter uint64, seconds float64) []
 	return envelope(worker, wire.TopicForwardPass, b)
 }
 
-// envelope always has the first sequence number, so that none is missing before it.
+// envelope always has the first sequence number, so that no earlier event counts as lost.
 func envelope(publisher uint64, topic string, payload []byte) []byte {
 	b := msgp.AppendMapHeader(nil, 5)
 	b = appendUint(b, "publisher_id", publisher)
@@ -61,20 +62,20 @@ func appendUint(b []byte, name string, v uint64) []byte {
 	return msgp.AppendUint64(msgp.AppendString(b, name), v)
 }
 
-// StatsReply is an answer to a poll with the load of one endpoint of a service. A worker of
-// the id 0 is a static one, of this name.
+// StatsReply returns a poll reply with the load of one endpoint of a service. If worker is
+// 0, it is of a static worker with this name.
 func StatsReply(service, endpoint string, worker uint64, name string, blocks uint64) []byte {
 	subject := wire.Subject(service, endpoint, worker)
 	return fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":%q,"endpoints":[{"name":%q,"subject":%q,"data":{"kv_active_blocks":%d,"kv_total_blocks":1000}}]}`,
 		service, name, subject, subject, blocks)
 }
 
-// Registration is the entry of a worker of 1.6 in the registry.
+// Registration returns the registry entry of a worker of 1.6.
 func Registration(namespace string, in fleet.Instance) Entry {
 	return Entry{wire.LayoutV1.Key(namespace, in), string(wire.LayoutV1.Value(namespace, in, "192.0.2.1:1/"+wire.HexID(in.ID)))}
 }
 
-// Card is the entry of a worker's model card.
+// Card returns the registry entry of a worker's model card.
 func Card(namespace string, in fleet.Instance) Entry {
 	return Entry{wire.CardKey(namespace, in), `{"type":"Model","card_json":{"display_name":"forged","runtime_config":{"total_kv_blocks":1000}}}`}
 }

@@ -14,7 +14,7 @@ func TestMessagesHaveSeedsOfEveryKind(t *testing.T) {
 	messages, entries := Messages(), Entries()
 	for _, kind := range stats.Kinds() {
 		if kind == stats.OtherKeys {
-			continue // it stands for what is not known
+			continue // it is the zero value for unknown kinds
 		}
 		if n := len(messages[kind]) - len(smallCorpus()); n < 3 && len(entries[kind]) < 3 {
 			t.Errorf("%v: %d messages and %d entries, want some", kind, n, len(entries[kind]))
@@ -37,7 +37,8 @@ func TestMutateRepeatsMessagesOfASeed(t *testing.T) {
 	}
 }
 
-// TestForgedMessagesCanBeParsed as if it were true.
+// TestForgedMessagesCanBeParsed checks that the program takes forged messages for real
+// ones.
 func TestForgedMessagesCanBeParsed(t *testing.T) {
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "made", Name: "up"}, ID: 0x1f}
 	for topic, event := range map[string][]byte{wire.TopicLoad: LoadEvent(in.ID, 3, 7), wire.TopicForwardPass: ForwardPass(in.ID, 3, 1, 0.5)} {
@@ -60,7 +61,7 @@ func TestForgedMessagesCanBeParsed(t *testing.T) {
 	for _, worker := range []uint64{0, in.ID} {
 		a, err := d.Decode(StatsReply("ns_made", "up", worker, "forged", 7))
 		if err != nil || len(a.Endpoints) != 1 || a.Endpoints[0].Name != "up" || a.Endpoints[0].Lease != worker || a.Endpoints[0].Load.KVActive.V != 7 {
-			t.Errorf("the answer is %+v, %v", a, err)
+			t.Errorf("the poll reply is %+v, %v", a, err)
 		}
 	}
 	r, c := Registration("ns", in), Card("ns", in)

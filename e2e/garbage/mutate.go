@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// extremes are what a number or a word may be replaced by.
+// extremes are replacements for numbers and words.
 var extremes = []string{"-1", "0", "18446744073709551615", "18446744073709551616", "9223372036854775808", "1e400", "-0.0", "NaN", "null", `"`, "{", "[", "\\u0000", "\xff", ""}
 
-// Mutated is one of the seeds with some of its bytes changed, doubled, cut out, replaced,
-// or followed by another's.
+// Mutate returns one of the seeds with some of its bytes changed, doubled, cut out,
+// replaced, or followed by those of another seed.
 func Mutate(rng *rand.Rand, seeds [][]byte) []byte {
 	b := slices.Clone(seeds[rng.IntN(len(seeds))])
 	for range 1 + rng.IntN(3) {
@@ -40,7 +40,7 @@ func Mutate(rng *rand.Rand, seeds [][]byte) []byte {
 	return b
 }
 
-// number is where the first number at or behind i is, in a text.
+// numberAt returns the position of the first number in b that does not begin before i.
 func numberAt(b []byte, i int) (from, to int) {
 	digit := func(c byte) bool { return c >= '0' && c <= '9' }
 	for i < len(b) && !digit(b[i]) {

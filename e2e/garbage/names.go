@@ -8,13 +8,14 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// Namespace is where all that garbage goes.
+// Namespace is the namespace of all garbage.
 const Namespace = "dynamo"
 
-// Endpoint is the one that it speaks of.
+// Endpoint is the endpoint that garbage names.
 var Endpoint = fleet.Endpoint{Component: "backend", Name: "generate"}
 
-// Subjects are what the program has subscribed to, with names for the wildcards.
+// Subjects returns the subjects that the program subscribes to, with names in place of
+// wildcards.
 func Subjects() map[stats.Kind][]string {
 	all := map[stats.Kind][]string{stats.HitRate: {wire.HitRateSubject(Namespace)}, stats.Trace: {wire.TraceSubject}}
 	for kind, topic := range map[stats.Kind]string{stats.LoadEvent: wire.TopicLoad, stats.ForwardPass: wire.TopicForwardPass} {
@@ -26,7 +27,7 @@ func Subjects() map[stats.Kind][]string {
 	return all
 }
 
-// Prefixes are the starts of the keys that are watched.
+// Prefixes returns the prefixes of the keys that the program watches.
 func Prefixes() map[stats.Kind][]string {
 	all := map[stats.Kind][]string{stats.CardKeys: {wire.CardPrefix(Namespace)}, stats.ChannelKeys: wire.ChannelPrefixes(Namespace)}
 	for _, l := range wire.Layouts {
@@ -35,7 +36,7 @@ func Prefixes() map[stats.Kind][]string {
 	return all
 }
 
-// Keys are keys that name a worker, below every prefix that is watched.
+// Keys returns keys that name a worker, below every watched prefix.
 func Keys(id uint64) map[stats.Kind][]string {
 	in, hex := fleet.Instance{Endpoint: Endpoint, ID: id}, wire.HexID(id)
 	all := make(map[stats.Kind][]string)
@@ -48,7 +49,7 @@ func Keys(id uint64) map[stats.Kind][]string {
 	return all
 }
 
-// BadKeys are keys below the same prefixes that name nobody.
+// BadKeys returns keys below the same prefixes that name no worker.
 func BadKeys() map[stats.Kind][]string {
 	all := make(map[stats.Kind][]string)
 	for kind, prefixes := range Prefixes() {

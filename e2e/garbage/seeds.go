@@ -11,9 +11,9 @@ import (
 	"dynamo-metrics/internal/wire/testdata"
 )
 
-// Messages are real ones of all releases, as they came over NATS, and workers' own metrics
-// pages, and with each kind a small part of the corpus: what is hardly wrong gets farther
-// than what is nothing.
+// Messages returns real messages of all releases as they were received over NATS, and
+// workers' own metrics. A small part of the corpus is added to each kind. Input that is
+// almost valid gets farther than input that is not valid at all.
 func Messages() map[stats.Kind][][]byte {
 	all := make(map[stats.Kind][][]byte)
 	ends := map[string]stats.Kind{
@@ -34,7 +34,7 @@ func Messages() map[stats.Kind][][]byte {
 			all[stats.StatsReply] = append(all[stats.StatsReply], read(testdata.Captures, name))
 		}
 	}
-	for _, name := range files(testdata.Captures, "engines/*.prom") { // whose lines are all of use
+	for _, name := range files(testdata.Captures, "engines/*.prom") { // every line of these is used
 		all[stats.WorkerMetrics] = append(all[stats.WorkerMetrics], read(testdata.Captures, name))
 	}
 	corpus := smallCorpus()
@@ -47,7 +47,7 @@ func Messages() map[stats.Kind][][]byte {
 	return all
 }
 
-// Frames are events of a topic as real publishers and brokers sent them over ZMQ.
+// Frames returns events of a topic as real publishers and brokers sent them over ZMQ.
 func Frames(topic string) (all [][][]byte) {
 	for _, v := range decodedLines[struct {
 		Frames [][]byte `json:"frames_base64"`
@@ -59,7 +59,7 @@ func Frames(topic string) (all [][][]byte) {
 	return all
 }
 
-// lines are those of the captured files that match, decoded.
+// decodedLines decodes the lines of the captured files that match.
 func decodedLines[T any](pattern string) (all []T) {
 	for _, name := range files(testdata.Captures, pattern) {
 		in := bufio.NewScanner(bytes.NewReader(read(testdata.Captures, name)))
@@ -72,16 +72,16 @@ func decodedLines[T any](pattern string) (all []T) {
 
 func decoded[T any](name string, b []byte) (v T) {
 	if err := json.Unmarshal(b, &v); err != nil {
-		panic(name + ": " + err.Error()) // it is built in
+		panic(name + ": " + err.Error()) // the file is embedded
 	}
 	return v
 }
 
-// Entry is a key of etcd with its value.
+// Entry is an etcd key with its value.
 type Entry struct{ Key, Value string }
 
-// Entries are those of real workers of all releases below the prefixes that are
-// watched, with our namespace in place of theirs.
+// Entries returns the entries of real workers of all releases below the watched prefixes,
+// with Namespace in place of theirs.
 func Entries() map[stats.Kind][]Entry {
 	ours := strings.NewReplacer("/lab/", "/"+Namespace+"/", `"lab"`, `"`+Namespace+`"`)
 	all := make(map[stats.Kind][]Entry)
