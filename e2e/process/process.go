@@ -1,5 +1,5 @@
-// Package process runs programs for the end-to-end tests: each ends with its test
-// at the latest, and what it writes is at hand.
+// Package process runs programs for the end-to-end tests. Each program ends with its test
+// at the latest, and its output is collected.
 package process
 
 import (
@@ -19,18 +19,18 @@ import (
 
 // Process is a running program.
 type Process struct {
-	T *testing.T // the test that the process ends with
+	T *testing.T // the process is killed at the end of this test
 
 	cmd   *exec.Cmd
 	ended chan struct{}
 
 	mu    sync.Mutex
-	part  []byte   // of a line that has not ended yet
-	lines []string // of its standard output and standard error
+	part  []byte   // the start of a line that is not complete yet
+	lines []string // of standard output and standard error
 }
 
-// Main runs the tests of a package beside the programs of those packages that go build
-// is told. The directory that they are in goes to bin.
+// Main builds these packages with go build, runs the tests of the calling package, and sets
+// bin to the directory of the built programs.
 func Main(m *testing.M, bin *string, build ...string) {
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "e2e-")
@@ -49,14 +49,15 @@ func Main(m *testing.M, bin *string, build ...string) {
 	}())
 }
 
-// Start runs a program. Of this process's environment it gets only what it needs to
-// run, and env.
+// Start runs a program. Its environment is env and the few variables that every program
+// needs.
 func Start(t *testing.T, env []string, path string, args ...string) *Process {
 	t.Helper()
 	return StartTo(t, nil, env, path, args...)
 }
 
-// StartTo is Start with a standard error of the test's own; nil: as of Start.
+// StartTo is Start with a standard error of the test's own. If that is nil, it is as in
+// Start.
 func StartTo(t *testing.T, stderr *os.File, env []string, path string, args ...string) *Process {
 	t.Helper()
 	p := &Process{T: t, cmd: exec.Command(path, args...), ended: make(chan struct{})}
@@ -65,7 +66,7 @@ func StartTo(t *testing.T, stderr *os.File, env []string, path string, args ...s
 	if stderr != nil {
 		p.cmd.Stderr = stderr
 	}
-	// A test binary that is killed, or panics at its timeout, runs no cleanups.
+	// A test binary that is killed, or that panics at its timeout, does not run cleanups.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -86,7 +87,7 @@ func StartTo(t *testing.T, stderr *os.File, env []string, path string, args ...s
 	return p
 }
 
-// Write takes what the process writes.
+// Write collects the output of the process.
 func (p *Process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,14 +102,14 @@ func (p *Process) Write(b []byte) (int, error) {
 	}
 }
 
-// Lines is every line that the process has written so far.
+// Lines returns every line that the process has written so far.
 func (p *Process) Lines() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.lines)
 }
 
-// Last is the last line so far.
+// LastLine returns the last line so far.
 func (p *Process) LastLine() string {
 	lines := p.Lines()
 	if len(lines) == 0 {
@@ -117,31 +118,31 @@ func (p *Process) LastLine() string {
 	return lines[len(lines)-1]
 }
 
-// Said are the lines so far that hold text.
+// LinesWith returns the lines so far that contain text.
 func (p *Process) LinesWith(text string) []string {
 	return slices.DeleteFunc(p.Lines(), func(line string) bool { return !strings.Contains(line, text) })
 }
 
-// Says waits for a line that holds text, and returns what follows text in the first
-// such line.
+// WaitForLine waits for a line that contains text, and returns what follows text in the
+// first such line.
 func (p *Process) WaitForLine(text string) string {
 	p.T.Helper()
 	var rest string
 	testutil.Until(p.T, func() error {
-		over := p.HasEnded() // looked at first: the last line may come with the end
+		over := p.HasEnded() // read first, because the last line may be written just before the end
 		if lines := p.LinesWith(text); len(lines) > 0 {
 			_, rest, _ = strings.Cut(lines[0], text)
 			return nil
 		}
 		if over {
-			p.T.Fatalf("%s ended without saying %q", p.cmd.Path, text)
+			p.T.Fatalf("%s ended without writing %q", p.cmd.Path, text)
 		}
-		return fmt.Errorf("%s has not said %q", p.cmd.Path, text)
+		return fmt.Errorf("%s has not written %q", p.cmd.Path, text)
 	})
 	return rest
 }
 
-// Over reports whether the process has ended.
+// HasEnded reports whether the process has ended.
 func (p *Process) HasEnded() bool {
 	select {
 	case <-p.ended:
@@ -151,7 +152,7 @@ func (p *Process) HasEnded() bool {
 	}
 }
 
-// Pid is the id of the process.
+// Pid returns the process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Signal sends a signal to the process.
@@ -162,13 +163,13 @@ func (p *Process) Signal(s syscall.Signal) {
 	}
 }
 
-// Kill ends the process as kill -9 does, and waits until it is gone.
+// Kill ends the process with SIGKILL, and waits until it has ended.
 func (p *Process) Kill() {
-	p.cmd.Process.Kill() // an error says that it has ended
+	p.cmd.Process.Kill() // fails only if the process has ended
 	<-p.ended
 }
 
-// Ends waits for the end of the process and returns its exit code.
+// Wait waits for the end of the process and returns its exit code.
 func (p *Process) Wait() int {
 	p.T.Helper()
 	testutil.Until(p.T, func() error {
@@ -180,7 +181,7 @@ func (p *Process) Wait() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Terminate asks the process to end, and fails the test unless it does so with code 0.
+// Terminate sends SIGTERM, and fails the test unless the process ends with exit code 0.
 func (p *Process) Terminate() {
 	p.T.Helper()
 	p.Signal(syscall.SIGTERM)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Proxy passes connections on to a server, and can be told to be slow, or to break.
+// Proxy forwards connections to a server. It can delay and break them.
 type Proxy struct {
 	Address string
 
@@ -21,7 +21,7 @@ type Proxy struct {
 	conns map[net.Conn]bool
 }
 
-// NewProxy passes on what comes to its address to that of a server, until the test ends.
+// NewProxy forwards connections from its address to the target until the test ends.
 func NewProxy(t *testing.T, target string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -34,7 +34,7 @@ func NewProxy(t *testing.T, target string) *Proxy {
 	return p
 }
 
-// Cut breaks all connections, and lets no other live, until Mend.
+// Cut breaks all connections, and new ones at once, until Restore.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,14 +44,14 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Mend lets connections live again.
+// Restore lets new connections through again.
 func (p *Proxy) Restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = false
 }
 
-// Delay lets each byte take so long, each way, from now on.
+// SetDelay delays each byte by d in each direction from now on.
 func (p *Proxy) SetDelay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -75,7 +75,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// keep notes connections, so that they can be broken.
+// track keeps connections, so that Cut can break them.
 func (p *Proxy) track(conns ...net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,15 +87,15 @@ func (p *Proxy) track(conns ...net.Conn) {
 	}
 }
 
-// chunk is some bytes, and when they are to be passed on.
+// chunk is a piece of data and the time at which it is to be forwarded.
 type chunk struct {
 	bytes []byte
 	due   time.Time
 }
 
-// pass passes on what comes from one connection to another, until either ends.
+// forward copies from one connection to the other until either of them ends.
 func (p *Proxy) forward(from, to net.Conn) {
-	under := make(chan chunk, 1<<14) // way
+	under := make(chan chunk, 1<<14) // data on its way
 	p.work.Go(func() {
 		defer to.Close()
 		for c := range under {

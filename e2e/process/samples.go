@@ -2,8 +2,8 @@ package process
 
 import "strings"
 
-// ParsePage is the values of a page in the Prometheus text format, as they stand there,
-// by their series.
+// ParseSamples returns the values in text in the Prometheus text format, as they are
+// written, by series.
 func ParseSamples(text string) map[string]string {
 	p := make(map[string]string)
 	for line := range strings.Lines(text) {

@@ -12,10 +12,11 @@ import (
 	"dynamo-metrics/internal/devstack"
 )
 
-// Installed is the path of a program of Debian's; without it the test is over.
+// Installed returns the path of a program that Debian packages. Without it the test ends in
+// FailOrSkip.
 func Installed(t *testing.T, name, debianPackage string) string {
 	t.Helper()
-	// A user's PATH may lack the directory that Debian puts servers in.
+	// The PATH of a user may lack the directory in which Debian installs servers.
 	for _, candidate := range []string{name, filepath.Join("/usr/sbin", name)} {
 		if path, err := exec.LookPath(candidate); err == nil {
 			return path
@@ -25,9 +26,9 @@ func Installed(t *testing.T, name, debianPackage string) string {
 	return ""
 }
 
-// NATSServer is the path of a nats-server of the version in go.mod: Debian's is too old
-// for workers of 0.9.1. DYNAMO_NATS_SERVER names it; by default it is in the cache that
-// .ci/run fills.
+// NATSServer returns the path of a nats-server of the version in go.mod, because Debian's
+// is too old for workers of 0.9.1. DYNAMO_NATS_SERVER sets the path. The default is in the
+// cache that .ci/run fills.
 func NATSServer(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("DYNAMO_NATS_SERVER")
@@ -36,12 +37,12 @@ func NATSServer(t *testing.T) string {
 	}
 	if _, err := os.Stat(path); err != nil {
 		FailOrSkip(t, fmt.Sprintf("there is no %[1]s: go build -o %[1]s github.com/nats-io/nats-server/v2 "+
-			"(DYNAMO_NATS_SERVER names another)", path))
+			"(DYNAMO_NATS_SERVER names another path)", path))
 	}
 	return path
 }
 
-// Cache is the directory that .ci/run installs into.
+// Cache returns the directory that .ci/run installs into.
 func Cache(t *testing.T) string {
 	t.Helper()
 	dir, err := os.UserCacheDir()
@@ -51,8 +52,8 @@ func Cache(t *testing.T) string {
 	return filepath.Join(dir, "dynamo-metrics")
 }
 
-// Missing ends a test that lacks a part. A test run that is to prove something
-// cannot do so by skipping.
+// FailOrSkip ends a test that lacks an installed program. With CI=true the test fails,
+// because a skipped test proves nothing.
 func FailOrSkip(t *testing.T, message string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -61,8 +62,8 @@ func FailOrSkip(t *testing.T, message string) {
 	t.Skip(message)
 }
 
-// FreeAddress is a loopback address that nothing listens on. Its port is one of devstack.FreePort:
-// no client takes it while its server is down.
+// FreeAddress returns a loopback address on which nothing listens. Its port is from
+// devstack.FreePort, so that no client takes it while its server is down.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
 	port, err := devstack.FreePort("127.0.0.1", 0)
