@@ -18,17 +18,17 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// liar is a worker that answers polls in a way of its own.
+// badWorker is a worker that answers polls in an unusual or invalid way.
 type badWorker struct {
 	name   string
 	id     uint64
-	answer func(id uint64, m *nats.Msg) (sent uint64) // nil: not at all
-	shown  samples                                    // of it, besides; empty: absent
-	state  string                                     // that it counts as; empty: none
-	reason stats.Reason                               // for which each message of it is rejected; -1: none is
+	answer func(id uint64, m *nats.Msg) (sent uint64) // nil: it does not answer
+	shown  samples                                    // further series of the worker; an empty value: absent
+	state  string                                     // the state that it is counted in; empty: none
+	reason stats.Reason                               // the reason for which each of its messages is rejected; -1: none is
 }
 
-// says is a liar whose answer always has this data.
+// respondsWith returns an answer that always has this data.
 func respondsWith(data string) func(uint64, *nats.Msg) uint64 {
 	return func(id uint64, m *nats.Msg) uint64 { return respond(m, statsReply(id, data)) }
 }
@@ -40,10 +40,10 @@ func respond(m *nats.Msg, b []byte) uint64 {
 	return 1
 }
 
-// million is that many levels of JSON.
+// deepJSON has a million levels.
 var deepJSON = strings.Repeat("[", 1e6) + strings.Repeat("]", 1e6)
 
-// with is a good load but for one field.
+// loadWith returns a valid load in which one field is replaced.
 func loadWith(field, value string) string {
 	before, after, _ := strings.Cut(flatLoad(77), `"`+field+`":`)
 	_, after, more := strings.Cut(after, ",")
@@ -66,47 +66,47 @@ func badWorkers() []badWorker {
 		id := uint64(100 + len(all))
 		all = append(all, badWorker{about, id, answer, shown(id), state, reason})
 	}
-	add("says nothing", "silent", none, absent, nil)
-	add("answers after the deadline", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
+	add("does not answer", "silent", none, absent, nil)
+	add("replies after the deadline", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
 		time.AfterFunc(350*time.Millisecond, func() { m.Respond(statsReply(id, flatLoad(77))) })
 		return 1
 	})
 	add("answers twice", "answering", none, seventySeven, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, statsReply(id, flatLoad(77))) + respond(m, statsReply(id, flatLoad(77)))
 	})
-	add("answers for a service that nobody asked", "silent", stats.BadID, absent, func(id uint64, m *nats.Msg) uint64 {
+	add("replies for a service that was not polled", "silent", stats.BadID, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, statsReplyOf("dynamo_other", id, flatLoad(77)))
 	})
-	add("answers with the id of nobody", "silent", none, func(id uint64) samples {
+	add("replies with an id that is not registered", "silent", none, func(id uint64) samples {
 		return merged(absent(id), absent(1000+id), samples{workersSeries("unregistered"): "1"})
 	}, func(id uint64, m *nats.Msg) uint64 { return respond(m, statsReply(1000+id, flatLoad(77))) })
-	add("answers with the id of another worker, and as that one does", "silent", none, absent,
+	add("replies with the id of another worker, and the same as that worker", "silent", none, absent,
 		func(id uint64, m *nats.Msg) uint64 { return respond(m, statsReply(1, flatLoad(10))) })
-	add("answers with the subject of another service", "silent", stats.BadName, absent, func(id uint64, m *nats.Msg) uint64 {
+	add("replies with the subject of another service", "silent", stats.BadName, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, []byte(strings.Replace(string(statsReply(id, flatLoad(77))), `"name":"dynamo_backend"`, `"name":"dynamo_backend_020af9f2"`, 1)))
 	})
 	add("has 1 MB of other data", "answering", none, seventySeven, respondsWith(loadWith("num_requests_waiting", `0,"other":"`+strings.Repeat("x", 1<<20)+`"`)))
-	add("has 1 MB of no JSON", "silent", stats.BadJSON, absent, func(id uint64, m *nats.Msg) uint64 {
+	add("has 1 MB that is not JSON", "silent", stats.BadJSON, absent, func(id uint64, m *nats.Msg) uint64 {
 		return respond(m, []byte(strings.Repeat("{", 1<<20)))
 	})
 	add("has a million levels", "silent", stats.BadJSON, absent, respondsWith(deepJSON))
-	add("has a million levels in a field nobody reads", "silent", stats.BadJSON, absent, respondsWith(loadWith("num_requests_waiting", `0,"other":`+deepJSON)))
+	add("has a million levels in an unknown field", "silent", stats.BadJSON, absent, respondsWith(loadWith("num_requests_waiting", `0,"other":`+deepJSON)))
 	add("has a NaN in JSON", "silent", stats.BadJSON, absent, respondsWith(loadWith("kv_active_blocks", "NaN")))
 	add("has null for a count", "answering", none, func(id uint64) samples {
 		return samples{workerSeries(active, id): "", workerSeries(total, id): "", workerSeries("llm_requests_active_slots", id): "1"}
 	}, respondsWith(loadWith("kv_active_blocks", "null")))
 	add("has null for a fraction", "answering", none, func(id uint64) samples {
-		return merged(seventySeven(id), samples{workerSeries("llm_kv_cache_usage_ratio", id): "0.077", workerSeries("llm_kv_hit_rate_percent", id): "0.25"}) // of its blocks
+		return merged(seventySeven(id), samples{workerSeries("llm_kv_cache_usage_ratio", id): "0.077", workerSeries("llm_kv_hit_rate_percent", id): "0.25"}) // its number of blocks
 	}, respondsWith(loadWith("gpu_cache_usage_perc", "null")))
 	for _, bad := range []string{"-1", "18446744073709551616", "1e400", "1.5", `"77"`, "[]", "{}", "true"} {
 		add("has "+bad+" for a count", "malformed", stats.BadLoad, absent, respondsWith(loadWith("kv_active_blocks", bad)))
 	}
-	add("says that there is no load here", "", none, absent, respondsWith("null"))
+	add("states that it has no load", "", none, absent, respondsWith("null"))
 	add("has a list for a load", "malformed", stats.BadLoad, absent, respondsWith("[1,2]"))
 	return all
 }
 
-// states are the counts of workers when there is one more in this state.
+// workerStates returns the counts of workers with one more in this state.
 func workerStates(base samples, more string) samples {
 	p := make(samples)
 	for _, s := range []string{"answering", "silent", "unregistered", "malformed"} {
@@ -119,9 +119,9 @@ func workerStates(base samples, more string) samples {
 	return p
 }
 
-// TestBadReplies has one of each kind beside a good one, whose values stay exact all
-// the while. A worker that answers under the very id of another is believed: nothing in
-// an answer could tell who it is from.
+// TestBadReplies runs one badWorker of each kind beside a valid worker, whose values must
+// stay exact. A worker that replies with another worker's id is believed, because no reply
+// proves its sender.
 func TestBadReplies(t *testing.T) {
 	t.Parallel()
 	config := filepath.Join(t.TempDir(), "nats.conf")
@@ -191,7 +191,7 @@ func TestBadReplies(t *testing.T) {
 		f.deregister(f.ec, l.id)
 		m.waitFor(func(now samples) error {
 			if n := now.count(fmt.Sprintf(`worker_id="%d"`, l.id)); n > 0 {
-				return fmt.Errorf("%s: it has left, and %d series of it have not", l.name, n)
+				return fmt.Errorf("%s: it has left, and %d of its series have not", l.name, n)
 			}
 			return now.match(workerStates(base, ""))
 		})
@@ -201,7 +201,8 @@ func TestBadReplies(t *testing.T) {
 	m.Terminate()
 }
 
-// TestBadRepliesWorkerThatStopsAnswering is silent after two polls, and nothing of its hits is lost.
+// TestBadRepliesWorkerThatStopsAnswering checks that the worker is silent after two polls,
+// and that its hits stay.
 func TestBadRepliesWorkerThatStopsAnswering(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)

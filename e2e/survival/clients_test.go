@@ -22,15 +22,15 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestPushgatewayFailures has one that answers as it is told. The values on
-// it, and on the page beside, are right before and after, and never wrong.
+// TestPushgatewayFailures has a Pushgateway whose responses the test sets. The values on it
+// and on /metrics are right before and after each failure, and never wrong.
 func TestPushgatewayFailures(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
 	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
 	var status atomic.Int64
 	var mu sync.Mutex
-	var held string // by the gateway
+	var held string // the last push that was accepted
 	release := make(chan struct{})
 	gateway := &gateway{t: t, address: process.FreeAddress(t), handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -40,7 +40,7 @@ func TestPushgatewayFailures(t *testing.T) {
 			case <-release:
 			case <-r.Context().Done():
 			}
-		case slow: // but in time
+		case slow: // but within the timeout
 			time.Sleep(500 * time.Millisecond)
 			fallthrough
 		case http.StatusOK:
@@ -87,12 +87,12 @@ func TestPushgatewayFailures(t *testing.T) {
 		}
 		pushed("ok", 2)
 		if n := len(m.LinesWith("Failed to push")); n != i+1 {
-			t.Errorf("after trouble %d the log speaks of it %d times, want %d", code, n, i+1)
+			t.Errorf("after failure %d it is logged %d times, want %d", code, n, i+1)
 		}
 		mu.Lock()
-		// It comes as protobuf: the names are readable, and the worker's id.
+		// The push is protobuf, in which the names and the worker's id are readable.
 		if !strings.Contains(held, active) || !strings.Contains(held, "worker_id") {
-			t.Errorf("after trouble %d the gateway holds %d bytes without a load", code, len(held))
+			t.Errorf("after failure %d the gateway holds %d bytes without a load", code, len(held))
 		}
 		mu.Unlock()
 	}
@@ -107,7 +107,7 @@ const (
 	down    = -3
 )
 
-// gateway is a Pushgateway that can be away: then its address refuses connections.
+// gateway is a Pushgateway that can be down. Its address then refuses connections.
 type gateway struct {
 	t       *testing.T
 	address string
@@ -127,7 +127,7 @@ func (g *gateway) start() {
 
 func (g *gateway) stop() { g.server.Close() }
 
-// dial is a connection to the program's page, which the test closes.
+// dial opens a connection to the program's HTTP server, which the test closes.
 func (m *program) dial() net.Conn {
 	m.T.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(m.url, "http://"))
@@ -151,16 +151,16 @@ func TestClientsThatStallAreClosed(t *testing.T) {
 	for range clients {
 		conn := m.dial()
 		cut.Go(func() {
-			// A byte of the headers now and then, as slowloris does.
+			// One byte of the headers now and then, as in a slowloris attack.
 			fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 			for end := time.Now().Add(testutil.WaitTimeout); time.Now().Before(end); {
 				conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 				if _, err := io.Copy(io.Discard, conn); err == nil || !isTimeout(err) {
-					return // it hung up
+					return // the program has closed the connection
 				}
 				fmt.Fprint(conn, "x")
 			}
-			t.Error("a client that stalls is not cut off")
+			t.Error("the connection of a client that stalls is not closed")
 		})
 	}
 	cut.Wait()
@@ -170,13 +170,13 @@ func TestClientsThatStallAreClosed(t *testing.T) {
 	m.Terminate()
 }
 
-// TestClientsThatDoNotReadResponses holds two hundred of them against a page of many
-// megabytes. A page each would be gigabytes.
+// TestClientsThatDoNotReadResponses opens two hundred connections that do not read a
+// response of many megabytes. A copy for each would be gigabytes.
 func TestClientsThatDoNotReadResponses(t *testing.T) {
 	f := newEnvironment(t)
-	f.interval = "2" // the workers are in the process of the witness, which has much to read
+	f.interval = "2" // the workers run in the process of the sampler, which parses much
 	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
-	const unknown = 40_000 // ids, which may be a quarter of the workers
+	const unknown = 40_000 // ids, which are limited to a quarter of the workers
 	m := f.startMetrics("--max-workers", fmt.Sprint(4*unknown))
 	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	for id := range uint64(unknown) {
@@ -208,12 +208,12 @@ func TestClientsThatDoNotReadResponses(t *testing.T) {
 		}
 		defer conn.Close()
 		fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-		<-pace.C // who asks later gets another page
+		<-pace.C // a later request gets another rendering
 	}
 	const cutOff = "dynamo_metrics_scrapes_cut_off_total"
 	m.waitFor(func(p samples) error {
 		if p.number(cutOff) == 0 {
-			return errors.New("no client has been cut off")
+			return errors.New("no client's connection has been closed")
 		}
 		return nil
 	})
@@ -231,7 +231,7 @@ func isTimeout(err error) bool {
 
 func TestClientsScraping200AtOnce(t *testing.T) {
 	f := newEnvironment(t)
-	f.interval = "2" // the workers are in the process of the scrapers, which have much to read
+	f.interval = "2" // the workers run in the process of the scrapers, which read much
 	control := f.startWorker(1, 10)
 	m := f.startMetrics()
 	ids := sequence(1000, 1000)
@@ -246,12 +246,13 @@ func TestClientsScraping200AtOnce(t *testing.T) {
 		scrapers.Go(func() {
 			for range shortOr(5, 100) {
 				text, err := body(m.url + "/metrics")
-				// Not parsed: the workers, in the same process, would miss polls.
+				// The text is not parsed, because the workers, in the same process, would
+				// miss polls.
 				if n := strings.Count(text, "\n"+active+"{"); err == nil && n != 1001 {
 					err = fmt.Errorf("%d loads, want 1001", n)
 				}
 				if s := workerSeries(active, control.id) + " 10\n"; err == nil && !strings.Contains(text, s) {
-					err = fmt.Errorf("the page lacks %s", s)
+					err = fmt.Errorf("/metrics lacks %s", s)
 				}
 				if err != nil {
 					t.Error(err)
@@ -267,9 +268,9 @@ func TestClientsScraping200AtOnce(t *testing.T) {
 	m.Terminate()
 }
 
-// TestFileDescriptorsExhausted lets clients take them all, and the servers' connections
-// break meanwhile: there are none to connect anew. When the clients have gone all is right
-// again.
+// TestFileDescriptorsExhausted has clients that use up all descriptors while the servers'
+// connections break, so that the program cannot connect again. When the clients have closed
+// their connections, the program recovers.
 func TestFileDescriptorsExhausted(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
@@ -284,11 +285,11 @@ func TestFileDescriptorsExhausted(t *testing.T) {
 	if before["process_max_fds"] != fmt.Sprint(limit) {
 		t.Fatalf("process_max_fds is %s, want %d", before["process_max_fds"], limit)
 	}
-	// One connection is ours, and looks at the page all the while.
+	// One connection is the test's own, and scrapes all the time.
 	m.waitFor(func(p samples) error { return p.match(samplesOf(a, b)) })
 	var taken []net.Conn
 	for range limit {
-		conn := m.dial() // the kernel accepts more than the program does
+		conn := m.dial() // the kernel accepts connections before the program does
 		fmt.Fprint(conn, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
 		taken = append(taken, conn)
 	}
@@ -302,7 +303,7 @@ func TestFileDescriptorsExhausted(t *testing.T) {
 		}
 		p, err := m.scrape()
 		if err != nil {
-			return nil // there is none for us either
+			return nil // the test cannot connect either
 		}
 		return p.match(samples{workerSeries(active, a.id): "10", workerSeries(active, b.id): "20", workersSeries("answering"): "2", connectedSeries("nats"): "0"})
 	})
@@ -316,22 +317,23 @@ func TestFileDescriptorsExhausted(t *testing.T) {
 	m.Terminate()
 }
 
-// TestFileDescriptorsTooFewToStart leaves room for its page, and for no server.
+// TestFileDescriptorsTooFewToStart leaves descriptors for the listener, and none for a
+// server.
 func TestFileDescriptorsTooFewToStart(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
 	m := f.runUnderTheLowestLimit()
 	for _, line := range []string{"NATS is not connected", "etcd is not connected"} {
 		if rest := m.WaitForLine(line); !strings.Contains(rest, "too many open files") {
-			t.Errorf("%s%s: want a word about too many open files", line, rest)
+			t.Errorf("%s%s: want a mention of too many open files", line, rest)
 		}
 	}
 	m.Terminate()
 }
 
-// runUnderTheLeastLimit starts the program under the first limit of file descriptors that
-// lets it listen. Which that is depends on the machine: the Go runtime keeps files of its
-// cgroup open, and of what we inherit some may lie beyond the limit.
+// runUnderTheLowestLimit starts the program under the lowest limit of file descriptors with
+// which it can listen. That limit depends on the machine: the Go runtime keeps files of its
+// cgroup open, and some inherited files may have numbers above the limit.
 func (f *environment) runUnderTheLowestLimit() *process.Process {
 	f.t.Helper()
 	prlimit := process.Installed(f.t, "prlimit", "util-linux")
@@ -340,7 +342,7 @@ func (f *environment) runUnderTheLowestLimit() *process.Process {
 			"--host", "127.0.0.1", "--metrics-port", "0", "--component", "backend", "--endpoint", "generate")
 		var over, listens bool
 		testutil.Until(f.t, func() error {
-			over = m.HasEnded() // looked at first: the last line may come with the end
+			over = m.HasEnded() // read first, because the last line may be written just before the end
 			listens = len(m.LinesWith("Prometheus metrics server started at ")) > 0
 			if !over && !listens {
 				return fmt.Errorf("under a limit of %d it neither listens nor ends", limit)
@@ -356,7 +358,7 @@ func (f *environment) runUnderTheLowestLimit() *process.Process {
 	return nil
 }
 
-// TestDiskFull has no room for the log.
+// TestDiskFull has no space for the log.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)

@@ -14,13 +14,14 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestFileDescriptorsAreNotUsedUpByTheRegistry: publishers that are announced, accept and say
-// nothing take their part of them, and the page, polls and events over NATS go on.
+// TestFileDescriptorsAreNotUsedUpByTheRegistry registers publishers that accept connections
+// and send nothing. They use up their share of the file descriptors, while /metrics, polls
+// and events over NATS continue.
 func TestFileDescriptorsAreNotUsedUpByTheRegistry(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
 	a, b := f.startWorker(1, 10), f.startWorker(2, 20)
-	silent, err := net.Listen("tcp4", "0.0.0.0:0") // at each address of the loopback network
+	silent, err := net.Listen("tcp4", "0.0.0.0:0") // on every address of the loopback network
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,12 +63,12 @@ func TestFileDescriptorsAreNotUsedUpByTheRegistry(t *testing.T) {
 		if m.HasEnded() {
 			return errEnded
 		}
-		p, err := m.scrape() // each by a connection of its own
+		p, err := m.scrape() // each scrape uses a new connection
 		if err != nil {
 			return err
 		}
 		if open := p.number("process_open_fds"); open > limit-8 {
-			return fmt.Errorf("%v of %d file descriptors are taken", open, limit)
+			return fmt.Errorf("%v of %d file descriptors are in use", open, limit)
 		}
 		return nil
 	})

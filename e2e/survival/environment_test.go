@@ -26,7 +26,7 @@ const (
 	instanceKey = "dynamo/components/metrics/instance"
 )
 
-// lab is the servers, the test's own connections to them, and its workers.
+// environment has the servers, the test's own connections to them, and the workers.
 type environment struct {
 	t    *testing.T
 	nats []*server
@@ -34,10 +34,10 @@ type environment struct {
 	nc   *nats.Conn
 	ec   *clientv3.Client
 
-	interval string // between two polls, of which a worker may miss one
+	interval string // between two polls, one of which a worker may miss
 }
 
-// newLab starts a nats-server and an etcd.
+// newEnvironment starts a nats-server and an etcd.
 func newEnvironment(t *testing.T, natsFlags ...string) *environment {
 	t.Helper()
 	n, e := natsServer(t, natsFlags...), etcdServers(t, 1)
@@ -63,7 +63,7 @@ func (f *environment) env() []string {
 	return []string{"NATS_SERVER=" + urls(f.nats), "ETCD_ENDPOINTS=" + urls(f.etcd)}
 }
 
-// run starts the program on backend/generate.
+// startMetrics starts the program on backend/generate.
 func (f *environment) startMetrics(args ...string) *program {
 	f.t.Helper()
 	return f.startMetricsWith(nil, args...)
@@ -74,10 +74,10 @@ func (f *environment) startMetricsWith(prefix []string, args ...string) *program
 	return startProgram(f.t, f.env(), prefix, append([]string{"--component", "backend", "--endpoint", "generate", "--poll-interval", f.interval}, args...)...)
 }
 
-// worker is one whose registration hangs on no lease, so that nothing but the test ends
-// it. It answers polls with the blocks in use that it is told.
+// worker has a registration without a lease, so that only the test ends it. It answers
+// polls with the number of active blocks that the test sets.
 type worker struct {
-	lab  *environment
+	env  *environment
 	id   uint64
 	load atomic.Uint64
 }
@@ -86,23 +86,23 @@ func instance(id uint64) fleet.Instance {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, ID: id}
 }
 
-// worker registers one that answers.
+// startWorker registers a worker that answers polls.
 func (f *environment) startWorker(id, load uint64) *worker {
 	f.t.Helper()
-	w := &worker{lab: f, id: id}
+	w := &worker{env: f, id: id}
 	w.load.Store(load)
 	f.answerPolls(func() []byte { return statsReply(id, flatLoad(w.load.Load())) })
 	f.register(f.ec, id)
 	return w
 }
 
-// answer answers each poll with what it gives.
+// answerPolls answers each poll with the result of with.
 func (f *environment) answerPolls(with func() []byte) {
 	f.t.Helper()
 	f.answerPollsWith(func(respond func([]byte)) { respond(with()) })
 }
 
-// answers has each poll answered as often as it calls respond.
+// answerPollsWith calls with for each poll, which sends any number of replies.
 func (f *environment) answerPollsWith(with func(respond func([]byte))) *nats.Subscription {
 	f.t.Helper()
 	sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
@@ -122,7 +122,7 @@ func (f *environment) flush() {
 	}
 }
 
-// key and value are a worker's registration.
+// instanceKeyOf and instanceValueOf are the key and value of a worker's registration.
 func instanceKeyOf(id uint64) string { return wire.LayoutInstances.Key("dynamo", instance(id)) }
 
 func instanceValueOf(id uint64) string {
@@ -139,7 +139,7 @@ func (f *environment) deregister(ec *clientv3.Client, ids ...uint64) {
 	f.commit(ec, ids, func(id uint64) clientv3.Op { return clientv3.OpDelete(instanceKeyOf(id)) })
 }
 
-// commit changes many keys, as many at once as etcd takes.
+// commit changes many keys, in transactions of the size that etcd allows.
 func (f *environment) commit(ec *clientv3.Client, ids []uint64, op func(uint64) clientv3.Op) {
 	f.t.Helper()
 	for len(ids) > 0 {
@@ -149,7 +149,7 @@ func (f *environment) commit(ec *clientv3.Client, ids []uint64, op func(uint64) 
 			ops = append(ops, op(id))
 		}
 		ids = ids[n:]
-		testutil.Until(f.t, func() error { // a member that loses its leader refuses
+		testutil.Until(f.t, func() error { // a member that has lost its leader refuses changes
 			ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
 			defer cancel()
 			_, err := ec.Txn(ctx).Then(ops...).Commit()
@@ -158,7 +158,7 @@ func (f *environment) commit(ec *clientv3.Client, ids []uint64, op func(uint64) 
 	}
 }
 
-// loads are what the workers must be shown with.
+// samplesOf returns the samples that the workers must have.
 func samplesOf(workers ...*worker) samples {
 	p := make(samples)
 	for _, w := range workers {
@@ -169,7 +169,7 @@ func samplesOf(workers ...*worker) samples {
 	return p
 }
 
-// reply is a worker's answer to a poll.
+// statsReply returns a worker's reply to a poll.
 func statsReply(id uint64, data string) []byte { return statsReplyOf(service, id, data) }
 
 func statsReplyOf(service string, id uint64, data string) []byte {
@@ -178,7 +178,7 @@ func statsReplyOf(service string, id uint64, data string) []byte {
 		service, id, subject, subject, data)
 }
 
-// flat is a load in the form of the releases to 0.2.1.
+// flatLoad returns a load in the form of releases up to 0.2.1.
 func flatLoad(active uint64) string {
 	return fmt.Sprintf(`{"request_active_slots":1,"request_total_slots":8,"kv_active_blocks":%d,"kv_total_blocks":1000,"num_requests_waiting":0,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`, active)
 }
@@ -188,18 +188,18 @@ func (f *environment) hit(id uint64, overlap int) error {
 	return f.nc.Publish(wire.HitRateSubject("dynamo"), fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, id, 4*overlap, overlap))
 }
 
-// router publishes hits of its workers all the time.
+// router publishes hits of its workers continuously.
 type router struct {
-	lab     *environment
+	env     *environment
 	workers []*worker
-	sent    []uint64 // blocks of overlap that the client took, by worker
+	sent    []uint64 // blocks of overlap that the client accepted, by worker
 	stopped chan struct{}
 	once    sync.Once
 	work    sync.WaitGroup
 }
 
 func (f *environment) startRouter(workers ...*worker) *router {
-	r := &router{lab: f, workers: workers, sent: make([]uint64, len(workers)), stopped: make(chan struct{})}
+	r := &router{env: f, workers: workers, sent: make([]uint64, len(workers)), stopped: make(chan struct{})}
 	r.work.Go(func() {
 		ticker := time.NewTicker(time.Millisecond)
 		defer ticker.Stop()
@@ -218,9 +218,9 @@ func (f *environment) startRouter(workers ...*worker) *router {
 	return r
 }
 
-// hit is one event of a worker. The client refuses it while there is no server.
+// hit publishes one hit of a worker. The client refuses it while no server is connected.
 func (r *router) hit(worker, blocks int) {
-	if r.lab.hit(r.workers[worker].id, blocks) == nil {
+	if r.env.hit(r.workers[worker].id, blocks) == nil {
 		r.sent[worker] += uint64(blocks)
 	}
 }
@@ -229,27 +229,28 @@ func (r *router) stop() {
 	r.once.Do(func() { close(r.stopped); r.work.Wait() })
 }
 
-// settle stops the router, waits until the program has booked all that will ever come,
-// and checks that no event was booked twice, and that from then on each counts.
+// stopAndCheck stops the router, waits until the program has counted all events that it
+// will ever receive, and checks that no event was counted twice, and that each later event
+// counts.
 func (r *router) stopAndCheck(m *program) {
-	r.lab.t.Helper()
+	r.env.t.Helper()
 	r.stop()
-	// Events come in order: when the mark is booked, which is too large to be anything
-	// else, nothing is on its way.
+	// Events arrive in order. When the mark, which is larger than any other event, is
+	// counted, no event is on its way.
 	const mark = 1 << 30
 	last := len(r.workers) - 1
 	r.hit(last, mark)
 	want := make(samples)
 	m.waitFor(func(p samples) error {
 		if n := p.number(workerSeries(overlap, r.workers[last].id)); n < mark {
-			return fmt.Errorf("%v blocks booked, the mark is not", n)
+			return fmt.Errorf("%v blocks counted, without the mark", n)
 		}
 		for i, w := range r.workers {
-			booked := uint64(p.number(workerSeries(overlap, w.id)))
-			if booked > r.sent[i] {
-				r.lab.t.Errorf("worker %d: %d blocks booked of %d that were sent", w.id, booked, r.sent[i])
+			counted := uint64(p.number(workerSeries(overlap, w.id)))
+			if counted > r.sent[i] {
+				r.env.t.Errorf("worker %d: %d blocks counted of %d that were sent", w.id, counted, r.sent[i])
 			}
-			want[workerSeries(overlap, w.id)], want[workerSeries(isl, w.id)] = decimal(booked+1000), decimal(4*(booked+1000))
+			want[workerSeries(overlap, w.id)], want[workerSeries(isl, w.id)] = decimal(counted+1000), decimal(4*(counted+1000))
 		}
 		return nil
 	})
@@ -258,9 +259,9 @@ func (r *router) stopAndCheck(m *program) {
 			r.hit(i, 1)
 		}
 	}
-	r.lab.flush()
+	r.env.flush()
 	m.waitForSamples(want)
 }
 
-// decimal is a number as the page has it.
+// decimal formats a number as /metrics does.
 func decimal(n uint64) string { return strconv.FormatFloat(float64(n), 'g', -1, 64) }

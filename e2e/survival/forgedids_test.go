@@ -11,7 +11,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// bounded says that page and memory stay within what the limit of workers allows.
+// boundSamples checks that the number of series and the memory are within what the limit of
+// workers allows.
 func boundSamples(limit, bytes int) rule {
 	return func(_, now samples) error {
 		if n := now.count(isl); n > limit {
@@ -34,8 +35,8 @@ func sequence(from, n uint64) (ids []uint64) {
 	return ids
 }
 
-// hundredThousand hits of that many ids that nobody has, and of the good worker's now and
-// then.
+// publishForgedHits publishes a hit of each of a hundred thousand ids that are not
+// registered, with hits of the control worker in between.
 func (f *environment) publishForgedHits(control *worker) (ofControl uint64) {
 	f.t.Helper()
 	const n = 100_000
@@ -61,19 +62,19 @@ func TestForgedIDsHundredThousand(t *testing.T) {
 	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	w := m.startSampler(always(samplesOf(a, b)), always(samples{queueFull: "0"}), monotonicCounters(a, b), pairedHits(nil), boundSamples(limit, 150<<20))
 
-	booked := f.publishForgedHits(a)
+	counted := f.publishForgedHits(a)
 	over := uint64(forged - (limit - 2))
 	m.waitForSamples(merged(samplesOf(a, b), samples{
-		messagesSeries(stats.HitRate):     decimal(forged + booked/2),
+		messagesSeries(stats.HitRate):     decimal(forged + counted/2),
 		overLimit:                         decimal(over),
-		workerSeries(isl, a.id):           decimal(4 * booked),
-		workerSeries(overlap, a.id):       decimal(booked),
+		workerSeries(isl, a.id):           decimal(4 * counted),
+		workerSeries(overlap, a.id):       decimal(counted),
 		workerSeries(isl, 1<<40):          "12",
 		workerSeries(isl, 1<<40+forged-1): "",
-		`llm_kv_hit_rate_events_total{component="backend",endpoint="generate"}`: decimal(limit - 2 + booked/2),
+		`llm_kv_hit_rate_events_total{component="backend",endpoint="generate"}`: decimal(limit - 2 + counted/2),
 	}))
 
-	// Who registers pushes one of them out, and is counted as that.
+	// A worker that registers evicts one of the forged ids, and this is counted.
 	f.register(f.ec, sequence(10_000, arrivals)...)
 	over += arrivals
 	m.waitFor(func(p samples) error {
@@ -89,21 +90,21 @@ func TestForgedIDsHundredThousand(t *testing.T) {
 	}
 	m.waitForSamples(samples{workerSeries(overlap, 10_000): "5", workerSeries(overlap, 10_000+arrivals-1): "5", overLimit: decimal(over)})
 
-	// There is no room for anybody new, and the forged do not come back.
+	// There is no room for a new worker, and forged ids do not come back.
 	again := f.publishForgedHits(b)
 	m.waitFor(func(p samples) error {
-		if p.number(messagesSeries(stats.HitRate)) != float64(2*forged+arrivals+booked/2+again/2) {
-			return errors.New("not all have come")
+		if p.number(messagesSeries(stats.HitRate)) != float64(2*forged+arrivals+counted/2+again/2) {
+			return errors.New("not all workers are registered")
 		}
-		kept := uint64(limit - 2 - arrivals) // of the forged ids; whose second event is booked
+		kept := uint64(limit - 2 - arrivals) // of the forged ids, whose second event counts
 		return p.match(samples{overLimit: decimal(over + forged - kept), workerSeries(overlap, b.id): decimal(again)})
 	})
 	w.stop()
 	m.Terminate()
 }
 
-// TestForgedIDsRegisteredAndRemoved has more of them than there is room for, each with a
-// load and hits.
+// TestForgedIDsRegisteredAndRemoved registers and deregisters more workers than the limit,
+// each with a load and hits.
 func TestForgedIDsRegisteredAndRemoved(t *testing.T) {
 	t.Parallel()
 	const limit, at = 300, 100
@@ -114,11 +115,12 @@ func TestForgedIDsRegisteredAndRemoved(t *testing.T) {
 	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	r := f.startRouter(a, b)
 	w := m.startSampler(always(samplesOf(b)), always(samples{queueFull: "0"}), monotonicCounters(a, b), pairedHits(nil), boundSamples(limit, 100<<20))
-	for round := range uint64(10) { // bench soak goes on for longer
+	for round := range uint64(10) { // bench soak does so for longer
 		ids := sequence(1<<40+round*at, at)
 		f.register(f.ec, ids...)
 		answers := f.answerPollsFor(ids, 50)
-		// Registrations and hits come by different ways: a hit that comes first finds no room.
+		// Registrations and hits arrive over different connections. A hit that arrives
+		// before its worker's registration is over the limit.
 		m.waitFor(func(p samples) error { return p.match(samples{workersSeries("answering"): fmt.Sprint(2 + at)}) })
 		for _, id := range ids {
 			if err := f.hit(id, 3); err != nil {
@@ -133,7 +135,7 @@ func TestForgedIDsRegisteredAndRemoved(t *testing.T) {
 			return p.match(samples{workersSeries("answering"): "2", workersSeries("silent"): "0"})
 		})
 		answers()
-		m.waitForPolls(3) // until those that answered without a key are forgotten
+		m.waitForPolls(3) // until the program forgets workers that replied after their keys were deleted
 		m.waitFor(func(p samples) error {
 			if n := p.count(active + "{"); n != 2 {
 				return fmt.Errorf("%d loads are shown, want 2", n)
@@ -145,7 +147,7 @@ func TestForgedIDsRegisteredAndRemoved(t *testing.T) {
 		})
 	}
 	r.stopAndCheck(m)
-	// What is left are counters of those that left last, and they go ten minutes later.
+	// The counters of the workers that left last stay, and expire ten minutes later.
 	left := func(want int) func(p samples) error {
 		return func(p samples) error {
 			if n := p.count(isl + "{"); n > want {
@@ -163,7 +165,7 @@ func TestForgedIDsRegisteredAndRemoved(t *testing.T) {
 	m.Terminate()
 }
 
-// answerAll has all of them answer polls until they are told to stop.
+// answerPollsFor answers polls for all of these ids until stop.
 func (f *environment) answerPollsFor(ids []uint64, load uint64) (stop func()) {
 	f.t.Helper()
 	sub := f.answerPollsWith(func(respond func([]byte)) {

@@ -20,15 +20,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// forger sends made-up names by every way into a program that watches all there is. Beside
-// it are two honest workers: one is polled and hit, the other publishes.
+// nameForger sends made-up names over every channel into a program that watches all
+// namespaces or components. Beside it there are two control workers: one is polled and has
+// hits, the other one publishes.
 type nameForger struct {
 	*environment
 	m       *program
-	control string // their namespace
-	made    string // what the names of made-up namespaces begin with; empty: there are none
+	control string // the namespace of the control workers
+	prefix  string // the prefix of made-up namespaces; empty: there are none
 	extra   atomic.Pointer[[][]byte]
-	asked   atomic.Int64 // polls of the honest worker's service
+	polls   atomic.Int64 // polls of the control worker's service
 }
 
 const (
@@ -45,7 +46,7 @@ func newNameForger(t *testing.T, namespaces string, args ...string) *nameForger 
 	t.Helper()
 	f := &nameForger{environment: newEnvironment(t), control: namespaces}
 	if prefix, several := strings.CutSuffix(namespaces, "*"); several {
-		f.control, f.made = prefix+"honest", prefix+"made-"
+		f.control, f.prefix = prefix+"honest", prefix+"made-"
 	}
 	in := fleet.Instance{Endpoint: polledAt, ID: polledID}
 	f.put(wire.LayoutInstances.Key(f.control, in), string(wire.LayoutInstances.Value(f.control, in, "nats")))
@@ -64,12 +65,13 @@ func newNameForger(t *testing.T, namespaces string, args ...string) *nameForger 
 	return f
 }
 
-// service is the one that the honest worker answers for.
+// service is the service of the control worker.
 func (f *nameForger) service() string {
 	return wire.ServiceName(wire.EraPlain, f.control, polledAt.Component)
 }
 
-// answerPolls answers each poll for the honest worker, and once with what is forged.
+// answerPolls answers each poll for the control worker, and one poll with the forged
+// replies.
 func (f *nameForger) answerPolls() {
 	f.t.Helper()
 	control := garbage.StatsReply(f.service(), polledAt.Name, polledID, "honest", 10)
@@ -80,7 +82,7 @@ func (f *nameForger) answerPolls() {
 				_ = m.Respond(b)
 			}
 		}
-		f.asked.Add(1)
+		f.polls.Add(1)
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -88,16 +90,16 @@ func (f *nameForger) answerPolls() {
 	f.flush()
 }
 
-// series is one of a worker.
+// series returns a series of one worker.
 func (f *nameForger) series(metric string, e fleet.Endpoint, id uint64) string {
 	namespace := ""
-	if f.made != "" {
+	if f.prefix != "" {
 		namespace = fmt.Sprintf("dynamo_namespace=%q,", f.control)
 	}
 	return fmt.Sprintf(`%s{component=%q,%sendpoint=%q,worker_id="%d"}`, metric, e.Component, namespace, e.Name, id)
 }
 
-// right is what must be shown of the honest, whatever else there is.
+// expectedOfControl returns the samples that the control workers must have.
 func (f *nameForger) expectedOfControl() samples {
 	return samples{
 		f.series(active, polledAt, polledID): "10", f.series(total, polledAt, polledID): "1000",
@@ -122,19 +124,19 @@ func (f *nameForger) publishHit(id uint64, overlap int) {
 	}
 }
 
-// namespace and endpoint are made up.
+// namespace and endpoint return made-up names.
 func (f *nameForger) namespace(n int) string {
-	if f.made == "" {
+	if f.prefix == "" {
 		return f.control
 	}
-	return fmt.Sprint(f.made, n)
+	return fmt.Sprint(f.prefix, n)
 }
 
 func endpoint(n int) fleet.Endpoint {
 	return fleet.Endpoint{Component: fmt.Sprint("made-", n), Name: fmt.Sprint("up_", n)}
 }
 
-// comes waits until the program has so many more of these.
+// waitForIncrease runs wave, and waits until the series has increased by n.
 func (f *nameForger) waitForIncrease(series string, n int, wave func()) {
 	f.t.Helper()
 	before := -1.0
@@ -149,7 +151,8 @@ func (f *nameForger) waitForIncrease(series string, n int, wave func()) {
 	})
 }
 
-// events publishes loads and forward passes of so many endpoints, in the name of few ids.
+// publishEvents publishes loads and forward passes of made-up endpoints, with few worker
+// ids.
 func (f *nameForger) publishEvents(names, ids int) {
 	f.t.Helper()
 	for topic, event := range map[string]func(uint64) []byte{
@@ -165,7 +168,8 @@ func (f *nameForger) publishEvents(names, ids int) {
 	}
 }
 
-// comeAndGo registers so many endpoints, a hundred at a time, each with a load.
+// registerAndLeave registers workers at made-up endpoints, a hundred at a time, publishes a
+// load of each, and deregisters them.
 func (f *nameForger) registerAndLeave(names int) {
 	f.t.Helper()
 	const at = 100
@@ -191,7 +195,7 @@ func (f *nameForger) registerAndLeave(names int) {
 	}
 }
 
-// each commits an operation for each of so many numbers.
+// commitEach commits an operation for each of n numbers from first.
 func (f *nameForger) commitEach(first, n int, op func(int) clientv3.Op) {
 	f.t.Helper()
 	for n > 0 {
@@ -209,7 +213,7 @@ func (f *nameForger) commitEach(first, n int, op func(int) clientv3.Op) {
 	}
 }
 
-// cards puts so many model cards of made-up endpoints, and takes them away.
+// putCards writes model cards of made-up endpoints, and deletes them.
 func (f *nameForger) putCards(names, ids int) {
 	f.t.Helper()
 	card := func(n int) garbage.Entry {
@@ -223,7 +227,7 @@ func (f *nameForger) putCards(names, ids int) {
 	})
 }
 
-// answers has the next poll answered for so many made-up endpoints.
+// answerNextPoll answers the next poll for made-up endpoints.
 func (f *nameForger) answerNextPoll(names int, id func(n int) (worker uint64, static string)) {
 	f.t.Helper()
 	var all [][]byte
@@ -234,8 +238,8 @@ func (f *nameForger) answerNextPoll(names int, id func(n int) (worker uint64, st
 	f.waitForIncrease(messagesSeries(stats.StatsReply), names, func() { f.extra.Store(&all) })
 }
 
-// boundedFamilies says that no family has more series than so many workers, or endpoints in
-// four states, and that those of the program itself do not grow with anything.
+// boundFamilies checks that no family has more series than there may be workers, or
+// endpoints in four states, and that the number of the program's own series is constant.
 func boundFamilies(workers, endpoints, bytes int) rule {
 	return func(_, now samples) error {
 		own := 0
@@ -259,7 +263,7 @@ func boundFamilies(workers, endpoints, bytes int) rule {
 	}
 }
 
-// glance complains unless the snapshot for people has at most so many bytes.
+// checkSnapshotSize fails the test if the snapshot has more bytes than this.
 func (f *nameForger) checkSnapshotSize(most int) {
 	f.t.Helper()
 	text, err := body(f.m.url + "/api/v1/fleet?history=true")
@@ -276,8 +280,8 @@ func overLimitSeries(l stats.Limit) string {
 	return fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)
 }
 
-// TestForgedNamesAreBounded sends thousands of each kind. What is bounded are all series, the
-// snapshot and memory; what is turned away is counted.
+// TestForgedNamesAreBounded sends thousands of names of each kind. The number of series,
+// the snapshot and the memory are bounded, and everything over the limits is counted.
 func TestForgedNamesAreBounded(t *testing.T) {
 	for _, namespaces := range []string{"dynamo", "x*"} {
 		t.Run(namespaces, func(t *testing.T) {
@@ -285,12 +289,13 @@ func TestForgedNamesAreBounded(t *testing.T) {
 			f := newNameForger(t, namespaces, "--max-workers", fmt.Sprint(limit))
 			w := f.m.startSampler(always(f.expectedOfControl()), always(samples{queueFull: "0"}), boundFamilies(limit, 1026, 150<<20))
 
-			// Each id has the last endpoint that it named waiting; the passes replace the loads.
+			// For each id the last endpoint that it named waits for a registration. The
+			// forward passes replace the loads.
 			f.publishEvents(names, ids)
 			f.m.waitFor(func(p samples) error {
 				rejects := p.number(rejectedSeries(stats.LoadEvent, stats.NotRegistered)) + p.number(rejectedSeries(stats.ForwardPass, stats.NotRegistered))
 				if rejects != 2*names-ids {
-					return fmt.Errorf("%v events are of no use, want %d", rejects, 2*names-ids)
+					return fmt.Errorf("%v events are rejected, want %d", rejects, 2*names-ids)
 				}
 				if n := p.count("made-"); n > 0 {
 					return fmt.Errorf("%d series have made-up names", n)
@@ -299,21 +304,23 @@ func TestForgedNamesAreBounded(t *testing.T) {
 			})
 			f.checkSnapshotSize(20_000)
 
-			// Static workers register nowhere: there is room for as many as for other workers.
+			// Static workers are not registered. As many of them are kept as of other
+			// workers.
 			f.answerNextPoll(3000, func(n int) (uint64, string) { return firstForged + uint64(n), fmt.Sprint("forged-", n) })
 			f.answerNextPoll(3000, func(n int) (uint64, string) { return 0, fmt.Sprint("static-", n) })
 			f.m.waitFor(func(p samples) error {
 				return p.match(samples{rejectedSeries(stats.StatsReply, stats.NotRegistered): "3000", overLimitSeries(stats.WorkerLimit): decimal(3000 - (limit - 2 - ids))})
 			})
 			f.checkSnapshotSize(1_000_000)
-			f.m.waitFor(func(p samples) error { // they answer once and no more
+			f.m.waitFor(func(p samples) error { // they reply only once
 				if n := p.count("static-"); n > 0 {
 					return fmt.Errorf("%d series are of workers that have stopped", n)
 				}
 				return nil
 			})
 
-			// Where a worker was registered is remembered: 1,022 endpoints beside the two.
+			// The program remembers the endpoints at which workers were registered: 1,022,
+			// and the two of the control workers.
 			f.registerAndLeave(3000)
 			f.m.waitFor(func(p samples) error { return p.match(samples{overLimitSeries(stats.EndpointLimit): "1978"}) })
 			f.checkSnapshotSize(1_000_000)
@@ -331,13 +338,12 @@ func TestForgedNamesAreBounded(t *testing.T) {
 	}
 }
 
-// TestForgedNamesAtEveryBound fills all that can be filled by who may publish on NATS,
-// with the limits as they are by default, while the page and the snapshot are read. The
-// chart's limit of memory is 512 MiB.
+// TestForgedNamesAtEveryBound fills all that a client on NATS can fill, with the default
+// limits, while /metrics and the snapshot are read. The chart's memory limit is 512 MiB.
 func TestForgedNamesAtEveryBound(t *testing.T) {
 	const workers = 65_536
 	f := newNameForger(t, "dynamo")
-	// Some of the honest are enough to have ranks made up for.
+	// Some of the control workers are enough to make up ranks for.
 	const others = 128
 	f.waitForIncrease(messagesSeries(stats.InstanceKeys), others, func() {
 		f.commitEach(100, others, func(n int) clientv3.Op {
@@ -357,7 +363,7 @@ func TestForgedNamesAtEveryBound(t *testing.T) {
 			f.publishHit(firstForged+uint64(n), 1)
 		}
 	})
-	// The durations of a forward pass take most where they are far apart.
+	// The durations of forward passes need the most memory if they differ widely.
 	far := func(endpoint fleet.Endpoint, id uint64, rank uint32) {
 		f.publishEvent(f.control, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 1, 1.1e-6))
 		f.publishEvent(f.control, endpoint, wire.TopicForwardPass, garbage.ForwardPass(id, rank, 2, 8000))
@@ -376,7 +382,7 @@ func TestForgedNamesAtEveryBound(t *testing.T) {
 		}
 	})
 	f.answerNextPoll(6000, func(n int) (uint64, string) { return 0, fmt.Sprint(strings.Repeat("static", 40), n) })
-	for range 10 { // the ranks are rows of it
+	for range 10 { // each rank is a row of the snapshot
 		testutil.Until(t, func() error {
 			text, err := body(f.m.url + "/api/v1/fleet?history=true")
 			if err == nil && strings.Count(text, `"key":`) < 10_000 {

@@ -13,7 +13,7 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// rejections are how many messages of a kind a page says were rejected, for whatever reason.
+// rejections returns how many messages of a kind were rejected, for whatever reason.
 func (p samples) rejections(k stats.Kind) (n float64) {
 	for _, r := range stats.Reasons() {
 		n += p.number(rejectedSeries(k, r))
@@ -21,8 +21,8 @@ func (p samples) rejections(k stats.Kind) (n float64) {
 	return n
 }
 
-// TestGarbageFromEverySource sends each file of the corpus, none of which is anything, by
-// every way there is into the program.
+// TestGarbageFromEverySource sends each file of the corpus, none of which is valid, over
+// every channel into the program.
 func TestGarbageFromEverySource(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
@@ -75,7 +75,7 @@ func TestGarbageFromEverySource(t *testing.T) {
 			if got := now.rejections(kind) - before.rejections(kind); got != float64(n) {
 				return fmt.Errorf("%v: %v rejected, want %d", kind, got, n)
 			}
-			// Of the good worker's own kinds there are good ones too.
+			// Messages of the control worker are among the received ones of these kinds.
 			if got := now.number(messagesSeries(kind)) - before.number(messagesSeries(kind)); got < float64(n) || got > float64(n) && kind != stats.StatsReply && kind != stats.HitRate {
 				return fmt.Errorf("%v: %v received, want %d", kind, got, n)
 			}

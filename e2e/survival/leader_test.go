@@ -16,7 +16,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// pair is two programs that stand by for each other, and push each second. The first leads.
+// startPair starts two programs that are each other's standby, and push every second. The
+// first one leads.
 func startPair(t *testing.T, slow time.Duration) (r *replicas, both [2]*program) {
 	t.Helper()
 	r = newReplicas(t)
@@ -44,8 +45,8 @@ func startPair(t *testing.T, slow time.Duration) (r *replicas, both [2]*program)
 	return r, both
 }
 
-// apart complains of two pushes of different programs that are less apart than that, but
-// where the one before has resigned; and of more turns than one for each of them.
+// checkGap checks that pushes of different programs are at least d apart, except after the
+// first one has resigned, and that there are no more than this many turns.
 func (r *replicas) checkGap(d time.Duration, turns int) {
 	r.t.Helper()
 	r.mu.Lock()
@@ -64,11 +65,11 @@ func (r *replicas) checkGap(d time.Duration, turns int) {
 		}
 	}
 	if n > turns {
-		r.t.Errorf("the programs push by turns, %d times: %v", n, r.pushes)
+		r.t.Errorf("the programs push in %d turns: %v", n, r.pushes)
 	}
 }
 
-// pushes waits for a push of any of them, and returns whose it is.
+// waitForPush waits for a push after this time, and returns which program it is from.
 func (r *replicas) waitForPush(after time.Time) (of int) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
@@ -85,10 +86,11 @@ func (r *replicas) waitForPush(after time.Time) (of int) {
 	return of
 }
 
-// lease is that of the unique instance's key.
+// lease returns the lease of the unique instance's key.
 func (r *replicas) lease() clientv3.LeaseID { return clientv3.LeaseID(r.leaderLease()) }
 
-// put is the revision at which the unique instance's key was last put; 0 if there is none.
+// putRevision returns the revision at which the unique instance's key was last put, or 0 if
+// it does not exist.
 func (r *replicas) putRevision() int64 {
 	r.t.Helper()
 	got, err := r.ec.Get(r.t.Context(), instanceKey)
@@ -101,17 +103,18 @@ func (r *replicas) putRevision() int64 {
 	return got.Kvs[0].ModRevision
 }
 
-// TestLeadersNeverPushAtOnce whatever becomes of the unique instance's key. What the one
-// that loses it has pushed last is old when the other begins, and that is soon.
+// TestLeadersNeverPushAtOnce changes and deletes the unique instance's key in every way.
+// The last push of the former leader must be old when the next one pushes, and that must be
+// soon.
 func TestLeadersNeverPushAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(r *replicas) error{
 		"the key is deleted": func(r *replicas) error { _, err := r.ec.Delete(r.t.Context(), instanceKey); return err },
-		"a prefix of it is deleted": func(r *replicas) error {
+		"a prefix of the key is deleted": func(r *replicas) error {
 			_, err := r.ec.Delete(r.t.Context(), "dynamo/", clientv3.WithPrefix())
 			return err
 		},
-		"another lease has it, and is revoked": func(r *replicas) error {
+		"another lease has the key, and is revoked": func(r *replicas) error {
 			lease, err := r.ec.Grant(r.t.Context(), 60)
 			if err == nil {
 				_, err = r.ec.Put(r.t.Context(), instanceKey, "{}", clientv3.WithLease(lease.ID))
@@ -121,7 +124,7 @@ func TestLeadersNeverPushAtOnce(t *testing.T) {
 			}
 			return err
 		},
-		"it is put by hand, and deleted": func(r *replicas) error {
+		"the key is put manually, and deleted": func(r *replicas) error {
 			_, err := r.ec.Put(r.t.Context(), instanceKey, "{}")
 			if err == nil {
 				_, err = r.ec.Delete(r.t.Context(), instanceKey)
@@ -146,7 +149,7 @@ func TestLeadersNeverPushAtOnce(t *testing.T) {
 						}
 						return nil
 					})
-					r.waitForPush(lost.Add(2 * slow).Add(slack)) // of either
+					r.waitForPush(lost.Add(2 * slow).Add(slack)) // of either program
 					took := time.Since(lost)
 					t.Logf("pushed again after %v", took.Round(time.Millisecond))
 				}
@@ -159,7 +162,7 @@ func TestLeadersNeverPushAtOnce(t *testing.T) {
 	}
 }
 
-// TestLeaderStoppedWithoutKeyDoesNotPush when it goes on.
+// TestLeaderStoppedWithoutKeyDoesNotPush checks the leader after SIGCONT.
 func TestLeaderStoppedWithoutKeyDoesNotPush(t *testing.T) {
 	t.Parallel()
 	r, both := startPair(t, 0)
@@ -182,7 +185,7 @@ func TestLeaderStoppedWithoutKeyDoesNotPush(t *testing.T) {
 	second.Terminate()
 }
 
-// TestLeaderKeepsLeadingWithSlowEtcd: each word takes 0.6 s, each way.
+// TestLeaderKeepsLeadingWithSlowEtcd delays each message by 0.6 s in each direction.
 func TestLeaderKeepsLeadingWithSlowEtcd(t *testing.T) {
 	t.Parallel()
 	r, both := startPair(t, 600*time.Millisecond)
@@ -200,10 +203,11 @@ func TestLeaderKeepsLeadingWithSlowEtcd(t *testing.T) {
 			t.Errorf("%q", lost)
 		}
 	}
-	// One that ends in order is followed at once, which is three words of etcd's here.
+	// A leader that terminates is replaced at once, which here takes three messages of
+	// etcd.
 	began := time.Now()
 	both[0].Terminate()
 	_, push := r.firstMessages(2, began)
-	t.Logf("the first push comes %v after the signal", push.Sub(began).Round(time.Millisecond))
+	t.Logf("the first push is %v after the signal", push.Sub(began).Round(time.Millisecond))
 	both[1].Terminate()
 }

@@ -1,16 +1,15 @@
 //go:build real
 
-// Package survival takes away what the program needs, and gives it what nobody should:
-// the built binary beside real nats-server and etcd processes that are killed, workers
-// that lie, garbage everywhere, too few file descriptors. What the page says is checked
-// before, during and after.
+// Package survival takes away what the program needs, and sends it what no correct client
+// sends: the built binary runs beside real nats-server and etcd processes that are killed,
+// workers with invalid replies, garbage from every source, and too few file descriptors.
+// The tests check /metrics before, during and after.
 //
 //	go test -tags real -count=1 -v ./e2e/survival/
 //
-// With SURVIVAL=long it takes the whole time that the outages are meant to last, and waits
-// for counters to expire, as .ci/nightly has it. A server that is not installed skips its
-// tests; with CI=true that is a failure. bench soak and bench fuzz go on for longer, with
-// more of the same strangers and garbage.
+// With SURVIVAL=long, which .ci/nightly sets, outages have their full length, and tests wait
+// for counters to expire. Tests are skipped if a server is not installed; with CI=true they
+// fail. bench soak and bench fuzz run for longer, with more forged ids and more garbage.
 package survival
 
 import (
@@ -20,10 +19,10 @@ import (
 	"dynamo-metrics/e2e/process"
 )
 
-// bin is where TestMain has put the programs.
+// bin is the directory where TestMain has built the programs.
 var bin string
 
-// pick is what is meant, or its shortened form.
+// shortOr returns whole if SURVIVAL=long is set, and otherwise short.
 func shortOr[T any](short, whole T) T {
 	if os.Getenv("SURVIVAL") == "long" {
 		return whole

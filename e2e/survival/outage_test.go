@@ -17,10 +17,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// promised is how soon after the return of its servers the program shows all as it is.
+// recoveryTime is the time after the return of the servers within which the program must
+// show everything correctly.
 const recoveryTime = 2 * time.Second
 
-// up is what a page says when all is well.
+// ready are the samples of a program that is connected and leads.
 var ready = samples{connectedSeries("nats"): "1", connectedSeries("etcd"): "1", "dynamo_metrics_leader": "1"}
 
 func TestOutageNATSKilledTwentyTimesUnderLoad(t *testing.T) {
@@ -34,12 +35,13 @@ func TestOutageNATSKilledTwentyTimesUnderLoad(t *testing.T) {
 	all := samples{workersSeries("answering"): fmt.Sprint(mocks + 2), workersSeries("silent"): "0"}
 	m.waitForSamples(merged(ready, all, samplesOf(a, b)))
 	r := f.startRouter(a, b)
-	// The mocks' events have any number of blocks.
+	// The mock workers' events have any number of blocks.
 	w := m.startSampler(always(samplesOf(b)), always(all), monotonicCounters(a, b), pairedHits(func(s string) bool { return s != workerSeries(isl, a.id) && s != workerSeries(isl, b.id) }))
 	for i := range 20 {
 		f.nats[0].kill()
 		m.waitFor(func(p samples) error { return p.match(samples{connectedSeries("nats"): "0"}) })
-		// The longer it is gone the longer the pauses between attempts.
+		// The longer the server is down, the longer are the pauses between attempts to
+		// connect.
 		checkThroughout(t, time.Duration(i%4)*500*time.Millisecond, func() error { return m.matchUnready(merged(samplesOf(b), samples{connectedSeries("nats"): "0"})) })
 		before, err := m.scrape()
 		if err != nil {
@@ -50,7 +52,7 @@ func TestOutageNATSKilledTwentyTimesUnderLoad(t *testing.T) {
 		checkWithin(t, recoveryTime, func() error {
 			p, err := m.scrape()
 			if err == nil && p.number(workerSeries(isl, a.id)) <= before.number(workerSeries(isl, a.id)) {
-				err = errors.New("no hit is booked")
+				err = errors.New("no hit is counted")
 			}
 			if err != nil {
 				return err
@@ -61,13 +63,13 @@ func TestOutageNATSKilledTwentyTimesUnderLoad(t *testing.T) {
 	r.stopAndCheck(m)
 	w.stop()
 	if n := len(m.LinesWith("Lost the connection to NATS")); n != 20 {
-		t.Errorf("the log speaks of %d losses, want 20", n)
+		t.Errorf("%d losses are logged, want 20", n)
 	}
 	m.Terminate()
 }
 
-// TestOutageNATSReturnsBeforeTheNextPoll has an interval that alone would take longer
-// than the return of the values may.
+// TestOutageNATSReturnsBeforeTheNextPoll has a poll interval that is longer than the values
+// may take to return.
 func TestOutageNATSReturnsBeforeTheNextPoll(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
@@ -104,7 +106,7 @@ func TestOutageNATSClusterLosesOurNode(t *testing.T) {
 		node.kill()
 		checkWithin(t, recoveryTime, func() error {
 			if now := connectedServer(m); now == at {
-				return errors.New("it is at the node that is dead")
+				return errors.New("it is connected to the killed node")
 			}
 			return m.matchReady(merged(ready, samplesOf(a, b)))
 		})
@@ -116,10 +118,10 @@ func TestOutageNATSClusterLosesOurNode(t *testing.T) {
 	m.Terminate()
 }
 
-// connectedTo is the NATS server that the program has named last.
+// connectedServer returns the NATS server that the program has logged last.
 func connectedServer(m *program) string {
-	said := m.LinesWith("Connected to NATS server=")
-	_, url, _ := strings.Cut(said[len(said)-1], "server=")
+	logged := m.LinesWith("Connected to NATS server=")
+	_, url, _ := strings.Cut(logged[len(logged)-1], "server=")
 	return strings.Fields(url)[0]
 }
 
@@ -135,7 +137,7 @@ func TestOutageEtcdKilled(t *testing.T) {
 		f.etcd[0].kill()
 		m.waitFor(func(p samples) error { return p.match(samples{connectedSeries("etcd"): "0"}) })
 		a.load.Store(uint64(100 + i))
-		m.waitFor(func(p samples) error { return p.match(samplesOf(a, b)) }) // who is known is polled all the same
+		m.waitFor(func(p samples) error { return p.match(samplesOf(a, b)) }) // known workers are still polled
 		if err := m.matchUnready(merged(samplesOf(a, b), samples{connectedSeries("etcd"): "0"})); err != nil {
 			t.Error(err)
 		}
@@ -147,8 +149,8 @@ func TestOutageEtcdKilled(t *testing.T) {
 	m.Terminate()
 }
 
-// TestOutageEtcdCompactedMeanwhile has it changed behind the program's back, and the
-// changes' history thrown away.
+// TestOutageEtcdCompactedMeanwhile changes keys during an outage, and compacts the history
+// of the changes.
 func TestOutageEtcdCompactedMeanwhile(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
@@ -174,7 +176,7 @@ func TestOutageEtcdCompactedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p, err := m.scrape(); err != nil || p.match(samplesOf(stays, leaves)) != nil || p[connectedSeries("etcd")] != "0" {
-		t.Errorf("while etcd is away: %v, %v", p, err)
+		t.Errorf("while etcd is down: %v, %v", p, err)
 	}
 	away.kill()
 	etcd.start()
@@ -211,7 +213,7 @@ func TestOutageEtcdLosesItsLeader(t *testing.T) {
 	for i := range uint64(shortOr(3, 10)) {
 		leader := f.leader()
 		leader.kill()
-		f.register(f.ec, 100+i) // done when there is a leader again
+		f.register(f.ec, 100+i) // succeeds when there is a leader again
 		a.load.Store(100 + i)
 		checkWithin(t, recoveryTime, func() error {
 			return m.matchReady(merged(ready, samplesOf(a, b), samples{workersSeries("silent"): fmt.Sprint(i + 1)}))
@@ -223,7 +225,7 @@ func TestOutageEtcdLosesItsLeader(t *testing.T) {
 	m.Terminate()
 }
 
-// leader is the member that leads.
+// leader returns the member that is the leader.
 func (f *environment) leader() (leader *server) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
@@ -239,7 +241,7 @@ func (f *environment) leader() (leader *server) {
 				return nil
 			}
 		}
-		return errors.New("nobody leads")
+		return errors.New("there is no leader")
 	})
 	return leader
 }
@@ -270,7 +272,7 @@ func TestOutageBothServersDownAtStart(t *testing.T) {
 	f.startRouter(a).stopAndCheck(m)
 	for _, line := range []string{" WARN nats: ", " WARN etcd: "} {
 		if n := len(m.LinesWith(line)); n > 1 {
-			t.Errorf("%q is said %d times, want once", line, n)
+			t.Errorf("%q is logged %d times, want once", line, n)
 		}
 	}
 	m.Terminate()

@@ -17,13 +17,14 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// program is the running program.
+// program is a running metrics program.
 type program struct {
 	*process.Process
 	url string
 }
 
-// run starts the program with a page on a free port, by way of another if prefix names one.
+// startProgram starts the program on a free port, with prefix, if any, as the command that
+// runs it.
 func startProgram(t *testing.T, env, prefix []string, args ...string) *program {
 	t.Helper()
 	command := append(append([]string{}, prefix...), filepath.Join(bin, "metrics"), "--host", "127.0.0.1", "--metrics-port", "0")
@@ -32,7 +33,7 @@ func startProgram(t *testing.T, env, prefix []string, args ...string) *program {
 	return &program{p, "http://" + strings.TrimSuffix(p.WaitForLine("Prometheus metrics server started at "), "/metrics")}
 }
 
-// page is what is served: values, as they are written, by series.
+// samples are the values in a scrape of /metrics, as they are written, by series.
 type samples map[string]string
 
 func (m *program) scrape() (samples, error) {
@@ -43,13 +44,13 @@ func (m *program) scrape() (samples, error) {
 	return process.ParseSamples(text), err
 }
 
-// number is the value of a series, 0 if there is none.
+// number returns the value of a series, or 0 if it does not exist.
 func (p samples) number(series string) float64 {
 	v, _ := strconv.ParseFloat(p[series], 64)
 	return v
 }
 
-// count is how many series hold text.
+// count returns how many series contain text.
 func (p samples) count(text string) (n int) {
 	for s := range p {
 		if strings.Contains(s, text) {
@@ -59,7 +60,7 @@ func (p samples) count(text string) (n int) {
 	return n
 }
 
-// families are how many series each has.
+// families returns the number of series of each family.
 func (p samples) families() map[string]int {
 	all := make(map[string]int)
 	for s := range p {
@@ -69,7 +70,8 @@ func (p samples) families() map[string]int {
 	return all
 }
 
-// has complains unless these series have these values; an empty one means absent.
+// match returns an error unless these series have these values. An empty value means that
+// the series is absent.
 func (p samples) match(want samples) error {
 	for s, value := range want {
 		if p[s] != value {
@@ -79,7 +81,7 @@ func (p samples) match(want samples) error {
 	return nil
 }
 
-// right complains unless the program is ready and its page has what is wanted.
+// matchReady returns an error unless the program is ready and has these samples.
 func (m *program) matchReady(want samples) error {
 	p, err := m.scrape()
 	if err != nil {
@@ -95,7 +97,7 @@ func (m *program) matchReady(want samples) error {
 	return err
 }
 
-// hasStill complains unless the page has what is wanted, ready or not.
+// matchKept returns an error unless the program has these samples, ready or not.
 func (m *program) matchKept(want samples) error {
 	p, err := m.scrape()
 	if err == nil {
@@ -104,7 +106,8 @@ func (m *program) matchKept(want samples) error {
 	return err
 }
 
-// isAway complains unless the program is not ready, and shows what is wanted still.
+// matchUnready returns an error unless the program is not ready, and still has these
+// samples.
 func (m *program) matchUnready(want samples) error {
 	status, text, err := get(m.url + "/-/ready?strict=true")
 	if err == nil && status != 503 {
@@ -116,13 +119,13 @@ func (m *program) matchUnready(want samples) error {
 	return m.matchKept(want)
 }
 
-// shows waits until right has nothing to complain about.
+// waitForSamples waits until matchReady returns nil.
 func (m *program) waitForSamples(want samples) {
 	m.T.Helper()
 	m.waitFor(func(samples) error { return m.matchReady(want) })
 }
 
-// until waits for a page that check does not complain about.
+// waitFor waits for a scrape for which check returns nil.
 func (m *program) waitFor(check func(samples) error) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
@@ -137,7 +140,7 @@ func (m *program) waitFor(check func(samples) error) {
 	})
 }
 
-// polls waits until n more polls have been answered.
+// waitForPolls waits until n more polls have been answered.
 func (m *program) waitForPolls(n float64) {
 	m.T.Helper()
 	const series = `dynamo_metrics_polls_total{result="ok"}`
@@ -184,14 +187,14 @@ const (
 	resident  = "process_resident_memory_bytes"
 )
 
-// rule is what must hold on every page, seen after another.
+// rule is what must hold for every scrape, given the one before.
 type rule func(before, now samples) error
 
-// always says that these series have these values.
+// always is the rule that these series have these values.
 func always(want samples) rule { return func(_, now samples) error { return now.match(want) } }
 
-// countersOf says that the program's own counters, and these workers', never go back:
-// what was shown once is there for good, and no less.
+// monotonicCounters is the rule that the program's own counters and those of these workers
+// neither decrease nor disappear.
 func monotonicCounters(workers ...*worker) rule {
 	kept := make(map[string]bool)
 	for _, w := range workers {
@@ -202,15 +205,15 @@ func monotonicCounters(workers ...*worker) rule {
 			name, _, _ := strings.Cut(s, "{")
 			own := strings.HasPrefix(name, "dynamo_metrics_") && strings.HasSuffix(name, "_total")
 			if (own || kept[s] || name == "llm_kv_hit_rate_events_total") && (now[s] == "" || now.number(s) < before.number(s)) {
-				return fmt.Errorf("%s goes from %s back to %q", s, before[s], now[s])
+				return fmt.Errorf("%s decreases from %s to %q", s, before[s], now[s])
 			}
 		}
 		return nil
 	}
 }
 
-// pairs says that input and overlap of a worker are of the same events, which all had
-// four times as much input as overlap.
+// pairedHits is the rule that input and overlap of a worker are from the same events, which
+// all have four times as much input as overlap.
 func pairedHits(but func(series string) bool) rule {
 	return func(_, now samples) error {
 		for s, v := range now {
@@ -219,24 +222,24 @@ func pairedHits(but func(series string) bool) rule {
 				continue
 			}
 			if now[overlap+rest] == "" || 4*now.number(overlap+rest) != now.number(s) {
-				return fmt.Errorf("%s is %s beside an overlap of %q", s, v, now[overlap+rest])
+				return fmt.Errorf("%s is %s with an overlap of %q", s, v, now[overlap+rest])
 			}
 		}
 		return nil
 	}
 }
 
-// witness looks at the page again and again until it is told to stop.
+// sampler scrapes continuously until stop.
 type sampler struct {
 	m       *program
 	rules   []rule
 	stopped chan struct{}
 	once    sync.Once
 	wg      sync.WaitGroup
-	pages   int
+	scrapes int
 }
 
-// witnessed has a witness for these rules until the end of the test, or stop.
+// startSampler checks these rules in every scrape until the end of the test, or stop.
 func (m *program) startSampler(rules ...rule) *sampler {
 	w := &sampler{m: m, rules: rules, stopped: make(chan struct{})}
 	w.wg.Go(w.run)
@@ -251,7 +254,7 @@ func (w *sampler) run() {
 		now, err := w.m.scrape()
 		select {
 		case <-w.stopped:
-			if w.pages > 0 { // at least one, however soon it is stopped
+			if w.scrapes > 0 { // at least one, however soon it is stopped
 				return
 			}
 		default:
@@ -262,11 +265,11 @@ func (w *sampler) run() {
 			}
 		}
 		if err != nil {
-			w.m.T.Errorf("page %d: %v", w.pages, err)
+			w.m.T.Errorf("scrape %d: %v", w.scrapes, err)
 			return
 		}
 		before = now
-		w.pages++
+		w.scrapes++
 		select {
 		case <-ticker.C:
 		case <-w.stopped:
@@ -275,16 +278,16 @@ func (w *sampler) run() {
 	}
 }
 
-// stop ends it; a test that has looked at nothing has proved nothing.
+// stop ends it. A sampler without a scrape has proved nothing, so that this is an error.
 func (w *sampler) stop() {
 	w.once.Do(func() {
 		w.m.T.Helper()
 		close(w.stopped)
 		w.wg.Wait()
-		if w.pages == 0 {
-			w.m.T.Error("the witness has seen no page")
+		if w.scrapes == 0 {
+			w.m.T.Error("the sampler has not scraped")
 		}
-		w.m.T.Logf("%d pages witnessed", w.pages)
+		w.m.T.Logf("%d scrapes checked", w.scrapes)
 	})
 }
 

@@ -21,17 +21,17 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// server is a process that can be killed, and started again where it was.
+// server is a process that can be killed, and started again at the same address.
 type server struct {
 	t       *testing.T
 	url     string
 	path    string
 	args    []string
-	up      func() error // complains until it serves
+	up      func() error // returns an error until it serves
 	running *process.Process
 }
 
-// start starts it, and returns when it serves.
+// start starts the server, and returns when it serves.
 func (s *server) start() {
 	s.t.Helper()
 	s.launch()
@@ -55,7 +55,7 @@ func (s *server) waitUntilServing() {
 
 func (s *server) kill() { s.running.Kill() }
 
-// natsServer is a nats-server that is not started yet.
+// natsServer returns a nats-server that is not started yet.
 func natsServer(t *testing.T, flags ...string) *server {
 	t.Helper()
 	address := process.FreeAddress(t)
@@ -67,7 +67,7 @@ func natsServer(t *testing.T, flags ...string) *server {
 	}
 }
 
-// greets reports whether a NATS server says its first word.
+// checkNATSGreeting returns an error unless a NATS server sends its INFO line.
 func checkNATSGreeting(address string) error {
 	conn, err := net.DialTimeout("tcp", address, time.Second)
 	if err != nil {
@@ -77,12 +77,12 @@ func checkNATSGreeting(address string) error {
 	conn.SetDeadline(time.Now().Add(time.Second))
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err == nil && !strings.HasPrefix(line, "INFO ") {
-		err = fmt.Errorf("%s says %q", address, line)
+		err = fmt.Errorf("%s sends %q", address, line)
 	}
 	return err
 }
 
-// natsCluster is a cluster of three.
+// natsCluster returns a cluster of three servers.
 func natsCluster(t *testing.T) (nodes [3]*server) {
 	t.Helper()
 	var routes [3]string
@@ -102,7 +102,7 @@ func natsCluster(t *testing.T) (nodes [3]*server) {
 	return nodes
 }
 
-// routed reports whether a server of a cluster has found n others.
+// checkRoutes returns an error unless a server of a cluster has routes to n others.
 func checkRoutes(monitor string, n int) error {
 	body, err := body("http://" + monitor + "/routez")
 	if err != nil {
@@ -126,7 +126,7 @@ func checkRoutes(monitor string, n int) error {
 	return nil
 }
 
-// etcdServers are the members of a new cluster, not started yet.
+// etcdServers returns the members of a new cluster, not started yet.
 func etcdServers(t *testing.T, n int) []*server {
 	t.Helper()
 	path := process.Installed(t, "etcd", "etcd-server")
@@ -152,7 +152,8 @@ func checkHealth(url string) error {
 	return err
 }
 
-// elsewhere is the same etcd with the same data where nobody else looks for it.
+// movedAway returns the same etcd with the same data at another address, where no other
+// client connects.
 func (s *server) movedAway() *server {
 	url := "http://" + process.FreeAddress(s.t)
 	o := &server{t: s.t, url: url, path: s.path, up: func() error { return checkHealth(url) }}
@@ -165,7 +166,7 @@ func (s *server) movedAway() *server {
 	return o
 }
 
-// dialNATS is a connection that outlives the servers.
+// dialNATS opens a connection that survives outages of the servers.
 func dialNATS(t *testing.T, urls string) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0),
@@ -180,7 +181,7 @@ func dialNATS(t *testing.T, urls string) *nats.Conn {
 
 var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 
-// get is one HTTP request.
+// get makes one HTTP request.
 func get(url string) (status int, text string, err error) {
 	resp, err := client.Get(url)
 	if err != nil {
@@ -191,7 +192,7 @@ func get(url string) (status int, text string, err error) {
 	return resp.StatusCode, string(b), err
 }
 
-// body is the body of an answer that must be 200.
+// body returns the body of a response, whose status must be 200.
 func body(url string) (string, error) {
 	status, text, err := get(url)
 	if err == nil && status != http.StatusOK {
@@ -200,18 +201,18 @@ func body(url string) (string, error) {
 	return text, err
 }
 
-// slack is what a machine with other things to do may add to a promise.
+// slack is the extra time that a busy machine may take.
 const slack = time.Second
 
-// within fails unless check has nothing to complain about in time, which is what the
-// program promises and not what it takes: that is logged.
+// checkWithin fails the test unless check returns nil within d, which is the promised time.
+// It logs the real time.
 func checkWithin(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	start := time.Now()
 	for {
 		err := check()
 		if err == nil {
-			t.Logf("all right after %v", time.Since(start).Round(time.Millisecond))
+			t.Logf("succeeded after %v", time.Since(start).Round(time.Millisecond))
 			return
 		}
 		if time.Since(start) > d+slack {
@@ -221,7 +222,7 @@ func checkWithin(t *testing.T, d time.Duration, check func() error) {
 	}
 }
 
-// throughout fails if check complains at any time while d passes.
+// checkThroughout fails the test if check returns an error at any time within d.
 func checkThroughout(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {

@@ -26,28 +26,29 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// takeover is what a standby promises: the lease of the leader, and three seconds, two of
-// which it waits for a leader that may not know yet.
+// takeover is the time in which a standby must take over: the leader's lease and three
+// seconds. In two of them it waits for a leader that may not know yet that it has lost the
+// key.
 const takeover = 13 * time.Second
 
-// replicas are programs that stand by for each other, before one worker. It tells the
-// first that asks it a load of 101, the second one of 102, and so on: by that load it
-// shows whose words arrive on the bus and at the gateway.
+// replicas are programs that stand by for each other, with one worker. The worker reports a
+// load of 101 to the first program that polls it, 102 to the second one, and so on. The
+// load therefore shows which program a message on NATS or at the gateway is from.
 type replicas struct {
 	*environment
 	gateway *httptest.Server
 
 	mu      sync.Mutex
-	known   map[string]int // programs, by their inboxes
+	known   map[string]int // programs by their inboxes
 	l2c     []message
 	pushes  []message
 	garbled error
 }
 
-// word is one message of a leader.
+// message is one message of a leader.
 type message struct {
 	at time.Time
-	of int // which program's
+	of int // the number of the program
 }
 
 func newReplicas(t *testing.T) *replicas {
@@ -58,11 +59,11 @@ func newReplicas(t *testing.T) *replicas {
 		r.record(&r.pushes, of, err)
 	}))
 	t.Cleanup(r.gateway.Close)
-	for subject, hear := range map[string]nats.MsgHandler{
+	for subject, handler := range map[string]nats.MsgHandler{
 		wire.StatsSubject(service): func(m *nats.Msg) { m.Respond(statsReply(1, flatLoad(uint64(100+r.replicaOf(m.Reply))))) },
 		"namespace.dynamo.l2c.>":   func(m *nats.Msg) { of, err := publisher(m.Data); r.record(&r.l2c, of, err) },
 	} {
-		if _, err := r.nc.Subscribe(subject, hear); err != nil {
+		if _, err := r.nc.Subscribe(subject, handler); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,7 +72,8 @@ func newReplicas(t *testing.T) *replicas {
 	return r
 }
 
-// number is which program has this inbox, whose last word is the number of the poll.
+// replicaOf returns the number of the program that has this inbox, whose last token is the
+// number of the poll.
 func (r *replicas) replicaOf(inbox string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,7 +91,7 @@ func (r *replicas) record(words *[]message, of int, err error) {
 	r.garbled = errors.Join(r.garbled, err)
 }
 
-// publisher is whose l2c event this is.
+// publisher returns the number of the program that has published an l2c event.
 func publisher(event []byte) (int, error) {
 	var e struct {
 		LoadAvg int `json:"load_avg"`
@@ -100,7 +102,8 @@ func publisher(event []byte) (int, error) {
 	return e.LoadAvg - 100, nil
 }
 
-// pusher is whose push this is: the group says so, or else the load of the worker.
+// pusher returns the number of the program that has pushed, by the push's grouping key or
+// by the worker's load.
 func pusher(r *http.Request) (int, error) {
 	if _, name, found := strings.Cut(r.URL.Path, "/replica/"); found {
 		return strconv.Atoi(name)
@@ -119,7 +122,8 @@ func pusher(r *http.Request) (int, error) {
 	}
 }
 
-// first are the first words of a program, on the bus and at the gateway, after a time.
+// firstMessages returns the times of a program's first messages on NATS and at the gateway
+// after a time.
 func (r *replicas) firstMessages(of int, after time.Time) (l2c, push time.Time) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
@@ -143,8 +147,8 @@ func firstAfter(words []message, of int, after time.Time) time.Time {
 	return time.Time{}
 }
 
-// reigned fails the test unless the programs have led in this order, and never two at
-// once: when one has spoken, those before it have not until their next turn.
+// checkReigns fails the test unless the programs have led in this order, and never two at
+// once: after the first message of one, its predecessors send none until their next turn.
 func (r *replicas) checkReigns(order ...int) {
 	r.t.Helper()
 	r.mu.Lock()
@@ -160,12 +164,12 @@ func (r *replicas) checkReigns(order ...int) {
 			}
 		}
 		if fmt.Sprint(got) != fmt.Sprint(order) {
-			r.t.Errorf("%s come from the programs %v, want %v", what, got, order)
+			r.t.Errorf("%s are from the programs %v, want %v", what, got, order)
 		}
 	}
 }
 
-// replica starts another program; it is the nth.
+// startReplica starts the nth program.
 func (r *replicas) startReplica(n int) *program {
 	r.t.Helper()
 	m := r.startMetrics("--standby", "--push", "--push-url", r.gateway.URL)
@@ -179,18 +183,18 @@ func (r *replicas) startReplica(n int) *program {
 	return m
 }
 
-// loadAt is what the nth program shows.
+// loadAt returns the samples that the nth program must have.
 func (r *replicas) loadAt(n int) samples {
 	return samples{workerSeries(active, 1): fmt.Sprint(100 + n), workersSeries("answering"): "1", workersSeries("silent"): "0"}
 }
 
-// whole is the page as it would be if the program led.
+// scrapeStandby scrapes what the program would show if it were the leader.
 func (m *program) scrapeStandby() (samples, error) {
 	text, err := body(m.url + "/metrics?standby=1")
 	return process.ParseSamples(text), err
 }
 
-// isStandby complains unless it shows the fleet to those alone who ask for it.
+// matchStandby returns an error unless the program shows the fleet only with ?standby=1.
 func (m *program) matchStandby(want samples) error {
 	p, err := m.scrape()
 	if err != nil {
@@ -205,10 +209,10 @@ func (m *program) matchStandby(want samples) error {
 	return err
 }
 
-// leads complains unless it shows the fleet to everybody.
+// matchLeader returns an error unless the program shows the fleet on /metrics.
 func (m *program) matchLeader(want samples) error { return m.matchReady(merged(ready, want)) }
 
-// sees has the program's own view of the fleet looked at until it is told to stop.
+// sampleView scrapes a program's own view of the fleet until stop.
 func (r *replicas) sampleView(m *program, want samples) (stop func()) {
 	stopped := make(chan struct{})
 	var work sync.WaitGroup
@@ -219,7 +223,7 @@ func (r *replicas) sampleView(m *program, want samples) (stop func()) {
 				err = p.match(want)
 			}
 			if err != nil {
-				r.t.Errorf("look %d: %v", looks, err)
+				r.t.Errorf("scrape %d: %v", looks, err)
 				return
 			}
 			select {
@@ -235,8 +239,8 @@ func (r *replicas) sampleView(m *program, want samples) (stop func()) {
 	return stop
 }
 
-// TestStandbyReplacesAKilledLeader has nothing of the standby's wait for its
-// intervals: of polls 2 s, of pushes 15.
+// TestStandbyReplacesAKilledLeader checks that the standby waits for none of its intervals,
+// which are 2 s for polls and 15 s for pushes.
 func TestStandbyReplacesAKilledLeader(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
@@ -263,12 +267,12 @@ func TestStandbyReplacesAKilledLeader(t *testing.T) {
 	r.checkReigns(1, 2)
 	standby.Terminate()
 	if r.leaderLease() != 0 {
-		t.Error("it has ended, and left its key")
+		t.Error("it has ended, and not deleted its key")
 	}
 }
 
-// TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes wakes it after its lease has gone to the
-// other, and ends that one then.
+// TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes continues the first leader after its
+// lease has passed to the second, and then ends the second.
 func TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
@@ -299,7 +303,8 @@ func TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes(t *testing.T) {
 	leader.Terminate()
 }
 
-// TestStandbyRollingUpdateWithoutGap starts the next program, ends the one before, and so on.
+// TestStandbyRollingUpdateWithoutGap repeatedly starts the next program and ends the one
+// before.
 func TestStandbyRollingUpdateWithoutGap(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
@@ -318,7 +323,7 @@ func TestStandbyRollingUpdateWithoutGap(t *testing.T) {
 		now.Signal(syscall.SIGTERM)
 		checkWithin(t, time.Second, func() error { return next.matchLeader(r.loadAt(n + 2)) }) // less than any scrape interval
 		l2c, push := r.firstMessages(n+2, began)
-		t.Logf("after the signal its first l2c event comes within %v, its first push within %v", l2c.Sub(began).Round(time.Millisecond), push.Sub(began).Round(time.Millisecond))
+		t.Logf("after the signal its first l2c event is within %v, its first push within %v", l2c.Sub(began).Round(time.Millisecond), push.Sub(began).Round(time.Millisecond))
 		if code := now.Wait(); code != 0 {
 			t.Errorf("exit code %d, want 0", code)
 		}

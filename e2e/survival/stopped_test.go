@@ -11,10 +11,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// stopped is longer than a lease lives.
+// pauseTime is longer than a lease lives.
 const pauseTime = 15 * time.Second
 
-// owner is the lease that the unique instance's key hangs on, 0 if there is no key.
+// leaderLease returns the lease of the unique instance's key, or 0 if the key does not
+// exist.
 func (f *environment) leaderLease() int64 {
 	f.t.Helper()
 	got, err := f.ec.Get(f.t.Context(), instanceKey)
@@ -27,7 +28,7 @@ func (f *environment) leaderLease() int64 {
 	return got.Kvs[0].Lease
 }
 
-// freeze stops the program, and returns when its lease has expired.
+// freeze stops the program with SIGSTOP, and returns when its lease has expired.
 func (f *environment) freeze(m *program) {
 	f.t.Helper()
 	before := f.leaderLease()
@@ -58,7 +59,7 @@ func TestStoppedProgramReclaimsItsKey(t *testing.T) {
 	f.freeze(m)
 	checkThroughout(t, pauseTime-time.Since(began), func() error {
 		if f.leaderLease() != 0 {
-			return errors.New("somebody has the key")
+			return errors.New("the key still exists")
 		}
 		return nil
 	})
@@ -69,13 +70,13 @@ func TestStoppedProgramReclaimsItsKey(t *testing.T) {
 	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	m.waitForPolls(4)
 	if f.leaderLease() == 0 {
-		t.Error("it takes itself for the leader, but there is no key")
+		t.Error("it leads, but the key does not exist")
 	}
 	r.stopAndCheck(m)
 	w.stop()
 	m.Terminate()
 	if f.leaderLease() != 0 {
-		t.Error("it has ended, and left its key")
+		t.Error("it has ended, and not deleted its key")
 	}
 }
 
@@ -94,11 +95,11 @@ func TestStoppedProgramYieldsATakenKey(t *testing.T) {
 	w := second.startSampler(always(samplesOf(b)), monotonicCounters(a, b), pairedHits(nil))
 	checkThroughout(t, max(0, pauseTime-time.Since(began)), func() error { return second.matchKept(samplesOf(b)) })
 	first.Signal(syscall.SIGCONT)
-	if code, said := first.Wait(), first.LinesWith(instanceKey+": another instance exists"); code != 1 || len(said) != 1 {
-		t.Errorf("the first ends with code %d and %q, want 1 and one line about the other", code, said)
+	if code, logged := first.Wait(), first.LinesWith(instanceKey+": another instance exists"); code != 1 || len(logged) != 1 {
+		t.Errorf("the first ends with code %d and %q, want 1 and one line about the other instance", code, logged)
 	}
 	if now := f.leaderLease(); now != owner {
-		t.Errorf("the key hangs on lease %x, and did on %x of the second", now, owner)
+		t.Errorf("the key has lease %x, want %x of the second", now, owner)
 	}
 	second.waitForSamples(merged(ready, samplesOf(a, b)))
 	r.stopAndCheck(second)
