@@ -13,7 +13,7 @@ import (
 	"dynamo-metrics/e2e/process"
 )
 
-// alertTests are the unit tests of each alert.
+// alertTests returns the unit tests of each alert.
 func alertTests(t *testing.T) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob("../../deploy/prometheus/tests/*.yaml")
@@ -38,7 +38,7 @@ func alertTests(t *testing.T) map[string]string {
 	return tests
 }
 
-// unitTest runs unit tests of an alert with these rules.
+// unitTest runs an alert's unit tests with these rules.
 func unitTest(t *testing.T, rules, tests string) (report string, err error) {
 	t.Helper()
 	promtool := process.Installed(t, "promtool", "prometheus")
@@ -70,9 +70,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	}
 }
 
-// TestAlertsDependOnEveryThreshold sets each to both ends of what is allowed: with one of them
-// its alert fires where it should not, or does not where it should. So the unit tests
-// would notice a threshold that does nothing.
+// TestAlertsDependOnEveryThreshold sets each threshold to both ends of its range. At one of
+// them the unit tests must fail, so that they would notice a threshold without effect.
 func TestAlertsDependOnEveryThreshold(t *testing.T) {
 	t.Parallel()
 	tests := alertTests(t)

@@ -30,7 +30,7 @@ type plot struct {
 
 	FieldConfig struct{ Defaults struct{ Unit string } }
 	Targets     []query
-	Panels      []plot // of a row
+	Panels      []plot // the panels of a row
 }
 
 type query struct {
@@ -38,14 +38,14 @@ type query struct {
 	Instant            bool
 }
 
-// legend is what a plot calls a series.
+// legend returns the name of a series in a plot.
 func (q query) legend(labels map[string]string) string {
 	return regexp.MustCompile(`{{(\w+)}}`).ReplaceAllStringFunc(q.LegendFormat, func(label string) string {
 		return labels[strings.Trim(label, "{}")]
 	})
 }
 
-// printed is what the program prints when it is told to.
+// output returns what the program prints to standard output.
 func output(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(filepath.Join(bin, "metrics"), args...).Output()
@@ -55,7 +55,7 @@ func output(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// plots are the panels of both dashboards that are not rows, and the expressions of
+// plots returns the panels of both dashboards that are not rows, and the expressions of
 // their annotations and variables.
 func plots(t *testing.T) (all []plot, selectors []string) {
 	t.Helper()
@@ -81,7 +81,7 @@ func plots(t *testing.T) (all []plot, selectors []string) {
 				}
 			}
 		}
-		for _, v := range d.Templating.List[1:] { // the first is the Prometheus itself
+		for _, v := range d.Templating.List[1:] { // the first variable is the data source
 			inside, found := strings.CutPrefix(v.Definition, "label_values(")
 			if selectors = append(selectors, strings.TrimSuffix(inside, ")")); !found {
 				t.Fatalf("%s: variable %q", d.UID, v.Definition)
@@ -97,30 +97,30 @@ func plots(t *testing.T) (all []plot, selectors []string) {
 	return all, selectors
 }
 
-// annotation stands for the title of what is no panel.
+// annotation is used as the title of annotations and variables.
 const annotation = "annotation"
 
-// choice is what somebody has chosen at the head of a dashboard.
+// choice is a user's selection of the dashboard's variables.
 type choice struct{ component, worker string }
 
-// everything is chosen where nothing is.
+// noChoice is the selection of a user who has made none.
 var noChoice = choice{component: ".*", worker: "none"}
 
-// put writes what Grafana would into an expression.
+// substitute replaces the variables in an expression, as Grafana does.
 func (c choice) substitute(expression string) string {
 	return strings.NewReplacer(
 		"$job", ".*", "$namespace", ".*", "$component", c.component, "$endpoint", ".*", "$worker", c.worker, "$__rate_interval", "10s",
 	).Replace(expression)
 }
 
-// sample is a series at one time.
+// sample is a series with its value at one time.
 type sample struct {
 	labels map[string]string
 	value  float64
 }
 
-// eval is what an expression evaluates to now, or as a plot of the last ten seconds,
-// which gives the newest values.
+// eval returns the result of an expression now, or of a plot of the last ten seconds, from
+// which it takes the newest values.
 func (p *prometheus) eval(expression string, instant bool) ([]sample, error) {
 	type pair [2]any
 	var answer struct {
@@ -156,7 +156,7 @@ func (p *prometheus) eval(expression string, instant bool) ([]sample, error) {
 	return samples, nil
 }
 
-// now is the time of the Prometheus.
+// now returns Prometheus's current time.
 func (p *prometheus) now() (int64, error) {
 	var answer struct{ Result [2]any }
 	if err := p.query("/api/v1/query", url.Values{"query": {"time()"}}, &answer); err != nil {
@@ -166,8 +166,8 @@ func (p *prometheus) now() (int64, error) {
 	return int64(now), err
 }
 
-// shows is what a panel lacks: nil if some query of it has data, and all have an answer
-// that a panel can draw, however many workers there are.
+// checkPanel returns nil if at least one query of the panel has data, and if the panel can
+// draw the results of all of them for any number of workers.
 func (p *prometheus) checkPanel(v plot, c choice) error {
 	n := 0
 	legends := make(map[string]bool)
@@ -201,11 +201,11 @@ func (p *prometheus) checkPanel(v plot, c choice) error {
 	return nil
 }
 
-// empty are the panels that have nothing to show where nothing is wrong.
-var emptyPanels = []string{annotation, "Alerts that fire", "Silent workers"}
+// emptyPanels have no data as long as nothing is wrong.
+var emptyPanels = []string{annotation, "Firing alerts", "Silent workers"}
 
 // mixedFleet starts mock workers of every release on every event plane, a worker with
-// speculative decoding, and one of two ranks.
+// speculative decoding, and a worker with two ranks.
 func mixedFleet(s *servers) (ids []string) {
 	for _, flags := range [][]string{
 		{"0.1.0"}, {"0.1.1"}, {"0.2.1"}, {"0.3.0"}, {"0.5.1"}, {"0.6.1"},
@@ -223,7 +223,7 @@ func mixedFleet(s *servers) (ids []string) {
 	return []string{fmt.Sprint(speculative.id), fmt.Sprint(ranked.id)}
 }
 
-// ranks publishes the loads of two data parallel ranks of a worker.
+// publishRanks publishes the loads of two data parallel ranks of a worker.
 func (s *servers) publishRanks(worker string) {
 	for rank := range 2 {
 		event := fmt.Sprintf(`{"worker_id":%s,"data":{"worker_stats":{"data_parallel_rank":%d,"request_active_slots":3,"request_total_slots":8,"num_requests_waiting":0},`+
@@ -249,7 +249,7 @@ func TestDashboardsHaveDataOfAMixedFleet(t *testing.T) {
 	p := startPrometheusWithRules(t, output(t, "rules"), m.url)
 	all, selectors := plots(t)
 
-	// Of the worker's dashboard, each panel has data for some worker.
+	// Each panel of the worker's dashboard has data for some worker.
 	choices := map[string][]choice{"dynamo-fleet": {noChoice, {component: "backend|other"}}}
 	testutil.Until(t, func() error {
 		workers, err := p.eval(`llm_worker_up == 1`, true)
@@ -275,7 +275,7 @@ func TestDashboardsHaveDataOfAMixedFleet(t *testing.T) {
 			}
 			switch none := slices.Contains(emptyPanels, v.Title); {
 			case none && data > 0:
-				t.Errorf("%s: %q shows something in a fleet in which nothing is wrong", v.dashboard, v.Title)
+				t.Errorf("%s: %q has data although nothing is wrong in the fleet", v.dashboard, v.Title)
 			case !none && (data == 0 || v.dashboard == "dynamo-fleet" && data < len(choices[v.dashboard])):
 				return fmt.Errorf("%s: %q has no data", v.dashboard, v.Title)
 			}
@@ -286,8 +286,8 @@ func TestDashboardsHaveDataOfAMixedFleet(t *testing.T) {
 	p.waitForRules()
 }
 
-// knows waits until the variables of the dashboards have values; that of the namespace
-// has none where nobody gives the label.
+// waitForVariables waits until the variables of the dashboards have values. The variable of
+// the namespace has none if no series has that label.
 func (p *prometheus) waitForVariables(selectors []string) {
 	p.T.Helper()
 	for _, s := range selectors {
@@ -304,15 +304,15 @@ func (p *prometheus) waitForVariables(selectors []string) {
 	}
 }
 
-// recorded are the recording rules that have something to record of any fleet.
+// recorded are the recording rules that have data for any fleet.
 var recorded = []string{
 	"worker:llm_kv_usage:ratio", "endpoint:llm_worker_up:count", "endpoint:llm_requests_waiting:avg", "endpoint:llm_requests_waiting:avg5m",
 	"endpoint:llm_kv_hit_rate_isl_blocks:rate15m", "endpoint:llm_kv_hit_rate:ratio15m",
 	"instance:dynamo_metrics_lost:increase10m", "instance:dynamo_metrics_heard:increase10m",
 }
 
-// evaluatesRules waits until every rule has been evaluated without an error, and what
-// can be recorded is. No alert fires: nothing is wrong.
+// waitForRules waits until every rule has been evaluated without an error, and the
+// recording rules have data. No alert fires, because nothing is wrong.
 func (p *prometheus) waitForRules() {
 	p.T.Helper()
 	testutil.Until(p.T, func() error {
@@ -347,8 +347,8 @@ func (p *prometheus) waitForRules() {
 	})
 }
 
-// TestDashboardsWorkWithTheOriginalsMetrics that the original had: its own page is scraped,
-// with hits that grow. What a panel needs beyond that, it says.
+// TestDashboardsWorkWithTheOriginalsMetrics scrapes the original's metrics, with hits that
+// increase. Panels that need more say so in their descriptions.
 func TestDashboardsWorkWithTheOriginalsMetrics(t *testing.T) {
 	t.Parallel()
 	p := startPrometheus(t, serveOriginalMetrics(t))
@@ -372,36 +372,36 @@ func TestDashboardsWorkWithTheOriginalsMetrics(t *testing.T) {
 		})
 	}
 	if fed < 15 {
-		t.Errorf("%d panels need nothing beyond the nine, want more", fed)
+		t.Errorf("%d panels need only the original's nine metrics, want more", fed)
 	}
 }
 
-// originalsPage serves the page that the original once showed, but for its two counters:
-// they grow with every look.
+// serveOriginalMetrics serves the original's captured metrics. The two counters increase
+// with each scrape.
 func serveOriginalMetrics(t *testing.T) (url string) {
 	t.Helper()
-	page, err := os.ReadFile("../testdata/original/page.prom")
+	text, err := os.ReadFile("../testdata/original/page.prom")
 	if err != nil {
 		t.Fatal(err)
 	}
 	counter := regexp.MustCompile(`(?m)^(llm_kv_hit_rate_(?:isl|overlap)_blocks\{.*\}) (\d+)$`)
-	if n := len(counter.FindAll(page, -1)); n != 8 {
-		t.Fatalf("%d counters on the original's page", n)
+	if n := len(counter.FindAll(text, -1)); n != 8 {
+		t.Fatalf("%d counters in the original's metrics", n)
 	}
-	var looks atomic.Int64
+	var scrapes atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		look := looks.Add(1)
-		w.Write(counter.ReplaceAllFunc(page, func(line []byte) []byte {
+		scrape := scrapes.Add(1)
+		w.Write(counter.ReplaceAllFunc(text, func(line []byte) []byte {
 			m := counter.FindSubmatch(line)
 			n, _ := strconv.ParseInt(string(m[2]), 10, 64) // digits
-			return fmt.Appendf(nil, "%s %d", m[1], n*look)
+			return fmt.Appendf(nil, "%s %d", m[1], n*scrape)
 		}))
 	}))
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
-// TestDashboardsShowTheServedValues of the original, whose workers stand still.
+// TestDashboardsShowTheServedValues compares the panels with the original's constant loads.
 func TestDashboardsShowTheServedValues(t *testing.T) {
 	t.Parallel()
 	p := startPrometheus(t, serveOriginalMetrics(t))
@@ -424,10 +424,10 @@ func TestDashboardsShowTheServedValues(t *testing.T) {
 		{"dynamo-fleet", "Requests being served", 1, 112},
 		{"dynamo-worker", "State", 0, 1},
 		{"dynamo-worker", "KV cache in use", 0, 0.25},
-		{"dynamo-worker", "KV cache in use, beside the others", 1, 150.0 / 700},
-		{"dynamo-worker", "KV cache in use, beside the others", 2, 0.4},
+		{"dynamo-worker", "KV cache in use, compared with the others", 1, 150.0 / 700},
+		{"dynamo-worker", "KV cache in use, compared with the others", 2, 0.4},
 		{"dynamo-worker", "KV blocks", 1, 400},
-		{"dynamo-worker", "Its own hit rate", 0, 0.5},
+		{"dynamo-worker", "Hit rate reported by the engine", 0, 0.5},
 	} {
 		i := slices.IndexFunc(all, func(v plot) bool { return v.dashboard == want.dashboard && v.Title == want.title })
 		if i < 0 {

@@ -14,11 +14,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// releases are those of ai-dynamo-runtime whose workers are started: the last before
-// and the last after the reply, the key and its id changed their form.
+// releases of ai-dynamo-runtime whose workers the tests start: the last one before and the
+// last one after the poll reply, the key and the id in the key changed their forms.
 var releases = []string{"0.2.1", "0.5.1"}
 
-// What the workers of the golden pages report.
+// What the workers of the golden files report.
 const (
 	valuesA = `{"active_slots": 3, "total_slots": 16, "waiting": 2, "kv_active": 40, "kv_total": 100, "usage": 0.4, "hit": 0.25}`
 	valuesB = `{"active_slots": 5, "total_slots": 32, "waiting": 0, "kv_active": 10, "kv_total": 200, "usage": 0.05, "hit": 0.75}`
@@ -32,7 +32,7 @@ const (
 type worker struct {
 	*process.Process
 	id  uint64
-	key string // of its load_metrics in etcd
+	key string // of load_metrics in etcd
 }
 
 // worker starts a worker and waits until it is registered.
@@ -42,7 +42,7 @@ func (s *servers) worker(release, values string) *worker {
 	text := p.WaitForLine("worker ")
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		s.t.Fatalf("the worker says %q, want its id: %v", text, err)
+		s.t.Fatalf("the worker prints %q, want its id: %v", text, err)
 	}
 	prefix := "instances/dynamo/"
 	if strings.HasPrefix(release, "0.2.") {
@@ -61,7 +61,7 @@ func (s *servers) worker(release, values string) *worker {
 	return w
 }
 
-// python is that of the virtualenv in which a release of ai-dynamo-runtime is
+// python returns the Python of the virtualenv in which a release of ai-dynamo-runtime is
 // installed: DYNAMO_VENVS/RELEASE, by default in the cache that .ci/run fills.
 func python(t *testing.T, release string) string {
 	t.Helper()

@@ -24,7 +24,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// etcd is a process of Debian's etcd, 3.4: some of the troubles here are of that release.
+// etcd is a process of Debian's etcd, 3.4. Some of the faults here are specific to that
+// release.
 type etcd struct {
 	*process.Process
 	url, peer string
@@ -32,7 +33,8 @@ type etcd struct {
 	ec        *clientv3.Client
 }
 
-// member starts a member of a cluster; initial lists the others, as name=URL pairs.
+// newMember starts a member of a cluster. initial lists the other members, as name=URL
+// pairs.
 func newMember(t *testing.T, name, initial string, flags ...string) *etcd {
 	t.Helper()
 	e := &etcd{url: "http://" + process.FreeAddress(t), peer: "http://" + process.FreeAddress(t)}
@@ -46,7 +48,7 @@ func newMember(t *testing.T, name, initial string, flags ...string) *etcd {
 	return e
 }
 
-// start returns when it answers.
+// start returns when etcd serves.
 func (e *etcd) start(t *testing.T) *etcd {
 	t.Helper()
 	e.launch(t)
@@ -78,7 +80,7 @@ func (e *etcd) register(t *testing.T, ec *clientv3.Client, id uint64) {
 	})
 }
 
-// program runs the program at a comma list of endpoints.
+// startAtEtcd runs the program with a comma list of endpoints.
 func startAtEtcd(t *testing.T, endpoints string, env []string, args ...string) *metrics {
 	t.Helper()
 	args = append([]string{"--host", "127.0.0.1", "--metrics-port", "0", "--nats-server", "none", "--component", "backend", "--etcd-endpoints", endpoints}, args...)
@@ -86,7 +88,8 @@ func startAtEtcd(t *testing.T, endpoints string, env []string, args ...string) *
 	return &metrics{p, "http://" + strings.TrimSuffix(p.WaitForLine("Prometheus metrics server started at "), "/metrics")}
 }
 
-// seesWorkers waits until the program is ready in every respect, and shows so many silent workers.
+// waitForSilentWorkers waits until the program is completely ready, and shows this many
+// silent workers.
 func (m *metrics) waitForSilentWorkers(n int) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
@@ -124,8 +127,8 @@ func TestEtcdLearnerAmongTheEndpoints(t *testing.T) {
 	other.waitUntilLeading(true)
 }
 
-// TestEtcdMemberWithoutLeaderAmongTheEndpoints is one that has lost the others. Here those
-// were another cluster's, which is passed over, too.
+// TestEtcdMemberWithoutLeaderAmongTheEndpoints has a member that has lost the others. Here
+// these belong to another cluster, which is also left out.
 func TestEtcdMemberWithoutLeaderAmongTheEndpoints(t *testing.T) {
 	t.Parallel()
 	good := newMember(t, "a", "").start(t)
@@ -140,7 +143,7 @@ func TestEtcdMemberWithoutLeaderAmongTheEndpoints(t *testing.T) {
 	testutil.Until(t, func() error {
 		status, err := x.ec.Status(t.Context(), x.url)
 		if err == nil && status.Leader != 0 {
-			err = errors.New("it takes the other for its leader still")
+			err = errors.New("it still takes the other program for its leader")
 		}
 		return err
 	})
@@ -154,10 +157,10 @@ func TestEtcdMemberWithoutLeaderAmongTheEndpoints(t *testing.T) {
 	other.waitUntilLeading(true)
 }
 
-// user is of an etcd with authentication, in the program's environment.
+// etcdUser is the user of an etcd with authentication, in the program's environment.
 var etcdUser = []string{"ETCD_AUTH_USERNAME=root", "ETCD_AUTH_PASSWORD=s3cret"}
 
-// lock has an etcd want that user, and returns a client that has logged in.
+// enableAuth enables authentication for that user, and returns a client that has logged in.
 func (e *etcd) enableAuth(t *testing.T) *clientv3.Client {
 	t.Helper()
 	_, err1 := e.ec.UserAdd(t.Context(), "root", "s3cret")
@@ -175,7 +178,8 @@ func (e *etcd) enableAuth(t *testing.T) *clientv3.Client {
 	return ec
 }
 
-// TestEtcdTokenExpiresInAnOutage is of no use for a new one: 3.4 refuses a login with it.
+// TestEtcdTokenExpiresInAnOutage checks that the program does not log in with its expired
+// token, which 3.4 would refuse.
 func TestEtcdTokenExpiresInAnOutage(t *testing.T) {
 	t.Parallel()
 	e := newMember(t, "a", "", "--auth-token-ttl", "2").start(t)
@@ -187,8 +191,8 @@ func TestEtcdTokenExpiresInAnOutage(t *testing.T) {
 	m.waitUntilLeading(true)
 	way.Cut()
 	m.waitForSamples(map[string]string{`dynamo_metrics_connected{system="etcd"}`: "0"})
-	m.waitUntilLeading(false)   // ten seconds: more than the token lives
-	fresh, err := clientv3.New( // the test's own token has expired, too
+	m.waitUntilLeading(false)   // ten seconds: longer than the token's lifetime
+	fresh, err := clientv3.New( // the test's own token has expired as well
 		clientv3.Config{Endpoints: []string{e.url}, Username: "root", Password: "s3cret", Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
@@ -222,19 +226,19 @@ func TestEtcdLeaseRenewalsDoNotLogIn(t *testing.T) {
 	t.Logf("%d logins in all", logins)
 }
 
-// seesNothing waits until the program is ready in every respect.
+// waitUntilReady waits until the program is completely ready.
 func (m *metrics) waitUntilReady() {
 	m.T.Helper()
 	testutil.Until(m.T, func() error { _, err := get(m.url + "/-/ready?strict=true"); return err })
 }
 
-// count is how many calls of a method were begun.
+// startedCalls returns how many calls of a method were started.
 func (e *etcd) startedCalls(t *testing.T, method string) int {
 	t.Helper()
 	return e.sum(t, `grpc_server_started_total\{grpc_method="`+method+`"[^}]*\} (\d+)`)
 }
 
-// received is how many messages the streams of a method have brought.
+// receivedMessages returns how many messages the streams of a method have received.
 func (e *etcd) receivedMessages(t *testing.T, method string) int {
 	t.Helper()
 	return e.sum(t, `grpc_server_msg_received_total\{grpc_method="`+method+`"[^}]*\} (\d+)`)
@@ -253,8 +257,8 @@ func (e *etcd) sum(t *testing.T, pattern string) (n int) {
 	return n
 }
 
-// TestEtcdLosesItsDataBehindItsGRPCProxy comes back empty, while the proxy keeps the
-// program's connection.
+// TestEtcdLosesItsDataBehindItsGRPCProxy restarts an etcd without data, while the gRPC
+// proxy keeps the program's connection.
 func TestEtcdLosesItsDataBehindItsGRPCProxy(t *testing.T) {
 	t.Parallel()
 	e := newMember(t, "a", "").start(t)
@@ -279,16 +283,16 @@ func TestEtcdLosesItsDataBehindItsGRPCProxy(t *testing.T) {
 	m.waitUntilLeading(true)
 }
 
-// TestEtcdLargeValues are read a few at a time, and kept for no longer than that.
+// TestEtcdLargeValues checks that large values are read a few at a time and not kept.
 func TestEtcdLargeValues(t *testing.T) {
 	t.Parallel()
 	e := newMember(t, "a", "").start(t)
 	e.register(t, e.ec, 0x11)
 	const cards = 200
-	fat := strings.Repeat("x", 1_400_000)
+	large := strings.Repeat("x", 1_400_000)
 	put := func(i int) {
 		t.Helper()
-		if _, err := e.ec.Put(t.Context(), fmt.Sprintf("v1/mdc/dynamo/backend/generate/%x", i+1), fat); err != nil {
+		if _, err := e.ec.Put(t.Context(), fmt.Sprintf("v1/mdc/dynamo/backend/generate/%x", i+1), large); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -313,7 +317,7 @@ func TestEtcdLargeValues(t *testing.T) {
 	}
 }
 
-// peakOf is the most memory that a process has had, in bytes.
+// peakMemory returns the peak resident memory of a process, in bytes.
 func peakMemory(t *testing.T, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

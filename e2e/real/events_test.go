@@ -15,7 +15,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// What the workers of the golden pages publish.
+// What the workers of the golden files publish.
 const (
 	loadA = `{"worker": [11, 100, 4, null], "kv": [42, 1000, 0.25, 0.5], "spec": [2, 10, 20, 15, [8, 7]]}`
 	loadB = `{"worker": [3, 100, 0, null], "kv": [10, 1000, 0.0625, 0.75]}`
@@ -35,15 +35,15 @@ const (
 		"queued_num_decode_requests": 1, "queued_sum_decode_kv_tokens": 16, "wall_time_secs": 0.0125}}`
 )
 
-// publisher is a real Dynamo worker of 0.6 or later: it serves backend/generate in the
-// namespace dynamo, and publishes what it is told to.
+// publisher is a real Dynamo worker of 0.6 or later. It serves backend/generate in the
+// namespace dynamo, and publishes what the test writes.
 type publisher struct {
 	*process.Process
 	id   uint64
-	file string // what to publish
+	file string // contains what to publish
 }
 
-// publisher starts a worker and waits until it can be told.
+// publisher starts a worker and waits until it reads its file.
 func (s *servers) publisher(release string, env ...string) *publisher {
 	s.t.Helper()
 	file := filepath.Join(s.t.TempDir(), "values.json")
@@ -52,13 +52,13 @@ func (s *servers) publisher(release string, env ...string) *publisher {
 	text := p.WaitForLine("id: ")
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		s.t.Fatalf("the worker says %q, want its id: %v", text, err)
+		s.t.Fatalf("the worker prints %q, want its id: %v", text, err)
 	}
 	return &publisher{p, id, file}
 }
 
-// modelDir is the directory of a model without weights: 61 words and how requests for
-// it are put together. Programs look for it where the worker's model card says.
+// modelDir returns the directory of a model without weights: 61 words and a chat template.
+// Programs look for it where the worker's model card says.
 func modelDir(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs(filepath.Join("testdata", "model"))
@@ -68,8 +68,8 @@ func modelDir(t *testing.T) string {
 	return dir
 }
 
-// publish tells the worker what to publish. What it has published already, it does
-// not publish again.
+// publish writes what the worker is to publish. The worker does not repeat what it has
+// already published.
 func (p *publisher) publish(values string) {
 	p.T.Helper()
 	next := p.file + ".next"
@@ -82,39 +82,39 @@ func (p *publisher) publish(values string) {
 	p.Signal(syscall.SIGUSR1)
 }
 
-// series is the name of a series of the worker.
+// seriesOf returns a series of the worker.
 func (p *publisher) seriesOf(name string) string {
 	return fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, name, p.id)
 }
 
-// hears waits until the program gets what the worker publishes of its load: a message
-// that comes before a ZeroMQ subscriber has connected is lost.
+// waitForLoad waits until the program receives a load of the worker. Messages are lost
+// until a ZeroMQ subscriber has connected.
 func (m *metrics) waitForLoad(p *publisher) {
 	m.T.Helper()
 	used := 0
 	testutil.Until(m.T, func() error {
 		used++
 		p.publish(fmt.Sprintf(`{"load": {"kv_used_blocks": %d}}`, used))
-		page, err := m.scrape()
+		scraped, err := m.scrape()
 		if err != nil {
 			return err
 		}
-		if _, found := page[p.seriesOf("llm_kv_blocks_active")]; !found {
+		if _, found := scraped[p.seriesOf("llm_kv_blocks_active")]; !found {
 			return fmt.Errorf("no load of worker %d after %d", p.id, used)
 		}
 		return nil
 	})
 }
 
-// passes waits until the worker has made some forward passes.
+// waitForPasses waits until the worker has published this many forward passes.
 func (m *metrics) waitForPasses(p *publisher, n int) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		page, err := m.scrape()
+		scraped, err := m.scrape()
 		if err != nil {
 			return err
 		}
-		got := page[p.seriesOf("llm_forward_passes_total")]
+		got := scraped[p.seriesOf("llm_forward_passes_total")]
 		if done, err := strconv.Atoi(got); err != nil || done < n {
 			return fmt.Errorf("%q forward passes of worker %d, want %d", got, p.id, n)
 		}
@@ -122,7 +122,7 @@ func (m *metrics) waitForPasses(p *publisher, n int) {
 	})
 }
 
-// lists reports whether the worker is registered.
+// isRegistered reports whether the worker is registered.
 func (s *servers) isRegistered(p *publisher) bool {
 	s.t.Helper()
 	if s.files == "" {
@@ -135,16 +135,16 @@ func (s *servers) isRegistered(p *publisher) bool {
 	return len(files) > 0
 }
 
-// forgets waits until nothing on the page is about the worker.
+// waitUntilForgotten waits until /metrics has no series of the worker.
 func (m *metrics) waitUntilForgotten(p *publisher) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
-		page, err := m.scrape()
+		scraped, err := m.scrape()
 		if err != nil {
 			return err
 		}
-		if series := page.ofWorker(p.id); len(series) > 0 {
-			return fmt.Errorf("of a worker that is gone there is\n%s", strings.Join(series, "\n"))
+		if series := scraped.ofWorker(p.id); len(series) > 0 {
+			return fmt.Errorf("a worker that has left still has\n%s", strings.Join(series, "\n"))
 		}
 		return nil
 	})
@@ -181,11 +181,11 @@ func TestPublishedEventsAreShown(t *testing.T) {
 	}
 }
 
-// planes are the ways from a worker of 1.6.1 to the program.
+// eventPlanes are the event planes, and registries, of workers of 1.6.1.
 var eventPlanes = []struct {
 	name  string
 	start func(*servers)
-	env   []string // of workers
+	env   []string // of the workers
 	flags []string // of the program
 }{
 	{"NATS", func(s *servers) { s.startNATS(process.NATSServer(s.t)); s.startEtcd() }, []string{"DYN_EVENT_PLANE=nats"}, nil},
@@ -193,7 +193,7 @@ var eventPlanes = []struct {
 	{"files", func(s *servers) { s.files = s.t.TempDir() }, nil, []string{"--nats-server", "none"}},
 }
 
-// onEachPlane runs a test with two workers of 1.6.1 on each plane at the same time.
+// forEachPlane runs a test on each plane at the same time, with two workers of 1.6.1 each.
 func forEachPlane(t *testing.T, test func(s *servers, m *metrics, a, b *publisher)) {
 	t.Parallel()
 	for _, plane := range eventPlanes {
@@ -215,20 +215,21 @@ func TestPublishedEventsAreShownOnEachPlane(t *testing.T) {
 		m.waitForLoad(b)
 		a.publish(activeA)
 		b.publish(activeB)
-		// A worker without work says so once a second: then its passes are heard, too.
+		// An idle worker publishes a forward pass once a second, so that these are counted,
+		// too.
 		m.T.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", withoutGoMetrics(m.waitForGoldenSubset("active-loads", workers)))
 
 		a.publish(passA)
 		m.waitForGoldenSubset("at-work", workers)
 		m.waitForPasses(a, 20)
 		a.publish(`{}`)
-		said := a.WaitForLine("forward passes: ")
-		passes, err := strconv.Atoi(said)
+		logged := a.WaitForLine("forward passes: ")
+		passes, err := strconv.Atoi(logged)
 		if err != nil {
-			m.T.Fatalf("the worker says %q, want the number of its forward passes: %v", said, err)
+			m.T.Fatalf("the worker prints %q, want the number of its forward passes: %v", logged, err)
 		}
 		m.waitForGoldenSubset("active-loads", workers)
-		page, err := m.scrape()
+		scraped, err := m.scrape()
 		if err != nil {
 			m.T.Fatal(err)
 		}
@@ -240,7 +241,7 @@ func TestPublishedEventsAreShownOnEachPlane(t *testing.T) {
 			b.seriesOf("llm_forward_passes_total"):                0,
 			a.seriesOf("llm_forward_pass_duration_seconds_count"): passes,
 		} {
-			if got := page[series]; got != strconv.Itoa(want) {
+			if got := scraped[series]; got != strconv.Itoa(want) {
 				m.T.Errorf("%s: got %q, want %d", series, got, want)
 			}
 		}
@@ -256,23 +257,23 @@ func TestPublishedWorkerGoneWithItsRegistration(t *testing.T) {
 		a.Kill()
 		b.Kill()
 		m.waitUntilForgotten(b)
-		// The last worker's files stay: there is none left to remove them.
+		// The last worker's files stay, because no other worker is left to remove them.
 		if left := s.files != ""; s.isRegistered(b) != left {
 			m.T.Errorf("worker %x is registered: %v, want %v", b.id, !left, left)
 		}
 	})
 }
 
-// A worker that has slept for too long goes on with its work and is never registered
-// again: neither etcd's lease nor a file comes back.
+// A worker that was stopped for too long continues its work and is never registered again:
+// neither etcd's lease nor a file comes back.
 func TestPublishedWorkerResumedWithoutRegistration(t *testing.T) {
 	forEachPlane(t, func(s *servers, m *metrics, a, b *publisher) {
 		m.waitForLoad(a)
 		m.waitForLoad(b)
 		a.Signal(syscall.SIGSTOP)
 		m.waitUntilForgotten(a)
-		// The files of a sleeper are removed by other workers, some time after they are
-		// too old. Until then it can come back.
+		// Other workers remove the files of a stopped worker some time after they are too
+		// old. Until then it can come back.
 		testutil.Until(m.T, func() error {
 			if s.isRegistered(a) {
 				return fmt.Errorf("worker %x is still registered", a.id)

@@ -14,7 +14,8 @@ import (
 
 var client = &http.Client{Timeout: 10 * time.Second}
 
-// get is the body that a GET request is answered with; any status but 200 is an error.
+// get returns the body of a response to a GET request. Any status other than 200 is an
+// error.
 func get(url string) (string, error) {
 	resp, err := client.Get(url)
 	if err != nil {
@@ -31,7 +32,7 @@ func get(url string) (string, error) {
 	return string(body), nil
 }
 
-// answers waits until url answers with 200.
+// waitUntilServing waits until url has status 200.
 func waitUntilServing(t *testing.T, url string) {
 	t.Helper()
 	testutil.Until(t, func() error {

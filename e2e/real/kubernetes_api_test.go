@@ -27,20 +27,20 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// kubernetesAPI is Kubernetes' own API machinery, an apiextensions-apiserver over
-// Debian's etcd. All that is in it is defined by testdata/crds.
+// kubernetesAPI is Kubernetes' own API machinery: an apiextensions-apiserver that uses
+// Debian's etcd. testdata/crds defines all of its resources.
 type kubernetesAPI struct {
 	t         *testing.T
-	etcd      *clientv3.Client // beneath it
+	etcd      *clientv3.Client // the etcd of the API server
 	authority *testutil.Authority
 	command   []string
 	running   *process.Process
 	url       string
-	http      *http.Client // with an administrator's certificate
+	http      *http.Client // uses an administrator's certificate
 	proxy     *kubectlProxy
 }
 
-// collections are where the resources are, and of what kind.
+// collections has the path, version and kind of each resource.
 var collections = map[string]struct{ path, version, kind string }{
 	kubetest.WorkerMetadata: {"/apis/nvidia.com/v1alpha1/namespaces/%s/dynamoworkermetadatas", "nvidia.com/v1alpha1", "DynamoWorkerMetadata"},
 	kubetest.EndpointSlices: {"/apis/discovery.k8s.io/v1/namespaces/%s/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"},
@@ -49,13 +49,13 @@ var collections = map[string]struct{ path, version, kind string }{
 
 const definitionsPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 
-// startRealKubernetes starts an API server of no worker yet. Workers come to it with a
-// certificate, and the program by way of what plays kubectl proxy. Flags are etcd's.
+// startRealKubernetes starts an API server without workers. Workers connect to it with a
+// certificate, and the program through a stand-in for kubectl proxy. flags are for etcd.
 func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 	s.t.Helper()
 	path := filepath.Join(process.Cache(s.t), "bin", "apiextensions-apiserver")
 	if _, err := os.Stat(path); err != nil {
-		s.t.Fatalf("there is no %s: .ci/nightly-kubernetes builds it", path)
+		s.t.Fatalf("%s does not exist: .ci/nightly-kubernetes builds it", path)
 	}
 	store := &servers{t: s.t, etcdFlags: flags}
 	store.startEtcd()
@@ -75,8 +75,9 @@ func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 	k.command = []string{path,
 		"--etcd-servers", store.etcdURL, "--bind-address", host, "--secure-port", port,
 		"--tls-cert-file", authority.File("server.crt"), "--tls-private-key-file", authority.File("server.key"), "--client-ca-file", authority.File("ca.crt"),
-		// What it would ask the core's API server for there is none to answer: namespaces,
-		// webhooks, policies, and who may do what. It lets an administrator do everything.
+		// There is no core API server that could answer requests about namespaces,
+		// webhooks, policies and permissions. This one permits everything to
+		// administrators.
 		"--authentication-skip-lookup", "--authentication-kubeconfig", config, "--authorization-kubeconfig", config, "--kubeconfig", config,
 		"--enable-priority-and-fairness=false", "--disable-admission-plugins",
 		"NamespaceLifecycle,MutatingAdmissionPolicy,MutatingAdmissionWebhook,ValidatingAdmissionPolicy,ValidatingAdmissionWebhook",
@@ -88,7 +89,7 @@ func (s *servers) startRealKubernetes(flags ...string) *kubernetesAPI {
 	return k
 }
 
-// certificate is an administrator's, of an authority.
+// certificate returns an administrator's certificate from an authority.
 func certificate(t *testing.T, authority *testutil.Authority) tls.Certificate {
 	t.Helper()
 	authority.Issue("admin", &x509.Certificate{
@@ -102,7 +103,7 @@ func certificate(t *testing.T, authority *testutil.Authority) tls.Certificate {
 	return pair
 }
 
-// certified is a way to servers of an authority, with a certificate for them.
+// transportWith returns a transport that trusts an authority and uses this certificate.
 func transportWith(t *testing.T, authority *testutil.Authority, own tls.Certificate) *http.Transport {
 	t.Helper()
 	ca, err := os.ReadFile(authority.File("ca.crt"))
@@ -114,7 +115,7 @@ func transportWith(t *testing.T, authority *testutil.Authority, own tls.Certific
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}}
 }
 
-// start starts the API server, and again after kill.
+// start starts the API server, also after kill.
 func (k *kubernetesAPI) start() {
 	k.t.Helper()
 	k.running = process.Start(k.t, nil, k.command[0], k.command[1:]...)
@@ -127,10 +128,10 @@ func (k *kubernetesAPI) start() {
 	})
 }
 
-// kill ends it as kill -9 does.
+// kill ends the API server with SIGKILL.
 func (k *kubernetesAPI) kill() { k.running.Kill() }
 
-// define defines the resources that are not defined yet, and waits until all can be
+// define creates the missing definitions of resources, and waits until all resources can be
 // used.
 func (k *kubernetesAPI) define() {
 	k.t.Helper()
@@ -153,7 +154,7 @@ func (k *kubernetesAPI) define() {
 	}
 }
 
-// undefine takes a definition away, and with it all objects.
+// undefine deletes a definition, and with it all objects.
 func (k *kubernetesAPI) undefine(name string) {
 	k.t.Helper()
 	if _, _, err := k.ask(http.MethodDelete, definitionsPath+name, "", nil); err != nil {
@@ -161,7 +162,7 @@ func (k *kubernetesAPI) undefine(name string) {
 	}
 }
 
-// apply is kubectl apply --server-side, by force.
+// apply does what kubectl apply --server-side --force-conflicts does.
 func (k *kubernetesAPI) apply(path string, object []byte) {
 	k.t.Helper()
 	if _, _, err := k.ask(http.MethodPatch, path+"?force=true&fieldManager=test", "application/apply-patch+yaml", object); err != nil {
@@ -204,8 +205,8 @@ func (k *kubernetesAPI) Get(resource, namespace, name string) kubetest.Object {
 	return object
 }
 
-// ask makes a request. What is answered is an object but for /healthz; that anything
-// but yes is answered is an error.
+// ask makes a request. The response is an object except for /healthz. Any status other than
+// success is an error.
 func (k *kubernetesAPI) ask(method, path, contentType string, body []byte) (code int, answer kubetest.Object, err error) {
 	ctx, cancel := context.WithTimeout(k.t.Context(), testutil.WaitTimeout)
 	defer cancel()
@@ -231,12 +232,12 @@ func (k *kubernetesAPI) send(ctx context.Context, method, path, contentType stri
 	return k.http.Do(r)
 }
 
-// list is a page of a collection.
+// list returns one page of a collection.
 func (k *kubernetesAPI) list(resource, query string) (code int, page kubetest.Object, err error) {
 	return k.ask(http.MethodGet, fmt.Sprintf(collections[resource].path, inNamespace)+"?"+query, "", nil)
 }
 
-// version is that of a collection, and of all that is in etcd.
+// version returns the resource version of a collection, which is also etcd's revision.
 func (k *kubernetesAPI) version(resource string) string {
 	k.t.Helper()
 	_, page, err := k.list(resource, "limit=1")
@@ -246,29 +247,29 @@ func (k *kubernetesAPI) version(resource string) string {
 	return page["metadata"].(kubetest.Object)["resourceVersion"].(string)
 }
 
-// events are those of a watch of the test's own, which ends with it.
+// events are the events of the test's own watch, which ends with the test.
 type events struct {
 	mu  sync.Mutex
 	all []kubetest.Object
 }
 
-// watch begins to hear what becomes of a collection since a version.
+// watch starts to receive the changes of a collection since a version.
 func (k *kubernetesAPI) watch(resource, version string) *events {
 	k.t.Helper()
 	path := fmt.Sprintf(collections[resource].path, inNamespace) + "?watch=true&resourceVersion=" + version
 	var response *http.Response
 	testutil.Until(k.t, func() (err error) {
 		response, err = k.send(k.t.Context(), http.MethodGet, path, "", nil)
-		if err == nil && response.StatusCode == http.StatusTooManyRequests { // it has just started
+		if err == nil && response.StatusCode == http.StatusTooManyRequests { // the API server has just started
 			response.Body.Close()
 			return fmt.Errorf("GET %s: %s", path, response.Status)
 		}
 		return err
 	})
 	e := new(events)
-	var hearing sync.WaitGroup
-	k.t.Cleanup(hearing.Wait)
-	hearing.Go(func() {
+	var receiving sync.WaitGroup
+	k.t.Cleanup(receiving.Wait)
+	receiving.Go(func() {
 		defer response.Body.Close()
 		for d := json.NewDecoder(response.Body); ; {
 			var event kubetest.Object
@@ -283,7 +284,7 @@ func (k *kubernetesAPI) watch(resource, version string) *events {
 	return e
 }
 
-// has waits for an event.
+// waitFor waits for an event.
 func (e *events) waitFor(t *testing.T, what string, is func(kubetest.Object) bool) (event kubetest.Object) {
 	t.Helper()
 	testutil.Until(t, func() error {
@@ -299,7 +300,7 @@ func (e *events) waitFor(t *testing.T, what string, is func(kubetest.Object) boo
 	return event
 }
 
-// compact forgets all history of the etcd beneath the API server.
+// compact removes all history from the etcd of the API server.
 func (k *kubernetesAPI) compact() {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(k.t.Context(), 10*time.Second)

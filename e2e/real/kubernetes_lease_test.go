@@ -13,11 +13,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// takeover is what a standby promises: the Lease of the leader, and three seconds. slack is
-// what a machine with other things to do may add.
+// takeover is the time in which a standby must take over: the duration of the leader's
+// Lease and three seconds. tolerance is the extra time that a busy machine may take.
 const takeover, tolerance = 13 * time.Second, time.Second
 
-// lease is the only Lease, and its name.
+// lease returns the only Lease, and its name.
 func (k *kubernetesAPI) lease() (name string, spec kubetest.Object) {
 	k.t.Helper()
 	_, page, err := k.list(kubetest.Leases, "")
@@ -32,7 +32,7 @@ func (k *kubernetesAPI) lease() (name string, spec kubetest.Object) {
 	return item["metadata"].(kubetest.Object)["name"].(string), item["spec"].(kubetest.Object)
 }
 
-// at is a time that a Lease has.
+// leaseTime returns a time of a Lease.
 func leaseTime(t *testing.T, spec kubetest.Object, name string) time.Time {
 	t.Helper()
 	text, _ := spec[name].(string)
@@ -43,7 +43,7 @@ func leaseTime(t *testing.T, spec kubetest.Object, name string) time.Time {
 	return at
 }
 
-// leads waits until the program does, or not.
+// waitUntilLeading waits until the program leads, or does not lead.
 func (m *metrics) waitUntilLeading(leads bool) {
 	m.T.Helper()
 	want := "0"
@@ -53,7 +53,7 @@ func (m *metrics) waitUntilLeading(leads bool) {
 	m.waitForSamples(map[string]string{"dynamo_metrics_leader": want})
 }
 
-// TestKubernetesLeasePassesToAStandby has the leader killed, and the next one end.
+// TestKubernetesLeasePassesToAStandby kills the leader, and terminates the next one.
 func TestKubernetesLeasePassesToAStandby(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	s.kube.register("pod-0", 1)
@@ -87,9 +87,9 @@ func TestKubernetesLeasePassesToAStandby(t *testing.T) {
 	next.Signal(syscall.SIGTERM)
 	other.waitUntilLeading(true)
 	took = time.Since(began)
-	t.Logf("taken over %v after the leader was told to end", took.Round(time.Millisecond))
+	t.Logf("taken over %v after the leader received SIGTERM", took.Round(time.Millisecond))
 	if took > time.Second+tolerance {
-		t.Errorf("taken over after %v from a leader that ended, want a second", took)
+		t.Errorf("taken over after %v from a leader that terminated, want a second", took)
 	}
 	if code := next.Wait(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
@@ -100,7 +100,7 @@ func TestKubernetesLeasePassesToAStandby(t *testing.T) {
 	}
 }
 
-// oneLeads waits until one of two programs does.
+// waitForOneLeader waits until one of two programs leads.
 func waitForOneLeader(t *testing.T, a, b *metrics) (leader, other *metrics) {
 	t.Helper()
 	testutil.Until(t, func() error {
@@ -119,7 +119,7 @@ func waitForOneLeader(t *testing.T, a, b *metrics) (leader, other *metrics) {
 	return leader, other
 }
 
-// TestKubernetesLeaseIsHeldByOneOfManyStandbys starts them all at once.
+// TestKubernetesLeaseIsHeldByOneOfManyStandbys starts many programs at once.
 func TestKubernetesLeaseIsHeldByOneOfManyStandbys(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	programs := make([]*metrics, 4)
@@ -135,7 +135,7 @@ func TestKubernetesLeaseIsHeldByOneOfManyStandbys(t *testing.T) {
 				return nil
 			}
 			if len(m.LinesWith("Standing by: ")) == 0 {
-				return fmt.Errorf("it neither leads nor stands by (%v)", err)
+				return fmt.Errorf("it is neither leader nor standby (%v)", err)
 			}
 			return nil
 		})
@@ -147,8 +147,9 @@ func TestKubernetesLeaseIsHeldByOneOfManyStandbys(t *testing.T) {
 	t.Logf("the lease was created once, and refused with 409 to %d", refused)
 }
 
-// TestKubernetesLeaseChangeIsAConflict writes into it as kubectl edit does, and as
-// another holder. What is held is the Lease as the program has written it: it takes it again.
+// TestKubernetesLeaseChangeIsAConflict changes the Lease as kubectl edit does, and as
+// another holder does. The program leads only with a Lease that it wrote itself, and
+// acquires it again.
 func TestKubernetesLeaseChangeIsAConflict(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	m := s.startInCluster()
@@ -162,8 +163,8 @@ func TestKubernetesLeaseChangeIsAConflict(t *testing.T) {
 	lost := func(n int) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if said := m.LinesWith("Lost the lease of the unique instance"); len(said) != n {
-				return fmt.Errorf("%q, want %d lines", said, n)
+			if logged := m.LinesWith("Lost the lease of the unique instance"); len(logged) != n {
+				return fmt.Errorf("%q, want %d lines", logged, n)
 			}
 			return nil
 		})
@@ -177,7 +178,7 @@ func TestKubernetesLeaseChangeIsAConflict(t *testing.T) {
 	write(kubetest.Object{"spec": kubetest.Object{"holderIdentity": "thief"}})
 	lost(2)
 	m.waitUntilLeading(false)
-	m.waitUntilLeading(true) // the thief does not renew it
+	m.waitUntilLeading(true) // the other holder does not renew it
 	if _, spec := k.lease(); spec["holderIdentity"] == "thief" {
 		t.Errorf("the lease is still %v", spec)
 	}

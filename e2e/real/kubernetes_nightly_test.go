@@ -16,8 +16,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// nightly is a cluster of Kubernetes' own API machinery, for what the tests' own API
-// server cannot prove. Flags are etcd's.
+// startNightlyCluster starts a cluster of Kubernetes' own API machinery, for what the
+// tests' own API server cannot prove. flags are for etcd.
 func startNightlyCluster(t *testing.T, flags ...string) (*servers, *kubernetesAPI) {
 	t.Helper()
 	t.Parallel()
@@ -28,8 +28,8 @@ func startNightlyCluster(t *testing.T, flags ...string) (*servers, *kubernetesAP
 	return s, s.startRealKubernetes(flags...)
 }
 
-// registers writes what a worker in a pod would of itself: that it serves
-// backend/generate. There is no such worker, so it stays silent.
+// register writes the resource of a worker in a pod that serves backend/generate. No such
+// worker runs, so that it stays silent.
 func (c *cluster) register(pod string, id int) {
 	endpoint := fmt.Sprintf("dynamo/backend/generate/%x", id)
 	c.api.Put(kubetest.WorkerMetadata, kubetest.Object{
@@ -42,13 +42,13 @@ func (c *cluster) register(pod string, id int) {
 	})
 }
 
-// silent is how many workers there are of whose load nothing is known; empty: there are
-// no workers.
+// silentCount returns the samples with this number of silent workers. If n is empty, there
+// are no workers.
 func silentCount(n string) map[string]string {
 	return map[string]string{`llm_workers{component="backend",endpoint="generate",state="silent"}`: n}
 }
 
-// TestKubernetesSendsAnEmptiedMapAsNull has a real worker of 1.6.1 take leave.
+// TestKubernetesSendsAnEmptiedMapAsNull has a real worker of 1.6.1 that deregisters.
 func TestKubernetesSendsAnEmptiedMapAsNull(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	python(t, "1.6.1")
@@ -56,11 +56,11 @@ func TestKubernetesSendsAnEmptiedMapAsNull(t *testing.T) {
 	a := s.startInPod("1.6.1", "worker-0")
 	s.kube.ready("worker-0", true)
 	m.waitForLoad(a)
-	heard := k.watch(kubetest.WorkerMetadata, k.version(kubetest.WorkerMetadata))
+	received := k.watch(kubetest.WorkerMetadata, k.version(kubetest.WorkerMetadata))
 	a.Signal(syscall.SIGTERM)
 	m.waitUntilForgotten(a)
 	m.waitForUnreachable(0)
-	heard.waitFor(t, "one with endpoints that are null, and a model card", func(event kubetest.Object) bool {
+	received.waitFor(t, "one with endpoints that are null, and a model card", func(event kubetest.Object) bool {
 		object, _ := event["object"].(kubetest.Object)
 		spec, _ := object["spec"].(kubetest.Object)
 		data, _ := spec["data"].(kubetest.Object)
@@ -70,13 +70,13 @@ func TestKubernetesSendsAnEmptiedMapAsNull(t *testing.T) {
 	})
 }
 
-// TestKubernetesListIsPaginated has the history of the list gone before its
-// second page, too.
+// TestKubernetesListIsPaginated also compacts the history of the list before its second
+// page.
 func TestKubernetesListIsPaginated(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	const workers = 1201
 	var writing sync.WaitGroup
-	for first := range 8 { // at the same time
+	for first := range 8 { // in parallel
 		writing.Go(func() {
 			for i := first; i < workers; i += 8 {
 				pod := fmt.Sprintf("pod-%04d", i)
@@ -106,7 +106,7 @@ func TestKubernetesListIsPaginated(t *testing.T) {
 	m = s.startInCluster()
 	m.waitForSamples(silentCount(strconv.Itoa(workers - 1)))
 	gone := 0
-	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} { // which was before the other is not known
+	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} { // the version before this resource was created is unknown
 		gone += len(k.proxy.asked(http.StatusGone, resource, "continue"))
 	}
 	if gone == 0 {
@@ -115,7 +115,7 @@ func TestKubernetesListIsPaginated(t *testing.T) {
 	t.Logf("%d workers listed in pages of 500; then, with the history gone, %d pages refused with 410, and %d workers", workers, gone, workers-1)
 }
 
-// TestKubernetesAPIServerRestartKeepsTheFleet kills it, and starts it again.
+// TestKubernetesAPIServerRestartKeepsTheFleet kills the API server, and starts it again.
 func TestKubernetesAPIServerRestartKeepsTheFleet(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	python(t, "1.6.1")
@@ -138,8 +138,8 @@ func TestKubernetesAPIServerRestartKeepsTheFleet(t *testing.T) {
 	m.waitForLoad(a)
 }
 
-// TestKubernetesCompactedHistoryIsRelisted has the program away while workers
-// come and go, the API server restart, and etcd forget its history.
+// TestKubernetesCompactedHistoryIsRelisted disconnects the program while workers join and
+// leave, the API server restarts, and etcd compacts its history.
 func TestKubernetesCompactedHistoryIsRelisted(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	python(t, "1.6.1")
@@ -175,21 +175,23 @@ func TestKubernetesCompactedHistoryIsRelisted(t *testing.T) {
 	}
 }
 
-// quiet is longer than a watch may bring nothing before the program begins it anew.
+// quietTime is longer than a watch may be without events before the program starts a new
+// one.
 const quietTime = 150 * time.Second
 
-// TestKubernetesQuietWatchIsKept has nothing happen for a while but that the program
-// renews its Lease, and so moves the versions on.
+// TestKubernetesQuietWatchIsKept has no events for a while. The program only renews its
+// Lease, which increases the resource versions.
 func TestKubernetesQuietWatchIsKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		etcd      []string
 		watches   int // of each collection in that time
 		bookmarks bool
 	}{
-		// As kubeadm runs etcd: the API server knows how far a collection is known, and tells
-		// its watches once a minute.
+		// kubeadm starts etcd with this flag: the API server knows which version a
+		// collection has reached, and sends bookmarks to its watches once a minute.
 		"with bookmarks": {[]string{"--experimental-watch-progress-notify-interval", "5s"}, 1, true},
-		// By its own default etcd says so every ten minutes only, and no bookmark comes before.
+		// By default etcd reports progress only every ten minutes, and the API server sends
+		// no bookmark before.
 		"without": {nil, 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +203,7 @@ func TestKubernetesQuietWatchIsKept(t *testing.T) {
 			m.waitForSamples(map[string]string{connected: "1"})
 			for began := time.Now(); time.Since(began) < quietTime; time.Sleep(100 * time.Millisecond) {
 				if p, err := m.scrape(); err != nil || p[connected] != "1" {
-					t.Fatalf("after %v the API is not read (%v)", time.Since(began), err)
+					t.Fatalf("the API is not read after %v (%v)", time.Since(began), err)
 				}
 			}
 			for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
@@ -228,10 +230,10 @@ func TestKubernetesQuietWatchIsKept(t *testing.T) {
 	}
 }
 
-// connected says whether the API server can be read.
+// connected is the series that shows whether the API server can be read.
 const connected = `dynamo_metrics_connected{system="kubernetes"}`
 
-// version is where a watch begins.
+// watchVersion returns the version from which a watch starts.
 func watchVersion(t *testing.T, query url.Values) int {
 	t.Helper()
 	n, err := strconv.Atoi(query.Get("resourceVersion"))
@@ -241,8 +243,8 @@ func watchVersion(t *testing.T, query url.Values) int {
 	return n
 }
 
-// TestKubernetesRefusesAForeignCertificate has what plays kubectl proxy come with
-// another authority's.
+// TestKubernetesRefusesAForeignCertificate has a stand-in for kubectl proxy with a
+// certificate from another authority.
 func TestKubernetesRefusesAForeignCertificate(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	s.kube.register("pod-0", 1)
@@ -259,7 +261,7 @@ func TestKubernetesRefusesAForeignCertificate(t *testing.T) {
 	m.WaitForLine("The Kubernetes API can be read again")
 }
 
-// TestKubernetesMissingResourceIsAwaited installs the definition late.
+// TestKubernetesMissingResourceIsAwaited creates the definition late.
 func TestKubernetesMissingResourceIsAwaited(t *testing.T) {
 	s, k := startNightlyCluster(t)
 	k.undefine("dynamoworkermetadatas.nvidia.com")

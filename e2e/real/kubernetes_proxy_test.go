@@ -15,9 +15,9 @@ import (
 	"testing"
 )
 
-// kubectlProxy plays kubectl proxy, which the program is told of outside of a cluster:
-// who asks it, by plain HTTP and without credentials, asks the API server with its own.
-// It notes what was asked and answered, and can be away.
+// kubectlProxy is a stand-in for kubectl proxy, which the program uses outside of a
+// cluster: it takes plain HTTP requests without credentials and sends them to the API
+// server with its own. It records requests and responses, and can be down.
 type kubectlProxy struct {
 	web *httptest.Server
 	to  *url.URL
@@ -25,11 +25,11 @@ type kubectlProxy struct {
 	mu        sync.Mutex
 	transport http.RoundTripper // to the API server, with a certificate
 	away      bool
-	before    func(*http.Request) // hears of a request before the API server; may be nil
+	before    func(*http.Request) // called before a request is forwarded; may be nil
 	log       []exchange
 }
 
-// exchange is a request that was answered.
+// exchange is a request with its response.
 type exchange struct {
 	status       int
 	method, path string
@@ -58,7 +58,7 @@ func (p *kubectlProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	way, away, before := p.transport, p.away, p.before
 	p.mu.Unlock()
 	if away {
-		panic(http.ErrAbortHandler) // the connection ends
+		panic(http.ErrAbortHandler) // closes the connection
 	}
 	if before != nil {
 		before(r)
@@ -76,7 +76,7 @@ func (p *kubectlProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}).ServeHTTP(w, r)
 }
 
-// leave ends all that goes on, and takes nobody any more; it comes back with false.
+// setAway ends all requests and refuses new ones, or accepts them again.
 func (p *kubectlProxy) setAway(away bool) {
 	p.mu.Lock()
 	p.away = away
@@ -86,7 +86,7 @@ func (p *kubectlProxy) setAway(away bool) {
 	}
 }
 
-// goes has it come to the API server another way from now on.
+// setTransport changes the transport to the API server.
 func (p *kubectlProxy) setTransport(way http.RoundTripper) {
 	p.mu.Lock()
 	p.transport = way
@@ -94,15 +94,15 @@ func (p *kubectlProxy) setTransport(way http.RoundTripper) {
 	p.web.CloseClientConnections()
 }
 
-// hears has a function called before each request goes on.
+// setHook sets a function that is called before each request is forwarded.
 func (p *kubectlProxy) setHook(before func(*http.Request)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.before = before
 }
 
-// asked are the queries of a resource's collection that had all these parts, and were
-// answered with this status.
+// asked returns the queries for a resource's collection that contained all these parts, and
+// had this status.
 func (p *kubectlProxy) asked(status int, resource string, parts ...string) (queries []url.Values) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,7 +115,7 @@ func (p *kubectlProxy) asked(status int, resource string, parts ...string) (quer
 	return queries
 }
 
-// count is how many requests with a path that ends so were answered with this status.
+// count returns how many requests whose path has this end had this status.
 func (p *kubectlProxy) count(status int, method, pathEnd string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,29 +16,29 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// cluster is an API server that real workers register with. The kubelet's part, the
-// EndpointSlice controller's and the garbage collector's are the test's.
+// cluster is an API server with which real workers register. The test does the work of the
+// kubelet, the EndpointSlice controller and the garbage collector.
 type cluster struct {
 	api        apiServer
-	url        string // where it asks for no credentials
-	kubeconfig string // a file that says where it is
+	url        string // an address that requires no credentials
+	kubeconfig string // a file that contains its address
 }
 
-// apiServer is what a test does with the objects of an API server: the tests' own, or
+// apiServer is how a test changes the objects of an API server, either the tests' own or
 // Kubernetes' own.
 type apiServer interface {
 	Put(resource string, o kubetest.Object)
 	Delete(resource, namespace, name string)
-	Get(resource, namespace, name string) kubetest.Object // nil if there is none
+	Get(resource, namespace, name string) kubetest.Object // nil if it does not exist
 }
 
 const inNamespace = "team-a"
 
-// realKubernetes reports whether the API server is to be Kubernetes' own, as
-// .ci/nightly-kubernetes has it.
+// realKubernetes reports whether to use Kubernetes' own API server, which
+// .ci/nightly-kubernetes selects.
 func realKubernetes() bool { return os.Getenv("KUBERNETES") == "real" }
 
-// startKubernetes starts an API server of no worker yet.
+// startKubernetes starts an API server without workers.
 func (s *servers) startKubernetes() {
 	s.t.Helper()
 	if realKubernetes() {
@@ -51,7 +51,7 @@ func (s *servers) startKubernetes() {
 	s.kube = &cluster{api, web.URL, kubeconfig(s.t, kubetest.Object{"server": web.URL}, kubetest.Object{"token": "secret"})}
 }
 
-// kubeconfig writes a file that says where an API server is, and as whom to come.
+// kubeconfig writes a kubeconfig file with the address of an API server and a user.
 func kubeconfig(t *testing.T, server, user kubetest.Object) (file string) {
 	t.Helper()
 	config, err := json.Marshal(kubetest.Object{
@@ -70,12 +70,12 @@ func kubeconfig(t *testing.T, server, user kubetest.Object) (file string) {
 	return file
 }
 
-// env tells programs of the cluster.
+// env returns the variables that lead programs to the cluster.
 func (c *cluster) env() []string {
 	return []string{"DYN_DISCOVERY_BACKEND=kubernetes", "POD_NAMESPACE=" + inNamespace, "KUBECONFIG=" + c.kubeconfig}
 }
 
-// pod tells a process which pod it is; nothing where there are none.
+// podEnv returns the variables that tell a process its pod, or none without a cluster.
 func (s *servers) podEnv(name string) []string {
 	if s.kube == nil {
 		return nil
@@ -85,7 +85,7 @@ func (s *servers) podEnv(name string) []string {
 
 func uid(pod string) string { return "uid-of-" + pod }
 
-// ready says whether a pod is, as its slice does.
+// ready marks a pod as ready or not ready in its EndpointSlice.
 func (c *cluster) ready(pod string, ready bool) {
 	c.api.Put(kubetest.EndpointSlices, kubetest.Object{
 		"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
@@ -98,13 +98,14 @@ func (c *cluster) ready(pod string, ready bool) {
 	})
 }
 
-// delete does what follows the deletion of a pod: its slice goes, and what it owns.
+// delete does what follows the deletion of a pod: it deletes the EndpointSlice, and what
+// the pod owns.
 func (c *cluster) delete(pod string) {
 	c.api.Delete(kubetest.EndpointSlices, inNamespace, pod+"-slice")
 	c.api.Delete(kubetest.WorkerMetadata, inNamespace, pod)
 }
 
-// inPod starts a worker in a pod, and waits until its resource says what it serves.
+// startInPod starts a worker in a pod, and waits until its resource lists what it serves.
 func (s *servers) startInPod(release, pod string, env ...string) *publisher {
 	s.t.Helper()
 	p := s.publisher(release, append(s.podEnv(pod), env...)...)
@@ -117,13 +118,13 @@ func (s *servers) startInPod(release, pod string, env ...string) *publisher {
 	return p
 }
 
-// inCluster starts the program in the cluster.
+// startInCluster starts the program in the cluster.
 func (s *servers) startInCluster(args ...string) *metrics {
 	s.t.Helper()
 	return s.metrics(append([]string{"--kubernetes-api", s.kube.url, "--poll-interval", "0.2"}, args...)...)
 }
 
-// unreachable waits until so many ZeroMQ publishers cannot be reached.
+// waitForUnreachable waits until this many ZeroMQ publishers cannot be reached.
 func (m *metrics) waitForUnreachable(n int) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
@@ -161,15 +162,15 @@ func TestKubernetesPodsOf16NeedNeitherEtcdNorNATS(t *testing.T) {
 	a.publish(activeA)
 	m.waitForGoldenSubset("active-loads", workers)
 
-	// The pod of a killed worker stays ready until the kubelet says otherwise; its sockets
-	// are the earlier sign.
+	// The pod of a killed worker stays ready until the kubelet notices. Its sockets show it
+	// earlier.
 	b.Kill()
 	m.waitForUnreachable(2)
 	s.kube.ready("worker-1", false)
 	m.waitUntilForgotten(b)
 	m.waitForUnreachable(0)
 
-	// A restarted container has the name, the uid and the id of the one before.
+	// A restarted container has the name, the uid and the id of its predecessor.
 	again := s.startInPod("1.6.1", "worker-1")
 	if again.id != b.id {
 		t.Errorf("the restarted worker's id is %d, want %d", again.id, b.id)
@@ -180,7 +181,7 @@ func TestKubernetesPodsOf16NeedNeitherEtcdNorNATS(t *testing.T) {
 	m.waitForGoldenSubset("active-loads", workers)
 	again.Kill()
 	m.waitForUnreachable(2)
-	once := s.startInPod("1.6.1", "worker-1") // this time nobody saw it unready
+	once := s.startInPod("1.6.1", "worker-1") // this time the program has not seen it unready
 	m.waitForUnreachable(0)
 	m.waitForLoad(once)
 	once.publish(activeB)
@@ -207,13 +208,13 @@ func TestKubernetesPodsOf12PublishOverNATS(t *testing.T) {
 	m.waitForSamples(map[string]string{
 		a.seriesOf("llm_kv_blocks_active"): "47", a.seriesOf("llm_kv_blocks_total"): "1000", a.seriesOf("llm_kv_cache_usage_ratio"): "0.047", a.seriesOf("llm_worker_up"): "1",
 	})
-	a.Signal(syscall.SIGTERM) // its endpoint stays in the resource: only readiness ends it
+	a.Signal(syscall.SIGTERM) // its endpoint stays in the resource: only readiness shows that it has ended
 	s.kube.ready("worker-0", false)
 	m.waitUntilForgotten(a)
 }
 
-// TestKubernetesPipeline asks real mock engines by a frontend that routes by their
-// caches. There is no etcd; NATS carries the request traces alone.
+// TestKubernetesPipeline sends requests to real mock engines through a frontend that routes
+// by their caches. There is no etcd, and NATS only carries the request traces.
 func TestKubernetesPipeline(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")

@@ -1,14 +1,14 @@
 //go:build real
 
-// Package real runs the program as people run it: the built binaries beside Debian's
+// Package real runs the program as operators run it: the built binaries beside Debian's
 // nats-server, etcd, prometheus and pushgateway and beside real Dynamo workers and
-// frontends, each a process of its own.
+// frontends, each in a process of its own.
 //
 //	go test -tags real -count=1 -v ./e2e/real/
 //
-// A part that is not installed is skipped with a word on what to install; with
-// CI=true that is a failure. With KUBERNETES=real the Kubernetes API is Kubernetes' own,
-// as .ci/nightly-kubernetes has it, and more is asked of it.
+// A test is skipped if a program is not installed, with a message on what to install; with
+// CI=true it fails. With KUBERNETES=real, which .ci/nightly-kubernetes sets, the tests use
+// Kubernetes' own API server, and there are more of them.
 package real
 
 import (
@@ -17,7 +17,7 @@ import (
 	"dynamo-metrics/e2e/process"
 )
 
-// bin is where TestMain has put the programs.
+// bin is the directory where TestMain has built the programs.
 var bin string
 
 func TestMain(m *testing.M) { process.Main(m, &bin, "../../cmd/metrics", "../../cmd/mock_worker") }

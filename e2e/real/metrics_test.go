@@ -16,13 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// metrics is the running program.
+// metrics is a running metrics program.
 type metrics struct {
 	*process.Process
 	url string
 }
 
-// metrics starts the program with a page on a free port.
+// metrics starts the program on a free port.
 func (s *servers) metrics(args ...string) *metrics {
 	s.t.Helper()
 	args = append([]string{"--host", "127.0.0.1", "--metrics-port", "0"}, args...)
@@ -30,7 +30,7 @@ func (s *servers) metrics(args ...string) *metrics {
 	return &metrics{p, "http://" + strings.TrimSuffix(p.WaitForLine("Prometheus metrics server started at "), "/metrics")}
 }
 
-// page is what is served: values, as they are written, by series.
+// samples are the values in a scrape of /metrics, as they are written, by series.
 type samples map[string]string
 
 func (m *metrics) scrape() (samples, error) {
@@ -38,7 +38,7 @@ func (m *metrics) scrape() (samples, error) {
 	return process.ParseSamples(text), err
 }
 
-// about is the part of the page that says anything of a worker.
+// ofWorker returns the series that mention a worker.
 func (p samples) ofWorker(id uint64) (series []string) {
 	label := fmt.Sprintf(`worker_id="%d"`, id)
 	for name := range p {
@@ -50,7 +50,7 @@ func (p samples) ofWorker(id uint64) (series []string) {
 	return series
 }
 
-// polls is how many polls have been done.
+// polls returns the number of completed polls.
 func (p samples) polls() (n int) {
 	for _, result := range []string{"ok", "empty", "error"} {
 		count, _ := strconv.Atoi(p[`dynamo_metrics_polls_total{result="`+result+`"}`])
@@ -59,8 +59,8 @@ func (p samples) polls() (n int) {
 	return n
 }
 
-// polls waits until n more polls have been done. After two it is certain that what
-// the program had subscribed to before is known to the server.
+// waitForPolls waits until n more polls have completed. After two of them, the server has
+// certainly received earlier subscriptions.
 func (m *metrics) waitForPolls(n int) {
 	m.T.Helper()
 	first := -1
@@ -79,16 +79,16 @@ func (m *metrics) waitForPolls(n int) {
 	})
 }
 
-// names are what workers are called in the golden pages, since real ones have
-// other ids each time.
+// names are the workers' names in the golden files, because real workers have other ids
+// each time.
 type names map[string]uint64
 
-// shows waits until the llm_ series are exactly those of a golden page, and returns
-// the whole page. In the golden page ids are names, and the age of a load, which
-// is another at each look, is "…".
+// waitForGolden waits until the llm_ series are exactly those of a golden file, and returns
+// the whole response. In the golden file, names replace ids, and "…" replaces the age of a
+// load, which differs in each scrape.
 func (m *metrics) waitForGolden(golden string, workers names) (whole string) {
 	m.T.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
+	b, err := os.ReadFile(filepath.Join("testdata", "golden", golden+".prom"))
 	if err != nil {
 		m.T.Fatal(err)
 	}
@@ -100,14 +100,15 @@ func (m *metrics) waitForGolden(golden string, workers names) (whole string) {
 			return err
 		}
 		if diff := cmp.Diff(want, workers.golden(process.ParseSamples(whole))); diff != "" {
-			return fmt.Errorf("the page is not %s (-want +got):\n%s", golden, diff)
+			return fmt.Errorf("/metrics is not %s (-want +got):\n%s", golden, diff)
 		}
 		return nil
 	})
 	return whole
 }
 
-// has waits until the page has these series with these values; an empty value means absent.
+// waitForSamples waits until these series have these values. An empty value means that the
+// series is absent.
 func (m *metrics) waitForSamples(want map[string]string) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
@@ -124,11 +125,12 @@ func (m *metrics) waitForSamples(want map[string]string) {
 	})
 }
 
-// holds waits until every series of a golden page is there, with its value, and
-// returns the whole page. There may be more: histograms, and what depends on time.
+// waitForGoldenSubset waits until every series of a golden file is served with its value,
+// and returns the whole response. There may be more series: histograms, and what depends on
+// time.
 func (m *metrics) waitForGoldenSubset(golden string, workers names) (whole string) {
 	m.T.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "pages", golden+".prom"))
+	b, err := os.ReadFile(filepath.Join("testdata", "golden", golden+".prom"))
 	if err != nil {
 		m.T.Fatal(err)
 	}
@@ -141,14 +143,14 @@ func (m *metrics) waitForGoldenSubset(golden string, workers names) (whole strin
 		got := workers.golden(process.ParseSamples(whole))
 		missing := slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(got, line) })
 		if len(missing) > 0 {
-			return fmt.Errorf("the page lacks, of %s,\n%s\nand has\n%s", golden, strings.Join(missing, "\n"), strings.Join(got, "\n"))
+			return fmt.Errorf("/metrics lacks, of %s,\n%s\nand has\n%s", golden, strings.Join(missing, "\n"), strings.Join(got, "\n"))
 		}
 		return nil
 	})
 	return whole
 }
 
-// ours leaves of a page what is not the Go client library's own.
+// withoutGoMetrics removes the Go client library's own metrics from a response.
 func withoutGoMetrics(whole string) string {
 	var lines []string
 	for line := range strings.Lines(whole) {
@@ -160,7 +162,7 @@ func withoutGoMetrics(whole string) string {
 	return strings.Join(lines, "")
 }
 
-// called are the llm_ series of a page as golden pages have them, sorted.
+// golden returns the llm_ series in the form of the golden files, sorted.
 func (n names) golden(p samples) (lines []string) {
 	var ids []string
 	for name, id := range n {

@@ -22,26 +22,26 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// blockSize is how many tokens are in a block of the pipeline's KV caches.
+// blockSize is the number of tokens in a block of the pipeline's KV caches.
 const blockSize = 16
 
-// pipeline is a whole Dynamo: a frontend that routes by what is in the KV caches of
+// pipeline is a complete Dynamo: a frontend that routes by the content of the KV caches of
 // two of Dynamo's own mock engines.
 type pipeline struct {
 	frontend *process.Process
 	url      string   // of the frontend
-	model    string   // as requests name it
+	model    string   // the name in requests
 	workers  []uint64 // ids
 }
 
-// pipeline starts a pipeline of ai-dynamo, with env for the frontend, and waits until
-// both of its engines can be asked.
+// pipeline starts a pipeline of ai-dynamo, with env for the frontend, and waits until both
+// engines can serve requests.
 func (s *servers) pipeline(release string, env ...string) *pipeline {
 	s.t.Helper()
 	return s.pipelineOf(release, env, nil)
 }
 
-// pipelineOf is pipeline with env and further flags for the engines.
+// pipelineOf is pipeline with env and more flags for the engines.
 func (s *servers) pipelineOf(release string, env, engineEnv []string, flags ...string) *pipeline {
 	s.t.Helper()
 	engines := s.engines(release, engineEnv, flags...)
@@ -67,7 +67,7 @@ func (s *servers) engines(release string, env []string, flags ...string) []*proc
 	return engines
 }
 
-// frontend starts a frontend of a pipeline whose engines have been started.
+// frontend starts a frontend of a pipeline whose engines are running.
 func (s *servers) frontend(release, pod string, env ...string) *pipeline {
 	s.t.Helper()
 	address := process.FreeAddress(s.t)
@@ -80,7 +80,7 @@ func (s *servers) frontend(release, pod string, env ...string) *pipeline {
 	return &pipeline{frontend: frontend, url: "http://" + address}
 }
 
-// serves waits until the engines can be asked by the frontend.
+// waitUntilServing waits until the frontend can send requests to the engines.
 func (p *pipeline) waitUntilServing(engines []*process.Process) {
 	p.frontend.T.Helper()
 	testutil.Until(p.frontend.T, func() error {
@@ -90,12 +90,13 @@ func (p *pipeline) waitUntilServing(engines []*process.Process) {
 		return p.checkEngines()
 	})
 	for _, engine := range engines {
-		// It registers before it can answer, and panics at a request that comes between.
+		// An engine registers before it can serve requests, and panics if it receives one
+		// in between.
 		engine.WaitForLine("Metrics background tasks started")
 	}
 }
 
-// ready looks which engines the frontend knows.
+// checkEngines returns an error unless the frontend has both engines.
 func (p *pipeline) checkEngines() error {
 	var models struct {
 		Data []struct {
@@ -131,7 +132,7 @@ func (p *pipeline) checkEngines() error {
 	return nil
 }
 
-// getJSON decodes what a GET request is answered with.
+// getJSON decodes the response to a GET request.
 func getJSON(url string, v any) error {
 	text, err := get(url)
 	if err != nil {
@@ -143,7 +144,7 @@ func getJSON(url string, v any) error {
 	return nil
 }
 
-// usage is how many tokens a request took.
+// usage is the number of tokens of a request.
 type usage struct {
 	Prompt int `json:"prompt_tokens"`
 	Cached struct {
@@ -151,7 +152,7 @@ type usage struct {
 	} `json:"prompt_tokens_details"` // from 0.7 on
 }
 
-// ask sends a chat request and waits for its answer.
+// sendChat sends a chat request and waits for the response.
 func (p *pipeline) sendChat(prompt string) (usage, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": p.model, "max_tokens": 20,
@@ -175,13 +176,13 @@ func (p *pipeline) sendChat(prompt string) (usage, error) {
 	return answer.Usage, nil
 }
 
-// talks is what conversations that went on at the same time took.
+// conversationTotals are the totals of conversations that ran at the same time.
 type conversationTotals struct {
 	requests, inputBlocks, cachedTokens int
 }
 
-// talk holds conversations, each of whose requests begins with all of the one before,
-// so that most of it is in the cache of the worker that got that one.
+// runConversations runs conversations. Each request begins with the whole request before,
+// so that most of it is in the cache of the worker that served that one.
 func (p *pipeline) runConversations(t *testing.T) conversationTotals {
 	t.Helper()
 	const conversations, turns, first, more = 6, 5, 200, 50 // words
@@ -191,10 +192,10 @@ func (p *pipeline) runConversations(t *testing.T) conversationTotals {
 	for c := range conversations {
 		g.Go(func() error {
 			var prompt strings.Builder
-			said := 0
+			words := 0
 			for turn := range turns {
-				for ; said < first+turn*more; said++ {
-					fmt.Fprintf(&prompt, "w%d ", (c+said*(c+1))%61)
+				for ; words < first+turn*more; words++ {
+					fmt.Fprintf(&prompt, "w%d ", (c+words*(c+1))%61)
 				}
 				u, err := p.sendChat(prompt.String())
 				if err != nil {
@@ -215,14 +216,14 @@ func (p *pipeline) runConversations(t *testing.T) conversationTotals {
 	return sum
 }
 
-// hits are the numbers of a page about what was in the caches.
+// hits are the totals of the hit-rate counters in a scrape.
 type hits struct{ events, isl, overlap int }
 
 func (p samples) hits() hits {
 	return hits{p.sum("llm_kv_hit_rate_events_total"), p.sum("llm_kv_hit_rate_isl_blocks"), p.sum("llm_kv_hit_rate_overlap_blocks")}
 }
 
-// sum adds up the series of a metric whose values are whole.
+// sum adds up the series of a metric whose values are integers.
 func (p samples) sum(metric string) (sum int) {
 	for series, value := range p {
 		if strings.HasPrefix(series, metric+"{") {
@@ -233,7 +234,7 @@ func (p samples) sum(metric string) (sum int) {
 	return sum
 }
 
-// counts waits until the page has as many hit-rate events as there were requests.
+// waitForHitEvents waits until there are as many hit-rate events as there were requests.
 func (m *metrics) waitForHitEvents(requests int) (p samples) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
@@ -249,7 +250,7 @@ func (m *metrics) waitForHitEvents(requests int) (p samples) {
 	return p
 }
 
-// knows waits until the page has a series of each of the workers.
+// waitForWorkers waits until the metric has a series for each of the workers.
 func (m *metrics) waitForWorkers(metric string, workers []uint64) {
 	m.T.Helper()
 	testutil.Until(m.T, func() error {
@@ -260,14 +261,14 @@ func (m *metrics) waitForWorkers(metric string, workers []uint64) {
 		for _, id := range workers {
 			series := fmt.Sprintf(`%s{component="backend",endpoint="generate",worker_id="%d"}`, metric, id)
 			if _, found := p[series]; !found {
-				return fmt.Errorf("the page has no %s", series)
+				return fmt.Errorf("/metrics lacks %s", series)
 			}
 		}
 		return nil
 	})
 }
 
-// heard is what a NATS subscriber hears of the hits.
+// hitCounter counts the hits that a NATS subscriber receives.
 type hitCounter struct {
 	t *testing.T
 
@@ -275,7 +276,7 @@ type hitCounter struct {
 	hits hits
 }
 
-// take counts a hit-rate event, which is JSON to 0.6 and msgpack from 0.9 on.
+// countMessage counts a hit-rate event, which is JSON up to 0.6 and msgpack from 0.9 on.
 func (h *hitCounter) countMessage(msg *nats.Msg) {
 	r, err := wire.ParseHitRate(msg.Data)
 	if wire.IsEnvelope(msg.Data) {
@@ -320,14 +321,15 @@ func TestPipelineHitsAreWhatTheRouterPublishes(t *testing.T) {
 			})
 			m.waitForWorkers("llm_kv_blocks_total", pipeline.workers)
 			if got.overlap == 0 {
-				t.Error("nothing was in any cache: the requests prove nothing")
+				t.Error("no cache had any hit: the requests prove nothing")
 			}
 			t.Logf("ai-dynamo %s, %+v: %+v", release, talks, got)
 		})
 	}
 }
 
-// agrees compares what traces told with what was asked and with the router's own metric.
+// checkTraces compares the totals from traces with those of the requests and with the
+// router's own metric.
 func (p *pipeline) checkTraces(t *testing.T, asked conversationTotals, told hits) {
 	t.Helper()
 	text, err := get(p.url + "/metrics")
@@ -339,9 +341,9 @@ func (p *pipeline) checkTraces(t *testing.T, asked conversationTotals, told hits
 		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", told, asked.inputBlocks, router)
 	}
 	if router == 0 {
-		t.Error("nothing was in any cache: the requests prove nothing")
+		t.Error("no cache had any hit: the requests prove nothing")
 	}
-	t.Logf("asked %+v, traces %+v, router %d tokens", asked, told, router)
+	t.Logf("requests %+v, traces %+v, router %d tokens", asked, told, router)
 }
 
 func TestPipelineTracesMatchTheRoutersMetric(t *testing.T) {

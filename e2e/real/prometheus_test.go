@@ -24,14 +24,14 @@ type prometheus struct {
 	url string
 }
 
-// startPrometheus scrapes target every second; settings are further lines of its
-// scrape configuration.
+// startPrometheus starts a Prometheus that scrapes target every second. settings are more
+// lines of its scrape configuration.
 func startPrometheus(t *testing.T, target string, settings ...string) *prometheus {
 	t.Helper()
 	return startPrometheusWithRules(t, "", target, settings...)
 }
 
-// startRuled does so with rules, evaluated every second.
+// startPrometheusWithRules is startPrometheus with rules, which are evaluated every second.
 func startPrometheusWithRules(t *testing.T, rules, target string, settings ...string) *prometheus {
 	t.Helper()
 	path := process.Installed(t, "prometheus", "prometheus")
@@ -62,7 +62,7 @@ func startPrometheusWithRules(t *testing.T, rules, target string, settings ...st
 	return p
 }
 
-// ask is the data in an answer of the HTTP API.
+// query decodes the data in a response of the HTTP API.
 func (p *prometheus) query(path string, parameters url.Values, data any) error {
 	body, err := get(p.url + path + "?" + parameters.Encode())
 	if err != nil {
@@ -73,9 +73,8 @@ func (p *prometheus) query(path string, parameters url.Values, data any) error {
 	}{data})
 }
 
-// series are what a query evaluates to, by worker; of all workers together the key
-// is empty. Every series has the labels, but for those over which the query has
-// aggregated.
+// series returns the results of a query by worker. The key of a result without a worker is
+// empty. Every series must have these labels, except those over which the query aggregates.
 func (p *prometheus) series(query string, labels map[string]string) (map[string]string, error) {
 	var answer struct {
 		Result []struct {
@@ -109,8 +108,8 @@ const (
 	workerC = "9041998838276177458"
 )
 
-// dashboards are the queries of the dashboards that people have, and what they
-// evaluate to for the original's workers and events. {s} stands for the endpoint.
+// dashboards are the queries of existing dashboards for the original, with their results
+// for the original's workers and events. {s} stands for the endpoint.
 var dashboards = []struct {
 	query string
 	want  map[string]string
@@ -129,7 +128,7 @@ var dashboards = []struct {
 	{`100 * llm_kv_hit_rate_percent{s}`, map[string]string{workerA: "50", workerB: "75", workerC: "25"}},
 }
 
-// showsDashboards waits until every query has its exact values.
+// waitForDashboards waits until every query has exactly its values.
 func (p *prometheus) waitForDashboards(labels map[string]string) {
 	p.T.Helper()
 	for _, d := range dashboards {
@@ -149,8 +148,8 @@ func (p *prometheus) waitForDashboards(labels map[string]string) {
 	p.waitForLabelValue("endpoint", `llm_kv_blocks_active{component="backend"}`, "load_metrics")
 }
 
-// offers waits until label_values(selector, label) is one value, in each of the two
-// ways that Grafana has of finding out.
+// waitForLabelValue waits until label_values(selector, label) is one value, with each of
+// the two requests that Grafana can make for it.
 func (p *prometheus) waitForLabelValue(label, selector, want string) {
 	p.T.Helper()
 	testutil.Until(p.T, func() error {

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// gateway is a running Pushgateway that keeps what is pushed in memory only.
+// gateway is a running Pushgateway that keeps pushes only in memory.
 type gateway struct {
 	*process.Process
 	url  string
@@ -30,7 +30,7 @@ func startGateway(t *testing.T, args ...string) *gateway {
 	return g
 }
 
-// start starts the Pushgateway, empty, where it was before.
+// start starts an empty Pushgateway at the same address as before.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
 	g.Process = process.Start(t, nil, process.Installed(t, "prometheus-pushgateway", "prometheus-pushgateway"), g.args...)
@@ -43,8 +43,8 @@ type family struct {
 	Series     map[string]string
 }
 
-// families are the metrics of a page that are in the group with exactly these
-// labels, without them. In place of a histogram or summary there is its count.
+// families returns the metrics in the group with exactly these labels, without the labels.
+// A histogram or summary is replaced by its count.
 func families(text string, group map[string]string) (map[string]family, error) {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	parsed, err := parser.TextToMetricFamilies(strings.NewReader(text))
@@ -72,7 +72,7 @@ func families(text string, group map[string]string) (map[string]family, error) {
 	return all, nil
 }
 
-// without takes the group's labels away, and reports whether all were there.
+// without removes the group's labels, and reports whether all were there.
 func without(labels, group map[string]string) bool {
 	for name, want := range group {
 		got, found := labels[name]
@@ -84,8 +84,8 @@ func without(labels, group map[string]string) bool {
 	return true
 }
 
-// group waits until the Pushgateway holds a group with these labels, and returns
-// what was pushed to it.
+// waitForGroup waits until the Pushgateway holds a group with these labels, and returns its
+// metrics.
 func (g *gateway) waitForGroup(labels map[string]string) map[string]family {
 	g.T.Helper()
 	var all map[string]family
@@ -100,7 +100,7 @@ func (g *gateway) waitForGroup(labels map[string]string) map[string]family {
 	return all
 }
 
-// look is what the Pushgateway holds in the group with these labels now.
+// read returns what the Pushgateway holds in the group with these labels now.
 func (g *gateway) read(labels map[string]string) (map[string]family, error) {
 	text, err := get(g.url + "/metrics")
 	if err != nil {
@@ -108,7 +108,7 @@ func (g *gateway) read(labels map[string]string) (map[string]family, error) {
 	}
 	all, err := families(text, labels)
 	for _, own := range []string{"push_time_seconds", "push_failure_time_seconds"} {
-		delete(all, own) // the Pushgateway's word on the group
+		delete(all, own) // the Pushgateway's own metric about the group
 	}
 	return all, err
 }

@@ -22,12 +22,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// defaultGroup is the group that is pushed to where no flag says otherwise. The
+// defaultGroup is the group that the program pushes to unless a flag sets another. The
 // Pushgateway itself adds the empty instance.
 var defaultGroup = map[string]string{"job": "dynamo_push_metrics", "instance": ""}
 
-// pushing starts the program in push mode, with a page of its own beside, and the
-// original's workers.
+// pushing starts the program in push mode, with its own HTTP server, and the original's
+// workers.
 func pushing(t *testing.T, pushURL string, flags ...string) (*metrics, []*replayed) {
 	t.Helper()
 	s := startServers(t)
@@ -36,7 +36,7 @@ func pushing(t *testing.T, pushURL string, flags ...string) (*metrics, []*replay
 	return s.metrics(watchFlags(flags...)...), workers
 }
 
-// pushed waits until n more pushes have ended with this result.
+// waitForPushes waits until n more pushes have ended with this result.
 func (m *metrics) waitForPushes(result string, n int) {
 	m.T.Helper()
 	first := -1
@@ -56,9 +56,8 @@ func (m *metrics) waitForPushes(result string, n int) {
 	})
 }
 
-// comparable leaves of families what does not change from one look to the next:
-// the values of workers but for the ages of their loads, and of everything else
-// that it exists.
+// stableFamilies reduces families to what does not change between scrapes: the values of
+// workers except for the ages of their loads, and only the names of all others.
 func stableFamilies(all map[string]family) map[string]family {
 	for name, f := range all {
 		workers := strings.HasPrefix(name, "llm_")
@@ -68,7 +67,7 @@ func stableFamilies(all map[string]family) map[string]family {
 			}
 		}
 		if !workers && !strings.HasPrefix(name, "dynamo_metrics_") {
-			f.Help = "…" // the Pushgateway has metrics of these names too, and their help
+			f.Help = "…" // the Pushgateway has metrics of these names, too, and shows its own help
 		}
 		all[name] = f
 	}
@@ -104,7 +103,7 @@ func TestPushgatewayHoldsWhatIsServed(t *testing.T) {
 	}
 }
 
-// TestPushgatewayAcceptsAllNamesAndHistograms in the text that is pushed.
+// TestPushgatewayAcceptsAllNamesAndHistograms checks the text that is pushed.
 func TestPushgatewayAcceptsAllNamesAndHistograms(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
@@ -122,7 +121,7 @@ func TestPushgatewayAcceptsAllNamesAndHistograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	stop() // at once: one push, the last
+	stop() // at once: the last push is the only one
 	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now})
 	expose.Push(ctx, expose.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Stats, slog.New(slog.DiscardHandler))
 	if ok, failed := f.Stats.PushOK.Load(), f.Stats.PushError.Load(); ok != 1 || failed != 0 {
@@ -156,7 +155,8 @@ func TestPushgatewayDropsAWorkerWithTheNextPush(t *testing.T) {
 		}
 		return err
 	})
-	// The first of these may have been under way; the second was made after it left.
+	// The first of these pushes may have been under way. The second one was made after the
+	// worker left.
 	m.waitForPushes("ok", 2)
 	held := fmt.Sprint(g.waitForGroup(defaultGroup))
 	if strings.Contains(held, fmt.Sprint(gone.id)) {
@@ -171,9 +171,9 @@ func TestPushgatewayKeepsTheGroupAfterTheProgramEnds(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t)
 	m, _ := pushing(t, g.url)
-	m.waitForPushes("ok", 1) // it leads by then
+	m.waitForPushes("ok", 1) // it leads then
 	m.waitForPolls(2)
-	m.Terminate() // pushes a last time
+	m.Terminate() // pushes for the last time
 	if active := g.waitForGroup(defaultGroup)["llm_kv_blocks_active"].Series; len(active) != 3 {
 		t.Errorf("llm_kv_blocks_active is %v, want three workers", active)
 	}
@@ -204,22 +204,22 @@ func TestPushgatewayKilledIsWarnedAboutOnce(t *testing.T) {
 	m.waitForPushes("error", 3)
 	warnings := m.LinesWith("Failed to push")
 	if len(warnings) != 1 || !strings.Contains(warnings[0], " WARN ") {
-		t.Errorf("three pushes have failed, and the log says %q, want one warning", warnings)
+		t.Errorf("three pushes have failed, and the log has %q, want one warning", warnings)
 	}
 	g.start(t)
 	g.waitForGroup(defaultGroup)
 	m.WaitForLine("Pushing metrics to Pushgateway again")
 	m.waitForPushes("ok", 2)
 	if again := m.LinesWith("Pushing metrics to Pushgateway again"); len(again) != 1 {
-		t.Errorf("the log says %q, want one line", again)
+		t.Errorf("the log has %q, want one line", again)
 	}
 	if warnings := m.LinesWith("Failed to push"); len(warnings) != 1 {
-		t.Errorf("the log says %q, want one line", warnings)
+		t.Errorf("the log has %q, want one line", warnings)
 	}
 }
 
-// protected is a configuration with the user dynamo and the password lets-push. The
-// hash is of the lowest cost that there is: it protects nothing else.
+// protected is a configuration with the user dynamo and the password lets-push. The hash
+// has the lowest cost, because it protects nothing else.
 const protected = `basic_auth_users: {dynamo: $2a$04$0soiH/Pr8mTV.AOxGEc7reLXtTYLEn9l4ze5HvkGrxMYJ0KfBeeb.}`
 
 func TestPushgatewayCredentialsFromItsURL(t *testing.T) {
@@ -235,7 +235,7 @@ func TestPushgatewayCredentialsFromItsURL(t *testing.T) {
 	unknown.waitForPushes("error", 2)
 	warnings := unknown.LinesWith("Failed to push")
 	if len(warnings) != 1 || !strings.Contains(warnings[0], "401") {
-		t.Errorf("the log says %q, want one warning with the status 401", warnings)
+		t.Errorf("the log has %q, want one warning with the status 401", warnings)
 	}
 	known, _ := pushing(t, "http://dynamo:lets-push@"+address)
 	known.waitForPushes("ok", 2)

@@ -13,11 +13,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// captures are the bytes that real workers, and the original, have sent.
+// captures is the directory with captured messages of real workers and of the original.
 const captures = "../../internal/wire/testdata"
 
-// replayed is a worker that answers stats polls with what a real one once answered,
-// registered under that one's keys.
+// replayed is a worker that answers stats polls with the captured reply of a real worker,
+// registered under the keys of that worker.
 type replayed struct {
 	s    *servers
 	id   uint64
@@ -30,7 +30,7 @@ var (
 	leaseID     = regexp.MustCompile(`"subject":"[^"]*-([0-9a-f]+)"`)
 )
 
-// replay starts a worker that sends the reply in one file and has its keys of another.
+// replay starts a worker with the reply in one file and the keys in another.
 func (s *servers) replay(replyFile, keysFile string) *replayed {
 	s.t.Helper()
 	reply := s.read(replyFile)
@@ -64,7 +64,7 @@ func (s *servers) replay(replyFile, keysFile string) *replayed {
 	return w
 }
 
-// leave ends the worker as SIGTERM does.
+// terminate ends the worker as SIGTERM does.
 func (w *replayed) terminate() {
 	w.s.t.Helper()
 	for _, key := range w.keys {
@@ -77,7 +77,7 @@ func (w *replayed) terminate() {
 	}
 }
 
-// originals are the three workers whose replies the original was given.
+// replayOriginals starts the three workers whose replies the original received.
 func (s *servers) replayOriginals() (workers []*replayed) {
 	s.t.Helper()
 	for _, reply := range []string{"stats_reply_1.json", "stats_reply_2.json", "stats_reply_3.json"} {
@@ -86,7 +86,7 @@ func (s *servers) replayOriginals() (workers []*replayed) {
 	return workers
 }
 
-// hits publishes the hit-rate events that the original was given.
+// publishOriginalHits publishes the hit-rate events that the original received.
 func (s *servers) publishOriginalHits() {
 	s.t.Helper()
 	var events []struct {

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// routers are what a frontend that routes by KV caches registers beside its workers, in
+// routers are what a frontend that routes by KV caches registers in addition to workers, in
 // the first and the last release of each form.
 var routers = []struct {
 	release, prefix string
@@ -31,10 +31,11 @@ var routers = []struct {
 	{"1.6.1", "v1/instances/dynamo/backend/router-discovery/", 0},
 }
 
-// lookEvery is how often a fleet is looked at.
+// sampleInterval is the time between two checks of a fleet.
 const sampleInterval = 5 * time.Second
 
-// looks is how often it is in two minutes, or in 15 with SURVIVAL=long, as .ci/nightly has it.
+// rounds returns the number of checks in two minutes, or in 15 with SURVIVAL=long, which
+// .ci/nightly sets.
 func rounds() int {
 	if os.Getenv("SURVIVAL") == "long" {
 		return int(15 * time.Minute / sampleInterval)
@@ -42,18 +43,18 @@ func rounds() int {
 	return int(2 * time.Minute / sampleInterval)
 }
 
-// routed is a fleet of two workers and three frontends, and the program beside it.
+// routedFleet is a fleet of two workers and three frontends, with the program.
 type routedFleet struct {
 	*servers
-	metrics   *metrics
-	frontends []*pipeline // that stay
-	leaver    *pipeline   // the third
-	asked     int         // requests
-	scrapes   scrapes     // what was scraped
-	wrong     error       // the first complaint
+	metrics    *metrics
+	frontends  []*pipeline // the frontends that stay
+	leaver     *pipeline   // the third frontend, which leaves
+	requests   int         // number of requests
+	scrapes    scrapes     // all scrapes
+	firstError error       // the first error
 }
 
-// routed starts a fleet, and waits until all of it works and nothing is wrong any more.
+// startRoutedFleet starts a fleet, and waits until all of it works and no problem is left.
 func (s *servers) startRoutedFleet(release string) *routedFleet {
 	s.t.Helper()
 	s.startNATS(process.NATSServer(s.t))
@@ -71,7 +72,7 @@ func (s *servers) startRoutedFleet(release string) *routedFleet {
 	return f
 }
 
-// hasRouters waits until so many keys of routers are registered.
+// waitForRouters waits until this many keys of routers are registered.
 func (f *routedFleet) waitForRouters(prefix string, keys int) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
@@ -83,7 +84,8 @@ func (f *routedFleet) waitForRouters(prefix string, keys int) {
 	})
 }
 
-// look asks the fleet something, and says what is wrong with what is shown of it then.
+// sample sends requests to the fleet, and returns an error if the program shows anything
+// wrong then.
 func (f *routedFleet) sample() error {
 	if err := f.sendRequests(); err != nil {
 		return err
@@ -96,37 +98,38 @@ func (f *routedFleet) sample() error {
 	if err := p.matchTwoWorkers(); err != nil {
 		return err
 	}
-	var glance struct {
+	var snapshot struct {
 		Workers  []struct{ Component, Endpoint, State string }
 		Problems []struct{ ID, Title, Detail string }
 	}
-	if err := getJSON(f.metrics.url+"/api/v1/fleet", &glance); err != nil {
+	if err := getJSON(f.metrics.url+"/api/v1/fleet", &snapshot); err != nil {
 		return err
 	}
-	if len(glance.Problems) > 0 {
-		return fmt.Errorf("the page has the problems %+v", glance.Problems)
+	if len(snapshot.Problems) > 0 {
+		return fmt.Errorf("the snapshot has the problems %+v", snapshot.Problems)
 	}
-	for _, w := range glance.Workers {
+	for _, w := range snapshot.Workers {
 		if w.Component != "backend" || w.Endpoint != "generate" || w.State != "answering" {
-			return fmt.Errorf("the page has the worker %+v", w)
+			return fmt.Errorf("the snapshot has the worker %+v", w)
 		}
 	}
-	if len(glance.Workers) != 2 {
-		return fmt.Errorf("the page has the workers %+v, want two", glance.Workers)
+	if len(snapshot.Workers) != 2 {
+		return fmt.Errorf("the snapshot has the workers %+v, want two", snapshot.Workers)
 	}
 	return nil
 }
 
-// ask sends some requests at once, each of its own words, so that both workers get some.
+// sendRequests sends some requests at once, each with other words, so that both workers
+// receive some.
 func (f *routedFleet) sendRequests() error {
 	const atOnce, words = 4, 40
-	frontend := f.frontends[f.asked/atOnce%len(f.frontends)]
+	frontend := f.frontends[f.requests/atOnce%len(f.frontends)]
 	var g errgroup.Group
 	for range atOnce {
-		f.asked++
+		f.requests++
 		var prompt strings.Builder
 		for i := range words {
-			fmt.Fprintf(&prompt, "w%d ", (f.asked+i*f.asked)%61)
+			fmt.Fprintf(&prompt, "w%d ", (f.requests+i*f.requests)%61)
 		}
 		g.Go(func() error {
 			_, err := frontend.sendChat(prompt.String())
@@ -136,7 +139,7 @@ func (f *routedFleet) sendRequests() error {
 	return g.Wait()
 }
 
-// hasTheWorkersAlone says what the page counts beside the two workers.
+// matchTwoWorkers returns an error if more than the two workers is counted.
 func (p samples) matchTwoWorkers() error {
 	const answering = `llm_workers{component="backend",endpoint="generate",state="answering"}`
 	if p[answering] != "2" {
@@ -159,8 +162,8 @@ func (p samples) matchTwoWorkers() error {
 	return nil
 }
 
-// TestRoutersAreNotCountedAsWorkers looks at fleets of all forms of routers, side by side. In the
-// middle of the time a frontend of each is ended.
+// TestRoutersAreNotCountedAsWorkers runs fleets with all forms of routers at the same time.
+// Halfway through, one frontend of each fleet is ended.
 func TestRoutersAreNotCountedAsWorkers(t *testing.T) {
 	t.Parallel()
 	for _, of := range routers {
@@ -174,31 +177,31 @@ func TestRoutersAreNotCountedAsWorkers(t *testing.T) {
 	}
 	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
-	looks := rounds()
-	for n := range looks {
+	checks := rounds()
+	for n := range checks {
 		<-tick.C
-		var looking sync.WaitGroup
+		var sampling sync.WaitGroup
 		for _, f := range fleets {
-			if n == looks/2 {
+			if n == checks/2 {
 				f.leaver.frontend.Signal(syscall.SIGTERM)
 			}
-			looking.Go(func() {
-				if err := f.sample(); err != nil && f.wrong == nil {
-					f.wrong = fmt.Errorf("look %d of %d: %w", n+1, looks, err)
+			sampling.Go(func() {
+				if err := f.sample(); err != nil && f.firstError == nil {
+					f.firstError = fmt.Errorf("check %d of %d: %w", n+1, checks, err)
 				}
 			})
 		}
-		looking.Wait()
+		sampling.Wait()
 	}
 	for i, of := range routers {
 		f := fleets[i]
 		f.leaver.frontend.Wait()
 		f.waitForRouters(of.prefix, 2*of.keys)
 		t.Run(of.release, func(t *testing.T) {
-			if f.wrong != nil {
-				t.Error(f.wrong)
+			if f.firstError != nil {
+				t.Error(f.firstError)
 			}
-			t.Logf("%d looks, %d requests", len(f.scrapes), f.asked)
+			t.Logf("%d checks, %d requests", len(f.scrapes), f.requests)
 			f.scrapes.checkAlerts(t)
 			f.scrapes.with(silentRouters).checkAlerts(t, "DynamoWorkersLost")
 			f.scrapes.with(silentWorker).checkAlerts(t, "DynamoWorkerSilent")

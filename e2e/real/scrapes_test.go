@@ -14,19 +14,19 @@ import (
 	"dynamo-metrics/deploy"
 )
 
-// film is pages of one program that were scraped at regular times.
+// scrapes are the samples of one program at regular times.
 type scrapes []samples
 
-// held is for how long the first page of a film is repeated before, and the last one
-// after it: longer than any alert looks back or waits, but for those that know what is
-// usual in a day.
+// padding is the time for which the first scrape is repeated before, and the last one after
+// the series. It is longer than any alert looks back or waits, except for alerts that
+// compare with the day before.
 const padding = 70 * time.Minute
 
-// holds is how many samples that is.
+// paddingSamples is the number of samples in padding.
 const paddingSamples = int(padding / sampleInterval)
 
-// with is the film with more on each page, which more may let depend on the half it is in:
-// 0 or 1.
+// with returns the scrapes after more has changed each of them. Its argument half is 0 in
+// the first half and 1 in the second.
 func (f scrapes) with(more func(p samples, half int)) scrapes {
 	changed := make(scrapes, len(f))
 	for i, p := range f {
@@ -36,7 +36,7 @@ func (f scrapes) with(more func(p samples, half int)) scrapes {
 	return changed
 }
 
-// silentRouters shows three routers as workers that are silent; in the second half two.
+// silentRouters shows three routers as silent workers, and two in the second half.
 func silentRouters(p samples, half int) {
 	for id := range 3 - half {
 		p[fmt.Sprintf(`llm_worker_up{component="kv-router",endpoint="generate",worker_id="%d"}`, id)] = "0"
@@ -44,13 +44,13 @@ func silentRouters(p samples, half int) {
 	p[`llm_workers{component="kv-router",endpoint="generate",state="silent"}`] = strconv.Itoa(3 - half)
 }
 
-// aSilentWorker shows one among those that answer.
+// silentWorker shows one silent worker among those that answer.
 func silentWorker(p samples, _ int) {
 	p[`llm_worker_up{component="backend",endpoint="generate",worker_id="1"}`] = "0"
 	p[`llm_workers{component="backend",endpoint="generate",state="silent"}`] = "1"
 }
 
-// alarms fails the test unless exactly these of our alerts fire, at any time from the
+// checkAlerts fails the test unless exactly these of our alerts fire, at any time from the
 // first sample to the last.
 func (f scrapes) checkAlerts(t *testing.T, alerts ...string) {
 	t.Helper()
@@ -72,7 +72,7 @@ func (f scrapes) checkAlerts(t *testing.T, alerts ...string) {
 	}
 }
 
-// names are those of all series that the rules may read, sorted.
+// names returns the names of all series that the rules may read, sorted.
 func (f scrapes) names() []string {
 	all := make(map[string]bool)
 	for _, p := range f {
@@ -85,7 +85,7 @@ func (f scrapes) names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// labelled is a series as Prometheus has it.
+// labelled returns a series in the form of Prometheus.
 func labelled(series string) string {
 	name, labels, found := strings.Cut(series, "{")
 	if !found {
@@ -94,10 +94,10 @@ func labelled(series string) string {
 	return name + `{job="dynamo",instance="a",` + labels
 }
 
-// values are those of a series, as promtool has them.
+// values returns the values of a series in promtool's notation.
 func (f scrapes) values(series string) string {
 	if series == "process_start_time_seconds" {
-		return fmt.Sprintf("0x%d", 2*paddingSamples+len(f)) // it has run since the first sample
+		return fmt.Sprintf("0x%d", 2*paddingSamples+len(f)) // the process has run since the first sample
 	}
 	values := make([]string, len(f))
 	for i, p := range f {
@@ -111,11 +111,11 @@ func (f scrapes) values(series string) string {
 	return repeat(values[0]) + " " + strings.Join(values, " ") + " " + repeat(values[len(values)-1])
 }
 
-// hold repeats a value, or its absence.
+// repeat repeats a value, or its absence.
 func repeat(value string) string {
 	switch value {
 	case "_", "stale":
 		return fmt.Sprintf("_x%d", paddingSamples)
 	}
-	return fmt.Sprintf("%sx%d", value, paddingSamples-1) // after itself
+	return fmt.Sprintf("%sx%d", value, paddingSamples-1) // in addition to the value itself
 }

@@ -16,19 +16,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// servers are where a fleet meets: a nats-server and an etcd, with the test's own
-// connections to them, or a directory. What the fleet does without is empty.
+// servers are what a fleet connects to: a nats-server and an etcd, with the test's own
+// connections to them, or a directory. What the fleet does not use is empty.
 type servers struct {
 	t                *testing.T
 	natsURL, etcdURL string
 	nats             *nats.Conn
 	etcd             *clientv3.Client
-	etcdFlags        []string // beyond those of where it listens
-	files            string   // of file discovery
+	etcdFlags        []string // in addition to the addresses to listen on
+	files            string   // the directory of file discovery
 	kube             *cluster
 }
 
-// startServers starts both servers of Debian's.
+// startServers starts Debian's nats-server and etcd.
 func startServers(t *testing.T) *servers {
 	t.Helper()
 	s := &servers{t: t}
@@ -71,14 +71,14 @@ func (s *servers) startEtcd() {
 	s.etcd = ec
 }
 
-// debianNATSServer is the path of Debian's nats-server.
+// debianNATSServer returns the path of Debian's nats-server.
 func debianNATSServer(t *testing.T) string {
 	t.Helper()
 	return process.Installed(t, "nats-server", "nats-server")
 }
 
-// env tells programs where the fleet meets. It does not name a NATS server that there
-// is not: a worker would wait for it.
+// env returns the variables with the addresses of the servers. Without a NATS server it has
+// no address of one, because a worker would wait for it.
 func (s *servers) env() (env []string) {
 	if s.natsURL != "" {
 		env = append(env, "NATS_SERVER="+s.natsURL)
@@ -105,7 +105,7 @@ func (s *servers) registered(key string) bool {
 	return found.Count > 0
 }
 
-// hit publishes a hit-rate event, as the KV router of the namespace does.
+// publishHit publishes a hit-rate event, as the KV router of the namespace does.
 func (s *servers) publishHit(worker uint64, isl, overlap int) {
 	s.t.Helper()
 	event := fmt.Appendf(nil, `{"worker_id":%d,"isl_blocks":%d,"overlap_blocks":%d}`, worker, isl, overlap)

@@ -14,10 +14,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// withPage lets a worker serve a metrics page of its own, on a free port.
+// withWorkerMetrics has a worker serve metrics of its own, on a free port.
 var withWorkerMetrics = []string{"DYN_SYSTEM_ENABLED=true", "DYN_SYSTEM_PORT=0", "DYN_SYSTEM_HOST=127.0.0.1"}
 
-// says is a JSON object for publish that adds an engine's samples to the worker's page.
+// withSamples returns a JSON object for publish that adds an engine's samples to the
+// worker's metrics.
 func withSamples(t *testing.T, values, samples string) string {
 	t.Helper()
 	all := make(map[string]any)
@@ -32,8 +33,8 @@ func withSamples(t *testing.T, values, samples string) string {
 	return string(b)
 }
 
-// Of 0.6.1 a load is heard when it changes. A program that starts later learns it from the
-// worker's page, and believes the next event.
+// Workers of 0.6.1 publish a load when it changes. A program that starts later reads it
+// from the worker's metrics, and prefers the next event.
 func TestWorkerMetricsGiveTheLoadToALateStart(t *testing.T) {
 	t.Parallel()
 	python(t, "0.6.1")
@@ -44,7 +45,7 @@ func TestWorkerMetricsGiveTheLoadToALateStart(t *testing.T) {
 	testutil.Until(t, func() error {
 		text, err := get(at)
 		if err == nil && !strings.Contains(text, `kvstats_active_blocks{dynamo_component="backend",dynamo_namespace="dynamo"} 42`) {
-			err = fmt.Errorf("the worker's page is\n%s", text)
+			err = fmt.Errorf("the worker's metrics are\n%s", text)
 		}
 		return err
 	})
@@ -62,8 +63,8 @@ func TestWorkerMetricsGiveTheLoadToALateStart(t *testing.T) {
 	m.waitUntilForgotten(a)
 }
 
-// The page of a worker of 1.6.1 is where its model card says. The engine's samples stand
-// on it beside Dynamo's own, as vLLM writes them.
+// The model card of a worker of 1.6.1 has the address of its metrics. They have the
+// engine's samples, as vLLM writes them, in addition to Dynamo's own.
 func TestWorkerMetricsAndEventsOfARealWorker(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
@@ -74,7 +75,7 @@ func TestWorkerMetricsAndEventsOfARealWorker(t *testing.T) {
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1")
 	m.waitForLoad(a)
 	m.waitForLoad(b)
-	const page = `# TYPE vllm:num_requests_running gauge
+	const engineSamples = `# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="tiny"} 8.0
 # TYPE vllm:num_requests_waiting gauge
 vllm:num_requests_waiting{engine="0",model_name="tiny"} 3.0
@@ -85,11 +86,11 @@ vllm:prefix_cache_queries_total{engine="0",model_name="tiny"} 1000.0
 # TYPE vllm:prefix_cache_hits_total counter
 vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 250.0
 `
-	a.publish(withSamples(t, activeA, page))
+	a.publish(withSamples(t, activeA, engineSamples))
 	b.publish(activeB)
 	t.Logf("with two workers of ai-dynamo-runtime 1.6.1:\n%s", withoutGoMetrics(m.waitForGolden("scraped", names{"A": a.id, "B": b.id})))
 
-	a.publish(activeA) // the engine has nothing on the page any more; Dynamo's handler has
+	a.publish(activeA) // the metrics have no samples of the engine any more, only those of Dynamo's handler
 	m.waitForSamples(map[string]string{
 		a.seriesOf("llm_requests_active_slots"): "0", a.seriesOf("llm_requests_total_slots"): "100", a.seriesOf("llm_requests_waiting"): "",
 		a.seriesOf("llm_kv_hit_rate_percent"): "", a.seriesOf("llm_kv_blocks_active"): "47",
@@ -99,7 +100,7 @@ vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 250.0
 	m.waitUntilForgotten(a)
 }
 
-// Dynamo's own mock engines write the metrics of the engine that they play.
+// Dynamo's own mock engines write the metrics of the engine that they imitate.
 func TestWorkerMetricsGiveTheHitRate(t *testing.T) {
 	t.Parallel()
 	python(t, "1.6.1")
@@ -116,7 +117,7 @@ func TestWorkerMetricsGiveTheHitRate(t *testing.T) {
 	if err := getJSON(m.url+"/api/v1/targets", &targets); err != nil || len(targets) != len(p.workers) {
 		t.Fatalf("targets %v, %v, want those of %v", targets, err, p.workers)
 	}
-	best := 0.0 // the router may have sent one of them nothing that was in its cache
+	best := 0.0 // one of them may have received only requests that were not in its cache
 	for _, g := range targets {
 		text, err := get("http://" + g.Targets[0] + g.Labels["__metrics_path__"])
 		if err != nil {
@@ -130,13 +131,13 @@ func TestWorkerMetricsGiveTheHitRate(t *testing.T) {
 		}
 		share, err := strconv.ParseFloat(rate, 64)
 		if err != nil {
-			t.Errorf("worker %s has the hit rate %q on its page", g.Labels["worker_id"], rate)
+			t.Errorf("worker %s has the hit rate %q in its metrics", g.Labels["worker_id"], rate)
 		}
 		best = max(best, share)
 		m.waitForSamples(map[string]string{fmt.Sprintf(`llm_kv_hit_rate_percent{component="backend",endpoint="generate",worker_id="%s"}`, g.Labels["worker_id"]): rate})
 	}
 	if best == 0 {
-		t.Error("nothing was in any cache: the requests prove nothing")
+		t.Error("no cache had any hit: the requests prove nothing")
 	}
 }
 

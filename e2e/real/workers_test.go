@@ -13,8 +13,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// ofEachRelease runs a test with workers of each release, at the same time: most of
-// it is waiting for leases to run out.
+// forEachRelease runs a test with workers of each release, in parallel, because most of the
+// time is spent waiting for leases to expire.
 func forEachRelease(t *testing.T, test func(t *testing.T, s *servers, release string)) {
 	t.Parallel()
 	for _, release := range releases {
@@ -26,7 +26,7 @@ func forEachRelease(t *testing.T, test func(t *testing.T, s *servers, release st
 	}
 }
 
-// watched are the flags for the endpoint that carries the load of real workers.
+// watchFlags returns the flags for the endpoint that carries the load of real workers.
 func watchFlags(more ...string) []string {
 	return append([]string{"--component", "backend", "--endpoint", "load_metrics"}, more...)
 }
@@ -70,8 +70,8 @@ func TestPolledWorkersOfTwoReleases(t *testing.T) {
 	}
 }
 
-// After its first poll the program here does not poll again: what makes it forget
-// the worker can only be the key.
+// After its first poll the program here does not poll again: only the deletion of the key
+// can make it forget the worker.
 func TestPolledWorkerTerminatedGoesWithItsKey(t *testing.T) {
 	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
@@ -118,7 +118,7 @@ func TestPolledWorkerKilledIsSilentUntilItsKeyGoes(t *testing.T) {
 		a.Kill()
 		m.waitForGolden("a-silent-hit", workers)
 		if !s.registered(a.key) {
-			t.Errorf("%s went before the worker's gauges", a.key)
+			t.Errorf("%s is gone before the worker's gauges", a.key)
 		}
 		m.waitForGolden("b-hit", workers)
 		if s.registered(a.key) {
@@ -158,9 +158,9 @@ func TestPolledEndpointWithoutLoadNamesOneThatHas(t *testing.T) {
 		m.WaitForLine("carries no load")
 		m.waitForPolls(5)
 		m.waitForGolden("generate", nil)
-		hints := m.LinesWith("carries no load")
-		if len(hints) != 1 || !strings.Contains(hints[0], " INFO ") || !strings.Contains(hints[0], "load_metrics") {
-			t.Errorf("got %q, want one line of INFO that names load_metrics", hints)
+		hintLines := m.LinesWith("carries no load")
+		if len(hintLines) != 1 || !strings.Contains(hintLines[0], " INFO ") || !strings.Contains(hintLines[0], "load_metrics") {
+			t.Errorf("got %q, want one line of INFO that names load_metrics", hintLines)
 		}
 	})
 }

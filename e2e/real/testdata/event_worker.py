@@ -1,21 +1,21 @@
-"""A real worker of Dynamo 0.6 or later, of the release of ai-dynamo-runtime that is
-installed (tried: 0.6.1, 0.9.1 and 1.6.1), that publishes given values when it is told to.
+"""A real worker of Dynamo 0.6 or later that publishes given values on a signal. Its release
+is that of the installed ai-dynamo-runtime (tested with 0.6.1, 0.9.1 and 1.6.1).
 
 usage: event_worker.py NAMESPACE COMPONENT MODEL FILE
 
 It serves COMPONENT/generate and registers the model directory MODEL there, with
-total_kv_blocks 1000 and max_num_seqs 100. FILE says in JSON what to publish: the
-arguments of the release's own publishers. At each SIGUSR1 it is read again.
+total_kv_blocks 1000 and max_num_seqs 100. FILE contains in JSON what to publish: the
+arguments of the release's own publishers. The worker reads it again at each SIGUSR1.
 
     0.6.1  {"worker": [11, 100, 4, null], "kv": [42, 1000, 0.25, 0.5], "spec": [2, 10, 20, 15, [8, 7]]}
     0.9.1  {"load": {"dp_rank": 0, "active_decode_blocks": 47}}
     1.6.1  {"load": {"kv_used_blocks": 47}, "pass": {"scheduled_num_decode_requests": 11, ...}}
 
-Each part may be absent; "page" is what an engine adds to the metrics page, in each release.
-With PASSES=none in the environment nothing is heard of forward passes, as of engines that
-were not told to publish them. A "pass" is published again and again, as an engine at work
-does, from "at work" until the file has none; then "forward passes: N" says how many
-there were. SIGTERM shuts the runtime down; the process goes on, as an engine does.
+Each part may be absent. In each release, "page" is what an engine adds to the worker's
+metrics. With PASSES=none in the environment no forward passes are published, as by engines
+without that option. A "pass" is published repeatedly, as by a busy engine: the worker prints
+"at work", publishes until the file has no "pass" any more, and then prints "forward passes: N"
+with their number. SIGTERM shuts the runtime down. The process continues, as an engine does.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PASS_SECONDS = 0.05
 
 
 class Load:
-    """What 0.6.1 publishes: all in one event."""
+    """Publishes as 0.6.1 does: everything in one event."""
 
     def __init__(self, component):
         self.component = component
@@ -52,7 +52,7 @@ class Load:
 
 
 class ActiveLoad:
-    """What 0.9.1 publishes."""
+    """Publishes as 0.9.1 does."""
 
     def __init__(self, place):
         self.place = place
@@ -67,7 +67,7 @@ class ActiveLoad:
 
 
 class ActiveLoadAndPasses(ActiveLoad):
-    """What 1.6.1 publishes: forward passes, too."""
+    """Publishes as 1.6.1 does, with forward passes."""
 
     def __init__(self, endpoint):
         super().__init__(endpoint)

@@ -3,7 +3,7 @@
 usage: worker.py NAMESPACE COMPONENT '{"active_slots": 3, "total_slots": 16, "waiting": 2,
     "kv_active": 40, "kv_total": 100, "usage": 0.25, "hit": 0.5}'
 
-With 0.5.1 there may also be "spec", the arguments of llm.SpecDecodeStats. It serves
+With 0.5.1 there may also be "spec", the arguments of llm.SpecDecodeStats. The worker serves
 COMPONENT/generate and, through the runtime's own publisher, COMPONENT/load_metrics.
 It prints its id when it has values to report.
 """
@@ -51,9 +51,9 @@ async def worker(runtime: DistributedRuntime):
     publisher = publisher()
     publish(publisher, json.loads(values))
     print("worker", endpoint.lease_id(), flush=True)
-    # To 0.2.1 create_endpoint serves, later it returns at once.
+    # Up to 0.2.1 create_endpoint serves until the end. Later it returns at once.
     await asyncio.gather(publisher.create_endpoint(component), endpoint.serve_endpoint(generate))
-    # Neither a shutdown nor a lost lease ends an engine: it goes on, and answers polls.
+    # Neither a shutdown nor a lost lease ends an engine: it continues, and answers polls.
     await asyncio.Event().wait()
 
 
