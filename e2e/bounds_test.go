@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// bound is one number of the table of bounds in SECURITY.md: the constants that make it so,
-// and the test that reaches it.
+// bound is one number in SECURITY.md's table of bounds: the constants that define it, and
+// the test that reaches it.
 type bound struct {
-	of, says       string // the row, and what is said there
-	constant, test string // each behind its package
+	of, says       string // the row, and the number as the row has it
+	constant, test string // each preceded by its package
 }
 
 // bounds are all of them, in the table's order.
@@ -142,8 +142,8 @@ var bounds = []bound{
 	{"a web configuration", "100 wrong", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
 }
 
-// TestSecurityBoundsMatchTheCode holds the table of bounds against the code: no number
-// in it is without a constant of that value and a test that reaches it.
+// TestSecurityBoundsMatchTheCode compares the table of bounds with the code: each number
+// has a constant of that value, and a test that reaches it.
 func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	t.Parallel()
 	rows := boundRows(t)
@@ -157,7 +157,7 @@ func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	for _, b := range bounds {
 		row, there := rows[b.of]
 		if !there || !strings.Contains(row, b.says) {
-			t.Errorf("SECURITY.md: the row %q does not say %q", b.of, b.says)
+			t.Errorf("SECURITY.md: the row %q does not contain %q", b.of, b.says)
 			continue
 		}
 		rows[b.of] = strings.Replace(row, b.says, "", 1)
@@ -174,12 +174,12 @@ func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	for of, row := range rows {
 		row = strings.NewReplacer("UTF-8", "", "HTTP/2", "").Replace(row)
 		if rest := regexp.MustCompile(`[0-9][0-9,.]*[^0-9|]{0,20}`).FindAllString(row, -1); rest != nil {
-			t.Errorf("SECURITY.md: of the row %q no constant and no test is known for %q", of, rest)
+			t.Errorf("SECURITY.md: row %q: no constant and no test is known for %q", of, rest)
 		}
 	}
 }
 
-// boundRows are the rows of the table, by what they are of.
+// boundRows returns the rows of the table by their first column.
 func boundRows(t *testing.T) map[string]string {
 	t.Helper()
 	_, table, found := strings.Cut(string(readFile(t, "../SECURITY.md")), "| of | bound |\n")
@@ -197,15 +197,15 @@ func boundRows(t *testing.T) map[string]string {
 	return rows
 }
 
-// quantity is the number that words begin with, in bytes, nanoseconds or pieces; of a share,
-// as 1/4, it is 4.
+// quantity returns the number at the start of a text, in bytes, nanoseconds or units. For a
+// fraction such as 1/4 it returns 4.
 func quantity(t *testing.T, says string) constant.Value {
 	t.Helper()
 	number, unit, _ := strings.Cut(says, " ")
 	number = strings.TrimSuffix(strings.TrimPrefix(number, "1/"), ",")
 	n, err := strconv.ParseInt(strings.ReplaceAll(number, ",", ""), 10, 64)
 	if err != nil {
-		t.Fatalf("%q begins with no number", says)
+		t.Fatalf("%q does not begin with a number", says)
 	}
 	unit, _, _ = strings.Cut(unit, " ")
 	units := map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "ms": int64(time.Millisecond), "s": int64(time.Second), "min": int64(time.Minute)}
@@ -215,14 +215,14 @@ func quantity(t *testing.T, says string) constant.Value {
 	return constant.MakeInt64(n)
 }
 
-// sources are what is read of a package's files.
+// sources holds what the test needs of a package's files.
 type sources struct {
 	fset  *token.FileSet
 	types *types.Package
 	tests map[string]bool
 }
 
-// value works out an expression of the package's constants.
+// eval evaluates an expression of the package's constants.
 func (s *sources) eval(expression string) (constant.Value, error) {
 	v, err := types.Eval(s.fset, s.types, token.NoPos, expression)
 	if err == nil && v.Value == nil {
@@ -231,7 +231,7 @@ func (s *sources) eval(expression string) (constant.Value, error) {
 	return v.Value, err
 }
 
-// readSources reads the constants of a package in internal, and the names of its tests, with
+// readSources reads the constants of a package in internal and the names of its tests, with
 // any build tag.
 func readSources(t *testing.T, directory string) *sources {
 	t.Helper()
@@ -256,12 +256,12 @@ func readSources(t *testing.T, directory string) *sources {
 		}
 		files = append(files, constantsOf(file))
 	}
-	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // of the rest that is left out
+	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // errors of declarations that were left out
 	s.types, _ = config.Check(directory, s.fset, files, nil)
 	return s
 }
 
-// constantsOf is a file with its constants alone, and what they need.
+// constantsOf returns a file with its constants and the imports that they need.
 func constantsOf(file *ast.File) *ast.File {
 	only := *file
 	only.Decls = nil
@@ -273,7 +273,8 @@ func constantsOf(file *ast.File) *ast.File {
 	return &only
 }
 
-// needed leaves the packages out that no bound is made of: to read them takes long.
+// isNeeded reports whether a bound may depend on a package. Reading the others would take
+// long.
 func isNeeded(g *ast.GenDecl) bool {
 	var specs []ast.Spec
 	for _, s := range g.Specs {

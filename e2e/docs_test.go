@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// flagName matches that of a flag in a text.
+// flagName matches the name of a flag in a text.
 const flagName = `--[a-z][a-z.-]*`
 
 func TestDocsNameEveryMetricAndNoOther(t *testing.T) {
@@ -67,8 +67,8 @@ func TestDocsNameEveryFlagAndNoOther(t *testing.T) {
 	}
 }
 
-// ofOtherPrograms are variables of Dynamo's workers and frontends that the docs
-// tell operators to set there.
+// ofOtherPrograms are variables of Dynamo's workers and frontends that the README asks
+// operators to set there.
 var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS", "DYN_SYSTEM_PORT"}
 
 func TestDocsNameEveryVariableAndNoOther(t *testing.T) {
@@ -84,7 +84,7 @@ func TestDocsNameEveryVariableAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// In quotes: comments may speak of other programs' variables.
+	// Only in quotes, because comments may mention other programs' variables.
 	read := find(strings.Join(find(source.String(), `"`+variable+`"`), " "), variable)
 	named := find(docs(t), variable)
 	for _, other := range ofOtherPrograms {
@@ -139,7 +139,7 @@ func TestDocsPathsAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp.Body.Close() // not read: some do not end
+		resp.Body.Close() // without reading the body: some responses do not end
 		if resp.StatusCode != 200 {
 			t.Errorf("GET %s: %s", path, resp.Status)
 		}
@@ -161,7 +161,7 @@ func docs(t *testing.T) string {
 	return text.String()
 }
 
-// find lists what matches in text, sorted, each once.
+// find returns the distinct matches in a text, sorted.
 func find(text, expression string) []string {
 	found := regexp.MustCompile(expression).FindAllString(text, -1)
 	slices.Sort(found)

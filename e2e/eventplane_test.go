@@ -9,16 +9,16 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// zmqFleet is two workers of 1.6.1 that use no NATS, watched by a program that has
-// none, or that is not up.
+// zmqFleet starts two workers of 1.6.1 that do not use NATS, and a program with this NATS
+// server, which may be none or down.
 func zmqFleet(t *testing.T, s *stack, nats string) *server {
 	t.Helper()
 	m := serve(t, []string{"NATS_SERVER=" + nats, "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()})
-	var parts []*mockScript
+	var scripts []*mockScript
 	var all []*mockWorker
 	for range 2 {
 		p := &mockScript{load: loadOf(1, 1, 1)}
-		parts = append(parts, p)
+		scripts = append(scripts, p)
 		all = append(all, startMock(t, nil, s.etcd, p.config("1.6.1", mock.ZMQ)))
 	}
 	m.waitForPublishers(4, 0)
@@ -31,7 +31,7 @@ func zmqFleet(t *testing.T, s *stack, nats string) *server {
 		`llm_load_avg{` + backend + `}`:           "45",
 	}
 	for i, w := range all {
-		parts[i].setLoad(loadOf(8, 3, uint64(40+10*i)))
+		scripts[i].setLoad(loadOf(8, 3, uint64(40+10*i)))
 		want[w.series("llm_kv_blocks_active")] = fmt.Sprint(40 + 10*i)
 		want[w.series("llm_requests_active_slots")] = "8"
 		want[w.series("llm_requests_waiting")] = "3"
@@ -44,7 +44,7 @@ func TestEventPlaneZMQNeedsNoNATS(t *testing.T) {
 	t.Parallel()
 	m := zmqFleet(t, newStack(t), "none")
 	if lines := m.LinesWith("nats"); len(lines) > 0 {
-		t.Errorf("said of NATS: %q", lines)
+		t.Errorf("the log mentions NATS: %q", lines)
 	}
 	m.Terminate()
 }
@@ -58,7 +58,7 @@ func TestEventPlaneNATSMattersOnceAWorkerNeedsIt(t *testing.T) {
 	if lines := m.LinesWith(warning); len(lines) != 1 {
 		t.Errorf("got %q, want one warning", lines)
 	}
-	s.register(wire.LayoutInstances, instance("generate", 5)) // of 0.5.1
+	s.register(wire.LayoutInstances, instance("generate", 5)) // a worker of 0.5.1
 	m.waitUntilNotReady("NATS is not connected, no poll has been done yet")
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", workersSeries("generate", "silent"): "1"})
 	s.deregister(wire.LayoutInstances, instance("generate", 5))
@@ -74,8 +74,8 @@ func TestEventPlaneMismatchIsWarnedOfOnce(t *testing.T) {
 		s.put(channel("active_sequences_events", 20+id, natsTransport))
 	}
 	m.WaitForLine(" WARN metrics: Workers and routers of a component are on different event planes")
-	said := m.LinesWith("WARN metrics: Workers and routers of a component are on different event planes")
-	if len(said) != 1 || !strings.Contains(said[0], `component=backend planes="workers on ZMQ, routers on NATS"`) {
-		t.Errorf("said %q", said)
+	logged := m.LinesWith("WARN metrics: Workers and routers of a component are on different event planes")
+	if len(logged) != 1 || !strings.Contains(logged[0], `component=backend planes="workers on ZMQ, routers on NATS"`) {
+		t.Errorf("logged %q, want one warning", logged)
 	}
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Events, keys and their values as workers from 0.6 on write them, by hand: what mock
-// workers never say can be said with them.
+// Events, keys and values as workers from 0.6 on send them, for tests of messages that mock
+// workers never send.
 
-// scope is where workers of backend/generate publish, of 1.6.
+// scope is the subject prefix on which workers of backend/generate publish in 1.6.
 const scope = "namespace.dynamo.component.backend.endpoint.generate"
 
-// event is one in an envelope (0.9 to 1.6).
+// event is an event in its envelope (0.9 to 1.6).
 type event struct {
 	publisher, sequence uint64
 	topic               string
@@ -34,8 +34,8 @@ func (e event) envelope() []byte {
 	return msgp.AppendBytes(msgp.AppendString(b, "payload"), e.payload)
 }
 
-// frames are those of the event on ZMQ, whose subject is the topic, or at a broker
-// more than that.
+// frames returns the frames of the event on ZMQ. The subject is the topic, or on a broker a
+// longer name.
 func (e event) frames(subject string) [][]byte {
 	envelope := e.envelope()
 	body := binary.BigEndian.AppendUint32([]byte{1}, uint32(len(envelope)))
@@ -47,8 +47,8 @@ func (e event) frames(subject string) [][]byte {
 	}
 }
 
-// load is the payload of a load of 0.9 to 1.6: blocks in use as the scheduler counts
-// them, or as the engine does. Routers alone say how many tokens are to be computed.
+// load is the payload of a load of 0.9 to 1.6: active blocks as the scheduler counts them,
+// or as the engine does. Only routers report the number of tokens to be computed.
 type load struct {
 	worker, rank          uint64
 	decode, used, prefill fleet.Opt[uint64]
@@ -62,7 +62,8 @@ func (l load) encode() []byte {
 	return appendOptional(b, "kv_used_blocks", l.used) // from 1.1 on
 }
 
-// load09 and load16 are the payloads of loads of these releases, load06 is all of one.
+// load09 and load16 return the payloads of loads of these releases. load06 returns a whole
+// message of 0.6.
 func load09(worker, blocks uint64) []byte {
 	return load{worker: worker, decode: fleet.Some(blocks)}.encode()
 }
@@ -76,7 +77,7 @@ func load06(worker, blocks uint64) []byte {
 		`"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25},"spec_decode_stats":null}}`, worker, blocks)
 }
 
-// pass is the payload of a forward pass with one request that decodes.
+// forwardPass returns the payload of a forward pass with one decoding request.
 func forwardPass(worker string, counter uint64) []byte {
 	b := appendNumber(msgp.AppendMapHeader(nil, 7), "version", 1)
 	b = appendText(b, "worker_id", worker)
@@ -105,7 +106,7 @@ func appendOptional(b []byte, name string, o fleet.Opt[uint64]) []byte {
 	return appendNumber(b, name, o.V)
 }
 
-// publish publishes on NATS.
+// publish publishes a message on NATS.
 func (s *stack) publish(subject string, message []byte) {
 	s.t.Helper()
 	if err := s.nats.Publish(subject, message); err != nil {
@@ -116,11 +117,11 @@ func (s *stack) publish(subject string, message []byte) {
 	}
 }
 
-// entry is a key of the registry and its value.
+// entry is a registry key with its value.
 type entry struct{ key, value string }
 
-// registration is what a worker of 1.6 registers at backend/generate, but for its
-// channels: its instance and its card.
+// registration returns what a worker of 1.6 registers at backend/generate, without its
+// event channels: its instance and its model card.
 func registration(id uint64) []entry {
 	in := instance("generate", id)
 	address := fmt.Sprintf("127.0.0.1:9/%x/dynamo/backend/generate", id)
@@ -131,7 +132,8 @@ func registration(id uint64) []entry {
 	}
 }
 
-// channel announces a publisher at backend/generate, as 1.6 does.
+// channel returns the event channel of a publisher at backend/generate, as 1.6 registers
+// it.
 func channel(topic string, publisher uint64, transport string) entry {
 	return entry{
 		fmt.Sprintf("v1/event_channels/namespace/dynamo/component/backend/endpoint/generate/topic/%s/%x", topic, publisher),
@@ -140,14 +142,14 @@ func channel(topic string, publisher uint64, transport string) entry {
 	}
 }
 
-// onNATS and onZMQ are transports of channels.
+// natsTransport and zmqTransport are the transports of event channels.
 const natsTransport = `{"kind":"Nats","config":{"subject_prefix":"` + scope + `"}}`
 
 func zmqTransport(address string) string {
 	return fmt.Sprintf(`{"kind":"Zmq","config":{"endpoint":%q}}`, address)
 }
 
-// put and remove change etcd.
+// put and remove change keys in etcd.
 func (s *stack) put(entries ...entry) {
 	s.t.Helper()
 	for _, e := range entries {
@@ -166,7 +168,7 @@ func (s *stack) remove(entries ...entry) {
 	}
 }
 
-// messages and rejected are series of the program's own counters.
+// messages and rejected return the names of series of the program's own counters.
 func messages(kind stats.Kind) string {
 	return fmt.Sprintf(`dynamo_metrics_messages_total{kind=%q}`, kind)
 }

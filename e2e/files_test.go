@@ -14,8 +14,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// registryDir is a directory in which workers register, as Dynamo's file discovery
-// has it.
+// registryDir is a directory in which workers register, as in Dynamo's file discovery.
 type registryDir struct {
 	t    *testing.T
 	path string
@@ -26,8 +25,8 @@ func (d registryDir) file(e entry) string {
 	return filepath.Join(d.path, bucket, name)
 }
 
-// put writes keys as their owners do: beside their place, and then into it. Modified
-// is when they were last touched.
+// put writes keys as workers do: into a temporary file that is then renamed. modified is
+// the time when they were last touched.
 func (d registryDir) put(modified time.Time, entries ...entry) {
 	d.t.Helper()
 	for _, e := range entries {
@@ -57,17 +56,17 @@ func (d registryDir) remove(entries ...entry) {
 	}
 }
 
-// touch shows that the owners of keys are alive, until the end of the test.
+// touch keeps the keys of live workers fresh until the end of the test.
 func (d registryDir) touch(entries ...entry) {
 	every(d.t, time.Second, func() {
 		now := time.Now()
 		for _, e := range entries {
-			os.Chtimes(d.file(e), now, now) // where it was removed, it fails
+			os.Chtimes(d.file(e), now, now) // fails if the file was removed
 		}
 	})
 }
 
-// every calls f in each period until the end of the test.
+// every calls f once in each period until the end of the test.
 func every(t *testing.T, period time.Duration, f func()) {
 	tick := time.NewTicker(period)
 	ended := make(chan struct{})
@@ -89,7 +88,7 @@ func TestFileRegistryOfWorkers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	dir := registryDir{t, filepath.Join(t.TempDir(), "dynamo store")}
-	// An etcd that nobody must ask for anything.
+	// This etcd must not receive any connection.
 	etcd, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -116,13 +115,13 @@ func TestFileRegistryOfWorkers(t *testing.T) {
 	if err := os.Mkdir(dir.path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.waitUntilReady() // no one has registered
+	m.waitUntilReady() // no worker has registered
 	m.waitForNATSEvents()
 
 	p := newPublisher(t, "PUB")
 	first := append(registration(1), channel(wire.TopicLoad, 10, natsTransport))
 	second := append(registration(2), channel(wire.TopicLoad, 20, zmqTransport(p.address)))
-	dead := append(registration(3), channel(wire.TopicLoad, 30, natsTransport)) // of one that has not touched them for long
+	dead := append(registration(3), channel(wire.TopicLoad, 30, natsTransport)) // the worker has not touched its keys for long
 	dir.put(time.Now(), first...)
 	dir.put(time.Now(), second...)
 	dir.put(time.Now().Add(-time.Hour), dead...)
@@ -150,7 +149,7 @@ func TestFileRegistryOfWorkers(t *testing.T) {
 	m.waitForPublishers(0, 0)
 	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 1): "10"})
 	if n := asked.Load(); n > 0 {
-		t.Errorf("etcd was asked %d times", n)
+		t.Errorf("etcd has had %d connections, want none", n)
 	}
 	m.Terminate()
 }
@@ -172,7 +171,7 @@ func TestFileRegistryUnreadableKeepsWorkers(t *testing.T) {
 	if err := os.Rename(bucket, bucket+" away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(bucket, nil, 0o644); err != nil { // no directory
+	if err := os.WriteFile(bucket, nil, 0o644); err != nil { // not a directory
 		t.Fatal(err)
 	}
 	m.waitUntilNotReady("the directory of workers cannot be read")
@@ -190,7 +189,7 @@ func TestFileRegistryUnreadableKeepsWorkers(t *testing.T) {
 	const warning = "The registry cannot be read"
 	m.WaitForLine(warning)
 	if n := len(m.LinesWith(warning)); n != 1 {
-		t.Errorf("said %d times that it cannot be read", n)
+		t.Errorf("the log reports %d times that it cannot be read", n)
 	}
 }
 
@@ -213,7 +212,7 @@ func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 	}
 	testutil.Until(t, func() error {
 		if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"id":"connection:file"`) || !strings.Contains(body, "does it exist, is it mounted here") {
-			return fmt.Errorf("the page does not say it: %s", body)
+			return fmt.Errorf("the snapshot does not contain it: %s", body)
 		}
 		return nil
 	})
@@ -229,10 +228,10 @@ func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 	dir.touch(registration(2)...)
 	m.waitUntilReady()
 	m.waitForSamples(samples{workersSeries("generate", "silent"): "2", `dynamo_metrics_connected{system="file"}`: "1"})
-	for _, said := range []string{"The registry cannot be read", "The registry can be read again"} {
-		m.WaitForLine(said)
-		if n := len(m.LinesWith(said)); n != 1 {
-			t.Errorf("said %d times: %s", n, said)
+	for _, line := range []string{"The registry cannot be read", "The registry can be read again"} {
+		m.WaitForLine(line)
+		if n := len(m.LinesWith(line)); n != 1 {
+			t.Errorf("logged %d times: %s", n, line)
 		}
 	}
 }

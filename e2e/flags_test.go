@@ -89,7 +89,7 @@ func TestFlagsRejectWrongValues(t *testing.T) {
 		{"DYN_DISCOVERY_BACKEND=mem", `--discovery "mem": want one of`},
 		{"DYN_KUBE_DISCOVERY_MODE=no --discovery kubernetes --kubernetes-api http://h", `DYN_KUBE_DISCOVERY_MODE "no": want pod or container`},
 	} {
-		var env []string // what comes before the first flag
+		var env []string // set by what precedes the first flag
 		args := strings.Fields(c.args)
 		for len(args) > 0 && args[0][0] >= 'A' && args[0][0] <= 'Z' {
 			env, args = append(env, args[0]), args[1:]
@@ -101,8 +101,8 @@ func TestFlagsRejectWrongValues(t *testing.T) {
 	}
 }
 
-// TestFlagsOfTheOriginalWithoutEffectAreWarnings: its scripts must start, and whatever DYN_LOG
-// says, which is that of all programs.
+// TestFlagsOfTheOriginalWithoutEffectAreWarnings checks that scripts for the original still
+// start, whatever DYN_LOG is, because that variable is shared by all Dynamo programs.
 func TestFlagsOfTheOriginalWithoutEffectAreWarnings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -118,8 +118,8 @@ func TestFlagsOfTheOriginalWithoutEffectAreWarnings(t *testing.T) {
 		t.Errorf("want three warnings, and of level info nothing:\n%s", strings.Join(lines, "\n"))
 	}
 	for _, want := range []string{`DYN_LOG "metrics=loud" is ignored: level "loud": want one of`, "--push-url is ignored without --push", "--push-interval is ignored without --push"} {
-		if said := m.LinesWith(" WARN metrics: " + want); len(said) != 1 {
-			t.Errorf("want once %s:\n%s", want, strings.Join(m.Lines(), "\n"))
+		if logged := m.LinesWith(" WARN metrics: " + want); len(logged) != 1 {
+			t.Errorf("want this once, %s:\n%s", want, strings.Join(m.Lines(), "\n"))
 		}
 	}
 }

@@ -23,8 +23,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// cluster is an API server, and mock workers of 1.6.1 on ZMQ whose registrations are
-// written into resources as Dynamo's workers write theirs.
+// cluster is an API server, and mock workers of 1.6.1 on ZMQ whose registrations are copied
+// into resources like those of Dynamo's workers.
 type cluster struct {
 	*stack
 	api *kubetest.Server
@@ -39,14 +39,14 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// down ends the API server; what it knows stays.
+// stopAPI ends the API server, which keeps its objects.
 func (c *cluster) stopAPI() {
 	c.api.EndWatches()
 	c.web.CloseClientConnections()
 	c.web.Close()
 }
 
-// upAgain starts it again, at the same address.
+// restartAPI starts it again at the same address.
 func (c *cluster) restartAPI() {
 	c.t.Helper()
 	address := c.web.Listener.Addr().String()
@@ -59,7 +59,7 @@ func (c *cluster) restartAPI() {
 	c.web.Start()
 }
 
-// metrics starts the program in the cluster. It has neither NATS nor etcd.
+// metrics starts the program in the cluster, without NATS and etcd.
 func (c *cluster) metrics(args ...string) *server {
 	c.t.Helper()
 	return serve(c.t, []string{"POD_NAMESPACE=team-a", "DYN_DISCOVERY_BACKEND=kubernetes"}, append([]string{"--kubernetes-api", c.web.URL}, args...)...)
@@ -72,11 +72,11 @@ type podWorker struct {
 	name string
 }
 
-// keysOfWorker is how many keys a mock worker of 1.6.1 on ZMQ has: its endpoint, its
-// card, and channels of loads and forward passes.
+// keysOfWorker is the number of keys of a mock worker of 1.6.1 on ZMQ: its endpoint, its
+// model card, and the channels of loads and forward passes.
 const keysOfWorker = 4
 
-// worker runs a mock worker in a pod of this name, which is not ready yet.
+// startWorker runs a mock worker in a pod of this name, which is not ready yet.
 func (c *cluster) startWorker(namespace, name string) *podWorker {
 	c.t.Helper()
 	before := c.keys()
@@ -98,7 +98,7 @@ func (c *cluster) startWorker(namespace, name string) *podWorker {
 	return &podWorker{w, p, name}
 }
 
-// resource is what the worker in a pod says of itself.
+// resource is the resource that the worker in a pod writes.
 func resource(pod string, keys map[string]string) kubetest.Object {
 	return kubetest.Object{
 		"metadata": kubetest.Object{"name": pod, "namespace": "team-a", "ownerReferences": []any{
@@ -108,7 +108,7 @@ func resource(pod string, keys map[string]string) kubetest.Object {
 	}
 }
 
-// keys is the whole registry in etcd.
+// keys returns the whole registry in etcd.
 func (c *cluster) keys() map[string]string {
 	c.t.Helper()
 	all, err := c.etcd.Get(c.t.Context(), "v1/", clientv3.WithPrefix())
@@ -122,7 +122,7 @@ func (c *cluster) keys() map[string]string {
 	return keys
 }
 
-// below are the values whose keys begin with prefix, by the rest of those.
+// withPrefix returns the values whose keys begin with prefix, by the rest of the key.
 func withPrefix(keys map[string]string, prefix string) kubetest.Object {
 	part := kubetest.Object{}
 	for key, value := range keys {
@@ -133,10 +133,10 @@ func withPrefix(keys map[string]string, prefix string) kubetest.Object {
 	return part
 }
 
-// ready says whether the pod is.
+// ready marks the worker's pod as ready or not ready.
 func (c *cluster) ready(w *podWorker, ready bool) { c.slice(w, ready, nil) }
 
-// slice is that of the worker's pod, with ports.
+// slice writes the EndpointSlice of the worker's pod, with ports.
 func (c *cluster) slice(w *podWorker, ready bool, ports []any) {
 	c.api.Put(kubetest.EndpointSlices, kubetest.Object{
 		"ports":    ports,
@@ -146,7 +146,7 @@ func (c *cluster) slice(w *podWorker, ready bool, ports []any) {
 	})
 }
 
-// isShown is what the page has of a worker with this load.
+// samples returns what /metrics shows for a worker with this load.
 func (w *podWorker) samples(slots, waiting, blocks uint64) samples {
 	want := samples{}
 	for metric, value := range map[string]uint64{
@@ -180,18 +180,18 @@ func TestKubernetesFleetNeedsNeitherEtcdNorNATS(t *testing.T) {
 	m.waitForSamples(second.samples(5, 4, 60))
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", `llm_load_avg{` + backend + `}`: "50"})
 
-	c.ready(first, false) // it goes at once, and its sockets with it
+	c.ready(first, false) // it is removed at once, and its sockets with it
 	m.waitForPublishers(2, 0)
 	m.waitFor(func(p samples) error { return p.matchNoneOf(first.id) })
 	c.ready(first, true)
 	m.waitForPublishers(4, 0)
-	// Its forward passes, of which there is one a second, say that it lives; its blocks are
-	// not known before they change.
+	// Its forward passes, one a second, show that it is alive. Its blocks are unknown until
+	// they change.
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", first.mockWorker.series("llm_kv_blocks_active"): "", first.mockWorker.series("llm_worker_up"): "1"})
 	first.setLoad(loadOf(6, 5, 70))
 	m.waitForSamples(first.samples(6, 5, 70))
 
-	second.stop(mock.ErrKilled) // its pod stays ready until the kubelet says otherwise; its sockets are dead
+	second.stop(mock.ErrKilled) // its pod stays ready until the kubelet notices, but its sockets are closed
 	m.waitForPublishers(2, 2)
 	c.ready(second, false)
 	m.waitForPublishers(2, 0)
@@ -243,7 +243,7 @@ func TestKubernetesAPIOutageKeepsWorkers(t *testing.T) {
 	c.stopAPI()
 	m.waitUntilNotReady("the Kubernetes API cannot be read")
 	m.WaitForLine("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
-	w.setLoad(loadOf(4, 3, 50)) // events need no API server
+	w.setLoad(loadOf(4, 3, 50)) // events do not need the API server
 	m.waitForSamples(w.samples(4, 3, 50))
 	if os.Getenv("SURVIVAL") == "long" { // as in e2e/survival
 		backoff.Wait(t.Context(), time.Minute)
@@ -291,8 +291,9 @@ func testSamplesOfBothGenerations(t *testing.T, namespaces string) {
 	shows(next, "team-a-lab-4b5c6d7e", 6, 5, 80)
 }
 
-// TestKubernetesShadowEngineTakeoverIsARestart of one worker: two pods have its id, the second at
-// other addresses. Its load is that of the second from then on; what is counted goes on.
+// TestKubernetesShadowEngineTakeoverIsARestart checks the takeover by a shadow engine: two
+// pods have the worker's id, the second one at other addresses. From then on the load is
+// that of the second, and counters continue.
 func TestKubernetesShadowEngineTakeoverIsARestart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -353,12 +354,12 @@ func TestKubernetesStandbyReplacesAKilledLeader(t *testing.T) {
 	waitUntilStandby(t, second, shown)
 	code, last := runToFailure(t, "metrics", []string{"POD_NAMESPACE=team-a"}, "--discovery", "kubernetes", "--kubernetes-api", c.web.URL, "--metrics-port", "0")
 	if code != 1 || !strings.Contains(last, "another instance exists") {
-		t.Errorf("a third without --standby ends with %d: %s", code, last)
+		t.Errorf("a third program without --standby ends with %d: %s", code, last)
 	}
 	first.Kill()
 	second.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 	second.waitForSamples(shown)
-	second.Terminate() // gives the Lease back
+	second.Terminate() // releases the Lease
 	third := c.metrics()
 	third.waitForSamples(samples{"dynamo_metrics_leader": "1"})
 }
@@ -377,8 +378,8 @@ func TestKubernetesRefusalIsLoggedInOneLine(t *testing.T) {
 	m.waitUntilReady()
 }
 
-// TestKubernetesDocumentedPermissionsAreThoseUsed compares SECURITY.md with what the
-// program asks of the API server in both modes.
+// TestKubernetesDocumentedPermissionsAreThoseUsed compares SECURITY.md with the program's
+// requests to the API server in both modes.
 func TestKubernetesDocumentedPermissionsAreThoseUsed(t *testing.T) {
 	t.Parallel()
 	used, lease := make(map[string]bool), ""
@@ -400,18 +401,19 @@ func TestKubernetesDocumentedPermissionsAreThoseUsed(t *testing.T) {
 	rule := regexp.MustCompile(`- \{apiGroups: \[(.*)\], resources: \[(\w+)\](?:, resourceNames: \[(.*)\])?, verbs: \[(.*)\]\}`)
 	for _, m := range rule.FindAllStringSubmatch(string(readFile(t, "../SECURITY.md")), -1) {
 		if m[3] != "" && m[3] != lease {
-			t.Errorf("the lease is documented as %s, and is %s", m[3], lease)
+			t.Errorf("the documented lease is %s, want %s", m[3], lease)
 		}
 		for verb := range strings.SplitSeq(m[4], ", ") {
 			documented[verb+" "+m[2]+"."+strings.Trim(m[1], `"`)] = true
 		}
 	}
 	if diff := cmp.Diff(documented, used); diff != "" {
-		t.Errorf("rights (-documented +used):\n%s", diff)
+		t.Errorf("permissions (-documented +used):\n%s", diff)
 	}
 }
 
-// right is the verb, resource and group that a request needs a rule for.
+// requiredPermission returns the verb, resource and group that a Role must have for a
+// request.
 func requiredPermission(t *testing.T, request string) string {
 	t.Helper()
 	method, target, _ := strings.Cut(request, " ")

@@ -17,10 +17,10 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// largeIDs are ids of every size; of the last four each two are one number as a float64.
+// largeIDs are ids of every size. The last four are two pairs that are equal as float64.
 var largeIDs = []uint64{7, 1<<53 + 1, 13019061642146836830, 13019061642146836831, math.MaxUint64 - 1, math.MaxUint64}
 
-// registrars start a program, and write what workers register to where it reads that.
+// registrars start a program, and write registrations to the registry that it watches.
 var registrars = map[string]func(*stack, map[uint64][]entry) *server{
 	"etcd": func(s *stack, all map[uint64][]entry) *server {
 		for _, entries := range all {
@@ -53,8 +53,8 @@ var registrars = map[string]func(*stack, map[uint64][]entry) *server{
 	},
 }
 
-// rounded is a value as decoders of Kubernetes have it: a number that an int64 has no room
-// for is a float64. Here all numbers are, which is no easier to read.
+// withFloats returns a value as Kubernetes clients in Go may write it: a number too large
+// for int64 becomes a float64. Here all numbers do, which is no easier to parse.
 func withFloats(value string) string {
 	return regexp.MustCompile(`"instance_id":\d+`).ReplaceAllStringFunc(value, func(field string) string {
 		f, _ := strconv.ParseFloat(field[len(`"instance_id":`):], 64)
@@ -63,15 +63,15 @@ func withFloats(value string) string {
 }
 
 func TestLargeIDsAreRoundedAsInKubernetes(t *testing.T) {
-	const want = `{"instance_id":13019061642146836000}` // as was seen
+	const want = `{"instance_id":13019061642146836000}` // as captured
 	if got := withFloats(`{"instance_id":13019061642146836831}`); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-// voices say, as the publisher of this id, what a worker publishes: on NATS, and by one
-// socket for each topic.
-var publishers = map[string]func(*stack) (transport func(id uint64, topic string) string, say func(event)){
+// publishers publish events with this publisher id: on NATS, and on a socket for each
+// topic.
+var publishers = map[string]func(*stack) (transport func(id uint64, topic string) string, publish func(event)){
 	"nats": func(s *stack) (func(uint64, string) string, func(event)) {
 		return func(uint64, string) string { return natsTransport }, func(e event) { s.publish(scope+"."+e.topic, e.envelope()) }
 	},
@@ -90,17 +90,17 @@ var publishers = map[string]func(*stack) (transport func(id uint64, topic string
 	},
 }
 
-// TestLargeIDsAreShownExactly are the same everywhere: in every registry, as that of a worker and of
-// its publishers (which had it to 1.3), in loads, forward passes, hit-rate events and traces,
-// over both event planes.
+// TestLargeIDsAreShownExactly checks ids in every registry, as a worker's and as a
+// publisher's (up to 1.3 these are the same), in loads, forward passes, hit-rate events and
+// traces, on both event planes.
 func TestLargeIDsAreShownExactly(t *testing.T) {
 	t.Parallel()
 	for where, register := range registrars {
-		for plane, voice := range publishers {
+		for plane, connect := range publishers {
 			t.Run(where+" and "+plane, func(t *testing.T) {
 				t.Parallel()
 				s := newStack(t)
-				transport, say := voice(s)
+				transport, publish := connect(s)
 				all := make(map[uint64][]entry)
 				for _, id := range largeIDs {
 					all[id] = registration(id)
@@ -115,9 +115,9 @@ func TestLargeIDsAreShownExactly(t *testing.T) {
 				m.waitForNATSEvents()
 				m.waitForSamples(samples{workersSeries("generate", "silent"): fmt.Sprint(len(largeIDs))})
 				for i, id := range largeIDs {
-					say(event{id, 0, wire.TopicLoad, load16(id, uint64(10+i))})
+					publish(event{id, 0, wire.TopicLoad, load16(id, uint64(10+i))})
 					for n := range uint64(2 + i) {
-						say(event{id, n, wire.TopicForwardPass, forwardPass(strconv.FormatUint(id, 10), n+1)})
+						publish(event{id, n, wire.TopicForwardPass, forwardPass(strconv.FormatUint(id, 10), n+1)})
 					}
 					s.hit(id, 100+i, 30)
 					s.publish(wire.TraceSubject, fmt.Appendf(nil, `{"schema":"dynamo.request.trace.v1","event_type":"request_end","request":{"kv_hit_rate":0.6,"ttft_ms":200,`+
@@ -129,7 +129,8 @@ func TestLargeIDsAreShownExactly(t *testing.T) {
 	}
 }
 
-// isWhole waits until each worker has what it has said, and nothing is left over.
+// waitForLargeIDs waits until each worker has what it has published, and nothing else is
+// shown.
 func waitForLargeIDs(t *testing.T, m *server) {
 	t.Helper()
 	n := fmt.Sprint(len(largeIDs))
@@ -166,7 +167,7 @@ func waitForLargeIDs(t *testing.T, m *server) {
 	slices.Sort(named)
 	slices.Sort(labels)
 	if !slices.Equal(named, labels) {
-		t.Errorf("the page names %q, want %q", named, labels)
+		t.Errorf("the metrics have the ids %q, want %q", named, labels)
 	}
 	m.waitForSnapshot(func(g snapshot) error {
 		var seen []string

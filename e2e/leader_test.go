@@ -13,7 +13,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// gatewayOf notes whose pushes come to a Pushgateway, by the label replica.
+// replicaGateway is a Pushgateway that records which replica each push is from, by the
+// label replica.
 type replicaGateway struct {
 	*httptest.Server
 	mu  sync.Mutex
@@ -33,7 +34,8 @@ func newReplicaGateway(t *testing.T) *replicaGateway {
 	return g
 }
 
-// turns is who has pushed, one after the other, and how often the last of them.
+// pushOrder returns the replicas in the order of their pushes, with repetitions removed,
+// and how often the last one has pushed.
 func (g *replicaGateway) pushOrder() (order []string, last int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -46,8 +48,8 @@ func (g *replicaGateway) pushOrder() (order []string, last int) {
 	return slices.Compact(slices.Clone(g.all)), last
 }
 
-// TestLeaderKeyDeletedLeavesOneLeader of a pair, whose pushes never mix. An operator does so who
-// reads that another instance exists.
+// TestLeaderKeyDeletedLeavesOneLeader checks that the pushes of a pair never mix. Operators
+// delete the key when they read that another instance exists.
 func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 	t.Parallel()
 	s, _ := newStackWithWorker(t)
@@ -91,7 +93,7 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 				_, body := get(m.url + "/api/v1/fleet")
 				is := p["dynamo_metrics_leader"] == "1"
 				if is != strings.Contains(body, `"role":"leader"`) {
-					return fmt.Errorf("leader is %s, and the page says %.300s", p["dynamo_metrics_leader"], body)
+					return fmt.Errorf("leader is %s, and the snapshot is %.300s", p["dynamo_metrics_leader"], body)
 				}
 				if is {
 					leaders++
@@ -101,7 +103,7 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 				return fmt.Errorf("%d programs lead", leaders)
 			}
 			if order, last := gateway.pushOrder(); last < 3 || len(order) == len(before) && last < pushes+3 {
-				return fmt.Errorf("the pushes are by %q", order)
+				return fmt.Errorf("the pushes are from %q", order)
 			}
 			return nil
 		})
@@ -109,7 +111,7 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 	for _, m := range pair {
 		m.Terminate()
 	}
-	if order, _ := gateway.pushOrder(); len(order) > 4 { // one more may come with the end of the leader
-		t.Errorf("the pushes are by %q, each in turn", order)
+	if order, _ := gateway.pushOrder(); len(order) > 4 { // the terminated leader may push once more
+		t.Errorf("the pushes are from %q, each in turn", order)
 	}
 }

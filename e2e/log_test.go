@@ -18,7 +18,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// logPipe is a pipe for a program's log.
+// logPipe is a pipe that a program logs to.
 type logPipe struct {
 	t    *testing.T
 	r, w *os.File
@@ -34,10 +34,10 @@ func newLogPipe(t *testing.T) *logPipe {
 	return &logPipe{t, r, w}
 }
 
-// leave is what a reader does that ends.
+// closeReader closes the reading end.
 func (p *logPipe) closeReader() { p.r.Close() }
 
-// fill fills the pipe, so that the next write waits until someone reads.
+// fill fills the pipe, so that the next write blocks until the test reads.
 func (p *logPipe) fill() {
 	p.t.Helper()
 	fd := int(p.w.Fd())
@@ -52,17 +52,17 @@ func (p *logPipe) fill() {
 			p.t.Fatal(err)
 		}
 	}
-	if err := syscall.SetNonblock(fd, false); err != nil { // the program's end is the same
+	if err := syscall.SetNonblock(fd, false); err != nil { // the program's end of the pipe has the same flags
 		p.t.Fatal(err)
 	}
 }
 
-// badLogs are logs that cannot be written, by what is wrong with them.
+// badLogs are logs that cannot be written, by the reason.
 var badLogs = map[string]func(*testing.T) *os.File{
-	"its reader has gone": func(t *testing.T) *os.File { p := newLogPipe(t); p.closeReader(); return p.w },
-	"no one reads it":     func(t *testing.T) *os.File { p := newLogPipe(t); p.fill(); return p.w },
-	"the disk is full":    func(t *testing.T) *os.File { return openFile(t, "/dev/full", os.O_WRONLY) },
-	"it may not be written": func(t *testing.T) *os.File {
+	"the reader has closed it": func(t *testing.T) *os.File { p := newLogPipe(t); p.closeReader(); return p.w },
+	"it is not read":           func(t *testing.T) *os.File { p := newLogPipe(t); p.fill(); return p.w },
+	"the disk is full":         func(t *testing.T) *os.File { return openFile(t, "/dev/full", os.O_WRONLY) },
+	"writing is not permitted": func(t *testing.T) *os.File {
 		return openFile(t, "/dev/null", os.O_RDONLY)
 	},
 }
@@ -77,7 +77,7 @@ func openFile(t *testing.T, name string, flags int) *os.File {
 	return f
 }
 
-// serveTo is serve with a standard error of the test's.
+// serveTo is serve with a standard error of the test's own.
 func serveTo(t *testing.T, stderr *os.File, env []string, args ...string) *server {
 	t.Helper()
 	port := freePort(t)
@@ -87,7 +87,8 @@ func serveTo(t *testing.T, stderr *os.File, env []string, args ...string) *serve
 
 const dropped = "dynamo_metrics_log_lines_dropped_total"
 
-// sees waits until the program, leader or standby, shows so many registered workers.
+// waitForRegistered waits until the program, leader or standby, shows so many registered
+// workers.
 func (v *server) waitForRegistered(silent int) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
@@ -109,7 +110,7 @@ func TestLogThatFailsDoesNotStopMetrics(t *testing.T) {
 		}
 	}
 	leaves := newLogPipe(t)
-	all["its reader goes in an outage"] = serveTo(t, leaves.w, s.env(), "--standby")
+	all["the reader closes it in an outage"] = serveTo(t, leaves.w, s.env(), "--standby")
 	for what, m := range all {
 		t.Log(what)
 		m.waitUntilReady()
@@ -129,7 +130,7 @@ func TestLogThatFailsDoesNotStopMetrics(t *testing.T) {
 		t.Log(what)
 		m.waitUntilReady()
 		m.waitForRegistered(300)
-		if !strings.HasPrefix(what, "no one reads it") { // some hundred lines wait
+		if !strings.HasPrefix(what, "it is not read") { // some hundred lines are waiting
 			m.waitFor(func(p samples) error {
 				if p[dropped] == "0" || p[dropped] == "" {
 					return fmt.Errorf("%s: %s is %q, want some", what, dropped, p[dropped])
@@ -144,7 +145,7 @@ func TestLogThatFailsDoesNotStopMetrics(t *testing.T) {
 	}
 }
 
-// TestLogReportsDroppedLines reads a log that no one has read for a while.
+// TestLogReportsDroppedLines reads a log that has not been read for a while.
 func TestLogReportsDroppedLines(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -153,14 +154,14 @@ func TestLogReportsDroppedLines(t *testing.T) {
 	m.waitUntilReady()
 	m.waitForNATSEvents()
 	p.fill()
-	for range 6000 { // each is a line
+	for range 6000 { // each logs a line
 		if err := s.nats.Publish(wire.HitRateSubject("dynamo"), []byte("garbage")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	m.waitFor(func(p samples) error {
 		if p[dropped] == "0" {
-			return fmt.Errorf("nothing is left out")
+			return fmt.Errorf("no line is missing")
 		}
 		return nil
 	})
@@ -179,7 +180,7 @@ func TestLogReportsDroppedLines(t *testing.T) {
 				found = found || strings.Contains(line, `"level":"WARN","target":"metrics","message":"Lines of the log are missing here: `) && strings.Contains(line, `,"lines":`)
 			default:
 				if !found {
-					return fmt.Errorf("the log does not say that it lacks lines")
+					return fmt.Errorf("the log does not report that lines are missing")
 				}
 				return nil
 			}
@@ -242,23 +243,24 @@ func TestLogThatFailsDoesNotStopOtherPrograms(t *testing.T) {
 func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
 	t.Parallel()
 	for what, to := range map[string]func(*testing.T) *os.File{
-		"a full disk": badLogs["the disk is full"], "a closed pipe": badLogs["its reader has gone"],
+		"a full disk": badLogs["the disk is full"], "a closed pipe": badLogs["the reader has closed it"],
 	} {
 		for _, command := range []string{"metrics --help", "metrics --version", "metrics dashboards", "metrics dashboards fleet", "metrics dashboards --help",
 			"metrics rules", "metrics runbook", "mock_worker --help", "mock_worker --version", "devstack --help", "devstack --version"} {
 			args := strings.Fields(command)
-			var said strings.Builder
+			var stderr strings.Builder
 			cmd := exec.Command(filepath.Join(bin, args[0]), args[1:]...)
-			cmd.Stdout, cmd.Stderr = to(t), io.Writer(&said)
+			cmd.Stdout, cmd.Stderr = to(t), io.Writer(&stderr)
 			err := cmd.Run()
-			if code := cmd.ProcessState.ExitCode(); code != 1 || strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), args[0]+": print to standard output: write /dev/stdout: ") {
-				t.Errorf("%s to %s: %v, exit code %d and %q, want 1 and one line", command, what, err, code, said.String())
+			if code := cmd.ProcessState.ExitCode(); code != 1 || strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), args[0]+": print to standard output: write /dev/stdout: ") {
+				t.Errorf("%s to %s: %v, exit code %d and %q, want 1 and one line", command, what, err, code, stderr.String())
 			}
 		}
 	}
 }
 
-// TestLogReportsWorkersAndProblemsInPushMode of those that are there at the start.
+// TestLogReportsWorkersAndProblemsInPushMode checks the lines on workers and problems that
+// exist at the start.
 func TestLogReportsWorkersAndProblemsInPushMode(t *testing.T) {
 	t.Parallel()
 	s, g := newStack(t), newGateway(t)

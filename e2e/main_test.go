@@ -1,5 +1,5 @@
-// Package e2e runs the built programs against real NATS and etcd servers, embedded
-// in the test, and looks at what they print, serve and leave behind.
+// Package e2e runs the built programs against real NATS and etcd servers, embedded in the
+// test, and checks what they print, serve and leave behind.
 package e2e
 
 import (
@@ -12,11 +12,11 @@ import (
 	_ "dynamo-metrics/internal/app"
 	_ "dynamo-metrics/internal/mock"
 	"dynamo-metrics/internal/testutil"
-	// What the programs are made of: without it go test would not see that they
-	// have changed, and repeat its last result.
+	// The programs' packages: without this import go test would not notice their changes,
+	// and would use a cached result.
 )
 
-// bin is where TestMain has put the programs.
+// bin is the directory where TestMain has built the programs.
 var bin string
 
 func TestMain(m *testing.M) {
@@ -30,15 +30,15 @@ func start(t *testing.T, name string, env []string, args ...string) *process.Pro
 	return process.Start(t, env, filepath.Join(bin, name), args...)
 }
 
-// fails runs a program that is to end by itself, and returns its exit code and the
-// last line it wrote.
+// runToFailure runs a program that ends by itself, and returns its exit code and the last
+// line that it wrote.
 func runToFailure(t *testing.T, name string, env []string, args ...string) (code int, last string) {
 	t.Helper()
 	p := start(t, name, env, args...)
 	return p.Wait(), p.LastLine()
 }
 
-// get is one HTTP request; the status is 0 if nobody answers.
+// get makes one HTTP request. The status is 0 if there is no response.
 func get(url string) (status int, body string) {
 	resp, err := http.Get(url)
 	if err != nil {

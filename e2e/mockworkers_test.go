@@ -15,16 +15,17 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// part is what one mock worker plays: its load, until it is changed, and hits, once each.
+// mockScript is what one mock worker reports: its load, until the test changes it, and its
+// hits, once each.
 type mockScript struct {
 	mu   sync.Mutex
 	load fleet.Load
 	hits [][2]int
-	step func(*fleet.Load) // if not nil, taken at each look at the load
-	lose func(string) bool // if not nil, asked about each event of a topic
+	step func(*fleet.Load) // if not nil, called whenever the load is read
+	lose func(string) bool // if not nil, decides whether an event of a topic is lost
 }
 
-// loadOf is a load with these active slots, requests that wait, and active blocks.
+// loadOf returns a load with this many active slots, waiting requests and active blocks.
 func loadOf(slots, waiting, blocks uint64) fleet.Load {
 	return fleet.Load{
 		ActiveSlots: fleet.Some(slots), TotalSlots: fleet.Some[uint64](100), Waiting: fleet.Some(waiting),
@@ -33,14 +34,15 @@ func loadOf(slots, waiting, blocks uint64) fleet.Load {
 	}
 }
 
-// halfFull is a load with these active slots, requests that wait, and half of the KV cache in use.
+// halfFull returns a load with this many active slots and waiting requests, and half of the
+// KV cache in use.
 func halfFull(slots, waiting uint64) fleet.Load {
 	l := loadOf(slots, waiting, 500)
 	l.CacheUsage = fleet.Some(0.5)
 	return l
 }
 
-// change changes what is played.
+// change changes what the mock worker reports.
 func (p *mockScript) change(f func(*mockScript)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -49,7 +51,8 @@ func (p *mockScript) change(f func(*mockScript)) {
 
 func (p *mockScript) setLoad(l fleet.Load) { p.change(func(p *mockScript) { p.load = l }) }
 
-// config is of one worker of backend/generate that plays the part.
+// config returns the configuration of one worker of backend/generate that follows the
+// script.
 func (p *mockScript) config(release, plane string) mock.Config {
 	return p.applyTo(mock.Config{Namespace: "dynamo", Component: "backend", Endpoint: "generate", Release: release, EventPlane: plane})
 }
@@ -113,13 +116,14 @@ func startMock(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c mock.Config) 
 	return w
 }
 
-// mock runs one mock worker with everything that the stack has.
+// mock runs one mock worker that is connected to the stack's servers.
 func (s *stack) mock(c mock.Config) *mockWorker {
 	s.t.Helper()
 	return startMock(s.t, s.nats, s.etcd, c)
 }
 
-// stop ends the worker: with mock.ErrKilled as SIGKILL does, with nil as SIGTERM.
+// stop ends the worker as SIGKILL does if cause is mock.ErrKilled, and as SIGTERM does if
+// it is nil.
 func (w *mockWorker) stop(cause error) {
 	w.t.Helper()
 	w.end(cause)
@@ -133,10 +137,10 @@ func (w *mockWorker) stop(cause error) {
 	}
 }
 
-// of is the series of a metric of this worker.
+// series returns this worker's series of a metric.
 func (w *mockWorker) series(metric string) string { return workerSeries(metric, "generate", w.id) }
 
-// hasNothingOf complains about every series of a worker.
+// matchNoneOf returns an error if there is any series of a worker.
 func (p samples) matchNoneOf(id uint64) error {
 	if left := p.filter(fmt.Sprintf(`worker_id="%d"`, id)); len(left) > 0 {
 		return fmt.Errorf("still there: %v", left)
@@ -144,7 +148,7 @@ func (p samples) matchNoneOf(id uint64) error {
 	return nil
 }
 
-// publishers waits until so many ZMQ publishers are connected and disconnected.
+// waitForPublishers waits until this many ZMQ publishers are connected and disconnected.
 func (v *server) waitForPublishers(connected, disconnected int) {
 	v.t.Helper()
 	v.waitForSamples(samples{
@@ -153,8 +157,8 @@ func (v *server) waitForPublishers(connected, disconnected int) {
 	})
 }
 
-// hears waits until what is published on NATS is heard: even a fleet that is ready
-// may do without NATS so far.
+// waitForNATSEvents waits until the program receives events on NATS. A program that is
+// ready may not need NATS yet.
 func (v *server) waitForNATSEvents() {
 	v.t.Helper()
 	v.waitFor(func(p samples) error {
@@ -165,7 +169,7 @@ func (v *server) waitForNATSEvents() {
 	})
 }
 
-// notReady waits for 503 with these words.
+// waitUntilNotReady waits for the status 503 with this text.
 func (v *server) waitUntilNotReady(why string) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {

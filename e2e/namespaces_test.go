@@ -12,9 +12,9 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestNamespacesByNameByPrefixAndAll has the namespaces of a rolling update side
-// by side, of releases that are polled and that publish by each way, and another; and a
-// program for one by its name, one for all of a prefix, and one for all.
+// TestNamespacesByNameByPrefixAndAll runs the namespaces of a rolling update, with releases
+// that are polled and that publish on each event plane, and one other namespace. Programs
+// watch one namespace by name, all with a prefix, and all.
 func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -27,12 +27,12 @@ func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 		{Namespace: "other", Release: "0.6.1"},
 		{Namespace: "other", Release: "0.9.1", EventPlane: "nats"},
 	}
-	parts := make([]*mockScript, len(kinds))
+	scripts := make([]*mockScript, len(kinds))
 	all := make([]*mockWorker, len(kinds))
 	for i, c := range kinds {
 		c.Component, c.Endpoint = "backend", "generate"
-		parts[i] = &mockScript{load: loadOf(1, 1, 1)}
-		all[i] = s.mock(parts[i].applyTo(c))
+		scripts[i] = &mockScript{load: loadOf(1, 1, 1)}
+		all[i] = s.mock(scripts[i].applyTo(c))
 	}
 	programs := make(map[wire.Namespaces]*server)
 	for _, namespaces := range []wire.Namespaces{"lab-4b5c", "lab-*", "*"} {
@@ -42,7 +42,7 @@ func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 		m.waitUntilReady()
 		programs[namespaces] = m
 	}
-	for i, p := range parts {
+	for i, p := range scripts {
 		p.change(func(p *mockScript) {
 			p.load = loadOf(uint64(8+i), uint64(20+i), uint64(1+20*i))
 			p.hits = [][2]int{{25, 10}, {5, 5}}
@@ -69,20 +69,20 @@ func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 			t.Fatal(err)
 		}
 		if bad := p.filter("dynamo_metrics_rejected_messages_total"); len(bad) > 0 {
-			t.Errorf("%s is watched, and rejected: %v", namespaces, bad)
+			t.Errorf("the watched namespace is %s, and rejected is %v", namespaces, bad)
 		}
 		label := regexp.MustCompile(`dynamo_namespace="(.*?)"`)
 		for series := range p.filter("llm_") {
 			of := label.FindStringSubmatch(series)
 			if named := of != nil; named != namespaces.IsPattern() || named && answering[of[1]] == 0 {
-				t.Errorf("%s is watched, and shown is %s", namespaces, series)
+				t.Errorf("the watched namespace is %s, and shown is %s", namespaces, series)
 			}
 		}
 	}
 }
 
-// TestNamespacesSignalsAnswerTheDocumentedAutoscaler wherever its workers are: KEDA asks for the url, and
-// takes the number at the valueLocation.
+// TestNamespacesSignalsAnswerTheDocumentedAutoscaler checks the triggers of the documented
+// KEDA configuration: KEDA requests the url and takes the number at valueLocation.
 func TestNamespacesSignalsAnswerTheDocumentedAutoscaler(t *testing.T) {
 	t.Parallel()
 	triggers := regexp.MustCompile(`url: "http://metrics:9091(\S+)"\s+valueLocation: (\w+)`).FindAllStringSubmatch(docs(t), -1)
@@ -116,8 +116,8 @@ func TestNamespacesSignalsAnswerTheDocumentedAutoscaler(t *testing.T) {
 	}
 }
 
-// in is a series of an endpoint as it is where several namespaces are watched, and that is
-// the label; without one it is as it is.
+// withNamespace adds the label namespace to the series of an endpoint, as where several
+// namespaces are watched. An empty namespace leaves the series unchanged.
 func withNamespace(namespace, series string) string {
 	if namespace == "" {
 		return series

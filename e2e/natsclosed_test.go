@@ -13,14 +13,15 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// interrupter passes connections on to a NATS server, and says what that never would.
+// interrupter forwards connections to a NATS server, and can send lines to clients that a
+// NATS server would never send.
 type interrupter struct {
 	listener net.Listener
 	to       string
 	conns    sync.WaitGroup
 
 	mu   sync.Mutex
-	open map[net.Conn]bool // to clients
+	open map[net.Conn]bool // connections of clients
 }
 
 func newInterrupter(t *testing.T, server string) *interrupter {
@@ -79,7 +80,7 @@ func (p *interrupter) forward(client net.Conn) {
 	p.mu.Unlock()
 }
 
-// say says a line to all clients.
+// sendLine sends a line to all clients.
 func (p *interrupter) sendLine(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,8 +89,9 @@ func (p *interrupter) sendLine(line string) {
 	}
 }
 
-// TestNATSConnectionClosedForGoodIsReplaced: what the client does not know makes it
-// close a connection, and not connect again. Polls and events go on over a new one.
+// TestNATSConnectionClosedForGoodIsReplaced checks that after an unknown error, on which
+// the client closes its connection without reconnecting, polls and events continue over a
+// new connection.
 func TestNATSConnectionClosedForGoodIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -104,7 +106,7 @@ func TestNATSConnectionClosedForGoodIsReplaced(t *testing.T) {
 		m.waitForSamples(samples{`dynamo_metrics_disconnects_total{system="nats"}`: fmt.Sprint(1 + n), `dynamo_metrics_connected{system="nats"}`: "1"})
 		p.setLoad(loadOf(1, 1, 50+n))
 		m.waitForSamples(samples{w.series("llm_kv_blocks_active"): fmt.Sprint(50 + n)})
-		m.waitFor(func(p samples) error { // a poll may have been under way, too
+		m.waitFor(func(p samples) error { // a poll may have been under way as well
 			if errors, _ := strconv.Atoi(p[`dynamo_metrics_errors_total{source="nats"}`]); uint64(errors) < 1+n {
 				return fmt.Errorf("%d errors", errors)
 			}
@@ -117,9 +119,9 @@ func TestNATSConnectionClosedForGoodIsReplaced(t *testing.T) {
 		m.waitUntilReady()
 	}
 	m.Terminate()
-	for said, times := range map[string]int{"NATS has closed the connection; connecting goes on": 2, "Subscribing to KV hit rate events": 1, "Scraping service": 1, "Connected to NATS": 3} {
-		if got := len(m.LinesWith(said)); got != times {
-			t.Errorf("%q is said %d times, want %d", said, got, times)
+	for line, times := range map[string]int{"NATS has closed the connection; connecting goes on": 2, "Subscribing to KV hit rate events": 1, "Scraping service": 1, "Connected to NATS": 3} {
+		if got := len(m.LinesWith(line)); got != times {
+			t.Errorf("%q is logged %d times, want %d", line, got, times)
 		}
 	}
 }

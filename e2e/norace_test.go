@@ -2,5 +2,5 @@
 
 package e2e
 
-// buildFlags are those that the programs are built with: the test's own.
+// buildFlags are the flags for building the programs, which are those of the test itself.
 var buildFlags []string

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The original's README, step by step.
+// The steps of the original's README.
 
 const backend = `component="backend",endpoint="generate"`
 
@@ -61,7 +61,7 @@ func TestOriginalQuickstart(t *testing.T) {
 	}
 }
 
-// aggregates checks that llm_load_avg is the mean of what stands on the same page.
+// matchAggregates checks that llm_load_avg is the mean of the loads in the same scrape.
 func matchAggregates(p samples) error {
 	var sum float64
 	active := p.filter("llm_kv_blocks_active{" + backend)
@@ -96,7 +96,7 @@ func TestOriginalCustomPort(t *testing.T) {
 	}
 }
 
-// gateway is what a Pushgateway is asked to do.
+// gateway is a Pushgateway that records its requests.
 type gateway struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -151,7 +151,7 @@ func TestOriginalPushMode(t *testing.T) {
 		}
 	}
 	if body := g.bodies[len(g.bodies)-1]; !strings.Contains(body, "llm_workers") {
-		t.Errorf("nothing of the fleet in what was pushed: %q", body)
+		t.Errorf("no series of the fleet in the push: %q", body)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestOriginalPushModeServesToo(t *testing.T) {
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--push", "--push-url", g.URL, "--push-interval", "1", "--push-grouping", "instance=a", "--push-delete-on-exit")
 	m.waitFor(func(p samples) error {
 		if p[`dynamo_metrics_push_total{result="ok"}`] == "0" {
-			return fmt.Errorf("nothing pushed: %v", p.filter("push"))
+			return fmt.Errorf("the push is empty: %v", p.filter("push"))
 		}
 		return nil
 	})
@@ -238,7 +238,7 @@ func TestOriginalRefusedInstanceDoesNotPush(t *testing.T) {
 	}
 	for _, r := range g.seen() {
 		if strings.Contains(r, "second") {
-			t.Errorf("the second instance asked for %q", r)
+			t.Errorf("the second instance requested %q", r)
 		}
 	}
 }

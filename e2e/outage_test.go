@@ -51,7 +51,7 @@ func TestOutageAtStartEndsWhenServersCome(t *testing.T) {
 	})
 	for _, line := range []string{"WARN nats: ", "WARN etcd: "} {
 		if n := len(m.LinesWith(line)); n > 1 {
-			t.Errorf("%q said %d times, want once per change of state", line, n)
+			t.Errorf("%q logged %d times, want once per change of state", line, n)
 		}
 	}
 	m.Terminate()
@@ -70,38 +70,38 @@ func TestOutageKeepsPolledValues(t *testing.T) {
 	s.StopNATS()
 	s.StopEtcd()
 	m.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "0", `dynamo_metrics_connected{system="etcd"}`: "0"})
-	m.waitFor(func(p samples) error { // well past the two polls that would forget it
+	m.waitFor(func(p samples) error { // far more than the two polls after which it would be forgotten
 		if n := p[`dynamo_metrics_polls_total{result="error"}`]; len(n) < 2 {
-			return fmt.Errorf("%s polls that could not be asked, want ten", n)
+			return fmt.Errorf("%s polls that could not be sent, want ten", n)
 		}
 		return p.match(shown)
 	})
 	if status, body := get(m.url + "/-/ready?strict=true"); status != 503 {
 		t.Errorf("GET /-/ready?strict=true: %d %q, want 503", status, body)
 	}
-	// A load balancer must not leave the program out now.
+	// A load balancer must not take the program out of service now.
 	if status, body := get(m.url + "/-/ready"); status != 200 || body != "ready, but: etcd is not connected, NATS is not connected\n" {
-		t.Errorf("GET /-/ready: %d %q, want 200 and what is away", status, body)
+		t.Errorf("GET /-/ready: %d %q, want 200 and the disconnected servers", status, body)
 	}
 	s.StartEtcd(t)
 	s.StartNATS(t)
 	m.waitUntilReady()
 	m.waitForSamples(shown)
-	m.waitForSamples(samples{ // and what is known of the loss
+	m.waitForSamples(samples{ // what is known of the worker stays
 		`dynamo_metrics_disconnects_total{system="nats"}`: "1",
 		`dynamo_metrics_disconnects_total{system="etcd"}`: "1",
 	})
 	m.waitFor(func(p samples) error {
 		for _, system := range []string{"nats", "etcd"} {
 			if seconds, err := strconv.ParseFloat(p[`dynamo_metrics_disconnected_seconds_total{system="`+system+`"}`], 64); err != nil || seconds <= 0 {
-				return fmt.Errorf("%s was away for %v s (%v), want more than none", system, seconds, err)
+				return fmt.Errorf("%s was disconnected for %v s (%v), want more than 0", system, seconds, err)
 			}
 		}
 		return nil
 	})
 	testutil.Until(t, func() error {
 		if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"kind":"outage"`) {
-			return errors.New("no problem tells of the outage of NATS")
+			return errors.New("no problem reports the outage of NATS")
 		}
 		return nil
 	})
@@ -120,8 +120,8 @@ func TestOutageMissesNoDeletion(t *testing.T) {
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "2"})
 
-	// An etcd that has lost everything counts its revisions anew: a watch that
-	// went on from where it was would wait in silence.
+	// An etcd that has lost its data restarts its revisions at 1: a watch that continued
+	// from its old revision would wait without events.
 	s.StopEtcd()
 	s.StartEmptyEtcd(t)
 	s.register(wire.LayoutInstances, instance("generate", 2))
@@ -133,7 +133,7 @@ func TestOutageMissesNoDeletion(t *testing.T) {
 	})
 	testutil.Until(t, func() error {
 		if s.key(t.Context(), instanceKey) == "" {
-			return fmt.Errorf("the unique instance's key has not come back")
+			return fmt.Errorf("the unique instance's key was not created again")
 		}
 		return nil
 	})
@@ -175,14 +175,15 @@ func TestOutageWithKeyTakenByAnotherEndsTheProgram(t *testing.T) {
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate")
 	m.waitForSamples(samples{"dynamo_metrics_leader": "1"})
-	// The key is overwritten before its old lease ends, as if in between two attempts.
+	// The key is overwritten before the old lease ends, as it can happen between two
+	// attempts.
 	lease := instanceLease(t, s)
 	if _, err := s.etcd.Put(t.Context(), instanceKey, `{"component_name": "other"}`); err != nil {
 		t.Fatal(err)
 	}
 	s.endLease(lease)
 	if code := m.Wait(); code != 1 || len(m.LinesWith(instanceKey+": another instance exists")) != 1 {
-		t.Errorf("exit code %d, want 1 and a word about the other instance:\n%q", code, m.Lines())
+		t.Errorf("exit code %d, want 1 and a mention of the other instance:\n%q", code, m.Lines())
 	}
 }
 
@@ -195,7 +196,7 @@ func instanceLease(t *testing.T, s *stack) clientv3.LeaseID {
 	return clientv3.LeaseID(got.Kvs[0].Lease)
 }
 
-// freePort is a port of 127.0.0.1 that nobody listens on.
+// freePort returns a port of 127.0.0.1 on which nothing listens.
 func freePort(t *testing.T) string {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(process.FreeAddress(t))

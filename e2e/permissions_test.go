@@ -17,18 +17,18 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// guarded is a program at a NATS server that changes what it lets the program do.
+// restrictedNATS is a program at a NATS server whose permissions for it the test changes.
 type restrictedNATS struct {
 	*server
 	bus     *devstack.NATSServer
-	nats    *nats.Conn // of someone who may do everything
+	nats    *nats.Conn // a connection of a user with all permissions
 	worker  *process.Process
 	granted natsserver.Permissions
-	hits    int // events that were published while they could be heard
+	hits    int // hits published while the program could receive them
 }
 
-// newGuarded runs the program on these namespaces beside a worker of 0.5.1, without some of
-// the subjects that SECURITY.md lists.
+// newRestrictedNATS runs the program on these namespaces beside a worker of 0.5.1, with the
+// permissions that SECURITY.md lists except for some subjects.
 func newRestrictedNATS(t *testing.T, namespaces string, without ...string) *restrictedNATS {
 	t.Helper()
 	s := newStack(t)
@@ -56,7 +56,7 @@ func newRestrictedNATS(t *testing.T, namespaces string, without ...string) *rest
 	return g
 }
 
-// but are all permissions but for some subjects.
+// allExcept returns all permissions except those for some subjects.
 func (g *restrictedNATS) allExcept(without []string) *natsserver.Permissions {
 	part := func(of *natsserver.SubjectPermission) *natsserver.SubjectPermission {
 		some := slices.DeleteFunc(slices.Clone(of.Allow), func(s string) bool { return slices.Contains(without, s) })
@@ -68,7 +68,7 @@ func (g *restrictedNATS) allExcept(without []string) *natsserver.Permissions {
 	return &natsserver.Permissions{Publish: part(g.granted.Publish), Subscribe: part(g.granted.Subscribe)}
 }
 
-// deny has the server deny these subjects from now on, and no others.
+// deny has the server deny exactly these subjects from now on.
 func (g *restrictedNATS) deny(without ...string) {
 	g.t.Helper()
 	err := g.bus.Reload(func(o *natsserver.Options) {
@@ -86,7 +86,8 @@ func (g *restrictedNATS) deny(without ...string) {
 	}
 }
 
-// subscribed waits until the metric says of each subject whether it is permitted.
+// waitForSubscriptions waits until the metric shows for each subject whether it is
+// permitted.
 func (g *restrictedNATS) waitForSubscriptions(need string, permitted bool, subjects ...string) {
 	g.t.Helper()
 	want := make(samples)
@@ -96,7 +97,7 @@ func (g *restrictedNATS) waitForSubscriptions(need string, permitted bool, subje
 	g.waitForSamples(want)
 }
 
-// hears publishes hit rates, and waits until each is counted.
+// waitForHits publishes hit rates until they are counted.
 func (g *restrictedNATS) waitForHits() {
 	g.t.Helper()
 	const events = 30
@@ -109,7 +110,8 @@ func (g *restrictedNATS) waitForHits() {
 	g.waitForSamples(samples{messages(stats.HitRate): fmt.Sprint(g.hits)})
 }
 
-// problem waits until the page has a problem of this kind, and is nil if it has none.
+// waitForPermissionProblem waits until the snapshot has a problem of this severity that
+// names these subjects, or no such problem if there are no names.
 func (g *restrictedNATS) waitForPermissionProblem(severity string, names ...string) {
 	g.t.Helper()
 	testutil.Until(g.t, func() error {
@@ -141,8 +143,9 @@ func (g *restrictedNATS) waitForPermissionProblem(severity string, names ...stri
 	})
 }
 
-// TestNATSPermissionRestoredRestoresEvents, whether it was missing at the start or was revoked
-// while the program ran, once or again, and says which until then.
+// TestNATSPermissionRestoredRestoresEvents checks that events continue when a permission is
+// granted that was missing at the start or revoked while the program ran, once or
+// repeatedly. Until then the program names the subject.
 func TestNATSPermissionRestoredRestoresEvents(t *testing.T) {
 	t.Parallel()
 	for _, namespaces := range []string{"dynamo", "dyn*", "*"} {
@@ -164,21 +167,22 @@ func TestNATSPermissionRestoredRestoresEvents(t *testing.T) {
 				g.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "1"})
 				g.waitForPermissionProblem("")
 				g.waitForHits()
-				if said := len(g.LinesWith("NATS denies a permission")); said != 1+n {
-					t.Errorf("denials are said %d times, want one for each", said)
+				if logged := len(g.LinesWith("NATS denies a permission")); logged != 1+n {
+					t.Errorf("denials are logged %d times, want one for each", logged)
 				}
 				if n == 0 {
 					g.deny(hits)
 				}
 			}
-			if said := len(g.LinesWith("NATS grants a permission that it denied before")); said != 2 {
-				t.Errorf("that it is granted again is said %d times, want twice", said)
+			if logged := len(g.LinesWith("NATS grants a permission that it denied before")); logged != 2 {
+				t.Errorf("the grant is logged %d times, want twice", logged)
 			}
 		})
 	}
 }
 
-// TestNATSPermissionRestoredRestoresPolls: to ask, and to be answered. Nobody is missed meanwhile.
+// TestNATSPermissionRestoredRestoresPolls checks the permissions to send polls and to
+// receive replies. Meanwhile no worker counts as missing.
 func TestNATSPermissionRestoredRestoresPolls(t *testing.T) {
 	t.Parallel()
 	for _, subject := range []string{"$SRV.STATS.*", "_INBOX.dynamo-metrics.>"} {
@@ -188,7 +192,7 @@ func TestNATSPermissionRestoredRestoresPolls(t *testing.T) {
 			answering := samples{workersSeries("generate", "answering"): "1", workersSeries("generate", "silent"): "0"}
 			g.waitForSamples(answering)
 			g.waitUntilReady()
-			before := len(g.LinesWith("No endpoints found")) // while the worker was not there
+			before := len(g.LinesWith("No endpoints found")) // while the worker was absent
 			for range 2 {
 				g.deny(subject)
 				g.waitForSubscriptions("required", false, subject)
@@ -213,14 +217,14 @@ func TestNATSPermissionRestoredRestoresPolls(t *testing.T) {
 				})
 			}
 			if n := len(g.LinesWith("No endpoints found")) - before; n > 0 {
-				t.Errorf("%d lines say that no one was found, who could not be asked", n)
+				t.Errorf("%d lines report that no endpoint was found, although none could be polled", n)
 			}
 		})
 	}
 }
 
-// TestNATSPermissionToPollIsOptionalWithoutWorkers: that a permission has come back could
-// not be known.
+// TestNATSPermissionToPollIsOptionalWithoutWorkers checks that a lack of the permission
+// does not matter without workers: the program could not notice that it was granted.
 func TestNATSPermissionToPollIsOptionalWithoutWorkers(t *testing.T) {
 	t.Parallel()
 	g := newRestrictedNATS(t, "dynamo")
@@ -243,8 +247,8 @@ func (g *restrictedNATS) polls(result string) (n int) {
 	return n
 }
 
-// TestNATSPermissionForOptionalSubjectsIsOptional: an installation with the permissions of an
-// earlier release is as ready as it was.
+// TestNATSPermissionForOptionalSubjectsIsOptional checks that an installation with the
+// permissions of an earlier release stays ready.
 func TestNATSPermissionForOptionalSubjectsIsOptional(t *testing.T) {
 	t.Parallel()
 	optional := []string{

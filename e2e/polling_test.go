@@ -16,8 +16,8 @@ func instance(endpoint string, id uint64) fleet.Instance {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: "backend", Name: endpoint}, ID: id}
 }
 
-// TestOriginalSamplesAreServed gives the program what the original was given, and looks
-// for every line of the page that the original served.
+// TestOriginalSamplesAreServed gives the program the original's captured input, and checks
+// every line of the original's /metrics.
 func TestOriginalSamplesAreServed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -56,7 +56,7 @@ func TestOriginalSamplesAreServed(t *testing.T) {
 	_, body := get(m.url + "/metrics")
 	for line := range strings.SplitSeq(original, "\n") {
 		if strings.HasPrefix(line, "#") && !strings.Contains(body, line+"\n") {
-			t.Errorf("the page lacks %q", line)
+			t.Errorf("/metrics lacks %q", line)
 		}
 	}
 
@@ -136,7 +136,7 @@ func TestWorkerWithUndecodableLoadAffectsNoOther(t *testing.T) {
 func TestWorkerIDsAboveFloat64Precision(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	const a, b = 1<<63 + 1, 1<<63 + 2 // alike as doubles
+	const a, b = 1<<63 + 1, 1<<63 + 2 // equal as float64
 	for _, id := range []uint64{a, b} {
 		s.register(wire.LayoutInstances, instance("generate", id))
 		s.responder("dynamo_backend", reply("dynamo_backend", "generate", id, flatLoad(int(id-1<<63), 100)))
@@ -164,7 +164,7 @@ func TestWorkersAbsentMeansNoLoadMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	if nans := p.filter("llm_load"); len(nans) > 0 {
-		t.Errorf("aggregates of nobody: %v", nans)
+		t.Errorf("aggregates without workers: %v", nans)
 	}
 	for series, v := range p {
 		if v == "NaN" {
@@ -202,7 +202,7 @@ func TestEndpointWithoutLoadIsExplained(t *testing.T) {
 	m.WaitForLine(" INFO metrics: Endpoint generate of component backend carries no load; these of the component do: load_metrics")
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "0", workersSeries("generate", "silent"): "0"})
 	if n := len(m.LinesWith("carries no load")); n != 1 {
-		t.Errorf("said %d times, want once", n)
+		t.Errorf("logged %d times, want once", n)
 	}
 }
 
@@ -227,9 +227,10 @@ func TestPollsOfEveryReleaseInOneNamespace(t *testing.T) {
 	}
 	m.waitFor(func(p samples) error {
 		if n := len(p.filter("llm_kv_hit_rate_overlap_blocks{")); n != 2*len(releases) {
-			return fmt.Errorf("hits of %d workers, want of %d: %v", n, 2*len(releases), p.filter("overlap"))
+			return fmt.Errorf("hits of %d workers, want %d: %v", n, 2*len(releases), p.filter("overlap"))
 		}
-		// An event may overtake its worker's registration; then its blocks move.
+		// An event may be received before its worker's registration. Its blocks are then
+		// moved to the worker.
 		if unknowns := p.filter(`component="unknown"`, "worker_id"); len(unknowns) > 0 {
 			return fmt.Errorf("hits of workers that are registered: %v", unknowns)
 		}

@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/deploy"
 )
 
-// prints is what the program prints to standard output.
+// output returns what the program prints to standard output.
 func output(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(filepath.Join(bin, "metrics"), args...).Output()
@@ -57,7 +57,7 @@ func TestPrintDashboards(t *testing.T) {
 	}
 	for _, name := range []string{"metrics dashboards:", "metrics rules:", "metrics runbook:"} {
 		if !strings.Contains(help, name) {
-			t.Errorf("--help does not speak of %s", name)
+			t.Errorf("--help does not mention %s", name)
 		}
 	}
 }

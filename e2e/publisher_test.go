@@ -15,21 +15,21 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// publisher is a ZeroMQ PUB or XPUB socket that says what the test wants, be it
-// nonsense. What it says goes to every subscriber, whatever that has asked for.
+// publisher is a ZeroMQ PUB or XPUB socket that can send anything, even if it is malformed.
+// It sends to every subscriber, whatever the subscriptions are.
 type publisher struct {
 	t    *testing.T
-	kind string // PUB or XPUB
+	kind string // PUB or XPUB, or silentKind
 
-	address  string // to connect to, also after close and open
+	address  string // stays the same after close and open
 	listener net.Listener
 	conns    sync.WaitGroup
 
 	mu            sync.Mutex
 	closed        bool
 	accepted      map[net.Conn]bool
-	subscribers   map[net.Conn]bool // of those accepted
-	subscriptions int               // there ever were
+	subscribers   map[net.Conn]bool // open connections of subscribers
+	subscriptions int               // since the beginning
 }
 
 func newPublisher(t *testing.T, kind string) *publisher {
@@ -40,11 +40,11 @@ func newPublisher(t *testing.T, kind string) *publisher {
 	return p
 }
 
-// open listens, where it did before if it did.
+// open listens, on the same port as before if there was one.
 func (p *publisher) open() {
 	p.t.Helper()
 	var l net.Listener
-	testutil.Until(p.t, func() (err error) { // another test may have its port for a while
+	testutil.Until(p.t, func() (err error) { // another test may have taken the port for a while
 		l, err = net.Listen("tcp", strings.TrimPrefix(p.address, "tcp://"))
 		return err
 	})
@@ -60,7 +60,7 @@ func (p *publisher) open() {
 	})
 }
 
-// close hangs up and listens no more.
+// close closes all connections and the listener.
 func (p *publisher) close() {
 	p.listener.Close()
 	p.mu.Lock()
@@ -72,7 +72,7 @@ func (p *publisher) close() {
 	p.conns.Wait()
 }
 
-// accept, subscribe and drop keep the connections.
+// accept, subscribe and drop keep track of the connections.
 func (p *publisher) accept(conn net.Conn) (ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,7 +105,7 @@ const (
 	moreFlag, longFlag, commandFlag = 1, 2, 4 // the bits of a frame's first byte
 )
 
-// attend is the life of a connection: ZMTP 3.1 as a publisher speaks it.
+// handle serves one connection as a ZMTP 3.1 publisher.
 func (p *publisher) handle(conn net.Conn) {
 	defer p.drop(conn)
 	if !p.accept(conn) {
@@ -127,17 +127,18 @@ func (p *publisher) handle(conn net.Conn) {
 			return
 		}
 		if context, ping := strings.CutPrefix(body, "\x04PING"); ping {
-			// A subscriber pings behind its subscriptions, and is connected when it is answered.
+			// A subscriber sends a PING after its subscriptions, and is connected when it
+			// receives the PONG.
 			p.subscribe(conn)
 			conn.Write(appendFrame(nil, commandFlag, "\x04PONG"+context[2:]))
 		}
 	}
 }
 
-// mute is the kind of a publisher that accepts and never says a word.
+// silentKind is the kind of a publisher that accepts connections and never sends anything.
 const silentKind = "mute"
 
-// readCommand reads a frame of a subscriber: all are short.
+// readCommand reads a frame from a subscriber. Subscribers only send short ones.
 func readCommand(in *bufio.Reader) (body string, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
@@ -168,7 +169,7 @@ func appendMessage(b []byte, frames [][]byte) []byte {
 	return b
 }
 
-// heard waits for the nth subscription since the beginning.
+// waitForSubscription waits for the nth subscription since the beginning.
 func (p *publisher) waitForSubscription(n int) {
 	p.t.Helper()
 	testutil.Until(p.t, func() error {
@@ -184,13 +185,13 @@ func (p *publisher) waitForSubscription(n int) {
 // send sends a message to all subscribers.
 func (p *publisher) send(frames [][]byte) { p.sendBytes(appendMessage(nil, frames)) }
 
-// say sends bytes to all subscribers, and reports to how many.
+// sendBytes sends bytes to all subscribers, and returns to how many.
 func (p *publisher) sendBytes(b []byte) (n int) {
 	p.mu.Lock()
 	all := slices.Collect(maps.Keys(p.subscribers))
 	p.mu.Unlock()
 	for _, conn := range all {
-		if _, err := conn.Write(b); err == nil { // one call: nobody else's bytes come between
+		if _, err := conn.Write(b); err == nil { // in one call, so that no other goroutine's bytes come between
 			n++
 		}
 	}

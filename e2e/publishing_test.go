@@ -11,14 +11,14 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// threeKinds runs workers of 0.6.1, of 0.9.1 on NATS and of 1.6.1 on ZMQ, and waits
-// until they are shown with 10, 20 and 30 blocks in use.
+// startMocksOfThreeReleases runs workers of 0.6.1, of 0.9.1 on NATS and of 1.6.1 on ZMQ,
+// and waits until they are shown with 10, 20 and 30 active blocks.
 func (s *stack) startMocksOfThreeReleases() (m *server, all []*mockWorker) {
 	s.t.Helper()
-	var parts []*mockScript
+	var scripts []*mockScript
 	for _, of := range [][2]string{{"0.6.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
 		p := &mockScript{load: loadOf(1, 1, 1)}
-		parts = append(parts, p)
+		scripts = append(scripts, p)
 		all = append(all, s.mock(p.config(of[0], of[1])))
 	}
 	m = s.metrics("--poll-interval", "0.1")
@@ -26,7 +26,7 @@ func (s *stack) startMocksOfThreeReleases() (m *server, all []*mockWorker) {
 	m.waitForNATSEvents()
 	want := samples{workersSeries("generate", "answering"): "3"}
 	for i, w := range all {
-		parts[i].setLoad(loadOf(2, 2, uint64(10+10*i)))
+		scripts[i].setLoad(loadOf(2, 2, uint64(10+10*i)))
 		want[w.series("llm_kv_blocks_active")] = fmt.Sprint(10 + 10*i)
 	}
 	m.waitForSamples(want)
@@ -58,15 +58,16 @@ func TestPublishingWorkerKilledIsGoneWithItsLease(t *testing.T) {
 	s := newStack(t)
 	m, all := s.startMocksOfThreeReleases()
 	for _, w := range all {
-		// The test says when the lease ends, however long this takes.
+		// The test alone ends the lease, however long it takes.
 		if _, err := s.etcd.KeepAlive(t.Context(), clientv3.LeaseID(w.id)); err != nil {
 			t.Fatal(err)
 		}
 		w.stop(mock.ErrKilled)
 	}
 	m.waitForPublishers(0, 2)
-	// What is published lives as long as the registration: nobody else can say that it is over,
-	// but for the worker of 0.6.1, which has answered polls and does no more.
+	// A published load lives as long as the registration, because nothing else shows that
+	// it is out of date. The worker of 0.6.1 is an exception: it has answered polls, and
+	// does not any more.
 	m.waitForSamples(samples{
 		workersSeries("generate", "answering"): "2",
 		workersSeries("generate", "silent"):    "1",
@@ -83,15 +84,15 @@ func TestPublishingWorkerKilledIsGoneWithItsLease(t *testing.T) {
 	m.waitForPublishers(0, 0)
 }
 
-// TestPublishingWorkerGoneIgnoresLateEvents has the events of all releases in
-// flight when the worker's keys go.
+// TestPublishingWorkerGoneIgnoresLateEvents sends events of all releases at the time when
+// the worker's keys are deleted.
 func TestPublishingWorkerGoneIgnoresLateEvents(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics()
 	m.waitForNATSEvents()
 	sequence := uint64(0)
-	speak := func(blocks uint64) { // in no certain order: the subjects are several
+	publishAll := func(blocks uint64) { // in no certain order, because there are several subjects
 		s.publish("namespace.dynamo."+wire.TopicLoad, load06(7, blocks))
 		s.publish("namespace.dynamo."+wire.TopicLoad, event{7, sequence, wire.TopicLoad, load09(7, blocks)}.envelope())
 		s.publish(scope+"."+wire.TopicLoad, event{8, sequence, wire.TopicLoad, load16(7, blocks)}.envelope())
@@ -100,26 +101,27 @@ func TestPublishingWorkerGoneIgnoresLateEvents(t *testing.T) {
 		m.waitForSamples(samples{messages(stats.LoadEvent): fmt.Sprint(3 * sequence), messages(stats.ForwardPass): fmt.Sprint(sequence)})
 	}
 	s.put(registration(7)...)
-	speak(10)
+	publishAll(10)
 	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "10", workersSeries("generate", "answering"): "1"})
 
 	s.remove(registration(7)...)
 	m.waitFor(func(p samples) error { return p.matchNoneOf(7) })
-	speak(20)
+	publishAll(20)
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "0", workersSeries("generate", "unregistered"): "1"})
 	m.waitFor(func(p samples) error { return p.matchNoneOf(7) })
 	if p, err := m.scrape(); err != nil || len(p.filter("llm_load_avg")) > 0 {
-		t.Errorf("an average of nobody: %v, %v", p.filter("llm_load_avg"), err)
+		t.Errorf("an average without workers: %v, %v", p.filter("llm_load_avg"), err)
 	}
 
-	// It was the registry that had lost it: what it said meanwhile counts.
+	// The registry alone had lost the worker: what it published meanwhile counts.
 	s.put(registration(7)...)
 	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "20", workersSeries("generate", "answering"): "1", workersSeries("generate", "unregistered"): "0"})
-	speak(30)
+	publishAll(30)
 	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "30"})
 }
 
-// TestPublishingWorkerRestartedAtItsOldAddress gets a new id, and its old key is there for a while.
+// TestPublishingWorkerRestartedAtItsOldAddress starts the worker with a new id, while its
+// old key stays for some time.
 func TestPublishingWorkerRestartedAtItsOldAddress(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -136,13 +138,13 @@ func TestPublishingWorkerRestartedAtItsOldAddress(t *testing.T) {
 	m.waitForPublishers(0, 1)
 	p.open()
 	s.put(second...)
-	m.waitForPublishers(2, 0) // both keys lead to it
+	m.waitForPublishers(2, 0) // both keys name its address
 	p.send(event{102, 0, wire.TopicLoad, load16(2, 20)}.frames(wire.TopicLoad))
 	m.waitForSamples(samples{
 		workerSeries("llm_kv_blocks_active", "generate", 1): "10",
 		workerSeries("llm_kv_blocks_active", "generate", 2): "20",
 		messages(stats.LoadEvent):                           "3",
-		rejected(stats.LoadEvent, stats.BadID):              "1", // at the old key
+		rejected(stats.LoadEvent, stats.BadID):              "1", // under the old key
 	})
 	s.remove(first...)
 	m.waitForPublishers(1, 0)

@@ -13,8 +13,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestReleasesOnBothEventPlanes changes every worker's load while metrics
-// listens, and gives each two hits.
+// TestReleasesOnBothEventPlanes changes every worker's load while metrics runs, and gives
+// each worker two hits.
 func TestReleasesOnBothEventPlanes(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -30,7 +30,7 @@ func TestReleasesOnBothEventPlanes(t *testing.T) {
 		all = append(all, member{c, s.mock(c), p})
 	}
 	m := s.metrics("--poll-interval", "0.1")
-	m.waitForPublishers(4, 0) // of 0.9.1 loads and hits, of 1.6.1 loads and passes
+	m.waitForPublishers(4, 0) // loads and hits of 0.9.1, loads and forward passes of 1.6.1
 	m.waitForNATSEvents()
 	m.waitUntilReady()
 
@@ -40,7 +40,8 @@ func TestReleasesOnBothEventPlanes(t *testing.T) {
 		`llm_load_avg{` + backend + `}`:                 "91",
 		`llm_load_max{` + backend + `}`:                 "181",
 		`llm_kv_hit_rate_events_total{` + backend + `}`: "20",
-		// Of each worker of 1.6.1 one request with a time to the first token of 13 ms, and one of 1 ms.
+		// Each worker of 1.6.1 has one request with a time to the first token of 13 ms, and
+		// one with 1 ms.
 		`llm_request_ttft_seconds_count{` + backend + `}`:                    "4",
 		`llm_request_ttft_seconds_bucket{` + backend + `,le="0.01"}`:         "2",
 		`llm_request_ttft_seconds_bucket{` + backend + `,le="0.025"}`:        "4",
@@ -55,7 +56,7 @@ func TestReleasesOnBothEventPlanes(t *testing.T) {
 		`dynamo_metrics_connected{system="zmq"}`:                             "1",
 		`dynamo_metrics_disconnects_total{system="zmq"}`:                     "0",
 	}
-	passes := make(map[uint64]uint64) // by worker, the slots of those that report passes
+	passes := make(map[uint64]uint64) // the slots of workers that report forward passes, by worker
 	for i, w := range all {
 		slots, waiting, blocks := uint64(8+i), uint64(20+i), uint64(1+20*i)
 		w.change(func(p *mockScript) {
@@ -86,8 +87,8 @@ func TestReleasesOnBothEventPlanes(t *testing.T) {
 	}
 }
 
-// shown is what the page says of a worker of a release with this load, and the two
-// hits 10/25 and 5/5. Empty is what the release does not send.
+// samplesOfRelease returns what /metrics shows for a worker of a release with this load,
+// and the two hits 10/25 and 5/5. Values that the release does not send are empty.
 func samplesOfRelease(release string, id, slots, waiting, blocks uint64) samples {
 	source, model, hitRate := "stats", "", "0.5"
 	usage, requests, queue := "0.25", fmt.Sprint(slots), fmt.Sprint(waiting)
@@ -103,7 +104,7 @@ func samplesOfRelease(release string, id, slots, waiting, blocks uint64) samples
 	}
 	allSlots := "100"
 	if requests == "" {
-		allSlots = "" // shown together
+		allSlots = "" // these are only shown together
 	}
 	only16 := func(value string) string {
 		if release != "1.6.1" {
@@ -111,7 +112,8 @@ func samplesOfRelease(release string, id, slots, waiting, blocks uint64) samples
 		}
 		return value
 	}
-	// Seconds: 1 ms before a request is begun, 0.8 ms for each block that was missed, 8 ms for each further token.
+	// In seconds: 1 ms before a request starts, 0.8 ms for each missed block, 8 ms for each
+	// further token.
 	first, second, rest := 0.013, 0.001, 23*0.008
 	p := samples{
 		fmt.Sprintf(`llm_worker_info{%s,model=%q,source=%q,worker_id="%d",worker_id_hex="%x"}`, backend, model, source, id, id): "1",
@@ -141,12 +143,12 @@ func samplesOfRelease(release string, id, slots, waiting, blocks uint64) samples
 	return p
 }
 
-// decimal is a value as a page has it.
+// decimal formats a value as /metrics does.
 func decimal(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-// hasPasses wants at least so many passes with these slots, and all that is counted
-// of them to fit their number. Passes before the slots were set had one request,
-// which decoded.
+// matchForwardPasses checks that there are at least this many forward passes with these
+// slots, and that all their counters are consistent. Forward passes before the slots were
+// set had one decoding request.
 func (p samples) matchForwardPasses(id, slots, least uint64) error {
 	value := func(metric string) uint64 {
 		n, _ := strconv.ParseUint(p[workerSeries(metric, "generate", id)], 10, 64)
@@ -192,8 +194,8 @@ func TestReleasesForwardPassWithoutWorkerIsRejected(t *testing.T) {
 	})
 	const warning = " WARN metrics: Forward passes come without their worker's id"
 	m.WaitForLine(warning)
-	if said := m.LinesWith(warning); len(said) != 1 {
-		t.Errorf("said %q, want one warning", said)
+	if logged := m.LinesWith(warning); len(logged) != 1 {
+		t.Errorf("logged %q, want one warning", logged)
 	}
 }
 
@@ -231,7 +233,7 @@ func TestReleasesRouterEstimateIsNoLoad(t *testing.T) {
 	const subject = "namespace.dynamo." + wire.TopicLoad
 	s.publish(subject, event{7, 0, wire.TopicLoad, own.encode()}.envelope())
 	s.publish(subject, event{8, 0, wire.TopicLoad, estimate.encode()}.envelope())
-	s.publish(subject, []byte(`{"worker_id":7,"dp_rank":0,"active_decode_blocks":999,"active_prefill_tokens":5}`)) // of 0.8
+	s.publish(subject, []byte(`{"worker_id":7,"dp_rank":0,"active_decode_blocks":999,"active_prefill_tokens":5}`)) // the format of 0.8
 	m.waitForSamples(samples{
 		messages(stats.LoadEvent):                           "3",
 		rejected(stats.LoadEvent, stats.Estimate):           "2",

@@ -17,19 +17,19 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// failed is a series of the scrapes that failed.
+// failedScrapes is the series that counts failed scrapes of one cause.
 func failedScrapes(why stats.ScrapeFailure) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrape_errors_total{reason=%q}`, why)
 }
 
-// TestScrapeTimeoutIsReportedAsAProblem, as is one that comes never, until the
-// timeout is longer, or the page is there sooner.
+// TestScrapeTimeoutIsReportedAsAProblem checks workers whose metrics take longer than the
+// timeout, or never end. The problem ends with a longer timeout, or with a faster worker.
 func TestScrapeTimeoutIsReportedAsAProblem(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	p := newWorkerMetrics(t)
 	p.set(1, vllmMetrics(1, 1, 0, 0.5, 0, 0))
-	p.set(2, func(w http.ResponseWriter, r *http.Request) { // longer than the default
+	p.set(2, func(w http.ResponseWriter, r *http.Request) { // longer than the default timeout
 		select {
 		case <-time.After(3 * time.Second):
 			vllmMetrics(2, 7, 0, 0.5, 0, 0)(w, r)
@@ -60,13 +60,13 @@ func TestScrapeTimeoutIsReportedAsAProblem(t *testing.T) {
 	m.Terminate()
 
 	s.put(registration(2)...)
-	m = s.metrics(append(flags, "--scrape-timeout", "60")...) // a busy machine may take long, too
+	m = s.metrics(append(flags, "--scrape-timeout", "60")...) // a busy machine may be slow as well
 	m.waitForSamples(samples{running(1): "1", running(2): "7", running(3): "9", failedScrapes(stats.ScrapeTimedOut): "0"})
 	m.waitForNoProblem(id)
 }
 
-// TestScrapeOfWorkersOverTLS has them on a server of a private authority that wants a
-// certificate of everybody.
+// TestScrapeOfWorkersOverTLS scrapes servers with a private certificate authority that
+// require client certificates.
 func TestScrapeOfWorkersOverTLS(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -19,12 +19,13 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// secret is a part of every secret of these tests, right or wrong.
+// secret is contained in every secret of these tests, whether it is the right one or not.
 const secret = "s3cret"
 
-// keeps fails the test if any of the texts shows a secret.
+// checkNoSecret fails the test if any of the texts contains a secret.
 func checkNoSecret(t *testing.T, what string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -36,7 +37,7 @@ func checkNoSecret(t *testing.T, what string, texts ...string) {
 	}
 }
 
-// natsWith is a NATS server that demands what tune says.
+// startNATS starts a NATS server with the options that tune sets.
 func startNATS(t *testing.T, tune func(*natsserver.Options)) *devstack.NATSServer {
 	t.Helper()
 	s, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: tune})
@@ -47,14 +48,15 @@ func startNATS(t *testing.T, tune func(*natsserver.Options)) *devstack.NATSServe
 	return s
 }
 
-// lockedGateway is a Pushgateway that knows one user, and counts what it accepts.
+// startProtectedGateway starts a Pushgateway that knows one user, and counts accepted
+// pushes.
 func startProtectedGateway(t *testing.T, password string) (address string, accepted *atomic.Int64) {
 	t.Helper()
 	accepted = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		if _, got, _ := r.BasicAuth(); got != password {
-			http.Error(w, "who are you?", http.StatusUnauthorized)
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
 		accepted.Add(1)
@@ -63,48 +65,69 @@ func startProtectedGateway(t *testing.T, password string) (address string, accep
 	return strings.TrimPrefix(s.URL, "http://"), accepted
 }
 
-// TestSecretsAreNeverShown gives the program secrets by every way it takes them, and looks
-// for them in all that it says and serves, at the most talkative.
+// secretServers are an etcd and a Pushgateway that require passwords.
+type secretServers struct {
+	registry *devstack.EtcdServer
+	gateway  string        // host:port
+	accepted *atomic.Int64 // pushes
+}
+
+func startSecretServers(t *testing.T) *secretServers {
+	t.Helper()
+	s := new(secretServers)
+	var root *clientv3.Client
+	s.registry, root = startProtectedEtcd(t)
+	addUser(t, root, "metrics", "s3cret-etcd", documentedGrants(t))
+	s.gateway, s.accepted = startProtectedGateway(t, "s3cret-push")
+	return s
+}
+
+// env returns the variables for etcd and for the most verbose log.
+func (s *secretServers) env() []string {
+	return append(etcdEnv(s.registry, "metrics", "s3cret-etcd"), "DYN_LOG=trace")
+}
+
+// push returns the flags for pushing with a password.
+func (s *secretServers) push(password string) []string {
+	return []string{"--push", "--push-interval", "1", "--poll-interval", "0.1", "--push-url", "http://push:" + password + "@" + s.gateway}
+}
+
+// natsServer returns the variable with the address of a NATS server, with user info if any.
+func natsServer(s *devstack.NATSServer, userInfo string) string {
+	if userInfo == "" {
+		return "NATS_SERVER=" + s.URL()
+	}
+	return "NATS_SERVER=" + strings.Replace(s.URL(), "nats://", "nats://"+userInfo+"@", 1)
+}
+
+func requirePassword(o *natsserver.Options) { o.Username, o.Password = "metrics", "s3cret-nats" }
+
+func requireToken(o *natsserver.Options) { o.Authorization = "s3cret-token" }
+
+// TestSecretsAreNeverShown gives the program secrets in every way that it accepts, and
+// looks for them in everything that it logs, at the most verbose level, and serves.
 func TestSecretsAreNeverShown(t *testing.T) {
 	t.Parallel()
-	registry, root := startProtectedEtcd(t)
-	addUser(t, root, "metrics", "s3cret-etcd", documentedGrants(t))
-	pushes, accepted := startProtectedGateway(t, "s3cret-push")
-	byPassword := func(o *natsserver.Options) { o.Username, o.Password = "metrics", "s3cret-nats" }
-	byToken := func(o *natsserver.Options) { o.Authorization = "s3cret-token" }
-	at := func(s *devstack.NATSServer, who string) string {
-		return "NATS_SERVER=" + strings.Replace(s.URL(), "nats://", "nats://"+who+"@", 1)
-	}
-	push := func(password string) []string {
-		return []string{"--push", "--push-interval", "1", "--poll-interval", "0.1", "--push-url", "http://push:" + password + "@" + pushes}
-	}
-	loud := append(etcdEnv(registry, "metrics", "s3cret-etcd"), "DYN_LOG=trace")
-
+	s := startSecretServers(t)
 	for name, c := range map[string]struct {
 		tune           func(*natsserver.Options)
-		address        string // the user in NATS's, if any
+		userInfo       string // in NATS's address, if any
 		right, refused []string
 	}{
-		"password in the address": {byPassword, "metrics:s3cret-nats", nil, nil},
-		"password":                {byPassword, "", []string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret-nats"}, []string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret-wrong"}},
-		"token in the address":    {byToken, "s3cret-token", nil, nil},
-		"token":                   {byToken, "", []string{"NATS_AUTH_TOKEN=s3cret-token"}, []string{"NATS_AUTH_TOKEN=s3cret-wrong"}},
+		"password in the address": {requirePassword, "metrics:s3cret-nats", nil, nil},
+		"password":                {requirePassword, "", []string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret-nats"}, []string{"NATS_AUTH_USERNAME=metrics", "NATS_AUTH_PASSWORD=s3cret-wrong"}},
+		"token in the address":    {requireToken, "s3cret-token", nil, nil},
+		"token":                   {requireToken, "", []string{"NATS_AUTH_TOKEN=s3cret-token"}, []string{"NATS_AUTH_TOKEN=s3cret-wrong"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bus := startNATS(t, c.tune)
-			server := func(who string) string {
-				if who == "" {
-					return "NATS_SERVER=" + bus.URL()
-				}
-				return at(bus, who)
-			}
 			for _, format := range []string{"DYN_LOGGING_JSONL=0", "DYN_LOGGING_JSONL=1"} {
-				before := accepted.Load()
-				m := serve(t, slices.Concat(loud, c.right, []string{server(c.address), format}), push("s3cret-push")...)
+				before := s.accepted.Load()
+				m := serve(t, slices.Concat(s.env(), c.right, []string{natsServer(bus, c.userInfo), format}), s.push("s3cret-push")...)
 				m.waitUntilReady()
 				m.WaitForLine("Connected to NATS")
 				testutil.Until(t, func() error {
-					if accepted.Load() == before {
+					if s.accepted.Load() == before {
 						return fmt.Errorf("the gateway has accepted nothing")
 					}
 					return nil
@@ -116,72 +139,73 @@ func TestSecretsAreNeverShown(t *testing.T) {
 				m.Terminate()
 				checkNoSecret(t, "log", m.Lines()...)
 			}
-			wrong := c.address
-			if wrong != "" {
-				wrong = strings.NewReplacer("s3cret-nats", "s3cret-wrong", "s3cret-token", "s3cret-wrong").Replace(wrong)
-			}
-			p := start(t, "metrics", slices.Concat(loud, c.refused, []string{server(wrong)}), append(push("s3cret-push"), "--host", "127.0.0.1", "--metrics-port", "0")...)
+			wrong := strings.NewReplacer("s3cret-nats", "s3cret-wrong", "s3cret-token", "s3cret-wrong").Replace(c.userInfo)
+			p := start(t, "metrics", slices.Concat(s.env(), c.refused, []string{natsServer(bus, wrong)}), append(s.push("s3cret-push"), "--host", "127.0.0.1", "--metrics-port", "0")...)
 			if code := p.Wait(); code != 1 || !strings.Contains(p.LastLine(), "Authorization Violation") {
 				t.Errorf("refused: exit code %d and %q", code, p.LastLine())
 			}
 			checkNoSecret(t, "refused", p.Lines()...)
 		})
 	}
+}
 
-	t.Run("lost and refused", func(t *testing.T) {
-		bus := startNATS(t, byPassword)
-		m := serve(t, append(slices.Clone(loud), at(bus, "metrics:s3cret-nats")), push("s3cret-wrong")...)
-		m.WaitForLine("Failed to push")
-		m.WaitForLine("Connected to NATS")
-		config := bus.Config()
-		bus.Close()
-		m.WaitForLine("Lost the connection to NATS")
-		config.Tune = byToken
-		locked := devstacktest.StartWithRetry(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
-		t.Cleanup(locked.Close)
-		m.WaitForLine("NATS reports a fault")
-		m.Terminate()
-		checkNoSecret(t, "log", m.Lines()...)
-	})
+func TestSecretsAreNotShownWhenNATSIsLost(t *testing.T) {
+	t.Parallel()
+	s, bus := startSecretServers(t), startNATS(t, requirePassword)
+	m := serve(t, append(s.env(), natsServer(bus, "metrics:s3cret-nats")), s.push("s3cret-wrong")...)
+	m.WaitForLine("Failed to push")
+	m.WaitForLine("Connected to NATS")
+	config := bus.Config()
+	bus.Close()
+	m.WaitForLine("Lost the connection to NATS")
+	config.Tune = requireToken
+	locked := devstacktest.StartWithRetry(t, func() (*devstack.NATSServer, error) { return devstack.NATS(config) })
+	t.Cleanup(locked.Close)
+	m.WaitForLine("NATS reports a fault")
+	m.Terminate()
+	checkNoSecret(t, "log", m.Lines()...)
+}
 
-	t.Run("nkey", func(t *testing.T) {
-		key, err := nkeys.CreateUser()
-		if err != nil {
-			t.Fatal(err)
-		}
-		public, _ := key.PublicKey()
-		seed, _ := key.Seed()
-		bus := startNATS(t, func(o *natsserver.Options) { o.Nkeys = []*natsserver.NkeyUser{{Nkey: public}} })
-		m := serve(t, append(slices.Clone(loud), "NATS_SERVER="+bus.URL(), "NATS_AUTH_NKEY="+string(seed)))
-		m.waitUntilReady()
-		m.Terminate()
-		if said := m.LinesWith(string(seed)); len(said) > 0 {
-			t.Errorf("the seed in %q", said)
-		}
-	})
+func TestSecretsSeedOfAnNKeyIsNotShown(t *testing.T) {
+	t.Parallel()
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := key.PublicKey()
+	seed, _ := key.Seed()
+	bus := startNATS(t, func(o *natsserver.Options) { o.Nkeys = []*natsserver.NkeyUser{{Nkey: public}} })
+	m := serve(t, append(startSecretServers(t).env(), natsServer(bus, ""), "NATS_AUTH_NKEY="+string(seed)))
+	m.waitUntilReady()
+	m.Terminate()
+	if logged := m.LinesWith(string(seed)); len(logged) > 0 {
+		t.Errorf("the seed in %q", logged)
+	}
+}
 
-	t.Run("etcd refuses", func(t *testing.T) {
-		bus := startNATS(t, nil)
-		env := append(etcdEnv(registry, "metrics", "s3cret-wrong"), "NATS_SERVER="+bus.URL(), "DYN_LOG=trace")
-		p := start(t, "metrics", env, "--host", "127.0.0.1", "--metrics-port", "0")
-		if code := p.Wait(); code != 1 || !strings.Contains(p.LastLine(), "ETCD_AUTH_PASSWORD") {
-			t.Errorf("exit code %d and %q", code, p.LastLine())
-		}
-		checkNoSecret(t, "log", p.Lines()...)
-	})
+func TestSecretsAreNotShownWhenEtcdRefuses(t *testing.T) {
+	t.Parallel()
+	s, bus := startSecretServers(t), startNATS(t, nil)
+	env := append(etcdEnv(s.registry, "metrics", "s3cret-wrong"), natsServer(bus, ""), "DYN_LOG=trace")
+	p := start(t, "metrics", env, "--host", "127.0.0.1", "--metrics-port", "0")
+	if code := p.Wait(); code != 1 || !strings.Contains(p.LastLine(), "ETCD_AUTH_PASSWORD") {
+		t.Errorf("exit code %d and %q", code, p.LastLine())
+	}
+	checkNoSecret(t, "log", p.Lines()...)
+}
 
-	t.Run("nobody there", func(t *testing.T) {
-		m := serve(t, []string{
-			"NATS_SERVER=nats://metrics:s3cret@127.0.0.1:1,nats://s3cret@127.0.0.1:2", "ETCD_ENDPOINTS=127.0.0.1:1",
-			"ETCD_AUTH_USERNAME=metrics", "ETCD_AUTH_PASSWORD=s3cret-etcd", "DYN_LOG=trace",
-		}, "--push", "--push-url", "http://push:s3cret-push@127.0.0.1:1")
-		m.WaitForLine("NATS is not connected")
-		m.WaitForLine("etcd is not connected")
-		_, body := get(m.url + "/")
-		checkNoSecret(t, "/", body)
-		m.Terminate()
-		checkNoSecret(t, "log", m.Lines()...)
-	})
+func TestSecretsAreNotShownWhileServersAreDown(t *testing.T) {
+	t.Parallel()
+	m := serve(t, []string{
+		"NATS_SERVER=nats://metrics:s3cret@127.0.0.1:1,nats://s3cret@127.0.0.1:2", "ETCD_ENDPOINTS=127.0.0.1:1",
+		"ETCD_AUTH_USERNAME=metrics", "ETCD_AUTH_PASSWORD=s3cret-etcd", "DYN_LOG=trace",
+	}, "--push", "--push-url", "http://push:s3cret-push@127.0.0.1:1")
+	m.WaitForLine("NATS is not connected")
+	m.WaitForLine("etcd is not connected")
+	_, body := get(m.url + "/")
+	checkNoSecret(t, "/", body)
+	m.Terminate()
+	checkNoSecret(t, "log", m.Lines()...)
 }
 
 func TestSecretsAreInNoCommandLineError(t *testing.T) {
@@ -230,8 +254,8 @@ func TestSecretsAreInNoCommandLineError(t *testing.T) {
 	}
 }
 
-// TestSecretsOfThePushgatewayAreNotForwarded has a gateway point to another server of the
-// same host.
+// TestSecretsOfThePushgatewayAreNotForwarded uses a gateway that redirects to another
+// server on the same host.
 func TestSecretsOfThePushgatewayAreNotForwarded(t *testing.T) {
 	t.Parallel()
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

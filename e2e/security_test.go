@@ -27,7 +27,7 @@ func security(t *testing.T) string {
 	return string(readFile(t, "../SECURITY.md"))
 }
 
-// documentedUser is the NATS user of SECURITY.md.
+// documentedUser returns the NATS user in SECURITY.md.
 func documentedUser(t *testing.T) *natsserver.User {
 	t.Helper()
 	_, block, _ := strings.Cut(security(t), "```\nauthorization {")
@@ -49,10 +49,10 @@ func documentedUser(t *testing.T) *natsserver.User {
 	return opts.Users[0]
 }
 
-// admin is a user of the test's own, and its workers', who may do everything.
+// admin is a user with all permissions, for the test itself and for workers.
 const admin, adminPassword = "admin", "adm1n"
 
-// lockedNATS is a NATS server that knows one user beside the admin.
+// startProtectedNATS starts a NATS server that knows one user and admin.
 func startProtectedNATS(t *testing.T, user *natsserver.User) *devstack.NATSServer {
 	t.Helper()
 	s, err := devstack.NATS(devstack.NATSConfig{Dir: t.TempDir(), Tune: func(o *natsserver.Options) {
@@ -65,7 +65,7 @@ func startProtectedNATS(t *testing.T, user *natsserver.User) *devstack.NATSServe
 	return s
 }
 
-// grant is a line of SECURITY.md that gives the role a permission.
+// grant is a command in SECURITY.md that grants a permission to the role.
 type grant struct {
 	kind     clientv3.PermissionType
 	key, end string
@@ -101,8 +101,8 @@ func documentedGrants(t *testing.T) []grant {
 	return all
 }
 
-// lockedEtcd is an etcd that wants a user, and a client for the one who may do
-// everything.
+// startProtectedEtcd starts an etcd with authentication, and returns it with a client of
+// its root user.
 func startProtectedEtcd(t *testing.T) (*devstack.EtcdServer, *clientv3.Client) {
 	t.Helper()
 	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir()})
@@ -128,7 +128,7 @@ func startProtectedEtcd(t *testing.T) (*devstack.EtcdServer, *clientv3.Client) {
 	return s, dial("root", adminPassword)
 }
 
-// addUser adds a user, with a role of that name.
+// addUser adds a user, and a role of the same name.
 func addUser(t *testing.T, root *clientv3.Client, name, password string, grants []grant) {
 	t.Helper()
 	_, err1 := root.RoleAdd(t.Context(), name)
@@ -152,8 +152,8 @@ func etcdEnv(s *devstack.EtcdServer, user, password string) []string {
 	return []string{"ETCD_ENDPOINTS=" + s.Endpoint(), "ETCD_AUTH_USERNAME=" + user, "ETCD_AUTH_PASSWORD=" + password}
 }
 
-// TestSecurityDocumentedPermissionsSuffice runs the program beside workers of an old and a
-// new release, as the user of SECURITY.md.
+// TestSecurityDocumentedPermissionsSuffice runs the program with the permissions in
+// SECURITY.md beside workers of an old and a new release.
 func TestSecurityDocumentedPermissionsSuffice(t *testing.T) {
 	t.Parallel()
 	user := documentedUser(t)
@@ -170,7 +170,7 @@ func TestSecurityDocumentedPermissionsSuffice(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// First, so that everything that workers say once finds it there.
+	// The program starts first, so that it receives what workers publish only once.
 	m := serve(t, slices.Concat(natsEnv(bus, user.Username, user.Password), etcdEnv(registry, "metrics", "s3cret"), []string{"DYN_LOG=trace"}),
 		"--poll-interval", "0.1")
 	m.waitForSamples(samples{`dynamo_metrics_connected{system="nats"}`: "1", "dynamo_metrics_leader": "1"})
@@ -210,8 +210,8 @@ func TestSecurityDocumentedPermissionsSuffice(t *testing.T) {
 	}
 }
 
-// TestSecurityDocumentedNATSPermissionsAreUsed by denying all that the program goes on
-// without: it says so of each, once.
+// TestSecurityDocumentedNATSPermissionsAreUsed denies all permissions that the program can
+// do without. It must log each denial once.
 func TestSecurityDocumentedNATSPermissionsAreUsed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -242,7 +242,7 @@ func TestSecurityDocumentedNATSPermissionsAreUsed(t *testing.T) {
 	for _, line := range m.LinesWith("NATS denies a permission") {
 		found := denial.FindStringSubmatch(line)
 		if found == nil {
-			t.Fatalf("not understood: %s", line)
+			t.Fatalf("not a permission: %s", line)
 		}
 		denied[found[1]] = append(denied[found[1]], found[2])
 	}
@@ -260,7 +260,8 @@ func TestSecurityDocumentedNATSPermissionsAreUsed(t *testing.T) {
 		"namespace.dynamo.component.*.kv_metrics and namespace.dynamo.component.*.endpoint.*.kv_metrics")
 }
 
-// TestSecurityDocumentedEtcdPermissionsAreNeeded: without one the page would lack workers.
+// TestSecurityDocumentedEtcdPermissionsAreNeeded checks that the program refuses to start
+// without one of them, because /metrics would lack workers.
 func TestSecurityDocumentedEtcdPermissionsAreNeeded(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -277,7 +278,7 @@ func TestSecurityDocumentedEtcdPermissionsAreNeeded(t *testing.T) {
 	}
 }
 
-// TestSecurityOverMutualTLS asks servers that want a certificate of everybody.
+// TestSecurityOverMutualTLS uses servers that require client certificates.
 func TestSecurityOverMutualTLS(t *testing.T) {
 	t.Parallel()
 	a, unknown := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
@@ -317,10 +318,10 @@ func TestSecurityOverMutualTLS(t *testing.T) {
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "1"})
 	m.Terminate()
 
-	strangerEnv, strangerFlags := as(unknown)
+	otherEnv, otherFlags := as(unknown)
 	for name, c := range map[string]struct{ env, flags, want []string }{
-		"no certificates": {servers, nil, []string{"--nats-tls-ca says", "ETCD_AUTH_CA says"}},
-		"a stranger's":    {strangerEnv, strangerFlags, []string{"--nats-tls-cert and --nats-tls-key say", "ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY say"}},
+		"no certificates":   {servers, nil, []string{"--nats-tls-ca says", "ETCD_AUTH_CA says"}},
+		"other authority's": {otherEnv, otherFlags, []string{"--nats-tls-cert and --nats-tls-key say", "ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY say"}},
 	} {
 		m := serve(t, c.env, c.flags...)
 		m.WaitForLine("NATS is not connected; connecting goes on")
@@ -384,7 +385,7 @@ func TestSecurityNamesExistingFlagsAndVariables(t *testing.T) {
 		}
 		for _, name := range append(find(line, "`"+flagName), find(line, `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`)...) {
 			if name = strings.Trim(name, "`"); !strings.Contains(named, name) {
-				t.Errorf("the docs do not name %s", name)
+				t.Errorf("SECURITY.md mentions %s, and the README does not", name)
 			}
 		}
 	}

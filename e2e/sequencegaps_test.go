@@ -12,11 +12,11 @@ import (
 func TestSequenceGapsAreCounted(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	var parts []*mockScript
+	var scripts []*mockScript
 	var all []*mockWorker
 	for _, of := range [][2]string{{"0.9.1", mock.NATS}, {"1.6.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
 		p := &mockScript{load: loadOf(1, 1, 1)}
-		parts = append(parts, p)
+		scripts = append(scripts, p)
 		all = append(all, s.mock(p.config(of[0], of[1])))
 	}
 	m := s.metrics()
@@ -24,7 +24,7 @@ func TestSequenceGapsAreCounted(t *testing.T) {
 	m.waitForNATSEvents()
 	want := samples{`dynamo_metrics_event_sequence_gaps_total`: "0"}
 	for i, w := range all {
-		parts[i].setLoad(loadOf(1, 1, 50))
+		scripts[i].setLoad(loadOf(1, 1, 50))
 		want[w.series("llm_kv_blocks_active")] = "50"
 		if i > 0 {
 			want[w.series("llm_forward_passes_missed_total")] = "0"
@@ -32,8 +32,8 @@ func TestSequenceGapsAreCounted(t *testing.T) {
 	}
 	m.waitForSamples(want)
 
-	// Each loses its next three loads and two forward passes.
-	for _, p := range parts {
+	// Each worker loses its next three loads and two forward passes.
+	for _, p := range scripts {
 		lost := map[string]int{wire.TopicLoad: 3, wire.TopicForwardPass: 2}
 		p.change(func(p *mockScript) {
 			p.step = func(l *fleet.Load) { l.KVActive.V = min(l.KVActive.V+1, 54) }
@@ -44,7 +44,7 @@ func TestSequenceGapsAreCounted(t *testing.T) {
 		all[0].series("llm_kv_blocks_active"):            "54",
 		all[1].series("llm_kv_blocks_active"):            "54",
 		all[2].series("llm_kv_blocks_active"):            "54",
-		all[0].series("llm_forward_passes_missed_total"): "", // 0.9.1 has none
+		all[0].series("llm_forward_passes_missed_total"): "", // 0.9.1 has no forward passes
 		all[1].series("llm_forward_passes_missed_total"): "2",
 		all[2].series("llm_forward_passes_missed_total"): "2",
 		`dynamo_metrics_event_sequence_gaps_total`:       "13",

@@ -13,12 +13,13 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestSnapshotStreamClientsThatDoNotReadAreClosed opens all streams that there may be, and reads one.
+// TestSnapshotStreamClientsThatDoNotReadAreClosed opens as many streams as the limit
+// allows, and reads one of them.
 func TestSnapshotStreamClientsThatDoNotReadAreClosed(t *testing.T) {
 	t.Parallel()
 	dir := registryDir{t, t.TempDir()}
 	var all []entry
-	for id := range uint64(500) { // some hundred kilobytes a second
+	for id := range uint64(500) { // each stream is some hundred kilobytes a second
 		all = append(all, registration(100 + id)[0])
 	}
 	dir.put(time.Now(), all...)
@@ -61,7 +62,7 @@ func TestSnapshotStreamClientsThatDoNotReadAreClosed(t *testing.T) {
 		if err != nil {
 			return 0
 		}
-		resp.Body.Close() // it does not end
+		resp.Body.Close() // the body does not end
 		return resp.StatusCode
 	}
 	if got := status(); got != 503 {
@@ -69,7 +70,7 @@ func TestSnapshotStreamClientsThatDoNotReadAreClosed(t *testing.T) {
 	}
 	m.waitFor(func(p samples) error {
 		if got := p[`dynamo_metrics_page_streams_lost_total{reason="cut_off"}`]; got != "99" {
-			return fmt.Errorf("%s streams were cut off, want 99", got)
+			return fmt.Errorf("%s streams were closed, want 99", got)
 		}
 		return nil
 	})
@@ -83,6 +84,6 @@ func TestSnapshotStreamClientsThatDoNotReadAreClosed(t *testing.T) {
 		<-events
 	}
 	if _, ok := <-events; !ok {
-		t.Error("the one that is read has ended, too")
+		t.Error("the stream that is read has ended as well")
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// glance is what these tests read of a snapshot.
+// snapshot is the part of the snapshot that these tests read.
 type snapshot struct {
 	Connected map[string]struct{ On bool }
 	Leader    struct{ Role string }
@@ -45,7 +45,8 @@ type snapshot struct {
 	}
 }
 
-// problem is what the snapshot says of one, empty if nothing.
+// problem returns the text of one problem in the snapshot, or "" if there is no such
+// problem.
 func (s snapshot) problem(id string) string {
 	for _, p := range s.Problems {
 		if p.ID == id {
@@ -55,7 +56,7 @@ func (s snapshot) problem(id string) string {
 	return ""
 }
 
-// glances waits for a snapshot that check has nothing to complain about.
+// waitForSnapshot waits for a snapshot for which check returns nil.
 func (v *server) waitForSnapshot(check func(snapshot) error) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
@@ -68,32 +69,33 @@ func (v *server) waitForSnapshot(check func(snapshot) error) {
 	})
 }
 
-// wrong waits until the problem says something that holds all of these.
+// waitForProblem waits until the problem's text contains all of these parts.
 func (v *server) waitForProblem(id string, parts ...string) {
 	v.t.Helper()
 	v.waitForSnapshot(func(s snapshot) error {
-		said := s.problem(id)
+		text := s.problem(id)
 		for _, p := range parts {
-			if said == "" || !strings.Contains(said, p) {
-				return fmt.Errorf("%s says %q, want %q in it", id, said, p)
+			if text == "" || !strings.Contains(text, p) {
+				return fmt.Errorf("%s reads %q, want %q in it", id, text, p)
 			}
 		}
 		return nil
 	})
 }
 
-// right waits until the problem is withdrawn.
+// waitForNoProblem waits until the problem has ended.
 func (v *server) waitForNoProblem(id string) {
 	v.t.Helper()
 	v.waitForSnapshot(func(s snapshot) error {
-		if said := s.problem(id); said != "" {
-			return fmt.Errorf("%s says %q", id, said)
+		if text := s.problem(id); text != "" {
+			return fmt.Errorf("%s reads %q", id, text)
 		}
 		return nil
 	})
 }
 
-// signals waits until those of backend/generate are answered with this status and hold this.
+// waitForSignals waits until the signals of backend/generate have this status and contain
+// this part.
 func (v *server) waitForSignals(status int, part string) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
@@ -105,21 +107,21 @@ func (v *server) waitForSignals(status int, part string) {
 	})
 }
 
-// oneOfEachKind runs three mock workers, by release: polled, and publishing over both
-// planes. They have half of their blocks in use.
-func (s *stack) startMocksOfEachKind(m *server) (parts map[string]*mockScript, all map[string]*mockWorker) {
+// startMocksOfEachKind runs three mock workers, by release: one that is polled, and one on
+// each event plane. Half of their blocks are in use.
+func (s *stack) startMocksOfEachKind(m *server) (scripts map[string]*mockScript, all map[string]*mockWorker) {
 	s.t.Helper()
-	parts, all = make(map[string]*mockScript), make(map[string]*mockWorker)
+	scripts, all = make(map[string]*mockScript), make(map[string]*mockWorker)
 	for _, of := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
 		p := &mockScript{load: loadOf(1, 1, 1)}
-		parts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
+		scripts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
 	}
 	m.waitForPublishers(2, 0)
 	m.waitForNATSEvents()
-	for _, p := range parts {
+	for _, p := range scripts {
 		p.setLoad(halfFull(10, 2))
 	}
-	return parts, all
+	return scripts, all
 }
 
 func TestSnapshotShowsTheFleet(t *testing.T) {
@@ -129,12 +131,12 @@ func TestSnapshotShowsTheFleet(t *testing.T) {
 	m.waitForSignals(200, `"workers":0,`)
 	m.waitForSnapshot(func(g snapshot) error {
 		if l := g.Looking; l == nil || l.Why != "" || len(l.Asks) != 3 || !strings.HasPrefix(l.Mock, "mock_worker --component backend --endpoint generate --nats-server nats://127.0.0.1:") {
-			return fmt.Errorf("looking for %+v", l)
+			return fmt.Errorf("empty state %+v", l)
 		}
 		return nil
 	})
 
-	parts, all := s.startMocksOfEachKind(m)
+	scripts, all := s.startMocksOfEachKind(m)
 	m.waitForSnapshot(func(g snapshot) error {
 		sources := make(map[string]string)
 		for _, w := range g.Workers {
@@ -146,18 +148,19 @@ func TestSnapshotShowsTheFleet(t *testing.T) {
 			}
 		}
 		if g.Leader.Role != "leader" || !g.Connected["nats"].On || !g.Connected["etcd"].On || !g.Connected["zmq"].On || g.Looking != nil {
-			return fmt.Errorf("leader %v, connected %v, looking %v", g.Leader, g.Connected, g.Looking)
+			return fmt.Errorf("leader %v, connected %v, empty state %v", g.Leader, g.Connected, g.Looking)
 		}
 		return nil
 	})
 	m.waitForSignals(200, `"workers":3,`)
 	m.waitForSignals(200, `"kv_usage_mean":0.5,"kv_usage_max":0.5,`)
 
-	parts["1.6.1"].setLoad(loadOf(60, 9, 930))
+	scripts["1.6.1"].setLoad(loadOf(60, 9, 930))
 	m.waitForProblem("full:backend/generate", fmt.Sprintf("%x at 93\u00a0%%", all["1.6.1"].id), fmt.Sprintf("[%d]", all["1.6.1"].id))
 	m.waitForSignals(200, `"kv_usage_max":0.93,`)
 
-	// Registered, and never heard of; then one whose answers are nonsense.
+	// One worker is registered and never answers. Another one has replies that cannot be
+	// decoded.
 	s.register(wire.LayoutInstances, instance("generate", 0x77))
 	m.waitForProblem("silent:backend/generate", "1 worker of backend/generate is registered but silent", ": 77.", "[119]")
 	s.responder("dynamo_backend", reply("dynamo_backend", "generate", 0x77, `{"kv_active_blocks":"many"}`))
@@ -169,12 +172,12 @@ func TestSnapshotShowsLostWorkers(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	parts, all := s.startMocksOfEachKind(m)
+	scripts, all := s.startMocksOfEachKind(m)
 	m.waitForSignals(200, `"workers":3,`)
 
-	// An event is lost.
+	// One event is lost.
 	lost := 1
-	parts["0.9.1"].change(func(p *mockScript) {
+	scripts["0.9.1"].change(func(p *mockScript) {
 		p.step = func(l *fleet.Load) { l.KVActive.V = min(l.KVActive.V+1, 510) }
 		p.lose = func(topic string) bool { lost--; return topic == wire.TopicLoad && lost >= 0 }
 	})
@@ -191,14 +194,15 @@ func TestSnapshotShowsLostWorkers(t *testing.T) {
 	m.waitForProblem("lost:backend/generate", "1 worker of backend/generate has deregistered", fmt.Sprintf("%x", all["0.5.1"].id))
 }
 
-// TestSnapshotStreamEndsWithTheProgram within a moment, however many are open.
+// TestSnapshotStreamEndsWithTheProgram checks that streams do not delay the end of the
+// program, however many are open.
 func TestSnapshotStreamEndsWithTheProgram(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	leader := s.metrics("--standby")
 	testutil.Until(t, func() error {
 		if _, body := get(leader.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"leader"`) {
-			return fmt.Errorf("it does not lead: %.300s", body)
+			return fmt.Errorf("not the leader: %.300s", body)
 		}
 		return nil
 	})
@@ -212,7 +216,7 @@ func TestSnapshotStreamEndsWithTheProgram(t *testing.T) {
 		m, role := c.server, c.role
 		var streams []*bufio.Reader
 		for range 3 {
-			resp, err := http.Get(m.url + "/events") // the library asks for gzip, and decodes it
+			resp, err := http.Get(m.url + "/events") // the client requests gzip, and decodes it
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,10 +230,10 @@ func TestSnapshotStreamEndsWithTheProgram(t *testing.T) {
 				t.Fatalf("stream %d of the %s begins with %q, %v", i, role, line, err)
 			}
 			if line, err = r.ReadString('\n'); err != nil || line != "\n" {
-				t.Fatalf("stream %d goes on with %q, %v", i, line, err)
+				t.Fatalf("stream %d continues with %q, %v", i, line, err)
 			}
 			if line, err = r.ReadString('\n'); err != nil || !strings.HasPrefix(line, `data: {"namespace":"dynamo"`) {
-				t.Fatalf("stream %d goes on with %q, %v", i, line, err)
+				t.Fatalf("stream %d continues with %q, %v", i, line, err)
 			}
 		}
 		m.waitForSamples(samples{"dynamo_metrics_page_streams": "3"})
@@ -237,13 +241,14 @@ func TestSnapshotStreamEndsWithTheProgram(t *testing.T) {
 	}
 }
 
-// TestSnapshotNeedsTheWebConfigPassword of TLS and basic auth, and over HTTP/2 works alike.
+// TestSnapshotNeedsTheWebConfigPassword checks that TLS and basic auth protect the snapshot
+// and its stream, over HTTP/1.1 and HTTP/2.
 func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	ca := testutil.NewAuthorityWithCertificates(t)
 	config := filepath.Join(t.TempDir(), "web.yml")
-	const of = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // secret
+	const of = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // the hash of "secret"
 	content := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {u: %s}\n", ca.File("server.crt"), ca.File("server.key"), of)
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
@@ -283,7 +288,7 @@ func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 		t.Fatalf("with a password: %s over %s", resp.Status, resp.Proto)
 	}
 	lines, start := bufio.NewReader(resp.Body), time.Now()
-	for events := 0; events < 12; { // longer than a request may take to be read
+	for events := 0; events < 12; { // longer than the timeout for reading a request
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			t.Fatalf("after %d events and %v: %v", events, time.Since(start), err)
@@ -295,7 +300,7 @@ func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 }
 
 // TestSnapshotOfARollingUpdateInKubernetes has workers in two namespaces, and an API server
-// that goes away.
+// that goes down.
 func TestSnapshotOfARollingUpdateInKubernetes(t *testing.T) {
 	t.Parallel()
 	for _, namespaces := range []string{"lab-*", "*"} {

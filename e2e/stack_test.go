@@ -19,7 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// stack is a NATS server and an etcd, and connections of the test's own to them.
+// stack is a NATS server and an etcd, with the test's own connections to them.
 type stack struct {
 	*devstacktest.Stack
 	t    *testing.T
@@ -33,7 +33,7 @@ func newStack(t *testing.T) *stack {
 	return &stack{Stack: s, t: t, nats: s.Conn(t), etcd: s.Client(t)}
 }
 
-// env tells the programs where the servers are.
+// env returns the variables with the addresses of the servers.
 func (s *stack) env() []string {
 	return []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=" + s.Etcd.Endpoint()}
 }
@@ -58,7 +58,7 @@ func serve(t *testing.T, env []string, args ...string) *server {
 	return &server{start(t, "metrics", env, args...), t, "http://127.0.0.1:" + port}
 }
 
-// page is what is served on /metrics: values, as they are written, by series.
+// samples are the values in a scrape of /metrics, as they are written, by series.
 type samples map[string]string
 
 func (v *server) scrape() (samples, error) {
@@ -69,7 +69,7 @@ func (v *server) scrape() (samples, error) {
 	return process.ParseSamples(body), nil
 }
 
-// of is the part of the page that holds all of these texts.
+// filter returns the samples whose series contain all of these texts.
 func (p samples) filter(texts ...string) samples {
 	part := make(samples)
 series:
@@ -84,7 +84,7 @@ series:
 	return part
 }
 
-// until waits for a page that check has nothing to complain about.
+// waitFor waits for a scrape for which check returns nil.
 func (v *server) waitFor(check func(samples) error) {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
@@ -96,7 +96,8 @@ func (v *server) waitFor(check func(samples) error) {
 	})
 }
 
-// shows waits until these series have these values; an empty value means absent.
+// waitForSamples waits until these series have these values. An empty value means that the
+// series is absent.
 func (v *server) waitForSamples(want samples) {
 	v.t.Helper()
 	v.waitFor(func(p samples) error { return p.match(want) })
@@ -111,7 +112,7 @@ func (p samples) match(want samples) error {
 	return nil
 }
 
-// ready waits until the program is.
+// waitUntilReady waits until the program is ready.
 func (v *server) waitUntilReady() {
 	v.t.Helper()
 	testutil.Until(v.t, func() error {
@@ -139,8 +140,8 @@ func (s *stack) deregister(l wire.Layout, in fleet.Instance) {
 	}
 }
 
-// responder answers every stats poll of a service with the same bytes, as a worker
-// does, until it is unsubscribed.
+// responder answers every stats poll of a service with the same reply, as a worker does,
+// until it is unsubscribed.
 func (s *stack) responder(service string, reply []byte) *nats.Subscription {
 	s.t.Helper()
 	sub, err := s.nats.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) { m.Respond(reply) })
@@ -153,14 +154,14 @@ func (s *stack) responder(service string, reply []byte) *nats.Subscription {
 	return sub
 }
 
-// reply is a stats reply of one worker with one endpoint.
+// reply returns the stats reply of one worker with one endpoint.
 func reply(service, endpoint string, lease uint64, data string) []byte {
 	subject := wire.Subject(service, endpoint, lease)
 	return fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"id-of-%d","endpoints":[{"name":%q,"subject":%q,"data":%s}]}`,
 		service, lease, subject, subject, data)
 }
 
-// flat is a load in the form of the releases to 0.2.1.
+// flatLoad returns a load in the form of releases up to 0.2.1.
 func flatLoad(active, total int) string {
 	return fmt.Sprintf(`{"request_active_slots":1,"request_total_slots":8,"kv_active_blocks":%d,"kv_total_blocks":%d,"num_requests_waiting":0,"gpu_cache_usage_perc":0.5,"gpu_prefix_cache_hit_rate":0.25}`, active, total)
 }
@@ -177,8 +178,8 @@ func (s *stack) hit(worker uint64, isl, overlap int) {
 	}
 }
 
-// endLease ends a lease now, unless it has ended: a program revokes the lease of a key that
-// it has lost.
+// endLease ends a lease now, unless it has already ended: a program revokes the lease of a
+// key that it has lost.
 func (s *stack) endLease(lease clientv3.LeaseID) {
 	s.t.Helper()
 	if _, err := s.etcd.Revoke(s.t.Context(), lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -186,7 +187,7 @@ func (s *stack) endLease(lease clientv3.LeaseID) {
 	}
 }
 
-// key is the value of an etcd key, empty if there is none.
+// key returns the value of an etcd key, or "" if it does not exist.
 func (s *stack) key(ctx context.Context, key string) string {
 	s.t.Helper()
 	got, err := s.etcd.Get(ctx, key)
@@ -199,12 +200,12 @@ func (s *stack) key(ctx context.Context, key string) string {
 	return string(got.Kvs[0].Value)
 }
 
-// worker is the series of a metric of one worker of backend.
+// workerSeries is the series of a metric of one worker of backend.
 func workerSeries(metric, endpoint string, id uint64) string {
 	return fmt.Sprintf(`%s{component="backend",endpoint=%q,worker_id="%d"}`, metric, endpoint, id)
 }
 
-// workers is the series of llm_workers of an endpoint of backend.
+// workersSeries is the series of llm_workers of an endpoint of backend.
 func workersSeries(endpoint, state string) string {
 	return fmt.Sprintf(`llm_workers{component="backend",endpoint=%q,state=%q}`, endpoint, state)
 }

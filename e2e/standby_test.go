@@ -17,7 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// watched is a stack with one worker, whose load everybody sees.
+// newStackWithWorker returns a stack with one worker, and the samples that it must have.
 func newStackWithWorker(t *testing.T) (*stack, samples) {
 	s := newStack(t)
 	s.register(wire.LayoutInstances, instance("generate", 7))
@@ -25,7 +25,8 @@ func newStackWithWorker(t *testing.T) (*stack, samples) {
 	return s, samples{workerSeries("llm_kv_blocks_active", "generate", 7): "3", workersSeries("generate", "answering"): "1", "dynamo_metrics_leader": "1"}
 }
 
-// standingBy waits until the program shows nothing of the fleet but to those who ask.
+// waitUntilStandby waits until the program is a standby, which shows the fleet only with
+// ?standby=1.
 func waitUntilStandby(t *testing.T, v *server, shown samples) {
 	t.Helper()
 	v.waitFor(func(p samples) error {
@@ -34,7 +35,7 @@ func waitUntilStandby(t *testing.T, v *server, shown samples) {
 		}
 		status, body := get(v.url + "/metrics?standby=1")
 		whole := samples(process.ParseSamples(body))
-		whole["dynamo_metrics_leader"] = "1" // but for that it is the leader's page
+		whole["dynamo_metrics_leader"] = "1" // the only difference from the leader's samples
 		if err := whole.match(shown); status != 200 || err != nil {
 			return fmt.Errorf("GET /metrics?standby=1: %d, %w", status, err)
 		}
@@ -68,7 +69,7 @@ func TestStandbyReplacesATerminatedLeaderAtOnce(t *testing.T) {
 	second.Terminate()
 }
 
-// pair is two programs, of which the first leads and the second stands by.
+// startPair starts two programs, of which the first leads and the second is a standby.
 func (s *stack) startPair(shown samples) (first, second *server) {
 	s.t.Helper()
 	args := []string{"--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1", "--standby"}
@@ -92,7 +93,7 @@ func TestStandbyReplacesAKilledOrStoppedLeader(t *testing.T) {
 		t.Fatalf("%s: %v, %v", instanceKey, key, err)
 	}
 	second.Kill()
-	s.endLease(clientv3.LeaseID(key.Kvs[0].Lease)) // to wait for its end once is long enough
+	s.endLease(clientv3.LeaseID(key.Kvs[0].Lease)) // the lease's expiry is tested above
 	first.waitForSamples(shown)
 	first.WaitForLine("Lost the lease of the unique instance")
 	first.Terminate()
@@ -106,8 +107,9 @@ func TestStandbyNeedsEtcd(t *testing.T) {
 	}
 }
 
-// TestStandbyPairWithoutRegistryOnlyShowsTheFleet: where etcd is away
-// neither of two programs can lead, and if both showed nothing there would be nothing to see.
+// TestStandbyPairWithoutRegistryOnlyShowsTheFleet checks an outage of etcd: neither of two
+// programs can lead then. Both show the fleet, because otherwise it would not be shown at
+// all.
 func TestStandbyPairWithoutRegistryOnlyShowsTheFleet(t *testing.T) {
 	t.Parallel()
 	s, shown := newStackWithWorker(t)
@@ -122,7 +124,7 @@ func TestStandbyPairWithoutRegistryOnlyShowsTheFleet(t *testing.T) {
 	testutil.Until(t, func() error {
 		for _, m := range []*server{first, second} {
 			if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"standby","detail":"who holds dynamo/components/metrics/instance cannot be known now"`) {
-				return fmt.Errorf("the page says %.400s", body)
+				return fmt.Errorf("the snapshot is %.400s", body)
 			}
 		}
 		return nil

@@ -13,10 +13,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// withPassword is a web configuration that demands the password "secret" of the user u.
+// withPassword is a web configuration that requires the user u and the password "secret".
 const withPassword = "basic_auth_users:\n  u: $2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW\n"
 
-// as is one request with a password, or none; the status is 0 if no one answers.
+// getWithPassword makes one request with a password, or without one if it is empty. The
+// status is 0 if there is no response.
 func getWithPassword(t *testing.T, password, url string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
@@ -57,25 +58,26 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 		})
 	}
 	answers := func(password string) int { status, _ := getWithPassword(t, password, m.url+"/metrics"); return status }
-	page := func() string { _, body := getWithPassword(t, "secret", m.url+"/api/v1/fleet"); return body }
+	snapshotText := func() string { _, body := getWithPassword(t, "secret", m.url+"/api/v1/fleet"); return body }
 	until("it is up", func() bool { return answers("secret") == 200 })
 
 	for i, text := range []string{"", "# to be filled\n", "basic_auth_users:\n", "basic_auth_us"} {
 		write(text)
-		until(fmt.Sprintf("the page says what is wrong with %q", text), func() bool {
+		until(fmt.Sprintf("the snapshot reports what is wrong with %q", text), func() bool {
 			if got := answers(""); got != 401 {
 				t.Fatalf("%q: status %d without a password", text, got)
 			}
-			return strings.Contains(page(), `"kind":"web_config"`)
+			return strings.Contains(snapshotText(), `"kind":"web_config"`)
 		})
 		write(withPassword)
-		until("the page says that it is mended", func() bool { return !strings.Contains(page(), `"kind":"web_config"`) })
+		until("the snapshot reports no error any more", func() bool { return !strings.Contains(snapshotText(), `"kind":"web_config"`) })
 		if got := len(m.LinesWith("The web configuration cannot be used as it is")); got != i+1 {
-			t.Errorf("%q: the log has said %d times that it cannot be used, want %d", text, got, i+1)
+			t.Errorf("%q: logged %d times that it cannot be used, want %d", text, got, i+1)
 		}
 	}
 
-	// While it is written in place, again and again, it is whole, empty and anything between.
+	// While the file is repeatedly overwritten in place, readers see it whole, empty, and
+	// in parts.
 	var writer sync.WaitGroup
 	over := make(chan struct{})
 	writer.Go(func() {
@@ -99,10 +101,10 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 		t.Errorf("status %d with the password", got)
 	}
 
-	// Another password is taken over, and with it the stream that is open ends.
+	// A new password takes effect, and open streams end.
 	stream := make(chan int)
 	go func() { status, _ := getWithPassword(t, "secret", m.url+"/events"); stream <- status }()
-	until("a page is open", func() bool {
+	until("a stream is open", func() bool {
 		_, body := getWithPassword(t, "secret", m.url+"/metrics")
 		return strings.Contains(body, "\ndynamo_metrics_page_streams 1\n")
 	})
@@ -111,7 +113,7 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 		t.Errorf("status %d of a stream", got)
 	}
 	until("the old password is refused", func() bool { return answers("secret") == 401 })
-	if said := m.LinesWith("secret"); len(said) > 0 {
-		t.Errorf("the log shows a password: %q", said)
+	if logged := m.LinesWith("secret"); len(logged) > 0 {
+		t.Errorf("the log shows a password: %q", logged)
 	}
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// pages are workers' own metrics pages, on one server: a worker's is at its id in
+// workerMetrics serves workers' own metrics on one server, each at the worker's id in
 // hexadecimal.
 type workerMetrics struct {
 	*httptest.Server
@@ -43,35 +43,35 @@ func newWorkerMetrics(t *testing.T) *workerMetrics {
 func (p *workerMetrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	p.mu.Lock()
-	page := p.of[id]
+	handler := p.of[id]
 	p.asked[id]++
 	p.mu.Unlock()
-	if page == nil {
+	if handler == nil {
 		http.NotFound(w, r)
 		return
 	}
-	page(w, r)
+	handler(w, r)
 }
 
-// set is the page of a worker from now on; nil: none.
-func (p *workerMetrics) set(id uint64, page http.HandlerFunc) {
+// set sets the handler of a worker's metrics from now on. nil means that it has none.
+func (p *workerMetrics) set(id uint64, handler http.HandlerFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.of[wire.HexID(id)] = page
+	p.of[wire.HexID(id)] = handler
 }
 
-// count is how often the worker's page was asked for.
+// count returns how often the worker's metrics were requested.
 func (p *workerMetrics) count(id uint64) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.asked[wire.HexID(id)]
 }
 
-// template is a value of --worker-metrics-url.
+// template returns a value for --worker-metrics-url.
 func (p *workerMetrics) template() string { return p.URL + "/{worker_id_hex}/metrics" }
 
-// engine is the page of a vLLM worker of Dynamo, in which the engine's own samples do not
-// say whose they are.
+// vllmMetrics returns the metrics of a Dynamo worker with vLLM. The engine's own samples
+// have no label of the worker.
 func vllmMetrics(id uint64, running, waiting int, usage float64, lookups, hits int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -88,7 +88,8 @@ vllm:prefix_cache_hits_total{engine="0",model_name="m"} %[7]d.0
 	}
 }
 
-// info is the series of llm_worker_info of a worker of backend/generate without a model.
+// workerInfo is the series of llm_worker_info of a worker of backend/generate without a
+// model.
 func workerInfo(id uint64, model, source string) string {
 	return fmt.Sprintf(`llm_worker_info{component="backend",endpoint="generate",model=%q,source=%q,worker_id="%d",worker_id_hex="%x"}`, model, source, id, id)
 }
@@ -97,8 +98,9 @@ func scrapes(r stats.ScrapeResult) string {
 	return fmt.Sprintf(`dynamo_metrics_worker_scrapes_total{result=%q}`, r)
 }
 
-// TestWorkerMetricsOfEveryEngine: queues in parts, processes of one engine, blanks
-// behind values, and a rank that does not know its blocks, of which the cards tell a thousand.
+// TestWorkerMetricsOfEveryEngine checks split queues, several processes of one engine,
+// trailing blanks, and a rank without a number of blocks, for which the model card has a
+// thousand.
 func TestWorkerMetricsOfEveryEngine(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -130,9 +132,9 @@ func TestWorkerMetricsOfEveryEngine(t *testing.T) {
 	m.waitForSamples(wants)
 }
 
-// TestWorkerMetricsAndEventsMakeOneLoad is of workers of 1.6.1 on ZeroMQ whose
-// engines make no forward passes known, as most do by default: the blocks in use come by
-// events, the totals by cards, and the rest from their pages.
+// TestWorkerMetricsAndEventsMakeOneLoad has workers of 1.6.1 on ZeroMQ whose engines
+// publish no forward passes, as is the default of most. The active blocks are in events,
+// the totals in model cards, and the rest in the workers' metrics.
 func TestWorkerMetricsAndEventsMakeOneLoad(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -144,7 +146,7 @@ func TestWorkerMetricsAndEventsMakeOneLoad(t *testing.T) {
 	p.set(two.id, vllmMetrics(two.id, 2, 0, 0.5, 0, 0))
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
 	m.waitForPublishers(4, 0)
-	m.waitForSamples(samples{ // by their pages alone
+	m.waitForSamples(samples{ // from the workers' metrics alone
 		one.series("llm_requests_active_slots"): "8", one.series("llm_requests_total_slots"): "100", one.series("llm_requests_waiting"): "3",
 		one.series("llm_kv_hit_rate_percent"):   "0.25",
 		two.series("llm_requests_active_slots"): "2", two.series("llm_requests_waiting"): "0", two.series("llm_kv_hit_rate_percent"): "",
@@ -161,23 +163,24 @@ func TestWorkerMetricsAndEventsMakeOneLoad(t *testing.T) {
 		scrapes(stats.ScrapeError):                              "0",
 	})
 
-	p.set(one.id, vllmMetrics(one.id, 9, 4, 0.9, 1200, 400)) // 150 of 200 look-ups hit
+	p.set(one.id, vllmMetrics(one.id, 9, 4, 0.9, 1200, 400)) // 150 of 200 lookups hit
 	m.waitForSamples(samples{
 		one.series("llm_requests_active_slots"): "9", one.series("llm_requests_waiting"): "4", one.series("llm_kv_hit_rate_percent"): "0.75",
 		one.series("llm_kv_blocks_active"): "300", one.series("llm_kv_cache_usage_ratio"): "0.3",
 	})
 	p.set(one.id, nil)
-	m.waitForSamples(samples{ // what is known of it otherwise stays
+	m.waitForSamples(samples{ // its other values stay
 		one.series("llm_requests_active_slots"): "", one.series("llm_requests_waiting"): "", one.series("llm_kv_hit_rate_percent"): "",
 		one.series("llm_kv_blocks_active"): "300", one.series("llm_worker_up"): "1",
 		two.series("llm_requests_active_slots"): "2",
 	})
 	if err := m.LinesWith("A worker's own metrics page cannot be read"); len(err) != 1 || !strings.Contains(err[0], "404 Not Found") {
-		t.Errorf("the log says %q, want one line that says 404", err)
+		t.Errorf("the log has %q, want one line with 404", err)
 	}
 }
 
-// TestWorkerMetricsAloneMakeAWorkerKnown finds the page by the model card, as 1.6 writes it.
+// TestWorkerMetricsAloneMakeAWorkerKnown finds the address of the worker's metrics in the
+// model card, as 1.6 writes it.
 func TestWorkerMetricsAloneMakeAWorkerKnown(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -218,14 +221,15 @@ func TestWorkerMetricsAloneMakeAWorkerKnown(t *testing.T) {
 			s.remove(entries...)
 			m.waitFor(func(p samples) error { return p.matchNoneOf(7) })
 			if _, body := get(m.url + "/api/v1/targets"); body != "[]\n" {
-				t.Errorf("targets of nobody: %s", body)
+				t.Errorf("targets that should not exist: %s", body)
 			}
 		}
 		m.Terminate()
 	}
 }
 
-// TestWorkerMetricsAreScrapedForMissingLoadOnly is of one of 0.6, whose events say everything.
+// TestWorkerMetricsAreScrapedForMissingLoadOnly has a worker of 0.6, whose events have the
+// whole load.
 func TestWorkerMetricsAreScrapedForMissingLoadOnly(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -233,7 +237,7 @@ func TestWorkerMetricsAreScrapedForMissingLoadOnly(t *testing.T) {
 	a := &mockScript{load: loadOf(1, 2, 300)}
 	w := s.mock(a.config("0.6.1", "nats"))
 	p.set(w.id, vllmMetrics(w.id, 90, 91, 0.9, 0, 0))
-	s.put(registration(7)...) // one that is never heard of
+	s.put(registration(7)...) // a worker that never publishes
 	p.set(7, vllmMetrics(7, 1, 1, 0.5, 0, 0))
 	auto := s.metrics("--scrape-interval", "1", "--worker-metrics-url", p.template())
 	auto.waitForNATSEvents()
@@ -246,12 +250,12 @@ func TestWorkerMetricsAreScrapedForMissingLoadOnly(t *testing.T) {
 	before, others := p.count(w.id), p.count(7)
 	testutil.Until(t, func() error {
 		if p.count(7) < others+4 {
-			return fmt.Errorf("the other one was asked %d times", p.count(7)-others)
+			return fmt.Errorf("the other worker was scraped %d times", p.count(7)-others)
 		}
 		return nil
 	})
 	if after := p.count(w.id); after > before+1 { // one may have been under way
-		t.Errorf("its page was asked for %d times when its load was whole", after-before)
+		t.Errorf("scraped %d times while the load was whole", after-before)
 	}
 	auto.Terminate()
 
@@ -263,15 +267,15 @@ func TestWorkerMetricsAreScrapedForMissingLoadOnly(t *testing.T) {
 	before = p.count(w.id)
 	testutil.Until(t, func() error {
 		if p.count(w.id) < before+2 {
-			return fmt.Errorf("its page was asked for %d times", p.count(w.id)-before)
+			return fmt.Errorf("scraped %d times", p.count(w.id)-before)
 		}
 		return nil
 	})
 	on.waitForSamples(whole)
 }
 
-// TestWorkerMetricsThatFailAffectNoOtherWorker has one that is slow, one that stalls, one
-// that sends 100 MB, one of garbage, a gzip bomb, and one that redirects.
+// TestWorkerMetricsThatFailAffectNoOtherWorker has workers whose metrics are slow, stall,
+// are 100 MB, are garbage, are a gzip bomb, and redirect.
 func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -285,7 +289,7 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 		mu.Unlock()
 		good(w, r)
 	})
-	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but in time on a busy machine, too
+	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but within the timeout even on a busy machine
 		select {
 		case <-time.After(300 * time.Millisecond):
 			vllmMetrics(2, 7, 0, 0.5, 0, 0)(w, r)
@@ -295,7 +299,7 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 	p.set(3, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	line := bytes.Repeat([]byte(`vllm:request_prompt_tokens_bucket{le="1"} 1`+"\n"), 25_000)
 	flood := func(w io.Writer) {
-		for range 100 { // of a megabyte each
+		for range 100 { // chunks of a megabyte
 			if _, err := w.Write(line); err != nil {
 				return
 			}
@@ -314,7 +318,7 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 	p.set(7, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, p.URL+"/1/metrics", http.StatusMovedPermanently)
 	})
-	const many = 40 // that stall: more than are asked at once
+	const many = 40 // workers that stall: more than are scraped at once
 	for id := range uint64(7 + many) {
 		s.put(registration(1 + id)...)
 		if id >= 7 {
@@ -326,7 +330,7 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 	m.waitFor(func(got samples) error {
 		shown, _ := strconv.Atoi(got[series(1)])
 		if shown < 12 || got[series(2)] != "7" {
-			return fmt.Errorf("the good one shows %q, the slow one %q", got[series(1)], got[series(2)])
+			return fmt.Errorf("the control worker has %q, the slow one %q", got[series(1)], got[series(2)])
 		}
 		for id := range uint64(5 + many) {
 			if got[series(3+id)] != "" {
@@ -345,15 +349,15 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 		}
 		return nil
 	})
-	said := slices.DeleteFunc(m.LinesWith(" WARN "), func(line string) bool { return strings.Contains(line, " WARN metrics: Problem: ") })
-	if len(said) != 1 || !strings.Contains(said[0], "own metrics page") {
-		t.Errorf("the log warns %q, want one line", said)
+	logged := slices.DeleteFunc(m.LinesWith(" WARN "), func(line string) bool { return strings.Contains(line, " WARN metrics: Problem: ") })
+	if len(logged) != 1 || !strings.Contains(logged[0], "own metrics page") {
+		t.Errorf("the log warns %q, want one line", logged)
 	}
-	m.Terminate() // at once, though some stall
+	m.Terminate() // at once, although some requests stall
 }
 
-// TestWorkerMetricsOfGarbageAreRejected is each file of the corpus, none of which is anything, as a
-// worker's page.
+// TestWorkerMetricsOfGarbageAreRejected serves each file of the corpus, none of which is
+// valid, as a worker's metrics.
 func TestWorkerMetricsOfGarbageAreRejected(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -371,7 +375,7 @@ func TestWorkerMetricsOfGarbageAreRejected(t *testing.T) {
 	m.waitFor(func(got samples) error {
 		for other := range uint64(len(corpus)) {
 			if n := p.count(2 + other); n < 2 {
-				return fmt.Errorf("page %d was asked for %d times", 2+other, n)
+				return fmt.Errorf("worker %d was scraped %d times", 2+other, n)
 			}
 		}
 		return got.match(samples{

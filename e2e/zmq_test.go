@@ -32,7 +32,7 @@ func TestZMQPublisherThatReturns(t *testing.T) {
 	p.open()
 	m.waitForPublishers(1, 0)
 	m.waitUntilReady()
-	p.send(event{70, 3, wire.TopicLoad, load16(7, 20)}.frames(wire.TopicLoad)) // 1 and 2 were for nobody
+	p.send(event{70, 3, wire.TopicLoad, load16(7, 20)}.frames(wire.TopicLoad)) // 1 and 2 were sent before the subscription
 	m.waitForSamples(samples{
 		workerSeries("llm_kv_blocks_active", "generate", 7): "20",
 		`dynamo_metrics_connected{system="zmq"}`:            "1",
@@ -40,7 +40,7 @@ func TestZMQPublisherThatReturns(t *testing.T) {
 	})
 }
 
-// broker is the value of --zmq-broker for these.
+// brokerFlag returns the value of --zmq-broker for these brokers.
 func brokerFlag(brokers ...*publisher) string {
 	s := "xsub=tcp://127.0.0.1:1 , xpub=" + brokers[0].address
 	for _, p := range brokers[1:] {
@@ -93,18 +93,18 @@ func TestZMQBrokersSendingTheSameCountOnce(t *testing.T) {
 	one, other := newPublisher(t, "XPUB"), newPublisher(t, "XPUB")
 	m := s.metrics("--nats-server", "none", "--zmq-broker", brokerFlag(one, other))
 	m.waitForPublishers(2, 0)
-	const events = 200 // fewer than are remembered, however far one is ahead
-	said := make([][2][]byte, events)
-	for i := range said {
+	const events = 200 // fewer than the program remembers, however far one broker is ahead
+	logged := make([][2][]byte, events)
+	for i := range logged {
 		n := uint64(i)
 		load := event{70, n, wire.TopicLoad, load16(7, 100+n)}.frames(scope + "." + wire.TopicLoad)
 		passed := event{71, n, wire.TopicForwardPass, forwardPass("7", n+1)}.frames(scope + "." + wire.TopicForwardPass)
-		said[i] = [2][]byte{appendMessage(nil, load), appendMessage(nil, passed)}
+		logged[i] = [2][]byte{appendMessage(nil, load), appendMessage(nil, passed)}
 	}
 	var both sync.WaitGroup
 	for _, b := range []*publisher{one, other} {
 		both.Go(func() {
-			for _, messages := range said {
+			for _, messages := range logged {
 				b.sendBytes(bytes.Join(messages[:], nil))
 			}
 		})
@@ -120,14 +120,14 @@ func TestZMQBrokersSendingTheSameCountOnce(t *testing.T) {
 		workerSeries("llm_kv_blocks_active", "generate", 7):            fmt.Sprint(99 + events),
 	})
 
-	one.close() // the other one is enough
+	one.close() // the other broker suffices
 	m.waitForPublishers(1, 1)
 	m.waitUntilReady()
 	other.send(event{70, events, wire.TopicLoad, load16(7, 500)}.frames(scope + "." + wire.TopicLoad))
 	m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 7): "500", `dynamo_metrics_event_sequence_gaps_total`: "0"})
 }
 
-// TestZMQBrokerAnnouncedLater joins one that the flag names.
+// TestZMQBrokerAnnouncedLater adds a broker to one that the flag names.
 func TestZMQBrokerAnnouncedLater(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -157,14 +157,14 @@ func TestZMQBrokerLossIsCoveredByTheOther(t *testing.T) {
 	one, other := newPublisher(t, "XPUB"), newPublisher(t, "XPUB")
 	m := s.metrics("--nats-server", "none", "--zmq-broker", brokerFlag(one, other))
 	m.waitForPublishers(2, 0)
-	say := func(b *publisher, e event) { b.send(e.frames(scope + "." + wire.TopicLoad)) }
+	publish := func(b *publisher, e event) { b.send(e.frames(scope + "." + wire.TopicLoad)) }
 	first, second, third := event{70, 0, wire.TopicLoad, load16(7, 10)}, event{70, 1, wire.TopicLoad, load16(7, 20)}, event{70, 2, wire.TopicLoad, load16(7, 30)}
-	say(one, first)
-	say(one, third)
+	publish(one, first)
+	publish(one, third)
 	m.waitForSamples(samples{messages(stats.LoadEvent): "2"})
-	say(other, first)
-	say(other, second)
-	say(other, third)
+	publish(other, first)
+	publish(other, second)
+	publish(other, third)
 	m.waitForSamples(samples{
 		messages(stats.LoadEvent):                           "5",
 		workerSeries("llm_kv_blocks_active", "generate", 7): "30",
@@ -172,9 +172,9 @@ func TestZMQBrokerLossIsCoveredByTheOther(t *testing.T) {
 	})
 }
 
-// TestZMQPublishersThatFailAffectNoOther has one that floods, one whose messages
-// are no events, one that breaks the protocol, one that announces a frame of 4 GiB,
-// one that accepts and says nothing, and one that is not there.
+// TestZMQPublishersThatFailAffectNoOther has a publisher that floods, one that sends
+// malformed events, one that violates the protocol, one that announces a frame of 4 GiB,
+// one that accepts and sends nothing, and one that does not exist.
 func TestZMQPublishersThatFailAffectNoOther(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -209,16 +209,16 @@ func TestZMQPublishersThatFailAffectNoOther(t *testing.T) {
 	var slowest time.Duration
 	for i := range uint64(rounds) {
 		garbage.send([][]byte{[]byte(wire.TopicLoad)})
-		garbage.send(event{31, i, wire.TopicLoad, load16(3, i)}.frames(wire.TopicLoad)) // of another publisher
+		garbage.send(event{31, i, wire.TopicLoad, load16(3, i)}.frames(wire.TopicLoad)) // the id of another publisher
 		garbage.send(event{30, i, wire.TopicLoad, []byte("\xc1")}.frames(wire.TopicLoad))
 		breaker.sendBytes(bytes.Repeat([]byte("\xff"), 1000))
 		hugeBody.sendBytes(append([]byte{longFlag, 0, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 1<<20)...))
-		said := time.Now()
+		logged := time.Now()
 		good.send(event{10, i, wire.TopicLoad, load16(1, i)}.frames(wire.TopicLoad))
 		m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 1): fmt.Sprint(i)})
-		slowest = max(slowest, time.Since(said))
+		slowest = max(slowest, time.Since(logged))
 	}
-	breaker.waitForSubscription(2) // it was given up, and tried again
+	breaker.waitForSubscription(2) // the connection was given up, and opened again
 	hugeBody.waitForSubscription(2)
 	if slowest > 5*time.Second {
 		t.Errorf("a load was shown after %v", slowest)
