@@ -145,7 +145,7 @@ func TestRunbookHasOneSectionForEachAlert(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		for _, part := range []string{"**What.**", "**Why it matters.**", "**Look.**", "**Do.**", "Thresholds: "} {
+		for _, part := range []string{"**What.**", "**Why it matters.**", "**Check.**", "**Fix.**", "Thresholds: "} {
 			if !strings.Contains(section, part) {
 				t.Errorf("%s: the section has no %q", name, part)
 			}
