@@ -136,7 +136,7 @@ func (p *publisher) handle(conn net.Conn) {
 }
 
 // silentKind is the kind of a publisher that accepts connections and never sends anything.
-const silentKind = "mute"
+const silentKind = "silent"
 
 // readCommand reads a frame from a subscriber. Subscribers only send short ones.
 func readCommand(in *bufio.Reader) (body string, err error) {
