@@ -30,13 +30,13 @@ type Dashboard struct {
 
 // Dashboards returns all dashboards.
 func Dashboards() []Dashboard {
-	of := func(name, what string) Dashboard {
+	dashboard := func(name, what string) Dashboard {
 		file := "dynamo-" + name + ".json"
 		return Dashboard{Name: name, File: file, Text: text("grafana/" + file), For: what}
 	}
 	return []Dashboard{
-		of("fleet", "the whole fleet, and the metrics program itself"),
-		of("worker", "one worker, compared with the others of its endpoint"),
+		dashboard("fleet", "the whole fleet, and the metrics program itself"),
+		dashboard("worker", "one worker, compared with the others of its endpoint"),
 	}
 }
 
@@ -50,7 +50,7 @@ const heading = "## "
 func Alerts() []string {
 	var names []string
 	for line := range strings.Lines(Runbook()) {
-		if name, is := strings.CutPrefix(line, heading); is {
+		if name, ok := strings.CutPrefix(line, heading); ok {
 			names = append(names, strings.TrimSpace(name))
 		}
 	}
