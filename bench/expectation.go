@@ -95,7 +95,7 @@ func (l *expectation) check(v summary, registered int) error {
 		workersSeries("silent"):                                              0,
 		workersSeries("unregistered"):                                        0,
 	} {
-		if got, there := v.series[series]; !there && want > 0 || got != float64(want) {
+		if got, ok := v.series[series]; !ok && want > 0 || got != float64(want) {
 			return fmt.Errorf("%s is %.0f, want %d", series, got, want)
 		}
 	}

@@ -148,7 +148,7 @@ func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
 		return nil, err
 	}
 	first := wire.LayoutInstances.Key(l.namespace, instances(0)[0])
-	there, err := client.Get(connecting, first)
+	existing, err := client.Get(connecting, first)
 	switch {
 	case ctx.Err() != nil:
 		err = nil
@@ -156,7 +156,7 @@ func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
 		err = fmt.Errorf("etcd at %s: no answer in %v", strings.Join(client.Endpoints(), ","), loaderTimeout)
 	case err != nil:
 		err = fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ","), err)
-	case there.Count > 0:
+	case existing.Count > 0:
 		err = fmt.Errorf("namespace %s already has a load of workers: end that load, or choose another --namespace", l.namespace)
 	default:
 		return client, nil

@@ -82,15 +82,15 @@ func (s *registryFuzzer) randomEntry(rng *rand.Rand, kind stats.Kind) garbage.En
 				e.Value = strings.Replace(e.Value, `"kind":"Zmq","config":{"endpoint":"`+address+`"}`, `"kind":"ZmqBroker","config":{"xpub_endpoints":["`+address+`"]}`, 1)
 			}
 		}
-		what := rng.IntN(8)
-		if what < 2 {
+		change := rng.IntN(8)
+		if change < 2 {
 			prefix := prefixOf(kind, e.Key)
 			e.Key = prefix + string(garbage.Mutate(rng, [][]byte{[]byte(e.Key[len(prefix):])}))
 		}
 		switch {
-		case what > 0 && what < 6:
+		case change > 0 && change < 6:
 			e.Value = string(garbage.Mutate(rng, [][]byte{[]byte(e.Value)}))
-		case what == 6:
+		case change == 6:
 			e.Value = string(garbage.Mutate(rng, s.values[kind]))
 		}
 		if e.Key != wire.LeaderKey(garbage.Namespace) && s.isConfined(kind, e) {

@@ -81,12 +81,12 @@ func checkInvariants(before, now *summary) error {
 	if before == nil {
 		return nil
 	}
-	for series, was := range before.series {
+	for series, previous := range before.series {
 		name, _, _ := strings.Cut(series, "{")
 		// The program may forget a made-up endpoint in favour of others.
 		ours := strings.HasPrefix(name, "dynamo_metrics_") || name == "llm_kv_hit_rate_events_total" && !strings.Contains(series, `"made-`)
-		if is, there := now.series[series]; ours && strings.HasSuffix(name, "_total") && (!there || is < was) {
-			return fmt.Errorf("%s decreases from %.0f to %.0f", series, was, is)
+		if value, ok := now.series[series]; ours && strings.HasSuffix(name, "_total") && (!ok || value < previous) {
+			return fmt.Errorf("%s decreases from %.0f to %.0f", series, previous, value)
 		}
 	}
 	return nil

@@ -192,13 +192,13 @@ func (s *zmqPublishers) publish(rng *rand.Rand, sent map[stats.Kind]int) error {
 // message returns the frames of a message that is almost valid: its payload, its envelope
 // or its framing is changed.
 func (h *validPublisher) message(rng *rand.Rand) [][]byte {
-	how := rng.IntN(3)
+	change := rng.IntN(3)
 	payload := h.payloads[rng.IntN(len(h.payloads))]
-	if how == 0 {
+	if change == 0 {
 		payload = garbage.Mutate(rng, h.payloads)
 	}
 	envelope := h.envelope(payload)
-	if how == 1 {
+	if change == 1 {
 		envelope = garbage.Mutate(rng, append(h.envelopes, envelope))
 	}
 	frames := [][]byte{
@@ -208,7 +208,7 @@ func (h *validPublisher) message(rng *rand.Rand) [][]byte {
 		append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(envelope))), envelope...),
 	}
 	h.sequence++
-	if how < 2 {
+	if change < 2 {
 		return frames
 	}
 	i := 1 + rng.IntN(len(frames)-1)
