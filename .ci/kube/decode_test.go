@@ -104,11 +104,11 @@ func TestObjectsHaveKnownFieldsOnly(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", r.rendered, err)
 		}
-		for kind, there := range map[string]bool{
+		for kind, exists := range map[string]bool{
 			"account": o.account != nil, "role": o.role != nil, "binding": o.binding != nil, "deployment": o.deployment != nil,
 			"service": o.service != nil, "monitor": o.monitor != nil, "network": o.network != nil, "budget": o.budget != nil,
 		} {
-			if there {
+			if exists {
 				got[kind]++
 			}
 		}
@@ -165,9 +165,9 @@ func TestObjectsSelectorsSelectThePods(t *testing.T) {
 		for _, c := range o.pod().Spec.TopologySpreadConstraints {
 			selectors["spread over "+c.TopologyKey] = c.LabelSelector.MatchLabels
 		}
-		for _, of := range slices.Sorted(maps.Keys(selectors)) {
-			if !selects(selectors[of], pod) {
-				t.Errorf("%s selects %v, which the pods do not have: %v", of, selectors[of], pod)
+		for _, kind := range slices.Sorted(maps.Keys(selectors)) {
+			if !selects(selectors[kind], pod) {
+				t.Errorf("%s selects %v, which the pods do not have: %v", kind, selectors[kind], pod)
 			}
 		}
 		if o.monitor != nil && !selects(o.monitor.Spec.Selector.MatchLabels, o.service.Labels) {

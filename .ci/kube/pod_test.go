@@ -100,9 +100,9 @@ func TestPodUserIsTheImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	uid, gid := user(t)
-	is := o.pod().Spec.SecurityContext
-	if *is.RunAsUser != int64(uid) || *is.RunAsGroup != int64(gid) {
-		t.Errorf("pods run as %d:%d, the image as %d:%d", *is.RunAsUser, *is.RunAsGroup, uid, gid)
+	context := o.pod().Spec.SecurityContext
+	if *context.RunAsUser != int64(uid) || *context.RunAsGroup != int64(gid) {
+		t.Errorf("pods run as %d:%d, the image as %d:%d", *context.RunAsUser, *context.RunAsGroup, uid, gid)
 	}
 }
 
@@ -146,8 +146,8 @@ func TestPodPortIsTheSameEverywhere(t *testing.T) {
 			t.Errorf("the NetworkPolicy lets %d in, want %d", o.network.Spec.Ingress[0].Ports[0].Port.IntVal, port.ContainerPort)
 		}
 		for _, probe := range []*core.Probe{o.container().ReadinessProbe, o.container().LivenessProbe} {
-			of := probe.HTTPGet
-			if of != nil && of.Port.StrVal != port.Name || of == nil && probe.TCPSocket.Port.StrVal != port.Name {
+			get := probe.HTTPGet
+			if get != nil && get.Port.StrVal != port.Name || get == nil && probe.TCPSocket.Port.StrVal != port.Name {
 				t.Errorf("a probe uses another port: %v", probe)
 			}
 		}
