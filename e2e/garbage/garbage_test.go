@@ -42,9 +42,9 @@ func TestMutateRepeatsMessagesOfASeed(t *testing.T) {
 func TestForgedMessagesCanBeParsed(t *testing.T) {
 	in := fleet.Instance{Endpoint: fleet.Endpoint{Component: "made", Name: "up"}, ID: 0x1f}
 	for topic, event := range map[string][]byte{wire.TopicLoad: LoadEvent(in.ID, 3, 7), wire.TopicForwardPass: ForwardPass(in.ID, 3, 1, 0.5)} {
-		e, of, ok := wire.ParseEventSubject("ns", Subject("ns", in.Endpoint, topic))
-		if e != in.Endpoint || of != topic || !ok {
-			t.Errorf("the subject is of %v, %s, %v", e, of, ok)
+		e, kind, ok := wire.ParseEventSubject("ns", Subject("ns", in.Endpoint, topic))
+		if e != in.Endpoint || kind != topic || !ok {
+			t.Errorf("the subject is of %v, %s, %v", e, kind, ok)
 		}
 		v, err := wire.ParseEnvelope(event)
 		if err != nil {
