@@ -185,8 +185,8 @@ func (f *nameForger) registerAndLeave(names int) {
 		})
 		f.waitForIncrease(messagesSeries(stats.LoadEvent), at, func() {
 			for n := first; n < first+at; n++ {
-				namespace, of := in(n)
-				f.publishEvent(namespace, of.Endpoint, wire.TopicLoad, garbage.LoadEvent(of.ID, 0, 77))
+				namespace, instance := in(n)
+				f.publishEvent(namespace, instance.Endpoint, wire.TopicLoad, garbage.LoadEvent(instance.ID, 0, 77))
 			}
 		})
 		f.waitForIncrease(messagesSeries(stats.InstanceKeys), at, func() {

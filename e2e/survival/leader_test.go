@@ -52,16 +52,16 @@ func (r *replicas) checkGap(d time.Duration, turns int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 1
-	for i, w := range r.pushes[1:] {
+	for i, push := range r.pushes[1:] {
 		before := r.pushes[i]
-		if before.of == w.of {
+		if before.program == push.program {
 			continue
 		}
 		n++
-		gap := w.at.Sub(before.at)
-		r.t.Logf("program %d pushes %v after program %d", w.of, gap.Round(time.Millisecond), before.of)
+		gap := push.at.Sub(before.at)
+		r.t.Logf("program %d pushes %v after program %d", push.program, gap.Round(time.Millisecond), before.program)
 		if gap < d {
-			r.t.Errorf("program %d pushes %v after program %d, want %v", w.of, gap, before.of, d)
+			r.t.Errorf("program %d pushes %v after program %d, want %v", push.program, gap, before.program, d)
 		}
 	}
 	if n > turns {
@@ -70,20 +70,20 @@ func (r *replicas) checkGap(d time.Duration, turns int) {
 }
 
 // waitForPush waits for a push after this time, and returns which program it is from.
-func (r *replicas) waitForPush(after time.Time) (of int) {
+func (r *replicas) waitForPush(after time.Time) (program int) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, w := range r.pushes {
 			if w.at.After(after) {
-				of = w.of
+				program = w.program
 				return nil
 			}
 		}
 		return errors.New("no program pushes")
 	})
-	return of
+	return program
 }
 
 // lease returns the lease of the unique instance's key.

@@ -47,21 +47,21 @@ type replicas struct {
 
 // message is one message of a leader.
 type message struct {
-	at time.Time
-	of int // the number of the program
+	at      time.Time
+	program int // its number
 }
 
 func newReplicas(t *testing.T) *replicas {
 	t.Helper()
 	r := &replicas{environment: newEnvironment(t), known: make(map[string]int)}
 	r.gateway = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) {
-		of, err := pusher(q)
-		r.record(&r.pushes, of, err)
+		program, err := pusher(q)
+		r.record(&r.pushes, program, err)
 	}))
 	t.Cleanup(r.gateway.Close)
 	for subject, handler := range map[string]nats.MsgHandler{
 		wire.StatsSubject(service): func(m *nats.Msg) { m.Respond(statsReply(1, flatLoad(uint64(100+r.replicaOf(m.Reply))))) },
-		"namespace.dynamo.l2c.>":   func(m *nats.Msg) { of, err := publisher(m.Data); r.record(&r.l2c, of, err) },
+		"namespace.dynamo.l2c.>":   func(m *nats.Msg) { program, err := publisher(m.Data); r.record(&r.l2c, program, err) },
 	} {
 		if _, err := r.nc.Subscribe(subject, handler); err != nil {
 			t.Fatal(err)
@@ -84,10 +84,10 @@ func (r *replicas) replicaOf(inbox string) int {
 	return r.known[inbox]
 }
 
-func (r *replicas) record(words *[]message, of int, err error) {
+func (r *replicas) record(messages *[]message, program int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	*words = append(*words, message{time.Now(), of})
+	*messages = append(*messages, message{time.Now(), program})
 	r.garbled = errors.Join(r.garbled, err)
 }
 
@@ -124,24 +124,24 @@ func pusher(r *http.Request) (int, error) {
 
 // firstMessages returns the times of a program's first messages on NATS and at the gateway
 // after a time.
-func (r *replicas) firstMessages(of int, after time.Time) (l2c, push time.Time) {
+func (r *replicas) firstMessages(program int, after time.Time) (l2c, push time.Time) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		l2c, push = firstAfter(r.l2c, of, after), firstAfter(r.pushes, of, after)
+		l2c, push = firstAfter(r.l2c, program, after), firstAfter(r.pushes, program, after)
 		if l2c.IsZero() || push.IsZero() {
-			return fmt.Errorf("program %d leads: l2c %v, push %v", of, l2c, push)
+			return fmt.Errorf("program %d leads: l2c %v, push %v", program, l2c, push)
 		}
 		return nil
 	})
 	return l2c, push
 }
 
-func firstAfter(words []message, of int, after time.Time) time.Time {
-	for _, w := range words {
-		if w.of == of && w.at.After(after) {
-			return w.at
+func firstAfter(messages []message, program int, after time.Time) time.Time {
+	for _, m := range messages {
+		if m.program == program && m.at.After(after) {
+			return m.at
 		}
 	}
 	return time.Time{}
@@ -156,11 +156,11 @@ func (r *replicas) checkReigns(order ...int) {
 	if r.garbled != nil {
 		r.t.Error(r.garbled)
 	}
-	for what, words := range map[string][]message{"l2c events": r.l2c, "pushes": r.pushes} {
+	for what, messages := range map[string][]message{"l2c events": r.l2c, "pushes": r.pushes} {
 		var got []int
-		for _, w := range words {
-			if len(got) == 0 || got[len(got)-1] != w.of {
-				got = append(got, w.of)
+		for _, m := range messages {
+			if len(got) == 0 || got[len(got)-1] != m.program {
+				got = append(got, m.program)
 			}
 		}
 		if fmt.Sprint(got) != fmt.Sprint(order) {
