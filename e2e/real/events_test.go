@@ -152,26 +152,26 @@ func (m *metrics) waitUntilForgotten(p *publisher) {
 
 func TestPublishedEventsAreShown(t *testing.T) {
 	t.Parallel()
-	for _, of := range []struct {
+	for _, c := range []struct {
 		release, a, b, golden string
 		natsServer            func(*testing.T) string
 	}{
 		{"0.6.1", loadA, loadB, "load-events", debianNATSServer},
 		{"0.9.1", activeDecodeA, activeDecodeB, "active-decode-loads", process.NATSServer},
 	} {
-		t.Run(of.release, func(t *testing.T) {
+		t.Run(c.release, func(t *testing.T) {
 			t.Parallel()
-			python(t, of.release)
+			python(t, c.release)
 			s := &servers{t: t}
-			s.startNATS(of.natsServer(t))
+			s.startNATS(c.natsServer(t))
 			s.startEtcd()
-			a, b := s.publisher(of.release), s.publisher(of.release)
+			a, b := s.publisher(c.release), s.publisher(c.release)
 			workers := names{"A": a.id, "B": b.id}
 			m := s.metrics("--poll-interval", "0.2")
 			m.waitForPolls(2)
-			a.publish(of.a)
-			b.publish(of.b)
-			t.Logf("with two workers of ai-dynamo-runtime %s:\n%s", of.release, withoutGoMetrics(m.waitForGoldenSubset(of.golden, workers)))
+			a.publish(c.a)
+			b.publish(c.b)
+			t.Logf("with two workers of ai-dynamo-runtime %s:\n%s", c.release, withoutGoMetrics(m.waitForGoldenSubset(c.golden, workers)))
 
 			a.Signal(syscall.SIGTERM)
 			m.waitUntilForgotten(a)

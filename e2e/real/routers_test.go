@@ -166,14 +166,14 @@ func (p samples) matchTwoWorkers() error {
 // Halfway through, one frontend of each fleet is ended.
 func TestRoutersAreNotCountedAsWorkers(t *testing.T) {
 	t.Parallel()
-	for _, of := range routers {
-		python(t, of.release)
+	for _, router := range routers {
+		python(t, router.release)
 	}
 	fleets := make([]*routedFleet, len(routers))
-	for i, of := range routers {
+	for i, router := range routers {
 		s := &servers{t: t}
-		fleets[i] = s.startRoutedFleet(of.release)
-		fleets[i].waitForRouters(of.prefix, 3*of.keys)
+		fleets[i] = s.startRoutedFleet(router.release)
+		fleets[i].waitForRouters(router.prefix, 3*router.keys)
 	}
 	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
@@ -193,11 +193,11 @@ func TestRoutersAreNotCountedAsWorkers(t *testing.T) {
 		}
 		sampling.Wait()
 	}
-	for i, of := range routers {
+	for i, router := range routers {
 		f := fleets[i]
 		f.leaver.frontend.Wait()
-		f.waitForRouters(of.prefix, 2*of.keys)
-		t.Run(of.release, func(t *testing.T) {
+		f.waitForRouters(router.prefix, 2*router.keys)
+		t.Run(router.release, func(t *testing.T) {
 			if f.firstError != nil {
 				t.Error(f.firstError)
 			}
