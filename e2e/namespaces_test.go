@@ -52,15 +52,15 @@ func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 		want := samples{"dynamo_metrics_foreign_events_total": "0"}
 		answering := make(map[string]int)
 		for i, w := range all {
-			if of := kinds[i].Namespace; namespaces.Match(of) {
-				answering[of]++
+			if namespace := kinds[i].Namespace; namespaces.Match(namespace) {
+				answering[namespace]++
 				for series, value := range samplesOfRelease(kinds[i].Release, w.id, uint64(8+i), uint64(20+i), uint64(1+20*i)) {
-					want[withNamespace(namespaces.Label(of), series)] = value
+					want[withNamespace(namespaces.Label(namespace), series)] = value
 				}
 			}
 		}
-		for of, n := range answering {
-			want[withNamespace(namespaces.Label(of), workersSeries("generate", "answering"))] = fmt.Sprint(n)
+		for namespace, n := range answering {
+			want[withNamespace(namespaces.Label(namespace), workersSeries("generate", "answering"))] = fmt.Sprint(n)
 		}
 		want[withNamespace(namespaces.Label("lab-4b5c"), `llm_load_avg{`+backend+`}`)] = "51"
 		m.waitForSamples(want)
@@ -73,8 +73,8 @@ func TestNamespacesByNameByPrefixAndAll(t *testing.T) {
 		}
 		label := regexp.MustCompile(`dynamo_namespace="(.*?)"`)
 		for series := range p.filter("llm_") {
-			of := label.FindStringSubmatch(series)
-			if named := of != nil; named != namespaces.IsPattern() || named && answering[of[1]] == 0 {
+			match := label.FindStringSubmatch(series)
+			if named := match != nil; named != namespaces.IsPattern() || named && answering[match[1]] == 0 {
 				t.Errorf("the watched namespace is %s, and shown is %s", namespaces, series)
 			}
 		}

@@ -16,10 +16,10 @@ import (
 func (s *stack) startMocksOfThreeReleases() (m *server, all []*mockWorker) {
 	s.t.Helper()
 	var scripts []*mockScript
-	for _, of := range [][2]string{{"0.6.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
+	for _, kind := range [][2]string{{"0.6.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
 		p := &mockScript{load: loadOf(1, 1, 1)}
 		scripts = append(scripts, p)
-		all = append(all, s.mock(p.config(of[0], of[1])))
+		all = append(all, s.mock(p.config(kind[0], kind[1])))
 	}
 	m = s.metrics("--poll-interval", "0.1")
 	m.waitForPublishers(2, 0)

@@ -14,10 +14,10 @@ func TestSequenceGapsAreCounted(t *testing.T) {
 	s := newStack(t)
 	var scripts []*mockScript
 	var all []*mockWorker
-	for _, of := range [][2]string{{"0.9.1", mock.NATS}, {"1.6.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
+	for _, kind := range [][2]string{{"0.9.1", mock.NATS}, {"1.6.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
 		p := &mockScript{load: loadOf(1, 1, 1)}
 		scripts = append(scripts, p)
-		all = append(all, s.mock(p.config(of[0], of[1])))
+		all = append(all, s.mock(p.config(kind[0], kind[1])))
 	}
 	m := s.metrics()
 	m.waitForPublishers(2, 0)

@@ -112,9 +112,9 @@ func (v *server) waitForSignals(status int, part string) {
 func (s *stack) startMocksOfEachKind(m *server) (scripts map[string]*mockScript, all map[string]*mockWorker) {
 	s.t.Helper()
 	scripts, all = make(map[string]*mockScript), make(map[string]*mockWorker)
-	for _, of := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
+	for _, kind := range [][2]string{{"0.5.1", mock.NATS}, {"0.9.1", mock.NATS}, {"1.6.1", mock.ZMQ}} {
 		p := &mockScript{load: loadOf(1, 1, 1)}
-		scripts[of[0]], all[of[0]] = p, s.mock(p.config(of[0], of[1]))
+		scripts[kind[0]], all[kind[0]] = p, s.mock(p.config(kind[0], kind[1]))
 	}
 	m.waitForPublishers(2, 0)
 	m.waitForNATSEvents()
@@ -248,8 +248,8 @@ func TestSnapshotNeedsTheWebConfigPassword(t *testing.T) {
 	s := newStack(t)
 	ca := testutil.NewAuthorityWithCertificates(t)
 	config := filepath.Join(t.TempDir(), "web.yml")
-	const of = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // the hash of "secret"
-	content := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {u: %s}\n", ca.File("server.crt"), ca.File("server.key"), of)
+	const hash = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW" // the hash of "secret"
+	content := fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {u: %s}\n", ca.File("server.crt"), ca.File("server.key"), hash)
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func TestWorkerMetricsOfEveryEngine(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	p := newWorkerMetrics(t)
-	wants := samples{workersSeries("generate", "answering"): "6", scrapes(stats.ScrapeError): "0"}
+	want := samples{workersSeries("generate", "answering"): "6", scrapes(stats.ScrapeError): "0"}
 	for file, values := range map[string]map[string]string{
 		"sglang_decode":      {"llm_requests_active_slots": "12", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.88", "llm_kv_blocks_active": "880"},
 		"sglang_prefill":     {"llm_requests_active_slots": "2", "llm_requests_waiting": "10", "llm_kv_cache_usage_ratio": "0.3", "llm_kv_blocks_active": "300"},
@@ -125,11 +125,11 @@ func TestWorkerMetricsOfEveryEngine(t *testing.T) {
 			_, _ = w.Write(text)
 		})
 		for name, value := range values {
-			wants[w.series(name)] = value
+			want[w.series(name)] = value
 		}
 	}
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1", "--worker-metrics-url", p.template())
-	m.waitForSamples(wants)
+	m.waitForSamples(want)
 }
 
 // TestWorkerMetricsAndEventsMakeOneLoad has workers of 1.6.1 on ZeroMQ whose engines
