@@ -46,7 +46,7 @@ func newNameForger(t *testing.T, namespaces string, args ...string) *nameForger 
 	t.Helper()
 	f := &nameForger{environment: newEnvironment(t), control: namespaces}
 	if prefix, several := strings.CutSuffix(namespaces, "*"); several {
-		f.control, f.prefix = prefix+"honest", prefix+"made-"
+		f.control, f.prefix = prefix+"control", prefix+"made-"
 	}
 	in := fleet.Instance{Endpoint: polledAt, ID: polledID}
 	f.put(wire.LayoutInstances.Key(f.control, in), string(wire.LayoutInstances.Value(f.control, in, "nats")))
@@ -74,7 +74,7 @@ func (f *nameForger) service() string {
 // replies.
 func (f *nameForger) answerPolls() {
 	f.t.Helper()
-	control := garbage.StatsReply(f.service(), polledAt.Name, polledID, "honest", 10)
+	control := garbage.StatsReply(f.service(), polledAt.Name, polledID, "control", 10)
 	_, err := f.nc.Subscribe(wire.StatsSubject(f.service()), func(m *nats.Msg) {
 		_ = m.Respond(control)
 		if extra := f.extra.Swap(nil); extra != nil {
