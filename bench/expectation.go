@@ -32,11 +32,11 @@ func (l *expectation) registerWorkers(n int) {
 
 // recordForged expects hits of n forged ids, some or all of which are over the limit.
 func (l *expectation) recordForged(n int) {
-	room := min(n, soakMaxWorkers-l.tracked)
-	l.tracked += room
-	l.overLimit += n - room
+	free := min(n, soakMaxWorkers-l.tracked)
+	l.tracked += free
+	l.overLimit += n - free
 	l.events += n
-	l.attributed += room
+	l.attributed += free
 }
 
 // recordHit expects a hit of a registered worker. When that worker leaves, its counters and
