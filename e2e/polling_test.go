@@ -199,7 +199,7 @@ func TestEndpointWithoutLoadIsExplained(t *testing.T) {
 	s.register(wire.LayoutInstances, instance("load_metrics", 7))
 	s.responder("dynamo_backend", fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":"dynamo_backend","id":"x","endpoints":[{"subject":"dynamo_backend.generate-7","data":null},{"subject":"dynamo_backend.load_metrics-7","data":%s}]}`, flatLoad(1, 2)))
 	m := s.metrics("--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
-	m.WaitForLine(" INFO metrics: Endpoint generate of component backend carries no load; these of the component do: load_metrics")
+	m.WaitForLine(" INFO metrics: Endpoint generate of component backend carries no load; these endpoints of the component do: load_metrics")
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "0", workersSeries("generate", "silent"): "0"})
 	if n := len(m.LinesWith("carries no load")); n != 1 {
 		t.Errorf("logged %d times, want once", n)

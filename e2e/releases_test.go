@@ -192,7 +192,7 @@ func TestReleasesForwardPassWithoutWorkerIsRejected(t *testing.T) {
 		workersSeries("generate", "answering"):                                                       "1",
 		`llm_worker_info{` + backend + `,model="tiny",source="fpm",worker_id="7",worker_id_hex="7"}`: "1",
 	})
-	const warning = " WARN metrics: Forward passes come without their worker's id"
+	const warning = " WARN metrics: Forward passes without a worker id cannot be shown"
 	m.WaitForLine(warning)
 	if logged := m.LinesWith(warning); len(logged) != 1 {
 		t.Errorf("logged %q, want one warning", logged)

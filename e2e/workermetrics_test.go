@@ -174,8 +174,8 @@ func TestWorkerMetricsAndEventsMakeOneLoad(t *testing.T) {
 		one.series("llm_kv_blocks_active"): "300", one.series("llm_worker_up"): "1",
 		two.series("llm_requests_active_slots"): "2",
 	})
-	if err := m.LinesWith("A worker's own metrics page cannot be read"); len(err) != 1 || !strings.Contains(err[0], "404 Not Found") {
-		t.Errorf("the log has %q, want one line with 404", err)
+	if err := m.LinesWith("A worker's metrics cannot be read"); len(err) != 1 || !strings.Contains(err[0], "404 Not Found") {
+		t.Errorf("the log says %q, want one line that says 404", err)
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-var errOtherPublisher = errors.New("another publisher answers at this address")
+var errOtherPublisher = errors.New("another publisher uses this address")
 
-// ParseBrokers reads DYN_ZMQ_BROKER_URL (0.9 to 1.6), which has the form
-// "xsub=tcp://host:port , xpub=tcp://host:port" with more brokers behind semicolons.
-// Events are read at the xpub side. Empty is none.
+// ParseBrokers returns the xpub addresses in DYN_ZMQ_BROKER_URL (0.9 to 1.6), which has the form
+// "xsub=tcp://host:port , xpub=tcp://host:port", with the addresses of further brokers after
+// semicolons. Events are read from the xpub side. An empty value names no broker.
 func ParseBrokers(value string) (xpub []string, err error) {
 	if strings.TrimSpace(value) == "" {
 		return nil, nil
@@ -39,15 +39,15 @@ func ParseBrokers(value string) (xpub []string, err error) {
 	return slices.Compact(xpub), nil
 }
 
-// copies tells the copies of an event apart that come by several brokers: publishers
-// send each to all of them. A stream here is of one rank of a worker, since to 1.2
-// several publishers of a process share an id and count side by side.
+// deduper finds copies of an event: publishers send each event to all brokers. It keeps a stream
+// for each rank of a worker, because up to 1.2 several publishers in a process share an id, and
+// each numbers its own events.
 type deduper struct {
-	mu              sync.Mutex // held while an event is booked: the brokers must not overtake each other between
-	multipleBrokers bool       // brokers
+	mu              sync.Mutex // held until an event is recorded, so that brokers do not overtake each other
+	multipleBrokers bool
 	streams         recentMap[dedupKey, *window]
 
-	gaps gapDetector // of what comes by one broker alone
+	gaps gapDetector // used while there is only one broker
 }
 
 type dedupKey struct {
@@ -57,31 +57,33 @@ type dedupKey struct {
 }
 
 const (
-	// remembered is how many events one broker may be ahead of another.
+	// windowSize is how many events one broker may be ahead of another.
 	windowSize = 1024
 
-	// maxCopied bounds the streams that are remembered: at least so many, of those that
-	// were heard last. Of one that was forgotten the copies of a moment count twice.
+	// maxDedupStreams bounds the streams in each of two generations, so that at least this many
+	// of the streams that were used last are remembered. After a stream was forgotten, copies
+	// may count twice.
 	maxDedupStreams = 1 << 17
 )
 
-// window is the last numbers of a stream.
+// window remembers the last sequence numbers of a stream.
 type window struct {
 	newest      uint64
-	publishedAt uint64                  // when that was published, in Unix milliseconds
-	seen        [windowSize / 64]uint64 // a bit for each number, by the number's last bits
+	publishedAt uint64                  // when newest was published, in Unix milliseconds
+	seen        [windowSize / 64]uint64 // one bit per number, indexed by the number modulo windowSize
 }
 
-// arrival is how an event stands to those that came before it.
+// order classifies an event by the events that came before it.
 type order int
 
 const (
 	inOrder   order = iota
-	late            // it comes for the first time, after a newer one
-	duplicate       // it came before, or so long ago that nobody knows
+	late            // it comes for the first time, but after a newer event
+	duplicate       // it came before, or is older than the window
 )
 
-// arrives notes an event of a stream. Copies that are nil are of no broker.
+// classify records an event of a stream. A nil deduper, for events that came over no broker,
+// returns inOrder.
 func (c *deduper) classify(v wire.Envelope, kind stats.Kind, worker uint64, rank uint32) order {
 	if c == nil {
 		return inOrder
@@ -120,7 +122,7 @@ func (w *window) classify(v wire.Envelope) order {
 		if v.PublishedAt <= w.publishedAt {
 			return duplicate
 		}
-		w.restart(v) // a publisher made anew, in the same process or in one that has its id
+		w.restart(v) // a new publisher with the same id, in the same or another process
 		return inOrder
 	}
 	w.mark(number)

@@ -16,26 +16,26 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// Events books what workers, routers and frontends publish, whatever it comes by.
+// Events records in the Fleet what workers, routers and frontends publish, over NATS or ZeroMQ.
 type Events struct {
 	fleet         *fleet.Fleet
 	namespaces    wire.Namespaces
 	log           *slog.Logger
-	verbose       bool     // single events are logged
-	topicPrefixes []string // what a broker is asked for: the prefixes of the namespaces' subjects
+	verbose       bool     // log single events
+	topicPrefixes []string // subscribed to at ZeroMQ brokers
 
 	permissions      *Permissions
-	subscribed       bool // to NATS, as the log has said
+	subscribed       bool // the log has named the NATS subscriptions
 	gapDetector      gapDetector
 	openGaps         openGaps
-	logNoWorkerID    sync.Once // says that an engine does not know its worker's id
-	logNamelessTrace sync.Once // says that a frontend does not say who served a request
-	logFirstZMQ      sync.Once // says that there is ZMQ
+	logNoWorkerID    sync.Once // an engine publishes forward passes without a worker id
+	logNamelessTrace sync.Once // a frontend publishes traces that name no worker
+	logFirstZMQ      sync.Once // the first connection to a ZeroMQ publisher
 
-	dial func(ctx context.Context, address string) (net.Conn, error) // publishers of ZMQ; nil: over TCP
+	dial func(ctx context.Context, address string) (net.Conn, error) // connects to ZeroMQ publishers; nil: over TCP
 }
 
-// NewEvents books the events of the namespaces in the Fleet.
+// NewEvents returns an Events that records the events of these namespaces in the Fleet.
 func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Events {
 	return &Events{
 		fleet:         f,
@@ -48,8 +48,8 @@ func NewEvents(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Ev
 	}
 }
 
-// message books an event of a topic in the form that its release gives it: an
-// envelope, or to 0.8 bare JSON. At is the publisher's endpoint, as far as it is known.
+// handleMessage handles an event of a topic in the format of any release: an envelope, or bare
+// JSON up to 0.8. at is the publisher's endpoint, as far as it is known.
 func (e *Events) handleMessage(at fleet.Endpoint, topic string, data []byte) {
 	kind := kindOfTopic[topic]
 	e.fleet.Stats.CountMessage(kind)
@@ -65,28 +65,29 @@ func (e *Events) handleMessage(at fleet.Endpoint, topic string, data []byte) {
 	e.handleEnvelope(at, topic, envelope, &e.gapDetector, nil)
 }
 
-// kinds are the topics that are read.
+// kindOfTopic has the topics that the program reads.
 var kindOfTopic = map[string]stats.Kind{
 	wire.TopicLoad:        stats.LoadEvent,
 	wire.TopicHitRate:     stats.HitRate,
 	wire.TopicForwardPass: stats.ForwardPass,
 }
 
-// counted are the numbers of what came one way into the program: of one publisher, or of many.
+// sequenceTracker finds gaps in sequence numbers: in those of one publisher, or of many.
 type sequenceTracker interface {
 	record(of stream, number uint64) sequenceGap
 }
 
-// envelope books what is in an envelope (0.9 to 1.6), unless it is a copy of what
-// another broker has brought. Numbers are nil where what did not come may come otherwise.
+// handleEnvelope handles an event in an envelope (0.9 to 1.6), unless another broker has
+// delivered a copy of it. numbers is nil where a missing event may still come over another
+// broker.
 func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope, numbers sequenceTracker, by *deduper) {
 	kind := kindOfTopic[topic]
 	if string(v.Topic) != topic {
-		e.reject(kind, stats.BadID, errors.New("topic and subject of an event differ"))
+		e.reject(kind, stats.BadID, errors.New("the topic in the envelope differs from the subject"))
 		return
 	}
 	t := &e.fleet.Stats
-	// The one look at the clock for each event: a lag in milliseconds needs it.
+	// The clock is read once per event, because a lag in milliseconds needs it.
 	t.RecordLag(time.Since(time.UnixMilli(int64(v.PublishedAt))))
 	behind := false
 	if numbers != nil {
@@ -107,9 +108,9 @@ func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope
 	}
 }
 
-// count notes the number of an event, and what has not come before it. It reports whether
-// the event comes after later ones.
-func (e *Events) detectGap(key gapKey, number uint64) (tooOld bool) {
+// detectGap records the sequence number of an event, and opens a gap if numbers before it are
+// missing. It reports whether a later event came first.
+func (e *Events) detectGap(key gapKey, number uint64) (outOfOrder bool) {
 	if e.openGaps.record(key, number) {
 		return true
 	}
@@ -119,7 +120,7 @@ func (e *Events) detectGap(key gapKey, number uint64) (tooOld bool) {
 	return false
 }
 
-// bare books an event in JSON (to 0.8).
+// handleJSON handles an event in bare JSON (up to 0.8).
 func (e *Events) handleJSON(topic string, data []byte) {
 	switch topic {
 	case wire.TopicLoad:
@@ -143,7 +144,7 @@ func (e *Events) handleLoad(at fleet.Endpoint, v wire.Envelope, by *deduper, beh
 		e.reject(stats.LoadEvent, stats.BadMsgpack, err)
 		return
 	}
-	if by.classify(v, stats.LoadEvent, l.Worker, l.Rank) != inOrder { // a late one is not the load any more
+	if by.classify(v, stats.LoadEvent, l.Worker, l.Rank) != inOrder { // an older load must not replace a newer one
 		e.fleet.Stats.CountRejected(stats.LoadEvent, stats.Repeated)
 		return
 	}
@@ -151,13 +152,13 @@ func (e *Events) handleLoad(at fleet.Endpoint, v wire.Envelope, by *deduper, beh
 	e.recordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
 }
 
-// publish books a load, unless it is a router's word, or says nothing.
+// recordLoad records a load, unless it is a router's estimate or has no value.
 func (e *Events) recordLoad(from fleet.Origin, source fleet.Source, l fleet.Load, estimate bool) {
 	switch {
 	case estimate:
 		e.fleet.Stats.CountRejected(stats.LoadEvent, stats.Estimate)
 	case l == fleet.Load{}:
-		e.reject(stats.LoadEvent, stats.BadLoad, errors.New("a load without a value"))
+		e.reject(stats.LoadEvent, stats.BadLoad, errors.New("the load has no value"))
 	default:
 		e.fleet.RecordLoad(from, source, l)
 	}
@@ -187,7 +188,7 @@ func (e *Events) handleForwardPass(at fleet.Endpoint, v wire.Envelope, by *dedup
 	if !p.HasWorkerID {
 		e.fleet.Stats.CountRejected(stats.ForwardPass, stats.NoWorker)
 		e.logNoWorkerID.Do(func() {
-			e.log.Warn("Forward passes come without their worker's id and cannot be shown: an engine was not told it when it was started", "endpoint", at)
+			e.log.Warn("Forward passes without a worker id cannot be shown: an engine was started without its worker id", "endpoint", at)
 		})
 		return
 	}
@@ -203,13 +204,13 @@ func (e *Events) handleForwardPass(at fleet.Endpoint, v wire.Envelope, by *dedup
 		Running:           p.Running(),
 		Waiting:           p.Waiting(),
 		PrefillTokens:     p.Scheduled.PrefillTokens,
-		DecodeTokens:      p.Scheduled.DecodeRequests, // each makes one a pass
+		DecodeTokens:      p.Scheduled.DecodeRequests, // each decode request makes one token per pass
 		QueuedTokens:      p.Queued.PrefillTokens,
 		ScheduledKVTokens: p.Scheduled.PrefillKVTokens + p.Scheduled.DecodeKVTokens,
 	})
 }
 
-// trace books a record of the request trace (1.4 to 1.6).
+// handleTrace handles a record of the request trace (1.4 to 1.6).
 func (e *Events) handleTrace(data []byte) {
 	e.fleet.Stats.CountMessage(stats.Trace)
 	r, err := wire.ParseTrace(data)

@@ -8,74 +8,77 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// sequences finds the gaps in what publishers count (0.9 to 1.6): each counts the events of
-// one topic from 0. It remembers where at least the last maxStreams stand; what was
-// forgotten begins anew, and nothing is missing before its first event.
+// gapDetector finds gaps in the sequence numbers of publishers (0.9 to 1.6). Each publisher
+// numbers the events of each topic from 0. The detector remembers at least the last maxStreams
+// streams. A stream that was forgotten starts anew: nothing counts as missing before its first
+// event.
 type gapDetector struct {
 	mu      sync.Mutex
 	streams recentMap[stream, sequence]
 }
 
-// stream is what one publisher says of one topic.
+// stream identifies the events of one publisher about one topic.
 type stream struct {
 	publisher uint64
 	kind      stats.Kind
 }
 
 const (
-	// maxStreams bounds what is remembered, in tracks: ten thousand workers of eight ranks
-	// with three topics each find room.
+	// maxStreams bounds what is remembered, counted in tracks. It is enough for 10,000 workers
+	// with eight ranks and three topics each.
 	maxStreams = 1 << 18
 
-	// maxTracks bounds those of one stream.
+	// maxTracks bounds the tracks of one stream.
 	maxTracks = 8
 
-	// maxGap is a gap from which on a number is not believed.
+	// maxGap is the first distance that is taken for a forged number rather than for a gap.
 	maxGap = 1 << 32
 
-	// certain is for how many events it stays certain that several publishers share an id.
+	// sharedIDWindow is for how many events the detector assumes that several publishers share
+	// an id, after it has seen that they do.
 	sharedIDWindow = 1024
 
-	// enough is how many events must follow one that is ahead where several publishers
-	// share an id, until it is no longer taken for the first of another one.
+	// confirmAfter is how many events must follow a number that is ahead, where several
+	// publishers share an id, until it counts as a gap rather than as the first event of another
+	// publisher.
 	confirmAfter = 3
 )
 
-// skipped are events that never came, between two that did.
+// sequenceGap describes events that have not come, between two that have.
 type sequenceGap struct {
-	missing       uint64 // 0: there are none
-	after, before uint64 // the numbers of those that came
+	missing       uint64 // 0: there is no gap
+	after, before uint64 // the numbers around the gap, which have come
 }
 
-// arrives notes an event of a stream, and says what is missing before it.
+// record records an event of a stream, and returns the gap before it.
 func (s *gapDetector) record(of stream, number uint64) sequenceGap {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams.generationSize = maxStreams
-	run, fresh := s.streams.get(of)
+	seq, fresh := s.streams.get(of)
 	held := 0
 	if !fresh {
-		held = run.extra()
+		held = seq.extra()
 	}
-	gap := run.record(of, number)
-	s.streams.put(of, run, run.extra()-held)
+	gap := seq.record(of, number)
+	s.streams.put(of, seq, seq.extra()-held)
 	return gap
 }
 
-// forget forgets where publishers stand: what they say until they are heard again is not missing.
+// reset forgets all streams. Nothing counts as missing before their next events.
 func (s *gapDetector) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams.reset()
 }
 
-// sequence is where one stream stands. The zero sequence has heard nothing of it.
+// sequence is the state of one stream. The zero sequence has seen no event.
 type sequence struct {
-	next  uint64  // the number that comes next; 0: nothing has been heard yet
-	split *tracks // instead, once a number has gone back
+	next  uint64  // the next expected number; 0: no event has come yet
+	split *tracks // used instead of next after a number has gone back
 }
 
-// extra is how many tracks there are beside the first.
+// extra returns how many tracks there are besides the first.
 func (s *sequence) extra() int {
 	if s.split == nil {
 		return 0
@@ -83,10 +86,10 @@ func (s *sequence) extra() int {
 	return len(s.split.list) - 1
 }
 
-// arrives notes an event, and says what is missing before it.
+// record records an event, and returns the gap before it.
 func (s *sequence) record(_ stream, number uint64) (gap sequenceGap) {
 	switch {
-	case number == math.MaxUint64: // nothing can come after it
+	case number == math.MaxUint64: // no number can follow it
 	case s.split != nil:
 		return s.split.record(number)
 	case s.next == 0 || number == s.next:
@@ -101,33 +104,31 @@ func (s *sequence) record(_ stream, number uint64) (gap sequenceGap) {
 	return gap
 }
 
-// tracks are what may be one publisher each, of those that share an id. Up to 1.2 all
-// publishers of a process do, and those of one topic, as of several data parallel ranks,
-// count side by side. A number that goes back may also be of a publisher that has begun
-// anew, a copy, or forged: none of them stops the counting of the others.
+// tracks holds a track for each publisher that may share the id. Up to 1.2 all publishers of a
+// process share one, and those of one topic, such as the publishers of several data-parallel
+// ranks, each count from 0. A number that goes back may also come from a publisher that has
+// restarted, be a copy, or be forged. None of these may stop the counting of the others.
 //
-// A number that continues a track moves it on. One that is ahead of a track is a gap of the
-// nearest below. One that is below all begins a track, on which no gap is counted until it
-// has been continued. Where tracks were seen to go on in turn, one that is ahead may also be
-// the first event of another publisher: what follows decides.
-//
-// There is room for a window in which events may come out of order: what is owed of a gap
-// until that is settled.
+// A number that continues a track extends it. A number ahead of a track is a gap in the nearest
+// track below it. A number below all tracks begins a new track, which has no gaps until it has
+// been continued. Where tracks were seen to advance in turn, a number that is ahead may also be
+// the first event of another publisher. The events that follow decide: until then the gap is
+// pending.
 type tracks struct {
-	list         []track // the one that was heard last first
+	list         []track // most recently used first
 	events       int
-	sharedUntil  int // until which of them it is certain that several publishers share the id
-	crowdedUntil int // until which there are more publishers than tracks, so that nothing can be said
+	sharedUntil  int // the event up to which several publishers are known to share the id
+	crowdedUntil int // the event up to which there are more publishers than tracks, so that no gap can be found
 }
 
 type track struct {
 	next      uint64
 	confirmed bool // it has been continued
-	lastEvent int  // which event was its last
+	lastEvent int  // the count of events when it was last used
 
-	// Where it may be what has become of the track that was to continue with from:
-	predecessor, pendingGap uint64 // so many events are missing between them, if it is
-	eventsSince             int    // events since
+	// Set while this track may be the continuation, after a gap, of another one, its predecessor:
+	predecessor, pendingGap uint64 // predecessor's next number, and how many events are missing in between
+	eventsSince             int    // how many events have come since
 }
 
 func (t *tracks) record(number uint64) (gap sequenceGap) {
@@ -136,7 +137,7 @@ func (t *tracks) record(number uint64) (gap sequenceGap) {
 	switch {
 	case i >= 0 && t.list[i].next == number:
 		return t.extend(i)
-	case slices.ContainsFunc(t.list, func(r track) bool { return r.next == number+1 }): // a copy of what came last
+	case slices.ContainsFunc(t.list, func(r track) bool { return r.next == number+1 }): // a copy of the last event
 	case i < 0 || !t.list[i].confirmed || t.events < t.crowdedUntil || t.isRepeat(number, t.list[i].next):
 		t.add(track{next: number + 1})
 	case t.events < t.sharedUntil:
@@ -151,13 +152,13 @@ func (t *tracks) record(number uint64) (gap sequenceGap) {
 	return gap
 }
 
-// goOn continues a track.
+// extend continues a track with the number that it expects.
 func (t *tracks) extend(i int) (gap sequenceGap) {
 	if i > 0 && t.list[i].confirmed && t.list[0].confirmed {
 		t.sharedUntil = t.events + sharedIDWindow
 	}
 	number := t.list[i].next
-	t.resolve(number) // what was taken for its future is not
+	t.resolve(number) // the track continues itself, so no other track is its continuation
 	r := &t.list[i]
 	r.next, r.confirmed = number+1, true
 	if r.eventsSince++; r.pendingGap > 0 && r.eventsSince == confirmAfter {
@@ -172,7 +173,7 @@ func (t *tracks) extend(i int) (gap sequenceGap) {
 	return sequenceGap{}
 }
 
-// settle ends the question which track the one that was to continue with a number has become.
+// resolve drops the pending gaps after the track that expects a number.
 func (t *tracks) resolve(number uint64) {
 	for i := range t.list {
 		if t.list[i].pendingGap > 0 && t.list[i].predecessor == number {
@@ -181,9 +182,9 @@ func (t *tracks) resolve(number uint64) {
 	}
 }
 
-// repeated reports whether a number that is ahead of the one that was expected is rather one
-// that came before: before the track that was heard last, or, where several publishers share
-// the id, nearer to another track than to the one below.
+// isRepeat reports whether a number that is ahead of the expected one is more likely a repeated
+// number: it is below the track that was used last, or, where several publishers share the id,
+// it is nearer to another track than to the one below.
 func (t *tracks) isRepeat(number, expected uint64) bool {
 	for _, r := range t.list {
 		switch {
@@ -197,8 +198,8 @@ func (t *tracks) isRepeat(number, expected uint64) bool {
 	return false
 }
 
-// below is the track nearest below a number, of equals one that has been continued; -1 if
-// there is none that can have come so far.
+// nearestBelow returns the index of the nearest track below a number, and of two equal ones the
+// confirmed one. It returns -1 if no track can have reached the number.
 func (t *tracks) nearestBelow(number uint64) (nearest int) {
 	nearest = -1
 	for i, r := range t.list {
@@ -212,8 +213,8 @@ func (t *tracks) nearestBelow(number uint64) (nearest int) {
 	return nearest
 }
 
-// begin adds a track. Where there is no room the one that was heard longest ago goes, of
-// those that were never continued if there are some.
+// add adds a track. If there is no room, it replaces the unconfirmed track that was not used for
+// longest, or, if all are confirmed, the last of all.
 func (t *tracks) add(r track) {
 	if len(t.list) == maxTracks {
 		last := maxTracks - 1
@@ -232,7 +233,7 @@ func (t *tracks) add(r track) {
 	t.list[0].lastEvent = t.events
 }
 
-// first puts a track before the others.
+// moveToFront makes a track the first one.
 func (t *tracks) moveToFront(i int) {
 	r := t.list[i]
 	r.lastEvent = t.events

@@ -13,24 +13,25 @@ import (
 )
 
 const (
-	// maxPage bounds a page in bytes, compressed or not.
+	// maxMetricsSize bounds a response in bytes, both compressed and decompressed.
 	maxMetricsSize = 4 << 20
 
-	// worthCompressing is from when on a page is asked for in gzip: to compress takes the
-	// worker time that its requests need, and Dynamo's own server does not do it at all.
+	// minGzipSize is the size in bytes from which on a response is requested in gzip.
+	// Compression takes time that the worker needs for its requests, and Dynamo's own server
+	// does not support it.
 	minGzipSize = 64 << 10
 )
 
-var errTooLarge = errors.New("a metrics page of more than 4 MiB")
+var errTooLarge = errors.New("the metrics are larger than 4 MiB")
 
-// pageReader gets pages over HTTP, one after the other.
+// metricsReader reads workers' metrics over HTTP, one response at a time.
 type metricsReader struct {
 	parser wire.WorkerMetricsReader
 	gzip   gzip.Reader
 }
 
-// get reads a page, and says how long it is. Long: it was so the last time.
-func (r *metricsReader) get(ctx context.Context, client *http.Client, url string, long bool) (values []wire.WorkerMetrics, size int, err error) {
+// get reads the metrics at a URL, and returns their size in bytes. wasLarge requests gzip.
+func (r *metricsReader) get(ctx context.Context, client *http.Client, url string, wasLarge bool) (values []wire.WorkerMetrics, size int, err error) {
 	r.parser.Faults = wire.WorkerMetricsFaults{}
 	a := &dialState{Context: ctx}
 	request, err := http.NewRequestWithContext(context.WithValue(ctx, dialStateKey{}, a), http.MethodGet, url, nil)
@@ -39,12 +40,12 @@ func (r *metricsReader) get(ctx context.Context, client *http.Client, url string
 	}
 	request.Header.Set("Accept", "text/plain;version=0.0.4,*/*;q=0.1")
 	request.Header.Set("Accept-Encoding", "identity")
-	if long {
+	if wasLarge {
 		request.Header.Set("Accept-Encoding", "gzip")
 	}
 	request.Header.Set("User-Agent", "dynamo-metrics")
 	response, err := client.Do(request)
-	if err != nil && ctx.Err() != nil && a.dialing.Load() { // it is not said by which of the two
+	if err != nil && ctx.Err() != nil && a.dialing.Load() { // the error does not tell the dial from the response
 		err = troubleError{err, stats.ScrapeNotConnected}
 	}
 	if err != nil {
@@ -70,7 +71,7 @@ func (r *metricsReader) get(ctx context.Context, client *http.Client, url string
 	return values, page.n, err
 }
 
-// troubled is an error of which it is known what kind of trouble it is.
+// troubleError is an error with the reason that the scrape counts for.
 type troubleError struct {
 	error
 	kind stats.ScrapeFailure
@@ -78,7 +79,7 @@ type troubleError struct {
 
 func (t troubleError) Unwrap() error { return t.error }
 
-// troubleOf is why a page could not be read, or, without an error, not soon enough.
+// troubleOf returns the reason why a scrape failed. A nil error means that it was too slow.
 func troubleOf(err error) stats.ScrapeFailure {
 	t := troubleError{}
 	switch {
@@ -90,7 +91,7 @@ func troubleOf(err error) stats.ScrapeFailure {
 	return stats.ScrapeUnreadable
 }
 
-// limited reads no more than a page may have.
+// limitedReader fails once more than maxMetricsSize bytes have been read.
 type limitedReader struct {
 	r io.Reader
 	n int
@@ -98,7 +99,7 @@ type limitedReader struct {
 
 func (l *limitedReader) Read(b []byte) (int, error) {
 	n, err := l.r.Read(b)
-	if l.n += n; l.n > maxMetricsSize { // the end may come with what is too much
+	if l.n += n; l.n > maxMetricsSize { // also if err is io.EOF
 		return 0, errTooLarge
 	}
 	return n, err

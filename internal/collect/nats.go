@@ -15,9 +15,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// NATS books the events of the namespace that come over NATS until ctx ends: loads,
-// hit rates and forward passes of every release, and request traces. It calls listening
-// when the server has all subscriptions. One that it refuses is tried again from time to time.
+// NATS records the events of the namespaces that come over NATS until ctx ends: loads, hit rates
+// and forward passes of every release, and request traces. It calls listening when the server
+// has all subscriptions. A subscription that the server denies is retried.
 func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) error {
 	all := e.subscriptions()
 	defer func() {
@@ -56,17 +56,17 @@ func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) er
 	}
 }
 
-// Access is what NATS lets the program do.
+// Permissions returns what the NATS server permits.
 func (e *Events) Permissions() *Permissions { return e.permissions }
 
-// confirm has the server answer behind the subscriptions: it tells before which it refuses.
+// confirm flushes the subscriptions. Any denial arrives before the flush returns.
 func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
 	if !conn.IsConnected() {
 		return
 	}
 	if err := connect.FlushNATS(ctx, conn, flushTimeout); err != nil {
 		e.fleet.Stats.CountFailure(stats.PeerNATS)
-		e.log.Debug("Subscriptions not confirmed", "error", err) // reconnecting repeats them
+		e.log.Debug("Subscriptions not confirmed", "error", err) // they are repeated after a reconnection
 		return
 	}
 	e.permissions.confirm()
@@ -74,21 +74,21 @@ func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
 
 const flushTimeout = 5 * time.Second
 
-// retries are when something that was refused is tried again: after a second, and the more
-// seldom the longer it has been refused, so that who grants what is missing sees at once that
-// it helps, and a server that goes on refusing is left alone.
+// retrySchedule says when to retry what NATS denies: after a second at first, and at intervals
+// that grow with the age of the denial. So an operator who grants a permission sees the effect
+// at once, and a server that goes on denying gets few requests.
 type retrySchedule struct{ since, next time.Time }
 
 const maxRetryInterval = 15 * time.Second
 
-// begin notes that something is refused.
+// begin records that something is denied.
 func (r *retrySchedule) begin(now time.Time) {
 	if r.since.IsZero() {
 		r.since, r.next = now, now.Add(time.Second)
 	}
 }
 
-// due reports whether it is time to try again.
+// due reports whether to retry now.
 func (r *retrySchedule) due(now time.Time) bool {
 	r.begin(now)
 	if now.Before(r.next) {
@@ -98,12 +98,12 @@ func (r *retrySchedule) due(now time.Time) bool {
 	return true
 }
 
-// subscription is one subject and what is done with its messages.
+// natsSubscription is a subscription to one subject.
 type natsSubscription struct {
 	subject     string
-	permission  string     // that its Access knows it by
-	description string     // that the log says of it
-	level       slog.Level // of that line: the original's own is for everybody
+	permission  string     // its subject in Permissions
+	description string     // for the log
+	level       slog.Level // of the log line; the original's own line is at info
 	handler     nats.MsgHandler
 
 	stats   *stats.Stats
@@ -129,9 +129,9 @@ func (s *natsSubscription) close() {
 	}
 }
 
-// again subscribes anew, from time to time, to what the server has refused: one that
-// changes what it permits does not say so, and nats.go subscribes again only when it
-// connects again.
+// retryDenied subscribes again, from time to time, to a subject that the server denies. A server
+// does not announce that its permissions have changed, and nats.go subscribes again only after a
+// reconnection.
 func (s *natsSubscription) retryDenied(ctx context.Context, conn *nats.Conn, a *Permissions) {
 	if !a.Denied(s.permission) {
 		s.retries = retrySchedule{}
@@ -166,16 +166,16 @@ func (e *Events) subscriptions() (all []*natsSubscription) {
 	return all
 }
 
-// hitRate books an event of the hit-rate subject, which names the namespace alone.
+// handleHitRate handles a message of the hit-rate subject, which names only the namespace.
 func (e *Events) handleHitRate(m *nats.Msg) {
-	if _, ours := e.namespaceOf(m.Subject); ours {
+	if _, watched := e.namespaceOf(m.Subject); watched {
 		e.handleMessage(fleet.Endpoint{}, wire.TopicHitRate, m.Data)
 	}
 }
 
-// namespaceOf is the namespace that an event's subject names, and whether it is
-// watched. Subscriptions of several namespaces bring the others' events, too.
-func (e *Events) namespaceOf(subject string) (name string, ours bool) {
+// namespaceOf returns the namespace that an event's subject names, and whether it is watched.
+// Subscriptions with wildcards deliver events of other namespaces, too.
+func (e *Events) namespaceOf(subject string) (name string, watched bool) {
 	if !e.namespaces.IsPattern() {
 		return string(e.namespaces), true
 	}
@@ -183,7 +183,7 @@ func (e *Events) namespaceOf(subject string) (name string, ours bool) {
 	return name, e.namespaces.Match(name)
 }
 
-// bySubject books an event whose subject says where it came from.
+// handleSubject handles a message whose subject names the publisher's endpoint.
 func (e *Events) handleSubject(m *nats.Msg) {
 	at, topic, ok := e.parseSubject(m.Subject)
 	if ok {
@@ -191,11 +191,11 @@ func (e *Events) handleSubject(m *nats.Msg) {
 	}
 }
 
-// subject reads an event's subject, whose last word is a topic that is read. One that
-// names no endpoint is counted as what its topic says.
+// parseSubject parses an event's subject, which ends with a topic that the program reads. It
+// counts a subject that names no endpoint as a rejected message of that topic.
 func (e *Events) parseSubject(subject string) (at fleet.Endpoint, topic string, ok bool) {
-	namespace, ours := e.namespaceOf(subject)
-	if !ours {
+	namespace, watched := e.namespaceOf(subject)
+	if !watched {
 		return fleet.Endpoint{}, "", false
 	}
 	at, topic, ok = wire.ParseEventSubject(namespace, subject)
@@ -209,7 +209,7 @@ func (e *Events) parseSubject(subject string) (at fleet.Endpoint, topic string, 
 	return fleet.Endpoint{}, "", false
 }
 
-// dropCounter carries what the NATS client drops of a subscription over to the tally.
+// dropCounter adds what nats.go drops of a subscription to the stats.
 type dropCounter struct {
 	subscription *nats.Subscription
 	stats        *stats.Stats
@@ -219,7 +219,7 @@ type dropCounter struct {
 func (d *dropCounter) count() {
 	dropped, err := d.subscription.Dropped()
 	if err != nil || dropped == d.counted {
-		return // an error says that the subscription has ended, and was counted before
+		return // an error means that the subscription has ended; its drops were counted then
 	}
 	d.stats.AddDropped(stats.QueueFull, uint64(dropped-d.counted))
 	d.counted = dropped

@@ -10,47 +10,48 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// gaps are the events that have not come so far, though later ones of their publishers have:
-// routers of 0.9 and 1.0 send theirs out of order. One is missing when it has not come while
-// the window is open: until 256 more have come, or for five seconds.
+// openGaps holds the sequence numbers that have not come although later ones of their publisher
+// have: routers of 0.9 and 1.0 send events out of order. A number counts as missing when it has
+// not come before its window closes: after 256 later numbers, or after five seconds.
 type openGaps struct {
 	fleet *fleet.Fleet
-	count atomic.Int64 // so that nothing is locked for each event where there are none
+	count atomic.Int64 // lets record return without the lock while there are none
 
 	mu       sync.Mutex
 	byStream map[gapKey][]*openGap
-	byAge    list.List // of *gap, the first that closes first
+	byAge    list.List // of *openGap, oldest first
 }
 
 const (
 	gapWindow  = 256
 	gapTimeout = 5 * time.Second
 
-	// A number so far ahead is another publisher's that shares the id: it closes no window.
+	// A number this far ahead belongs to another publisher with the same id, and closes no
+	// window.
 	sharedIDDistance = 1 << 16
 
-	// maxGaps bounds those that are open, maxGapsOfOne those of one stream. Of those that there
-	// is no room for the events are missing at once.
+	// maxGaps and maxGapsPerStream bound the open gaps. What exceeds them counts as missing at
+	// once.
 	maxGaps          = 1 << 16
 	maxGapsPerStream = 256
 )
 
-// gapKey is a stream, by the way it comes.
+// gapKey identifies a stream, and the tracker of the connection that it comes over.
 type gapKey struct {
 	tracker sequenceTracker
 	stream  stream
 }
 
-// gap is a run of numbers that have not come.
+// openGap is a range of numbers that have not come.
 type openGap struct {
 	key      gapKey
-	from, to uint64 // both are of it
+	from, to uint64 // inclusive
 	since    time.Time
 	element  *list.Element
 }
 
-// comes notes a number, and reports whether it is one that had not come in its turn.
-func (g *openGaps) record(key gapKey, number uint64) (tooOld bool) {
+// record records a number, and reports whether it was in an open gap.
+func (g *openGaps) record(key gapKey, number uint64) (wasOpen bool) {
 	if g.count.Load() == 0 {
 		return false
 	}
@@ -69,7 +70,7 @@ func (g *openGaps) record(key gapKey, number uint64) (tooOld bool) {
 	return false
 }
 
-// fill takes a number out of a gap.
+// fill removes a number from a gap.
 func (g *openGaps) fill(o *openGap, number uint64) {
 	switch {
 	case o.from == o.to:
@@ -87,7 +88,7 @@ func (g *openGaps) fill(o *openGap, number uint64) {
 	}
 }
 
-// skip notes that numbers have not come in their turn.
+// add opens a gap.
 func (g *openGaps) add(key gapKey, s sequenceGap, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -100,7 +101,7 @@ func (g *openGaps) add(key gapKey, s sequenceGap, now time.Time) {
 	g.enforceLimits(key)
 }
 
-// bound takes for missing what there is no room for.
+// enforceLimits closes the oldest gap that exceeds a limit.
 func (g *openGaps) enforceLimits(key gapKey) {
 	if of := g.byStream[key]; len(of) > maxGapsPerStream {
 		g.countMissing(of[0])
@@ -111,7 +112,7 @@ func (g *openGaps) enforceLimits(key gapKey) {
 	g.count.Store(int64(g.byAge.Len()))
 }
 
-// expire takes for missing what has not come in time.
+// expire closes the gaps that have been open for too long.
 func (g *openGaps) expire(now time.Time) {
 	if g.count.Load() == 0 {
 		return
@@ -127,8 +128,8 @@ func (g *openGaps) expire(now time.Time) {
 	}
 }
 
-// forget closes what is open of what came this way, since we have let go of it: what did not
-// come may have been sent meanwhile.
+// discard closes the open gaps of a tracker without counting them, because its subscription has
+// ended: their events may have been sent while there was none.
 func (g *openGaps) discard(by sequenceTracker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,7 +142,7 @@ func (g *openGaps) discard(by sequenceTracker) {
 	}
 }
 
-// miss counts what is left of a gap.
+// countMissing counts the rest of a gap as missing, and closes it.
 func (g *openGaps) countMissing(o *openGap) {
 	g.fleet.Stats.MissedEvents.Add(o.to - o.from + 1)
 	g.fleet.Diagnostics.AddGap(fleet.Gap{Publisher: o.key.stream.publisher, Kind: o.key.stream.kind, After: o.from - 1, Before: o.to + 1, At: o.since})

@@ -11,14 +11,14 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// announce says once where the load of an endpoint is looked for, which a poll has found.
+// logEndpoint logs once, for each endpoint that a poll has found, which service is polled.
 func (p *Poller) logEndpoint(e fleet.Endpoint, poll int) {
-	_, said := p.loggedEndpoints[e]
+	_, logged := p.loggedEndpoints[e]
 	if p.loggedEndpoints == nil {
 		p.loggedEndpoints = make(map[fleet.Endpoint]int)
 	}
 	p.loggedEndpoints[e] = poll
-	if said {
+	if logged {
 		return
 	}
 	for _, era := range wire.Eras {
@@ -32,28 +32,28 @@ func (p *Poller) logEndpoint(e fleet.Endpoint, poll int) {
 	}
 }
 
-// missing is when the log says that a poll found no one, which may be so for days: at once,
-// and the more seldom the longer it goes on.
+// missingLog decides when to log that polls find no workers, which may go on for days: at once,
+// and then at growing intervals.
 type missingLog struct {
 	logged     bool          // and nothing has been found since
-	next       time.Time     // when it may be said again; zero: at once
-	interval   time.Duration // before that
-	foundSince time.Time     // when something was found again; zero: nothing has been lately
+	next       time.Time     // when it may be logged again; zero: at once
+	interval   time.Duration // before next
+	foundSince time.Time     // since when polls have found workers; zero: the last one found none
 }
 
 const (
 	minMissingInterval = 2 * time.Second
 	maxMissingInterval = time.Minute
 
-	// early is how much before its time it may be said: polls are not on the dot, and the next
-	// one would double a short pause.
+	// missingSlack is how much before next it may be logged. Polls are not exactly periodic, and
+	// waiting for the following poll would double a short interval.
 	missingSlack = 100 * time.Millisecond
 )
 
-// say reports whether it is to be said now.
+// shouldLog reports whether to log now that a poll has found no workers.
 func (m *missingLog) shouldLog(now time.Time) bool {
 	if !m.foundSince.IsZero() && now.Sub(m.foundSince) >= maxMissingInterval {
-		*m = missingLog{} // that was another time
+		*m = missingLog{} // this is a new outage
 	}
 	m.foundSince = time.Time{}
 	if now.Before(m.next.Add(-missingSlack)) {
@@ -64,17 +64,18 @@ func (m *missingLog) shouldLog(now time.Time) bool {
 	return true
 }
 
-// end notes that something is found, and reports whether the log has said the opposite.
-func (m *missingLog) recovered(now time.Time) (said bool) {
+// recovered records that a poll has found workers, and reports whether the log says that there
+// are none.
+func (m *missingLog) recovered(now time.Time) (wasLogged bool) {
 	if m.foundSince.IsZero() {
 		m.foundSince = now
 	}
-	said, m.logged = m.logged, false
-	return said
+	wasLogged, m.logged = m.logged, false
+	return wasLogged
 }
 
-// notFound says that a poll found no one, and what would help. When NATS has just come back
-// it says nothing: the workers may not be there again.
+// logNotFound logs that a poll has found no workers, and a hint. It logs nothing in the grace
+// period after a reconnection, because the workers may still be reconnecting.
 func (p *Poller) logNotFound(now time.Time) {
 	if now.Before(p.graceUntil) || !p.missing.shouldLog(now) {
 		return
@@ -83,11 +84,11 @@ func (p *Poller) logNotFound(now time.Time) {
 	if p.Fleet.HasRegistry() {
 		p.Log.Info(registryHint(p.Namespaces, p.Fleet.Target(), p.Fleet.WorkerCounts()))
 	} else {
-		p.Log.Info("Without a registry only workers that answer are seen: are they up, and are --namespace and --component theirs?")
+		p.Log.Info("Without a registry only workers that answer are visible: are they running, and do --namespace and --component match?")
 	}
 }
 
-// where is what is looked for, in the original's words.
+// targetDescription describes the polled target as the original's log does.
 func (p *Poller) targetDescription() string {
 	t := p.Fleet.Target()
 	if t.Component == "" || t.MultipleNamespaces() {
@@ -100,7 +101,8 @@ func (p *Poller) targetDescription() string {
 	return "matching subject " + wire.Subject(service, t.Name, 0)
 }
 
-// noLoad says once that the watched endpoint exists but carries no load, and which do.
+// logNoLoad logs once that the watched endpoint exists but carries no load, and which endpoints
+// do.
 func (p *Poller) logNoLoad(others []string) {
 	t := p.Fleet.Target()
 	if p.loggedNoLoad || t.Name == "" {
@@ -109,20 +111,20 @@ func (p *Poller) logNoLoad(others []string) {
 	p.loggedNoLoad = true
 	message := "Endpoint " + t.Name + " of component " + t.Component + " carries no load"
 	if len(others) > 0 {
-		message += "; these of the component do: " + joinNames(others)
+		message += "; these endpoints of the component do: " + joinNames(others)
 	}
 	p.Log.Info(message)
 }
 
-// mostNames bounds how many endpoints a line of the log lists.
+// maxNames bounds how many names a log line lists.
 const maxNames = 20
 
-// hint says what is registered in the namespace: that workers of what is watched are, and say
-// nothing, or which of it may be meant.
+// registryHint says which workers of the target are registered but silent, or else what is
+// registered and which of it the operator may have meant.
 func registryHint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerCount) string {
 	if len(registered) == 0 {
-		return "Nothing is registered in namespace " + string(namespaces) + // now: there may have been workers
-			": are the workers up, and is --namespace theirs?"
+		return "Nothing is registered in namespace " + string(namespaces) +
+			": are the workers running, and does --namespace match?"
 	}
 	var names, silent []string
 	var all []fleet.Endpoint
@@ -139,7 +141,7 @@ func registryHint(namespaces wire.Namespaces, t fleet.Target, registered []fleet
 	}
 	if len(silent) > 0 {
 		return "Registered in namespace " + string(namespaces) + ", but silent: " + joinNames(silent) +
-			"; do they hang, or is their NATS server another one?"
+			"; do they hang, or do they use another NATS server?"
 	}
 	message := "Registered in namespace " + string(namespaces) + ": " + joinNames(names)
 	if e, ok := t.Nearest(all); ok {
@@ -152,7 +154,7 @@ func registryHint(namespaces wire.Namespaces, t fleet.Target, registered []fleet
 	return message
 }
 
-// listed are so many names as a line of the log lists.
+// joinNames joins the names that a log line lists, at most maxNames of them.
 func joinNames(names []string) string {
 	if len(names) > maxNames {
 		names = append(names[:maxNames:maxNames], "…")

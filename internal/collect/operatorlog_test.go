@@ -22,7 +22,7 @@ func TestRegistryHintNamesRegisteredAndNearest(t *testing.T) {
 		{Endpoint: fleet.Endpoint{Component: "backend", Name: "load_metrics"}, Workers: 12},
 	}
 	const all = "Registered in namespace dynamo: MyComponent/my_endpoint, backend/generate, backend/load_metrics"
-	const silent, why = "Registered in namespace dynamo, but silent: ", "; do they hang, or is their NATS server another one?"
+	const silent, why = "Registered in namespace dynamo, but silent: ", "; do they hang, or do they use another NATS server?"
 	for _, c := range []struct {
 		target     fleet.Target
 		registered []fleet.WorkerCount
@@ -37,7 +37,7 @@ func TestRegistryHintNamesRegisteredAndNearest(t *testing.T) {
 		{fleet.Target{Component: "backend", Name: "generate"}, registered, silent + "1 worker at backend/generate" + why},
 		{fleet.Target{Component: "backend"}, registered, silent + "1 worker at backend/generate, 12 workers at backend/load_metrics" + why},
 		{fleet.Target{}, registered, silent + "1 worker at MyComponent/my_endpoint, 1 worker at backend/generate, 12 workers at backend/load_metrics" + why},
-		{fleet.Target{}, nil, "Nothing is registered in namespace dynamo: are the workers up, and is --namespace theirs?"},
+		{fleet.Target{}, nil, "Nothing is registered in namespace dynamo: are the workers running, and does --namespace match?"},
 	} {
 		for _, namespaces := range []wire.Namespaces{"dynamo", "dyn*", "*"} {
 			want := strings.Replace(c.want, "namespace dynamo", "namespace "+string(namespaces), 1)

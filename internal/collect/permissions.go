@@ -10,30 +10,30 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// Access is what NATS lets the program do: which of the subjects that it uses are refused.
-// Those that are required make the difference between connected and deaf. The others are of
-// what not every fleet sends, so that an installation with the permissions of an earlier
-// release is not worse off for a program that reads more. A nil Access knows of nothing.
+// Permissions records which of the subjects that the program uses the NATS server denies.
+// Without the required ones the program counts as not connected. The optional ones carry what
+// not every fleet sends, so an installation that has the permissions of an earlier release keeps
+// working when a newer program reads more. A nil Permissions denies nothing.
 type Permissions struct {
 	fleet       *fleet.Fleet
 	log         *slog.Logger
-	reconnected chan struct{} // of one place: says that there is a new connection
+	reconnected chan struct{} // has room for one; receives a value after each new connection
 
 	mu        sync.Mutex
 	all       []*permission
 	connected bool
-	confirmed bool   // the server has answered behind the subscriptions
-	up        bool   // as it was last told
-	onUp      func() // called when it is so; may be nil
+	confirmed bool   // the server has processed all subscriptions
+	up        bool   // connected and no required subject is denied, as of the last update
+	onUp      func() // called whenever up becomes true; may be nil
 }
 
-// grant is whether a subject may be used.
+// permission is what is known about one subject.
 type permission struct {
 	fleet.Subject
-	publishes bool // on it; else it is subscribed to
-	known     bool // Refused says so
-	pending   bool // the server was asked, and its answer is not known
-	denied    bool // it has said no
+	publishes bool // the program publishes on it; otherwise it subscribes to it
+	known     bool // Subject.Refused is valid
+	pending   bool // it is in use, but the server has not confirmed that yet
+	denied    bool // the server has denied it since the use began
 }
 
 const (
@@ -41,12 +41,13 @@ const (
 	statsSubject  = "$SRV.STATS.*"
 )
 
-// newAccess is that of all subjects of these namespaces.
+// newPermissions returns the permissions of all subjects that the program uses in these
+// namespaces.
 func newPermissions(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger) *Permissions {
-	a := &Permissions{fleet: f, log: log, reconnected: make(chan struct{}, 1)}
+	p := &Permissions{fleet: f, log: log, reconnected: make(chan struct{}, 1)}
 	add := func(required, publishes bool, subjects ...string) {
 		for _, s := range subjects {
-			a.all = append(a.all, &permission{Subject: fleet.Subject{Name: s, Required: required}, publishes: publishes})
+			p.all = append(p.all, &permission{Subject: fleet.Subject{Name: s, Required: required}, publishes: publishes})
 		}
 	}
 	add(true, false, wire.EventSubjects(namespaces, wire.TopicHitRate)[0])
@@ -56,61 +57,65 @@ func newPermissions(f *fleet.Fleet, namespaces wire.Namespaces, log *slog.Logger
 	add(false, false, wire.EventSubjects(namespaces, wire.TopicForwardPass)...)
 	add(false, false, wire.TraceSubject)
 	add(false, true, wire.L2CSubjects(namespaces))
-	return a
+	return p
 }
 
-// OnUp has f called whenever NATS is connected and refuses nothing that is required.
-func (a *Permissions) OnUp(f func()) { a.onUp = f }
+// OnUp sets the function that is called whenever NATS becomes connected with all required
+// subjects allowed.
+func (p *Permissions) OnUp(f func()) { p.onUp = f }
 
-// Connected hears each change of the connection. A new one has all subscriptions again.
-func (a *Permissions) SetConnected(up bool) {
-	a.update(func() {
-		a.connected, a.confirmed = up, false
-		for _, g := range a.all {
-			g.pending, g.denied = up && !g.publishes, false
-			g.known = g.known && g.publishes // that is heard of with the next use only
+// SetConnected records a change of the connection. nats.go repeats all subscriptions on a new
+// connection.
+func (p *Permissions) SetConnected(up bool) {
+	p.update(func() {
+		p.connected, p.confirmed = up, false
+		for _, perm := range p.all {
+			perm.pending, perm.denied = up && !perm.publishes, false
+			perm.known = perm.known && perm.publishes // the server checks a publication only when it is made
 		}
 	})
 	if up {
 		select {
-		case a.reconnected <- struct{}{}:
+		case p.reconnected <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// confirm notes that the server has answered behind all subscriptions.
-func (a *Permissions) confirm() {
-	a.update(func() {
-		a.confirmed = true
-		for _, g := range a.all {
-			if !g.publishes {
-				a.confirmPermission(g)
+// confirm records that the server has processed all subscriptions: those that it did not deny
+// are allowed.
+func (p *Permissions) confirm() {
+	p.update(func() {
+		p.confirmed = true
+		for _, perm := range p.all {
+			if !perm.publishes {
+				p.confirmPermission(perm)
 			}
 		}
 	})
 }
 
-func (a *Permissions) isConfirmed() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.confirmed
+func (p *Permissions) isConfirmed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.confirmed
 }
 
-// Refused hears of a subject that the server refuses; without a name, of one of those that it
-// was asked for, or of any. It reports whether it is one of these, and whether that is news.
-func (a *Permissions) RecordDenial(subject string, publishing bool) (known, isNew bool) {
-	a.fleet.Stats.CountFailure(stats.PeerNATS)
-	a.update(func() {
+// RecordDenial records that the server denies a subject. An empty subject means that the server
+// did not name it: then it is one of those that are pending, or any subscription. RecordDenial
+// reports whether the program uses the subject, and whether it was allowed before.
+func (p *Permissions) RecordDenial(subject string, publishing bool) (known, isNew bool) {
+	p.fleet.Stats.CountFailure(stats.PeerNATS)
+	p.update(func() {
 		if subject == "" {
-			a.denyUnnamed()
+			p.denyUnnamed()
 			known = true
 			return
 		}
-		for _, g := range a.all {
-			if g.publishes == publishing && g.covers(subject) {
+		for _, perm := range p.all {
+			if perm.publishes == publishing && perm.covers(subject) {
 				known = true
-				isNew = a.markDenied(g)
+				isNew = p.markDenied(perm)
 				return
 			}
 		}
@@ -118,132 +123,134 @@ func (a *Permissions) RecordDenial(subject string, publishing bool) (known, isNe
 	return known, isNew
 }
 
-// doubt takes for refused what was asked for, or else every subscription.
-func (a *Permissions) denyUnnamed() {
+// denyUnnamed marks the pending subscriptions as denied, or all of them if none is pending.
+func (p *Permissions) denyUnnamed() {
 	asked := false
-	for _, g := range a.all {
-		if g.pending && !g.publishes {
+	for _, perm := range p.all {
+		if perm.pending && !perm.publishes {
 			asked = true
-			a.markDenied(g)
+			p.markDenied(perm)
 		}
 	}
-	for _, g := range a.all {
-		if !asked && !g.publishes {
-			a.markDenied(g)
+	for _, perm := range p.all {
+		if !asked && !perm.publishes {
+			p.markDenied(perm)
 		}
 	}
 }
 
-// deny reports whether it is news.
-func (a *Permissions) markDenied(g *permission) bool {
-	isNew := !g.Subject.Refused
-	g.denied, g.known, g.Subject.Refused = true, true, true
+// markDenied reports whether the subject was not yet marked as denied.
+func (p *Permissions) markDenied(perm *permission) bool {
+	isNew := !perm.Subject.Refused
+	perm.denied, perm.known, perm.Subject.Refused = true, true, true
 	return isNew
 }
 
-// Ask notes that a subject is about to be used.
-func (a *Permissions) BeginUse(name string) {
-	if a == nil {
+// BeginUse records that the program is about to use a subject.
+func (p *Permissions) BeginUse(name string) {
+	if p == nil {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if g := a.find(name); g != nil {
-		g.pending, g.denied = true, false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if perm := p.find(name); perm != nil {
+		perm.pending, perm.denied = true, false
 	}
 }
 
-// Settle notes that the server has answered behind the use of a subject.
-func (a *Permissions) ConfirmUse(name string) {
-	if a == nil {
+// ConfirmUse records that the server has processed the use of a subject: it is allowed unless a
+// denial came.
+func (p *Permissions) ConfirmUse(name string) {
+	if p == nil {
 		return
 	}
-	a.update(func() {
-		if g := a.find(name); g != nil {
-			a.confirmPermission(g)
+	p.update(func() {
+		if perm := p.find(name); perm != nil {
+			p.confirmPermission(perm)
 		}
 	})
 }
 
-// Forget notes that a subject is not used now: what was heard of it may not hold any more.
-func (a *Permissions) Reset(name string) {
-	if a == nil {
+// Reset records that a subject is not in use, so that nothing is known about it any more.
+func (p *Permissions) Reset(name string) {
+	if p == nil {
 		return
 	}
-	a.update(func() {
-		if g := a.find(name); g != nil {
-			g.known, g.pending, g.Subject.Refused = false, false, false
+	p.update(func() {
+		if perm := p.find(name); perm != nil {
+			perm.known, perm.pending, perm.Subject.Refused = false, false, false
 		}
 	})
 }
 
-func (a *Permissions) confirmPermission(g *permission) {
-	if !g.pending {
+func (p *Permissions) confirmPermission(perm *permission) {
+	if !perm.pending {
 		return
 	}
-	g.pending = false
-	if g.denied {
+	perm.pending = false
+	if perm.denied {
 		return
 	}
-	if g.Subject.Refused {
-		a.log.Info("NATS grants a permission that it denied before", "subject", g.Name)
+	if perm.Subject.Refused {
+		p.log.Info("NATS grants a permission that it denied before", "subject", perm.Name)
 	}
-	g.known, g.Subject.Refused = true, false
+	perm.known, perm.Subject.Refused = true, false
 }
 
-// Refuses reports whether a subject is refused.
-func (a *Permissions) Denied(name string) bool {
-	if a == nil {
+// Denied reports whether the server denies a subject.
+func (p *Permissions) Denied(name string) bool {
+	if p == nil {
 		return false
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g := a.find(name)
-	return g != nil && g.known && g.Subject.Refused
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	perm := p.find(name)
+	return perm != nil && perm.known && perm.Subject.Refused
 }
 
-func (a *Permissions) find(name string) *permission {
-	for _, g := range a.all {
-		if g.Name == name {
-			return g
+func (p *Permissions) find(name string) *permission {
+	for _, perm := range p.all {
+		if perm.Name == name {
+			return perm
 		}
 	}
 	return nil
 }
 
-// change changes something, and says how it stands.
-func (a *Permissions) update(do func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	do()
-	var all []fleet.Subject
-	up := a.connected && a.confirmed
-	a.fleet.Stats.NATSServer.SetConnected(a.connected)
-	for _, g := range a.all {
-		if g.known && a.connected {
-			all = append(all, g.Subject)
-			up = up && !(g.Required && g.Subject.Refused)
+// update runs change under the lock, and then publishes the new state.
+func (p *Permissions) update(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+	var known []fleet.Subject
+	up := p.connected && p.confirmed
+	p.fleet.Stats.NATSServer.SetConnected(p.connected)
+	for _, perm := range p.all {
+		if perm.known && p.connected {
+			known = append(known, perm.Subject)
+			up = up && !(perm.Required && perm.Subject.Refused)
 		}
 	}
-	a.fleet.Diagnostics.SetSubjects(all)
-	a.fleet.Stats.NATS.SetConnected(up)
-	if up && !a.up && a.onUp != nil {
-		a.onUp()
+	p.fleet.Diagnostics.SetSubjects(known)
+	p.fleet.Stats.NATS.SetConnected(up)
+	if up && !p.up && p.onUp != nil {
+		p.onUp()
 	}
-	a.up = up
+	p.up = up
 }
 
-// covers reports whether a subject is of those that the grant is of.
-func (g *permission) covers(subject string) bool {
-	if subject == g.Name {
+// covers reports whether a subject matches the permission's, in which "*" stands for one token
+// and a ">" at the end for one or more.
+func (perm *permission) covers(subject string) bool {
+	if subject == perm.Name {
 		return true
 	}
-	for word := range strings.SplitSeq(g.Name, ".") {
-		if word == ">" {
+	for token := range strings.SplitSeq(perm.Name, ".") {
+		if token == ">" {
 			return subject != ""
 		}
-		var of string
-		if of, subject, _ = strings.Cut(subject, "."); of != word && word != "*" {
+		var first string
+		if first, subject, _ = strings.Cut(subject, "."); first != token && token != "*" {
 			return false
 		}
 	}

@@ -14,16 +14,17 @@ import (
 )
 
 const (
-	// gathering is how long planes may differ: while a fleet starts or moves they do.
+	// planeCheckInterval is how often mismatches are looked for. A fleet that starts or moves
+	// may have one for a few seconds.
 	planeCheckInterval = 10 * time.Second
 
-	// mostClashes bounds the components that are told to the page.
+	// maxMismatches bounds the components that are kept for the web page.
 	maxMismatches = 100
 )
 
-// WatchPlanes warns, until ctx ends, of components whose workers publish on one event
-// plane and whose routers on another: those routers hear nothing of their workers'
-// caches, and send requests as if nobody had cached anything.
+// WatchEventPlane warns, until ctx ends, of components whose workers publish on one event plane
+// and whose routers use another one: those routers get no events about their workers' caches,
+// and route requests as if nothing were cached.
 func WatchEventPlane(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 	w := planeWarner{log: log, warned: make(map[string]string)}
 	channels, known := f.WatchChannels(), make(planeCheck)
@@ -43,13 +44,13 @@ func WatchEventPlane(ctx context.Context, f *fleet.Fleet, log *slog.Logger) {
 	}
 }
 
-// planes are the channels of each component by their planes.
+// planeCheck counts the channels of each component by event plane.
 type planeCheck map[fleet.Endpoint]*planeCounts
 
-// sides are how many channels there are on each plane, of the workers and of the routers.
+// planeCounts has the number of channels on each event plane, of workers and of routers.
 type planeCounts struct{ workers, routers [fleet.PlaneCount]int }
 
-// follow takes over changes of the channels.
+// apply applies changes of the channels.
 func (p planeCheck) apply(changes []fleet.ChannelChange) {
 	for _, c := range changes {
 		p.count(c.Old, -1)
@@ -77,15 +78,15 @@ func (p planeCheck) count(c fleet.Opt[fleet.Channel], delta int) {
 	}
 }
 
-// split are the components whose workers are on a plane that no router is on, the first
-// ones by their names.
+// mismatches returns the components whose workers are on an event plane that no router is on,
+// the first maxMismatches by name.
 func (p planeCheck) mismatches() map[string]string {
 	found := make(map[string]string)
 	for component, s := range p {
 		routers := s.routers
 		if routers == ([fleet.PlaneCount]int{}) {
-			if of := p[fleet.Endpoint{Namespace: component.Namespace}]; of != nil {
-				routers = of.routers // of the whole namespace, up to 1.3
+			if namespace := p[fleet.Endpoint{Namespace: component.Namespace}]; namespace != nil {
+				routers = namespace.routers // up to 1.3, routers have channels for the whole namespace
 			}
 		}
 		for plane, n := range s.workers {
@@ -102,33 +103,33 @@ func (p planeCheck) mismatches() map[string]string {
 	return found
 }
 
-// planesWarner says in the log what clashes, each once for as long as it does, and of few
-// components by name.
+// planeWarner logs each mismatch once for as long as it lasts. It names a limited number of
+// components.
 type planeWarner struct {
 	log    *slog.Logger
-	warned map[string]string // of what clashes now
+	warned map[string]string // mismatches that last, and were logged
 	named  int
 }
 
 func (w *planeWarner) warn(mismatches map[string]string) {
-	maps.DeleteFunc(w.warned, func(component, planes string) bool { return mismatches[component] != planes })
+	maps.DeleteFunc(w.warned, func(component, mismatch string) bool { return mismatches[component] != mismatch })
 	for _, component := range slices.Sorted(maps.Keys(mismatches)) {
-		planes := mismatches[component]
-		if w.warned[component] == planes || w.named > maxNames {
+		mismatch := mismatches[component]
+		if w.warned[component] == mismatch || w.named > maxNames {
 			continue
 		}
-		w.warned[component] = planes
+		w.warned[component] = mismatch
 		if w.named++; w.named > maxNames {
-			w.log.Warn("More components have workers and routers on different event planes; further ones are on the web page alone", "components", len(mismatches))
+			w.log.Warn("More components have workers and routers that do not share an event plane; further ones are only on the web page", "components", len(mismatches))
 			continue
 		}
-		w.log.Warn("Workers and routers of a component are on different event planes, so that routers miss what is cached: set DYN_EVENT_PLANE alike",
-			"component", component, "planes", planes)
+		w.log.Warn("Workers and routers of a component do not share an event plane, so the routers do not know what is cached: set DYN_EVENT_PLANE to the same value",
+			"component", component, "event_plane", mismatch)
 	}
 }
 
-// ofWorkers reports whether workers publish this topic. Routers publish what they
-// tell each other, and to 0.9 hit rates.
+// isWorkerTopic reports whether workers publish this topic. Routers publish their own state, and
+// up to 0.9 hit rates.
 func isWorkerTopic(topic string) bool {
 	return topic == wire.TopicKVEvents || topic == wire.TopicLoad || topic == wire.TopicForwardPass
 }

@@ -1,5 +1,5 @@
-// Package collect learns what workers report: it polls their statistics and hears
-// their routers' events.
+// Package collect receives what a Dynamo fleet reports: replies to stats polls, events over NATS
+// and ZeroMQ, request traces, and the workers' own metrics.
 package collect
 
 import (
@@ -25,69 +25,70 @@ const (
 	maxPollWait = time.Second
 	minPollWait = 100 * time.Millisecond
 
-	// grace is how long after a reconnection a poll without answers means nothing:
-	// workers take their time to come back to the server too.
+	// reconnectGrace is for how long after a reconnection an empty poll means nothing, because
+	// the workers take their time to reconnect, too.
 	reconnectGrace = 5 * time.Second
 
-	// soon is between two polls in that time, at most.
+	// gracePollInterval is the longest interval between polls in that time.
 	gracePollInterval = 500 * time.Millisecond
 
-	// tooLate is how long after its poll an answer is no longer taken, but for long intervals.
+	// minReplyTimeout is for how long after its poll a reply is accepted, or two intervals if
+	// those are longer.
 	minReplyTimeout = 5 * time.Second
 )
 
-// Poller asks the workers of the watched components for their statistics.
+// Poller polls the workers of the watched components for their statistics.
 type Poller struct {
-	Conn        *nats.Conn // nil: nobody is asked, and the operator is only told what the registry says
+	Conn        *nats.Conn // nil: no worker is polled, and only the operator log is written
 	Fleet       *fleet.Fleet
 	Namespaces  wire.Namespaces
 	Interval    time.Duration
 	Log         *slog.Logger
-	Permissions *Permissions  // what Conn lets us do; may be nil
+	Permissions *Permissions  // of Conn; may be nil
 	OnLoads     func()        // called after each poll that found a load; may be nil
-	PollNow     chan struct{} // of one place: says that a poll is due at once; may be nil
+	PollNow     chan struct{} // has room for one; a value starts a poll at once; may be nil
 
-	wake            chan struct{}          // the running poll may have no one to wait for
+	wake            chan struct{}          // the running poll checks whether replies are still to come
 	loggedEndpoints map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
-	reconnects      uint64                 // of Conn, when last seen
-	graceUntil      time.Time              // when the workers have had time to reconnect too
-	missing         missingLog             // what the log says of polls that find no one
-	loggedNoLoad    bool                   // the log has said which endpoints carry load
+	reconnects      uint64                 // of Conn, at the last poll
+	graceUntil      time.Time              // when the grace period after the last reconnection ends
+	missing         missingLog             // when to log that polls find no workers
+	loggedNoLoad    bool                   // the log has said which endpoints carry loads
 
-	publishedSubject string        // on which something was published since the last poll
-	retries          retrySchedule // of polls that NATS denies
+	publishedSubject string        // published on by Publish since the last poll
+	retries          retrySchedule // of polls, while NATS denies a permission
 
-	inbox   string            // replies to all polls are below it
-	replies *natsSubscription // nil: there is none yet
+	inbox   string            // the replies to poll n come to inbox.n
+	replies *natsSubscription // nil: not subscribed
 
-	// Of the reply at hand. Where one subscription follows another both may bring some.
+	// These belong to the reply that is being handled. While one subscription replaces another,
+	// both may deliver replies.
 	replyMu sync.Mutex
 	decoder wire.StatsDecoder
 	reports []fleet.PollReply
 
-	mu         sync.Mutex         // guards what replies share with the polls
-	services   map[string]service // that were asked and may still answer, by their names
-	openings   uint64             // of the Fleet, when the services were last looked at
-	poll       pollState
-	pollStarts []time.Time // when the last polls began, whose answers are still taken
+	mu             sync.Mutex         // guards what polls and replies share
+	services       map[string]service // by name; those that were polled and may still answer
+	endpointsAdded uint64             // the Fleet's, when services was last updated
+	poll           pollState
+	pollStarts     []time.Time // of the last polls whose replies are still accepted
 }
 
-// pollState is what the replies to one poll add up to.
+// pollState adds up the replies to one poll.
 type pollState struct {
 	number         int
 	requests       int
-	noResponders   int             // requests for which NATS says that nobody is there
-	matched        bool            // somebody serves a watched endpoint
-	loads          int             // loads reported
-	nullLoad       bool            // a watched endpoint's data is null
-	otherEndpoints map[string]bool // endpoints not watched that carry a load
+	noResponders   int             // requests for which NATS reports no responders
+	matched        bool            // a worker serves a watched endpoint
+	loads          int             // how many loads were reported
+	nullLoad       bool            // a watched endpoint reports null as its data
+	otherEndpoints map[string]bool // endpoints that are not watched and carry a load
 }
 
-// Listen subscribes to the replies over a connection, for the next Run, which does so itself
-// if that is not done before.
+// Listen subscribes to the replies on a connection. Run does it if Listen was not called.
 func (p *Poller) Listen(conn *nats.Conn) error {
 	if p.Conn != nil && p.Conn != conn || p.Conn == nil && p.Fleet.Stats.Failures(stats.PeerNATS) > 0 {
-		p.reconnects = unknownReconnects // that is as good as a reconnection: the workers had to wait for the server, too
+		p.reconnects = unknownReconnects // start a grace period: the workers had to wait for the server, too
 	}
 	p.Conn = conn
 	p.inbox = conn.NewInbox()
@@ -96,8 +97,7 @@ func (p *Poller) Listen(conn *nats.Conn) error {
 	return p.replies.open(conn)
 }
 
-// reset forgets the polls before, whose inboxes are below another. An answer to one of them
-// may be at hand.
+// reset forgets the polls on the previous inbox. A reply to one of them may be in progress.
 func (p *Poller) reset() {
 	p.replyMu.Lock()
 	defer p.replyMu.Unlock()
@@ -110,11 +110,11 @@ func (p *Poller) reset() {
 	p.decoder.Endpoint = p.Fleet.Target().Name
 }
 
-// never is a number of reconnections that no connection has.
+// unknownReconnects differs from the number of reconnections of any connection.
 const unknownReconnects = math.MaxUint64
 
-// Run polls once an interval until ctx ends, for the first time when the registry
-// is known. Polls never overlap; ticks that come due meanwhile are skipped.
+// Run polls once per interval until ctx ends, for the first time when the registry is synced.
+// Polls never overlap: ticks during a poll are skipped.
 func (p *Poller) Run(ctx context.Context) error {
 	if p.Conn == nil {
 		p.loop(ctx, func() { p.logOutcome(pollState{}) })
@@ -137,14 +137,14 @@ func (p *Poller) Run(ctx context.Context) error {
 	return nil
 }
 
-// named is the endpoint that the flags name.
+// namedEndpoint returns the endpoint that the flags name.
 func (p *Poller) namedEndpoint() (e fleet.Endpoint, ok bool) {
 	t := p.Fleet.Target()
 	return fleet.Endpoint(t), t.Name != "" && !t.MultipleNamespaces()
 }
 
-// every calls f once an interval until ctx ends, for the first time when the registry
-// is known, and besides when that is due.
+// loop calls f once per interval until ctx ends, for the first time when the registry is synced,
+// and whenever PollNow receives a value.
 func (p *Poller) loop(ctx context.Context, f func()) {
 	select {
 	case <-p.Fleet.Synced():
@@ -154,7 +154,7 @@ func (p *Poller) loop(ctx context.Context, f func()) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
-		case <-p.PollNow: // for this one
+		case <-p.PollNow: // this poll is the one that was requested
 		default:
 		}
 		f()
@@ -173,7 +173,7 @@ func (p *Poller) loop(ctx context.Context, f func()) {
 	}
 }
 
-// once is one poll.
+// pollOnce runs one poll.
 func (p *Poller) pollOnce(ctx context.Context) {
 	t := &p.Fleet.Stats
 	start := time.Now()
@@ -204,15 +204,15 @@ func (p *Poller) pollOnce(ctx context.Context) {
 	p.awaitReplies(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
-	heard := p.couldReceive(ctx)
-	p.Fleet.EndPoll(heard && registryUp && t.RegistryUp() && ctx.Err() == nil && start.After(p.graceUntil))
+	valid := p.couldReceive(ctx)
+	p.Fleet.EndPoll(valid && registryUp && t.RegistryUp() && ctx.Err() == nil && start.After(p.graceUntil))
 	if ctx.Err() == nil {
-		p.finishPoll(time.Since(start), heard)
+		p.finishPoll(time.Since(start), valid)
 	}
 }
 
-// heard reports whether answers could come as long as the poll took. Where none has, what the
-// server had to say against it may still be on its way.
+// couldReceive reports whether replies could arrive for the whole poll. If none has matched, a
+// denial by the server may still be on its way, so it flushes first.
 func (p *Poller) couldReceive(ctx context.Context) bool {
 	p.mu.Lock()
 	matched := p.poll.matched
@@ -223,38 +223,39 @@ func (p *Poller) couldReceive(ctx context.Context) bool {
 	return p.Conn.IsConnected() && !p.Permissions.Denied(inboxSubjects) && p.Conn.Stats().Reconnects == p.reconnects
 }
 
-// reconnected notes how often the connection was made anew: the workers' may not be yet.
+// updateReconnects starts a grace period if the connection was made anew.
 func (p *Poller) updateReconnects(times uint64, now time.Time) {
 	if times != p.reconnects {
 		p.reconnects, p.graceUntil = times, now.Add(reconnectGrace)
 	}
 }
 
-// errDenied says that no worker can be asked, or that no answer can come.
+// errDenied says that no worker can be polled, or that no reply can arrive.
 var errDenied = errors.New("NATS denies a permission")
 
-// ask sends one request for each service to one inbox.
+// sendRequests sends a request for each service, with one inbox for the replies.
 func (p *Poller) sendRequests(ctx context.Context, services []string, inbox string, deadline time.Time) error {
 	if len(services) > 0 {
 		p.Permissions.BeginUse(statsSubject)
 	} else {
-		p.Permissions.Reset(statsSubject) // there is no worker to be asked: whether that would be refused cannot be known
+		p.Permissions.Reset(statsSubject) // without a request, nothing is known about the permission
 	}
 	for _, service := range services {
 		if err := p.Conn.PublishRequest(wire.StatsSubject(service), inbox, nil); err != nil {
-			return fmt.Errorf("ask %s: %w", service, err)
+			return fmt.Errorf("request stats of %s: %w", service, err)
 		}
 	}
 	if err := connect.FlushNATS(ctx, p.Conn, time.Until(deadline)); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
 	p.Permissions.ConfirmUse(statsSubject)
-	p.Permissions.ConfirmUse(p.publishedSubject) // since the poll before
+	p.Permissions.ConfirmUse(p.publishedSubject) // it was used before this flush
 	p.publishedSubject = ""
 	return nil
 }
 
-// Publish has something published on a subject, which may be refused. It is for Found.
+// Publish calls publish, which publishes on a subject and reports whether it has sent anything,
+// and records whether NATS permits that. OnLoads uses it.
 func (p *Poller) Publish(subject string, publish func() (sent bool)) {
 	p.Permissions.BeginUse(subject)
 	if publish() {
@@ -264,13 +265,13 @@ func (p *Poller) Publish(subject string, publish func() (sent bool)) {
 	}
 }
 
-// denied reports whether NATS lets us neither ask nor be answered. Then it is asked less
-// often, but no more seldom than subscriptions are tried again.
+// denied reports whether NATS denies the requests or the replies. Then polls follow the retry
+// schedule of denied subscriptions.
 func (p *Poller) denied() bool {
 	return p.Permissions.Denied(statsSubject) || p.Permissions.Denied(inboxSubjects)
 }
 
-// mayAsk reports whether it is time for a poll.
+// mayPoll reports whether to poll now.
 func (p *Poller) mayPoll(now time.Time) bool {
 	if !p.denied() {
 		p.retries = retrySchedule{}
@@ -279,10 +280,11 @@ func (p *Poller) mayPoll(now time.Time) bool {
 	return p.retries.due(now)
 }
 
-// longest is how long a poll waits for answers at most.
+// pollWait returns how long a poll waits for replies at most.
 func (p *Poller) pollWait() time.Duration { return max(minPollWait, min(maxPollWait, p.Interval)) }
 
-// await returns when there is nobody left to wait for, and at the deadline.
+// awaitReplies returns when all expected replies have come, when NATS reports no responders for
+// all requests, or at the deadline.
 func (p *Poller) awaitReplies(ctx context.Context, deadline time.Time) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
@@ -297,27 +299,27 @@ func (p *Poller) awaitReplies(ctx context.Context, deadline time.Time) {
 	}
 }
 
-// begin begins a poll, the next in number, and forgets those whose answers would be too late.
+// beginPoll begins the next poll, and forgets polls whose replies would be too late.
 func (p *Poller) beginPoll(now time.Time) (number int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	number = p.poll.number + 1
 	p.poll = pollState{number: number, requests: -1, otherEndpoints: make(map[string]bool)}
 	p.pollStarts = append(p.pollStarts, now)
-	tooOld := 0
-	for tooOld < len(p.pollStarts) && now.Sub(p.pollStarts[tooOld]) > p.replyTimeout() {
-		tooOld++
+	expired := 0
+	for expired < len(p.pollStarts) && now.Sub(p.pollStarts[expired]) > p.replyTimeout() {
+		expired++
 	}
-	p.pollStarts = slices.Delete(p.pollStarts, 0, tooOld)
+	p.pollStarts = slices.Delete(p.pollStarts, 0, expired)
 	return number
 }
 
-// patience is how long after its poll an answer is taken: two intervals, so that a worker
-// that is slow is heard in time for the next but one.
+// replyTimeout returns for how long after its poll a reply is accepted. Two intervals let a slow
+// worker answer before the next poll but one.
 func (p *Poller) replyTimeout() time.Duration { return max(minReplyTimeout, 2*p.Interval) }
 
-// isLate reports whether an answer to a poll comes too late. What it says was true then, and
-// may be older than what is known by now.
+// isLate reports whether a reply to a poll comes too late. Its values may be older than what is
+// known by now.
 func (p *Poller) isLate(poll int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -328,9 +330,9 @@ func (p *Poller) isLate(poll int) bool {
 	return ago < 0 || ago >= len(p.pollStarts) || time.Since(p.pollStarts[len(p.pollStarts)-1-ago]) > p.replyTimeout()
 }
 
-// finish books the poll and has it concluded. One that found no one, and could not, is no empty
-// one.
-func (p *Poller) finishPoll(took time.Duration, heard bool) {
+// finishPoll counts the poll and logs its outcome. A poll that found no workers is empty only if
+// replies could arrive.
+func (p *Poller) finishPoll(took time.Duration, valid bool) {
 	p.mu.Lock()
 	poll := p.poll
 	poll.otherEndpoints = maps.Clone(poll.otherEndpoints) // late replies may still add to it
@@ -339,7 +341,7 @@ func (p *Poller) finishPoll(took time.Duration, heard bool) {
 	switch {
 	case poll.matched:
 		result = stats.PollOK
-	case !heard:
+	case !valid:
 		p.Fleet.Stats.RecordPoll(stats.PollError, 0)
 		return
 	}
@@ -350,8 +352,7 @@ func (p *Poller) finishPoll(took time.Duration, heard bool) {
 	p.logOutcome(poll)
 }
 
-// conclude says what the operator should know: of the poll, and of the workers that
-// publish.
+// logOutcome logs what the operator should know about the poll and about workers that publish.
 func (p *Poller) logOutcome(poll pollState) {
 	publishing, elsewhere := p.Fleet.FindPublishers()
 	if now := time.Now(); !poll.matched && !publishing {

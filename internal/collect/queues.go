@@ -6,16 +6,15 @@ import (
 	"time"
 )
 
-// lane is a queue with so many places.
+// queue has targets that wait for one of its slots.
 type queue struct {
-	free     int
-	reserved int          // of them for those that were read the last time
-	waiting  [2][]*target // those that were read the last time, before the others: how long those take is not known
+	free     int          // slots
+	reserved int          // slots for targets that were readable the last time
+	waiting  [2][]*target // first those that were readable, because the duration of the others is not known
 }
 
-// The lanes. Each page that does not take its time is tried in the quick one each round, and
-// what is not read there in time has another, longer try in the slow one, and then in the
-// long one.
+// Every target that is usually quick is tried in the quick queue in each round. A target that is
+// not scraped there in time gets a longer try in the slow queue, and then in the long one.
 const (
 	quickQueue = iota
 	slowQueue
@@ -23,7 +22,7 @@ const (
 	queueCount
 )
 
-// queue lets a page wait in a lane.
+// enqueue puts a target into a queue.
 func (r *scheduler) enqueue(t *target, in int) {
 	t.due[in] = true
 	if t.queued[in] {
@@ -37,7 +36,8 @@ func (r *scheduler) enqueue(t *target, in int) {
 	*q = append(*q, t)
 }
 
-// next takes a page out of a lane's queues; nil if there is none, or no place for it.
+// dequeue takes a target out of a queue. It returns nil if none waits, or if no slot is free for
+// it.
 func (r *scheduler) dequeue(in int) *target {
 	for i := range r.queues[in].waiting {
 		q := &r.queues[in].waiting[i]
@@ -45,7 +45,7 @@ func (r *scheduler) dequeue(in int) *target {
 			t := (*q)[0]
 			*q = (*q)[1:]
 			t.queued[in] = false
-			if t.due[in] && t.attempt == nil && r.byURL[t.url] == t { // it may have gone meanwhile, or been read
+			if t.due[in] && t.attempt == nil && r.byURL[t.url] == t { // meanwhile it may have been removed or scraped
 				return t
 			}
 			t.due[in] = false
@@ -54,11 +54,12 @@ func (r *scheduler) dequeue(in int) *target {
 	return nil
 }
 
-// hasPlace reports whether there is a place for a page that could be read the last time, or not.
+// hasSlot reports whether a slot is free for a target that was readable the last time, or was
+// not.
 func (l *queue) hasSlot(readable bool) bool { return l.free > l.reserved || readable && l.free > 0 }
 
-// prune takes pages out of the queues that are not there any more: places may be long in
-// becoming free.
+// pruneQueues removes targets that no longer exist, since it may take long until a slot is free
+// for them.
 func (r *scheduler) pruneQueues() {
 	for i := range r.queues {
 		for j := range r.queues[i].waiting {
@@ -68,18 +69,18 @@ func (r *scheduler) pruneQueues() {
 	}
 }
 
-// patienceIn is for how long a page keeps a place in a lane; 0: for as long as it may take.
-func (r *scheduler) slotTimeout(lane int) time.Duration {
+// slotTimeout returns for how long an attempt may hold a slot of a queue; 0 means without limit.
+func (r *scheduler) slotTimeout(in int) time.Duration {
 	switch {
-	case lane == quickQueue:
+	case in == quickQueue:
 		return r.quickTimeout
-	case lane == slowQueue && r.timeout() > slowTimeout:
+	case in == slowQueue && r.timeout() > slowTimeout:
 		return slowTimeout
 	}
 	return 0
 }
 
-// settle gives a page a place in a lane.
+// takeSlot gives an attempt a slot.
 func (r *scheduler) takeSlot(e *attempt, in int) {
 	r.queues[in].free--
 	e.queue, e.slotSince = in, time.Now()
@@ -88,14 +89,14 @@ func (r *scheduler) takeSlot(e *attempt, in int) {
 	}
 }
 
-// lapse takes the place in a lane of the page that has had it for longest. It goes on at one
-// of the next lane if there is one, and else is given up, and tried again there.
+// revokeSlot takes the slot of the attempt that has held it for longest. The attempt continues
+// in a slot of the next queue if one is free, and is otherwise cancelled and repeated there.
 func (r *scheduler) revokeSlot(ctx context.Context, in int) {
 	e := r.timed[in][0]
 	r.timed[in] = r.timed[in][1:]
 	r.queues[in].free++
 	if in == slowQueue {
-		e.readable = false // not as it was
+		e.readable = false // it must not use the reserved slots any more
 	}
 	if r.queues[in+1].hasSlot(e.readable) {
 		r.takeSlot(e, in+1)
@@ -106,7 +107,7 @@ func (r *scheduler) revokeSlot(ctx context.Context, in int) {
 	r.startAttempts(ctx, in)
 }
 
-// start reads the pages that wait in a lane, as far as there are places.
+// startAttempts starts attempts for the targets in a queue while slots are free.
 func (r *scheduler) startAttempts(ctx context.Context, in int) {
 	for r.queues[in].free > 0 {
 		t := r.dequeue(in)
@@ -118,13 +119,13 @@ func (r *scheduler) startAttempts(ctx context.Context, in int) {
 		e := &attempt{target: t, started: time.Now(), cancel: cancel}
 		t.attempt = e
 		r.takeSlot(e, in)
-		at, pages, long := t.url, t.pages, t.large
+		at, workers, large := t.url, t.workers, t.large
 		r.running.Go(func() {
 			defer cancel()
-			how := r.scrape(until, at, pages, long)
+			outcome := r.scrape(until, at, workers, large)
 			select {
-			case r.results <- attemptResult{e, how, time.Since(e.started)}:
-			case <-ctx.Done(): // the rounds are over
+			case r.results <- attemptResult{e, outcome, time.Since(e.started)}:
+			case <-ctx.Done(): // the scheduler has ended
 			}
 		})
 	}

@@ -1,17 +1,17 @@
 package collect
 
-// recent is a map that is bounded: where there would be too much in it, what has not been
-// used for longest is forgotten. It has two generations. What is used moves into the young
-// one, and when that is full it becomes the old one, whose rest goes. So at least as much as
-// one generation holds of what was used last is remembered, and twice as much at most.
+// recentMap is a bounded map that forgets the entries that were not used for longest. It has two
+// generations. An entry that is used moves to the young one. When that is full it becomes the
+// old one, and the entries left in the old one are dropped. So the map holds at least one
+// generation of the entries that were used last, and at most two.
 type recentMap[K comparable, V any] struct {
-	generationSize int // that a generation holds
+	generationSize int // the size of one generation
 	young, old     map[K]V
-	extra          int // what values of the young generation hold beyond one each
+	extra          int // how much the values of the young generation count beyond one each
 }
 
-// get is the value of a key, the zero value if there is none, and whether it is new in the
-// young generation: it must be put back.
+// get returns the value of a key, or the zero value, and whether the caller must put it back
+// because it is not in the young generation.
 func (r *recentMap[K, V]) get(key K) (v V, fresh bool) {
 	v, known := r.young[key]
 	if known {
@@ -23,7 +23,7 @@ func (r *recentMap[K, V]) get(key K) (v V, fresh bool) {
 	return v, true
 }
 
-// put keeps a value, which holds so much more than it did there, beyond one.
+// put stores a value. more is by how much its size beyond one has grown since the last put.
 func (r *recentMap[K, V]) put(key K, v V, more int) {
 	if r.young == nil || len(r.young)+r.extra >= r.generationSize {
 		r.old, r.young, r.extra = r.young, make(map[K]V), 0
@@ -32,5 +32,5 @@ func (r *recentMap[K, V]) put(key K, v V, more int) {
 	r.extra += more
 }
 
-// forget forgets everything.
+// reset removes all entries.
 func (r *recentMap[K, V]) reset() { r.young, r.old, r.extra = nil, nil, 0 }

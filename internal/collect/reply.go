@@ -11,12 +11,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// reply takes one answer to a poll, unless it comes too late.
+// handleReply handles one reply to a poll.
 func (p *Poller) handleReply(m *nats.Msg) {
 	p.replyMu.Lock()
 	defer p.replyMu.Unlock()
 	poll, _ := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // NATS itself: nobody is there
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" { // from NATS itself: no responders
 		p.addNoResponders(poll)
 		return
 	}
@@ -46,12 +46,12 @@ func (p *Poller) handleReply(m *nats.Msg) {
 	}
 	p.updatePoll(p.reports)
 	if p.Fleet.RecordPollReply(p.reports...) {
-		p.wakePoll() // only now: to wake it for each reply would cost as much as the reply
+		p.wakePoll() // once per poll: waking it for each reply would cost as much as the reply
 	}
 }
 
-// endpoint is what a reply says of one endpoint, false if that is of no use. What
-// is wrong with it is no trouble of the others.
+// endpointReport returns what a reply reports about one endpoint, and false if that is invalid.
+// An invalid endpoint does not invalidate the others of the reply.
 func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s service) (report fleet.PollReply, ok bool) {
 	t := &p.Fleet.Stats
 	worker := fleet.WorkerID{Lease: e.Lease}
@@ -80,7 +80,7 @@ func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s
 	return report, true
 }
 
-// note keeps of an answer what the operator is told after the poll.
+// updatePoll keeps what the log needs of a reply after the poll.
 func (p *Poller) updatePoll(answer []fleet.PollReply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,7 +103,7 @@ func (p *Poller) updatePoll(answer []fleet.PollReply) {
 	}
 }
 
-// refused counts one request of the running poll that nobody answers.
+// addNoResponders counts a request of the running poll that has no responders.
 func (p *Poller) addNoResponders(poll int) {
 	p.mu.Lock()
 	if poll == p.poll.number {
@@ -113,14 +113,14 @@ func (p *Poller) addNoResponders(poll int) {
 	p.wakePoll()
 }
 
-// nobody reports whether nobody answers any request of the running poll.
+// noResponders reports whether no request of the running poll has responders.
 func (p *Poller) noResponders() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.poll.noResponders == p.poll.requests
 }
 
-// wakeUp has the running poll look whether there is anybody left to wait for.
+// wakePoll makes the running poll check whether replies are still to come.
 func (p *Poller) wakePoll() {
 	select {
 	case p.wake <- struct{}{}:
@@ -128,24 +128,24 @@ func (p *Poller) wakePoll() {
 	}
 }
 
-// service is what answers under one NATS service name.
+// service is a NATS service that was polled.
 type service struct {
-	component fleet.Endpoint // a watched one that has the name; without a name of its own
-	exclusive bool           // no one has registered in another component of that name
-	lastPoll  int            // the last that asked it; 0: none
+	component fleet.Endpoint // a watched component with this service name; an endpoint without a name
+	exclusive bool           // no other component with registered workers has this service name
+	lastPoll  int            // the last poll that requested it; 0: none
 }
 
 func (p *Poller) serviceOf(name string) service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.services[name]
-	s.exclusive = s.exclusive && p.Fleet.EndpointsAdded() == p.openings
+	s.exclusive = s.exclusive && p.Fleet.EndpointsAdded() == p.endpointsAdded
 	return s
 }
 
-// endpointOf is the endpoint of this name that the worker is at: of the components
-// that share the service, watched or not, in the one that it has registered in; else in
-// the first.
+// endpointOf returns the endpoint of this name that a worker serves. Where components share the
+// service, it is in the component that the worker is registered in, watched or not, and else in
+// the service's first component.
 func (p *Poller) endpointOf(service string, s service, name string, lease uint64) fleet.Endpoint {
 	at := s.component
 	at.Name = name

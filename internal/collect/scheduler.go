@@ -14,91 +14,93 @@ import (
 )
 
 const (
-	// quickPlaces is from how many workers pages are read at the same time. A page that is
-	// not read within leastPatience, or several times what is usual, gives up its place: so
-	// many that are out of reach cannot keep the others for longer than pageTime each.
+	// quickSlots is how many workers are scraped at the same time. An attempt that takes longer
+	// than minQuickTimeout, or than several times the median, loses its slot. So workers that do
+	// not answer delay the others by at most scrapeSpacing each.
 	quickSlots      = 100
 	minQuickTimeout = quickSlots * scrapeSpacing
 
-	// slowPlaces are for pages that took longer than that, the last time or just now, and
-	// longPlaces for those that took longer than slowPatience, if they may. Half of these are
-	// for pages that could be read: the others may take all the time that a page has.
+	// slowSlots are for workers that took longer than that, the last time or in this attempt,
+	// and longSlots for those that took longer than slowTimeout, if the timeout allows that.
+	// Half of the long slots are reserved for workers that could be scraped, because the others
+	// may take the whole timeout.
 	slowSlots   = 8
 	longSlots   = 8
 	slowTimeout = ScrapeTimeout
 
-	// pageTime is what a round has for each page at least: where there are many, it is longer
-	// than the interval. A page takes a quarter of a millisecond of a core.
+	// scrapeSpacing is the least time that a round has for each worker, so rounds of large
+	// fleets are longer than the interval. A scrape takes a quarter of a millisecond of a core.
 	scrapeSpacing = time.Millisecond
 
-	// maxStretch bounds how much longer rounds become where there are not places enough.
+	// maxStretch bounds how much longer rounds become where there are not enough slots.
 	maxStretch = 16
 )
 
-// target is one page: of one worker, but where several are said to have the same.
+// target is a URL to scrape. It belongs to one worker, unless several have the same.
 type target struct {
-	url   string
-	phase float64 // when it is read: which part of a round has gone
-	pages []fleet.ScrapeTarget
+	url     string
+	phase   float64 // when in a round it is scraped, from 0 to 1
+	workers []fleet.ScrapeTarget
 
-	readable bool          // as of the last time, when it
-	duration time.Duration // so long
-	large    bool          // as of then, too: it is worth compressing
+	readable bool          // the last attempt succeeded
+	duration time.Duration // of the last successful attempt
+	large    bool          // the last response was large enough for gzip
 
-	failures       int                 // so many times in a row
-	reason         stats.ScrapeFailure // the last time
-	failureCounted bool                // that is counted since it was last due
+	failures       int                 // in a row
+	reason         stats.ScrapeFailure // of the last failure
+	failureCounted bool                // since it was last due
 
-	attempt *attempt
-	queued  [queueCount]bool // it stands in a queue there
-	due     [queueCount]bool // and is to be read
+	attempt *attempt         // nil: not being scraped
+	queued  [queueCount]bool // it is in this queue
+	due     [queueCount]bool // it is to be scraped by this queue
 }
 
-// reading is an attempt to read a page.
+// attempt is an attempt to scrape a target.
 type attempt struct {
 	*target
-	queue     int // whose place it has; none once it has given it up
+	queue     int // whose slot it holds; noQueue after it has lost it
 	started   time.Time
-	slotSince time.Time // it has that place
+	slotSince time.Time // when it got that slot
 	cancel    context.CancelFunc
-	revoked   bool // it was given up, to be tried once more
-	retryIn   int  // in which lane
+	revoked   bool // it has lost its slot, and the target is to be tried again
+	retryIn   int  // the queue for that
 }
 
 const noQueue = -1
 
-// ended is how an attempt has ended.
+// attemptResult is the result of an attempt.
 type attemptResult struct {
 	*attempt
 	outcome
 	duration time.Duration
 }
 
-// rounds are the Scraper's; all but the reading is done by one goroutine.
+// scheduler decides when a Scraper scrapes which target. One goroutine runs it; only the
+// attempts run in others.
 type scheduler struct {
 	*Scraper
-	byURL   map[string]*target // by URL, as of the last round
+	byURL   map[string]*target // the targets of the last round
 	queues  [queueCount]queue
-	timed   [queueCount][]*attempt // that have a place for a while, in the order in which they got it
+	timed   [queueCount][]*attempt // attempts that may hold their slots for a limited time, oldest first
 	results chan attemptResult
 	running sync.WaitGroup
 
-	durations    []time.Duration // by the pages that were read in this round
-	quickTimeout time.Duration   // for how long a page keeps a quick place
+	durations    []time.Duration // of the successful attempts in this round
+	quickTimeout time.Duration   // for how long an attempt may hold a quick slot
 	roundLength  time.Duration   // of the last round
-	stretch      int             // how much longer it was than it should be
+	stretch      int             // by what factor rounds are longer than they should be
 }
 
 func newScheduler(s *Scraper, quick, slow, long int) *scheduler {
 	r := &scheduler{Scraper: s, byURL: make(map[string]*target), quickTimeout: minQuickTimeout, stretch: 1}
-	r.results = make(chan attemptResult, 2*(quick+slow+long)) // of those that were given up some may not have ended
+	r.results = make(chan attemptResult, 2*(quick+slow+long)) // revoked attempts may still be running
 	r.queues = [queueCount]queue{quickQueue: {free: quick}, slowQueue: {free: slow}, longQueue: {free: long, reserved: long / 2}}
 	return r
 }
 
-// round reads each page once, unless it is still being read, and returns when the next one
-// begins. What was scraped of a worker whose page cannot be read is kept until the third
-// round without it, or the third failure where pages take longer than that.
+// runRound scrapes each target once, unless an attempt is still running, and returns when the
+// next round begins. What was scraped of a worker that cannot be scraped any more is kept for
+// two rounds, or until the third failure where scrapes take longer than that.
 func (r *scheduler) runRound(ctx context.Context, begin time.Time) (next time.Time) {
 	targets := r.refreshTargets()
 	length := r.nextRoundLength(len(targets))
@@ -114,21 +116,21 @@ func (r *scheduler) runRound(ctx context.Context, begin time.Time) (next time.Ti
 	return next
 }
 
-// nextLength is how long the next round is: the interval, but for many pages, and where
-// those of the last round that could be read before still wait. It forgets what was scraped
-// too long ago, and learns how long pages take.
-func (r *scheduler) nextRoundLength(pages int) time.Duration {
+// nextRoundLength returns the length of the next round: the interval, or more for many targets,
+// and more while readable targets of the last round still wait. It also forgets expired scrapes,
+// and adapts quickTimeout to the durations of the last round.
+func (r *scheduler) nextRoundLength(targets int) time.Duration {
 	if slices.ContainsFunc(r.queues[quickQueue].waiting[0], func(t *target) bool { return t.due[quickQueue] }) {
 		r.stretch = min(2*r.stretch, maxStretch)
 	} else {
 		r.stretch = max(r.stretch/2, 1)
 	}
-	length := max(r.Interval, time.Duration(pages)*scrapeSpacing) * time.Duration(r.stretch)
+	length := max(r.Interval, time.Duration(targets)*scrapeSpacing) * time.Duration(r.stretch)
 	r.Fleet.ExpireScraped(2*max(length, r.roundLength) + r.slowestRead())
 	r.roundLength = length
 	if len(r.durations) > 0 {
 		slices.Sort(r.durations)
-		// However long pages may take, who waits for one that is given up is read soon.
+		// However long the timeout is, a target that waits for a slow one is scraped soon.
 		most := min(r.timeout(), max(r.Interval, ScrapeTimeout)) / 2
 		r.quickTimeout = max(minQuickTimeout, min(3*r.durations[len(r.durations)/2], most))
 		r.durations = r.durations[:0]
@@ -136,7 +138,7 @@ func (r *scheduler) nextRoundLength(pages int) time.Duration {
 	return length
 }
 
-// longest is how long the page takes, of those that can be read, that takes longest.
+// slowestRead returns the longest duration of the readable targets.
 func (r *scheduler) slowestRead() (d time.Duration) {
 	for _, t := range r.byURL {
 		if t.readable {
@@ -146,7 +148,7 @@ func (r *scheduler) slowestRead() (d time.Duration) {
 	return d
 }
 
-// admit lets a page wait for a place.
+// schedule puts a target into the queue for its usual duration.
 func (r *scheduler) schedule(ctx context.Context, t *target) {
 	if t.attempt != nil {
 		return
@@ -164,7 +166,7 @@ func (r *scheduler) schedule(ctx context.Context, t *target) {
 	r.startAttempts(ctx, in)
 }
 
-// targets are the pages there are now, in the order in which they are read.
+// refreshTargets returns the current targets in the order in which they are scraped.
 func (r *scheduler) refreshTargets() []*target {
 	now := make(map[string]*target)
 	for _, p := range r.Fleet.ScrapeTargets(!r.AllWorkers) {
@@ -177,9 +179,9 @@ func (r *scheduler) refreshTargets() []*target {
 			if t = r.byURL[at]; t == nil {
 				t = &target{url: at, phase: scrapePhase(at)}
 			}
-			t.pages, now[at] = nil, t // not the memory of before: it may be in use
+			t.workers, now[at] = nil, t // a new slice, because an attempt may use the old one
 		}
-		t.pages = append(t.pages, p)
+		t.workers = append(t.workers, p)
 	}
 	r.byURL = now
 	r.pruneQueues()
@@ -187,7 +189,7 @@ func (r *scheduler) refreshTargets() []*target {
 	unread := make(map[fleet.Instance]fleet.FailedScrapes)
 	for _, t := range now {
 		all = append(all, t)
-		for _, p := range t.pages {
+		for _, p := range t.workers {
 			if t.failures > 0 {
 				unread[p.Instance] = fleet.FailedScrapes{Times: t.failures, Why: t.reason}
 			}
@@ -198,15 +200,15 @@ func (r *scheduler) refreshTargets() []*target {
 	return all
 }
 
-// phase spreads pages over a round, each always at the same time in it.
+// scrapePhase spreads targets over a round. A target has the same phase in every round.
 func scrapePhase(url string) float64 {
 	h := fnv.New64a()
 	h.Write([]byte(url))
 	return float64(h.Sum64()>>11) / (1 << 53)
 }
 
-// until waits until a time. Meanwhile it gives places that become free to those who wait,
-// and takes those of pages that are not read in time.
+// runUntil waits until a time. Meanwhile it handles results, starts attempts as slots become
+// free, and revokes the slots of attempts that take too long.
 func (r *scheduler) runUntil(ctx context.Context, at time.Time) {
 	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
@@ -232,7 +234,7 @@ func (r *scheduler) runUntil(ctx context.Context, at time.Time) {
 	}
 }
 
-// end takes back the place of a page, and notes how it was read.
+// finish handles the result of an attempt, and frees its slot.
 func (r *scheduler) finish(ctx context.Context, e attemptResult) {
 	t := e.target
 	t.attempt = nil
@@ -258,10 +260,11 @@ func (r *scheduler) finish(ctx context.Context, e attemptResult) {
 	r.startAttempts(ctx, longQueue)
 }
 
-// forgetAfter is with which failure in a row what a page said is forgotten.
+// maxFailures is how many failures in a row a target may have before its scraped values are
+// forgotten.
 const maxFailures = 3
 
-// blame counts that a page was due and could not be read: once, however often it was tried.
+// countFailure counts a failure of a target that was due: once, however often it was tried.
 func (r *scheduler) countFailure(t *target, why stats.ScrapeFailure) {
 	t.reason = why
 	if t.failureCounted {
@@ -269,7 +272,7 @@ func (r *scheduler) countFailure(t *target, why stats.ScrapeFailure) {
 	}
 	t.failureCounted = true
 	if t.failures++; t.failures == maxFailures {
-		for _, p := range t.pages {
+		for _, p := range t.workers {
 			r.Fleet.RecordScrape(p, nil)
 		}
 	}

@@ -20,49 +20,50 @@ import (
 )
 
 const (
-	// ScrapeTimeout is how long a page may take, unless the Scraper says otherwise: from
-	// LeastScrapeTimeout, which a page has in any case, to MostScrapeTimeout.
+	// ScrapeTimeout is how long a scrape may take if the Scraper sets no timeout. Timeouts may
+	// be from MinScrapeTimeout to MaxScrapeTimeout.
 	ScrapeTimeout    = 2 * time.Second
 	MinScrapeTimeout = minQuickTimeout
 	MaxScrapeTimeout = time.Minute
 
-	dialTimeout = 500 * time.Millisecond // of it: who is not there is known sooner
+	dialTimeout = 500 * time.Millisecond // for the connection, so that an unreachable worker is noticed sooner
 
-	// maxIdle bounds the connections that are kept for the next scrape: a larger fleet is
+	// maxIdle bounds the connections that are kept for the next scrape. Larger fleets are
 	// connected to anew each time.
 	maxIdle = 256
 
-	// scrapeShare of the file descriptors may be taken, one in so many.
+	// descriptorShare is the part of the file descriptors that scrapes may use: a quarter.
 	descriptorShare = 4
 
 	maxHeader = 64 << 10
 )
 
-// Scraper reads the workers' own metrics pages, each once an interval, and spread over it.
+// Scraper reads the workers' own metrics, those of each worker once per interval, spread over
+// the interval.
 type Scraper struct {
 	Fleet       *fleet.Fleet
 	Namespaces  wire.Namespaces
 	Interval    time.Duration
-	Timeout     time.Duration                   // of one page; 0: ScrapeTimeout
-	AllWorkers  bool                            // also of workers whose load is whole without them
-	URL         func(fleet.ScrapeTarget) string // where a worker's page is; empty: nowhere
-	Descriptors int                             // file descriptors of the program, of which a quarter may be taken; 0: as many as it likes
-	TLS         func() (*tls.Config, error)     // what TLS with workers needs now; nil: no more than the system has
+	Timeout     time.Duration                   // of one scrape; 0: ScrapeTimeout
+	AllWorkers  bool                            // also scrape workers that report a complete load otherwise
+	URL         func(fleet.ScrapeTarget) string // of a worker's metrics; empty: not scraped
+	Descriptors int                             // file descriptors of the program, of which scrapes use a quarter at most; 0: no limit
+	TLS         func() (*tls.Config, error)     // returns the configuration for TLS with workers; nil: the system's authorities, no client certificate
 	Log         *slog.Logger
 
 	client          *http.Client
-	readers         sync.Pool // of *pageReader
-	logFirstRead    sync.Once // says that a page was read
-	logFirstFailure sync.Once // says that one could not be
-	logBadLine      sync.Once // says that a line of one could not be
+	readers         sync.Pool // of *metricsReader
+	logFirstRead    sync.Once
+	logFirstFailure sync.Once
+	logBadLine      sync.Once
 
-	tlsConfig    atomic.Pointer[tls.Config] // what TLS last gave
-	lastTLSError string                     // why it gave nothing the last time
+	tlsConfig    atomic.Pointer[tls.Config] // the last one that TLS returned
+	lastTLSError string                     // the last error of TLS; empty after a success
 
 	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: over TCP
 }
 
-// Run scrapes until ctx ends, for the first time when the registry is known.
+// Run scrapes until ctx ends, for the first time when the registry is synced.
 func (s *Scraper) Run(ctx context.Context) error {
 	quick, slow, long, idle := scrapeLimits(s.Descriptors)
 	if s.dial == nil {
@@ -72,13 +73,13 @@ func (s *Scraper) Run(ctx context.Context) error {
 		Transport: &http.Transport{
 			DialContext:            s.dialContext,
 			DialTLSContext:         s.dialTLSContext,
-			DisableCompression:     true, // it is asked for where it is worth while
+			DisableCompression:     true, // metricsReader requests it for large responses
 			MaxIdleConns:           idle,
 			MaxIdleConnsPerHost:    1,
 			IdleConnTimeout:        2 * s.Interval,
 			MaxResponseHeaderBytes: maxHeader,
 		},
-		// Who answers for a worker is for the registry to say, not for whoever answers.
+		// The registry says where a worker's metrics are, and a response must not change that.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	defer s.client.CloseIdleConnections()
@@ -93,33 +94,33 @@ func (s *Scraper) Run(ctx context.Context) error {
 		s.reloadTLS()
 		begin = r.runRound(ctx, begin)
 		if time.Since(begin) > s.Interval {
-			begin = time.Now() // the machine has slept
+			begin = time.Now() // the machine was suspended
 		}
 	}
 	return nil
 }
 
-// attempt is the key of a context's value: the asking of the attempt to read a page. A
-// request that is given up leaves its connection to be made by itself, for whatever comes
-// next; many that are out of reach would leave more and more of them.
+// dialStateKey is the context key of an attempt's dialState. When a request is cancelled,
+// http.Transport continues to dial for a later request. Many unreachable workers would leave
+// more and more of these dials, so dialContext ends them with the attempt.
 type dialStateKey struct{}
 
-// asking is the context of an attempt to read a page.
+// dialState is the context of an attempt.
 type dialState struct {
 	context.Context
-	dialing atomic.Bool // a connection is being made, and is not there yet
+	dialing atomic.Bool // the connection is not made yet
 }
 
-// askingIn is the one that a connection is made for; nil if it is not known.
+// dialStateFrom returns the dialState of the attempt that a connection is made for, or nil.
 func dialStateFrom(ctx context.Context) *dialState {
 	a, _ := ctx.Value(dialStateKey{}).(*dialState)
 	return a
 }
 
-// timeout is how long a page may take.
+// timeout returns how long a scrape may take.
 func (s *Scraper) timeout() time.Duration { return cmp.Or(s.Timeout, ScrapeTimeout) }
 
-// connect connects for an attempt, no longer than it lasts.
+// dialContext connects for an attempt, and stops when the attempt ends.
 func (s *Scraper) dialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -138,9 +139,9 @@ func (s *Scraper) dialContext(ctx context.Context, network, address string) (net
 	return conn, nil
 }
 
-// scrapePlaces is from how many workers pages are read at the same time, quickly, slowly and
-// at length, and how many connections are kept: a quarter of the file descriptors in all, so
-// that HTTP and the servers have theirs.
+// scrapeLimits returns how many scrapes of each queue run at the same time, and how many idle
+// connections are kept: together a quarter of the file descriptors, so that enough are left for
+// HTTP and the servers.
 func scrapeLimits(descriptors int) (quick, slow, long, idle int) {
 	if descriptors <= 0 {
 		return quickSlots, slowSlots, longSlots, maxIdle
@@ -152,22 +153,23 @@ func scrapeLimits(descriptors int) (quick, slow, long, idle int) {
 	return quick, slow, long, max(1, min(all-quick-slow-long, maxIdle))
 }
 
-// outcome is how an attempt to read a page has ended.
+// outcome is the result of scraping a target once.
 type outcome struct {
-	ok, large bool                // it was read; it is long
-	reason    stats.ScrapeFailure // it was not
+	ok     bool
+	large  bool                // the response is large enough for gzip
+	reason stats.ScrapeFailure // valid unless ok
 }
 
-// scrape reads a page and books what it says of its workers. Nothing is booked nor counted
-// if ctx has ended.
-func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.ScrapeTarget, wasLong bool) outcome {
+// scrape reads a worker's metrics and records them. If ctx has ended, it records and counts
+// nothing.
+func (s *Scraper) scrape(ctx context.Context, at string, workers []fleet.ScrapeTarget, wasLarge bool) outcome {
 	reader := s.readers.Get().(*metricsReader)
 	defer s.readers.Put(reader)
 	inTime, cancel := context.WithTimeout(ctx, s.timeout())
 	defer cancel()
-	values, size, err := reader.get(inTime, s.client, at, wasLong)
+	values, size, err := reader.get(inTime, s.client, at, wasLarge)
 	if ctx.Err() != nil {
-		return outcome{large: wasLong, reason: troubleOf(err)}
+		return outcome{large: wasLarge, reason: troubleOf(err)}
 	}
 	counts, faults := &s.Fleet.Stats, reader.parser.Faults
 	switch {
@@ -188,39 +190,39 @@ func (s *Scraper) scrape(ctx context.Context, at string, pages []fleet.ScrapeTar
 	}
 	if faults.First != nil {
 		s.logBadLine.Do(func() {
-			s.Log.Warn("A line of a worker's own metrics page cannot be read; more of that is only counted", "url", withoutQuery(at), "error", faults.First)
+			s.Log.Warn("A line of a worker's metrics cannot be read; further ones are only counted", "url", withoutQuery(at), "error", faults.First)
 		})
 	}
-	counts.CountScrape(s.record(pages, values))
+	counts.CountScrape(s.record(workers, values))
 	s.logFirstRead.Do(func() {
-		s.Log.Info("Reading the workers' own metrics, at the first of their pages", "url", withoutQuery(at))
+		s.Log.Info("Reading the workers' own metrics, at the first of their URLs", "url", withoutQuery(at))
 	})
 	return outcome{ok: true, large: size > minGzipSize}
 }
 
-// book books what a page says. Where several workers are said to have the same page, what
-// does not say whose it is is nobody's.
-func (s *Scraper) record(pages []fleet.ScrapeTarget, values []wire.WorkerMetrics) stats.ScrapeResult {
+// record records the metrics from one URL. Where several workers have the same URL, metrics that
+// name no worker are ignored.
+func (s *Scraper) record(workers []fleet.ScrapeTarget, values []wire.WorkerMetrics) stats.ScrapeResult {
 	result := stats.ScrapeEmpty
-	of := make(map[uint64][]wire.WorkerMetrics) // by the worker that they name
+	byWorker := make(map[uint64][]wire.WorkerMetrics) // by the id that they name
 	var unnamed []wire.WorkerMetrics
 	for _, v := range values {
 		if v.Worker.OK {
-			of[v.Worker.V] = append(of[v.Worker.V], v)
-		} else if len(pages) == 1 {
+			byWorker[v.Worker.V] = append(byWorker[v.Worker.V], v)
+		} else if len(workers) == 1 {
 			unnamed = append(unnamed, v)
 		}
 	}
-	for _, p := range pages {
-		var ours []fleet.ScrapedValues
-		for _, v := range append(of[p.ID], unnamed...) {
-			if v.Namespace == "" || v.Namespace == s.Namespaces.OfEndpoint(p.Endpoint) {
-				v.Endpoint.Namespace = p.Endpoint.Namespace
-				ours = append(ours, v.ScrapedValues)
+	for _, w := range workers {
+		var own []fleet.ScrapedValues
+		for _, v := range append(byWorker[w.ID], unnamed...) {
+			if v.Namespace == "" || v.Namespace == s.Namespaces.OfEndpoint(w.Endpoint) {
+				v.Endpoint.Namespace = w.Endpoint.Namespace
+				own = append(own, v.ScrapedValues)
 			}
 		}
-		s.Fleet.RecordScrape(p, ours)
-		if len(ours) > 0 {
+		s.Fleet.RecordScrape(w, own)
+		if len(own) > 0 {
 			result = stats.ScrapeOK
 		}
 	}
@@ -230,18 +232,18 @@ func (s *Scraper) record(pages []fleet.ScrapeTarget, values []wire.WorkerMetrics
 	return result
 }
 
-// tell says for once what is wrong with a page.
+// logFailure logs the first failure as a warning, and each one at debug.
 func (s *Scraper) logFailure(at string, err error) {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
-		err = u.Err // it says the whole URL again
+		err = u.Err // without the URL, which may contain secrets
 	}
 	s.logFirstFailure.Do(func() {
-		s.Log.Warn("A worker's own metrics page cannot be read; more of that is only counted", "url", withoutQuery(at), "error", err)
+		s.Log.Warn("A worker's metrics cannot be read; further failures are only counted", "url", withoutQuery(at), "error", err)
 	})
-	s.Log.Debug("A worker's own metrics page cannot be read", "url", withoutQuery(at), "error", err)
+	s.Log.Debug("A worker's metrics cannot be read", "url", withoutQuery(at), "error", err)
 }
 
-// shortened is an URL without its query, in which there may be what nobody is to see.
+// withoutQuery removes the query of a URL, which may contain secrets.
 func withoutQuery(at string) string {
 	at, _, _ = strings.Cut(at, "?")
 	return at

@@ -11,11 +11,11 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// errNoTLS says that the files for TLS could not be used from the beginning.
+// errUnusableTLS says that the files for TLS could not be used since the start.
 var errUnusableTLS = errors.New("the files for TLS with the workers cannot be used")
 
-// renew reads again what TLS needs, which may have been replaced. What cannot be used, as
-// while it is being written, changes nothing.
+// reloadTLS reads the files for TLS again, because they may have been renewed. Files that cannot
+// be used, such as one that is being written, change nothing.
 func (s *Scraper) reloadTLS() {
 	if s.TLS == nil {
 		s.tlsConfig.CompareAndSwap(nil, new(tls.Config))
@@ -27,13 +27,13 @@ func (s *Scraper) reloadTLS() {
 		s.lastTLSError = ""
 		return
 	}
-	if said := err.Error(); said != s.lastTLSError {
-		s.lastTLSError = said
-		s.Log.Warn("The files for TLS with the workers cannot be used as they are; what they held before is in force", "error", err)
+	if text := err.Error(); text != s.lastTLSError {
+		s.lastTLSError = text
+		s.Log.Warn("The files for TLS with the workers cannot be used as they are; their previous contents stay in use", "error", err)
 	}
 }
 
-// connectTLS is connect, and TLS on top of it.
+// dialTLSContext connects for an attempt over TLS.
 func (s *Scraper) dialTLSContext(ctx context.Context, network, address string) (net.Conn, error) {
 	config := s.tlsConfig.Load()
 	if config == nil {
@@ -46,38 +46,39 @@ func (s *Scraper) dialTLSContext(ctx context.Context, network, address string) (
 	if a := dialStateFrom(ctx); a != nil {
 		ctx = a
 	}
-	// Our certificate is given whatever authorities the worker names: it says best what is
-	// wrong with it.
-	asked, ours := false, new(tls.Certificate)
+	// The client certificate is sent whatever authorities the worker accepts, because the worker's
+	// alert explains best what is wrong with it.
+	requested, cert := false, new(tls.Certificate)
 	config = config.Clone()
 	config.ServerName, _, _ = net.SplitHostPort(address)
 	if len(config.Certificates) > 0 {
-		ours = &config.Certificates[0]
+		cert = &config.Certificates[0]
 	}
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		asked = true
-		return ours, nil
+		requested = true
+		return cert, nil
 	}
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
-			return nil, err // it says nothing, or too slowly
+			return nil, err // the worker does not answer, or too slowly
 		}
 		return nil, troubleError{connect.WorkerTLSError(err, false), stats.ScrapeTLSFailed}
 	}
-	if asked {
+	if requested {
 		return &clientCertConn{Conn: secure}, nil
 	}
 	return secure, nil
 }
 
-// examined is a connection to a worker that asks who we are. It looks at our certificate
-// when for us the handshake is over: if it ends the connection before it has said anything,
-// it does not like that. What comes first then, its alert or the end, is chance.
+// clientCertConn is a connection to a worker that requests a client certificate. The worker
+// verifies the certificate after the handshake is over for the client. If it closes the
+// connection before it has sent any data, it has rejected the certificate. Whether the client
+// then sees an alert or the end of the connection is a race.
 type clientCertConn struct {
 	net.Conn
-	gotData atomic.Bool // it has said something
+	gotData atomic.Bool
 }
 
 func (e *clientCertConn) Read(b []byte) (int, error) {
@@ -93,7 +94,8 @@ func (e *clientCertConn) Write(b []byte) (int, error) {
 	return n, e.explain(err)
 }
 
-// explain says of an end that it is the worker's verdict, unless the end is our own.
+// explain turns an end of the connection into the worker's rejection, unless this side has
+// closed it.
 func (e *clientCertConn) explain(err error) error {
 	if err == nil || e.gotData.Load() || errors.Is(err, net.ErrClosed) {
 		return err

@@ -8,12 +8,12 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// targets are the names of the services to ask: those of every watched component
-// that is named or registered, as each era wrote them.
+// targetServices returns the names of the services to poll: those of every watched component
+// that is named or registered, in the form of each release.
 func (p *Poller) targetServices() []string {
 	t, poll := p.Fleet.Target(), p.poll.number
-	openings := p.Fleet.EndpointsAdded() // before it is asked what they are
-	var watched, others []fleet.Endpoint // without names: components
+	endpointsAdded := p.Fleet.EndpointsAdded() // read before the endpoints, so that a later one is noticed
+	var watched, others []fleet.Endpoint       // without names: components
 	if t.Component != "" && !t.MultipleNamespaces() {
 		watched = []fleet.Endpoint{{Component: t.Component}}
 	}
@@ -54,17 +54,17 @@ func (p *Poller) targetServices() []string {
 	}
 	maps.DeleteFunc(p.services, func(_ string, s service) bool { return poll-s.lastPoll >= len(p.pollStarts) })
 	p.poll.requests = len(services)
-	p.openings = openings
+	p.endpointsAdded = endpointsAdded
 	return services
 }
 
-// componentAt is the component of an endpoint, which is the endpoint without its name.
+// componentOf returns the component of an endpoint: the endpoint without its name.
 func componentOf(e fleet.Endpoint) fleet.Endpoint {
 	return fleet.Endpoint{Namespace: e.Namespace, Component: e.Component}
 }
 
-// names are the component's service names. Of a name without a single ASCII letter or
-// digit nothing is left from 0.2.1 on.
+// serviceNames returns a component's service names. From 0.2.1 on, a component whose name has no
+// ASCII letter or digit has none.
 func (p *Poller) serviceNames(component fleet.Endpoint) (names []string) {
 	for _, era := range wire.Eras {
 		if name := wire.ServiceName(era, p.Namespaces.OfEndpoint(component), component.Component); name != "" {

@@ -3,19 +3,19 @@ package collect
 import "container/list"
 
 const (
-	// reserved are the file descriptors that ZMQ leaves to the others: HTTP, the servers,
-	// the workers' own pages. Where there are few it leaves half.
+	// reservedDescriptors is how many file descriptors ZeroMQ leaves to HTTP, to the servers and
+	// to scrapes. Where there are few, it leaves half.
 	reservedDescriptors = 512
 
 	slotsPerWorker     = 4
-	workersPerSlot     = 4 // of the workers, where they are many
+	workersPerSlot     = 4
 	minSlots, maxSlots = 1024, 16 << 10
 )
 
-// ZMQPlaces is how many ZMQ publishers may be subscribed to at once: four for each worker
-// that may be tracked, but at least 1,024, and at most 16,384, or a quarter as many as workers. One that is out of
-// reach takes some 20 kB.
-// Each takes a file descriptor, of which there are so many; 0 is no limit.
+// MaxZMQSubscriptions returns how many ZeroMQ publishers may be subscribed to at the same time:
+// four for each worker that may be tracked, but at least 1,024, and at most the larger of 16,384
+// and a quarter of the number of workers. Each takes a file descriptor, of which the process has
+// descriptors (0: no limit). A publisher that cannot be reached takes some 20 kB of memory.
 func MaxZMQSubscriptions(maxWorkers, descriptors int) int {
 	n := max(minSlots, min(slotsPerWorker*maxWorkers, max(maxSlots, maxWorkers/workersPerSlot)))
 	if descriptors > 0 {
@@ -24,28 +24,28 @@ func MaxZMQSubscriptions(maxWorkers, descriptors int) int {
 	return max(n, 1)
 }
 
-// places are handed out to those who want to connect; the others wait, in their order.
-// Publishers of one host get half of them at most, so that it takes none of the others'.
+// slotLimiter bounds how many sources are subscribed to at the same time. The others wait in
+// order. One host gets at most half of the slots, so that it cannot take those of the others.
 type slotLimiter struct {
 	max, perHost int
 	used         int
 	waiting      int
 	hosts        map[string]*host
-	open         list.List // of hosts where one waits that may have a place; they take turns
+	open         list.List // of *host, in turn: hosts whose first waiting source may get a slot
 }
 
 type host struct {
 	name    string
 	used    int
-	waiting list.List     // of *want
-	element *list.Element // nil: none of those who wait there may have a place
+	waiting list.List     // of *zmqSource
+	element *list.Element // in slotLimiter.open; nil: no waiting source may get a slot
 }
 
 func newSlotLimiter(most int) *slotLimiter {
 	return &slotLimiter{max: most, perHost: (most + 1) / 2, hosts: make(map[string]*host)}
 }
 
-// ask lets one wait for a place.
+// enqueue lets a source wait for a slot.
 func (p *slotLimiter) enqueue(w *zmqSource) {
 	h := p.hosts[w.host]
 	if h == nil {
@@ -57,7 +57,7 @@ func (p *slotLimiter) enqueue(w *zmqSource) {
 	p.updateHost(h)
 }
 
-// next is one that has a place from now on; nil if there is none left, or none for those who wait.
+// next gives a waiting source a slot and returns it, or nil if no source may get one.
 func (p *slotLimiter) next() *zmqSource {
 	first := p.open.Front()
 	if first == nil || p.used == p.max {
@@ -74,7 +74,7 @@ func (p *slotLimiter) next() *zmqSource {
 	return w
 }
 
-// leave takes back a place.
+// release frees the slot of a source.
 func (p *slotLimiter) release(w *zmqSource) {
 	h := p.hosts[w.host]
 	h.used--
@@ -82,7 +82,7 @@ func (p *slotLimiter) release(w *zmqSource) {
 	p.updateHost(h)
 }
 
-// withdraw lets one wait no more.
+// cancel stops the waiting of a source.
 func (p *slotLimiter) cancel(w *zmqSource) {
 	h := p.hosts[w.host]
 	h.waiting.Remove(w.queued)
@@ -91,14 +91,14 @@ func (p *slotLimiter) cancel(w *zmqSource) {
 	p.updateHost(h)
 }
 
-// look notes whether one who waits at the host may have a place, and forgets a host with
-// neither places nor any who wait.
+// updateHost updates whether a host's waiting sources may get a slot, and forgets a host that
+// has neither slots nor waiting sources.
 func (p *slotLimiter) updateHost(h *host) {
-	may := h.waiting.Len() > 0 && h.used < p.perHost
+	eligible := h.waiting.Len() > 0 && h.used < p.perHost
 	switch {
-	case may && h.element == nil:
+	case eligible && h.element == nil:
 		h.element = p.open.PushBack(h)
-	case !may && h.element != nil:
+	case !eligible && h.element != nil:
 		p.open.Remove(h.element)
 		h.element = nil
 	}

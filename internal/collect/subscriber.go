@@ -11,20 +11,20 @@ import (
 	"dynamo-metrics/internal/zmtp"
 )
 
-// subscriber is a subscription that runs.
+// subscriber is a running subscription.
 type subscriber struct {
 	*zmqSource
 	set     *subscribers
-	channel atomic.Pointer[fleet.Channel] // its Topic is empty at a broker
+	channel atomic.Pointer[fleet.Channel] // its Topic is empty for a broker
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
 	mu    sync.Mutex
 	up    bool
-	since time.Time // when it was last up, or began
+	since time.Time // when up last changed, or when it started
 }
 
-// topic is the one that is subscribed to; empty at a broker.
+// topic returns the topic that is subscribed to; empty for a broker.
 func (w *zmqSource) topic() string {
 	if w.broker {
 		return ""
@@ -32,7 +32,7 @@ func (w *zmqSource) topic() string {
 	return topicOfKind[w.kind]
 }
 
-// topics are those that are read, by the kind of their events.
+// topicOfKind is the inverse of kindOfTopic.
 var topicOfKind = func() map[stats.Kind]string {
 	all := make(map[stats.Kind]string)
 	for topic, kind := range kindOfTopic {
@@ -41,7 +41,7 @@ var topicOfKind = func() map[stats.Kind]string {
 	return all
 }()
 
-// start subscribes at one publisher or broker.
+// start subscribes to a source.
 func (z *subscribers) start(ctx context.Context, w *zmqSource) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &subscriber{zmqSource: w, set: z, stop: cancel, since: time.Now()}
@@ -56,24 +56,25 @@ func (z *subscribers) start(ctx context.Context, w *zmqSource) {
 	}
 	deliver := throttle(ctx, func(frames [][]byte) { e.handleDirect(s.channel.Load(), &w.sequence, frames) })
 	if w.broker {
-		sub.Topics, sub.MaxMessage = e.topicPrefixes, 0 // what workers tell routers, which comes too, is larger
+		sub.Topics, sub.MaxMessage = e.topicPrefixes, 0 // brokers also deliver the workers' events for routers, which are larger
 		deliver = func(frames [][]byte) { e.handleBrokered(&z.deduper, frames) }
 	}
 	e.fleet.Diagnostics.SetUnreachable(c, s.since)
 	s.running.Go(func() {
-		away := time.AfterFunc(warnUnreachableAfter, s.warnUnreachable)
-		defer away.Stop()
-		if err := sub.RunReconnecting(ctx, deliver, func(err error) { s.setStatus(away, err) }); err != nil {
+		warning := time.AfterFunc(warnUnreachableAfter, s.warnUnreachable)
+		defer warning.Stop()
+		if err := sub.RunReconnecting(ctx, deliver, func(err error) { s.setStatus(warning, err) }); err != nil {
 			e.log.Warn("A ZMQ publisher cannot be subscribed to", "error", err)
 		}
-		s.setStatus(away, context.Canceled)
-		away.Stop()
+		s.setStatus(warning, context.Canceled)
+		warning.Stop()
 		e.fleet.Diagnostics.ClearUnreachable(*s.channel.Load())
 	})
 }
 
-// status hears whether a subscription is set, from its own goroutine alone.
-func (s *subscriber) setStatus(away *time.Timer, err error) {
+// setStatus records whether the subscription is up. Only the subscriber's own goroutine calls
+// it.
+func (s *subscriber) setStatus(warning *time.Timer, err error) {
 	e := s.set.events
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,20 +84,20 @@ func (s *subscriber) setStatus(away *time.Timer, err error) {
 		if up {
 			s.set.changeConnected(1)
 			e.fleet.Diagnostics.ClearUnreachable(*c)
-			away.Stop()
+			warning.Stop()
 			e.logFirstZMQ.Do(func() {
-				e.log.Info("Subscribing to events over ZMQ, at the first of its publishers", "address", c.Address)
+				e.log.Info("Subscribing to events over ZMQ, at the first publisher", "address", c.Address)
 			})
 		} else {
 			s.set.changeConnected(-1)
 			e.fleet.Diagnostics.SetUnreachable(*c, s.since)
-			away.Reset(warnUnreachableAfter)
+			warning.Reset(warnUnreachableAfter)
 		}
 	}
 	e.log.Debug("ZMQ publisher", "address", c.Address, "endpoint", c.Endpoint, "topic", c.Topic, "connected", s.up, "error", err)
 }
 
-// move has what comes booked at the channel's endpoint.
+// setChannel sets the channel, and with it the endpoint that events are recorded for.
 func (s *subscriber) setChannel(c fleet.Channel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +112,7 @@ func (s *subscriber) setChannel(c fleet.Channel) {
 	}
 }
 
-// awayFor is how long the publisher has been out of reach.
+// downtime returns for how long the source has been unreachable.
 func (s *subscriber) downtime() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,23 +125,23 @@ func (s *subscriber) downtime() time.Duration {
 func (s *subscriber) warnUnreachable() {
 	c, log := s.channel.Load(), s.set.events.log
 	if s.broker {
-		log.Warn("A ZMQ broker cannot be reached: the events that go through it are lost; connecting goes on", "address", c.Address)
+		log.Warn("A ZMQ broker cannot be reached: its events are lost; connecting goes on", "address", c.Address)
 		return
 	}
-	log.Warn("A ZMQ publisher is announced and cannot be reached: its events are lost; connecting goes on",
+	log.Warn("A ZMQ publisher is registered but cannot be reached: its events are lost; connecting goes on",
 		"address", c.Address, "endpoint", c.Endpoint, "topic", c.Topic)
 }
 
-// atOnce is how many may connect to one address at the same time.
+// maxDialsPerAddress is how many subscriptions may dial the same address at the same time.
 const maxDialsPerAddress = 16
 
-// gate lets no more than that pass at once.
+// dialGate bounds the concurrent dials of one address.
 type dialGate struct {
 	slots chan struct{}
 	users int // subscriptions at the address
 }
 
-// gate is that of an address, for one more subscription.
+// gateFor returns the gate of an address, for one more subscription.
 func (z *subscribers) gateFor(address string) *dialGate {
 	g := z.gates[address]
 	if g == nil {
@@ -151,7 +152,7 @@ func (z *subscribers) gateFor(address string) *dialGate {
 	return g
 }
 
-// leave reports whether the last subscription has left.
+// release reports whether this was the last subscription at the address.
 func (g *dialGate) release() bool {
 	g.users--
 	return g.users == 0

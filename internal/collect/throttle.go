@@ -7,8 +7,8 @@ import (
 	"dynamo-metrics/internal/backoff"
 )
 
-// throttled hands messages on, and after each burst waits for the rest of its period,
-// so that a publisher that floods does not take the processor from the others.
+// throttle returns a function that passes messages to deliver, and after each burst waits for
+// the rest of its period. So a publisher that floods takes no processor time from the others.
 func throttle(ctx context.Context, deliver func([][]byte)) func([][]byte) {
 	n, since := 0, time.Now()
 	return func(frames [][]byte) {

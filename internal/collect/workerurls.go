@@ -14,28 +14,28 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// WorkerURLs are where workers show metrics of their own. The zero WorkerURLs knows what
+// WorkerURLs says at which URL each worker has its own metrics. The zero WorkerURLs uses what
 // the registry says.
 type WorkerURLs struct {
-	templates map[string]urlTemplate // by component; "" is of all others
+	templates map[string]urlTemplate // by component; "" is for all others
 }
 
-// urlTemplate is an URL with names in braces. What they stand for comes from the network,
-// so that each part of the URL is filled for itself.
+// urlTemplate is a URL with placeholders. Their values come from the network, so each part of
+// the URL is escaped on its own.
 type urlTemplate struct{ scheme, host, path, query string }
 
-// braces are the places of a template.
+// placeholderPattern matches the placeholders in a template.
 var placeholderPattern = regexp.MustCompile(`\{[^{}]*\}`)
 
-// urlWords are what may stand in braces.
+// placeholders lists the valid placeholders.
 var placeholders = []string{"{host}", "{namespace}", "{component}", "{endpoint}", "{worker_id}", "{worker_id_hex}"}
 
-// Add takes a template, or component=template.
+// Add adds a template, either for one component ("component=template") or for all others.
 func (u *WorkerURLs) Add(s string) error {
 	component, text := "", s
 	if name, rest, found := strings.Cut(s, "="); found && !strings.Contains(name, "://") {
 		if component, text = name, rest; component == "" {
-			return errors.New("no component stands before the =")
+			return errors.New("it has no component before the =")
 		}
 	}
 	t, err := parseTemplate(text)
@@ -43,7 +43,7 @@ func (u *WorkerURLs) Add(s string) error {
 		return err
 	}
 	if _, again := u.templates[component]; again {
-		return errors.New("each component, and all the others, have one template")
+		return errors.New("there may be one template for each component, and one for all others")
 	}
 	if u.templates == nil {
 		u.templates = make(map[string]urlTemplate)
@@ -52,7 +52,7 @@ func (u *WorkerURLs) Add(s string) error {
 	return nil
 }
 
-// HasTLS reports whether a template's pages are read over TLS. The registry's never are.
+// HasTLS reports whether a template has the scheme https. URLs from the registry never have it.
 func (u *WorkerURLs) HasTLS() bool {
 	for _, t := range u.templates {
 		if t.scheme == "https" {
@@ -75,21 +75,21 @@ func parseTemplate(s string) (t urlTemplate, err error) {
 	t.host, t.path, _ = strings.Cut(rest, "/")
 	for _, word := range placeholderPattern.FindAllString(s, -1) {
 		if !slices.Contains(placeholders, word) {
-			return t, fmt.Errorf("%s stands for nothing: there are %s", word, strings.Join(placeholders, ", "))
+			return t, fmt.Errorf("%s is no placeholder: want one of %s", word, strings.Join(placeholders, ", "))
 		}
 	}
 	if strings.ContainsAny(placeholderPattern.ReplaceAllString(s, ""), "{}") {
-		return t, errors.New("a brace has no other")
+		return t, errors.New("it has an unmatched brace")
 	}
 	example := fleet.ScrapeTarget{Instance: fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}, Transport: "192.0.2.1:1/"}
 	if t.fill("n", example) == "" {
-		return t, errors.New("it is not an URL, whatever is filled in")
+		return t, errors.New("no values make it a valid URL")
 	}
 	return t, nil
 }
 
-// fill is the template's URL for a worker; empty if a word in it stands for nothing, or
-// for what cannot stand there.
+// fill returns the template's URL for a worker. It is empty if a placeholder has no value, or
+// one that is invalid at its place.
 func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 	transport, _, _ := strings.Cut(p.Transport, "/")
 	host, _, _ := net.SplitHostPort(transport)
@@ -116,8 +116,8 @@ func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 	return filled
 }
 
-// bracketed is an address of IPv6 as URLs have it. Of a name that would end the host it
-// leaves what no host may have.
+// hostLiteral puts an IPv6 address in brackets. It replaces a name that would end the host by an
+// invalid one.
 func hostLiteral(s string) string {
 	if ip := net.ParseIP(s); ip != nil && strings.Contains(s, ":") {
 		return "[" + s + "]"
@@ -128,7 +128,7 @@ func hostLiteral(s string) string {
 	return s
 }
 
-// validHost reports whether a host with a port, or without one, can be connected to.
+// validHost reports whether a program can connect to a host, with or without a port.
 func validHost(host, scheme string) bool {
 	if _, _, err := net.SplitHostPort(host); err != nil {
 		host += map[string]string{"http": ":80", "https": ":443"}[scheme]
@@ -136,8 +136,8 @@ func validHost(host, scheme string) bool {
 	return wire.ValidAddress("tcp://" + host)
 }
 
-// Of is where a worker's page is: where the template of its component says, else the
-// registry, else its model card. It is empty where nobody says it.
+// URL returns where a worker's metrics are: as the template for its component says, or else the
+// registry, or else its model card. It is empty if none says it.
 func (u *WorkerURLs) URL(namespace string, p fleet.ScrapeTarget) string {
 	t, found := u.templates[p.Component]
 	if !found {

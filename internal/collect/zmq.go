@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// settle is how long changes of the channels are gathered before they are followed.
+	// gatherTime is for how long changes of the channels are gathered before they are applied.
 	gatherTime = 20 * time.Millisecond
 
-	// warnAfter is how long an announced publisher may be out of reach before the log
-	// says so: the channel of one that was killed stands for as long as its lease.
+	// warnUnreachableAfter is for how long a registered publisher may be unreachable before the
+	// log says so. The key of a publisher that was killed stays until its lease expires.
 	warnUnreachableAfter = 45 * time.Second
 
-	// inVain is for how long a publisher may be out of reach until another that waits for a
-	// place gets its.
+	// yieldSlotAfter is for how long a publisher may be unreachable before it loses its slot to
+	// one that waits.
 	yieldSlotAfter = 10 * time.Second
 
-	// maxEvent bounds an event in bytes; those that are read have some hundreds.
+	// maxEvent bounds an event in bytes. The events that the program reads have a few hundred.
 	maxEvent = 64 << 10
 
-	// A publisher may send burst events in each period; one that sends more waits in
-	// its own connection, and what overflows there shows as a gap. A hundred engines
-	// do not make so many passes.
+	// A publisher may send burstSize events in each burstPeriod. Further events wait in its
+	// connection, and if that overflows, they show as a gap. A hundred engines make fewer
+	// forward passes than that.
 	burstSize   = 2000
 	burstPeriod = 200 * time.Millisecond
 )
 
-// ZMQ keeps a subscription at every ZMQ publisher that the Fleet's channels announce,
-// and at every broker, theirs or one of these addresses, until ctx ends: at so many of them
-// at once. The others wait.
-func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
-	z := newSubscribers(e, places)
+// ZMQ subscribes, until ctx ends, to every ZeroMQ publisher that a channel in the Fleet
+// announces, and to every broker, both those of the channels and those in brokers. At most slots
+// of them have a subscription at the same time; the others wait.
+func (e *Events) ZMQ(ctx context.Context, brokers []string, slots int) error {
+	z := newSubscribers(e, slots)
 	defer z.stopAll()
 	for _, address := range brokers {
 		if w := z.sourceFor(sourceKey{address: address, broker: true}); w != nil {
@@ -60,7 +60,7 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 			e.openGaps.expire(time.Now())
 			z.rotate()
 			if z.hasRoomAgain() {
-				channels = e.fleet.WatchChannels() // from the beginning
+				channels = e.fleet.WatchChannels() // all of them again
 			}
 		case <-ctx.Done():
 		}
@@ -68,22 +68,22 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, places int) error {
 	return nil
 }
 
-// subscribers are the subscriptions that run, and those that wait. But for what is under
-// the lock all belongs to one goroutine.
+// subscribers holds the sources, both those with a subscription and those that wait. One
+// goroutine uses it, apart from what mu guards.
 type subscribers struct {
 	events      *Events
 	sources     map[sourceKey]*zmqSource
-	changed     map[*zmqSource]struct{} // since places were last handed out
+	changed     map[*zmqSource]struct{} // since waiting sources were last started
 	limiter     *slotLimiter
-	gates       map[string]*dialGate // of the addresses where a subscription runs
-	maxSources  int                  // wants
-	overflowed  bool                 // there were more
+	gates       map[string]*dialGate // of addresses with a subscription
+	maxSources  int
+	overflowed  bool // a source was not added because there were too many
 	brokerCount int
-	deduper     deduper   // of what comes by brokers
-	logFull     sync.Once // says that some wait
+	deduper     deduper // of the brokers' events
+	logFull     sync.Once
 
 	mu        sync.Mutex
-	connected int // subscriptions that are set
+	connected int // subscriptions that are up
 }
 
 func newSubscribers(e *Events, most int) *subscribers {
@@ -93,14 +93,14 @@ func newSubscribers(e *Events, most int) *subscribers {
 	}
 }
 
-// The publishers and brokers that are remembered, whether they have a place or not, are
-// wantsPerPlace for each place at most, and leastWants however few places there are.
+// The number of sources is bounded to sourcesPerSlot for each slot, or to minSources where there
+// are few slots.
 const (
 	sourcesPerSlot = 4
 	minSources     = 4096
 )
 
-// wantsMore reports, once, whether there is room for some that were not remembered.
+// hasRoomAgain reports, once, whether sources that were not added have room now.
 func (z *subscribers) hasRoomAgain() bool {
 	if !z.overflowed || len(z.sources) > z.maxSources*7/8 {
 		return false
@@ -109,8 +109,8 @@ func (z *subscribers) hasRoomAgain() bool {
 	return true
 }
 
-// follow takes over changes of the channels, or all of them anew, and starts and stops
-// subscriptions until those that run are those wanted.
+// applyChanges applies changes of the channels, or replaces all of them, and starts and stops
+// subscriptions accordingly.
 func (z *subscribers) applyChanges(ctx context.Context, changes []fleet.ChannelChange, all bool) {
 	if all {
 		for _, w := range z.sources {
@@ -137,7 +137,7 @@ func (z *subscribers) applyChanges(ctx context.Context, changes []fleet.ChannelC
 	clear(z.changed)
 }
 
-// note takes over that a channel was announced once more, or once less.
+// applyChange adds a channel to its sources (delta 1), or removes it from them (delta -1).
 func (z *subscribers) applyChange(c fleet.Opt[fleet.Channel], delta int) {
 	if !c.OK {
 		return
@@ -152,7 +152,8 @@ func (z *subscribers) applyChange(c fleet.Opt[fleet.Channel], delta int) {
 	}
 }
 
-// of is the want of a source, which is new if there was none; nil if there is no room.
+// sourceFor returns the source with a key, which it adds if there is none. It returns nil if
+// there are too many.
 func (z *subscribers) sourceFor(s sourceKey) *zmqSource {
 	w := z.sources[s]
 	if w == nil && len(z.sources) >= z.maxSources {
@@ -172,7 +173,8 @@ func (z *subscribers) sourceFor(s sourceKey) *zmqSource {
 	return w
 }
 
-// sources are where the events of a channel come out, if it is read.
+// keysOf returns the keys of the sources that deliver the events of a channel, if the program
+// reads them.
 func (z *subscribers) keysOf(c fleet.Channel) (all []sourceKey) {
 	kind, read := kindOfTopic[c.Topic]
 	if !read {
@@ -191,7 +193,7 @@ func (z *subscribers) keysOf(c fleet.Channel) (all []sourceKey) {
 	return all
 }
 
-// drop wants a source no more. It has a subscription that is stopped, but may not have ended.
+// remove removes a source. It returns the source's subscription, which it has told to stop.
 func (z *subscribers) remove(w *zmqSource) (stopped []*subscriber) {
 	delete(z.sources, w.sourceKey)
 	if w.broker {
@@ -205,8 +207,8 @@ func (z *subscribers) remove(w *zmqSource) (stopped []*subscriber) {
 	return []*subscriber{w.subscriber}
 }
 
-// brokersChange notes that there is one more broker, or one less. Where a publisher stands is
-// known by what came by one alone: what came by others, or could not come, is not missing.
+// changeBrokerCount adds delta to the number of brokers. Gaps are counted only while there is
+// one broker, so it resets them: events over other brokers are not missing.
 func (z *subscribers) changeBrokerCount(delta int) {
 	z.brokerCount += delta
 	z.deduper.mu.Lock()
@@ -216,7 +218,7 @@ func (z *subscribers) changeBrokerCount(delta int) {
 	z.events.openGaps.discard(&z.deduper.gaps)
 }
 
-// end waits for subscriptions that were stopped, and takes back their places.
+// awaitStopped waits until stopped subscriptions have ended, and frees their slots.
 func (z *subscribers) awaitStopped(stopped []*subscriber) {
 	for _, s := range stopped {
 		s.running.Wait()
@@ -231,7 +233,7 @@ func (z *subscribers) awaitStopped(stopped []*subscriber) {
 	}
 }
 
-// handOut starts subscriptions as long as there are places, and says how many there are.
+// startWaiting starts subscriptions while there are slots, and updates the stats.
 func (z *subscribers) startWaiting(ctx context.Context) {
 	for w := z.limiter.next(); w != nil; w = z.limiter.next() {
 		z.start(ctx, w)
@@ -257,7 +259,7 @@ func (z *subscribers) startWaiting(ctx context.Context) {
 	z.updateStats()
 }
 
-// takeTurns lets those that wait have the places of those that are out of reach.
+// rotate gives the slots of unreachable sources to waiting ones.
 func (z *subscribers) rotate() {
 	var stopped []*subscriber
 	for _, w := range z.sources {
@@ -275,8 +277,8 @@ func (z *subscribers) rotate() {
 	}
 }
 
-// letGo forgets where a publisher stands whose subscription we have ended: what it sends
-// until there is another one is not missing.
+// resetSequence forgets the sequence number of a publisher whose subscription has ended. Its
+// events until the next subscription are not missing.
 func (z *subscribers) resetSequence(w *zmqSource) {
 	w.sequence = sequence{}
 	z.events.openGaps.discard(&w.sequence)
@@ -293,7 +295,7 @@ func (z *subscribers) stopAll() {
 	z.awaitStopped(all)
 }
 
-// set notes that a subscription is set, or is no more.
+// changeConnected adds delta to the number of subscriptions that are up.
 func (z *subscribers) changeConnected(delta int) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -301,8 +303,8 @@ func (z *subscribers) changeConnected(delta int) {
 	z.updateStats()
 }
 
-// say says whether ZMQ is connected: to one publisher at least, if there are any. Single
-// ones that are away are on their own gauge.
+// updateStats updates whether ZeroMQ counts as connected: at least one source is, if there are
+// any. A gauge of its own counts the unreachable ones.
 func (z *subscribers) updateStats() {
 	t := &z.events.fleet.Stats
 	t.PublishersUp.Store(int64(z.connected))
@@ -313,8 +315,8 @@ func (z *subscribers) updateStats() {
 	t.ZMQ.SetConnected(z.connected > 0)
 }
 
-// direct books what a publisher of its own sent. A subscription is by prefix, so that
-// other topics may come with it.
+// handleDirect handles a message of a publisher. ZeroMQ subscribes by prefix, so messages of
+// other topics may come, too.
 func (e *Events) handleDirect(c *fleet.Channel, numbers sequenceTracker, frames [][]byte) {
 	if len(frames) > 0 && string(frames[0]) != c.Topic {
 		return
@@ -327,21 +329,21 @@ func (e *Events) handleDirect(c *fleet.Channel, numbers sequenceTracker, frames 
 		return
 	}
 	if envelope.Publisher != c.Publisher {
-		// Its address is another's now: what that one says is heard under its own key.
+		// Another publisher has the address now. Its own key announces it.
 		e.reject(kind, stats.BadID, errOtherPublisher)
 		return
 	}
 	e.handleEnvelope(c.Endpoint, c.Topic, envelope, numbers, nil)
 }
 
-// brokered books what came by a broker, whose first frame is the whole subject.
+// handleBrokered handles a message of a broker, whose first frame is the whole subject.
 func (e *Events) handleBrokered(by *deduper, frames [][]byte) {
 	if len(frames) == 0 || !isReadTopic(frames[0]) {
 		return
 	}
 	subject := string(frames[0])
 	if !slices.ContainsFunc(e.topicPrefixes, func(prefix string) bool { return strings.HasPrefix(subject, prefix) }) {
-		return // some brokers send what nobody asked for
+		return // some brokers ignore the subscription
 	}
 	at, topic, ok := e.parseSubject(subject)
 	if !ok {
@@ -357,13 +359,14 @@ func (e *Events) handleBrokered(by *deduper, frames [][]byte) {
 	by.mu.Lock()
 	defer by.mu.Unlock()
 	var numbers sequenceTracker
-	if !by.multipleBrokers { // what one broker lost another may bring
+	if !by.multipleBrokers { // an event that one broker lost may come over another
 		numbers = &by.gaps
 	}
 	e.handleEnvelope(at, topic, envelope, numbers, by)
 }
 
-// ofReadTopic reports, at the least expense, whether a subject may be of a topic that is read.
+// isReadTopic reports, at the least cost, whether a subject may have a topic that the program
+// reads.
 func isReadTopic(subject []byte) bool {
 	_, read := kindOfTopic[string(subject[bytes.LastIndexByte(subject, '.')+1:])]
 	return read

@@ -275,7 +275,7 @@ func TestZMQLogsUnreachablePublisherOnce(t *testing.T) {
 		p.fleet.AddChannel("a", hitRateChannel(5, "h:1", backendEndpoint))
 		said := func(want int) {
 			t.Helper()
-			if n := p.log.Count("A ZMQ publisher is announced and cannot be reached"); n != want {
+			if n := p.log.Count("A ZMQ publisher is registered but cannot be reached"); n != want {
 				t.Errorf("said %d times, want %d", n, want)
 			}
 		}

@@ -10,8 +10,9 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// source is one publisher that is subscribed to, or a broker. A publisher that is announced
-// under several keys, as by a proxy that writes the layouts of old and new releases, is one.
+// sourceKey identifies a publisher or broker to subscribe to. A publisher that is registered
+// under several keys, as by a proxy that writes the key layouts of old and new releases, is one
+// source.
 type sourceKey struct {
 	address   string
 	publisher uint64
@@ -19,20 +20,20 @@ type sourceKey struct {
 	broker    bool // publisher and kind are not set
 }
 
-// want is a source that there should be a subscription at.
+// zmqSource is a source that should be subscribed to.
 type zmqSource struct {
 	sourceKey
 	host string
 
-	registryKeys int                    // that announce it
-	endpoint     fleet.Endpoint         // of the key that names most
-	endpoints    map[fleet.Endpoint]int // of all of them, if they differ
-	configured   bool                   // it is wanted without a key
+	registryKeys int                    // how many keys announce it
+	endpoint     fleet.Endpoint         // of the most specific key
+	endpoints    map[fleet.Endpoint]int // of all keys, if they differ
+	configured   bool                   // it is wanted even if no key announces it
 
-	queued      *list.Element // for a place; nil: it has one
-	subscriber  *subscriber   // nil: it has none
+	queued      *list.Element // it waits for a slot; nil: it has one
+	subscriber  *subscriber   // nil: not running
 	waitCounted bool          // that it has to wait was counted
-	sequence    sequence      // of what the publisher sends
+	sequence    sequence      // of the publisher's events
 }
 
 func newZMQSource(s sourceKey) *zmqSource {
@@ -40,7 +41,7 @@ func newZMQSource(s sourceKey) *zmqSource {
 	return &zmqSource{sourceKey: s, host: host}
 }
 
-// announce notes one more key, or one less.
+// addKey adds a key with this endpoint (delta 1), or removes one (delta -1).
 func (w *zmqSource) addKey(at fleet.Endpoint, delta int) {
 	w.registryKeys += delta
 	switch {
@@ -55,7 +56,7 @@ func (w *zmqSource) addKey(at fleet.Endpoint, delta int) {
 	}
 }
 
-// settle chooses the endpoint: the one that names most, of equals the first.
+// chooseEndpoint chooses the most specific endpoint, and of equal ones the first.
 func (w *zmqSource) chooseEndpoint() {
 	first := true
 	for e := range w.endpoints {
@@ -76,7 +77,7 @@ func moreSpecific(a, b fleet.Endpoint) bool {
 	) < 0
 }
 
-// channel is the source as it is shown.
+// channel returns the source as a channel.
 func (w *zmqSource) channel(topic string) fleet.Channel {
 	if w.broker {
 		return fleet.Channel{Plane: fleet.BrokerPlane, Address: w.address}
