@@ -71,8 +71,8 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 		"another's":                    {connect.WorkerTLS{CA: other.File("ca.crt")}, false, false, "--worker-tls-ca says who may have signed"},
 		"a certificate unasked":        {whole, false, true, ""},
 		"mutual":                       {whole, true, true, ""},
-		"mutual, without":              {ca, true, false, "--worker-tls-cert and --worker-tls-key say who we are"},
-		"mutual, another's":            {connect.WorkerTLS{CA: ca.CA, Cert: other.File("client.crt"), Key: other.File("client.key")}, true, false, "--worker-tls-cert and --worker-tls-key say who we are"},
+		"mutual, without":              {ca, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
+		"mutual, another's":            {connect.WorkerTLS{CA: ca.CA, Cert: other.File("client.crt"), Key: other.File("client.key")}, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
 		"mutual, without an authority": {connect.WorkerTLS{Cert: whole.Cert, Key: whole.Key}, true, false, "--worker-tls-ca says who may have signed"},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

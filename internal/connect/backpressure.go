@@ -12,32 +12,34 @@ import (
 // What may wait in the client until it is handled, of all subscriptions together. A
 // message that waits takes some 200 bytes beside its own.
 const (
+	// maxPending and maxPendingBytes bound what waits for the handlers of all subscriptions of a
+	// connection. A waiting message takes some 200 bytes in addition to its own.
 	maxPending      = 32 << 10
 	maxPendingBytes = 16 << 20
 
-	// longestHold is how long the connection is not read at most: the server takes a
-	// client that reads nothing for a slow one, and cuts it off.
+	// maxReadPause is for how long the connection is not read at most. A server disconnects a
+	// client that reads nothing as a slow consumer.
 	maxReadPause = time.Second
 )
 
-// Subscribe subscribes on a connection that NATS made, and bounds what waits for its
-// handler. nats.go reads on however far a handler is behind, until it drops messages.
-// Here a connection whose handlers are behind is not read, and the server holds back
-// those who publish. Only where that does not help messages are dropped, as
-// Subscription.Dropped says: when twice as many wait.
+// Subscribe subscribes on a connection that DialNATS or RunNATS made, and bounds what waits for
+// its handler. nats.go itself reads on however far a handler is behind, and then drops messages.
+// Here a connection whose handlers are behind is not read, so that the server holds the
+// publishers back. Messages are dropped only if that does not help and twice as many wait;
+// Subscription.Dropped counts them.
 func Subscribe(nc *nats.Conn, subject string, handler nats.MsgHandler) (*nats.Subscription, error) {
 	s, err := nc.Subscribe(subject, handler)
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := nc.Opts.CustomDialer.(*backpressureDialer); ok {
-		f.add(s)
+	if d, ok := nc.Opts.CustomDialer.(*backpressureDialer); ok {
+		d.add(s)
 	}
 	return s, s.SetPendingLimits(2*maxPending, 2*maxPendingBytes)
 }
 
-// flow makes the network connections of one NATS connection, which are read only while
-// its subscriptions are not too far behind.
+// backpressureDialer makes the network connections of one NATS connection, which are read only
+// while its subscriptions are not too far behind.
 type backpressureDialer struct {
 	net.Dialer
 	reporter *connReporter
@@ -47,44 +49,44 @@ type backpressureDialer struct {
 }
 
 // Dial implements nats.CustomDialer.
-func (f *backpressureDialer) Dial(network, address string) (net.Conn, error) {
-	c, err := f.Dialer.Dial(network, address)
+func (d *backpressureDialer) Dial(network, address string) (net.Conn, error) {
+	c, err := d.Dialer.Dial(network, address)
 	if err != nil {
-		f.reporter.dialErrors.add(err)
+		d.reporter.dialErrors.add(err)
 		return nil, err
 	}
-	return &throttledConn{c, f.overloaded}, nil
+	return &throttledConn{c, d.overloaded}, nil
 }
 
-func (f *backpressureDialer) add(s *nats.Subscription) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.subscriptions = append(f.subscriptions, s)
+func (d *backpressureDialer) add(s *nats.Subscription) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.subscriptions = append(d.subscriptions, s)
 }
 
-// behind reports whether too much waits.
-func (f *backpressureDialer) overloaded() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// overloaded reports whether too much is waiting for the handlers.
+func (d *backpressureDialer) overloaded() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	messages, bytes := 0, 0
-	f.subscriptions = slices.DeleteFunc(f.subscriptions, func(s *nats.Subscription) bool {
+	d.subscriptions = slices.DeleteFunc(d.subscriptions, func(s *nats.Subscription) bool {
 		m, b, err := s.Pending()
 		messages, bytes = messages+m, bytes+b
-		return err != nil // it has ended
+		return err != nil // the subscription has ended
 	})
 	return messages > maxPending || bytes > maxPendingBytes
 }
 
-// held is a connection that is read when the flow allows it.
+// throttledConn is a connection that is not read while its subscriptions are too far behind.
 type throttledConn struct {
 	net.Conn
 	overloaded func() bool
 }
 
 // Read implements net.Conn.
-func (h *throttledConn) Read(b []byte) (int, error) {
-	for begin := time.Now(); h.overloaded() && time.Since(begin) < maxReadPause; {
-		time.Sleep(time.Millisecond) // in which a small part of what waits is handled
+func (c *throttledConn) Read(b []byte) (int, error) {
+	for begin := time.Now(); c.overloaded() && time.Since(begin) < maxReadPause; {
+		time.Sleep(time.Millisecond) // short: meanwhile only a small part of the waiting messages is handled
 	}
-	return h.Conn.Read(b)
+	return c.Conn.Read(b)
 }

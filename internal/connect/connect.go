@@ -1,6 +1,5 @@
-// Package connect makes the programs' connections to NATS and etcd from what
-// their flags and the environment say, and keeps their secrets out of logs and
-// errors.
+// Package connect connects to NATS and etcd as the flags and Dynamo's environment variables say.
+// It keeps secrets out of logs and errors.
 package connect
 
 import (
@@ -18,20 +17,20 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
-// gRPC has one logger for the whole process, which it reads without a lock: it can
-// only be set before anything uses gRPC. What it would print on stderr, the errors
-// of the calls say too.
+// gRPC has one logger for the whole process. It reads the logger without a lock, so the logger
+// can only be set before anything uses gRPC. Nothing is lost without it: the errors of the calls
+// say what gRPC would print on stderr.
 func init() {
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 }
 
-// late reports whether ctx ended because its time was over.
+// isTimeout reports whether ctx ended because its deadline has passed.
 func isTimeout(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
 
 var errNoAnswer = errors.New("no answer in time")
 
-// Check reports what is wrong with the addresses of servers, with the files for TLS and with what
-// the environment says of credentials, before any server is asked. Either list may be empty.
+// Check reports what is wrong with the servers' addresses, the files for TLS, and the
+// credentials in the environment, without connecting to a server. Either address may be empty.
 func Check(nats string, files NATSTLS, etcd string, getenv func(string) string) error {
 	quiet := slog.New(slog.DiscardHandler)
 	if nats != "" {
@@ -54,15 +53,15 @@ func Check(nats string, files NATSTLS, etcd string, getenv func(string) string) 
 	return nil
 }
 
-// list is the value of a flag that lists servers.
+// serverList describes a flag that lists servers.
 type serverList struct {
 	flag    string
-	schemes []string // allowed ones; the first is that of a server without one
-	port    string   // of a server without one; empty: leave it to the scheme
+	schemes []string // allowed ones; the first is the default
+	port    string   // the default port; empty: that of the scheme
 }
 
-// parse reads a comma list of servers. Its errors show no password: neither one in
-// a URL, nor a piece of one that a comma cut in two.
+// parse parses a comma-separated list of servers. Its errors contain no password, neither one in
+// a URL, nor part of one that a comma cut in two.
 func (l serverList) parse(value string) ([]*url.URL, error) {
 	var servers []*url.URL
 	for i, item := range strings.Split(value, ",") {
@@ -72,7 +71,7 @@ func (l serverList) parse(value string) ([]*url.URL, error) {
 			servers = append(servers, u)
 			continue
 		}
-		if strings.Contains(value, "@") { // the reason may quote a piece of a password, too
+		if strings.Contains(value, "@") { // the reason may contain a part of a password, too
 			return nil, fmt.Errorf("--%s: server %d of the list is malformed: want %s://[user:password@]host:port, with special characters as %%XX",
 				l.flag, i+1, l.schemes[0])
 		}
@@ -84,7 +83,7 @@ func (l serverList) parse(value string) ([]*url.URL, error) {
 
 func (l serverList) server(item string) (*url.URL, error) {
 	if item == "" {
-		return nil, errors.New("an empty name")
+		return nil, errors.New("a name is empty")
 	}
 	if !strings.Contains(item, "://") {
 		item = l.schemes[0] + "://" + item
@@ -98,11 +97,11 @@ func (l serverList) server(item string) (*url.URL, error) {
 	case err != nil:
 		return nil, err
 	case !slices.Contains(l.schemes, u.Scheme):
-		return nil, fmt.Errorf("scheme is none of %s", strings.Join(l.schemes, ", "))
+		return nil, fmt.Errorf("the scheme is none of %s", strings.Join(l.schemes, ", "))
 	case u.Hostname() == "":
-		return nil, errors.New("no host")
+		return nil, errors.New("it has no host")
 	case strings.Contains(u.Hostname(), ":") && u.Host[0] != '[':
-		return nil, errors.New("more than one port")
+		return nil, errors.New("it has more than one port")
 	}
 	if u.Port() == "" && l.port != "" {
 		u.Host = net.JoinHostPort(u.Hostname(), l.port)
@@ -113,8 +112,7 @@ func (l serverList) server(item string) (*url.URL, error) {
 	return u, nil
 }
 
-// shown is how servers are named in logs and errors: where they are, not how to
-// get in.
+// redactedURLs returns the servers for logs and errors, without credentials.
 func redactedURLs(servers []*url.URL) string {
 	names := make([]string, len(servers))
 	for i, u := range servers {
@@ -123,7 +121,7 @@ func redactedURLs(servers []*url.URL) string {
 	return strings.Join(names, ",")
 }
 
-// half says that of two variables that belong together only one is set.
+// requireBoth reports an error if only one of two environment variables is set.
 func requireBoth(getenv func(string) string, a, b string) error {
 	switch {
 	case getenv(a) != "" && getenv(b) == "":

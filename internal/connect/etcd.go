@@ -31,12 +31,11 @@ const (
 
 var etcdServers = serverList{flag: "etcd-endpoints", schemes: []string{"http", "https"}, port: "2379"}
 
-// Etcd makes a client of the etcd at a comma list of endpoints, with the credentials
-// of Dynamo's environment variables. Without a user it returns at once, whether or
-// not somebody is there. With one it logs in first, however long it takes until
-// there is somebody to log in at; if ctx is cancelled before, client and error are nil,
-// and if it had a deadline, the error says why nobody is logged in.
-// Refused credentials are an error. The client outlives ctx.
+// DialEtcd returns a client of the etcd at a comma-separated list of endpoints, with the
+// credentials in Dynamo's environment variables. Without a user it returns at once, whether or
+// not a server answers. With a user it logs in first, and retries until a server answers. If ctx
+// is cancelled before that, client and error are nil; if its deadline passes, the error says why
+// the login failed. Rejected credentials are an error. The client outlives ctx.
 func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string, log *slog.Logger) (*clientv3.Client, error) {
 	urls, err := etcdServers.parse(endpoints)
 	if err != nil {
@@ -46,12 +45,12 @@ func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string,
 	if err != nil {
 		return nil, err
 	}
-	announced, explained := false, false // that nothing is there, and why
+	logged, explained := false, false // the log says that etcd is not connected, and why
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		client, err := newEtcdClient(ctx, config)
 		if err == nil {
-			if announced {
+			if logged {
 				log.Info("Connected to etcd", "endpoints", redactedURLs(urls))
 			}
 			return client, nil
@@ -64,9 +63,9 @@ func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string,
 				why := EtcdTLSError(ctx, endpoints, getenv)
 				explained, err = why != nil, cmp.Or(why, fmt.Errorf("no answer in %v", config.DialTimeout))
 			}
-			if explained || !announced {
+			if explained || !logged {
 				log.Warn("etcd is not connected; connecting goes on", "endpoints", redactedURLs(urls), "error", err)
-				announced, last = true, err
+				logged, last = true, err
 			}
 		}
 		backoff.Wait(ctx, backoff.Pause(attempt))
@@ -77,15 +76,15 @@ func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string,
 	return nil, nil
 }
 
-// EtcdRefused reports whether etcd knows who we are, and will not have it: waiting
-// does not mend that.
+// IsEtcdAuthError reports whether etcd rejects the credentials, or denies the user a permission,
+// so that a retry does not help.
 func IsEtcdAuthError(err error) bool {
 	return slices.ContainsFunc([]error{
 		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
 	}, func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
-// newClient gives up when ctx ends, but a client that it made lives on.
+// newEtcdClient returns a client. ctx bounds only the login; the client outlives it.
 func newEtcdClient(ctx context.Context, config clientv3.Config) (*clientv3.Client, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	release := context.AfterFunc(ctx, end)
@@ -95,7 +94,7 @@ func newEtcdClient(ctx context.Context, config clientv3.Config) (*clientv3.Clien
 		end()
 		return nil, err
 	}
-	if !release() { // too late: ctx has ended the client
+	if !release() { // ctx ended meanwhile, and the client with it
 		client.Close()
 		return nil, ctx.Err()
 	}
@@ -104,13 +103,13 @@ func newEtcdClient(ctx context.Context, config clientv3.Config) (*clientv3.Clien
 
 func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (clientv3.Config, error) {
 	config := clientv3.Config{
-		Logger:      zap.NewNop(),    // it speaks of every single attempt
+		Logger:      zap.NewNop(),    // it would log every attempt
 		DialTimeout: 2 * time.Second, // bounds the login
-		// A server that hangs is noticed after 13 s. gRPC allows no shorter interval,
-		// and etcd takes pings without a stream for an attack.
+		// A server that hangs is noticed after 13 s. gRPC allows no shorter interval, and etcd
+		// treats pings without an open stream as an attack.
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
-		// gRPC's own pauses between attempts grow to two minutes.
+		// By default, gRPC's pauses between attempts grow to two minutes.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: backoff.Server.Longest},
 			MinConnectTimeout: connectTimeout,
@@ -131,7 +130,7 @@ func etcdConfig(urls []*url.URL, getenv func(string) string, log *slog.Logger) (
 		return config, err
 	}
 	if config.TLS != nil && urls[0].Scheme == "http" {
-		log.Warn("etcd is asked without TLS, in spite of its certificates: --etcd-endpoints says http")
+		log.Warn("etcd is used without TLS although certificates for it are set: --etcd-endpoints has the scheme http")
 	}
 	return config, nil
 }
@@ -144,14 +143,14 @@ func checkEtcdEndpoint(u *url.URL, scheme string) error {
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		return fmt.Errorf("--etcd-endpoints %q: want nothing after the port", name)
 	case u.Scheme != scheme:
-		// The client does with all of them what the first says.
+		// The client uses the scheme of the first endpoint for all.
 		return fmt.Errorf("--etcd-endpoints %q: want http for all endpoints, or https for all", name)
 	}
 	return nil
 }
 
-// etcdTLS is nil if the environment says nothing of certificates: then https uses
-// the system's.
+// etcdTLS returns nil if the environment names no certificates. Then https uses the system's
+// authorities.
 func etcdTLS(getenv func(string) string) (*tls.Config, error) {
 	if err := requireBoth(getenv, etcdCert, etcdKey); err != nil {
 		return nil, err

@@ -178,7 +178,7 @@ func TestEtcdEndpointsRejectInvalid(t *testing.T) {
 		"http://h:2379/v3":           "nothing after the port",
 		"http://h,https://h":         "http for all endpoints, or https for all",
 		"ftp://h":                    "scheme is none of http, https",
-		"":                           "an empty name",
+		"":                           "a name is empty",
 	} {
 		got := checkEtcd(t, value, env())
 		if !strings.HasPrefix(got, "--etcd-endpoints") || !strings.Contains(got, want) || strings.Contains(got, "secret") {

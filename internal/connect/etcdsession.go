@@ -21,30 +21,31 @@ import (
 )
 
 const (
-	// EtcdMessage bounds, in bytes, one message of etcd's: a page of a listing, or an event.
+	// MaxEtcdMessage bounds one message from etcd in bytes: a page of a listing, or an event.
 	MaxEtcdMessage = 4 << 20
 
-	connectTimeout = 5 * time.Second // bounds a connection to etcd, and a login there
+	connectTimeout = 5 * time.Second // for a connection to etcd and the login
 	hurriedTimeout = 2 * time.Second // the same while there are endpoints that were not tried yet
 
-	replaceAfter = time.Minute // for how long the cluster may be away before another takes its place
+	replaceAfter = time.Minute // for how long the cluster must be unreachable before another one may replace it
 )
 
-// EtcdEndpoints are the addresses of one etcd. A session works with one of them at a time:
-// a client of all of them goes round them call by call, so that one that answers with
-// errors, as a learner or a member without a leader does, breaks what needs several answers.
+// EtcdEndpoints are the endpoints of one etcd cluster. A session uses one endpoint at a time. A
+// client of all endpoints would change the endpoint from call to call, so one member that
+// returns errors, such as a learner or a member without a leader, would break what takes several
+// calls.
 type EtcdEndpoints struct {
 	urls   []*url.URL
-	config clientv3.Config // but for the endpoint
+	config clientv3.Config // without Endpoints
 	getenv func(string) string
 	log    *slog.Logger
 
 	once    sync.Once
-	cluster atomic.Uint64 // the id of the one that was last worked with; 0: not known
+	cluster atomic.Uint64 // the id of the cluster that was used last; 0: unknown
 }
 
-// NewEtcdEndpoints reads a comma list of endpoints, and the credentials of Dynamo's
-// environment variables.
+// NewEtcdEndpoints parses a comma-separated list of endpoints, and reads the credentials in
+// Dynamo's environment variables.
 func NewEtcdEndpoints(endpoints string, getenv func(string) string, log *slog.Logger) (*EtcdEndpoints, error) {
 	urls, err := etcdServers.parse(endpoints)
 	if err != nil {
@@ -55,47 +56,47 @@ func NewEtcdEndpoints(endpoints string, getenv func(string) string, log *slog.Lo
 		return nil, err
 	}
 	config.MaxCallRecvMsgSize = MaxEtcdMessage
-	// Once more with a new token, where the old one is of no use any more. What else fails
-	// ends the session: there may be better endpoints.
+	// The second attempt is for a call whose token has expired. Any other failure ends the
+	// session, because another endpoint may work.
 	config.MaxUnaryRetries = 2
 	config.DialOptions = append(config.DialOptions, grpc.WithChainUnaryInterceptor(failFast))
 	return &EtcdEndpoints{urls: urls, config: config, getenv: getenv, log: log}, nil
 }
 
-// atOnce has a call fail where the server cannot be reached, and say why: etcd's client has
-// it wait until its time is over.
+// failFast makes a call fail with the reason when the server is unreachable. By default, etcd's
+// client lets it wait until its deadline.
 func failFast(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	return invoke(ctx, method, request, reply, conn, append(options, grpc.WaitForReady(false))...)
 }
 
-// String lists the endpoints.
+// String lists the endpoints, without credentials.
 func (e *EtcdEndpoints) String() string { return redactedURLs(e.urls) }
 
-// only is the configuration of a client of one endpoint.
+// configFor returns the configuration of a client of one endpoint.
 func (e *EtcdEndpoints) configFor(i int, within time.Duration) clientv3.Config {
 	config := e.config
 	config.Endpoints, config.DialTimeout = e.config.Endpoints[i:i+1], within
 	return config
 }
 
-// EtcdSessions goes round the endpoints, session by session. Its methods must not be called
-// at once.
+// EtcdSessions opens sessions, one endpoint after the other. Its methods must not be called
+// concurrently.
 type EtcdSessions struct {
 	endpoints *EtcdEndpoints
-	current   int   // the endpoint of the next session
-	failures  int   // sessions that have failed since one was good
-	succeeded bool  // one was good
-	authError error // before that; nil: there was none
+	current   int   // index of the endpoint of the next session
+	failures  int   // sessions that have failed since the last success
+	succeeded bool  // a session has succeeded
+	authError error // the first one before any success; nil: none
 
-	failingSince  time.Time      // when the first of them failed
-	otherClusters map[int]uint64 // what clusters the endpoints are of, if that is another than before
+	failingSince  time.Time      // when the first session after the last success failed
+	otherClusters map[int]uint64 // the cluster ids of endpoints of another cluster than before, by index
 }
 
-// Sessions begins at the first endpoint.
+// Sessions returns sessions that begin at the first endpoint.
 func (e *EtcdEndpoints) Sessions() *EtcdSessions { return &EtcdSessions{endpoints: e} }
 
-// EtcdSession is a client of one endpoint, which has logged in there by itself: a token that
-// has expired cannot stand in its way.
+// EtcdSession is a client of one endpoint. Each session logs in anew, so an expired token cannot
+// block it.
 type EtcdSession struct {
 	*clientv3.Client
 	Endpoint string
@@ -104,8 +105,7 @@ type EtcdSession struct {
 	cluster  uint64
 }
 
-// Open connects to the endpoint whose turn it is, and logs in. It ends with ctx; the session
-// outlives it.
+// Open connects to the current endpoint and logs in, until ctx ends. The session outlives ctx.
 func (s *EtcdSessions) Open(ctx context.Context) (*EtcdSession, error) {
 	s.endpoints.once.Do(func() { s.endpoints.chooseCluster(ctx) })
 	within := connectTimeout
@@ -129,23 +129,23 @@ func (s *EtcdSessions) Open(ctx context.Context) (*EtcdSession, error) {
 	return nil, fmt.Errorf("connect to etcd at %s: %w", s.Endpoint(), err)
 }
 
-// Endpoint is the one whose turn it is.
+// Endpoint returns the current endpoint.
 func (s *EtcdSessions) Endpoint() string {
 	return redactedURLs(s.endpoints.urls[s.current : s.current+1])
 }
 
-// Why is err, or if the endpoint whose turn it is does not speak TLS as it should, that.
+// Explain returns what is wrong with TLS at the current endpoint, or err if nothing is.
 func (s *EtcdSessions) Explain(ctx context.Context, err error) error {
 	return cmp.Or(EtcdTLSError(ctx, s.Endpoint(), s.endpoints.getenv), err)
 }
 
-// Good says that the session works.
+// Succeeded records that the session works.
 func (s *EtcdSessions) Succeeded() {
 	s.failures, s.succeeded, s.authError, s.otherClusters = 0, true, nil, nil
 }
 
-// Fail goes on to the next endpoint, since the session has failed. It reports whether all
-// of them have been tried since one was good.
+// Failed records that the session has failed, and moves on to the next endpoint. It reports
+// whether all endpoints have been tried since the last success.
 func (s *EtcdSessions) Failed(err error) (all bool) {
 	if s.failures == 0 {
 		s.failingSince = time.Now()
@@ -158,9 +158,9 @@ func (s *EtcdSessions) Failed(err error) (all bool) {
 	return s.failures >= len(s.endpoints.urls)
 }
 
-// Refusal is why it is of no use to go on; nil if that may be of use: etcd knows who we are,
-// and will not have us, at all endpoints that answer, and that from the start. What was
-// granted once may be granted again.
+// PermanentError returns why a retry does not help, or nil if it may. The error is permanent if
+// no session has ever succeeded, and etcd rejects the credentials at all endpoints that answer.
+// After a success, a permission that is denied may be granted again.
 func (s *EtcdSessions) PermanentError() error {
 	if s.failures < len(s.endpoints.urls) {
 		return nil
@@ -168,8 +168,8 @@ func (s *EtcdSessions) PermanentError() error {
 	return s.authError
 }
 
-// Check looks at the header of an answer: the session has to do with one cluster, and with
-// the same as the sessions before, unless that is replaced.
+// CheckCluster checks the header of a response: a session must stay with one cluster, and with
+// that of the sessions before, unless the cluster was replaced.
 func (s *EtcdSession) CheckCluster(h *etcdserverpb.ResponseHeader) error {
 	id := h.GetClusterId()
 	if s.cluster == 0 {
@@ -186,9 +186,10 @@ func (s *EtcdSession) CheckCluster(h *etcdserverpb.ResponseHeader) error {
 	return nil
 }
 
-// replaced hears that the endpoint whose turn it is says to be of another cluster than before.
-// It reports whether most say so, or none that is of the old one has been good for long: else
-// the list is wrong, and the old cluster is only away.
+// isReplacement records that the current endpoint is of another cluster than before. It reports
+// whether that cluster has replaced the old one: most endpoints are of it, or no endpoint of the
+// old cluster has worked for replaceAfter. Otherwise the list of endpoints is wrong, or the old
+// cluster is only unreachable.
 func (s *EtcdSessions) isReplacement(id uint64) bool {
 	if s.otherClusters == nil {
 		s.otherClusters = make(map[int]uint64)
@@ -203,46 +204,46 @@ func (s *EtcdSessions) isReplacement(id uint64) bool {
 	return n > len(s.endpoints.urls)/2 || s.failures > 0 && time.Since(s.failingSince) > replaceAfter
 }
 
-// vote is what an endpoint says of the cluster that it is of.
+// clusterVote is the cluster id that an endpoint returns.
 type clusterVote struct {
 	endpoint int
-	cluster  uint64 // 0: nothing
+	cluster  uint64 // 0: none
 }
 
-// elect finds out of which cluster the endpoints are, before the first of them is worked
-// with. Where they are of several, all programs with the same endpoints choose the same,
-// in whatever order they have them.
+// chooseCluster finds out which cluster the endpoints are of, before the first session. If they
+// are of several, all programs with the same endpoints choose the same cluster, whatever the
+// order of the endpoints.
 func (e *EtcdEndpoints) chooseCluster(ctx context.Context) {
 	if len(e.urls) == 1 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, hurriedTimeout)
 	defer cancel()
-	var asking sync.WaitGroup
-	defer asking.Wait()
+	var requests sync.WaitGroup
+	defer requests.Wait()
 	defer cancel()
-	answers := make(chan clusterVote, len(e.urls))
+	votes := make(chan clusterVote, len(e.urls))
 	for i := range e.urls {
-		asking.Go(func() { answers <- clusterVote{i, e.clusterID(ctx, i)} })
+		requests.Go(func() { votes <- clusterVote{i, e.clusterID(ctx, i)} })
 	}
-	ids, votes := make([]uint64, len(e.urls)), make(map[uint64]int)
-	var chosen uint64 // that of most, and of those with as many the least
+	ids, counts := make([]uint64, len(e.urls)), make(map[uint64]int)
+	var chosen uint64 // the cluster of most endpoints, and of several such the one with the lowest id
 	for range e.urls {
-		a := <-answers
-		if a.cluster == 0 {
+		vote := <-votes
+		if vote.cluster == 0 {
 			continue
 		}
-		ids[a.endpoint] = a.cluster
-		votes[a.cluster]++
-		if n := votes[a.cluster]; n > votes[chosen] || n == votes[chosen] && a.cluster < chosen {
-			chosen = a.cluster
+		ids[vote.endpoint] = vote.cluster
+		counts[vote.cluster]++
+		if n := counts[vote.cluster]; n > counts[chosen] || n == counts[chosen] && vote.cluster < chosen {
+			chosen = vote.cluster
 		}
-		if votes[chosen] > len(e.urls)/2 { // whatever the others say
+		if counts[chosen] > len(e.urls)/2 { // the other votes cannot change that
 			break
 		}
 	}
 	e.cluster.Store(chosen)
-	if len(votes) < 2 {
+	if len(counts) < 2 {
 		return
 	}
 	var others []string
@@ -251,12 +252,12 @@ func (e *EtcdEndpoints) chooseCluster(ctx context.Context) {
 			others = append(others, redactedURLs(e.urls[i:i+1]))
 		}
 	}
-	e.log.Warn("--etcd-endpoints lists endpoints of several etcd clusters, and those of one alone are used: want one cluster",
+	e.log.Warn("--etcd-endpoints lists endpoints of several etcd clusters, and only those of one are used: want one cluster",
 		"cluster", fmt.Sprintf("%x", chosen), "not_used", strings.Join(others, ","))
 }
 
-// clusterOf asks an endpoint for its cluster's id, which members tell all clients. It is 0 of
-// one that is of no use: it does not answer, is a learner, or knows of no leader.
+// clusterID returns the cluster id of an endpoint, which members tell without a login. It
+// returns 0 if the endpoint does not answer, is a learner, or has no leader.
 func (e *EtcdEndpoints) clusterID(ctx context.Context, i int) uint64 {
 	config := e.configFor(i, hurriedTimeout)
 	config.Username, config.Password = "", ""
@@ -265,19 +266,19 @@ func (e *EtcdEndpoints) clusterID(ctx context.Context, i int) uint64 {
 		return 0
 	}
 	defer client.Close()
-	var answer etcdserverpb.StatusResponse
-	if fetchStatus(ctx, client.ActiveConnection(), &answer) != nil || answer.Leader == 0 || answer.IsLearner {
+	var status etcdserverpb.StatusResponse
+	if fetchStatus(ctx, client.ActiveConnection(), &status) != nil || status.Leader == 0 || status.IsLearner {
 		return 0
 	}
-	return answer.GetHeader().GetClusterId()
+	return status.GetHeader().GetClusterId()
 }
 
-func fetchStatus(ctx context.Context, conn *grpc.ClientConn, answer *etcdserverpb.StatusResponse) error {
-	return conn.Invoke(ctx, "/etcdserverpb.Maintenance/Status", new(etcdserverpb.StatusRequest), answer, grpc.WaitForReady(false))
+func fetchStatus(ctx context.Context, conn *grpc.ClientConn, response *etcdserverpb.StatusResponse) error {
+	return conn.Invoke(ctx, "/etcdserverpb.Maintenance/Status", new(etcdserverpb.StatusRequest), response, grpc.WaitForReady(false))
 }
 
-// reach waits until conn is connected, no longer than it has hope: calls to etcd
-// would wait, and not say that there is no server.
+// awaitReady waits until conn is connected. It fails as soon as an attempt has failed, or after
+// within. Without it, calls to etcd would wait, and not report that no server answers.
 func awaitReady(ctx context.Context, conn *grpc.ClientConn, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -290,19 +291,19 @@ func awaitReady(ctx context.Context, conn *grpc.ClientConn, within time.Duration
 	return nil
 }
 
-// whyNot is why conn is not connected: only a call that does not wait says so.
+// connectError returns why conn is not connected. Only a call that fails fast reports that.
 func connectError(ctx context.Context, conn *grpc.ClientConn) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	err := fetchStatus(ctx, conn, new(etcdserverpb.StatusResponse))
 	if err == nil {
-		return errors.New("connected too late")
+		return errors.New("the connection came too late")
 	}
 	return errors.New(plainMessage(status.Convert(err).Message()))
 }
 
-// plain is what gRPC says of a connection, without what it puts around it: people read it.
+// plainMessage removes the prefixes that gRPC puts before the reason why a connection failed.
 func plainMessage(message string) string {
 	if _, quoted, found := strings.Cut(message, "connection error: desc = "); found {
 		if inner, err := strconv.Unquote(quoted); err == nil {

@@ -19,43 +19,43 @@ import (
 
 var natsServers = serverList{flag: "nats-server", schemes: []string{"nats", "tls", "ws", "wss"}}
 
-// inboxes is where the answers to what we ask arrive.
+// inboxPrefix begins the subjects on which replies to the program's requests arrive.
 const inboxPrefix = "_INBOX.dynamo-metrics"
 
-// dialTimeout bounds the attempt to reach one address.
+// dialTimeout bounds the attempt to connect to one address.
 const dialTimeout = nats.DefaultTimeout
 
-// refusals are the errors of a server that does not want these credentials.
+// authErrors are the errors of a server that rejects the credentials.
 var authErrors = []error{
 	nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
 }
 
-// NATSHooks hear what becomes of a connection to NATS. Any may be nil.
+// NATSHooks are called when a connection to NATS changes. Any may be nil.
 type NATSHooks struct {
-	// Status hears each change of the connection.
+	// StatusChanged is called for each change of the connection.
 	StatusChanged func(connected bool)
 
-	// Refused hears of a subject that the server does not let us subscribe to, or publish on;
-	// empty if it does not say which. It reports whether it looks after that subject, and
-	// whether that is news: what is none is not said again.
+	// Denied is called for a subject that the server does not let the program subscribe to or
+	// publish on; empty if the server does not name it. It reports whether it handles that
+	// subject, and whether the denial is new: only a new one is logged.
 	Denied func(subject string, publishing bool) (known, isNew bool)
 
-	// Why hears what is in the way of each attempt to connect that failed.
+	// ConnectError is called with the reason of each attempt to connect that failed.
 	ConnectError func(error)
 
-	// Failed hears of each attempt to connect that failed.
+	// AttemptFailed is called for each attempt to connect that failed.
 	AttemptFailed func()
 }
 
-// NATS connects to one of the servers of a comma list, however long that takes. If ctx
-// is cancelled first, connection and error are nil; if it had a deadline, the error says
-// why there is no connection. Credentials are those in the URL, or
-// else those of Dynamo's environment variables; credentials that are refused now are
-// an error, later they are tried again and again. What the connection loses it
-// regains by itself, unless the server says what the client does not know: then it is closed.
+// DialNATS connects to one of a comma-separated list of servers, and retries until it succeeds.
+// If ctx is cancelled first, connection and error are nil; if its deadline passes, the error
+// says why there is no connection. Credentials come from the URL, or else from Dynamo's
+// environment variables. Credentials that the server rejects now are an error; if it rejects
+// them later, they are retried. A lost connection is restored automatically, unless the server
+// sends an error that nats.go does not know: then the connection is closed.
 //
-// Status, which may be nil, hears each change of the connection, and log says it
-// once. Extra options must leave the handlers of connection and disconnection alone.
+// status, which may be nil, is called for each change of the connection, and log gets one line.
+// Extra options must not set the handlers for connections and disconnections.
 func DialNATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger,
 	status func(connected bool), extra ...nats.Option) (*nats.Conn, error) {
 	c, err := newNATSClient(servers, getenv, log, NATSHooks{StatusChanged: status}, extra)
@@ -65,9 +65,9 @@ func DialNATS(ctx context.Context, servers string, getenv func(string) string, l
 	return c.connect(ctx)
 }
 
-// HoldNATS is NATS for good: it has each connection used until ctx ends, and where one is
-// closed makes another. Use is called with the connection, and a ctx that ends with it.
-// Credentials are an error before the first connection only.
+// RunNATS keeps a connection until ctx ends: it calls use with each connection, and a ctx that
+// ends with it, and makes another connection when one is closed. Rejected credentials are an
+// error only before the first connection.
 func RunNATS(ctx context.Context, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks,
 	use func(ctx context.Context, nc *nats.Conn) error, extra ...nats.Option) error {
 	c, err := newNATSClient(servers, getenv, log, hooks, extra)
@@ -83,7 +83,7 @@ func RunNATS(ctx context.Context, servers string, getenv func(string) string, lo
 		if err := c.use(ctx, nc, use); err != nil || ctx.Err() != nil {
 			return err
 		}
-		// Who closes each connection at once is not asked any faster for it.
+		// A server that closes each connection at once gets no more attempts than any other.
 		if brief++; time.Since(began) > shortLived {
 			brief = 0
 		}
@@ -92,15 +92,15 @@ func RunNATS(ctx context.Context, servers string, getenv func(string) string, lo
 	return nil
 }
 
-// briefPause is how long to wait after so many connections in a row that were closed soon.
+// shortLivedPause returns how long to wait after a number of short-lived connections in a row.
 func shortLivedPause(connections int) time.Duration {
 	return min(time.Duration(connections)*backoff.Server.Longest, shortLived)
 }
 
-// longestBrief is how long a connection that is closed at once lasts, at most.
+// shortLived is how long a connection lasts at most to count as short-lived.
 const shortLived = 5 * time.Second
 
-// use has one connection used until it is closed, or ctx ends, and then closes it.
+// use calls use with a connection until it is closed or ctx ends, and then closes it.
 func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Context, *nats.Conn) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -108,7 +108,7 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		defer cancel()
-		if nc.IsClosed() { // before its status was asked for
+		if nc.IsClosed() { // before StatusChanged was called
 			return
 		}
 		select {
@@ -121,7 +121,7 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 	watching.Wait()
 	if nc.IsClosed() {
 		c.reporter.closed(nc)
-		return nil // what failed because of that will be done anew
+		return nil // an error of use comes from that, and the next connection starts anew
 	}
 	nc.Close()
 	return err
@@ -131,8 +131,8 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 type natsClient struct {
 	reporter    *connReporter
 	opts        nats.Options
-	credentials string // of the credentials
-	accepted    bool   // the servers have taken them
+	credentials string // where they come from
+	accepted    bool   // a server has accepted the credentials
 }
 
 func newNATSClient(servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks, extra []nats.Option) (*natsClient, error) {
@@ -143,7 +143,7 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 	c := &natsClient{reporter: &connReporter{log: log, servers: redactedURLs(urls), hooks: hooks}, opts: nats.GetDefaultOptions()}
 	for _, u := range urls {
 		if isWebsocket(u) != isWebsocket(urls[0]) {
-			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", c.reporter.servers)
+			return nil, fmt.Errorf("--nats-server %q: want only websocket servers, or none", c.reporter.servers)
 		}
 		c.opts.Servers = append(c.opts.Servers, u.String())
 	}
@@ -162,7 +162,7 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 	return c, nil
 }
 
-// connect makes a connection, however long that takes.
+// connect connects, and retries until it succeeds.
 func (c *natsClient) connect(ctx context.Context) (*nats.Conn, error) {
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
@@ -199,7 +199,7 @@ func applyOptions(opts *nats.Options, all []nats.Option) error {
 
 func isWebsocket(u *url.URL) bool { return strings.HasPrefix(u.Scheme, "ws") }
 
-// dial is Connect, but gives up when ctx ends.
+// connectNATS calls Connect, but returns when ctx ends.
 func connectNATS(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 	type result struct {
 		nc  *nats.Conn
@@ -214,7 +214,7 @@ func connectNATS(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 	case r := <-done:
 		return r.nc, r.err
 	case <-ctx.Done():
-		// Connect takes no context. It ends by itself, within its time-out.
+		// Connect takes no context. It returns by itself, within its timeout.
 		go func() {
 			if r := <-done; r.err == nil {
 				r.nc.Close()
@@ -224,26 +224,26 @@ func connectNATS(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 	}
 }
 
-// defaults are the options of every connection of ours.
-func defaultOptions(l *connReporter) []nats.Option {
+// defaultOptions returns the options of every connection.
+func defaultOptions(r *connReporter) []nats.Option {
 	return []nats.Option{
 		nats.Name("dynamo-metrics"),
-		// Still below _INBOX, where everybody may answer, but apart from the inboxes
-		// of others: a server can let us hear no more than our own.
+		// Below _INBOX, where servers permit replies, but apart from the inboxes of other
+		// clients, so that a server can permit only these.
 		nats.CustomInboxPrefix(inboxPrefix),
 		nats.MaxReconnects(-1),
-		nats.CustomReconnectDelay(l.reconnectDelay),
+		nats.CustomReconnectDelay(r.reconnectDelay),
 		nats.IgnoreAuthErrorAbort(),
-		// What is published while disconnected would arrive late and in a heap.
+		// Messages that are published while disconnected would arrive late and all at once.
 		nats.ReconnectBufSize(-1),
 		// A server that hangs is noticed when the third ping is due, after 9 s.
 		nats.PingInterval(3 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(5 * time.Second),
-		nats.SetCustomDialer(&backpressureDialer{Dialer: net.Dialer{Timeout: dialTimeout}, reporter: l}),
-		nats.ConnectHandler(l.connected),
-		nats.ReconnectHandler(l.connected),
-		nats.DisconnectErrHandler(l.disconnected),
-		nats.ErrorHandler(l.asyncError),
+		nats.SetCustomDialer(&backpressureDialer{Dialer: net.Dialer{Timeout: dialTimeout}, reporter: r}),
+		nats.ConnectHandler(r.connected),
+		nats.ReconnectHandler(r.connected),
+		nats.DisconnectErrHandler(r.disconnected),
+		nats.ErrorHandler(r.asyncError),
 	}
 }

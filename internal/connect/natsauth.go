@@ -22,8 +22,8 @@ const (
 	natsCreds = "NATS_AUTH_CREDENTIALS_FILE"
 )
 
-// natsAuth chooses the credentials, and says where they are from. Certified says that
-// a certificate shows who we are.
+// natsCredentials chooses the credentials, and says where they come from. hasCertificate says
+// that a client certificate identifies the program.
 func natsCredentials(urls []*url.URL, getenv func(string) string, hasCertificate bool) (opts []nats.Option, source string, err error) {
 	user, pass := getenv(natsUser), getenv(natsPass)
 	switch {
@@ -39,20 +39,22 @@ func natsCredentials(urls []*url.URL, getenv func(string) string, hasCertificate
 	case getenv(natsCreds) != "":
 		return []nats.Option{nats.UserCredentials(getenv(natsCreds))}, natsCreds, checkCredentialsFile(getenv(natsCreds))
 	}
-	// Dynamo falls back silently here, too; but half a pair is nobody's intention.
+	// Dynamo falls back to its default user even if only one of the two is set. That is never
+	// intended, so it is an error here.
 	if err := requireBoth(getenv, natsUser, natsPass); err != nil {
 		return nil, "", err
 	}
 	if hasCertificate {
-		// A server that takes the user's name from the certificate (verify_and_map)
-		// refuses a password that its user does not have.
+		// A server that takes the user from the certificate (verify_and_map) rejects a password
+		// if that user has none.
 		return nil, "the certificate of " + flagCert, nil
 	}
 	return []nats.Option{nats.UserInfo("user", "user")}, fmt.Sprintf("Dynamo's default user (neither %s and %s, nor %s, %s or %s is set)",
 		natsUser, natsPass, natsToken, natsNkey, natsCreds), nil
 }
 
-// nkeyOption signs with the seed of a user. The errors of package nkeys never show it.
+// nkeyOption returns an option that signs with a user's seed. The errors of package nkeys do not
+// contain the seed.
 func nkeyOption(seed []byte) (nats.Option, error) {
 	key, err := nkeys.FromSeed(bytes.TrimSpace(seed))
 	if err != nil {
@@ -65,8 +67,8 @@ func nkeyOption(seed []byte) (nats.Option, error) {
 	return nats.Nkey(public, key.Sign), nil
 }
 
-// checkCreds finds out now what nats.go would only find out while connecting, where
-// it looks like a server that is not there.
+// checkCredentialsFile checks the file before the connection. nats.go would find an error only
+// while connecting, and report it like an unreachable server.
 func checkCredentialsFile(file string) error {
 	contents, err := os.ReadFile(file)
 	if err != nil {

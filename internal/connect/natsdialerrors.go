@@ -9,17 +9,17 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// dials are the errors of one round over the addresses of all NATS servers. The lock is their own,
-// since nats.go calls failed while it holds the lock of its connection.
+// dialErrors collects the errors of one round of attempts at the addresses of all NATS servers.
+// It has its own lock because nats.go calls add while it holds the lock of its connection.
 type dialErrors struct {
 	mu  sync.Mutex
 	all []error
 }
 
-// mostDials is how many of these errors are kept.
+// maxDialErrors is how many of these errors are kept.
 const maxDialErrors = 8
 
-// failed keeps the error of an address that could not be reached.
+// add records the error of an address that could not be connected to.
 func (d *dialErrors) add(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -35,13 +35,13 @@ func (d *dialErrors) clear() {
 	d.all = nil
 }
 
-// why is the reason for which a round has led to no connection. The error of nats.go is that of
-// the last server alone, and where that refuses connections it only says that there is none.
+// cause returns why a round has made no connection. The error of nats.go is only that of the
+// last server, or, if that server refuses connections, says only that there is none.
 func (d *dialErrors) cause(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	all := slices.Clone(d.all)
-	if err != nil && !errors.Is(err, nats.ErrNoServers) && !slices.ContainsFunc(all, func(of error) bool { return errors.Is(err, of) }) {
+	if err != nil && !errors.Is(err, nats.ErrNoServers) && !slices.ContainsFunc(all, func(e error) bool { return errors.Is(err, e) }) {
 		all = append(all, err)
 	}
 	switch len(all) {

@@ -16,190 +16,190 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// link tells log and status once per change how the connection is.
+// connReporter logs each change of a connection once, and calls the hooks.
 type connReporter struct {
 	log     *slog.Logger
 	servers string
 	hooks   NATSHooks
 
-	mu            sync.Mutex // the first connection is made elsewhere than in nats.go's callbacks
+	mu            sync.Mutex // needed because the first connection is not made in nats.go's callbacks
 	up            bool
-	outageLogged  bool            // that there is no connection
-	loggedReasons []string        // told of why one that was lost cannot be made again
-	lostConn      *nats.Conn      // the connection that is lost; nil: none is
-	lastFault     string          // fault that was told and may come again
-	loggedDenials map[string]bool // permissions that we lack and have told, of those that no hook looks after
-	lastHandled   error           // the last fault, as nats.go has it
+	outageLogged  bool            // the log says that there is no connection
+	loggedReasons []string        // why a lost connection could not be restored
+	lostConn      *nats.Conn      // nil: none is lost
+	lastFault     string          // the last logged error that may come again
+	loggedDenials map[string]bool // permission errors on subjects that no hook handles
+	lastHandled   error           // the last asynchronous error of nats.go that was handled
 
 	dialErrors dialErrors
 }
 
-// unreachable hears of every attempt that failed, but of those that nats.go makes, and returns
-// why it did.
-func (l *connReporter) dialFailed(err error) (why error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	why = l.dialErrors.cause(err)
-	l.reportError(why)
+// dialFailed handles an attempt to connect that failed, apart from those by nats.go itself, and
+// returns why it failed.
+func (r *connReporter) dialFailed(err error) (why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	why = r.dialErrors.cause(err)
+	r.reportError(why)
 	switch {
-	case !l.outageLogged:
-		l.log.Warn("NATS is not connected; connecting goes on", l.attrsWithCause(err, why)...)
-	case isAuthError(err) && l.lastFault != err.Error():
-		l.log.Warn("NATS reports a fault", l.attrs(err)...)
-		l.lastFault = err.Error()
+	case !r.outageLogged:
+		r.log.Warn("NATS is not connected; connecting goes on", r.attrsWithCause(err, why)...)
+	case isAuthError(err) && r.lastFault != err.Error():
+		r.log.Warn("NATS reports a fault", r.attrs(err)...)
+		r.lastFault = err.Error()
 	}
-	l.outageLogged = true
+	r.outageLogged = true
 	return why
 }
 
-// blame hears why no server could be connected to. That there is none says nothing.
-func (l *connReporter) reportError(err error) {
-	if l.hooks.ConnectError != nil && err != nil && !errors.Is(err, nats.ErrNoServers) {
-		l.hooks.ConnectError(err)
+// reportError calls ConnectError, unless the error says only that there is no server.
+func (r *connReporter) reportError(err error) {
+	if r.hooks.ConnectError != nil && err != nil && !errors.Is(err, nats.ErrNoServers) {
+		r.hooks.ConnectError(err)
 	}
 }
 
-// isRefusal reports whether a server does not want these credentials.
+// isAuthError reports whether a server rejects the credentials.
 func isAuthError(err error) bool {
 	return slices.ContainsFunc(authErrors, func(r error) bool { return errors.Is(err, r) })
 }
 
-func (l *connReporter) connected(nc *nats.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (r *connReporter) connected(nc *nats.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if !nc.IsConnected() {
-		return // the callback came late: it is lost again
+		return // the callback came late: the connection is lost again
 	}
-	l.log.Info("Connected to NATS", "server", serverURL(nc))
-	l.outageLogged, l.loggedReasons, l.lastFault, l.lostConn = false, nil, "", nil
-	l.setStatus(true)
+	r.log.Info("Connected to NATS", "server", serverURL(nc))
+	r.outageLogged, r.loggedReasons, r.lastFault, r.lostConn = false, nil, "", nil
+	r.setStatus(true)
 }
 
-func (l *connReporter) disconnected(nc *nats.Conn, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !nc.IsClosed() && !l.outageLogged {
-		l.log.Warn("Lost the connection to NATS; connecting goes on", l.attrs(err)...)
-		l.outageLogged = true
+func (r *connReporter) disconnected(nc *nats.Conn, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !nc.IsClosed() && !r.outageLogged {
+		r.log.Warn("Lost the connection to NATS; connecting goes on", r.attrs(err)...)
+		r.outageLogged = true
 	}
-	l.lostConn = nc
-	l.setStatus(false)
+	r.lostConn = nc
+	r.setStatus(false)
 }
 
-// closed hears that a connection is closed for good, and not by us.
-func (l *connReporter) closed(nc *nats.Conn) {
-	l.attemptFailed()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.outageLogged {
-		l.log.Warn("NATS has closed the connection; connecting goes on", l.attrs(nc.LastError())...)
-		l.outageLogged = true
+// closed handles a connection that the server has closed for good.
+func (r *connReporter) closed(nc *nats.Conn) {
+	r.attemptFailed()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.outageLogged {
+		r.log.Warn("NATS has closed the connection; connecting goes on", r.attrs(nc.LastError())...)
+		r.outageLogged = true
 	}
-	l.setStatus(false)
+	r.setStatus(false)
 }
 
-// round hears when nats.go is about to try all servers, for the nth time since the connection
-// was lost, and says how long it is to wait before.
-func (l *connReporter) reconnectDelay(n int) time.Duration {
+// reconnectDelay returns how long nats.go waits before it tries all servers for the nth time
+// since the connection was lost.
+func (r *connReporter) reconnectDelay(n int) time.Duration {
 	if n > 1 {
-		l.attemptFailed()
-		l.logStillLost()
+		r.attemptFailed()
+		r.logStillLost()
 	}
 	return backoff.Pause(n - 1)
 }
 
-// mostReasons bounds how many are told of one loss.
+// maxLoggedReasons bounds how many reasons are logged for one loss.
 const maxLoggedReasons = 3
 
-// stillLost says why no server can be reached, each reason once. Of refused credentials fault
-// hears.
-func (l *connReporter) logStillLost() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// logStillLost logs why no server can be reached, each reason once. asyncError handles rejected
+// credentials.
+func (r *connReporter) logStillLost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var last error
-	if l.lostConn != nil {
-		last = l.lostConn.LastError()
+	if r.lostConn != nil {
+		last = r.lostConn.LastError()
 	}
-	why := l.dialErrors.cause(last)
-	l.dialErrors.clear()
-	l.reportError(why)
-	if why == nil || isAuthError(last) || len(l.loggedReasons) >= maxLoggedReasons || slices.Contains(l.loggedReasons, why.Error()) {
+	why := r.dialErrors.cause(last)
+	r.dialErrors.clear()
+	r.reportError(why)
+	if why == nil || isAuthError(last) || len(r.loggedReasons) >= maxLoggedReasons || slices.Contains(r.loggedReasons, why.Error()) {
 		return
 	}
-	l.log.Warn("NATS cannot be reached; connecting goes on", l.attrsWithCause(last, why)...)
-	l.loggedReasons = append(l.loggedReasons, why.Error())
+	r.log.Warn("NATS cannot be reached; connecting goes on", r.attrsWithCause(last, why)...)
+	r.loggedReasons = append(r.loggedReasons, why.Error())
 }
 
-// failed hears of each attempt to connect that failed.
-func (l *connReporter) attemptFailed() {
-	if l.hooks.AttemptFailed != nil {
-		l.hooks.AttemptFailed()
+// attemptFailed calls AttemptFailed.
+func (r *connReporter) attemptFailed() {
+	if r.hooks.AttemptFailed != nil {
+		r.hooks.AttemptFailed()
 	}
 }
 
-// fault hears what the server holds against us, which nats.go would print on stderr.
-// The same fault comes with every attempt to reconnect, or with every message.
-func (l *connReporter) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer func() { l.lastHandled = err }()
+// asyncError handles an error from the server, which nats.go would print on stderr. The same
+// error may come with every attempt to reconnect, or with every message.
+func (r *connReporter) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer func() { r.lastHandled = err }()
 	if isAuthError(err) {
-		l.reportError(err)
+		r.reportError(err)
 	}
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer):
-		return // who subscribed counts what is lost
+		return // the subscriber counts what is dropped
 	case errors.Is(err, nats.ErrPermissionViolation):
-		l.permissionDenied(err)
+		r.permissionDenied(err)
 		return
-	case errors.Is(err, nats.ErrMaxSubscriptionsExceeded) && l.hooks.Denied != nil:
-		l.hooks.Denied("", false) // which of them it does not say
+	case errors.Is(err, nats.ErrMaxSubscriptionsExceeded) && r.hooks.Denied != nil:
+		r.hooks.Denied("", false) // the server does not name the subscription
 	}
-	if l.lastFault == err.Error() {
+	if r.lastFault == err.Error() {
 		return
 	}
-	l.lastFault = err.Error()
-	attrs := l.attrs(err)
+	r.lastFault = err.Error()
+	attrs := r.attrs(err)
 	if sub != nil {
 		attrs = append(attrs, "subject", sub.Subject)
 	}
-	l.log.Warn("NATS reports a fault", attrs...)
+	r.log.Warn("NATS reports a fault", attrs...)
 }
 
-// maxDenials bounds how many subjects that we may not use are told.
+// maxLoggedDenials bounds how many denied subjects are logged.
 const maxLoggedDenials = 32
 
-// deny says once of each permission that we lack it: that comes again with every poll
-// and every reconnection, for several subjects in turn. Whether it is news of a subject
-// that is looked after, who does that knows.
-func (l *connReporter) permissionDenied(err error) {
-	if l.hooks.Denied != nil {
-		if known, isNew := l.hooks.Denied(deniedSubject(err)); known {
+// permissionDenied logs once that a permission is denied. The error comes again with every poll
+// and every reconnection, for several subjects in turn. If a hook handles the subject, it
+// decides whether the denial is new.
+func (r *connReporter) permissionDenied(err error) {
+	if r.hooks.Denied != nil {
+		if known, isNew := r.hooks.Denied(deniedSubject(err)); known {
 			if isNew {
-				l.logDenied(err)
+				r.logDenied(err)
 			}
 			return
 		}
 	}
-	if l.loggedDenials[err.Error()] || len(l.loggedDenials) >= maxLoggedDenials {
+	if r.loggedDenials[err.Error()] || len(r.loggedDenials) >= maxLoggedDenials {
 		return
 	}
-	if l.loggedDenials == nil {
-		l.loggedDenials = make(map[string]bool)
+	if r.loggedDenials == nil {
+		r.loggedDenials = make(map[string]bool)
 	}
-	l.loggedDenials[err.Error()] = true
-	l.logDenied(err)
-	if len(l.loggedDenials) == maxLoggedDenials {
-		l.log.Warn("NATS denies many permissions; further ones are not logged", "server", l.servers)
+	r.loggedDenials[err.Error()] = true
+	r.logDenied(err)
+	if len(r.loggedDenials) == maxLoggedDenials {
+		r.log.Warn("NATS denies many permissions; further ones are not logged", "server", r.servers)
 	}
 }
 
-func (l *connReporter) logDenied(err error) {
-	l.log.Warn("NATS denies a permission; going on without what it is for (SECURITY.md lists those needed)",
-		"server", l.servers, "error", err)
+func (r *connReporter) logDenied(err error) {
+	r.log.Warn("NATS denies a permission; going on without it (SECURITY.md lists the permissions that are needed)",
+		"server", r.servers, "error", err)
 }
 
-// refusedSubject is the subject of a permission that we lack, and whether that is to publish.
+// deniedSubject returns the subject of a permission error, and whether it is about publishing.
 func deniedSubject(err error) (subject string, publishing bool) {
 	what, quoted, _ := strings.Cut(err.Error(), ` to "`)
 	quoted, prefixErr := strconv.QuotedPrefix(`"` + quoted)
@@ -209,20 +209,20 @@ func deniedSubject(err error) (subject string, publishing bool) {
 	return subject, strings.HasSuffix(what, "Publish")
 }
 
-// about are the fields of a line on what is wrong.
-func (l *connReporter) attrs(err error) []any { return l.attrsWithCause(err, err) }
+// attrs returns the attributes of a log line about an error.
+func (r *connReporter) attrs(err error) []any { return r.attrsWithCause(err, err) }
 
-// because are the same where more is known than the error of nats.go.
-func (l *connReporter) attrsWithCause(err, why error) []any {
-	attrs := []any{"server", l.servers, "error", why}
+// attrsWithCause does the same where the cause is known better than from the error of nats.go.
+func (r *connReporter) attrsWithCause(err, why error) []any {
+	attrs := []any{"server", r.servers, "error", why}
 	if hint := natsTLSHint(err); hint != "" {
 		attrs = append(attrs, "hint", hint)
 	}
 	return attrs
 }
 
-// where is the server of nc. What nats.go calls redacted still has the user's name,
-// which is the secret where that is a token.
+// serverURL returns the server of nc. ConnectedUrlRedacted still contains the user name, which
+// is the secret if it is a token.
 func serverURL(nc *nats.Conn) string {
 	u, err := url.Parse(nc.ConnectedUrl())
 	if err != nil {
@@ -231,38 +231,38 @@ func serverURL(nc *nats.Conn) string {
 	return redactedURLs([]*url.URL{u})
 }
 
-func (l *connReporter) setStatus(up bool) {
-	if l.up != up && l.hooks.StatusChanged != nil {
-		l.hooks.StatusChanged(up)
+func (r *connReporter) setStatus(up bool) {
+	if r.up != up && r.hooks.StatusChanged != nil {
+		r.hooks.StatusChanged(up)
 	}
-	l.up = up
+	r.up = up
 }
 
-// FlushNATS has everything that was sent arrive at the server, and returns when what that
-// had to say against it has been heard: by who looks after refused subjects, too.
+// FlushNATS returns when the server has processed everything that was sent, and the handlers
+// have handled every error that it sent back, those of denied subjects included.
 func FlushNATS(ctx context.Context, nc *nats.Conn, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := nc.FlushWithContext(ctx); err != nil {
 		return err
 	}
-	if f, ok := nc.Opts.CustomDialer.(*backpressureDialer); ok {
-		f.reporter.awaitError(nc.LastError())
+	if d, ok := nc.Opts.CustomDialer.(*backpressureDialer); ok {
+		d.reporter.awaitError(nc.LastError())
 	}
 	return nil
 }
 
-// hear waits until a fault has been heard: nats.go tells them from a goroutine of its own, in
-// their order. What it never tells is not waited for twice.
-func (l *connReporter) awaitError(fault error) {
+// awaitError waits until an error was handled. nats.go calls the handler from a goroutine of its
+// own, in the order of the errors. If it never does, awaitError waits for that error only once.
+func (r *connReporter) awaitError(want error) {
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
-		l.mu.Lock()
-		heard := fault == nil || errors.Is(l.lastHandled, fault)
-		if !heard && time.Since(begin) > time.Second {
-			l.lastHandled, heard = fault, true
+		r.mu.Lock()
+		handled := want == nil || errors.Is(r.lastHandled, want)
+		if !handled && time.Since(begin) > time.Second {
+			r.lastHandled, handled = want, true
 		}
-		l.mu.Unlock()
-		if heard {
+		r.mu.Unlock()
+		if handled {
 			return
 		}
 	}

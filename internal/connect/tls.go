@@ -18,56 +18,57 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// The flags of TLS with NATS.
+// The flags for TLS with NATS.
 const (
 	flagCA   = "--nats-tls-ca"
 	flagCert = "--nats-tls-cert"
 	flagKey  = "--nats-tls-key"
 )
 
-// The variables of Dynamo's NATS client that say the same, from 1.5 on.
+// The variables of Dynamo's NATS client with the same meaning, from 1.5 on.
 const (
 	natsCA       = "NATS_TLS_CA_CERT_PATH"
 	natsCert     = "NATS_TLS_CLIENT_CERT_PATH"
 	natsKey      = "NATS_TLS_CLIENT_KEY_PATH"
-	natsInsecure = "NATS_TLS_INSECURE" // there it turns verification off
+	natsInsecure = "NATS_TLS_INSECURE" // in Dynamo it turns verification off
 )
 
-// NATSTLS are the files for TLS with NATS; each may be empty. Whoever gives one wants
-// TLS, whatever the addresses of the servers say.
+// NATSTLS has the files for TLS with NATS; each may be empty. If one is set, TLS is required,
+// whatever the scheme of the servers is.
 type NATSTLS struct {
 	CA, Cert, Key string
 }
 
-// NATSTLSOf are the files that the environment names.
+// NATSTLSFromEnv returns the files that the environment names.
 func NATSTLSFromEnv(getenv func(string) string) NATSTLS {
 	return NATSTLS{CA: getenv(natsCA), Cert: getenv(natsCert), Key: getenv(natsKey)}
 }
 
-// refuseInsecure says that verification stays on, where the environment wants it off.
+// warnInsecure warns that certificates are verified although the environment turns that off.
 func warnInsecure(getenv func(string) string, log *slog.Logger) {
 	if slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(getenv(natsInsecure))) {
 		log.Warn(natsInsecure + " is ignored: the certificates of NATS servers are always verified (" + flagCA + caHint + ")")
 	}
 }
 
-// Check reports which of the files lacks another, or servers that speak TLS, of a comma list.
+// Check reports whether the certificate or its key is missing, or a server in the
+// comma-separated list has no TLS.
 func (f NATSTLS) Check(servers string) error {
 	if err := requirePair(flagCert, f.Cert, flagKey, f.Key); err != nil {
 		return err
 	}
 	if given := f.firstFlag(); given != "" && strings.Contains(servers, "ws://") {
-		return fmt.Errorf("%s: needs servers with TLS, which those of ws:// have not: want wss://", given)
+		return fmt.Errorf("%s: needs servers with TLS, which ws:// does not have: want wss://", given)
 	}
 	return nil
 }
 
-// given is the first of the flags that has a value.
+// firstFlag returns the first of the flags that has a value.
 func (f NATSTLS) firstFlag() string {
 	return firstSet([][2]string{{flagCA, f.CA}, {flagCert, f.Cert}, {flagKey, f.Key}})
 }
 
-// firstGiven is the first of some flags, each with its value, that has one.
+// firstSet returns the first flag that has a value, of pairs of a flag and its value.
 func firstSet(flags [][2]string) string {
 	for _, flag := range flags {
 		if flag[1] != "" {
@@ -77,7 +78,7 @@ func firstSet(flags [][2]string) string {
 	return ""
 }
 
-// bothOf reports which of a certificate and its key is given without the other.
+// requirePair reports an error if only one of a certificate and its key is set.
 func requirePair(flagCert, cert, flagKey, key string) error {
 	switch {
 	case cert != "" && key == "":
@@ -88,9 +89,9 @@ func requirePair(flagCert, cert, flagKey, key string) error {
 	return nil
 }
 
-// Options are those of a connection that uses the files. They are read now, so that
-// an unusable one is an error, and again for every connection: certificates are
-// renewed while the program runs.
+// Options returns the options of a connection that uses the files. It reads the files at once,
+// so that an unusable one is an error, and each new connection reads them again, because
+// certificates are renewed while the program runs.
 func (f NATSTLS) Options() ([]nats.Option, error) {
 	if f.firstFlag() == "" {
 		return nil, nil
@@ -113,8 +114,8 @@ func (f NATSTLS) Options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// readCA reads a file of certificate authorities that name, a flag or a variable,
-// says.
+// readCA reads a file of certificate authorities. name is the flag or variable that names the
+// file.
 func readCA(name, file string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
@@ -127,7 +128,8 @@ func readCA(name, file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// readPair reads a certificate and its key from the files that names say.
+// readKeyPair reads a certificate and its key. names are the flags or variables that name the
+// files.
 func readKeyPair(names, cert, key string) (tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	var missing *os.PathError
@@ -140,14 +142,13 @@ func readKeyPair(names, cert, key string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// natsHint is which flag may mend what went wrong between us and NATS over TLS; empty
-// if none.
+// natsTLSHint returns which flag may fix a problem of TLS with NATS; empty if none may.
 func natsTLSHint(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrSecureConnWanted):
-		return "the server has no TLS, which tls://, " + flagCA + " and " + flagCert + " ask for"
-	// The server looks at our certificate when for us the handshake is over. What comes
-	// first, its alert or the end, is chance.
+		return "the server has no TLS, which tls://, " + flagCA + " and " + flagCert + " require"
+	// The server verifies the client certificate after the handshake is over for the client.
+	// Whether the client then sees an alert or the end of the connection is a race.
 	case errors.Is(err, nats.ErrTLS) && strings.Contains(err.Error(), "closed by remote after TLS handshake"):
 		return flagCert + " and " + flagKey + certHint
 	}
@@ -156,11 +157,11 @@ func natsTLSHint(err error) string {
 
 const (
 	caHint   = " says who may have signed the server's certificate"
-	certHint = " say who we are"
+	certHint = " identify this program"
 )
 
-// hint is which of the two, the authorities or our own certificate, may mend what went
-// wrong with TLS; empty if neither.
+// tlsHint returns which flags may fix a problem of TLS: those of the authorities or those of the
+// client certificate. It is empty if neither may.
 func tlsHint(err error, authorities, pair string) string {
 	var unverified *tls.CertificateVerificationError
 	switch {
@@ -172,14 +173,14 @@ func tlsHint(err error, authorities, pair string) string {
 	return ""
 }
 
-// isAlert reports whether err is the other side's: their type is not exported.
+// isTLSAlert reports whether err is an alert from the other side. Its type is not exported.
 func isTLSAlert(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "remote error: tls: ")
 }
 
-// EtcdTLS is why TLS with one of a comma list of etcd endpoints fails, with the
-// variable that may mend it; nil if it does not, or nobody is there. It asks with a
-// connection of its own: gRPC says only that a connection has ended, or not even that.
+// EtcdTLSError returns why TLS fails with one of a comma-separated list of etcd endpoints, and
+// the variable that may fix it. It returns nil if TLS works, or if no server answers. It makes
+// connections of its own, because gRPC reports only that a connection has ended, if at all.
 func EtcdTLSError(ctx context.Context, endpoints string, getenv func(string) string) error {
 	urls, err := etcdServers.parse(endpoints)
 	if err != nil || urls[0].Scheme != "https" {
@@ -187,7 +188,7 @@ func EtcdTLSError(ctx context.Context, endpoints string, getenv func(string) str
 	}
 	config, err := etcdTLS(getenv)
 	if err != nil {
-		return nil // it was usable when the client was made
+		return nil // the files were usable when the client was made
 	}
 	if config == nil {
 		config = new(tls.Config)
@@ -202,8 +203,8 @@ func EtcdTLSError(ctx context.Context, endpoints string, getenv func(string) str
 	return nil
 }
 
-// greet shakes hands with a server and waits for its first word: an alert, if it does
-// not like our certificate.
+// probeTLS makes a TLS connection and waits for the first byte from the server: if the server
+// rejects the client certificate, it sends an alert.
 func probeTLS(ctx context.Context, u *url.URL, config *tls.Config) error {
 	const patience = 2 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -7,28 +7,28 @@ import (
 	"fmt"
 )
 
-// The flags of TLS with the workers' own metrics pages.
+// The flags for TLS with the workers' own metrics.
 const (
 	workerFlagCA   = "--worker-tls-ca"
 	workerFlagCert = "--worker-tls-cert"
 	workerFlagKey  = "--worker-tls-key"
 )
 
-// WorkerTLS are the files for TLS with the workers' own metrics pages; each may be empty.
+// WorkerTLS has the files for TLS with the workers' own metrics; each may be empty.
 type WorkerTLS struct {
 	CA, Cert, Key string
 }
 
-// Given is the first of the flags that has a value; empty if none has.
+// FirstFlag returns the first of the flags that has a value; empty if none has.
 func (f WorkerTLS) FirstFlag() string {
 	return firstSet([][2]string{{workerFlagCA, f.CA}, {workerFlagCert, f.Cert}, {workerFlagKey, f.Key}})
 }
 
-// Check reports which of the files lacks another.
+// Check reports whether the certificate or its key is missing.
 func (f WorkerTLS) Check() error { return requirePair(workerFlagCert, f.Cert, workerFlagKey, f.Key) }
 
-// Config is what a connection needs, with the files as they are now: certificates are
-// renewed while the program runs.
+// Config returns the configuration for connections to workers. It reads the files at each call,
+// because certificates are renewed while the program runs.
 func (f WorkerTLS) Config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.CA != "" {
@@ -48,17 +48,17 @@ func (f WorkerTLS) Config() (*tls.Config, error) {
 	return config, nil
 }
 
-// WorkerTLSError is an error with a worker over TLS, and what may mend it. Refused: the
-// worker looked at our certificate, or that there is none, and ended the connection.
-func WorkerTLSError(err error, refused bool) error {
-	mend := tlsHint(err, workerFlagCA, workerFlagCert+" and "+workerFlagKey)
+// WorkerTLSError adds to an error of TLS with a worker what may fix it. rejected says that the
+// worker closed the connection after it had examined the client certificate, or found none.
+func WorkerTLSError(err error, rejected bool) error {
+	fix := tlsHint(err, workerFlagCA, workerFlagCert+" and "+workerFlagKey)
 	switch {
 	case errors.As(err, new(x509.HostnameError)):
-		mend = "the certificate must have the host of --worker-metrics-url in it"
-	case mend == "" && refused:
-		mend = workerFlagCert + " and " + workerFlagKey + certHint
-	case mend == "":
+		fix = "the certificate must have the host of --worker-metrics-url in it"
+	case fix == "" && rejected:
+		fix = workerFlagCert + " and " + workerFlagKey + certHint
+	case fix == "":
 		return err
 	}
-	return fmt.Errorf("%w (%s)", err, mend)
+	return fmt.Errorf("%w (%s)", err, fix)
 }

@@ -72,8 +72,8 @@ func TestWorkerTLSErrorHasHint(t *testing.T) {
 		refused bool
 		want    string
 	}{
-		{errors.New("remote error: tls: bad certificate"), false, " (--worker-tls-cert and --worker-tls-key say who we are)"},
-		{errors.New("EOF"), true, " (--worker-tls-cert and --worker-tls-key say who we are)"},
+		{errors.New("remote error: tls: bad certificate"), false, " (--worker-tls-cert and --worker-tls-key identify this program)"},
+		{errors.New("EOF"), true, " (--worker-tls-cert and --worker-tls-key identify this program)"},
 		{errors.New("EOF"), false, ""},
 		{x509.HostnameError{Certificate: new(x509.Certificate), Host: "h"}, false, " (the certificate must have the host of --worker-metrics-url in it)"},
 	} {
