@@ -253,7 +253,7 @@ func TestKubernetesRefusesAForeignCertificate(t *testing.T) {
 	m.waitForSamples(silentCount("1"))
 	other := certificate(t, testutil.NewAuthority(t))
 	k.proxy.setTransport(transportWith(t, k.authority, other))
-	m.WaitForLine("401 Unauthorized: Unauthorized (the token is not, or no longer, good)")
+	m.WaitForLine("401 Unauthorized: Unauthorized (the token is not valid, or no longer)")
 	m.waitForSamples(silentCount("1"))
 	s.kube.ready("pod-0", false)
 	k.proxy.setTransport(k.http.Transport)

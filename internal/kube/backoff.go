@@ -11,44 +11,46 @@ import (
 )
 
 const (
-	deniedPause   = 2 * time.Second  // before what was refused is asked for again
-	maxPause      = 30 * time.Second // after many answers that the server cannot do it now
-	maxRetryAfter = time.Minute      // that the server may ask for
+	deniedPause   = 2 * time.Second  // before a request that was denied is retried
+	maxPause      = 30 * time.Second // after many responses that the server is overloaded
+	maxRetryAfter = time.Minute      // of what the server asks for
 )
 
 // overloaded is the policy for a server that has too much to do.
 var overloaded = backoff.Policy{First: 500 * time.Millisecond, Longest: maxPause, Jitter: 2}
 
-// Backoff is how long to wait after calls that failed. The zero Backoff has seen none fail.
+// Backoff says how long to wait after requests that failed. The zero Backoff has seen no
+// failure.
 type Backoff struct{ failures int }
 
-// Reset says that a call has succeeded.
+// Reset records that a request has succeeded.
 func (b *Backoff) Reset() { b.failures = 0 }
 
-// After is how long to wait after one more call that failed: while there is no answer not
-// long, since the server may be back any time; where the server has too much to do (429), or cannot
-// (5xx), longer each time, and at least as long as it asks for. Some time is added, so that
-// not all its clients come back at once.
+// Next records that a request has failed, and returns how long to wait before the next one.
+// Without a response the pause is short, because the server may be back at any time. If the
+// server is overloaded (429) or fails (5xx), the pause grows with each failure, and is at least
+// as long as the server asks for. Part of it is random, so that not all clients come back at
+// once.
 func (b *Backoff) Next(err error) time.Duration {
 	n := b.failures
 	b.failures++
-	var refused *StatusError
+	var status *StatusError
 	switch {
-	case !errors.As(err, &refused):
+	case !errors.As(err, &status):
 		return backoff.Pause(n)
-	case !refused.isOverload():
+	case !status.isOverload():
 		return deniedPause
 	}
-	pause := max(overloaded.Pause(n), refused.RetryAfter)
+	pause := max(overloaded.Pause(n), status.RetryAfter)
 	return pause + rand.N(pause/10)
 }
 
-// busy reports whether the same request may be answered later.
+// isOverload reports whether the same request may succeed later without a change.
 func (e *StatusError) isOverload() bool {
 	return e.Code == http.StatusTooManyRequests || e.Code >= http.StatusInternalServerError
 }
 
-// retryAfter is what a server asks for: a number of seconds, or a time.
+// retryAfter parses the header Retry-After: a number of seconds, or a time.
 func retryAfter(header string) time.Duration {
 	if seconds, err := strconv.Atoi(header); err == nil {
 		return clampRetryAfter(time.Duration(min(seconds, 3600)) * time.Second)

@@ -1,6 +1,5 @@
-// Package kube is a client of the Kubernetes API for the little that this program
-// needs of it: to list and watch collections, and to hold a Lease. Kubernetes' own
-// client would make the program twice as large.
+// Package kube is a small client of the Kubernetes API: it lists and watches collections, and
+// holds a Lease. Kubernetes' own client would make the program twice as large.
 package kube
 
 import (
@@ -24,43 +23,43 @@ import (
 	"time"
 )
 
-// ServiceAccount is where a pod has its service account's token, namespace and the API
-// server's authority.
+// ServiceAccountDir is where a pod finds its service account's token, its namespace and the API
+// server's certificate authority.
 const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 const (
-	// rereadAfter is how old the token and the authority may become: both are replaced
-	// while the program runs, the token once an hour.
+	// reloadInterval is how old the token and the authority may become. Both are replaced while
+	// the program runs, the token once per hour.
 	reloadInterval = time.Minute
 
-	responseTimeout = 10 * time.Second // the head of an answer, and the whole of a short one
+	responseTimeout = 10 * time.Second // for the headers of a response, and for the whole of a short one
 	dialTimeout     = 5 * time.Second
-	pingInterval    = 15 * time.Second // without a byte on a connection
-	maxResponse     = 64 << 10         // bytes of an answer that is none of a collection
-	maxErrorText    = 300              // bytes of it in an error
+	pingInterval    = 15 * time.Second // without any data on a connection
+	maxResponse     = 64 << 10         // bytes of a response, apart from collections
+	maxErrorText    = 300              // bytes of a response in an error
 
-	// idleWatch is how long a watch may bring nothing before it is begun anew: the API
-	// server sends bookmarks once a minute, if its etcd tells it of progress as kubeadm's
-	// does. Else the watch of a quiet collection is begun anew each time, which costs next
-	// to nothing.
+	// watchIdleTimeout is for how long a watch may bring nothing before it is restarted. The API
+	// server sends bookmarks once per minute if its etcd reports progress, as in clusters that
+	// kubeadm made. Otherwise the watch of a quiet collection is restarted each time, which
+	// costs next to nothing.
 	watchIdleTimeout = 2 * time.Minute
 )
 
-// Client talks to one API server. Its methods may be called at once.
+// Client is a client of one API server. Its methods may be called concurrently.
 type Client struct {
-	server     string // without a slash at its end
-	accountDir string // with token and ca.crt; empty: neither
+	server     string // without a slash at the end
+	accountDir string // has token and ca.crt; empty: no credentials
 	watchIdle  time.Duration
 
 	mu       sync.Mutex
-	loadedAt time.Time
+	loadedAt time.Time // when token and ca were read
 	token    string
 	ca       []byte
 	http     *http.Client
 }
 
-// At is a client of the API server at a URL which asks for no credentials, such as
-// that of kubectl proxy.
+// New returns a client of the API server at a URL that needs no credentials, such as that of
+// kubectl proxy.
 func New(server string) (*Client, error) {
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
@@ -71,7 +70,7 @@ func New(server string) (*Client, error) {
 	return c, err
 }
 
-// AtBy is a client like At's whose connections dial makes.
+// NewWithDialer is like New, with a function that makes the connections.
 func NewWithDialer(server string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*Client, error) {
 	c, err := New(server)
 	if err == nil {
@@ -80,8 +79,8 @@ func NewWithDialer(server string, dial func(ctx context.Context, network, addres
 	return c, err
 }
 
-// InCluster is a client with the credentials that a pod is given: getenv tells the
-// server, and dir (ServiceAccount) has token and authority.
+// NewInCluster returns a client with the credentials of a pod: the environment names the server,
+// and dir (ServiceAccountDir) has the token and the authority.
 func NewInCluster(getenv func(string) string, dir string) (*Client, error) {
 	host := getenv("KUBERNETES_SERVICE_HOST")
 	if host == "" {
@@ -95,24 +94,24 @@ func NewInCluster(getenv func(string) string, dir string) (*Client, error) {
 	return c, nil
 }
 
-// OwnNamespace is the Kubernetes namespace that the program's pod is in, as dir
-// (ServiceAccount) says; empty outside of a cluster.
+// PodNamespace returns the Kubernetes namespace of the program's pod, as dir (ServiceAccountDir)
+// says; empty outside of a cluster.
 func PodNamespace(dir string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, "namespace"))
 	return strings.TrimSpace(string(b))
 }
 
-// CloseIdleConnections closes connections that no one uses now.
+// CloseIdleConnections closes connections that are not in use.
 func (c *Client) CloseIdleConnections() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.http.CloseIdleConnections()
 }
 
-// Server is the API server's URL.
+// Server returns the API server's URL.
 func (c *Client) Server() string { return c.server }
 
-// reread reads the token and the authority again.
+// reload reads the token and the authority.
 func (c *Client) reload() error {
 	token, err := os.ReadFile(filepath.Join(c.accountDir, "token"))
 	if err != nil {
@@ -137,7 +136,7 @@ func (c *Client) reload() error {
 	return nil
 }
 
-// newHTTP is a client that trusts the authority; without one, those of the system.
+// newHTTP returns a client that trusts the authority, or those of the system if there is none.
 func newHTTP(ca []byte) (*http.Client, error) {
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != nil {
@@ -148,7 +147,7 @@ func newHTTP(ca []byte) (*http.Client, error) {
 	}
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: pingInterval, Interval: dialTimeout, Count: 2}}
 	return &http.Client{
-		// Another server that the API server names would get our token.
+		// A redirect would send the token to another server.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
@@ -163,8 +162,8 @@ func newHTTP(ca []byte) (*http.Client, error) {
 	}, nil
 }
 
-// credentials are the token and the client of the moment. Files that cannot be read
-// now leave what was read before: it may still be good.
+// credentials returns the current token and client. If the files cannot be read, it returns what
+// was read before, which may still be valid.
 func (c *Client) credentials() (string, *http.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,18 +173,18 @@ func (c *Client) credentials() (string, *http.Client) {
 	return c.token, c.http
 }
 
-// refresh has the token read again before the next request.
+// expireCredentials makes the next request read the token and the authority again.
 func (c *Client) expireCredentials() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.loadedAt = time.Time{}
 }
 
-// Refused is an answer of the API server that says no.
+// StatusError is a response of the API server that reports an error.
 type StatusError struct {
 	Code       int
 	Message    string        // the API server's own
-	RetryAfter time.Duration // how long it asks to wait before the next attempt, a minute at most; 0: it does not say
+	RetryAfter time.Duration // how long the server asks the client to wait, a minute at most; 0: it does not say
 }
 
 func (e *StatusError) Error() string {
@@ -196,13 +195,13 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// IsRefused reports whether the API server answered with this code.
+// IsStatus reports whether the API server responded with this code.
 func IsStatus(err error, code int) bool {
-	var refused *StatusError
-	return errors.As(err, &refused) && refused.Code == code
+	var status *StatusError
+	return errors.As(err, &status) && status.Code == code
 }
 
-// do makes a request. The body of its answer, which says yes, is the caller's to close.
+// do sends a request. The caller closes the body of the response, whose code is one of the 200s.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Response, error) {
 	target := c.server + path
 	if len(query) > 0 {
@@ -223,7 +222,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		c.expireCredentials() // its certificate may be of a new authority
+		c.expireCredentials() // the server's certificate may be from a new authority
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL, which is long
@@ -240,27 +239,27 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	return nil, newStatusError(response)
 }
 
-// refusal is what an answer says that is none of the 200s.
+// newStatusError returns the error that a response reports.
 func newStatusError(r *http.Response) *StatusError {
 	b, _ := io.ReadAll(io.LimitReader(r.Body, maxResponse))
-	refused := parseStatus(b)
-	refused.Code = r.StatusCode
-	if refused.Message == "" {
-		refused.Message = truncate(strings.Join(strings.Fields(string(b)), " "))
+	status := parseStatus(b)
+	status.Code = r.StatusCode
+	if status.Message == "" {
+		status.Message = truncate(strings.Join(strings.Fields(string(b)), " "))
 	}
-	refused.RetryAfter = max(refused.RetryAfter, retryAfter(r.Header.Get("Retry-After")))
-	return refused
+	status.RetryAfter = max(status.RetryAfter, retryAfter(r.Header.Get("Retry-After")))
+	return status
 }
 
-// statusOf reads a Status, as the API server answers with where it says no. Its code is 0
-// where there is none.
+// parseStatus parses a Status object, in which the API server reports errors. Its code is 0 if
+// it has none.
 func parseStatus(b []byte) *StatusError {
 	var status struct {
 		Code    int
 		Message string
 		Details struct{ RetryAfterSeconds int }
 	}
-	_ = json.Unmarshal(b, &status) // another server's word has none of these
+	_ = json.Unmarshal(b, &status) // a proxy's response has none of these fields
 	return &StatusError{
 		Code:       status.Code,
 		Message:    truncate(status.Message),
@@ -268,7 +267,7 @@ func parseStatus(b []byte) *StatusError {
 	}
 }
 
-// shorten makes a message fit for an error.
+// truncate shortens a message for an error.
 func truncate(message string) string {
 	if len(message) > maxErrorText {
 		return strings.ToValidUTF8(message[:maxErrorText], "") + "…"

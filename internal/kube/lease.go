@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Lease is a coordination.k8s.io/v1 Lease: who holds something, and until when.
+// Lease is a Lease of coordination.k8s.io/v1: it says which client holds something, and until
+// when.
 type Lease struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -17,17 +18,17 @@ type Lease struct {
 	Spec LeaseSpec `json:"spec"`
 }
 
-// LeaseSpec says who holds the Lease. Times are by the holder's clock: others can only
-// tell that they change.
+// LeaseSpec says which client holds the Lease. The times are by the holder's clock, so other
+// clients can only see that they change.
 type LeaseSpec struct {
-	HolderIdentity       string     `json:"holderIdentity"` // empty: nobody
+	HolderIdentity       string     `json:"holderIdentity"` // empty: no holder
 	LeaseDurationSeconds int        `json:"leaseDurationSeconds,omitempty"`
 	AcquireTime          *MicroTime `json:"acquireTime,omitempty"`
 	RenewTime            *MicroTime `json:"renewTime,omitempty"`
 	LeaseTransitions     int        `json:"leaseTransitions,omitempty"`
 }
 
-// MicroTime is a time as Leases have it, in microseconds.
+// MicroTime is a time in microseconds, as Leases have it.
 type MicroTime struct{ time.Time }
 
 // MarshalJSON implements json.Marshaler.
@@ -39,18 +40,18 @@ func leasesPath(namespace string) string {
 	return "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases"
 }
 
-// GetLease reads a Lease.
+// GetLease returns a Lease.
 func (c *Client) GetLease(ctx context.Context, namespace, name string) (*Lease, error) {
 	return c.lease(ctx, http.MethodGet, leasesPath(namespace)+"/"+name, nil)
 }
 
-// CreateLease makes a Lease. If there is one of its name the API server refuses (409).
+// CreateLease creates a Lease. If it exists already, the API server responds with 409.
 func (c *Client) CreateLease(ctx context.Context, l *Lease) (*Lease, error) {
 	return c.lease(ctx, http.MethodPost, leasesPath(l.Metadata.Namespace), l)
 }
 
-// UpdateLease replaces a Lease. If it has changed since l was read the API server
-// refuses (409).
+// UpdateLease replaces a Lease. If it has changed since l was read, the API server responds with
+// 409.
 func (c *Client) UpdateLease(ctx context.Context, l *Lease) (*Lease, error) {
 	return c.lease(ctx, http.MethodPut, leasesPath(l.Metadata.Namespace)+"/"+l.Metadata.Name, l)
 }
@@ -59,18 +60,18 @@ func (c *Client) lease(ctx context.Context, method, path string, l *Lease) (*Lea
 	var body []byte
 	if l != nil {
 		l.APIVersion, l.Kind = "coordination.k8s.io/v1", "Lease"
-		body, _ = json.Marshal(l) // strings, numbers and times: it cannot fail
+		body, _ = json.Marshal(l) // cannot fail: strings, numbers and times
 	}
 	response, err := c.do(ctx, method, path, nil, body)
 	if err != nil {
 		return nil, explainLease(err)
 	}
 	defer response.Body.Close()
-	var answer Lease
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxResponse)).Decode(&answer); err != nil {
+	var lease Lease
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxResponse)).Decode(&lease); err != nil {
 		return nil, fmt.Errorf("decode the lease: %w", err)
 	}
-	return &answer, nil
+	return &lease, nil
 }
 
 func explainLease(err error) error {

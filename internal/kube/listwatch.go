@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	pageSize     = 500 // objects of a page, as Dynamo's own runtime has it
-	watchSeconds = 290 // seconds after which the API server ends a watch, likewise
+	pageSize     = 500 // objects per page, as in Dynamo's own runtime
+	watchSeconds = 290 // after which the API server ends a watch, as in Dynamo's own runtime
 
-	listTimeout  = time.Minute      // bounds a page
-	maxObject    = 8 << 20          // bytes of an object and what is around it; etcd has 1.5 MiB at most
-	healthyWatch = 10 * time.Second // a watch that lived so long ended in the way of the world
+	listTimeout  = time.Minute      // for one page
+	maxObject    = 8 << 20          // bytes of an object and what surrounds it; etcd allows 1.5 MiB
+	healthyWatch = 10 * time.Second // a watch that lasted this long did not fail
 )
 
-// Collection is all objects of a resource in a namespace, or those with a label.
+// Collection is all objects of a resource in a namespace, or those that match a label selector.
 type Collection struct {
-	Group     string // of the API; empty for the core's
+	Group     string // of the API; empty for the core group
 	Version   string
 	Namespace string
-	Resource  string // in the plural
-	Selector  string // of labels; empty: all
+	Resource  string // plural
+	Selector  string // labels; empty: all objects
 }
 
 func (c Collection) path() string {
@@ -41,7 +41,7 @@ func (c Collection) path() string {
 	return root + "/" + c.Version + "/namespaces/" + c.Namespace + "/" + c.Resource
 }
 
-// String is the collection's name for people.
+// String returns the collection's name for logs and errors.
 func (c Collection) String() string {
 	name := c.Resource
 	if c.Group != "" {
@@ -50,7 +50,7 @@ func (c Collection) String() string {
 	return name + " in " + c.Namespace
 }
 
-// explain adds to a refusal what the operator can do about it.
+// explain adds to an error of the API server what the operator can do about it.
 func (c Collection) explain(err error) error {
 	switch {
 	case IsStatus(err, http.StatusForbidden):
@@ -59,21 +59,21 @@ func (c Collection) explain(err error) error {
 	case IsStatus(err, http.StatusNotFound) && c.Group != "":
 		return fmt.Errorf("%w (the cluster has no %s.%s: is their CustomResourceDefinition installed?)", err, c.Resource, c.Group)
 	case IsStatus(err, http.StatusUnauthorized):
-		return fmt.Errorf("%w (the token is not, or no longer, good)", err)
+		return fmt.Errorf("%w (the token is not valid, or no longer)", err)
 	}
 	return err
 }
 
-// Object is what every object has; others embed it.
+// Object has what all objects have in common. Other types embed it.
 type Object struct {
 	Metadata Metadata `json:"metadata"`
 }
 
-// Meta is the object's metadata.
+// Meta returns the object's metadata.
 func (o *Object) Meta() *Metadata { return &o.Metadata }
 
-// Metadata is what is read of an object's. managedFields, nearly half of some objects,
-// are passed over.
+// Metadata is the part of an object's metadata that the program reads. It leaves out
+// managedFields, which are nearly half of some objects.
 type Metadata struct {
 	Name            string            `json:"name,omitempty"`
 	Namespace       string            `json:"namespace,omitempty"`
@@ -83,7 +83,7 @@ type Metadata struct {
 	OwnerReferences []Owner           `json:"ownerReferences,omitempty"`
 }
 
-// Owner is an object that another belongs to.
+// Owner is an object that owns another.
 type Owner struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -91,24 +91,24 @@ type Owner struct {
 	UID        string `json:"uid"`
 }
 
-// kind is an object of type T that is read into by way of a pointer.
+// objectPtr is a pointer to an object of type T, for decoding.
 type objectPtr[T any] interface {
 	*T
 	Meta() *Metadata
 }
 
-// Follower hears what becomes of a collection. Its functions are called one at a time.
+// Handler is called for what happens to a collection, one function at a time.
 type Handler[T any] struct {
-	OnUpsert      func(*T)                    // it is new, or has changed, or perhaps neither
-	OnDelete      func(*T)                    // it is gone
-	OnSynced      func(names map[string]bool) // the whole collection was Put: what is not in it is gone
-	OnDecodeError func(error)                 // an object that cannot be decoded; what was known of it stays
-	OnState       func(error)                 // nil: what was heard is all there is; else why it may not be
+	OnUpsert      func(*T)                    // the object is new or has changed, or is only listed again
+	OnDelete      func(*T)                    // the object is gone
+	OnSynced      func(names map[string]bool) // the whole collection was listed: objects not in names are gone
+	OnDecodeError func(error)                 // an object cannot be decoded; its last valid version stays
+	OnState       func(error)                 // nil: the collection is up to date; otherwise why it may not be
 }
 
-// Follow tells a follower of everything in a collection, and of every change, until ctx
-// ends. Whatever breaks, it goes on, and forgets nothing meanwhile: where it cannot
-// resume it lists anew.
+// ListWatch lists a collection and watches it until ctx ends, and calls a handler for every
+// object and every change. It retries after every error and forgets nothing meanwhile. Where it
+// cannot resume the watch, it lists again.
 func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collection, f Handler[T]) {
 	s := listWatcher[T, P]{client: c, collection: of, handler: f}
 	var failures Backoff
@@ -130,18 +130,18 @@ func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collect
 	}
 }
 
-// errEnded says that a watch ended as all do, or cannot go on from where it was.
+// errWatchEnded says that a watch has ended normally, or that it cannot be resumed.
 var errWatchEnded = errors.New("watch ended")
 
-// stream is where Follow has come to.
+// listWatcher is the state of ListWatch.
 type listWatcher[T any, P objectPtr[T]] struct {
 	client     *Client
 	collection Collection
 	handler    Handler[T]
-	version    string // of the collection, up to which all is known; empty: nothing is
+	version    string // the collection's resource version that was reached; empty: list first
 }
 
-// round lists the collection if it must, and watches it until that ends.
+// listAndWatch lists the collection if necessary, and watches it until the watch ends.
 func (s *listWatcher[T, P]) listAndWatch(ctx context.Context) error {
 	doing, err := "watch", error(nil)
 	if s.version == "" {
@@ -150,7 +150,7 @@ func (s *listWatcher[T, P]) listAndWatch(ctx context.Context) error {
 	if err == nil {
 		doing, err = "watch", s.watch(ctx)
 	}
-	if IsStatus(err, http.StatusGone) { // what comes next is not to be had any more
+	if IsStatus(err, http.StatusGone) { // the changes since version are no longer available
 		s.version = ""
 		return errWatchEnded
 	}
@@ -160,7 +160,7 @@ func (s *listWatcher[T, P]) listAndWatch(ctx context.Context) error {
 	return fmt.Errorf("%s %s: %w", doing, s.collection, err)
 }
 
-// list hands on the whole collection, page by page.
+// list lists the whole collection, page by page.
 func (s *listWatcher[T, P]) list(ctx context.Context) error {
 	names := make(map[string]bool)
 	for next := ""; ; {
@@ -194,10 +194,10 @@ func (s *listWatcher[T, P]) page(ctx context.Context, next string, names map[str
 		body.left = maxObject
 		object, err := s.decode(item)
 		s.upsert(object, err)
-		names[object.Meta().Name] = true // what is of no use now stays as it is known
+		names[object.Meta().Name] = true // the last valid version of an undecodable object stays
 	})
 	if err == nil && meta.ResourceVersion == "" {
-		err = errors.New("the answer is no list")
+		err = errors.New("the response is not a list")
 	}
 	return meta.ResourceVersion, meta.Continue, err
 }
@@ -209,7 +209,7 @@ func (s *listWatcher[T, P]) withSelector(query url.Values) url.Values {
 	return query
 }
 
-// decode reads an object. Where that fails its metadata may still be known.
+// decode decodes an object. If that fails, it returns at least the metadata if possible.
 func (s *listWatcher[T, P]) decode(b json.RawMessage) (P, error) {
 	object := P(new(T))
 	if err := json.Unmarshal(b, object); err != nil {
@@ -225,16 +225,16 @@ func (s *listWatcher[T, P]) decode(b json.RawMessage) (P, error) {
 	return object, nil
 }
 
-// put hands on an object that was decoded, or the error.
+// upsert passes a decoded object, or the decode error, to the handler.
 func (s *listWatcher[T, P]) upsert(object P, err error) {
 	if err != nil {
-		s.handler.OnDecodeError(fmt.Errorf("decode one of %s: %w", s.collection, err))
+		s.handler.OnDecodeError(fmt.Errorf("decode an object of %s: %w", s.collection, err))
 		return
 	}
 	s.handler.OnUpsert((*T)(object))
 }
 
-// eachItem reads a list one item at a time, since all of them may be much.
+// eachItem reads a list one item at a time, because the whole list may be large.
 func eachItem(d *json.Decoder, meta any, f func(json.RawMessage)) error {
 	if err := expectDelim(d, '{'); err != nil {
 		return err
@@ -264,7 +264,7 @@ func eachElement(d *json.Decoder, f func(json.RawMessage)) error {
 	if token, err := d.Token(); err != nil || token == nil { // null is an empty list
 		return err
 	} else if token != json.Delim('[') {
-		return fmt.Errorf("the items are %v, no list", token)
+		return fmt.Errorf("the items are %v, not a list", token)
 	}
 	for d.More() {
 		var item json.RawMessage
@@ -279,12 +279,13 @@ func eachElement(d *json.Decoder, f func(json.RawMessage)) error {
 func expectDelim(d *json.Decoder, want json.Delim) error {
 	token, err := d.Token()
 	if err == nil && token != want {
-		err = fmt.Errorf("%v where %v should be", token, want)
+		err = fmt.Errorf("got %v, want %v", token, want)
 	}
 	return err
 }
 
-// watch hands on the changes since the version, and keeps that, until the watch ends.
+// watch passes the changes since version to the handler, and updates version, until the watch
+// ends.
 func (s *listWatcher[T, P]) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -319,7 +320,7 @@ func (s *listWatcher[T, P]) watch(ctx context.Context) error {
 	}
 }
 
-// bounded is a reader of which no more than left bytes can be read.
+// boundedReader fails once left bytes have been read.
 type boundedReader struct {
 	io.Reader
 	left int
@@ -334,14 +335,14 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// apply hands on one event of a watch.
-func (s *listWatcher[T, P]) applyEvent(what string, b json.RawMessage) error {
-	switch what {
+// applyEvent handles one event of a watch.
+func (s *listWatcher[T, P]) applyEvent(eventType string, b json.RawMessage) error {
+	switch eventType {
 	case "ERROR":
 		status := parseStatus(b)
 		status.Code = cmp.Or(status.Code, http.StatusInternalServerError)
 		if status.Code != http.StatusGone {
-			s.version = "" // nobody knows what else was missed
+			s.version = "" // other changes may have been missed
 		}
 		return status
 	case "BOOKMARK":
@@ -355,7 +356,7 @@ func (s *listWatcher[T, P]) applyEvent(what string, b json.RawMessage) error {
 		if v := object.Meta().ResourceVersion; v != "" {
 			s.version = v
 		}
-		if what == "DELETED" && object.Meta().Name != "" {
+		if eventType == "DELETED" && object.Meta().Name != "" {
 			s.handler.OnDelete((*T)(object))
 		} else {
 			s.upsert(object, err)

@@ -250,7 +250,7 @@ func TestListWatchExplainsAndRetriesDenials(t *testing.T) {
 			} else {
 				s.RequireToken("")
 			}
-		}, "401 Unauthorized: Unauthorized (the token is not, or no longer, good)"},
+		}, "401 Unauthorized: Unauthorized (the token is not valid, or no longer)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -357,7 +357,7 @@ func TestListWatchRejectsInvalidResponses(t *testing.T) {
 	for name, c := range map[string]struct{ list, watch, words string }{
 		"a page of something":    {`<html>log in</html>`, ``, "invalid character"},
 		"nothing":                {``, ``, "EOF"},
-		"another object":         {`{"kind":"Pod","metadata":{"name":"a"}}`, ``, "the answer is no list"},
+		"another object":         {`{"kind":"Pod","metadata":{"name":"a"}}`, ``, "the response is not a list"},
 		"items that are none":    {`{"metadata":{"resourceVersion":"1"},"items":{}}`, ``, "the items are"},
 		"half a list":            {`{"metadata":{"resourceVersion":"1"},"items":[{"metadata":`, ``, "EOF"},
 		"a watch of something":   {list, `<html>`, "invalid character"},

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// bookmarks come more often than in a cluster.
+// bookmarkEvery is shorter than in a cluster.
 const bookmarkEvery = 200 * time.Millisecond
 
 // ServeHTTP implements http.Handler.
@@ -22,14 +22,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.watchEnd == nil {
 		s.watchEnd = make(chan struct{})
 	}
-	closed := s.watchEnd // as of before it is looked at whether it may watch
+	closed := s.watchEnd // taken before the checks whether the request may watch
 	s.mu.Unlock()
 	resource, namespace, name := parsePath(r.URL.Path)
 	switch {
 	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
 		writeStatus(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
 	case resource == "" || s.has(s.absent, resource):
-		http.NotFound(w, r) // in plain text, as the real server
+		http.NotFound(w, r) // in plain text, as by a real server
 	case s.has(s.forbidden, resource):
 		writeStatus(w, http.StatusForbidden, "Forbidden", fmt.Sprintf(
 			`%s is forbidden: User "system:serviceaccount:%s:metrics" cannot %s resource %q in the namespace %q`, resource, namespace, requestVerb(r, name), resource, namespace))
@@ -60,7 +60,7 @@ func requestVerb(r *http.Request, name string) string {
 	return strings.ToLower(r.Method)
 }
 
-// parse reads a path: {root}/namespaces/{namespace}/{resource}[/{name}].
+// parsePath parses {root}/namespaces/{namespace}/{resource}[/{name}].
 func parsePath(path string) (resource, namespace, name string) {
 	for plural, root := range resources {
 		rest, ok := strings.CutPrefix(path, root+"/namespaces/")
@@ -82,8 +82,8 @@ func writeJSON(w http.ResponseWriter, code int, o any) {
 	_ = json.NewEncoder(w).Encode(o)
 }
 
-// list answers with a page. Its continue token is the name after which to go on, and
-// the version of the whole.
+// list responds with a page. Its continue token has the version of the list, and the name after
+// which the next page begins.
 func (s *Server) list(w http.ResponseWriter, r *http.Request, resource, namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +116,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, resource, namespac
 	writeJSON(w, http.StatusOK, Object{"apiVersion": "v1", "kind": "List", "metadata": meta, "items": append([]Object{}, all...)})
 }
 
-// selected reports whether an object has all labels of a selector of equalities.
+// matchesSelector reports whether an object has all labels of an equality-based selector.
 func matchesSelector(o Object, selector string) bool {
 	meta, _ := o["metadata"].(Object)
 	labels, _ := meta["labels"].(Object)
@@ -129,7 +129,7 @@ func matchesSelector(o Object, selector string) bool {
 	return true
 }
 
-// watch sends the changes since a version, and bookmarks, until it is to end.
+// watch sends the changes since a version, and bookmarks, until the watch ends.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespace string, closed <-chan struct{}) {
 	version, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	seconds, _ := strconv.Atoi(r.URL.Query().Get("timeoutSeconds"))
@@ -161,7 +161,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource, namespa
 		case <-bookmark.C:
 			s.bookmark(send, version)
 		case <-closed:
-			s.bookmark(send, version) // the last word of a watch, as in a cluster
+			s.bookmark(send, version) // the last event of a watch, as in a cluster
 			return
 		case <-timeout.C:
 			s.bookmark(send, version)
@@ -176,7 +176,8 @@ func (s *Server) bookmark(send *json.Encoder, version int) {
 	_ = send.Encode(Object{"type": "BOOKMARK", "object": Object{"metadata": Object{"resourceVersion": strconv.Itoa(version)}}})
 }
 
-// since are the changes after a version, and what says that there are more.
+// changesSince returns the changes after a version, and a channel that is closed at the next
+// one.
 func (s *Server) changesSince(version int, resource, namespace, selector string) (events []change, last int, tooOld bool, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +192,7 @@ func (s *Server) changesSince(version int, resource, namespace, selector string)
 	return events, s.version, version < s.compacted, s.changed
 }
 
-// one reads, replaces, applies or deletes an object.
+// serveObject reads, replaces, applies or deletes an object.
 func (s *Server) serveObject(w http.ResponseWriter, r *http.Request, resource, namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,7 +200,7 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request, resource, n
 	var o Object
 	if r.Method == http.MethodPut || r.Method == http.MethodPatch {
 		if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadataString(o, "name") != name {
-			writeStatus(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or of another name: %v", err))
+			writeStatus(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is invalid, or has another name: %v", err))
 			return
 		}
 		o["metadata"].(Object)["namespace"] = namespace
@@ -229,7 +230,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, resource, namesp
 	defer s.mu.Unlock()
 	var o Object
 	if err := json.NewDecoder(r.Body).Decode(&o); err != nil || metadataString(o, "name") == "" {
-		writeStatus(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is none, or has no name: %v", err))
+		writeStatus(w, http.StatusBadRequest, "BadRequest", fmt.Sprintf("the object is invalid, or has no name: %v", err))
 		return
 	}
 	o["metadata"].(Object)["namespace"] = namespace
@@ -242,8 +243,8 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, resource, namesp
 	writeJSON(w, http.StatusCreated, s.objects[k])
 }
 
-// apply takes a server-side apply as the whole object. A map of spec.data that it
-// empties is stored as null once, as the real server does.
+// apply takes a server-side apply as the whole object. A map in spec.data that the apply empties
+// is stored as null once, as by a real server.
 func (s *Server) apply(resource string, old, o Object) {
 	before, after := specData(old), specData(o)
 	for name, now := range after {

@@ -1,7 +1,7 @@
-// Package kubetest is as much of a Kubernetes API server as Dynamo's workers and this
-// program use: it lists and watches collections in pages and with bookmarks, takes
-// server-side applies as whole objects, and keeps Leases. What else a cluster does, the
-// kubelet's part among it, its tests do themselves. For tests only.
+// Package kubetest is as much of a Kubernetes API server as tests of Dynamo's workers and this
+// program need: it lists collections in pages, watches them with bookmarks, takes server-side
+// applies as whole objects, and stores Leases. Tests do themselves what else a cluster does,
+// such as the kubelet's part. It is for tests only.
 package kubetest
 
 import (
@@ -14,10 +14,10 @@ import (
 	"sync"
 )
 
-// Object is an object as the API has it.
+// Object is a decoded JSON object of the API.
 type Object = map[string]any
 
-// The resources, in the plural.
+// The plural names of the resources.
 const (
 	WorkerMetadata = "dynamoworkermetadatas"
 	EndpointSlices = "endpointslices"
@@ -25,7 +25,7 @@ const (
 	Leases         = "leases"
 )
 
-// resources are what there is, as paths have it.
+// resources has the API path of each resource.
 var resources = map[string]string{
 	WorkerMetadata: "/apis/nvidia.com/v1alpha1",
 	EndpointSlices: "/apis/discovery.k8s.io/v1",
@@ -33,25 +33,25 @@ var resources = map[string]string{
 	Leases:         "/apis/coordination.k8s.io/v1",
 }
 
-// Server is the state of an API server, and an http.Handler. The zero Server is empty
-// and asks for no token.
+// Server is the state of an API server, and an http.Handler. The zero Server has no objects and
+// requires no token.
 type Server struct {
 	mu       sync.Mutex
-	objects  map[string]Object // by resource, namespace and name
+	objects  map[string]Object // by resource/namespace/name
 	version  int
 	history  []change      // since compacted
 	changed  chan struct{} // closed at the next change
-	watchEnd chan struct{} // closed when watches are to end
+	watchEnd chan struct{} // closed to end all watches
 
-	compacted int             // versions up to it cannot be watched from
-	token     string          // that requests must bear; empty: none
+	compacted int             // watches cannot start from earlier versions
+	token     string          // that requests must have; empty: none
 	forbidden map[string]bool // resources
-	absent    map[string]bool // resources that the cluster does not know
-	requests  []string        // method and URL of each, in the order they came
-	pageSize  int             // objects of one; 0: as many as are asked for
+	absent    map[string]bool // resources that the cluster does not have
+	requests  []string        // method and URL, in order
+	pageSize  int             // objects per page; 0: as requested
 }
 
-// change is one event of a watch.
+// change is a watch event.
 type change struct {
 	version       int
 	eventType     string
@@ -63,14 +63,14 @@ func objectKey(resource, namespace, name string) string {
 	return resource + "/" + namespace + "/" + name
 }
 
-// Put creates or replaces an object; its name and namespace are in its metadata.
+// Put creates or replaces an object. Its metadata has its name and namespace.
 func (s *Server) Put(resource string, o Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.put(resource, cloneObject(o))
 }
 
-// Delete takes an object away.
+// Delete deletes an object.
 func (s *Server) Delete(resource, namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,14 +80,14 @@ func (s *Server) Delete(resource, namespace, name string) {
 	}
 }
 
-// Get is an object; nil if there is none.
+// Get returns an object; nil if there is none.
 func (s *Server) Get(resource, namespace, name string) Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return cloneObject(s.objects[objectKey(resource, namespace, name)])
 }
 
-// Names are those of all objects of a resource, sorted.
+// Names returns the names of all objects of a resource, sorted.
 func (s *Server) Names(resource, namespace string) (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,8 +100,8 @@ func (s *Server) Names(resource, namespace string) (names []string) {
 	return names
 }
 
-// Compact forgets all history: who watches from an earlier version than that of now is
-// told that it is too old.
+// Compact drops the history: watches from an earlier version than the current one get the error
+// "too old".
 func (s *Server) Compact() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +109,7 @@ func (s *Server) Compact() {
 	s.endWatches()
 }
 
-// EndWatches ends all watches, as the API server does after their time.
+// EndWatches ends all watches, as an API server does after their timeout.
 func (s *Server) EndWatches() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +123,8 @@ func (s *Server) endWatches() {
 	s.watchEnd = nil
 }
 
-// Require makes it answer 401 to who bears another token; empty: to nobody.
+// RequireToken makes the server respond with 401 to requests with another token. An empty token
+// allows all requests.
 func (s *Server) RequireToken(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +132,7 @@ func (s *Server) RequireToken(token string) {
 	s.endWatches()
 }
 
-// Forbid makes it answer 403 for a resource, or not any more.
+// Forbid sets whether the server responds with 403 for a resource.
 func (s *Server) Forbid(resource string, forbidden bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +140,8 @@ func (s *Server) Forbid(resource string, forbidden bool) {
 	s.endWatches()
 }
 
-// Remove makes it answer 404 for a resource, as where its definition is not installed,
-// or not any more.
+// SetAbsent sets whether the server responds with 404 for a resource, as if its definition were
+// not installed.
 func (s *Server) SetAbsent(resource string, absent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,14 +149,14 @@ func (s *Server) SetAbsent(resource string, absent bool) {
 	s.endWatches()
 }
 
-// Pages makes pages shorter than those that are asked for.
+// SetPageSize makes pages shorter than requested.
 func (s *Server) SetPageSize(objects int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pageSize = objects
 }
 
-// Requests are method, path and query of all requests that came.
+// Requests returns method, path and query of all requests so far.
 func (s *Server) Requests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,14 +202,14 @@ func (s *Server) record(what, resource string, o Object) {
 	s.changed = nil
 }
 
-// metadata is a text of an object's metadata.
+// metadataString returns a string in an object's metadata.
 func metadataString(o Object, name string) string {
 	meta, _ := o["metadata"].(Object)
 	text, _ := meta[name].(string)
 	return text
 }
 
-// copied is a copy of an object down to its metadata; below that nobody changes it.
+// cloneObject copies an object and its metadata. What is below them is never changed.
 func cloneObject(o Object) Object {
 	if o == nil {
 		return nil
@@ -223,7 +224,7 @@ func cloneObject(o Object) Object {
 	return o
 }
 
-// Decode reads objects of the API: one, or a list.
+// Decode decodes objects of the API: one, or a list.
 func Decode(b []byte) ([]Object, error) {
 	var o Object
 	if err := json.Unmarshal(b, &o); err != nil {
