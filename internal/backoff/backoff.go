@@ -1,4 +1,4 @@
-// Package backoff says how long to wait before a call that failed is tried again, and waits.
+// Package backoff says how long to wait before a failed call is retried, and waits.
 package backoff
 
 import (
@@ -8,15 +8,15 @@ import (
 )
 
 // Policy is a pause that doubles with each failure. Part of it is random, so that the clients of
-// one server do not all come back at the same moment.
+// a server do not all come back at the same moment.
 type Policy struct {
 	First   time.Duration // after the first failure
-	Longest time.Duration // after many
-	Jitter  time.Duration // one part in so many of a pause is random: 5 means up to a fifth less
+	Longest time.Duration // the limit
+	Jitter  time.Duration // what part of a pause is random: 5 shortens it by up to a fifth
 }
 
-// Server is the policy for NATS and etcd. Half a second at most leaves time to work again within
-// two seconds of the server's return.
+// Server is the policy for NATS and etcd. With a limit of half a second, the program works again
+// within two seconds of the server's return.
 var Server = Policy{First: 100 * time.Millisecond, Longest: 500 * time.Millisecond, Jitter: 5}
 
 // Pause returns how long to wait after the nth failure in a row, counted from 0.
@@ -28,11 +28,11 @@ func (p Policy) Pause(n int) time.Duration {
 	return full - rand.N(full/p.Jitter)
 }
 
-// Pause is the pause of the policy Server.
+// Pause returns Server.Pause(n).
 func Pause(n int) time.Duration { return Server.Pause(n) }
 
-// Wait waits d. It reports false if ctx ended before. A wait that is over as it begins makes
-// no timer: two timers that fire at once as they are made, in one bubble of testing/synctest,
+// Wait waits for d. It reports false if ctx ended before that. If d is not positive, it creates
+// no timer: two timers that fire as soon as they are created, in one bubble of testing/synctest,
 // crash Go's race detector (go.dev/issue/78156).
 func Wait(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {

@@ -12,8 +12,8 @@ import (
 	"dynamo-metrics/internal/memnet"
 )
 
-// asked lets a client follow a collection at a server that answers as told, for so long, and
-// says when it was asked, since the beginning. The clock is held.
+// requestTimes runs ListWatch for a while against a server with this handler, and returns when
+// each request came, since the start. The clock is synctest's.
 func requestTimes(t *testing.T, during time.Duration, answer http.HandlerFunc) (at []time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -40,7 +40,7 @@ func requestTimes(t *testing.T, during time.Duration, answer http.HandlerFunc) (
 	return at
 }
 
-// pauses are between questions.
+// pauses returns the times between requests.
 func pauses(at []time.Duration) (all []time.Duration) {
 	for i := range at[1:] {
 		all = append(all, at[i+1]-at[i])
@@ -54,7 +54,7 @@ func TestBackoffGrowsWhileServerFails(t *testing.T) {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			got := pauses(requestTimes(t, 10*time.Minute, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
 			if n := len(got); n < 10*60/33 || n > 40 {
-				t.Fatalf("asked %d times in ten minutes: %v", n, got)
+				t.Fatalf("%d requests in ten minutes, at pauses of %v", n, got)
 			}
 			last := got[len(got)-1]
 			if got[0] < 250*time.Millisecond || got[0] > 600*time.Millisecond || last < 15*time.Second || last > 33*time.Second {
@@ -67,7 +67,7 @@ func TestBackoffGrowsWhileServerFails(t *testing.T) {
 				}
 			}
 			if alike > 1 {
-				t.Errorf("pauses %v, want no two alike: clients that were refused together come back together", got)
+				t.Errorf("pauses are %v, want no two alike: clients that fail together would come back together", got)
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func TestBackoffHonorsRetryAfter(t *testing.T) {
 			w.WriteHeader(http.StatusTooManyRequests)
 			fmt.Fprint(w, `{"kind":"Status","message":"the server is starting","code":429,"details":{"retryAfterSeconds":8}}`)
 		}, 8 * time.Second},
-		"in the stream": {func(w http.ResponseWriter) {
+		"in the watch": {func(w http.ResponseWriter) {
 			fmt.Fprint(w, `{"type":"ERROR","object":{"kind":"Status","message":"wait","code":429,"details":{"retryAfterSeconds":6}}}`)
 		}, 6 * time.Second},
 		"for ever": {func(w http.ResponseWriter) {
@@ -108,7 +108,7 @@ func TestBackoffHonorsRetryAfter(t *testing.T) {
 			at := requestTimes(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
 				watch := r.URL.Query().Get("watch") != ""
 				switch {
-				case first && (watch || name != "in the stream"):
+				case first && (watch || name != "in the watch"):
 					first = false
 					c.answer(w)
 				case watch:
@@ -118,11 +118,11 @@ func TestBackoffHonorsRetryAfter(t *testing.T) {
 					fmt.Fprint(w, `{"metadata":{"resourceVersion":"1"},"items":[]}`)
 				}
 			})
-			if name == "in the stream" {
+			if name == "in the watch" {
 				at = at[1:] // the listing
 			}
 			if got := pauses(at)[0]; got < c.want || got > c.want+c.want/10+500*time.Millisecond {
-				t.Errorf("asked again after %v, want %v", got, c.want)
+				t.Errorf("retried after %v, want %v", got, c.want)
 			}
 		})
 	}
@@ -132,17 +132,17 @@ func TestBackoffDeniedRetriesEveryTwoSeconds(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
 		for _, p := range pauses(requestTimes(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Retry-After", "30") // which is said of what is busy
+			w.Header().Set("Retry-After", "30") // applies only to overload
 			w.WriteHeader(code)
 		})) {
 			if p != 2*time.Second {
-				t.Errorf("%d: asked again after %v, want 2 s", code, p)
+				t.Errorf("%d: retried after %v, want 2 s", code, p)
 			}
 		}
 	}
 }
 
-// TestListWatchListTimeoutIsMinute in all, however it comes.
+// TestListWatchListTimeoutIsMinute has a page that never ends, though its data keep coming.
 func TestListWatchListTimeoutIsMinute(t *testing.T) {
 	t.Parallel()
 	at := requestTimes(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {
@@ -153,6 +153,6 @@ func TestListWatchListTimeoutIsMinute(t *testing.T) {
 		}
 	})
 	if got := pauses(at)[0]; got < 59*time.Second || got > 63*time.Second {
-		t.Errorf("asked again after %v, want a minute", got)
+		t.Errorf("retried after %v, want a minute", got)
 	}
 }

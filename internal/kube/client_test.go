@@ -17,7 +17,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// account is a service account's directory.
+// accountDir is the directory of a service account.
 type accountDir struct {
 	t   *testing.T
 	dir string
@@ -30,13 +30,13 @@ func (a accountDir) write(name, content string) {
 	}
 }
 
-// trust has it hold the certificate of a server.
+// trust writes the certificate of a server to ca.crt.
 func (a accountDir) trust(web *httptest.Server) {
 	a.t.Helper()
 	a.write("ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})))
 }
 
-// inCluster is a client with the credentials of a pod, for a server with TLS.
+// inCluster returns a client with the credentials of a pod, for a server with TLS.
 func inCluster(t *testing.T, web *httptest.Server) (accountDir, *Client) {
 	t.Helper()
 	a := accountDir{t, t.TempDir()}
@@ -50,7 +50,7 @@ func inCluster(t *testing.T, web *httptest.Server) (accountDir, *Client) {
 	return a, c
 }
 
-// environment is what a pod is told of its cluster.
+// podEnv returns the environment of a pod.
 func podEnv(t *testing.T, web *httptest.Server) func(string) string {
 	t.Helper()
 	u, err := url.Parse(web.URL)
@@ -79,7 +79,7 @@ func TestClientReloadsToken(t *testing.T) {
 	a, c := inCluster(t, serveTLS(t, s))
 	f := startListWatch(t, c, things)
 	f.waitValues(map[string]int{"a": 1})
-	s.RequireToken("second") // before the file has it
+	s.RequireToken("second") // before the file has that token
 	f.waitError("401")
 	a.write("token", "second")
 	s.Put(kubetest.WorkerMetadata, object("a", 2))
@@ -148,7 +148,7 @@ func TestClientReloadsFilesEachMinute(t *testing.T) {
 func TestClientFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		t.Errorf("asked for %s with %q", r.URL, r.Header.Get("Authorization"))
+		t.Errorf("the redirect was followed to %s with %q", r.URL, r.Header.Get("Authorization"))
 	}))
 	t.Cleanup(elsewhere.Close)
 	web := httptest.NewTLSServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
@@ -169,14 +169,14 @@ func TestNewInClusterErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		getenv func(string) string
 		dir    string
-		words  string
+		want   string
 	}{
 		"outside of a cluster": {none, t.TempDir(), "KUBERNETES_SERVICE_HOST is not set: outside of a cluster want --kubernetes-api"},
 		"no token":             {podEnv(t, web), t.TempDir(), "token: no such file"},
 		"no certificate":       {podEnv(t, web), garbled.dir, "ca.crt holds no certificate"},
 	} {
-		if _, err := NewInCluster(c.getenv, c.dir); err == nil || !strings.Contains(err.Error(), c.words) {
-			t.Errorf("%s: %v, want %q", name, err, c.words)
+		if _, err := NewInCluster(c.getenv, c.dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
 	six := func(name string) string {
@@ -200,7 +200,7 @@ func TestNewRejectsInvalidURL(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"", "localhost:8001", "ftp://localhost", "http://", "http://a?b=c", "http://user:secret@localhost", "http://a b"} {
 		if _, err := New(s); err == nil || strings.Contains(err.Error(), "secret") {
-			t.Errorf("At(%q): %v", s, err)
+			t.Errorf("New(%q): %v", s, err)
 		}
 	}
 	if c := newClient(t, "http://localhost:8001/prefix/"); c.Server() != "http://localhost:8001/prefix" {

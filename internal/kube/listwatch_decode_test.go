@@ -6,7 +6,8 @@ import (
 	"dynamo-metrics/internal/kube/kubetest"
 )
 
-// TestListWatchKeepsUndecodableObject by the watch and by the listing after it, until it is gone.
+// TestListWatchKeepsUndecodableObject makes an object undecodable, in the watch and then in the
+// listing. Its last valid version stays until it is deleted.
 func TestListWatchKeepsUndecodableObject(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]kubetest.Object{
@@ -24,14 +25,14 @@ func TestListWatchKeepsUndecodableObject(t *testing.T) {
 			f.waitValues(map[string]int{"a": 1, "z": 1})
 			s.Put(kubetest.WorkerMetadata, bad)
 			s.Put(kubetest.WorkerMetadata, object("z", 2))
-			f.waitValues(map[string]int{"a": 1, "z": 2}) // the watch
+			f.waitValues(map[string]int{"a": 1, "z": 2}) // from the watch
 
 			s.Forbid(kubetest.WorkerMetadata, true)
 			f.waitError("403")
 			s.Put(kubetest.WorkerMetadata, object("z", 3))
 			s.Compact()
 			s.Forbid(kubetest.WorkerMetadata, false)
-			f.waitValues(map[string]int{"a": 1, "z": 3}) // the listing
+			f.waitValues(map[string]int{"a": 1, "z": 3}) // from the listing
 			f.mu.Lock()
 			if f.lists != 2 || len(f.decodeErrors) != 2 {
 				t.Errorf("%d listings and the errors %v, want two of each", f.lists, f.decodeErrors)

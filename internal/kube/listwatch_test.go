@@ -18,7 +18,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// thing is an object with something in it.
+// thing is an object with a value.
 type thing struct {
 	Object
 	Spec struct{ Data *struct{ Value int } }
@@ -33,7 +33,7 @@ func object(name string, value any) kubetest.Object {
 	}
 }
 
-// follower is what Follow has told.
+// recorder records the calls of a Handler.
 type recorder struct {
 	t  *testing.T
 	mu sync.Mutex
@@ -46,9 +46,9 @@ type recorder struct {
 	states       []error
 }
 
-// follow runs Follow until the test ends.
+// startListWatch runs ListWatch until the test ends.
 func startListWatch(t *testing.T, c *Client, of Collection) *recorder {
-	f := &recorder{t: t, values: make(map[string]int), state: errors.New("nothing heard yet")}
+	f := &recorder{t: t, values: make(map[string]int), state: errors.New("not called yet")}
 	var running sync.WaitGroup
 	ctx := t.Context()
 	running.Go(func() {
@@ -91,7 +91,7 @@ func (f *recorder) onState(err error) {
 	f.states = append(f.states, err)
 }
 
-// has waits until exactly these values are known, and the collection is read.
+// waitValues waits until the handler has exactly these values, and the state is good.
 func (f *recorder) waitValues(want map[string]int) {
 	f.t.Helper()
 	f.waitUntil(func() error {
@@ -102,12 +102,12 @@ func (f *recorder) waitValues(want map[string]int) {
 	})
 }
 
-// complains waits until an error with these words is the state.
-func (f *recorder) waitError(words string) {
+// waitError waits until the state is an error that contains text.
+func (f *recorder) waitError(text string) {
 	f.t.Helper()
 	f.waitUntil(func() error {
-		if f.state == nil || !strings.Contains(f.state.Error(), words) {
-			return fmt.Errorf("the state is %v, want %q", f.state, words)
+		if f.state == nil || !strings.Contains(f.state.Error(), text) {
+			return fmt.Errorf("the state is %v, want %q", f.state, text)
 		}
 		return nil
 	})
@@ -122,7 +122,7 @@ func (f *recorder) waitUntil(check func() error) {
 	})
 }
 
-// serve is an API server and a client of it.
+// serve returns an API server and a client of it.
 func serve(t *testing.T) (*kubetest.Server, *Client) {
 	s := new(kubetest.Server)
 	web := httptest.NewServer(s)
@@ -171,7 +171,7 @@ func TestListWatchResumesFromBookmark(t *testing.T) {
 	s.Put(kubetest.WorkerMetadata, object("a", 1))
 	f := startListWatch(t, c, things)
 	f.waitValues(map[string]int{"a": 1})
-	for i := range 40 { // of others: only bookmarks say how far the collection has come
+	for i := range 40 { // of another resource: only bookmarks advance the collection's version
 		s.Put(kubetest.Pods, kubetest.Object{"metadata": kubetest.Object{"name": fmt.Sprint(i), "namespace": "team-a"}})
 	}
 	version := s.Get(kubetest.Pods, "team-a", "39")["metadata"].(kubetest.Object)["resourceVersion"].(string)
@@ -189,7 +189,7 @@ func TestListWatchResumesFromBookmark(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.lists != 1 || slices.ContainsFunc(f.states, func(err error) bool { return err != nil }) {
-		t.Errorf("%d listings, states %v, want one listing and no trouble", f.lists, f.states)
+		t.Errorf("%d listings, states %v, want one listing and no error", f.lists, f.states)
 	}
 }
 
@@ -201,17 +201,17 @@ func TestListWatchRelistsAfterCompaction(t *testing.T) {
 	}
 	f := startListWatch(t, c, things)
 	f.waitValues(map[string]int{"a": 1, "b": 1, "c": 1})
-	s.Forbid(kubetest.WorkerMetadata, true) // we cannot watch
+	s.Forbid(kubetest.WorkerMetadata, true) // the watch fails
 	f.waitError("403")
 	s.Delete(kubetest.WorkerMetadata, "team-a", "b")
 	s.Put(kubetest.WorkerMetadata, object("d", 4))
-	s.Compact() // what happened meanwhile cannot be watched any more (410)
+	s.Compact() // the changes meanwhile are no longer available (410)
 	s.Forbid(kubetest.WorkerMetadata, false)
 	f.waitValues(map[string]int{"a": 1, "c": 1, "d": 4})
 }
 
-// TestListWatchRestartsListAfterExpiredPage lets the API server forget the
-// listing between two pages.
+// TestListWatchRestartsListAfterExpiredPage makes the API server compact between two pages of a
+// listing.
 func TestListWatchRestartsListAfterExpiredPage(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
@@ -237,15 +237,15 @@ func TestListWatchRestartsListAfterExpiredPage(t *testing.T) {
 func TestListWatchExplainsAndRetriesDenials(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		refuse func(s *kubetest.Server, refuse bool)
-		words  string
+		deny func(s *kubetest.Server, deny bool)
+		want string
 	}{
-		"no rule": {func(s *kubetest.Server, no bool) { s.Forbid(kubetest.WorkerMetadata, no) },
+		"no rule": {func(s *kubetest.Server, deny bool) { s.Forbid(kubetest.WorkerMetadata, deny) },
 			`missing in a Role of namespace team-a: {apiGroups: [nvidia.com], resources: [dynamoworkermetadatas], verbs: [list, watch]}`},
-		"no definition": {func(s *kubetest.Server, no bool) { s.SetAbsent(kubetest.WorkerMetadata, no) },
+		"no definition": {func(s *kubetest.Server, deny bool) { s.SetAbsent(kubetest.WorkerMetadata, deny) },
 			"the cluster has no dynamoworkermetadatas.nvidia.com: is their CustomResourceDefinition installed?"},
-		"no token": {func(s *kubetest.Server, no bool) {
-			if no {
+		"no token": {func(s *kubetest.Server, deny bool) {
+			if deny {
 				s.RequireToken("secret")
 			} else {
 				s.RequireToken("")
@@ -256,21 +256,21 @@ func TestListWatchExplainsAndRetriesDenials(t *testing.T) {
 			t.Parallel()
 			s, client := serve(t)
 			s.Put(kubetest.WorkerMetadata, object("a", 1))
-			c.refuse(s, true)
+			c.deny(s, true)
 			f := startListWatch(t, client, things)
-			f.waitError(c.words)
+			f.waitError(c.want)
 			f.waitError("list dynamoworkermetadatas.nvidia.com in team-a: ")
-			c.refuse(s, false)
+			c.deny(s, false)
 			f.waitValues(map[string]int{"a": 1})
-			c.refuse(s, true)
-			f.waitError(c.words)
+			c.deny(s, true)
+			f.waitError(c.want)
 			s.Put(kubetest.WorkerMetadata, object("b", 2))
 			f.mu.Lock()
 			if f.values["a"] != 1 {
 				t.Error("a is forgotten while nothing can be read")
 			}
 			f.mu.Unlock()
-			c.refuse(s, false)
+			c.deny(s, false)
 			f.waitValues(map[string]int{"a": 1, "b": 2})
 		})
 	}
@@ -290,7 +290,7 @@ func TestListWatchSurvivesServerOutage(t *testing.T) {
 	f.waitError("connection refused")
 	f.mu.Lock()
 	if !maps.Equal(f.values, map[string]int{"a": 1}) {
-		t.Errorf("values %v while the server is away", f.values)
+		t.Errorf("values %v while the server is down", f.values)
 	}
 	f.mu.Unlock()
 	s.Put(kubetest.WorkerMetadata, object("b", 2))
@@ -305,7 +305,8 @@ func TestListWatchSurvivesServerOutage(t *testing.T) {
 	f.waitValues(map[string]int{"a": 1, "b": 2})
 }
 
-// TestListWatchRestartsIdleWatch is one whose server has died without a word.
+// TestListWatchRestartsIdleWatch has a watch whose server has died without closing the
+// connection.
 func TestListWatchRestartsIdleWatch(t *testing.T) {
 	t.Parallel()
 	s := new(kubetest.Server)
@@ -347,23 +348,23 @@ func TestListWatchSkipsUndecodableObject(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.decodeErrors) != 2 {
-		t.Errorf("bad objects: %v, want two", f.decodeErrors)
+		t.Errorf("decode errors %v, want two", f.decodeErrors)
 	}
 }
 
 func TestListWatchRejectsInvalidResponses(t *testing.T) {
 	t.Parallel()
 	list := `{"metadata":{"resourceVersion":"1"},"items":[]}`
-	for name, c := range map[string]struct{ list, watch, words string }{
-		"a page of something":    {`<html>log in</html>`, ``, "invalid character"},
+	for name, c := range map[string]struct{ list, watch, want string }{
+		"an HTML page":           {`<html>log in</html>`, ``, "invalid character"},
 		"nothing":                {``, ``, "EOF"},
 		"another object":         {`{"kind":"Pod","metadata":{"name":"a"}}`, ``, "the response is not a list"},
-		"items that are none":    {`{"metadata":{"resourceVersion":"1"},"items":{}}`, ``, "the items are"},
+		"items that are no list": {`{"metadata":{"resourceVersion":"1"},"items":{}}`, ``, "the items are"},
 		"half a list":            {`{"metadata":{"resourceVersion":"1"},"items":[{"metadata":`, ``, "EOF"},
-		"a watch of something":   {list, `<html>`, "invalid character"},
+		"an HTML watch":          {list, `<html>`, "invalid character"},
 		"an event without end":   {list, `{"type":"ADDED","object":{"metadata":{"name":"` + strings.Repeat("a", 8<<20), "an object of more than 8388608 bytes"},
 		"an item without end":    {`{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"` + strings.Repeat("a", 8<<20), ``, "an object of more than 8388608 bytes"},
-		"an error in the stream": {list, `{"type":"ERROR","object":{"code":500,"message":"etcdserver: no leader"}}`, "500 Internal Server Error: etcdserver: no leader"},
+		"an error in the watch":  {list, `{"type":"ERROR","object":{"code":500,"message":"etcdserver: no leader"}}`, "500 Internal Server Error: etcdserver: no leader"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -378,11 +379,11 @@ func TestListWatchRejectsInvalidResponses(t *testing.T) {
 			f := startListWatch(t, newClient(t, web.URL), things)
 			f.waitUntil(func() error {
 				for _, err := range f.states {
-					if err != nil && strings.Contains(err.Error(), c.words) {
+					if err != nil && strings.Contains(err.Error(), c.want) {
 						return nil
 					}
 				}
-				return fmt.Errorf("states %v, want %q", f.states, c.words)
+				return fmt.Errorf("states %v, want %q", f.states, c.want)
 			})
 		})
 	}
@@ -399,11 +400,11 @@ func TestListWatchReadsCapturedResponses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	var asked []string
+	var requests []string
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		asked = append(asked, r.URL.RawQuery)
+		requests = append(requests, r.URL.RawQuery)
 		switch {
 		case r.URL.Query().Get("watch") != "":
 			w.Write(tooOld)
@@ -433,9 +434,9 @@ func TestListWatchReadsCapturedResponses(t *testing.T) {
 	testutil.Until(t, func() error {
 		mu.Lock()
 		defer mu.Unlock()
-		// 410 in the watch has it list anew.
+		// The 410 in the watch makes ListWatch list again.
 		if len(names) < 4 || names[0] != "lab-vllmworker-0 of 11111111-0000-4000-8000-000000000000" || names[2] != names[0] {
-			return fmt.Errorf("names %q, requests %q", names, asked)
+			return fmt.Errorf("names %q, requests %q", names, requests)
 		}
 		return nil
 	})
