@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestBackpressureDialerHoldsServerBack has more messages published while the
-// handler stands still than the client would keep: they must wait elsewhere, and come.
+// TestBackpressureDialerHoldsServerBack blocks a handler while more messages are published than
+// the client keeps. The others must wait in the server, and arrive later.
 func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ messages, size, least, most int }{
@@ -40,7 +40,7 @@ func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			if messages, bytes, err := sub.PendingLimits(); messages != 65_536 || bytes != 32<<20 || err != nil {
-				t.Errorf("%d messages and %d bytes may wait, %v; want twice as many as the connection waits for", messages, bytes, err)
+				t.Errorf("the limits are %d messages and %d bytes, %v; want twice those of the connection", messages, bytes, err)
 			}
 			if err := nc.FlushTimeout(5 * time.Second); err != nil {
 				t.Fatal(err)
@@ -85,7 +85,8 @@ func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 	}
 }
 
-// TestThrottledConnIsReadEverySecond, or the server takes it for one that reads nothing.
+// TestThrottledConnIsReadEverySecond keeps the connection overloaded. It must still be read, or
+// the server would disconnect it as a slow consumer.
 func TestThrottledConnIsReadEverySecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
@@ -113,8 +114,8 @@ func TestThrottledConnIsReadEverySecond(t *testing.T) {
 	})
 }
 
-// TestBackpressureDialerDropsEndedSubscriptions, and not those that have ended with
-// something left.
+// TestBackpressureDialerDropsEndedSubscriptions checks that what waits in a subscription that
+// has ended does not count.
 func TestBackpressureDialerDropsEndedSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
@@ -135,6 +136,6 @@ func TestBackpressureDialerDropsEndedSubscriptions(t *testing.T) {
 		}
 	}
 	if f.overloaded() || len(f.subscriptions) != 0 {
-		t.Errorf("%d subscriptions are looked at, want none", len(f.subscriptions))
+		t.Errorf("%d subscriptions count, want none", len(f.subscriptions))
 	}
 }

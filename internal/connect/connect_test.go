@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// env is an environment for getenv.
+// env returns an environment for getenv, from pairs of name and value.
 func env(pairs ...string) func(string) string {
 	return func(name string) string {
 		for i := 0; i < len(pairs); i += 2 {
@@ -53,7 +53,7 @@ func TestServerListErrorsHideSecrets(t *testing.T) {
 	}
 }
 
-// TestCheckFindsErrorsWithoutServers, in files and variables, too.
+// TestCheckFindsErrorsWithoutServers covers addresses, files and variables.
 func TestCheckFindsErrorsWithoutServers(t *testing.T) {
 	for name, c := range map[string]struct {
 		nats  string

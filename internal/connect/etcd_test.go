@@ -24,8 +24,7 @@ func startEtcd(t *testing.T, tune func(*embed.Config)) *devstack.EtcdServer {
 	return s
 }
 
-// checkEtcd makes a client and puts a key with it, and says what came of it: an
-// error's text, or nothing.
+// checkEtcd makes a client and puts a key. It returns the text of the error, or nothing.
 func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) string {
 	t.Helper()
 	log, journal := testutil.NewLog()
@@ -36,7 +35,7 @@ func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) strin
 		return err.Error()
 	}
 	if ec == nil {
-		t.Fatalf("neither connected nor refused in 10 s: %s", journal)
+		t.Fatalf("neither connected nor failed in 10 s: %s", journal)
 	}
 	defer ec.Close()
 	ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
@@ -47,7 +46,7 @@ func checkEtcd(t *testing.T, endpoints string, getenv func(string) string) strin
 	return ""
 }
 
-// lock makes an etcd want a user.
+// requireUser makes an etcd require a user.
 func requireUser(t *testing.T, s *devstack.EtcdServer) {
 	t.Helper()
 	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}})
@@ -74,7 +73,7 @@ func TestEtcdUserAndPassword(t *testing.T) {
 	s := startEtcd(t, nil)
 	good := env("ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "secret")
 	if got := checkEtcd(t, s.Endpoint(), good); got != "" {
-		t.Error("user where none is wanted:", got)
+		t.Error("with a user that the server does not require:", got)
 	}
 	requireUser(t, s)
 	if got := checkEtcd(t, s.Endpoint(), good); got != "" {
@@ -87,10 +86,10 @@ func TestEtcdUserAndPassword(t *testing.T) {
 		}
 	}
 	if strings.Contains(got, "secret") {
-		t.Errorf("secret shown: %q", got)
+		t.Errorf("the error shows a secret: %q", got)
 	}
 	if got := checkEtcd(t, s.Endpoint(), env()); !strings.Contains(got, "user name is empty") {
-		t.Errorf("no user: got %q", got)
+		t.Errorf("without a user: got %q", got)
 	}
 }
 

@@ -32,10 +32,10 @@ func TestEtcdSessionsRotateEndpoints(t *testing.T) {
 	all, _ := newSessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
 	_, err := all.Open(t.Context())
 	if want := "connect to etcd at http://127.0.0.1:1: "; err == nil || !strings.HasPrefix(err.Error(), want+"dial tcp 127.0.0.1:1: ") || !strings.HasSuffix(err.Error(), "connection refused") {
-		t.Fatalf("got %v, want %q and why", err, want)
+		t.Fatalf("got %v, want %q and the reason", err, want)
 	}
 	if all.Failed(err) {
-		t.Error("all have been tried, after one")
+		t.Error("after one failure, all endpoints count as tried")
 	}
 	session, err := all.Open(t.Context())
 	if err != nil {
@@ -52,7 +52,7 @@ func TestEtcdSessionsRotateEndpoints(t *testing.T) {
 	all.Succeeded()
 	for i, want := range []bool{false, false, true, true} {
 		if got := all.Failed(errors.New("x")); got != want {
-			t.Errorf("failure %d: all have been tried: %v, want %v", i, got, want)
+			t.Errorf("failure %d: all tried: %v, want %v", i, got, want)
 		}
 	}
 }
@@ -85,24 +85,24 @@ func TestEtcdSessionFailsFastWithoutServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := session.Get(ctx, "k"); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v after %v, want at once that no server is there", err, time.Since(start))
+		t.Errorf("got %v after %v, want at once an error that says that no server answers", err, time.Since(start))
 	}
 }
 
 func TestEtcdSessionsPermanentError(t *testing.T) {
 	t.Parallel()
-	refused := fmt.Errorf("list: %w", rpctypes.ErrPermissionDenied)
+	denied := fmt.Errorf("list: %w", rpctypes.ErrPermissionDenied)
 	all, _ := newSessions(t, env(), "a", "b")
-	if all.Failed(refused); all.PermanentError() != nil {
-		t.Error("final, and the other was not tried")
+	if all.Failed(denied); all.PermanentError() != nil {
+		t.Error("the error is permanent before the other endpoint was tried")
 	}
-	if all.Failed(errors.New("away")); all.PermanentError() != refused {
-		t.Errorf("got %v, want the refusal", all.PermanentError())
+	if all.Failed(errors.New("away")); all.PermanentError() != denied {
+		t.Errorf("got %v, want the authentication error", all.PermanentError())
 	}
 	all.Succeeded()
 	for range 5 {
-		if all.Failed(refused); all.PermanentError() != nil {
-			t.Error("final, and it was good once")
+		if all.Failed(denied); all.PermanentError() != nil {
+			t.Error("the error is permanent although a session has succeeded before")
 		}
 	}
 }
@@ -123,7 +123,7 @@ func TestEtcdSessionsClusterReplacement(t *testing.T) {
 			} else {
 				all.Succeeded()
 				if err := session.CheckCluster(&etcdserverpb.ResponseHeader{ClusterId: id + 1}); err == nil {
-					t.Error("the session goes on with another cluster")
+					t.Error("the session continues with another cluster")
 				}
 			}
 		}
@@ -134,8 +134,8 @@ func TestEtcdSessionsClusterReplacement(t *testing.T) {
 		check(2, "etcd at http://b:2379"+other)
 		away()
 		away()
-		check(2, "etcd at http://b:2379"+other) // still the only one
-		check(2, "")                            // most are
+		check(2, "etcd at http://b:2379"+other) // still the only endpoint of it
+		check(2, "")                            // most endpoints are of it now
 		away()
 		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
 		away()
@@ -145,7 +145,7 @@ func TestEtcdSessionsClusterReplacement(t *testing.T) {
 		away()
 		away()
 		time.Sleep(time.Second)
-		check(1, "") // the old one has been away for long
+		check(1, "") // the old cluster has been unreachable for replaceAfter
 	})
 }
 
@@ -170,7 +170,7 @@ func TestEtcdSessionsChooseMajorityCluster(t *testing.T) {
 			if good := all.Endpoint() == b || all.Endpoint() == other; (err == nil) != good {
 				t.Errorf("at %s: %v", all.Endpoint(), err)
 			}
-			all.current = (all.current + 1) % len(endpoints) // as if it had not failed
+			all.current = (all.current + 1) % len(endpoints) // without a failure
 		}
 	}
 	all, journal := newSessions(t, env(), a, b)

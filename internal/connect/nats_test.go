@@ -30,7 +30,7 @@ func startNATS(t *testing.T, tune func(*server.Options)) *devstack.NATSServer {
 	return s
 }
 
-// checkNATS connects and says what came of it: an error's text, or nothing.
+// checkNATS connects, and returns the text of the error, or nothing.
 func checkNATS(t *testing.T, servers string, getenv func(string) string) string {
 	t.Helper()
 	log, journal := testutil.NewLog()
@@ -41,7 +41,7 @@ func checkNATS(t *testing.T, servers string, getenv func(string) string) string 
 		return err.Error()
 	}
 	if nc == nil {
-		t.Fatalf("neither connected nor refused in 10 s: %s", journal)
+		t.Fatalf("neither connected nor failed in 10 s: %s", journal)
 	}
 	defer nc.Close()
 	if err := nc.FlushTimeout(5 * time.Second); err != nil {
@@ -73,7 +73,7 @@ func TestNATSUserAndPassword(t *testing.T) {
 
 	in := strings.Replace(s.URL(), "nats://", "nats://alice:secret@", 1)
 	if got := checkNATS(t, in, env("NATS_AUTH_USERNAME", "bob", "NATS_AUTH_PASSWORD", "secret")); got != "" {
-		t.Error("URL before environment:", got)
+		t.Error("the URL must take precedence over the environment:", got)
 	}
 	checkRefused(t, checkNATS(t, strings.Replace(in, "secret", "secret2", 1), env()), "--nats-server")
 }
@@ -119,15 +119,15 @@ func TestNATSCredentialsFile(t *testing.T) {
 	resolver.Store(accountID, accountJWT)
 	s := startNATS(t, func(o *server.Options) {
 		o.TrustedKeys, o.AccountResolver = []string{trusted}, resolver
-		o.JetStream = false // it would want an account of its own
+		o.JetStream = false // it would need an account of its own
 	})
 
 	good := writeCreds(t, account)
 	if got := checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", good)); got != "" {
 		t.Error(got)
 	}
-	stranger, _ := nkeys.CreateAccount()
-	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", writeCreds(t, stranger))), "NATS_AUTH_CREDENTIALS_FILE")
+	other, _ := nkeys.CreateAccount()
+	checkRefused(t, checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", writeCreds(t, other))), "NATS_AUTH_CREDENTIALS_FILE")
 
 	for _, file := range []string{good + "-missing", os.DevNull} {
 		if got := checkNATS(t, s.URL(), env("NATS_AUTH_CREDENTIALS_FILE", file)); !strings.HasPrefix(got, "NATS_AUTH_CREDENTIALS_FILE: ") || !strings.Contains(got, file) {
@@ -136,7 +136,7 @@ func TestNATSCredentialsFile(t *testing.T) {
 	}
 }
 
-// writeCreds writes a credentials file of a new user of the account.
+// writeCreds writes a credentials file for a new user of the account.
 func writeCreds(t *testing.T, account nkeys.KeyPair) string {
 	t.Helper()
 	user, _ := nkeys.CreateUser()
@@ -225,11 +225,11 @@ func TestNATSLogsEachChangeOnce(t *testing.T) {
 	testutil.Until(t, journal.HasCount(unreachableLine(url), 2))
 	for line, times := range map[string]int{"NATS is not connected": 1, "Connected to NATS": 2, "Lost the connection to NATS": 2, unreachableLine(url): 2} {
 		if n := journal.Count(line); n != times {
-			t.Errorf("%q is said %d times, want %d:\n%s", line, n, times, journal)
+			t.Errorf("%q is logged %d times, want %d:\n%s", line, n, times, journal)
 		}
 	}
 	if got := changes.String(); got != "[true false true false]" {
-		t.Errorf("status heard %s", got)
+		t.Errorf("the status changes are %s", got)
 	}
 }
 
@@ -249,7 +249,7 @@ func TestNATSRetriesAuthErrorsAfterSuccess(t *testing.T) {
 	locked.Tune = func(o *server.Options) { o.Username, o.Password = "alice", "secret" }
 	s = restart(t, locked)
 	testutil.Until(t, journal.HasCount("uthorization", 1))
-	// The third refusal is past where nats.go would have given up.
+	// By default, nats.go gives up after the second authorization error.
 	testutil.Until(t, func() error {
 		if n := s.Varz().TotalConnections; n < 3 {
 			return fmt.Errorf("%d attempts", n)
@@ -257,7 +257,7 @@ func TestNATSRetriesAuthErrorsAfterSuccess(t *testing.T) {
 		return nil
 	})
 	if n := journal.Count("uthorization"); n != 1 {
-		t.Errorf("said %d times:\n%s", n, journal)
+		t.Errorf("logged %d times, want once:\n%s", n, journal)
 	}
 	s.Close()
 	restart(t, config)
@@ -269,12 +269,12 @@ func TestNATSRetriesAuthErrorsAfterSuccess(t *testing.T) {
 	})
 }
 
-// refusedLine begins the line that says why NATS cannot be reached.
+// unreachableLine returns the beginning of the log line that says why NATS cannot be reached.
 func unreachableLine(url string) string {
 	return "NATS cannot be reached; connecting goes on\" server=" + url + " error=\"dial tcp " + strings.TrimPrefix(url, "nats://") + ": connect: connection refused\""
 }
 
-// TestNATSLogsReasonForEachServer has a list of servers, each with something else.
+// TestNATSLogsReasonForEachServer has lists of servers that fail for different reasons.
 func TestNATSLogsReasonForEachServer(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewAuthorityWithCertificates(t)
@@ -310,7 +310,7 @@ func restart(t *testing.T, config devstack.NATSConfig) *devstack.NATSServer {
 	return s
 }
 
-// changes records what status hears.
+// statusLog records the changes of the status.
 type statusLog struct {
 	mu  sync.Mutex
 	all []bool

@@ -18,17 +18,18 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// fakeNATS speaks as much of NATS as a client needs to connect, and what a test wants.
+// fakeNATS is a NATS server with as much of the protocol as a client needs to connect, and which
+// sends what a test wants.
 type fakeNATS struct {
 	t        *testing.T
 	listener net.Listener
 	conns    sync.WaitGroup
 
 	mu       sync.Mutex
-	refusal  string   // what each attempt to connect gets instead of an answer; "" takes it
-	open     net.Conn // the connection there is
-	accepted int      // connections that were taken
-	subjects []string // subjects that were subscribed to on the last
+	refusal  string   // sent to each client that connects; empty: clients are accepted
+	open     net.Conn // the last accepted connection
+	accepted int      // how many connections were accepted
+	subjects []string // subscribed to on the last connection
 }
 
 func startFakeNATS(t *testing.T) *fakeNATS {
@@ -78,7 +79,7 @@ func (f *fakeNATS) serve(c net.Conn) {
 	}
 }
 
-// say sends a line on the connection there is; an empty one cuts it.
+// send sends a line on the open connection; an empty line closes it.
 func (f *fakeNATS) send(line string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,7 +99,7 @@ func (f *fakeNATS) refuse(with string) {
 	f.refusal = with
 }
 
-// has waits for the nth connection, and its subscriptions.
+// waitConnections waits for a number of connections, and for the subscriptions on the last one.
 func (f *fakeNATS) waitConnections(connections int, subjects string) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
@@ -111,7 +112,7 @@ func (f *fakeNATS) waitConnections(connections int, subjects string) {
 	})
 }
 
-// hold holds connections until the end of the test, each subscribed to x.
+// runNATS keeps a connection, subscribed to x, until the test ends.
 func runNATS(t *testing.T, servers string, getenv func(string) string, log *slog.Logger, hooks NATSHooks) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -131,8 +132,8 @@ func runNATS(t *testing.T, servers string, getenv func(string) string, log *slog
 	t.Cleanup(func() { stop(); holding.Wait() })
 }
 
-// TestRunNATSReplacesClosedConnection: nats.go closes for good what it is told in words that
-// it does not know.
+// TestRunNATSReplacesClosedConnection sends errors that nats.go does not know, after which it
+// closes the connection for good.
 func TestRunNATSReplacesClosedConnection(t *testing.T) {
 	t.Parallel()
 	f := startFakeNATS(t)
@@ -148,20 +149,19 @@ func TestRunNATSReplacesClosedConnection(t *testing.T) {
 		testutil.Until(t, journal.HasCount("Connected to NATS", 2+n))
 	}
 	if got := status.String(); got != "[true false true false true]" {
-		t.Errorf("status heard %s", got)
+		t.Errorf("the status changes are %s", got)
 	}
 	if n := journal.Count("NATS has closed the connection; connecting goes on"); n != 2 || journal.Count("The Moon Is Full") != 2 {
-		t.Errorf("want two lines that say why:\n%s", journal)
+		t.Errorf("want two lines with the reason:\n%s", journal)
 	}
 	if n := failed.Load(); n != 2 {
 		t.Errorf("%d failures, want 2", n)
 	}
-	f.send("-ERR 'Stale Connection'") // this one it knows
+	f.send("-ERR 'Stale Connection'") // an error that nats.go knows
 	f.waitConnections(4, "x")
 }
 
-// TestRunNATSRetriesAuthErrors, on the connection there was as well as
-// on a new one.
+// TestRunNATSRetriesAuthErrors covers both a lost connection and a closed one.
 func TestRunNATSRetriesAuthErrors(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]string{"lost": "", "closed": "-ERR 'The Moon Is Full'"} {
@@ -181,7 +181,7 @@ func TestRunNATSRetriesAuthErrors(t *testing.T) {
 				f.send(end)
 				before := failed.Load()
 				testutil.Until(t, func() error {
-					if n := failed.Load() - before; n < 3 { // past where nats.go would have given up
+					if n := failed.Load() - before; n < 3 { // by default, nats.go gives up after two
 						return fmt.Errorf("%d failures", n)
 					}
 					return nil
@@ -190,21 +190,21 @@ func TestRunNATSRetriesAuthErrors(t *testing.T) {
 				f.waitConnections(2+n, "x")
 			}
 			if n := journal.Count("uthorization Violation") + journal.Count("uthorization violation"); n != 1 {
-				t.Errorf("said %d times that the credentials are refused:\n%s", n, journal)
+				t.Errorf("%d log lines say that the credentials are rejected, want one:\n%s", n, journal)
 			}
 		})
 	}
-	f := startFakeNATS(t) // at the start they are the end
+	f := startFakeNATS(t) // before the first connection, the error ends RunNATS
 	f.refuse("Authorization Violation")
 	log, _ := testutil.NewLog()
 	err := RunNATS(t.Context(), f.url(), env(), log, NATSHooks{}, func(context.Context, *nats.Conn) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "Authorization Violation") {
-		t.Errorf("got %v, want that the credentials are refused", err)
+		t.Errorf("got %v, want that the credentials are rejected", err)
 	}
 }
 
-// TestRunNATSSurvivesCredentialChange: the password, and the server with it; then the
-// user is removed, and comes back.
+// TestRunNATSSurvivesCredentialChange changes the password with a restart of the server, and
+// then removes the user and adds it again.
 func TestRunNATSSurvivesCredentialChange(t *testing.T) {
 	t.Parallel()
 	user := func(password string) func(*server.Options) {
@@ -223,7 +223,7 @@ func TestRunNATSSurvivesCredentialChange(t *testing.T) {
 		t.Helper()
 		testutil.Until(t, journal.HasCount("Connected to NATS", times))
 	}
-	refused := func(s interface{ Varz() *server.Varz }) {
+	waitAttempts := func(s interface{ Varz() *server.Varz }) {
 		t.Helper()
 		before := s.Varz().TotalConnections
 		testutil.Until(t, func() error {
@@ -238,21 +238,22 @@ func TestRunNATSSurvivesCredentialChange(t *testing.T) {
 	changed := config
 	changed.Tune = user("new")
 	s = restart(t, changed)
-	refused(s)
+	waitAttempts(s)
 	s.Close()
 	s = restart(t, config)
 	connected(2)
 	if err := s.Reload(user("")); err != nil {
 		t.Fatal(err)
 	}
-	refused(s)
+	waitAttempts(s)
 	if err := s.Reload(user("old")); err != nil {
 		t.Fatal(err)
 	}
 	connected(3)
 }
 
-// TestRunNATSShortLivedPauseGrows soon after it was made.
+// TestRunNATSShortLivedPauseGrows checks the pauses after connections that the server closes
+// soon.
 func TestRunNATSShortLivedPauseGrows(t *testing.T) {
 	for in, want := range map[int]time.Duration{0: 0, 1: 500 * time.Millisecond, 4: 2 * time.Second, 10: 5 * time.Second, 1000: 5 * time.Second} {
 		if got := shortLivedPause(in); got != want {
@@ -261,7 +262,8 @@ func TestRunNATSShortLivedPauseGrows(t *testing.T) {
 	}
 }
 
-// TestFlushNATSWaitsForDenials, so that what was not heard of is permitted.
+// TestFlushNATSWaitsForDenials checks that after FlushNATS, a subject without a denial is
+// permitted.
 func TestFlushNATSWaitsForDenials(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, func(o *server.Options) {
@@ -272,12 +274,12 @@ func TestFlushNATSWaitsForDenials(t *testing.T) {
 	})
 	log, journal := testutil.NewLog()
 	var mu sync.Mutex
-	var heard []string
-	refused := func(subject string, publishing bool) (known, isNew bool) {
-		time.Sleep(time.Millisecond) // someone else has the processor
+	var denied []string
+	onDenied := func(subject string, publishing bool) (known, isNew bool) {
+		time.Sleep(time.Millisecond) // as if the processor were busy
 		mu.Lock()
 		defer mu.Unlock()
-		heard = append(heard, fmt.Sprintf("%s %v", subject, publishing))
+		denied = append(denied, fmt.Sprintf("%s %v", subject, publishing))
 		return subject != "no.strange", subject == "no.news"
 	}
 	connections := make(chan *nats.Conn, 1)
@@ -285,7 +287,7 @@ func TestFlushNATSWaitsForDenials(t *testing.T) {
 	defer stop()
 	var holding sync.WaitGroup
 	holding.Go(func() {
-		RunNATS(ctx, s.URL(), env(), log, NATSHooks{Denied: refused}, func(ctx context.Context, nc *nats.Conn) error {
+		RunNATS(ctx, s.URL(), env(), log, NATSHooks{Denied: onDenied}, func(ctx context.Context, nc *nats.Conn) error {
 			connections <- nc
 			<-ctx.Done()
 			return nil
@@ -297,7 +299,7 @@ func TestFlushNATSWaitsForDenials(t *testing.T) {
 	check := func(do func() error, want ...string) {
 		t.Helper()
 		mu.Lock()
-		heard = nil
+		denied = nil
 		mu.Unlock()
 		if err := do(); err != nil {
 			t.Fatal(err)
@@ -307,8 +309,8 @@ func TestFlushNATSWaitsForDenials(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if fmt.Sprint(heard) != fmt.Sprint(want) {
-			t.Errorf("heard %q, want %q", heard, want)
+		if fmt.Sprint(denied) != fmt.Sprint(want) {
+			t.Errorf("denied: %q, want %q", denied, want)
 		}
 	}
 	subscribe := func(subject string) func() error {
@@ -323,14 +325,14 @@ func TestFlushNATSWaitsForDenials(t *testing.T) {
 	check(subscribe("no.strange"), "no.strange false")
 	check(subscribe("yes.a"))
 	check(subscribe("yes.b"))
-	check(subscribe("yes.c"), " false") // more than there may be: which is not said
+	check(subscribe("yes.c"), " false") // exceeds MaxSubs; the server does not name the subject
 	if n := journal.Count("NATS denies a permission"); n != 2 {
-		t.Errorf("%d permissions are said, want what is news and what is not known:\n%s", n, journal)
+		t.Errorf("%d denials are logged, want the new one and the one without a handler:\n%s", n, journal)
 	}
 }
 
-// TestRunNATSReportsConnectError before the first connection, and when one is lost: nats.go itself
-// says no more than that there is no server.
+// TestRunNATSReportsConnectError covers an outage before the first connection, and one after it.
+// nats.go itself says only that there is no server.
 func TestRunNATSReportsConnectError(t *testing.T) {
 	t.Parallel()
 	for what, before := range map[string]bool{"never connected": false, "lost": true} {
@@ -348,7 +350,7 @@ func TestRunNATSReportsConnectError(t *testing.T) {
 				s.Close()
 			}
 			if got := <-why; !strings.Contains(got, "connection refused") {
-				t.Errorf("why is %q", got)
+				t.Errorf("the error is %q", got)
 			}
 		})
 	}

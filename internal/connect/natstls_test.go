@@ -15,8 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// demandTLS has a NATS server take connections over TLS only, and with verify those of
-// a's clients only.
+// requireTLS makes a NATS server require TLS, and with verify also a client certificate from a.
 func requireTLS(t *testing.T, a *testutil.Authority, verify bool) func(*server.Options) {
 	t.Helper()
 	config, err := server.GenTLSConfig(&server.TLSConfigOpts{
@@ -32,8 +31,7 @@ func withScheme(scheme string, s *devstack.NATSServer) string {
 	return strings.Replace(s.URL(), "nats", scheme, 1)
 }
 
-// connectTLS connects in the background, and returns the connection, if there ever is
-// one, and the log.
+// connectTLS connects in the background. It returns a channel for the connection, and the log.
 func connectTLS(t *testing.T, servers string, files NATSTLS) (<-chan *nats.Conn, *testutil.Log) {
 	t.Helper()
 	opts, err := files.Options()
@@ -86,7 +84,7 @@ func TestNATSTLSCertificates(t *testing.T) {
 
 func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 	t.Parallel()
-	a, stranger := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
+	a, other := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	locked, plain := startNATS(t, requireTLS(t, a, true)), startNATS(t, nil)
 	ca := a.File("ca.crt")
 	for name, c := range map[string]struct {
@@ -94,13 +92,13 @@ func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 		files   NATSTLS
 		want    []string
 	}{
-		"another authority":       {withScheme("tls", locked), NATSTLS{CA: stranger.File("ca.crt")}, []string{"unknown authority", flagCA}},
-		"the system's":            {withScheme("tls", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
-		"unasked":                 {withScheme("nats", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
-		"no certificate":          {withScheme("tls", locked), NATSTLS{CA: ca}, []string{flagCert, flagKey}},
-		"a stranger's":            {withScheme("tls", locked), NATSTLS{ca, stranger.File("client.crt"), stranger.File("client.key")}, []string{flagCert, flagKey}},
-		"a server without":        {withScheme("nats", plain), NATSTLS{CA: ca}, []string{nats.ErrSecureConnWanted.Error(), flagCA}},
-		"tls:// and no TLS there": {withScheme("tls", plain), NATSTLS{}, []string{nats.ErrSecureConnWanted.Error(), "tls://"}},
+		"another authority":               {withScheme("tls", locked), NATSTLS{CA: other.File("ca.crt")}, []string{"unknown authority", flagCA}},
+		"the system's authorities":        {withScheme("tls", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
+		"TLS required by the server":      {withScheme("nats", locked), NATSTLS{}, []string{"unknown authority", flagCA}},
+		"no certificate":                  {withScheme("tls", locked), NATSTLS{CA: ca}, []string{flagCert, flagKey}},
+		"a client of another authority":   {withScheme("tls", locked), NATSTLS{ca, other.File("client.crt"), other.File("client.key")}, []string{flagCert, flagKey}},
+		"a server without TLS":            {withScheme("nats", plain), NATSTLS{CA: ca}, []string{nats.ErrSecureConnWanted.Error(), flagCA}},
+		"tls:// and a server without TLS": {withScheme("tls", plain), NATSTLS{}, []string{nats.ErrSecureConnWanted.Error(), "tls://"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -118,7 +116,7 @@ func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 	}
 }
 
-// TestNATSTLSReloadsCertificates because the program outlives them.
+// TestNATSTLSReloadsCertificates replaces the files while the program runs.
 func TestNATSTLSReloadsCertificates(t *testing.T) {
 	t.Parallel()
 	old, renewed := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
@@ -150,7 +148,7 @@ func TestNATSTLSReloadsCertificates(t *testing.T) {
 	})
 }
 
-// TestNATSTLSLogsReconnectErrors where first there is no server, and then TLS fails.
+// TestNATSTLSLogsReconnectErrors first has no server, and then one with which TLS fails.
 func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 	t.Parallel()
 	a, other := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
@@ -175,7 +173,7 @@ func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 		return nil
 	})
 	if n := journal.Count("NATS cannot be reached; connecting goes on"); n < 2 || n > maxLoggedReasons || journal.Count("hint=") != 1 {
-		t.Errorf("%d lines say why, want one of each reason:\n%s", n, journal)
+		t.Errorf("%d lines have a reason, want one for each reason:\n%s", n, journal)
 	}
 }
 
@@ -239,7 +237,7 @@ func TestNATSHidesTokenInURL(t *testing.T) {
 	defer nc.Close()
 	testutil.Until(t, journal.HasCount("server="+s.URL(), 1))
 	if journal.Count("secret") != 0 {
-		t.Errorf("shown:\n%s", journal)
+		t.Errorf("the log shows the token:\n%s", journal)
 	}
 }
 
@@ -273,7 +271,7 @@ func TestNATSLogsDeniedPermissionOnce(t *testing.T) {
 	restart(t, config)
 	testutil.Until(t, journal.HasCount("Connected to NATS", 2))
 	use()
-	// The faults that came before this one are told before it.
+	// nats.go reports the errors in order.
 	if err := errors.Join(nc.Publish("a", nil), nc.Flush()); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +317,8 @@ func TestNATSTLSFromEnv(t *testing.T) {
 	}
 }
 
-// TestNATSTLSInsecureIsIgnored: what the environment says of that is ignored, once.
+// TestNATSTLSInsecureIsIgnored checks that the variable is ignored, and that the log says so
+// once.
 func TestNATSTLSInsecureIsIgnored(t *testing.T) {
 	a := testutil.NewAuthorityWithCertificates(t)
 	server := withScheme("tls", startNATS(t, requireTLS(t, a, false)))
@@ -337,7 +336,7 @@ func TestNATSTLSInsecureIsIgnored(t *testing.T) {
 			t.Error(err)
 		}
 		if got := strings.Count(out.String(), "NATS_TLS_INSECURE is ignored: the certificates of NATS servers are always verified (--nats-tls-ca says"); got != want {
-			t.Errorf("%q: said %d times, want %d:\n%s", value, got, want, out)
+			t.Errorf("%q: logged %d times, want %d:\n%s", value, got, want, out)
 		}
 	}
 }

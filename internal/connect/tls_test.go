@@ -71,7 +71,7 @@ func TestEtcdTLSWarnsOfPlainHTTP(t *testing.T) {
 
 func TestEtcdTLSErrorIsExplained(t *testing.T) {
 	t.Parallel()
-	a, stranger := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
+	a, other := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
 	s := startEtcd(t, func(c *embed.Config) {
 		c.ListenClientUrls[0].Scheme = "https"
 		c.AdvertiseClientUrls = c.ListenClientUrls
@@ -85,16 +85,16 @@ func TestEtcdTLSErrorIsExplained(t *testing.T) {
 	for name, c := range map[string]struct {
 		endpoints string
 		env       []string
-		want      string // empty: nothing
+		want      string // empty: no error
 	}{
-		"right":             {s.Endpoint(), pair(a), ""},
-		"another authority": {s.Endpoint(), []string{etcdCA, stranger.File("ca.crt")}, "(" + etcdCA},
-		"the system's":      {s.Endpoint(), nil, "(" + etcdCA},
-		"no certificate":    {s.Endpoint(), []string{etcdCA, a.File("ca.crt")}, "tls: certificate required (" + etcdCert},
-		"a stranger's":      {s.Endpoint(), pair(stranger), "(" + etcdCert},
-		"no TLS there":      {strings.Replace(plain.Endpoint(), "http", "https", 1), pair(a), "(is it a server with TLS?)"},
-		"without TLS":       {plain.Endpoint(), pair(a), ""},
-		"nobody there":      {"https://127.0.0.1:1", pair(a), ""},
+		"right":                         {s.Endpoint(), pair(a), ""},
+		"another authority":             {s.Endpoint(), []string{etcdCA, other.File("ca.crt")}, "(" + etcdCA},
+		"the system's authorities":      {s.Endpoint(), nil, "(" + etcdCA},
+		"no certificate":                {s.Endpoint(), []string{etcdCA, a.File("ca.crt")}, "tls: certificate required (" + etcdCert},
+		"a client of another authority": {s.Endpoint(), pair(other), "(" + etcdCert},
+		"a server without TLS":          {strings.Replace(plain.Endpoint(), "http", "https", 1), pair(a), "(is it a server with TLS?)"},
+		"without TLS":                   {plain.Endpoint(), pair(a), ""},
+		"no server":                     {"https://127.0.0.1:1", pair(a), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,7 +116,7 @@ func TestEtcdTLSErrorIsExplained(t *testing.T) {
 				DialEtcd(ctx, c.endpoints, env(append(c.env, etcdUser, "u", etcdPass, "secret")...), log)
 			}()
 			defer func() { cancel(); <-ended }()
-			testutil.Until(t, journal.HasCount(c.want, 1)) // on a busy machine after a line that nothing answers
+			testutil.Until(t, journal.HasCount(c.want, 1)) // a slow machine may first log that no server answers
 		})
 	}
 }

@@ -17,14 +17,14 @@ func TestWorkerTLSReadsFilesEachTime(t *testing.T) {
 		t.Errorf("got %+v, %v", c, err)
 	}
 	if c, err := (WorkerTLS{}).Config(); err != nil || c.RootCAs != nil || len(c.Certificates) != 0 || c.InsecureSkipVerify {
-		t.Errorf("of no files: got %+v, %v", c, err)
+		t.Errorf("without files: got %+v, %v", c, err)
 	}
 	if err := os.Remove(a.File("client.key")); err != nil {
 		t.Fatal(err)
 	}
 	want := "--worker-tls-cert, --worker-tls-key: open " + a.File("client.key")
 	if _, err := files.Config(); err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("when one is gone: got %v, want %s", err, want)
+		t.Errorf("when a file is missing: got %v, want %s", err, want)
 	}
 }
 
@@ -68,18 +68,18 @@ func TestWorkerTLSNamesUnusableFiles(t *testing.T) {
 
 func TestWorkerTLSErrorHasHint(t *testing.T) {
 	for _, c := range []struct {
-		err     error
-		refused bool
-		want    string
+		err      error
+		rejected bool
+		want     string
 	}{
 		{errors.New("remote error: tls: bad certificate"), false, " (--worker-tls-cert and --worker-tls-key identify this program)"},
 		{errors.New("EOF"), true, " (--worker-tls-cert and --worker-tls-key identify this program)"},
 		{errors.New("EOF"), false, ""},
 		{x509.HostnameError{Certificate: new(x509.Certificate), Host: "h"}, false, " (the certificate must have the host of --worker-metrics-url in it)"},
 	} {
-		got := WorkerTLSError(c.err, c.refused)
+		got := WorkerTLSError(c.err, c.rejected)
 		if got.Error() != c.err.Error()+c.want || !errors.Is(got, c.err) && c.want != "" && !strings.Contains(c.want, "host") {
-			t.Errorf("%v, refused %v: got %v, want %s behind it", c.err, c.refused, got, c.want)
+			t.Errorf("%v, rejected %v: got %v, want %s at the end", c.err, c.rejected, got, c.want)
 		}
 	}
 }
