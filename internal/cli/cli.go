@@ -1,6 +1,6 @@
-// Package cli is what the programs' command lines have in common: a kingpin
-// application that never exits by itself, and values whose errors name the flag,
-// what was given and what is allowed.
+// Package cli has what the command lines of the programs share: a kingpin application that never
+// exits by itself, and flag values whose errors name the flag, the given value and the allowed
+// values.
 package cli
 
 import (
@@ -16,20 +16,20 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// Version is the version of all programs.
+// Version is the version of all programs of this module.
 const Version = "0.1.0"
 
 // App is a kingpin application that returns where kingpin would exit.
 type App struct {
 	*kingpin.Application
-	Subcommands []string // what the first argument may be, where it is no flag, beside help and version
+	Subcommands []string // subcommands besides help and version
 	stdout      io.Writer
-	output      bytes.Buffer // help or version: kingpin panics where help cannot be written
+	output      bytes.Buffer // help or version text; kingpin panics if it cannot write it
 	ended       bool
 	isSet       map[string]bool
 }
 
-// New makes an application that prints help and version to stdout.
+// New returns an application that prints help and version to stdout.
 func New(name, help string, stdout io.Writer) *App {
 	a := &App{Application: kingpin.New(name, help), stdout: stdout}
 	a.UsageWriter(&a.output)
@@ -44,23 +44,22 @@ func New(name, help string, stdout io.Writer) *App {
 	return a
 }
 
-// NATSTLSFlags adds the flags that name the files for TLS with NATS. The values before are the
-// defaults.
+// NATSTLSFlags adds the flags for the TLS files of NATS. The current values are the defaults.
 func (a *App) NATSTLSFlags(ca, cert, key *string) {
-	a.Flag("nats-tls-ca", "File of the authorities that sign the NATS servers' certificates; the system's without it (NATS_TLS_CA_CERT_PATH).").
+	a.Flag("nats-tls-ca", "CA file for the NATS servers' certificates; by default the system's CAs (NATS_TLS_CA_CERT_PATH).").
 		Default(*ca).PlaceHolder("FILE").StringVar(ca)
-	a.Flag("nats-tls-cert", "File of the certificate that NATS knows us by; needs --nats-tls-key, too (NATS_TLS_CLIENT_CERT_PATH).").
+	a.Flag("nats-tls-cert", "Client certificate file for NATS; needs --nats-tls-key (NATS_TLS_CLIENT_CERT_PATH).").
 		Default(*cert).PlaceHolder("FILE").StringVar(cert)
-	a.Flag("nats-tls-key", "File of that certificate's key (NATS_TLS_CLIENT_KEY_PATH).").
+	a.Flag("nats-tls-key", "Key file of that certificate (NATS_TLS_CLIENT_KEY_PATH).").
 		Default(*key).PlaceHolder("FILE").StringVar(key)
 }
 
-// Parse reads the command line. It reports true if help or version was asked for, so
-// that there is nothing left to do; then the error is that it could not be printed.
+// Parse reads the command line. It reports true if help or version was requested, so that there
+// is nothing left to do. The error then means that the text could not be printed.
 func (a *App) Parse(args []string) (ended bool, err error) {
 	args = joinNegative(helpToFlag(args))
 	a.isSet = make(map[string]bool)
-	if context, _ := a.ParseContext(args); context != nil { // Parse says what is wrong
+	if context, _ := a.ParseContext(args); context != nil { // Parse returns the error
 		for _, e := range context.Elements {
 			if flag, is := e.Clause.(*kingpin.FlagClause); is && !(flag.Model().IsBoolFlag() && *e.Value == "false") {
 				a.isSet[flag.Model().Name] = true
@@ -74,12 +73,12 @@ func (a *App) Parse(args []string) (ended bool, err error) {
 	return false, redactError(a.suggest(err, args), args)
 }
 
-// Given reports whether a flag is on the command line that was parsed. One that is switched
-// off there (--no-push) is not.
+// IsSet reports whether a flag is on the parsed command line. A flag that is switched off there
+// (--no-push) is not.
 func (a *App) IsSet(flag string) bool { return a.isSet[flag] }
 
-// flagOf has the first word help, or version, say what the flag of that name does. Help about
-// either is that of the program.
+// helpToFlag rewrites a first argument help or version to the flag of that name. "help help" and
+// "help version" mean the help of the program.
 func helpToFlag(args []string) []string {
 	if len(args) == 2 && args[0] == "help" && (args[1] == "help" || args[1] == "version") {
 		args = args[:1]
@@ -90,7 +89,7 @@ func helpToFlag(args []string) []string {
 	return args
 }
 
-// suggest adds to an error about a name that is not known which one may be meant.
+// suggest adds the most similar name to an error about an unknown flag or argument.
 func (a *App) suggest(err error, args []string) error {
 	if err == nil {
 		return nil
@@ -120,7 +119,7 @@ func (a *App) suggest(err error, args []string) error {
 	return err
 }
 
-// Print writes text to standard output, in one piece.
+// Print writes text to standard output in one Write.
 func Print(stdout io.Writer, text string) error {
 	if _, err := io.WriteString(stdout, text); err != nil {
 		return fmt.Errorf("print to standard output: %w", err)
@@ -128,8 +127,8 @@ func Print(stdout io.Writer, text string) error {
 	return nil
 }
 
-// hide takes out of an error what may be a piece of a password: kingpin quotes
-// arguments that it does not expect.
+// redactError removes possible passwords from an error, because kingpin quotes unexpected
+// arguments.
 func redactError(err error, args []string) error {
 	if err == nil || !strings.Contains(err.Error(), "@") {
 		return err
@@ -141,8 +140,8 @@ func redactError(err error, args []string) error {
 	return errors.New(text)
 }
 
-// joinNegative writes "--flag -1" as "--flag=-1": kingpin takes -1 for a flag, and
-// would say that the value is missing instead of what is wrong with it.
+// joinNegative rewrites "--flag -1" to "--flag=-1". Otherwise kingpin takes -1 for a flag, and
+// reports a missing value instead of an invalid one.
 func joinNegative(args []string) []string {
 	var joined []string
 	for _, arg := range args {
@@ -156,8 +155,8 @@ func joinNegative(args []string) []string {
 	return joined
 }
 
-// Redact hides who is to get in, and how, in what may be the URL of a server, a comma
-// list of such, or none at all: whatever stands before an @, but for a scheme.
+// Redact replaces the userinfo in a URL, or in a comma-separated list of URLs, by ***. It
+// replaces everything before the last @ except a scheme, so that it also works for invalid URLs.
 func Redact(s string) string {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {

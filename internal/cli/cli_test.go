@@ -53,7 +53,7 @@ func TestHostRejectsSchemeAndPort(t *testing.T) {
 	}
 	for _, in := range []string{"", " ", "localhost:9091", "127.0.0.1:9091", "[::1]:9091", "[localhost]", "http://x", "x/y", "x\\y", "a b", "u@x", "*", "a?b", "a#b", "\xff"} {
 		err := Host("host", &got, "port").Set(in)
-		if err == nil || in != "\xff" && !strings.HasSuffix(err.Error(), "want an address or the name of a host, without scheme and port: --port says that") {
+		if err == nil || in != "\xff" && !strings.HasSuffix(err.Error(), "want an address or the name of a host, without scheme and port: --port sets that") {
 			t.Errorf("%q: got %v", in, err)
 		}
 	}

@@ -5,18 +5,19 @@ import (
 	"strings"
 )
 
-// Need is what some flags need, so that they do anything.
+// Requirement is what some flags need to have an effect.
 type Requirement struct {
-	Flags string // their names, between spaces
+	Flags string // their names, separated by spaces
 	Met   bool
-	Needs string // what it is, in words
-	// Originals are flags of the original's: they are ignored then, and a warning says so, since
-	// the scripts that have them must start.
+	Needs string // the requirement as text
+	// Original is set for flags of the original. If the requirement is not met they are ignored
+	// with a warning, because existing scripts that set them must still start.
 	Original bool
 }
 
-// Unmet looks for flags on the command line that do nothing without another. The first of ours
-// is an error. What the environment says is none: other programs read it, too.
+// CheckRequirements finds flags on the command line that have no effect. It returns warnings for
+// flags of the original, and an error for the first other flag. Values from the environment are
+// never an error, because other programs read the same variables.
 func (a *App) CheckRequirements(needs []Requirement) (warnings []string, err error) {
 	for _, n := range needs {
 		for flag := range strings.FieldsSeq(n.Flags) {

@@ -14,7 +14,7 @@ func TestRequirementsReportUselessFlags(t *testing.T) {
 		"":                         {"", ""},
 		"--new 1":                  {"", "--new: needs --switch"},
 		"--newer":                  {"", "--newer: needs --switch"},
-		"--no-newer":               {"", ""}, // it says that there is nothing to do
+		"--no-newer":               {"", ""}, // a switched off flag needs nothing
 		"--old 1":                  {"--old is ignored without --switch", ""},
 		"--old 1 --older 2":        {"--old is ignored without --switch, --older is ignored without --switch", ""},
 		"--old 1 --new 2":          {"--old is ignored without --switch", "--new: needs --switch"},

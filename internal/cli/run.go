@@ -17,16 +17,17 @@ import (
 // The exit codes of all programs.
 const (
 	exitOK    = 0
-	exitError = 1 // the world refuses what the program needs
-	exitUsage = 2 // what is wrong shows in flags, files and environment, before anything starts
+	exitError = 1 // a server or the system refuses what the program needs
+	exitUsage = 2 // an error in flags, files or environment, found before anything starts
 )
 
-// lastLines is how long the end of a program waits for the log to be written.
+// logFlushTimeout is how long a program that ends waits for its log to be written.
 const logFlushTimeout = time.Second
 
-// Run is the life of a program: parse reads the flags and all that they name, and looks for what
-// cannot work; then it runs with a log on stderr. It returns the exit code. An error is one line, whatever it is made of. The program never
-// waits for stderr: at the end all of it has been written, or a second has gone by.
+// Run runs a program and returns its exit code. Parse reads the flags and everything that they
+// name, and finds errors in them; run then gets a logger that writes to stderr. An error is
+// printed as one line. The program never blocks on stderr: at its end it waits at most a second
+// for the log.
 func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
 	out := dynlog.NewOutput(stderr)
@@ -49,7 +50,7 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 	log := dynlog.New(out, getenv, terminal != nil && dynlog.Terminal(terminal), name)
 	if err := run(log); err != nil {
 		if !log.Enabled(context.Background(), slog.LevelError) {
-			fail(err) // DYN_LOG=off is no reason to end without a word
+			fail(err) // an error is printed even with DYN_LOG=off
 		}
 		log.Error(OneLine(err))
 		return exitError
@@ -57,13 +58,13 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 	return exitOK
 }
 
-// sameSignal is for how long after the first signal others are taken for the same: terminals and
-// supervisors send it to a whole group, and then to the program itself.
+// repeatedSignalWindow is how long after the first signal further signals count as the same one.
+// Terminals and supervisors signal the whole process group, and then the program itself.
 const repeatedSignalWindow = time.Second
 
-// Signals is a context that SIGINT and SIGTERM end. One that comes a second later ends the
-// program at once. SIGPIPE does not: a write to a pipe whose reader has gone is an error like any
-// other.
+// Signals returns a context that SIGINT and SIGTERM end. A second signal, more than a second
+// later, ends the program at once. SIGPIPE is ignored: a write to a closed pipe is an error like
+// any other.
 func Signals() context.Context { return signals(repeatedSignalWindow) }
 
 func signals(same time.Duration) context.Context {
@@ -73,5 +74,5 @@ func signals(same time.Duration) context.Context {
 	return ctx
 }
 
-// OneLine is an error's text without line breaks.
+// OneLine returns an error's text without line breaks.
 func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

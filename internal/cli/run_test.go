@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// stuck is a standard error that no one reads.
+// stuckWriter is a standard error that is never read.
 type stuckWriter chan struct{}
 
 func (s stuckWriter) Write(b []byte) (int, error) { <-s; return len(b), nil }
 
-// full is an output without room.
+// fullWriter is an output on a full disk.
 type fullWriter struct{}
 
 func (fullWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
@@ -46,7 +46,7 @@ func TestRunEndsWithStuckLog(t *testing.T) {
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				s := make(stuckWriter)
-				defer close(s) // who writes is not left over
+				defer close(s) // so that the writing goroutine does not leak
 				start, stderr := time.Now(), of(s)
 				code := Run("prog", c.env, stderr, c.parse, func(log *slog.Logger) error {
 					for range 10_000 {

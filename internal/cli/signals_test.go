@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// sending is the variable that has the test's own binary send itself signals: how long others
-// are taken for the first one.
+// signalTestEnv is the environment variable that makes the test binary send signals to itself.
+// Its value is how long further signals count as the first one.
 const signalTestEnv = "CLI_TEST_SIGNALS_SAME"
 
 func TestSignalsIgnoreImmediateRepeat(t *testing.T) {
@@ -28,18 +28,18 @@ func TestSignalsIgnoreImmediateRepeat(t *testing.T) {
 		var ended *exec.ExitError
 		switch {
 		case string(out) != want:
-			t.Errorf("others within %s are the same: it prints %q and ends with %v; want %q", same, out, err, want)
+			t.Errorf("further signals within %s: it prints %q and ends with %v; want %q", same, out, err, want)
 		case want == "" && (!errors.As(err, &ended) || !ended.Sys().(syscall.WaitStatus).Signaled()):
-			t.Errorf("others after %s: it ends with %v, want by the signal", same, err)
+			t.Errorf("further signals after %s: it ends with %v, want an end by the signal", same, err)
 		}
 	}
 	if repeatedSignalWindow != time.Second {
-		t.Errorf("signals within %v are the same", repeatedSignalWindow)
+		t.Errorf("repeatedSignalWindow is %v", repeatedSignalWindow)
 	}
 }
 
-// sendMany is a program that is sent a signal, and others while it cleans up: a thousand that are
-// the same, or as many as it takes to end it.
+// runSignalTarget is a program that receives further signals while it cleans up: a thousand that
+// count as the first one, or as many as it takes to end it.
 func runSignalTarget(same time.Duration) {
 	ctx := signals(same)
 	for sent := 0; ; sent++ {
@@ -47,7 +47,7 @@ func runSignalTarget(same time.Duration) {
 		<-ctx.Done()
 		switch {
 		case same < time.Minute:
-			time.Sleep(time.Millisecond) // a flood of them makes the runtime crash, instead of end
+			time.Sleep(time.Millisecond) // a flood of signals crashes the runtime instead of ending it
 		case sent > 1000:
 			fmt.Print("cleaned up")
 			os.Exit(0)

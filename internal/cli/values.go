@@ -13,12 +13,12 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// Error says that a flag has a value that it must not have.
+// FlagError returns the error for a flag with an invalid value.
 func FlagError(flag, value, want string) error {
 	return fmt.Errorf("--%s %q: want %s", flag, value, want)
 }
 
-// value is a kingpin.Value made of a function.
+// value is a kingpin.Value made from a function.
 type value struct {
 	set  func(string) error
 	last string
@@ -61,7 +61,7 @@ func Number(flag string, n *int, least, most int) kingpin.Value {
 	}}
 }
 
-// Name sets name from a text that is not empty and holds none of the forbidden characters.
+// Name sets name from a text that is not empty and has none of the forbidden characters.
 func Name(flag string, name *string, forbidden string) kingpin.Value {
 	want := "a name that is not empty"
 	if forbidden != "" {
@@ -76,8 +76,8 @@ func Name(flag string, name *string, forbidden string) kingpin.Value {
 	}}
 }
 
-// Component sets name from that of a Dynamo component or endpoint: one, and no pattern. Several
-// is what to do for more than one; empty if nothing is.
+// Component sets name from the name of one Dynamo component or endpoint, which must not be a
+// pattern. Several is the advice for selecting more than one, or "".
 func Component(flag string, name *string, several string) kingpin.Value {
 	want := `a name that is not empty, without spaces, "/", "*" and ">"`
 	if several != "" {
@@ -91,12 +91,12 @@ func Component(flag string, name *string, several string) kingpin.Value {
 	}}
 }
 
-// Host sets host from an address of IPv4 or IPv6, or a name, without scheme and port. Port is
-// the flag that says that; empty if none does.
+// Host sets host from an IPv4 or IPv6 address, or a host name, without scheme and port. Port is
+// the flag that sets the port, or "".
 func Host(flag string, host *string, port string) kingpin.Value {
 	want := "an address or the name of a host, without scheme and port"
 	if port != "" {
-		want += ": --" + port + " says that"
+		want += ": --" + port + " sets that"
 	}
 	return &value{set: func(s string) error {
 		_, err := netip.ParseAddr(strings.Trim(s, "[]"))
@@ -107,7 +107,7 @@ func Host(flag string, host *string, port string) kingpin.Value {
 	}}
 }
 
-// Path sets path from one of a file or directory.
+// Path sets path from the path of a file or directory.
 func Path(flag string, path *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if s == "" {
@@ -118,8 +118,7 @@ func Path(flag string, path *string) kingpin.Value {
 	}}
 }
 
-// Address sets s from a text that is not empty. It may hold a password, which errors
-// do not show.
+// Address sets s from a text that is not empty. It may contain a password, so errors redact it.
 func Address(flag string, s *string) kingpin.Value {
 	return &value{set: func(given string) error {
 		switch {
@@ -133,8 +132,8 @@ func Address(flag string, s *string) kingpin.Value {
 	}}
 }
 
-// Namespace sets name from a Dynamo namespace: it becomes tokens of NATS subjects
-// and a part of etcd keys.
+// Namespace sets name from a Dynamo namespace, which becomes tokens of NATS subjects and a part
+// of etcd keys.
 func Namespace(flag string, name *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if !isNamespace(s) {
@@ -145,7 +144,7 @@ func Namespace(flag string, name *string) kingpin.Value {
 	}}
 }
 
-// Namespaces sets names from a Dynamo namespace, or from what several begin with and "*".
+// Namespaces sets names from a Dynamo namespace, or from a prefix of several and "*".
 func Namespaces(flag string, names *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if !isNamespace(s) && s != "*" && !isNamespace(strings.TrimSuffix(s, "*")) {
@@ -160,7 +159,7 @@ func isNamespace(s string) bool {
 	return s != "" && !strings.ContainsAny(s, " \t\r\n*>/") && !strings.Contains("."+s+".", "..") && utf8.ValidString(s)
 }
 
-// Text sets text from anything that a page can show.
+// Text sets text from any valid UTF-8, which metrics and the web page can show.
 func Text(flag string, text *string) kingpin.Value {
 	return &value{set: func(s string) error {
 		if !utf8.ValidString(s) {
@@ -184,7 +183,7 @@ func OneOf(flag string, choice *string, choices ...string) kingpin.Value {
 	}}
 }
 
-// Or is s, or otherwise where s is empty: the default of a flag that has an
+// OrDefault returns s, or the default if s is empty. It is for flags whose default is an
 // environment variable.
 func OrDefault(s, otherwise string) string {
 	if s == "" {
