@@ -76,7 +76,7 @@ func TestMockWorkerWarnsOfInvalidLogFilter(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]
 	})
-	testutil.Until(t, s.stderr.HasCount(`WARN mock_worker: DYN_LOG "inof": no level, and no target here: did you mean info?`, 1))
+	testutil.Until(t, s.stderr.HasCount(`WARN mock_worker: DYN_LOG "inof": neither a level nor a known target: did you mean info?`, 1))
 	testutil.Until(t, s.stderr.HasCount("NATS is not connected", 1))
 	s.cancel()
 	if code := <-s.code; code != 0 {

@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/near"
 )
 
-// levels are the names DYN_LOG knows, with EnvFilter's numbers.
+// levels are the level names and numbers that tracing's EnvFilter accepts.
 var levels = map[string]slog.Level{
 	"off": math.MaxInt, "0": math.MaxInt,
 	"error": slog.LevelError, "1": slog.LevelError,
@@ -23,9 +23,9 @@ var levels = map[string]slog.Level{
 
 var levelNames = []string{"error", "warn", "info", "debug", "trace", "off"}
 
-// directiveForm is target, [span{field=value}] and =level, each optional.
-// EnvFilter lets a target have any character; here it has those that targets
-// are made of, so that "info;nats=error" is an error and not a strange target.
+// directivePattern matches target, [span{field=value}] and =level, each optional. EnvFilter
+// allows any character in a target. Here a target has only the characters that are used in
+// practice, so that "info;nats=error" is an error and not a strange target.
 var directivePattern = regexp.MustCompile(`^([\pL\pN_:./-]*)(\[[^\]{]*(?:\{[^}]+\})?\])?(=.*)?$`)
 
 type directive struct {
@@ -33,25 +33,25 @@ type directive struct {
 	min    slog.Level
 }
 
-// filter is what DYN_LOG and the files of [settings] say, in their order.
+// filter holds the directives of DYN_LOG and of the files of [settings], in their order.
 type filter []directive
 
-// read adds the directives of a list. As in EnvFilter a comma always ends a directive, even inside
-// braces.
-func (f *filter) addList(setting, list string, own []string) (wrong []string) {
+// addList adds the directives of a comma-separated list, and returns warnings. As in EnvFilter a
+// comma always ends a directive, even inside braces.
+func (f *filter) addList(setting, list string, own []string) (warnings []string) {
 	for part := range strings.SplitSeq(list, ",") {
 		if part = strings.TrimSpace(part); part != "" {
-			wrong = append(wrong, f.add(setting, part, own)...)
+			warnings = append(warnings, f.add(setting, part, own)...)
 		}
 	}
-	return wrong
+	return warnings
 }
 
-// add adds a directive of tracing's EnvFilter, and returns what is wrong with it. Nothing is an
-// error, since the setting is that of all of Dynamo's programs: what cannot be understood is left
-// out. It differs from EnvFilter in that targets that no directive names stay as they were, where
-// EnvFilter switches them off as soon as there is any directive.
-func (f *filter) add(setting, directive string, own []string) (wrong []string) {
+// add adds a directive of tracing's EnvFilter, and returns warnings. An invalid directive is
+// ignored and never an error, because all Dynamo programs share the setting. Unlike EnvFilter,
+// which switches off every target without a directive as soon as there is any directive, add
+// leaves such targets at their level.
+func (f *filter) add(setting, directive string, own []string) (warnings []string) {
 	d, plain, err := parseDirective(directive)
 	switch {
 	case err != nil:
@@ -60,14 +60,14 @@ func (f *filter) add(setting, directive string, own []string) (wrong []string) {
 		return nil
 	}
 	*f = append(*f, d)
-	if doubt := d.warning(directive, own); doubt != "" {
-		return []string{fmt.Sprintf("%s %s: %s", setting, quoteShort(directive), doubt)}
+	if warning := d.warning(directive, own); warning != "" {
+		return []string{fmt.Sprintf("%s %s: %s", setting, quoteShort(directive), warning)}
 	}
 	return nil
 }
 
-// parseDirective reads one directive. Plain is false for those that select by
-// span or field: slog has no spans, so they can never match.
+// parseDirective parses one directive. Plain is false for directives that select by span or
+// field: slog has no spans, so they never match.
 func parseDirective(s string) (d directive, plain bool, err error) {
 	if level, ok := levels[strings.ToLower(s)]; ok {
 		return directive{min: level}, true, nil
@@ -78,7 +78,7 @@ func parseDirective(s string) (d directive, plain bool, err error) {
 	}
 	name := strings.TrimPrefix(m[3], "=")
 	if name == "" {
-		name = "trace" // a target alone means all of it
+		name = "trace" // a target alone means every level
 	}
 	level, ok := levels[strings.ToLower(name)]
 	if !ok {
@@ -87,9 +87,9 @@ func parseDirective(s string) (d directive, plain bool, err error) {
 	return directive{target: m[1], min: level}, m[2] == "", nil
 }
 
-// min returns the lowest level that passes for the target. The longest prefix
-// decides, and of two equal ones the later. As in tracing a prefix need not
-// end at "::", so that metrics also matches metrics_aggregator.
+// min returns the lowest level that is logged for the target. The longest matching prefix
+// decides, and the later of two equal ones. As in tracing a prefix need not end at "::", so
+// metrics also matches metrics_aggregator.
 func (f filter) min(target string) slog.Level {
 	var best directive
 	for _, d := range f {

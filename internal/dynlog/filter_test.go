@@ -64,7 +64,7 @@ func TestFilterPicksMostSpecificDirective(t *testing.T) {
 	}
 }
 
-// said are the warnings with which a logger begins.
+// warningsOf returns the warnings that a new logger logs first.
 func warningsOf(t *testing.T, env ...string) []string {
 	t.Helper()
 	var b bytes.Buffer
@@ -101,14 +101,14 @@ func TestFilterWarnsOfInvalidDirectives(t *testing.T) {
 		"[r{}]=debug":             {`DYN_LOG "[r{}]=debug"` + form},
 		"[r{a=1,b=2}]=debug":      {`DYN_LOG "[r{a=1"` + form, `DYN_LOG "b=2}]=debug" is ignored: level "2}]=debug": ` + level},
 		"\xff":                    {`DYN_LOG "\xff"` + form},
-		"inof":                    {`DYN_LOG "inof": no level, and no target here: did you mean info?`},
-		"inof,inof , inof":        {`DYN_LOG "inof": no level, and no target here: did you mean info?`},
-		"natss":                   {`DYN_LOG "natss": no level, and no target here: did you mean nats?`},
-		"loud":                    {`DYN_LOG "loud": no level, and no target here: ` + level + ", " + target},
-		"info,metrcs=debug":       {`DYN_LOG "metrcs=debug": no target here: did you mean metrics?`},
-		"mock_wroker=debug":       {`DYN_LOG "mock_wroker=debug": no target here: did you mean mock_worker?`},
-		"inof=debug":              {`DYN_LOG "inof=debug": no target here: want one of ` + target},
-		"debgu,metrcs=info":       {`DYN_LOG "debgu": no level, and no target here: did you mean debug?`, `DYN_LOG "metrcs=info": no target here: did you mean metrics?`},
+		"inof":                    {`DYN_LOG "inof": neither a level nor a known target: did you mean info?`},
+		"inof,inof , inof":        {`DYN_LOG "inof": neither a level nor a known target: did you mean info?`},
+		"natss":                   {`DYN_LOG "natss": neither a level nor a known target: did you mean nats?`},
+		"loud":                    {`DYN_LOG "loud": neither a level nor a known target: ` + level + ", " + target},
+		"info,metrcs=debug":       {`DYN_LOG "metrcs=debug": not a known target: did you mean metrics?`},
+		"mock_wroker=debug":       {`DYN_LOG "mock_wroker=debug": not a known target: did you mean mock_worker?`},
+		"inof=debug":              {`DYN_LOG "inof=debug": not a known target: want one of ` + target},
+		"debgu,metrcs=info":       {`DYN_LOG "debgu": neither a level nor a known target: did you mean debug?`, `DYN_LOG "metrcs=info": not a known target: did you mean metrics?`},
 	} {
 		if diff := cmp.Diff(want, warningsOf(t, "DYN_LOG", filter)); diff != "" {
 			t.Errorf("%q (-want +said):\n%s", filter, diff)
@@ -128,7 +128,7 @@ func TestFilterWarningsAreBounded(t *testing.T) {
 			t.Errorf("%.20s: %d warnings of %d bytes", filter, len(all), size)
 		}
 	}
-	if got, want := warningsOf(t, "DYN_LOG", strings.Join(many, ","))[10], "DYN_LOG and the files of log settings have 9990 more that cannot be understood"; got != want {
+	if got, want := warningsOf(t, "DYN_LOG", strings.Join(many, ","))[10], "DYN_LOG and the files of log settings have 9990 more invalid settings"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -138,7 +138,7 @@ func TestFilterAcceptsForeignTargets(t *testing.T) {
 		"", "info", "WARN", "metrics", "metrics=debug,nats=error", "met=debug", "metrics::push=debug", "http,etcd,files,kubernetes",
 		"info,dynamo_runtime=debug,dynamo_llm::kv_router=trace", "info,dynamo_runtime::system_status_server:trace", "dynamo_kv_router",
 		"h2=error,tower=error,hyper_util=error,neli=error,async_nats=error,rustls=error,tokenizers=error,axum=error,tonic=error," +
-			"mistralrs_core=error,hf_hub=error,opentelemetry=error,opentelemetry-otlp=error,opentelemetry_sdk=error", // as Dynamo has it
+			"mistralrs_core=error,hf_hub=error,opentelemetry=error,opentelemetry-otlp=error,opentelemetry_sdk=error", // as in Dynamo's own documentation
 		"hyper,tokio,reqwest,kube,zmq,vllm,sglang,etcd_client,vllm.engine.core=debug,request_span=trace",
 		"[request]=trace,tokio[span{x=1}]=debug,metrcs[span]=info",
 	} {
@@ -148,7 +148,8 @@ func TestFilterAcceptsForeignTargets(t *testing.T) {
 	}
 }
 
-// TestFilterKnowsEveryTarget: a directive for one that is not listed would be doubted.
+// TestFilterKnowsEveryTarget finds targets that are not in ownTargets: a directive for one of
+// them would cause a warning.
 func TestFilterKnowsEveryTarget(t *testing.T) {
 	used := regexp.MustCompile(`dynlog\.Target\([a-z.]+, "(\w+)"\)|cli\.Run\("(\w+)"`)
 	found := 0
@@ -175,7 +176,7 @@ func TestFilterKnowsEveryTarget(t *testing.T) {
 	}
 }
 
-// TestFilterKeepsValidDirectives: one wrong word does not undo the others.
+// TestFilterKeepsValidDirectives shows that an invalid directive does not affect the others.
 func TestFilterKeepsValidDirectives(t *testing.T) {
 	l, out := newTestLogger(t, false, "DYN_LOG", "nats=loud,warn,etcd=debug,a=b=c,=x")
 	out.Reset()
@@ -187,7 +188,7 @@ func TestFilterKeepsValidDirectives(t *testing.T) {
 		t.Errorf("got\n%s", got)
 	}
 	if got := warningsOf(t, "DYN_LOG", "error,metrics=loud"); got != nil {
-		t.Errorf("who wants errors alone gets %q", got)
+		t.Errorf("with the level error, got %q", got)
 	}
 }
 
@@ -209,16 +210,15 @@ func TestHandlerEnabledFollowsTarget(t *testing.T) {
 	}
 }
 
-// FuzzFilter asserts that no DYN_LOG makes the program panic, and that what is
-// wrong with it is said in one line.
+// FuzzFilter asserts that no DYN_LOG causes a panic, and that each warning is one line.
 func FuzzFilter(f *testing.F) {
 	for _, s := range []string{"", "info", "metrics=debug,nats=error", "a=b=c", "a[b{c=d}]=trace", "[", "]=", "a,,\n", "\xff=5", "inof"} {
 		f.Add(s, "metrics")
 	}
 	f.Fuzz(func(t *testing.T, s, target string) {
-		filter, wrong := readFilter(fakeEnv("DYN_LOG", s), "", ownTargets)
+		filter, warnings := readFilter(fakeEnv("DYN_LOG", s), "", ownTargets)
 		filter.min(target)
-		for _, got := range wrong {
+		for _, got := range warnings {
 			if !strings.HasPrefix(got, `DYN_LOG "`) || strings.Contains(got, "\n") {
 				t.Errorf("got %q, want one line about DYN_LOG", got)
 			}

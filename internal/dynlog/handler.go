@@ -12,19 +12,19 @@ import (
 // A handler is never changed once it is in use: With, WithGroup and Target
 // make copies, which share only the output.
 type handler struct {
-	out    io.Writer // takes calls from many goroutines at once
+	out    io.Writer // safe for concurrent use
 	filter filter
 	zone   *time.Location
 	jsonl  bool
 	color  bool
 
 	target string
-	min    slog.Level // what filter says of target, so that Enabled is one comparison
+	min    slog.Level // the filter's level for target, so that Enabled is one comparison
 	prefix string     // open groups, each with its dot
-	fields []byte     // the fields given to With, as they stand in the line
+	fields []byte     // the fields given to With, already formatted
 }
 
-// locked is a writer that takes calls from many goroutines at once.
+// lockedWriter makes a writer safe for concurrent use.
 type lockedWriter struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -43,21 +43,21 @@ func (h *handler) withTarget(target string) *handler {
 	return &c
 }
 
-// Enabled reports whether DYN_LOG lets the level of the handler's target pass.
+// Enabled reports whether DYN_LOG enables the level for the handler's target.
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 	return level >= h.min
 }
 
-// Handle writes the record as one line. It formats before the writer takes its lock:
-// a value's own method may log in turn.
+// Handle writes the record as one line. It formats the line before the writer takes its lock,
+// because a value's own method may log in turn.
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
-	// An error has nowhere to go: it could only be logged. slog.Logger ignores
-	// what Handle returns for the same reason.
+	// An error could only be logged, so it is ignored. slog.Logger ignores the result of Handle
+	// for the same reason.
 	_, _ = h.out.Write(h.line(r))
 	return nil
 }
 
-// line is the record as it is written.
+// line formats the record.
 func (h *handler) line(r slog.Record) []byte {
 	b := make([]byte, 0, 256)
 	if h.jsonl {
@@ -68,7 +68,7 @@ func (h *handler) line(r slog.Record) []byte {
 	return append(b, '\n')
 }
 
-// notice is the line that says that others are missing, whatever the filter lets pass.
+// notice returns the line that reports missing lines, whatever the filter is.
 func (h *handler) notice(lines uint64) []byte {
 	r := slog.NewRecord(time.Now(), slog.LevelWarn, "Lines of the log are missing here: they could not be written, or not fast enough", 0)
 	r.AddAttrs(slog.Uint64("lines", lines))
@@ -78,8 +78,8 @@ func (h *handler) notice(lines uint64) []byte {
 // WithAttrs returns a handler whose records carry the attributes as well.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	c := *h
-	// Without the clip two children of one parent would write their fields
-	// into the same spare bytes.
+	// Without Clip two children of one parent would append their fields to the same spare
+	// capacity.
 	c.fields = slices.Clip(h.fields)
 	for _, a := range attrs {
 		c.fields = h.appendAttr(c.fields, h.prefix, a)
@@ -107,8 +107,8 @@ func (h *handler) appendFields(b []byte, r slog.Record) []byte {
 	return b
 }
 
-// appendAttr obeys slog.Handler's rules: an empty attribute and a group
-// without members vanish, a group without a name is inlined.
+// appendAttr follows the rules of slog.Handler: an empty attribute and an empty group are
+// omitted, and a group without a name is inlined.
 func (h *handler) appendAttr(b []byte, prefix string, a slog.Attr) []byte {
 	a.Value = a.Value.Resolve()
 	switch {
@@ -128,8 +128,8 @@ func (h *handler) appendAttr(b []byte, prefix string, a slog.Attr) []byte {
 	return b
 }
 
-// appendTime appends six digits of a second, always. In UTC the zone is Z; a
-// local zone keeps its numbers even where the offset is zero, as chrono's %:z.
+// appendTime always appends six digits of a second. In UTC the zone is Z. A local zone is written
+// with its offset even if that is zero, as chrono's %:z does.
 func (h *handler) appendTime(b []byte, t time.Time) []byte {
 	if h.zone == time.UTC {
 		return t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")

@@ -18,7 +18,7 @@ import (
 
 var testTime = time.Date(2025, 2, 26, 18, 45, 5, 467026999, time.UTC)
 
-// environment returns a getenv over name, value pairs.
+// fakeEnv returns a getenv function over name, value pairs.
 func fakeEnv(pairs ...string) func(string) string {
 	return func(name string) string {
 		for i := 0; i < len(pairs); i += 2 {
@@ -30,7 +30,7 @@ func fakeEnv(pairs ...string) func(string) string {
 	}
 }
 
-// logger returns a logger of the target metrics and the place it writes to.
+// newTestLogger returns a logger with the target metrics, and the buffer that it writes to.
 func newTestLogger(t *testing.T, color bool, env ...string) (*slog.Logger, *bytes.Buffer) {
 	t.Helper()
 	var b bytes.Buffer
@@ -38,7 +38,7 @@ func newTestLogger(t *testing.T, color bool, env ...string) (*slog.Logger, *byte
 	return l, &b
 }
 
-// say logs at the fixed time, if the logger lets the level pass.
+// logRecord logs at testTime, if the logger's level is enabled.
 func logRecord(l *slog.Logger, level slog.Level, message string, args ...any) {
 	if !l.Enabled(context.Background(), level) {
 		return
@@ -66,7 +66,7 @@ func TestTargetOfOtherHandlerBecomesField(t *testing.T) {
 }
 
 func TestHandlerChildrenDoNotShareFields(t *testing.T) {
-	// Some of these lengths leave spare bytes behind the parent's fields.
+	// Some of these lengths leave spare capacity after the parent's fields.
 	for n := range 64 {
 		l, b := newTestLogger(t, false)
 		parent := l.With("parent", strings.Repeat("x", n))
@@ -79,7 +79,7 @@ func TestHandlerChildrenDoNotShareFields(t *testing.T) {
 	}
 }
 
-// counter counts calls of Write and keeps what was written.
+// countingWriter counts calls of Write and keeps what was written.
 type countingWriter struct {
 	bytes.Buffer
 	writes int
@@ -114,7 +114,7 @@ func TestHandlerWritesWholeLinesConcurrently(t *testing.T) {
 	}
 }
 
-// chatty logs while it is being logged.
+// loggingError logs while it is being logged.
 type loggingError struct{ l *slog.Logger }
 
 func (c loggingError) Error() string { c.l.Info("inner"); return "outer" }

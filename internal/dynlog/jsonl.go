@@ -29,8 +29,8 @@ func (h *handler) appendObject(b []byte, r slog.Record) []byte {
 func (h *handler) appendMember(b []byte, key string, v slog.Value) []byte {
 	switch key {
 	case "time", "level", "target", "message":
-		// Most readers take the last of two equal keys, so that a field could
-		// rewrite what the record itself says.
+		// Most JSON parsers keep the last of two equal keys, so a field could overwrite a key of
+		// the record itself.
 		key = "fields." + key
 	}
 	b = append(b, ',')
@@ -45,7 +45,7 @@ func (h *handler) appendMember(b []byte, key string, v slog.Value) []byte {
 	return appendJSON(b, h.text(v))
 }
 
-// bare reports whether slog writes the value as JSON does.
+// isJSONLiteral reports whether the value's String method returns a JSON literal.
 func isJSONLiteral(v slog.Value) bool {
 	switch v.Kind() {
 	case slog.KindBool, slog.KindInt64, slog.KindUint64:
@@ -56,8 +56,8 @@ func isJSONLiteral(v slog.Value) bool {
 	return false
 }
 
-// textual reports whether the text of v says more than encoding/json would:
-// an error is mostly "{}" there, and bytes are base64.
+// prefersText reports whether the text of v is more useful than its JSON: encoding/json writes
+// most errors as "{}", and bytes as base64.
 func prefersText(v any) bool {
 	switch v.(type) {
 	case error, []byte:
@@ -66,8 +66,8 @@ func prefersText(v any) bool {
 	return false
 }
 
-// appendJSON appends v, or if encoding/json refuses it (a channel, a NaN
-// inside) its text.
+// appendJSON appends v as JSON, or its text if encoding/json fails on it, for example on a
+// channel or a nested NaN.
 func appendJSON(b []byte, v any) []byte {
 	encoded, err := encode(v)
 	if err != nil {
@@ -76,8 +76,8 @@ func appendJSON(b []byte, v any) []byte {
 	return append(b, encoded...)
 }
 
-// encode turns the panic of a MarshalJSON method into an error: a line of the
-// log must not end the program.
+// encode returns the panic of a MarshalJSON method as an error, because a log line must not end
+// the program.
 func encode(v any) (encoded []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {

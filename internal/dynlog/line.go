@@ -19,8 +19,8 @@ const (
 	purple = "35"
 )
 
-// levelName returns the level's five columns and their colour. Levels between
-// slog's own count as the next lower one, which is also how the filter sees them.
+// levelName returns the level padded to five columns, and its colour. Levels between slog's own
+// count as the next lower one, as they do in the filter.
 func levelName(l slog.Level) (name, style string) {
 	switch {
 	case l >= slog.LevelError:
@@ -69,8 +69,8 @@ func (h *handler) paint(b []byte, style, s string) []byte {
 	return append(b, "\x1b[0m"...)
 }
 
-// text returns the value as a person reads it. The fmt verbs also survive an
-// Error or String method that panics, and a nil pointer behind one.
+// text returns the value as text. The fmt verbs also handle an Error or String method that
+// panics, and nil pointers with such methods.
 func (h *handler) text(v slog.Value) string {
 	switch v.Kind() {
 	case slog.KindTime:
@@ -84,7 +84,7 @@ func (h *handler) text(v slog.Value) string {
 	return v.String()
 }
 
-// word returns s as it is if a reader can tell where it ends, else quoted.
+// quoteIfNeeded returns s quoted if otherwise its end would be ambiguous.
 func quoteIfNeeded(s string) string {
 	if s == "" || strings.ContainsAny(s, ` "`) || strings.ContainsFunc(s, unprintable) || !utf8.ValidString(s) {
 		return strconv.Quote(s)
@@ -92,9 +92,8 @@ func quoteIfNeeded(s string) string {
 	return s
 }
 
-// escape returns s with what could break the line or drive a terminal written
-// as Go writes it in a string. The original sanitizes escape sequences in
-// messages too, but lets a newline through.
+// escape escapes the characters that could break the line or control a terminal, as Go does in a
+// string. The original also escapes control sequences in messages, but lets newlines through.
 func escape(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s
@@ -114,8 +113,8 @@ func escape(s string) string {
 	return b.String()
 }
 
-// invisible reports whether r is invisible: control characters, line and
-// paragraph separators, and the marks that reorder text.
+// unprintable reports whether r is not printable: control characters, line and paragraph
+// separators, and bidirectional marks.
 func unprintable(r rune) bool {
 	return !strconv.IsPrint(r)
 }

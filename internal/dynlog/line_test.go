@@ -133,8 +133,8 @@ func TestLineColoursCanBeDisabled(t *testing.T) {
 
 var painted = regexp.MustCompile("\x1b\\[[0-9]+m")
 
-// FuzzLine asserts that a record is exactly one line without control
-// characters, in every form, whatever it is made of.
+// FuzzLine asserts that any record, in any format, is exactly one line without control
+// characters.
 func FuzzLine(f *testing.F) {
 	f.Add("hello", "key", "value", "metrics")
 	f.Add("a\nb", "k\n", "\x1b[2J", "t\r")

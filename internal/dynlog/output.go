@@ -7,46 +7,45 @@ import (
 	"time"
 )
 
-// What may wait to be written: both are far more than a reader needs that stands still for a
-// moment.
+// Limits of the queue. Both are far more than needed while a reader pauses for a moment.
 const (
 	maxQueuedLines = 4096
 	maxQueuedBytes = 1 << 20
 )
 
-// Output keeps the log apart from those who log: a writer that is slow, stuck or gone never
-// holds them up. Write takes a line, Run writes it. A line that there is no room for, or that
-// cannot be written, is left out and counted; as soon as the log can be written again, one
-// line says how many there were.
+// Output decouples logging from writing: a slow, stuck or closed writer never blocks the
+// goroutines that log. Write queues a line, Run writes it. A line that does not fit into the
+// queue, or cannot be written, is dropped and counted. As soon as the log can be written again,
+// one line reports how many were dropped.
 type Output struct {
 	w       io.Writer
 	dropped atomic.Uint64
 	done    chan struct{} // closed when Run has ended
 
 	mu          sync.Mutex
-	wake        sync.Cond // there is something to do for Run
+	wake        sync.Cond // signals Run
 	queue       []entry
-	queuedBytes int    // of their lines, and of the one that is being written
-	full        bool   // every line is left out until half of it is free
-	gap         uint64 // lines since it is full
+	queuedBytes int    // bytes of the queued lines and of the one being written
+	full        bool   // every line is dropped until half of the queue is free
+	gap         uint64 // lines dropped since the queue was full
 	closed      bool
-	notice      func(lines uint64) []byte // says how many lines are missing, in the log's form
+	notice      func(lines uint64) []byte // formats the line that reports missing lines
 }
 
-// entry is a line, or the place where lines are missing.
+// entry is a line, or marks where lines are missing.
 type entry struct {
 	line    []byte
 	missing uint64
 }
 
-// NewOutput is an Output to w. Nothing is written before Run.
+// NewOutput returns an Output that writes to w. Nothing is written before Run is called.
 func NewOutput(w io.Writer) *Output {
 	o := &Output{w: w, done: make(chan struct{}), notice: func(uint64) []byte { return nil }}
 	o.wake.L = &o.mu
 	return o
 }
 
-// Write takes one line. It waits for nothing, and its error is always nil.
+// Write queues one line. It never blocks, and its error is always nil.
 func (o *Output) Write(line []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -56,20 +55,20 @@ func (o *Output) Write(line []byte) (int, error) {
 		o.dropped.Add(1)
 	} else {
 		o.queuedBytes += len(line)
-		o.queue = append(o.queue, entry{line: append([]byte(nil), line...)}) // it is the caller's
+		o.queue = append(o.queue, entry{line: append([]byte(nil), line...)}) // the caller may reuse line
 	}
 	o.wake.Signal()
 	return len(line), nil
 }
 
-// LeftOut is the number of lines that were left out so far.
+// Dropped returns the number of lines that were dropped so far.
 func (o *Output) Dropped() uint64 { return o.dropped.Load() }
 
-// Run writes the lines, each in one Write, until Close is called and none waits. It ends no
-// earlier where the writer is stuck, so that Close may not wait for it.
+// Run writes the queued lines, each in one Write, until Close is called and the queue is empty.
+// It does not return while the writer is stuck: Close stops waiting for it then.
 func (o *Output) Run() {
 	defer close(o.done)
-	missing, torn := uint64(0), false // what the log lacks, and whether it ends within a line
+	missing, torn := uint64(0), false // lines missing so far; whether the last line is incomplete
 	write := func(line []byte) bool {
 		if torn {
 			line = append([]byte("\n"), line...)
@@ -90,9 +89,8 @@ func (o *Output) Run() {
 	}
 }
 
-// next gives back the room of what was written, and is what is to be written next; false at
-// the end. Where half of the room is free again, those that were left out until now are
-// missing behind all that wait.
+// dequeue frees the space of the line that was written, and returns the next entry, or false at
+// the end. When half of the queue is free again, it appends an entry for the dropped lines.
 func (o *Output) dequeue(written int) (e entry, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -104,7 +102,7 @@ func (o *Output) dequeue(written int) (e entry, ok bool) {
 		}
 		if len(o.queue) > 0 {
 			e = o.queue[0]
-			o.queue[0] = entry{} // its memory is not to wait for that of the others
+			o.queue[0] = entry{} // so that its memory can be freed
 			o.queue = o.queue[1:]
 			return e, true
 		}
@@ -121,15 +119,15 @@ func (o *Output) noticeLine(missing uint64) []byte {
 	return o.notice(missing)
 }
 
-// setNotice sets how the log says that lines are missing.
+// setNotice sets the function that formats the line about missing lines.
 func (o *Output) setNotice(notice func(lines uint64) []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.notice = notice
 }
 
-// Close has Run end when all that waits is written, and returns when it has, or after that
-// long: whatever becomes of the log, the program can end.
+// Close makes Run return once the queue is written, and waits for that at most this long, so that
+// the program can end even if the writer is stuck.
 func (o *Output) Close(atMost time.Duration) {
 	o.mu.Lock()
 	o.closed = true

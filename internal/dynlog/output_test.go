@@ -13,11 +13,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// pipe is a writer that someone reads from, or not.
+// blockingWriter is a writer whose writes can block or fail.
 type blockingWriter struct {
-	stuck chan struct{} // a write takes one; nil: none is needed
-	err   error         // of every write
-	torn  int           // bytes that are written in spite of it
+	stuck chan struct{} // each write receives from it; nil: writes do not block
+	err   error         // the error of every write
+	torn  int           // bytes that are written despite the error
 	lines []string
 }
 
@@ -33,7 +33,7 @@ func (p *blockingWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// text is what was written, without the notices' times.
+// text returns what was written, without the times of the notices.
 func (p *blockingWriter) text() string {
 	var b strings.Builder
 	for _, l := range p.lines {
@@ -45,7 +45,7 @@ func (p *blockingWriter) text() string {
 	return b.String()
 }
 
-// runs runs an Output to w in a bubble, and a log with this environment.
+// startOutput runs an Output to w in a bubble, and returns a logger with this environment.
 func startOutput(t *testing.T, w io.Writer, env ...string) (*Output, *slog.Logger) {
 	t.Helper()
 	o := NewOutput(w)
@@ -59,15 +59,15 @@ func TestOutputNeverBlocksLoggers(t *testing.T) {
 		p := &blockingWriter{stuck: make(chan struct{})}
 		o, l := startOutput(t, p)
 		for i := range 5001 {
-			o.Write(fmt.Appendf(nil, "line %d\n", i)) // would wait for ever
+			o.Write(fmt.Appendf(nil, "line %d\n", i)) // would block forever
 			if i == 0 {
-				synctest.Wait() // it is being written
+				synctest.Wait() // Run is writing it
 			}
 		}
 		if got := Dropped(l); got != 904 {
 			t.Errorf("%d lines are left out, want 904: one is being written, 4096 wait", got)
 		}
-		for range 2048 { // the half is not free yet
+		for range 2048 { // half of the queue is not free yet
 			p.stuck <- struct{}{}
 			synctest.Wait()
 		}
@@ -98,7 +98,7 @@ func TestOutputQueueIsBoundedInBytes(t *testing.T) {
 		}
 		close(p.stuck)
 		synctest.Wait()
-		o.Write([]byte(strings.Repeat("x", 1<<20) + "\n")) // never has room
+		o.Write([]byte(strings.Repeat("x", 1<<20) + "\n")) // never fits into the queue
 		synctest.Wait()
 		o.Write([]byte("small\n"))
 		o.Close(time.Second)
@@ -122,7 +122,7 @@ func TestOutputRetriesAfterWriteErrors(t *testing.T) {
 		p.err, p.lines = nil, nil
 		l.Info("again")
 		o.Close(time.Second)
-		if len(p.lines) != 2 || !strings.HasPrefix(p.lines[0], "\n{") || // it ended within a line
+		if len(p.lines) != 2 || !strings.HasPrefix(p.lines[0], "\n{") || // the last line was incomplete
 			!strings.HasSuffix(p.lines[0], `"level":"WARN","target":"metrics","message":"Lines of the log are missing here: they could not be written, or not fast enough","lines":3}`+"\n") ||
 			!strings.HasSuffix(p.lines[1], `"message":"again"}`+"\n") {
 			t.Errorf("got %q", p.lines)
@@ -142,7 +142,7 @@ func TestOutputCloseDoesNotWaitForStuckWriter(t *testing.T) {
 			t.Errorf("the end took %v, want 1s", took)
 		}
 		l.Info("after the end")
-		close(p.stuck) // else Run would be left over
+		close(p.stuck) // otherwise Run would leak
 	})
 }
 

@@ -14,57 +14,58 @@ import (
 )
 
 const (
-	// settingsOfAll is a file of settings that all of Dynamo's programs read, if it is there.
+	// systemSettingsFile is read by all Dynamo programs, if it exists.
 	systemSettingsFile = "/opt/dynamo/etc/logging.toml"
-	// settingsPath is the variable that names another, which is read after it.
+	// settingsFileEnv is the variable that names another file, which is read after it.
 	settingsFileEnv = "DYN_LOGGING_CONFIG_PATH"
 
-	maxSettingsBytes = 64 << 10 // bytes of a file
+	maxSettingsBytes = 64 << 10 // largest file, in bytes
 	maxWarnings      = 10       // about DYN_LOG and the files together
-	maxQuotedBytes   = 100      // bytes of what a warning is about
+	maxQuotedBytes   = 100      // longest quotation in a warning, in bytes
 )
 
-// settings is a file in TOML for the logs of Dynamo's programs.
+// settings is a TOML file with log settings for Dynamo programs.
 type settings struct {
 	Level   string            `toml:"log_level"`
-	Filters map[string]string `toml:"log_filters"` // levels by targets
+	Filters map[string]string `toml:"log_filters"` // levels by target
 }
 
-// readFilter is what the environment and the files that it names say, in Dynamo's order: the
-// files' level, then DYN_LOG, then the files' filters. Wrong is what is wrong with that. Where
-// Dynamo's programs panic, at a file that cannot be understood, it is left out.
-func readFilter(getenv func(string) string, ofAll string, own []string) (f filter, wrong []string) {
+// readFilter reads the environment and the files that it names, in Dynamo's order: the files'
+// level, then DYN_LOG, then the files' filters. It also returns warnings. A file that cannot be
+// parsed, at which Dynamo's programs panic, is ignored.
+func readFilter(getenv func(string) string, systemFile string, own []string) (f filter, warnings []string) {
 	f = filter{{min: levels["info"]}}
 	var files []settings
-	names := []string{ofAll, findSettingsFile(getenv(settingsFileEnv))}
+	names := []string{systemFile, findSettingsFile(getenv(settingsFileEnv))}
 	for _, name := range names {
 		s, err := readSettings(name)
-		if err != nil && !(os.IsNotExist(err) && name == ofAll) {
-			wrong = append(wrong, fmt.Sprintf("A file of log settings (%s) is ignored: %v", settingsFileEnv, err))
+		if err != nil && !(os.IsNotExist(err) && name == systemFile) {
+			warnings = append(warnings, fmt.Sprintf("A file of log settings (%s) is ignored: %v", settingsFileEnv, err))
 		}
-		wrong = append(wrong, f.addList(name+": log_level", s.Level, own)...)
+		warnings = append(warnings, f.addList(name+": log_level", s.Level, own)...)
 		files = append(files, s)
 	}
-	wrong = append(wrong, f.addList("DYN_LOG", getenv("DYN_LOG"), own)...)
+	warnings = append(warnings, f.addList("DYN_LOG", getenv("DYN_LOG"), own)...)
 	for i, s := range files {
 		for _, target := range slices.Sorted(maps.Keys(s.Filters)) {
-			wrong = append(wrong, f.add(names[i]+": log_filters", target+"="+s.Filters[target], own)...)
+			warnings = append(warnings, f.add(names[i]+": log_filters", target+"="+s.Filters[target], own)...)
 		}
 	}
-	slices.Sort(wrong)
-	return f, limitWarnings(slices.Compact(wrong))
+	slices.Sort(warnings)
+	return f, limitWarnings(slices.Compact(warnings))
 }
 
-// few is what can be read of that: the environment may hold 100 KB in one word, or in thousands.
-func limitWarnings(wrong []string) []string {
-	more := len(wrong) - maxWarnings
+// limitWarnings limits the number of warnings: the environment may hold 100 KB of invalid
+// directives.
+func limitWarnings(warnings []string) []string {
+	more := len(warnings) - maxWarnings
 	if more > 0 {
-		wrong = append(wrong[:maxWarnings], fmt.Sprintf("DYN_LOG and the files of log settings have %d more that cannot be understood", more))
+		warnings = append(warnings[:maxWarnings], fmt.Sprintf("DYN_LOG and the files of log settings have %d more invalid settings", more))
 	}
-	return wrong
+	return warnings
 }
 
-// quoted is what a warning is about, cut where it is long.
+// quoteShort quotes s, shortened if it is long.
 func quoteShort(s string) string {
 	if len(s) > maxQuotedBytes {
 		return strconv.Quote(strings.ToValidUTF8(s[:maxQuotedBytes], "")) + "…"
@@ -72,13 +73,13 @@ func quoteShort(s string) string {
 	return strconv.Quote(s)
 }
 
-// readSettings reads a file; an empty name is none.
+// readSettings reads a file. It returns no settings for an empty name.
 func readSettings(name string) (s settings, err error) {
 	if name == "" {
 		return s, nil
 	}
 	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() { // a pipe might be waited for
+	if err == nil && !info.Mode().IsRegular() { // opening a pipe might block
 		err = fmt.Errorf("%s: not a file", name)
 	}
 	if err != nil {
@@ -102,8 +103,8 @@ func readSettings(name string) (s settings, err error) {
 	return s, nil
 }
 
-// find is where Dynamo finds a file: a name that is relative counts from the working directory,
-// or else from the nearest one above it where there is such a file.
+// findSettingsFile finds a file as Dynamo does: a relative name is tried in the working
+// directory, and then in each directory above it.
 func findSettingsFile(name string) string {
 	dir, err := os.Getwd()
 	if name == "" || filepath.IsAbs(name) || err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// write writes a file and returns its path.
+// writeFile writes a file and returns its path.
 func writeFile(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -22,8 +22,8 @@ func writeFile(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// TestSettingsFilesApplyInDynamosOrder: their level before DYN_LOG, which may say another; their
-// filters after it.
+// TestSettingsFilesApplyInDynamosOrder: a file's level is read before DYN_LOG, which can override
+// it, and its filters are read after DYN_LOG.
 func TestSettingsFilesApplyInDynamosOrder(t *testing.T) {
 	const both = "log_level = \"error\"\n[log_filters]\nnats = \"debug\"\n\"metrics::push\" = \"trace\"\n"
 	const info, warn, errors, debug, all = slog.LevelInfo, slog.LevelWarn, slog.LevelError, slog.LevelDebug, slog.Level(math.MinInt)
@@ -72,8 +72,8 @@ func TestSettingsFileErrorsAreWarnings(t *testing.T) {
 		writeFile(t, dir, "empty", ""):     "",
 		writeFile(t, dir, "broken", "a b"): ignored + dir + "/broken: toml: line 1: ",
 		writeFile(t, dir, "typed", "log_level = 3"):                                ignored + dir + "/typed: toml: ",
-		writeFile(t, dir, "level", `log_level = "inof"`):                           dir + `/level: log_level "inof": no level, and no target here: did you mean info?`,
-		writeFile(t, dir, "filter", `log_filters = {metrcs = "info"}`):             dir + `/filter: log_filters "metrcs=info": no target here: did you mean metrics?`,
+		writeFile(t, dir, "level", `log_level = "inof"`):                           dir + `/level: log_level "inof": neither a level nor a known target: did you mean info?`,
+		writeFile(t, dir, "filter", `log_filters = {metrcs = "info"}`):             dir + `/filter: log_filters "metrcs=info": not a known target: did you mean metrics?`,
 		writeFile(t, dir, "loud", `log_filters = {dynamo_llm = "loud"}`):           dir + `/loud: log_filters "dynamo_llm=loud" is ignored: level "loud": want one of `,
 		writeFile(t, dir, "comma", `log_filters = {"a,b" = "info"}`):               dir + `/comma: log_filters "a,b=info" is ignored: want a level`,
 		writeFile(t, dir, "long", strings.Repeat("#", 65537)):                      ignored + dir + "/long: more than 65536 bytes",
@@ -85,8 +85,8 @@ func TestSettingsFileErrorsAreWarnings(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", path, got, want)
 		}
 	}
-	if _, wrong := readFilter(fakeEnv(), filepath.Join(dir, "nowhere"), ownTargets); wrong != nil {
-		t.Errorf("without a file for all: %q", wrong)
+	if _, warnings := readFilter(fakeEnv(), filepath.Join(dir, "nowhere"), ownTargets); warnings != nil {
+		t.Errorf("without a system file: %q", warnings)
 	}
 }
 

@@ -21,7 +21,7 @@ func TestSlogRulesJSONL(t *testing.T) {
 	}, "DYN_LOGGING_JSONL", "1")
 }
 
-// The messages of slogtest are single words, so a line can be told apart again.
+// The messages of slogtest are single words, so the line can be parsed again.
 var (
 	lineForm  = regexp.MustCompile(`^(?:(\S+Z) )?([A-Z ]{5}) metrics: (\w+)((?: \S+=(?:"(?:[^"\\]|\\.)*"|\S+))*)$`)
 	fieldForm = regexp.MustCompile(` (\S+)=("(?:[^"\\]|\\.)*"|\S+)`)
@@ -59,8 +59,8 @@ func testSlogRules(t *testing.T, parse func(t *testing.T, line string) map[strin
 	})
 }
 
-// nested turns dotted keys into the maps that slogtest expects, and names the
-// message as slog does.
+// nested turns dotted keys into the nested maps that slogtest expects, and renames the message
+// key to slog's.
 func nested(flat map[string]any) map[string]any {
 	flat[slog.MessageKey] = flat["message"]
 	delete(flat, "message")
