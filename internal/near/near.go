@@ -1,20 +1,19 @@
-// Package near finds the name that is meant by one that is misspelt.
+// Package near finds the most similar name to a misspelt one.
 package near
 
 import "strings"
 
-// alike is a name without what does not count.
+// normalize returns a name without separators, in lower case.
 func normalize(s string) []rune { return []rune(strings.ToLower(separators.Replace(s))) }
 
 var separators = strings.NewReplacer("-", "", "_", "", ".", "")
 
-// Distance is the number of edits between two names, written alike: case, "-", "_"
-// and "." do not count, and two letters that have changed places are one edit. They are near
-// if at most a third of the wanted one differs.
+// Distance returns the edit distance of two names. Case, "-", "_" and "." do not count, and two
+// swapped letters are one edit. The names are near if at most a third of the wanted one differs.
 func Distance(want, have string) (edits int, near bool) {
 	a, b := normalize(want), normalize(have)
 	if len(b)-len(a) > len(a)/3 {
-		return len(b), false // so many at least: the other name may be of any length
+		return len(b), false // a lower bound: the other name may be very long
 	}
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
@@ -38,7 +37,7 @@ func Distance(want, have string) (edits int, near bool) {
 	return edits, edits <= len(a)/3
 }
 
-// Of is the one of some names that is nearest to the wanted one; empty if none is near.
+// Nearest returns the name that is most similar to the wanted one, or "" if none is near.
 func Nearest(want string, names []string) (best string) {
 	least := -1
 	for _, name := range names {
@@ -49,7 +48,7 @@ func Nearest(want string, names []string) (best string) {
 	return best
 }
 
-// Hint is what to do about a name that is none of some: it names the nearest, or else all.
+// Suggestion returns the advice for an unknown name: it names the nearest one, or else all.
 func Suggestion(want string, names []string) string {
 	if best := Nearest(want, names); best != "" {
 		return "did you mean " + best + "?"

@@ -32,7 +32,7 @@ func TestDistanceCountsEdits(t *testing.T) {
 		}
 	}
 	if _, near := Distance("abc", strings.Repeat("x", 1<<20)); near {
-		t.Error("a name of a million letters is near one of three")
+		t.Error("a name of a million letters is near a name of three")
 	}
 }
 
