@@ -1,5 +1,5 @@
-// Package memnet is a network in memory, for tests that hold the clock: unlike a real one
-// it lets a synctest bubble know that everybody waits, so that hours pass in no time.
+// Package memnet is an in-memory network for tests with a fake clock. Unlike with real sockets, a
+// synctest bubble can tell that all goroutines are blocked, so that hours pass in no time.
 package memnet
 
 import (
@@ -10,15 +10,15 @@ import (
 	"syscall"
 )
 
-// Network has one listener, which it is itself.
+// Network is a network with one listener: the Network itself.
 type Network struct {
 	conns chan net.Conn
 	once  sync.Once
 
-	Closed chan struct{} // closed with the listener
+	Closed chan struct{} // closed by Close
 }
 
-// New makes a network that listens.
+// New returns a network that listens.
 func New() *Network {
 	return &Network{conns: make(chan net.Conn), Closed: make(chan struct{})}
 }
@@ -47,7 +47,7 @@ type memAddr struct{}
 func (memAddr) Network() string { return "pipe" }
 func (memAddr) String() string  { return "pipe" }
 
-// Dial connects to the listener; once it is closed nobody is there.
+// Dial connects to the listener. After Close the connection is refused.
 func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
