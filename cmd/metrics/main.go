@@ -1,11 +1,11 @@
-// Command metrics shows how full the workers of an NVIDIA Dynamo fleet are and how
-// well their KV caches are hit, for Prometheus: on /metrics, or pushed to a
-// Pushgateway. It takes the place of Dynamo's own metrics component.
+// Command metrics exports the load and the KV hit rate of the workers of an NVIDIA Dynamo fleet
+// to Prometheus, on /metrics or through a Pushgateway. It replaces Dynamo's own metrics
+// component.
 //
 //	metrics --namespace dynamo --component backend --endpoint generate
 //
-// It exits with 0 after SIGINT or SIGTERM, with 1 if what it needs is refused, and with 2
-// if something is wrong with its flags, the files that they name, or its environment.
+// It exits with 0 after SIGINT or SIGTERM, with 1 if something that it needs is refused, and with
+// 2 if there is an error in its flags, the files that they name, or its environment.
 package main
 
 import (
@@ -16,9 +16,8 @@ import (
 	"dynamo-metrics/internal/cli"
 )
 
-// collectAt is how much garbage there may be beside what is in use, in per cent, unless
-// GOGC says otherwise. Go's own 100 takes 200 MB for ten thousand workers under all the
-// events that there can be.
+// gcPercent is the default of GOGC. Go's own default of 100 takes 200 MB for ten thousand workers
+// at the highest possible event rate.
 const gcPercent = 75
 
 func main() {

@@ -11,9 +11,9 @@ func TestBinaryDoesNotLinkServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"internal/devstack", "internal/mock", "nats-server", "etcd/server", "testing"} {
+	for _, forbidden := range []string{"internal/devstack", "internal/mock", "nats-server", "etcd/server", "testing"} {
 		for dep := range strings.Lines(string(deps)) {
-			if dep = strings.TrimSpace(dep); dep == part || strings.Contains(dep, "/"+part) {
+			if dep = strings.TrimSpace(dep); dep == forbidden || strings.Contains(dep, "/"+forbidden) {
 				t.Errorf("linked: %s", dep)
 			}
 		}
@@ -21,7 +21,7 @@ func TestBinaryDoesNotLinkServers(t *testing.T) {
 }
 
 func TestImportsAreLayered(t *testing.T) {
-	below := map[string]string{
+	allowedImports := map[string]string{
 		"near":      "",
 		"stats":     "",
 		"fleet":     "near stats",
@@ -41,18 +41,18 @@ func TestImportsAreLayered(t *testing.T) {
 		"app":       "near stats fleet wire kube dynlog connect cli discovery leader collect expose monitor",
 	}
 	const module = "dynamo-metrics/internal/"
-	for room, allowed := range below {
-		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, module+room).Output()
+	for pkg, allowed := range allowedImports {
+		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, module+pkg).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for dep := range strings.Lines(string(out)) {
 			name, ours := strings.CutPrefix(strings.TrimSpace(dep), module)
 			if ours && !strings.Contains(" "+allowed+" ", " "+name+" ") {
-				t.Errorf("%s imports %s", room, name)
+				t.Errorf("%s imports %s", pkg, name)
 			}
-			if room == "fleet" && strings.Contains(strings.Split(dep, "/")[0], ".") {
-				t.Errorf("fleet imports %s, which is not of the standard library", dep)
+			if pkg == "fleet" && strings.Contains(strings.Split(dep, "/")[0], ".") {
+				t.Errorf("fleet imports %s, which is not in the standard library", dep)
 			}
 		}
 	}
