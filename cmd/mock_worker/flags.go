@@ -73,7 +73,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 // dependencies returns the flags that have no effect without another setting.
 func (f *flags) dependencies() []cli.Requirement {
 	return []cli.Requirement{
-		{Flags: "host", Met: f.workers.HasZMQ(), Needs: "--event-plane zmq: NATS needs no address"},
+		{Flags: "host", Met: f.workers.HasZMQ(), Needs: "--event-plane zmq: on NATS no address is needed"},
 		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: f.nats != noNATS, Needs: "--nats-server, which is none"},
 		{Flags: "etcd-endpoints", Met: !f.static, Needs: "workers that are not --static"},
 	}

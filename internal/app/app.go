@@ -1,6 +1,5 @@
-// Package app is the metrics program: its flags, and the goroutines that they
-// call for. It is a package of its own so that cmd/devstack can run it in its
-// process beside the servers.
+// Package app is the metrics program: its flags, and the goroutines that they start. It is a
+// package of its own so that cmd/devstack can run it in the same process as its servers.
 package app
 
 import (
@@ -50,8 +49,8 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 		})
 }
 
-// run is the table of contents: what is made, and which loops work on it. The
-// registration outlives the work, so that the last push is still the only one's.
+// run creates everything and starts the loops that work on it. The registration outlives the
+// work, so that this program is still the leader during its last push.
 func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
 	for _, w := range c.warnings {
 		log.Warn(w)
@@ -84,16 +83,16 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		work.Go(func() error { advanceClock(ctx, f, c.maxWorkers, log); return nil })
 		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
 		work.Go(func() error { collect.WatchEventPlane(ctx, f, log); return nil })
-		comings := &discovery.WorkerLog{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
-		work.Go(func() error { comings.Run(ctx); return nil })
+		workerLog := &discovery.WorkerLog{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
+		work.Go(func() error { workerLog.Run(ctx); return nil })
 		if c.scrape.mode != scrapeNone {
 			work.Go(func() error { return c.scraper(f, log).Run(ctx) })
 		}
-		look := newMonitor(c, f, log) // the log speaks of problems also where nothing is served
-		work.Go(func() error { look.Run(ctx); return nil })
+		mon := newMonitor(c, f, log) // problems are logged even if nothing is served
+		work.Go(func() error { mon.Run(ctx); return nil })
 		if listener != nil {
 			web := dynlog.Target(log, "http")
-			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, look, web), c.web, web) })
+			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, mon, web), c.web, web) })
 		}
 		if c.push {
 			work.Go(func() error { expose.Push(ctx, c.pushgateway, metrics, &f.Stats, log); return nil })
@@ -103,7 +102,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 	return g.Wait()
 }
 
-// use says which servers the program works with.
+// markUsed records which servers the program uses.
 func (c config) markUsed(t *stats.Stats) {
 	t.NATS.MarkUsed()
 	t.NATSServer.MarkUsed()
@@ -119,13 +118,13 @@ func (c config) markUsed(t *stats.Stats) {
 		t.Etcd.MarkUsed()
 	}
 	if !c.hasUniqueInstance() {
-		t.ActsAsLeader.Store(true) // nobody can say otherwise
+		t.ActsAsLeader.Store(true) // there is no leader election
 	}
 }
 
-// handler is everything that is served.
-func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *monitor.Monitor, log *slog.Logger) http.Handler {
-	h := look.Handler(expose.Handler(f, string(c.namespaces), look.LastSample, metrics, log))
+// handler returns the handler of all paths.
+func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, mon *monitor.Monitor, log *slog.Logger) http.Handler {
+	h := mon.Handler(expose.Handler(f, string(c.namespaces), mon.LastSample, metrics, log))
 	h = expose.WithTargets(h, f, c.namespaces, c.workerMetricsURL, log)
 	if c.pprof {
 		h = expose.WithProfiles(h)
@@ -133,7 +132,7 @@ func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, look *monitor.M
 	return h
 }
 
-// register watches the namespace's registry and holds the unique instance's key.
+// runEtcd watches the etcd registry and holds the unique instance's key.
 func runEtcd(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	etcd := dynlog.Target(log, "etcd")
 	endpoints, err := connect.NewEtcdEndpoints(c.etcdServers(), getenv, etcd)
@@ -148,11 +147,11 @@ func runEtcd(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) 
 	return g.Wait()
 }
 
-// instanceValue is what the original wrote into its key, which no program reads but to show it,
-// and the host that this one runs on.
+// instanceValue returns the value that the original wrote into its key, with the name of this
+// host. Programs do not read it: it is there for people.
 func instanceValue(c config) []byte {
 	host, _ := os.Hostname()
-	value, _ := json.MarshalIndent(struct { // strings alone: it cannot fail
+	value, _ := json.MarshalIndent(struct { // strings only, so it cannot fail
 		Component string `json:"component_name"`
 		Endpoint  string `json:"endpoint_name"`
 		Model     string `json:"model_name,omitempty"`
@@ -161,8 +160,7 @@ func instanceValue(c config) []byte {
 	return value
 }
 
-// collectAll polls the workers and hears the events, over NATS and ZMQ. Neither waits
-// for the other.
+// collectAll polls the workers and receives events, over NATS and ZeroMQ independently.
 func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
 	events := collect.NewEvents(f, c.namespaces, log)
 	g, ctx := errgroup.WithContext(ctx)
@@ -189,7 +187,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		return err
 	}
 	access := events.Permissions()
-	access.OnUp(pollNow) // what is shown is as old as the outage
+	access.OnUp(pollNow) // after an outage the loads are old
 	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
 	poller.Permissions = access
 	poller.OnLoads = func() {
@@ -198,7 +196,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if c.standby { // the l2c event, too, is to follow at once
+	if c.standby { // so that the first l2c event is published at once
 		g.Go(func() error { onTakeover(ctx, &f.Stats.ActsAsLeader, pollNow); return nil })
 	}
 	hooks := connect.NATSHooks{StatusChanged: access.SetConnected, Denied: access.RecordDenial,
@@ -212,13 +210,13 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	return g.Wait()
 }
 
-// overNATS polls the workers and hears the events over one connection.
+// collectOverConn polls the workers and receives events over one connection.
 func collectOverConn(ctx context.Context, conn *nats.Conn, events *collect.Events, poller *collect.Poller) error {
 	if err := poller.Listen(conn); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	// The first poll makes the program ready, so events must be heard by then.
+	// The first poll makes the program ready, so the subscriptions must exist by then.
 	listening := make(chan struct{})
 	g.Go(func() error { return events.NATS(ctx, conn, func() { close(listening) }) })
 	g.Go(func() error {
@@ -231,7 +229,7 @@ func collectOverConn(ctx context.Context, conn *nats.Conn, events *collect.Event
 	return g.Wait()
 }
 
-// atEachTakeover calls f whenever this becomes the one program of its namespace.
+// onTakeover calls f whenever this program becomes the leader of its namespace.
 func onTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
 	for ctx.Err() == nil {
 		unique.Wait(ctx, false)
@@ -240,7 +238,7 @@ func onTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
 	}
 }
 
-// open listens where the flags say; nil if nowhere.
+// listen opens the listener, or returns nil if the program does not serve.
 func (c config) listen(log *slog.Logger) (net.Listener, error) {
 	if c.address == "" {
 		return nil, nil
@@ -249,17 +247,18 @@ func (c config) listen(log *slog.Logger) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics (--host, --metrics-port): %w", err)
 	}
-	// The host as it was given: the listener would say [::] of 0.0.0.0.
+	// The log has the host as given: the listener would report [::] for 0.0.0.0.
 	host, _, _ := net.SplitHostPort(c.address)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	log.Info("Prometheus metrics server started at " + net.JoinHostPort(host, port) + "/metrics")
 	return l, nil
 }
 
-// newMetrics are everything that is served and pushed.
+// newMetrics returns the metrics that are served and pushed.
 func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
-	// A leader that cannot have that confirmed acts no more, but it is the one to look at: where
-	// its registry is away, that of all is, and none leads.
+	// A leader that loses the connection to its registry stops acting, but still counts as the
+	// active program here: every program has lost the registry then, and there is no other
+	// leader.
 	standby := func() bool { return c.standby && !f.Stats.WasLeader.Load() }
 	return expose.NewMetrics(expose.Collector{
 		Fleet:   f,
@@ -270,11 +269,11 @@ func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
 	}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
-// stoodStill is the time between two ticks from which on the process, or its machine, must
-// have been stopped.
+// suspendedAfter is the time between two ticks from which on the process, or its machine, must
+// have been suspended.
 const suspendedAfter = time.Second
 
-// tick advances the Fleet's clock until ctx ends, and says once that it is full.
+// advanceClock advances the Fleet's clock until ctx ends, and logs once that a limit is reached.
 func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
 	said := false
 	ticker := time.NewTicker(100 * time.Millisecond)
@@ -282,19 +281,19 @@ func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logg
 	for last := time.Now(); ; {
 		select {
 		case <-ticker.C:
-			now := time.Now() // what the ticker says may be as old as the process stood still
+			now := time.Now() // the ticker's time may be as old as the suspension
 			if now.Sub(last) > suspendedAfter {
 				f.Stats.RecordSuspension(last, now)
 			}
 			last = now
 			f.Advance(now)
-			// Whether a probe asks or not: readiness is to be remembered.
+			// Readiness must be recorded even if no probe requests it.
 			expose.Ready(f)
-			if !said && f.Stats.AllRefused() > f.Stats.Refused(stats.SubscriptionLimit) { // which has a line of its own
+			if !said && f.Stats.AllRefused() > f.Stats.Refused(stats.SubscriptionLimit) { // which is logged elsewhere
 				said = true
 				what := "more workers"
 				if f.Stats.Refused(stats.WorkerLimit) == 0 {
-					what = "all of what is registered or published"
+					what = "everything that is registered or published"
 				}
 				log.Warn("There is no room for "+what+": raise --max-workers", "max_workers", limit)
 			}
@@ -304,7 +303,7 @@ func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logg
 	}
 }
 
-// revision is the commit that the program was built from, as far as Go knows.
+// revision returns the commit that the program was built from, if Go has recorded it.
 func revision() string {
 	info, _ := debug.ReadBuildInfo()
 	if info == nil {

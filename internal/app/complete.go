@@ -13,34 +13,34 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// needs are the flags that do nothing without another. Flags that are in no row do something
-// whatever the others say.
+// requirements returns the flags that have no effect without another flag. Flags that are in no
+// row always have an effect.
 func (c *config) requirements(f flags) []cli.Requirement {
-	pages := c.scrape.mode != scrapeNone
+	scrapes := c.scrape.mode != scrapeNone
 	return []cli.Requirement{
 		{Flags: "push-url push-interval", Met: c.push, Needs: "--push", Original: true},
 		{Flags: "push-job push-grouping push-delete-on-exit", Met: c.push, Needs: "--push"},
 		{Flags: "host port", Met: c.address != "" || !f.isSet("push-url"), Original: true,
-			Needs: "--metrics-port, since --push-url names the Pushgateway, and nothing is served"},
-		{Flags: "web.config.file debug.pprof", Met: c.address != "", Needs: "--metrics-port, since with --push alone nothing is served"},
-		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: c.nats != none, Needs: "--nats-server, which says that there is none"},
+			Needs: "--metrics-port: --push-url names the Pushgateway, and nothing is served"},
+		{Flags: "web.config.file debug.pprof", Met: c.address != "", Needs: "--metrics-port: with --push alone nothing is served"},
+		{Flags: "nats-tls-ca nats-tls-cert nats-tls-key", Met: c.nats != none, Needs: "--nats-server, which is none"},
 		{Flags: "etcd-endpoints", Met: c.discovery == discoveryEtcd || c.etcd == none, Needs: "--discovery etcd"},
 		{Flags: "kubernetes-namespace kubernetes-api", Met: c.discovery == discoveryKubernetes, Needs: "--discovery kubernetes"},
 		{Flags: "file-kv", Met: c.discovery == discoveryFiles, Needs: "--discovery file"},
 		{Flags: "standby", Met: c.hasUniqueInstance(),
-			Needs: "etcd or Kubernetes, where the unique instance is registered: leave it out with --discovery file and --etcd-endpoints none"},
-		{Flags: "worker-tls-ca worker-tls-cert worker-tls-key scrape-interval scrape-timeout", Met: pages, Needs: "--scrape-workers, which is " + scrapeNone},
-		{Flags: "worker-metrics-url", Met: pages || c.address != "", Needs: "--scrape-workers, which is " + scrapeNone + ", or a page that lists targets"},
+			Needs: "etcd or Kubernetes for the leader election: leave it out with --discovery file and with --etcd-endpoints none"},
+		{Flags: "worker-tls-ca worker-tls-cert worker-tls-key scrape-interval scrape-timeout", Met: scrapes, Needs: "--scrape-workers, which is " + scrapeNone},
+		{Flags: "worker-metrics-url", Met: scrapes || c.address != "", Needs: "--scrape-workers, which is " + scrapeNone + ", or --metrics-port, which serves /api/v1/targets"},
 		{Flags: "worker-tls-ca worker-tls-cert worker-tls-key", Met: c.scrape.urls.HasTLS(),
-			Needs: "--worker-metrics-url with https://, since workers register pages without TLS"},
+			Needs: "--worker-metrics-url with https://: the addresses that workers register are without TLS"},
 	}
 }
 
-// complete understands the flags that depend on each other.
+// complete evaluates the flags that depend on each other.
 func (c *config) complete(f flags) error {
 	hasComponent := f.isSet("component")
 	if f.isSet("endpoint") && !hasComponent {
-		return fmt.Errorf("--endpoint %q: needs --component, which says whose endpoint it is", f.endpoint)
+		return fmt.Errorf("--endpoint %q: needs --component, to which the endpoint belongs", f.endpoint)
 	}
 	c.target = fleet.Target{Component: f.component, Name: f.endpoint}
 	if c.namespaces.IsPattern() {
@@ -49,11 +49,11 @@ func (c *config) complete(f flags) error {
 	switch {
 	case c.hasRegistry():
 	case c.namespaces.IsPattern():
-		return fmt.Errorf("--etcd-endpoints %q: needs one --namespace, since nothing says which there are that begin with %q", none, c.namespaces)
+		return fmt.Errorf("--etcd-endpoints %q: needs a single --namespace: without a registry the namespaces %q cannot be found", none, c.namespaces)
 	case !hasComponent:
-		return fmt.Errorf("--etcd-endpoints %q: needs --component, since nothing else says which there are", none)
+		return fmt.Errorf("--etcd-endpoints %q: needs --component: without a registry the components cannot be found", none)
 	case c.nats == none:
-		return fmt.Errorf("--nats-server %q: needs a registry, since without both nothing can be learnt: leave --etcd-endpoints %q out", none, none)
+		return fmt.Errorf("--nats-server %q: needs a registry: without NATS and a registry no worker can be found. Leave out --etcd-endpoints %q", none, none)
 	}
 	if f.isSet("port") && f.isSet("metrics-port") && f.port != f.metricsPort {
 		return fmt.Errorf("--port \"%d\": want the same as --metrics-port (%d), or only one of the two", f.port, f.metricsPort)
@@ -66,7 +66,8 @@ func (c *config) complete(f flags) error {
 	return nil
 }
 
-// check looks for what cannot work, in all that flags and environment name: files, too.
+// validate finds everything that cannot work in the flags and in the environment, including the
+// files that they name.
 func (c *config) validate(f flags, getenv func(string) string) (err error) {
 	if err := connect.Check(c.natsServers(), c.natsTLS, c.etcdServers(), getenv); err != nil {
 		return err
@@ -91,8 +92,8 @@ func (c *config) validate(f flags, getenv func(string) string) (err error) {
 	return err
 }
 
-// listen decides where to serve: with --push nowhere, since the Pushgateway has
-// the port, unless --metrics-port says so.
+// setAddress decides where to serve. With --push it is nowhere, because the Pushgateway has the
+// port, unless --metrics-port is set.
 func (c *config) setAddress(f flags) {
 	port := f.metricsPort
 	if f.isSet("port") {

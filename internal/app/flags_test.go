@@ -16,26 +16,27 @@ import (
 
 func noEnv(string) string { return "" }
 
-// alone are the flags that do something whatever the others say.
+// independentFlags always have an effect.
 var independentFlags = strings.Fields("namespace component poll-interval metrics-port push model-name nats-server discovery zmq-broker scrape-workers " +
 	"max-workers help version " +
-	"endpoint") // which is an error of another kind without --component
+	"endpoint") // without --component this is another error
 
-// dependent are the others: beside what they do nothing, beside what they do something, and what
-// is said of the first; of the original's that is a warning.
+// dependentFlags are the other flags: the flags beside which they have no effect, the flags
+// beside which they have one, and the end of the error. For flags of the original it is a
+// warning.
 var dependentFlags = []struct {
-	flags, nothing, something, of string
-	originals                     bool
+	flags, without, with, want string
+	original                   bool
 }{
 	{"--push-url=http://h --push-interval=1", "", "--push", "--push", true},
 	{"--push-job=a --push-grouping=a=b --push-delete-on-exit", "", "--push", "--push", false},
-	{"--host=h --port=1", "--push --push-url=http://h", "--push", "--metrics-port, since --push-url names", true},
-	{"--host=h --port=1", "--push --push-url=http://h", "--push --push-url=http://h --metrics-port=1", "--metrics-port, since --push-url names", true},
-	{"--web.config.file=web.yml --debug.pprof", "--push", "--push --metrics-port=1", "--metrics-port, since with --push alone", false},
-	{"--web.config.file=web.yml --debug.pprof", "--push", "", "--metrics-port, since with --push alone", false},
-	{"--nats-tls-ca=ca.crt", "--nats-server=none", "", "--nats-server, which says", false},
-	{"--nats-tls-ca=ca.crt", kubernetesAPI, kubernetesAPI + " --nats-server=h", "--nats-server, which says", false},
-	{"--nats-tls-cert=client.crt --nats-tls-key=client.key", "--nats-server=none", "", "--nats-server, which says", false},
+	{"--host=h --port=1", "--push --push-url=http://h", "--push", "--metrics-port: --push-url names", true},
+	{"--host=h --port=1", "--push --push-url=http://h", "--push --push-url=http://h --metrics-port=1", "--metrics-port: --push-url names", true},
+	{"--web.config.file=web.yml --debug.pprof", "--push", "--push --metrics-port=1", "--metrics-port: with --push alone", false},
+	{"--web.config.file=web.yml --debug.pprof", "--push", "", "--metrics-port: with --push alone", false},
+	{"--nats-tls-ca=ca.crt", "--nats-server=none", "", "--nats-server, which is none", false},
+	{"--nats-tls-ca=ca.crt", kubernetesAPI, kubernetesAPI + " --nats-server=h", "--nats-server, which is none", false},
+	{"--nats-tls-cert=client.crt --nats-tls-key=client.key", "--nats-server=none", "", "--nats-server, which is none", false},
 	{"--etcd-endpoints=h", "--discovery=file", "", "--discovery etcd", false},
 	{"--etcd-endpoints=h", kubernetesAPI, "--discovery=etcd", "--discovery etcd", false},
 	{"--kubernetes-namespace=a", "", kubernetesAPI, "--discovery kubernetes", false},
@@ -46,17 +47,17 @@ var dependentFlags = []struct {
 	{"--scrape-interval=1 --scrape-timeout=1", "--scrape-workers=off", "--scrape-workers=auto", "--scrape-workers, which is off", false},
 	{"--worker-metrics-url=http://h", "--scrape-workers=off --push", "--scrape-workers=off", "--scrape-workers, which is off", false},
 	{"--worker-metrics-url=http://h", "--scrape-workers=off --push", "--push", "--scrape-workers, which is off", false},
-	{"--worker-tls-ca=ca.crt", "--scrape-workers=off " + httpsPages, httpsPages, "--scrape-workers, which is off", false},
-	{"--worker-tls-ca=ca.crt", "--worker-metrics-url=http://h", httpsPages, "--worker-metrics-url with https://", false},
-	{"--worker-tls-cert=client.crt --worker-tls-key=client.key", "", httpsPages, "--worker-metrics-url with https://", false},
+	{"--worker-tls-ca=ca.crt", "--scrape-workers=off " + httpsMetrics, httpsMetrics, "--scrape-workers, which is off", false},
+	{"--worker-tls-ca=ca.crt", "--worker-metrics-url=http://h", httpsMetrics, "--worker-metrics-url with https://", false},
+	{"--worker-tls-cert=client.crt --worker-tls-key=client.key", "", httpsMetrics, "--worker-metrics-url with https://", false},
 }
 
 const (
 	kubernetesAPI = "--discovery=kubernetes --kubernetes-api=http://h"
-	httpsPages    = "--worker-metrics-url=https://{host}:9090"
+	httpsMetrics  = "--worker-metrics-url=https://{host}:9090"
 )
 
-// files makes those of the flags in the working directory.
+// writeFlagFiles writes the files that the flags name to a new working directory.
 func writeFlagFiles(t *testing.T) {
 	t.Helper()
 	a := testutil.NewAuthority(t)
@@ -72,7 +73,7 @@ func TestFlagWithoutEffectIsErrorOrWarning(t *testing.T) {
 	for _, c := range dependentFlags {
 		flags := strings.Fields(c.flags)
 		one := [][]string{flags}
-		if !strings.Contains(c.flags, "-tls-cert") { // which are both or neither
+		if !strings.Contains(c.flags, "-tls-cert") { // these two need each other
 			one = nil
 			for _, flag := range flags {
 				one = append(one, []string{flag})
@@ -80,21 +81,21 @@ func TestFlagWithoutEffectIsErrorOrWarning(t *testing.T) {
 		}
 		for _, given := range one {
 			name, _, _ := strings.Cut(given[0], "=")
-			got, wrong := parseArgs(append(given, strings.Fields(c.nothing)...)...)
+			got, errText := parseArgs(append(given, strings.Fields(c.without)...)...)
 			switch {
-			case c.originals && (wrong != "" || len(got.warnings) != 1 || !strings.HasPrefix(got.warnings[0], name+" is ignored without "+c.of)):
-				t.Errorf("%s beside %s: got %q and %q, want a warning", name, c.nothing, got.warnings, wrong)
-			case !c.originals && !strings.HasPrefix(wrong, name+": needs "+c.of):
-				t.Errorf("%s beside %s: got %q, want an error", name, c.nothing, wrong)
+			case c.original && (errText != "" || len(got.warnings) != 1 || !strings.HasPrefix(got.warnings[0], name+" is ignored without "+c.want)):
+				t.Errorf("%s beside %s: got %q and %q, want a warning", name, c.without, got.warnings, errText)
+			case !c.original && !strings.HasPrefix(errText, name+": needs "+c.want):
+				t.Errorf("%s beside %s: got %q, want an error", name, c.without, errText)
 			}
-			if got, wrong := parseArgs(append(given, strings.Fields(c.something)...)...); wrong != "" || len(got.warnings) != 0 {
-				t.Errorf("%s beside %s: got %q and %q, want nothing", name, c.something, got.warnings, wrong)
+			if got, errText := parseArgs(append(given, strings.Fields(c.with)...)...); errText != "" || len(got.warnings) != 0 {
+				t.Errorf("%s beside %s: got %q and %q, want nothing", name, c.with, got.warnings, errText)
 			}
 		}
 	}
 }
 
-// TestFlagsAreAllInRequirementTables, or to be nothing without another.
+// TestFlagsAreAllInRequirementTables finds flags that are in neither table.
 func TestFlagsAreAllInRequirementTables(t *testing.T) {
 	var help bytes.Buffer
 	if _, _, err := parse([]string{"--help"}, noEnv, &help); err != nil {
@@ -113,7 +114,7 @@ func TestFlagsAreAllInRequirementTables(t *testing.T) {
 	}
 	for _, f := range all {
 		if !slices.Contains(known, f) {
-			t.Errorf("is --%s of any use without the others?", f)
+			t.Errorf("--%s is in neither table: does it have an effect without other flags?", f)
 		}
 	}
 	for _, f := range known {
@@ -121,12 +122,12 @@ func TestFlagsAreAllInRequirementTables(t *testing.T) {
 			t.Errorf("there is no --%s", f)
 		}
 	}
-	if len(all) < 40 {
+	if len(all) < 35 {
 		t.Errorf("found %d flags", len(all))
 	}
 }
 
-// TestFlagsIgnoreUnusedEnvironment: other programs read it, too.
+// TestFlagsIgnoreUnusedEnvironment: other Dynamo programs read the same variables.
 func TestFlagsIgnoreUnusedEnvironment(t *testing.T) {
 	env := map[string]string{
 		"NATS_SERVER": "none", "NATS_TLS_CA_CERT_PATH": "nowhere", "NATS_TLS_CLIENT_CERT_PATH": "nowhere", "NATS_TLS_INSECURE": "1",
@@ -162,7 +163,7 @@ func TestFlagsOverrideNATSTLSEnvironment(t *testing.T) {
 	}
 }
 
-// TestFlagValuesAreBounded: at a bound, and just beyond.
+// TestFlagValuesAreBounded tries every bound, and a value just beyond it.
 func TestFlagValuesAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		flag, beside       string
@@ -178,13 +179,13 @@ func TestFlagValuesAreBounded(t *testing.T) {
 		{"port", "", "0", "-1", "65535", "65536", "a number from 0 to 65535"},
 	} {
 		for value, fine := range map[string]bool{c.least: true, c.below: false, c.most: true, c.above: false} {
-			_, wrong := parseArgs(append(strings.Fields(c.beside), "--"+c.flag, value)...)
-			if fine && wrong != "" || !fine && (!strings.HasPrefix(wrong, "--"+c.flag+` "`+value+`": want `) || !strings.HasSuffix(wrong, c.wants)) {
-				t.Errorf("--%s %s: got %q", c.flag, value, wrong)
+			_, errText := parseArgs(append(strings.Fields(c.beside), "--"+c.flag, value)...)
+			if fine && errText != "" || !fine && (!strings.HasPrefix(errText, "--"+c.flag+` "`+value+`": want `) || !strings.HasSuffix(errText, c.wants)) {
+				t.Errorf("--%s %s: got %q", c.flag, value, errText)
 			}
 		}
 	}
-	if c, wrong := parseArgs("--push-interval", "1h", "--push"); wrong != "" || c.pushgateway.Interval != time.Hour {
-		t.Errorf("got %v, %s", c.pushgateway.Interval, wrong)
+	if c, errText := parseArgs("--push-interval", "1h", "--push"); errText != "" || c.pushgateway.Interval != time.Hour {
+		t.Errorf("got %v, %s", c.pushgateway.Interval, errText)
 	}
 }

@@ -18,18 +18,19 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// TestHandlerAllowsOnlyGETAndHEAD whatever another path answers that is as long or shorter.
+// TestHandlerAllowsOnlyGETAndHEAD tries every path that the documentation lists, and some longer
+// and shorter ones.
 func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
-	c, wrong := parseArgs("--debug.pprof")
-	if wrong != "" {
-		t.Fatal(wrong)
+	c, errText := parseArgs("--debug.pprof")
+	if errText != "" {
+		t.Fatal(errText)
 	}
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Sync(fleet.Listing{})
 	f.Stats.RecordPoll(stats.PollOK, 0)
-	look := monitor.New(monitor.Options{Fleet: f})
+	mon := monitor.New(monitor.Options{Fleet: f})
 	log := slog.New(slog.DiscardHandler)
-	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), look, log)
+	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), mon, log)
 	answers := map[string]int{ // to GET
 		"/page/main.js": 200, "/page/none": 404,
 		"/worker?key=1": 404, "/api/v1/signals?component=a&endpoint=b": 200, "/api/v1/fleet?history=true": 200,
@@ -44,7 +45,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 	for _, row := range strings.Split(table, "\n") {
 		first, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
 		for _, m := range regexp.MustCompile("`(/[^`?]*)").FindAllStringSubmatch(first, -1) {
-			if m[1] != "/worker" && m[1] != "/api/v1/signals" { // those need parameters
+			if m[1] != "/worker" && m[1] != "/api/v1/signals" { // these need parameters
 				answers[m[1]] = 200
 			}
 		}
@@ -58,7 +59,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				if path == "/events" || path == "/debug/pprof/profile" || path == "/debug/pprof/trace" {
-					cancel() // they take their time
+					cancel() // these run until the client disconnects
 				}
 				w := httptest.NewRecorder()
 				h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, nil))

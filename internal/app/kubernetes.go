@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// kubernetes is what is said of Kubernetes discovery.
+// kubernetesConfig holds the settings of Kubernetes discovery.
 type kubernetesConfig struct {
-	api         string // the API server; empty: that of the cluster that the program is in
-	namespace   string // Kubernetes'
-	byContainer bool   // readiness is of containers, not of pods
-	pod         string // the program's own, or its host
+	api         string // the API server; empty: that of the cluster in which the program runs
+	namespace   string // the Kubernetes namespace
+	byContainer bool   // readiness is that of containers instead of pods
+	pod         string // the program's own pod, or its host
 	client      *kube.Client
 }
 
-// check reads what the environment says, makes the client, and refuses what does not fit.
+// validate reads the environment, creates the client, and rejects what does not fit.
 func (k *kubernetesConfig) validate(getenv func(string) string) (err error) {
 	if k.api == "" {
 		if k.client, err = kube.NewInCluster(getenv, kube.ServiceAccountDir); err != nil {
@@ -47,7 +47,7 @@ func (k *kubernetesConfig) validate(getenv func(string) string) (err error) {
 	return nil
 }
 
-// registerInKubernetes watches the Kubernetes namespace and holds the unique instance's Lease.
+// runKubernetes watches the Kubernetes namespace and holds the unique instance's Lease.
 func runKubernetes(ctx context.Context, c config, f *fleet.Fleet, log *slog.Logger) error {
 	registry := discovery.Kubernetes{
 		Client:     c.kubernetes.client,

@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// newGlance looks at the Fleet for people and autoscalers.
+// newMonitor returns the monitor of the Fleet.
 func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *monitor.Monitor {
 	o := monitor.Options{
 		Fleet:         f,
@@ -25,7 +25,7 @@ func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *monitor.Monitor {
 		Log:           log,
 		Servers: map[string]string{
 			"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files,
-			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "that of this cluster") + ", namespace " + c.kubernetes.namespace,
+			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "the API server of this cluster") + ", namespace " + c.kubernetes.namespace,
 		},
 		Mock: c.mockCommand(),
 	}
@@ -51,8 +51,8 @@ func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *monitor.Monitor {
 	return monitor.New(o)
 }
 
-// mockCommand starts a mock worker that this program sees; empty where none can. Servers
-// that need a password are left to the environment.
+// mockCommand returns a command that starts a mock worker which this program finds, or "" if
+// there is none. Server addresses with passwords are left to the environment.
 func (c config) mockCommand() string {
 	if c.discovery != discoveryEtcd {
 		return ""

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// descriptors is how many files and connections the program may have open; 0: as many as
-// it likes. Go has raised the limit as far as it may.
+// maxOpenFiles returns how many files and connections the program may have open, or 0 for no
+// limit. Go has already raised the soft limit to the hard limit.
 func maxOpenFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {

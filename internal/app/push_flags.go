@@ -13,7 +13,8 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// pushURL is the Pushgateway's: in the later original's form, --host and --port were.
+// pushURLFromFlags returns the Pushgateway's URL. The later releases of the original gave it with
+// --host and --port.
 func pushURLFromFlags(f flags) string {
 	if f.isSet("push-url") || f.isSet("metrics-port") || !f.isSet("host") && !f.isSet("port") {
 		return f.pushURL
@@ -25,7 +26,7 @@ func pushURLFromFlags(f flags) string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(f.port))
 }
 
-// parsePushURL is where the Pushgateway is.
+// parsePushURL parses the Pushgateway's URL.
 func parsePushURL(s string) (*url.URL, error) {
 	if !strings.Contains(s, "://") {
 		s = "http://" + s
@@ -37,13 +38,13 @@ func parsePushURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// validPort reports whether a URL's port can be one; none at all can.
+// validPort reports whether a URL's port is valid or absent.
 func validPort(s string) bool {
 	n, err := strconv.Atoi(s)
 	return s == "" || err == nil && n >= 1 && n <= 65535
 }
 
-// groupings is the value of --push-grouping.
+// groupingFlag is the value of --push-grouping.
 type groupingFlag struct{ labels *map[string]string }
 
 func (g *groupingFlag) Set(s string) error {

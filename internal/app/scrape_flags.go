@@ -12,14 +12,14 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// The workers whose own metrics pages are read.
+// The values of --scrape-workers.
 const (
-	scrapeIncomplete = "auto" // those whose load is not whole without them
+	scrapeIncomplete = "auto" // workers whose load is incomplete without their own metrics
 	scrapeAll        = "on"
 	scrapeNone       = "off"
 )
 
-// scrapes is what the flags say of the workers' own pages.
+// scrapeConfig holds the settings for scraping the workers' own metrics.
 type scrapeConfig struct {
 	mode     string
 	interval time.Duration
@@ -29,24 +29,24 @@ type scrapeConfig struct {
 }
 
 func (s *scrapeConfig) addFlags(a *cli.App) {
-	a.Flag("scrape-workers", "Whose own metrics pages to read: auto (of workers whose load is not whole without), on, or off.").
+	a.Flag("scrape-workers", "Which workers' own metrics to scrape: auto (those whose load is incomplete without), on (all), or off (none).").
 		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.mode, scrapeIncomplete, scrapeAll, scrapeNone))
-	a.Flag("scrape-interval", "How often to read them, in seconds or as a duration; from 1s to 1h.").
+	a.Flag("scrape-interval", "Interval between scrapes of a worker, in seconds or as a duration; from 1s to 1h.").
 		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second, maxInterval))
-	a.Flag("scrape-timeout", "How long a page may take, in seconds or as a duration; from 100ms to 1m.").
+	a.Flag("scrape-timeout", "Timeout of a scrape, in seconds or as a duration; from 100ms to 1m.").
 		Default(fmt.Sprint(collect.ScrapeTimeout.Seconds())).
 		SetValue(cli.Duration("scrape-timeout", &s.timeout, collect.MinScrapeTimeout, collect.MaxScrapeTimeout))
-	a.Flag("worker-metrics-url", "Where a worker's page is, where the registry does not say it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
+	a.Flag("worker-metrics-url", "URL of a worker's own metrics if the registry does not have it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
 		PlaceHolder("TEMPLATE").SetValue(&urlTemplateFlag{urls: &s.urls})
-	a.Flag("worker-tls-ca", "File of the authorities that sign the certificates of workers' pages (https:// in --worker-metrics-url); the system's without it.").
+	a.Flag("worker-tls-ca", "CA file for the workers' certificates (https:// in --worker-metrics-url); by default the system's CAs.").
 		PlaceHolder("FILE").StringVar(&s.tls.CA)
-	a.Flag("worker-tls-cert", "File of the certificate that workers know us by; needs --worker-tls-key, too.").
+	a.Flag("worker-tls-cert", "Client certificate file for scraping workers; needs --worker-tls-key.").
 		PlaceHolder("FILE").StringVar(&s.tls.Cert)
-	a.Flag("worker-tls-key", "File of that certificate's key.").
+	a.Flag("worker-tls-key", "Key file of that certificate.").
 		PlaceHolder("FILE").StringVar(&s.tls.Key)
 }
 
-// check refuses files for TLS that do not go together, or cannot be used.
+// validate rejects TLS files that do not fit together or cannot be used.
 func (s *scrapeConfig) validate() error {
 	err := s.tls.Check()
 	if err == nil {
@@ -55,7 +55,8 @@ func (s *scrapeConfig) validate() error {
 	return err
 }
 
-// trust is what TLS with the workers needs, as the files are now; nil if there are none.
+// tlsConfig returns a function that reads the TLS files as they are at that time, or nil if there
+// are none.
 func (s *scrapeConfig) tlsConfig() func() (*tls.Config, error) {
 	if s.tls.FirstFlag() == "" {
 		return nil
@@ -63,7 +64,7 @@ func (s *scrapeConfig) tlsConfig() func() (*tls.Config, error) {
 	return s.tls.Config
 }
 
-// scraper reads the pages.
+// scraper returns the scraper of the workers' own metrics.
 func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 	return &collect.Scraper{
 		Fleet: f, Namespaces: c.namespaces, Interval: c.scrape.interval, Timeout: c.scrape.timeout, AllWorkers: c.scrape.mode == scrapeAll,
@@ -71,12 +72,12 @@ func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
 	}
 }
 
-// pageOf is where a worker's page is; empty if nowhere.
+// workerMetricsURL returns the URL of a worker's own metrics, or "" if it is not known.
 func (c config) workerMetricsURL(p fleet.ScrapeTarget) string {
 	return c.scrape.urls.URL(c.namespaces.OfEndpoint(p.Endpoint), p)
 }
 
-// urlTemplates is the value of --worker-metrics-url.
+// urlTemplateFlag is the value of --worker-metrics-url.
 type urlTemplateFlag struct{ urls *collect.WorkerURLs }
 
 func (u *urlTemplateFlag) Set(s string) error {

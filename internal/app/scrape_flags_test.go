@@ -10,31 +10,31 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// parsed is what the flags say, and the error as text.
-func parseArgs(args ...string) (c config, wrong string) {
+// parseArgs parses flags and returns the error as text.
+func parseArgs(args ...string) (c config, errText string) {
 	c, _, err := parse(args, func(string) string { return "" }, io.Discard)
 	if err != nil {
-		wrong = err.Error()
+		errText = err.Error()
 	}
-	return c, wrong
+	return c, errText
 }
 
 func TestScrapeTimeoutIsBounded(t *testing.T) {
 	for given, want := range map[string]time.Duration{
-		"": 2 * time.Second, "0.1": 100 * time.Millisecond, "60": time.Minute, "30s": 30 * time.Second, // longer than the interval, too
+		"": 2 * time.Second, "0.1": 100 * time.Millisecond, "60": time.Minute, "30s": 30 * time.Second, // may be longer than the interval
 	} {
 		args := []string{"--scrape-timeout", given}
 		if given == "" {
 			args = nil
 		}
-		if c, wrong := parseArgs(args...); wrong != "" || c.scrape.timeout != want || c.scraper(nil, nil).Timeout != want {
-			t.Errorf("%q: got %s, %s, want %s", given, c.scrape.timeout, wrong, want)
+		if c, errText := parseArgs(args...); errText != "" || c.scrape.timeout != want || c.scraper(nil, nil).Timeout != want {
+			t.Errorf("%q: got %s, %s, want %s", given, c.scrape.timeout, errText, want)
 		}
 	}
 	for _, given := range []string{"0", "0.099", "60.1", "2m", "x"} {
 		want := `--scrape-timeout "` + given + `": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`
-		if _, wrong := parseArgs("--scrape-timeout", given); wrong != want {
-			t.Errorf("got %q, want %q", wrong, want)
+		if _, errText := parseArgs("--scrape-timeout", given); errText != want {
+			t.Errorf("got %q, want %q", errText, want)
 		}
 	}
 }
@@ -59,9 +59,9 @@ func TestScrapeTLSFilesFitOtherFlags(t *testing.T) {
 		"--worker-tls-cert client.crt --worker-tls-key client.key " + https: "",
 		"--worker-tls-cert client.crt --worker-tls-key ca.key " + https:     "--worker-tls-cert, --worker-tls-key: want a certificate",
 	} {
-		_, wrong := parseArgs(strings.Fields(args)...)
-		if !strings.HasPrefix(wrong, want) || want == "" && wrong != "" {
-			t.Errorf("%s: got %q, want %q", args, wrong, want)
+		_, errText := parseArgs(strings.Fields(args)...)
+		if !strings.HasPrefix(errText, want) || want == "" && errText != "" {
+			t.Errorf("%s: got %q, want %q", args, errText, want)
 		}
 	}
 }

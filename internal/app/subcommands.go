@@ -13,23 +13,23 @@ import (
 	"dynamo-metrics/internal/near"
 )
 
-// printer is a first argument with which the program prints something that it carries,
-// instead of serving. It is no command of kingpin's: those would change what the command
-// line without one means.
+// subcommand is a first argument that makes the program print something that it embeds, instead
+// of serving. It is not a kingpin command, because a kingpin command would change the meaning of
+// a command line without one.
 type subcommand struct {
 	name, help string
-	// parse reads what follows the name, and says how to print.
+	// parse reads the arguments after the name, and returns the function that prints.
 	parse func(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error)
 }
 
 var subcommands = []subcommand{
-	{"dashboards", "Prints a dashboard for Grafana, or writes them to a directory; without either, lists them.", parseDashboards},
-	{"rules", "Prints recording rules and alerts for Prometheus. Their thresholds are listed at the head.", parseRules},
+	{"dashboards", "Prints a Grafana dashboard, or writes all to a directory; without arguments, lists them.", parseDashboards},
+	{"rules", "Prints recording rules and alerts for Prometheus. The thresholds are listed at the top.", parseRules},
 	{"runbook", "Prints what to do about an alert, or about all of them.", parseRunbook},
 }
 
-// printerFor is the one that the command line begins with, and what follows its name; nil if it
-// begins otherwise. "help rules" is "rules --help".
+// findSubcommand returns the subcommand that the command line begins with, and the arguments
+// after it, or nil if there is none. "help rules" means "rules --help".
 func findSubcommand(args []string) (p *subcommand, rest []string) {
 	var help []string
 	if len(args) > 1 && args[0] == "help" {
@@ -43,7 +43,7 @@ func findSubcommand(args []string) (p *subcommand, rest []string) {
 	return nil, nil
 }
 
-// printerNames are those that the command line may begin with.
+// subcommandNames returns the names of all subcommands.
 func subcommandNames() (names []string) {
 	for _, p := range subcommands {
 		names = append(names, p.name)
@@ -51,7 +51,7 @@ func subcommandNames() (names []string) {
 	return names
 }
 
-// printersHelp is what the help of the program says of them.
+// subcommandsHelp returns the part of the program's help about subcommands.
 func subcommandsHelp() string {
 	var b strings.Builder
 	b.WriteString("\n\nOr, as the first argument (each has its own --help, or metrics help NAME):")
@@ -61,7 +61,7 @@ func subcommandsHelp() string {
 	return b.String()
 }
 
-// main is the life of the program as a printer.
+// run runs the subcommand and returns the exit code.
 func (p *subcommand) run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	var run func() error
 	return cli.Run("metrics", getenv, stderr,
@@ -80,7 +80,7 @@ func parseDashboards(a *cli.App, args []string, stdout io.Writer) (run func() er
 	}
 	var name, dir string
 	a.Arg("name", "The dashboard: "+strings.Join(names, " or ")+".").StringVar(&name)
-	a.Flag("output", "Write to files in this directory, which is made if need be.").Short('o').PlaceHolder("DIR").StringVar(&dir)
+	a.Flag("output", "Write files to this directory, which is created if needed.").Short('o').PlaceHolder("DIR").StringVar(&dir)
 	if ended, err = a.Parse(args); ended || err != nil {
 		return nil, ended, err
 	}
@@ -128,7 +128,7 @@ func writeDashboards(all []deploy.Dashboard, dir string, stdout io.Writer) error
 
 func parseRules(a *cli.App, args []string, stdout io.Writer) (run func() error, ended bool, err error) {
 	var settings []string
-	a.Flag("set", "Put another value in place of a threshold's default; may be repeated.").PlaceHolder("NAME=VALUE").StringsVar(&settings)
+	a.Flag("set", "Replace the default of a threshold; may be repeated.").PlaceHolder("NAME=VALUE").StringsVar(&settings)
 	if ended, err = a.Parse(args); ended || err != nil {
 		return nil, ended, err
 	}
@@ -149,7 +149,7 @@ func parseRunbook(a *cli.App, args []string, stdout io.Writer) (run func() error
 	return printText(stdout, text), false, err
 }
 
-// say prints text.
+// printText returns a function that prints text.
 func printText(stdout io.Writer, text string) func() error {
 	return func() error { return cli.Print(stdout, text) }
 }
