@@ -13,34 +13,34 @@ import (
 type anomaly struct{ text, check string }
 
 // odd is everything unusual about a row.
-func (g *Monitor) anomalies(r *row) (all []anomaly) {
+func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	say := func(check, format string, args ...any) {
 		all = append(all, anomaly{fmt.Sprintf(format, args...), check})
 	}
-	s := &r.endpoint.aggregate
+	agg := &r.endpoint.aggregate
 	switch r.state {
 	case fleet.StateSilent:
 		if r.lastLoad == 0 {
-			say("Is it idle, or has it just started? Else read its log.", "It is registered%s, but no load of its has come yet.", g.registryPhrase())
+			say("Is it idle, or has it just started? Else read its log.", "It is registered%s, but no load of its has come yet.", m.registryPhrase())
 		} else {
-			say("Does the process hang? Read its log.", "It is registered%s, but its last load came %s ago.", g.registryPhrase(), formatDuration(r.lastLoadAge(g.now).V))
+			say("Does the process hang? Read its log.", "It is registered%s, but its last load came %s ago.", m.registryPhrase(), formatDuration(r.lastLoadAge(m.now).V))
 		}
 	case fleet.StateMalformed:
 		say("Which release, or engine, is it? Its load is counted nowhere.", "It answers, but its load cannot be decoded.")
 	case fleet.StateUnregistered:
 		if r.unregistered {
-			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", g.registryPhrase(), formatDuration((g.now - r.stateSince).duration()))
+			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", m.registryPhrase(), formatDuration((m.now - r.stateSince).duration()))
 		}
 	}
-	if v := r.load.kvUsage(); v.OK && s.kvUsage.N > 2 && math.Abs(v.V-s.kvUsage.Mean) > 2.5*s.kvUsage.Std && math.Abs(v.V-s.kvUsage.Mean) > 0.05 {
-		above := v.V > s.kvUsage.Mean
+	if v := r.load.kvUsage(); v.OK && agg.kvUsage.N > 2 && math.Abs(v.V-agg.kvUsage.Mean) > 2.5*agg.kvUsage.Std && math.Abs(v.V-agg.kvUsage.Mean) > 0.05 {
+		above := v.V > agg.kvUsage.Mean
 		say(ifElse(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
-			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", formatPercent(v.V), math.Abs(v.V-s.kvUsage.Mean)/s.kvUsage.Std, ifElse(above, "above", "below"), formatPercent(s.kvUsage.Mean))
+			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", formatPercent(v.V), math.Abs(v.V-agg.kvUsage.Mean)/agg.kvUsage.Std, ifElse(above, "above", "below"), formatPercent(agg.kvUsage.Mean))
 	}
-	if v := r.load.waiting(); v.V > 0 && s.kvUsage.N > 1 && s.kvUsage.Mean < 0.75 {
-		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWaitText(v.V), formatPercent(1-s.kvUsage.Mean))
+	if v := r.load.waiting(); v.V > 0 && agg.kvUsage.N > 1 && agg.kvUsage.Mean < 0.75 {
+		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWaitText(v.V), formatPercent(1-agg.kvUsage.Mean))
 	}
-	if own, of := r.hitRate(), s.hitsRecent.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
+	if own, of := r.hitRate(), agg.hitsRecent.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
 		say(ifElse(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
 			"Hit rate %s against %s of its endpoint.", formatPercent(own.V), formatPercent(of.V))
 	}
@@ -48,9 +48,9 @@ func (g *Monitor) anomalies(r *row) (all []anomaly) {
 		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", formatDuration(r.passAge.V))
 	}
 	if r.ruleStates[ruleUnread].holding {
-		page := g.failedScrape(r)
-		says, check := g.scrapeErrorText(page.Why)
-		say(check, "Its own metrics page could not be read %s times in a row: %s.", formatCount(page.Times), says)
+		page := m.failedScrape(r)
+		text, check := m.scrapeErrorText(page.Why)
+		say(check, "Its own metrics page could not be read %s times in a row: %s.", formatCount(page.Times), text)
 	}
 	if l := &r.load; l.known && r.state == fleet.StateAnswering {
 		switch {
@@ -65,42 +65,42 @@ func (g *Monitor) anomalies(r *row) (all []anomaly) {
 
 // writeWorker is the history of one row, and what is odd about it. It reports false if
 // there is no such row.
-func (g *Monitor) writeWorkerOf(d *jsonWriter, key string) bool {
+func (m *Monitor) writeWorkerOf(d *jsonWriter, key string) bool {
 	var b []byte
-	for i := range g.rows {
-		r := &g.rows[i]
+	for i := range m.rows {
+		r := &m.rows[i]
 		if !strings.HasPrefix(key, r.label) {
 			continue
 		}
 		if b = r.appendKey(b[:0]); string(b) == key {
-			g.writeWorkerHistory(d, r)
+			m.writeWorkerHistory(d, r)
 			return true
 		}
 	}
 	return false
 }
 
-func (g *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
+func (m *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
 	d.open('{')
 	d.field("key")
 	d.key(r)
 	d.int("step", int64(historyStep.Seconds()))
-	d.int("end", g.unixMilli(g.historyClock.lastDue))
-	if !r.hasHistory && g.rowsWithHistory >= g.historyCapacity() {
-		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", formatCount(g.historyCapacity())))
+	d.int("end", m.unixMilli(m.historyClock.lastDue))
+	if !r.hasHistory && m.rowsWithHistory >= m.historyCapacity() {
+		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", formatCount(m.historyCapacity())))
 	}
-	g.writeSamples(d, "kv", func(slot int) float64 { return r.kvUsages.at(slot, fractionSteps) })
-	g.writeSamples(d, "slots", func(slot int) float64 { return r.slotUsages.at(slot, fractionSteps) })
-	g.writeSamples(d, "waiting", func(slot int) float64 { return r.waitingCounts.at(slot, 1) })
-	g.writeSamples(d, "hitRate", func(slot int) float64 { return r.hitRates.at(slot, fractionSteps) })
+	m.writeSamples(d, "kv", func(slot int) float64 { return r.kvUsages.at(slot, fractionSteps) })
+	m.writeSamples(d, "slots", func(slot int) float64 { return r.slotUsages.at(slot, fractionSteps) })
+	m.writeSamples(d, "waiting", func(slot int) float64 { return r.waitingCounts.at(slot, 1) })
+	m.writeSamples(d, "hitRate", func(slot int) float64 { return r.hitRates.at(slot, fractionSteps) })
 	d.field("peersKv")
 	d.open('{')
-	g.writeSamples(d, "mean", func(slot int) float64 { return float64(r.endpoint.usageMean[slot]) })
-	g.writeSamples(d, "std", func(slot int) float64 { return float64(r.endpoint.usageStd[slot]) })
+	m.writeSamples(d, "mean", func(slot int) float64 { return float64(r.endpoint.usageMean[slot]) })
+	m.writeSamples(d, "std", func(slot int) float64 { return float64(r.endpoint.usageStd[slot]) })
 	d.close('}')
 	d.field("odd")
 	d.open('[')
-	for _, o := range g.anomalies(r) {
+	for _, o := range m.anomalies(r) {
 		d.open('{')
 		d.text("text", o.text)
 		d.text("check", o.check)
@@ -111,11 +111,11 @@ func (g *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
 }
 
 // writeSamples are those of a history, the oldest first.
-func (g *Monitor) writeSamples(d *jsonWriter, name string, at func(slot int) float64) {
+func (m *Monitor) writeSamples(d *jsonWriter, name string, at func(slot int) float64) {
 	d.field(name)
 	d.open('[')
-	for ago := g.historyClock.kept() - 1; ago >= 0; ago-- {
-		d.float(at(g.historyClock.slot(ago)), 1e4)
+	for ago := m.historyClock.kept() - 1; ago >= 0; ago-- {
+		d.float(at(m.historyClock.slot(ago)), 1e4)
 	}
 	d.close(']')
 }

@@ -38,7 +38,7 @@ func updateWorker(f *fleet.Fleet, id uint64, at int) {
 func BenchmarkMonitor(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 65_536} {
 		f := newLargeFleet(n)
-		g := New(options(f))
+		m := New(options(f))
 		at := time.Now()
 		ids := make([]uint64, 0, n)
 		for i := range n {
@@ -59,20 +59,20 @@ func BenchmarkMonitor(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				next(b)
-				g.Sample(at)
+				m.Sample(at)
 			}
 		})
 		b.Run(fmt.Sprintf("%d workers/write", n), func(b *testing.B) {
 			b.ReportAllocs()
 			size := 0
 			for b.Loop() {
-				g.cachedEvents = [2]*snapshotEvent{}
-				e, _ := g.latestEvent(g.historyClock.total)
+				m.cachedEvents = [2]*snapshotEvent{}
+				e, _ := m.latestEvent(m.historyClock.total)
 				size = len(e.json())
 			}
 			b.ReportMetric(float64(size), "bytes")
 		})
-		e, _ := g.latestEvent(g.historyClock.total)
+		e, _ := m.latestEvent(m.historyClock.total)
 		b.Run(fmt.Sprintf("%d workers/compress", n), func(b *testing.B) {
 			b.ReportAllocs()
 			size := 0

@@ -17,7 +17,7 @@ const tickLength = 100 * time.Millisecond
 // span is a duration in moments.
 func ticks(d time.Duration) tick { return tick(d / tickLength) }
 
-func (m tick) duration() time.Duration { return time.Duration(m) * tickLength }
+func (t tick) duration() time.Duration { return time.Duration(t) * tickLength }
 
 // row is one worker at one endpoint, or one data parallel rank of it: a cell, and a
 // line of the table. It is valid for one cut.
@@ -46,16 +46,16 @@ func newLoad(l *fleet.Load, age time.Duration) load {
 }
 
 // use is KV use.
-func (b *load) kvUsage() number { return b.cacheUsage }
+func (l *load) kvUsage() number { return l.cacheUsage }
 
 // slots is the share of its request slots that is in use.
-func (b *load) slotUsage() number {
-	return number{V: float64(b.slotsActive.V) / float64(max(1, b.slotsTotal.V)), OK: b.slotsActive.OK && b.slotsTotal.V > 0}
+func (l *load) slotUsage() number {
+	return number{V: float64(l.slotsActive.V) / float64(max(1, l.slotsTotal.V)), OK: l.slotsActive.OK && l.slotsTotal.V > 0}
 }
 
 // waiting are the requests that wait.
-func (b *load) waiting() number {
-	return number{V: float64(b.waitingRequests.V), OK: b.waitingRequests.OK}
+func (l *load) waiting() number {
+	return number{V: float64(l.waitingRequests.V), OK: l.waitingRequests.OK}
 }
 
 // hitRate is that of the last five minutes, hitRateTotal since the counters began.
@@ -91,45 +91,47 @@ type aggregate struct {
 }
 
 // workers are all that are known to exist.
-func (s *aggregate) workers() int { return s.answering + s.silent + s.unregistered + s.malformed }
+func (agg *aggregate) workers() int {
+	return agg.answering + agg.silent + agg.unregistered + agg.malformed
+}
 
 // add counts one worker that metrics show.
-func (s *aggregate) addWorker(w *fleet.WorkerState) {
+func (agg *aggregate) addWorker(w *fleet.WorkerState) {
 	if w.State != 0 {
-		s.shown++
+		agg.shown++
 	}
 	if !w.Load.OK {
 		return
 	}
 	l := &w.Load.V
-	s.waiting.add(l.Waiting)
+	agg.waiting.add(l.Waiting)
 	if l.Waiting.V > 0 {
-		s.waitingWorkers++
+		agg.waitingWorkers++
 	}
-	s.running.add(l.ActiveSlots)
-	if b := newLoad(l, 0); b.slotUsage().OK {
-		share := b.slotUsage().V
-		s.slotUsage.Merge(fleet.Spread{N: 1, Mean: share, Min: share, Max: share})
+	agg.running.add(l.ActiveSlots)
+	if l := newLoad(l, 0); l.slotUsage().OK {
+		share := l.slotUsage().V
+		agg.slotUsage.Merge(fleet.Spread{N: 1, Mean: share, Min: share, Max: share})
 	}
-	s.queuedTokens.add(fleet.Opt[uint64]{V: w.Passes.V.QueuedTokens, OK: w.Passes.OK})
+	agg.queuedTokens.add(fleet.Opt[uint64]{V: w.Passes.V.QueuedTokens, OK: w.Passes.OK})
 }
 
 // merge adds all workers of another.
-func (s *aggregate) merge(o *aggregate) {
-	s.answering += o.answering
-	s.silent += o.silent
-	s.unregistered += o.unregistered
-	s.malformed += o.malformed
-	s.shown += o.shown
-	s.kvUsage.Merge(o.kvUsage)
-	s.kvBlocks.Merge(o.kvBlocks)
-	s.slotUsage.Merge(o.slotUsage)
-	s.waiting.merge(o.waiting)
-	s.waitingWorkers += o.waitingWorkers
-	s.running.merge(o.running)
-	s.queuedTokens.merge(o.queuedTokens)
-	s.hitsTotal.add(o.hitsTotal)
-	s.hitsRecent.add(o.hitsRecent)
+func (agg *aggregate) merge(o *aggregate) {
+	agg.answering += o.answering
+	agg.silent += o.silent
+	agg.unregistered += o.unregistered
+	agg.malformed += o.malformed
+	agg.shown += o.shown
+	agg.kvUsage.Merge(o.kvUsage)
+	agg.kvBlocks.Merge(o.kvBlocks)
+	agg.slotUsage.Merge(o.slotUsage)
+	agg.waiting.merge(o.waiting)
+	agg.waitingWorkers += o.waitingWorkers
+	agg.running.merge(o.running)
+	agg.queuedTokens.merge(o.queuedTokens)
+	agg.hitsTotal.add(o.hitsTotal)
+	agg.hitsRecent.add(o.hitsRecent)
 }
 
 // count is a sum over those workers that say something of it, which not all may.
@@ -150,99 +152,99 @@ func (c *partialSum) merge(o partialSum) {
 }
 
 // take makes the cut: the rows, in the order of the Snapshot, and what they add up to.
-func (g *Monitor) build() {
-	s := g.options.Fleet.AcquireSnapshot(true)
-	defer g.options.Fleet.ReleaseSnapshot(s)
-	g.sampleCount++
-	g.rows, g.endpoints, g.overall, g.hitsUpdated, g.unregisteredRows = g.rows[:0], g.endpoints[:0], aggregate{}, 0, 0
-	g.leftOut, g.previousLeftOut, g.unwrittenRows = leftOut{}, g.omitted(), 0
-	g.overflow.advance(g)
-	workers, outside := s.Workers, s.Unregistered
+func (m *Monitor) build() {
+	s := m.options.Fleet.AcquireSnapshot(true)
+	defer m.options.Fleet.ReleaseSnapshot(s)
+	m.sampleCount++
+	m.rows, m.endpoints, m.overall, m.hitsUpdated, m.unregisteredRows = m.rows[:0], m.endpoints[:0], aggregate{}, 0, 0
+	m.leftOut, m.previousLeftOut, m.unwrittenRows = leftOut{}, m.omitted(), 0
+	m.overflow.advance(m)
+	workers, unregistered := s.Workers, s.Unregistered
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		p := g.statsFor(e)
+		ep := m.statsFor(e)
 		for j := range workers[:e.Rows] {
-			p.aggregate.addWorker(&workers[j])
-			g.addWorker(p, &workers[j], false)
+			ep.aggregate.addWorker(&workers[j])
+			m.addWorker(ep, &workers[j], false)
 		}
 		workers = workers[e.Rows:]
-		for len(outside) > 0 && outside[0].Endpoint == e.Endpoint {
-			g.addWorker(p, &outside[0], true)
-			outside = outside[1:]
+		for len(unregistered) > 0 && unregistered[0].Endpoint == e.Endpoint {
+			m.addWorker(ep, &unregistered[0], true)
+			unregistered = unregistered[1:]
 		}
-		if p != g.overflow {
-			p.aggregate.hitsRecent = p.hitWindow.sum(buckets)
+		if ep != m.overflow {
+			ep.aggregate.hitsRecent = ep.hitWindow.sum(buckets)
 		}
-		g.overall.merge(&p.aggregate)
+		m.overall.merge(&ep.aggregate)
 	}
-	g.overall.hitsRecent.add(g.overflow.hitWindow.sum(buckets))
-	g.sweep()
+	m.overall.hitsRecent.add(m.overflow.hitWindow.sum(buckets))
+	m.sweep()
 }
 
 // worker adds the rows of one worker at an endpoint.
-func (g *Monitor) addWorker(p *endpointStats, w *fleet.WorkerState, outside bool) {
-	h := g.countHits(p, w)
+func (m *Monitor) addWorker(ep *endpointStats, w *fleet.WorkerState, unregistered bool) {
+	h := m.countHits(ep, w)
 	if w.State == 0 {
 		return // of whom only hits are left
 	}
-	r := row{endpoint: p, label: w.Label, model: w.Model, hits: h, publishes: w.Publishes, unregistered: outside}
+	r := row{endpoint: ep, label: w.Label, model: w.Model, hits: h, publishes: w.Publishes, unregistered: unregistered}
 	if len(w.Ranks) == 0 {
 		if w.Load.OK {
 			r.load = newLoad(&w.Load.V, w.LoadAge)
 		}
 		r.passAge = fleet.Opt[time.Duration]{V: w.Passes.V.Age, OK: w.Passes.OK}
-		g.updatePresence(p, w, g.addRow(r, w, noRank, w.Source), outside)
+		m.updatePresence(ep, w, m.addRow(r, w, noRank, w.Source), unregistered)
 		return
 	}
 	counted := false
 	for i := range w.Ranks {
 		k := &w.Ranks[i]
 		r.load, r.passAge = newLoad(&k.Load, k.LoadAge), k.PassAge
-		counted = g.addRow(r, w, int64(k.Number), k.Source) || counted
+		counted = m.addRow(r, w, int64(k.Number), k.Source) || counted
 	}
-	g.updatePresence(p, w, counted, outside)
+	m.updatePresence(ep, w, counted, unregistered)
 }
 
 // count notes that a worker is there, which metrics have shown.
-func (g *Monitor) updatePresence(p *endpointStats, w *fleet.WorkerState, counted, outside bool) {
+func (m *Monitor) updatePresence(ep *endpointStats, w *fleet.WorkerState, counted, unregistered bool) {
 	switch {
-	case counted && outside:
-		p.lingering++
-	case counted && len(p.departures) > 0:
-		g.removeDeparture(p, w.ID)
+	case counted && unregistered:
+		ep.lingering++
+	case counted && len(ep.departures) > 0:
+		m.removeDeparture(ep, w.ID)
 	}
 }
 
 // row adds one, if there is room. It reports whether metrics show it, or have.
-func (g *Monitor) addRow(r row, w *fleet.WorkerState, rank int64, source fleet.Source) (counted bool) {
-	if r.endpoint == g.overflow || r.unregistered && g.unregisteredRows == maxUnregisteredRows {
-		g.leftOut.rows++
+func (m *Monitor) addRow(r row, w *fleet.WorkerState, rank int64, source fleet.Source) (counted bool) {
+	if r.endpoint == m.overflow || r.unregistered && m.unregisteredRows == maxUnregisteredRows {
+		m.leftOut.rows++
 		return false
 	}
-	if r.rowHistory = g.historyFor(r.endpoint, w.ID, rank); r.rowHistory == nil {
-		g.leftOut.rows++
+	if r.rowHistory = m.historyFor(r.endpoint, w.ID, rank); r.rowHistory == nil {
+		m.leftOut.rows++
 		return false
 	}
 	if r.unregistered {
-		g.unregisteredRows++
+		m.unregisteredRows++
 	}
 	r.counted = r.counted || !r.unregistered
-	r.update(w.State, g.now, source)
-	g.rows = append(g.rows, r)
-	r.endpoint.end = len(g.rows)
+	r.update(w.State, m.now, source)
+	m.rows = append(m.rows, r)
+	r.endpoint.end = len(m.rows)
 	return r.counted
 }
 
 // book adds the worker's new hits to the endpoint's, and to its own if it is shown.
-func (g *Monitor) countHits(p *endpointStats, w *fleet.WorkerState) *workerHits {
+func (m *Monitor) countHits(ep *endpointStats, w *fleet.WorkerState) *workerHits {
 	if !w.Hits.OK {
 		return nil
 	}
-	h := g.hits[w.ID]
+	h := m.hits[w.ID]
 	if h == nil {
 		h = new(workerHits)
-		g.hits[w.ID] = h
-		if g.sampleCount == 1 {
+		m.hits[w.ID] = h
+		if m.sampleCount == 1 {
 			h.update(w.Hits.V) // of before we looked: nobody knows when
 		}
 	}
@@ -250,13 +252,13 @@ func (g *Monitor) countHits(p *endpointStats, w *fleet.WorkerState) *workerHits 
 		h.window = new(hitWindow)
 	}
 	isl, overlap := h.update(w.Hits.V)
-	p.aggregate.hitsTotal.add(hitBlocks{float64(h.isl), float64(h.overlap)})
-	p.hitWindow.add(isl, overlap)
+	ep.aggregate.hitsTotal.add(hitBlocks{float64(h.isl), float64(h.overlap)})
+	ep.hitWindow.add(isl, overlap)
 	if h.window != nil {
-		h.window.advance(p.hitWindow.last)
+		h.window.advance(ep.hitWindow.last)
 		h.window.add(isl, overlap)
 	}
-	h.lastSeen = g.sampleCount
-	g.hitsUpdated++
+	h.lastSeen = m.sampleCount
+	m.hitsUpdated++
 	return h
 }

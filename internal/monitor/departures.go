@@ -40,71 +40,71 @@ const minCrashSilence = 4 * time.Second
 // leave notes that the worker's last row at the endpoint is gone, one of whose tracks this was.
 // It has left unless it is registered there still, as where the endpoint turns out to carry no
 // load, or is at another endpoint: then it has moved, or leaves from there.
-func (g *Monitor) recordDeparture(p *endpointStats, t *rowHistory) {
-	before, known := p.departures[t.id]
+func (m *Monitor) recordDeparture(ep *endpointStats, h *rowHistory) {
+	before, known := ep.departures[h.id]
 	switch {
-	case g.endpointsPerWorker[t.id] > 0, g.options.Fleet.IsRegistered(fleet.Instance{Endpoint: p.Endpoint, ID: t.id.Lease}):
-	case !known && g.departureCount >= maxDepartures:
-		g.unrecordedAt = g.now
+	case m.endpointsPerWorker[h.id] > 0, m.options.Fleet.IsRegistered(fleet.Instance{Endpoint: ep.Endpoint, ID: h.id.Lease}):
+	case !known && m.departureCount >= maxDepartures:
+		m.unrecordedAt = m.now
 	default:
-		if p.departures == nil {
-			p.departures = make(departures)
+		if ep.departures == nil {
+			ep.departures = make(departures)
 		}
-		how := g.classifyDeparture(p, t)
+		how := m.classifyDeparture(ep, h)
 		if !known {
-			g.departureCount++
-		} else if before.at == g.now { // another rank
+			m.departureCount++
+		} else if before.at == m.now { // another rank
 			how = max(how, before.kind)
 		}
-		p.departures[t.id] = departure{g.now, how}
+		ep.departures[h.id] = departure{m.now, how}
 	}
 }
 
 // endOf is how a worker has left since the cut before this one.
-func (g *Monitor) classifyDeparture(p *endpointStats, t *rowHistory) departureKind {
-	heard, every := max(t.lastLoad, t.lastPass), time.Duration(0) // how often something must come; 0: it need not
+func (m *Monitor) classifyDeparture(ep *endpointStats, h *rowHistory) departureKind {
+	lastReport, interval := max(h.lastLoad, h.lastPass), time.Duration(0) // how often something must come; 0: it need not
 	// In Kubernetes a worker is gone as soon as its pod is not ready, for whatever reason.
-	heardUntilThen := ifElse(g.stats().Kubernetes.Used(), unknownDeparture, deregistered)
+	reportedUntilThen := ifElse(m.stats().Kubernetes.Used(), unknownDeparture, deregistered)
 	switch {
-	case t.id.IsStatic():
+	case h.id.IsStatic():
 		return notDeregistered // else it would be there
-	case g.registryDown:
+	case m.registryDown:
 		return unknownDeparture
-	case t.state == fleet.StateUnregistered:
-		return heardUntilThen
-	case heard == 0:
+	case h.state == fleet.StateUnregistered:
+		return reportedUntilThen
+	case lastReport == 0:
 		return unknownDeparture
-	case t.lastPass != 0:
-		every = ifElse(g.ready(), time.Second, 0)
-	case t.source.V == fleet.FromStats:
-		every = ifElse(g.natsDown, 0, g.options.Poll)
-	case t.source.V == fleet.FromScrape && g.failedScrapes[fleet.Instance{Endpoint: p.Endpoint, ID: t.id.Lease}].Times > 0:
+	case h.lastPass != 0:
+		interval = ifElse(m.ready(), time.Second, 0)
+	case h.source.V == fleet.FromStats:
+		interval = ifElse(m.natsDown, 0, m.options.Poll)
+	case h.source.V == fleet.FromScrape && m.failedScrapes[fleet.Instance{Endpoint: ep.Endpoint, ID: h.id.Lease}].Times > 0:
 		return notDeregistered
-	case t.source.V == fleet.FromScrape:
-		every = g.options.Scrape + g.options.ScrapeTimeout
+	case h.source.V == fleet.FromScrape:
+		interval = m.options.Scrape + m.options.ScrapeTimeout
 	}
-	if g.now-heard <= ticks(minCrashSilence) {
-		return heardUntilThen
+	if m.now-lastReport <= ticks(minCrashSilence) {
+		return reportedUntilThen
 	}
-	if every > 0 && g.previous-heard > ticks(max(minCrashSilence, 2*every)) {
+	if interval > 0 && m.previous-lastReport > ticks(max(minCrashSilence, 2*interval)) {
 		return notDeregistered
 	}
 	return unknownDeparture
 }
 
 // comeBack notes that a worker is counted at the endpoint.
-func (g *Monitor) removeDeparture(p *endpointStats, id fleet.WorkerID) {
-	if _, known := p.departures[id]; known {
-		delete(p.departures, id)
-		g.departureCount--
+func (m *Monitor) removeDeparture(ep *endpointStats, id fleet.WorkerID) {
+	if _, known := ep.departures[id]; known {
+		delete(ep.departures, id)
+		m.departureCount--
 	}
 }
 
 // forgetGone forgets those that left long ago.
-func (g *Monitor) expireDepartures(p *endpointStats) {
-	for id, d := range p.departures {
-		if g.now-d.at >= ticks(lostWindow) {
-			g.removeDeparture(p, id)
+func (m *Monitor) expireDepartures(ep *endpointStats) {
+	for id, d := range ep.departures {
+		if m.now-d.at >= ticks(lostWindow) {
+			m.removeDeparture(ep, id)
 		}
 	}
 }
@@ -131,13 +131,13 @@ func (d departures) latest(n int) (names [departureKindCount][]string) {
 
 // present are the workers that are there: those that metrics show, and those whose
 // registration is gone but that are heard still.
-func (p *endpointStats) presentWorkers() int { return p.aggregate.shown + p.lingering }
+func (ep *endpointStats) presentWorkers() int { return ep.aggregate.shown + ep.lingering }
 
 // mostPresent is the most that were there at a time in the last ten minutes.
-func (p *endpointStats) peakWorkers(g *Monitor) int {
-	most := float64(max(p.peak, p.presentWorkers()))
-	for ago := range min(g.historyClock.kept(), int(lostWindow/historyStep)) {
-		if v := float64(p.peakHistory[g.historyClock.slot(ago)]); v > most { // a NaN is not
+func (ep *endpointStats) peakWorkers(m *Monitor) int {
+	most := float64(max(ep.peak, ep.presentWorkers()))
+	for ago := range min(m.historyClock.kept(), int(lostWindow/historyStep)) {
+		if v := float64(ep.peakHistory[m.historyClock.slot(ago)]); v > most { // a NaN is not
 			most = v
 		}
 	}
@@ -145,27 +145,27 @@ func (p *endpointStats) peakWorkers(g *Monitor) int {
 }
 
 // lost are those of them that have left and were not replaced.
-func (p *endpointStats) lostWorkers(g *Monitor) int {
-	lost := p.peakWorkers(g) - p.presentWorkers()
-	if g.unrecordedAt != 0 && g.now-g.unrecordedAt < ticks(lostWindow) { // some are not known
+func (ep *endpointStats) lostWorkers(m *Monitor) int {
+	lost := ep.peakWorkers(m) - ep.presentWorkers()
+	if m.unrecordedAt != 0 && m.now-m.unrecordedAt < ticks(lostWindow) { // some are not known
 		return lost
 	}
-	return min(lost, len(p.departures))
+	return min(lost, len(ep.departures))
 }
 
-func measureLost(g *Monitor, p *endpointStats) number { return fleet.Some(float64(p.lostWorkers(g))) }
+func measureLost(m *Monitor, ep *endpointStats) number { return fleet.Some(float64(ep.lostWorkers(m))) }
 
 // lostShare and goneShare are the parts of an endpoint's workers from which on their loss is bad: of those that
 // did not deregister, and of those of which that cannot be told as well.
 const lostShare, unknownShare = 0.1, 0.5
 
-func lostMessage(g *Monitor, p *problem) message {
-	lost, left := p.endpoint.lostWorkers(g), p.endpoint.presentWorkers()
+func lostMessage(m *Monitor, p *problem) message {
+	lost, left := p.endpoint.lostWorkers(m), p.endpoint.presentWorkers()
 	names := p.endpoint.departures.latest(lost)
 	ended := len(names[notDeregistered])
 	gone := lost - len(names[deregistered]) // of some that there was no room for nothing is known
 	all := float64(lost + left)
-	w := message{
+	msg := message{
 		title:    ifElse(left == 0, "No worker of "+p.endpoint.String()+" is left", lostMessageTitle(p.endpoint, lost, gone, ended)),
 		detail:   fmt.Sprintf("%s: of %s in the last 10 min %s left.", p.endpoint, plural(lost+left, "worker"), ifElse(left == 0, "none is", formatCount(left)+ifElse(left == 1, " is", " are"))),
 		check:    "was it scaled down, or is it being replaced? Then nothing.",
@@ -173,37 +173,37 @@ func lostMessage(g *Monitor, p *problem) message {
 	}
 	switch {
 	case left == 0, ended > 0 && float64(ended) >= lostShare*all, gone > 0 && float64(gone) >= unknownShare*all:
-		w.severity = severityBad
+		msg.severity = severityBad
 	case gone > 0:
-		w.severity = severityWarn
+		msg.severity = severityWarn
 	}
 	if gone > 0 {
-		w.check = ifElse(ended == gone, "", "was it scaled down, or is it being replaced? Else ") + "see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease."
+		msg.check = ifElse(ended == gone, "", "was it scaled down, or is it being replaced? Else ") + "see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease."
 	}
-	for how, says := range [departureKindCount]string{
-		notDeregistered:  ifElse(g.options.Fleet.HasRegistry(), "Not heard of any more while still registered, so ended without deregistering", "No answer any more"),
+	for how, text := range [departureKindCount]string{
+		notDeregistered:  ifElse(m.options.Fleet.HasRegistry(), "Not heard of any more while still registered, so ended without deregistering", "No answer any more"),
 		unknownDeparture: "Whether these deregistered cannot be told",
 		deregistered:     "Deregistered, and heard until then",
 	} {
 		if len(names[how]) > 0 {
-			w.detail += fmt.Sprintf(" %s: %s.", says, summarizeStrings(names[how]))
+			msg.detail += fmt.Sprintf(" %s: %s.", text, summarizeStrings(names[how]))
 		}
 	}
-	return w
+	return msg
 }
 
 // lostTitle is of so many lost workers. Some of them may have gone in no order, and of some of
 // those it is known that they did.
-func lostMessageTitle(of *endpointStats, lost, gone, ended int) string {
-	n, says := lost, "has deregistered"
+func lostMessageTitle(ep *endpointStats, lost, gone, ended int) string {
+	n, text := lost, "has deregistered"
 	switch {
 	case gone > 0 && ended == gone:
-		n, says = gone, "was lost"
+		n, text = gone, "was lost"
 	case gone > 0:
-		n, says = gone, "is gone"
+		n, text = gone, "is gone"
 	}
 	if n != 1 {
-		says = strings.NewReplacer("has ", "have ", "was ", "were ", "is ", "are ").Replace(says)
+		text = strings.NewReplacer("has ", "have ", "was ", "were ", "is ", "are ").Replace(text)
 	}
-	return plural(n, "worker") + " of " + of.String() + " " + says
+	return plural(n, "worker") + " of " + ep.String() + " " + text
 }

@@ -15,152 +15,152 @@ import (
 const lostProblemID = "lost:backend/generate"
 
 // leave deregisters workers of backend/generate, one after the other.
-func (l *harness) deregister(ids ...uint64) {
+func (h *harness) deregister(ids ...uint64) {
 	for _, id := range ids {
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: id})
-		l.tick()
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: id})
+		h.tick()
 	}
 }
 
 func TestLostNamesWorkerWithTwoRanksOnce(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPublishing(generate, 1, 2)
+	inBubble(t, func(h *harness) {
+		h.registerPublishing(generate, 1, 2)
 		for rank := range uint32(2) {
-			l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+			h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
-		l.ticks(20 * time.Second)
-		l.deregister(1)
-		l.expectWithin(5, lostProblemID, true)
-		testutil.Equal(l.t, "title", l.problem(lostProblemID).Title, "1 worker of backend/generate is gone")
-		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		h.ticks(20 * time.Second)
+		h.deregister(1)
+		h.expectWithin(5, lostProblemID, true)
+		testutil.Equal(h.t, "title", h.problem(lostProblemID).Title, "1 worker of backend/generate is gone")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
 	})
 }
 
 func TestLostForgetsReturnedWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3, 4)
-		l.ticks(20 * time.Second)
-		l.deregister(2, 3)
-		l.expectWithin(4, lostProblemID, true)
-		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
-		l.registerPolled(generate, 2)
-		l.tick()
-		testutil.Equal(l.t, "detail of one that is back", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
-		l.deregister(2) // for the second time
-		testutil.Equal(l.t, "detail of one that has left twice", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
-		l.registerPolled(generate, 2, 3)
-		l.expectWithin(1, lostProblemID, false)
-		testutil.Equal(l.t, "departures", l.monitor.departureCount, 0)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3, 4)
+		h.ticks(20 * time.Second)
+		h.deregister(2, 3)
+		h.expectWithin(4, lostProblemID, true)
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
+		h.registerPolled(generate, 2)
+		h.tick()
+		testutil.Equal(h.t, "detail of one that is back", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+		h.deregister(2) // for the second time
+		testutil.Equal(h.t, "detail of one that has left twice", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
+		h.registerPolled(generate, 2, 3)
+		h.expectWithin(1, lostProblemID, false)
+		testutil.Equal(h.t, "departures", h.monitor.departureCount, 0)
 	})
 }
 
 func TestLostIgnoresMovedWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3, 4)
-		l.ticks(20 * time.Second)
-		l.registerPolled(prefill, 1)
-		l.tick()
-		l.deregister(1)
-		l.expectStays(20*time.Second, lostProblemID, false)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3, 4)
+		h.ticks(20 * time.Second)
+		h.registerPolled(prefill, 1)
+		h.tick()
+		h.deregister(1)
+		h.expectStays(20*time.Second, lostProblemID, false)
 	})
 }
 
 func TestLostOmitsReplacedWorkerFromNames(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3, 4)
-		l.ticks(20 * time.Second)
-		l.registerPolled(generate, 5)
-		l.deregister(2)
-		l.expectStays(20*time.Second, lostProblemID, false)
-		l.deregister(3)
-		l.expectWithin(5, lostProblemID, true)
-		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3, 4)
+		h.ticks(20 * time.Second)
+		h.registerPolled(generate, 5)
+		h.deregister(2)
+		h.expectStays(20*time.Second, lostProblemID, false)
+		h.deregister(3)
+		h.expectWithin(5, lostProblemID, true)
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
 	})
 }
 
 func TestLostNamesWorkerOfTwoEndpointsOnce(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2)
-		l.registerPolled(prefill, 1, 2)
-		l.ticks(20 * time.Second)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
-		l.fleet.Deregister("", fleet.Instance{Endpoint: prefill, ID: 1})
-		l.ticks(10 * time.Second)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2)
+		h.registerPolled(prefill, 1, 2)
+		h.ticks(20 * time.Second)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		h.fleet.Deregister("", fleet.Instance{Endpoint: prefill, ID: 1})
+		h.ticks(10 * time.Second)
 		named := 0
-		for _, p := range l.snapshot().Problems {
+		for _, p := range h.snapshot().Problems {
 			if p.Kind == "lost" {
 				named++
 			}
 		}
-		testutil.Equal(l.t, "problems", named, 1)
+		testutil.Equal(h.t, "problems", named, 1)
 	})
 }
 
 func TestLostIgnoresNeverCountedWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPublishing(generate, 1)
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
-		l.tick()
-		testutil.Equal(l.t, "unregistered", l.snapshot().Fleet.States.Unregistered, 1)
-		l.expectStays(2*time.Minute, lostProblemID, false)
+	inBubble(t, func(h *harness) {
+		h.registerPublishing(generate, 1)
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
+		h.tick()
+		testutil.Equal(h.t, "unregistered", h.snapshot().Fleet.States.Unregistered, 1)
+		h.expectStays(2*time.Minute, lostProblemID, false)
 	})
 }
 
 func TestLostWaitsForReportingWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2)
-		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
-		l.ticks(20 * time.Second)
-		l.deregister(2) // and answers
-		l.expectStays(30*time.Second, lostProblemID, false)
-		l.setReplies(pollReply(generate, 1, 1, 0))
-		l.expectWithin(7, lostProblemID, true)
-		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2)
+		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
+		h.ticks(20 * time.Second)
+		h.deregister(2) // and answers
+		h.expectStays(30*time.Second, lostProblemID, false)
+		h.setReplies(pollReply(generate, 1, 1, 0))
+		h.expectWithin(7, lostProblemID, true)
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
 	})
 }
 
 func TestLostIgnoresEndpointWithoutLoad(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		other := fleet.Endpoint{Component: "backend", Name: "other"}
-		l.registerPolled(generate, 1, 2)
-		l.registerPolled(other, 1, 2, 3)
-		l.ticks(20 * time.Second)
-		l.fleet.SetCard("1", fleet.Instance{Endpoint: generate, ID: 1}, fleet.Card{})
-		l.fleet.SetCard("2", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{})
-		l.tick()
-		testutil.Equal(l.t, "silent", l.snapshot().Fleet.States.Silent, 3)
-		l.expectStays(time.Minute, "lost:backend/other", false)
-		l.expectStays(time.Minute, lostProblemID, false)
+		h.registerPolled(generate, 1, 2)
+		h.registerPolled(other, 1, 2, 3)
+		h.ticks(20 * time.Second)
+		h.fleet.SetCard("1", fleet.Instance{Endpoint: generate, ID: 1}, fleet.Card{})
+		h.fleet.SetCard("2", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{})
+		h.tick()
+		testutil.Equal(h.t, "silent", h.snapshot().Fleet.States.Silent, 3)
+		h.expectStays(time.Minute, "lost:backend/other", false)
+		h.expectStays(time.Minute, lostProblemID, false)
 	})
 }
 
 func TestLostIgnoresRouters(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2)
 		routers := fleet.Endpoint{Component: "backend", Name: "router-discovery"}
 		for id := range uint64(3) {
 			in := fleet.Instance{Endpoint: routers, ID: 10 + id}
-			l.fleet.Register("", in, fleet.Registration{Role: fleet.RouterRole, Publishes: true})
+			h.fleet.Register("", in, fleet.Registration{Role: fleet.RouterRole, Publishes: true})
 		}
-		l.ticks(20 * time.Second)
-		before := l.raised()
-		l.fleet.Deregister("", fleet.Instance{Endpoint: routers, ID: 11})
-		l.ticks(time.Minute)
-		testutil.Equal(l.t, "problems", l.raised(), before)
-		testutil.Equal(l.t, "workers", l.snapshot().Fleet.States.Silent, 2)
+		h.ticks(20 * time.Second)
+		before := h.raised()
+		h.fleet.Deregister("", fleet.Instance{Endpoint: routers, ID: 11})
+		h.ticks(time.Minute)
+		testutil.Equal(h.t, "problems", h.raised(), before)
+		testutil.Equal(h.t, "workers", h.snapshot().Fleet.States.Silent, 2)
 	})
 }
 
 func TestLostDeparturesAreBounded(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3)
-		l.ticks(20 * time.Second)
-		l.monitor.departureCount = maxDepartures - 1
-		l.deregister(1, 2) // there is room for one: the other is not named, but counted
-		l.expectWithin(4, lostProblemID, true)
-		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
-		testutil.Equal(l.t, "departures", l.monitor.departureCount, maxDepartures)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3)
+		h.ticks(20 * time.Second)
+		h.monitor.departureCount = maxDepartures - 1
+		h.deregister(1, 2) // there is room for one: the other is not named, but counted
+		h.expectWithin(4, lostProblemID, true)
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		testutil.Equal(h.t, "departures", h.monitor.departureCount, maxDepartures)
 	})
 }
 
@@ -168,30 +168,30 @@ func TestLostDeparturesAreBounded(t *testing.T) {
 func TestLostClassifiesDepartures(t *testing.T) {
 	const ended, unsure, deregistered = " Not heard of any more while still registered, so ended without deregistering: 1.",
 		" Whether these deregistered cannot be told: 1.", " Deregistered, and heard until then: 1."
-	publish := func(l *harness, id uint64) {
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+	publish := func(h *harness, id uint64) {
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 	}
 	counter := uint64(0)
-	pass := func(l *harness, id uint64) {
+	pass := func(h *harness, id uint64) {
 		counter++
 		for rank := range uint32(2) {
-			l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: counter})
+			h.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: counter})
 		}
 	}
-	scrape := func(l *harness, id uint64) {
+	scrape := func(h *harness, id uint64) {
 		in := fleet.Instance{Endpoint: generate, ID: id}
-		l.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		h.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
 	}
-	polled := func(l *harness, ids ...uint64) {
-		l.replies = nil
+	polled := func(h *harness, ids ...uint64) {
+		h.replies = nil
 		for _, id := range ids {
-			l.replies = append(l.replies, pollReply(generate, id, 1, 0))
+			h.replies = append(h.replies, pollReply(generate, id, 1, 0))
 		}
 	}
-	publishing := func(l *harness, ids ...uint64) { l.registerPublishing(generate, ids...) }
+	publishing := func(h *harness, ids ...uint64) { h.registerPublishing(generate, ids...) }
 	for what, c := range map[string]struct {
-		register func(l *harness, ids ...uint64)
-		alive    func(l *harness, id uint64) // each second; nil: it answers polls
+		register func(h *harness, ids ...uint64)
+		alive    func(h *harness, id uint64) // each second; nil: it answers polls
 		silent   time.Duration               // before the registration goes
 		before   func(*harness)              // it does
 		after    bool                        // it is heard
@@ -201,11 +201,11 @@ func TestLostClassifiesDepartures(t *testing.T) {
 		"polled, heard after it":             {after: true, want: deregistered},
 		"polled, killed, of the shortest":    {silent: 6 * time.Second, want: ended},
 		"polled, killed, of the longest":     {silent: 30 * time.Second, want: ended},
-		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(l *harness) { l.fleet.Stats.Etcd.SetConnected(false); l.tick() }, want: unsure},
-		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(l *harness) { l.fleet.Stats.NATS.SetConnected(false); l.tick() }, want: unsure},
-		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(l *harness) { l.fleet.Stats.ZMQ.MarkUsed(); l.tick() }, want: ended},
+		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.Etcd.SetConnected(false); h.tick() }, want: unsure},
+		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.NATS.SetConnected(false); h.tick() }, want: unsure},
+		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.ZMQ.MarkUsed(); h.tick() }, want: ended},
 		"publishing passes, as all publishers are away": {register: publishing, alive: pass, silent: 20 * time.Second,
-			before: func(l *harness) { l.fleet.Stats.ZMQ.MarkUsed(); l.tick() }, want: unsure},
+			before: func(h *harness) { h.fleet.Stats.ZMQ.MarkUsed(); h.tick() }, want: unsure},
 		"polled, never heard":                 {alive: func(*harness, uint64) {}, want: unsure},
 		"publishing, heard just before":       {register: publishing, alive: publish, want: deregistered},
 		"publishing, quiet as when idle":      {register: publishing, alive: publish, silent: 10 * time.Second, want: unsure},
@@ -214,30 +214,30 @@ func TestLostClassifiesDepartures(t *testing.T) {
 		"scraped, read until then":            {register: publishing, alive: scrape, want: deregistered},
 		"scraped, killed":                     {register: publishing, alive: scrape, silent: 26 * time.Second, want: ended},
 		"scraped, its page is gone": {register: publishing, alive: scrape, silent: 6 * time.Second,
-			before: func(l *harness) { l.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 1); l.tick() }, want: ended},
+			before: func(h *harness) { h.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 1); h.tick() }, want: ended},
 		"in Kubernetes, heard until then": {register: publishing, alive: pass,
-			before: func(l *harness) { l.fleet.Stats.Kubernetes.MarkUsed(); l.fleet.Stats.Kubernetes.SetConnected(true) }, want: unsure},
+			before: func(h *harness) { h.fleet.Stats.Kubernetes.MarkUsed(); h.fleet.Stats.Kubernetes.SetConnected(true) }, want: unsure},
 		"in Kubernetes, killed": {register: publishing, alive: pass, silent: 20 * time.Second,
-			before: func(l *harness) { l.fleet.Stats.Kubernetes.MarkUsed(); l.fleet.Stats.Kubernetes.SetConnected(true) }, want: ended},
+			before: func(h *harness) { h.fleet.Stats.Kubernetes.MarkUsed(); h.fleet.Stats.Kubernetes.SetConnected(true) }, want: ended},
 	} {
 		t.Run(what, func(t *testing.T) {
-			inBubble(t, func(l *harness) {
-				l.monitor.options.Poll, l.monitor.options.Scrape = 2*time.Second, 5*time.Second
+			inBubble(t, func(h *harness) {
+				h.monitor.options.Poll, h.monitor.options.Scrape = 2*time.Second, 5*time.Second
 				if c.register == nil {
-					c.register = func(l *harness, ids ...uint64) { l.registerPolled(generate, ids...) }
+					c.register = func(h *harness, ids ...uint64) { h.registerPolled(generate, ids...) }
 				}
 				second := func(ids ...uint64) {
 					if c.alive == nil {
-						polled(l, ids...)
+						polled(h, ids...)
 					}
 					for _, id := range ids {
 						if c.alive != nil {
-							c.alive(l, id)
+							c.alive(h, id)
 						}
 					}
-					l.tick()
+					h.tick()
 				}
-				c.register(l, 1, 2)
+				c.register(h, 1, 2)
 				for range 20 {
 					second(1, 2)
 				}
@@ -245,9 +245,9 @@ func TestLostClassifiesDepartures(t *testing.T) {
 					second(2)
 				}
 				if c.before != nil {
-					c.before(l)
+					c.before(h)
 				}
-				l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+				h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 				if c.after {
 					for range 5 {
 						second(1, 2)
@@ -257,7 +257,7 @@ func TestLostClassifiesDepartures(t *testing.T) {
 					second(2)
 				}
 				const start = "backend/generate: of 2 workers in the last 10 min 1 is left."
-				testutil.Equal(t, "detail", l.problem(lostProblemID).Detail, start+c.want)
+				testutil.Equal(t, "detail", h.problem(lostProblemID).Detail, start+c.want)
 			})
 		})
 	}
@@ -284,28 +284,28 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 		{4, 0, 4, 0, "bad", "No worker of backend/generate is left"},
 	} {
 		t.Run(fmt.Sprintf("%d: %d, %d, %d", c.all, c.killed, c.inOrder, c.unsure), func(t *testing.T) {
-			inBubble(t, func(l *harness) {
+			inBubble(t, func(h *harness) {
 				var answers []fleet.PollReply
 				for id := 1; id <= c.all; id++ {
-					l.registerPolled(generate, uint64(id))
+					h.registerPolled(generate, uint64(id))
 					if id > c.unsure { // the first are never heard of
 						answers = append(answers, pollReply(generate, uint64(id), 1, 0))
 					}
 				}
-				l.setReplies(answers...)
-				l.ticks(20 * time.Second)
+				h.setReplies(answers...)
+				h.ticks(20 * time.Second)
 				inOrder := answers[:c.inOrder]
 				stay := answers[c.inOrder+c.killed:]
-				l.setReplies(slices.Concat(inOrder, stay)...)
-				l.ticks(10 * time.Second)
+				h.setReplies(slices.Concat(inOrder, stay)...)
+				h.ticks(10 * time.Second)
 				for id := 1; id <= c.unsure+c.inOrder+c.killed; id++ {
-					l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: uint64(id)})
+					h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: uint64(id)})
 				}
-				l.setReplies(stay...)
-				l.ticks(10 * time.Second)
-				p := l.problem(lostProblemID)
+				h.setReplies(stay...)
+				h.ticks(10 * time.Second)
+				p := h.problem(lostProblemID)
 				testutil.Equal(t, "problem", []string{p.Severity, p.Title}, []string{c.severity, c.title})
-				if first := l.snapshot().Problems[0]; c.severity == "bad" && first.ID != lostProblemID {
+				if first := h.snapshot().Problems[0]; c.severity == "bad" && first.ID != lostProblemID {
 					t.Errorf("the first is %s", first.ID)
 				}
 			})
@@ -315,20 +315,20 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 
 // TestLostNamesCrashedWorkerDespiteReplacement: where some were replaced, those that did not deregister are told first.
 func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3, 4)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3, 4)
 		all := []fleet.PollReply{pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0), pollReply(generate, 4, 1, 0), pollReply(generate, 5, 1, 0)}
-		l.setReplies(all[:4]...)
-		l.ticks(20 * time.Second)
-		l.setReplies(all[1:4]...)
-		l.ticks(10 * time.Second)
-		l.deregister(1) // was killed
-		l.registerPolled(generate, 5)
-		l.setReplies(all[2:]...)
-		l.deregister(2) // in order, as 5 has come for it
-		l.ticks(10 * time.Second)
-		testutil.Equal(l.t, "title", l.problem(lostProblemID).Title, "1 worker of backend/generate was lost")
-		testutil.Equal(l.t, "detail", l.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not heard of any more while still registered, so ended without deregistering: 1.")
+		h.setReplies(all[:4]...)
+		h.ticks(20 * time.Second)
+		h.setReplies(all[1:4]...)
+		h.ticks(10 * time.Second)
+		h.deregister(1) // was killed
+		h.registerPolled(generate, 5)
+		h.setReplies(all[2:]...)
+		h.deregister(2) // in order, as 5 has come for it
+		h.ticks(10 * time.Second)
+		testutil.Equal(h.t, "title", h.problem(lostProblemID).Title, "1 worker of backend/generate was lost")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not heard of any more while still registered, so ended without deregistering: 1.")
 	})
 }
 
@@ -339,46 +339,46 @@ func TestLostReportsSilentStaticWorker(t *testing.T) {
 		f.Stats.NATS.MarkUsed()
 		f.Stats.NATS.SetConnected(true)
 		f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
-		l := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Poll: time.Second})}
+		h := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Poll: time.Second})}
 		static := func(name string) fleet.PollReply {
 			r := pollReply(generate, 0, 250, 0)
 			r.Worker = fleet.WorkerID{Static: name}
 			return r
 		}
-		l.setReplies(static("A"), static("B"))
-		l.ticks(20 * time.Second)
-		l.setReplies(static("B"))
-		l.ticks(10 * time.Second)
-		p := l.problem(lostProblemID)
+		h.setReplies(static("A"), static("B"))
+		h.ticks(20 * time.Second)
+		h.setReplies(static("B"))
+		h.ticks(10 * time.Second)
+		p := h.problem(lostProblemID)
 		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No answer any more: A."})
-		l.setReplies(static("B"), static("C"))
-		l.expectWithin(1, lostProblemID, false)
+		h.setReplies(static("B"), static("C"))
+		h.expectWithin(1, lostProblemID, false)
 	})
 }
 
 // TestProblemOrderIsStable: the worst first, and of those that are as bad the oldest.
 func TestProblemOrderIsStable(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2)
-		l.registerPolled(prefill, 3, 4)
-		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(prefill, 3, 1, 0), pollReply(prefill, 4, 950, 0))
-		l.ticks(5 * time.Second)
-		l.setReplies(pollReply(generate, 1, 950, 0), pollReply(generate, 2, 950, 0), pollReply(prefill, 3, 1, 0), pollReply(prefill, 4, 950, 0))
-		l.ticks(5 * time.Second)
-		l.fleet.Stats.MissedEvents.Add(1)
-		l.setReplies(pollReply(generate, 1, 950, 0), pollReply(generate, 2, 950, 0), pollReply(prefill, 4, 950, 0))
-		l.ticks(5 * time.Second)
-		l.fleet.Stats.AddDropped(stats.QueueFull, 1)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2)
+		h.registerPolled(prefill, 3, 4)
+		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(prefill, 3, 1, 0), pollReply(prefill, 4, 950, 0))
+		h.ticks(5 * time.Second)
+		h.setReplies(pollReply(generate, 1, 950, 0), pollReply(generate, 2, 950, 0), pollReply(prefill, 3, 1, 0), pollReply(prefill, 4, 950, 0))
+		h.ticks(5 * time.Second)
+		h.fleet.Stats.MissedEvents.Add(1)
+		h.setReplies(pollReply(generate, 1, 950, 0), pollReply(generate, 2, 950, 0), pollReply(prefill, 4, 950, 0))
+		h.ticks(5 * time.Second)
+		h.fleet.Stats.AddDropped(stats.QueueFull, 1)
 		want := []string{"silent:prefill/generate", "gaps", "drops", "full:prefill/generate", "full:backend/generate"}
 		for range 20 {
-			l.tick()
+			h.tick()
 			var got []string
-			for _, p := range l.snapshot().Problems {
+			for _, p := range h.snapshot().Problems {
 				if p.Kind != "imbalance" {
 					got = append(got, p.ID)
 				}
 			}
-			testutil.Equal(l.t, "problems", got, want)
+			testutil.Equal(h.t, "problems", got, want)
 		}
 	})
 }

@@ -10,11 +10,11 @@ import (
 
 // asks are the subjects of polls: of the component that is watched, or of those that
 // have registered.
-func (g *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
-	if !g.stats().NATS.Used() || g.stats().NATS.Disabled() {
+func (m *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
+	if !m.stats().NATS.Used() || m.stats().NATS.Disabled() {
 		return nil
 	}
-	t, components := g.options.Fleet.Target(), []fleet.Endpoint(nil)
+	t, components := m.options.Fleet.Target(), []fleet.Endpoint(nil)
 	if t.Component != "" && !t.MultipleNamespaces() {
 		components = append(components, fleet.Endpoint{Component: t.Component})
 	} else {
@@ -27,20 +27,20 @@ func (g *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
 	}
 	for _, c := range components {
 		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest first
-			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], g.options.Namespaces.OfEndpoint(c), c.Component)))
+			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], m.options.Namespaces.OfEndpoint(c), c.Component)))
 		}
 	}
 	return all
 }
 
 // writePlace is an endpoint with its namespace.
-func (g *Monitor) writeQualifiedEndpoint(d *jsonWriter, e fleet.Endpoint) {
-	e.Namespace = g.options.Namespaces.OfEndpoint(e)
+func (m *Monitor) writeQualifiedEndpoint(d *jsonWriter, e fleet.Endpoint) {
+	e.Namespace = m.options.Namespaces.OfEndpoint(e)
 	writeEndpoint(d, e)
 }
 
 // writeNearest names what is registered and may be meant.
-func (g *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.WorkerCount) {
+func (m *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.WorkerCount) {
 	var registered []fleet.Endpoint
 	for _, c := range census {
 		registered = append(registered, c.Endpoint)
@@ -57,13 +57,13 @@ func (g *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.Wor
 	}
 	d.field("nearest")
 	d.open('{')
-	g.writeQualifiedEndpoint(d, e)
+	m.writeQualifiedEndpoint(d, e)
 	differs := "the endpoint differs"
 	if e.Component != t.Component {
 		differs = "the component differs"
 	}
 	d.text("why", plural(n, "worker")+ifElse(n == 1, " is", " are")+" registered under it, and only "+differs+".")
-	d.text("command", Command("metrics", string(g.options.Namespaces), e))
+	d.text("command", Command("metrics", string(m.options.Namespaces), e))
 	d.close('}')
 }
 

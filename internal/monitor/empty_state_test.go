@@ -35,15 +35,15 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 					if before || c.registry {
 						f.Sync(fleet.Listing{})
 					}
-					l := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Servers: servers, Registry: registry, Mock: "mock_worker"})}
+					h := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Servers: servers, Registry: registry, Mock: "mock_worker"})}
 					for _, name := range []string{"nats", registry} {
 						if !links[name].Up() {
 							want = append(want, name+" at "+servers[name]+": "+name+" said: connection refused"+ifElse(before, ", lost", ""))
 						}
 					}
 					time.Sleep(5 * time.Second)
-					l.monitor.Sample(time.Now())
-					s := l.snapshot()
+					h.monitor.Sample(time.Now())
+					s := h.snapshot()
 					if s.Looking == nil {
 						t.Fatal("it is not said what is looked for")
 					}
@@ -57,7 +57,7 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 					testutil.Equal(t, "missing", got, want)
 					testutil.Equal(t, "mock", s.Looking.Mock, ifElse(len(want) == 0, "mock_worker", ""))
 					if !c.registry {
-						if p := l.problem("connection:" + registry); !strings.HasPrefix(p.Detail, servers[registry]+" ("+registry+" said: connection refused): ") {
+						if p := h.problem("connection:" + registry); !strings.HasPrefix(p.Detail, servers[registry]+" ("+registry+" said: connection refused): ") {
 							t.Errorf("the problem says %q", p.Detail)
 						}
 					}

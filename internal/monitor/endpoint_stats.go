@@ -66,25 +66,25 @@ type rowHistory struct {
 
 // note takes what the cut says of the row.
 func (r *row) update(state fleet.State, now tick, source fleet.Source) {
-	t := r.rowHistory
-	if t.state != state {
-		t.state, t.stateSince = state, now
+	h := r.rowHistory
+	if h.state != state {
+		h.state, h.stateSince = state, now
 	}
 	if r.load.known {
-		t.lastLoad = max(1, now-ticks(r.load.age))
-		t.source = fleet.Some(source)
+		h.lastLoad = max(1, now-ticks(r.load.age))
+		h.source = fleet.Some(source)
 	}
 	if r.passAge.OK {
-		t.lastPass = max(1, now-ticks(r.passAge.V))
+		h.lastPass = max(1, now-ticks(r.passAge.V))
 	}
 }
 
 // age is how long ago its last load was received; absent if none ever was.
-func (t *rowHistory) lastLoadAge(now tick) fleet.Opt[time.Duration] {
-	if t.lastLoad == 0 {
+func (h *rowHistory) lastLoadAge(now tick) fleet.Opt[time.Duration] {
+	if h.lastLoad == 0 {
 		return fleet.Opt[time.Duration]{}
 	}
-	return fleet.Some((now - t.lastLoad).duration())
+	return fleet.Some((now - h.lastLoad).duration())
 }
 
 // appendKey writes what names the row: the worker's id, and its rank where it has
@@ -101,11 +101,11 @@ func (r *row) appendKey(b []byte) []byte {
 }
 
 // name is the worker as Dynamo's own keys and logs have it, and its rank.
-func (t *rowHistory) name() string {
-	if t.rank == noRank {
-		return displayID(t.id)
+func (h *rowHistory) name() string {
+	if h.rank == noRank {
+		return displayID(h.id)
 	}
-	return displayID(t.id) + " rank " + strconv.FormatInt(t.rank, 10)
+	return displayID(h.id) + " rank " + strconv.FormatInt(h.rank, 10)
 }
 
 // hexOf is a worker's id in hexadecimal, or what a static worker has for it.
@@ -118,119 +118,119 @@ func displayID(id fleet.WorkerID) string {
 
 // place is what is known of the endpoint, made if need be, ready for a new cut. It is the
 // rest where there is no room.
-func (g *Monitor) statsFor(e *fleet.EndpointState) *endpointStats {
-	p := g.byEndpoint[e.Endpoint]
+func (m *Monitor) statsFor(e *fleet.EndpointState) *endpointStats {
+	ep := m.byEndpoint[e.Endpoint]
 	switch {
-	case p == nil && len(g.byEndpoint) >= maxEndpoints:
-		g.leftOut.endpoints++
-		p = g.overflow
-	case p == nil:
-		p = &endpointStats{Endpoint: e.Endpoint, histories: make(map[rowID]*rowHistory), rowsPerWorker: make(map[fleet.WorkerID]int),
+	case ep == nil && len(m.byEndpoint) >= maxEndpoints:
+		m.leftOut.endpoints++
+		ep = m.overflow
+	case ep == nil:
+		ep = &endpointStats{Endpoint: e.Endpoint, histories: make(map[rowID]*rowHistory), rowsPerWorker: make(map[fleet.WorkerID]int),
 			usageMean: newFloatHistory(), usageStd: newFloatHistory(), queueHistory: newFloatHistory(), peakHistory: newFloatHistory()}
-		p.hitWindow.last = g.hitBucket()
-		g.byEndpoint[e.Endpoint] = p
+		ep.hitWindow.last = m.hitBucket()
+		m.byEndpoint[e.Endpoint] = ep
 	}
-	p.lastSeen, p.counted = g.sampleCount, e.Counted
-	p.start, p.end, p.lingering = len(g.rows), len(g.rows), 0
-	p.aggregate = aggregate{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed, kvBlocks: e.Blocks, kvUsage: e.Usage}
-	if p != g.overflow {
-		p.advance(g)
-		g.endpoints = append(g.endpoints, p)
+	ep.lastSeen, ep.counted = m.sampleCount, e.Counted
+	ep.start, ep.end, ep.lingering = len(m.rows), len(m.rows), 0
+	ep.aggregate = aggregate{answering: e.Answering, silent: e.Silent, unregistered: e.Unregistered, malformed: e.Malformed, kvBlocks: e.Blocks, kvUsage: e.Usage}
+	if ep != m.overflow {
+		ep.advance(m)
+		m.endpoints = append(m.endpoints, ep)
 	}
-	return p
+	return ep
 }
 
 // turn moves on to the bucket that is being filled.
-func (p *endpointStats) advance(g *Monitor) {
-	if at := g.hitBucket(); at != p.hitWindow.last {
-		p.learn()
-		p.hitWindow.advance(at)
+func (ep *endpointStats) advance(m *Monitor) {
+	if at := m.hitBucket(); at != ep.hitWindow.last {
+		ep.learn()
+		ep.hitWindow.advance(at)
 	}
 }
 
 // learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
-func (p *endpointStats) learn() {
-	if p.ruleStates[ruleHits].since == 0 {
-		p.baseline.learn(p.hitWindow.sum(1))
+func (ep *endpointStats) learn() {
+	if ep.ruleStates[ruleHits].since == 0 {
+		ep.baseline.learn(ep.hitWindow.sum(1))
 	}
 }
 
 // track is what is known of the row, made if need be; nil if there is no room.
-func (g *Monitor) historyFor(p *endpointStats, id fleet.WorkerID, rank int64) *rowHistory {
-	of := rowID{id, rank}
-	t := p.histories[of]
-	if t == nil {
-		if g.rowCount >= maxRows {
+func (m *Monitor) historyFor(ep *endpointStats, id fleet.WorkerID, rank int64) *rowHistory {
+	key := rowID{id, rank}
+	h := ep.histories[key]
+	if h == nil {
+		if m.rowCount >= maxRows {
 			return nil
 		}
-		t = &rowHistory{rowID: of, since: g.now, stateSince: g.now}
-		if p.rowsPerWorker[id] == 0 {
-			t.multiEndpoint = g.endpointsPerWorker[id] > 0
-			g.endpointsPerWorker[id]++
+		h = &rowHistory{rowID: key, since: m.now, stateSince: m.now}
+		if ep.rowsPerWorker[id] == 0 {
+			h.multiEndpoint = m.endpointsPerWorker[id] > 0
+			m.endpointsPerWorker[id]++
 		} else {
-			t.multiEndpoint = g.endpointsPerWorker[id] > 1
+			h.multiEndpoint = m.endpointsPerWorker[id] > 1
 		}
-		p.histories[of] = t
-		p.rowsPerWorker[id]++
-		g.rowCount++
+		ep.histories[key] = h
+		ep.rowsPerWorker[id]++
+		m.rowCount++
 	}
-	t.lastSeen = g.sampleCount
-	return t
+	h.lastSeen = m.sampleCount
+	return h
 }
 
 // untrack forgets a row.
-func (g *Monitor) forgetRow(p *endpointStats, t *rowHistory) {
-	delete(p.histories, t.rowID)
-	g.rowCount--
-	if p.rowsPerWorker[t.id]--; p.rowsPerWorker[t.id] == 0 {
-		delete(p.rowsPerWorker, t.id)
-		if g.endpointsPerWorker[t.id]--; g.endpointsPerWorker[t.id] == 0 {
-			delete(g.endpointsPerWorker, t.id)
+func (m *Monitor) forgetRow(ep *endpointStats, h *rowHistory) {
+	delete(ep.histories, h.rowID)
+	m.rowCount--
+	if ep.rowsPerWorker[h.id]--; ep.rowsPerWorker[h.id] == 0 {
+		delete(ep.rowsPerWorker, h.id)
+		if m.endpointsPerWorker[h.id]--; m.endpointsPerWorker[h.id] == 0 {
+			delete(m.endpointsPerWorker, h.id)
 		}
 	}
-	if t.hasHistory {
-		g.rowsWithHistory--
-		g.rowHistoryBytes -= t.kvUsages.bytes() + t.slotUsages.bytes() + t.waitingCounts.bytes() + t.hitRates.bytes()
+	if h.hasHistory {
+		m.rowsWithHistory--
+		m.rowHistoryBytes -= h.kvUsages.bytes() + h.slotUsages.bytes() + h.waitingCounts.bytes() + h.hitRates.bytes()
 	}
 }
 
 // sweep forgets what is not in the cut.
-func (g *Monitor) sweep() {
-	for key, p := range g.byEndpoint {
-		if p.lastSeen != g.sampleCount {
-			p.start, p.end = 0, 0
+func (m *Monitor) sweep() {
+	for key, ep := range m.byEndpoint {
+		if ep.lastSeen != m.sampleCount {
+			ep.start, ep.end = 0, 0
 		}
-		if len(p.histories) != p.end-p.start {
-			g.sweepRows(p)
+		if len(ep.histories) != ep.end-ep.start {
+			m.sweepRows(ep)
 		}
-		g.expireDepartures(p)
-		if p.lastSeen != g.sampleCount {
-			g.departureCount -= len(p.departures)
-			delete(g.byEndpoint, key)
+		m.expireDepartures(ep)
+		if ep.lastSeen != m.sampleCount {
+			m.departureCount -= len(ep.departures)
+			delete(m.byEndpoint, key)
 		}
 	}
-	if len(g.hits) == g.hitsUpdated {
+	if len(m.hits) == m.hitsUpdated {
 		return
 	}
-	for id, h := range g.hits {
-		if h.lastSeen != g.sampleCount {
-			delete(g.hits, id)
+	for id, h := range m.hits {
+		if h.lastSeen != m.sampleCount {
+			delete(m.hits, id)
 		}
 	}
 }
 
-func (g *Monitor) sweepRows(p *endpointStats) {
+func (m *Monitor) sweepRows(ep *endpointStats) {
 	var left []*rowHistory
-	for _, t := range p.histories {
-		if t.lastSeen == g.sampleCount {
+	for _, h := range ep.histories {
+		if h.lastSeen == m.sampleCount {
 			continue
 		}
-		g.forgetRow(p, t)
-		left = append(left, t)
+		m.forgetRow(ep, h)
+		left = append(left, h)
 	}
-	for _, t := range left {
-		if t.counted && p.rowsPerWorker[t.id] == 0 { // else it has got ranks, or lost them
-			g.recordDeparture(p, t)
+	for _, h := range left {
+		if h.counted && ep.rowsPerWorker[h.id] == 0 { // else it has got ranks, or lost them
+			m.recordDeparture(ep, h)
 		}
 	}
 }

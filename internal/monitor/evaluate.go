@@ -17,34 +17,34 @@ type ruleState struct {
 }
 
 // look takes a new measure and reports whether the problem is raised.
-func (m *ruleState) update(v number, up, down float64, raise, withdraw time.Duration, now tick) bool {
-	m.holding = v.OK && v.V >= up
-	if m.holding {
-		m.lastTrue, m.lastMeasure = now, float32(v.V)
+func (st *ruleState) update(v number, up, down float64, raise, withdraw time.Duration, now tick) bool {
+	st.holding = v.OK && v.V >= up
+	if st.holding {
+		st.lastTrue, st.lastMeasure = now, float32(v.V)
 	}
-	if m.holding || v.OK && m.raised && v.V >= down {
-		if m.since == 0 {
-			m.since = now
+	if st.holding || v.OK && st.raised && v.V >= down {
+		if st.since == 0 {
+			st.since = now
 		}
-		m.cleared = 0
-		m.raised = m.raised || now-m.since >= ticks(raise)
-		return m.raised
+		st.cleared = 0
+		st.raised = st.raised || now-st.since >= ticks(raise)
+		return st.raised
 	}
-	if !m.raised {
-		m.since = 0
+	if !st.raised {
+		st.since = 0
 		return false
 	}
-	if m.cleared == 0 {
-		m.cleared = now
+	if st.cleared == 0 {
+		st.cleared = now
 	}
-	if now-m.cleared >= ticks(withdraw) {
-		*m = ruleState{}
+	if now-st.cleared >= ticks(withdraw) {
+		*st = ruleState{}
 	}
-	return m.raised
+	return st.raised
 }
 
-func (r *rule[S]) update(g *Monitor, m *ruleState, v number) bool {
-	return m.update(v, r.raiseAt, r.clearBelow, r.raiseAfter, r.withdrawAfter, g.now)
+func (r *rule[S]) update(m *Monitor, st *ruleState, v number) bool {
+	return st.update(v, r.raiseAt, r.clearBelow, r.raiseAfter, r.withdrawAfter, m.now)
 }
 
 // problem is one that is raised. It is valid for one cut.
@@ -70,82 +70,82 @@ type message struct {
 
 // raised makes the problem of a rule whose memory has it raised. It says that it is so only
 // while it is.
-func (r *rule[S]) newProblem(of *endpointStats, m *ruleState) problem {
-	p := problem{id: r.kind, kind: problemKind(r.kind), severity: r.severity, since: m.since, endpoint: of, message: r.message, lastTrue: m.lastTrue, lastMeasure: float64(m.lastMeasure)}
-	if of != nil {
-		p.id += ":" + of.String()
+func (r *rule[S]) newProblem(ep *endpointStats, st *ruleState) problem {
+	p := problem{id: r.kind, kind: problemKind(r.kind), severity: r.severity, since: st.since, endpoint: ep, message: r.message, lastTrue: st.lastTrue, lastMeasure: float64(st.lastMeasure)}
+	if ep != nil {
+		p.id += ":" + ep.String()
 	}
-	if !m.holding {
+	if !st.holding {
 		p.message = r.endedMessage
 	}
 	return p
 }
 
 // judge applies every rule to the cut.
-func (g *Monitor) evaluate() {
-	g.problems = g.problems[:0]
+func (m *Monitor) evaluate() {
+	m.problems = m.problems[:0]
 	for i := range programRules {
-		r, m := &programRules[i], &g.ruleStates[i]
-		if r.update(g, m, r.measure(g, g)) {
-			g.problems = append(g.problems, r.newProblem(nil, m))
+		r, st := &programRules[i], &m.ruleStates[i]
+		if r.update(m, st, r.measure(m, m)) {
+			m.problems = append(m.problems, r.newProblem(nil, st))
 		}
 	}
-	for _, p := range g.endpoints {
-		if p.start == p.end && !p.counted {
+	for _, ep := range m.endpoints {
+		if ep.start == ep.end && !ep.counted {
 			continue
 		}
-		g.evaluateWorkers(p)
+		m.evaluateWorkers(ep)
 		for i := range endpointRules {
-			r, m := &endpointRules[i], &p.ruleStates[i]
-			if v := r.measure(g, p); r.update(g, m, v) {
-				raised := r.newProblem(p, m)
+			r, st := &endpointRules[i], &ep.ruleStates[i]
+			if v := r.measure(m, ep); r.update(m, st, v) {
+				raised := r.newProblem(ep, st)
 				raised.current = v
-				g.problems = append(g.problems, raised)
+				m.problems = append(m.problems, raised)
 			}
 		}
 	}
-	g.problemLog.update(g) // of those, too, that are left out
-	if n := len(g.problems) - maxProblems; n > 0 {
-		g.leftOut.problems = n
+	m.problemLog.update(m) // of those, too, that are left out
+	if n := len(m.problems) - maxProblems; n > 0 {
+		m.leftOut.problems = n
 		var worst []problem
-		for _, t := range g.messages()[:maxProblems] {
-			worst = append(worst, *t.problem)
+		for _, pm := range m.messages()[:maxProblems] {
+			worst = append(worst, *pm.problem)
 		}
-		clear(g.problems) // each holds its rows
-		g.problems = append(g.problems[:0], worst...)
+		clear(m.problems) // each holds its rows
+		m.problems = append(m.problems[:0], worst...)
 	}
 }
 
 // judgeWorkers raises a problem for all workers of an endpoint that have it. Those that had it
 // are named only where none has it any more.
-func (g *Monitor) evaluateWorkers(p *endpointStats) {
+func (m *Monitor) evaluateWorkers(ep *endpointStats) {
 	var found [workerRuleCount]struct {
 		ruleState
 		rows, before []*row
 	}
-	for i := p.start; i < p.end; i++ {
-		w := &g.rows[i]
+	for i := ep.start; i < ep.end; i++ {
+		w := &m.rows[i]
 		for n := range workerRules {
-			r, m, f := &workerRules[n], &w.ruleStates[n], &found[n]
-			if !r.update(g, m, r.measure(g, w)) {
+			r, st, f := &workerRules[n], &w.ruleStates[n], &found[n]
+			if !r.update(m, st, r.measure(m, w)) {
 				continue
 			}
-			if m.holding {
+			if st.holding {
 				f.rows = append(f.rows, w)
 			} else {
 				f.before = append(f.before, w)
 			}
-			f.since = min(cmp.Or(f.since, m.since), m.since)
-			f.lastTrue, f.holding = max(f.lastTrue, m.lastTrue), f.holding || m.holding
+			f.since = min(cmp.Or(f.since, st.since), st.since)
+			f.lastTrue, f.holding = max(f.lastTrue, st.lastTrue), f.holding || st.holding
 		}
 	}
 	for n := range found {
 		if f := &found[n]; f.since != 0 {
-			raised := workerRules[n].newProblem(p, &f.ruleState)
+			raised := workerRules[n].newProblem(ep, &f.ruleState)
 			if raised.rows = f.rows; !f.holding {
 				raised.rows = f.before
 			}
-			g.problems = append(g.problems, raised)
+			m.problems = append(m.problems, raised)
 		}
 	}
 }
@@ -162,21 +162,21 @@ var severityOrder = map[severity]int{severityBad: 0, severityWarn: 1, severityIn
 // overCheck is what there is to do about what is over.
 const endedCheck = "nothing now. This is withdrawn, unless it is so again soon."
 
-func (p *problem) describe(g *Monitor) problemMessage {
-	t := problemMessage{p, p.message(g, p)}
-	t.message.severity = cmp.Or(t.message.severity, p.severity)
-	if t.message.check = cmp.Or(t.message.check, endedCheck); t.message.rows == nil {
-		t.message.rows = p.rows
+func (p *problem) describe(m *Monitor) problemMessage {
+	pm := problemMessage{p, p.message(m, p)}
+	pm.message.severity = cmp.Or(pm.message.severity, p.severity)
+	if pm.message.check = cmp.Or(pm.message.check, endedCheck); pm.message.rows == nil {
+		pm.message.rows = p.rows
 	}
-	return t
+	return pm
 }
 
 // said are all problems: the worst first, and of those that are as bad the program's own, and then
 // the oldest, so that they keep their places while they last.
-func (g *Monitor) messages() []problemMessage {
-	all := make([]problemMessage, 0, len(g.problems))
-	for i := range g.problems {
-		all = append(all, g.problems[i].describe(g))
+func (m *Monitor) messages() []problemMessage {
+	all := make([]problemMessage, 0, len(m.problems))
+	for i := range m.problems {
+		all = append(all, m.problems[i].describe(m))
 	}
 	slices.SortStableFunc(all, func(a, b problemMessage) int {
 		return cmp.Or(severityOrder[a.message.severity]-severityOrder[b.message.severity], ifElse(a.endpoint == nil, 0, 1)-ifElse(b.endpoint == nil, 0, 1), cmp.Compare(a.since, b.since))

@@ -23,22 +23,22 @@ type workerHistory struct {
 	Odd                         []struct{ Text, Check string }
 }
 
-func (l *harness) history(key string) (h workerHistory) {
-	l.t.Helper()
-	w := l.request("GET", "/worker?key="+key)
+func (h *harness) history(key string) (history workerHistory) {
+	h.t.Helper()
+	w := h.request("GET", "/worker?key="+key)
 	if w.Code != 200 {
-		l.t.Fatalf("history of %s: %d %s", key, w.Code, w.Body)
+		h.t.Fatalf("history of %s: %d %s", key, w.Code, w.Body)
 	}
-	decode(l.t, w.Body.Bytes(), &h)
-	return h
+	decode(h.t, w.Body.Bytes(), &history)
+	return history
 }
 
 // odd are the texts of what is odd about a row.
-func (l *harness) anomalies(key string) (all []string) {
-	l.t.Helper()
-	for _, o := range l.history(key).Odd {
+func (h *harness) anomalies(key string) (all []string) {
+	h.t.Helper()
+	for _, o := range h.history(key).Odd {
 		if o.Check == "" {
-			l.t.Errorf("%q has no advice", o.Text)
+			h.t.Errorf("%q has no advice", o.Text)
 		}
 		all = append(all, o.Text)
 	}
@@ -55,26 +55,26 @@ func formatSamples(samples []*float64) string {
 }
 
 func TestHistoryHasOneSamplePerStep(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1, 2)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1, 2)
 		for _, answers := range [][]fleet.PollReply{
 			{pollReply(generate, 1, 200, 0), pollReply(generate, 2, 400, 5)},
 			{pollReply(generate, 1, 300, 0), malformedReply(generate, 2)},
 			{pollReply(generate, 1, 124, 7), pollReply(generate, 2, 456, 70_000)},
 		} {
-			l.setReplies(answers...)
-			l.ticks(5 * time.Second)
+			h.setReplies(answers...)
+			h.ticks(5 * time.Second)
 		}
-		h := l.snapshot().History
-		testutil.Equal(t, "step", h.Step, 5)
-		testutil.Equal(t, "end", h.End, time.Now().UnixMilli())
-		testutil.Equal(t, "mean load", formatSamples(h.LoadMean), "– 0.3 0.3 0.29")
-		testutil.Equal(t, "std of it", formatSamples(h.LoadStd), "– 0.1 0 0.166")
-		testutil.Equal(t, "waiting", formatSamples(h.Waiting), "– 5 0 70007")
-		testutil.Equal(t, "answering", formatSamples(h.Answering), "0 2 1 2")
-		testutil.Equal(t, "malformed", formatSamples(h.Malformed), "0 0 1 0")
-		two := l.history("2")
+		history := h.snapshot().History
+		testutil.Equal(t, "step", history.Step, 5)
+		testutil.Equal(t, "end", history.End, time.Now().UnixMilli())
+		testutil.Equal(t, "mean load", formatSamples(history.LoadMean), "– 0.3 0.3 0.29")
+		testutil.Equal(t, "std of it", formatSamples(history.LoadStd), "– 0.1 0 0.166")
+		testutil.Equal(t, "waiting", formatSamples(history.Waiting), "– 5 0 70007")
+		testutil.Equal(t, "answering", formatSamples(history.Answering), "0 2 1 2")
+		testutil.Equal(t, "malformed", formatSamples(history.Malformed), "0 0 1 0")
+		two := h.history("2")
 		testutil.Equal(t, "KV use", formatSamples(two.KV), "– 0.4 – 0.456")
 		testutil.Equal(t, "waiting", formatSamples(two.Waiting), "– 5 – 65534")
 		testutil.Equal(t, "hit rate", formatSamples(two.HitRate), "– – – –")
@@ -84,171 +84,171 @@ func TestHistoryHasOneSamplePerStep(t *testing.T) {
 }
 
 func TestHistoryKeepsFifteenMinutes(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1)
 		for n := range 400 {
-			l.setReplies(pollReply(generate, 1, uint64(n), 0))
-			l.ticks(5 * time.Second)
+			h.setReplies(pollReply(generate, 1, uint64(n), 0))
+			h.ticks(5 * time.Second)
 		}
-		h, own := l.snapshot().History, l.history("1")
-		testutil.Equal(t, "samples", []int{len(h.LoadMean), len(h.Malformed), len(own.KV), len(own.PeersKV.Std)}, []int{180, 180, 180, 180})
+		history, own := h.snapshot().History, h.history("1")
+		testutil.Equal(t, "samples", []int{len(history.LoadMean), len(history.Malformed), len(own.KV), len(own.PeersKV.Std)}, []int{180, 180, 180, 180})
 		testutil.Equal(t, "the oldest and the newest", []string{formatOptional(own.KV[0]), formatOptional(own.KV[179])}, []string{"0.22", "0.4"})
 	})
 }
 
 func TestHistoryHasGapsForMissedSteps(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1)
-		l.setReplies(pollReply(generate, 1, 500, 0))
-		l.ticks(5 * time.Second)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1)
+		h.setReplies(pollReply(generate, 1, 500, 0))
+		h.ticks(5 * time.Second)
 		time.Sleep(17 * time.Second) // the process was stopped
-		l.ticks(4 * time.Second)
-		testutil.Equal(t, "mean load", formatSamples(l.snapshot().History.LoadMean), "– 0.5 – – 0.5 0.5")
-		testutil.Equal(t, "answering", formatSamples(l.snapshot().History.Answering), "0 1 – – 1 1")
-		testutil.Equal(t, "KV use", formatSamples(l.history("1").KV), "– 0.5 – – 0.5 0.5")
+		h.ticks(4 * time.Second)
+		testutil.Equal(t, "mean load", formatSamples(h.snapshot().History.LoadMean), "– 0.5 – – 0.5 0.5")
+		testutil.Equal(t, "answering", formatSamples(h.snapshot().History.Answering), "0 1 – – 1 1")
+		testutil.Equal(t, "KV use", formatSamples(h.history("1").KV), "– 0.5 – – 0.5 0.5")
 		time.Sleep(time.Hour)
-		l.tick()
-		testutil.Equal(t, "samples that are left of what was an hour ago", formatSamples(slices.DeleteFunc(l.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
+		h.tick()
+		testutil.Equal(t, "samples that are left of what was an hour ago", formatSamples(slices.DeleteFunc(h.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
 	})
 }
 
 func TestHistoryOfRemovedWorkerIsFreed(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1, 2)
-		l.setReplies(pollReply(generate, 1, 500, 0), pollReply(generate, 2, 500, 0))
-		l.ticks(time.Minute)
-		with := l.fleet.Stats.HistoryBytes.Load()
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
-		l.setReplies(pollReply(generate, 1, 500, 0))
-		l.ticks(time.Minute)
-		testutil.Equal(t, "error", l.requestError("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1, 2)
+		h.setReplies(pollReply(generate, 1, 500, 0), pollReply(generate, 2, 500, 0))
+		h.ticks(time.Minute)
+		with := h.fleet.Stats.HistoryBytes.Load()
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
+		h.setReplies(pollReply(generate, 1, 500, 0))
+		h.ticks(time.Minute)
+		testutil.Equal(t, "error", h.requestError("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
 		rings := int64(2*unsafe.Sizeof(compactHistory[uint8]{}) + unsafe.Sizeof(compactHistory[uint16]{})) // it had no hit rate
-		if freed := with - l.fleet.Stats.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
+		if freed := with - h.fleet.Stats.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
 			t.Errorf("%d bytes are free, want %d of the rings and what is known beside", freed, rings)
 		}
-		l.registerPolled(generate, 2)
-		l.setReplies(pollReply(generate, 1, 500, 0), pollReply(generate, 2, 500, 0))
-		l.ticks(5 * time.Second)
-		testutil.Equal(t, "samples when it is back", formatSamples(l.history("2").KV[len(l.history("2").KV)-2:]), "– 0.5")
+		h.registerPolled(generate, 2)
+		h.setReplies(pollReply(generate, 1, 500, 0), pollReply(generate, 2, 500, 0))
+		h.ticks(5 * time.Second)
+		testutil.Equal(t, "samples when it is back", formatSamples(h.history("2").KV[len(h.history("2").KV)-2:]), "– 0.5")
 	})
 }
 
 func TestHistoryNotesWorkersWithoutHistory(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.monitor.options.Limit = 2
-		l.registerPolled(generate, 1, 2, 3)
-		l.setReplies(pollReply(generate, 1, 100, 0), pollReply(generate, 2, 200, 0), pollReply(generate, 3, 300, 0))
-		l.ticks(10 * time.Second)
-		testutil.Equal(t, "rows with a history", l.monitor.rowsWithHistory, 2)
-		three := l.history("3")
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.monitor.options.Limit = 2
+		h.registerPolled(generate, 1, 2, 3)
+		h.setReplies(pollReply(generate, 1, 100, 0), pollReply(generate, 2, 200, 0), pollReply(generate, 3, 300, 0))
+		h.ticks(10 * time.Second)
+		testutil.Equal(t, "rows with a history", h.monitor.rowsWithHistory, 2)
+		three := h.history("3")
 		testutil.Equal(t, "note", three.Note, "No history is kept of this worker: there is room for that of 2.")
 		testutil.Equal(t, "KV use", formatSamples(three.KV), "– – –")
-		testutil.Equal(t, "note of another", l.history("1").Note, "")
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
-		l.setReplies(pollReply(generate, 2, 200, 0), pollReply(generate, 3, 300, 0))
-		l.ticks(10 * time.Second)
-		testutil.Equal(t, "when there is room", formatSamples(l.history("3").KV), "– – – 0.3 0.3")
-		testutil.Equal(t, "note", l.history("3").Note, "")
+		testutil.Equal(t, "note of another", h.history("1").Note, "")
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		h.setReplies(pollReply(generate, 2, 200, 0), pollReply(generate, 3, 300, 0))
+		h.ticks(10 * time.Second)
+		testutil.Equal(t, "when there is room", formatSamples(h.history("3").KV), "– – – 0.3 0.3")
+		testutil.Equal(t, "note", h.history("3").Note, "")
 	})
 }
 
 // TestHistoryRowsAreBounded, whatever --max-workers is.
 func TestHistoryRowsAreBounded(t *testing.T) {
 	const most = 100_000
-	inBubbleWithLimit(t, most, func(l *harness) {
-		t := l.t
-		l.monitor.options.Limit = most
+	inBubbleWithLimit(t, most, func(h *harness) {
+		t := h.t
+		h.monitor.options.Limit = most
 		ids := make([]uint64, 65_540)
 		for i := range ids {
 			ids[i] = uint64(1 + i)
 		}
-		l.registerPublishing(generate, ids...)
+		h.registerPublishing(generate, ids...)
 		for _, id := range ids {
-			l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 		}
-		l.ticks(5 * time.Second)
-		testutil.Equal(t, "rows with a history", l.monitor.rowsWithHistory, 65_536)
+		h.ticks(5 * time.Second)
+		testutil.Equal(t, "rows with a history", h.monitor.rowsWithHistory, 65_536)
 	})
 }
 
 // TestHistoryMemoryMatchesDocs in memory, of each worker at most.
 func TestHistoryMemoryMatchesDocs(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		const workers = 1000
 		var ids []uint64
 		for id := range uint64(workers) {
 			ids = append(ids, id+1)
 		}
-		before := l.fleet.Stats.HistoryBytes.Load()
-		l.registerPublishing(generate, ids...)
+		before := h.fleet.Stats.HistoryBytes.Load()
+		h.registerPublishing(generate, ids...)
 		for _, id := range ids {
 			from := fleet.Origin{Endpoint: generate, Worker: id}
-			l.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
-			l.fleet.RecordForwardPass(from, fleet.Pass{Counter: 1, Running: 1})
-			l.fleet.RecordHit(id, 10, 5)
+			h.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			h.fleet.RecordForwardPass(from, fleet.Pass{Counter: 1, Running: 1})
+			h.fleet.RecordHit(id, 10, 5)
 		}
-		l.ticks(10 * time.Second)
-		if each := (l.fleet.Stats.HistoryBytes.Load() - before) / workers; each < 1024 || each > 1638 {
+		h.ticks(10 * time.Second)
+		if each := (h.fleet.Stats.HistoryBytes.Load() - before) / workers; each < 1024 || each > 1638 {
 			t.Errorf("%d bytes a worker, want no more than 1.6 kB", each)
 		}
 	})
 }
 
 func TestRowKeysAreUnique(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		keys := func(want ...string) {
 			t.Helper()
-			l.tick()
+			h.tick()
 			var got []string
-			for _, w := range l.snapshot().Workers {
+			for _, w := range h.snapshot().Workers {
 				got = append(got, w.Component+" "+w.Key)
 			}
 			testutil.Equal(t, "rows", got, want)
 		}
-		l.registerPolled(generate, 7, 8)
-		l.registerPolled(prefill, 7)
-		l.setReplies(pollReply(generate, 7, 1, 0), pollReply(prefill, 7, 1, 0), pollReply(generate, 8, 1, 0))
+		h.registerPolled(generate, 7, 8)
+		h.registerPolled(prefill, 7)
+		h.setReplies(pollReply(generate, 7, 1, 0), pollReply(prefill, 7, 1, 0), pollReply(generate, 8, 1, 0))
 		keys("backend 7", "backend 8", "prefill 7@prefill/generate")
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 7})
-		l.setReplies(pollReply(prefill, 7, 1, 0), pollReply(generate, 8, 1, 0))
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 7})
+		h.setReplies(pollReply(prefill, 7, 1, 0), pollReply(generate, 8, 1, 0))
 		keys("backend 8", "prefill 7@prefill/generate") // as long as it is there
-		l.registerPublishing(prefill, 9)
+		h.registerPublishing(prefill, 9)
 		for rank := range uint32(2) {
-			l.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+			h.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
 		keys("backend 8", "prefill 7@prefill/generate", "prefill 9/0", "prefill 9/1")
-		testutil.Equal(t, "workers, however many ranks", l.snapshot().Fleet.States.Answering, 3)
-		testutil.Equal(t, "gone", len(l.monitor.byEndpoint[prefill].departures), 0)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: prefill, ID: 7})
-		l.setReplies(pollReply(generate, 8, 1, 0))
-		l.ticks(3 * time.Second)
-		l.registerPolled(generate, 7)
-		l.setReplies(pollReply(generate, 7, 1, 0), pollReply(generate, 8, 1, 0))
+		testutil.Equal(t, "workers, however many ranks", h.snapshot().Fleet.States.Answering, 3)
+		testutil.Equal(t, "gone", len(h.monitor.byEndpoint[prefill].departures), 0)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: prefill, ID: 7})
+		h.setReplies(pollReply(generate, 8, 1, 0))
+		h.ticks(3 * time.Second)
+		h.registerPolled(generate, 7)
+		h.setReplies(pollReply(generate, 7, 1, 0), pollReply(generate, 8, 1, 0))
 		keys("backend 7", "backend 8", "prefill 9/0", "prefill 9/1")
 	})
 }
 
 func TestHitRateIgnoresHitsBeforeRegistration(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.fleet.RecordHit(1, 1000, 0) // of an id that nobody knows
-		l.tick()
-		testutil.Equal(t, "hit rate", formatOptional(l.snapshot().Fleet.HitRate), "0")
-		l.ticks(6 * time.Minute)
-		testutil.Equal(t, "hit rate of the last five minutes", formatOptional(l.snapshot().Fleet.HitRate), "–")
-		l.registerPolled(generate, 1) // takes its counters along
-		l.setReplies(pollReply(generate, 1, 1, 0))
-		l.tick()
-		testutil.Equal(t, "hit rate when it is known", formatOptional(l.snapshot().Fleet.HitRate), "–")
-		l.fleet.RecordHit(1, 100, 100)
-		l.tick()
-		s := l.snapshot()
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.fleet.RecordHit(1, 1000, 0) // of an id that nobody knows
+		h.tick()
+		testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "0")
+		h.ticks(6 * time.Minute)
+		testutil.Equal(t, "hit rate of the last five minutes", formatOptional(h.snapshot().Fleet.HitRate), "–")
+		h.registerPolled(generate, 1) // takes its counters along
+		h.setReplies(pollReply(generate, 1, 1, 0))
+		h.tick()
+		testutil.Equal(t, "hit rate when it is known", formatOptional(h.snapshot().Fleet.HitRate), "–")
+		h.fleet.RecordHit(1, 100, 100)
+		h.tick()
+		s := h.snapshot()
 		testutil.Equal(t, "hit rate", formatOptional(s.Fleet.HitRate), "1")
 		testutil.Equal(t, "since the start", formatOptional(s.Fleet.HitRateTotal), "0.0909")
 		testutil.Equal(t, "its own", []string{formatOptional(s.Workers[0].HitRate), formatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
@@ -256,61 +256,61 @@ func TestHitRateIgnoresHitsBeforeRegistration(t *testing.T) {
 }
 
 func TestHitRateIgnoresHitsBeforeFirstSample(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1)
-		l.fleet.RecordHit(1, 100, 50)
-		l.monitor = New(options(l.fleet)) // begins in the midst of it
-		l.tick()
-		s := l.snapshot()
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1)
+		h.fleet.RecordHit(1, 100, 50)
+		h.monitor = New(options(h.fleet)) // begins in the midst of it
+		h.tick()
+		s := h.snapshot()
 		testutil.Equal(t, "hit rates", []string{formatOptional(s.Fleet.HitRate), formatOptional(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
 	})
 }
 
 func TestEventRateIsFiveSecondMean(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		for range 20 {
 			for range 40 {
-				l.fleet.Stats.CountMessage(stats.LoadEvent)
-				l.fleet.Stats.CountMessage(stats.InstanceKeys) // no load
+				h.fleet.Stats.CountMessage(stats.LoadEvent)
+				h.fleet.Stats.CountMessage(stats.InstanceKeys) // no load
 			}
-			l.ticks(2 * time.Second)
+			h.ticks(2 * time.Second)
 		}
-		if v := l.snapshot().Fleet.EventsPerSecond; v < 16 || v > 24 {
+		if v := h.snapshot().Fleet.EventsPerSecond; v < 16 || v > 24 {
 			t.Errorf("%v events a second, want about 20", v)
 		}
 	})
 }
 
 func TestAnomaliesOfWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 		answers := []fleet.PollReply{pollReply(generate, 1, 980, 12)}
 		for id := range uint64(9) {
 			answers = append(answers, pollReply(generate, 2+id, 400, 0))
 		}
-		l.setReplies(answers...)
-		l.fleet.RecordHit(1, 100, 90)
-		l.fleet.RecordHit(2, 900, 100)
-		l.ticks(5 * time.Second)
-		testutil.Equal(t, "of one like the others", l.anomalies("3"), nil)
-		testutil.Equal(t, "of the full one", l.anomalies("1"), []string{
+		h.setReplies(answers...)
+		h.fleet.RecordHit(1, 100, 90)
+		h.fleet.RecordHit(2, 900, 100)
+		h.ticks(5 * time.Second)
+		testutil.Equal(t, "of one like the others", h.anomalies("3"), nil)
+		testutil.Equal(t, "of the full one", h.anomalies("1"), []string{
 			"KV use 98\u00a0% is 3.0 standard deviations above its endpoint's mean of 46\u00a0%.",
 			"12 requests wait here while its endpoint has 54\u00a0% of its blocks free.",
 			"Hit rate 90\u00a0% against 19\u00a0% of its endpoint.",
 		})
-		l.setReplies(append(answers[:8:8], malformedReply(generate, 9))...)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 8})
-		l.ticks(10 * time.Second)
-		testutil.Equal(t, "of a silent one", l.anomalies("10"), []string{"It is registered in etcd, but its last load came 10 s ago."})
-		testutil.Equal(t, "of one that cannot be read", l.anomalies("9"), []string{"It answers, but its load cannot be decoded."})
-		testutil.Equal(t, "of one without a key", l.anomalies("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
-		l.registerPublishing(prefill, 0x21, 0x22)
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.ticks(5 * time.Second)
-		testutil.Equal(t, "of one that publishes little", l.anomalies("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
-		testutil.Equal(t, "of one that has published nothing", l.anomalies("34"), []string{"It is registered in etcd, but no load of its has come yet."})
+		h.setReplies(append(answers[:8:8], malformedReply(generate, 9))...)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 8})
+		h.ticks(10 * time.Second)
+		testutil.Equal(t, "of a silent one", h.anomalies("10"), []string{"It is registered in etcd, but its last load came 10 s ago."})
+		testutil.Equal(t, "of one that cannot be read", h.anomalies("9"), []string{"It answers, but its load cannot be decoded."})
+		testutil.Equal(t, "of one without a key", h.anomalies("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
+		h.registerPublishing(prefill, 0x21, 0x22)
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		h.ticks(5 * time.Second)
+		testutil.Equal(t, "of one that publishes little", h.anomalies("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
+		testutil.Equal(t, "of one that has published nothing", h.anomalies("34"), []string{"It is registered in etcd, but no load of its has come yet."})
 	})
 }

@@ -29,95 +29,95 @@ func (s snapshotJSON) leftOutCounts() []int {
 // TestLimitForgedNamesAreNotKept sends what once took 24 s to write: 30,000 loads of 469 ids
 // at made-up endpoints.
 func TestLimitForgedNamesAreNotKept(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPublishing(generate, 1)
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(40)})
-		l.tick()
-		before := len(l.request("GET", "/api/v1/fleet").Body.Bytes())
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPublishing(generate, 1)
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(40)})
+		h.tick()
+		before := len(h.request("GET", "/api/v1/fleet").Body.Bytes())
 		for n := range 30_000 {
 			from := fleet.Origin{Endpoint: fleet.Endpoint{Component: fmt.Sprint("made", n), Name: fmt.Sprint("up", n)}, Worker: 1<<40 + uint64(n%469)}
-			l.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(7)})
+			h.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(7)})
 		}
-		l.ticks(3 * time.Second)
-		s := l.fleet.Snapshot()
+		h.ticks(3 * time.Second)
+		s := h.fleet.Snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
-		testutil.Equal(t, "loads of no use", l.fleet.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
-		testutil.Equal(t, "over the limits", l.fleet.Stats.AllRefused(), 0)
-		if after := len(l.request("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
+		testutil.Equal(t, "loads of no use", h.fleet.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
+		testutil.Equal(t, "over the limits", h.fleet.Stats.AllRefused(), 0)
+		if after := len(h.request("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)
 		}
-		testutil.Equal(t, "load", *l.snapshot().Workers[0].KVActive, 40)
+		testutil.Equal(t, "load", *h.snapshot().Workers[0].KVActive, 40)
 	})
 }
 
 func TestLimitOfEndpoints(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		for n := range 4098 {
-			l.registerPublishing(endpointNumber(n), uint64(n+1))
-			l.fleet.RecordLoad(fleet.Origin{Endpoint: endpointNumber(n), Worker: uint64(n + 1)}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+			h.registerPublishing(endpointNumber(n), uint64(n+1))
+			h.fleet.RecordLoad(fleet.Origin{Endpoint: endpointNumber(n), Worker: uint64(n + 1)}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 		}
-		l.fleet.RecordHit(4098, 100, 30)
-		l.ticks(5 * time.Second)
-		s := l.snapshot()
+		h.fleet.RecordHit(4098, 100, 30)
+		h.ticks(5 * time.Second)
+		s := h.snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers)}, []int{4096, 4096})
 		testutil.Equal(t, "left out", s.leftOutCounts(), []int{2, 2, 0})
 		testutil.Equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), formatOptional(s.Fleet.LoadMean), formatOptional(s.Fleet.HitRateTotal), formatOptional(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
-		testutil.Equal(t, "problem", l.problem("limit:page").Detail,
+		testutil.Equal(t, "problem", h.problem("limit:page").Detail,
 			"There is no room for 2 endpoints and 2 rows. There is for 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them of workers whose registration is gone; 32 MiB in all) and 200 problems. The sums, and the metrics, are of everything.")
 		of := func(n int) string {
-			return l.request("GET", "/api/v1/signals?endpoint=generate&component="+endpointNumber(n).Component).Body.String()
+			return h.request("GET", "/api/v1/signals?endpoint=generate&component="+endpointNumber(n).Component).Body.String()
 		}
 		testutil.Equal(t, "signals of one that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are looked at"), true)
 		testutil.Equal(t, "signals of another", strings.Contains(of(7), `"workers":1`), true)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
-		l.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
-		l.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
-		l.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
+		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
+		h.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
+		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
+		h.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
 		time.Sleep(10 * time.Minute) // they are remembered for so long
-		l.ticks(2 * time.Second)
-		s = l.snapshot()
+		h.ticks(2 * time.Second)
+		s = h.snapshot()
 		testutil.Equal(t, "left out when there is room", s.leftOutCounts(), nil)
 		testutil.Equal(t, "rows", len(s.Workers), 4096)
-		l.ticks(15 * time.Second)
-		testutil.Equal(t, "problem when there is room", l.problem("limit:page"), problemJSON{})
+		h.ticks(15 * time.Second)
+		testutil.Equal(t, "problem when there is room", h.problem("limit:page"), problemJSON{})
 	})
 }
 
 // TestLimitOfRows, and those with a history.
 func TestLimitOfRows(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.fleet = fleet.New(fleet.Target{}, 600_000, true)
-		l.fleet.Advance(time.Now())
-		l.fleet.Sync(fleet.Listing{})
-		l.monitor = New(options(l.fleet))
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.fleet = fleet.New(fleet.Target{}, 600_000, true)
+		h.fleet.Advance(time.Now())
+		h.fleet.Sync(fleet.Listing{})
+		h.monitor = New(options(h.fleet))
 		for id := range uint64(513) { // with 256 ranks: 131,328 rows
-			l.registerPublishing(generate, 1+id)
+			h.registerPublishing(generate, 1+id)
 			for rank := range uint32(256) {
-				l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1 + id, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+				h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1 + id, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
 			}
 		}
-		l.ticks(5 * time.Second)
-		testutil.Equal(t, "rows", len(l.monitor.rows), 131_072)
-		testutil.Equal(t, "rows left out", l.monitor.leftOut.rows, 256)
-		testutil.Equal(t, "rows with a history", l.monitor.rowsWithHistory, 65_536)
-		testutil.Equal(t, "workers", l.monitor.overall.answering, 513)
+		h.ticks(5 * time.Second)
+		testutil.Equal(t, "rows", len(h.monitor.rows), 131_072)
+		testutil.Equal(t, "rows left out", h.monitor.leftOut.rows, 256)
+		testutil.Equal(t, "rows with a history", h.monitor.rowsWithHistory, 65_536)
+		testutil.Equal(t, "workers", h.monitor.overall.answering, 513)
 	})
 }
 
 func TestLimitOfUnregisteredRows(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1)
 		answers := []fleet.PollReply{pollReply(generate, 1, 500, 0)}
 		for id := range uint64(1003) {
 			answers = append(answers, pollReply(generate, 2+id, 500, 0))
 		}
-		l.setReplies(answers...)
-		l.tick()
-		s := l.snapshot()
+		h.setReplies(answers...)
+		h.tick()
+		s := h.snapshot()
 		testutil.Equal(t, "rows", len(s.Workers), 1001)
 		testutil.Equal(t, "left out", s.leftOutCounts(), []int{0, 3, 0})
 		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1003)
@@ -125,20 +125,20 @@ func TestLimitOfUnregisteredRows(t *testing.T) {
 }
 
 func TestLimitOfProblems(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		answers := []fleet.PollReply(nil)
 		for n := range 300 {
-			l.registerPolled(endpointNumber(n), uint64(n+1))
+			h.registerPolled(endpointNumber(n), uint64(n+1))
 			answers = append(answers, pollReply(endpointNumber(n), uint64(n+1), 950, 0)) // full
 		}
-		l.setReplies(answers...)
-		l.tick()
-		testutil.Equal(t, "problems", len(l.snapshot().Problems), 200)
-		testutil.Equal(t, "left out", l.snapshot().leftOutCounts(), []int{0, 0, 100})
-		l.setReplies(answers[:299]...)
-		l.ticks(2 * time.Second)
-		s := l.snapshot()
+		h.setReplies(answers...)
+		h.tick()
+		testutil.Equal(t, "problems", len(h.snapshot().Problems), 200)
+		testutil.Equal(t, "left out", h.snapshot().leftOutCounts(), []int{0, 0, 100})
+		h.setReplies(answers[:299]...)
+		h.ticks(2 * time.Second)
+		s := h.snapshot()
 		testutil.Equal(t, "the worst, and that there are more", []string{s.Problems[0].ID, s.Problems[1].ID}, []string{"silent:c00299/generate", "limit:page"})
 		testutil.Equal(t, "problems", len(s.Problems), 200)
 	})
@@ -147,29 +147,29 @@ func TestLimitOfProblems(t *testing.T) {
 // TestLimitOfSnapshotBytes however long names are. The whole is not decoded: that
 // takes long.
 func TestLimitOfSnapshotBytes(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		const workers = 7000
 		long := fleet.Endpoint{Component: strings.Repeat("\x01", 256), Name: strings.Repeat("\x02", 256)}
 		answers := []fleet.PollReply(nil)
 		for id := range uint64(workers) { // elsewhere, too, so that keys name the endpoint
-			l.registerPolled(generate, 1+id)
+			h.registerPolled(generate, 1+id)
 			answers = append(answers, pollReply(generate, 1+id, 1, 0))
 		}
-		l.setReplies(answers...)
-		l.tick()
+		h.setReplies(answers...)
+		h.tick()
 		for id := range uint64(workers) {
-			l.registerPolled(long, 1+id)
+			h.registerPolled(long, 1+id)
 			answers = append(answers, pollReply(long, 1+id, 950, 0)) // full
 		}
-		l.setReplies(answers...)
-		l.tick()
-		e, _ := l.monitor.latestEvent(noHistory)
+		h.setReplies(answers...)
+		h.tick()
+		e, _ := h.monitor.latestEvent(noHistory)
 		text := string(e.json())
 		if len(text) < 32<<20 || len(text) > 37<<20 {
 			t.Errorf("the snapshot has %d bytes, want 32 MiB of rows, and 4 of problems", len(text))
 		}
-		rows, out := strings.Count(text, `"key":`), l.monitor.omitted()
+		rows, out := strings.Count(text, `"key":`), h.monitor.omitted()
 		if rows+out.rows != 2*workers || out.rows == 0 {
 			t.Errorf("%d rows, and left out are %+v", rows, out)
 		}
@@ -178,104 +178,104 @@ func TestLimitOfSnapshotBytes(t *testing.T) {
 		if named := strings.Count(problem, "@"); named < 1000 || named > workers/2 {
 			t.Errorf("%d workers of a problem are named, want as many as there is room for", named)
 		}
-		l.tick()
-		e, _ = l.monitor.latestEvent(noHistory)
+		h.tick()
+		e, _ = h.monitor.latestEvent(noHistory)
 		testutil.Equal(t, "it says so", strings.Contains(string(e.json()), `"id":"limit:page"`), true)
 	})
 }
 
 func TestLostNamesLatestDepartures(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		answers := []fleet.PollReply(nil)
 		for id := range uint64(200) {
-			l.registerPolled(generate, 1+id)
+			h.registerPolled(generate, 1+id)
 			answers = append(answers, pollReply(generate, 1+id, 1, 0))
 		}
-		l.setReplies(answers...)
-		l.ticks(10 * time.Second)
+		h.setReplies(answers...)
+		h.ticks(10 * time.Second)
 		for id := range uint64(200) {
-			l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1 + id})
+			h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1 + id})
 		}
-		l.setReplies()
-		l.ticks(10 * time.Second)
-		testutil.Equal(t, "detail", l.problem("lost:backend/generate").Detail,
+		h.setReplies()
+		h.ticks(10 * time.Second)
+		testutil.Equal(t, "detail", h.problem("lost:backend/generate").Detail,
 			"backend/generate: of 200 workers in the last 10 min none is left. Deregistered, and heard until then: c8, c7, c6 and 197 more.")
 	})
 }
 
 func TestLimitOfListedEndpoints(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.fleet = fleet.New(fleet.Target(generate), 1000, true)
-		l.fleet.Advance(time.Now())
-		l.fleet.Sync(fleet.Listing{})
-		l.monitor = New(options(l.fleet))
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.fleet = fleet.New(fleet.Target(generate), 1000, true)
+		h.fleet.Advance(time.Now())
+		h.fleet.Sync(fleet.Listing{})
+		h.monitor = New(options(h.fleet))
 		for n := range 60 {
-			l.registerPolled(endpointNumber(n), uint64(n+1))
+			h.registerPolled(endpointNumber(n), uint64(n+1))
 		}
-		l.tick()
-		testutil.Equal(t, "endpoints that are registered", len(l.snapshot().Looking.Sees), 50)
+		h.tick()
+		testutil.Equal(t, "endpoints that are registered", len(h.snapshot().Looking.Sees), 50)
 	})
 }
 
 // TestRowsPerWorkerAreCounted, so that nothing looks through all endpoints for them.
 func TestRowsPerWorkerAreCounted(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		for n := range 10 {
-			l.registerPublishing(endpointNumber(n), 7)
+			h.registerPublishing(endpointNumber(n), 7)
 			for rank := range uint32(1 + n%3) {
-				l.fleet.RecordLoad(fleet.Origin{Endpoint: endpointNumber(n), Worker: 7, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+				h.fleet.RecordLoad(fleet.Origin{Endpoint: endpointNumber(n), Worker: 7, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 			}
 		}
-		l.tick()
-		testutil.Equal(t, "places", l.monitor.endpointsPerWorker[fleet.WorkerID{Lease: 7}], 10)
+		h.tick()
+		testutil.Equal(t, "places", h.monitor.endpointsPerWorker[fleet.WorkerID{Lease: 7}], 10)
 		for n := range 10 {
 			in := fleet.Instance{Endpoint: endpointNumber(n), ID: 7}
-			l.fleet.Deregister("", in)
-			l.fleet.DropCard("", in)
+			h.fleet.Deregister("", in)
+			h.fleet.DropCard("", in)
 		}
 		time.Sleep(11 * time.Minute)
-		l.ticks(2 * time.Second)
-		testutil.Equal(t, "what is left", []int{len(l.monitor.endpointsPerWorker), l.monitor.rowCount, len(l.monitor.byEndpoint)}, []int{0, 0, 0})
+		h.ticks(2 * time.Second)
+		testutil.Equal(t, "what is left", []int{len(h.monitor.endpointsPerWorker), h.monitor.rowCount, len(h.monitor.byEndpoint)}, []int{0, 0, 0})
 	})
 }
 
 func TestLimitsTimesAreDocumented(t *testing.T) {
 	t.Run("workers count as lost for ten minutes", func(t *testing.T) {
-		inBubble(t, func(l *harness) {
-			l.registerPolled(generate, 1, 2)
-			l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
-			l.ticks(30 * time.Second)
-			l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
-			l.setReplies(pollReply(generate, 1, 1, 0))
-			l.expectWithin(6, "lost:backend/generate", true)
-			l.expectStays(10*time.Minute-10*time.Second, "lost:backend/generate", true)
-			l.expectWithin(5, "lost:backend/generate", false)
+		inBubble(t, func(h *harness) {
+			h.registerPolled(generate, 1, 2)
+			h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
+			h.ticks(30 * time.Second)
+			h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
+			h.setReplies(pollReply(generate, 1, 1, 0))
+			h.expectWithin(6, "lost:backend/generate", true)
+			h.expectStays(10*time.Minute-10*time.Second, "lost:backend/generate", true)
+			h.expectWithin(5, "lost:backend/generate", false)
 		})
 	})
 	t.Run("a hit rate is of five minutes", func(t *testing.T) {
-		inBubble(t, func(l *harness) {
-			l.registerPolled(generate, 1)
-			l.setReplies(pollReply(generate, 1, 1, 0))
-			l.tick()
-			l.fleet.RecordHit(1, 100, 50)
-			l.tick()
-			l.ticks(4*time.Minute + 20*time.Second)
-			testutil.Equal(t, "hit rate", formatOptional(l.snapshot().Fleet.HitRate), "0.5")
-			l.ticks(40 * time.Second)
-			testutil.Equal(t, "hit rate", formatOptional(l.snapshot().Fleet.HitRate), "–")
+		inBubble(t, func(h *harness) {
+			h.registerPolled(generate, 1)
+			h.setReplies(pollReply(generate, 1, 1, 0))
+			h.tick()
+			h.fleet.RecordHit(1, 100, 50)
+			h.tick()
+			h.ticks(4*time.Minute + 20*time.Second)
+			testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "0.5")
+			h.ticks(40 * time.Second)
+			testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "–")
 		})
 	})
 	t.Run("a look is followed by a rest of fifty times as long", func(t *testing.T) {
-		inBubble(t, func(l *harness) {
-			l.monitor.sampleTook = 80 * time.Millisecond
-			testutil.Equal(t, "rests", l.monitor.canSkip(l.monitor.sampledAt.Add(3990*time.Millisecond)), true)
-			testutil.Equal(t, "rests", l.monitor.canSkip(l.monitor.sampledAt.Add(4*time.Second)), false)
-			l.monitor.sampleTook = time.Second // but each step of the history has one
-			testutil.Equal(t, "rests", l.monitor.canSkip(l.monitor.sampledAt.Add(4490*time.Millisecond)), true)
-			testutil.Equal(t, "rests", l.monitor.canSkip(l.monitor.sampledAt.Add(4500*time.Millisecond)), false)
+		inBubble(t, func(h *harness) {
+			h.monitor.sampleTook = 80 * time.Millisecond
+			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(3990*time.Millisecond)), true)
+			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(4*time.Second)), false)
+			h.monitor.sampleTook = time.Second // but each step of the history has one
+			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(4490*time.Millisecond)), true)
+			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(4500*time.Millisecond)), false)
 		})
 	})
 }

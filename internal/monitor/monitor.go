@@ -103,7 +103,7 @@ type Monitor struct {
 
 // New makes a Glance and takes a first look.
 func New(o Options) *Monitor {
-	g := &Monitor{
+	m := &Monitor{
 		options:            o,
 		byEndpoint:         make(map[fleet.Endpoint]*endpointStats),
 		overflow:           new(endpointStats),
@@ -115,22 +115,22 @@ func New(o Options) *Monitor {
 		problemLog:         problemLog{log: o.Log},
 	}
 	now := time.Now()
-	g.start = now.Add(-tickLength)
-	g.Sample(now)
-	return g
+	m.start = now.Add(-tickLength)
+	m.Sample(now)
+	return m
 }
 
 // Run looks once a second, or less often where that is enough, until ctx ends. Then it
 // ends all streams.
-func (g *Monitor) Run(ctx context.Context) {
-	defer close(g.done)
+func (m *Monitor) Run(ctx context.Context) {
+	defer close(m.done)
 	ticker := time.NewTicker(sampleInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case now := <-ticker.C:
-			if !g.canSkip(now) {
-				g.Sample(now)
+			if !m.canSkip(now) {
+				m.Sample(now)
 			}
 		case <-ctx.Done():
 			return
@@ -139,60 +139,60 @@ func (g *Monitor) Run(ctx context.Context) {
 }
 
 // rests reports whether a look at this moment can wait.
-func (g *Monitor) canSkip(now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.openStreams == 0 && now.Before(g.sampledAt.Add(min(idleFactor*g.sampleTook, historyStep-sampleInterval/2))) // ticks are not exact
+func (m *Monitor) canSkip(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.openStreams == 0 && now.Before(m.sampledAt.Add(min(idleFactor*m.sampleTook, historyStep-sampleInterval/2))) // ticks are not exact
 }
 
 // Look makes a cut at this moment, and tells those who wait for one.
-func (g *Monitor) Sample(now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.sample(now)
+func (m *Monitor) Sample(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sample(now)
 }
 
 // refresh makes a cut if the last one is old. Under the lock.
-func (g *Monitor) refresh() {
-	if now := time.Now(); now.Sub(g.sampledAt) >= 2*sampleInterval {
-		g.sample(now)
+func (m *Monitor) refresh() {
+	if now := time.Now(); now.Sub(m.sampledAt) >= 2*sampleInterval {
+		m.sample(now)
 	}
 }
 
-func (g *Monitor) sample(now time.Time) {
-	defer func(start time.Time) { g.sampleTook = time.Since(start) }(time.Now())
-	f := g.options.Fleet
+func (m *Monitor) sample(now time.Time) {
+	defer func(start time.Time) { m.sampleTook = time.Since(start) }(time.Now())
+	f := m.options.Fleet
 	f.Advance(now)
-	g.sampledAt, g.previous, g.now = now, g.now, ticks(now.Sub(g.start))
-	g.build()
-	g.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Stats.NATS.Disabled()
-	g.missing = expose.Missing(f)
-	g.registryDown, g.natsDown = !f.Stats.RegistryUp() || !f.IsSynced(), !f.Stats.NATS.Up()
-	if g.options.WebError != nil {
-		g.webConfigError = g.options.WebError()
+	m.sampledAt, m.previous, m.now = now, m.now, ticks(now.Sub(m.start))
+	m.build()
+	m.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Stats.NATS.Disabled()
+	m.missing = expose.Missing(f)
+	m.registryDown, m.natsDown = !f.Stats.RegistryUp() || !f.IsSynced(), !f.Stats.NATS.Up()
+	if m.options.WebError != nil {
+		m.webConfigError = m.options.WebError()
 	}
-	g.failedScrapes = f.Diagnostics.FailedScrapes()
+	m.failedScrapes = f.Diagnostics.FailedScrapes()
 	for i, n := range readCounters(&f.Stats) {
-		g.counters[i].update(n)
+		m.counters[i].update(n)
 	}
-	g.outages[outageNATS].update(&f.Stats.NATSServer, g.usesNATS)
-	g.outages[outageZMQ].update(&f.Stats.ZMQ, true)
-	g.pushes.update(&f.Stats)
-	g.eventRate.observe(countLoadMessages(&f.Stats), g.now)
-	g.evaluate()
-	g.recordHistory()
-	g.cachedEvents = [2]*snapshotEvent{}
-	close(g.updated)
-	g.updated = make(chan struct{})
+	m.outages[outageNATS].update(&f.Stats.NATSServer, m.usesNATS)
+	m.outages[outageZMQ].update(&f.Stats.ZMQ, true)
+	m.pushes.update(&f.Stats)
+	m.eventRate.observe(countLoadMessages(&f.Stats), m.now)
+	m.evaluate()
+	m.recordHistory()
+	m.cachedEvents = [2]*snapshotEvent{}
+	close(m.updated)
+	m.updated = make(chan struct{})
 }
 
-func (g *Monitor) stats() *stats.Stats { return &g.options.Fleet.Stats }
+func (m *Monitor) stats() *stats.Stats { return &m.options.Fleet.Stats }
 
 // ready reports whether the cut shows the fleet as it is.
-func (g *Monitor) ready() bool { return len(g.missing) == 0 }
+func (m *Monitor) ready() bool { return len(m.missing) == 0 }
 
 // bucket is the number of the bucket of hits that is being filled.
-func (g *Monitor) hitBucket() int64 { return int64(g.now.duration() / bucket) }
+func (m *Monitor) hitBucket() int64 { return int64(m.now.duration() / bucket) }
 
 // received are the messages that say something of load or hits.
 func countLoadMessages(t *stats.Stats) (n uint64) {

@@ -15,20 +15,20 @@ import (
 // TestNamespacesDuringRollingUpdate as Dynamo's operator makes them.
 func TestNamespacesDuringRollingUpdate(t *testing.T) {
 	for _, namespaces := range []wire.Namespaces{"prod-*", "*"} {
-		inBubble(t, func(l *harness) { testRollingUpdate(l, namespaces) })
+		inBubble(t, func(h *harness) { testRollingUpdate(h, namespaces) })
 	}
 }
 
-func testRollingUpdate(l *harness, namespaces wire.Namespaces) {
-	t := l.t
-	l.watchNamespaces(namespaces)
+func testRollingUpdate(h *harness, namespaces wire.Namespaces) {
+	t := h.t
+	h.watchNamespaces(namespaces)
 	old, new := generate, generate
 	old.Namespace, new.Namespace = "prod-1f", "prod-2e"
-	l.registerPolled(old, 1, 2)
-	l.registerPolled(new, 3)
-	l.setReplies(pollReply(old, 1, 200, 1), pollReply(old, 2, 400, 2), pollReply(new, 3, 900, 3))
-	l.ticks(5 * time.Second)
-	s := l.snapshot()
+	h.registerPolled(old, 1, 2)
+	h.registerPolled(new, 3)
+	h.setReplies(pollReply(old, 1, 200, 1), pollReply(old, 2, 400, 2), pollReply(new, 3, 900, 3))
+	h.ticks(5 * time.Second)
+	s := h.snapshot()
 	testutil.Equal(t, "namespace", s.Namespace, string(namespaces))
 	var rows []string
 	for _, w := range s.Workers {
@@ -37,14 +37,14 @@ func testRollingUpdate(l *harness, namespaces wire.Namespaces) {
 	testutil.Equal(t, "workers", rows, []string{"prod-1f backend generate 1", "prod-1f backend generate 2", "prod-2e backend generate 3"})
 	testutil.Equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
 	testutil.Equal(t, "mean load", formatOptional(s.Fleet.LoadMean), "0.5")
-	if p := l.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
+	if p := h.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
 		t.Errorf("what is full: %+v", p)
 	}
-	l.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 1})
-	l.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
-	l.setReplies(pollReply(new, 3, 500, 0))
-	l.ticks(10 * time.Second)
-	testutil.Equal(t, "what is lost", l.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
+	h.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 1})
+	h.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
+	h.setReplies(pollReply(new, 3, 500, 0))
+	h.ticks(10 * time.Second)
+	testutil.Equal(t, "what is lost", h.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
 }
 
 // TestSignalsSelectNamespaces and watched, of each sort of both; without a
@@ -56,32 +56,32 @@ func TestSignalsSelectNamespaces(t *testing.T) {
 		"prod-*":  {"": all, "prod-1f": old, "prod-2*": new, "prod-*": all, "p*": all, "*": all, "prod-new": none, "prod-new*": none, "dev": not, "dev*": not},
 		"*":       {"": all, "prod-1f": old, "prod-2*": new, "prod-*": all, "p*": all, "*": all, "prod-new": none, "dev": none, "dev*": none},
 	} {
-		inBubble(t, func(l *harness) {
-			t := l.t
-			l.watchNamespaces(watched)
+		inBubble(t, func(h *harness) {
+			t := h.t
+			h.watchNamespaces(watched)
 			in := func(namespace string) fleet.Endpoint {
 				e := generate
 				e.Namespace = watched.Label(namespace)
 				return e
 			}
-			l.registerPolled(in("prod-1f"), 1, 2)
+			h.registerPolled(in("prod-1f"), 1, 2)
 			answers := []fleet.PollReply{pollReply(in("prod-1f"), 1, 200, 1), pollReply(in("prod-1f"), 2, 400, 2)}
 			if watched.IsPattern() {
-				l.registerPolled(in("prod-2e"), 3)
+				h.registerPolled(in("prod-2e"), 3)
 				answers = append(answers, pollReply(in("prod-2e"), 3, 900, 3))
 			}
-			l.setReplies(answers...)
-			l.ticks(5 * time.Second)
+			h.setReplies(answers...)
+			h.ticks(5 * time.Second)
 			for namespaces, want := range asked {
 				path := generateSignalsPath
 				if namespaces != "" {
 					path += "&dynamo_namespace=" + namespaces
 				}
 				if want == not {
-					testutil.Equal(t, path, l.requestError("GET", path, 404), fmt.Sprintf("the namespace %q is not watched: %q is", namespaces, string(watched)))
+					testutil.Equal(t, path, h.requestError("GET", path, 404), fmt.Sprintf("the namespace %q is not watched: %q is", namespaces, string(watched)))
 					continue
 				}
-				s := l.signals(path)
+				s := h.signals(path)
 				testutil.Equal(t, fmt.Sprintf("%s of %s", path, watched), s.String(), want)
 				testutil.Equal(t, "namespace", s.Namespace, cmp.Or(namespaces, string(watched)))
 			}
@@ -91,17 +91,17 @@ func TestSignalsSelectNamespaces(t *testing.T) {
 
 func TestEmptyStateOfSeveralNamespaces(t *testing.T) {
 	for _, namespaces := range []wire.Namespaces{"prod-*", "*"} {
-		inBubble(t, func(l *harness) {
-			t := l.t
+		inBubble(t, func(h *harness) {
+			t := h.t
 			frontend := fleet.Endpoint{Namespace: "prod-1f", Component: "frontend", Name: "http"}
-			l.fleet = fleet.New(fleet.Target{Namespace: string(namespaces), Component: "front"}, 10, true)
-			l.fleet.Sync(fleet.Listing{})
-			o := options(l.fleet)
+			h.fleet = fleet.New(fleet.Target{Namespace: string(namespaces), Component: "front"}, 10, true)
+			h.fleet.Sync(fleet.Listing{})
+			o := options(h.fleet)
 			o.Namespaces = namespaces
-			l.monitor = New(o)
-			l.fleet.Register("", fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
-			l.tick()
-			s := l.snapshot().Looking
+			h.monitor = New(o)
+			h.fleet.Register("", fleet.Instance{Endpoint: frontend, ID: 1}, fleet.Registration{NATS: true})
+			h.tick()
+			s := h.snapshot().Looking
 			testutil.Equal(t, "namespace", s.Namespace, string(namespaces))
 			testutil.Equal(t, "sees", s.Sees[0].Namespace+" "+s.Sees[0].Component, "prod-1f frontend")
 			testutil.Equal(t, "asks", len(s.Asks), 0)
@@ -110,15 +110,15 @@ func TestEmptyStateOfSeveralNamespaces(t *testing.T) {
 }
 
 func TestSignalsRefuseStaleScrapedLoads(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		in := fleet.Instance{Endpoint: generate, ID: 7}
-		l.fleet.Register("", in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
-		l.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
-		l.ticks(16 * time.Second)
-		testutil.Equal(t, "signals", l.signals(generateSignalsPath).String(), "[1,0.25,0.25,–,3,–,–,16]")
-		testutil.Equal(t, "source", l.snapshot().Workers[0].Source, "scrape")
-		l.tick()
-		testutil.Equal(t, "why", l.requestError("GET", generateSignalsPath, 503), "stale: the newest load is 17 s old, want no more than 16 s")
+		h.fleet.Register("", in, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		h.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25), Waiting: u(3)}}})
+		h.ticks(16 * time.Second)
+		testutil.Equal(t, "signals", h.signals(generateSignalsPath).String(), "[1,0.25,0.25,–,3,–,–,16]")
+		testutil.Equal(t, "source", h.snapshot().Workers[0].Source, "scrape")
+		h.tick()
+		testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 503), "stale: the newest load is 17 s old, want no more than 16 s")
 	})
 }

@@ -48,80 +48,80 @@ type loggedProblem struct {
 }
 
 // tell looks at all problems of a cut.
-func (t *problemLog) update(g *Monitor) {
-	if t.log == nil {
+func (l *problemLog) update(m *Monitor) {
+	if l.log == nil {
 		return
 	}
-	if t.logged == nil {
-		t.logged = make(map[string]*loggedProblem)
+	if l.logged == nil {
+		l.logged = make(map[string]*loggedProblem)
 	}
-	if t.minuteStart == 0 || g.now-t.minuteStart >= ticks(logInterval) {
-		t.minuteStart, t.loggedInMinute, t.overflowLogged = g.now, 0, false
+	if l.minuteStart == 0 || m.now-l.minuteStart >= ticks(logInterval) {
+		l.minuteStart, l.loggedInMinute, l.overflowLogged = m.now, 0, false
 	}
-	for _, s := range t.logged {
+	for _, s := range l.logged {
 		s.wasPresent, s.present = s.present, false
 	}
 	var fresh []*problem
-	for i := range g.problems {
-		p := &g.problems[i]
+	for i := range m.problems {
+		p := &m.problems[i]
 		if loggedElsewhere[p.id] {
 			continue
 		}
-		s := t.logged[p.id]
+		s := l.logged[p.id]
 		if s != nil {
 			s.present = true
 		}
 		switch {
-		case s == nil, !s.raised && g.now-s.at >= ticks(logInterval):
+		case s == nil, !s.raised && m.now-s.at >= ticks(logInterval):
 			fresh = append(fresh, p)
 		case !s.raised && !s.wasPresent:
 			s.repeats++
 		}
 	}
-	t.logWithdrawn(g)
-	t.logRaised(g, fresh)
+	l.logWithdrawn(m)
+	l.logRaised(m, fresh)
 }
 
 // raise says the most serious of these, as many as the minute has room for. What stays is said
 // in one of the next.
-func (t *problemLog) logRaised(g *Monitor, fresh []*problem) {
-	room := max(0, maxLogged-t.loggedInMinute)
-	if room == 0 && t.overflowLogged {
+func (l *problemLog) logRaised(m *Monitor, fresh []*problem) {
+	room := max(0, maxLogged-l.loggedInMinute)
+	if room == 0 && l.overflowLogged {
 		return
 	}
 	all := make([]problemMessage, len(fresh))
 	for i, p := range fresh {
-		all[i] = p.describe(g)
+		all[i] = p.describe(m)
 	}
 	slices.SortStableFunc(all, func(a, b problemMessage) int {
 		return cmp.Compare(severityOrder[a.message.severity], severityOrder[b.message.severity])
 	})
 	for _, p := range all[:min(room, len(all))] {
-		t.logProblem(g, p)
+		l.logProblem(m, p)
 	}
-	if n := len(all) - room; n > 0 && !t.overflowLogged {
-		t.overflowLogged = true
-		t.log.Warn("More problems are raised than are said in a minute; those that stay are said later, and /api/v1/fleet has them now", "problems", n)
+	if n := len(all) - room; n > 0 && !l.overflowLogged {
+		l.overflowLogged = true
+		l.log.Warn("More problems are raised than are said in a minute; those that stay are said later, and /api/v1/fleet has them now", "problems", n)
 	}
 }
 
 // say says that one is raised.
-func (t *problemLog) logProblem(g *Monitor, p problemMessage) {
+func (l *problemLog) logProblem(m *Monitor, p problemMessage) {
 	attrs := []any{"problem", p.id}
 	if p.detail != "" && len(p.detail) <= maxLoggedDetail {
 		attrs = append(attrs, "detail", plainSpaces.Replace(p.detail))
 	}
-	if s := t.logged[p.id]; s != nil && s.repeats > 0 {
+	if s := l.logged[p.id]; s != nil && s.repeats > 0 {
 		attrs = append(attrs, "times", s.repeats+1)
 	}
 	level := slog.LevelWarn
 	if p.message.severity == severityInfo {
 		level = slog.LevelInfo
 	}
-	s := &loggedProblem{title: plainSpaces.Replace(p.title), at: g.now, raised: true, present: true, since: p.since}
-	t.log.Log(context.Background(), level, "Problem: "+s.title, attrs...)
-	t.logged[p.id] = s
-	t.loggedInMinute++
+	s := &loggedProblem{title: plainSpaces.Replace(p.title), at: m.now, raised: true, present: true, since: p.since}
+	l.log.Log(context.Background(), level, "Problem: "+s.title, attrs...)
+	l.logged[p.id] = s
+	l.loggedInMinute++
 }
 
 // plainSpaces are those of a terminal.
@@ -130,18 +130,18 @@ var plainSpaces = strings.NewReplacer("\u00a0", " ")
 // withdraw says of those that are not raised any more that they are withdrawn, which is not to say that
 // they are over: what their rule measures may not be known. It forgets those that may be raised anew
 // with a line.
-func (t *problemLog) logWithdrawn(g *Monitor) {
-	for id, s := range t.logged {
+func (l *problemLog) logWithdrawn(m *Monitor) {
+	for id, s := range l.logged {
 		switch {
 		case s.present:
 		case s.raised:
 			s.raised = false
-			t.log.Info("Problem withdrawn: "+s.title, "problem", id, "lasted", formatDuration((g.now - s.since).duration()))
-		case g.now-s.at >= ticks(logInterval):
+			l.log.Info("Problem withdrawn: "+s.title, "problem", id, "lasted", formatDuration((m.now - s.since).duration()))
+		case m.now-s.at >= ticks(logInterval):
 			if s.repeats > 0 {
-				t.log.Info("Problem came and went: "+s.title, "problem", id, "times", s.repeats)
+				l.log.Info("Problem came and went: "+s.title, "problem", id, "times", s.repeats)
 			}
-			delete(t.logged, id)
+			delete(l.logged, id)
 		}
 	}
 }

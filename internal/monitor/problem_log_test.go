@@ -12,23 +12,23 @@ import (
 )
 
 // logged has the lab's Glance log.
-func (l *harness) captureLog() *testutil.Log {
+func (h *harness) captureLog() *testutil.Log {
 	log, out := testutil.NewLog()
-	l.monitor.options.Log, l.monitor.problemLog.log = log, log
+	h.monitor.options.Log, h.monitor.problemLog.log = log, log
 	return out
 }
 
 func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		out := l.captureLog()
-		l.registerPolled(generate, 1, 2)
+	inBubble(t, func(h *harness) {
+		out := h.captureLog()
+		h.registerPolled(generate, 1, 2)
 		both := []fleet.PollReply{pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0)}
-		l.setReplies(both...)
-		l.ticks(10 * time.Second)
-		l.setReplies(both[1:]...)
-		l.ticks(30 * time.Second) // in which its words change with each second
-		l.setReplies(both...)
-		l.ticks(time.Minute)
+		h.setReplies(both...)
+		h.ticks(10 * time.Second)
+		h.setReplies(both[1:]...)
+		h.ticks(30 * time.Second) // in which its words change with each second
+		h.setReplies(both...)
+		h.ticks(time.Minute)
 		var lines []string
 		for line := range strings.Lines(out.String()) {
 			if strings.Contains(line, "problem=silent:backend/generate") {
@@ -45,14 +45,14 @@ func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
 
 // TestProblemLogOmitsProblemsLoggedElsewhere: the connections are said by those who make them.
 func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		out := l.captureLog()
-		l.registerPolled(generate, 1)
-		for _, link := range []*stats.ConnState{&l.fleet.Stats.NATS, &l.fleet.Stats.Etcd} {
+	inBubble(t, func(h *harness) {
+		out := h.captureLog()
+		h.registerPolled(generate, 1)
+		for _, link := range []*stats.ConnState{&h.fleet.Stats.NATS, &h.fleet.Stats.Etcd} {
 			link.SetConnected(false)
 		}
-		l.ticks(time.Minute)
-		l.expectWithin(1, "connection:etcd", true)
+		h.ticks(time.Minute)
+		h.expectWithin(1, "connection:etcd", true)
 		if n := out.Count("problem=connection"); n > 0 {
 			t.Errorf("%d lines of connections:\n%s", n, out)
 		}
@@ -81,96 +81,96 @@ func newProblemLogHarness() *problemLogHarness {
 }
 
 // second is a look a second after the last, at which these are raised.
-func (l *problemLogHarness) second(ids ...string) {
-	l.g.now += ticks(time.Second)
-	l.g.problems = nil
+func (h *problemLogHarness) second(ids ...string) {
+	h.g.now += ticks(time.Second)
+	h.g.problems = nil
 	for i, id := range ids {
 		severity := severityInfo
 		if i == len(ids)-1 {
 			severity = severityBad
 		}
-		l.g.problems = append(l.g.problems, problem{id: id, kind: problemKind(id), severity: severity, since: l.g.now,
-			message: func(g *Monitor, p *problem) message { return message{title: "17\u00a0% of " + p.id, detail: "x"} }})
+		h.g.problems = append(h.g.problems, problem{id: id, kind: problemKind(id), severity: severity, since: h.g.now,
+			message: func(m *Monitor, p *problem) message { return message{title: "17\u00a0% of " + p.id, detail: "x"} }})
 	}
-	l.update(&l.g)
+	h.update(&h.g)
 }
 
 func TestProblemLogLimitsFlappingProblem(t *testing.T) {
-	l := newProblemLogHarness()
+	h := newProblemLogHarness()
 	for range 300 { // ten minutes
-		l.second("full:a/b")
-		l.second()
+		h.second("full:a/b")
+		h.second()
 	}
-	if raised, over := l.out.Count(`"Problem: 17 % of full:a/b"`), l.out.Count(`"Problem withdrawn: 17 % of full:a/b"`); raised != 10 || over != 10 {
-		t.Errorf("raised %d times and over %d, want once a minute:\n%s", raised, over, l.out)
+	if raised, over := h.out.Count(`"Problem: 17 % of full:a/b"`), h.out.Count(`"Problem withdrawn: 17 % of full:a/b"`); raised != 10 || over != 10 {
+		t.Errorf("raised %d times and over %d, want once a minute:\n%s", raised, over, h.out)
 	}
-	if n := l.out.Count("times=30"); n != 9 {
-		t.Errorf("%d lines say how often it came in a minute, want nine:\n%s", n, l.out)
+	if n := h.out.Count("times=30"); n != 9 {
+		t.Errorf("%d lines say how often it came in a minute, want nine:\n%s", n, h.out)
 	}
-	l.second("full:a/b") // the last line was a minute ago
-	before := l.out.Count("\n")
+	h.second("full:a/b") // the last line was a minute ago
+	before := h.out.Count("\n")
 	for range 90 {
-		l.second("full:a/b")
+		h.second("full:a/b")
 	}
-	if n := l.out.Count("\n") - before; n > 1 {
+	if n := h.out.Count("\n") - before; n > 1 {
 		t.Errorf("%d lines of one that stays", n)
 	}
 }
 
 func TestProblemLogCountsUnloggedRaises(t *testing.T) {
-	l := newProblemLogHarness()
-	l.second("full:a/b")
-	l.second()
-	l.second("full:a/b")
+	h := newProblemLogHarness()
+	h.second("full:a/b")
+	h.second()
+	h.second("full:a/b")
 	for range 60 {
-		l.second()
+		h.second()
 	}
-	if l.out.Count("Problem came and went: 17 % of full:a/b\" problem=full:a/b times=1\n") != 1 || l.out.Count("\n") != 3 {
-		t.Errorf("said:\n%s", l.out)
+	if h.out.Count("Problem came and went: 17 % of full:a/b\" problem=full:a/b times=1\n") != 1 || h.out.Count("\n") != 3 {
+		t.Errorf("said:\n%s", h.out)
 	}
-	if len(l.logged) > 0 {
-		t.Errorf("kept: %v", l.logged)
+	if len(h.logged) > 0 {
+		t.Errorf("kept: %v", h.logged)
 	}
 }
 
 // TestProblemLogLimitsManyProblems, the most serious first.
 func TestProblemLogLimitsManyProblems(t *testing.T) {
-	l := newProblemLogHarness()
+	h := newProblemLogHarness()
 	var ids []string
 	for i := range 50 {
 		ids = append(ids, fmt.Sprintf("silent:c%02d/e", i))
 	}
 	for minute, want := range []int{20, 40, 50, 50} {
 		for range 60 {
-			l.second(ids...)
+			h.second(ids...)
 		}
-		if n := l.out.Count(`"Problem: `); n != want {
+		if n := h.out.Count(`"Problem: `); n != want {
 			t.Errorf("%d are said after minute %d, want %d", n, minute+1, want)
 		}
 	}
-	first, _, _ := strings.Cut(l.out.String(), "\n")
+	first, _, _ := strings.Cut(h.out.String(), "\n")
 	if !strings.Contains(first, "level=WARN") || !strings.Contains(first, "c49/e") {
 		t.Errorf("the first line is not of the most serious: %s", first)
 	}
-	if n := l.out.Count("More problems are raised than are said in a minute"); n != 2 {
+	if n := h.out.Count("More problems are raised than are said in a minute"); n != 2 {
 		t.Errorf("that some are left out is said %d times, want twice", n)
 	}
 	for range 61 {
-		l.second()
+		h.second()
 	}
-	if n := l.out.Count("Problem withdrawn: "); n != 50 || len(l.logged) > 0 {
-		t.Errorf("%d are over, want 50; %d are kept", n, len(l.logged))
+	if n := h.out.Count("Problem withdrawn: "); n != 50 || len(h.logged) > 0 {
+		t.Errorf("%d are over, want 50; %d are kept", n, len(h.logged))
 	}
 }
 
 func TestProblemLogOmitsLongDetail(t *testing.T) {
-	l := newProblemLogHarness()
-	l.second()
+	h := newProblemLogHarness()
+	h.second()
 	for _, length := range []int{400, 401} {
 		p := problem{id: fmt.Sprintf("full:%d", length)}
-		l.logProblem(&l.g, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
+		h.logProblem(&h.g, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
 	}
-	if n := l.out.Count("detail="); n != 1 || l.out.Count("problem=full:400 detail=yyyy") != 1 {
-		t.Errorf("%d lines have a detail, want that of 400 bytes:\n%s", n, l.out)
+	if n := h.out.Count("detail="); n != 1 || h.out.Count("problem=full:400 detail=yyyy") != 1 {
+		t.Errorf("%d lines have a detail, want that of 400 bytes:\n%s", n, h.out)
 	}
 }

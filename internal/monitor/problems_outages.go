@@ -25,8 +25,8 @@ func (o *outage) update(l *stats.ConnState, matters bool) {
 }
 
 // outageOver is raised when a connection is back: while it is away that is a problem of its own.
-func measureOutage(g, _ *Monitor) number {
-	return boolMeasure(g.outages[outageNATS].ended || g.outages[outageZMQ].ended)
+func measureOutage(m, _ *Monitor) number {
+	return boolMeasure(m.outages[outageNATS].ended || m.outages[outageZMQ].ended)
 }
 
 // The connections that events come by.
@@ -36,10 +36,10 @@ const (
 	outageCount
 )
 
-func outageMessage(g *Monitor, p *problem) message {
+func outageMessage(m *Monitor, p *problem) message {
 	lost, by := time.Duration(0), []string(nil)
 	for i, name := range [outageCount]string{"NATS", "all ZMQ publishers"} {
-		o := &g.outages[i]
+		o := &m.outages[i]
 		if n := o.sum(); n > 0 {
 			lost += time.Duration(n) * time.Millisecond
 			by = append(by, name)

@@ -84,103 +84,103 @@ func (f *recentCounter) sum() uint64 {
 
 // flowing is the measure of a counter that should stand still.
 func measureIncrease(which int) func(*Monitor, *Monitor) number {
-	return func(g, _ *Monitor) number { return boolMeasure(g.counters[which].sinceSample > 0) }
+	return func(m, _ *Monitor) number { return boolMeasure(m.counters[which].sinceSample > 0) }
 }
 
-func measureEtcd(g, _ *Monitor) number  { return boolMeasure(!g.stats().Etcd.Up()) }
-func measureFiles(g, _ *Monitor) number { return boolMeasure(!g.stats().Files.Up()) }
+func measureEtcd(m, _ *Monitor) number  { return boolMeasure(!m.stats().Etcd.Up()) }
+func measureFiles(m, _ *Monitor) number { return boolMeasure(!m.stats().Files.Up()) }
 
-func measureKubernetes(g, _ *Monitor) number { return boolMeasure(!g.stats().Kubernetes.Up()) }
+func measureKubernetes(m, _ *Monitor) number { return boolMeasure(!m.stats().Kubernetes.Up()) }
 
 // natsAway: NATS matters if something of the namespace comes over it. Where it is there, and
 // denies what is required, that is another problem.
-func measureNATS(g, _ *Monitor) number {
-	return boolMeasure(!g.stats().NATS.Up() && g.usesNATS && len(g.options.Fleet.Diagnostics.RefusedSubjects(true)) == 0)
+func measureNATS(m, _ *Monitor) number {
+	return boolMeasure(!m.stats().NATS.Up() && m.usesNATS && len(m.options.Fleet.Diagnostics.RefusedSubjects(true)) == 0)
 }
 
 // away is a server that is not connected, with why, as far as that is known.
-func (g *Monitor) serverText(name string) string {
-	link := registries(g.stats())[name]
+func (m *Monitor) serverText(name string) string {
+	link := registries(m.stats())[name]
 	if link == nil {
-		link = &g.stats().NATS
+		link = &m.stats().NATS
 	}
-	return g.options.Servers[name] + ifElse(link.LastError() == "", "", " ("+link.LastError()+")")
+	return m.options.Servers[name] + ifElse(link.LastError() == "", "", " ("+link.LastError()+")")
 }
 
-func etcdMessage(g *Monitor, p *problem) message {
+func etcdMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "etcd is not connected",
-		detail: g.serverText("etcd") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
+		detail: m.serverText("etcd") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
 		check:  "is it up, and can it be reached from here? Compare ETCD_ENDPOINTS here and at the workers.",
 	}
 }
 
-func filesMessage(g *Monitor, p *problem) message {
+func filesMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "The directory of workers cannot be read",
-		detail: g.serverText("file") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
+		detail: m.serverText("file") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
 		check:  "does it exist, is it mounted here, and may this program read it? Compare --file-kv (DYN_FILE_KV) here and DYN_FILE_KV at the workers. The log has the error.",
 	}
 }
 
-func kubernetesMessage(g *Monitor, p *problem) message {
+func kubernetesMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "The Kubernetes API cannot be read",
-		detail: g.serverText("kubernetes") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
+		detail: m.serverText("kubernetes") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
 		check:  "is it up, and may this program's service account list and watch what it needs? The log names a right that is missing.",
 	}
 }
 
-func natsMessage(g *Monitor, p *problem) message {
+func natsMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "NATS is not connected",
-		detail: g.serverText("nats") + ": no poll is answered and no event over NATS is heard; loads are as old as that.",
+		detail: m.serverText("nats") + ": no poll is answered and no event over NATS is heard; loads are as old as that.",
 		check:  "is it up, and can it be reached from here? Compare NATS_SERVER here and at the workers.",
 	}
 }
 
 // subjectsRefused are those that NATS denies, whether they are required or not.
-func measurePermission(g, _ *Monitor) number {
-	n := &g.options.Fleet.Diagnostics
+func measurePermission(m, _ *Monitor) number {
+	n := &m.options.Fleet.Diagnostics
 	return fleet.Some(float64(len(n.RefusedSubjects(true)) + len(n.RefusedSubjects(false))))
 }
 
-func permissionMessage(g *Monitor, p *problem) message {
-	n := &g.options.Fleet.Diagnostics
+func permissionMessage(m *Monitor, p *problem) message {
+	n := &m.options.Fleet.Diagnostics
 	required, optional := n.RefusedSubjects(true), n.RefusedSubjects(false)
-	matters := len(required) > 0 && g.usesNATS
-	w := message{
+	matters := len(required) > 0 && m.usesNATS
+	msg := message{
 		title: "NATS denies a permission",
-		detail: fmt.Sprintf("%s does not let this program use %s: ", g.options.Servers["nats"], joinAnd(append(required, optional...))) +
+		detail: fmt.Sprintf("%s does not let this program use %s: ", m.options.Servers["nats"], joinAnd(append(required, optional...))) +
 			ifElse(matters, "what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.", "what not every fleet sends is not heard, or l2c events are not published. All else goes on."),
 		check:    "grant the NATS user of this program what SECURITY.md lists. It tries again by itself, every few seconds.",
 		severity: ifElse(matters, severityBad, severityInfo),
 	}
-	return w
+	return msg
 }
 
 // awayFor is how long a publisher may be away: one that was killed stays announced for
 // as long as its lease.
 const publisherGrace = 45 * time.Second
 
-func (g *Monitor) unreachablePublishers() []fleet.Channel {
-	if g.stats().PublishersUp.Load() >= g.stats().Publishers.Load() {
+func (m *Monitor) unreachablePublishers() []fleet.Channel {
+	if m.stats().PublishersUp.Load() >= m.stats().Publishers.Load() {
 		return nil
 	}
-	return g.options.Fleet.Diagnostics.UnreachableSince(g.sampledAt.Add(-publisherGrace))
+	return m.options.Fleet.Diagnostics.UnreachableSince(m.sampledAt.Add(-publisherGrace))
 }
 
-func measurePublishers(g, _ *Monitor) number {
-	return fleet.Some(float64(len(g.unreachablePublishers())))
+func measurePublishers(m, _ *Monitor) number {
+	return fleet.Some(float64(len(m.unreachablePublishers())))
 }
 
-func publishersMessage(g *Monitor, p *problem) message {
+func publishersMessage(m *Monitor, p *problem) message {
 	var all []string
-	for _, c := range g.unreachablePublishers() {
+	for _, c := range m.unreachablePublishers() {
 		all = append(all, c.Address+ifElse(c.Endpoint.Component == "", "", " of "+strings.TrimSuffix(c.Endpoint.String(), "/")))
 	}
 	all = slices.Compact(all)
-	up, want := g.stats().PublishersUp.Load(), g.stats().Publishers.Load()
+	up, want := m.stats().PublishersUp.Load(), m.stats().Publishers.Load()
 	return message{
 		title:    ifElse(up == 0, "No ZMQ publisher can be reached", fmt.Sprintf("%s of %s ZMQ publishers can be reached", formatCount(up), formatCount(want))),
 		detail:   fmt.Sprintf("These are announced and do not answer: %s. Their events are lost.", summarizeStrings(all)),
@@ -189,12 +189,12 @@ func publishersMessage(g *Monitor, p *problem) message {
 	}
 }
 
-func measurePublishersWaiting(g, _ *Monitor) number {
-	return boolMeasure(g.stats().PublishersWaiting.Load() > 0)
+func measurePublishersWaiting(m, _ *Monitor) number {
+	return boolMeasure(m.stats().PublishersWaiting.Load() > 0)
 }
 
-func publishersWaitingMessage(g *Monitor, p *problem) message {
-	waiting, want := g.stats().PublishersWaiting.Load(), g.stats().Publishers.Load()
+func publishersWaitingMessage(m *Monitor, p *problem) message {
+	waiting, want := m.stats().PublishersWaiting.Load(), m.stats().Publishers.Load()
 	return message{
 		title:  fmt.Sprintf("%s of %s ZMQ publishers have to wait", formatCount(waiting), formatCount(want)),
 		detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
@@ -204,27 +204,27 @@ func publishersWaitingMessage(g *Monitor, p *problem) message {
 
 // nobodyLeads: a program that does not lead itself knows of no other that does, as while the
 // registry is away.
-func measureLeader(g, _ *Monitor) number {
-	t := g.stats()
-	return boolMeasure(g.options.Instance != "" && !t.ActsAsLeader.Load() && !(t.OtherLeader.Load() && t.RegistryUp()))
+func measureLeader(m, _ *Monitor) number {
+	t := m.stats()
+	return boolMeasure(m.options.Instance != "" && !t.ActsAsLeader.Load() && !(t.OtherLeader.Load() && t.RegistryUp()))
 }
 
-func leaderMessage(g *Monitor, p *problem) message {
-	w := message{
+func leaderMessage(m *Monitor, p *problem) message {
+	msg := message{
 		title:  "There may be no leader",
-		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", g.options.Instance, g.options.Registry),
+		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", m.options.Instance, m.options.Registry),
 		check:  "the connection to it: with that a leader is soon back.",
 	}
 	switch {
-	case !g.stats().RegistryUp():
-	case g.stats().NoLease.Load():
-		w.detail = fmt.Sprintf("%s hangs on no lease: it was put by hand, and nothing will ever delete it. This program neither pushes nor publishes l2c events, and no other can lead.", g.options.Instance)
-		w.check = "is there no program that needs it? Then: etcdctl del " + g.options.Instance
+	case !m.stats().RegistryUp():
+	case m.stats().NoLease.Load():
+		msg.detail = fmt.Sprintf("%s hangs on no lease: it was put by hand, and nothing will ever delete it. This program neither pushes nor publishes l2c events, and no other can lead.", m.options.Instance)
+		msg.check = "is there no program that needs it? Then: etcdctl del " + m.options.Instance
 	default:
-		w.detail = fmt.Sprintf("This program cannot have %s confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.", g.options.Instance)
-		w.check = "the program's log says what is in the way: a right that is missing, or a server that answers late."
+		msg.detail = fmt.Sprintf("This program cannot have %s confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.", m.options.Instance)
+		msg.check = "the program's log says what is in the way: a right that is missing, or a server that answers late."
 	}
-	return w
+	return msg
 }
 
 // pushes are those since the last that succeeded.
@@ -237,64 +237,64 @@ func (p *pushCounter) update(t *stats.Stats) {
 	p.failed = t.PushError.Load() - p.since
 }
 
-func measurePush(g, _ *Monitor) number { return fleet.Some(float64(g.pushes.failed)) }
+func measurePush(m, _ *Monitor) number { return fleet.Some(float64(m.pushes.failed)) }
 
-func pushMessage(g *Monitor, p *problem) message {
+func pushMessage(m *Monitor, p *problem) message {
 	last := "None has succeeded yet"
-	if at := g.stats().LastPush.Load(); at != 0 {
-		last = "The last that succeeded was " + formatDuration(g.sampledAt.Sub(time.Unix(0, at))) + " ago"
+	if at := m.stats().LastPush.Load(); at != 0 {
+		last = "The last that succeeded was " + formatDuration(m.sampledAt.Sub(time.Unix(0, at))) + " ago"
 	}
 	return message{
 		title:  "Pushes fail",
-		detail: fmt.Sprintf("%s pushes to %s have failed in a row. %s.", formatCount(g.pushes.failed), g.options.Gateway, last),
+		detail: fmt.Sprintf("%s pushes to %s have failed in a row. %s.", formatCount(m.pushes.failed), m.options.Gateway, last),
 		check:  "is the Pushgateway up, and does it take what it is sent? The log says why the first push failed.",
 	}
 }
 
-func measureWebConfig(g, _ *Monitor) number { return boolMeasure(g.webConfigError != "") }
+func measureWebConfig(m, _ *Monitor) number { return boolMeasure(m.webConfigError != "") }
 
-func webConfigMessage(g *Monitor, p *problem) message {
+func webConfigMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "The web configuration cannot be used as it is",
-		detail: fmt.Sprintf("%s: %s. What it said before is still in force.", g.options.WebFile, g.webConfigError),
+		detail: fmt.Sprintf("%s: %s. What it said before is still in force.", m.options.WebFile, m.webConfigError),
 		check:  "was it emptied, or written in part? As soon as it is whole it is taken over. One that demands less of clients than before is in force after a restart.",
 	}
 }
 
-func limitMessage(g *Monitor, p *problem) message      { return limitText(g, "is") }
-func limitEndedMessage(g *Monitor, p *problem) message { return limitText(g, "was") }
+func limitMessage(m *Monitor, p *problem) message      { return limitText(m, "is") }
+func limitEndedMessage(m *Monitor, p *problem) message { return limitText(m, "was") }
 
-func limitText(g *Monitor, is string) message {
+func limitText(m *Monitor, is string) message {
 	var kinds []string
 	for _, l := range stats.Limits() {
-		if n := g.stats().Refused(l); n > 0 {
+		if n := m.stats().Refused(l); n > 0 {
 			kinds = append(kinds, fmt.Sprintf("%s: %s", l, formatCount(n)))
 		}
 	}
-	workersAlone := g.stats().AllRefused() == g.stats().Refused(stats.WorkerLimit)
+	workersAlone := m.stats().AllRefused() == m.stats().Refused(stats.WorkerLimit)
 	return message{
-		title: "There " + is + " no room for " + ifElse(workersAlone, "more than "+plural(g.options.Limit, "worker"), "all that "+is+" there"),
+		title: "There " + is + " no room for " + ifElse(workersAlone, "more than "+plural(m.options.Limit, "worker"), "all that "+is+" there"),
 		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
-			formatCount(g.counters[counterOverLimit].sum()), strings.Join(kinds, ", ")),
+			formatCount(m.counters[counterOverLimit].sum()), strings.Join(kinds, ", ")),
 		check: "is the fleet that large? Then raise --max-workers. Else something registers or publishes made-up names and ids.",
 	}
 }
 
-func measurePlanes(g, _ *Monitor) number {
-	return boolMeasure(len(g.options.Fleet.Diagnostics.PlaneMismatches()) > 0)
+func measurePlanes(m, _ *Monitor) number {
+	return boolMeasure(len(m.options.Fleet.Diagnostics.PlaneMismatches()) > 0)
 }
 
-func planesMessage(g *Monitor, p *problem) message {
-	clashes := g.options.Fleet.Diagnostics.PlaneMismatches()
+func planesMessage(m *Monitor, p *problem) message {
+	clashes := m.options.Fleet.Diagnostics.PlaneMismatches()
 	var all []string
 	for _, component := range slices.Sorted(maps.Keys(clashes)) {
 		all = append(all, component+": "+clashes[component])
 	}
 	var rows []*row
-	for i := range g.rows {
-		of := g.rows[i].endpoint
-		if _, there := clashes[strings.TrimPrefix(of.Namespace+"/"+of.Component, "/")]; there {
-			rows = append(rows, &g.rows[i])
+	for i := range m.rows {
+		ep := m.rows[i].endpoint
+		if _, there := clashes[strings.TrimPrefix(ep.Namespace+"/"+ep.Component, "/")]; there {
+			rows = append(rows, &m.rows[i])
 		}
 	}
 	return message{
@@ -305,28 +305,28 @@ func planesMessage(g *Monitor, p *problem) message {
 	}
 }
 
-func dropsMessage(g *Monitor, p *problem) message {
+func dropsMessage(m *Monitor, p *problem) message {
 	return message{
-		title:  ifElse(g.counters[counterDrops].sum() == 1, "1 message was dropped here", formatCount(g.counters[counterDrops].sum())+" messages were dropped here"),
+		title:  ifElse(m.counters[counterDrops].sum() == 1, "1 message was dropped here", formatCount(m.counters[counterDrops].sum())+" messages were dropped here"),
 		detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
 		check:  "is this program short of CPU? Give it a core.",
 	}
 }
 
-func rejectsMessage(g *Monitor, p *problem) message {
+func rejectsMessage(m *Monitor, p *problem) message {
 	var all []string
 	for _, k := range stats.Kinds() {
 		for _, r := range decodeErrors {
-			if n := g.stats().Rejected(k, r); n > 0 && (k != stats.StatsReply || r != stats.BadLoad) {
+			if n := m.stats().Rejected(k, r); n > 0 && (k != stats.StatsReply || r != stats.BadLoad) {
 				all = append(all, fmt.Sprintf("%s: %s (%s)", strings.ReplaceAll(k.String(), "_", " "), formatCount(n), r))
 			}
 		}
 	}
 	one, more := "message", "messages"
-	if g.stats().Rejected(stats.WorkerMetrics, stats.BadText) > 0 {
+	if m.stats().Rejected(stats.WorkerMetrics, stats.BadText) > 0 {
 		one, more = "message or line of a worker's page", "messages or lines of workers' pages"
 	}
-	n := g.counters[counterRejects].sum()
+	n := m.counters[counterRejects].sum()
 	return message{
 		title:  formatCount(n) + " " + ifElse(n == 1, one, more) + " could not be read",
 		detail: "In the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
@@ -334,46 +334,46 @@ func rejectsMessage(g *Monitor, p *problem) message {
 	}
 }
 
-func noWorkerMessage(g *Monitor, p *problem) message {
+func noWorkerMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "An engine did not know its worker's id",
-		detail: fmt.Sprintf("%s of forward passes in the last 15 min named no worker, and could not be shown.", formatCount(g.counters[counterNoWorker].sum())),
+		detail: fmt.Sprintf("%s of forward passes in the last 15 min named no worker, and could not be shown.", formatCount(m.counters[counterNoWorker].sum())),
 		check:  "how is the engine started? Dynamo's own launchers tell it the id.",
 	}
 }
 
-func gapsMessage(g *Monitor, p *problem) message {
-	missing := g.counters[counterGaps].sum()
+func gapsMessage(m *Monitor, p *problem) message {
+	missing := m.counters[counterGaps].sum()
 	var all []string
 	var rows []*row
-	for _, gap := range slices.Backward(g.options.Fleet.Diagnostics.Gaps()) {
-		who, of := g.publisherOf(gap.Publisher)
+	for _, gap := range slices.Backward(m.options.Fleet.Diagnostics.Gaps()) {
+		who, of := m.publisherOf(gap.Publisher)
 		rows = append(rows, of...)
 		all = append(all, fmt.Sprintf("%s skipped from %s to %s (%s, %s ago)", who, formatCount(gap.After), formatCount(gap.Before),
-			strings.ReplaceAll(gap.Kind.String(), "_", " "), formatDuration(g.sampledAt.Sub(gap.At))))
+			strings.ReplaceAll(gap.Kind.String(), "_", " "), formatDuration(m.sampledAt.Sub(gap.At))))
 	}
 	return message{
 		title:    ifElse(missing == 1, "1 event is missing", formatCount(missing)+" events are missing"),
 		detail:   "In the last 15 min. The last: " + summarizeStrings(all) + ".",
 		check:    "did the publisher's network drop, or does it send more than a subscriber can read? A few that are missing when a connection has just been made are normal on ZeroMQ.",
-		severity: ifElse(float64(missing) > 0.01*g.eventsInHistory(), severityWarn, severityInfo),
+		severity: ifElse(float64(missing) > 0.01*m.eventsInHistory(), severityWarn, severityInfo),
 		rows:     rows,
 	}
 }
 
 // publisher is who an event's publisher is: to 1.3 a worker, by its id; later one of a
 // channel, whose worker is not known.
-func (g *Monitor) publisherOf(id uint64) (name string, rows []*row) {
-	for i := range g.rows {
-		if g.rows[i].id.Lease == id {
-			rows = append(rows, &g.rows[i])
+func (m *Monitor) publisherOf(id uint64) (name string, rows []*row) {
+	for i := range m.rows {
+		if m.rows[i].id.Lease == id {
+			rows = append(rows, &m.rows[i])
 		}
 	}
 	hex := strconv.FormatUint(id, 16)
 	if len(rows) > 0 {
 		return hex, rows
 	}
-	if c, ok := g.options.Fleet.ChannelOf(id); ok {
+	if c, ok := m.options.Fleet.ChannelOf(id); ok {
 		return strings.TrimSpace(fmt.Sprintf("publisher %s of %s %s", hex, strings.Trim(c.Endpoint.String(), "/"), c.Address)), nil
 	}
 	return "publisher " + hex, nil

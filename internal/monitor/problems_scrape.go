@@ -10,19 +10,19 @@ import (
 
 // unreadTimes is how often in a row the worker's own page could not be read. One that is not
 // to be read has not failed.
-func measureUnread(g *Monitor, r *row) number { return fleet.Some(float64(g.failedScrape(r).Times)) }
+func measureUnread(m *Monitor, r *row) number { return fleet.Some(float64(m.failedScrape(r).Times)) }
 
 // unreadPage is what is known of the page of the row's worker; the zero one if it is read, or
 // is not to be.
-func (g *Monitor) failedScrape(r *row) fleet.FailedScrapes {
-	return g.failedScrapes[fleet.Instance{Endpoint: r.endpoint.Endpoint, ID: r.id.Lease}]
+func (m *Monitor) failedScrape(r *row) fleet.FailedScrapes {
+	return m.failedScrapes[fleet.Instance{Endpoint: r.endpoint.Endpoint, ID: r.id.Lease}]
 }
 
 // pageTrouble is what is said of pages that cannot be read, by why, and where to look.
-func (g *Monitor) scrapeErrorText(why stats.ScrapeFailure) (says, check string) {
+func (m *Monitor) scrapeErrorText(why stats.ScrapeFailure) (text, check string) {
 	switch why {
 	case stats.ScrapeTimedOut:
-		return fmt.Sprintf("not answered in time (%s at most)", g.options.ScrapeTimeout), "Does a page take longer while its worker is busy? Then raise --scrape-timeout."
+		return fmt.Sprintf("not answered in time (%s at most)", m.options.ScrapeTimeout), "Does a page take longer while its worker is busy? Then raise --scrape-timeout."
 	case stats.ScrapeNotConnected:
 		return "cannot be connected to",
 			"Does a page listen there (DYN_SYSTEM_PORT), and do network policies let this program in? If it is elsewhere: --worker-metrics-url."
@@ -35,18 +35,18 @@ func (g *Monitor) scrapeErrorText(why stats.ScrapeFailure) (says, check string) 
 	return "answered with what is no metrics page", "Is it a whole one, of 4 MiB at most?"
 }
 
-func unreadMessage(g *Monitor, p *problem) message {
+func unreadMessage(m *Monitor, p *problem) message {
 	of := make(map[stats.ScrapeFailure][]fleet.WorkerID)
 	n := countWorkers(p.rows)
 	for _, r := range firstRows(p.rows) {
-		why := g.failedScrape(r).Why
+		why := m.failedScrape(r).Why
 		of[why] = append(of[why], r.id)
 	}
 	var all, checks []string
 	for _, why := range stats.ScrapeFailures() {
 		if ids := of[why]; len(ids) > 0 {
-			says, check := g.scrapeErrorText(why)
-			all, checks = append(all, says+": "+summarize(ids, displayID)), append(checks, check)
+			text, check := m.scrapeErrorText(why)
+			all, checks = append(all, text+": "+summarize(ids, displayID)), append(checks, check)
 		}
 	}
 	check := strings.Join(checks, " ")
@@ -57,10 +57,10 @@ func unreadMessage(g *Monitor, p *problem) message {
 	}
 }
 
-func unreadEndedMessage(g *Monitor, p *problem) message {
+func unreadEndedMessage(m *Monitor, p *problem) message {
 	one := countWorkers(p.rows) == 1
 	return message{
 		title:  ifElse(one, "The metrics page of ", "The metrics pages of ") + p.workersOfEndpoint() + " could not be read",
-		detail: fmt.Sprintf("%s: %s, several times in a row until %s.", p.endpoint, workerNames(p.rows), p.lastTrueAgo(g)),
+		detail: fmt.Sprintf("%s: %s, several times in a row until %s.", p.endpoint, workerNames(p.rows), p.lastTrueAgo(m)),
 	}
 }

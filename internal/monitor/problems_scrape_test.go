@@ -12,26 +12,26 @@ import (
 )
 
 // unread has the pages of these workers of an endpoint be unread so often, for a reason.
-func (l *harness) setFailedScrapes(e fleet.Endpoint, times int, why stats.ScrapeFailure, ids ...uint64) {
+func (h *harness) setFailedScrapes(e fleet.Endpoint, times int, why stats.ScrapeFailure, ids ...uint64) {
 	pages := make(map[fleet.Instance]fleet.FailedScrapes)
-	for in, page := range l.fleet.Diagnostics.FailedScrapes() {
+	for in, page := range h.fleet.Diagnostics.FailedScrapes() {
 		pages[in] = page
 	}
 	for _, id := range ids {
 		pages[fleet.Instance{Endpoint: e, ID: id}] = fleet.FailedScrapes{Times: times, Why: why}
 	}
-	l.fleet.Diagnostics.SetFailedScrapes(pages)
+	h.fleet.Diagnostics.SetFailedScrapes(pages)
 }
 
 func TestProblemUnreadAfterThreeFailures(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "unread:backend/generate"
-		l.registerPublishing(generate, 0x1a, 0x2b)
-		l.setFailedScrapes(generate, 2, stats.ScrapeTimedOut, 0x1a)
-		l.expectStays(30*time.Second, id, false)
-		l.setFailedScrapes(generate, 3, stats.ScrapeTimedOut, 0x1a)
-		l.expectWithin(1, id, true)
-		p := l.problem(id)
+		h.registerPublishing(generate, 0x1a, 0x2b)
+		h.setFailedScrapes(generate, 2, stats.ScrapeTimedOut, 0x1a)
+		h.expectStays(30*time.Second, id, false)
+		h.setFailedScrapes(generate, 3, stats.ScrapeTimedOut, 0x1a)
+		h.expectWithin(1, id, true)
+		p := h.problem(id)
 		testutil.Equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker of backend/generate cannot be read",
 			"backend/generate: not answered in time (2s at most): 1a. What is known by it alone is not shown."})
 		testutil.Equal(t, "check", p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. With DYN_LOG=info,metrics=debug the log has each with its error.")
@@ -39,34 +39,34 @@ func TestProblemUnreadAfterThreeFailures(t *testing.T) {
 		var history struct {
 			Odd []struct{ Text, Check string }
 		}
-		if err := json.Unmarshal(l.request("GET", "/worker?key=26").Body.Bytes(), &history); err != nil || len(history.Odd) == 0 {
+		if err := json.Unmarshal(h.request("GET", "/worker?key=26").Body.Bytes(), &history); err != nil || len(history.Odd) == 0 {
 			t.Fatalf("%+v: %v", history, err)
 		}
 		if got := history.Odd[len(history.Odd)-1].Text; got != "Its own metrics page could not be read 3 times in a row: not answered in time (2s at most)." {
 			t.Errorf("odd about it is %+v", history.Odd)
 		}
 
-		l.setFailedScrapes(generate, 1, stats.ScrapeBadStatus, 0x1a) // as of another process: it goes on failing
-		l.expectStays(10*time.Second, id, true)
-		l.fleet.Diagnostics.SetFailedScrapes(nil)
-		l.expectWithin(1, id, false)
-		l.setFailedScrapes(generate, 9, stats.ScrapeBadStatus, 0x1a)
-		l.expectWithin(1, id, true)
+		h.setFailedScrapes(generate, 1, stats.ScrapeBadStatus, 0x1a) // as of another process: it goes on failing
+		h.expectStays(10*time.Second, id, true)
+		h.fleet.Diagnostics.SetFailedScrapes(nil)
+		h.expectWithin(1, id, false)
+		h.setFailedScrapes(generate, 9, stats.ScrapeBadStatus, 0x1a)
+		h.expectWithin(1, id, true)
 		in := fleet.Instance{Endpoint: generate, ID: 0x1a}
-		l.fleet.Deregister("", in)
-		l.fleet.DropCard("", in)
-		l.expectWithin(1, id, false) // it is gone, though its page is not taken off the list yet
+		h.fleet.Deregister("", in)
+		h.fleet.DropCard("", in)
+		h.expectWithin(1, id, false) // it is gone, though its page is not taken off the list yet
 	})
 }
 
 func TestProblemUnreadAdvicePerError(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "unread:backend/generate"
-		l.registerPublishing(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		h.registerPublishing(generate, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 		for rank := range uint32(3) {
-			l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+			h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		}
-		l.registerPublishing(prefill, 0x77)
+		h.registerPublishing(prefill, 0x77)
 		for _, c := range []struct {
 			why         stats.ScrapeFailure
 			says, check string
@@ -77,26 +77,26 @@ func TestProblemUnreadAdvicePerError(t *testing.T) {
 			{stats.ScrapeBadStatus, "answered with another status than 200", "--worker-metrics-url"},
 			{stats.ScrapeUnreadable, "answered with what is no metrics page", "4 MiB"},
 		} {
-			l.fleet.Diagnostics.SetFailedScrapes(nil)
-			l.setFailedScrapes(generate, 5, c.why, 3)
-			l.tick()
-			if p := l.problem(id); p.Detail != "backend/generate: "+c.says+": 3. What is known by it alone is not shown." || !strings.Contains(p.Check, c.check) {
+			h.fleet.Diagnostics.SetFailedScrapes(nil)
+			h.setFailedScrapes(generate, 5, c.why, 3)
+			h.tick()
+			if p := h.problem(id); p.Detail != "backend/generate: "+c.says+": 3. What is known by it alone is not shown." || !strings.Contains(p.Check, c.check) {
 				t.Errorf("%s: %q, %q", c.why, p.Detail, p.Check)
 			}
 		}
-		l.fleet.Diagnostics.SetFailedScrapes(nil)
-		l.setFailedScrapes(generate, 3, stats.ScrapeTLSFailed, 1, 2, 3, 4, 5)
-		l.setFailedScrapes(generate, 4, stats.ScrapeTimedOut, 6)
-		l.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 7)
-		l.setFailedScrapes(prefill, 4, stats.ScrapeTimedOut, 0x77)
-		l.tick()
-		p := l.problem(id)
+		h.fleet.Diagnostics.SetFailedScrapes(nil)
+		h.setFailedScrapes(generate, 3, stats.ScrapeTLSFailed, 1, 2, 3, 4, 5)
+		h.setFailedScrapes(generate, 4, stats.ScrapeTimedOut, 6)
+		h.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 7)
+		h.setFailedScrapes(prefill, 4, stats.ScrapeTimedOut, 0x77)
+		h.tick()
+		p := h.problem(id)
 		testutil.Equal(t, "title", p.Title, "The metrics pages of 6 workers of backend/generate cannot be read") // three ranks are one worker
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: not answered in time (2s at most): 6; TLS fails: 1, 2, 3 and 2 more. What is known by them alone is not shown.")
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "2/0", "2/1", "2/2", "3", "4", "5", "6"})
 		if !strings.HasPrefix(p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. --worker-tls-ca says") || strings.Contains(p.Check, "network policies") {
 			t.Errorf("check is %q", p.Check)
 		}
-		testutil.Equal(t, "of the other endpoint", l.problem("unread:prefill/generate").Workers, []string{"119"})
+		testutil.Equal(t, "of the other endpoint", h.problem("unread:prefill/generate").Workers, []string{"119"})
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 func TestRuleStateHasHysteresis(t *testing.T) {
 	const up, down, raise, withdraw = 0.9, 0.8, 2 * time.Second, 3 * time.Second
-	var m ruleState
+	var st ruleState
 	for i, c := range []struct {
 		v      number
 		raised bool
@@ -36,34 +36,34 @@ func TestRuleStateHasHysteresis(t *testing.T) {
 		{fleet.Some(0.1), false, "three seconds"},
 		{fleet.Some(0.85), false, "below the upper line"},
 	} {
-		if got := m.update(c.v, up, down, raise, withdraw, tick(10*(i+1))); got != c.raised {
+		if got := st.update(c.v, up, down, raise, withdraw, tick(10*(i+1))); got != c.raised {
 			t.Errorf("second %d, %v: raised is %v, want %v: %s", i, c.v, got, c.raised, c.why)
 		}
 	}
 }
 
 func TestProblemSilentWithinTwoPolls(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "silent:backend/generate"
-		l.registerPolled(generate, 0x694d8b0a1f2c3d04, 2)
+		h.registerPolled(generate, 0x694d8b0a1f2c3d04, 2)
 		both := []fleet.PollReply{pollReply(generate, 0x694d8b0a1f2c3d04, 1, 0), pollReply(generate, 2, 1, 0)}
-		l.setReplies(both...)
-		l.expectStays(time.Minute, id, false)
-		l.setReplies(both[1:]...)
-		l.expectWithin(2, id, true)
-		p := l.problem(id)
+		h.setReplies(both...)
+		h.expectStays(time.Minute, id, false)
+		h.setReplies(both[1:]...)
+		h.expectWithin(2, id, true)
+		p := h.problem(id)
 		testutil.Equal(t, "workers", p.Workers, []string{"7587873822778080516"})
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load for 2 s, but still registered in etcd.")
-		l.setReplies(both...)
-		l.expectWithin(1, id, false)
+		h.setReplies(both...)
+		h.expectWithin(1, id, false)
 	})
 }
 
 func TestProblemSilentGivesTimeToStart(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1)
-		l.expectStays(14*time.Second, "silent:backend/generate", false)
-		l.expectWithin(2, "silent:backend/generate", true) // seen first with the first look
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1)
+		h.expectStays(14*time.Second, "silent:backend/generate", false)
+		h.expectWithin(2, "silent:backend/generate", true) // seen first with the first look
 	})
 }
 
@@ -71,99 +71,99 @@ func TestProblemSilentNeedsConnections(t *testing.T) {
 	for name, link := range map[string]func(*stats.Stats) *stats.ConnState{
 		"NATS": func(y *stats.Stats) *stats.ConnState { return &y.NATS }, "etcd": func(y *stats.Stats) *stats.ConnState { return &y.Etcd },
 	} {
-		inBubble(t, func(l *harness) {
-			l.registerPolled(generate, 1)
-			l.setReplies(pollReply(generate, 1, 1, 0))
-			l.ticks(5 * time.Second)
-			link(&l.fleet.Stats).SetConnected(false)
-			l.setReplies()
-			l.expectWithin(4, "connection:"+strings.ToLower(name), true) // counted from the first look
-			l.expectStays(time.Minute, "silent:backend/generate", false)
-			testutil.Equal(t, "problems without "+name, l.raised(), []string{"connection:" + strings.ToLower(name)})
-			link(&l.fleet.Stats).SetConnected(true)
-			l.setReplies(pollReply(generate, 1, 1, 0))
-			l.expectWithin(3, "connection:"+strings.ToLower(name), false)
+		inBubble(t, func(h *harness) {
+			h.registerPolled(generate, 1)
+			h.setReplies(pollReply(generate, 1, 1, 0))
+			h.ticks(5 * time.Second)
+			link(&h.fleet.Stats).SetConnected(false)
+			h.setReplies()
+			h.expectWithin(4, "connection:"+strings.ToLower(name), true) // counted from the first look
+			h.expectStays(time.Minute, "silent:backend/generate", false)
+			testutil.Equal(t, "problems without "+name, h.raised(), []string{"connection:" + strings.ToLower(name)})
+			link(&h.fleet.Stats).SetConnected(true)
+			h.setReplies(pollReply(generate, 1, 1, 0))
+			h.expectWithin(3, "connection:"+strings.ToLower(name), false)
 		})
 	}
 }
 
 func TestProblemNATSNeedsUse(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.fleet.Stats.ZMQ.MarkUsed()
-		l.registerPublishing(generate, 1)
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.fleet.Stats.NATS.SetConnected(false)
-		l.expectStays(time.Minute, "connection:nats", false)
+	inBubble(t, func(h *harness) {
+		h.fleet.Stats.ZMQ.MarkUsed()
+		h.registerPublishing(generate, 1)
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		h.fleet.Stats.NATS.SetConnected(false)
+		h.expectStays(time.Minute, "connection:nats", false)
 	})
 }
 
 func TestProblemMalformedNamesWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "malformed:backend/generate"
-		l.registerPolled(generate, 1, 2)
-		l.setReplies(pollReply(generate, 1, 1, 0), malformedReply(generate, 2))
-		l.expectWithin(1, id, true)
-		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"2"})
-		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
-		l.expectWithin(11, id, false)
+		h.registerPolled(generate, 1, 2)
+		h.setReplies(pollReply(generate, 1, 1, 0), malformedReply(generate, 2))
+		h.expectWithin(1, id, true)
+		testutil.Equal(t, "workers", h.problem(id).Workers, []string{"2"})
+		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
+		h.expectWithin(11, id, false)
 	})
 }
 
 func TestProblemStalledNamesRank(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "stalled:backend/generate"
-		l.registerPublishing(generate, 1)
+		h.registerPublishing(generate, 1)
 		counter := uint64(0)
 		second := func(ranks ...uint32) {
 			counter++
 			for _, rank := range ranks {
-				l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
+				h.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 1, Rank: rank}, fleet.Pass{Counter: counter})
 			}
-			l.tick()
+			h.tick()
 		}
 		for range 30 {
 			second(0, 1)
 		}
-		testutil.Equal(t, "problems", l.raised(), nil)
+		testutil.Equal(t, "problems", h.raised(), nil)
 		for range 18 { // the clock of the fleet is a second behind when it hears of a pass
 			second(0)
 		}
-		testutil.Equal(t, "problems before it is sure", l.raised(), nil)
+		testutil.Equal(t, "problems before it is sure", h.raised(), nil)
 		second(0)
-		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"1/1"})
+		testutil.Equal(t, "workers", h.problem(id).Workers, []string{"1/1"})
 		second(0, 1)
-		testutil.Equal(t, "problems when it is back", l.raised(), nil)
+		testutil.Equal(t, "problems when it is back", h.raised(), nil)
 	})
 }
 
 func TestProblemFullIsRaisedAtOnce(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "full:backend/generate"
-		l.registerPolled(generate, 1, 2)
-		at := func(blocks uint64) { l.setReplies(pollReply(generate, 1, blocks, 0), pollReply(generate, 2, 880, 0)) }
+		h.registerPolled(generate, 1, 2)
+		at := func(blocks uint64) { h.setReplies(pollReply(generate, 1, blocks, 0), pollReply(generate, 2, 880, 0)) }
 		at(890)
-		l.expectStays(time.Minute, id, false)
+		h.expectStays(time.Minute, id, false)
 		at(900)
-		l.expectWithin(1, id, true)
-		testutil.Equal(t, "workers", l.problem(id).Workers, []string{"1"})
+		h.expectWithin(1, id, true)
+		testutil.Equal(t, "workers", h.problem(id).Workers, []string{"1"})
 		at(850)
-		l.expectStays(time.Minute, id, true)
+		h.expectStays(time.Minute, id, true)
 		at(849)
-		l.expectWithin(31, id, false)
+		h.expectWithin(31, id, false)
 	})
 }
 
 func TestProblemFullAdviceDependsOnOthers(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3)
-		l.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 100, 0), pollReply(generate, 3, 100, 0))
-		l.tick()
-		if p := l.problem("full:backend/generate"); !strings.Contains(p.Check, "--router-temperature") {
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3)
+		h.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 100, 0), pollReply(generate, 3, 100, 0))
+		h.tick()
+		if p := h.problem("full:backend/generate"); !strings.Contains(p.Check, "--router-temperature") {
 			t.Errorf("where others are empty it says %q", p.Check)
 		}
-		l.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 900, 0), pollReply(generate, 3, 890, 0))
-		l.tick()
-		p := l.problem("full:backend/generate")
+		h.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 900, 0), pollReply(generate, 3, 890, 0))
+		h.tick()
+		p := h.problem("full:backend/generate")
 		if !strings.Contains(p.Check, "add workers") {
 			t.Errorf("where all are full it says %q", p.Check)
 		}
@@ -172,197 +172,197 @@ func TestProblemFullAdviceDependsOnOthers(t *testing.T) {
 }
 
 func TestProblemUnregisteredAfterOneMinute(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "unregistered:backend/generate"
-		l.registerPolled(generate, 1, 2)
-		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 2, 0))
-		l.ticks(10 * time.Second)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
-		l.expectStays(time.Minute, id, false) // it may be shutting down
-		l.expectWithin(1, id, true)
-		s := l.snapshot()
+		h.registerPolled(generate, 1, 2)
+		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 2, 0))
+		h.ticks(10 * time.Second)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
+		h.expectStays(time.Minute, id, false) // it may be shutting down
+		h.expectWithin(1, id, true)
+		s := h.snapshot()
 		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
 		testutil.Equal(t, "mean load, without it", formatOptional(s.Fleet.LoadMean), "0.001")
-		l.registerPolled(generate, 2)
-		l.expectWithin(1, id, false)
+		h.registerPolled(generate, 2)
+		h.expectWithin(1, id, false)
 	})
 }
 
 func TestProblemQuietIsInfo(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "quiet:backend/generate"
-		l.registerPublishing(generate, 1)
-		l.expectStays(time.Minute, id, false)
-		l.expectWithin(1, id, true)
-		testutil.Equal(t, "severity", l.problem(id).Severity, "info")
-		testutil.Equal(t, "problems", l.raised(), []string{id})
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		l.expectWithin(1, id, false)
+		h.registerPublishing(generate, 1)
+		h.expectStays(time.Minute, id, false)
+		h.expectWithin(1, id, true)
+		testutil.Equal(t, "severity", h.problem(id).Severity, "info")
+		testutil.Equal(t, "problems", h.raised(), []string{id})
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+		h.expectWithin(1, id, false)
 	})
 }
 
 func TestProblemLostLastsTenMinutes(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "lost:backend/generate"
 		var all []uint64
 		for n := range uint64(20) {
 			all = append(all, 0x100+n)
 		}
-		l.registerPolled(generate, all...)
-		l.setReplies(pollReply(generate, 0x113, 1, 0))
-		l.ticks(20 * time.Second)
-		l.setReplies()
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x100})
-		l.expectWithin(6, id, true) // one of twenty
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
-		l.tick()
-		p := l.problem(id)
+		h.registerPolled(generate, all...)
+		h.setReplies(pollReply(generate, 0x113, 1, 0))
+		h.ticks(20 * time.Second)
+		h.setReplies()
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x100})
+		h.expectWithin(6, id, true) // one of twenty
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 0x101})
+		h.tick()
+		p := h.problem(id)
 		testutil.Equal(t, "title", p.Title, "2 workers of backend/generate are gone")
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Whether these deregistered cannot be told: 101 and 100.")
 		testutil.Equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
-			l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
+			h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
 		}
-		l.tick()
-		p = l.problem(id)
+		h.tick()
+		p = h.problem(id)
 		testutil.Equal(t, "severity when all have left", p.Severity, "bad")
 		testutil.Equal(t, "title when all have left", p.Title, "No worker of backend/generate is left")
-		if s := l.snapshot(); s.Looking != nil {
+		if s := h.snapshot(); s.Looking != nil {
 			t.Error("the page says that nobody came yet, want it to say that all have left")
 		}
-		l.ticks(10 * time.Minute)
-		testutil.Equal(t, "problems ten minutes later", l.raised(), nil)
-		if s := l.snapshot(); s.Looking == nil {
+		h.ticks(10 * time.Minute)
+		testutil.Equal(t, "problems ten minutes later", h.raised(), nil)
+		if s := h.snapshot(); s.Looking == nil {
 			t.Error("the page does not say what is looked for")
 		}
 	})
 }
 
 func TestProblemLostIgnoresReplacedWorker(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2)
-		l.ticks(30 * time.Second)
-		l.registerPolled(generate, 3)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
-		l.expectStays(time.Minute, "lost:backend/generate", false)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2)
+		h.ticks(30 * time.Second)
+		h.registerPolled(generate, 3)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		h.expectStays(time.Minute, "lost:backend/generate", false)
 	})
 }
 
 func TestProblemWaitingThenSaturated(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const growing, busy = "waiting:backend/generate", "saturated:backend/generate"
-		l.registerPolled(generate, 1, 2)
-		wait := func(n uint64) { l.setReplies(pollReply(generate, 1, 400, n/2), pollReply(generate, 2, 400, n-n/2)) }
+		h.registerPolled(generate, 1, 2)
+		wait := func(n uint64) { h.setReplies(pollReply(generate, 1, 400, n/2), pollReply(generate, 2, 400, n-n/2)) }
 		wait(1) // a few are no queue
-		l.expectStays(3*time.Minute, growing, false)
+		h.expectStays(3*time.Minute, growing, false)
 		wait(9)
-		l.expectWithin(11, growing, true)
-		testutil.Equal(t, "title", l.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
-		testutil.Equal(t, "detail", l.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
-		testutil.Equal(t, "workers", l.problem(growing).Workers, []string{"2", "1"})
-		l.expectWithin(50, busy, true)      // a minute after it has begun
-		l.expectWithin(110, growing, false) // when most of what was a minute or two ago was as much
-		testutil.Equal(t, "what stays", l.raised(), []string{busy})
+		h.expectWithin(11, growing, true)
+		testutil.Equal(t, "title", h.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
+		testutil.Equal(t, "detail", h.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
+		testutil.Equal(t, "workers", h.problem(growing).Workers, []string{"2", "1"})
+		h.expectWithin(50, busy, true)      // a minute after it has begun
+		h.expectWithin(110, growing, false) // when most of what was a minute or two ago was as much
+		testutil.Equal(t, "what stays", h.raised(), []string{busy})
 		wait(1)
-		l.expectWithin(61, busy, false)
+		h.expectWithin(61, busy, false)
 	})
 }
 
 func TestProblemImbalanceNamesWorkers(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "imbalance:backend/generate"
-		l.registerPolled(generate, 1, 2, 3, 4)
+		h.registerPolled(generate, 1, 2, 3, 4)
 		even := []fleet.PollReply{pollReply(generate, 1, 420, 0), pollReply(generate, 2, 400, 0), pollReply(generate, 3, 380, 0), pollReply(generate, 4, 400, 0)}
-		l.setReplies(pollReply(generate, 1, 40, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0), pollReply(generate, 4, 1, 0))
-		l.expectStays(time.Minute, id, false) // of a fleet that has nothing to do
-		l.setReplies(even...)
-		l.expectStays(time.Minute, id, false)
-		l.setReplies(pollReply(generate, 1, 800, 5), even[1], even[2], pollReply(generate, 4, 30, 0))
-		l.expectWithin(31, id, true)
-		p := l.problem(id)
+		h.setReplies(pollReply(generate, 1, 40, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0), pollReply(generate, 4, 1, 0))
+		h.expectStays(time.Minute, id, false) // of a fleet that has nothing to do
+		h.setReplies(even...)
+		h.expectStays(time.Minute, id, false)
+		h.setReplies(pollReply(generate, 1, 800, 5), even[1], even[2], pollReply(generate, 4, 30, 0))
+		h.expectWithin(31, id, true)
+		p := h.problem(id)
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "4"})
 		testutil.Equal(t, "severity", p.Severity, "bad")
 		testutil.Equal(t, "title", p.Title, "KV use of backend/generate is uneven: 1.99× the mean")
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
-		l.setReplies(even...)
-		l.expectWithin(61, id, false)
-		l.setReplies(pollReply(generate, 1, 800, 5), pollReply(generate, 2, 702, 0), pollReply(generate, 3, 90, 0), pollReply(generate, 4, 30, 0))
-		l.expectWithin(31, id, true)
-		testutil.Equal(t, "detail of two", l.problem(id).Detail,
+		h.setReplies(even...)
+		h.expectWithin(61, id, false)
+		h.setReplies(pollReply(generate, 1, 800, 5), pollReply(generate, 2, 702, 0), pollReply(generate, 3, 90, 0), pollReply(generate, 4, 30, 0))
+		h.expectWithin(31, id, true)
+		testutil.Equal(t, "detail of two", h.problem(id).Detail,
 			"backend/generate: 1 and 2 at 70\u00a0% to 80\u00a0%, the mean is 41\u00a0%. 5 requests wait there. 3 and 4 have at most 9\u00a0%.")
 	})
 }
 
 func TestProblemHitsNeedsCollapse(t *testing.T) {
-	inBubble(t, func(l *harness) {
+	inBubble(t, func(h *harness) {
 		const id = "hits:backend/generate"
-		l.registerPolled(generate, 1, 2)
-		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
+		h.registerPolled(generate, 1, 2)
+		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
 		hit := func(d time.Duration, share float64) {
 			for range d / time.Second {
-				l.fleet.RecordHit(1, 50, uint64(50*share))
-				l.fleet.RecordHit(2, 50, 30)
-				l.tick()
+				h.fleet.RecordHit(1, 50, uint64(50*share))
+				h.fleet.RecordHit(2, 50, 30)
+				h.tick()
 			}
 		}
 		hit(10*time.Minute, 0.6)
-		testutil.Equal(t, "problems", l.raised(), nil)
-		testutil.Equal(t, "hit rate", formatOptional(l.snapshot().Fleet.HitRate), "0.6")
-		l.ticks(10 * time.Minute) // nobody asks: no rate is no low rate
-		testutil.Equal(t, "problems", l.raised(), nil)
-		testutil.Equal(t, "hit rate of nothing", formatOptional(l.snapshot().Fleet.HitRate), "–")
-		testutil.Equal(t, "since the start", formatOptional(l.snapshot().Fleet.HitRateTotal), "0.6")
+		testutil.Equal(t, "problems", h.raised(), nil)
+		testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "0.6")
+		h.ticks(10 * time.Minute) // nobody asks: no rate is no low rate
+		testutil.Equal(t, "problems", h.raised(), nil)
+		testutil.Equal(t, "hit rate of nothing", formatOptional(h.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "since the start", formatOptional(h.snapshot().Fleet.HitRateTotal), "0.6")
 		hit(2*time.Minute, 0.2)
-		testutil.Equal(t, "problems where a third less is hit", l.raised(), nil)
+		testutil.Equal(t, "problems where a third less is hit", h.raised(), nil)
 		hit(10*time.Minute, 0.6)
 		start := time.Now()
-		for n := 0; n < 200 && l.problem(id).ID == ""; n++ {
-			l.fleet.RecordHit(1, 100, 2)
-			l.tick()
+		for n := 0; n < 200 && h.problem(id).ID == ""; n++ {
+			h.fleet.RecordHit(1, 100, 2)
+			h.tick()
 		}
 		if took := time.Since(start); took < time.Minute || took > 2*time.Minute+30*time.Second {
 			t.Errorf("it took %v, want a minute and what it takes to see", took)
 		}
-		p := l.problem(id)
+		p := h.problem(id)
 		testutil.Equal(t, "title", p.Title, "The KV hit rate of backend/generate has collapsed: 2\u00a0% instead of 56\u00a0%")
-		l.ticks(4 * time.Minute) // it is remembered
+		h.ticks(4 * time.Minute) // it is remembered
 		hit(5*time.Minute, 0.6)
-		testutil.Equal(t, "problems when it has recovered", l.raised(), nil)
+		testutil.Equal(t, "problems when it has recovered", h.raised(), nil)
 	})
 }
 
 func TestProblemHitsEndsAtNewBaseline(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1)
-		l.setReplies(pollReply(generate, 1, 1, 0))
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1)
+		h.setReplies(pollReply(generate, 1, 1, 0))
 		for n := range 60 * 60 {
-			l.fleet.RecordHit(1, 50, ifElse(n < 15*60, uint64(30), 1))
-			l.tick()
+			h.fleet.RecordHit(1, 50, ifElse(n < 15*60, uint64(30), 1))
+			h.tick()
 			if n == 45*60 {
-				testutil.Equal(l.t, "problems half an hour later", l.raised(), []string{"hits:backend/generate"})
+				testutil.Equal(h.t, "problems half an hour later", h.raised(), []string{"hits:backend/generate"})
 			}
 			if n == 48*60 {
-				testutil.Equal(l.t, "problems when it has lasted for half an hour", l.raised(), nil)
+				testutil.Equal(h.t, "problems when it has lasted for half an hour", h.raised(), nil)
 			}
 		}
-		testutil.Equal(t, "problems three quarters of an hour later", l.raised(), nil)
+		testutil.Equal(t, "problems three quarters of an hour later", h.raised(), nil)
 	})
 }
 
 // TestProblemKeepsIDAndStart since open cards hang on the one, and
 // people on the other.
 func TestProblemKeepsIDAndStart(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		l.registerPolled(generate, 1, 2, 3)
-		l.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0))
-		l.ticks(10 * time.Second)
-		l.setReplies(pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0))
-		l.ticks(2 * time.Second)
+	inBubble(t, func(h *harness) {
+		h.registerPolled(generate, 1, 2, 3)
+		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0))
+		h.ticks(10 * time.Second)
+		h.setReplies(pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0))
+		h.ticks(2 * time.Second)
 		began := time.Now().UnixMilli()
-		l.ticks(time.Minute)
-		l.setReplies(pollReply(generate, 3, 1, 0))
-		l.ticks(time.Minute)
-		p := l.problem("silent:backend/generate")
+		h.ticks(time.Minute)
+		h.setReplies(pollReply(generate, 3, 1, 0))
+		h.ticks(time.Minute)
+		p := h.problem("silent:backend/generate")
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "2"})
 		testutil.Equal(t, "since", p.Since, began)
 	})

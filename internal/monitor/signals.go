@@ -14,12 +14,12 @@ import (
 // bound is how old the newest load may be: of workers that are polled, or whose pages
 // are read, three times and a second for the answers. Loads that are published are valid
 // however old they are, while what they come by is connected.
-func (g *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bool) {
+func (m *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bool) {
 	switch newest {
 	case fleet.FromStats:
-		return max(5*time.Second, 3*g.options.Poll+time.Second), true
+		return max(5*time.Second, 3*m.options.Poll+time.Second), true
 	case fleet.FromScrape:
-		return max(5*time.Second, 3*g.options.Scrape+time.Second), true
+		return max(5*time.Second, 3*m.options.Scrape+time.Second), true
 	}
 	return 0, false
 }
@@ -50,22 +50,22 @@ func (g *Monitor) serveSignals(w http.ResponseWriter, r *http.Request) {
 
 // signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or
 // why it must not be told.
-func (g *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, stale string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.refresh()
+func (m *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, stale string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refresh()
 	var places []*endpointStats
-	var s aggregate
-	for _, p := range g.endpoints {
-		if p.Component == e.Component && p.Name == e.Name && of.Match(g.options.Namespaces.OfEndpoint(p.Endpoint)) {
-			places = append(places, p)
-			s.merge(&p.aggregate)
+	var agg aggregate
+	for _, ep := range m.endpoints {
+		if ep.Component == e.Component && ep.Name == e.Name && of.Match(m.options.Namespaces.OfEndpoint(ep.Endpoint)) {
+			places = append(places, ep)
+			agg.merge(&ep.aggregate)
 		}
 	}
-	if g.leftOut.endpoints > 0 && (len(places) == 0 || g.options.Namespaces.IsPattern()) {
+	if m.leftOut.endpoints > 0 && (len(places) == 0 || m.options.Namespaces.IsPattern()) {
 		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", formatCount(maxEndpoints))
 	}
-	newest, stale := g.newestLoad(places, s.shown)
+	newest, stale := m.newestLoad(places, agg.shown)
 	if stale != "" {
 		return d, stale
 	}
@@ -73,26 +73,26 @@ func (g *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, s
 	d.text("namespace", string(of))
 	writeEndpoint(&d, e)
 	d.bool("seen", len(places) > 0)
-	d.int("now", g.sampledAt.UnixMilli())
-	d.int("workers", int64(s.shown))
-	d.int("workers_answering", int64(s.answering))
-	d.int("workers_silent", int64(s.silent))
-	d.int("workers_malformed", int64(s.malformed))
-	d.fraction("kv_usage_mean", s.kvUsage.Opt(s.kvUsage.Mean))
-	d.fraction("kv_usage_max", s.kvUsage.Opt(s.kvUsage.Max))
+	d.int("now", m.sampledAt.UnixMilli())
+	d.int("workers", int64(agg.shown))
+	d.int("workers_answering", int64(agg.answering))
+	d.int("workers_silent", int64(agg.silent))
+	d.int("workers_malformed", int64(agg.malformed))
+	d.fraction("kv_usage_mean", agg.kvUsage.Opt(agg.kvUsage.Mean))
+	d.fraction("kv_usage_max", agg.kvUsage.Opt(agg.kvUsage.Max))
 	// Of nobody nothing waits; of somebody who does not say, nobody knows.
-	empty := s.shown == 0
+	empty := agg.shown == 0
 	sums := []struct {
 		name string
 		sum  partialSum
-	}{{"requests_running", s.running}, {"requests_waiting", s.waiting}, {"queued_prefill_tokens", s.queuedTokens}}
+	}{{"requests_running", agg.running}, {"requests_waiting", agg.waiting}, {"queued_prefill_tokens", agg.queuedTokens}}
 	for _, c := range sums {
 		d.number(c.name, number{V: c.sum.V, OK: c.sum.OK || empty}, 1)
 	}
 	for _, c := range sums {
 		d.int(c.name+"_workers", int64(c.sum.workers))
 	}
-	d.fraction("hit_rate", s.hitsRecent.rate())
+	d.fraction("hit_rate", agg.hitsRecent.rate())
 	if newest != nil {
 		d.number("age_seconds", fleet.Some(newest.load.age.Seconds()), 100)
 	}
@@ -101,18 +101,18 @@ func (g *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, s
 }
 
 // freshness is the newest load of so many workers, or why nothing can be said of them.
-func (g *Monitor) newestLoad(places []*endpointStats, workers int) (newest *row, stale string) {
-	if !g.ready() {
-		return nil, "stale: " + strings.Join(g.missing, ", ")
+func (m *Monitor) newestLoad(places []*endpointStats, workers int) (newest *row, stale string) {
+	if !m.ready() {
+		return nil, "stale: " + strings.Join(m.missing, ", ")
 	}
 	published := false
-	for _, p := range places {
-		for i := p.start; i < p.end; i++ {
-			r := &g.rows[i]
+	for _, ep := range places {
+		for i := ep.start; i < ep.end; i++ {
+			r := &m.rows[i]
 			if !r.load.known || r.unregistered {
 				continue
 			}
-			if _, bounded := g.maxLoadAge(r.source.V); !bounded {
+			if _, bounded := m.maxLoadAge(r.source.V); !bounded {
 				published = true
 			}
 			if newest == nil || r.load.age < newest.load.age {
@@ -126,7 +126,7 @@ func (g *Monitor) newestLoad(places []*endpointStats, workers int) (newest *row,
 	if newest == nil {
 		return nil, fmt.Sprintf("stale: none of %s has reported a load", plural(workers, "worker"))
 	}
-	if bound, bounded := g.maxLoadAge(newest.source.V); bounded && !published && newest.load.age > bound {
+	if bound, bounded := m.maxLoadAge(newest.source.V); bounded && !published && newest.load.age > bound {
 		return nil, fmt.Sprintf("stale: the newest load is %s old, want no more than %s", formatDuration(newest.load.age), formatDuration(bound))
 	}
 	return newest, ""

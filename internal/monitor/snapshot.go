@@ -12,35 +12,35 @@ import (
 )
 
 // writeSnapshot writes the cut as JSON: the shape that openapi.json describes.
-func (g *Monitor) writeSnapshot(d *jsonWriter, history bool) {
+func (m *Monitor) writeSnapshot(d *jsonWriter, history bool) {
 	d.open('{')
-	d.text("namespace", string(g.options.Namespaces))
-	d.int("now", g.sampledAt.UnixMilli())
+	d.text("namespace", string(m.options.Namespaces))
+	d.int("now", m.sampledAt.UnixMilli())
 	d.field("interval")
 	d.float(sampleInterval.Seconds(), 1000)
-	d.text("version", g.options.Version)
-	g.writeConnected(d)
-	g.writeLeader(d)
-	g.writeFleet(d)
-	g.writeEndpoints(d)
+	d.text("version", m.options.Version)
+	m.writeConnected(d)
+	m.writeLeader(d)
+	m.writeFleet(d)
+	m.writeEndpoints(d)
 	d.field("workers")
 	d.open('[')
 	begin := len(d.b)
-	for i := range g.rows {
+	for i := range m.rows {
 		if len(d.b)-begin >= maxRowBytes {
-			g.unwrittenRows = len(g.rows) - i
+			m.unwrittenRows = len(m.rows) - i
 			break
 		}
-		g.writeRow(d, &g.rows[i])
+		m.writeRow(d, &m.rows[i])
 	}
 	d.close(']')
-	g.writeProblems(d)
-	g.writeLeftOut(d)
-	if g.isEmpty() {
-		g.writeEmptyState(d)
+	m.writeProblems(d)
+	m.writeLeftOut(d)
+	if m.isEmpty() {
+		m.writeEmptyState(d)
 	}
 	if history {
-		g.writeHistory(d)
+		m.writeHistory(d)
 	}
 	d.close('}')
 }
@@ -56,22 +56,22 @@ type systemStatus struct {
 }
 
 // systemOf is one that is connected to, or not, by its link.
-func (g *Monitor) systemStatusOf(name string, l *stats.ConnState) systemStatus {
-	return systemStatus{name: name, up: l.Up(), detail: g.options.Servers[name], why: l.LastError(), lost: !l.Up() && l.Disconnects() > 0}
+func (m *Monitor) systemStatusOf(name string, l *stats.ConnState) systemStatus {
+	return systemStatus{name: name, up: l.Up(), detail: m.options.Servers[name], why: l.LastError(), lost: !l.Up() && l.Disconnects() > 0}
 }
 
 // systems are those in use. NATS, which has a default address, is where something of
 // the namespace comes over it, or it is there.
-func (g *Monitor) systemStatuses() (all []systemStatus) {
-	t := g.stats()
-	if t.NATS.Used() && (t.NATS.Up() || g.usesNATS) {
-		nats := g.systemStatusOf("nats", &t.NATS)
-		nats.refused = !nats.up && len(g.options.Fleet.Diagnostics.RefusedSubjects(true)) > 0
+func (m *Monitor) systemStatuses() (all []systemStatus) {
+	t := m.stats()
+	if t.NATS.Used() && (t.NATS.Up() || m.usesNATS) {
+		nats := m.systemStatusOf("nats", &t.NATS)
+		nats.refused = !nats.up && len(m.options.Fleet.Diagnostics.RefusedSubjects(true)) > 0
 		all = append(all, nats)
 	}
 	for name, link := range registries(t) {
 		if link.Used() { // one of them at most
-			all = append(all, g.systemStatusOf(name, link))
+			all = append(all, m.systemStatusOf(name, link))
 		}
 	}
 	if t.ZMQ.Used() {
@@ -90,10 +90,10 @@ func registries(t *stats.Stats) map[string]*stats.ConnState {
 	return map[string]*stats.ConnState{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
 }
 
-func (g *Monitor) writeConnected(d *jsonWriter) {
+func (m *Monitor) writeConnected(d *jsonWriter) {
 	d.field("connected")
 	d.open('{')
-	for _, s := range g.systemStatuses() {
+	for _, s := range m.systemStatuses() {
 		d.field(s.name)
 		d.open('{')
 		d.bool("on", s.up)
@@ -116,19 +116,19 @@ func (s *systemStatus) writeReason(d *jsonWriter) {
 	d.text("why", s.why)
 }
 
-func (g *Monitor) writeLeader(d *jsonWriter) {
-	role, detail := "standby", "who holds "+g.options.Instance+" cannot be known now"
-	switch t := g.stats(); {
-	case g.options.Instance == "":
+func (m *Monitor) writeLeader(d *jsonWriter) {
+	role, detail := "standby", "who holds "+m.options.Instance+" cannot be known now"
+	switch t := m.stats(); {
+	case m.options.Instance == "":
 		role, detail = "single", "nothing here tells several programs apart: run one"
 	case t.ActsAsLeader.Load():
-		role, detail = "leader", "holds "+g.options.Instance
+		role, detail = "leader", "holds "+m.options.Instance
 	case t.NoLease.Load() && t.RegistryUp():
-		detail = g.options.Instance + " was put by hand, and hangs on no lease"
+		detail = m.options.Instance + " was put by hand, and hangs on no lease"
 	case t.OtherLeader.Load() && t.RegistryUp():
-		detail = "another program holds " + g.options.Instance
+		detail = "another program holds " + m.options.Instance
 	case t.Leader.Load():
-		detail = "has taken " + g.options.Instance + ", and leads when no other program can any more: in 2 s at most"
+		detail = "has taken " + m.options.Instance + ", and leads when no other program can any more: in 2 s at most"
 	}
 	d.field("leader")
 	d.open('{')
@@ -137,60 +137,60 @@ func (g *Monitor) writeLeader(d *jsonWriter) {
 	d.close('}')
 }
 
-func (g *Monitor) writeFleet(d *jsonWriter) {
-	s := &g.overall
+func (m *Monitor) writeFleet(d *jsonWriter) {
+	agg := &m.overall
 	d.field("fleet")
 	d.open('{')
-	writeStates(d, s)
-	d.fraction("loadMean", s.kvUsage.Opt(s.kvUsage.Mean))
-	d.fraction("loadStd", s.kvUsage.Opt(s.kvUsage.Std))
-	d.fraction("loadMin", s.kvUsage.Opt(s.kvUsage.Min))
-	d.fraction("loadMax", s.kvUsage.Opt(s.kvUsage.Max))
-	d.number("blocksMean", s.kvBlocks.Opt(s.kvBlocks.Mean), 10)
-	d.number("blocksStd", s.kvBlocks.Opt(s.kvBlocks.Std), 10)
-	d.fraction("imbalance", g.worstImbalance())
-	d.fraction("hitRate", s.hitsRecent.rate())
-	d.fraction("hitRateTotal", s.hitsTotal.rate())
-	if s.waiting.OK {
-		d.number("waiting", s.waiting.number, 1)
-		d.int("waitingWorkers", int64(s.waitingWorkers))
-		d.int("waitingReported", int64(s.waiting.workers))
+	writeStates(d, agg)
+	d.fraction("loadMean", agg.kvUsage.Opt(agg.kvUsage.Mean))
+	d.fraction("loadStd", agg.kvUsage.Opt(agg.kvUsage.Std))
+	d.fraction("loadMin", agg.kvUsage.Opt(agg.kvUsage.Min))
+	d.fraction("loadMax", agg.kvUsage.Opt(agg.kvUsage.Max))
+	d.number("blocksMean", agg.kvBlocks.Opt(agg.kvBlocks.Mean), 10)
+	d.number("blocksStd", agg.kvBlocks.Opt(agg.kvBlocks.Std), 10)
+	d.fraction("imbalance", m.worstImbalance())
+	d.fraction("hitRate", agg.hitsRecent.rate())
+	d.fraction("hitRateTotal", agg.hitsTotal.rate())
+	if agg.waiting.OK {
+		d.number("waiting", agg.waiting.number, 1)
+		d.int("waitingWorkers", int64(agg.waitingWorkers))
+		d.int("waitingReported", int64(agg.waiting.workers))
 	}
-	d.number("eventsPerSecond", fleet.Some(g.eventRate.perSecond()), 10)
-	d.int("gaps", int64(g.counters[counterGaps].sum()))
-	d.int("drops", int64(g.counters[counterDrops].sum()))
+	d.number("eventsPerSecond", fleet.Some(m.eventRate.perSecond()), 10)
+	d.int("gaps", int64(m.counters[counterGaps].sum()))
+	d.int("drops", int64(m.counters[counterDrops].sum()))
 	d.close('}')
 }
 
-func writeStates(d *jsonWriter, s *aggregate) {
+func writeStates(d *jsonWriter, agg *aggregate) {
 	d.field("states")
 	d.open('{')
-	d.int("answering", int64(s.answering))
-	d.int("silent", int64(s.silent))
-	d.int("unregistered", int64(s.unregistered))
-	d.int("malformed", int64(s.malformed))
+	d.int("answering", int64(agg.answering))
+	d.int("silent", int64(agg.silent))
+	d.int("unregistered", int64(agg.unregistered))
+	d.int("malformed", int64(agg.malformed))
 	d.close('}')
 }
 
-func (g *Monitor) writeEndpoints(d *jsonWriter) {
+func (m *Monitor) writeEndpoints(d *jsonWriter) {
 	d.field("endpoints")
 	d.open('[')
-	for _, p := range g.endpoints {
-		if !p.counted && p.start == p.end {
+	for _, ep := range m.endpoints {
+		if !ep.counted && ep.start == ep.end {
 			continue // of which only hits are left
 		}
-		s := &p.aggregate
+		agg := &ep.aggregate
 		d.open('{')
-		writeEndpoint(d, p.Endpoint)
-		d.int("workers", int64(s.workers()))
-		writeStates(d, s)
-		d.fraction("loadMean", s.kvUsage.Opt(s.kvUsage.Mean))
-		d.fraction("loadStd", s.kvUsage.Opt(s.kvUsage.Std))
-		d.fraction("slotsMean", s.slotUsage.Opt(s.slotUsage.Mean))
-		d.fraction("slotsStd", s.slotUsage.Opt(s.slotUsage.Std))
-		d.fraction("imbalance", p.aggregate.kvBlocks.Imbalance())
-		d.fraction("hitRate", s.hitsRecent.rate())
-		d.number("waiting", s.waiting.number, 1)
+		writeEndpoint(d, ep.Endpoint)
+		d.int("workers", int64(agg.workers()))
+		writeStates(d, agg)
+		d.fraction("loadMean", agg.kvUsage.Opt(agg.kvUsage.Mean))
+		d.fraction("loadStd", agg.kvUsage.Opt(agg.kvUsage.Std))
+		d.fraction("slotsMean", agg.slotUsage.Opt(agg.slotUsage.Mean))
+		d.fraction("slotsStd", agg.slotUsage.Opt(agg.slotUsage.Std))
+		d.fraction("imbalance", ep.aggregate.kvBlocks.Imbalance())
+		d.fraction("hitRate", agg.hitsRecent.rate())
+		d.number("waiting", agg.waiting.number, 1)
 		d.close('}')
 	}
 	d.close(']')
@@ -203,7 +203,7 @@ func writeEndpoint(d *jsonWriter, e fleet.Endpoint) {
 	d.text("endpoint", e.Name)
 }
 
-func (g *Monitor) writeRow(d *jsonWriter, r *row) {
+func (m *Monitor) writeRow(d *jsonWriter, r *row) {
 	d.open('{')
 	d.field("key")
 	d.key(r)
@@ -221,7 +221,7 @@ func (g *Monitor) writeRow(d *jsonWriter, r *row) {
 	if r.source.OK {
 		d.text("source", r.source.V.String())
 	}
-	d.text("model", cmp.Or(r.model, g.options.Model))
+	d.text("model", cmp.Or(r.model, m.options.Model))
 	d.text("state", r.state.String())
 	// Each pair only whole, as in the metrics.
 	if l := &r.load; l.kvActive.OK && l.kvTotal.OK {
@@ -236,7 +236,7 @@ func (g *Monitor) writeRow(d *jsonWriter, r *row) {
 	d.fraction("kvUse", r.load.kvUsage())
 	d.fraction("hitRate", r.hitRate())
 	d.fraction("hitRateTotal", r.hitRateTotal())
-	if age := r.lastLoadAge(g.now); r.load.known {
+	if age := r.lastLoadAge(m.now); r.load.known {
 		d.number("age", fleet.Some(r.load.age.Seconds()), 100)
 	} else if age.OK {
 		d.number("age", fleet.Some(age.V.Seconds()), 100)
@@ -254,22 +254,22 @@ func (d *jsonWriter) key(r *row) {
 	d.b = append(r.appendKey(append(d.b, '"')), '"')
 }
 
-func (g *Monitor) writeProblems(d *jsonWriter) {
+func (m *Monitor) writeProblems(d *jsonWriter) {
 	d.field("problems")
 	d.open('[')
 	begin := len(d.b)
-	for _, t := range g.messages() {
+	for _, pm := range m.messages() {
 		d.open('{')
-		d.text("id", t.id)
-		d.text("kind", t.kind)
-		d.text("severity", string(t.message.severity))
-		d.text("title", t.title)
-		d.text("detail", t.detail)
-		d.text("check", t.check)
-		d.int("since", g.unixMilli(t.since))
+		d.text("id", pm.id)
+		d.text("kind", pm.kind)
+		d.text("severity", string(pm.message.severity))
+		d.text("title", pm.title)
+		d.text("detail", pm.detail)
+		d.text("check", pm.check)
+		d.int("since", m.unixMilli(pm.since))
 		d.field("workers")
 		d.open('[')
-		for _, r := range t.message.rows {
+		for _, r := range pm.message.rows {
 			if len(d.b)-begin >= maxProblemBytes {
 				break
 			}
@@ -281,74 +281,74 @@ func (g *Monitor) writeProblems(d *jsonWriter) {
 	d.close(']')
 }
 
-func (g *Monitor) writeHistory(d *jsonWriter) {
+func (m *Monitor) writeHistory(d *jsonWriter) {
 	d.field("history")
 	d.open('{')
 	d.int("step", int64(historyStep.Seconds()))
-	d.int("end", g.unixMilli(g.historyClock.lastDue))
-	g.history.each(func(name string, values *floatHistory) {
-		g.writeSamples(d, name, func(slot int) float64 { return float64(values[slot]) })
+	d.int("end", m.unixMilli(m.historyClock.lastDue))
+	m.history.each(func(name string, values *floatHistory) {
+		m.writeSamples(d, name, func(slot int) float64 { return float64(values[slot]) })
 	})
 	d.close('}')
 }
 
 // nothingYet reports whether no worker was there lately: then the page says what is
 // looked for.
-func (g *Monitor) isEmpty() bool {
-	lost := func(p *endpointStats) bool { return p.lostWorkers(g) > 0 }
-	return len(g.rows) == 0 && !slices.ContainsFunc(g.endpoints, lost)
+func (m *Monitor) isEmpty() bool {
+	lost := func(ep *endpointStats) bool { return ep.lostWorkers(m) > 0 }
+	return len(m.rows) == 0 && !slices.ContainsFunc(m.endpoints, lost)
 }
 
 // mostSeen bounds what is listed of what is registered.
 const maxListedEndpoints = 50
 
-func (g *Monitor) writeEmptyState(d *jsonWriter) {
-	f, t := g.options.Fleet, g.options.Fleet.Target()
+func (m *Monitor) writeEmptyState(d *jsonWriter) {
+	f, t := m.options.Fleet, m.options.Fleet.Target()
 	census := f.WorkerCounts()
 	d.field("looking")
 	d.open('{')
-	d.text("namespace", string(g.options.Namespaces))
+	d.text("namespace", string(m.options.Namespaces))
 	d.text("component", t.Component)
 	d.text("endpoint", t.Name)
-	d.text("why", strings.Join(g.missing, ", "))
-	g.writeDisconnected(d)
+	d.text("why", strings.Join(m.missing, ", "))
+	m.writeDisconnected(d)
 	d.field("asks")
-	d.strings(g.pollSubjects(census))
+	d.strings(m.pollSubjects(census))
 	d.field("watches")
-	d.strings(g.options.Watches)
+	d.strings(m.options.Watches)
 	d.field("sees")
 	d.open('[')
 	for _, c := range census[:min(len(census), maxListedEndpoints)] {
 		d.open('{')
-		g.writeQualifiedEndpoint(d, c.Endpoint)
+		m.writeQualifiedEndpoint(d, c.Endpoint)
 		d.int("instances", int64(c.Workers))
 		d.close('}')
 	}
 	d.close(']')
-	g.writeNearest(d, t, census)
-	if len(g.disconnected()) == 0 { // else it would find nothing there either
-		d.text("mock", g.options.Mock)
+	m.writeNearest(d, t, census)
+	if len(m.disconnected()) == 0 { // else it would find nothing there either
+		d.text("mock", m.options.Mock)
 	}
 	d.close('}')
 }
 
 // notConnected is what workers would be seen by, and is away: NATS too where nothing that is known
 // so far uses it.
-func (g *Monitor) disconnected() (all []systemStatus) {
-	t := g.stats()
+func (m *Monitor) disconnected() (all []systemStatus) {
+	t := m.stats()
 	if t.NATS.Used() && !t.NATS.Disabled() && !t.NATS.Up() {
-		all = append(all, g.systemStatusOf("nats", &t.NATS))
+		all = append(all, m.systemStatusOf("nats", &t.NATS))
 	}
 	for name, link := range registries(t) {
 		if link.Used() && !link.Up() {
-			all = append(all, g.systemStatusOf(name, link))
+			all = append(all, m.systemStatusOf(name, link))
 		}
 	}
 	return all
 }
 
-func (g *Monitor) writeDisconnected(d *jsonWriter) {
-	all := g.disconnected()
+func (m *Monitor) writeDisconnected(d *jsonWriter) {
+	all := m.disconnected()
 	if len(all) == 0 {
 		return
 	}

@@ -67,14 +67,14 @@ func workerNames(rows []*row) string {
 }
 
 // ago is how long ago it was so last.
-func (p *problem) lastTrueAgo(g *Monitor) string {
-	return formatDuration((g.now - p.lastTrue).duration()) + " ago"
+func (p *problem) lastTrueAgo(m *Monitor) string {
+	return formatDuration((m.now - p.lastTrue).duration()) + " ago"
 }
 
 // until says of something that it is over.
 func endedWithTitle(title string) func(*Monitor, *problem) message {
-	return func(g *Monitor, p *problem) message {
-		return message{title: title, detail: "That was so until " + p.lastTrueAgo(g) + "."}
+	return func(m *Monitor, p *problem) message {
+		return message{title: title, detail: "That was so until " + p.lastTrueAgo(m) + "."}
 	}
 }
 
