@@ -35,7 +35,7 @@ func TestSnapshotOfProblemsGolden(t *testing.T) {
 		h.fleet.Diagnostics.AddGap(fleet.Gap{Publisher: 0x11, Kind: stats.LoadEvent, After: 88_213, Before: 88_220, At: time.Now()})
 		h.fleet.Stats.AddDropped(stats.QueueFull, 1204)
 		h.ticks(90 * time.Second)
-		h.compareGolden("trouble.json")
+		h.compareGolden("problems.json")
 		e, _ := h.monitor.latestEvent(h.monitor.historyClock.total)
 		var s snapshotJSON
 		decode(t, e.json(), &s)
