@@ -107,7 +107,7 @@ func TestFileRegistryOfWorkers(t *testing.T) {
 	}()
 	env := []string{"NATS_SERVER=" + s.NATS.URL(), "ETCD_ENDPOINTS=http://" + etcd.Addr().String(), "DYN_FILE_KV=" + dir.path}
 	m := serve(t, env, "--discovery", "file", "--poll-interval", "0.1")
-	m.WaitForLine(" WARN files: The registry cannot be read; the fleet stays as it is known, and trying goes on error=\"the directory " + dir.path + " does not exist\"")
+	m.WaitForLine(" WARN files: The registry cannot be read; keeping the last known fleet and retrying error=\"the directory " + dir.path + " does not exist\"")
 	m.waitForSamples(samples{`dynamo_metrics_connected{system="file"}`: "0", `dynamo_metrics_connected{system="nats"}`: "1"})
 	if status, body := get(m.url + "/-/ready"); status != 503 || !strings.HasPrefix(body, "not ready: the directory of workers cannot be read") {
 		t.Errorf("GET /-/ready without a directory: %d %q", status, body)

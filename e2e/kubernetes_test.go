@@ -242,8 +242,8 @@ func TestKubernetesAPIOutageKeepsWorkers(t *testing.T) {
 	m.waitForSamples(w.samples(3, 2, 40))
 	c.stopAPI()
 	m.waitUntilNotReady("the Kubernetes API cannot be read")
-	m.WaitForLine("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
-	w.setLoad(loadOf(4, 3, 50)) // events do not need the API server
+	m.WaitForLine("The Kubernetes API cannot be read; keeping the last known fleet and retrying")
+	w.setLoad(loadOf(4, 3, 50)) // events need no API server
 	m.waitForSamples(w.samples(4, 3, 50))
 	if os.Getenv("SURVIVAL") == "long" { // as in e2e/survival
 		backoff.Wait(t.Context(), time.Minute)

@@ -325,7 +325,7 @@ func TestSecurityOverMutualTLS(t *testing.T) {
 	} {
 		m := serve(t, c.env, c.flags...)
 		m.WaitForLine("NATS is not connected; connecting goes on")
-		m.WaitForLine("etcd is not connected; the fleet stays as it is known")
+		m.WaitForLine("etcd is not connected; keeping the last known fleet")
 		for _, want := range c.want {
 			m.WaitForLine(want)
 		}

@@ -126,7 +126,7 @@ func TestKubernetesAPIServerRestartKeepsTheFleet(t *testing.T) {
 	a.publish(activeA)
 	m.waitForSamples(map[string]string{a.seriesOf("llm_kv_blocks_active"): "47", connected: "1"})
 	k.kill()
-	m.WaitForLine("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on")
+	m.WaitForLine("The Kubernetes API cannot be read; keeping the last known fleet and retrying")
 	a.publish(activeB)
 	m.waitForSamples(map[string]string{a.seriesOf("llm_kv_blocks_active"): "10", connected: "0"})
 	k.start()

@@ -74,7 +74,7 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		g.Go(func() error { return runKubernetes(registered, c, f, log) })
 	}
 	if c.discovery == discoveryFiles {
-		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, Link: &f.Stats.Files, Log: dynlog.Target(log, "files")}
+		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, State: &f.Stats.Files, Log: dynlog.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
@@ -142,7 +142,7 @@ func runEtcd(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) 
 	registry := discovery.Etcd{Endpoints: endpoints, Namespaces: c.namespaces, Fleet: f, Log: etcd, MaxWorkers: c.maxWorkers}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registry.Watch(ctx) })
-	key := leader.EtcdKey{Endpoints: endpoints, Namespaces: c.namespaces, Stats: &f.Stats, Log: log, Lost: registry.Doubt}
+	key := leader.EtcdKey{Endpoints: endpoints, Namespaces: c.namespaces, Stats: &f.Stats, Log: log, Lost: registry.RequestRelist}
 	g.Go(func() error { return key.Hold(ctx, instanceValue(c), c.standby) })
 	return g.Wait()
 }

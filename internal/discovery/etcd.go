@@ -1,6 +1,5 @@
-// Package discovery learns who exists: it watches a namespace's registry, in etcd or
-// in files, and holds the key in etcd that makes this program the only one of its
-// kind there.
+// Package discovery finds the workers: it watches the registry of Dynamo namespaces, which is in
+// etcd, in files or in Kubernetes.
 package discovery
 
 import (
@@ -25,9 +24,9 @@ import (
 )
 
 const (
-	// checkInterval is how often etcd is asked for its revision, beside the watch.
+	// checkInterval is how often etcd's revision is read, in addition to the watch.
 	checkInterval = 2 * time.Second
-	// listAgain is how soon the registry is listed anew where it cannot be followed.
+	// relistDelay is the pause before the registry is listed again if it cannot be watched.
 	relistDelay = 500 * time.Millisecond
 )
 
@@ -37,35 +36,36 @@ type Etcd struct {
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
 	Log        *slog.Logger
-	MaxWorkers int // the Fleet's, which bounds a listing
+	MaxWorkers int // the Fleet's limit, which bounds a listing
 
-	doubts atomic.Uint64 // how often Doubt was called
+	relistRequests atomic.Uint64 // how often RequestRelist was called
 }
 
-// These end a listing and what follows it, but not the session: the registry is listed anew.
+// These errors end a list and watch, but not the session: the registry is listed again.
 var (
-	errRoomFreed = errors.New("there is room for more workers")
-	errDoubt     = errors.New("the unique instance's key is lost")
-	errDataLost  = errors.New("etcd has lost data")
+	errRoomFreed       = errors.New("there is room for more workers")
+	errRelistRequested = errors.New("the unique instance's key is lost")
+	errDataLost        = errors.New("etcd has lost data")
 )
 
-// Doubt has the registry listed anew, since etcd may have lost data: a key that it had is gone.
-func (r *Etcd) Doubt() { r.doubts.Add(1) }
+// RequestRelist makes Watch list the registry again. It is called when the unique instance's key is
+// lost although the session works, because etcd may have lost its data.
+func (r *Etcd) RequestRelist() { r.relistRequests.Add(1) }
 
-// Watch keeps what the Fleet knows of the registry equal to etcd's until ctx ends. After every
-// loss of the connection, and after a compaction, it lists the registry anew and
-// takes the difference, so that no deletion is missed; until then nothing is
-// forgotten. It fails only where etcd refuses the credentials from the start.
+// Watch keeps the Fleet's copy of the registry equal to etcd's until ctx ends. After each lost
+// connection, and after a compaction, it lists the registry again and applies the difference, so
+// that no deletion is missed. Until then the Fleet forgets nothing. Watch fails only if etcd
+// refuses the credentials from the start.
 func (r *Etcd) Watch(ctx context.Context) error {
 	w := etcdWatcher{Etcd: r, sessions: r.Endpoints.Sessions(), pageSize: pageSize}
-	link := &r.Fleet.Stats.Etcd
-	defer link.SetConnected(false)
+	state := &r.Fleet.Stats.Etcd
+	defer state.SetConnected(false)
 	for ctx.Err() == nil {
 		err := w.runSession(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		link.SetConnected(false)
+		state.SetConnected(false)
 		w.markDown(ctx, err)
 		w.sessions.Failed(err)
 		if err := w.sessions.PermanentError(); err != nil {
@@ -77,17 +77,17 @@ func (r *Etcd) Watch(ctx context.Context) error {
 	return nil
 }
 
-// etcdWatch is what a Watch knows from session to session.
+// etcdWatcher is the state of a Watch that outlives a session.
 type etcdWatcher struct {
 	*Etcd
 	sessions *connect.EtcdSessions
-	attempt  int // since etcd was last there
+	attempt  int // failed attempts since etcd was last connected
 	pageSize int // keys of the next page of a listing
 
 	loggedConnected, loggedDown, loggedRefused, loggedTooLarge bool
 }
 
-// away says, once, that etcd is not there, and once that it refuses us.
+// markDown logs once that etcd is not connected, and once that it refuses the credentials.
 func (w *etcdWatcher) markDown(ctx context.Context, err error) {
 	w.Fleet.Stats.CountFailure(stats.PeerEtcd)
 	refused := connect.IsEtcdAuthError(err)
@@ -98,11 +98,11 @@ func (w *etcdWatcher) markDown(ctx context.Context, err error) {
 	}
 	why := w.sessions.Explain(ctx, err)
 	w.Fleet.Stats.Etcd.SetError(why.Error())
-	w.Log.Warn("etcd is not connected; the fleet stays as it is known, and connecting goes on", "error", why)
+	w.Log.Warn("etcd is not connected; keeping the last known fleet and reconnecting", "error", why)
 	w.loggedConnected, w.loggedDown, w.loggedRefused = false, true, refused
 }
 
-// back says that etcd is there, or again.
+// markConnected logs that etcd is connected, if it was not before.
 func (w *etcdWatcher) markConnected(endpoint string) {
 	w.Fleet.Stats.Etcd.SetConnected(true)
 	w.sessions.Succeeded()
@@ -112,7 +112,7 @@ func (w *etcdWatcher) markConnected(endpoint string) {
 	w.attempt, w.loggedConnected, w.loggedDown, w.loggedRefused = 0, true, false, false
 }
 
-// session works with one endpoint until something breaks.
+// runSession works with one endpoint until an error ends the session.
 func (w *etcdWatcher) runSession(ctx context.Context) error {
 	s, err := w.sessions.Open(ctx)
 	if err != nil {
@@ -123,13 +123,13 @@ func (w *etcdWatcher) runSession(ctx context.Context) error {
 	for {
 		err := w.listAndWatch(ctx, s)
 		switch {
-		case errors.Is(err, errRoomFreed), errors.Is(err, errDoubt):
-			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
+		case errors.Is(err, errRoomFreed), errors.Is(err, errRelistRequested):
+			w.Log.Debug("Listing the registry again", "endpoint", s.Endpoint, "reason", err)
 		case errors.Is(err, errDataLost):
-			w.Log.Warn("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
+			w.Log.Warn("Listing the registry again", "endpoint", s.Endpoint, "reason", err)
 		case errors.Is(err, connect.ErrEtcdTooLarge):
 			w.Fleet.Stats.CountFailure(stats.PeerEtcd)
-			w.Log.Debug("The registry is listed anew", "endpoint", s.Endpoint, "reason", err)
+			w.Log.Debug("Listing the registry again", "endpoint", s.Endpoint, "reason", err)
 			backoff.Wait(ctx, relistDelay)
 		default:
 			return fmt.Errorf("etcd at %s: %w", s.Endpoint, err)
@@ -137,8 +137,8 @@ func (w *etcdWatcher) runSession(ctx context.Context) error {
 	}
 }
 
-// round lists the registry, then follows it until it must be listed anew, or the session
-// is of no use any more.
+// listAndWatch lists the registry, then watches it until it must be listed again or the session
+// fails.
 func (w *etcdWatcher) listAndWatch(ctx context.Context, s *connect.EtcdSession) error {
 	all, header, err := w.list(ctx, s)
 	if err != nil {
@@ -146,29 +146,29 @@ func (w *etcdWatcher) listAndWatch(ctx context.Context, s *connect.EtcdSession) 
 	}
 	w.Fleet.Sync(all)
 
-	at := &progress{revision: header.GetRevision(), term: header.GetRaftTerm()}
+	latest := &progress{revision: header.GetRevision(), term: header.GetRaftTerm()}
 	return group.UntilFirst(ctx,
-		func(ctx context.Context) error { return w.watch(ctx, s, header.GetRevision()+1, at) },
-		func(ctx context.Context) error { return w.checkRevision(ctx, s, at) },
-		func(ctx context.Context) error { return w.waitForRelist(ctx, w.doubts.Load()) })
+		func(ctx context.Context) error { return w.watch(ctx, s, header.GetRevision()+1, latest) },
+		func(ctx context.Context) error { return w.checkRevision(ctx, s, latest) },
+		func(ctx context.Context) error { return w.waitForRelist(ctx, w.relistRequests.Load()) })
 }
 
-// awaitReason waits for a reason to list the registry anew: workers that found no room in the
-// Fleet have some, or there are doubts.
-func (w *etcdWatcher) waitForRelist(ctx context.Context, doubts uint64) error {
+// waitForRelist waits for a reason to list the registry again: the Fleet has room for workers
+// that it turned away, or RequestRelist was called.
+func (w *etcdWatcher) waitForRelist(ctx context.Context, requests uint64) error {
 	for backoff.Wait(ctx, time.Second) {
 		switch {
 		case w.Fleet.NeedsSync():
 			return errRoomFreed
-		case w.doubts.Load() != doubts:
-			return errDoubt
+		case w.relistRequests.Load() != requests:
+			return errRelistRequested
 		}
 	}
 	return context.Cause(ctx)
 }
 
-// follow applies the changes from a revision on.
-func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from int64, at *progress) error {
+// watch applies the changes from a revision on.
+func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from int64, latest *progress) error {
 	c := connect.EtcdWatch{Session: s, OnCreated: func() { w.markConnected(s.Endpoint) }}
 	for _, prefix := range w.Namespaces.KeyPrefixes() {
 		c.Ranges = append(c.Ranges, &etcdserverpb.WatchCreateRequest{
@@ -177,7 +177,7 @@ func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from in
 	}
 	reader := w.reader()
 	c.OnEvent = func(e *mvccpb.Event) error {
-		at.advance(e.Kv.ModRevision)
+		latest.advance(e.Kv.ModRevision)
 		switch key := string(e.Kv.Key); {
 		case e.Type == mvccpb.Event_DELETE:
 			reader.delete(key)
@@ -191,16 +191,16 @@ func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from in
 	return c.Run(ctx)
 }
 
-// position is how far a session knows etcd to have come. What answers behind a proxy, or at
-// the same address, may be another etcd, or one that has lost its data: it has not come so
-// far, and a watch of what comes next waits in silence.
+// progress is the latest revision and term that a session has seen. The server behind a proxy or an
+// address may be replaced by another etcd, or may lose its data. Its revision is then lower, and
+// a watch from a later revision would wait without an error.
 type progress struct {
 	mu       sync.Mutex
 	revision int64
-	term     uint64 // of the cluster's leader
+	term     uint64 // Raft's term
 }
 
-// reached says that etcd has come to a revision, and reports how far it had before.
+// advance records a revision of etcd and returns the latest one before it.
 func (p *progress) advance(revision int64) (before int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,26 +208,26 @@ func (p *progress) advance(revision int64) (before int64) {
 	return before
 }
 
-// check asks etcd again and again where it has come to.
-func (w *etcdWatcher) checkRevision(ctx context.Context, s *connect.EtcdSession, at *progress) error {
+// checkRevision reads etcd's revision at intervals. It fails if the revision has gone back.
+func (w *etcdWatcher) checkRevision(ctx context.Context, s *connect.EtcdSession, latest *progress) error {
 	key := w.Namespaces.KeyPrefixes()[0]
 	for backoff.Wait(ctx, checkInterval) {
-		before := at.advance(0)
+		before := latest.advance(0)
 		h, err := confirmedHeader(ctx, s, key)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)
 		}
-		if h.GetRevision() < before || h.GetRaftTerm() < at.term {
-			return fmt.Errorf("%w: it is at revision %d of term %d, and was at %d of %d", errDataLost, h.GetRevision(), h.GetRaftTerm(), before, at.term)
+		if h.GetRevision() < before || h.GetRaftTerm() < latest.term {
+			return fmt.Errorf("%w: it is at revision %d of term %d, and was at %d of %d", errDataLost, h.GetRevision(), h.GetRaftTerm(), before, latest.term)
 		}
-		at.advance(h.GetRevision())
-		at.term = h.GetRaftTerm()
+		latest.advance(h.GetRevision())
+		latest.term = h.GetRaftTerm()
 	}
 	return context.Cause(ctx)
 }
 
-// confirmedHeader is that of a read that etcd has confirmed with the whole cluster. A
-// member that lags behind may have come less far, and a read that it answers alone shows it.
+// confirmedHeader is the header of a linearizable read. A serializable read would not do: a
+// member that lags behind would answer it with a lower revision.
 func confirmedHeader(ctx context.Context, s *connect.EtcdSession, key string) (*etcdserverpb.ResponseHeader, error) {
 	got, err := connect.EtcdGet(ctx, s, key, clientv3.WithCountOnly())
 	if err != nil {

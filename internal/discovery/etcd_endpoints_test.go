@@ -239,7 +239,7 @@ func TestEtcdLogsConnectionChanges(t *testing.T) {
 	p := newEtcdAt(t, r.Stack.Etcd.Endpoint())
 	log, out := testutil.NewLog()
 	p.Log = log
-	const away = "etcd is not connected; the fleet stays as it is known, and connecting goes on"
+	const away = "etcd is not connected; keeping the last known fleet and reconnecting"
 	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
 	testutil.Start(t, p.Watch)
 	testutil.Until(t, out.HasCount(connected, 1))

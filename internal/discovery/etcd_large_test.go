@@ -61,7 +61,7 @@ func TestEtcdCountsLargeValues(t *testing.T) {
 			}
 			return connected(r.Etcd)
 		})
-		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 || !strings.Contains(out.String(), "v1/mdc/dynamo/c/e/100") {
+		if n := out.Count("is not read; further keys like it are not logged"); n != 1 || !strings.Contains(out.String(), "v1/mdc/dynamo/c/e/100") {
 			r.t.Errorf("the log names %d keys:\n%s", n, out)
 		}
 		r.put(wire.LayoutV1.Key("dynamo", worker(99)), string(wire.LayoutV1.Value("dynamo", worker(99), "s")))
@@ -97,7 +97,7 @@ func TestEtcdCountsLargeValues(t *testing.T) {
 			}
 			return nil
 		})
-		if n := out.Count("is not read; of others like it nothing more is said"); n != 1 {
+		if n := out.Count("is not read; further keys like it are not logged"); n != 1 {
 			t.Errorf("the log names %d keys:\n%s", n, out)
 		}
 		if n := r.Fleet.Stats.Etcd.Disconnects(); n != 0 {

@@ -15,9 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// known is what a Fleet knows of the registry.
+// known is the Fleet's copy of the registry.
 type known struct {
-	Workers  map[uint64]string // that are registered: the models of their cards
+	Workers  map[uint64]string // models by id of the registered worker
 	Channels map[string]fleet.Channel
 }
 
@@ -30,10 +30,10 @@ func knownOf(f *fleet.Fleet) known {
 	return k
 }
 
-// differs says in which way the Fleet does not know exactly this.
+// diffKnown is an error with the difference between the Fleet's copy and want.
 func diffKnown(f *fleet.Fleet, want known) error {
 	if diff := cmp.Diff(want, knownOf(f)); diff != "" {
-		return fmt.Errorf("what is known (-want +got):\n%s", diff)
+		return fmt.Errorf("the Fleet's copy of the registry (-want +got):\n%s", diff)
 	}
 	return nil
 }
@@ -42,7 +42,7 @@ func nothingKnown() known {
 	return known{Workers: map[uint64]string{}, Channels: map[string]fleet.Channel{}}
 }
 
-// etcdKeys are the keys that workers of a release wrote, and their values.
+// etcdKeys are the captured keys and values of a release's workers.
 func etcdKeys(t *testing.T, release string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -52,8 +52,7 @@ func etcdKeys(t *testing.T, release string) map[string]string {
 	return all
 }
 
-// channels are the event channels among what was captured. That they are read rightly
-// is for package wire to test.
+// channels are the event channels among captured keys. Package wire tests how they are parsed.
 func channels(t *testing.T, keys map[string]string) map[string]fleet.Channel {
 	t.Helper()
 	all := make(map[string]fleet.Channel)
@@ -70,7 +69,7 @@ func channels(t *testing.T, keys map[string]string) map[string]fleet.Channel {
 	return all
 }
 
-// etcdWorkers are the workers of the captures, by release.
+// etcdWorkers are the captured workers by release.
 var etcdWorkers = map[string]map[uint64]string{
 	"0.6.1": {0x1eeea2096f7e0080: "model", 0x1eeea2096f7e0082: "model"},
 	"0.9.1": {0x1eeea2096f7dffaf: "known", 0x1eeea2096f7dffb3: "known"},
@@ -84,13 +83,13 @@ func (r *registry) delete(key string) {
 	}
 }
 
-// knows waits until the Fleet knows exactly this.
+// waitKnown waits until the Fleet's copy of the registry is exactly this.
 func (r *registry) waitKnown(want known) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error { return diffKnown(r.Fleet, want) })
 }
 
-// counts compares what was received and rejected.
+// wantCounts compares the numbers of received and rejected messages of a kind.
 func wantCounts(t *testing.T, st *stats.Stats, k stats.Kind, received uint64, rejected map[stats.Reason]uint64) {
 	t.Helper()
 	if got := st.Messages(k); got != received {
@@ -103,11 +102,11 @@ func wantCounts(t *testing.T, st *stats.Stats, k stats.Kind, received uint64, re
 	}
 }
 
-// everySort are namespaces of every sort that "lab" is one of.
+// namespacePatterns are a name, a prefix and a wildcard that match "lab".
 var namespacePatterns = []wire.Namespaces{"lab", "la*", "*"}
 
-// among is what is known where these namespaces are watched: where there may be several,
-// each endpoint names its own.
+// in is what is known if these namespaces are watched. If there may be several, each endpoint has
+// its namespace.
 func (k known) in(namespaces wire.Namespaces) known {
 	k.Channels = maps.Clone(k.Channels)
 	for key, c := range k.Channels {
@@ -117,7 +116,7 @@ func (k known) in(namespaces wire.Namespaces) known {
 	return k
 }
 
-// areIn complains about endpoints that are registered elsewhere than in "lab".
+// wantNamespace fails the test if an endpoint is registered in another namespace than "lab".
 func wantNamespace(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
 	t.Helper()
 	for _, e := range f.RegisteredEndpoints() {
@@ -127,7 +126,7 @@ func wantNamespace(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
 	}
 }
 
-// programs watch the registry, each namespaces of another sort.
+// newPrograms are programs on the same registry, one for each of the namespacePatterns.
 func (r *registry) newPrograms() []*registry {
 	var all []*registry
 	for _, namespaces := range namespacePatterns {
@@ -244,7 +243,7 @@ func TestEtcdCountsGarbageOfEveryKind(t *testing.T) {
 		{"v1/instances/lab/backend", "{}"},
 		{"v1/instances/lab/backend/generate/1", "{"},
 		{"v1/instances/lab/backend/generate/2", keys[generate]},
-		{generate, keys[generate]}, // each watch comes to its last key after all others
+		{generate, keys[generate]}, // each watch reports its last key after all others
 		{"v1/mdc/lab/backend", "{}"},
 		{"v1/mdc/lab/backend/generate/1", "{"},
 		{"v1/mdc/lab/backend/generate/2", "{}"},
@@ -258,7 +257,7 @@ func TestEtcdCountsGarbageOfEveryKind(t *testing.T) {
 	}
 	r.waitKnown(known{map[uint64]string{id: "tiny"}, channels(t, map[string]string{loads: keys[loads]})})
 	st := &r.Fleet.Stats
-	testutil.Until(t, func() error { // of two watches one may be behind
+	testutil.Until(t, func() error { // one of the two watches may be behind
 		if st.Messages(stats.ChannelKeys) < 4 {
 			return errors.New("not all channels were received")
 		}
@@ -268,7 +267,7 @@ func TestEtcdCountsGarbageOfEveryKind(t *testing.T) {
 	wantCounts(t, st, stats.CardKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 2})
 	wantCounts(t, st, stats.ChannelKeys, 4, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
 
-	r.delete("v1/instances/lab/backend") // says nothing of anybody
+	r.delete("v1/instances/lab/backend") // names no worker
 	r.delete(generate)
 	r.waitKnown(known{map[uint64]string{}, channels(t, map[string]string{loads: keys[loads]})})
 	wantCounts(t, st, stats.InstanceKeys, 5, map[stats.Reason]uint64{stats.BadName: 1, stats.BadJSON: 1, stats.BadID: 1})
@@ -320,14 +319,14 @@ func TestEtcdOutageHidesNoDeletion(t *testing.T) {
 			return errors.New("etcd is connected")
 		}
 		if why := r.Fleet.Stats.Etcd.LastError(); !strings.Contains(why, "connection refused") {
-			return fmt.Errorf("why etcd is not connected is %q", why)
+			return fmt.Errorf("the last error of etcd is %q", why)
 		}
 		return nil
 	})
 	if err := diffKnown(r.Fleet, all); err != nil {
 		t.Error(err)
 	}
-	r.StartEmptyEtcd(t) // there is no deletion that a watch could tell of
+	r.StartEmptyEtcd(t) // so that no watch can report deletions
 	for _, key := range []string{generate, card, loads} {
 		testutil.Until(t, func() error { _, err := r.worker.Put(t.Context(), key, keys[key]); return err })
 	}
@@ -335,8 +334,8 @@ func TestEtcdOutageHidesNoDeletion(t *testing.T) {
 }
 
 func TestEtcdNamespaceCalledNamespace(t *testing.T) {
-	// The channels that others write in the second layout are below the prefix of its
-	// first one.
+	// The channels of other namespaces in the second layout are below this namespace's prefix
+	// in the first layout.
 	const ns = "namespace"
 	r := newRegistry(t)
 	r.Namespaces = wire.Namespaces(ns)

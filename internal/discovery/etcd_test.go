@@ -62,7 +62,7 @@ func startHold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan e
 
 // keyOf is the leader's key at the etcd of a registry.
 func keyOf(r *Etcd) *leader.EtcdKey {
-	return &leader.EtcdKey{Endpoints: r.Endpoints, Namespaces: r.Namespaces, Stats: &r.Fleet.Stats, Log: r.Log, Lost: r.Doubt}
+	return &leader.EtcdKey{Endpoints: r.Endpoints, Namespaces: r.Namespaces, Stats: &r.Fleet.Stats, Log: r.Log, Lost: r.RequestRelist}
 }
 
 // newProgram is another program on the same registry.

@@ -15,34 +15,35 @@ import (
 )
 
 const (
-	pageSize = 1000    // keys a page of the listing; fewer where their values are large
-	maxValue = maxFile // bytes of a value, as in files
-	longKey  = 4 << 10 // bytes; names have 256 at most
+	pageSize = 1000    // keys in one page of a listing; fewer if their values are large
+	maxValue = maxFile // bytes of a value, as for files
+	longKey  = 4 << 10 // bytes; longer keys are skipped, because a name has 256 at most
 
-	// Of each kind so many keys are listed at most for each worker that may be, and as many as
-	// for leastListed workers: one of eight ranks has more than twenty channels.
+	// A listing holds at most listedPerWorker keys of each kind for each worker that the Fleet
+	// takes, but at least those of minListedWorkers workers: a worker of eight ranks has more
+	// than twenty channels.
 	listedPerWorker  = 16
 	minListedWorkers = 1024
 
-	maxKey = 32 << 20
+	maxKey = 32 << 20 // bytes of a key that is skipped
 )
 
-// list reads the whole registry of the namespace at one revision.
-func (w *etcdWatcher) list(ctx context.Context, s *connect.EtcdSession) (all fleet.Listing, at *etcdserverpb.ResponseHeader, err error) {
+// list reads the whole registry of the namespaces at one revision.
+func (w *etcdWatcher) list(ctx context.Context, s *connect.EtcdSession) (all fleet.Listing, header *etcdserverpb.ResponseHeader, err error) {
 	all = newListing()
 	reader := w.reader()
 	for _, prefix := range w.Namespaces.KeyPrefixes() {
 		end := clientv3.GetPrefixRangeEnd(prefix)
 		for from := prefix; from != ""; {
-			page, err := w.page(ctx, s, from, end, at.GetRevision())
+			page, err := w.page(ctx, s, from, end, header.GetRevision())
 			if err == nil {
 				err = s.CheckCluster(page.Header)
 			}
 			if err != nil {
 				return all, nil, fmt.Errorf("list %s: %w", prefix, err)
 			}
-			if at == nil {
-				at = page.Header
+			if header == nil {
+				header = page.Header
 			}
 			from = ""
 			for _, kv := range page.Kvs {
@@ -61,27 +62,27 @@ func (w *etcdWatcher) list(ctx context.Context, s *connect.EtcdSession) (all fle
 			}
 		}
 	}
-	return all, at, nil
+	return all, header, nil
 }
 
-// hasRoom reports whether a listing may hold one more of its kind; if not, that is counted. The
-// Fleet would take no more than that.
+// hasRoom reports whether a listing may hold one more entry of this kind. If not, it counts the
+// entry as turned away. The Fleet would take no more than that.
 func (w *etcdWatcher) hasRoom(e *entry, all fleet.Listing) bool {
-	has := len(all.Channels)
+	n := len(all.Channels)
 	switch e.kind {
 	case stats.InstanceKeys:
-		has = len(all.Instances)
+		n = len(all.Instances)
 	case stats.CardKeys:
-		has = len(all.Cards)
+		n = len(all.Cards)
 	}
-	if has >= maxListed(w.MaxWorkers) {
+	if n >= maxListed(w.MaxWorkers) {
 		w.Fleet.Stats.CountRefused(limitOf(e.kind))
 		return false
 	}
 	return true
 }
 
-// limitOf is how it counts that there is no room for an entry.
+// limitOf is the limit that an entry of this kind counts against.
 func limitOf(kind stats.Kind) stats.Limit {
 	if kind == stats.ChannelKeys {
 		return stats.ChannelLimit
@@ -89,11 +90,12 @@ func limitOf(kind stats.Kind) stats.Limit {
 	return stats.AttachmentLimit
 }
 
-// mostListed bounds what is read of a registry, beyond what a Fleet of so many workers takes.
+// maxListed bounds the entries of one kind that are read of a registry. It is more than a Fleet
+// of so many workers takes.
 func maxListed(maxWorkers int) int { return listedPerWorker * max(minListedWorkers, maxWorkers) }
 
-// keep leaves in a listing what is known of a key whose value is of no use: its owner is
-// alive, and nothing else is known. A watch leaves it, too.
+// keepKnown adds the last known value of a key to a listing if the present value is not usable:
+// its owner is alive, and there is nothing newer. A watch keeps the last value, too.
 func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
 	e, ok := r.parseKey(key)
 	if !ok || !e.keyValid {
@@ -112,8 +114,8 @@ func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
 	}
 }
 
-// after is where a listing goes on behind a key. Keys that are as long as no name of a
-// worker's, and begin alike, are passed over together: they need not fit into a request.
+// nextKey is where a listing continues after a key. It skips all keys that share a prefix of
+// longKey bytes: no worker's key is that long, and such a key might not fit into a request.
 func nextKey(key string) string {
 	if len(key) > longKey {
 		return clientv3.GetPrefixRangeEnd(key[:longKey])
@@ -121,13 +123,13 @@ func nextKey(key string) string {
 	return key + "\x00"
 }
 
-// page is one of a listing.
+// page is one page of a listing.
 type page struct {
 	*clientv3.GetResponse
-	tooLarge bool // it has one key, without its value, which is larger than is read
+	tooLarge bool // it has one key without its value, which is too large to read
 }
 
-// page reads the next keys, as many as fit into a message.
+// page reads the next keys, as many as fit into one message.
 func (w *etcdWatcher) page(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (page, error) {
 	for {
 		got, err := connect.EtcdGet(ctx, s, from, clientv3.WithRange(end), clientv3.WithLimit(int64(w.pageSize)), clientv3.WithRev(revision))
@@ -148,7 +150,7 @@ func (w *etcdWatcher) page(ctx context.Context, s *connect.EtcdSession, from, en
 	}
 }
 
-// grow has the next page hold more keys again, if they will fit for certain.
+// growPage lets the next page hold more keys again if they will certainly fit.
 func (w *etcdWatcher) growPage(got *clientv3.GetResponse) {
 	bytes := 0
 	for _, kv := range got.Kvs {
@@ -159,7 +161,7 @@ func (w *etcdWatcher) growPage(got *clientv3.GetResponse) {
 	}
 }
 
-// keyOnly reads the next key alone, however long it is within reason.
+// keyOnly reads the next key without its value. The key may have up to maxKey bytes.
 func keyOnly(ctx context.Context, s *connect.EtcdSession, from, end string, revision int64) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, connect.EtcdCallTimeout)
 	defer cancel()
@@ -168,7 +170,7 @@ func keyOnly(ctx context.Context, s *connect.EtcdSession, from, end string, revi
 	return (*clientv3.GetResponse)(got), connect.EtcdError(err)
 }
 
-// tooLarge counts a value that is not read, and says so once.
+// tooLarge counts a value that is too large to read, and logs the first one.
 func (w *etcdWatcher) tooLarge(r *reader, key string) {
 	e, ok := r.parseKey(key)
 	if !ok {
@@ -179,6 +181,6 @@ func (w *etcdWatcher) tooLarge(r *reader, key string) {
 	r.reject(&e, stats.TooLarge, err)
 	if !w.loggedTooLarge {
 		w.loggedTooLarge = true
-		w.Log.Warn("A key of the registry is not read; of others like it nothing more is said", "key", connect.OneLine([]byte(key)), "error", err)
+		w.Log.Warn("A key of the registry is not read; further keys like it are not logged", "key", connect.OneLine([]byte(key)), "error", err)
 	}
 }

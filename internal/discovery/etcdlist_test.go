@@ -15,31 +15,31 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestEtcdListSkipsLongKeys, even one that fits into no page. It is not parallel: etcd
-// gives up what it cannot do in time, and keys so large are much to do under the race detector.
+// Keys of any length are skipped, even one that fits into no page. The test is not parallel: under
+// the race detector such large keys are slow, and etcd would time out.
 func TestEtcdListSkipsLongKeys(t *testing.T) {
 	r := newRegistryFor(t, 40<<20, 5*time.Second)
 	r.register(wire.LayoutV1, worker(1))
 	for i, length := range []int{5 << 10, 5 << 20, 17 << 20} {
 		key := fmt.Sprintf("v1/instances/dynamo/%c", 'x'+rune(i)) + strings.Repeat("y", length)
-		testutil.Until(t, func() error { // a busy etcd may take too long for one that is so large
+		testutil.Until(t, func() error { // a busy etcd may time out on such a large key
 			_, err := r.worker.Put(t.Context(), key, "{}")
 			return err
 		})
 	}
-	r.put("v1/instances/dynamo/zzz/generate/2", "garbage") // behind them
+	r.put("v1/instances/dynamo/zzz/generate/2", "garbage") // sorted after them
 	testutil.Start(t, r.Watch)
 	r.waitRegistered(1, func(uint64) bool { return true })
 	testutil.Until(t, func() error {
 		st := &r.Fleet.Stats
 		if name, json := st.Rejected(stats.InstanceKeys, stats.BadName), st.Rejected(stats.InstanceKeys, stats.BadJSON); name+json < 2 || json != 1 {
-			return fmt.Errorf("%d rejected for their names, %d for what they say", name, json)
+			return fmt.Errorf("%d rejected for their names, %d for their JSON", name, json)
 		}
 		return connected(r.Etcd)
 	})
 }
 
-// TestEtcdListIsBounded however many keys there are.
+// A listing is bounded by the Fleet's limit, however many keys there are.
 func TestEtcdListIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
@@ -59,7 +59,7 @@ func TestEtcdListIsBounded(t *testing.T) {
 	}
 }
 
-// TestKubernetesResourcesAreBounded in resources, and in what all of them say.
+// The resources, and the entries of all of them, are bounded.
 func TestKubernetesResourcesAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 16 * 1024
@@ -76,16 +76,16 @@ func TestKubernetesResourcesAreBounded(t *testing.T) {
 		m.Spec.Data = &workerData{values: map[string]map[string]json.RawMessage{wire.InstancesRoot: said}}
 		c.upsertResource(&m)
 	}
-	is := func(resources, statements int, turnedAway uint64) {
+	is := func(resources, entries int, turnedAway uint64) {
 		t.Helper()
-		if n := f.Stats.Refused(stats.AttachmentLimit); len(c.resources) != resources || c.statementCount != statements || n != turnedAway {
-			t.Errorf("%d resources say %d things, and %d were turned away: want %d, %d, %d", len(c.resources), c.statementCount, n, resources, statements, turnedAway)
+		if n := f.Stats.Refused(stats.AttachmentLimit); len(c.resources) != resources || c.entryCount != entries || n != turnedAway {
+			t.Errorf("%d resources with %d entries, and %d turned away; want %d, %d, %d", len(c.resources), c.entryCount, n, resources, entries, turnedAway)
 		}
 	}
 	put("a", 0, 10_000)
 	put("b", 10_000, 20_000)
 	is(2, most, 20_000-most)
-	put("a", 0, 10_000) // is known
+	put("a", 0, 10_000) // unchanged
 	is(2, most, 20_000-most)
 	put("a", 0, 9000)
 	is(2, most-1000, 20_000-most)

@@ -20,84 +20,85 @@ import (
 
 const (
 	scanInterval = 250 * time.Millisecond
-	fileTTL      = 10 * time.Second // Dynamo's own; owners touch their files every third of it
-	maxFile      = 1 << 20          // bytes of a value; model cards have some thousands
+	fileTTL      = 10 * time.Second // Dynamo's own TTL; workers touch their files every third of it
+	maxFile      = 1 << 20          // bytes of a value; a model card has a few thousand
 	maxFiles     = 200_000          // in one directory; a worker has about five in the fullest
 )
 
-// Files is the registry of Dynamo namespaces in a directory: file discovery, for
-// fleets without etcd (0.8 to 1.6).
+// Files is the registry of Dynamo namespaces in a directory: file discovery, for fleets without
+// etcd (0.8 to 1.6).
 type Files struct {
-	Root       string // as the workers have it in DYN_FILE_KV
+	Root       string // the workers' DYN_FILE_KV
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
-	Link       *stats.ConnState // is up while the registry can be read
+	State      *stats.ConnState // up while the registry can be read
 	Log        *slog.Logger
 }
 
-// Watch keeps what the Fleet knows of the registry equal to the files below Root until
-// ctx ends. While they cannot be read, nothing is forgotten: so it is, too, while there is
-// no directory. It returns no error but nil.
+// Watch keeps the Fleet's copy of the registry equal to the files below Root until ctx ends.
+// While they cannot be read, or the directory does not exist, the Fleet forgets nothing. The
+// error is always nil.
 func (r *Files) Watch(ctx context.Context) error {
 	r.Log.Info("Watching the registry in " + r.Root)
 	d := directory{
 		root:   r.Root,
-		link:   r.Link,
+		state:  r.State,
 		reader: reader{namespaces: r.Namespaces, fleet: r.Fleet, log: r.Log},
 		seed:   maphash.MakeSeed(),
 	}
-	defer r.Link.SetConnected(false)
+	defer r.State.SetConnected(false)
 	for {
 		began := time.Now()
 		d.scan(began)
-		// 50,000 files take 0.2 s, and longer on a network: no more than a fifth of the time goes by with it.
+		// A scan of 50,000 files takes 0.2 s, and longer over a network. At most a fifth of the
+		// time is spent on scans.
 		if !backoff.Wait(ctx, max(scanInterval, 4*time.Since(began))) {
 			return nil
 		}
 	}
 }
 
-// directory is what was seen of the files below root.
+// directory is the state of the files below root, as of the last scan.
 type directory struct {
-	root string
-	link *stats.ConnState
+	root  string
+	state *stats.ConnState
 	reader
 	seed  maphash.Seed
-	files map[string]*file // those of keys that are read, by their paths below root
+	files map[string]*file // the files of keys that the program reads, by path below root
 
-	synced  bool   // the Fleet knows it
-	failure string // why it cannot be read; empty: it can
-	warned  bool   // about a file that cannot be read
+	synced  bool   // the Fleet has a copy
+	failure string // why it cannot be read; empty if it can
+	warned  bool   // a file that cannot be read was logged
 }
 
-// file is one file, dead or alive.
+// file is one file, whether it has expired or not.
 type file struct {
 	entry
-	modified time.Time // by whatever clock
+	modified time.Time // by the file server's or the worker's clock
 	size     int64
-	changed  bool      // since it was read
-	touched  time.Time // when its owner last showed life, by our clock
-	content  uint64    // a hash of what was read; 0: nothing yet
-	listed   bool      // the Fleet knows it
+	changed  bool      // it has changed since it was read
+	touched  time.Time // when its worker last touched it, by this program's clock
+	content  uint64    // a hash of its content; 0 if it was not read yet
+	listed   bool      // the Fleet has a copy
 }
 
-// scan looks through the directory once.
+// scan reads the directory once.
 func (d *directory) scan(now time.Time) {
 	seen, err := d.listFiles(now)
 	if err != nil {
-		d.link.SetConnected(false)
-		d.link.SetError(err.Error())
+		d.state.SetConnected(false)
+		d.state.SetError(err.Error())
 		d.fleet.Stats.CountFailure(stats.PeerFiles)
 		if d.failure != err.Error() {
 			d.failure = err.Error()
-			d.log.Warn("The registry cannot be read; the fleet stays as it is known, and trying goes on", "error", err)
+			d.log.Warn("The registry cannot be read; keeping the last known fleet and retrying", "error", err)
 		}
 		return
 	}
 	if d.failure != "" {
 		d.log.Info("The registry can be read again")
 		d.failure = ""
-		// What we could not reach their owners perhaps could not touch either.
+		// The workers may not have been able to touch their files either.
 		for _, f := range d.files {
 			if f.listed {
 				f.touched = now
@@ -105,10 +106,10 @@ func (d *directory) scan(now time.Time) {
 		}
 	}
 	d.apply(seen, now)
-	d.link.SetConnected(true)
+	d.state.SetConnected(true)
 }
 
-// look finds the files that are there, and notes which of them have changed.
+// listFiles finds the present files, and marks those that have changed.
 func (d *directory) listFiles(now time.Time) (seen map[string]*file, err error) {
 	root, err := statRoot(d.root)
 	if err != nil {
@@ -133,7 +134,7 @@ func (d *directory) listFiles(now time.Time) (seen map[string]*file, err error) 
 	if all {
 		return seen, nil
 	}
-	// What is not there is gone, unless the whole directory is.
+	// A missing file was removed, unless the whole directory was.
 	again, err := statRoot(d.root)
 	if err == nil && !os.SameFile(root, again) {
 		err = fmt.Errorf("the directory %s was replaced while it was read", d.root)
@@ -141,8 +142,8 @@ func (d *directory) listFiles(now time.Time) (seen map[string]*file, err error) 
 	return seen, err
 }
 
-// lookAt adds what is in one bucket to what was seen. Whole is false where something has
-// gone meanwhile.
+// listBucket adds the files of one bucket to seen. Whole is false if a file was removed
+// meanwhile.
 func (d *directory) listBucket(bucket string, entries []fs.DirEntry, now time.Time, seen map[string]*file) (whole bool, err error) {
 	whole = true
 	for _, e := range entries {
@@ -165,7 +166,7 @@ func (d *directory) listBucket(bucket string, entries []fs.DirEntry, now time.Ti
 	return whole, nil
 }
 
-// rootAt is the directory of the registry, which must be there.
+// statRoot returns the registry's directory, which must exist.
 func statRoot(path string) (fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -179,7 +180,7 @@ func statRoot(path string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// list is what is in a directory.
+// readDir lists a directory.
 func readDir(dir string) ([]fs.DirEntry, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -189,7 +190,7 @@ func readDir(dir string) ([]fs.DirEntry, error) {
 	return readEntries(f, dir)
 }
 
-// entriesOf is what is in a directory, if it is not too much.
+// readEntries lists a directory. It fails if there are more than maxFiles files.
 func readEntries(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
 	entries, err := dir.ReadDir(maxFiles + 1)
 	if err != nil && err != io.EOF {
@@ -201,8 +202,8 @@ func readEntries(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-// file is the record of the file at path, a new one if it was not there before; nil if
-// it is of no key that is read.
+// fileAt is the record of the file at path, a new one if there was none. It is nil if the file
+// belongs to no key that the program reads.
 func (d *directory) fileAt(path string) *file {
 	if f := d.files[path]; f != nil {
 		return f
@@ -218,13 +219,13 @@ func (d *directory) fileAt(path string) *file {
 	return &file{entry: entry}
 }
 
-// note compares a file with what was seen of it before.
+// update compares a file with its state in the last scan.
 func (f *file) update(info fs.FileInfo, now time.Time) {
 	modified, size := info.ModTime(), info.Size()
 	switch known := !f.touched.IsZero(); {
 	case !known:
-		// The time of its last change is by its owner's clock. We have no better
-		// measure only here: whoever is alive changes it soon.
+		// The modification time is by the worker's clock. It is used only for new files: a
+		// live worker touches its file soon.
 		f.touched = now
 		if modified.Before(now) {
 			f.touched = modified
@@ -238,7 +239,7 @@ func (f *file) update(info fs.FileInfo, now time.Time) {
 	f.modified, f.size = modified, size
 }
 
-// apply makes the Fleet's knowledge that of the files that were seen.
+// apply updates the Fleet from the files of a scan.
 func (d *directory) apply(seen map[string]*file, now time.Time) {
 	for path, f := range d.files {
 		if seen[path] == nil || now.Sub(f.touched) > fileTTL {
@@ -264,7 +265,7 @@ func (d *directory) apply(seen map[string]*file, now time.Time) {
 	d.fleet.Sync(all)
 }
 
-// forget takes a file out of the Fleet. If it comes back it is as if it were new.
+// forget removes a file from the Fleet. If the file comes back, it is treated as new.
 func (d *directory) forget(f *file) {
 	f.content = 0
 	if f.listed {
@@ -273,9 +274,8 @@ func (d *directory) forget(f *file) {
 	}
 }
 
-// read reads a file that is new or has changed. Most of the time it was only touched.
-// One that cannot be read is tried again in every scan, and counted once; what it
-// said before stays.
+// read reads a file that is new or has changed. Most changed files were only touched. A file
+// that cannot be read is counted once and tried again in every scan. Its last good value stays.
 func (d *directory) read(path string, f *file) {
 	value, err := d.readValue(path, f.size)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -312,10 +312,10 @@ func (d *directory) readValue(path string, size int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile)) // it may have grown since
+	return io.ReadAll(io.LimitReader(f, maxFile)) // the file may have grown since
 }
 
-// refuse counts a file that cannot be read.
+// countUnreadable counts a file that cannot be read.
 func (d *directory) countUnreadable(f *file, err error) {
 	d.fleet.Stats.CountMessage(f.kind)
 	d.reject(&f.entry, stats.BadJSON, err)
@@ -324,6 +324,6 @@ func (d *directory) countUnreadable(f *file, err error) {
 	}
 	if !d.warned {
 		d.warned = true
-		d.log.Warn("A file of the registry cannot be read; of others that cannot, nothing more is said", "error", err)
+		d.log.Warn("A file of the registry cannot be read; further unreadable files are not logged", "error", err)
 	}
 }

@@ -22,12 +22,12 @@ func TestFilesBucketUnreadableKeepsWorkers(t *testing.T) {
 
 		bucket, aside := filepath.Dir(r.path(dead)), filepath.Join(r.Root, "aside")
 		r.must(os.Rename(bucket, aside))
-		r.must(os.WriteFile(bucket, nil, 0o666)) // no directory: not even root can list it
+		r.must(os.WriteFile(bucket, nil, 0o666)) // a file instead of a directory: not even root can list it
 		r.remove(loads)
 		r.wait(20 * time.Second)
 		r.wantKnown(all)
-		if r.Link.Up() {
-			r.t.Error("the registry is connected")
+		if r.State.Up() {
+			r.t.Error("the registry is up, want down")
 		}
 		r.wantLogCount("cannot be read", 1)
 
@@ -35,9 +35,9 @@ func TestFilesBucketUnreadableKeepsWorkers(t *testing.T) {
 		r.must(os.Rename(aside, bucket))
 		r.remove(vanishes)
 		r.scan()
-		r.wantKnown(workersOnly(2, 3)) // their owners get the time to touch them
-		if !r.Link.Up() {
-			r.t.Error("the registry is not connected")
+		r.wantKnown(workersOnly(2, 3)) // the workers have time to touch them
+		if !r.State.Up() {
+			r.t.Error("the registry is down, want up")
 		}
 		r.wantLogCount("can be read again", 1)
 		r.wait(9750 * time.Millisecond)
@@ -51,28 +51,29 @@ func TestFilesRootUnreadableAtFirst(t *testing.T) {
 	withFileRegistry(t, 10, func(r *fileRegistry) {
 		r.must(os.WriteFile(r.Root, nil, 0o666))
 		r.watch()
-		if r.Fleet.IsSynced() || r.Link.Up() {
-			r.t.Error("the registry is known")
+		if r.Fleet.IsSynced() || r.State.Up() {
+			r.t.Error("the registry is known, want unknown")
 		}
 		r.must(os.Remove(r.Root))
 		r.register(1)
 		r.scan()
 		r.wantKnown(workersOnly(1))
-		if !r.Fleet.IsSynced() || !r.Link.Up() {
+		if !r.Fleet.IsSynced() || !r.State.Up() {
 			r.t.Error("the registry is not known")
 		}
 	})
 }
 
-// away fails the test unless the registry cannot be read, and the log has said so often.
+// wantUnreadable fails the test unless the registry cannot be read, and was logged as such this
+// often.
 func (r *fileRegistry) wantUnreadable(times int) {
 	r.t.Helper()
-	if r.Link.Up() {
-		r.t.Error("the registry is connected")
+	if r.State.Up() {
+		r.t.Error("the registry is up, want down")
 	}
 	r.wantLogCount("The registry cannot be read", times)
-	if r.Link.LastError() == "" {
-		r.t.Error("it is not said why the registry is not connected")
+	if r.State.LastError() == "" {
+		r.t.Error("no reason is given why the registry cannot be read")
 	}
 	if r.Fleet.Stats.Failures(stats.PeerFiles) == 0 {
 		r.t.Error("no call has failed")
@@ -86,13 +87,13 @@ func TestFilesRootMissing(t *testing.T) {
 		r.wantUnreadable(1)
 		r.wantLogCount("the directory "+r.Root+" does not exist", 1)
 		if r.Fleet.IsSynced() {
-			r.t.Error("it is known who has registered")
+			r.t.Error("the registry is known, want unknown")
 		}
-		r.must(os.Mkdir(r.Root, 0o777)) // it is there, and no one has registered
+		r.must(os.Mkdir(r.Root, 0o777)) // it exists and is empty
 		r.scan()
 		r.wantKnown(nothingKnown())
-		if !r.Fleet.IsSynced() || !r.Link.Up() {
-			r.t.Error("it is not known that nobody has registered")
+		if !r.Fleet.IsSynced() || !r.State.Up() {
+			r.t.Error("the empty registry is not known")
 		}
 		r.register(1)
 		r.scan()
@@ -111,10 +112,10 @@ func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 		r.wait(time.Minute)
 		r.wantKnown(workersOnly(1, 2))
 		r.wantUnreadable(1)
-		if n := r.Link.Disconnects(); n != 1 {
-			r.t.Errorf("the connection fell %d times, want once", n)
+		if n := r.State.Disconnects(); n != 1 {
+			r.t.Errorf("the connection was lost %d times, want once", n)
 		}
-		// Another takes its place.
+		// Another directory replaces it.
 		r.register(2)
 		r.register(3)
 		r.scan()
@@ -155,7 +156,7 @@ func TestFilesRootNotADirectory(t *testing.T) {
 				r.wantUnreadable(1)
 				r.wantLogCount(c.want, 1)
 				if r.Fleet.IsSynced() {
-					r.t.Error("it is known who has registered")
+					r.t.Error("the registry is known, want unknown")
 				}
 			})
 		})
@@ -177,26 +178,26 @@ func TestFilesLogEachReason(t *testing.T) {
 
 func TestFilesRootSymlinkMayChange(t *testing.T) {
 	withFileRegistry(t, 10, func(r *fileRegistry) {
-		link := r.Root
-		for id, dir := range map[uint64]string{1: link + " one", 2: link + " two"} {
+		state := r.Root
+		for id, dir := range map[uint64]string{1: state + " one", 2: state + " two"} {
 			r.Root = dir
 			r.register(id)
 		}
-		r.Root = link
-		r.must(os.Symlink(link+" one", link))
+		r.Root = state
+		r.must(os.Symlink(state+" one", state))
 		r.watch()
 		r.wantKnown(workersOnly(1))
-		r.must(os.Symlink(link+" two", link+" new"))
-		r.must(os.Rename(link+" new", link))
+		r.must(os.Symlink(state+" two", state+" new"))
+		r.must(os.Rename(state+" new", state))
 		r.scan()
 		r.wantKnown(workersOnly(2))
-		if n := r.Link.Disconnects(); n != 0 {
-			r.t.Errorf("the connection fell %d times", n)
+		if n := r.State.Disconnects(); n != 0 {
+			r.t.Errorf("the connection was lost %d times, want never", n)
 		}
 	})
 }
 
-// crowded is a directory of so many files.
+// largeDir is a directory with this many files.
 type largeDir struct {
 	fs.ReadDirFile
 	files int

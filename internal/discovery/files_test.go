@@ -15,15 +15,15 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// folder is a registry of the program's in files, in a bubble. What is written has
-// the time of the real clock, far ahead of the bubble's, unless touch changes it.
+// fileRegistry is a registry in files, in a synctest bubble. A written file has the time of the
+// real clock, far ahead of the bubble's, unless touch changes it.
 type fileRegistry struct {
 	*Files
 	t   *testing.T
 	log testutil.Log
 }
 
-// inFolder runs a test with a registry that is not watched yet.
+// withFileRegistry runs a test with a registry that is not watched yet.
 func withFileRegistry(t *testing.T, limit int, test func(*fileRegistry)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &fileRegistry{t: t}
@@ -31,10 +31,10 @@ func withFileRegistry(t *testing.T, limit int, test func(*fileRegistry)) {
 			Root:       filepath.Join(t.TempDir(), "root"),
 			Namespaces: "lab",
 			Fleet:      fleet.New(fleet.Target{}, limit, true),
-			Link:       new(stats.ConnState),
+			State:      new(stats.ConnState),
 			Log:        slog.New(slog.NewTextHandler(&r.log, nil)),
 		}
-		r.Link.MarkUsed()
+		r.State.MarkUsed()
 		test(r)
 	})
 }
@@ -46,7 +46,7 @@ func (r *fileRegistry) must(err error) {
 	}
 }
 
-// watch begins to watch; the first scan is done when it returns.
+// watch starts Watch, and returns after the first scan.
 func (r *fileRegistry) watch() {
 	testutil.Start(r.t, r.Watch)
 	synctest.Wait()
@@ -55,7 +55,7 @@ func (r *fileRegistry) watch() {
 // scan returns after the next scan.
 func (r *fileRegistry) scan() { r.wait(scanInterval) }
 
-// wait returns after the scans of the next d.
+// wait returns after d and its scans.
 func (r *fileRegistry) wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -76,7 +76,7 @@ func (r *fileRegistry) put(key, value string) {
 	r.must(os.Rename(temporary, path))
 }
 
-// touch sets the time of a file's last change, ahead of ours by the given time.
+// touch sets the modification time of a file, ahead of the bubble's clock by the given time.
 func (r *fileRegistry) touch(key string, ahead time.Duration) {
 	r.t.Helper()
 	now := time.Now().Add(ahead)
@@ -95,15 +95,15 @@ func (r *fileRegistry) wantKnown(want known) {
 	}
 }
 
-// says compares how often the log says something.
+// wantLogCount compares how often the log contains a text.
 func (r *fileRegistry) wantLogCount(what string, want int) {
 	r.t.Helper()
 	if got := r.log.Count(what); got != want {
-		r.t.Errorf("%q was said %d times, want %d:\n%s", what, got, want, &r.log)
+		r.t.Errorf("%q is logged %d times, want %d:\n%s", what, got, want, &r.log)
 	}
 }
 
-// only are registered workers without cards and channels.
+// workersOnly are registered workers without cards and channels.
 func workersOnly(ids ...uint64) known {
 	k := nothingKnown()
 	for _, id := range ids {
@@ -146,7 +146,7 @@ func testFilesOfRelease(r *fileRegistry, release string, workers map[uint64]stri
 	r.watch()
 	r.wantKnown(want) // listed
 	wantNamespace(r.t, r.Fleet, namespaces)
-	if !r.Fleet.IsSynced() || !r.Link.Up() {
+	if !r.Fleet.IsSynced() || !r.State.Up() {
 		r.t.Error("the registry is not known")
 	}
 	for key := range keys {
@@ -170,19 +170,19 @@ func TestFilesExpireUnlessTouched(t *testing.T) {
 		r.watch()
 		for range 4 {
 			r.wait(2500 * time.Millisecond)
-			r.touch(live, 0) // seen in the scan after
+			r.touch(live, 0) // seen by the next scan
 		}
-		r.wantKnown(workersOnly(1, 2)) // ten seconds
+		r.wantKnown(workersOnly(1, 2)) // after ten seconds
 		r.scan()
 		r.wantKnown(workersOnly(2))
 		r.wait(10 * time.Second)
 		r.wantKnown(workersOnly(2))
 		r.scan()
 		r.wantKnown(nothingKnown())
-		r.touch(dead, 0) // it was only slow
+		r.touch(dead, 0) // the worker was only slow
 		r.scan()
 		r.wantKnown(workersOnly(1))
-		wantCounts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 5, nil) // touches are no messages
+		wantCounts(r.t, &r.Fleet.Stats, stats.InstanceKeys, 5, nil) // touches do not count as messages
 	})
 }
 
@@ -234,7 +234,7 @@ func TestFilesCountGarbageOnce(t *testing.T) {
 		key := r.register(1)
 		whole, err := os.ReadFile(r.path(key))
 		r.must(err)
-		r.must(os.WriteFile(r.path(key), nil, 0o666)) // by somebody who does not rename
+		r.must(os.WriteFile(r.path(key), nil, 0o666)) // by a writer that does not rename
 		r.put("v1/instances/lab/c", "{}")
 		r.put("v1/mdc/lab/c/e/1", strings.Repeat(" ", 1<<20+1))
 		r.watch()
@@ -267,7 +267,7 @@ func TestFilesReplaced(t *testing.T) {
 		before, err := os.Stat(r.path(card))
 		r.must(err)
 		r.put(card, strings.Replace(keys[card], `"display_name":"tiny"`, `"display_name":"small"`, 1))
-		r.must(os.Chtimes(r.path(card), before.ModTime(), before.ModTime())) // a coarse clock
+		r.must(os.Chtimes(r.path(card), before.ModTime(), before.ModTime())) // as with a coarse clock
 		r.put(loads, strings.Replace(keys[loads], "tcp://192.0.2.2:", "tcp://198.51.100.2:", 1))
 		r.scan()
 		want.Workers[id] = "small"
@@ -276,7 +276,7 @@ func TestFilesReplaced(t *testing.T) {
 		want.Channels[loads] = c
 		r.wantKnown(want)
 		for _, key := range []string{generate, card, loads} {
-			r.put(key, "garbage") // what it said before stays
+			r.put(key, "garbage") // the last good value stays
 		}
 		r.scan()
 		r.wantKnown(want)

@@ -18,36 +18,36 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// selector is the label of what Dynamo's operator wants to be discovered.
+// selector is the label that Dynamo's operator sets on objects to be discovered.
 const selector = "nvidia.com/dynamo-discovery-enabled=true"
 
-// Kubernetes is the registry of Dynamo namespaces in a Kubernetes namespace (0.8 to
-// 1.6): each worker process writes one resource of what it serves, and readiness of its
-// pod, or of its container, says whether it is alive. There are no leases: a resource
-// outlives its process, and goes with the pod.
+// Kubernetes is the registry of Dynamo namespaces in a Kubernetes namespace (0.8 to 1.6). Each
+// worker process writes one resource that lists what it serves. The process is alive while its
+// pod, or its container, is ready. There are no leases: a resource outlives its process, and is
+// deleted with the pod.
 type Kubernetes struct {
 	Client     *kube.Client
 	In         string // the Kubernetes namespace
 	Containers bool   // DYN_KUBE_DISCOVERY_MODE=container: a process is a container, not a pod
 	Namespaces wire.Namespaces
 	Fleet      *fleet.Fleet
-	MaxWorkers int // the Fleet's, which bounds what is read
+	MaxWorkers int // the Fleet's limit, which bounds what is read
 	Log        *slog.Logger
 }
 
-// Watch keeps what the Fleet knows of the registry equal to the cluster's until ctx
-// ends. While the API server is away, or refuses, nothing is forgotten.
+// Watch keeps the Fleet's copy of the registry equal to the cluster's until ctx ends. While the
+// API server is unreachable or refuses requests, the Fleet forgets nothing.
 func (k *Kubernetes) Watch(ctx context.Context) {
 	k.Log.Info("Watching Dynamo's workers in the Kubernetes namespace "+k.In, "server", k.Client.Server())
 	c := newCluster(reader{namespaces: k.Namespaces, fleet: k.Fleet, log: k.Log}, k.Containers, k.MaxWorkers)
 	defer k.Fleet.Stats.Kubernetes.SetConnected(false)
-	var following sync.WaitGroup
-	defer following.Wait()
-	following.Go(func() {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
 		kube.ListWatch(ctx, k.Client, kube.Collection{Group: "nvidia.com", Version: "v1alpha1", Namespace: k.In, Resource: "dynamoworkermetadatas"},
 			kube.Handler[workerMetadata]{OnUpsert: c.upsertResource, OnDelete: c.deleteResource, OnSynced: c.onResourcesSynced, OnDecodeError: c.onDecodeError, OnState: c.stateHandler(0)})
 	})
-	following.Go(func() {
+	watching.Go(func() {
 		if k.Containers {
 			kube.ListWatch(ctx, k.Client, kube.Collection{Version: "v1", Namespace: k.In, Resource: "pods", Selector: selector},
 				kube.Handler[pod]{OnUpsert: c.upsertPod, OnDelete: c.deletePod, OnSynced: c.onReadinessSynced, OnDecodeError: c.onDecodeError, OnState: c.stateHandler(1)})
@@ -61,28 +61,28 @@ func (k *Kubernetes) Watch(ctx context.Context) {
 	}
 }
 
-// process is a worker's: a pod, or in container mode a container of one.
+// process identifies a worker process: a pod, or in container mode a container of a pod.
 type process struct {
-	pod       string // its uid: a pod that takes another's name is another process
+	pod       string // the pod's UID: a new pod of the same name is another process
 	container string // empty if a process is a pod
 }
 
-// cluster is what is known of the resources, and of who is ready.
+// cluster is what is known of the resources and of the readiness of processes.
 type cluster struct {
 	reader
 	containers bool
-	limit      int // resources, and statements of all of them
+	limit      int // bounds the resources, and the entries of all of them
 	seed       maphash.Seed
 
 	mu             sync.Mutex
 	resources      map[string]*resource // by name
 	owned          map[process]map[*resource]bool
-	readyBySource  map[string]map[process]string // by the slice or pod that says so: who is ready, and host:port of its metrics, if known
-	readyByProcess map[process]map[string]string // the same by process
-	statementCount int                           // statements of all resources
-	listed         [2]bool                       // resources; who is ready
-	synced         bool                          // the Fleet knows it
-	errs           [2]string                     // what was last said to be wrong with them
+	readyBySource  map[string]map[process]string // by slice or pod: the ready processes, and host:port of their metrics, if known
+	readyByProcess map[process]map[string]string // the same by process, then by slice or pod
+	entryCount     int                           // of all resources
+	listed         [2]bool                       // resources; readiness
+	synced         bool                          // the Fleet has a copy
+	errs           [2]string                     // the last errors of resources and readiness
 }
 
 func newCluster(r reader, containers bool, maxWorkers int) *cluster {
@@ -98,22 +98,22 @@ func newCluster(r reader, containers bool, maxWorkers int) *cluster {
 	}
 }
 
-// resource is what one process says of itself.
+// resource is what one process registered.
 type resource struct {
 	process        process
 	version        string
-	unknownEntries int                  // entries that it has of kinds that are not known
-	statements     map[string]statement // by key
-	applied        map[string]entry     // what the Fleet knows of it
+	unknownEntries int                      // entries of unknown kinds
+	entries        map[string]resourceEntry // by key
+	applied        map[string]entry         // the part that the Fleet has
 }
 
-// statement is one part of a resource.
-type statement struct {
-	value uint64 // a hash of it as it was written
+// resourceEntry is one entry of a resource.
+type resourceEntry struct {
+	hash  uint64 // a hash of its JSON
 	entry entry
 }
 
-// state hears how one of the two collections is read.
+// stateHandler returns the handler of changes in whether one of the two collections can be read.
 func (c *cluster) stateHandler(which int) func(error) {
 	return func(err error) {
 		c.mu.Lock()
@@ -129,22 +129,22 @@ func (c *cluster) stateHandler(which int) func(error) {
 		c.fleet.Stats.Kubernetes.SetError(cmp.Or(c.errs[0], c.errs[1]))
 		switch {
 		case message != "" && message != was:
-			c.log.Warn("The Kubernetes API cannot be read; the fleet stays as it is known, and trying goes on", "error", message)
+			c.log.Warn("The Kubernetes API cannot be read; keeping the last known fleet and retrying", "error", message)
 		case message == "" && was != "":
 			c.log.Info("The Kubernetes API can be read again")
 		}
 	}
 }
 
-// bad counts an object that cannot be decoded.
+// onDecodeError counts an object that cannot be decoded.
 func (c *cluster) onDecodeError(err error) {
 	c.fleet.Stats.CountMessage(stats.InstanceKeys)
 	c.fleet.Stats.CountRejected(stats.InstanceKeys, stats.BadJSON)
 	c.log.Debug("Ignored an object of the Kubernetes API", "error", err)
 }
 
-// settle makes what the Fleet knows of a resource what it should: everything while its
-// process is ready, else nothing.
+// reconcile updates the Fleet's copy of a resource: the Fleet has all of it while its process is
+// ready, and otherwise nothing.
 func (c *cluster) reconcile(r *resource) {
 	if !c.synced {
 		return
@@ -155,7 +155,8 @@ func (c *cluster) reconcile(r *resource) {
 			c.remove(&e)
 		}
 	}
-	for _, kind := range []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys} { // a worker before what it says
+	// Instances come before their cards and channels.
+	for _, kind := range []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys} {
 		for key, e := range wanted {
 			if e.kind == kind && r.applied[key] != e {
 				c.add(&e)
@@ -165,25 +166,25 @@ func (c *cluster) reconcile(r *resource) {
 	r.applied = wanted
 }
 
-// wanted is what the Fleet should know of a resource. A model card without an endpoint
-// is what is left of a worker that was stopped.
+// desired is what the Fleet should have of a resource. A model card without an endpoint is left
+// over from a worker that was stopped, and is left out.
 func (c *cluster) desired(r *resource) map[string]entry {
-	states := c.readyByProcess[r.process]
-	if len(states) == 0 {
+	sources := c.readyByProcess[r.process]
+	if len(sources) == 0 {
 		return nil
 	}
 	metrics := ""
-	for _, m := range states {
+	for _, m := range sources {
 		metrics = max(metrics, m)
 	}
 	serves := make(map[fleet.Instance]bool)
-	for _, s := range r.statements {
+	for _, s := range r.entries {
 		if s.entry.kind == stats.InstanceKeys {
 			serves[s.entry.instance] = true
 		}
 	}
-	wanted := make(map[string]entry, len(r.statements))
-	for key, s := range r.statements {
+	wanted := make(map[string]entry, len(r.entries))
+	for key, s := range r.entries {
 		e := s.entry
 		if e.kind == stats.CardKeys && !serves[e.instance] {
 			continue
@@ -196,7 +197,7 @@ func (c *cluster) desired(r *resource) map[string]entry {
 	return wanted
 }
 
-// all is the whole registry.
+// listing is the whole registry.
 func (c *cluster) listing() fleet.Listing {
 	all := newListing()
 	for _, r := range c.resources {
@@ -208,7 +209,7 @@ func (c *cluster) listing() fleet.Listing {
 	return all
 }
 
-// makeRoom tells the Fleet the whole again where workers found no room and now there is some.
+// resync lists the whole registry again if the Fleet has room for workers that it turned away.
 func (c *cluster) resync() {
 	if !c.fleet.NeedsSync() {
 		return
@@ -220,7 +221,7 @@ func (c *cluster) resync() {
 	}
 }
 
-// setStates notes who is ready, as one slice or pod says.
+// setReady replaces the ready processes of one slice or pod.
 func (c *cluster) setReady(name string, now map[process]string) {
 	before := c.readyBySource[name]
 	c.readyBySource[name] = now
@@ -254,7 +255,7 @@ func (c *cluster) reconcileProcess(p process) {
 	}
 }
 
-// listedStates hears that all slices, or pods, have been put.
+// onReadinessSynced removes the slices or pods that are not among the names of a complete list.
 func (c *cluster) onReadinessSynced(names map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,8 +267,8 @@ func (c *cluster) onReadinessSynced(names map[string]bool) {
 	c.markListed(1)
 }
 
-// begin notes that one of the two collections is known. When both are, the Fleet is
-// told.
+// markListed records that one of the two collections is known. The Fleet gets a listing once both
+// are.
 func (c *cluster) markListed(which int) {
 	c.listed[which] = true
 	if !c.synced && c.listed == [2]bool{true, true} {
@@ -276,7 +277,8 @@ func (c *cluster) markListed(which int) {
 	}
 }
 
-// endpointSlice is what is read of one: who stands behind a Service, and is ready.
+// endpointSlice has the fields of an EndpointSlice that are read: the pods behind a Service, and
+// whether they are ready.
 type endpointSlice struct {
 	kube.Object
 	Endpoints []struct {
@@ -299,8 +301,8 @@ func (c *cluster) upsertSlice(s *endpointSlice) {
 	}
 	ready := make(map[process]string)
 	for _, e := range s.Endpoints {
-		// That nothing is said of readiness is no readiness for Dynamo, and an entry that
-		// does not say which pod it is can be of one that is no more.
+		// Dynamo takes an absent condition for not ready. An entry without a UID may be of a
+		// pod that does not exist any more.
 		if e.TargetRef == nil || e.TargetRef.UID == "" || e.Conditions.Ready == nil || !*e.Conditions.Ready {
 			continue
 		}
@@ -311,19 +313,19 @@ func (c *cluster) upsertSlice(s *endpointSlice) {
 	c.setReady(s.Metadata.Name, ready)
 }
 
-// systemPort is the name of the port where a worker has its metrics.
+// systemPort is the name of the port where a worker serves its metrics.
 const systemPort = "system"
 
-// metricsAt is host:port of a worker's metrics; empty if it is not known.
+// metricsAddress is host:port of a worker's metrics, or empty if it is not known.
 func metricsAddress(addresses []string, port string) string {
 	if len(addresses) == 0 || port == "" {
 		return ""
 	}
-	at := net.JoinHostPort(addresses[0], port)
-	if !wire.ValidAddress("tcp://" + at) {
+	address := net.JoinHostPort(addresses[0], port)
+	if !wire.ValidAddress("tcp://" + address) {
 		return ""
 	}
-	return at
+	return address
 }
 
 func (c *cluster) deleteSlice(s *endpointSlice) { c.deleteSource(s.Metadata.Name) }
@@ -334,7 +336,7 @@ func (c *cluster) deleteSource(name string) {
 	c.setReady(name, nil)
 }
 
-// pod is what is read of one: which of its containers are ready.
+// pod has the fields of a Pod that are read: its containers, their ports and their readiness.
 type pod struct {
 	kube.Object
 	Spec struct {

@@ -37,11 +37,11 @@ func TestKubernetesCountsGarbage(t *testing.T) {
 	}
 	k.setResource0(kubetest.Object{"endpoints": kubetest.Object{"lab/backend/generate/9cf1b09034dc1": "text"}})
 	k.setSlice("slice", sliceEntry0(true), sliceEntry0(true))
-	k.waitRegistered(summary{oneWorker, 0}) // what it said before stays
+	k.waitRegistered(summary{oneWorker, 0}) // the last good value stays
 }
 
-// TestKubernetesKeepsUnreadableObject as it was, also when all are listed anew: what
-// serves, and who is ready.
+// The last good state of a resource and of a slice stays if they become unreadable, also after a
+// new listing.
 func TestKubernetesKeepsUnreadableObject(t *testing.T) {
 	t.Parallel()
 	k := newKubeRegistry(t)
@@ -76,7 +76,7 @@ func TestKubernetesKeepsUnreadableObject(t *testing.T) {
 		return nil
 	})
 	k.setSlice("another", sliceEntry0(false))
-	k.server.Compact() // what has come is to be had by a listing only
+	k.server.Compact() // so that only a listing has the changes
 	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, false)
 	}
@@ -97,10 +97,10 @@ func TestKubernetesRefusalKeepsWorkers(t *testing.T) {
 	k.watch()
 	testutil.Until(t, out.HasCount("is their CustomResourceDefinition installed?", 1))
 	if k.Fleet.IsSynced() || k.Fleet.Stats.Kubernetes.Up() {
-		t.Error("the fleet is taken for known")
+		t.Error("the registry counts as known")
 	}
 	if why := k.Fleet.Stats.Kubernetes.LastError(); !strings.Contains(why, "CustomResourceDefinition") {
-		t.Errorf("why Kubernetes is not connected is %q", why)
+		t.Errorf("the last error of Kubernetes is %q", why)
 	}
 	k.server.SetAbsent(kubetest.WorkerMetadata, false)
 	k.waitRegistered(summary{oneWorker, 0})
@@ -123,7 +123,7 @@ func TestKubernetesRefusalKeepsWorkers(t *testing.T) {
 	k.waitRegistered(summary{oneWorker, 0})
 }
 
-// TestKubernetesNamespacePatterns, a name finds one, and "*" all that there is.
+// A prefix finds both generations of a rolling update, a name finds one, and "*" finds all.
 func TestKubernetesNamespacePatterns(t *testing.T) {
 	for namespaces, want := range map[wire.Namespaces][]string{
 		"lab-0c1d2e3f": {"backend/generate"},
@@ -155,7 +155,7 @@ func TestKubernetesNamespacePatterns(t *testing.T) {
 	}
 }
 
-// serves puts a pod that is ready, and serves backend/generate in a Dynamo namespace.
+// addPod adds a ready pod that serves backend/generate in a Dynamo namespace.
 func (k *kubeRegistry) addPod(namespace string, id uint64) {
 	uid, name := fmt.Sprintf("uid-%d", id), fmt.Sprintf("pod-%d", id)
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{

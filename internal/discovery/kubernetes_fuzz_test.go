@@ -12,8 +12,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Whatever a resource says while its pod is ready, the Fleet knows it as its own books
-// have it, and when the pod is gone nothing is left.
+// FuzzKubernetesResource checks that the Fleet has what the cluster applied, whatever the resource
+// of a ready pod contains, and nothing once the pod is gone.
 func FuzzKubernetesResource(f *testing.F) {
 	lines, err := os.ReadFile(filepath.Join("testdata", "kubernetes", "1.6.1", "life_watch.jsonl"))
 	if err != nil {
@@ -54,7 +54,7 @@ func FuzzKubernetesResource(f *testing.F) {
 			}
 		}
 		if len(channels) > applied {
-			t.Errorf("%d channels, and %d in the books", len(channels), applied)
+			t.Errorf("%d channels, and %d were applied", len(channels), applied)
 		}
 		for name := range c.readyBySource {
 			c.setReady(name, nil)

@@ -10,7 +10,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// shadow replaces the resource of a second pod, which has the id of the first.
+// setShadow replaces the resource of a second pod that has the first one's id.
 func (k *kubeRegistry) setShadow(data any) {
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": "shadow", "namespace": "team-a", "ownerReferences": []any{
@@ -19,7 +19,7 @@ func (k *kubeRegistry) setShadow(data any) {
 	})
 }
 
-// addresses waits until the channels that are known are at these ports.
+// waitChannelPorts waits until the known channels are at these ports.
 func (k *kubeRegistry) waitChannelPorts(ports ...int) {
 	k.t.Helper()
 	var want []string
@@ -40,7 +40,7 @@ func (k *kubeRegistry) waitChannelPorts(ports ...int) {
 	})
 }
 
-// TestKubernetesShadowTakesOver: one id and one publisher in two resources.
+// A shadow engine that takes over is the same worker: two resources have one id and one publisher.
 func TestKubernetesShadowTakesOver(t *testing.T) {
 	k := newKubeRegistry(t)
 	shadow := sliceEntry0(true)
@@ -59,11 +59,11 @@ func TestKubernetesShadowTakesOver(t *testing.T) {
 
 	k.setShadow(kubetest.Object{"endpoints": endpoints0(11), "event_channels": channelAt(pod0, 12)})
 	k.setSlice("slice", sliceEntry0(true), shadow)
-	k.waitChannelPorts(12, 2) // as strings are sorted
+	k.waitChannelPorts(12, 2) // sorted as strings
 	if w := k.Fleet.Snapshot().Workers; len(w) != 1 || w[0].Load.OK || w[0].Hits.V.Events != 1 {
 		t.Errorf("workers %+v, want one that is silent and keeps its counters", w)
 	}
-	load(6) // the new one's
+	load(6) // from the new process
 
 	k.setSlice("slice", shadow)
 	k.waitChannelPorts(12)

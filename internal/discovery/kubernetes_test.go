@@ -21,7 +21,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// inTeamA is a registry of the program's in an API server of the test's.
+// kubeRegistry is a registry in a fake API server, in the Kubernetes namespace team-a.
 type kubeRegistry struct {
 	t *testing.T
 	*Kubernetes
@@ -39,7 +39,7 @@ func newKubeRegistry(t *testing.T) *kubeRegistry {
 	return k
 }
 
-// another is a program beside the first.
+// newProgram is another program at the same API server.
 func (k *kubeRegistry) newProgram() *Kubernetes {
 	k.t.Helper()
 	client, err := kube.New(k.web.URL)
@@ -56,7 +56,7 @@ func (k *kubeRegistry) watch() (stop func()) {
 	return stop
 }
 
-// load puts what a file of captures has of each resource.
+// loadCapture puts the objects of a captured file.
 func (k *kubeRegistry) loadCapture(file string) {
 	k.t.Helper()
 	var step map[string]json.RawMessage
@@ -86,7 +86,7 @@ func kubeCapture(t *testing.T, file string) []byte {
 	return b
 }
 
-// shape is what is registered: endpoints with their workers, and topics of channels.
+// summary is what is registered: endpoints with their workers, and the number of channels.
 type summary struct {
 	instances []string
 	channels  int
@@ -105,7 +105,7 @@ func (k *kubeRegistry) summary(ids []uint64) summary {
 	return s
 }
 
-// The ids of the captured pods, by their names.
+// The ids of the captured pods.
 const (
 	pod0    = 0x9cf1b09034dc1
 	pod1    = 0x5b1a7ba5c4fe
@@ -125,8 +125,8 @@ func (k *kubeRegistry) waitRegistered(want summary) {
 	})
 }
 
-// said is what should be known, worked out from the objects alone: of each resource
-// whose pod is ready what it serves, and its channels.
+// expected is computed from the API server's objects alone: the endpoints and channels of each
+// resource whose pod is ready.
 func (k *kubeRegistry) expected() (want summary) {
 	ready := make(map[string]bool)
 	for _, name := range k.server.Names(kubetest.EndpointSlices, "team-a") {
@@ -158,10 +158,10 @@ func (k *kubeRegistry) expected() (want summary) {
 	return want
 }
 
-// TestKubernetesFollowsRealWorkers replays what a real API server told of two workers
-// of 1.6.1: first writes that come apart, a pod that is unready for a while, one that is
-// killed and whose container is restarted (maps that are emptied become null), stopped
-// with SIGTERM (endpoints go first, then channels; the card stays), and deleted.
+// The test replays what a real API server sent about two workers of 1.6.1: several first writes, a
+// pod that is unready for a while, and one that is killed and whose container is restarted (emptied
+// maps become null), stopped with SIGTERM (first the endpoints go, then the channels; the card
+// stays), and deleted.
 func TestKubernetesFollowsRealWorkers(t *testing.T) {
 	k := newKubeRegistry(t)
 	k.loadCapture("1.6.1/life_before.json")
@@ -233,12 +233,12 @@ func TestKubernetesContainerMode(t *testing.T) {
 	k.waitRegistered(summary{})
 	for _, r := range k.server.Requests() {
 		if strings.Contains(r, "endpointslices") {
-			t.Errorf("%s: there may be no right to it", r)
+			t.Errorf("%s: the program may have no permission for it", r)
 		}
 	}
 }
 
-// containers says which containers of the captured pod are ready.
+// setContainers sets which containers of the captured pod are ready.
 func (k *kubeRegistry) setContainers(ready map[string]bool) {
 	pod := k.server.Get(kubetest.Pods, "team-a", "lab-vllmworker-0")
 	var statuses []any
@@ -249,8 +249,8 @@ func (k *kubeRegistry) setContainers(ready map[string]bool) {
 	k.server.Put(kubetest.Pods, pod)
 }
 
-// entry0 is the entry of the first captured pod in a slice. Ready is true, false, or
-// nil for what is not said.
+// sliceEntry0 is the entry of the first captured pod in a slice. Ready is true, false, or nil for
+// an absent condition.
 func sliceEntry0(ready any) kubetest.Object {
 	return kubetest.Object{
 		"addresses":  []any{"192.0.2.2"},
@@ -259,7 +259,7 @@ func sliceEntry0(ready any) kubetest.Object {
 	}
 }
 
-// ready replaces a slice.
+// setSlice replaces a slice.
 func (k *kubeRegistry) setSlice(name string, endpoints ...kubetest.Object) {
 	k.server.Put(kubetest.EndpointSlices, kubetest.Object{
 		"metadata":  kubetest.Object{"name": name, "namespace": "team-a", "labels": kubetest.Object{"nvidia.com/dynamo-discovery-enabled": "true"}},
@@ -268,7 +268,7 @@ func (k *kubeRegistry) setSlice(name string, endpoints ...kubetest.Object) {
 	})
 }
 
-// worker0 replaces the resource of the first captured pod.
+// setResource0 replaces the resource of the first captured pod.
 func (k *kubeRegistry) setResource0(data any) {
 	k.server.Put(kubetest.WorkerMetadata, kubetest.Object{
 		"metadata": kubetest.Object{"name": "lab-vllmworker-0", "namespace": "team-a", "ownerReferences": []any{
@@ -277,7 +277,7 @@ func (k *kubeRegistry) setResource0(data any) {
 	})
 }
 
-// served are the endpoints of the first captured pod, reached at a port.
+// endpoints0 are the endpoints of the first captured pod, at a port.
 func endpoints0(port int) kubetest.Object {
 	return kubetest.Object{"lab/backend/generate/9cf1b09034dc1": kubetest.Object{
 		"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": pod0,
@@ -285,7 +285,7 @@ func endpoints0(port int) kubetest.Object {
 	}}
 }
 
-// channelAt is a channel of loads of the first captured pod.
+// channelAt is an event channel for loads of the first captured pod.
 func channelAt(publisher, port int) kubetest.Object {
 	return kubetest.Object{fmt.Sprintf("namespace/lab/component/backend/endpoint/generate/topic/kv_metrics/%x", publisher): kubetest.Object{
 		"type": "EventChannel", "topic": "kv_metrics", "instance_id": publisher, "namespace": "lab", "component": "backend",
@@ -302,7 +302,7 @@ func TestKubernetesNullMapIsEmpty(t *testing.T) {
 	k.watch()
 	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "event_channels": channelAt(7, 2)})
 	k.waitRegistered(summary{oneWorker, 1})
-	k.setResource0(nil) // the last good one stays
+	k.setResource0(nil) // the last good value stays
 	k.setResource0(kubetest.Object{"endpoints": endpoints0(1), "event_channels": nil})
 	k.waitRegistered(summary{oneWorker, 0})
 	k.setResource0(kubetest.Object{"endpoints": nil, "event_channels": channelAt(7, 2)})
@@ -322,7 +322,7 @@ func TestKubernetesCardAloneIsNoWorker(t *testing.T) {
 	k.setResource0(kubetest.Object{"endpoints": nil, "model_cards": card}) // as after SIGTERM
 	k.waitRegistered(summary{})
 	if s := k.Fleet.Snapshot(); len(s.Workers) > 0 {
-		t.Errorf("shown: %+v", s.Workers)
+		t.Errorf("workers %+v, want none", s.Workers)
 	}
 }
 
@@ -340,8 +340,8 @@ func TestKubernetesReadinessNeedsPodUID(t *testing.T) {
 		entry kubetest.Object
 		ready bool
 	}{
-		"ready": {sliceEntry0(true), true}, "not ready": {sliceEntry0(false), false}, "not said": {sliceEntry0(nil), false},
-		"another pod of its name": {other, false}, "no uid": {nameless, false}, "nobody": {without, false},
+		"ready": {sliceEntry0(true), true}, "not ready": {sliceEntry0(false), false}, "absent": {sliceEntry0(nil), false},
+		"another pod of the same name": {other, false}, "no uid": {nameless, false}, "no pod": {without, false},
 	} {
 		k.setSlice("slice", c.entry)
 		want := summary{}
@@ -349,7 +349,7 @@ func TestKubernetesReadinessNeedsPodUID(t *testing.T) {
 			want.instances = oneWorker
 		}
 		k.waitRegistered(want)
-		k.setSlice("slice", sliceEntry0(!c.ready)) // so that the next has something to change
+		k.setSlice("slice", sliceEntry0(!c.ready)) // so that the next case changes something
 		want = summary{}
 		if !c.ready {
 			want.instances = oneWorker

@@ -11,23 +11,23 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// workerMetadata is a DynamoWorkerMetadata: what the process of one worker serves. Its
-// maps hold values as etcd has them, by their keys without what those begin with. An
-// emptied map is stored as null once; null and a map that is missing are empty.
+// workerMetadata is a DynamoWorkerMetadata: what one worker process serves. Its maps hold the
+// same values as etcd, by the same keys without their root. A map that was emptied is stored as
+// null; null and a missing map both mean empty.
 type workerMetadata struct {
 	kube.Object
 	Spec struct{ Data *workerData }
 }
 
 type workerData struct {
-	values         map[string]map[string]json.RawMessage // of the maps in roots, by what their keys begin with
-	unknownEntries int                                   // entries of maps of kinds that are not known
+	values         map[string]map[string]json.RawMessage // the maps in keyRoots, by root
+	unknownEntries int                                   // in maps of unknown kinds
 }
 
-// roots are what the keys of a resource's maps begin with in etcd.
+// keyRoots are the roots in etcd of the keys of a resource's maps.
 var keyRoots = map[string]string{"endpoints": wire.InstancesRoot, "model_cards": wire.CardsRoot, "event_channels": wire.ChannelsRoot}
 
-// UnmarshalJSON reads the maps that are known, and counts what is in others, as event_sources
+// UnmarshalJSON reads the known maps, and counts the entries of other maps, such as event_sources
 // (from 1.4 on).
 func (d *workerData) UnmarshalJSON(b []byte) error {
 	var maps map[string]json.RawMessage
@@ -50,11 +50,12 @@ func (d *workerData) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// mainContainer is the name that a pod's only process has in container mode.
+// mainContainer is the name of a pod's only process in container mode.
 const mainContainer = "main"
 
-// processOf is the process that a resource is of: its owner says which pod that is, and
-// in container mode its name which container (1.1 to 1.6). False if nobody owns it.
+// processOf is the process that wrote a resource. The owner reference names the pod and, in
+// container mode, the resource's name the container (1.1 to 1.6). It returns false if no pod owns
+// the resource.
 func (c *cluster) processOf(m *kube.Metadata) (process, bool) {
 	for _, owner := range m.OwnerReferences {
 		if owner.Kind != "Pod" || owner.UID == "" {
@@ -77,7 +78,7 @@ func (c *cluster) upsertResource(m *workerMetadata) {
 	defer c.mu.Unlock()
 	p, owned := c.processOf(&m.Metadata)
 	r := c.resources[m.Metadata.Name]
-	if r != nil && (!owned || r.process != p) { // a pod of the same name, made anew
+	if r != nil && (!owned || r.process != p) { // a new pod of the same name
 		c.forget(m.Metadata.Name)
 		r = nil
 	}
@@ -97,38 +98,39 @@ func (c *cluster) upsertResource(m *workerMetadata) {
 		c.owned[p][r] = true
 	}
 	if m.Metadata.ResourceVersion != "" && m.Metadata.ResourceVersion == r.version {
-		return // listed anew
+		return // unchanged in a new listing
 	}
 	r.version = m.Metadata.ResourceVersion
 	if m.Spec.Data == nil {
-		return // null says nothing (from about 1.3 on Dynamo's own reader has it so)
+		return // null changes nothing (as in Dynamo's own reader from about 1.3 on)
 	}
 	for range m.Spec.Data.unknownEntries - r.unknownEntries {
 		c.fleet.Stats.CountMessage(stats.OtherKeys)
 		c.fleet.Stats.CountRejected(stats.OtherKeys, stats.UnknownKind)
 	}
 	r.unknownEntries = m.Spec.Data.unknownEntries
-	before := len(r.statements)
-	r.statements = c.readStatements(m, r.statements, c.limit-c.statementCount)
-	c.statementCount += len(r.statements) - before
+	before := len(r.entries)
+	r.entries = c.decodeEntries(m, r.entries, c.limit-c.entryCount)
+	c.entryCount += len(r.entries) - before
 	c.reconcile(r)
 }
 
-// readAll reads what a resource says. What is as it was is not read again, and where a
-// value is of no use an older one stays. There is room for so many that are new.
-func (c *cluster) readStatements(m *workerMetadata, before map[string]statement, room int) map[string]statement {
-	now := make(map[string]statement)
-	fresh := 0
+// decodeEntries decodes the entries of a resource. It does not decode unchanged entries again,
+// and keeps the last good value of an entry that cannot be decoded. Room is how many new entries
+// it may take.
+func (c *cluster) decodeEntries(m *workerMetadata, before map[string]resourceEntry, room int) map[string]resourceEntry {
+	now := make(map[string]resourceEntry)
+	added := 0
 	for root, values := range m.Spec.Data.values {
 		for rest, value := range values {
 			key := root + rest
 			s, known := before[key]
-			if content := maphash.Bytes(c.seed, value); !known || s.value != content {
+			if content := maphash.Bytes(c.seed, value); !known || s.hash != content {
 				e, ok := c.parse(key, value)
 				if !ok && !known {
 					continue
 				}
-				if !known && fresh >= room {
+				if !known && added >= room {
 					c.fleet.Stats.CountRefused(limitOf(e.kind))
 					continue
 				}
@@ -136,10 +138,10 @@ func (c *cluster) readStatements(m *workerMetadata, before map[string]statement,
 					e.owner = m.Metadata.Name
 					s.entry = e
 				}
-				s.value = content
+				s.hash = content
 			}
 			if !known {
-				fresh++
+				added++
 			}
 			now[key] = s
 		}
@@ -153,7 +155,7 @@ func (c *cluster) deleteResource(m *workerMetadata) {
 	c.forget(m.Metadata.Name)
 }
 
-// forget takes a resource, and all that it says, away.
+// forget removes a resource and all its entries.
 func (c *cluster) forget(name string) {
 	r := c.resources[name]
 	if r == nil {
@@ -164,12 +166,12 @@ func (c *cluster) forget(name string) {
 	if len(c.owned[r.process]) == 0 {
 		delete(c.owned, r.process)
 	}
-	c.statementCount -= len(r.statements)
-	r.statements = nil
+	c.entryCount -= len(r.entries)
+	r.entries = nil
 	c.reconcile(r)
 }
 
-// listedResources hears that all resources have been put.
+// onResourcesSynced removes the resources that are not among the names of a complete list.
 func (c *cluster) onResourcesSynced(names map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,23 +10,23 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// entry is a key of the registry and, once it is decoded, what its value says.
+// entry is a key of the registry with its decoded value.
 type entry struct {
 	key       string
-	owner     string // the Kubernetes resource that has it; empty elsewhere, where keys are unique
-	namespace string // Dynamo's, that the key is of
-	label     string // what endpoints are told apart by: that, or nothing
+	owner     string // the Kubernetes resource that has the key; empty for etcd and files, where keys are unique
+	namespace string // the Dynamo namespace of the key
+	label     string // the namespace of its endpoints: empty if one namespace is watched
 	kind      stats.Kind
-	keyValid  bool // the key names what it is of
+	keyValid  bool // the key could be parsed
 
-	layout       wire.Layout    // of an endpoint
-	instance     fleet.Instance // the endpoint, or the one whose card it is
+	layout       wire.Layout    // of an instance
+	instance     fleet.Instance // the instance, or the one of the card
 	registration fleet.Registration
 	card         fleet.Card
 	channel      fleet.Channel
 }
 
-// registryKey is what tells e from all other entries of the registry.
+// registryKey identifies e among all entries of the registry.
 func (e *entry) registryKey() string {
 	if e.owner == "" {
 		return e.key
@@ -34,7 +34,7 @@ func (e *entry) registryKey() string {
 	return e.owner + "/" + e.key
 }
 
-// decode reads the value of e's key.
+// decode decodes the value of e's key.
 func (e *entry) decode(value []byte) (err error) {
 	switch e.kind {
 	case stats.InstanceKeys:
@@ -48,7 +48,7 @@ func (e *entry) decode(value []byte) (err error) {
 	return err
 }
 
-// put adds e to what the Fleet knows.
+// addTo adds e to the Fleet.
 func (e *entry) addTo(f *fleet.Fleet) {
 	switch e.kind {
 	case stats.InstanceKeys:
@@ -60,7 +60,7 @@ func (e *entry) addTo(f *fleet.Fleet) {
 	}
 }
 
-// remove takes e out of what the Fleet knows.
+// removeFrom removes e from the Fleet.
 func (e *entry) removeFrom(f *fleet.Fleet) {
 	switch e.kind {
 	case stats.InstanceKeys:
@@ -72,7 +72,7 @@ func (e *entry) removeFrom(f *fleet.Fleet) {
 	}
 }
 
-// list adds e to a listing.
+// appendTo adds e to a listing.
 func (e *entry) appendTo(all fleet.Listing) {
 	switch e.kind {
 	case stats.InstanceKeys:
@@ -92,16 +92,15 @@ func newListing() fleet.Listing {
 	}
 }
 
-// reader reads the registry of the watched namespaces key by key, whether it is in
-// etcd, in files or in Kubernetes, and counts what it reads.
+// reader reads the registry of the watched namespaces key by key, from etcd, files or Kubernetes,
+// and counts what it reads.
 type reader struct {
 	namespaces wire.Namespaces
 	fleet      *fleet.Fleet
 	log        *slog.Logger
 }
 
-// find tells what a key is of. It reports false for keys that this program does not
-// read though nothing is wrong with them.
+// parseKey parses a key. It returns false for valid keys that the program does not read.
 func (r *reader) parseKey(key string) (e entry, ok bool) {
 	namespace, watched := r.namespaces.OfKey(key)
 	if !watched || key == wire.LeaderKey(namespace) || wire.IsIgnoredKey(namespace, key) {
@@ -124,28 +123,28 @@ func (r *reader) parseKey(key string) (e entry, ok bool) {
 		if strings.HasPrefix(key, p) {
 			e.kind = stats.ChannelKeys
 			_, e.keyValid = wire.ParseChannelKey(namespace, key)
-			// Below the first prefix of a namespace called "namespace" are the channels
-			// of all others, too (1.4 to 1.6).
+			// The first prefix of a namespace called "namespace" covers the channels of all
+			// other namespaces, too (1.4 to 1.6).
 			return e, e.keyValid || namespace != "namespace"
 		}
 	}
 	return e, false
 }
 
-// labelled is e at an endpoint that names its namespace, if there are several.
+// withLabel sets the namespace of e's endpoint, if several namespaces are watched.
 func (e entry) withLabel() entry {
 	e.instance.Namespace = e.label
 	return e
 }
 
-// read finds and decodes what etcd or a file says.
+// parse parses a key and decodes its value.
 func (r *reader) parse(key string, value []byte) (entry, bool) {
 	e, ok := r.parseKey(key)
 	return e, ok && r.decode(&e, value)
 }
 
-// decode decodes the value of e's key. It reports false, and leaves e as it was,
-// for what is none of the registry's; that is counted.
+// decode decodes the value of e's key. If that fails, it counts the key as rejected, leaves e as
+// it was, and returns false.
 func (r *reader) decode(e *entry, value []byte) bool {
 	r.fleet.Stats.CountMessage(e.kind)
 	decoded, err := *e, errBadKey
@@ -163,9 +162,9 @@ func (r *reader) decode(e *entry, value []byte) bool {
 	return true
 }
 
-var errBadKey = errors.New("the key does not name what it is of")
+var errBadKey = errors.New("the key cannot be parsed")
 
-// reasonOf is how it counts that a key of the registry is of no use.
+// reasonOf is the reason under which a rejected key is counted.
 func reasonOf(err error) stats.Reason {
 	switch {
 	case errors.Is(err, errBadKey):
@@ -183,8 +182,8 @@ func (r *reader) reject(e *entry, why stats.Reason, err error) {
 	r.log.Debug("Ignored a key of the registry", "kind", e.kind, "key", e.key, "error", err)
 }
 
-// put takes over a key that is new or has changed. Where its value is of no use an
-// older one stays: its owner is alive, and nothing else is known.
+// upsert applies a key that is new or has changed. If the value cannot be decoded, the last one
+// stays: its owner is alive, and there is nothing newer.
 func (r *reader) upsert(key string, value []byte) {
 	if e, ok := r.parse(key, value); ok {
 		r.add(&e)
@@ -196,7 +195,7 @@ func (r *reader) add(e *entry) {
 	r.log.Debug("Registered", "kind", e.kind, "key", e.key)
 }
 
-// gone takes over that a key is gone.
+// delete applies the deletion of a key.
 func (r *reader) delete(key string) {
 	if e, ok := r.parseKey(key); ok && e.keyValid {
 		r.remove(&e)

@@ -17,8 +17,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// nodes is the registry of a fleet while frontends and routers come and go beside two
-// workers, as etcd had it.
+// nodes are captured changes of a registry in etcd, while frontends and routers join and leave
+// beside two workers.
 func nodes(t *testing.T, release string) (all []node) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/nodes/" + release + ".jsonl")
@@ -37,7 +37,7 @@ func nodes(t *testing.T, release string) (all []node) {
 
 type node struct{ State, Key, Added, Value, Gone string }
 
-// counted are the workers that are counted, by endpoint.
+// countedWorkers is how many workers are counted, by endpoint.
 func countedWorkers(f *fleet.Fleet) map[string]int {
 	all := make(map[string]int)
 	for _, e := range f.Snapshot().Endpoints {
@@ -64,7 +64,7 @@ func TestReaderRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 				default:
 					r.upsert(n.Key+n.Added, []byte(n.Value))
 				}
-				// A router's other endpoints may come a moment before the one that says what it is.
+				// A router's other endpoints may be registered a moment before the one that identifies it.
 				if last := i+1 == len(all) || all[i+1].State != n.State; last {
 					if got := countedWorkers(f); i >= first-1 && !maps.Equal(got, want) {
 						t.Errorf("after %s: %v are counted, want %v", n.State, got, want)
@@ -99,7 +99,7 @@ func TestReaderCountsUnknownKinds(t *testing.T) {
 			r.upsert(key, []byte(value))
 		}
 		if n := f.Stats.Rejected(kind, stats.UnknownKind) - before; n != 2 {
-			t.Errorf("%s: %d of 2 are of a kind that is not known", key, n)
+			t.Errorf("%s: %d of 2 count as an unknown kind", key, n)
 		}
 		r.delete(key)
 	}

@@ -11,8 +11,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestEtcdWorkerUnderTwoLayouts, whichever goes first, watched or
-// listed anew: 0.6 writes two.
+// A worker with keys in two layouts (0.6 writes both) stays until both keys are deleted, in either
+// order.
 func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 	for _, first := range []wire.Layout{wire.LayoutInstances, wire.LayoutV1} {
 		r := newRegistry(t)
@@ -21,11 +21,11 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 		in := worker(7)
 		r.register(wire.LayoutInstances, in)
 		r.register(wire.LayoutV1, in)
-		marks := uint64(100)
-		applied := func(l wire.Layout) { // what was done below a prefix: a watch is in order
+		markID := uint64(100)
+		applied := func(l wire.Layout) { // waits until the watch of a layout, which is in order, has reported all changes
 			t.Helper()
-			marks++
-			mark := fleet.Instance{Endpoint: fleet.Endpoint{Component: "mark", Name: "mark"}, ID: marks}
+			markID++
+			mark := fleet.Instance{Endpoint: fleet.Endpoint{Component: "mark", Name: "mark"}, ID: markID}
 			r.register(l, mark)
 			testutil.Until(t, func() error {
 				if !r.Fleet.IsRegistered(mark) {
@@ -41,7 +41,7 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 			t.Helper()
 			got := slices.ContainsFunc(r.Fleet.Snapshot().Workers, func(w fleet.WorkerState) bool { return w.ID.Lease == in.ID && w.Load.OK })
 			if got != want || r.Fleet.IsRegistered(in) != want {
-				t.Errorf("first goes %v: the worker is shown with its load: %v, want %v", first, got, want)
+				t.Errorf("after %v was deleted first: the worker has a load: %v, want %v", first, got, want)
 			}
 		}
 		shown(true)
@@ -60,8 +60,7 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 	}
 }
 
-// TestKubernetesWorkerInTwoResources has the same key in the resources of two
-// pods, as while one takes the other's place.
+// The resources of two pods have the same key, as while one pod replaces the other.
 func TestKubernetesWorkerInTwoResources(t *testing.T) {
 	for _, first := range []string{"a", "b"} {
 		k := newKubeRegistry(t)
@@ -88,7 +87,7 @@ func TestKubernetesWorkerInTwoResources(t *testing.T) {
 		resource("b", "9cf1b09034dc1", pod0)
 		k.waitRegistered(summary{oneWorker, 0})
 		k.server.Delete(kubetest.WorkerMetadata, "team-a", first)
-		resource("c", "5b1a7ba5c4fe", pod1) // what comes later is known later
+		resource("c", "5b1a7ba5c4fe", pod1) // so that the deletion before has been applied
 		k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 0})
 		k.server.Delete(kubetest.WorkerMetadata, "team-a", map[string]string{"a": "b", "b": "a"}[first])
 		k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe"}, 0})

@@ -16,127 +16,130 @@ import (
 )
 
 const (
-	sampleInterval = time.Second     // at who is there
-	logInterval    = 5 * time.Second // who has come or gone, at most
+	sampleInterval = time.Second     // between two samples of the fleet's workers
+	logInterval    = 5 * time.Second // between two log lines, at least
 
-	// lookRest is how many times as long as it took a look is followed by none: of a very large
-	// fleet it costs two per cent of a CPU at most.
+	// sampleRest is the factor by which the pause after a sample is longer than the sample took,
+	// at least: sampling a very large fleet costs two per cent of a CPU at most.
 	sampleRest = 50
 
-	// promptPoll is the longest poll interval that lets an answer to the last poll show that
-	// a worker was alive just before its registration went: a lease outlives a dead one by 10 s.
+	// maxLivenessPoll is the longest poll interval at which a reply to the last poll proves that a
+	// worker was alive just before its key was deleted: the lease of a dead worker expires after
+	// 10 s.
 	maxLivenessPoll = 4 * time.Second
 
-	maxLoggedEndpoints = 4 // endpoints that a line on those who have come or gone names
-	maxLoggedIDs       = 8 // workers that it names of each, by what became of them
+	maxLoggedEndpoints = 4 // endpoints that one log line names
+	maxLoggedIDs       = 8 // workers that it names for each endpoint and kind of change
 )
 
-// Comings says in the log which workers have come or gone: in one line for all of them, and not
-// more often than each few seconds. Who has come and gone in between is not mentioned.
+// WorkerLog logs which workers have joined or left. It writes one line for all of them, at most
+// every few seconds. A worker that joins and leaves between two lines is not mentioned.
 type WorkerLog struct {
 	Fleet      *fleet.Fleet
 	Namespaces wire.Namespaces
-	Poll       time.Duration // how often workers are asked
+	Poll       time.Duration // the interval of stats polls
 	Log        *slog.Logger
 
 	samples uint64
-	present []fleet.Presence // that were there at the last look
+	present []fleet.Presence // the workers in the last sample
 	known   map[fleet.WorkerID]*workerRecord
-	started bool // the log has said who was there at the start, if anyone was
+	started bool // the line on the workers at the start was written, if there were any
 }
 
-// whereabouts are what is known of a worker that is there, or was when the log last spoke of it.
+// workerRecord is what is known of a worker that is in the last sample, or was there when the
+// last line was written.
 type workerRecord struct {
 	endpoint   fleet.Endpoint
-	departure  departure // if it were gone now
-	lastSample uint64    // the last look that found it
-	logged     bool      // the log has counted it
+	departure  departure // how it left, if it is gone by the next sample
+	lastSample uint64    // the number of the last sample that had it
+	logged     bool      // a line has counted it as joined
 }
 
-// ending is how a worker has gone.
+// departure is how a worker has left.
 type departure int
 
 const (
-	departedUnknown departure = iota // it is not known how
-	departedInOrder                  // it had answered up to the end: it went in order
-	departedLost                     // it had not answered any more before: it died, or hangs
+	departedUnknown departure = iota // the reason is not known
+	departedInOrder                  // it answered polls until its key was deleted: it was shut down in order
+	departedLost                     // it had stopped answering polls before: it died, or hangs
 	departureCount
 )
 
-// Run says it until ctx ends, from when it is known who is registered.
-func (c *WorkerLog) Run(ctx context.Context) {
+// Run logs changes until ctx ends. It begins once the registry is known.
+func (l *WorkerLog) Run(ctx context.Context) {
 	select {
-	case <-c.Fleet.Synced():
+	case <-l.Fleet.Synced():
 	case <-ctx.Done():
 		return
 	}
-	c.sample()
-	c.report()
-	said := time.Now()
+	l.sample()
+	l.report()
+	logged := time.Now()
 	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
-	for rested := said; ; {
+	for nextSample := logged; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		now := time.Now()
-		if now.Before(rested) {
+		if now.Before(nextSample) {
 			continue
 		}
-		c.sample()
-		rested = now.Add(sampleRest * time.Since(now))
-		if now.Sub(said) >= logInterval && c.report() {
-			said = now
+		l.sample()
+		nextSample = now.Add(sampleRest * time.Since(now))
+		if now.Sub(logged) >= logInterval && l.report() {
+			logged = now
 		}
 	}
 }
 
-// look notes who is there.
-func (c *WorkerLog) sample() {
-	if c.known == nil {
-		c.known = make(map[fleet.WorkerID]*workerRecord)
+// sample updates the records from the workers that the fleet has now.
+func (l *WorkerLog) sample() {
+	if l.known == nil {
+		l.known = make(map[fleet.WorkerID]*workerRecord)
 	}
-	c.samples++
-	c.present = c.Fleet.AppendPresent(c.present[:0])
-	answersKnown := c.Poll <= maxLivenessPoll && c.Fleet.Stats.NATS.Up()
-	for i := range c.present {
-		p := &c.present[i]
-		w := c.known[p.ID]
+	l.samples++
+	l.present = l.Fleet.AppendPresent(l.present[:0])
+	repliesRecent := l.Poll <= maxLivenessPoll && l.Fleet.Stats.NATS.Up()
+	for i := range l.present {
+		p := &l.present[i]
+		w := l.known[p.ID]
 		if w == nil {
 			if !p.Expected {
 				continue
 			}
 			w = &workerRecord{endpoint: p.Endpoint}
-			c.known[p.ID] = w
+			l.known[p.ID] = w
 		}
-		if w.lastSample, w.departure = c.samples, departureOf(p, answersKnown); p.Expected {
+		if w.lastSample, w.departure = l.samples, departureOf(p, repliesRecent); p.Expected {
 			w.endpoint = p.Endpoint
 		}
 	}
-	for id, w := range c.known {
-		if w.lastSample != c.samples && !w.logged {
-			delete(c.known, id)
+	for id, w := range l.known {
+		if w.lastSample != l.samples && !w.logged {
+			delete(l.known, id)
 		}
 	}
 }
 
-// endingOf is how a worker has gone that was there so when it was last looked at. It is told
-// from its answers to polls: the registry says neither who has deleted a key nor why.
-func departureOf(p *fleet.Presence, answersKnown bool) departure {
+// departureOf is how a worker has left, judged by its last sample. Its replies to polls decide,
+// because the registry does not say which client deleted a key, or why. RepliesRecent reports
+// whether polls are frequent enough for that, and NATS is connected.
+func departureOf(p *fleet.Presence, repliesRecent bool) departure {
 	switch {
 	case !p.Answered.OK:
 		return departedUnknown
 	case !p.Answered.V:
 		return departedLost
-	case answersKnown:
+	case repliesRecent:
 		return departedInOrder
 	}
 	return departedUnknown
 }
 
-// change is what has become of an endpoint's workers since the log last spoke of them.
+// endpointChange is how the workers of an endpoint have changed since the last line.
 type endpointChange struct {
 	joined   []fleet.WorkerID
 	departed [departureCount][]fleet.WorkerID
@@ -147,45 +150,45 @@ func (c *endpointChange) hasChanges() bool {
 	return len(c.joined) > 0 || slices.ContainsFunc(c.departed[:], func(ids []fleet.WorkerID) bool { return len(ids) > 0 })
 }
 
-// say has the log speak of all that has changed, if something has.
-func (c *WorkerLog) report() bool {
+// report logs all changes in one line, if there are any.
+func (l *WorkerLog) report() bool {
 	changes := make(map[fleet.Endpoint]*endpointChange)
-	for id, w := range c.known {
+	for id, w := range l.known {
 		change := changes[w.endpoint]
 		if change == nil {
 			change = new(endpointChange)
 			changes[w.endpoint] = change
 		}
-		here := w.lastSample == c.samples
+		present := w.lastSample == l.samples
 		switch {
-		case here && !w.logged:
+		case present && !w.logged:
 			change.joined, w.logged = append(change.joined, id), true
-		case !here:
+		case !present:
 			change.departed[w.departure] = append(change.departed[w.departure], id)
-			delete(c.known, id)
+			delete(l.known, id)
 		}
-		if here {
+		if present {
 			change.current++
 		}
 	}
 	maps.DeleteFunc(changes, func(_ fleet.Endpoint, change *endpointChange) bool { return !change.hasChanges() })
-	first := !c.started
-	c.started = true
+	first := !l.started
+	l.started = true
 	if len(changes) == 0 {
 		return false
 	}
-	c.Log.Info(c.message(changes, first))
+	l.Log.Info(l.message(changes, first))
 	return true
 }
 
-// sentence tells the changes, endpoint by endpoint.
-func (c *WorkerLog) message(changes map[fleet.Endpoint]*endpointChange, first bool) string {
+// message describes the changes, endpoint by endpoint.
+func (l *WorkerLog) message(changes map[fleet.Endpoint]*endpointChange, first bool) string {
 	var parts []string
 	rest := new(endpointChange)
 	for i, e := range slices.SortedFunc(maps.Keys(changes), compareEndpoints) {
 		change := changes[e]
 		if i < maxLoggedEndpoints {
-			parts = append(parts, change.text(c.Namespaces.OfEndpoint(e)+"/"+e.Component+"/"+e.Name, first))
+			parts = append(parts, change.text(l.Namespaces.OfEndpoint(e)+"/"+e.Component+"/"+e.Name, first))
 			continue
 		}
 		rest.joined = append(rest.joined, change.joined...)
@@ -204,7 +207,7 @@ func compareEndpoints(a, b fleet.Endpoint) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Component, b.Component), cmp.Compare(a.Name, b.Name))
 }
 
-// text is the part of a line that is about one endpoint, or several.
+// text is the part of a line about one endpoint, or about the remaining ones together.
 func (c *endpointChange) text(where string, first bool) string {
 	if first {
 		return countWorkers(c.joined) + plural(c.joined, " is", " are") + " at " + where + listIDs(c.joined)
@@ -233,7 +236,7 @@ func plural(ids []fleet.WorkerID, one, more string) string {
 	return more
 }
 
-// named are the ids, as Dynamo's own logs have them, as far as a line has room.
+// listIDs lists the first ids, written as in Dynamo's own logs.
 func listIDs(ids []fleet.WorkerID) string {
 	slices.SortFunc(ids, func(a, b fleet.WorkerID) int {
 		return cmp.Or(cmp.Compare(a.Lease, b.Lease), cmp.Compare(a.Static, b.Static))

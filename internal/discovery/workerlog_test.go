@@ -14,17 +14,17 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// scene is a fleet whose comings are logged, with a clock that the test holds.
+// workerLogTest is a fleet with a WorkerLog, on the test's clock.
 type workerLogTest struct {
 	t         *testing.T
 	fleet     *fleet.Fleet
 	out       *testutil.Log
 	linesRead int
-	dead      map[uint64]bool // those that answer no polls
-	polled    bool            // they are polled, each second
+	dead      map[uint64]bool // the workers that do not answer polls
+	polled    bool            // workers are polled every second
 }
 
-// play runs a test in a bubble, of a fleet with a registry that is not known yet.
+// runWorkerLog runs a test in a synctest bubble, with a registry that is not known yet.
 func runWorkerLog(t *testing.T, target fleet.Target, namespaces wire.Namespaces, registry bool, act func(*workerLogTest)) {
 	synctest.Test(t, func(t *testing.T) {
 		log, out := testutil.NewLog()
@@ -33,14 +33,14 @@ func runWorkerLog(t *testing.T, target fleet.Target, namespaces wire.Namespaces,
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); c.Run(ctx) }()
-		time.Sleep(time.Millisecond) // what happens is between two looks
+		time.Sleep(time.Millisecond) // so that all changes are between two samples
 		act(s)
 		cancel()
 		<-done
 	})
 }
 
-// pass lets seconds pass, with the polls in them.
+// pass lets seconds pass, with their polls.
 func (s *workerLogTest) wait(seconds int) {
 	for range seconds {
 		if s.polled {
@@ -50,7 +50,7 @@ func (s *workerLogTest) wait(seconds int) {
 	}
 }
 
-// poll asks all that are registered, over a connection that may have been broken.
+// poll polls all registered workers. Counts is false if the connection was lost meanwhile.
 func (s *workerLogTest) poll(counts bool) {
 	s.fleet.BeginPoll()
 	for _, w := range s.fleet.AppendPresent(nil) {
@@ -61,7 +61,7 @@ func (s *workerLogTest) poll(counts bool) {
 	s.fleet.EndPoll(counts)
 }
 
-// says compares what has been said since it was last asked.
+// wantLines compares the lines that were logged since the last call.
 func (s *workerLogTest) wantLines(want ...string) {
 	s.t.Helper()
 	synctest.Wait()
@@ -76,7 +76,7 @@ func (s *workerLogTest) wantLines(want ...string) {
 	}
 	s.linesRead = len(said)
 	if !slices.Equal(got, want) {
-		s.t.Errorf("said\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		s.t.Errorf("logged\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 
@@ -97,7 +97,7 @@ func (s *workerLogTest) leave(e fleet.Endpoint, ids ...uint64) {
 	}
 }
 
-// sync lists the registry: these workers are in it.
+// sync lists a registry with these workers.
 func (s *workerLogTest) sync(e fleet.Endpoint, ids ...uint64) {
 	all := make(map[string]fleet.InstanceEntry)
 	for _, id := range ids {
@@ -121,7 +121,7 @@ func TestWorkerLogStartsWithOneLine(t *testing.T) {
 	} {
 		runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
 			s.wait(30)
-			s.wantLines() // nothing is known
+			s.wantLines() // the registry is not known
 			s.sync(backend, idRange(1, n)...)
 			s.wantLines(want)
 			s.wait(60)
@@ -136,7 +136,7 @@ func TestWorkerLogSumsManyChanges(t *testing.T) {
 		s.wait(10)
 		s.wantLines()
 		s.join(backend, 0xabc)
-		s.join(prefill, 5) // is not watched
+		s.join(prefill, 5) // not watched
 		s.wait(1)
 		s.wantLines("1 worker joined dynamo/backend/generate: abc; 1 now")
 		for id := range uint64(40) { // one by one
@@ -154,12 +154,12 @@ func TestWorkerLogSumsManyChanges(t *testing.T) {
 			s.wait(1)
 		}
 		if n := s.out.Count("\n"); n < 115 || n > 3+121 {
-			t.Errorf("%d lines, want one each five seconds", n)
+			t.Errorf("%d lines, want one every five seconds", n)
 		}
 	})
 }
 
-// TestWorkerLogSaysHowWorkersLeft tells it from the polls before their keys went.
+// The polls before a key was deleted tell how its worker left.
 func TestWorkerLogSaysHowWorkersLeft(t *testing.T) {
 	const at = " dynamo/backend/generate"
 	for what, c := range map[string]struct {
@@ -176,7 +176,7 @@ func TestWorkerLogSaysHowWorkersLeft(t *testing.T) {
 		}, "1 worker of" + at + " is gone: 1; 2 now"},
 		"NATS had been away": {func(s *workerLogTest) {
 			s.dead[1] = true
-			for range 4 { // in which workers may reconnect
+			for range 4 { // while workers may reconnect
 				s.poll(false)
 				time.Sleep(time.Second)
 			}
@@ -231,7 +231,7 @@ func TestWorkerLogIgnoresRelisting(t *testing.T) {
 	runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
 		s.sync(backend, 1, 2, 3)
 		s.wantLines("3 workers are at dynamo/backend/generate: 1, 2, 3")
-		for range 20 { // the connection is lost, and back
+		for range 20 { // the connection is lost and restored
 			s.wait(1)
 			s.sync(backend, 1, 2, 3)
 		}
@@ -269,8 +269,7 @@ func TestWorkerLogNamesFourEndpoints(t *testing.T) {
 	})
 }
 
-// TestWorkerLogCountsWorkersOnce: endpoints without load, ranks, and those that the
-// program first had to learn of.
+// A worker is one line, whichever endpoints and ranks it has.
 func TestWorkerLogCountsWorkersOnce(t *testing.T) {
 	clear := fleet.Endpoint{Component: "backend", Name: "clear_kv_blocks"}
 	runWorkerLog(t, fleet.Target{}, "dynamo", true, func(s *workerLogTest) {
